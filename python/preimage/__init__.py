@@ -1,0 +1,54 @@
+"""Turn visual features back into images.
+
+Public names load on first use, so that ``import preimage`` and the command line's help stay quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from preimage import nn as nn
+    from preimage import reference as reference
+    from preimage.errors import FileFormatError as FileFormatError
+    from preimage.inverters import Inverter as Inverter
+    from preimage.ops.hog import hog as hog
+    from preimage.ops.upconv import upconv as upconv
+    from preimage.spec import Spec as Spec
+    from preimage.storage import read_features as read_features
+    from preimage.storage import read_image as read_image
+    from preimage.storage import write_features as write_features
+
+    __version__: str
+
+_HOMES = {
+    "FileFormatError": "preimage.errors",
+    "Inverter": "preimage.inverters",
+    "Spec": "preimage.spec",
+    "hog": "preimage.ops.hog",
+    "read_features": "preimage.storage",
+    "read_image": "preimage.storage",
+    "upconv": "preimage.ops.upconv",
+    "write_features": "preimage.storage",
+}
+_MODULES = ("inverters", "nn", "reference", "representations")
+
+__all__ = [*_HOMES, *_MODULES]  # noqa: PLE0604 - names of strings
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        value = getattr(importlib.import_module(_HOMES[name]), name)
+    elif name in _MODULES:
+        value = importlib.import_module(f"preimage.{name}")
+    elif name == "__version__":
+        value = importlib.import_module("importlib.metadata").version("preimage")
+    else:
+        raise AttributeError(f"module 'preimage' has no attribute {name!r}")
+    globals()[name] = value  # the next access does not come here
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,105 @@
+"""What a feature is, precisely: the identity card that every artefact carries."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+Scalar = bool | int | float | str | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+    """A representation with every parameter that changes its numbers.
+
+    Two artefacts (a feature file, an inverter) fit together exactly when their specs are equal.
+
+    Attributes:
+        representation: its registered name, for example ``"hog"``.
+        variant: the definition followed, with a stated oracle, for example ``"vlfeat-uoctti"``.
+        channels: C of the features (B, C, h, w), or of the vectors (B, C).
+        stride: pixels between neighbouring feature cells; ``None`` for vectors.
+        parameters: every other parameter by name, scalars only.
+        version: raised whenever the same parameters would give other numbers than before.
+    """
+
+    representation: str
+    variant: str
+    channels: int
+    stride: int | None
+    parameters: Mapping[str, Scalar] = dataclasses.field(default_factory=dict)
+    version: int = 1
+
+    def __post_init__(self) -> None:
+        kinds = {"representation": str, "variant": str, "channels": int, "version": int}
+        for name, kind in kinds.items():
+            value = getattr(self, name)
+            if not isinstance(value, kind) or isinstance(value, bool):
+                raise TypeError(f"spec field {name!r} must be {kind.__name__}, got {value!r}")
+        if self.channels < 1 or self.version < 1:
+            raise ValueError(f"channels and version start at 1, got {self.channels} and {self.version}")
+        if self.stride is not None and (not isinstance(self.stride, int) or self.stride < 1):
+            raise ValueError(f"stride must be a whole number of pixels >= 1 or None, got {self.stride!r}")
+        if not isinstance(self.parameters, Mapping):
+            raise TypeError(f"parameters must be a mapping of names to scalars, got {self.parameters!r}")
+        for name, value in self.parameters.items():
+            if not isinstance(name, str) or not isinstance(value, Scalar):
+                raise TypeError(f"parameter {name!r} must be a scalar under a string name, got {value!r}")
+        object.__setattr__(self, "parameters", MappingProxyType(dict(sorted(self.parameters.items()))))
+
+    def __hash__(self) -> int:
+        return hash(self.to_json())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Spec.from_json, (self.to_json(),)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as plain JSON values."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return fields | {"parameters": dict(self.parameters)}
+
+    def to_json(self) -> str:
+        """One line of JSON, keys sorted: equal specs give equal text."""
+        return json.dumps(self.to_dict(), sort_keys=True)
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Spec:
+        """The inverse of `to_dict`; ``ValueError`` names what is missing or unknown."""
+        if not isinstance(fields, Mapping):
+            raise ValueError(f"a spec is a JSON object, got {type(fields).__name__}")
+        known = {field.name for field in dataclasses.fields(cls)}
+        if missing := sorted(known - set(fields)):
+            raise ValueError(f"the spec lacks {', '.join(missing)}")
+        if unknown := sorted(set(fields) - known):
+            raise ValueError(f"the spec has unknown fields {', '.join(unknown)}: written by a newer version?")
+        try:
+            return cls(**fields)
+        except TypeError as error:
+            raise ValueError(str(error)) from error
+
+    @classmethod
+    def from_json(cls, text: str) -> Spec:
+        """The inverse of `to_json`; ``ValueError`` if the text is no spec."""
+        return cls.from_dict(json.loads(text))
+
+    def differences(self, other: Spec) -> list[str]:
+        """Where two specs disagree, one phrase a field; empty when they fit.
+
+        For example ``["parameters.cell_size: 8 != 4"]`` (ours first).
+        """
+        ours, theirs = _flat(self.to_dict()), _flat(other.to_dict())
+        names = sorted(ours.keys() | theirs.keys())
+        absent = "absent"
+        return [
+            f"{name}: {ours.get(name, absent)!r} != {theirs.get(name, absent)!r}"
+            for name in names
+            if ours.get(name, absent) != theirs.get(name, absent)
+        ]
+
+
+def _flat(fields: Mapping[str, Any]) -> dict[str, Any]:
+    flat = {name: value for name, value in fields.items() if name != "parameters"}
+    return flat | {f"parameters.{name}": value for name, value in fields["parameters"].items()}
