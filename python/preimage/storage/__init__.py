@@ -1,0 +1,43 @@
+"""Files: images in, features in and out, every write atomic. The names load on first use."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from preimage.storage.features import merge_features, read_features, write_features
+    from preimage.storage.files import atomic_write
+    from preimage.storage.images import decode_image, fit_image, read_image, write_png
+    from preimage.storage.records import FeatureFile, FeatureRecord
+    from preimage.storage.sources import ImageSource, list_images
+
+__all__ = [
+    "FeatureFile",
+    "FeatureRecord",
+    "ImageSource",
+    "atomic_write",
+    "decode_image",
+    "fit_image",
+    "list_images",
+    "merge_features",
+    "read_features",
+    "read_image",
+    "write_features",
+    "write_png",
+]
+
+_ROOMS = {
+    "features": ("merge_features", "read_features", "write_features"),
+    "files": ("atomic_write",),
+    "images": ("decode_image", "fit_image", "read_image", "write_png"),
+    "records": ("FeatureFile", "FeatureRecord"),
+    "sources": ("ImageSource", "list_images"),
+}
+
+
+def __getattr__(name: str) -> object:
+    for room, names in _ROOMS.items():
+        if name in names:
+            return getattr(import_module(f"preimage.storage.{room}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

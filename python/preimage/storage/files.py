@@ -1,0 +1,88 @@
+"""Writing without half-written files, and the rule for image keys."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+StrPath = str | os.PathLike[str]
+
+_LONGEST_KEY = 1024  # characters
+_PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]+(?:/[A-Za-z0-9_-]+)*")  # most keys, at a tenth of the full check's cost
+
+
+@contextlib.contextmanager
+def atomic_write(path: StrPath) -> Iterator[BinaryIO]:
+    """Write a file that is either complete or not there.
+
+    Yields a binary file, open for writing, reading and seeking, under a temporary name (``.preimage-*.tmp``) in
+    the folder of `path`. When the block ends it is flushed, fsynced and renamed to `path`, and the folder is
+    fsynced. After any exception the temporary file is gone and what was at `path` is untouched. The folder must
+    exist; a link at `path` is followed.
+
+    Raises:
+        FileNotFoundError: the folder does not exist.
+        ValueError: `path` names a folder, a device, or anything else that is not a plain file.
+        OSError: the system's own errors, such as a full disk.
+    """
+    target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_file():
+        # Renaming over a device such as /dev/null would replace it for the whole machine.
+        raise ValueError(f"{os.fspath(path)}: is not a plain file and cannot be written to")
+    temporary = target.with_name(f".preimage-{secrets.token_hex(8)}.tmp")
+    file = open(temporary, "x+b", buffering=1 << 20)  # noqa: SIM115 - closed in both branches
+    try:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+        file.close()
+        os.replace(temporary, target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            file.close()  # on a full disk closing flushes, and fails, once more
+        with contextlib.suppress(FileNotFoundError):
+            temporary.unlink()
+        raise
+    _sync_folder(target.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name != "posix":
+        return  # elsewhere a folder cannot be opened
+    # The new file is in place by now: a file system that cannot sync folders is no reason to report a failure.
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def key_problem(key: object) -> str | None:
+    """Why `key` cannot name an image, or ``None`` when it can.
+
+    Keys become the names of output files, so they must be relative POSIX paths that stay inside the folder they
+    are joined to, on every system: no ``..``, no absolute path, no drive letter, no control character.
+    """
+    if not isinstance(key, str):
+        return f"a key is a string, got {type(key).__name__}"
+    if len(key) <= _LONGEST_KEY and _PLAIN_KEY.fullmatch(key) and key != "__metadata__":
+        return None
+    shown = repr(key if len(key) <= 80 else key[:77] + "...")
+    problem = None
+    if not key or len(key) > _LONGEST_KEY:
+        problem = f"has {len(key)} characters; 1 to {_LONGEST_KEY} are right"
+    elif re.search(r"[\x00-\x1f\x7f]", key):
+        problem = "holds a control character"
+    elif re.search(r"[\ud800-\udfff]", key):
+        problem = "is not valid Unicode (a file name in another encoding?)"
+    elif key == "__metadata__":
+        problem = "is reserved by the file format"
+    elif re.match(r"[A-Za-z]:", key) or not {"", ".", ".."}.isdisjoint(re.split(r"[/\\]", key)):
+        problem = "must be a relative path without empty, '.' or '..' parts"
+    return problem and f"key {shown} {problem}"

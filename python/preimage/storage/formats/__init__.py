@@ -1,0 +1,1 @@
+"""Feature files of other makers, in and out."""
