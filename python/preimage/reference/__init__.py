@@ -1,0 +1,6 @@
+"""Plain definitions of what the fast kernels compute: to be read, and to test against."""
+
+from preimage.reference.hog import hog
+from preimage.reference.upconv import upconv
+
+__all__ = ["hog", "upconv"]

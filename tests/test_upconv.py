@@ -1,0 +1,84 @@
+"""The up-convolution: the fast form against the plain one, forward and backward."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tolerances import UPCONV
+
+from preimage import reference
+from preimage.nn import UpConv2d
+from preimage.ops.upconv import upconv
+
+SHAPES = [(1, 1, 1, 1, 1), (2, 3, 5, 1, 7), (2, 5, 3, 6, 5), (1, 8, 4, 33, 17), (3, 2, 70, 4, 4)]  # B, Ci, Co, H, W
+
+
+@pytest.mark.parametrize("negative_slope", [None, 0.2])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_equals_reference(shape: tuple[int, ...], negative_slope: float | None) -> None:
+    batch, in_channels, out_channels, height, width = shape
+    torch.manual_seed(0)
+    inputs = [
+        torch.randn(*size, dtype=torch.float64, requires_grad=True)
+        for size in ((batch, in_channels, height, width), (out_channels, in_channels, 5, 5), (out_channels,))
+    ]
+    fast, plain = (f(*inputs, negative_slope) for f in (upconv, reference.upconv))
+    assert fast.shape == (batch, out_channels, 2 * height, 2 * width)
+    torch.testing.assert_close(fast, plain, atol=UPCONV[torch.float64], rtol=0)
+    weights = torch.randn_like(plain)
+    for ours, theirs in zip(
+        torch.autograd.grad(fast, inputs, weights), torch.autograd.grad(plain, inputs, weights), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs, atol=UPCONV[torch.float64], rtol=UPCONV[torch.float64])
+
+
+def test_puts_a_value_at_the_top_left_of_its_block() -> None:
+    x = torch.zeros(1, 1, 3, 3)
+    x[0, 0, 1, 1] = 1
+    weight = torch.zeros(1, 1, 5, 5)
+    weight[0, 0, 2, 2] = 1
+    y = upconv(x, weight)
+    assert y.nonzero().tolist() == [[0, 0, 2, 2]]
+
+
+def test_orientation_is_that_of_conv2d() -> None:
+    """The tap right of the kernel's centre reads the pixel to the right: it moves the picture left."""
+    x = torch.zeros(1, 1, 3, 3)
+    x[0, 0, 1, 1] = 1
+    weight = torch.zeros(1, 1, 5, 5)
+    weight[0, 0, 2, 3] = 1
+    assert upconv(x, weight).nonzero().tolist() == [[0, 0, 2, 1]]
+
+
+@pytest.mark.parametrize("out_channels", [3, 8])
+def test_compiles_whole(out_channels: int) -> None:
+    layer = UpConv2d(4, out_channels)
+    x = torch.randn(2, 4, 5, 6)
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(x), layer(x))
+
+
+def test_layer_keeps_the_variance() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(4, 64, 16, 16)
+    y = UpConv2d(64, 64)(x)
+    assert 0.7 < y.square().mean().item() < 1.3
+
+
+def test_layer_without_activation_is_linear() -> None:
+    layer = UpConv2d(4, 3, negative_slope=None)
+    x = torch.randn(1, 4, 4, 4)
+    torch.testing.assert_close(layer(2 * x), 2 * layer(x))
+
+
+@pytest.mark.parametrize(
+    ("x", "weight", "message"),
+    [
+        ((4, 5, 5), (2, 4, 5, 5), r"maps \(B, C, H, W\), got shape \(4, 5, 5\)"),
+        ((1, 4, 5, 5), (2, 3, 5, 5), r"weight \(Co, 4, 5, 5\), got \(2, 3, 5, 5\)"),
+        ((1, 4, 5, 5), (2, 4, 3, 3), r"got \(2, 4, 3, 3\)"),
+    ],
+)
+def test_refuses(x: tuple[int, ...], weight: tuple[int, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        upconv(torch.zeros(x), torch.zeros(weight))
