@@ -1,0 +1,8 @@
+"""Inverters: up-convolutional networks from features to images."""
+
+from preimage.inverters.architectures import ArchitectureConfig, TwoStreamConfig, UShapedConfig
+from preimage.inverters.files import find, shipped
+from preimage.inverters.inverter import Inverter
+from preimage.inverters.presets import preset
+
+__all__ = ["ArchitectureConfig", "Inverter", "TwoStreamConfig", "UShapedConfig", "find", "preset", "shipped"]

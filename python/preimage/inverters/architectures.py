@@ -1,0 +1,139 @@
+"""The networks: the paper's two-stream one, and a U-shaped one that learns more per second of training.
+
+A config is a frozen dataclass of plain values. Every network takes standardised features (B, C, h, w) whose
+sides are multiples of its ``multiple``, and returns (B, 3, h·stride, w·stride), an image minus the mean colour.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from preimage.inverters.layers import ConvLayer, Layer, ResidualBlock, chain
+from preimage.nn import UpConv2d
+
+
+@dataclasses.dataclass(frozen=True)
+class TwoStreamConfig:
+    """The paper's network for HOG and LBP (section 3 and its supplementary tables).
+
+    Stream ``context`` compresses space to 1/8 and back, and so gathers what decides absolute brightness;
+    stream ``detail`` keeps the resolution. Their concatenation goes through ``joint`` to the image.
+    Layers in the notation of `preimage.inverters.layers.Layer`.
+    """
+
+    architecture: ClassVar[str] = "two-stream"
+    context: tuple[str, ...] = ("c5/2 256", "c5/2 512", "c3/2 1024", "up 512", "up 256", "up 128")
+    detail: tuple[str, ...] = ("c5/1 128", "c3/1 128")
+    joint: tuple[str, ...] = ("c3/1 256", "c3/1 128", "up 64", "up 32", "up 3")
+
+
+@dataclasses.dataclass(frozen=True)
+class UShapedConfig:
+    """Down by strided convolutions and back up by up-convolutions, with skips and residual blocks at every size.
+
+    Attributes:
+        widths: channels at the features' own resolution, at half of it, at a quarter, …
+        blocks_down: residual blocks at each size on the way down; its last entry is the bottom.
+        blocks_up: residual blocks at each size on the way up, the finest first.
+        head: channels of the up-convolutions from the features' resolution to the image's, without the last 3.
+    """
+
+    architecture: ClassVar[str] = "u-shaped"
+    widths: tuple[int, ...] = (48, 64, 96, 128, 176)
+    blocks_down: tuple[int, ...] = (1, 1, 1, 1, 2)
+    blocks_up: tuple[int, ...] = (1, 1, 1, 1)
+    head: tuple[int, ...] = (32, 16)
+
+    def __post_init__(self) -> None:
+        if len(self.blocks_down) != len(self.widths) or len(self.blocks_up) != len(self.widths) - 1:
+            raise ValueError(
+                f"{len(self.widths)} widths take {len(self.widths)} blocks_down and {len(self.widths) - 1} "
+                f"blocks_up, got {len(self.blocks_down)} and {len(self.blocks_up)}"
+            )
+
+
+ArchitectureConfig = TwoStreamConfig | UShapedConfig
+
+
+class TwoStream(nn.Module):
+    """See `TwoStreamConfig`."""
+
+    def __init__(self, in_channels: int, config: TwoStreamConfig) -> None:
+        super().__init__()
+        context, detail = (Layer.parse(layers[-1]).channels for layers in (config.context, config.detail))
+        self.multiple = 2 ** sum(Layer.parse(layer).stride == 2 for layer in config.context)
+        self.stride = 2 ** sum(Layer.parse(layer).kind == "up" for layer in config.joint)
+        self.context = chain(in_channels, config.context)
+        self.detail = chain(in_channels, config.detail)
+        self.joint = chain(context + detail, config.joint, last_is_image=True)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        streams = (self.context(features), self.detail(features))
+        return self.joint(torch.cat(streams, dim=1))
+
+
+class UShaped(nn.Module):
+    """See `UShapedConfig`."""
+
+    def __init__(self, in_channels: int, config: UShapedConfig) -> None:
+        super().__init__()
+        widths = config.widths
+        self.multiple = 2 ** (len(widths) - 1)
+        self.stride = 2 ** (len(config.head) + 1)
+        self.stem = ConvLayer(in_channels, widths[0])
+        self.down = nn.ModuleList(ConvLayer(fine, coarse, 3, 2) for fine, coarse in itertools.pairwise(widths))
+        self.blocks_down = nn.ModuleList(map(_blocks, widths, config.blocks_down))
+        self.up = nn.ModuleList(UpConv2d(coarse, fine) for fine, coarse in itertools.pairwise(widths))
+        self.blocks_up = nn.ModuleList(map(_blocks, widths, config.blocks_up))
+        head = [f"up {channels}" for channels in (*config.head, 3)]
+        self.head = chain(widths[0], head, last_is_image=True)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        x = self.stem(features)
+        skips = []
+        for down, blocks in zip(self.down, self.blocks_down, strict=False):
+            x = blocks(x)
+            skips.append(x)
+            x = down(x)
+        x = self.blocks_down[-1](x)
+        for up, blocks, skip in zip(reversed(self.up), reversed(self.blocks_up), reversed(skips), strict=True):
+            x = blocks(up(x) + skip)
+        return self.head(x)
+
+
+def _blocks(channels: int, count: int) -> nn.Sequential:
+    return nn.Sequential(*(ResidualBlock(channels) for _ in range(count)))
+
+
+_NETWORKS: dict[str, tuple[type[Any], type[Any]]] = {
+    config.architecture: (config, network)
+    for config, network in ((TwoStreamConfig, TwoStream), (UShapedConfig, UShaped))
+}
+
+
+def build(in_channels: int, config: ArchitectureConfig) -> TwoStream | UShaped:
+    """The network of a config, freshly initialised from torch's global random state."""
+    return _NETWORKS[config.architecture][1](in_channels, config)
+
+
+def config_to_dict(config: ArchitectureConfig) -> dict[str, Any]:
+    """Plain JSON values; `config_from_dict` is the inverse."""
+    return {"architecture": config.architecture, **dataclasses.asdict(config)}
+
+
+def config_from_dict(fields: dict[str, Any]) -> ArchitectureConfig:
+    """The config of a `config_to_dict`; ``ValueError`` says what is unknown."""
+    fields = dict(fields)
+    name = fields.pop("architecture", None)
+    if name not in _NETWORKS:
+        raise ValueError(f"unknown architecture {name!r}, known are {', '.join(sorted(_NETWORKS))}")
+    kind = _NETWORKS[name][0]
+    known = {field.name for field in dataclasses.fields(kind)}
+    if set(fields) != known:
+        raise ValueError(f"{name} takes the fields {sorted(known)}, got {sorted(fields)}")
+    return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()})

@@ -1,0 +1,158 @@
+"""The inverter: a network from features to images, with the spec that it was trained for."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from preimage.inverters import files
+from preimage.inverters.architectures import ArchitectureConfig, build, config_from_dict, config_to_dict
+from preimage.spec import Spec
+
+
+class Inverter(nn.Module):
+    """Expected pre-image E[image | features] in one forward pass.
+
+    Args:
+        spec: what the features are.
+        config: the network, for example from `preimage.inverters.preset`.
+        training_notes: plain JSON values about the training, kept in ``config.json``.
+
+    Raises:
+        ValueError: the network's stride is not the spec's.
+    """
+
+    feature_mean: torch.Tensor  # [C]
+    feature_deviation: torch.Tensor  # [C]
+    image_mean: torch.Tensor  # [3]
+
+    def __init__(self, spec: Spec, config: ArchitectureConfig, training_notes: dict[str, Any] | None = None) -> None:
+        super().__init__()
+        self.spec = spec
+        self.config = config
+        self.training_notes = dict(training_notes or {})
+        self.network = build(spec.channels, config)
+        if self.network.stride != spec.stride:
+            raise ValueError(
+                f"the network enlarges features {self.network.stride} times, but a feature cell of "
+                f"{spec.representation} stands for {spec.stride} pixels"
+            )
+        self.register_buffer("feature_mean", torch.zeros(spec.channels))
+        self.register_buffer("feature_deviation", torch.ones(spec.channels))
+        self.register_buffer("image_mean", torch.full((3,), 0.5))
+
+    def forward(
+        self,
+        features: torch.Tensor,  # [B, C, h, w]
+        image_size: tuple[int, int] | None = None,
+    ) -> torch.Tensor:  # [B, 3, H, W]
+        """Images in [0, 1] from features.
+
+        Features whose sides are no multiple of the network's are padded below and at the right with their
+        edge values, and the image is cropped back.
+
+        Args:
+            features: (B, C, h, w), or (C, h, w) for one image, floating (array or tensor), of `spec`.
+            image_size: (H, W) of the images wanted. Default: all that the features cover, (h, w) times the
+                stride. A HOG grid may end up to half a cell before the image's edge (the edge is then
+                repeated) or after it (the surplus is cut off).
+
+        Returns:
+            (B, 3, H, W) float32 RGB.
+
+        Raises:
+            TypeError: the features are not floating.
+            ValueError: wrong rank, channels or size, or an ``image_size`` more than a cell away.
+        """
+        features = self._checked(features)
+        images = self.reconstruct(features).clamp(0, 1)
+        return images if image_size is None else self._fit(images, image_size)
+
+    def reconstruct(self, features: torch.Tensor) -> torch.Tensor:
+        """`forward` on checked features (B, C, h, w), without the clamp: what training compares."""
+        height, width = features.shape[2:]
+        below, right = -height % self.network.multiple, -width % self.network.multiple
+        standard = (features - self.feature_mean[:, None, None]) / self.feature_deviation[:, None, None]
+        if below or right:
+            standard = F.pad(standard, (0, right, 0, below), mode="replicate")
+        # Convolutions on a CPU are up to twice as fast with the channels last.
+        image = self.network(standard.contiguous(memory_format=torch.channels_last)).float()
+        stride = self.network.stride
+        return image[:, :, : height * stride, : width * stride] + self.image_mean[:, None, None]
+
+    def save(self, folder: str | os.PathLike[str], *, dtype: torch.dtype = torch.float32) -> Path:
+        """Writes ``config.json`` and ``model.safetensors``; returns the folder.
+
+        Args:
+            folder: made if it is not there; an inverter in it is replaced.
+            dtype: of the weights on disk; ``torch.float16`` halves the file.
+        """
+        if dtype not in (torch.float32, torch.float16, torch.bfloat16):
+            raise TypeError(f"weights are stored as float32, float16 or bfloat16, got {dtype}")
+        tensors = {
+            name: (value.to(dtype) if name.startswith("network.") else value).detach().cpu().contiguous()
+            for name, value in self.state_dict().items()
+        }
+        fields = {
+            "spec": self.spec.to_dict(),
+            "network": config_to_dict(self.config),
+            "training": self.training_notes,
+        }
+        return files.write(Path(folder), fields, tensors)
+
+    @classmethod
+    def load(cls, name_or_path: str | os.PathLike[str]) -> Inverter:
+        """A shipped inverter by name, or one from a folder that `save` or the trainer wrote.
+
+        It comes in evaluation mode, float32, on the CPU, and without gradients for its weights
+        (``inverter.requires_grad_()`` brings them back).
+
+        Raises:
+            ValueError: there is neither such a folder nor such a shipped inverter; the message lists them.
+            FileFormatError: a file in the folder is missing, damaged or of another version.
+        """
+        folder = files.resolve(name_or_path)
+        fields, tensors = files.read(folder)
+        with files.naming(folder):
+            spec = Spec.from_dict(fields["spec"])
+            inverter = cls(spec, config_from_dict(fields["network"]), fields["training"])
+            wanted = {name: value.shape for name, value in inverter.state_dict().items()}
+            given = {name: value.shape for name, value in tensors.items()}
+            if wanted != given:
+                odd = sorted(name for name in wanted.keys() | given.keys() if wanted.get(name) != given.get(name))
+                raise ValueError(f"the weights do not fit the network: {', '.join(odd[:4])}")
+            inverter.load_state_dict({name: value.float() for name, value in tensors.items()})
+        return inverter.eval().requires_grad_(False)
+
+    def extra_repr(self) -> str:
+        return f"spec={json.dumps(self.spec.to_dict())}"
+
+    def _checked(self, features: torch.Tensor) -> torch.Tensor:
+        features = torch.as_tensor(features)
+        if not features.is_floating_point():
+            raise TypeError(f"features are floating-point, got {features.dtype}")
+        if features.dim() == 3:
+            features = features[None]
+        if features.dim() != 4 or features.shape[1] != self.spec.channels or 0 in features.shape[2:]:
+            raise ValueError(
+                f"an inverter of {self.spec.representation} takes features (B, {self.spec.channels}, h, w), "
+                f"got shape {tuple(features.shape)}"
+            )
+        return features.to(self.image_mean)
+
+    def _fit(self, images: torch.Tensor, image_size: tuple[int, int]) -> torch.Tensor:
+        """Cuts off or repeats up to a cell at the lower and right edge."""
+        missing = [wanted - have for wanted, have in zip(image_size, images.shape[2:], strict=True)]
+        if any(abs(pixels) >= self.network.stride for pixels in missing) or min(image_size) < 1:
+            covered = "×".join(map(str, images.shape[2:]))
+            raise ValueError(f"the features cover {covered} pixels, not {'×'.join(map(str, image_size))}")
+        below, right = (max(pixels, 0) for pixels in missing)
+        if below or right:
+            images = F.pad(images, (0, right, 0, below), mode="replicate")
+        return images[:, :, : image_size[0], : image_size[1]]

@@ -1,0 +1,96 @@
+"""The parts that inverters are built from, and the short notation their configs use."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from preimage.nn import UpConv2d
+
+NEGATIVE_SLOPE = 0.2
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+    """One layer in the notation of the paper's tables: ``"c5/2 256"`` or ``"up 128"``.
+
+    ``cK/S N`` is a K×K convolution with stride S to N channels, ``up N`` an up-convolution ×2 to N channels.
+    """
+
+    kind: str
+    channels: int
+    kernel: int = 5
+    stride: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> Layer:
+        """Reads the notation; ``ValueError`` shows what was not understood."""
+        if match := re.fullmatch(r"c([1-9]\d?)/([12]) ([1-9]\d{0,4})", text):
+            kernel, stride, channels = map(int, match.groups())
+            if kernel % 2 == 1:
+                return cls("conv", channels, kernel, stride)
+        elif match := re.fullmatch(r"up ([1-9]\d{0,4})", text):
+            return cls("up", int(match[1]))
+        raise ValueError(f"no layer: {text!r}; layers are like 'c5/2 256' (odd kernel/stride channels) or 'up 128'")
+
+
+class ConvLayer(nn.Module):
+    """K×K convolution, "same" padding for stride 1, halving for stride 2, then leaky ReLU 0.2."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1) -> None:
+        super().__init__()
+        self.conv = conv(in_channels, out_channels, kernel, stride)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.leaky_relu(self.conv(x), NEGATIVE_SLOPE)
+
+
+class ResidualBlock(nn.Module):
+    """x + conv(lrelu(conv(lrelu(x)))); starts as the identity, so that deep stacks train unnormalised.
+
+    Without batch statistics the absolute brightness of an image passes through untouched, and an
+    image inverts alike alone and in a batch.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = conv(channels, channels, 3)
+        self.second = conv(channels, channels, 3)
+        nn.init.zeros_(self.second.weight)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        inner = self.first(F.leaky_relu(x, NEGATIVE_SLOPE))
+        return x + self.second(F.leaky_relu(inner, NEGATIVE_SLOPE))
+
+
+def conv(in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> nn.Conv2d:
+    """A He-initialised convolution with zero bias and padding ``kernel // 2``."""
+    layer = nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2)
+    nn.init.kaiming_normal_(layer.weight, a=NEGATIVE_SLOPE)
+    assert layer.bias is not None
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def chain(in_channels: int, layers: Sequence[str], *, last_is_image: bool = False) -> nn.Sequential:
+    """The layers of a notation one after the other, each with leaky ReLU 0.2.
+
+    Args:
+        in_channels: channels that come in.
+        layers: notation, see `Layer`.
+        last_is_image: the last layer is an up-convolution without activation.
+    """
+    modules: list[nn.Module] = []
+    for index, layer in enumerate(map(Layer.parse, layers)):
+        if layer.kind == "up":
+            is_image = last_is_image and index == len(layers) - 1
+            modules.append(UpConv2d(in_channels, layer.channels, None if is_image else NEGATIVE_SLOPE))
+        else:
+            modules.append(ConvLayer(in_channels, layer.channels, layer.kernel, layer.stride))
+        in_channels = layer.channels
+    return nn.Sequential(*modules)

@@ -1,0 +1,97 @@
+"""What can be inverted: named functions from images to features, and the register of them."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from typing import Any, ClassVar, TypeVar
+
+import torch
+
+from preimage.spec import Spec
+
+
+@dataclasses.dataclass(frozen=True)
+class Representation(abc.ABC):
+    """A named function images → features. Its dataclass fields are its parameters.
+
+    Attributes:
+        name: how it is called in specs, files and on the command line.
+    """
+
+    name: ClassVar[str]
+
+    @property
+    @abc.abstractmethod
+    def spec(self) -> Spec:
+        """Everything that decides the numbers."""
+
+    @abc.abstractmethod
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        """Features (B, C, h, w) or (B, C), float32, of images (B, 3, H, W) in [0, 1] or uint8, RGB."""
+
+    @abc.abstractmethod
+    def feature_size(self, height: int, width: int) -> tuple[int, int] | None:
+        """(h, w) for images of that many pixels; ``None`` for vectors.
+
+        Raises:
+            ValueError: such an image is too small to have features.
+        """
+
+    @abc.abstractmethod
+    def image_size(self, height: int, width: int) -> tuple[int, int]:
+        """The pixels (H, W) that features of (h, w) cells cover."""
+
+
+_REGISTER: dict[str, type[Representation]] = {}
+
+R = TypeVar("R", bound=type[Representation])
+
+
+def register(kind: R) -> R:
+    """Class decorator: makes a representation known under its ``name``."""
+    if kind.name in _REGISTER:
+        raise ValueError(f"a representation named {kind.name!r} is registered already: {_REGISTER[kind.name]}")
+    _REGISTER[kind.name] = kind
+    return kind
+
+
+def names() -> list[str]:
+    """The registered names, sorted."""
+    return sorted(_REGISTER)
+
+
+def parameters(name: str) -> dict[str, Any]:
+    """A representation's parameters with their defaults, by name."""
+    return {field.name: field.default for field in dataclasses.fields(_kind(name))}
+
+
+def create(name: str, **values: Any) -> Representation:
+    """The representation of that name, with the parameters given.
+
+    Raises:
+        ValueError: no such name, no such parameter (the known ones are listed), or a value out of range.
+    """
+    kind = _kind(name)
+    known = parameters(name)
+    if unknown := sorted(set(values) - set(known)):
+        raise ValueError(f"{name} has no parameter {', '.join(unknown)}; it has {', '.join(known)}")
+    return kind(**values)
+
+
+def from_spec(spec: Spec) -> Representation:
+    """The representation that makes features of exactly this spec.
+
+    Raises:
+        ValueError: there is none in this version of the package; says which field differs.
+    """
+    representation = create(spec.representation, variant=spec.variant, **spec.parameters)
+    if differences := representation.spec.differences(spec):
+        raise ValueError(f"this version's {spec.representation} is another one: {'; '.join(differences)}")
+    return representation
+
+
+def _kind(name: str) -> type[Representation]:
+    if name not in _REGISTER:
+        raise ValueError(f"unknown representation {name!r}; known are {', '.join(names())}")
+    return _REGISTER[name]

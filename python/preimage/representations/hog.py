@@ -1,0 +1,52 @@
+"""HOG as a representation."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+import torch
+
+from preimage.ops.hog import hog
+from preimage.representations.base import Representation, register
+from preimage.spec import Scalar, Spec
+
+
+@register
+@dataclasses.dataclass(frozen=True)
+class Hog(Representation):
+    """Histograms of oriented gradients, see `preimage.hog`."""
+
+    name: ClassVar[str] = "hog"
+    cell_size: int = 8
+    variant: str = "vlfeat-uoctti"
+    colour: str = "luma"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.cell_size, int) or isinstance(self.cell_size, bool) or self.cell_size < 1:
+            raise ValueError(f"cell_size is a whole number of pixels >= 1, got {self.cell_size!r}")
+        if self.variant != "vlfeat-uoctti":
+            raise ValueError(f"unknown HOG variant {self.variant!r}; known is 'vlfeat-uoctti'")
+        if self.colour not in ("luma", "strongest"):
+            raise ValueError(f"colour is 'luma' or 'strongest', got {self.colour!r}")
+
+    @property
+    def spec(self) -> Spec:
+        parameters: dict[str, Scalar] = {"cell_size": self.cell_size, "colour": self.colour}
+        return Spec(self.name, self.variant, channels=31, stride=self.cell_size, parameters=parameters)
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        return hog(images, cell_size=self.cell_size, variant=self.variant, colour=self.colour)
+
+    def feature_size(self, height: int, width: int) -> tuple[int, int]:
+        rows, columns = ((side + self.cell_size // 2) // self.cell_size for side in (height, width))
+        if rows < 1 or columns < 1:
+            least = self.cell_size - self.cell_size // 2
+            raise ValueError(
+                f"an image of {height}×{width} pixels has no HOG cell of {self.cell_size}: "
+                f"both sides must be at least {least}"
+            )
+        return rows, columns
+
+    def image_size(self, height: int, width: int) -> tuple[int, int]:
+        return height * self.cell_size, width * self.cell_size

@@ -1,0 +1,199 @@
+"""Inverters: shapes, saving and loading, and what they refuse."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from preimage.errors import FileFormatError
+from preimage.inverters import Inverter, TwoStreamConfig, UShapedConfig, find, preset, shipped
+from preimage.inverters.architectures import build, config_from_dict, config_to_dict
+from preimage.inverters.layers import Layer
+from preimage.spec import Spec
+
+SPEC = Spec("hog", "vlfeat-uoctti", 31, 8, {"cell_size": 8, "colour": "luma"})
+TINY = UShapedConfig(widths=(8, 12, 16), blocks_down=(1, 0, 1), blocks_up=(1, 1), head=(8, 4))
+
+
+@pytest.fixture
+def tiny() -> Inverter:
+    torch.manual_seed(0)
+    inverter = Inverter(SPEC, TINY, {"steps": 3}).eval().requires_grad_(False)
+    for parameter in inverter.parameters():
+        parameter.add_(0.05 * torch.randn_like(parameter))
+    return inverter
+
+
+def test_paper_preset_has_the_papers_shapes() -> None:
+    """Section 3 of the paper: every layer's output for a 256² image."""
+    with torch.device("meta"):
+        network = build(31, preset("hog", "paper"))
+        sizes: dict[str, list[tuple[int, ...]]] = {"context": [], "detail": [], "joint": []}
+        for name, shapes in sizes.items():
+            for layer in network.get_submodule(name):
+                layer.register_forward_hook(lambda _m, _i, y, shapes=shapes: shapes.append(tuple(y.shape[1:])))
+        image = network(torch.empty(2, 31, 32, 32))
+    assert image.shape == (2, 3, 256, 256)
+    assert sizes["context"] == [
+        (256, 16, 16), (512, 8, 8), (1024, 4, 4), (512, 8, 8), (256, 16, 16), (128, 32, 32),
+    ]  # fmt: skip
+    assert sizes["detail"] == [(128, 32, 32), (128, 32, 32)]
+    assert sizes["joint"] == [(256, 32, 32), (128, 32, 32), (64, 64, 64), (32, 128, 128), (3, 256, 256)]
+    assert sum(p.numel() for p in network.parameters()) == 26_790_211  # 5×5 in every up-convolution, as the text has it
+    assert network.joint[-1].negative_slope is None  # the last layer has no activation
+
+
+@pytest.mark.parametrize("name", ["paper", "compact"])
+def test_presets_take_any_size(name: str) -> None:
+    with torch.device("meta"):
+        inverter = Inverter(SPEC, preset("hog", name))
+        assert inverter(torch.empty(1, 31, 5, 9)).shape == (1, 3, 40, 72)
+
+
+def test_compact_fits_on_disk() -> None:
+    with torch.device("meta"):
+        inverter = Inverter(SPEC, preset("hog", "compact"))
+    assert 2 * sum(p.numel() for p in inverter.parameters()) < 8e6
+
+
+@pytest.mark.parametrize("config", [TINY, TwoStreamConfig(), UShapedConfig()])
+def test_config_survives_json(config: TwoStreamConfig | UShapedConfig) -> None:
+    assert config_from_dict(json.loads(json.dumps(config_to_dict(config)))) == config
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (4, 4), (5, 7), (8, 3)])
+def test_images_are_in_range_and_cover_the_features(tiny: Inverter, shape: tuple[int, int]) -> None:
+    images = tiny(100 * torch.randn(2, 31, *shape))
+    assert images.shape == (2, 3, 8 * shape[0], 8 * shape[1])
+    assert images.dtype == torch.float32
+    assert 0 <= images.min() < images.max() <= 1
+
+
+def test_one_image_inverts_alike_alone_and_in_a_batch(tiny: Inverter) -> None:
+    features = torch.rand(3, 31, 8, 8)
+    torch.testing.assert_close(tiny(features)[1:2], tiny(features[1]), atol=1e-6, rtol=0)
+
+
+def test_padding_leaves_the_distant_image_alone(tiny: Inverter) -> None:
+    """Sides that are no multiple of the network's are padded with the edge's features, and cropped back."""
+    features = torch.rand(1, 31, 6, 8)
+    padded = torch.cat([features, features[:, :, -1:].expand(-1, -1, 2, -1)], dim=2)
+    torch.testing.assert_close(tiny(features), tiny(padded)[:, :, :48])
+
+
+@pytest.mark.parametrize("size", [(64, 64), (61, 67), (57, 71)])
+def test_image_size_crops_or_repeats_the_edge(tiny: Inverter, size: tuple[int, int]) -> None:
+    features = torch.rand(1, 31, 8, 8)
+    whole, fitted = tiny(features), tiny(features, image_size=size)
+    assert fitted.shape[2:] == size
+    height, width = min(size[0], 64), min(size[1], 64)
+    torch.testing.assert_close(fitted[:, :, :height, :width], whole[:, :, :height, :width])
+    torch.testing.assert_close(
+        fitted[:, :, :height, width:], whole[:, :, :height, -1:].expand_as(fitted[:, :, :height, width:])
+    )
+
+
+def test_save_and_load(tiny: Inverter, tmp_path: Path) -> None:
+    folder = tiny.save(tmp_path / "a" / "b")
+    again = Inverter.load(folder)
+    features = torch.rand(2, 31, 8, 8)
+    assert torch.equal(again(features), tiny(features))
+    assert (again.spec, again.config, again.training_notes) == (tiny.spec, tiny.config, {"steps": 3})
+    assert not again.training
+    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
+
+
+def test_half_precision_on_disk(tiny: Inverter, tmp_path: Path) -> None:
+    full, half = (tiny.save(tmp_path / str(dtype), dtype=dtype) for dtype in (torch.float32, torch.float16))
+    sizes = [(folder / "model.safetensors").stat().st_size for folder in (full, half)]
+    assert sizes[1] < 0.65 * sizes[0]
+    features = torch.rand(1, 31, 8, 8)
+    again = Inverter.load(half)
+    assert {parameter.dtype for parameter in again.parameters()} == {torch.float32}
+    torch.testing.assert_close(again(features), tiny(features), atol=0.01, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "error", "message"),
+    [
+        ((1, 30, 8, 8), torch.float32, ValueError, r"\(B, 31, h, w\), got shape \(1, 30, 8, 8\)"),
+        ((31, 8), torch.float32, ValueError, r"got shape \(31, 8\)"),
+        ((1, 31, 0, 8), torch.float32, ValueError, r"got shape \(1, 31, 0, 8\)"),
+        ((1, 31, 8, 8), torch.int32, TypeError, r"floating-point, got torch.int32"),
+    ],
+)
+def test_refuses_features(
+    tiny: Inverter, shape: tuple[int, ...], dtype: torch.dtype, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        tiny(torch.zeros(shape, dtype=dtype))
+
+
+def test_refuses_a_size_that_the_features_do_not_cover(tiny: Inverter) -> None:
+    with pytest.raises(ValueError, match="cover 64×64 pixels, not 64×80"):
+        tiny(torch.rand(1, 31, 8, 8), image_size=(64, 80))
+
+
+def test_refuses_a_network_of_another_stride() -> None:
+    with pytest.raises(ValueError, match="enlarges features 8 times, but a feature cell of hog stands for 4 pixels"):
+        Inverter(Spec("hog", "vlfeat-uoctti", 31, 4), TINY)
+
+
+def test_every_flipped_byte_of_the_weights_is_noticed(tiny: Inverter, tmp_path: Path) -> None:
+    folder = tiny.save(tmp_path)
+    path = folder / "model.safetensors"
+    data = path.read_bytes()
+    for position in range(0, len(data), 997):
+        path.write_bytes(data[:position] + bytes([data[position] ^ 4]) + data[position + 1 :])
+        with pytest.raises(FileFormatError, match=r"model\.safetensors: is damaged"):
+            Inverter.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": "other"}, "not the config of an inverter"),
+        ({"format_version": 9}, "format version 9; this preimage reads 1"),
+        ({"network": {"architecture": "cube"}}, "unknown architecture 'cube'"),
+        ({"network": {"architecture": "u-shaped", "widths": [8]}}, "takes the fields"),
+        ({"spec": {"representation": "hog"}}, "the spec lacks channels"),
+        ({"network": {**config_to_dict(UShapedConfig())}}, "weights do not fit the network"),
+    ],
+)
+def test_names_the_config_and_what_is_wrong(
+    tiny: Inverter, tmp_path: Path, change: dict[str, object], message: str
+) -> None:
+    path = tiny.save(tmp_path) / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(FileFormatError, match=message) as caught:
+        Inverter.load(tmp_path)
+    assert caught.value.path == str(path)
+
+
+def test_missing_pieces_are_named(tiny: Inverter, tmp_path: Path) -> None:
+    with pytest.raises(FileFormatError, match=r"it has no config\.json"):
+        Inverter.load(tmp_path)
+    folder = tiny.save(tmp_path / "whole")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(FileFormatError, match=r"model\.safetensors: is not there"):
+        Inverter.load(folder)
+    shutil.rmtree(folder)
+    with pytest.raises(ValueError, match="neither a folder nor the name of a shipped inverter"):
+        Inverter.load(folder)
+
+
+def test_finds_the_shipped_inverter_by_spec() -> None:
+    assert find(SPEC) == "hog-compact"
+    assert "hog-compact" in shipped()
+    with pytest.raises(LookupError, match=r"hog-compact, differs in parameters\.cell_size: 8 != 4"):
+        find(Spec("hog", "vlfeat-uoctti", 31, 8, {"cell_size": 4, "colour": "luma"}))
+
+
+@pytest.mark.parametrize("text", ["c4/1 8", "c3/3 8", "c3 8", "up", "up 0", "up 3x", ""])
+def test_layer_notation_refuses(text: str) -> None:
+    with pytest.raises(ValueError, match="no layer"):
+        Layer.parse(text)

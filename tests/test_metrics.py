@@ -1,0 +1,56 @@
+"""The normalised error against its definition, written out."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+
+from preimage.analysis import NormalisedError
+
+
+def test_follows_the_definition() -> None:
+    torch.manual_seed(0)
+    images = (torch.rand(7, 3, 20, 30) * 255).round() / 255
+    reconstructions = torch.rand(7, 3, 20, 30)
+    measure = NormalisedError()
+    measure.update(images[:3], reconstructions[:3])
+    measure.update(images[3:], reconstructions[3:])
+    report = measure.report()
+
+    pairs = [(a - b).norm().item() for a, b in itertools.combinations(images.double(), 2)]
+    normaliser = sum(pairs) / len(pairs)
+    per_image = [(a - b).norm().item() / normaliser for a, b in zip(images, reconstructions, strict=True)]
+    to_mean = [(a - images.mean(0)).norm().item() / normaliser for a in images]
+    assert report.normaliser == pytest.approx(normaliser, rel=1e-4)
+    assert report.per_image == pytest.approx(per_image, rel=1e-4)
+    assert report.error == pytest.approx(sum(per_image) / 7, rel=1e-4)
+    assert report.mean_image == pytest.approx(sum(to_mean) / 7, rel=1e-4)
+
+
+def test_perfect_is_zero() -> None:
+    images = torch.rand(3, 3, 8, 8)
+    measure = NormalisedError()
+    measure.update(images, images)
+    assert measure.report().error == 0
+
+
+def test_refuses_what_has_no_distance() -> None:
+    measure = NormalisedError()
+    measure.update(torch.rand(1, 3, 8, 8), torch.rand(1, 3, 8, 8))
+    with pytest.raises(ValueError, match="at least two images, got 1"):
+        measure.report()
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 8, 9), (2, 3, 8, 8), (3, 8, 8)])
+def test_refuses_other_shapes(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="one shape"):
+        NormalisedError().update(torch.rand(1, 3, 8, 8), torch.rand(shape))
+
+
+def test_refuses_another_size_later() -> None:
+    measure = NormalisedError()
+    measure.update(torch.rand(1, 3, 8, 8), torch.rand(1, 3, 8, 8))
+    with pytest.raises(ValueError, match=r"\(9, 9\) after \(8, 8\)"):
+        measure.update(torch.rand(1, 3, 9, 9), torch.rand(1, 3, 9, 9))
