@@ -1,0 +1,127 @@
+"""Every setting of a training run."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from preimage.spec import Scalar
+
+# What may differ between a run and its resumption, because the loss curve does not depend on it.
+_FREE_TO_CHANGE = ("output", "workers", "log_every", "validate_every", "checkpoint_every")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Settings of `preimage.training.train`.
+
+    Attributes:
+        representation: name of the representation to invert.
+        parameters: its parameters where they are not the defaults.
+        images: folders, image files or tar shards to train on.
+        output: the run's folder.
+        validation_images: held-out images. None given: ``validation_count`` are held out of ``images``.
+        validation_count: how many images judge the inverter.
+        preset: the network, see `preimage.inverters.preset`.
+        init: an inverter (name or folder) of the same network to start from.
+        image_size: side of the square training images, pixels.
+        min_crop: smallest area of a random crop, as a share of the image's largest square.
+        steps: optimiser steps in all.
+        batch_size: images a step.
+        optimiser: ``adam``, the paper's, or ``muon`` (see `preimage.training.muon`) for all but the biases, the
+            layers that read the features and the one that writes the image, which keep Adam.
+        learning_rate: Adam's, at its height.
+        muon_rate: Muon's, at its height.
+        warmup_steps: linear rise of the learning rate from zero; a cosine takes it back to zero at the end.
+        clip_norm: longest gradient; what is longer is shortened to it.
+        ema_decay: of the exponential moving average of the weights, the one that is validated and saved.
+        precision: of the network's arithmetic; ``auto`` is bfloat16 where the machine computes in it.
+        device: ``auto`` is CUDA where there is one.
+        seed: of the initial weights, the order of the images and their crops.
+        workers: threads that prepare batches.
+        log_every, validate_every, checkpoint_every: in steps. Validation and a checkpoint come at the end too.
+    """
+
+    representation: str
+    images: tuple[str, ...]
+    output: str
+    parameters: Mapping[str, Scalar] = dataclasses.field(default_factory=dict)
+    validation_images: tuple[str, ...] = ()
+    validation_count: int = 200
+    preset: str = "compact"
+    init: str | None = None
+    image_size: int = 256
+    min_crop: float = 0.5
+    steps: int = 20_000
+    batch_size: int = 32
+    optimiser: Literal["adam", "muon"] = "adam"
+    learning_rate: float = 1e-3
+    muon_rate: float = 0.02
+    warmup_steps: int = 500
+    clip_norm: float = 1.0
+    ema_decay: float = 0.999
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    device: str = "auto"
+    seed: int = 0
+    workers: int = 1
+    log_every: int = 20
+    validate_every: int = 1000
+    checkpoint_every: int = 250
+
+    def __post_init__(self) -> None:
+        for name in ("images", "validation_images"):
+            value = getattr(self, name)
+            if isinstance(value, str):
+                raise TypeError(f"{name} is a sequence of paths, got the single string {value!r}")
+            object.__setattr__(self, name, tuple(map(str, value)))
+        whole = ("image_size", "steps", "batch_size", "workers", "log_every", "validate_every", "checkpoint_every")
+        checks = [
+            (bool(self.images), "there are no images to train on"),
+            (self.validation_count >= 2, f"validation takes at least 2 images, got {self.validation_count}"),
+            (0 < self.min_crop <= 1, f"min_crop is a share of the area in (0, 1], got {self.min_crop}"),
+            (0 <= self.ema_decay < 1, f"ema_decay is in [0, 1), got {self.ema_decay}"),
+            (self.warmup_steps >= 0, f"warmup_steps is >= 0, got {self.warmup_steps}"),
+            (self.optimiser in {"adam", "muon"}, f"optimiser is 'adam' or 'muon', got {self.optimiser!r}"),
+            (
+                self.precision in {"auto", "float32", "bfloat16"},
+                f"precision is 'auto', 'float32' or 'bfloat16', got {self.precision!r}",
+            ),
+            *(
+                (
+                    isinstance(getattr(self, name), int) and getattr(self, name) >= 1,
+                    f"{name} is a whole number >= 1, got {getattr(self, name)!r}",
+                )
+                for name in whole
+            ),
+            *(
+                (getattr(self, name) > 0, f"{name} is > 0, got {getattr(self, name)}")
+                for name in ("learning_rate", "muon_rate", "clip_norm")
+            ),
+        ]
+        for good, problem in checks:
+            if not good:
+                raise ValueError(problem)
+
+    def to_json(self) -> str:
+        """One object, the fields in order."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return json.dumps(fields | {"parameters": dict(self.parameters)})
+
+    @classmethod
+    def from_json(cls, text: str) -> TrainConfig:
+        """The inverse of `to_json`; ``ValueError`` if a field is unknown."""
+        fields: dict[str, Any] = json.loads(text)
+        if unknown := sorted(set(fields) - {field.name for field in dataclasses.fields(cls)}):
+            raise ValueError(f"unknown training settings: {', '.join(unknown)}")
+        return cls(**fields)
+
+    def changes(self, other: TrainConfig) -> list[str]:
+        """Settings that would change the loss curve and differ from another config's, one phrase each."""
+        ours, theirs = json.loads(self.to_json()), json.loads(other.to_json())
+        return [
+            f"{name}: {ours[name]!r} != {theirs[name]!r}"
+            for name in ours
+            if name not in _FREE_TO_CHANGE and ours[name] != theirs[name]
+        ]

@@ -1,0 +1,152 @@
+"""What a run shows while it goes: a progress bar or plain lines, ``metrics.jsonl`` and sample sheets."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn
+from rich.progress import Progress as Bar
+
+from preimage.analysis.metrics import ErrorReport
+from preimage.report.glyphs import hog_glyphs
+from preimage.report.sheet import picture_sheet
+from preimage.storage import write_png
+from preimage.storage.files import atomic_write
+from preimage.training.checkpoint import Progress
+from preimage.training.config import TrainConfig
+
+
+class Display:
+    """Shows nothing. `BarDisplay` and `LineDisplay` show a run on a terminal and in a log."""
+
+    def __enter__(self) -> Display:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+    def start(self, config: TrainConfig, progress: Progress, image_count: int, dtype: torch.dtype) -> None:
+        """The run begins, or goes on at ``progress.step``."""
+
+    def update(self, progress: Progress, loss: float) -> None:
+        """A mean loss is there."""
+
+    def validated(self, progress: Progress, report: ErrorReport) -> None:
+        """A validation is done."""
+
+
+class LineDisplay(Display):
+    """Plain lines on standard error, one a log interval."""
+
+    def start(self, config: TrainConfig, progress: Progress, image_count: int, dtype: torch.dtype) -> None:
+        self._config, self._first, self._first_seconds = config, progress.step, progress.seconds
+        begin = f"step {progress.step} of {config.steps}" if progress.step else f"{config.steps} steps"
+        self.say(
+            f"training {config.representation}/{config.preset} on {image_count} images: {begin} "
+            f"of {config.batch_size} images, {str(dtype).removeprefix('torch.')}"
+        )
+
+    def update(self, progress: Progress, loss: float) -> None:
+        rate, remaining = self.pace(progress)
+        error = f"  error {progress.error:.4f}" if progress.error is not None else ""
+        self.say(
+            f"step {progress.step}/{self._config.steps}  loss {loss:.4f}{error}  {rate:.0f} images/s  ETA {remaining}"
+        )
+
+    def validated(self, progress: Progress, report: ErrorReport) -> None:
+        self.say(f"step {progress.step}  normalised error {report.error:.4f} (mean image {report.mean_image:.4f})")
+
+    def pace(self, progress: Progress) -> tuple[float, str]:
+        """Images a second since this process began, and the time left as text."""
+        steps = progress.step - self._first
+        per_step = (progress.seconds - self._first_seconds) / max(steps, 1)
+        left = round(per_step * (self._config.steps - progress.step))
+        hours, minutes, seconds = left // 3600, left // 60 % 60, left % 60
+        return self._config.batch_size / max(per_step, 1e-9), f"{hours}:{minutes:02d}:{seconds:02d}"
+
+    def say(self, line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+
+class BarDisplay(LineDisplay):
+    """A live progress bar on the terminal, with a line for each validation."""
+
+    def __enter__(self) -> BarDisplay:
+        columns = (
+            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.fields[text]}"),
+        )
+        self._bar = Bar(*columns, console=Console(stderr=True))
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def start(self, config: TrainConfig, progress: Progress, image_count: int, dtype: torch.dtype) -> None:
+        super().start(config, progress, image_count, dtype)
+        self._task = self._bar.add_task("", total=config.steps, completed=progress.step, text="")
+
+    def update(self, progress: Progress, loss: float) -> None:
+        rate, remaining = self.pace(progress)
+        error = f" error {progress.error:.4f}" if progress.error is not None else ""
+        text = f"loss {loss:.4f}{error} {rate:.0f} images/s ETA {remaining}"
+        self._bar.update(self._task, completed=progress.step, text=text)
+
+    def say(self, line: str) -> None:
+        self._bar.console.print(line, highlight=False)
+
+
+class Metrics:
+    """``metrics.jsonl``: one JSON object a line, in the order of the steps.
+
+    Args:
+        path: the file; what it says of steps after ``keep_until`` is dropped, since they are done again.
+        keep_until: step that the run goes on from.
+    """
+
+    def __init__(self, path: Path, keep_until: int) -> None:
+        self._path = path
+        kept = [line for line in self._lines() if line["step"] <= keep_until]
+        with atomic_write(path) as file:
+            file.writelines(json.dumps(line).encode() + b"\n" for line in kept)
+
+    def write(self, **values: float | int | None) -> None:
+        """Appends a line."""
+        with open(self._path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(values) + "\n")
+
+    def _lines(self) -> list[dict[str, Any]]:
+        lines = []
+        if self._path.exists():
+            for text in self._path.read_text(encoding="utf-8").splitlines():
+                try:
+                    lines.append(json.loads(text))
+                except ValueError:
+                    break  # the line that was being written when the run was killed
+        return lines
+
+
+def write_sample_sheet(path: Path, images: torch.Tensor, features: torch.Tensor, reconstructions: torch.Tensor) -> None:
+    """A PNG of originals (B, 3, H, W) uint8, their features (B, C, h, w) as glyphs, and reconstructions in [0, 1]."""
+    rows = [
+        [
+            image.permute(1, 2, 0).numpy(),
+            hog_glyphs(feature.numpy()),
+            (reconstruction * 255).round().byte().permute(1, 2, 0).numpy(),
+        ]
+        for image, feature, reconstruction in zip(images, features, reconstructions.float(), strict=True)
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_png(path, picture_sheet(rows, ["image", "features", "reconstruction"]))

@@ -1,0 +1,59 @@
+"""Muon for convolutions: steps along the orthogonalised momentum."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+
+_MOMENTUM = 0.95
+# The quintic of Jordan et al.: it lifts every singular value into about [0.7, 1.2] in five steps.
+_QUINTIC = (3.4445, -4.7750, 2.0315)
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum, orthogonalised (K. Jordan et al., "Muon: an optimizer for hidden layers", 2024).
+
+    A weight (Co, Ci, K, K) moves as the matrix (Co, Ci·K·K): its Nesterov momentum is replaced by the nearest
+    matrix whose singular values are all about one, times √max(1, Co / (Ci·K·K)), so that rare directions of the
+    gradient get the same step as common ones. On the inverters of this package it reaches, for the same time,
+    what takes Adam more than twice the images.
+
+    Args:
+        weights: parameters of two or more dimensions.
+        lr: learning rate; 0.02 suits unnormalised networks of this package.
+    """
+
+    def __init__(self, weights: Iterable[torch.nn.Parameter], lr: float = 0.02) -> None:
+        super().__init__(weights, {"lr": lr})
+        for group in self.param_groups:
+            for weight in group["params"]:
+                if weight.dim() < 2:
+                    raise ValueError(f"Muon moves matrices and kernels, got a parameter of shape {tuple(weight.shape)}")
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            for weight in group["params"]:
+                if weight.grad is None:
+                    continue
+                state = self.state[weight]
+                if not state:
+                    state["momentum"] = torch.zeros_like(weight)
+                momentum = state["momentum"].lerp_(weight.grad, 1 - _MOMENTUM)
+                direction = weight.grad.lerp(momentum, _MOMENTUM).flatten(1)
+                rows, columns = direction.shape
+                length = group["lr"] * max(1.0, rows / columns) ** 0.5
+                weight.add_(orthogonalised(direction).view_as(weight), alpha=-length)
+
+
+def orthogonalised(matrix: torch.Tensor) -> torch.Tensor:
+    """A matrix (R, C) with its singular values brought near one, by five Newton–Schulz steps in bfloat16."""
+    wide = matrix.shape[0] <= matrix.shape[1]
+    x = (matrix if wide else matrix.T).bfloat16()
+    x = x / (x.norm() + 1e-7)
+    a, b, c = _QUINTIC
+    for _ in range(5):
+        gram = x @ x.T
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return (x if wide else x.T).to(matrix.dtype)

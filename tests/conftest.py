@@ -1,0 +1,39 @@
+"""Photographs that scikit-image carries, and where the optional larger data set lies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import skimage.data
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+def photographs() -> dict[str, np.ndarray]:
+    """Real photographs (H, W, 3) uint8 RGB that come inside scikit-image's wheel."""
+    names = ("astronaut", "camera", "chelsea", "coffee", "rocket")
+    images = {name: getattr(skimage.data, name)() for name in names}
+    return {name: image if image.ndim == 3 else np.stack([image] * 3, axis=-1) for name, image in images.items()}
+
+
+@pytest.fixture(scope="session")
+def photo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 20 small JPEGs cut from photographs."""
+    folder = tmp_path_factory.mktemp("photos")
+    for name, image in photographs().items():
+        height, width = image.shape[:2]
+        for index, (top, left) in enumerate(((0, 0), (0, width - 256), (height - 256, 0), (height - 256, width - 256))):
+            tile = cv2.resize(image[top : top + 256, left : left + 256], (96, 96), interpolation=cv2.INTER_AREA)
+            cv2.imwrite(str(folder / f"{name}-{index}.jpg"), tile[:, :, ::-1])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The larger data set beside the project, where there is one."""
+    if not (SHARED / "data").is_dir():
+        pytest.skip("the larger data set is not beside the project")
+    return SHARED / "data"

@@ -1,0 +1,70 @@
+"""``kill -9`` at random moments of a training run: it resumes to the same bits, nothing is half-written."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from preimage.inverters import Inverter
+from preimage.training import loop, train
+from training_runs import metrics_without_time, small_config, weights
+
+# PREIMAGE_KILLS=50 makes the long version of this test.
+KILLS = int(os.environ.get("PREIMAGE_KILLS", "4"))
+
+_RUN = """
+import sys
+from preimage.training import TrainConfig, train
+train(TrainConfig.from_json(sys.argv[1]), resume=True)
+"""
+
+
+@pytest.mark.parametrize("round_", range(max(1, KILLS // 5)))
+def test_killed_runs_end_like_whole_ones(photo_folder: Path, tmp_path: Path, round_: int) -> None:
+    whole = small_config(photo_folder, tmp_path / "whole", steps=60, checkpoint_every=3, validate_every=15)
+    train(whole)
+    cut = small_config(photo_folder, tmp_path / "cut", steps=60, checkpoint_every=3, validate_every=15)
+    moments = random.Random(round_)
+    kills = 0
+    while kills < min(KILLS, 5):
+        process = subprocess.Popen([sys.executable, "-c", _RUN, cut.to_json()], stderr=subprocess.PIPE)
+        _wait_for_progress(tmp_path / "cut", process)
+        time.sleep(moments.uniform(0, 0.6))
+        if process.poll() is not None:
+            break  # it was through before the kill came
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        kills += 1
+        _nothing_is_half_written(tmp_path / "cut")
+    train(cut, resume=True)
+    assert kills > 0
+    assert weights(tmp_path / "whole") == weights(tmp_path / "cut")
+    assert metrics_without_time(tmp_path / "whole") == metrics_without_time(tmp_path / "cut")
+
+
+def _wait_for_progress(folder: Path, process: subprocess.Popen[bytes]) -> None:
+    """Until the process has taken the run over and written to it."""
+    started = time.time()
+    while process.poll() is None and time.time() - started < 60:
+        metrics = folder / "metrics.jsonl"
+        if metrics.exists() and metrics.stat().st_mtime >= started - 0.01:
+            return
+        time.sleep(0.01)
+
+
+def _nothing_is_half_written(folder: Path) -> None:
+    checkpoint = folder / loop.CHECKPOINT
+    if checkpoint.exists():
+        loop.checkpoint.read_header(checkpoint)
+    if (folder / "config.json").exists():
+        try:
+            Inverter.load(folder)
+        except ValueError as error:  # killed between the two renames: noticed, and mended by resuming
+            assert "not the file that its config.json was written with" in str(error)

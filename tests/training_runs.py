@@ -1,0 +1,40 @@
+"""Small training runs that several test files start."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from preimage.training import TrainConfig
+
+
+def small_config(images: Path, output: Path, **changes: Any) -> TrainConfig:
+    """A run of some seconds with the compact network on 64² images."""
+    settings: dict[str, Any] = {
+        "representation": "hog",
+        "images": (str(images),),
+        "output": str(output),
+        "validation_count": 4,
+        "image_size": 64,
+        "steps": 40,
+        "batch_size": 4,
+        "warmup_steps": 4,
+        "precision": "float32",
+        "log_every": 1,
+        "validate_every": 30,
+        "checkpoint_every": 10,
+    }
+    return TrainConfig(**settings | changes)
+
+
+def weights(folder: Path) -> str:
+    """A digest of the run's inverter, bit for bit."""
+    return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+
+
+def metrics_without_time(folder: Path) -> list[dict[str, Any]]:
+    """The lines of ``metrics.jsonl``, without what depends on the clock."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
