@@ -1,0 +1,155 @@
+"""What all commands share: options, errors in one line, results as text or JSON, progress."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, ParamSpec, TypeVar
+
+import typer
+
+from preimage.spec import Spec
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# One option for each parameter of any representation; None leaves the representation's own default.
+CellSize = Annotated[int | None, typer.Option("--cell-size", help="Side of a feature cell in pixels (hog: 8).")]
+Variant = Annotated[str | None, typer.Option("--variant", help="Definition to follow (hog: vlfeat-uoctti).")]
+Colour = Annotated[
+    str | None, typer.Option("--colour", help="What becomes of colour: luma or strongest channel (hog: luma).")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, everything else on stderr.")]
+Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, ...")]
+BatchSize = Annotated[int, typer.Option("--batch-size", help="Images computed at once.")]
+
+
+class CommandError(Exception):
+    """An error of ours that a command wants told in one line."""
+
+
+def reporting(function: Callable[P, R]) -> Callable[P, R]:
+    """Errors of input and files become ``error: ...`` on stderr and exit code 1, Ctrl-C becomes 130.
+
+    With ``PREIMAGE_DEBUG=1`` the traceback is shown.
+    """
+
+    @functools.wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except KeyboardInterrupt:
+            typer.echo("interrupted", err=True)
+            raise typer.Exit(130) from None
+        except BrokenPipeError:
+            raise  # the reader of our output went away: nothing to tell it
+        except (CommandError, ValueError, TypeError, OSError, LookupError, ImportError) as error:
+            if os.environ.get("PREIMAGE_DEBUG", "0") not in ("", "0"):
+                raise
+            typer.echo(f"error: {_one_line(error)}", err=True)
+            raise typer.Exit(1) from None
+
+    return run
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"  # without the number that str() puts first
+    if isinstance(error, KeyError) and error.args:
+        return str(error.args[0])  # str() would quote it
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def given(**values: Any) -> dict[str, Any]:
+    """The options that were given (are not None)."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
+@dataclasses.dataclass(frozen=True)
+class Output:
+    """Where a command's words go: stdout for a person; with ``--json`` stderr, and one object on stdout."""
+
+    json: bool
+
+    def say(self, line: str) -> None:
+        """A line for a person."""
+        typer.echo(line, err=self.json)
+
+    def finish(self, result: Any) -> None:
+        """The one JSON object, if that was asked for."""
+        if self.json:
+            typer.echo(json.dumps(plain(result), allow_nan=False))
+
+    @contextmanager
+    def progress(self, label: str) -> Iterator[Callable[[int, int], None]]:
+        """A callback (done, total) that shows a bar on a terminal, and now and then a line elsewhere."""
+        if sys.stderr.isatty():
+            with _bar(label) as show:
+                yield show
+        else:
+            yield _lines(label)
+
+
+@contextmanager
+def _bar(label: str) -> Iterator[Callable[[int, int], None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn(label), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(label, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _lines(label: str, seconds: float = 10.0) -> Callable[[int, int], None]:
+    last = time.monotonic()
+
+    def show(done: int, total: int) -> None:
+        nonlocal last
+        if time.monotonic() - last >= seconds:
+            last = time.monotonic()
+            typer.echo(f"{label} {done}/{total}", err=True)
+
+    return show
+
+
+def plain(value: Any) -> Any:
+    """A summary as plain JSON values; numbers that JSON lacks become null."""
+    if isinstance(value, Spec):
+        return value.to_dict()
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(entry) for entry in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value
+
+
+def describe_spec(spec: Spec) -> str:
+    """One phrase: ``hog vlfeat-uoctti (cell_size 8, colour luma), 31 channels``."""
+    parameters = ", ".join(f"{name} {value}" for name, value in spec.parameters.items())
+    return f"{spec.representation} {spec.variant} ({parameters}), {spec.channels} channels"
+
+
+def bytes_text(count: int) -> str:
+    """A number of bytes for a person."""
+    for factor, unit in ((10**12, "TB"), (10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
+        if count >= factor:
+            return f"{count / factor:.1f} {unit}"
+    return f"{count} bytes"
+
+
+def plural(count: int, noun: str) -> str:
+    """``1 image``, ``2 images``."""
+    return f"{count} {noun}" + ("" if count == 1 else "s")

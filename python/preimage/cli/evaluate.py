@@ -1,0 +1,38 @@
+"""``preimage evaluate``: how well an inverter reconstructs photographs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from preimage.cli._shared import BatchSize, Device, Json, Output, plural, reporting
+
+
+@reporting
+def evaluate(
+    inverter: Annotated[str, typer.Argument(help="A training run's folder, an inverter's folder or a shipped name.")],
+    images: Annotated[list[str], typer.Option("--images", help="Folder, image file or tar shard; repeatable.")],
+    size: Annotated[
+        int, typer.Option(help="Resize the short side to this many pixels and cut out the centre square.")
+    ] = 256,
+    batch_size: BatchSize = 16,
+    device: Device = "cpu",
+    csv: Annotated[Path | None, typer.Option(help="Write one line an image to this file.")] = None,
+    json: Json = False,
+) -> None:
+    """Extract, invert and compare: normalised error, PSNR and SSIM."""
+    from preimage.jobs.evaluate import evaluate as run
+
+    show = Output(json)
+    with show.progress("evaluating") as progress:
+        summary = run(inverter, images, size=size, batch_size=batch_size, device=device, csv=csv, progress=progress)
+    count = plural(summary.images, "image")
+    show.say(f"{summary.inverter} on {count} of {summary.size} × {summary.size} in {summary.seconds:.1f} s")
+    show.say(f"normalised error  {summary.error:.4f}   (always the mean image: {summary.mean_image_error:.4f})")
+    show.say(f"PSNR              {summary.psnr:.2f} dB")
+    show.say(f"SSIM              {summary.ssim:.4f}")
+    if summary.csv is not None:
+        show.say(f"wrote {summary.csv}")
+    show.finish(summary)

@@ -1,0 +1,80 @@
+"""``preimage extract``: features of images into one file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from preimage.cli._shared import (
+    BatchSize,
+    CellSize,
+    Colour,
+    Json,
+    Output,
+    Variant,
+    bytes_text,
+    describe_spec,
+    given,
+    plural,
+    reporting,
+)
+
+
+@reporting
+def extract(
+    representation: Annotated[str, typer.Argument(help="What to compute, for example hog.")],
+    images: Annotated[list[str], typer.Argument(help="Folders, image files or tar shards.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Feature file to write; .npy and .npz give plain arrays.")
+    ],
+    cell_size: CellSize = None,
+    variant: Variant = None,
+    colour: Colour = None,
+    size: Annotated[
+        int | None, typer.Option(help="Resize the short side to this many pixels and cut out the centre square.")
+    ] = None,
+    dtype: Annotated[str, typer.Option(help="float32 or float16, as stored.")] = "float32",
+    batch_size: BatchSize = 16,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave out images that cannot be used, and list them.")
+    ] = False,
+    allow_nonfinite: Annotated[
+        bool, typer.Option("--allow-nonfinite", help="Keep NaN and infinite features instead of refusing.")
+    ] = False,
+    resume: Annotated[bool, typer.Option(help="Go on with an unfinished extraction, or start anew.")] = True,
+    json: Json = False,
+) -> None:
+    """Compute the features of images and write them into one file.
+
+    A kill or Ctrl-C loses at most a moment's work: the same command goes on where it stopped.
+    """
+    from preimage import representations
+    from preimage.jobs.extract import extract as run
+
+    show = Output(json)
+    chosen = representations.create(representation, **given(cell_size=cell_size, variant=variant, colour=colour))
+    with show.progress("extracting") as progress:
+        summary = run(
+            chosen,
+            images,
+            output,
+            size=size,
+            dtype=dtype,
+            batch_size=batch_size,
+            skip_bad=skip_bad,
+            allow_nonfinite=allow_nonfinite,
+            resume=resume,
+            progress=progress,
+        )
+    show.say(f"{describe_spec(summary.spec)}")
+    taken = f", {summary.resumed} of them from an earlier run" if summary.resumed else ""
+    show.say(f"{plural(summary.images, 'image')} in {summary.seconds:.1f} s{taken}")
+    for _, problem in summary.skipped:
+        show.say(f"skipped {problem}")
+    if summary.nonfinite_values:
+        names = plural(len(summary.nonfinite_images), "image")
+        show.say(f"{plural(summary.nonfinite_values, 'feature value')} of {names} are NaN or infinite")
+    show.say(f"wrote {summary.output} ({bytes_text(summary.bytes)})")
+    show.finish(summary)

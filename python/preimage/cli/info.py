@@ -1,0 +1,172 @@
+"""``preimage info``: what a file or folder of ours is."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from preimage.cli._shared import Json, Output, bytes_text, describe_spec, reporting
+from preimage.spec import Spec
+
+
+@reporting
+def info(
+    path: Annotated[
+        Path,
+        typer.Argument(help="A feature file, an inverter (folder or shipped name), a run's folder or a checkpoint."),
+    ],
+    json: Json = False,
+) -> None:
+    """Say what a file or folder of ours holds, and whether it is sound."""
+    show = Output(json)
+    facts = _facts(path)
+    for name, value in facts.items():
+        show.say(f"{name.replace('_', ' '):<16} {_text(name, value)}")
+    show.finish(facts)
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    from preimage import inverters
+    from preimage.errors import FileFormatError
+    from preimage.inverters.files import resolve
+
+    if not path.exists() and str(path) in inverters.shipped():
+        path = resolve(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file or folder, and no shipped inverter of that name")
+    if path.is_dir():
+        if (path / "config.json").is_file():
+            return _inverter(path)
+        if (path / "manifest.json").is_file():
+            return _unfinished(path)
+        raise FileFormatError(path, "is a folder without config.json: no inverter, and no finished run")
+    if path.suffix in (".npy", ".npz"):
+        return _arrays(path)
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "np") as file:
+            kind = (file.metadata() or {}).get("format", "")
+    except SafetensorError:
+        kind = ""  # damaged or foreign: the feature file's reader says which
+    return _checkpoint(path) if kind == "preimage-checkpoint" else _features(path)
+
+
+def _features(path: Path) -> dict[str, Any]:
+    from preimage.storage import read_features
+
+    file = read_features(path)
+    sizes = Counter(file.processed_sizes)
+    return {
+        "path": path,
+        "kind": "feature file",
+        "bytes": path.stat().st_size,
+        "checksum": "good",
+        "spec": file.spec,
+        "images": len(file),
+        "dtype": file.dtype,
+        "sizes": {f"{height}×{width}": count for (height, width), count in sizes.most_common(8)},
+        "different_sizes": len(sizes),
+        "first_keys": list(file.keys[:5]),
+    }
+
+
+def _inverter(path: Path) -> dict[str, Any]:
+    from preimage.inverters import Inverter
+
+    inverter = Inverter.load(path)
+    facts = {
+        "path": path,
+        "kind": "inverter",
+        "bytes": sum((path / name).stat().st_size for name in ("config.json", "model.safetensors")),
+        "checksum": "good",
+        "spec": inverter.spec,
+        "network": type(inverter.config).__name__,
+        "parameters": sum(value.numel() for value in inverter.parameters()),
+        "training": inverter.training_notes,
+    }
+    checkpoint = path / "checkpoint.safetensors"
+    if checkpoint.is_file():
+        facts["checkpoint"] = {name: value for name, value in _checkpoint(checkpoint).items() if name == "step"}
+    return facts
+
+
+def _checkpoint(path: Path) -> dict[str, Any]:
+    from preimage.training import TrainConfig
+    from preimage.training.checkpoint import read_header
+
+    text, progress = read_header(path)
+    config = TrainConfig.from_json(text)
+    return {
+        "path": path,
+        "kind": "training checkpoint",
+        "bytes": path.stat().st_size,
+        "checksum": "none in this format",
+        "representation": config.representation,
+        "preset": config.preset,
+        "step": progress.step,
+        "steps": config.steps,
+        "seconds": progress.seconds,
+        "error": progress.error,
+    }
+
+
+def _unfinished(path: Path) -> dict[str, Any]:
+    from preimage.jobs.partial import read_manifest
+
+    manifest = read_manifest(path)
+    return {
+        "path": path,
+        "kind": "unfinished extraction",
+        "spec": Spec.from_dict(manifest["spec"]),
+        "images": manifest["count"],
+        "dtype": manifest["dtype"],
+        "parts_done": len(list(path.glob("part-*.json"))),
+        "parts": -(-manifest["count"] // manifest["part_size"]),
+    }
+
+
+def _arrays(path: Path) -> dict[str, Any]:
+    import numpy as np
+
+    from preimage.errors import FileFormatError
+
+    try:
+        loaded = np.load(path, mmap_mode="r", allow_pickle=False)
+        arrays = {"(array)": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
+    except (ValueError, EOFError) as error:
+        raise FileFormatError(path, f"holds no plain arrays: {error}") from error
+    return {
+        "path": path,
+        "kind": "plain arrays, spec unknown",
+        "bytes": path.stat().st_size,
+        "checksum": "none in this format",
+        "arrays": {name: {"shape": list(array.shape), "dtype": str(array.dtype)} for name, array in arrays.items()},
+    }
+
+
+def _text(name: str, value: Any) -> str:
+    """A fact for a person."""
+    match value:
+        case Spec():
+            text = describe_spec(value)
+        case None:
+            text = "-"
+        case dict() | list() if not value:
+            text = "-"
+        case dict():
+            text = ", ".join(f"{key.replace('_', ' ')} {_text(key, entry)}" for key, entry in value.items())
+        case list():
+            text = ", ".join(_text(name, entry) for entry in value)
+        case int() if name in ("bytes", "memory"):
+            text = bytes_text(value)
+        case int():
+            text = f"{value:,}"
+        case float():
+            text = f"{value:.0f}" if name == "seconds" else f"{value:.4g}"
+        case _:
+            text = str(value)
+    return text

@@ -1,0 +1,101 @@
+"""``preimage train``: an inverter from a folder of photographs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal, cast
+
+import typer
+
+from preimage.cli._shared import (
+    CellSize,
+    Colour,
+    CommandError,
+    Json,
+    Output,
+    Variant,
+    given,
+    plural,
+    reporting,
+)
+
+
+@reporting
+def train(
+    representation: Annotated[str, typer.Argument(help="What to invert, for example hog.")],
+    images: Annotated[list[str], typer.Option("--images", help="Folder, image file or tar shard; repeatable.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run.")],
+    cell_size: CellSize = None,
+    variant: Variant = None,
+    colour: Colour = None,
+    validation_images: Annotated[
+        list[str] | None, typer.Option(help="Held-out images; by default some of --images. Repeatable.")
+    ] = None,
+    validation_count: Annotated[int, typer.Option(help="Images held out of --images.")] = 200,
+    preset: Annotated[str, typer.Option(help="The network: compact or paper.")] = "compact",
+    init: Annotated[str | None, typer.Option(help="An inverter of the same network to start from.")] = None,
+    image_size: Annotated[int, typer.Option(help="Side of the square training images in pixels.")] = 256,
+    min_crop: Annotated[float, typer.Option(help="Smallest random crop, as a share of the largest square.")] = 0.5,
+    steps: Annotated[int, typer.Option(help="Optimiser steps in all.")] = 20_000,
+    batch_size: Annotated[int, typer.Option(help="Images a step.")] = 32,
+    optimiser: Annotated[str, typer.Option(help="adam, or muon for the inner layers.")] = "adam",
+    learning_rate: Annotated[float, typer.Option(help="Adam's, at its height.")] = 1e-3,
+    muon_rate: Annotated[float, typer.Option(help="Muon's, at its height.")] = 0.02,
+    warmup_steps: Annotated[int, typer.Option(help="Steps of linear rise of the learning rate.")] = 500,
+    clip_norm: Annotated[float, typer.Option(help="Longest gradient.")] = 1.0,
+    ema_decay: Annotated[float, typer.Option(help="Of the moving average of the weights.")] = 0.999,
+    precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    seed: Annotated[int, typer.Option(help="Of weights, order and crops.")] = 0,
+    workers: Annotated[int, typer.Option(help="Threads that prepare batches.")] = 1,
+    log_every: Annotated[int, typer.Option(help="Steps between lines of progress.")] = 20,
+    validate_every: Annotated[int, typer.Option(help="Steps between validations.")] = 1000,
+    checkpoint_every: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 250,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the folder's checkpoint.")] = False,
+    json: Json = False,
+) -> None:
+    """Train an inverter on a folder of photographs.
+
+    Ctrl-C saves a checkpoint and exits; the same command with --resume goes on from it.
+    """
+    from preimage import training
+
+    config = training.TrainConfig(
+        representation=representation,
+        parameters=given(cell_size=cell_size, variant=variant, colour=colour),
+        images=tuple(images),
+        output=str(output),
+        validation_images=tuple(validation_images or ()),
+        validation_count=validation_count,
+        preset=preset,
+        init=init,
+        image_size=image_size,
+        min_crop=min_crop,
+        steps=steps,
+        batch_size=batch_size,
+        optimiser=cast(Literal["adam", "muon"], optimiser),
+        learning_rate=learning_rate,
+        muon_rate=muon_rate,
+        warmup_steps=warmup_steps,
+        clip_norm=clip_norm,
+        ema_decay=ema_decay,
+        precision=cast(Literal["auto", "float32", "bfloat16"], precision),
+        device=device,
+        seed=seed,
+        workers=workers,
+        log_every=log_every,
+        validate_every=validate_every,
+        checkpoint_every=checkpoint_every,
+    )
+    display = training.BarDisplay() if sys.stderr.isatty() else training.LineDisplay()
+    try:
+        summary = training.train(config, resume=resume, display=display)
+    except training.TrainingDivergedError as error:
+        raise CommandError(str(error)) from error
+    show = Output(json)
+    seen = plural(summary.images_seen, "image")
+    show.say(f"{plural(summary.steps, 'step')}, {seen} seen, in {summary.seconds:.0f} s of training")
+    show.say(f"normalised error {summary.error:.4f} (always the mean image: {summary.mean_image_error:.4f})")
+    show.say(f"wrote the inverter, checkpoint.safetensors, metrics.jsonl and samples/ in {summary.folder}/")
+    show.finish(summary)

@@ -1,0 +1,1 @@
+"""What the commands do: images in, files and pictures out, every write atomic."""

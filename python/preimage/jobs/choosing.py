@@ -1,0 +1,42 @@
+"""Which inverter goes with which features."""
+
+from __future__ import annotations
+
+from os import PathLike
+
+from preimage import inverters
+from preimage.inverters import Inverter
+from preimage.spec import Spec
+
+InverterChoice = Inverter | str | PathLike[str] | None
+
+
+def fitting_inverter(choice: InverterChoice, spec: Spec, features_name: str) -> Inverter:
+    """The inverter asked for, or the shipped one that fits.
+
+    Args:
+        choice: an inverter, a shipped name, a folder, or ``None`` to look for one among the shipped.
+        spec: of the features to invert.
+        features_name: what to call them in messages.
+
+    Raises:
+        ValueError: the inverter is for other features; names the fields that differ.
+        LookupError: no shipped inverter fits.
+    """
+    if choice is None:
+        try:
+            choice = inverters.find(spec)
+        except LookupError as error:
+            raise LookupError(f"{features_name}: {error} (--inverter NAME_OR_FOLDER)") from error
+    inverter = choice if isinstance(choice, Inverter) else Inverter.load(choice)
+    if differences := inverter.spec.differences(spec):
+        named = "the inverter" if isinstance(choice, Inverter) else f"inverter {choice}"
+        raise ValueError(f"{named} does not fit {features_name} (inverter != features): {'; '.join(differences)}")
+    return inverter
+
+
+def name_of(choice: InverterChoice, spec: Spec) -> str:
+    """What to call the inverter in a summary."""
+    if choice is None:
+        return inverters.find(spec)
+    return choice.spec.representation if isinstance(choice, Inverter) else str(choice)

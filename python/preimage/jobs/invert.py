@@ -1,0 +1,143 @@
+"""Images back from a feature file."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from preimage.jobs.choosing import InverterChoice, fitting_inverter, name_of
+from preimage.jobs.extract import ARRAY_SUFFIXES
+from preimage.jobs.loading import Pixels, as_pixels, checked_device, in_windows
+from preimage.spec import Spec
+from preimage.storage import FeatureFile, read_features, write_png
+from preimage.storage.files import key_problem
+from preimage.storage.formats.npy import read_array_features
+
+if TYPE_CHECKING:
+    from preimage.inverters import Inverter
+
+
+@dataclasses.dataclass(frozen=True)
+class InvertSummary:
+    """What an inversion did.
+
+    Attributes:
+        output: the folder of the pictures.
+        inverter: name or folder of the inverter used.
+        images: pictures written, one for each key.
+        seconds: wall time.
+    """
+
+    output: Path
+    inverter: str
+    images: int
+    seconds: float
+
+
+def invert(
+    features: str | PathLike[str],
+    output: str | PathLike[str],
+    *,
+    inverter: InverterChoice = None,
+    spec: Spec | None = None,
+    batch_size: int = 16,
+    device: str = "cpu",
+    progress: Callable[[int, int], None] | None = None,
+) -> InvertSummary:
+    """Reconstruct every image of a feature file as ``OUTPUT/<key>.png``.
+
+    Args:
+        features: a feature file, or a ``.npy``/``.npz`` file together with `spec`.
+        output: a folder, made if it is not there; pictures of the same names are replaced.
+        inverter: a shipped name or a folder; ``None`` takes the shipped inverter whose spec fits.
+        spec: what plain arrays are; for a feature file it must agree with the file's own.
+        batch_size: images at once.
+        device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...
+        progress: called with (images done, images in all).
+
+    Raises:
+        ValueError: no spec for plain arrays, a misfit (says which field differs), a key that would leave the
+            folder, or no such device.
+        LookupError: no shipped inverter fits.
+        FileFormatError: the file is damaged or of another format.
+    """
+    start = time.perf_counter()
+    if batch_size < 1:
+        raise ValueError(f"batch_size is at least 1, got {batch_size}")
+    place = checked_device(device)
+    file = open_features(features, spec)
+    network = fitting_inverter(inverter, file.spec, os.fspath(features)).to(place)
+    folder = Path(output)
+    targets = [_target(folder, key) for key in file.keys]
+    folder.mkdir(parents=True, exist_ok=True)
+    count = 0
+    for window in in_windows(range(len(file)), 8 * batch_size):
+        for picture, index in _reconstruct(network, file, window, batch_size, place):
+            _write(targets[index], picture)
+            count += 1
+            if progress is not None:
+                progress(count, len(file))
+    return InvertSummary(folder, name_of(inverter, file.spec), count, time.perf_counter() - start)
+
+
+def open_features(path: str | PathLike[str], spec: Spec | None = None) -> FeatureFile:
+    """A feature file, or plain arrays that `spec` explains.
+
+    Raises:
+        ValueError: plain arrays without a spec, or a spec that is not the feature file's own.
+        FileFormatError: the file is damaged or of another format.
+    """
+    if Path(path).suffix in ARRAY_SUFFIXES:
+        if spec is None:
+            raise ValueError(
+                f"{os.fspath(path)}: plain arrays do not say what they are; give the representation and its "
+                "parameters (--representation hog --cell-size 8) or --spec FILE.json"
+            )
+        return read_array_features(path, spec)
+    file = read_features(path)
+    if spec is not None and (differences := file.spec.differences(spec)):
+        raise ValueError(f"{os.fspath(path)} holds other features (file != asked for): {'; '.join(differences)}")
+    return file
+
+
+def _reconstruct(
+    inverter: Inverter, file: FeatureFile, indices: Sequence[int], batch_size: int, device: torch.device
+) -> Iterator[tuple[Pixels, int]]:
+    """Pictures with their positions in the file; features of equal shapes go through together."""
+    features = {index: file[index] for index in indices}
+    for index, values in features.items():
+        if not bool(torch.isfinite(values).all()):
+            raise ValueError(f"the features of {file.keys[index]!r} are partly NaN or infinite and have no pre-image")
+    groups: dict[tuple[object, ...], list[int]] = {}
+    for index in indices:
+        groups.setdefault((features[index].shape, tuple(file.processed_sizes[index])), []).append(index)
+    for group in groups.values():
+        size = file.processed_sizes[group[0]]
+        for batch in in_windows(group, batch_size):
+            stacked = torch.stack([features[index] for index in batch]).to(device)
+            with torch.inference_mode():
+                images = inverter(stacked, image_size=(size[0], size[1]))
+            for index, image in zip(batch, images, strict=True):
+                yield as_pixels(image), index
+
+
+def _target(folder: Path, key: str) -> Path:
+    """Where a key's picture goes; never outside the folder, not through a link either."""
+    if problem := key_problem(key):
+        raise ValueError(f"cannot name a picture: {problem}")
+    target = folder / f"{key}.png"
+    if not target.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(f"the picture of key {key!r} would leave {folder}: a link leads out of it")
+    return target
+
+
+def _write(target: Path, picture: Pixels) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_png(target, picture)

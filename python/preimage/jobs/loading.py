@@ -1,0 +1,131 @@
+"""Images on their way in: decoded in a few threads, in order, never far ahead of their use."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from os import PathLike
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from preimage.storage import ImageSource, decode_image, fit_image, list_images
+
+Pixels = npt.NDArray[np.uint8]
+Images = str | PathLike[str] | Sequence[str | PathLike[str]] | Sequence[ImageSource]
+
+
+@dataclasses.dataclass(frozen=True)
+class Loaded:
+    """An image that was read, or why it was not.
+
+    Attributes:
+        source: where it came from.
+        pixels: (H, W, 3) uint8 RGB, at the processed size; ``None`` if it could not be read.
+        original_size: (H, W) as decoded.
+        problem: one line that names the image; empty if it was read.
+    """
+
+    source: ImageSource
+    pixels: Pixels | None
+    original_size: tuple[int, int]
+    problem: str = ""
+
+
+def as_sources(images: Images) -> list[ImageSource]:
+    """A path, paths (folders, files, tar shards) or ready sources as a list of sources.
+
+    Raises:
+        ValueError: there is no image among them.
+    """
+    if isinstance(images, str | PathLike):
+        images = [images]
+    given = list(images)
+    ready = [image for image in given if isinstance(image, ImageSource)]
+    if ready and len(ready) != len(given):
+        raise TypeError("images are given either as paths or as sources, not as a mixture")
+    sources = ready or list(list_images([image for image in given if not isinstance(image, ImageSource)]))
+    if not sources:
+        raise ValueError(f"no images in {', '.join(map(str, given)) or 'an empty list'}")
+    return sources
+
+
+def load(sources: Sequence[ImageSource], size: int | None, *, ahead: int = 16) -> Iterator[Loaded]:
+    """Decode in threads, at most `ahead` images before the one in use; order as given.
+
+    A bad image comes back with its problem instead of stopping the others.
+    """
+    pool = ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1), thread_name_prefix="decode")
+    waiting: deque[Future[Loaded]] = deque()
+    remaining = iter(sources)
+    try:
+        for source in itertools.islice(remaining, max(1, ahead)):
+            waiting.append(pool.submit(_read, source, size))
+        while waiting:
+            loaded = waiting.popleft().result()
+            for source in itertools.islice(remaining, 1):
+                waiting.append(pool.submit(_read, source, size))
+            yield loaded
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def as_batch(pixels: Sequence[Pixels]) -> torch.Tensor:
+    """Pictures (H, W, 3) of one size as uint8 (B, 3, H, W)."""
+    return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous()
+
+
+def as_pixels(image: torch.Tensor) -> Pixels:
+    """(3, H, W) float in [0, 1] as (H, W, 3) uint8, rounded."""
+    scaled = (image.detach().float().clamp(0, 1) * 255).round().to(torch.uint8)
+    return np.ascontiguousarray(scaled.permute(1, 2, 0).cpu().numpy())
+
+
+T = TypeVar("T")
+
+
+def in_windows(items: Iterable[T], length: int) -> Iterator[list[T]]:
+    """The items in lists of `length`, the last one shorter."""
+    iterator = iter(items)
+    while window := list(itertools.islice(iterator, length)):
+        yield window
+
+
+def by_size(items: Sequence[Any]) -> Iterator[list[int]]:
+    """Positions of the items (with a ``shape``), grouped by equal shape, in order of first appearance."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for position, item in enumerate(items):
+        groups.setdefault(tuple(item.shape), []).append(position)
+    yield from groups.values()
+
+
+def checked_device(device: str | torch.device) -> torch.device:
+    """A device that is there.
+
+    Raises:
+        ValueError: the name is none, or this machine or this build of torch has no such device.
+    """
+    try:
+        wanted = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"device is for example 'cpu' or 'cuda', got {str(device)!r}") from error
+    if wanted.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device {str(device)!r} is not available here: `preimage doctor` says why; use 'cpu'")
+    if wanted.type == "cuda" and (wanted.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device {str(device)!r} does not exist: this machine has {torch.cuda.device_count()}")
+    return wanted
+
+
+def _read(source: ImageSource, size: int | None) -> Loaded:
+    try:
+        decoded = decode_image(source.read(), name=source.name)
+        return Loaded(source, fit_image(decoded, size), (decoded.shape[0], decoded.shape[1]))
+    except (ValueError, OSError) as error:
+        problem = str(error)
+        return Loaded(source, None, (0, 0), problem if source.name in problem else f"{source.name}: {problem}")

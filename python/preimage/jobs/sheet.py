@@ -1,0 +1,113 @@
+"""A picture sheet: originals, what their features look like, and what comes back from them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from preimage import representations
+from preimage.inverters import Inverter
+from preimage.jobs.choosing import InverterChoice, fitting_inverter, name_of
+from preimage.jobs.loading import Images, Pixels, as_batch, as_pixels, as_sources, checked_device, load
+from preimage.report.glyphs import hog_glyphs
+from preimage.report.sheet import picture_sheet
+from preimage.representations import Representation
+from preimage.spec import Spec
+from preimage.storage import write_png
+
+# How features are drawn; a representation without an entry gets no such column.
+_DRAWINGS: dict[str, Callable[[npt.NDArray[Any], int], Pixels]] = {"hog": hog_glyphs}
+
+
+@dataclasses.dataclass(frozen=True)
+class SheetSummary:
+    """What a sheet shows.
+
+    Attributes:
+        output: the PNG written.
+        inverter: name or folder of the inverter used.
+        images: rows of the sheet.
+        width: of the PNG, pixels.
+        height: of the PNG, pixels.
+    """
+
+    output: Path
+    inverter: str
+    images: int
+    width: int
+    height: int
+
+
+def sheet(
+    images: Images,
+    output: str | PathLike[str],
+    *,
+    inverter: InverterChoice = None,
+    representation: Representation | None = None,
+    size: int = 256,
+    tile: int = 320,
+    device: str = "cpu",
+) -> SheetSummary:
+    """Original · features · reconstruction side by side, one row an image, as PNG.
+
+    Args:
+        images: a path or paths (folders, files, tar shards), or sources.
+        output: the PNG to write; an earlier one is replaced.
+        inverter: a shipped name or a folder; ``None`` takes the shipped inverter that fits `representation`.
+        representation: what to invert; ``None`` takes the inverter's own, or HOG if there is neither.
+        size: short side resized to this many pixels and the centre square cut out.
+        tile: side of a picture on the sheet, pixels.
+        device: where the inverter runs.
+
+    Raises:
+        ValueError: a bad image (named), an inverter for another representation, no such device.
+        LookupError: no shipped inverter fits.
+    """
+    place = checked_device(device)
+    name, network = _network(inverter, representation)
+    network = network.to(place)
+    known = representations.from_spec(network.spec)
+    rows, captions = [], []
+    for item in load(as_sources(images), size):
+        if item.pixels is None:
+            raise ValueError(item.problem)
+        with torch.inference_mode():
+            features = known(as_batch([item.pixels]))
+            image = network(features.to(place), image_size=item.pixels.shape[:2])[0]
+        drawn = draw_features(network.spec, features[0].numpy(), tile)
+        rows.append([item.pixels, *([] if drawn is None else [drawn]), as_pixels(image)])
+        captions.append(item.source.key)
+    page = picture_sheet(rows, column_titles(network.spec), captions, tile=tile)
+    path = Path(output)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_png(path, page)
+    return SheetSummary(path, name, len(rows), page.shape[1], page.shape[0])
+
+
+def column_titles(spec: Spec) -> list[str]:
+    """Over the columns of a sheet."""
+    middle = [f"Its {spec.representation.upper()} features"] if spec.representation in _DRAWINGS else []
+    return ["Photograph", *middle, "From the features alone"]
+
+
+def draw_features(spec: Spec, features: npt.NDArray[np.float32], tile: int) -> Pixels | None:
+    """Features (C, h, w) as a picture about `tile` pixels large; ``None`` if there is no drawing for them."""
+    drawing = _DRAWINGS.get(spec.representation)
+    if drawing is None:
+        return None
+    return drawing(features, max(6, round(tile / max(features.shape[1:]))))
+
+
+def _network(choice: InverterChoice, representation: Representation | None) -> tuple[str, Inverter]:
+    if representation is None and choice is not None:
+        network = choice if isinstance(choice, Inverter) else Inverter.load(choice)
+        return name_of(choice, network.spec), network
+    spec = (representation or representations.create("hog")).spec
+    return name_of(choice, spec), fitting_inverter(choice, spec, f"{spec.representation} features")

@@ -1,0 +1,165 @@
+"""Glyphs, picture sheets and the HTML page."""
+
+from __future__ import annotations
+
+import html.parser
+import math
+
+import numpy as np
+import pytest
+
+import preimage
+from conftest import photographs
+from preimage.report.glyphs import hog_glyphs
+from preimage.report.html import Figure, Section, Table, html_page
+from preimage.report.sheet import as_picture, picture_sheet
+
+
+def _one_cell(channel: int, cell_pixels: int = 32) -> np.ndarray:
+    features = np.zeros((31, 1, 1), np.float32)
+    features[channel] = 0.4
+    return hog_glyphs(features, cell_pixels)[:, :, 0].astype(float)
+
+
+def _stroke_angle(picture: np.ndarray) -> float:
+    """Direction of a stroke in degrees, [0, 180), y down, by its second moments."""
+    y, x = np.indices(picture.shape) - (picture.shape[0] - 1) / 2
+    weight = picture / picture.sum()
+    angle = 0.5 * math.atan2(2 * (weight * x * y).sum(), (weight * x * x).sum() - (weight * y * y).sum())
+    return math.degrees(angle) % 180
+
+
+@pytest.mark.parametrize("channel", range(27))
+def test_a_stroke_stands_perpendicular_to_its_gradient(channel: int) -> None:
+    expected = (channel % 9 * 20 + 90) % 180
+    difference = abs(_stroke_angle(_one_cell(channel)) - expected)
+    assert min(difference, 180 - difference) < 1.5
+
+
+def test_an_edge_is_drawn_along_itself() -> None:
+    image = np.zeros((64, 64), np.float32)
+    image[:, 32:] = 1  # a vertical edge
+    picture = hog_glyphs(preimage.hog(image)[0].numpy(), 16)[:, :, 0]
+    edge = picture[48:64, 48:80].astype(float)
+    assert edge.max() > 150
+    assert abs(_stroke_angle(picture[48:64, 48:64].astype(float)) - 90) < 3
+    assert picture[:, :32].max() == 0
+
+
+def test_brightness_grows_with_the_weight_and_crossings_do_not_outshine() -> None:
+    features = np.zeros((31, 1, 3), np.float32)
+    features[18, 0, 0], features[18, 0, 1] = 0.2, 0.4
+    features[18:27, 0, 2] = 0.4
+    weak, strong, star = np.split(hog_glyphs(features, 16, full_scale=0.8)[:, :, 0].astype(int), 3, axis=1)
+    assert strong.max() == pytest.approx(2 * weak.max(), abs=2)
+    assert star.max() == round(255 * 0.4 / 0.8), "nine strokes of 0.4 cross and give 0.4"
+
+
+def test_glyphs_survive_non_finite_features_and_refuse_other_shapes() -> None:
+    features = np.full((31, 2, 3), np.nan, np.float32)
+    assert hog_glyphs(features, 8).shape == (16, 24, 3)
+    assert hog_glyphs(features, 8).max() == 0
+    with pytest.raises(ValueError, match=r"\(31, h, w\), got \(30, 2, 3\)"):
+        hog_glyphs(features[:30])
+    with pytest.raises(ValueError, match="cell_pixels must be at least 4, got 2"):
+        hog_glyphs(features, 2)
+
+
+def test_a_sheet_shows_each_picture_where_it_belongs() -> None:
+    red = np.zeros((64, 64, 3), np.uint8)
+    red[..., 0] = 255
+    blue = np.zeros((32, 64, 3), np.float32)
+    blue[..., 2] = 1.0
+    page = picture_sheet([[red, blue], [blue]], ["one", "two"], ["a", "b"], tile=64, gap=10)
+    assert page.dtype == np.uint8
+    assert page.shape[1] == 20 + 64 + 10 + 64 + 20
+    columns = np.flatnonzero((page == (255, 0, 0)).all(axis=2).any(axis=0))
+    assert (columns.min(), columns.max()) == (20, 83)
+    rows = np.flatnonzero((page[:, 94:] == (0, 0, 255)).all(axis=2).any(axis=1))
+    assert rows.size == 32, "a wide picture keeps its proportions"
+    assert (page[0] == 255).all()
+    assert (page[:20] == 255).all() or page[:20].min() < 128
+
+
+def test_titles_are_written_and_shortened() -> None:
+    square = np.full((64, 64), 255, np.uint8)
+    plain = picture_sheet([[square]], tile=64)
+    assert plain.min() == 255
+    titled = picture_sheet([[square, square]], ["t" * 100, ""], tile=64)
+    ink = np.flatnonzero((titled < 128).any(axis=(0, 2)))
+    assert ink.size
+    assert ink.max() < 24 + 64 + 12, "a title stays over its own column"
+    assert picture_sheet([[square]], ["Größe"], tile=64).min() < 128
+
+
+def test_a_sheet_refuses_what_it_cannot_lay_out() -> None:
+    square = np.zeros((8, 8), np.uint8)
+    with pytest.raises(ValueError, match="at least one picture"):
+        picture_sheet([])
+    with pytest.raises(ValueError, match="1 column titles for 2 columns"):
+        picture_sheet([[square, square]], ["only one"])
+    with pytest.raises(ValueError, match="2 row titles for 1 rows"):
+        picture_sheet([[square]], row_titles=["a", "b"])
+    with pytest.raises(ValueError, match=r"got \(4, 8, 8\)"):
+        as_picture(np.zeros((4, 8, 8), np.uint8))
+    with pytest.raises(ValueError, match="uint8 or float, got int64"):
+        as_picture(np.zeros((8, 8), np.int64))
+
+
+class _Page(html.parser.HTMLParser):
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def _page() -> str:
+    picture = photographs()["chelsea"][:256, :256]
+    figure = Figure(picture, 'a "caption" & <b>more</b>', '<img src=x onerror="alert(1)">')
+    return html_page(
+        title="<script>alert(1)</script>",
+        lead="a lead",
+        sections=[Section("S", [figure, figure], note="<i>n</i>")],
+        tables=[Table("errors", ["image", "error"], [["<b>x</b>", "0.3"]])],
+        command="preimage demo -o 'a<b'",
+        footer="f",
+    )
+
+
+def test_the_page_is_self_contained_and_well_formed() -> None:
+    page = _Page(_page())
+    assert page.open == []
+    tags = [tag for tag, _ in page.tags]
+    assert "script" not in tags
+    assert "link" not in tags
+    images = [attributes for tag, attributes in page.tags if tag == "img"]
+    assert len(images) == 2
+    for attributes in images:
+        assert (attributes["src"] or "").startswith("data:image/jpeg;base64,")
+        assert attributes["alt"] == '<img src=x onerror="alert(1)">'
+    assert not any("href" in attributes for _, attributes in page.tags)
+    assert "prefers-color-scheme: dark" in _page()
+    assert "width=device-width" in _page()
+
+
+def test_every_text_is_escaped() -> None:
+    text = _page()
+    assert "<script>" not in text
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
+    assert "<b>" not in text
+    assert "<i>" not in text
+    assert "a&lt;b" in text
+
+
+def test_a_table_with_a_short_row_is_refused() -> None:
+    with pytest.raises(ValueError, match="'t' has 2 columns"):
+        html_page(title="", lead="", sections=[], tables=[Table("t", ["a", "b"], [["only"]])])
