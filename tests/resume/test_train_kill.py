@@ -19,8 +19,10 @@ from training_runs import metrics_without_time, small_config, weights
 # PREIMAGE_KILLS=50 makes the long version of this test.
 KILLS = int(os.environ.get("PREIMAGE_KILLS", "4"))
 
+_TESTS = str(Path(__file__).resolve().parents[1])
 _RUN = """
 import sys
+import training_runs  # knows the tiny network
 from preimage.training import TrainConfig, train
 train(TrainConfig.from_json(sys.argv[1]), resume=True)
 """
@@ -34,7 +36,8 @@ def test_killed_runs_end_like_whole_ones(photo_folder: Path, tmp_path: Path, rou
     moments = random.Random(round_)
     kills = 0
     while kills < min(KILLS, 5):
-        process = subprocess.Popen([sys.executable, "-c", _RUN, cut.to_json()], stderr=subprocess.PIPE)
+        command = [sys.executable, "-c", _RUN, cut.to_json()]
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, env=os.environ | {"PYTHONPATH": _TESTS})
         _wait_for_progress(tmp_path / "cut", process)
         time.sleep(moments.uniform(0, 0.6))
         if process.poll() is not None:
