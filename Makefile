@@ -1,0 +1,37 @@
+# Everything below sets itself up in .venv; nothing has to be installed by hand.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(shell find csrc python -type f -not -name '*.pyc' 2>/dev/null)
+
+.PHONY: demo test lint bench asan clean
+
+demo: $(VENV)/demo.stamp
+	$(BIN)/preimage demo -o demo
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/test.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/test.stamp
+	$(BIN)/python benchmarks/bench_hog.py
+
+asan: $(VENV)/test.stamp
+	tests/sanitize.sh $(BIN)/python
+
+# The package is installed as a user would get it, not in place: what is tested is what is shipped.
+$(VENV)/%.stamp: $(SOURCES) | $(VENV)/bin/python
+	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt \
+	    $(if $(CI),-C cmake.define.PREIMAGE_WERROR=ON) ".[$*]"
+	touch $@
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+clean:
+	rm -rf $(VENV) build demo
