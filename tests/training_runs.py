@@ -12,7 +12,7 @@ from preimage.training import TrainConfig
 
 # A network that takes a step in milliseconds.
 presets._PRESETS["hog"]["tiny"] = UShapedConfig(
-    widths=(16, 24, 32), blocks_down=(1, 1, 1), blocks_up=(1, 1), head=(16, 8)
+    widths=(16, 24, 32), blocks_down=(1, 1, 1), blocks_up=(1, 1), head=(16, 8), repeat_edges=1
 )
 
 

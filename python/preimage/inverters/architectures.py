@@ -13,8 +13,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from preimage.inverters.layers import ConvLayer, Layer, ResidualBlock, chain
-from preimage.nn import UpConv2d
+from preimage.inverters.layers import ConvLayer, Layer, ResidualBlock, UpLayer, chain
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +40,9 @@ class UShapedConfig:
         blocks_down: residual blocks at each size on the way down; its last entry is the bottom.
         blocks_up: residual blocks at each size on the way up, the finest first.
         head: channels of the up-convolutions from the features' resolution to the image's, without the last 3.
+        repeat_edges: at how many of the coarsest sizes a map's edges are repeated instead of padded with zeros. An
+            image of 256² has 2×2 values at the coarsest size, all of them at an edge: with zeros the kernels would
+            never meet a full neighbourhood in training, and would fall apart on larger images.
     """
 
     architecture: ClassVar[str] = "u-shaped"
@@ -48,6 +50,7 @@ class UShapedConfig:
     blocks_down: tuple[int, ...] = (1, 1, 1, 1, 2)
     blocks_up: tuple[int, ...] = (1, 1, 1, 1)
     head: tuple[int, ...] = (32, 16)
+    repeat_edges: int = 2
 
     def __post_init__(self) -> None:
         if len(self.blocks_down) != len(self.widths) or len(self.blocks_up) != len(self.widths) - 1:
@@ -86,10 +89,17 @@ class UShaped(nn.Module):
         self.multiple = 2 ** (len(widths) - 1)
         self.stride = 2 ** (len(config.head) + 1)
         self.stem = ConvLayer(in_channels, widths[0])
-        self.down = nn.ModuleList(ConvLayer(fine, coarse, 3, 2) for fine, coarse in itertools.pairwise(widths))
-        self.blocks_down = nn.ModuleList(map(_blocks, widths, config.blocks_down))
-        self.up = nn.ModuleList(UpConv2d(coarse, fine) for fine, coarse in itertools.pairwise(widths))
-        self.blocks_up = nn.ModuleList(map(_blocks, widths, config.blocks_up))
+        repeats = [size >= len(widths) - config.repeat_edges for size in range(len(widths))]
+        steps = list(itertools.pairwise(widths))
+        self.down = nn.ModuleList(
+            ConvLayer(fine, coarse, 3, 2, repeat_edges=edges)
+            for (fine, coarse), edges in zip(steps, repeats[:-1], strict=True)
+        )
+        self.up = nn.ModuleList(
+            UpLayer(coarse, fine, repeat_edges=edges) for (fine, coarse), edges in zip(steps, repeats[1:], strict=True)
+        )
+        self.blocks_down = nn.ModuleList(map(_blocks, widths, config.blocks_down, repeats))
+        self.blocks_up = nn.ModuleList(map(_blocks, widths, config.blocks_up, repeats))
         head = [f"up {channels}" for channels in (*config.head, 3)]
         self.head = chain(widths[0], head, last_is_image=True)
 
@@ -106,8 +116,8 @@ class UShaped(nn.Module):
         return self.head(x)
 
 
-def _blocks(channels: int, count: int) -> nn.Sequential:
-    return nn.Sequential(*(ResidualBlock(channels) for _ in range(count)))
+def _blocks(channels: int, count: int, repeat_edges: bool) -> nn.Sequential:
+    return nn.Sequential(*(ResidualBlock(channels, repeat_edges=repeat_edges) for _ in range(count)))
 
 
 _NETWORKS: dict[str, tuple[type[Any], type[Any]]] = {

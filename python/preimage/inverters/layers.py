@@ -42,9 +42,11 @@ class Layer:
 class ConvLayer(nn.Module):
     """K×K convolution, "same" padding for stride 1, halving for stride 2, then leaky ReLU 0.2."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1, *, repeat_edges: bool = False
+    ) -> None:
         super().__init__()
-        self.conv = conv(in_channels, out_channels, kernel, stride)
+        self.conv = conv(in_channels, out_channels, kernel, stride, repeat_edges=repeat_edges)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return F.leaky_relu(self.conv(x), NEGATIVE_SLOPE)
@@ -57,10 +59,10 @@ class ResidualBlock(nn.Module):
     image inverts alike alone and in a batch.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, *, repeat_edges: bool = False) -> None:
         super().__init__()
-        self.first = conv(channels, channels, 3)
-        self.second = conv(channels, channels, 3)
+        self.first = conv(channels, channels, 3, repeat_edges=repeat_edges)
+        self.second = conv(channels, channels, 3, repeat_edges=repeat_edges)
         nn.init.zeros_(self.second.weight)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -68,9 +70,23 @@ class ResidualBlock(nn.Module):
         return x + self.second(F.leaky_relu(inner, NEGATIVE_SLOPE))
 
 
-def conv(in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> nn.Conv2d:
-    """A He-initialised convolution with zero bias and padding ``kernel // 2``."""
-    layer = nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2)
+class UpLayer(UpConv2d):
+    """An up-convolution with leaky ReLU 0.2, before which a map's edges may be repeated instead of zeros."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, repeat_edges: bool = False) -> None:
+        super().__init__(in_channels, out_channels, NEGATIVE_SLOPE)
+        self.repeat_edges = repeat_edges
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not self.repeat_edges:
+            return super().forward(x)
+        return super().forward(F.pad(x, (1, 1, 1, 1), mode="replicate"))[:, :, 2:-2, 2:-2]
+
+
+def conv(in_channels: int, out_channels: int, kernel: int, stride: int = 1, *, repeat_edges: bool = False) -> nn.Conv2d:
+    """A He-initialised convolution with zero bias and ``kernel // 2`` zeros, or repeated edges, around the map."""
+    mode = "replicate" if repeat_edges else "zeros"
+    layer = nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, padding_mode=mode)
     nn.init.kaiming_normal_(layer.weight, a=NEGATIVE_SLOPE)
     assert layer.bias is not None
     nn.init.zeros_(layer.bias)
