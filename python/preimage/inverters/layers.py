@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -85,7 +86,7 @@ class UpLayer(UpConv2d):
 
 def conv(in_channels: int, out_channels: int, kernel: int, stride: int = 1, *, repeat_edges: bool = False) -> nn.Conv2d:
     """A He-initialised convolution with zero bias and ``kernel // 2`` zeros, or repeated edges, around the map."""
-    mode = "replicate" if repeat_edges else "zeros"
+    mode: Literal["replicate", "zeros"] = "replicate" if repeat_edges else "zeros"
     layer = nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, padding_mode=mode)
     nn.init.kaiming_normal_(layer.weight, a=NEGATIVE_SLOPE)
     assert layer.bias is not None
