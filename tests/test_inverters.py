@@ -6,13 +6,16 @@ import json
 import shutil
 from pathlib import Path
 
+import cv2
 import pytest
 import torch
 
+from conftest import photographs
 from preimage.errors import FileFormatError
 from preimage.inverters import Inverter, TwoStreamConfig, UShapedConfig, find, preset, shipped
 from preimage.inverters.architectures import build, config_from_dict, config_to_dict
 from preimage.inverters.layers import Layer
+from preimage.ops.hog import hog
 from preimage.spec import Spec
 
 SPEC = Spec("hog", "vlfeat-uoctti", 31, 8, {"cell_size": 8, "colour": "luma"})
@@ -197,3 +200,18 @@ def test_finds_the_shipped_inverter_by_spec() -> None:
 def test_layer_notation_refuses(text: str) -> None:
     with pytest.raises(ValueError, match="no layer"):
         Layer.parse(text)
+
+
+@pytest.mark.parametrize("name", ["astronaut", "chelsea", "coffee", "rocket"])
+@pytest.mark.parametrize("short_side", [128, 256, 300, 400])
+def test_shipped_inverter_works_at_any_size(name: str, short_side: int) -> None:
+    """Closer to the photograph than its own mean colour, which the features do not even tell."""
+    photograph = photographs()[name]
+    scale = short_side / min(photograph.shape[:2])
+    image = cv2.resize(photograph, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    original = torch.from_numpy(image).permute(2, 0, 1)[None]
+    returned = Inverter.load("hog-compact")(hog(original), image_size=image.shape[:2])
+    expected = original.float() / 255
+    error = (returned - expected).square().mean().sqrt()
+    mean_colour = expected.mean(dim=(2, 3), keepdim=True)
+    assert error < (expected - mean_colour).square().mean().sqrt()

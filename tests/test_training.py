@@ -52,11 +52,14 @@ def test_learns_and_leaves_an_inverter(photo_folder: Path, tmp_path: Path) -> No
     assert samples == [f"step-{step:07d}.png" for step in errors]
 
 
-@pytest.mark.parametrize(("stop", "optimiser"), [(7, "adam"), (20, "muon"), (21, "adam"), (39, "muon")])
-def test_resumes_bit_for_bit(photo_folder: Path, tmp_path: Path, stop: int, optimiser: str) -> None:
-    whole = small_config(photo_folder, tmp_path / "whole", optimiser=optimiser)
+@pytest.mark.parametrize(
+    ("stop", "optimiser", "precision"),
+    [(7, "adam", "float32"), (20, "muon", "float32"), (21, "adam", "bfloat16"), (39, "muon", "bfloat16")],
+)
+def test_resumes_bit_for_bit(photo_folder: Path, tmp_path: Path, stop: int, optimiser: str, precision: str) -> None:
+    whole = small_config(photo_folder, tmp_path / "whole", optimiser=optimiser, precision=precision)
     train(whole)
-    cut = small_config(photo_folder, tmp_path / "cut", optimiser=optimiser)
+    cut = small_config(photo_folder, tmp_path / "cut", optimiser=optimiser, precision=precision)
     with pytest.raises(OSError, match="went away"):
         train(cut, display=StopAt(stop))
     train(cut, resume=True)

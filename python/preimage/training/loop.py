@@ -149,10 +149,9 @@ class _Run:
     def step(self, batch: torch.Tensor) -> None:
         """One optimiser step on (B, 3, H, W) uint8."""
         config, progress = self.config, self.progress
-        batch = batch.to(self.device)
-        features = self.representation(batch)
-        images = batch.float().div_(255).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+        features = self.representation(batch).to(self.device)  # descriptors are computed on the CPU
+        images = batch.to(self.device).float().div_(255).contiguous(memory_format=torch.channels_last)
+        with self.mixed_precision():
             reconstructions = self.model.reconstruct(features)
         loss = image_loss(images, reconstructions)
         self.model.zero_grad(set_to_none=True)
@@ -167,6 +166,9 @@ class _Run:
         _move_average(self.average, self.model, min(config.ema_decay, progress.step / (progress.step + 9)))
         self.loss_sum += loss.detach()
         progress.loss_count += 1
+
+    def mixed_precision(self) -> torch.autocast:
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
 
     def take_mean_loss(self) -> float:
         """Mean loss since the last call; refuses a non-finite one."""
@@ -199,13 +201,11 @@ class _Run:
         measure = NormalisedError()
         samples: list[torch.Tensor] = []
         for part in self.held_out.split(self.config.batch_size):
-            batch = part.to(self.device)
-            with torch.inference_mode():
-                features = self.representation(batch)
-                with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-                    reconstructions = self.average(features)
-            measure.update(batch.float() / 255, reconstructions)
-            samples = samples or [batch[:8].cpu(), features[:8].cpu(), reconstructions[:8].cpu()]
+            features = self.representation(part).to(self.device)
+            with torch.inference_mode(), self.mixed_precision():
+                reconstructions = self.average(features)
+            measure.update(part.to(self.device).float() / 255, reconstructions)
+            samples = samples or [part[:8], features[:8].cpu(), reconstructions[:8].cpu()]
         self.report = measure.report()
         step, error = self.progress.step, self.report.error
         self.progress.error = error
@@ -220,6 +220,7 @@ class _Run:
         config, progress = self.config, self.progress
         return {
             "preset": config.preset,
+            "init": config.init,
             "steps": progress.step,
             "batch_size": config.batch_size,
             "image_size": config.image_size,
