@@ -205,13 +205,10 @@ def test_layer_notation_refuses(text: str) -> None:
 @pytest.mark.parametrize("name", ["astronaut", "chelsea", "coffee", "rocket"])
 @pytest.mark.parametrize("short_side", [128, 256, 300, 400])
 def test_shipped_inverter_works_at_any_size(name: str, short_side: int) -> None:
-    """Closer to the photograph than its own mean colour, which the features do not even tell."""
+    """A network that never met a full neighbourhood at its coarsest size is off by 0.44 and more on large images."""
     photograph = photographs()[name]
     scale = short_side / min(photograph.shape[:2])
     image = cv2.resize(photograph, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     original = torch.from_numpy(image).permute(2, 0, 1)[None]
     returned = Inverter.load("hog-compact")(hog(original), image_size=image.shape[:2])
-    expected = original.float() / 255
-    error = (returned - expected).square().mean().sqrt()
-    mean_colour = expected.mean(dim=(2, 3), keepdim=True)
-    assert error < (expected - mean_colour).square().mean().sqrt()
+    assert (returned - original.float() / 255).square().mean().sqrt() < 0.3

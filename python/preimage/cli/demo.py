@@ -23,7 +23,7 @@ def demo(
     ] = None,
     size: Annotated[
         int, typer.Option(help="Resize the short side to this many pixels and cut out the centre square.")
-    ] = 256,
+    ] = 384,
     json: Json = False,
 ) -> None:
     """Reconstruct real photographs from nothing but their HOG features."""

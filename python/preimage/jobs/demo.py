@@ -59,7 +59,7 @@ def demo(
     *,
     images: Images | None = None,
     inverter: InverterChoice = None,
-    size: int = 256,
+    size: int = 384,
     command: str = "preimage demo",
 ) -> DemoSummary:
     """Extract the HOG features of photographs, forget the photographs, and reconstruct them.
