@@ -10,7 +10,7 @@ demo: $(VENV)/demo.stamp
 	$(BIN)/preimage demo -o demo
 
 test: lint
-	$(BIN)/python -m pytest
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import skimage.data
+import torch
+
+from preimage import cli, representations
+from preimage.inverters import Inverter, UShapedConfig
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -37,3 +43,40 @@ def shared_data() -> Path:
     if not (SHARED / "data").is_dir():
         pytest.skip("the larger data set is not beside the project")
     return SHARED / "data"
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an untrained inverter for HOG, small and quick."""
+    torch.manual_seed(0)
+    network = UShapedConfig(widths=(8, 12), blocks_down=(1, 1), blocks_up=(1,), head=(8, 4))
+    return Inverter(representations.create("hog").spec, network).save(tmp_path_factory.mktemp("inverter") / "tiny")
+
+
+@pytest.fixture
+def mixed(tmp_path: Path) -> Path:
+    """Five photographs of three sizes, one of them in a folder."""
+    folder = tmp_path / "mixed"
+    (folder / "sub").mkdir(parents=True)
+    for name, image in photographs().items():
+        place = folder / ("sub" if name == "rocket" else ".") / f"{name}.png"
+        small = image[:90, :120] if name == "coffee" else image[:64, :64] if name == "camera" else image[:64, :80]
+        cv2.imwrite(str(place), np.ascontiguousarray(small[:, :, ::-1]))
+    return folder
+
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs the command in this process; gives exit code, stdout and stderr."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["preimage", *map(str, arguments)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        return int(stopped.value.code or 0), *capfd.readouterr()
+
+    return call

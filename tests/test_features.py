@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as npst
 
 from preimage.errors import FileFormatError
 from preimage.spec import Spec
-from preimage.storage import FeatureRecord, layout, merge_features, read_features, write_features
+from preimage.storage import FeatureRecord, layout, read_features, write_features
 
 RNG = np.random.default_rng(11)
 SPEC = Spec("hog", "vlfeat-uoctti", 31, 8, {"cell_size": 8})
@@ -295,46 +295,3 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch, where):
     assert raised.value.errno == errno.ENOSPC
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == ["f"]
-
-
-# Merging
-
-
-def test_parts_merge_in_order(tmp_path):
-    records = [record(key) for key in "dbca"]
-    parts = [write(tmp_path / str(i), *records[a:b]) for i, (a, b) in enumerate([(0, 2), (2, 2), (2, 4)])]
-    merge_features(tmp_path / "merged", parts)
-    assert (tmp_path / "merged").read_bytes() == write(tmp_path / "whole", *records).read_bytes()
-    assert read_features(parts[0]).keys == ("d", "b")
-
-
-def test_half_precision_parts_stay_as_they_are(tmp_path):
-    parts = [write(tmp_path / key, record(key), dtype="float16") for key in "ab"]
-    merge_features(tmp_path / "merged", parts)
-    merged = read_features(tmp_path / "merged")
-    assert merged.dtype == "float16"
-    assert all(torch.equal(merged[path.name], read_features(path)[0]) for path in parts)
-
-
-def test_a_merge_may_replace_one_of_its_parts(tmp_path):
-    parts = [write(tmp_path / key, record(key)) for key in "ab"]
-    merge_features(parts[0], parts)
-    assert read_features(parts[0]).keys == ("a", "b")
-
-
-def test_parts_that_do_not_fit(tmp_path):
-    part = write(tmp_path / "a", record("a"))
-    other_spec = Spec("hog", "vlfeat-uoctti", 31, 8, {"cell_size": 4})
-    for other, words in [
-        (write(tmp_path / "b", record("b"), spec=other_spec), r"parameters\.cell_size: 8 != 4"),
-        (write(tmp_path / "c", record("c"), dtype="float16"), "float32 and .*c as float16"),
-        (write(tmp_path / "d", record("a")), r"'a' is in .*/a and in .*/d"),
-    ]:
-        with pytest.raises(ValueError, match=words):
-            merge_features(tmp_path / "merged", [part, other])
-    with pytest.raises(ValueError, match="no feature files"):
-        merge_features(tmp_path / "merged", [])
-    (tmp_path / "d").write_bytes(b"x")
-    with pytest.raises(FileFormatError):
-        merge_features(tmp_path / "merged", [part, tmp_path / "d"])
-    assert not (tmp_path / "merged").exists()

@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from preimage.storage.features import merge_features, read_features, write_features
+    from preimage.storage.features import read_features, write_features
     from preimage.storage.files import atomic_write
     from preimage.storage.images import decode_image, fit_image, read_image, write_png
     from preimage.storage.records import FeatureFile, FeatureRecord
@@ -20,7 +20,6 @@ __all__ = [
     "decode_image",
     "fit_image",
     "list_images",
-    "merge_features",
     "read_features",
     "read_image",
     "write_features",
@@ -28,7 +27,7 @@ __all__ = [
 ]
 
 _ROOMS = {
-    "features": ("merge_features", "read_features", "write_features"),
+    "features": ("read_features", "write_features"),
     "files": ("atomic_write",),
     "images": ("decode_image", "fit_image", "read_image", "write_png"),
     "records": ("FeatureFile", "FeatureRecord"),

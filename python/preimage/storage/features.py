@@ -1,4 +1,4 @@
-"""The feature file, written, merged and read: features, spec, keys, sizes, and a checksum over every bit."""
+"""The feature file, written and read: features, spec, keys, sizes, and a checksum over every bit."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import mmap
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -91,34 +91,6 @@ def _assemble(file: BinaryIO, layout: Layout, spool: Any) -> None:
     file.write(digest.hexdigest().encode())
 
 
-def merge_features(output: StrPath, parts: Sequence[StrPath]) -> None:
-    """Join feature files into one, in the order given, streaming; the parts stay.
-
-    Raises:
-        ValueError: no parts, a part of another spec or dtype than the first (saying where they differ), or a key
-            that is in two parts.
-        FileFormatError: a part is damaged. After any error `output` is as it was.
-    """
-    if not parts:
-        raise ValueError("there are no feature files to merge")
-    first = read_features(parts[0])
-    write_features(output, first.spec, _records_of(parts, first.spec, first.dtype), dtype=first.dtype)
-
-
-def _records_of(parts: Sequence[StrPath], spec: Spec, dtype: str) -> Iterator[FeatureRecord]:
-    homes: dict[str, str] = {}
-    for path in parts:
-        part = read_features(path)
-        if differences := spec.differences(part.spec):
-            raise ValueError(f"{parts[0]} and {part.path} have different specs: {'; '.join(differences)}")
-        if part.dtype != dtype:
-            raise ValueError(f"{parts[0]} is stored as {dtype} and {part.path} as {part.dtype}")
-        for record in part:
-            if (home := homes.setdefault(record.key, part.path)) != part.path:
-                raise ValueError(f"key {record.key!r} is in {home} and in {part.path}")
-            yield record
-
-
 def read_features(path: StrPath) -> FeatureFile:
     """Open a feature file: the whole file is checked against its digest, then mapped; features load on demand.
 
@@ -180,4 +152,4 @@ def _verified_layout(file: BinaryIO) -> tuple[Layout, int]:
     return layout, 8 + length
 
 
-__all__ = ["FeatureFile", "FeatureRecord", "merge_features", "read_features", "write_features"]
+__all__ = ["FeatureFile", "FeatureRecord", "read_features", "write_features"]

@@ -1,0 +1,15 @@
+"""Every numerical tolerance of the tests: largest absolute difference. Prefer better test data to a larger number."""
+
+import torch
+
+# HOG features lie in [0, 0.43]. Against VLFeat, which sums in float32 in another order: 2.4e-7 measured.
+HOG = 1e-6
+
+# Features of an image turned around its axes: the same sums in another order.
+HOG_SYMMETRY = 1e-6
+
+# float32 against float64 throughout, on images without near-ties between directions.
+HOG_PRECISION = 2e-6
+
+# The up-convolution's fast form against the plain one: the same products, summed in another order.
+UPCONV = {torch.float64: 1e-12}
