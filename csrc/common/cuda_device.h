@@ -1,0 +1,27 @@
+// What CUDA finds on this machine, for `preimage doctor`. Never fails: no driver is an answer too.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace preimage {
+
+struct CudaDevice {
+    std::string name;
+    int major;  // compute capability
+    int minor;
+    std::uint64_t memory;  // bytes
+};
+
+struct CudaReport {
+    bool built;           // this module contains CUDA code
+    int driver_version;   // highest CUDA version of the driver, 1000 * major + 10 * minor; 0 without a driver
+    int runtime_version;  // of the runtime linked in; 0 when built without CUDA
+    std::vector<CudaDevice> devices;
+    std::string reason;  // why `devices` is empty, else empty itself
+};
+
+CudaReport cuda_report();
+
+}  // namespace preimage

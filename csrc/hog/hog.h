@@ -1,0 +1,77 @@
+// HOG in VLFeat's UoCTTI form, 31 channels: parameters, sizes and units.
+//
+// Images are (C, H, W), y down, values in [0, 1] (uint8 is divided by 255). A pixel's gradient, not halved, votes
+// with its length for one of 18 directions, spread bilinearly over the four nearest cells; border pixels do not
+// vote. Four normalisations by 2x2 cells, each clipped at 0.2, make 9 + 9 directed, 9 undirected and 4 texture
+// channels. The arithmetic is in hog_math.h.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "common/cpu_features.h"
+#include "tensor_view.h"
+
+namespace preimage::hog {
+
+constexpr int kOrientations = 9;          // undirected, 20 degrees apart
+constexpr int kBins = 2 * kOrientations;  // directed
+constexpr int kChannels = 3 * kOrientations + 4;
+
+enum class Colour {
+    luma,      // Rec. 601 of three channels
+    strongest  // per pixel the channel with the longest gradient, the first of equals
+};
+
+struct Parameters {
+    std::int64_t cell_size;  // pixels
+    Colour colour;           // means nothing for one channel
+};
+
+/// One image's cell rows [first_row, last_row), the unit of work of a thread.
+struct Band {
+    const std::byte* pixels;  // (C, H, W)
+    ScalarType type;
+    int channels;  // 1 or 3
+    std::int64_t height, width;
+    std::int64_t channel_stride, row_stride, column_stride;  // bytes
+    Parameters parameters;
+    std::int64_t cell_rows, cell_columns;  // of the whole image
+    std::int64_t first_row, last_row;
+    float* output;  // (31, cell_rows, cell_columns) of the whole image
+};
+
+/// A thread's working memory; nothing in it needs to be set beforehand.
+struct Scratch {
+    float* lines;  // (planes, ring of rows, line_pitch): rows as float, where the image itself cannot be read so
+    std::int64_t line_pitch;
+    float* cells;  // (ring of 3 cell rows, 18, cell_pitch): histograms
+    float* norms;  // (ring of 3 cell rows, cell_pitch): energies
+    std::int64_t cell_pitch;
+    float* lengths;            // (line_pitch): one row of votes; cell sizes other than 8 only
+    std::int32_t* bins;        // (line_pitch)
+    float* right_shares;       // (line_pitch): of a pixel's vote, what goes to the cell on the right
+    std::int32_t* left_cells;  // (line_pitch)
+};
+
+/// Cells along a side of `pixels`: one for every full cell and one more for half a cell left over.
+constexpr std::int64_t cell_count(std::int64_t pixels, std::int64_t cell_size) {
+    return (pixels + cell_size / 2) / cell_size;
+}
+
+/// images (B, C, H, W), uint8 or float32, any strides -> output (B, 31, Hc, Wc), float32, contiguous.
+/// The numbers do not depend on `threads`, on the instruction set, or on the batch an image is in.
+/// A pixel that is not finite spoils the cells that its four neighbours vote for and, through the shared
+/// normalisation, the cells next to those; all others keep their values to the bit.
+/// Throws std::invalid_argument when shapes or types do not fit.
+void compute(const TensorView& images, const TensorView& output, const Parameters& parameters,
+             InstructionSet instruction_set, int threads);
+
+// One per translation unit that is compiled for an instruction set; only `compute` calls them.
+void band_portable(const Band& band, const Scratch& scratch);
+#ifdef PREIMAGE_X86_KERNELS
+void band_avx2(const Band& band, const Scratch& scratch);
+void band_avx512(const Band& band, const Scratch& scratch);
+#endif
+
+}  // namespace preimage::hog

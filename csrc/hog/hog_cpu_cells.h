@@ -1,0 +1,121 @@
+// Part of the CPU kernel (hog_cpu_kernel.h): rings of cell rows, their energies, and the 31 channels made of them.
+#pragma once
+
+#include <cstring>
+
+#include "hog/hog.h"
+#include "hog/hog_cpu_lines.h"
+#include "hog/hog_math.h"
+
+namespace preimage::hog {
+namespace {
+
+/// Rings of three cell rows. Columns are stored from -1 on: the blocks at the image's edge vote for cells outside,
+/// which are dropped by never being read.
+class Cells {
+public:
+    Cells(const Band& band, const Scratch& scratch) : band_(band), scratch_(scratch) {}
+
+    /// Bin 0 of cell (row, -1); bins are `pitch()` apart. row >= -1.
+    float* row(std::int64_t row) const { return scratch_.cells + (row + 3) % 3 * kBins * scratch_.cell_pitch; }
+    std::int64_t pitch() const { return scratch_.cell_pitch; }
+
+    void clear(std::int64_t index) const {
+        std::memset(row(index), 0, static_cast<std::size_t>(kBins * scratch_.cell_pitch) * sizeof(float));
+    }
+
+    /// The cells' energies, from column -1 on; the columns -1 and Wc repeat their neighbours.
+    float* norms(std::int64_t row) const { return scratch_.norms + (row + 3) % 3 * scratch_.cell_pitch; }
+
+    void finish_norms(std::int64_t index) const {
+        const float* cells = row(index);
+        float* energies = norms(index);
+        for (std::int64_t x = 0; x < pitch(); x += kLanes) {
+            float sum[kLanes] = {};
+            for (int k = 0; k < kOrientations; ++k) {
+                const float* forth = cells + k * pitch() + x;
+                const float* back = forth + kOrientations * pitch();
+                for (int lane = 0; lane < kLanes; ++lane) {
+                    const float both = forth[lane] + back[lane];
+                    sum[lane] += both * both;
+                }
+            }
+            std::memcpy(energies + x, sum, sizeof(sum));
+        }
+        energies[0] = energies[1];
+        energies[band_.cell_columns + 1] = energies[band_.cell_columns];
+    }
+
+    void write_row(std::int64_t index) const;
+
+private:
+    const Band& band_;
+    const Scratch& scratch_;
+};
+
+using Chunk = float[kLanes];
+
+/// The 31 channels of kLanes cells. `cells` and the three rows of energies point at the first one's column.
+PREIMAGE_INLINE void normalise(const float* cells, std::int64_t pitch, const float* above, const float* here,
+                               const float* below, Chunk (&out)[kChannels]) {
+    Chunk factors[4];
+    for (int lane = 0; lane < kLanes; ++lane) {
+        factors[0][lane] = normaliser(above[lane - 1], above[lane], here[lane - 1], here[lane]);
+        factors[1][lane] = normaliser(above[lane], above[lane + 1], here[lane], here[lane + 1]);
+        factors[2][lane] = normaliser(here[lane - 1], here[lane], below[lane - 1], below[lane]);
+        factors[3][lane] = normaliser(here[lane], here[lane + 1], below[lane], below[lane + 1]);
+    }
+    Chunk textures[4] = {};
+    for (int k = 0; k < kOrientations; ++k) {
+        const float* forth = cells + k * pitch;
+        const float* back = forth + kOrientations * pitch;
+        for (int lane = 0; lane < kLanes; ++lane) {
+            float sum_forth = 0.0f;
+            float sum_back = 0.0f;
+            float sum_both = 0.0f;
+            for (int block = 0; block < 4; ++block) {
+                const float scaled_forth = forth[lane] * factors[block][lane];
+                const float scaled_back = back[lane] * factors[block][lane];
+                const float both = clip(scaled_forth + scaled_back);
+                sum_forth += clip(scaled_forth);
+                sum_back += clip(scaled_back);
+                sum_both += both;
+                textures[block][lane] += both;
+            }
+            out[k][lane] = 0.5f * sum_forth;
+            out[kOrientations + k][lane] = 0.5f * sum_back;
+            out[kBins + k][lane] = 0.5f * sum_both;
+        }
+    }
+    for (int block = 0; block < 4; ++block) {
+        for (int lane = 0; lane < kLanes; ++lane) {
+            out[kBins + kOrientations + block][lane] = kTextureScale * textures[block][lane];
+        }
+    }
+}
+
+void Cells::write_row(std::int64_t index) const {
+    const float* above = norms(larger(index - 1, 0)) + 1;
+    const float* here = norms(index) + 1;
+    const float* below = norms(smaller(index + 1, band_.cell_rows - 1)) + 1;
+    const float* cells = row(index) + 1;
+    const std::int64_t columns = band_.cell_columns;
+    const std::int64_t plane = band_.cell_rows * columns;
+    float* output = band_.output + index * columns;
+    alignas(64) Chunk chunk[kChannels];
+    for (std::int64_t step = 0; step < columns; step += kLanes) {
+        // The last step goes back to end with the row, so that it too writes whole chunks.
+        const std::int64_t x = larger(smaller(step, columns - kLanes), 0);
+        normalise(cells + x, pitch(), above + x, here + x, below + x, chunk);
+        for (int channel = 0; channel < kChannels; ++channel) {
+            if (columns >= kLanes) {
+                std::memcpy(output + channel * plane + x, chunk[channel], sizeof(Chunk));
+            } else {
+                std::memcpy(output + channel * plane, chunk[channel], static_cast<std::size_t>(columns) * 4);
+            }
+        }
+    }
+}
+
+}  // namespace
+}  // namespace preimage::hog

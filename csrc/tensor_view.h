@@ -1,0 +1,96 @@
+// The only place where an address from Python becomes a pointer.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <tuple>
+
+namespace preimage {
+
+enum class ScalarType { uint8, float32 };
+
+/// What Python says about a tensor: (address, shape, strides in bytes, dtype, device), always of rank 4.
+using TensorDescription =
+    std::tuple<std::uintptr_t, std::array<std::int64_t, 4>, std::array<std::int64_t, 4>, std::string, std::string>;
+
+/// A checked description: rank 4, known type, non-negative sizes, and no address computation overflows.
+/// The memory itself stays the caller's, who keeps it alive for the length of the call.
+struct TensorView {
+    std::byte* data;
+    std::array<std::int64_t, 4> shape;
+    std::array<std::int64_t, 4> strides;  // bytes; any sign, zero for a broadcast axis
+    ScalarType type;
+
+    explicit TensorView(const TensorDescription& description)
+        : data(reinterpret_cast<std::byte*>(std::get<0>(description))),
+          shape(std::get<1>(description)),
+          strides(std::get<2>(description)),
+          type(scalar_type(std::get<3>(description))) {
+        if (std::get<4>(description) != "cpu") {
+            throw std::invalid_argument("expected a tensor in the CPU's memory, got device " +
+                                        std::get<4>(description));
+        }
+        check_extent();
+    }
+
+    std::int64_t element_size() const { return type == ScalarType::uint8 ? 1 : 4; }
+
+    bool is_contiguous() const {
+        std::int64_t expected = element_size();
+        for (std::size_t axis = 4; axis-- > 0;) {
+            if (shape[axis] > 1 && strides[axis] != expected) {
+                return false;
+            }
+            expected *= shape[axis];
+        }
+        return true;
+    }
+
+private:
+    static ScalarType scalar_type(std::string_view name) {
+        if (name == "uint8") {
+            return ScalarType::uint8;
+        }
+        if (name == "float32") {
+            return ScalarType::float32;
+        }
+        throw std::invalid_argument("expected dtype uint8 or float32, got " + std::string(name));
+    }
+
+    void check_extent() const {
+        std::int64_t count = 1;
+        std::int64_t reach = 0;
+        bool overflow = false;
+        for (std::size_t axis = 0; axis < 4; ++axis) {
+            if (shape[axis] < 0) {
+                throw std::invalid_argument("a tensor's sizes cannot be negative");
+            }
+            std::int64_t step = 0;
+            const std::int64_t last = shape[axis] > 0 ? shape[axis] - 1 : 0;
+            overflow = overflow || __builtin_mul_overflow(count, shape[axis], &count);
+            overflow = overflow || __builtin_mul_overflow(strides[axis], last, &step);
+            overflow = overflow || (step < 0 ? __builtin_sub_overflow(reach, step, &reach)
+                                             : __builtin_add_overflow(reach, step, &reach));
+        }
+        if (overflow) {
+            throw std::invalid_argument("a tensor's sizes and strides reach beyond 64-bit addresses");
+        }
+        if (count == 0) {
+            return;
+        }
+        const auto address = reinterpret_cast<std::uintptr_t>(data);
+        bool aligned = address % static_cast<std::uintptr_t>(element_size()) == 0;
+        for (std::size_t axis = 0; axis < 4; ++axis) {
+            aligned = aligned && (shape[axis] == 1 || strides[axis] % element_size() == 0);
+        }
+        if (address == 0 || !aligned) {
+            throw std::invalid_argument("a tensor's address and strides must be multiples of its element size");
+        }
+    }
+};
+
+}  // namespace preimage

@@ -1,0 +1,34 @@
+"""The native module: `csrc/bindings.cpp`. Addresses come in; `preimage.ops` checks and calls."""
+
+from typing import TypedDict
+
+# (address, shape, strides in bytes, dtype, device) of a tensor of rank 4.
+_Description = tuple[int, tuple[int, ...], tuple[int, ...], str, str]
+
+class _CudaReport(TypedDict):
+    built: bool  # does this module contain CUDA code
+    driver_version: int  # 1000 * major + 10 * minor; 0 without a driver
+    runtime_version: int  # likewise, of the runtime linked in; 0 when built without CUDA
+    devices: list[tuple[str, tuple[int, int], int]]  # name, compute capability, bytes of memory
+    reason: str  # why there are no devices, else empty
+
+compiler: str
+
+def hog(
+    images: _Description,
+    output: _Description,
+    cell_size: int,
+    colour: str,
+    instruction_set: str,
+    threads: int,
+) -> None:
+    """images (B, C, H, W) -> output (B, 31, Hc, Wc), contiguous float32 that the caller allocated.
+
+    instruction_set "" is the best of `instruction_sets()`. ValueError when anything does not fit.
+    """
+
+def instruction_sets() -> list[str]:
+    """What the kernels can run with on this processor, best first; the last is always "portable"."""
+
+def cuda_devices() -> _CudaReport:
+    """What CUDA finds here; never raises, `reason` says why there is nothing."""

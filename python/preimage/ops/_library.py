@@ -1,0 +1,28 @@
+"""Every op's schema and shapes, in one place: `torch.ops.preimage.*`.
+
+The CPU implementations are beside their checks (`hog.py`, …) and register themselves on import.
+"""
+
+from __future__ import annotations
+
+import torch
+
+LIBRARY = torch.library.Library("preimage", "DEF")
+
+LIBRARY.define(
+    "hog(Tensor images, int cell_size, str variant, str colour) -> Tensor",
+    tags=(torch.Tag.pt2_compliant_tag,),
+)
+
+
+def cell_count(pixels: int, cell_size: int) -> int:
+    """HOG cells along a side: one for every full cell and one more for half a cell left over."""
+    return (pixels + cell_size // 2) // cell_size
+
+
+@torch.library.register_fake("preimage::hog", lib=LIBRARY)  # type: ignore[untyped-decorator]
+def _hog(images: torch.Tensor, cell_size: int, variant: str, colour: str) -> torch.Tensor:
+    batch = images.shape[0] if images.dim() == 4 else 1
+    rows = cell_count(images.shape[-2], cell_size)
+    columns = cell_count(images.shape[-1], cell_size)
+    return images.new_empty((batch, 31, rows, columns), dtype=torch.float32)
