@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tolerances import UPCONV
 
 from preimage import reference
 from preimage.nn import UpConv2d
 from preimage.ops.upconv import upconv
+from tolerances import UPCONV
 
 SHAPES = [(1, 1, 1, 1, 1), (2, 3, 5, 1, 7), (2, 5, 3, 6, 5), (1, 8, 4, 33, 17), (3, 2, 70, 4, 4)]  # B, Ci, Co, H, W
 
