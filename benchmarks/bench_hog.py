@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import ctypes
 import datetime
+import functools
 import os
 import platform
 import shutil
@@ -34,8 +35,9 @@ sys.path.insert(0, str(HERE.parent / "tests"))  # the driver of the real VLFeat
 
 import vlfeat  # noqa: E402
 
-ROUNDS = {"512x512": 31, "1920x1080": 15, "64 x 256x256": 11}
-CONTEXT_ROUNDS = 3  # for what is only there for context, and slow
+ROUNDS = {"512x512": 15, "1920x1080": 5, "64 x 256x256": 5}
+REPEATS = 3  # calls in a row at each turn, so that most find the caches as they left them
+CONTEXT_ROUNDS = 1  # for what is only there for context, and slow
 
 Runner = Callable[[], object]
 
@@ -58,6 +60,7 @@ def forced(instruction_set: str, images: torch.Tensor, colour: str = "luma") -> 
     return run
 
 
+@functools.cache
 def load_dlib() -> Callable[[np.ndarray], None] | None:
     """dlib's fhog, compiled here; None without a compiler or dlib's headers."""
     compiler = shutil.which("g++") or shutil.which("clang++")
@@ -113,10 +116,11 @@ def medians(runners: dict[str, Runner], rounds: int) -> dict[str, float]:
     times: dict[str, list[float]] = {name: [] for name in runners}
     for turn in range(rounds + 1):
         for name, run in runners.items():
-            begin = time.perf_counter()
-            run()
-            if turn > 0:  # the first round warms up
-                times[name].append(1e3 * (time.perf_counter() - begin))
+            for _ in range(REPEATS):
+                begin = time.perf_counter()
+                run()
+                if turn > 0:  # the first round warms up
+                    times[name].append(1e3 * (time.perf_counter() - begin))
     return {name: statistics.median(values) for name, values in times.items()}
 
 
@@ -137,7 +141,7 @@ def call_overhead() -> dict[str, float]:
     array = image.numpy()
     runners = {"tensor": lambda: hog(image), "array": lambda: hog(array), "op": lambda: torch.empty(1, 31, 1, 1)}
     names = {"tensor": "hog(tensor)", "array": "hog(array)", "op": "torch.empty, for comparison"}
-    return {names[name]: 1e3 * value for name, value in medians(runners, 3000).items()}
+    return {names[name]: 1e3 * value for name, value in medians(runners, 1000).items()}
 
 
 def thread_gain(images: np.ndarray) -> dict[str, float]:
@@ -153,7 +157,7 @@ def thread_gain(images: np.ndarray) -> dict[str, float]:
 
         return run
 
-    result = medians({"1 thread": with_threads(1), "2 threads": with_threads(2)}, 21)
+    result = medians({"1 thread": with_threads(1), "2 threads": with_threads(2)}, 7)
     torch.set_num_threads(1)
     return result
 
@@ -212,6 +216,7 @@ def main() -> None:
     cv2.setNumThreads(1)
     table = Table()
     sets = image_sets()
+    load_dlib()  # takes a while to compile
     print("ratio: how many times VLFeat's speed (colour against colour); for threads, one thread's\n")
     for name, images in sets.items():
         times = medians(contenders(images), ROUNDS[name])

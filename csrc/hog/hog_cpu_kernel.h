@@ -68,7 +68,9 @@ template <int kPlanes>
 PREIMAGE_INLINE void vote_row(const Lines& lines, std::int64_t y, std::int64_t begin, std::int64_t end,
                               std::int64_t origin, float* lengths, std::int32_t* bins) {
     Rows rows;
+    const float* later[kPlanes];
     for (int plane = 0; plane < kPlanes; ++plane) {
+        later[plane] = lines.row_to_fetch(plane, y);
         rows.above[plane] = lines.row(plane, y - 1);
         rows.here[plane] = lines.row(plane, y);
         rows.below[plane] = lines.row(plane, y + 1);
@@ -76,6 +78,9 @@ PREIMAGE_INLINE void vote_row(const Lines& lines, std::int64_t y, std::int64_t b
     const std::int64_t last_start = lines.last_start();
     for (std::int64_t x = begin; x < end; x += kLanes) {
         const std::int64_t start = smaller(x, last_start);
+        for (int plane = 0; plane < kPlanes && later[plane] != nullptr; ++plane) {
+            __builtin_prefetch(later[plane] + start, 0, 2);
+        }
         vote_step<kPlanes>(rows, start, lengths + (start - origin), bins + (start - origin));
     }
 }

@@ -9,7 +9,8 @@
 namespace preimage::hog {
 namespace {
 
-constexpr int kLanes = 16;  // pixels (or cells) worked on together
+constexpr int kLanes = 16;     // pixels (or cells) worked on together
+constexpr int kRowsAhead = 9;  // how far ahead of their use rows are fetched
 
 PREIMAGE_INLINE std::int64_t smaller(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
 PREIMAGE_INLINE std::int64_t larger(std::int64_t a, std::int64_t b) { return a > b ? a : b; }
@@ -97,6 +98,12 @@ public:
                 convert_row<float>(band_, planes_, next_, plane_pitch, out);
             }
         }
+    }
+
+    /// What to fetch into the cache while row y is worked on: where the image is read in place, the row that comes
+    /// about a block row later (tiles jump from row to row, which the processor's own prefetching does not follow).
+    const float* row_to_fetch(int plane, std::int64_t y) const {
+        return direct_ ? row(plane, smaller(y + kRowsAhead, band_.height - 1)) : nullptr;
     }
 
     const float* row(int plane, std::int64_t y) const {

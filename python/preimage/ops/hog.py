@@ -49,8 +49,8 @@ def hog(
         Wc alike. Channels: 0-8 directed at k · 20° (y down), 9-17 the opposite directions, 18-26 undirected,
         27-30 texture of the cells' blocks upper left, upper right, lower left, lower right. Values in [0, 0.43].
 
-        A pixel that is not finite makes features non-finite in the cells that its four neighbours vote for (at
-        most 3 × 3 cells) and in the cells next to those, which share their normalisation; in no others.
+        A pixel that is not finite spoils the cells that its four neighbours vote for (at most 3 × 3) and the cells
+        next to those, which share their normalisation; a NaN makes them NaN. All others keep their values to the bit.
 
     Raises:
         TypeError: not an array or tensor, or of another dtype; `cell_size` not an int.
