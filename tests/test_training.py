@@ -118,7 +118,9 @@ def test_an_existing_run_is_never_overwritten(photo_folder: Path, tmp_path: Path
     with pytest.raises(ValueError, match=r"other settings \(now != then\): batch_size: 2 != 4"):
         train(small_config(photo_folder, tmp_path / "run", steps=4, batch_size=2), resume=True)
     assert weights(tmp_path / "run") == before
-    assert train(config, resume=True).steps == 4  # nothing left to do: judged again
+    metrics = metrics_without_time(tmp_path / "run")
+    assert train(config, resume=True).steps == 4  # nothing left to do
+    assert metrics_without_time(tmp_path / "run") == metrics
 
 
 def test_damaged_checkpoint_is_named(photo_folder: Path, tmp_path: Path) -> None:

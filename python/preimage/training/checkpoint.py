@@ -27,6 +27,7 @@ class Progress:
         seconds: training time so far, over all resumptions.
         loss_sum, loss_count: of the steps since the last logged line.
         error: last normalised error on the held-out images.
+        mean_image_error: the same of those images' mean image.
     """
 
     step: int = 0
@@ -34,6 +35,7 @@ class Progress:
     loss_sum: float = 0.0
     loss_count: int = 0
     error: float | None = None
+    mean_image_error: float | None = None
 
 
 def save(

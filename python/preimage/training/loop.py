@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from preimage import representations
-from preimage.analysis.metrics import ErrorReport, NormalisedError
+from preimage.analysis.metrics import NormalisedError
 from preimage.storage.files import atomic_write
 from preimage.training import checkpoint, setup
 from preimage.training.checkpoint import Progress
@@ -99,7 +99,6 @@ class _Run:
         self.optimisers = setup.optimisers(self.model, config)
         self.progress = Progress()
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
-        self.report: ErrorReport | None = None
 
     def resume_from(self, path: Path) -> None:
         text, self.progress = checkpoint.read_header(path)
@@ -142,8 +141,6 @@ class _Run:
             if interrupted.is_set():
                 batches.close()
                 raise KeyboardInterrupt
-        if self.report is None:  # a finished run resumed: nothing was left to do but to judge it
-            self.validate(metrics, display)
         return self.summary()
 
     def step(self, batch: torch.Tensor) -> None:
@@ -206,14 +203,14 @@ class _Run:
                 reconstructions = self.average(features)
             measure.update(part.to(self.device).float() / 255, reconstructions)
             samples = samples or [part[:8], features[:8].cpu(), reconstructions[:8].cpu()]
-        self.report = measure.report()
-        step, error = self.progress.step, self.report.error
-        self.progress.error = error
-        metrics.write(step=step, error=error, mean_image_error=self.report.mean_image)
+        report = measure.report()
+        step = self.progress.step
+        self.progress.error, self.progress.mean_image_error = report.error, report.mean_image
+        metrics.write(step=step, error=report.error, mean_image_error=report.mean_image)
         write_sample_sheet(self.folder / "samples" / f"step-{step:07d}.png", *samples)
         self.average.training_notes = self.notes()
         self.average.save(self.folder)
-        display.validated(self.progress, self.report)
+        display.validated(self.progress, report)
 
     def notes(self) -> dict[str, object]:
         """What the inverter's config tells about its training."""
@@ -232,15 +229,15 @@ class _Run:
         }
 
     def summary(self) -> TrainSummary:
-        assert self.report is not None
         progress = self.progress
+        assert progress.error is not None and progress.mean_image_error is not None  # every run ends with a validation
         return TrainSummary(
             folder=self.folder,
             steps=progress.step,
             images_seen=progress.step * self.config.batch_size,
             seconds=progress.seconds,
-            error=self.report.error,
-            mean_image_error=self.report.mean_image,
+            error=progress.error,
+            mean_image_error=progress.mean_image_error,
         )
 
 
