@@ -54,8 +54,8 @@ class Inverter(nn.Module):
     ) -> torch.Tensor:  # [B, 3, H, W]
         """Images in [0, 1] from features.
 
-        Features whose sides are no multiple of the network's are padded below and at the right with their
-        edge values, and the image is cropped back.
+        Features whose sides are no multiple of the network's are continued below and at the right by their mirror
+        image, and the image is cropped back.
 
         Args:
             features: (B, C, h, w), or (C, h, w) for one image, floating (array or tensor), of `spec`.
@@ -77,10 +77,9 @@ class Inverter(nn.Module):
     def reconstruct(self, features: torch.Tensor) -> torch.Tensor:
         """`forward` on checked features (B, C, h, w), without the clamp: what training compares."""
         height, width = features.shape[2:]
-        below, right = -height % self.network.multiple, -width % self.network.multiple
         standard = (features - self.feature_mean[:, None, None]) / self.feature_deviation[:, None, None]
-        if below or right:
-            standard = F.pad(standard, (0, right, 0, below), mode="replicate")
+        for axis in (2, 3):
+            standard = _mirrored_to(standard, axis, self.network.multiple)
         # Convolutions on a CPU are up to twice as fast with the channels last.
         image = self.network(standard.contiguous(memory_format=torch.channels_last)).float()
         stride = self.network.stride
@@ -156,3 +155,18 @@ class Inverter(nn.Module):
         if below or right:
             images = F.pad(images, (0, right, 0, below), mode="replicate")
         return images[:, :, : image_size[0], : image_size[1]]
+
+
+def _mirrored_to(maps: torch.Tensor, axis: int, multiple: int) -> torch.Tensor:
+    """Continues an axis by its mirror image up to the next multiple.
+
+    Repeating the last row or column instead makes long stripes, which no photograph has: on some images they upset
+    the whole reconstruction.
+    """
+    size = maps.shape[axis]
+    missing = -size % multiple
+    if not missing:
+        return maps
+    period = max(2 * (size - 1), 1)
+    positions = torch.arange(size + missing, device=maps.device) % period
+    return maps.index_select(axis, torch.minimum(positions, period - positions).clamp_max(size - 1))
