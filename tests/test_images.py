@@ -1,4 +1,4 @@
-"""`preimage.storage`: images in (every kind with its documented result), images out, and where they come from."""
+"""`preimage.storage`: images in (every kind with its documented result) and out."""
 
 import io
 import os

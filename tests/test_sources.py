@@ -4,7 +4,6 @@ import io
 import os
 import tarfile
 
-import cv2
 import numpy as np
 import pytest
 
@@ -16,10 +15,6 @@ from preimage.storage import (
 )
 from preimage.storage.files import key_problem
 
-NEEDS_GIF = pytest.mark.skipif(
-    tuple(map(int, cv2.__version__.split(".")[:2])) < (4, 11), reason="this OpenCV does not read GIF"
-)
-GIF = pytest.param("GIF", marks=NEEDS_GIF)
 RGB = np.random.default_rng(7).integers(0, 256, (21, 34, 3), dtype=np.uint8)
 
 

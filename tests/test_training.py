@@ -143,6 +143,12 @@ def test_starts_from_an_inverter(photo_folder: Path, tmp_path: Path) -> None:
         torch.testing.assert_close(value, first.state_dict()[name], atol=1e-6, rtol=0)
 
 
+def test_absent_devices_are_refused(photo_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="device is for example 'cpu' or 'cuda', got 'gpu'"):
+        train(small_config(photo_folder, tmp_path / "run", device="gpu"))
+    assert not (tmp_path / "run").exists()
+
+
 def test_held_out_images_are_not_trained_on(photo_folder: Path, tmp_path: Path) -> None:
     folder = str(photo_folder)
     with pytest.raises(ValueError, match="both trained on and held out"):

@@ -18,7 +18,8 @@ from preimage.jobs.evaluate import ImageScore, Judge
 from preimage.jobs.extract import extract
 from preimage.jobs.invert import invert
 from preimage.jobs.loading import Images, Pixels, as_batch, as_sources, load
-from preimage.jobs.sheet import column_titles, draw_features
+from preimage.jobs.sheet import column_titles
+from preimage.report.glyphs import draw_features
 from preimage.report.html import Figure, Section, Table, html_page
 from preimage.report.sheet import picture_sheet
 from preimage.storage import FeatureFile, atomic_write, read_features, read_image, write_png

@@ -15,8 +15,8 @@ from torchmetrics.functional.image import peak_signal_noise_ratio, structural_si
 
 from preimage import representations
 from preimage.analysis import ErrorReport, NormalisedError
-from preimage.inverters import Inverter
-from preimage.jobs.loading import Images, as_batch, as_sources, checked_device, in_windows, load
+from preimage.inverters import Inverter, checked_device
+from preimage.jobs.loading import Images, as_batch, as_sources, in_windows, load
 from preimage.storage import ImageSource, atomic_write
 
 _SMALLEST_FOR_SSIM = 11  # its Gaussian window, in pixels

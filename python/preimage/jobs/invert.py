@@ -8,20 +8,17 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
+from preimage.inverters import Inverter, checked_device
 from preimage.jobs.choosing import InverterChoice, fitting_inverter, name_of
 from preimage.jobs.extract import ARRAY_SUFFIXES
-from preimage.jobs.loading import Pixels, as_pixels, checked_device, in_windows
+from preimage.jobs.loading import Pixels, as_pixels, in_windows
 from preimage.spec import Spec
 from preimage.storage import FeatureFile, read_features, write_png
 from preimage.storage.files import key_problem
 from preimage.storage.formats.npy import read_array_features
-
-if TYPE_CHECKING:
-    from preimage.inverters import Inverter
 
 
 @dataclasses.dataclass(frozen=True)

@@ -105,23 +105,6 @@ def by_size(items: Sequence[Any]) -> Iterator[list[int]]:
     yield from groups.values()
 
 
-def checked_device(device: str | torch.device) -> torch.device:
-    """A device that is there.
-
-    Raises:
-        ValueError: the name is none, or this machine or this build of torch has no such device.
-    """
-    try:
-        wanted = torch.device(device)
-    except RuntimeError as error:
-        raise ValueError(f"device is for example 'cpu' or 'cuda', got {str(device)!r}") from error
-    if wanted.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device {str(device)!r} is not available here: `preimage doctor` says why; use 'cpu'")
-    if wanted.type == "cuda" and (wanted.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"device {str(device)!r} does not exist: this machine has {torch.cuda.device_count()}")
-    return wanted
-
-
 def _read(source: ImageSource, size: int | None) -> Loaded:
     try:
         decoded = decode_image(source.read(), name=source.name)

@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from preimage import representations
-from preimage.inverters import Inverter
+from preimage.inverters import Inverter, checked_device
 from preimage.jobs.choosing import InverterChoice, fitting_inverter, name_of
-from preimage.jobs.loading import Images, Pixels, as_batch, as_pixels, as_sources, checked_device, load
-from preimage.report.glyphs import hog_glyphs
+from preimage.jobs.loading import Images, as_batch, as_pixels, as_sources, load
+from preimage.report.glyphs import draw_features, has_drawing
 from preimage.report.sheet import picture_sheet
 from preimage.representations import Representation
 from preimage.spec import Spec
 from preimage.storage import write_png
-
-# How features are drawn; a representation without an entry gets no such column.
-_DRAWINGS: dict[str, Callable[[npt.NDArray[Any], int], Pixels]] = {"hog": hog_glyphs}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,16 +86,8 @@ def sheet(
 
 def column_titles(spec: Spec) -> list[str]:
     """Over the columns of a sheet."""
-    middle = [f"Its {spec.representation.upper()} features"] if spec.representation in _DRAWINGS else []
+    middle = [f"Its {spec.representation.upper()} features"] if has_drawing(spec) else []
     return ["Photograph", *middle, "From the features alone"]
-
-
-def draw_features(spec: Spec, features: npt.NDArray[np.float32], tile: int) -> Pixels | None:
-    """Features (C, h, w) as a picture about `tile` pixels large; ``None`` if there is no drawing for them."""
-    drawing = _DRAWINGS.get(spec.representation)
-    if drawing is None:
-        return None
-    return drawing(features, max(6, round(tile / max(features.shape[1:]))))
 
 
 def _network(choice: InverterChoice, representation: Representation | None) -> tuple[str, Inverter]:

@@ -1,13 +1,16 @@
-"""HOG features drawn for the eye, after VLFeat's ``vl_hog_render``."""
+"""Features drawn for the eye; HOG after VLFeat's ``vl_hog_render``."""
 
 from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from preimage.spec import Spec
 
 Array = npt.NDArray[Any]
 
@@ -72,3 +75,20 @@ def _stencils(cell_pixels: int) -> npt.NDArray[np.float32]:
     result = np.stack(strokes).astype(np.float32)
     result.setflags(write=False)
     return result
+
+
+# How features are drawn, by representation; one without an entry has no drawing.
+_DRAWINGS: dict[str, Callable[[Array, int], npt.NDArray[np.uint8]]] = {"hog": hog_glyphs}
+
+
+def has_drawing(spec: Spec) -> bool:
+    """Can `draw_features` draw features of this spec?"""
+    return spec.representation in _DRAWINGS
+
+
+def draw_features(spec: Spec, features: Array, tile: int) -> npt.NDArray[np.uint8] | None:
+    """Features (C, h, w) as a picture about `tile` pixels large; ``None`` if there is no drawing for them."""
+    drawing = _DRAWINGS.get(spec.representation)
+    if drawing is None:
+        return None
+    return drawing(features, max(6, round(tile / max(features.shape[1:]))))

@@ -7,7 +7,8 @@ from typing import ClassVar
 
 import torch
 
-from preimage.ops.hog import hog
+from preimage.ops._library import cell_count
+from preimage.ops.hog import COLOURS, VARIANTS, hog
 from preimage.representations.base import Representation, register
 from preimage.spec import Scalar, Spec
 
@@ -25,9 +26,9 @@ class Hog(Representation):
     def __post_init__(self) -> None:
         if not isinstance(self.cell_size, int) or isinstance(self.cell_size, bool) or self.cell_size < 1:
             raise ValueError(f"cell_size is a whole number of pixels >= 1, got {self.cell_size!r}")
-        if self.variant != "vlfeat-uoctti":
+        if self.variant not in VARIANTS:
             raise ValueError(f"unknown HOG variant {self.variant!r}; known is 'vlfeat-uoctti'")
-        if self.colour not in ("luma", "strongest"):
+        if self.colour not in COLOURS:
             raise ValueError(f"colour is 'luma' or 'strongest', got {self.colour!r}")
 
     @property
@@ -39,7 +40,7 @@ class Hog(Representation):
         return hog(images, cell_size=self.cell_size, variant=self.variant, colour=self.colour)
 
     def feature_size(self, height: int, width: int) -> tuple[int, int]:
-        rows, columns = ((side + self.cell_size // 2) // self.cell_size for side in (height, width))
+        rows, columns = (cell_count(side, self.cell_size) for side in (height, width))
         if rows < 1 or columns < 1:
             least = self.cell_size - self.cell_size // 2
             raise ValueError(

@@ -14,12 +14,15 @@ from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 
 from preimage.analysis.metrics import ErrorReport
-from preimage.report.glyphs import hog_glyphs
+from preimage.report.glyphs import draw_features, has_drawing
 from preimage.report.sheet import picture_sheet
+from preimage.spec import Spec
 from preimage.storage import write_png
 from preimage.storage.files import atomic_write
 from preimage.training.checkpoint import Progress
 from preimage.training.config import TrainConfig
+
+_SAMPLE_TILE = 512  # pixels of a drawing
 
 
 class Display:
@@ -138,15 +141,16 @@ class Metrics:
         return lines
 
 
-def write_sample_sheet(path: Path, images: torch.Tensor, features: torch.Tensor, reconstructions: torch.Tensor) -> None:
-    """A PNG of originals (B, 3, H, W) uint8, their features (B, C, h, w) as glyphs, and reconstructions in [0, 1]."""
-    rows = [
-        [
-            image.permute(1, 2, 0).numpy(),
-            hog_glyphs(feature.numpy()),
-            (reconstruction * 255).round().byte().permute(1, 2, 0).numpy(),
-        ]
-        for image, feature, reconstruction in zip(images, features, reconstructions.float(), strict=True)
-    ]
+def write_sample_sheet(
+    path: Path, spec: Spec, images: torch.Tensor, features: torch.Tensor, reconstructions: torch.Tensor
+) -> None:
+    """A PNG of originals (B, 3, H, W) uint8, their features (B, C, h, w) drawn, and reconstructions in [0, 1]."""
+    rows = []
+    for image, feature, reconstruction in zip(images, features, reconstructions.float(), strict=True):
+        drawn = draw_features(spec, feature.numpy(), tile=_SAMPLE_TILE)
+        returned = (reconstruction * 255).round().byte()
+        pictures = [image.permute(1, 2, 0).numpy(), drawn, returned.permute(1, 2, 0).numpy()]
+        rows.append([picture for picture in pictures if picture is not None])
+    titles = ["image", *(["features"] if has_drawing(spec) else []), "reconstruction"]
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_png(path, picture_sheet(rows, ["image", "features", "reconstruction"]))
+    write_png(path, picture_sheet(rows, titles))

@@ -207,7 +207,7 @@ class _Run:
         step = self.progress.step
         self.progress.error, self.progress.mean_image_error = report.error, report.mean_image
         metrics.write(step=step, error=report.error, mean_image_error=report.mean_image)
-        write_sample_sheet(self.folder / "samples" / f"step-{step:07d}.png", *samples)
+        write_sample_sheet(self.folder / "samples" / f"step-{step:07d}.png", self.representation.spec, *samples)
         self.average.training_notes = self.notes()
         self.average.save(self.folder)
         display.validated(self.progress, report)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from preimage import representations
-from preimage.inverters import Inverter, preset
+from preimage.inverters import Inverter, checked_device, preset
 from preimage.storage import list_images
 from preimage.training.config import TrainConfig
 from preimage.training.data import ImageSet, whole_images
@@ -77,10 +77,7 @@ def optimisers(model: Inverter, config: TrainConfig) -> list[torch.optim.Optimiz
 def device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(name)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device 'cuda' was asked for, but torch finds no CUDA device here")
-    return device
+    return checked_device(name)
 
 
 def precision(name: str, device: torch.device) -> torch.dtype:
