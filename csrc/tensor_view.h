@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <charconv>
 #include <cstddef>
 #include <cstdint>
 #include <stdexcept>
@@ -24,17 +25,23 @@ struct TensorView {
     std::array<std::int64_t, 4> shape;
     std::array<std::int64_t, 4> strides;  // bytes; any sign, zero for a broadcast axis
     ScalarType type;
+    int device;  // index of the CUDA device whose memory it is, -1 for the CPU's
 
     explicit TensorView(const TensorDescription& description)
         : data(reinterpret_cast<std::byte*>(std::get<0>(description))),
           shape(std::get<1>(description)),
           strides(std::get<2>(description)),
-          type(scalar_type(std::get<3>(description))) {
-        if (std::get<4>(description) != "cpu") {
-            throw std::invalid_argument("expected a tensor in the CPU's memory, got device " +
-                                        std::get<4>(description));
-        }
+          type(scalar_type(std::get<3>(description))),
+          device(device_index(std::get<4>(description))) {
         check_extent();
+    }
+
+    /// Throws unless the memory is the CPU's, or that of the CUDA device with this index.
+    void require_device(int expected) const {
+        if (device != expected) {
+            throw std::invalid_argument("expected a tensor on " + device_name(expected) + ", got one on " +
+                                        device_name(device));
+        }
     }
 
     std::int64_t element_size() const { return type == ScalarType::uint8 ? 1 : 4; }
@@ -60,6 +67,25 @@ private:
         }
         throw std::invalid_argument("expected dtype uint8 or float32, got " + std::string(name));
     }
+
+    static int device_index(std::string_view name) {
+        constexpr std::string_view cuda = "cuda:";
+        if (name == "cpu") {
+            return -1;
+        }
+        int index = -1;
+        if (name.substr(0, cuda.size()) == cuda) {
+            const char* end = name.data() + name.size();
+            const auto [rest, error] = std::from_chars(name.data() + cuda.size(), end, index);
+            index = error == std::errc() && rest == end ? index : -1;
+        }
+        if (index < 0) {
+            throw std::invalid_argument("expected device cpu or cuda:N, got " + std::string(name));
+        }
+        return index;
+    }
+
+    static std::string device_name(int index) { return index < 0 ? "cpu" : "cuda:" + std::to_string(index); }
 
     void check_extent() const {
         std::int64_t count = 1;

@@ -191,7 +191,7 @@ NATIVE_OUTPUT = np.zeros((1, 31, 2, 2), dtype=np.float32)
         ({"shape": (2**40, 1, 2**40, 16)}, {}, (8, "luma", "", 1), "64-bit"),
         ({"strides": (0, 0, 2**62, 4)}, {}, (8, "luma", "", 1), "64-bit"),
         ({"dtype": "int8"}, {}, (8, "luma", "", 1), "got int8"),
-        ({"device": "cuda"}, {}, (8, "luma", "", 1), "got device cuda"),
+        ({"device": "cuda"}, {}, (8, "luma", "", 1), "got cuda"),
         ({"shape": (1, 2, 8, 16)}, {}, (8, "luma", "", 1), "1 or 3 channels"),
         ({"shape": (1, 1, 2, 16)}, {}, (8, "luma", "", 1), "smaller than a cell"),
         ({}, {"shape": (1, 31, 2, 3)}, (8, "luma", "", 1), "output must be"),

@@ -5,6 +5,7 @@
 // times that in work.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <exception>
@@ -52,6 +53,27 @@ void parallel_for(std::int64_t tasks, int workers, const Body& body) {
     if (failure) {
         std::rethrow_exception(failure);
     }
+}
+
+/// How a batch of images is shared out: `bands` horizontal parts an image, and threads.
+struct Split {
+    int workers;
+    std::int64_t bands;
+};
+
+/// Bands per image: enough for every thread to have work, and none smaller than `rows_per_band` of the image's
+/// `rows` (of cells, of frames), because neighbouring bands repeat some work at their border.
+inline Split split_images(std::int64_t batch, std::int64_t pixels, std::int64_t rows, std::int64_t rows_per_band,
+                          int threads) {
+    constexpr std::int64_t kPixelsPerThread = 1 << 16;  // at least 0.2 ms of work, several times what a thread costs
+    const std::int64_t useful = std::max<std::int64_t>(1, batch * pixels / kPixelsPerThread);
+    const std::int64_t allowed = std::clamp<std::int64_t>(threads, 1, useful);
+    std::int64_t bands = 1;
+    if (allowed > 1 && batch < 4 * allowed) {
+        const std::int64_t wanted = batch == 1 ? allowed : (2 * allowed + batch - 1) / batch;
+        bands = std::min(std::max<std::int64_t>(rows / rows_per_band, 1), wanted);
+    }
+    return {static_cast<int>(std::min(allowed, batch * bands)), bands};
 }
 
 }  // namespace preimage

@@ -10,6 +10,7 @@
 #include <cstdint>
 
 #include "common/cpu_features.h"
+#include "common/image.h"
 #include "tensor_view.h"
 
 namespace preimage::hog {
@@ -28,13 +29,14 @@ struct Parameters {
     Colour colour;           // means nothing for one channel
 };
 
+/// How many of an image's planes take part: one after luma.
+constexpr int planes_of(const Image& image, const Parameters& parameters) {
+    return image.channels == 3 && parameters.colour == Colour::strongest ? 3 : 1;
+}
+
 /// One image's cell rows [first_row, last_row), the unit of work of a thread.
 struct Band {
-    const std::byte* pixels;  // (C, H, W)
-    ScalarType type;
-    int channels;  // 1 or 3
-    std::int64_t height, width;
-    std::int64_t channel_stride, row_stride, column_stride;  // bytes
+    Image image;
     Parameters parameters;
     std::int64_t cell_rows, cell_columns;  // of the whole image
     std::int64_t first_row, last_row;

@@ -3,8 +3,8 @@
 
 #include <cstring>
 
+#include "common/image_rows.h"
 #include "hog/hog.h"
-#include "hog/hog_cpu_lines.h"
 #include "hog/hog_math.h"
 
 namespace preimage::hog {

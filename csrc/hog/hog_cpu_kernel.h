@@ -1,7 +1,7 @@
 // The CPU kernel: one source, compiled once per instruction set by a file that defines PREIMAGE_BAND.
 //
-// Whatever is here has internal linkage, and nothing of the standard library's templates is used: see hog_math.h
-// on what a linker could otherwise do. Loops over kLanes are written for the compiler to vectorise.
+// Whatever is here has internal linkage, and nothing of the standard library's templates is used: see
+// host_device.h on what a linker could otherwise do. Loops over kLanes are written for the compiler to vectorise.
 //
 // Work goes down the image by *block rows*: the rows between two lines of cell centres. A block is the square
 // between four cell centres, so all its pixels vote for the same four cells. Block row i lies between the cell
@@ -9,9 +9,9 @@
 // receives its votes in the same order however the image is cut into bands.
 #include <cstring>
 
+#include "common/image_rows.h"
 #include "hog/hog.h"
 #include "hog/hog_cpu_cells.h"
-#include "hog/hog_cpu_lines.h"
 #include "hog/hog_math.h"
 
 namespace preimage::hog {
@@ -57,7 +57,7 @@ PREIMAGE_INLINE void vote_step(const Rows& rows, std::int64_t x, float* __restri
             gy = other ? other_gy : gy;
             energy = other ? other_energy : energy;
         }
-        lengths[lane] = __builtin_sqrtf(energy);
+        lengths[lane] = square_root(energy);
         bins[lane] = orientation_bin(gx, gy);
     }
 }
@@ -65,7 +65,7 @@ PREIMAGE_INLINE void vote_step(const Rows& rows, std::int64_t x, float* __restri
 /// Votes of the pixels [begin, end) of row y to lengths[x - origin], bins[x - origin]; up to kLanes places before
 /// and after may be overwritten.
 template <int kPlanes>
-PREIMAGE_INLINE void vote_row(const Lines& lines, std::int64_t y, std::int64_t begin, std::int64_t end,
+PREIMAGE_INLINE void vote_row(const ImageRows& lines, std::int64_t y, std::int64_t begin, std::int64_t end,
                               std::int64_t origin, float* lengths, std::int32_t* bins) {
     Rows rows;
     const float* later[kPlanes];
@@ -145,10 +145,10 @@ PREIMAGE_INLINE void add_block(const Tile& tile, int offset, int first_row, int 
 }
 
 template <int kPlanes>
-void add_block_row(const Band& band, Lines& lines, const Cells& cells, std::int64_t index) {
+void add_block_row(const Band& band, ImageRows& lines, const Cells& cells, std::int64_t index) {
     const std::int64_t top = kFastCell * index - kFastCell / 2;  // the block row's first image row
     const auto first_row = static_cast<int>(larger(1 - top, 0));
-    const auto last_row = static_cast<int>(smaller(band.height - 1 - top, kFastCell));
+    const auto last_row = static_cast<int>(smaller(band.image.height - 1 - top, kFastCell));
     lines.require(top - 1, top + kFastCell + 1);
     const std::int64_t blocks = band.cell_columns + 1;
     constexpr int kTileBlocks = kTile / kFastCell;
@@ -157,7 +157,7 @@ void add_block_row(const Band& band, Lines& lines, const Cells& cells, std::int6
         const std::int64_t left = kFastCell * block - kFastCell / 2;
         const std::int64_t count = smaller(blocks - block, kTileBlocks);
         const std::int64_t begin = larger(left, 1);
-        const std::int64_t end = smaller(left + kFastCell * count, band.width - 1);
+        const std::int64_t end = smaller(left + kFastCell * count, band.image.width - 1);
         for (int row = first_row; row < last_row; ++row) {
             float* lengths = tile.lengths[row] + kLanes;
             std::int32_t* bins = tile.bins[row] + kLanes;
@@ -192,22 +192,23 @@ PREIMAGE_INLINE float share_after(std::int64_t position, std::int64_t cell_size)
 }
 
 void prepare_columns(const Band& band, const Scratch& scratch) {
-    for (std::int64_t x = 0; x < band.width; ++x) {
+    for (std::int64_t x = 0; x < band.image.width; ++x) {
         scratch.left_cells[x] = static_cast<std::int32_t>(cell_before(x, band.parameters.cell_size));
         scratch.right_shares[x] = share_after(x, band.parameters.cell_size);
     }
 }
 
 template <int kPlanes>
-void add_any_block_row(const Band& band, const Scratch& scratch, Lines& lines, const Cells& cells, std::int64_t index) {
+void add_any_block_row(const Band& band, const Scratch& scratch, ImageRows& lines, const Cells& cells,
+                       std::int64_t index) {
     const std::int64_t cell_size = band.parameters.cell_size;
     const std::int64_t top = cell_size * (index - 1) + cell_size / 2;
-    const std::int64_t last_row = smaller(top + cell_size, band.height - 1);
+    const std::int64_t last_row = smaller(top + cell_size, band.image.height - 1);
     for (std::int64_t y = larger(top, 1); y < last_row; ++y) {
         lines.require(y - 1, y + 2);
-        vote_row<kPlanes>(lines, y, 1, band.width - 1, 0, scratch.lengths, scratch.bins);
+        vote_row<kPlanes>(lines, y, 1, band.image.width - 1, 0, scratch.lengths, scratch.bins);
         const float lower_share = share_after(y, cell_size);
-        for (std::int64_t x = 1; x < band.width - 1; ++x) {
+        for (std::int64_t x = 1; x < band.image.width - 1; ++x) {
             const std::int64_t column = scratch.bins[x] * cells.pitch() + scratch.left_cells[x] + 1;
             const float right = scratch.right_shares[x] * scratch.lengths[x];
             const float left = (1.0f - scratch.right_shares[x]) * scratch.lengths[x];
@@ -224,7 +225,7 @@ void add_any_block_row(const Band& band, const Scratch& scratch, Lines& lines, c
 // ---- A band ----
 
 template <int kPlanes>
-void run_band(const Band& band, const Scratch& scratch, Lines& lines) {
+void run_band(const Band& band, const Scratch& scratch, ImageRows& lines) {
     const Cells cells(band, scratch);
     const bool fast = band.parameters.cell_size == kFastCell;
     if (!fast) {
@@ -257,7 +258,8 @@ void run_band(const Band& band, const Scratch& scratch, Lines& lines) {
 
 void PREIMAGE_BAND(const Band& band, const Scratch& scratch) {
     // Rows that a block row of the fast path, or one row of the other, reads.
-    Lines lines(band, scratch, band.parameters.cell_size == kFastCell ? kFastCell + 2 : 3);
+    const std::int64_t ring = band.parameters.cell_size == kFastCell ? kFastCell + 2 : 3;
+    ImageRows lines(band.image, planes_of(band.image, band.parameters), scratch.lines, scratch.line_pitch, ring);
     if (lines.planes() == 3) {
         run_band<3>(band, scratch, lines);
     } else {

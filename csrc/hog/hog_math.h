@@ -1,13 +1,11 @@
 // The arithmetic of one pixel and of one cell, written without branches so that compilers vectorise it.
 //
-// Everything here is always inlined and so leaves no symbol: the file is compiled for several instruction sets,
-// and a linker that merged the copies could put AVX-512 code where any x86-64 must run.
 // Compile with -ffp-contract=off: a fused multiply-add would turn near-ties between directions.
 #pragma once
 
 #include <cstdint>
 
-#define PREIMAGE_INLINE static inline __attribute__((always_inline))
+#include "common/host_device.h"
 
 namespace preimage::hog {
 
@@ -18,13 +16,6 @@ constexpr float kSine[5] = {0.0f, 0.3420201539993286f, 0.6427876353263855f, 0.86
 constexpr float kClip = 0.2f;
 constexpr float kEpsilon = 1e-4f;                   // added to the energy of 2x2 cells, under the root
 constexpr float kTextureScale = 0.23570226039552f;  // 1 / sqrt(18)
-
-PREIMAGE_INLINE float absolute(float value) { return __builtin_fabsf(value); }
-
-/// Rec. 601 luma.
-PREIMAGE_INLINE float luma(float red, float green, float blue) {
-    return (0.299f * red + 0.587f * green) + 0.114f * blue;
-}
 
 PREIMAGE_INLINE float score(float across, float down, int k) { return across * kCosine[k] + down * kSine[k]; }
 
@@ -65,7 +56,7 @@ PREIMAGE_INLINE float clip(float value) { return kClip < value ? kClip : value; 
 
 /// 1 / length of the 2x2 cells with these energies.
 PREIMAGE_INLINE float normaliser(float a, float b, float c, float d) {
-    return 1.0f / __builtin_sqrtf((a + b) + (c + d) + kEpsilon);
+    return 1.0f / square_root((a + b) + (c + d) + kEpsilon);
 }
 
 }  // namespace preimage::hog

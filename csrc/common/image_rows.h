@@ -1,22 +1,18 @@
-// Part of the CPU kernel (hog_cpu_kernel.h): an image's rows as float32, one channel or three.
+// Part of the CPU kernels: an image's rows as float32, one channel or three.
+//
+// Included by every source that is compiled for several instruction sets, hence without linkage.
 #pragma once
 
 #include <cstring>
 
-#include "hog/hog.h"
-#include "hog/hog_math.h"
+#include "common/host_device.h"
+#include "common/image.h"
 
-namespace preimage::hog {
+namespace preimage {
 namespace {
 
 constexpr int kLanes = 16;     // pixels (or cells) worked on together
 constexpr int kRowsAhead = 9;  // how far ahead of their use rows are fetched
-
-PREIMAGE_INLINE std::int64_t smaller(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
-PREIMAGE_INLINE std::int64_t larger(std::int64_t a, std::int64_t b) { return a > b ? a : b; }
-
-PREIMAGE_INLINE float unit_value(float value) { return value; }
-PREIMAGE_INLINE float unit_value(std::uint8_t value) { return static_cast<float>(value) / 255.0f; }
 
 /// Strides in elements; a constant one lets the compiler vectorise the loop.
 template <class Pixel>
@@ -36,13 +32,13 @@ PREIMAGE_INLINE void convert_luma(const Pixel* in, std::int64_t plane, std::int6
 }
 
 template <class Pixel>
-void convert_row(const Band& band, int planes, std::int64_t y, std::int64_t plane_pitch, float* out) {
-    const auto* in = reinterpret_cast<const Pixel*>(band.pixels + y * band.row_stride);
+void convert_row(const Image& image, int planes, std::int64_t y, std::int64_t plane_pitch, float* out) {
+    const auto* in = reinterpret_cast<const Pixel*>(image.pixels + y * image.row_stride);
     const auto size = static_cast<std::int64_t>(sizeof(Pixel));
-    const std::int64_t plane = band.channel_stride / size;
-    const std::int64_t stride = band.column_stride / size;
-    const std::int64_t width = band.width;
-    if (planes == band.channels) {
+    const std::int64_t plane = image.channel_stride / size;
+    const std::int64_t stride = image.column_stride / size;
+    const std::int64_t width = image.width;
+    if (planes == image.channels) {
         for (int channel = 0; channel < planes; ++channel, in += plane, out += plane_pitch) {
             if (stride == 1) {
                 convert_plane(in, 1, width, out);
@@ -61,41 +57,42 @@ void convert_row(const Band& band, int planes, std::int64_t y, std::int64_t plan
 
 /// Gives the image's rows as float: in place where they are float and side by side, else from a ring of
 /// converted ones.
-class Lines {
+class ImageRows {
 public:
-    Lines(const Band& band, const Scratch& scratch, std::int64_t ring)
-        : band_(band),
-          scratch_(scratch),
+    /// `planes` is 1 (three channels become luma) or the image's channels. `memory` holds planes * ring rows of
+    /// `pitch` floats, pitch >= width + 2 * kLanes.
+    ImageRows(const Image& image, int planes, float* memory, std::int64_t pitch, std::int64_t ring)
+        : image_(image),
+          planes_(planes),
+          memory_(memory),
+          pitch_(pitch),
           ring_(ring),
-          planes_(band.channels == 3 && band.parameters.colour == Colour::strongest ? 3 : 1),
-          direct_(planes_ == band.channels && band.type == ScalarType::float32 && band.column_stride == 4 &&
-                  band.width >= kLanes + 2) {
+          direct_(planes == image.channels && image.type == ScalarType::float32 && image.column_stride == 4 &&
+                  image.width >= kLanes + 2) {
         if (!direct_) {  // steps of kLanes read on past the row's end
             for (std::int64_t row = 0; row < planes_ * ring_; ++row) {
-                float* line = scratch_.lines + row * scratch_.line_pitch;
-                std::memset(line + band_.width, 0,
-                            static_cast<std::size_t>(scratch_.line_pitch - band_.width) * sizeof(float));
+                std::memset(memory_ + row * pitch_ + image_.width, 0,
+                            static_cast<std::size_t>(pitch_ - image_.width) * sizeof(float));
             }
         }
     }
 
     int planes() const { return planes_; }
 
-    /// The last x at which a step of kLanes gradients may start without reading outside the row.
-    std::int64_t last_start() const { return (direct_ ? band_.width : scratch_.line_pitch) - 1 - kLanes; }
+    /// The last x at which kLanes pixels with both their neighbours may be read without leaving the row.
+    std::int64_t last_start() const { return (direct_ ? image_.width : pitch_) - 1 - kLanes; }
 
     /// Makes the rows [begin, end) readable, as far as the image has them. Calls go down the image.
     void require(std::int64_t begin, std::int64_t end) {
         if (direct_) {
             return;
         }
-        for (next_ = larger(larger(next_, begin), 0); next_ < smaller(end, band_.height); ++next_) {
-            float* out = scratch_.lines + next_ % ring_ * scratch_.line_pitch;
-            const std::int64_t plane_pitch = ring_ * scratch_.line_pitch;
-            if (band_.type == ScalarType::uint8) {
-                convert_row<std::uint8_t>(band_, planes_, next_, plane_pitch, out);
+        for (next_ = larger(larger(next_, begin), 0); next_ < smaller(end, image_.height); ++next_) {
+            float* out = memory_ + next_ % ring_ * pitch_;
+            if (image_.type == ScalarType::uint8) {
+                convert_row<std::uint8_t>(image_, planes_, next_, ring_ * pitch_, out);
             } else {
-                convert_row<float>(band_, planes_, next_, plane_pitch, out);
+                convert_row<float>(image_, planes_, next_, ring_ * pitch_, out);
             }
         }
     }
@@ -103,24 +100,26 @@ public:
     /// What to fetch into the cache while row y is worked on: where the image is read in place, the row that comes
     /// about a block row later (tiles jump from row to row, which the processor's own prefetching does not follow).
     const float* row_to_fetch(int plane, std::int64_t y) const {
-        return direct_ ? row(plane, smaller(y + kRowsAhead, band_.height - 1)) : nullptr;
+        return direct_ ? row(plane, smaller(y + kRowsAhead, image_.height - 1)) : nullptr;
     }
 
     const float* row(int plane, std::int64_t y) const {
         if (direct_) {
-            return reinterpret_cast<const float*>(band_.pixels + plane * band_.channel_stride + y * band_.row_stride);
+            return reinterpret_cast<const float*>(image_.pixels + plane * image_.channel_stride +
+                                                  y * image_.row_stride);
         }
-        return scratch_.lines + (plane * ring_ + y % ring_) * scratch_.line_pitch;
+        return memory_ + (plane * ring_ + y % ring_) * pitch_;
     }
 
 private:
-    const Band& band_;
-    const Scratch& scratch_;
-    const std::int64_t ring_;
+    const Image& image_;
     const int planes_;
+    float* const memory_;
+    const std::int64_t pitch_;
+    const std::int64_t ring_;
     const bool direct_;
     std::int64_t next_ = 0;
 };
 
 }  // namespace
-}  // namespace preimage::hog
+}  // namespace preimage

@@ -1,0 +1,64 @@
+// One image of a batch, as the kernels read it: where it lies, and its pixels in [0, 1].
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <stdexcept>
+
+#include "common/host_device.h"
+#include "tensor_view.h"
+
+namespace preimage {
+
+struct Image {
+    const std::byte* pixels;  // (C, H, W)
+    ScalarType type;
+    int channels;  // 1 or 3
+    std::int64_t height, width;
+    std::int64_t channel_stride, row_stride, column_stride;  // bytes
+};
+
+/// Throws std::invalid_argument with that sentence unless the condition holds.
+inline void require(bool holds, const char* problem) {
+    if (!holds) {
+        throw std::invalid_argument(problem);
+    }
+}
+
+/// The first image of a batch (B, C, H, W); the others lie images.strides[0] apart. Checks all but the device.
+inline Image first_image(const TensorView& images) {
+    const auto [batch, channels, height, width] = images.shape;
+    static_cast<void>(batch);
+    require(images.type == ScalarType::uint8 || images.type == ScalarType::float32, "images must be uint8 or float32");
+    require(channels == 1 || channels == 3, "images must have 1 or 3 channels");
+    require(height > 0 && width > 0, "images must not be empty");
+    // Keeps every sum of sizes far from overflow, and columns inside 32 bits.
+    require(std::max(height, width) < (std::int64_t{1} << 30), "an image's sides must be below 2^30");
+    return {images.data, images.type,       static_cast<int>(channels), height,
+            width,       images.strides[1], images.strides[2],          images.strides[3]};
+}
+
+PREIMAGE_INLINE float unit_value(float value) { return value; }
+PREIMAGE_INLINE float unit_value(std::uint8_t value) { return static_cast<float>(value) / 255.0f; }
+
+/// Rec. 601 luma.
+PREIMAGE_INLINE float luma(float red, float green, float blue) {
+    return (0.299f * red + 0.587f * green) + 0.114f * blue;
+}
+
+/// One pixel of one plane (of three channels' luma where `planes` is 1), read where it lies. For GPU kernels and
+/// rarely used paths: the others read whole rows (image_rows.h).
+PREIMAGE_INLINE float pixel_at(const Image& image, int planes, int plane, std::int64_t y, std::int64_t x) {
+    const std::byte* at = image.pixels + plane * image.channel_stride + y * image.row_stride + x * image.column_stride;
+    const auto value = [&image](const std::byte* place) {
+        return image.type == ScalarType::uint8 ? unit_value(*reinterpret_cast<const std::uint8_t*>(place))
+                                               : unit_value(*reinterpret_cast<const float*>(place));
+    };
+    if (planes == image.channels) {
+        return value(at);
+    }
+    return luma(value(at), value(at + image.channel_stride), value(at + 2 * image.channel_stride));
+}
+
+}  // namespace preimage
