@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(shell find csrc python -type f -not -name '*.pyc' 2>/dev/null)
 
-.PHONY: demo test lint bench asan clean
+.PHONY: demo test lint bench asan tsan clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/preimage demo -o demo
@@ -21,8 +21,8 @@ lint: $(VENV)/test.stamp
 bench: $(VENV)/test.stamp
 	$(BIN)/python benchmarks/bench_hog.py
 
-asan: $(VENV)/test.stamp
-	tests/sanitize.sh $(BIN)/python
+asan tsan: $(VENV)/test.stamp
+	tests/sanitize.sh $@ $(BIN)/python
 
 # The package is installed as a user would get it, not in place: what is tested is what is shipped.
 $(VENV)/%.stamp: $(SOURCES) | $(VENV)/bin/python
