@@ -9,15 +9,16 @@
 namespace preimage::hog {
 namespace {
 
-constexpr std::int64_t kElements = 1 << 12;  // of a task
+constexpr std::int64_t kRows = 8;  // of a task
 
-/// Calls step(index) for every index in [0, count).
+/// Calls step(0, row, column) for every element of the one image.
 template <class Step>
-void over(std::int64_t count, int workers, const Step& step) {
-    parallel_for((count + kElements - 1) / kElements, workers, [&](std::int64_t task, int) {
-        const std::int64_t end = std::min(count, (task + 1) * kElements);
-        for (std::int64_t index = task * kElements; index < end; ++index) {
-            step(index);
+void over(std::int64_t rows, std::int64_t columns, int workers, const Step& step) {
+    parallel_for((rows + kRows - 1) / kRows, workers, [&](std::int64_t task, int) {
+        for (std::int64_t row = task * kRows; row < std::min(rows, (task + 1) * kRows); ++row) {
+            for (std::int64_t column = 0; column < columns; ++column) {
+                step(0, row, column);
+            }
         }
     });
 }
@@ -37,17 +38,19 @@ void finish_energies(const Batch& batch, std::int64_t plane) {
 void run(const Backward& backward, int workers) {
     const Batch& batch = backward.batch;
     finish_energies(batch, backward.plane());
-    over((batch.cell_rows + 1) * (batch.cell_columns + 1), workers,
-         [&](std::int64_t index) { square_gradient(backward, index); });
-    over(backward.plane(), workers, [&](std::int64_t index) { cell_gradient(backward, index); });
-    over(backward.pixels(), workers, [&](std::int64_t index) {
-        if (backward.planes == 1) {
-            vote_gradient<1>(backward, index);
-        } else {
-            vote_gradient<3>(backward, index);
-        }
-    });
-    over(backward.pixels(), workers, [&](std::int64_t index) { image_gradient(backward, index); });
+    const std::int64_t height = batch.image.height;
+    const std::int64_t width = batch.image.width;
+    over(batch.cell_rows + 1, batch.cell_columns + 1, workers,
+         [&](auto number, auto row, auto column) { square_gradient(backward, number, row, column); });
+    over(batch.cell_rows, batch.cell_columns, workers,
+         [&](auto number, auto row, auto column) { cell_gradient(backward, number, row, column); });
+    if (backward.planes == 1) {
+        over(height, width, workers, [&](auto number, auto y, auto x) { vote_gradient<1>(backward, number, y, x); });
+        over(height, width, workers, [&](auto number, auto y, auto x) { image_gradient<1>(backward, number, y, x); });
+    } else {
+        over(height, width, workers, [&](auto number, auto y, auto x) { vote_gradient<3>(backward, number, y, x); });
+        over(height, width, workers, [&](auto number, auto y, auto x) { image_gradient<3>(backward, number, y, x); });
+    }
 }
 
 }  // namespace

@@ -93,14 +93,12 @@ PREIMAGE_INLINE ScaledGradient scaled_gradient(const float* output, const float*
     return {of_forth * forth + of_back * back, of_forth * factor, of_back * factor};
 }
 
-PREIMAGE_INLINE void square_gradient(const Backward& backward, std::int64_t index) {
+/// Square (i, j) of image `number` lies between the cells (i - 1, j - 1) and (i, j).
+PREIMAGE_INLINE void square_gradient(const Backward& backward, std::int64_t number, std::int64_t i, std::int64_t j) {
     const Batch& batch = backward.batch;
     const std::int64_t rows = batch.cell_rows;
     const std::int64_t columns = batch.cell_columns;
     const std::int64_t plane = backward.plane();
-    const std::int64_t number = index / ((rows + 1) * (columns + 1));
-    const std::int64_t i = index / (columns + 1) % (rows + 1);
-    const std::int64_t j = index % (columns + 1);
     const float* energies = batch.energies + number * plane;
     const auto energy = [&](std::int64_t y, std::int64_t x) {
         return energies[larger(smaller(y, rows - 1), 0) * columns + larger(smaller(x, columns - 1), 0)];
@@ -120,17 +118,15 @@ PREIMAGE_INLINE void square_gradient(const Backward& backward, std::int64_t inde
             sum += scaled_gradient(output, cells, plane, k, corner, factor).factor;
         }
     }
-    backward.squares[index] = sum * (-0.5f * (factor * factor * factor));
+    backward.squares[(number * (rows + 1) + i) * (columns + 1) + j] = sum * (-0.5f * (factor * factor * factor));
 }
 
-PREIMAGE_INLINE void cell_gradient(const Backward& backward, std::int64_t index) {
+PREIMAGE_INLINE void cell_gradient(const Backward& backward, std::int64_t number, std::int64_t row,
+                                   std::int64_t column) {
     const Batch& batch = backward.batch;
     const std::int64_t columns = batch.cell_columns;
     const std::int64_t plane = backward.plane();
-    const std::int64_t number = index / plane;
-    const std::int64_t cell = index % plane;
-    const std::int64_t row = cell / columns;
-    const std::int64_t column = cell % columns;
+    const std::int64_t cell = row * columns + column;
     const float* squares = backward.squares + number * (batch.cell_rows + 1) * (columns + 1);
     float of_energy = 0.0f;
     for (int square = 0; square < 4; ++square) {
@@ -179,12 +175,8 @@ PREIMAGE_INLINE float length_gradient(const Backward& backward, const float* cel
 }
 
 template <int kPlanes>
-PREIMAGE_INLINE void vote_gradient(const Backward& backward, std::int64_t index) {
+PREIMAGE_INLINE void vote_gradient(const Backward& backward, std::int64_t number, std::int64_t y, std::int64_t x) {
     const Batch& batch = backward.batch;
-    const std::int64_t number = index / backward.pixels();
-    const std::int64_t pixel = index % backward.pixels();
-    const std::int64_t y = pixel / batch.image.width;
-    const std::int64_t x = pixel % batch.image.width;
     float of_gx = 0.0f;
     float of_gy = 0.0f;
     int plane = 0;
@@ -204,7 +196,7 @@ PREIMAGE_INLINE void vote_gradient(const Backward& backward, std::int64_t index)
         }
         plane = gradient.plane;
     }
-    float* votes = backward.votes + number * backward.vote_planes() * backward.pixels() + pixel;
+    float* votes = backward.votes + number * backward.vote_planes() * backward.pixels() + y * batch.image.width + x;
     votes[0] = of_gx;
     votes[backward.pixels()] = of_gy;
     if (kPlanes > 1) {
@@ -213,22 +205,18 @@ PREIMAGE_INLINE void vote_gradient(const Backward& backward, std::int64_t index)
 }
 
 /// Of one pixel, all channels.
-PREIMAGE_INLINE void image_gradient(const Backward& backward, std::int64_t index) {
+template <int kPlanes>
+PREIMAGE_INLINE void image_gradient(const Backward& backward, std::int64_t number, std::int64_t y, std::int64_t x) {
     const std::int64_t pixels = backward.pixels();
     const std::int64_t width = backward.batch.image.width;
-    const std::int64_t number = index / pixels;
-    const std::int64_t pixel = index % pixels;
-    const std::int64_t y = pixel / width;
-    const std::int64_t x = pixel % width;
+    const std::int64_t pixel = y * width + x;
     const float* votes = backward.votes + number * backward.vote_planes() * pixels;
-    float sums[3] = {};
+    float sums[kPlanes] = {};
     const auto add = [&](bool inside, int direction, std::int64_t neighbour, float sign) {
-        if (inside) {
-            const float value = sign * votes[direction * pixels + neighbour];
-            const int plane = backward.planes == 1 ? 0 : static_cast<int>(votes[2 * pixels + neighbour]);
-            for (int channel = 0; channel < 3; ++channel) {
-                sums[channel] += plane == channel ? value : 0.0f;
-            }
+        const float value = inside ? sign * votes[direction * pixels + neighbour] : 0.0f;
+        const float plane = inside && kPlanes > 1 ? votes[2 * pixels + neighbour] : 0.0f;
+        for (int channel = 0; channel < kPlanes; ++channel) {
+            sums[channel] += plane == static_cast<float>(channel) ? value : 0.0f;
         }
     };
     add(x > 0, 0, pixel - 1, 1.0f);
@@ -237,16 +225,14 @@ PREIMAGE_INLINE void image_gradient(const Backward& backward, std::int64_t index
     add(y + 1 < backward.batch.image.height, 1, pixel + width, -1.0f);
     const int channels = backward.batch.image.channels;
     float* images = backward.images + number * channels * pixels + pixel;
-    if (channels == 3 && backward.planes == 1) {
+    if (channels > kPlanes) {
         images[0] = 0.299f * sums[0];
         images[pixels] = 0.587f * sums[0];
         images[2 * pixels] = 0.114f * sums[0];
         return;
     }
-    for (int channel = 0; channel < 3; ++channel) {
-        if (channel < channels) {
-            images[channel * pixels] = sums[channel];
-        }
+    for (int channel = 0; channel < kPlanes; ++channel) {
+        images[channel * pixels] = sums[channel];
     }
 }
 

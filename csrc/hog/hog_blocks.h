@@ -231,14 +231,12 @@ PREIMAGE_INLINE void normalisers(const float* energies, std::int64_t rows, std::
     }
 }
 
-/// The 31 channels of cell `index` of the batch.
-PREIMAGE_INLINE void normalise_cell(const Batch& batch, std::int64_t index) {
+/// The 31 channels of a cell of image `number`.
+PREIMAGE_INLINE void normalise_cell(const Batch& batch, std::int64_t number, std::int64_t row, std::int64_t column) {
     const std::int64_t plane = batch.cell_rows * batch.cell_columns;
-    const std::int64_t number = index / plane;
-    const std::int64_t cell = index % plane;
+    const std::int64_t cell = row * batch.cell_columns + column;
     float factors[4];
-    normalisers(batch.energies + number * plane, batch.cell_rows, batch.cell_columns, cell / batch.cell_columns,
-                cell % batch.cell_columns, factors);
+    normalisers(batch.energies + number * plane, batch.cell_rows, batch.cell_columns, row, column, factors);
     const float* cells = batch.cells + number * kBins * plane + cell;
     float* output = batch.output + number * kChannels * plane + cell;
     float textures[4] = {};

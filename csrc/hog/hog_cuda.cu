@@ -1,31 +1,15 @@
 // HOG on a CUDA device: launches of what hog_blocks.h and hog_backward.h define.
-#include "common/cuda_launch.h"
+#include "common/cuda_elements.h"
 #include "hog/hog_backward.h"
 
 namespace preimage::hog {
 namespace {
-
-constexpr int kThreads = 256;  // of the kernels with one thread an element
 
 template <int kPlanes>
 __global__ void __launch_bounds__(StripProgram<kPlanes>::kThreads) cells_kernel(Batch batch, Strips strips) {
     __shared__ typename StripProgram<kPlanes>::Shared shared;
     DeviceBlock<StripProgram<kPlanes>::kThreads> block;
     StripProgram<kPlanes>::run(block, batch, strips, blockIdx.x, shared);
-}
-
-/// Calls step(index) for every index in [0, count), a thread each.
-template <class Step>
-__global__ void __launch_bounds__(kThreads) elements_kernel(std::int64_t count, Step step) {
-    const std::int64_t index = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x;
-    if (index < count) {
-        step(index);
-    }
-}
-
-template <class Step>
-void over(std::int64_t count, cudaStream_t stream, const Step& step) {
-    launch(elements_kernel<Step>, (count + kThreads - 1) / kThreads, kThreads, 0, stream, count, step);
 }
 
 template <int kPlanes>
@@ -50,24 +34,35 @@ void check_scratch(const TensorView& scratch, std::int64_t needed) {
 
 struct NormaliseCell {
     Batch batch;
-    __device__ void operator()(std::int64_t index) const { normalise_cell(batch, index); }
+    __device__ void operator()(std::int64_t number, std::int64_t row, std::int64_t column) const {
+        normalise_cell(batch, number, row, column);
+    }
 };
 struct SquareGradient {
     Backward backward;
-    __device__ void operator()(std::int64_t index) const { square_gradient(backward, index); }
+    __device__ void operator()(std::int64_t number, std::int64_t row, std::int64_t column) const {
+        square_gradient(backward, number, row, column);
+    }
 };
 struct CellGradient {
     Backward backward;
-    __device__ void operator()(std::int64_t index) const { cell_gradient(backward, index); }
+    __device__ void operator()(std::int64_t number, std::int64_t row, std::int64_t column) const {
+        cell_gradient(backward, number, row, column);
+    }
 };
 template <int kPlanes>
 struct VoteGradient {
     Backward backward;
-    __device__ void operator()(std::int64_t index) const { vote_gradient<kPlanes>(backward, index); }
+    __device__ void operator()(std::int64_t number, std::int64_t row, std::int64_t column) const {
+        vote_gradient<kPlanes>(backward, number, row, column);
+    }
 };
+template <int kPlanes>
 struct ImageGradient {
     Backward backward;
-    __device__ void operator()(std::int64_t index) const { image_gradient(backward, index); }
+    __device__ void operator()(std::int64_t number, std::int64_t row, std::int64_t column) const {
+        image_gradient<kPlanes>(backward, number, row, column);
+    }
 };
 
 }  // namespace
@@ -93,7 +88,7 @@ void compute_cuda(const TensorView& images, const TensorView& scratch, const Ten
     batch.output = reinterpret_cast<float*>(output.data);
     const DeviceGuard guard(images.device);
     cells_and_energies(batch, planes_of(batch.image, parameters), stream_of(stream));
-    over(cells, stream_of(stream), NormaliseCell{batch});
+    over_elements(batch.images, batch.cell_rows, batch.cell_columns, stream_of(stream), NormaliseCell{batch});
 }
 
 void compute_backward_cuda(const TensorView& output, const TensorView& images, const TensorView& scratch,
@@ -108,14 +103,17 @@ void compute_backward_cuda(const TensorView& output, const TensorView& images, c
     const DeviceGuard guard(images.device);
     const cudaStream_t stream = stream_of(address);
     cells_and_energies(batch, backward.planes, stream);
-    over(batch.images * (batch.cell_rows + 1) * (batch.cell_columns + 1), stream, SquareGradient{backward});
-    over(batch.images * backward.plane(), stream, CellGradient{backward});
+    const std::int64_t height = batch.image.height;
+    const std::int64_t width = batch.image.width;
+    over_elements(batch.images, batch.cell_rows + 1, batch.cell_columns + 1, stream, SquareGradient{backward});
+    over_elements(batch.images, batch.cell_rows, batch.cell_columns, stream, CellGradient{backward});
     if (backward.planes == 1) {
-        over(batch.images * backward.pixels(), stream, VoteGradient<1>{backward});
+        over_elements(batch.images, height, width, stream, VoteGradient<1>{backward});
+        over_elements(batch.images, height, width, stream, ImageGradient<1>{backward});
     } else {
-        over(batch.images * backward.pixels(), stream, VoteGradient<3>{backward});
+        over_elements(batch.images, height, width, stream, VoteGradient<3>{backward});
+        over_elements(batch.images, height, width, stream, ImageGradient<3>{backward});
     }
-    over(batch.images * backward.pixels(), stream, ImageGradient{backward});
 }
 
 }  // namespace preimage::hog

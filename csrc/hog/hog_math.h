@@ -67,12 +67,15 @@ PREIMAGE_INLINE float normaliser(float a, float b, float c, float d) {
 
 /// The cell whose centre is at or before a pixel; -1 before the first centre.
 PREIMAGE_INLINE std::int64_t cell_before(std::int64_t position, std::int64_t cell_size) {
+    if (cell_size == 8) {  // without a division
+        return ((position + 4) >> 3) - 1;
+    }
     return (position + cell_size - cell_size / 2) / cell_size - 1;
 }
 
 /// Distance to that cell's centre in cells, in VLFeat's roundings.
 PREIMAGE_INLINE float share_after(std::int64_t position, std::int64_t cell_size) {
-    if (cell_size == 8) {  // the same number, without a division
+    if (cell_size == 8) {
         return static_cast<float>(2 * ((position + 4) & 7) + 1) * 0.0625f;
     }
     const double distance = (static_cast<double>(position) + 0.5) / static_cast<double>(cell_size) - 0.5;

@@ -65,7 +65,8 @@ int main(int count, char** arguments) {
         run_strips<1>(batch, order, number(7));
     }
     for (std::int64_t index = 0; index < cells; ++index) {
-        normalise_cell(batch, index);
+        const std::int64_t row = index / batch.cell_columns;
+        normalise_cell(batch, row / batch.cell_rows, row % batch.cell_rows, index % batch.cell_columns);
     }
     host_run::write(arguments[3], output);
 }
