@@ -30,7 +30,7 @@ struct Parameters {
 };
 
 /// How many of an image's planes take part: one after luma.
-constexpr int planes_of(const Image& image, const Parameters& parameters) {
+PREIMAGE_INLINE int planes_of(const Image& image, const Parameters& parameters) {
     return image.channels == 3 && parameters.colour == Colour::strongest ? 3 : 1;
 }
 
