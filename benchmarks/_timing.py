@@ -88,7 +88,10 @@ class Table:
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists():
             self._write(self._columns)
-        elif (header := next(csv.reader(path.open(newline="")))) != list(self._columns):
+            return
+        with path.open(newline="") as file:
+            header = next(csv.reader(file), [])
+        if header != list(self._columns):
             raise SystemExit(f"{path} has the columns {', '.join(header)}: move it away to start a new one")
 
     def add(self, **cells: str | float | None) -> None:

@@ -20,7 +20,7 @@ from _descriptors import Descriptor, ImageSet, chosen, image_sets, instruction_s
 from _gpu import FULL, QUICK, REHEARSAL, GpuPart
 from _timing import Runner, Table, copy_speed, load, medians, processor
 
-ROUNDS = {"512x512": 15, "1920x1080": 5, "64 x 256x256": 5}
+ROUNDS = {"512x512": 21, "1920x1080": 9, "64 x 256x256": 9}
 QUICK_ROUNDS = 3
 COLUMNS = ("descriptor", "images", "implementation", "milliseconds", "ratio", "remark")
 
@@ -81,11 +81,12 @@ class CpuPart:
 
         def with_threads(count: int) -> Runner:
             def run() -> object:
+                before = torch.get_num_threads()
                 torch.set_num_threads(count)
                 try:
                     return descriptor.compute(images.grey)
                 finally:
-                    torch.set_num_threads(1)
+                    torch.set_num_threads(before)
 
             return run
 
