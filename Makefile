@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(shell find csrc python -type f -not -name '*.pyc' 2>/dev/null)
 
-.PHONY: demo test lint bench gpu-check asan clean
+.PHONY: demo test lint bench gpu-check asan tsan clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/preimage demo -o demo
@@ -29,8 +29,8 @@ gpu-check:
 	    then exec $$python benchmarks/gpu_check.py; fi; \
 	done; echo 'gpu-check needs a Python with PyTorch: none in $(VENV), none on PATH' >&2; exit 1
 
-asan: $(VENV)/test.stamp
-	tests/sanitize.sh $(BIN)/python
+asan tsan: $(VENV)/test.stamp
+	tests/sanitize.sh $@ $(BIN)/python
 
 # The package is installed as a user would get it, not in place: what is tested is what is shipped.
 $(VENV)/%.stamp: $(SOURCES) | $(VENV)/bin/python

@@ -19,7 +19,7 @@ SANITIZERS = ("memcheck", "racecheck", "initcheck", "synccheck")
 # Libraries' own kernels: slow to check, and not ours to mend. initcheck must see them, or what they write counts as
 # unwritten.
 FOREIGN_KERNELS = ("at6native", "cublas", "cutlass", "cudnn", "nchw", "nhwc")
-OP_TESTS = ("hog", "lbp", "dense_sift", "sift", "dsift", "upconv", "native")
+OP_TESTS = ("hog", "lbp", "dense_sift", "sift", "dsift", "upconv", "native", "cuda")
 
 # Module -> what is missing without it.
 OPTIONAL = {
@@ -159,7 +159,7 @@ class CheckSteps:
 
     def _benchmark(self, name: str, script: str, limit: float, *options: str) -> Outcome:
         path = ROOT / "benchmarks" / f"{script}.py"
-        command = [sys.executable, path, *options, "--results", self.results]
+        command: list[str | Path] = [sys.executable, path, *options, "--results", self.results]
         return self.commands.judged(name, command, limit, show=60, OMP_NUM_THREADS="1")
 
 

@@ -26,7 +26,7 @@ class CudaClock:
         what the CPU needs to launch the work is not in it."""
         for _ in range(3):
             run()
-        times = []
+        times: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
         for _ in range(repeats):
             begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
             self._flush.zero_()

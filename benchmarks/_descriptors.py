@@ -91,10 +91,10 @@ class Descriptor:
         """Is it in this version of the package?"""
         return hasattr(preimage, self.function)
 
-    def compute(self, images: torch.Tensor, **options: Any) -> torch.Tensor:
+    def compute(self, images: torch.Tensor | np.ndarray, **options: Any) -> torch.Tensor:
         """The features."""
-        result = getattr(preimage, self.function)(images, **self.options, **options)
-        return result[0] if isinstance(result, tuple) else result
+        features: torch.Tensor = getattr(preimage, self.function)(images, **self.options, **options)
+        return features
 
     def runners(self, images: ImageSet, instruction_set: str) -> dict[str, Runner]:
         """Ours with one instruction set, every variant."""

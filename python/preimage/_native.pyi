@@ -27,6 +27,20 @@ def hog(
     instruction_set "" is the best of `instruction_sets()`. ValueError when anything does not fit.
     """
 
+def hog_backward(
+    output: _Description,
+    images: _Description,
+    gradients: _Description,
+    cell_size: int,
+    colour: str,
+    instruction_set: str,
+    threads: int,
+) -> None:
+    """Gradients of the output (B, 31, Hc, Wc) and images (B, C, H, W) -> gradients of the images, contiguous float32.
+
+    In builds with CUDA there are also `hog_cuda`, `hog_backward_cuda` and `hog_cuda_scratch`, see `hog.h`.
+    """
+
 def instruction_sets() -> list[str]:
     """What the kernels can run with on this processor, best first; the last is always "portable"."""
 
