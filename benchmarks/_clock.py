@@ -72,6 +72,7 @@ class CudaClock:
 
     def free_memory(self) -> int:
         """Bytes, of the device."""
+        torch.cuda.empty_cache()
         free: int = torch.cuda.mem_get_info(self._device)[0]
         return free
 

@@ -19,8 +19,9 @@ import preimage
 from _timing import Runner
 from preimage import _native
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))  # the drivers of the real VLFeat
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
+import tolerances
 import vlfeat
 
 
@@ -127,7 +128,7 @@ def _dense_sift(window: str) -> Descriptor:
         variants=(GREY, RGB),
         vlfeat_driver="DenseSift",
         vlfeat_call=lambda sift, image: sift(image, step=4, bin_size=4, flat=flat),
-        cuda_limit=1e-5,
+        cuda_limit=tolerances.CUDA,
     )
 
 
@@ -139,7 +140,7 @@ DESCRIPTORS = (
         variants=(GREY, RGB, INTERLEAVED, ("RGB u8 strongest", "planar", {"colour": "strongest"})),
         vlfeat_driver="Hog",
         vlfeat_call=lambda hog, image: hog(image),
-        cuda_limit=1e-6,
+        cuda_limit=tolerances.CUDA,
     ),
     Descriptor(
         name="lbp",

@@ -62,7 +62,7 @@ class GpuPart:
 
     def _copy_speed(self) -> float:
         """Bytes a millisecond, read and written, of one large copy in the device's memory."""
-        size = 2 << 30 if self.device.type == "cuda" else 1 << 24
+        size = min(2 << 30, self.clock.free_memory() // 8) if self.device.type == "cuda" else 1 << 24
         source = torch.zeros(size, dtype=torch.uint8, device=self.device)
         target = torch.ones_like(source)
         milliseconds = self.clock.median(lambda: target.copy_(source), 10)

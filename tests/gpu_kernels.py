@@ -15,12 +15,11 @@ from typing import Any
 import torch
 
 import preimage
+import tolerances
 from preimage import reference
 
 # Largest difference, relative to the largest value where that is above 1.
 EXACT = 0.0
-DESCRIPTOR = 2e-6
-GRADIENT = 1e-4
 FLOAT = 1e-5
 BFLOAT = 2e-2
 
@@ -28,15 +27,15 @@ SHAPES = [(1, 1, 16, 16), (2, 3, 37, 53), (1, 1, 19, 131), (3, 1, 64, 40), (1, 3
 
 # (op, its options, the largest difference)
 DESCRIPTORS: list[tuple[str, dict[str, Any], float]] = [
-    ("hog", {}, DESCRIPTOR),
-    ("hog", {"cell_size": 5}, DESCRIPTOR),
-    ("hog", {"cell_size": 4, "colour": "strongest"}, DESCRIPTOR),
-    ("lbp", {}, DESCRIPTOR),
-    ("lbp", {"cell_size": 7}, DESCRIPTOR),
+    ("hog", {}, tolerances.CUDA),
+    ("hog", {"cell_size": 5}, tolerances.CUDA),
+    ("hog", {"cell_size": 4, "colour": "strongest"}, tolerances.CUDA),
+    ("lbp", {}, tolerances.CUDA),
+    ("lbp", {"cell_size": 7}, tolerances.CUDA),
     ("lbp_codes", {}, EXACT),
-    ("dense_sift", {"window": "gaussian", "bin_size": 3}, FLOAT),
-    ("dense_sift", {"window": "flat", "bin_size": 3}, FLOAT),
-    ("dense_sift", {"window": "gaussian", "bin_size": 2, "step": 3, "norms": True}, FLOAT),
+    ("dense_sift", {"window": "gaussian", "bin_size": 3}, tolerances.CUDA),
+    ("dense_sift", {"window": "flat", "bin_size": 3}, tolerances.CUDA),
+    ("dense_sift", {"window": "gaussian", "bin_size": 2, "step": 3, "norms": True}, tolerances.CUDA),
 ]
 
 # B, Ci, Co, H, W: both of its forms (few output channels and many), sides that fill no tile.
@@ -117,7 +116,7 @@ def check_gradient(
             unfit = function is reference.__dict__.get(name)  # it may write where autograd cannot follow
             if not refused and not unfit:
                 raise
-            results.absent.add(f"gradient of {name}{' in the reference' if unfit else ''}: {str(error).split(': ')[0]}")
+            results.absent.add(f"gradient of {name}{' in the reference' if unfit else ''}: {error}")
             return
         first = features[0] if isinstance(features, tuple) else features
         if not first.requires_grad:
@@ -125,7 +124,7 @@ def check_gradient(
             return
         weights = torch.rand(first.shape) - 0.5 if weights is None else weights
         gradients.append(torch.autograd.grad((first * weights.to(device)).sum(), leaf)[0])
-    results.compare(f"gradient of {name}", label, gradients[0], gradients[1], GRADIENT)
+    results.compare(f"gradient of {name}", label, gradients[0], gradients[1], tolerances.HOG_GRADIENT)
 
 
 def check_upconv(results: Comparison) -> None:
