@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 LAST_LINES = 30  # of a failed command's output
+GRACE = 5  # seconds for a command that is stopped
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +67,9 @@ class Commands:
                 code: int | None = process.wait(timeout=max(limit, 1))
             except subprocess.TimeoutExpired:
                 code = None
+                os.killpg(process.pid, signal.SIGINT)  # tests then say what they have found so far
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(timeout=GRACE)
             finally:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)

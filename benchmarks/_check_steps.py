@@ -25,6 +25,7 @@ OP_TESTS = ("hog", "lbp", "dense_sift", "sift", "dsift", "upconv", "native", "cu
 OPTIONAL = {
     "pytest": "all tests",
     "hypothesis": "the tests of properties",
+    "xdist": "tests of the ops on several cores",
     "skimage": "all tests and benchmarks: their photographs",
     "pip": "installing as a user would; built by CMake alone",
     "scikit_build_core": "installing as a user would; built by CMake alone",
@@ -92,12 +93,13 @@ class CheckSteps:
 
     def gpu_tests(self, limit: float) -> Outcome:
         """The tests that need a GPU."""
-        return self._pytest("gpu-tests", ["-m", "gpu", "tests"], limit)
+        return self._pytest("gpu-tests", ["-m", "gpu", "--durations=5", "tests"], limit)
 
     def op_tests(self, limit: float) -> Outcome:
         """All other tests of the ops."""
         files = [path for name in OP_TESTS for path in sorted((ROOT / "tests").glob(f"test_{name}*.py"))]
-        return self._pytest("op-tests", ["-m", "not gpu", *dict.fromkeys(map(str, files))], limit)
+        shared = ["-n", str(min(8, os.cpu_count() or 1)), "--dist", "loadfile"] if has("xdist") else []
+        return self._pytest("op-tests", ["-m", "not gpu", *shared, *dict.fromkeys(map(str, files))], limit)
 
     def _pytest(self, name: str, selection: list[str], limit: float) -> Outcome:
         if not has("pytest"):

@@ -84,7 +84,7 @@ def steps(options: argparse.Namespace, commands: Commands, results: Path, device
         "environment": Step("environment", 60, check.environment),
         "build": Step("build", 200, functools.partial(build.run, options.build or method_here())),
         "kernels": Step(kernels, 90, check.kernels),
-        "tests": Step("tests on the GPU", 150, check.gpu_tests),
+        "tests": Step("tests on the GPU", 180, check.gpu_tests),
         "benchmarks": Step("benchmarks on the GPU", 150, check.gpu_benchmark),
         **{tool: Step(f"sanitizer {tool}", 120, check.sanitizer(tool)) for tool in _check_steps.SANITIZERS},
         "ops": Step("tests of the ops", 150, check.op_tests),

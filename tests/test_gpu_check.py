@@ -110,6 +110,36 @@ def test_steps_without_time_are_skipped() -> None:
     assert checks.failed == []
 
 
+SANITIZER = """#!/bin/sh
+echo "$@" >> {calls}
+case "$2" in
+    memcheck) echo "========= ERROR SUMMARY: 0 errors" ;;
+    racecheck) echo "========= RACECHECK SUMMARY: 1 hazard displayed (1 error, 0 warnings)"; exit 9 ;;
+    initcheck) echo "========= Error: Device not supported"; exit 1 ;;
+    synccheck) ;;
+esac
+"""
+
+
+def test_sanitizers_verdicts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a stand-in for compute-sanitizer: all tools run once, and each one's answer is its step's."""
+    from _check_run import Commands  # noqa: PLC0415
+    from _check_steps import SANITIZERS, CheckSteps  # noqa: PLC0415
+
+    program = tmp_path / "compute-sanitizer"
+    program.write_text(SANITIZER.format(calls=tmp_path / "calls"))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    steps = CheckSteps(Commands(tmp_path, tmp_path / "logs", os.environ), tmp_path, "cuda")
+    outcomes = [steps.sanitizer(tool)(20) for tool in SANITIZERS]
+    assert [outcome.state for outcome in outcomes] == ["ok", "failed", "skipped", "failed"]
+    assert "1 hazard" in outcomes[1].remark and "did not say what it found" in outcomes[3].remark
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert sorted(call.split()[1] for call in calls) == sorted(SANITIZERS)
+    assert all(call.endswith("gpu_kernels.py --device cuda") for call in calls)
+    assert all(("--kernel-name-exclude" in call) != ("initcheck" in call) for call in calls)
+
+
 @pytest.mark.skipif(shutil.which("cmake") is None, reason="CMake is not installed")
 def test_configures_with_the_headers_that_torch_carries(tmp_path: Path) -> None:
     from _check_build import torch_headers, write_shim  # noqa: PLC0415
