@@ -85,7 +85,7 @@ class Descriptor:
     options: dict[str, Any]
     variants: tuple[Variant, ...]
     vlfeat_driver: str  # a class of tests/vlfeat.py
-    vlfeat_call: Callable[[Any, np.ndarray], object]  # of its object and an image
+    vlfeat_make: Callable[[Any, int, int], Callable[[np.ndarray], object]]  # of that class, an image's height and width
     cuda_limit: float  # largest difference between CUDA and CPU
 
     def present(self) -> bool:
@@ -127,7 +127,7 @@ def _dense_sift(window: str) -> Descriptor:
         options={"step": 4, "bin_size": 4, "window": window},
         variants=(GREY, RGB),
         vlfeat_driver="DenseSift",
-        vlfeat_call=lambda sift, image: sift(image, step=4, bin_size=4, flat=flat),
+        vlfeat_make=lambda driver, height, width: functools.partial(driver(), step=4, bin_size=4, flat=flat),
         cuda_limit=tolerances.CUDA,
     )
 
@@ -139,7 +139,7 @@ DESCRIPTORS = (
         options={},
         variants=(GREY, RGB, INTERLEAVED, ("RGB u8 strongest", "planar", {"colour": "strongest"})),
         vlfeat_driver="Hog",
-        vlfeat_call=lambda hog, image: hog(image),
+        vlfeat_make=lambda driver, height, width: driver(),
         cuda_limit=tolerances.CUDA,
     ),
     Descriptor(
@@ -148,7 +148,7 @@ DESCRIPTORS = (
         options={},
         variants=(GREY, RGB),
         vlfeat_driver="Lbp",
-        vlfeat_call=lambda lbp, image: lbp(image),
+        vlfeat_make=lambda driver, height, width: driver(),
         cuda_limit=0.0,  # sums of integers: to the bit
     ),
     _dense_sift("flat"),
@@ -173,9 +173,8 @@ def vlfeat_runners(descriptor: Descriptor, images: ImageSet, absent: set[str]) -
     if not hasattr(vlfeat, descriptor.vlfeat_driver):
         absent.add(f"VLFeat's {descriptor.name}: tests/vlfeat.py has no {descriptor.vlfeat_driver}")
         return {}
-    theirs = getattr(vlfeat, descriptor.vlfeat_driver)()
     grey = images.grey[:, 0].numpy()
-    call = functools.partial(descriptor.vlfeat_call, theirs)
+    call = descriptor.vlfeat_make(getattr(vlfeat, descriptor.vlfeat_driver), *grey.shape[1:])
     runners: dict[str, Runner] = {"VLFeat grey": lambda: [call(image) for image in grey]}
     if any("colour" in options for _, _, options in descriptor.variants):
         colour = images.planar.numpy().astype(np.float32) / 255
