@@ -10,6 +10,7 @@ import typer
 from preimage.cli._shared import (
     NO_PARAMETERS,
     BatchSize,
+    Device,
     Json,
     Layout,
     Output,
@@ -37,6 +38,7 @@ def extract(
     dtype: Annotated[str, typer.Option(help="float32 or float16, as stored.")] = "float32",
     layout: Layout = None,
     batch_size: BatchSize = 16,
+    device: Device = "cpu",
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave out images that cannot be used, and list them.")
     ] = False,
@@ -64,6 +66,7 @@ def extract(
             dtype=dtype,
             layout=layout,
             batch_size=batch_size,
+            device=device,
             skip_bad=skip_bad,
             allow_nonfinite=allow_nonfinite,
             resume=resume,

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from preimage.inverters import checked_device
 from preimage.jobs.loading import Images, Loaded, Pixels, as_batch, as_sources, by_size, in_windows, load
 from preimage.jobs.partial import Partial, PartState, Settings, digest_of, move_into_place
 from preimage.representations import Representation
@@ -61,6 +62,7 @@ def extract(
     dtype: str = "float32",
     layout: str | None = None,
     batch_size: int = 16,
+    device: str = "cpu",
     skip_bad: bool = False,
     allow_nonfinite: bool = False,
     resume: bool = True,
@@ -81,6 +83,7 @@ def extract(
         layout: of the arrays in such a foreign file, see `preimage.storage.formats.conventions`; ``None`` takes
             ``"matlab"`` for ``.mat`` and ``"preimage"`` for the others.
         batch_size: images computed at once.
+        device: where the features are computed; the images are read on the CPU.
         skip_bad: leave out images that cannot be read or are too small, and list them, instead of stopping.
         allow_nonfinite: keep features that are NaN or infinite instead of refusing.
         resume: go on with an unfinished extraction; ``False`` starts anew.
@@ -95,10 +98,11 @@ def extract(
     path = Path(output)
     _check(path, size, dtype, batch_size)
     _check_format(path, representation.spec, dtype, layout)
+    place = checked_device(device)
     sources = as_sources(images)
-    settings = Settings(representation.spec, size, dtype, PART_SIZE, digest_of(sources), len(sources))
+    settings = Settings(representation.spec, size, dtype, PART_SIZE, digest_of(sources), len(sources), place.type)
     partial = Partial(path, settings, resume=resume)
-    states, resumed = _all_parts(representation, sources, settings, partial, batch_size, skip_bad, progress)
+    states, resumed = _all_parts(representation, sources, settings, partial, batch_size, place, skip_bad, progress)
     total = _sum(states)
     _refuse(total, partial, allow_nonfinite)
     _merge(partial, states, path, settings, layout)
@@ -118,6 +122,7 @@ def _all_parts(
     settings: Settings,
     partial: Partial,
     batch_size: int,
+    place: torch.device,
     skip_bad: bool,
     progress: Progress | None,
 ) -> tuple[list[PartState], int]:
@@ -136,7 +141,7 @@ def _all_parts(
             resumed += state.images
             report(len(slice_))
         else:
-            part = _Part(representation, slice_, settings, batch_size, skip_bad)
+            part = _Part(representation, slice_, settings, batch_size, place, skip_bad)
             state = part.run(partial.features_path(index), report)
             partial.finish(index, state)
         states.append(state)
@@ -152,12 +157,14 @@ class _Part:
         sources: Sequence[ImageSource],
         settings: Settings,
         batch_size: int,
+        place: torch.device,
         skip_bad: bool,
     ) -> None:
         self._representation = representation
         self._sources = sources
         self._settings = settings
         self._batch_size = batch_size
+        self._place = place
         self._skip_bad = skip_bad
         self._images = 0
         self._skipped: list[tuple[str, str]] = []
@@ -206,7 +213,7 @@ class _Part:
         with torch.inference_mode():
             for positions in by_size(pictures):
                 batch = as_batch([pictures[position] for position in positions])
-                computed = self._representation(batch).float().cpu().numpy()
+                computed = self._representation(batch.to(self._place)).float().cpu().numpy()
                 features |= dict(zip(positions, computed, strict=True))
         for position, item in enumerate(items):
             values = features[position]
