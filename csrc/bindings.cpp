@@ -7,6 +7,7 @@
 #include "common/cpu_features.h"
 #include "common/cuda_device.h"
 #include "hog/hog.h"
+#include "lbp/lbp.h"
 #include "tensor_view.h"
 
 namespace py = pybind11;
@@ -31,6 +32,24 @@ void hog(const preimage::TensorDescription& images, const preimage::TensorDescri
     const preimage::InstructionSet chosen = preimage::choose_instruction_set(instruction_set);
     const py::gil_scoped_release released;
     preimage::hog::compute(image_view, output_view, parameters, chosen, threads);
+}
+
+void lbp(const preimage::TensorDescription& images, const preimage::TensorDescription& output, std::int64_t cell_size,
+         const std::string& instruction_set, int threads) {
+    const preimage::TensorView image_view(images);
+    const preimage::TensorView output_view(output);
+    const preimage::InstructionSet chosen = preimage::choose_instruction_set(instruction_set);
+    const py::gil_scoped_release released;
+    preimage::lbp::compute(image_view, output_view, cell_size, chosen, threads);
+}
+
+void lbp_codes(const preimage::TensorDescription& images, const preimage::TensorDescription& output,
+               const std::string& instruction_set, int threads) {
+    const preimage::TensorView image_view(images);
+    const preimage::TensorView output_view(output);
+    const preimage::InstructionSet chosen = preimage::choose_instruction_set(instruction_set);
+    const py::gil_scoped_release released;
+    preimage::lbp::compute_codes(image_view, output_view, chosen, threads);
 }
 
 py::dict cuda_devices() {
@@ -59,6 +78,10 @@ PYBIND11_MODULE(_native, module) {
     module.attr("compiler") = PREIMAGE_COMPILER;
     module.def("hog", &hog, py::arg("images"), py::arg("output"), py::arg("cell_size"), py::arg("colour"),
                py::arg("instruction_set"), py::arg("threads"));
+    module.def("lbp", &lbp, py::arg("images"), py::arg("output"), py::arg("cell_size"), py::arg("instruction_set"),
+               py::arg("threads"));
+    module.def("lbp_codes", &lbp_codes, py::arg("images"), py::arg("output"), py::arg("instruction_set"),
+               py::arg("threads"));
     module.def("instruction_sets", &preimage::instruction_sets);
     module.def("cuda_devices", &cuda_devices);
 }

@@ -27,6 +27,24 @@ def hog(
     instruction_set "" is the best of `instruction_sets()`. ValueError when anything does not fit.
     """
 
+def lbp(
+    images: _Description,
+    output: _Description,
+    cell_size: int,
+    instruction_set: str,
+    threads: int,
+) -> None:
+    """images (B, C, H, W) -> output (B, 58, H // cell_size, W // cell_size), contiguous float32."""
+
+def lbp_codes(images: _Description, output: _Description, instruction_set: str, threads: int) -> None:
+    """images (B, C, H, W) -> output (B, 1, H, W), contiguous uint8."""
+
+def lbp_cuda(images: _Description, output: _Description, cell_size: int, stream: int) -> None:
+    """The same on the CUDA device where both lie; absent from a build without CUDA."""
+
+def lbp_codes_cuda(images: _Description, output: _Description, stream: int) -> None:
+    """The same on the CUDA device where both lie; absent from a build without CUDA."""
+
 def instruction_sets() -> list[str]:
     """What the kernels can run with on this processor, best first; the last is always "portable"."""
 

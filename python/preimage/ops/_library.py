@@ -13,6 +13,8 @@ LIBRARY.define(
     "hog(Tensor images, int cell_size, str variant, str colour) -> Tensor",
     tags=(torch.Tag.pt2_compliant_tag,),
 )
+LIBRARY.define("lbp(Tensor images, int cell_size, str variant) -> Tensor", tags=(torch.Tag.pt2_compliant_tag,))
+LIBRARY.define("lbp_codes(Tensor images, str variant) -> Tensor", tags=(torch.Tag.pt2_compliant_tag,))
 
 
 def cell_count(pixels: int, cell_size: int) -> int:
@@ -26,3 +28,16 @@ def _hog(images: torch.Tensor, cell_size: int, variant: str, colour: str) -> tor
     rows = cell_count(images.shape[-2], cell_size)
     columns = cell_count(images.shape[-1], cell_size)
     return images.new_empty((batch, 31, rows, columns), dtype=torch.float32)
+
+
+@torch.library.register_fake("preimage::lbp", lib=LIBRARY)  # type: ignore[untyped-decorator]
+def _lbp(images: torch.Tensor, cell_size: int, variant: str) -> torch.Tensor:
+    batch = images.shape[0] if images.dim() == 4 else 1
+    rows, columns = images.shape[-2] // cell_size, images.shape[-1] // cell_size
+    return images.new_empty((batch, 58, rows, columns), dtype=torch.float32)
+
+
+@torch.library.register_fake("preimage::lbp_codes", lib=LIBRARY)  # type: ignore[untyped-decorator]
+def _lbp_codes(images: torch.Tensor, variant: str) -> torch.Tensor:
+    batch = images.shape[0] if images.dim() == 4 else 1
+    return images.new_empty((batch, 1, images.shape[-2], images.shape[-1]), dtype=torch.uint8)
