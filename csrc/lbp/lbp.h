@@ -45,7 +45,7 @@ struct CodeBand {
 struct Scratch {
     float* lines;  // (ring of rows, line_pitch): rows as float, where the image itself cannot be read so
     std::int64_t line_pitch;
-    std::int32_t* codes;    // (line_pitch): one row of codes
+    std::uint32_t* codes;   // (line_pitch): one row of codes
     float* features;        // (cell_columns, kPaddedLabels)
     std::int32_t* carried;  // (cell_columns, kPaddedLabels): votes so far of the cell row below; cells of 16 only
     std::int64_t* votes;    // (2 cell rows, cell_columns + 2, kPaddedLabels); other cell sizes only

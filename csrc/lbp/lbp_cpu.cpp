@@ -37,7 +37,7 @@ struct Layout {
         };
         scratch.line_pitch = line_pitch;
         scratch.lines = take(line_pitch * line_count);
-        scratch.codes = reinterpret_cast<std::int32_t*>(take(line_pitch));
+        scratch.codes = reinterpret_cast<std::uint32_t*>(take(line_pitch));
         scratch.features = take(columns * kPaddedLabels);
         scratch.carried = reinterpret_cast<std::int32_t*>(take(columns * kPaddedLabels));
         scratch.votes = reinterpret_cast<std::int64_t*>(take(votes));

@@ -11,74 +11,44 @@
 
 #include "common/image_rows.h"
 #include "lbp/lbp.h"
+#include "lbp/lbp_cpu_codes.h"
 #include "lbp/lbp_math.h"
 
 namespace preimage::lbp {
 namespace {
 
-constexpr int kTileBlocks = 4;  // blocks side by side that are worked on together
-constexpr int kTile = kTileBlocks * kFastCell;
-constexpr int kTileCodes = kTile + 2 * kLanes;  // a step of kLanes may begin or end outside the tile
-
-// ---- Codes and labels ----
-
-constexpr std::int32_t kNoCode = 256;      // of a pixel that does not vote
-constexpr std::uint8_t kNobody = kLabels;  // the label it votes for in place of one
-
-struct LabelTable {
-    std::uint8_t of[kNoCode + 1];
-};
-
-constexpr LabelTable label_table(std::uint8_t of_no_code) {
-    LabelTable table{};
-    for (int code = 0; code < kNoCode; ++code) {
-        table.of[code] = static_cast<std::uint8_t>(label_of(static_cast<std::uint32_t>(code)));
-    }
-    table.of[kNoCode] = of_no_code;
-    return table;
-}
-
-constexpr LabelTable kLabelOf = label_table(kNobody);
-
-/// Codes of the pixels [begin, end) of row y, begin >= 1, end < width, to codes[x - origin]; up to kLanes places
-/// before and after may be overwritten.
-PREIMAGE_INLINE void code_row(const ImageRows& lines, std::int64_t y, std::int64_t begin, std::int64_t end,
-                              std::int64_t origin, std::int32_t* codes) {
-    const float* later = lines.row_to_fetch(0, y);
-    const float* above = lines.row(0, y - 1);
-    const float* here = lines.row(0, y);
-    const float* below = lines.row(0, y + 1);
-    const std::int64_t last_start = lines.last_start();
-    for (std::int64_t x = begin; x < end; x += kLanes) {
-        const std::int64_t start = smaller(x, last_start);
-        if (later != nullptr) {
-            __builtin_prefetch(later + start, 0, 2);
-        }
-        std::int32_t* out = codes + (start - origin);
-        for (int lane = 0; lane < kLanes; ++lane) {
-            out[lane] = code_at(above + start + lane, here + start + lane, below + start + lane);
-        }
-    }
-}
-
 // ---- Block rows, cell size 16 ----
+
+// Blocks side by side that are worked on together, pixel by pixel in turns: so many that none waits for its sums of
+// the pixel before, which often has the same label.
+constexpr int kTileBlocks = 9;
+constexpr int kTileCodes = kTileBlocks * kFastCell + 2 * kLanes;  // a step of kLanes may begin or end outside the tile
 
 /// Votes for the four cells around a block, 16 bits each: upper left, upper right, lower left, lower right.
 using Quad = std::uint64_t;
+using Histogram = Quad[kPaddedLabels];
+
+constexpr Quad pixel_votes(int x, int y) {
+    const auto right = static_cast<Quad>(2 * x + 1);
+    const auto lower = static_cast<Quad>(2 * y + 1);
+    const Quad left = 2 * kFastCell - right;
+    const Quad upper = 2 * kFastCell - lower;
+    return (left * upper) | (right * upper) << 16 | (left * lower) << 32 | (right * lower) << 48;
+}
+
+constexpr int kLast = kFastCell - 1;
 
 struct Weights {
     alignas(64) Quad of[kFastCell][kFastCell];
 };
 
+/// A corner's votes of all 256 pixels sum up to 2^16, one too many for its bits. Hence a block's last pixel has no
+/// weight here and is added later.
 constexpr Weights block_weights() {
     Weights weights{};
     for (int y = 0; y < kFastCell; ++y) {
         for (int x = 0; x < kFastCell; ++x) {
-            const auto right = static_cast<Quad>(2 * x + 1);
-            const auto lower = static_cast<Quad>(2 * y + 1);
-            const Quad left = 2 * kFastCell - right;
-            const Quad upper = 2 * kFastCell - lower;
-            weights.of[y][x] = (left * upper) | (right * upper) << 16 | (left * lower) << 32 | (right * lower) << 48;
+            weights.of[y][x] = x == kLast && y == kLast ? 0 : pixel_votes(x, y);
         }
     }
     return weights;
@@ -86,32 +56,72 @@ constexpr Weights block_weights() {
 
 constexpr Weights kWeights = block_weights();
 
-/// Histograms of a block. Two, for even and odd columns: a corner's votes of all 256 pixels would reach 2^16, and
-/// neighbouring pixels of equal label must not wait for each other's sums.
-constexpr int kCopies = 2;
-using Histograms = Quad[kCopies][kPaddedLabels];
-
-template <int kBlocks>
-PREIMAGE_INLINE void vote_row(const std::int32_t* codes, const Quad* weights, Histograms* histograms) {
+/// `blocks` is a constant wherever speed matters.
+PREIMAGE_INLINE void vote_row(const std::uint32_t* codes, const Quad* weights, int blocks, Histogram* histograms) {
     for (int x = 0; x < kFastCell; ++x) {
         const Quad weight = weights[x];
-        for (int block = 0; block < kBlocks; ++block) {
-            histograms[block][x % kCopies][kLabelOf.of[codes[block * kFastCell + x]]] += weight;
+        for (int block = 0; block < blocks; ++block) {
+            histograms[block][kLabelOf.of[codes[block * kFastCell + x]]] += weight;
         }
     }
 }
 
-/// A block's sums, two of 32 bits: for the upper cell and, above it, for the lower one.
+/// The rows of one block row that vote, and the blocks of it that are worked on together.
+struct Tile {
+    std::int64_t top, left;   // of the first block, in the image
+    int first_row, last_row;  // from the top
+    int blocks;
+};
+
+/// Leaves the codes of the last row in `codes`.
+PREIMAGE_INLINE void vote_tile(const ImageRows& lines, std::int64_t width, const Tile& tile, std::uint32_t* codes,
+                               Histogram* histograms) {
+    const int columns = kFastCell * tile.blocks;
+    const std::int64_t begin = larger(tile.left, 1);
+    const std::int64_t end = smaller(tile.left + columns, width - 1);
+    std::memset(histograms, 0, static_cast<std::size_t>(tile.blocks) * sizeof(Histogram));
+    for (int row = tile.first_row; row < tile.last_row; ++row) {
+        code_row(lines, tile.top + row, begin, end, tile.left, codes);
+        for (std::int64_t x = 0; x < begin - tile.left; ++x) {
+            codes[x] = kNoCode;
+        }
+        for (std::int64_t x = larger(end - tile.left, 0); x < columns; ++x) {
+            codes[x] = kNoCode;
+        }
+        if (tile.blocks == kTileBlocks) {
+            vote_row(codes, kWeights.of[row], kTileBlocks, histograms);
+        } else if (tile.blocks == kTileBlocks - 1) {
+            vote_row(codes, kWeights.of[row], kTileBlocks - 1, histograms);
+        } else {
+            vote_row(codes, kWeights.of[row], tile.blocks, histograms);
+        }
+    }
+}
+
+/// Votes of one label for an upper cell and, 32 bits above it, for the cell below.
 using Pair = std::uint64_t;
 
-/// Completes the cell left of a block: with the block's votes, and those of the block before for its right cells.
-/// Puts the cell's features in `features` where it is not null, and the lower cell's votes so far in `carried`.
-PREIMAGE_INLINE void finish_cell(const Histograms& votes, const Pair* before, std::int32_t* carried, float* features,
+PREIMAGE_INLINE Pair left_pair(Quad votes) { return votes & 0x0000ffff0000ffff; }
+PREIMAGE_INLINE Pair right_pair(Quad votes) { return votes >> 16 & 0x0000ffff0000ffff; }
+
+/// A block's votes for its left and its right cells. `last_code` is that of its last pixel.
+PREIMAGE_INLINE void split(const Histogram& votes, std::uint32_t last_code, Pair* left, Pair* right) {
+    for (int label = 0; label < kPaddedLabels; ++label) {
+        left[label] = left_pair(votes[label]);
+        right[label] = right_pair(votes[label]);
+    }
+    constexpr Quad last = pixel_votes(kLast, kLast);
+    left[kLabelOf.of[last_code]] += left_pair(last);
+    right[kLabelOf.of[last_code]] += right_pair(last);
+}
+
+/// Completes a cell, with the votes of the blocks on its left and on its right, where `features` is not null.
+/// Leaves the lower cell's votes so far in `carried`.
+PREIMAGE_INLINE void finish_cell(const Pair* from_left, const Pair* from_right, std::int32_t* carried, float* features,
                                  float root) {
-    constexpr Pair kLow = 0x0000ffff0000ffff;
     Pair sums[kPaddedLabels];
     for (int label = 0; label < kPaddedLabels; ++label) {
-        sums[label] = before[label] + ((votes[0][label] & kLow) + (votes[1][label] & kLow));
+        sums[label] = from_left[label] + from_right[label];
     }
     if (features != nullptr) {
         for (int label = 0; label < kPaddedLabels; ++label) {
@@ -123,92 +133,54 @@ PREIMAGE_INLINE void finish_cell(const Histograms& votes, const Pair* before, st
     }
 }
 
-/// A block's votes for its right cells.
-PREIMAGE_INLINE void keep_right(const Histograms& votes, Pair* kept) {
-    constexpr Pair kLow = 0x0000ffff0000ffff;
-    for (int label = 0; label < kPaddedLabels; ++label) {
-        kept[label] = (votes[0][label] >> 16 & kLow) + (votes[1][label] >> 16 & kLow);
-    }
-}
-
-void vote_tile(const ImageRows& lines, std::int64_t width, std::int64_t top, std::int64_t left, int first_row,
-               int last_row, std::int64_t blocks, Histograms* histograms) {
-    std::int32_t memory[kTileCodes];
-    std::int32_t* codes = memory + kLanes;
-    const std::int64_t begin = larger(left, 1);
-    const std::int64_t end = smaller(left + kFastCell * blocks, width - 1);
-    for (int row = first_row; row < last_row; ++row) {
-        code_row(lines, top + row, begin, end, left, codes);
-        for (std::int64_t x = 0; x < begin - left; ++x) {
-            codes[x] = kNoCode;
-        }
-        for (std::int64_t x = larger(end - left, 0); x < kFastCell * blocks; ++x) {
-            codes[x] = kNoCode;
-        }
-        const Quad* weights = kWeights.of[row];
-        if (blocks == kTileBlocks) {
-            vote_row<kTileBlocks>(codes, weights, histograms);
-        } else {
-            for (std::int64_t block = 0; block < blocks; ++block) {
-                vote_row<1>(codes + block * kFastCell, weights, histograms + block);
-            }
-        }
-    }
-}
-
-void write_row(const Band& band, const Scratch& scratch, std::int64_t row) {
-    const std::int64_t columns = band.cell_columns;
-    const std::int64_t plane = band.cell_rows * columns;
-    float* output = band.output + row * columns;
-    for (std::int64_t step = 0; step < columns; step += kLanes) {
-        // The last step goes back to end with the row, so that it too writes whole chunks.
-        const std::int64_t x = larger(smaller(step, columns - kLanes), 0);
-        const auto count = static_cast<int>(smaller(columns, kLanes));
-        const float* features = scratch.features + x * kPaddedLabels;
-        for (int label = 0; label < kLabels; ++label) {
-            float chunk[kLanes];
-            for (int lane = 0; lane < count; ++lane) {
-                chunk[lane] = features[lane * kPaddedLabels + label];
-            }
-            std::memcpy(output + label * plane + x, chunk, static_cast<std::size_t>(count) * sizeof(float));
-        }
-    }
-}
-
 /// The roots of the sums of a row's cells.
-struct Roots {
-    std::int64_t width, row_sum;
-
+class Roots {
+public:
     Roots(const Band& band, std::int64_t row)
-        : width(band.image.width),
-          row_sum(weight_sum(row, band.cell_size, band.image.height)),
-          cell_size_(band.cell_size) {}
-    float operator()(std::int64_t column) const { return root_of_sum(row_sum * weight_sum(column, cell_size_, width)); }
+        : band_(band), row_sum_(weight_sum(row, band.cell_size, band.image.height)) {}
+
+    float of(std::int64_t column) const {
+        return root_of_sum(row_sum_ * weight_sum(column, band_.cell_size, band_.image.width));
+    }
 
 private:
-    std::int64_t cell_size_;
+    const Band& band_;
+    const std::int64_t row_sum_;
 };
 
 void add_block_row(const Band& band, const Scratch& scratch, ImageRows& lines, std::int64_t index) {
-    const std::int64_t top = block_start(index, kFastCell);
-    const auto first_row = static_cast<int>(larger(1 - top, 0));
-    const auto last_row = static_cast<int>(smaller(band.image.height - 1 - top, kFastCell));
-    lines.require(top - 1, top + kFastCell + 1);
-    const bool complete = index > band.first_row;
+    Tile tile{};
+    tile.top = block_start(index, kFastCell);
+    tile.first_row = static_cast<int>(larger(1 - tile.top, 0));
+    tile.last_row = static_cast<int>(smaller(band.image.height - 1 - tile.top, kFastCell));
+    lines.require(tile.top - 1, tile.top + kFastCell + 1);
+    const bool completes = index > band.first_row;
     const Roots roots(band, index - 1);
-    alignas(64) Histograms histograms[kTileBlocks];
-    alignas(64) Pair right[kPaddedLabels];
-    for (std::int64_t tile = 0; tile <= band.cell_columns; tile += kTileBlocks) {
-        const std::int64_t blocks = smaller(band.cell_columns + 1 - tile, kTileBlocks);
-        std::memset(histograms, 0, sizeof(histograms));
-        vote_tile(lines, band.image.width, top, block_start(tile, kFastCell), first_row, last_row, blocks, histograms);
-        for (std::int64_t block = 0; block < blocks; ++block) {
-            const std::int64_t column = tile + block - 1;
+    alignas(64) Histogram histograms[kTileBlocks];
+    alignas(64) Pair sides[3][kPaddedLabels] = {};
+    Pair* from_left = sides[0];
+    Pair* next = sides[1];
+    alignas(64) std::uint32_t memory[kTileCodes];
+    std::uint32_t* codes = memory + kLanes;
+    const std::int64_t blocks = band.cell_columns + 1;
+    const std::int64_t tiles = (blocks + kTileBlocks - 1) / kTileBlocks;
+    for (std::int64_t part = 0; part < tiles; ++part) {
+        const std::int64_t first = blocks * part / tiles;
+        tile.left = block_start(first, kFastCell);
+        tile.blocks = static_cast<int>(blocks * (part + 1) / tiles - first);
+        vote_tile(lines, band.image.width, tile, codes, histograms);
+        for (int block = 0; block < tile.blocks; ++block) {
+            const std::uint32_t last_code = tile.last_row == kFastCell ? codes[block * kFastCell + kLast] : kNoCode;
+            split(histograms[block], last_code, sides[2], next);
+            const std::int64_t column = first + block - 1;
             if (column >= 0) {
-                finish_cell(histograms[block], right, scratch.carried + column * kPaddedLabels,
-                            complete ? scratch.features + column * kPaddedLabels : nullptr, roots(column));
+                const std::int64_t place = column * kPaddedLabels;
+                finish_cell(from_left, sides[2], scratch.carried + place,
+                            completes ? scratch.features + place : nullptr, roots.of(column));
             }
-            keep_right(histograms[block], right);
+            Pair* swapped = from_left;
+            from_left = next;
+            next = swapped;
         }
     }
 }
@@ -221,31 +193,40 @@ std::int64_t* votes_of(const Band& band, const Scratch& scratch, std::int64_t ro
     return scratch.votes + (row + 2) % 2 * (band.cell_columns + 2) * kPaddedLabels;
 }
 
+void clear_votes(const Band& band, const Scratch& scratch, std::int64_t row) {
+    const auto count = static_cast<std::size_t>((band.cell_columns + 2) * kPaddedLabels);
+    std::memset(votes_of(band, scratch, row), 0, count * sizeof(std::int64_t));
+}
+
+/// One row's pixels of a block; `upper` and `lower` are the weights of the cells above and below it, whose left ones
+/// have their votes at `above` and `below`.
+PREIMAGE_INLINE void vote_any(const Band& band, const std::uint32_t* codes, std::int64_t block, std::int64_t upper,
+                              std::int64_t lower, std::int64_t* above, std::int64_t* below) {
+    const std::int64_t left = block_start(block, band.cell_size);
+    const std::int64_t end = smaller(left + band.cell_size, band.image.width - 1);
+    for (std::int64_t x = larger(left, 1); x < end; ++x) {
+        const int label = kLabelOf.of[codes[x]];
+        const std::int64_t after = weight_after(x - left, band.cell_size);
+        const std::int64_t before = 2 * band.cell_size - after;
+        above[label] += before * upper;
+        above[label + kPaddedLabels] += after * upper;
+        below[label] += before * lower;
+        below[label + kPaddedLabels] += after * lower;
+    }
+}
+
 void add_any_block_row(const Band& band, const Scratch& scratch, ImageRows& lines, std::int64_t index) {
-    const std::int64_t cell = band.cell_size;
-    const std::int64_t top = block_start(index, cell);
-    const std::int64_t last_row = smaller(top + cell, band.image.height - 1);
-    std::int64_t* lower_votes = votes_of(band, scratch, index);
-    std::memset(lower_votes, 0, static_cast<std::size_t>((band.cell_columns + 2) * kPaddedLabels) * 8);
+    const std::int64_t top = block_start(index, band.cell_size);
+    const std::int64_t last_row = smaller(top + band.cell_size, band.image.height - 1);
+    clear_votes(band, scratch, index);
     for (std::int64_t y = larger(top, 1); y < last_row; ++y) {
         lines.require(y - 1, y + 2);
         code_row(lines, y, 1, band.image.width - 1, 0, scratch.codes);
-        const std::int64_t lower = weight_after(y - top, cell);
-        const std::int64_t upper = 2 * cell - lower;
+        const std::int64_t lower = weight_after(y - top, band.cell_size);
         for (std::int64_t block = 0; block <= band.cell_columns; ++block) {
-            const std::int64_t left = block_start(block, cell);
-            const std::int64_t end = smaller(left + cell, band.image.width - 1);
-            std::int64_t* above = votes_of(band, scratch, index - 1) + block * kPaddedLabels;
-            std::int64_t* below = lower_votes + block * kPaddedLabels;
-            for (std::int64_t x = larger(left, 1); x < end; ++x) {
-                const int label = kLabelOf.of[scratch.codes[x]];
-                const std::int64_t after = weight_after(x - left, cell);
-                const std::int64_t before = 2 * cell - after;
-                above[label] += before * upper;
-                above[label + kPaddedLabels] += after * upper;
-                below[label] += before * lower;
-                below[label + kPaddedLabels] += after * lower;
-            }
+            vote_any(band, scratch.codes, block, 2 * band.cell_size - lower, lower,
+                     votes_of(band, scratch, index - 1) + block * kPaddedLabels,
+                     votes_of(band, scratch, index) + block * kPaddedLabels);
         }
     }
 }
@@ -254,10 +235,35 @@ void finish_any_row(const Band& band, const Scratch& scratch, std::int64_t row) 
     const Roots roots(band, row);
     for (std::int64_t column = 0; column < band.cell_columns; ++column) {
         const std::int64_t* votes = votes_of(band, scratch, row) + (column + 1) * kPaddedLabels;
-        float* features = scratch.features + column * kPaddedLabels;
-        const float root = roots(column);
+        const float root = roots.of(column);
         for (int label = 0; label < kLabels; ++label) {
-            features[label] = feature(votes[label], root);
+            scratch.features[column * kPaddedLabels + label] = feature(votes[label], root);
+        }
+    }
+}
+
+// ---- A band ----
+
+void write_row(const Band& band, const Scratch& scratch, std::int64_t row) {
+    const std::int64_t columns = band.cell_columns;
+    const std::int64_t plane = band.cell_rows * columns;
+    float* output = band.output + row * columns;
+    for (std::int64_t step = 0; step < columns; step += kLanes) {
+        // The last step goes back to end with the row, so that it too writes whole chunks.
+        const std::int64_t x = larger(smaller(step, columns - kLanes), 0);
+        const float* features = scratch.features + x * kPaddedLabels;
+        for (int label = 0; label < kLabels; ++label) {
+            if (columns >= kLanes) {
+                float chunk[kLanes];
+                for (int lane = 0; lane < kLanes; ++lane) {
+                    chunk[lane] = features[lane * kPaddedLabels + label];
+                }
+                std::memcpy(output + label * plane + x, chunk, sizeof(chunk));
+            } else {
+                for (std::int64_t column = 0; column < columns; ++column) {
+                    output[label * plane + column] = features[column * kPaddedLabels + label];
+                }
+            }
         }
     }
 }
@@ -269,41 +275,20 @@ void PREIMAGE_BAND(const Band& band, const Scratch& scratch) {
     // Rows that a block row of the fast path, or one row of the other, reads.
     ImageRows lines(band.image, 1, scratch.lines, scratch.line_pitch, fast ? kFastCell + 2 : 3);
     if (!fast) {
-        std::memset(votes_of(band, scratch, band.first_row - 1), 0,
-                    static_cast<std::size_t>((band.cell_columns + 2) * kPaddedLabels) * 8);
+        clear_votes(band, scratch, band.first_row - 1);
     }
     for (std::int64_t index = band.first_row; index <= band.last_row; ++index) {
         if (fast) {
             add_block_row(band, scratch, lines, index);
         } else {
             add_any_block_row(band, scratch, lines, index);
-            if (index > band.first_row) {
-                finish_any_row(band, scratch, index - 1);
-            }
         }
         if (index > band.first_row) {
+            if (!fast) {
+                finish_any_row(band, scratch, index - 1);
+            }
             write_row(band, scratch, index - 1);
         }
-    }
-}
-
-void PREIMAGE_CODE_BAND(const CodeBand& band, const Scratch& scratch) {
-    const std::int64_t height = band.image.height;
-    const std::int64_t width = band.image.width;
-    ImageRows lines(band.image, 1, scratch.lines, scratch.line_pitch, 3);
-    for (std::int64_t y = band.first_row; y < band.last_row; ++y) {
-        std::uint8_t* output = band.output + y * width;
-        if (y == 0 || y == height - 1) {
-            std::memset(output, kNoLabel, static_cast<std::size_t>(width));
-            continue;
-        }
-        lines.require(y - 1, y + 2);
-        code_row(lines, y, 1, width - 1, 0, scratch.codes);
-        for (std::int64_t x = 1; x < width - 1; ++x) {
-            output[x] = kLabelOf.of[scratch.codes[x]];
-        }
-        output[0] = kNoLabel;
-        output[width - 1] = kNoLabel;
     }
 }
 

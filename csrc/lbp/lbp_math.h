@@ -10,11 +10,11 @@ namespace preimage::lbp {
 
 /// One bit per neighbour, clockwise from the right (y down), set where it is greater than the centre. What is not
 /// a number is neither greater nor exceeded.
-PREIMAGE_INLINE std::int32_t code_at(const float* above, const float* here, const float* below) {
+PREIMAGE_INLINE std::uint32_t code_at(const float* above, const float* here, const float* below) {
     const float centre = here[0];
-    return (here[1] > centre ? 1 : 0) | (below[1] > centre ? 2 : 0) | (below[0] > centre ? 4 : 0) |
-           (below[-1] > centre ? 8 : 0) | (here[-1] > centre ? 16 : 0) | (above[-1] > centre ? 32 : 0) |
-           (above[0] > centre ? 64 : 0) | (above[1] > centre ? 128 : 0);
+    return (here[1] > centre ? 1u : 0u) | (below[1] > centre ? 2u : 0u) | (below[0] > centre ? 4u : 0u) |
+           (below[-1] > centre ? 8u : 0u) | (here[-1] > centre ? 16u : 0u) | (above[-1] > centre ? 32u : 0u) |
+           (above[0] > centre ? 64u : 0u) | (above[1] > centre ? 128u : 0u);
 }
 
 /// A run of 1 ... 7 ones that begins at a bit is label 7 * bit + length - 1.

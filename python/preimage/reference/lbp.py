@@ -138,13 +138,18 @@ def cell_histograms(labels: torch.Tensor, cell_size: int) -> torch.Tensor:
     return histograms
 
 
+def root(sums: torch.Tensor) -> torch.Tensor:
+    """Square roots in float32, correctly rounded: torch's own float32 roots are not, those in float64 are enough."""
+    return sums.to(torch.float32).double().sqrt().to(torch.float32)
+
+
 def normalise(histograms: torch.Tensor) -> torch.Tensor:
     """(58, Hc, Wc) int64 -> float32: roots of the shares of a cell's votes; 0 where there are none.
 
     VLFeat adds 1e-10 to the root of the sum, which is below half a unit of its last place.
     """
-    total = histograms.sum(0).to(torch.float32).sqrt()
-    return torch.where(total > 0, histograms.to(torch.float32).sqrt() / total, 0)
+    total = histograms.sum(0)
+    return torch.where(total > 0, root(histograms) / root(total), 0)
 
 
 def checked(images: torch.Tensor | npt.NDArray[Any], variant: str) -> torch.Tensor:
