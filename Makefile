@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(shell find csrc python -type f -not -name '*.pyc' 2>/dev/null)
 
-.PHONY: demo test lint bench asan clean
+.PHONY: demo test lint bench gpu-check asan tsan clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/preimage demo -o demo
@@ -18,11 +18,19 @@ lint: $(VENV)/test.stamp
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(VENV)/test.stamp
-	$(BIN)/python benchmarks/bench_hog.py
+bench: $(VENV)/bench.stamp
+	$(BIN)/python benchmarks/bench_descriptors.py
+	$(BIN)/python benchmarks/plot_descriptors.py
 
-asan: $(VENV)/test.stamp
-	tests/sanitize.sh $(BIN)/python
+# With whatever Python has torch: a machine with a GPU may have no network.
+gpu-check:
+	@for python in $(BIN)/python python3 $(PYTHON); do \
+	    if $$python -c 'import importlib.util, sys; sys.exit(not importlib.util.find_spec("torch"))' 2>/dev/null; \
+	    then exec $$python benchmarks/gpu_check.py; fi; \
+	done; echo 'gpu-check needs a Python with PyTorch: none in $(VENV), none on PATH' >&2; exit 1
+
+asan tsan: $(VENV)/test.stamp
+	tests/sanitize.sh $@ $(BIN)/python
 
 # The package is installed as a user would get it, not in place: what is tested is what is shipped.
 $(VENV)/%.stamp: $(SOURCES) | $(VENV)/bin/python

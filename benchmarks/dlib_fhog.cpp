@@ -1,4 +1,4 @@
-// dlib's fhog behind a C function, for bench_hog.py, which compiles this where dlib's headers are installed.
+// dlib's fhog behind a C function, for bench_descriptors.py, which compiles this where dlib's headers are installed.
 #include <dlib/image_transforms/fhog.h>
 
 #include <dlib/array2d.h>

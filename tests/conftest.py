@@ -18,6 +18,15 @@ from preimage.inverters import Inverter, UShapedConfig
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks what runs on a CUDA device, by its parameters, so that `pytest -m gpu` selects it."""
+    for item in items:
+        parameters = getattr(item, "callspec", None)
+        if parameters is not None and any(str(value).startswith("cuda") for value in parameters.params.values()):
+            item.add_marker(pytest.mark.gpu)
+
+
 def photographs() -> dict[str, np.ndarray]:
     """Real photographs (H, W, 3) uint8 RGB that come inside scikit-image's wheel."""
     names = ("astronaut", "camera", "chelsea", "coffee", "rocket")

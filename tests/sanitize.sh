@@ -1,34 +1,51 @@
 #!/usr/bin/env bash
-# HOG's tests on a native module built with AddressSanitizer and UndefinedBehaviorSanitizer; any report fails them.
-# Usage: tests/sanitize.sh [PYTHON]   (a Python that has preimage and its test dependencies)
+# Tests of the descriptors on a native module built with sanitizers; any report fails them.
+# Usage: tests/sanitize.sh asan|tsan [PYTHON]   (a Python that has preimage and its test dependencies)
+#   asan: AddressSanitizer and UndefinedBehaviorSanitizer, all tests of the kernels
+#   tsan: ThreadSanitizer, the tests with threads
 set -euo pipefail
 cd "$(dirname "$0")/.."
-python=$(command -v "${1:-python3}")
+preset=${1:-asan}
+python=$(command -v "${2:-python3}")
 bin=$(dirname "$python")
 cmake=$(PATH="$bin:$PATH" command -v cmake)
 generator=$(PATH="$bin:$PATH" command -v ninja >/dev/null && echo Ninja || echo "Unix Makefiles")
 
-PATH="$bin:$PATH" "$cmake" --preset asan -G "$generator" -DPython_EXECUTABLE="$python" >/dev/null
-PATH="$bin:$PATH" "$cmake" --build --preset asan
+PATH="$bin:$PATH" "$cmake" --preset "$preset" -G "$generator" -DPython_EXECUTABLE="$python" >/dev/null
+PATH="$bin:$PATH" "$cmake" --build --preset "$preset"
 
 # The package as it is here, with the module just built.
-package=build/asan/package
+package=build/$preset/package
 rm -rf "$package"
 mkdir -p "$package"
 cp -r python/preimage "$package/"
-cp build/asan/_native.* "$package/preimage/"
+rm -f "$package"/preimage/_native.*.so
+cp build/"$preset"/_native.*.so "$package/preimage/"
 site=$("$python" -c "import sysconfig; print(sysconfig.get_path('purelib'))")
 
 # Python itself was built without the sanitizers, so their library is loaded before it. Leaks are not looked for:
-# the interpreter keeps what it likes; tests/test_hog_threads.py watches the memory instead.
+# the interpreter keeps what it likes; the tests of threads watch the memory instead.
 compiler=${CXX:-c++}
-runtime="$("$compiler" -print-file-name=libasan.so) $("$compiler" -print-file-name=libubsan.so)"
-# A C++ exception thrown inside a library opened later needs the C++ runtime's symbols at start-up.
-runtime="$runtime $("$compiler" -print-file-name=libstdc++.so.6)"
+library() { "$compiler" -print-file-name="$1"; }
+if [ "$preset" = tsan ]; then
+    runtime=$(library libtsan.so)
+    # A forked child of a process with threads is what DataLoader's workers are.
+    export TSAN_OPTIONS=halt_on_error=1:die_after_fork=0:report_signal_unsafe=0:suppressions=$PWD/tests/tsan.supp
+    tests=(tests/test_*_threads.py)
+    skipped="memory_does_not_grow or forked or data_loader"
+else
+    # A C++ exception thrown inside a library opened later needs the C++ runtime's symbols at start-up.
+    runtime="$(library libasan.so) $(library libubsan.so) $(library libstdc++.so.6)"
+    export ASAN_OPTIONS=detect_leaks=0:halt_on_error=1:strict_string_checks=1
+    export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
+    tests=()
+    for descriptor in hog lbp dense_sift; do
+        for part in "" _input _gradient _properties _threads; do
+            [ ! -e "tests/test_$descriptor$part.py" ] || tests+=("tests/test_$descriptor$part.py")
+        done
+    done
+    skipped="memory_does_not_grow or compile"
+fi
 # -S: no .pth files, so that an editable installation of the package does not come first.
-LD_PRELOAD="$runtime" \
-    ASAN_OPTIONS=detect_leaks=0:halt_on_error=1:strict_string_checks=1 \
-    UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 \
-    PYTHONPATH="$PWD/$package:$site" \
-    "$python" -S -m pytest -q -p no:cacheprovider tests/test_hog.py tests/test_hog_input.py \
-    tests/test_hog_properties.py tests/test_hog_threads.py -k "not memory_does_not_grow"
+LD_PRELOAD="$runtime" PYTHONPATH="$PWD/$package:$site" \
+    "$python" -S -m pytest -q -s -p no:cacheprovider "${tests[@]}" -k "not ($skipped)"

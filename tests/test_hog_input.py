@@ -133,12 +133,12 @@ def test_channels_last_shape_is_hinted_at() -> None:
         hog(np.zeros((64, 48, 3), dtype=np.uint8))
 
 
-def test_gradients_are_refused_not_dropped() -> None:
-    image = IMAGE.clone().requires_grad_()
-    with pytest.raises(ValueError, match="no gradient yet"):
-        hog(image)
-    with torch.no_grad():
-        assert torch.equal(hog(image), hog(IMAGE))
+@every_kernel
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_features_in_other_types_are_rounded(name: str, dtype: torch.dtype) -> None:
+    features = KERNELS[name](IMAGE, dtype=dtype)
+    assert features.dtype == dtype
+    assert torch.equal(features, KERNELS[name](IMAGE).to(dtype))
 
 
 def test_defaults_of_torch_do_not_matter() -> None:

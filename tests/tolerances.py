@@ -11,5 +11,14 @@ HOG_SYMMETRY = 1e-6
 # float32 against float64 throughout, on images without near-ties between directions.
 HOG_PRECISION = 2e-6
 
+# HOG's gradient in float32 against the reference's autograd, relative to its Euclidean length.
+HOG_GRADIENT = 1e-4
+
+# Descriptors on a CUDA device against the CPU: the same arithmetic, summed in another order.
+CUDA = 1e-5
+
 # The up-convolution's fast form against the plain one: the same products, summed in another order.
 UPCONV = {torch.float64: 1e-12}
+
+# The benchmarks' plain-torch HOG against ours: near-ties between directions may fall the other way.
+TORCH_HOG = 1e-5

@@ -30,7 +30,7 @@ struct Parameters {
 };
 
 /// How many of an image's planes take part: one after luma.
-constexpr int planes_of(const Image& image, const Parameters& parameters) {
+PREIMAGE_INLINE int planes_of(const Image& image, const Parameters& parameters) {
     return image.channels == 3 && parameters.colour == Colour::strongest ? 3 : 1;
 }
 
@@ -40,7 +40,8 @@ struct Band {
     Parameters parameters;
     std::int64_t cell_rows, cell_columns;  // of the whole image
     std::int64_t first_row, last_row;
-    float* output;  // (31, cell_rows, cell_columns) of the whole image
+    float* output;  // (31, cell_rows, cell_columns) of the whole image; or, where `raw`,
+    bool raw;       // (18, cell_rows, cell_columns), the histograms before any normalisation
 };
 
 /// A thread's working memory; nothing in it needs to be set beforehand.
@@ -61,6 +62,23 @@ constexpr std::int64_t cell_count(std::int64_t pixels, std::int64_t cell_size) {
     return (pixels + cell_size / 2) / cell_size;
 }
 
+/// The first image of a batch. Throws std::invalid_argument unless it has at least one cell.
+inline Image checked_image(const TensorView& images, const Parameters& parameters) {
+    require(parameters.cell_size >= 1 && parameters.cell_size < (std::int64_t{1} << 30),
+            "cell_size must be at least 1 and below 2^30");
+    const Image image = first_image(images);
+    require(cell_count(image.height, parameters.cell_size) > 0 && cell_count(image.width, parameters.cell_size) > 0,
+            "the image is smaller than a cell");
+    return image;
+}
+
+/// Throws std::invalid_argument with that sentence unless the features, or their gradient, are as they must be.
+inline void check_features(const TensorView& features, std::int64_t batch, std::int64_t rows, std::int64_t columns,
+                           const char* problem) {
+    const std::array<std::int64_t, 4> expected{batch, kChannels, rows, columns};
+    require(features.type == ScalarType::float32 && features.shape == expected && features.is_contiguous(), problem);
+}
+
 /// images (B, C, H, W), uint8 or float32, any strides -> output (B, 31, Hc, Wc), float32, contiguous.
 /// The numbers do not depend on `threads`, on the instruction set, or on the batch an image is in.
 /// A pixel that is not finite spoils the cells that its four neighbours vote for and, through the shared
@@ -68,6 +86,23 @@ constexpr std::int64_t cell_count(std::int64_t pixels, std::int64_t cell_size) {
 /// Throws std::invalid_argument when shapes or types do not fit.
 void compute(const TensorView& images, const TensorView& output, const Parameters& parameters,
              InstructionSet instruction_set, int threads);
+
+/// An image's histograms, (18, Hc, Wc), as `compute` has them before it normalises.
+void histograms(const Image& image, const Parameters& parameters, float* cells, InstructionSet instruction_set,
+                int threads);
+
+/// Gradient of the loss with respect to the output (B, 31, Hc, Wc) and the images -> `gradients` (B, C, H, W), with
+/// respect to the images' values in [0, 1]; both contiguous float32. hog_backward.h says what happens at kinks.
+void compute_backward(const TensorView& output, const TensorView& images, const TensorView& gradients,
+                      const Parameters& parameters, InstructionSet instruction_set, int threads);
+
+/// The same two on a CUDA device, on the stream at that address; nothing waits for the device.
+/// `scratch` is (1, 1, 1, N) float32 with N from `cuda_scratch`.
+void compute_cuda(const TensorView& images, const TensorView& scratch, const TensorView& output,
+                  const Parameters& parameters, std::uintptr_t stream);
+void compute_backward_cuda(const TensorView& output, const TensorView& images, const TensorView& scratch,
+                           const TensorView& gradients, const Parameters& parameters, std::uintptr_t stream);
+std::int64_t cuda_scratch(const TensorView& images, const Parameters& parameters, bool backward);
 
 // One per translation unit that is compiled for an instruction set; only `compute` calls them.
 void band_portable(const Band& band, const Scratch& scratch);

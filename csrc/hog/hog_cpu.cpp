@@ -48,34 +48,20 @@ struct Layout {
     }
 };
 
-Band whole_image(const TensorView& images, const TensorView& output, const Parameters& parameters) {
-    require(parameters.cell_size >= 1 && parameters.cell_size < (std::int64_t{1} << 30),
-            "cell_size must be at least 1 and below 2^30");
+Band whole_band(const Image& image, const Parameters& parameters) {
     Band band{};
-    band.image = first_image(images);
+    band.image = image;
     band.parameters = parameters;
-    band.cell_rows = cell_count(band.image.height, parameters.cell_size);
-    band.cell_columns = cell_count(band.image.width, parameters.cell_size);
-    require(band.cell_rows > 0 && band.cell_columns > 0, "the image is smaller than a cell");
-    const std::array<std::int64_t, 4> expected{images.shape[0], kChannels, band.cell_rows, band.cell_columns};
-    require(output.type == ScalarType::float32 && output.shape == expected && output.is_contiguous(),
-            "the output must be contiguous float32 of shape (B, 31, Hc, Wc)");
+    band.cell_rows = cell_count(image.height, parameters.cell_size);
+    band.cell_columns = cell_count(image.width, parameters.cell_size);
     return band;
 }
 
-}  // namespace
-
-void compute(const TensorView& images, const TensorView& output, const Parameters& parameters,
-             InstructionSet instruction_set, int threads) {
-    images.require_device(-1);
-    output.require_device(-1);
-    const Band whole = whole_image(images, output, parameters);
-    const std::int64_t batch = images.shape[0];
-    if (batch == 0) {
-        return;
-    }
-    const Split split =
-        split_images(batch, whole.image.height * whole.image.width, whole.cell_rows, kRowsPerBand, threads);
+/// `whole` is the first of `batch` images, `stride` bytes apart.
+void compute_bands(const Band& whole, std::int64_t batch, std::int64_t stride, InstructionSet instruction_set,
+                   int threads) {
+    const std::int64_t pixels = whole.image.height * whole.image.width;
+    const Split split = split_images(batch, pixels, whole.cell_rows, kRowsPerBand, threads);
     const std::int64_t bands = split.bands;
 #ifdef PREIMAGE_X86_KERNELS
     const auto run = pick(instruction_set, band_portable, band_avx2, band_avx512);
@@ -89,12 +75,33 @@ void compute(const TensorView& images, const TensorView& output, const Parameter
         const std::int64_t index = task / bands;
         const std::int64_t part = task % bands;
         Band band = whole;
-        band.image.pixels = images.data + index * images.strides[0];
-        band.output = reinterpret_cast<float*>(output.data) + index * output_size;
+        band.image.pixels += index * stride;
+        band.output += index * output_size;
         band.first_row = whole.cell_rows * part / bands;
         band.last_row = whole.cell_rows * (part + 1) / bands;
         run(band, layout.scratch(memory.get() + layout.floats() * worker));
     });
+}
+
+}  // namespace
+
+void compute(const TensorView& images, const TensorView& output, const Parameters& parameters,
+             InstructionSet instruction_set, int threads) {
+    images.require_device(-1);
+    output.require_device(-1);
+    Band whole = whole_band(checked_image(images, parameters), parameters);
+    check_features(output, images.shape[0], whole.cell_rows, whole.cell_columns,
+                   "the output must be contiguous float32 of shape (B, 31, Hc, Wc)");
+    whole.output = reinterpret_cast<float*>(output.data);
+    compute_bands(whole, images.shape[0], images.strides[0], instruction_set, threads);
+}
+
+void histograms(const Image& image, const Parameters& parameters, float* cells, InstructionSet instruction_set,
+                int threads) {
+    Band whole = whole_band(image, parameters);
+    whole.output = cells;
+    whole.raw = true;
+    compute_bands(whole, 1, 0, instruction_set, threads);
 }
 
 }  // namespace preimage::hog

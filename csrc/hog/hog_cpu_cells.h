@@ -95,6 +95,13 @@ PREIMAGE_INLINE void normalise(const float* cells, std::int64_t pitch, const flo
 }
 
 void Cells::write_row(std::int64_t index) const {
+    if (band_.raw) {
+        for (int bin = 0; bin < kBins; ++bin) {
+            std::memcpy(band_.output + (bin * band_.cell_rows + index) * band_.cell_columns,
+                        row(index) + bin * pitch() + 1, static_cast<std::size_t>(band_.cell_columns) * sizeof(float));
+        }
+        return;
+    }
     const float* above = norms(larger(index - 1, 0)) + 1;
     const float* here = norms(index) + 1;
     const float* below = norms(smaller(index + 1, band_.cell_rows - 1)) + 1;

@@ -180,17 +180,6 @@ void add_block_row(const Band& band, ImageRows& lines, const Cells& cells, std::
 
 // ---- Block rows, any cell size ----
 
-/// The cell whose centre is at or before a pixel; -1 before the first centre.
-PREIMAGE_INLINE std::int64_t cell_before(std::int64_t position, std::int64_t cell_size) {
-    return (position + cell_size - cell_size / 2) / cell_size - 1;
-}
-
-/// Distance to that cell's centre in cells, in VLFeat's roundings.
-PREIMAGE_INLINE float share_after(std::int64_t position, std::int64_t cell_size) {
-    const double distance = (static_cast<double>(position) + 0.5) / static_cast<double>(cell_size) - 0.5;
-    return static_cast<float>(distance) - static_cast<float>(cell_before(position, cell_size));
-}
-
 void prepare_columns(const Band& band, const Scratch& scratch) {
     for (std::int64_t x = 0; x < band.image.width; ++x) {
         scratch.left_cells[x] = static_cast<std::int32_t>(cell_before(x, band.parameters.cell_size));

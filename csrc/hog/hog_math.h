@@ -9,15 +9,21 @@
 
 namespace preimage::hog {
 
-// Directions are unit vectors at k * 20 degrees, k = 0 ... 4, in float32; the others are their mirror images.
-constexpr float kCosine[5] = {1.0f, 0.9396926164627075f, 0.7660444378852844f, 0.5f, 0.1736481785774231f};
-constexpr float kSine[5] = {0.0f, 0.3420201539993286f, 0.6427876353263855f, 0.8660253882408142f, 0.9848077297210693f};
-
 constexpr float kClip = 0.2f;
 constexpr float kEpsilon = 1e-4f;                   // added to the energy of 2x2 cells, under the root
 constexpr float kTextureScale = 0.23570226039552f;  // 1 / sqrt(18)
 
-PREIMAGE_INLINE float score(float across, float down, int k) { return across * kCosine[k] + down * kSine[k]; }
+/// Scalar product with the unit vector at k * 20 degrees, k = 0 ... 4, in float32; the other directions are these
+/// ones' mirror images.
+template <int k>
+PREIMAGE_INLINE float score(float across, float down) {
+    constexpr float kCosine[5] = {1.0f, 0.9396926164627075f, 0.7660444378852844f, 0.5f, 0.1736481785774231f};
+    constexpr float kSine[5] = {0.0f, 0.3420201539993286f, 0.6427876353263855f, 0.8660253882408142f,
+                                0.9848077297210693f};
+    constexpr float cosine = kCosine[k];
+    constexpr float sine = kSine[k];
+    return across * cosine + down * sine;
+}
 
 /// The directed bin, 0 ... 17, whose unit vector at bin * 20 degrees has the largest scalar product with (gx, gy).
 ///
@@ -29,11 +35,11 @@ PREIMAGE_INLINE float score(float across, float down, int k) { return across * k
 PREIMAGE_INLINE std::int32_t orientation_bin(float gx, float gy) {
     const float across = absolute(gx);
     const float down = absolute(gy);
-    const float s0 = score(across, down, 0);
-    const float s1 = score(across, down, 1);
-    const float s2 = score(across, down, 2);
-    const float s3 = score(across, down, 3);
-    const float s4 = score(across, down, 4);
+    const float s0 = score<0>(across, down);
+    const float s1 = score<1>(across, down);
+    const float s2 = score<2>(across, down);
+    const float s3 = score<3>(across, down);
+    const float s4 = score<4>(across, down);
     const std::int32_t up = gy < 0.0f;
     const std::int32_t left = gx < 0.0f;
     const std::int32_t right = gx > 0.0f;
@@ -57,6 +63,50 @@ PREIMAGE_INLINE float clip(float value) { return kClip < value ? kClip : value; 
 /// 1 / length of the 2x2 cells with these energies.
 PREIMAGE_INLINE float normaliser(float a, float b, float c, float d) {
     return 1.0f / square_root((a + b) + (c + d) + kEpsilon);
+}
+
+/// The cell whose centre is at or before a pixel; -1 before the first centre.
+PREIMAGE_INLINE std::int64_t cell_before(std::int64_t position, std::int64_t cell_size) {
+    if (cell_size == 8) {  // without a division
+        return ((position + 4) >> 3) - 1;
+    }
+    return (position + cell_size - cell_size / 2) / cell_size - 1;
+}
+
+/// Distance to that cell's centre in cells, in VLFeat's roundings.
+PREIMAGE_INLINE float share_after(std::int64_t position, std::int64_t cell_size) {
+    if (cell_size == 8) {
+        return static_cast<float>(2 * ((position + 4) & 7) + 1) * 0.0625f;
+    }
+    const double distance = (static_cast<double>(position) + 0.5) / static_cast<double>(cell_size) - 0.5;
+    return static_cast<float>(distance) - static_cast<float>(cell_before(position, cell_size));
+}
+
+/// A pixel's gradient, and the plane it was taken from.
+struct Gradient {
+    float gx, gy;
+    int plane;
+};
+
+/// Of the planes' gradients at a pixel the longest. `read(plane, dy, dx)` gives the pixel's neighbours.
+template <int kPlanes, class Read>
+PREIMAGE_INLINE Gradient strongest_gradient(const Read& read) {
+    Gradient best{read(0, 0, 1) - read(0, 0, -1), read(0, 1, 0) - read(0, -1, 0), 0};
+    float energy = best.gx * best.gx + best.gy * best.gy;
+    for (int plane = 1; plane < kPlanes; ++plane) {
+        const float gx = read(plane, 0, 1) - read(plane, 0, -1);
+        const float gy = read(plane, 1, 0) - read(plane, -1, 0);
+        const float other = gx * gx + gy * gy;
+        if (takes_over(other, energy)) {
+            best = {gx, gy, plane};
+            energy = other;
+        }
+    }
+    return best;
+}
+
+PREIMAGE_INLINE float length(const Gradient& gradient) {
+    return square_root(gradient.gx * gradient.gx + gradient.gy * gradient.gy);
 }
 
 }  // namespace preimage::hog

@@ -27,6 +27,20 @@ def hog(
     instruction_set "" is the best of `instruction_sets()`. ValueError when anything does not fit.
     """
 
+def hog_backward(
+    output: _Description,
+    images: _Description,
+    gradients: _Description,
+    cell_size: int,
+    colour: str,
+    instruction_set: str,
+    threads: int,
+) -> None:
+    """Gradients of the output (B, 31, Hc, Wc) and images (B, C, H, W) -> gradients of the images, contiguous float32.
+
+    In builds with CUDA there are also `hog_cuda`, `hog_backward_cuda` and `hog_cuda_scratch`, see `hog.h`.
+    """
+
 def lbp(
     images: _Description,
     output: _Description,
@@ -37,13 +51,10 @@ def lbp(
     """images (B, C, H, W) -> output (B, 58, H // cell_size, W // cell_size), contiguous float32."""
 
 def lbp_codes(images: _Description, output: _Description, instruction_set: str, threads: int) -> None:
-    """images (B, C, H, W) -> output (B, 1, H, W), contiguous uint8."""
+    """images (B, C, H, W) -> output (B, 1, H, W), contiguous uint8.
 
-def lbp_cuda(images: _Description, output: _Description, cell_size: int, stream: int) -> None:
-    """The same on the CUDA device where both lie; absent from a build without CUDA."""
-
-def lbp_codes_cuda(images: _Description, output: _Description, stream: int) -> None:
-    """The same on the CUDA device where both lie; absent from a build without CUDA."""
+    In builds with CUDA there are also `lbp_cuda` and `lbp_codes_cuda`, see `lbp.h`.
+    """
 
 def instruction_sets() -> list[str]:
     """What the kernels can run with on this processor, best first; the last is always "portable"."""

@@ -1,6 +1,7 @@
 """Every op's schema and shapes, in one place: `torch.ops.preimage.*`.
 
-The CPU implementations are beside their checks (`hog.py`, …) and register themselves on import.
+The implementations for CPU and CUDA are beside their checks (`hog.py`, …) and register themselves on import.
+A `*_backward` op takes the gradient of its op's output, then its op's parameters in the same order.
 """
 
 from __future__ import annotations
@@ -9,12 +10,13 @@ import torch
 
 LIBRARY = torch.library.Library("preimage", "DEF")
 
-LIBRARY.define(
+for _schema in (
     "hog(Tensor images, int cell_size, str variant, str colour) -> Tensor",
-    tags=(torch.Tag.pt2_compliant_tag,),
-)
-LIBRARY.define("lbp(Tensor images, int cell_size, str variant) -> Tensor", tags=(torch.Tag.pt2_compliant_tag,))
-LIBRARY.define("lbp_codes(Tensor images, str variant) -> Tensor", tags=(torch.Tag.pt2_compliant_tag,))
+    "hog_backward(Tensor gradient, Tensor images, int cell_size, str variant, str colour) -> Tensor",
+    "lbp(Tensor images, int cell_size, str variant) -> Tensor",
+    "lbp_codes(Tensor images, str variant) -> Tensor",
+):
+    LIBRARY.define(_schema, tags=(torch.Tag.pt2_compliant_tag,))
 
 
 def cell_count(pixels: int, cell_size: int) -> int:
@@ -28,6 +30,13 @@ def _hog(images: torch.Tensor, cell_size: int, variant: str, colour: str) -> tor
     rows = cell_count(images.shape[-2], cell_size)
     columns = cell_count(images.shape[-1], cell_size)
     return images.new_empty((batch, 31, rows, columns), dtype=torch.float32)
+
+
+@torch.library.register_fake("preimage::hog_backward", lib=LIBRARY)  # type: ignore[untyped-decorator]
+def _hog_backward(
+    gradient: torch.Tensor, images: torch.Tensor, cell_size: int, variant: str, colour: str
+) -> torch.Tensor:
+    return images.new_empty(images.shape, dtype=torch.float32)
 
 
 @torch.library.register_fake("preimage::lbp", lib=LIBRARY)  # type: ignore[untyped-decorator]

@@ -23,6 +23,7 @@ from preimage.ops._images import (
     needs_gradient,
     readable,
     stream,
+    with_cuda,
     wrong_container,
 )
 from preimage.ops._library import LIBRARY
@@ -164,33 +165,24 @@ def _codes_cpu(images: torch.Tensor, variant: str) -> torch.Tensor:
     return _run_codes(describe(images))
 
 
-def _require_cuda_build() -> None:
-    if not hasattr(_native, "lbp_cuda"):
-        raise RuntimeError(
-            "this build of preimage has no CUDA code: pass images.cpu(), or rebuild it where nvcc is found"
-        )
-
-
 @torch.library.impl(LIBRARY, "lbp", "CUDA")
 def _lbp_cuda(images: torch.Tensor, cell_size: int, variant: str) -> torch.Tensor:
-    _require_cuda_build()
-    images = as_native(images)
+    native, images = with_cuda(), as_native(images)
     described = describe(images)
     batch, _, height, width = described[1]
     shape = (batch, CHANNELS, height // cell_size, width // cell_size)
-    output = torch.empty(shape, dtype=torch.float32, device=images.device)
-    _native.lbp_cuda(described, describe(output), cell_size, stream(images))
+    output = images.new_empty(shape, dtype=torch.float32)
+    native.lbp_cuda(described, describe(output), cell_size, stream(images))
     return output
 
 
 @torch.library.impl(LIBRARY, "lbp_codes", "CUDA")
 def _codes_cuda(images: torch.Tensor, variant: str) -> torch.Tensor:
-    _require_cuda_build()
-    images = as_native(images)
+    native, images = with_cuda(), as_native(images)
     described = describe(images)
     batch, _, height, width = described[1]
-    output = torch.empty((batch, 1, height, width), dtype=torch.uint8, device=images.device)
-    _native.lbp_codes_cuda(described, describe(output), stream(images))
+    output = images.new_empty((batch, 1, height, width), dtype=torch.uint8)
+    native.lbp_codes_cuda(described, describe(output), stream(images))
     return output
 
 

@@ -1,7 +1,8 @@
 """HOG as VLFeat's `vl_hog` computes it (UoCTTI variant, 9 orientations), to be read.
 
 Every step is one function. What decides between directions or channels is computed in the image's own precision,
-so that float32 images decide as VLFeat does; what is summed is summed in float64.
+so that float32 images decide as VLFeat does; what is summed is summed in float64. Autograd goes through: decisions
+(direction, channel, clipping) count as constant, and a pixel without gradient passes nothing on.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ def hog(
     cell_size: int = 8,
     variant: str = "vlfeat-uoctti",
     colour: str = "luma",
+    dtype: torch.dtype | None = None,
 ) -> torch.Tensor:
     """Histograms of oriented gradients.
 
@@ -34,10 +36,11 @@ def hog(
         variant: only ``"vlfeat-uoctti"``.
         colour: ``"luma"`` turns three channels into 0.299 R + 0.587 G + 0.114 B; ``"strongest"`` takes at every
             pixel the channel with the longest gradient, the first of equals.
+        dtype: of the features; by default float64 for float64 images, else float32.
 
     Returns:
-        (B, 31, Hc, Wc), Hc = (H + cell_size // 2) // cell_size and Wc alike; float64 for float64 images, else
-        float32. Channels: 0-8 directed at k · 20°, 9-17 the opposite directions, 18-26 undirected, 27-30 texture.
+        (B, 31, Hc, Wc), Hc = (H + cell_size // 2) // cell_size and Wc alike. Channels: 0-8 directed at k · 20°, 9-17
+        the opposite directions, 18-26 undirected, 27-30 texture.
 
     Raises:
         TypeError, ValueError: as `preimage.hog`.
@@ -48,11 +51,10 @@ def hog(
     values = batch.to(torch.float32) / 255 if batch.dtype == torch.uint8 else batch.to(result_type)
     planes = luma(values) if colour == "luma" and values.shape[1] == 3 else values
     rows, columns = (cells_along(side, cell_size) for side in values.shape[-2:])
-    features = torch.empty((len(values), 31, rows, columns), dtype=result_type)
-    for image, out in zip(planes, features, strict=True):
-        gx, gy = strongest_gradient(image)
-        out.copy_(normalise(cell_histograms(gx, gy, cell_size)))
-    return features
+    if not len(planes):
+        return torch.empty((0, 31, rows, columns), dtype=dtype or result_type)
+    features = [normalise(cell_histograms(*strongest_gradient(image), cell_size)) for image in planes]
+    return torch.stack(features).to(dtype or result_type)
 
 
 def luma(images: torch.Tensor) -> torch.Tensor:
@@ -124,15 +126,14 @@ def bilinear_shares(pixels: int, cell_size: int, dtype: torch.dtype) -> torch.Te
 def cell_histograms(gx: torch.Tensor, gy: torch.Tensor, cell_size: int) -> torch.Tensor:
     """(H, W) each -> (18, Hc, Wc) float64: every pixel votes with its gradient's length for one directed bin."""
     height, width = gx.shape
-    length = (gx * gx + gy * gy).sqrt()
-    bins = directed_bins(gx, gy)
+    energy = gx * gx + gy * gy
+    some = energy != 0  # at length zero the root has no derivative; it is taken as zero there
+    length = energy.where(some, 1).sqrt().where(some, 0)
+    bins = directed_bins(gx.detach(), gy.detach())
     row_shares = bilinear_shares(height, cell_size, gx.dtype)
     column_shares = bilinear_shares(width, cell_size, gx.dtype)
-    histograms = torch.zeros((2 * ORIENTATIONS, row_shares.shape[1], column_shares.shape[1]), dtype=torch.float64)
-    for index in range(2 * ORIENTATIONS):
-        votes = torch.where(bins == index, length, 0).double()
-        histograms[index] = _gather(row_shares.T, votes, column_shares)
-    return histograms
+    votes = (torch.where(bins == index, length, 0).double() for index in range(2 * ORIENTATIONS))
+    return torch.stack([_gather(row_shares.T, vote, column_shares) for vote in votes])
 
 
 def _gather(left: torch.Tensor, votes: torch.Tensor, right: torch.Tensor) -> torch.Tensor:

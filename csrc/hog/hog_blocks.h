@@ -1,0 +1,267 @@
+// HOG for the GPU, written once for device and host (common/block_program.h): a batch of images to histograms of
+// cells, then to channels.
+//
+// A thread walks down a column of *blocks*, the squares between four cell centres, so that all pixels of a block
+// vote for the same four cells: their sums are the thread's own, and no sum is shared. After each block row the two
+// neighbours' halves of every cell are put together.
+#pragma once
+
+#include "common/block_program.h"
+#include "common/image.h"
+#include "hog/hog.h"
+#include "hog/hog_math.h"
+
+namespace preimage::hog {
+
+/// What the kernels read and write. Cells: (B, 18, Hc, Wc); energies: (B, Hc, Wc); output: (B, 31, Hc, Wc).
+struct Batch {
+    Image image;  // the first one
+    std::int64_t image_stride, images;
+    std::int64_t cell_size, cell_rows, cell_columns;
+    float* cells;
+    float* energies;
+    float* output;
+
+    PREIMAGE_HOST_DEVICE Image at(std::int64_t index) const {
+        Image chosen = image;
+        chosen.pixels += index * image_stride;
+        return chosen;
+    }
+};
+
+/// Strips of cells that blocks of threads walk down.
+struct Strips {
+    std::int64_t rows;          // cell rows of a strip
+    std::int64_t across, down;  // strips of an image
+};
+
+template <int kPlanes>
+struct StripProgram {
+    static constexpr int kThreads = kPlanes == 1 ? 64 : 32;
+    static constexpr int kColumns = kThreads - 1;  // complete cells; the strip's last column of blocks has no right
+    static constexpr int kCell = 8;                // the cell size whose pixels go through shared memory
+    static constexpr int kTileRows = 4;
+    // Column p of a tile lies at (p % 8) * kPitch + p / 8: threads 8 pixels apart, and neighbours, meet no bank twice.
+    static constexpr int kPitch = kThreads + 4;
+
+    struct alignas(16) Corners {
+        float of[2][2];  // [cell row % 2][left, right]
+    };
+    struct Shared {
+        Corners sums[kBins][kThreads];
+        float tile[kPlanes][kTileRows + 2][kCell * kPitch];
+    };
+
+    static Strips strips(const Batch& batch) {
+        // Long strips repeat less at their ends; short ones keep the device busy with few images.
+        constexpr std::int64_t kEnough = 2048;
+        const std::int64_t across = (batch.cell_columns + kColumns - 1) / kColumns;
+        std::int64_t rows = 32;
+        while (rows > 2 && batch.images * across * ((batch.cell_rows + rows - 1) / rows) < kEnough) {
+            rows /= 2;
+        }
+        return {rows, across, (batch.cell_rows + rows - 1) / rows};
+    }
+
+    /// Cells and energies of strip `index`.
+    template <class Block>
+    PREIMAGE_HOST_DEVICE static void run(Block& block, const Batch& batch, const Strips& strips, std::int64_t index,
+                                         Shared& shared) {
+        const std::int64_t in_image = index % (strips.across * strips.down);
+        const std::int64_t number = index / (strips.across * strips.down);
+        const Image image = batch.at(number);
+        const std::int64_t first_column = in_image % strips.across * kColumns;
+        const std::int64_t first_row = in_image / strips.across * strips.rows;
+        const std::int64_t last_row = smaller(first_row + strips.rows, batch.cell_rows);
+        block.each([&](int thread) {
+            for (int bin = 0; bin < kBins; ++bin) {
+                shared.sums[bin][thread] = Corners{};
+            }
+        });
+        for (std::int64_t row = first_row; row <= last_row; ++row) {  // block row: votes for cell rows row - 1 and row
+            const int lower = static_cast<int>(row & 1);
+            if (batch.cell_size == kCell) {
+                tile_votes(block, image, first_column, row, lower, shared);
+            } else {
+                block.each([&](int thread) {
+                    forget(shared, lower, thread);
+                    any_votes(image, batch.cell_size, first_column + thread, row, lower, thread, shared);
+                });
+            }
+            block.barrier();
+            if (row > first_row) {
+                block.each([&](int thread) {
+                    const std::int64_t column = first_column + thread;
+                    if (thread < kColumns && column < batch.cell_columns) {
+                        finish_cell(batch, number, row - 1, column, thread, shared);
+                    }
+                });
+            }
+            block.barrier();
+        }
+    }
+
+private:
+    /// Sums of a new cell row take the place of those of two rows before.
+    PREIMAGE_HOST_DEVICE static void forget(Shared& shared, int lower, int thread) {
+        for (int bin = 0; bin < kBins; ++bin) {
+            shared.sums[bin][thread].of[lower][0] = 0.0f;
+            shared.sums[bin][thread].of[lower][1] = 0.0f;
+        }
+    }
+
+    PREIMAGE_HOST_DEVICE static void add(Shared& shared, const Gradient& gradient, float right, float below, int lower,
+                                         int thread) {
+        Corners& sums = shared.sums[orientation_bin(gradient.gx, gradient.gy)][thread];
+        const float vote = length(gradient);
+        const float share_0 = lower == 0 ? below : 1.0f - below;  // of the cell row in place 0
+        const float share_1 = lower == 0 ? 1.0f - below : below;
+        Corners changed = sums;
+        changed.of[0][0] += vote * ((1.0f - right) * share_0);
+        changed.of[0][1] += vote * (right * share_0);
+        changed.of[1][0] += vote * ((1.0f - right) * share_1);
+        changed.of[1][1] += vote * (right * share_1);
+        sums = changed;
+    }
+
+    PREIMAGE_HOST_DEVICE static int place(int column) { return (column & 7) * kPitch + (column >> 3); }
+
+    template <class Block>
+    PREIMAGE_HOST_DEVICE static void tile_votes(Block& block, const Image& image, std::int64_t first_column,
+                                                std::int64_t row, int lower, Shared& shared) {
+        const std::int64_t left = kCell * first_column - kCell / 2;  // of the strip's first block
+        for (int half = 0; half < kCell; half += kTileRows) {
+            const std::int64_t top = kCell * row - kCell / 2 + half;
+            block.each([&](int thread) { load_tile(image, top - 1, left - 1, thread, shared); });
+            block.barrier();
+            block.each([&](int thread) {
+                if (half == 0) {
+                    forget(shared, lower, thread);
+                }
+                for (int y = 0; y < kTileRows; ++y) {
+                    if (top + y >= 1 && top + y < image.height - 1) {
+                        row_votes(image, left + kCell * thread, half, y, lower, thread, shared);
+                    }
+                }
+            });
+            block.barrier();
+        }
+    }
+
+    PREIMAGE_HOST_DEVICE static void row_votes(const Image& image, std::int64_t left, int half, int y, int lower,
+                                               int thread, Shared& shared) {
+        const float below = (static_cast<float>(half + y) + 0.5f) / kCell;
+#ifdef __CUDA_ARCH__
+#pragma unroll
+#endif
+        for (int x = 0; x < kCell; ++x) {
+            if (left + x < 1 || left + x >= image.width - 1) {
+                continue;
+            }
+            const auto read = [&](int plane, int dy, int dx) {
+                return shared.tile[plane][y + 1 + dy][place(x + 1 + dx) + thread];
+            };
+            const float right = (static_cast<float>(x) + 0.5f) / kCell;
+            add(shared, strongest_gradient<kPlanes>(read), right, below, lower, thread);
+        }
+    }
+
+    /// Pixels (top, left) and on; where the image has none nothing is read later.
+    PREIMAGE_HOST_DEVICE static void load_tile(const Image& image, std::int64_t top, std::int64_t left, int thread,
+                                               Shared& shared) {
+        constexpr int kWidth = kCell * kThreads + 2;
+        for (int plane = 0; plane < kPlanes; ++plane) {
+            for (int y = 0; y < kTileRows + 2; ++y) {
+                const bool inside = top + y >= 0 && top + y < image.height;
+                for (int column = thread; column < kWidth; column += kThreads) {
+                    if (inside && left + column >= 0 && left + column < image.width) {
+                        shared.tile[plane][y][place(column)] = pixel_at(image, kPlanes, plane, top + y, left + column);
+                    }
+                }
+            }
+        }
+    }
+
+    PREIMAGE_HOST_DEVICE static void any_votes(const Image& image, std::int64_t cell_size, std::int64_t block_column,
+                                               std::int64_t row, int lower, int thread, Shared& shared) {
+        const std::int64_t top = cell_size * (row - 1) + cell_size / 2;
+        const std::int64_t left = cell_size * (block_column - 1) + cell_size / 2;
+        for (std::int64_t y = larger(top, 1); y < smaller(top + cell_size, image.height - 1); ++y) {
+            const float below = share_after(y, cell_size);
+            for (std::int64_t x = larger(left, 1); x < smaller(left + cell_size, image.width - 1); ++x) {
+                const auto read = [&](int plane, int dy, int dx) {
+                    return pixel_at(image, kPlanes, plane, y + dy, x + dx);
+                };
+                add(shared, strongest_gradient<kPlanes>(read), share_after(x, cell_size), below, lower, thread);
+            }
+        }
+    }
+
+    PREIMAGE_HOST_DEVICE static void finish_cell(const Batch& batch, std::int64_t number, std::int64_t row,
+                                                 std::int64_t column, int thread, const Shared& shared) {
+        const std::int64_t plane = batch.cell_rows * batch.cell_columns;
+        const std::int64_t cell = row * batch.cell_columns + column;
+        const int place = static_cast<int>(row & 1);
+        float* cells = batch.cells + number * kBins * plane + cell;
+        float energy = 0.0f;
+        for (int k = 0; k < kOrientations; ++k) {
+            const auto sum = [&](int bin) {
+                return shared.sums[bin][thread].of[place][1] + shared.sums[bin][thread + 1].of[place][0];
+            };
+            const float forth = sum(k);
+            const float back = sum(k + kOrientations);
+            cells[k * plane] = forth;
+            cells[(k + kOrientations) * plane] = back;
+            energy += (forth + back) * (forth + back);
+        }
+        batch.energies[number * plane + cell] = energy;
+    }
+};
+
+/// The four normalisers of a cell: upper left, upper right, lower left, lower right.
+PREIMAGE_INLINE void normalisers(const float* energies, std::int64_t rows, std::int64_t columns, std::int64_t row,
+                                 std::int64_t column, float (&factors)[4]) {
+    const std::int64_t y[3] = {larger(row - 1, 0), row, smaller(row + 1, rows - 1)};
+    const std::int64_t x[3] = {larger(column - 1, 0), column, smaller(column + 1, columns - 1)};
+    const auto energy = [&](int i, int j) { return energies[y[i] * columns + x[j]]; };
+    for (int square = 0; square < 4; ++square) {
+        const int i = square / 2;
+        const int j = square % 2;
+        factors[square] = normaliser(energy(i, j), energy(i, j + 1), energy(i + 1, j), energy(i + 1, j + 1));
+    }
+}
+
+/// The 31 channels of a cell of image `number`.
+PREIMAGE_INLINE void normalise_cell(const Batch& batch, std::int64_t number, std::int64_t row, std::int64_t column) {
+    const std::int64_t plane = batch.cell_rows * batch.cell_columns;
+    const std::int64_t cell = row * batch.cell_columns + column;
+    float factors[4];
+    normalisers(batch.energies + number * plane, batch.cell_rows, batch.cell_columns, row, column, factors);
+    const float* cells = batch.cells + number * kBins * plane + cell;
+    float* output = batch.output + number * kChannels * plane + cell;
+    float textures[4] = {};
+    for (int k = 0; k < kOrientations; ++k) {
+        const float forth = cells[k * plane];
+        const float back = cells[(k + kOrientations) * plane];
+        float sum_forth = 0.0f;
+        float sum_back = 0.0f;
+        float sum_both = 0.0f;
+        for (int square = 0; square < 4; ++square) {
+            const float scaled_forth = forth * factors[square];
+            const float scaled_back = back * factors[square];
+            const float both = clip(scaled_forth + scaled_back);
+            sum_forth += clip(scaled_forth);
+            sum_back += clip(scaled_back);
+            sum_both += both;
+            textures[square] += both;
+        }
+        output[k * plane] = 0.5f * sum_forth;
+        output[(k + kOrientations) * plane] = 0.5f * sum_back;
+        output[(k + kBins) * plane] = 0.5f * sum_both;
+    }
+    for (int square = 0; square < 4; ++square) {
+        output[(kBins + kOrientations + square) * plane] = kTextureScale * textures[square];
+    }
+}
+
+}  // namespace preimage::hog

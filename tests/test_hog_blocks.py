@@ -1,0 +1,50 @@
+"""The GPU kernel's own source on the host: sanitizers, three orders of the threads, and the CPU kernel beside it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import photographs
+from host_blocks import ORDERS, needs_compiler, run_blocks
+from preimage.ops.hog import hog
+from tolerances import HOG
+
+# (B, C, H, W), cell size, strip rows (0: what the launch would choose)
+SHAPES = {
+    "one cell": ((1, 1, 8, 8), 8, 0),
+    "half a cell": ((2, 1, 4, 5), 8, 0),
+    "no interior": ((1, 3, 9, 2), 4, 0),
+    "a strip": ((1, 3, 64, 504), 8, 0),
+    "one column more than a strip": ((1, 1, 40, 512), 8, 0),
+    "long strips": ((2, 1, 150, 131), 8, 32),
+    "odd": ((3, 3, 75, 301), 8, 3),
+    "cells of 5": ((1, 3, 64, 83), 5, 0),
+    "cells of 1": ((1, 1, 9, 70), 1, 4),
+}
+
+
+def pixels(shape: tuple[int, ...], dtype: type) -> np.ndarray:
+    """A batch of crops of photographs."""
+    batch, channels, height, width = shape
+    photos = [
+        np.resize(photo.transpose(2, 0, 1)[:channels], (channels, height, width)) for photo in photographs().values()
+    ]
+    images = np.stack(photos[:batch])
+    return images if dtype is np.uint8 else images.astype(np.float32) / np.float32(255)
+
+
+@needs_compiler
+@pytest.mark.parametrize("colour", ["luma", "strongest"])
+@pytest.mark.parametrize("case", SHAPES)
+def test_block_program(case: str, colour: str) -> None:
+    shape, cell_size, rows = SHAPES[case]
+    for dtype in (np.uint8, np.float32):
+        images = pixels(shape, dtype)
+        numbers = (int(dtype is np.uint8), *shape, cell_size, int(colour == "strongest"), rows)
+        results = [run_blocks("hog", order, images, *numbers) for order in ORDERS]
+        assert all(result.tobytes() == results[0].tobytes() for result in results[1:])
+        expected = hog(torch.from_numpy(images), cell_size=cell_size, colour=colour)
+        difference = torch.from_numpy(results[0]).reshape(expected.shape) - expected
+        assert difference.abs().max().item() <= HOG  # not a number, where something was not written
