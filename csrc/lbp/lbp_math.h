@@ -50,6 +50,13 @@ PREIMAGE_INLINE std::int64_t weight_after(std::int64_t offset, std::int64_t cell
     return 2 * offset + 1 - cell_size % 2;
 }
 
+/// What the pixel at `position` gives to a cell in whose reach it is.
+PREIMAGE_INLINE std::int64_t weight_at(std::int64_t position, std::int64_t cell, std::int64_t cell_size) {
+    const std::int64_t offset = position - block_start(cell, cell_size);
+    return offset < cell_size ? weight_after(offset, cell_size)
+                              : 2 * cell_size - weight_after(offset - cell_size, cell_size);
+}
+
 /// The weights of the first `count` of the 2 cell_size pixels that reach a cell.
 PREIMAGE_INLINE std::int64_t weights_before(std::int64_t count, std::int64_t cell_size) {
     const std::int64_t reach = smaller(larger(count, 0), 2 * cell_size);
