@@ -7,6 +7,7 @@
 #include "common/cpu_features.h"
 #include "common/cuda_device.h"
 #include "hog/hog.h"
+#include "lbp/lbp.h"
 #include "tensor_view.h"
 
 namespace py = pybind11;
@@ -79,6 +80,39 @@ void hog_backward_cuda(const Description& output, const Description& images, con
 }
 #endif
 
+void lbp(const Description& images, const Description& output, std::int64_t cell_size,
+         const std::string& instruction_set, int threads) {
+    const preimage::TensorView image_view(images);
+    const preimage::TensorView output_view(output);
+    const preimage::InstructionSet chosen = preimage::choose_instruction_set(instruction_set);
+    const py::gil_scoped_release released;
+    preimage::lbp::compute(image_view, output_view, cell_size, chosen, threads);
+}
+
+void lbp_codes(const Description& images, const Description& output, const std::string& instruction_set, int threads) {
+    const preimage::TensorView image_view(images);
+    const preimage::TensorView output_view(output);
+    const preimage::InstructionSet chosen = preimage::choose_instruction_set(instruction_set);
+    const py::gil_scoped_release released;
+    preimage::lbp::compute_codes(image_view, output_view, chosen, threads);
+}
+
+#ifdef PREIMAGE_CUDA_KERNELS
+void lbp_cuda(const Description& images, const Description& output, std::int64_t cell_size, std::uintptr_t stream) {
+    const preimage::TensorView image_view(images);
+    const preimage::TensorView output_view(output);
+    const py::gil_scoped_release released;
+    preimage::lbp::compute_cuda(image_view, output_view, cell_size, stream);
+}
+
+void lbp_codes_cuda(const Description& images, const Description& output, std::uintptr_t stream) {
+    const preimage::TensorView image_view(images);
+    const preimage::TensorView output_view(output);
+    const py::gil_scoped_release released;
+    preimage::lbp::compute_codes_cuda(image_view, output_view, stream);
+}
+#endif
+
 py::dict cuda_devices() {
     preimage::CudaReport report;
     {
@@ -114,6 +148,14 @@ PYBIND11_MODULE(_native, module) {
                py::arg("colour"), py::arg("stream"));
     module.def("hog_backward_cuda", &hog_backward_cuda, py::arg("output"), py::arg("images"), py::arg("scratch"),
                py::arg("gradients"), py::arg("cell_size"), py::arg("colour"), py::arg("stream"));
+#endif
+    module.def("lbp", &lbp, py::arg("images"), py::arg("output"), py::arg("cell_size"), py::arg("instruction_set"),
+               py::arg("threads"));
+    module.def("lbp_codes", &lbp_codes, py::arg("images"), py::arg("output"), py::arg("instruction_set"),
+               py::arg("threads"));
+#ifdef PREIMAGE_CUDA_KERNELS
+    module.def("lbp_cuda", &lbp_cuda, py::arg("images"), py::arg("output"), py::arg("cell_size"), py::arg("stream"));
+    module.def("lbp_codes_cuda", &lbp_codes_cuda, py::arg("images"), py::arg("output"), py::arg("stream"));
 #endif
     module.def("instruction_sets", &preimage::instruction_sets);
     module.def("cuda_devices", &cuda_devices);

@@ -99,8 +99,8 @@ public:
 
     /// What to fetch into the cache while row y is worked on: where the image is read in place, the row that comes
     /// about a block row later (tiles jump from row to row, which the processor's own prefetching does not follow).
-    const float* row_to_fetch(int plane, std::int64_t y) const {
-        return direct_ ? row(plane, smaller(y + kRowsAhead, image_.height - 1)) : nullptr;
+    const float* row_to_fetch(int plane, std::int64_t y, std::int64_t ahead = kRowsAhead) const {
+        return direct_ ? row(plane, smaller(y + ahead, image_.height - 1)) : nullptr;
     }
 
     const float* row(int plane, std::int64_t y) const {

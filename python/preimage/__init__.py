@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from preimage.errors import FileFormatError as FileFormatError
     from preimage.inverters import Inverter as Inverter
     from preimage.ops.hog import hog as hog
+    from preimage.ops.lbp import lbp as lbp
+    from preimage.ops.lbp import lbp_codes as lbp_codes
     from preimage.ops.upconv import upconv as upconv
     from preimage.spec import Spec as Spec
     from preimage.storage import read_features as read_features
@@ -27,6 +29,8 @@ _HOMES = {
     "Inverter": "preimage.inverters",
     "Spec": "preimage.spec",
     "hog": "preimage.ops.hog",
+    "lbp": "preimage.ops.lbp",
+    "lbp_codes": "preimage.ops.lbp",
     "read_features": "preimage.storage",
     "read_image": "preimage.storage",
     "upconv": "preimage.ops.upconv",

@@ -41,6 +41,21 @@ def hog_backward(
     In builds with CUDA there are also `hog_cuda`, `hog_backward_cuda` and `hog_cuda_scratch`, see `hog.h`.
     """
 
+def lbp(
+    images: _Description,
+    output: _Description,
+    cell_size: int,
+    instruction_set: str,
+    threads: int,
+) -> None:
+    """images (B, C, H, W) -> output (B, 58, H // cell_size, W // cell_size), contiguous float32."""
+
+def lbp_codes(images: _Description, output: _Description, instruction_set: str, threads: int) -> None:
+    """images (B, C, H, W) -> output (B, 1, H, W), contiguous uint8.
+
+    In builds with CUDA there are also `lbp_cuda` and `lbp_codes_cuda`, see `lbp.h`.
+    """
+
 def instruction_sets() -> list[str]:
     """What the kernels can run with on this processor, best first; the last is always "portable"."""
 

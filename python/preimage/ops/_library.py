@@ -13,6 +13,8 @@ LIBRARY = torch.library.Library("preimage", "DEF")
 for _schema in (
     "hog(Tensor images, int cell_size, str variant, str colour) -> Tensor",
     "hog_backward(Tensor gradient, Tensor images, int cell_size, str variant, str colour) -> Tensor",
+    "lbp(Tensor images, int cell_size, str variant) -> Tensor",
+    "lbp_codes(Tensor images, str variant) -> Tensor",
 ):
     LIBRARY.define(_schema, tags=(torch.Tag.pt2_compliant_tag,))
 
@@ -35,3 +37,16 @@ def _hog_backward(
     gradient: torch.Tensor, images: torch.Tensor, cell_size: int, variant: str, colour: str
 ) -> torch.Tensor:
     return images.new_empty(images.shape, dtype=torch.float32)
+
+
+@torch.library.register_fake("preimage::lbp", lib=LIBRARY)  # type: ignore[untyped-decorator]
+def _lbp(images: torch.Tensor, cell_size: int, variant: str) -> torch.Tensor:
+    batch = images.shape[0] if images.dim() == 4 else 1
+    rows, columns = images.shape[-2] // cell_size, images.shape[-1] // cell_size
+    return images.new_empty((batch, 58, rows, columns), dtype=torch.float32)
+
+
+@torch.library.register_fake("preimage::lbp_codes", lib=LIBRARY)  # type: ignore[untyped-decorator]
+def _lbp_codes(images: torch.Tensor, variant: str) -> torch.Tensor:
+    batch = images.shape[0] if images.dim() == 4 else 1
+    return images.new_empty((batch, 1, images.shape[-2], images.shape[-1]), dtype=torch.uint8)

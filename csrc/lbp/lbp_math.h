@@ -1,0 +1,85 @@
+// The arithmetic of one pixel and of one cell: whole numbers but for the last step.
+#pragma once
+
+#include <cstdint>
+
+#include "common/host_device.h"
+#include "lbp/lbp.h"
+
+namespace preimage::lbp {
+
+/// One bit per neighbour, clockwise from the right (y down), set where it is greater than the centre. What is not
+/// a number is neither greater nor exceeded.
+PREIMAGE_INLINE std::uint32_t code_at(const float* above, const float* here, const float* below) {
+    const float centre = here[0];
+    return (here[1] > centre ? 1u : 0u) | (below[1] > centre ? 2u : 0u) | (below[0] > centre ? 4u : 0u) |
+           (below[-1] > centre ? 8u : 0u) | (here[-1] > centre ? 16u : 0u) | (above[-1] > centre ? 32u : 0u) |
+           (above[0] > centre ? 64u : 0u) | (above[1] > centre ? 128u : 0u);
+}
+
+/// A run of 1 ... 7 ones that begins at a bit is label 7 * bit + length - 1.
+PREIMAGE_HOST_DEVICE constexpr int label_of(std::uint32_t code) {
+    const std::uint32_t previous = ((code << 1) | (code >> 7)) & 255u;
+    const std::uint32_t begins = code & ~previous;  // ones whose predecessor is zero
+    if (begins == 0) {
+        return kFlatLabel;
+    }
+    if ((begins & (begins - 1)) != 0) {
+        return kMixedLabel;
+    }
+    int label = -1;
+    for (std::uint32_t rest = code; rest != 0; rest &= rest - 1) {
+        ++label;
+    }
+    for (std::uint32_t rest = begins; rest != 1; rest >>= 1) {
+        label += 7;
+    }
+    return label;
+}
+
+// Along each axis, cells lie `cell_size` pixels apart, and block i is the run of pixels between the centres of the
+// cells i - 1 and i. Weights are in units of 1 / (2 cell_size).
+
+/// Block i's first pixel.
+PREIMAGE_INLINE std::int64_t block_start(std::int64_t index, std::int64_t cell_size) {
+    return index * cell_size - (cell_size + 1) / 2;
+}
+
+/// What the pixel at `offset` of a block gives to the cell after it; the cell before gets 2 cell_size less that.
+PREIMAGE_INLINE std::int64_t weight_after(std::int64_t offset, std::int64_t cell_size) {
+    return 2 * offset + 1 - cell_size % 2;
+}
+
+/// What the pixel at `position` gives to a cell in whose reach it is.
+PREIMAGE_INLINE std::int64_t weight_at(std::int64_t position, std::int64_t cell, std::int64_t cell_size) {
+    const std::int64_t offset = position - block_start(cell, cell_size);
+    return offset < cell_size ? weight_after(offset, cell_size)
+                              : 2 * cell_size - weight_after(offset - cell_size, cell_size);
+}
+
+/// The weights of the first `count` of the 2 cell_size pixels that reach a cell.
+PREIMAGE_INLINE std::int64_t weights_before(std::int64_t count, std::int64_t cell_size) {
+    const std::int64_t reach = smaller(larger(count, 0), 2 * cell_size);
+    const std::int64_t odd = cell_size % 2;
+    const std::int64_t rest = 2 * cell_size - reach;
+    return reach <= cell_size ? reach * (reach - odd) : 2 * cell_size * cell_size - rest * (rest + odd);
+}
+
+/// All weights that a cell gets along an axis of `pixels`, of which the first and the last do not vote. A cell's
+/// votes sum up to the product of both axes' weights, whatever the image shows.
+PREIMAGE_INLINE std::int64_t weight_sum(std::int64_t cell, std::int64_t cell_size, std::int64_t pixels) {
+    const std::int64_t start = block_start(cell, cell_size);
+    return weights_before(pixels - 1 - start, cell_size) - weights_before(1 - start, cell_size);
+}
+
+/// 1 where nothing voted, so that the division below makes 0 of it.
+PREIMAGE_INLINE float root_of_sum(std::int64_t sum) { return sum > 0 ? square_root(static_cast<float>(sum)) : 1.0f; }
+
+/// The feature of a label with `votes` in a cell. The units cancel, exactly where the cell size is a power of two;
+/// VLFeat adds 1e-10 to the root of the sum, which is below half a unit of its last place.
+template <class Integer>
+PREIMAGE_INLINE float feature(Integer votes, float root) {
+    return square_root(static_cast<float>(votes)) / root;
+}
+
+}  // namespace preimage::lbp

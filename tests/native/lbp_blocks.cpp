@@ -1,0 +1,83 @@
+// LBP's block programs on the host: ORDER INPUT OUTPUT bytes(0|1) B C H W cell_size(0: the map of labels)
+//     strip_rows(0: chosen)
+#include <cmath>
+#include <cstring>
+#include <memory>
+
+#include "host_run.h"
+#include "lbp/lbp_blocks.h"
+
+using namespace preimage;
+using namespace preimage::lbp;
+
+/// Calls run(block, index, shared) for every block, with new memory, as on a GPU.
+template <class Program, class Run>
+void for_blocks(std::int64_t count, ThreadOrder order, const Run& run) {
+    for (std::int64_t index = 0; index < count; ++index) {
+        const auto shared = std::make_unique<typename Program::Shared>();
+        std::memset(static_cast<void*>(shared.get()), 0xff, sizeof(typename Program::Shared));
+        HostBlock<Program::kThreads> block(order);
+        run(block, index, *shared);
+    }
+}
+
+void run_features(const Batch& batch, ThreadOrder order, std::int64_t rows) {
+    if (batch.cell_size != kFastCell) {
+        for_blocks<CellProgram>(
+            batch.images * batch.cell_rows * batch.cell_columns, order,
+            [&](auto& block, std::int64_t index, auto& shared) { CellProgram::run(block, batch, index, shared); });
+        return;
+    }
+    Strips strips = StripProgram::strips(batch);
+    if (rows > 0) {
+        strips.rows = rows;
+        strips.down = (batch.cell_rows + rows - 1) / rows;
+    }
+    for_blocks<StripProgram>(
+        batch.images * strips.across * strips.down, order,
+        [&](auto& block, std::int64_t index, auto& shared) { StripProgram::run(block, batch, strips, index, shared); });
+}
+
+int main(int count, char** arguments) {
+    if (count != 11) {
+        host_run::fail("wrong number of arguments");
+    }
+    const auto number = [&](int index) { return std::int64_t{std::atoll(arguments[4 + index])}; };
+    const bool bytes = number(0) != 0;
+    auto pixels = host_run::read<char>(arguments[2]);
+    const std::int64_t size = bytes ? 1 : 4;
+    const std::int64_t channels = number(2), height = number(3), width = number(4);
+
+    Batch batch{};
+    batch.image = {reinterpret_cast<std::byte*>(pixels.data()),
+                   bytes ? ScalarType::uint8 : ScalarType::float32,
+                   static_cast<int>(channels),
+                   height,
+                   width,
+                   size * height * width,
+                   size * width,
+                   size};
+    batch.image_stride = channels * height * width * size;
+    batch.images = number(1);
+    batch.cell_size = number(5);
+    const ThreadOrder order = host_run::order_named(arguments[1]);
+    if (batch.cell_size == 0) {
+        std::vector<std::uint8_t> labels(static_cast<std::size_t>(batch.images * height * width), 200);
+        batch.labels = labels.data();
+        const std::int64_t across = CodeProgram::across(batch);
+        const std::int64_t down = CodeProgram::down(batch);
+        for_blocks<CodeProgram>(batch.images * across * down, order,
+                                [&](auto& block, std::int64_t index, auto& shared) {
+                                    CodeProgram::run(block, batch, across, down, index, shared);
+                                });
+        host_run::write(arguments[3], std::vector<float>(labels.begin(), labels.end()));
+        return 0;
+    }
+    batch.cell_rows = height / batch.cell_size;
+    batch.cell_columns = width / batch.cell_size;
+    const std::int64_t cells = batch.images * batch.cell_rows * batch.cell_columns;
+    std::vector<float> output(static_cast<std::size_t>(kLabels * cells), std::nanf(""));
+    batch.output = output.data();
+    run_features(batch, order, number(6));
+    host_run::write(arguments[3], output);
+}
