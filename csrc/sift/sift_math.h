@@ -71,13 +71,14 @@ struct Vote {
     float first, second;
 };
 
-PREIMAGE_INLINE Vote vote(float gx, float gy) {
-    const float length = fast_sqrt(gx * gx + gy * gy);
-    const float eighths = direction(gx, gy);
+/// Of a gradient's length and its direction in eighths of a turn.
+PREIMAGE_INLINE Vote vote_of(float length, float eighths) {
     const auto bin = static_cast<std::int32_t>(eighths);
     const float share = eighths - static_cast<float>(bin);
     return {bin, (1.0f - share) * length, share * length};
 }
+
+PREIMAGE_INLINE Vote vote(float gx, float gy) { return vote_of(fast_sqrt(gx * gx + gy * gy), direction(gx, gy)); }
 
 /// The Gaussian window over a descriptor's pixels, along one axis: at `offset` pixels from the centre of spatial
 /// bin `index` (0 ... 3), whose centre is bin_size * (index - 1.5) from the descriptor's. sigma = bin_size *

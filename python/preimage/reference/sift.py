@@ -122,8 +122,9 @@ def direction(gx: torch.Tensor, gy: torch.Tensor) -> torch.Tensor:
 
     VLFeat's cubic replaces the arc tangent. It is up to 0.0061 rad off, and part of the definition.
     """
-    down = gy.abs() + EPSILON
-    ratio = torch.where(gx < 0, gx + down, gx - down) / (gx.abs() + down)
+    # Not abs(), whose slope at 0 is taken to be 0: the direction changes smoothly there.
+    across, down = torch.where(gx < 0, -gx, gx), torch.where(gy < 0, -gy, gy) + EPSILON
+    ratio = torch.where(gx < 0, gx + down, gx - down) / (across + down)
     angle = torch.where(gx < 0, 3 * math.pi / 4, math.pi / 4) + (0.1821 * ratio * ratio - 0.9675) * ratio
     angle = torch.where(gy < 0, -angle, angle)
     angle = torch.where(angle < 0, angle + 2 * math.pi, angle)
