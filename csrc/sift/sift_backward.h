@@ -177,6 +177,17 @@ PREIMAGE_INLINE Slopes gather_pixel(const Grid& grid, const ShareTable& table, c
     return through_vote(gx, gy, first, second);
 }
 
+/// Step 3 for pixel (y, x) of an image that is read where it lies.
+PREIMAGE_INLINE Slopes pixel_slopes(const Image& image, const Grid& grid, const ShareTable& table, const float* rows,
+                                    std::int32_t y, std::int32_t x) {
+    const auto luma_at = [&](std::int32_t row, std::int32_t column) {
+        return pixel_at(image, 1, 0, inside(grid.y, row), inside(grid.x, column));
+    };
+    const float gx = difference(luma_at(y, x - 1), luma_at(y, x + 1), x > 0 && x < grid.x.pixels - 1);
+    const float gy = difference(luma_at(y - 1, x), luma_at(y + 1, x), y > 0 && y < grid.y.pixels - 1);
+    return gather_pixel(grid, table, rows, x, gx, gy);
+}
+
 // ---- 4. Through the differences ----
 
 /// What a pixel gets from the slopes of the differences along one axis, `pitch` apart; `slopes` points at its own.

@@ -150,15 +150,9 @@ __global__ void pixels_kernel(Call call, std::int64_t first) {
     const Element at(call.grid, call.grid.x.pixels);
     if (at.exists) {
         const Grid& grid = call.grid;
-        const auto x = static_cast<std::int32_t>(at.x);
-        const Image image = call.numbered(first + at.index);
-        const auto luma = [&](std::int32_t row, std::int32_t column) {
-            return pixel_at(image, 1, 0, inside(grid.y, row), inside(grid.x, column));
-        };
-        const float gx = difference(luma(at.y, x - 1), luma(at.y, x + 1), x > 0 && x < grid.x.pixels - 1);
-        const float gy = difference(luma(at.y - 1, x), luma(at.y + 1, x), at.y > 0 && at.y < grid.y.pixels - 1);
-        const Slopes slopes = gather_pixel(grid, call.across, call.row_of(at.index, at.y), x, gx, gy);
-        float* out = call.votes_of(at.index) + std::int64_t{at.y} * grid.x.pixels + x;
+        const Slopes slopes = pixel_slopes(call.numbered(first + at.index), grid, call.across,
+                                           call.row_of(at.index, at.y), at.y, static_cast<std::int32_t>(at.x));
+        float* out = call.votes_of(at.index) + std::int64_t{at.y} * grid.x.pixels + at.x;
         out[0] = slopes.x;
         out[std::int64_t{grid.y.pixels} * grid.x.pixels] = slopes.y;
     }
