@@ -30,15 +30,22 @@ struct DeviceBlock {
     template <class T>
     struct PerThread {
         T value;
-        __device__ T& operator[](int) { return value; }
+        PREIMAGE_HOST_DEVICE T& operator[](int) { return value; }
     };
 
+#ifdef __CUDA_ARCH__
     template <class Phase>
     __device__ void each(const Phase& phase) const {
         phase(static_cast<int>(threadIdx.x));
     }
     __device__ void barrier() const { __syncthreads(); }
     __device__ void add(std::int32_t* sum, std::int32_t value) const { atomicAdd(sum, value); }
+#else  // never called; there so that programs for host and device compile in nvcc's pass for the host
+    template <class Phase>
+    void each(const Phase&) const {}
+    void barrier() const {}
+    void add(std::int32_t*, std::int32_t) const {}
+#endif
 };
 
 #endif

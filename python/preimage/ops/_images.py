@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from preimage import _native
+
 Images = torch.Tensor | npt.NDArray[Any]
 
 # (address, shape, strides in bytes, dtype, device)
@@ -119,3 +121,39 @@ def stream(tensor: torch.Tensor) -> int:
     """The address of the current CUDA stream on the tensor's device."""
     address: int = torch.cuda.current_stream(tensor.device).cuda_stream
     return address
+
+
+def with_cuda() -> Any:
+    """The native module, if it has CUDA kernels; ``RuntimeError`` if not."""
+    if not hasattr(_native, "hog_cuda"):
+        raise RuntimeError(
+            "this build of preimage has no CUDA kernels: build it where nvcc is found (`preimage doctor` tells), "
+            "or pass images.cpu()"
+        )
+    return _native
+
+
+def working_memory(images: torch.Tensor, floats: int) -> torch.Tensor:
+    """Uninitialised float32 on the images' device. The allocator keeps it for the stream that uses it."""
+    return torch.empty(max(floats, 1), dtype=torch.float32, device=images.device)
+
+
+class _LastDerivative(torch.autograd.Function):
+    """A gradient that refuses to be differentiated again, instead of counting as constant."""
+
+    @staticmethod
+    def forward(ctx: Any, gradient: torch.Tensor, name: str, *sources: torch.Tensor) -> torch.Tensor:
+        ctx.name = name
+        return gradient.view_as(gradient)
+
+    @staticmethod
+    def backward(ctx: Any, *_: torch.Tensor) -> NoReturn:
+        raise RuntimeError(f"{ctx.name} has a gradient, but no second derivative")
+
+
+def last_derivative(name: str, gradient: torch.Tensor, *sources: torch.Tensor) -> torch.Tensor:
+    """`gradient`, which came from `sources`, so that a second derivative of it raises ``RuntimeError``."""
+    if not torch.is_grad_enabled() or torch.compiler.is_compiling():  # nobody could ask, or nobody could be told
+        return gradient
+    result: torch.Tensor = _LastDerivative.apply(gradient, name, *sources)  # type: ignore[no-untyped-call]
+    return result
