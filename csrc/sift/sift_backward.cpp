@@ -31,7 +31,7 @@ struct Task {
 struct OneImage {
     Image image;
     const float* grad_features;  // (128, rows, columns)
-    const float* grad_norms;     // (rows, columns) or null
+    const float* grad_norms;     // (rows, columns)
     float* gradient;             // (channels, height, width)
     float* luma;                 // (height, width)
     float* votes;                // (2, height, width): lengths and directions; later the slopes
@@ -199,8 +199,7 @@ void descriptor_row(const Task& task, const OneImage& one, std::int32_t row, flo
         for (int channel = 0; channel < kChannels; ++channel) {
             float* out = one.sums + (std::int64_t{row} * kChannels + channel) * grid.x.frames + first;
             for (int lane = 0; lane < count; ++lane) {
-                const float more = one.grad_norms == nullptr ? 0.0f : one.grad_norms[here + lane] / task.norm_divisor;
-                out[lane] = gradient[channel][lane] + more;
+                out[lane] = gradient[channel][lane] + one.grad_norms[here + lane] / task.norm_divisor;
             }
         }
     }
@@ -260,11 +259,10 @@ void check_tensors(const TensorView& grad_features, const TensorView& grad_norms
                    const TensorView& grad_images, const Grid& grid) {
     const std::int64_t batch = images.shape[0];
     require(grad_features.type == ScalarType::float32, "the features' gradient must be float32");
-    require_descriptors(grad_features, batch, kChannels, grid, "the features' gradient must be (B, 128, h, w)");
-    if (grad_norms.shape[0] != 0) {
-        require(grad_norms.type == ScalarType::float32, "the norms' gradient must be float32");
-        require_descriptors(grad_norms, batch, 1, grid, "the norms' gradient must be (B, 1, h, w), or of no images");
-    }
+    require_descriptors(grad_features, batch, kChannels, grid,
+                        "the features' gradient must be contiguous (B, 128, h, w)");
+    require(grad_norms.type == ScalarType::float32, "the norms' gradient must be float32");
+    require_descriptors(grad_norms, batch, 1, grid, "the norms' gradient must be contiguous (B, 1, h, w)");
     require(grad_images.type == ScalarType::float32 && grad_images.shape == images.shape && grad_images.is_contiguous(),
             "the images' gradient must be contiguous float32 of their shape");
 }
@@ -304,8 +302,7 @@ void compute_backward(const TensorView& grad_features, const TensorView& grad_no
         one.image = image;
         one.image.pixels = images.data + index * images.strides[0];
         one.grad_features = reinterpret_cast<const float*>(grad_features.data) + index * kChannels * frames;
-        one.grad_norms =
-            grad_norms.shape[0] == 0 ? nullptr : reinterpret_cast<const float*>(grad_norms.data) + index * frames;
+        one.grad_norms = reinterpret_cast<const float*>(grad_norms.data) + index * frames;
         one.gradient = reinterpret_cast<float*>(grad_images.data) + index * image.channels * pixels;
         one.luma = own;
         one.votes = own + pixels;

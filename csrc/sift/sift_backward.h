@@ -21,9 +21,9 @@
 namespace preimage::sift {
 
 /// What the gradient is taken of; checked as for `compute`.
-/// grad_features (B, 128, h, w) float32 contiguous; grad_norms likewise (B, 1, h, w), or of no descriptors where the
-/// norms' gradient is zero; images as for `compute` -> grad_images (B, C, H, W) float32 contiguous.
-/// Near-flat patches give none. The numbers do not depend on `threads` or on the batch an image is in.
+/// grad_features (B, 128, h, w) and grad_norms (B, 1, h, w), float32 contiguous; images as for `compute`
+/// -> grad_images (B, C, H, W), float32 contiguous.
+/// The numbers do not depend on `threads` or on the batch an image is in.
 /// Throws std::invalid_argument when shapes, types or parameters do not fit.
 void compute_backward(const TensorView& grad_features, const TensorView& grad_norms, const TensorView& images,
                       const TensorView& grad_images, const Parameters& parameters, int threads);

@@ -12,7 +12,7 @@ namespace preimage::sift {
 /// One image's part in step 1.
 struct Incoming {
     const float* features;  // (128, rows, columns): the gradient with respect to the descriptors
-    const float* norms;     // (rows, columns), or null for none
+    const float* norms;     // (rows, columns)
     float* sums;            // (rows, 128, columns): written, that with respect to their sums
 };
 
@@ -77,9 +77,7 @@ PREIMAGE_HOST_DEVICE void backward_program(Block& block, const BlockPlan& plan, 
             const Kept& own = kept[thread];
             const float product = whole(memory, 3, corner);
             const std::int64_t frame = place.first + corner.frame;
-            const float more = incoming.norms == nullptr
-                                   ? 0.0f
-                                   : incoming.norms[place.row * columns + frame] / norm_divisor(plan.grid.bin_size);
+            const float more = incoming.norms[place.row * columns + frame] / norm_divisor(plan.grid.bin_size);
             std::int64_t at = (std::int64_t{place.row} * kChannels + corner.orientation) * columns + frame;
             for (int bin = 0; bin < kBins; ++bin, at += kOrientations * columns) {
                 incoming.sums[at] = own.unit.back(own.sums.of[bin], own.gradient.of[bin], product) + more;

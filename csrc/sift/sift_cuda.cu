@@ -1,10 +1,10 @@
+// Dense SIFT on a CUDA device: launches of what sift_blocks.h and sift_backward.h define.
 #include "sift/sift_cuda.h"
 
 #include <algorithm>
-#include <utility>
 #include <vector>
 
-#include "common/cuda_launch.h"
+#include "common/cuda_elements.h"
 #include "sift/sift_backward.h"
 #include "sift/sift_backward_blocks.h"
 #include "sift/sift_blocks.h"
@@ -12,7 +12,6 @@
 namespace preimage::sift {
 namespace {
 
-constexpr int kThreads = 256;                  // of kernels with a thread an element
 constexpr std::int64_t kPartFloats = 1 << 26;  // of working memory of a part of the batch: 256 MiB
 constexpr std::int64_t kPartPixels = 1 << 22;  // forward: their votes, 32 MiB, stay in the level 2 cache
 constexpr std::int64_t kPieceWeights = 960;    // of the weights: what a launch takes along by value
@@ -77,7 +76,7 @@ struct Piece {
 
 /// The weights come by value: so they need no copy from memory that would have to outlive the call.
 __global__ void write_weights(Piece piece, std::int64_t count, float* out) {
-    for (std::int64_t place = threadIdx.x; place < count; place += kThreads) {
+    for (std::int64_t place = threadIdx.x; place < count; place += kElementThreads) {
         out[place] = piece.values[place];
     }
 }
@@ -109,63 +108,49 @@ __global__ void __launch_bounds__(kBlockThreads) backward_kernel(Call call, Inco
     const std::int64_t frames = std::int64_t{call.grid.y.frames} * call.grid.x.frames;
     const std::int64_t index = blockIdx.x / blocks;
     incoming.features += index * kChannels * frames;
-    incoming.norms = incoming.norms == nullptr ? nullptr : incoming.norms + index * frames;
+    incoming.norms += index * frames;
     incoming.sums = call.sums_of(index);
     backward_program(block, call.plan, blockIdx.x % blocks, call.votes_of(index), incoming,
                      reinterpret_cast<float*>(memory));
 }
 
-__global__ void shares_kernel(Grid grid, Axis axis, const float* weights, ShareTable table) {
-    const std::int64_t position = std::int64_t{blockIdx.x} * kThreads + threadIdx.x;
-    if (position < axis.pixels) {
+struct ListShares {
+    Grid grid;
+    Axis axis;
+    const float* weights;
+    ShareTable table;
+    __device__ void operator()(std::int64_t, std::int64_t, std::int64_t position) const {
         list_shares(grid, axis, weights, static_cast<std::int32_t>(position), table);
     }
-}
-
-/// Where a thread works that has one element of a row of pixels: `across` of them a row.
-struct Element {
-    std::int64_t index;  // of the image
-    std::int32_t y;
-    std::int64_t x;
-    bool exists;
-
-    __device__ Element(const Grid& grid, std::int64_t across) {
-        const std::int64_t blocks = (across + kThreads - 1) / kThreads;
-        const std::int64_t row = blockIdx.x / blocks;
-        index = row / grid.y.pixels;
-        y = static_cast<std::int32_t>(row % grid.y.pixels);
-        x = blockIdx.x % blocks * kThreads + threadIdx.x;
-        exists = x < across;
+};
+struct GatherDown {
+    Call call;
+    __device__ void operator()(std::int64_t index, std::int64_t y, std::int64_t element) const {
+        gather_down<1>(call.grid, call.down, call.sums_of(index), static_cast<std::int32_t>(y), element,
+                       call.row_of(index, y) + element);
     }
 };
-
-__global__ void down_kernel(Call call) {
-    const Element at(call.grid, std::int64_t{kSpatial * kOrientations} * call.grid.x.frames);
-    if (at.exists) {
-        gather_down<1>(call.grid, call.down, call.sums_of(at.index), at.y, at.x, call.row_of(at.index, at.y) + at.x);
-    }
-}
-
-__global__ void pixels_kernel(Call call, std::int64_t first) {
-    const Element at(call.grid, call.grid.x.pixels);
-    if (at.exists) {
+struct PixelSlopes {
+    Call call;
+    std::int64_t first;
+    __device__ void operator()(std::int64_t index, std::int64_t y, std::int64_t x) const {
         const Grid& grid = call.grid;
-        const Slopes slopes = pixel_slopes(call.numbered(first + at.index), grid, call.across,
-                                           call.row_of(at.index, at.y), at.y, static_cast<std::int32_t>(at.x));
-        float* out = call.votes_of(at.index) + std::int64_t{at.y} * grid.x.pixels + at.x;
+        const Slopes slopes = pixel_slopes(call.numbered(first + index), grid, call.across, call.row_of(index, y),
+                                           static_cast<std::int32_t>(y), static_cast<std::int32_t>(x));
+        float* out = call.votes_of(index) + y * grid.x.pixels + x;
         out[0] = slopes.x;
         out[std::int64_t{grid.y.pixels} * grid.x.pixels] = slopes.y;
     }
-}
-
-__global__ void image_kernel(Call call, float* gradient) {
-    const Element at(call.grid, call.grid.x.pixels);
-    if (at.exists) {
-        float* out = gradient + at.index * call.image.channels * call.grid.y.pixels * call.grid.x.pixels;
-        gather_image(call.grid, call.image.channels, call.votes_of(at.index), at.y, static_cast<std::int32_t>(at.x),
-                     out);
+};
+struct GatherImage {
+    Call call;
+    float* gradient;
+    __device__ void operator()(std::int64_t index, std::int64_t y, std::int64_t x) const {
+        float* out = gradient + index * call.image.channels * call.grid.y.pixels * call.grid.x.pixels;
+        gather_image(call.grid, call.image.channels, call.votes_of(index), static_cast<std::int32_t>(y),
+                     static_cast<std::int32_t>(x), out);
     }
-}
+};
 
 void send_weights(const Parameters& parameters, const Grid& grid, float* out, cudaStream_t stream) {
     std::vector<float> weights(static_cast<std::size_t>(taps_of(grid)) * kSpatial);
@@ -175,16 +160,8 @@ void send_weights(const Parameters& parameters, const Grid& grid, float* out, cu
         const std::int64_t count = std::min(kPieceWeights, all - done);
         Piece piece{};
         std::copy_n(weights.begin() + done, count, piece.values);
-        launch(write_weights, 1, kThreads, 0, stream, piece, count, out + done);
+        launch(write_weights, 1, kElementThreads, 0, stream, piece, count, out + done);
     }
-}
-
-/// A thread for each of `across` elements of every row of pixels.
-template <class... Parameters, class... Arguments>
-void launch_rows(void (*kernel)(Parameters...), const Grid& grid, std::int64_t images, std::int64_t across,
-                 cudaStream_t stream, const Arguments&... arguments) {
-    const std::int64_t blocks = images * grid.y.pixels * ((across + kThreads - 1) / kThreads);
-    launch(kernel, blocks, kThreads, 0, stream, arguments...);
 }
 
 Call prepare(const TensorView& images, const TensorView& scratch, const Parameters& parameters, const Grid& grid,
@@ -258,24 +235,23 @@ void compute_backward_cuda(const TensorView& grad_features, const TensorView& gr
     const DeviceGuard guard(images.device);
     const cudaStream_t stream = stream_of(stream_address);
     const Call call = prepare(images, scratch, parameters, grid, layout, stream);
-    for (const auto& [axis, table] : {std::pair{grid.y, call.down}, std::pair{grid.x, call.across}}) {
-        launch(shares_kernel, (axis.pixels + kThreads - 1) / kThreads, kThreads, 0, stream, grid, axis,
-               call.plan.weights, table);
-    }
+    const float* weights = call.plan.weights;
+    over_elements(1, 1, grid.y.pixels, stream, ListShares{grid, grid.y, weights, call.down});
+    over_elements(1, 1, grid.x.pixels, stream, ListShares{grid, grid.x, weights, call.across});
     const std::int64_t frames = std::int64_t{grid.y.frames} * grid.x.frames;
     const std::int64_t pixels = std::int64_t{grid.y.pixels} * grid.x.pixels;
     for (std::int64_t first = 0; first < batch; first += layout.part) {
         const std::int64_t count = std::min(layout.part, batch - first);
-        const auto* norms = reinterpret_cast<const float*>(grad_norms.data) + first * frames;
         const Incoming incoming{reinterpret_cast<const float*>(grad_features.data) + first * kChannels * frames,
-                                grad_norms.shape[0] == 0 ? nullptr : norms, nullptr};
+                                reinterpret_cast<const float*>(grad_norms.data) + first * frames, nullptr};
         launch_votes(call, first, count, stream);
         launch(backward_kernel, count * grid.y.frames * call.plan.blocks, kBlockThreads, shared_floats(call.plan) * 4,
                stream, call, incoming);
-        launch_rows(down_kernel, grid, count, std::int64_t{kSpatial * kOrientations} * grid.x.frames, stream, call);
-        launch_rows(pixels_kernel, grid, count, grid.x.pixels, stream, call, first);
-        launch_rows(image_kernel, grid, count, grid.x.pixels, stream, call,
-                    reinterpret_cast<float*>(grad_images.data) + first * call.image.channels * pixels);
+        const std::int64_t slots = std::int64_t{kSpatial * kOrientations} * grid.x.frames;
+        float* gradient = reinterpret_cast<float*>(grad_images.data) + first * call.image.channels * pixels;
+        over_elements(count, grid.y.pixels, slots, stream, GatherDown{call});
+        over_elements(count, grid.y.pixels, grid.x.pixels, stream, PixelSlopes{call, first});
+        over_elements(count, grid.y.pixels, grid.x.pixels, stream, GatherImage{call, gradient});
     }
 }
 
