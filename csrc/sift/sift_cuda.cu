@@ -199,8 +199,8 @@ std::int64_t cuda_scratch(const TensorView& images, const Parameters& parameters
     return Layout(checked_grid(first_image(images), parameters), images.shape[0], backward).total;
 }
 
-void compute_cuda(const TensorView& images, const TensorView& features, const TensorView& norms,
-                  const TensorView& scratch, const Parameters& parameters, std::uintptr_t stream) {
+void compute_cuda(const TensorView& images, const TensorView& scratch, const TensorView& features,
+                  const TensorView& norms, const Parameters& parameters, std::uintptr_t stream) {
     const Grid grid = checked_grid(first_image(images), parameters);
     const std::int64_t batch = images.shape[0];
     features.require_device(images.device);
@@ -224,7 +224,7 @@ void compute_cuda(const TensorView& images, const TensorView& features, const Te
 }
 
 void compute_backward_cuda(const TensorView& grad_features, const TensorView& grad_norms, const TensorView& images,
-                           const TensorView& grad_images, const TensorView& scratch, const Parameters& parameters,
+                           const TensorView& scratch, const TensorView& grad_images, const Parameters& parameters,
                            std::uintptr_t stream_address) {
     const Grid grid = checked_backward(grad_features, grad_norms, images, grad_images, parameters);
     for (const TensorView* tensor : {&grad_features, &grad_norms, &grad_images}) {

@@ -15,12 +15,12 @@ std::int64_t cuda_scratch(const TensorView& images, const Parameters& parameters
 /// As `compute` (sift.h), on the images' device: the same definition, summed in another order. `scratch` is
 /// contiguous float32 of cuda_scratch(...) elements, anything in it. Only launches kernels on `stream`: nothing waits
 /// for the device. Throws std::invalid_argument also where a descriptor does not fit into shared memory.
-void compute_cuda(const TensorView& images, const TensorView& features, const TensorView& norms,
-                  const TensorView& scratch, const Parameters& parameters, std::uintptr_t stream);
+void compute_cuda(const TensorView& images, const TensorView& scratch, const TensorView& features,
+                  const TensorView& norms, const Parameters& parameters, std::uintptr_t stream);
 
 /// As `compute_backward` (sift_backward.h), likewise.
 void compute_backward_cuda(const TensorView& grad_features, const TensorView& grad_norms, const TensorView& images,
-                           const TensorView& grad_images, const TensorView& scratch, const Parameters& parameters,
+                           const TensorView& scratch, const TensorView& grad_images, const Parameters& parameters,
                            std::uintptr_t stream);
 
 }  // namespace preimage::sift
