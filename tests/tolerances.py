@@ -11,5 +11,11 @@ HOG_SYMMETRY = 1e-6
 # float32 against float64 throughout, on images without near-ties between directions.
 HOG_PRECISION = 2e-6
 
+# Dense SIFT's block programs against the CPU: the same sums in another order.
+DENSE_SIFT_BLOCKS = 1e-6
+
+# Dense SIFT's gradient in float32 against the reference's autograd in float64, relative to its Euclidean length.
+DENSE_SIFT_GRADIENT = 1e-4
+
 # The up-convolution's fast form against the plain one: the same products, summed in another order.
 UPCONV = {torch.float64: 1e-12}

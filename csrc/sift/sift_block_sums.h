@@ -224,7 +224,7 @@ inline BlockPlan block_plan(const Grid& grid, const float* weights) {
     };
     const std::int32_t comfortable = largest(kComfortable);
     const std::int32_t frames = comfortable >= at_most(wanted, 16) ? comfortable : largest(kMost);
-    require(frames > 0, "the GPU's shared memory is too small for this bin_size: use at most 140, or the CPU");
+    require(frames > 0, "the GPU's shared memory is too small for this bin_size: use at most 143, or the CPU");
     return plan_of(grid, frames, weights);
 }
 
