@@ -71,14 +71,15 @@ struct Vote {
     float first, second;
 };
 
-/// Of a gradient's length and its direction in eighths of a turn.
-PREIMAGE_INLINE Vote vote_of(float length, float eighths) {
+PREIMAGE_INLINE Vote split_vote(float eighths, float length) {
     const auto bin = static_cast<std::int32_t>(eighths);
     const float share = eighths - static_cast<float>(bin);
     return {bin, (1.0f - share) * length, share * length};
 }
 
-PREIMAGE_INLINE Vote vote(float gx, float gy) { return vote_of(fast_sqrt(gx * gx + gy * gy), direction(gx, gy)); }
+PREIMAGE_INLINE float gradient_length(float gx, float gy) { return fast_sqrt(gx * gx + gy * gy); }
+
+PREIMAGE_INLINE Vote vote(float gx, float gy) { return split_vote(direction(gx, gy), gradient_length(gx, gy)); }
 
 /// The Gaussian window over a descriptor's pixels, along one axis: at `offset` pixels from the centre of spatial
 /// bin `index` (0 ... 3), whose centre is bin_size * (index - 1.5) from the descriptor's. sigma = bin_size *
@@ -111,6 +112,22 @@ PREIMAGE_INLINE float normaliser(float squares) {
 
 /// The smaller of the clipping level and a value; not a number stays so.
 PREIMAGE_INLINE float clip(float value) { return kClip < value ? kClip : value; }
+
+/// Rounded to the nearest, ties to even, as torch does; for values in [0, 65504] or not a number.
+PREIMAGE_INLINE std::uint16_t to_half(float value) {
+    const std::int32_t bits = float_bits(value);
+    const std::int32_t normal = (bits + 0xfff + ((bits >> 13) & 1) - (112 << 23)) >> 13;
+    // Adding a half moves the bits that a subnormal has to the end of the fraction, and rounds.
+    const std::int32_t subnormal = float_bits(value + 0.5f) - 0x3f000000;
+    const std::int32_t half = value < 6.103515625e-5f ? subnormal : normal;
+    return static_cast<std::uint16_t>(value == value ? half : 0x7e00);
+}
+
+PREIMAGE_INLINE std::uint16_t to_bfloat16(float value) {
+    const std::int32_t bits = float_bits(value);
+    const std::int32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+    return static_cast<std::uint16_t>(value == value ? rounded : 0x7fc0);
+}
 
 /// A value of a descriptor as VLFeat stores it in a byte.
 PREIMAGE_INLINE std::uint8_t to_byte(float value) {

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from preimage.errors import FileFormatError as FileFormatError
     from preimage.inverters import Inverter as Inverter
     from preimage.ops.hog import hog as hog
+    from preimage.ops.phow import phow as phow
+    from preimage.ops.sift import dense_sift as dense_sift
+    from preimage.ops.sift import dense_sift_frames as dense_sift_frames
     from preimage.ops.upconv import upconv as upconv
     from preimage.spec import Spec as Spec
     from preimage.storage import read_features as read_features
@@ -26,7 +29,10 @@ _HOMES = {
     "FileFormatError": "preimage.errors",
     "Inverter": "preimage.inverters",
     "Spec": "preimage.spec",
+    "dense_sift": "preimage.ops.sift",
+    "dense_sift_frames": "preimage.ops.sift",
     "hog": "preimage.ops.hog",
+    "phow": "preimage.ops.phow",
     "read_features": "preimage.storage",
     "read_image": "preimage.storage",
     "upconv": "preimage.ops.upconv",

@@ -1,6 +1,8 @@
 """Plain definitions of what the fast kernels compute: to be read, and to test against."""
 
 from preimage.reference.hog import hog
+from preimage.reference.phow import phow
+from preimage.reference.sift import dense_sift, dense_sift_frames
 from preimage.reference.upconv import upconv
 
-__all__ = ["hog", "upconv"]
+__all__ = ["dense_sift", "dense_sift_frames", "hog", "phow", "upconv"]
