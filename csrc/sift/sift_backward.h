@@ -111,30 +111,43 @@ PREIMAGE_INLINE void list_shares(const Grid& grid, const Axis& axis, const float
     table.counts[position] = count;
 }
 
-/// kCount neighbouring elements of: the sum over the shares of `position` of weight times what stands frame_pitch and
-/// bin_pitch apart at `values`.
-template <int kCount>
-PREIMAGE_INLINE void sum_shares(const ShareTable& table, std::int32_t position, const float* values,
-                                std::int64_t frame_pitch, std::int64_t bin_pitch, float* out) {
-    float sums[kCount] = {};
-    for (std::int32_t n = 0; n < table.counts[position]; ++n) {
-        const Share share = table.shares[std::int64_t{n} * table.pixels + position];
-        const float* from = values + share.frame() * frame_pitch + share.bin() * bin_pitch;
-        for (int lane = 0; lane < kCount; ++lane) {
-            sums[lane] += share.weight * from[lane];
-        }
-    }
-    for (int lane = 0; lane < kCount; ++lane) {
-        out[lane] = sums[lane];
-    }
-}
-
 /// Step 2 for row y: kCount of its 32 * columns elements, from `element` on. `sums`: (rows, 128, columns).
 template <int kCount>
 PREIMAGE_INLINE void gather_down(const Grid& grid, const ShareTable& table, const float* sums, std::int32_t y,
                                  std::int64_t element, float* out) {
+    const std::int64_t bin_pitch = std::int64_t{kSpatial * kOrientations} * grid.x.frames;
+    float totals[kCount] = {};
+    for (std::int32_t n = 0; n < table.counts[y]; ++n) {
+        const Share share = table.shares[std::int64_t{n} * table.pixels + y];
+        const float* from = sums + (share.frame() * kSpatial + share.bin()) * bin_pitch + element;
+        for (int lane = 0; lane < kCount; ++lane) {
+            totals[lane] += share.weight * from[lane];
+        }
+    }
+    for (int lane = 0; lane < kCount; ++lane) {
+        out[lane] = totals[lane];
+    }
+}
+
+/// The gradients with respect to a vote's two parts.
+struct Halves {
+    float first, second;
+};
+
+/// Those of pixel x of a row, which votes for `bin` and the next one. `rows`: the row's (32, columns) from step 2.
+PREIMAGE_INLINE Halves gather_halves(const Grid& grid, const ShareTable& table, const float* rows, std::int32_t x,
+                                     std::int32_t bin) {
     const std::int64_t columns = grid.x.frames;
-    sum_shares<kCount>(table, y, sums + element, kChannels * columns, kSpatial * kOrientations * columns, out);
+    const float* first = rows + bin * columns;
+    const float* second = rows + (bin + 1) % kOrientations * columns;
+    Halves total{};
+    for (std::int32_t n = 0; n < table.counts[x]; ++n) {
+        const Share share = table.shares[std::int64_t{n} * table.pixels + x];
+        const std::int64_t at = share.bin() * kOrientations * columns + share.frame();
+        total.first += share.weight * first[at];
+        total.second += share.weight * second[at];
+    }
+    return total;
 }
 
 // ---- 3. Through a pixel's vote ----
@@ -145,15 +158,12 @@ struct Slopes {
 };
 
 /// From the gradients with respect to the vote's two parts.
-PREIMAGE_INLINE Slopes through_vote(float gx, float gy, float first, float second) {
-    const float square = gx * gx + gy * gy;
-    if (square <= kDeadZone) {
-        return {0.0f, 0.0f};
-    }
-    const float length = fast_sqrt(square);
+PREIMAGE_INLINE Slopes through_vote(float gx, float gy, const Halves& halves) {
+    const float length = gradient_length(gx, gy);
+    const bool dead = gx * gx + gy * gy <= kDeadZone;
     const float eighths = direction(gx, gy);
     const float share = eighths - static_cast<float>(static_cast<std::int32_t>(eighths));
-    const float along = ((1.0f - share) * first + share * second) / length;
+    const float along = ((1.0f - share) * halves.first + share * halves.second) / length;
     // The direction is c(ratio) with ratio = (gx -+ down) / (|gx| + down): its slopes, per gx and per gy, are
     // c'(ratio) * 2 down / (|gx| + down)^2 with the sign of gy, and -c'(ratio) * 2 gx / (|gx| + down)^2.
     const float down = absolute(gy) + kEpsilon;
@@ -161,20 +171,10 @@ PREIMAGE_INLINE Slopes through_vote(float gx, float gy, float first, float secon
     const float ratio = (gx < 0.0f ? gx + down : gx - down) / both;
     constexpr float kEighths = 1.27323954473516f;  // 8 / turn
     const float cubic = 3.0f * 0.1821f * ratio * ratio - 0.9675f;
-    const float turning = length * (second - first) * (kEighths * 2.0f * cubic / (both * both));
-    return {along * gx + turning * (gy < 0.0f ? -down : down), along * gy - turning * gx};
-}
-
-/// Step 3 for pixel x of a row: `rows` is the row's (32, columns) from step 2.
-PREIMAGE_INLINE Slopes gather_pixel(const Grid& grid, const ShareTable& table, const float* rows, std::int32_t x,
-                                    float gx, float gy) {
-    const std::int64_t columns = grid.x.frames;
-    const auto bin = static_cast<std::int64_t>(direction(gx, gy));
-    float first = 0.0f;
-    float second = 0.0f;
-    sum_shares<1>(table, x, rows + bin * columns, 1, kOrientations * columns, &first);
-    sum_shares<1>(table, x, rows + (bin + 1) % kOrientations * columns, 1, kOrientations * columns, &second);
-    return through_vote(gx, gy, first, second);
+    const float turning = length * (halves.second - halves.first) * (kEighths * 2.0f * cubic / (both * both));
+    const float x = along * gx + turning * (gy < 0.0f ? -down : down);
+    const float y = along * gy - turning * gx;
+    return {dead ? 0.0f : x, dead ? 0.0f : y};
 }
 
 /// Step 3 for pixel (y, x) of an image that is read where it lies.
@@ -185,7 +185,7 @@ PREIMAGE_INLINE Slopes pixel_slopes(const Image& image, const Grid& grid, const 
     };
     const float gx = difference(luma_at(y, x - 1), luma_at(y, x + 1), x > 0 && x < grid.x.pixels - 1);
     const float gy = difference(luma_at(y - 1, x), luma_at(y + 1, x), y > 0 && y < grid.y.pixels - 1);
-    return gather_pixel(grid, table, rows, x, gx, gy);
+    return through_vote(gx, gy, gather_halves(grid, table, rows, x, static_cast<std::int32_t>(direction(gx, gy))));
 }
 
 // ---- 4. Through the differences ----

@@ -62,7 +62,45 @@ struct Place {
           frames(at_most(plan.frames, plan.grid.x.frames - first)) {}
 };
 
-/// Step 1 for one column: `sums` are its 4 x 8 numbers, `pitch` apart.
+/// A row of pixels between the centres of two rows of spatial bins: it lies `offset` pixels, less than bin_size, below
+/// the centre of bin `above`, which is -1 before the first one.
+struct Between {
+    std::int32_t bin_size, above, offset;
+
+    /// The first row that a descriptor sees.
+    PREIMAGE_HOST_DEVICE explicit Between(std::int32_t size)
+        : bin_size(size), above(size == 1 ? 0 : -1), offset(size == 1 ? 0 : 1) {}
+
+    /// Is this one seen?
+    PREIMAGE_HOST_DEVICE bool seen() const { return above < kSpatial; }
+    PREIMAGE_HOST_DEVICE void next() {
+        if (++offset == bin_size) {
+            offset = 0;
+            ++above;
+        }
+    }
+};
+
+/// Adds a pixel's vote to its column's 4 x 8 sums, `pitch` apart: to those of the rows of bins above and below it.
+PREIMAGE_INLINE void add_vote(const Between& row, const Weights* weights, const Vote& vote, float* sums,
+                              std::int64_t pitch) {
+    const auto add = [&](std::int32_t bin, std::int32_t from_centre) {
+        const float weight = weights[from_centre + row.bin_size - 1].of[bin];
+        float* first = sums + (bin * kOrientations + vote.bin) * pitch;
+        float* second = sums + (bin * kOrientations + (vote.bin + 1) % kOrientations) * pitch;
+        const float more = *second + weight * vote.second;
+        *first += weight * vote.first;
+        *second = more;
+    };
+    if (row.above >= 0) {
+        add(row.above, row.offset);
+    }
+    if (row.offset > 0 && row.above + 1 < kSpatial) {
+        add(row.above + 1, row.offset - row.bin_size);
+    }
+}
+
+/// Step 1 for one column.
 PREIMAGE_INLINE void sum_down(const BlockPlan& plan, const Weights* weights, const float* votes, std::int32_t row,
                               std::int32_t x, float* sums) {
     const Grid& grid = plan.grid;
@@ -70,31 +108,10 @@ PREIMAGE_INLINE void sum_down(const BlockPlan& plan, const Weights* weights, con
     for (int slot = 0; slot < kSpatial * kOrientations; ++slot) {
         sums[slot * plan.pitch] = 0.0f;
     }
-    const std::int32_t centre = grid.y.first + row * grid.step;
-    // Between two centres a pixel votes for both: for bin `above` at `offset`, and for the next one before its centre.
-    std::int32_t above = grid.bin_size == 1 ? 0 : -1;
-    std::int32_t offset = grid.bin_size == 1 ? 0 : 1;
-    for (std::int32_t y = centre - grid.bin_size + 1; above < kSpatial; ++y) {
+    std::int32_t y = grid.y.first + row * grid.step - grid.bin_size + 1;
+    for (Between between(grid.bin_size); between.seen(); between.next(), ++y) {
         const float* at = votes + static_cast<std::int64_t>(inside(grid.y, y)) * grid.x.pixels + x;
-        const Vote vote = split_vote(at[plane], at[0]);
-        const auto add = [&](std::int32_t bin, std::int32_t from_centre) {
-            const float weight = weights[from_centre + grid.bin_size - 1].of[bin];
-            float* first = sums + (bin * kOrientations + vote.bin) * plan.pitch;
-            float* second = sums + (bin * kOrientations + (vote.bin + 1) % kOrientations) * plan.pitch;
-            const float more = *second + weight * vote.second;
-            *first += weight * vote.first;
-            *second = more;
-        };
-        if (above >= 0) {
-            add(above, offset);
-        }
-        if (offset > 0 && above + 1 < kSpatial) {
-            add(above + 1, offset - grid.bin_size);
-        }
-        if (++offset == grid.bin_size) {
-            offset = 0;
-            ++above;
-        }
+        add_vote(between, weights, split_vote(at[plane], at[0]), sums, plan.pitch);
     }
 }
 
