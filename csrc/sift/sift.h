@@ -35,24 +35,25 @@ struct Parameters {
 };
 
 /// Where in a descriptor: orientation, spatial column, spatial row.
-PREIMAGE_HOST_DEVICE constexpr int channel_of(int orientation, int column, int row) {
+PREIMAGE_INLINE constexpr int channel_of(int orientation, int column, int row) {
     return orientation + kOrientations * (column + kSpatial * row);
 }
 
 /// Pixels along an axis from a descriptor's first bin centre to its last.
-PREIMAGE_HOST_DEVICE constexpr std::int64_t extent(std::int64_t bin_size) { return (kSpatial - 1) * bin_size; }
+PREIMAGE_INLINE constexpr std::int64_t extent(std::int64_t bin_size) { return (kSpatial - 1) * bin_size; }
 
 /// Pixels along an axis that vote for one spatial bin; offsets -(bin_size - 1) ... bin_size - 1 from its centre.
-constexpr std::int64_t tap_count(std::int64_t bin_size) { return 2 * bin_size - 1; }
+PREIMAGE_INLINE constexpr std::int64_t tap_count(std::int64_t bin_size) { return 2 * bin_size - 1; }
 
 /// Descriptors along an axis whose bin centres lie in first ... last, inclusive.
-constexpr std::int64_t frame_count(std::int64_t first, std::int64_t last, const Parameters& parameters) {
+PREIMAGE_INLINE constexpr std::int64_t frame_count(std::int64_t first, std::int64_t last,
+                                                   const Parameters& parameters) {
     const std::int64_t room = last - first - extent(parameters.bin_size);
     return room < 0 ? 0 : room / parameters.step + 1;
 }
 
 /// What a descriptor's 128 sums together are divided by to make its norm.
-PREIMAGE_HOST_DEVICE constexpr float norm_divisor(std::int64_t bin_size) {
+PREIMAGE_INLINE constexpr float norm_divisor(std::int64_t bin_size) {
     const auto side = static_cast<float>(extent(bin_size) + 1);
     return side * side;
 }
