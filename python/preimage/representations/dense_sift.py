@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import torch
 
+from preimage.ops.sift import dense_sift
 from preimage.representations.base import Representation, register
 from preimage.spec import Scalar, Spec
 
@@ -55,17 +56,13 @@ class DenseSift(Representation):
         return Spec(self.name, self.variant, channels=128, stride=self.step, parameters=parameters)
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        from preimage.ops.sift import dense_sift  # noqa: PLC0415
-
-        features = dense_sift(
+        return dense_sift(
             images,
             step=self.step,
             bin_size=self.bin_size,
             window=WINDOWS[self.variant],
             window_size=self.window_size,
         )
-        assert isinstance(features, torch.Tensor)  # a tuple only comes with the norms
-        return features
 
     def feature_size(self, height: int, width: int) -> tuple[int, int]:
         least = 3 * self.bin_size + 1

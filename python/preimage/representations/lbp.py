@@ -7,10 +7,9 @@ from typing import ClassVar
 
 import torch
 
+from preimage.ops.lbp import VARIANTS, lbp
 from preimage.representations.base import Representation, register
 from preimage.spec import Spec
-
-VARIANT = "vlfeat-uniform"
 
 
 @register
@@ -25,21 +24,19 @@ class Lbp(Representation):
 
     name: ClassVar[str] = "lbp"
     cell_size: int = 16
-    variant: str = VARIANT
+    variant: str = "vlfeat-uniform"
 
     def __post_init__(self) -> None:
         if not isinstance(self.cell_size, int) or isinstance(self.cell_size, bool) or self.cell_size < 1:
             raise ValueError(f"cell_size is a whole number of pixels >= 1, got {self.cell_size!r}")
-        if self.variant != VARIANT:
-            raise ValueError(f"unknown LBP variant {self.variant!r}; known is {VARIANT!r}")
+        if self.variant not in VARIANTS:
+            raise ValueError(f"unknown LBP variant {self.variant!r}; known is 'vlfeat-uniform'")
 
     @property
     def spec(self) -> Spec:
         return Spec(self.name, self.variant, 58, self.cell_size, {"cell_size": self.cell_size})
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        from preimage.ops.lbp import lbp  # noqa: PLC0415
-
         return lbp(images, cell_size=self.cell_size, variant=self.variant)
 
     def feature_size(self, height: int, width: int) -> tuple[int, int]:
