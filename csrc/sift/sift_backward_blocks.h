@@ -16,13 +16,13 @@ struct Incoming {
     float* sums;            // (rows, 128, columns): written, that with respect to their sums
 };
 
-/// The sums of a block's descriptors once more, and back through their normalisation. `index`, `votes`, `shared` as
-/// for `descriptor_program`.
-template <class Block>
-PREIMAGE_HOST_DEVICE void backward_program(Block& block, const BlockPlan& plan, std::int64_t index, const float* votes,
+/// The sums of a block's descriptors once more, and back through their normalisation. Parameters as for
+/// `descriptor_program`.
+template <bool kUsual, class Block>
+PREIMAGE_HOST_DEVICE void backward_program(Block& block, const BlockPlan& plan, std::int64_t index, const Votes& votes,
                                            const Incoming& incoming, float* shared) {
     static_assert(Block::threads == kBlockThreads);
-    const BlockMemory memory(plan, shared);
+    const BlockMemory<kUsual> memory(plan, shared);
     const Place place(plan, index);
     sum_bins(block, plan, memory, place, votes);
     const std::int64_t columns = plan.grid.x.frames;
@@ -35,7 +35,7 @@ PREIMAGE_HOST_DEVICE void backward_program(Block& block, const BlockPlan& plan, 
         const Corner corner(thread);
         if (corner.frame < place.frames) {
             Eighth& sums = kept[thread].sums;
-            sums.load(plan, memory, corner);
+            sums.load(memory, corner);
             put_part(memory, 0, thread, sums.dot(sums));
         }
     });

@@ -1,8 +1,8 @@
 // Dense SIFT on the GPU as block programs (common/block_program.h), which the tests also run on the host.
 //
-// `vote_program` stores every pixel's gradient as length and direction, so that the many descriptors over a pixel
-// need not work them out again. `descriptor_program` makes neighbouring descriptors of one row: their sums
-// (sift_block_sums.h), then the finish, in which eight threads share a descriptor: normalised values and the norm.
+// `vote_program` stores every pixel's vote, so that the many descriptors over a pixel need not work it out again.
+// `descriptor_program` makes neighbouring descriptors of one row: their sums (sift_block_sums.h), then the finish, in
+// which eight threads share a descriptor: normalised values and the norm.
 #pragma once
 
 #include <cstdint>
@@ -18,15 +18,12 @@ namespace preimage::sift {
 constexpr int kTile = 32;  // pixels along the side of what a block of `vote_program` works on
 constexpr int kTilePitch = kTile + 2;
 
-/// (2, height, width): every pixel's length, then its direction in eighths of a turn.
-PREIMAGE_INLINE std::int64_t vote_floats(const Grid& grid) { return std::int64_t{2} * grid.y.pixels * grid.x.pixels; }
-
 PREIMAGE_INLINE std::int64_t tiles_along(std::int32_t pixels) { return (pixels + kTile - 1) / kTile; }
 
 /// `index`: row-major number of the tile in the image. `shared`: kTilePitch squared floats.
 template <class Block>
 PREIMAGE_HOST_DEVICE void vote_program(Block& block, const Image& image, const Grid& grid, std::int64_t index,
-                                       float* votes, float* shared) {
+                                       const Votes& votes, float* shared) {
     const auto top = static_cast<std::int32_t>(index / tiles_along(grid.x.pixels)) * kTile;
     const auto left = static_cast<std::int32_t>(index % tiles_along(grid.x.pixels)) * kTile;
     block.each([&](int thread) {
@@ -45,9 +42,7 @@ PREIMAGE_HOST_DEVICE void vote_program(Block& block, const Image& image, const G
                 const float* here = shared + (row + 1) * kTilePitch + thread % kTile + 1;
                 const float gx = difference(here[-1], here[1], x > 0 && x < grid.x.pixels - 1);
                 const float gy = difference(here[-kTilePitch], here[kTilePitch], y > 0 && y < grid.y.pixels - 1);
-                float* vote = votes + static_cast<std::int64_t>(y) * grid.x.pixels + x;
-                vote[0] = gradient_length(gx, gy);
-                vote[static_cast<std::int64_t>(grid.y.pixels) * grid.x.pixels] = direction(gx, gy);
+                votes.put(static_cast<std::int64_t>(y) * grid.x.pixels + x, vote(gx, gy));
             }
         }
     });
@@ -69,9 +64,10 @@ constexpr int kBins = kSpatial * kSpatial;  // spatial bins of a descriptor, row
 struct Eighth {
     float of[kBins];
 
-    PREIMAGE_HOST_DEVICE void load(const BlockPlan& plan, const BlockMemory& memory, Corner corner) {
+    template <class Memory>
+    PREIMAGE_HOST_DEVICE void load(const Memory& memory, Corner corner) {
         for (int bin = 0; bin < kBins; ++bin) {
-            of[bin] = memory.sums[(corner.orientation + kOrientations * bin) * plan.frames + corner.frame];
+            of[bin] = memory.sum(corner.orientation + kOrientations * bin, corner.frame);
         }
     }
     PREIMAGE_HOST_DEVICE float sum() const {
@@ -91,10 +87,12 @@ struct Eighth {
 };
 
 /// Sums over whole descriptors: every thread puts down its part and, after a barrier, adds up all eight in order.
-PREIMAGE_INLINE void put_part(const BlockMemory& memory, int which, int thread, float part) {
+template <class Memory>
+PREIMAGE_INLINE void put_part(const Memory& memory, int which, int thread, float part) {
     memory.parts[which * kBlockThreads + thread] = part;
 }
-PREIMAGE_INLINE float whole(const BlockMemory& memory, int which, Corner corner) {
+template <class Memory>
+PREIMAGE_INLINE float whole(const Memory& memory, int which, Corner corner) {
     const float* parts = memory.parts + which * kBlockThreads + corner.frame;
     float total = 0.0f;
     for (int orientation = 0; orientation < kOrientations; ++orientation) {
@@ -121,12 +119,12 @@ struct Output {
     }
 };
 
-/// `index`: number of the block in the image. `shared`: shared_floats(plan).
-template <class Block>
+/// `index`: number of the block in the image. `shared`: shared_floats(plan), 16-byte aligned. `kUsual`: is_usual(plan).
+template <bool kUsual, class Block>
 PREIMAGE_HOST_DEVICE void descriptor_program(Block& block, const BlockPlan& plan, std::int64_t index,
-                                             const float* votes, const Output& output, float* shared) {
+                                             const Votes& votes, const Output& output, float* shared) {
     static_assert(Block::threads == kBlockThreads);
-    const BlockMemory memory(plan, shared);
+    const BlockMemory<kUsual> memory(plan, shared);
     const Place place(plan, index);
     sum_bins(block, plan, memory, place, votes);
     const Axis& across = plan.grid.x;
@@ -135,7 +133,7 @@ PREIMAGE_HOST_DEVICE void descriptor_program(Block& block, const BlockPlan& plan
     block.each([&](int thread) {
         const Corner corner(thread);
         if (corner.frame < place.frames) {
-            values[thread].load(plan, memory, corner);
+            values[thread].load(memory, corner);
             put_part(memory, 0, thread, values[thread].sum());
             put_part(memory, 1, thread, values[thread].dot(values[thread]));
         }

@@ -86,9 +86,11 @@ __global__ void __launch_bounds__(kBlockThreads) votes_kernel(Call call, std::in
     DeviceBlock<kBlockThreads> block;
     const std::int64_t tiles = tiles_along(call.grid.y.pixels) * tiles_along(call.grid.x.pixels);
     const std::int64_t index = blockIdx.x / tiles;
-    vote_program(block, call.numbered(first + index), call.grid, blockIdx.x % tiles, call.votes_of(index), shared);
+    vote_program(block, call.numbered(first + index), call.grid, blockIdx.x % tiles,
+                 Votes(call.grid, call.votes_of(index)), shared);
 }
 
+template <bool kUsual>
 __global__ void __launch_bounds__(kBlockThreads) descriptors_kernel(Call call, Output output) {
     extern __shared__ float4 memory[];
     DeviceBlock<kBlockThreads> block;
@@ -97,10 +99,11 @@ __global__ void __launch_bounds__(kBlockThreads) descriptors_kernel(Call call, O
     const std::int64_t index = blockIdx.x / blocks;
     output.features += index * call.feature_bytes;
     output.norms += index * frames;
-    descriptor_program(block, call.plan, blockIdx.x % blocks, call.votes_of(index), output,
-                       reinterpret_cast<float*>(memory));
+    descriptor_program<kUsual>(block, call.plan, blockIdx.x % blocks, Votes(call.grid, call.votes_of(index)), output,
+                               reinterpret_cast<float*>(memory));
 }
 
+template <bool kUsual>
 __global__ void __launch_bounds__(kBlockThreads) backward_kernel(Call call, Incoming incoming) {
     extern __shared__ float4 memory[];
     DeviceBlock<kBlockThreads> block;
@@ -110,8 +113,8 @@ __global__ void __launch_bounds__(kBlockThreads) backward_kernel(Call call, Inco
     incoming.features += index * kChannels * frames;
     incoming.norms += index * frames;
     incoming.sums = call.sums_of(index);
-    backward_program(block, call.plan, blockIdx.x % blocks, call.votes_of(index), incoming,
-                     reinterpret_cast<float*>(memory));
+    backward_program<kUsual>(block, call.plan, blockIdx.x % blocks, Votes(call.grid, call.votes_of(index)), incoming,
+                             reinterpret_cast<float*>(memory));
 }
 
 struct ListShares {
@@ -193,6 +196,13 @@ void launch_votes(const Call& call, std::int64_t first, std::int64_t images, cud
     launch(votes_kernel, images * tiles, kBlockThreads, 0, stream, call, first);
 }
 
+/// A block for each of a plan's of every image.
+template <class Kernel, class Last>
+void launch_blocks(Kernel kernel, const Call& call, std::int64_t images, cudaStream_t stream, const Last& last) {
+    launch(kernel, images * call.grid.y.frames * call.plan.blocks, kBlockThreads, shared_floats(call.plan) * 4, stream,
+           call, last);
+}
+
 }  // namespace
 
 std::int64_t cuda_scratch(const TensorView& images, const Parameters& parameters, bool backward) {
@@ -218,8 +228,8 @@ void compute_cuda(const TensorView& images, const TensorView& scratch, const Ten
         const Output output{features.data + first * call.feature_bytes, features.type,
                             reinterpret_cast<float*>(norms.data) + first * frames};
         launch_votes(call, first, count, stream_of(stream));
-        launch(descriptors_kernel, count * grid.y.frames * call.plan.blocks, kBlockThreads,
-               shared_floats(call.plan) * 4, stream_of(stream), call, output);
+        launch_blocks(is_usual(call.plan) ? descriptors_kernel<true> : descriptors_kernel<false>, call, count,
+                      stream_of(stream), output);
     }
 }
 
@@ -245,8 +255,8 @@ void compute_backward_cuda(const TensorView& grad_features, const TensorView& gr
         const Incoming incoming{reinterpret_cast<const float*>(grad_features.data) + first * kChannels * frames,
                                 reinterpret_cast<const float*>(grad_norms.data) + first * frames, nullptr};
         launch_votes(call, first, count, stream);
-        launch(backward_kernel, count * grid.y.frames * call.plan.blocks, kBlockThreads, shared_floats(call.plan) * 4,
-               stream, call, incoming);
+        launch_blocks(is_usual(call.plan) ? backward_kernel<true> : backward_kernel<false>, call, count, stream,
+                      incoming);
         const std::int64_t slots = std::int64_t{kSpatial * kOrientations} * grid.x.frames;
         float* gradient = reinterpret_cast<float*>(grad_images.data) + first * call.image.channels * pixels;
         over_elements(count, grid.y.pixels, slots, stream, GatherDown{call});

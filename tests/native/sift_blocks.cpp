@@ -53,7 +53,7 @@ std::vector<float> votes_of(const Run& run, std::int64_t index) {
     for (std::int64_t tile = 0; tile < tiles; ++tile) {
         Block block(run.order);
         const AlignedFloats shared = shared_memory(kTilePitch * kTilePitch);
-        vote_program(block, run.numbered(index), run.grid, tile, votes.data(), shared.get());
+        vote_program(block, run.numbered(index), run.grid, tile, Votes(run.grid, votes.data()), shared.get());
     }
     return votes;
 }
@@ -63,13 +63,17 @@ std::vector<float> forward(const Run& run) {
     std::vector<float> out(static_cast<std::size_t>(run.batch * run.frames() * (kChannels + 1)));
     float* norms = out.data() + run.batch * run.frames() * kChannels;
     for (std::int64_t index = 0; index < run.batch; ++index) {
-        const std::vector<float> votes = votes_of(run, index);
+        std::vector<float> votes = votes_of(run, index);
         const Output output{reinterpret_cast<std::byte*>(out.data() + index * run.frames() * kChannels),
                             ScalarType::float32, norms + index * run.frames()};
         for (std::int64_t number = 0; number < run.blocks(); ++number) {
             Block block(run.order);
             const AlignedFloats shared = shared_memory(shared_floats(run.plan));
-            descriptor_program(block, run.plan, number, votes.data(), output, shared.get());
+            if (is_usual(run.plan)) {
+                descriptor_program<true>(block, run.plan, number, Votes(run.grid, votes.data()), output, shared.get());
+            } else {
+                descriptor_program<false>(block, run.plan, number, Votes(run.grid, votes.data()), output, shared.get());
+            }
         }
     }
     return out;
@@ -106,7 +110,11 @@ std::vector<float> backward(const Run& run, const float* grad_features, const fl
         for (std::int64_t number = 0; number < run.blocks(); ++number) {
             Block block(run.order);
             const AlignedFloats shared = shared_memory(shared_floats(run.plan));
-            backward_program(block, run.plan, number, votes.data(), incoming, shared.get());
+            if (is_usual(run.plan)) {
+                backward_program<true>(block, run.plan, number, Votes(run.grid, votes.data()), incoming, shared.get());
+            } else {
+                backward_program<false>(block, run.plan, number, Votes(run.grid, votes.data()), incoming, shared.get());
+            }
         }
         for (std::int32_t y = 0; y < grid.y.pixels; ++y) {
             float* row = rows.data() + y * row_floats;
