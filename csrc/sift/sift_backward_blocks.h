@@ -23,7 +23,7 @@ PREIMAGE_HOST_DEVICE void backward_program(Block& block, const BlockPlan& plan, 
                                            const Incoming& incoming, float* shared) {
     static_assert(Block::threads == kBlockThreads);
     const BlockMemory<kUsual> memory(plan, shared);
-    const Place place(plan, index);
+    const Place place(plan.grid.x, plan.frames, index);
     sum_bins(block, plan, memory, place, votes);
     const std::int64_t columns = plan.grid.x.frames;
     struct Kept {
@@ -35,8 +35,8 @@ PREIMAGE_HOST_DEVICE void backward_program(Block& block, const BlockPlan& plan, 
         const Corner corner(thread);
         if (corner.frame < place.frames) {
             Eighth& sums = kept[thread].sums;
-            sums.load(memory, corner);
-            put_part(memory, 0, thread, sums.dot(sums));
+            sums.load([&](int bin) { return memory.sum(corner.orientation + kOrientations * bin, corner.frame); });
+            put_part(memory.parts, 0, thread, sums.dot(sums));
         }
     });
     block.barrier();
@@ -44,7 +44,7 @@ PREIMAGE_HOST_DEVICE void backward_program(Block& block, const BlockPlan& plan, 
         const Corner corner(thread);
         if (corner.frame < place.frames) {
             Kept& own = kept[thread];
-            own.unit = unit_length(whole(memory, 0, corner));
+            own.unit = unit_length(whole(memory.parts, 0, corner));
             const std::int64_t plane = plan.grid.y.frames * columns;
             std::int64_t at = corner.orientation * plane + place.row * columns + place.first + corner.frame;
             Eighth clipped;
@@ -52,8 +52,8 @@ PREIMAGE_HOST_DEVICE void backward_program(Block& block, const BlockPlan& plan, 
                 clipped.of[bin] = clip(own.sums.of[bin] * own.unit.factor);
                 own.gradient.of[bin] = incoming.features[at];
             }
-            put_part(memory, 1, thread, clipped.dot(clipped));
-            put_part(memory, 2, thread, clipped.dot(own.gradient));
+            put_part(memory.parts, 1, thread, clipped.dot(clipped));
+            put_part(memory.parts, 2, thread, clipped.dot(own.gradient));
         }
     });
     block.barrier();
@@ -61,13 +61,13 @@ PREIMAGE_HOST_DEVICE void backward_program(Block& block, const BlockPlan& plan, 
         const Corner corner(thread);
         if (corner.frame < place.frames) {
             Kept& own = kept[thread];
-            const UnitLength second = unit_length(whole(memory, 1, corner));
-            const float product = whole(memory, 2, corner);
+            const UnitLength second = unit_length(whole(memory.parts, 1, corner));
+            const float product = whole(memory.parts, 2, corner);
             for (int bin = 0; bin < kBins; ++bin) {
                 const float value = own.sums.of[bin] * own.unit.factor;
                 own.gradient.of[bin] = through_clip(value, second.back(clip(value), own.gradient.of[bin], product));
             }
-            put_part(memory, 3, thread, own.sums.dot(own.gradient));
+            put_part(memory.parts, 3, thread, own.sums.dot(own.gradient));
         }
     });
     block.barrier();
@@ -75,7 +75,7 @@ PREIMAGE_HOST_DEVICE void backward_program(Block& block, const BlockPlan& plan, 
         const Corner corner(thread);
         if (corner.frame < place.frames) {
             const Kept& own = kept[thread];
-            const float product = whole(memory, 3, corner);
+            const float product = whole(memory.parts, 3, corner);
             const std::int64_t frame = place.first + corner.frame;
             const float more = incoming.norms[place.row * columns + frame] / norm_divisor(plan.grid.bin_size);
             std::int64_t at = (std::int64_t{place.row} * kChannels + corner.orientation) * columns + frame;

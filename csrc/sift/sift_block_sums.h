@@ -12,45 +12,16 @@
 
 #include "common/block_program.h"
 #include "sift/sift.h"
+#include "sift/sift_block_votes.h"
 #include "sift/sift_grid.h"
 #include "sift/sift_math.h"
 
 namespace preimage::sift {
 
-constexpr int kBlockThreads = 256;
-constexpr int kMaxFrames = 32;  // of a block: in the finish (sift_blocks.h) a descriptor has eight threads
-static_assert(kBlockThreads == kMaxFrames * kOrientations);
-
-/// An image's votes, row-major: their parts, and the orientations that these go to.
-struct Votes {
-    struct alignas(8) Parts {
-        float first, second;
-    };
-    Parts* parts;
-    std::uint8_t* bins;
-
-    /// In memory of vote_floats(grid), 8-byte aligned.
-    PREIMAGE_HOST_DEVICE Votes(const Grid& grid, float* memory)
-        : parts(reinterpret_cast<Parts*>(memory)),
-          bins(reinterpret_cast<std::uint8_t*>(parts + static_cast<std::int64_t>(grid.y.pixels) * grid.x.pixels)) {}
-
-    PREIMAGE_HOST_DEVICE void put(std::int64_t pixel, const Vote& vote) const {
-        parts[pixel] = {vote.first, vote.second};
-        bins[pixel] = static_cast<std::uint8_t>(vote.bin);
-    }
-};
-
-/// Nine bytes a pixel.
-PREIMAGE_INLINE std::int64_t vote_floats(const Grid& grid) {
-    const std::int64_t pixels = static_cast<std::int64_t>(grid.y.pixels) * grid.x.pixels;
-    return 2 * pixels + (pixels + 7) / 8 * 2;
-}
-
 /// What is the same for all blocks of a launch.
 struct BlockPlan {
     Grid grid;
     std::int32_t frames;       // descriptors of a full block
-    std::int32_t blocks;       // along a row of descriptors
     std::int32_t pitch;        // floats between a column's sums in shared memory: a multiple of the 32 banks
     std::int32_t frame_pitch;  // floats between a descriptor's sums in shared memory
     const float* weights;      // (taps, 4)
@@ -100,10 +71,12 @@ struct BlockMemory {
 struct Place {
     std::int32_t row, first, frames;
 
-    PREIMAGE_HOST_DEVICE Place(const BlockPlan& plan, std::int64_t index)
-        : row(static_cast<std::int32_t>(index / plan.blocks)),
-          first(static_cast<std::int32_t>(index % plan.blocks) * plan.frames),
-          frames(at_most(plan.frames, plan.grid.x.frames - first)) {}
+    PREIMAGE_HOST_DEVICE Place(const Axis& axis, std::int32_t of_block, std::int64_t index) {
+        const std::int64_t blocks = (axis.frames + of_block - 1) / of_block;
+        row = static_cast<std::int32_t>(index / blocks);
+        first = static_cast<std::int32_t>(index % blocks) * of_block;
+        frames = at_most(of_block, axis.frames - first);
+    }
 };
 
 /// The rows of pixels that a descriptor sees, downwards: calls visit(above, offset) for the one that lies `offset`
@@ -120,19 +93,13 @@ PREIMAGE_INLINE void each_row(std::int32_t bin_size, const Visit& visit) {
 /// Adds a pixel's vote to its column's 4 x 8 sums, `pitch` apart: to those of the rows of bins above and below it.
 PREIMAGE_INLINE void add_vote(std::int32_t bin_size, std::int32_t above, std::int32_t offset, const Weights* weights,
                               const Vote& vote, float* sums, std::int32_t pitch) {
-    const std::int32_t first = vote.bin * pitch;
-    const std::int32_t second = ((vote.bin + 1) & (kOrientations - 1)) * pitch;
-    const auto add = [&](float weight, float* eight) {
-        const float more = eight[second] + weight * vote.second;
-        eight[first] += weight * vote.first;
-        eight[second] = more;
-    };
+    const Slots slots(vote, pitch);
     const std::int32_t below = (above + 1) * kOrientations * pitch;
     if (above >= 0) {
-        add(weights[offset + bin_size - 1].of[above], sums + (below - kOrientations * pitch));
+        slots.add(weights[offset + bin_size - 1].of[above], vote, sums + (below - kOrientations * pitch));
     }
     if (offset > 0 && above + 1 < kSpatial) {
-        add(weights[offset - 1].of[above + 1], sums + below);
+        slots.add(weights[offset - 1].of[above + 1], vote, sums + below);
     }
 }
 
@@ -145,14 +112,9 @@ PREIMAGE_INLINE void sum_down(const Grid& grid, const Memory& memory, const Vote
         sums[slot * memory.pitch()] = 0.0f;
     }
     std::int32_t y = grid.y.first + row * grid.step - grid.bin_size + 1;
-    const Votes::Parts* parts = votes.parts + x;
-    const std::uint8_t* bins = votes.bins + x;
-    const auto width = static_cast<std::uint32_t>(grid.x.pixels);
+    const VoteColumn column(grid, votes, x);
     each_row(grid.bin_size, [&](std::int32_t above, std::int32_t offset) {
-        const std::uint64_t at = static_cast<std::uint64_t>(static_cast<std::uint32_t>(inside(grid.y, y))) * width;
-        const Votes::Parts both = parts[at];
-        const Vote vote{bins[at], both.first, both.second};
-        add_vote(grid.bin_size, above, offset, memory.weights, vote, sums, memory.pitch());
+        add_vote(grid.bin_size, above, offset, memory.weights, column.at(inside(grid.y, y)), sums, memory.pitch());
         ++y;
     });
 }
@@ -257,6 +219,11 @@ PREIMAGE_INLINE std::int64_t shared_floats(const BlockPlan& plan) {
            static_cast<std::int64_t>(kChannels) * plan.frame_pitch;
 }
 
+/// Blocks of an image.
+PREIMAGE_INLINE std::int64_t block_count(const BlockPlan& plan) {
+    return static_cast<std::int64_t>(plan.grid.y.frames) * ((plan.grid.x.frames + plan.frames - 1) / plan.frames);
+}
+
 inline bool is_usual(const BlockPlan& plan) { return plan.pitch == kUsualPitch && plan.frame_pitch == kMaxFrames; }
 
 /// The plan for blocks of `frames` descriptors.
@@ -265,7 +232,7 @@ inline BlockPlan plan_of(const Grid& grid, std::int32_t frames, const float* wei
     const std::int64_t floats = (columns + columns / 32 + 31) / 32 * 32;
     // Beyond any shared memory: kept from overflowing.
     const auto pitch = static_cast<std::int32_t>(std::min<std::int64_t>(floats, std::int64_t{1} << 24));
-    return {grid, frames, (grid.x.frames + frames - 1) / frames, pitch, frames, weights};
+    return {grid, frames, pitch, frames, weights};
 }
 
 /// The plan that the GPU uses: the usual one if 32 descriptors, or the row's, fit. Else what fits into 48 KiB, so that

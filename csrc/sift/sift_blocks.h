@@ -8,47 +8,10 @@
 #include <cstdint>
 
 #include "common/block_program.h"
-#include "common/image.h"
 #include "sift/sift_block_sums.h"
+#include "sift/sift_block_votes.h"
 
 namespace preimage::sift {
-
-// ---- Votes ----
-
-constexpr int kTile = 32;  // pixels along the side of what a block of `vote_program` works on
-constexpr int kTilePitch = kTile + 2;
-
-PREIMAGE_INLINE std::int64_t tiles_along(std::int32_t pixels) { return (pixels + kTile - 1) / kTile; }
-
-/// `index`: row-major number of the tile in the image. `shared`: kTilePitch squared floats.
-template <class Block>
-PREIMAGE_HOST_DEVICE void vote_program(Block& block, const Image& image, const Grid& grid, std::int64_t index,
-                                       const Votes& votes, float* shared) {
-    const auto top = static_cast<std::int32_t>(index / tiles_along(grid.x.pixels)) * kTile;
-    const auto left = static_cast<std::int32_t>(index % tiles_along(grid.x.pixels)) * kTile;
-    block.each([&](int thread) {
-        for (int place = thread; place < kTilePitch * kTilePitch; place += Block::threads) {
-            const std::int32_t y = inside(grid.y, top + place / kTilePitch - 1);
-            const std::int32_t x = inside(grid.x, left + place % kTilePitch - 1);
-            shared[place] = pixel_at(image, 1, 0, y, x);
-        }
-    });
-    block.barrier();
-    block.each([&](int thread) {
-        const std::int32_t x = left + thread % kTile;
-        for (int row = thread / kTile; row < kTile; row += Block::threads / kTile) {
-            const std::int32_t y = top + row;
-            if (x < grid.x.pixels && y < grid.y.pixels) {
-                const float* here = shared + (row + 1) * kTilePitch + thread % kTile + 1;
-                const float gx = difference(here[-1], here[1], x > 0 && x < grid.x.pixels - 1);
-                const float gy = difference(here[-kTilePitch], here[kTilePitch], y > 0 && y < grid.y.pixels - 1);
-                votes.put(static_cast<std::int64_t>(y) * grid.x.pixels + x, vote(gx, gy));
-            }
-        }
-    });
-}
-
-// ---- Descriptors ----
 
 /// Where the finish of one thread works: an orientation of a descriptor.
 struct Corner {
@@ -64,10 +27,11 @@ constexpr int kBins = kSpatial * kSpatial;  // spatial bins of a descriptor, row
 struct Eighth {
     float of[kBins];
 
-    template <class Memory>
-    PREIMAGE_HOST_DEVICE void load(const Memory& memory, Corner corner) {
+    /// value(bin) for each of them.
+    template <class Value>
+    PREIMAGE_HOST_DEVICE void load(const Value& value) {
         for (int bin = 0; bin < kBins; ++bin) {
-            of[bin] = memory.sum(corner.orientation + kOrientations * bin, corner.frame);
+            of[bin] = value(bin);
         }
     }
     PREIMAGE_HOST_DEVICE float sum() const {
@@ -87,16 +51,13 @@ struct Eighth {
 };
 
 /// Sums over whole descriptors: every thread puts down its part and, after a barrier, adds up all eight in order.
-template <class Memory>
-PREIMAGE_INLINE void put_part(const Memory& memory, int which, int thread, float part) {
-    memory.parts[which * kBlockThreads + thread] = part;
+PREIMAGE_INLINE void put_part(float* parts, int which, int thread, float part) {
+    parts[which * kBlockThreads + thread] = part;
 }
-template <class Memory>
-PREIMAGE_INLINE float whole(const Memory& memory, int which, Corner corner) {
-    const float* parts = memory.parts + which * kBlockThreads + corner.frame;
+PREIMAGE_INLINE float whole(const float* parts, int which, Corner corner) {
     float total = 0.0f;
     for (int orientation = 0; orientation < kOrientations; ++orientation) {
-        total += parts[orientation * kMaxFrames];
+        total += parts[which * kBlockThreads + orientation * kMaxFrames + corner.frame];
     }
     return total;
 }
@@ -119,23 +80,20 @@ struct Output {
     }
 };
 
-/// `index`: number of the block in the image. `shared`: shared_floats(plan), 16-byte aligned. `kUsual`: is_usual(plan).
-template <bool kUsual, class Block>
-PREIMAGE_HOST_DEVICE void descriptor_program(Block& block, const BlockPlan& plan, std::int64_t index,
-                                             const Votes& votes, const Output& output, float* shared) {
+/// From the sums of a block's descriptors, of which value(corner, bin) tells one, to what is put out. `parts`: three
+/// times the block's threads.
+template <class Block, class Value>
+PREIMAGE_HOST_DEVICE void finish(Block& block, const Grid& grid, const Place& place, float* parts, const Output& output,
+                                 const Value& value) {
     static_assert(Block::threads == kBlockThreads);
-    const BlockMemory<kUsual> memory(plan, shared);
-    const Place place(plan, index);
-    sum_bins(block, plan, memory, place, votes);
-    const Axis& across = plan.grid.x;
-    const std::int64_t first = static_cast<std::int64_t>(place.row) * across.frames + place.first;
+    const std::int64_t first = static_cast<std::int64_t>(place.row) * grid.x.frames + place.first;
     typename Block::template PerThread<Eighth> values;
     block.each([&](int thread) {
         const Corner corner(thread);
         if (corner.frame < place.frames) {
-            values[thread].load(memory, corner);
-            put_part(memory, 0, thread, values[thread].sum());
-            put_part(memory, 1, thread, values[thread].dot(values[thread]));
+            values[thread].load([&](int bin) { return value(corner, bin); });
+            put_part(parts, 0, thread, values[thread].sum());
+            put_part(parts, 1, thread, values[thread].dot(values[thread]));
         }
     });
     block.barrier();
@@ -143,26 +101,38 @@ PREIMAGE_HOST_DEVICE void descriptor_program(Block& block, const BlockPlan& plan
         const Corner corner(thread);
         if (corner.frame < place.frames) {
             if (corner.orientation == 0) {
-                output.norms[first + corner.frame] = whole(memory, 0, corner) / norm_divisor(plan.grid.bin_size);
+                output.norms[first + corner.frame] = whole(parts, 0, corner) / norm_divisor(grid.bin_size);
             }
-            const float factor = normaliser(whole(memory, 1, corner));
-            for (float& value : values[thread].of) {
-                value = clip(value * factor);
+            const float factor = normaliser(whole(parts, 1, corner));
+            for (float& one : values[thread].of) {
+                one = clip(one * factor);
             }
-            put_part(memory, 2, thread, values[thread].dot(values[thread]));
+            put_part(parts, 2, thread, values[thread].dot(values[thread]));
         }
     });
     block.barrier();
     block.each([&](int thread) {
         const Corner corner(thread);
         if (corner.frame < place.frames) {
-            const float factor = normaliser(whole(memory, 2, corner));
-            const std::int64_t plane = static_cast<std::int64_t>(plan.grid.y.frames) * across.frames;
+            const float factor = normaliser(whole(parts, 2, corner));
+            const std::int64_t plane = static_cast<std::int64_t>(grid.y.frames) * grid.x.frames;
             std::int64_t at = corner.orientation * plane + first + corner.frame;
             for (int bin = 0; bin < kBins; ++bin, at += kOrientations * plane) {
                 output.store(at, values[thread].of[bin] * factor);
             }
         }
+    });
+}
+
+/// `index`: number of the block in the image. `shared`: shared_floats(plan), 16-byte aligned. `kUsual`: is_usual(plan).
+template <bool kUsual, class Block>
+PREIMAGE_HOST_DEVICE void descriptor_program(Block& block, const BlockPlan& plan, std::int64_t index,
+                                             const Votes& votes, const Output& output, float* shared) {
+    const BlockMemory<kUsual> memory(plan, shared);
+    const Place place(plan.grid.x, plan.frames, index);
+    sum_bins(block, plan, memory, place, votes);
+    finish(block, plan.grid, place, memory.parts, output, [&](const Corner& corner, int bin) {
+        return memory.sum(corner.orientation + kOrientations * bin, corner.frame);
     });
 }
 

@@ -12,9 +12,11 @@
 namespace preimage::sift {
 namespace {
 
-constexpr std::int64_t kRowsPerBand = 16;            // of descriptors; each band makes the sums of a few more
-constexpr std::int64_t kRingFloats = 3 << 15;        // of a strip's sums along x: 384 KiB, a part of the level 2 cache
-constexpr std::int64_t kLargestStrip = 16 * kChunk;  // descriptors; more save nothing
+constexpr std::int64_t kRowsPerBand = 16;  // of descriptors; each band makes the sums of a few more
+// Strips: wide ones write long stretches of memory, which pays even where their sums along x, 1.25 MiB at most, do not
+// all stay in the level 2 cache. Beyond 512 descriptors they gain nothing.
+constexpr std::int64_t kRingFloats = 10 << 15;
+constexpr std::int64_t kLargestStrip = 32 * kChunk;
 
 std::int64_t padded(std::int64_t count, std::int64_t to = kChunk) { return (count + to - 1) / to * to; }
 

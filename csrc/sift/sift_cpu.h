@@ -6,7 +6,7 @@
 // Gaussian window one per spatial bin, each with its own weights; with the flat one, whose weights are the same
 // triangle for all, one per phase that a bin begins at: bins in the same phase are the same sums some columns on.
 //
-// Columns are worked on in strips narrow enough for the level 2 cache.
+// Columns are worked on in strips, so that what a strip's rows need stays in the caches.
 #pragma once
 
 #include <cstdint>

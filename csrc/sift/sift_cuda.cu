@@ -8,6 +8,7 @@
 #include "sift/sift_backward.h"
 #include "sift/sift_backward_blocks.h"
 #include "sift/sift_blocks.h"
+#include "sift/sift_flat_blocks.h"
 
 namespace preimage::sift {
 namespace {
@@ -24,7 +25,7 @@ struct Layout {
     std::int64_t part;               // images
     std::int64_t total;
 
-    Layout(const Grid& grid, std::int64_t batch, bool backward) {
+    Layout(const Grid& grid, const Parameters& parameters, std::int64_t batch, bool backward) {
         const std::int64_t pixels = std::int64_t{grid.y.pixels} * grid.x.pixels;
         weights = std::int64_t{taps_of(grid)} * kSpatial;
         tables = weights;
@@ -35,7 +36,8 @@ struct Layout {
             tables = backward ? counts[axis] + (along + 1) / 2 * 2 : weights;
         }
         votes = vote_floats(grid);
-        sums = backward ? std::int64_t{kChannels} * grid.y.frames * grid.x.frames : 0;
+        const std::int64_t centres = shares_centres(grid, parameters) ? centre_floats(flat_plan(grid, parameters)) : 0;
+        sums = backward ? std::int64_t{kChannels} * grid.y.frames * grid.x.frames : centres;
         rows = backward ? std::int64_t{kSpatial * kOrientations} * grid.y.pixels * grid.x.frames : 0;
         const std::int64_t image = votes + sums + rows;
         const std::int64_t most = backward ? kPartFloats / image : kPartPixels / pixels;
@@ -60,6 +62,10 @@ struct Call {
         Image one = image;
         one.pixels += index * image_stride;
         return one;
+    }
+    __device__ Output numbered(const Output& output, std::int64_t index) const {
+        return {output.features + index * feature_bytes, output.type,
+                output.norms + index * grid.y.frames * grid.x.frames};
     }
     __device__ float* votes_of(std::int64_t index) const { return votes + index * vote_floats(grid); }
     __device__ float* sums_of(std::int64_t index) const {
@@ -94,20 +100,35 @@ template <bool kUsual>
 __global__ void __launch_bounds__(kBlockThreads) descriptors_kernel(Call call, Output output) {
     extern __shared__ float4 memory[];
     DeviceBlock<kBlockThreads> block;
-    const std::int64_t blocks = std::int64_t{call.grid.y.frames} * call.plan.blocks;
-    const std::int64_t frames = std::int64_t{call.grid.y.frames} * call.grid.x.frames;
+    const std::int64_t blocks = block_count(call.plan);
     const std::int64_t index = blockIdx.x / blocks;
-    output.features += index * call.feature_bytes;
-    output.norms += index * frames;
-    descriptor_program<kUsual>(block, call.plan, blockIdx.x % blocks, Votes(call.grid, call.votes_of(index)), output,
-                               reinterpret_cast<float*>(memory));
+    descriptor_program<kUsual>(block, call.plan, blockIdx.x % blocks, Votes(call.grid, call.votes_of(index)),
+                               call.numbered(output, index), reinterpret_cast<float*>(memory));
+}
+
+__global__ void __launch_bounds__(kBlockThreads) centres_kernel(Call call, FlatPlan plan) {
+    extern __shared__ float4 memory[];
+    DeviceBlock<kBlockThreads> block;
+    const std::int64_t blocks = centre_blocks(plan);
+    const std::int64_t index = blockIdx.x / blocks;
+    centre_program(block, plan, blockIdx.x % blocks, Votes(call.grid, call.votes_of(index)),
+                   call.sums + index * centre_floats(plan), reinterpret_cast<float*>(memory));
+}
+
+__global__ void __launch_bounds__(kBlockThreads) flat_kernel(Call call, FlatPlan plan, Output output) {
+    __shared__ float parts[3 * kBlockThreads];
+    DeviceBlock<kBlockThreads> block;
+    const std::int64_t blocks = flat_blocks(plan);
+    const std::int64_t index = blockIdx.x / blocks;
+    flat_program(block, plan, blockIdx.x % blocks, call.sums + index * centre_floats(plan),
+                 call.numbered(output, index), parts);
 }
 
 template <bool kUsual>
 __global__ void __launch_bounds__(kBlockThreads) backward_kernel(Call call, Incoming incoming) {
     extern __shared__ float4 memory[];
     DeviceBlock<kBlockThreads> block;
-    const std::int64_t blocks = std::int64_t{call.grid.y.frames} * call.plan.blocks;
+    const std::int64_t blocks = block_count(call.plan);
     const std::int64_t frames = std::int64_t{call.grid.y.frames} * call.grid.x.frames;
     const std::int64_t index = blockIdx.x / blocks;
     incoming.features += index * kChannels * frames;
@@ -199,14 +220,20 @@ void launch_votes(const Call& call, std::int64_t first, std::int64_t images, cud
 /// A block for each of a plan's of every image.
 template <class Kernel, class Last>
 void launch_blocks(Kernel kernel, const Call& call, std::int64_t images, cudaStream_t stream, const Last& last) {
-    launch(kernel, images * call.grid.y.frames * call.plan.blocks, kBlockThreads, shared_floats(call.plan) * 4, stream,
-           call, last);
+    launch(kernel, images * block_count(call.plan), kBlockThreads, shared_floats(call.plan) * 4, stream, call, last);
+}
+
+void launch_flat(const Call& call, const FlatPlan& plan, std::int64_t images, cudaStream_t stream,
+                 const Output& output) {
+    launch(centres_kernel, images * centre_blocks(plan), kBlockThreads, centre_shared_floats(plan) * 4, stream, call,
+           plan);
+    launch(flat_kernel, images * flat_blocks(plan), kBlockThreads, 0, stream, call, plan, output);
 }
 
 }  // namespace
 
 std::int64_t cuda_scratch(const TensorView& images, const Parameters& parameters, bool backward) {
-    return Layout(checked_grid(first_image(images), parameters), images.shape[0], backward).total;
+    return Layout(checked_grid(first_image(images), parameters), parameters, images.shape[0], backward).total;
 }
 
 void compute_cuda(const TensorView& images, const TensorView& scratch, const TensorView& features,
@@ -218,7 +245,7 @@ void compute_cuda(const TensorView& images, const TensorView& scratch, const Ten
     require_descriptors(features, batch, kChannels, grid, "the features must be contiguous of shape (B, 128, h, w)");
     require_descriptors(norms, batch, 1, grid, "the norms must be contiguous of shape (B, 1, h, w)");
     require(norms.type == ScalarType::float32, "the norms must be float32");
-    const Layout layout(grid, batch, false);
+    const Layout layout(grid, parameters, batch, false);
     const DeviceGuard guard(images.device);
     Call call = prepare(images, scratch, parameters, grid, layout, stream_of(stream));
     const std::int64_t frames = std::int64_t{grid.y.frames} * grid.x.frames;
@@ -228,8 +255,12 @@ void compute_cuda(const TensorView& images, const TensorView& scratch, const Ten
         const Output output{features.data + first * call.feature_bytes, features.type,
                             reinterpret_cast<float*>(norms.data) + first * frames};
         launch_votes(call, first, count, stream_of(stream));
-        launch_blocks(is_usual(call.plan) ? descriptors_kernel<true> : descriptors_kernel<false>, call, count,
-                      stream_of(stream), output);
+        if (shares_centres(grid, parameters)) {
+            launch_flat(call, flat_plan(grid, parameters), count, stream_of(stream), output);
+        } else {
+            launch_blocks(is_usual(call.plan) ? descriptors_kernel<true> : descriptors_kernel<false>, call, count,
+                          stream_of(stream), output);
+        }
     }
 }
 
@@ -241,7 +272,7 @@ void compute_backward_cuda(const TensorView& grad_features, const TensorView& gr
         tensor->require_device(images.device);
     }
     const std::int64_t batch = images.shape[0];
-    const Layout layout(grid, batch, true);
+    const Layout layout(grid, parameters, batch, true);
     const DeviceGuard guard(images.device);
     const cudaStream_t stream = stream_of(stream_address);
     const Call call = prepare(images, scratch, parameters, grid, layout, stream);

@@ -14,6 +14,7 @@
 #include "host_run.h"
 #include "sift/sift_backward_blocks.h"
 #include "sift/sift_blocks.h"
+#include "sift/sift_flat_blocks.h"
 
 namespace {
 
@@ -37,7 +38,7 @@ struct Run {
     }
     std::int64_t frames() const { return std::int64_t{grid.y.frames} * grid.x.frames; }
     std::int64_t pixels() const { return std::int64_t{grid.y.pixels} * grid.x.pixels; }
-    std::int64_t blocks() const { return std::int64_t{grid.y.frames} * plan.blocks; }
+    std::int64_t blocks() const { return block_count(plan); }
 };
 
 /// Shared memory of a block, of exactly the size it is launched with, filled with what must not be read.
@@ -58,6 +59,22 @@ std::vector<float> votes_of(const Run& run, std::int64_t index) {
     return votes;
 }
 
+/// An image's descriptors with the flat window.
+void flat(const Run& run, const Votes& votes, const Output& output) {
+    FlatPlan plan = flat_plan(run.grid, run.parameters);
+    std::vector<float> sums(static_cast<std::size_t>(centre_floats(plan)));
+    for (std::int64_t number = 0; number < centre_blocks(plan); ++number) {
+        Block block(run.order);
+        const AlignedFloats shared = shared_memory(centre_shared_floats(plan));
+        centre_program(block, plan, number, votes, sums.data(), shared.get());
+    }
+    for (std::int64_t number = 0; number < flat_blocks(plan); ++number) {
+        Block block(run.order);
+        const AlignedFloats shared = shared_memory(3 * kBlockThreads);
+        flat_program(block, plan, number, sums.data(), output, shared.get());
+    }
+}
+
 /// Descriptors of the whole batch, then norms.
 std::vector<float> forward(const Run& run) {
     std::vector<float> out(static_cast<std::size_t>(run.batch * run.frames() * (kChannels + 1)));
@@ -66,6 +83,10 @@ std::vector<float> forward(const Run& run) {
         std::vector<float> votes = votes_of(run, index);
         const Output output{reinterpret_cast<std::byte*>(out.data() + index * run.frames() * kChannels),
                             ScalarType::float32, norms + index * run.frames()};
+        if (shares_centres(run.grid, run.parameters)) {
+            flat(run, Votes(run.grid, votes.data()), output);
+            continue;
+        }
         for (std::int64_t number = 0; number < run.blocks(); ++number) {
             Block block(run.order);
             const AlignedFloats shared = shared_memory(shared_floats(run.plan));

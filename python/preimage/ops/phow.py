@@ -58,15 +58,7 @@ def phow(
     """
     planes = _grey(images)
     height, width = planes.shape[-2:]
-    if not isinstance(sizes, tuple | list) or len(sizes) == 0:
-        raise ValueError(f"sizes must be a tuple of at least one bin size, got {sizes!r}")
-    for size in sizes:
-        check_whole("every size", size)
-    for name, value in (("magnif", magnif), ("contrast_threshold", contrast_threshold)):
-        if not isinstance(value, float | int):
-            raise TypeError(f"{name} must be a number, got {value!r}")
-    if not 0 < magnif < math.inf:
-        raise ValueError(f"magnif must be above 0 and finite, got {magnif!r}")
+    _check(sizes, magnif, contrast_threshold)
     scales = []
     for size in sizes:
         # vl_phow.m's offset, which counts from 1.
@@ -89,6 +81,18 @@ def phow(
         frames = dense_sift_frames(height, width, step=step, bin_size=size, bounds=bounds)
         scales.append(PhowScale(size, kept, norms, frames))
     return scales
+
+
+def _check(sizes: tuple[int, ...], magnif: float, contrast_threshold: float) -> None:
+    if not isinstance(sizes, tuple | list) or len(sizes) == 0:
+        raise ValueError(f"sizes must be a tuple of at least one bin size, got {sizes!r}")
+    for size in sizes:
+        check_whole("every size", size)
+    for name, value in (("magnif", magnif), ("contrast_threshold", contrast_threshold)):
+        if not isinstance(value, float | int):
+            raise TypeError(f"{name} must be a number, got {value!r}")
+    if not 0 < magnif < math.inf:
+        raise ValueError(f"magnif must be above 0 and finite, got {magnif!r}")
 
 
 def _grey(images: Images) -> torch.Tensor:
