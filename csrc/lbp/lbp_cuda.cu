@@ -1,5 +1,6 @@
 // LBP on a CUDA device: launches of what lbp_blocks.h defines.
 #include "common/cuda_launch.h"
+#include "lbp/lbp_any_blocks.h"
 #include "lbp/lbp_blocks.h"
 #include "lbp/lbp_checks.h"
 
@@ -7,7 +8,7 @@ namespace preimage::lbp {
 namespace {
 
 // On a multiprocessor: as many as get their registers without spilling, on every architecture.
-constexpr int kStripsAtLeast = 5;
+constexpr int kStripsAtLeast = 4;
 
 template <class Kind>
 __global__ void __launch_bounds__(StripProgram<Kind>::kThreads, kStripsAtLeast)

@@ -80,10 +80,16 @@ struct Tile {
     /// Of the pixels from (top, left) on and those around them. Where the image has none nothing is read later.
     PREIMAGE_HOST_DEVICE static Share fetch(const Image& image, int top, int left, int thread) {
         Share share{};
-        fetch_column(image, top - 1 + thread / kWidth, left - 1 + thread % kWidth, share.column);
+        const int y = top - 1 + thread / kWidth;
+        const int x = left - 1 + thread % kWidth;
+        if (rows_inside(image, top) && (kRows + 2) % kStep == 0) {
+            fetch_column<true>(image, y, x, share.column);
+        } else {
+            fetch_column<false>(image, y, x, share.column);
+        }
         if (thread < 2 * (kRows + 2)) {
             typename Kind::Raw edge[1] = {};
-            fetch_column(image, top - 1 + thread / 2, left - 1 + kWidth + thread % 2, edge);
+            fetch_column<false>(image, top - 1 + thread / 2, left - 1 + kWidth + thread % 2, edge);
             share.edge = edge[0];
         }
         return share;
@@ -104,6 +110,11 @@ struct Tile {
         }
     }
 
+    /// Does the image have all rows of the piece at `top`, and those around it? Most pieces need no test for every row.
+    PREIMAGE_HOST_DEVICE static bool rows_inside(const Image& image, int top) {
+        return top >= 1 && top + kRows < image.height;
+    }
+
     /// The pixels (y, x - 1), (y, x), (y, x + 1) of the piece.
     PREIMAGE_HOST_DEVICE void read(int y, int x, float (&row)[3]) const {
         row[0] = pixels[y + 1][x];
@@ -118,19 +129,21 @@ struct Tile {
     }
 
 private:
-    /// The pixels (y, x), (y + kStep, x) and so on.
-    template <int kCount>
+    /// The pixels (y, x), (y + kStep, x) and so on, as far as the image has them; it has all rows if `kInside`.
+    template <bool kInside, int kCount>
     PREIMAGE_HOST_DEVICE static void fetch_column(const Image& image, int y, int x,
                                                   typename Kind::Raw (&column)[kCount]) {
+        if (static_cast<std::uint32_t>(x) >= static_cast<std::uint32_t>(image.width)) {
+            return;
+        }
         const auto height = static_cast<std::uint32_t>(image.height);
-        const bool inside = static_cast<std::uint32_t>(x) < static_cast<std::uint32_t>(image.width);
         const std::int64_t step = kStep * image.row_stride;
         std::int64_t offset = y * image.row_stride + x * image.column_stride;
 #ifdef __CUDA_ARCH__
 #pragma unroll
 #endif
         for (int index = 0; index < kCount; ++index, offset += step) {
-            if (inside && static_cast<std::uint32_t>(y + index * kStep) < height) {
+            if (kInside || static_cast<std::uint32_t>(y + index * kStep) < height) {
                 column[index] = Kind::fetch(image.pixels + offset, image.channel_stride);
             }
         }

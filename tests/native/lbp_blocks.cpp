@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "host_run.h"
+#include "lbp/lbp_any_blocks.h"
 #include "lbp/lbp_blocks.h"
 
 using namespace preimage;
