@@ -120,14 +120,13 @@ class Descriptor:
 
 
 def _dense_sift(window: str) -> Descriptor:
-    flat = window == "flat"
     return Descriptor(
         name=f"dense_sift {window}",
         function="dense_sift",
         options={"step": 4, "bin_size": 4, "window": window},
         variants=(GREY, RGB),
         vlfeat_driver="DenseSift",
-        vlfeat_make=lambda driver, height, width: functools.partial(driver(), step=4, bin_size=4, flat=flat),
+        vlfeat_make=lambda driver, height, width: driver(height, width, step=4, bin_size=4, window=window).process,
         cuda_limit=tolerances.CUDA,
     )
 

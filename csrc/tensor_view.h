@@ -12,7 +12,11 @@
 
 namespace preimage {
 
-enum class ScalarType { uint8, float32 };
+enum class ScalarType { uint8, float16, bfloat16, float32 };
+
+constexpr std::int64_t size_of(ScalarType type) {
+    return type == ScalarType::uint8 ? 1 : type == ScalarType::float32 ? 4 : 2;
+}
 
 /// What Python says about a tensor: (address, shape, strides in bytes, dtype, device), always of rank 4.
 using TensorDescription =
@@ -44,7 +48,7 @@ struct TensorView {
         }
     }
 
-    std::int64_t element_size() const { return type == ScalarType::uint8 ? 1 : 4; }
+    std::int64_t element_size() const { return size_of(type); }
 
     bool is_contiguous() const {
         std::int64_t expected = element_size();
@@ -62,10 +66,16 @@ private:
         if (name == "uint8") {
             return ScalarType::uint8;
         }
+        if (name == "float16") {
+            return ScalarType::float16;
+        }
+        if (name == "bfloat16") {
+            return ScalarType::bfloat16;
+        }
         if (name == "float32") {
             return ScalarType::float32;
         }
-        throw std::invalid_argument("expected dtype uint8 or float32, got " + std::string(name));
+        throw std::invalid_argument("expected dtype uint8, float16, bfloat16 or float32, got " + std::string(name));
     }
 
     static int device_index(std::string_view name) {

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.io import savemat
 
 import preimage
 from conftest import Run
@@ -179,3 +180,17 @@ def test_plain_arrays_and_their_spec(run: Run, photo_folder: Path, tiny: Path, t
     assert (code, "without --representation" in err) == (1, True)
     code, out, _ = run("info", arrays)
     assert (code, "plain arrays, spec unknown" in out) == (0, True)
+
+
+def test_features_that_the_matlab_toolbox_made(run: Run, photo_folder: Path, tiny: Path, tmp_path: Path) -> None:
+    image = min(photo_folder.iterdir())
+    hog = preimage.hog(preimage.read_image(image).transpose(2, 0, 1))[0].numpy()
+    savemat(tmp_path / "f.mat", {"cat": hog.transpose(1, 2, 0)}, do_compression=True)
+    options = ("--inverter", tiny, "--representation", "hog")
+    assert run("invert", tmp_path / "f.mat", "-o", tmp_path / "out", *options, "--layout", "matlab")[0] == 0
+    assert run("extract", "hog", image, "-o", tmp_path / "ours.h5")[0] == 0
+    assert run("invert", tmp_path / "ours.h5", "-o", tmp_path / "again", "--inverter", tiny)[0] == 0
+    (ours,) = (tmp_path / "again").iterdir()
+    assert ours.read_bytes() == (tmp_path / "out" / "cat.png").read_bytes()
+    code, out, _ = run("info", tmp_path / "ours.h5")
+    assert (code, "arrays that tell their spec" in out, "cell_size 8" in out) == (0, True, True)

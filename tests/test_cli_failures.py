@@ -14,7 +14,9 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from scipy.io import savemat
 
 from conftest import Run, photographs
 from preimage import cli
@@ -29,9 +31,17 @@ def test_errors_are_one_line_and_exit_1(run: Run, photo_folder: Path, tiny: Path
     (tmp_path / "text.safetensors").write_text("hello")
     (tmp_path / "empty").mkdir()
     (tmp_path / "evil.npy").write_bytes(b"\x93NUMPY\x01\x00\x10\x00{'descr': '|O'}")
+    (tmp_path / "evil.mat").write_bytes(b"MATLAB 7.3 MAT-file".ljust(600))
+    (tmp_path / "evil.h5").write_bytes(b"hello")
+    savemat(tmp_path / "hog.mat", {"hog": np.zeros((8, 8, 31), np.float32)})
+    np.save(tmp_path / "skimage.npy", np.zeros((7, 7, 2, 2, 9)))
+    by_hog = ("--inverter", tiny, "--representation", "hog")
     cases: list[tuple[tuple[object, ...], str]] = [
         (("extract", "hog", tmp_path / "absent", "-o", tmp_path / "x"), "absent: no such file"),
-        (("extract", "hogg", photo_folder, "-o", tmp_path / "x"), "unknown representation 'hogg'; known are hog"),
+        (
+            ("extract", "hogg", photo_folder, "-o", tmp_path / "x"),
+            "unknown representation 'hogg'; known are dense-sift, hog, lbp",
+        ),
         (("extract", "hog", photo_folder, "-o", tmp_path / "x", "--cell-size", 0), "cell_size"),
         (("extract", "hog", photo_folder, "-o", tmp_path / "x", "--dtype", "int8"), "float32 or float16, got 'int8'"),
         (("extract", "hog", photo_folder, "-o", tmp_path), "is not a plain file"),
@@ -46,6 +56,10 @@ def test_errors_are_one_line_and_exit_1(run: Run, photo_folder: Path, tiny: Path
         (("info", tmp_path / "empty"), "folder without config.json"),
         (("info", tmp_path / "absent"), "absent: no such file"),
         (("info", tmp_path / "evil.npy"), "evil.npy"),
+        (("info", tmp_path / "evil.mat"), "evil.mat: is a MATLAB v7.3 file"),
+        (("info", tmp_path / "evil.h5"), "evil.h5: is no HDF5 file"),
+        (("invert", tmp_path / "hog.mat", "-o", tmp_path / "x", *by_hog), "name the layout: 'matlab'"),
+        (("invert", tmp_path / "skimage.npy", "-o", tmp_path / "x", *by_hog), "scikit-image's HOG, which is another"),
         (("train", "hog", "--images", tmp_path / "empty", "-o", tmp_path / "x"), "no image found"),
     ]
     for arguments, message in cases:

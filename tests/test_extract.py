@@ -19,6 +19,7 @@ from preimage.jobs.extract import extract
 from preimage.representations import Representation
 from preimage.spec import Spec
 from preimage.storage import list_images, read_features, read_image
+from tolerances import CUDA
 
 HOG = representations.create("hog")
 
@@ -205,7 +206,12 @@ def test_plain_arrays_out(photo_folder: Path, mixed: Path, tmp_path: Path) -> No
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"dtype": "int8"}, "dtype is float32 or float16"), ({"size": 0}, "size is"), ({"batch_size": 0}, "batch_size")],
+    [
+        ({"dtype": "int8"}, "dtype is float32 or float16"),
+        ({"size": 0}, "size is"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"device": "cuda:99"}, "device 'cuda:99'"),
+    ],
 )
 def test_options_out_of_range(photo_folder: Path, tmp_path: Path, options: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
@@ -222,3 +228,13 @@ def test_an_earlier_output_stays_until_the_new_one_is_whole(photo_folder: Path, 
     assert output.read_bytes() == earlier
     extract(HOG, photo_folder, output)
     assert len(read_features(output)) == 20
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_device_computes_the_same(device: str, photo_folder: Path, tmp_path: Path) -> None:
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    extract(HOG, photo_folder, tmp_path / "here")
+    extract(HOG, photo_folder, tmp_path / "there", device=device)
+    here, there = (read_features(tmp_path / name).stack() for name in ("here", "there"))
+    assert (here - there).abs().max().item() <= CUDA

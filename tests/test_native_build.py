@@ -55,13 +55,14 @@ def test_cuda_auto_without_nvcc_goes_on(tmp_path: Path) -> None:
 @needs_source
 @pytest.mark.skipif(COMPILER is None or shutil.which("nm") is None, reason="no compiler or no nm")
 @pytest.mark.skipif("avx2" not in (ROOT / "CMakeLists.txt").read_text(), reason="no x86 kernels")
+@pytest.mark.parametrize("descriptor", ["hog", "sift"])
 @pytest.mark.parametrize("kernel", ["avx2", "avx512"])
-def test_kernels_for_newer_processors_share_no_symbol(kernel: str, tmp_path: Path) -> None:
+def test_kernels_for_newer_processors_share_no_symbol(kernel: str, descriptor: str, tmp_path: Path) -> None:
     """A weak symbol (an inline function, a template) in such an object may be the copy that the linker keeps for
     the whole module, which then dies of an illegal instruction on an older processor. Without optimisation nothing
     is inlined by luck."""
     flags = {"avx2": ["-mavx2", "-mfma"], "avx512": ["-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl"]}[kernel]
-    source = ROOT / "csrc" / "hog" / f"hog_cpu_{kernel}.cpp"
+    source = ROOT / "csrc" / descriptor / f"{descriptor}_cpu_{kernel}.cpp"
     target = tmp_path / "kernel.o"
     include = f"-I{ROOT / 'csrc'}"
     command = [str(COMPILER), "-std=c++17", "-O0", "-DPREIMAGE_X86_KERNELS", include, *flags, "-c", str(source)]
@@ -73,7 +74,9 @@ def test_kernels_for_newer_processors_share_no_symbol(kernel: str, tmp_path: Pat
     subprocess.run([*command, "-o", str(target)], check=True, timeout=300)
     listing = subprocess.run(["nm", "-C", str(target)], capture_output=True, text=True, check=True).stdout
     shared = re.findall(r"^[0-9a-f]+ ([A-Zuv]) (.*)$", listing, re.MULTILINE)
-    assert [(kind, re.sub(r"\(.*", "", name)) for kind, name in shared] == [("T", f"preimage::hog::band_{kernel}")]
+    assert [(kind, re.sub(r"\(.*", "", name)) for kind, name in shared] == [
+        ("T", f"preimage::{descriptor}::band_{kernel}")
+    ]
 
 
 @pytest.mark.skipif(shutil.which("readelf") is None, reason="readelf is not installed")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import html.parser
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
 import preimage
 from conftest import photographs
-from preimage.report.glyphs import hog_glyphs
+from preimage.report.glyphs import hog_glyphs, lbp_map, sift_glyphs
 from preimage.report.html import Figure, Section, Table, html_page
 from preimage.report.sheet import as_picture, picture_sheet
 
@@ -163,3 +164,64 @@ def test_every_text_is_escaped() -> None:
 def test_a_table_with_a_short_row_is_refused() -> None:
     with pytest.raises(ValueError, match="'t' has 2 columns"):
         html_page(title="", lead="", sections=[], tables=[Table("t", ["a", "b"], [["only"]])])
+
+
+def _one_lbp_cell(channels: dict[int, float], cell_pixels: int = 32) -> np.ndarray:
+    features = np.zeros((58, 1, 1), np.float32)
+    for channel, share in channels.items():
+        features[channel] = math.sqrt(share)
+    return lbp_map(features, cell_pixels).astype(float)
+
+
+@pytest.mark.parametrize(("start", "run"), [(0, 4), (2, 4), (5, 3), (7, 5), (3, 2)])
+def test_an_lbp_stroke_stands_across_the_run_of_brighter_neighbours(start: int, run: int) -> None:
+    picture = _one_lbp_cell({start * 7 + run - 1: 1.0})
+    direction = (2 * start + run - 1) * 22.5
+    difference = abs(_stroke_angle(picture.sum(axis=2)) - (direction + 90) % 180)
+    assert min(difference, 180 - difference) < 1.5
+    red, green, blue = (picture[..., channel].sum() for channel in range(3))
+    if direction == 67.5:
+        assert green > max(red, blue), "brighter below"
+
+
+def test_lbp_noise_is_a_shade_and_flat_cells_are_black() -> None:
+    noise, flat = _one_lbp_cell({57: 1.0}), _one_lbp_cell({56: 1.0})
+    assert noise.min() == noise.max() > 40
+    assert flat.max() == 0
+    even = _one_lbp_cell({channel: 1 / 56 for channel in range(56)})
+    assert even.max() < 1, "what all directions share is no edge"
+
+
+def test_a_sift_star_has_its_arms_where_the_bins_are() -> None:
+    for t, binx, biny in [(0, 0, 0), (2, 3, 1), (4, 1, 3), (6, 2, 2)]:
+        features = np.zeros((128, 1, 1), np.float32)
+        features[t + 8 * binx + 32 * biny] = 0.3
+        picture = sift_glyphs(features, 192).astype(float).sum(axis=2)
+        assert picture.shape == (192, 192)
+        y, x = np.nonzero(picture > picture.min() + 60)
+        step = 0.92 * 48
+        star = 96 + (np.array([biny, binx]) - 1.5) * step
+        toward = np.array([math.sin(t * math.pi / 4), math.cos(t * math.pi / 4)])
+        middle = np.array([y.mean() + 0.5, x.mean() + 0.5]) - star
+        assert np.abs(middle - 0.34 * step * toward).max() < 3
+
+
+def test_as_many_sift_descriptors_are_left_out_as_it_takes() -> None:
+    features = np.random.default_rng(0).random((128, 61, 40)).astype(np.float32)
+    assert sift_glyphs(features, 320).shape == (13 * 24, 8 * 24, 3)
+    assert sift_glyphs(features[:, :3, :2], 320).shape == (318, 212, 3)
+
+
+@pytest.mark.parametrize(("drawing", "channels"), [(lbp_map, 58), (sift_glyphs, 128)])
+def test_other_glyphs_survive_non_finite_features_and_refuse_other_shapes(
+    drawing: Callable[..., np.ndarray], channels: int
+) -> None:
+    picture = drawing(np.full((channels, 2, 3), np.nan, np.float32))
+    assert picture.dtype == np.uint8
+    assert picture.max() < 60
+    with pytest.raises(ValueError, match=rf"\({channels}, h, w\), got \(31, 2, 3\)"):
+        drawing(np.zeros((31, 2, 3), np.float32))
+    with pytest.raises(ValueError, match="at least"):
+        lbp_map(np.zeros((58, 1, 1)), 3)
+    with pytest.raises(ValueError, match="at least 12"):
+        sift_glyphs(np.zeros((128, 1, 1)), glyph_pixels=5)

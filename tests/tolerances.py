@@ -17,6 +17,30 @@ HOG_GRADIENT = 1e-4
 # Descriptors on a CUDA device against the CPU: the same arithmetic, summed in another order.
 CUDA = 1e-5
 
+# Descriptors of dense SIFT lie in [0, 1]. Against VLFeat, which sums in float32 in another order, and whose roots are
+# 5e-6 off; where the norm is at least DENSE_SIFT_NORM: near-flat patches are noise in VLFeat. 3.5e-6 measured.
+DENSE_SIFT = 5e-6
+DENSE_SIFT_NORM = 1e-4
+
+# The flat window: VLFeat's own running sums are up to 3.4e-4 off.
+DENSE_SIFT_FLAT = 1e-3
+DENSE_SIFT_FLAT_NORM = 1e-3
+
+# Norms, themselves at most 0.5 or so. VLFeat's running sums make 5e-7 of it.
+DENSE_SIFT_NORMS = 1e-6
+
+# The kernels in float32 against the definition in float64, both windows; measured 2.6e-6.
+DENSE_SIFT_PRECISION = 5e-6
+
+# Descriptors of an image turned around its axes: the same sums in another order.
+DENSE_SIFT_SYMMETRY = 5e-6
+
+# Dense SIFT's block programs against the CPU: the same sums in another order.
+DENSE_SIFT_BLOCKS = 1e-6
+
+# Dense SIFT's gradient in float32 against the reference's autograd in float64, relative to its Euclidean length.
+DENSE_SIFT_GRADIENT = 1e-4
+
 # The up-convolution's fast form against the plain one: the same products, summed in another order.
 UPCONV = {torch.float64: 1e-12}
 

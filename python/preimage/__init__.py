@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from preimage.ops.hog import hog as hog
     from preimage.ops.lbp import lbp as lbp
     from preimage.ops.lbp import lbp_codes as lbp_codes
+    from preimage.ops.phow import phow as phow
+    from preimage.ops.sift import dense_sift as dense_sift
+    from preimage.ops.sift import dense_sift_frames as dense_sift_frames
     from preimage.ops.upconv import upconv as upconv
     from preimage.spec import Spec as Spec
     from preimage.storage import read_features as read_features
@@ -28,9 +31,12 @@ _HOMES = {
     "FileFormatError": "preimage.errors",
     "Inverter": "preimage.inverters",
     "Spec": "preimage.spec",
+    "dense_sift": "preimage.ops.sift",
+    "dense_sift_frames": "preimage.ops.sift",
     "hog": "preimage.ops.hog",
     "lbp": "preimage.ops.lbp",
     "lbp_codes": "preimage.ops.lbp",
+    "phow": "preimage.ops.phow",
     "read_features": "preimage.storage",
     "read_image": "preimage.storage",
     "upconv": "preimage.ops.upconv",

@@ -56,6 +56,40 @@ def lbp_codes(images: _Description, output: _Description, instruction_set: str, 
     In builds with CUDA there are also `lbp_cuda` and `lbp_codes_cuda`, see `lbp.h`.
     """
 
+def dense_sift(
+    images: _Description,
+    features: _Description,
+    norms: _Description,
+    step: int,
+    bin_size: int,
+    window: str,
+    window_size: float,
+    bounds: tuple[int, int, int, int],
+    instruction_set: str,
+    threads: int,
+) -> None:
+    """images (B, C, H, W) -> features (B, 128, h, w), float32, float16, bfloat16 or uint8, and norms (B, 1, h, w),
+    float32; both contiguous, allocated by the caller. bounds are (top, left, bottom, right), inclusive."""
+
+def dense_sift_backward(
+    grad_features: _Description,
+    grad_norms: _Description,
+    images: _Description,
+    grad_images: _Description,
+    step: int,
+    bin_size: int,
+    window: str,
+    window_size: float,
+    bounds: tuple[int, int, int, int],
+    threads: int,
+) -> None:
+    """Gradients of features (B, 128, h, w) and norms (B, 1, h, w), and images -> that of the images, float32; all but
+    the images contiguous.
+
+    In builds with CUDA there are also `dense_sift_cuda`, `dense_sift_backward_cuda` and `dense_sift_cuda_scratch`, see
+    `sift_cuda.h`.
+    """
+
 def instruction_sets() -> list[str]:
     """What the kernels can run with on this processor, best first; the last is always "portable"."""
 

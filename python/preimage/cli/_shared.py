@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 import json
 import math
 import os
@@ -12,7 +13,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, ParamSpec, TypeVar
+from types import MappingProxyType
+from typing import Annotated, Any, ParamSpec, TypeVar, get_type_hints
 
 import typer
 
@@ -21,11 +23,26 @@ from preimage.spec import Spec
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# One option for each parameter of any representation; None leaves the representation's own default.
-CellSize = Annotated[int | None, typer.Option("--cell-size", help="Side of a feature cell in pixels (hog: 8).")]
-Variant = Annotated[str | None, typer.Option("--variant", help="Definition to follow (hog: vlfeat-uoctti).")]
-Colour = Annotated[
-    str | None, typer.Option("--colour", help="What becomes of colour: luma or strongest channel (hog: luma).")
+# One option for each parameter of any representation, with what the representations take by themselves.
+_CELL_SIZE = "Side of a feature cell in pixels (hog: 8, lbp: 16)."
+_VARIANT = "Definition to follow (hog: vlfeat-uoctti, lbp: vlfeat-uniform, dense-sift: vlfeat-dsift[-flat])."
+_PARAMETERS: dict[str, Any] = {
+    "cell_size": Annotated[int | None, typer.Option("--cell-size", help=_CELL_SIZE)],
+    "step": Annotated[int | None, typer.Option("--step", help="Pixels between descriptors (dense-sift: 4).")],
+    "bin_size": Annotated[int | None, typer.Option("--bin-size", help="Side of a bin in pixels (dense-sift: 4).")],
+    "window_size": Annotated[
+        float | None, typer.Option("--window-size", help="Width of the window in bins (dense-sift: 2).")
+    ],
+    "variant": Annotated[str | None, typer.Option("--variant", help=_VARIANT)],
+    "colour": Annotated[
+        str | None, typer.Option("--colour", help="What becomes of colour: luma or strongest channel (hog: luma).")
+    ],
+}
+Parameters = Mapping[str, Any]
+NO_PARAMETERS: Parameters = MappingProxyType({})
+Layout = Annotated[
+    str | None,
+    typer.Option("--layout", help="Of plain arrays: preimage, matlab, matlab-transposed or cyvlfeat."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, everything else on stderr.")]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, ...")]
@@ -57,6 +74,31 @@ def reporting(function: Callable[P, R]) -> Callable[P, R]:
             typer.echo(f"error: {_one_line(error)}", err=True)
             raise typer.Exit(1) from None
 
+    return run
+
+
+def with_parameters(function: Callable[..., R]) -> Callable[..., R]:
+    """Gives a command the options of all representations' parameters, in place of its argument `parameters`.
+
+    Those that were given (are not None) arrive as the dictionary `parameters`.
+    """
+
+    @functools.wraps(function)
+    def run(*args: Any, **kwargs: Any) -> R:
+        chosen = {name: kwargs.pop(name, None) for name in _PARAMETERS}
+        return function(*args, parameters=given(**chosen), **kwargs)
+
+    hints = get_type_hints(function, include_extras=True)
+    signature = inspect.signature(function)
+    after: list[inspect.Parameter] = []
+    for name, parameter in signature.parameters.items():
+        if name == "parameters":
+            options = _PARAMETERS.items()
+            after += [parameter.replace(name=option, default=None, annotation=kind) for option, kind in options]
+        else:
+            after.append(parameter.replace(annotation=hints[name]))
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in after}
+    run.__signature__ = signature.replace(parameters=after)  # type: ignore[attr-defined]
     return run
 
 

@@ -11,7 +11,10 @@ from typing import Any
 from preimage.cli._shared import Json, Output, bytes_text, reporting
 
 _PACKAGES = ("preimage", "torch", "numpy", "opencv-python", "safetensors", "torchmetrics", "typer", "rich")
-_OPTIONAL = {"scikit-image": ("photographs for `preimage demo`", "pip install 'preimage[demo]'")}
+_OPTIONAL = {
+    "scikit-image": ("photographs for `preimage demo`", "pip install 'preimage[demo]'"),
+    "h5py": ("HDF5 files", "pip install 'preimage[formats]'"),
+}
 
 
 @reporting

@@ -8,35 +8,37 @@ from typing import Annotated
 import typer
 
 from preimage.cli._shared import (
+    NO_PARAMETERS,
     BatchSize,
-    CellSize,
-    Colour,
+    Device,
     Json,
+    Layout,
     Output,
-    Variant,
+    Parameters,
     bytes_text,
     describe_spec,
-    given,
     plural,
     reporting,
+    with_parameters,
 )
 
 
 @reporting
+@with_parameters
 def extract(
     representation: Annotated[str, typer.Argument(help="What to compute, for example hog.")],
     images: Annotated[list[str], typer.Argument(help="Folders, image files or tar shards.")],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Feature file to write; .npy and .npz give plain arrays.")
+        Path, typer.Option("--output", "-o", help="Feature file to write; .npy, .npz, .mat, .h5: arrays.")
     ],
-    cell_size: CellSize = None,
-    variant: Variant = None,
-    colour: Colour = None,
+    parameters: Parameters = NO_PARAMETERS,
     size: Annotated[
         int | None, typer.Option(help="Resize the short side to this many pixels and cut out the centre square.")
     ] = None,
     dtype: Annotated[str, typer.Option(help="float32 or float16, as stored.")] = "float32",
+    layout: Layout = None,
     batch_size: BatchSize = 16,
+    device: Device = "cpu",
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave out images that cannot be used, and list them.")
     ] = False,
@@ -54,7 +56,7 @@ def extract(
     from preimage.jobs.extract import extract as run
 
     show = Output(json)
-    chosen = representations.create(representation, **given(cell_size=cell_size, variant=variant, colour=colour))
+    chosen = representations.create(representation, **parameters)
     with show.progress("extracting") as progress:
         summary = run(
             chosen,
@@ -62,7 +64,9 @@ def extract(
             output,
             size=size,
             dtype=dtype,
+            layout=layout,
             batch_size=batch_size,
+            device=device,
             skip_bad=skip_bad,
             allow_nonfinite=allow_nonfinite,
             resume=resume,

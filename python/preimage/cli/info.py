@@ -16,7 +16,7 @@ from preimage.spec import Spec
 def info(
     path: Annotated[
         Path,
-        typer.Argument(help="A feature file, an inverter (folder or shipped name), a run's folder or a checkpoint."),
+        typer.Argument(help="Features, an inverter (folder or shipped name), a run's folder or a checkpoint."),
     ],
     json: Json = False,
 ) -> None:
@@ -32,6 +32,7 @@ def _facts(path: Path) -> dict[str, Any]:
     from preimage import inverters
     from preimage.errors import FileFormatError
     from preimage.inverters.files import resolve
+    from preimage.storage.formats import is_foreign
 
     if not path.exists() and str(path) in inverters.shipped():
         path = resolve(path)
@@ -43,7 +44,7 @@ def _facts(path: Path) -> dict[str, Any]:
         if (path / "manifest.json").is_file():
             return _unfinished(path)
         raise FileFormatError(path, "is a folder without config.json: no inverter, and no finished run")
-    if path.suffix in (".npy", ".npz"):
+    if is_foreign(path):
         return _arrays(path)
     from safetensors import SafetensorError, safe_open
 
@@ -130,22 +131,33 @@ def _unfinished(path: Path) -> dict[str, Any]:
 
 
 def _arrays(path: Path) -> dict[str, Any]:
-    import numpy as np
+    """Arrays in a file of another format, by their headers; a spec only if the file tells it."""
+    from preimage.storage import formats
 
-    from preimage.errors import FileFormatError
+    suffix = path.suffix.lower()
+    notes: dict[str, Any] = {}
+    if suffix in formats.NUMPY_SUFFIXES:
+        from preimage.storage.formats.npy import open_arrays
 
-    try:
-        loaded = np.load(path, mmap_mode="r", allow_pickle=False)
-        arrays = {"(array)": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
-    except (ValueError, EOFError) as error:
-        raise FileFormatError(path, f"holds no plain arrays: {error}") from error
-    return {
+        arrays = open_arrays(path)
+    elif suffix == ".mat":
+        from preimage.storage.formats.mat import open_mat
+
+        arrays, notes = open_mat(path)
+    else:
+        from preimage.storage.formats.hdf5 import open_hdf5
+
+        arrays, notes = open_hdf5(path)
+    spec = notes.get("spec")
+    facts = {
         "path": path,
-        "kind": "plain arrays, spec unknown",
+        "kind": "plain arrays, spec unknown" if spec is None else "arrays that tell their spec",
         "bytes": path.stat().st_size,
-        "checksum": "none in this format",
-        "arrays": {name: {"shape": list(array.shape), "dtype": str(array.dtype)} for name, array in arrays.items()},
+        "checksum": "compared when read, where the file has one" if suffix != ".npy" else "none in this format",
+        "array_count": len(arrays),
+        "arrays": {array.name: {"shape": list(array.shape), "dtype": array.dtype.name} for array in arrays[:8]},
     }
+    return facts if spec is None else facts | {"spec": spec, "layout": notes["layout"]}
 
 
 def _text(name: str, value: Any) -> str:

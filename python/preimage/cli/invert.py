@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from preimage.cli._shared import (
+    NO_PARAMETERS,
     BatchSize,
-    CellSize,
-    Colour,
     CommandError,
     Device,
     Json,
+    Layout,
     Output,
-    Variant,
-    given,
+    Parameters,
     plural,
     reporting,
+    with_parameters,
 )
 
 if TYPE_CHECKING:
@@ -26,17 +26,17 @@ if TYPE_CHECKING:
 
 
 @reporting
+@with_parameters
 def invert(
-    features: Annotated[Path, typer.Argument(help="A feature file, or plain arrays (.npy, .npz).")],
+    features: Annotated[Path, typer.Argument(help="A feature file, or arrays (.npy, .npz, .mat, .h5).")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the pictures.")],
     inverter: Annotated[
         str | None, typer.Option(help="A shipped inverter or a folder; by default the shipped one that fits.")
     ] = None,
     representation: Annotated[str | None, typer.Option(help="What plain arrays hold, for example hog.")] = None,
-    cell_size: CellSize = None,
-    variant: Variant = None,
-    colour: Colour = None,
+    parameters: Parameters = NO_PARAMETERS,
     spec: Annotated[Path | None, typer.Option(help="A JSON file that says what plain arrays hold.")] = None,
+    layout: Layout = None,
     batch_size: BatchSize = 16,
     device: Device = "cpu",
     json: Json = False,
@@ -45,13 +45,13 @@ def invert(
     from preimage.jobs.invert import invert as run
 
     show = Output(json)
-    parameters = given(cell_size=cell_size, variant=variant, colour=colour)
     with show.progress("inverting") as progress:
         summary = run(
             features,
             output,
             inverter=inverter,
             spec=_spec(representation, parameters, spec),
+            layout=layout,
             batch_size=batch_size,
             device=device,
             progress=progress,
@@ -61,7 +61,7 @@ def invert(
     show.finish(summary)
 
 
-def _spec(representation: str | None, parameters: dict[str, object], path: Path | None) -> Spec | None:
+def _spec(representation: str | None, parameters: Parameters, path: Path | None) -> Spec | None:
     from preimage import representations
     from preimage.errors import FileFormatError
     from preimage.spec import Spec

@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 
-from preimage.cli._shared import CellSize, Colour, Device, Json, Output, Variant, given, plural, reporting
+from preimage.cli._shared import NO_PARAMETERS, Device, Json, Output, Parameters, plural, reporting, with_parameters
 
 
 @reporting
+@with_parameters
 def sheet(
     images: Annotated[list[str], typer.Argument(help="Folders, image files or tar shards.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="PNG to write.")],
@@ -20,9 +21,7 @@ def sheet(
     representation: Annotated[
         str | None, typer.Option(help="What to invert; by default what the inverter is for, or hog.")
     ] = None,
-    cell_size: CellSize = None,
-    variant: Variant = None,
-    colour: Colour = None,
+    parameters: Parameters = NO_PARAMETERS,
     size: Annotated[
         int, typer.Option(help="Resize the short side to this many pixels and cut out the centre square.")
     ] = 256,
@@ -35,10 +34,12 @@ def sheet(
     from preimage.jobs.sheet import sheet as run
 
     show = Output(json)
-    parameters = given(cell_size=cell_size, variant=variant, colour=colour)
     named = representation is not None or bool(parameters)
     chosen = representations.create(representation or "hog", **parameters) if named else None
     summary = run(images, output, inverter=inverter, representation=chosen, size=size, tile=tile, device=device)
-    show.say(f"{plural(summary.images, 'image')} by inverter {summary.inverter}")
+    if summary.inverter is None:
+        show.say(f"{plural(summary.images, 'image')} without reconstructions: {summary.missing}")
+    else:
+        show.say(f"{plural(summary.images, 'image')} by inverter {summary.inverter}")
     show.say(f"wrote {summary.output} ({summary.width} × {summary.height} pixels)")
     show.finish(summary)

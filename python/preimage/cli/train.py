@@ -9,26 +9,24 @@ from typing import Annotated, Literal, cast
 import typer
 
 from preimage.cli._shared import (
-    CellSize,
-    Colour,
+    NO_PARAMETERS,
     CommandError,
     Json,
     Output,
-    Variant,
-    given,
+    Parameters,
     plural,
     reporting,
+    with_parameters,
 )
 
 
 @reporting
+@with_parameters
 def train(
     representation: Annotated[str, typer.Argument(help="What to invert, for example hog.")],
     images: Annotated[list[str], typer.Option("--images", help="Folder, image file or tar shard; repeatable.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run.")],
-    cell_size: CellSize = None,
-    variant: Variant = None,
-    colour: Colour = None,
+    parameters: Parameters = NO_PARAMETERS,
     validation_images: Annotated[
         list[str] | None, typer.Option(help="Held-out images; by default some of --images. Repeatable.")
     ] = None,
@@ -63,7 +61,7 @@ def train(
 
     config = training.TrainConfig(
         representation=representation,
-        parameters=given(cell_size=cell_size, variant=variant, colour=colour),
+        parameters=dict(parameters),
         images=tuple(images),
         output=str(output),
         validation_images=tuple(validation_images or ()),

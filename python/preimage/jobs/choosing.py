@@ -6,6 +6,7 @@ from os import PathLike
 
 from preimage import inverters
 from preimage.inverters import Inverter
+from preimage.inverters.files import read_config, resolve
 from preimage.spec import Spec
 
 InverterChoice = Inverter | str | PathLike[str] | None
@@ -24,6 +25,10 @@ def fitting_inverter(choice: InverterChoice, spec: Spec, features_name: str) -> 
         LookupError: no shipped inverter fits.
     """
     if choice is None:
+        if spec.representation not in _shipped_representations():
+            raise LookupError(
+                f"no inverter for {spec.representation} is shipped: train one and name it (--inverter NAME_OR_FOLDER)"
+            )
         try:
             choice = inverters.find(spec)
         except LookupError as error:
@@ -33,6 +38,12 @@ def fitting_inverter(choice: InverterChoice, spec: Spec, features_name: str) -> 
         named = "the inverter" if isinstance(choice, Inverter) else f"inverter {choice}"
         raise ValueError(f"{named} does not fit {features_name} (inverter != features): {'; '.join(differences)}")
     return inverter
+
+
+def _shipped_representations() -> set[str]:
+    """What there are shipped inverters for, whatever its parameters."""
+    specs = (read_config(resolve(name))["spec"] for name in inverters.shipped())
+    return {Spec.from_dict(spec).representation for spec in specs}
 
 
 def name_of(choice: InverterChoice, spec: Spec) -> str:

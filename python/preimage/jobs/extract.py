@@ -12,17 +12,17 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from preimage.inverters import checked_device
 from preimage.jobs.loading import Images, Loaded, Pixels, as_batch, as_sources, by_size, in_windows, load
 from preimage.jobs.partial import Partial, PartState, Settings, digest_of, move_into_place
 from preimage.representations import Representation
 from preimage.spec import Spec
 from preimage.storage import FeatureRecord, ImageSource, read_features, write_features
-from preimage.storage.formats.npy import write_array_features
+from preimage.storage.formats import SUFFIXES, check_writable, is_foreign, write_foreign
 
 Progress = Callable[[int, int], None]
 
 PART_SIZE = 128
-ARRAY_SUFFIXES = (".npy", ".npz")
 _DTYPES = ("float32", "float16")
 
 
@@ -60,7 +60,9 @@ def extract(
     *,
     size: int | None = None,
     dtype: str = "float32",
+    layout: str | None = None,
     batch_size: int = 16,
+    device: str = "cpu",
     skip_bad: bool = False,
     allow_nonfinite: bool = False,
     resume: bool = True,
@@ -74,10 +76,14 @@ def extract(
     Args:
         representation: what to compute.
         images: a path or paths (folders, files, tar shards), or sources.
-        output: a feature file; ``.npy`` and ``.npz`` are written as plain arrays. An earlier file is replaced.
+        output: a feature file; ``.npy`` and ``.npz`` are written as plain arrays, ``.mat`` for MATLAB (v5), ``.h5``
+            and ``.hdf5`` as HDF5 in hloc's layout. An earlier file is replaced.
         size: short side resized to this many pixels and the centre square cut out; ``None`` leaves images alone.
-        dtype: ``"float32"`` or ``"float16"``, as stored.
+        dtype: ``"float32"`` or ``"float16"``, as stored; MATLAB files know only the first.
+        layout: of the arrays in such a foreign file, see `preimage.storage.formats.conventions`; ``None`` takes
+            ``"matlab"`` for ``.mat`` and ``"preimage"`` for the others.
         batch_size: images computed at once.
+        device: where the features are computed; the images are read on the CPU.
         skip_bad: leave out images that cannot be read or are too small, and list them, instead of stopping.
         allow_nonfinite: keep features that are NaN or infinite instead of refusing.
         resume: go on with an unfinished extraction; ``False`` starts anew.
@@ -91,13 +97,15 @@ def extract(
     start = time.perf_counter()
     path = Path(output)
     _check(path, size, dtype, batch_size)
+    _check_format(path, representation.spec, dtype, layout)
+    place = checked_device(device)
     sources = as_sources(images)
-    settings = Settings(representation.spec, size, dtype, PART_SIZE, digest_of(sources), len(sources))
+    settings = Settings(representation.spec, size, dtype, PART_SIZE, digest_of(sources), len(sources), place.type)
     partial = Partial(path, settings, resume=resume)
-    states, resumed = _all_parts(representation, sources, settings, partial, batch_size, skip_bad, progress)
+    states, resumed = _all_parts(representation, sources, settings, partial, batch_size, place, skip_bad, progress)
     total = _sum(states)
     _refuse(total, partial, allow_nonfinite)
-    _merge(partial, states, path, settings)
+    _merge(partial, states, path, settings, layout)
     return ExtractSummary(
         output=path,
         bytes=path.stat().st_size,
@@ -114,6 +122,7 @@ def _all_parts(
     settings: Settings,
     partial: Partial,
     batch_size: int,
+    place: torch.device,
     skip_bad: bool,
     progress: Progress | None,
 ) -> tuple[list[PartState], int]:
@@ -132,7 +141,7 @@ def _all_parts(
             resumed += state.images
             report(len(slice_))
         else:
-            part = _Part(representation, slice_, settings, batch_size, skip_bad)
+            part = _Part(representation, slice_, settings, batch_size, place, skip_bad)
             state = part.run(partial.features_path(index), report)
             partial.finish(index, state)
         states.append(state)
@@ -148,12 +157,14 @@ class _Part:
         sources: Sequence[ImageSource],
         settings: Settings,
         batch_size: int,
+        place: torch.device,
         skip_bad: bool,
     ) -> None:
         self._representation = representation
         self._sources = sources
         self._settings = settings
         self._batch_size = batch_size
+        self._place = place
         self._skip_bad = skip_bad
         self._images = 0
         self._skipped: list[tuple[str, str]] = []
@@ -202,7 +213,7 @@ class _Part:
         with torch.inference_mode():
             for positions in by_size(pictures):
                 batch = as_batch([pictures[position] for position in positions])
-                computed = self._representation(batch).float().cpu().numpy()
+                computed = self._representation(batch.to(self._place)).float().cpu().numpy()
                 features |= dict(zip(positions, computed, strict=True))
         for position, item in enumerate(items):
             values = features[position]
@@ -222,6 +233,13 @@ def _check(output: Path, size: int | None, dtype: str, batch_size: int) -> None:
         raise ValueError(f"batch_size is at least 1, got {batch_size}")
     if output.exists() and not output.is_file():
         raise ValueError(f"{output} is not a plain file and cannot be written to")
+
+
+def _check_format(output: Path, spec: Spec, dtype: str, layout: str | None) -> None:
+    if is_foreign(output):
+        check_writable(output, spec, dtype, layout)
+    elif layout is not None:
+        raise ValueError(f"{output}: a feature file has its own layout; give one for {', '.join(SUFFIXES)} only")
 
 
 def _chain(first: FeatureRecord, rest: Iterator[FeatureRecord]) -> Iterator[FeatureRecord]:
@@ -250,7 +268,7 @@ def _refuse(total: PartState, partial: Partial, allow_nonfinite: bool) -> None:
         )
 
 
-def _merge(partial: Partial, states: Sequence[PartState], output: Path, settings: Settings) -> None:
+def _merge(partial: Partial, states: Sequence[PartState], output: Path, settings: Settings, layout: str | None) -> None:
     def records() -> Iterator[FeatureRecord]:
         for index, state in enumerate(states):
             if state.images:
@@ -258,7 +276,9 @@ def _merge(partial: Partial, states: Sequence[PartState], output: Path, settings
 
     # Merged inside the partial folder: a kill leaves no stray file beside the output.
     merged = partial.folder / f"merged{output.suffix}"
-    write = write_array_features if output.suffix in ARRAY_SUFFIXES else write_features
-    write(merged, settings.spec, records(), dtype=settings.dtype)
+    if is_foreign(output):
+        write_foreign(merged, settings.spec, records(), dtype=settings.dtype, layout=layout)
+    else:
+        write_features(merged, settings.spec, records(), dtype=settings.dtype)
     move_into_place(merged, output)
     partial.remove()

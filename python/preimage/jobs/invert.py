@@ -13,12 +13,11 @@ import torch
 
 from preimage.inverters import Inverter, checked_device
 from preimage.jobs.choosing import InverterChoice, fitting_inverter, name_of
-from preimage.jobs.extract import ARRAY_SUFFIXES
 from preimage.jobs.loading import Pixels, as_pixels, in_windows
 from preimage.spec import Spec
 from preimage.storage import FeatureFile, read_features, write_png
 from preimage.storage.files import key_problem
-from preimage.storage.formats.npy import read_array_features
+from preimage.storage.formats import is_foreign, read_foreign
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +43,7 @@ def invert(
     *,
     inverter: InverterChoice = None,
     spec: Spec | None = None,
+    layout: str | None = None,
     batch_size: int = 16,
     device: str = "cpu",
     progress: Callable[[int, int], None] | None = None,
@@ -51,10 +51,12 @@ def invert(
     """Reconstruct every image of a feature file as ``OUTPUT/<key>.png``.
 
     Args:
-        features: a feature file, or a ``.npy``/``.npz`` file together with `spec`.
+        features: a feature file, or arrays in an ``.npy``, ``.npz``, ``.mat``, ``.h5`` or ``.hdf5`` file.
         output: a folder, made if it is not there; pictures of the same names are replaced.
         inverter: a shipped name or a folder; ``None`` takes the shipped inverter whose spec fits.
-        spec: what plain arrays are; for a feature file it must agree with the file's own.
+        spec: what plain arrays are; for a file that tells its spec it must agree with that.
+        layout: how plain arrays are laid out: ``"preimage"``, ``"matlab"``, ``"matlab-transposed"`` or
+            ``"cyvlfeat"``, see `preimage.storage.formats.conventions`.
         batch_size: images at once.
         device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...
         progress: called with (images done, images in all).
@@ -69,7 +71,7 @@ def invert(
     if batch_size < 1:
         raise ValueError(f"batch_size is at least 1, got {batch_size}")
     place = checked_device(device)
-    file = open_features(features, spec)
+    file = open_features(features, spec, layout)
     network = fitting_inverter(inverter, file.spec, os.fspath(features)).to(place)
     folder = Path(output)
     targets = [_target(folder, key) for key in file.keys]
@@ -84,20 +86,19 @@ def invert(
     return InvertSummary(folder, name_of(inverter, file.spec), count, time.perf_counter() - start)
 
 
-def open_features(path: str | PathLike[str], spec: Spec | None = None) -> FeatureFile:
-    """A feature file, or plain arrays that `spec` explains.
+def open_features(path: str | PathLike[str], spec: Spec | None = None, layout: str | None = None) -> FeatureFile:
+    """A feature file, or arrays that `spec` and `layout` explain, by the path's suffix.
 
     Raises:
-        ValueError: plain arrays without a spec, or a spec that is not the feature file's own.
+        ValueError: plain arrays without a spec (or of others' MATLAB files without a layout), a spec or layout that
+            is not the file's own, a layout for a feature file.
         FileFormatError: the file is damaged or of another format.
+        ImportError: HDF5 without h5py.
     """
-    if Path(path).suffix in ARRAY_SUFFIXES:
-        if spec is None:
-            raise ValueError(
-                f"{os.fspath(path)}: plain arrays do not say what they are; give the representation and its "
-                "parameters (--representation hog --cell-size 8) or --spec FILE.json"
-            )
-        return read_array_features(path, spec)
+    if is_foreign(path):
+        return read_foreign(path, spec, layout)
+    if layout is not None:
+        raise ValueError(f"{os.fspath(path)}: a feature file knows its layout; give one for plain arrays only")
     file = read_features(path)
     if spec is not None and (differences := file.spec.differences(spec)):
         raise ValueError(f"{os.fspath(path)} holds other features (file != asked for): {'; '.join(differences)}")

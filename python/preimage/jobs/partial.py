@@ -35,6 +35,7 @@ class Settings:
         part_size: images in a slice.
         sources: digest of the keys and names of all images, in order.
         count: number of images.
+        device: type of the device that computes: another one rounds otherwise.
     """
 
     spec: Spec
@@ -43,6 +44,7 @@ class Settings:
     part_size: int
     sources: str
     count: int
+    device: str
 
     def to_dict(self) -> dict[str, Any]:
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
@@ -53,7 +55,7 @@ class Settings:
         phrases = [f"spec {phrase}" for phrase in Spec.from_dict(earlier["spec"]).differences(self.spec)]
         if earlier.get("sources") != self.sources:
             phrases.append(f"the list of images ({earlier.get('count')} images, now {self.count})")
-        for name in ("size", "dtype", "part_size"):
+        for name in ("size", "dtype", "part_size", "device"):
             if earlier.get(name) != getattr(self, name):
                 phrases.append(f"{name}: {earlier.get(name)} != {getattr(self, name)}")
         return phrases

@@ -2,6 +2,8 @@
 
 from preimage.reference.hog import hog
 from preimage.reference.lbp import lbp, lbp_codes
+from preimage.reference.phow import phow
+from preimage.reference.sift import dense_sift, dense_sift_frames
 from preimage.reference.upconv import upconv
 
-__all__ = ["hog", "lbp", "lbp_codes", "upconv"]
+__all__ = ["dense_sift", "dense_sift_frames", "hog", "lbp", "lbp_codes", "phow", "upconv"]

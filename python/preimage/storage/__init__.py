@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from preimage.storage.features import read_features, write_features
     from preimage.storage.files import atomic_write
+    from preimage.storage.formats import read_foreign, write_foreign
     from preimage.storage.images import decode_image, fit_image, read_image, write_png
     from preimage.storage.records import FeatureFile, FeatureRecord
     from preimage.storage.sources import ImageSource, list_images
@@ -21,14 +22,17 @@ __all__ = [
     "fit_image",
     "list_images",
     "read_features",
+    "read_foreign",
     "read_image",
     "write_features",
+    "write_foreign",
     "write_png",
 ]
 
 _ROOMS = {
     "features": ("read_features", "write_features"),
     "files": ("atomic_write",),
+    "formats": ("read_foreign", "write_foreign"),
     "images": ("decode_image", "fit_image", "read_image", "write_png"),
     "records": ("FeatureFile", "FeatureRecord"),
     "sources": ("ImageSource", "list_images"),

@@ -45,7 +45,7 @@ class FeatureFile:
         keys: one per image, in file order.
         original_sizes: (height, width) per image as decoded, pixels.
         processed_sizes: (height, width) per image of what the features were computed from, pixels.
-        dtype: how they are stored: ``"float16"``, ``"float32"`` or ``"float64"``.
+        dtype: how they are stored: ``"float16"``, ``"float32"``, ``"float64"``, or ``"uint8"`` (VLFeat's descriptors).
     """
 
     def __init__(

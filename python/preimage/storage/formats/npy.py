@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ast
+import functools
 import math
 import os
 import re
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,11 +19,11 @@ from numpy.typing import NDArray
 
 from preimage.errors import FileFormatError
 from preimage.spec import Spec
-from preimage.storage.files import StrPath, atomic_write, key_problem
-from preimage.storage.layout import DTYPES, Size, is_size, shape_problem
-from preimage.storage.records import FeatureFile, FeatureRecord, check_record, stored_array
-
-MAX_ARRAY_BYTES = 4 << 30  # of one array inside an .npz file, which may be compressed a thousandfold
+from preimage.storage.files import StrPath, atomic_write
+from preimage.storage.formats.arrays import MAX_ARRAY_BYTES, StoredArray, feature_file, stored_records
+from preimage.storage.formats.conventions import check_layout, has_frames
+from preimage.storage.layout import DTYPES, Size
+from preimage.storage.records import FeatureFile, FeatureRecord
 
 _MAX_NPY_HEADER = 10_000  # bytes; NumPy writes 118
 _BROKEN = (ValueError, TypeError, SyntaxError, EOFError, OverflowError, RecursionError, MemoryError, struct.error)
@@ -33,6 +34,7 @@ def read_array_features(
     path: StrPath,
     spec: Spec,
     *,
+    layout: str = "preimage",
     keys: Sequence[str] | None = None,
     processed_sizes: Sequence[Size] | Size | None = None,
 ) -> FeatureFile:
@@ -43,49 +45,52 @@ def read_array_features(
             ``.npz`` file with either one such array or one (C, h, w) or (C,) array per image under its key.
             Arrays are float16, float32 or float64.
         spec: what the features are of; its channels and stride must fit the shapes.
+        layout: how the arrays are laid out, see `preimage.storage.formats.conventions`; other layouts than
+            ``"preimage"`` have other shapes, and dense SIFT then comes in an ``.npz`` file as a pair of arrays
+            ``KEY/descriptors`` (also uint8) and ``KEY/frames``, or just ``descriptors`` and ``frames``.
         keys: one per image. Otherwise the names in an ``.npz`` file of one array per image, the file's stem for a
             single image, and ``00000``, ``00001``, … for a stack.
         processed_sizes: (height, width) of the images the features were computed from, pixels, one for all or
-            one each; otherwise (h · stride, w · stride), which vectors do not have.
+            one each; otherwise the pixels that the features cover, (h · stride, w · stride) for cells, which
+            vectors do not have.
 
     Returns:
         A `FeatureFile`; its original sizes equal its processed sizes, as the file does not hold them.
 
     Raises:
-        FileFormatError: not such a file, object arrays, another dtype, or shapes that do not fit the spec.
-        ValueError: keys or sizes that do not fit the file, or sizes missing.
+        FileFormatError: not such a file, object arrays, another dtype, or shapes that do not fit spec and layout.
+        ValueError: keys or sizes that do not fit the file, or sizes missing; a layout these features do not have.
     """
+    check_layout(spec, layout)
+    arrays = open_arrays(path)
+    return feature_file(path, spec, layout, arrays, keys=keys, processed_sizes=processed_sizes)
+
+
+def open_arrays(path: StrPath) -> list[StoredArray]:
+    """The arrays in an ``.npy`` or ``.npz`` file by their headers; `FileFormatError` if they are no features."""
     try:
         with open(path, "rb") as file:
             signature = file.read(4)
         if signature == b"PK\x03\x04":
-            names, shapes, dtype, load = _open_npz(path, spec)
-        elif signature == b"\x93NUM":
-            names, shapes, dtype, load = _open_npy(path, spec)
-        else:
-            raise ValueError("neither an .npy nor an .npz file")
+            return _open_npz(path)
+        if signature == b"\x93NUM":
+            return _open_npy(path)
+        raise ValueError("neither an .npy nor an .npz file")
     except _BROKEN_ZIP as error:
         raise FileFormatError(path, str(error) or "damaged") from error
-    keys = _checked_keys(names if keys is None else keys, len(shapes))
-    sizes = _checked_sizes(processed_sizes, shapes, spec)
-    return FeatureFile(path, spec, keys=keys, original_sizes=sizes, processed_sizes=sizes, dtype=dtype, load=load)
 
 
-_Opened = tuple[list[str], list[tuple[int, ...]], str, Callable[[int], NDArray[Any]]]
-
-
-def _open_npy(path: StrPath, spec: Spec) -> _Opened:
+def _open_npy(path: StrPath) -> list[StoredArray]:
     with open(path, "rb") as file:
         shape, dtype = _read_npy_header(file, os.fstat(file.fileno()).st_size)
     array = np.load(path, mmap_mode="r", allow_pickle=False)
-    return *_split(Path(path).stem, shape, spec), dtype.name, _loader(array, len(shape), spec)
+    return [StoredArray(Path(path).stem, shape, dtype, lambda: array)]
 
 
-def _open_npz(path: StrPath, spec: Spec) -> _Opened:
+def _open_npz(path: StrPath) -> list[StoredArray]:
     archive = zipfile.ZipFile(path)  # stays open for `load`, and closes itself when that is dropped
-    members = archive.infolist()
-    shapes, kinds = [], []
-    for member in members:
+    arrays = []
+    for member in archive.infolist():
         if member.file_size > MAX_ARRAY_BYTES:
             raise ValueError(f"{member.filename!r} has {member.file_size} bytes; {MAX_ARRAY_BYTES} are allowed")
         if member.header_offset < 0:
@@ -95,19 +100,11 @@ def _open_npz(path: StrPath, spec: Spec) -> _Opened:
                 shape, dtype = _read_npy_header(file, member.file_size)
             except _BROKEN as error:
                 raise ValueError(f"{member.filename!r}: {error}") from error
-        shapes.append(shape)
-        kinds.append(dtype)
-    if not members:
+        name = member.filename.removesuffix(".npy")
+        arrays.append(StoredArray(name, shape, dtype, functools.partial(_read_member, archive, member, path)))
+    if not arrays:
         raise ValueError("an .npz file without arrays")
-    dtype = np.result_type(*set(kinds))
-    if len(members) == 1 and shape_problem(spec, shapes[0]):
-        array = _read_member(archive, members[0], path)
-        return *_split(Path(path).stem, shapes[0], spec), dtype.name, _loader(array, len(shapes[0]), spec)
-    names = [member.filename.removesuffix(".npy") for member in members]
-    for name, shape in zip(names, shapes, strict=True):
-        if problem := key_problem(name) or shape_problem(spec, shape):
-            raise ValueError(f"{name!r}: {problem}")
-    return names, shapes, dtype.name, lambda position: _read_member(archive, members[position], path)
+    return arrays
 
 
 def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: StrPath) -> NDArray[Any]:
@@ -150,7 +147,7 @@ def _described(header: bytes) -> tuple[tuple[int, ...], np.dtype[Any]]:
     descr, shape = fields["descr"], fields["shape"]
     if "O" in str(descr):
         raise ValueError("an array of Python objects, which would have to be unpickled: save numbers instead")
-    if not isinstance(descr, str) or not re.fullmatch("[<>=|]?f[248]", descr):
+    if not isinstance(descr, str) or not re.fullmatch("[<>=|]?f[248]|[|<=]?u1", descr):
         simple = isinstance(descr, str) and re.fullmatch(r"[<>=|][biuc](1|2|4|8|16)", descr)
         came = _name(descr) if simple else f"{descr!r:.60}"
         raise ValueError(f"an array of {came}; float16, float32 or float64 are right")
@@ -166,45 +163,13 @@ def _name(descr: str) -> str:
         return repr(descr)
 
 
-def _split(stem: str, shape: tuple[int, ...], spec: Spec) -> tuple[list[str], list[tuple[int, ...]]]:
-    """Keys and shapes of the images in one array, which is a single image or a stack."""
-    if shape_problem(spec, shape) is None:
-        return [stem], [shape]
-    if not shape or (problem := shape_problem(spec, shape[1:])):
-        problem = shape_problem(spec, shape)
-        raise ValueError(f"{problem}, or a stack of such")
-    return [f"{index:05d}" for index in range(shape[0])], [shape[1:]] * shape[0]
-
-
-def _loader(array: NDArray[Any], rank: int, spec: Spec) -> Callable[[int], NDArray[Any]]:
-    single = rank == (1 if spec.stride is None else 3)
-    return lambda position: array if single else array[position]
-
-
-def _checked_keys(keys: Sequence[str], count: int) -> list[str]:
-    if len(keys) != count:
-        raise ValueError(f"{len(keys)} keys for {count} images")
-    for key in keys:
-        if problem := key_problem(key):
-            raise ValueError(problem)
-    if len(set(keys)) < count:
-        raise ValueError("two images have one key")
-    return list(keys)
-
-
-def _checked_sizes(sizes: Sequence[Size] | Size | None, shapes: Sequence[tuple[int, ...]], spec: Spec) -> list[Size]:
-    if sizes is None:
-        if spec.stride is None:
-            raise ValueError("vectors do not tell the size of their images: give processed_sizes=(height, width)")
-        return [(shape[1] * spec.stride, shape[2] * spec.stride) for shape in shapes]
-    given: list[Any] = [sizes] * len(shapes) if is_size(sizes) else list(sizes)
-    if len(given) != len(shapes) or not all(map(is_size, given)):
-        raise ValueError(f"processed_sizes is one (height, width) or {len(shapes)} of them, got {sizes!r:.200}")
-    return [(height, width) for height, width in given]
-
-
 def write_array_features(
-    path: StrPath, spec: Spec, records: Iterable[FeatureRecord], *, dtype: str = "float32"
+    path: StrPath,
+    spec: Spec,
+    records: Iterable[FeatureRecord],
+    *,
+    dtype: str = "float32",
+    layout: str = "preimage",
 ) -> None:
     """Write features as plain NumPy, atomically, one image in memory at a time.
 
@@ -214,10 +179,13 @@ def write_array_features(
         spec: what every record's features are of.
         records: any iterable, such as a `FeatureFile`; consumed once.
         dtype: ``"float32"`` or ``"float16"``, as stored.
+        layout: see `preimage.storage.formats.conventions`. Dense SIFT in others' layouts becomes two arrays an
+            image, ``KEY/descriptors`` and ``KEY/frames``, which needs ``.npz``; an ``.npy`` stack always has the
+            image's axis first.
 
     Raises:
-        ValueError: another suffix or dtype, a record that `write_features` would refuse, no record at all, or, for
-            ``.npy``, images of different shapes.
+        ValueError: another suffix or dtype, a record that `write_features` would refuse, no record at all, a layout
+            these features do not have, or, for ``.npy``, images of different shapes.
         TypeError: features that are not a floating-point NumPy array.
         OSError: such as a full disk. After any error `path` is as it was.
     """
@@ -226,17 +194,19 @@ def write_array_features(
         raise ValueError(f"{path}: the suffix is .npy or .npz, got {suffix!r}")
     if dtype not in DTYPES:
         raise ValueError(f"dtype is one of {', '.join(DTYPES)}, got {dtype!r}")
+    check_layout(spec, layout)
+    if suffix == ".npy" and (layout.startswith("matlab") or has_frames(spec, layout)):
+        raise ValueError(f"{path}: features in layout {layout!r} are not written as one .npy array, use .npz")
     with atomic_write(path) as file:
-        written = (_write_npz if suffix == ".npz" else _write_npy)(file, _arrays(spec, records, dtype))
+        written = (_write_npz if suffix == ".npz" else _write_npy)(file, _named(spec, layout, records, dtype))
         if not written:
             raise ValueError(f"{path}: no image to write")
 
 
-def _arrays(spec: Spec, records: Iterable[FeatureRecord], dtype: str) -> Iterator[tuple[str, NDArray[Any]]]:
-    seen: set[str] = set()
-    for record in records:
-        check_record(record, spec, seen)
-        yield record.key, stored_array(record, dtype)
+def _named(spec: Spec, layout: str, records: Iterable[FeatureRecord], dtype: str) -> Iterator[tuple[str, NDArray[Any]]]:
+    for record, arrays in stored_records(spec, layout, records, dtype):
+        for role, array in arrays.items():
+            yield record.key if len(arrays) == 1 else f"{record.key}/{role}", array
 
 
 def _write_npz(file: IO[bytes], arrays: Iterable[tuple[str, NDArray[Any]]]) -> int:

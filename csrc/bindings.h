@@ -1,0 +1,14 @@
+// The parts of the native module; each descriptor registers its own functions.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace preimage::hog {
+void register_ops(pybind11::module_& module);
+}
+namespace preimage::lbp {
+void register_ops(pybind11::module_& module);
+}
+namespace preimage::sift {
+void register_ops(pybind11::module_& module);
+}

@@ -1,0 +1,206 @@
+// Checks, plans the sums, cuts the batch into bands, and hands them to threads.
+#include <algorithm>
+#include <vector>
+
+#include "common/aligned.h"
+#include "common/fresh_memory.h"
+#include "common/parallel.h"
+#include "sift/sift.h"
+#include "sift/sift_cpu.h"
+#include "sift/sift_math.h"
+
+namespace preimage::sift {
+namespace {
+
+constexpr std::int64_t kRowsPerBand = 16;            // of descriptors; each band makes the sums of a few more
+constexpr std::int64_t kRingFloats = 3 << 15;        // of a strip's sums along x: 384 KiB, a part of the level 2 cache
+constexpr std::int64_t kLargestStrip = 16 * kChunk;  // descriptors; more save nothing
+
+std::int64_t padded(std::int64_t count, std::int64_t to = kChunk) { return (count + to - 1) / to * to; }
+
+/// The plan and the tables that it points at.
+struct PlanTables {
+    Plan plan{};
+    std::vector<float> weights;
+    std::vector<std::int64_t> at;
+};
+
+void plan_units(Plan& plan, const Parameters& parameters) {
+    plan.units = 0;
+    for (int bin = 0; bin < kSpatial; ++bin) {
+        const std::int64_t first = bin * parameters.bin_size;
+        int unit = 0;
+        if (parameters.window == Window::gaussian) {
+            unit = plan.units;
+        } else {
+            while (unit < plan.units && (first - plan.unit_first[unit]) % parameters.step != 0) {
+                ++unit;
+            }
+        }
+        if (unit == plan.units) {
+            plan.unit_first[plan.units++] = first;
+        }
+        plan.unit_of[bin] = unit;
+        plan.shift_of[bin] = (first - plan.unit_first[unit]) / parameters.step;
+    }
+}
+
+void plan_weights(PlanTables& tables, const Parameters& parameters) {
+    const std::int64_t bin_size = parameters.bin_size;
+    const bool gaussian = parameters.window == Window::gaussian;
+    for (int bin = 0; bin < (gaussian ? kSpatial : 1); ++bin) {
+        for (std::int64_t offset = 1 - bin_size; offset < bin_size; ++offset) {
+            const float triangle = triangle_at(offset, bin_size);
+            const float window = gaussian ? window_at(offset, bin, bin_size, parameters.window_size) : 1.0f;
+            tables.weights.push_back(triangle * window);
+        }
+    }
+    for (int bin = 0; bin < kSpatial; ++bin) {
+        tables.plan.means[bin] = gaussian ? 1.0f : window_mean(bin, bin_size, parameters.window_size);
+    }
+    tables.plan.weights = tables.weights.data();
+}
+
+void make_plan(PlanTables& tables, const Band& whole) {
+    const Parameters& parameters = whole.parameters;
+    Plan& plan = tables.plan;
+    plan.positions = extent(parameters.bin_size) + tap_count(parameters.bin_size);
+    plan.phases = std::min(parameters.step, plan.positions);
+    plan_units(plan, parameters);
+    plan_weights(tables, parameters);
+
+    const std::int64_t ring_of_chunk = plan.units * plan.positions * kOrientations * kChunk;
+    const std::int64_t chunks = padded(whole.columns) / kChunk;
+    const std::int64_t most = std::clamp<std::int64_t>(kRingFloats / ring_of_chunk, 2, kLargestStrip / kChunk);
+    const std::int64_t strips = (chunks + most - 1) / most;
+    plan.strip = (chunks + strips - 1) / strips * kChunk;
+
+    const std::int64_t widest = std::min(plan.strip, whole.columns);
+    plan.span = (widest - 1) * parameters.step + plan.positions;
+    plan.sums = padded(plan.strip + *std::max_element(plan.shift_of, plan.shift_of + kSpatial));
+    // An odd number of cache lines, so that the phases and orientations do not all fall into one cache set.
+    const std::int64_t least = padded(plan.sums + (plan.positions - 1) / parameters.step + 1);
+    plan.phase_pitch = least / kChunk % 2 == 0 ? least + kChunk : least;
+    for (std::int64_t position = 0; position < plan.positions; ++position) {
+        tables.at.push_back(position % parameters.step * plan.phase_pitch + position / parameters.step);
+    }
+    plan.at = tables.at.data();
+}
+
+struct Layout {
+    const Plan& plan;
+    std::int64_t line_pitch, span_pitch, phases_size, across_size, down_pitch, down_rows, down_size;
+
+    Layout(const Band& band, const Plan& from) : plan(from) {
+        const bool flat = band.parameters.window == Window::flat;
+        line_pitch = padded(std::min(plan.span + 2, band.image.width) + 32);
+        span_pitch = padded(plan.span) + 2 * kMargin;
+        phases_size = plan.phases * plan.phase_pitch;
+        across_size = plan.units * plan.sums * plan.positions * kOrientations;
+        down_pitch = plan.sums + kChunk;
+        down_rows = extent(band.parameters.bin_size) + 1;
+        down_size = flat ? down_rows * plan.units * kOrientations * down_pitch : 0;
+    }
+
+    std::int64_t floats() const {
+        return 3 * line_pitch + 2 * span_pitch + (5 + kOrientations) * phases_size + across_size + down_size +
+               padded(2 * (down_rows + plan.positions)) + (kChannels + 2) * plan.strip;
+    }
+
+    Scratch scratch(float* memory) const {
+        Scratch scratch{};
+        const auto take = [&memory](std::int64_t count) {
+            float* taken = memory;
+            memory += count;
+            return taken;
+        };
+        scratch.line_pitch = line_pitch;
+        scratch.down_pitch = down_pitch;
+        scratch.lines = take(3 * line_pitch);
+        scratch.directions = take(span_pitch) + kMargin;
+        scratch.lengths = take(span_pitch) + kMargin;
+        scratch.phased_directions = take(phases_size);
+        scratch.phased_lengths = take(phases_size);
+        scratch.bins = reinterpret_cast<std::int32_t*>(take(phases_size));
+        scratch.first = take(phases_size);
+        scratch.second = take(phases_size);
+        scratch.votes = take(kOrientations * phases_size);
+        scratch.across = take(across_size);
+        scratch.down = take(down_size);
+        scratch.raw = take(kChannels * plan.strip);
+        scratch.squares = take(plan.strip);
+        scratch.totals = take(plan.strip);
+        scratch.ready = reinterpret_cast<std::int64_t*>(take(2 * down_rows));
+        scratch.slots = reinterpret_cast<std::int64_t*>(take(2 * plan.positions));
+        return scratch;
+    }
+};
+
+void check_parameters(const Parameters& parameters, const Image& image) {
+    constexpr std::int64_t limit = std::int64_t{1} << 30;
+    require(parameters.step >= 1 && parameters.step < limit, "step must be at least 1 and below 2^30");
+    require(parameters.bin_size >= 1 && parameters.bin_size < limit, "bin_size must be at least 1 and below 2^30");
+    require(parameters.window_size > 0.0f && parameters.window_size < 1e30f, "window_size must be above 0");
+    require(parameters.top >= 0 && parameters.top <= parameters.bottom && parameters.bottom < image.height &&
+                parameters.left >= 0 && parameters.left <= parameters.right && parameters.right < image.width,
+            "the bounds must lie inside the image");
+}
+
+Band whole_image(const TensorView& images, const TensorView& features, const TensorView& norms,
+                 const Parameters& parameters) {
+    Band band{};
+    band.image = first_image(images);
+    band.parameters = parameters;
+    check_parameters(parameters, band.image);
+    band.rows = frame_count(parameters.top, parameters.bottom, parameters);
+    band.columns = frame_count(parameters.left, parameters.right, parameters);
+    band.type = features.type;
+    require(band.rows > 0 && band.columns > 0, "the bounds are too small for a descriptor");
+    const std::array<std::int64_t, 4> expected{images.shape[0], kChannels, band.rows, band.columns};
+    require(features.shape == expected && features.is_contiguous(),
+            "the features must be contiguous of shape (B, 128, h, w)");
+    const std::array<std::int64_t, 4> of_norms{images.shape[0], 1, band.rows, band.columns};
+    require(norms.type == ScalarType::float32 && norms.shape == of_norms && norms.is_contiguous(),
+            "the norms must be contiguous float32 of shape (B, 1, h, w)");
+    return band;
+}
+
+}  // namespace
+
+void compute(const TensorView& images, const TensorView& features, const TensorView& norms,
+             const Parameters& parameters, InstructionSet instruction_set, int threads) {
+    images.require_device(-1);
+    features.require_device(-1);
+    norms.require_device(-1);
+    const Band whole = whole_image(images, features, norms, parameters);
+    const std::int64_t batch = images.shape[0];
+    if (batch == 0) {
+        return;
+    }
+    const Split split = split_images(batch, whole.image.height * whole.image.width, whole.rows, kRowsPerBand, threads);
+    const std::int64_t bands = split.bands;
+#ifdef PREIMAGE_X86_KERNELS
+    const auto run = pick(instruction_set, band_portable, band_avx2, band_avx512);
+#else
+    const auto run = pick(instruction_set, band_portable);
+#endif
+    PlanTables tables;
+    make_plan(tables, whole);
+    const Layout layout(whole, tables.plan);
+    const AlignedFloats memory = aligned_floats(layout.floats() * split.workers);
+    const std::int64_t frames = whole.rows * whole.columns;
+    prefer_large_pages(features.data, batch * kChannels * frames * size_of(features.type));
+    parallel_for(batch * bands, split.workers, [&](std::int64_t task, int worker) {
+        const std::int64_t index = task / bands;
+        const std::int64_t part = task % bands;
+        Band band = whole;
+        band.image.pixels = images.data + index * images.strides[0];
+        band.features = features.data + index * kChannels * frames * size_of(features.type);
+        band.norms = reinterpret_cast<float*>(norms.data) + index * frames;
+        band.first_row = whole.rows * part / bands;
+        band.last_row = whole.rows * (part + 1) / bands;
+        run(band, tables.plan, layout.scratch(memory.get() + layout.floats() * worker));
+    });
+}
+
+}  // namespace preimage::sift

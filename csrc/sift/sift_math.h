@@ -1,0 +1,138 @@
+// The arithmetic of dense SIFT, shared by host and device: a pixel's vote, the kernels, the normalisation.
+//
+// Written without branches so that compilers vectorise it. Compile with -ffp-contract=off (-fmad=false).
+#pragma once
+
+#include <cstdint>
+
+#include "common/host_device.h"
+#include "common/image.h"
+
+namespace preimage::sift {
+
+constexpr float kClip = 0.2f;
+constexpr float kEpsilon = 1.19209290e-7f;  // FLT_EPSILON: beside |gy|, and added to a descriptor's length
+constexpr float kDeadZone = 1e-8f;          // a square up to this has the root 0
+
+#ifdef __CUDA_ARCH__
+PREIMAGE_INLINE std::int32_t float_bits(float value) { return __float_as_int(value); }
+PREIMAGE_INLINE float float_from_bits(std::int32_t bits) { return __int_as_float(bits); }
+PREIMAGE_INLINE float exponential(float value) { return expf(value); }
+#else
+PREIMAGE_INLINE std::int32_t float_bits(float value) {
+    std::int32_t bits = 0;
+    __builtin_memcpy(&bits, &value, sizeof(bits));
+    return bits;
+}
+PREIMAGE_INLINE float float_from_bits(std::int32_t bits) {
+    float value = 0.0f;
+    __builtin_memcpy(&value, &bits, sizeof(value));
+    return value;
+}
+PREIMAGE_INLINE float exponential(float value) { return __builtin_expf(value); }
+#endif
+
+/// VLFeat's root: the reciprocal root by a guess from the bits and two Newton steps (5e-6 of the value off at most),
+/// and 0 for squares up to 1e-8. VLFeat compares with the double 1e-8, which is above the float: hence <=.
+PREIMAGE_INLINE float fast_sqrt(float square) {
+    const float half = 0.5f * square;
+    float root = float_from_bits(0x5f3759df - (float_bits(square) >> 1));
+    root = root * (1.5f - half * root * root);
+    root = root * (1.5f - half * root * root);
+    return square <= kDeadZone ? 0.0f : square * root;
+}
+
+/// A pixel's difference along one axis: central and halved inside, one-sided and whole at the image's border.
+/// `before` and `after` are its neighbours, or itself where it has none.
+PREIMAGE_INLINE float difference(float before, float after, bool inside) {
+    return (inside ? 0.5f : 1.0f) * (after - before);
+}
+
+/// The direction of (gx, gy) in eighths of a turn, [0, 8), y down; 0 for what is not a number. VLFeat's cubic
+/// replaces the arc tangent: up to 0.0061 rad off, which is part of the definition.
+PREIMAGE_INLINE float direction(float gx, float gy) {
+    constexpr float kQuarterPi = 0.785398163397448f;
+    constexpr float kThreeQuartersPi = 2.35619449019234f;
+    constexpr float kTurn = 6.28318530717959f;
+    constexpr float kEighths = 1.27323954473516f;  // 8 / turn
+    const float down = absolute(gy) + kEpsilon;
+    const float ratio = (gx < 0.0f ? gx + down : gx - down) / (absolute(gx) + down);  // in [-1, 1]
+    float angle = (gx < 0.0f ? kThreeQuartersPi : kQuarterPi) + (0.1821f * ratio * ratio - 0.9675f) * ratio;
+    angle = gy < 0.0f ? -angle : angle;
+    angle = angle < 0.0f ? angle + kTurn : angle;
+    const float eighths = angle * kEighths;
+    return eighths < 8.0f ? eighths : 0.0f;
+}
+
+/// What a pixel gives to two neighbouring orientation bins: `first` to bin, `second` to (bin + 1) mod 8. Their sum
+/// is the gradient's length. A gradient that is not finite gives what is not finite to at least one of them.
+struct Vote {
+    std::int32_t bin;  // 0 ... 7
+    float first, second;
+};
+
+PREIMAGE_INLINE Vote split_vote(float eighths, float length) {
+    const auto bin = static_cast<std::int32_t>(eighths);
+    const float share = eighths - static_cast<float>(bin);
+    return {bin, (1.0f - share) * length, share * length};
+}
+
+PREIMAGE_INLINE float gradient_length(float gx, float gy) { return fast_sqrt(gx * gx + gy * gy); }
+
+PREIMAGE_INLINE Vote vote(float gx, float gy) { return split_vote(direction(gx, gy), gradient_length(gx, gy)); }
+
+/// The Gaussian window over a descriptor's pixels, along one axis: at `offset` pixels from the centre of spatial
+/// bin `index` (0 ... 3), whose centre is bin_size * (index - 1.5) from the descriptor's. sigma = bin_size *
+/// window_size pixels.
+PREIMAGE_INLINE float window_at(std::int64_t offset, int index, std::int64_t bin_size, float window_size) {
+    const auto size = static_cast<float>(bin_size);
+    const float z = (static_cast<float>(offset) + size * (static_cast<float>(index) - 1.5f)) / (size * window_size);
+    return exponential(-0.5f * z * z);
+}
+
+/// A spatial bin's share of a pixel at `offset`, -bin_size < offset < bin_size, along one axis.
+PREIMAGE_INLINE float triangle_at(std::int64_t offset, std::int64_t bin_size) {
+    return 1.0f - static_cast<float>(offset < 0 ? -offset : offset) / static_cast<float>(bin_size);
+}
+
+/// The flat window's one factor per spatial bin and axis: the Gaussian's mean over the bin's 2 * bin_size - 1 pixels.
+PREIMAGE_INLINE float window_mean(int index, std::int64_t bin_size, float window_size) {
+    float sum = 0.0f;
+    for (std::int64_t offset = 1 - bin_size; offset < bin_size; ++offset) {
+        sum += window_at(-offset, index, bin_size, window_size);  // VLFeat's order of summing
+    }
+    return sum / static_cast<float>(2 * bin_size - 1);
+}
+
+/// 1 / length of a descriptor whose squares sum to this; 0 for near-flat patches (VLFeat divides by 1.2e-7 there
+/// and returns noise), so that their descriptors are all zeros.
+PREIMAGE_INLINE float normaliser(float squares) {
+    return squares <= kDeadZone ? 0.0f : 1.0f / (fast_sqrt(squares) + kEpsilon);
+}
+
+/// The smaller of the clipping level and a value; not a number stays so.
+PREIMAGE_INLINE float clip(float value) { return kClip < value ? kClip : value; }
+
+/// Rounded to the nearest, ties to even, as torch does; for values in [0, 65504] or not a number.
+PREIMAGE_INLINE std::uint16_t to_half(float value) {
+    const std::int32_t bits = float_bits(value);
+    const std::int32_t normal = (bits + 0xfff + ((bits >> 13) & 1) - (112 << 23)) >> 13;
+    // Adding a half moves the bits that a subnormal has to the end of the fraction, and rounds.
+    const std::int32_t subnormal = float_bits(value + 0.5f) - 0x3f000000;
+    const std::int32_t half = value < 6.103515625e-5f ? subnormal : normal;
+    return static_cast<std::uint16_t>(value == value ? half : 0x7e00);
+}
+
+PREIMAGE_INLINE std::uint16_t to_bfloat16(float value) {
+    const std::int32_t bits = float_bits(value);
+    const std::int32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+    return static_cast<std::uint16_t>(value == value ? rounded : 0x7fc0);
+}
+
+/// A value of a descriptor as VLFeat stores it in a byte.
+PREIMAGE_INLINE std::uint8_t to_byte(float value) {
+    const float scaled = 512.0f * value;
+    return static_cast<std::uint8_t>(scaled < 255.0f ? static_cast<std::int32_t>(scaled) : 255);
+}
+
+}  // namespace preimage::sift

@@ -1,0 +1,74 @@
+"""HOG drawn for the eye, after VLFeat's ``vl_hog_render``."""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+NUM_ORIENTATIONS = 9
+_SUPERSAMPLING = 8
+
+
+def hog_glyphs(features: Array, cell_pixels: int = 16, *, full_scale: float | None = None) -> npt.NDArray[np.uint8]:
+    """One star of strokes a cell, light on black.
+
+    A cell gets one stroke for each undirected orientation, perpendicular to the gradient (along the edge that
+    caused it). Its brightness is the sum of the two directed channels and the undirected one, as in VLFeat,
+    and where strokes cross they never add up to more than the largest weight of their cell.
+
+    Args:
+        features: (31, h, w), any float type, variant ``vlfeat-uoctti``. Non-finite values are drawn as zero.
+        cell_pixels: side of one drawn cell in pixels, at least 4.
+        full_scale: weight drawn as white; the largest possible is 1.2. By default the 95th percentile of the
+            cells' strongest strokes, so that one loud edge does not darken the rest.
+
+    Returns:
+        (h * cell_pixels, w * cell_pixels, 3) uint8 RGB.
+
+    Raises:
+        ValueError: another shape, or cells too small to draw in.
+    """
+    values = np.asarray(features, dtype=np.float32)
+    if values.ndim != 3 or values.shape[0] != 31 or 0 in values.shape:
+        raise ValueError(f"HOG glyphs need features of shape (31, h, w), got {values.shape}")
+    if cell_pixels < 4:
+        raise ValueError(f"cell_pixels must be at least 4, got {cell_pixels}")
+    if full_scale is not None and not full_scale > 0:
+        raise ValueError(f"full_scale must be positive, got {full_scale}")
+    _, height, width = values.shape
+    finite = np.nan_to_num(values[:27], nan=0.0, posinf=0.0, neginf=0.0)
+    weights = finite.reshape(3, NUM_ORIENTATIONS, height * width).sum(axis=0).clip(min=0)  # (9, cells)
+    strongest = weights.max(axis=0)
+    scale = full_scale if full_scale is not None else float(np.percentile(strongest, 95))
+    cells = np.minimum(weights.T @ _stencils(cell_pixels), strongest[:, None])  # (cells, pixels of a cell)
+    light = np.clip(cells / max(scale, 1e-6), 0.0, 1.0)
+    picture = light.reshape(height, width, cell_pixels, cell_pixels).transpose(0, 2, 1, 3)
+    gray = np.rint(picture.reshape(height * cell_pixels, width * cell_pixels) * 255).astype(np.uint8)
+    return np.repeat(gray[:, :, None], 3, axis=2)
+
+
+@functools.lru_cache(maxsize=8)
+def _stencils(cell_pixels: int) -> npt.NDArray[np.float32]:
+    """(9, cell_pixels²) share of each pixel that the stroke of each orientation covers; the same area for all."""
+    side = cell_pixels * _SUPERSAMPLING
+    centres = (np.arange(side) + 0.5) / _SUPERSAMPLING - cell_pixels / 2
+    y, x = np.meshgrid(centres, centres, indexing="ij")
+    half_length = cell_pixels * 0.47  # a little air, so that neighbouring cells do not run into one net
+    half_width = max(0.5, cell_pixels * 0.045)
+    strokes = []
+    for orientation in range(NUM_ORIENTATIONS):
+        angle = orientation * math.pi / NUM_ORIENTATIONS + math.pi / 2
+        along = x * math.cos(angle) + y * math.sin(angle)
+        across = y * math.cos(angle) - x * math.sin(angle)
+        inside = (np.abs(along) <= half_length) & (np.abs(across) <= half_width)
+        blocks = inside.reshape(cell_pixels, _SUPERSAMPLING, cell_pixels, _SUPERSAMPLING)
+        strokes.append(blocks.mean(axis=(1, 3)).reshape(-1))
+    result = np.stack(strokes).astype(np.float32)
+    result.setflags(write=False)
+    return result

@@ -1,0 +1,104 @@
+"""LBP histograms drawn for the eye: where edges lie, and on which side it is brighter."""
+
+from __future__ import annotations
+
+import colorsys
+import functools
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+CHANNELS = 58
+NUM_DIRECTIONS = 16
+_NOISE = 57  # the channel of all patterns that are not uniform
+_SUPERSAMPLING = 8
+_BACKGROUND = 0.24  # brightest shade of a cell of nothing but texture
+_FAINTEST = 0.01  # weight of an edge that may be drawn as the brightest; noise in a cell of 16 × 16 comes to half of it
+
+
+def direction_colour(direction: int, count: int) -> npt.NDArray[np.float32]:
+    """RGB in [0, 1] of direction 2π · `direction` / `count` (y down): red to the right, then round the circle."""
+    return np.array(colorsys.hls_to_rgb(direction / count, 0.66, 0.8), np.float32)
+
+
+def lbp_map(features: Array, cell_pixels: int = 20) -> npt.NDArray[np.uint8]:
+    """Strokes along the edges of each cell, coloured by the side that is brighter, on grey where it is textured.
+
+    A uniform pattern is a run of neighbours brighter than their centre. The run's middle points to the brighter side,
+    in one of 16 directions, so there is an edge across it; a run of four neighbours is the clearest, a single one or
+    seven say little (weight: the sine of half the run's angle). The shares of the cell's pixels add up to 16
+    weights. What all directions have in common, as in noise, is taken off, and each that is left and stronger than
+    its two neighbours is drawn as a stroke across it: red if it is brighter to the right, green-yellow below,
+    turquoise to the left, violet above. The shade of the cell is the share of patterns that are not uniform.
+
+    Args:
+        features: (58, h, w), any float type, variant ``vlfeat-uniform``: square roots of shares. Non-finite values
+            are drawn as zero.
+        cell_pixels: side of one drawn cell in pixels, at least 4.
+
+    Returns:
+        (h * cell_pixels, w * cell_pixels, 3) uint8 RGB.
+
+    Raises:
+        ValueError: another shape, or cells too small to draw in.
+    """
+    values = np.asarray(features, dtype=np.float32)
+    if values.ndim != 3 or values.shape[0] != CHANNELS or 0 in values.shape:
+        raise ValueError(f"an LBP map needs features of shape (58, h, w), got {values.shape}")
+    if cell_pixels < 4:
+        raise ValueError(f"cell_pixels must be at least 4, got {cell_pixels}")
+    _, height, width = values.shape
+    share = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0).reshape(CHANNELS, -1) ** 2
+    strokes = edge_strengths(share)
+    shade = _BACKGROUND * np.clip(share[_NOISE] / max(float(np.percentile(share[_NOISE], 98)), 1e-6), 0, 1)
+    picture = np.broadcast_to(shade[:, None, None, None], (shade.size, cell_pixels, cell_pixels, 3)).copy()
+    for direction, stencil in enumerate(_stencils(cell_pixels)):
+        covered = strokes[direction][:, None, None] * stencil
+        np.maximum(picture, covered[..., None] * direction_colour(direction, NUM_DIRECTIONS), out=picture)
+    rows = picture.reshape(height, width, cell_pixels, cell_pixels, 3).transpose(0, 2, 1, 3, 4)
+    return np.rint(rows.reshape(height * cell_pixels, width * cell_pixels, 3) * 255).astype(np.uint8)
+
+
+def edge_strengths(share: Array) -> npt.NDArray[np.float32]:
+    """(16, cells) strengths in [0, 1] of edges brighter towards k · 22.5°, of shares (58, cells)."""
+    weights = _directions() @ share
+    weights = np.maximum(weights - np.sort(weights, axis=0)[NUM_DIRECTIONS // 2 - 2], 0)
+    peak = (weights >= np.roll(weights, 1, axis=0)) & (weights > np.roll(weights, -1, axis=0))
+    weights = np.where(peak, weights, 0)
+    scale = max(float(np.percentile(weights.max(axis=0), 95)), _FAINTEST)
+    strengths: npt.NDArray[np.float32] = np.clip(weights / scale, 0, 1)
+    return strengths
+
+
+@functools.cache
+def _directions() -> npt.NDArray[np.float32]:
+    """(16, 58) how much a pattern tells of each direction: a run of j from bit i points to (2i + j - 1) · 22.5°."""
+    table = np.zeros((NUM_DIRECTIONS, CHANNELS), np.float32)
+    for start in range(8):
+        for run in range(1, 8):
+            table[(2 * start + run - 1) % NUM_DIRECTIONS, start * 7 + run - 1] = math.sin(math.pi * run / 8)
+    return table / table.sum(axis=1, keepdims=True)  # odd and even runs point between each other
+
+
+@functools.lru_cache(maxsize=8)
+def _stencils(cell_pixels: int) -> npt.NDArray[np.float32]:
+    """(16, cell_pixels, cell_pixels) share of each pixel that the stroke across each direction covers."""
+    side = cell_pixels * _SUPERSAMPLING
+    centres = (np.arange(side) + 0.5) / _SUPERSAMPLING - cell_pixels / 2
+    y, x = np.meshgrid(centres, centres, indexing="ij")
+    half_width = max(0.5, cell_pixels * 0.075)
+    strokes = []
+    for direction in range(NUM_DIRECTIONS):
+        angle = direction * 2 * math.pi / NUM_DIRECTIONS
+        across = x * math.cos(angle) + y * math.sin(angle)
+        along = y * math.cos(angle) - x * math.sin(angle)
+        inside = (np.abs(along) <= cell_pixels * 0.46) & (np.abs(across) <= half_width)
+        blocks = inside.reshape(cell_pixels, _SUPERSAMPLING, cell_pixels, _SUPERSAMPLING)
+        strokes.append(blocks.mean(axis=(1, 3)))
+    result = np.stack(strokes).astype(np.float32)
+    result.setflags(write=False)
+    return result
