@@ -40,7 +40,17 @@ inline Image first_image(const TensorView& images) {
 }
 
 PREIMAGE_INLINE float unit_value(float value) { return value; }
+#ifdef __CUDA_ARCH__
+/// value / 255, rounded as a division (a quotient corrected by its remainder is, for all 256), at a third of the cost.
+PREIMAGE_INLINE float unit_value(std::uint8_t value) {
+    constexpr float kInverse = 1.0f / 255.0f;
+    const float whole = static_cast<float>(value);
+    const float quotient = whole * kInverse;
+    return __fmaf_rn(__fmaf_rn(-255.0f, quotient, whole), kInverse, quotient);
+}
+#else
 PREIMAGE_INLINE float unit_value(std::uint8_t value) { return static_cast<float>(value) / 255.0f; }
+#endif
 
 /// Rec. 601 luma.
 PREIMAGE_INLINE float luma(float red, float green, float blue) {

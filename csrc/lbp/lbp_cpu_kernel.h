@@ -150,7 +150,7 @@ private:
 
 void add_block_row(const Band& band, const Scratch& scratch, ImageRows& lines, std::int64_t index) {
     Tile tile{};
-    tile.top = block_start(index, kFastCell);
+    tile.top = block_start<std::int64_t>(index, kFastCell);
     tile.first_row = static_cast<int>(larger(1 - tile.top, 0));
     tile.last_row = static_cast<int>(smaller(band.image.height - 1 - tile.top, kFastCell));
     lines.require(tile.top - 1, tile.top + kFastCell + 1);
@@ -166,7 +166,7 @@ void add_block_row(const Band& band, const Scratch& scratch, ImageRows& lines, s
     const std::int64_t tiles = (blocks + kTileBlocks - 1) / kTileBlocks;
     for (std::int64_t part = 0; part < tiles; ++part) {
         const std::int64_t first = blocks * part / tiles;
-        tile.left = block_start(first, kFastCell);
+        tile.left = block_start<std::int64_t>(first, kFastCell);
         tile.blocks = static_cast<int>(blocks * (part + 1) / tiles - first);
         vote_tile(lines, band.image.width, tile, codes, histograms);
         for (int block = 0; block < tile.blocks; ++block) {

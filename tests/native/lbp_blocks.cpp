@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "host_run.h"
+#include "lbp/lbp_any_blocks.h"
 #include "lbp/lbp_blocks.h"
 
 using namespace preimage;
@@ -28,14 +29,17 @@ void run_features(const Batch& batch, ThreadOrder order, std::int64_t rows) {
             [&](auto& block, std::int64_t index, auto& shared) { CellProgram::run(block, batch, index, shared); });
         return;
     }
-    Strips strips = StripProgram::strips(batch);
-    if (rows > 0) {
-        strips.rows = rows;
-        strips.down = (batch.cell_rows + rows - 1) / rows;
-    }
-    for_blocks<StripProgram>(
-        batch.images * strips.across * strips.down, order,
-        [&](auto& block, std::int64_t index, auto& shared) { StripProgram::run(block, batch, strips, index, shared); });
+    with_kind(batch.image, [&](auto kind) {
+        using Program = StripProgram<decltype(kind)>;
+        Strips strips = Program::strips(batch);
+        if (rows > 0) {
+            strips.rows = rows;
+            strips.down = (batch.cell_rows + rows - 1) / rows;
+        }
+        for_blocks<Program>(
+            batch.images * strips.across * strips.down, order,
+            [&](auto& block, std::int64_t index, auto& shared) { Program::run(block, batch, strips, index, shared); });
+    });
 }
 
 int main(int count, char** arguments) {
@@ -64,12 +68,15 @@ int main(int count, char** arguments) {
     if (batch.cell_size == 0) {
         std::vector<std::uint8_t> labels(static_cast<std::size_t>(batch.images * height * width), 200);
         batch.labels = labels.data();
-        const std::int64_t across = CodeProgram::across(batch);
-        const std::int64_t down = CodeProgram::down(batch);
-        for_blocks<CodeProgram>(batch.images * across * down, order,
+        with_kind(batch.image, [&](auto kind) {
+            using Program = CodeProgram<decltype(kind)>;
+            const std::int64_t across = Program::across(batch);
+            const std::int64_t down = Program::down(batch);
+            for_blocks<Program>(batch.images * across * down, order,
                                 [&](auto& block, std::int64_t index, auto& shared) {
-                                    CodeProgram::run(block, batch, across, down, index, shared);
+                                    Program::run(block, batch, across, down, index, shared);
                                 });
+        });
         host_run::write(arguments[3], std::vector<float>(labels.begin(), labels.end()));
         return 0;
     }

@@ -1,0 +1,153 @@
+// Part of LBP for the GPU (lbp_blocks.h): what its programs read and write, and a piece of an image in shared memory.
+#pragma once
+
+#include "common/image.h"
+#include "lbp/lbp.h"
+#include "lbp/lbp_math.h"
+
+namespace preimage::lbp {
+
+/// What the kernels read and write. Output: (B, 58, Hc, Wc); labels: (B, H, W).
+struct Batch {
+    Image image;  // the first one
+    std::int64_t image_stride, images;
+    std::int64_t cell_size, cell_rows, cell_columns;
+    float* output;
+    std::uint8_t* labels;
+
+    PREIMAGE_HOST_DEVICE Image at(std::int64_t index) const {
+        Image chosen = image;
+        chosen.pixels += index * image_stride;
+        return chosen;
+    }
+};
+
+/// What pixels are: kernels are compiled for each. `fetch` reads one and `brightness` is called when it is needed,
+/// which may be much later, so that nobody waits for the memory.
+template <class Pixel, int kChannels>
+struct Kind {
+    using Raw = float;  // three channels: their luma
+    PREIMAGE_HOST_DEVICE static Raw fetch(const std::byte* at, std::int64_t channel_stride) {
+        const auto read = [at](std::int64_t offset) {
+            return unit_value(*reinterpret_cast<const Pixel*>(at + offset));
+        };
+        return luma(read(0), read(channel_stride), read(2 * channel_stride));
+    }
+    PREIMAGE_HOST_DEVICE static float brightness(Raw raw) { return raw; }
+};
+
+template <class Pixel>
+struct Kind<Pixel, 1> {
+    using Raw = Pixel;
+    PREIMAGE_HOST_DEVICE static Raw fetch(const std::byte* at, std::int64_t) {
+        return *reinterpret_cast<const Pixel*>(at);
+    }
+    /// Only the order counts: no need to divide bytes by 255.
+    PREIMAGE_HOST_DEVICE static float brightness(Raw raw) { return static_cast<float>(raw); }
+};
+
+/// Calls call(Kind) with the image's.
+template <class Call>
+void with_kind(const Image& image, const Call& call) {
+    if (image.type == ScalarType::float32) {
+        image.channels == 1 ? call(Kind<float, 1>{}) : call(Kind<float, 3>{});
+    } else {
+        image.channels == 1 ? call(Kind<std::uint8_t, 1>{}) : call(Kind<std::uint8_t, 3>{});
+    }
+}
+
+/// A piece of an image with one pixel more on every side, and what every code's label is.
+template <class Kind, int kRows, int kWidth, int kThreads>
+struct Tile {
+    static constexpr int kStep = kThreads / kWidth;  // rows that all threads fetch together
+    static constexpr int kEach = (kRows + 2 + kStep - 1) / kStep;
+
+    /// What one thread fetches: every kStep-th pixel of a column, and one of the two columns that are left over.
+    struct Share {
+        typename Kind::Raw column[kEach];
+        typename Kind::Raw edge;
+    };
+
+    float pixels[kRows + 2][kWidth + 2];
+    std::int32_t labels[256];
+
+    PREIMAGE_HOST_DEVICE void prepare(int thread) {
+        for (int code = thread; code < 256; code += kThreads) {
+            labels[code] = label_of(static_cast<std::uint32_t>(code));
+        }
+    }
+
+    /// Of the pixels from (top, left) on and those around them. Where the image has none nothing is read later.
+    PREIMAGE_HOST_DEVICE static Share fetch(const Image& image, int top, int left, int thread) {
+        Share share{};
+        const int y = top - 1 + thread / kWidth;
+        const int x = left - 1 + thread % kWidth;
+        if (rows_inside(image, top) && (kRows + 2) % kStep == 0) {
+            fetch_column<true>(image, y, x, share.column);
+        } else {
+            fetch_column<false>(image, y, x, share.column);
+        }
+        if (thread < 2 * (kRows + 2)) {
+            typename Kind::Raw edge[1] = {};
+            fetch_column<false>(image, top - 1 + thread / 2, left - 1 + kWidth + thread % 2, edge);
+            share.edge = edge[0];
+        }
+        return share;
+    }
+
+    PREIMAGE_HOST_DEVICE void store(const Share& share, int thread) {
+#ifdef __CUDA_ARCH__
+#pragma unroll
+#endif
+        for (int index = 0; index < kEach; ++index) {
+            const int row = thread / kWidth + index * kStep;
+            if (row < kRows + 2) {
+                pixels[row][thread % kWidth] = Kind::brightness(share.column[index]);
+            }
+        }
+        if (thread < 2 * (kRows + 2)) {
+            pixels[thread / 2][kWidth + thread % 2] = Kind::brightness(share.edge);
+        }
+    }
+
+    /// Does the image have all rows of the piece at `top`, and those around it? Most pieces need no test for every row.
+    PREIMAGE_HOST_DEVICE static bool rows_inside(const Image& image, int top) {
+        return top >= 1 && top + kRows < image.height;
+    }
+
+    /// The pixels (y, x - 1), (y, x), (y, x + 1) of the piece.
+    PREIMAGE_HOST_DEVICE void read(int y, int x, float (&row)[3]) const {
+        row[0] = pixels[y + 1][x];
+        row[1] = pixels[y + 1][x + 1];
+        row[2] = pixels[y + 1][x + 2];
+    }
+
+    /// The label of the pixel in the middle of three such rows.
+    PREIMAGE_HOST_DEVICE std::int32_t label(const float (&above)[3], const float (&here)[3],
+                                            const float (&below)[3]) const {
+        return labels[code_at(&above[1], &here[1], &below[1])];
+    }
+
+private:
+    /// The pixels (y, x), (y + kStep, x) and so on, as far as the image has them; it has all rows if `kInside`.
+    template <bool kInside, int kCount>
+    PREIMAGE_HOST_DEVICE static void fetch_column(const Image& image, int y, int x,
+                                                  typename Kind::Raw (&column)[kCount]) {
+        if (static_cast<std::uint32_t>(x) >= static_cast<std::uint32_t>(image.width)) {
+            return;
+        }
+        const auto height = static_cast<std::uint32_t>(image.height);
+        const std::int64_t step = kStep * image.row_stride;
+        std::int64_t offset = y * image.row_stride + x * image.column_stride;
+#ifdef __CUDA_ARCH__
+#pragma unroll
+#endif
+        for (int index = 0; index < kCount; ++index, offset += step) {
+            if (kInside || static_cast<std::uint32_t>(y + index * kStep) < height) {
+                column[index] = Kind::fetch(image.pixels + offset, image.channel_stride);
+            }
+        }
+    }
+};
+
+}  // namespace preimage::lbp
