@@ -17,6 +17,10 @@ HOG_GRADIENT = 1e-4
 # Descriptors on a CUDA device against the CPU: the same arithmetic, summed in another order.
 CUDA = 1e-5
 
+# LBP features lie in [0, 1], and are VLFeat's to the bit where the cell size is a power of two up to 32. With others
+# VLFeat's own float32 weights or sums are inexact, the more so the larger the image (8e-7 at 150 pixels a side).
+LBP = 1e-6
+
 # Descriptors of dense SIFT lie in [0, 1]. Against VLFeat, which sums in float32 in another order, and whose roots are
 # 5e-6 off; where the norm is at least DENSE_SIFT_NORM: near-flat patches are noise in VLFeat. 3.5e-6 measured.
 DENSE_SIFT = 5e-6

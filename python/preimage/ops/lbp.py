@@ -41,7 +41,7 @@ def lbp(
     variant: str = "vlfeat-uniform",
     dtype: torch.dtype = torch.float32,
 ) -> torch.Tensor:
-    """Histograms of local binary patterns, bit for bit VLFeat's `vl_lbp` where `cell_size` is 16.
+    """Histograms of local binary patterns, bit for bit those of VLFeat's `vl_lbp`.
 
     Args:
         images: (H, W), (C, H, W) or (B, C, H, W), y down; C is 1 or 3 (red, green, blue: their luma
@@ -66,8 +66,8 @@ def lbp(
         code is all zeros, and its bit is clear in its neighbours' codes.
 
         Votes are counted in whole numbers: CPU and GPU, any number of threads and any instruction set give the same
-        bits. With other cell sizes VLFeat's own float32 weights are inexact where the size is no power of two; the
-        results then differ from its by about 1e-6, in images of more than some hundred pixels a side by some 1e-6.
+        bits. They are VLFeat's bits where the cell size is a power of two up to 32. With others VLFeat's own float32
+        sums are inexact: results then differ by up to 1e-6 in small images and some 1e-6 in large ones.
 
     Raises:
         TypeError: not an array or tensor, or of another dtype; `cell_size` not an int.
