@@ -16,6 +16,25 @@ struct Incoming {
     float* sums;            // (rows, 128, columns): written, that with respect to their sums
 };
 
+/// A thread's eighth of a descriptor on its way back.
+struct Returning {
+    Eighth sums, gradient;
+    UnitLength unit;  // of the sums
+
+    PREIMAGE_HOST_DEVICE Eighth clipped() const {
+        Eighth values;
+        values.load([this](int bin) { return clip(sums.of[bin] * unit.factor); });
+        return values;
+    }
+    /// Through the second normalisation and the clipping; `product` of clipped values and gradient.
+    PREIMAGE_HOST_DEVICE void through_clipped(const UnitLength& second, float product) {
+        for (int bin = 0; bin < kBins; ++bin) {
+            const float value = sums.of[bin] * unit.factor;
+            gradient.of[bin] = through_clip(value, second.back(clip(value), gradient.of[bin], product));
+        }
+    }
+};
+
 /// The sums of a block's descriptors once more, and back through their normalisation. Parameters as for
 /// `descriptor_program`.
 template <bool kUsual, class Block>
@@ -26,62 +45,43 @@ PREIMAGE_HOST_DEVICE void backward_program(Block& block, const BlockPlan& plan, 
     const Place place(plan.grid.x, plan.frames, index);
     sum_bins(block, plan, memory, place, votes);
     const std::int64_t columns = plan.grid.x.frames;
-    struct Kept {
-        Eighth sums, gradient;
-        UnitLength unit;
+    typename Block::template PerThread<Returning> kept;
+    const auto each = [&](const auto& phase) {
+        block.each([&](int thread) {
+            const Corner corner(thread);
+            if (corner.frame < place.frames) {
+                phase(thread, corner, kept[thread]);
+            }
+        });
     };
-    typename Block::template PerThread<Kept> kept;
-    block.each([&](int thread) {
-        const Corner corner(thread);
-        if (corner.frame < place.frames) {
-            Eighth& sums = kept[thread].sums;
-            sums.load([&](int bin) { return memory.sum(corner.orientation + kOrientations * bin, corner.frame); });
-            put_part(memory.parts, 0, thread, sums.dot(sums));
-        }
+    each([&](int thread, const Corner& corner, Returning& own) {
+        own.sums.load([&](int bin) { return memory.sum(corner.orientation + kOrientations * bin, corner.frame); });
+        put_part(memory.parts, 0, thread, own.sums.dot(own.sums));
     });
     block.barrier();
-    block.each([&](int thread) {
-        const Corner corner(thread);
-        if (corner.frame < place.frames) {
-            Kept& own = kept[thread];
-            own.unit = unit_length(whole(memory.parts, 0, corner));
-            const std::int64_t plane = plan.grid.y.frames * columns;
-            std::int64_t at = corner.orientation * plane + place.row * columns + place.first + corner.frame;
-            Eighth clipped;
-            for (int bin = 0; bin < kBins; ++bin, at += kOrientations * plane) {
-                clipped.of[bin] = clip(own.sums.of[bin] * own.unit.factor);
-                own.gradient.of[bin] = incoming.features[at];
-            }
-            put_part(memory.parts, 1, thread, clipped.dot(clipped));
-            put_part(memory.parts, 2, thread, clipped.dot(own.gradient));
-        }
+    each([&](int thread, const Corner& corner, Returning& own) {
+        own.unit = unit_length(whole(memory.parts, 0, corner));
+        const std::int64_t plane = plan.grid.y.frames * columns;
+        const float* from =
+            incoming.features + corner.orientation * plane + place.row * columns + place.first + corner.frame;
+        own.gradient.load([&](int bin) { return from[bin * kOrientations * plane]; });
+        const Eighth clipped = own.clipped();
+        put_part(memory.parts, 1, thread, clipped.dot(clipped));
+        put_part(memory.parts, 2, thread, clipped.dot(own.gradient));
     });
     block.barrier();
-    block.each([&](int thread) {
-        const Corner corner(thread);
-        if (corner.frame < place.frames) {
-            Kept& own = kept[thread];
-            const UnitLength second = unit_length(whole(memory.parts, 1, corner));
-            const float product = whole(memory.parts, 2, corner);
-            for (int bin = 0; bin < kBins; ++bin) {
-                const float value = own.sums.of[bin] * own.unit.factor;
-                own.gradient.of[bin] = through_clip(value, second.back(clip(value), own.gradient.of[bin], product));
-            }
-            put_part(memory.parts, 3, thread, own.sums.dot(own.gradient));
-        }
+    each([&](int thread, const Corner& corner, Returning& own) {
+        own.through_clipped(unit_length(whole(memory.parts, 1, corner)), whole(memory.parts, 2, corner));
+        put_part(memory.parts, 3, thread, own.sums.dot(own.gradient));
     });
     block.barrier();
-    block.each([&](int thread) {
-        const Corner corner(thread);
-        if (corner.frame < place.frames) {
-            const Kept& own = kept[thread];
-            const float product = whole(memory.parts, 3, corner);
-            const std::int64_t frame = place.first + corner.frame;
-            const float more = incoming.norms[place.row * columns + frame] / norm_divisor(plan.grid.bin_size);
-            std::int64_t at = (std::int64_t{place.row} * kChannels + corner.orientation) * columns + frame;
-            for (int bin = 0; bin < kBins; ++bin, at += kOrientations * columns) {
-                incoming.sums[at] = own.unit.back(own.sums.of[bin], own.gradient.of[bin], product) + more;
-            }
+    each([&](int, const Corner& corner, const Returning& own) {
+        const float product = whole(memory.parts, 3, corner);
+        const std::int64_t frame = place.first + corner.frame;
+        const float more = incoming.norms[place.row * columns + frame] / norm_divisor(plan.grid.bin_size);
+        float* out = incoming.sums + (std::int64_t{place.row} * kChannels + corner.orientation) * columns + frame;
+        for (int bin = 0; bin < kBins; ++bin, out += kOrientations * columns) {
+            *out = own.unit.back(own.sums.of[bin], own.gradient.of[bin], product) + more;
         }
     });
 }

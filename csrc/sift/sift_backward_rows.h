@@ -187,11 +187,11 @@ void sum_columns(const Task& task, const float* votes, std::int32_t row, std::in
     const std::int64_t plane = std::int64_t{grid.y.pixels} * grid.x.pixels;
     std::fill(columns + std::int64_t{kSlots} * begin, columns + std::int64_t{kSlots} * end, 0.0f);
     std::int32_t y = grid.y.first + row * grid.step - grid.bin_size + 1;
-    each_row(grid.bin_size, [&](std::int32_t above, std::int32_t offset) {
+    each_row(grid.bin_size, [&](auto sees, std::int32_t above, std::int32_t offset) {
         const float* lengths = votes + std::int64_t{inside(grid.y, y)} * grid.x.pixels;
         for (std::int32_t x = begin; x < end; ++x) {
             const Vote vote = split_vote(lengths[plane + x], lengths[x]);
-            add_vote(grid.bin_size, above, offset, weights, vote, columns + std::int64_t{kSlots} * x, 1);
+            add_vote(sees, grid.bin_size, above, offset, weights, vote, columns + std::int64_t{kSlots} * x, 1);
         }
         ++y;
     });

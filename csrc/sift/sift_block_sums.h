@@ -79,26 +79,42 @@ struct Place {
     }
 };
 
-/// The rows of pixels that a descriptor sees, downwards: calls visit(above, offset) for the one that lies `offset`
-/// pixels, less than bin_size, below the centre of the row of spatial bins `above`, which is -1 before the first.
+/// Which rows of spatial bins see a row of pixels: known to the compiler, so that loops need not ask.
+template <bool kAbove, bool kBelow>
+struct Sees {
+    static constexpr bool above = kAbove;
+    static constexpr bool below = kBelow;
+};
+
+/// The rows of pixels that a descriptor sees, downwards: calls visit(sees, above, offset) for the one that lies
+/// `offset` pixels, less than bin_size, below the centre of the row of spatial bins `above`, which is -1 before the
+/// first.
 template <class Visit>
 PREIMAGE_INLINE void each_row(std::int32_t bin_size, const Visit& visit) {
-    for (std::int32_t above = -1; above < kSpatial; ++above) {
-        for (std::int32_t offset = above < 0 ? 1 : 0; offset < bin_size; ++offset) {
-            visit(above, offset);
+    for (std::int32_t offset = 1; offset < bin_size; ++offset) {
+        visit(Sees<false, true>{}, -1, offset);
+    }
+    for (std::int32_t above = 0; above < kSpatial - 1; ++above) {
+        visit(Sees<true, false>{}, above, 0);
+        for (std::int32_t offset = 1; offset < bin_size; ++offset) {
+            visit(Sees<true, true>{}, above, offset);
         }
+    }
+    for (std::int32_t offset = 0; offset < bin_size; ++offset) {
+        visit(Sees<true, false>{}, kSpatial - 1, offset);
     }
 }
 
 /// Adds a pixel's vote to its column's 4 x 8 sums, `pitch` apart: to those of the rows of bins above and below it.
-PREIMAGE_INLINE void add_vote(std::int32_t bin_size, std::int32_t above, std::int32_t offset, const Weights* weights,
-                              const Vote& vote, float* sums, std::int32_t pitch) {
+template <class Rows>
+PREIMAGE_INLINE void add_vote(Rows, std::int32_t bin_size, std::int32_t above, std::int32_t offset,
+                              const Weights* weights, const Vote& vote, float* sums, std::int32_t pitch) {
     const Slots slots(vote, pitch);
     const std::int32_t below = (above + 1) * kOrientations * pitch;
-    if (above >= 0) {
+    if (Rows::above) {
         slots.add(weights[offset + bin_size - 1].of[above], vote, sums + (below - kOrientations * pitch));
     }
-    if (offset > 0 && above + 1 < kSpatial) {
+    if (Rows::below) {
         slots.add(weights[offset - 1].of[above + 1], vote, sums + below);
     }
 }
@@ -113,8 +129,9 @@ PREIMAGE_INLINE void sum_down(const Grid& grid, const Memory& memory, const Vote
     }
     std::int32_t y = grid.y.first + row * grid.step - grid.bin_size + 1;
     const VoteColumn column(grid, votes, x);
-    each_row(grid.bin_size, [&](std::int32_t above, std::int32_t offset) {
-        add_vote(grid.bin_size, above, offset, memory.weights, column.at(inside(grid.y, y)), sums, memory.pitch());
+    each_row(grid.bin_size, [&](auto sees, std::int32_t above, std::int32_t offset) {
+        add_vote(sees, grid.bin_size, above, offset, memory.weights, column.at(inside(grid.y, y)), sums,
+                 memory.pitch());
         ++y;
     });
 }

@@ -7,6 +7,7 @@
 #include "common/parallel.h"
 #include "sift/sift.h"
 #include "sift/sift_cpu.h"
+#include "sift/sift_grid.h"
 #include "sift/sift_math.h"
 
 namespace preimage::sift {
@@ -138,26 +139,15 @@ struct Layout {
     }
 };
 
-void check_parameters(const Parameters& parameters, const Image& image) {
-    constexpr std::int64_t limit = std::int64_t{1} << 30;
-    require(parameters.step >= 1 && parameters.step < limit, "step must be at least 1 and below 2^30");
-    require(parameters.bin_size >= 1 && parameters.bin_size < limit, "bin_size must be at least 1 and below 2^30");
-    require(parameters.window_size > 0.0f && parameters.window_size < 1e30f, "window_size must be above 0");
-    require(parameters.top >= 0 && parameters.top <= parameters.bottom && parameters.bottom < image.height &&
-                parameters.left >= 0 && parameters.left <= parameters.right && parameters.right < image.width,
-            "the bounds must lie inside the image");
-}
-
 Band whole_image(const TensorView& images, const TensorView& features, const TensorView& norms,
                  const Parameters& parameters) {
     Band band{};
     band.image = first_image(images);
     band.parameters = parameters;
-    check_parameters(parameters, band.image);
-    band.rows = frame_count(parameters.top, parameters.bottom, parameters);
-    band.columns = frame_count(parameters.left, parameters.right, parameters);
+    const Grid grid = checked_grid(band.image, parameters);
+    band.rows = grid.y.frames;
+    band.columns = grid.x.frames;
     band.type = features.type;
-    require(band.rows > 0 && band.columns > 0, "the bounds are too small for a descriptor");
     const std::array<std::int64_t, 4> expected{images.shape[0], kChannels, band.rows, band.columns};
     require(features.shape == expected && features.is_contiguous(),
             "the features must be contiguous of shape (B, 128, h, w)");

@@ -124,8 +124,9 @@ __global__ void __launch_bounds__(kBlockThreads) flat_kernel(Call call, FlatPlan
                  call.numbered(output, index), parts);
 }
 
+// At least two blocks on a multiprocessor: left to itself ptxas 13.0 takes so few registers that it spills.
 template <bool kUsual>
-__global__ void __launch_bounds__(kBlockThreads) backward_kernel(Call call, Incoming incoming) {
+__global__ void __launch_bounds__(kBlockThreads, 2) backward_kernel(Call call, Incoming incoming) {
     extern __shared__ float4 memory[];
     DeviceBlock<kBlockThreads> block;
     const std::int64_t blocks = block_count(call.plan);
