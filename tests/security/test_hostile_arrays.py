@@ -3,13 +3,14 @@
 import os
 import struct
 import sys
+import tracemalloc
 import zlib
 
 import numpy as np
 import pytest
 import scipy.io
 
-from matfiles import HEADER, variable
+from matfiles import HEADER, part, variable
 from preimage.errors import FileFormatError
 from preimage.spec import Spec
 from preimage.storage import FeatureRecord
@@ -156,6 +157,27 @@ def test_a_zlib_stream_that_goes_on_is_not_followed(tmp_path):
         file[0]
 
 
+@pytest.mark.parametrize(
+    "rest",
+    [struct.pack("<II", 1, 1 << 30), part(1, b"a") + struct.pack("<II", 7, 1 << 30)],
+    ids=["name", "numbers"],
+)
+def test_parts_that_inflate_a_thousandfold(tmp_path, rest):
+    """A name, or numbers, of 1 GB: SciPy alone would fill as much memory."""
+    start = struct.pack("<II", 14, 1 << 31) + part(6, struct.pack("<II", 7, 0)) + part(5, struct.pack("<3i", 2, 2, 31))
+    stream = zlib.compressobj(1)
+    pieces = [stream.compress(start + rest), *(stream.compress(bytes(1 << 20)) for _ in range(256)), stream.flush()]
+    bomb = b"".join(pieces)
+    (tmp_path / "f.mat").write_bytes(HEADER + struct.pack("<II", 15, len(bomb)) + bomb)
+    tracemalloc.start()
+    try:
+        with pytest.raises(FileFormatError, match=r"description is damaged|which its size does not fit"):
+            read_foreign(tmp_path / "f.mat", SPEC, "matlab")
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+
+
 def test_a_large_variable_is_refused_before_it_is_inflated(tmp_path, monkeypatch):
     monkeypatch.setattr("preimage.storage.formats.arrays.MAX_ARRAY_BYTES", 1 << 20)
     (tmp_path / "f.mat").write_bytes(HEADER + variable((100, 100, 31), bytes(100 * 100 * 31 * 4), compress=True))
@@ -170,6 +192,7 @@ def test_a_large_variable_is_refused_before_it_is_inflated(tmp_path, monkeypatch
         ("preimage_keys", '["a/0","../b","c"]', "its keys are damaged"),
         ("preimage_keys", '["a/0","a/0","c"]', "two images have one key"),
         ("preimage_keys", "[" * 100_000, "its keys cannot be read"),
+        ("preimage_keys", "[" + "[]," * 1_700_000 + "[]]", "its keys cannot be read"),
         ("preimage_keys", '["a"]', "its keys are damaged"),
         ("preimage_keys", np.zeros(3), "'preimage_keys' is no text"),
         ("preimage_spec", "{}", "its spec cannot be read"),
@@ -178,6 +201,7 @@ def test_a_large_variable_is_refused_before_it_is_inflated(tmp_path, monkeypatch
         ("preimage_sizes", np.zeros((3, 4)), "sizes of its images are damaged"),
         ("preimage_sizes", np.full((3, 4), np.nan), "sizes of its images are damaged"),
         ("preimage_sizes", np.full((3, 4), 1e300), "sizes of its images are damaged"),
+        ("preimage_sizes", np.ones((200_001, 4)), "sizes of its images are damaged"),
         ("preimage_sizes", np.ones((3, 3)), "sizes of its images are damaged"),
         ("preimage_sizes", None, "lacks preimage_sizes"),
         ("image_00003", None, "holds 3 keys, and arrays of fewer images"),

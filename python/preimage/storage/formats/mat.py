@@ -24,11 +24,10 @@ from preimage.storage.formats.arrays import (
     stored_records,
 )
 from preimage.storage.formats.conventions import check_layout
-from preimage.storage.layout import MAX_IMAGES, Size, is_size, parse_spec
+from preimage.storage.layout import MAX_HEADER_BYTES, MAX_IMAGES, Size, header_problem, is_size, parse_spec
 from preimage.storage.records import FeatureFile, FeatureRecord
 
 _OURS = ("preimage_spec", "preimage_layout", "preimage_keys", "preimage_sizes")
-_MAX_TEXT = 32 << 20  # characters of the keys of 200,000 images
 _IMAGE = re.compile(r"image_(\d{1,9})(?:_(descriptors|frames))?")
 
 
@@ -153,7 +152,7 @@ def _note(file: IO[bytes], variable: mat5.Variable) -> Any:
         if variable.dtype != np.float64 or rank != 2 or count != 4 or variable.shape[0] > MAX_IMAGES:
             raise ValueError("the sizes of its images are damaged")
         return mat5.read(file, variable).tolist()
-    if variable.kind != "text" or rank != 2 or variable.shape[0] != 1 or count > _MAX_TEXT:
+    if variable.kind != "text" or rank != 2 or variable.shape[0] != 1 or count > MAX_HEADER_BYTES:
         raise ValueError(f"{variable.name!r} is no text")
     return mat5.read_text(file, variable)
 
@@ -162,6 +161,8 @@ def _told(notes: dict[str, Any]) -> dict[str, Any]:
     if missing := sorted(set(_OURS) - set(notes)):
         raise ValueError(f"lacks {', '.join(missing)}")
     try:
+        if problem := header_problem(notes["preimage_keys"].encode()):
+            raise ValueError(problem)
         keys = json.loads(notes["preimage_keys"])
     except (ValueError, RecursionError) as error:
         raise ValueError("its keys cannot be read") from error

@@ -1,6 +1,6 @@
 """MATLAB v5 files (``save -v6`` and ``save -v7``): SciPy reads and writes their variables, this checks their headers.
 
-Only files whose headers were checked here reach SciPy, because a damaged one would bring it down (1.17.1, and before):
+Only variables whose headers were checked here reach SciPy, which damaged ones can bring down (1.10.1 and 1.17.1):
 
 - ``loadmat`` looks up the stored type of numbers in a C table without comparing it with the table's length: a type
   of 8, 10 or 100000 in the place of 9 (double) ends the interpreter with a segmentation fault.
@@ -36,8 +36,9 @@ MAX_BYTES_WRITTEN = (1 << 31) - 256  # of one variable; MATLAB's limit for this 
 
 _MATRIX, _COMPRESSED = 14, 15
 _HEAD = 1024  # flags, dimensions and name are within these bytes: at most 63 characters and 32 dimensions
-_STORED = {1: 1, 2: 1, 3: 2, 4: 2, 5: 4, 6: 4, 7: 4, 9: 8, 12: 8, 13: 8}  # the types of numbers, with their bytes
-_TEXTS = (1, 2, 4, 16, 17)
+_STORED = {1: 1, 2: 1, 3: 2, 4: 2, 5: 4, 6: 4, 7: 4, 9: 8, 12: 8, 13: 8, 16: 1, 17: 2}  # bytes of each type
+_TEXTS = {1, 2, 4, 16, 17}
+_NUMBERS = _STORED.keys() - {16, 17}
 _NUMERIC = {6: "f8", 7: "f4", 8: "i1", 9: "u1", 10: "i2", 11: "u2", 12: "i4", 13: "u4", 14: "i8", 15: "u8"}
 _NAMES = {1: "a cell array", 2: "a struct", 3: "an object", 4: "text", 5: "a sparse array"}
 _COMPLEX, _LOGICAL = 0x0800, 0x0200
@@ -160,14 +161,15 @@ def _loaded(file: IO[bytes], variable: Variable, *, chars_as_strings: bool) -> N
     """What SciPy reads of a variable whose header was found right."""
     scipy_io = require_scipy()
     try:
-        found: NDArray[Any] = scipy_io.loadmat(
+        found = scipy_io.loadmat(
             _Excerpt(file, variable),
             variable_names=[variable.name],
             chars_as_strings=chars_as_strings,
             verify_compressed_data_integrity=True,
             uint16_codec="utf-16-le",
-            spmatrix=False,
         )[variable.name]
+        if not isinstance(found, np.ndarray):
+            raise TypeError(found)
     except Exception as error:  # whatever SciPy, zlib and NumPy make of damaged bytes
         raise ValueError(f"{variable.name!r} is damaged: {error or type(error).__name__}") from error
     return found
@@ -230,10 +232,11 @@ def _described(head: bytes, order: str, total: int) -> tuple[str, tuple[int, ...
     if dtype is None and what != "text":
         return name, shape, None, what
     kind, count, begin, _ = _tag(head, start, order)
-    if kind not in (_TEXTS if dtype is None else _STORED):
+    if kind not in (_TEXTS if dtype is None else _NUMBERS):
         raise ValueError(f"holds {name!r} with data of type {kind}")
-    numbers = math.prod(shape)
-    fits = count <= 4 * numbers if dtype is None else count == numbers * _STORED[kind]
+    fits = count == math.prod(shape) * _STORED[kind]
+    if not fits and dtype is None:  # text that is not ASCII has another number of bytes than characters
+        return name, shape, None, "text of another encoding"
     if not fits or begin + count > total:
         raise ValueError(f"holds {name!r} with {count} bytes of data, which its size does not fit")
     return name, shape, dtype, what
