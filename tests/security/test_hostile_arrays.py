@@ -120,6 +120,7 @@ def test_stored_types_and_names_that_do_not_exist(tmp_path):
         ({"name": b"_a"}, "'_a' is of a name that MATLAB does not give"),
         ({"name": b"n" * 70_000}, "description is damaged"),  # SciPy would fill any number of bytes
         ({"kind": 99}, "unknown class"),
+        ({"kind": 4, "stored": 18}, "'a' is text of another encoding"),
         ({"name": b"n" * 64}, "damaged name"),
     ]:
         (tmp_path / "f.mat").write_bytes(HEADER + variable((2, 2, 31), data, **options))

@@ -232,11 +232,12 @@ def _described(head: bytes, order: str, total: int) -> tuple[str, tuple[int, ...
     if dtype is None and what != "text":
         return name, shape, None, what
     kind, count, begin, _ = _tag(head, start, order)
-    if kind not in (_TEXTS if dtype is None else _NUMBERS):
-        raise ValueError(f"holds {name!r} with data of type {kind}")
-    fits = count == math.prod(shape) * _STORED[kind]
-    if not fits and dtype is None:  # text that is not ASCII has another number of bytes than characters
+    known = kind in (_TEXTS if dtype is None else _NUMBERS)
+    fits = known and count == math.prod(shape) * _STORED[kind]
+    if dtype is None and not fits:  # text that is not ASCII has another number of bytes than characters
         return name, shape, None, "text of another encoding"
+    if not known:
+        raise ValueError(f"holds {name!r} with data of type {kind}")
     if not fits or begin + count > total:
         raise ValueError(f"holds {name!r} with {count} bytes of data, which its size does not fit")
     return name, shape, dtype, what
