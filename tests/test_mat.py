@@ -3,17 +3,20 @@
 import io
 import json
 import os
+import sys
 import time
-import zlib
 
 import numpy as np
 import pytest
 import scipy.io
 
+import matfiles
+from matfiles import HEADER, compressed, element
 from preimage.errors import FileFormatError
 from preimage.spec import Spec
 from preimage.storage import FeatureRecord
 from preimage.storage.formats import mat5, read_foreign, write_foreign
+from preimage.storage.formats.by_suffix import check_writable
 from preimage.storage.formats.conventions import covered
 from preimage.storage.formats.mat import read_mat_features, write_mat_features
 
@@ -57,10 +60,10 @@ def test_a_stack_along_the_fourth_axis(tmp_path):
 def test_whole_numbers_that_matlab_stores_small(tmp_path):
     """MATLAB keeps doubles that are whole numbers as integers, here done by hand."""
     values = np.arange(31 * 2 * 3, dtype=np.uint8).reshape(2, 3, 31)
-    element = bytearray(mat5.matrix("x", values))
-    flags = element.index((9).to_bytes(4, "little"), 8)  # class uint8
-    element[flags : flags + 4] = (6).to_bytes(4, "little")  # class double, data still uint8
-    (tmp_path / "f.mat").write_bytes(mat5.header() + element)
+    data = bytearray(element("x", values))
+    flags = data.index((9).to_bytes(4, "little"), 8)  # class uint8
+    data[flags : flags + 4] = (6).to_bytes(4, "little")  # class double, data still uint8
+    (tmp_path / "f.mat").write_bytes(HEADER + data)
     assert scipy.io.loadmat(tmp_path / "f.mat", mat_dtype=True)["x"].dtype == np.float64
     file = read_mat_features(tmp_path / "f.mat", HOG, layout="matlab")
     assert file.dtype == "float64"
@@ -70,11 +73,11 @@ def test_whole_numbers_that_matlab_stores_small(tmp_path):
 def test_big_endian_files(tmp_path):
     """As old MATLABs on workstations wrote; the same elements with their words turned around."""
     values = RNG.random((2, 3, 31)).astype(np.float32)
-    little = mat5.matrix("x", values)
+    little = element("x", values)
     words = np.frombuffer(little, "<u4").byteswap().tobytes()
     name = little.index(b"x\0\0\0")
-    turned = words[:name] + b"x\0\0\0\0\0\0\0" + words[name + 8 :]
-    (tmp_path / "f.mat").write_bytes(mat5.header()[:124] + b"\1\0MI" + turned)
+    turned = words[:name] + b"x\0\0\0" + words[name + 4 :]
+    (tmp_path / "f.mat").write_bytes(HEADER[:124] + b"\1\0MI" + turned)
     assert np.array_equal(scipy.io.loadmat(tmp_path / "f.mat")["x"], values)
     file = read_mat_features(tmp_path / "f.mat", HOG, layout="matlab")
     assert np.array_equal(file["x"].numpy(), values.transpose(2, 0, 1))
@@ -167,8 +170,8 @@ def test_variables_that_are_no_features(tmp_path, contents, words):
 
 def test_other_variables_may_stay_when_the_features_are_named(tmp_path):
     contents = {"a": STACK[0].transpose(1, 2, 0), "options": {"cell": 8}, "note": "größe", "n": 3.0, "z": 1j}
-    for compressed in (False, True):
-        scipy.io.savemat(tmp_path / "f.mat", contents, do_compression=compressed)
+    for small in (False, True):
+        scipy.io.savemat(tmp_path / "f.mat", contents, do_compression=small)
         file = read_mat_features(tmp_path / "f.mat", HOG, layout="matlab", variables=["a"])
         assert np.array_equal(file["a"].numpy(), STACK[0])
         with pytest.raises(FileFormatError, match="there is no variable 'b'"):
@@ -184,9 +187,9 @@ def test_other_variables_may_stay_when_the_features_are_named(tmp_path):
             b"MATLAB 7.3 MAT-file".ljust(512) + b"\x89HDF\r\n\x1a\n",
             "v7.3 file, which is HDF5 inside: save it with '-v7'",
         ),
-        (mat5.header() + b"\7", "other bytes at its end"),
-        (mat5.header() + bytes(8), "type 0, which is no variable"),
-        (mat5.header() + b"\x0e\0\0\0\0\0\0\x7f", "cut short: a variable of"),
+        (HEADER + b"\7", "other bytes at its end"),
+        (HEADER + bytes(8), "type 0, which is no variable"),
+        (HEADER + b"\x0e\0\0\0\0\0\0\x7f", "cut short: a variable of"),
     ],
 )
 def test_other_files(tmp_path, data, words):
@@ -239,21 +242,59 @@ def test_one_image_is_in_memory_at_a_time(tmp_path):
     assert os.listdir(tmp_path) == ["f.mat"]
 
 
-def test_the_bytes_of_an_element():
-    """Against the format's description, apart from any reader."""
-    element = mat5.matrix("ab", np.array([[1.0, 2.0]], np.float32))
-    assert element[:8] == b"\x0e\0\0\0" + (len(element) - 8).to_bytes(4, "little")
-    assert element[8:24] == b"\6\0\0\0\x08\0\0\0\7\0\0\0\0\0\0\0"
-    assert element[24:40] == b"\5\0\0\0\x08\0\0\0\1\0\0\0\2\0\0\0"
-    assert element[40:56] == b"\1\0\0\0\2\0\0\0ab" + bytes(6)
-    assert element[56:] == b"\7\0\0\0\x08\0\0\0" + np.array([1, 2], "<f4").tobytes()
-    with pytest.raises(ValueError, match="got int32"):
-        mat5.matrix("a", np.zeros(2, np.int32))
-
-
 def test_listing_costs_only_the_first_bytes():
-    huge = zlib.compress(mat5.matrix("a", np.zeros((31, 100, 1000), np.float32)))
-    file = io.BytesIO(mat5.header() + (15).to_bytes(4, "little") + len(huge).to_bytes(4, "little") + huge)
+    huge = compressed(element("a", np.zeros((31, 100, 1000), np.float32)))
+    file = io.BytesIO(HEADER + huge)
     (variable,) = mat5.variables(file)
-    assert (variable.name, variable.shape, variable.compressed) == ("a", (31, 100, 1000), True)
+    assert (variable.name, variable.shape, variable.size) == ("a", (31, 100, 1000), len(huge))
+    assert file.tell() < 128 + 8 + 5000
     assert not mat5.read(file, variable).any()
+
+
+def test_text_in_two_bytes_a_letter(tmp_path):
+    """As MATLAB writes text; SciPy writes UTF-8."""
+    words = '["a/0"]'
+    (variable,) = mat5.variables(
+        file := io.BytesIO(HEADER + matfiles.variable((1, len(words)), words.encode("utf-16-le"), stored=4, kind=4))
+    )
+    assert (variable.kind, mat5.read_text(file, variable)) == ("text", words)
+
+
+def test_a_variable_is_read_without_walking_past_the_others(tmp_path):
+    """Reading all of n variables by name from the whole file would cost n**2."""
+    arrays = {f"i{i:04d}": STACK[0].transpose(1, 2, 0) for i in range(200)}
+    scipy.io.savemat(tmp_path / "f.mat", arrays)
+
+    class Counted(io.BytesIO):
+        bytes_read = 0
+
+        def read(self, count=-1):
+            data = super().read(count)
+            self.bytes_read += len(data)
+            return data
+
+    file = Counted((tmp_path / "f.mat").read_bytes())
+    *_, last = mat5.variables(file)
+    file.bytes_read = 0
+    assert np.array_equal(mat5.read(file, last), STACK[0].transpose(1, 2, 0))
+    assert file.bytes_read < STACK[0].nbytes + 1000
+
+
+def test_without_scipy_the_remedy_is_told(tmp_path, monkeypatch):
+    write_foreign(tmp_path / "f.mat", HOG, records())
+    monkeypatch.setitem(sys.modules, "scipy.io", None)
+    for action in (
+        lambda: read_foreign(tmp_path / "f.mat"),
+        lambda: check_writable(tmp_path / "g.mat", HOG, "float32", None),
+        lambda: write_foreign(tmp_path / "g.mat", HOG, records()),
+    ):
+        with pytest.raises(ImportError, match=r"MATLAB files need SciPy: pip install 'preimage\[formats\]'"):
+            action()
+    assert os.listdir(tmp_path) == ["f.mat"]
+
+
+def test_a_variable_that_matlab_cannot_read_is_not_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(mat5, "MAX_BYTES_WRITTEN", 1000)
+    with pytest.raises(ValueError, match="image_00001 has 2976 bytes; a variable of a v5 file has at most 1000"):
+        write_foreign(tmp_path / "f.mat", HOG, records())
+    assert os.listdir(tmp_path) == []

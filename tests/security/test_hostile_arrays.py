@@ -3,12 +3,14 @@
 import os
 import struct
 import sys
+import tracemalloc
 import zlib
 
 import numpy as np
 import pytest
 import scipy.io
 
+from matfiles import HEADER, part, variable
 from preimage.errors import FileFormatError
 from preimage.spec import Spec
 from preimage.storage import FeatureRecord
@@ -91,18 +93,6 @@ def test_mutations_of_hdf5_files(tmp_path):
 # MATLAB
 
 
-def variable(shape, data, *, stored=7, kind=7, compress=False, name=b"a"):
-    """A variable whose parts need not agree."""
-
-    def part(code, contents):
-        return struct.pack("<II", code, len(contents)) + contents + bytes(-len(contents) % 8)
-
-    body = part(6, struct.pack("<II", kind, 0)) + part(5, struct.pack(f"<{len(shape)}i", *shape)) + part(1, name)
-    body += part(stored, data)
-    element = struct.pack("<II", 14, len(body)) + body
-    return struct.pack("<II", 15, len(zlib.compress(element))) + zlib.compress(element) if compress else element
-
-
 @pytest.mark.parametrize("compress", [False, True])
 @pytest.mark.parametrize(
     ("arguments", "words"),
@@ -116,7 +106,7 @@ def variable(shape, data, *, stored=7, kind=7, compress=False, name=b"a"):
     ],
 )
 def test_variables_that_lie(tmp_path, arguments, words, compress):
-    (tmp_path / "f.mat").write_bytes(mat5.header() + variable(*arguments, compress=compress))
+    (tmp_path / "f.mat").write_bytes(HEADER + variable(*arguments, compress=compress))
     with pytest.raises(FileFormatError, match=words):
         read_foreign(tmp_path / "f.mat", SPEC, "matlab")
 
@@ -124,19 +114,34 @@ def test_variables_that_lie(tmp_path, arguments, words, compress):
 def test_stored_types_and_names_that_do_not_exist(tmp_path):
     data = np.zeros((2, 2, 31), np.float32).tobytes()
     for options, words in [
-        ({"stored": 8}, "data of type 8"),
+        ({"stored": 8}, "data of type 8"),  # SciPy alone would end the interpreter, here and with the next two
         ({"stored": 14}, "data of type 14"),
+        ({"stored": 60_000}, "data of type 60000"),
+        ({"name": b"_a"}, "'_a' is of a name that MATLAB does not give"),
+        ({"name": b"n" * 70_000}, "description is damaged"),  # SciPy would fill any number of bytes
         ({"kind": 99}, "unknown class"),
+        ({"kind": 4, "stored": 18}, "'a' is text of another encoding"),
         ({"name": b"n" * 64}, "damaged name"),
     ]:
-        (tmp_path / "f.mat").write_bytes(mat5.header() + variable((2, 2, 31), data, **options))
+        (tmp_path / "f.mat").write_bytes(HEADER + variable((2, 2, 31), data, **options))
         with pytest.raises(FileFormatError, match=words):
             read_foreign(tmp_path / "f.mat", SPEC, "matlab")
 
 
+@pytest.mark.parametrize(("kind", "stored"), [(9, "f4"), (9, "u2"), (7, "f8")])
+def test_numbers_stored_in_a_larger_type(tmp_path, kind, stored):
+    code = {"u2": 4, "f4": 7, "f8": 9}[stored]
+    data = np.full((128, 6), 1e30 if stored == "f8" else 300).astype(stored).tobytes()
+    (tmp_path / "f.mat").write_bytes(HEADER + variable((128, 6), data, kind=kind, stored=code))
+    with open(tmp_path / "f.mat", "rb") as file:
+        (found,) = mat5.variables(file)
+        with pytest.raises(ValueError, match=r"'a' is damaged: .* stored as"):
+            mat5.read(file, found)
+
+
 def test_two_variables_of_one_name(tmp_path):
     one = variable((2, 2, 31), np.zeros((2, 2, 31), np.float32).tobytes())
-    (tmp_path / "f.mat").write_bytes(mat5.header() + one + one)
+    (tmp_path / "f.mat").write_bytes(HEADER + one + one)
     with pytest.raises(FileFormatError, match="two variables have one name"):
         read_foreign(tmp_path / "f.mat", SPEC, "matlab")
 
@@ -147,15 +152,36 @@ def test_a_zlib_stream_that_goes_on_is_not_followed(tmp_path):
     stream = zlib.compressobj(9)
     pieces = [stream.compress(element), *(stream.compress(bytes(1 << 20)) for _ in range(64)), stream.flush()]
     bomb = b"".join(pieces)
-    (tmp_path / "f.mat").write_bytes(mat5.header() + struct.pack("<II", 15, len(bomb)) + bomb)
+    (tmp_path / "f.mat").write_bytes(HEADER + struct.pack("<II", 15, len(bomb)) + bomb)
     file = read_foreign(tmp_path / "f.mat", SPEC, "matlab")
-    with pytest.raises(FileFormatError, match="'a' is damaged or cut short"):
+    with pytest.raises(FileFormatError, match="'a' is damaged: Did not fully consume"):
         file[0]
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [struct.pack("<II", 1, 1 << 30), part(1, b"a") + struct.pack("<II", 7, 1 << 30)],
+    ids=["name", "numbers"],
+)
+def test_parts_that_inflate_a_thousandfold(tmp_path, rest):
+    """A name, or numbers, of 1 GB: SciPy alone would fill as much memory."""
+    start = struct.pack("<II", 14, 1 << 31) + part(6, struct.pack("<II", 7, 0)) + part(5, struct.pack("<3i", 2, 2, 31))
+    stream = zlib.compressobj(1)
+    pieces = [stream.compress(start + rest), *(stream.compress(bytes(1 << 20)) for _ in range(256)), stream.flush()]
+    bomb = b"".join(pieces)
+    (tmp_path / "f.mat").write_bytes(HEADER + struct.pack("<II", 15, len(bomb)) + bomb)
+    tracemalloc.start()
+    try:
+        with pytest.raises(FileFormatError, match=r"description is damaged|which its size does not fit"):
+            read_foreign(tmp_path / "f.mat", SPEC, "matlab")
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_large_variable_is_refused_before_it_is_inflated(tmp_path, monkeypatch):
     monkeypatch.setattr("preimage.storage.formats.arrays.MAX_ARRAY_BYTES", 1 << 20)
-    (tmp_path / "f.mat").write_bytes(mat5.header() + variable((100, 100, 31), bytes(100 * 100 * 31 * 4), compress=True))
+    (tmp_path / "f.mat").write_bytes(HEADER + variable((100, 100, 31), bytes(100 * 100 * 31 * 4), compress=True))
     assert (tmp_path / "f.mat").stat().st_size < 1 << 12
     with pytest.raises(FileFormatError, match="1240000 bytes; 1048576 are allowed"):
         read_foreign(tmp_path / "f.mat", SPEC, "matlab")
@@ -167,6 +193,7 @@ def test_a_large_variable_is_refused_before_it_is_inflated(tmp_path, monkeypatch
         ("preimage_keys", '["a/0","../b","c"]', "its keys are damaged"),
         ("preimage_keys", '["a/0","a/0","c"]', "two images have one key"),
         ("preimage_keys", "[" * 100_000, "its keys cannot be read"),
+        ("preimage_keys", "[" + "[]," * 1_700_000 + "[]]", "its keys cannot be read"),
         ("preimage_keys", '["a"]', "its keys are damaged"),
         ("preimage_keys", np.zeros(3), "'preimage_keys' is no text"),
         ("preimage_spec", "{}", "its spec cannot be read"),
@@ -175,6 +202,7 @@ def test_a_large_variable_is_refused_before_it_is_inflated(tmp_path, monkeypatch
         ("preimage_sizes", np.zeros((3, 4)), "sizes of its images are damaged"),
         ("preimage_sizes", np.full((3, 4), np.nan), "sizes of its images are damaged"),
         ("preimage_sizes", np.full((3, 4), 1e300), "sizes of its images are damaged"),
+        ("preimage_sizes", np.ones((200_001, 4)), "sizes of its images are damaged"),
         ("preimage_sizes", np.ones((3, 3)), "sizes of its images are damaged"),
         ("preimage_sizes", None, "lacks preimage_sizes"),
         ("image_00003", None, "holds 3 keys, and arrays of fewer images"),
@@ -184,12 +212,9 @@ def test_a_large_variable_is_refused_before_it_is_inflated(tmp_path, monkeypatch
 def test_notes_that_lie(tmp_path, name, value, words):
     path = tmp_path / "f.mat"
     write_foreign(path, SPEC, RECORDS, layout="matlab")
-    with open(path, "rb") as file:
-        found = {entry.name: mat5.read(file, entry) for entry in mat5.variables(file)}
-    found = {key: mat5.text(array) if array.dtype == np.uint16 else array for key, array in found.items()}
+    found = {key: array for key, array in scipy.io.loadmat(path).items() if not key.startswith("__")}
     found[name] = value
-    elements = [mat5.matrix(key, entry) for key, entry in found.items() if entry is not None]
-    path.write_bytes(mat5.header() + b"".join(elements))
+    scipy.io.savemat(path, {key: entry for key, entry in found.items() if entry is not None})
     with pytest.raises(FileFormatError, match=words):
         read_foreign(path)
 

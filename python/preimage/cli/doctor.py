@@ -14,6 +14,7 @@ _PACKAGES = ("preimage", "torch", "numpy", "opencv-python", "safetensors", "torc
 _OPTIONAL = {
     "scikit-image": ("photographs for `preimage demo`", "pip install 'preimage[demo]'"),
     "h5py": ("HDF5 files", "pip install 'preimage[formats]'"),
+    "scipy": ("MATLAB files", "pip install 'preimage[formats]'"),
 }
 
 

@@ -93,7 +93,7 @@ def open_features(path: str | PathLike[str], spec: Spec | None = None, layout: s
         ValueError: plain arrays without a spec (or of others' MATLAB files without a layout), a spec or layout that
             is not the file's own, a layout for a feature file.
         FileFormatError: the file is damaged or of another format.
-        ImportError: HDF5 without h5py.
+        ImportError: HDF5 without h5py, or ``.mat`` without SciPy.
     """
     if is_foreign(path):
         return read_foreign(path, spec, layout)

@@ -12,6 +12,7 @@ from preimage.storage.formats.conventions import check_layout, has_frames
 from preimage.storage.formats.h5walk import require_h5py
 from preimage.storage.formats.hdf5 import read_hdf5_features, write_hdf5_features
 from preimage.storage.formats.mat import read_mat_features, write_mat_features
+from preimage.storage.formats.mat5 import require_scipy
 from preimage.storage.formats.npy import read_array_features, write_array_features
 from preimage.storage.records import FeatureFile, FeatureRecord
 
@@ -37,7 +38,7 @@ def read_foreign(path: StrPath, spec: Spec | None = None, layout: str | None = N
     Raises:
         FileFormatError: damaged, of another format, or not fitting spec and layout.
         ValueError: spec or layout are missing, or not what the file tells; another suffix.
-        ImportError: HDF5 without h5py.
+        ImportError: HDF5 without h5py, or ``.mat`` without SciPy.
     """
     suffix = Path(path).suffix.lower()
     if suffix in NUMPY_SUFFIXES:
@@ -60,6 +61,8 @@ def check_writable(path: StrPath, spec: Spec, dtype: str, layout: str | None) ->
         raise ValueError(f"{path}: features in layout {chosen!r} are not written as one .npy array, use .npz")
     if suffix in HDF5_SUFFIXES:
         require_h5py()
+    if suffix == ".mat":
+        require_scipy()
 
 
 def default_layout(path: StrPath, spec: Spec) -> str:
@@ -94,7 +97,7 @@ def write_foreign(
     Raises:
         ValueError: see the formats' own writers; another suffix.
         OSError: such as a full disk. After any error `path` is as it was.
-        ImportError: HDF5 without h5py.
+        ImportError: HDF5 without h5py, or ``.mat`` without SciPy.
     """
     check_writable(path, spec, dtype, layout)
     suffix = Path(path).suffix.lower()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,11 +24,10 @@ from preimage.storage.formats.arrays import (
     stored_records,
 )
 from preimage.storage.formats.conventions import check_layout
-from preimage.storage.layout import Size, is_size, parse_spec
+from preimage.storage.layout import MAX_HEADER_BYTES, MAX_IMAGES, Size, header_problem, is_size, parse_spec
 from preimage.storage.records import FeatureFile, FeatureRecord
 
 _OURS = ("preimage_spec", "preimage_layout", "preimage_keys", "preimage_sizes")
-_MAX_TEXT = 32 << 20  # characters of the keys of 200,000 images
 _IMAGE = re.compile(r"image_(\d{1,9})(?:_(descriptors|frames))?")
 
 
@@ -59,6 +58,7 @@ def read_mat_features(
             not fit spec and layout.
         ValueError: no spec or layout for a file that does not tell, or others than it tells; keys or sizes that do
             not fit.
+        ImportError: SciPy is not installed.
     """
     arrays, notes = open_mat(path, variables)
     spec = agreed_spec(path, spec, notes.get("spec"))
@@ -103,8 +103,9 @@ def open_mat(path: StrPath, names: Sequence[str] | None = None) -> tuple[list[St
     The notes are empty, or hold spec, layout, keys, and lists of processed and original sizes.
 
     Raises:
-        FileFormatError: see `read_mat_features`.
+        FileFormatError, ImportError: see `read_mat_features`.
     """
+    mat5.require_scipy()
     try:
         with open(path, "rb") as file:
             found = list(mat5.variables(file))
@@ -144,22 +145,24 @@ def _read(path: StrPath, variable: mat5.Variable) -> NDArray[Any]:
             raise FileFormatError(path, str(error) or f"{variable.name!r} is too large") from error
 
 
-def _note(file: Any, variable: mat5.Variable) -> Any:
+def _note(file: IO[bytes], variable: mat5.Variable) -> Any:
     """The contents of a variable of ours: a text, or the sizes."""
     rank, count = len(variable.shape), variable.shape[-1]
     if variable.name == "preimage_sizes":
-        if variable.dtype != np.float64 or rank != 2 or count != 4 or variable.shape[0] > _MAX_TEXT // 4:
+        if variable.dtype != np.float64 or rank != 2 or count != 4 or variable.shape[0] > MAX_IMAGES:
             raise ValueError("the sizes of its images are damaged")
         return mat5.read(file, variable).tolist()
-    if variable.kind != "text" or rank != 2 or variable.shape[0] != 1 or count > _MAX_TEXT:
+    if variable.kind != "text" or rank != 2 or variable.shape[0] != 1 or count > MAX_HEADER_BYTES:
         raise ValueError(f"{variable.name!r} is no text")
-    return mat5.text(mat5.read(file, variable))
+    return mat5.read_text(file, variable)
 
 
 def _told(notes: dict[str, Any]) -> dict[str, Any]:
     if missing := sorted(set(_OURS) - set(notes)):
         raise ValueError(f"lacks {', '.join(missing)}")
     try:
+        if problem := header_problem(notes["preimage_keys"].encode()):
+            raise ValueError(problem)
         keys = json.loads(notes["preimage_keys"])
     except (ValueError, RecursionError) as error:
         raise ValueError("its keys cannot be read") from error
@@ -222,23 +225,30 @@ def write_mat_features(
             or more, or a layout these features do not have.
         TypeError: features that are not a floating-point NumPy array.
         OSError: such as a full disk. After any error `path` is as it was.
+        ImportError: SciPy is not installed.
     """
     if dtype != "float32":
         raise ValueError(f"{path}: a MATLAB file holds float32 (single), got dtype {dtype!r}")
     check_layout(spec, layout)
+    with atomic_write(path) as file:
+        mat5.write(file, _entries(path, spec, layout, stored_records(spec, layout, records, dtype)))
+
+
+def _entries(
+    path: StrPath, spec: Spec, layout: str, stored: Iterable[tuple[FeatureRecord, dict[str, NDArray[Any]]]]
+) -> Iterator[tuple[str, NDArray[Any] | str]]:
+    """The variables of a file of ours."""
     keys: list[str] = []
     sizes: list[tuple[int, int, int, int]] = []
-    with atomic_write(path) as file:
-        file.write(mat5.header())
-        for record, arrays in stored_records(spec, layout, records, dtype):
-            keys.append(record.key)
-            sizes.append((*record.original_size, *record.processed_size))
-            for role, array in arrays.items():
-                suffix = f"_{role}" if len(arrays) > 1 else ""
-                file.write(mat5.matrix(f"image_{len(keys):05d}{suffix}", array))
-        if not keys:
-            raise ValueError(f"{path}: no image to write")
-        file.write(mat5.matrix("preimage_keys", json.dumps(keys)))
-        file.write(mat5.matrix("preimage_sizes", np.array(sizes, np.float64)))
-        file.write(mat5.matrix("preimage_spec", spec.to_json()))
-        file.write(mat5.matrix("preimage_layout", layout))
+    for record, arrays in stored:
+        keys.append(record.key)
+        sizes.append((*record.original_size, *record.processed_size))
+        for role, array in arrays.items():
+            suffix = f"_{role}" if len(arrays) > 1 else ""
+            yield f"image_{len(keys):05d}{suffix}", array
+    if not keys:
+        raise ValueError(f"{path}: no image to write")
+    yield "preimage_keys", json.dumps(keys)
+    yield "preimage_sizes", np.array(sizes, np.float64)
+    yield "preimage_spec", spec.to_json()
+    yield "preimage_layout", layout
