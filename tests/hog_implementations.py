@@ -8,4 +8,9 @@ from preimage import reference
 from preimage.ops.hog import hog
 
 KERNELS: dict[str, Implementation] = implementations.kernels(hog)
-IMPLEMENTATIONS: dict[str, Implementation] = {"reference": implementations.with_one_thread(reference.hog), **KERNELS}
+CUDA: dict[str, Implementation] = implementations.cuda(hog)
+IMPLEMENTATIONS: dict[str, Implementation] = {
+    "reference": implementations.with_one_thread(reference.hog),
+    **KERNELS,
+    **CUDA,
+}

@@ -37,7 +37,8 @@ class FeatureFile:
     """Features of several images with one spec, read image by image on demand.
 
     Indexing by position or key gives a float32 tensor of its own memory, (C, h, w) or (C,); iterating gives
-    `FeatureRecord`s with float32 arrays. Every access may raise `FileFormatError` if the file behind it fails.
+    `FeatureRecord`s with float32 arrays; doubles beyond its range become infinite. Every access may raise
+    `FileFormatError` if the file behind it fails.
 
     Attributes:
         path: where the features came from.
@@ -118,7 +119,8 @@ class FeatureFile:
         return position
 
     def _array(self, position: int) -> NDArray[np.float32]:
-        return np.array(self._load(position), dtype=np.float32, order="C")  # always a copy: nobody holds the file
+        with np.errstate(over="ignore", invalid="ignore"):  # doubles beyond float32 become infinite
+            return np.array(self._load(position), dtype=np.float32, order="C")  # always a copy: nobody holds the file
 
 
 def check_record(record: FeatureRecord, spec: Spec, seen: set[str]) -> None:
