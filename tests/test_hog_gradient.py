@@ -143,11 +143,3 @@ def test_compiled_gradient() -> None:
     (expected,) = torch.autograd.grad(energy(image), image)
     (found,) = torch.autograd.grad(torch.compile(energy, backend="aot_eager", fullgraph=True)(image), image)
     assert torch.equal(found, expected)
-
-
-@pytest.mark.parametrize("device", DEVICES)
-def test_opcheck(device: str) -> None:
-    for images in (torch.rand(2, 3, 24, 33), torch.rand(2, 24, 33, 3).permute(0, 3, 1, 2), torch.rand(0, 1, 16, 16)):
-        gradient = torch.rand_like(hog(images)).to(device)
-        options = (8, "vlfeat-uoctti", "luma")
-        torch.library.opcheck(torch.ops.preimage.hog_backward.default, (gradient, images.to(device), *options))

@@ -166,3 +166,10 @@ def test_native_boundary_checks_again(
 def test_native_boundary_of_the_map(output: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"output must be|cuda:0|element size"):
         _native.lbp_codes(described(NATIVE_IMAGE), described(NATIVE_CODES, **output), "", 1)
+
+
+def test_gradients_are_refused_under_compile_too() -> None:
+    torch._dynamo.reset()
+    compiled = torch.compile(lbp, backend="eager")
+    with pytest.raises(ValueError, match="derivative is zero almost everywhere"):
+        compiled(torch.rand(1, 1, 16, 16, requires_grad=True))
