@@ -40,10 +40,11 @@ def test_killed_runs_end_like_whole_ones(photo_folder: Path, tmp_path: Path, rou
         process = subprocess.Popen(command, stderr=subprocess.PIPE, env=os.environ | {"PYTHONPATH": _TESTS})
         _wait_for_progress(tmp_path / "cut", process)
         time.sleep(moments.uniform(0, 0.6))
-        if process.poll() is not None:
-            break  # it was through before the kill came
+        through = process.poll() is not None  # before the kill came
         process.send_signal(signal.SIGKILL)
         process.communicate()
+        if through:
+            break
         kills += 1
         _nothing_is_half_written(tmp_path / "cut")
     train(cut, resume=True)
