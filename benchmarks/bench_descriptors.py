@@ -8,6 +8,7 @@ memory against its own speed of copying, appended to results/descriptors-gpu.csv
 from __future__ import annotations
 
 import argparse
+import ctypes
 import os
 import sys
 from pathlib import Path
@@ -73,7 +74,7 @@ class CpuPart:
             remark=remark,
         )
 
-    def _threads(self, descriptor: Descriptor, images: ImageSet, against: float | None) -> None:
+    def _threads(self, descriptor: Descriptor, images: ImageSet, against: float | None, memory: str = "") -> None:
         """The best instruction set with one and with two threads."""
         if (os.cpu_count() or 1) < 2:
             self.absent.add("two threads: this machine has one core")
@@ -92,7 +93,16 @@ class CpuPart:
 
         times = medians({"1": with_threads(1), "2": with_threads(2)}, QUICK_ROUNDS if self.quick else 7)
         gain = f"{times['1'] / times['2']:.2f} times one thread's speed"
-        self._add(descriptor, images, "preimage 2 threads grey f32", times["2"], against, gain)
+        self._add(descriptor, images, f"preimage 2 threads grey f32{memory}", times["2"], against, gain)
+
+    def threads_in_kept_memory(self, descriptors: list[Descriptor], images: ImageSet) -> None:
+        """The same where large results do not come in memory fresh from the system, which hands it out page by page."""
+        if not keep_freed_memory():
+            self.absent.add("two threads in kept memory: this C library has no mallopt")
+            return
+        for descriptor in descriptors:
+            if descriptor.present():
+                self._threads(descriptor, images, None, ", memory kept")
 
     def call_overhead(self, descriptor: Descriptor) -> None:
         """A call on an image that is hardly worth one."""
@@ -109,6 +119,13 @@ class CpuPart:
             self.table.add(descriptor=descriptor.name, images="16x16", implementation=row, milliseconds=milliseconds)
 
 
+def keep_freed_memory() -> bool:
+    """Tells the C library to keep what is freed, whatever its size, for the rest of this process."""
+    function = getattr(ctypes.CDLL(None), "mallopt", None)
+    trim_threshold, mmap_max = -1, -4
+    return function is not None and bool(function(mmap_max, 0)) and bool(function(trim_threshold, 2**31 - 1))
+
+
 def measure_cpu(descriptors: list[Descriptor], quick: bool, results: Path) -> set[str]:
     """Prints and keeps the CPU's table; what it had to do without."""
     torch.set_num_threads(1)
@@ -123,6 +140,7 @@ def measure_cpu(descriptors: list[Descriptor], quick: bool, results: Path) -> se
             part.measure(descriptor, images)
     for descriptor in descriptors:
         part.call_overhead(descriptor)
+    part.threads_in_kept_memory(descriptors, images)
     return part.absent
 
 
