@@ -1,0 +1,169 @@
+"""HDF5 files made to harm a reader."""
+
+import os
+import sys
+import zlib
+
+import numpy as np
+import pytest
+
+from mutations import MUTATIONS, RECORDS, SPEC, STACK, try_mutations
+from preimage.errors import FileFormatError
+from preimage.storage.formats import read_foreign, write_foreign
+
+
+def h5py_or_skip():
+    return pytest.importorskip("h5py")
+
+
+def test_mutations_of_hdf5_files(tmp_path):
+    h5py = h5py_or_skip()
+    path = tmp_path / "f.h5"
+    write_foreign(path, SPEC, RECORDS)
+    seeds = [path.read_bytes()]
+    for version in ("earliest", "latest"):
+        for options in ({}, {"compression": "gzip", "shuffle": True, "fletcher32": True}, {"compression": "lzf"}):
+            with h5py.File(path, "w", libver=version) as file:
+                file.attrs["spec"] = np.bytes_(SPEC.to_json().encode())
+                file.attrs["note"] = SPEC.to_json()
+                for record in RECORDS:
+                    group = file.create_group(record.key)
+                    group.create_dataset("features", data=record.features, **options)
+                    group["image_size"] = np.array([24, 16])
+            seeds.append(path.read_bytes())
+    assert 0 < try_mutations(path, seeds) < MUTATIONS
+
+
+@pytest.fixture
+def elsewhere(tmp_path):
+    """A file that must not be opened."""
+    h5py = h5py_or_skip()
+    with h5py.File(tmp_path / "secret.h5", "w") as file:
+        file["a/features"] = STACK[0]
+    np.zeros(31 * 6, np.float32).tofile(tmp_path / "secret.bin")
+    return tmp_path / "secret.h5"
+
+
+def soft(h5py, file, other):
+    file["a"] = h5py.SoftLink("/b")
+    file["b/features"] = STACK[0]
+
+
+def external(h5py, file, other):
+    file["a"] = h5py.ExternalLink(str(other), "/a")
+
+
+def external_inside(h5py, file, other):
+    file.create_group("a")["features"] = h5py.ExternalLink(str(other), "/a/features")
+
+
+def external_storage(h5py, file, other):
+    storage = [(str(other.with_name("secret.bin")), 0, h5py.h5f.UNLIMITED)]
+    file.create_dataset("a/features", (31, 2, 3), "<f4", external=storage)
+
+
+def virtual(h5py, file, other):
+    layout = h5py.VirtualLayout((31, 2, 3), "<f4")
+    layout[:] = h5py.VirtualSource(str(other), "a/features", (31, 2, 3))
+    file.create_virtual_dataset("a/features", layout)
+
+
+def circle(h5py, file, other):
+    outer = file.create_group("a")
+    outer.create_group("b")["c"] = outer
+
+
+def twice(h5py, file, other):
+    file["a/features"] = STACK[0]
+    file.create_group("b")["features"] = file["a/features"]
+
+
+def stack(h5py, file, other):
+    file["a/features"] = STACK
+
+
+def nothing_stored(h5py, file, other):
+    file.create_dataset("a/features", (31, 4000, 4000), "<f4")
+
+
+def nothing_stored_in_chunks(h5py, file, other):
+    file.create_dataset("a/features", (31, 4000, 4000), "<f4", chunks=(1, 100, 100), compression="gzip")
+
+
+def other_filter(h5py, file, other):
+    file.create_dataset("a/features", data=STACK[0], scaleoffset=3, chunks=STACK[0].shape)
+
+
+def large_chunks(h5py, file, other):
+    shape = (None, None, None)
+    file.create_dataset("a/features", data=STACK[0], maxshape=shape, chunks=(31, 500, 500), compression="gzip")
+
+
+def too_large(h5py, file, other):
+    file.create_dataset("a/features", (31, 10**7, 10**7), "<f4", chunks=(1, 10, 10))
+
+
+def long_spec(h5py, file, other):
+    file["a/features"] = STACK[0]
+    file["a"].attrs.create("spec", np.bytes_(b" " * 60_000))
+
+
+def list_spec(h5py, file, other):
+    file["a/features"] = STACK[0]
+    file.attrs["spec"] = np.array([b"{}", b"{}"])
+
+
+def climbing(h5py, file, other):
+    file.create_group("..")["features"] = STACK[0]
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (soft, "is a link to elsewhere"),
+        (external, "is a link to elsewhere"),
+        (external_inside, "is a link to elsewhere"),
+        (external_storage, "lies in another file"),
+        (virtual, "lies in another file"),
+        (circle, "linked to twice"),
+        (twice, "linked to twice"),
+        (stack, "3 images in the place of 1"),
+        (nothing_stored, "but only 0 are stored"),
+        (nothing_stored_in_chunks, "but only 0 are stored"),
+        (other_filter, "uses HDF5 filters"),
+        (large_chunks, "has chunks of"),
+        (too_large, "are allowed"),
+        (long_spec, "spec cannot be read"),
+        (list_spec, "its attribute spec is no text"),
+        (climbing, "relative path"),
+    ],
+)
+def test_what_an_hdf5_file_may_not_do(tmp_path, elsewhere, make, words):
+    h5py = h5py_or_skip()
+    with h5py.File(tmp_path / "f.h5", "w") as file:
+        make(h5py, file, elsewhere)
+    with pytest.raises(FileFormatError, match=rf"f\.h5: .*{words}"):
+        read_foreign(tmp_path / "f.h5", SPEC)
+
+
+def test_a_chunk_that_inflates_beyond_its_size(tmp_path):
+    h5py = h5py_or_skip()
+    with h5py.File(tmp_path / "f.h5", "w") as file:
+        dataset = file.create_dataset("a/features", (31, 2, 3), "<f4", chunks=(31, 2, 3), compression="gzip")
+        dataset.id.write_direct_chunk((0, 0, 0), zlib.compress(bytes(64 << 20)))
+    file = read_foreign(tmp_path / "f.h5", SPEC)
+    with pytest.raises(FileFormatError, match="inflates to more than the 752 bytes"):
+        file[0]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_nothing_else_is_opened(tmp_path, elsewhere):
+    """Of the files above, none leaves another file of the folder open."""
+    h5py = h5py_or_skip()
+    for make in (external, external_inside, external_storage, virtual):
+        with h5py.File(tmp_path / "f.h5", "w") as file:
+            make(h5py, file, elsewhere)
+        with pytest.raises(FileFormatError):
+            read_foreign(tmp_path / "f.h5", SPEC)
+        opened = [os.readlink(entry.path) for entry in os.scandir("/proc/self/fd") if os.path.lexists(entry.path)]
+        assert not [name for name in opened if "secret" in name]
