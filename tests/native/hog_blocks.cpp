@@ -30,21 +30,12 @@ int main(int count, char** arguments) {
         host_run::fail("wrong number of arguments");
     }
     const auto number = [&](int index) { return std::int64_t{std::atoll(arguments[4 + index])}; };
-    const bool bytes = number(0) != 0;
-    auto pixels = host_run::read<char>(arguments[2]);
-    const std::int64_t size = bytes ? 1 : 4;
+    const auto pixels = host_run::read<std::byte>(arguments[2]);
     const std::int64_t channels = number(2), height = number(3), width = number(4);
 
     Batch batch{};
-    batch.image = {reinterpret_cast<std::byte*>(pixels.data()),
-                   bytes ? ScalarType::uint8 : ScalarType::float32,
-                   static_cast<int>(channels),
-                   height,
-                   width,
-                   size * height * width,
-                   size * width,
-                   size};
-    batch.image_stride = channels * height * width * size;
+    batch.image = host_run::first_image(pixels.data(), number(0) != 0, channels, height, width);
+    batch.image_stride = host_run::image_bytes(batch.image);
     batch.images = number(1);
     batch.cell_size = number(5);
     batch.cell_rows = cell_count(height, batch.cell_size);

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "common/block_program.h"
+#include "common/image.h"
 
 namespace host_run {
 
@@ -47,5 +48,16 @@ inline preimage::ThreadOrder order_named(const std::string& name) {
            : name == "reverse" ? preimage::ThreadOrder::reverse
                                : preimage::ThreadOrder::shuffled;
 }
+
+/// The first image of a contiguous batch (B, C, H, W), uint8 or else float32.
+inline preimage::Image first_image(const std::byte* pixels, bool bytes, std::int64_t channels, std::int64_t height,
+                                   std::int64_t width) {
+    const std::int64_t size = bytes ? 1 : 4;
+    const auto type = bytes ? preimage::ScalarType::uint8 : preimage::ScalarType::float32;
+    return {pixels, type, static_cast<int>(channels), height, width, size * height * width, size * width, size};
+}
+
+/// Bytes from one such image to the next.
+inline std::int64_t image_bytes(const preimage::Image& image) { return image.channels * image.channel_stride; }
 
 }  // namespace host_run

@@ -179,17 +179,9 @@ int main(int count, char** arguments) {
         step,   bin_size, flat != 0 ? Window::flat : Window::gaussian, std::strtof(arguments[12], nullptr), top, left,
         bottom, right};
     run.batch = batch;
-    const std::int64_t size = bytes != 0 ? 1 : 4;
-    run.image_bytes = channels * height * width * size;
     const std::vector<std::byte> input = host_run::read<std::byte>(arguments[2]);
-    run.image = {input.data(),
-                 bytes != 0 ? ScalarType::uint8 : ScalarType::float32,
-                 static_cast<int>(channels),
-                 height,
-                 width,
-                 height * width * size,
-                 width * size,
-                 size};
+    run.image = host_run::first_image(input.data(), bytes != 0, channels, height, width);
+    run.image_bytes = host_run::image_bytes(run.image);
     run.grid = checked_grid(run.image, run.parameters);
     std::vector<float> weights(static_cast<std::size_t>(taps_of(run.grid)) * kSpatial);
     fill_weights(run.parameters, weights.data());
