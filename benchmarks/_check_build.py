@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.machinery
 import importlib.util
 import json
 import os
@@ -32,8 +33,8 @@ print(json.dumps({"file": native.__file__, "compiler": native.compiler, **native
 
 
 def has(module: str) -> bool:
-    """Can it be imported?"""
-    return importlib.util.find_spec(module) is not None
+    """Can it be imported? Asks the folders alone: setuptools' own finder acts, and warns, when asked for pip."""
+    return importlib.machinery.PathFinder.find_spec(module) is not None
 
 
 def find_nvcc() -> str | None:
