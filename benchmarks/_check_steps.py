@@ -19,7 +19,7 @@ SANITIZERS = ("memcheck", "racecheck", "initcheck", "synccheck")
 # Libraries' own kernels: slow to check, and not ours to mend. initcheck must see them, or what they write counts as
 # unwritten.
 FOREIGN_KERNELS = ("at6native", "cublas", "cutlass", "cudnn", "nchw", "nhwc")
-OP_TESTS = ("hog", "lbp", "dense_sift", "sift", "dsift", "upconv", "native", "cuda")
+OP_TESTS = ("descriptor", "hog", "lbp", "dense_sift", "phow", "upconv", "native", "cuda")
 
 # Module -> what is missing without it.
 OPTIONAL = {

@@ -87,7 +87,7 @@ def steps(options: argparse.Namespace, commands: Commands, results: Path, device
         "tests": Step("tests on the GPU", 180, check.gpu_tests),
         "benchmarks": Step("benchmarks on the GPU", 150, check.gpu_benchmark),
         **{tool: Step(f"sanitizer {tool}", 120, check.sanitizer(tool)) for tool in _check_steps.SANITIZERS},
-        "ops": Step("tests of the ops", 150, check.op_tests),
+        "ops": Step("tests of the ops", 220, check.op_tests),
         "cpu": Step("benchmarks on the CPU", 90, check.cpu_benchmark),
         **{name: Step(name, 90, functools.partial(check.benchmark, name)) for name in _check_steps.other_benchmarks()},
     }
