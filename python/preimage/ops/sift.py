@@ -28,19 +28,10 @@ from preimage.ops._images import (
     wrong_container,
 )
 from preimage.ops._library import LIBRARY, frame_count
-from preimage.ops.sift_backward import DenseSift
+from preimage.ops.sift_backward import DTYPES, Bounds, DenseSift
 
 CHANNELS = 128
 WINDOWS = ("gaussian", "flat")
-DTYPES = {
-    torch.float32: "float32",
-    torch.float16: "float16",
-    torch.bfloat16: "bfloat16",
-    torch.uint8: "uint8",
-}
-
-# (top, left, bottom, right), inclusive
-Bounds = tuple[int, int, int, int]
 
 
 @overload

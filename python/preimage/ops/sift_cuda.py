@@ -6,9 +6,7 @@ import torch
 
 from preimage.ops._images import as_native, describe, stream, with_cuda, working_memory
 from preimage.ops._library import LIBRARY, frame_count
-from preimage.ops.sift_backward import Bounds, full_bounds
-
-_NAMES = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16", torch.uint8: "uint8"}
+from preimage.ops.sift_backward import DTYPES, Bounds, full_bounds
 
 
 @torch.library.impl(LIBRARY, "dense_sift", "CUDA")
@@ -29,7 +27,7 @@ def _dense_sift_cuda(
     features = images.new_empty((described[1][0], 128, *shape), dtype=dtype)
     norms = images.new_empty((described[1][0], 1, *shape), dtype=torch.float32)
     scratch = working_memory(images, native.dense_sift_cuda_scratch(described, *parameters, False))
-    outputs = describe(features, _NAMES[dtype]), describe(norms)
+    outputs = describe(features, DTYPES[dtype]), describe(norms)
     native.dense_sift_cuda(described, describe(scratch), *outputs, *parameters, stream(images))
     return features, norms
 
