@@ -15,14 +15,18 @@ std::vector<std::string> instruction_sets();
 /// Throws std::invalid_argument when the name is unknown or the processor (or this build) lacks it.
 InstructionSet choose_instruction_set(const std::string& name);
 
-/// Of a function compiled for several instruction sets, the one for `chosen`.
+/// Of a function compiled for several instruction sets, the one for `chosen`: PREIMAGE_PICK(chosen, band) is
+/// band_portable, band_avx2 or band_avx512.
+#ifdef PREIMAGE_X86_KERNELS
+#define PREIMAGE_PICK(chosen, function) \
+    ::preimage::pick(chosen, function##_portable, function##_avx2, function##_avx512)
+#else
+#define PREIMAGE_PICK(chosen, function) (static_cast<void>(chosen), &function##_portable)
+#endif
+
 template <class Function>
 Function pick(InstructionSet chosen, Function portable, Function avx2, Function avx512) {
     return chosen == InstructionSet::avx512 ? avx512 : chosen == InstructionSet::avx2 ? avx2 : portable;
-}
-template <class Function>
-Function pick(InstructionSet, Function portable) {
-    return portable;
 }
 
 }  // namespace preimage

@@ -8,6 +8,7 @@
 
 #include "common/block_program.h"
 #include "common/image.h"
+#include "common/strips.h"
 #include "hog/hog.h"
 #include "hog/hog_math.h"
 
@@ -29,12 +30,6 @@ struct Batch {
     }
 };
 
-/// Strips of cells that blocks of threads walk down.
-struct Strips {
-    std::int64_t rows;          // cell rows of a strip
-    std::int64_t across, down;  // strips of an image
-};
-
 template <int kPlanes>
 struct StripProgram {
     static constexpr int kThreads = kPlanes == 1 ? 64 : 32;
@@ -53,14 +48,7 @@ struct StripProgram {
     };
 
     static Strips strips(const Batch& batch) {
-        // Long strips repeat less at their ends; short ones keep the device busy with few images.
-        constexpr std::int64_t kEnough = 2048;
-        const std::int64_t across = (batch.cell_columns + kColumns - 1) / kColumns;
-        std::int64_t rows = 32;
-        while (rows > 2 && batch.images * across * ((batch.cell_rows + rows - 1) / rows) < kEnough) {
-            rows /= 2;
-        }
-        return {rows, across, (batch.cell_rows + rows - 1) / rows};
+        return cut_strips(batch.images, batch.cell_rows, batch.cell_columns, kColumns, 2048);
     }
 
     /// Cells and energies of strip `index`.

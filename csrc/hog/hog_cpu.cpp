@@ -1,8 +1,7 @@
 // Checks, cuts the batch into bands, and hands them to threads.
 #include <algorithm>
 
-#include "common/aligned.h"
-#include "common/parallel.h"
+#include "common/bands.h"
 #include "hog/hog.h"
 
 namespace preimage::hog {
@@ -60,27 +59,18 @@ Band whole_band(const Image& image, const Parameters& parameters) {
 /// `whole` is the first of `batch` images, `stride` bytes apart.
 void compute_bands(const Band& whole, std::int64_t batch, std::int64_t stride, InstructionSet instruction_set,
                    int threads) {
-    const std::int64_t pixels = whole.image.height * whole.image.width;
-    const Split split = split_images(batch, pixels, whole.cell_rows, kRowsPerBand, threads);
-    const std::int64_t bands = split.bands;
-#ifdef PREIMAGE_X86_KERNELS
-    const auto run = pick(instruction_set, band_portable, band_avx2, band_avx512);
-#else
-    const auto run = pick(instruction_set, band_portable);
-#endif
+    const auto run = PREIMAGE_PICK(instruction_set, band);
     const Layout layout(whole);
-    const AlignedFloats memory = aligned_floats(layout.floats() * split.workers);
     const std::int64_t output_size = kChannels * whole.cell_rows * whole.cell_columns;
-    parallel_for(batch * bands, split.workers, [&](std::int64_t task, int worker) {
-        const std::int64_t index = task / bands;
-        const std::int64_t part = task % bands;
-        Band band = whole;
-        band.image.pixels += index * stride;
-        band.output += index * output_size;
-        band.first_row = whole.cell_rows * part / bands;
-        band.last_row = whole.cell_rows * (part + 1) / bands;
-        run(band, layout.scratch(memory.get() + layout.floats() * worker));
-    });
+    over_bands(batch, whole.image.height * whole.image.width, whole.cell_rows, kRowsPerBand, threads, layout.floats(),
+               [&](std::int64_t index, std::int64_t first_row, std::int64_t last_row, float* memory) {
+                   Band band = whole;
+                   band.image.pixels += index * stride;
+                   band.output += index * output_size;
+                   band.first_row = first_row;
+                   band.last_row = last_row;
+                   run(band, layout.scratch(memory));
+               });
 }
 
 }  // namespace

@@ -7,16 +7,11 @@
 #pragma once
 
 #include "common/block_program.h"
+#include "common/strips.h"
 #include "lbp/lbp_math.h"
 #include "lbp/lbp_tile.h"
 
 namespace preimage::lbp {
-
-/// Strips of cells that blocks of threads walk down.
-struct Strips {
-    std::int64_t rows;          // cell rows of a strip
-    std::int64_t across, down;  // strips of an image
-};
 
 template <class Kind>
 struct StripProgram {
@@ -46,14 +41,7 @@ struct StripProgram {
     };
 
     static Strips strips(const Batch& batch) {
-        // Long strips repeat less at their ends; short ones keep the device busy with few images.
-        constexpr std::int64_t kEnough = 1024;
-        const std::int64_t across = (batch.cell_columns + kColumns - 1) / kColumns;
-        std::int64_t rows = 32;
-        while (rows > 2 && batch.images * across * ((batch.cell_rows + rows - 1) / rows) < kEnough) {
-            rows /= 2;
-        }
-        return {rows, across, (batch.cell_rows + rows - 1) / rows};
+        return cut_strips(batch.images, batch.cell_rows, batch.cell_columns, kColumns, 1024);
     }
 
     /// The cells of strip `index`.

@@ -1,8 +1,7 @@
 // Checks, cuts the batch into bands, and hands them to threads.
 #include <algorithm>
 
-#include "common/aligned.h"
-#include "common/parallel.h"
+#include "common/bands.h"
 #include "lbp/lbp.h"
 #include "lbp/lbp_checks.h"
 
@@ -52,58 +51,34 @@ void compute(const TensorView& images, const TensorView& output, std::int64_t ce
     images.require_device(-1);
     output.require_device(-1);
     const Band whole = whole_image(images, output, cell_size);
-    const std::int64_t batch = images.shape[0];
-    if (batch == 0) {
-        return;
-    }
-    const Split split =
-        split_images(batch, whole.image.height * whole.image.width, whole.cell_rows, kRowsPerBand, threads);
-    const std::int64_t bands = split.bands;
-#ifdef PREIMAGE_X86_KERNELS
-    const auto run = pick(instruction_set, band_portable, band_avx2, band_avx512);
-#else
-    const auto run = pick(instruction_set, band_portable);
-#endif
+    const auto run = PREIMAGE_PICK(instruction_set, band);
     const Layout layout(whole.image, cell_size, whole.cell_columns);
-    const AlignedFloats memory = aligned_floats(layout.floats() * split.workers);
     const std::int64_t output_size = kLabels * whole.cell_rows * whole.cell_columns;
-    parallel_for(batch * bands, split.workers, [&](std::int64_t task, int worker) {
-        const std::int64_t index = task / bands;
-        const std::int64_t part = task % bands;
-        Band band = whole;
-        band.image.pixels = images.data + index * images.strides[0];
-        band.output = reinterpret_cast<float*>(output.data) + index * output_size;
-        band.first_row = whole.cell_rows * part / bands;
-        band.last_row = whole.cell_rows * (part + 1) / bands;
-        run(band, layout.scratch(memory.get() + layout.floats() * worker));
-    });
+    over_bands(images.shape[0], whole.image.height * whole.image.width, whole.cell_rows, kRowsPerBand, threads,
+               layout.floats(), [&](std::int64_t index, std::int64_t first_row, std::int64_t last_row, float* memory) {
+                   Band band = whole;
+                   band.image.pixels += index * images.strides[0];
+                   band.output += index * output_size;
+                   band.first_row = first_row;
+                   band.last_row = last_row;
+                   run(band, layout.scratch(memory));
+               });
 }
 
 void compute_codes(const TensorView& images, const TensorView& output, InstructionSet instruction_set, int threads) {
     images.require_device(-1);
     output.require_device(-1);
     const Image image = checked_image(images, output);
-    const std::int64_t batch = images.shape[0];
-    if (batch == 0) {
-        return;
-    }
-    const Split split = split_images(batch, image.height * image.width, image.height, kPixelRowsPerBand, threads);
-    const std::int64_t bands = split.bands;
-#ifdef PREIMAGE_X86_KERNELS
-    const auto run = pick(instruction_set, code_band_portable, code_band_avx2, code_band_avx512);
-#else
-    const auto run = pick(instruction_set, code_band_portable);
-#endif
+    const auto run = PREIMAGE_PICK(instruction_set, code_band);
     const Layout layout(image, 0, 0);
-    const AlignedFloats memory = aligned_floats(layout.floats() * split.workers);
-    parallel_for(batch * bands, split.workers, [&](std::int64_t task, int worker) {
-        const std::int64_t index = task / bands;
-        const std::int64_t part = task % bands;
-        CodeBand band{image, image.height * part / bands, image.height * (part + 1) / bands,
-                      reinterpret_cast<std::uint8_t*>(output.data) + index * image.height * image.width};
-        band.image.pixels = images.data + index * images.strides[0];
-        run(band, layout.scratch(memory.get() + layout.floats() * worker));
-    });
+    const std::int64_t pixels = image.height * image.width;
+    over_bands(images.shape[0], pixels, image.height, kPixelRowsPerBand, threads, layout.floats(),
+               [&](std::int64_t index, std::int64_t first_row, std::int64_t last_row, float* memory) {
+                   CodeBand band{image, first_row, last_row,
+                                 reinterpret_cast<std::uint8_t*>(output.data) + index * pixels};
+                   band.image.pixels += index * images.strides[0];
+                   run(band, layout.scratch(memory));
+               });
 }
 
 }  // namespace preimage::lbp

@@ -2,9 +2,8 @@
 #include <algorithm>
 #include <vector>
 
-#include "common/aligned.h"
+#include "common/bands.h"
 #include "common/fresh_memory.h"
-#include "common/parallel.h"
 #include "sift/sift.h"
 #include "sift/sift_cpu.h"
 #include "sift/sift_grid.h"
@@ -148,12 +147,11 @@ Band whole_image(const TensorView& images, const TensorView& features, const Ten
     band.rows = grid.y.frames;
     band.columns = grid.x.frames;
     band.type = features.type;
-    const std::array<std::int64_t, 4> expected{images.shape[0], kChannels, band.rows, band.columns};
-    require(features.shape == expected && features.is_contiguous(),
-            "the features must be contiguous of shape (B, 128, h, w)");
-    const std::array<std::int64_t, 4> of_norms{images.shape[0], 1, band.rows, band.columns};
-    require(norms.type == ScalarType::float32 && norms.shape == of_norms && norms.is_contiguous(),
-            "the norms must be contiguous float32 of shape (B, 1, h, w)");
+    require_descriptors(features, images.shape[0], kChannels, grid,
+                        "the features must be contiguous of shape (B, 128, h, w)");
+    constexpr const char* kNorms = "the norms must be contiguous float32 of shape (B, 1, h, w)";
+    require_descriptors(norms, images.shape[0], 1, grid, kNorms);
+    require(norms.type == ScalarType::float32, kNorms);
     return band;
 }
 
@@ -166,33 +164,23 @@ void compute(const TensorView& images, const TensorView& features, const TensorV
     norms.require_device(-1);
     const Band whole = whole_image(images, features, norms, parameters);
     const std::int64_t batch = images.shape[0];
-    if (batch == 0) {
-        return;
-    }
-    const Split split = split_images(batch, whole.image.height * whole.image.width, whole.rows, kRowsPerBand, threads);
-    const std::int64_t bands = split.bands;
-#ifdef PREIMAGE_X86_KERNELS
-    const auto run = pick(instruction_set, band_portable, band_avx2, band_avx512);
-#else
-    const auto run = pick(instruction_set, band_portable);
-#endif
+    const auto run = PREIMAGE_PICK(instruction_set, band);
     PlanTables tables;
     make_plan(tables, whole);
     const Layout layout(whole, tables.plan);
-    const AlignedFloats memory = aligned_floats(layout.floats() * split.workers);
     const std::int64_t frames = whole.rows * whole.columns;
-    prefer_large_pages(features.data, batch * kChannels * frames * size_of(features.type));
-    parallel_for(batch * bands, split.workers, [&](std::int64_t task, int worker) {
-        const std::int64_t index = task / bands;
-        const std::int64_t part = task % bands;
-        Band band = whole;
-        band.image.pixels = images.data + index * images.strides[0];
-        band.features = features.data + index * kChannels * frames * size_of(features.type);
-        band.norms = reinterpret_cast<float*>(norms.data) + index * frames;
-        band.first_row = whole.rows * part / bands;
-        band.last_row = whole.rows * (part + 1) / bands;
-        run(band, tables.plan, layout.scratch(memory.get() + layout.floats() * worker));
-    });
+    const std::int64_t feature_bytes = kChannels * frames * size_of(features.type);
+    prefer_large_pages(features.data, batch * feature_bytes);
+    over_bands(batch, whole.image.height * whole.image.width, whole.rows, kRowsPerBand, threads, layout.floats(),
+               [&](std::int64_t index, std::int64_t first_row, std::int64_t last_row, float* memory) {
+                   Band band = whole;
+                   band.image.pixels += index * images.strides[0];
+                   band.features = features.data + index * feature_bytes;
+                   band.norms = reinterpret_cast<float*>(norms.data) + index * frames;
+                   band.first_row = first_row;
+                   band.last_row = last_row;
+                   run(band, tables.plan, layout.scratch(memory));
+               });
 }
 
 }  // namespace preimage::sift
