@@ -14,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from preimage.reference._images import checked_images, luma
+
 ORIENTATIONS = 9  # undirected, 20° apart; twice as many directed bins
 EPSILON = 1e-4  # added to the energy of 2 x 2 cells, inside the root
 CLIP = 0.2
@@ -55,12 +57,6 @@ def hog(
         return torch.empty((0, 31, rows, columns), dtype=dtype or result_type)
     features = [normalise(cell_histograms(*strongest_gradient(image), cell_size)) for image in planes]
     return torch.stack(features).to(dtype or result_type)
-
-
-def luma(images: torch.Tensor) -> torch.Tensor:
-    """(B, 3, H, W) -> (B, 1, H, W), Rec. 601."""
-    red, green, blue = images.unbind(1)
-    return (0.299 * red + 0.587 * green + 0.114 * blue)[:, None]
 
 
 def cells_along(pixels: int, cell_size: int) -> int:
@@ -169,22 +165,7 @@ def normalise(histograms: torch.Tensor) -> torch.Tensor:
 
 
 def _checked(images: torch.Tensor | npt.NDArray[Any], cell_size: int, variant: str, colour: str) -> torch.Tensor:
-    if isinstance(images, np.ndarray):
-        if images.dtype.name not in ("uint8", "float16", "float32", "float64"):
-            raise TypeError(f"images must be uint8, float16, float32 or float64, got {images.dtype.name}")
-        tensor = torch.from_numpy(images.astype(images.dtype.newbyteorder("="), order="C"))
-    elif isinstance(images, torch.Tensor):
-        tensor = images
-    else:
-        raise TypeError(f"images must be a torch.Tensor or a numpy.ndarray, got {type(images).__name__}")
-    if tensor.dtype != torch.uint8 and not tensor.is_floating_point():
-        raise TypeError(f"images must be uint8 or floating point, got {tensor.dtype}")
-    if tensor.device.type != "cpu":
-        raise ValueError(f"images must be on the CPU, got {tensor.device}")
-    if not 2 <= tensor.dim() <= 4 or (tensor.dim() > 2 and tensor.shape[-3] not in (1, 3)):
-        raise ValueError(
-            f"images must be (H, W), (C, H, W) or (B, C, H, W) with C 1 or 3, got shape {tuple(tensor.shape)}"
-        )
+    tensor = checked_images(images)
     if type(cell_size) is not int:
         raise TypeError(f"cell_size must be an int, got {cell_size!r}")
     if cell_size < 1:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import torch
+
+from preimage.reference._images import checked_images, luma
 
 LABELS = 58
 FLAT = 56  # no neighbour is greater, or all are
@@ -79,10 +80,7 @@ def lbp_codes(images: torch.Tensor | npt.NDArray[Any], *, variant: str = "vlfeat
 def grey(images: torch.Tensor) -> torch.Tensor:
     """(B, C, H, W) -> (B, H, W) float32, three channels by Rec. 601."""
     values = images.to(torch.float32) / 255 if images.dtype == torch.uint8 else images.to(torch.float32)
-    if values.shape[1] == 1:
-        return values[:, 0]
-    red, green, blue = values.unbind(1)
-    return 0.299 * red + 0.587 * green + 0.114 * blue
+    return (luma(values) if values.shape[1] == 3 else values)[:, 0]
 
 
 def label_table() -> torch.Tensor:
@@ -154,22 +152,7 @@ def normalise(histograms: torch.Tensor) -> torch.Tensor:
 
 def checked(images: torch.Tensor | npt.NDArray[Any], variant: str) -> torch.Tensor:
     """The images as a tensor (B, C, H, W); `TypeError` or `ValueError` for what is none."""
-    if isinstance(images, np.ndarray):
-        if images.dtype.name not in ("uint8", "float16", "float32", "float64"):
-            raise TypeError(f"images must be uint8, float16, float32 or float64, got {images.dtype.name}")
-        tensor = torch.from_numpy(images.astype(images.dtype.newbyteorder("="), order="C"))
-    elif isinstance(images, torch.Tensor):
-        tensor = images.detach()
-    else:
-        raise TypeError(f"images must be a torch.Tensor or a numpy.ndarray, got {type(images).__name__}")
-    if tensor.dtype != torch.uint8 and not tensor.is_floating_point():
-        raise TypeError(f"images must be uint8 or floating point, got {tensor.dtype}")
-    if tensor.device.type != "cpu":
-        raise ValueError(f"images must be on the CPU, got {tensor.device}")
-    if not 2 <= tensor.dim() <= 4 or (tensor.dim() > 2 and tensor.shape[-3] not in (1, 3)):
-        raise ValueError(
-            f"images must be (H, W), (C, H, W) or (B, C, H, W) with C 1 or 3, got shape {tuple(tensor.shape)}"
-        )
+    tensor = checked_images(images).detach()
     if min(tensor.shape[-2:]) < 1:
         raise ValueError(f"images must not be empty, got {tensor.shape[-2]} x {tensor.shape[-1]} pixels")
     if variant != "vlfeat-uniform":

@@ -10,7 +10,8 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
-from preimage.reference.sift import dense_sift, dense_sift_frames, luma
+from preimage.reference._images import luma
+from preimage.reference.sift import dense_sift, dense_sift_frames
 
 
 class PhowScale(NamedTuple):

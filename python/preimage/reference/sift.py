@@ -13,10 +13,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
+
+from preimage.reference._images import checked_images, luma
 
 ORIENTATIONS = 8  # 45° apart
 SPATIAL = 4  # bins along each axis of a descriptor
@@ -96,12 +97,6 @@ def frames_along(first: int, last: int, step: int, bin_size: int) -> int:
     """Descriptors along an axis whose four bin centres lie in first … last, inclusive."""
     room = last - first - (SPATIAL - 1) * bin_size
     return 0 if room < 0 else room // step + 1
-
-
-def luma(images: torch.Tensor) -> torch.Tensor:
-    """(B, 3, H, W) -> (B, 1, H, W), Rec. 601."""
-    red, green, blue = images.unbind(1)
-    return (0.299 * red + 0.587 * green + 0.114 * blue)[:, None]
 
 
 def gradient(planes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -227,22 +222,7 @@ def checked_grid(height: int, width: int, step: int, bin_size: int, bounds: Boun
 
 
 def _checked(images: torch.Tensor | npt.NDArray[Any], window: str, dtype: torch.dtype) -> torch.Tensor:
-    if isinstance(images, np.ndarray):
-        if images.dtype.name not in ("uint8", "float16", "float32", "float64"):
-            raise TypeError(f"images must be uint8, float16, float32 or float64, got {images.dtype.name}")
-        tensor = torch.from_numpy(images.astype(images.dtype.newbyteorder("="), order="C"))
-    elif isinstance(images, torch.Tensor):
-        tensor = images
-    else:
-        raise TypeError(f"images must be a torch.Tensor or a numpy.ndarray, got {type(images).__name__}")
-    if tensor.dtype != torch.uint8 and not tensor.is_floating_point():
-        raise TypeError(f"images must be uint8 or floating point, got {tensor.dtype}")
-    if tensor.device.type != "cpu":
-        raise ValueError(f"images must be on the CPU, got {tensor.device}")
-    if not 2 <= tensor.dim() <= 4 or (tensor.dim() > 2 and tensor.shape[-3] not in (1, 3)):
-        raise ValueError(
-            f"images must be (H, W), (C, H, W) or (B, C, H, W) with C 1 or 3, got shape {tuple(tensor.shape)}"
-        )
+    tensor = checked_images(images)
     if window not in WINDOWS:
         raise ValueError(f"window must be one of {', '.join(WINDOWS)}, got {window!r}")
     if dtype not in DTYPES:

@@ -1,0 +1,36 @@
+"""What the references take as images."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+
+def checked_images(images: torch.Tensor | npt.NDArray[Any]) -> torch.Tensor:
+    """(H, W), (C, H, W) or (B, C, H, W) as a tensor of that shape; ``TypeError`` or ``ValueError`` for what is none."""
+    if isinstance(images, np.ndarray):
+        if images.dtype.name not in ("uint8", "float16", "float32", "float64"):
+            raise TypeError(f"images must be uint8, float16, float32 or float64, got {images.dtype.name}")
+        tensor = torch.from_numpy(images.astype(images.dtype.newbyteorder("="), order="C"))
+    elif isinstance(images, torch.Tensor):
+        tensor = images
+    else:
+        raise TypeError(f"images must be a torch.Tensor or a numpy.ndarray, got {type(images).__name__}")
+    if tensor.dtype != torch.uint8 and not tensor.is_floating_point():
+        raise TypeError(f"images must be uint8 or floating point, got {tensor.dtype}")
+    if tensor.device.type != "cpu":
+        raise ValueError(f"images must be on the CPU, got {tensor.device}")
+    if not 2 <= tensor.dim() <= 4 or (tensor.dim() > 2 and tensor.shape[-3] not in (1, 3)):
+        raise ValueError(
+            f"images must be (H, W), (C, H, W) or (B, C, H, W) with C 1 or 3, got shape {tuple(tensor.shape)}"
+        )
+    return tensor
+
+
+def luma(images: torch.Tensor) -> torch.Tensor:
+    """(B, 3, H, W) -> (B, 1, H, W), Rec. 601."""
+    red, green, blue = images.unbind(1)
+    return (0.299 * red + 0.587 * green + 0.114 * blue)[:, None]
