@@ -1,4 +1,4 @@
-// The parts of the native module; each descriptor registers its own functions.
+// The parts of the native module; each registers its own functions.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -10,5 +10,8 @@ namespace preimage::lbp {
 void register_ops(pybind11::module_& module);
 }
 namespace preimage::sift {
+void register_ops(pybind11::module_& module);
+}
+namespace preimage::upconv {
 void register_ops(pybind11::module_& module);
 }

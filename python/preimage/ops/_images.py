@@ -136,24 +136,3 @@ def with_cuda() -> Any:
 def working_memory(images: torch.Tensor, floats: int) -> torch.Tensor:
     """Uninitialised float32 on the images' device. The allocator keeps it for the stream that uses it."""
     return torch.empty(max(floats, 1), dtype=torch.float32, device=images.device)
-
-
-class _LastDerivative(torch.autograd.Function):
-    """A gradient that refuses to be differentiated again, instead of counting as constant."""
-
-    @staticmethod
-    def forward(ctx: Any, gradient: torch.Tensor, name: str, *sources: torch.Tensor) -> torch.Tensor:
-        ctx.name = name
-        return gradient.view_as(gradient)
-
-    @staticmethod
-    def backward(ctx: Any, *_: torch.Tensor) -> NoReturn:
-        raise RuntimeError(f"{ctx.name} has a gradient, but no second derivative")
-
-
-def last_derivative(name: str, gradient: torch.Tensor, *sources: torch.Tensor) -> torch.Tensor:
-    """`gradient`, which came from `sources`, so that a second derivative of it raises ``RuntimeError``."""
-    if not torch.is_grad_enabled() or torch.compiler.is_compiling():  # nobody could ask, or nobody could be told
-        return gradient
-    result: torch.Tensor = _LastDerivative.apply(gradient, name, *sources)  # type: ignore[no-untyped-call]
-    return result

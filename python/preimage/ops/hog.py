@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from preimage import _native
+from preimage.ops._derivatives import last_derivative
 from preimage.ops._images import (
     Description,
     Images,
@@ -21,7 +22,6 @@ from preimage.ops._images import (
     describe,
     describe_array,
     instruction_set,
-    last_derivative,
     needs_gradient,
     readable,
     stream,

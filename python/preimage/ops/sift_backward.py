@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from preimage import _native
-from preimage.ops._images import as_native, describe, last_derivative
+from preimage.ops._derivatives import last_derivative
+from preimage.ops._images import as_native, describe
 from preimage.ops._library import LIBRARY
 
 # What descriptors are stored as, and how the native module calls it.

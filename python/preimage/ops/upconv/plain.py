@@ -34,10 +34,19 @@ def dgrad(
 
     Where the layer's input came out of another leaky ReLU, give it as `below` with that ReLU's `negative_slope`: the
     gradient is then that of before the ReLU (whose mask is the sign of its output; zero takes the slope). The second
-    result is the bias gradient of that layer below, the sum over images and pixels, float32.
+    result is the bias gradient of the layer below, the sum over images and pixels, float32; empty without `below`.
     """
     dx = F.conv2d(dz, transposed(weight), stride=2, padding=2)
-    if below is not None and negative_slope is not None:
+    return after_dgrad(dx, below, negative_slope)
+
+
+def after_dgrad(
+    dx: torch.Tensor, below: torch.Tensor | None, negative_slope: float | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The two results of `dgrad` from the gradient of the layer's input."""
+    if below is None:
+        return dx, dx.new_empty(0, dtype=torch.promote_types(dx.dtype, torch.float32))
+    if negative_slope is not None:
         dx = masked(dx, below, negative_slope)
     return dx, bias_gradient(dx)
 
@@ -61,8 +70,8 @@ def image_backward(
     weight: torch.Tensor,  # [Co, Ci, 5, 5]
     negative_slope: float | None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # [B, Ci, H, W], [Ci], [Co, Ci, 5, 5]
-    """`dgrad` (with x as `below`, where a slope is given) and `wgrad` at once: for a layer of few outputs, an image."""
-    return *dgrad(dz, weight, x if negative_slope is not None else None, negative_slope), wgrad(x, dz)
+    """`dgrad` (with x as `below`) and `wgrad` at once: for a layer of few outputs, an image."""
+    return *dgrad(dz, weight, x, negative_slope), wgrad(x, dz)
 
 
 def image_distance(
@@ -95,7 +104,7 @@ def transposed(weight: torch.Tensor) -> torch.Tensor:
 
 def masked(gradient: torch.Tensor, output: torch.Tensor, negative_slope: float) -> torch.Tensor:
     """The gradient before a leaky ReLU from that after it, and its output."""
-    return torch.where(output > 0, gradient, gradient * negative_slope)
+    return torch.ops.aten.leaky_relu_backward(gradient, output, negative_slope, True)
 
 
 def bias_gradient(dz: torch.Tensor) -> torch.Tensor:
