@@ -64,10 +64,10 @@ def muon_step(
     weights.sub_(orthogonalised(direction) * (rate * max(1.0, rows / columns) ** 0.5))
 
 
-def orthogonalised(matrix: torch.Tensor) -> torch.Tensor:
-    """Matrices (..., R, C) with their singular values brought near one, by five Newton–Schulz steps in bfloat16."""
+def orthogonalised(matrix: torch.Tensor, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
+    """Matrices (..., R, C) with their singular values brought near one, by five Newton–Schulz steps in `dtype`."""
     wide = matrix.shape[-2] <= matrix.shape[-1]
-    x = (matrix if wide else matrix.mT).bfloat16()
+    x = (matrix if wide else matrix.mT).to(dtype)
     x = x / (torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True) + 1e-7)
     a, b, c = _QUINTIC
     for _ in range(5):
