@@ -1,4 +1,6 @@
 """The kernel of `preimage.ops.adam`. It reads 20 bytes and writes 16 a parameter (18 and 18 in bfloat16)."""
+# ruff: noqa: N803
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, misc, untyped-decorator"
 
 from __future__ import annotations
 

@@ -57,7 +57,8 @@ def train(config: TrainConfig, *, resume: bool = False, display: Display | None 
     """Trains an inverter, validates it on held-out images, and leaves it in ``config.output``.
 
     The folder holds the inverter (the moving average of the weights at the last validation), the
-    checkpoint, ``metrics.jsonl`` and a sample sheet for each validation. Ctrl-C saves a checkpoint first.
+    checkpoint, ``metrics.jsonl`` and a sample sheet for each validation. Ctrl-C saves a checkpoint first. On a CUDA
+    device the whole step runs as one CUDA graph where that is possible; ``display`` tells where it is not.
 
     Args:
         config: all settings.
