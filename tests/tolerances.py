@@ -50,3 +50,18 @@ UPCONV = {torch.float64: 1e-12}
 
 # The benchmarks' plain-torch HOG against ours: near-ties between directions may fall the other way.
 TORCH_HOG = 1e-5
+
+# Adam in float32 over many steps against torch's in float64, weights of about 1: absolute and relative.
+ADAM = 2e-6
+
+# The training step in flat memory against the eager one: the largest relative difference of a loss over 20 steps, and
+# the weights' distance after them as a share of the way they went. Measured in float32: 2e-7 and 4e-6.
+GRAPHED_STEP = {
+    ("adam", "float32"): (1e-5, 1e-4),
+    ("adam", "bfloat16"): (1e-3, 0.15),
+    ("muon", "float32"): (1e-5, 1e-4),
+    ("muon", "bfloat16"): (1e-3, 0.5),  # where singular values are small, their directions are bfloat16's noise
+    # On a GPU, over 50 steps; its HOG and its convolutions sum in another order.
+    ("gpu", "float32"): (3e-2, 1.0),
+    ("gpu", "bfloat16"): (5e-2, 1.0),
+}

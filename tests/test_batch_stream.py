@@ -1,0 +1,130 @@
+"""Batches on their way to the device: no copy overwrites what is still read, however the queues are run."""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from preimage.training.streaming import BatchStream, DirectQueue
+
+SHAPE = (2, 3, 4, 5)
+
+
+class SlowQueue:
+    """A queue that runs what it was given only when the test's device gets round to it."""
+
+    def __init__(self, device: Device) -> None:
+        self.work: deque[Callable[[], bool]] = deque()
+        self._device = device
+        device.queues.append(self)
+
+    def do(self, work: Callable[[], None]) -> None:
+        self.work.append(lambda: (work(), True)[1])
+
+    def copy(self, target: torch.Tensor, source: torch.Tensor) -> None:
+        half = target.numel() // 2  # in two parts, between which others may come
+        self.do(lambda: target[:half].copy_(source[:half]))
+        self.do(lambda: target[half:].copy_(source[half:]))
+
+    def record(self) -> SlowMark:
+        mark = SlowMark(self._device)
+        self.do(mark.set)
+        return mark
+
+    def wait(self, mark: SlowMark) -> None:
+        self.work.append(lambda: mark.passed)
+
+    def run_one(self) -> None:
+        if self.work and self.work[0]():
+            self.work.popleft()
+
+
+class SlowMark:
+    def __init__(self, device: Device) -> None:
+        self.passed = False
+        self._device = device
+
+    def set(self) -> None:
+        self.passed = True
+
+    def synchronize(self) -> None:
+        for _ in range(10_000):
+            if self.passed:
+                return
+            self._device.run_some(1)
+        raise AssertionError("the host waits for ever")
+
+
+class Device:
+    """Runs its queues in an order that the seed decides, each in its own order."""
+
+    def __init__(self, seed: int) -> None:
+        self.queues: list[SlowQueue] = []
+        self._random = random.Random(seed)
+        self._bias = self._random.choice([0.05, 0.5, 0.95])
+
+    def run_some(self, most: int) -> None:
+        for _ in range(self._random.randrange(most + 1)):
+            self.queues[self._random.random() < self._bias].run_one()
+
+
+def batch_of(step: int) -> torch.Tensor:
+    return torch.arange(120).add(step).byte().view(2, 4, 5, 3).permute(0, 3, 1, 2)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_every_computation_sees_its_own_batch(seed: int) -> None:
+    device = Device(seed)
+    main, side = SlowQueue(device), SlowQueue(device)
+    stream = BatchStream(SHAPE, torch.device("cpu"), main, side)
+    seen: list[bool] = []
+
+    def look(step: int) -> None:
+        right = torch.equal(stream.images, batch_of(step))
+        seen.append(right and stream.numbers[:2].tolist() == [step, -step])
+
+    for step in range(20):
+        stream.send(batch_of(step), [step, -step])
+        for _ in range(3):  # a computation that lasts
+            main.do(lambda step=step: look(step))
+        device.run_some(12)
+    while main.work or side.work:
+        device.run_some(5)
+    assert seen == [True] * 60
+
+
+def test_the_next_copy_runs_beside_the_computation() -> None:
+    """The copy from the host needs nothing of the computation with the batch before but that it has begun."""
+    device = Device(0)
+    main, side = SlowQueue(device), SlowQueue(device)
+    stream = BatchStream(SHAPE, torch.device("cpu"), main, side)
+    stream.send(batch_of(0), [])
+    computed: list[int] = []
+    while main.work or side.work:
+        device.run_some(5)
+    main.do(lambda: computed.append(0))
+    stream.send(batch_of(1), [])
+    before = len(main.work)
+    while side.work:
+        side.run_one()
+    assert not computed
+    assert len(main.work) == before
+
+
+def test_nothing_moves_and_the_host_may_reuse_its_batch() -> None:
+    stream = BatchStream(SHAPE, torch.device("cpu"), DirectQueue(), DirectQueue())
+    addresses = stream.images.data_ptr(), stream.numbers.data_ptr()
+    batch = batch_of(3)
+    stream.send(batch, [1.5])
+    wanted = batch.clone()
+    batch.zero_()
+    assert torch.equal(stream.images, wanted)
+    assert stream.numbers[0] == 1.5
+    assert stream.images.is_contiguous(memory_format=torch.channels_last)
+    stream.send(batch, [2.5, 3.5])
+    assert (stream.images.data_ptr(), stream.numbers.data_ptr()) == addresses
+    assert not stream.images.any()

@@ -1,0 +1,374 @@
+"""The step in fixed memory against the eager one. Without a GPU "replay" calls the captured function again."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from preimage import representations
+from preimage.inverters import Inverter, UShapedConfig
+from preimage.nn import UpConv2d
+from preimage.training import Display, TrainConfig, graphed_step, loop, muon, setup, train
+from preimage.training.flat import FlatState
+from preimage.training.graphed_step import GraphedStep, cuda_graph
+from preimage.training.step import EagerStep, Learner, Step, fastest_step
+from tolerances import GRAPHED_STEP
+from training_runs import small_config
+
+NETWORK = UShapedConfig(widths=(16, 24, 32), blocks_down=(1, 2, 1), blocks_up=(1, 1), head=(16, 8), repeat_edges=1)
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+gpu = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")]
+
+
+def again(work: Callable[[], None], device: torch.device) -> Callable[[], None]:
+    """`cuda_graph` without a graph: trial runs, then the work itself."""
+    for _ in range(3):
+        work()
+    return work
+
+
+def learner(optimiser: str = "muon", precision: str = "float32", device: str = "cpu", size: int = 32) -> Learner:
+    config = TrainConfig(
+        representation="hog",
+        images=("none",),
+        output="none",
+        optimiser=optimiser,  # type: ignore[arg-type]
+        precision=precision,  # type: ignore[arg-type]
+        device=device,
+        image_size=size,
+        batch_size=4,
+        steps=60,
+        warmup_steps=4,
+        clip_norm=0.05,  # short enough to be reached
+    )
+    representation = representations.create("hog")
+    torch.manual_seed(0)
+    model = Inverter(representation.spec, NETWORK).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.feature_deviation.fill_(0.1)
+    average = copy.deepcopy(model).eval().requires_grad_(False)
+    loss_sum = torch.zeros((), dtype=torch.float64, device=device)
+    optimisers = setup.optimisers(model, config)
+    return Learner(config, representation, model, average, optimisers, DTYPES[precision], loss_sum)
+
+
+def batch_of(step: int, size: int = 32) -> torch.Tensor:
+    coarse = torch.rand(4, 3, size // 8, size // 8, generator=torch.Generator().manual_seed(step))
+    smooth = torch.nn.functional.interpolate(coarse, scale_factor=8, mode="bilinear")
+    return (smooth * 255).byte().contiguous(memory_format=torch.channels_last)
+
+
+def losses(learner: Learner, step: Step, steps: range, size: int = 32) -> torch.Tensor:
+    curve = []
+    for number in steps:
+        before = learner.loss_sum.item()
+        step(batch_of(number, size), number)
+        curve.append(learner.loss_sum.item() - before)
+    return torch.tensor(curve)
+
+
+def everything(learner: Learner) -> dict[str, torch.Tensor]:
+    """A copy of all that a run consists of, by name."""
+    state = {f"model.{name}": value for name, value in learner.model.state_dict().items()}
+    state |= {f"average.{name}": value for name, value in learner.average.state_dict().items()}
+    for which, optimiser in enumerate(learner.optimisers):
+        for index, moments in optimiser.state_dict()["state"].items():
+            state |= {f"optimiser.{which}.{index}.{name}": value for name, value in moments.items()}
+    return {name: value.detach().cpu().clone() for name, value in (state | {"loss_sum": learner.loss_sum}).items()}
+
+
+def distance(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], start: dict[str, torch.Tensor]) -> float:
+    """How far two runs' weights are apart, as a share of the way that they went."""
+    names = [name for name in start if name.startswith(("model.network", "average.network"))]
+    apart = torch.cat([(a[name] - b[name]).flatten() for name in names]).norm()
+    return float(apart / torch.cat([(a[name] - start[name]).flatten() for name in names]).norm())
+
+
+@pytest.fixture
+def exact_muon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Newton–Schulz in float32: in bfloat16 its rounding hides every other difference."""
+    monkeypatch.setattr(muon, "orthogonalised", functools.partial(muon.orthogonalised, dtype=torch.float32))
+
+
+@pytest.mark.usefixtures("exact_muon")
+@pytest.mark.parametrize("precision", DTYPES)
+@pytest.mark.parametrize("optimiser", ["adam", "muon"])
+def test_learns_as_the_eager_step(optimiser: str, precision: str) -> None:
+    ours, theirs = learner(optimiser, precision), learner(optimiser, precision)
+    start = everything(theirs)
+    curves = [
+        losses(ours, GraphedStep(ours, 0, again), range(20)),
+        losses(theirs, EagerStep(theirs), range(20)),
+    ]
+    assert curves[1][-5:].mean() < 0.95 * curves[1][:5].mean()
+    torch.testing.assert_close(*curves, atol=0, rtol=GRAPHED_STEP[optimiser, precision][0])
+    assert everything(ours).keys() == everything(theirs).keys()
+    assert distance(everything(theirs), everything(ours), start) < GRAPHED_STEP[optimiser, precision][1]
+
+
+@pytest.mark.parametrize("first", [EagerStep, lambda learner: GraphedStep(learner, 0, again)])
+def test_making_it_changes_no_bit(first: Callable[[Learner], Step]) -> None:
+    """Neither before the first step, nor after some of either kind."""
+    ours = learner()
+    before = everything(ours)
+    GraphedStep(ours, 0, again)
+    after = everything(ours)
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    assert all(not value.any() for name, value in after.items() if name not in before)  # moments, not there before
+
+    ours = learner()
+    losses(ours, first(ours), range(3))
+    before = everything(ours)
+    GraphedStep(ours, 3, again)
+    after = everything(ours)
+    assert before.keys() == after.keys()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+
+
+def test_making_it_draws_no_random_numbers() -> None:
+    ours = learner()
+    before = torch.get_rng_state()
+    GraphedStep(ours, 0, again)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("broken", ["trial", "capture"])
+def test_failing_leaves_the_learner_alone(broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = learner(), learner()
+    losses(ours, EagerStep(ours), range(2))
+    losses(theirs, EagerStep(theirs), range(2))
+    before, addresses = everything(ours), [weight.data_ptr() for weight in ours.model.parameters()]
+
+    def fails(work: Callable[[], None], device: torch.device) -> Callable[[], None]:
+        if broken == "trial":
+            monkeypatch.setattr(type(ours.representation), "__call__", no_kernels)
+        work()
+        raise RuntimeError("operation not permitted when stream is capturing\nand more")
+
+    def no_kernels(self: object, images: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("this build of preimage has no CUDA kernels")
+
+    with pytest.raises(RuntimeError, match="not permitted" if broken == "capture" else "no CUDA kernels"):
+        GraphedStep(ours, 2, fails)
+    monkeypatch.undo()
+    after = everything(ours)
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    assert addresses == [weight.data_ptr() for weight in ours.model.parameters()]
+    torch.testing.assert_close(
+        losses(ours, EagerStep(ours), range(2, 5)), losses(theirs, EagerStep(theirs), range(2, 5)), atol=0, rtol=0
+    )
+
+
+def test_falls_back_with_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    notes: list[str] = []
+    assert isinstance(fastest_step(learner(), 0, notes.append), EagerStep)
+    assert notes == []  # on a CPU that is no loss
+
+    class OnCuda(Learner):
+        device = torch.device("cuda")
+
+    def refuses(*arguments: object) -> None:
+        raise RuntimeError("operation not permitted\nCUDA kernel errors might be ...")
+
+    monkeypatch.setattr(graphed_step, "GraphedStep", refuses)
+    ours = learner()
+    ours.__class__ = OnCuda
+    assert isinstance(fastest_step(ours, 0, notes.append), EagerStep)
+    assert len(notes) == 1 and notes[0].endswith("could be made: operation not permitted")
+
+
+@pytest.mark.parametrize("optimiser", ["adam", "muon"])
+@pytest.mark.parametrize("dtype", DTYPES.values())
+def test_memory_is_flat(optimiser: str, dtype: torch.dtype) -> None:
+    ours = learner(optimiser)
+    flat = FlatState(ours.model, ours.average, ours.optimisers, dtype)
+    shapes = {name: tuple(value.shape) for name, value in ours.model.named_parameters()}
+    flat.load()
+    flat.adopt()
+    packed = {f"{name}.weight" for name, module in ours.model.named_modules() if isinstance(module, UpConv2d)}
+    assert len(packed) == 5
+    end = 0
+    for place, leaf, gradient in zip(flat.places, flat.leaves, flat.gradients, strict=True):
+        weight = ours.model.get_parameter(place.name)
+        assert weight.shape == leaf.shape == gradient.shape == shapes[place.name]
+        assert end <= place.offset and place.offset % 64 == 0
+        end = place.offset + place.size
+        for view, buffer in ((weight, flat.weights), (gradient, flat.gradient), (leaf, flat.rounded)):
+            if buffer is not None:
+                assert view.data_ptr() == buffer.data_ptr() + place.offset * buffer.element_size()
+                assert view.untyped_storage().data_ptr() == buffer.untyped_storage().data_ptr()
+        if place.name in packed:
+            assert all(view.permute(2, 3, 1, 0).is_contiguous() for view in (weight, leaf, gradient))
+        elif weight.dim() == 4:
+            assert all(view.is_contiguous(memory_format=torch.channels_last) for view in (weight, leaf, gradient))
+        assert torch.equal(leaf, weight.to(dtype))
+    assert {leaf.dtype for leaf in flat.leaves} == {dtype}
+    assert {name: tuple(value.shape) for name, value in ours.model.named_parameters()} == shapes
+    assert sum(len(stack.places) for stack in flat.stacks) == (0 if optimiser == "adam" else len(_muon(ours)))
+    assert optimiser == "adam" or max(len(stack.places) for stack in flat.stacks) >= 4  # batched where shapes agree
+    for stack in flat.stacks:
+        matrices = stack.view(flat.weights)
+        for matrix, place in zip(matrices, stack.places, strict=True):
+            kernel = ours.model.get_parameter(place.name)
+            assert matrix.data_ptr() == kernel.data_ptr()
+            assert matrix.shape == (kernel.shape[0], kernel[0].numel())
+            assert torch.equal(matrix.sort(dim=1).values, kernel.flatten(1).sort(dim=1).values)
+
+
+def _muon(ours: Learner) -> list[torch.nn.Parameter]:
+    return ours.optimisers[1].param_groups[0]["params"]
+
+
+@pytest.mark.parametrize("precision", DTYPES)
+def test_nothing_moves(precision: str) -> None:
+    ours = learner(precision=precision)
+    step = GraphedStep(ours, 0, again)
+    flat = step._flat
+
+    def addresses() -> list[int]:
+        tensors = [*ours.model.parameters(), *ours.average.parameters(), *flat.leaves, *flat.gradients, ours.loss_sum]
+        for optimiser in ours.optimisers:
+            tensors += [moment for moments in optimiser.state.values() for moment in moments.values()]
+        return [tensor.data_ptr() for tensor in tensors]
+
+    before = addresses()
+    seen = []
+    work = step._replay
+    step._replay = lambda: (work(), seen.append((step._stream.images.data_ptr(), addresses())))  # type: ignore[assignment, func-returns-value]
+    losses(ours, step, range(4))
+    assert seen == [(step._stream.images.data_ptr(), before)] * 4
+    counts = {float(moments["step"]) for moments in ours.optimisers[0].state.values()}
+    assert counts == {4.0}
+    covered = torch.zeros_like(flat.weights, dtype=torch.bool)
+    for place in flat.places:
+        place.view(covered).fill_(True)
+    for buffer in (flat.weights, flat.average, flat.mean, flat.gradient):
+        assert not buffer[~covered].any()
+
+
+class _Graphed:
+    """`fastest_step` that takes the graphed one on a CPU too."""
+
+    def __call__(self, learner: Learner, step: int, note: Callable[[str], None]) -> Step:
+        return GraphedStep(learner, step, again)
+
+
+class _GoesAway(Display):
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def update(self, progress: object, loss: float) -> None:
+        if progress.step >= self.step:  # type: ignore[attr-defined]
+            raise OSError("the machine went away")
+
+
+@pytest.mark.usefixtures("exact_muon")
+@pytest.mark.parametrize("precision", DTYPES)
+@pytest.mark.parametrize("graphed_first", [True, False])
+@pytest.mark.parametrize("optimiser", ["adam", "muon"])
+def test_runs_resume_in_the_other_step(
+    photo_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    optimiser: str,
+    graphed_first: bool,
+    precision: str,
+) -> None:
+    settings = {"optimiser": optimiser, "precision": precision, "steps": 20, "checkpoint_every": 7}
+    train(small_config(photo_folder, tmp_path / "whole", **settings))
+    cut = small_config(photo_folder, tmp_path / "cut", **settings)
+    with monkeypatch.context() as patch:
+        if graphed_first:
+            patch.setattr(loop, "fastest_step", _Graphed())
+        with pytest.raises(OSError, match="went away"):
+            train(cut, display=_GoesAway(10))
+    with monkeypatch.context() as patch:
+        if not graphed_first:
+            patch.setattr(loop, "fastest_step", _Graphed())
+        train(cut, resume=True)
+    tolerance = GRAPHED_STEP[optimiser, precision][0]
+    curves = [_logged(folder, "loss") for folder in (tmp_path / "whole", tmp_path / "cut")]
+    assert len(curves[0]) == 20
+    torch.testing.assert_close(*curves, atol=0, rtol=tolerance)
+    errors = [_logged(folder, "error") for folder in (tmp_path / "whole", tmp_path / "cut")]
+    torch.testing.assert_close(*errors, atol=0, rtol=tolerance)
+    whole, ended = (Inverter.load(folder).state_dict() for folder in (tmp_path / "whole", tmp_path / "cut"))
+    assert list(whole) == list(ended)
+    assert {name: value.stride() for name, value in whole.items()} == {n: v.stride() for n, v in ended.items()}
+
+
+def _logged(folder: Path, what: str) -> torch.Tensor:
+    lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    return torch.tensor([line[what] for line in lines if what in line])
+
+
+def test_a_run_in_the_graphed_step_resumes_bit_for_bit(
+    photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "fastest_step", _Graphed())
+    whole, cut = (
+        small_config(photo_folder, tmp_path / name, optimiser="muon", precision="bfloat16") for name in ("whole", "cut")
+    )
+    train(whole)
+    with pytest.raises(OSError, match="went away"):
+        train(cut, display=_GoesAway(27))
+    train(cut, resume=True)
+    ends = [(tmp_path / name / loop.CHECKPOINT).read_bytes() for name in ("whole", "cut")]
+    tensors = [loop.checkpoint.safetensors.torch.load(end) for end in ends]
+    assert tensors[0].keys() == tensors[1].keys()
+    assert all(torch.equal(value, tensors[1][name]) for name, value in tensors[0].items())
+
+
+def test_a_run_may_go_on_on_another_device(tmp_path: Path) -> None:
+    configs = [TrainConfig(representation="hog", images=("a",), output="b", device=name) for name in ("cpu", "cuda")]
+    assert configs[0].changes(configs[1]) == []
+
+
+@pytest.mark.parametrize("precision", [pytest.param(name, marks=gpu) for name in DTYPES])
+@pytest.mark.parametrize("optimiser", ["adam", "muon"])
+def test_on_a_gpu_learns_as_the_eager_step(optimiser: str, precision: str) -> None:
+    ours, theirs = (learner(optimiser, precision, "cuda", 64) for _ in range(2))
+    notes: list[str] = []
+    step = fastest_step(ours, 0, notes.append)
+    assert isinstance(step, GraphedStep), notes
+    curves = losses(ours, step, range(50), 64), losses(theirs, EagerStep(theirs), range(50), 64)
+    torch.testing.assert_close(*curves, atol=0, rtol=GRAPHED_STEP["gpu", precision][0])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_on_a_gpu_replays_allocate_nothing_and_never_wait() -> None:
+    ours = learner("muon", "bfloat16", "cuda", 64)
+    step = GraphedStep(ours, 0, cuda_graph)
+    batches = [batch_of(number, 64) for number in range(4)]
+    for number in range(10):
+        step(batches[number % 4], number)
+    torch.cuda.synchronize()
+    allocated, reserved = torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
+    with graphed_step._synchronisation_raises():
+        for number in range(200):
+            step(batches[number % 4], number)
+    torch.cuda.synchronize()
+    assert (torch.cuda.memory_allocated(), torch.cuda.memory_reserved()) == (allocated, reserved)
+    assert ours.loss_sum.isfinite()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+@pytest.mark.parametrize("devices", [("cuda", "cpu"), ("cpu", "cuda"), ("cuda", "cuda")])
+def test_on_a_gpu_runs_resume_across_devices(photo_folder: Path, tmp_path: Path, devices: tuple[str, str]) -> None:
+    settings = {"optimiser": "muon", "steps": 20, "checkpoint_every": 7}
+    train(small_config(photo_folder, tmp_path / "whole", **settings))
+    with pytest.raises(OSError, match="went away"):
+        train(
+            small_config(photo_folder, tmp_path / "cut", device=devices[0], **settings),
+            display=_GoesAway(10),
+        )
+    train(small_config(photo_folder, tmp_path / "cut", device=devices[1], **settings), resume=True)
+    curves = [_logged(folder, "loss") for folder in (tmp_path / "whole", tmp_path / "cut")]
+    torch.testing.assert_close(*curves, atol=0, rtol=GRAPHED_STEP["gpu", "float32"][0])
