@@ -137,5 +137,11 @@ def _text(name: str, value: str | float) -> str:
         return str(value)
     if name in TIMES:
         return f"{value:.{4 if value < 100 else 1}f}"
-    digits = {"gigabytes_per_second": 1, "share_of_copy_speed": 3, "spread": 3}.get(name, 2)
+    digits = {
+        "gigabytes_per_second": 1,
+        "share_of_copy_speed": 3,
+        "spread": 3,
+        "waiting": 3,
+        "images_per_second": 1,
+    }.get(name, 2)
     return f"{value:.{digits}f}"
