@@ -1,0 +1,150 @@
+"""The up-convolution's passes as Triton kernels: parameters as in `plain`, and the configuration to run.
+
+Needs triton. Maps are float32, bfloat16 or float16 on a CUDA device (on the CPU in Triton's interpreter), in any memory
+format; results are channels_last. Sums are formed in float32, in an order fixed by the configuration: two runs give the
+same bits. ``ValueError`` for maps of more than 2^31 - 1 elements and shapes that do not fit together, ``TypeError`` for
+dtypes that do not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from preimage.ops.upconv.configs import Config
+from preimage.ops.upconv.kernels import _launch
+from preimage.ops.upconv.kernels._launch import poisoned
+from preimage.ops.upconv.kernels.dgrad import dgrad_taps
+from preimage.ops.upconv.kernels.dgrad_window import dgrad_window
+from preimage.ops.upconv.kernels.forward_all_phases import forward_all_phases
+from preimage.ops.upconv.kernels.forward_phase import forward_phase
+from preimage.ops.upconv.kernels.forward_row_pair import forward_row_pair
+from preimage.ops.upconv.kernels.forward_subpixel import forward_subpixel
+from preimage.ops.upconv.kernels.image_backward import image_backward_of_distance as _of_distance
+from preimage.ops.upconv.kernels.image_backward import image_backward_of_gradient as _of_gradient
+from preimage.ops.upconv.kernels.image_distance import image_distance
+from preimage.ops.upconv.kernels.wgrad import wgrad_taps
+from preimage.ops.upconv.kernels.wgrad_window import wgrad_window
+
+__all__ = [
+    "SOURCE",
+    "dgrad",
+    "forward",
+    "image_backward",
+    "image_backward_of_distance",
+    "image_distance",
+    "poisoned",
+    "wgrad",
+]
+
+_Forward = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None, float | None, Config], torch.Tensor]
+_Dgrad = Callable[
+    [torch.Tensor, torch.Tensor, torch.Tensor | None, float | None, Config], tuple[torch.Tensor, torch.Tensor]
+]
+_Wgrad = Callable[[torch.Tensor, torch.Tensor, Config], torch.Tensor]
+
+_FORWARD: dict[str, _Forward] = {
+    "phase": forward_phase,
+    "all_phases": forward_all_phases,
+    "row_pair": forward_row_pair,
+    "subpixel": forward_subpixel,
+}
+_DGRAD: dict[str, _Dgrad] = {"dgrad": dgrad_taps, "dgrad_window": dgrad_window}
+_WGRAD: dict[str, _Wgrad] = {"wgrad": wgrad_taps, "wgrad_window": wgrad_window}
+
+
+def _source() -> str:
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+# What a measured choice of a configuration is valid for.
+SOURCE = _source()
+
+
+def forward(
+    x: torch.Tensor,  # [B, Ci, H, W]
+    weight: torch.Tensor,  # [Co, Ci, 5, 5]
+    bias: torch.Tensor | None,  # [Co]
+    negative_slope: float | None,
+    config: Config,
+) -> torch.Tensor:  # [B, Co, 2H, 2W]
+    """`plain.forward` by one of "phase", "all_phases", "row_pair", "subpixel" (at most 4 output channels)."""
+    _launch.check_weight(weight, x.shape[1], x.dtype)
+    x = _launch.channels_last("x", x, tuple(x.shape))
+    return _FORWARD[config.kernel](x, weight, bias, negative_slope, config)
+
+
+def dgrad(
+    dz: torch.Tensor,  # [B, Co, 2H, 2W]
+    weight: torch.Tensor,  # [Co, Ci, 5, 5]
+    below: torch.Tensor | None,  # [B, Ci, H, W]
+    negative_slope: float | None,
+    config: Config,
+) -> tuple[torch.Tensor, torch.Tensor]:  # [B, Ci, H, W], [Ci]
+    """`plain.dgrad` by "dgrad" or "dgrad_window"."""
+    _launch.check_weight(weight, weight.shape[1], dz.dtype)
+    batch, _, height, width = dz.shape
+    dz = _launch.channels_last("dz", dz, (batch, weight.shape[0], height // 2 * 2, width // 2 * 2))
+    if below is not None:
+        below = _launch.channels_last("below", below, (batch, weight.shape[1], height // 2, width // 2))
+    return _DGRAD[config.kernel](dz, weight, below, negative_slope, config)
+
+
+def wgrad(
+    x: torch.Tensor,  # [B, Ci, H, W]
+    dz: torch.Tensor,  # [B, Co, 2H, 2W]
+    config: Config,
+) -> torch.Tensor:  # [Co, Ci, 5, 5]
+    """`plain.wgrad` by "wgrad" or "wgrad_window"; its memory is (5, 5, Ci, Co)."""
+    return _WGRAD[config.kernel](*_pair(x, dz), config)
+
+
+def image_backward(
+    x: torch.Tensor,  # [B, Ci, H, W]
+    dz: torch.Tensor,  # [B, Co, 2H, 2W]
+    weight: torch.Tensor,  # [Co, Ci, 5, 5]
+    negative_slope: float | None,
+    config: Config,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # [B, Ci, H, W], [Ci], [Co, Ci, 5, 5]
+    """`plain.image_backward` by "image_backward"."""
+    _launch.check_weight(weight, x.shape[1], x.dtype)
+    return _of_gradient(*_pair(x, dz, weight), weight, negative_slope, config)
+
+
+def image_backward_of_distance(
+    x: torch.Tensor,  # [B, Ci, H, W]
+    y: torch.Tensor,  # [B, Co, 2H, 2W], without activation
+    target: torch.Tensor,  # [B, Co, 2H, 2W] uint8
+    mean: torch.Tensor,  # [Co]
+    scale: torch.Tensor,  # [B] float32
+    weight: torch.Tensor,  # [Co, Ci, 5, 5]
+    negative_slope: float | None,
+    config: Config,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:  # [B, Ci, H, W], [Ci], [Co, Ci, 5, 5], [Co]
+    """`image_backward` with dz = ``plain.image_distance_backward(y, target, mean, scale)``, which is never stored.
+
+    The last result is the layer's own bias gradient, float32.
+    """
+    _launch.check_weight(weight, x.shape[1], x.dtype)
+    x, y = _pair(x, y, weight)
+    target = _launch.channels_last("the target", target, tuple(y.shape))
+    if target.dtype != torch.uint8:
+        raise TypeError(f"the target must be uint8, got {target.dtype}")
+    return _of_distance(x, y, target, mean.contiguous(), scale.contiguous(), weight, negative_slope, config)
+
+
+def _pair(x: torch.Tensor, dz: torch.Tensor, weight: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    batch, _, height, width = x.shape
+    out_channels = dz.shape[1] if weight is None else weight.shape[0]
+    if x.dtype != dz.dtype:
+        raise TypeError(f"the maps must be of one dtype, got {x.dtype} and {dz.dtype}")
+    return (
+        _launch.channels_last("x", x, tuple(x.shape)),
+        _launch.channels_last("the layer's output", dz, (batch, out_channels, 2 * height, 2 * width)),
+    )

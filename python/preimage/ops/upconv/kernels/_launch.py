@@ -1,0 +1,104 @@
+"""What every launcher shares: memory, layouts, checks, and the call itself."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import triton
+
+MOST_ELEMENTS = 2**31 - 1  # the kernels' offsets are int32
+
+_poisoning = False
+
+
+@contextlib.contextmanager
+def poisoned() -> Iterator[None]:
+    """Within, every output and partial sum of a kernel starts as NaN: what a kernel leaves unwritten shows."""
+    global _poisoning  # noqa: PLW0603
+    before, _poisoning = _poisoning, True
+    try:
+        yield
+    finally:
+        _poisoning = before
+
+
+def allocate(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Contiguous memory; all that the kernels write comes from here."""
+    if _poisoning:
+        return torch.full(shape, float("nan"), dtype=dtype, device=device)
+    return torch.empty(shape, dtype=dtype, device=device)
+
+
+def new_map(like: torch.Tensor, channels: int, height: int, width: int) -> torch.Tensor:
+    """(B, C, H, W), channels_last, dtype and device of `like`."""
+    shape = (like.shape[0], channels, height, width)
+    if like.shape[0] * channels * height * width > MOST_ELEMENTS:
+        raise ValueError(f"a map must have at most 2^31 - 1 elements, got {shape}")
+    return allocate((shape[0], height, width, channels), like.dtype, like.device).permute(0, 3, 1, 2)
+
+
+def channels_last(name: str, values: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+    """The map with its channels innermost in memory; copies only where they are not."""
+    if tuple(values.shape) != shape:
+        raise ValueError(f"{name} must be {shape}, got {tuple(values.shape)}")
+    if values.numel() > MOST_ELEMENTS:
+        raise ValueError(f"a map must have at most 2^31 - 1 elements, got {name} of {shape}")
+    return values.contiguous(memory_format=torch.channels_last)
+
+
+def check_weight(weight: torch.Tensor, in_channels: int, dtype: torch.dtype) -> None:
+    if weight.dim() != 4 or weight.shape[1] != in_channels or weight.shape[2:] != (5, 5):
+        raise ValueError(f"the weight must be (Co, {in_channels}, 5, 5), got {tuple(weight.shape)}")
+    if weight.dtype != dtype:
+        raise TypeError(f"maps and weight must be of one dtype, got {dtype} and {weight.dtype}")
+
+
+def packed(weight: torch.Tensor) -> torch.Tensor:  # [Co, Ci, 5, 5] to [5, 5, Ci, Co]
+    """Copies nothing where the memory already lies so."""
+    return weight.permute(2, 3, 1, 0).contiguous()
+
+
+def forward_weight(weight: torch.Tensor) -> tuple[torch.Tensor, int, int]:
+    """The memory of the weight for a sum over Ci, the stride of Ci and that of Co.
+
+    The tensor cores take both operands of bfloat16 and float16 in either order; of tf32 only with the index that is
+    summed over innermost.
+    """
+    out_channels, in_channels = weight.shape[:2]
+    if weight.dtype == torch.float32:
+        return weight.permute(2, 3, 0, 1).contiguous(), 1, in_channels
+    return packed(weight), out_channels, 1
+
+
+def precision(dtype: torch.dtype) -> str:
+    """How products of float32 are formed: as torch's settings allow cuDNN's convolutions."""
+    if dtype != torch.float32:
+        return "ieee"
+    convolutions = getattr(torch.backends.cudnn, "conv", None)
+    if hasattr(convolutions, "fp32_precision"):
+        return "tf32" if convolutions.fp32_precision == "tf32" else "ieee"
+    return "tf32" if torch.backends.cudnn.allow_tf32 else "ieee"
+
+
+def pixel_count(maps: torch.Tensor) -> int:
+    """B·H·W."""
+    return maps.shape[0] * maps.shape[2] * maps.shape[3]
+
+
+def slope(negative_slope: float | None) -> float:
+    """No activation is one of slope 1; the kernels leave it out."""
+    return 1.0 if negative_slope is None else float(negative_slope)
+
+
+def launch(
+    kernel: Any, grid: tuple[int, ...], *arguments: Any, num_warps: int, num_stages: int, **constants: Any
+) -> None:
+    """Puts the kernel on the current stream of the arguments' device; an empty grid is nothing to do."""
+    if 0 in grid:
+        return
+    if isinstance(kernel, triton.runtime.JITFunction):  # the interpreter's are not, and cannot be traced
+        kernel = torch.library.wrap_triton(kernel)
+    kernel[grid](*arguments, **constants, num_warps=num_warps, num_stages=num_stages)

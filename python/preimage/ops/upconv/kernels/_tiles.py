@@ -1,0 +1,62 @@
+"""Pieces of kernels: where a pixel lies, tiles of maps and weights, what happens to a finished tile.
+
+Everywhere m counts the low-resolution pixels of all images, so that small maps fill a tile together: row = m // W
+counts the rows of all images, i = row % H, j = m % W. Masks of channels are there only where a block does not divide
+them.
+"""
+# ruff: noqa: N803, N806
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, misc, untyped-decorator"
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def input_tile(x, m, i, j, valid, dy, dx, channel, height, width, CI: tl.constexpr, BK: tl.constexpr):
+    """[BM, BK]: the channels from `channel` on of the pixels shifted by (dy, dx); zero outside their image."""
+    inside = valid & (i + dy >= 0) & (i + dy < height) & (j + dx >= 0) & (j + dx < width)
+    k = tl.arange(0, BK)
+    pointers = x + (m[:, None] * CI + k[None, :]) + ((dy * width + dx) * CI + channel)
+    if CI % BK == 0:
+        tile = tl.load(pointers, mask=inside[:, None], other=0.0)
+    else:
+        tile = tl.load(pointers, mask=inside[:, None] & (channel + k < CI)[None, :], other=0.0)
+    return tile
+
+
+@triton.jit
+def weight_tile(
+    weight, tap, channel, columns,
+    CI: tl.constexpr, CO: tl.constexpr, K_STRIDE: tl.constexpr, N_STRIDE: tl.constexpr,
+    BK: tl.constexpr, BN: tl.constexpr,
+):  # fmt: skip
+    """[BK, BN]: of the tap 5 ky + kx, the input channels from `channel` on and the output channels `columns`."""
+    k = tl.arange(0, BK)
+    pointers = weight + (k[:, None] * K_STRIDE + columns[None, :] * N_STRIDE) + (tap * (CI * CO) + channel * K_STRIDE)
+    if CI % BK == 0:
+        if CO % BN == 0:
+            tile = tl.load(pointers)
+        else:
+            tile = tl.load(pointers, mask=(columns < CO)[None, :], other=0.0)
+    else:
+        tile = tl.load(pointers, mask=(channel + k < CI)[:, None] & (columns < CO)[None, :], other=0.0)
+    return tile
+
+
+@triton.jit
+def activated(total, bias, channels, valid, HAS_BIAS: tl.constexpr, SLOPE: tl.constexpr):
+    """Bias and leaky ReLU on the float32 sums; `channels` of the columns, `valid` where they exist."""
+    if HAS_BIAS:
+        total += tl.load(bias + channels, mask=valid, other=0.0).to(tl.float32)[None, :]
+    if SLOPE != 1.0:
+        total = tl.where(total > 0, total, total * SLOPE)
+    return total
+
+
+@triton.jit
+def masked_by(gradient, below, offsets, mask, SLOPE: tl.constexpr):
+    """The gradient before the leaky ReLU whose output `below` is; at exactly zero the slope applies, as in torch."""
+    value = tl.load(below + offsets, mask=mask, other=0.0)
+    return tl.where(value > 0, gradient, gradient * SLOPE)

@@ -1,0 +1,89 @@
+"""The gradient of the input for few output channels: five neighbouring pixels of a row are one run of 5 Co values.
+
+block = (pixels, input channels, values of the run) of one tile. Co need not divide the last.
+"""
+# ruff: noqa: N803, N806
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, misc, untyped-decorator"
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+from preimage.ops.upconv.configs import Config
+from preimage.ops.upconv.kernels import _launch
+from preimage.ops.upconv.kernels._tiles import masked_by
+
+
+@triton.jit(do_not_specialize=["pixels", "height", "width"])
+def dgrad_window_kernel(
+    dz, weight, below, dx, bias_parts, pixels, height, width,
+    CI: tl.constexpr, CO: tl.constexpr, MASK: tl.constexpr, SLOPE: tl.constexpr, PRECISION: tl.constexpr,
+    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
+):  # fmt: skip
+    """Program (tile): for each of 5 rows, the run from pixel 2j - 2 to 2j + 2 meets the taps kx = 4 to 0.
+
+    The column sums, after the mask, go to bias_parts (tiles of pixels, Ci).
+    """
+    COLUMN_BLOCKS: tl.constexpr = (CI + BN - 1) // BN
+    RUN: tl.constexpr = 5 * CO
+    PIECES: tl.constexpr = (RUN + BK - 1) // BK
+    tile_m = tl.program_id(0) // COLUMN_BLOCKS
+    m = tile_m * BM + tl.arange(0, BM)
+    columns = (tl.program_id(0) % COLUMN_BLOCKS) * BN + tl.arange(0, BN)
+    k = tl.arange(0, BK)
+    valid = m < pixels
+    j = m % width
+    row = m // width
+    i = row % height
+    first = ((2 * j - 2) * CO)[:, None] + k[None, :]  # where in its row of dz the run starts
+    in_row = row * (4 * width * CO)
+    total = tl.zeros((BM, BN), dtype=tl.float32)
+    for step in range(0, 5 * PIECES):
+        ky = step // PIECES
+        start = (step - ky * PIECES) * BK
+        dy = 2 - ky
+        inside = valid & (2 * i + dy >= 0) & (2 * i + dy < 2 * height)
+        within = first + start
+        mask = inside[:, None] & (within >= 0) & (within < 2 * width * CO)
+        if RUN % BK != 0:
+            mask = mask & (start + k < RUN)[None, :]
+        part = tl.load(dz + (in_row + dy * (2 * width * CO))[:, None] + within, mask=mask, other=0.0)
+        pixel = (start + k) // CO
+        taps = weight + (columns * CO)[None, :] + ((ky * 5 + 4 - pixel) * (CI * CO) + (start + k) - pixel * CO)[:, None]
+        matrix = tl.load(taps, mask=(start + k < RUN)[:, None] & (columns < CI)[None, :], other=0.0)
+        total = tl.dot(part, matrix, total, input_precision=PRECISION)
+    offsets = m[:, None] * CI + columns[None, :]
+    mask = valid[:, None] & (columns < CI)[None, :]
+    if MASK:
+        total = masked_by(total, below, offsets, mask, SLOPE)
+    tl.store(dx + offsets, total.to(dx.dtype.element_ty), mask=mask)
+    # Rows past the last pixel were loaded as zeros: they add nothing.
+    tl.store(bias_parts + tile_m * CI + columns, tl.sum(total, axis=0), mask=columns < CI)
+
+
+def dgrad_window(
+    dz: torch.Tensor,  # [B, Co, 2H, 2W]
+    weight: torch.Tensor,  # [Co, Ci, 5, 5]
+    below: torch.Tensor | None,  # [B, Ci, H, W]
+    negative_slope: float | None,
+    config: Config,
+) -> tuple[torch.Tensor, torch.Tensor]:  # [B, Ci, H, W], [Ci]
+    out_channels, in_channels = weight.shape[:2]
+    height, width = dz.shape[2] // 2, dz.shape[3] // 2
+    block_m, block_n, block_k = config.block
+    dx = _launch.new_map(dz, in_channels, height, width)
+    pixels = _launch.pixel_count(dx)
+    tiles = triton.cdiv(pixels, block_m)
+    bias_parts = _launch.allocate((tiles, in_channels), torch.float32, dz.device)
+    masked = below is not None and negative_slope is not None
+    _launch.launch(
+        dgrad_window_kernel,
+        (tiles * triton.cdiv(in_channels, block_n),),
+        *(dz, _launch.packed(weight), below if masked else dz, dx, bias_parts, pixels, height, width),
+        CI=in_channels, CO=out_channels,
+        MASK=masked, SLOPE=_launch.slope(negative_slope), PRECISION=_launch.precision(dz.dtype),
+        BM=block_m, BN=block_n, BK=block_k, num_warps=config.num_warps, num_stages=config.num_stages,
+    )  # fmt: skip
+    return dx, bias_parts.sum(0)

@@ -1,0 +1,104 @@
+"""Forward, both phases of a row side by side as columns, both rows per program: for few output channels.
+
+block = (pixels, columns out of 2 Co, input channels) of one tile; two accumulators of pixels × columns. 30 slots hold
+the 25 taps, but a tile has twice the columns, and rows of the output are contiguous.
+"""
+# ruff: noqa: N803, N806
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, misc, untyped-decorator"
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+from preimage.ops.upconv.configs import Config
+from preimage.ops.upconv.kernels import _launch
+from preimage.ops.upconv.kernels._tiles import activated, input_tile
+
+
+@triton.jit
+def pair_tile(
+    weight, ky, sx, channel, columns,
+    CI: tl.constexpr, CO: tl.constexpr, K_STRIDE: tl.constexpr, N_STRIDE: tl.constexpr, BK: tl.constexpr,
+):  # fmt: skip
+    """[BK, BN]: column (b, co) takes the tap (ky, 2 sx - b), zero where there is none."""
+    k = tl.arange(0, BK)
+    b = columns // CO
+    of_column = (columns - b * CO) * N_STRIDE - b * (CI * CO)
+    pointers = (
+        weight + (k[:, None] * K_STRIDE + of_column[None, :]) + ((ky * 5 + 2 * sx) * (CI * CO) + channel * K_STRIDE)
+    )
+    exists = (columns < 2 * CO) & (2 * sx - b >= 0)
+    if CI % BK == 0:
+        tile = tl.load(pointers, mask=exists[None, :], other=0.0)
+    else:
+        tile = tl.load(pointers, mask=(channel + k < CI)[:, None] & exists[None, :], other=0.0)
+    return tile
+
+
+@triton.jit(do_not_specialize=["pixels", "height", "width"])
+def row_pair_kernel(
+    x, weight, bias, y, pixels, height, width,
+    CI: tl.constexpr, CO: tl.constexpr, K_STRIDE: tl.constexpr, N_STRIDE: tl.constexpr,
+    HAS_BIAS: tl.constexpr, SLOPE: tl.constexpr, PRECISION: tl.constexpr,
+    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
+):  # fmt: skip
+    """Program (tile): the 2 × 2 blocks of BM pixels; a column is (b, channel)."""
+    COLUMN_BLOCKS: tl.constexpr = (2 * CO + BN - 1) // BN
+    CHANNEL_BLOCKS: tl.constexpr = (CI + BK - 1) // BK
+    tile = tl.program_id(0)
+    m = (tile // COLUMN_BLOCKS) * BM + tl.arange(0, BM)
+    columns = (tile % COLUMN_BLOCKS) * BN + tl.arange(0, BN)
+    valid = m < pixels
+    j = m % width
+    row = m // width
+    i = row % height
+    upper = tl.zeros((BM, BN), dtype=tl.float32)
+    lower = tl.zeros((BM, BN), dtype=tl.float32)
+    for step in range(0, 6 * CHANNEL_BLOCKS):  # the pixel's own row and the next serve both rows of the output
+        shift = step // CHANNEL_BLOCKS
+        channel = (step - shift * CHANNEL_BLOCKS) * BK
+        sy = 1 + shift // 3
+        sx = shift % 3
+        part = input_tile(x, m, i, j, valid, sy - 1, sx - 1, channel, height, width, CI, BK)
+        above = pair_tile(weight, 2 * sy, sx, channel, columns, CI, CO, K_STRIDE, N_STRIDE, BK)
+        below = pair_tile(weight, 2 * sy - 1, sx, channel, columns, CI, CO, K_STRIDE, N_STRIDE, BK)
+        upper = tl.dot(part, above, upper, input_precision=PRECISION)
+        lower = tl.dot(part, below, lower, input_precision=PRECISION)
+    for step in range(0, 3 * CHANNEL_BLOCKS):  # the row before serves the upper one
+        sx = step // CHANNEL_BLOCKS
+        channel = (step - sx * CHANNEL_BLOCKS) * BK
+        part = input_tile(x, m, i, j, valid, -1, sx - 1, channel, height, width, CI, BK)
+        above = pair_tile(weight, 0, sx, channel, columns, CI, CO, K_STRIDE, N_STRIDE, BK)
+        upper = tl.dot(part, above, upper, input_precision=PRECISION)
+    offsets = (row * (4 * width) + 2 * j)[:, None] * CO + columns[None, :]
+    mask = valid[:, None] & (columns < 2 * CO)[None, :]
+    upper = activated(upper, bias, columns % CO, columns < 2 * CO, HAS_BIAS, SLOPE)
+    tl.store(y + offsets, upper.to(y.dtype.element_ty), mask=mask)
+    lower = activated(lower, bias, columns % CO, columns < 2 * CO, HAS_BIAS, SLOPE)
+    tl.store(y + offsets + 2 * width * CO, lower.to(y.dtype.element_ty), mask=mask)
+
+
+def forward_row_pair(
+    x: torch.Tensor,  # [B, Ci, H, W]
+    weight: torch.Tensor,  # [Co, Ci, 5, 5]
+    bias: torch.Tensor | None,  # [Co]
+    negative_slope: float | None,
+    config: Config,
+) -> torch.Tensor:  # [B, Co, 2H, 2W]
+    _, in_channels, height, width = x.shape
+    out_channels = weight.shape[0]
+    block_m, block_n, block_k = config.block
+    pixels = _launch.pixel_count(x)
+    y = _launch.new_map(x, out_channels, 2 * height, 2 * width)
+    matrix, k_stride, n_stride = _launch.forward_weight(weight)
+    _launch.launch(
+        row_pair_kernel,
+        (triton.cdiv(pixels, block_m) * triton.cdiv(2 * out_channels, block_n),),
+        *(x, matrix, x if bias is None else bias, y, pixels, height, width),
+        CI=in_channels, CO=out_channels, K_STRIDE=k_stride, N_STRIDE=n_stride,
+        HAS_BIAS=bias is not None, SLOPE=_launch.slope(negative_slope), PRECISION=_launch.precision(x.dtype),
+        BM=block_m, BN=block_n, BK=block_k, num_warps=config.num_warps, num_stages=config.num_stages,
+    )  # fmt: skip
+    return y

@@ -1,0 +1,122 @@
+"""Forward for images: all four phases of at most 4 channels as the 16 columns of one 3 × 3 convolution.
+
+block = (pixels, 16, input channels) of one tile. The image is stored densely, three channels to a pixel, as its readers
+expect it: padded to four it would be a third more to write and read. A row's columns, of neighbouring pixels, are
+contiguous in memory; each row is stored by itself, so that a warp writes one run of them.
+"""
+# ruff: noqa: N803, N806
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, misc, untyped-decorator"
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+from preimage.ops.upconv.configs import Config
+from preimage.ops.upconv.kernels import _launch
+from preimage.ops.upconv.kernels._tiles import activated, input_tile
+
+COLUMNS = 16  # row 2i: (b, channel) from 0, row 2i + 1: from 8
+
+
+@triton.jit(do_not_specialize=["pixels", "height", "width"])
+def subpixel_kernel(
+    x, weight, bias, y, pixels, height, width,
+    CI: tl.constexpr, CO: tl.constexpr, K_STRIDE: tl.constexpr, N_STRIDE: tl.constexpr,
+    HAS_BIAS: tl.constexpr, SLOPE: tl.constexpr, PRECISION: tl.constexpr,
+    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
+):  # fmt: skip
+    """Program (tile): the 2 × 2 blocks of BM pixels; weight is (9 Ci, 16) by its strides."""
+    CHANNEL_BLOCKS: tl.constexpr = (CI + BK - 1) // BK
+    m = tl.program_id(0) * BM + tl.arange(0, BM)
+    columns = tl.arange(0, BN)
+    k = tl.arange(0, BK)
+    valid = m < pixels
+    j = m % width
+    row = m // width
+    i = row % height
+    total = tl.zeros((BM, BN), dtype=tl.float32)
+    for step in range(0, 9 * CHANNEL_BLOCKS):
+        shift = step // CHANNEL_BLOCKS
+        channel = (step - shift * CHANNEL_BLOCKS) * BK
+        part = input_tile(x, m, i, j, valid, shift // 3 - 1, shift % 3 - 1, channel, height, width, CI, BK)
+        pointers = weight + (k[:, None] * K_STRIDE + columns[None, :] * N_STRIDE) + (shift * CI + channel) * K_STRIDE
+        if CI % BK == 0:
+            taps = tl.load(pointers)
+        else:
+            taps = tl.load(pointers, mask=(channel + k < CI)[:, None], other=0.0)
+        total = tl.dot(part, taps, total, input_precision=PRECISION)
+    upper, lower = tl.split(tl.permute(tl.reshape(total, (BM, 2, BN // 2)), (0, 2, 1)))
+    of_row = tl.arange(0, BN // 2)
+    exists = of_row < 2 * CO
+    offsets = (row * (4 * width) + 2 * j)[:, None] * CO + of_row[None, :]
+    mask = valid[:, None] & exists[None, :]
+    upper = activated(upper, bias, of_row % CO, exists, HAS_BIAS, SLOPE)
+    tl.store(y + offsets, upper.to(y.dtype.element_ty), mask=mask)
+    lower = activated(lower, bias, of_row % CO, exists, HAS_BIAS, SLOPE)
+    tl.store(y + offsets + 2 * width * CO, lower.to(y.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def subpixel_weight_kernel(
+    weight, matrix, CI: tl.constexpr, CO: tl.constexpr, K_STRIDE: tl.constexpr, N_STRIDE: tl.constexpr,
+    COLUMNS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """matrix[(shift, channel), (a, b, co)] = weight[2 sy - a, 2 sx - b, channel, co], 0 where there is no such tap."""
+    element = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    column = element % COLUMNS
+    k = element // COLUMNS
+    shift = k // CI
+    a = column // (COLUMNS // 2)
+    of_row = column % (COLUMNS // 2)
+    ky = 2 * (shift // 3) - a
+    kx = 2 * (shift % 3) - of_row // CO
+    exists = (k < 9 * CI) & (of_row < 2 * CO) & (ky >= 0) & (kx >= 0)
+    value = tl.load(weight + ((ky * 5 + kx) * CI + k % CI) * CO + of_row % CO, mask=exists, other=0.0)
+    tl.store(matrix + k * K_STRIDE + column * N_STRIDE, value, mask=k < 9 * CI)
+
+
+def subpixel_weight(weight: torch.Tensor) -> tuple[torch.Tensor, int, int]:
+    """The weight as the matrix (9 Ci, 16) that the kernel multiplies with, and its two strides."""
+    out_channels, in_channels = weight.shape[:2]
+    # tf32 takes the index that is summed over innermost.
+    k_stride, n_stride = (1, 9 * in_channels) if weight.dtype == torch.float32 else (COLUMNS, 1)
+    size = 9 * in_channels * COLUMNS
+    matrix = _launch.allocate((size,), weight.dtype, weight.device)
+    _launch.launch(
+        subpixel_weight_kernel,
+        (triton.cdiv(size, 1024),),
+        *(_launch.packed(weight), matrix),
+        CI=in_channels, CO=out_channels, K_STRIDE=k_stride, N_STRIDE=n_stride, COLUMNS=COLUMNS,
+        BLOCK=1024, num_warps=4, num_stages=1,
+    )  # fmt: skip
+    return matrix, k_stride, n_stride
+
+
+def forward_subpixel(
+    x: torch.Tensor,  # [B, Ci, H, W]
+    weight: torch.Tensor,  # [Co, Ci, 5, 5]
+    bias: torch.Tensor | None,  # [Co]
+    negative_slope: float | None,
+    config: Config,
+) -> torch.Tensor:  # [B, Co, 2H, 2W]
+    _, in_channels, height, width = x.shape
+    out_channels = weight.shape[0]
+    if 2 * out_channels > COLUMNS // 2:
+        raise ValueError(f"the sub-pixel kernel is for at most 4 output channels, got {out_channels}")
+    block_m, block_n, block_k = config.block
+    if block_n != COLUMNS:
+        raise ValueError(f"the sub-pixel kernel's blocks have {COLUMNS} columns, got {block_n}")
+    pixels = _launch.pixel_count(x)
+    y = _launch.new_map(x, out_channels, 2 * height, 2 * width)
+    matrix, k_stride, n_stride = subpixel_weight(weight)
+    _launch.launch(
+        subpixel_kernel,
+        (triton.cdiv(pixels, block_m),),
+        *(x, matrix, x if bias is None else bias, y, pixels, height, width),
+        CI=in_channels, CO=out_channels, K_STRIDE=k_stride, N_STRIDE=n_stride,
+        HAS_BIAS=bias is not None, SLOPE=_launch.slope(negative_slope), PRECISION=_launch.precision(x.dtype),
+        BM=block_m, BN=block_n, BK=block_k, num_warps=config.num_warps, num_stages=config.num_stages,
+    )  # fmt: skip
+    return y

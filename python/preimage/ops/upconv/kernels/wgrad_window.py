@@ -1,0 +1,101 @@
+"""The gradient of the weight for few output channels: a row of the kernel, five taps, is one run of 5 Co values of dz.
+
+block = (input channels, values of the run in the first accumulator, pixels) of one step; a second accumulator takes
+the rest of the run. `split` parts of the pixels, summed by `sum_parts`. The tile of x serves five taps.
+"""
+# ruff: noqa: N803, N806
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, misc, untyped-decorator"
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+from preimage.ops.upconv.configs import Config
+from preimage.ops.upconv.kernels import _launch
+from preimage.ops.upconv.kernels._sums import sum_parts
+from preimage.ops.upconv.kernels.wgrad import spans
+
+
+@triton.jit
+def run_tile(dz, in_row, first, inside, start, run_end, row_end, BN: tl.constexpr):
+    """[BK, BN]: of every pixel's run, the values from `start` on; zero outside the row and past the run's end."""
+    e = start + tl.arange(0, BN)
+    within = first[:, None] + e[None, :]
+    mask = inside[:, None] & (within >= 0) & (within < row_end) & (e < run_end)[None, :]
+    return tl.load(dz + in_row[:, None] + within, mask=mask, other=0.0)
+
+
+@triton.jit
+def store_run(parts, total, ci, start, CI: tl.constexpr, CO: tl.constexpr, BN: tl.constexpr):
+    """Value e of the run is the tap kx = 4 - e // Co and the channel e % Co."""
+    e = start + tl.arange(0, BN)
+    offsets = (ci * CO)[:, None] + ((4 - e // CO) * (CI * CO) + e % CO)[None, :]
+    tl.store(parts + offsets, total.to(parts.dtype.element_ty), mask=(ci < CI)[:, None] & (e < 5 * CO)[None, :])
+
+
+@triton.jit(do_not_specialize=["pixels", "span"])
+def wgrad_window_kernel(
+    x, dz, parts, pixels, span,
+    H: tl.constexpr, W: tl.constexpr, CI: tl.constexpr, CO: tl.constexpr, PRECISION: tl.constexpr,
+    BI: tl.constexpr, BN: tl.constexpr, REST: tl.constexpr, BK: tl.constexpr,
+):  # fmt: skip
+    """Program (ky, block, part): dw[ky] over `span` pixels; REST columns of a second accumulator, 0 for none."""
+    ky = tl.program_id(0)
+    part = tl.program_id(2)
+    dy = 2 - ky
+    ci = tl.program_id(1) * BI + tl.arange(0, BI)
+    k = tl.arange(0, BK)
+    end = tl.minimum((part + 1) * span, pixels)
+    total = tl.zeros((BI, BN), dtype=tl.float32)
+    if REST > 0:
+        rest = tl.zeros((BI, REST), dtype=tl.float32)
+    for start in range(part * span, end, BK):
+        m = start + k
+        j = m % W
+        row = m // W
+        i = row % H
+        valid = m < end
+        inside = valid & (2 * i + dy >= 0) & (2 * i + dy < 2 * H)
+        first = (2 * j - 2) * CO
+        in_row = (2 * row + dy) * (2 * W * CO)
+        if CI % BI == 0:
+            values = tl.load(x + m[:, None] * CI + ci[None, :], mask=valid[:, None], other=0.0)
+        else:
+            values = tl.load(x + m[:, None] * CI + ci[None, :], mask=valid[:, None] & (ci < CI)[None, :], other=0.0)
+        turned = tl.trans(values)
+        gradients = run_tile(dz, in_row, first, inside, 0, 5 * CO, 2 * W * CO, BN)
+        total = tl.dot(turned, gradients, total, input_precision=PRECISION)
+        if REST > 0:
+            gradients = run_tile(dz, in_row, first, inside, BN, 5 * CO, 2 * W * CO, REST)
+            rest = tl.dot(turned, gradients, rest, input_precision=PRECISION)
+    target = parts + (part * 5 + ky).to(tl.int64) * (5 * CI * CO)
+    store_run(target, total, ci, 0, CI, CO, BN)
+    if REST > 0:
+        store_run(target, rest, ci, BN, CI, CO, REST)
+
+
+def wgrad_window(
+    x: torch.Tensor,  # [B, Ci, H, W]
+    dz: torch.Tensor,  # [B, Co, 2H, 2W]
+    config: Config,
+) -> torch.Tensor:  # [Co, Ci, 5, 5]
+    _, in_channels, height, width = x.shape
+    out_channels = dz.shape[1]
+    block_i, block_n, block_k = config.block
+    rest = max(0, 5 * out_channels - block_n)
+    pixels = _launch.pixel_count(x)
+    count, span = spans(pixels, config.split, block_k)
+    dtype = x.dtype if count == 1 else torch.float32
+    parts = _launch.allocate((count, 5, 5, in_channels, out_channels), dtype, x.device)
+    _launch.launch(
+        wgrad_window_kernel,
+        (5, triton.cdiv(in_channels, block_i), count),
+        *(x, dz, parts, pixels, span),
+        H=max(1, height), W=max(1, width), CI=in_channels, CO=out_channels, PRECISION=_launch.precision(x.dtype),
+        BI=block_i, BN=block_n, REST=max(16, triton.next_power_of_2(rest)) if rest else 0, BK=block_k,
+        num_warps=config.num_warps, num_stages=config.num_stages,
+    )  # fmt: skip
+    dw = parts[0] if count == 1 else sum_parts(parts, x.dtype)
+    return dw.permute(3, 2, 0, 1)
