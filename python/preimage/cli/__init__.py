@@ -17,6 +17,7 @@ from preimage.cli.info import info
 from preimage.cli.invert import invert
 from preimage.cli.sheet import sheet
 from preimage.cli.train import train
+from preimage.cli.tuning import tuning
 
 app = typer.Typer(
     name="preimage",
@@ -26,7 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (extract, invert, train, evaluate, sheet, info, doctor, demo):
+for _command in (extract, invert, train, evaluate, sheet, info, doctor, tuning, demo):
     app.command()(_command)
 
 

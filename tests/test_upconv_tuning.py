@@ -1,0 +1,465 @@
+"""Dispatch by measurement, without a GPU: candidates that are wrong in every way we know of, on a clock of our own."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from preimage.ops.upconv import plain, tuning, tuning_cache, tuning_check, tuning_trials
+
+PASSES = ("forward", "dgrad", "wgrad", "image_backward")
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+@dataclasses.dataclass(frozen=True)
+class FakeConfig:
+    kernel: str
+    milliseconds: float
+    block: tuple[int, ...] = (1, 2)
+
+    def __str__(self) -> str:
+        return f"{self.kernel} {self.milliseconds}"
+
+    def to_list(self) -> list[Any]:
+        return [self.kernel, self.milliseconds, self.block]
+
+
+def _scaled(outputs: list[torch.Tensor]) -> None:
+    for output in outputs:
+        output.mul_(1.02)
+
+
+def _one_place(outputs: list[torch.Tensor]) -> None:
+    output = outputs[0].view(-1)
+    output[len(output) // 2] += 0.3 * output.float().square().mean().sqrt()
+
+
+def _last_output(outputs: list[torch.Tensor]) -> None:
+    outputs[-1] *= 0.9
+
+
+def _nan(outputs: list[torch.Tensor]) -> None:
+    outputs[-1].view(-1)[-1] = float("nan")
+
+
+def _shape(outputs: list[torch.Tensor]) -> None:
+    outputs[0] = outputs[0][..., :-1]
+
+
+# How a fake kernel spoils its outputs, and what is said of it.
+SPOILED: dict[str, tuple[Callable[[list[torch.Tensor]], None], str]] = {
+    "scaled": (_scaled, "has error 0.02, more than"),
+    "one_place": (_one_place, "more than"),
+    "last_output": (_last_output, "has error 0.1, more than"),
+    "nan": (_nan, "is not finite everywhere"),
+    "shape": (_shape, "has shape"),
+}
+OTHERS = {
+    "raises": "RuntimeError: out of resources: shared memory",
+    "random": "two runs differ",
+    "unwritten": "is not finite everywhere",
+    "wrong_when_odd": "has error",
+    "wrong_when_full": "in full size: ",
+}
+
+
+class World:
+    """A device of our own: torch takes 1 ms for everything, a kernel what its configuration says."""
+
+    def __init__(self) -> None:
+        self.now = 0.0  # ms
+        self.configs: tuple[FakeConfig, ...] = ()
+        self.runs = 0
+        self.rounds = 0
+        self.poison = False
+        self.capturing = False
+        self.torch_milliseconds = 1.0
+
+    def candidates(self, which: str, *_: Any) -> tuple[FakeConfig, ...]:
+        return self.configs
+
+    def run_torch(self, which: str, inputs: Any, negative_slope: float | None) -> Any:
+        self.now += self.torch_milliseconds
+        arguments = inputs if which == "wgrad" else (*inputs, negative_slope)
+        return getattr(plain, which)(*arguments)
+
+    def run_kernel(self, which: str, inputs: Any, negative_slope: float | None, config: FakeConfig) -> Any:
+        self.runs += 1
+        self.now += config.milliseconds
+        dtype = inputs[0].dtype
+        wide = tuple(None if tensor is None else tensor.double() for tensor in inputs)
+        arguments = wide if which == "wgrad" else (*wide, negative_slope)
+        result = getattr(plain, which)(*arguments)
+        outputs = [result] if isinstance(result, torch.Tensor) else list(result)
+        outputs = [output.to(torch.float32 if output.dim() == 1 else dtype).contiguous() for output in outputs]
+        self._spoil(which, inputs, config.kernel, outputs)
+        return outputs[0] if isinstance(result, torch.Tensor) else tuple(outputs)
+
+    def _spoil(self, which: str, inputs: Any, kernel: str, outputs: list[torch.Tensor]) -> None:
+        batch = tuning_check.geometry(which, inputs)[0]
+        if kernel == "raises":
+            raise RuntimeError("out of resources:\n shared memory")
+        if kernel == "no_memory":
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        if kernel == "random":
+            bits = outputs[0].view(-1).view({2: torch.int16, 4: torch.int32}[outputs[0].itemsize])
+            bits[0] += self.runs % 2
+        if kernel == "unwritten" and self.poison:
+            outputs[0].view(-1)[0] = float("nan")
+        if kernel in SPOILED:
+            SPOILED[kernel][0](outputs)
+        if (kernel == "wrong_when_odd" and batch == 3) or (kernel == "wrong_when_full" and batch == 40):
+            _scaled(outputs)
+
+    @contextlib.contextmanager
+    def poisoned(self) -> Iterator[None]:
+        self.poison = True
+        yield
+        self.poison = False
+
+    def time_round(self, functions: Any, flush: Any) -> list[float]:
+        assert not self.poison, "poisoning takes time of its own"
+        self.rounds += 1
+        spans = []
+        for function in functions:
+            begin = self.now
+            function()
+            spans.append(self.now - begin)
+        return spans
+
+    def forget(self) -> None:
+        """As in a new process."""
+        tuning._choices.clear()
+        tuning._stores.clear()
+        self.runs = self.rounds = 0
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[World]:
+    made = World()
+    monkeypatch.setenv("PREIMAGE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(tuning, "_on_gpu", lambda tensor: True)
+    monkeypatch.setattr(tuning, "_capturing", lambda: made.capturing)
+    monkeypatch.setattr(tuning, "_capability", lambda device: (9, 0))
+    monkeypatch.setattr(tuning, "_machine", lambda device: {"gpu": "Fake 1", "torch": "2", "kernels": "a"})
+    monkeypatch.setattr(tuning, "_candidates", lambda which, tensors: made.candidates(which))
+    monkeypatch.setattr(tuning, "_said", False)
+    monkeypatch.setattr(tuning_cache, "_warned", False)
+    monkeypatch.setattr(tuning_check, "_CHECKED_PIXELS", 1000)
+    monkeypatch.setattr(tuning_check, "run_torch", made.run_torch)
+    monkeypatch.setattr(tuning_trials, "run_torch", made.run_torch)
+    monkeypatch.setattr(tuning_check, "run_kernel", made.run_kernel)
+    monkeypatch.setattr(tuning_trials, "run_kernel", made.run_kernel)
+    monkeypatch.setattr(tuning_check, "poisoned", made.poisoned)
+    monkeypatch.setattr(tuning_trials, "flusher", lambda device: lambda: None)
+    monkeypatch.setattr(tuning_trials, "time_round", made.time_round)
+    monkeypatch.setattr(tuning_trials, "clock", lambda: made.now)  # a second each millisecond: few rounds
+    made.forget()
+    yield made
+    made.forget()
+
+
+def inputs_of(
+    which: str, dtype: torch.dtype = torch.float32, shape: tuple[int, ...] = (2, 4, 6, 5, 4)
+) -> tuple[torch.Tensor | None, ...]:
+    batch, in_channels, out_channels, height, width = shape
+    made = {
+        "low": torch.zeros(batch, in_channels, height, width, dtype=dtype),
+        "high": torch.zeros(batch, out_channels, 2 * height, 2 * width, dtype=dtype),
+        "weight": torch.zeros(out_channels, in_channels, 5, 5, dtype=dtype),
+        "bias": torch.zeros(out_channels, dtype=dtype),
+    }
+    return tuple(made[role] for role in tuning_check.ROLES[which])
+
+
+def choose(which: str = "forward", dtype: torch.dtype = torch.float32, **how: Any) -> Any:
+    return tuning.choose(which, inputs_of(which, dtype, **how), None if which == "wgrad" else 0.2)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("which", PASSES)
+def test_the_fastest_right_one_is_chosen_and_never_a_wrong_one(world: World, which: str, dtype: torch.dtype) -> None:
+    wrong = [FakeConfig(name, 0.1) for name in (*SPOILED, *OTHERS)]
+    fastest = FakeConfig("right", 0.5)
+    world.configs = (FakeConfig("right", 0.9), *wrong, fastest, FakeConfig("right", 0.6))
+    assert choose(which, dtype, shape=(40, 4, 6, 8, 5)) == fastest
+    trials = tuning.entries()[0].entry.trials
+    assert trials[0] == tuning.Trial("torch", None, 1.0, None, None)
+    assert len(trials) == 1 + len(world.configs)
+    for trial in trials[1:]:
+        name = trial.name.split()[0]
+        if name == "right":
+            assert trial.reason is None
+            assert trial.milliseconds == pytest.approx(float(trial.name.split()[1]))
+            assert trial.error is not None
+            assert trial.error <= tuning_check.TOLERANCE[str(dtype)[6:]]
+        else:
+            assert trial.milliseconds is None
+            expected = SPOILED[name][1] if name in SPOILED else OTHERS[name]
+            assert expected in (trial.reason or ""), trial
+
+
+@pytest.mark.parametrize(("milliseconds", "wins"), [(0.5, True), (0.97, True), (0.99, False), (1.0, False), (2, False)])
+def test_a_tie_goes_to_torch(world: World, milliseconds: float, wins: bool) -> None:
+    world.configs = (FakeConfig("right", milliseconds),)
+    assert choose() == (world.configs[0] if wins else None)
+
+
+def test_nothing_is_timed_where_nothing_is_right(world: World) -> None:
+    world.configs = (FakeConfig("nan", 0.1), FakeConfig("raises", 0.1))
+    assert choose() is None
+    assert world.rounds == 0
+    assert tuning.entries()[0].entry.chosen is None
+
+
+def test_timing_a_key_is_bounded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tuning_trials, "clock", lambda: world.now / 1e3)
+    world.configs = (FakeConfig("right", 20.0), FakeConfig("right", 1000.0))
+    world.torch_milliseconds = 30.0
+    assert choose() == world.configs[0]
+    assert 4 + 8 <= world.rounds <= 4 + 9, "0.4 s for two in rounds of 50 ms; the hopeless third only at first"
+    assert tuning.entries()[0].entry.trials[2].milliseconds == 1000.0
+
+
+def test_tf32_is_allowed_its_rounding_and_no_more(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def rounded(which: str, inputs: Any, negative_slope: float | None, config: FakeConfig) -> Any:
+        short = [(tensor.view(torch.int32) & ~0x1FFF).view(torch.float32) for tensor in inputs]  # as tensor cores do
+        return world.run_torch(which, short, negative_slope)
+
+    monkeypatch.setattr(tuning_check, "run_kernel", rounded)
+    for tf32, right in ((True, True), (False, False)):
+        trials = tuning_trials.run_trials("forward", inputs_of("forward"), 0.2, [FakeConfig("tf32", 0.5)], tf32)
+        assert (trials[1].reason is None) == right, trials[1]
+
+
+def test_what_is_known_is_measured_neither_again_nor_in_the_next_process(world: World) -> None:
+    world.configs = (FakeConfig("right", 0.5),)
+    for _ in range(3):
+        assert choose() == world.configs[0]
+    before = world.runs
+    assert choose() == world.configs[0]
+    assert world.runs == before
+    world.forget()
+    assert choose() == world.configs[0]
+    assert world.runs == 0
+    assert tuning.clear() == 1
+    assert tuning.entries() == ()
+    assert choose() == world.configs[0]
+    assert world.runs > 0
+
+
+def test_a_file_chooses_only_among_the_candidates(world: World) -> None:
+    world.configs = (FakeConfig("right", 0.5),)
+    choose()
+    world.forget()
+    world.configs = (FakeConfig("right", 0.6),)
+    assert choose() is None
+    world.forget()
+    world.configs = ()
+    assert choose() is None
+
+
+def test_other_tensors_are_torchs(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.configs = (FakeConfig("right", 0.5),)
+    assert choose(dtype=torch.float64) is None
+    assert choose(shape=(0, 4, 6, 5, 4)) is None
+    monkeypatch.setattr(tuning, "_on_gpu", lambda tensor: tensor.is_cuda)
+    assert choose() is None
+    assert world.runs == 0
+
+
+def test_keys_are_as_fine_as_what_they_decide(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def key(which: str, shape: tuple[int, ...] = (2, 4, 6, 5, 4), slope: float | None = 0.2, **how: Any) -> str:
+        inputs = list(inputs_of(which, how.get("dtype", torch.float32), shape))
+        if "without" in how:
+            inputs[how["without"]] = None
+        return tuning._key(which, tuple(inputs), slope)
+
+    assert key("forward") == key("forward", (1, 4, 6, 7, 9)), "33 to 64 pixels are one"
+    assert key("forward") == key("forward", (1, 4, 6, 8, 8)) != key("forward", (1, 4, 6, 5, 13))
+    for which in PASSES[1:]:
+        assert key(which, (5, 4, 6, 5, 4)) == key(which, (8, 4, 6, 5, 4)) != key(which, (9, 4, 6, 5, 4))
+        assert key(which) != key(which, (2, 4, 6, 4, 5))
+    kinds = [key(which) for which in PASSES]
+    kinds += [key("forward", slope=None), key("forward", without=2), key("dgrad", without=2)]
+    kinds += [key("forward", dtype=torch.bfloat16), key("forward", (2, 6, 4, 5, 4))]
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", not torch.backends.cudnn.benchmark)
+    kinds.append(key("forward"))
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", not torch.backends.cudnn.allow_tf32)
+    kinds.append(key("forward"))
+    with_deterministic = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    kinds.append(key("forward"))
+    torch.use_deterministic_algorithms(with_deterministic)
+    assert len(set(kinds)) == len(kinds), kinds
+
+
+def test_no_measurement_while_capturing(world: World) -> None:
+    world.configs = (FakeConfig("right", 0.5),)
+    world.capturing = True
+    assert choose() is None
+    assert (world.runs, tuning.entries()) == (0, ())
+    world.capturing = False
+    assert choose() == world.configs[0], "what was asked in vain is measured at the next chance"
+    world.forget()
+    world.capturing = True
+    assert choose() == world.configs[0], "what is known is known while capturing, too"
+    assert world.runs == 0
+
+
+def test_no_measurement_of_fake_tensors_or_in_a_trace(world: World) -> None:
+    world.configs = (FakeConfig("right", 0.5),)
+    found = []
+
+    def traced(x: torch.Tensor) -> torch.Tensor:
+        found.append(choose())
+        return x * 2
+
+    def asked() -> None:
+        with FakeTensorMode():
+            found.append(choose())
+        make_fx(traced)(torch.ones(2))
+
+    asked()
+    assert (found, world.runs) == ([None, None], 0)
+    choose()
+    found.clear()
+    asked()
+    assert found == [world.configs[0]] * 2
+
+
+def test_nothing_of_the_callers_is_touched(world: World) -> None:
+    world.configs = (FakeConfig("right", 0.5),)
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    inputs = inputs_of("forward")
+    assert inputs[0] is not None
+    inputs[0].requires_grad_()
+    seen = []
+    original = world.run_kernel
+
+    def watching(*arguments: Any) -> Any:
+        seen.append((torch.is_grad_enabled(), torch.is_autocast_enabled("cpu")))
+        return original(*arguments)
+
+    world.run_kernel = watching  # type: ignore[method-assign]
+    tuning_trials.run_kernel = tuning_check.run_kernel = watching  # put back by the fixture
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert tuning.choose("forward", inputs, 0.2) == world.configs[0]
+        assert torch.is_autocast_enabled("cpu")
+    assert torch.is_grad_enabled()
+    assert set(seen) == {(False, False)}
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(not tensor.any() for tensor in inputs if tensor is not None)
+    assert inputs[0].grad is None
+
+
+def test_threads_measure_a_key_once(world: World) -> None:
+    world.configs = (FakeConfig("right", 0.5),)
+    choose("wgrad")
+    alone = world.runs
+    world.forget()
+    tuning.clear()
+    found: list[Any] = []
+    threads = [threading.Thread(target=lambda: found.append(choose("wgrad"))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [world.configs[0]] * 8
+    assert world.runs == alone
+
+
+def test_a_lack_of_memory_is_not_remembered_on_disk(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    world.configs = (FakeConfig("right", 0.5), FakeConfig("no_memory", 0.1))
+    assert choose() is None
+    assert "out of memory" in caplog.text
+    before = world.runs
+    assert choose() is None
+    assert world.runs == before, "this process does not try at every step"
+    assert tuning.entries() == ()
+    world.forget()
+    world.configs = world.configs[:1]
+    assert choose() == world.configs[0]
+
+
+def test_the_pause_is_told_once(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "preimage")
+    world.configs = (FakeConfig("right", 0.5),)
+    for which in PASSES:
+        choose(which)
+    assert [record.levelname for record in caplog.records] == ["INFO"]
+    assert "Fake 1" in caplog.text
+
+
+def test_a_folder_that_cannot_be_written_is_warned_of_once(
+    world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("PREIMAGE_CACHE", str(tmp_path / "file" / "cache"))
+    world.configs = (FakeConfig("right", 0.5),)
+    with pytest.warns(RuntimeWarning, match="kept for this process only.*Not a directory"):
+        assert choose() == world.configs[0]
+    assert choose("dgrad") == world.configs[0]
+    tuning._choices.clear()
+    before = world.runs
+    assert choose() == world.configs[0]
+    assert world.runs == before
+    assert [record.key.split()[0] for record in tuning.entries()] == ["forward", "dgrad"]
+    assert tuning.clear() == 0
+
+
+def test_an_installation_without_triton_has_no_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tuning, "_has_triton", lambda: False)
+    monkeypatch.setattr(tuning, "_on_gpu", lambda tensor: True)
+    assert choose(shape=(2, 3, 7, 5, 4)) is None
+
+
+def test_the_launchers_get_their_passes_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one place where the launchers are called, against the names and order of the passes in `plain`."""
+    calls: list[Any] = []
+    names = SimpleNamespace(**{which: lambda *given, which=which: calls.append((which, given)) for which in PASSES})
+    monkeypatch.setattr(tuning_check.importlib, "import_module", lambda name: names)
+    for which in PASSES:
+        inputs = inputs_of(which)
+        tuning_check.run_kernel(which, inputs, None if which == "wgrad" else 0.2, "config")
+        slope = () if which == "wgrad" else (0.2,)
+        assert calls[-1][0] == which
+        assert all(a is b for a, b in zip(calls[-1][1], (*inputs, *slope, "config"), strict=True))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("which", PASSES)
+def test_on_a_device(which: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("preimage.ops.upconv.kernels")
+    monkeypatch.setenv("PREIMAGE_CACHE", str(tmp_path))
+    tuning._choices.clear()
+    tuning._stores.clear()
+    shape = (16, 32, 3, 16, 16) if which == "image_backward" else (16, 128, 64, 16, 16)
+    inputs = tuple(None if tensor is None else tensor.cuda() for tensor in inputs_of(which, dtype, shape))
+    state = torch.cuda.get_rng_state()
+    chosen = tuning.choose(which, inputs, None if which == "wgrad" else 0.2)
+    assert torch.equal(torch.cuda.get_rng_state(), state)
+    (record,) = tuning.entries()
+    refused = {trial.name: trial.reason for trial in record.entry.trials if trial.reason}
+    assert refused == {}, "every configuration that is offered runs and is right"
+    assert (chosen is None) == (record.entry.chosen is None)
+    tuning._choices.clear()
+    tuning._stores.clear()
+    monkeypatch.setattr(tuning_trials, "run_trials", None)
+    assert tuning.choose(which, inputs, None if which == "wgrad" else 0.2) == chosen
+    tuning._choices.clear()
+    tuning._stores.clear()
