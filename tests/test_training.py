@@ -15,7 +15,7 @@ import torch
 from preimage.errors import FileFormatError
 from preimage.inverters import Inverter
 from preimage.storage import list_images
-from preimage.training import Display, TrainConfig, TrainingDivergedError, loop, train
+from preimage.training import Display, TrainConfig, TrainingDivergedError, loop, step, train
 from preimage.training.data import ImageSet, random_crop, training_batch
 from training_runs import metrics_without_time, small_config, weights
 
@@ -92,7 +92,7 @@ def test_non_finite_loss_stops_with_the_checkpoint_kept(
     photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = small_config(photo_folder, tmp_path / "run", checkpoint_every=5)
-    image_loss = loop.image_loss
+    image_loss = step.image_loss
     calls = 0
 
     def loss_that_breaks(images: torch.Tensor, reconstructions: torch.Tensor) -> torch.Tensor:
@@ -100,12 +100,12 @@ def test_non_finite_loss_stops_with_the_checkpoint_kept(
         calls += 1
         return image_loss(images, reconstructions) * (float("nan") if calls > 12 else 1.0)
 
-    monkeypatch.setattr(loop, "image_loss", loss_that_breaks)
+    monkeypatch.setattr(step, "image_loss", loss_that_breaks)
     with pytest.raises(TrainingDivergedError, match=r"loss became nan by step 1\d; the checkpoint from before"):
         train(config)
     _, progress = loop.checkpoint.read_header(tmp_path / "run" / loop.CHECKPOINT)
     assert progress.step == 10
-    monkeypatch.setattr(loop, "image_loss", image_loss)
+    monkeypatch.setattr(step, "image_loss", image_loss)
     assert train(config, resume=True).steps == config.steps
 
 

@@ -50,3 +50,6 @@ UPCONV = {torch.float64: 1e-12}
 
 # The benchmarks' plain-torch HOG against ours: near-ties between directions may fall the other way.
 TORCH_HOG = 1e-5
+
+# Adam in float32 over many steps against torch's in float64, weights of about 1: absolute and relative.
+ADAM = 2e-6

@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 from preimage.spec import Scalar
 
-# What may differ between a run and its resumption, because the loss curve does not depend on it.
-_FREE_TO_CHANGE = ("output", "workers", "log_every", "validate_every", "checkpoint_every")
+# What may differ between a run and its resumption, because the loss curve does not depend on it (on the device, up to
+# rounding).
+_FREE_TO_CHANGE = ("output", "device", "workers", "log_every", "validate_every", "checkpoint_every")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -39,6 +39,9 @@ class Display:
     def start(self, config: TrainConfig, progress: Progress, image_count: int, dtype: torch.dtype) -> None:
         """The run begins, or goes on at ``progress.step``."""
 
+    def note(self, sentence: str) -> None:
+        """Something about the run that its user should know."""
+
     def update(self, progress: Progress, loss: float) -> None:
         """A mean loss is there."""
 
@@ -56,6 +59,9 @@ class LineDisplay(Display):
             f"training {config.representation}/{config.preset} on {image_count} images: {begin} "
             f"of {config.batch_size} images, {str(dtype).removeprefix('torch.')}"
         )
+
+    def note(self, sentence: str) -> None:
+        self.say(sentence)
 
     def update(self, progress: Progress, loss: float) -> None:
         rate, remaining = self.pace(progress)

@@ -14,7 +14,6 @@ from pathlib import Path
 from types import FrameType
 
 import torch
-from torch import nn
 
 from preimage import representations
 from preimage.analysis.metrics import NormalisedError
@@ -24,6 +23,7 @@ from preimage.training.checkpoint import Progress
 from preimage.training.config import TrainConfig
 from preimage.training.data import training_batches
 from preimage.training.display import Display, Metrics, write_sample_sheet
+from preimage.training.step import Learner, fastest_step
 
 CHECKPOINT = "checkpoint.safetensors"
 
@@ -86,26 +86,32 @@ class _Run:
 
     def __init__(self, config: TrainConfig, folder: Path) -> None:
         self.config, self.folder = config, folder
-        self.device = setup.device(config.device)
-        self.dtype = setup.precision(config.precision, self.device)
+        device = setup.device(config.device)
         self.representation = representations.create(config.representation, **config.parameters)
         self.images, self.held_out = setup.image_sets(config)
 
         torch.manual_seed(config.seed)
-        self.model = setup.fresh_inverter(config, self.representation)
-        setup.measure_statistics(self.model, self.images, self.representation, config.image_size)
-        self.model = self.model.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
-        self.optimisers = setup.optimisers(self.model, config)
+        model = setup.fresh_inverter(config, self.representation)
+        setup.measure_statistics(model, self.images, self.representation, config.image_size)
+        model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.learner = Learner(
+            config,
+            self.representation,
+            model,
+            average=copy.deepcopy(model).eval().requires_grad_(False),
+            optimisers=setup.optimisers(model, config),
+            dtype=setup.precision(config.precision, device),
+            loss_sum=torch.zeros((), dtype=torch.float64, device=device),
+        )
         self.progress = Progress()
-        self.loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
 
     def resume_from(self, path: Path) -> None:
         text, self.progress = checkpoint.read_header(path)
         if changes := self.config.changes(TrainConfig.from_json(text)):
             raise ValueError(f"{self.folder} holds a run with other settings (now != then): {'; '.join(changes)}")
-        checkpoint.restore(path, self.model, self.average, self.optimisers)
-        self.loss_sum.fill_(self.progress.loss_sum)
+        learner = self.learner
+        checkpoint.restore(path, learner.model, learner.average, learner.optimisers)
+        learner.loss_sum.fill_(self.progress.loss_sum)
 
     def go(self, display: Display, interrupted: threading.Event) -> TrainSummary:
         config, progress = self.config, self.progress
@@ -113,7 +119,10 @@ class _Run:
         with atomic_write(self.folder / "train.json") as file:
             file.write(config.to_json().encode() + b"\n")
         metrics = Metrics(self.folder / "metrics.jsonl", keep_until=progress.step)
-        display.start(config, progress, len(self.images), self.dtype)
+        display.start(config, progress, len(self.images), self.learner.dtype)
+        if progress.step == config.steps:
+            return self.summary()
+        step = fastest_step(self.learner, progress.step, display.note)
         batches = training_batches(
             self.images,
             progress.step,
@@ -126,7 +135,9 @@ class _Run:
         )
         clock = time.monotonic()
         for batch in batches:
-            self.step(batch)
+            step(batch, progress.step)
+            progress.step += 1
+            progress.loss_count += 1
             progress.seconds, clock = progress.seconds + time.monotonic() - clock, time.monotonic()
             done = progress.step == config.steps
             if progress.step % config.log_every == 0 or done:
@@ -143,33 +154,9 @@ class _Run:
                 raise KeyboardInterrupt
         return self.summary()
 
-    def step(self, batch: torch.Tensor) -> None:
-        """One optimiser step on (B, 3, H, W) uint8."""
-        config, progress = self.config, self.progress
-        features = self.representation(batch).to(self.device)  # descriptors are computed on the CPU
-        images = batch.to(self.device).float().div_(255).contiguous(memory_format=torch.channels_last)
-        with self.mixed_precision():
-            reconstructions = self.model.reconstruct(features)
-        loss = image_loss(images, reconstructions)
-        self.model.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_norm)
-        share = _schedule(progress.step, config)
-        for optimiser in self.optimisers:
-            for group in optimiser.param_groups:
-                group["lr"] = share * optimiser.defaults["lr"]
-            optimiser.step()
-        progress.step += 1
-        _move_average(self.average, self.model, min(config.ema_decay, progress.step / (progress.step + 9)))
-        self.loss_sum += loss.detach()
-        progress.loss_count += 1
-
-    def mixed_precision(self) -> torch.autocast:
-        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
-
     def take_mean_loss(self) -> float:
         """Mean loss since the last call; refuses a non-finite one."""
-        mean = self.loss_sum.item() / max(self.progress.loss_count, 1)
+        mean = self.learner.loss_sum.item() / max(self.progress.loss_count, 1)
         if not math.isfinite(mean):
             kept = self.folder / CHECKPOINT
             state = f"the checkpoint from before that is kept: {kept}" if kept.exists() else "no checkpoint yet"
@@ -177,39 +164,39 @@ class _Run:
                 f"the loss became {mean} by step {self.progress.step}; {state}. "
                 "A smaller learning_rate or clip_norm, or precision='float32', may help"
             )
-        self.loss_sum.zero_()
+        self.learner.loss_sum.zero_()
         self.progress.loss_count = 0
         return mean
 
     def save_checkpoint(self) -> None:
-        self.progress.loss_sum = self.loss_sum.item()
+        self.progress.loss_sum = self.learner.loss_sum.item()
         if math.isfinite(self.progress.loss_sum):
             checkpoint.save(
                 self.folder / CHECKPOINT,
                 self.config.to_json(),
                 self.progress,
-                self.model,
-                self.average,
-                self.optimisers,
+                self.learner.model,
+                self.learner.average,
+                self.learner.optimisers,
             )
 
     def validate(self, metrics: Metrics, display: Display) -> None:
         """Judges the averaged weights on the held-out images, and saves them with a sample sheet."""
-        measure = NormalisedError()
+        measure, average, device = NormalisedError(), self.learner.average, self.learner.device
         samples: list[torch.Tensor] = []
         for part in self.held_out.split(self.config.batch_size):
-            features = self.representation(part).to(self.device)
-            with torch.inference_mode(), self.mixed_precision():
-                reconstructions = self.average(features)
-            measure.update(part.to(self.device).float() / 255, reconstructions)
+            features = self.representation(part).to(device)
+            with torch.inference_mode(), self.learner.mixed_precision():
+                reconstructions = average(features)
+            measure.update(part.to(device).float() / 255, reconstructions)
             samples = samples or [part[:8], features[:8].cpu(), reconstructions[:8].cpu()]
         report = measure.report()
         step = self.progress.step
         self.progress.error, self.progress.mean_image_error = report.error, report.mean_image
         metrics.write(step=step, error=report.error, mean_image_error=report.mean_image)
         write_sample_sheet(self.folder / "samples" / f"step-{step:07d}.png", self.representation.spec, *samples)
-        self.average.training_notes = self.notes()
-        self.average.save(self.folder)
+        average.training_notes = self.notes()
+        average.save(self.folder)
         display.validated(self.progress, report)
 
     def notes(self) -> dict[str, object]:
@@ -239,30 +226,6 @@ class _Run:
             error=progress.error,
             mean_image_error=progress.mean_image_error,
         )
-
-
-def image_loss(images: torch.Tensor, reconstructions: torch.Tensor) -> torch.Tensor:
-    """Mean over the batch of the root mean squared difference of an image, both (B, 3, H, W).
-
-    The normalised error is a mean of norms too; minimising squared norms instead would spend the network on
-    the few images that are hardest.
-    """
-    lengths = torch.linalg.vector_norm(images - reconstructions, dim=(1, 2, 3))
-    return lengths.mean() / math.sqrt(images[0].numel())
-
-
-def _schedule(step: int, config: TrainConfig) -> float:
-    """The share of the full learning rate: a linear rise over the warm-up, then half a cosine down to zero."""
-    if step < config.warmup_steps:
-        return (step + 1) / config.warmup_steps
-    share = (step - config.warmup_steps) / max(config.steps - config.warmup_steps, 1)
-    return 0.5 * (1 + math.cos(math.pi * share))
-
-
-@torch.no_grad()
-def _move_average(average: nn.Module, model: nn.Module, decay: float) -> None:
-    for mean, weight in zip(average.parameters(), model.parameters(), strict=True):
-        mean.lerp_(weight, 1 - decay)
 
 
 @contextmanager

@@ -47,13 +47,30 @@ class Muon(torch.optim.Optimizer):
                 weight.add_(orthogonalised(direction).view_as(weight), alpha=-length)
 
 
+@torch.no_grad()
+def muon_step(
+    weights: torch.Tensor,  # [n, R, C], changed
+    momentum: torch.Tensor,  # [n, R, C], changed
+    gradient: torch.Tensor,  # [n, R, C]
+    rate: torch.Tensor,  # []
+) -> None:
+    """`Muon.step` on n matrices at once, with the learning rate in a tensor, so that a CUDA graph can hold the call.
+
+    The columns of all three may come in any one order: the step does not depend on it.
+    """
+    momentum.lerp_(gradient, 1 - _MOMENTUM)
+    direction = gradient.lerp(momentum, _MOMENTUM)
+    rows, columns = direction.shape[1:]
+    weights.sub_(orthogonalised(direction) * (rate * max(1.0, rows / columns) ** 0.5))
+
+
 def orthogonalised(matrix: torch.Tensor) -> torch.Tensor:
-    """A matrix (R, C) with its singular values brought near one, by five Newton–Schulz steps in bfloat16."""
-    wide = matrix.shape[0] <= matrix.shape[1]
-    x = (matrix if wide else matrix.T).bfloat16()
-    x = x / (x.norm() + 1e-7)
+    """Matrices (..., R, C) with their singular values brought near one, by five Newton–Schulz steps in bfloat16."""
+    wide = matrix.shape[-2] <= matrix.shape[-1]
+    x = (matrix if wide else matrix.mT).bfloat16()
+    x = x / (torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True) + 1e-7)
     a, b, c = _QUINTIC
     for _ in range(5):
-        gram = x @ x.T
+        gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return (x if wide else x.T).to(matrix.dtype)
+    return (x if wide else x.mT).to(matrix.dtype)

@@ -1,0 +1,168 @@
+"""The whole optimiser step as one CUDA graph: features, network, gradients, optimisers and average in one launch.
+
+A graph replays the same kernels on the same addresses. So everything that changes from step to step is a tensor that
+stays in place (`FlatState`, `BatchStream`), and nothing in the step may ask the device for a value.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+
+from preimage.ops.adam import adam_step
+from preimage.training.flat import FlatState
+from preimage.training.muon import muon_step
+from preimage.training.step import Learner, average_decay, batch_loss, schedule
+from preimage.training.streaming import BatchStream, CudaQueue, DirectQueue, Queue
+
+_WARM_UP = 3
+
+# Takes work and a device, may run the work any number of times, and returns what runs it once more.
+Capture = Callable[[Callable[[], None], torch.device], Callable[[], None]]
+
+
+class GraphedStep:
+    """`EagerStep` in fixed memory, captured once and replayed: equal to it up to rounding.
+
+    Features are computed on the device. The network computes with a copy of the weights in its own precision, which
+    the optimiser keeps up to date; gradients are in that precision.
+
+    Making it leaves the learner as it is, down to the bit, if it raises; else the learner's tensors are from then on
+    views of flat memory, with the same values.
+
+    Args:
+        learner: the run.
+        step: steps taken so far.
+        capture: `cuda_graph`, or another way to repeat work.
+
+    Raises:
+        RuntimeError: the representation has no kernel on the device, or the step cannot be captured.
+    """
+
+    def __init__(self, learner: Learner, step: int, capture: Capture) -> None:
+        self._learner = learner
+        config, device = learner.config, learner.device
+        self._flat = FlatState(learner.model, learner.average, learner.optimisers, learner.dtype)
+        shape = (config.batch_size, 3, config.image_size, config.image_size)
+        self._stream = BatchStream(shape, device, *_queues(device))
+        self._loss_sum = torch.zeros_like(learner.loss_sum)
+        # The trial runs before the capture see noise, not the first batch: their results are thrown away.
+        noise = torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+        self._stream.send(noise, self._numbers(step))
+        self._flat.load()
+        self._replay = capture(self._work, device)
+        self._flat.load()
+        self._flat.adopt()
+        learner.loss_sum = self._loss_sum.copy_(learner.loss_sum)
+
+    def __call__(self, batch: torch.Tensor, step: int) -> None:
+        self._stream.send(batch, self._numbers(step))
+        self._replay()
+
+    def _numbers(self, step: int) -> tuple[float, ...]:
+        """What changes from step to step: `adam_step`'s four, and Muon's learning rate."""
+        learner, share = self._learner, schedule(step, self._learner.config)
+        adam, *muon = learner.optimisers
+        first, second = adam.defaults["betas"]
+        corrections = 1 - first ** (step + 1), 1 - second ** (step + 1)
+        rates = [share * optimiser.defaults["lr"] for optimiser in (adam, *muon)]
+        return rates[0], *corrections, 1 - average_decay(step, learner.config), *rates[1:]
+
+    def _work(self) -> None:
+        """The step on what lies in the static memory; no synchronisation, no address that changes."""
+        learner, flat = self._learner, self._flat
+        features = learner.representation(self._stream.images)
+        loss = batch_loss(learner, flat.network, features, self._stream.images)
+        gradients = torch.autograd.grad(loss, flat.leaves)
+        with torch.no_grad():
+            torch._foreach_copy_(flat.gradients, list(gradients))
+            norm = torch.linalg.vector_norm(flat.gradient, dtype=torch.float32)
+            clip = (learner.config.clip_norm / (norm + 1e-6)).clamp(max=1)
+            self._move(clip)
+            self._loss_sum.add_(loss)
+
+    def _move(self, clip: torch.Tensor) -> None:
+        """The optimisers, the moving average, and the copy that the network computes with."""
+        flat, numbers = self._flat, self._stream.numbers
+        end, rounded = flat.adam_end, flat.rounded
+        adam = self._learner.optimisers[0].defaults
+        adam_step(
+            flat.weights[:end],
+            flat.gradient[:end],
+            flat.mean[:end],
+            flat.square,
+            flat.average[:end],
+            None if rounded is None else rounded[:end],
+            clip,
+            numbers,
+            adam["betas"],
+            adam["eps"],
+        )
+        flat.steps.add_(1)
+        if not flat.stacks:
+            return
+        for stack in flat.stacks:
+            gradient = stack.view(flat.gradient).float() * clip
+            muon_step(stack.view(flat.weights), stack.view(flat.mean), gradient, numbers[4])
+        flat.average[end:].lerp_(flat.weights[end:], numbers[3])
+        if rounded is not None:
+            rounded[end:].copy_(flat.weights[end:])
+
+
+def cuda_graph(work: Callable[[], None], device: torch.device) -> Callable[[], None]:
+    """Captures work as a CUDA graph, after some trial runs, and returns its replay.
+
+    The trial runs are when lazily made handles come to be, kernels compile, and cuDNN's and our own are measured and
+    chosen. They and the capture share a stream other than the default one, so that what is made for each stream
+    (cuBLAS's workspaces) is there before the capture.
+
+    Raises:
+        RuntimeError: the work waits for the device, or does something else that a graph cannot hold.
+    """
+    stream, before = torch.cuda.Stream(device), torch.cuda.current_stream(device)
+    measured, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, True
+    try:
+        # The outer stream context brings the stream back even where the end of a failed capture raises.
+        with torch.cuda.device(device), torch.cuda.stream(stream):
+            stream.wait_stream(before)
+            with torch.random.fork_rng([device], device_type="cuda"):
+                for _ in range(_WARM_UP):
+                    work()
+                with _synchronisation_raises():
+                    work()
+            graph = torch.cuda.CUDAGraph()
+            # Other threads of the process may go on using the device meanwhile.
+            with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+                work()
+    finally:
+        torch.backends.cudnn.benchmark = measured
+        before.wait_stream(stream)  # also after a failure: the memory that the trial runs wrote to is given back
+
+    def replay() -> None:
+        with torch.cuda.device(device):
+            graph.replay()
+
+    return replay
+
+
+@contextmanager
+def _synchronisation_raises() -> Iterator[None]:
+    """Finds what waits for the device before a capture is spoilt by it."""
+    before = torch.cuda.get_sync_debug_mode()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Synchronization debug mode is a prototype")
+        torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
+
+
+def _queues(device: torch.device) -> tuple[Queue, Queue]:
+    """What computes and what copies."""
+    if device.type != "cuda":
+        return DirectQueue(), DirectQueue()
+    return CudaQueue(torch.cuda.current_stream(device)), CudaQueue(torch.cuda.Stream(device))

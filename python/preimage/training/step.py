@@ -1,0 +1,133 @@
+"""One optimiser step, as it is read, and the choice of how it is run."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from torch import nn
+
+from preimage.inverters import Inverter
+from preimage.representations import Representation
+from preimage.training.config import TrainConfig
+
+
+@dataclasses.dataclass
+class Learner:
+    """What a training step works on and changes.
+
+    Attributes:
+        config: the run's settings.
+        representation: what is inverted.
+        model: the network that is trained.
+        average: the same with the moving average of its weights.
+        optimisers: Adam, and with it Muon where the config says so.
+        dtype: of the network's arithmetic.
+        loss_sum: [] float64 on the model's device; every step adds its loss.
+    """
+
+    config: TrainConfig
+    representation: Representation
+    model: Inverter
+    average: Inverter
+    optimisers: list[torch.optim.Optimizer]
+    dtype: torch.dtype
+    loss_sum: torch.Tensor
+
+    @property
+    def device(self) -> torch.device:
+        return self.loss_sum.device
+
+    def mixed_precision(self) -> torch.autocast:
+        """The network's arithmetic in `dtype`. Casts are not kept: a CUDA graph has to do them anew each time."""
+        captured = self.device.type == "cuda"
+        return torch.autocast(
+            self.device.type, self.dtype, enabled=self.dtype != torch.float32, cache_enabled=not captured
+        )
+
+
+class Step(Protocol):
+    """Takes a run one optimiser step further."""
+
+    def __call__(self, batch: torch.Tensor, step: int) -> None:
+        """With a batch (B, 3, H, W) uint8, after `step` steps have been taken."""
+
+
+class EagerStep:
+    """Operation by operation: the definition of the step."""
+
+    def __init__(self, learner: Learner) -> None:
+        self._learner = learner
+
+    def __call__(self, batch: torch.Tensor, step: int) -> None:
+        learner, config = self._learner, self._learner.config
+        features = learner.representation(batch).to(learner.device)  # descriptors are computed on the CPU
+        loss = batch_loss(learner, learner.model, features, batch.to(learner.device))
+        learner.model.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(learner.model.parameters(), config.clip_norm)
+        share = schedule(step, config)
+        for optimiser in learner.optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = share * optimiser.defaults["lr"]
+            optimiser.step()
+        _move_average(learner.average, learner.model, average_decay(step, config))
+        learner.loss_sum += loss.detach()
+
+
+def fastest_step(learner: Learner, step: int, note: Callable[[str], None]) -> Step:
+    """The whole step as one CUDA graph where the device can, else `EagerStep`; `note` gets a sentence about why."""
+    if learner.device.type == "cuda":
+        from preimage.training.graphed_step import GraphedStep, cuda_graph  # noqa: PLC0415 - builds on this module
+
+        try:
+            return GraphedStep(learner, step, cuda_graph)
+        except Exception as error:  # whatever it is, the learner is untouched, and eager training may do without it
+            reason = str(error).strip().partition("\n")[0] or type(error).__name__
+            note(f"the steps run operation by operation, more slowly, because no CUDA graph could be made: {reason}")
+    return EagerStep(learner)
+
+
+def batch_loss(
+    learner: Learner,
+    model: Inverter,
+    features: torch.Tensor,  # [B, C, h, w]
+    batch: torch.Tensor,  # [B, 3, H, W] uint8
+) -> torch.Tensor:  # []
+    """`image_loss` of a model's reconstructions."""
+    images = batch.float().div_(255).contiguous(memory_format=torch.channels_last)
+    with learner.mixed_precision():
+        reconstructions = model.reconstruct(features)
+    return image_loss(images, reconstructions)
+
+
+def image_loss(images: torch.Tensor, reconstructions: torch.Tensor) -> torch.Tensor:
+    """Mean over the batch of the root mean squared difference of an image, both (B, 3, H, W).
+
+    The normalised error is a mean of norms too; minimising squared norms instead would spend the network on
+    the few images that are hardest.
+    """
+    lengths = torch.linalg.vector_norm(images - reconstructions, dim=(1, 2, 3))
+    return lengths.mean() / math.sqrt(images[0].numel())
+
+
+def schedule(step: int, config: TrainConfig) -> float:
+    """The share of the full learning rate: a linear rise over the warm-up, then half a cosine down to zero."""
+    if step < config.warmup_steps:
+        return (step + 1) / config.warmup_steps
+    share = (step - config.warmup_steps) / max(config.steps - config.warmup_steps, 1)
+    return 0.5 * (1 + math.cos(math.pi * share))
+
+
+def average_decay(step: int, config: TrainConfig) -> float:
+    """What the moving average keeps of itself: less at first, when it holds the untrained weights."""
+    return min(config.ema_decay, (step + 1) / (step + 10))
+
+
+@torch.no_grad()
+def _move_average(average: nn.Module, model: nn.Module, decay: float) -> None:
+    for mean, weight in zip(average.parameters(), model.parameters(), strict=True):
+        mean.lerp_(weight, 1 - decay)

@@ -1,0 +1,185 @@
+"""The fused Adam over flat memory: the kernel and its plain form against torch's own optimiser."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import tempfile
+
+import pytest
+import torch
+
+from preimage.ops import adam
+from tolerances import ADAM
+
+CUDA = torch.cuda.is_available()
+if not CUDA:
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # before the kernel's file is imported
+HAS_TRITON = importlib.util.find_spec("triton") is not None
+
+FORMS = [
+    "plain",
+    pytest.param("kernel", marks=pytest.mark.skipif(not HAS_TRITON, reason="Triton is not installed")),
+]
+
+
+def steps(form: str):
+    if form == "plain":
+        return adam.plain
+    from preimage.ops import _adam_triton  # noqa: PLC0415 - not everywhere
+
+    def kernel(*tensors: object) -> None:
+        _adam_triton.adam_step(*tensors, adam.BETAS, adam.EPSILON)
+
+    return kernel
+
+
+def numbers(step: int, rate: float, decay: float, device: torch.device) -> torch.Tensor:
+    corrections = [1 - beta ** (step + 1) for beta in adam.BETAS]
+    return torch.tensor([rate, *corrections, 1 - decay], device=device)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("count", [1, 7, 1023, 1024, 2500])
+def test_equals_torch_over_many_steps(count: int, dtype: torch.dtype, form: str) -> None:
+    device = torch.device("cuda" if CUDA and form == "kernel" else "cpu")
+    generator = torch.Generator().manual_seed(count)
+    start = torch.randn(count, generator=generator).to(device)
+    reference = torch.nn.Parameter(start.double())
+    optimiser = torch.optim.Adam([reference], 1e-2, foreach=False)
+    reference_average = start.double()
+    # Each buffer with some elements behind it that nobody may touch, and the pure output full of NaN.
+    room = {name: torch.full((count + 5,), 7.0, device=device) for name in ("weights", "mean", "square", "average")}
+    rounded = torch.full((count + 5,), torch.nan, dtype=torch.bfloat16, device=device)
+    flat = {name: buffer[:count] for name, buffer in room.items()}
+    for name, value in (("weights", start), ("mean", 0.0), ("square", 0.0), ("average", start)):
+        flat[name].copy_(torch.as_tensor(value))
+    step_once = steps(form)
+    for step in range(30):
+        rate, decay = 1e-2 * (1 - step / 40), min(0.97, (step + 1) / (step + 10))
+        size = 10.0 ** float(torch.randint(-6, 3, (), generator=generator))  # gradients of very different sizes
+        gradient = (torch.randn(count, generator=generator) * size).to(device, dtype)
+        scale = torch.tensor(0.25 if step % 2 else 1.0, device=device)
+        step_once(
+            flat["weights"],
+            gradient,
+            flat["mean"],
+            flat["square"],
+            flat["average"],
+            rounded[:count],
+            scale,
+            numbers(step, rate, decay, device),
+        )
+        reference.grad = gradient.double() * scale.double()
+        optimiser.param_groups[0]["lr"] = rate
+        optimiser.step()
+        reference_average.lerp_(reference.detach(), 1 - decay)
+    moments = optimiser.state[reference]
+    for name, wanted in (
+        ("weights", reference.detach()),
+        ("average", reference_average),
+        ("mean", moments["exp_avg"]),
+        ("square", moments["exp_avg_sq"]),
+    ):
+        torch.testing.assert_close(flat[name].double(), wanted, atol=ADAM, rtol=ADAM)
+        assert (room[name][count:] == 7).all()
+    # Triton's interpreter cuts off the lower half instead of rounding: up to an ulp of bfloat16.
+    ulp = 2.0**-7 if form == "kernel" and not CUDA else 0.0
+    torch.testing.assert_close(rounded[:count], flat["weights"].bfloat16(), atol=0, rtol=ulp)
+    assert rounded[count:].isnan().all()
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")  # NumPy's, in Triton's interpreter
+@pytest.mark.parametrize("form", FORMS)
+def test_takes_the_corners(form: str) -> None:
+    """No copy wanted, a share of 1, no gradient yet, and tiny, huge and undefined gradients."""
+    device = torch.device("cuda" if CUDA and form == "kernel" else "cpu")
+    weights = torch.ones(6, device=device)
+    mean, square, average = torch.zeros(3, 6, device=device).unbind()
+    gradient = torch.tensor([0.0, -0.0, 1e-18, 1e18, torch.inf, torch.nan], device=device)
+    steps(form)(
+        weights, gradient, mean, square, average, None, torch.tensor(1.0, device=device), numbers(0, 0.1, 0.0, device)
+    )
+    assert torch.equal(average[:4], weights[:4])  # decay 0: the weights themselves, to the bit
+    assert average[4:].isnan().all()
+    assert (weights[:2] == 1).all()
+    torch.testing.assert_close(weights[3].item(), 0.9, atol=ADAM, rtol=0)
+    assert weights[2] == 1  # 1e-18 is far below epsilon
+    assert weights[4:].isnan().all()  # as torch's: infinity / infinity
+
+
+def test_the_public_form_checks_its_tensors() -> None:
+    def call(**changes: object) -> None:
+        names = ("weights", "gradient", "mean", "square", "average")
+        tensors = {name: torch.zeros(8) for name in names}
+        others = {"rounded": None, "scale": torch.ones(()), "numbers": torch.ones(4)}
+        adam.adam_step(**{**tensors, **others, **changes})
+
+    call()
+    call(rounded=torch.zeros(8, dtype=torch.bfloat16), gradient=torch.zeros(8, dtype=torch.bfloat16))
+    for change, message in (
+        ({"mean": torch.zeros(7)}, "of one length, 8"),
+        ({"weights": torch.zeros(2, 4)}, "flat contiguous"),
+        ({"average": torch.zeros(16)[::2]}, "flat contiguous"),
+        ({"rounded": torch.zeros(8)}, "torch.bfloat16; got"),
+        ({"gradient": torch.zeros(8, dtype=torch.float64)}, "float32 or torch.bfloat16"),
+        ({"numbers": torch.ones(3)}, "at least 4 numbers"),
+        ({"scale": torch.ones((), dtype=torch.float64)}, "of float32"),
+        ({"square": torch.zeros(8, device="meta")}, "on one device"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call(**change)
+
+
+@pytest.mark.skipif(not HAS_TRITON, reason="Triton is not installed")
+@pytest.mark.parametrize("rounds", [False, True])
+@pytest.mark.parametrize("capability", [80, 90])
+def test_compiles_without_spills_and_in_wide_accesses(
+    capability: int, rounds: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import triton  # noqa: PLC0415
+    from triton.backends.compiler import GPUTarget  # noqa: PLC0415
+    from triton.compiler import ASTSource  # noqa: PLC0415
+    from triton.runtime.jit import JITFunction  # noqa: PLC0415
+
+    from preimage.ops import _adam_triton  # noqa: PLC0415
+
+    monkeypatch.setenv("TRITON_DEFAULT_FP_FUSION", "1")
+    constants = {
+        "FIRST": 0.1,
+        "SECOND": 0.999,
+        "SECOND_SHARE": 0.001,
+        "EPSILON": 1e-8,
+        "ROUND": rounds,
+        "BLOCK": _adam_triton._BLOCK,
+    }
+    narrow = "*bf16" if rounds else "*fp32"
+    signature = dict.fromkeys(("weights", "mean", "square", "average", "scale", "numbers"), "*fp32")
+    signature |= {"gradient": narrow, "rounded": narrow, "count": "i32"} | dict.fromkeys(constants, "constexpr")
+    kernel = JITFunction(_adam_triton._adam.fn)
+    signature = {name: signature[name] for name in kernel.arg_names}
+    # What a launch finds out: the addresses, and the length of flat memory, are multiples of 16.
+    aligned = {
+        (index,): [["tt.divisibility", 16]] for index, name in enumerate(kernel.arg_names) if name not in constants
+    }
+    source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=aligned)
+    options = {"num_warps": _adam_triton._WARPS}
+    compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+    ptx = compiled.asm["ptx"]
+    assert "ld.local" not in ptx and "st.local" not in ptx
+    assert "ld.global.v4" in ptx and "st.global.v4" in ptx
+    assert _resources(compiled.asm["cubin"]) >= {"STACK:0", "LOCAL:0"}
+
+
+def _resources(cubin: bytes) -> set[str]:
+    """What the disassembler that comes with Triton tells of a kernel: its spills are in STACK or LOCAL bytes."""
+    from triton import knobs  # noqa: PLC0415
+
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        command = [knobs.nvidia.cuobjdump.path, "--dump-resource-usage", file.name]
+        told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return set(told.split())
