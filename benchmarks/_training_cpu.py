@@ -35,10 +35,13 @@ class Worker:
             stdout=subprocess.PIPE,
             text=True,
         )
-        self.dtype: str = self._answer()["dtype"]
         self.steps: list[float] = []
         self.waits: list[float] = []
         self.loss = float("nan")
+
+    def dtype(self) -> str:
+        """What it computes in; waits until it is ready."""
+        return str(self._answer()["dtype"])
 
     def turn(self, steps: int, *, counts: bool) -> None:
         """So many steps; one more before them does not count: the caches are another's."""
@@ -71,6 +74,7 @@ def measure(options: argparse.Namespace, images: str, output: Path, scale: Scale
     try:
         for name, mode in ((OURS, "auto"), (PLAIN, "plain")):
             workers[name] = Worker(settings, options.threads, mode)
+        dtypes = {worker.dtype() for worker in workers.values()}
         begin, rounds = time.monotonic(), 0
         while rounds <= ROUNDS or time.monotonic() - begin < scale.seconds:
             for name in random.Random(rounds).sample(list(workers), len(workers)):
@@ -81,7 +85,7 @@ def measure(options: argparse.Namespace, images: str, output: Path, scale: Scale
             worker.end()
     wrong = disagreements({name: worker.loss for name, worker in workers.items()})
     times = {name: Times(tuple(worker.steps)) for name, worker in workers.items()}
-    about = {"dtype": workers[OURS].dtype, "threads": options.threads}
+    about = {"dtype": " ".join(dtypes), "threads": options.threads}
     for name, worker in workers.items():
         if name in wrong:
             table.wrong(about, scale, name, wrong[name])

@@ -81,6 +81,7 @@ class GpuPart:
 
     def measure(self) -> None:
         """All rows."""
+        torch.compiler.reset()
         batches = self._batches()
         contenders: dict[str, Contender] = {}
         about = {"dtype": "", "threads": torch.get_num_threads()}
