@@ -21,7 +21,7 @@ SANITIZERS = ("memcheck", "racecheck", "initcheck", "synccheck")
 # unwritten.
 FOREIGN_KERNELS = ("at6native", "cublas", "cutlass", "cudnn", "nchw", "nhwc")
 # Name -> what the files of its tests begin with: each a step, so that one that takes too long does not hide the others.
-GPU_TESTS = {"up-convolution": ("upconv",), "training": ("training", "graphed", "adam")}
+GPU_TESTS = {"up-convolution": ("upconv",), "training": ("training", "graphed", "adam", "batch_stream")}
 # On the GPU, or without one in a rehearsal of the same code; name -> seconds.
 GPU_BENCHMARKS = {"bench_upconv": 150.0, "bench_training": 90.0}
 OP_TESTS = ("descriptor", "hog", "lbp", "dense_sift", "phow", "upconv", "native", "cuda")

@@ -235,7 +235,7 @@ def test_training_rehearsed(wrong: bool, photographs: str, tmp_path: Path, monke
 
     if wrong:
         right = PlainNetwork.forward
-        monkeypatch.setattr(PlainNetwork, "forward", lambda self, features: right(self, features) + 0.1)
+        monkeypatch.setattr(PlainNetwork, "forward", lambda self, features: right(self, features) + 0.5)
     options = argparse.Namespace(device="rehearsal", results=tmp_path)
     part = _training_gpu.GpuPart(options, photographs, tmp_path / "run", Scale("tiny", 32, 2, 1, 0.0))
     part.measure()
