@@ -97,8 +97,8 @@ class PlainStep:
     def __call__(self, batch: torch.Tensor, step: int) -> None:
         learner, config = self._learner, self._learner.config
         batch = batch.to(learner.device, non_blocking=True)
-        loss = self._loss(learner.representation(batch), batch)
         self._adam.zero_grad(set_to_none=True)
+        loss = self._loss(learner.representation(batch), batch)
         loss.backward()
         nn.utils.clip_grad_norm_(self._parameters, config.clip_norm)
         self._adam.param_groups[0]["lr"] = schedule(step, config) * config.learning_rate
