@@ -305,6 +305,25 @@ def test_keys_are_as_fine_as_what_they_decide(world: World, monkeypatch: pytest.
     assert len(set(kinds)) == len(kinds), kinds
 
 
+def test_candidates_are_the_same_for_all_of_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tuning, "_has_triton", lambda: True)
+    monkeypatch.setattr(tuning, "_capability", lambda device: (9, 0))
+    for which in PASSES:
+        out_channels = 3 if which == "image_backward" else 32
+        found = {
+            tuning._candidates(which, inputs_of(which, shape=(batch, 32, out_channels, 16, 16))) for batch in (5, 7, 8)
+        }
+        assert len(found) == 1, which
+        assert found.pop()
+
+
+def test_tf32_is_what_the_kernels_take_it_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    launch = pytest.importorskip("preimage.ops.upconv.kernels._launch")
+    for allowed in (True, False):
+        monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", allowed)
+        assert tuning._flags()[0] == (launch.precision(torch.float32) == "tf32") == allowed
+
+
 def test_no_measurement_while_capturing(world: World) -> None:
     world.configs = (FakeConfig("right", 0.5),)
     world.capturing = True

@@ -14,16 +14,14 @@ import logging
 import threading
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
-from preimage.ops.upconv import tuning_cache, tuning_trials
+from preimage.ops.upconv import configs, tuning_cache, tuning_trials
+from preimage.ops.upconv.configs import Config
 from preimage.ops.upconv.tuning_cache import Entry, Record, Store, Trial
 from preimage.ops.upconv.tuning_check import ROLES, Inputs, geometry
-
-if TYPE_CHECKING:
-    from preimage.ops.upconv.configs import Config
 
 __all__ = ["Entry", "Record", "Trial", "choose", "clear", "entries", "path"]
 
@@ -122,10 +120,9 @@ def _signature(which: str, tensors: Inputs, negative_slope: float | None) -> tup
 def _flags() -> tuple[bool, bool, bool]:
     """tf32 allowed; deterministic algorithms wanted; cuDNN's own search allowed: each changes torch's kernels."""
     cudnn = torch.backends.cudnn
-    try:
-        tf32 = cudnn.allow_tf32
-    except RuntimeError:  # set through torch's newer names, which forbids to ask through the older one
-        tf32 = cudnn.conv.fp32_precision == "tf32"  # type: ignore[attr-defined]
+    # The newer name where torch has it, as the kernels ask: the older one raises where the two disagree.
+    named = getattr(getattr(cudnn, "conv", None), "fp32_precision", None)
+    tf32 = cudnn.allow_tf32 if named is None else named == "tf32"
     return tf32, torch.are_deterministic_algorithms_enabled() or cudnn.deterministic, cudnn.benchmark
 
 
@@ -135,7 +132,7 @@ def _key(which: str, tensors: Inputs, negative_slope: float | None) -> str:
     Batches, and forward's pixels, count as the next power of two.
     """
     batch, in_channels, out_channels, height, width = geometry(which, tensors)
-    maps = f"{_power(batch * height * width)}px" if which == "forward" else f"{_power(batch)}x{height}x{width}"
+    maps = f"{_bucket(which, tensors)}px" if which == "forward" else f"{_power(batch)}x{height}x{width}"
     first = next(tensor for tensor in tensors if tensor is not None)
     tf32, deterministic, benchmark = _flags()
     parts = [which, f"{in_channels}->{out_channels}", maps, _name(first.dtype)]
@@ -151,6 +148,15 @@ def _key(which: str, tensors: Inputs, negative_slope: float | None) -> str:
     return " ".join(parts)
 
 
+def _bucket(which: str, tensors: Inputs) -> int:
+    """Low-resolution pixels that the key stands for, never less than there are: what candidates are asked for.
+
+    Those depend on the number of pixels: asked for the very number, a key's choice could be none of its next batch's.
+    """
+    batch, _, _, height, width = geometry(which, tensors)
+    return _power(batch * height * width) if which == "forward" else _power(batch) * height * width
+
+
 def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
@@ -162,13 +168,11 @@ def _power(number: int) -> int:
 def _candidates(which: str, tensors: Inputs) -> tuple[Config, ...]:
     if not _has_triton():
         return ()
-    configs = importlib.import_module("preimage.ops.upconv.configs")
-    batch, in_channels, out_channels, height, width = geometry(which, tensors)
+    _, in_channels, out_channels, _, _ = geometry(which, tensors)
     first = next(tensor for tensor in tensors if tensor is not None)
-    found: tuple[Config, ...] = configs.candidates(
-        which, in_channels, out_channels, batch * height * width, first.dtype, _capability(first.device)
+    return configs.candidates(
+        which, in_channels, out_channels, _bucket(which, tensors), first.dtype, _capability(first.device)
     )
-    return found
 
 
 def _entry(
