@@ -21,6 +21,9 @@ lint: $(VENV)/test.stamp
 bench: $(VENV)/bench.stamp
 	$(BIN)/python benchmarks/bench_descriptors.py
 	$(BIN)/python benchmarks/plot_descriptors.py
+	$(BIN)/python benchmarks/bench_upconv.py
+	$(BIN)/python benchmarks/bench_upconv.py --markdown docs/upconv.md
+	$(BIN)/python benchmarks/bench_training.py
 
 # With whatever Python has torch: a machine with a GPU may have no network.
 gpu-check:

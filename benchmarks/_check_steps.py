@@ -15,10 +15,15 @@ from pathlib import Path
 from _check_build import ROOT, find_nvcc, has
 from _check_run import Commands, Outcome
 
+TESTS = ROOT / "tests"
 SANITIZERS = ("memcheck", "racecheck", "initcheck", "synccheck")
 # Libraries' own kernels: slow to check, and not ours to mend. initcheck must see them, or what they write counts as
 # unwritten.
 FOREIGN_KERNELS = ("at6native", "cublas", "cutlass", "cudnn", "nchw", "nhwc")
+# Name -> what the files of its tests begin with: each a step, so that one that takes too long does not hide the others.
+GPU_TESTS = {"up-convolution": ("upconv",), "training": ("training", "graphed", "adam", "batch_stream")}
+# On the GPU, or without one in a rehearsal of the same code; name -> seconds.
+GPU_BENCHMARKS = {"bench_upconv": 150.0, "bench_training": 90.0}
 OP_TESTS = ("descriptor", "hog", "lbp", "dense_sift", "phow", "upconv", "native", "cuda")
 
 # Module -> what is missing without it.
@@ -38,9 +43,9 @@ OPTIONAL = {
 
 
 def other_benchmarks() -> list[str]:
-    """The benchmarks beside the descriptors': every bench_*.py, called with --quick and --results DIR."""
+    """All other benchmarks: every bench_*.py, called with --quick and --results DIR."""
     found = sorted(path.stem for path in (ROOT / "benchmarks").glob("bench_*.py"))
-    return [name for name in found if name != "bench_descriptors"]
+    return [name for name in found if name != "bench_descriptors" and name not in GPU_BENCHMARKS]
 
 
 class CheckSteps:
@@ -89,17 +94,21 @@ class CheckSteps:
         return self.commands.judged("kernels", self._kernel_script(), limit, show=40)
 
     def _kernel_script(self) -> list[str | Path]:
-        return [sys.executable, ROOT / "tests" / "gpu_kernels.py", "--device", self.device]
+        return [sys.executable, TESTS / "gpu_kernels.py", "--device", self.device]
 
     def gpu_tests(self, limit: float) -> Outcome:
-        """The tests that need a GPU."""
-        return self._pytest("gpu-tests", ["-m", "gpu", "--durations=5", "tests"], limit)
+        """The tests that need a GPU, but those of `GPU_TESTS`."""
+        others = [f"--ignore={path}" for name in GPU_TESTS for path in _tests(GPU_TESTS[name])]
+        return self._pytest("gpu-tests", ["-m", "gpu", "--durations=5", *others, "tests"], limit)
+
+    def gpu_tests_of(self, name: str, limit: float) -> Outcome:
+        """Those of one of `GPU_TESTS`."""
+        return self._pytest(f"gpu-tests-{name}", ["-m", "gpu", "--durations=5", *_tests(GPU_TESTS[name])], limit)
 
     def op_tests(self, limit: float) -> Outcome:
         """All other tests of the ops."""
-        files = [path for name in OP_TESTS for path in sorted((ROOT / "tests").glob(f"test_{name}*.py"))]
         shared = ["-n", str(min(8, os.cpu_count() or 1)), "--dist", "loadfile"] if has("xdist") else []
-        return self._pytest("op-tests", ["-m", "not gpu", *shared, *dict.fromkeys(map(str, files))], limit)
+        return self._pytest("op-tests", ["-m", "not gpu", *shared, *_tests(OP_TESTS)], limit)
 
     def _pytest(self, name: str, selection: list[str], limit: float) -> Outcome:
         if not has("pytest"):
@@ -133,8 +142,9 @@ class CheckSteps:
         if tool != "initcheck":
             command += ["--kernel-name-exclude", ",".join(f"kns={name}" for name in FOREIGN_KERNELS)]
         # Without torch's cache of device memory every tensor is an allocation, whose ends can be watched.
-        caching = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
-        code, output = self.commands.run(tool, [*command, *self._kernel_script()], limit, show=0, **caching)
+        # The up-convolution's kernels are called one by one: none is to be measured here.
+        variables = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1", "PREIMAGE_UPCONV": "plain"}
+        code, output = self.commands.run(tool, [*command, *self._kernel_script()], limit, show=0, **variables)
         if "Device not supported" in output:
             return Outcome("skipped", "compute-sanitizer does not support this device")
         found = [line.strip("= ") for line in output.splitlines() if "SUMMARY" in line]
@@ -155,6 +165,11 @@ class CheckSteps:
     def _descriptors(self, name: str, limit: float, device: str, *options: str) -> Outcome:
         return self._benchmark(name, "bench_descriptors", limit, "--device", device, *options)
 
+    def gpu_benchmark_of(self, name: str, limit: float) -> Outcome:
+        """One of `GPU_BENCHMARKS`; without a GPU a rehearsal of the same code."""
+        device = "cuda" if self.device == "cuda" else "rehearsal"
+        return self._benchmark(name, name, limit, "--quick", "--device", device)
+
     def benchmark(self, name: str, limit: float) -> Outcome:
         """Another benchmark."""
         return self._benchmark(name, name, limit, "--quick")
@@ -163,6 +178,11 @@ class CheckSteps:
         path = ROOT / "benchmarks" / f"{script}.py"
         command: list[str | Path] = [sys.executable, path, *options, "--results", self.results]
         return self.commands.judged(name, command, limit, show=60, OMP_NUM_THREADS="1")
+
+
+def _tests(beginnings: tuple[str, ...]) -> list[str]:
+    """The test files whose names begin so."""
+    return list(dict.fromkeys(str(path) for name in beginnings for path in sorted(TESTS.glob(f"test_{name}*.py"))))
 
 
 def _sanitizer() -> str | None:
@@ -179,7 +199,7 @@ def _version(package: str) -> str:
 
 def has_vlfeat() -> bool:
     """Does the real VLFeat load?"""
-    sys.path.insert(0, str(ROOT / "tests"))
+    sys.path.insert(0, str(TESTS))
     try:
         import vlfeat  # noqa: PLC0415 - only here
     finally:

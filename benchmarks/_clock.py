@@ -37,6 +37,16 @@ class CudaClock:
         torch.cuda.synchronize(self._device)
         return statistics.median(begin.elapsed_time(end) for begin, end in times)
 
+    def once(self, run: Runner) -> float:
+        """Milliseconds of one call that finds nothing in the cache, launched while the device is busy emptying it."""
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        self._flush.zero_()
+        begin.record()
+        run()
+        end.record()
+        end.synchronize()
+        return begin.elapsed_time(end)
+
     def in_a_row(self, run: Runner, calls: int) -> float:
         """Milliseconds a call of many, launching included: the median of five such rows."""
         run()
@@ -83,6 +93,10 @@ class CpuClock:
     def median(self, run: Runner, repeats: int) -> float:
         """Milliseconds of one call."""
         return self.in_a_row(run, repeats)
+
+    def once(self, run: Runner) -> float:
+        """Milliseconds of one call."""
+        return self.in_a_row(run, 1)
 
     def in_a_row(self, run: Runner, calls: int) -> float:
         """Milliseconds a call."""

@@ -18,9 +18,12 @@ import torch
 from preimage import _native
 
 Runner = Callable[[], object]
+Cell = str | float | None
+Cells = Mapping[str, Cell]
 
 REPEATS = 3  # calls in a row at each turn, so that most find the caches as they left them
 SLOW = 500.0  # milliseconds; what takes longer gets fewer turns, of one call each
+TIMES = ("milliseconds", "median", "min")  # columns that hold milliseconds
 PACKAGES = ("opencv-python", "opencv-python-headless", "scikit-image", "kornia", "triton")
 
 
@@ -80,7 +83,14 @@ def versions() -> str:
 class Table:
     """Prints rows and appends each to a CSV at once, so that a run that is stopped keeps what it has measured."""
 
-    def __init__(self, path: Path, machine: Mapping[str, str], columns: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        machine: Mapping[str, str],
+        columns: tuple[str, ...],
+        line: Callable[[Cells], str] | None = None,
+    ) -> None:
+        self._line = line or _line
         date = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%MZ")
         self._common = {"date": date, **machine, "versions": versions()}
         self._columns = (*self._common, *columns)
@@ -94,7 +104,7 @@ class Table:
         if header != list(self._columns):
             raise SystemExit(f"{path} has the columns {', '.join(header)}: move it away to start a new one")
 
-    def add(self, **cells: str | float | None) -> None:
+    def add(self, **cells: Cell) -> None:
         """A row; columns that are not named stay empty."""
         row = {**self._common, **{name: _text(name, value) for name, value in cells.items() if value is not None}}
         self._write([row.pop(name, "") for name in self._columns])
@@ -106,24 +116,32 @@ class Table:
         with self._path.open("a", newline="") as file:
             csv.writer(file, lineterminator="\n").writerow(cells)
 
-    @staticmethod
-    def _line(cells: Mapping[str, str | float | None]) -> str:
-        parts = [f"{cells['descriptor']:19} {cells['images']:15} {cells['implementation']:34}"]
-        for name, unit, width in (
-            ("milliseconds", "ms", 9),
-            ("ratio", "x", 6),
-            ("share_of_copy_speed", "of copying", 5),
-        ):
-            value = cells.get(name)
-            if value is not None or name != "share_of_copy_speed":
-                parts.append(
-                    " " * (width + 1 + len(unit)) if value is None else f"{_text(name, value):>{width}} {unit}"
-                )
-        return " ".join([*parts, str(cells.get("remark") or "")]).rstrip()
+
+def _line(cells: Cells) -> str:
+    parts = [f"{cells['descriptor']:19} {cells['images']:15} {cells['implementation']:34}"]
+    for name, unit, width in (
+        ("milliseconds", "ms", 9),
+        ("ratio", "x", 6),
+        ("share_of_copy_speed", "of copying", 5),
+    ):
+        value = cells.get(name)
+        if value is not None or name != "share_of_copy_speed":
+            parts.append(" " * (width + 1 + len(unit)) if value is None else f"{_text(name, value):>{width}} {unit}")
+    return " ".join([*parts, str(cells.get("remark") or "")]).rstrip()
 
 
 def _text(name: str, value: str | float) -> str:
     if isinstance(value, str):
         return value
-    digits = {"milliseconds": 4 if value < 100 else 1, "gigabytes_per_second": 1, "share_of_copy_speed": 3}.get(name, 2)
+    if isinstance(value, int):
+        return str(value)
+    if name in TIMES:
+        return f"{value:.{4 if value < 100 else 1}f}"
+    digits = {
+        "gigabytes_per_second": 1,
+        "share_of_copy_speed": 3,
+        "spread": 3,
+        "waiting": 3,
+        "images_per_second": 1,
+    }.get(name, 2)
     return f"{value:.{digits}f}"

@@ -49,8 +49,13 @@ def device_here() -> tuple[str, str] | str:
 
 
 def environment() -> dict[str, str]:
-    """Variables for every command: output at once, and compiled kernels kept in our own folder."""
-    caches = {"TRITON_CACHE_DIR": "triton", "TORCHINDUCTOR_CACHE_DIR": "inductor", "CUDA_CACHE_PATH": "cuda"}
+    """Variables for every command: output at once, and what is compiled or measured kept in our own folder."""
+    caches = {
+        "TRITON_CACHE_DIR": "triton",
+        "TORCHINDUCTOR_CACHE_DIR": "inductor",
+        "CUDA_CACHE_PATH": "cuda",
+        "PREIMAGE_CACHE": "preimage",
+    }
     return {"PYTHONUNBUFFERED": "1", **{name: str(FOLDER / "caches" / folder) for name, folder in caches.items()}}
 
 
@@ -83,7 +88,15 @@ def steps(options: argparse.Namespace, commands: Commands, results: Path, device
     everything = {
         "environment": Step("environment", 60, check.environment),
         "build": Step("build", 200, functools.partial(build.run, options.build or method_here())),
-        "kernels": Step(kernels, 90, check.kernels),
+        "kernels": Step(kernels, 120, check.kernels),
+        **{
+            f"{name}-tests": Step(f"GPU tests: {name}", 120, functools.partial(check.gpu_tests_of, name))
+            for name in _check_steps.GPU_TESTS
+        },
+        **{
+            name: Step(name, limit, functools.partial(check.gpu_benchmark_of, name))
+            for name, limit in _check_steps.GPU_BENCHMARKS.items()
+        },
         "tests": Step("tests on the GPU", 180, check.gpu_tests),
         "benchmarks": Step("benchmarks on the GPU", 150, check.gpu_benchmark),
         **{tool: Step(f"sanitizer {tool}", 120, check.sanitizer(tool)) for tool in _check_steps.SANITIZERS},

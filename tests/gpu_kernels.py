@@ -7,6 +7,9 @@ is made on the CPU, so that the kernels it sees are ours. Exit code 1 where anyt
 from __future__ import annotations
 
 import argparse
+import functools
+import importlib.util
+import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -17,11 +20,13 @@ import torch
 import preimage
 import tolerances
 from preimage import reference
+from preimage.ops.upconv import configs, plain
 
 # Largest difference, relative to the largest value where that is above 1.
 EXACT = 0.0
 FLOAT = 1e-5
 BFLOAT = 2e-2
+TF32 = 5e-3  # what the Triton kernels compute float32 with
 
 SHAPES = [(1, 1, 16, 16), (2, 3, 37, 53), (1, 1, 19, 131), (3, 1, 64, 40), (1, 3, 130, 67), (2, 1, 70, 16)]
 
@@ -40,6 +45,13 @@ DESCRIPTORS: list[tuple[str, dict[str, Any], float]] = [
 
 # B, Ci, Co, H, W: both of its forms (few output channels and many), sides that fill no tile.
 UPCONVS = [(1, 1, 1, 1, 1), (2, 5, 3, 6, 5), (1, 8, 4, 33, 17), (3, 2, 70, 4, 4), (2, 32, 16, 9, 7), (1, 64, 3, 12, 20)]
+
+# For each of the up-convolution's Triton kernels one that it may run: B, Ci, Co, H, W, and the maps' dtypes.
+TRITON_UPCONVS = [
+    ((2, 64, 32, 6, 5), (torch.bfloat16, torch.float32)),
+    ((1, 128, 128, 4, 4), (torch.bfloat16,)),
+    ((2, 32, 3, 9, 7), (torch.bfloat16, torch.float32)),
+]
 
 
 class Comparison:
@@ -147,6 +159,77 @@ def check_upconv(results: Comparison) -> None:
                     results.compare("gradients of upconv", label, ours, theirs, 4 * limit)
 
 
+def check_upconv_kernels(results: Comparison) -> None:
+    """Every Triton kernel, on outputs that start as NaN, against plain torch in float64."""
+    on_gpu = results.device.type == "cuda"
+    if not on_gpu and os.environ.get("TRITON_INTERPRET") != "1":
+        results.absent.add("Triton kernels: they need a GPU, or TRITON_INTERPRET=1")
+        return
+    if importlib.util.find_spec("triton") is None:
+        results.absent.add("Triton kernels: Triton is not installed")
+        return
+    from preimage.ops.upconv import kernels  # noqa: PLC0415 - where Triton is
+
+    capability = torch.cuda.get_device_capability(results.device) if on_gpu else (9, 0)
+    for sizes, dtypes in TRITON_UPCONVS:
+        for dtype in dtypes:
+            if not on_gpu and dtype == torch.bfloat16:
+                dtype = torch.float16  # noqa: PLW2901 - the interpreter multiplies bfloat16 as if it were integers
+            with kernels.poisoned():
+                check_upconv_passes(results, kernels, sizes, dtype, capability)
+
+
+def check_upconv_passes(
+    results: Comparison, kernels: Any, sizes: tuple[int, ...], dtype: torch.dtype, capability: tuple[int, int]
+) -> None:
+    """The passes of one layer, each by one configuration of every kernel that can run it."""
+    batch, inside, outside, height, width = sizes
+    x = torch.nn.functional.leaky_relu(torch.randn(batch, inside, height, width), 0.2).to(dtype)
+    weight = (torch.randn(outside, inside, 5, 5) / (6.25 * inside) ** 0.5).to(dtype)
+    bias = torch.randn(outside).to(dtype)
+    y = torch.randn(batch, outside, 2 * height, 2 * width).to(dtype)
+    target = torch.randint(0, 256, y.shape, dtype=torch.uint8)
+    mean, scale = torch.rand(outside), torch.rand(batch)
+    passes: dict[str, tuple[Any, ...]] = {
+        "forward": (x, weight, bias, 0.2),
+        "dgrad": (y, weight, x, 0.2),
+        "wgrad": (x, y),
+        "image_backward": (x, y, weight, 0.2),
+    }
+    limit = TF32 if dtype == torch.float32 else BFLOAT
+    for which, given in passes.items():
+        pixels = batch * height * width
+        found = configs.candidates(which, inside, outside, pixels, dtype, capability)
+        expected = getattr(plain, which)(*map(_double, given)) if found else None
+        for config in {config.kernel: config for config in reversed(found)}.values():
+            label = f"{sizes} {dtype} {config}"
+            ours = getattr(kernels, which)(*(_there(value, results.device) for value in given), config)
+            results.compare(f"{which} of upconv", label, ours, expected, limit)
+            if which == "image_backward":
+                given_too = (x, y, target, mean, scale, weight, 0.2)
+                dz = plain.image_distance_backward(*map(_double, (y, target, mean, scale)))
+                expected_too = *plain.image_backward(x.double(), dz, weight.double(), 0.2), plain.bias_gradient(dz)
+                ours = kernels.image_backward_of_distance(*(_there(v, results.device) for v in given_too), config)
+                results.compare("image_backward_of_distance", label, ours, expected_too, limit)
+    if outside <= configs.IMAGE_CHANNELS:
+        ours = kernels.image_distance(*(_there(value, results.device) for value in (y, target, mean)))
+        results.compare(
+            "image_distance", f"{sizes} {dtype}", ours, plain.image_distance(_double(y), target, mean), FLOAT
+        )
+
+
+def _there(value: Any, device: torch.device) -> Any:
+    """On the device, maps with the channels last, as the chain has them."""
+    if not isinstance(value, torch.Tensor):
+        return value
+    return value.to(device, memory_format=torch.channels_last if value.dim() == 4 else torch.contiguous_format)
+
+
+def _double(value: Any) -> Any:
+    floating = isinstance(value, torch.Tensor) and value.is_floating_point()
+    return value.double() if floating else value
+
+
 def main() -> int:
     """1 where anything differs or is refused."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -157,12 +240,16 @@ def main() -> int:
     results = Comparison(torch.device(options.device))
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    names = [
-        name for name in (*dict.fromkeys(name for name, _, _ in DESCRIPTORS), "upconv") if not only or name in only
-    ]
-    for name in names:
+    checks: dict[str, Callable[[], None]] = {
+        **{name: functools.partial(check_descriptor, results, name) for name, _, _ in DESCRIPTORS},
+        "upconv": functools.partial(check_upconv, results),
+        "upconv_kernels": functools.partial(check_upconv_kernels, results),
+    }
+    for name, check in checks.items():
+        if only and name not in only:
+            continue
         try:
-            check_upconv(results) if name == "upconv" else check_descriptor(results, name)
+            check()
         except Exception as error:  # one that does not run must not hide the others
             traceback.print_exc()
             results.problems.append(f"{name}: {type(error).__name__}: {error}")

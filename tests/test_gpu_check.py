@@ -68,6 +68,34 @@ def test_dry_run_of_the_quick_steps(tmp_path: Path) -> None:
     assert (tmp_path / "summary.txt").read_text().splitlines()[0].split() == ["step", "outcome", "seconds", "remark"]
 
 
+def test_dry_run_rehearses_the_up_convolution(tmp_path: Path) -> None:
+    result = check("--dry-run", "--steps", "bench_upconv", OUT=str(tmp_path))
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "0 wrong" in result.stdout and "Classes of layers and whole decoders" in result.stdout
+    assert "upconv-gpu.csv" in {path.name for path in tmp_path.iterdir()}
+
+
+def test_no_test_for_the_gpu_is_left_out(tmp_path: Path) -> None:
+    """What is not in a step of its own is in the step for all others."""
+    from _check_run import Commands, Outcome  # noqa: PLC0415
+    from _check_steps import GPU_TESTS, CheckSteps  # noqa: PLC0415
+
+    commands = Commands(tmp_path, tmp_path / "logs", {})
+    selected: dict[str, list[str]] = {}
+
+    def note(name: str, command: list[str], limit: float, **_: object) -> Outcome:
+        selected[name] = [str(part) for part in command[command.index("gpu") + 1 :]]
+        return Outcome("ok")
+
+    commands.judged = note  # type: ignore[method-assign,assignment]
+    steps = CheckSteps(commands, tmp_path, "cuda")
+    steps.gpu_tests(9)
+    own = [path for name in GPU_TESTS for path in (steps.gpu_tests_of(name, 9), selected[f"gpu-tests-{name}"])[1]]
+    ignored = [part.removeprefix("--ignore=") for part in selected["gpu-tests"] if part.startswith("--ignore=")]
+    assert ignored == [path for path in own if path.endswith(".py")]
+    assert {Path(path).name for path in ignored} >= {"test_upconv_tuning.py", "test_training.py", "test_adam.py"}
+
+
 def test_unknown_step_is_refused(tmp_path: Path) -> None:
     import gpu_check  # noqa: PLC0415 - only where the benchmarks are
     from _check_run import Commands  # noqa: PLC0415

@@ -1,0 +1,108 @@
+"""The paper's network and the trainer's step, written in plain torch: what the trainer is measured against on a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from preimage.inverters import Inverter
+from preimage.inverters.layers import ConvLayer
+from preimage.nn import UpConv2d
+from preimage.ops.upconv.plain import transposed
+from preimage.training.step import Learner, average_decay, image_loss, schedule
+
+Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+class PlainNetwork(nn.Module):
+    """The paper's two-stream network of torch's own layers, with an inverter's weights.
+
+    As an experienced user of torch would write it: channels last, transposed convolutions whose weights lie in torch's
+    own orientation, leaky ReLU in place.
+    """
+
+    def __init__(self, inverter: Inverter) -> None:
+        super().__init__()
+        network = inverter.network
+        self.streams = nn.ModuleList([_plain_layers(network.context), _plain_layers(network.detail)])
+        self.joint = _plain_layers(network.joint)
+        self.register_buffer("mean", inverter.feature_mean[:, None, None])
+        self.register_buffer("deviation", inverter.feature_deviation[:, None, None])
+        self.register_buffer("colour", inverter.image_mean[:, None, None])
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        standard = ((features - self.mean) / self.deviation).contiguous(memory_format=torch.channels_last)
+        return self.joint(torch.cat([stream(standard) for stream in self.streams], dim=1)).float() + self.colour
+
+
+def _plain_layers(chain: nn.Module) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for module in _leaves(chain):
+        if isinstance(module, UpConv2d):
+            outside, inside = module.weight.shape[:2]
+            layer = nn.ConvTranspose2d(inside, outside, 5, 2, 2, 1, device=module.weight.device)
+            layer.weight.data.copy_(transposed(module.weight.data))
+            layer.bias.data.copy_(module.bias.data)  # type: ignore[union-attr]
+            slope = module.negative_slope
+        else:
+            source = module.conv
+            layer = nn.Conv2d(
+                source.in_channels,
+                source.out_channels,
+                source.kernel_size,
+                source.stride,
+                source.padding,
+                device=source.weight.device,
+            )
+            layer.load_state_dict(source.state_dict())
+            slope = 0.2
+        layers += [layer] if slope is None else [layer, nn.LeakyReLU(slope, inplace=True)]
+    return nn.Sequential(*layers)
+
+
+def _leaves(module: nn.Module) -> list[nn.Module]:
+    """The layers of a chain, however it nests them."""
+    if isinstance(module, (UpConv2d, ConvLayer)):
+        return [module]
+    return [leaf for child in module.children() for leaf in _leaves(child)]
+
+
+class PlainStep:
+    """The trainer's step in plain torch: mixed precision, clipping, fused Adam, a moving average of the weights.
+
+    Args:
+        learner: what it starts from; nothing of it is changed.
+        compile_network: given, the network and the loss go through it.
+    """
+
+    def __init__(self, learner: Learner, compile_network: Callable[[Loss], Loss] | None = None) -> None:
+        self._learner = learner
+        self.network = PlainNetwork(learner.model).to(learner.device)
+        self._parameters = list(self.network.parameters())
+        self._average = [parameter.detach().clone() for parameter in self._parameters]
+        fused = learner.device.type == "cuda"
+        self._adam = torch.optim.Adam(self._parameters, learner.config.learning_rate, fused=fused)
+        self._loss = compile_network(self._plain_loss) if compile_network else self._plain_loss
+        self.loss_sum = torch.zeros((), dtype=torch.float64, device=learner.device)
+
+    def _plain_loss(self, features: torch.Tensor, batch: torch.Tensor) -> torch.Tensor:
+        images = batch.float().div_(255).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(features.device.type, self._learner.dtype, enabled=self._learner.dtype != torch.float32):
+            reconstructions = self.network(features)
+        return image_loss(images, reconstructions)
+
+    def __call__(self, batch: torch.Tensor, step: int) -> None:
+        learner, config = self._learner, self._learner.config
+        batch = batch.to(learner.device, non_blocking=True)
+        self._adam.zero_grad(set_to_none=True)
+        loss = self._loss(learner.representation(batch), batch)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self._parameters, config.clip_norm)
+        self._adam.param_groups[0]["lr"] = schedule(step, config) * config.learning_rate
+        self._adam.step()
+        with torch.no_grad():
+            torch._foreach_lerp_(self._average, self._parameters, 1 - average_decay(step, config))
+        self.loss_sum += loss.detach()
