@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -11,7 +12,7 @@ from preimage.inverters import Inverter
 from preimage.inverters.layers import ConvLayer
 from preimage.nn import UpConv2d
 from preimage.ops.upconv.plain import transposed
-from preimage.training.step import Learner, average_decay, image_loss, schedule
+from preimage.training.step import Learner, average_decay, schedule
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -92,7 +93,8 @@ class PlainStep:
         images = batch.float().div_(255).contiguous(memory_format=torch.channels_last)
         with torch.autocast(features.device.type, self._learner.dtype, enabled=self._learner.dtype != torch.float32):
             reconstructions = self.network(features)
-        return image_loss(images, reconstructions)
+        distances = torch.linalg.vector_norm(images - reconstructions, dim=(1, 2, 3))
+        return distances.mean() / math.sqrt(images[0].numel())
 
     def __call__(self, batch: torch.Tensor, step: int) -> None:
         learner, config = self._learner, self._learner.config

@@ -78,7 +78,7 @@ def learner(settings: TrainConfig) -> tuple[Learner, ImageSet]:
     torch.manual_seed(settings.seed)
     model = setup.fresh_inverter(settings, representation)
     setup.measure_statistics(model, images, representation, settings.image_size)
-    model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = model.to(device)
     made = Learner(
         settings,
         representation,

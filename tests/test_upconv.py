@@ -50,6 +50,7 @@ def test_orientation_is_that_of_conv2d() -> None:
     assert upconv(x, weight).nonzero().tolist() == [[0, 0, 2, 1]]
 
 
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # dynamo does
 @pytest.mark.parametrize("out_channels", [3, 8])
 def test_compiles_whole(out_channels: int) -> None:
     layer = UpConv2d(4, out_channels)

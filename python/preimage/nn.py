@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import cast
 
 import torch
 from torch import nn
@@ -16,7 +14,7 @@ class UpConv2d(nn.Module):
     """Up-convolution ×2: zero-insertion, 5×5 convolution, bias, optional leaky ReLU, in one pass.
 
     Dosovitskiy & Brox, "Inverting Visual Representations with Convolutional Networks" (CVPR 2016), section 3.
-    Maps (B, in_channels, H, W) become (B, out_channels, 2H, 2W), see `preimage.upconv`. Several in a row: `UpConvChain`.
+    Maps (B, in_channels, H, W) become (B, out_channels, 2H, 2W), see `preimage.upconv`; for several, `UpConvChain`.
 
     Args:
         in_channels: Ci.
@@ -49,28 +47,46 @@ class UpConv2d(nn.Module):
 
 
 class UpConvChain(nn.Sequential):
-    """Up-convolutions in a row with one backward for all of them, see `preimage.ops.upconv.upconv_chain`.
+    """Layers in a row, of which neighbouring up-convolutions run as one, see `preimage.ops.upconv.upconv_chain`.
 
-    It keeps for the backward only what the layers put out, and spends no pass on their activations. The same network,
-    parameters and names as an ``nn.Sequential`` of the layers.
+    Such a run has one backward, which keeps only what its layers put out and spends no pass on their activations. The
+    same network, parameters and names as an ``nn.Sequential`` of the layers.
 
     Args:
-        layers: each with as many inputs as the one before has outputs.
+        layers: `UpConv2d` or any others, each with as many inputs as the one before has outputs.
     """
 
-    def __init__(self, *layers: UpConv2d) -> None:
-        if not layers:
-            raise ValueError("a chain has at least one layer")
-        super().__init__(*layers)
-
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Maps (B, C, H, W) become (B, the last layer's outputs, 2^L · H, 2^L · W)."""
-        return upconv_chain(x, *self._parameters_of_layers())
+        """What the layers make of maps (B, C, H, W)."""
+        for run in self._runs():
+            x = upconv_chain(x, *_parameters(run)) if isinstance(run, list) else run(x)
+        return x
 
     def distance(self, x: torch.Tensor, target: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
-        """(B,) distances ‖forward(x) + mean - target / 255‖₂, see `preimage.ops.upconv.upconv_chain_distance`."""
-        return upconv_chain_distance(x, *self._parameters_of_layers(), target, mean)
+        """(B,) distances ‖forward(x) + mean - target / 255‖₂, see `preimage.ops.upconv.upconv_chain_distance`.
 
-    def _parameters_of_layers(self) -> tuple[list[torch.Tensor], list[torch.Tensor | None], list[float | None]]:
-        layers = list(cast("Iterator[UpConv2d]", iter(self)))
-        return [layer.weight for layer in layers], [layer.bias for layer in layers], [x.negative_slope for x in layers]
+        Raises:
+            ValueError: the last layer is no up-convolution without activation, or the target does not fit.
+        """
+        *before, last = self._runs()
+        if not isinstance(last, list):
+            raise ValueError(f"an image comes out of an UpConv2d, but the last layer is a {type(last).__name__}")
+        for run in before:
+            x = upconv_chain(x, *_parameters(run)) if isinstance(run, list) else run(x)
+        return upconv_chain_distance(x, *_parameters(last), target, mean)
+
+    def _runs(self) -> list[nn.Module | list[UpConv2d]]:
+        """The layers, up-convolutions that follow each other as a list."""
+        runs: list[nn.Module | list[UpConv2d]] = []
+        for layer in self:
+            if type(layer) is not UpConv2d:  # a subclass may do more in its forward
+                runs.append(layer)
+            elif runs and isinstance(runs[-1], list):
+                runs[-1].append(layer)
+            else:
+                runs.append([layer])
+        return runs
+
+
+def _parameters(layers: list[UpConv2d]) -> tuple[list[torch.Tensor], list[torch.Tensor | None], list[float | None]]:
+    return [layer.weight for layer in layers], [layer.bias for layer in layers], [x.negative_slope for x in layers]

@@ -76,8 +76,14 @@ class TwoStream(nn.Module):
         self.joint = chain(context + detail, config.joint, last_is_image=True)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        streams = (self.context(features), self.detail(features))
-        return self.joint(torch.cat(streams, dim=1))
+        return self.joint(self._streams(features))
+
+    def distance(self, features: torch.Tensor, images: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
+        """(B,) distances of forward(features) + mean to images (B, 3, H, W) uint8 over 255."""
+        return self.joint.distance(self._streams(features), images, mean)
+
+    def _streams(self, features: torch.Tensor) -> torch.Tensor:
+        return torch.cat((self.context(features), self.detail(features)), dim=1)
 
 
 class UShaped(nn.Module):
@@ -104,6 +110,13 @@ class UShaped(nn.Module):
         self.head = chain(widths[0], head, last_is_image=True)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return self.head(self._there_and_back(features))
+
+    def distance(self, features: torch.Tensor, images: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
+        """(B,) distances of forward(features) + mean to images (B, 3, H, W) uint8 over 255."""
+        return self.head.distance(self._there_and_back(features), images, mean)
+
+    def _there_and_back(self, features: torch.Tensor) -> torch.Tensor:
         x = self.stem(features)
         skips = []
         for down, blocks in zip(self.down, self.blocks_down, strict=False):
@@ -113,7 +126,7 @@ class UShaped(nn.Module):
         x = self.blocks_down[-1](x)
         for up, blocks, skip in zip(reversed(self.up), reversed(self.blocks_up), reversed(skips), strict=True):
             x = blocks(up(x) + skip)
-        return self.head(x)
+        return x
 
 
 def _blocks(channels: int, count: int, repeat_edges: bool) -> nn.Sequential:

@@ -75,15 +75,37 @@ class Inverter(nn.Module):
         return images if image_size is None else self._fit(images, image_size)
 
     def reconstruct(self, features: torch.Tensor) -> torch.Tensor:
-        """`forward` on checked features (B, C, h, w), without the clamp: what training compares."""
+        """`forward` on checked features (B, C, h, w), without the clamp."""
         height, width = features.shape[2:]
+        image = self.network(self._standardised(features)).float()
+        stride = self.network.stride
+        return image[:, :, : height * stride, : width * stride] + self.image_mean[:, None, None]
+
+    def distances(
+        self,
+        features: torch.Tensor,  # [B, C, h, w]
+        images: torch.Tensor,  # [B, 3, H, W] uint8
+    ) -> torch.Tensor:  # [B]
+        """‖`reconstruct`(features) - images / 255‖₂ of every image: what training minimises.
+
+        Args:
+            features: checked, (B, C, h, w).
+            images: (B, 3, h · stride, w · stride) uint8, on the features' device.
+
+        Returns:
+            (B,) float32. Where the network need not continue the features, the gradient of the images is formed inside
+            the backward of the last layer.
+        """
+        if all(side % self.network.multiple == 0 for side in features.shape[2:]):
+            return self.network.distance(self._standardised(features), images, self.image_mean)
+        return torch.linalg.vector_norm(self.reconstruct(features) - images.float() / 255, dim=(1, 2, 3))
+
+    def _standardised(self, features: torch.Tensor) -> torch.Tensor:
         standard = (features - self.feature_mean[:, None, None]) / self.feature_deviation[:, None, None]
         for axis in (2, 3):
             standard = _mirrored_to(standard, axis, self.network.multiple)
         # Convolutions on a CPU are up to twice as fast with the channels last.
-        image = self.network(standard.contiguous(memory_format=torch.channels_last)).float()
-        stride = self.network.stride
-        return image[:, :, : height * stride, : width * stride] + self.image_mean[:, None, None]
+        return standard.contiguous(memory_format=torch.channels_last)
 
     def save(self, folder: str | os.PathLike[str], *, dtype: torch.dtype = torch.float32) -> Path:
         """Writes ``config.json`` and ``model.safetensors``; returns the folder.

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from preimage.nn import UpConv2d
+from preimage.nn import UpConv2d, UpConvChain
 
 NEGATIVE_SLOPE = 0.2
 
@@ -85,16 +85,19 @@ class UpLayer(UpConv2d):
 
 
 def conv(in_channels: int, out_channels: int, kernel: int, stride: int = 1, *, repeat_edges: bool = False) -> nn.Conv2d:
-    """A He-initialised convolution with zero bias and ``kernel // 2`` zeros, or repeated edges, around the map."""
+    """A He-initialised convolution with zero bias and ``kernel // 2`` zeros, or repeated edges, around the map.
+
+    Its weight is channels_last in memory, as the maps are: CPUs and GPUs are up to twice as fast so.
+    """
     mode: Literal["replicate", "zeros"] = "replicate" if repeat_edges else "zeros"
     layer = nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, padding_mode=mode)
     nn.init.kaiming_normal_(layer.weight, a=NEGATIVE_SLOPE)
     assert layer.bias is not None
     nn.init.zeros_(layer.bias)
-    return layer
+    return layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def chain(in_channels: int, layers: Sequence[str], *, last_is_image: bool = False) -> nn.Sequential:
+def chain(in_channels: int, layers: Sequence[str], *, last_is_image: bool = False) -> UpConvChain:
     """The layers of a notation one after the other, each with leaky ReLU 0.2.
 
     Args:
@@ -110,4 +113,4 @@ def chain(in_channels: int, layers: Sequence[str], *, last_is_image: bool = Fals
         else:
             modules.append(ConvLayer(in_channels, layer.channels, layer.kernel, layer.stride))
         in_channels = layer.channels
-    return nn.Sequential(*modules)
+    return UpConvChain(*modules)

@@ -94,7 +94,7 @@ class _Run:
         torch.manual_seed(config.seed)
         model = setup.fresh_inverter(config, self.representation)
         setup.measure_statistics(model, self.images, self.representation, config.image_size)
-        model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model = model.to(device)
         self.learner = Learner(
             config,
             self.representation,

@@ -97,21 +97,14 @@ def batch_loss(
     features: torch.Tensor,  # [B, C, h, w]
     batch: torch.Tensor,  # [B, 3, H, W] uint8
 ) -> torch.Tensor:  # []
-    """`image_loss` of a model's reconstructions."""
-    images = batch.float().div_(255).contiguous(memory_format=torch.channels_last)
-    with learner.mixed_precision():
-        reconstructions = model.reconstruct(features)
-    return image_loss(images, reconstructions)
-
-
-def image_loss(images: torch.Tensor, reconstructions: torch.Tensor) -> torch.Tensor:
-    """Mean over the batch of the root mean squared difference of an image, both (B, 3, H, W).
+    """Mean over the batch of the root mean squared difference of a reconstruction and its image.
 
     The normalised error is a mean of norms too; minimising squared norms instead would spend the network on
     the few images that are hardest.
     """
-    lengths = torch.linalg.vector_norm(images - reconstructions, dim=(1, 2, 3))
-    return lengths.mean() / math.sqrt(images[0].numel())
+    with learner.mixed_precision():
+        distances = model.distances(features, batch)
+    return distances.mean() / math.sqrt(batch[0].numel())
 
 
 def schedule(step: int, config: TrainConfig) -> float:

@@ -253,10 +253,15 @@ def _prepared(
     """Checked, in autocast's dtype where it is on; and whether the same weights will come again, unchanged."""
     _check(x, weights, biases, slopes)
     parameters: list[torch.Tensor | None] = [*weights, *biases]
-    if not torch.is_autocast_enabled(x.device.type):
+    if not _autocasts(x):
         return x, parameters, True
     dtype = torch.get_autocast_dtype(x.device.type)
     return x.to(dtype), [p if p is None else p.to(dtype) for p in parameters], False
+
+
+def _autocasts(x: torch.Tensor) -> bool:
+    kind = x.device.type
+    return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
 
 
 def _check(
@@ -272,7 +277,7 @@ def _check(
             f"a chain has as many weights as biases and slopes, at least one: "
             f"got {len(weights)}, {len(biases)} and {len(slopes)}"
         )
-    autocast = torch.is_autocast_enabled(x.device.type)
+    autocast = _autocasts(x)
     channels = x.shape[1]
     for weight, bias, slope in zip(weights, biases, slopes, strict=True):
         if weight.dim() != 4 or weight.shape[2:] != (5, 5) or weight.shape[1] != channels:

@@ -1,9 +1,9 @@
 """The passes on a CPU: for each layer the algorithm of oneDNN that does the least.
 
-Three facts decide, all measured (`docs/upconv.md`). A transposed convolution to three channels leaves most of a vector
-register empty: as a 3×3 convolution to twelve it takes a third of the time. Fused with bias and activation, and with
-weights already in oneDNN's own order, a deep layer of a small batch takes half. And turning kernels around costs deep
-layers more than the convolution itself, whose maps are small: there the maps are turned around instead.
+Measurements decide (`docs/upconv.md`). A transposed convolution to three channels leaves most of a vector register
+empty: as a 3×3 convolution to twelve it takes a third of the time. Fused with bias and activation, and with weights
+already in oneDNN's own order, a deep layer of a small batch takes half. In training, turning or reordering the kernels
+of deep layers costs more than the convolution itself: there the maps are turned instead, or matrices multiplied.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch.nn.functional as F
 
 from preimage import _native
 from preimage.ops._images import describe
-from preimage.ops.upconv import plain
+from preimage.ops.upconv import cpu_products, plain
 
 _mkldnn = torch.ops.mkldnn
 _CHANNELS_LAST = torch.channels_last
@@ -42,6 +42,8 @@ def forward(
         return y if negative_slope is None else F.leaky_relu_(y, negative_slope)
     activation = ("none", [], "") if negative_slope is None else ("leaky_relu", [negative_slope], "")
     if not repeated:
+        if 4 * _pixels(x) <= weight.shape[1] and weight.numel() >= 1 << 20:
+            return cpu_products.forward(x, weight, bias, negative_slope)
         return _deconvolution(x, turned(weight), bias, activation)
     if _phases_win(x, weight):
         return _phases(x, _packed(x, weight, _pack_phases), bias, activation)
@@ -54,24 +56,27 @@ def dgrad(
     """As `plain.dgrad`, of maps in channels_last."""
     if not usable(dz.dtype) or dz.numel() == 0:
         return plain.dgrad(dz, weight, below, negative_slope)
-    if _turn_maps(dz, weight):
-        dx = F.conv2d(_turned_maps(dz), weight.transpose(0, 1), stride=2, padding=1).flip(2, 3)
-        dx = dx.contiguous(memory_format=_CHANNELS_LAST)
+    if 2 * _pixels(dz) <= weight.shape[1]:  # dz has four times the pixels of x
+        dx = cpu_products.input_gradient(dz, weight)
+    elif _turn_maps(dz, weight):
+        dx = F.conv2d(cpu_products.turned_maps(dz), weight.transpose(0, 1), stride=2, padding=1).flip(2, 3)
     else:
         dx = F.conv2d(dz, turned(weight), stride=2, padding=2)
-    return plain.after_dgrad(dx, below, negative_slope)
+    return plain.after_dgrad(dx.contiguous(memory_format=_CHANNELS_LAST), below, negative_slope)
 
 
 def wgrad(x: torch.Tensor, dz: torch.Tensor) -> torch.Tensor:
     """As `plain.wgrad`, of maps in channels_last; in memory (Ci, Co, 5, 5), as `preimage.nn.UpConv2d` keeps weights."""
     if not usable(dz.dtype) or dz.numel() == 0:
         return plain.wgrad(x, dz)
+    if 2 * _pixels(x) <= x.shape[1]:
+        return cpu_products.wgrad(x, dz)
     # The transposed convolution's weight gradient is that of the convolution from dz to x, its roles exchanged.
     # Of the weight only the shape is read.
     weight = torch.empty((x.shape[1], dz.shape[1], 5, 5), dtype=x.dtype)
     turn = _turn_maps(dz, weight)
     if turn:
-        x, dz, padding = x.contiguous().flip(2, 3), _turned_maps(dz), _ONE
+        x, dz, padding = x.contiguous().flip(2, 3), cpu_products.turned_maps(dz), _ONE
     else:
         weight, padding = weight.to(memory_format=_CHANNELS_LAST), [2, 2]
     _, dw, _ = torch.ops.aten.convolution_backward(
@@ -85,16 +90,15 @@ def wgrad(x: torch.Tensor, dz: torch.Tensor) -> torch.Tensor:
 
 
 def _turn_maps(dz: torch.Tensor, weight: torch.Tensor) -> bool:
-    """Are the maps smaller than the kernels? Either has to be turned around: convolution and its adjoint differ so."""
+    """Are the maps smaller than the kernels? Either has to be turned around: convolution and its adjoint differ so.
+
+    The turned maps are contiguous, as the weight's gradient then comes out in the order in which it is to lie.
+    """
     return 2 * dz.numel() < weight.numel()
 
 
-def _turned_maps(dz: torch.Tensor) -> torch.Tensor:
-    """`dz` turned around, with the row and the column that the asymmetric padding then lacks.
-
-    Contiguous, as then the weight's gradient comes out as it is to lie in memory, with no pass to reorder it.
-    """
-    return F.pad(dz.contiguous().flip(2, 3), (0, 1, 0, 1))
+def _pixels(maps: torch.Tensor) -> int:
+    return maps[:, 0].numel()
 
 
 def turned(weight: torch.Tensor) -> torch.Tensor:
@@ -133,7 +137,7 @@ def _deconvolution(
 
 def _phases_win(x: torch.Tensor, weight: torch.Tensor) -> bool:
     """Four convolutions to the four phases, 25 taps in all: for the deepest layers, whose time is reading weights."""
-    return max(x.shape[2:]) <= 8 and x[:, 0].numel() >= 64 and weight[:, :, 0, 0].numel() >= 1 << 18
+    return max(x.shape[2:]) <= 8 and _pixels(x) >= 64 and weight[:, :, 0, 0].numel() >= 1 << 18
 
 
 def _phases(

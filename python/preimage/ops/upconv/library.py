@@ -90,7 +90,7 @@ def upconv_distance_backward(
     return channels_last(dx), below_gradient, dw, plain.bias_gradient(dz)
 
 
-_OPS = {
+_OPS: dict[str, Any] = {
     function.__name__: triton_op(f"preimage::{function.__name__}", function, mutates_args=())
     for function in (
         upconv,
