@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 PASSES = ("forward", "dgrad", "wgrad", "image_backward")
+MOST = 8  # candidates
 IMAGE_CHANNELS = 4  # at most: such layers have kernels of their own
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -75,8 +76,12 @@ def candidates(
     make = {"forward": _forward, "dgrad": _dgrad, "wgrad": _wgrad, "image_backward": _image_backward}[which]
     found = make(in_channels, out_channels, pixels, dtype)
     limit = shared_memory_limit(capability)
-    fitting = (config for config in found if _shared_memory(config, out_channels, dtype) <= limit)
-    return tuple(dict.fromkeys(fitting))  # each once
+    fitting = [
+        config
+        for config in found
+        if _shared_memory(config, out_channels, dtype) <= limit and _in_registers(config, out_channels, capability)
+    ]
+    return tuple(dict.fromkeys(fitting))[:MOST]  # each once
 
 
 def shared_memory_limit(capability: tuple[int, int]) -> int:
@@ -104,70 +109,66 @@ def _rows(most: int, pixels: int) -> int:
     return min(most, max(64, _power(pixels)))
 
 
+def _step(channels: int, dtype: torch.dtype) -> int:
+    """Channels summed over in a step: 128 bytes, or less where that covers them with less waste."""
+    return _covering(channels, 128 // dtype.itemsize)
+
+
 def _forward(in_channels: int, out_channels: int, pixels: int, dtype: torch.dtype) -> list[Config]:
-    wide = 32 if dtype == torch.float32 else 64
-    k = _covering(in_channels, wide)
+    k = _step(in_channels, dtype)
+    rows = _rows(128, pixels)
     if out_channels <= IMAGE_CHANNELS:
-        narrow = _covering(in_channels, 32)
-        tiles = ((128, 4, 4), (256, 4, 3), (256, 8, 4), (64, 4, 4))
-        return [Config("subpixel", (_rows(m, pixels), 16, narrow), warps, stages) for m, warps, stages in tiles]
+        k = min(k, 32)
+        tiles = ((rows, 4, 4), (rows, 4, 3), (_rows(256, pixels), 8, 4), (64, 4, 4))
+        return [Config("subpixel", (m, 16, k), warps, stages) for m, warps, stages in tiles]
     found = []
     if out_channels <= 64:
-        pair = _covering(2 * out_channels, 128)
-        found += [
-            Config("row_pair", (_rows(m, pixels), pair, k), w, s) for m, w, s in ((128, 8, 3), (128, 4, 3), (64, 4, 3))
-        ]
-    narrow = _covering(out_channels, 64)
+        n = _covering(2 * out_channels, 128)
+        found += [Config("row_pair", (rows, n, k), 8, 3), Config("row_pair", (rows, n, k), 4, 3)]
+        found += [Config("row_pair", (64, n, k), 4, 3)]
     if out_channels <= 128:
-        found += [
-            Config("all_phases", (_rows(128, pixels), narrow, k), 8, 2),
-            Config("all_phases", (64, narrow, k), 4, 2),
-        ]
-    wide_n = _covering(out_channels, 256)
-    if wide_n == 256:
-        found.append(Config("phase", (_rows(128, pixels), 256, k), 8, 3))
-    middle = _covering(out_channels, 128)
-    found += [Config("phase", (_rows(128, pixels), middle, k), w, s) for w, s in ((8, 3), (4, 4))]
-    if middle <= 64:
-        found.append(Config("phase", (_rows(256, pixels), middle, k), 8, 3))
-    found.append(Config("phase", (64, middle, k), 4, 4))
-    return found
+        n = _covering(out_channels, 64)
+        found += [Config("all_phases", (rows, n, k), 8, 2), Config("all_phases", (64, n, k), 4, 2)]
+        n = _covering(out_channels, 32)
+        found += [Config("all_phases", (rows, n, k), 8, 3), Config("all_phases", (64, n, k), 4, 3)]
+    if _covering(out_channels, 256) == 256:
+        found.append(Config("phase", (rows, 256, k), 8, 3))
+    n = _covering(out_channels, 128)
+    found += [Config("phase", (rows, n, k), 8, 3), Config("phase", (rows, n, k), 4, 4)]
+    return [*found, Config("phase", (64, n, k), 4, 4)]
 
 
 def _dgrad(in_channels: int, out_channels: int, pixels: int, dtype: torch.dtype) -> list[Config]:
-    wide = 32 if dtype == torch.float32 else 64
-    k = _covering(out_channels, wide)
     n = _covering(in_channels, 128)
+    rows = _rows(128, pixels)
     found = []
     if out_channels <= 64:
-        run = _covering(5 * out_channels, wide)
-        found += [Config("dgrad_window", (_rows(128, pixels), n, run), w, s) for w, s in ((8, 3), (4, 3))]
+        run = _step(5 * out_channels, dtype)
+        found += [Config("dgrad_window", (rows, n, run), 8, 3), Config("dgrad_window", (rows, n, run), 4, 3)]
+        found += [Config("dgrad_window", (64, n, run), 4, 3)]
     if out_channels > IMAGE_CHANNELS:
-        if _covering(in_channels, 256) == 256:
-            found.append(Config("dgrad", (_rows(128, pixels), 256, k), 8, 3))
-        found += [Config("dgrad", (_rows(128, pixels), n, k), w, s) for w, s in ((8, 4), (4, 4))]
+        k = _step(out_channels, dtype)
+        found += [Config("dgrad", (rows, n, k), 8, 4), Config("dgrad", (rows, n, k), 4, 4)]
         found.append(Config("dgrad", (64, n, k), 4, 4))
     return found
 
 
 def _wgrad(in_channels: int, out_channels: int, pixels: int, dtype: torch.dtype) -> list[Config]:
-    k = 32 if dtype == torch.float32 else 64
+    k = 128 // dtype.itemsize
     found = []
     if out_channels <= 64:
-        i = _covering(in_channels, 64)
-        run = 5 * out_channels
-        first = max(16, min(128, 1 << (run.bit_length() - 1)))
-        if run - first <= 128:
-            blocks = 5 * -(-in_channels // i)
-            found += [Config("wgrad_window", (i, first, k), 4, 3, split) for split in _splits(blocks, pixels, k)]
+        i, run = _covering(in_channels, 64), 5 * out_channels
+        first = max(16, min(128, 1 << (run.bit_length() - 1)))  # a second accumulator takes the rest
+        blocks = 5 * -(-in_channels // i)
+        if run - first <= first:
+            for warps in (4, 8):
+                splits = _splits(blocks, pixels, k)
+                found += [Config("wgrad_window", (i, first, k), warps, 3, split) for split in splits]
     if out_channels > IMAGE_CHANNELS:
         i, o = _covering(in_channels, 128), _covering(out_channels, 128)
-        blocks = 25 * -(-in_channels // i) * -(-out_channels // o)
-        found += [Config("wgrad", (i, o, k), 4, 3, split) for split in _splits(blocks, pixels, k)]
-        if max(i, o) > 64:
-            i, o = min(i, 64), min(o, 64)
-            blocks = 25 * -(-in_channels // i) * -(-out_channels // o)
-            found += [Config("wgrad", (i, o, k), 4, 4, split) for split in _splits(blocks, pixels, k)[:1]]
+        for i_, o_, warps, stages in ((i, o, 4, 3), (i, o, 8, 3), (min(i, 64), min(o, 64), 4, 4)):
+            blocks = 25 * -(-in_channels // i_) * -(-out_channels // o_)
+            found += [Config("wgrad", (i_, o_, k), warps, stages, split) for split in _splits(blocks, pixels, k)]
     return found
 
 
@@ -180,11 +181,31 @@ def _splits(blocks: int, pixels: int, step: int) -> tuple[int, ...]:
 def _image_backward(in_channels: int, out_channels: int, pixels: int, dtype: torch.dtype) -> list[Config]:
     if out_channels > IMAGE_CHANNELS:
         return []
-    n, run = _covering(in_channels, 64), _power(5 * out_channels)
-    return [
-        Config("image_backward", (_rows(m, pixels), n, run), warps, 2, programs)
-        for m, warps, programs in ((64, 4, 264), (64, 4, 528), (128, 8, 264), (128, 8, 132), (128, 4, 264))
-    ]
+    run = _power(5 * out_channels)
+    n = _covering(in_channels, 1024 // run)
+    tiles = ((64, 4, 264), (64, 4, 528), (128, 8, 132), (128, 8, 264))
+    return [Config("image_backward", (m, n, run), warps, 2, programs) for m, warps, programs in tiles]
+
+
+def _in_registers(config: Config, out_channels: int, capability: tuple[int, int]) -> bool:
+    """Whether a thread holds its sums without spilling, and the loops are pipelined: by what the compiler made of it.
+
+    Before 9.0 the operands of the tensor cores are in registers as well.
+    """
+    m, n, _ = config.block
+    old = capability < (9, 0)
+    if config.kernel == "image_backward":
+        return m == 64 or not old
+    sums = {"all_phases": 4 * m * n, "row_pair": 2 * m * n}.get(config.kernel, m * n)
+    if config.kernel == "wgrad_window" and 5 * out_channels > n:
+        sums *= 2
+    if old and config.kernel == "all_phases" and config.num_stages < 3:
+        return False
+    if old and config.kernel == "row_pair" and config.num_warps < 8:
+        return False
+    if old and config.kernel == "subpixel" and (m, config.num_stages) == (128, 4):
+        return False
+    return sums <= (64 if old else 128) * 32 * config.num_warps
 
 
 def _shared_memory(config: Config, out_channels: int, dtype: torch.dtype) -> int:
