@@ -96,12 +96,12 @@ def _power(number: int) -> int:
     return max(16, 1 << (number - 1).bit_length())
 
 
-def _covering(channels: int, most: int) -> int:
-    """The block that covers the channels with the least waste: the largest of those that waste up to a tenth more."""
+def _covering(channels: int, most: int, waste: float = 1.1) -> int:
+    """The largest block that covers the channels with at most that much more than the least; 16 only where it must."""
     sizes = [size for size in (16, 32, 64, 128, 256) if size <= most]
     total = {size: -(-channels // size) * size for size in sizes}
-    least = min(total.values())
-    return max(size for size in sizes if total[size] <= 1.1 * least or size == 16)
+    found = max(size for size in sizes if total[size] <= waste * min(total.values()))
+    return _covering(channels, most, 1.34) if found == 16 and channels > 16 and waste < 1.34 else found
 
 
 def _rows(most: int, pixels: int) -> int:
@@ -123,7 +123,7 @@ def _forward(in_channels: int, out_channels: int, pixels: int, dtype: torch.dtyp
         return [Config("subpixel", (m, 16, k), warps, stages) for m, warps, stages in tiles]
     found = []
     if out_channels <= 64:
-        n = _covering(2 * out_channels, 128)
+        n = _covering(2 * out_channels, 128, 1.34)
         found += [Config("row_pair", (rows, n, k), 8, 3), Config("row_pair", (rows, n, k), 4, 3)]
         found += [Config("row_pair", (64, n, k), 4, 3)]
     if out_channels <= 128:
@@ -133,23 +133,24 @@ def _forward(in_channels: int, out_channels: int, pixels: int, dtype: torch.dtyp
         found += [Config("all_phases", (rows, n, k), 8, 3), Config("all_phases", (64, n, k), 4, 3)]
     if _covering(out_channels, 256) == 256:
         found.append(Config("phase", (rows, 256, k), 8, 3))
-    n = _covering(out_channels, 128)
-    found += [Config("phase", (rows, n, k), 8, 3), Config("phase", (rows, n, k), 4, 4)]
-    return [*found, Config("phase", (64, n, k), 4, 4)]
+    for waste in (1.34, 1.1):
+        n = _covering(out_channels, 128, waste)
+        found += [Config("phase", (m, n, k), w, s) for m, w, s in ((rows, 8, 3), (rows, 4, 4), (64, 4, 4))]
+    return found
 
 
 def _dgrad(in_channels: int, out_channels: int, pixels: int, dtype: torch.dtype) -> list[Config]:
-    n = _covering(in_channels, 128)
     rows = _rows(128, pixels)
     found = []
     if out_channels <= 64:
-        run = _step(5 * out_channels, dtype)
+        n, run = _covering(in_channels, 128, 1.34), _step(5 * out_channels, dtype)
         found += [Config("dgrad_window", (rows, n, run), 8, 3), Config("dgrad_window", (rows, n, run), 4, 3)]
         found += [Config("dgrad_window", (64, n, run), 4, 3)]
     if out_channels > IMAGE_CHANNELS:
         k = _step(out_channels, dtype)
-        found += [Config("dgrad", (rows, n, k), 8, 4), Config("dgrad", (rows, n, k), 4, 4)]
-        found.append(Config("dgrad", (64, n, k), 4, 4))
+        for waste in (1.34, 1.1):
+            n = _covering(in_channels, 128, waste)
+            found += [Config("dgrad", (m, n, k), warps, 4) for m, warps in ((rows, 8), (rows, 4), (64, 4))]
     return found
 
 
@@ -204,6 +205,8 @@ def _in_registers(config: Config, out_channels: int, capability: tuple[int, int]
     if old and config.kernel == "row_pair" and config.num_warps < 8:
         return False
     if old and config.kernel == "subpixel" and (m, config.num_stages) == (128, 4):
+        return False
+    if old and config.kernel == "wgrad" and n == 16 and config.num_stages == 4:
         return False
     return sums <= (64 if old else 128) * 32 * config.num_warps
 

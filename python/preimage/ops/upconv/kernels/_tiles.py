@@ -56,4 +56,4 @@ def activated(total, bias, channels, valid, HAS_BIAS: tl.constexpr, SLOPE: tl.co
 def masked_by(gradient, below, offsets, mask, SLOPE: tl.constexpr):
     """The gradient before the leaky ReLU whose output `below` is; at exactly zero the slope applies, as in torch."""
     value = tl.load(below + offsets, mask=mask, other=0.0)
-    return tl.where(value > 0, gradient, gradient * SLOPE)
+    return tl.where(value.to(tl.float32) > 0, gradient, gradient * SLOPE)

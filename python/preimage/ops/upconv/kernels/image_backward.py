@@ -96,7 +96,7 @@ def image_backward_kernel(
         gradient = tl.dot(p_four, w_four, input_precision=PRECISION)
         gradient = tl.dot(p_last, w_last, gradient, input_precision=PRECISION)
         if SLOPE != 1.0:
-            gradient = tl.where(values > 0, gradient, gradient * SLOPE)
+            gradient = tl.where(values.to(tl.float32) > 0, gradient, gradient * SLOPE)
         tl.store(dx + offsets, gradient.to(dx.dtype.element_ty), mask=mask)
         below += tl.sum(gradient, axis=0)
         dw_four = tl.dot(tl.trans(p_four), values, dw_four, input_precision=PRECISION)
