@@ -15,9 +15,9 @@ from tolerances import UPCONV_KERNELS
 
 interpreter = pytest.importorskip("triton.runtime.interpreter")
 
-from preimage.ops.upconv import kernels
-from preimage.ops.upconv.kernels import _launch
-from triton_resources import LAYERS
+from preimage.ops.upconv import kernels  # noqa: E402
+from preimage.ops.upconv.kernels import _launch  # noqa: E402
+from triton_resources import LAYERS  # noqa: E402
 
 ON_GPU = torch.cuda.is_available()
 PRECISIONS = ["ieee", "tf32", "bf16"] if ON_GPU else ["ieee"]
