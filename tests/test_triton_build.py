@@ -37,10 +37,10 @@ def test_kernels_compile_clean(tmp_path: Path) -> None:
         assert row["shared"] <= shared_memory_limit((row["architecture"] // 10, 0)), row
         if row["kernel"] in HELPERS:
             continue
-        if row["kernel"] != "image_backward (loss)" and not (
-            row["kernel"] == "image_backward" and row["architecture"] == 80
-        ):
-            # Where dz is formed while it is read, no copy can run ahead.
+        # The image's backward pass forms or turns what it reads; only there no copy runs ahead, with the exception of
+        # plain 16-bit gradients on 9.0.
+        ahead = row["kernel"] == "image_backward" and row["architecture"] == 90 and row["dtype"] != "tf32"
+        if ahead or not row["kernel"].startswith("image_backward"):
             assert row["pipelined"] and row["asynchronous_copies"] > 0, row
         if row["architecture"] == 90 and not row["kernel"].startswith("wgrad"):
             assert row["wgmma"], row

@@ -79,7 +79,8 @@ def candidates(
     fitting = [
         config
         for config in found
-        if _shared_memory(config, out_channels, dtype) <= limit and _in_registers(config, out_channels, capability)
+        if _shared_memory(config, out_channels, dtype) <= limit
+        and _in_registers(config, out_channels, dtype, capability)
     ]
     return tuple(dict.fromkeys(fitting))[:MOST]  # each once
 
@@ -188,7 +189,7 @@ def _image_backward(in_channels: int, out_channels: int, pixels: int, dtype: tor
     return [Config("image_backward", (m, n, run), warps, 2, programs) for m, warps, programs in tiles]
 
 
-def _in_registers(config: Config, out_channels: int, capability: tuple[int, int]) -> bool:
+def _in_registers(config: Config, out_channels: int, dtype: torch.dtype, capability: tuple[int, int]) -> bool:
     """Whether a thread holds its sums without spilling, and the loops are pipelined: by what the compiler made of it.
 
     Before 9.0 the operands of the tensor cores are in registers as well.
@@ -208,7 +209,8 @@ def _in_registers(config: Config, out_channels: int, capability: tuple[int, int]
         return False
     if old and config.kernel == "wgrad" and n == 16 and config.num_stages == 4:
         return False
-    return sums <= (64 if old else 128) * 32 * config.num_warps
+    few = old or (dtype == torch.float32 and config.kernel.startswith("dgrad"))
+    return sums <= (64 if few else 128) * 32 * config.num_warps
 
 
 def _shared_memory(config: Config, out_channels: int, dtype: torch.dtype) -> int:
