@@ -129,7 +129,8 @@ def _forward(in_channels: int, out_channels: int, pixels: int, dtype: torch.dtyp
         found += [Config("row_pair", (64, n, k), 4, 3)]
     if out_channels <= 128:
         n = _covering(out_channels, 64)
-        found += [Config("all_phases", (rows, n, k), 8, 2), Config("all_phases", (64, n, k), 4, 2)]
+        short = min(k, 64 // dtype.itemsize)  # of four products a step, the operands of longer ones spill
+        found += [Config("all_phases", (rows, n, short), 8, 3), Config("all_phases", (64, n, short), 4, 3)]
         n = _covering(out_channels, 32)
         found += [Config("all_phases", (rows, n, k), 8, 3), Config("all_phases", (64, n, k), 4, 3)]
     if _covering(out_channels, 256) == 256:
