@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,10 @@ import torch
 
 from preimage import cli, representations
 from preimage.inverters import Inverter, UShapedConfig
+
+# Without a GPU Triton's kernels run in its interpreter; it has to know before any of them is imported.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

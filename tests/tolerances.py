@@ -48,6 +48,10 @@ DENSE_SIFT_GRADIENT = 1e-4
 # The up-convolution's fast form against the plain one: the same products, summed in another order.
 UPCONV = {torch.float64: 1e-12}
 
+# The up-convolution's kernels against the plain passes in float64, relative to the largest value. tf32 has 10 bits of
+# mantissa, bfloat16 7: its results are rounded to that.
+UPCONV_KERNELS = {"ieee": 1e-5, "tf32": 5e-3, "bf16": 1e-2}
+
 # The benchmarks' plain-torch HOG against ours: near-ties between directions may fall the other way.
 TORCH_HOG = 1e-5
 

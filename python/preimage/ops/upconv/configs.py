@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 PASSES = ("forward", "dgrad", "wgrad", "image_backward")
+MOST = 8  # candidates
 IMAGE_CHANNELS = 4  # at most: such layers have kernels of their own
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -75,8 +76,13 @@ def candidates(
     make = {"forward": _forward, "dgrad": _dgrad, "wgrad": _wgrad, "image_backward": _image_backward}[which]
     found = make(in_channels, out_channels, pixels, dtype)
     limit = shared_memory_limit(capability)
-    fitting = (config for config in found if _shared_memory(config, out_channels, dtype) <= limit)
-    return tuple(dict.fromkeys(fitting))  # each once
+    fitting = [
+        config
+        for config in found
+        if _shared_memory(config, out_channels, dtype) <= limit
+        and _in_registers(config, out_channels, dtype, capability)
+    ]
+    return tuple(dict.fromkeys(fitting))[:MOST]  # each once
 
 
 def shared_memory_limit(capability: tuple[int, int]) -> int:
@@ -91,12 +97,12 @@ def _power(number: int) -> int:
     return max(16, 1 << (number - 1).bit_length())
 
 
-def _covering(channels: int, most: int) -> int:
-    """The block that covers the channels with the least waste: the largest of those that waste up to a tenth more."""
+def _covering(channels: int, most: int, waste: float = 1.1) -> int:
+    """The largest block that covers the channels with at most that much more than the least; 16 only where it must."""
     sizes = [size for size in (16, 32, 64, 128, 256) if size <= most]
     total = {size: -(-channels // size) * size for size in sizes}
-    least = min(total.values())
-    return max(size for size in sizes if total[size] <= 1.1 * least or size == 16)
+    found = max(size for size in sizes if total[size] <= waste * min(total.values()))
+    return _covering(channels, most, 1.34) if found == 16 and channels > 16 and waste < 1.34 else found
 
 
 def _rows(most: int, pixels: int) -> int:
@@ -104,70 +110,68 @@ def _rows(most: int, pixels: int) -> int:
     return min(most, max(64, _power(pixels)))
 
 
+def _step(channels: int, dtype: torch.dtype) -> int:
+    """Channels summed over in a step: 128 bytes, or less where that covers them with less waste."""
+    return _covering(channels, 128 // dtype.itemsize)
+
+
 def _forward(in_channels: int, out_channels: int, pixels: int, dtype: torch.dtype) -> list[Config]:
-    wide = 32 if dtype == torch.float32 else 64
-    k = _covering(in_channels, wide)
+    k = _step(in_channels, dtype)
+    rows = _rows(128, pixels)
     if out_channels <= IMAGE_CHANNELS:
-        narrow = _covering(in_channels, 32)
-        tiles = ((128, 4, 4), (256, 4, 3), (256, 8, 4), (64, 4, 4))
-        return [Config("subpixel", (_rows(m, pixels), 16, narrow), warps, stages) for m, warps, stages in tiles]
+        k = min(k, 32)
+        tiles = ((rows, 4, 4), (rows, 4, 3), (_rows(256, pixels), 8, 4), (64, 4, 4))
+        return [Config("subpixel", (m, 16, k), warps, stages) for m, warps, stages in tiles]
     found = []
     if out_channels <= 64:
-        pair = _covering(2 * out_channels, 128)
-        found += [
-            Config("row_pair", (_rows(m, pixels), pair, k), w, s) for m, w, s in ((128, 8, 3), (128, 4, 3), (64, 4, 3))
-        ]
-    narrow = _covering(out_channels, 64)
+        n = _covering(2 * out_channels, 128, 1.34)
+        found += [Config("row_pair", (rows, n, k), 8, 3), Config("row_pair", (rows, n, k), 4, 3)]
+        found += [Config("row_pair", (64, n, k), 4, 3)]
     if out_channels <= 128:
-        found += [
-            Config("all_phases", (_rows(128, pixels), narrow, k), 8, 2),
-            Config("all_phases", (64, narrow, k), 4, 2),
-        ]
-    wide_n = _covering(out_channels, 256)
-    if wide_n == 256:
-        found.append(Config("phase", (_rows(128, pixels), 256, k), 8, 3))
-    middle = _covering(out_channels, 128)
-    found += [Config("phase", (_rows(128, pixels), middle, k), w, s) for w, s in ((8, 3), (4, 4))]
-    if middle <= 64:
-        found.append(Config("phase", (_rows(256, pixels), middle, k), 8, 3))
-    found.append(Config("phase", (64, middle, k), 4, 4))
+        n = _covering(out_channels, 64)
+        short = min(k, 64 // dtype.itemsize)  # of four products a step, the operands of longer ones spill
+        found += [Config("all_phases", (rows, n, short), 8, 3), Config("all_phases", (64, n, short), 4, 3)]
+        n = _covering(out_channels, 32)
+        found += [Config("all_phases", (rows, n, k), 8, 3), Config("all_phases", (64, n, k), 4, 3)]
+    if _covering(out_channels, 256) == 256:
+        found.append(Config("phase", (rows, 256, k), 8, 3))
+    for waste in (1.34, 1.1):
+        n = _covering(out_channels, 128, waste)
+        found += [Config("phase", (m, n, k), w, s) for m, w, s in ((rows, 8, 3), (rows, 4, 4), (64, 4, 4))]
     return found
 
 
 def _dgrad(in_channels: int, out_channels: int, pixels: int, dtype: torch.dtype) -> list[Config]:
-    wide = 32 if dtype == torch.float32 else 64
-    k = _covering(out_channels, wide)
-    n = _covering(in_channels, 128)
+    rows = _rows(128, pixels)
     found = []
     if out_channels <= 64:
-        run = _covering(5 * out_channels, wide)
-        found += [Config("dgrad_window", (_rows(128, pixels), n, run), w, s) for w, s in ((8, 3), (4, 3))]
+        n, run = _covering(in_channels, 128, 1.34), _step(5 * out_channels, dtype)
+        found += [Config("dgrad_window", (rows, n, run), 8, 3), Config("dgrad_window", (rows, n, run), 4, 3)]
+        found += [Config("dgrad_window", (64, n, run), 4, 3)]
     if out_channels > IMAGE_CHANNELS:
-        if _covering(in_channels, 256) == 256:
-            found.append(Config("dgrad", (_rows(128, pixels), 256, k), 8, 3))
-        found += [Config("dgrad", (_rows(128, pixels), n, k), w, s) for w, s in ((8, 4), (4, 4))]
-        found.append(Config("dgrad", (64, n, k), 4, 4))
+        k = _step(out_channels, dtype)
+        for waste in (1.34, 1.1):
+            n = _covering(in_channels, 128, waste)
+            found += [Config("dgrad", (m, n, k), warps, 4) for m, warps in ((rows, 8), (rows, 4), (64, 4))]
     return found
 
 
 def _wgrad(in_channels: int, out_channels: int, pixels: int, dtype: torch.dtype) -> list[Config]:
-    k = 32 if dtype == torch.float32 else 64
+    k = 128 // dtype.itemsize
     found = []
     if out_channels <= 64:
-        i = _covering(in_channels, 64)
-        run = 5 * out_channels
-        first = max(16, min(128, 1 << (run.bit_length() - 1)))
-        if run - first <= 128:
-            blocks = 5 * -(-in_channels // i)
-            found += [Config("wgrad_window", (i, first, k), 4, 3, split) for split in _splits(blocks, pixels, k)]
+        i, run = _covering(in_channels, 64), 5 * out_channels
+        first = max(16, min(128, 1 << (run.bit_length() - 1)))  # a second accumulator takes the rest
+        blocks = 5 * -(-in_channels // i)
+        if run - first <= first:
+            for warps in (4, 8):
+                splits = _splits(blocks, pixels, k)
+                found += [Config("wgrad_window", (i, first, k), warps, 3, split) for split in splits]
     if out_channels > IMAGE_CHANNELS:
         i, o = _covering(in_channels, 128), _covering(out_channels, 128)
-        blocks = 25 * -(-in_channels // i) * -(-out_channels // o)
-        found += [Config("wgrad", (i, o, k), 4, 3, split) for split in _splits(blocks, pixels, k)]
-        if max(i, o) > 64:
-            i, o = min(i, 64), min(o, 64)
-            blocks = 25 * -(-in_channels // i) * -(-out_channels // o)
-            found += [Config("wgrad", (i, o, k), 4, 4, split) for split in _splits(blocks, pixels, k)[:1]]
+        for i_, o_, warps, stages in ((i, o, 4, 3), (i, o, 8, 3), (min(i, 64), min(o, 64), 4, 4)):
+            blocks = 25 * -(-in_channels // i_) * -(-out_channels // o_)
+            found += [Config("wgrad", (i_, o_, k), warps, stages, split) for split in _splits(blocks, pixels, k)]
     return found
 
 
@@ -180,11 +184,34 @@ def _splits(blocks: int, pixels: int, step: int) -> tuple[int, ...]:
 def _image_backward(in_channels: int, out_channels: int, pixels: int, dtype: torch.dtype) -> list[Config]:
     if out_channels > IMAGE_CHANNELS:
         return []
-    n, run = _covering(in_channels, 64), _power(5 * out_channels)
-    return [
-        Config("image_backward", (_rows(m, pixels), n, run), warps, 2, programs)
-        for m, warps, programs in ((64, 4, 264), (64, 4, 528), (128, 8, 264), (128, 8, 132), (128, 4, 264))
-    ]
+    run = _power(5 * out_channels)
+    n = _covering(in_channels, 1024 // run)
+    tiles = ((64, 4, 264), (64, 4, 528), (128, 8, 132), (128, 8, 264))
+    return [Config("image_backward", (m, n, run), warps, 2, programs) for m, warps, programs in tiles]
+
+
+def _in_registers(config: Config, out_channels: int, dtype: torch.dtype, capability: tuple[int, int]) -> bool:
+    """Whether a thread holds its sums without spilling, and the loops are pipelined: by what the compiler made of it.
+
+    Before 9.0 the operands of the tensor cores are in registers as well.
+    """
+    m, n, _ = config.block
+    old = capability < (9, 0)
+    if config.kernel == "image_backward":
+        return m == 64 or not old
+    sums = {"all_phases": 4 * m * n, "row_pair": 2 * m * n}.get(config.kernel, m * n)
+    if config.kernel == "wgrad_window" and 5 * out_channels > n:
+        sums *= 2
+    if old and config.kernel == "all_phases" and config.num_stages < 3:
+        return False
+    if old and config.kernel == "row_pair" and config.num_warps < 8:
+        return False
+    if old and config.kernel == "subpixel" and (m, config.num_stages) == (128, 4):
+        return False
+    if old and config.kernel == "wgrad" and n == 16 and config.num_stages == 4:
+        return False
+    few = old or (dtype == torch.float32 and config.kernel.startswith("dgrad"))
+    return sums <= (64 if few else 128) * 32 * config.num_warps
 
 
 def _shared_memory(config: Config, out_channels: int, dtype: torch.dtype) -> int:

@@ -77,9 +77,9 @@ def precision(dtype: torch.dtype) -> str:
     """How products of float32 are formed: as torch's settings allow cuDNN's convolutions."""
     if dtype != torch.float32:
         return "ieee"
-    convolutions = getattr(torch.backends.cudnn, "conv", None)
-    if hasattr(convolutions, "fp32_precision"):
-        return "tf32" if convolutions.fp32_precision == "tf32" else "ieee"
+    allowed: str | None = getattr(getattr(torch.backends.cudnn, "conv", None), "fp32_precision", None)
+    if allowed is not None:
+        return "tf32" if allowed == "tf32" else "ieee"
     return "tf32" if torch.backends.cudnn.allow_tf32 else "ieee"
 
 

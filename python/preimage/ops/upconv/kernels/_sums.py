@@ -1,5 +1,5 @@
 """Partial sums, added in an order that depends on nothing but their number."""
-# ruff: noqa: N803, N806
+# ruff: noqa: N803
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, misc, untyped-decorator"
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Everywhere m counts the low-resolution pixels of all images, so that small maps 
 counts the rows of all images, i = row % H, j = m % W. Masks of channels are there only where a block does not divide
 them.
 """
-# ruff: noqa: N803, N806
+# ruff: noqa: N803
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, misc, untyped-decorator"
 
 from __future__ import annotations
@@ -36,10 +36,7 @@ def weight_tile(
     k = tl.arange(0, BK)
     pointers = weight + (k[:, None] * K_STRIDE + columns[None, :] * N_STRIDE) + (tap * (CI * CO) + channel * K_STRIDE)
     if CI % BK == 0:
-        if CO % BN == 0:
-            tile = tl.load(pointers)
-        else:
-            tile = tl.load(pointers, mask=(columns < CO)[None, :], other=0.0)
+        tile = tl.load(pointers) if CO % BN == 0 else tl.load(pointers, mask=(columns < CO)[None, :], other=0.0)
     else:
         tile = tl.load(pointers, mask=(channel + k < CI)[:, None] & (columns < CO)[None, :], other=0.0)
     return tile
@@ -59,4 +56,4 @@ def activated(total, bias, channels, valid, HAS_BIAS: tl.constexpr, SLOPE: tl.co
 def masked_by(gradient, below, offsets, mask, SLOPE: tl.constexpr):
     """The gradient before the leaky ReLU whose output `below` is; at exactly zero the slope applies, as in torch."""
     value = tl.load(below + offsets, mask=mask, other=0.0)
-    return tl.where(value > 0, gradient, gradient * SLOPE)
+    return tl.where(value.to(tl.float32) > 0, gradient, gradient * SLOPE)

@@ -49,10 +49,7 @@ def dgrad_kernel(
         taps = weight + of_weight + (tap * (CI * CO) + channel)
         if CO % BK == 0:
             part = tl.load(pointers, mask=inside[:, None], other=0.0)
-            if CI % BN == 0:
-                matrix = tl.load(taps)
-            else:
-                matrix = tl.load(taps, mask=(columns < CI)[None, :], other=0.0)
+            matrix = tl.load(taps) if CI % BN == 0 else tl.load(taps, mask=(columns < CI)[None, :], other=0.0)
         else:
             exists = channel + k < CO
             part = tl.load(pointers, mask=inside[:, None] & exists[None, :], other=0.0)

@@ -24,6 +24,9 @@ def dgrad_window_kernel(
 ):  # fmt: skip
     """Program (tile): for each of 5 rows, the run from pixel 2j - 2 to 2j + 2 meets the taps kx = 4 to 0.
 
+    The mask of dz is in values along a row, not in pixels, so that pairs of values stay whole and are loaded together.
+    Values past the run's end are the next pixel's, and their weights zero.
+
     The column sums, after the mask, go to bias_parts (tiles of pixels, Ci).
     """
     COLUMN_BLOCKS: tl.constexpr = (CI + BN - 1) // BN
@@ -47,8 +50,6 @@ def dgrad_window_kernel(
         inside = valid & (2 * i + dy >= 0) & (2 * i + dy < 2 * height)
         within = first + start
         mask = inside[:, None] & (within >= 0) & (within < 2 * width * CO)
-        if RUN % BK != 0:
-            mask = mask & (start + k < RUN)[None, :]
         part = tl.load(dz + (in_row + dy * (2 * width * CO))[:, None] + within, mask=mask, other=0.0)
         pixel = (start + k) // CO
         taps = weight + (columns * CO)[None, :] + ((ky * 5 + 4 - pixel) * (CI * CO) + (start + k) - pixel * CO)[:, None]

@@ -2,7 +2,7 @@
 
 block = (pixels, output channels, input channels) of one tile; four accumulators of pixels × output channels.
 """
-# ruff: noqa: N803, N806
+# ruff: noqa: N803, N806, PLR0915
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, misc, untyped-decorator"
 
 from __future__ import annotations

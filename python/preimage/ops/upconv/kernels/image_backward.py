@@ -7,7 +7,7 @@ target while it is gathered, and the layer's own bias gradient comes out as well
 block = (pixels, input channels, values of a row of the window: a power of two of at least 5 Co) of one tile;
 `split` programs, each of which walks over many tiles and keeps its sums.
 """
-# ruff: noqa: N803, N806
+# ruff: noqa: N803
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, misc, untyped-decorator"
 
 from __future__ import annotations
@@ -91,15 +91,12 @@ def image_backward_kernel(
         p_four = window_tile(dz, target, mean, scale, row, i, j, valid, ky, e, H, W, CO, LOSS)
         p_last = window_tile(dz, target, mean, scale, row, i, j, valid, ky_last, e_last, H, W, CO, LOSS)
         offsets = m[:, None] * CI + ci[None, :]
-        if CI % BN == 0:
-            mask = valid[:, None]
-        else:
-            mask = valid[:, None] & (ci < CI)[None, :]
+        mask = valid[:, None] if CI % BN == 0 else valid[:, None] & (ci < CI)[None, :]
         values = tl.load(x + offsets, mask=mask, other=0.0)
         gradient = tl.dot(p_four, w_four, input_precision=PRECISION)
         gradient = tl.dot(p_last, w_last, gradient, input_precision=PRECISION)
         if SLOPE != 1.0:
-            gradient = tl.where(values > 0, gradient, gradient * SLOPE)
+            gradient = tl.where(values.to(tl.float32) > 0, gradient, gradient * SLOPE)
         tl.store(dx + offsets, gradient.to(dx.dtype.element_ty), mask=mask)
         below += tl.sum(gradient, axis=0)
         dw_four = tl.dot(tl.trans(p_four), values, dw_four, input_precision=PRECISION)
@@ -111,7 +108,7 @@ def image_backward_kernel(
     store_weight(of_program, dw_four, ky, e, ci, CI, CO)
     store_weight(of_program, dw_last, ky_last, e_last, ci, CI, CO)
     if LOSS:
-        # Every value of dz stands once among rows 2i + 1 and 2i (ky = 1, 2) and pixels 2j and 2j + 1 (2 and 3 of a run).
+        # Every value of dz stands once among rows 2i + 1 and 2i (ky = 1, 2), pixels 2j and 2j + 1 (2 and 3 of a run).
         pixel = e // CO
         once = (ky >= 1) & (ky <= 2) & (pixel >= 2) & (pixel <= 3)
         if tl.program_id(1) == 0:

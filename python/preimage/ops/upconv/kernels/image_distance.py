@@ -1,5 +1,5 @@
 """The Euclidean distance of every image from its target, without a map of differences in memory."""
-# ruff: noqa: N803, N806
+# ruff: noqa: N803
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, misc, untyped-decorator"
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 block = (input channels, values of the run in the first accumulator, pixels) of one step; a second accumulator takes
 the rest of the run. `split` parts of the pixels, summed by `sum_parts`. The tile of x serves five taps.
 """
-# ruff: noqa: N803, N806
+# ruff: noqa: N803
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, misc, untyped-decorator"
 
 from __future__ import annotations
@@ -19,11 +19,14 @@ from preimage.ops.upconv.kernels.wgrad import spans
 
 
 @triton.jit
-def run_tile(dz, in_row, first, inside, start, run_end, row_end, BN: tl.constexpr):
-    """[BK, BN]: of every pixel's run, the values from `start` on; zero outside the row and past the run's end."""
+def run_tile(dz, in_row, first, inside, start, row_end, BN: tl.constexpr):
+    """[BK, BN]: of every pixel's run, the values from `start` on, zero outside the row.
+
+    Values past the run's end are the next pixel's; their sums are not stored.
+    """
     e = start + tl.arange(0, BN)
     within = first[:, None] + e[None, :]
-    mask = inside[:, None] & (within >= 0) & (within < row_end) & (e < run_end)[None, :]
+    mask = inside[:, None] & (within >= 0) & (within < row_end)
     return tl.load(dz + in_row[:, None] + within, mask=mask, other=0.0)
 
 
@@ -65,10 +68,10 @@ def wgrad_window_kernel(
         else:
             values = tl.load(x + m[:, None] * CI + ci[None, :], mask=valid[:, None] & (ci < CI)[None, :], other=0.0)
         turned = tl.trans(values)
-        gradients = run_tile(dz, in_row, first, inside, 0, 5 * CO, 2 * W * CO, BN)
+        gradients = run_tile(dz, in_row, first, inside, 0, 2 * W * CO, BN)
         total = tl.dot(turned, gradients, total, input_precision=PRECISION)
         if REST > 0:
-            gradients = run_tile(dz, in_row, first, inside, BN, 5 * CO, 2 * W * CO, REST)
+            gradients = run_tile(dz, in_row, first, inside, BN, 2 * W * CO, REST)
             rest = tl.dot(turned, gradients, rest, input_precision=PRECISION)
     target = parts + (part * 5 + ky).to(tl.int64) * (5 * CI * CO)
     store_run(target, total, ci, 0, CI, CO, BN)
