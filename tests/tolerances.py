@@ -45,8 +45,9 @@ DENSE_SIFT_BLOCKS = 1e-6
 # Dense SIFT's gradient in float32 against the reference's autograd in float64, relative to its Euclidean length.
 DENSE_SIFT_GRADIENT = 1e-4
 
-# The up-convolution's fast form against the plain one: the same products, summed in another order.
-UPCONV = {torch.float64: 1e-12}
+# The up-convolution's passes against the plain ones in float64, relative to the largest value, at least 1. float64: the
+# same products in another order. bfloat16 has 7 bits of mantissa, float16 10; up to nine partial sums are rounded.
+UPCONV = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}
 
 # The up-convolution's kernels against the plain passes in float64, relative to the largest value. tf32 has 10 bits of
 # mantissa, bfloat16 7: its results are rounded to that.
