@@ -79,13 +79,19 @@ class UpConvChain(nn.Sequential):
         """The layers, up-convolutions that follow each other as a list."""
         runs: list[nn.Module | list[UpConv2d]] = []
         for layer in self:
-            if type(layer) is not UpConv2d:  # a subclass may do more in its forward
+            if not isinstance(layer, UpConv2d) or _does_more(layer):
                 runs.append(layer)
             elif runs and isinstance(runs[-1], list):
                 runs[-1].append(layer)
             else:
                 runs.append([layer])
         return runs
+
+
+def _does_more(layer: UpConv2d) -> bool:
+    """Has it a forward of its own or hooks? Then it has to be called."""
+    hooks = (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks)
+    return type(layer) is not UpConv2d or any(hooks)
 
 
 def _parameters(layers: list[UpConv2d]) -> tuple[list[torch.Tensor], list[torch.Tensor | None], list[float | None]]:

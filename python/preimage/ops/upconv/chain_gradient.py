@@ -1,0 +1,157 @@
+"""The gradient of chains of up-convolutions: one autograd node that keeps only what the layers put out.
+
+The backward of a layer begins with the gradient before its leaky ReLU. The layer above hands it over in that state,
+masked by the sign of the output that it had as its input, so that no pass over the maps is spent on activations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from preimage.ops._derivatives import last_derivative
+from preimage.ops.upconv import library, plain
+
+Slope = float | None
+Parameters = Sequence[torch.Tensor | None]  # weights of all layers, then biases of all layers
+
+
+class Chain(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, slopes: tuple[Slope, ...], *parameters: torch.Tensor | None) -> torch.Tensor:
+        maps = forward(x, parameters, slopes, repeated=False)
+        ctx.slopes = slopes
+        ctx.save_for_backward(*maps, *parameters)
+        return maps[-1]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        layers = len(ctx.slopes)
+        maps, parameters = ctx.saved_tensors[: layers + 1], ctx.saved_tensors[layers + 1 :]
+        dz = gradient if ctx.slopes[-1] is None else plain.masked(gradient, maps[-1], ctx.slopes[-1])
+        needs = ctx.needs_input_grad[2:]
+        bias_gradient = plain.bias_gradient(dz) if needs[-1] else None
+        gradients = _Gradients(maps[:-1], parameters, ctx.slopes, (ctx.needs_input_grad[0], *needs))
+        gradients.go_down(layers - 1, dz, bias_gradient)
+        dx, *rest = gradients.last((gradient, *ctx.saved_tensors))
+        return dx, None, *rest
+
+
+class ChainDistance(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: torch.Tensor,
+        target: torch.Tensor,
+        mean: torch.Tensor,
+        slopes: tuple[Slope, ...],
+        *parameters: torch.Tensor | None,
+    ) -> torch.Tensor:
+        maps = forward(x, parameters, slopes, repeated=False)
+        distances: torch.Tensor = library.passes(x).image_distance(maps[-1], target, mean)
+        ctx.slopes = slopes
+        ctx.save_for_backward(target, mean, distances, *maps, *parameters)
+        return distances
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        target, mean, distances, *saved = ctx.saved_tensors
+        layers = len(ctx.slopes)
+        maps, parameters = saved[: layers + 1], saved[layers + 1 :]
+        # A distance of zero has no gradient: none is passed on, as torch.linalg.vector_norm does.
+        scale = torch.where(distances > 0, gradient / distances, 0.0)
+        below = ctx.slopes[-2] if layers > 1 else None
+        dx, below_gradient, dw, bias_gradient = library.passes(target).upconv_distance_backward(
+            maps[-2], maps[-1], target, mean, scale, parameters[layers - 1], below
+        )
+        needs = (ctx.needs_input_grad[0], *ctx.needs_input_grad[4:])
+        gradients = _Gradients(maps[:-1], parameters, ctx.slopes, needs)
+        gradients.keep(layers - 1, dw, bias_gradient)
+        if layers > 1:
+            gradients.go_down(layers - 2, dx, below_gradient)
+        else:
+            gradients.dx = dx
+        dx, *rest = gradients.last((gradient, *ctx.saved_tensors))
+        return dx, None, None, None, *rest
+
+
+class _Gradients:
+    """The way back through a chain, layer by layer.
+
+    Args:
+        inputs: what every layer read.
+        parameters: see `Parameters`.
+        slopes: of every layer.
+        needs: whether a gradient of the chain's input, then of each parameter, is asked for.
+    """
+
+    def __init__(
+        self, inputs: Sequence[torch.Tensor], parameters: Parameters, slopes: Sequence[Slope], needs: Sequence[bool]
+    ) -> None:
+        self.inputs, self.parameters, self.slopes, self.needs = inputs, parameters, slopes, needs
+        self.of_parameters: list[torch.Tensor | None] = [None] * len(parameters)
+        self.dx: torch.Tensor | None = None
+
+    def go_down(self, top: int, dz: torch.Tensor, bias_gradient: torch.Tensor | None) -> None:
+        """From the gradient before layer `top`'s activation down to the chain's input."""
+        passes = library.passes(dz)
+        for layer in range(top, -1, -1):
+            x, weight = self.inputs[layer], self.parameters[layer]
+            assert weight is not None
+            goes_on = self.needs[0] or any(self._needs(below) for below in range(layer))
+            slope = self.slopes[layer - 1] if layer else None
+            dw = None
+            if goes_on and self.needs[1 + layer] and layer and weight.shape[0] <= 4:
+                dx, below_gradient, dw = passes.upconv_image_backward(x, dz, weight, slope)
+            else:
+                if self.needs[1 + layer]:
+                    dw = passes.upconv_wgrad(x, dz)
+                if goes_on:
+                    dx, below_gradient = passes.upconv_dgrad(dz, weight, x if layer else None, slope)
+            self.keep(layer, dw, bias_gradient)
+            if not goes_on:
+                return
+            dz, bias_gradient = dx, below_gradient
+        self.dx = dz
+
+    def last(self, sources: Sequence[torch.Tensor | None]) -> list[torch.Tensor | None]:
+        """Of the input and of every parameter; a second derivative of them is refused."""
+        known = [source for source in sources if source is not None]
+        every = (self.dx, *self.of_parameters)
+        return [g if g is None else last_derivative("upconv", g, *known) for g in every]
+
+    def last(self, sources: Sequence[torch.Tensor | None]) -> list[torch.Tensor | None]:
+        """Of the input and of every parameter; a second derivative of them is refused."""
+        known = [source for source in sources if source is not None]
+        every = (self.dx, *self.of_parameters)
+        return [g if g is None else last_derivative("upconv", g, *known) for g in every]
+
+    def _needs(self, layer: int) -> bool:
+        return self.needs[1 + layer] or self.needs[1 + len(self.slopes) + layer]
+
+    def keep(self, layer: int, dw: torch.Tensor | None, bias_gradient: torch.Tensor | None) -> None:
+        """The gradients of one layer's weight and bias, where they are asked for."""
+        bias = len(self.slopes) + layer
+        if self.needs[1 + layer]:
+            self.of_parameters[layer] = dw
+        if self.needs[1 + bias] and bias_gradient is not None:
+            weight = self.parameters[layer]
+            assert weight is not None
+            self.of_parameters[bias] = bias_gradient.to(weight.dtype)
+
+
+def forward(x: torch.Tensor, parameters: Parameters, slopes: Sequence[Slope], repeated: bool) -> list[torch.Tensor]:
+    """The chain's input and what every layer puts out."""
+    passes = library.passes(x)
+    maps = [library.channels_last(x)]
+    for weight, bias, slope in layers_of(parameters, slopes):
+        maps.append(passes.upconv(maps[-1], weight, bias, slope, repeated))
+    return maps
+
+
+def layers_of(
+    parameters: Parameters, slopes: Sequence[Slope]
+) -> zip[tuple[torch.Tensor | None, torch.Tensor | None, Slope]]:
+    return zip(parameters[: len(slopes)], parameters[len(slopes) :], slopes, strict=True)
