@@ -122,12 +122,6 @@ class _Gradients:
         every = (self.dx, *self.of_parameters)
         return [g if g is None else last_derivative("upconv", g, *known) for g in every]
 
-    def last(self, sources: Sequence[torch.Tensor | None]) -> list[torch.Tensor | None]:
-        """Of the input and of every parameter; a second derivative of them is refused."""
-        known = [source for source in sources if source is not None]
-        every = (self.dx, *self.of_parameters)
-        return [g if g is None else last_derivative("upconv", g, *known) for g in every]
-
     def _needs(self, layer: int) -> bool:
         return self.needs[1 + layer] or self.needs[1 + len(self.slopes) + layer]
 
