@@ -38,7 +38,7 @@ else
     runtime="$(library libasan.so) $(library libubsan.so) $(library libstdc++.so.6)"
     export ASAN_OPTIONS=detect_leaks=0:halt_on_error=1:strict_string_checks=1
     export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
-    tests=()
+    tests=(tests/test_upconv_cpu.py)
     for descriptor in hog lbp dense_sift phow; do
         for part in "" _input _gradient _properties _threads; do
             [ ! -e "tests/test_$descriptor$part.py" ] || tests+=("tests/test_$descriptor$part.py")

@@ -29,7 +29,7 @@ from preimage.jobs.sheet import sheet
 from preimage.storage import read_features
 from preimage.training import TrainConfig, train
 
-COMMANDS = ("extract", "invert", "train", "evaluate", "sheet", "info", "doctor", "demo")
+COMMANDS = ("extract", "invert", "train", "evaluate", "sheet", "info", "doctor", "tuning", "demo")
 HEAVY = ("torch", "numpy", "cv2", "safetensors", "torchmetrics")
 
 

@@ -16,6 +16,8 @@ _OPTIONAL = {
     "h5py": ("HDF5 files", "pip install 'preimage[formats]'"),
     "scipy": ("MATLAB files", "pip install 'preimage[formats]'"),
 }
+if sys.platform == "linux":  # there is none elsewhere
+    _OPTIONAL["triton"] = ("fused up-convolutions on a GPU", "pip install triton")
 
 
 @reporting
