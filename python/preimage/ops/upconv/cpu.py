@@ -8,12 +8,13 @@ of deep layers costs more than the convolution itself: there the maps are turned
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +26,7 @@ from preimage.ops.upconv import cpu_products, plain
 _mkldnn = torch.ops.mkldnn
 _CHANNELS_LAST = torch.channels_last
 _STRIDE, _ONE = [2, 2], [1, 1]
+_lock = threading.Lock()
 
 
 def forward(
@@ -42,9 +44,11 @@ def forward(
         return y if negative_slope is None else F.leaky_relu_(y, negative_slope)
     activation = ("none", [], "") if negative_slope is None else ("leaky_relu", [negative_slope], "")
     if not repeated:
-        if 4 * _pixels(x) <= weight.shape[1] and weight.numel() >= 1 << 20:
+        # In half precision the products of single taps would be rounded before they are summed.
+        if x.dtype == torch.float32 and 4 * _pixels(x) <= weight.shape[1] and weight.numel() >= 1 << 20:
             return cpu_products.forward(x, weight, bias, negative_slope)
-        return _deconvolution(x, turned(weight), bias, activation)
+        with _lent((weight.shape[1], weight.shape[0]), weight.dtype) as buffer:
+            return _deconvolution(x, turned(weight, buffer), bias, activation)
     if _phases_win(x, weight):
         return _phases(x, _packed(x, weight, _pack_phases), bias, activation)
     return _deconvolution(x, _packed(x, weight, _pack_whole)[0], bias, activation)
@@ -61,7 +65,8 @@ def dgrad(
     elif _turn_maps(dz, weight):
         dx = F.conv2d(cpu_products.turned_maps(dz), weight.transpose(0, 1), stride=2, padding=1).flip(2, 3)
     else:
-        dx = F.conv2d(dz, turned(weight), stride=2, padding=2)
+        with _lent((weight.shape[1], weight.shape[0]), weight.dtype) as buffer:
+            dx = F.conv2d(dz, turned(weight, buffer), stride=2, padding=2)
     return plain.after_dgrad(dx.contiguous(memory_format=_CHANNELS_LAST), below, negative_slope)
 
 
@@ -101,18 +106,41 @@ def _pixels(maps: torch.Tensor) -> int:
     return maps[:, 0].numel()
 
 
-def turned(weight: torch.Tensor) -> torch.Tensor:
+def turned(weight: torch.Tensor, result: torch.Tensor | None = None) -> torch.Tensor:
     """`plain.transposed`, in channels_last, which oneDNN reads fastest; in one pass."""
-    out_channels, in_channels = weight.shape[:2]
-    result = torch.empty((in_channels, out_channels, 5, 5), dtype=weight.dtype, memory_format=_CHANNELS_LAST)
+    if result is None:
+        result = _channels_last_kernel((weight.shape[1], weight.shape[0]), weight.dtype)
     _turn(weight, result)
     return result
 
 
+def _channels_last_kernel(channels: tuple[int, int], dtype: torch.dtype) -> torch.Tensor:
+    return torch.empty((*channels, 5, 5), dtype=dtype, memory_format=_CHANNELS_LAST)
+
+
+_buffers: OrderedDict[tuple[tuple[int, int], torch.dtype], torch.Tensor] = OrderedDict()
+_BUFFERS = 16
+
+
+@contextlib.contextmanager
+def _lent(channels: tuple[int, int], dtype: torch.dtype) -> Iterator[torch.Tensor]:
+    """Memory for a turned weight that was used before: fresh memory costs a deep layer as much as its convolution."""
+    with _lock:
+        buffer = _buffers.pop((channels, dtype), None)
+    if buffer is None:
+        buffer = _channels_last_kernel(channels, dtype)
+    try:
+        yield buffer
+    finally:
+        with _lock:
+            _buffers[channels, dtype] = buffer
+            if len(_buffers) > _BUFFERS:
+                _buffers.popitem(last=False)
+
+
 def _turn(weight: torch.Tensor, result: torch.Tensor) -> None:
     dtype = str(weight.dtype).removeprefix("torch.")
-    described = describe(weight.detach(), dtype), describe(result, dtype)
-    _native.turn_weight(*described, torch.get_num_threads())
+    _native.turn_weight(describe(weight.detach(), dtype), describe(result, dtype))
 
 
 def _subpixel(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
@@ -176,7 +204,6 @@ class _Packed:
 
 
 _cache: dict[int, _Packed] = {}
-_lock = threading.Lock()
 
 
 def _packed(
