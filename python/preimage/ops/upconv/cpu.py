@@ -39,10 +39,10 @@ def forward(
     """
     if not usable(x.dtype) or x.numel() == 0:
         return plain.forward(x, weight, bias, negative_slope)
-    if weight.shape[0] <= 4:
-        y = _subpixel(x, weight, bias)
-        return y if negative_slope is None else F.leaky_relu_(y, negative_slope)
     activation = ("none", [], "") if negative_slope is None else ("leaky_relu", [negative_slope], "")
+    if weight.shape[0] <= 4:
+        kernel = _packed(x, weight, _pack_subpixel)[0] if repeated else _subpixel_kernel(weight)
+        return _subpixel(x, kernel, bias, activation)
     if not repeated:
         # In half precision the products of single taps would be rounded before they are summed.
         if x.dtype == torch.float32 and 4 * _pixels(x) <= weight.shape[1] and weight.numel() >= 1 << 20:
@@ -143,18 +143,23 @@ def _turn(weight: torch.Tensor, result: torch.Tensor) -> None:
     _native.turn_weight(describe(weight.detach(), dtype), describe(result, dtype))
 
 
-def _subpixel(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+Activation = tuple[str, list[float], str]
+
+
+def _subpixel(x: torch.Tensor, kernel: torch.Tensor, bias: torch.Tensor | None, activation: Activation) -> torch.Tensor:
     """One 3×3 convolution to the four phases of every output pixel, laid out row by row."""
     batch, _, height, width = x.shape
-    out_channels = weight.shape[0]
-    phases = [F.pad(weight[:, :, a::2, b::2], (b, 0, a, 0)) for a in (0, 1) for b in (0, 1)]
-    z = F.conv2d(x, torch.cat(phases), None if bias is None else bias.repeat(4), padding=1)
+    offsets = None if bias is None else bias.repeat(4)
+    z = _mkldnn._convolution_pointwise(x, kernel, offsets, _ONE, _ONE, _ONE, 1, *activation)
+    out_channels = z.shape[1] // 4
     y = torch.empty((batch, height, 2, width, 2 * out_channels), dtype=z.dtype)
     y.copy_(z.permute(0, 2, 3, 1).view(batch, height, width, 2, 2 * out_channels).transpose(2, 3))
     return y.view(batch, 2 * height, 2 * width, out_channels).permute(0, 3, 1, 2)
 
 
-Activation = tuple[str, list[float], str]
+def _subpixel_kernel(weight: torch.Tensor) -> torch.Tensor:
+    phases = [F.pad(weight[:, :, a::2, b::2], (b, 0, a, 0)) for a in (0, 1) for b in (0, 1)]
+    return torch.cat(phases).contiguous(memory_format=_CHANNELS_LAST)
 
 
 def _deconvolution(
@@ -185,6 +190,10 @@ def _phases(
 
 def _pack_whole(weight: torch.Tensor, size: list[int]) -> list[torch.Tensor]:
     return [_mkldnn._reorder_convolution_transpose_weight(turned(weight), [2, 2], _ONE, _STRIDE, _ONE, 1, size)]
+
+
+def _pack_subpixel(weight: torch.Tensor, size: list[int]) -> list[torch.Tensor]:
+    return [_mkldnn._reorder_convolution_weight(_subpixel_kernel(weight), _ONE, _ONE, _ONE, 1, size)]
 
 
 def _pack_phases(weight: torch.Tensor, size: list[int]) -> list[torch.Tensor]:
@@ -251,6 +260,8 @@ def usable(dtype: torch.dtype) -> bool:
                 _deconvolution(x, plain.transposed(weight), bias, activation),
                 _deconvolution(x, _pack_whole(weight, size)[0], bias, activation),
                 _phases(x, _pack_phases(weight, size), bias, activation),
+                _subpixel(x, _subpixel_kernel(weight), bias, activation),
+                _subpixel(x, _pack_subpixel(weight, size)[0], bias, activation),
             ):
                 error = (got.float() - wanted).norm() / wanted.norm()
                 if not (math.isfinite(error) and error <= tolerance):
