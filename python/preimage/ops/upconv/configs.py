@@ -62,7 +62,7 @@ def candidates(
         capability: of the device, as ``torch.cuda.get_device_capability`` tells it.
 
     Returns:
-        Empty where no kernel applies: another dtype, a device before 8.0, a map of more than 2^31 - 1 elements,
+        Empty where no kernel applies: another dtype, a device before 8.0, a map or weight of more than 2^31 - 1 elements,
         "image_backward" of more than 4 output channels.
 
     Raises:
@@ -70,8 +70,8 @@ def candidates(
     """
     if which not in PASSES:
         raise ValueError(f"which must be one of {', '.join(PASSES)}, got {which!r}")
-    largest = pixels * max(in_channels, 4 * out_channels)
-    if dtype not in DTYPES or capability < (8, 0) or not 0 < largest <= _MOST_ELEMENTS:
+    largest = max(pixels * in_channels, 4 * pixels * out_channels, 25 * in_channels * out_channels)
+    if dtype not in DTYPES or capability < (8, 0) or pixels < 1 or largest > _MOST_ELEMENTS:
         return ()
     make = {"forward": _forward, "dgrad": _dgrad, "wgrad": _wgrad, "image_backward": _image_backward}[which]
     found = make(in_channels, out_channels, pixels, dtype)
