@@ -232,7 +232,9 @@ def main() -> None:
         work = list({(task.config.kernel, task.dtype, task.architecture): task for task in reversed(work)}.values())
     rows, failures = [], []
     if not options.json:
-        print("| kernel | configuration | layer | dtype | sm | registers | spilled | shared memory | wgmma | pipelined |")
+        print(
+            "| kernel | configuration | layer | dtype | sm | registers | spilled | shared memory | wgmma | pipelined |"
+        )
         print("|---|---|---|---|---|---|---|---|---|---|")
     for found in table(work, options.jobs):
         if isinstance(found, str):

@@ -62,8 +62,8 @@ def candidates(
         capability: of the device, as ``torch.cuda.get_device_capability`` tells it.
 
     Returns:
-        Empty where no kernel applies: another dtype, a device before 8.0, a map or weight of more than 2^31 - 1 elements,
-        "image_backward" of more than 4 output channels.
+        Empty where no kernel applies: another dtype, a device before 8.0, a map or weight of more than 2^31 - 1
+        elements, "image_backward" of more than 4 output channels.
 
     Raises:
         ValueError: an unknown pass.

@@ -19,7 +19,8 @@ from preimage.ops.upconv.kernels._tiles import masked_by
 @triton.jit(do_not_specialize=["pixels", "height", "width"])
 def dgrad_kernel(
     dz, weight, below, dx, bias_parts, pixels, height, width,
-    CI: tl.constexpr, CO: tl.constexpr, MASK: tl.constexpr, SUMS: tl.constexpr, SLOPE: tl.constexpr, PRECISION: tl.constexpr,
+    CI: tl.constexpr, CO: tl.constexpr,
+    MASK: tl.constexpr, SUMS: tl.constexpr, SLOPE: tl.constexpr, PRECISION: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
     """Program (tile): dx[i, j] = sum of dz[2i + 2 - ky, 2j + 2 - kx] · w[ky, kx] over 25 taps and Co channels.

@@ -19,7 +19,8 @@ from preimage.ops.upconv.kernels._tiles import masked_by
 @triton.jit(do_not_specialize=["pixels", "height", "width"])
 def dgrad_window_kernel(
     dz, weight, below, dx, bias_parts, pixels, height, width,
-    CI: tl.constexpr, CO: tl.constexpr, MASK: tl.constexpr, SUMS: tl.constexpr, SLOPE: tl.constexpr, PRECISION: tl.constexpr,
+    CI: tl.constexpr, CO: tl.constexpr,
+    MASK: tl.constexpr, SUMS: tl.constexpr, SLOPE: tl.constexpr, PRECISION: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
     """Program (tile): for each of 5 rows, the run from pixel 2j - 2 to 2j + 2 meets the taps kx = 4 to 0.
