@@ -188,8 +188,8 @@ class Ours(Naive):
         for weight in self.weights:
             if weight.is_cuda:  # as the trainer lays them out there: (5, 5, Ci, Co) in memory
                 weight.data = weight.data.permute(2, 3, 1, 0).contiguous().permute(3, 2, 0, 1)
-            else:  # as the layer itself does: (Ci, 5, 5, Co)
-                weight.data = weight.data.transpose(0, 1).contiguous(memory_format=torch.channels_last).transpose(0, 1)
+            else:  # as the layer itself does: (Ci, Co, 5, 5)
+                weight.data = weight.data.transpose(0, 1).contiguous().transpose(0, 1)
 
 
 class WrongResultError(Exception):

@@ -209,7 +209,7 @@ def check_upconv_passes(
                 given_too = (x, y, target, mean, scale, weight, 0.2)
                 dz = plain.image_distance_backward(*map(_double, (y, target, mean, scale)))
                 expected_too = *plain.image_backward(x.double(), dz, weight.double(), 0.2), plain.bias_gradient(dz)
-                ours = kernels.image_backward_of_distance(*(_there(v, results.device) for v in given_too), config)
+                ours = kernels.distance_backward(*(_there(v, results.device) for v in given_too), config)
                 results.compare("image_backward_of_distance", label, ours, expected_too, limit)
     if outside <= configs.IMAGE_CHANNELS:
         ours = kernels.image_distance(*(_there(value, results.device) for value in (y, target, mean)))

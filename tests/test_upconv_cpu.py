@@ -78,7 +78,7 @@ def test_forward_as_a_matrix_product(shape: tuple[int, ...], dtype: torch.dtype)
         for slope, offset in ((0.2, bias), (None, None)):
             wanted = plain.forward(x.double(), weight.double(), None if offset is None else offset.double(), slope)
             close(cpu.forward(x, weight, offset, slope, repeated=False), wanted, dtype)
-        assert spy.call_count == 2
+        assert spy.call_count == (2 if dtype == torch.float32 else 0)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -118,10 +118,10 @@ def test_turned_is_a_copy_to_the_bit(shape: tuple[int, int], dtype: torch.dtype)
 def test_turning_refuses_what_does_not_fit() -> None:
     weight, wrong = torch.zeros(2, 3, 5, 5), torch.zeros(2, 3, 5, 5)
     with pytest.raises(ValueError, match=r"\(Co, Ci, H, W\) is turned into output \(Ci, Co, H, W\)"):
-        _native.turn_weight(describe(weight), describe(wrong), 1)
+        _native.turn_weight(describe(weight), describe(wrong))
     pixels = torch.zeros(1, 1, 2, 2, dtype=torch.uint8)
     with pytest.raises(ValueError, match="float32, float16 or bfloat16, got uint8"):
-        _native.turn_weight(describe(pixels), describe(pixels.clone()), 1)
+        _native.turn_weight(describe(pixels), describe(pixels.clone()))
 
 
 def test_falls_back_without_onednns_private_ops() -> None:

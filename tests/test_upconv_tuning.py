@@ -18,7 +18,8 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from preimage.ops.upconv import plain, tuning, tuning_cache, tuning_check, tuning_trials
 
-PASSES = ("forward", "dgrad", "wgrad", "image_backward")
+PASSES = ("forward", "dgrad", "wgrad", "image_backward", "distance_backward")
+IMAGE_PASSES = PASSES[3:]
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -179,6 +180,9 @@ def inputs_of(
         "high": torch.zeros(batch, out_channels, 2 * height, 2 * width, dtype=dtype),
         "weight": torch.zeros(out_channels, in_channels, 5, 5, dtype=dtype),
         "bias": torch.zeros(out_channels, dtype=dtype),
+        "target": torch.zeros(batch, out_channels, 2 * height, 2 * width, dtype=torch.uint8),
+        "mean": torch.zeros(out_channels),
+        "scale": torch.zeros(batch),
     }
     return tuple(made[role] for role in tuning_check.ROLES[which])
 
@@ -315,7 +319,7 @@ def test_candidates_are_the_same_for_all_of_a_key(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(tuning, "_has_triton", lambda: True)
     monkeypatch.setattr(tuning, "_capability", lambda device: (9, 0))
     for which in PASSES:
-        out_channels = 3 if which == "image_backward" else 32
+        out_channels = 3 if which in IMAGE_PASSES else 32
         found = {
             tuning._candidates(which, inputs_of(which, shape=(batch, 32, out_channels, 16, 16))) for batch in (5, 7, 8)
         }
@@ -473,7 +477,7 @@ def test_on_a_device(which: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("PREIMAGE_CACHE", str(tmp_path))
     tuning._choices.clear()
     tuning._stores.clear()
-    shape = (16, 32, 3, 16, 16) if which == "image_backward" else (16, 128, 64, 16, 16)
+    shape = (16, 32, 3, 16, 16) if which in IMAGE_PASSES else (16, 128, 64, 16, 16)
     inputs = tuple(None if tensor is None else tensor.cuda() for tensor in inputs_of(which, dtype, shape))
     state = torch.cuda.get_rng_state()
     chosen = tuning.choose(which, inputs, None if which == "wgrad" else 0.2)

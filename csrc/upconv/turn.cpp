@@ -4,15 +4,12 @@
 #include <cstdint>
 #include <stdexcept>
 
-#include "common/parallel.h"
-
 namespace preimage::upconv {
 
 namespace {
 
 // Outputs that are written side by side: a cache line of float32, whose sources stay in the nearest cache meanwhile.
 constexpr std::int64_t kBlock = 16;
-constexpr std::int64_t kElementsPerThread = 1 << 17;  // about 0.1 ms, several times what a thread costs
 
 /// A tensor's strides in elements.
 struct Strides {
@@ -34,7 +31,7 @@ void turn_block(const Element* source, Strides from, Element* target, Strides to
 }
 
 template <class Element>
-void turn_all(const TensorView& weight, const TensorView& output, int threads) {
+void turn_all(const TensorView& weight, const TensorView& output) {
     constexpr auto size = static_cast<std::int64_t>(sizeof(Element));
     const Strides from{weight.strides[0] / size, weight.strides[1] / size, weight.strides[2] / size,
                        weight.strides[3] / size};
@@ -43,9 +40,7 @@ void turn_all(const TensorView& weight, const TensorView& output, int threads) {
     const auto [inputs, outputs, rows, columns] = output.shape;
     const auto* source = reinterpret_cast<const Element*>(weight.data);
     auto* target = reinterpret_cast<Element*>(output.data);
-    const std::int64_t useful = std::max<std::int64_t>(1, inputs * outputs * rows * columns / kElementsPerThread);
-    const std::int64_t workers = std::min({std::max<std::int64_t>(threads, 1), useful, std::max<std::int64_t>(inputs, 1)});
-    parallel_for(inputs, static_cast<int>(workers), [&](std::int64_t in, int) {
+    for (std::int64_t in = 0; in < inputs; ++in) {
         for (std::int64_t out = 0; out < outputs; out += kBlock) {
             const std::int64_t count = std::min(kBlock, outputs - out);
             const Element* read = source + in * from.in + out * from.out;
@@ -56,12 +51,12 @@ void turn_all(const TensorView& weight, const TensorView& output, int threads) {
                 turn_block<Element, false>(read, from, write, to, rows, columns, count);
             }
         }
-    });
+    }
 }
 
 }  // namespace
 
-void turn(const TensorView& weight, const TensorView& output, int threads) {
+void turn(const TensorView& weight, const TensorView& output) {
     weight.require_device(-1);
     output.require_device(-1);
     const auto [inputs, outputs, rows, columns] = output.shape;
@@ -73,9 +68,9 @@ void turn(const TensorView& weight, const TensorView& output, int threads) {
     }
     switch (weight.element_size()) {
         case 2:
-            return turn_all<std::uint16_t>(weight, output, threads);
+            return turn_all<std::uint16_t>(weight, output);
         case 4:
-            return turn_all<std::uint32_t>(weight, output, threads);
+            return turn_all<std::uint32_t>(weight, output);
         default:
             throw std::invalid_argument("weights are float32, float16 or bfloat16, got uint8");
     }

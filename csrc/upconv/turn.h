@@ -9,7 +9,8 @@ namespace preimage::upconv {
 ///
 /// weight (Co, Ci, H, W) and output (Ci, Co, H, W), on the CPU, of one dtype, any strides, without overlap. It runs
 /// at the speed of memory where weight is contiguous over (i, o, y, x) and output over (i, y, x, o).
+/// One thread: two are no faster, and torch's own wait for their next task spinning, on the core that one would take.
 /// Throws std::invalid_argument where the shapes, dtypes or devices do not fit.
-void turn(const TensorView& weight, const TensorView& output, int threads);
+void turn(const TensorView& weight, const TensorView& output);
 
 }  // namespace preimage::upconv

@@ -12,17 +12,17 @@ namespace py = pybind11;
 
 namespace {
 
-void turn_weight(const TensorDescription& weight, const TensorDescription& output, int threads) {
+void turn_weight(const TensorDescription& weight, const TensorDescription& output) {
     const TensorView weight_view(weight);
     const TensorView output_view(output);
     const py::gil_scoped_release released;
-    turn(weight_view, output_view, threads);
+    turn(weight_view, output_view);
 }
 
 }  // namespace
 
 void register_ops(py::module_& module) {
-    module.def("turn_weight", &turn_weight, py::arg("weight"), py::arg("output"), py::arg("threads"));
+    module.def("turn_weight", &turn_weight, py::arg("weight"), py::arg("output"));
 }
 
 }  // namespace preimage::upconv

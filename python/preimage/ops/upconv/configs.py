@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-PASSES = ("forward", "dgrad", "wgrad", "image_backward")
+PASSES = ("forward", "dgrad", "wgrad", "image_backward", "distance_backward")
 MOST = 8  # candidates
 IMAGE_CHANNELS = 4  # at most: such layers have kernels of their own
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -63,7 +63,7 @@ def candidates(
 
     Returns:
         Empty where no kernel applies: another dtype, a device before 8.0, a map or weight of more than 2^31 - 1
-        elements, "image_backward" of more than 4 output channels.
+        elements, "image_backward" and "distance_backward" of more than 4 output channels.
 
     Raises:
         ValueError: an unknown pass.
@@ -73,7 +73,7 @@ def candidates(
     largest = max(pixels * in_channels, 4 * pixels * out_channels, 25 * in_channels * out_channels)
     if dtype not in DTYPES or capability < (8, 0) or pixels < 1 or largest > _MOST_ELEMENTS:
         return ()
-    make = {"forward": _forward, "dgrad": _dgrad, "wgrad": _wgrad, "image_backward": _image_backward}[which]
+    make = {"forward": _forward, "dgrad": _dgrad, "wgrad": _wgrad}.get(which, _image_backward)
     found = make(in_channels, out_channels, pixels, dtype)
     limit = shared_memory_limit(capability)
     fitting = [

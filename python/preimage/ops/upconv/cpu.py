@@ -8,12 +8,13 @@ of deep layers costs more than the convolution itself: there the maps are turned
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +26,7 @@ from preimage.ops.upconv import cpu_products, plain
 _mkldnn = torch.ops.mkldnn
 _CHANNELS_LAST = torch.channels_last
 _STRIDE, _ONE = [2, 2], [1, 1]
+_lock = threading.Lock()
 
 
 def forward(
@@ -37,14 +39,16 @@ def forward(
     """
     if not usable(x.dtype) or x.numel() == 0:
         return plain.forward(x, weight, bias, negative_slope)
-    if weight.shape[0] <= 4:
-        y = _subpixel(x, weight, bias)
-        return y if negative_slope is None else F.leaky_relu_(y, negative_slope)
     activation = ("none", [], "") if negative_slope is None else ("leaky_relu", [negative_slope], "")
+    if weight.shape[0] <= 4:
+        kernel = _packed(x, weight, _pack_subpixel)[0] if repeated else _subpixel_kernel(weight)
+        return _subpixel(x, kernel, bias, activation)
     if not repeated:
-        if 4 * _pixels(x) <= weight.shape[1] and weight.numel() >= 1 << 20:
+        # In half precision the products of single taps would be rounded before they are summed.
+        if x.dtype == torch.float32 and 4 * _pixels(x) <= weight.shape[1] and weight.numel() >= 1 << 20:
             return cpu_products.forward(x, weight, bias, negative_slope)
-        return _deconvolution(x, turned(weight), bias, activation)
+        with _lent((weight.shape[1], weight.shape[0]), weight.dtype) as buffer:
+            return _deconvolution(x, turned(weight, buffer), bias, activation)
     if _phases_win(x, weight):
         return _phases(x, _packed(x, weight, _pack_phases), bias, activation)
     return _deconvolution(x, _packed(x, weight, _pack_whole)[0], bias, activation)
@@ -61,7 +65,8 @@ def dgrad(
     elif _turn_maps(dz, weight):
         dx = F.conv2d(cpu_products.turned_maps(dz), weight.transpose(0, 1), stride=2, padding=1).flip(2, 3)
     else:
-        dx = F.conv2d(dz, turned(weight), stride=2, padding=2)
+        with _lent((weight.shape[1], weight.shape[0]), weight.dtype) as buffer:
+            dx = F.conv2d(dz, turned(weight, buffer), stride=2, padding=2)
     return plain.after_dgrad(dx.contiguous(memory_format=_CHANNELS_LAST), below, negative_slope)
 
 
@@ -101,32 +106,60 @@ def _pixels(maps: torch.Tensor) -> int:
     return maps[:, 0].numel()
 
 
-def turned(weight: torch.Tensor) -> torch.Tensor:
+def turned(weight: torch.Tensor, result: torch.Tensor | None = None) -> torch.Tensor:
     """`plain.transposed`, in channels_last, which oneDNN reads fastest; in one pass."""
-    out_channels, in_channels = weight.shape[:2]
-    result = torch.empty((in_channels, out_channels, 5, 5), dtype=weight.dtype, memory_format=_CHANNELS_LAST)
+    if result is None:
+        result = _channels_last_kernel((weight.shape[1], weight.shape[0]), weight.dtype)
     _turn(weight, result)
     return result
 
 
+def _channels_last_kernel(channels: tuple[int, int], dtype: torch.dtype) -> torch.Tensor:
+    return torch.empty((*channels, 5, 5), dtype=dtype, memory_format=_CHANNELS_LAST)
+
+
+_buffers: OrderedDict[tuple[tuple[int, int], torch.dtype], torch.Tensor] = OrderedDict()
+_BUFFERS = 16
+
+
+@contextlib.contextmanager
+def _lent(channels: tuple[int, int], dtype: torch.dtype) -> Iterator[torch.Tensor]:
+    """Memory for a turned weight that was used before: fresh memory costs a deep layer as much as its convolution."""
+    with _lock:
+        buffer = _buffers.pop((channels, dtype), None)
+    if buffer is None:
+        buffer = _channels_last_kernel(channels, dtype)
+    try:
+        yield buffer
+    finally:
+        with _lock:
+            _buffers[channels, dtype] = buffer
+            if len(_buffers) > _BUFFERS:
+                _buffers.popitem(last=False)
+
+
 def _turn(weight: torch.Tensor, result: torch.Tensor) -> None:
     dtype = str(weight.dtype).removeprefix("torch.")
-    described = describe(weight.detach(), dtype), describe(result, dtype)
-    _native.turn_weight(*described, torch.get_num_threads())
+    _native.turn_weight(describe(weight.detach(), dtype), describe(result, dtype))
 
 
-def _subpixel(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+Activation = tuple[str, list[float], str]
+
+
+def _subpixel(x: torch.Tensor, kernel: torch.Tensor, bias: torch.Tensor | None, activation: Activation) -> torch.Tensor:
     """One 3×3 convolution to the four phases of every output pixel, laid out row by row."""
     batch, _, height, width = x.shape
-    out_channels = weight.shape[0]
-    phases = [F.pad(weight[:, :, a::2, b::2], (b, 0, a, 0)) for a in (0, 1) for b in (0, 1)]
-    z = F.conv2d(x, torch.cat(phases), None if bias is None else bias.repeat(4), padding=1)
+    offsets = None if bias is None else bias.repeat(4)
+    z = _mkldnn._convolution_pointwise(x, kernel, offsets, _ONE, _ONE, _ONE, 1, *activation)
+    out_channels = z.shape[1] // 4
     y = torch.empty((batch, height, 2, width, 2 * out_channels), dtype=z.dtype)
     y.copy_(z.permute(0, 2, 3, 1).view(batch, height, width, 2, 2 * out_channels).transpose(2, 3))
     return y.view(batch, 2 * height, 2 * width, out_channels).permute(0, 3, 1, 2)
 
 
-Activation = tuple[str, list[float], str]
+def _subpixel_kernel(weight: torch.Tensor) -> torch.Tensor:
+    phases = [F.pad(weight[:, :, a::2, b::2], (b, 0, a, 0)) for a in (0, 1) for b in (0, 1)]
+    return torch.cat(phases).contiguous(memory_format=_CHANNELS_LAST)
 
 
 def _deconvolution(
@@ -159,6 +192,10 @@ def _pack_whole(weight: torch.Tensor, size: list[int]) -> list[torch.Tensor]:
     return [_mkldnn._reorder_convolution_transpose_weight(turned(weight), [2, 2], _ONE, _STRIDE, _ONE, 1, size)]
 
 
+def _pack_subpixel(weight: torch.Tensor, size: list[int]) -> list[torch.Tensor]:
+    return [_mkldnn._reorder_convolution_weight(_subpixel_kernel(weight), _ONE, _ONE, _ONE, 1, size)]
+
+
 def _pack_phases(weight: torch.Tensor, size: list[int]) -> list[torch.Tensor]:
     kernels = [weight[:, :, a::2, b::2].contiguous(memory_format=_CHANNELS_LAST) for a in (0, 1) for b in (0, 1)]
     return [_mkldnn._reorder_convolution_weight(kernel, _ONE, _ONE, _ONE, 1, size) for kernel in kernels]
@@ -176,7 +213,6 @@ class _Packed:
 
 
 _cache: dict[int, _Packed] = {}
-_lock = threading.Lock()
 
 
 def _packed(
@@ -224,6 +260,8 @@ def usable(dtype: torch.dtype) -> bool:
                 _deconvolution(x, plain.transposed(weight), bias, activation),
                 _deconvolution(x, _pack_whole(weight, size)[0], bias, activation),
                 _phases(x, _pack_phases(weight, size), bias, activation),
+                _subpixel(x, _subpixel_kernel(weight), bias, activation),
+                _subpixel(x, _pack_subpixel(weight, size)[0], bias, activation),
             ):
                 error = (got.float() - wanted).norm() / wanted.norm()
                 if not (math.isfinite(error) and error <= tolerance):

@@ -57,9 +57,7 @@ def upconv_image_backward(
     x, dz = channels_last(x), channels_last(dz)
     if config := _config("image_backward", (x, dz, weight), negative_slope):
         return _kernels().image_backward(x, dz, weight, negative_slope, config)
-    arithmetic = cpu if _on_cpu(x) else plain
-    dx, bias_gradient = arithmetic.dgrad(dz, weight, x, negative_slope)
-    return channels_last(dx), bias_gradient, _as_kept(arithmetic.wgrad(x, dz))
+    return *upconv_dgrad(dz, weight, x, negative_slope), upconv_wgrad(x, dz)
 
 
 def image_distance(y: Tensor, target: Tensor, mean: Tensor) -> Tensor:
@@ -79,16 +77,12 @@ def upconv_distance_backward(
     weight: Tensor,
     negative_slope: float | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """`plain.image_backward` of `plain.image_distance_backward`, and the sum of that: the layer's bias gradient."""
+    """`plain.distance_backward`."""
     x, y, target = channels_last(x), channels_last(y), channels_last(target)
-    # The kernel was chosen with y in the place of the gradient, whose shape and dtype it has.
-    if config := _config("image_backward", (x, y, weight), negative_slope):
-        return _kernels().image_backward_of_distance(x, y, target, mean, scale, weight, negative_slope, config)
+    if config := _config("distance_backward", (x, y, target, mean, scale, weight), negative_slope):
+        return _kernels().distance_backward(x, y, target, mean, scale, weight, negative_slope, config)
     dz = channels_last(plain.image_distance_backward(y, target, mean, scale))
-    arithmetic = cpu if _on_cpu(x) else plain
-    dx, below_gradient = arithmetic.dgrad(dz, weight, x, negative_slope)
-    dw = _as_kept(arithmetic.wgrad(x, dz))
-    return channels_last(dx), below_gradient, dw, plain.bias_gradient(dz)
+    return *upconv_image_backward(x, dz, weight, negative_slope), plain.bias_gradient(dz)
 
 
 @functools.cache

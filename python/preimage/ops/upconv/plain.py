@@ -97,6 +97,20 @@ def _difference(y: torch.Tensor, target: torch.Tensor, mean: torch.Tensor) -> to
     return y.float() + mean.float()[:, None, None] - target.float() / 255
 
 
+def distance_backward(
+    x: torch.Tensor,  # [B, Ci, H, W]
+    y: torch.Tensor,  # [B, Co, 2H, 2W], the layer's output, without activation
+    target: torch.Tensor,  # [B, Co, 2H, 2W] uint8
+    mean: torch.Tensor,  # [Co]
+    scale: torch.Tensor,  # [B] float32
+    weight: torch.Tensor,  # [Co, Ci, 5, 5]
+    negative_slope: float | None,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:  # [B, Ci, H, W], [Ci], [Co, Ci, 5, 5], [Co]
+    """`image_backward` of the gradient that `image_distance_backward` tells, and the layer's own bias gradient."""
+    dz = image_distance_backward(y, target, mean, scale)
+    return *image_backward(x, dz, weight, negative_slope), bias_gradient(dz)
+
+
 def transposed(weight: torch.Tensor) -> torch.Tensor:
     """From ``conv2d``'s orientation to ``conv_transpose2d``'s or back: (A, B, 5, 5) becomes (B, A, 5, 5), flipped."""
     return weight.flip(2, 3).transpose(0, 1)

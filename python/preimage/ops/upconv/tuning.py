@@ -42,7 +42,7 @@ def choose(which: str, tensors: Inputs, negative_slope: float | None) -> Config 
     measured at the next chance.
 
     Args:
-        which: ``"forward"``, ``"dgrad"``, ``"wgrad"`` or ``"image_backward"``.
+        which: ``"forward"``, ``"dgrad"``, ``"wgrad"``, ``"image_backward"`` or ``"distance_backward"``.
         tensors: the tensors of the pass in the order of its signature in `plain`, ``None`` for one that is absent.
         negative_slope: as in the pass; for ``"wgrad"`` ``None``.
 
@@ -104,17 +104,21 @@ def path() -> Path:
 def _signature(which: str, tensors: Inputs, negative_slope: float | None) -> tuple[Any, ...] | None:
     """What the choice depends on, to the number; ``None`` where no kernel can be asked for."""
     parts: list[Any] = [which, negative_slope is None]
-    for tensor in tensors:
+    for role, tensor in zip(ROLES[which], tensors, strict=True):
         if tensor is None:
             parts.append(None)
             continue
         shape = tuple(tensor.shape)
-        if tensor.dtype not in DTYPES or not _on_gpu(tensor) or 0 in shape:
+        if tensor.dtype not in _dtypes(role) or not _on_gpu(tensor) or 0 in shape:
             return None
         if not all(type(size) is int for size in shape):
             return None  # a size that is only a symbol yet
         parts += (shape, tensor.dtype, tensor.device.index)
     return (*parts, *_flags())
+
+
+def _dtypes(role: str) -> tuple[torch.dtype, ...]:
+    return (torch.uint8,) if role == "target" else DTYPES
 
 
 def _flags() -> tuple[bool, bool, bool]:
@@ -137,7 +141,7 @@ def _key(which: str, tensors: Inputs, negative_slope: float | None) -> str:
     tf32, deterministic, benchmark = _flags()
     parts = [which, f"{in_channels}->{out_channels}", maps, _name(first.dtype)]
     for role, tensor in zip(ROLES[which], tensors, strict=True):
-        if tensor is not None and tensor.dtype != first.dtype:
+        if tensor is not None and tensor.dtype not in (first.dtype, torch.uint8):
             parts.append(f"{role}:{_name(tensor.dtype)}")
     if which in ("forward", "dgrad") and tensors[2] is not None:
         parts.append("bias" if which == "forward" else "mask")

@@ -19,12 +19,13 @@ from preimage.ops.upconv import plain
 Inputs = tuple[torch.Tensor | None, ...]
 Outputs = tuple[torch.Tensor, ...]
 
-# What each pass takes: maps of the layer's input ("low") or output ("high") size, the weight, the bias.
+# What each pass takes: maps of the layer's input ("low") or output ("high") size, the weight, the bias, images.
 ROLES = {
     "forward": ("low", "weight", "bias"),
     "dgrad": ("high", "weight", "low"),
     "wgrad": ("low", "high"),
     "image_backward": ("low", "high", "weight"),
+    "distance_backward": ("low", "high", "target", "mean", "scale", "weight"),
 }
 
 # The largest error ‖ours - reference‖ / ‖reference‖ of any output, by dtype; "tf32" where float32 may be rounded to it.
@@ -46,7 +47,7 @@ def geometry(which: str, tensors: Inputs) -> tuple[int, int, int, int, int]:
     """(B, Ci, Co, H, W), the last two at low resolution."""
     batch = in_channels = out_channels = height = width = 0
     for role, tensor in zip(ROLES[which], tensors, strict=True):
-        if tensor is None or role == "bias":
+        if tensor is None or role not in ("low", "high", "weight"):
             continue
         if role == "low":
             batch, in_channels, height, width = tensor.shape
@@ -89,6 +90,9 @@ def random_inputs(which: str, like: Inputs, shape: tuple[int, ...], generator: t
         "high": (batch, out_channels, 2 * height, 2 * width),
         "weight": (out_channels, in_channels, 5, 5),
         "bias": (out_channels,),
+        "target": (batch, out_channels, 2 * height, 2 * width),
+        "mean": (out_channels,),
+        "scale": (batch,),
     }
     made: list[torch.Tensor | None] = []
     for role, tensor in zip(ROLES[which], like, strict=True):
@@ -98,8 +102,11 @@ def random_inputs(which: str, like: Inputs, shape: tuple[int, ...], generator: t
         value = torch.empty(sizes[role], device=tensor.device, dtype=tensor.dtype)
         if role == "weight":
             value = torch.empty_like(tensor, requires_grad=False)
-        elif role in ("low", "high"):
+        elif role in ("low", "high", "target"):
             value = value.to(memory_format=torch.channels_last)
+        if role == "target":
+            made.append(value.random_(0, 256, generator=generator))
+            continue
         value.normal_(generator=generator)
         if role == "weight":
             value *= (25 * in_channels / 4) ** -0.5

@@ -32,9 +32,9 @@ from preimage.ops.upconv.kernels.wgrad_window import wgrad_window
 __all__ = [
     "SOURCE",
     "dgrad",
+    "distance_backward",
     "forward",
     "image_backward",
-    "image_backward_of_distance",
     "image_distance",
     "poisoned",
     "wgrad",
@@ -118,7 +118,7 @@ def image_backward(
     return _of_gradient(*_pair(x, dz, weight), weight, negative_slope, config)
 
 
-def image_backward_of_distance(
+def distance_backward(
     x: torch.Tensor,  # [B, Ci, H, W]
     y: torch.Tensor,  # [B, Co, 2H, 2W], without activation
     target: torch.Tensor,  # [B, Co, 2H, 2W] uint8
@@ -128,10 +128,7 @@ def image_backward_of_distance(
     negative_slope: float | None,
     config: Config,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:  # [B, Ci, H, W], [Ci], [Co, Ci, 5, 5], [Co]
-    """`image_backward` with dz = ``plain.image_distance_backward(y, target, mean, scale)``, which is never stored.
-
-    The last result is the layer's own bias gradient, float32.
-    """
+    """`plain.distance_backward` by "image_backward": the gradient of the image is formed inside and never stored."""
     _launch.check_weight(weight, x.shape[1], x.dtype)
     x, y = _pair(x, y, weight)
     target = _launch.channels_last("the target", target, tuple(y.shape))
