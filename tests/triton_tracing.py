@@ -124,7 +124,7 @@ def ops(dtype: torch.dtype) -> Iterator[Found]:
         with chosen(lambda *_, config=config: config):
             for name, call in calls.items():
                 graph = make_fx(dispatch_functionalize(call))(x, y, weight, bias).graph
-                (results,) = graph.output_node().args
+                results: Any = graph.output_node().args[0]
                 nodes = [results] if isinstance(results, torch.fx.Node) else results
                 yield {
                     "name": f"{name}: {kernel} /{split} {dtype}",
@@ -186,7 +186,7 @@ def both_ways(dtype: torch.dtype) -> Iterator[Found]:
         inputs = (*leaves(dtype), *extra)
         with chosen(first_candidate):
             graph = make_fx(dispatch_functionalize(function))(*inputs).graph
-        (results,) = graph.output_node().args
+        results: Any = graph.output_node().args[0]
         yield {
             "name": f"{name} {dtype}",
             "launches": launches(graph),

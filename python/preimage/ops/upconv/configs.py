@@ -198,10 +198,12 @@ def _in_registers(config: Config, out_channels: int, dtype: torch.dtype, capabil
     m, n, _ = config.block
     old = capability < (9, 0)
     if config.kernel == "image_backward":
-        return m == 64 or not old
+        return m == 64 or not (old or dtype == torch.float32)
     sums = {"all_phases": 4 * m * n, "row_pair": 2 * m * n}.get(config.kernel, m * n)
     if config.kernel == "wgrad_window" and 5 * out_channels > n:
         sums *= 2
+    if config.kernel == "all_phases" and config.num_warps == 4 and sums >= 128 * 32 * 4:
+        return False
     if old and config.kernel == "all_phases" and config.num_stages < 3:
         return False
     if old and config.kernel == "row_pair" and config.num_warps < 8:
