@@ -70,7 +70,7 @@ def launches(graph: torch.fx.Graph) -> list[Found]:
     found = []
     for node in graph.nodes:
         if "triton_kernel_wrapper" in str(node.target):
-            kernel = kernel_side_table.get_kernel(node.kwargs["kernel_idx"])
+            kernel: Any = kernel_side_table.get_kernel(node.kwargs["kernel_idx"])
             name = getattr(kernel, "fn", kernel).__name__  # torch wraps it to hold the number of warps
             found.append({"kernel": name, "writes": sorted(node.kwargs["tensors_to_clone"])})
     return found
@@ -178,7 +178,9 @@ def both_ways(dtype: torch.dtype) -> Iterator[Found]:
 
     def distance(*tensors: torch.Tensor) -> list[torch.Tensor]:
         context = Context([True, False, False, False, *[True] * 4])
-        distances = ChainDistance.forward(context, tensors[0], *tensors[5:], SLOPES, *tensors[1:5])
+        x, *parameters = tensors[:5]
+        target, mean = tensors[5:]
+        distances = ChainDistance.forward(context, x, target, mean, SLOPES, *parameters)
         gradients = ChainDistance.backward(context, torch.ones_like(distances))
         return [distances, *(g for g in gradients if g is not None)]
 

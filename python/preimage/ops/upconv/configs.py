@@ -202,9 +202,8 @@ def _in_registers(config: Config, out_channels: int, dtype: torch.dtype, capabil
     sums = {"all_phases": 4 * m * n, "row_pair": 2 * m * n}.get(config.kernel, m * n)
     if config.kernel == "wgrad_window" and 5 * out_channels > n:
         sums *= 2
-    if config.kernel == "all_phases" and config.num_warps == 4 and sums >= 128 * 32 * 4:
-        return False
-    if old and config.kernel == "all_phases" and config.num_stages < 3:
+    most = 128 * 32 * config.num_warps
+    if config.kernel == "all_phases" and ((config.num_warps == 4 and sums >= most) or (old and config.num_stages < 3)):
         return False
     if old and config.kernel == "row_pair" and config.num_warps < 8:
         return False
@@ -213,7 +212,7 @@ def _in_registers(config: Config, out_channels: int, dtype: torch.dtype, capabil
     if old and config.kernel == "wgrad" and n == 16 and config.num_stages == 4:
         return False
     few = old or (dtype == torch.float32 and config.kernel.startswith("dgrad"))
-    return sums <= (64 if few else 128) * 32 * config.num_warps
+    return sums <= (most // 2 if few else most)
 
 
 def _shared_memory(config: Config, out_channels: int, dtype: torch.dtype) -> int:
