@@ -13,12 +13,13 @@ import pytest
 import skimage.data
 import torch
 
-from preimage import cli, representations
-from preimage.inverters import Inverter, UShapedConfig
-
-# Without a GPU Triton's kernels run in its interpreter; it has to know before any of them is imported.
+# Without a GPU Triton's kernels run in its interpreter; it has to know before it is imported, which registering our ops
+# does already.
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+from preimage import cli, representations
+from preimage.inverters import Inverter, UShapedConfig
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

@@ -23,7 +23,7 @@ ON_GPU = torch.cuda.is_available()
 PRECISIONS = ["ieee", "tf32", "bf16"] if ON_GPU else ["ieee"]
 
 # B, Ci, Co, H, W
-SHAPES = [(1, 1, 1, 1, 1), (2, 5, 3, 4, 4), (1, 8, 2, 33, 17), (3, 17, 4, 1, 2), (1, 70, 20, 3, 9), (2, 20, 70, 5, 1)]
+SHAPES = [(1, 1, 1, 1, 1), (2, 5, 3, 4, 4), (1, 8, 2, 17, 9), (3, 17, 4, 1, 2), (1, 40, 20, 3, 9), (2, 20, 40, 5, 1)]
 
 FORWARD = [
     Config("phase", (64, 32, 32), 4, 2),
@@ -39,7 +39,11 @@ class Passes:
     """A layer's tensors, what the kernels make of them, and what is right, in float64."""
 
     def __init__(
-        self, shape: tuple[int, ...], negative_slope: float | None = 0.2, dtype: torch.dtype = torch.float32
+        self,
+        shape: tuple[int, ...],
+        negative_slope: float | None = 0.2,
+        dtype: torch.dtype = torch.float32,
+        below: bool = True,
     ) -> None:
         batch, in_channels, out_channels, height, width = shape
         generator = torch.Generator().manual_seed(0)
@@ -50,6 +54,7 @@ class Passes:
         self.slope = negative_slope
         self.x = normal(batch, in_channels, height, width)
         self.x[self.x.abs() < 0.2] = 0  # where the mask's rule at zero counts
+        self.below = self.x if below else None
         self.weight = normal(out_channels, in_channels, 5, 5)
         self.bias = None if negative_slope is None else normal(out_channels)
         self.dz = normal(batch, out_channels, 2 * height, 2 * width)
@@ -58,12 +63,11 @@ class Passes:
         self.mean, self.scale = normal(out_channels).float(), normal(batch).float()
 
     def run(self, config: Config) -> tuple[torch.Tensor, ...]:
-        below = None if self.slope is None else self.x
         with kernels.poisoned():
             if _which(config) == "forward":
                 return (kernels.forward(self.x, self.weight, self.bias, self.slope, config),)
             if _which(config) == "dgrad":
-                return kernels.dgrad(self.dz, self.weight, below, self.slope, config)
+                return kernels.dgrad(self.dz, self.weight, self.below, self.slope, config)
             if _which(config) == "wgrad":
                 return (kernels.wgrad(self.x, self.dz, config),)
             loss = (self.x, self.y, self.target, self.mean, self.scale, self.weight, self.slope, config)
@@ -77,7 +81,7 @@ class Passes:
         if _which(config) == "forward":
             return (plain.forward(x, weight, None if self.bias is None else self.bias.double(), self.slope),)
         if _which(config) == "dgrad":
-            return plain.dgrad(dz, weight, None if self.slope is None else x, self.slope)
+            return plain.dgrad(dz, weight, x if self.below is not None else None, self.slope)
         if _which(config) == "wgrad":
             return (plain.wgrad(x, dz),)
         formed = plain.image_distance_backward(self.y, self.target, self.mean, self.scale).double()
@@ -97,13 +101,15 @@ def _which(config: Config) -> str:
 def _compare(passes: Passes, config: Config, precision: str) -> None:
     for ours, theirs in zip(passes.run(config), passes.right(config), strict=True):
         assert ours.shape == theirs.shape
+        if not theirs.numel():
+            continue
         error = (ours.double() - theirs).abs().max() / theirs.abs().max()
         assert error <= UPCONV_KERNELS[precision], f"{config}: {error:.1e}"
 
 
 def _configurations(out_channels: int) -> list[Config]:
     if out_channels > 4:
-        window = Config("wgrad_window", (32, 256, 64), 8, 2, 3)
+        window = Config("wgrad_window", (32, 128, 64), 8, 2, 3)
         return [*FORWARD[:3], *DGRAD, WGRAD[0], window if out_channels > 25 else WGRAD[1]]
     images = [Config("image_backward", (64, 16, 32 if out_channels == 4 else 16), 4, 2, 3)]
     return [*FORWARD, *DGRAD, *WGRAD, *images]
@@ -125,6 +131,49 @@ def test_equals_the_plain_pass(shape: tuple[int, ...], negative_slope: float | N
     passes = Passes(shape, negative_slope, torch.bfloat16 if precision == "bf16" else torch.float32)
     for config in _configurations(shape[2]):
         _compare(passes, config, precision)
+
+
+@pytest.mark.parametrize("config", DGRAD, ids=str)
+def test_without_a_layer_below(config: Config) -> None:
+    passes = Passes((2, 5, 3, 4, 4), None, below=False)
+    assert passes.run(config)[1].shape == (0,)
+    _compare(passes, config, "ieee")
+
+
+def test_vectors_of_any_stride() -> None:
+    passes = Passes((2, 5, 3, 4, 4))
+    assert passes.bias is not None
+    image = Config("image_backward", (64, 16, 16), 4, 2, 3)
+    for config in (FORWARD[0], FORWARD[3], image):
+        straight = passes.run(config)
+        passes.bias, passes.mean, passes.scale = (
+            torch.stack((vector, torch.full_like(vector, 7.0)), 1)[:, 0]
+            for vector in (passes.bias, passes.mean, passes.scale)
+        )
+        assert not passes.bias.is_contiguous()
+        assert all(torch.equal(*pair) for pair in zip(straight, passes.run(config), strict=True))
+    distances = kernels.image_distance(passes.y, passes.target, passes.mean)
+    assert torch.equal(distances, kernels.image_distance(passes.y, passes.target, passes.mean.contiguous()))
+    with pytest.raises(ValueError, match=r"the mean must be \(3,\)"):
+        kernels.image_distance(passes.y, passes.target, passes.mean[:1])
+    with pytest.raises(ValueError, match=r"the bias must be \(3,\)"):
+        kernels.forward(passes.x, passes.weight, passes.bias[:1], None, FORWARD[0])
+
+
+def test_grids_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the first axis of a grid may be longer than 65535: more images than that, or chunks of one, are run."""
+    grids: list[tuple[int, ...]] = []
+    monkeypatch.setattr(_launch, "launch", lambda kernel, grid, *_, **__: grids.append(grid))
+    for shape in ((70000, 3, 8, 8), (1, 3, 10000, 10000)):
+        y = torch.empty(shape, device="meta")
+        kernels.image_distance(y, y.to(torch.uint8), torch.empty(3, device="meta"))
+    x, y = torch.empty(70000, 5, 4, 4, device="meta"), torch.empty(70000, 3, 8, 8, device="meta")
+    weight = torch.empty(3, 5, 5, 5, device="meta")
+    kernels.forward(x, weight, None, None, FORWARD[0])
+    kernels.dgrad(y, weight, x, None, DGRAD[0])
+    kernels.wgrad(x, y, WGRAD[0])
+    assert max(grid[0] for grid in grids) > 65535
+    assert all(axis <= 65535 for grid in grids for axis in grid[1:])
 
 
 def test_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:

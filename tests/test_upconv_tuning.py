@@ -214,6 +214,12 @@ def test_the_fastest_right_one_is_chosen_and_never_a_wrong_one(world: World, whi
             assert expected in (trial.reason or ""), trial
 
 
+def test_the_lowest_layers_empty_sum_is_right(world: World) -> None:
+    world.configs = (FakeConfig("right", 0.5),)
+    dz, weight, _ = inputs_of("dgrad")
+    assert tuning.choose("dgrad", (dz, weight, None), None) == world.configs[0]
+
+
 @pytest.mark.parametrize(("milliseconds", "wins"), [(0.5, True), (0.97, True), (0.99, False), (1.0, False), (2, False)])
 def test_a_tie_goes_to_torch(world: World, milliseconds: float, wins: bool) -> None:
     world.configs = (FakeConfig("right", milliseconds),)

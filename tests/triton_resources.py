@@ -211,20 +211,14 @@ def _safely(task: Task) -> list[Resources] | str:
         return f"{task}: {type(error).__name__}: {str(error).strip()[:500]}"
 
 
-def table(work: list[Task], jobs: int) -> tuple[list[Resources], list[str]]:
-    """The resources of all tasks, and what failed."""
-    rows, failures = [], []
+def table(work: list[Task], jobs: int) -> Iterator[list[Resources] | str]:
+    """The resources of every task as they become known, or what failed."""
     with ProcessPoolExecutor(jobs) as pool:
-        for result in pool.map(_safely, work):
-            if isinstance(result, str):
-                failures.append(result)
-            else:
-                rows += result
-    return rows, failures
+        yield from pool.map(_safely, work)
 
 
 def main() -> None:
-    """Prints the table in Markdown, or everything as JSON."""
+    """Prints the table in Markdown, or everything as JSON; exits with 1 where something spills or does not compile."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--layers", nargs="*", default=list(LAYERS), choices=list(LAYERS))
     parser.add_argument("--dtypes", nargs="*", default=list(DTYPES), choices=list(DTYPES))
@@ -236,20 +230,33 @@ def main() -> None:
     work = list(tasks(options.layers, options.dtypes, options.architectures))
     if options.representative:
         work = list({(task.config.kernel, task.dtype, task.architecture): task for task in reversed(work)}.values())
-    rows, failures = table(work, options.jobs)
+    rows, failures = [], []
+    if not options.json:
+        print(
+            "| kernel | configuration | layer | dtype | sm | registers | spilled | shared memory | wgmma | pipelined |"
+        )
+        print("|---|---|---|---|---|---|---|---|---|---|")
+    for found in table(work, options.jobs):
+        if isinstance(found, str):
+            failures.append(found)
+            continue
+        rows += found
+        if not options.json:
+            print("\n".join(_line(row) for row in found), flush=True)
     if options.json:
         json.dump({"rows": [asdict(row) for row in rows], "failures": failures}, sys.stdout)
-        return
-    print("| kernel | configuration | layer | dtype | sm | registers | spilled | shared memory | wgmma | pipelined |")
-    print("|---|---|---|---|---|---|---|---|---|---|")
-    for row in rows:
-        print(
-            f"| {row.kernel} | {row.config} | {row.layer} | {row.dtype} | {row.architecture} | {row.registers} "
-            f"| {row.spilled} | {row.shared} | {'yes' if row.wgmma else 'no'} | {'yes' if row.pipelined else 'no'} |"
-        )
-    for failure in failures:
-        print(failure)
-    sys.exit(bool(failures))
+    else:
+        spilling = sum(row.spilled > 0 for row in rows)
+        print("\n".join(failures))
+        print(f"{len(work)} configurations, {len(rows)} kernels: {spilling} spill, {len(failures)} do not compile")
+    sys.exit(bool(failures) or any(row.spilled for row in rows))
+
+
+def _line(row: Resources) -> str:
+    return (
+        f"| {row.kernel} | {row.config} | {row.layer} | {row.dtype} | {row.architecture} | {row.registers} "
+        f"| {row.spilled} | {row.shared} | {'yes' if row.wgmma else 'no'} | {'yes' if row.pipelined else 'no'} |"
+    )
 
 
 if __name__ == "__main__":

@@ -62,16 +62,16 @@ def candidates(
         capability: of the device, as ``torch.cuda.get_device_capability`` tells it.
 
     Returns:
-        Empty where no kernel applies: another dtype, a device before 8.0, a map of more than 2^31 - 1 elements,
-        "image_backward" and "distance_backward" of more than 4 output channels.
+        Empty where no kernel applies: another dtype, a device before 8.0, a map or weight of more than 2^31 - 1
+        elements, "image_backward" and "distance_backward" of more than 4 output channels.
 
     Raises:
         ValueError: an unknown pass.
     """
     if which not in PASSES:
         raise ValueError(f"which must be one of {', '.join(PASSES)}, got {which!r}")
-    largest = pixels * max(in_channels, 4 * out_channels)
-    if dtype not in DTYPES or capability < (8, 0) or not 0 < largest <= _MOST_ELEMENTS:
+    largest = max(pixels * in_channels, 4 * pixels * out_channels, 25 * in_channels * out_channels)
+    if dtype not in DTYPES or capability < (8, 0) or pixels < 1 or largest > _MOST_ELEMENTS:
         return ()
     make = {"forward": _forward, "dgrad": _dgrad, "wgrad": _wgrad}.get(which, _image_backward)
     found = make(in_channels, out_channels, pixels, dtype)
@@ -198,11 +198,12 @@ def _in_registers(config: Config, out_channels: int, dtype: torch.dtype, capabil
     m, n, _ = config.block
     old = capability < (9, 0)
     if config.kernel == "image_backward":
-        return m == 64 or not old
+        return m == 64 or not (old or dtype == torch.float32)
     sums = {"all_phases": 4 * m * n, "row_pair": 2 * m * n}.get(config.kernel, m * n)
     if config.kernel == "wgrad_window" and 5 * out_channels > n:
         sums *= 2
-    if old and config.kernel == "all_phases" and config.num_stages < 3:
+    most = 128 * 32 * config.num_warps
+    if config.kernel == "all_phases" and ((config.num_warps == 4 and sums >= most) or (old and config.num_stages < 3)):
         return False
     if old and config.kernel == "row_pair" and config.num_warps < 8:
         return False
@@ -211,7 +212,7 @@ def _in_registers(config: Config, out_channels: int, dtype: torch.dtype, capabil
     if old and config.kernel == "wgrad" and n == 16 and config.num_stages == 4:
         return False
     few = old or (dtype == torch.float32 and config.kernel.startswith("dgrad"))
-    return sums <= (64 if few else 128) * 32 * config.num_warps
+    return sums <= (most // 2 if few else most)
 
 
 def _shared_memory(config: Config, out_channels: int, dtype: torch.dtype) -> int:

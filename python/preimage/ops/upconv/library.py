@@ -7,6 +7,7 @@ The ops know no gradients: `chain` has them. torch.compile looks into the ops an
 
 import functools
 import importlib.util
+import logging
 import os
 import sys
 from typing import Any
@@ -83,6 +84,14 @@ def upconv_distance_backward(
     dz = channels_last(plain.image_distance_backward(y, target, mean, scale))
     return *upconv_image_backward(x, dz, weight, negative_slope), plain.bias_gradient(dz)
 
+
+@functools.cache
+def has_triton() -> bool:
+    return importlib.util.find_spec("triton") is not None
+
+
+if not has_triton():  # torch looks for kernels in every op, and would say for each that there is no Triton
+    logging.getLogger("torch._library.triton").setLevel(logging.ERROR)
 
 _OPS: dict[str, Any] = {
     function.__name__: triton_op(f"preimage::{function.__name__}", function, mutates_args=())
@@ -195,11 +204,6 @@ def _config(which: str, tensors: tuple[Tensor | None, ...], negative_slope: floa
 
 def _fits_image_kernels(y: Tensor) -> bool:
     return y.is_cuda and has_triton() and not plain_only() and y.shape[1] <= 4 and y.dtype != torch.float64
-
-
-@functools.cache
-def has_triton() -> bool:
-    return importlib.util.find_spec("triton") is not None
 
 
 def _kernels() -> Any:

@@ -77,6 +77,7 @@ def forward(
     """`plain.forward` by one of "phase", "all_phases", "row_pair", "subpixel" (at most 4 output channels)."""
     _launch.check_weight(weight, x.shape[1], x.dtype)
     x = _launch.channels_last("x", x, tuple(x.shape))
+    bias = None if bias is None else _launch.vector("the bias", bias, weight.shape[0])
     return _FORWARD[config.kernel](x, weight, bias, negative_slope, config)
 
 
@@ -87,7 +88,7 @@ def dgrad(
     negative_slope: float | None,
     config: Config,
 ) -> tuple[torch.Tensor, torch.Tensor]:  # [B, Ci, H, W], [Ci]
-    """`plain.dgrad` by "dgrad" or "dgrad_window"."""
+    """`plain.dgrad` by "dgrad" or "dgrad_window"; the second result is empty without `below`."""
     _launch.check_weight(weight, weight.shape[1], dz.dtype)
     batch, _, height, width = dz.shape
     dz = _launch.channels_last("dz", dz, (batch, weight.shape[0], height // 2 * 2, width // 2 * 2))
@@ -133,7 +134,8 @@ def distance_backward(
     target = _launch.channels_last("the target", target, tuple(y.shape))
     if target.dtype != torch.uint8:
         raise TypeError(f"the target must be uint8, got {target.dtype}")
-    return _of_distance(x, y, target, mean.contiguous(), scale.contiguous(), weight, negative_slope, config)
+    mean, scale = _launch.vector("the mean", mean, y.shape[1]), _launch.vector("the scale", scale, y.shape[0])
+    return _of_distance(x, y, target, mean, scale, weight, negative_slope, config)
 
 
 def _pair(x: torch.Tensor, dz: torch.Tensor, weight: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-import triton
 
 MOST_ELEMENTS = 2**31 - 1  # the kernels' offsets are int32
 
@@ -49,9 +48,18 @@ def channels_last(name: str, values: torch.Tensor, shape: tuple[int, ...]) -> to
     return values.contiguous(memory_format=torch.channels_last)
 
 
+def vector(name: str, values: torch.Tensor, size: int) -> torch.Tensor:
+    """As the kernels read it: its values one after the other."""
+    if values.shape != (size,):
+        raise ValueError(f"{name} must be ({size},), got {tuple(values.shape)}")
+    return values.contiguous()
+
+
 def check_weight(weight: torch.Tensor, in_channels: int, dtype: torch.dtype) -> None:
     if weight.dim() != 4 or weight.shape[1] != in_channels or weight.shape[2:] != (5, 5):
         raise ValueError(f"the weight must be (Co, {in_channels}, 5, 5), got {tuple(weight.shape)}")
+    if weight.numel() > MOST_ELEMENTS:
+        raise ValueError(f"a weight must have at most 2^31 - 1 elements, got {tuple(weight.shape)}")
     if weight.dtype != dtype:
         raise TypeError(f"maps and weight must be of one dtype, got {dtype} and {weight.dtype}")
 
@@ -99,6 +107,12 @@ def launch(
     """Puts the kernel on the current stream of the arguments' device; an empty grid is nothing to do."""
     if 0 in grid:
         return
-    if isinstance(kernel, triton.runtime.JITFunction):  # the interpreter's are not, and cannot be traced
+    first = arguments[0]
+    guard: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
+    if type(first) not in (torch.Tensor, torch.nn.Parameter):
+        # Traced. The wrapper is not for real tensors: its way to a launch takes a millisecond.
         kernel = torch.library.wrap_triton(kernel)
-    kernel[grid](*arguments, **constants, num_warps=num_warps, num_stages=num_stages)
+    elif first.is_cuda:
+        guard = torch.cuda.device(first.device)  # triton launches on the current device, whatever the tensors' is
+    with guard:
+        kernel[grid](*arguments, **constants, num_warps=num_warps, num_stages=num_stages)

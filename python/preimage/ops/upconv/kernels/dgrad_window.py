@@ -19,7 +19,8 @@ from preimage.ops.upconv.kernels._tiles import masked_by
 @triton.jit(do_not_specialize=["pixels", "height", "width"])
 def dgrad_window_kernel(
     dz, weight, below, dx, bias_parts, pixels, height, width,
-    CI: tl.constexpr, CO: tl.constexpr, MASK: tl.constexpr, SLOPE: tl.constexpr, PRECISION: tl.constexpr,
+    CI: tl.constexpr, CO: tl.constexpr,
+    MASK: tl.constexpr, SUMS: tl.constexpr, SLOPE: tl.constexpr, PRECISION: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
     """Program (tile): for each of 5 rows, the run from pixel 2j - 2 to 2j + 2 meets the taps kx = 4 to 0.
@@ -27,7 +28,7 @@ def dgrad_window_kernel(
     The mask of dz is in values along a row, not in pixels, so that pairs of values stay whole and are loaded together.
     Values past the run's end are the next pixel's, and their weights zero.
 
-    The column sums, after the mask, go to bias_parts (tiles of pixels, Ci).
+    The column sums, after the mask, go to bias_parts (tiles of pixels, Ci), where SUMS asks for them.
     """
     COLUMN_BLOCKS: tl.constexpr = (CI + BN - 1) // BN
     RUN: tl.constexpr = 5 * CO
@@ -60,8 +61,8 @@ def dgrad_window_kernel(
     if MASK:
         total = masked_by(total, below, offsets, mask, SLOPE)
     tl.store(dx + offsets, total.to(dx.dtype.element_ty), mask=mask)
-    # Rows past the last pixel were loaded as zeros: they add nothing.
-    tl.store(bias_parts + tile_m * CI + columns, tl.sum(total, axis=0), mask=columns < CI)
+    if SUMS:  # rows past the last pixel were loaded as zeros: they add nothing
+        tl.store(bias_parts + tile_m * CI + columns, tl.sum(total, axis=0), mask=columns < CI)
 
 
 def dgrad_window(
@@ -77,14 +78,15 @@ def dgrad_window(
     dx = _launch.new_map(dz, in_channels, height, width)
     pixels = _launch.pixel_count(dx)
     tiles = triton.cdiv(pixels, block_m)
-    bias_parts = _launch.allocate((tiles, in_channels), torch.float32, dz.device)
+    sums = below is not None
+    bias_parts = _launch.allocate((tiles, in_channels) if sums else (0,), torch.float32, dz.device)
     masked = below is not None and negative_slope is not None
     _launch.launch(
         dgrad_window_kernel,
         (tiles * triton.cdiv(in_channels, block_n),),
-        *(dz, _launch.packed(weight), below if masked else dz, dx, bias_parts, pixels, height, width),
+        *(dz, _launch.packed(weight), below if masked else dz, dx, bias_parts if sums else dz, pixels, height, width),
         CI=in_channels, CO=out_channels,
-        MASK=masked, SLOPE=_launch.slope(negative_slope), PRECISION=_launch.precision(dz.dtype),
+        MASK=masked, SUMS=sums, SLOPE=_launch.slope(negative_slope), PRECISION=_launch.precision(dz.dtype),
         BM=block_m, BN=block_n, BK=block_k, num_warps=config.num_warps, num_stages=config.num_stages,
     )  # fmt: skip
-    return dx, bias_parts.sum(0)
+    return dx, bias_parts.sum(0) if sums else bias_parts

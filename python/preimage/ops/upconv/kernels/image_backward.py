@@ -104,7 +104,7 @@ def image_backward_kernel(
         if LOSS:
             own += tl.sum(p_four.to(tl.float32), axis=0)
     tl.store(below_parts + program * CI + ci, below, mask=ci < CI)
-    of_program = dw_parts + program * (25 * CI * CO)
+    of_program = dw_parts + program.to(tl.int64) * (25 * CI * CO)
     store_weight(of_program, dw_four, ky, e, ci, CI, CO)
     store_weight(of_program, dw_last, ky_last, e_last, ci, CI, CO)
     if LOSS:

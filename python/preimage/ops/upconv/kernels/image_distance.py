@@ -13,18 +13,20 @@ from preimage.ops.upconv.kernels import _launch
 BLOCK = 4096
 
 
-@triton.jit(do_not_specialize=["size"])
-def image_distance_kernel(y, target, mean, parts, size, C: tl.constexpr, BLOCK: tl.constexpr):
-    """Program (chunk, image): the sum of squares of BLOCK values, of `size` that an image has."""
-    chunk = tl.program_id(0)
-    image = tl.program_id(1)
+@triton.jit(do_not_specialize=["size", "chunks"])
+def image_distance_kernel(y, target, mean, parts, size, chunks, C: tl.constexpr, BLOCK: tl.constexpr):
+    """Program (image, chunk), on the one axis that is not limited to 65535: the sum of squares of BLOCK values, of
+    `size` that an image has.
+    """
+    image = tl.program_id(0) // chunks
+    chunk = tl.program_id(0) % chunks
     e = chunk * BLOCK + tl.arange(0, BLOCK)
     mask = e < size
     start = image.to(tl.int64) * size
     value = tl.load(y + start + e, mask=mask, other=0.0).to(tl.float32)
     wanted = tl.load(target + start + e, mask=mask, other=0).to(tl.float32) / 255.0
     difference = tl.where(mask, value + tl.load(mean + e % C).to(tl.float32) - wanted, 0.0)
-    tl.store(parts + image * tl.num_programs(0) + chunk, tl.sum(difference * difference, axis=0))
+    tl.store(parts + tl.program_id(0), tl.sum(difference * difference, axis=0))
 
 
 def image_distance(
@@ -38,11 +40,12 @@ def image_distance(
     target = _launch.channels_last("the target", target, tuple(y.shape))
     size = channels * height * width
     chunks = triton.cdiv(size, BLOCK)
+    mean = _launch.vector("the mean", mean, channels)
     parts = _launch.allocate((batch, chunks), torch.float32, y.device)
     _launch.launch(
         image_distance_kernel,
-        (chunks, batch),
-        *(y, target, mean, parts, size),
+        (batch * chunks,),
+        *(y, target, mean, parts, size, chunks),
         C=channels, BLOCK=BLOCK, num_warps=4, num_stages=1,
     )  # fmt: skip
     return parts.sum(1).sqrt()
