@@ -71,21 +71,22 @@ def adam_step(
     count = weights.numel()
     if count == 0:
         return
-    _adam[(triton.cdiv(count, _BLOCK),)](
-        weights,
-        gradient,
-        mean,
-        square,
-        average,
-        weights if rounded is None else rounded,
-        scale,
-        numbers,
-        count,
-        FIRST=1 - betas[0],
-        SECOND=betas[1],
-        SECOND_SHARE=1 - betas[1],
-        EPSILON=epsilon,
-        ROUND=rounded is not None,
-        BLOCK=_BLOCK,
-        num_warps=_WARPS,
-    )
+    with torch.cuda.device_of(weights):  # triton launches on the current device, whatever the tensors' is
+        _adam[(triton.cdiv(count, _BLOCK),)](
+            weights,
+            gradient,
+            mean,
+            square,
+            average,
+            weights if rounded is None else rounded,
+            scale,
+            numbers,
+            count,
+            FIRST=1 - betas[0],
+            SECOND=betas[1],
+            SECOND_SHARE=1 - betas[1],
+            EPSILON=epsilon,
+            ROUND=rounded is not None,
+            BLOCK=_BLOCK,
+            num_warps=_WARPS,
+        )

@@ -62,7 +62,7 @@ def dgrad(
         return plain.dgrad(dz, weight, below, negative_slope)
     if 2 * _pixels(dz) <= weight.shape[1]:  # dz has four times the pixels of x
         dx = cpu_products.input_gradient(dz, weight)
-    elif _turn_maps(dz, weight):
+    elif _turn_maps(dz, weight.numel()):
         dx = F.conv2d(cpu_products.turned_maps(dz), weight.transpose(0, 1), stride=2, padding=1).flip(2, 3)
     else:
         with _lent((weight.shape[1], weight.shape[0]), weight.dtype) as buffer:
@@ -77,13 +77,14 @@ def wgrad(x: torch.Tensor, dz: torch.Tensor) -> torch.Tensor:
     if 2 * _pixels(x) <= x.shape[1]:
         return cpu_products.wgrad(x, dz)
     # The transposed convolution's weight gradient is that of the convolution from dz to x, its roles exchanged.
-    # Of the weight only the shape is read.
-    weight = torch.empty((x.shape[1], dz.shape[1], 5, 5), dtype=x.dtype)
-    turn = _turn_maps(dz, weight)
+    shape = (x.shape[1], dz.shape[1], 5, 5)
+    turn = _turn_maps(dz, math.prod(shape))
     if turn:
         x, dz, padding = x.contiguous().flip(2, 3), cpu_products.turned_maps(dz), _ONE
     else:
-        weight, padding = weight.to(memory_format=_CHANNELS_LAST), [2, 2]
+        padding = [2, 2]
+    layout = torch.contiguous_format if turn else _CHANNELS_LAST
+    weight = torch.empty(shape, dtype=x.dtype, memory_format=layout)  # only its shape and layout are read
     _, dw, _ = torch.ops.aten.convolution_backward(
         x, dz, weight, None, _STRIDE, padding, _ONE, False, [0, 0], 1, [False, True, False]
     )
@@ -94,12 +95,12 @@ def wgrad(x: torch.Tensor, dz: torch.Tensor) -> torch.Tensor:
     return result
 
 
-def _turn_maps(dz: torch.Tensor, weight: torch.Tensor) -> bool:
-    """Are the maps smaller than the kernels? Either has to be turned around: convolution and its adjoint differ so.
+def _turn_maps(dz: torch.Tensor, elements: int) -> bool:
+    """Are the maps smaller than a weight of so many elements? One has to be turned: convolution and adjoint differ so.
 
     The turned maps are contiguous, as the weight's gradient then comes out in the order in which it is to lie.
     """
-    return 2 * dz.numel() < weight.numel()
+    return 2 * dz.numel() < elements
 
 
 def _pixels(maps: torch.Tensor) -> int:
