@@ -7,6 +7,9 @@ block = (pixels, input channels, output channels) of one tile.
 
 from __future__ import annotations
 
+import functools
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
@@ -65,13 +68,15 @@ def dgrad_kernel(
         tl.store(bias_parts + tile_m * CI + columns, tl.sum(total, axis=0), mask=columns < CI)
 
 
-def dgrad_taps(
+def launch_dgrad(
+    kernel: Any,
     dz: torch.Tensor,  # [B, Co, 2H, 2W]
     weight: torch.Tensor,  # [Co, Ci, 5, 5]
     below: torch.Tensor | None,  # [B, Ci, H, W]
     negative_slope: float | None,
     config: Config,
 ) -> tuple[torch.Tensor, torch.Tensor]:  # [B, Ci, H, W], [Ci]
+    """Either of the two kernels: they take the same parameters."""
     out_channels, in_channels = weight.shape[:2]
     height, width = dz.shape[2] // 2, dz.shape[3] // 2
     block_m, block_n, block_k = config.block
@@ -82,7 +87,7 @@ def dgrad_taps(
     bias_parts = _launch.allocate((tiles, in_channels) if sums else (0,), torch.float32, dz.device)
     masked = below is not None and negative_slope is not None
     _launch.launch(
-        dgrad_kernel,
+        kernel,
         (tiles * triton.cdiv(in_channels, block_n),),
         *(dz, _launch.packed(weight), below if masked else dz, dx, bias_parts if sums else dz, pixels, height, width),
         CI=in_channels, CO=out_channels,
@@ -90,3 +95,6 @@ def dgrad_taps(
         BM=block_m, BN=block_n, BK=block_k, num_warps=config.num_warps, num_stages=config.num_stages,
     )  # fmt: skip
     return dx, bias_parts.sum(0) if sums else bias_parts
+
+
+dgrad_taps = functools.partial(launch_dgrad, dgrad_kernel)

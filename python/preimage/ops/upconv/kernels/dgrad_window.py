@@ -7,13 +7,13 @@ block = (pixels, input channels, values of the run) of one tile. Co need not div
 
 from __future__ import annotations
 
-import torch
+import functools
+
 import triton
 import triton.language as tl
 
-from preimage.ops.upconv.configs import Config
-from preimage.ops.upconv.kernels import _launch
 from preimage.ops.upconv.kernels._tiles import masked_by
+from preimage.ops.upconv.kernels.dgrad import launch_dgrad
 
 
 @triton.jit(do_not_specialize=["pixels", "height", "width"])
@@ -65,28 +65,4 @@ def dgrad_window_kernel(
         tl.store(bias_parts + tile_m * CI + columns, tl.sum(total, axis=0), mask=columns < CI)
 
 
-def dgrad_window(
-    dz: torch.Tensor,  # [B, Co, 2H, 2W]
-    weight: torch.Tensor,  # [Co, Ci, 5, 5]
-    below: torch.Tensor | None,  # [B, Ci, H, W]
-    negative_slope: float | None,
-    config: Config,
-) -> tuple[torch.Tensor, torch.Tensor]:  # [B, Ci, H, W], [Ci]
-    out_channels, in_channels = weight.shape[:2]
-    height, width = dz.shape[2] // 2, dz.shape[3] // 2
-    block_m, block_n, block_k = config.block
-    dx = _launch.new_map(dz, in_channels, height, width)
-    pixels = _launch.pixel_count(dx)
-    tiles = triton.cdiv(pixels, block_m)
-    sums = below is not None
-    bias_parts = _launch.allocate((tiles, in_channels) if sums else (0,), torch.float32, dz.device)
-    masked = below is not None and negative_slope is not None
-    _launch.launch(
-        dgrad_window_kernel,
-        (tiles * triton.cdiv(in_channels, block_n),),
-        *(dz, _launch.packed(weight), below if masked else dz, dx, bias_parts if sums else dz, pixels, height, width),
-        CI=in_channels, CO=out_channels,
-        MASK=masked, SUMS=sums, SLOPE=_launch.slope(negative_slope), PRECISION=_launch.precision(dz.dtype),
-        BM=block_m, BN=block_n, BK=block_k, num_warps=config.num_warps, num_stages=config.num_stages,
-    )  # fmt: skip
-    return dx, bias_parts.sum(0) if sums else bias_parts
+dgrad_window = functools.partial(launch_dgrad, dgrad_window_kernel)
