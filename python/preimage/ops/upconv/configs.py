@@ -195,7 +195,7 @@ def _in_registers(config: Config, out_channels: int, dtype: torch.dtype, capabil
 
     Before 9.0 the operands of the tensor cores are in registers as well.
     """
-    m, n, _ = config.block
+    m, n, k = config.block
     old = capability < (9, 0)
     if config.kernel == "image_backward":
         return m == 64 or not (old or dtype == torch.float32)
@@ -203,7 +203,9 @@ def _in_registers(config: Config, out_channels: int, dtype: torch.dtype, capabil
     if config.kernel == "wgrad_window" and 5 * out_channels > n:
         sums *= 2
     most = 128 * 32 * config.num_warps
-    if config.kernel == "all_phases" and ((config.num_warps == 4 and sums >= most) or (old and config.num_stages < 3)):
+    if config.kernel == "all_phases" and (
+        (config.num_warps == 4 and (sums >= most or (old and k > 32))) or (old and config.num_stages < 3)
+    ):
         return False
     if old and config.kernel == "row_pair" and config.num_warps < 8:
         return False
