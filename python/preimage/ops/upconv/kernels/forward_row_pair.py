@@ -14,6 +14,7 @@ import triton.language as tl
 
 from preimage.ops.upconv.configs import Config
 from preimage.ops.upconv.kernels import _launch
+from preimage.ops.upconv.kernels._forward import launch_forward
 from preimage.ops.upconv.kernels._tiles import activated, input_tile
 
 
@@ -87,18 +88,8 @@ def forward_row_pair(
     negative_slope: float | None,
     config: Config,
 ) -> torch.Tensor:  # [B, Co, 2H, 2W]
-    _, in_channels, height, width = x.shape
     out_channels = weight.shape[0]
-    block_m, block_n, block_k = config.block
-    pixels = _launch.pixel_count(x)
-    y = _launch.new_map(x, out_channels, 2 * height, 2 * width)
-    matrix, k_stride, n_stride = _launch.forward_weight(weight)
-    _launch.launch(
-        row_pair_kernel,
-        (triton.cdiv(pixels, block_m) * triton.cdiv(2 * out_channels, block_n),),
-        *(x, matrix, x if bias is None else bias, y, pixels, height, width),
-        CI=in_channels, CO=out_channels, K_STRIDE=k_stride, N_STRIDE=n_stride,
-        HAS_BIAS=bias is not None, SLOPE=_launch.slope(negative_slope), PRECISION=_launch.precision(x.dtype),
-        BM=block_m, BN=block_n, BK=block_k, num_warps=config.num_warps, num_stages=config.num_stages,
-    )  # fmt: skip
-    return y
+    matrix = _launch.forward_weight(weight)
+    return launch_forward(
+        row_pair_kernel, x, matrix, bias, negative_slope, config, out_channels=out_channels, columns=2 * out_channels
+    )

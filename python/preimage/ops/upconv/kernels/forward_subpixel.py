@@ -15,6 +15,7 @@ import triton.language as tl
 
 from preimage.ops.upconv.configs import Config
 from preimage.ops.upconv.kernels import _launch
+from preimage.ops.upconv.kernels._forward import launch_forward
 from preimage.ops.upconv.kernels._tiles import activated, input_tile
 
 COLUMNS = 16  # row 2i: (b, channel) from 0, row 2i + 1: from 8
@@ -98,22 +99,12 @@ def forward_subpixel(
     negative_slope: float | None,
     config: Config,
 ) -> torch.Tensor:  # [B, Co, 2H, 2W]
-    _, in_channels, height, width = x.shape
     out_channels = weight.shape[0]
     if 2 * out_channels > COLUMNS // 2:
         raise ValueError(f"the sub-pixel kernel is for at most 4 output channels, got {out_channels}")
-    block_m, block_n, block_k = config.block
-    if block_n != COLUMNS:
-        raise ValueError(f"the sub-pixel kernel's blocks have {COLUMNS} columns, got {block_n}")
-    pixels = _launch.pixel_count(x)
-    y = _launch.new_map(x, out_channels, 2 * height, 2 * width)
-    matrix, k_stride, n_stride = subpixel_weight(weight)
-    _launch.launch(
-        subpixel_kernel,
-        (triton.cdiv(pixels, block_m),),
-        *(x, matrix, x if bias is None else bias, y, pixels, height, width),
-        CI=in_channels, CO=out_channels, K_STRIDE=k_stride, N_STRIDE=n_stride,
-        HAS_BIAS=bias is not None, SLOPE=_launch.slope(negative_slope), PRECISION=_launch.precision(x.dtype),
-        BM=block_m, BN=block_n, BK=block_k, num_warps=config.num_warps, num_stages=config.num_stages,
-    )  # fmt: skip
-    return y
+    if config.block[1] != COLUMNS:
+        raise ValueError(f"the sub-pixel kernel's blocks have {COLUMNS} columns, got {config.block[1]}")
+    matrix = subpixel_weight(weight)
+    return launch_forward(
+        subpixel_kernel, x, matrix, bias, negative_slope, config, out_channels=out_channels, columns=COLUMNS
+    )
