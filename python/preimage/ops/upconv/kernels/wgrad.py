@@ -7,6 +7,8 @@ block = (input channels, output channels, pixels) of one step; `split` parts of 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
@@ -66,24 +68,38 @@ def spans(pixels: int, split: int, block: int) -> tuple[int, int]:
     return max(1, triton.cdiv(pixels, span)), span
 
 
-def wgrad_taps(
+def launch_wgrad(
+    kernel: Any,
+    tiles: tuple[int, int],
     x: torch.Tensor,  # [B, Ci, H, W]
     dz: torch.Tensor,  # [B, Co, 2H, 2W]
     config: Config,
+    **blocks: int,
 ) -> torch.Tensor:  # [Co, Ci, 5, 5]
+    """Either of the two kernels: a program for every tile and part of the sum, then the sum of the parts."""
     _, in_channels, height, width = x.shape
     out_channels = dz.shape[1]
-    block_i, block_o, block_k = config.block
+    block_i, _, block_k = config.block
     pixels = _launch.pixel_count(x)
     count, span = spans(pixels, config.split, block_k)
     dtype = x.dtype if count == 1 else torch.float32
     parts = _launch.allocate((count, 5, 5, in_channels, out_channels), dtype, x.device)
     _launch.launch(
-        wgrad_kernel,
-        (25, triton.cdiv(in_channels, block_i) * triton.cdiv(out_channels, block_o), count),
+        kernel,
+        (*tiles, count),
         *(x, dz, parts, pixels, span),
         H=max(1, height), W=max(1, width), CI=in_channels, CO=out_channels, PRECISION=_launch.precision(x.dtype),
-        BI=block_i, BO=block_o, BK=block_k, num_warps=config.num_warps, num_stages=config.num_stages,
+        BI=block_i, BK=block_k, **blocks, num_warps=config.num_warps, num_stages=config.num_stages,
     )  # fmt: skip
     dw = parts[0] if count == 1 else sum_parts(parts, x.dtype)
     return dw.permute(3, 2, 0, 1)
+
+
+def wgrad_taps(
+    x: torch.Tensor,  # [B, Ci, H, W]
+    dz: torch.Tensor,  # [B, Co, 2H, 2W]
+    config: Config,
+) -> torch.Tensor:  # [Co, Ci, 5, 5]
+    block_i, block_o, _ = config.block
+    blocks = triton.cdiv(x.shape[1], block_i) * triton.cdiv(dz.shape[1], block_o)
+    return launch_wgrad(wgrad_kernel, (25, blocks), x, dz, config, BO=block_o)

@@ -13,9 +13,7 @@ import triton
 import triton.language as tl
 
 from preimage.ops.upconv.configs import Config
-from preimage.ops.upconv.kernels import _launch
-from preimage.ops.upconv.kernels._sums import sum_parts
-from preimage.ops.upconv.kernels.wgrad import spans
+from preimage.ops.upconv.kernels.wgrad import launch_wgrad
 
 
 @triton.jit
@@ -84,21 +82,8 @@ def wgrad_window(
     dz: torch.Tensor,  # [B, Co, 2H, 2W]
     config: Config,
 ) -> torch.Tensor:  # [Co, Ci, 5, 5]
-    _, in_channels, height, width = x.shape
-    out_channels = dz.shape[1]
-    block_i, block_n, block_k = config.block
-    rest = max(0, 5 * out_channels - block_n)
-    pixels = _launch.pixel_count(x)
-    count, span = spans(pixels, config.split, block_k)
-    dtype = x.dtype if count == 1 else torch.float32
-    parts = _launch.allocate((count, 5, 5, in_channels, out_channels), dtype, x.device)
-    _launch.launch(
-        wgrad_window_kernel,
-        (5, triton.cdiv(in_channels, block_i), count),
-        *(x, dz, parts, pixels, span),
-        H=max(1, height), W=max(1, width), CI=in_channels, CO=out_channels, PRECISION=_launch.precision(x.dtype),
-        BI=block_i, BN=block_n, REST=max(16, triton.next_power_of_2(rest)) if rest else 0, BK=block_k,
-        num_warps=config.num_warps, num_stages=config.num_stages,
-    )  # fmt: skip
-    dw = parts[0] if count == 1 else sum_parts(parts, x.dtype)
-    return dw.permute(3, 2, 0, 1)
+    block_i, block_n, _ = config.block
+    rest = max(0, 5 * dz.shape[1] - block_n)
+    tiles = (5, triton.cdiv(x.shape[1], block_i))
+    rest_block = max(16, triton.next_power_of_2(rest)) if rest else 0
+    return launch_wgrad(wgrad_window_kernel, tiles, x, dz, config, BN=block_n, REST=rest_block)
