@@ -86,7 +86,7 @@ def test_keys_are_as_fine_as_what_they_decide(world: World, monkeypatch: pytest.
 
 
 def test_candidates_are_the_same_for_all_of_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tuning, "_has_triton", lambda: True)
+    monkeypatch.setattr(tuning, "has_triton", lambda: True)
     monkeypatch.setattr(tuning, "_capability", lambda device: (9, 0))
     for which in PASSES:
         out_channels = 3 if which in IMAGE_PASSES else 32
@@ -220,7 +220,7 @@ def test_a_folder_that_cannot_be_written_is_warned_of_once(
 
 
 def test_an_installation_without_triton_has_no_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tuning, "_has_triton", lambda: False)
+    monkeypatch.setattr(tuning, "has_triton", lambda: False)
     monkeypatch.setattr(tuning, "_on_gpu", lambda tensor: True)
     assert choose(shape=(2, 3, 7, 5, 4)) is None
 

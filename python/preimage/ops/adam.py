@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 import torch
+
+from preimage.ops._triton import has_triton
 
 BETAS = (0.9, 0.999)
 EPSILON = 1e-8
@@ -40,7 +40,7 @@ def adam_step(
     """
     _check(weights, gradient, mean, square, average, rounded, scale, numbers)
     tensors = (weights, gradient, mean, square, average, rounded, scale, numbers)
-    if weights.is_cuda and importlib.util.find_spec("triton") is not None:
+    if weights.is_cuda and has_triton():
         from preimage.ops import _adam_triton  # noqa: PLC0415 - Triton is not everywhere
 
         _adam_triton.adam_step(*tensors, betas, epsilon)

@@ -5,8 +5,7 @@ CPU what `cpu` says; anywhere else, or with the environment variable ``PREIMAGE_
 The ops know no gradients: `chain` has them. torch.compile looks into the ops and sees the Triton kernels.
 """
 
-import functools
-import importlib.util
+import importlib
 import logging
 import os
 import sys
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.library import triton_op
 
+from preimage.ops._triton import has_triton
 from preimage.ops.upconv import cpu, plain
 
 # triton_op reads the annotations to make a schema: they are no strings in this file.
@@ -83,11 +83,6 @@ def upconv_distance_backward(
         return _kernels().distance_backward(x, y, target, mean, scale, weight, negative_slope, config)
     dz = channels_last(plain.image_distance_backward(y, target, mean, scale))
     return *upconv_image_backward(x, dz, weight, negative_slope), plain.bias_gradient(dz)
-
-
-@functools.cache
-def has_triton() -> bool:
-    return importlib.util.find_spec("triton") is not None
 
 
 if not has_triton():  # torch looks for kernels in every op, and would say for each that there is no Triton

@@ -9,7 +9,6 @@ from __future__ import annotations
 import datetime
 import functools
 import importlib
-import importlib.util
 import logging
 import threading
 from importlib.metadata import PackageNotFoundError, version
@@ -18,6 +17,7 @@ from typing import Any
 
 import torch
 
+from preimage.ops._triton import has_triton
 from preimage.ops.upconv import configs, tuning_cache, tuning_trials
 from preimage.ops.upconv.configs import Config
 from preimage.ops.upconv.tuning_cache import Entry, Record, Store, Trial
@@ -170,7 +170,7 @@ def _power(number: int) -> int:
 
 
 def _candidates(which: str, tensors: Inputs) -> tuple[Config, ...]:
-    if not _has_triton():
+    if not has_triton():
         return ()
     _, in_channels, out_channels, _, _ = geometry(which, tensors)
     first = next(tensor for tensor in tensors if tensor is not None)
@@ -234,11 +234,6 @@ def _on_gpu(tensor: torch.Tensor) -> bool:
 
 def _capturing() -> bool:
     return torch.cuda.is_current_stream_capturing()
-
-
-@functools.cache
-def _has_triton() -> bool:
-    return importlib.util.find_spec("triton") is not None
 
 
 @functools.cache
