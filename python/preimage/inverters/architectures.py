@@ -1,4 +1,4 @@
-"""The networks: the paper's two-stream one, and a U-shaped one that learns more per second of training.
+"""The networks: the paper's, of one stream or two, and a U-shaped one that learns more per second of training.
 
 A config is a frozen dataclass of plain values. Every network takes standardised features (B, C, h, w) whose
 sides are multiples of its ``multiple``, and returns (B, 3, h·stride, w·stride), an image minus the mean colour.
@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from preimage.inverters.layers import ConvLayer, Layer, ResidualBlock, UpLayer, chain
+from preimage.inverters.layers import ConvLayer, Layer, ResidualBlock, UpLayer, chain, doublings, halvings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,10 +32,22 @@ class TwoStreamConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class SingleStreamConfig:
+    """The paper's network for sparse SIFT: layers one after the other, the last of which makes the image."""
+
+    architecture: ClassVar[str] = "single-stream"
+    layers: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class UShapedConfig:
     """Down by strided convolutions and back up by up-convolutions, with skips and residual blocks at every size.
 
     Attributes:
+        entry: layers before the first size, in the notation of `preimage.inverters.layers.Layer`; they bring features
+            of another resolution to it.
+        margin: cells put before and after the features along both axes, copies of the outermost: where the first
+            feature does not stand at the image's edge.
         widths: channels at the features' own resolution, at half of it, at a quarter, …
         blocks_down: residual blocks at each size on the way down; its last entry is the bottom.
         blocks_up: residual blocks at each size on the way up, the finest first.
@@ -51,6 +63,8 @@ class UShapedConfig:
     blocks_up: tuple[int, ...] = (1, 1, 1, 1)
     head: tuple[int, ...] = (32, 16)
     repeat_edges: int = 2
+    entry: tuple[str, ...] = ()
+    margin: tuple[int, int] = (0, 0)
 
     def __post_init__(self) -> None:
         if len(self.blocks_down) != len(self.widths) or len(self.blocks_up) != len(self.widths) - 1:
@@ -58,19 +72,23 @@ class UShapedConfig:
                 f"{len(self.widths)} widths take {len(self.widths)} blocks_down and {len(self.widths) - 1} "
                 f"blocks_up, got {len(self.blocks_down)} and {len(self.blocks_up)}"
             )
+        if len(self.margin) != 2 or min(self.margin) < 0:
+            raise ValueError(f"margin is the cells (before, after) the features, both >= 0, got {self.margin}")
 
 
-ArchitectureConfig = TwoStreamConfig | UShapedConfig
+ArchitectureConfig = TwoStreamConfig | SingleStreamConfig | UShapedConfig
 
 
 class TwoStream(nn.Module):
     """See `TwoStreamConfig`."""
 
+    margin = (0, 0)
+
     def __init__(self, in_channels: int, config: TwoStreamConfig) -> None:
         super().__init__()
         context, detail = (Layer.parse(layers[-1]).channels for layers in (config.context, config.detail))
-        self.multiple = 2 ** sum(Layer.parse(layer).stride == 2 for layer in config.context)
-        self.stride = 2 ** sum(Layer.parse(layer).kind == "up" for layer in config.joint)
+        self.multiple = 2 ** halvings(config.context)
+        self.stride = 2 ** doublings(config.joint)
         self.context = chain(in_channels, config.context)
         self.detail = chain(in_channels, config.detail)
         self.joint = chain(context + detail, config.joint, last_is_image=True)
@@ -86,14 +104,43 @@ class TwoStream(nn.Module):
         return torch.cat((self.context(features), self.detail(features)), dim=1)
 
 
+class SingleStream(nn.Module):
+    """See `SingleStreamConfig`."""
+
+    margin = (0, 0)
+
+    def __init__(self, in_channels: int, config: SingleStreamConfig) -> None:
+        super().__init__()
+        down, up = halvings(config.layers), doublings(config.layers)
+        if up < down:
+            raise ValueError(f"the layers halve the features {down} times and double them {up} times only")
+        self.multiple = 2**down
+        self.stride = 2 ** (up - down)
+        self.layers = chain(in_channels, config.layers, last_is_image=True)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return self.layers(features)
+
+    def distance(self, features: torch.Tensor, images: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
+        """(B,) distances of forward(features) + mean to images (B, 3, H, W) uint8 over 255."""
+        return self.layers.distance(features, images, mean)
+
+
 class UShaped(nn.Module):
     """See `UShapedConfig`."""
 
     def __init__(self, in_channels: int, config: UShapedConfig) -> None:
         super().__init__()
         widths = config.widths
-        self.multiple = 2 ** (len(widths) - 1)
-        self.stride = 2 ** (len(config.head) + 1)
+        down, up = halvings(config.entry), doublings(config.entry) + len(config.head) + 1
+        if up < down:
+            raise ValueError(f"the entry halves the features {down} times, the rest doubles them {up} times only")
+        self.margin = config.margin
+        self.multiple = max(1, 2 ** (len(widths) - 1 + down - doublings(config.entry)))
+        self.stride = 2 ** (up - down)
+        if config.entry:
+            self.entry = chain(in_channels, config.entry)
+            in_channels = Layer.parse(config.entry[-1]).channels
         self.stem = ConvLayer(in_channels, widths[0])
         repeats = [size >= len(widths) - config.repeat_edges for size in range(len(widths))]
         steps = list(itertools.pairwise(widths))
@@ -117,7 +164,7 @@ class UShaped(nn.Module):
         return self.head.distance(self._there_and_back(features), images, mean)
 
     def _there_and_back(self, features: torch.Tensor) -> torch.Tensor:
-        x = self.stem(features)
+        x = self.stem(self.entry(features) if hasattr(self, "entry") else features)
         skips = []
         for down, blocks in zip(self.down, self.blocks_down, strict=False):
             x = blocks(x)
@@ -133,13 +180,19 @@ def _blocks(channels: int, count: int, repeat_edges: bool) -> nn.Sequential:
     return nn.Sequential(*(ResidualBlock(channels, repeat_edges=repeat_edges) for _ in range(count)))
 
 
+_LATER_FIELDS = frozenset({"entry", "margin"})
+
 _NETWORKS: dict[str, tuple[type[Any], type[Any]]] = {
     config.architecture: (config, network)
-    for config, network in ((TwoStreamConfig, TwoStream), (UShapedConfig, UShaped))
+    for config, network in (
+        (TwoStreamConfig, TwoStream),
+        (SingleStreamConfig, SingleStream),
+        (UShapedConfig, UShaped),
+    )
 }
 
 
-def build(in_channels: int, config: ArchitectureConfig) -> TwoStream | UShaped:
+def build(in_channels: int, config: ArchitectureConfig) -> TwoStream | SingleStream | UShaped:
     """The network of a config, freshly initialised from torch's global random state."""
     return _NETWORKS[config.architecture][1](in_channels, config)
 
@@ -157,6 +210,7 @@ def config_from_dict(fields: dict[str, Any]) -> ArchitectureConfig:
         raise ValueError(f"unknown architecture {name!r}, known are {', '.join(sorted(_NETWORKS))}")
     kind = _NETWORKS[name][0]
     known = {field.name for field in dataclasses.fields(kind)}
-    if set(fields) != known:
+    # What came later has a default that says what was before.
+    if not known - _LATER_FIELDS <= set(fields) <= known:
         raise ValueError(f"{name} takes the fields {sorted(known)}, got {sorted(fields)}")
     return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()})

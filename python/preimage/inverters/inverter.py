@@ -59,9 +59,9 @@ class Inverter(nn.Module):
 
         Args:
             features: (B, C, h, w), or (C, h, w) for one image, floating (array or tensor), of `spec`.
-            image_size: (H, W) of the images wanted. Default: all that the features cover, (h, w) times the
-                stride. A HOG grid may end up to half a cell before the image's edge (the edge is then
-                repeated) or after it (the surplus is cut off).
+            image_size: (H, W) of the images wanted. Default: all that the features cover, (h, w) and the network's
+                margin, times the stride. A HOG grid may end up to half a cell before the image's edge (the edge is
+                then repeated) or after it (the surplus is cut off).
 
         Returns:
             (B, 3, H, W) float32 RGB.
@@ -76,10 +76,9 @@ class Inverter(nn.Module):
 
     def reconstruct(self, features: torch.Tensor) -> torch.Tensor:
         """`forward` on checked features (B, C, h, w), without the clamp."""
-        height, width = features.shape[2:]
+        height, width = self._covered(features)
         image = self.network(self._standardised(features)).float()
-        stride = self.network.stride
-        return image[:, :, : height * stride, : width * stride] + self.image_mean[:, None, None]
+        return image[:, :, :height, :width] + self.image_mean[:, None, None]
 
     def distances(
         self,
@@ -90,18 +89,25 @@ class Inverter(nn.Module):
 
         Args:
             features: checked, (B, C, h, w).
-            images: (B, 3, h · stride, w · stride) uint8, on the features' device.
+            images: (B, 3, H, W) uint8, on the features' device, of the size that the features cover.
 
         Returns:
             (B,) float32. Where the network need not continue the features, the gradient of the images is formed inside
             the backward of the last layer.
         """
-        if all(side % self.network.multiple == 0 for side in features.shape[2:]):
+        if all(side % (self.network.multiple * self.network.stride) == 0 for side in self._covered(features)):
             return self.network.distance(self._standardised(features), images, self.image_mean)
         return torch.linalg.vector_norm(self.reconstruct(features) - images.float() / 255, dim=(1, 2, 3))
 
+    def _covered(self, features: torch.Tensor) -> tuple[int, int]:
+        """(H, W) of the image that features (B, C, h, w) cover, margins included."""
+        height, width = ((side + sum(self.network.margin)) * self.network.stride for side in features.shape[2:])
+        return height, width
+
     def _standardised(self, features: torch.Tensor) -> torch.Tensor:
         standard = (features - self.feature_mean[:, None, None]) / self.feature_deviation[:, None, None]
+        if any(self.network.margin):
+            standard = F.pad(standard, self.network.margin * 2, mode="replicate")
         for axis in (2, 3):
             standard = _mirrored_to(standard, axis, self.network.multiple)
         # Convolutions on a CPU are up to twice as fast with the channels last.

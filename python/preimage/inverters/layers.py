@@ -84,6 +84,16 @@ class UpLayer(UpConv2d):
         return super().forward(F.pad(x, (1, 1, 1, 1), mode="replicate"))[:, :, 2:-2, 2:-2]
 
 
+def halvings(layers: Sequence[str]) -> int:
+    """How many layers of a notation halve the map."""
+    return sum(Layer.parse(layer).stride == 2 for layer in layers)
+
+
+def doublings(layers: Sequence[str]) -> int:
+    """How many layers of a notation double the map."""
+    return sum(Layer.parse(layer).kind == "up" for layer in layers)
+
+
 def conv(in_channels: int, out_channels: int, kernel: int, stride: int = 1, *, repeat_edges: bool = False) -> nn.Conv2d:
     """A He-initialised convolution with zero bias and ``kernel // 2`` zeros, or repeated edges, around the map.
 

@@ -2,10 +2,35 @@
 
 from __future__ import annotations
 
-from preimage.inverters.architectures import ArchitectureConfig, TwoStreamConfig, UShapedConfig
+from preimage.inverters.architectures import (
+    ArchitectureConfig,
+    SingleStreamConfig,
+    TwoStreamConfig,
+    UShapedConfig,
+)
 
+# The paper's, for 256²: section 3 and its supplementary tables. The compact ones share the U of HOG's, which works on a
+# cell for every 8 pixels, so that one can start from another's weights; they differ in how the features get there.
 _PRESETS: dict[str, dict[str, ArchitectureConfig]] = {
     "hog": {"paper": TwoStreamConfig(), "compact": UShapedConfig()},
+    "lbp": {
+        "paper": TwoStreamConfig(
+            context=("c5/2 256", "c5/2 512", "c3/1 1024", "up 512", "up 256"),
+            joint=("c3/1 256", "c3/1 128", "up 128", "up 64", "up 32", "up 3"),
+        ),
+        "compact": UShapedConfig(entry=("c3/1 64", "up 48")),
+    },
+    "sift": {
+        "paper": SingleStreamConfig(
+            layers=(
+                *("c5/2 256", "c3/2 512", "c3/2 1024", "c3/2 2048", "c3/1 2048", "c3/1 1024"),
+                *("up 512", "up 256", "up 128", "up 64", "up 32", "up 3"),
+            )
+        ),
+        "compact": UShapedConfig(entry=("c3/2 96",)),
+    },
+    # A descriptor reaches 6 pixels to each side of its centre: the first stands one cell inside the image.
+    "dense-sift": {"compact": UShapedConfig(entry=("c3/2 64",), margin=(1, 2))},
 }
 
 
