@@ -13,12 +13,15 @@ if TYPE_CHECKING:
     from preimage import reference as reference
     from preimage.errors import FileFormatError as FileFormatError
     from preimage.inverters import Inverter as Inverter
+    from preimage.keypoints import Keypoints as Keypoints
     from preimage.ops.hog import hog as hog
     from preimage.ops.lbp import lbp as lbp
     from preimage.ops.lbp import lbp_codes as lbp_codes
     from preimage.ops.phow import phow as phow
     from preimage.ops.sift import dense_sift as dense_sift
     from preimage.ops.sift import dense_sift_frames as dense_sift_frames
+    from preimage.ops.sift_grid import sift_grid as sift_grid
+    from preimage.ops.sparse_sift import sift as sift
     from preimage.ops.upconv import upconv as upconv
     from preimage.spec import Spec as Spec
     from preimage.storage import read_features as read_features
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "FileFormatError": "preimage.errors",
     "Inverter": "preimage.inverters",
+    "Keypoints": "preimage.keypoints",
     "Spec": "preimage.spec",
     "dense_sift": "preimage.ops.sift",
     "dense_sift_frames": "preimage.ops.sift",
@@ -39,6 +43,8 @@ _HOMES = {
     "phow": "preimage.ops.phow",
     "read_features": "preimage.storage",
     "read_image": "preimage.storage",
+    "sift": "preimage.ops.sparse_sift",
+    "sift_grid": "preimage.ops.sift_grid",
     "upconv": "preimage.ops.upconv",
     "write_features": "preimage.storage",
 }

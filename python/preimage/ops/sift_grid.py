@@ -1,0 +1,86 @@
+"""Sparse keypoints drawn onto a grid of cells, one a cell: what a convolutional inverter can take."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from preimage.keypoints import Keypoints
+from preimage.ops._images import check_whole
+from preimage.reference.sift_grid import sift_grid as _plain_sift_grid
+
+CHANNELS = 128 + 5
+
+
+def sift_grid(
+    keypoints: Keypoints,
+    image_size: tuple[int, int],
+    cell: int = 4,
+    *,
+    seed: int = 0,
+    descriptor_scale: float = 1.0,
+) -> torch.Tensor:
+    """At most one keypoint for every cell of cell × cell pixels, its descriptor and place as channels.
+
+    A keypoint lies in cell (⌊(y + 0.5) / cell⌋, ⌊(x + 0.5) / cell⌋): a pixel's square spans half a pixel on either
+    side of its centre. Those outside the image are left out. Of several in a cell one is drawn: the one with the
+    largest key, where keypoint k of its image (from 0) has the key splitmix64 gives as output number k when started
+    at `seed` (unsigned 64-bit integers, wrapping around). All seeds together draw evenly, and the other keypoints of
+    an image, or the other images, make no difference to a draw beyond the index.
+
+    Args:
+        keypoints: of a batch of B images, from `preimage.sift` or elsewhere.
+        image_size: (H, W) in pixels, that of every image in the batch; at least 1.
+        cell: side of a cell in pixels, at least 1.
+        seed: of the draw; of larger integers the lowest 64 bits count.
+        descriptor_scale: what descriptors are multiplied by.
+
+    Returns:
+        float32 (B, 133, ⌈H / cell⌉, ⌈W / cell⌉), contiguous. Channels 0 to 127: the descriptor times
+        `descriptor_scale`; 128 and 129: (x + 0.5) mod cell and (y + 0.5) mod cell, pixels from the cell's left and
+        upper edge; 130 and 131: sine and cosine of the angle; 132: natural logarithm of the scale. All 0 in cells
+        that hold no keypoint (elsewhere sine and cosine are never both 0).
+
+    Raises:
+        TypeError: `keypoints` is something else; `cell`, `seed` or a size is not an int.
+        ValueError: a size or `cell` below 1; coordinates, angles or scales that are not finite, or scales not above 0;
+            a `descriptor_scale` that is not finite.
+    """
+    height, width = _check(keypoints, image_size, cell, seed, descriptor_scale)
+    for name in ("x", "y", "angle", "scale"):
+        value = getattr(keypoints, name)
+        if not bool(value.isfinite().all()):
+            raise ValueError(f"keypoints must have finite x, y, angle and scale, got a {name} that is not")
+    if bool((keypoints.scale <= 0).any()):
+        raise ValueError(f"keypoints must have scales above 0, got {float(keypoints.scale.min())}")
+    return _plain_sift_grid(
+        keypoints.x,
+        keypoints.y,
+        keypoints.scale,
+        keypoints.angle,
+        keypoints.descriptors,
+        keypoints.offsets,
+        (height, width),
+        cell,
+        seed=seed,
+        descriptor_scale=descriptor_scale,
+    )
+
+
+def _check(
+    keypoints: Keypoints, image_size: tuple[int, int], cell: int, seed: int, descriptor_scale: float
+) -> tuple[int, int]:
+    if not isinstance(keypoints, Keypoints):
+        raise TypeError(f"keypoints must be preimage.Keypoints, got {type(keypoints).__name__}")
+    if not isinstance(image_size, tuple | list) or len(image_size) != 2:
+        raise TypeError(f"image_size must be (height, width), got {image_size!r}")
+    height, width = image_size
+    check_whole("the image's height", height)
+    check_whole("the image's width", width)
+    check_whole("cell", cell)
+    if type(seed) is not int:
+        raise TypeError(f"seed must be an int, got {seed!r}")
+    if not isinstance(descriptor_scale, float | int) or not math.isfinite(descriptor_scale):
+        raise ValueError(f"descriptor_scale must be a finite number, got {descriptor_scale!r}")
+    return height, width
