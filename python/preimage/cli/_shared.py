@@ -24,14 +24,20 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 # One option for each parameter of any representation, with what the representations take by themselves.
-_CELL_SIZE = "Side of a feature cell in pixels (hog: 8, lbp: 16)."
-_VARIANT = "Definition to follow (hog: vlfeat-uoctti, lbp: vlfeat-uniform, dense-sift: vlfeat-dsift[-flat])."
+_CELL_SIZE = "Side of a feature cell in pixels (hog: 8, lbp: 16, sift: 4)."
+_VARIANT = (
+    "Definition to follow (hog: vlfeat-uoctti, lbp: vlfeat-uniform, dense-sift: vlfeat-dsift[-flat], "
+    "sift: vlfeat or opencv)."
+)
 _PARAMETERS: dict[str, Any] = {
     "cell_size": Annotated[int | None, typer.Option("--cell-size", help=_CELL_SIZE)],
     "step": Annotated[int | None, typer.Option("--step", help="Pixels between descriptors (dense-sift: 4).")],
     "bin_size": Annotated[int | None, typer.Option("--bin-size", help="Side of a bin in pixels (dense-sift: 4).")],
     "window_size": Annotated[
         float | None, typer.Option("--window-size", help="Width of the window in bins (dense-sift: 2).")
+    ],
+    "descriptor_scale": Annotated[
+        float | None, typer.Option("--descriptor-scale", help="Length of a descriptor on the grid (sift: 1).")
     ],
     "variant": Annotated[str | None, typer.Option("--variant", help=_VARIANT)],
     "colour": Annotated[

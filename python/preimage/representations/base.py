@@ -17,9 +17,11 @@ class Representation(abc.ABC):
 
     Attributes:
         name: how it is called in specs, files and on the command line.
+        in_workers: it takes so long that training computes it ahead, in the threads that prepare batches.
     """
 
     name: ClassVar[str]
+    in_workers: ClassVar[bool] = False
 
     @property
     @abc.abstractmethod
@@ -29,6 +31,10 @@ class Representation(abc.ABC):
     @abc.abstractmethod
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         """Features (B, C, h, w) or (B, C), float32, of images (B, 3, H, W) in [0, 1] or uint8, RGB."""
+
+    def for_training(self, images: torch.Tensor, seed: tuple[int, ...]) -> torch.Tensor:
+        """Features of a training batch; a representation may vary them, the same for the same `seed`."""
+        return self(images)
 
     @abc.abstractmethod
     def feature_size(self, height: int, width: int) -> tuple[int, int] | None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 import torch
 
+from preimage.representations import Representation
 from preimage.storage import ImageSource, decode_image, fit_image
 
 _CACHE_BYTES = 4 << 30  # decoded images kept in memory; what does not fit is decoded anew each time
@@ -81,6 +83,18 @@ def _epoch_order(count: int, epoch: int, seed: int) -> np.ndarray:
     return known[1]
 
 
+class Batch(NamedTuple):
+    """What a training step takes.
+
+    Attributes:
+        images: (B, 3, size, size) uint8.
+        features: of them, where the workers compute these.
+    """
+
+    images: torch.Tensor
+    features: torch.Tensor | None
+
+
 def training_batches(
     images: ImageSet,
     first_step: int,
@@ -91,22 +105,31 @@ def training_batches(
     min_crop: float,
     seed: int,
     workers: int,
-) -> Generator[torch.Tensor, None, None]:
-    """The batches of steps ``first_step`` up to but without ``last_step``, prepared ahead in threads."""
+    representation: Representation | None = None,
+) -> Generator[Batch, None, None]:
+    """The batches of steps ``first_step`` up to but without ``last_step``, prepared ahead in threads.
+
+    With their features if `representation` is one for workers.
+    """
+
+    def batch(step: int) -> Batch:
+        pixels = training_batch(images, step, batch_size=batch_size, size=size, min_crop=min_crop, seed=seed)
+        if representation is None or not representation.in_workers:
+            return Batch(pixels, None)
+        return Batch(pixels, representation.for_training(pixels, (seed, 2, step)))
+
     with ThreadPoolExecutor(workers, thread_name_prefix="preimage-batch") as pool:
 
-        def prepare(step: int) -> Future[torch.Tensor]:
-            return pool.submit(
-                training_batch, images, step, batch_size=batch_size, size=size, min_crop=min_crop, seed=seed
-            )
+        def prepare(step: int) -> Future[Batch]:
+            return pool.submit(batch, step)
 
         ahead = [prepare(step) for step in range(first_step, min(first_step + workers + 1, last_step))]
         try:
             for step in range(first_step, last_step):
-                batch = ahead.pop(0).result()
+                ready = ahead.pop(0).result()
                 if step + workers + 1 < last_step:
                     ahead.append(prepare(step + workers + 1))
-                yield batch
+                yield ready
         finally:
             for future in ahead:
                 future.cancel()

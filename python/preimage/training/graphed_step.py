@@ -58,7 +58,8 @@ class GraphedStep:
         self._flat.adopt()
         learner.loss_sum = self._loss_sum.copy_(learner.loss_sum)
 
-    def __call__(self, batch: torch.Tensor, step: int) -> None:
+    def __call__(self, batch: torch.Tensor, step: int, features: torch.Tensor | None = None) -> None:
+        assert features is None  # a representation for workers has no place in the graph
         self._stream.send(batch, self._numbers(step))
         self._replay()
 

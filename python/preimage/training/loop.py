@@ -105,6 +105,7 @@ class _Run:
             loss_sum=torch.zeros((), dtype=torch.float64, device=device),
         )
         self.progress = Progress()
+        self.waited = 0.0  # seconds since the last line of metrics in which the next batch was not ready yet
 
     def resume_from(self, path: Path) -> None:
         text, self.progress = checkpoint.read_header(path)
@@ -133,17 +134,20 @@ class _Run:
             min_crop=config.min_crop,
             seed=config.seed,
             workers=config.workers,
+            representation=self.representation,
         )
         clock = time.monotonic()
         for batch in batches:
-            step(batch, progress.step)
+            self.waited += time.monotonic() - clock
+            step(batch.images, progress.step, batch.features)
             progress.step += 1
             progress.loss_count += 1
             progress.seconds, clock = progress.seconds + time.monotonic() - clock, time.monotonic()
             done = progress.step == config.steps
             if progress.step % config.log_every == 0 or done:
                 loss = self.take_mean_loss()
-                metrics.write(step=progress.step, loss=loss, seconds=round(progress.seconds, 3))
+                waited, self.waited = round(self.waited, 3), 0.0
+                metrics.write(step=progress.step, loss=loss, seconds=round(progress.seconds, 3), waited=waited)
                 display.update(progress, loss)
             if progress.step % config.validate_every == 0 or done:
                 self.validate(metrics, display)

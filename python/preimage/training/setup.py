@@ -50,9 +50,7 @@ def _start_from(model: Inverter, start: Inverter, name: str) -> None:
     """Takes over the weights of `start`: all of the same network's, of another one those that fit by name and shape."""
     own = dict(model.network.named_parameters())
     given = {
-        key: value
-        for key, value in start.network.named_parameters()
-        if key in own and own[key].shape == value.shape
+        key: value for key, value in start.network.named_parameters() if key in own and own[key].shape == value.shape
     }
     if len(given) < len(own) / 2:
         raise ValueError(

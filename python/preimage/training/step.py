@@ -52,8 +52,8 @@ class Learner:
 class Step(Protocol):
     """Takes a run one optimiser step further."""
 
-    def __call__(self, batch: torch.Tensor, step: int) -> None:
-        """With a batch (B, 3, H, W) uint8, after `step` steps have been taken."""
+    def __call__(self, batch: torch.Tensor, step: int, features: torch.Tensor | None = None) -> None:
+        """With a batch (B, 3, H, W) uint8, and its features if they are there, after `step` steps have been taken."""
 
 
 class EagerStep:
@@ -62,10 +62,11 @@ class EagerStep:
     def __init__(self, learner: Learner) -> None:
         self._learner = learner
 
-    def __call__(self, batch: torch.Tensor, step: int) -> None:
+    def __call__(self, batch: torch.Tensor, step: int, features: torch.Tensor | None = None) -> None:
         learner, config = self._learner, self._learner.config
-        features = learner.representation(batch).to(learner.device)  # descriptors are computed on the CPU
-        loss = batch_loss(learner, learner.model, features, batch.to(learner.device))
+        if features is None:
+            features = learner.representation(batch)  # descriptors are computed on the CPU
+        loss = batch_loss(learner, learner.model, features.to(learner.device), batch.to(learner.device))
         learner.model.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(learner.model.parameters(), config.clip_norm)
@@ -80,7 +81,7 @@ class EagerStep:
 
 def fastest_step(learner: Learner, step: int, note: Callable[[str], None]) -> Step:
     """The whole step as one CUDA graph where the device can, else `EagerStep`; `note` gets a sentence about why."""
-    if learner.device.type == "cuda":
+    if learner.device.type == "cuda" and not learner.representation.in_workers:
         from preimage.training.graphed_step import GraphedStep, cuda_graph  # noqa: PLC0415 - builds on this module
 
         try:

@@ -1,0 +1,83 @@
+"""Sparse SIFT on the paper's grid as a representation."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import ClassVar
+
+import numpy as np
+import torch
+
+from preimage.keypoints import Keypoints
+from preimage.ops.sift_grid import CHANNELS, sift_grid
+from preimage.ops.sparse_sift import VARIANTS, sift
+from preimage.representations.base import Representation, register
+from preimage.spec import Scalar, Spec
+
+# What training sees: this share of the images has lost keypoints, down to `_FEWEST` of them. Maps and indices keep what
+# they matched, not all that was detected, and an inverter should not be surprised by that.
+_THINNED = 0.25
+_FEWEST = 0.05
+
+
+@register
+@dataclasses.dataclass(frozen=True)
+class Sift(Representation):
+    """Keypoints of `preimage.sift`, at most one in each cell of a grid, see `preimage.sift_grid`.
+
+    Attributes:
+        cell_size: side of a cell in pixels, at least 1.
+        descriptor_scale: length that descriptors have on the grid, above 0.
+        variant: whose detector and descriptors: ``"vlfeat"`` or ``"opencv"``, with their default parameters.
+    """
+
+    name: ClassVar[str] = "sift"
+    in_workers: ClassVar[bool] = True
+    cell_size: int = 4
+    descriptor_scale: float = 1.0
+    variant: str = "vlfeat"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.cell_size, int) or isinstance(self.cell_size, bool) or self.cell_size < 1:
+            raise ValueError(f"cell_size is a whole number of pixels >= 1, got {self.cell_size!r}")
+        scale = self.descriptor_scale
+        if not isinstance(scale, int | float) or isinstance(scale, bool) or not 0 < scale < math.inf:
+            raise ValueError(f"descriptor_scale is a number above 0, got {scale!r}")
+        object.__setattr__(self, "descriptor_scale", float(scale))
+        if self.variant not in VARIANTS:
+            raise ValueError(f"unknown SIFT variant {self.variant!r}; known are {', '.join(VARIANTS)}")
+
+    @property
+    def spec(self) -> Spec:
+        parameters: dict[str, Scalar] = {"cell_size": self.cell_size, "descriptor_scale": self.descriptor_scale}
+        return Spec(self.name, self.variant, channels=CHANNELS, stride=self.cell_size, parameters=parameters)
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        return self.grid(self.keypoints(images), (images.shape[-2], images.shape[-1])).to(images.device)
+
+    def for_training(self, images: torch.Tensor, seed: tuple[int, ...]) -> torch.Tensor:
+        """Some images thinned at random, as a keypoint file may be; the draw within a cell by the seed too."""
+        found = self.keypoints(images)
+        random = np.random.default_rng(seed)
+        count = len(found)
+        shares = np.where(random.random(count) < _THINNED, random.uniform(_FEWEST, 1, count), 1)
+        kept = random.random(len(found.x)) < np.repeat(shares, found.offsets.diff().numpy())
+        draw = int(random.integers(2**63))
+        return self.grid(found.select(torch.from_numpy(kept)), (images.shape[-2], images.shape[-1]), seed=draw)
+
+    def keypoints(self, images: torch.Tensor) -> Keypoints:
+        """The keypoints that the features of images (B, 3, H, W) are made of."""
+        return sift(images.cpu(), variant=self.variant)
+
+    def grid(self, keypoints: Keypoints, image_size: tuple[int, int], *, seed: int = 0) -> torch.Tensor:
+        """Features (B, 133, h, w) of keypoints, whoever found them, in images of (H, W) pixels."""
+        return sift_grid(keypoints, image_size, self.cell_size, seed=seed, descriptor_scale=self.descriptor_scale)
+
+    def feature_size(self, height: int, width: int) -> tuple[int, int]:
+        if height < 1 or width < 1:
+            raise ValueError(f"an image of {height}×{width} pixels has no cell: both sides must be at least 1")
+        return -(-height // self.cell_size), -(-width // self.cell_size)
+
+    def image_size(self, height: int, width: int) -> tuple[int, int]:
+        return height * self.cell_size, width * self.cell_size
