@@ -32,6 +32,7 @@ from preimage.storage import KeypointRecord, is_keypoint_file, read_keypoints, w
 
 needs_vlfeat = pytest.mark.skipif(vlfeat.library() is None, reason="VLFeat is not installed")
 FACE = pictures()["face.png"]
+HALF = np.array([0.5, 0.5, 0, 0])
 
 
 def frames_of(keypoints):
@@ -132,7 +133,7 @@ def test_files_of_hloc(tmp_path, name, rootsift, shrunk):
     assert (file.origin, file.keys) == ("hloc", ("db/face.png", "flat.png"))
     assert (file.sizes, file.counts) == (((128, 160), (64, 80)), (78, 0))
     whole = read_keypoints(GOLDEN / name, normalisation="l1_root" if rootsift else "l2")[0]
-    expected = (frames_of(whole) + [0.5, 0.5, 0, 0]) * [shrunk, shrunk, shrunk, 1] - [0.5, 0.5, 0, 0]
+    expected = (frames_of(whole) + HALF) * np.array([shrunk, shrunk, shrunk, 1]) - HALF
     assert np.abs(frames_of(file[0]) - expected)[:, :3].max() < 0.13, "half precision"
     assert turned((frames_of(file[0]) - expected)[:, 3]).max() < 2e-3
     assert cosines(file[0].descriptors, whole.descriptors).min() > (0.995 if rootsift else 0.99999)
@@ -236,7 +237,7 @@ def test_a_folder_of_files(tmp_path):
     with pytest.raises(FileFormatError, match=r"a\.jpg\.txt: cut short: 5 keypoints"):
         file["sub/a.jpg"]
     opencv_file(tmp_path / "b.jpg.yml", FACE, nested=False)
-    with pytest.raises(ValueError, match="are both of the image 'b.jpg'; name the format"):
+    with pytest.raises(ValueError, match=r"are both of the image 'b\.jpg'; name the format"):
         read_keypoints(tmp_path)
     assert read_keypoints(tmp_path, format="opencv").keys == ("b.jpg",)
     with pytest.raises(ValueError, match="a folder holds files of one image each, not of colmap"):
@@ -425,7 +426,7 @@ def test_what_cannot_be_written(tmp_path):
     ]:
         with pytest.raises(ValueError, match=words):
             write_keypoints(tmp_path / "f.npz", records, **options)
-    with pytest.raises(ValueError, match="the suffix is .npz"):
+    with pytest.raises(ValueError, match=r"the suffix is \.npz"):
         write_keypoints(tmp_path / "f.h5", [record])
     assert os.listdir(tmp_path) == []
 

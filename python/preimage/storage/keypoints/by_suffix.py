@@ -20,7 +20,7 @@ from preimage.storage.keypoints.lowe import read_colmap_text, read_lowe, read_vl
 from preimage.storage.keypoints.npz import read_npz
 from preimage.storage.keypoints.opencv import read_opencv
 from preimage.storage.keypoints.records import KeypointFile
-from preimage.storage.keypoints.text import MAX_TEXT
+from preimage.storage.keypoints.text import read_text
 from preimage.storage.layout import MAX_IMAGES, Size, is_size
 
 _MANY: dict[str, Callable[[StrPath, str | None], KeypointFile]] = {
@@ -56,8 +56,8 @@ def read_keypoints(
 
     Args:
         path: a COLMAP database (``.db``), a file of hloc (``.h5``, ``.hdf5``), of OpenCV's FileStorage (``.yml``,
-            ``.yaml``, ``.xml``, ``.json``; nodes ``keypoints`` and ``descriptors``), of VLFeat's ``sift`` (``.sift``), of
-            Lowe's program (``.key``), text as COLMAP imports it (``.txt``), or ours (``.npz``, see `write_keypoints`).
+            ``.yaml``, ``.xml``, ``.json``; nodes ``keypoints`` and ``descriptors``), of VLFeat's ``sift`` (``.sift``),
+            of Lowe's program (``.key``), text that COLMAP imports (``.txt``), or ours (``.npz``, `write_keypoints`).
             Formats of one image a file also as a folder of such files, searched through; the key of an image is then
             its path in the folder without suffix (of ``a.jpg.txt``: ``a.jpg``).
         image_size: (height, width) of the images of which the file does not tell it, pixels.
@@ -86,7 +86,7 @@ def read_keypoints(
         return _read_folder(path, format, normalisation).sized(image_size)
     if not os.path.exists(path):
         raise FileNotFoundError(f"{os.fspath(path)}: no such file or folder")
-    chosen = format or _SUFFIXES.get(Path(path).suffix.lower())
+    chosen = format or _kind(path)
     if chosen is None:
         raise ValueError(f"{os.fspath(path)}: the suffix is one of {', '.join(_SUFFIXES)}; or name the format")
     if chosen in _MANY:
@@ -112,8 +112,7 @@ def _read_folder(path: StrPath, format: str | None, normalisation: str | None) -
         raise ValueError(f"{os.fspath(path)}: a folder holds files of one image each, not of {format}")
     found: dict[str, tuple[str, str]] = {}
     for relative, file in _files(os.fspath(path), ""):
-        stem, suffix = os.path.splitext(relative)
-        kind = _SUFFIXES.get(suffix.lower())
+        stem, kind = os.path.splitext(relative)[0], _kind(file)
         if kind not in _ONE or format not in (None, kind) or not is_keypoint_file(file):
             continue
         if problem := key_problem(stem):
@@ -145,6 +144,10 @@ def _read_folder(path: StrPath, format: str | None, normalisation: str | None) -
     )
 
 
+def _kind(path: StrPath) -> str | None:
+    return _SUFFIXES.get(Path(path).suffix.lower())
+
+
 def _files(folder: str, prefix: str) -> Iterator[tuple[str, str]]:
     """(path below the folder, path) of every file, without hidden ones and links to folders, by name."""
     with os.scandir(folder) as scan:
@@ -161,12 +164,12 @@ def _files(folder: str, prefix: str) -> Iterator[tuple[str, str]]:
 def is_keypoint_file(path: StrPath) -> bool:
     """Whether suffix, and for ambiguous ones a look inside, say that this is a file of keypoints.
 
-    Damaged files are not, where the look inside cannot tell; a folder is if any file in it is.
+    Damaged files are not, where the look inside cannot tell; a folder is if any file of one image in it is.
     """
     try:
         if os.path.isdir(path):
-            return any(is_keypoint_file(file) for _, file in _files(os.fspath(path), ""))
-        kind = _SUFFIXES.get(Path(path).suffix.lower())
+            return any(_kind(file) in _ONE and is_keypoint_file(file) for _, file in _files(os.fspath(path), ""))
+        kind = _kind(path)
         if kind is None or not os.path.isfile(path):
             return False
         return _LOOKS[kind](path) if kind in _LOOKS else True
@@ -177,7 +180,7 @@ def is_keypoint_file(path: StrPath) -> bool:
 def _is_opencv(path: StrPath) -> bool:
     with open(path, "rb") as file:
         start = file.read(4096)
-        return syntax_of(start) is not None and b"keypoints" in start + file.read(MAX_TEXT - len(start))
+        return syntax_of(start) is not None and (b"keypoints" in start or b"keypoints" in read_text(path))
 
 
 def _is_headed(path: StrPath) -> bool:

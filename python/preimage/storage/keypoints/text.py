@@ -22,7 +22,7 @@ def read_text(path: StrPath) -> bytes:
         size = os.fstat(file.fileno()).st_size
         if size > MAX_TEXT:
             raise ValueError(f"{size} bytes of text; up to {MAX_TEXT} are read")
-        return file.read(MAX_TEXT)
+        return file.read(size)  # no more than was there: a larger buffer would be reserved whole
 
 
 def numbers(text: bytes) -> NDArray[np.float64]:
