@@ -155,7 +155,7 @@ def _arrays(path: StrPath, file: Any, key: str, datasets: dict[str, Any]) -> Ite
     if len(names) != (1 if single else 2):
         raise ValueError(
             f"{key!r} holds {', '.join(sorted(datasets))}; right are features (C, h, w) or global_descriptor (C,), "
-            "or descriptors and frames of dense SIFT (keypoints are sparse and have no inverter)"
+            "or descriptors and frames of dense SIFT (keypoints with SIFT descriptors are read by read_keypoints)"
         )
     for name in names:
         dataset = datasets[name]
