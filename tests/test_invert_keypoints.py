@@ -13,7 +13,7 @@ from keypoint_files import GOLDEN, opencv_file, pictures
 from preimage import inverters, representations
 from preimage.inverters import Inverter, UShapedConfig
 from preimage.jobs.invert import invert
-from preimage.jobs.invert_keypoints import KeypointOptions, fitted
+from preimage.jobs.invert_keypoints import fitted
 from preimage.representations.sift import Sift
 from preimage.storage import read_image, read_keypoints
 
@@ -45,7 +45,7 @@ def test_every_image_of_a_database_becomes_a_picture(tmp_path: Path, small: Path
 
 
 def test_a_large_image_at_fewer_pixels(tmp_path: Path, small: Path) -> None:
-    invert(DATABASE, tmp_path, inverter=small, keypoints=KeypointOptions(max_side=80))
+    invert(DATABASE, tmp_path, inverter=small, max_side=80)
     assert [read_image(tmp_path / f"{key}.png").shape[:2] for key in ("face.png", "flat.png")] == [(64, 80), (64, 80)]
     keypoints = read_keypoints(DATABASE)[0]
     half, size = fitted(keypoints, (128, 160), 80)
@@ -61,7 +61,7 @@ def test_a_file_without_image_size(tmp_path: Path, small: Path) -> None:
     with pytest.raises(ValueError, match=r"does not tell the size of the image 'face': .*--image-size HxW"):
         invert(path, tmp_path / "out", inverter=small)
     assert not (tmp_path / "out").exists()
-    summary = invert(path, tmp_path / "out", inverter=small, keypoints=KeypointOptions(image_size=(128, 160)))
+    summary = invert(path, tmp_path / "out", inverter=small, image_size=(128, 160))
     assert summary.images == 1
     assert read_image(tmp_path / "out" / "face.png").shape == (128, 160, 3)
 
@@ -76,15 +76,15 @@ def test_which_inverter_is_taken(tmp_path: Path, small: Path, tiny: Path, monkey
     monkeypatch.setattr(inverters, "shipped", lambda: [str(tiny), str(small), str(other)])
     assert invert(DATABASE, tmp_path / "out").inverter == str(small)
     path = opencv_file(tmp_path / "face.yml", FACE, nested=False)
-    assert invert(path, tmp_path / "out", keypoints=KeypointOptions((128, 160))).inverter == str(other)
+    assert invert(path, tmp_path / "out", image_size=(128, 160)).inverter == str(other)
 
 
 def test_options_for_keypoints_and_another_file(tmp_path: Path, small: Path) -> None:
     (tmp_path / "features").write_bytes(b"")
     with pytest.raises(ValueError, match="is not known as a keypoint file: name its keypoint format"):
-        invert(tmp_path / "features", tmp_path / "out", inverter=small, keypoints=KeypointOptions(max_side=80))
+        invert(tmp_path / "features", tmp_path / "out", inverter=small, max_side=80)
     with pytest.raises(ValueError, match="max_side is at least 1"):
-        invert(DATABASE, tmp_path / "out", inverter=small, keypoints=KeypointOptions(max_side=0))
+        invert(DATABASE, tmp_path / "out", inverter=small, max_side=0)
 
 
 def test_pictures_stay_in_their_folder(tmp_path: Path, small: Path) -> None:

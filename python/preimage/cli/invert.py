@@ -62,7 +62,6 @@ def invert(
 ) -> None:
     """Reconstruct every image of a feature file or keypoint file as OUTPUT/<key>.png."""
     from preimage.jobs.invert import invert as run
-    from preimage.jobs.invert_keypoints import KeypointOptions
 
     show = Output(json)
     with show.progress("inverting") as progress:
@@ -72,7 +71,10 @@ def invert(
             inverter=inverter,
             spec=_spec(representation, parameters, spec),
             layout=layout,
-            keypoints=KeypointOptions(_size(image_size), normalisation, keypoint_format, max_side),
+            image_size=_size(image_size),
+            normalisation=normalisation,
+            keypoint_format=keypoint_format,
+            max_side=max_side,
             batch_size=batch_size,
             device=device,
             progress=progress,

@@ -13,7 +13,7 @@ import torch
 
 from preimage.inverters import Inverter, checked_device
 from preimage.jobs.choosing import InverterChoice, fitting_inverter, name_of
-from preimage.jobs.invert_keypoints import KeypointOptions, invert_keypoints
+from preimage.jobs.invert_keypoints import KeypointOptions, Size, invert_keypoints
 from preimage.jobs.loading import Pixels, as_pixels, in_windows
 from preimage.jobs.targets import target_of, write_picture
 from preimage.spec import Spec
@@ -45,7 +45,10 @@ def invert(
     inverter: InverterChoice = None,
     spec: Spec | None = None,
     layout: str | None = None,
-    keypoints: KeypointOptions | None = None,
+    image_size: Size | None = None,
+    normalisation: str | None = None,
+    keypoint_format: str | None = None,
+    max_side: int | None = None,
     batch_size: int = 16,
     device: str = "cpu",
     progress: Callable[[int, int], None] | None = None,
@@ -61,7 +64,10 @@ def invert(
         spec: what plain arrays are; for a file that tells its spec it must agree with that.
         layout: how plain arrays are laid out: ``"preimage"``, ``"matlab"``, ``"matlab-transposed"`` or
             ``"cyvlfeat"``, see `preimage.storage.formats.conventions`.
-        keypoints: how to read a keypoint file, where it does not say.
+        image_size: (H, W) of the images of a keypoint file that does not tell it, pixels.
+        normalisation: of keypoints' descriptors, see `preimage.read_keypoints`.
+        keypoint_format: of a keypoint file whose suffix or first bytes mislead, see `preimage.read_keypoints`.
+        max_side: larger images of a keypoint file are reconstructed with this many pixels along their longer side.
         batch_size: images at once; those of keypoint files come one by one.
         device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...
         progress: called with (images done, images in all).
@@ -76,10 +82,9 @@ def invert(
     if batch_size < 1:
         raise ValueError(f"batch_size is at least 1, got {batch_size}")
     place = checked_device(device)
-    if _holds_keypoints(features, spec, layout, keypoints):
-        name, count = invert_keypoints(
-            features, Path(output), keypoints or KeypointOptions(), inverter, place, progress
-        )
+    options = KeypointOptions(image_size, normalisation, keypoint_format, max_side)
+    if _holds_keypoints(features, spec, layout, options):
+        name, count = invert_keypoints(features, Path(output), options, inverter, place, progress)
         return InvertSummary(Path(output), name, count, time.perf_counter() - start)
     file = open_features(features, spec, layout)
     network = fitting_inverter(inverter, file.spec, os.fspath(features)).to(place)
@@ -97,12 +102,12 @@ def invert(
 
 
 def _holds_keypoints(
-    path: str | PathLike[str], spec: Spec | None, layout: str | None, options: KeypointOptions | None
+    path: str | PathLike[str], spec: Spec | None, layout: str | None, options: KeypointOptions
 ) -> bool:
-    if options is not None and options.format is not None:
+    if options.format is not None:
         return True
     found = spec is None and layout is None and is_keypoint_file(path)
-    if not found and options not in (None, KeypointOptions()):
+    if not found and options != KeypointOptions():
         raise ValueError(f"{os.fspath(path)} is not known as a keypoint file: name its keypoint format")
     return found
 
