@@ -15,9 +15,9 @@ from preimage.ops.sparse_sift import VARIANTS, sift
 from preimage.representations.base import Representation, register
 from preimage.spec import Scalar, Spec
 
-# Keypoint files come from many programs, and keep what was matched, not all that was detected: an inverter should not be
-# surprised by either. So in training these shares of the images have the other variant's keypoints, and have lost some,
-# down to `_FEWEST` of them.
+# Keypoint files come from many programs, and keep what was matched, not all that was detected: an inverter should not
+# be surprised by either. So in training these shares of the images have the other variant's keypoints, and have lost
+# some, down to `_FEWEST` of them.
 _OTHER_VARIANT = 0.25
 _THINNED = 0.25
 _FEWEST = 0.05
