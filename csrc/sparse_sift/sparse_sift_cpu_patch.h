@@ -8,6 +8,7 @@
 #include "common/host_device.h"
 #include "sift/sift_math.h"
 #include "sparse_sift/sparse_sift.h"
+#include "sparse_sift/sparse_sift_cpu_lanes.h"
 
 namespace preimage::sparse_sift {
 namespace {
@@ -92,8 +93,9 @@ void orientations(const Patch& patch, double* histogram) {
 constexpr int kOrientations = 8;
 constexpr int kSide = 6;  // four spatial bins and one more at either end, whose votes are dropped
 
-/// A spatial bin: eight orientations.
-using Bin = float __attribute__((vector_size(kOrientations * sizeof(float))));
+/// Orientations of a spatial bin: all eight, or as many as a register holds (wider vectors would be kept in memory).
+constexpr int kPart = kWide < kOrientations ? kWide : kOrientations;
+using Part = float __attribute__((vector_size(kPart * sizeof(float))));
 
 struct DescriptorRow {
     std::int32_t cells[kPatchWidth];                // the upper left one of the four spatial bins that get something
@@ -151,24 +153,32 @@ struct Marks {
     alignas(32) float at[kOrientations + 2][kOrientations];
 };
 
+PREIMAGE_INLINE Part load_part(const float* from) {
+    Part part;
+    __builtin_memcpy(&part, from, sizeof(part));
+    return part;
+}
+
+PREIMAGE_INLINE void add_part(float* to, Part part) {
+    part += load_part(to);
+    __builtin_memcpy(to, &part, sizeof(part));
+}
+
 void add_votes(const DescriptorRow& row, std::int64_t count, const Marks& marks, float* bins) {
     for (std::int64_t k = 0; k < count; ++k) {
-        Bin one, next;
-        __builtin_memcpy(&one, marks.at[row.orientations[k]], sizeof(one));
-        __builtin_memcpy(&next, marks.at[row.orientations[k] + 1], sizeof(next));
-        const Bin given = one * row.first[k] + next * row.second[k];
-        const Bin below = given * row.down[k];
-        const Bin here = given - below;
-        const Bin here_right = here * row.right[k];
-        const Bin below_right = below * row.right[k];
-        const Bin votes[4] = {here - here_right, here_right, below - below_right, below_right};
-        float* const to = bins + row.cells[k] * kOrientations;
-        for (int place = 0; place < 4; ++place) {
-            float* const bin = to + (place / 2 * kSide + place % 2) * kOrientations;
-            Bin sum;
-            __builtin_memcpy(&sum, bin, sizeof(sum));
-            sum += votes[place];
-            __builtin_memcpy(bin, &sum, sizeof(sum));
+        const float* const one = marks.at[row.orientations[k]];
+        float* const here = bins + row.cells[k] * kOrientations;
+        float* const below = here + kSide * kOrientations;
+        for (int from = 0; from < kOrientations; from += kPart) {
+            const Part given = load_part(one + from) * row.first[k] + load_part(one + kOrientations + from) * row.second[k];
+            const Part down = given * row.down[k];
+            const Part up = given - down;
+            const Part up_right = up * row.right[k];
+            const Part down_right = down * row.right[k];
+            add_part(here + from, up - up_right);
+            add_part(here + kOrientations + from, up_right);
+            add_part(below + from, down - down_right);
+            add_part(below + kOrientations + from, down_right);
         }
     }
 }

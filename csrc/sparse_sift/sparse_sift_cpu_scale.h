@@ -6,25 +6,12 @@
 #include "common/host_device.h"
 #include "sift/sift_math.h"
 #include "sparse_sift/sparse_sift.h"
+#include "sparse_sift/sparse_sift_cpu_lanes.h"
 
 namespace preimage::sparse_sift {
 namespace {
 
-#if defined(__AVX512F__)
-constexpr int kWide = 16;
-#elif defined(__AVX__)
-constexpr int kWide = 8;
-#else
-constexpr int kWide = 4;
-#endif
-using Wide = float __attribute__((vector_size(kWide * sizeof(float))));
 constexpr int kTogether = 4;  // vectors summed side by side, so that one's additions do not wait for another's
-
-PREIMAGE_INLINE Wide load_wide(const float* from) {
-    Wide lanes;
-    __builtin_memcpy(&lanes, from, sizeof(lanes));
-    return lanes;
-}
 
 /// out[x ...] = the sum of weights[tap] * row(tap)[x ...] for kCount vectors, from the first tap to the last: VLFeat's
 /// order, to the bit.
