@@ -48,15 +48,7 @@ struct Filter {
     std::int64_t radius;
 };
 
-constexpr int kWindowSteps = 256;          // of the table of exp(-x), x in [0, 25]
-constexpr float kWindowStep = 10.24f;      // entries per unit
 constexpr std::int64_t kPatchWidth = 512;  // of the widest window, in pixels
-
-/// exp(-x) as straight lines between 257 points, which is part of VLFeat's definition: up to 0.1 % too large.
-struct WindowTable {
-    float value[kWindowSteps + 1];
-    float rise[kWindowSteps + 1];  // to the next
-};
 
 /// A keypoint's surroundings: the gradients of its level, and where and how large it is, in the octave's pixels.
 struct Patch {
@@ -64,7 +56,6 @@ struct Patch {
     const float* angles;  // in [0, 2 pi]
     Size size;
     double x, y, sigma;
-    const WindowTable* window;
 };
 
 constexpr int kOrientationBins = 36;

@@ -3,11 +3,14 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
+#include <array>
 #include <string>
 #include <vector>
 
 #include "bindings.h"
 #include "common/cpu_features.h"
+#include "sparse_sift/sift_grid.h"
 #include "sparse_sift/sparse_sift.h"
 #include "tensor_view.h"
 
@@ -56,11 +59,28 @@ py::tuple sift(const TensorDescription& images, int levels, int first_octave, do
     return gathered(found);
 }
 
+void sift_grid(const TensorDescription& x, const TensorDescription& y, const TensorDescription& scale,
+               const TensorDescription& angle, const TensorDescription& descriptors,
+               const std::vector<std::int64_t>& offsets, const TensorDescription& output,
+               const std::array<std::int64_t, 2>& image_size, std::int64_t cell, std::int64_t seed,
+               double descriptor_scale, int threads) {
+    const GridInput keypoints{TensorView(x),     TensorView(y),           TensorView(scale),
+                              TensorView(angle), TensorView(descriptors), offsets};
+    const GridParameters parameters{image_size[0], image_size[1], cell, static_cast<std::uint64_t>(seed),
+                                    static_cast<float>(descriptor_scale)};
+    const TensorView output_view(output);
+    const py::gil_scoped_release released;
+    draw_grid(keypoints, parameters, output_view, threads);
+}
+
 }  // namespace
 
 void register_ops(py::module_& module) {
     module.def("sift", &sift, py::arg("images"), py::arg("levels"), py::arg("first_octave"), py::arg("peak_threshold"),
                py::arg("edge_threshold"), py::arg("instruction_set"), py::arg("threads"));
+    module.def("sift_grid", &sift_grid, py::arg("x"), py::arg("y"), py::arg("scale"), py::arg("angle"),
+               py::arg("descriptors"), py::arg("offsets"), py::arg("output"), py::arg("image_size"), py::arg("cell"),
+               py::arg("seed"), py::arg("descriptor_scale"), py::arg("threads"));
 }
 
 }  // namespace preimage::sparse_sift

@@ -42,10 +42,9 @@ struct Plan {
     std::int64_t line;                         // floats of a row with margins
     double sigma;                              // of level 0
     std::vector<std::vector<float>> filters;  // to level s from s - 1, from -1 (from the image) on
-    WindowTable window;
 
     Plan(const Image& image, const Parameters& wanted, InstructionSet instruction_set)
-        : parameters(wanted), kernels(PREIMAGE_PICK(instruction_set, kernels)()), first(), octaves(1), window() {
+        : parameters(wanted), kernels(PREIMAGE_PICK(instruction_set, kernels)()), first(), octaves(1) {
         const int octave = wanted.first_octave;
         const auto scaled = [octave](std::int64_t side) { return octave < 0 ? side << -octave : side >> octave; };
         first = sized(scaled(image.width), scaled(image.height));
@@ -70,7 +69,6 @@ struct Plan {
             widest = std::max(widest, static_cast<std::int64_t>(filter.size()));
         }
         line = std::max(first.pitch, image.width) + widest + 64;
-        fill_window();
     }
 
     /// Rows padded to whole cache lines, and one more: an odd number of them keeps columns out of one cache set.
@@ -81,16 +79,6 @@ struct Plan {
 
     std::int64_t planes() const { return 2 * parameters.levels + 5 + 2; }
     std::int64_t floats() const { return planes() * plane + line + 7 * first.pitch; }
-
-private:
-    void fill_window() {
-        const auto value = [](int entry) { return std::exp(-entry / static_cast<double>(kWindowStep)); };
-        for (int entry = 0; entry < kWindowSteps; ++entry) {
-            window.value[entry] = static_cast<float>(value(entry));
-            window.rise[entry] = static_cast<float>(value(entry + 1) - value(entry));
-        }
-        window.value[kWindowSteps] = static_cast<float>(value(kWindowSteps));
-    }
 };
 
 /// One image's way through the octaves.
@@ -238,7 +226,7 @@ private:
         const auto sigma =
             static_cast<float>(plan_.sigma * std::pow(2.0, extremum.level / plan_.parameters.levels) * scale);
         const Patch patch{lengths_,  angles_,   size_, static_cast<double>(x) / scale, static_cast<double>(y) / scale,
-                          static_cast<double>(sigma) / scale, &plan_.window};
+                          static_cast<double>(sigma) / scale};
         double histogram[kOrientationBins];
         double angles[4];
         plan_.kernels.orientations(patch, histogram);

@@ -8,17 +8,29 @@
 #include "common/host_device.h"
 #include "sift/sift_math.h"
 #include "sparse_sift/sparse_sift.h"
+#include "sparse_sift/sparse_sift_cpu_lanes.h"
 
 namespace preimage::sparse_sift {
 namespace {
 
-/// exp(-x), x >= 0, from the table.
-PREIMAGE_INLINE float window_at(const WindowTable& table, float x) {
-    const float scaled = x * kWindowStep;
-    const float place = scaled < kWindowSteps ? scaled : kWindowSteps;
-    const auto entry = static_cast<std::int32_t>(place);
-    return table.value[entry] + (place - static_cast<float>(entry)) * table.rise[entry];
+/// exp(-25 / 256) to the powers 1, 2, 4 ... 32, and what the first is below 1.
+constexpr float kPowers[6] = {0.906960618f, 0.822577562f, 0.676633846f, 0.457833361f, 0.209611387f, 0.0439369336f};
+constexpr float kFall = 0.0930393825f;
+
+/// exp(-x), 0 <= x < 6.25, as VLFeat has it: straight lines between points 25 / 256 apart, up to 0.1 % too large. The
+/// values at the points are powers of the first, multiplied together bit by bit: a table would be slower.
+PREIMAGE_INLINE float window_at(float x) {
+    const float place = x * 10.24f;
+    const auto whole = static_cast<std::int32_t>(place);
+    const float low = ((whole & 1) != 0 ? kPowers[0] : 1.0f) * ((whole & 2) != 0 ? kPowers[1] : 1.0f) *
+                      ((whole & 4) != 0 ? kPowers[2] : 1.0f);
+    const float high = ((whole & 8) != 0 ? kPowers[3] : 1.0f) * ((whole & 16) != 0 ? kPowers[4] : 1.0f) *
+                       ((whole & 32) != 0 ? kPowers[5] : 1.0f);
+    return low * high * (1.0f - (place - static_cast<float>(whole)) * kFall);
 }
+
+/// Whole vectors: what lies after a row's last pixel is computed too, and not used.
+PREIMAGE_INLINE std::int64_t rounded_up(std::int64_t count) { return (count + 15) / 16 * 16; }
 
 /// Two of 36 directions, as an index, and what each gets.
 struct OrientationRow {
@@ -31,10 +43,11 @@ void orientation_row(const Patch& patch, std::int64_t place, std::int64_t count,
     constexpr auto kBinsPerRadian = static_cast<float>(kOrientationBins / kTurn);
     const float* __restrict lengths = patch.lengths + place;
     const float* __restrict angles = patch.angles + place;
-    for (std::int64_t k = 0; k < count; ++k) {
+    for (std::int64_t k = 0; k < rounded_up(count); ++k) {
         const float x = dx + static_cast<float>(static_cast<std::int32_t>(k));
         const float square = x * x + dy * dy;
-        const float length = square < reach ? lengths[k] * window_at(*patch.window, square * factor) : 0.0f;
+        const float counts = square < reach ? 1.0f : 0.0f;  // a factor, because a choice would not vectorise
+        const float length = lengths[k] * window_at(square * factor) * counts;
         const float bin = angles[k] * kBinsPerRadian + 0.5f;  // counted from the one before the first
         const auto whole = static_cast<std::int32_t>(bin);
         const float share = bin - static_cast<float>(whole);
@@ -80,15 +93,15 @@ void orientations(const Patch& patch, double* histogram) {
 constexpr int kOrientations = 8;
 constexpr int kSide = 6;  // four spatial bins and one more at either end, whose votes are dropped
 
-/// Two spatial bins side by side: 16 neighbouring numbers.
-using Pair = float __attribute__((vector_size(2 * kOrientations * sizeof(float))));
-using PairMask = std::int32_t __attribute__((vector_size(2 * kOrientations * sizeof(std::int32_t))));
+/// Orientations of a spatial bin: all eight, or as many as a register holds (wider vectors would be kept in memory).
+constexpr int kPart = kWide < kOrientations ? kWide : kOrientations;
+using Part = float __attribute__((vector_size(kPart * sizeof(float))));
 
-struct alignas(64) DescriptorRow {
-    std::int32_t cells[kPatchWidth];  // of kSide * kSide
-    std::int32_t bins[kPatchWidth];
+struct DescriptorRow {
+    std::int32_t cells[kPatchWidth];                // the upper left one of the four spatial bins that get something
+    std::int32_t orientations[kPatchWidth];         // the first of two
+    float first[kPatchWidth], second[kPatchWidth];  // what the two get
     float right[kPatchWidth], down[kPatchWidth];    // shares of the bins to the right and below
-    float first[kPatchWidth], second[kPatchWidth];  // what two orientations get
 };
 
 /// The window's axes in units of spatial bins: nx = across_x * dx + across_y * dy, ny = across_x * dy - across_y * dx.
@@ -96,63 +109,77 @@ struct Axes {
     float across_x, across_y, angle, factor;
 };
 
+/// Nearest place in [0, 5).
+PREIMAGE_INLINE float within(float place) {
+    constexpr float most = 4.9999995f;
+    const float low = place > 0.0f ? place : 0.0f;
+    return low < most ? low : most;
+}
+
 void descriptor_row(const Patch& patch, std::int64_t place, std::int64_t count, float dx, float dy, const Axes& axes,
                     DescriptorRow& row) {
     constexpr auto kTurnFloat = static_cast<float>(kTurn);
     constexpr auto kBinsPerRadian = static_cast<float>(kOrientations / kTurn);
     const float* __restrict lengths = patch.lengths + place;
     const float* __restrict angles = patch.angles + place;
-    for (std::int64_t k = 0; k < count; ++k) {
+    for (std::int64_t k = 0; k < rounded_up(count); ++k) {
         const float x = dx + static_cast<float>(static_cast<std::int32_t>(k));
         const float nx = axes.across_x * x + axes.across_y * dy;
         const float ny = axes.across_x * dy - axes.across_y * x;
-        const bool inside = absolute(nx) < 2.5f && absolute(ny) < 2.5f;
-        const float length = inside ? lengths[k] * window_at(*patch.window, (nx * nx + ny * ny) * axes.factor) : 0.0f;
-        const float column = inside ? nx + 2.5f : 0.0f;  // in [0, 5]
-        const float line = inside ? ny + 2.5f : 0.0f;
-        const auto whole_column = static_cast<std::int32_t>(column < 4.9999995f ? column : 4.9999995f);
-        const auto whole_line = static_cast<std::int32_t>(line < 4.9999995f ? line : 4.9999995f);
-        row.cells[k] = whole_line * kSide + whole_column;
-        row.right[k] = column - static_cast<float>(whole_column);
-        row.down[k] = line - static_cast<float>(whole_line);
+        const float farther = absolute(nx) > absolute(ny) ? absolute(nx) : absolute(ny);
+        const float counts = farther < 2.5f ? 1.0f : 0.0f;  // a factor, because a choice would not vectorise
+        const float length = lengths[k] * window_at((nx * nx + ny * ny) * axes.factor) * counts;
+        const float column = within(nx + 2.5f);
+        const float line = within(ny + 2.5f);
+        const auto whole_column = static_cast<std::int32_t>(column);
+        const auto whole_line = static_cast<std::int32_t>(line);
+        const float right = column - static_cast<float>(whole_column);
+        const float down = line - static_cast<float>(whole_line);
         const float turned = angles[k] - axes.angle;
-        const float bin = (turned < 0.0f ? turned + kTurnFloat : turned) * kBinsPerRadian;
+        const float bin = (turned + (turned < 0.0f ? kTurnFloat : 0.0f)) * kBinsPerRadian;
         const auto whole = static_cast<std::int32_t>(bin);  // 0 ... 8
         const float share = bin - static_cast<float>(whole);
-        row.bins[k] = whole;
+        row.cells[k] = whole_line * kSide + whole_column;
+        row.orientations[k] = whole;
         row.first[k] = (1.0f - share) * length;
         row.second[k] = share * length;
+        row.right[k] = right;
+        row.down[k] = down;
     }
 }
 
-/// One at orientation k mod 8 of either bin.
-struct alignas(64) Marks {
-    float at[kOrientations + 2][2 * kOrientations];
+/// One at orientation k mod 8.
+struct Marks {
+    alignas(32) float at[kOrientations + 2][kOrientations];
 };
 
-PREIMAGE_INLINE Pair load_pair(const float* from) {
-    Pair pair;
-    __builtin_memcpy(&pair, from, sizeof(pair));
-    return pair;
+PREIMAGE_INLINE Part load_part(const float* from) {
+    Part part;
+    __builtin_memcpy(&part, from, sizeof(part));
+    return part;
 }
 
-PREIMAGE_INLINE void add_pair(float* to, Pair pair) {
-    pair += load_pair(to);
-    __builtin_memcpy(to, &pair, sizeof(pair));
+PREIMAGE_INLINE void add_part(float* to, Part part) {
+    part += load_part(to);
+    __builtin_memcpy(to, &part, sizeof(part));
 }
 
 void add_votes(const DescriptorRow& row, std::int64_t count, const Marks& marks, float* bins) {
-    const PairMask first_bin = {-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0};
-    const Pair none = {};
     for (std::int64_t k = 0; k < count; ++k) {
-        const std::int32_t bin = row.bins[k];
-        const Pair given = load_pair(marks.at[bin]) * row.first[k] + load_pair(marks.at[bin + 1]) * row.second[k];
-        const float right = row.right[k];
-        const float down = row.down[k];
-        const Pair split = given * (first_bin ? none + (1.0f - right) : none + right);
-        float* to = bins + row.cells[k] * kOrientations;
-        add_pair(to, split * (1.0f - down));
-        add_pair(to + kSide * kOrientations, split * down);
+        const float* const one = marks.at[row.orientations[k]];
+        float* const here = bins + row.cells[k] * kOrientations;
+        float* const below = here + kSide * kOrientations;
+        for (int from = 0; from < kOrientations; from += kPart) {
+            const Part given = load_part(one + from) * row.first[k] + load_part(one + kOrientations + from) * row.second[k];
+            const Part down = given * row.down[k];
+            const Part up = given - down;
+            const Part up_right = up * row.right[k];
+            const Part down_right = down * row.right[k];
+            add_part(here + from, up - up_right);
+            add_part(here + kOrientations + from, up_right);
+            add_part(below + from, down - down_right);
+            add_part(below + kOrientations + from, down_right);
+        }
     }
 }
 
@@ -200,9 +227,8 @@ bool describe(const Patch& patch, double angle, float* descriptor) {
     Marks marks = {};
     for (int k = 0; k < kOrientations + 2; ++k) {
         marks.at[k][k % kOrientations] = 1.0f;
-        marks.at[k][k % kOrientations + kOrientations] = 1.0f;
     }
-    alignas(64) float bins[kSide * kSide * kOrientations] = {};
+    alignas(32) float bins[kSide * kSide * kOrientations] = {};
     DescriptorRow row;
     for (std::int64_t y = larger(centre_row - radius, 1);
          y <= smaller(centre_row + radius, patch.size.height - 2); ++y) {

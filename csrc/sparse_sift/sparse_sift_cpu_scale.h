@@ -6,25 +6,12 @@
 #include "common/host_device.h"
 #include "sift/sift_math.h"
 #include "sparse_sift/sparse_sift.h"
+#include "sparse_sift/sparse_sift_cpu_lanes.h"
 
 namespace preimage::sparse_sift {
 namespace {
 
-#if defined(__AVX512F__)
-constexpr int kWide = 16;
-#elif defined(__AVX__)
-constexpr int kWide = 8;
-#else
-constexpr int kWide = 4;
-#endif
-using Wide = float __attribute__((vector_size(kWide * sizeof(float))));
 constexpr int kTogether = 4;  // vectors summed side by side, so that one's additions do not wait for another's
-
-PREIMAGE_INLINE Wide load_wide(const float* from) {
-    Wide lanes;
-    __builtin_memcpy(&lanes, from, sizeof(lanes));
-    return lanes;
-}
 
 /// out[x ...] = the sum of weights[tap] * row(tap)[x ...] for kCount vectors, from the first tap to the last: VLFeat's
 /// order, to the bit.
@@ -114,6 +101,10 @@ void gradients(const float* level, const Size& size, float* lengths, float* angl
             const float gy = half * (below[x] - above[x]);
             gradient_at(gx, gy, length + x, angle + x);
         }
+        for (std::int64_t x = size.width; x < size.pitch; ++x) {  // read, not used
+            length[x] = 0.0f;
+            angle[x] = 0.0f;
+        }
         gradient_at(here[1] - here[0], half * (below[0] - above[0]), length, angle);
         gradient_at(here[last] - here[last - 1], half * (below[last] - above[last]), length + last, angle + last);
     }
@@ -149,20 +140,29 @@ PREIMAGE_INLINE void column_bounds(const float* const planes[3], const Size& siz
     }
 }
 
+/// flags[x] = 1 where the centre of column x is above or below all around it, else 0.
+PREIMAGE_INLINE void mark_extrema(const float* __restrict centre, const Columns& columns, std::int64_t width,
+                                  std::uint8_t* __restrict flags) {
+    const float* __restrict most = columns.most;
+    const float* __restrict least = columns.least;
+    const float* __restrict most_around = columns.most_around;
+    const float* __restrict least_around = columns.least_around;
+    for (std::int64_t x = 1; x < width - 1; ++x) {
+        const float upper = most_of(most_of(most[x - 1], most[x + 1]), most_around[x]);
+        const float lower = least_of(least_of(least[x - 1], least[x + 1]), least_around[x]);
+        const int above = centre[x] > upper ? 1 : 0;
+        flags[x] = static_cast<std::uint8_t>(centre[x] < lower ? 1 : above);
+    }
+}
+
 std::int64_t extrema(const float* below, const float* here, const float* above, const Size& size, std::int64_t y,
                      float* work, std::int32_t* columns) {
     const std::int64_t pitch = size.pitch;
     const float* const planes[3] = {below + y * pitch, here + y * pitch, above + y * pitch};
     const Columns bounds{work, work + pitch, work + 2 * pitch, work + 3 * pitch};
     column_bounds(planes, size, bounds);
-    auto* __restrict flags = reinterpret_cast<std::uint8_t*>(work + 4 * pitch);
-    const float* centre = planes[1];
-    for (std::int64_t x = 1; x < size.width - 1; ++x) {
-        const float value = centre[x];
-        const float most = most_of(most_of(bounds.most[x - 1], bounds.most[x + 1]), bounds.most_around[x]);
-        const float least = least_of(least_of(bounds.least[x - 1], bounds.least[x + 1]), bounds.least_around[x]);
-        flags[x] = static_cast<std::uint8_t>((value > most) | (value < least));
-    }
+    auto* flags = reinterpret_cast<std::uint8_t*>(work + 4 * pitch);
+    mark_extrema(planes[1], bounds, size.width, flags);
     std::int64_t count = 0;
     for (std::int64_t x = 1; x < size.width - 1;) {
         std::uint64_t eight = 0;

@@ -108,6 +108,23 @@ def sift(
     """images (B, C, H, W) -> x, y, scale, angle and response (5, N), descriptors (N, 128), offsets (B + 1,); new
     arrays, because how many keypoints there are is not known before."""
 
+def sift_grid(
+    x: _Description,
+    y: _Description,
+    scale: _Description,
+    angle: _Description,
+    descriptors: _Description,
+    offsets: list[int],
+    output: _Description,
+    image_size: tuple[int, int],
+    cell: int,
+    seed: int,
+    descriptor_scale: float,
+    threads: int,
+) -> None:
+    """x, y, scale and angle (N,) and descriptors (N, 128), float32 -> output (B, 133, rows, columns), float32; all
+    contiguous. ValueError for keypoints that are not finite, too."""
+
 def instruction_sets() -> list[str]:
     """What the kernels can run with on this processor, best first; the last is always "portable"."""
 
