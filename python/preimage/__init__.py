@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from preimage.spec import Spec as Spec
     from preimage.storage import read_features as read_features
     from preimage.storage import read_image as read_image
+    from preimage.storage import read_keypoints as read_keypoints
     from preimage.storage import write_features as write_features
+    from preimage.storage import write_keypoints as write_keypoints
 
     __version__: str
 
@@ -43,10 +45,12 @@ _HOMES = {
     "phow": "preimage.ops.phow",
     "read_features": "preimage.storage",
     "read_image": "preimage.storage",
+    "read_keypoints": "preimage.storage",
     "sift": "preimage.ops.sparse_sift",
     "sift_grid": "preimage.ops.sift_grid",
     "upconv": "preimage.ops.upconv",
     "write_features": "preimage.storage",
+    "write_keypoints": "preimage.storage",
 }
 _MODULES = ("inverters", "nn", "reference", "representations")
 

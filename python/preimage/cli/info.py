@@ -16,7 +16,7 @@ from preimage.spec import Spec
 def info(
     path: Annotated[
         Path,
-        typer.Argument(help="Features, an inverter (folder or shipped name), a run's folder or a checkpoint."),
+        typer.Argument(help="Features, keypoints, an inverter (folder or shipped name), a run's folder, a checkpoint."),
     ],
     json: Json = False,
 ) -> None:
@@ -32,6 +32,7 @@ def _facts(path: Path) -> dict[str, Any]:
     from preimage import inverters
     from preimage.errors import FileFormatError
     from preimage.inverters.files import resolve
+    from preimage.storage import is_keypoint_file
     from preimage.storage.formats import is_foreign
 
     if not path.exists() and str(path) in inverters.shipped():
@@ -43,7 +44,11 @@ def _facts(path: Path) -> dict[str, Any]:
             return _inverter(path)
         if (path / "manifest.json").is_file():
             return _unfinished(path)
+        if is_keypoint_file(path):
+            return _keypoints(path)
         raise FileFormatError(path, "is a folder without config.json: no inverter, and no finished run")
+    if is_keypoint_file(path):
+        return _keypoints(path)
     if is_foreign(path):
         return _arrays(path)
     from safetensors import SafetensorError, safe_open
@@ -69,6 +74,26 @@ def _features(path: Path) -> dict[str, Any]:
         "spec": file.spec,
         "images": len(file),
         "dtype": file.dtype,
+        "sizes": {f"{height}×{width}": count for (height, width), count in sizes.most_common(8)},
+        "different_sizes": len(sizes),
+        "first_keys": list(file.keys[:5]),
+    }
+
+
+def _keypoints(path: Path) -> dict[str, Any]:
+    from preimage.storage import read_keypoints
+
+    file = read_keypoints(path)
+    known = [count for count in file.counts if count is not None]
+    sizes = Counter(size for size in file.sizes if size is not None)
+    facts: dict[str, Any] = {"path": path, "kind": "keypoint file", "format": file.origin}
+    if path.is_file():
+        facts["bytes"] = path.stat().st_size
+    return facts | {
+        "normalisation": f"taken for {file.normalisation}" if file.origin != "preimage" else file.normalisation,
+        "images": len(file),
+        "keypoints": sum(known) if len(known) == len(file) else None,
+        "most_in_an_image": max(known, default=None),
         "sizes": {f"{height}×{width}": count for (height, width), count in sizes.most_common(8)},
         "different_sizes": len(sizes),
         "first_keys": list(file.keys[:5]),

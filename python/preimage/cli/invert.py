@@ -1,4 +1,4 @@
-"""``preimage invert``: images back from a feature file."""
+"""``preimage invert``: images back from a feature file, or from keypoints."""
 
 from __future__ import annotations
 
@@ -28,7 +28,12 @@ if TYPE_CHECKING:
 @reporting
 @with_parameters
 def invert(
-    features: Annotated[Path, typer.Argument(help="A feature file, or arrays (.npy, .npz, .mat, .h5).")],
+    features: Annotated[
+        Path,
+        typer.Argument(
+            help="A feature file, arrays (.npy, .npz, .mat, .h5), or SIFT keypoints (.db, .sift, .yml, ...)."
+        ),
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the pictures.")],
     inverter: Annotated[
         str | None, typer.Option(help="A shipped inverter or a folder; by default the shipped one that fits.")
@@ -37,12 +42,27 @@ def invert(
     parameters: Parameters = NO_PARAMETERS,
     spec: Annotated[Path | None, typer.Option(help="A JSON file that says what plain arrays hold.")] = None,
     layout: Layout = None,
+    image_size: Annotated[
+        str | None,
+        typer.Option(metavar="HxW", help="Height and width of the images of keypoints, if the file is silent."),
+    ] = None,
+    normalisation: Annotated[
+        str | None, typer.Option(help="Of keypoints' descriptors: l2 (plain SIFT), l1_root (RootSIFT), l1_root_twice.")
+    ] = None,
+    keypoint_format: Annotated[
+        str | None,
+        typer.Option(help="colmap, colmap-text, hloc, opencv, vlfeat, lowe or preimage, if the suffix misleads."),
+    ] = None,
+    max_side: Annotated[
+        int | None, typer.Option(min=1, help="Reconstruct larger images of keypoints at this many pixels.")
+    ] = None,
     batch_size: BatchSize = 16,
     device: Device = "cpu",
     json: Json = False,
 ) -> None:
-    """Reconstruct every image of a feature file as OUTPUT/<key>.png."""
+    """Reconstruct every image of a feature file or keypoint file as OUTPUT/<key>.png."""
     from preimage.jobs.invert import invert as run
+    from preimage.jobs.invert_keypoints import KeypointOptions
 
     show = Output(json)
     with show.progress("inverting") as progress:
@@ -52,6 +72,7 @@ def invert(
             inverter=inverter,
             spec=_spec(representation, parameters, spec),
             layout=layout,
+            keypoints=KeypointOptions(_size(image_size), normalisation, keypoint_format, max_side),
             batch_size=batch_size,
             device=device,
             progress=progress,
@@ -59,6 +80,15 @@ def invert(
     show.say(f"{plural(summary.images, 'image')} by inverter {summary.inverter} in {summary.seconds:.1f} s")
     show.say(f"wrote {summary.output}/")
     show.finish(summary)
+
+
+def _size(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    height, _, width = text.lower().replace("×", "x").partition("x")
+    if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
+        raise CommandError(f"--image-size is height x width in pixels, such as 480x640, got {text!r}")
+    return int(height), int(width)
 
 
 def _spec(representation: str | None, parameters: Parameters, path: Path | None) -> Spec | None:

@@ -46,6 +46,29 @@ def _shipped_representations() -> set[str]:
     return {Spec.from_dict(spec).representation for spec in specs}
 
 
+def sift_inverter(choice: InverterChoice, variant: str) -> tuple[Inverter, str]:
+    """The inverter asked for, or the shipped one for sparse SIFT, and what to call it.
+
+    Args:
+        choice: as for `fitting_inverter`.
+        variant: of the detector that found the keypoints; an inverter for the other is taken if there is none for it.
+
+    Raises:
+        LookupError: none for sparse SIFT is shipped.
+    """
+    if choice is None:
+        specs = {name: Spec.from_dict(read_config(resolve(name))["spec"]) for name in inverters.shipped()}
+        fitting = [name for name, spec in specs.items() if spec.representation == "sift"]
+        if not fitting:
+            raise LookupError(
+                "no inverter for sift keypoints is shipped: train one and name it (--inverter NAME_OR_FOLDER)"
+            )
+        choice = min(fitting, key=lambda name: specs[name].variant != variant)
+    if isinstance(choice, Inverter):
+        return choice, choice.spec.representation
+    return Inverter.load(choice), str(choice)
+
+
 def name_of(choice: InverterChoice, spec: Spec) -> str:
     """What to call the inverter in a summary."""
     if choice is None:

@@ -1,4 +1,4 @@
-"""Images back from a feature file."""
+"""Images back from a feature file, or from keypoints."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ import torch
 
 from preimage.inverters import Inverter, checked_device
 from preimage.jobs.choosing import InverterChoice, fitting_inverter, name_of
+from preimage.jobs.invert_keypoints import KeypointOptions, invert_keypoints
 from preimage.jobs.loading import Pixels, as_pixels, in_windows
+from preimage.jobs.targets import target_of, write_picture
 from preimage.spec import Spec
-from preimage.storage import FeatureFile, read_features, write_png
-from preimage.storage.files import key_problem
+from preimage.storage import FeatureFile, is_keypoint_file, read_features
 from preimage.storage.formats import is_foreign, read_foreign
 
 
@@ -44,26 +45,30 @@ def invert(
     inverter: InverterChoice = None,
     spec: Spec | None = None,
     layout: str | None = None,
+    keypoints: KeypointOptions | None = None,
     batch_size: int = 16,
     device: str = "cpu",
     progress: Callable[[int, int], None] | None = None,
 ) -> InvertSummary:
-    """Reconstruct every image of a feature file as ``OUTPUT/<key>.png``.
+    """Reconstruct every image of a feature file or keypoint file as ``OUTPUT/<key>.png``.
 
     Args:
-        features: a feature file, or arrays in an ``.npy``, ``.npz``, ``.mat``, ``.h5`` or ``.hdf5`` file.
+        features: a feature file; arrays in an ``.npy``, ``.npz``, ``.mat``, ``.h5`` or ``.hdf5`` file; or SIFT
+            keypoints as `preimage.read_keypoints` takes them.
         output: a folder, made if it is not there; pictures of the same names are replaced.
-        inverter: a shipped name or a folder; ``None`` takes the shipped inverter whose spec fits.
+        inverter: a shipped name or a folder; ``None`` takes the shipped inverter whose spec fits, for keypoints one
+            for sparse SIFT.
         spec: what plain arrays are; for a file that tells its spec it must agree with that.
         layout: how plain arrays are laid out: ``"preimage"``, ``"matlab"``, ``"matlab-transposed"`` or
             ``"cyvlfeat"``, see `preimage.storage.formats.conventions`.
-        batch_size: images at once.
+        keypoints: how to read a keypoint file, where it does not say.
+        batch_size: images at once; those of keypoint files come one by one.
         device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...
         progress: called with (images done, images in all).
 
     Raises:
-        ValueError: no spec for plain arrays, a misfit (says which field differs), a key that would leave the
-            folder, or no such device.
+        ValueError: no spec for plain arrays, no image size for keypoints, a misfit (says which field differs), a key
+            that would leave the folder, options for keypoints and another file, or no such device.
         LookupError: no shipped inverter fits.
         FileFormatError: the file is damaged or of another format.
     """
@@ -71,19 +76,35 @@ def invert(
     if batch_size < 1:
         raise ValueError(f"batch_size is at least 1, got {batch_size}")
     place = checked_device(device)
+    if _holds_keypoints(features, spec, layout, keypoints):
+        name, count = invert_keypoints(
+            features, Path(output), keypoints or KeypointOptions(), inverter, place, progress
+        )
+        return InvertSummary(Path(output), name, count, time.perf_counter() - start)
     file = open_features(features, spec, layout)
     network = fitting_inverter(inverter, file.spec, os.fspath(features)).to(place)
     folder = Path(output)
-    targets = [_target(folder, key) for key in file.keys]
+    targets = [target_of(folder, key) for key in file.keys]
     folder.mkdir(parents=True, exist_ok=True)
     count = 0
     for window in in_windows(range(len(file)), 8 * batch_size):
         for picture, index in _reconstruct(network, file, window, batch_size, place):
-            _write(targets[index], picture)
+            write_picture(targets[index], picture)
             count += 1
             if progress is not None:
                 progress(count, len(file))
     return InvertSummary(folder, name_of(inverter, file.spec), count, time.perf_counter() - start)
+
+
+def _holds_keypoints(
+    path: str | PathLike[str], spec: Spec | None, layout: str | None, options: KeypointOptions | None
+) -> bool:
+    if options is not None and options.format is not None:
+        return True
+    found = spec is None and layout is None and is_keypoint_file(path)
+    if not found and options not in (None, KeypointOptions()):
+        raise ValueError(f"{os.fspath(path)} is not known as a keypoint file: name its keypoint format")
+    return found
 
 
 def open_features(path: str | PathLike[str], spec: Spec | None = None, layout: str | None = None) -> FeatureFile:
@@ -124,18 +145,3 @@ def _reconstruct(
                 images = inverter(stacked, image_size=(size[0], size[1]))
             for index, image in zip(batch, images, strict=True):
                 yield as_pixels(image), index
-
-
-def _target(folder: Path, key: str) -> Path:
-    """Where a key's picture goes; never outside the folder, not through a link either."""
-    if problem := key_problem(key):
-        raise ValueError(f"cannot name a picture: {problem}")
-    target = folder / f"{key}.png"
-    if not target.resolve().is_relative_to(folder.resolve()):
-        raise ValueError(f"the picture of key {key!r} would leave {folder}: a link leads out of it")
-    return target
-
-
-def _write(target: Path, picture: Pixels) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    write_png(target, picture)

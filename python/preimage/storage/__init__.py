@@ -10,6 +10,13 @@ if TYPE_CHECKING:
     from preimage.storage.files import atomic_write
     from preimage.storage.formats import read_foreign, write_foreign
     from preimage.storage.images import decode_image, fit_image, read_image, write_png
+    from preimage.storage.keypoints import (
+        KeypointFile,
+        KeypointRecord,
+        is_keypoint_file,
+        read_keypoints,
+        write_keypoints,
+    )
     from preimage.storage.records import FeatureFile, FeatureRecord
     from preimage.storage.sources import ImageSource, list_images
 
@@ -17,15 +24,20 @@ __all__ = [
     "FeatureFile",
     "FeatureRecord",
     "ImageSource",
+    "KeypointFile",
+    "KeypointRecord",
     "atomic_write",
     "decode_image",
     "fit_image",
+    "is_keypoint_file",
     "list_images",
     "read_features",
     "read_foreign",
     "read_image",
+    "read_keypoints",
     "write_features",
     "write_foreign",
+    "write_keypoints",
     "write_png",
 ]
 
@@ -34,6 +46,7 @@ _ROOMS = {
     "files": ("atomic_write",),
     "formats": ("read_foreign", "write_foreign"),
     "images": ("decode_image", "fit_image", "read_image", "write_png"),
+    "keypoints": ("KeypointFile", "KeypointRecord", "is_keypoint_file", "read_keypoints", "write_keypoints"),
     "records": ("FeatureFile", "FeatureRecord"),
     "sources": ("ImageSource", "list_images"),
 }

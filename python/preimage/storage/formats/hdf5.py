@@ -37,7 +37,7 @@ from preimage.storage.records import FeatureFile, FeatureRecord
 
 _SINGLE = ("features", "global_descriptor")
 _PAIR = ("descriptors", "frames")
-_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _CHUNK_BYTES = 4 << 20
 _BROKEN = (
     *(OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, RuntimeError, NotImplementedError),
@@ -101,9 +101,9 @@ def open_hdf5(path: StrPath) -> tuple[list[StoredArray], dict[str, Any]]:
     """
     h5py = require_h5py()
     with open(path, "rb") as start:
-        if start.read(8) != _SIGNATURE:
+        if start.read(8) != SIGNATURE:
             raise FileFormatError(path, "is no HDF5 file")
-    with _telling(path):
+    with telling(path):
         file = h5py.File(path, "r")  # stays open for the loaders, and closes itself when they are dropped
         try:
             return _opened(h5py, path, file)
@@ -120,8 +120,8 @@ def _opened(h5py: ModuleType, path: StrPath, file: Any) -> tuple[list[StoredArra
     original: list[Size | None] = []
     for key, group, datasets in image_groups(h5py, file):
         arrays += _arrays(path, file, key, datasets)
-        original.append(_size(datasets.get("image_size")))
-        processed.append(_size(datasets.get("processed_size")) or original[-1])
+        original.append(size_in(datasets.get("image_size")))
+        processed.append(size_in(datasets.get("processed_size")) or original[-1])
         if told[0] == (None, None):
             told.append((text_attribute(h5py, group, "spec"), text_attribute(h5py, group, "layout")))
     found = [entry for entry in told if entry != (None, None)]
@@ -135,7 +135,7 @@ def _opened(h5py: ModuleType, path: StrPath, file: Any) -> tuple[list[StoredArra
 
 
 @contextmanager
-def _telling(path: StrPath, key: str = "") -> Iterator[None]:
+def telling(path: StrPath, key: str = "") -> Iterator[None]:
     """Whatever HDF5 raises becomes an error that names file and image."""
     try:
         yield
@@ -155,17 +155,18 @@ def _arrays(path: StrPath, file: Any, key: str, datasets: dict[str, Any]) -> Ite
     if len(names) != (1 if single else 2):
         raise ValueError(
             f"{key!r} holds {', '.join(sorted(datasets))}; right are features (C, h, w) or global_descriptor (C,), "
-            "or descriptors and frames of dense SIFT (keypoints are sparse and have no inverter)"
+            "or descriptors and frames of dense SIFT (keypoints with SIFT descriptors are read by read_keypoints)"
         )
     for name in names:
         dataset = datasets[name]
         check_dataset(f"{key}/{name}", dataset)
-        load = functools.partial(_load, path, file, dataset.name)
+        load = functools.partial(load_dataset, path, file, dataset.name)
         yield StoredArray(key if single else f"{key}/{name}", dataset.shape, dataset.dtype, load)
 
 
-def _load(path: StrPath, file: Any, name: str) -> NDArray[Any]:
-    with _telling(path, name.strip("/")):
+def load_dataset(path: StrPath, file: Any, name: str) -> NDArray[Any]:
+    """The whole dataset of that name in an open file; `FileFormatError` if it is not sound."""
+    with telling(path, name.strip("/")):
         dataset = file[name]
         check_dataset(name, dataset)
         check_inflation(dataset)
@@ -173,7 +174,7 @@ def _load(path: StrPath, file: Any, name: str) -> NDArray[Any]:
         return array
 
 
-def _size(dataset: Any) -> Size | None:
+def size_in(dataset: Any) -> Size | None:
     """(height, width) from a dataset that holds (width, height); ``None`` if there is none."""
     if dataset is None:
         return None

@@ -72,7 +72,7 @@ def open_arrays(path: StrPath) -> list[StoredArray]:
         with open(path, "rb") as file:
             signature = file.read(4)
         if signature == b"PK\x03\x04":
-            return _open_npz(path)
+            return open_npz(path)
         if signature == b"\x93NUM":
             return _open_npy(path)
         raise ValueError("neither an .npy nor an .npz file")
@@ -87,7 +87,12 @@ def _open_npy(path: StrPath) -> list[StoredArray]:
     return [StoredArray(Path(path).stem, shape, dtype, lambda: array)]
 
 
-def _open_npz(path: StrPath) -> list[StoredArray]:
+def open_npz(path: StrPath, *, any_numbers: bool = False) -> list[StoredArray]:
+    """The arrays in an ``.npz`` file by their headers; with `any_numbers` also integers and empty arrays.
+
+    Raises:
+        ValueError, zipfile.BadZipFile and their like: damaged, or not such arrays.
+    """
     archive = zipfile.ZipFile(path)  # stays open for `load`, and closes itself when that is dropped
     arrays = []
     for member in archive.infolist():
@@ -97,7 +102,7 @@ def _open_npz(path: StrPath) -> list[StoredArray]:
             raise ValueError(f"{member.filename!r} begins before the file does")  # seeking there is an OSError
         with archive.open(member) as file:
             try:
-                shape, dtype = _read_npy_header(file, member.file_size)
+                shape, dtype = _read_npy_header(file, member.file_size, any_numbers)
             except _BROKEN as error:
                 raise ValueError(f"{member.filename!r}: {error}") from error
         name = member.filename.removesuffix(".npy")
@@ -117,7 +122,7 @@ def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: StrPat
         raise FileFormatError(path, f"{member.filename!r} is damaged: {error}") from error
 
 
-def _read_npy_header(file: IO[bytes], size: int) -> tuple[tuple[int, ...], np.dtype[Any]]:
+def _read_npy_header(file: IO[bytes], size: int, any_numbers: bool = False) -> tuple[tuple[int, ...], np.dtype[Any]]:
     """Shape and dtype; ``ValueError`` unless they are floats, nothing is empty, and `size` bytes are enough."""
     magic = file.read(8)
     if magic[:6] != b"\x93NUMPY" or magic[6:] not in (b"\1\0", b"\2\0", b"\3\0"):
@@ -127,8 +132,8 @@ def _read_npy_header(file: IO[bytes], size: int) -> tuple[tuple[int, ...], np.dt
     (length,) = struct.unpack(code, prefix)
     if length > _MAX_NPY_HEADER:
         raise ValueError(f"an .npy header of {length} bytes; at most {_MAX_NPY_HEADER} are right")
-    shape, dtype = _described(file.read(length))
-    if min(shape, default=1) < 1:
+    shape, dtype = _described(file.read(length), any_numbers)
+    if min(shape, default=1) < (0 if any_numbers else 1):
         raise ValueError(f"an array of shape {shape}, which holds nothing")
     needed = math.prod(shape) * dtype.itemsize + len(magic) + len(prefix) + length
     if needed > size:
@@ -136,7 +141,7 @@ def _read_npy_header(file: IO[bytes], size: int) -> tuple[tuple[int, ...], np.dt
     return shape, dtype
 
 
-def _described(header: bytes) -> tuple[tuple[int, ...], np.dtype[Any]]:
+def _described(header: bytes, any_numbers: bool = False) -> tuple[tuple[int, ...], np.dtype[Any]]:
     """Shape and dtype from the dictionary in an .npy header, read more strictly than NumPy does."""
     try:
         fields = ast.literal_eval(header.decode("utf-8").strip())
@@ -147,7 +152,8 @@ def _described(header: bytes) -> tuple[tuple[int, ...], np.dtype[Any]]:
     descr, shape = fields["descr"], fields["shape"]
     if "O" in str(descr):
         raise ValueError("an array of Python objects, which would have to be unpickled: save numbers instead")
-    if not isinstance(descr, str) or not re.fullmatch("[<>=|]?f[248]|[|<=]?u1", descr):
+    wanted = "[<>=|]?(?:f[248]|[iu][1248])" if any_numbers else "[<>=|]?f[248]|[|<=]?u1"
+    if not isinstance(descr, str) or not re.fullmatch(wanted, descr):
         simple = isinstance(descr, str) and re.fullmatch(r"[<>=|][biuc](1|2|4|8|16)", descr)
         came = _name(descr) if simple else f"{descr!r:.60}"
         raise ValueError(f"an array of {came}; float16, float32 or float64 are right")

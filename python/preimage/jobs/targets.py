@@ -1,0 +1,25 @@
+"""Where pictures go: never outside their folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from preimage.jobs.loading import Pixels
+from preimage.storage import write_png
+from preimage.storage.files import key_problem
+
+
+def target_of(folder: Path, key: str) -> Path:
+    """Where a key's picture goes; never outside the folder, not through a link either."""
+    if problem := key_problem(key):
+        raise ValueError(f"cannot name a picture: {problem}")
+    target = folder / f"{key}.png"
+    if not target.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(f"the picture of key {key!r} would leave {folder}: a link leads out of it")
+    return target
+
+
+def write_picture(target: Path, picture: Pixels) -> None:
+    """A PNG, and the folders above it."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_png(target, picture)

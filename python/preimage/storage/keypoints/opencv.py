@@ -1,0 +1,49 @@
+"""Keypoints in files of OpenCV's ``FileStorage``, one image a file."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from preimage.keypoints import DESCRIPTOR, Keypoints
+from preimage.storage.files import StrPath
+from preimage.storage.keypoints.convert import as_keypoints, no_keypoints
+from preimage.storage.keypoints.filestorage import read_node, syntax_of
+from preimage.storage.keypoints.text import read_text
+
+_FIELDS = 7  # x, y, size, angle, response, octave, class_id
+
+# OpenCV finds keypoints in the image enlarged twofold, whose pixel u is centred on (u + 0.5) / 2 - 0.5, and takes that
+# for u / 2.
+_SHIFT = 0.25
+
+
+def read_opencv(path: StrPath, normalisation: str | None = None) -> Keypoints:
+    """Nodes ``keypoints`` (seven numbers each, as OpenCV writes a vector of KeyPoint) and ``descriptors`` (a matrix).
+
+    ``size`` is twice σ, ``angle`` in degrees. ``ValueError`` if the file is none.
+    """
+    text = read_text(path)
+    syntax = syntax_of(text)
+    if syntax is None:
+        raise ValueError("no file of OpenCV's FileStorage (YAML, XML or JSON)")
+    fields = read_node(text, syntax, "keypoints")
+    descriptors = read_node(text, syntax, "descriptors")
+    if fields is None:
+        raise ValueError("has no node 'keypoints' at the top")
+    if fields.size % _FIELDS or (fields.ndim == 2 and fields.size and fields.shape[1] != _FIELDS):
+        raise ValueError(f"keypoints has {fields.size} numbers; OpenCV writes {_FIELDS} a keypoint")
+    fields = fields.reshape(-1, _FIELDS)
+    if not len(fields) and (descriptors is None or not descriptors.size):
+        return no_keypoints()
+    if descriptors is None:
+        raise ValueError("has keypoints but no node 'descriptors' at the top")
+    if descriptors.ndim != 2 or descriptors.shape != (len(fields), DESCRIPTOR):
+        raise ValueError(
+            f"{len(fields)} keypoints with descriptors {descriptors.shape}; SIFT's are a matrix "
+            f"({len(fields)}, {DESCRIPTOR})"
+        )
+    x, y, size, angle, response = fields[:, :5].T
+    if (angle == -1).any():
+        raise ValueError("has keypoints without an angle (-1)")
+    frames = np.stack([x - _SHIFT, y - _SHIFT, size / 2, np.deg2rad(angle)], axis=1)
+    return as_keypoints(frames, descriptors, lowe_order=True, normalisation=normalisation or "l2", response=response)

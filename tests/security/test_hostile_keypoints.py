@@ -1,0 +1,396 @@
+"""Keypoint files made to harm a reader. MUTATIONS=2000 tries more."""
+
+import contextlib
+import io
+import os
+import re
+import sqlite3
+import sys
+import time
+import tracemalloc
+import zipfile
+
+import numpy as np
+import pytest
+
+import keypoint_files
+from keypoint_files import GOLDEN, colmap_arrays, hloc_arrays, pictures
+from mutations import MUTATIONS, mutated
+from preimage.errors import FileFormatError
+from preimage.storage import is_keypoint_file, read_keypoints, write_keypoints
+
+FEW = 5
+FRAMES = np.array([[3.5, 4, 2, 1], [10, 20, 3, 4], [7, 7.25, 1.5, 6], [1, 2, 3, 0], [4, 4, 4, 0.5]])
+BYTES = np.random.default_rng(5).integers(0, 200, (FEW, 128)).astype(np.uint8)
+PART = pictures()["sub/coffee.png"]
+
+
+def small_database(path, **options):
+    frames = FRAMES.astype(np.float32)
+    affine = np.column_stack([frames, frames[:, 2:]])
+    images = {"a/b.jpg": (frames, BYTES), "c.jpg": (affine, BYTES), "d.jpg": (None, None)}
+    return keypoint_files.colmap_database(path, images)
+
+
+def golden_database(path):
+    path.write_bytes((GOLDEN / "colmap_l2.db").read_bytes())
+    return path
+
+
+def hloc_few(path):
+    arrays = hloc_arrays("colmap_l1_root.db", rootsift=True)
+    arrays = {key: array[:, :FEW] if key == "descriptors" else array[:FEW] for key, array in arrays.items()}
+    return keypoint_files.hloc_file(path, {"a/b.jpg": arrays, "c.jpg": arrays})
+
+
+def ours(path):
+    write_keypoints(path, read_keypoints(GOLDEN / "colmap_l2.db"), dtype="float16")
+    return path
+
+
+def ours_compressed(path):
+    np.savez_compressed(path, **{"a/keypoints": FRAMES, "a/descriptors": BYTES, "a/image_size": np.array([9, 9])})
+    return path
+
+
+def opencv(path):
+    return keypoint_files.opencv_file(path, PART, nested=False)
+
+
+def opencv_nested(path):
+    return keypoint_files.opencv_file(path, PART, nested=True, dtype=np.uint8)
+
+
+def vlfeat(path):
+    return keypoint_files.vlfeat_file(path, FRAMES, BYTES / 512)
+
+
+def lowe(path):
+    return keypoint_files.lowe_file(path, FRAMES, BYTES / 512)
+
+
+def colmap_text(path):
+    return keypoint_files.colmap_text(path, FRAMES, BYTES)
+
+
+WRITERS = {
+    ".db": (small_database, golden_database),
+    ".h5": (hloc_few,),
+    ".npz": (ours, ours_compressed),
+    ".yml": (opencv, opencv_nested),
+    ".xml": (opencv, opencv_nested),
+    ".json": (opencv, opencv_nested),
+    ".sift": (vlfeat,),
+    ".key": (lowe,),
+    ".txt": (colmap_text,),
+}
+
+
+def check(file):
+    """Reads everything; what comes is sound."""
+    for record in file:
+        keypoints = record.keypoints
+        assert len(keypoints) == 1
+        for values in (keypoints.x, keypoints.y, keypoints.scale, keypoints.angle, keypoints.descriptors):
+            assert bool(values.isfinite().all())
+        assert bool((keypoints.scale > 0).all()) and bool((keypoints.descriptors >= 0).all())
+        assert not keypoints.descriptors.norm(dim=1).gt(1.001).any()
+
+
+@pytest.mark.parametrize("suffix", WRITERS)
+def test_mutations(tmp_path, suffix):
+    if suffix == ".h5":
+        pytest.importorskip("h5py")
+    seeds = []
+    for number, write in enumerate(WRITERS[suffix]):
+        seeds.append(write(tmp_path / f"seed{number}{suffix}").read_bytes())
+        check(read_keypoints(tmp_path / f"seed{number}{suffix}"))
+    path = tmp_path / f"f{suffix}"
+    accepted, slowest = 0, 0.0
+    for number in range(MUTATIONS):
+        path.write_bytes(mutated(seeds[number % len(seeds)], number))
+        start = time.perf_counter()
+        try:
+            is_keypoint_file(path)
+            check(read_keypoints(path))
+            accepted += 1
+        except FileFormatError as error:
+            assert str(path) in str(error)
+        slowest = max(slowest, time.perf_counter() - start)
+    assert 0 < accepted < MUTATIONS
+    assert slowest < 2, "seconds"
+
+
+def refused(path, words, **options):
+    """The file is refused within a second and 64 MB."""
+    tracemalloc.start()
+    start = time.perf_counter()
+    try:
+        with pytest.raises(FileFormatError, match=rf"{re.escape(path.name)}.*({words})"):
+            check(read_keypoints(path, **options))
+        assert time.perf_counter() - start < 1.5
+        assert tracemalloc.get_traced_memory()[1] < 64 << 20
+    finally:
+        tracemalloc.stop()
+
+
+ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i AS image_id, 1 AS rows, 4 AS cols, "
+ENDLESS += "zeroblob(16) AS data FROM n"
+
+
+@pytest.mark.parametrize(
+    ("statements", "words"),
+    [
+        (f"DROP TABLE keypoints; CREATE VIEW keypoints AS {ENDLESS}", "'keypoints' is no plain table"),
+        (f"DROP TABLE images; CREATE VIEW images AS {ENDLESS}", "'images' is no plain table"),
+        ("DROP TABLE cameras; CREATE VIRTUAL TABLE cameras USING fts5(camera_id, width, height)", "no plain table"),
+        (
+            "DROP TABLE keypoints; CREATE TABLE keypoints (image_id INTEGER PRIMARY KEY, rows, cols, "
+            "data AS (zeroblob(1000000000)))",
+            "'keypoints' has computed columns",
+        ),
+        ("DROP TABLE descriptors", "has no table 'descriptors'"),
+        ("ALTER TABLE images RENAME COLUMN name TO title", "'images' has no column name"),
+        ("UPDATE keypoints SET rows = 4000000000", "keypoints of one image; 0 to"),
+        ("UPDATE keypoints SET rows = -1", "-1 keypoints of one image"),
+        ("UPDATE keypoints SET cols = -4, rows = 0", "-4 columns"),
+        ("UPDATE keypoints SET rows = 'many'", "'many' keypoints"),
+        ("UPDATE keypoints SET rows = 6", "80 bytes for 6 × 4 numbers"),
+        ("UPDATE keypoints SET data = zeroblob(79)", "79 bytes for 5 × 4"),
+        ("UPDATE keypoints SET data = 'text'", "None bytes"),
+        ("UPDATE keypoints SET data = zeroblob(80), cols = 4", "a keypoint of scale 0"),
+        ("UPDATE images SET name = '../../x' WHERE image_id = 1", "must be a relative path"),
+        ("UPDATE images SET name = '/etc/passwd' WHERE image_id = 1", "must be a relative path"),
+        ("UPDATE images SET name = CAST(x'ff61' AS TEXT) WHERE image_id = 1", "decode to UTF-8"),
+        ("UPDATE images SET name = x'6162' WHERE image_id = 1", "a key is a string, got bytes"),
+        ("UPDATE images SET name = hex(zeroblob(1000)) WHERE image_id = 1", "characters; 1 to"),
+        ("UPDATE cameras SET width = -5", "image size of"),
+        ("UPDATE cameras SET height = 2.5", "image size of"),
+    ],
+)
+def test_databases(tmp_path, statements, words):
+    path = small_database(tmp_path / "f.db")
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.executescript(statements)
+    refused(path, words)
+
+
+def test_a_blob_larger_than_any_image_has(tmp_path):
+    path = small_database(tmp_path / "f.db")
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.executescript("UPDATE descriptors SET data = zeroblob(300000000), rows = 2343750, cols = 128")
+    refused(path, "2343750 keypoints of one image|too big|malformed")
+
+
+def test_numbers_that_are_not_finite_in_a_database(tmp_path):
+    for value in (np.nan, np.inf, -np.inf, 3e38):
+        frames = FRAMES.astype(np.float32)
+        frames[2, 0] = value
+        path = tmp_path / f"{value:.0f}.db".replace("+", "")
+        refused(keypoint_files.colmap_database(path, {"a": (frames, BYTES)}), "no finite number|pixels away")
+    affine = np.full((FEW, 6), 3e38, np.float32)
+    affine[:, :2] = 1
+    refused(keypoint_files.colmap_database(tmp_path / "b.db", {"a": (affine, BYTES)}), "scale|finite")
+
+
+def test_a_schema_that_points_to_other_pages(tmp_path):
+    """The tables' pages exchanged: whatever is read, it is refused or sound."""
+    path = small_database(tmp_path / "f.db")
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.executescript(
+            "PRAGMA writable_schema=ON; UPDATE sqlite_master SET rootpage = "
+            "(SELECT rootpage FROM sqlite_master WHERE name = 'images') WHERE name IN ('keypoints', 'descriptors')"
+        )
+    refused(path, "columns|keypoints|malformed|no plain")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_a_database_opens_nothing_else(tmp_path):
+    path = small_database(tmp_path / "f.db")
+    (tmp_path / "a").mkdir()
+    for name in ("f.db-shm", "a/b.jpg", "c.jpg", "d.jpg"):
+        (tmp_path / name).write_bytes(b"")
+    file = read_keypoints(path)
+    before = sorted(os.listdir(tmp_path))
+    check(file)
+    opened = [os.readlink(entry.path) for entry in os.scandir("/proc/self/fd") if os.path.lexists(entry.path)]
+    assert not [name for name in opened if str(tmp_path) in name]
+    assert sorted(os.listdir(tmp_path)) == before
+
+
+YAML = b"%YAML:1.0\n---\nkeypoints: "
+XML = b'<?xml version="1.0"?>\n'
+LAUGHS = b"".join(b'<!ENTITY l%d "%s">' % (i, b"&l%d;" % (i - 1) * 10) for i in range(1, 10))
+MANY = 3_000_000
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "words"),
+    [
+        ("f.yml", YAML + b"[" * MANY, "keypoints has 0 numbers|no node|OpenCV"),
+        ("f.yml", YAML + b"- " * MANY, "not a number|no node"),
+        ("f.yml", YAML + b"&a [1,2,3]\nb: &b [*a,*a]\n", "is not a number"),
+        (
+            "f.yml",
+            YAML + b"!!opencv-matrix\n   rows: 99999999\n   cols: 99999999\n   dt: f\n   data: [ 1 ]",
+            "1 numbers",
+        ),
+        ("f.yml", YAML + b"!!opencv-matrix\n   rows: 1\n" * 40_000, "without cols"),
+        ("f.json", b'{"keypoints": ' + b"[" * MANY, "no node|OpenCV"),
+        ("f.json", b'{"a": ' * (MANY // 3), "no node 'keypoints'"),
+        ("f.json", b'{"keypoints": [' + b"9" * MANY + b"]}", "1 numbers|OpenCV writes 7"),
+        ("f.json", b'{"keypoints": {"type_id": "opencv-matrix", "rows": 5, "rows": 5', "without cols"),
+        (
+            "f.xml",
+            XML + b"<!DOCTYPE a [" + LAUGHS + b"]>\n<opencv_storage><keypoints>&l9;</keypoints>",
+            "document type",
+        ),
+        ("f.xml", XML + b'<!DOCTYPE a SYSTEM "file:///etc/passwd"><opencv_storage>', "document type"),
+        (
+            "f.xml",
+            XML + b"<opencv_storage><keypoints>" + b"<_>" * MANY + b"</keypoints>",
+            "keypoints has 0|descriptors|fit",
+        ),
+        ("f.xml", XML + b"<opencv_storage>" + b"<keypoints " * (MANY // 10), "no node 'keypoints'"),
+        ("f.sift", b"1 " * MANY, "numbers; keypoints have|keypoints of one image|scale"),
+        ("f.sift", b"9" * MANY, "1 numbers"),
+        ("f.sift", b"e" * MANY, "not a number|unmatched|end"),
+        ("f.key", b"200000 128\n" + b"1 " * 100, "cut short"),
+        ("f.key", b"9" * MANY, "does not begin"),
+        ("f.txt", b"-1 128\n", "does not begin"),
+        ("f.txt", b"\xff\xfe1\x00", "does not begin"),
+    ],
+)
+def test_texts(tmp_path, name, data, words):
+    (tmp_path / name).write_bytes(data)
+    if b"<_>" in data:
+        keypoints = read_keypoints(tmp_path / name)[0]
+        assert len(keypoints.x) == 0, "an empty sequence however nested"
+        return
+    if data.endswith(b"[[["):
+        keypoints_or_error(tmp_path / name)
+        return
+    refused(tmp_path / name, words)
+
+
+def keypoints_or_error(path):
+    with contextlib.suppress(FileFormatError):
+        assert len(read_keypoints(path)[0].x) == 0
+
+
+def test_a_text_larger_than_any_image_has(tmp_path):
+    for name in ("f.sift", "f.yml", "f.txt"):
+        with open(tmp_path / name, "wb") as file:
+            file.truncate(1 << 40)  # a hole: no disk is used
+        refused(tmp_path / name, "1099511627776 bytes of text")
+
+
+def npy(shape, descr="<f4", size=0):
+    header = f"{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+    return b"\x93NUMPY\1\0" + len(header).to_bytes(2, "little") + header.encode() + bytes(size)
+
+
+def archive(path, members):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, data in members.items():
+            file.writestr(name, data)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("members", "words"),
+    [
+        ({"a/keypoints.npy": npy((10**9, 4)), "a/descriptors.npy": npy((10**9, 128))}, "cut short"),
+        (
+            {"a/keypoints.npy": npy((5_000_000, 4), size=80_000_000), "a/descriptors.npy": npy((1, 128), size=512)},
+            "keyp",
+        ),
+        ({"a/keypoints.npy": npy((1, 4), "|O", 99), "a/descriptors.npy": npy((1, 128), size=512)}, "Python objects"),
+        ({"../../x/keypoints.npy": npy((0, 4)), "../../x/descriptors.npy": npy((0, 128))}, "relative path"),
+        ({"a/keypoints.npy": npy((-1, 4)), "a/descriptors.npy": npy((-1, 128))}, "holds nothing|-1"),
+        (
+            {"a/keypoints.npy": npy((1, 4), size=16), "a/descriptors.npy": npy((1, 128), size=512)},
+            "a keypoint of scale 0",
+        ),
+        ({"a/image_size.npy": npy((2,), "<f8", 16)}, "there is no keypoints of 'a'"),
+        (
+            {
+                "a/keypoints.npy": npy((0, 4)),
+                "a/descriptors.npy": npy((0, 128)),
+                "a/image_size.npy": npy((2,), "<f8", 16),
+            },
+            "image size",
+        ),
+    ],
+)
+def test_archives(tmp_path, members, words):
+    refused(archive(tmp_path / "f.npz", members), words)
+
+
+def test_an_image_size_that_is_no_number(tmp_path):
+    for values in ([np.nan, 5], [np.inf, 5], [1e300, 5]):
+        np.savez(tmp_path / "f.npz", keypoints=FRAMES, descriptors=BYTES, image_size=np.array(values))
+        refused(tmp_path / "f.npz", "image size|NaN|infinity")
+
+
+def test_a_member_that_inflates_to_more_than_it_says(tmp_path):
+    buffer = io.BytesIO()
+    archive(buffer, {"keypoints.npy": npy((0, 4)) + bytes(300 << 20), "descriptors.npy": npy((0, 128))})
+    (tmp_path / "f.npz").write_bytes(buffer.getvalue())
+    tracemalloc.start()
+    keypoints_or_error(tmp_path / "f.npz")
+    assert tracemalloc.get_traced_memory()[1] < 64 << 20
+    tracemalloc.stop()
+
+
+def test_hloc_files(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    arrays = hloc_arrays("colmap_l2.db", rootsift=False)
+    with h5py.File(tmp_path / "secret.h5", "w") as file:
+        file["a"] = arrays["keypoints"]
+
+    def attempt(words, change):
+        with h5py.File(tmp_path / "f.h5", "w") as file:
+            for key, array in arrays.items():
+                file[f"a/{key}"] = array
+            change(file)
+        refused(tmp_path / "f.h5", words)
+
+    def external(file):
+        del file["a/keypoints"]
+        file["a/keypoints"] = h5py.ExternalLink(str(tmp_path / "secret.h5"), "a")
+
+    def huge(file):
+        for key in ("keypoints", "descriptors", "scales", "oris"):
+            del file[f"a/{key}"]
+        file.create_dataset("a/keypoints", (150_000, 2), "<f2", chunks=(1000, 2), compression="gzip")
+        file.create_dataset("a/descriptors", (128, 150_000), "<f2", chunks=(128, 1000), compression="gzip")
+        file.create_dataset("a/scales", (150_000,), "<f2", chunks=(1000,), compression="gzip")
+        file.create_dataset("a/oris", (150_000,), "<f2", chunks=(1000,), compression="gzip")
+
+    def climbing(file):
+        file.create_group("..")["keypoints"] = arrays["keypoints"]
+
+    def uncertain(file):
+        file["a/keypoints"].attrs["uncertainty"] = np.float64("nan")
+
+    def uncertain_text(file):
+        file["a/keypoints"].attrs["uncertainty"] = "1"
+
+    def many(file):
+        del file["a/keypoints"]
+        file.create_dataset("a/keypoints", (10**12, 2), "<f2", chunks=(1000, 2))
+
+    attempt("is a link to elsewhere", external)
+    attempt("but only 0 are stored", huge)
+    attempt("relative path", climbing)
+    attempt("uncertainty of /a/keypoints is nan", uncertain)
+    attempt("uncertainty of /a/keypoints is no number", uncertain_text)
+    attempt("1000000000000 keypoints of one image", many)
+
+
+def test_colmaps_golden_database_has_nothing_left_over():
+    frames, descriptors = colmap_arrays("colmap_l2.db")
+    assert frames.shape == (78, 6)
+    assert descriptors.shape == (78, 128)
+    assert not is_keypoint_file(GOLDEN)
