@@ -30,19 +30,21 @@ class Panel:
         x: of the points.
         y: of the points.
         levels: label to value, at most five.
+        least_span: of the axis of values: differences far below it should not look large.
     """
 
     title: str
     x: Sequence[float]
     y: Sequence[float]
     levels: Mapping[str, float]
+    least_span: float = 0.0
 
 
 def draw_panels(panels: Sequence[Panel], x_label: str) -> npt.NDArray[np.uint8]:
     """The panels side by side.
 
     Returns:
-        (H, W, 3) uint8 RGB, 840 pixels high and 840 for each panel wide.
+        (H, W, 3) uint8 RGB, 840 pixels high and 1200 for each panel wide.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -56,17 +58,17 @@ def draw_panels(panels: Sequence[Panel], x_label: str) -> npt.NDArray[np.uint8]:
     except ImportError as error:
         raise ImportError("plots are drawn by matplotlib: pip install 'preimage[plots]'") from error
 
-    figure = Figure(figsize=(4.2 * len(panels), 4.2), dpi=200, facecolor="white")
+    figure = Figure(figsize=(6 * len(panels), 4.2), dpi=200, facecolor="white")
     canvas: Any = FigureCanvasAgg(figure)
     for index, panel in enumerate(panels):
-        left, width = (index + 0.11) / len(panels), 0.58 / len(panels)
-        _draw(figure.add_axes((left, 0.13, width, 0.76)), panel, x_label)
+        left, width = (index + 0.08) / len(panels), 0.61 / len(panels)
+        _draw(figure.add_axes((left, 0.13, width, 0.75)), panel, x_label)
     canvas.draw()
     return np.ascontiguousarray(np.asarray(canvas.buffer_rgba(), np.uint8)[:, :, :3])
 
 
 def _draw(axes: Any, panel: Panel, x_label: str) -> None:
-    axes.set_title(panel.title, loc="left", fontsize=10.5, color=_INK, weight="bold")
+    axes.set_title(panel.title, loc="left", fontsize=10.5, color=_INK, weight="bold", pad=14)
     axes.set_xlabel(x_label, fontsize=9, color=_MUTED)
     axes.tick_params(labelsize=8.5, colors=_MUTED)
     for side in ("top", "right"):
@@ -80,6 +82,8 @@ def _draw(axes: Any, panel: Panel, x_label: str) -> None:
     for value, (colour, dashes) in zip(panel.levels.values(), _LEVELS, strict=False):
         axes.axhline(value, color=colour, linestyle=dashes, linewidth=1.4, zorder=3)
     low, high = axes.get_ylim()
+    widen = max(0.0, panel.least_span - (high - low)) / 2
+    low, high = low - widen, high + widen
     axes.set_ylim(low, high)
     heights = _apart([(value - low) / (high - low) for value in panel.levels.values()], _LABEL_STEP)
     for (label, value), height, (colour, _) in zip(panel.levels.items(), heights, _LEVELS, strict=False):

@@ -23,7 +23,7 @@ class Figure:
 
     Attributes:
         image: (H, W, 3) or (H, W), uint8 or float in [0, 1].
-        caption: what stands under it.
+        caption: what stands under it; nothing when empty.
         alt: what a reader who cannot see it is told.
     """
 
@@ -104,7 +104,7 @@ def _section(section: Section, quality: int) -> str:
     figures = "\n".join(
         f'<figure><img src="{_data_uri(figure.image, quality)}" alt="{_text(figure.alt)}" '
         f'width="{figure.image.shape[1]}" height="{figure.image.shape[0]}">'
-        f"<figcaption>{_text(figure.caption)}</figcaption></figure>"
+        f"{f'<figcaption>{_text(figure.caption)}</figcaption>' if figure.caption else ''}</figure>"
         for figure in section.figures
     )
     note = f'\n<p class="note">{_text(section.note)}</p>' if section.note else ""

@@ -62,14 +62,13 @@ def write_table(path: Path, scores: Sequence[ConditionScore]) -> None:
     """One row a condition, as CSV; atomic. Cells that do not apply are empty."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    perceptual = _perceptual(scores)
     columns = ["condition", "share", "images", "keypoints_per_image", "normalised_error", "psnr_db", "ssim"]
-    table.writerow(columns + ["lpips"] * perceptual)
+    table.writerow(columns + ["lpips"] * _perceptual(scores))
     for score in scores:
         share = "" if score.share is None else f"{score.share:g}"
         keypoints = "" if score.keypoints is None else f"{score.keypoints:.2f}"
         measures = [f"{score.error:.6f}", f"{score.psnr:.4f}", f"{score.ssim:.6f}"]
-        measures += [f"{score.lpips:.6f}"] * perceptual
+        measures += [] if score.lpips is None else [f"{score.lpips:.6f}"]
         table.writerow([score.condition, share, score.images, keypoints, *measures])
     with atomic_write(path) as file:
         file.write(text.getvalue().encode())
@@ -78,10 +77,18 @@ def write_table(path: Path, scores: Sequence[ConditionScore]) -> None:
 def plot(scores: Sequence[ConditionScore]) -> Pixels:
     """Error and SSIM by share, the other conditions as lines; ``ImportError`` without matplotlib."""
     kept = _kept(scores)
-    others = [score for score in scores if score.condition in _NAMES]
+    others = sorted(
+        (score for score in scores if score.condition in _NAMES), key=lambda score: score.condition != "mean-image"
+    )
     shares = [score.share or 0 for score in kept]
     panels = [
-        Panel(title, shares, [getattr(s, name) for s in kept], {_NAMES[s.condition]: getattr(s, name) for s in others})
+        Panel(
+            title,
+            shares,
+            [getattr(score, name) for score in kept],
+            {_NAMES[score.condition]: getattr(score, name) for score in others},
+            least_span=0.1,
+        )
         for title, name in (("Normalised error (lower is closer)", "error"), ("SSIM (higher is closer)", "ssim"))
     ]
     return draw_panels(panels, "keypoints kept, %")
@@ -100,14 +107,14 @@ def findings(scores: Sequence[ConditionScore]) -> Iterator[str]:
     if kept[:-1]:
         few = min(kept[:-1], key=lambda score: abs((score.share or 0) - _FEW))
         yield (
-            f"With {few.share:g} % of the keypoints ({few.keypoints:.0f} an image) the normalised error is "
-            f"{few.error:.2f}, against {whole.error:.2f} with {all_of_them} ({whole.keypoints:.0f} an image) and "
+            f"With {few.share:g} % of the keypoints ({few.keypoints:.0f} on an image's grid) the normalised error is "
+            f"{few.error:.2f}, against {whole.error:.2f} with {all_of_them} ({whole.keypoints:.0f}) and "
             f"{floor.error:.2f} for always answering with the mean image."
         )
         yield _halfway(kept, floor, all_of_them)
     elif whole.error < floor.error - _SAME:
         yield (
-            f"With {all_of_them} ({whole.keypoints:.0f} keypoints an image) the normalised error is {whole.error:.2f}, "
+            f"With {all_of_them} ({whole.keypoints:.0f} on an image's grid) the normalised error is {whole.error:.2f}, "
             f"against {floor.error:.2f} for always answering with the mean image."
         )
     else:
@@ -126,8 +133,8 @@ def findings(scores: Sequence[ConditionScore]) -> Iterator[str]:
     )
     difference = coordinates.error - descriptors.error
     if abs(difference) > _SAME:
-        more, less = ("descriptors", "coordinates") if difference > 0 else ("coordinates", "descriptors")
-        yield f"By that measure this inverter learns more from the {more} than from the {less}."
+        more, less = ("descriptors", "geometry") if difference > 0 else ("geometry", "descriptors")
+        yield f"By that measure this inverter makes more of the {more} than of the {less}."
 
 
 def _halfway(kept: Sequence[ConditionScore], floor: ConditionScore, all_of_them: str) -> str:
