@@ -183,12 +183,16 @@ def test_lpips_is_a_column_where_it_can_be_had(
 def test_why_there_is_no_lpips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert perceptual_distance() == (None, "LPIPS is left out: torchvision, whose AlexNet it takes, is not installed.")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setitem(sys.modules, "torchvision.models", None)
+    distance, reason = perceptual_distance()
+    assert distance is None
+    assert "does not load here (" in reason
     weights = types.SimpleNamespace(DEFAULT=types.SimpleNamespace(url="https://a.example/models/alexnet-x.pth"))
     models = types.ModuleType("torchvision.models")
     models.AlexNet_Weights = weights  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "torchvision", types.ModuleType("torchvision"))
     monkeypatch.setitem(sys.modules, "torchvision.models", models)
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     distance, reason = perceptual_distance()
     assert distance is None

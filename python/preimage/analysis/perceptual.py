@@ -24,7 +24,10 @@ def perceptual_distance() -> tuple[PerceptualDistance | None, str]:
     """
     if importlib.util.find_spec("torchvision") is None:
         return None, "LPIPS is left out: torchvision, whose AlexNet it takes, is not installed."
-    models = importlib.import_module("torchvision.models")
+    try:
+        models = importlib.import_module("torchvision.models")
+    except (ImportError, RuntimeError, OSError) as error:  # one built for another torch, for example
+        return None, f"LPIPS is left out: torchvision, whose AlexNet it takes, does not load here ({error})."
     weights = Path(torch.hub.get_dir()) / "checkpoints" / Path(models.AlexNet_Weights.DEFAULT.url).name
     if not weights.is_file():
         return None, f"LPIPS is left out: AlexNet's weights are not in torch's cache (checkpoints/{weights.name})."
