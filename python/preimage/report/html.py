@@ -6,7 +6,7 @@ import base64
 import dataclasses
 import html
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -23,7 +23,7 @@ class Figure:
 
     Attributes:
         image: (H, W, 3) or (H, W), uint8 or float in [0, 1].
-        caption: what stands under it.
+        caption: what stands under it; nothing when empty.
         alt: what a reader who cannot see it is told.
     """
 
@@ -34,11 +34,20 @@ class Figure:
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """A heading, pictures side by side, and a line under them."""
+    """A heading, pictures, and a line under them.
+
+    Attributes:
+        title: the heading.
+        figures: the pictures, in order.
+        note: the line; none when empty.
+        span: room for a picture: a third of the page's width, so that three stand side by side ("third"), all of it
+            ("page"), or all of the window's ("window"), scrolled where the window is narrow.
+    """
 
     title: str
     figures: Sequence[Figure]
     note: str = ""
+    span: Literal["third", "page", "window"] = "third"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +63,7 @@ def html_page(
     *,
     title: str,
     lead: str,
+    points: Iterable[str] = (),
     sections: Iterable[Section],
     tables: Iterable[Table] = (),
     command: str = "",
@@ -65,6 +75,7 @@ def html_page(
     Args:
         title: heading and window title.
         lead: one paragraph under the heading.
+        points: sentences below it, one a line.
         sections: groups of pictures, in order.
         tables: tables below the pictures.
         command: the command line that made the page; left out when empty.
@@ -75,6 +86,8 @@ def html_page(
         ValueError: a table row of another length than its header.
     """
     body = [f"<h1>{_text(title)}</h1>", f'<p class="lead">{_text(lead)}</p>']
+    if lines := "\n".join(f"<li>{_text(point)}</li>" for point in points):
+        body.append(f'<ul class="points">\n{lines}\n</ul>')
     body += [_section(section, quality) for section in sections]
     body += [_table(table) for table in tables]
     if command:
@@ -84,15 +97,19 @@ def html_page(
     return _PAGE.format(title=_text(title), style=_STYLE, body="\n".join(body))
 
 
+_ROOMS = {"third": "row", "page": "page", "window": "window"}
+
+
 def _section(section: Section, quality: int) -> str:
     figures = "\n".join(
         f'<figure><img src="{_data_uri(figure.image, quality)}" alt="{_text(figure.alt)}" '
         f'width="{figure.image.shape[1]}" height="{figure.image.shape[0]}">'
-        f"<figcaption>{_text(figure.caption)}</figcaption></figure>"
+        f"{f'<figcaption>{_text(figure.caption)}</figcaption>' if figure.caption else ''}</figure>"
         for figure in section.figures
     )
     note = f'\n<p class="note">{_text(section.note)}</p>' if section.note else ""
-    return f'<section>\n<h2>{_text(section.title)}</h2>\n<div class="row">\n{figures}\n</div>{note}\n</section>'
+    room = _ROOMS[section.span]
+    return f'<section>\n<h2>{_text(section.title)}</h2>\n<div class="{room}">\n{figures}\n</div>{note}\n</section>'
 
 
 def _table(table: Table) -> str:
@@ -138,6 +155,10 @@ h1 {
 h2 { font-size: 1.1rem; margin: 2.5rem 0 0.6rem; }
 .lead { max-width: 44rem; font-size: 1.1rem; color: var(--quiet); margin: 0; }
 .row { display: grid; grid-template-columns: repeat(3, minmax(0, 1fr)); gap: 0.75rem; }
+.window { overflow-x: auto; width: 94vw; max-width: 110rem; margin-left: calc(50% - min(47vw, 55rem)); }
+.window figure { min-width: 75rem; }
+.points { max-width: 44rem; margin: 1.25rem 0 0; padding-left: 1.2rem; }
+.points li { margin-bottom: 0.4rem; }
 figure { margin: 0; }
 img { display: block; width: 100%; height: auto; border-radius: 4px; background: var(--box); }
 figcaption, .note { font-size: 0.875rem; color: var(--quiet); margin-top: 0.35rem; }
