@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from preimage.report.sheet import as_picture
+from preimage.report.picture import as_picture
 
 Array = npt.NDArray[Any]
 
