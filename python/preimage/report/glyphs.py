@@ -32,12 +32,17 @@ def _cell_pixels(features: Array, tile: int) -> int:
     return max(6, round(tile / max(features.shape[1:])))
 
 
+def _cell_size(spec: Spec) -> int:
+    assert spec.stride is not None  # every representation drawn here is a map
+    return spec.stride
+
+
 # Spec, features (C, h, w), side of the picture wanted and the image; a representation without an entry has no drawing.
 _DRAWINGS: dict[str, Callable[[Spec, Array, int, Array | None], Picture]] = {
     "hog": lambda _spec, features, tile, _image: hog_glyphs(features, _cell_pixels(features, tile)),
     "lbp": lambda _spec, features, tile, _image: lbp_map(features, _cell_pixels(features, tile)),
     "dense-sift": lambda _spec, features, tile, _image: sift_glyphs(features, tile),
-    "sift": lambda spec, features, tile, image: keypoint_grid(features, spec.stride, image=image, tile=tile),
+    "sift": lambda spec, features, tile, image: keypoint_grid(features, _cell_size(spec), image=image, tile=tile),
 }
 
 

@@ -34,11 +34,19 @@ class Figure:
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """A heading, pictures side by side, and a line under them."""
+    """A heading, pictures side by side, and a line under them.
+
+    Attributes:
+        title: the heading.
+        figures: pictures, three in a row; beside pairs they stand to the left of them.
+        note: the line.
+        pairs: two pictures each, one above the other in a column of their own.
+    """
 
     title: str
     figures: Sequence[Figure]
     note: str = ""
+    pairs: Sequence[tuple[Figure, Figure]] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,14 +93,24 @@ def html_page(
 
 
 def _section(section: Section, quality: int) -> str:
-    figures = "\n".join(
+    figures = [_figure(figure, quality) for figure in section.figures]
+    row = '<div class="row">'
+    if section.pairs:
+        columns = len(figures) + len(section.pairs)
+        row = f'<div class="row pairs" style="--columns: {columns}">'
+        figures = [figure.replace("<figure>", '<figure class="alone">', 1) for figure in figures]
+        figures += [_figure(figure, quality) for pair in section.pairs for figure in pair]
+    note = f'\n<p class="note">{_text(section.note)}</p>' if section.note else ""
+    pictures = "\n".join(figures)
+    return f"<section>\n<h2>{_text(section.title)}</h2>\n{row}\n{pictures}\n</div>{note}\n</section>"
+
+
+def _figure(figure: Figure, quality: int) -> str:
+    return (
         f'<figure><img src="{_data_uri(figure.image, quality)}" alt="{_text(figure.alt)}" '
         f'width="{figure.image.shape[1]}" height="{figure.image.shape[0]}">'
         f"<figcaption>{_text(figure.caption)}</figcaption></figure>"
-        for figure in section.figures
     )
-    note = f'\n<p class="note">{_text(section.note)}</p>' if section.note else ""
-    return f'<section>\n<h2>{_text(section.title)}</h2>\n<div class="row">\n{figures}\n</div>{note}\n</section>'
 
 
 def _table(table: Table) -> str:
@@ -138,6 +156,10 @@ h1 {
 h2 { font-size: 1.1rem; margin: 2.5rem 0 0.6rem; }
 .lead { max-width: 44rem; font-size: 1.1rem; color: var(--quiet); margin: 0; }
 .row { display: grid; grid-template-columns: repeat(3, minmax(0, 1fr)); gap: 0.75rem; }
+.pairs {
+  grid-template-columns: repeat(var(--columns), minmax(0, 1fr)); grid-template-rows: auto auto; grid-auto-flow: column;
+}
+.pairs .alone { grid-row: span 2; }
 figure { margin: 0; }
 img { display: block; width: 100%; height: auto; border-radius: 4px; background: var(--box); }
 figcaption, .note { font-size: 0.875rem; color: var(--quiet); margin-top: 0.35rem; }
@@ -160,6 +182,9 @@ footer {
   .row { grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 0.5rem; }
   /* Of three, the outer two stay side by side to be compared; the drawing between them gets the width below. */
   figure:nth-child(2):nth-last-child(2) { grid-column: 1 / -1; order: 1; }
+  .pairs { grid-template-rows: none; grid-auto-flow: row; }
+  .pairs .alone { grid-row: auto; grid-column: 1 / -1; }
+  .pairs figure:nth-last-child(2) { grid-column: auto; order: 0; }
   th, td { padding-left: 0.8rem; }
 }
 """.strip()
