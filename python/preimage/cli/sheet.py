@@ -53,7 +53,7 @@ def sheet(
 
     show = Output(json)
     asked = _asked(representation, representations, parameters)
-    summary = run(images, output, inverter=inverter, representation=asked, size=size, tile=tile, device=device)
+    summary = run(images, output, inverter=inverter or None, representation=asked, size=size, tile=tile, device=device)
     for column in summary.columns:
         start = f"{plural(summary.images, 'image')}, {column.representation}"
         error = "" if column.error is None else f": normalised error {column.error:.3f}"

@@ -38,15 +38,15 @@ class Section:
 
     Attributes:
         title: the heading.
-        figures: pictures, three in a row; beside pairs they stand to the left of them.
+        figures: pictures, three in a row.
         note: the line.
-        pairs: two pictures each, one above the other in a column of their own.
+        columns: more pictures, two in a column, one above the other; one alone stands at the column's top.
     """
 
     title: str
-    figures: Sequence[Figure]
+    figures: Sequence[Figure] = ()
     note: str = ""
-    pairs: Sequence[tuple[Figure, Figure]] = ()
+    columns: Sequence[Sequence[Figure]] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +63,7 @@ def html_page(
     title: str,
     lead: str,
     sections: Iterable[Section],
+    terms: Iterable[tuple[str, str]] = (),
     tables: Iterable[Table] = (),
     command: str = "",
     footer: str = "",
@@ -74,6 +75,7 @@ def html_page(
         title: heading and window title.
         lead: one paragraph under the heading.
         sections: groups of pictures, in order.
+        terms: words and what they mean, below the lead.
         tables: tables below the pictures.
         command: the command line that made the page; left out when empty.
         footer: small print at the end.
@@ -83,6 +85,8 @@ def html_page(
         ValueError: a table row of another length than its header.
     """
     body = [f"<h1>{_text(title)}</h1>", f'<p class="lead">{_text(lead)}</p>']
+    if explained := [f"<dt>{_text(term)}</dt><dd>{_text(meaning)}</dd>" for term, meaning in terms]:
+        body.append("<dl>\n" + "\n".join(explained) + "\n</dl>")
     body += [_section(section, quality) for section in sections]
     body += [_table(table) for table in tables]
     if command:
@@ -93,21 +97,23 @@ def html_page(
 
 
 def _section(section: Section, quality: int) -> str:
-    figures = [_figure(figure, quality) for figure in section.figures]
-    row = '<div class="row">'
-    if section.pairs:
-        columns = len(figures) + len(section.pairs)
-        row = f'<div class="row pairs" style="--columns: {columns}">'
-        figures = [figure.replace("<figure>", '<figure class="alone">', 1) for figure in figures]
-        figures += [_figure(figure, quality) for pair in section.pairs for figure in pair]
-    note = f'\n<p class="note">{_text(section.note)}</p>' if section.note else ""
-    pictures = "\n".join(figures)
-    return f"<section>\n<h2>{_text(section.title)}</h2>\n{row}\n{pictures}\n</div>{note}\n</section>"
+    parts = [f"<h2>{_text(section.title)}</h2>"]
+    if section.figures:
+        parts += ['<div class="row">', *(_figure(figure, quality) for figure in section.figures), "</div>"]
+    if section.columns:
+        parts.append(f'<div class="row columns" style="--columns: {len(section.columns)}">')
+        for column in section.columns:
+            parts += [_figure(figure, quality, alone=len(column) == 1) for figure in column]
+        parts.append("</div>")
+    if section.note:
+        parts.append(f'<p class="note">{_text(section.note)}</p>')
+    return "\n".join(["<section>", *parts, "</section>"])
 
 
-def _figure(figure: Figure, quality: int) -> str:
+def _figure(figure: Figure, quality: int, *, alone: bool = False) -> str:
+    kind = ' class="alone"' if alone else ""
     return (
-        f'<figure><img src="{_data_uri(figure.image, quality)}" alt="{_text(figure.alt)}" '
+        f'<figure{kind}><img src="{_data_uri(figure.image, quality)}" alt="{_text(figure.alt)}" '
         f'width="{figure.image.shape[1]}" height="{figure.image.shape[0]}">'
         f"<figcaption>{_text(figure.caption)}</figcaption></figure>"
     )
@@ -146,7 +152,7 @@ _STYLE = """
 }
 * { box-sizing: border-box; }
 body {
-  margin: 0 auto; padding: 2.5rem 1.25rem 4rem; max-width: 62rem; background: var(--paper); color: var(--ink);
+  margin: 0 auto; padding: 2.5rem 1.25rem 4rem; max-width: 70rem; background: var(--paper); color: var(--ink);
   font: 1rem/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", sans-serif;
 }
 h1 {
@@ -155,11 +161,17 @@ h1 {
 }
 h2 { font-size: 1.1rem; margin: 2.5rem 0 0.6rem; }
 .lead { max-width: 44rem; font-size: 1.1rem; color: var(--quiet); margin: 0; }
+dl {
+  display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: 0.4rem 1.25rem; max-width: 44rem;
+  margin: 1.5rem 0 0;
+}
+dt { font-weight: 600; }
+dd { margin: 0; color: var(--quiet); }
 .row { display: grid; grid-template-columns: repeat(3, minmax(0, 1fr)); gap: 0.75rem; }
-.pairs {
+.columns {
   grid-template-columns: repeat(var(--columns), minmax(0, 1fr)); grid-template-rows: auto auto; grid-auto-flow: column;
 }
-.pairs .alone { grid-row: span 2; }
+.columns .alone { grid-row: span 2; }
 figure { margin: 0; }
 img { display: block; width: 100%; height: auto; border-radius: 4px; background: var(--box); }
 figcaption, .note { font-size: 0.875rem; color: var(--quiet); margin-top: 0.35rem; }
@@ -182,9 +194,9 @@ footer {
   .row { grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 0.5rem; }
   /* Of three, the outer two stay side by side to be compared; the drawing between them gets the width below. */
   figure:nth-child(2):nth-last-child(2) { grid-column: 1 / -1; order: 1; }
-  .pairs { grid-template-rows: none; grid-auto-flow: row; }
-  .pairs .alone { grid-row: auto; grid-column: 1 / -1; }
-  .pairs figure:nth-last-child(2) { grid-column: auto; order: 0; }
+  .columns { grid-template-rows: none; grid-auto-flow: row; }
+  .columns .alone { grid-row: auto; grid-column: 1 / -1; }
+  .columns figure:nth-last-child(2) { grid-column: auto; order: 0; }
   th, td { padding-left: 0.8rem; }
 }
 """.strip()
