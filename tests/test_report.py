@@ -110,6 +110,18 @@ def test_a_sheet_refuses_what_it_cannot_lay_out() -> None:
         as_picture(np.zeros((8, 8), np.int64))
 
 
+def test_words_stand_in_the_place_of_a_picture_and_captions_below_each() -> None:
+    square = np.full((64, 64), 250, np.uint8)
+    page = picture_sheet([["one\ntwo", square], [square, square]], (), [[""], ["", "below"]], tile=64, gap=8)
+    ink = page.min(axis=2) < 160
+    assert page.shape == (16 + 64 + 8 + 64 + 24 + 16, 16 + 64 + 8 + 64 + 16, 3), "no room below the first row"
+    left, right = ink[:, :80], ink[:, 88:]
+    assert left[:80].any()
+    assert not left[88:].any()
+    assert right[152:].any()
+    assert not right[:152].any()
+
+
 class _Page(html.parser.HTMLParser):
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -153,6 +165,21 @@ def test_the_page_is_self_contained_and_well_formed() -> None:
     assert not any("href" in attributes for _, attributes in page.tags)
     assert "prefers-color-scheme: dark" in _page()
     assert "width=device-width" in _page()
+
+
+def test_the_page_has_columns_of_pictures_and_terms() -> None:
+    figures = [Figure(np.zeros((8, 8)), f"c{index}", f"a{index}") for index in range(3)]
+    section = Section("S", columns=[figures[:1], figures[1:]])
+    text = html_page(title="t", lead="l", terms=[("HOG", "a <b> & c")], sections=[section])
+    page = _Page(text)
+    assert page.open == []
+    assert [attributes["class"] for tag, attributes in page.tags if tag == "div"] == [
+        "row columns",
+        "column",
+        "column",
+    ]
+    assert [attributes["alt"] for tag, attributes in page.tags if tag == "img"] == ["a0", "a1", "a2"]
+    assert "<dt>HOG</dt><dd>a &lt;b&gt; &amp; c</dd>" in text
 
 
 def test_every_text_is_escaped() -> None:

@@ -70,7 +70,7 @@ def demo(
     )
     errors = [[score.error for score in result.scores] for result in results]
     write_png(summary.sheet, figure([result.spec for result in results], subjects, errors, tile=_TILE))
-    page = demo_page(summary, subjects, size, command)
+    page = demo_page(summary, subjects, size, command, "Photographs: scikit-image." if images is None else "")
     with atomic_write(summary.page) as stream:
         stream.write(page.encode())
     return dataclasses.replace(summary, seconds=time.perf_counter() - start)

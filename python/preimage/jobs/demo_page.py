@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import statistics
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -65,7 +64,7 @@ class DemoSummary:
     results: tuple[DemoResult, ...]
 
 
-def demo_page(summary: DemoSummary, subjects: Sequence[Subject], size: int, command: str) -> str:
+def demo_page(summary: DemoSummary, subjects: Sequence[Subject], size: int, command: str, credit: str = "") -> str:
     """The page as text.
 
     Args:
@@ -73,6 +72,7 @@ def demo_page(summary: DemoSummary, subjects: Sequence[Subject], size: int, comm
         subjects: the photographs, in the order of the scores.
         size: of the photographs, pixels.
         command: what to print as the command that made it.
+        credit: whose photographs they are, a sentence.
     """
     names = [name_of_representation(result.spec) for result in summary.results]
     several = len(names) > 1
@@ -90,7 +90,8 @@ def demo_page(summary: DemoSummary, subjects: Sequence[Subject], size: int, comm
         command=command,
         footer=(
             "Normalised error: Euclidean distance between photograph and reconstruction, divided by the average "
-            f"distance between two of the photographs. Inverters: {', '.join(r.inverter for r in summary.results)}."
+            f"distance between two of the photographs. Inverters: {', '.join(r.inverter for r in summary.results)}. "
+            + credit
         ),
     )
 
@@ -103,7 +104,7 @@ def _explained(result: DemoResult) -> str:
     sentences = {
         "hog": f"how strongly edges of each direction run through each cell of {cell}: {cells} cells of 31 numbers.",
         "sift": (
-            "some hundred points that stand out, each with its place, scale, direction, and 128 numbers about the "
+            "a few hundred points that stand out, each with its place, scale, direction, and 128 numbers about the "
             f"gradients around it, at most one in a cell of {cell}; nothing is told of what lies between them."
         ),
         "lbp": (
@@ -129,7 +130,7 @@ def _section(summary: DemoSummary, subject: Subject, index: int) -> Section:
     ]
     if len(columns) > 1:
         return Section(title, columns=[[photograph], *columns])
-    return Section(title, [photograph, *columns[0]], note=f"Normalised error {errors[0]:.2f}")
+    return Section(title, [photograph, *columns[0]])
 
 
 def _features_and_reconstruction(subject: Subject, which: int, spec: Spec, error: str) -> Iterator[Figure]:
@@ -138,7 +139,7 @@ def _features_and_reconstruction(subject: Subject, which: int, spec: Spec, error
         how = _DRAWN.get(spec.representation, "pictures")
         yield Figure(drawn, f"{name} features", f"{subject.key}, its {name} features, drawn as {how}")
     if returned is not None:
-        yield Figure(returned, f"From {name} alone: {error}", f"{subject.key}, reconstructed from its {name} features")
+        yield Figure(returned, f"From {name}: {error}", f"{subject.key}, reconstructed from its {name} features")
 
 
 def _tables(summary: DemoSummary, subjects: Sequence[Subject], names: Sequence[str]) -> list[Table]:
@@ -152,14 +153,13 @@ def _tables(summary: DemoSummary, subjects: Sequence[Subject], names: Sequence[s
     measures = [
         [
             name,
-            f"{math.prod(result.shape):,}",
             f"{result.error:.3f}",
             f"{statistics.mean(score.psnr for score in result.scores):.1f}",
             f"{statistics.mean(score.ssim for score in result.scores):.3f}",
         ]
         for name, result in zip(names, results, strict=True)
     ]
-    header = ["features", "numbers a photograph", "normalised error", "PSNR, dB", "SSIM"]
+    header = ["features", "normalised error", "PSNR, dB", "SSIM"]
     return [
         Table("How close each comes: normalised error", ["photograph", *names], errors),
         Table("Means over the photographs", header, measures),

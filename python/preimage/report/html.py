@@ -40,7 +40,7 @@ class Section:
         title: the heading.
         figures: pictures, three in a row.
         note: the line.
-        columns: more pictures, two in a column, one above the other; one alone stands at the column's top.
+        columns: more pictures, in columns side by side; on a narrow screen each column becomes a row.
     """
 
     title: str
@@ -103,17 +103,16 @@ def _section(section: Section, quality: int) -> str:
     if section.columns:
         parts.append(f'<div class="row columns" style="--columns: {len(section.columns)}">')
         for column in section.columns:
-            parts += [_figure(figure, quality, alone=len(column) == 1) for figure in column]
+            parts += ['<div class="column">', *(_figure(figure, quality) for figure in column), "</div>"]
         parts.append("</div>")
     if section.note:
         parts.append(f'<p class="note">{_text(section.note)}</p>')
     return "\n".join(["<section>", *parts, "</section>"])
 
 
-def _figure(figure: Figure, quality: int, *, alone: bool = False) -> str:
-    kind = ' class="alone"' if alone else ""
+def _figure(figure: Figure, quality: int) -> str:
     return (
-        f'<figure{kind}><img src="{_data_uri(figure.image, quality)}" alt="{_text(figure.alt)}" '
+        f'<figure><img src="{_data_uri(figure.image, quality)}" alt="{_text(figure.alt)}" '
         f'width="{figure.image.shape[1]}" height="{figure.image.shape[0]}">'
         f"<figcaption>{_text(figure.caption)}</figcaption></figure>"
     )
@@ -168,10 +167,8 @@ dl {
 dt { font-weight: 600; }
 dd { margin: 0; color: var(--quiet); }
 .row { display: grid; grid-template-columns: repeat(3, minmax(0, 1fr)); gap: 0.75rem; }
-.columns {
-  grid-template-columns: repeat(var(--columns), minmax(0, 1fr)); grid-template-rows: auto auto; grid-auto-flow: column;
-}
-.columns .alone { grid-row: span 2; }
+.columns { grid-template-columns: repeat(var(--columns), minmax(0, 1fr)); }
+.column { display: grid; grid-template-columns: minmax(0, 1fr); gap: inherit; align-content: start; }
 figure { margin: 0; }
 img { display: block; width: 100%; height: auto; border-radius: 4px; background: var(--box); }
 figcaption, .note { font-size: 0.875rem; color: var(--quiet); margin-top: 0.35rem; }
@@ -193,10 +190,9 @@ footer {
 @media (max-width: 34rem) {
   .row { grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 0.5rem; }
   /* Of three, the outer two stay side by side to be compared; the drawing between them gets the width below. */
-  figure:nth-child(2):nth-last-child(2) { grid-column: 1 / -1; order: 1; }
-  .columns { grid-template-rows: none; grid-auto-flow: row; }
-  .columns .alone { grid-row: auto; grid-column: 1 / -1; }
-  .columns figure:nth-last-child(2) { grid-column: auto; order: 0; }
+  .row > figure:nth-child(2):nth-last-child(2) { grid-column: 1 / -1; order: 1; }
+  .columns { grid-template-columns: minmax(0, 1fr); }
+  .column { grid-template-columns: none; grid-auto-flow: column; grid-auto-columns: minmax(0, 1fr); }
   th, td { padding-left: 0.8rem; }
 }
 """.strip()
