@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from conftest import photographs
+from preimage import representations
 from preimage.errors import FileFormatError
-from preimage.inverters import Inverter, TwoStreamConfig, UShapedConfig, find, preset, shipped
+from preimage.inverters import ArchitectureConfig, Inverter, TwoStreamConfig, UShapedConfig, find, preset, shipped
 from preimage.inverters.architectures import build, config_from_dict, config_to_dict
 from preimage.inverters.layers import Layer
 from preimage.ops.hog import hog
@@ -50,6 +51,80 @@ def test_paper_preset_has_the_papers_shapes() -> None:
     assert network.joint[-1].negative_slope is None  # the last layer has no activation
 
 
+def shapes_within(network: torch.nn.Module, image: torch.Tensor, parts: tuple[str, ...]) -> list[list[tuple[int, ...]]]:
+    """(C, h, w) after every layer of the parts of a network."""
+    shapes: list[list[tuple[int, ...]]] = []
+    for part in parts:
+        shapes.append([])
+        for layer in network.get_submodule(part):
+            layer.register_forward_hook(lambda _m, _i, y, into=shapes[-1]: into.append(tuple(y.shape[1:])))
+    assert network(image).shape == (2, 3, 256, 256)
+    return shapes
+
+
+def test_paper_preset_for_lbp_has_the_papers_shapes() -> None:
+    with torch.device("meta"):
+        network = build(58, preset("lbp", "paper"))
+        context, detail, joint = shapes_within(network, torch.empty(2, 58, 16, 16), ("context", "detail", "joint"))
+    assert context == [(256, 8, 8), (512, 4, 4), (1024, 4, 4), (512, 8, 8), (256, 16, 16)]
+    assert detail == [(128, 16, 16), (128, 16, 16)]
+    assert joint == [(256, 16, 16), (128, 16, 16), (128, 32, 32), (64, 64, 64), (32, 128, 128), (3, 256, 256)]
+    assert (network.stride, network.multiple) == (16, 4)
+    assert sum(p.numel() for p in network.parameters()) == 26_934_723  # 5×5 in every up-convolution
+
+
+def test_paper_preset_for_sparse_sift_has_the_papers_shapes() -> None:
+    with torch.device("meta"):
+        network = build(133, preset("sift", "paper"))
+        (layers,) = shapes_within(network, torch.empty(2, 133, 64, 64), ("layers",))
+    assert layers == [
+        (256, 32, 32), (512, 16, 16), (1024, 8, 8), (2048, 4, 4), (2048, 4, 4), (1024, 4, 4),
+        (512, 8, 8), (256, 16, 16), (128, 32, 32), (64, 64, 64), (32, 128, 128), (3, 256, 256),
+    ]  # fmt: skip
+    assert (network.stride, network.multiple) == (4, 16)
+    assert network.layers[-1].negative_slope is None
+    assert sum(p.numel() for p in network.parameters()) == 99_716_419  # 5×5 in every up-convolution
+
+
+@pytest.mark.parametrize("name", ["lbp", "sift", "dense-sift"])
+@pytest.mark.parametrize("size", [(256, 256), (227, 253), (64, 90), (17, 21)])
+def test_every_preset_gives_an_image_of_any_size(name: str, size: tuple[int, int]) -> None:
+    representation = representations.create(name)
+    cells = representation.feature_size(*size)
+    assert cells is not None
+    for kind in ("compact", *(["paper"] if name != "dense-sift" else [])):
+        with torch.device("meta"):
+            inverter = Inverter(representation.spec, preset(name, kind))
+            assert 2 * sum(p.numel() for p in inverter.parameters()) < 8e6 or kind == "paper"
+            features = torch.empty(1, representation.spec.channels, *cells)
+            assert inverter(features, image_size=size).shape == (1, 3, *size)
+
+
+def test_features_with_a_margin_stand_where_they_were_computed() -> None:
+    """Dense SIFT's first descriptor is centred 6 pixels inside the image: in the second block of 4."""
+    spec = representations.create("dense-sift").spec
+    network = UShapedConfig(
+        widths=(8, 8), blocks_down=(0, 0), blocks_up=(0,), head=(4, 4), entry=("c3/2 8",), margin=(1, 2)
+    )
+    torch.manual_seed(0)
+    inverter = Inverter(spec, network).eval().requires_grad_(False)
+    features = torch.rand(1, 128, 61, 61)
+    padded = torch.nn.functional.pad(features, (1, 2, 1, 2), mode="replicate")
+    assert inverter.covered(61, 61) == (256, 256)
+    torch.testing.assert_close(inverter.reconstruct(features), inverter.network(padded) + 0.5)
+    images = torch.randint(0, 256, (1, 3, 256, 256), dtype=torch.uint8)
+    expected = torch.linalg.vector_norm(inverter.reconstruct(features) - images / 255)
+    torch.testing.assert_close(inverter.distances(features, images)[0], expected)
+
+
+def test_an_inverter_from_before_entry_and_margin_still_loads(tiny: Inverter) -> None:
+    fields = config_to_dict(TINY)
+    del fields["entry"], fields["margin"]
+    assert config_from_dict(fields) == TINY
+    with pytest.raises(ValueError, match="both >= 0, got"):
+        UShapedConfig(margin=(-1, 0))
+
+
 @pytest.mark.parametrize("name", ["paper", "compact"])
 def test_presets_take_any_size(name: str) -> None:
     with torch.device("meta"):
@@ -63,8 +138,8 @@ def test_compact_fits_on_disk() -> None:
     assert 2 * sum(p.numel() for p in inverter.parameters()) < 8e6
 
 
-@pytest.mark.parametrize("config", [TINY, TwoStreamConfig(), UShapedConfig()])
-def test_config_survives_json(config: TwoStreamConfig | UShapedConfig) -> None:
+@pytest.mark.parametrize("config", [TINY, TwoStreamConfig(), UShapedConfig(), preset("sift", "paper")])
+def test_config_survives_json(config: ArchitectureConfig) -> None:
     assert config_from_dict(json.loads(json.dumps(config_to_dict(config)))) == config
 
 

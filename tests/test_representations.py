@@ -28,6 +28,8 @@ CASES = [
     representations.create("dense-sift"),
     representations.create("dense-sift", step=5, bin_size=3, window_size=1.5, variant="vlfeat-dsift-flat"),
     representations.create("dense-sift", step=9, bin_size=2),
+    representations.create("sift", variant="opencv"),
+    representations.create("sift", variant="opencv", cell_size=5, descriptor_scale=2.0),
 ]
 
 
@@ -36,7 +38,7 @@ def _name(case: Representation) -> str:
 
 
 def test_the_registered_names() -> None:
-    assert representations.names() == ["dense-sift", "hog", "lbp"]
+    assert representations.names() == ["dense-sift", "hog", "lbp", "sift"]
 
 
 @pytest.mark.parametrize("case", CASES, ids=_name)
@@ -86,6 +88,9 @@ def test_small_images_are_refused_with_the_least_size(
         ("dense-sift", {"window_size": 0}, "window_size is a number of bins above 0"),
         ("dense-sift", {"window_size": float("inf")}, "above 0, got inf"),
         ("dense-sift", {"variant": "flat"}, "known are vlfeat-dsift, vlfeat-dsift-flat"),
+        ("sift", {"cell_size": 0}, "cell_size is a whole number of pixels >= 1, got 0"),
+        ("sift", {"descriptor_scale": -1}, "descriptor_scale is a number above 0, got -1"),
+        ("sift", {"variant": "colmap"}, "known are vlfeat, opencv"),
         ("dense-sift", {"cell_size": 8}, "dense-sift has no parameter cell_size; it has step, bin_size"),
     ],
 )

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 import torch
 
+from conftest import photographs
+from preimage import representations
 from preimage.errors import FileFormatError
 from preimage.inverters import Inverter
 from preimage.storage import list_images
@@ -67,6 +69,36 @@ def test_resumes_bit_for_bit(photo_folder: Path, tmp_path: Path, stop: int, opti
     train(cut, resume=True)
     assert weights(tmp_path / "whole") == weights(tmp_path / "cut")
     assert metrics_without_time(tmp_path / "whole") == metrics_without_time(tmp_path / "cut")
+
+
+def test_features_from_the_workers_are_reproducible(photo_folder: Path, tmp_path: Path) -> None:
+    """Sparse SIFT is computed ahead, some images thinned: the same batches however a run is cut."""
+    settings: dict[str, Any] = {"representation": "sift", "parameters": {"variant": "opencv"}, "steps": 12}
+    settings |= {"validate_every": 12, "checkpoint_every": 4, "workers": 2}
+    whole = train(small_config(photo_folder, tmp_path / "whole", **settings))
+    assert 0 < whole.error < 2
+    with pytest.raises(OSError, match="went away"):
+        train(small_config(photo_folder, tmp_path / "cut", **settings), display=StopAt(7))
+    train(small_config(photo_folder, tmp_path / "cut", **settings), resume=True)
+    assert weights(tmp_path / "whole") == weights(tmp_path / "cut")
+    assert metrics_without_time(tmp_path / "whole") == metrics_without_time(tmp_path / "cut")
+    lines = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
+    assert all(line["waited"] >= 0 for line in lines if "loss" in line)
+
+
+def test_thinned_images_keep_some_of_their_keypoints() -> None:
+    images = torch.from_numpy(np.stack([image[:200, :200] for image in photographs().values()])).permute(0, 3, 1, 2)
+    sift = representations.create("sift", variant="opencv")
+    whole = (sift(images)[:, 132] != 0).flatten(1).sum(1)
+    found = torch.stack([(sift.for_training(images, (0, 2, n))[:, 132] != 0).flatten(1).sum(1) for n in range(40)])
+    shares = found / whole
+    assert 0.4 < (shares == 1).float().mean() < 0.75  # three quarters of three quarters are left alone
+    assert shares.min() < 0.5
+
+
+def test_an_image_size_that_leaves_something_over_is_refused(photo_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="hog features of 66×66 pixels come back as 64×64"):
+        train(small_config(photo_folder, tmp_path / "run", image_size=66))
 
 
 def test_ctrl_c_saves_and_raises(photo_folder: Path, tmp_path: Path) -> None:

@@ -14,6 +14,9 @@ from preimage.training import TrainConfig
 presets._PRESETS["hog"]["tiny"] = UShapedConfig(
     widths=(16, 24, 32), blocks_down=(1, 1, 1), blocks_up=(1, 1), head=(16, 8), repeat_edges=1
 )
+presets._PRESETS["sift"]["tiny"] = UShapedConfig(
+    widths=(8, 12), blocks_down=(1, 1), blocks_up=(1,), head=(8, 4), entry=("c3/2 16",)
+)
 
 
 def small_config(images: Path, output: Path, **changes: Any) -> TrainConfig:
@@ -44,4 +47,4 @@ def weights(folder: Path) -> str:
 def metrics_without_time(folder: Path) -> list[dict[str, Any]]:
     """The lines of ``metrics.jsonl``, without what depends on the clock."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
+    return [{name: value for name, value in line.items() if name not in ("seconds", "waited")} for line in lines]

@@ -94,6 +94,7 @@ def train(
     show = Output(json)
     seen = plural(summary.images_seen, "image")
     show.say(f"{plural(summary.steps, 'step')}, {seen} seen, in {summary.seconds:.0f} s of training")
+    show.say(f"{summary.waited / max(summary.seconds, 1e-9):.1%} of that waiting for images")
     show.say(f"normalised error {summary.error:.4f} (always the mean image: {summary.mean_image_error:.4f})")
     show.say(f"wrote the inverter, checkpoint.safetensors, metrics.jsonl and samples/ in {summary.folder}/")
     show.finish(summary)

@@ -59,9 +59,8 @@ class Inverter(nn.Module):
 
         Args:
             features: (B, C, h, w), or (C, h, w) for one image, floating (array or tensor), of `spec`.
-            image_size: (H, W) of the images wanted. Default: all that the features cover, (h, w) and the network's
-                margin, times the stride. A HOG grid may end up to half a cell before the image's edge (the edge is
-                then repeated) or after it (the surplus is cut off).
+            image_size: (H, W) of the images wanted. Default: all that is `covered`. A HOG grid may end up to half a
+                cell before the image's edge (the edge is then repeated) or after it (the surplus is cut off).
 
         Returns:
             (B, 3, H, W) float32 RGB.
@@ -76,7 +75,7 @@ class Inverter(nn.Module):
 
     def reconstruct(self, features: torch.Tensor) -> torch.Tensor:
         """`forward` on checked features (B, C, h, w), without the clamp."""
-        height, width = self._covered(features)
+        height, width = self.covered(*features.shape[2:])
         image = self.network(self._standardised(features)).float()
         return image[:, :, :height, :width] + self.image_mean[:, None, None]
 
@@ -95,14 +94,14 @@ class Inverter(nn.Module):
             (B,) float32. Where the network need not continue the features, the gradient of the images is formed inside
             the backward of the last layer.
         """
-        if all(side % (self.network.multiple * self.network.stride) == 0 for side in self._covered(features)):
+        if all(side % (self.network.multiple * self.network.stride) == 0 for side in self.covered(*features.shape[2:])):
             return self.network.distance(self._standardised(features), images, self.image_mean)
         return torch.linalg.vector_norm(self.reconstruct(features) - images.float() / 255, dim=(1, 2, 3))
 
-    def _covered(self, features: torch.Tensor) -> tuple[int, int]:
-        """(H, W) of the image that features (B, C, h, w) cover, margins included."""
-        height, width = ((side + sum(self.network.margin)) * self.network.stride for side in features.shape[2:])
-        return height, width
+    def covered(self, height: int, width: int) -> tuple[int, int]:
+        """The pixels (H, W) that come back from features of (h, w) cells, the network's margin included."""
+        margin, stride = sum(self.network.margin), self.network.stride
+        return (height + margin) * stride, (width + margin) * stride
 
     def _standardised(self, features: torch.Tensor) -> torch.Tensor:
         standard = (features - self.feature_mean[:, None, None]) / self.feature_deviation[:, None, None]

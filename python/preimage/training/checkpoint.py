@@ -25,6 +25,7 @@ class Progress:
     Attributes:
         step: optimiser steps done.
         seconds: training time so far, over all resumptions.
+        waited: of that, seconds in which the next batch was not ready yet.
         loss_sum, loss_count: of the steps since the last logged line.
         error: last normalised error on the held-out images.
         mean_image_error: the same of those images' mean image.
@@ -32,6 +33,7 @@ class Progress:
 
     step: int = 0
     seconds: float = 0.0
+    waited: float = 0.0
     loss_sum: float = 0.0
     loss_count: int = 0
     error: float | None = None

@@ -41,6 +41,7 @@ class TrainSummary:
         steps: optimiser steps done.
         images_seen: training images seen, repetitions counted.
         seconds: training time over all resumptions.
+        waited: of that, seconds in which the next batch was not ready yet.
         error: normalised error of the saved inverter on the held-out images.
         mean_image_error: the same of the held-out images' mean image.
     """
@@ -49,6 +50,7 @@ class TrainSummary:
     steps: int
     images_seen: int
     seconds: float
+    waited: float
     error: float
     mean_image_error: float
 
@@ -105,7 +107,6 @@ class _Run:
             loss_sum=torch.zeros((), dtype=torch.float64, device=device),
         )
         self.progress = Progress()
-        self.waited = 0.0  # seconds since the last line of metrics in which the next batch was not ready yet
 
     def resume_from(self, path: Path) -> None:
         text, self.progress = checkpoint.read_header(path)
@@ -138,7 +139,7 @@ class _Run:
         )
         clock = time.monotonic()
         for batch in batches:
-            self.waited += time.monotonic() - clock
+            progress.waited += time.monotonic() - clock
             step(batch.images, progress.step, batch.features)
             progress.step += 1
             progress.loss_count += 1
@@ -146,8 +147,8 @@ class _Run:
             done = progress.step == config.steps
             if progress.step % config.log_every == 0 or done:
                 loss = self.take_mean_loss()
-                waited, self.waited = round(self.waited, 3), 0.0
-                metrics.write(step=progress.step, loss=loss, seconds=round(progress.seconds, 3), waited=waited)
+                seconds, waited = round(progress.seconds, 3), round(progress.waited, 3)
+                metrics.write(step=progress.step, loss=loss, seconds=seconds, waited=waited)
                 display.update(progress, loss)
             if progress.step % config.validate_every == 0 or done:
                 self.validate(metrics, display)
@@ -228,6 +229,7 @@ class _Run:
             steps=progress.step,
             images_seen=progress.step * self.config.batch_size,
             seconds=progress.seconds,
+            waited=progress.waited,
             error=progress.error,
             mean_image_error=progress.mean_image_error,
         )

@@ -41,22 +41,19 @@ def image_sets(config: TrainConfig) -> tuple[ImageSet, torch.Tensor]:
 def fresh_inverter(config: TrainConfig, representation: representations.Representation) -> Inverter:
     network = preset(config.representation, config.preset)
     model = Inverter(representation.spec, network)
-    if config.init is not None:
-        _start_from(model, Inverter.load(config.init), config.init)
-    return model
-
-
-def _start_from(model: Inverter, start: Inverter, name: str) -> None:
-    """Takes over the weights of `start`: all of the same network's, of another one those that fit by name and shape."""
-    own = dict(model.network.named_parameters())
-    given = {
-        key: value for key, value in start.network.named_parameters() if key in own and own[key].shape == value.shape
-    }
-    if len(given) < len(own) / 2:
+    size = config.image_size
+    cells = representation.feature_size(size, size)
+    if cells is not None and (covered := model.covered(*cells)) != (size, size):
         raise ValueError(
-            f"{name} is no beginning for this network: only {len(given)} of its {len(own)} weights are also there"
+            f"{representation.name} features of {size}×{size} pixels come back as {'×'.join(map(str, covered))}: "
+            f"training takes an image_size of which nothing is left over, such as 256 (got {size})"
         )
-    model.network.load_state_dict(given, strict=False)
+    if config.init is not None:
+        start = Inverter.load(config.init)
+        if start.config != network or start.spec != representation.spec:
+            raise ValueError(f"{config.init} is another network than preset {config.preset!r}, or for another spec")
+        model.load_state_dict(start.state_dict())
+    return model
 
 
 def measure_statistics(
