@@ -16,9 +16,7 @@ Array = npt.NDArray[Any]
 Picture = npt.NDArray[np.uint8]
 
 GRID_CHANNELS = 128 + 5
-_RADIUS = (
-    2.0  # of a circle, in scales: the neighbouring bins of a descriptor, which reach twice as far, would cover all
-)
+_RADIUS = 1.5  # of a circle, in scales; a descriptor reaches to six, but such circles hide each other
 _SMALLEST = 3.2  # radius in pixels of the picture, so that the hand can be seen
 _SUPERSAMPLING = 4
 _FRACTION_BITS = 4  # of OpenCV's coordinates
@@ -41,10 +39,11 @@ def sift_keypoints(
 ) -> Picture:
     """Keypoints over the image, in grey and darkened, or over dark paper.
 
-    Each is a circle of two scales' radius and a hand from its centre along its angle, the direction of its strongest
-    gradient. The colour tells the direction as in `lbp_map`: red to the right, green-yellow down, turquoise to the
-    left, violet up. Large ones are drawn first, so that small ones are not hidden. Of more than `most` those with the
-    largest scales are drawn. Those that are not finite, have no scale above 0 or lie outside the image are left out.
+    Each is a circle of one and a half scales' radius and a hand from its centre along its angle, the direction of its
+    strongest gradient. The colour tells the direction as in `lbp_map`: red to the right, green-yellow down, turquoise
+    to the left, violet up. Large ones are drawn first, so that small ones are not hidden. Of more than `most` those
+    with the largest scales are drawn. Those that are not finite, have no scale above 0 or lie outside the image are
+    left out.
 
     Args:
         x: (N,) pixels to the right of the centre of the upper left pixel, any real type.
