@@ -39,5 +39,6 @@ PYBIND11_MODULE(_native, module) {
     preimage::hog::register_ops(module);
     preimage::lbp::register_ops(module);
     preimage::sift::register_ops(module);
+    preimage::sparse_sift::register_ops(module);
     preimage::upconv::register_ops(module);
 }

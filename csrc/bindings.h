@@ -12,6 +12,9 @@ void register_ops(pybind11::module_& module);
 namespace preimage::sift {
 void register_ops(pybind11::module_& module);
 }
+namespace preimage::sparse_sift {
+void register_ops(pybind11::module_& module);
+}
 namespace preimage::upconv {
 void register_ops(pybind11::module_& module);
 }

@@ -68,6 +68,14 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Inverter(representations.create("hog").spec, network).save(tmp_path_factory.mktemp("inverter") / "tiny")
 
 
+@pytest.fixture(scope="session")
+def tiny_lbp(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same for LBP."""
+    torch.manual_seed(0)
+    network = UShapedConfig(entry=("c3/1 8", "up 8"), widths=(8, 12), blocks_down=(1, 1), blocks_up=(1,), head=(8, 4))
+    return Inverter(representations.create("lbp").spec, network).save(tmp_path_factory.mktemp("inverter") / "tiny-lbp")
+
+
 @pytest.fixture
 def mixed(tmp_path: Path) -> Path:
     """Five photographs of three sizes, one of them in a folder."""

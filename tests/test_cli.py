@@ -29,7 +29,7 @@ from preimage.jobs.sheet import sheet
 from preimage.storage import read_features
 from preimage.training import TrainConfig, train
 
-COMMANDS = ("extract", "invert", "train", "evaluate", "sheet", "info", "doctor", "tuning", "demo")
+COMMANDS = ("extract", "invert", "train", "evaluate", "sheet", "info", "doctor", "tuning", "demo", "study")
 HEAVY = ("torch", "numpy", "cv2", "safetensors", "torchmetrics")
 
 
@@ -37,7 +37,7 @@ def test_help_is_quick_because_it_imports_nothing_heavy() -> None:
     script = f"""
 import sys
 from preimage.cli import main
-for command in ([], *[[name] for name in {COMMANDS!r}]):
+for command in ([], *[[name] for name in {COMMANDS!r}], ["study", "disclosure"]):
     sys.argv = ["preimage", *command, "--help"]
     try:
         main()
@@ -128,6 +128,26 @@ def test_extract_invert_info_and_evaluate(run: Run, photo_folder: Path, tiny: Pa
     code, out, _ = run("sheet", photo_folder, "-o", tmp_path / "sheet.png", "--inverter", tiny, "--size", 64)
     assert code == 0
     assert f"wrote {tmp_path / 'sheet.png'}" in out
+    assert f"20 images, hog by inverter {tiny}: normalised error" in out
+
+
+def test_a_sheet_of_several_representations(
+    run: Run, photo_folder: Path, tiny: Path, tiny_lbp: Path, tmp_path: Path
+) -> None:
+    some = sorted(photo_folder.iterdir())[:2]
+    basis = ("sheet", *some, "-o", tmp_path / "s.png", "--size", 64, "--tile", 64, "--representations", "lbp, hog")
+    code, out, err = run(*basis, "--inverter", tiny, "--inverter", tiny_lbp)
+    assert (code, err) == (0, "")
+    first, second, wrote = out.splitlines()
+    assert first.startswith(f"2 images, lbp by inverter {tiny_lbp}: normalised error ")
+    assert second.startswith(f"2 images, hog by inverter {tiny}: normalised error ")
+    assert wrote.startswith(f"wrote {tmp_path / 's.png'}")
+    code, _, err = run(*basis, "--cell-size", 4)
+    assert (code, "cell_size given with --representations" in err) == (1, True)
+    code, _, err = run(*basis, "--representation", "hog")
+    assert (code, "--representation given with --representations" in err) == (1, True)
+    code, _, err = run(*basis[:-1], ",")
+    assert (code, "--representations takes names" in err) == (1, True)
 
 
 def test_json_is_one_object_on_stdout(run: Run, photo_folder: Path, tiny: Path, tmp_path: Path) -> None:
@@ -138,7 +158,7 @@ def test_json_is_one_object_on_stdout(run: Run, photo_folder: Path, tiny: Path, 
         (("invert", features, "-o", tmp_path / "out", "--inverter", tiny), {"images": 20}),
         (("evaluate", tiny, "--images", photo_folder, "--size", 64), {"images": 20, "csv": None}),
         (("sheet", *some, "-o", tmp_path / "s.png", "--inverter", tiny, "--size", 64), {"images": 2}),
-        (("demo", "-o", tmp_path / "demo", "--inverter", tiny, "--size", 64), {"inverter": str(tiny)}),
+        (("demo", "-o", tmp_path / "demo", "--inverter", tiny, "--size", 64), {"images": 5}),
         (("info", features), {"images": 20, "kind": "feature file"}),
         (("info", tiny), {"kind": "inverter", "checksum": "good"}),
         (("doctor",), {}),

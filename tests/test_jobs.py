@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -14,8 +13,10 @@ import pytest
 import torch
 
 from preimage import representations
+from preimage.cli._shared import plain
 from preimage.errors import FileFormatError
-from preimage.inverters import Inverter
+from preimage.inverters import Inverter, shipped
+from preimage.jobs.choosing import pairings
 from preimage.jobs.demo import demo
 from preimage.jobs.evaluate import evaluate
 from preimage.jobs.extract import ExtractSummary, extract
@@ -143,17 +144,84 @@ def test_the_sheet_shows_photograph_glyphs_and_reconstruction(mixed: Path, tiny:
         sheet(mixed, tmp_path / "s.png", inverter=tiny, representation=representations.create("hog", cell_size=4))
 
 
+def test_a_sheet_of_several_is_the_papers_figure(mixed: Path, tiny: Path, tiny_lbp: Path, tmp_path: Path) -> None:
+    sparse = representations.create("sift", cell_size=5, variant="opencv")  # no inverter is shipped for such cells
+    asked = [HOG, sparse, "lbp"]
+    summary = sheet(mixed, tmp_path / "s.png", inverter=[tiny_lbp, tiny], representation=asked, size=64, tile=96)
+    page = read_image(summary.output)
+    assert page.shape[:2] == (summary.height, summary.width)
+    assert page.shape[1] == 4 * 96 + 7 * 12
+    assert page.shape[0] > 2 * 5 * (96 + 12)
+    assert [(column.representation, column.inverter) for column in summary.columns] == [
+        ("hog", str(tiny)),
+        ("sift", None),
+        ("lbp", str(tiny_lbp)),
+    ]
+    assert summary.columns[1].error is None
+    assert "inverter" in summary.columns[1].missing
+    by_itself = evaluate(tiny, mixed, size=64)
+    assert summary.columns[0].error == pytest.approx(by_itself.error, rel=0.01)
+    alone = sheet(sorted(mixed.glob("*.png"))[:1], tmp_path / "t.png", inverter=[tiny, tiny_lbp], size=64, tile=96)
+    assert [(column.representation, column.error) for column in alone.columns] == [("hog", None), ("lbp", None)]
+    only_features = sheet(mixed, tmp_path / "u.png", representation=[sparse, _odd_lbp()], size=64, tile=96)
+    assert only_features.height < summary.height / 1.5, "no row of reconstructions"
+
+
+def _odd_lbp() -> representations.Representation:
+    return representations.create("lbp", cell_size=15)
+
+
+def test_inverters_find_their_representations(tiny: Path, tiny_lbp: Path) -> None:
+    assert [pair.representation.name for pair in pairings([tiny_lbp, tiny], None)] == ["lbp", "hog"]
+    assert [pair.name for pair in pairings(tiny_lbp, ["hog", "lbp"])] == ["hog-compact", str(tiny_lbp)]
+    assert pairings(None, None)[0].name == "hog-compact"
+    assert "inverter" in pairings(None, _odd_lbp())[0].missing
+    with pytest.raises(ValueError, match=r"inverter .*tiny-lbp is for lbp, not for hog"):
+        pairings(tiny_lbp, "hog")
+    with pytest.raises(ValueError, match=r"two inverters for hog: .*tiny and hog-compact"):
+        pairings([tiny, "hog-compact"], None)
+    with pytest.raises(ValueError, match="hog asked for more than once"):
+        pairings(None, ["hog", HOG])
+    with pytest.raises(ValueError, match="unknown representation 'hock'"):
+        pairings(None, ["hog", "hock"])
+
+
 def test_the_demo_reconstructs_from_its_feature_file(tiny: Path, tmp_path: Path) -> None:
     summary = demo(tmp_path / "demo", inverter=tiny, size=64, command="preimage demo --x")
-    assert len(summary.scores) == 5
+    (result,) = summary.results
+    assert summary.images == len(result.scores) == 5
     assert read_image(summary.sheet).shape[2] == 3
     page = summary.page.read_text()
     assert page.count("<img ") == 15
     assert "preimage demo --x" in page
     assert len(page) < 2_000_000
-    assert f"{summary.error:.3f}" in page
-    file = read_features(summary.features)
-    picture = read_image(tmp_path / "demo" / "reconstructions" / "coffee.png")
+    assert f"{result.error:.3f}" in page
+    file = read_features(result.features)
+    picture = read_image(tmp_path / "demo" / "reconstructions" / "hog" / "coffee.png")
     again = Inverter.load(tiny)(file["coffee"][None])[0].permute(1, 2, 0).numpy() * 255
     assert np.abs(picture - again).max() <= 0.52
-    assert json.loads(json.dumps(dataclasses.asdict(summary), default=str))["inverter"] == str(tiny)
+    assert json.loads(json.dumps(plain(summary)))["results"][0]["inverter"] == str(tiny)
+
+
+def test_the_demo_shows_several_representations(tiny: Path, tiny_lbp: Path, mixed: Path, tmp_path: Path) -> None:
+    summary = demo(tmp_path / "demo", images=mixed, inverter=[tiny, tiny_lbp], size=64)
+    assert [result.features.name for result in summary.results] == [
+        "photographs.hog.safetensors",
+        "photographs.lbp.safetensors",
+    ]
+    page = summary.page.read_text()
+    assert page.count("<img ") == 25
+    assert "Photographs from their HOG and LBP features" in page
+    assert "scikit-image" not in page
+    for result in summary.results:
+        assert result.shape == tuple(read_features(result.features)[0].shape)
+        assert all(f"<td>{score.error:.3f}</td>" in page for score in result.scores)
+        assert (result.reconstructions / "sub" / "rocket.png").is_file()
+
+
+def test_by_default_the_demo_shows_what_is_shipped(mixed: Path, tmp_path: Path) -> None:
+    some = sorted(mixed.glob("*.png"))[:2]
+    summary = demo(tmp_path / "demo", images=some, size=64)
+    names = [result.spec.representation for result in summary.results]
+    assert names[0] == "hog"
+    assert sorted(result.inverter for result in summary.results) == shipped()

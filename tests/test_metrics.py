@@ -7,7 +7,7 @@ import itertools
 import pytest
 import torch
 
-from preimage.analysis import NormalisedError
+from preimage.analysis import NormalisedError, Originals
 
 
 def test_follows_the_definition() -> None:
@@ -54,3 +54,20 @@ def test_refuses_another_size_later() -> None:
     measure.update(torch.rand(1, 3, 8, 8), torch.rand(1, 3, 8, 8))
     with pytest.raises(ValueError, match=r"\(9, 9\) after \(8, 8\)"):
         measure.update(torch.rand(1, 3, 9, 9), torch.rand(1, 3, 9, 9))
+
+
+def test_measures_of_the_same_images_share_them() -> None:
+    torch.manual_seed(1)
+    images, answers = torch.rand(5, 3, 9, 12), torch.rand(2, 5, 3, 9, 12)
+    shared = Originals()
+    together = [NormalisedError(shared), NormalisedError(shared)]
+    alone = [NormalisedError(), NormalisedError()]
+    for part in (slice(0, 2), slice(2, 5)):
+        shared.add(images[part])
+        for measures in (together, alone):
+            for measure, answer in zip(measures, answers, strict=True):
+                measure.update(images[part], answer[part])
+    assert [measure.report() for measure in together] == [measure.report() for measure in alone]
+    shared.add(images[:1])
+    with pytest.raises(ValueError, match="5 reconstructions for a set of 6 images"):
+        together[0].report()

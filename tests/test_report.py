@@ -8,12 +8,15 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import torch
 
 import preimage
 from conftest import photographs
-from preimage.report.glyphs import hog_glyphs, lbp_map, sift_glyphs
+from preimage import representations
+from preimage.report.glyphs import draw_features, hog_glyphs, keypoint_grid, lbp_map, sift_glyphs, sift_keypoints
 from preimage.report.html import Figure, Section, Table, html_page
-from preimage.report.sheet import as_picture, picture_sheet
+from preimage.report.picture import as_picture
+from preimage.report.sheet import picture_sheet
 
 
 def _one_cell(channel: int, cell_pixels: int = 32) -> np.ndarray:
@@ -107,6 +110,18 @@ def test_a_sheet_refuses_what_it_cannot_lay_out() -> None:
         as_picture(np.zeros((8, 8), np.int64))
 
 
+def test_words_stand_in_the_place_of_a_picture_and_captions_below_each() -> None:
+    square = np.full((64, 64), 250, np.uint8)
+    page = picture_sheet([["one\ntwo", square], [square, square]], (), [[""], ["", "below"]], tile=64, gap=8)
+    ink = page.min(axis=2) < 160
+    assert page.shape == (16 + 64 + 8 + 64 + 24 + 16, 16 + 64 + 8 + 64 + 16, 3), "no room below the first row"
+    left, right = ink[:, :80], ink[:, 88:]
+    assert left[:80].any()
+    assert not left[88:].any()
+    assert right[152:].any()
+    assert not right[:152].any()
+
+
 class _Page(html.parser.HTMLParser):
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -150,6 +165,21 @@ def test_the_page_is_self_contained_and_well_formed() -> None:
     assert not any("href" in attributes for _, attributes in page.tags)
     assert "prefers-color-scheme: dark" in _page()
     assert "width=device-width" in _page()
+
+
+def test_the_page_has_columns_of_pictures_and_terms() -> None:
+    figures = [Figure(np.zeros((8, 8)), f"c{index}", f"a{index}") for index in range(3)]
+    section = Section("S", columns=[figures[:1], figures[1:]])
+    text = html_page(title="t", lead="l", terms=[("HOG", "a <b> & c")], sections=[section])
+    page = _Page(text)
+    assert page.open == []
+    assert [attributes["class"] for tag, attributes in page.tags if tag == "div"] == [
+        "row columns",
+        "column",
+        "column",
+    ]
+    assert [attributes["alt"] for tag, attributes in page.tags if tag == "img"] == ["a0", "a1", "a2"]
+    assert "<dt>HOG</dt><dd>a &lt;b&gt; &amp; c</dd>" in text
 
 
 def test_every_text_is_escaped() -> None:
@@ -225,3 +255,72 @@ def test_other_glyphs_survive_non_finite_features_and_refuse_other_shapes(
         lbp_map(np.zeros((58, 1, 1)), 3)
     with pytest.raises(ValueError, match="at least 12"):
         sift_glyphs(np.zeros((128, 1, 1)), glyph_pixels=5)
+
+
+def _keypoint(angle: float, **options: object) -> np.ndarray:
+    """One of scale 8 in the middle of 64 × 64 pixels, drawn at their size."""
+    middle, scale = np.array([31.5]), np.array([8.0])
+    return sift_keypoints(middle, middle, scale, np.array([angle]), (64, 64), tile=64, **options)  # type: ignore[arg-type]
+
+
+def test_a_keypoint_is_a_circle_of_one_and_a_half_scales_with_a_hand_along_its_angle() -> None:
+    y, x = np.indices((64, 64)) - 31.5
+    for angle in (0.0, 0.7, math.pi / 2, 4.0):
+        light = _keypoint(angle).astype(float).max(axis=2) - 14
+        distance = np.hypot(x, y)
+        ring, inside = light * (distance > 9), np.where(distance < 9, light, 0).clip(min=0)
+        assert (ring * distance).sum() / ring.sum() == pytest.approx(12, abs=0.3)
+        hand = math.atan2((inside * y).sum(), (inside * x).sum())
+        assert abs((hand - angle + math.pi) % (2 * math.pi) - math.pi) < 0.05
+    red, green, blue = (_keypoint(0.0)[..., channel].sum() for channel in range(3))
+    assert red > 1.1 * max(green, blue), "red to the right, as everywhere"
+
+
+def test_keypoints_lie_over_their_image_in_grey_and_darker() -> None:
+    image = np.zeros((64, 64, 3), np.uint8)
+    image[:, :32, 0] = 250
+    picture = _keypoint(0.0, image=image)
+    assert picture.shape == (64, 64, 3)
+    left, right = picture[0, 0], picture[0, -1]
+    assert left.min() == left.max() > right.max() == 14
+    assert left.max() < 80
+    with pytest.raises(ValueError, match=r"64 × 64 pixels, got shape \(32, 64, 3\)"):
+        _keypoint(0.0, image=image[:32])
+
+
+def test_of_too_many_keypoints_the_largest_are_drawn() -> None:
+    x, y, scale, angle = np.array([16.0, 48.0, 32.0]), np.full(3, 16.0), np.array([1.0, 3.0, np.nan]), np.zeros(3)
+    drawn = sift_keypoints(x, y, scale, angle, (32, 64), tile=64, most=1)
+    columns = np.flatnonzero((drawn.max(axis=2) > 100).any(axis=0))
+    assert (columns.min(), columns.max()) == pytest.approx((43, 53), abs=1)
+    assert sift_keypoints(x, y, scale, angle, (32, 64), tile=64)[:, :32].max() > 100
+    assert sift_keypoints(x[:0], y[:0], scale[:0], angle[:0], (32, 64), tile=64).max() == 14
+
+
+def test_a_grid_is_drawn_as_the_keypoints_that_are_in_it() -> None:
+    random = np.random.default_rng(0)
+    fields = (random.random((4, 12)) * np.array([[79], [59], [6], [6]]) + 0.5).astype(np.float32)
+    x, y, scale, angle = (torch.from_numpy(values) for values in fields)
+    keypoints = preimage.Keypoints(x, y, scale, angle, x, torch.ones(12, 128), torch.tensor([0, 12]))
+    grid = preimage.sift_grid(keypoints, (61, 80), 4)[0].numpy()
+    filled = (grid[130:132] != 0).any(axis=0).sum()
+    image = photographs()["chelsea"][:61, :80]
+    over = keypoint_grid(grid, 4, image=image, tile=160)
+    assert over.shape == (122, 160, 3)
+    assert filled == 12, "no two in a cell"
+    alone = sift_keypoints(*fields, (61, 80), image=image, tile=160)
+    assert np.abs(over.astype(int) - alone).max() <= 8
+    spec = representations.create("sift").spec
+    assert (draw_features(spec, grid, 160, image=image) == over).all()  # type: ignore[operator]
+    assert draw_features(spec, grid, 160).shape == (128, 160, 3)  # type: ignore[union-attr]
+    with pytest.raises(ValueError, match="16 × 20 cells of 4 pixels are not those of 64 × 90"):
+        keypoint_grid(grid, 4, image=np.zeros((64, 90), np.uint8))
+
+
+def test_a_grid_of_anything_is_drawn() -> None:
+    grid = np.full((133, 3, 4), np.nan, np.float32)
+    assert keypoint_grid(grid, 4, tile=64).max() == 14
+    grid[:] = 1e30
+    assert keypoint_grid(grid, 4, tile=64).shape == (48, 64, 3)
+    with pytest.raises(ValueError, match=r"\(133, h, w\), got \(128, 3, 4\)"):
+        keypoint_grid(grid[:128], 4)

@@ -92,7 +92,7 @@ def test_thinned_images_keep_some_of_their_keypoints() -> None:
     whole = (sift(images)[:, 132] != 0).flatten(1).sum(1)
     found = torch.stack([(sift.for_training(images, (0, 2, n))[:, 132] != 0).flatten(1).sum(1) for n in range(40)])
     shares = found / whole
-    assert 0.6 < (shares == 1).float().mean() < 0.9  # three quarters are left alone
+    assert 0.4 < (shares == 1).float().mean() < 0.75  # three quarters of three quarters are left alone
     assert shares.min() < 0.5
 
 

@@ -2,6 +2,9 @@
 
 from typing import TypedDict
 
+import numpy as np
+import numpy.typing as npt
+
 # (address, shape, strides in bytes, dtype, device) of a tensor of rank 4.
 _Description = tuple[int, tuple[int, ...], tuple[int, ...], str, str]
 
@@ -92,6 +95,35 @@ def dense_sift_backward(
     In builds with CUDA there are also `dense_sift_cuda`, `dense_sift_backward_cuda` and `dense_sift_cuda_scratch`, see
     `sift_cuda.h`.
     """
+
+def sift(
+    images: _Description,
+    levels: int,
+    first_octave: int,
+    peak_threshold: float,
+    edge_threshold: float,
+    instruction_set: str,
+    threads: int,
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """images (B, C, H, W) -> x, y, scale, angle and response (5, N), descriptors (N, 128), offsets (B + 1,); new
+    arrays, because how many keypoints there are is not known before."""
+
+def sift_grid(
+    x: _Description,
+    y: _Description,
+    scale: _Description,
+    angle: _Description,
+    descriptors: _Description,
+    offsets: list[int],
+    output: _Description,
+    image_size: tuple[int, int],
+    cell: int,
+    seed: int,
+    descriptor_scale: float,
+    threads: int,
+) -> None:
+    """x, y, scale and angle (N,) and descriptors (N, 128), float32 -> output (B, 133, rows, columns), float32; all
+    contiguous. ValueError for keypoints that are not finite, too."""
 
 def instruction_sets() -> list[str]:
     """What the kernels can run with on this processor, best first; the last is always "portable"."""

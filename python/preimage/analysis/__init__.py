@@ -1,5 +1,5 @@
-"""Measuring what an inverter gives back."""
+"""Measuring what an inverter gives back, and disturbing what it is given."""
 
-from preimage.analysis.metrics import ErrorReport, NormalisedError
+from preimage.analysis.metrics import ErrorReport, NormalisedError, Originals
 
-__all__ = ["ErrorReport", "NormalisedError"]
+__all__ = ["ErrorReport", "NormalisedError", "Originals"]

@@ -25,16 +25,57 @@ class ErrorReport:
     normaliser: float
 
 
-class NormalisedError:
-    """Collects images and reconstructions, batch by batch, and reports the normalised error.
+class Originals:
+    """The images of a set, collected batch by batch: what the normalised error needs of them.
 
-    Dosovitskiy & Brox (CVPR 2016), section 4: norms are not squared, and N is the average distance between
-    two different images of the set. All images must be of one size. The originals are kept in float16 until
-    `report`, since N needs every pair; 8-bit images lose less than 1e-3 of a grey level by that.
+    All must be of one size. They are kept in float16 until `spread`, since N needs every pair; 8-bit images lose less
+    than 1e-3 of a grey level by that.
     """
 
     def __init__(self) -> None:
         self._images: list[torch.Tensor] = []
+        self._spread: tuple[float, float] | None = None
+
+    def __len__(self) -> int:
+        return sum(len(batch) for batch in self._images)
+
+    def add(self, images: torch.Tensor) -> None:
+        """A batch, (B, 3, H, W) in [0, 1]; ``ValueError`` where the size is another than before."""
+        if self._images and self._images[0].shape[1:] != images.shape[1:]:
+            raise ValueError(
+                f"all images of a set are of one size, got {tuple(images.shape[2:])} "
+                f"after {tuple(self._images[0].shape[2:])}"
+            )
+        self._images.append(images.to(torch.float16).cpu())
+        self._spread = None
+
+    def spread(self) -> tuple[float, float]:
+        """N, the average distance between two different images, and the average distance to the mean image.
+
+        Raises:
+            ValueError: fewer than two images came, so that there is no distance between two of them.
+        """
+        if len(self) < 2:
+            raise ValueError(f"the normalised error takes at least two images, got {len(self)}")
+        if self._spread is None:
+            self._spread = _spread(torch.cat(self._images).flatten(1))
+        return self._spread
+
+
+class NormalisedError:
+    """Collects images and reconstructions, batch by batch, and reports the normalised error.
+
+    Dosovitskiy & Brox (CVPR 2016), section 4: norms are not squared, and N is the average distance between
+    two different images of the set. All images must be of one size.
+
+    Args:
+        originals: a set shared with other measures of the same images, and filled by whoever shares it; by default
+            the measure keeps its own.
+    """
+
+    def __init__(self, originals: Originals | None = None) -> None:
+        self._shared = originals is not None
+        self._originals = Originals() if originals is None else originals
         self._distances: list[float] = []
 
     def update(self, images: torch.Tensor, reconstructions: torch.Tensor) -> None:
@@ -48,25 +89,20 @@ class NormalisedError:
                 "images and reconstructions are (B, 3, H, W) of one shape, "
                 f"got {tuple(images.shape)} and {tuple(reconstructions.shape)}"
             )
-        if self._images and self._images[0].shape[1:] != images.shape[1:]:
-            raise ValueError(
-                f"all images of a set are of one size, got {tuple(images.shape[2:])} "
-                f"after {tuple(self._images[0].shape[2:])}"
-            )
+        if not self._shared:
+            self._originals.add(images)
         difference = (images.float() - reconstructions.float()).flatten(1)
         self._distances += difference.double().norm(dim=1).tolist()
-        self._images.append(images.to(torch.float16).cpu())
 
     def report(self) -> ErrorReport:
         """The error of everything added.
 
         Raises:
-            ValueError: fewer than two images came, so that there is no distance between two of them.
+            ValueError: fewer than two images came, or a shared set holds another number of them.
         """
-        if len(self._distances) < 2:
-            raise ValueError(f"the normalised error takes at least two images, got {len(self._distances)}")
-        images = torch.cat(self._images).flatten(1)
-        normaliser, to_mean = _spread(images)
+        normaliser, to_mean = self._originals.spread()
+        if len(self._distances) != len(self._originals):
+            raise ValueError(f"{len(self._distances)} reconstructions for a set of {len(self._originals)} images")
         per_image = tuple(distance / normaliser for distance in self._distances)
         return ErrorReport(
             error=sum(per_image) / len(per_image),

@@ -16,6 +16,7 @@ from preimage.cli.extract import extract
 from preimage.cli.info import info
 from preimage.cli.invert import invert
 from preimage.cli.sheet import sheet
+from preimage.cli.study import study
 from preimage.cli.train import train
 from preimage.cli.tuning import tuning
 
@@ -29,6 +30,7 @@ app = typer.Typer(
 )
 for _command in (extract, invert, train, evaluate, sheet, info, doctor, tuning, demo):
     app.command()(_command)
+app.add_typer(study, name="study")
 
 
 def _version(wanted: bool) -> None:

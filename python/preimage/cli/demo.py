@@ -19,21 +19,26 @@ def demo(
         list[str] | None, typer.Option("--images", help="Your own photographs instead of scikit-image's; repeatable.")
     ] = None,
     inverter: Annotated[
-        str | None, typer.Option(help="A shipped inverter or a folder; by default the shipped one that fits.")
+        list[str] | None,
+        typer.Option(
+            help="Shipped inverters or folders, one for each representation; by default all that are shipped."
+        ),
     ] = None,
     size: Annotated[
         int, typer.Option(help="Resize the short side to this many pixels and cut out the centre square.")
     ] = 384,
     json: Json = False,
 ) -> None:
-    """Reconstruct real photographs from nothing but their HOG features."""
+    """Reconstruct real photographs from nothing but their features."""
     from preimage.jobs.demo import demo as run
 
     show = Output(json)
     command = shlex.join(["preimage", *sys.argv[1:]])
-    summary = run(output, images=images or None, inverter=inverter, size=size, command=command)
-    show.say(f"{plural(len(summary.scores), 'photograph')} from their HOG features in {summary.seconds:.1f} s")
-    show.say(f"normalised error {summary.error:.3f} (always the mean image: {summary.mean_image_error:.3f})")
+    summary = run(output, images=images or None, inverter=inverter or None, size=size, command=command)
+    show.say(f"{plural(summary.images, 'photograph')} from their features alone in {summary.seconds:.1f} s")
+    show.say(f"normalised errors (always the mean image: {summary.mean_image_error:.3f}):")
+    for result in summary.results:
+        show.say(f"  {result.spec.representation:<12}{result.error:.3f}  by {result.inverter}")
     show.say(f"wrote {summary.sheet}")
     show.say(f"wrote {summary.page}")
     show.finish(summary)

@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from preimage.cli._shared import NO_PARAMETERS, Device, Json, Output, Parameters, plural, reporting, with_parameters
+from preimage.cli._shared import (
+    NO_PARAMETERS,
+    CommandError,
+    Device,
+    Json,
+    Output,
+    Parameters,
+    plural,
+    reporting,
+    with_parameters,
+)
+
+if TYPE_CHECKING:
+    from preimage.jobs.choosing import RepresentationChoices
 
 
 @reporting
@@ -16,10 +29,16 @@ def sheet(
     images: Annotated[list[str], typer.Argument(help="Folders, image files or tar shards.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="PNG to write.")],
     inverter: Annotated[
-        str | None, typer.Option(help="A shipped inverter or a folder; by default the shipped one that fits.")
+        list[str] | None,
+        typer.Option(
+            help="A shipped inverter or a folder, once for each representation; by default the shipped one that fits."
+        ),
     ] = None,
     representation: Annotated[
         str | None, typer.Option(help="What to invert; by default what the inverter is for, or hog.")
+    ] = None,
+    representations: Annotated[
+        str | None, typer.Option(help="Several, a column each: hog,sift,lbp.", metavar="NAME,NAME...")
     ] = None,
     parameters: Parameters = NO_PARAMETERS,
     size: Annotated[
@@ -30,16 +49,31 @@ def sheet(
     json: Json = False,
 ) -> None:
     """Draw originals, features and reconstructions side by side."""
-    from preimage import representations
     from preimage.jobs.sheet import sheet as run
 
     show = Output(json)
-    named = representation is not None or bool(parameters)
-    chosen = representations.create(representation or "hog", **parameters) if named else None
-    summary = run(images, output, inverter=inverter, representation=chosen, size=size, tile=tile, device=device)
-    if summary.inverter is None:
-        show.say(f"{plural(summary.images, 'image')} without reconstructions: {summary.missing}")
-    else:
-        show.say(f"{plural(summary.images, 'image')} by inverter {summary.inverter}")
+    asked = _asked(representation, representations, parameters)
+    summary = run(images, output, inverter=inverter or None, representation=asked, size=size, tile=tile, device=device)
+    for column in summary.columns:
+        start = f"{plural(summary.images, 'image')}, {column.representation}"
+        error = "" if column.error is None else f": normalised error {column.error:.3f}"
+        if column.inverter is None:
+            show.say(f"{start}: without reconstructions: {column.missing}")
+        else:
+            show.say(f"{start} by inverter {column.inverter}{error}")
     show.say(f"wrote {summary.output} ({summary.width} × {summary.height} pixels)")
     show.finish(summary)
+
+
+def _asked(name: str | None, names: str | None, parameters: Parameters) -> RepresentationChoices:
+    from preimage import representations
+
+    if names is None:
+        return representations.create(name or "hog", **parameters) if parameters else name
+    if name is not None or parameters:
+        told = ["--representation"] if name is not None else []
+        raise CommandError(f"{', '.join([*told, *parameters])} given with --representations: one or the other")
+    asked = [part.strip() for part in names.split(",") if part.strip()]
+    if not asked:
+        raise CommandError("--representations takes names, for example hog,sift,lbp")
+    return asked

@@ -14,12 +14,13 @@ import torch
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 from preimage import representations
-from preimage.analysis import ErrorReport, NormalisedError
+from preimage.analysis import ErrorReport, NormalisedError, Originals
+from preimage.analysis.perceptual import PerceptualDistance
 from preimage.inverters import Inverter, checked_device
-from preimage.jobs.loading import Images, as_batch, as_sources, in_windows, load
+from preimage.jobs.loading import Images, as_sources, batches
 from preimage.storage import ImageSource, atomic_write
 
-_SMALLEST_FOR_SSIM = 11  # its Gaussian window, in pixels
+SMALLEST_FOR_SSIM = 11  # its Gaussian window, in pixels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,12 +32,14 @@ class ImageScore:
         error: normalised error, its share in the mean.
         psnr: peak signal-to-noise ratio in dB, peak 1.
         ssim: structural similarity, at most 1.
+        lpips: perceptual distance, where the judge was given one.
     """
 
     key: str
     error: float
     psnr: float
     ssim: float
+    lpips: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,13 +74,20 @@ class EvaluateSummary:
 
 
 class Judge:
-    """Collects originals and reconstructions and scores them."""
+    """Collects originals and reconstructions and scores them.
 
-    def __init__(self) -> None:
-        self._error = NormalisedError()
+    Args:
+        originals: see `NormalisedError`.
+        perceptual: a distance of reconstructions and originals, see `preimage.analysis.perceptual`.
+    """
+
+    def __init__(self, originals: Originals | None = None, perceptual: PerceptualDistance | None = None) -> None:
+        self._error = NormalisedError(originals)
+        self._perceptual = perceptual
         self._keys: list[str] = []
         self._psnr: list[float] = []
         self._ssim: list[float] = []
+        self._lpips: list[float | None] = []
 
     def add(self, keys: Sequence[str], images: torch.Tensor, reconstructions: torch.Tensor) -> None:
         """A batch; both (B, 3, H, W) float in [0, 1], at least 11 pixels a side."""
@@ -88,11 +98,12 @@ class Judge:
         assert isinstance(ssim, torch.Tensor)  # a tuple only comes with the full image
         self._psnr += psnr.reshape(-1).tolist()
         self._ssim += ssim.reshape(-1).tolist()
+        self._lpips += self._perceptual(reconstructions, images) if self._perceptual else [None] * len(keys)
 
     def verdict(self) -> tuple[ErrorReport, tuple[ImageScore, ...]]:
         """The error over the set, and each image's scores; ``ValueError`` with fewer than two images."""
         report = self._error.report()
-        columns = zip(self._keys, report.per_image, self._psnr, self._ssim, strict=True)
+        columns = zip(self._keys, report.per_image, self._psnr, self._ssim, self._lpips, strict=True)
         return report, tuple(ImageScore(*values) for values in columns)
 
 
@@ -121,7 +132,7 @@ def evaluate(
         ValueError: fewer than two images, a bad image (named), no such device or inverter, or `size` under 11.
     """
     start = time.perf_counter()
-    if size < _SMALLEST_FOR_SSIM or batch_size < 1:
+    if size < SMALLEST_FOR_SSIM or batch_size < 1:
         raise ValueError(f"size is at least 11 pixels and batch_size at least 1, got {size} and {batch_size}")
     name = inverter.spec.representation if isinstance(inverter, Inverter) else str(inverter)
     network = inverter if isinstance(inverter, Inverter) else Inverter.load(inverter)
@@ -157,14 +168,10 @@ def _reconstructed(
 ) -> Iterator[tuple[list[str], torch.Tensor, torch.Tensor]]:
     """Batches of keys, originals and reconstructions, both (B, 3, H, W) float in [0, 1] on the CPU."""
     representation = representations.from_spec(inverter.spec)
-    for window in in_windows(load(sources, size, ahead=2 * batch_size), batch_size):
-        for item in window:
-            if item.pixels is None:
-                raise ValueError(item.problem)
-        originals = as_batch([item.pixels for item in window if item.pixels is not None])
+    for keys, originals in batches(sources, size, batch_size):
         with torch.inference_mode():
             reconstructions = inverter(representation(originals), image_size=(size, size))
-        yield [item.source.key for item in window], originals.float() / 255, reconstructions.cpu()
+        yield keys, originals.float() / 255, reconstructions.cpu()
 
 
 def write_scores(path: Path, summary: EvaluateSummary) -> None:

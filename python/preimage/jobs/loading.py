@@ -76,6 +76,18 @@ def load(sources: Sequence[ImageSource], size: int | None, *, ahead: int = 16) -
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+def batches(sources: Sequence[ImageSource], size: int, batch_size: int) -> Iterator[tuple[list[str], torch.Tensor]]:
+    """Keys and images (B, 3, size, size) uint8, in order; ``ValueError`` at a bad image."""
+    for window in in_windows(load(sources, size, ahead=2 * batch_size), batch_size):
+        for item in window:
+            if item.pixels is None:
+                raise ValueError(item.problem)
+        yield (
+            [item.source.key for item in window],
+            as_batch([item.pixels for item in window if item.pixels is not None]),
+        )
+
+
 def as_batch(pixels: Sequence[Pixels]) -> torch.Tensor:
     """Pictures (H, W, 3) of one size as uint8 (B, 3, H, W)."""
     return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous()

@@ -8,15 +8,30 @@ from pathlib import Path
 
 import torch
 
-from preimage import representations
-from preimage.inverters import Inverter, checked_device
-from preimage.jobs.choosing import InverterChoice, fitting_inverter, name_of
-from preimage.jobs.loading import Images, as_batch, as_pixels, as_sources, load
+from preimage.analysis import NormalisedError
+from preimage.inverters import checked_device
+from preimage.jobs.choosing import InverterChoices, Pairing, RepresentationChoices, pairings
+from preimage.jobs.figure import Subject, figure
+from preimage.jobs.loading import Images, Pixels, as_batch, as_pixels, as_sources, load
 from preimage.report.glyphs import draw_features, has_drawing
-from preimage.report.sheet import picture_sheet
-from preimage.representations import Representation
-from preimage.spec import Spec
 from preimage.storage import write_png
+
+
+@dataclasses.dataclass(frozen=True)
+class SheetColumn:
+    """A representation on the sheet.
+
+    Attributes:
+        representation: its name.
+        inverter: name or folder of the inverter used; ``None`` if there are no reconstructions.
+        missing: why there are none, one line; else empty.
+        error: normalised error over the sheet's images; ``None`` without reconstructions or for a single image.
+    """
+
+    representation: str
+    inverter: str | None
+    missing: str
+    error: float | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,16 +40,14 @@ class SheetSummary:
 
     Attributes:
         output: the PNG written.
-        inverter: name or folder of the inverter used; ``None`` if there are no reconstructions.
-        missing: why there are none, one line; else empty.
-        images: rows of the sheet.
+        columns: one entry a representation.
+        images: how many photographs.
         width: of the PNG, pixels.
         height: of the PNG, pixels.
     """
 
     output: Path
-    inverter: str | None
-    missing: str
+    columns: tuple[SheetColumn, ...]
     images: int
     width: int
     height: int
@@ -44,71 +57,73 @@ def sheet(
     images: Images,
     output: str | PathLike[str],
     *,
-    inverter: InverterChoice = None,
-    representation: Representation | None = None,
+    inverter: InverterChoices = None,
+    representation: RepresentationChoices = None,
     size: int = 256,
     tile: int = 320,
     device: str = "cpu",
 ) -> SheetSummary:
-    """Original · features · reconstruction side by side, one row an image, as PNG.
+    """Photographs, their features and what comes back from these, as one PNG.
 
-    Features that no shipped inverter fits are drawn without the reconstruction; the summary says why.
+    For one representation a row an image: photograph, features, reconstruction. For several two rows an image, as in
+    the paper: a column each, features above and reconstruction below. Features that no shipped inverter fits are drawn
+    without the reconstruction; the summary says why. Of two images on each reconstruction's error is told.
 
     Args:
         images: a path or paths (folders, files, tar shards), or sources.
         output: the PNG to write; an earlier one is replaced.
-        inverter: a shipped name or a folder; ``None`` takes the shipped inverter that fits `representation`.
-        representation: what to invert; ``None`` takes the inverter's own, or HOG if there is neither.
+        inverter: shipped names, folders or inverters, at most one for each representation; the others take the
+            shipped inverter that fits.
+        representation: what to invert, one or several; a name stands for the parameters that its inverter takes, or
+            the default ones. ``None`` takes what the inverters are for, or HOG if there are none.
         size: short side resized to this many pixels and the centre square cut out.
         tile: side of a picture on the sheet, pixels.
-        device: where the inverter runs.
+        device: where the inverters run.
 
     Raises:
         ValueError: a bad image (named), an inverter for another representation, no such device.
         LookupError: no shipped inverter fits, and there is no drawing of such features either.
     """
     place = checked_device(device)
-    name, network, spec, missing = _network(inverter, representation)
-    known = representations.from_spec(spec)
-    network = None if network is None else network.to(place)
-    rows, captions = [], []
+    pairs = [_ready(pair, place) for pair in pairings(inverter, representation)]
+    specs = [pair.representation.spec for pair in pairs]
+    judges = [NormalisedError() for _ in pairs]
+    subjects = []
     for item in load(as_sources(images), size):
         if item.pixels is None:
             raise ValueError(item.problem)
-        with torch.inference_mode():
-            features = known(as_batch([item.pixels]))
-            again = None if network is None else network(features.to(place), image_size=item.pixels.shape[:2])[0]
-        drawn = draw_features(spec, features[0].numpy(), tile)
-        row = [item.pixels, drawn, None if again is None else as_pixels(again)]
-        rows.append([picture for picture in row if picture is not None])
-        captions.append(item.source.key)
-    titles = column_titles(spec) if network is not None else column_titles(spec)[:-1]
-    page = picture_sheet(rows, titles, captions, tile=tile)
+        drawn, returned = zip(*(_shown(pair, item.pixels, place, tile) for pair in pairs), strict=True)
+        subjects.append(Subject(item.source.key, item.pixels, drawn, returned))
+        for judge, picture in zip(judges, returned, strict=True):
+            if picture is not None:
+                judge.update(as_batch([item.pixels]).float() / 255, as_batch([picture]).float() / 255)
+    told = len(subjects) > 1
+    reports = [judge.report() if told and pair.inverter else None for judge, pair in zip(judges, pairs, strict=True)]
+    page = figure(specs, subjects, [None if report is None else report.per_image for report in reports], tile=tile)
     path = Path(output)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_png(path, page)
-    return SheetSummary(path, name, missing, len(rows), page.shape[1], page.shape[0])
+    columns = [
+        SheetColumn(pair.representation.name, pair.name, pair.missing, None if report is None else report.error)
+        for pair, report in zip(pairs, reports, strict=True)
+    ]
+    return SheetSummary(path, tuple(columns), len(subjects), page.shape[1], page.shape[0])
 
 
-def column_titles(spec: Spec) -> list[str]:
-    """Over the columns of a sheet."""
-    name = {"dense-sift": "dense SIFT"}.get(spec.representation, spec.representation.upper())
-    middle = [f"Its {name} features"] if has_drawing(spec) else []
-    return ["Photograph", *middle, "From the features alone"]
+def _ready(pair: Pairing, place: torch.device) -> Pairing:
+    """The pairing with its inverter in place; something of it can be shown."""
+    if pair.inverter is None:
+        if not has_drawing(pair.representation.spec):
+            raise LookupError(pair.missing)
+        return pair
+    return dataclasses.replace(pair, inverter=pair.inverter.to(place))
 
 
-def _network(
-    choice: InverterChoice, representation: Representation | None
-) -> tuple[str | None, Inverter | None, Spec, str]:
-    """Name and inverter, or neither and why; and the spec of the features."""
-    if representation is None and choice is not None:
-        network = choice if isinstance(choice, Inverter) else Inverter.load(choice)
-        return name_of(choice, network.spec), network, network.spec, ""
-    spec = (representation or representations.create("hog")).spec
-    try:
-        network = fitting_inverter(choice, spec, f"{spec.representation} features")
-        return name_of(choice, spec), network, spec, ""
-    except LookupError as error:
-        if choice is not None or not has_drawing(spec):
-            raise
-        return None, None, spec, str(error)
+def _shown(pair: Pairing, pixels: Pixels, place: torch.device, tile: int) -> tuple[Pixels | None, Pixels | None]:
+    """An image's features drawn, and the reconstruction from them."""
+    with torch.inference_mode():
+        features = pair.representation(as_batch([pixels]))
+        drawn = draw_features(pair.representation.spec, features[0].numpy(), tile, image=pixels)
+        if pair.inverter is None:
+            return drawn, None
+        return drawn, as_pixels(pair.inverter(features.to(place), image_size=pixels.shape[:2])[0])

@@ -21,6 +21,9 @@ for _schema in (
     # Always from float32 features.
     "dense_sift_backward(Tensor grad_features, Tensor grad_norms, Tensor images, int step, int bin_size, str window, "
     "float window_size, SymInt[]? bounds) -> Tensor",
+    # The fields of Keypoints; the seed's 64 bits as a signed integer.
+    "sift_grid(Tensor x, Tensor y, Tensor scale, Tensor angle, Tensor descriptors, Tensor offsets, "
+    "SymInt[2] image_size, SymInt cell, int seed, float descriptor_scale) -> Tensor",
 ):
     LIBRARY.define(_schema, tags=(torch.Tag.pt2_compliant_tag,))
 
@@ -93,3 +96,20 @@ def _dense_sift_backward(
     bounds: list[int] | None,
 ) -> torch.Tensor:
     return images.new_empty(images.shape, dtype=torch.float32)
+
+
+@torch.library.register_fake("preimage::sift_grid", lib=LIBRARY)  # type: ignore[untyped-decorator]
+def _sift_grid(
+    x: torch.Tensor,
+    y: torch.Tensor,
+    scale: torch.Tensor,
+    angle: torch.Tensor,
+    descriptors: torch.Tensor,
+    offsets: torch.Tensor,
+    image_size: list[int],
+    cell: int,
+    seed: int,
+    descriptor_scale: float,
+) -> torch.Tensor:
+    rows, columns = -(-image_size[0] // cell), -(-image_size[1] // cell)
+    return x.new_empty((offsets.shape[0] - 1, 133, rows, columns), dtype=torch.float32)

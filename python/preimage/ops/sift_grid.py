@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 
+from preimage import _native
 from preimage.keypoints import Keypoints
-from preimage.ops._images import check_whole
-from preimage.reference.sift_grid import sift_grid as _plain_sift_grid
+from preimage.ops._images import check_whole, describe
+from preimage.ops._library import LIBRARY
 
 CHANNELS = 128 + 5
 
@@ -47,30 +49,22 @@ def sift_grid(
         ValueError: a size or `cell` below 1; coordinates, angles or scales that are not finite, or scales not above 0;
             a `descriptor_scale` that is not finite.
     """
-    height, width = _check(keypoints, image_size, cell, seed, descriptor_scale)
-    for name in ("x", "y", "angle", "scale"):
-        value = getattr(keypoints, name)
-        if not bool(value.isfinite().all()):
-            raise ValueError(f"keypoints must have finite x, y, angle and scale, got a {name} that is not")
-    if bool((keypoints.scale <= 0).any()):
-        raise ValueError(f"keypoints must have scales above 0, got {float(keypoints.scale.min())}")
-    return _plain_sift_grid(
+    _check(keypoints, image_size, cell, seed, descriptor_scale)
+    return _op(
         keypoints.x,
         keypoints.y,
         keypoints.scale,
         keypoints.angle,
         keypoints.descriptors,
         keypoints.offsets,
-        (height, width),
+        image_size,
         cell,
-        seed=seed,
-        descriptor_scale=descriptor_scale,
+        (seed + 2**63) % 2**64 - 2**63,
+        float(descriptor_scale),
     )
 
 
-def _check(
-    keypoints: Keypoints, image_size: tuple[int, int], cell: int, seed: int, descriptor_scale: float
-) -> tuple[int, int]:
+def _check(keypoints: Keypoints, image_size: tuple[int, int], cell: int, seed: int, descriptor_scale: float) -> None:
     if not isinstance(keypoints, Keypoints):
         raise TypeError(f"keypoints must be preimage.Keypoints, got {type(keypoints).__name__}")
     if not isinstance(image_size, tuple | list) or len(image_size) != 2:
@@ -83,4 +77,42 @@ def _check(
         raise TypeError(f"seed must be an int, got {seed!r}")
     if not isinstance(descriptor_scale, float | int) or not math.isfinite(descriptor_scale):
         raise ValueError(f"descriptor_scale must be a finite number, got {descriptor_scale!r}")
-    return height, width
+
+
+@torch.library.impl(LIBRARY, "sift_grid", "CPU")
+def _sift_grid_cpu(
+    x: torch.Tensor,
+    y: torch.Tensor,
+    scale: torch.Tensor,
+    angle: torch.Tensor,
+    descriptors: torch.Tensor,
+    offsets: torch.Tensor,
+    image_size: tuple[int, int],
+    cell: int,
+    seed: int,
+    descriptor_scale: float,
+) -> torch.Tensor:
+    x, y, scale, angle = x.contiguous(), y.contiguous(), scale.contiguous(), angle.contiguous()
+    descriptors = descriptors.contiguous()
+    height, width = image_size
+    output = torch.empty(
+        (len(offsets) - 1, CHANNELS, -(-height // cell), -(-width // cell)), dtype=torch.float32, device="cpu"
+    )
+    _native.sift_grid(
+        describe(x),
+        describe(y),
+        describe(scale),
+        describe(angle),
+        describe(descriptors),
+        offsets.tolist(),
+        describe(output),
+        (height, width),
+        cell,
+        seed,
+        descriptor_scale,
+        torch.get_num_threads(),
+    )
+    return output
+
+
+_op: Callable[..., torch.Tensor] = torch.ops.preimage.sift_grid.default

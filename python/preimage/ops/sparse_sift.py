@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 
+from preimage import _native
 from preimage.keypoints import Keypoints
 from preimage.ops._images import (
+    Description,
     Images,
+    as_native,
     check_choice,
     check_shape,
     check_tensor,
+    check_whole,
+    describe,
+    describe_array,
+    instruction_set,
     needs_gradient,
     readable,
     wrong_container,
@@ -18,33 +27,100 @@ from preimage.ops._images import (
 from preimage.ops.sparse_sift_opencv import opencv_sift
 
 VARIANTS = ("vlfeat", "opencv")
+MOST_LEVELS = 32
 
 
-def sift(images: Images, *, variant: str = "vlfeat") -> Keypoints:
+def sift(
+    images: Images,
+    *,
+    variant: str = "vlfeat",
+    levels: int = 3,
+    first_octave: int = 0,
+    peak_threshold: float = 0.0,
+    edge_threshold: float = 10.0,
+) -> Keypoints:
     """Keypoints of every image, with SIFT descriptors.
 
     Args:
         images: (H, W), (C, H, W) or (B, C, H, W), y down; C is 1 or 3 (red, green, blue; their luma
             0.299 R + 0.587 G + 0.114 B is taken); B may be 0. uint8 (divided by 255), float16, bfloat16, float32 or
-            float64 with values in [0, 1]. Any strides. A tensor on the CPU or a NumPy array.
-        variant: ``"opencv"`` for OpenCV's.
+            float64 with values in [0, 1] (not enforced by ``"vlfeat"``). Any strides. A tensor on the CPU or a NumPy
+            array.
+        variant: ``"vlfeat"``: detector and descriptor of VLFeat's C library (`vl_sift`), given the same values in
+            [0, 1]. VLFeat's own programs give it values up to 255: the keypoints are the same except on faint
+            gradients, because it counts those below 1e-4 as none, and thresholds are in the images' unit.
+            ``"opencv"``: `cv2.SIFT_create()` with its own parameters, on the luma rounded to uint8; it starts with
+            the image doubled (like `first_octave` -1) and leaves out what has little contrast.
+        levels: scales an octave, 1 to 32.
+        first_octave: 0 starts with the image as it is, -1 with the image doubled (which finds smaller keypoints),
+            n > 0 with every 2ⁿ-th pixel. The last octave is the one whose shorter side has 16 to 31 pixels (the first
+            where that is less).
+        peak_threshold: least absolute difference of Gaussians, in the images' unit; at least 0.
+        edge_threshold: largest ratio of the difference's curvatures across and along an edge, above 0.
 
     Returns:
-        `Keypoints`, a batch of one for a single image.
+        `Keypoints`, a batch of one for a single image. `response` is the absolute difference of Gaussians at the
+        extremum, for ``"opencv"`` OpenCV's own measure. They come octave by octave, level by level, down and across;
+        one with several directions comes once for each (up to four).
+
+        Places, scales and angles are VLFeat's (nearly all to the last bits of float32), values of descriptors within
+        1e-5 or so. Descriptors of keypoints that lie less than 1.5 pixels of their octave from the image's lower
+        border are those of their surroundings; VLFeat leaves there what its memory held. Keypoints whose surroundings
+        are not finite are left out.
+
+    Raises:
+        TypeError: not an array or tensor, or of another dtype; `levels` or `first_octave` not an int, a threshold not
+            a number.
+        ValueError: wrong rank or channel count; a tensor on another device; parameters out of range, or any of them
+            with ``"opencv"``; an unknown `variant`; a tensor that requires a gradient, outside `no_grad`.
+
+    Images are shared out among `torch.get_num_threads()` threads; it does not change the numbers. The environment
+    variable ``PREIMAGE_ISA`` (avx512, avx2, portable) forces an instruction set.
     """
     check_choice("variant", variant, VARIANTS)
+    _check_parameters(levels, first_octave, peak_threshold, edge_threshold)
     if isinstance(images, torch.Tensor):
         _check_tensor(images)
     elif not isinstance(images, np.ndarray):
         raise wrong_container(images)
     check_shape(tuple(images.shape))
-    if variant == "vlfeat":
-        raise NotImplementedError("the vlfeat variant is not there yet: pass variant='opencv'")
+    parameters = levels, first_octave, float(peak_threshold), float(edge_threshold)
+    if variant == "opencv":
+        if parameters != (3, 0, 0.0, 10.0):
+            raise ValueError("the parameters are those of the variant 'vlfeat': 'opencv' has its own, fixed ones")
+        array = as_native(images).numpy() if isinstance(images, torch.Tensor) else readable(images)
+        return opencv_sift(array.reshape((1,) * (4 - array.ndim) + array.shape))
     if isinstance(images, torch.Tensor):
-        array = (images if images.dtype == torch.uint8 else images.to(torch.float32)).numpy()
-    else:
-        array = readable(images)
-    return opencv_sift(array.reshape((1,) * (4 - array.ndim) + array.shape))
+        images = as_native(images)  # by name, so that a copy lives until the kernel has read it
+        return _run(describe(images), *parameters)
+    array = readable(images)
+    return _run(describe_array(array), *parameters)
+
+
+def _run(
+    images: Description, levels: int, first_octave: int, peak_threshold: float, edge_threshold: float
+) -> Keypoints:
+    frames, descriptors, offsets = _native.sift(
+        images, levels, first_octave, peak_threshold, edge_threshold, instruction_set(), torch.get_num_threads()
+    )
+    x, y, scale, angle, response = torch.from_numpy(frames)
+    return Keypoints(x, y, scale, angle, response, torch.from_numpy(descriptors), torch.from_numpy(offsets))
+
+
+def _check_parameters(levels: int, first_octave: int, peak_threshold: float, edge_threshold: float) -> None:
+    check_whole("levels", levels, "level")
+    if levels > MOST_LEVELS:
+        raise ValueError(f"levels must be at most {MOST_LEVELS}, got {levels}")
+    if type(first_octave) is not int:
+        raise TypeError(f"first_octave must be an int, got {first_octave!r}")
+    if not -1 <= first_octave < 30:
+        raise ValueError(f"first_octave must be in -1 … 29, got {first_octave}")
+    for name, value in (("peak_threshold", peak_threshold), ("edge_threshold", edge_threshold)):
+        if not isinstance(value, float | int):
+            raise TypeError(f"{name} must be a number, got {value!r}")
+        if not math.isfinite(value) or value < 0 or (value == 0 and name == "edge_threshold"):
+            least = "at least 0" if name == "peak_threshold" else "above 0"
+            raise ValueError(f"{name} must be {least} and finite, got {value!r}")
 
 
 def _check_tensor(images: torch.Tensor) -> None:

@@ -9,11 +9,20 @@ import numpy as np
 import numpy.typing as npt
 
 from preimage.report.glyphs_hog import hog_glyphs
+from preimage.report.glyphs_keypoints import keypoint_grid, sift_keypoints
 from preimage.report.glyphs_lbp import lbp_map
 from preimage.report.glyphs_sift import sift_glyphs
 from preimage.spec import Spec
 
-__all__ = ["draw_features", "has_drawing", "hog_glyphs", "lbp_map", "sift_glyphs"]
+__all__ = [
+    "draw_features",
+    "has_drawing",
+    "hog_glyphs",
+    "keypoint_grid",
+    "lbp_map",
+    "sift_glyphs",
+    "sift_keypoints",
+]
 
 Array = npt.NDArray[Any]
 Picture = npt.NDArray[np.uint8]
@@ -23,11 +32,17 @@ def _cell_pixels(features: Array, tile: int) -> int:
     return max(6, round(tile / max(features.shape[1:])))
 
 
-# Features (C, h, w) and the side of the picture wanted; a representation without an entry has no drawing.
-_DRAWINGS: dict[str, Callable[[Array, int], Picture]] = {
-    "hog": lambda features, tile: hog_glyphs(features, _cell_pixels(features, tile)),
-    "lbp": lambda features, tile: lbp_map(features, _cell_pixels(features, tile)),
-    "dense-sift": sift_glyphs,
+def _cell_size(spec: Spec) -> int:
+    assert spec.stride is not None  # every representation drawn here is a map
+    return spec.stride
+
+
+# Spec, features (C, h, w), side of the picture wanted and the image; a representation without an entry has no drawing.
+_DRAWINGS: dict[str, Callable[[Spec, Array, int, Array | None], Picture]] = {
+    "hog": lambda _spec, features, tile, _image: hog_glyphs(features, _cell_pixels(features, tile)),
+    "lbp": lambda _spec, features, tile, _image: lbp_map(features, _cell_pixels(features, tile)),
+    "dense-sift": lambda _spec, features, tile, _image: sift_glyphs(features, tile),
+    "sift": lambda spec, features, tile, image: keypoint_grid(features, _cell_size(spec), image=image, tile=tile),
 }
 
 
@@ -36,7 +51,10 @@ def has_drawing(spec: Spec) -> bool:
     return spec.representation in _DRAWINGS
 
 
-def draw_features(spec: Spec, features: Array, tile: int) -> Picture | None:
-    """Features (C, h, w) as a picture about `tile` pixels large; ``None`` if there is no drawing for them."""
+def draw_features(spec: Spec, features: Array, tile: int, *, image: Array | None = None) -> Picture | None:
+    """Features (C, h, w) as a picture about `tile` pixels large; ``None`` if there is no drawing for them.
+
+    Keypoints are drawn over `image`, (H, W, 3), if it is given, and else on dark paper; what is dense covers it anyway.
+    """
     drawing = _DRAWINGS.get(spec.representation)
-    return None if drawing is None else drawing(features, tile)
+    return None if drawing is None else drawing(spec, features, tile, image)

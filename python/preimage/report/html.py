@@ -6,13 +6,13 @@ import base64
 import dataclasses
 import html
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from preimage.report.sheet import as_picture
+from preimage.report.picture import as_picture
 
 Array = npt.NDArray[Any]
 
@@ -23,7 +23,7 @@ class Figure:
 
     Attributes:
         image: (H, W, 3) or (H, W), uint8 or float in [0, 1].
-        caption: what stands under it.
+        caption: what stands under it; nothing when empty.
         alt: what a reader who cannot see it is told.
     """
 
@@ -34,11 +34,22 @@ class Figure:
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """A heading, pictures side by side, and a line under them."""
+    """A heading, pictures, and a line under them.
+
+    Attributes:
+        title: the heading.
+        figures: the pictures, in order.
+        note: the line; none when empty.
+        span: room for a picture: a third of the page's width, so that three stand side by side ("third"), all of it
+            ("page"), or all of the window's ("window"), scrolled where the window is narrow.
+        columns: more pictures, in columns side by side; on a narrow screen each column becomes a row.
+    """
 
     title: str
-    figures: Sequence[Figure]
+    figures: Sequence[Figure] = ()
     note: str = ""
+    span: Literal["third", "page", "window"] = "third"
+    columns: Sequence[Sequence[Figure]] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +65,9 @@ def html_page(
     *,
     title: str,
     lead: str,
+    points: Iterable[str] = (),
     sections: Iterable[Section],
+    terms: Iterable[tuple[str, str]] = (),
     tables: Iterable[Table] = (),
     command: str = "",
     footer: str = "",
@@ -65,7 +78,9 @@ def html_page(
     Args:
         title: heading and window title.
         lead: one paragraph under the heading.
+        points: sentences below it, one a line.
         sections: groups of pictures, in order.
+        terms: words and what they mean, below the lead.
         tables: tables below the pictures.
         command: the command line that made the page; left out when empty.
         footer: small print at the end.
@@ -75,6 +90,10 @@ def html_page(
         ValueError: a table row of another length than its header.
     """
     body = [f"<h1>{_text(title)}</h1>", f'<p class="lead">{_text(lead)}</p>']
+    if lines := "\n".join(f"<li>{_text(point)}</li>" for point in points):
+        body.append(f'<ul class="points">\n{lines}\n</ul>')
+    if explained := [f"<dt>{_text(term)}</dt><dd>{_text(meaning)}</dd>" for term, meaning in terms]:
+        body.append("<dl>\n" + "\n".join(explained) + "\n</dl>")
     body += [_section(section, quality) for section in sections]
     body += [_table(table) for table in tables]
     if command:
@@ -84,15 +103,33 @@ def html_page(
     return _PAGE.format(title=_text(title), style=_STYLE, body="\n".join(body))
 
 
+_ROOMS = {"third": "row", "page": "page", "window": "window"}
+
+
 def _section(section: Section, quality: int) -> str:
-    figures = "\n".join(
+    parts = [f"<h2>{_text(section.title)}</h2>"]
+    if section.figures:
+        parts += [
+            f'<div class="{_ROOMS[section.span]}">',
+            *(_figure(figure, quality) for figure in section.figures),
+            "</div>",
+        ]
+    if section.columns:
+        parts.append(f'<div class="row columns" style="--columns: {len(section.columns)}">')
+        for column in section.columns:
+            parts += ['<div class="column">', *(_figure(figure, quality) for figure in column), "</div>"]
+        parts.append("</div>")
+    if section.note:
+        parts.append(f'<p class="note">{_text(section.note)}</p>')
+    return "\n".join(["<section>", *parts, "</section>"])
+
+
+def _figure(figure: Figure, quality: int) -> str:
+    return (
         f'<figure><img src="{_data_uri(figure.image, quality)}" alt="{_text(figure.alt)}" '
         f'width="{figure.image.shape[1]}" height="{figure.image.shape[0]}">'
-        f"<figcaption>{_text(figure.caption)}</figcaption></figure>"
-        for figure in section.figures
+        f"{f'<figcaption>{_text(figure.caption)}</figcaption>' if figure.caption else ''}</figure>"
     )
-    note = f'\n<p class="note">{_text(section.note)}</p>' if section.note else ""
-    return f'<section>\n<h2>{_text(section.title)}</h2>\n<div class="row">\n{figures}\n</div>{note}\n</section>'
 
 
 def _table(table: Table) -> str:
@@ -128,7 +165,7 @@ _STYLE = """
 }
 * { box-sizing: border-box; }
 body {
-  margin: 0 auto; padding: 2.5rem 1.25rem 4rem; max-width: 62rem; background: var(--paper); color: var(--ink);
+  margin: 0 auto; padding: 2.5rem 1.25rem 4rem; max-width: 70rem; background: var(--paper); color: var(--ink);
   font: 1rem/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", sans-serif;
 }
 h1 {
@@ -137,7 +174,19 @@ h1 {
 }
 h2 { font-size: 1.1rem; margin: 2.5rem 0 0.6rem; }
 .lead { max-width: 44rem; font-size: 1.1rem; color: var(--quiet); margin: 0; }
+dl {
+  display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: 0.4rem 1.25rem; max-width: 44rem;
+  margin: 1.5rem 0 0;
+}
+dt { font-weight: 600; }
+dd { margin: 0; color: var(--quiet); }
 .row { display: grid; grid-template-columns: repeat(3, minmax(0, 1fr)); gap: 0.75rem; }
+.window { overflow-x: auto; width: 94vw; max-width: 110rem; margin-left: calc(50% - min(47vw, 55rem)); }
+.window figure { min-width: 75rem; }
+.points { max-width: 44rem; margin: 1.25rem 0 0; padding-left: 1.2rem; }
+.points li { margin-bottom: 0.4rem; }
+.columns { grid-template-columns: repeat(var(--columns), minmax(0, 1fr)); }
+.column { display: grid; grid-template-columns: minmax(0, 1fr); gap: inherit; align-content: start; }
 figure { margin: 0; }
 img { display: block; width: 100%; height: auto; border-radius: 4px; background: var(--box); }
 figcaption, .note { font-size: 0.875rem; color: var(--quiet); margin-top: 0.35rem; }
@@ -159,7 +208,9 @@ footer {
 @media (max-width: 34rem) {
   .row { grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 0.5rem; }
   /* Of three, the outer two stay side by side to be compared; the drawing between them gets the width below. */
-  figure:nth-child(2):nth-last-child(2) { grid-column: 1 / -1; order: 1; }
+  .row > figure:nth-child(2):nth-last-child(2) { grid-column: 1 / -1; order: 1; }
+  .columns { grid-template-columns: minmax(0, 1fr); }
+  .column { grid-template-columns: none; grid-auto-flow: column; grid-auto-columns: minmax(0, 1fr); }
   th, td { padding-left: 0.8rem; }
 }
 """.strip()

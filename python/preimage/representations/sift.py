@@ -15,8 +15,10 @@ from preimage.ops.sparse_sift import VARIANTS, sift
 from preimage.representations.base import Representation, register
 from preimage.spec import Scalar, Spec
 
-# What training sees: this share of the images has lost keypoints, down to `_FEWEST` of them. Maps and indices keep what
-# they matched, not all that was detected, and an inverter should not be surprised by that.
+# Keypoint files come from many programs, and keep what was matched, not all that was detected: an inverter should not
+# be surprised by either. So in training these shares of the images have the other variant's keypoints, and have lost
+# some, down to `_FEWEST` of them.
+_OTHER_VARIANT = 0.25
 _THINNED = 0.25
 _FEWEST = 0.05
 
@@ -57,14 +59,20 @@ class Sift(Representation):
         return self.grid(self.keypoints(images), (images.shape[-2], images.shape[-1])).to(images.device)
 
     def for_training(self, images: torch.Tensor, seed: tuple[int, ...]) -> torch.Tensor:
-        """Some images thinned at random, as a keypoint file may be; the draw within a cell by the seed too."""
-        found = self.keypoints(images)
+        """Some images thinned at random, some with another's keypoints; the draw within a cell by the seed too."""
         random = np.random.default_rng(seed)
-        count = len(found)
-        shares = np.where(random.random(count) < _THINNED, random.uniform(_FEWEST, 1, count), 1)
-        kept = random.random(len(found.x)) < np.repeat(shares, found.offsets.diff().numpy())
-        draw = int(random.integers(2**63))
-        return self.grid(found.select(torch.from_numpy(kept)), (images.shape[-2], images.shape[-1]), seed=draw)
+        images = images.cpu()
+        features = torch.empty(len(images), CHANNELS, *self.feature_size(images.shape[-2], images.shape[-1]))
+        others = random.random(len(images)) < _OTHER_VARIANT
+        for variant in VARIANTS:
+            rows = np.flatnonzero(others == (variant != self.variant))
+            found = sift(images[rows], variant=variant)
+            shares = np.where(random.random(len(rows)) < _THINNED, random.uniform(_FEWEST, 1, len(rows)), 1)
+            kept = random.random(len(found.x)) < np.repeat(shares, found.offsets.diff().numpy())
+            draw = int(random.integers(2**63))
+            found = found.select(torch.from_numpy(kept))
+            features[rows] = self.grid(found, (images.shape[-2], images.shape[-1]), seed=draw)
+        return features
 
     def keypoints(self, images: torch.Tensor) -> Keypoints:
         """The keypoints that the features of images (B, 3, H, W) are made of."""

@@ -1,0 +1,39 @@
+// Sparse keypoints drawn onto a grid of cells, at most one a cell.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "tensor_view.h"
+
+namespace preimage::sparse_sift {
+
+constexpr int kGridChannels = 133;  // 128 of the descriptor, 2 of the place, sine, cosine, logarithm of the scale
+
+/// Keypoints of a batch: those of image i are offsets[i] ... offsets[i + 1]. Contiguous float32: (1, 1, 1, N) and
+/// (1, 1, N, 128).
+struct GridInput {
+    TensorView x, y, scale, angle, descriptors;
+    std::vector<std::int64_t> offsets;
+};
+
+struct GridParameters {
+    std::int64_t height, width, cell;  // pixels
+    std::uint64_t seed;
+    float descriptor_scale;
+};
+
+/// -> output (B, 133, ceil(height / cell), ceil(width / cell)), contiguous float32. Of the keypoints in a cell the one
+/// whose index in its image has the largest `draw_key` is drawn. Throws std::invalid_argument when something does not
+/// fit, and for keypoints that are not finite.
+void draw_grid(const GridInput& keypoints, const GridParameters& parameters, const TensorView& output, int threads);
+
+/// Output number `index` of the generator splitmix64 started at `seed`: different for different indices.
+inline std::uint64_t draw_key(std::uint64_t seed, std::uint64_t index) {
+    std::uint64_t state = seed + (index + 1) * 0x9E3779B97F4A7C15u;
+    state = (state ^ (state >> 30)) * 0xBF58476D1CE4E5B9u;
+    state = (state ^ (state >> 27)) * 0x94D049BB133111EBu;
+    return state ^ (state >> 31);
+}
+
+}  // namespace preimage::sparse_sift

@@ -1,0 +1,86 @@
+// What the native module offers of sparse SIFT.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <algorithm>
+#include <array>
+#include <string>
+#include <vector>
+
+#include "bindings.h"
+#include "common/cpu_features.h"
+#include "sparse_sift/sift_grid.h"
+#include "sparse_sift/sparse_sift.h"
+#include "tensor_view.h"
+
+namespace preimage::sparse_sift {
+
+namespace py = pybind11;
+
+namespace {
+
+/// How many there are is known only at the end: hence arrays that are made here, unlike elsewhere.
+py::tuple gathered(const std::vector<Keypoints>& images) {
+    std::vector<py::ssize_t> offsets{0};
+    for (const Keypoints& image : images) {
+        offsets.push_back(offsets.back() + static_cast<py::ssize_t>(image.frames.size() / kFrame));
+    }
+    py::array_t<float> frames({py::ssize_t{kFrame}, offsets.back()});
+    py::array_t<float> descriptors({offsets.back(), py::ssize_t{kDescriptor}});
+    py::array_t<std::int64_t> bounds(static_cast<py::ssize_t>(offsets.size()));
+    float* fields = frames.mutable_data();
+    float* described = descriptors.mutable_data();
+    std::copy(offsets.begin(), offsets.end(), bounds.mutable_data());
+    {
+        const py::gil_scoped_release released;
+        for (std::size_t index = 0; index < images.size(); ++index) {
+            const Keypoints& image = images[index];
+            std::copy(image.descriptors.begin(), image.descriptors.end(), described + offsets[index] * kDescriptor);
+            for (std::size_t place = 0; place < image.frames.size(); ++place) {
+                const auto field = static_cast<py::ssize_t>(place % kFrame);
+                const auto keypoint = offsets[index] + static_cast<py::ssize_t>(place / kFrame);
+                fields[field * offsets.back() + keypoint] = image.frames[place];
+            }
+        }
+    }
+    return py::make_tuple(frames, descriptors, bounds);
+}
+
+py::tuple sift(const TensorDescription& images, int levels, int first_octave, double peak_threshold,
+               double edge_threshold, const std::string& instruction_set, int threads) {
+    const TensorView view(images);
+    const InstructionSet chosen = choose_instruction_set(instruction_set);
+    std::vector<Keypoints> found;
+    {
+        const py::gil_scoped_release released;
+        found = compute(view, {levels, first_octave, peak_threshold, edge_threshold}, chosen, threads);
+    }
+    return gathered(found);
+}
+
+void sift_grid(const TensorDescription& x, const TensorDescription& y, const TensorDescription& scale,
+               const TensorDescription& angle, const TensorDescription& descriptors,
+               const std::vector<std::int64_t>& offsets, const TensorDescription& output,
+               const std::array<std::int64_t, 2>& image_size, std::int64_t cell, std::int64_t seed,
+               double descriptor_scale, int threads) {
+    const GridInput keypoints{TensorView(x),     TensorView(y),           TensorView(scale),
+                              TensorView(angle), TensorView(descriptors), offsets};
+    const GridParameters parameters{image_size[0], image_size[1], cell, static_cast<std::uint64_t>(seed),
+                                    static_cast<float>(descriptor_scale)};
+    const TensorView output_view(output);
+    const py::gil_scoped_release released;
+    draw_grid(keypoints, parameters, output_view, threads);
+}
+
+}  // namespace
+
+void register_ops(py::module_& module) {
+    module.def("sift", &sift, py::arg("images"), py::arg("levels"), py::arg("first_octave"), py::arg("peak_threshold"),
+               py::arg("edge_threshold"), py::arg("instruction_set"), py::arg("threads"));
+    module.def("sift_grid", &sift_grid, py::arg("x"), py::arg("y"), py::arg("scale"), py::arg("angle"),
+               py::arg("descriptors"), py::arg("offsets"), py::arg("output"), py::arg("image_size"), py::arg("cell"),
+               py::arg("seed"), py::arg("descriptor_scale"), py::arg("threads"));
+}
+
+}  // namespace preimage::sparse_sift

@@ -1,0 +1,25 @@
+// The CPU kernels: one source, compiled once per instruction set by a file that defines PREIMAGE_KERNELS.
+//
+// Whatever is here has internal linkage, and nothing of the standard library's templates is used: see
+// host_device.h on what a linker could otherwise do. Sums are made in the same order on every instruction set.
+#include "common/image_rows.h"
+#include "sparse_sift/sparse_sift.h"
+#include "sparse_sift/sparse_sift_cpu_patch.h"
+#include "sparse_sift/sparse_sift_cpu_scale.h"
+
+namespace preimage::sparse_sift {
+namespace {
+
+void read_row(const Image& image, std::int64_t y, float* row) {
+    if (image.type == ScalarType::uint8) {
+        convert_row<std::uint8_t>(image, 1, y, 0, row);
+    } else {
+        convert_row<float>(image, 1, y, 0, row);
+    }
+}
+
+}  // namespace
+
+Kernels PREIMAGE_KERNELS() { return {read_row, smooth, gradients, extrema, orientations, describe}; }
+
+}  // namespace preimage::sparse_sift

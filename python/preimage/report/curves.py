@@ -1,0 +1,115 @@
+"""Measured values as curves, with the values that they are compared with as level lines."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+_INK, _MUTED, _CURVE = "#1f2328", "#59636e", "#0b7285"
+# Of the level lines, in order; told apart without colour, too.
+_LEVELS = (
+    ("#59636e", (0, (1, 2))),
+    ("#c2410c", (0, (6, 2))),
+    ("#7c3aed", (0, (3, 2))),
+    ("#4d7c0f", (0, (6, 2, 1, 2))),
+    ("#9d174d", (0, (2, 1))),
+)
+_LABEL_STEP = 0.075  # least distance of two labels, as a share of the axis
+
+
+@dataclasses.dataclass(frozen=True)
+class Panel:
+    """One curve and its level lines.
+
+    Attributes:
+        title: above it.
+        x: of the points.
+        y: of the points.
+        levels: label to value, at most five.
+        least_span: of the axis of values: differences far below it should not look large.
+    """
+
+    title: str
+    x: Sequence[float]
+    y: Sequence[float]
+    levels: Mapping[str, float]
+    least_span: float = 0.0
+
+
+def draw_panels(panels: Sequence[Panel], x_label: str) -> npt.NDArray[np.uint8]:
+    """The panels side by side.
+
+    Returns:
+        (H, W, 3) uint8 RGB, 840 pixels high and 1200 for each panel wide.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        ValueError: no panel, or more levels than can be told apart.
+    """
+    if not panels or any(len(panel.levels) > len(_LEVELS) for panel in panels):
+        raise ValueError(f"curves take at least one panel and at most {len(_LEVELS)} levels in each")
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 - only drawing needs it
+        from matplotlib.figure import Figure  # noqa: PLC0415
+    except ImportError as error:
+        raise ImportError("plots are drawn by matplotlib: pip install 'preimage[plots]'") from error
+
+    figure = Figure(figsize=(6 * len(panels), 4.2), dpi=200, facecolor="white")
+    canvas: Any = FigureCanvasAgg(figure)
+    for index, panel in enumerate(panels):
+        left, width = (index + 0.08) / len(panels), 0.61 / len(panels)
+        _draw(figure.add_axes((left, 0.13, width, 0.75)), panel, x_label)
+    canvas.draw()
+    return np.ascontiguousarray(np.asarray(canvas.buffer_rgba(), np.uint8)[:, :, :3])
+
+
+def _draw(axes: Any, panel: Panel, x_label: str) -> None:
+    axes.set_title(panel.title, loc="left", fontsize=10.5, color=_INK, weight="bold", pad=14)
+    axes.set_xlabel(x_label, fontsize=9, color=_MUTED)
+    axes.tick_params(labelsize=8.5, colors=_MUTED)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color("#b6bec9")
+    axes.grid(axis="y", color="#eaedf1", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.plot(panel.x, panel.y, color=_CURVE, linewidth=2, marker="o", markersize=4.5, clip_on=False, zorder=4)
+    axes.set_xlim(0, max(panel.x) * 1.03)
+    for value, (colour, dashes) in zip(panel.levels.values(), _LEVELS, strict=False):
+        axes.axhline(value, color=colour, linestyle=dashes, linewidth=1.4, zorder=3)
+    low, high = axes.get_ylim()
+    widen = max(0.0, panel.least_span - (high - low)) / 2
+    low, high = low - widen, high + widen
+    axes.set_ylim(low, high)
+    heights = _apart([(value - low) / (high - low) for value in panel.levels.values()], _LABEL_STEP)
+    for (label, value), height, (colour, _) in zip(panel.levels.items(), heights, _LEVELS, strict=False):
+        axes.text(
+            1.03, height, f"{label} {value:.2f}", transform=axes.transAxes, color=colour, fontsize=8.5, va="center"
+        )
+
+
+def _apart(heights: Sequence[float], step: float) -> list[float]:
+    """The heights, moved to be `step` apart: neighbours that would touch spread evenly about their middle."""
+    order = sorted(range(len(heights)), key=lambda index: heights[index])
+    groups: list[list[int]] = []
+    for index in order:
+        groups.append([index])
+        while len(groups) > 1 and _bottom(groups[-1], heights, step) - _top(groups[-2], heights, step) < step:
+            groups[-2:] = [groups[-2] + groups[-1]]
+    placed = list(heights)
+    for group in groups:
+        for position, index in enumerate(group):
+            placed[index] = _bottom(group, heights, step) + position * step
+    return placed
+
+
+def _bottom(group: Sequence[int], heights: Sequence[float], step: float) -> float:
+    return sum(heights[index] for index in group) / len(group) - step * (len(group) - 1) / 2
+
+
+def _top(group: Sequence[int], heights: Sequence[float], step: float) -> float:
+    return _bottom(group, heights, step) + step * (len(group) - 1)
