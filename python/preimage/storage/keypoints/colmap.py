@@ -17,6 +17,7 @@ from preimage.storage.keypoints.sqlite import check_table, open_database
 from preimage.storage.layout import MAX_IMAGES, Size, is_size
 
 _CORNER = 0.5  # the origin is the corner of the upper left pixel
+_NAME = "CASE WHEN typeof(name) = 'text' AND length(CAST(name AS BLOB)) <= 4096 THEN name END"
 _SIFT = 0  # COLMAP's number for it, in databases of COLMAP 4 and later
 
 
@@ -71,22 +72,25 @@ def read_colmap(path: StrPath, normalisation: str | None = None) -> KeypointFile
 def _images(database: sqlite3.Connection) -> list[_Image]:
     check_table(database, "images", ("image_id", "name", "camera_id"))
     check_table(database, "cameras", ("camera_id", "width", "height"))
-    sizes = {camera: (height, width) for camera, width, height in _all(database, "cameras", "camera_id, width, height")}
+    cameras = _all(database, "cameras", *map(_whole, ("camera_id", "width", "height")))
+    sizes = {camera: (height, width) for camera, width, height in cameras}
     keypoints = _shapes(database, "keypoints")
     descriptors = _shapes(database, "descriptors")
     images = []
     seen = set()
-    for number, name, camera in _all(database, "images", "image_id, name, camera_id"):
+    for number, name, camera in _all(database, "images", _whole("image_id"), _NAME, _whole("camera_id")):
+        if not isinstance(number, int) or name is None:
+            raise ValueError(f"image {number} has no number, or a name that is no text or very long")
         if problem := key_problem(name):
             raise ValueError(f"an image's {problem}")
-        if name in seen or not isinstance(number, int):
-            raise ValueError(f"lists image {name!r} twice" if name in seen else f"image {name!r} has no number")
+        if name in seen:
+            raise ValueError(f"lists image {name!r} twice")
         seen.add(name)
         rows, columns = keypoints.get(number, (0, 0))
         _check_shapes(name, rows, columns, *descriptors.get(number, (0, DESCRIPTOR)))
         size = sizes.get(camera)
         if size is not None and not is_size(size):
-            raise ValueError(f"the camera of {name!r} has an image size of {size!r:.60}")
+            raise ValueError(f"the camera of {name!r} has an image size of {size}")
         images.append(_Image(number, name, size, rows, columns))
     return images
 
@@ -94,20 +98,19 @@ def _images(database: sqlite3.Connection) -> list[_Image]:
 def _shapes(database: sqlite3.Connection, table: str) -> dict[int, tuple[int, int]]:
     """Rows and columns by image, checked against the bytes that are there."""
     names = check_table(database, table, ("image_id", "rows", "cols", "data"))
-    kind = "type" if table == "descriptors" and "type" in names else str(_SIFT)
-    wanted = f"image_id, rows, cols, {kind}, CASE typeof(data) WHEN 'blob' THEN length(data) WHEN 'null' THEN 0 END"
+    kind = _whole("type") if table == "descriptors" and "type" in names else str(_SIFT)
+    length = "CASE typeof(data) WHEN 'blob' THEN length(data) WHEN 'null' THEN 0 END"
     shapes = {}
     itemsize = 4 if table == "keypoints" else 1
-    for image, rows, columns, kind_number, length in _all(database, table, wanted):
-        if kind_number != _SIFT and rows:
-            raise ValueError(
-                f"holds features of another kind (type {kind_number!r:.20} of image {image!r:.20}), not SIFT"
-            )
+    wanted = (*map(_whole, ("image_id", "rows", "cols")), kind, length)
+    for image, rows, columns, number, size in _all(database, table, *wanted):
+        if number != _SIFT and rows:
+            raise ValueError(f"holds features of another kind (type {number} of image {image}), not SIFT")
         check_count(rows)
         if not isinstance(image, int) or not isinstance(columns, int) or not 0 <= columns <= 10_000:
-            raise ValueError(f"{table} of image {image!r:.20} have {columns!r:.20} columns")
-        if length != rows * columns * itemsize:
-            raise ValueError(f"{table} of image {image}: {length!r} bytes for {rows} × {columns} numbers")
+            raise ValueError(f"{table} of image {image} have {columns} columns")
+        if size != rows * columns * itemsize:
+            raise ValueError(f"{table} of image {image}: {size} bytes for {rows} × {columns} numbers")
         shapes[image] = rows, columns
     return shapes
 
@@ -125,8 +128,13 @@ def _check_shapes(name: str, rows: int, columns: int, described: int, length: in
         raise ValueError(f"the descriptors of {name!r} have {length} numbers and are not SIFT ({DESCRIPTOR})")
 
 
-def _all(database: sqlite3.Connection, table: str, columns: str) -> list[Any]:
-    rows = database.execute(f"SELECT {columns} FROM main.{table} LIMIT {MAX_IMAGES + 1}").fetchall()
+def _whole(column: str) -> str:
+    return f"CASE typeof({column}) WHEN 'integer' THEN {column} END"
+
+
+def _all(database: sqlite3.Connection, table: str, *columns: str) -> list[Any]:
+    """Some expressions of all rows; each is small, since a damaged tree may repeat one row without end."""
+    rows = database.execute(f"SELECT {', '.join(columns)} FROM main.{table} LIMIT {MAX_IMAGES + 1}").fetchall()
     if len(rows) > MAX_IMAGES:
         raise ValueError(f"has more than {MAX_IMAGES} {table}")
     return rows

@@ -21,6 +21,7 @@ from preimage.storage.files import StrPath
 MAX_KEYPOINTS = 200_000  # of one image: five times what SIFT finds in a photograph of 12 megapixels
 NORMALISATIONS = ("l2", "l1_root", "l1_root_twice")
 
+_BLOCK = 4096  # descriptors worked on together
 _FARTHEST = 2.0**20  # pixels; a coordinate or scale beyond is no photograph's
 _SMALLEST = 2.0**-10  # pixels
 _WIDEST = 1e6  # radians
@@ -115,17 +116,21 @@ def _checked_frames(frames: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def _unit_length(descriptors: NDArray[Any], lowe_order: bool, normalisation: str) -> NDArray[np.float32]:
-    with np.errstate(over="ignore", invalid="ignore"):
-        values = descriptors.astype(np.float32)
-    if not np.isfinite(values).all() or values.min(initial=0) < 0:
-        raise ValueError("a descriptor holds a number that is negative or not finite")
-    _divide(values, values.max(axis=1, initial=0))
-    for _ in range(NORMALISATIONS.index(normalisation)):
-        values *= values
-    _divide(values, np.sqrt(np.einsum("nc,nc->n", values, values)))
-    if lowe_order:
-        values = values.reshape(-1, DESCRIPTOR // 8, 8)[:, :, _REVERSED].reshape(-1, DESCRIPTOR)
-    return values
+    """In parts, so that no second copy of them all is needed."""
+    unit = np.empty(descriptors.shape, np.float32)
+    for start in range(0, len(descriptors), _BLOCK):
+        with np.errstate(over="ignore", invalid="ignore"):
+            values = descriptors[start : start + _BLOCK].astype(np.float32)
+        if not np.isfinite(values).all() or values.min() < 0:
+            raise ValueError("a descriptor holds a number that is negative or not finite")
+        _divide(values, values.max(axis=1))
+        for _ in range(NORMALISATIONS.index(normalisation)):
+            values *= values
+        _divide(values, np.sqrt(np.einsum("nc,nc->n", values, values)))
+        if lowe_order:
+            values = values.reshape(-1, DESCRIPTOR // 8, 8)[:, :, _REVERSED].reshape(-1, DESCRIPTOR)
+        unit[start : start + _BLOCK] = values
+    return unit
 
 
 def _divide(values: NDArray[np.float32], by: NDArray[np.float32]) -> None:

@@ -1,11 +1,12 @@
 """Files of OpenCV's ``FileStorage``: nodes of numbers and matrices in YAML, XML or JSON as OpenCV writes them.
 
-OpenCV's own parser is not meant for files of unknown origin, so this reads the little that is needed: two nodes at the
-top, each a sequence of numbers (nested or not) or a matrix.
+OpenCV's own parser is not meant for files of unknown origin, so this reads the little that is needed: nodes at the top,
+each a sequence of numbers (nested or not) or a matrix.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from typing import Any
 
@@ -16,6 +17,15 @@ from preimage.storage.keypoints.text import numbers
 
 _SPACES = bytes.maketrans(b"[],", b"   ")
 _CHANNELS = re.compile(rb"([1-9]?[0-9]?)([a-z])")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Node:
+    """Where a node's content stands in the text."""
+
+    start: int
+    end: int
+    is_matrix: bool
 
 
 def syntax_of(text: bytes) -> str | None:
@@ -35,28 +45,26 @@ def read_node(text: bytes, syntax: str, name: str) -> NDArray[Any] | None:
         ValueError: it is damaged, or something else than numbers.
     """
     find = {"yaml": _yaml, "xml": _xml, "json": _json}[syntax]
-    found = find(text, name.encode("ascii"))
-    if found is None:
+    node = find(text, name.encode("ascii"))
+    if node is None:
         return None
-    body, is_matrix = found
     try:
-        return _matrix(body, syntax) if is_matrix else _sequence(body, syntax)
+        if node.is_matrix:
+            return _matrix(text, node, syntax)
+        return numbers(text, node.start, node.end, _CLEAN[syntax])
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
 
 
-def _yaml(text: bytes, name: bytes) -> tuple[bytes, bool] | None:
-    match = re.search(rb"^" + name + rb"[ \t]*:", text, re.MULTILINE)
+def _yaml(text: bytes, name: bytes) -> _Node | None:
+    match = re.search(rb"\n" + name + rb"[ \t]*:[ \t]*(!!opencv-matrix)?", text)
     if match is None:
         return None
-    following = re.compile(rb"^[^\s\-]", re.MULTILINE).search(text, match.end())
-    body = text[match.end() : following.start() if following else len(text)].lstrip(b" \t")
-    if body.startswith(b"!!opencv-matrix"):
-        return body, True
-    return body, False
+    following = re.compile(rb"\n[^\s\-]").search(text, match.end())
+    return _Node(match.end(), following.start() if following else len(text), match[1] is not None)
 
 
-def _xml(text: bytes, name: bytes) -> tuple[bytes, bool] | None:
+def _xml(text: bytes, name: bytes) -> _Node | None:
     if re.search(rb"<![A-Z]", text):
         raise ValueError("declares a document type or entities, which are not read")
     match = re.search(rb"<" + name + rb"(?:[ \t]+([^<>]{0,200}))?>", text)
@@ -65,54 +73,62 @@ def _xml(text: bytes, name: bytes) -> tuple[bytes, bool] | None:
     end = text.find(b"</" + name + b">", match.end())
     if end < 0:
         raise ValueError(f"cut short: {name.decode()} does not end")
-    return text[match.end() : end], b'"opencv-matrix"' in (match[1] or b"")
+    return _Node(match.end(), end, b'"opencv-matrix"' in (match[1] or b""))
 
 
-def _json(text: bytes, name: bytes) -> tuple[bytes, bool] | None:
+def _json(text: bytes, name: bytes) -> _Node | None:
     match = re.search(rb'"' + name + rb'"\s*:\s*([\[{])', text)
     if match is None:
         return None
-    if match[1] == b"{":
-        end = text.find(b"}", match.end())
-        body = text[match.end() : end if end >= 0 else len(text)]
-        if b'"opencv-matrix"' not in body:
-            raise ValueError(f"{name.decode()} is no matrix")
-        return body, True
-    end = re.compile(rb'["{}:]').search(text, match.end())  # type: ignore[assignment]
-    return text[match.end() : end.start() if end else len(text)], False  # type: ignore[attr-defined]
+    is_matrix = match[1] == b"{"
+    last = re.compile(rb"}" if is_matrix else rb'["{}:]').search(text, match.end())
+    node = _Node(match.end(), last.start() if last else len(text), is_matrix)
+    if is_matrix and text.find(b'"opencv-matrix"', node.start, node.end) < 0:
+        raise ValueError(f"{name.decode()} is no matrix")
+    return node
 
 
-def _sequence(body: bytes, syntax: str) -> NDArray[np.float64]:
-    if syntax == "yaml":
-        body = re.sub(rb"^[ \t]*-(?=[ \t])", b" ", body, flags=re.MULTILINE)
-    if syntax == "xml":
-        return numbers(body.replace(b"<_>", b" ").replace(b"</_>", b" "))
-    return numbers(body.translate(_SPACES))
-
-
-def _matrix(body: bytes, syntax: str) -> NDArray[np.float64]:
-    rows, columns = (int(_field(body, syntax, name, rb"(\d{1,9})")) for name in ("rows", "cols"))
-    kind = _CHANNELS.fullmatch(_field(body, syntax, "dt", rb'"?([0-9a-z]{1,3})"?'))
+def _matrix(text: bytes, node: _Node, syntax: str) -> NDArray[np.float64]:
+    rows, columns = (int(text[slice(*_field(text, node, syntax, name, rb"(\d{1,9})"))]) for name in ("rows", "cols"))
+    kind = _CHANNELS.fullmatch(text[slice(*_field(text, node, syntax, "dt", rb'"?([0-9a-z]{1,3})"?'))])
     if kind is None:
         raise ValueError("a matrix of an unknown type")
-    data = _field(body, syntax, "data", rb"\s*([^<]*)" if syntax == "xml" else rb"\[([^\]]*)\]", needed=rows * columns)
-    values = numbers(data.translate(_SPACES))
     shape = rows, columns * int(kind[1] or 1)
+    if shape[0] * shape[1] == 0:
+        return np.zeros(shape)
+    data = _field(text, node, syntax, "data", rb"([^<]*)" if syntax == "xml" else rb"\[([^\]]*)\]")
+    values = numbers(text, *data, _CLEAN[syntax])
     if len(values) != shape[0] * shape[1]:
         raise ValueError(f"{len(values)} numbers in a matrix of {shape[0]} × {shape[1]}")
     return values.reshape(shape)
 
 
-def _field(body: bytes, syntax: str, name: str, pattern: bytes, needed: int = 1) -> bytes:
+def _field(text: bytes, node: _Node, syntax: str, name: str, pattern: bytes) -> tuple[int, int]:
+    """Where the group in `pattern` stands."""
     label = name.encode("ascii")
     before, after = {
-        "yaml": (rb"^[ \t]+" + label + rb":\s*", b""),
+        "yaml": (rb"\n[ \t]+" + label + rb":[ \t]*", b""),
         "xml": (rb"<" + label + rb">\s*", rb"\s*</" + label + rb">"),
         "json": (rb'"' + label + rb'"\s*:\s*', b""),
     }[syntax]
-    match = re.search(before + pattern + after, body, re.MULTILINE)
+    match = re.compile(before + pattern + after).search(text, node.start, node.end)
     if match is None:
-        if needed == 0:
-            return b""
         raise ValueError(f"a matrix without {name}")
-    return match[1]
+    return match.span(1)
+
+
+def _without_brackets(part: bytes) -> bytes:
+    return part.translate(_SPACES)
+
+
+def _without_dashes(part: bytes) -> bytes:
+    """Nor the dashes that begin the entries of a YAML list."""
+    part = part.translate(_SPACES)
+    return re.sub(rb"-(?=\s)", b" ", part) if b"- " in part else part
+
+
+def _without_tags(part: bytes) -> bytes:
+    return part.replace(b"<_>", b" ").replace(b"</_>", b" ")
+
+
+_CLEAN = {"yaml": _without_dashes, "json": _without_brackets, "xml": _without_tags}

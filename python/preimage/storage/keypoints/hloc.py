@@ -25,6 +25,7 @@ from preimage.storage.keypoints.convert import as_keypoints, check_count, naming
 from preimage.storage.keypoints.records import KeypointFile
 from preimage.storage.layout import MAX_IMAGES, Size
 
+_BLOCK = 4096  # descriptors looked at together
 _CORNER = 0.5
 _NEEDED = {"keypoints": 2, "descriptors": 2, "scales": 1, "oris": 1}
 
@@ -140,6 +141,9 @@ def _is_plain(descriptors: NDArray[Any]) -> bool:
     """Whether they are whole numbers, over 512 or not; half precision keeps these exactly."""
     if descriptors.dtype.kind != "f":
         return True
-    with np.errstate(over="ignore", invalid="ignore"):
-        scaled = descriptors.astype(np.float32) * 512
-        return bool((np.abs(scaled - np.round(scaled)) <= 2.0**-6).all())
+    for start in range(0, len(descriptors), _BLOCK):
+        with np.errstate(over="ignore", invalid="ignore"):
+            scaled = descriptors[start : start + _BLOCK].astype(np.float32) * 512
+            if not (np.abs(scaled - np.round(scaled)) <= 2.0**-6).all():
+                return False
+    return True

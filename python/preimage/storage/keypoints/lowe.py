@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 from preimage.keypoints import Keypoints
 from preimage.storage.files import StrPath
 from preimage.storage.keypoints.convert import as_keypoints, check_count
-from preimage.storage.keypoints.text import header, numbers, read_text
+from preimage.storage.keypoints.text import ROW, header, numbers, read_text
 
-_ROW = 4 + 128
 _CORNER = 0.5  # COLMAP's origin is the corner of the upper left pixel
 
 
@@ -54,15 +53,15 @@ def read_colmap_text(path: StrPath, normalisation: str | None = None) -> Keypoin
 def _headed(path: StrPath) -> tuple[NDArray[Any], NDArray[Any]]:
     text = read_text(path)
     count, start = header(text)
-    if 2 * _ROW * check_count(count) > len(text) + 1:
+    if 2 * ROW * check_count(count) > len(text) + 1:
         raise ValueError(f"cut short: {count} keypoints do not fit in {len(text)} bytes")
-    rows = _rows(numbers(text[start:]), count)
+    rows = _rows(numbers(text, start), count)
     return rows[:, :4], rows[:, 4:]
 
 
 def _rows(values: NDArray[np.float64], count: int | None) -> NDArray[np.float64]:
-    if count is not None and len(values) != count * _ROW:
-        raise ValueError(f"{len(values)} numbers; {count} keypoints with 4 + 128 each have {count * _ROW}")
-    if len(values) % _ROW:
+    if count is not None and len(values) != count * ROW:
+        raise ValueError(f"{len(values)} numbers; {count} keypoints with 4 + 128 each have {count * ROW}")
+    if len(values) % ROW:
         raise ValueError(f"{len(values)} numbers; keypoints have 4 + 128 each")
-    return values.reshape(-1, _ROW)
+    return values.reshape(-1, ROW)

@@ -18,7 +18,7 @@ from preimage.storage.files import StrPath
 _SIGNATURE = b"SQLite format 3\0"
 _SECONDS = 1.0  # and this long for every 100 MB: a damaged tree of pages can lead in circles
 _BYTES_PER_SECOND = 100e6
-_STEPS = 2000  # of SQLite's machine between looks at the clock
+_STEPS = 200  # of SQLite's machine between looks at the clock
 _LIMITS = {  # by SQLite's name for them; Python knows these since 3.11
     "SQLITE_LIMIT_LENGTH": 128 << 20,  # of a string or blob
     "SQLITE_LIMIT_SQL_LENGTH": 100_000,

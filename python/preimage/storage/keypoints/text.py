@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import os
 import re
-import warnings
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from preimage.storage.files import StrPath
+from preimage.storage.keypoints.convert import MAX_KEYPOINTS
 
 MAX_TEXT = 64 << 20  # bytes: over 100,000 keypoints of one image
+ROW = 4 + 128  # numbers of a keypoint
+_MOST = MAX_KEYPOINTS * ROW
 
-_NOT_NUMBERS = re.compile(rb"[^-+0-9.eE\s]")
+_PART = 1 << 18  # bytes parsed together
+_ALLOWED = b"0123456789+-.eE \t\r\n\v\f"  # so neither words (nan, inf) nor Python's 1_000
+_SEPARATOR = re.compile(rb"[\s,\]>]")
 
 
 def read_text(path: StrPath) -> bytes:
@@ -25,23 +30,40 @@ def read_text(path: StrPath) -> bytes:
         return file.read(size)  # no more than was there: a larger buffer would be reserved whole
 
 
-def numbers(text: bytes) -> NDArray[np.float64]:
-    """Numbers between white space; ``ValueError`` if anything else is there."""
-    if found := _NOT_NUMBERS.search(text):
-        around = text[max(0, found.start() - 8) : found.start() + 8].decode("ascii", "replace")
-        raise ValueError(f"{around!r} is not a number")
-    if not text.strip():
-        return np.zeros(0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")  # of NumPy, where a number is malformed
-        try:
-            return np.fromstring(text, dtype=np.float64, sep=" ")
-        except (DeprecationWarning, ValueError) as error:
-            raise ValueError("holds something that is not a number") from error
+def numbers(
+    text: bytes, start: int = 0, end: int | None = None, clean: Callable[[bytes], bytes] | None = None
+) -> NDArray[np.float64]:
+    """Numbers between white space in ``text[start:end]``.
+
+    Args:
+        text: all of a file; parsed in parts, so that there is no second copy of it.
+        start: where to begin.
+        end: where to end.
+        clean: makes white space of what else stands between numbers. It is given parts that end after white space, a
+            comma, ``]`` or ``>``.
+
+    Raises:
+        ValueError: anything else is there, or more numbers than the keypoints of one image have.
+    """
+    end = len(text) if end is None else end
+    found = np.empty(min(_MOST, (end - start) // 2 + 1))  # memory is taken as it is filled
+    count = 0
+    while start < end:
+        cut = _SEPARATOR.search(text, min(start + _PART, end), end)
+        stop = cut.end() if cut else end
+        part = text[start:stop] if clean is None else clean(text[start:stop])
+        if strange := part.translate(None, _ALLOWED):
+            raise ValueError(f"{strange[:20].decode('ascii', 'replace')!r} is not a number")
+        words = part.split()
+        if count + len(words) > len(found):
+            raise ValueError(f"holds more than {_MOST} numbers")
+        found[count : count + len(words)] = np.fromiter(map(float, words), np.float64, len(words))
+        start, count = stop, count + len(words)
+    return found[:count]
 
 
 def header(text: bytes) -> tuple[int, int]:
-    """The two whole numbers of a first line such as ``300 128``, and where the rest starts; else ``ValueError``."""
+    """The number in a first line such as ``300 128``, and where the rest starts; else ``ValueError``."""
     match = re.match(rb"\s*(\d{1,9})[ \t]+(\d{1,9})[ \t\r]*\n", text[:64] + b"\n")
     if match is None:
         raise ValueError("does not begin with the number of keypoints and 128")
