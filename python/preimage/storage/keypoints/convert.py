@@ -25,6 +25,7 @@ _BLOCK = 4096  # descriptors worked on together
 _FARTHEST = 2.0**20  # pixels; a coordinate or scale beyond is no photograph's
 _SMALLEST = 2.0**-10  # pixels
 _WIDEST = 1e6  # radians
+_LONGEST = 500  # characters of a message, which may quote what is in the file
 _REVERSED = -np.arange(8) % 8
 _BROKEN = (
     *(ValueError, TypeError, KeyError, IndexError, OverflowError, MemoryError, RecursionError, EOFError),
@@ -41,6 +42,7 @@ def naming(path: StrPath, key: str = "") -> Iterator[None]:
         raise
     except _BROKEN as error:
         problem = " ".join(str(error).split()) or type(error).__name__
+        problem = problem if len(problem) <= _LONGEST else f"{problem[:_LONGEST]}..."
         raise FileFormatError(path, f"{key!r}: {problem}" if key else problem) from error
 
 

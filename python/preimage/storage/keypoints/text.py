@@ -57,9 +57,21 @@ def numbers(
         words = part.split()
         if count + len(words) > len(found):
             raise ValueError(f"holds more than {_MOST} numbers")
-        found[count : count + len(words)] = np.fromiter(map(float, words), np.float64, len(words))
+        try:
+            found[count : count + len(words)] = np.fromiter(map(float, words), np.float64, len(words))
+        except ValueError:
+            raise ValueError(f"{_first_strange(words)!r} is not a number") from None
         start, count = stop, count + len(words)
     return found[:count]
+
+
+def _first_strange(words: list[bytes]) -> str:
+    for word in words:
+        try:
+            float(word)
+        except ValueError:
+            return word[:40].decode("ascii", "replace")
+    return ""
 
 
 def header(text: bytes) -> tuple[int, int]:
