@@ -230,8 +230,10 @@ def test_sentences_say_what_the_numbers_say() -> None:
     said = " ".join(disclosure_page.findings(_scores({20: 0.69, 100: 0.698}, coordinates=0.5)))
     assert "With all of them the error, 0.70, is not below the mean image's, 0.70" in said
     assert "makes more of" not in said
+    said = " ".join(disclosure_page.findings(_scores({20: 0.5, 100: 0.4}, coordinates=0.9, descriptors=0.7)))
+    assert "makes more of" not in said, "where both are no better than the mean image there is nothing to rank"
     for error, words in (
-        (0.3, "With all of them (300 on an image's grid) the normalised error is 0.30"),
+        (0.3, "With 100 % of the keypoints (300 on an image's grid) the normalised error is 0.30"),
         (0.8, "noth"),
     ):
         assert words in " ".join(disclosure_page.findings(_scores({100: error})))

@@ -114,8 +114,8 @@ def findings(scores: Sequence[ConditionScore]) -> Iterator[str]:
         yield _halfway(kept, floor, all_of_them)
     elif whole.error < floor.error - _SAME:
         yield (
-            f"With {all_of_them} ({whole.keypoints:.0f} on an image's grid) the normalised error is {whole.error:.2f}, "
-            f"against {floor.error:.2f} for always answering with the mean image."
+            f"With {whole.share:g} % of the keypoints ({whole.keypoints:.0f} on an image's grid) the normalised error "
+            f"is {whole.error:.2f}, against {floor.error:.2f} for always answering with the mean image."
         )
     else:
         yield _nothing(whole, floor, all_of_them)
@@ -132,7 +132,7 @@ def findings(scores: Sequence[ConditionScore]) -> Iterator[str]:
         f"{descriptors.error:.2f}."
     )
     difference = coordinates.error - descriptors.error
-    if abs(difference) > _SAME:
+    if abs(difference) > _SAME and min(coordinates.error, descriptors.error) < floor.error - _SAME:
         more, less = ("descriptors", "geometry") if difference > 0 else ("geometry", "descriptors")
         yield f"By that measure this inverter makes more of the {more} than of the {less}."
 
