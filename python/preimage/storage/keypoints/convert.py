@@ -83,6 +83,8 @@ def as_keypoints(
         response = np.zeros(count, np.float32)
     if response.shape != (count,):
         raise ValueError(f"{count} keypoints with responses of shape {response.shape}")
+    if not count:
+        return no_keypoints()
     x, y, scale, angle = _checked_frames(frames)
     with np.errstate(over="ignore", invalid="ignore"):
         strength = response.astype(np.float32)
@@ -96,7 +98,8 @@ def as_keypoints(
 
 def no_keypoints() -> Keypoints:
     """Those of an image that has none."""
-    return as_keypoints(np.zeros((0, 4)), np.zeros((0, DESCRIPTOR)), lowe_order=False, normalisation="l2")
+    none = torch.zeros(0)  # NumPy's empty arrays would come with strides of 0
+    return Keypoints(none, none, none, none, none, torch.zeros(0, DESCRIPTOR), torch.tensor([0, 0]))
 
 
 def _checked_frames(frames: NDArray[Any]) -> NDArray[np.float32]:
