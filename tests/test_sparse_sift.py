@@ -17,7 +17,7 @@ import tolerances
 import vlfeat
 from golden.make_sparse_sift import CROPS
 from implementations import kernels
-from preimage import Keypoints
+from preimage import Keypoints, reference
 
 GOLDEN = dict(np.load(Path(__file__).parent / "golden" / "sparse_sift.npz"))
 KERNELS = kernels(preimage.sift)
@@ -93,6 +93,42 @@ def test_live_vlfeat(name: str, case: str) -> None:
     keypoints = preimage.sift(image, **options)
     assert len(keypoints.x) > 0 or case == "small"
     check_against_vlfeat(keypoints, *vlfeat.sift(image, **options), max(size) * tolerances.SPARSE_SIFT_PLACE)
+
+
+@pytest.mark.parametrize("name", PHOTOGRAPHS[:3])
+@pytest.mark.parametrize(
+    ("size", "options"),
+    [
+        ((90, 101), {}),
+        ((60, 71), {"first_octave": -1}),
+        ((131, 126), {"first_octave": 1, "levels": 4}),
+        ((120, 250), {"first_octave": 2}),
+        ((110, 90), {"peak_threshold": 0.01, "edge_threshold": 5.0}),
+    ],
+    ids=str,
+)
+def test_definition_in_double_precision(name: str, size: tuple[int, int], options: dict[str, Any]) -> None:
+    image = grey(name, size)
+    keypoints, defined = preimage.sift(image, **options), reference.sift(image, **options)
+    frames, others = frames_of(keypoints), torch.stack(defined[:4], dim=1).numpy()
+    apart, turned = distances(frames[:, None], others[None])
+    bound = tolerances.SPARSE_SIFT_PRECISION
+    first, second = np.nonzero((apart <= bound) & (turned <= bound))
+    assert len(frames) > 0
+    assert min(len(set(first.tolist())), len(set(second.tolist()))) >= tolerances.SPARSE_SIFT_FOUND * len(others)
+    assert len(frames) <= len(others) / tolerances.SPARSE_SIFT_FOUND
+    difference = keypoints.descriptors[first] - defined.descriptors[second]
+    assert difference.abs().max() <= tolerances.SPARSE_SIFT
+    assert (keypoints.response[first] - defined.response[second]).abs().max() <= tolerances.SPARSE_SIFT_RESPONSE
+
+
+def test_definition_of_a_batch_in_colour() -> None:
+    images = skimage.data.astronaut()[100:180, 200:300].transpose(2, 0, 1)
+    batch = np.stack([images, np.full_like(images, 7), images[:, ::-1]])
+    defined, keypoints = reference.sift(batch), preimage.sift(batch)
+    assert torch.equal(defined.offsets, keypoints.offsets)
+    assert (defined.x - keypoints.x).abs().max() <= tolerances.SPARSE_SIFT_PRECISION
+    assert (defined.descriptors - keypoints.descriptors).abs().max() <= tolerances.SPARSE_SIFT
 
 
 @every_kernel

@@ -59,6 +59,7 @@ SPARSE_SIFT_SYMMETRY = 1e-2
 # those found by both, and the share that is. Descriptors as above.
 SPARSE_SIFT_PRECISION = 1e-2
 SPARSE_SIFT_FOUND = 0.99
+SPARSE_SIFT_RESPONSE = 1e-6
 
 # The grid's sines, cosines and logarithms against torch's: an ulp or two of 5.
 SIFT_GRID = 1e-6
