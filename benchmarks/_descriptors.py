@@ -155,13 +155,17 @@ DESCRIPTORS = (
 )
 
 
-def chosen(only: str) -> list[Descriptor]:
-    """Those that a comma-separated list of functions names; all for an empty one."""
+SPARSE = ("sift", "sift_grid")  # functions of and on keypoints, on the CPU alone; see _sparse.py
+
+
+def chosen(only: str) -> tuple[list[Descriptor], list[str]]:
+    """Those that a comma-separated list of functions names, and of `SPARSE`; all for an empty one."""
     wanted = [name.strip() for name in only.split(",") if name.strip()]
-    known = {descriptor.function for descriptor in DESCRIPTORS}
+    known = {*SPARSE, *(descriptor.function for descriptor in DESCRIPTORS)}
     if unknown := [name for name in wanted if name not in known]:
         raise SystemExit(f"--only takes {', '.join(sorted(known))}, got {', '.join(unknown)}")
-    return [descriptor for descriptor in DESCRIPTORS if not wanted or descriptor.function in wanted]
+    descriptors = [descriptor for descriptor in DESCRIPTORS if not wanted or descriptor.function in wanted]
+    return descriptors, [name for name in SPARSE if not wanted or name in wanted]
 
 
 def vlfeat_runners(descriptor: Descriptor, images: ImageSet, absent: set[str]) -> dict[str, Runner]:

@@ -17,6 +17,7 @@ import cv2
 import torch
 
 import _others
+import _sparse
 from _descriptors import Descriptor, ImageSet, chosen, image_sets, instruction_sets, rival, vlfeat_runners
 from _gpu import FULL, QUICK, REHEARSAL, GpuPart
 from _timing import Runner, Table, copy_speed, load, medians, processor
@@ -104,6 +105,10 @@ class CpuPart:
             if descriptor.present():
                 self._threads(descriptor, images, None, ", memory kept")
 
+    def measure_sparse(self, function: str, images: ImageSet) -> None:
+        """The same of what gives keypoints."""
+        _sparse.measure(function, images, self.table, QUICK_ROUNDS if self.quick else ROUNDS[images.name], self.absent)
+
     def call_overhead(self, descriptor: Descriptor) -> None:
         """A call on an image that is hardly worth one."""
         if not descriptor.present():
@@ -126,7 +131,7 @@ def keep_freed_memory() -> bool:
     return function is not None and bool(function(mmap_max, 0)) and bool(function(trim_threshold, 2**31 - 1))
 
 
-def measure_cpu(descriptors: list[Descriptor], quick: bool, results: Path) -> set[str]:
+def measure_cpu(descriptors: list[Descriptor], sparse: list[str], quick: bool, results: Path) -> set[str]:
     """Prints and keeps the CPU's table; what it had to do without."""
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
@@ -138,6 +143,8 @@ def measure_cpu(descriptors: list[Descriptor], quick: bool, results: Path) -> se
     for images in image_sets(quick):
         for descriptor in descriptors:
             part.measure(descriptor, images)
+        for function in sparse:
+            part.measure_sparse(function, images)
     for descriptor in descriptors:
         part.call_overhead(descriptor)
     part.threads_in_kept_memory(descriptors, images)
@@ -160,7 +167,7 @@ def measure_gpu(descriptors: list[Descriptor], quick: bool, results: Path, rehea
 def arguments() -> argparse.Namespace:
     """What the command line says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", help="functions, with commas between: hog,lbp,dense_sift")
+    parser.add_argument("--only", default="", help="functions, with commas between: hog,lbp,sift")
     parser.add_argument("--quick", action="store_true", help="few turns; on the CPU only the 512x512 image")
     devices = ("auto", "cpu", "cuda", "rehearsal")
     parser.add_argument(
@@ -173,7 +180,7 @@ def arguments() -> argparse.Namespace:
 def main() -> int:
     """Prints the tables and appends them to the CSVs; 1 when a check on the GPU failed."""
     options = arguments()
-    descriptors = chosen(options.only)
+    descriptors, sparse = chosen(options.only)
     there = torch.cuda.is_available()
     if options.device == "cuda" and not there:
         print(f"torch {torch.__version__} sees no CUDA device", file=sys.stderr)
@@ -184,7 +191,7 @@ def main() -> int:
         missing, sound = measure_gpu(descriptors, options.quick, options.results, options.device == "rehearsal")
         absent |= missing
     if options.device in ("auto", "cpu"):
-        absent |= measure_cpu(descriptors, options.quick, options.results)
+        absent |= measure_cpu(descriptors, sparse, options.quick, options.results)
     for line in sorted(absent):
         print(f"absent: {line}")
     print(f"appended to {options.results}")

@@ -39,7 +39,7 @@ else
     export ASAN_OPTIONS=detect_leaks=0:halt_on_error=1:strict_string_checks=1
     export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
     tests=(tests/test_upconv_cpu.py)
-    for descriptor in hog lbp dense_sift phow; do
+    for descriptor in hog lbp dense_sift phow sparse_sift sift_grid; do
         for part in "" _input _gradient _properties _threads; do
             [ ! -e "tests/test_$descriptor$part.py" ] || tests+=("tests/test_$descriptor$part.py")
         done

@@ -100,6 +100,23 @@ def test_descriptors_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert bool(hog[row]["ratio"]) == (vlfeat.library() is not None)
 
 
+def test_sparse_sift_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import bench_descriptors  # noqa: PLC0415
+    from _descriptors import SPARSE, ImageSet, chosen, instruction_sets  # noqa: PLC0415
+
+    monkeypatch.setattr(bench_descriptors, "copy_speed", lambda: 1e7)
+    assert chosen("sift_grid, hog")[1] == ["sift_grid"] and chosen("")[1] == list(SPARSE)
+    images = ImageSet("tiny", skimage.data.astronaut()[None, :100, 200:290])
+    part = bench_descriptors.CpuPart(True, tmp_path)
+    for function in SPARSE:
+        part.measure_sparse(function, images)
+    rows = read(tmp_path / "descriptors-cpu.csv")
+    names = {row["implementation"] for row in rows if row["descriptor"] == "sift"}
+    assert {f"preimage {name} grey f32" for name in instruction_sets()} | {"OpenCV SIFT", "preimage opencv"} <= names
+    assert all(float(row["milliseconds"]) > 0 and "images a second and core" in row["remark"] for row in rows)
+    assert ("VLFeat grey" in names) == (vlfeat.library() is not None)
+
+
 def test_picture_knows_every_descriptor() -> None:
     from _descriptors import DESCRIPTORS  # noqa: PLC0415
     from plot_descriptors import TITLES  # noqa: PLC0415

@@ -55,7 +55,7 @@ def test_cuda_auto_without_nvcc_goes_on(tmp_path: Path) -> None:
 @needs_source
 @pytest.mark.skipif(COMPILER is None or shutil.which("nm") is None, reason="no compiler or no nm")
 @pytest.mark.skipif("avx2" not in (ROOT / "CMakeLists.txt").read_text(), reason="no x86 kernels")
-@pytest.mark.parametrize("descriptor", ["hog", "lbp", "sift"])
+@pytest.mark.parametrize("descriptor", ["hog", "lbp", "sift", "sparse_sift"])
 @pytest.mark.parametrize("kernel", ["avx2", "avx512"])
 def test_kernels_for_newer_processors_share_no_symbol(kernel: str, descriptor: str, tmp_path: Path) -> None:
     """A weak symbol (an inline function, a template) in such an object may be the copy that the linker keeps for
@@ -74,7 +74,8 @@ def test_kernels_for_newer_processors_share_no_symbol(kernel: str, descriptor: s
     subprocess.run([*command, "-o", str(target)], check=True, timeout=300)
     listing = subprocess.run(["nm", "-C", str(target)], capture_output=True, text=True, check=True).stdout
     shared = re.findall(r"^[0-9a-f]+ ([A-Zuv]) (.*)$", listing, re.MULTILINE)
-    functions = {"lbp": [f"band_{kernel}", f"code_band_{kernel}"]}.get(descriptor, [f"band_{kernel}"])
+    others = {"lbp": [f"band_{kernel}", f"code_band_{kernel}"], "sparse_sift": [f"kernels_{kernel}"]}
+    functions = others.get(descriptor, [f"band_{kernel}"])
     assert sorted((kind, re.sub(r"\(.*", "", name)) for kind, name in shared) == [
         ("T", f"preimage::{descriptor}::{function}") for function in functions
     ]

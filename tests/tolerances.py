@@ -45,6 +45,25 @@ DENSE_SIFT_BLOCKS = 1e-6
 # Dense SIFT's gradient in float32 against the reference's autograd in float64, relative to its Euclidean length.
 DENSE_SIFT_GRADIENT = 1e-4
 
+# Sparse SIFT against VLFeat: pixels, and the share of the scale; the scale space is VLFeat's to the bit. Angles come
+# from a histogram summed in float32 instead of double: 4e-4 measured where three bins are nearly equal. Descriptors lie
+# in [0, 1]; they follow the angle (2e-4 measured; 2e-5 nearly everywhere).
+SPARSE_SIFT_PLACE = 1e-5
+SPARSE_SIFT_ANGLE = 1e-3
+SPARSE_SIFT = 1e-3
+
+# Descriptors of a mirrored image, whose keypoints lie a little elsewhere: the sums are in another order.
+SPARSE_SIFT_SYMMETRY = 1e-2
+
+# The kernel against the definition in double precision, which smooths otherwise in the last bits: places and angles of
+# those found by both, and the share that is. Descriptors as above.
+SPARSE_SIFT_PRECISION = 1e-2
+SPARSE_SIFT_FOUND = 0.99
+SPARSE_SIFT_RESPONSE = 1e-6
+
+# The grid's sines, cosines and logarithms against torch's: an ulp or two of 5.
+SIFT_GRID = 1e-6
+
 # The up-convolution's passes against the plain ones in float64, relative to the largest value, at least 1. float64: the
 # same products in another order. bfloat16 has 7 bits of mantissa, float16 10; up to nine partial sums are rounded.
 UPCONV = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}

@@ -1,10 +1,11 @@
-"""The real VLFeat's HOG, LBP and dense SIFT through ctypes: the package libvlfeat1 of Debian and Ubuntu."""
+"""The real VLFeat's HOG, LBP, dense and sparse SIFT through ctypes: the package libvlfeat1 of Debian and Ubuntu."""
 
 from __future__ import annotations
 
 import ctypes
 import functools
 import os
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,14 @@ _SIGNATURES = {
     "vl_lbp_new": (ctypes.c_void_p, ctypes.c_int, ctypes.c_int),
     "vl_lbp_delete": (None, ctypes.c_void_p),
     "vl_lbp_process": (None, ctypes.c_void_p, _FLOATS, _FLOATS, _SIZE, _SIZE, _SIZE),
+    "vl_sift_new": (ctypes.c_void_p, *[ctypes.c_int] * 5),
+    "vl_sift_delete": (None, ctypes.c_void_p),
+    "vl_sift_process_first_octave": (ctypes.c_int, ctypes.c_void_p, _FLOATS),
+    "vl_sift_process_next_octave": (ctypes.c_int, ctypes.c_void_p),
+    "vl_sift_detect": (None, ctypes.c_void_p),
+    "vl_sift_calc_keypoint_orientations": (ctypes.c_int, *[ctypes.c_void_p] * 3),
+    "vl_sift_calc_keypoint_descriptor": (None, ctypes.c_void_p, _FLOATS, ctypes.c_void_p, ctypes.c_double),
+    "vl_sift_keypoint_init": (None, ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_double] * 3),
     "vl_set_num_threads": (None, _SIZE),
 }
 
@@ -53,6 +62,30 @@ class _Filter(ctypes.Structure):
         ("descrSize", ctypes.c_int),
         ("frames", ctypes.POINTER(_Keypoint)),
         ("descrs", _FLOATS),
+    ]
+
+
+class _SiftKeypoint(ctypes.Structure):
+    _fields_ = [
+        *((name, ctypes.c_int) for name in ("o", "ix", "iy", "is_")),
+        *((name, ctypes.c_float) for name in ("x", "y", "s", "sigma")),
+    ]
+
+
+class _SiftFilter(ctypes.Structure):
+    """`VlSiftFilt` as far as is needed here."""
+
+    _fields_ = [
+        *((name, ctypes.c_double) for name in ("sigman", "sigma0", "sigmak", "dsigma0")),
+        *((name, ctypes.c_int) for name in ("width", "height", "O", "S", "o_min", "s_min", "s_max", "o_cur")),
+        *((name, _FLOATS) for name in ("temp", "octave", "dog")),
+        *((name, ctypes.c_int) for name in ("octave_width", "octave_height")),
+        ("gaussFilter", _FLOATS),
+        ("gaussFilterSigma", ctypes.c_double),
+        ("gaussFilterWidth", _SIZE),
+        ("keys", ctypes.POINTER(_SiftKeypoint)),
+        *((name, ctypes.c_int) for name in ("nkeys", "keys_res")),
+        *((name, ctypes.c_double) for name in ("peak_thresh", "edge_thresh", "norm_thresh", "magnif", "windowSize")),
     ]
 
 
@@ -188,3 +221,75 @@ class DenseSift:
 def dense_sift(image: np.ndarray, **options: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """`DenseSift` for a single image: features, norms, centres."""
     return DenseSift(*image.shape, **options)(image)
+
+
+class Sift:
+    """One `VlSiftFilt` object, for images of one size; it keeps its buffers from image to image."""
+
+    def __init__(
+        self,
+        height: int,
+        width: int,
+        *,
+        levels: int = 3,
+        first_octave: int = 0,
+        peak_threshold: float = 0.0,
+        edge_threshold: float = 10.0,
+    ) -> None:
+        loaded = library()
+        if loaded is None:
+            raise OSError("VLFeat is not installed: apt-get install libvlfeat1")
+        self._vl = loaded
+        self._address = loaded.vl_sift_new(width, height, -1, levels, first_octave)
+        self.filter = ctypes.cast(self._address, ctypes.POINTER(_SiftFilter)).contents
+        self.filter.peak_thresh, self.filter.edge_thresh = peak_threshold, edge_threshold
+
+    def __del__(self) -> None:
+        if hasattr(self, "_address"):
+            self._vl.vl_sift_delete(self._address)
+
+    def __call__(self, image: np.ndarray, frames: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """(H, W), used as float32 -> frames (N, 4): x, y, sigma, angle, and descriptors (N, 128), octave by octave.
+
+        `frames` are described instead of detected ones. Where VLFeat leaves a descriptor as it was, it is all zeros.
+        """
+        image = np.ascontiguousarray(image, dtype=np.float32)
+        found: list[tuple[float, ...]] = []
+        described: list[np.ndarray] = []
+
+        def describe(keypoint: _SiftKeypoint, angle: float) -> None:
+            descriptor = np.zeros(128, np.float32)
+            memory = descriptor.ctypes.data_as(_FLOATS)
+            self._vl.vl_sift_calc_keypoint_descriptor(self._address, memory, ctypes.byref(keypoint), angle)
+            found.append((keypoint.x, keypoint.y, keypoint.sigma, angle))
+            described.append(descriptor)
+
+        ended = self._vl.vl_sift_process_first_octave(self._address, image.ctypes.data_as(_FLOATS))
+        while not ended:
+            if frames is None:
+                self._detect(describe)
+            else:
+                self._initialised(frames, describe)
+            ended = self._vl.vl_sift_process_next_octave(self._address)
+        return np.array(found).reshape(-1, 4), np.array(described, np.float32).reshape(-1, 128)
+
+    def _detect(self, describe: Callable[[_SiftKeypoint, float], None]) -> None:
+        angles = (ctypes.c_double * 4)()
+        self._vl.vl_sift_detect(self._address)
+        for index in range(self.filter.nkeys):
+            keypoint = self.filter.keys[index]
+            count = self._vl.vl_sift_calc_keypoint_orientations(self._address, angles, ctypes.byref(keypoint))
+            for angle in angles[:count]:
+                describe(keypoint, angle)
+
+    def _initialised(self, frames: np.ndarray, describe: Callable[[_SiftKeypoint, float], None]) -> None:
+        keypoint = _SiftKeypoint()
+        for x, y, sigma, angle in frames:
+            self._vl.vl_sift_keypoint_init(self._address, ctypes.byref(keypoint), x, y, sigma)
+            if keypoint.o == self.filter.o_cur:
+                describe(keypoint, angle)
+
+
+def sift(image: np.ndarray, frames: np.ndarray | None = None, **options: Any) -> tuple[np.ndarray, np.ndarray]:
+    """`Sift` for a single image: frames, descriptors."""
+    return Sift(*image.shape, **options)(image, frames)

@@ -131,7 +131,8 @@ void check(const GridInput& input, const GridParameters& parameters, const Tenso
         const bool described = tensor == &input.descriptors;
         const std::array<std::int64_t, 4> expected{1, 1, described ? count : 1, described ? kDescriptor : count};
         tensor->require_device(-1);
-        require(tensor->type == ScalarType::float32 && tensor->shape == expected && tensor->is_contiguous(),
+        require(tensor->type == ScalarType::float32 && tensor->shape == expected &&
+                    (count == 0 || tensor->is_contiguous()),
                 "keypoints must be contiguous float32, N each of x, y, scale and angle, and (N, 128)");
     }
     const std::vector<std::int64_t>& offsets = input.offsets;

@@ -1,0 +1,276 @@
+"""Sparse SIFT as VLFeat defines it (`vl_sift`), in double precision.
+
+The steps are those of Lowe, "Distinctive image features from scale-invariant keypoints" (IJCV 2004); the constants,
+the approximations of the arc tangent, the root and the window, and what happens at borders are VLFeat's (vl/sift.c).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from preimage.reference._images import checked_images, luma
+
+Array = npt.NDArray[np.float64]
+Places = npt.NDArray[np.signedinteger[Any]]
+
+TURN = 2 * math.pi
+SIGMA = 1.6  # of an octave's lowest level, in its pixels
+IMAGE_SIGMA = 0.5  # that an image is taken to have already
+DIRECTIONS = 36  # bins of the histogram that a keypoint's angle comes from
+EPSILON = float(np.finfo(np.float32).eps)
+
+
+class SparseKeypoints(NamedTuple):
+    """The fields of `preimage.Keypoints`, in float64 but for the offsets."""
+
+    x: torch.Tensor
+    y: torch.Tensor
+    scale: torch.Tensor
+    angle: torch.Tensor
+    response: torch.Tensor
+    descriptors: torch.Tensor
+    offsets: torch.Tensor
+
+
+class Octave(NamedTuple):
+    """Images of one size, each more blurred than the one before."""
+
+    number: int  # a pixel is 2^number of the image's
+    levels: Array  # (levels + 3, H, W): -1 … levels + 1
+    differences: Array  # (levels + 2, H, W): of a level and the next, from -1 on
+
+
+class Extremum(NamedTuple):
+    """In the octave's pixels and levels."""
+
+    x: float
+    y: float
+    level: float
+    value: float
+
+
+def sift(
+    images: torch.Tensor | npt.NDArray[Any],
+    *,
+    levels: int = 3,
+    first_octave: int = 0,
+    peak_threshold: float = 0.0,
+    edge_threshold: float = 10.0,
+) -> SparseKeypoints:
+    """Keypoints of every image; see `preimage.sift` for arguments and order."""
+    tensor = checked_images(images)
+    batch = tensor.reshape((1,) * (4 - tensor.dim()) + tuple(tensor.shape)).double()
+    batch = batch / 255 if tensor.dtype == torch.uint8 else batch
+    batch = luma(batch) if batch.shape[1] == 3 else batch
+    found: list[tuple[float, ...]] = []
+    described: list[Array] = []
+    offsets = [0]
+    for image in batch[:, 0].numpy():
+        for octave in octaves(image, levels, first_octave):
+            for level, extremum in extrema(octave, levels, peak_threshold, edge_threshold):
+                gradients = polar_gradient(octave.levels[level + 1])
+                sigma = SIGMA * 2 ** ((extremum.level + 1) / levels)
+                for angle in directions(*gradients, extremum.x, extremum.y, sigma):
+                    pixel = 2.0**octave.number
+                    pose = (extremum.x * pixel, extremum.y * pixel, sigma * pixel, angle % TURN)
+                    found.append((*pose, abs(extremum.value)))
+                    described.append(descriptor(*gradients, extremum.x, extremum.y, sigma, angle))
+        offsets.append(len(found))
+    x, y, scale, angles, response = torch.tensor(found, dtype=torch.float64).view(-1, 5).unbind(1)
+    descriptors = torch.tensor(np.array(described).reshape(-1, 128))
+    return SparseKeypoints(x, y, scale, angles, response, descriptors, torch.tensor(offsets))
+
+
+# ---- Scale space ----
+
+
+def octaves(image: Array, levels: int, first_octave: int) -> Iterator[Octave]:
+    """(H, W) → the octaves, down to a shorter side of 16 to 31 pixels."""
+    count = max(min(image.shape).bit_length() - 1 - first_octave - 3, 1)
+    factor = 2 ** (1 / levels)
+    base = smooth(scaled(image, first_octave), math.sqrt(SIGMA**2 - (IMAGE_SIGMA * 2.0**-first_octave) ** 2))
+    for number in range(first_octave, first_octave + count):
+        if min(base.shape) < 3:
+            return
+        stack = [base]
+        for level in range(levels + 2):
+            stack.append(smooth(stack[-1], SIGMA * factor ** (level + 1) * math.sqrt(1 - factor**-2)))
+        all_levels = np.stack(stack)
+        yield Octave(number, all_levels, np.diff(all_levels, axis=0))
+        height, width = base.shape
+        base = all_levels[levels][: height // 2 * 2 : 2, : width // 2 * 2 : 2]  # blurred by 2 · SIGMA
+
+
+def scaled(image: Array, octave: int) -> Array:
+    """Doubled for -1: means of neighbours between the pixels; for others every 2^octave-th pixel."""
+    if octave >= 0:
+        step = 2**octave
+        height, width = (side // step for side in image.shape)
+        return image[::step, ::step][:height, :width]
+    for axis in (1, 0):
+        after = np.concatenate((image.take(range(1, image.shape[axis]), axis), image.take([-1], axis)), axis)
+        image = np.stack((image, (image + after) / 2), axis=axis + 1)
+        image = image.reshape(-1, image.shape[-1]) if axis == 0 else image.reshape(len(image), -1)
+    return image
+
+
+def smooth(image: Array, sigma: float) -> Array:
+    """Blurred by a Gaussian of four standard deviations on either side, the edges repeated."""
+    if min(image.shape) == 0:
+        return image
+    radius = max(math.ceil(4 * sigma), 1)
+    weights = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
+    weights /= weights.sum()
+    height, width = image.shape
+    padded = np.pad(image, radius, mode="edge")
+    down = sum(weight * padded[k : k + height] for k, weight in enumerate(weights))
+    return np.asarray(sum(weight * down[:, k : k + width] for k, weight in enumerate(weights)))
+
+
+# ---- Extrema ----
+
+
+def extrema(
+    octave: Octave, levels: int, peak_threshold: float, edge_threshold: float
+) -> Iterator[tuple[int, Extremum]]:
+    """Level by level, down and across, with the level they were seen at."""
+    for level in range(levels):
+        planes = octave.differences[level : level + 3]
+        centre = planes[1, 1:-1, 1:-1]
+        height, width = centre.shape
+        around = np.stack(
+            [planes[s, y : y + height, x : x + width] for s, y, x in np.ndindex(3, 3, 3) if (s, y, x) != (1, 1, 1)]
+        )
+        highest = (centre > around.max(axis=0)) & (centre >= 0.8 * peak_threshold)
+        lowest = (centre < around.min(axis=0)) & (centre <= -0.8 * peak_threshold)
+        for row, column in np.argwhere(highest | lowest):
+            extremum = refine(planes, int(column) + 1, int(row) + 1, level, peak_threshold, edge_threshold)
+            if extremum is not None and -1 <= extremum.level <= levels + 1:
+                yield level, extremum
+
+
+def refine(planes: Array, x: int, y: int, level: int, peak_threshold: float, edge_threshold: float) -> Extremum | None:
+    """The flat point of the quadratic through the neighbours of pixel (x, y); None if it is no keypoint.
+
+    Where it is far from the pixel, the pixel next to it is tried, four times at most; the level stays.
+    """
+    _, height, width = planes.shape
+    for attempt in range(5):
+        gradient, hessian = derivatives(planes[:, y - 1 : y + 2, x - 1 : x + 2])
+        singular = abs(np.linalg.det(hessian)) < 1e-30
+        offset = np.zeros(3) if singular else np.linalg.solve(hessian, -gradient)
+        step_x, step_y = (
+            int(shift > 0.6 and place < side - 2) - int(shift < -0.6 and place > 1)
+            for shift, place, side in ((offset[0], x, width), (offset[1], y, height))
+        )
+        if attempt == 4 or (step_x == 0 and step_y == 0):
+            break
+        x, y = x + step_x, y + step_y
+    value = float(planes[1, y, x] + 0.5 * gradient @ offset)
+    place = Extremum(x + float(offset[0]), y + float(offset[1]), level + float(offset[2]), value)
+    determinant = hessian[0, 0] * hessian[1, 1] - hessian[0, 1] ** 2
+    edge = (hessian[0, 0] + hessian[1, 1]) ** 2 / determinant if determinant != 0 else math.inf
+    good = (
+        abs(value) > peak_threshold
+        and 0 <= edge < (edge_threshold + 1) ** 2 / edge_threshold
+        and np.abs(offset).max() < 1.5
+        and 0 <= place.x <= width - 1
+        and 0 <= place.y <= height - 1
+    )
+    return place if good else None
+
+
+def derivatives(cube: Array) -> tuple[Array, Array]:
+    """(3, 3, 3), level by row by column → gradient (3,) and Hessian (3, 3) along x, y and level."""
+    s, y, x = (np.moveaxis(cube, axis, 0) for axis in range(3))
+    gradient = np.array([(along[2, 1, 1] - along[0, 1, 1]) / 2 for along in (x, y, s)])
+    hessian = np.diag([along[2, 1, 1] + along[0, 1, 1] - 2 * cube[1, 1, 1] for along in (x, y, s)])
+
+    def twist(face: Array) -> float:
+        return float(face[2, 2] + face[0, 0] - face[0, 2] - face[2, 0]) / 4
+
+    for i, j, face in ((0, 1, cube[1]), (0, 2, cube[:, 1, :]), (1, 2, cube[:, :, 1])):
+        hessian[i, j] = hessian[j, i] = twist(face)
+    return gradient, hessian
+
+
+# ---- Directions and descriptors ----
+
+
+def polar_gradient(level: Array) -> tuple[Array, Array]:
+    """Lengths and angles in [0, 2π] of a level's gradients: central differences, one-sided ones at the border."""
+    gy, gx = np.gradient(level)
+    down = np.abs(gy) + EPSILON
+    ratio = (gx - np.copysign(down, gx + 0.0)) / (np.abs(gx) + down)
+    angle = np.where(gx < 0, 3 * TURN / 8, TURN / 8) + (0.1821 * ratio**2 - 0.9675) * ratio  # 0.006 off at most
+    angle = np.where(gy < 0, TURN - angle, angle)
+    squares = gx**2 + gy**2
+    return np.where(squares < 1e-8, 0.0, np.sqrt(squares)), angle
+
+
+def window(x: Array) -> Array:
+    """exp(-x), as straight lines between points 25 / 256 apart."""
+    points = 25 / 256 * np.arange(258)
+    return np.interp(x, points, np.exp(-points))
+
+
+def surroundings(shape: tuple[int, ...], x: float, y: float, radius: int, margin: int) -> tuple[Places, Places]:
+    """Rows and columns up to `radius` from the pixel at (x, y), `margin` pixels inside the border."""
+    row, column = int(y + 0.5), int(x + 0.5)
+    rows = np.arange(max(row - radius, margin), min(row + radius, shape[0] - 1 - margin) + 1)
+    columns = np.arange(max(column - radius, margin), min(column + radius, shape[1] - 1 - margin) + 1)
+    down, across = np.meshgrid(rows, columns, indexing="ij")
+    return down.ravel(), across.ravel()
+
+
+def directions(lengths: Array, angles: Array, x: float, y: float, sigma: float) -> list[float]:
+    """The peaks, at most four, of the histogram of the gradients around a keypoint, in radians."""
+    spread = 1.5 * sigma
+    radius = max(math.floor(3 * spread), 1)
+    rows, columns = surroundings(lengths.shape, x, y, radius, 0)
+    squares = (columns - x) ** 2 + (rows - y) ** 2
+    votes = lengths[rows, columns] * window(squares / (2 * spread**2)) * (squares < radius**2 + 0.6)
+    place = angles[rows, columns] * DIRECTIONS / TURN - 0.5
+    whole = np.floor(place).astype(int)
+    histogram = np.zeros(DIRECTIONS)
+    np.add.at(histogram, whole % DIRECTIONS, (1 - (place - whole)) * votes)
+    np.add.at(histogram, (whole + 1) % DIRECTIONS, (place - whole) * votes)
+    for _ in range(6):
+        histogram = (np.roll(histogram, 1) + histogram + np.roll(histogram, -1)) / 3
+    peaks = []
+    for k, height in enumerate(histogram):
+        before, after = histogram[k - 1], histogram[(k + 1) % DIRECTIONS]
+        if height > 0.8 * histogram.max() and height > before and height > after:
+            shift = -0.5 * (after - before) / (after + before - 2 * height)
+            peaks.append(float(TURN * (k + shift + 0.5) / DIRECTIONS))
+    return peaks[:4]
+
+
+def descriptor(lengths: Array, angles: Array, x: float, y: float, sigma: float, angle: float) -> Array:
+    """(128,): 4 rows by 4 columns by 8 orientations, in the frame turned by `angle`."""
+    size = 3 * sigma  # of a spatial bin
+    rows, columns = surroundings(lengths.shape, x, y, math.floor(math.sqrt(2) * size * 2.5 + 0.5), 1)
+    dx, dy = columns - x, rows - y
+    along = (math.cos(angle) * dx + math.sin(angle) * dy) / size
+    aside = (-math.sin(angle) * dx + math.cos(angle) * dy) / size
+    votes = lengths[rows, columns] * window((along**2 + aside**2) / 8)
+    turned = (angles[rows, columns] - angle) % TURN * 8 / TURN
+    centres = np.arange(4) - 1.5
+    by_column = np.maximum(1 - np.abs(along[:, None] - centres), 0)
+    by_row = np.maximum(1 - np.abs(aside[:, None] - centres), 0)
+    apart = np.abs(turned[:, None] - np.arange(8))
+    by_orientation = np.maximum(1 - np.minimum(apart, 8 - apart), 0)
+    sums = np.einsum("n,ni,nj,nk->ijk", votes, by_row, by_column, by_orientation).ravel()
+    return normalised(np.minimum(normalised(sums), 0.2))
+
+
+def normalised(values: Array) -> Array:
+    """Divided by the length, which is 0 up to 1e-4, plus a little."""
+    squares = float((values**2).sum())
+    return values / ((math.sqrt(squares) if squares >= 1e-8 else 0.0) + EPSILON)

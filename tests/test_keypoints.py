@@ -1,0 +1,103 @@
+"""The container of sparse keypoints."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import hypothesis
+import hypothesis.strategies as st
+import pytest
+import torch
+
+from preimage import Keypoints
+
+FIELDS = ("x", "y", "scale", "angle", "response", "descriptors")
+
+
+def made(counts: list[int]) -> Keypoints:
+    """So many an image, at random."""
+    count = sum(counts)
+    generator = torch.Generator().manual_seed(count)
+    fields = {name: torch.rand(count, generator=generator) * 6 for name in FIELDS[:-1]}
+    descriptors = torch.rand(count, 128, generator=generator)
+    return Keypoints(**fields, descriptors=descriptors, offsets=torch.tensor([0, *torch.tensor(counts).cumsum(0)]))
+
+
+def same(one: Keypoints, other: Keypoints) -> bool:
+    return all(torch.equal(getattr(one, name), getattr(other, name)) for name in (*FIELDS, "offsets"))
+
+
+some_counts = st.lists(st.integers(0, 4), max_size=5)
+
+
+@hypothesis.given(counts=some_counts, others=some_counts)
+@hypothesis.settings(deadline=None)
+def test_images_and_batches(counts: list[int], others: list[int]) -> None:
+    batch, rest = made(counts), made(others)
+    assert len(batch) == len(counts)
+    images = [batch[index] for index in range(len(batch))]
+    assert [len(image.x) for image in images] == counts
+    assert all(len(image) == 1 for image in images)
+    assert same(Keypoints.cat(images), batch)
+    both = Keypoints.cat([batch, rest])
+    assert len(both) == len(counts) + len(others)
+    assert same(Keypoints.cat([both[index] for index in range(len(counts))]), batch)
+
+
+def test_indices() -> None:
+    batch = made([2, 0, 3])
+    assert same(batch[-1], batch[2]) and same(batch[-3], batch[0])
+    assert torch.equal(batch[2].x, batch.x[2:])
+    for index in (3, -4):
+        with pytest.raises(IndexError, match=f"image {index} of 3"):
+            batch[index]
+
+
+def test_select() -> None:
+    batch = made([2, 0, 3, 1])
+    chosen = batch.select(torch.tensor([True, False, False, True, True, False]))
+    assert chosen.offsets.tolist() == [0, 1, 1, 3, 3]
+    assert torch.equal(chosen.descriptors, batch.descriptors[[0, 3, 4]])
+    assert same(batch.select(torch.ones(6, dtype=torch.bool)), batch)
+    for keep in (torch.ones(6), torch.ones(5, dtype=torch.bool)):
+        with pytest.raises(ValueError, match=r"keep is bool \(6,\)"):
+            batch.select(keep)
+
+
+def test_mirrored() -> None:
+    """Along x = 3, columns to rows: a keypoint along +x with energy on its right hand, 45° from it."""
+    angle = torch.tensor([0.0, math.pi / 2, 1.0])
+    descriptors = torch.zeros(3, 128)
+    descriptors[:, 1 + 8 * 2 + 32 * 3] = 1  # orientation 1, column 2, row 3
+    batch = dataclasses.replace(made([3]), x=torch.tensor([0.0, 3.0, 5.5]), angle=angle, descriptors=descriptors)
+    mirrored = batch.mirrored(7)
+    assert mirrored.x.tolist() == [6.0, 3.0, 0.5]
+    assert torch.equal(mirrored.y, batch.y) and torch.equal(mirrored.scale, batch.scale)
+    assert mirrored.angle.tolist() == pytest.approx([math.pi, math.pi / 2, math.pi - 1])
+    # Rows are to the right of columns: mirrored they are to the left, and orientations turn the other way.
+    assert mirrored.descriptors.nonzero().tolist() == [[k, 7 + 8 * 2 + 32 * 0] for k in range(3)]
+    twice = mirrored.mirrored(7)
+    assert torch.equal(twice.descriptors, batch.descriptors)
+    assert torch.cos(twice.angle - batch.angle).min() > 1 - 1e-6
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"y": torch.zeros(4)}, r"y is float32 \(5,\) on the CPU, got torch.float32 \(4,\) on cpu"),
+        ({"angle": torch.zeros(5, dtype=torch.float64)}, r"angle is float32 \(5,\)"),
+        ({"scale": torch.zeros(5, device="meta")}, "on meta"),
+        ({"descriptors": torch.zeros(5, 64)}, r"descriptors is float32 \(5, 128\)"),
+        ({"offsets": torch.tensor([0, 2, 5], dtype=torch.int32)}, "offsets is int64"),
+        ({"offsets": torch.zeros(0, dtype=torch.int64)}, "offsets is int64"),
+        ({"offsets": torch.tensor([[0, 5]])}, "offsets is int64"),
+        ({"offsets": torch.tensor([0, 4])}, "offsets rise from 0 to the number of keypoints, 5"),
+        ({"offsets": torch.tensor([1, 5])}, "offsets rise from 0"),
+        ({"offsets": torch.tensor([0, 3, 2, 5])}, "offsets rise from 0"),
+    ],
+)
+def test_what_does_not_fit_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(made([2, 3]), **changes)
