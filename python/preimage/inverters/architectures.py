@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
+from preimage.inverters import splat
 from preimage.inverters.layers import ConvLayer, Layer, ResidualBlock, UpLayer, chain, doublings, halvings
 
 
@@ -48,6 +49,8 @@ class UShapedConfig:
             of another resolution to it.
         margin: cells put before and after the features along both axes, copies of the outermost: where the first
             feature does not stand at the image's edge.
+        splat_levels: for sparse SIFT, maps of `preimage.inverters.splat.KeypointSplat` that join what comes from the
+            entry; such a network takes the features as they are, not standardised.
         widths: channels at the features' own resolution, at half of it, at a quarter, …
         blocks_down: residual blocks at each size on the way down; its last entry is the bottom.
         blocks_up: residual blocks at each size on the way up, the finest first.
@@ -65,6 +68,7 @@ class UShapedConfig:
     repeat_edges: int = 2
     entry: tuple[str, ...] = ()
     margin: tuple[int, int] = (0, 0)
+    splat_levels: int = 0
 
     def __post_init__(self) -> None:
         if len(self.blocks_down) != len(self.widths) or len(self.blocks_up) != len(self.widths) - 1:
@@ -83,6 +87,7 @@ class TwoStream(nn.Module):
     """See `TwoStreamConfig`."""
 
     margin = (0, 0)
+    standardised = True
 
     def __init__(self, in_channels: int, config: TwoStreamConfig) -> None:
         super().__init__()
@@ -108,6 +113,7 @@ class SingleStream(nn.Module):
     """See `SingleStreamConfig`."""
 
     margin = (0, 0)
+    standardised = True
 
     def __init__(self, in_channels: int, config: SingleStreamConfig) -> None:
         super().__init__()
@@ -138,9 +144,15 @@ class UShaped(nn.Module):
         self.margin = config.margin
         self.multiple = max(1, 2 ** (len(widths) - 1 + down - doublings(config.entry)))
         self.stride = 2 ** (up - down)
+        self.standardised = not config.splat_levels
+        if config.splat_levels and in_channels != splat.CHANNELS:
+            raise ValueError(f"splat_levels are for the {splat.CHANNELS} channels of sparse SIFT, not {in_channels}")
         if config.entry:
             self.entry = chain(in_channels, config.entry)
             in_channels = Layer.parse(config.entry[-1]).channels
+        if config.splat_levels:
+            self.splat = splat.KeypointSplat(self.stride, self.stride * 2**down, config.splat_levels)
+            in_channels += self.splat.out_channels
         self.stem = ConvLayer(in_channels, widths[0])
         repeats = [size >= len(widths) - config.repeat_edges for size in range(len(widths))]
         steps = list(itertools.pairwise(widths))
@@ -163,8 +175,15 @@ class UShaped(nn.Module):
         """(B,) distances of forward(features) + mean to images (B, 3, H, W) uint8 over 255."""
         return self.head.distance(self._there_and_back(features), images, mean)
 
+    def _entered(self, features: torch.Tensor) -> torch.Tensor:
+        """What the stem takes: the features, at the resolution of the first size."""
+        if not hasattr(self, "splat"):
+            return self.entry(features) if hasattr(self, "entry") else features
+        entered = self.entry(self.splat.scaled(features))
+        return torch.cat((entered, self.splat(features).to(entered)), dim=1)
+
     def _there_and_back(self, features: torch.Tensor) -> torch.Tensor:
-        x = self.stem(self.entry(features) if hasattr(self, "entry") else features)
+        x = self.stem(self._entered(features))
         skips = []
         for down, blocks in zip(self.down, self.blocks_down, strict=False):
             x = blocks(x)
@@ -180,7 +199,7 @@ def _blocks(channels: int, count: int, repeat_edges: bool) -> nn.Sequential:
     return nn.Sequential(*(ResidualBlock(channels, repeat_edges=repeat_edges) for _ in range(count)))
 
 
-_LATER_FIELDS = frozenset({"entry", "margin"})
+_LATER_FIELDS = frozenset({"entry", "margin", "splat_levels"})
 
 _NETWORKS: dict[str, tuple[type[Any], type[Any]]] = {
     config.architecture: (config, network)

@@ -27,7 +27,7 @@ _PRESETS: dict[str, dict[str, ArchitectureConfig]] = {
                 *("up 512", "up 256", "up 128", "up 64", "up 32", "up 3"),
             )
         ),
-        "compact": UShapedConfig(entry=("c3/2 96",)),
+        "compact": UShapedConfig(entry=("c3/2 80",), splat_levels=4),
     },
     # A descriptor reaches 6 pixels to each side of its centre: the first stands one cell inside the image.
     "dense-sift": {"compact": UShapedConfig(entry=("c3/2 64",), margin=(1, 2))},

@@ -59,13 +59,17 @@ def fresh_inverter(config: TrainConfig, representation: representations.Represen
 def measure_statistics(
     model: Inverter, images: ImageSet, representation: representations.Representation, size: int
 ) -> None:
-    """Sets the mean and deviation of every feature channel, and the mean colour, from some training images."""
+    """Sets the mean and deviation of every feature channel, where the network wants them, and the mean colour.
+
+    Measured on some training images.
+    """
     count = min(len(images), _STATISTICS_IMAGES)
     indices = [i * len(images) // count for i in range(count)]
     some = whole_images(ImageSet([images.sources[index] for index in indices]), size)
-    features = representation(some)
-    model.feature_mean.copy_(features.mean(dim=(0, 2, 3)))
-    model.feature_deviation.copy_(features.std(dim=(0, 2, 3)).clamp_min(1e-6))
+    if model.network.standardised:
+        features = representation(some)
+        model.feature_mean.copy_(features.mean(dim=(0, 2, 3)))
+        model.feature_deviation.copy_(features.std(dim=(0, 2, 3)).clamp_min(1e-6))
     model.image_mean.copy_(some.float().mean(dim=(0, 2, 3)) / 255)
 
 
