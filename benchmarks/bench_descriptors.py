@@ -1,8 +1,8 @@
 """Descriptors side by side: ours, the real VLFeat's, and other libraries' functions of the same names.
 
 One run, in turns, medians; on a busy machine the figures mean little. On the CPU one thread against one thread, with
-every instruction set there is, appended to results/descriptors-cpu.csv; on a GPU (where there is one) batches in its
-memory against its own speed of copying, appended to results/descriptors-gpu.csv.
+every instruction set there is, appended to results/descriptors-cpu.csv (keypoints to keypoints-cpu.csv); on a GPU
+(where there is one) batches in its memory against its own speed of copying, appended to results/descriptors-gpu.csv.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ class CpuPart:
 
     def __init__(self, quick: bool, results: Path) -> None:
         self.quick = quick
-        self.table = Table(results / "descriptors-cpu.csv", {"processor": processor(), "load": load()}, COLUMNS)
+        self._results = results
+        self._machine = {"processor": processor(), "load": load()}
+        self.table = Table(results / "descriptors-cpu.csv", self._machine, COLUMNS)
         self.absent: set[str] = set()
         self._copying = copy_speed()
 
@@ -106,8 +108,10 @@ class CpuPart:
                 self._threads(descriptor, images, None, ", memory kept")
 
     def measure_sparse(self, function: str, images: ImageSet) -> None:
-        """The same of what gives keypoints."""
-        _sparse.measure(function, images, self.table, QUICK_ROUNDS if self.quick else ROUNDS[images.name], self.absent)
+        """The same of what gives keypoints, in a table of its own."""
+        table = Table(self._results / "keypoints-cpu.csv", self._machine, COLUMNS)
+        rounds = QUICK_ROUNDS if self.quick else ROUNDS[images.name]
+        _sparse.measure(function, images, table, rounds, self.absent)
 
     def call_overhead(self, descriptor: Descriptor) -> None:
         """A call on an image that is hardly worth one."""

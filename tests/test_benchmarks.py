@@ -110,7 +110,7 @@ def test_sparse_sift_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     part = bench_descriptors.CpuPart(True, tmp_path)
     for function in SPARSE:
         part.measure_sparse(function, images)
-    rows = read(tmp_path / "descriptors-cpu.csv")
+    rows = read(tmp_path / "keypoints-cpu.csv")
     names = {row["implementation"] for row in rows if row["descriptor"] == "sift"}
     assert {f"preimage {name} grey f32" for name in instruction_sets()} | {"OpenCV SIFT", "preimage opencv"} <= names
     assert all(float(row["milliseconds"]) > 0 and "images a second and core" in row["remark"] for row in rows)

@@ -170,7 +170,8 @@ void add_votes(const DescriptorRow& row, std::int64_t count, const Marks& marks,
         float* const here = bins + row.cells[k] * kOrientations;
         float* const below = here + kSide * kOrientations;
         for (int from = 0; from < kOrientations; from += kPart) {
-            const Part given = load_part(one + from) * row.first[k] + load_part(one + kOrientations + from) * row.second[k];
+            const Part given =
+                load_part(one + from) * row.first[k] + load_part(one + kOrientations + from) * row.second[k];
             const Part down = given * row.down[k];
             const Part up = given - down;
             const Part up_right = up * row.right[k];

@@ -110,21 +110,15 @@ void gradients(const float* level, const Size& size, float* lengths, float* angl
     }
 }
 
-/// The largest and smallest of a column of nine, and of the eight without its centre.
-struct Columns {
-    float *most, *least, *most_around, *least_around;
-};
-
 PREIMAGE_INLINE float most_of(float a, float b) { return a > b ? a : b; }
 PREIMAGE_INLINE float least_of(float a, float b) { return a < b ? a : b; }
 
-/// `planes`: row y in each of the three planes.
-PREIMAGE_INLINE void column_bounds(const float* const planes[3], const Size& size, const Columns& columns) {
-    float* __restrict most = columns.most;
-    float* __restrict least = columns.least;
-    float* __restrict most_around = columns.most_around;
-    float* __restrict least_around = columns.least_around;
-    const float *below = planes[0], *here = planes[1], *above = planes[2];
+/// Row y in three planes -> the largest and smallest of every column of nine, and of the eight without its centre.
+/// (Parameters, because elsewhere compilers do not believe that outputs and inputs lie apart, and do not vectorise.)
+PREIMAGE_INLINE void column_bounds(const float* __restrict below, const float* __restrict here,
+                                   const float* __restrict above, const Size& size, float* __restrict most,
+                                   float* __restrict least, float* __restrict most_around,
+                                   float* __restrict least_around) {
     const std::int64_t pitch = size.pitch;
     for (std::int64_t x = 0; x < size.width; ++x) {
         float upper = most_of(here[x - pitch], here[x + pitch]);
@@ -141,12 +135,9 @@ PREIMAGE_INLINE void column_bounds(const float* const planes[3], const Size& siz
 }
 
 /// flags[x] = 1 where the centre of column x is above or below all around it, else 0.
-PREIMAGE_INLINE void mark_extrema(const float* __restrict centre, const Columns& columns, std::int64_t width,
-                                  std::uint8_t* __restrict flags) {
-    const float* __restrict most = columns.most;
-    const float* __restrict least = columns.least;
-    const float* __restrict most_around = columns.most_around;
-    const float* __restrict least_around = columns.least_around;
+PREIMAGE_INLINE void mark_extrema(const float* __restrict centre, std::int64_t width, const float* __restrict most,
+                                  const float* __restrict least, const float* __restrict most_around,
+                                  const float* __restrict least_around, std::uint8_t* __restrict flags) {
     for (std::int64_t x = 1; x < width - 1; ++x) {
         const float upper = most_of(most_of(most[x - 1], most[x + 1]), most_around[x]);
         const float lower = least_of(least_of(least[x - 1], least[x + 1]), least_around[x]);
@@ -157,12 +148,14 @@ PREIMAGE_INLINE void mark_extrema(const float* __restrict centre, const Columns&
 
 std::int64_t extrema(const float* below, const float* here, const float* above, const Size& size, std::int64_t y,
                      float* work, std::int32_t* columns) {
-    const std::int64_t pitch = size.pitch;
-    const float* const planes[3] = {below + y * pitch, here + y * pitch, above + y * pitch};
-    const Columns bounds{work, work + pitch, work + 2 * pitch, work + 3 * pitch};
-    column_bounds(planes, size, bounds);
-    auto* flags = reinterpret_cast<std::uint8_t*>(work + 4 * pitch);
-    mark_extrema(planes[1], bounds, size.width, flags);
+    const std::int64_t start = y * size.pitch;
+    float* const most = work;
+    float* const least = work + size.pitch;
+    float* const most_around = work + 2 * size.pitch;
+    float* const least_around = work + 3 * size.pitch;
+    auto* flags = reinterpret_cast<std::uint8_t*>(work + 4 * size.pitch);
+    column_bounds(below + start, here + start, above + start, size, most, least, most_around, least_around);
+    mark_extrema(here + start, size.width, most, least, most_around, least_around, flags);
     std::int64_t count = 0;
     for (std::int64_t x = 1; x < size.width - 1;) {
         std::uint64_t eight = 0;
