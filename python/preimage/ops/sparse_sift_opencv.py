@@ -16,7 +16,7 @@ _cv2: Any = cv2  # its stubs do not know SIFT_create
 
 # OpenCV finds keypoints in the image enlarged twofold, whose pixel u is centred on (u + 0.5) / 2 - 0.5, and takes that
 # for u / 2.
-_SHIFT = 0.25
+POSITION_SHIFT = 0.25
 
 # Where our descriptors' channels are in OpenCV's, whose orientations run from columns away from rows.
 _CHANNELS = np.arange(DESCRIPTOR) // 8 * 8 + -np.arange(DESCRIPTOR) % 8
@@ -49,8 +49,8 @@ def _of_image(image: npt.NDArray[Any]) -> Keypoints:
     packed = octave.astype(np.int64)
     order = np.lexsort((angle, x, y, packed >> 8 & 255, (packed + 128) % 256))
     floats = {
-        "x": x - _SHIFT,
-        "y": y - _SHIFT,
+        "x": x - POSITION_SHIFT,
+        "y": y - POSITION_SHIFT,
         "scale": size / 2,
         "angle": radians,
         "response": response,

@@ -5,16 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from preimage.keypoints import DESCRIPTOR, Keypoints
+from preimage.ops.sparse_sift_opencv import POSITION_SHIFT
 from preimage.storage.files import StrPath
 from preimage.storage.keypoints.convert import as_keypoints, no_keypoints
 from preimage.storage.keypoints.filestorage import read_node, syntax_of
 from preimage.storage.keypoints.text import read_text
 
 _FIELDS = 7  # x, y, size, angle, response, octave, class_id
-
-# OpenCV finds keypoints in the image enlarged twofold, whose pixel u is centred on (u + 0.5) / 2 - 0.5, and takes that
-# for u / 2.
-_SHIFT = 0.25
 
 
 def read_opencv(path: StrPath, normalisation: str | None = None) -> Keypoints:
@@ -45,5 +42,5 @@ def read_opencv(path: StrPath, normalisation: str | None = None) -> Keypoints:
     x, y, size, angle, response = fields[:, :5].T
     if (angle == -1).any():
         raise ValueError("has keypoints without an angle (-1)")
-    frames = np.stack([x - _SHIFT, y - _SHIFT, size / 2, np.deg2rad(angle)], axis=1)
+    frames = np.stack([x - POSITION_SHIFT, y - POSITION_SHIFT, size / 2, np.deg2rad(angle)], axis=1)
     return as_keypoints(frames, descriptors, lowe_order=True, normalisation=normalisation or "l2", response=response)

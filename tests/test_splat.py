@@ -1,0 +1,119 @@
+"""Keypoints drawn as gradients: where each histogram lands, and in which directions."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import photographs
+from preimage import representations
+from preimage.inverters import Inverter, UShapedConfig
+from preimage.inverters.splat import ORIENTATIONS, KeypointSplat
+from preimage.keypoints import Keypoints
+from preimage.ops.sift_grid import sift_grid
+
+SIFT = representations.create("sift", variant="opencv")
+NETWORK = UShapedConfig(
+    widths=(8, 8), blocks_down=(0, 0), blocks_up=(0,), head=(4, 4), entry=("c3/2 8",), splat_levels=3
+)
+
+
+def one_keypoint(x: float, y: float, scale: float, angle: float, descriptor: torch.Tensor) -> torch.Tensor:
+    """The grid (1, 133, 64, 64) of a single keypoint."""
+    value = [torch.tensor([float(number)]) for number in (x, y, scale, angle, 0)]
+    return sift_grid(Keypoints(*value, descriptor[None], torch.tensor([0, 1])), (256, 256))
+
+
+def single_bin(row: int, column: int, orientation: int) -> torch.Tensor:
+    descriptor = torch.zeros(128)
+    descriptor[orientation + 8 * column + 32 * row] = 1
+    return descriptor
+
+
+@pytest.mark.parametrize("angle", [0.0, math.pi / 2, 2.1, 5.5])
+@pytest.mark.parametrize(("row", "column", "orientation"), [(0, 0, 0), (3, 1, 2), (1, 3, 5)])
+def test_a_bin_lands_where_it_was_taken(angle: float, row: int, column: int, orientation: int) -> None:
+    scale, x, y = 2.5, 120.3, 131.7
+    maps = KeypointSplat(4, 8, 3)(one_keypoint(x, y, scale, angle, single_bin(row, column, orientation)))[0]
+    amounts = maps[:ORIENTATIONS] * (maps[ORIENTATIONS] > 0)
+    # Undo the averaging: weights w come out as w / (w + 0.5).
+    weight = 0.5 * maps[ORIENTATIONS] / (1 - maps[ORIENTATIONS])
+    deposited = amounts * (weight + 0.02) / 4
+    along, down = 3 * scale * (column - 1.5), 3 * scale * (row - 1.5)
+    expected_x = x + 0.5 + math.cos(angle) * along - math.sin(angle) * down
+    expected_y = y + 0.5 + math.sin(angle) * along + math.cos(angle) * down
+    centres = 8 * (torch.arange(32) + 0.5)
+    at = deposited.sum(0) / deposited.sum()
+    assert (at.sum(0) * centres).sum() == pytest.approx(expected_x, abs=1e-3)
+    assert (at.sum(1) * centres).sum() == pytest.approx(expected_y, abs=1e-3)
+    directions = torch.arange(ORIENTATIONS) * 2 * math.pi / ORIENTATIONS
+    by_direction = deposited.sum(dim=(1, 2))
+    mean = torch.atan2((by_direction * directions.sin()).sum(), (by_direction * directions.cos()).sum()).item()
+    off = (mean - angle - orientation * math.pi / 4 + math.pi) % (2 * math.pi) - math.pi
+    assert abs(off) < math.radians(6)  # 8 bins read at 12 places
+
+
+@pytest.mark.parametrize(("scale", "level"), [(0.9, 0), (2.5, 0), (3.9, 1), (7.6, 2), (40.0, 2)])
+def test_large_keypoints_go_to_coarse_maps(scale: float, level: int) -> None:
+    maps = KeypointSplat(4, 8, 3)(one_keypoint(128, 128, scale, 0.3, single_bin(1, 1, 0)))
+    used = [bool((part[:, -1] > 0).any()) for part in maps.split(ORIENTATIONS + 1, dim=1)]
+    assert used == [index == level for index in range(3)]
+
+
+def test_where_keypoints_overlap_their_histograms_are_averaged() -> None:
+    features = SIFT.grid(SIFT.keypoints(torch.rand(1, 3, 64, 64)), (64, 64))
+    maps = KeypointSplat(4, 8, 2)(features)
+    assert maps.shape == (1, 2 * (ORIENTATIONS + 1), 8, 8)
+    assert maps.isfinite().all()
+    assert (maps >= 0).all()
+    assert (maps[:, ORIENTATIONS] < 1).all()
+    assert maps[:, :ORIENTATIONS].max() < 4 * 1.6  # no descriptor value is above 1; the window divides by 0.57 at most
+
+
+def test_tells_the_gradients_of_a_photograph() -> None:
+    """Where descriptors cover the image, directions agree with those of the image's own gradient."""
+    image = torch.from_numpy(photographs()["astronaut"][:256, 100:356]).permute(2, 0, 1)[None]
+    maps = KeypointSplat(4, 8, 1)(SIFT(image))[0]
+    grey = torch.nn.functional.avg_pool2d(image.float().mean(dim=1, keepdim=True) / 255, 3, 1, 1)[0, 0]
+    down, right = torch.gradient(grey)
+    position = torch.atan2(down, right) % (2 * math.pi) / (2 * math.pi) * ORIENTATIONS
+    bins = torch.arange(ORIENTATIONS)[:, None, None]
+    away = ((position - bins + ORIENTATIONS / 2) % ORIENTATIONS - ORIENTATIONS / 2).abs()
+    votes = torch.nn.functional.avg_pool2d((1 - away * 2 / 3).clamp_min(0) * (down**2 + right**2).sqrt(), 8)
+    covered = maps[ORIENTATIONS] > 0.5
+    told, there = (values[:, covered] - values[:, covered].mean(dim=0) for values in (maps[:ORIENTATIONS], votes))
+    cosine = torch.nn.functional.cosine_similarity(told, there, dim=0).mean()
+    assert cosine > 0.5
+    assert torch.nn.functional.cosine_similarity(told.roll(3, 0), there, dim=0).mean() < 0
+
+
+def test_no_keypoints_and_batches() -> None:
+    splat = KeypointSplat(4, 8, 3)
+    empty = torch.zeros(1, 133, 16, 24)
+    assert not splat(empty).any()
+    images = torch.from_numpy(np.stack([image[:96, :128] for image in photographs().values()])).permute(0, 3, 1, 2)
+    features = torch.cat((SIFT(images), torch.zeros(1, 133, 24, 32)))
+    maps = splat(features)
+    for index in range(len(features)):
+        torch.testing.assert_close(maps[index : index + 1], splat(features[index : index + 1]), atol=1e-6, rtol=0)
+
+
+def test_a_network_with_a_splat_saves_loads_and_trains(tmp_path: object) -> None:
+    torch.manual_seed(0)
+    inverter = Inverter(SIFT.spec, NETWORK)
+    images = (255 * torch.rand(2, 3, 64, 64)).byte()
+    features = SIFT(images)
+    inverter.distances(features, images).sum().backward()
+    assert all(weight.grad is not None and weight.grad.any() for weight in inverter.parameters() if weight.dim() > 1)
+    again = Inverter.load(inverter.save(str(tmp_path)))
+    assert not [name for name in again.state_dict() if "splat" in name]
+    with torch.inference_mode():
+        torch.testing.assert_close(again(features, image_size=(61, 63)), inverter(features, image_size=(61, 63)))
+
+
+def test_refuses_features_of_other_channels() -> None:
+    with pytest.raises(ValueError, match="133 channels of sparse SIFT, not 31"):
+        Inverter(representations.create("hog").spec, NETWORK)
