@@ -12,7 +12,6 @@ import torch
 
 import preimage
 import vlfeat
-import vlfeat_sift
 from keypoint_files import (
     GOLDEN,
     colmap_arrays,
@@ -69,7 +68,7 @@ def test_a_database_of_colmap_tells_what_vlfeat_finds():
         if key == "flat.png":
             continue
         pixels = image.astype(np.float32) / 255
-        frames, descriptors = vlfeat_sift.sift(pixels, octaves=4, first=0, peak=0.02 / 3)
+        frames, descriptors = vlfeat.sift(pixels, octaves=4, peak_threshold=0.02 / 3)
         ours = file[key]
         one, other = matched(frames_of(ours), frames, most=1e-5)
         assert len(one) == len(ours.x)
@@ -167,7 +166,7 @@ def test_files_of_opencv(tmp_path, suffix, nested, dtype):
 @needs_vlfeat
 @pytest.mark.parametrize("first", [-1, 0])
 def test_files_of_vlfeat_and_lowe(tmp_path, first):
-    frames, descriptors = vlfeat_sift.sift(FACE.astype(np.float32), first=first)
+    frames, descriptors = vlfeat.sift(FACE.astype(np.float32), first_octave=first)
     fitting = descriptors.max(1) < 0.498  # VLFeat's command wraps larger entries around to small bytes
     frames, descriptors = frames[fitting], descriptors[fitting]
     assert len(frames) > 80
@@ -182,7 +181,7 @@ def test_files_of_vlfeat_and_lowe(tmp_path, first):
 @needs_vlfeat
 def test_one_keypoint_has_one_descriptor_whoever_wrote_the_file(tmp_path):
     theirs = read_keypoints(opencv_file(tmp_path / "face.yml", FACE, nested=False))[0]
-    frames, descriptors = vlfeat_sift.sift(FACE.astype(np.float32), first=-1, peak=1.0)
+    frames, descriptors = vlfeat.sift(FACE.astype(np.float32), first_octave=-1, peak_threshold=1.0)
     ours = read_keypoints(vlfeat_file(tmp_path / "face.sift", frames, descriptors))[0]
     one, other = matched(frames_of(theirs), frames_of(ours), most=0.35)
     assert len(one) > 50

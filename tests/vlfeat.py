@@ -231,6 +231,7 @@ class Sift:
         height: int,
         width: int,
         *,
+        octaves: int = -1,
         levels: int = 3,
         first_octave: int = 0,
         peak_threshold: float = 0.0,
@@ -240,7 +241,7 @@ class Sift:
         if loaded is None:
             raise OSError("VLFeat is not installed: apt-get install libvlfeat1")
         self._vl = loaded
-        self._address = loaded.vl_sift_new(width, height, -1, levels, first_octave)
+        self._address = loaded.vl_sift_new(width, height, octaves, levels, first_octave)
         self.filter = ctypes.cast(self._address, ctypes.POINTER(_SiftFilter)).contents
         self.filter.peak_thresh, self.filter.edge_thresh = peak_threshold, edge_threshold
 
