@@ -31,7 +31,7 @@ def train(
         list[str] | None, typer.Option(help="Held-out images; by default some of --images. Repeatable.")
     ] = None,
     validation_count: Annotated[int, typer.Option(help="Images held out of --images.")] = 200,
-    preset: Annotated[str, typer.Option(help="The network: compact or paper.")] = "compact",
+    preset: Annotated[str, typer.Option(help="The network: compact, wide or paper.")] = "compact",
     init: Annotated[str | None, typer.Option(help="An inverter of the same network to start from.")] = None,
     image_size: Annotated[int, typer.Option(help="Side of the square training images in pixels.")] = 256,
     min_crop: Annotated[float, typer.Option(help="Smallest random crop, as a share of the largest square.")] = 0.5,
