@@ -93,10 +93,11 @@ def test_every_preset_gives_an_image_of_any_size(name: str, size: tuple[int, int
     cells = representation.feature_size(*size)
     assert cells is not None
     for kind in ("compact", *(["paper"] if name != "dense-sift" else [])):
-        with torch.device("meta"):
+        # Where keypoints are drawn depends on the features: on "meta" there are none.
+        with torch.device("cpu" if (name, kind) == ("sift", "compact") else "meta"), torch.inference_mode():
             inverter = Inverter(representation.spec, preset(name, kind))
             assert 2 * sum(p.numel() for p in inverter.parameters()) < 8e6 or kind == "paper"
-            features = torch.empty(1, representation.spec.channels, *cells)
+            features = torch.zeros(1, representation.spec.channels, *cells)
             assert inverter(features, image_size=size).shape == (1, 3, *size)
 
 
