@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from preimage.storage.files import StrPath
 
-# Numbers in words take up to 0.1 µs each: with these limits any file is read, or refused, within two seconds or so. One
-# image's keypoints are 450 bytes each in most formats, 750 in OpenCV's: room for those of a photograph of 12 megapixels.
+# A number takes about 0.1 µs: with these limits any file is read, or refused, within two seconds or so. A keypoint
+# takes 450 bytes in most formats, 750 in OpenCV's: there is room for those of a photograph of 12 megapixels.
 MAX_TEXT = 32 << 20  # bytes
 ROW = 4 + 128  # numbers of a keypoint
 _MOST = 80_000 * ROW
