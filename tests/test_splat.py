@@ -67,6 +67,7 @@ def test_large_keypoints_go_to_coarse_maps(scale: float, level: int) -> None:
 
 
 def test_where_keypoints_overlap_their_histograms_are_averaged() -> None:
+    torch.manual_seed(0)
     features = SIFT.grid(SIFT.keypoints(torch.rand(1, 3, 64, 64)), (64, 64))
     maps = KeypointSplat(4, 8, 2)(features)
     assert maps.shape == (1, 2 * (ORIENTATIONS + 1), 8, 8)
