@@ -117,6 +117,13 @@ def test_no_images_and_no_keypoints() -> None:
     assert grid.shape == (2, 133, 2, 3) and not grid.any()
 
 
+def test_no_keypoints_in_arrays_without_strides() -> None:
+    """As NumPy's may come."""
+    none, described = torch.empty_strided((0,), (0,)), torch.empty_strided((0, 128), (0, 0))
+    keypoints = Keypoints(none, none, none, none, none, described, torch.tensor([0, 0]))
+    assert not preimage.sift_grid(keypoints, (8, 8)).any()
+
+
 # ---- The draw ----
 
 
@@ -187,6 +194,7 @@ def test_scales_must_be_above_zero(scale: float) -> None:
         (((8, 8.0),), {}, TypeError, "width must be an int"),
         (((8, 8), 0), {}, ValueError, "cell must be at least 1"),
         (((8, 8), 4.0), {}, TypeError, "cell must be an int"),
+        (((8, 2**70), 2**69), {}, ValueError, "must be below 2\\^30, got 8 x"),
         (((8, 8),), {"seed": 1.0}, TypeError, "seed must be an int"),
         (((8, 8),), {"descriptor_scale": float("inf")}, ValueError, "descriptor_scale must be a finite number"),
     ],

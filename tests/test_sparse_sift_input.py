@@ -113,6 +113,14 @@ def test_what_is_not_finite_is_left_out(value: float) -> None:
     assert far.any() and set(found.x[far].tolist()) & set(everywhere.x.tolist())
 
 
+def test_opencv_takes_what_is_not_finite_for_black_or_white() -> None:
+    image = IMAGE[1].astype(np.float32) / 255
+    limited = image.copy()
+    for row, (value, taken) in enumerate([(np.nan, 0), (np.inf, 1), (-np.inf, 0), (1e30, 1)]):
+        image[40 + row, 50:53], limited[40 + row, 50:53] = value, taken
+    assert same(preimage.sift(image, variant="opencv"), preimage.sift(limited, variant="opencv"))
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
@@ -150,6 +158,11 @@ def test_wrong_images(variant: str) -> None:
             preimage.sift(images, variant=variant)
     with torch.no_grad():
         preimage.sift(torch.zeros(5, 5, requires_grad=True), variant=variant)
+
+
+def test_an_image_larger_than_any_memory() -> None:
+    with pytest.raises(ValueError, match=r"fewer than 2\^40 pixels"):
+        preimage.sift(torch.zeros(1, 1).expand(2**29, 2**29), first_octave=-1)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

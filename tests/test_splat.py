@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from conftest import photographs
 from preimage import representations
@@ -64,6 +67,7 @@ def test_large_keypoints_go_to_coarse_maps(scale: float, level: int) -> None:
 
 
 def test_where_keypoints_overlap_their_histograms_are_averaged() -> None:
+    torch.manual_seed(0)
     features = SIFT.grid(SIFT.keypoints(torch.rand(1, 3, 64, 64)), (64, 64))
     maps = KeypointSplat(4, 8, 2)(features)
     assert maps.shape == (1, 2 * (ORIENTATIONS + 1), 8, 8)
@@ -77,17 +81,17 @@ def test_tells_the_gradients_of_a_photograph() -> None:
     """Where descriptors cover the image, directions agree with those of the image's own gradient."""
     image = torch.from_numpy(photographs()["astronaut"][:256, 100:356]).permute(2, 0, 1)[None]
     maps = KeypointSplat(4, 8, 1)(SIFT(image))[0]
-    grey = torch.nn.functional.avg_pool2d(image.float().mean(dim=1, keepdim=True) / 255, 3, 1, 1)[0, 0]
+    grey = F.avg_pool2d(image.float().mean(dim=1, keepdim=True) / 255, 3, 1, 1)[0, 0]
     down, right = torch.gradient(grey)
     position = torch.atan2(down, right) % (2 * math.pi) / (2 * math.pi) * ORIENTATIONS
     bins = torch.arange(ORIENTATIONS)[:, None, None]
     away = ((position - bins + ORIENTATIONS / 2) % ORIENTATIONS - ORIENTATIONS / 2).abs()
-    votes = torch.nn.functional.avg_pool2d((1 - away * 2 / 3).clamp_min(0) * (down**2 + right**2).sqrt(), 8)
+    votes = F.avg_pool2d((1 - away * 2 / 3).clamp_min(0) * (down**2 + right**2).sqrt(), 8)
     covered = maps[ORIENTATIONS] > 0.5
     told, there = (values[:, covered] - values[:, covered].mean(dim=0) for values in (maps[:ORIENTATIONS], votes))
-    cosine = torch.nn.functional.cosine_similarity(told, there, dim=0).mean()
+    cosine = F.cosine_similarity(told, there, dim=0).mean()
     assert cosine > 0.5
-    assert torch.nn.functional.cosine_similarity(told.roll(3, 0), there, dim=0).mean() < 0
+    assert F.cosine_similarity(told.roll(3, 0), there, dim=0).mean() < 0
 
 
 def test_no_keypoints_and_batches() -> None:
@@ -101,6 +105,65 @@ def test_no_keypoints_and_batches() -> None:
         torch.testing.assert_close(maps[index : index + 1], splat(features[index : index + 1]), atol=1e-6, rtol=0)
 
 
+def crops() -> torch.Tensor:
+    """Features of photographs, 100 × 130 pixels each."""
+    images = torch.from_numpy(np.stack([image[60:160, :130] for image in photographs().values()])).permute(0, 3, 1, 2)
+    return SIFT(images)
+
+
+def test_the_numbers_do_not_depend_on_threads() -> None:
+    splat, before = KeypointSplat(4, 8, 3), torch.get_num_threads()
+    features = crops().repeat(8, 1, 1, 1)
+    try:
+        torch.set_num_threads(1)
+        expected = splat(features)
+        for threads in (2, 3, 2):
+            torch.set_num_threads(threads)
+            assert torch.equal(splat(features), expected)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_takes_any_precision_and_gives_float32() -> None:
+    splat, features = KeypointSplat(4, 8, 3), crops()
+    expected = splat(features)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(splat(features), expected)
+    for dtype in (torch.float16, torch.bfloat16):
+        assert torch.equal(splat(features.to(dtype)), splat(features.to(dtype).float()))
+    assert not splat(features.requires_grad_()).requires_grad
+
+
+def test_what_is_left_over_at_the_edge_has_no_cell() -> None:
+    features = crops()
+    assert features.shape[2:] == (25, 33)
+    maps = KeypointSplat(4, 8, 3)(features)
+    assert maps.shape == (len(features), 39, 12, 16)
+    # The finest map, because coarser cells at the edge reach beyond it.
+    torch.testing.assert_close(maps[:, :13], KeypointSplat(4, 8, 3)(F.pad(features, (0, 3, 0, 3)))[:, :13, :12, :16])
+
+
+@pytest.mark.parametrize(("channel", "value"), [(132, math.nan), (132, 500.0), (128, math.inf), (129, math.nan)])
+def test_a_keypoint_beyond_reason_draws_nothing(channel: int, value: float) -> None:
+    features = one_keypoint(40, 40, 2.5, 0.3, single_bin(1, 1, 0))
+    ((row, column),) = features[0, 132].nonzero().tolist()
+    features[0, channel, row, column] = value
+    maps = KeypointSplat(4, 8, 3)(features)
+    assert not maps.any()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_cuda_draws_what_the_cpu_draws() -> None:
+    splat, features = KeypointSplat(4, 8, 3), crops()
+    expected = splat(features)
+    splat, features = splat.cuda(), features.cuda()
+    drawn = splat(features)
+    torch.testing.assert_close(drawn.cpu(), expected, atol=1e-5, rtol=0)
+    with torch.autocast("cuda", dtype=torch.bfloat16):
+        assert torch.equal(splat(features), drawn)
+    assert not splat(torch.zeros_like(features)).any()
+
+
 def test_a_network_with_a_splat_saves_loads_and_trains(tmp_path: object) -> None:
     torch.manual_seed(0)
     inverter = Inverter(SIFT.spec, NETWORK)
@@ -112,6 +175,12 @@ def test_a_network_with_a_splat_saves_loads_and_trains(tmp_path: object) -> None
     assert not [name for name in again.state_dict() if "splat" in name]
     with torch.inference_mode():
         torch.testing.assert_close(again(features, image_size=(61, 63)), inverter(features, image_size=(61, 63)))
+
+
+@pytest.mark.parametrize("changes", [{"splat_levels": -1}, {"entry": ()}, {"entry": ("c3/2 8", "up 8")}])
+def test_refuses_a_splat_without_an_entry_of_its_size(changes: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="splat_levels is 0, or"):
+        dataclasses.replace(NETWORK, **changes)
 
 
 def test_refuses_features_of_other_channels() -> None:

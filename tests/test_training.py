@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 
 from conftest import photographs
@@ -84,6 +85,44 @@ def test_features_from_the_workers_are_reproducible(photo_folder: Path, tmp_path
     assert metrics_without_time(tmp_path / "whole") == metrics_without_time(tmp_path / "cut")
     lines = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
     assert all(line["waited"] >= 0 for line in lines if "loss" in line)
+
+
+def test_only_waiting_for_batches_counts_as_waited(
+    photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock that stands still but for what the display and the checkpoint take."""
+
+    class Clock:
+        now = 0.0
+
+        def monotonic(self) -> float:
+            return self.now
+
+    class Slow(Display):
+        def update(self, progress: object, loss: float) -> None:
+            clock.now += 10
+
+        def validated(self, progress: object, report: object) -> None:
+            clock.now += 1000
+
+    clock = Clock()
+    monkeypatch.setattr(loop, "time", clock)
+    summary = train(small_config(photo_folder, tmp_path / "run", steps=4, validate_every=2), display=Slow())
+    assert (summary.waited, summary.seconds) == (0, 20)  # steps 1 and 3; after 2 and 4 comes a validation
+
+
+def test_a_checkpoint_from_before_waiting_was_counted(photo_folder: Path, tmp_path: Path) -> None:
+    config = small_config(photo_folder, tmp_path / "run", steps=3, checkpoint_every=1, validate_every=3)
+    with pytest.raises(OSError, match="went away"):
+        train(config, display=StopAt(2))
+    path = tmp_path / "run" / loop.CHECKPOINT
+    with safetensors.safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    progress = json.loads(metadata["progress"])
+    assert progress.pop("waited") >= 0
+    safetensors.torch.save_file(safetensors.torch.load_file(path), path, metadata | {"progress": json.dumps(progress)})
+    assert loop.checkpoint.read_header(path)[1].waited == 0
+    assert train(config, resume=True).steps == 3
 
 
 def test_thinned_images_keep_some_of_their_keypoints() -> None:

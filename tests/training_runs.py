@@ -15,7 +15,7 @@ presets._PRESETS["hog"]["tiny"] = UShapedConfig(
     widths=(16, 24, 32), blocks_down=(1, 1, 1), blocks_up=(1, 1), head=(16, 8), repeat_edges=1
 )
 presets._PRESETS["sift"]["tiny"] = UShapedConfig(
-    widths=(8, 12), blocks_down=(1, 1), blocks_up=(1,), head=(8, 4), entry=("c3/2 16",)
+    widths=(8, 12), blocks_down=(1, 1), blocks_up=(1,), head=(8, 4), entry=("c3/2 16",), splat_levels=2
 )
 
 

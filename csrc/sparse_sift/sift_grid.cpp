@@ -125,14 +125,13 @@ void check(const GridInput& input, const GridParameters& parameters, const Tenso
     constexpr std::int64_t limit = std::int64_t{1} << 30;
     require(std::min({parameters.height, parameters.width, parameters.cell}) >= 1 &&
                 std::max({parameters.height, parameters.width, parameters.cell}) < limit,
-            "the image's sides and the cell must be in 1 ... 2^30");
+            "the image's sides and the cell must be at least 1 and below 2^30");
     const std::int64_t count = input.descriptors.shape[2];
     for (const TensorView* tensor : {&input.x, &input.y, &input.scale, &input.angle, &input.descriptors}) {
         const bool described = tensor == &input.descriptors;
         const std::array<std::int64_t, 4> expected{1, 1, described ? count : 1, described ? kDescriptor : count};
         tensor->require_device(-1);
-        require(tensor->type == ScalarType::float32 && tensor->shape == expected &&
-                    (count == 0 || tensor->is_contiguous()),
+        require(tensor->type == ScalarType::float32 && tensor->shape == expected && tensor->is_contiguous(),
                 "keypoints must be contiguous float32, N each of x, y, scale and angle, and (N, 128)");
     }
     const std::vector<std::int64_t>& offsets = input.offsets;

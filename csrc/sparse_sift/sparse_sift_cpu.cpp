@@ -48,6 +48,8 @@ struct Plan {
         const int octave = wanted.first_octave;
         const auto scaled = [octave](std::int64_t side) { return octave < 0 ? side << -octave : side >> octave; };
         first = sized(scaled(image.width), scaled(image.height));
+        // Memory that no machine has; below it no sum of sizes overflows. (A tensor may repeat one pixel without end.)
+        require(first.height <= (std::int64_t{1} << 40) / first.pitch, "an image must have fewer than 2^40 pixels");
         std::int64_t side = std::min(image.width, image.height);
         int log_side = 0;
         while (side >>= 1) {
@@ -238,7 +240,7 @@ private:
                 found_.descriptors.resize(begin);
                 continue;
             }
-            constexpr auto turn = static_cast<float>(6.283185307179586);
+            constexpr auto turn = static_cast<float>(kTurn);
             const auto angle = static_cast<float>(angles[k]);
             found_.frames.insert(found_.frames.end(), {x, y, sigma, angle < turn ? angle : 0.0f,
                                                        static_cast<float>(std::abs(extremum.value))});

@@ -144,7 +144,7 @@ inline int peaks(double (&histogram)[kOrientationBins], double (&angles)[4]) {
         const double after = histogram[(bin + 1) % count];
         if (height > 0.8 * highest && height > before && height > after) {
             const double shift = -0.5 * (after - before) / (after + before - 2.0 * height);
-            angles[found++] = 2.0 * 3.141592653589793 * (bin + shift + 0.5) / count;
+            angles[found++] = kTurn * (bin + shift + 0.5) / count;
         }
     }
     return found;

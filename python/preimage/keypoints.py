@@ -11,7 +11,7 @@ import torch
 DESCRIPTOR = 128
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)  # comparing tensors gives no truth value
 class Keypoints:
     """Keypoints of a batch of B images, N in all: those of image i are `offsets[i]` up to `offsets[i + 1]`.
 

@@ -1,12 +1,11 @@
-"""Writes colmap_l1_root.db and colmap_l2.db: databases as COLMAP itself makes them (pip install pycolmap scikit-image).
+"""Makes colmap_l1_root.db and colmap_l2.db as COLMAP itself does: `cd tests && python -m golden.make_colmap`.
 
-Three small pictures, one of them flat; SIFT on the CPU from the first octave, at most about 60 features each.
+Needs pycolmap and scikit-image (`pip install pycolmap scikit-image`). Three small pictures, one of them flat; SIFT on
+the CPU from the first octave, at most about 60 features each.
 """
 
 from __future__ import annotations
 
-import sqlite3
-import sys
 import tempfile
 from pathlib import Path
 
@@ -14,12 +13,11 @@ import cv2
 import numpy as np
 import pycolmap
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from keypoint_files import pictures
 
 
 def main() -> None:
+    """Writes the databases beside this file."""
     for name, normalisation in (("l1_root", pycolmap.Normalization.L1_ROOT), ("l2", pycolmap.Normalization.L2)):
         database = Path(__file__).with_name(f"colmap_{name}.db")
         database.unlink(missing_ok=True)
@@ -41,7 +39,6 @@ def main() -> None:
                 device=pycolmap.Device.cpu,
                 camera_mode=pycolmap.CameraMode.PER_IMAGE,
             )
-        sqlite3.connect(database).close()
         print(database.name, pycolmap.__version__, database.stat().st_size, "bytes")
 
 

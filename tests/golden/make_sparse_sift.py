@@ -1,4 +1,6 @@
-"""Makes sparse_sift.npz from the real VLFeat and photographs of scikit-image: `python -m golden.make_sparse_sift`.
+"""Makes sparse_sift.npz from the real VLFeat and photographs of scikit-image.
+
+Run it with `cd tests && python -m golden.make_sparse_sift`; it needs Debian's libvlfeat1.
 
 For every crop: `<name>.image` uint8 (H, W), given to VLFeat divided by 255 in float32; `<name>.frames` float32 (N, 4),
 x, y, sigma and angle, and `<name>.descriptors` float32 (N, 128), all zeros where VLFeat leaves them as they were.

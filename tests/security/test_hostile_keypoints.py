@@ -18,6 +18,7 @@ from keypoint_files import GOLDEN, colmap_arrays, hloc_arrays, pictures
 from mutations import MUTATIONS, mutated
 from preimage.errors import FileFormatError
 from preimage.storage import is_keypoint_file, read_keypoints, write_keypoints
+from preimage.storage.keypoints import text
 
 FEW = 5
 FRAMES = np.array([[3.5, 4, 2, 1], [10, 20, 3, 4], [7, 7.25, 1.5, 6], [1, 2, 3, 0], [4, 4, 4, 0.5]])
@@ -151,6 +152,13 @@ ENDLESS += "zeroblob(16) AS data FROM n"
             "'keypoints' has computed columns",
         ),
         ("DROP TABLE descriptors", "has no table 'descriptors'"),
+        (
+            "CREATE VIRTUAL TABLE v USING fts5(camera_id, width, height); PRAGMA writable_schema=ON; "
+            "UPDATE sqlite_master SET rootpage = 2, name = 'cameras', tbl_name = 'cameras', sql = "
+            "'CREATE /**/ VIRTUAL TABLE cameras USING fts5(camera_id, width, height)' WHERE name = 'v'; "
+            "DELETE FROM sqlite_master WHERE name = 'cameras' AND sql LIKE 'CREATE TABLE%'",
+            "no plain table",
+        ),
         ("ALTER TABLE images RENAME COLUMN name TO title", "'images' has no column name"),
         ("UPDATE keypoints SET rows = 4000000000", "keypoints of one image; 0 to"),
         ("UPDATE keypoints SET rows = -1", "-1 keypoints of one image"),
@@ -250,6 +258,8 @@ def test_a_database_opens_nothing_else(tmp_path):
 
 YAML = b"%YAML:1.0\n---\nkeypoints: "
 XML = b'<?xml version="1.0"?>\n'
+XML_MATRIX = XML + b'<opencv_storage><keypoints type_id="opencv-matrix"><rows>1</rows><cols>7</cols><dt>f</dt>'
+SHAPE = b'"rows": 1, "cols": 7, "dt": "f", '
 LAUGHS = b"".join(b'<!ENTITY l%d "%s">' % (i, b"&l%d;" % (i - 1) * 10) for i in range(1, 10))
 MANY = 3_000_000
 
@@ -282,6 +292,11 @@ MANY = 3_000_000
             "",
         ),
         ("f.xml", XML + b"<opencv_storage>" + b"<keypoints " * (MANY // 10), "no node 'keypoints'"),
+        ("f.xml", XML + b"<opencv_storage><keypoints" + b" " * MANY, "no node 'keypoints'"),
+        ("f.xml", XML_MATRIX + b"<data>" + b" " * MANY + b"<x></data></keypoints>", "'<x>' is not a number"),
+        ("f.xml", XML_MATRIX + b"<data>" * MANY + b"</keypoints>", "without data"),
+        ("f.json", b'{"keypoints": {"type_id": "opencv-matrix", ' + SHAPE + b'"data": [' * MANY + b"}", "without data"),
+        ("f.yml", YAML + b"!!opencv-matrix\n rows: 1\n cols: 7\n dt: f" + b"\n data: [" * MANY, "without data"),
         ("f.sift", b"1 " * (MANY // 4), "numbers; keypoints have"),
         ("f.sift", b"9" * MANY, "1 numbers"),
         ("f.sift", b"e" * MANY, "is not a number"),
@@ -302,6 +317,14 @@ def test_texts(tmp_path, name, data, words):
 def keypoints_or_error(path):
     with contextlib.suppress(FileFormatError):
         assert len(read_keypoints(path)[0].x) == 0
+
+
+def test_more_numbers_than_a_text_may_hold(tmp_path, monkeypatch):
+    monkeypatch.setattr(text, "_MOST", 3 * text.ROW)
+    (tmp_path / "f.sift").write_bytes(b"1 " * (3 * text.ROW))
+    assert len(read_keypoints(tmp_path / "f.sift")[0].x) == 3
+    (tmp_path / "f.sift").write_bytes(b"1 " * (3 * text.ROW + 1))
+    refused(tmp_path / "f.sift", "holds more than 396 numbers")
 
 
 def test_a_text_larger_than_any_image_has(tmp_path):

@@ -78,6 +78,11 @@ class UShapedConfig:
             )
         if len(self.margin) != 2 or min(self.margin) < 0:
             raise ValueError(f"margin is the cells (before, after) the features, both >= 0, got {self.margin}")
+        if self.splat_levels < 0 or (self.splat_levels and (not self.entry or doublings(self.entry))):
+            raise ValueError(
+                "splat_levels is 0, or a number of maps that join what comes from an entry that doubles nothing; got "
+                f"{self.splat_levels} and the entry {self.entry}"
+            )
 
 
 ArchitectureConfig = TwoStreamConfig | SingleStreamConfig | UShapedConfig

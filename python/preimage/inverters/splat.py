@@ -46,9 +46,11 @@ class KeypointSplat(nn.Module):
 
     @torch.no_grad()
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """(B, 133, h, w) as they come from `preimage.sift_grid` → (B, levels · 13, h', w'), h' · cell = h · grid_cell.
+        """(B, 133, h, w) as they come from `preimage.sift_grid` → float32 (B, levels · 13, h', w').
 
-        Of each level 12 directions, k · 30° from +x towards +y, and how well the cell is covered, 0 to 1.
+        h' = ⌊h · grid_cell / cell⌋: what is left over at the lower and right edge has no cell. Of each level 12
+        directions, k · 30° from +x towards +y, and how well the cell is covered, 0 to 1. Computed in float32 under
+        autocast too; no gradient flows back to the features. The numbers do not depend on the number of threads.
         """
         with torch.autocast(features.device.type, enabled=False):
             return self._maps(features.float())
@@ -73,10 +75,9 @@ class KeypointSplat(nn.Module):
             for right in (0, 1):
                 i, j = y.floor() + below, x.floor() + right
                 inside = (i >= 0) & (i < h) & (j >= 0) & (j < w)
-                share = (1 - (y - i).abs()) * (1 - (x - j).abs()) * inside  # [N, 16]
+                share = torch.where(inside, (1 - (y - i).abs()) * (1 - (x - j).abs()), 0)  # [N, 16]
                 cells = torch.where(inside, first + i.long() * w + j.long(), first)
-                # Not index_add_, which is many times slower on a CPU.
-                canvas.index_put_((cells.view(-1),), (told * share[:, :, None]).view(-1, ORIENTATIONS + 1), True)
+                _add_rows(canvas, cells.view(-1), (told * share[:, :, None]).view(-1, ORIENTATIONS + 1))
 
         maps: list[torch.Tensor] = []
         start = 0
@@ -98,13 +99,25 @@ class KeypointSplat(nn.Module):
         """The level [N] of each keypoint, and where its 16 bins lie on it, [N, 16], in cells from the first centre."""
         sine, cosine = keypoints[:, 130:131], keypoints[:, 131:132]
         bin_size = _BIN * keypoints[:, 132].exp()
-        level = torch.log2(bin_size / self.cell).round().clamp(0, self.levels - 1).long()
+        level = torch.log2(bin_size / self.cell).round().nan_to_num().clamp(0, self.levels - 1).long()  # an index
         steps = torch.arange(4, device=keypoints.device) - 1.5
         down, along = (grid.reshape(1, 16) * bin_size[:, None] for grid in torch.meshgrid(steps, steps, indexing="ij"))
         x = (column * self.grid_cell + keypoints[:, 128])[:, None] + cosine * along - sine * down
         y = (row * self.grid_cell + keypoints[:, 129])[:, None] + sine * along + cosine * down
         side = (self.cell * 2**level)[:, None]
         return level, y / side - 0.5, x / side - 0.5
+
+
+def _add_rows(canvas: torch.Tensor, cells: torch.Tensor, values: torch.Tensor) -> None:
+    """canvas[cells[k]] += values[k] for all k, one after the other: the same sums in every run.
+
+    Each device has one operation that is both in order and fast: index_put_ races on a CPU with several threads,
+    scatter_add_ on a GPU.
+    """
+    if canvas.is_cuda:
+        canvas.index_put_((cells,), values, accumulate=True)
+    else:
+        canvas.scatter_add_(0, cells[:, None].expand_as(values), values)
 
 
 def _turned(keypoints: torch.Tensor) -> torch.Tensor:

@@ -13,6 +13,7 @@ from preimage.ops._images import check_whole, describe
 from preimage.ops._library import LIBRARY
 
 CHANNELS = 128 + 5
+_LIMIT = 2**30  # the kernel's
 
 
 def sift_grid(
@@ -33,8 +34,8 @@ def sift_grid(
 
     Args:
         keypoints: of a batch of B images, from `preimage.sift` or elsewhere.
-        image_size: (H, W) in pixels, that of every image in the batch; at least 1.
-        cell: side of a cell in pixels, at least 1.
+        image_size: (H, W) in pixels, that of every image in the batch; at least 1 and below 2³⁰.
+        cell: side of a cell in pixels, at least 1 and below 2³⁰.
         seed: of the draw; of larger integers the lowest 64 bits count.
         descriptor_scale: what descriptors are multiplied by.
 
@@ -46,8 +47,8 @@ def sift_grid(
 
     Raises:
         TypeError: `keypoints` is something else; `cell`, `seed` or a size is not an int.
-        ValueError: a size or `cell` below 1; coordinates, angles or scales that are not finite, or scales not above 0;
-            a `descriptor_scale` that is not finite.
+        ValueError: a size or `cell` out of range; coordinates, angles or scales that are not finite, or scales not
+            above 0; a `descriptor_scale` that is not finite.
     """
     _check(keypoints, image_size, cell, seed, descriptor_scale)
     return _op(
@@ -73,6 +74,8 @@ def _check(keypoints: Keypoints, image_size: tuple[int, int], cell: int, seed: i
     check_whole("the image's height", height)
     check_whole("the image's width", width)
     check_whole("cell", cell)
+    if max(height, width, cell) >= _LIMIT:
+        raise ValueError(f"the image's sides and the cell must be below 2^30, got {height} x {width} and {cell}")
     if type(seed) is not int:
         raise TypeError(f"seed must be an int, got {seed!r}")
     if not isinstance(descriptor_scale, float | int) or not math.isfinite(descriptor_scale):

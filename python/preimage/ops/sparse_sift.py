@@ -50,7 +50,8 @@ def sift(
             [0, 1], as COLMAP gives them. VLFeat's own programs give it values up to 255, and find nearly the same
             keypoints (92 to 100 % on photographs): it counts gradients below 1e-4 as none whatever the unit.
             Thresholds are in the images' unit.
-            ``"opencv"``: `cv2.SIFT_create()` with its own parameters, on the luma rounded to uint8; it starts with
+            ``"opencv"``: `cv2.SIFT_create()` with its own parameters, on the luma limited to [0, 1] (what is not a
+            number is 0) and rounded to uint8; it starts with
             the image doubled (like `first_octave` -1) and leaves out what has little contrast.
         levels: scales an octave, 1 to 32.
         first_octave: 0 starts with the image as it is, -1 with the image doubled (which finds smaller keypoints),

@@ -61,7 +61,7 @@ def _of_image(image: npt.NDArray[Any]) -> Keypoints:
 
 
 def _grey(image: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    """(C, H, W), uint8 or float32 in [0, 1] -> the luma (H, W), rounded to uint8."""
+    """(C, H, W), uint8 or float32 in [0, 1] -> the luma (H, W), rounded to uint8; 0 for what is not a number."""
     if image.dtype == np.uint8 and len(image) == 1:
         return np.ascontiguousarray(image[0])
     unit = image.astype(np.float32) / np.float32(255 if image.dtype == np.uint8 else 1)
@@ -69,4 +69,4 @@ def _grey(image: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
         grey = np.float32(0.299) * unit[0] + np.float32(0.587) * unit[1] + np.float32(0.114) * unit[2]
     else:
         grey = unit[0]
-    return np.rint(np.clip(grey, 0, 1) * np.float32(255)).astype(np.uint8)
+    return np.rint(np.clip(np.nan_to_num(grey), 0, 1) * np.float32(255)).astype(np.uint8)

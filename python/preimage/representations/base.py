@@ -17,7 +17,8 @@ class Representation(abc.ABC):
 
     Attributes:
         name: how it is called in specs, files and on the command line.
-        in_workers: it takes so long that training computes it ahead, in the threads that prepare batches.
+        in_workers: it takes so long that training computes it ahead, by `for_training`, in the threads that prepare
+            batches.
     """
 
     name: ClassVar[str]
@@ -33,7 +34,10 @@ class Representation(abc.ABC):
         """Features (B, C, h, w) or (B, C), float32, of images (B, 3, H, W) in [0, 1] or uint8, RGB."""
 
     def for_training(self, images: torch.Tensor, seed: tuple[int, ...]) -> torch.Tensor:
-        """Features of a training batch; a representation may vary them, the same for the same `seed`."""
+        """Features (B, C, h, w), float32, of a training batch (B, 3, H, W) uint8 on the CPU, where `in_workers` is set.
+
+        A representation may vary them at random, in the same way for the same `seed` (numbers >= 0).
+        """
         return self(images)
 
     @abc.abstractmethod

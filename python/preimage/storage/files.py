@@ -86,3 +86,19 @@ def key_problem(key: object) -> str | None:
     elif re.match(r"[A-Za-z]:", key) or not {"", ".", ".."}.isdisjoint(re.split(r"[/\\]", key)):
         problem = "must be a relative path without empty, '.' or '..' parts"
     return problem and f"key {shown} {problem}"
+
+
+def files_below(folder: str, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """(path below the folder, ``/`` between parts, behind `prefix`; path) of every file, by name.
+
+    Without names that begin with a dot, such as the ``._photo.jpg`` that macOS leaves, and without links to folders.
+    """
+    with os.scandir(folder) as scan:
+        entries = sorted(scan, key=lambda entry: entry.name)
+    for entry in entries:
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            yield from files_below(entry.path, f"{prefix}{entry.name}/")
+        elif entry.is_file():
+            yield prefix + entry.name, entry.path

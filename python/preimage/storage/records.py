@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from preimage.spec import Spec
 from preimage.storage.files import StrPath, key_problem
+from preimage.storage.keyed import KeyedFile
 from preimage.storage.layout import Size, is_size, shape_problem
 
 
@@ -33,7 +33,7 @@ class FeatureRecord:
     processed_size: Size
 
 
-class FeatureFile:
+class FeatureFile(KeyedFile):
     """Features of several images with one spec, read image by image on demand.
 
     Indexing by position or key gives a float32 tensor of its own memory, (C, h, w) or (C,); iterating gives
@@ -60,20 +60,12 @@ class FeatureFile:
         dtype: str,
         load: Callable[[int], NDArray[Any]],
     ) -> None:
-        self.path = os.fspath(path)
+        super().__init__(path, keys)
         self.spec = spec
-        self.keys = tuple(keys)
         self.original_sizes = tuple(original_sizes)
         self.processed_sizes = tuple(processed_sizes)
         self.dtype = dtype
         self._load = load
-        self._positions = {key: position for position, key in enumerate(self.keys)}
-
-    def __len__(self) -> int:
-        return len(self.keys)
-
-    def __contains__(self, key: object) -> bool:
-        return key in self._positions
 
     def __getitem__(self, index: int | str) -> torch.Tensor:
         """Features of one image, (C, h, w) or (C,) float32; ``KeyError`` / ``IndexError`` if there is none."""
@@ -107,16 +99,6 @@ class FeatureFile:
                 )
             stacked[position] = features
         return stacked
-
-    def _position(self, index: int | str) -> int:
-        if isinstance(index, str):
-            if index not in self._positions:
-                raise KeyError(f"no image {index!r} in {self.path}")
-            return self._positions[index]
-        position = index + len(self) if index < 0 else index
-        if not 0 <= position < len(self):
-            raise IndexError(f"image {index} of {self.path}, which holds {len(self)}")
-        return position
 
     def _array(self, position: int) -> NDArray[np.float32]:
         with np.errstate(over="ignore", invalid="ignore"):  # doubles beyond float32 become infinite

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO, cast
 
 from preimage.errors import FileFormatError
-from preimage.storage.files import StrPath, key_problem
+from preimage.storage.files import StrPath, files_below, key_problem
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 MAX_ENCODED_BYTES = 1 << 30  # of one encoded image; a larger file is no photograph
@@ -101,7 +101,7 @@ def list_images(paths: StrPath | Sequence[StrPath]) -> list[ImageSource]:
 
 def _list_path(path: Path) -> Iterator[ImageSource]:
     if path.is_dir():
-        yield from _list_folder(os.fspath(path), "")
+        yield from _list_folder(os.fspath(path))
     elif path.suffix.lower() == ".tar":
         yield from _list_tar(os.fspath(path))
     elif path.is_file():
@@ -112,19 +112,13 @@ def _list_path(path: Path) -> Iterator[ImageSource]:
         raise FileNotFoundError(f"{path}: no such file or folder")
 
 
-def _list_folder(folder: str, prefix: str) -> Iterator[ImageSource]:
-    with os.scandir(folder) as scan:
-        entries = sorted(scan, key=lambda entry: entry.name)
-    for entry in entries:
-        if entry.name.startswith("."):
-            continue  # ".git", and the "._photo.jpg" shadows that macOS leaves
-        stem, suffix = os.path.splitext(entry.name)
-        if entry.is_dir(follow_symlinks=False):
-            yield from _list_folder(entry.path, f"{prefix}{entry.name}/")
-        elif suffix.lower() in IMAGE_SUFFIXES and entry.is_file():
-            yield ImageSource(prefix + stem, entry.path)
-        elif suffix.lower() == ".tar" and entry.is_file():
-            yield from _list_tar(entry.path)
+def _list_folder(folder: str) -> Iterator[ImageSource]:
+    for relative, path in files_below(folder):
+        stem, suffix = os.path.splitext(relative)
+        if suffix.lower() in IMAGE_SUFFIXES:
+            yield ImageSource(stem, path)
+        elif suffix.lower() == ".tar":
+            yield from _list_tar(path)
 
 
 class _HeaderReader:

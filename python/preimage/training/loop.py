@@ -137,9 +137,9 @@ class _Run:
             workers=config.workers,
             representation=self.representation,
         )
-        clock = time.monotonic()
+        clock = asked = time.monotonic()
         for batch in batches:
-            progress.waited += time.monotonic() - clock
+            progress.waited += time.monotonic() - asked
             step(batch.images, progress.step, batch.features)
             progress.step += 1
             progress.loss_count += 1
@@ -158,6 +158,7 @@ class _Run:
             if interrupted.is_set():
                 batches.close()
                 raise KeyboardInterrupt
+            asked = time.monotonic()
         return self.summary()
 
     def take_mean_loss(self) -> float:

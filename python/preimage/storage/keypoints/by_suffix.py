@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import re
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from preimage.errors import FileFormatError
 from preimage.keypoints import Keypoints
-from preimage.storage.files import StrPath, key_problem
+from preimage.storage.files import StrPath, files_below, key_problem
 from preimage.storage.formats.h5walk import image_groups, require_h5py
 from preimage.storage.keypoints.colmap import read_colmap
 from preimage.storage.keypoints.convert import NORMALISATIONS, naming
@@ -111,7 +111,7 @@ def _read_folder(path: StrPath, format: str | None, normalisation: str | None) -
     if format in _MANY:
         raise ValueError(f"{os.fspath(path)}: a folder holds files of one image each, not of {format}")
     found: dict[str, tuple[str, str]] = {}
-    for relative, file in _files(os.fspath(path), ""):
+    for relative, file in files_below(os.fspath(path)):
         stem, kind = os.path.splitext(relative)[0], _kind(file)
         if kind not in _ONE or format not in (None, kind) or not is_keypoint_file(file):
             continue
@@ -148,19 +148,6 @@ def _kind(path: StrPath) -> str | None:
     return _SUFFIXES.get(Path(path).suffix.lower())
 
 
-def _files(folder: str, prefix: str) -> Iterator[tuple[str, str]]:
-    """(path below the folder, path) of every file, without hidden ones and links to folders, by name."""
-    with os.scandir(folder) as scan:
-        entries = sorted(scan, key=lambda entry: entry.name)
-    for entry in entries:
-        if entry.name.startswith("."):
-            continue
-        if entry.is_dir(follow_symlinks=False):
-            yield from _files(entry.path, f"{prefix}{entry.name}/")
-        elif entry.is_file():
-            yield prefix + entry.name, entry.path
-
-
 def is_keypoint_file(path: StrPath) -> bool:
     """Whether suffix, and for ambiguous ones a look inside, say that this is a file of keypoints.
 
@@ -168,7 +155,7 @@ def is_keypoint_file(path: StrPath) -> bool:
     """
     try:
         if os.path.isdir(path):
-            return any(_kind(file) in _ONE and is_keypoint_file(file) for _, file in _files(os.fspath(path), ""))
+            return any(_kind(file) in _ONE and is_keypoint_file(file) for _, file in files_below(os.fspath(path)))
         kind = _kind(path)
         if kind is None or not os.path.isfile(path):
             return False

@@ -83,8 +83,6 @@ def as_keypoints(
         response = np.zeros(count, np.float32)
     if response.shape != (count,):
         raise ValueError(f"{count} keypoints with responses of shape {response.shape}")
-    if not count:
-        return no_keypoints()
     x, y, scale, angle = _checked_frames(frames)
     with np.errstate(over="ignore", invalid="ignore"):
         strength = response.astype(np.float32)
@@ -98,7 +96,7 @@ def as_keypoints(
 
 def no_keypoints() -> Keypoints:
     """Those of an image that has none."""
-    none = torch.zeros(0)  # NumPy's empty arrays would come with strides of 0
+    none = torch.zeros(0)
     return Keypoints(none, none, none, none, none, torch.zeros(0, DESCRIPTOR), torch.tensor([0, 0]))
 
 

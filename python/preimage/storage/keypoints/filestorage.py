@@ -67,7 +67,7 @@ def _yaml(text: bytes, name: bytes) -> _Node | None:
 def _xml(text: bytes, name: bytes) -> _Node | None:
     if re.search(rb"<![A-Z]", text):
         raise ValueError("declares a document type or entities, which are not read")
-    match = re.search(rb"<" + name + rb"(?:[ \t]+([^<>]{0,200}))?>", text)
+    match = re.search(rb"<" + name + rb"([ \t][^<>]{0,200})?>", text)
     if match is None:
         return None
     end = text.find(b"</" + name + b">", match.end())
@@ -96,8 +96,7 @@ def _matrix(text: bytes, node: _Node, syntax: str) -> NDArray[np.float64]:
     shape = rows, columns * int(kind[1] or 1)
     if shape[0] * shape[1] == 0:
         return np.zeros(shape)
-    data = _field(text, node, syntax, "data", rb"([^<]*)" if syntax == "xml" else rb"\[([^\]]*)\]")
-    values = numbers(text, *data, _CLEAN[syntax])
+    values = numbers(text, *_data(text, node, syntax), _CLEAN[syntax])
     if len(values) != shape[0] * shape[1]:
         raise ValueError(f"{len(values)} numbers in a matrix of {shape[0]} × {shape[1]}")
     return values.reshape(shape)
@@ -115,6 +114,20 @@ def _field(text: bytes, node: _Node, syntax: str, name: str, pattern: bytes) -> 
     if match is None:
         raise ValueError(f"a matrix without {name}")
     return match.span(1)
+
+
+def _data(text: bytes, node: _Node, syntax: str) -> tuple[int, int]:
+    """Where a matrix's numbers stand: its first list of data, whose end is looked for only once."""
+    start, end = {
+        "yaml": (rb"\n[ \t]+data:[ \t]*\[", b"]"),
+        "xml": (rb"<data>", b"</data>"),
+        "json": (rb'"data"\s*:\s*\[', b"]"),
+    }[syntax]
+    match = re.compile(start).search(text, node.start, node.end)
+    stop = text.find(end, match.end(), node.end) if match else -1
+    if match is None or stop < 0:
+        raise ValueError("a matrix without data")
+    return match.end(), stop
 
 
 def _without_brackets(part: bytes) -> bytes:

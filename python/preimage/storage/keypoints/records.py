@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from preimage.keypoints import Keypoints
 from preimage.storage.files import StrPath
+from preimage.storage.keyed import KeyedFile
 from preimage.storage.layout import Size
 
 
@@ -26,7 +26,7 @@ class KeypointRecord:
     image_size: Size | None
 
 
-class KeypointFile:
+class KeypointFile(KeyedFile):
     """Keypoints of several images in our convention, read image by image on demand.
 
     Indexing by position or key gives `Keypoints`, a batch of one; iterating gives `KeypointRecord`s. Every access may
@@ -53,20 +53,12 @@ class KeypointFile:
         normalisation: str,
         load: Callable[[int], Keypoints],
     ) -> None:
-        self.path = os.fspath(path)
+        super().__init__(path, keys)
         self.origin = origin
-        self.keys = tuple(keys)
         self.sizes = tuple(sizes)
         self.counts = tuple(counts)
         self.normalisation = normalisation
         self._load = load
-        self._positions = {key: position for position, key in enumerate(self.keys)}
-
-    def __len__(self) -> int:
-        return len(self.keys)
-
-    def __contains__(self, key: object) -> bool:
-        return key in self._positions
 
     def __getitem__(self, index: int | str) -> Keypoints:
         """Those of one image, a batch of one; ``KeyError`` / ``IndexError`` if there is none."""
@@ -103,13 +95,3 @@ class KeypointFile:
             normalisation=self.normalisation,
             load=self._load,
         )
-
-    def _position(self, index: int | str) -> int:
-        if isinstance(index, str):
-            if index not in self._positions:
-                raise KeyError(f"no image {index!r} in {self.path}")
-            return self._positions[index]
-        position = index + len(self) if index < 0 else index
-        if not 0 <= position < len(self):
-            raise IndexError(f"image {index} of {self.path}, which holds {len(self)}")
-        return position
