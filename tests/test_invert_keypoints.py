@@ -88,7 +88,9 @@ def test_options_for_keypoints_and_another_file(tmp_path: Path, small: Path) -> 
         invert(tmp_path / "features", tmp_path / "out", inverter=small, max_side=80)
     with pytest.raises(ValueError, match="not both at once"):
         invert(DATABASE, tmp_path / "out", inverter=small, keypoint_format="colmap", layout="matlab")
-    with pytest.raises(ValueError, match=r"\.db holds keypoints, not plain arrays: leave out spec and layout"):
+    with pytest.raises(
+        ValueError, match=r"\.db holds keypoints, not plain arrays: leave out representation, spec and layout"
+    ):
         invert(DATABASE, tmp_path / "out", inverter=small, spec=Sift().spec)
     with pytest.raises(ValueError, match="max_side is at least 1"):
         invert(DATABASE, tmp_path / "out", inverter=small, max_side=0)

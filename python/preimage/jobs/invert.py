@@ -121,7 +121,9 @@ def _holds_keypoints(
         if given:
             raise ValueError("a spec or a layout explains plain arrays, the other options keypoints: not both at once")
         if not is_foreign(path) and is_keypoint_file(path):
-            raise ValueError(f"{os.fspath(path)} holds keypoints, not plain arrays: leave out spec and layout")
+            raise ValueError(
+                f"{os.fspath(path)} holds keypoints, not plain arrays: leave out representation, spec and layout"
+            )
         return False
     if options.format is not None or is_keypoint_file(path):
         return True
