@@ -19,7 +19,7 @@ if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 from preimage import cli, representations
-from preimage.inverters import Inverter, UShapedConfig
+from preimage.inverters import Inverter, UShapedConfig, files
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -74,6 +74,19 @@ def tiny_lbp(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     network = UShapedConfig(entry=("c3/1 8", "up 8"), widths=(8, 12), blocks_down=(1, 1), blocks_up=(1,), head=(8, 4))
     return Inverter(representations.create("lbp").spec, network).save(tmp_path_factory.mktemp("inverter") / "tiny-lbp")
+
+
+@pytest.fixture
+def ship(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Makes these inverters' folders, under their own names, all that the package ships."""
+
+    def only(*folders: Path) -> None:
+        shipped = tmp_path_factory.mktemp("shipped")
+        for folder in folders:
+            (shipped / folder.name).symlink_to(folder)
+        monkeypatch.setattr(files, "_shipped_folder", lambda: shipped)
+
+    return only
 
 
 @pytest.fixture

@@ -146,6 +146,8 @@ def test_a_sheet_of_several_representations(
     assert (code, "cell_size given with --representations" in err) == (1, True)
     code, _, err = run(*basis, "--representation", "hog")
     assert (code, "--representation given with --representations" in err) == (1, True)
+    code, _, err = run(*basis[:-2], "--representation", "hog,lbp")
+    assert (code, "takes one name, got 'hog,lbp'; --representations takes several" in err) == (1, True)
     code, _, err = run(*basis[:-1], ",")
     assert (code, "--representations takes names" in err) == (1, True)
 

@@ -9,7 +9,7 @@ import json
 import re
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -218,13 +218,15 @@ def test_sentences_say_what_the_numbers_say() -> None:
         "With 25 % of the keypoints (75 on an image's grid) the normalised error is 0.40, against 0.30 with all" in said
     )
     assert "0.70 for always answering with the mean image" in said
-    assert "25 % is the smallest share of those tried that comes at least halfway" in said
+    assert (
+        "25 % is the smallest share tried that comes at least halfway from the mean image's error to the error" in said
+    )
     assert "SSIM is 0.40 at 5 % and 0.70 at 100 %; the mean image has 0.30." in said
     assert "makes more of the descriptors than of the geometry" in said
 
     said = " ".join(disclosure_page.findings(_scores({5: 0.68, 60: 0.3}, coordinates=0.4)))
     assert "against 0.30 with 60 %" in said
-    assert "No smaller share of those tried comes halfway from the mean image's error to that of 60 %." in said
+    assert "No smaller share that was tried comes halfway from the mean image's error to the error with 60 % of" in said
     assert "makes more of the geometry than of the descriptors" in said
 
     said = " ".join(disclosure_page.findings(_scores({20: 0.69, 100: 0.698}, coordinates=0.5)))
@@ -261,7 +263,7 @@ def test_bad_options_are_named(
 
 
 def test_bad_input_is_named(photos: list[Path], inverter: Path, tiny: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=rf"an inverter of sift, got {re.escape(str(tiny))}, which inverts hog"):
+    with pytest.raises(ValueError, match=rf"inverter {re.escape(str(tiny))} is for hog, not for sift"):
         disclosure(photos, tmp_path / "out", inverter=tiny)
     with pytest.raises(ValueError, match="at least two images, got 1"):
         disclosure(photos[0], tmp_path / "out", inverter=inverter)
@@ -273,6 +275,18 @@ def test_bad_input_is_named(photos: list[Path], inverter: Path, tiny: Path, tmp_
     with pytest.raises(ValueError, match="no keypoint in any of the 2 images"):
         disclosure([tmp_path / "a.png", tmp_path / "b.png"], tmp_path / "out", inverter=inverter, size=SIZE)
     assert not (tmp_path / "out").exists()
+
+
+def test_by_default_the_shipped_inverter_answers(
+    photos: list[Path], inverter: Path, tiny: Path, ship: Callable[..., None], tmp_path: Path
+) -> None:
+    ship(tiny)
+    with pytest.raises(LookupError, match=r"no inverter for sift is shipped.*--inverter NAME_OR_FOLDER"):
+        disclosure(photos, tmp_path / "out", size=SIZE)
+    assert not (tmp_path / "out").exists()
+    ship(tiny, inverter)
+    summary = disclosure(photos[:2], tmp_path / "out", size=SIZE, shares=(100,))
+    assert summary.inverter == "tiny-sift"
 
 
 def test_an_image_without_keypoints_is_no_obstacle(photos: list[Path], inverter: Path, tmp_path: Path) -> None:
@@ -308,7 +322,7 @@ def test_on_the_command_line(run: Run, photos: list[Path], inverter: Path, tiny:
     assert err == "error: --shares takes numbers separated by commas, such as 5,20,100, got '5;10'\n"
     code, _, err = run("study", "disclosure", *images, "--inverter", tiny, "-o", tmp_path / "other")
     assert code == 1
-    assert re.fullmatch(r"error: .*inverter of sift, got .*tiny, which inverts hog\n", err)
+    assert re.fullmatch(r"error: inverter .*tiny is for hog, not for sift\n", err)
 
 
 def test_defaults_are_those_of_the_library() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from keypoint_files import GOLDEN, opencv_file, pictures
-from preimage import inverters, representations
+from preimage import representations
 from preimage.inverters import Inverter, UShapedConfig
 from preimage.jobs.invert import invert
 from preimage.jobs.invert_keypoints import fitted
@@ -66,23 +67,31 @@ def test_a_file_without_image_size(tmp_path: Path, small: Path) -> None:
     assert read_image(tmp_path / "out" / "face.png").shape == (128, 160, 3)
 
 
-def test_which_inverter_is_taken(tmp_path: Path, small: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ValueError, match=r"holds sparse SIFT keypoints, and the inverter .*tiny is for hog"):
+def test_which_inverter_is_taken(tmp_path: Path, small: Path, tiny: Path, ship: Callable[..., None]) -> None:
+    with pytest.raises(ValueError, match=r"inverter .*tiny is for hog, not for sift"):
         invert(DATABASE, tmp_path, inverter=tiny)
-    monkeypatch.setattr(inverters, "shipped", lambda: ["hog-compact"])
-    with pytest.raises(LookupError, match=r"no inverter for sift keypoints is shipped.*--inverter NAME_OR_FOLDER"):
+    ship(tiny)
+    with pytest.raises(LookupError, match=r"no inverter for sift is shipped.*--inverter NAME_OR_FOLDER"):
         invert(DATABASE, tmp_path)
     other = Inverter(Sift(variant="opencv").spec, Inverter.load(small).config).save(tmp_path / "other")
-    monkeypatch.setattr(inverters, "shipped", lambda: [str(tiny), str(small), str(other)])
-    assert invert(DATABASE, tmp_path / "out").inverter == str(small)
+    ship(tiny, other, small)
+    assert invert(DATABASE, tmp_path / "out").inverter == "small"
     path = opencv_file(tmp_path / "face.yml", FACE, nested=False)
-    assert invert(path, tmp_path / "out", image_size=(128, 160)).inverter == str(other)
+    assert invert(path, tmp_path / "out", image_size=(128, 160)).inverter == "other"
+    ship(other)
+    assert invert(DATABASE, tmp_path / "out").inverter == "other", "of the other detector rather than none"
 
 
 def test_options_for_keypoints_and_another_file(tmp_path: Path, small: Path) -> None:
     (tmp_path / "features").write_bytes(b"")
-    with pytest.raises(ValueError, match="is not known as a keypoint file: name its keypoint format"):
+    with pytest.raises(ValueError, match=r"is not known as a keypoint file, .* or name its keypoint format"):
         invert(tmp_path / "features", tmp_path / "out", inverter=small, max_side=80)
+    with pytest.raises(ValueError, match="not both at once"):
+        invert(DATABASE, tmp_path / "out", inverter=small, keypoint_format="colmap", layout="matlab")
+    with pytest.raises(
+        ValueError, match=r"\.db holds keypoints, not plain arrays: leave out representation, spec and layout"
+    ):
+        invert(DATABASE, tmp_path / "out", inverter=small, spec=Sift().spec)
     with pytest.raises(ValueError, match="max_side is at least 1"):
         invert(DATABASE, tmp_path / "out", inverter=small, max_side=0)
 
@@ -110,6 +119,7 @@ def test_the_commands(tmp_path: Path, small: Path, run) -> None:  # type: ignore
     facts = json.loads(out)
     assert (code, facts["kind"], facts["format"]) == (0, "keypoint file", "colmap")
     assert (facts["images"], facts["keypoints"], facts["most_in_an_image"]) == (3, 85, 78)
+    assert facts["normalisation"] == "l1_root"
     assert facts["sizes"] == {"128×160": 1, "64×80": 1, "96×112": 1}
     code, out, _ = run("info", tmp_path)
     assert code == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -15,7 +16,7 @@ import torch
 from preimage import representations
 from preimage.cli._shared import plain
 from preimage.errors import FileFormatError
-from preimage.inverters import Inverter, shipped
+from preimage.inverters import Inverter, files
 from preimage.jobs.choosing import pairings
 from preimage.jobs.demo import demo
 from preimage.jobs.evaluate import evaluate
@@ -144,8 +145,20 @@ def test_the_sheet_shows_photograph_glyphs_and_reconstruction(mixed: Path, tiny:
         sheet(mixed, tmp_path / "s.png", inverter=tiny, representation=representations.create("hog", cell_size=4))
 
 
-def test_a_sheet_of_several_is_the_papers_figure(mixed: Path, tiny: Path, tiny_lbp: Path, tmp_path: Path) -> None:
-    sparse = representations.create("sift", cell_size=5, variant="opencv")  # no inverter is shipped for such cells
+def test_sheets_without_errors(mixed: Path, tiny: Path, tmp_path: Path) -> None:
+    shutil.copy(mixed / "camera.png", mixed / "again.png")
+    twice = [mixed / "camera.png", mixed / "again.png"]
+    (column,) = sheet(twice, tmp_path / "sheet.png", inverter=tiny, size=64, tile=96).columns
+    assert column.error is None, "there is no distance between two of them to compare with"
+    with pytest.raises(ValueError, match="tile is at least 32 pixels, got 31"):
+        sheet(tmp_path / "absent", tmp_path / "s.png", inverter=tiny, tile=31)
+
+
+def test_a_sheet_of_several_is_the_papers_figure(
+    mixed: Path, tiny: Path, tiny_lbp: Path, ship: Callable[..., None], tmp_path: Path
+) -> None:
+    ship()
+    sparse = representations.create("sift", variant="opencv")
     asked = [HOG, sparse, "lbp"]
     summary = sheet(mixed, tmp_path / "s.png", inverter=[tiny_lbp, tiny], representation=asked, size=64, tile=96)
     page = read_image(summary.output)
@@ -158,24 +171,23 @@ def test_a_sheet_of_several_is_the_papers_figure(mixed: Path, tiny: Path, tiny_l
         ("lbp", str(tiny_lbp)),
     ]
     assert summary.columns[1].error is None
-    assert "inverter" in summary.columns[1].missing
+    assert summary.columns[1].missing.startswith("no inverter for sift is shipped: ")
     by_itself = evaluate(tiny, mixed, size=64)
     assert summary.columns[0].error == pytest.approx(by_itself.error, rel=0.01)
     alone = sheet(sorted(mixed.glob("*.png"))[:1], tmp_path / "t.png", inverter=[tiny, tiny_lbp], size=64, tile=96)
     assert [(column.representation, column.error) for column in alone.columns] == [("hog", None), ("lbp", None)]
-    only_features = sheet(mixed, tmp_path / "u.png", representation=[sparse, _odd_lbp()], size=64, tile=96)
+    only_features = sheet(mixed, tmp_path / "u.png", representation=[sparse, "lbp"], size=64, tile=96)
     assert only_features.height < summary.height / 1.5, "no row of reconstructions"
 
 
-def _odd_lbp() -> representations.Representation:
-    return representations.create("lbp", cell_size=15)
-
-
-def test_inverters_find_their_representations(tiny: Path, tiny_lbp: Path) -> None:
+def test_inverters_find_their_representations(tiny: Path, tiny_lbp: Path, ship: Callable[..., None]) -> None:
+    ship(files.resolve("hog-compact"))
     assert [pair.representation.name for pair in pairings([tiny_lbp, tiny], None)] == ["lbp", "hog"]
     assert [pair.name for pair in pairings(tiny_lbp, ["hog", "lbp"])] == ["hog-compact", str(tiny_lbp)]
     assert pairings(None, None)[0].name == "hog-compact"
-    assert "inverter" in pairings(None, _odd_lbp())[0].missing
+    assert pairings(None, "lbp")[0].missing.startswith("no inverter for lbp is shipped: train one")
+    other = representations.create("hog", cell_size=4)
+    assert "hog-compact, differs in parameters.cell_size: 8 != 4" in pairings(None, other)[0].missing
     with pytest.raises(ValueError, match=r"inverter .*tiny-lbp is for lbp, not for hog"):
         pairings(tiny_lbp, "hog")
     with pytest.raises(ValueError, match=r"two inverters for hog: .*tiny and hog-compact"):
@@ -184,6 +196,19 @@ def test_inverters_find_their_representations(tiny: Path, tiny_lbp: Path) -> Non
         pairings(None, ["hog", HOG])
     with pytest.raises(ValueError, match="unknown representation 'hock'"):
         pairings(None, ["hog", "hock"])
+
+
+def test_a_folder_of_the_same_name_hides_no_shipped_inverter(
+    mixed: Path, tiny: Path, ship: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ship(tiny)
+    (tmp_path / "tiny").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert [pair.name for pair in pairings(None, None)] == ["tiny"]
+    _extracted(mixed, tmp_path / "f")
+    assert invert(tmp_path / "f", tmp_path / "out").inverter == "tiny"
+    with pytest.raises(FileFormatError, match="tiny: is no inverter"):
+        invert(tmp_path / "f", tmp_path / "out", inverter="tiny")
 
 
 def test_the_demo_reconstructs_from_its_feature_file(tiny: Path, tmp_path: Path) -> None:
@@ -219,9 +244,26 @@ def test_the_demo_shows_several_representations(tiny: Path, tiny_lbp: Path, mixe
         assert (result.reconstructions / "sub" / "rocket.png").is_file()
 
 
-def test_by_default_the_demo_shows_what_is_shipped(mixed: Path, tmp_path: Path) -> None:
+def test_by_default_the_demo_shows_what_is_shipped(
+    mixed: Path, tiny: Path, tiny_lbp: Path, ship: Callable[..., None], tmp_path: Path
+) -> None:
     some = sorted(mixed.glob("*.png"))[:2]
+    second = Inverter.load(tiny).save(tmp_path / "tiny-2")
+    ship(tiny_lbp, second, tiny)
     summary = demo(tmp_path / "demo", images=some, size=64)
-    names = [result.spec.representation for result in summary.results]
-    assert names[0] == "hog"
-    assert sorted(result.inverter for result in summary.results) == shipped()
+    assert [result.inverter for result in summary.results] == ["tiny", "tiny-lbp"], "one for each, HOG first"
+
+
+def test_the_demo_tells_at_once_what_is_wrong(
+    mixed: Path, tiny_lbp: Path, ship: Callable[..., None], tmp_path: Path
+) -> None:
+    ship()
+    for error, words, options in (
+        (LookupError, "no inverter for hog is shipped", {}),
+        (ValueError, "at least two photographs, got 1", {"images": mixed / "camera.png"}),
+        (ValueError, "size is at least 11 pixels, got 10", {"size": 10}),
+        (ValueError, r"12×12 pixels has no LBP cell of 16: both sides must be at least 16$", {"size": 12}),
+    ):
+        with pytest.raises(error, match=words):
+            demo(tmp_path / "demo", **{"images": mixed, **options}, inverter=tiny_lbp if "size" in options else None)
+    assert not (tmp_path / "demo").exists()

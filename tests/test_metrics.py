@@ -43,6 +43,24 @@ def test_refuses_what_has_no_distance() -> None:
         measure.report()
 
 
+def test_equal_images_have_no_distance() -> None:
+    torch.manual_seed(2)
+    originals, image = Originals(), torch.rand(1, 3, 8, 8)
+    measure = NormalisedError(originals)
+    for _ in range(3):
+        originals.add(image)
+        measure.update(image, torch.zeros_like(image))
+    assert not originals.differ()
+    with pytest.raises(ValueError, match="images that differ, got 3 equal ones"):
+        measure.report()
+    nearly = image.clone()
+    nearly[0, 0, 0, 0] += 1 / 255
+    originals.add(nearly)
+    measure.update(nearly, nearly)
+    assert originals.differ()
+    assert measure.report().error > 0
+
+
 @pytest.mark.parametrize("shape", [(1, 3, 8, 9), (2, 3, 8, 8), (3, 8, 8)])
 def test_refuses_other_shapes(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="one shape"):

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -162,26 +161,24 @@ def test_flat_windows_and_wrong_options(run: Run, photo_folder: Path, tmp_path: 
     assert not (tmp_path / "f.mat.partial").exists(), "told before anything is computed"
 
 
-@pytest.mark.parametrize(
-    ("name", "parameter", "value"), [("lbp", "cell_size", 12), ("dense-sift", "step", 5), ("sift", "cell_size", 3)]
-)
+@pytest.mark.parametrize("name", ["lbp", "dense-sift", "sift"])
 def test_a_sheet_without_an_inverter_has_two_columns(
-    run: Run, mixed: Path, tmp_path: Path, name: str, parameter: str, value: int
+    run: Run, mixed: Path, tiny: Path, ship: Callable[..., None], tmp_path: Path, name: str
 ) -> None:
-    options: dict[str, Any] = {parameter: value} | ({"variant": "opencv"} if name == "sift" else {})
-    representation = representations.create(name, **options)
+    ship(tiny)
+    representation = representations.create(name, **({"variant": "opencv"} if name == "sift" else {}))
     summary = sheet(mixed, tmp_path / "s.png", representation=representation, size=64, tile=96)
     page = read_image(tmp_path / "s.png")
     assert page.shape == (summary.height, summary.width, 3)
     assert 2 * 96 < page.shape[1] < 3 * 96
     (column,) = summary.columns
     assert column.inverter is None
-    assert re.search(rf"no inverter for {name} is shipped|no shipped inverter fits", column.missing)
-    arguments = [part for key, given in options.items() for part in (f"--{key.replace('_', '-')}", given)]
+    assert column.missing.startswith(f"no inverter for {name} is shipped: ")
+    variant = ["--variant", "opencv"] if name == "sift" else []
     code, out, _ = run(
-        "sheet", mixed, "-o", tmp_path / "t.png", "--representation", name, *arguments, "--size", 64, "--tile", 96
+        "sheet", mixed, "-o", tmp_path / "t.png", "--representation", name, *variant, "--size", 64, "--tile", 96
     )
-    assert (code, f"5 images, {name}: without reconstructions: " in out, column.missing in out) == (0, True, True)
+    assert (code, f"5 images, {name}: without reconstructions: {column.missing}" in out) == (0, True)
     assert (read_image(tmp_path / "t.png") == page).all()
     with pytest.raises(ValueError, match="neither a folder nor"):
         sheet(mixed, tmp_path / "s.png", representation=representation, inverter="nobody")

@@ -6,6 +6,8 @@ import dataclasses
 
 import torch
 
+_NO_SPREAD = 1e-4  # one grey level in one channel of one pixel is 4e-3
+
 
 @dataclasses.dataclass(frozen=True)
 class ErrorReport:
@@ -53,13 +55,24 @@ class Originals:
         """N, the average distance between two different images, and the average distance to the mean image.
 
         Raises:
-            ValueError: fewer than two images came, so that there is no distance between two of them.
+            ValueError: fewer than two images came, or only equal ones, so that there is no distance between two of
+                them.
         """
         if len(self) < 2:
             raise ValueError(f"the normalised error takes at least two images, got {len(self)}")
         if self._spread is None:
             self._spread = _spread(torch.cat(self._images).flatten(1))
+        if self._spread[0] < _NO_SPREAD:
+            raise ValueError(f"the normalised error takes images that differ, got {len(self)} equal ones")
         return self._spread
+
+    def differ(self) -> bool:
+        """Are there two images that differ, so that there is a normalised error?"""
+        try:
+            self.spread()
+        except ValueError:
+            return False
+        return True
 
 
 class NormalisedError:
@@ -98,7 +111,7 @@ class NormalisedError:
         """The error of everything added.
 
         Raises:
-            ValueError: fewer than two images came, or a shared set holds another number of them.
+            ValueError: fewer than two images came, or only equal ones, or a shared set holds another number of them.
         """
         normaliser, to_mean = self._originals.spread()
         if len(self._distances) != len(self._originals):

@@ -21,7 +21,7 @@ def demo(
     inverter: Annotated[
         list[str] | None,
         typer.Option(
-            help="Shipped inverters or folders, one for each representation; by default all that are shipped."
+            help="A shipped inverter or a folder; repeatable, once a representation. Default: all that are shipped."
         ),
     ] = None,
     size: Annotated[

@@ -15,6 +15,7 @@ _OPTIONAL = {
     "scikit-image": ("photographs for `preimage demo`", "pip install 'preimage[demo]'"),
     "h5py": ("HDF5 files", "pip install 'preimage[formats]'"),
     "scipy": ("MATLAB files", "pip install 'preimage[formats]'"),
+    "matplotlib": ("the plot of `preimage study`", "pip install 'preimage[plots]'"),
 }
 if sys.platform == "linux":  # there is none elsewhere
     _OPTIONAL["triton"] = ("fused up-convolutions on a GPU", "pip install triton")

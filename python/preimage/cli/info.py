@@ -90,7 +90,7 @@ def _keypoints(path: Path) -> dict[str, Any]:
     if path.is_file():
         facts["bytes"] = path.stat().st_size
     return facts | {
-        "normalisation": f"taken for {file.normalisation}" if file.origin != "preimage" else file.normalisation,
+        "normalisation": file.normalisation,
         "images": len(file),
         "keypoints": sum(known) if len(known) == len(file) else None,
         "most_in_an_image": max(known, default=None),

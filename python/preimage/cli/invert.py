@@ -54,7 +54,8 @@ def invert(
         typer.Option(help="colmap, colmap-text, hloc, opencv, vlfeat, lowe or preimage, if the suffix misleads."),
     ] = None,
     max_side: Annotated[
-        int | None, typer.Option(min=1, help="Reconstruct larger images of keypoints at this many pixels.")
+        int | None,
+        typer.Option(min=1, help="Reconstruct larger images of keypoints with this many pixels along the longer side."),
     ] = None,
     batch_size: BatchSize = 16,
     device: Device = "cpu",

@@ -31,14 +31,15 @@ def sheet(
     inverter: Annotated[
         list[str] | None,
         typer.Option(
-            help="A shipped inverter or a folder, once for each representation; by default the shipped one that fits."
+            help="A shipped inverter or a folder; repeatable, once a representation. Default: the one that fits."
         ),
     ] = None,
     representation: Annotated[
-        str | None, typer.Option(help="What to invert; by default what the inverter is for, or hog.")
+        str | None, typer.Option(help="The one to draw; by default what the inverter is for, or hog.")
     ] = None,
     representations: Annotated[
-        str | None, typer.Option(help="Several, a column each: hog,sift,lbp.", metavar="NAME,NAME...")
+        str | None,
+        typer.Option(help="Several, a column each, such as hog,sift,lbp: the paper's figure.", metavar="NAME,NAME..."),
     ] = None,
     parameters: Parameters = NO_PARAMETERS,
     size: Annotated[
@@ -48,7 +49,7 @@ def sheet(
     device: Device = "cpu",
     json: Json = False,
 ) -> None:
-    """Draw originals, features and reconstructions side by side."""
+    """Draw photographs, their features and the reconstructions side by side, as one PNG."""
     from preimage.jobs.sheet import sheet as run
 
     show = Output(json)
@@ -69,6 +70,8 @@ def _asked(name: str | None, names: str | None, parameters: Parameters) -> Repre
     from preimage import representations
 
     if names is None:
+        if name is not None and "," in name:
+            raise CommandError(f"--representation takes one name, got {name!r}; --representations takes several")
         return representations.create(name or "hog", **parameters) if parameters else name
     if name is not None or parameters:
         told = ["--representation"] if name is not None else []

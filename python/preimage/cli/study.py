@@ -6,7 +6,9 @@ import typer
 
 from preimage.cli.study_disclosure import disclosure
 
-study = typer.Typer(help="Put a question to an inverter; the answer is a page.", no_args_is_help=True)
+study = typer.Typer(
+    help="Measure what features reveal: every study writes its answer as one page.", no_args_is_help=True
+)
 study.command()(disclosure)
 
 

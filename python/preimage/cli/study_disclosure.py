@@ -11,27 +11,27 @@ import typer
 
 from preimage.cli._shared import BatchSize, CommandError, Device, Json, Output, plural, reporting
 
-_SHARES = "Percent of the keypoints to keep, separated by commas."
+_SHARES = "Shares of the keypoints to keep, in percent, separated by commas."
 
 
 @reporting
 def disclosure(
     images: Annotated[list[str], typer.Option("--images", help="Folder, image file or tar shard; repeatable.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the page, table, plot and pictures.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the page, table, plot and pictures.")],
     inverter: Annotated[
-        str | None, typer.Option(help="Shipped name or folder of an inverter for sift. Default: the one that fits.")
+        str | None, typer.Option(help="A shipped inverter or a folder, for sift; by default the shipped one.")
     ] = None,
     size: Annotated[
         int, typer.Option(help="Resize the short side to this many pixels and cut out the centre square.")
     ] = 256,
     shares: Annotated[str, typer.Option(help=_SHARES)] = "5,10,20,40,60,80,100",
-    seed: Annotated[int, typer.Option(help="Of the draws of the shares.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the draw of the keypoints kept.")] = 0,
     pictures: Annotated[int, typer.Option(help="Photographs on the picture strip.")] = 4,
     batch_size: BatchSize = 16,
     device: Device = "cpu",
     json: Json = False,
 ) -> None:
-    """What SIFT keypoints reveal: reconstructions from ever fewer of them, and from parts of each."""
+    """Measure what SIFT keypoints reveal: reconstruct photographs from ever fewer of them, and from parts of each."""
     from preimage.studies.disclosure import disclosure as run
 
     show = Output(json)

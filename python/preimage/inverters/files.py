@@ -88,6 +88,16 @@ def shipped() -> list[str]:
     return sorted(entry.name for entry in folder.iterdir() if (entry / CONFIG).is_file()) if folder.is_dir() else []
 
 
+def shipped_folder(name: str) -> Path:
+    """Where the shipped inverter of that name lies, whatever folder of the same name there is here."""
+    return _shipped_folder() / name
+
+
+def shipped_specs() -> dict[str, Spec]:
+    """What the shipped inverters are for, by their names."""
+    return {name: Spec.from_dict(read_config(shipped_folder(name))["spec"]) for name in shipped()}
+
+
 def find(spec: Spec) -> str:
     """The name of a shipped inverter for features of this spec.
 
@@ -95,8 +105,8 @@ def find(spec: Spec) -> str:
         LookupError: none fits; says in which field the nearest one differs.
     """
     candidates = {}
-    for name in shipped():
-        differences = Spec.from_dict(read_config(_shipped_folder() / name)["spec"]).differences(spec)
+    for name, other in shipped_specs().items():
+        differences = other.differences(spec)
         if not differences:
             return name
         candidates[name] = differences
@@ -115,7 +125,7 @@ def resolve(name_or_path: str | os.PathLike[str]) -> Path:
     if path.is_dir():
         return path
     if str(name_or_path) in shipped():
-        return _shipped_folder() / str(name_or_path)
+        return shipped_folder(str(name_or_path))
     known = ", ".join(shipped()) or "none"
     raise ValueError(f"{name_or_path}: neither a folder nor the name of a shipped inverter (there are: {known})")
 

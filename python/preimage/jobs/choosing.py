@@ -6,9 +6,8 @@ import dataclasses
 from collections.abc import Sequence
 from os import PathLike
 
-from preimage import inverters, representations
-from preimage.inverters import Inverter
-from preimage.inverters.files import read_config, resolve
+from preimage import representations
+from preimage.inverters import Inverter, files
 from preimage.representations import Representation
 from preimage.spec import Spec
 
@@ -18,8 +17,8 @@ InverterChoices = InverterChoice | Sequence[NamedInverter]
 RepresentationChoices = Representation | str | Sequence[Representation | str] | None
 
 
-def fitting_inverter(choice: InverterChoice, spec: Spec, features_name: str) -> Inverter:
-    """The inverter asked for, or the shipped one that fits.
+def fitting_inverter(choice: InverterChoice, spec: Spec, features_name: str) -> tuple[Inverter, str]:
+    """The inverter asked for, or the shipped one that fits; and what to call it.
 
     Args:
         choice: an inverter, a shipped name, a folder, or ``None`` to look for one among the shipped.
@@ -31,53 +30,58 @@ def fitting_inverter(choice: InverterChoice, spec: Spec, features_name: str) -> 
         LookupError: no shipped inverter fits.
     """
     if choice is None:
-        if spec.representation not in shipped_specs():
-            raise LookupError(
-                f"no inverter for {spec.representation} is shipped: train one and name it (--inverter NAME_OR_FOLDER)"
-            )
+        _check_shipped(spec.representation)
         try:
-            choice = inverters.find(spec)
+            return _shipped_inverter(files.find(spec))
         except LookupError as error:
             raise LookupError(f"{features_name}: {error} (--inverter NAME_OR_FOLDER)") from error
-    inverter = choice if isinstance(choice, Inverter) else Inverter.load(choice)
-    _check_fit(choice, inverter, spec, features_name)
-    return inverter
-
-
-def shipped_specs() -> dict[str, Spec]:
-    """What the shipped inverters are for, by representation; of several for one, the first by name."""
-    specs = [Spec.from_dict(read_config(resolve(name))["spec"]) for name in inverters.shipped()]
-    return {spec.representation: spec for spec in reversed(specs)}
+    inverter, name = _named(choice)
+    _check_fit(name, inverter, spec, features_name)
+    return inverter, name
 
 
 def sift_inverter(choice: InverterChoice, variant: str) -> tuple[Inverter, str]:
-    """The inverter asked for, or the shipped one for sparse SIFT, and what to call it.
+    """The inverter asked for, or the shipped one for sparse SIFT; and what to call it.
 
     Args:
         choice: as for `fitting_inverter`.
         variant: of the detector that found the keypoints; an inverter for the other is taken if there is none for it.
 
     Raises:
+        ValueError: the inverter is for another representation.
         LookupError: none for sparse SIFT is shipped.
     """
     if choice is None:
-        specs = {name: Spec.from_dict(read_config(resolve(name))["spec"]) for name in inverters.shipped()}
-        fitting = [name for name, spec in specs.items() if spec.representation == "sift"]
-        if not fitting:
-            raise LookupError(
-                "no inverter for sift keypoints is shipped: train one and name it (--inverter NAME_OR_FOLDER)"
-            )
-        choice = min(fitting, key=lambda name: specs[name].variant != variant)
+        _check_shipped("sift")
+        fitting = {name: spec for name, spec in files.shipped_specs().items() if spec.representation == "sift"}
+        return _shipped_inverter(min(fitting, key=lambda name: fitting[name].variant != variant))
+    inverter, name = _named(choice)
+    if inverter.spec.representation != "sift":
+        raise ValueError(f"inverter {name} is for {inverter.spec.representation}, not for sift")
+    return inverter, name
+
+
+def shipped_representations() -> dict[str, Spec]:
+    """What there are shipped inverters for, by representation; of several for one, the first by name."""
+    return {spec.representation: spec for spec in reversed(list(files.shipped_specs().values()))}
+
+
+def _check_shipped(representation: str) -> None:
+    if representation not in shipped_representations():
+        raise LookupError(
+            f"no inverter for {representation} is shipped: train one and name it (--inverter NAME_OR_FOLDER)"
+        )
+
+
+def _shipped_inverter(name: str) -> tuple[Inverter, str]:
+    return Inverter.load(files.shipped_folder(name)), name
+
+
+def _named(choice: NamedInverter) -> tuple[Inverter, str]:
+    """The inverter, and what to call it in a summary."""
     if isinstance(choice, Inverter):
         return choice, choice.spec.representation
     return Inverter.load(choice), str(choice)
-
-
-def name_of(choice: InverterChoice, spec: Spec) -> str:
-    """What to call the inverter in a summary."""
-    if choice is None:
-        return inverters.find(spec)
-    return choice.spec.representation if isinstance(choice, Inverter) else str(choice)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,9 +122,9 @@ def pairings(inverter: InverterChoices, representation: RepresentationChoices) -
     names = [one if isinstance(one, str) else one.name for one in asked]
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"{', '.join(repeated)} asked for more than once")
-    for name, (choice, network) in chosen.items():
+    for name, (_, called) in chosen.items():
         if name not in names:
-            raise ValueError(f"inverter {name_of(choice, network.spec)} is for {name}, not for {', '.join(names)}")
+            raise ValueError(f"inverter {called} is for {name}, not for {', '.join(names)}")
     return [_pairing(one, chosen.get(name)) for one, name in zip(asked, names, strict=True)]
 
 
@@ -130,33 +134,33 @@ def _inverters(choices: InverterChoices) -> list[NamedInverter]:
     return [choices] if isinstance(choices, Inverter | str | PathLike) else list(choices)
 
 
-def _by_representation(choices: list[NamedInverter]) -> dict[str, tuple[NamedInverter, Inverter]]:
-    chosen: dict[str, tuple[NamedInverter, Inverter]] = {}
+def _by_representation(choices: list[NamedInverter]) -> dict[str, tuple[Inverter, str]]:
+    chosen: dict[str, tuple[Inverter, str]] = {}
     for choice in choices:
-        network = choice if isinstance(choice, Inverter) else Inverter.load(choice)
-        name = network.spec.representation
+        inverter, called = _named(choice)
+        name = inverter.spec.representation
         if name in chosen:
-            raise ValueError(f"two inverters for {name}: {name_of(chosen[name][0], network.spec)} and {choice}")
-        chosen[name] = choice, network
+            raise ValueError(f"two inverters for {name}: {chosen[name][1]} and {called}")
+        chosen[name] = inverter, called
     return chosen
 
 
-def _pairing(asked: Representation | str, chosen: tuple[NamedInverter, Inverter] | None) -> Pairing:
+def _pairing(asked: Representation | str, chosen: tuple[Inverter, str] | None) -> Pairing:
     if chosen is None:
         representation = representations.create(asked) if isinstance(asked, str) else asked
-        spec = representation.spec
         try:
-            network = fitting_inverter(None, spec, f"{spec.representation} features")
-            return Pairing(representation, network, name_of(None, spec), "")
+            inverter, name = fitting_inverter(None, representation.spec, f"{representation.name} features")
         except LookupError as error:
             return Pairing(representation, None, None, str(error))
-    choice, network = chosen
-    representation = representations.from_spec(network.spec) if isinstance(asked, str) else asked
-    _check_fit(choice, network, representation.spec, f"{representation.name} features")
-    return Pairing(representation, network, name_of(choice, network.spec), "")
+        return Pairing(representation, inverter, name, "")
+    inverter, name = chosen
+    representation = representations.from_spec(inverter.spec) if isinstance(asked, str) else asked
+    _check_fit(name, inverter, representation.spec, f"{representation.name} features")
+    return Pairing(representation, inverter, name, "")
 
 
-def _check_fit(choice: NamedInverter, inverter: Inverter, spec: Spec, features_name: str) -> None:
+def _check_fit(name: str, inverter: Inverter, spec: Spec, features_name: str) -> None:
     if differences := inverter.spec.differences(spec):
-        named = "the inverter" if isinstance(choice, Inverter) else f"inverter {choice}"
-        raise ValueError(f"{named} does not fit {features_name} (inverter != features): {'; '.join(differences)}")
+        raise ValueError(
+            f"inverter {name} does not fit {features_name} (inverter != features): {'; '.join(differences)}"
+        )

@@ -11,9 +11,9 @@ from os import PathLike
 from pathlib import Path
 
 from preimage import representations
-from preimage.jobs.choosing import InverterChoices, Pairing, pairings, shipped_specs
+from preimage.jobs.choosing import InverterChoices, Pairing, pairings, shipped_representations
 from preimage.jobs.demo_page import DemoResult, DemoSummary, demo_page
-from preimage.jobs.evaluate import Judge
+from preimage.jobs.evaluate import SMALLEST_FOR_SSIM, Judge
 from preimage.jobs.extract import extract
 from preimage.jobs.figure import Subject, figure
 from preimage.jobs.invert import invert
@@ -48,12 +48,22 @@ def demo(
 
     Raises:
         ImportError: scikit-image, whose photographs these are, is not installed.
-        ValueError: a bad image (named), or a single one.
+        LookupError: no inverter is shipped.
+        ValueError: a bad image (named), a single one, `size` under 11 or too small for a representation, or two
+            inverters for one representation.
     """
     start = time.perf_counter()
     folder = Path(output)
     sources = as_sources(sample_photographs() if images is None else images)
+    if len(sources) < 2:
+        raise ValueError(f"the demo takes at least two photographs, got {len(sources)}")
+    if size < SMALLEST_FOR_SSIM:
+        raise ValueError(f"size is at least {SMALLEST_FOR_SSIM} pixels, got {size}")
     pairs = pairings(inverter, _shipped() if inverter is None else None)
+    for pair in pairs:
+        if pair.inverter is None:
+            raise LookupError(pair.missing)
+        pair.representation.feature_size(size, size)  # or say now that photographs are too small
     results, means = [], []
     for pair in pairs:
         result, mean_image_error = _reconstructed(pair, sources, folder, size)
@@ -93,7 +103,7 @@ def sample_photographs() -> list[str]:
 
 def _shipped() -> list[representations.Representation]:
     """What there are shipped inverters for, in the order shown."""
-    specs = shipped_specs()
+    specs = shipped_representations()
     names = sorted(specs, key=lambda name: (_ORDER.index(name) if name in _ORDER else len(_ORDER), name))
     return [representations.from_spec(specs[name]) for name in names]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from preimage.inverters import Inverter, checked_device
-from preimage.jobs.choosing import InverterChoice, fitting_inverter, name_of
+from preimage.jobs.choosing import InverterChoice, fitting_inverter
 from preimage.jobs.invert_keypoints import KeypointOptions, Size, invert_keypoints
 from preimage.jobs.loading import Pixels, as_pixels, in_windows
 from preimage.jobs.targets import target_of, write_picture
@@ -83,33 +83,56 @@ def invert(
         raise ValueError(f"batch_size is at least 1, got {batch_size}")
     place = checked_device(device)
     options = KeypointOptions(image_size, normalisation, keypoint_format, max_side)
-    if _holds_keypoints(features, spec, layout, options):
-        name, count = invert_keypoints(features, Path(output), options, inverter, place, progress)
-        return InvertSummary(Path(output), name, count, time.perf_counter() - start)
-    file = open_features(features, spec, layout)
-    network = fitting_inverter(inverter, file.spec, os.fspath(features)).to(place)
     folder = Path(output)
+    if _holds_keypoints(features, spec, layout, options):
+        name, count = invert_keypoints(features, folder, options, inverter, place, progress)
+    else:
+        file = open_features(features, spec, layout)
+        network, name = fitting_inverter(inverter, file.spec, os.fspath(features))
+        count = _invert_features(file, folder, network.to(place), batch_size, place, progress)
+    return InvertSummary(folder, name, count, time.perf_counter() - start)
+
+
+def _invert_features(
+    file: FeatureFile,
+    folder: Path,
+    network: Inverter,
+    batch_size: int,
+    device: torch.device,
+    progress: Callable[[int, int], None] | None,
+) -> int:
     targets = [target_of(folder, key) for key in file.keys]
     folder.mkdir(parents=True, exist_ok=True)
     count = 0
     for window in in_windows(range(len(file)), 8 * batch_size):
-        for picture, index in _reconstruct(network, file, window, batch_size, place):
+        for picture, index in _reconstruct(network, file, window, batch_size, device):
             write_picture(targets[index], picture)
             count += 1
             if progress is not None:
                 progress(count, len(file))
-    return InvertSummary(folder, name_of(inverter, file.spec), count, time.perf_counter() - start)
+    return count
 
 
 def _holds_keypoints(
     path: str | PathLike[str], spec: Spec | None, layout: str | None, options: KeypointOptions
 ) -> bool:
-    if options.format is not None:
+    given = options != KeypointOptions()
+    if spec is not None or layout is not None:
+        if given:
+            raise ValueError("a spec or a layout explains plain arrays, the other options keypoints: not both at once")
+        if not is_foreign(path) and is_keypoint_file(path):
+            raise ValueError(
+                f"{os.fspath(path)} holds keypoints, not plain arrays: leave out representation, spec and layout"
+            )
+        return False
+    if options.format is not None or is_keypoint_file(path):
         return True
-    found = spec is None and layout is None and is_keypoint_file(path)
-    if not found and options != KeypointOptions():
-        raise ValueError(f"{os.fspath(path)} is not known as a keypoint file: name its keypoint format")
-    return found
+    if given:
+        raise ValueError(
+            f"{os.fspath(path)} is not known as a keypoint file, which image size, normalisation and longest side are "
+            "for: leave them out, or name its keypoint format"
+        )
+    return False
 
 
 def open_features(path: str | PathLike[str], spec: Spec | None = None, layout: str | None = None) -> FeatureFile:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
@@ -50,7 +49,8 @@ def invert_keypoints(
     """Every image of a keypoint file as ``FOLDER/<key>.png``; gives what the inverter is called, and the count.
 
     Raises:
-        ValueError: no image size, or a key that would leave the folder; see also `preimage.read_keypoints`.
+        ValueError: no image size, a key that would leave the folder, or an inverter for another representation; see
+            also `preimage.read_keypoints`.
         LookupError: no inverter for sparse SIFT is shipped.
         FileFormatError: the file is damaged.
     """
@@ -63,11 +63,7 @@ def invert_keypoints(
     targets = [target_of(folder, key) for key in file.keys]
     network, name = sift_inverter(inverter, "opencv" if file.origin == "opencv" else "vlfeat")
     representation = representations.from_spec(network.spec)
-    if not isinstance(representation, Sift):
-        raise ValueError(
-            f"{os.fspath(path)} holds sparse SIFT keypoints, and the inverter {name} is for "
-            f"{network.spec.representation}: name one for sift"
-        )
+    assert isinstance(representation, Sift)
     network = network.to(device)
     folder.mkdir(parents=True, exist_ok=True)
     for index, target in enumerate(targets):

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 
 import torch
 
-from preimage.analysis import NormalisedError
+from preimage.analysis import ErrorReport, NormalisedError, Originals
 from preimage.inverters import checked_device
 from preimage.jobs.choosing import InverterChoices, Pairing, RepresentationChoices, pairings
 from preimage.jobs.figure import Subject, figure
 from preimage.jobs.loading import Images, Pixels, as_batch, as_pixels, as_sources, load
 from preimage.report.glyphs import draw_features, has_drawing
+from preimage.report.sheet import SMALLEST_TILE
 from preimage.storage import write_png
 
 
@@ -25,7 +27,8 @@ class SheetColumn:
         representation: its name.
         inverter: name or folder of the inverter used; ``None`` if there are no reconstructions.
         missing: why there are none, one line; else empty.
-        error: normalised error over the sheet's images; ``None`` without reconstructions or for a single image.
+        error: normalised error over the sheet's images; ``None`` without reconstructions, or where there are no two
+            images that differ.
     """
 
     representation: str
@@ -67,7 +70,7 @@ def sheet(
 
     For one representation a row an image: photograph, features, reconstruction. For several two rows an image, as in
     the paper: a column each, features above and reconstruction below. Features that no shipped inverter fits are drawn
-    without the reconstruction; the summary says why. Of two images on each reconstruction's error is told.
+    without the reconstruction; the summary says why. From two images on each reconstruction's error is told.
 
     Args:
         images: a path or paths (folders, files, tar shards), or sources.
@@ -81,24 +84,21 @@ def sheet(
         device: where the inverters run.
 
     Raises:
-        ValueError: a bad image (named), an inverter for another representation, no such device.
+        ValueError: a bad image (named), an inverter for another representation, no such device, a tile under 32.
         LookupError: no shipped inverter fits, and there is no drawing of such features either.
     """
+    if tile < SMALLEST_TILE:
+        raise ValueError(f"tile is at least {SMALLEST_TILE} pixels, got {tile}")
     place = checked_device(device)
     pairs = [_ready(pair, place) for pair in pairings(inverter, representation)]
     specs = [pair.representation.spec for pair in pairs]
-    judges = [NormalisedError() for _ in pairs]
     subjects = []
     for item in load(as_sources(images), size):
         if item.pixels is None:
             raise ValueError(item.problem)
         drawn, returned = zip(*(_shown(pair, item.pixels, place, tile) for pair in pairs), strict=True)
         subjects.append(Subject(item.source.key, item.pixels, drawn, returned))
-        for judge, picture in zip(judges, returned, strict=True):
-            if picture is not None:
-                judge.update(as_batch([item.pixels]).float() / 255, as_batch([picture]).float() / 255)
-    told = len(subjects) > 1
-    reports = [judge.report() if told and pair.inverter else None for judge, pair in zip(judges, pairs, strict=True)]
+    reports = _reports(subjects)
     page = figure(specs, subjects, [None if report is None else report.per_image for report in reports], tile=tile)
     path = Path(output)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -108,6 +108,30 @@ def sheet(
         for pair, report in zip(pairs, reports, strict=True)
     ]
     return SheetSummary(path, tuple(columns), len(subjects), page.shape[1], page.shape[0])
+
+
+def _reports(subjects: Sequence[Subject]) -> list[ErrorReport | None]:
+    """For each representation the errors; ``None`` without reconstructions, or where no two photographs differ."""
+    originals = Originals()
+    for subject in subjects:
+        originals.add(_unit(subject.pixels))
+    reports: list[ErrorReport | None] = []
+    for column, first in enumerate(subjects[0].returned):
+        if first is None or not originals.differ():
+            reports.append(None)
+            continue
+        judge = NormalisedError(originals)
+        for subject in subjects:
+            picture = subject.returned[column]
+            assert picture is not None  # there is an inverter for all photographs, or for none
+            judge.update(_unit(subject.pixels), _unit(picture))
+        reports.append(judge.report())
+    return reports
+
+
+def _unit(pixels: Pixels) -> torch.Tensor:
+    """(1, 3, H, W) in [0, 1]."""
+    return as_batch([pixels]).float() / 255
 
 
 def _ready(pair: Pairing, place: torch.device) -> Pairing:

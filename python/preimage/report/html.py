@@ -41,7 +41,7 @@ class Section:
         figures: the pictures, in order.
         note: the line; none when empty.
         span: room for a picture: a third of the page's width, so that three stand side by side ("third"), all of it
-            ("page"), or all of the window's ("window"), scrolled where the window is narrow.
+            ("page"), or all of the window's ("window"); both are scrolled where the window is narrow.
         columns: more pictures, in columns side by side; on a narrow screen each column becomes a row.
     """
 
@@ -183,6 +183,8 @@ dd { margin: 0; color: var(--quiet); }
 .row { display: grid; grid-template-columns: repeat(3, minmax(0, 1fr)); gap: 0.75rem; }
 .window { overflow-x: auto; width: 94vw; max-width: 110rem; margin-left: calc(50% - min(47vw, 55rem)); }
 .window figure { min-width: 75rem; }
+.page { overflow-x: auto; }
+.page figure { min-width: 48rem; }
 .points { max-width: 44rem; margin: 1.25rem 0 0; padding-left: 1.2rem; }
 .points li { margin-bottom: 0.4rem; }
 .columns { grid-template-columns: repeat(var(--columns), minmax(0, 1fr)); }

@@ -13,6 +13,7 @@ from preimage.report.picture import Picture, as_picture, fit_into
 
 Array = npt.NDArray[Any]
 
+SMALLEST_TILE = 32  # pixels: there has to be room for words
 _PAPER = 255
 
 
@@ -51,8 +52,8 @@ def picture_sheet(
         raise ValueError(f"{len(column_titles)} column titles for {columns} columns")
     if row_titles is not None and len(row_titles) != len(rows):
         raise ValueError(f"{len(row_titles)} row titles for {len(rows)} rows")
-    if tile < 32 or gap < 0:
-        raise ValueError(f"tile must be at least 32 and gap at least 0 pixels, got {tile} and {gap}")
+    if tile < SMALLEST_TILE or gap < 0:
+        raise ValueError(f"tile must be at least {SMALLEST_TILE} and gap at least 0 pixels, got {tile} and {gap}")
     text = max(12, tile // 18)
     small = round(text * 0.85)
     margin, step = 2 * gap, tile + gap

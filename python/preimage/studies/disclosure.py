@@ -9,8 +9,8 @@ from os import PathLike
 from pathlib import Path
 
 from preimage import representations
-from preimage.inverters import Inverter, checked_device
-from preimage.jobs.choosing import InverterChoice, fitting_inverter, name_of
+from preimage.inverters import checked_device
+from preimage.jobs.choosing import InverterChoice, sift_inverter
 from preimage.jobs.evaluate import SMALLEST_FOR_SSIM
 from preimage.jobs.loading import Images, as_sources, batches
 from preimage.representations.sift import Sift
@@ -94,7 +94,7 @@ def disclosure(
     """
     start = time.perf_counter()
     shares = _checked(size, shares, seed, pictures, batch_size)
-    name, network = _sift_inverter(inverter)
+    network, name = sift_inverter(inverter, "vlfeat")
     network = network.to(checked_device(device))
     sources = as_sources(images)
     if len(sources) < 2:
@@ -122,19 +122,6 @@ def _checked(size: int, shares: Sequence[float], seed: int, pictures: int, batch
             f"got {size}, {batch_size}, {pictures} and {seed}"
         )
     return tuple(sorted({float(share) for share in shares}))
-
-
-def _sift_inverter(choice: InverterChoice) -> tuple[str, Inverter]:
-    if choice is None:
-        spec = representations.create("sift").spec
-        return name_of(None, spec), fitting_inverter(None, spec, "sift features")
-    network = choice if isinstance(choice, Inverter) else Inverter.load(choice)
-    name = name_of(choice, network.spec)
-    if network.spec.representation != "sift":
-        raise ValueError(
-            f"the study takes an inverter of sift, got {name}, which inverts {network.spec.representation}"
-        )
-    return name, network
 
 
 def _write(

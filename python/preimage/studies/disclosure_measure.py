@@ -144,6 +144,7 @@ class Measure:
                 yield self._network(features, image_size=self._size).cpu()
 
     def _drawn(self, keypoints: Keypoints) -> list[Pixels]:
+        """On dark paper, without the photograph: as little as a database of them holds."""
         spec = self._known.spec
         if not has_drawing(spec):
             return []

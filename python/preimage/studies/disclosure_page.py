@@ -141,12 +141,13 @@ def _halfway(kept: Sequence[ConditionScore], floor: ConditionScore, all_of_them:
     whole = kept[-1]
     if whole.error >= floor.error - _SAME:
         return _nothing(whole, floor, all_of_them)
+    with_all = f"with {all_of_them} of the keypoints" if whole.share != 100 else "with all keypoints"
     enough = next(score for score in kept if score.error <= (whole.error + floor.error) / 2)
     if enough is whole:
-        return f"No smaller share of those tried comes halfway from the mean image's error to that of {all_of_them}."
+        return f"No smaller share that was tried comes halfway from the mean image's error to the error {with_all}."
     return (
-        f"{enough.share:g} % is the smallest share of those tried that comes at least halfway from the mean image's "
-        f"error to that of {all_of_them}."
+        f"{enough.share:g} % is the smallest share tried that comes at least halfway from the mean image's error "
+        f"to the error {with_all}."
     )
 
 
@@ -181,7 +182,7 @@ def page(
     ]
     if curves is not None:
         sections.append(Section("By share", [Figure(curves, "", "error and SSIM by share of keypoints")], span="page"))
-    header = ["condition", "keypoints an image", "normalised error", "PSNR, dB", "SSIM"]
+    header = ["condition", "keypoints per image", "normalised error", "PSNR, dB", "SSIM"]
     return html_page(
         title="What SIFT keypoints reveal",
         lead=(
