@@ -84,8 +84,8 @@ def sheet(
         device: where the inverters run.
 
     Raises:
-        ValueError: a bad image (named), an inverter for another representation, no such device, a `size` too small for a
-            representation, a tile under 32, or an output that is a folder or named like another kind of file.
+        ValueError: a bad image (named), an inverter for another representation, no such device, a `size` too small for
+            a representation, a tile under 32, or an output that is a folder or named like another kind of file.
         LookupError: no shipped inverter fits, and there is no drawing of such features either.
     """
     path = Path(output)
