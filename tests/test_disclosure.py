@@ -265,6 +265,8 @@ def test_bad_options_are_named(
 def test_bad_input_is_named(photos: list[Path], inverter: Path, tiny: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=rf"inverter {re.escape(str(tiny))} is for hog, not for sift"):
         disclosure(photos, tmp_path / "out", inverter=tiny)
+    with pytest.raises(ValueError, match="is a file, and the output is a folder"):
+        disclosure(photos, photos[0], inverter=inverter)
     with pytest.raises(ValueError, match="at least two images, got 1"):
         disclosure(photos[0], tmp_path / "out", inverter=inverter)
     (tmp_path / "x.png").write_bytes(b"no image")

@@ -150,6 +150,12 @@ def test_sheets_without_errors(mixed: Path, tiny: Path, tmp_path: Path) -> None:
     twice = [mixed / "camera.png", mixed / "again.png"]
     (column,) = sheet(twice, tmp_path / "sheet.png", inverter=tiny, size=64, tile=96).columns
     assert column.error is None, "there is no distance between two of them to compare with"
+    with pytest.raises(ValueError, match=r"the sheet is a PNG file, got .*s\.jpg"):
+        sheet(tmp_path / "absent", tmp_path / "s.jpg", inverter=tiny)
+    with pytest.raises(ValueError, match=r"a PNG file, got .* \(a folder\)"):
+        sheet(tmp_path / "absent", tmp_path, inverter=tiny)
+    with pytest.raises(ValueError, match=r"an image of 3×3 pixels has no HOG cell"):
+        sheet(tmp_path / "absent", tmp_path / "s.png", inverter=tiny, size=3)
     with pytest.raises(ValueError, match="tile is at least 32 pixels, got 31"):
         sheet(tmp_path / "absent", tmp_path / "s.png", inverter=tiny, tile=31)
 
@@ -258,6 +264,8 @@ def test_the_demo_tells_at_once_what_is_wrong(
     mixed: Path, tiny_lbp: Path, ship: Callable[..., None], tmp_path: Path
 ) -> None:
     ship()
+    with pytest.raises(ValueError, match=r"camera\.png is a file, and the output is a folder"):
+        demo(mixed / "camera.png", images=mixed)
     for error, words, options in (
         (LookupError, "no inverter for hog is shipped", {}),
         (ValueError, "at least two photographs, got 1", {"images": mixed / "camera.png"}),

@@ -18,6 +18,7 @@ from preimage.jobs.extract import extract
 from preimage.jobs.figure import Subject, figure
 from preimage.jobs.invert import invert
 from preimage.jobs.loading import Images, Pixels, as_batch, as_sources, load
+from preimage.jobs.targets import folder_of
 from preimage.report.glyphs import draw_features
 from preimage.storage import ImageSource, atomic_write, read_features, read_image, write_png
 
@@ -53,7 +54,7 @@ def demo(
             inverters for one representation.
     """
     start = time.perf_counter()
-    folder = Path(output)
+    folder = folder_of(output)
     sources = as_sources(sample_photographs() if images is None else images)
     if len(sources) < 2:
         raise ValueError(f"the demo takes at least two photographs, got {len(sources)}")

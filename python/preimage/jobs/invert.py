@@ -15,7 +15,7 @@ from preimage.inverters import Inverter, checked_device
 from preimage.jobs.choosing import InverterChoice, fitting_inverter
 from preimage.jobs.invert_keypoints import KeypointOptions, Size, invert_keypoints
 from preimage.jobs.loading import Pixels, as_pixels, in_windows
-from preimage.jobs.targets import target_of, write_picture
+from preimage.jobs.targets import folder_of, target_of, write_picture
 from preimage.spec import Spec
 from preimage.storage import FeatureFile, is_keypoint_file, read_features
 from preimage.storage.formats import is_foreign, read_foreign
@@ -83,7 +83,7 @@ def invert(
         raise ValueError(f"batch_size is at least 1, got {batch_size}")
     place = checked_device(device)
     options = KeypointOptions(image_size, normalisation, keypoint_format, max_side)
-    folder = Path(output)
+    folder = folder_of(output)
     if _holds_keypoints(features, spec, layout, options):
         name, count = invert_keypoints(features, folder, options, inverter, place, progress)
     else:

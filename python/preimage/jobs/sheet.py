@@ -84,13 +84,17 @@ def sheet(
         device: where the inverters run.
 
     Raises:
-        ValueError: a bad image (named), an inverter for another representation, no such device, a tile under 32.
+        ValueError: a bad image (named), an inverter for another representation, no such device, a `size` too small for
+            a representation, a tile under 32, or an output that is a folder or named like another kind of file.
         LookupError: no shipped inverter fits, and there is no drawing of such features either.
     """
+    path = Path(output)
+    if path.is_dir() or path.suffix.lower() not in ("", ".png"):
+        raise ValueError(f"the sheet is a PNG file, got {path}{' (a folder)' if path.is_dir() else ''}")
     if tile < SMALLEST_TILE:
         raise ValueError(f"tile is at least {SMALLEST_TILE} pixels, got {tile}")
     place = checked_device(device)
-    pairs = [_ready(pair, place) for pair in pairings(inverter, representation)]
+    pairs = [_ready(pair, size, place) for pair in pairings(inverter, representation)]
     specs = [pair.representation.spec for pair in pairs]
     subjects = []
     for item in load(as_sources(images), size):
@@ -100,7 +104,6 @@ def sheet(
         subjects.append(Subject(item.source.key, item.pixels, drawn, returned))
     reports = _reports(subjects)
     page = figure(specs, subjects, [None if report is None else report.per_image for report in reports], tile=tile)
-    path = Path(output)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_png(path, page)
     columns = [
@@ -134,8 +137,9 @@ def _unit(pixels: Pixels) -> torch.Tensor:
     return as_batch([pixels]).float() / 255
 
 
-def _ready(pair: Pairing, place: torch.device) -> Pairing:
-    """The pairing with its inverter in place; something of it can be shown."""
+def _ready(pair: Pairing, size: int, place: torch.device) -> Pairing:
+    """The pairing with its inverter in place; something of it can be shown, of images this large."""
+    pair.representation.feature_size(size, size)
     if pair.inverter is None:
         if not has_drawing(pair.representation.spec):
             raise LookupError(pair.missing)

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from os import PathLike
 from pathlib import Path
 
 from preimage.jobs.loading import Pixels
 from preimage.storage import write_png
 from preimage.storage.files import key_problem
+
+
+def folder_of(output: str | PathLike[str]) -> Path:
+    """The folder that a job writes into, whether it is there or not; ``ValueError`` where a file is in its place."""
+    folder = Path(output)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file, and the output is a folder")
+    return folder
 
 
 def target_of(folder: Path, key: str) -> Path:

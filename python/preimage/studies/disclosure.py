@@ -13,6 +13,7 @@ from preimage.inverters import checked_device
 from preimage.jobs.choosing import InverterChoice, sift_inverter
 from preimage.jobs.evaluate import SMALLEST_FOR_SSIM
 from preimage.jobs.loading import Images, as_sources, batches
+from preimage.jobs.targets import folder_of
 from preimage.representations.sift import Sift
 from preimage.storage import atomic_write, write_png
 from preimage.studies import disclosure_page
@@ -94,6 +95,7 @@ def disclosure(
     """
     start = time.perf_counter()
     shares = _checked(size, shares, seed, pictures, batch_size)
+    folder = folder_of(output)
     network, name = sift_inverter(inverter, "vlfeat")
     network = network.to(checked_device(device))
     sources = as_sources(images)
@@ -108,7 +110,7 @@ def disclosure(
     measure = Measure(network, known, conditions, survey, size, chosen)
     for (keys, originals), keypoints in zip(batches(sources, size, batch_size), survey.keypoints, strict=True):
         measure.add(keys, originals, keypoints, steps)
-    return _write(Path(output), measure, name, size, seed, command, start)
+    return _write(folder, measure, name, size, seed, command, start)
 
 
 def _checked(size: int, shares: Sequence[float], seed: int, pictures: int, batch_size: int) -> tuple[float, ...]:

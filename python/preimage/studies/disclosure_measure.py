@@ -18,7 +18,7 @@ from preimage.keypoints import Keypoints
 from preimage.report.glyphs import draw_features, has_drawing
 from preimage.representations.sift import Sift
 from preimage.storage import ImageSource
-from preimage.studies.disclosure_page import ConditionScore, Shown
+from preimage.studies.disclosure_page import ConditionScore, Shown, title
 
 TILE = 160  # side of a picture on the strip, pixels
 
@@ -29,7 +29,6 @@ class Condition:
 
     name: str
     share: float
-    title: str
     disturb: Callable[[Keypoints, int], Keypoints]
 
 
@@ -78,10 +77,10 @@ def all_conditions(shares: Sequence[float], seed: int, size: int, known: Sift, s
         return descriptors_only(keypoints, (size, size), known.cell_size, scale)
 
     return [
-        *(Condition("kept", share, f"{share:g} % kept", functools.partial(kept, share)) for share in shares),
-        Condition("coordinates-only", 100, "coordinates only", lambda keypoints, _: coordinates_only(keypoints)),
-        Condition("positions-only", 100, "positions only", lambda keypoints, _: positions_only(keypoints, scale)),
-        Condition("descriptors-only", 100, "descriptors only", descriptors),
+        *(Condition("kept", share, functools.partial(kept, share)) for share in shares),
+        Condition("coordinates-only", 100, lambda keypoints, _: coordinates_only(keypoints)),
+        Condition("positions-only", 100, lambda keypoints, _: positions_only(keypoints, scale)),
+        Condition("descriptors-only", 100, descriptors),
     ]
 
 
@@ -133,7 +132,7 @@ class Measure:
     def titles(self) -> list[str]:
         """Over the columns of the strip."""
         drawing = ["its keypoints"] if has_drawing(self._known.spec) else []
-        return ["photograph", *drawing, *(condition.title for condition in self._conditions)]
+        return ["photograph", *drawing, *(title(condition.name, condition.share) for condition in self._conditions)]
 
     def _reconstructions(self, keypoints: Keypoints, first: int) -> Iterator[torch.Tensor]:
         for index, condition in enumerate(self._conditions):

@@ -58,6 +58,11 @@ class Shown:
     pictures: list[Pixels]
 
 
+def title(condition: str, share: float | None) -> str:
+    """What a person reads: ``20 % kept``, ``positions only``."""
+    return _NAMES.get(condition, f"{share or 0:g} % kept")
+
+
 def write_table(path: Path, scores: Sequence[ConditionScore]) -> None:
     """One row a condition, as CSV; atomic. Cells that do not apply are empty."""
     text = io.StringIO()
@@ -83,13 +88,13 @@ def plot(scores: Sequence[ConditionScore]) -> Pixels:
     shares = [score.share or 0 for score in kept]
     panels = [
         Panel(
-            title,
+            heading,
             shares,
             [getattr(score, name) for score in kept],
             {_NAMES[score.condition]: getattr(score, name) for score in others},
             least_span=0.1,
         )
-        for title, name in (("Normalised error (lower is closer)", "error"), ("SSIM (higher is closer)", "ssim"))
+        for heading, name in (("Normalised error (lower is closer)", "error"), ("SSIM (higher is closer)", "ssim"))
     ]
     return draw_panels(panels, "keypoints kept, %")
 
@@ -208,9 +213,14 @@ def page(
 def _lines(scores: Sequence[ConditionScore]) -> list[list[str]]:
     lines = []
     for score in scores:
-        name = _NAMES.get(score.condition, f"{score.share or 0:g} % kept")
         keypoints = "" if score.keypoints is None else f"{score.keypoints:.1f}"
-        line = [name, keypoints, f"{score.error:.3f}", f"{score.psnr:.1f}", f"{score.ssim:.3f}"]
+        line = [
+            title(score.condition, score.share),
+            keypoints,
+            f"{score.error:.3f}",
+            f"{score.psnr:.1f}",
+            f"{score.ssim:.3f}",
+        ]
         lines.append(line if score.lpips is None else [*line, f"{score.lpips:.3f}"])
     return lines
 
