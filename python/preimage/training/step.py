@@ -82,7 +82,7 @@ class EagerStep:
 def fastest_step(learner: Learner, step: int, note: Callable[[str], None]) -> Step:
     """The whole step as one CUDA graph where the device can, else `EagerStep`; `note` gets a sentence about why."""
     if learner.device.type == "cuda" and learner.representation.in_workers:
-        note(f"the steps run operation by operation, because features of {learner.representation.name} come from the CPU")
+        note(f"the steps run operation by operation: {learner.representation.name} features come from the CPU")
     elif learner.device.type == "cuda":
         from preimage.training.graphed_step import GraphedStep, cuda_graph  # noqa: PLC0415 - builds on this module
 
