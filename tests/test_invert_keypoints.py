@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from keypoint_files import GOLDEN, opencv_file, pictures
+import vlfeat
+from keypoint_files import GOLDEN, opencv_file, pictures, vlfeat_file
 from preimage import representations
 from preimage.inverters import Inverter, UShapedConfig
 from preimage.jobs.invert import invert
@@ -128,3 +129,29 @@ def test_the_commands(tmp_path: Path, small: Path, run) -> None:  # type: ignore
 
 def test_sparse_sift_is_what_the_inverter_says(small: Path) -> None:
     assert representations.from_spec(Inverter.load(small).spec) == Sift()
+
+
+def _likeness(picture: np.ndarray, original: np.ndarray) -> float:
+    """Correlation of the luminance of a reconstruction (H, W, 3) and a grey photograph (H, W)."""
+    return float(np.corrcoef(picture.mean(axis=2).ravel(), original.astype(float).ravel())[0, 1])
+
+
+@pytest.mark.parametrize("program", ["opencv", "vlfeat", "colmap"])
+def test_keypoints_that_another_program_wrote_come_back_as_the_photograph(tmp_path: Path, program: str) -> None:
+    """Found and written by the real program; read, and inverted with the inverter that comes with the package."""
+    face = FACE
+    if program == "colmap":
+        invert(DATABASE, tmp_path / "out")
+        picture = read_image(tmp_path / "out" / "face.png.png")
+    else:
+        if program == "opencv":
+            path = opencv_file(tmp_path / "face.yml", face, nested=True)
+        elif vlfeat.library() is None:
+            pytest.skip("VLFeat is not installed")
+        else:
+            path = vlfeat_file(tmp_path / "face.sift", *vlfeat.sift(face.astype(np.float32)))
+        invert(path, tmp_path / "out", image_size=(face.shape[0], face.shape[1]))
+        picture = read_image(tmp_path / "out" / "face.png")
+    likeness = _likeness(picture, face)
+    assert likeness > 0.75
+    assert _likeness(picture[:, ::-1], face) < likeness - 0.3  # it is this photograph's, and the right way round
