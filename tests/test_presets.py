@@ -1,0 +1,90 @@
+"""The presets: the paper's shapes, layer by layer, and what every one of them has to do."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from preimage import representations
+from preimage.inverters import Inverter, preset
+from preimage.inverters.architectures import build
+
+SPEC = representations.create("hog").spec
+
+
+def shapes_within(network: torch.nn.Module, image: torch.Tensor, parts: tuple[str, ...]) -> list[list[tuple[int, ...]]]:
+    """(C, h, w) after every layer of the parts of a network."""
+    shapes: list[list[tuple[int, ...]]] = []
+    for part in parts:
+        shapes.append([])
+        for layer in network.get_submodule(part):
+            layer.register_forward_hook(lambda _m, _i, y, into=shapes[-1]: into.append(tuple(y.shape[1:])))
+    assert network(image).shape == (2, 3, 256, 256)
+    return shapes
+
+
+def test_paper_preset_for_hog_has_the_papers_shapes() -> None:
+    """Section 3 of the paper: every layer's output for a 256² image."""
+    with torch.device("meta"):
+        network = build(31, preset("hog", "paper"))
+        context, detail, joint = shapes_within(network, torch.empty(2, 31, 32, 32), ("context", "detail", "joint"))
+    assert context == [
+        (256, 16, 16), (512, 8, 8), (1024, 4, 4), (512, 8, 8), (256, 16, 16), (128, 32, 32),
+    ]  # fmt: skip
+    assert detail == [(128, 32, 32), (128, 32, 32)]
+    assert joint == [(256, 32, 32), (128, 32, 32), (64, 64, 64), (32, 128, 128), (3, 256, 256)]
+    assert sum(p.numel() for p in network.parameters()) == 26_790_211  # 5×5 in every up-convolution, as the text has it
+    assert network.joint[-1].negative_slope is None  # the last layer has no activation
+
+
+def test_paper_preset_for_lbp_has_the_papers_shapes() -> None:
+    with torch.device("meta"):
+        network = build(58, preset("lbp", "paper"))
+        context, detail, joint = shapes_within(network, torch.empty(2, 58, 16, 16), ("context", "detail", "joint"))
+    assert context == [(256, 8, 8), (512, 4, 4), (1024, 4, 4), (512, 8, 8), (256, 16, 16)]
+    assert detail == [(128, 16, 16), (128, 16, 16)]
+    assert joint == [(256, 16, 16), (128, 16, 16), (128, 32, 32), (64, 64, 64), (32, 128, 128), (3, 256, 256)]
+    assert (network.stride, network.multiple) == (16, 4)
+    assert sum(p.numel() for p in network.parameters()) == 26_934_723  # 5×5 in every up-convolution
+
+
+def test_paper_preset_for_sparse_sift_has_the_papers_shapes() -> None:
+    with torch.device("meta"):
+        network = build(133, preset("sift", "paper"))
+        (layers,) = shapes_within(network, torch.empty(2, 133, 64, 64), ("layers",))
+    assert layers == [
+        (256, 32, 32), (512, 16, 16), (1024, 8, 8), (2048, 4, 4), (2048, 4, 4), (1024, 4, 4),
+        (512, 8, 8), (256, 16, 16), (128, 32, 32), (64, 64, 64), (32, 128, 128), (3, 256, 256),
+    ]  # fmt: skip
+    assert (network.stride, network.multiple) == (4, 16)
+    assert network.layers[-1].negative_slope is None
+    assert sum(p.numel() for p in network.parameters()) == 99_716_419  # 5×5 in every up-convolution
+
+
+@pytest.mark.parametrize("name", ["lbp", "sift", "dense-sift"])
+@pytest.mark.parametrize("size", [(256, 256), (227, 253), (64, 90), (17, 21)])
+def test_every_preset_gives_an_image_of_any_size(name: str, size: tuple[int, int]) -> None:
+    representation = representations.create(name)
+    cells = representation.feature_size(*size)
+    assert cells is not None
+    for kind in ("compact", "wide", *(["paper"] if name != "dense-sift" else [])):
+        # Where keypoints are drawn depends on the features: on "meta" there are none.
+        where = "cpu" if (name, kind) in (("sift", "compact"), ("sift", "wide")) else "meta"
+        with torch.device(where), torch.inference_mode():
+            inverter = Inverter(representation.spec, preset(name, kind))
+            assert 2 * sum(p.numel() for p in inverter.parameters()) < (8e6 if kind == "compact" else 2e8)
+            features = torch.zeros(1, representation.spec.channels, *cells)
+            assert inverter(features, image_size=size).shape == (1, 3, *size)
+
+
+@pytest.mark.parametrize("name", ["paper", "compact"])
+def test_presets_take_any_size(name: str) -> None:
+    with torch.device("meta"):
+        inverter = Inverter(SPEC, preset("hog", name))
+        assert inverter(torch.empty(1, 31, 5, 9)).shape == (1, 3, 40, 72)
+
+
+def test_compact_fits_on_disk() -> None:
+    with torch.device("meta"):
+        inverter = Inverter(SPEC, preset("hog", "compact"))
+    assert 2 * sum(p.numel() for p in inverter.parameters()) < 8e6
