@@ -159,8 +159,8 @@ class GpuPart:
 
 
 def _prepared(settings: TrainConfig, images: ImageSet, count: int) -> Iterator[torch.Tensor]:
-    """The trainer's own batches."""
-    return training_batches(
+    """The images of the trainer's own batches; HOG's features are computed by the step."""
+    batches = training_batches(
         images,
         0,
         count,
@@ -170,6 +170,7 @@ def _prepared(settings: TrainConfig, images: ImageSet, count: int) -> Iterator[t
         seed=settings.seed,
         workers=settings.workers,
     )
+    return (batch.images for batch in batches)
 
 
 def _at_once(work: Callable[[], None], device: torch.device) -> Callable[[], None]:

@@ -45,7 +45,7 @@ def main() -> int:
             begin = time.perf_counter()
             batch = next(batches)
             ready = time.perf_counter()
-            step(batch, done)
+            step(batch.images, done, batch.features)
             done += 1
             steps.append(1e3 * (time.perf_counter() - begin))
             waits.append(1e3 * (ready - begin))
