@@ -1,7 +1,8 @@
 """The networks: the paper's, of one stream or two, and a U-shaped one that learns more per second of training.
 
-A config is a frozen dataclass of plain values. Every network takes standardised features (B, C, h, w) whose
-sides are multiples of its ``multiple``, and returns (B, 3, h·stride, w·stride), an image minus the mean colour.
+A config is a frozen dataclass of plain values. Every network takes features (B, C, h, w), standardised where its
+``standardised`` says so, whose sides are multiples of its ``multiple``, and returns (B, 3, h·stride, w·stride), an
+image minus the mean colour. Around the features it wants ``margin`` cells more, which the sides include.
 """
 
 from __future__ import annotations
@@ -152,9 +153,11 @@ class UShaped(nn.Module):
         self.standardised = not config.splat_levels
         if config.splat_levels and in_channels != splat.CHANNELS:
             raise ValueError(f"splat_levels are for the {splat.CHANNELS} channels of sparse SIFT, not {in_channels}")
+        self.entry: nn.Module = nn.Identity()
         if config.entry:
             self.entry = chain(in_channels, config.entry)
             in_channels = Layer.parse(config.entry[-1]).channels
+        self.splat: splat.KeypointSplat | None = None
         if config.splat_levels:
             self.splat = splat.KeypointSplat(self.stride, self.stride * 2**down, config.splat_levels)
             in_channels += self.splat.out_channels
@@ -182,8 +185,8 @@ class UShaped(nn.Module):
 
     def _entered(self, features: torch.Tensor) -> torch.Tensor:
         """What the stem takes: the features, at the resolution of the first size."""
-        if not hasattr(self, "splat"):
-            return self.entry(features) if hasattr(self, "entry") else features
+        if self.splat is None:
+            return self.entry(features)
         entered = self.entry(self.splat.scaled(features))
         return torch.cat((entered, self.splat(features).to(entered)), dim=1)
 

@@ -51,8 +51,8 @@ def sift(
             keypoints (92 to 100 % on photographs): it counts gradients below 1e-4 as none whatever the unit.
             Thresholds are in the images' unit.
             ``"opencv"``: `cv2.SIFT_create()` with its own parameters, on the luma limited to [0, 1] (what is not a
-            number is 0) and rounded to uint8; it starts with
-            the image doubled (like `first_octave` -1) and leaves out what has little contrast.
+            number is 0) and rounded to uint8; it starts with the image doubled (like `first_octave` -1) and leaves
+            out what has little contrast.
         levels: scales an octave, 1 to 32.
         first_octave: 0 starts with the image as it is, -1 with the image doubled (which finds smaller keypoints),
             n > 0 with every 2ⁿ-th pixel. The last octave is the one whose shorter side has 16 to 31 pixels (the first
