@@ -40,6 +40,11 @@ class Representation(abc.ABC):
         """
         return self(images)
 
+    @property
+    def image_side(self) -> int | None:
+        """Side in pixels of the square images that it takes, where it takes no others; else ``None``."""
+        return None
+
     @abc.abstractmethod
     def feature_size(self, height: int, width: int) -> tuple[int, int] | None:
         """(h, w) for images of that many pixels; ``None`` for vectors.

@@ -1,0 +1,87 @@
+"""How a network wants its pixels: size, order of the channels, range, mean and deviation."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+import torch
+
+from preimage.spec import Scalar
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocessing:
+    """x = (pixel · scale − mean) / std, channels in `order`, of square images.
+
+    Attributes:
+        image_size: side of the images in pixels. Images of another size are refused: whoever reads them fits them.
+        order: of the channels, and of `mean` and `std`.
+        scale: the largest value of a pixel, 1 or 255.
+        mean: by channel.
+        std: by channel.
+    """
+
+    image_size: int
+    order: Literal["rgb", "bgr"] = "rgb"
+    scale: float = 1.0
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.image_size, int) or isinstance(self.image_size, bool) or self.image_size < 1:
+            raise ValueError(f"image_size is a whole number of pixels >= 1, got {self.image_size!r}")
+        if self.order not in ("rgb", "bgr"):
+            raise ValueError(f"order of the channels is 'rgb' or 'bgr', got {self.order!r}")
+        if not self.scale > 0:
+            raise ValueError(f"scale is the largest value of a pixel, > 0, got {self.scale!r}")
+        for name in ("mean", "std"):
+            values = getattr(self, name)
+            if len(values) != 3:
+                raise ValueError(f"{name} is three numbers, one a channel, got {values!r}")
+            object.__setattr__(self, name, tuple(map(float, values)))
+        if min(self.std) <= 0:
+            raise ValueError(f"std is three numbers > 0, got {self.std}")
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        """(B, 3, H, W) float32 for the network, of images (B, 3, H, W) RGB, uint8 or floating in [0, 1].
+
+        Raises:
+            TypeError: images that are neither uint8 nor floating.
+            ValueError: another shape, or another size than `image_size`.
+        """
+        if images.dim() != 4 or images.shape[1] != 3:
+            raise ValueError(f"images are (B, 3, H, W), got {tuple(images.shape)}")
+        if tuple(images.shape[2:]) != (self.image_size, self.image_size):
+            size = "×".join(map(str, images.shape[2:]))
+            raise ValueError(f"the network takes images of {self.image_size}×{self.image_size} pixels, got {size}")
+        if images.dtype == torch.uint8:
+            pixels = images.float() * (self.scale / 255)
+        elif images.is_floating_point():
+            pixels = images.float() * self.scale
+        else:
+            raise TypeError(f"images are uint8, or floating in [0, 1], got {images.dtype}")
+        if self.order == "bgr":
+            pixels = pixels.flip(1)
+        mean, std = (torch.tensor(values, device=pixels.device)[:, None, None] for values in (self.mean, self.std))
+        return (pixels - mean) / std
+
+    def parameters(self) -> dict[str, Scalar]:
+        """The fields as a spec holds them: scalars only, for example ``mean = "0.485,0.456,0.406"``."""
+        return {
+            "image_size": self.image_size,
+            "order": self.order,
+            "scale": self.scale,
+            "mean": ",".join(f"{value:g}" for value in self.mean),
+            "std": ",".join(f"{value:g}" for value in self.std),
+        }
+
+
+def imagenet_rgb(image_size: int) -> Preprocessing:
+    """RGB in [0, 1] by ImageNet's mean and standard deviation: torchvision, timm."""
+    return Preprocessing(image_size)
+
+
+def caffe_bgr(image_size: int) -> Preprocessing:
+    """BGR in 0…255 minus ImageNet's mean colour, averaged over positions: Caffe's reference networks."""
+    return Preprocessing(image_size, "bgr", 255.0, (104.007, 116.669, 122.679), (1.0, 1.0, 1.0))
