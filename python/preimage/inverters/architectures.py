@@ -2,7 +2,8 @@
 
 A config is a frozen dataclass of plain values. Every network takes features (B, C, h, w), standardised where its
 ``standardised`` says so, whose sides are multiples of its ``multiple``, and returns (B, 3, h·stride, w·stride), an
-image minus the mean colour. Around the features it wants ``margin`` cells more, which the sides include.
+image minus the mean colour. Around the features it wants ``margin`` cells more, which the sides include. One with a
+``side`` takes vectors (B, C) instead, and returns (B, 3, side, side).
 """
 
 from __future__ import annotations
@@ -35,7 +36,10 @@ class TwoStreamConfig:
 
 @dataclasses.dataclass(frozen=True)
 class SingleStreamConfig:
-    """The paper's network for sparse SIFT: layers one after the other, the last of which makes the image."""
+    """Layers one after the other, the last of which makes the image: the paper's networks for sparse SIFT and AlexNet.
+
+    The first may be one for vectors ("fc 4096"), which a "grid" turns into a map.
+    """
 
     architecture: ClassVar[str] = "single-stream"
     layers: tuple[str, ...]
@@ -94,6 +98,7 @@ class TwoStream(nn.Module):
 
     margin = (0, 0)
     standardised = True
+    side: int | None = None
 
     def __init__(self, in_channels: int, config: TwoStreamConfig) -> None:
         super().__init__()
@@ -124,6 +129,8 @@ class SingleStream(nn.Module):
     def __init__(self, in_channels: int, config: SingleStreamConfig) -> None:
         super().__init__()
         down, up = halvings(config.layers), doublings(config.layers)
+        grids = [layer.side * 2 ** (up - down) for layer in map(Layer.parse, config.layers) if layer.side]
+        self.side = grids[0] if grids else None
         if up < down:
             raise ValueError(f"the layers halve the features {down} times and double them {up} times only")
         self.multiple = 2**down
@@ -140,6 +147,8 @@ class SingleStream(nn.Module):
 
 class UShaped(nn.Module):
     """See `UShapedConfig`."""
+
+    side: int | None = None
 
     def __init__(self, in_channels: int, config: UShapedConfig) -> None:
         super().__init__()

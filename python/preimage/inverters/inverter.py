@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -13,6 +14,7 @@ from torch import nn
 
 from preimage.inverters import files
 from preimage.inverters.architectures import ArchitectureConfig, build, config_from_dict, config_to_dict
+from preimage.inverters.view import View, placed, resized
 from preimage.spec import Spec
 
 
@@ -23,26 +25,40 @@ class Inverter(nn.Module):
         spec: what the features are.
         config: the network, for example from `preimage.inverters.preset`.
         training_notes: plain JSON values about the training, kept in ``config.json``.
+        view: what of the images comes back, for features of images of one size only; ``None`` for features of any
+            size, of which all comes back.
 
     Raises:
-        ValueError: the network's stride is not the spec's.
+        ValueError: the network's stride is not the spec's, or its images are not of the view's size.
     """
 
     feature_mean: torch.Tensor  # [C]
     feature_deviation: torch.Tensor  # [C]
     image_mean: torch.Tensor  # [3]
 
-    def __init__(self, spec: Spec, config: ArchitectureConfig, training_notes: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        spec: Spec,
+        config: ArchitectureConfig,
+        training_notes: dict[str, Any] | None = None,
+        view: View | None = None,
+    ) -> None:
         super().__init__()
         self.spec = spec
         self.config = config
+        self.view = view
         self.training_notes = dict(training_notes or {})
         self.network = build(spec.channels, config)
-        if self.network.stride != spec.stride:
+        if (self.network.side is None) != (spec.stride is not None):
+            kinds = ("maps", "vectors") if self.network.side is None else ("vectors", "maps")
+            raise ValueError(f"the network takes {kinds[0]}, but {spec.representation} features are {kinds[1]}")
+        if view is None and self.network.stride != spec.stride:
             raise ValueError(
                 f"the network enlarges features {self.network.stride} times, but a feature cell of "
                 f"{spec.representation} stands for {spec.stride} pixels"
             )
+        if self.network.side is not None and view is not None and self.network.side != view.size:
+            raise ValueError(f"the network makes images of {self.network.side} pixels, the view has {view.size}")
         self.register_buffer("feature_mean", torch.zeros(spec.channels))
         self.register_buffer("feature_deviation", torch.ones(spec.channels))
         self.register_buffer("image_mean", torch.full((3,), 0.5))
@@ -58,9 +74,11 @@ class Inverter(nn.Module):
         image, and the image is cropped back.
 
         Args:
-            features: (B, C, h, w), or (C, h, w) for one image, floating (array or tensor), of `spec`.
+            features: (B, C, h, w), or (C, h, w) for one image; of a spec of vectors (B, C) or (C,). Floating (array
+                or tensor), of `spec`.
             image_size: (H, W) of the images wanted. Default: all that is `covered`. A HOG grid may end up to half a
-                cell before the image's edge (the edge is then repeated) or after it (the surplus is cut off).
+                cell before the image's edge (the edge is then repeated) or after it (the surplus is cut off). With a
+                `view`, it is the size of the whole images, and what comes back of them is resized to its share.
 
         Returns:
             (B, 3, H, W) float32 RGB.
@@ -74,43 +92,75 @@ class Inverter(nn.Module):
         return images if image_size is None else self._fit(images, image_size)
 
     def reconstruct(self, features: torch.Tensor) -> torch.Tensor:
-        """`forward` on checked features (B, C, h, w), without the clamp."""
+        """`forward` on checked features (B, C, h, w) or (B, C), without the clamp."""
+        image = self.network(self._arranged(features)).float()
         height, width = self.covered(*features.shape[2:])
-        image = self.network(self._standardised(features)).float()
-        return image[:, :, :height, :width] + self.image_mean[:, None, None]
+        top, left = self._first_pixels(features)
+        return image[:, :, top : top + height, left : left + width] + self.image_mean[:, None, None]
 
     def distances(
         self,
-        features: torch.Tensor,  # [B, C, h, w]
+        features: torch.Tensor,  # [B, C, h, w] or [B, C]
         images: torch.Tensor,  # [B, 3, H, W] uint8
     ) -> torch.Tensor:  # [B]
-        """‖`reconstruct`(features) - images / 255‖₂ of every image: what training minimises.
+        """‖`reconstruct`(features) - `target`(images) / 255‖₂ of every image: what training minimises.
 
         Args:
-            features: checked, (B, C, h, w).
-            images: (B, 3, H, W) uint8, on the features' device, of the size that the features cover.
+            features: checked, (B, C, h, w) or (B, C).
+            images: (B, 3, H, W) uint8, on the features' device, of the size that the features cover, or of the view's.
 
         Returns:
-            (B,) float32. Where the network need not continue the features, the gradient of the images is formed inside
-            the backward of the last layer.
+            (B,) float32. Where the network's image is not cropped, the gradient of the images is formed inside the
+            backward of the last layer.
         """
-        if all(side % (self.network.multiple * self.network.stride) == 0 for side in self.covered(*features.shape[2:])):
-            return self.network.distance(self._standardised(features), images, self.image_mean)
-        return torch.linalg.vector_norm(self.reconstruct(features) - images.float() / 255, dim=(1, 2, 3))
+        target = self.target(images)
+        arranged = self._arranged(features)
+        if self.network.side is not None or all(
+            side == cells * self.network.stride
+            for side, cells in zip(target.shape[2:], arranged.shape[2:], strict=True)
+        ):
+            return self.network.distance(arranged, target.contiguous(), self.image_mean)
+        return torch.linalg.vector_norm(self.reconstruct(features) - target.float() / 255, dim=(1, 2, 3))
 
-    def covered(self, height: int, width: int) -> tuple[int, int]:
+    def target(self, images: torch.Tensor) -> torch.Tensor:
+        """What of images (B, 3, H, W) comes back: all of it, or the `view`."""
+        return images if self.view is None else self.view.of(images)
+
+    def covered(self, *cells: int) -> tuple[int, int]:
         """The pixels (H, W) that come back from features of (h, w) cells, the network's margin included."""
+        if self.view is not None:
+            return self.view.size, self.view.size
         margin, stride = sum(self.network.margin), self.network.stride
+        height, width = cells
         return (height + margin) * stride, (width + margin) * stride
 
-    def _standardised(self, features: torch.Tensor) -> torch.Tensor:
-        standard = (features - self.feature_mean[:, None, None]) / self.feature_deviation[:, None, None]
-        if any(self.network.margin):
-            standard = F.pad(standard, self.network.margin * 2, mode="replicate")
-        for axis in (2, 3):
-            standard = _mirrored_to(standard, axis, self.network.multiple)
+    def _arranged(self, features: torch.Tensor) -> torch.Tensor:
+        """Features as the network takes them: standardised, and maps as large as it wants."""
+        shape = (-1, 1, 1)[: features.dim() - 1]
+        standard = (features - self.feature_mean.view(shape)) / self.feature_deviation.view(shape)
+        if self.network.side is not None:
+            return standard
+        if self.view is not None:
+            rows, columns = self._placed(features)
+            standard = F.pad(standard, (*columns[:2], *rows[:2]))
+        else:
+            if any(self.network.margin):
+                standard = F.pad(standard, self.network.margin * 2, mode="replicate")
+            for axis in (2, 3):
+                standard = _mirrored_to(standard, axis, self.network.multiple)
         # Convolutions on a CPU are up to twice as fast with the channels last.
         return standard.contiguous(memory_format=torch.channels_last)
+
+    def _first_pixels(self, features: torch.Tensor) -> tuple[int, int]:
+        if self.view is None or self.network.side is not None:
+            return 0, 0
+        rows, columns = self._placed(features)
+        return rows[2], columns[2]
+
+    def _placed(self, features: torch.Tensor) -> list[tuple[int, int, int]]:
+        assert self.view is not None
+        network, size = self.network, self.view.size
+        return [placed(cells, network.multiple, network.stride, size) for cells in features.shape[2:]]
 
     def save(self, folder: str | os.PathLike[str], *, dtype: torch.dtype = torch.float32) -> Path:
         """Writes ``config.json`` and ``model.safetensors``; returns the folder.
@@ -128,6 +178,7 @@ class Inverter(nn.Module):
         fields = {
             "spec": self.spec.to_dict(),
             "network": config_to_dict(self.config),
+            "view": None if self.view is None else dataclasses.asdict(self.view),
             "training": self.training_notes,
         }
         return files.write(Path(folder), fields, tensors)
@@ -147,7 +198,10 @@ class Inverter(nn.Module):
         fields, tensors = files.read(folder)
         with files.naming(folder):
             spec = Spec.from_dict(fields["spec"])
-            inverter = cls(spec, config_from_dict(fields["network"]), fields["training"])
+            view = fields.get("view")  # of a later version than the first inverters
+            inverter = cls(
+                spec, config_from_dict(fields["network"]), fields["training"], None if view is None else View(**view)
+            )
             wanted = {name: value.shape for name, value in inverter.state_dict().items()}
             given = {name: value.shape for name, value in tensors.items()}
             if wanted != given:
@@ -163,17 +217,21 @@ class Inverter(nn.Module):
         features = torch.as_tensor(features)
         if not features.is_floating_point():
             raise TypeError(f"features are floating-point, got {features.dtype}")
-        if features.dim() == 3:
+        rank = 2 if self.network.side is not None else 4
+        if features.dim() == rank - 1:
             features = features[None]
-        if features.dim() != 4 or features.shape[1] != self.spec.channels or 0 in features.shape[2:]:
+        if features.dim() != rank or features.shape[1] != self.spec.channels or 0 in features.shape[2:]:
+            wanted = ", ".join(("B", str(self.spec.channels), "h", "w")[:rank])
             raise ValueError(
-                f"an inverter of {self.spec.representation} takes features (B, {self.spec.channels}, h, w), "
-                f"got shape {tuple(features.shape)}"
+                f"an inverter of {self.spec.representation} takes features ({wanted}), got shape {tuple(features.shape)}"
             )
         return features.to(self.image_mean)
 
     def _fit(self, images: torch.Tensor, image_size: tuple[int, int]) -> torch.Tensor:
-        """Cuts off or repeats up to a cell at the lower and right edge."""
+        """Cuts off or repeats up to a cell at the lower and right edge; resizes what a view gives."""
+        if self.view is not None:
+            share = self.view.crop / self.view.image_size
+            return resized(images, *(max(1, round(side * share)) for side in image_size))
         missing = [wanted - have for wanted, have in zip(image_size, images.shape[2:], strict=True)]
         if any(abs(pixels) >= self.network.stride for pixels in missing) or min(image_size) < 1:
             covered = "×".join(map(str, images.shape[2:]))

@@ -20,13 +20,16 @@ NEGATIVE_SLOPE = 0.2
 class Layer:
     """One layer in the notation of the paper's tables: ``"c5/2 256"`` or ``"up 128"``.
 
-    ``cK/S N`` is a K×K convolution with stride S to N channels, ``up N`` an up-convolution ×2 to N channels.
+    ``cK/S N`` is a K×K convolution with stride S to N channels, ``up N`` an up-convolution ×2 to N channels, ``res`` a
+    `ResidualBlock`. For vectors, ``fc N`` is a fully connected layer to N values, and ``grid S N`` the S² · N values
+    of a vector as a map of S×S with N channels.
     """
 
-    kind: str
-    channels: int
+    kind: Literal["conv", "up", "res", "fc", "grid"]
+    channels: int = 0
     kernel: int = 5
     stride: int = 1
+    side: int = 0
 
     @classmethod
     def parse(cls, text: str) -> Layer:
@@ -37,7 +40,16 @@ class Layer:
                 return cls("conv", channels, kernel, stride)
         elif match := re.fullmatch(r"up ([1-9]\d{0,4})", text):
             return cls("up", int(match[1]))
-        raise ValueError(f"no layer: {text!r}; layers are like 'c5/2 256' (odd kernel/stride channels) or 'up 128'")
+        elif match := re.fullmatch(r"fc ([1-9]\d{0,5})", text):
+            return cls("fc", int(match[1]))
+        elif match := re.fullmatch(r"grid ([1-9]\d?) ([1-9]\d{0,4})", text):
+            return cls("grid", int(match[2]), side=int(match[1]))
+        elif text == "res":
+            return cls("res")
+        raise ValueError(
+            f"no layer: {text!r}; layers are like 'c5/2 256' (odd kernel/stride channels), 'up 128', 'res', 'fc 4096' "
+            "or 'grid 4 256'"
+        )
 
 
 class ConvLayer(nn.Module):
@@ -51,6 +63,18 @@ class ConvLayer(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return F.leaky_relu(self.conv(x), NEGATIVE_SLOPE)
+
+
+class FullyConnected(nn.Linear):
+    """A vector's values to others, then leaky ReLU 0.2."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels)
+        nn.init.kaiming_normal_(self.weight, a=NEGATIVE_SLOPE)
+        nn.init.zeros_(self.bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.leaky_relu(super().forward(x), NEGATIVE_SLOPE)
 
 
 class ResidualBlock(nn.Module):
@@ -82,6 +106,17 @@ class UpLayer(UpConv2d):
         if not self.repeat_edges:
             return super().forward(x)
         return super().forward(F.pad(x, (1, 1, 1, 1), mode="replicate"))[:, :, 2:-2, 2:-2]
+
+
+class Grid(nn.Module):
+    """Vectors (B, N·S·S) as maps (B, N, S, S)."""
+
+    def __init__(self, channels: int, side: int) -> None:
+        super().__init__()
+        self.channels, self.side = channels, side
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.reshape(-1, self.channels, self.side, self.side).contiguous(memory_format=torch.channels_last)
 
 
 def halvings(layers: Sequence[str]) -> int:
@@ -117,10 +152,21 @@ def chain(in_channels: int, layers: Sequence[str], *, last_is_image: bool = Fals
     """
     modules: list[nn.Module] = []
     for index, layer in enumerate(map(Layer.parse, layers)):
-        if layer.kind == "up":
-            is_image = last_is_image and index == len(layers) - 1
-            modules.append(UpConv2d(in_channels, layer.channels, None if is_image else NEGATIVE_SLOPE))
-        else:
-            modules.append(ConvLayer(in_channels, layer.channels, layer.kernel, layer.stride))
-        in_channels = layer.channels
+        is_image = last_is_image and index == len(layers) - 1
+        modules.append(_module(in_channels, layer, is_image))
+        in_channels = layer.channels or in_channels
     return UpConvChain(*modules)
+
+
+def _module(in_channels: int, layer: Layer, is_image: bool) -> nn.Module:
+    if layer.kind == "up":
+        return UpConv2d(in_channels, layer.channels, None if is_image else NEGATIVE_SLOPE)
+    if layer.kind == "fc":
+        return FullyConnected(in_channels, layer.channels)
+    if layer.kind == "grid":
+        if in_channels != layer.channels * layer.side**2:
+            raise ValueError(f"a grid of {layer.side}×{layer.side}×{layer.channels} takes that many values, not {in_channels}")
+        return Grid(layer.channels, layer.side)
+    if layer.kind == "res":
+        return ResidualBlock(in_channels)
+    return ConvLayer(in_channels, layer.channels, layer.kernel, layer.stride)

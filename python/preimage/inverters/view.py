@@ -1,0 +1,73 @@
+"""What an inverter gives back of images of one fixed size: their centre, at a size of its own."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+import torch.nn.functional as F
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """The centre square of an image, resized.
+
+    Networks take images of one size only, and their features need not tell of all of it at its own resolution: the
+    paper's inverters for AlexNet return the middle 216² of 227² for CONV1, and all of it at 128² for FC6.
+
+    Attributes:
+        image_size: side of the images whose features are inverted, pixels.
+        crop: side of their centre square that comes back, pixels.
+        size: side of what comes back, pixels.
+    """
+
+    image_size: int
+    crop: int
+    size: int
+
+    def __post_init__(self) -> None:
+        for name in ("image_size", "crop", "size"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"{name} of a view is a whole number of pixels >= 1, got {value!r}")
+        if self.crop > self.image_size:
+            raise ValueError(f"a view crops its image, got crop {self.crop} of {self.image_size}")
+
+    def of(self, images: torch.Tensor) -> torch.Tensor:
+        """(B, 3, size, size) of the type given, of images (B, 3, image_size, image_size), uint8 or floating.
+
+        Raises:
+            ValueError: the images are of another size.
+        """
+        if images.shape[2:] != (self.image_size, self.image_size):
+            size = "×".join(map(str, images.shape[2:]))
+            raise ValueError(f"the inverter is for images of {self.image_size}×{self.image_size} pixels, got {size}")
+        start = (self.image_size - self.crop) // 2
+        return resized(images[:, :, start : start + self.crop, start : start + self.crop], self.size, self.size)
+
+
+def resized(images: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """(B, 3, height, width) of images (B, 3, H, W), bilinear and without aliasing; of the type given."""
+    if images.shape[2:] == (height, width):
+        return images
+    other = F.interpolate(images.float(), (height, width), mode="bilinear", antialias=True, align_corners=False)
+    return other.round().clamp(0, 255).to(images.dtype) if images.dtype == torch.uint8 else other.to(images.dtype)
+
+
+def placed(cells: int, multiple: int, stride: int, size: int) -> tuple[int, int, int]:
+    """How a row of feature cells becomes a row of pixels: cells put before and after it, and the first pixel wanted.
+
+    The row grows to a multiple of the network's, at least as long as the pixels wanted, and stays in its middle.
+
+    Args:
+        cells: in a row of the features.
+        multiple: of the network's input.
+        stride: pixels that a cell becomes.
+        size: pixels wanted, around the middle of the features.
+    """
+    wanted = max(cells, -(-size // stride))
+    total = -(-wanted // multiple) * multiple
+    before = (total - cells) // 2
+    middle = (2 * before + cells) * stride
+    first = min(max((middle - size) // 2, 0), total * stride - size)
+    return before, total - cells - before, first
