@@ -4,16 +4,21 @@ from preimage.inverters.architectures import ArchitectureConfig, SingleStreamCon
 from preimage.inverters.device import checked_device
 from preimage.inverters.files import find, shipped
 from preimage.inverters.inverter import Inverter
+from preimage.inverters.plan import Plan, plan
 from preimage.inverters.presets import preset
+from preimage.inverters.view import View
 
 __all__ = [
     "ArchitectureConfig",
     "Inverter",
+    "Plan",
     "SingleStreamConfig",
     "TwoStreamConfig",
     "UShapedConfig",
+    "View",
     "checked_device",
     "find",
+    "plan",
     "preset",
     "shipped",
 ]

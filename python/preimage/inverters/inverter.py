@@ -223,7 +223,8 @@ class Inverter(nn.Module):
         if features.dim() != rank or features.shape[1] != self.spec.channels or 0 in features.shape[2:]:
             wanted = ", ".join(("B", str(self.spec.channels), "h", "w")[:rank])
             raise ValueError(
-                f"an inverter of {self.spec.representation} takes features ({wanted}), got shape {tuple(features.shape)}"
+                f"an inverter of {self.spec.representation} takes features ({wanted}), "
+                f"got shape {tuple(features.shape)}"
             )
         return features.to(self.image_mean)
 

@@ -1,4 +1,8 @@
-"""Named networks: for each representation the paper's own and a compact one."""
+"""Named networks, by representation: the paper's own, and for HOG, LBP and SIFT a compact and a wide one.
+
+Compact and wide ones for features of any other shape come from `preimage.inverters.auto`; `preimage.inverters.plan`
+knows both.
+"""
 
 from __future__ import annotations
 
@@ -39,6 +43,32 @@ for _presets in _PRESETS.values():
     _compact = _presets["compact"]
     assert isinstance(_compact, UShapedConfig)
     _presets["wide"] = dataclasses.replace(_compact, widths=(72, 96, 144, 192, 264), head=(48, 24))
+
+
+def _convolutional(*ups: str) -> dict[str, ArchitectureConfig]:
+    return {"paper": SingleStreamConfig(layers=("c3/1 256", "c3/1 256", "c3/1 256", *ups, "up 3"))}
+
+
+_CONNECTED: dict[str, ArchitectureConfig] = {
+    "paper": SingleStreamConfig(
+        layers=(
+            *("fc 4096", "fc 4096", "fc 4096", "grid 4 256"),
+            *("up 256", "up 128", "up 64", "up 32", "up 3"),
+        )
+    )
+}
+# For AlexNet. Section 3: three convolutions, or three fully connected layers, before the up-convolutions.
+_PRESETS |= {
+    "alexnet-conv1": _convolutional("up 64", "up 32"),
+    **{f"alexnet-conv{layer}": _convolutional("up 128", "up 64", "up 32") for layer in (2, 3, 4)},
+    "alexnet-conv5": _convolutional("up 256", "up 128", "up 64", "up 32"),
+    **{f"alexnet-{layer}": _CONNECTED for layer in ("fc6", "fc7", "fc8", "prob")},
+}
+
+
+def preset_names(representation: str) -> list[str]:
+    """The presets that there are for a representation; none for one that is not known here."""
+    return list(_PRESETS.get(representation, {}))
 
 
 def preset(representation: str, name: str) -> ArchitectureConfig:
