@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import functools
 import math
 from collections.abc import Callable
@@ -119,16 +120,14 @@ def _scaled(widths: tuple[int, ...], scale: float) -> tuple[int, ...]:
 
 
 def _widest(channels: int, budget: int, make: Callable[[float], ArchitectureConfig]) -> ArchitectureConfig:
-    """The config of the largest scale whose network stays within the budget."""
-    best = None
-    for scale in (step / 16 for step in range(1, 129)):
-        config = make(scale)
+    """The config of the largest scale, in sixteenths, whose network stays within the budget."""
+
+    def parameters(sixteenths: int) -> int:
         with torch.device("meta"):
-            count = sum(weight.numel() for weight in build(channels, config).parameters())
-        if count > budget:
-            if best is None:
-                raise ValueError(f"the smallest network for these features has {count} parameters, more than {budget}")
-            return best
-        best = config
-    assert best is not None
-    return best
+            return sum(weight.numel() for weight in build(channels, make(sixteenths / 16)).parameters())
+
+    # Widths only grow with the scale, and so do the parameters.
+    fitting = bisect.bisect_right(range(1, 129), budget, key=parameters)
+    if not fitting:
+        raise ValueError(f"the smallest network for these features has {parameters(1)} parameters, more than {budget}")
+    return make(fitting / 16)

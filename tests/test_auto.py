@@ -1,0 +1,186 @@
+"""Networks made for the shape of any feature, the paper's for AlexNet, and the views that they give of the images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from preimage.inverters import Inverter, View, plan
+from preimage.inverters.auto import BUDGET, auto
+from preimage.inverters.view import placed
+from preimage.spec import Spec
+
+PAPER = {
+    "alexnet-conv1": (96, 27, 216, 1_864_899),
+    "alexnet-conv2": (256, 13, 208, 2_848_067),
+    "alexnet-conv3": (384, 13, 208, 3_142_979),
+    "alexnet-conv4": (384, 13, 208, 3_142_979),
+    "alexnet-conv5": (256, 6, 192, 4_486_723),
+    "alexnet-fc6": (4096, None, 128, 53_060_419),
+    "alexnet-fc7": (4096, None, 128, 53_060_419),
+    "alexnet-fc8": (1000, None, 128, 40_379_203),
+    "alexnet-prob": (1000, None, 128, 40_379_203),
+}
+
+
+def inverter_of(
+    channels: int, cells: int | None, image_size: int, name: str = "network", **options: object
+) -> Inverter:
+    spec = Spec(name, "v", channels, None if cells is None else max(1, round(image_size / cells)))
+    square = None if cells is None else (cells, cells)
+    chosen = plan(spec, options.pop("preset", "auto"), cells=square, image_size=image_size, **options)  # type: ignore[arg-type]
+    return Inverter(spec, chosen.config, view=chosen.view)
+
+
+def features_of(channels: int, cells: int | None, count: int = 2) -> torch.Tensor:
+    return torch.rand(count, channels, *([] if cells is None else [cells, cells]))
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_the_papers_networks_for_alexnet(name: str) -> None:
+    """Section 3 of the paper: sizes of the images and numbers of parameters, 3×3 before the up-convolutions."""
+    channels, cells, size, parameters = PAPER[name]
+    with torch.device("meta"):
+        inverter = inverter_of(channels, cells, 227, name, preset="paper")
+        assert sum(weight.numel() for weight in inverter.parameters()) == parameters
+        assert inverter.reconstruct(features_of(channels, cells)).shape == (2, 3, size, size)
+    assert inverter.view == View(227, 227 if cells is None else size, size)
+    assert inverter.network.layers[-1].negative_slope is None
+
+
+@pytest.mark.parametrize(
+    ("channels", "cells", "image_size", "size"),
+    [
+        (96, 27, 227, 227),
+        (384, 13, 227, 227),
+        (256, 6, 227, 227),
+        (256, 28, 224, 224),
+        (1056, 14, 224, 224),
+        (1024, 7, 224, 224),
+        (64, 56, 224, 224),
+        (64, 112, 224, 224),
+        (512, 55, 227, 227),
+        (384, 16, 224, 256),  # patches of 14 pixels
+        (2048, 1, 224, 256),
+        (1024, None, 224, 128),
+        (4096, None, 227, 128),
+        (7, None, 64, 128),
+    ],
+)
+def test_auto_trains_on_features_of_any_shape(channels: int, cells: int | None, image_size: int, size: int) -> None:
+    torch.manual_seed(0)
+    inverter = inverter_of(channels, cells, image_size)
+    count = sum(weight.numel() for weight in inverter.parameters())
+    assert 0.5 * BUDGET < count <= BUDGET
+    images = torch.randint(0, 256, (2, 3, image_size, image_size), dtype=torch.uint8)
+    features = features_of(channels, cells)
+    assert inverter(features).shape == inverter.target(images).shape == (2, 3, size, size)
+    distances = inverter.distances(features, images)
+    apart = torch.linalg.vector_norm(
+        inverter.reconstruct(features) - inverter.target(images).float() / 255, dim=(1, 2, 3)
+    )
+    torch.testing.assert_close(distances, apart)
+    distances.mean().backward()
+    assert all(weight.grad is not None and weight.grad.isfinite().all() for weight in inverter.parameters())
+
+
+@pytest.mark.parametrize(("cells", "image_size"), [(27, 227), (13, 227), (6, 227), (14, 224), (16, 224), (55, 227)])
+def test_features_stay_where_they_were_seen(cells: int, image_size: int) -> None:
+    """The middle cell is the middle of what comes back, to half a cell."""
+    inverter = inverter_of(1, cells, image_size)
+    assert inverter.view is not None
+    stride, size = inverter.network.stride, inverter.view.size
+    before, after, first = placed(cells, inverter.network.multiple, stride, size)
+    middle = (before + cells / 2) * stride - first
+    assert abs(middle - size / 2) <= max(0.5, stride / 2 * ((before + after) % 2))
+    assert (before + cells + after) % inverter.network.multiple == 0
+    assert first >= 0 and first + size <= (before + cells + after) * stride
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.integers(1, 80), st.integers(1, 16), st.sampled_from([1, 2, 4, 8, 16, 32]), st.integers(1, 700))
+def test_placed_always_holds_the_pixels_wanted(cells: int, multiple: int, stride: int, size: int) -> None:
+    before, after, first = placed(cells, multiple, stride, size)
+    total = before + cells + after
+    assert min(before, after, first) >= 0 and abs(before - after) <= 1
+    assert total % multiple == 0 and first + size <= total * stride
+    assert total - multiple < max(cells, -(-size // stride))
+
+
+def test_sizes_and_budgets_are_kept_to() -> None:
+    small = auto(384, 13, 227, output_size=120, budget=1_000_000)
+    assert small[1] == View(227, 227, 114)
+    assert auto(1024, None, 224, output_size=192)[1].size == 192
+    inverter = inverter_of(384, 13, 227, output_size=120, budget=1_000_000)
+    assert sum(weight.numel() for weight in inverter.parameters()) <= 1_000_000
+    assert inverter(features_of(384, 13)).shape == (2, 3, 114, 114)
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"output_size": 100, "cells": None}, "3 to 7 times a power of two"),
+        ({"budget": 100}, "the smallest network for these features has"),
+        ({"cells": 224}, "too many for images of 224 pixels"),
+        ({"output_size": 0}, "output_size is a number of pixels >= 1"),
+        ({"preset": "huge"}, "no preset 'huge' for network; known are auto, compact, wide"),
+    ],
+)
+def test_what_no_network_can_do_is_said(options: dict[str, object], problem: str) -> None:
+    cells = options.pop("cells", 14)
+    with pytest.raises(ValueError, match=problem):
+        inverter_of(64, cells, 224, **options)  # type: ignore[arg-type]
+
+
+def test_the_papers_networks_have_sizes_of_their_own() -> None:
+    with pytest.raises(ValueError, match="has a size and parameters of its own"):
+        inverter_of(96, 27, 227, "alexnet-conv1", preset="paper", budget=10**6)
+    with pytest.raises(ValueError, match="no preset 'large' for alexnet-conv1; known are paper, auto, compact, wide"):
+        inverter_of(96, 27, 227, "alexnet-conv1", preset="large")
+    with pytest.raises(ValueError, match="square maps, got features of 3×4"):
+        plan(Spec("network", "v", 8, 16), "auto", cells=(3, 4), image_size=64)
+
+
+@pytest.mark.parametrize(("channels", "cells"), [(32, None), (24, 6)])
+def test_an_inverter_with_a_view_is_saved_and_loaded(tmp_path: Path, channels: int, cells: int | None) -> None:
+    torch.manual_seed(1)
+    inverter = inverter_of(channels, cells, 227, budget=400_000).eval()
+    again = Inverter.load(inverter.save(tmp_path / "inverter"))
+    features = features_of(channels, cells)
+    assert again.view == inverter.view and again.config == inverter.config
+    assert torch.equal(again(features), inverter(features))
+    single = again(features[0])
+    assert single.shape == (1, *inverter(features).shape[1:])
+    whole = again(features, image_size=(227, 227))
+    assert whole.shape == (2, 3, 227, 227)
+
+
+def test_features_of_another_kind_are_refused() -> None:
+    vectors, maps = inverter_of(32, None, 64), inverter_of(32, 8, 64)
+    with pytest.raises(ValueError, match=r"takes features \(B, 32\), got shape \(2, 32, 8, 8\)"):
+        vectors(features_of(32, 8))
+    with pytest.raises(ValueError, match=r"takes features \(B, 32, h, w\), got shape \(2, 32\)"):
+        maps(features_of(32, None))
+    with pytest.raises(ValueError, match="the network takes vectors, but network features are maps"):
+        Inverter(Spec("network", "v", 32, 8), vectors.config, view=vectors.view)
+    with pytest.raises(ValueError, match="for images of 64×64 pixels, got 32×32"):
+        maps.distances(features_of(32, 8), torch.zeros(2, 3, 32, 32, dtype=torch.uint8))
+
+
+def test_a_view_resizes_without_aliasing() -> None:
+    stripes = torch.zeros(1, 3, 64, 64)
+    stripes[..., ::2] = 1.0
+    view = View(64, 48, 12)
+    assert view.of(stripes).shape == (1, 3, 12, 12)
+    assert (view.of(stripes) - 0.5).abs().max() < 0.15
+    pixels = view.of((stripes * 255).to(torch.uint8))
+    assert pixels.dtype == torch.uint8 and (pixels.float() / 255 - 0.5).abs().max() < 0.15
+    assert torch.equal(View(64, 48, 48).of(stripes), stripes[:, :, 8:56, 8:56])
+    with pytest.raises(ValueError, match="crop 65 of 64"):
+        View(64, 65, 12)
+    with pytest.raises(ValueError, match="whole number of pixels"):
+        View(64, 32, 0)
