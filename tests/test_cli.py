@@ -29,7 +29,7 @@ from preimage.jobs.sheet import sheet
 from preimage.storage import read_features
 from preimage.training import TrainConfig, train
 
-COMMANDS = ("extract", "invert", "train", "evaluate", "sheet", "info", "doctor", "tuning", "demo", "study")
+COMMANDS = ("extract", "invert", "train", "evaluate", "sheet", "info", "doctor", "tuning", "demo", "study", "weights")
 HEAVY = ("torch", "numpy", "cv2", "safetensors", "torchmetrics")
 
 
@@ -37,7 +37,8 @@ def test_help_is_quick_because_it_imports_nothing_heavy() -> None:
     script = f"""
 import sys
 from preimage.cli import main
-for command in ([], *[[name] for name in {COMMANDS!r}], ["study", "disclosure"]):
+below = ["study", "disclosure"], ["weights", "import"], ["weights", "list"]
+for command in ([], *[[name] for name in {COMMANDS!r}], *below):
     sys.argv = ["preimage", *command, "--help"]
     try:
         main()

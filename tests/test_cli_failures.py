@@ -40,7 +40,7 @@ def test_errors_are_one_line_and_exit_1(run: Run, photo_folder: Path, tiny: Path
         (("extract", "hog", tmp_path / "absent", "-o", tmp_path / "x"), "absent: no such file"),
         (
             ("extract", "hogg", photo_folder, "-o", tmp_path / "x"),
-            "unknown representation 'hogg'; known are dense-sift, hog, lbp",
+            "unknown representation 'hogg'; known are alexnet-conv1, ",
         ),
         (("extract", "hog", photo_folder, "-o", tmp_path / "x", "--cell-size", 0), "cell_size"),
         (("extract", "hog", photo_folder, "-o", tmp_path / "x", "--dtype", "int8"), "float32 or float16, got 'int8'"),

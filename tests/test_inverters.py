@@ -218,5 +218,7 @@ def test_shipped_inverters_work_at_any_size(inverter: str, name: str, short_side
     assert (returned - original.float() / 255).square().mean().sqrt() < limit
 
 
-def test_a_shipped_inverter_for_every_representation() -> None:
-    assert {find(representations.create(name).spec) for name in representations.names()} == set(shipped())
+def test_a_shipped_inverter_for_every_descriptor() -> None:
+    """Layers of networks take weights that do not come with the package, so no inverter for them does."""
+    descriptors = [name for name in representations.names() if not name.startswith("alexnet-")]
+    assert {find(representations.create(name).spec) for name in descriptors} == set(shipped())

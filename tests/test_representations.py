@@ -37,7 +37,8 @@ def _name(case: Representation) -> str:
 
 
 def test_the_registered_names() -> None:
-    assert representations.names() == ["dense-sift", "hog", "lbp", "sift"]
+    layers = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8", "prob")
+    assert representations.names() == [*(f"alexnet-{layer}" for layer in layers), "dense-sift", "hog", "lbp", "sift"]
 
 
 @pytest.mark.parametrize("case", CASES, ids=_name)

@@ -11,6 +11,9 @@ HOG_SYMMETRY = 1e-6
 # float32 against float64 throughout, on images without near-ties between directions.
 HOG_PRECISION = 2e-6
 
+# AlexNet's layers against another way to compute them, in float32, relative to the largest value.
+ALEXNET = 1e-5
+
 # HOG's gradient in float32 against the reference's autograd, relative to its Euclidean length.
 HOG_GRADIENT = 1e-4
 

@@ -19,6 +19,7 @@ from preimage.cli.sheet import sheet
 from preimage.cli.study import study
 from preimage.cli.train import train
 from preimage.cli.tuning import tuning
+from preimage.cli.weights import weights
 
 app = typer.Typer(
     name="preimage",
@@ -31,6 +32,7 @@ app = typer.Typer(
 for _command in (extract, invert, train, evaluate, sheet, info, doctor, tuning, demo):
     app.command()(_command)
 app.add_typer(study, name="study")
+app.add_typer(weights, name="weights")
 
 
 def _version(wanted: bool) -> None:

@@ -27,8 +27,10 @@ R = TypeVar("R")
 _CELL_SIZE = "Side of a feature cell in pixels (hog: 8, lbp: 16, sift: 4)."
 _VARIANT = (
     "Definition to follow (hog: vlfeat-uoctti, lbp: vlfeat-uniform, dense-sift: vlfeat-dsift[-flat], "
-    "sift: vlfeat or opencv)."
+    "sift: vlfeat or opencv, alexnet-...: caffenet, bvlc or torchvision)."
 )
+_WEIGHTS = "Imported weights: their digest or file (alexnet-...: the only ones of the variant)."
+_PREPROCESSING = "How the weights want their pixels: caffe-bgr or imagenet-rgb (alexnet-...: as they say)."
 _PARAMETERS: dict[str, Any] = {
     "cell_size": Annotated[int | None, typer.Option("--cell-size", help=_CELL_SIZE)],
     "step": Annotated[int | None, typer.Option("--step", help="Pixels between descriptors (dense-sift: 4).")],
@@ -43,6 +45,8 @@ _PARAMETERS: dict[str, Any] = {
     "colour": Annotated[
         str | None, typer.Option("--colour", help="What becomes of colour: luma or strongest channel (hog: luma).")
     ],
+    "weights": Annotated[str | None, typer.Option("--weights", help=_WEIGHTS)],
+    "preprocessing": Annotated[str | None, typer.Option("--preprocessing", help=_PREPROCESSING)],
 }
 Parameters = Mapping[str, Any]
 NO_PARAMETERS: Parameters = MappingProxyType({})

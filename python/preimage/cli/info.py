@@ -16,7 +16,7 @@ from preimage.spec import Spec
 def info(
     path: Annotated[
         Path,
-        typer.Argument(help="Features, keypoints, an inverter (folder or shipped name), a run's folder, a checkpoint."),
+        typer.Argument(help="Features, keypoints, an inverter (folder or shipped name), a run's folder, weights."),
     ],
     json: Json = False,
 ) -> None:
@@ -58,7 +58,8 @@ def _facts(path: Path) -> dict[str, Any]:
             kind = (file.metadata() or {}).get("format", "")
     except SafetensorError:
         kind = ""  # damaged or foreign: the feature file's reader says which
-    return _checkpoint(path) if kind == "preimage-checkpoint" else _features(path)
+    readers = {"preimage-checkpoint": _checkpoint, "preimage-weights": _weights}
+    return readers.get(kind, _features)(path)
 
 
 def _features(path: Path) -> dict[str, Any]:
@@ -137,6 +138,24 @@ def _checkpoint(path: Path) -> dict[str, Any]:
         "steps": config.steps,
         "seconds": progress.seconds,
         "error": progress.error,
+    }
+
+
+def _weights(path: Path) -> dict[str, Any]:
+    from preimage.representations.alexnet_weights import read_header
+
+    header = read_header(path)
+    header.tensors(header.layers)  # compares the checksums
+    return {
+        "path": path,
+        "kind": "weights of AlexNet",
+        "bytes": path.stat().st_size,
+        "checksum": "good",
+        "variant": header.variant,
+        "preprocessing": header.preprocessing,
+        "digest": header.digest,
+        "layers": list(header.layers),
+        "source": header.source,
     }
 
 

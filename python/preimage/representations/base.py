@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, ClassVar, TypeVar
 
 import torch
@@ -23,6 +24,11 @@ class Representation(abc.ABC):
 
     name: ClassVar[str]
     in_workers: ClassVar[bool] = False
+
+    @classmethod
+    def from_parameters(cls, variant: str, values: Mapping[str, Any]) -> Representation:
+        """The representation with a spec's variant and parameters; these are the fields, unless a kind differs."""
+        return create(cls.name, variant=variant, **values)
 
     @property
     @abc.abstractmethod
@@ -100,7 +106,7 @@ def from_spec(spec: Spec) -> Representation:
     Raises:
         ValueError: there is none in this version of the package; says which field differs.
     """
-    representation = create(spec.representation, variant=spec.variant, **spec.parameters)
+    representation = _kind(spec.representation).from_parameters(spec.variant, spec.parameters)
     if differences := representation.spec.differences(spec):
         raise ValueError(f"this version's {spec.representation} is another one: {'; '.join(differences)}")
     return representation

@@ -1,0 +1,219 @@
+"""Files of weights made to harm a reader, and a few hundred damaged ones of every kind."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import tracemalloc
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import torch
+
+from caffemodels import blob, data, legacy_shape, message, number, shape, v1, v2, varint
+from mutations import MUTATIONS, mutated
+from preimage.errors import FileFormatError
+from preimage.jobs.weights import import_weights
+from preimage.storage.weights import open_weights
+
+RNG = np.random.default_rng(2)
+ARRAYS = {
+    "conv1.weight": RNG.standard_normal((4, 2, 3, 3)).astype(np.float32),
+    "conv1.bias": RNG.standard_normal(4).astype(np.float32),
+    "fc.weight": RNG.standard_normal((3, 5)).astype(np.float32),
+    "fc.bias": RNG.standard_normal(3).astype(np.float32),
+}
+LAYERS = [
+    ("data", []),
+    ("conv1", [ARRAYS["conv1.weight"], ARRAYS["conv1.bias"]]),
+    ("pool1", []),
+    ("fc", [ARRAYS["fc.weight"], ARRAYS["fc.bias"]]),
+]
+
+
+def read(path: Path) -> int:
+    """Reads everything; gives how many numbers there were."""
+    return sum(array.load().size for array in open_weights(path).arrays)
+
+
+def _npz() -> bytes:
+    np.savez(file := io.BytesIO(), **ARRAYS)
+    return file.getvalue()
+
+
+def _pth(legacy: bool = False) -> bytes:
+    tensors = {name: torch.from_numpy(values) for name, values in ARRAYS.items()}
+    torch.save(tensors, file := io.BytesIO(), _use_new_zipfile_serialization=not legacy)
+    return file.getvalue()
+
+
+SEEDS: dict[str, list[Callable[[], bytes]]] = {
+    ".caffemodel": [lambda: v1(LAYERS), lambda: v2(LAYERS), lambda: v2(LAYERS, packed=False)],
+    ".npz": [_npz],
+    ".safetensors": [lambda: safetensors.numpy.save(ARRAYS)],
+    ".pth": [_pth, lambda: _pth(legacy=True)],
+}
+
+
+@pytest.mark.parametrize("suffix", SEEDS)
+def test_damaged_files(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"w{suffix}"
+    seeds = [make() for make in SEEDS[suffix]]
+    for seed in seeds:
+        path.write_bytes(seed)
+        assert read(path) == sum(values.size for values in ARRAYS.values())
+    refused = 0
+    for count in range(MUTATIONS):
+        path.write_bytes(mutated(seeds[count % len(seeds)], count))
+        try:
+            read(path)
+        except FileFormatError as error:
+            assert str(path) in str(error)
+            refused += 1
+    assert 0 < refused < MUTATIONS
+
+
+@pytest.mark.parametrize("version", [v1, v2])
+def test_caffemodels_cut_short(tmp_path: Path, version: Callable[..., bytes]) -> None:
+    """Anywhere but between two layers, where what is left is a sound file of fewer layers."""
+    path = tmp_path / "w.caffemodel"
+    whole = version(LAYERS)
+    sound = {len(version(LAYERS[:count])): count for count in range(2, len(LAYERS) + 1)}
+    for size in range(len(whole)):
+        path.write_bytes(whole[:size])
+        if size in sound:
+            assert len(open_weights(path).layers) == sound[size]
+            continue
+        with pytest.raises(FileFormatError, match=r"cut short|is empty|holds no layers|hold no weights") as caught:
+            read(path)
+        assert str(path) in str(caught.value)
+
+
+def _v2_layer(*blobs: bytes, name: bytes = b"conv1") -> bytes:
+    return message(100, message(1, name), *(message(7, one) for one in blobs))
+
+
+TWO = np.ones(2, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"\0", "byte 0 begins no field: number 0"),
+        (b"garbage " * 20, "begins no field|cut short"),
+        (b"name: 'CaffeNet'\nlayer {\n", "begins no field|cut short"),
+        (b"\xff" * 100, "more than 64 bits"),
+        (message(1, b"net"), "holds no layers"),
+        (message(100, message(1, b"data")), "hold no weights"),
+        (varint(100 << 3 | 2) + varint(1 << 62), f"has {1 << 62} bytes, 0 are left"),
+        (message(100, varint(7 << 3 | 2) + varint(200), bytes(100)), "field 7 at byte 3 has 200 bytes, 100 are left"),
+        (number(100, 5), "field 100 .* holds a number; bytes with their length would be right"),
+        (message(100, message(7, blob(TWO))), "has blobs and no name"),
+        (_v2_layer(blob(TWO), name=b"\xff\xfe"), "codec can't decode"),
+        (_v2_layer(blob(TWO), name=b"n" * 2000), "a layer's name of 2000 bytes"),
+        (_v2_layer(data(TWO)), r"'conv1\.weight': a blob without a shape"),
+        (_v2_layer(shape([3]) + data(TWO)), r"'conv1\.weight': a blob of shape \(3,\) with 2 values"),
+        (_v2_layer(shape([1 << 40, 1 << 40]) + data(TWO)), r"with 2 values"),
+        (_v2_layer(shape([(1 << 64) - 2, (1 << 64) - 1]) + data(TWO)), r"with 2 values"),
+        (_v2_layer(shape([0]) + data(TWO[:0])), r"of shape \(0,\) with 0 values"),
+        (_v2_layer(legacy_shape([1 << 31, 1 << 31]) + data(TWO)), "with 2 values"),
+        (_v2_layer(shape([1] * 33) + data(TWO[:1])), "a shape of more than 32 numbers"),
+        (_v2_layer(shape([1] * 33, packed=False) + data(TWO[:1])), "a shape of more than 32 numbers"),
+        (_v2_layer(shape([1]) + message(5, b"abc")), "3 bytes of data at byte .*no multiple of 4"),
+        (_v2_layer(shape([4]) + data(TWO) + data(TWO.astype(np.float64))), "both single and double precision"),
+        (_v2_layer(shape([2]) + number(5, 7)), "field 5 .* holds a number; 4 bytes or bytes with"),
+        (_v2_layer(blob(TWO)) * 2, "two layers with blobs are named 'conv1'"),
+        (_v2_layer(*[blob(TWO)] * 101), "or 100 blobs in one"),
+        (message(100, message(1, b"a")) * 10_001, "more than 10000 layers"),
+        (message(2, message(1, message(1, b"conv1"))), "Caffe's first format"),
+        (_v2_layer(blob(TWO) + varint(11 << 3 | 3)), "begins no field: number 11, kind 3"),
+    ],
+    ids=str,
+)
+def test_caffemodels_that_lie(tmp_path: Path, content: bytes, words: str) -> None:
+    path = tmp_path / "w.caffemodel"
+    path.write_bytes(content)
+    with pytest.raises(FileFormatError, match=words):
+        read(path)
+
+
+def test_a_lying_file_costs_no_memory(tmp_path: Path) -> None:
+    """Many empty fields in a blob, and a shape far larger than the file."""
+    path = tmp_path / "w.caffemodel"
+    path.write_bytes(_v2_layer(shape([1 << 30, 1]) + data(TWO[:0]) * 200_000))
+    tracemalloc.start()
+    try:
+        with pytest.raises(FileFormatError, match="with 0 values"):
+            read(path)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_bombs_are_told_by_their_headers(tmp_path: Path) -> None:
+    """A gigabyte of zeros in a megabyte: the shape is wrong, and that is known before anything is unpacked."""
+    path = tmp_path / "w.npz"
+    header = b"\x93NUMPY\1\0" + (118).to_bytes(2, "little")
+    header += repr({"descr": "<f4", "fortran_order": False, "shape": (1 << 28,)}).ljust(117).encode() + b"\n"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("conv1.weight.npy", "w") as member:
+        member.write(header)
+        for _ in range(256):
+            member.write(bytes(1 << 22))
+    tracemalloc.start()
+    try:
+        with pytest.raises(FileFormatError, match=r"conv1\.bias"):
+            import_weights(path, variant="bvlc", folder=tmp_path)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 24
+    finally:
+        tracemalloc.stop()
+
+
+class _Evil:
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.mkdir, ("harm",)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_pickle_with_code_does_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, legacy: bool) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "w.pth"
+    torch.save({"conv1.weight": _Evil()}, path, _use_new_zipfile_serialization=not legacy)
+    with pytest.raises(FileFormatError, match="cannot be loaded as tensors alone"):
+        read(path)
+    path.write_bytes(pickle.dumps(_Evil()))
+    with pytest.raises(FileFormatError, match="cannot be loaded as tensors alone"):
+        read(path)
+    assert not (tmp_path / "harm").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ([torch.ones(2)], "holds list, not a state_dict"),
+        ({"epoch": 3}, "no floating-point tensors by name"),
+        ({"a": torch.eye(2).to_sparse()}, "'a' is no plain tensor"),
+        ({"a": torch.ones(2, device="meta")}, "'a' is no plain tensor"),
+    ],
+    ids=str,
+)
+def test_other_things_in_a_pth(tmp_path: Path, content: object, words: str) -> None:
+    torch.save(content, tmp_path / "w.pth")
+    with pytest.raises(FileFormatError, match=words):
+        read(tmp_path / "w.pth")
+
+
+def test_compressed_archives_are_no_pth(tmp_path: Path) -> None:
+    torch.save({"a": torch.ones(1000)}, tmp_path / "a.pth")
+    with (
+        zipfile.ZipFile(tmp_path / "a.pth") as old,
+        zipfile.ZipFile(tmp_path / "b.pth", "w", zipfile.ZIP_DEFLATED) as new,
+    ):
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+    with pytest.raises(FileFormatError, match="compressed members"):
+        read(tmp_path / "b.pth")
