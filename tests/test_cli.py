@@ -37,7 +37,7 @@ def test_help_is_quick_because_it_imports_nothing_heavy() -> None:
     script = f"""
 import sys
 from preimage.cli import main
-for command in ([], *[[name] for name in {COMMANDS!r}], ["study", "disclosure"]):
+for command in ([], *[[name] for name in {COMMANDS!r}], ["study", "disclosure"], ["study", "layers"]):
     sys.argv = ["preimage", *command, "--help"]
     try:
         main()

@@ -27,9 +27,8 @@ from preimage.storage import fit_image, read_image, write_png
 from preimage.studies.layers import LayersSummary, layers
 from preimage.studies.layers_rows import LayerRow, rows_for
 
-COLUMNS = (
-    "label,network,layer,features,output_size,normalised_error,mean_image_error,psnr_db,ssim,images,inverter"
-).split(",")
+COLUMNS = ["label", "network", "layer", "features", "output_size", "normalised_error", "mean_image_error"]
+COLUMNS += ["psnr_db", "ssim", "images", "inverter"]
 TILE = 48
 
 

@@ -14,6 +14,7 @@ _INK, _MUTED = "#1f2328", "#59636e"
 _COLOURS = {"curve": "#0b7285", "level": "#59636e"}
 _POINTS = (("#c2410c", "^"), ("#7c3aed", "s"), ("#4d7c0f", "D"))  # told apart without colour, too
 _LONG = 9  # letters: longer names stand aslant
+_ROOM = 13  # letters of a group's name above each of its names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,6 +119,7 @@ def _part(axes: Any, spans: Sequence[tuple[str, list[int]]]) -> None:
         if positions[0]:
             axes.axvline(positions[0] - 0.5, color="#b6bec9", linewidth=0.8)
         middle = (positions[0] + positions[-1]) / 2
-        text = owner.replace("$", r"\$")
+        room = _ROOM * len(positions)
+        text = (owner if len(owner) <= room else "..." + owner[3 - room :]).replace("$", r"\$")
         style = {"fontsize": 8.5, "color": _MUTED, "ha": "center", "va": "bottom"}
         axes.text(middle, 1.01, text, transform=axes.get_xaxis_transform(), **style)

@@ -62,14 +62,14 @@ def measure(
 
 
 def reconstructed(rows: Sequence[LayerRow], sources: Sequence[ImageSource], settings: Settings) -> list[Shown]:
-    """For each image itself, as the first row takes it, and what comes back from each row."""
+    """For each image itself, at the largest size that a row takes, and what comes back from each row."""
     columns: dict[int, list[Pixels]] = {}
-    first = rows[0].side(settings.size)
+    largest = max(row.side(settings.size) for row in rows)
     keys: list[str] = []
     originals: list[Pixels] = []
     for side, positions in _by_side(rows, settings.size).items():
         for names, images in batches(sources, side, settings.batch_size):
-            if side == first:
+            if side == largest:
                 keys += names
                 originals += [as_pixels(image / 255) for image in images]
             made = _reconstructions([rows[position] for position in positions], images, settings)

@@ -25,9 +25,9 @@ PUBLISHED = {
     "alexnet-fc8": (0.58, 0.84),
 }
 PUBLISHED_NOTE = (
-    "Published figures are of CaffeNet on ImageNet's validation set, quoted from memory of Dosovitskiy & Brox (CVPR "
-    "2016), and gradient descent is Mahendran & Vedaldi's (CVPR 2015): not this network, or not these weights, and not "
-    "these images."
+    "The published figures are of CaffeNet on ImageNet's validation set, quoted from memory: Dosovitskiy & Brox (CVPR "
+    "2016), and there Mahendran & Vedaldi's gradient descent (CVPR 2015). Unless those weights and that set were "
+    "measured here, they are of another network and of other images."
 )
 
 
@@ -108,7 +108,7 @@ def plot(scores: Sequence[LayerScore]) -> Pixels:
     ]
     known = [published(score) for score in scores]
     if any(known):
-        ours, descent = "published (CaffeNet, ImageNet)", "published, gradient descent (the same)"
+        ours, descent = "published (CaffeNet, ImageNet)", "published, gradient descent (CaffeNet, ImageNet)"
         series += [
             Values(ours, [None if pair is None else pair[0] for pair in known], "points"),
             Values(descent, [None if pair is None else pair[1] for pair in known], "points"),
@@ -182,6 +182,7 @@ def page(
                 "Normalised error: mean Euclidean distance between what an inverter should return and what it returns, "
                 "divided by the average distance between two photographs, both at the inverter's output size.",
                 "These are these inverters' reconstructions: others may recover more.",
+                PUBLISHED_NOTE,
                 *notes,
             ]
         ),
@@ -211,7 +212,8 @@ def _published() -> Table:
         [name.removeprefix("alexnet-").upper(), f"{ours:.2f}", f"{descent:.2f}"]
         for name, (ours, descent) in PUBLISHED.items()
     ]
-    return Table(PUBLISHED_NOTE, ["AlexNet's layer", "paper", "gradient descent"], lines)
+    header = ["AlexNet's layer", "paper's inverters", "gradient descent"]
+    return Table("Published, of CaffeNet on ImageNet's validation set", header, lines)
 
 
 def _shape(score: LayerScore, times: str) -> str:
