@@ -40,6 +40,15 @@ def test_titles_are_written_and_shortened() -> None:
     assert picture_sheet([[square]], ["Größe"], tile=64).min() < 128
 
 
+def test_a_heading_may_have_more_lines() -> None:
+    square = np.full((64, 64), 255, np.uint8)
+    one, two = (picture_sheet([[square, square]], [title, "b"], tile=64) for title in ("a", "a\nerror 0.35"))
+    assert two.shape[0] - one.shape[0] == round(3.6 * 12) - 2 * 12
+    below = two[24 + 14 : 24 + 40]
+    assert below[:, : 24 + 64].min() < 160
+    assert below[:, 24 + 64 + 12 :].min() == 255, "only the first heading has a second line"
+
+
 def test_a_sheet_refuses_what_it_cannot_lay_out() -> None:
     square = np.zeros((8, 8), np.uint8)
     with pytest.raises(ValueError, match="at least one picture"):

@@ -15,6 +15,7 @@ Array = npt.NDArray[Any]
 
 SMALLEST_TILE = 32  # pixels: there has to be room for words
 _PAPER = 255
+_LEADING = 1.6  # from one line of text to the next, in sizes of the text
 
 
 def picture_sheet(
@@ -32,7 +33,7 @@ def picture_sheet(
         rows: pictures (H, W, 3) or (H, W), uint8 in 0…255 or float in [0, 1]; rows may differ in length. Each is
             scaled to fit a square of `tile` pixels, its proportions kept, and centred. A text in the place of a picture
             is written there line by line, the first line dark.
-        column_titles: one line above each column; an empty sequence for none.
+        column_titles: above each column, one line or several, the first dark; an empty sequence for none.
         row_titles: for each row one caption below it, at its left, or one below each of its pictures; ``None`` for
             none. A row whose captions are all empty has no room for them.
         tile: side of a square in pixels, at least 32.
@@ -60,11 +61,12 @@ def picture_sheet(
     captions = [[title] if isinstance(title, str) else title for title in row_titles or [""] * len(rows)]
     heights = [step + (2 * text if any(titles) else 0) for titles in captions]
     width = 2 * margin + columns * step - gap
-    top = margin + (2 * text if column_titles else 0)
+    more = max((title.count("\n") for title in column_titles), default=0)
+    top = margin + (round((2 + _LEADING * more) * text) if column_titles else 0)
     height = top + sum(heights) - gap + (2 * text if footer else 0) + margin
     page = np.full((height, width, 3), _PAPER, np.uint8)
     for index, title in enumerate(column_titles):
-        write(page, title, margin + index * step, margin + text, text, INK, tile)
+        _write_lines(page, title, margin, margin + index * step, tile)
     for row, titles, room in zip(rows, captions, heights, strict=True):
         for column, content in enumerate(row):
             _place(page, content, top, margin + column * step, tile)
@@ -80,12 +82,16 @@ def picture_sheet(
 def _place(page: Picture, content: Array | str, top: int, left: int, tile: int) -> None:
     """A picture in the middle of its square, or lines of text from the square's upper left corner."""
     if isinstance(content, str):
-        text = max(12, tile // 18)
-        for index, line in enumerate(content.splitlines()):
-            ink, size = (QUIET_INK, round(text * 0.85)) if index else (INK, text)
-            write(page, line, left, top + round((1 + 1.6 * index) * text), size, ink, tile)
+        _write_lines(page, content, top, left, tile)
         return
     scaled = fit_into(as_picture(content), tile)
     top += (tile - scaled.shape[0]) // 2
     left += (tile - scaled.shape[1]) // 2
     page[top : top + scaled.shape[0], left : left + scaled.shape[1]] = scaled
+
+
+def _write_lines(page: Picture, content: str, top: int, left: int, tile: int) -> None:
+    text = max(12, tile // 18)
+    for index, line in enumerate(content.split("\n")):
+        ink, size = (QUIET_INK, round(text * 0.85)) if index else (INK, text)
+        write(page, line, left, top + round((1 + _LEADING * index) * text), size, ink, tile)

@@ -1,0 +1,79 @@
+"""A toy network with a layer of maps and one of vectors, and tiny untrained inverters for them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+from preimage.inverters import Inverter, SingleStreamConfig
+from preimage.inverters.view import View
+from preimage.spec import Spec
+
+SIDE = 32
+VIEWS = {"maps": View(SIDE, 28, 24), "vector": View(SIDE, SIDE, 16)}
+_CHANNELS = {"maps": 3, "vector": 12}
+
+
+class ToyNetwork:
+    """Blurred pixels as 8×8 maps, and coarser ones as a vector; counts its passes."""
+
+    def __init__(self, name: str = "toys.net:make", weights: str = "0123", gain: float = 1.0) -> None:
+        self.name, self.weights, self.gain = name, weights, gain
+        self.passes: list[tuple[int, tuple[str, ...]]] = []
+
+    def representation(self, layer: str, layout: str = "auto") -> ToyLayer:
+        """As `preimage.Network` has it."""
+        if layer not in _CHANNELS:
+            raise ValueError(f"no layer {layer!r}; there are {', '.join(_CHANNELS)}")
+        return ToyLayer(self, layer, layout)
+
+    def layers(self, images: torch.Tensor, names: Iterable[str], layout: str = "auto") -> dict[str, torch.Tensor]:
+        """As `preimage.Network` has it."""
+        wanted = tuple(names)
+        assert images.shape[1:] == (3, SIDE, SIDE)
+        assert images.dtype == torch.uint8
+        self.passes.append((len(images), wanted))
+        pixels = images.float() / 255 * self.gain
+        every = {"maps": F.avg_pool2d(pixels, 4), "vector": F.avg_pool2d(pixels, 16).flatten(1)}
+        return {name: every[name] for name in wanted}
+
+
+@dataclasses.dataclass(frozen=True)
+class ToyLayer:
+    """A layer of `ToyNetwork`."""
+
+    network: ToyNetwork
+    layer: str
+    layout: str = "auto"
+    image_side = SIDE
+
+    @property
+    def spec(self) -> Spec:
+        """As a layer of any torch network has it."""
+        parameters = {"layer": self.layer, "layout": self.layout, "weights": self.network.weights}
+        return Spec(
+            "network", self.network.name, _CHANNELS[self.layer], 4 if self.layer == "maps" else None, parameters
+        )
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        """Alone, in a pass of its own."""
+        return self.network.layers(images, [self.layer], self.layout)[self.layer]
+
+
+def tiny_inverter(spec: Spec, view: View | None) -> Inverter:
+    """Untrained, always the same, and not indifferent to its features."""
+    torch.manual_seed(spec.channels)
+    layers = ("c3/1 8", "up 8", "up 3") if spec.stride else ("fc 64", "grid 4 4", "up 8", "up 3")
+    inverter = Inverter(spec, SingleStreamConfig(layers), view=view).eval().requires_grad_(False)
+    inverter.feature_mean.fill_(0.5)
+    inverter.feature_deviation.fill_(0.3)
+    return inverter
+
+
+def saved(network: ToyNetwork, layer: str, folder: Path) -> Path:
+    """The folder of a tiny inverter for that layer."""
+    return tiny_inverter(network.representation(layer).spec, VIEWS[layer]).save(folder)
