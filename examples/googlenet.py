@@ -94,4 +94,4 @@ def network(weights: str) -> preimage.Network:
     with np.load(weights) as arrays:
         state = {name.replace("/", "."): torch.from_numpy(arrays[name]).float() for name in arrays.files}
     model.load_state_dict(state)
-    return preimage.Network(model.eval(), preimage.Preprocessing(224))
+    return preimage.Network(model, preimage.Preprocessing(224), name="googlenet")

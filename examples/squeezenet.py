@@ -69,4 +69,5 @@ def network(weights: str) -> preimage.Network:
     with np.load(weights) as arrays:
         state = {name.replace("/", "."): torch.from_numpy(arrays[name]).float() for name in arrays.files}
     model.load_state_dict(state)
-    return preimage.Network(model.eval(), preimage.Preprocessing(227, "bgr", 255.0, (104, 117, 123), (1, 1, 1)))
+    pixels = preimage.Preprocessing(227, "bgr", 255.0, (104, 117, 123), (1, 1, 1))
+    return preimage.Network(model, pixels, name="squeezenet-1.0")
