@@ -29,6 +29,7 @@ _VARIANT = (
     "Definition to follow (hog: vlfeat-uoctti, lbp: vlfeat-uniform, dense-sift: vlfeat-dsift[-flat], "
     "sift: vlfeat or opencv)."
 )
+_PREPROCESSING = "How a network takes its pixels: imagenet-rgb, caffe-bgr or unit (torch: imagenet-rgb)."
 _PARAMETERS: dict[str, Any] = {
     "cell_size": Annotated[int | None, typer.Option("--cell-size", help=_CELL_SIZE)],
     "step": Annotated[int | None, typer.Option("--step", help="Pixels between descriptors (dense-sift: 4).")],
@@ -42,6 +43,15 @@ _PARAMETERS: dict[str, Any] = {
     "variant": Annotated[str | None, typer.Option("--variant", help=_VARIANT)],
     "colour": Annotated[
         str | None, typer.Option("--colour", help="What becomes of colour: luma or strongest channel (hog: luma).")
+    ],
+    "weights": Annotated[str | None, typer.Option("--weights", help="File of a network's weights.")],
+    "preprocessing": Annotated[str | None, typer.Option("--preprocessing", help=_PREPROCESSING)],
+    "layer": Annotated[str | None, typer.Option("--layer", help="Of a network; `preimage layers` lists them.")],
+    "output_layout": Annotated[
+        str | None, typer.Option("--output-layout", help="Of a network's layer: auto, nhwc or vector (torch: auto).")
+    ],
+    "input_size": Annotated[
+        int | None, typer.Option("--input-size", help="Side of a network's images in pixels (torch: 224).")
     ],
 }
 Parameters = Mapping[str, Any]
