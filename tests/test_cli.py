@@ -58,7 +58,14 @@ def test_python_dash_m_is_the_same_program() -> None:
 
 @pytest.mark.parametrize(
     ("command", "function"),
-    [(cli.extract, extract), (cli.invert, invert), (cli.evaluate, evaluate), (cli.sheet, sheet), (cli.demo, demo), (cli.layers, layers)],
+    [
+        (cli.extract, extract),
+        (cli.invert, invert),
+        (cli.evaluate, evaluate),
+        (cli.sheet, sheet),
+        (cli.demo, demo),
+        (cli.layers, layers),
+    ],
 )
 def test_defaults_are_those_of_the_library(command: Callable[..., None], function: Callable[..., Any]) -> None:
     ours, theirs = inspect.signature(command).parameters, inspect.signature(function).parameters
