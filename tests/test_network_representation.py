@@ -11,6 +11,7 @@ from torch import nn
 import preimage
 from networks import SIDE, Careful, Cnn, Counting, Mixer, Odd, Rows, Shared, Vit
 from preimage.representations import Network
+from preimage.representations.network_identity import digest
 from tolerances import NETWORK
 
 PREPROCESSING = preimage.Preprocessing(SIDE)
@@ -203,6 +204,21 @@ def test_first_used_in_inference_mode_a_network_still_gives_gradients(cnn: Cnn, 
         layer = preimage.network_representation(cnn, "again", PREPROCESSING)
         layer(images)
     layer(images.clone().requires_grad_()).sum().backward()
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_network_follows_its_images(cnn: Cnn, images: torch.Tensor, device: str) -> None:
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    layer = preimage.network_representation(cnn, "features.3", PREPROCESSING)
+    before, spec = layer(images), layer.spec
+    with torch.inference_mode():
+        there = layer(images.to(device))
+    assert there.device.type == device
+    assert (there.cpu() - before).abs().max() < 1e-2  # TF32 on a GPU
+    layer(images.to(device).requires_grad_()).sum().backward()
+    assert close(layer(images), before)
+    assert digest(cnn) == spec.parameters["weights"]
 
 
 def test_threads_take_turns(cnn: Cnn, images: torch.Tensor) -> None:

@@ -47,8 +47,8 @@ def create(
     """
     made = load_factory(name, weights)
     if isinstance(made, Representation):
-        _refuse(name, "a Representation", layer=layer, output_layout=output_layout)
-        _refuse(name, "a Representation", preprocessing=preprocessing, input_size=input_size)
+        _refuse(name, "makes a Representation", layer=layer, output_layout=output_layout)
+        _refuse(name, "makes a Representation", preprocessing=preprocessing, input_size=input_size)
         return made
     network = as_network(name, made, preprocessing, input_size)
     if layer is None:
@@ -79,7 +79,7 @@ def load_network(
 def as_network(name: str, made: nn.Module | Network, preprocessing: str | None, input_size: int | None) -> Network:
     """What a factory made, with the preprocessing of that name."""
     if isinstance(made, Network):
-        _refuse(name, "a Network", preprocessing=preprocessing, input_size=input_size)
+        _refuse(name, "makes a Network", preprocessing=preprocessing, input_size=input_size)
         return made
     preset = "imagenet-rgb" if preprocessing is None else preprocessing
     if preset not in PREPROCESSINGS:
@@ -102,7 +102,8 @@ def load_factory(name: str, weights: str | None = None) -> nn.Module | Network |
         raise ValueError(f"a network is named torch:package.module:factory, got {name!r}")
     with _current_folder_importable():
         factory = _attribute(name, *match.groups())
-        if isinstance(factory, nn.Module | Network | Representation) and weights is None:
+        if isinstance(factory, nn.Module | Network | Representation):
+            _refuse(name, "is a ready network", weights=weights)
             return factory
         if not callable(factory):
             raise ValueError(f"{name} is no function that makes a network but {describe_output(factory)}")
@@ -149,7 +150,7 @@ def _arguments(name: str, factory: Any, weights: str | None) -> tuple[tuple[str,
 
 def _refuse(name: str, what: str, **given: object) -> None:
     if told := [f"--{option.replace('_', '-')}" for option, value in given.items() if value is not None]:
-        raise ValueError(f"{name} makes {what}, which has its own: leave out {', '.join(told)}")
+        raise ValueError(f"{name} {what}, which has its own: leave out {', '.join(told)}")
 
 
 @contextmanager
