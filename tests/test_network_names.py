@@ -241,3 +241,14 @@ def test_extract_invert_and_evaluate(run: Run, factory: str, photo_folder: Path)
     assert (code, "not the one wanted (wanted != given): channels: 6 != 96" in err) == (1, True)
     code, _, err = run(*evaluated, "--layer", "body.2")
     assert (code, err) == (1, "error: layer given without --representation\n")
+
+
+def test_a_sheet_of_a_factorys_representation(run: Run, factory: str, photo_folder: Path) -> None:
+    name = f"{factory}:representation"
+    config = UShapedConfig(widths=(8, 12), blocks_down=(1, 1), blocks_up=(1,), head=(8, 4))
+    Inverter(representations.create(name).spec, config).save(Path("tiny"))
+    sheet = ("sheet", min(photo_folder.iterdir()), "-o", "s.png", "--size", SIDE, "--inverter", "tiny")
+    code, out, err = run(*sheet, "--representation", name)
+    assert (code, err, "1 image, network by inverter tiny" in out) == (0, "", True)
+    code, _, err = run(*sheet)
+    assert (code, "name it yourself" in err) == (1, True)
