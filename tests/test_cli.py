@@ -25,11 +25,15 @@ from preimage.jobs.demo import demo
 from preimage.jobs.evaluate import evaluate
 from preimage.jobs.extract import extract
 from preimage.jobs.invert import invert
+from preimage.jobs.layers import layers
 from preimage.jobs.sheet import sheet
 from preimage.storage import read_features
 from preimage.training import TrainConfig, train
 
-COMMANDS = ("extract", "invert", "train", "evaluate", "sheet", "info", "doctor", "tuning", "demo", "study", "weights")
+COMMANDS = (
+    *("extract", "invert", "train", "evaluate", "sheet", "info", "layers"),
+    *("doctor", "tuning", "demo", "study", "weights"),
+)
 HEAVY = ("torch", "numpy", "cv2", "safetensors", "torchmetrics")
 
 
@@ -58,7 +62,14 @@ def test_python_dash_m_is_the_same_program() -> None:
 
 @pytest.mark.parametrize(
     ("command", "function"),
-    [(cli.extract, extract), (cli.invert, invert), (cli.evaluate, evaluate), (cli.sheet, sheet), (cli.demo, demo)],
+    [
+        (cli.extract, extract),
+        (cli.invert, invert),
+        (cli.evaluate, evaluate),
+        (cli.sheet, sheet),
+        (cli.demo, demo),
+        (cli.layers, layers),
+    ],
 )
 def test_defaults_are_those_of_the_library(command: Callable[..., None], function: Callable[..., Any]) -> None:
     ours, theirs = inspect.signature(command).parameters, inspect.signature(function).parameters
@@ -87,7 +98,7 @@ def test_training_defaults_are_those_of_the_config() -> None:
 def test_every_parameter_of_every_representation_has_an_option() -> None:
     for command in (cli.extract, cli.invert, cli.train, cli.sheet):
         options = inspect.signature(command).parameters
-        for name in representations.names():
+        for name in [*representations.names(), "torch:a:b"]:
             assert set(representations.parameters(name)) <= set(options), (command, name)
 
 

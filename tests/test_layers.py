@@ -15,14 +15,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from conftest import Run
 from layer_networks import SIDE, VIEWS, ToyLayer, ToyNetwork, saved, tiny_inverter
-from preimage import representations
 from preimage.cli.study_layers import layers as command
 from preimage.inverters import Inverter
 from preimage.inverters.view import View
 from preimage.jobs.evaluate import evaluate
+from preimage.representations import network_factory
 from preimage.storage import fit_image, read_image, write_png
 from preimage.studies.layers import LayersSummary, layers
 from preimage.studies.layers_rows import LayerRow, rows_for
@@ -232,11 +233,16 @@ def torch_names(network: ToyNetwork, monkeypatch: pytest.MonkeyPatch) -> list[di
     """``torch:`` names stand for the toy network; keeps what was asked of them."""
     asked: list[dict[str, object]] = []
 
-    def create(name: str, **values: object) -> ToyLayer:
-        asked.append({"name": name, **values})
-        return ToyLayer(network, "maps")
+    def load(name: str, weights: str | None = None) -> nn.Linear:
+        asked.append({"name": name, "weights": weights})
+        return nn.Linear(1, 1)
 
-    monkeypatch.setattr(representations, "create", create)
+    def as_network(name: str, made: nn.Module, preprocessing: str | None, input_size: int | None) -> ToyNetwork:
+        asked[-1] |= {"preprocessing": preprocessing, "input_size": input_size}
+        return network
+
+    monkeypatch.setattr(network_factory, "load_factory", load)
+    monkeypatch.setattr(network_factory, "as_network", as_network)
     return asked
 
 
@@ -249,7 +255,9 @@ def test_on_the_command_line(
     chosen = ("--network", "torch:toys.net:make", "--weights", "w.pth", "--preprocessing", "unit")
     code, told, err = run(*arguments, *chosen)
     assert code == 0, err
-    assert torch_names == [{"name": "torch:toys.net:make", "layer": "", "weights": "w.pth", "preprocessing": "unit"}]
+    assert torch_names == [
+        {"name": "torch:toys.net:make", "weights": "w.pth", "preprocessing": "unit", "input_size": None}
+    ]
     assert "2 layers on 4 images" in told
     assert re.search(r"^vector  normalised error \d\.\d{3}   \(always the mean image: 0\.\d{3}\)$", told, re.M)
     assert f"wrote {out / 'index.html'}" in told

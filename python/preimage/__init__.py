@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from preimage.ops.sift_grid import sift_grid as sift_grid
     from preimage.ops.sparse_sift import sift as sift
     from preimage.ops.upconv import upconv as upconv
+    from preimage.representations.network import Network as Network
+    from preimage.representations.network import network_representation as network_representation
+    from preimage.representations.network import network_representations as network_representations
+    from preimage.representations.preprocessing import Preprocessing as Preprocessing
     from preimage.spec import Spec as Spec
     from preimage.storage import read_features as read_features
     from preimage.storage import read_image as read_image
@@ -36,12 +40,16 @@ _HOMES = {
     "FileFormatError": "preimage.errors",
     "Inverter": "preimage.inverters",
     "Keypoints": "preimage.keypoints",
+    "Network": "preimage.representations.network",
+    "Preprocessing": "preimage.representations.preprocessing",
     "Spec": "preimage.spec",
     "dense_sift": "preimage.ops.sift",
     "dense_sift_frames": "preimage.ops.sift",
     "hog": "preimage.ops.hog",
     "lbp": "preimage.ops.lbp",
     "lbp_codes": "preimage.ops.lbp",
+    "network_representation": "preimage.representations.network",
+    "network_representations": "preimage.representations.network",
     "phow": "preimage.ops.phow",
     "read_features": "preimage.storage",
     "read_image": "preimage.storage",

@@ -15,6 +15,7 @@ from preimage.cli.evaluate import evaluate
 from preimage.cli.extract import extract
 from preimage.cli.info import info
 from preimage.cli.invert import invert
+from preimage.cli.layers import layers
 from preimage.cli.sheet import sheet
 from preimage.cli.study import study
 from preimage.cli.train import train
@@ -29,7 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (extract, invert, train, evaluate, sheet, info, doctor, tuning, demo):
+for _command in (extract, invert, train, evaluate, sheet, info, layers, doctor, tuning, demo):
     app.command()(_command)
 app.add_typer(study, name="study")
 app.add_typer(weights, name="weights")

@@ -29,8 +29,10 @@ _VARIANT = (
     "Definition to follow (hog: vlfeat-uoctti, lbp: vlfeat-uniform, dense-sift: vlfeat-dsift[-flat], "
     "sift: vlfeat or opencv, alexnet-...: caffenet, bvlc or torchvision)."
 )
-_WEIGHTS = "Imported weights: their digest or file (alexnet-...: the only ones of the variant)."
-_PREPROCESSING = "How the weights want their pixels: caffe-bgr or imagenet-rgb (alexnet-...: as they say)."
+_WEIGHTS = "Of a network (alexnet-...: imported ones, their digest or file; torch:...: a file for the factory)."
+_PREPROCESSING = (
+    "How a network takes its pixels: caffe-bgr, imagenet-rgb or, of torch:..., unit (alexnet-...: as the weights say)."
+)
 _PARAMETERS: dict[str, Any] = {
     "cell_size": Annotated[int | None, typer.Option("--cell-size", help=_CELL_SIZE)],
     "step": Annotated[int | None, typer.Option("--step", help="Pixels between descriptors (dense-sift: 4).")],
@@ -47,6 +49,13 @@ _PARAMETERS: dict[str, Any] = {
     ],
     "weights": Annotated[str | None, typer.Option("--weights", help=_WEIGHTS)],
     "preprocessing": Annotated[str | None, typer.Option("--preprocessing", help=_PREPROCESSING)],
+    "layer": Annotated[str | None, typer.Option("--layer", help="Of a network; `preimage layers` lists them.")],
+    "output_layout": Annotated[
+        str | None, typer.Option("--output-layout", help="Of a network's layer: auto, nhwc or vector (torch: auto).")
+    ],
+    "input_size": Annotated[
+        int | None, typer.Option("--input-size", help="Side of a network's images in pixels (torch: 224).")
+    ],
 }
 Parameters = Mapping[str, Any]
 NO_PARAMETERS: Parameters = MappingProxyType({})

@@ -7,13 +7,29 @@ from typing import Annotated
 
 import typer
 
-from preimage.cli._shared import BatchSize, Device, Json, Output, plural, reporting
+from preimage.cli._shared import (
+    NO_PARAMETERS,
+    BatchSize,
+    CommandError,
+    Device,
+    Json,
+    Output,
+    Parameters,
+    plural,
+    reporting,
+    with_parameters,
+)
 
 
 @reporting
+@with_parameters
 def evaluate(
     inverter: Annotated[str, typer.Argument(help="A training run's folder, an inverter's folder or a shipped name.")],
     images: Annotated[list[str], typer.Option("--images", help="Folder, image file or tar shard; repeatable.")],
+    representation: Annotated[
+        str | None, typer.Option(help="What it inverts, if that is a network's layer: torch:package.module:factory.")
+    ] = None,
+    parameters: Parameters = NO_PARAMETERS,
     size: Annotated[
         int, typer.Option(help="Resize the short side to this many pixels and cut out the centre square.")
     ] = 256,
@@ -23,11 +39,24 @@ def evaluate(
     json: Json = False,
 ) -> None:
     """Extract, invert and compare: normalised error, PSNR and SSIM."""
+    from preimage import representations
     from preimage.jobs.evaluate import evaluate as run
 
+    if representation is None and parameters:
+        raise CommandError(f"{', '.join(parameters)} given without --representation")
     show = Output(json)
+    chosen = None if representation is None else representations.create(representation, **parameters)
     with show.progress("evaluating") as progress:
-        summary = run(inverter, images, size=size, batch_size=batch_size, device=device, csv=csv, progress=progress)
+        summary = run(
+            inverter,
+            images,
+            representation=chosen,
+            size=size,
+            batch_size=batch_size,
+            device=device,
+            csv=csv,
+            progress=progress,
+        )
     count = plural(summary.images, "image")
     show.say(f"{summary.inverter} on {count} of {summary.size} × {summary.size} in {summary.seconds:.1f} s")
     show.say(f"normalised error  {summary.error:.4f}   (always the mean image: {summary.mean_image_error:.4f})")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from preimage.cli._shared import BatchSize, CommandError, Device, Json, Output, given, plural, reporting
+from preimage.cli._shared import BatchSize, CommandError, Device, Json, Output, plural, reporting
 
 if TYPE_CHECKING:
     from preimage.studies.layers_rows import Features, HasLayers
@@ -82,7 +82,8 @@ def _networks(
     names: list[str], weights: list[str], preprocessing: list[str], input_sizes: list[int]
 ) -> list[HasLayers | Features]:
     """The networks named; the n-th weights, preprocessing and size are the n-th network's."""
-    from preimage import representations
+    from preimage.representations import Representation
+    from preimage.representations.network_factory import as_network, load_factory
 
     options: dict[str, Sequence[object]] = {
         "weights": weights,
@@ -97,14 +98,13 @@ def _networks(
             )
     found: list[HasLayers | Features] = []
     for index, name in enumerate(names):
-        made = representations.create(
-            name,
-            layer="",
-            **given(
-                weights=(weights[index] or None) if weights else None,
-                preprocessing=preprocessing[index] if preprocessing else None,
-                input_size=input_sizes[index] if input_sizes else None,
-            ),
-        )
-        found.append(getattr(made, "network", made))
+        made = load_factory(name, (weights[index] or None) if weights else None)
+        if not isinstance(made, Representation):
+            made = as_network(
+                name,
+                made,
+                preprocessing[index] if preprocessing else None,
+                input_sizes[index] if input_sizes else None,
+            )
+        found.append(made)
     return found

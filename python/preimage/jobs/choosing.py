@@ -119,6 +119,8 @@ def pairings(inverter: InverterChoices, representation: RepresentationChoices) -
         asked = [representation]
     else:
         asked = list(representation or chosen or ["hog"])
+    # torch:package.module:factory is no representation's name but makes one.
+    asked = [representations.create(one) if isinstance(one, str) and ":" in one else one for one in asked]
     names = [one if isinstance(one, str) else one.name for one in asked]
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"{', '.join(repeated)} asked for more than once")

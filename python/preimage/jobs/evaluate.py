@@ -18,6 +18,7 @@ from preimage.analysis import ErrorReport, NormalisedError, Originals
 from preimage.analysis.perceptual import PerceptualDistance
 from preimage.inverters import Inverter, checked_device
 from preimage.jobs.loading import Images, as_sources, batches
+from preimage.representations import Representation
 from preimage.storage import ImageSource, atomic_write
 
 SMALLEST_FOR_SSIM = 11  # its Gaussian window, in pixels
@@ -111,6 +112,7 @@ def evaluate(
     inverter: Inverter | str | PathLike[str],
     images: Images,
     *,
+    representation: Representation | None = None,
     size: int = 256,
     batch_size: int = 16,
     device: str = "cpu",
@@ -122,6 +124,7 @@ def evaluate(
     Args:
         inverter: an inverter, a shipped name or a folder (a training run's, too).
         images: a path or paths (folders, files, tar shards), or sources; at least two images.
+        representation: what the inverter inverts, for one that it cannot name itself: a network's layer.
         size: short side resized to this many pixels and the centre square cut out.
         batch_size: images at once.
         device: where the inverter runs.
@@ -129,7 +132,8 @@ def evaluate(
         progress: called with (images done, images in all).
 
     Raises:
-        ValueError: fewer than two images, a bad image (named), no such device or inverter, or `size` under 11.
+        ValueError: fewer than two images, a bad image (named), no such device or inverter, `size` under 11, or a
+            representation missing or other than the inverter's.
     """
     start = time.perf_counter()
     if size < SMALLEST_FOR_SSIM or batch_size < 1:
@@ -137,9 +141,10 @@ def evaluate(
     name = inverter.spec.representation if isinstance(inverter, Inverter) else str(inverter)
     network = inverter if isinstance(inverter, Inverter) else Inverter.load(inverter)
     network = network.to(checked_device(device))
+    represent = representations.for_spec(network.spec, representation)
     sources = as_sources(images)
     judge, done = Judge(), 0
-    for keys, originals, reconstructions in _reconstructed(network, sources, size, batch_size):
+    for keys, originals, reconstructions in _reconstructed(network, represent, sources, size, batch_size):
         judge.add(keys, originals, reconstructions)
         done += len(keys)
         if progress is not None:
@@ -164,10 +169,9 @@ def evaluate(
 
 
 def _reconstructed(
-    inverter: Inverter, sources: Sequence[ImageSource], size: int, batch_size: int
+    inverter: Inverter, representation: Representation, sources: Sequence[ImageSource], size: int, batch_size: int
 ) -> Iterator[tuple[list[str], torch.Tensor, torch.Tensor]]:
     """Batches of keys, originals and reconstructions, both (B, 3, H, W) float in [0, 1] on the CPU."""
-    representation = representations.from_spec(inverter.spec)
     for keys, originals in batches(sources, size, batch_size):
         with torch.inference_mode():
             reconstructions = inverter(representation(originals), image_size=(size, size))

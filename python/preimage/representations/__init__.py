@@ -1,6 +1,19 @@
 """Representations: named functions from images to features."""
 
-from preimage.representations import alexnet, dense_sift, hog, lbp, sift  # noqa: F401 - registers them
-from preimage.representations.base import Representation, create, from_spec, names, parameters, register
+from preimage.representations import alexnet, dense_sift, hog, lbp, network_factory, sift  # noqa: F401 - registers them
+from preimage.representations.base import Representation, create, for_spec, from_spec, names, parameters, register
+from preimage.representations.network import Network, NetworkRepresentation
+from preimage.representations.preprocessing import Preprocessing
 
-__all__ = ["Representation", "create", "from_spec", "names", "parameters", "register"]
+__all__ = [
+    "Network",
+    "NetworkRepresentation",
+    "Preprocessing",
+    "Representation",
+    "create",
+    "for_spec",
+    "from_spec",
+    "names",
+    "parameters",
+    "register",
+]

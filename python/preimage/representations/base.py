@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, TypeVar
 
 import torch
 
+from preimage.representations import plugins
 from preimage.spec import Spec
+
+NETWORK = "network"  # the name of every layer of a network: there is no register of those
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,53 +70,105 @@ class Representation(abc.ABC):
 
 _REGISTER: dict[str, type[Representation]] = {}
 
+_FAMILIES: dict[str, Callable[..., Representation]] = {}
+
 R = TypeVar("R", bound=type[Representation])
+F = TypeVar("F", bound=Callable[..., Representation])
 
 
 def register(kind: R) -> R:
     """Class decorator: makes a representation known under its ``name``."""
-    if kind.name in _REGISTER:
+    if not issubclass(kind, Representation):
+        raise TypeError(f"a representation is a subclass of preimage.representations.Representation, got {kind}")
+    if _REGISTER.get(kind.name, kind) is not kind:
         raise ValueError(f"a representation named {kind.name!r} is registered already: {_REGISTER[kind.name]}")
     _REGISTER[kind.name] = kind
     return kind
 
 
+def register_family(prefix: str) -> Callable[[F], F]:
+    """Decorator of a function (name, parameters by keyword) that makes what is called ``prefix:...``."""
+
+    def keep(function: F) -> F:
+        _FAMILIES[prefix] = function
+        return function
+
+    return keep
+
+
 def names() -> list[str]:
-    """The registered names, sorted."""
+    """The registered names, sorted, those of installed plug-ins included."""
+    plugins.load(register)
     return sorted(_REGISTER)
 
 
 def parameters(name: str) -> dict[str, Any]:
     """A representation's parameters with their defaults, by name."""
+    if (family := _family(name)) is not None:
+        taken = inspect.signature(family).parameters.values()
+        return {one.name: one.default for one in taken if one.kind is inspect.Parameter.KEYWORD_ONLY}
     return {field.name: field.default for field in dataclasses.fields(_kind(name))}
 
 
 def create(name: str, **values: Any) -> Representation:
     """The representation of that name, with the parameters given.
 
+    ``torch:package.module:factory`` is a layer of the network that this function makes; the module is imported, from
+    the current folder too.
+
     Raises:
         ValueError: no such name, no such parameter (the known ones are listed), or a value out of range.
     """
-    kind = _kind(name)
     known = parameters(name)
     if unknown := sorted(set(values) - set(known)):
         raise ValueError(f"{name} has no parameter {', '.join(unknown)}; it has {', '.join(known)}")
-    return kind(**values)
+    family = _family(name)
+    return _kind(name)(**values) if family is None else family(name, **values)
 
 
 def from_spec(spec: Spec) -> Representation:
-    """The representation that makes features of exactly this spec.
+    """The representation that makes features of exactly this spec. Never imports code because a spec names it.
 
     Raises:
-        ValueError: there is none in this version of the package; says which field differs.
+        ValueError: there is none in this version of the package (says which field differs), or it is a network's layer.
     """
+    if spec.representation == NETWORK or _family(spec.representation) is not None:
+        layer = spec.parameters.get("layer")
+        raise ValueError(
+            f"features of layer {layer!r} of the network {spec.variant}: no file makes us import a network, so name it "
+            f"yourself (--representation torch:package.module:factory --layer {layer}; in Python "
+            "preimage.network_representation)"
+        )
     representation = _kind(spec.representation).from_parameters(spec.variant, spec.parameters)
     if differences := representation.spec.differences(spec):
         raise ValueError(f"this version's {spec.representation} is another one: {'; '.join(differences)}")
     return representation
 
 
+def for_spec(spec: Spec, given: Representation | None = None) -> Representation:
+    """The representation given, if its spec is this one; without one `from_spec`.
+
+    Raises:
+        ValueError: the one given is another; says which fields differ (what is wanted first).
+    """
+    if given is None:
+        return from_spec(spec)
+    if differences := spec.differences(given.spec):
+        raise ValueError(f"the representation given is not the one wanted (wanted != given): {'; '.join(differences)}")
+    return given
+
+
+def _family(name: str) -> Callable[..., Representation] | None:
+    return _FAMILIES.get(name.partition(":")[0]) if ":" in name else None
+
+
 def _kind(name: str) -> type[Representation]:
     if name not in _REGISTER:
-        raise ValueError(f"unknown representation {name!r}; known are {', '.join(names())}")
+        plugins.load(register)
+    if name not in _REGISTER:
+        failed = plugins.failures()
+        reason = f" ({'; '.join(failed)})" if failed else ""
+        raise ValueError(
+            f"unknown representation {name!r}; known are {', '.join(names())}, and torch:package.module:factory{reason}"
+        )
     return _REGISTER[name]

@@ -1,0 +1,48 @@
+"""The layers of a network that a pass calls, and what features each would make."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from preimage.representations.network import Network, TracedLayer
+from preimage.representations.network_factory import load_network
+
+
+@dataclasses.dataclass(frozen=True)
+class LayersSummary:
+    """What a network consists of.
+
+    Attributes:
+        network: its name, as in a spec.
+        image_size: side of its images in pixels.
+        weights: digest of its weights, as in a spec.
+        layers: those that a pass over one image calls, in the order in which they answer.
+    """
+
+    network: str
+    image_size: int
+    weights: str
+    layers: tuple[TracedLayer, ...]
+
+
+def layers(
+    network: Network | str,
+    *,
+    preprocessing: str | None = None,
+    input_size: int | None = None,
+    weights: str | None = None,
+) -> LayersSummary:
+    """List the layers of a network by one pass over a black image.
+
+    Args:
+        network: a network, or ``torch:package.module:factory``, which the other arguments are for.
+        preprocessing: ``"imagenet-rgb"`` unless given, ``"caffe-bgr"`` or ``"unit"``.
+        input_size: side of the images in pixels, 224 unless given.
+        weights: path for the factory.
+
+    Raises:
+        ValueError: no such network, or it fails on an image of that size.
+    """
+    if isinstance(network, str):
+        network = load_network(network, preprocessing=preprocessing, input_size=input_size, weights=weights)
+    return LayersSummary(network.name, network.image_size, network.weights, tuple(network.trace()))

@@ -1,0 +1,284 @@
+"""Any layer of any torch network as a representation."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Callable, Collection, Iterable
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from preimage.representations.base import NETWORK, Representation
+from preimage.representations.network_identity import Preprocess, described, digest
+from preimage.representations.network_layers import describe_output, find_layer, layer_outputs, trace
+from preimage.representations.network_layout import LayerShape, as_features, check_output_layout
+from preimage.representations.preprocessing import Preprocessing, unit_rgb
+from preimage.spec import Scalar, Spec
+
+
+@dataclasses.dataclass(frozen=True)
+class TracedLayer:
+    """A layer that a pass calls.
+
+    Attributes:
+        name: dotted, ``""`` for the network itself.
+        kind: its class.
+        output: what it returns for one image, in a phrase.
+        features: (C, h, w) or (C,) of the representation that it makes, or ``None`` if it makes none.
+        prefix_tokens: beside the grid, see `Network`.
+        problem: why it makes none; else empty.
+        parameters: numbers that it learnt, those of its parts included.
+        calls: in one pass; a representation takes the first.
+    """
+
+    name: str
+    kind: str
+    output: str
+    features: tuple[int, ...] | None
+    prefix_tokens: int
+    problem: str
+    parameters: int
+    calls: int
+
+
+class Network:
+    """A torch network with the way it wants its pixels: features of any of its layers, several in one pass.
+
+    A layer's output becomes features by its shape. (B, C, h, w) is a map, or a vector if h = w = 1; (B, C) a vector.
+    (B, N, C) are tokens: with N = n² + k and k ≤ 8 the last n² are laid out as a map of n × n cells, and the k before
+    them (class token, registers) lie beside: each adds C channels, the same at every cell, (B, (1 + k)·C, n, n).
+    ``layout="nhwc"`` takes maps with the channels last, ``layout="vector"`` flattens whatever comes.
+
+    The network is taken over: set to evaluation mode, its weights frozen, moved to where the images are. It must not
+    change afterwards, as the spec holds a digest of its weights. Passes of several threads take turns.
+
+    Args:
+        module: takes (B, 3, H, W) float of its own precision. One that `torch.compile` made is taken uncompiled.
+        preprocess: a `Preprocessing`; or any function of images (B, 3, side, side) float32 RGB in [0, 1], which a spec
+            can name but not describe.
+        image_size: side of the images in pixels, for such a function only.
+        name: what specs call the network; by default its class, with its package.
+
+    Raises:
+        TypeError: no module, or a `preprocess` that cannot be called.
+        ValueError: an `image_size` missing, out of range, or given twice.
+    """
+
+    def __init__(
+        self, module: nn.Module, preprocess: Preprocess, *, image_size: int | None = None, name: str | None = None
+    ) -> None:
+        if not isinstance(module, nn.Module):
+            raise TypeError(f"a network is a torch.nn.Module, got {describe_output(module)}")
+        self._described, self.image_size = described(preprocess, image_size)
+        compiled_from = getattr(module, "_orig_mod", None)  # hooks inside compiled code may not fire
+        self.module: nn.Module = compiled_from if isinstance(compiled_from, nn.Module) else module
+        self.module.requires_grad_(False)
+        self.name = name or f"{type(self.module).__module__}.{type(self.module).__qualname__}"
+        self._preprocess = preprocess
+        self._lock = threading.RLock()
+        self._shapes: dict[tuple[str, str], LayerShape] = {}
+        tensors = [*self.module.parameters(), *self.module.buffers()]
+        self._place = tensors[0].device if tensors else torch.device("cpu")
+        self._dtype = next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), torch.float32)
+        self.weights = digest(self.module)
+
+    def representation(self, layer: str, layout: str = "auto") -> NetworkRepresentation:
+        """One layer as a representation.
+
+        Args:
+            layer: its name in ``module.named_modules()``; ``""`` is the network's own output.
+            layout: of its output: ``"auto"``, ``"nhwc"`` or ``"vector"``.
+
+        Raises:
+            ValueError: no such layer (the nearest are named), or no such layout.
+        """
+        return NetworkRepresentation(self, layer, layout)
+
+    def layers(self, images: torch.Tensor, names: Iterable[str], layout: str = "auto") -> dict[str, torch.Tensor]:
+        """Features of several layers in one pass, by name: (B, C, h, w) or (B, C), float32, on the images' device.
+
+        A layer that is called several times answers with its first call. NaN and infinite values stay.
+
+        Args:
+            images: (B, 3, side, side) RGB, uint8 or floating in [0, 1]. Gradients flow back to them if they want any.
+            names: of the layers; only the part of the network up to the last of them runs.
+            layout: of all their outputs.
+
+        Raises:
+            TypeError: images or outputs of the wrong kind; says which layer and what to choose instead.
+            ValueError: images of another size, no such layer, or an output that makes no features.
+        """
+        wanted = list(names)
+        if not wanted:
+            raise ValueError("no layers asked for")
+        shapes = self.shapes(wanted, layout)
+        with self._lock, torch.set_grad_enabled(torch.is_grad_enabled() and images.requires_grad):
+            outputs = layer_outputs(self.module, wanted, self._pixels(images))
+        features: dict[str, torch.Tensor] = {}
+        for name in wanted:
+            features[name], shape = as_features(outputs[name], layout, len(images), name)
+            if shape != shapes[name]:
+                raise ValueError(
+                    f"layer {name!r} has features {shape.features} here but {shapes[name].features} for a single "
+                    "image: they depend on the other images or on what is in them"
+                )
+        return features
+
+    def shapes(self, names: Collection[str], layout: str = "auto") -> dict[str, LayerShape]:
+        """What the features of these layers are like, by one pass over a black image, done once.
+
+        Raises:
+            TypeError, ValueError: as `layers`; also if the network fails on an image of its size.
+        """
+        check_output_layout(layout)
+        missing = [name for name in names if (name, layout) not in self._shapes]
+        for name in missing:
+            find_layer(self.module, name)
+        if missing:
+            for name, output in self._on_black(lambda pixels: layer_outputs(self.module, missing, pixels)).items():
+                self._shapes[name, layout] = as_features(output, layout, 1, name)[1]
+        return {name: self._shapes[name, layout] for name in names}
+
+    def trace(self) -> list[TracedLayer]:
+        """Every layer that a pass over one image calls, in the order in which they answer."""
+        return [
+            dataclasses.replace(found, calls=calls)
+            for calls, found in self._on_black(lambda pixels: trace(self.module, pixels, _traced))
+        ]
+
+    def described_preprocessing(self) -> dict[str, Scalar]:
+        """How pixels are prepared, as a spec holds it."""
+        return dict(self._described)
+
+    def _pixels(self, images: torch.Tensor) -> torch.Tensor:
+        """What the network takes; brings it to the images' device."""
+        if images.device != self._place:
+            with torch.inference_mode(False):  # weights made in inference mode would never allow gradients again
+                self.module.to(images.device)
+            self._place = images.device
+        if any(part.training for part in self.module.modules()):
+            self.module.eval()
+        if isinstance(self._preprocess, Preprocessing):
+            pixels = self._preprocess(images)
+        else:
+            pixels = self._preprocess(unit_rgb(self.image_size)(images))
+        return pixels.to(self._dtype)
+
+    def _on_black(self, work: Callable[[torch.Tensor], Any]) -> Any:
+        side = self.image_size
+        # Not in inference mode: a network that keeps what it computed here must stay able to give gradients.
+        with self._lock, torch.inference_mode(False), torch.no_grad():
+            pixels = self._pixels(torch.zeros(1, 3, side, side, device=self._place))
+            try:
+                return work(pixels)
+            except (ValueError, torch.OutOfMemoryError):
+                raise
+            except Exception as error:
+                raise ValueError(
+                    f"the network {self.name} fails on an image of {side}×{side} pixels: "
+                    f"{type(error).__name__}: {error}"
+                ) from error
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkRepresentation(Representation):
+    """A layer of a network, see `Network`.
+
+    Its spec's stride is the image's side divided by the map's rows, rounded, at least 1: exact where the cells divide
+    the image.
+    """
+
+    name: ClassVar[str] = NETWORK
+    network: Network
+    layer: str
+    layout: str = "auto"
+
+    def __post_init__(self) -> None:
+        check_output_layout(self.layout)
+        find_layer(self.network.module, self.layer)
+
+    @property
+    def spec(self) -> Spec:
+        shape = self._shape
+        side = self.network.image_size
+        parameters: dict[str, Scalar] = {
+            "layer": self.layer,
+            "layout": self.layout,
+            "prefix_tokens": shape.prefix_tokens,
+            "weights": self.network.weights,
+        }
+        return Spec(
+            self.name,
+            self.network.name,
+            channels=shape.features[0],
+            stride=max(1, round(side / shape.features[1])) if len(shape.features) == 3 else None,
+            parameters=self.network.described_preprocessing() | parameters,
+        )
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        return self.network.layers(images, [self.layer], self.layout)[self.layer]
+
+    @property
+    def image_side(self) -> int:
+        return self.network.image_size
+
+    def feature_size(self, height: int, width: int) -> tuple[int, int] | None:
+        side = self.network.image_size
+        if (height, width) != (side, side):
+            raise ValueError(f"the network takes images of {side}×{side} pixels, got {height}×{width}")
+        features = self._shape.features
+        return (features[1], features[2]) if len(features) == 3 else None
+
+    def image_size(self, height: int, width: int) -> tuple[int, int]:
+        return self.network.image_size, self.network.image_size
+
+    @property
+    def _shape(self) -> LayerShape:
+        return self.network.shapes([self.layer], self.layout)[self.layer]
+
+
+def network_representation(
+    module: nn.Module,
+    layer: str,
+    preprocess: Preprocess,
+    *,
+    image_size: int | None = None,
+    name: str | None = None,
+    layout: str = "auto",
+) -> NetworkRepresentation:
+    """A layer of a torch network as a representation; arguments and errors as in `Network`."""
+    return Network(module, preprocess, image_size=image_size, name=name).representation(layer, layout)
+
+
+def network_representations(
+    module: nn.Module,
+    layers: Iterable[str],
+    preprocess: Preprocess,
+    *,
+    image_size: int | None = None,
+    name: str | None = None,
+    layout: str = "auto",
+) -> dict[str, NetworkRepresentation]:
+    """Several layers of one network, by name; they share it. `Network.layers` computes several in one pass."""
+    network = Network(module, preprocess, image_size=image_size, name=name)
+    return {layer: network.representation(layer, layout) for layer in layers}
+
+
+def _traced(name: str, layer: nn.Module, output: Any) -> TracedLayer:
+    shape, problem = None, ""
+    try:
+        shape = as_features(output, "auto", 1, name)[1]
+    except (TypeError, ValueError) as error:
+        problem = str(error)
+    return TracedLayer(
+        name=name,
+        kind=type(layer).__name__,
+        output=describe_output(output),
+        features=shape.features if shape else None,
+        prefix_tokens=shape.prefix_tokens if shape else 0,
+        problem=problem,
+        parameters=sum(value.numel() for value in layer.parameters()),
+        calls=1,
+    )

@@ -1,0 +1,166 @@
+"""Networks by name: ``torch:package.module:factory``."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from torch import nn
+
+from preimage.representations.base import Representation, register_family
+from preimage.representations.network import Network
+from preimage.representations.network_layers import describe_output
+from preimage.representations.preprocessing import caffe_bgr, imagenet_rgb, unit_rgb
+
+PREPROCESSINGS = {"imagenet-rgb": imagenet_rgb, "caffe-bgr": caffe_bgr, "unit": unit_rgb}
+_NAME = re.compile(r"torch:([^\W\d]\w*(?:\.[^\W\d]\w*)*):([^\W\d]\w*(?:\.[^\W\d]\w*)*)")
+
+
+@register_family("torch")
+def create(
+    name: str,
+    *,
+    layer: str | None = None,
+    output_layout: str | None = None,
+    preprocessing: str | None = None,
+    input_size: int | None = None,
+    weights: str | None = None,
+) -> Representation:
+    """A layer of the network that a function makes.
+
+    Args:
+        name: ``torch:package.module:factory``, see `load_factory`.
+        layer: its name in the network; ``""`` is the network's own output.
+        output_layout: of the layer's output, ``"auto"`` unless given; see `preimage.Network`.
+        preprocessing: ``"imagenet-rgb"`` unless given, ``"caffe-bgr"``, or ``"unit"``: RGB in [0, 1] as it is.
+        input_size: side of the images in pixels, 224 unless given.
+        weights: path for the factory.
+
+    Raises:
+        ValueError: as `load_factory` and `load_network`; no layer given, or none of that name.
+    """
+    made = load_factory(name, weights)
+    if isinstance(made, Representation):
+        _refuse(name, "makes a Representation", layer=layer, output_layout=output_layout)
+        _refuse(name, "makes a Representation", preprocessing=preprocessing, input_size=input_size)
+        return made
+    network = as_network(name, made, preprocessing, input_size)
+    if layer is None:
+        raise ValueError(
+            f"{name} needs a layer (--layer NAME); `preimage layers {name}` lists them, and '' is the network's output"
+        )
+    return network.representation(layer, output_layout or "auto")
+
+
+def load_network(
+    name: str, *, preprocessing: str | None = None, input_size: int | None = None, weights: str | None = None
+) -> Network:
+    """The network that a function makes; arguments as in `create`.
+
+    Raises:
+        ValueError: as `load_factory`; the factory makes a ready representation; an unknown preprocessing; or one, or an
+            `input_size`, for a factory that makes a `preimage.Network`, which has its own.
+    """
+    made = load_factory(name, weights)
+    if isinstance(made, Representation):
+        network = getattr(made, "network", None)
+        if not isinstance(network, Network):
+            raise ValueError(f"{name} makes a representation, {type(made).__name__}: it has no layers to choose from")
+        made = network
+    return as_network(name, made, preprocessing, input_size)
+
+
+def as_network(name: str, made: nn.Module | Network, preprocessing: str | None, input_size: int | None) -> Network:
+    """What a factory made, with the preprocessing of that name."""
+    if isinstance(made, Network):
+        _refuse(name, "makes a Network", preprocessing=preprocessing, input_size=input_size)
+        return made
+    preset = "imagenet-rgb" if preprocessing is None else preprocessing
+    if preset not in PREPROCESSINGS:
+        raise ValueError(f"preprocessing of a network is one of {', '.join(PREPROCESSINGS)}, got {preset!r}")
+    return Network(made, PREPROCESSINGS[preset](224 if input_size is None else input_size), name=name)
+
+
+def load_factory(name: str, weights: str | None = None) -> nn.Module | Network | Representation:
+    """Import ``package.module``, from the current folder or from what is installed, and call ``factory``.
+
+    Args:
+        name: ``torch:package.module:factory``; the factory takes no arguments, or `weights`.
+        weights: handed over as the argument ``weights`` if the factory has one, or else as the first.
+
+    Raises:
+        ValueError: a name of another form; no such module or function; it fails; or it makes something else.
+    """
+    match = _NAME.fullmatch(name)
+    if match is None:
+        raise ValueError(f"a network is named torch:package.module:factory, got {name!r}")
+    with _current_folder_importable():
+        factory = _attribute(name, *match.groups())
+        if isinstance(factory, nn.Module | Network | Representation):
+            _refuse(name, "is a ready network", weights=weights)
+            return factory
+        if not callable(factory):
+            raise ValueError(f"{name} is no function that makes a network but {describe_output(factory)}")
+        args, kwargs = _arguments(name, factory, weights)
+        try:
+            made = factory(*args, **kwargs)
+        except Exception as error:
+            raise ValueError(f"{name} failed: {type(error).__name__}: {error}") from error
+    if not isinstance(made, nn.Module | Network | Representation):
+        raise ValueError(
+            f"{name} made {describe_output(made)}, not a torch.nn.Module, preimage.Network or Representation"
+        )
+    return made
+
+
+def _attribute(name: str, module_name: str, path: str) -> Any:
+    try:
+        found = importlib.import_module(module_name)
+    except Exception as error:
+        raise ValueError(
+            f"{name}: cannot import {module_name} from the current folder or the installed packages: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    for part in path.split("."):
+        if not hasattr(found, part):
+            raise ValueError(f"{name}: {module_name} has no {path}")
+        found = getattr(found, part)
+    return found
+
+
+def _arguments(name: str, factory: Any, weights: str | None) -> tuple[tuple[str, ...], dict[str, str]]:
+    if weights is None:
+        return (), {}
+    try:
+        taken = inspect.signature(factory).parameters
+    except (TypeError, ValueError):  # written in C, for example
+        return (weights,), {}
+    if "weights" in taken:
+        return (), {"weights": weights}
+    if not any(one.kind is not inspect.Parameter.KEYWORD_ONLY for one in taken.values()):
+        raise ValueError(f"{name} takes no weights: its function has no argument for them")
+    return (weights,), {}
+
+
+def _refuse(name: str, what: str, **given: object) -> None:
+    if told := [f"--{option.replace('_', '-')}" for option, value in given.items() if value is not None]:
+        raise ValueError(f"{name} {what}, which has its own: leave out {', '.join(told)}")
+
+
+@contextmanager
+def _current_folder_importable() -> Iterator[None]:
+    """As ``python -m`` has it, for as long as a network is loaded."""
+    folder = os.getcwd()
+    sys.path.insert(0, folder)
+    importlib.invalidate_caches()
+    try:
+        yield
+    finally:
+        with suppress(ValueError):  # the network's own code took it out
+            sys.path.remove(folder)

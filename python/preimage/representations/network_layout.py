@@ -1,0 +1,108 @@
+"""From what a layer returns to features: maps, vectors, and tokens back on their grid."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import torch
+
+from preimage.representations.network_layers import describe_output
+
+LAYOUTS = ("auto", "nhwc", "vector")
+MOST_PREFIX_TOKENS = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerShape:
+    """What a layer's features are like.
+
+    Attributes:
+        features: (C, h, w), or (C,) for a vector.
+        prefix_tokens: class and register tokens that lie beside the grid, each as C / (1 + prefix_tokens) channels.
+    """
+
+    features: tuple[int, ...]
+    prefix_tokens: int
+
+
+def check_output_layout(layout: str) -> None:
+    """``ValueError`` if there is no such layout."""
+    if layout not in LAYOUTS:
+        raise ValueError(f"the layout of a layer's output is one of {', '.join(LAYOUTS)}, got {layout!r}")
+
+
+def as_features(output: Any, layout: str, count: int, layer: str) -> tuple[torch.Tensor, LayerShape]:
+    """Features (B, C, h, w) or (B, C), float32, of a layer's output, and what they are like.
+
+    Args:
+        output: (B, C, h, w), with `layout` ``"nhwc"`` (B, h, w, C): a map, or a vector if h = w = 1.
+            (B, C): a vector. (B, N, C): N = n² + k tokens, see `grid_of_tokens`. With ``"vector"`` anything of B
+            entries: flattened, the last axis fastest. float16, bfloat16 and float64 become float32.
+        layout: one of `LAYOUTS`.
+        count: B, the number of images.
+        layer: its name, for messages.
+
+    Raises:
+        TypeError: no tensor, or a tensor of whole or complex numbers.
+        ValueError: the first axis is not the images, or there is no map, vector or square of tokens in it.
+    """
+    called = f"layer {layer!r}" if layer else "the network itself (layer '')"
+    if not isinstance(output, torch.Tensor):
+        raise TypeError(
+            f"{called} returns {describe_output(output)}, not one tensor: choose a layer inside or behind it that does"
+        )
+    if not output.is_floating_point():
+        raise TypeError(f"{called} returns {describe_output(output)}; features are floating numbers: choose another")
+    if output.dim() < 2 or output.shape[0] != count or 0 in output.shape[1:]:
+        raise ValueError(
+            f"{called} returns {describe_output(output)} for {count} image(s): its first axis must be the images, "
+            "with something for each"
+        )
+    features, prefix_tokens = _arranged(output.float(), layout, called)
+    if features.dim() == 4 and features.shape[2:] == (1, 1):
+        features = features.flatten(1)
+    return features.contiguous(), LayerShape(tuple(features.shape[1:]), prefix_tokens)
+
+
+def _arranged(output: torch.Tensor, layout: str, called: str) -> tuple[torch.Tensor, int]:
+    if layout == "vector":
+        return output.flatten(1), 0
+    match output.dim():
+        case 2:
+            return output, 0
+        case 3:
+            return _on_their_grid(output, called)
+        case 4:
+            return (output.permute(0, 3, 1, 2) if layout == "nhwc" else output), 0
+    raise ValueError(
+        f"{called} returns {describe_output(output)}: neither a map (B, C, h, w), nor tokens (B, N, C), nor a vector "
+        "(B, C); layout 'vector' flattens it"
+    )
+
+
+def grid_of_tokens(count: int) -> tuple[int, int]:
+    """(n, k) with count = n² + k: the largest square, and the tokens before it, at most 8.
+
+    Raises:
+        ValueError: more would be left over.
+    """
+    side = math.isqrt(count)
+    if side < 1 or count - side**2 > MOST_PREFIX_TOKENS:
+        raise ValueError(
+            f"{count} tokens are no square grid with up to {MOST_PREFIX_TOKENS} tokens before it "
+            f"({side}² = {side**2}); layout 'vector' flattens them"
+        )
+    return side, count - side**2
+
+
+def _on_their_grid(tokens: torch.Tensor, called: str) -> tuple[torch.Tensor, int]:
+    """(B, k + n², C) → (B, (1 + k)·C, n, n): the grid's tokens, then each prefix token repeated at every cell."""
+    try:
+        side, prefix = grid_of_tokens(tokens.shape[1])
+    except ValueError as error:
+        raise ValueError(f"{called} returns {describe_output(tokens)}: {error}") from error
+    grid = tokens[:, prefix:].transpose(1, 2).unflatten(2, (side, side))
+    beside = tokens[:, :prefix].flatten(1)[:, :, None, None].expand(-1, -1, side, side)
+    return torch.cat([grid, beside], dim=1), prefix

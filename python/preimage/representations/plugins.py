@@ -1,0 +1,38 @@
+"""Representations of other packages, by their entry points in the group ``preimage.representations``.
+
+An entry point names a subclass of `Representation`, which is registered, or a function without arguments that registers
+what it likes. None is loaded before somebody asks for a name that is not known, or for all names.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Callable
+from typing import Any
+
+GROUP = "preimage.representations"
+
+_tried: dict[tuple[str, str], str] = {}  # (name, value) of an entry point: why it failed, or empty
+
+
+def load(register: Callable[[Any], Any]) -> None:
+    """Load the entry points that were not tried before; one that fails is left out and does not stop the others."""
+    for point in importlib.metadata.entry_points(group=GROUP):
+        if (point.name, point.value) in _tried:
+            continue
+        _tried[point.name, point.value] = ""  # before loading: a plug-in may ask for names itself
+        try:
+            found = point.load()
+            if isinstance(found, type):
+                register(found)
+            else:
+                found()
+        except Exception as error:
+            package = "" if point.dist is None else f" of {point.dist.name}"
+            problem = f"{type(error).__name__}: {error}"
+            _tried[point.name, point.value] = f"plug-in {point.name!r}{package} ({point.value}) failed: {problem}"
+
+
+def failures() -> list[str]:
+    """One phrase for each entry point that could not be loaded, naming it and its package."""
+    return [problem for problem in _tried.values() if problem]

@@ -1,0 +1,94 @@
+"""What a spec tells of a network's layer, and that none makes us import code."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import preimage
+from networks import SIDE, Cnn
+from preimage import representations
+from preimage.representations.network_identity import digest
+from preimage.spec import Spec
+from tolerances import NETWORK
+
+PREPROCESSING = preimage.Preprocessing(SIDE)
+UNIT = preimage.Preprocessing(SIDE, mean=(0, 0, 0), std=(1, 1, 1))
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    return torch.rand(3, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture
+def cnn() -> Cnn:
+    torch.manual_seed(0)
+    return Cnn().eval()
+
+
+def test_a_spec_says_everything_that_decides_the_numbers(cnn: Cnn) -> None:
+    spec = preimage.network_representation(cnn, "features.3", PREPROCESSING).spec
+    assert spec == Spec(
+        "network",
+        "networks.Cnn",
+        8,
+        4,
+        {
+            "layer": "features.3",
+            "layout": "auto",
+            "prefix_tokens": 0,
+            "weights": digest(cnn),
+            "image_size": SIDE,
+            "order": "rgb",
+            "scale": 1.0,
+            "mean": "0.485,0.456,0.406",
+            "std": "0.229,0.224,0.225",
+        },
+    )
+    named = preimage.network_representation(cnn, "features.3", PREPROCESSING, name="mine").spec
+    assert spec.differences(named) == ["variant: 'networks.Cnn' != 'mine'"]
+    with torch.no_grad():
+        cnn.spare.bias[0] += 1
+    other = preimage.network_representation(cnn, "features.3", PREPROCESSING).spec
+    assert [one.partition(":")[0] for one in spec.differences(other)] == ["parameters.weights"]
+
+
+def test_a_digest_is_of_the_weights_not_of_where_or_how_they_lie() -> None:
+    module = nn.Linear(3, 4)
+    state = {name: value.clone() for name, value in module.state_dict().items()}
+    before = digest(module)
+    assert len(before) == 16
+    module.weight.data = module.weight.data.t().contiguous().t()
+    assert digest(module) == before
+    other = nn.Linear(3, 4)
+    assert digest(other) != before
+    other.load_state_dict(state)
+    assert digest(other) == before
+    assert digest(other.double()) != before
+    assert digest(nn.Identity()) == digest(nn.ReLU())
+
+
+def test_no_spec_makes_us_import_a_network(cnn: Cnn) -> None:
+    layer = preimage.network_representation(cnn, "pool", PREPROCESSING)
+    words = r"layer 'pool' of the network networks.Cnn: .*name it yourself \(--representation torch:.* --layer pool"
+    with pytest.raises(ValueError, match=words):
+        representations.from_spec(layer.spec)
+    assert representations.for_spec(layer.spec, layer) is layer
+    other = preimage.network_representation(cnn, "again", PREPROCESSING)
+    with pytest.raises(ValueError, match=r"not the one wanted.*layer: 'pool' != 'again'"):
+        representations.for_spec(layer.spec, other)
+    assert representations.for_spec(representations.create("hog").spec) == representations.create("hog")
+
+
+def test_a_compiled_network_is_taken_uncompiled(cnn: Cnn, images: torch.Tensor) -> None:
+    class Wrapped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self._orig_mod = cnn
+
+    expected = preimage.network_representation(cnn, "again", PREPROCESSING)
+    layer = preimage.network_representation(Wrapped(), "again", PREPROCESSING)
+    assert (layer(images) - expected(images)).abs().max() < NETWORK
+    assert layer.spec == expected.spec
