@@ -120,6 +120,21 @@ def test_sizes_and_budgets_are_kept_to() -> None:
     assert inverter(features_of(384, 13)).shape == (2, 3, 114, 114)
 
 
+def test_networks_of_probabilities_see_the_small_ones() -> None:
+    torch.manual_seed(0)
+    inverter = inverter_of(20, None, 64, probabilities=True)
+    scores = 6 * torch.randn(64, 20)
+    probabilities = scores.softmax(dim=1)
+    measured = inverter.measured(probabilities)
+    torch.testing.assert_close(measured, probabilities.clamp_min(1e-7).log())
+    inverter.feature_mean.copy_(measured.mean(0))
+    inverter.feature_deviation.copy_(measured.std(0))
+    changed = probabilities.clone()
+    changed[:, probabilities.argmin(dim=1)] *= 3  # about nothing beside the largest
+    assert (inverter(changed) - inverter(probabilities)).abs().max() > 1e-4
+    assert inverter(torch.zeros(1, 20)).isfinite().all()
+
+
 @pytest.mark.parametrize(
     ("options", "problem"),
     [

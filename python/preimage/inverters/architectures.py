@@ -3,7 +3,8 @@
 A config is a frozen dataclass of plain values. Every network takes features (B, C, h, w), standardised where its
 ``standardised`` says so, whose sides are multiples of its ``multiple``, and returns (B, 3, h·stride, w·stride), an
 image minus the mean colour. Around the features it wants ``margin`` cells more, which the sides include. One with a
-``side`` takes vectors (B, C) instead, and returns (B, 3, side, side).
+``side`` takes vectors (B, C) instead, and returns (B, 3, side, side). One with a ``logarithm_from`` above zero wants
+the logarithms of the features, from there up, before they are standardised.
 """
 
 from __future__ import annotations
@@ -39,10 +40,16 @@ class SingleStreamConfig:
     """Layers one after the other, the last of which makes the image: the paper's networks for sparse SIFT and AlexNet.
 
     The first may be one for vectors ("fc 4096"), which a "grid" turns into a map.
+
+    Attributes:
+        layers: in the notation of `preimage.inverters.layers.Layer`.
+        logarithm_from: features are taken as log(max(x, this)) where it is above zero: for probabilities, most of which
+            are so small that beside the largest they would all be nothing.
     """
 
     architecture: ClassVar[str] = "single-stream"
     layers: tuple[str, ...]
+    logarithm_from: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,6 +106,7 @@ class TwoStream(nn.Module):
     margin = (0, 0)
     standardised = True
     side: int | None = None
+    logarithm_from = 0.0
 
     def __init__(self, in_channels: int, config: TwoStreamConfig) -> None:
         super().__init__()
@@ -135,6 +143,7 @@ class SingleStream(nn.Module):
             raise ValueError(f"the layers halve the features {down} times and double them {up} times only")
         self.multiple = 2**down
         self.stride = 2 ** (up - down)
+        self.logarithm_from = config.logarithm_from
         self.layers = chain(in_channels, config.layers, last_is_image=True)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
@@ -149,6 +158,7 @@ class UShaped(nn.Module):
     """See `UShapedConfig`."""
 
     side: int | None = None
+    logarithm_from = 0.0
 
     def __init__(self, in_channels: int, config: UShapedConfig) -> None:
         super().__init__()
@@ -216,7 +226,7 @@ def _blocks(channels: int, count: int, repeat_edges: bool) -> nn.Sequential:
     return nn.Sequential(*(ResidualBlock(channels, repeat_edges=repeat_edges) for _ in range(count)))
 
 
-_LATER_FIELDS = frozenset({"entry", "margin", "splat_levels"})
+_LATER_FIELDS = frozenset({"entry", "margin", "splat_levels", "logarithm_from"})
 
 _NETWORKS: dict[str, tuple[type[Any], type[Any]]] = {
     config.architecture: (config, network)

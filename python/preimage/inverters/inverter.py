@@ -134,8 +134,14 @@ class Inverter(nn.Module):
         height, width = cells
         return (height + margin) * stride, (width + margin) * stride
 
+    def measured(self, features: torch.Tensor) -> torch.Tensor:
+        """What `feature_mean` and `feature_deviation` are of: the features, or their logarithms."""
+        floor = self.network.logarithm_from
+        return features.clamp_min(floor).log() if floor > 0 else features
+
     def _arranged(self, features: torch.Tensor) -> torch.Tensor:
         """Features as the network takes them: standardised, and maps as large as it wants."""
+        features = self.measured(features)
         shape = (-1, 1, 1)[: features.dim() - 1]
         standard = (features - self.feature_mean.view(shape)) / self.feature_deviation.view(shape)
         if self.network.side is not None:

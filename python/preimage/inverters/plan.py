@@ -31,6 +31,7 @@ def plan(
     image_size: int,
     output_size: int | None = None,
     budget: int | None = None,
+    probabilities: bool = False,
 ) -> Plan:
     """The network of a preset, and the view that it gives of the images.
 
@@ -42,6 +43,7 @@ def plan(
         image_size: side of the square images in pixels.
         output_size: side of what comes back, pixels; only of a network made for the shape.
         budget: its parameters at most; by default four million, of ``"wide"`` nine.
+        probabilities: the features are some, so that a network made for them takes their logarithms.
 
     Returns:
         The network, with no view where features of any size can be inverted.
@@ -64,7 +66,8 @@ def plan(
     if cells is not None and cells[0] != cells[1]:
         raise ValueError(f"a network is made for square maps, got features of {cells[0]}×{cells[1]} cells")
     side = None if cells is None else cells[0]
-    return Plan(*auto(spec.channels, side, image_size, output_size, budget or _BUDGETS[name]))
+    limit = _BUDGETS[name] if budget is None else budget
+    return Plan(*auto(spec.channels, side, image_size, output_size, limit, probabilities=probabilities))
 
 
 def _paper_view(spec: Spec, config: ArchitectureConfig, cells: tuple[int, int] | None, image_size: int) -> View | None:
