@@ -120,13 +120,24 @@ def test_sizes_and_budgets_are_kept_to() -> None:
     assert inverter(features_of(384, 13)).shape == (2, 3, 114, 114)
 
 
+@pytest.mark.parametrize(("cells", "size"), [(None, 6), (None, 1024), (None, 1792), (1, 1024), (28, 7168)])
+def test_sizes_far_from_the_images(cells: int | None, size: int) -> None:
+    with torch.device("meta"):
+        inverter = inverter_of(16, cells, 224, output_size=size)
+    assert inverter.view == View(224, 224, size)
+    assert size in (inverter.network.side, (cells or 0) * inverter.network.stride)
+
+
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
         ({"output_size": 100, "cells": None}, "3 to 7 times a power of two"),
         ({"budget": 100}, "the smallest network for these features has"),
         ({"cells": 224}, "too many for images of 224 pixels"),
+        ({"budget": 0}, "the smallest network for these features has"),
         ({"output_size": 0}, "output_size is a number of pixels >= 1"),
+        ({"output_size": 0, "cells": None}, "output_size is a number of pixels >= 1"),
+        ({"output_size": 5, "cells": None}, "3 to 7 times a power of two"),
         ({"preset": "huge"}, "no preset 'huge' for network; known are auto, compact, wide"),
     ],
 )

@@ -64,7 +64,7 @@ def plan(
     if cells is not None and cells[0] != cells[1]:
         raise ValueError(f"a network is made for square maps, got features of {cells[0]}×{cells[1]} cells")
     side = None if cells is None else cells[0]
-    return Plan(*auto(spec.channels, side, image_size, output_size, budget or _BUDGETS[name]))
+    return Plan(*auto(spec.channels, side, image_size, output_size, _BUDGETS[name] if budget is None else budget))
 
 
 def _paper_view(spec: Spec, config: ArchitectureConfig, cells: tuple[int, int] | None, image_size: int) -> View | None:
