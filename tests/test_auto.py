@@ -178,6 +178,10 @@ def test_features_of_another_kind_are_refused() -> None:
         maps(features_of(32, None))
     with pytest.raises(ValueError, match="the network takes vectors, but network features are maps"):
         Inverter(Spec("network", "v", 32, 8), vectors.config, view=vectors.view)
+    with pytest.raises(ValueError, match="features are vectors, so the inverter takes a view"):
+        Inverter(vectors.spec, vectors.config)
+    with pytest.raises(ValueError, match=r"image_size is .* both >= 1, got \(0, 64\)"):
+        maps(features_of(32, 8), image_size=(0, 64))
     with pytest.raises(ValueError, match="for images of 64×64 pixels, got 32×32"):
         maps.distances(features_of(32, 8), torch.zeros(2, 3, 32, 32, dtype=torch.uint8))
 
