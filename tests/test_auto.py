@@ -195,6 +195,8 @@ def test_a_view_resizes_without_aliasing() -> None:
     pixels = view.of((stripes * 255).to(torch.uint8))
     assert pixels.dtype == torch.uint8 and (pixels.float() / 255 - 0.5).abs().max() < 0.15
     assert torch.equal(View(64, 48, 48).of(stripes), stripes[:, :, 8:56, 8:56])
+    with pytest.raises(ValueError, match=r"images are \(B, 3, H, W\), got \(3, 64, 64\)"):
+        view.of(stripes[0])
     with pytest.raises(ValueError, match="crop 65 of 64"):
         View(64, 65, 12)
     with pytest.raises(ValueError, match="whole number of pixels"):

@@ -191,7 +191,7 @@ def test_files_of_other_networks_are_not_asked_for_their_variant(tmp_path: Path,
 def test_a_file_under_the_name_of_another(tmp_path: Path, folder: Path) -> None:
     path = import_weights(write(tmp_path / "a.npz", CONV2), variant="caffenet").path
     path.rename(folder / alexnet_weights.file_name("caffenet", "0" * 16))
-    with pytest.raises(FileFormatError, match="holds the weights [0-9a-f]{16}, not those of its name"):
+    with pytest.raises(FileFormatError, match=r"holds the weights [0-9a-f]{16}, not those of its name"):
         alexnet_weights.find("caffenet", "0" * 16)
     assert alexnet_weights.find("caffenet").digest in path.name
 

@@ -1,4 +1,4 @@
-"""Inverters whose ``config.json`` was made to harm who loads it: refused by name, and before anything large is built."""
+"""Inverters whose ``config.json`` was made to harm: refused by name, and before anything large is built."""
 
 from __future__ import annotations
 

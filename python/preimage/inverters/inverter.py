@@ -116,7 +116,12 @@ class Inverter(nn.Module):
         Returns:
             (B,) float32. Where the network's image is not cropped, the gradient of the images is formed inside the
             backward of the last layer.
+
+        Raises:
+            TypeError: images that are not uint8.
         """
+        if images.dtype != torch.uint8:
+            raise TypeError(f"images are uint8, got {images.dtype}")
         target = self.target(images)
         arranged = self._arranged(features)
         made = tuple(cells * self.network.stride for cells in arranged.shape[2:])

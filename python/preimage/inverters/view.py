@@ -49,8 +49,10 @@ class View:
         """(B, 3, size, size) of the type given, of images (B, 3, image_size, image_size), uint8 or floating.
 
         Raises:
-            ValueError: the images are of another size.
+            ValueError: the images are of another shape or size.
         """
+        if images.dim() != 4 or images.shape[1] != 3:
+            raise ValueError(f"images are (B, 3, H, W), got {tuple(images.shape)}")
         if images.shape[2:] != (self.image_size, self.image_size):
             size = "×".join(map(str, images.shape[2:]))
             raise ValueError(f"the inverter is for images of {self.image_size}×{self.image_size} pixels, got {size}")
