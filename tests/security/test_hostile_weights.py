@@ -190,8 +190,10 @@ def test_a_pickle_with_code_does_not_run(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "w.pth"
     torch.save({"conv1.weight": _Evil()}, path, _use_new_zipfile_serialization=not legacy)
-    with pytest.raises(FileFormatError, match="cannot be loaded as tensors alone"):
+    with pytest.raises(FileFormatError, match="cannot be loaded as tensors alone") as caught:
         read(path)
+    assert "it holds posix.mkdir; tensors by name" in str(caught.value)
+    assert "weights_only" not in str(caught.value), "torch advises to run the code"
     path.write_bytes(pickle.dumps(_Evil()))
     with pytest.raises(FileFormatError, match="cannot be loaded as tensors alone"):
         read(path)
@@ -205,12 +207,26 @@ def test_a_pickle_with_code_does_not_run(tmp_path: Path, monkeypatch: pytest.Mon
         ({"epoch": 3}, "no floating-point tensors by name"),
         ({"a": torch.eye(2).to_sparse()}, "'a' is no plain tensor"),
         ({"a": torch.ones(2, device="meta")}, "'a' is no plain tensor"),
+        (torch.nn.Linear(2, 2), r"it holds torch\.nn\.modules\.linear\.Linear; tensors by name"),
     ],
     ids=str,
 )
 def test_other_things_in_a_pth(tmp_path: Path, content: object, words: str) -> None:
     torch.save(content, tmp_path / "w.pth")
     with pytest.raises(FileFormatError, match=words):
+        read(tmp_path / "w.pth")
+
+
+def test_a_negative_view_is_read(tmp_path: Path) -> None:
+    torch.save({"a": torch._neg_view(torch.ones(2))}, tmp_path / "w.pth")
+    (array,) = open_weights(tmp_path / "w.pth").arrays
+    assert array.load().tolist() == [-1, -1]
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_nested_tensors_are_refused(tmp_path: Path) -> None:
+    torch.save({"a": torch.nested.nested_tensor([torch.ones(2), torch.ones(3)])}, tmp_path / "w.pth")
+    with pytest.raises(FileFormatError, match="'a' is no plain tensor"):
         read(tmp_path / "w.pth")
 
 
