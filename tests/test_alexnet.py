@@ -182,6 +182,7 @@ def test_specs_there_and_back(convolutions: Path) -> None:
     assert again == representations.create("alexnet-conv2", weights=digest, preprocessing="caffe-bgr")
     assert again.spec == spec
     assert representations.create("alexnet-conv2", weights=str(convolutions)).spec == spec
+    assert representations.create("alexnet-conv2", weights=convolutions).spec == spec
     other = representations.create("alexnet-conv2", preprocessing="imagenet-rgb").spec
     assert other != spec
     assert representations.from_spec(other).spec == other

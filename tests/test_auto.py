@@ -135,13 +135,24 @@ def test_networks_of_probabilities_see_the_small_ones() -> None:
     assert inverter(torch.zeros(1, 20)).isfinite().all()
 
 
+@pytest.mark.parametrize(("cells", "size"), [(None, 6), (None, 1024), (None, 1792), (1, 1024), (28, 7168)])
+def test_sizes_far_from_the_images(cells: int | None, size: int) -> None:
+    with torch.device("meta"):
+        inverter = inverter_of(16, cells, 224, output_size=size)
+    assert inverter.view == View(224, 224, size)
+    assert size in (inverter.network.side, (cells or 0) * inverter.network.stride)
+
+
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
         ({"output_size": 100, "cells": None}, "3 to 7 times a power of two"),
         ({"budget": 100}, "the smallest network for these features has"),
         ({"cells": 224}, "too many for images of 224 pixels"),
+        ({"budget": 0}, "the smallest network for these features has"),
         ({"output_size": 0}, "output_size is a number of pixels >= 1"),
+        ({"output_size": 0, "cells": None}, "output_size is a number of pixels >= 1"),
+        ({"output_size": 5, "cells": None}, "3 to 7 times a power of two"),
         ({"preset": "huge"}, "no preset 'huge' for network; known are auto, compact, wide"),
     ],
 )
@@ -182,6 +193,10 @@ def test_features_of_another_kind_are_refused() -> None:
         maps(features_of(32, None))
     with pytest.raises(ValueError, match="the network takes vectors, but network features are maps"):
         Inverter(Spec("network", "v", 32, 8), vectors.config, view=vectors.view)
+    with pytest.raises(ValueError, match="features are vectors, so the inverter takes a view"):
+        Inverter(vectors.spec, vectors.config)
+    with pytest.raises(ValueError, match=r"image_size is .* both >= 1, got \(0, 64\)"):
+        maps(features_of(32, 8), image_size=(0, 64))
     with pytest.raises(ValueError, match="for images of 64×64 pixels, got 32×32"):
         maps.distances(features_of(32, 8), torch.zeros(2, 3, 32, 32, dtype=torch.uint8))
 
@@ -195,6 +210,8 @@ def test_a_view_resizes_without_aliasing() -> None:
     pixels = view.of((stripes * 255).to(torch.uint8))
     assert pixels.dtype == torch.uint8 and (pixels.float() / 255 - 0.5).abs().max() < 0.15
     assert torch.equal(View(64, 48, 48).of(stripes), stripes[:, :, 8:56, 8:56])
+    with pytest.raises(ValueError, match=r"images are \(B, 3, H, W\), got \(3, 64, 64\)"):
+        view.of(stripes[0])
     with pytest.raises(ValueError, match="crop 65 of 64"):
         View(64, 65, 12)
     with pytest.raises(ValueError, match="whole number of pixels"):

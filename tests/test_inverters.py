@@ -81,6 +81,17 @@ def test_odd_sides_are_continued_by_their_mirror_image(tiny: Inverter, rows: tup
     torch.testing.assert_close(tiny(features), tiny(features[:, :, rows])[:, :, : 8 * count])
 
 
+@pytest.mark.parametrize("sides", [(61, 64), (64, 64)])
+def test_distances_to_images_of_another_size_are_none(tiny: Inverter, sides: tuple[int, int]) -> None:
+    """Of 64², which the network makes of 7 rows and a mirrored one, only seven eighths are of the features."""
+    features = torch.rand(1, 31, 7, 8)
+    assert tiny.distances(features, torch.zeros(1, 3, 56, 64, dtype=torch.uint8)).shape == (1,)
+    with pytest.raises((ValueError, RuntimeError), match=r"size|shape"):
+        tiny.distances(features, torch.zeros(1, 3, *sides, dtype=torch.uint8))
+    with pytest.raises(TypeError, match=r"images are uint8, got torch\.float32"):
+        tiny.distances(features, torch.zeros(1, 3, 56, 64))
+
+
 @pytest.mark.parametrize("size", [(64, 64), (61, 67), (57, 71)])
 def test_image_size_crops_or_repeats_the_edge(tiny: Inverter, size: tuple[int, int]) -> None:
     features = torch.rand(1, 31, 8, 8)

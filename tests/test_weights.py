@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -172,6 +173,40 @@ def test_what_is_not_imported(tmp_path: Path, folder: Path, arrays: Arrays, word
         import_weights(path, variant="caffenet")
     assert str(path) in str(caught.value)
     assert list(folder.glob("*")) == []
+
+
+@pytest.mark.parametrize(
+    ("arrays", "words"),
+    [
+        ({"a": np.zeros(3)}, "holds nothing by AlexNet's names"),
+        ({"conv1.weight": np.zeros((64, 3, 7, 7))}, r"weight is 64×3×7×7; 96×3×11×11 or, in torchvision's, 64×3×11×11"),
+        ({"conv2.weight": CONV2["conv2.weight"]}, r"no AlexNet's weights: conv1\.weight is not there"),
+    ],
+)
+def test_files_of_other_networks_are_not_asked_for_their_variant(tmp_path: Path, arrays: Arrays, words: str) -> None:
+    with pytest.raises(FileFormatError, match=words):
+        import_weights(write(tmp_path / "resnet.npz", arrays))
+
+
+def test_a_file_under_the_name_of_another(tmp_path: Path, folder: Path) -> None:
+    path = import_weights(write(tmp_path / "a.npz", CONV2), variant="caffenet").path
+    path.rename(folder / alexnet_weights.file_name("caffenet", "0" * 16))
+    with pytest.raises(FileFormatError, match=r"holds the weights [0-9a-f]{16}, not those of its name"):
+        alexnet_weights.find("caffenet", "0" * 16)
+    assert alexnet_weights.find("caffenet").digest in path.name
+
+
+def test_a_folder_is_no_file_of_weights(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=re.escape(str(tmp_path))):
+        alexnet_weights.find("caffenet", str(tmp_path))
+
+
+def test_weights_of_other_numbers_are_damaged(tmp_path: Path) -> None:
+    """Some of them torch cannot even turn into float32."""
+    path = import_weights(write(tmp_path / "a.npz", CONV2), variant="caffenet").path
+    path.write_bytes(path.read_bytes().replace(b'"dtype":"F32"', b'"dtype":"I32"'))
+    with pytest.raises(FileFormatError, match="weights are float32 or float16, got I32"):
+        alexnet_weights.read_header(path)
 
 
 def test_wrong_options_and_files(tmp_path: Path) -> None:

@@ -128,7 +128,7 @@ TWO = np.ones(2, np.float32)
         (_v2_layer(shape([4]) + data(TWO) + data(TWO.astype(np.float64))), "both single and double precision"),
         (_v2_layer(shape([2]) + number(5, 7)), "field 5 .* holds a number; 4 bytes or bytes with"),
         (_v2_layer(blob(TWO)) * 2, "two layers with blobs are named 'conv1'"),
-        (_v2_layer(*[blob(TWO)] * 101), "or 100 blobs in one"),
+        (_v2_layer(*[blob(TWO)] * 101), "more than 100 blobs in the layer at byte "),
         (message(100, message(1, b"a")) * 10_001, "more than 10000 layers"),
         (message(2, message(1, message(1, b"conv1"))), "Caffe's first format"),
         (_v2_layer(blob(TWO) + varint(11 << 3 | 3)), "begins no field: number 11, kind 3"),
@@ -142,13 +142,20 @@ def test_caffemodels_that_lie(tmp_path: Path, content: bytes, words: str) -> Non
         read(path)
 
 
-def test_a_lying_file_costs_no_memory(tmp_path: Path) -> None:
-    """Many empty fields in a blob, and a shape far larger than the file."""
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (_v2_layer(shape([1 << 30, 1]) + data(TWO[:0]) * 200_000), "with 0 values"),
+        (message(100, message(1, b"conv1"), message(7) * 200_000), "more than 100 blobs"),
+    ],
+    ids=["empty fields, a huge shape", "empty blobs"],
+)
+def test_a_lying_file_costs_no_memory(tmp_path: Path, content: bytes, words: str) -> None:
     path = tmp_path / "w.caffemodel"
-    path.write_bytes(_v2_layer(shape([1 << 30, 1]) + data(TWO[:0]) * 200_000))
+    path.write_bytes(content)
     tracemalloc.start()
     try:
-        with pytest.raises(FileFormatError, match="with 0 values"):
+        with pytest.raises(FileFormatError, match=words):
             read(path)
         assert tracemalloc.get_traced_memory()[1] < 1 << 20
     finally:
@@ -183,8 +190,10 @@ def test_a_pickle_with_code_does_not_run(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "w.pth"
     torch.save({"conv1.weight": _Evil()}, path, _use_new_zipfile_serialization=not legacy)
-    with pytest.raises(FileFormatError, match="cannot be loaded as tensors alone"):
+    with pytest.raises(FileFormatError, match="cannot be loaded as tensors alone") as caught:
         read(path)
+    assert "it holds posix.mkdir; tensors by name" in str(caught.value)
+    assert "weights_only" not in str(caught.value), "torch advises to run the code"
     path.write_bytes(pickle.dumps(_Evil()))
     with pytest.raises(FileFormatError, match="cannot be loaded as tensors alone"):
         read(path)
@@ -198,12 +207,26 @@ def test_a_pickle_with_code_does_not_run(tmp_path: Path, monkeypatch: pytest.Mon
         ({"epoch": 3}, "no floating-point tensors by name"),
         ({"a": torch.eye(2).to_sparse()}, "'a' is no plain tensor"),
         ({"a": torch.ones(2, device="meta")}, "'a' is no plain tensor"),
+        (torch.nn.Linear(2, 2), r"it holds torch\.nn\.modules\.linear\.Linear; tensors by name"),
     ],
     ids=str,
 )
 def test_other_things_in_a_pth(tmp_path: Path, content: object, words: str) -> None:
     torch.save(content, tmp_path / "w.pth")
     with pytest.raises(FileFormatError, match=words):
+        read(tmp_path / "w.pth")
+
+
+def test_a_negative_view_is_read(tmp_path: Path) -> None:
+    torch.save({"a": torch._neg_view(torch.ones(2))}, tmp_path / "w.pth")
+    (array,) = open_weights(tmp_path / "w.pth").arrays
+    assert array.load().tolist() == [-1, -1]
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_nested_tensors_are_refused(tmp_path: Path) -> None:
+    torch.save({"a": torch.nested.nested_tensor([torch.ones(2), torch.ones(3)])}, tmp_path / "w.pth")
+    with pytest.raises(FileFormatError, match="'a' is no plain tensor"):
         read(tmp_path / "w.pth")
 
 

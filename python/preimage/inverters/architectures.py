@@ -17,7 +17,18 @@ import torch
 from torch import nn
 
 from preimage.inverters import splat
-from preimage.inverters.layers import ConvLayer, Layer, ResidualBlock, UpLayer, chain, doublings, halvings
+from preimage.inverters.layers import (
+    ConvLayer,
+    Layer,
+    ResidualBlock,
+    UpLayer,
+    chain,
+    doublings,
+    halvings,
+    out_channels,
+)
+
+_MOST_BLOCKS = 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +99,8 @@ class UShapedConfig:
                 f"{len(self.widths)} widths take {len(self.widths)} blocks_down and {len(self.widths) - 1} "
                 f"blocks_up, got {len(self.blocks_down)} and {len(self.blocks_up)}"
             )
+        if max((*self.blocks_down, *self.blocks_up)) > _MOST_BLOCKS:
+            raise ValueError(f"at most {_MOST_BLOCKS} blocks at a size, got {self.blocks_down} and {self.blocks_up}")
         if len(self.margin) != 2 or min(self.margin) < 0:
             raise ValueError(f"margin is the cells (before, after) the features, both >= 0, got {self.margin}")
         if self.splat_levels < 0 or (self.splat_levels and (not self.entry or doublings(self.entry))):
@@ -110,7 +123,7 @@ class TwoStream(nn.Module):
 
     def __init__(self, in_channels: int, config: TwoStreamConfig) -> None:
         super().__init__()
-        context, detail = (Layer.parse(layers[-1]).channels for layers in (config.context, config.detail))
+        context, detail = (out_channels(in_channels, layers) for layers in (config.context, config.detail))
         self.multiple = 2 ** halvings(config.context)
         self.stride = 2 ** doublings(config.joint)
         self.context = chain(in_channels, config.context)
@@ -175,7 +188,7 @@ class UShaped(nn.Module):
         self.entry: nn.Module = nn.Identity()
         if config.entry:
             self.entry = chain(in_channels, config.entry)
-            in_channels = Layer.parse(config.entry[-1]).channels
+            in_channels = out_channels(in_channels, config.entry)
         self.splat: splat.KeypointSplat | None = None
         if config.splat_levels:
             self.splat = splat.KeypointSplat(self.stride, self.stride * 2**down, config.splat_levels)

@@ -52,6 +52,8 @@ def auto(
             or a budget under the smallest such network.
     """
     budget = BUDGET if budget is None else budget
+    if output_size is not None and output_size < 1:
+        raise ValueError(f"output_size is a number of pixels >= 1, got {output_size}")
     if cells is None:
         size = _VECTOR_OUTPUT if output_size is None else output_size
         make = functools.partial(_from_vector, size, _LEAST_PROBABILITY if probabilities else 0.0)
@@ -72,22 +74,20 @@ def _view(cells: int, image_size: int, output_size: int | None) -> tuple[int, Vi
     whole = image_size if cells * 2**native <= image_size else cells * 2**native
     doublings = native
     if output_size is not None:
-        if output_size < 1:
-            raise ValueError(f"output_size is a number of pixels >= 1, got {output_size}")
         doublings = max(1, native + round(math.log2(output_size / whole)))
     return doublings, View(image_size, image_size, round(whole * 2.0 ** (doublings - native)))
 
 
 def _from_vector(size: int, logarithm_from: float, scale: float) -> ArchitectureConfig:
-    doublings = max(0, math.ceil(math.log2(size / 7)))
+    doublings = max(1, math.ceil(math.log2(size / 7)))
     side = size / 2**doublings
-    if not doublings or side != int(side):
+    if side != int(side):
         raise ValueError(
             f"an image from a vector has a side of 3 to 7 times a power of two, such as 64, 96, 112, 128, 160, 192 "
             f"or 224, got {size}"
         )
-    first, *widths = _scaled((160, 128, 96, 64, 32, 16, 8), scale)
-    ups = [f"up {width}" for width in widths[: doublings - 1]]
+    first, *widths = _scaled(_long((160, 128, 96, 64, 32, 16, 8), doublings), scale)
+    ups = [f"up {width}" for width in widths]
     between = [layer for index, up in enumerate(ups) for layer in ((up, "res") if index < 3 else (up,))]
     # What a vector says is first brought to a few values: less to learn, and better for it (0.603 against 0.604).
     hidden, *_ = _scaled((512,), scale)
@@ -96,8 +96,8 @@ def _from_vector(size: int, logarithm_from: float, scale: float) -> Architecture
 
 
 def _expanding(doublings: int, scale: float) -> ArchitectureConfig:
-    first, *widths = _scaled((192, 128, 64, 32, 16, 8, 8, 8), scale)
-    ups = [f"up {width}" for width in widths[: doublings - 1]]
+    first, *widths = _scaled(_long((192, 128, 64, 32, 16, 8), doublings), scale)
+    ups = [f"up {width}" for width in widths]
     blocks = (2, 1)
     between = [layer for index, up in enumerate(ups) for layer in (up, *["res"] * (blocks[index] if index < 2 else 0))]
     return SingleStreamConfig(layers=(f"c3/1 {first}", "res", "res", *between, "up 3"))
@@ -114,7 +114,7 @@ def _u_shaped(cells: int, doublings: int, scale: float) -> ArchitectureConfig:
         entry = (f"c3/1 {wide}", "res", *[f"up {widths[0]}"] * before)
     elif before < 0:
         entry = (f"c3/2 {narrow}",) * -before
-    head = _scaled((32, 16, 8, 8, 8, 8), scale)[: doublings - before - 1]
+    head = _scaled(_long((32, 16, 8), doublings - before - 1), scale)
     return UShapedConfig(
         widths=widths[:levels],
         blocks_down=(*(1,) * (levels - 1), 2),
@@ -122,6 +122,11 @@ def _u_shaped(cells: int, doublings: int, scale: float) -> ArchitectureConfig:
         head=head,
         entry=entry,
     )
+
+
+def _long(widths: tuple[int, ...], count: int) -> tuple[int, ...]:
+    """The first `count`, the last repeated where there are not as many."""
+    return (*widths, *widths[-1:] * (count - len(widths)))[:count]
 
 
 def _scaled(widths: tuple[int, ...], scale: float) -> tuple[int, ...]:

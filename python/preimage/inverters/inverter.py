@@ -29,7 +29,8 @@ class Inverter(nn.Module):
             size, of which all comes back.
 
     Raises:
-        ValueError: the network's stride is not the spec's, or its images are not of the view's size.
+        ValueError: the network is for maps where the spec has vectors or the reverse, its stride is not the spec's, or
+            its images are not of the view's size; vectors without a view.
     """
 
     feature_mean: torch.Tensor  # [C]
@@ -52,6 +53,8 @@ class Inverter(nn.Module):
         if (self.network.side is None) != (spec.stride is not None):
             kinds = ("maps", "vectors") if self.network.side is None else ("vectors", "maps")
             raise ValueError(f"the network takes {kinds[0]}, but {spec.representation} features are {kinds[1]}")
+        if view is None and spec.stride is None:
+            raise ValueError(f"{spec.representation} features are vectors, so the inverter takes a view of the images")
         if view is None and self.network.stride != spec.stride:
             raise ValueError(
                 f"the network enlarges features {self.network.stride} times, but a feature cell of "
@@ -85,7 +88,8 @@ class Inverter(nn.Module):
 
         Raises:
             TypeError: the features are not floating.
-            ValueError: wrong rank, channels or size, or an ``image_size`` more than a cell away.
+            ValueError: wrong rank, channels or size, or an ``image_size`` that is none or, without a view, a cell or
+                more away.
         """
         features = self._checked(features)
         images = self.reconstruct(features).clamp(0, 1)
@@ -112,13 +116,16 @@ class Inverter(nn.Module):
         Returns:
             (B,) float32. Where the network's image is not cropped, the gradient of the images is formed inside the
             backward of the last layer.
+
+        Raises:
+            TypeError: images that are not uint8.
         """
+        if images.dtype != torch.uint8:
+            raise TypeError(f"images are uint8, got {images.dtype}")
         target = self.target(images)
         arranged = self._arranged(features)
-        if self.network.side is not None or all(
-            side == cells * self.network.stride
-            for side, cells in zip(target.shape[2:], arranged.shape[2:], strict=True)
-        ):
+        made = tuple(cells * self.network.stride for cells in arranged.shape[2:])
+        if self.network.side is not None or made == self.covered(*features.shape[2:]):
             return self.network.distance(arranged, target.contiguous(), self.image_mean)
         return torch.linalg.vector_norm(self.reconstruct(features) - target.float() / 255, dim=(1, 2, 3))
 
@@ -203,16 +210,8 @@ class Inverter(nn.Module):
         folder = files.resolve(name_or_path)
         fields, tensors = files.read(folder)
         with files.naming(folder):
-            spec = Spec.from_dict(fields["spec"])
-            view = fields.get("view")  # of a later version than the first inverters
-            inverter = cls(
-                spec, config_from_dict(fields["network"]), fields["training"], None if view is None else View(**view)
-            )
-            wanted = {name: value.shape for name, value in inverter.state_dict().items()}
-            given = {name: value.shape for name, value in tensors.items()}
-            if wanted != given:
-                odd = sorted(name for name in wanted.keys() | given.keys() if wanted.get(name) != given.get(name))
-                raise ValueError(f"the weights do not fit the network: {', '.join(odd[:4])}")
+            _check_weights(fields, tensors)
+            inverter = _from_fields(fields)
             inverter.load_state_dict({name: value.float() for name, value in tensors.items()})
         return inverter.eval().requires_grad_(False)
 
@@ -236,17 +235,43 @@ class Inverter(nn.Module):
 
     def _fit(self, images: torch.Tensor, image_size: tuple[int, int]) -> torch.Tensor:
         """Cuts off or repeats up to a cell at the lower and right edge; resizes what a view gives."""
+        if min(image_size) < 1:
+            raise ValueError(f"image_size is (height, width) in pixels, both >= 1, got {image_size}")
         if self.view is not None:
             share = self.view.crop / self.view.image_size
             return resized(images, *(max(1, round(side * share)) for side in image_size))
         missing = [wanted - have for wanted, have in zip(image_size, images.shape[2:], strict=True)]
-        if any(abs(pixels) >= self.network.stride for pixels in missing) or min(image_size) < 1:
+        if any(abs(pixels) >= self.network.stride for pixels in missing):
             covered = "×".join(map(str, images.shape[2:]))
             raise ValueError(f"the features cover {covered} pixels, not {'×'.join(map(str, image_size))}")
         below, right = (max(pixels, 0) for pixels in missing)
         if below or right:
             images = F.pad(images, (0, right, 0, below), mode="replicate")
         return images[:, :, : image_size[0], : image_size[1]]
+
+
+def _from_fields(fields: dict[str, Any]) -> Inverter:
+    view = fields.get("view")  # of a later version than the first inverters
+    return Inverter(
+        Spec.from_dict(fields["spec"]),
+        config_from_dict(fields["network"]),
+        fields["training"],
+        None if view is None else View.from_dict(view),
+    )
+
+
+def _check_weights(fields: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
+    """``ValueError`` unless these are the weights of the network that the fields describe, which is not built here."""
+    try:
+        with torch.device("meta"):  # a config can ask for more than there is memory, the weights beside it cannot
+            wanted = {name: value.shape for name, value in _from_fields(fields).state_dict().items()}
+    except (RuntimeError, OverflowError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"there is no such network: {reason}") from error
+    given = {name: value.shape for name, value in tensors.items()}
+    if wanted != given:
+        odd = sorted(name for name in wanted.keys() | given.keys() if wanted.get(name) != given.get(name))
+        raise ValueError(f"the weights do not fit the network: {', '.join(odd[:4])}")
 
 
 def _mirrored_to(maps: torch.Tensor, axis: int, multiple: int) -> torch.Tensor:

@@ -14,6 +14,8 @@ from torch import nn
 from preimage.nn import UpConv2d, UpConvChain
 
 NEGATIVE_SLOPE = 0.2
+IMAGE_LAYER = "up 3"
+_MOST_LAYERS = 200
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,13 +151,26 @@ def chain(in_channels: int, layers: Sequence[str], *, last_is_image: bool = Fals
         in_channels: channels that come in.
         layers: notation, see `Layer`.
         last_is_image: the last layer is an up-convolution without activation.
+
+    Raises:
+        ValueError: a layer that there is not, or that does not take what the one before makes; too many of them; no
+            image at the end.
     """
+    if len(layers) > _MOST_LAYERS:
+        raise ValueError(f"{len(layers)} layers; {_MOST_LAYERS} are allowed")
+    if last_is_image and (not layers or layers[-1] != IMAGE_LAYER):
+        raise ValueError(f"the last layer makes the image, so it is {IMAGE_LAYER!r}, got {list(layers[-1:])}")
     modules: list[nn.Module] = []
     for index, layer in enumerate(map(Layer.parse, layers)):
         is_image = last_is_image and index == len(layers) - 1
         modules.append(_module(in_channels, layer, is_image))
         in_channels = layer.channels or in_channels
     return UpConvChain(*modules)
+
+
+def out_channels(in_channels: int, layers: Sequence[str]) -> int:
+    """Channels that come out of a notation's layers."""
+    return next((layer.channels for layer in map(Layer.parse, reversed(layers)) if layer.channels), in_channels)
 
 
 def _module(in_channels: int, layer: Layer, is_image: bool) -> nn.Module:

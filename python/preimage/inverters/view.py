@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+
+_LARGEST = 8192  # pixels: who downloads an inverter should not run out of memory by it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,17 +32,27 @@ class View:
     def __post_init__(self) -> None:
         for name in ("image_size", "crop", "size"):
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{name} of a view is a whole number of pixels >= 1, got {value!r}")
+            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _LARGEST:
+                raise ValueError(f"{name} of a view is a whole number of pixels from 1 to {_LARGEST}, got {value!r}")
         if self.crop > self.image_size:
             raise ValueError(f"a view crops its image, got crop {self.crop} of {self.image_size}")
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> View:
+        """The inverse of ``dataclasses.asdict``; ``ValueError`` says what came instead."""
+        names = [field.name for field in dataclasses.fields(cls)]
+        if not isinstance(fields, Mapping) or fields.keys() != set(names):
+            raise ValueError(f"a view has the fields {', '.join(names)}, got {fields!r:.200}")
+        return cls(**fields)
 
     def of(self, images: torch.Tensor) -> torch.Tensor:
         """(B, 3, size, size) of the type given, of images (B, 3, image_size, image_size), uint8 or floating.
 
         Raises:
-            ValueError: the images are of another size.
+            ValueError: the images are of another shape or size.
         """
+        if images.dim() != 4 or images.shape[1] != 3:
+            raise ValueError(f"images are (B, 3, H, W), got {tuple(images.shape)}")
         if images.shape[2:] != (self.image_size, self.image_size):
             size = "×".join(map(str, images.shape[2:]))
             raise ValueError(f"the inverter is for images of {self.image_size}×{self.image_size} pixels, got {size}")

@@ -79,6 +79,10 @@ def import_weights(
         raise ValueError(f"unknown preprocessing {preprocessing!r}; known are {', '.join(stored.PREPROCESSINGS)}")
     found = open_weights(file)
     arrays, others = _named(file, found)
+    if not arrays:
+        raise FileFormatError(
+            file, "holds nothing by AlexNet's names: conv1.weight, or torchvision's features.0.weight"
+        )
     variant = _variant(file, found, arrays, variant)
     layers = _check(file, arrays, variant)
     tensors = {name: _values(file, array) for name, array in arrays.items()}
@@ -163,6 +167,12 @@ def _variant(file: StrPath, found: WeightFile, arrays: Mapping[str, StoredArray]
         told = "torchvision"
     variant = asked or told
     if variant is None:
+        shapes = [parameter_shapes(name)["conv1.weight"] for name in ("caffenet", "torchvision")]
+        first = arrays.get("conv1.weight")
+        if first is None or first.shape not in shapes:
+            held = "is not there" if first is None else f"is {stored.shown(first.shape)}"
+            right = " or, in torchvision's, ".join(map(stored.shown, shapes))
+            raise FileFormatError(file, f"these are no AlexNet's weights: conv1.weight {held}; {right} would be right")
         raise ValueError(
             f"{file}: does not tell which AlexNet this is, as caffenet and bvlc have equal shapes: give the variant "
             "(--variant caffenet, bvlc or torchvision)"
@@ -174,10 +184,6 @@ def _check(file: StrPath, arrays: Mapping[str, StoredArray], variant: str) -> tu
     """The layers that are here; `FileFormatError` unless they are the variant's, conv1 to some layer, each whole."""
     shapes = parameter_shapes(variant)
     present = [layer for layer in LAYERS if any(name.startswith(f"{layer}.") for name in arrays)]
-    if not present:
-        raise FileFormatError(
-            file, "holds nothing by AlexNet's names: conv1.weight, or torchvision's features.0.weight"
-        )
     layers = LAYERS[: LAYERS.index(present[-1]) + 1]
     missing = [f"{layer}.{kind}" for layer in layers for kind in ("weight", "bias") if f"{layer}.{kind}" not in arrays]
     if missing:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
@@ -54,6 +55,8 @@ class AlexNetLayer(Representation):
 
     def __post_init__(self) -> None:
         check_variant(self.variant)
+        if isinstance(self.weights, os.PathLike):
+            object.__setattr__(self, "weights", os.fspath(self.weights))
         if not isinstance(self.weights, str):
             raise ValueError(f"weights is a digest, a path or empty, got {self.weights!r}")
         if self.preprocessing and self.preprocessing not in PREPROCESSINGS:

@@ -152,9 +152,11 @@ def read_header(path: Path) -> ImportedWeights:
         FileFormatError: it is not such a file, or its header does not agree with itself.
     """
     try:
-        with safetensors.safe_open(path, "pt") as file:
+        with open(path, "rb"), safetensors.safe_open(path, "pt") as file:  # open names a path that is a folder
             metadata = file.metadata() or {}
-            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - no dict
+            parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - no dict
+            shapes = {name: tuple(part.get_shape()) for name, part in parts.items()}
+            kinds = {part.get_dtype() for part in parts.values()}
     except safetensors.SafetensorError as error:
         raise FileFormatError(path, f"no safetensors file: {error}") from error
     if metadata.get("format") != FORMAT:
@@ -169,6 +171,8 @@ def read_header(path: Path) -> ImportedWeights:
         checksums = json.loads(metadata.get("checksums", ""))
         if not isinstance(checksums, dict) or not all(isinstance(value, str) for value in checksums.values()):
             raise ValueError("its checksums are no texts by name")
+        if not kinds <= {"F32", "F16"}:
+            raise ValueError(f"weights are float32 or float16, got {', '.join(sorted(kinds))}")
         layers = _checked(variant, preprocessing, shapes)
         if checksums.keys() != shapes.keys() or digest_of(shapes, checksums) != digest:
             raise ValueError("its digest is not that of its tensors")
@@ -210,7 +214,7 @@ def find(variant: str, weights: str = "") -> ImportedWeights:
     Raises:
         FileNotFoundError: there are none; says what to get and how to import it.
         ValueError: several are there and none is named, or the file is for another variant.
-        FileFormatError: the file is damaged.
+        FileFormatError: the file is damaged, or is not what its name says.
     """
     if weights and not DIGEST.fullmatch(weights):
         return _of_variant(read_header(Path(weights)), variant)
@@ -222,7 +226,10 @@ def find(variant: str, weights: str = "") -> ImportedWeights:
     if len(found) > 1:
         digests = ", ".join(read_header(path).digest for path in found)
         raise ValueError(f"{len(found)} weights of AlexNet's variant {variant} are in {folder}: name one of {digests}")
-    return _of_variant(read_header(found[0]), variant)
+    header = _of_variant(read_header(found[0]), variant)
+    if weights and header.digest != weights:
+        raise FileFormatError(header.path, f"holds the weights {header.digest}, not those of its name")
+    return header
 
 
 def _of_variant(header: ImportedWeights, variant: str) -> ImportedWeights:

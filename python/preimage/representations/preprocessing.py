@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Literal
 
 import torch
@@ -33,12 +34,14 @@ class Preprocessing:
             raise ValueError(f"image_size is a whole number of pixels >= 1, got {self.image_size!r}")
         if self.order not in ("rgb", "bgr"):
             raise ValueError(f"order of the channels is 'rgb' or 'bgr', got {self.order!r}")
-        if not self.scale > 0:
+        if not 0 < self.scale < math.inf:
             raise ValueError(f"scale is the largest value of a pixel, > 0, got {self.scale!r}")
         for name in ("mean", "std"):
             values = getattr(self, name)
             if len(values) != 3:
                 raise ValueError(f"{name} is three numbers, one a channel, got {values!r}")
+            if not all(map(math.isfinite, values)):
+                raise ValueError(f"{name} is three finite numbers, got {values!r}")
             object.__setattr__(self, name, tuple(map(float, values)))
         if min(self.std) <= 0:
             raise ValueError(f"std is three numbers > 0, got {self.std}")
@@ -72,9 +75,14 @@ class Preprocessing:
             "image_size": self.image_size,
             "order": self.order,
             "scale": self.scale,
-            "mean": ",".join(f"{value:g}" for value in self.mean),
-            "std": ",".join(f"{value:g}" for value in self.std),
+            "mean": ",".join(map(_shortest, self.mean)),
+            "std": ",".join(map(_shortest, self.std)),
         }
+
+
+def _shortest(value: float) -> str:
+    """The shortest text that is this number alone: two that differ may not look the same in a spec."""
+    return repr(value).removesuffix(".0")
 
 
 def imagenet_rgb(image_size: int) -> Preprocessing:

@@ -139,8 +139,8 @@ def findings(scores: Sequence[LayerScore]) -> Iterator[str]:
         )
     if nothing := [score.label for score in scores if score.error > score.mean_image_error - _SAME]:
         yield (
-            f"By this measure nothing comes back from {', '.join(nothing)}: the error is not below that of the mean "
-            "image."
+            f"By this measure nothing comes back from {', '.join(nothing)}: the error is less than {_SAME} below that "
+            "of the mean image, or above it."
         )
 
 

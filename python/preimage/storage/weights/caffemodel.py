@@ -59,8 +59,8 @@ def _arrays(path: StrPath, data: memoryview) -> tuple[list[StoredArray], list[st
     names = []
     for name, blobs in _layers(data):
         names.append(name)
-        if len(names) > _MOST_LAYERS or len(blobs) > _MOST_BLOBS:
-            raise ValueError(f"more than {_MOST_LAYERS} layers, or {_MOST_BLOBS} blobs in one")
+        if len(names) > _MOST_LAYERS:
+            raise ValueError(f"more than {_MOST_LAYERS} layers")
         for index, blob in enumerate(blobs):
             full = f"{name}.{_KINDS[index] if index < len(_KINDS) else index}"
             if full in arrays:
@@ -96,6 +96,8 @@ def _layer(data: memoryview, layer: Field, name_field: int, blobs_field: int) ->
         elif field.number == blobs_field:
             expect(field, BYTES)
             blobs.append(_Range(field.start, field.stop))
+            if len(blobs) > _MOST_BLOBS:  # an empty one takes two bytes there, and a hundred here
+                raise ValueError(f"more than {_MOST_BLOBS} blobs in the layer at byte {layer.start}")
         elif field.number == _V0_LAYER and name_field == _V1_NAME:
             raise ValueError("it is of Caffe's first format: convert it with Caffe's upgrade_net_proto_binary")
     if blobs and not name:

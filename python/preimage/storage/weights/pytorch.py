@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -34,9 +35,9 @@ def read_state_dict(path: StrPath) -> list[StoredArray]:
     arrays = []
     for name, tensor in loaded.items():
         if isinstance(name, str) and isinstance(tensor, torch.Tensor) and tensor.dtype in _DTYPES:
-            if tensor.layout != torch.strided or tensor.device.type != "cpu":
+            if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_nested:
                 raise FileFormatError(path, f"{name!r} is no plain tensor")
-            arrays.append(_stored(name, tensor.detach()))
+            arrays.append(_stored(name, tensor.detach().resolve_neg()))
     if not arrays:
         raise FileFormatError(path, "holds no floating-point tensors by name")
     return arrays
@@ -68,8 +69,14 @@ def load_guarded(path: StrPath) -> Any:
                 warnings.simplefilter("ignore")  # of the kinds that torch saves, none is for the user to mend
                 return torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:
-            reason = str(error).strip().partition("\n")[0][:200] or type(error).__name__
-            raise FileFormatError(path, f"cannot be loaded as tensors alone: {reason}") from error
+            raise FileFormatError(path, f"cannot be loaded as tensors alone: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """Without torch's advice to load the file in the way that runs its code."""
+    if code := re.search(r"GLOBAL (\S{1,100})", str(error)):
+        return f"it holds {code[1]}; tensors by name in plain containers would be right"
+    return str(error).strip().partition("\n")[0][:200] or type(error).__name__
 
 
 def _check_members(file: Any, size: int) -> None:

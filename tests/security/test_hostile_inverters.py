@@ -1,0 +1,110 @@
+"""Inverters whose ``config.json`` was made to harm: refused by name, and before anything large is built."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from preimage.errors import FileFormatError
+from preimage.inverters import Inverter, SingleStreamConfig, TwoStreamConfig, UShapedConfig, View
+from preimage.inverters.architectures import config_to_dict
+from preimage.spec import Spec
+
+VECTORS = Spec("network", "v", 8, None)
+MAPS = Spec("network", "v", 8, 4)
+SMALL = SingleStreamConfig(layers=("fc 64", "grid 4 4", "res", "up 8", "up 3"))
+U = UShapedConfig(widths=(8, 16), blocks_down=(1, 1), blocks_up=(1,), head=(8,))
+VIEW = View(16, 16, 16)
+
+
+def refused(folder: Path, inverter: Inverter, **changes: Any) -> str:
+    """How the inverter with these fields of its config is refused, which takes no time."""
+    path = inverter.save(folder) / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    start = time.perf_counter()
+    with pytest.raises(FileFormatError) as caught:
+        Inverter.load(folder)
+    assert time.perf_counter() - start < 10
+    assert caught.value.path == str(path)
+    return caught.value.problem
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        *([], [1], "x", "", 5, 0, False, {}),
+        {"image_size": 16, "crop": 16},
+        {"image_size": 16, "crop": 16, "size": 16, "more": 1},
+        *({"image_size": 16, "crop": 16, "size": size} for size in ("16", 16.0, True, None, [16], -16, 32)),
+        {"image_size": 10**30, "crop": 10**30, "size": 16},
+        None,
+    ],
+    ids=str,
+)
+def test_views(tmp_path: Path, view: object) -> None:
+    assert "view" in refused(tmp_path, Inverter(VECTORS, SMALL, view=VIEW), view=view)
+
+
+def test_a_view_of_maps_that_would_fill_the_memory(tmp_path: Path) -> None:
+    """Of vectors the network's side has to agree; of maps no weights would tell."""
+    view = {"image_size": 10**9, "crop": 10**9, "size": 10**9}
+    assert "from 1 to 8192" in refused(tmp_path, Inverter(MAPS, U, view=VIEW), view=view)
+
+
+@pytest.mark.parametrize(
+    ("layers", "words"),
+    [
+        (["fc 160000", "fc 160000", "fc 64", "grid 4 4", "up 8", "up 3"], "the weights do not fit the network"),
+        (["fc 64", "grid 4 4", "c99/1 99999", "c99/1 99999", "up 8", "up 3"], "the weights do not fit the network"),
+        (["fc 64", "grid 4 4", *["res"] * 100_000, "up 8", "up 3"], "100004 layers; 200 are allowed"),
+        (["fc 64", "grid 4 5", "up 8", "up 3"], "a grid of 4×4×5 takes that many values, not 64"),
+        (["fc 64", "grid 4 4", "up 8", "c3/1 3"], "the last layer makes the image, so it is 'up 3', got ['c3/1 3']"),
+        ([], "the last layer makes the image"),
+        ("up 3", "no layer: 'u'"),
+        ([5], "expected string"),
+        (5, "not iterable"),
+    ],
+    ids=lambda value: str(value)[:60],
+)
+def test_layers(tmp_path: Path, layers: object, words: str) -> None:
+    network = {"architecture": "single-stream", "layers": layers}
+    assert words in refused(tmp_path, Inverter(VECTORS, SMALL, view=VIEW), network=network)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"blocks_down": [10**9, 1]}, "at most 100 blocks at a size"),
+        ({"blocks_up": [10**9]}, "at most 100 blocks at a size"),
+        ({"widths": [10**12, 10**12]}, "there is no such network"),
+        ({"widths": [10**30, 16]}, ""),
+        ({"head": [10**6]}, "no layer: 'up 1000000'"),
+    ],
+    ids=str,
+)
+def test_sizes_of_a_u(tmp_path: Path, change: dict[str, object], words: str) -> None:
+    assert words in refused(tmp_path, Inverter(MAPS, U), network=config_to_dict(U) | change)
+
+
+def test_channels_and_empty_streams(tmp_path: Path) -> None:
+    inverter = Inverter(MAPS, U)
+    assert "weights do not fit" in refused(tmp_path, inverter, spec=MAPS.to_dict() | {"channels": 10**10})
+    empty = config_to_dict(TwoStreamConfig(context=(), detail=(), joint=()))
+    assert "the last layer makes the image" in refused(tmp_path, inverter, network=empty)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        UShapedConfig(widths=(8, 16), blocks_down=(1, 1), blocks_up=(1,), head=(8,), entry=("c3/1 12", "res")),
+        TwoStreamConfig(context=("c3/2 8", "up 12", "res"), detail=("c3/1 8", "res"), joint=("c3/1 8", "up 8", "up 3")),
+    ],
+    ids=lambda config: config.architecture,
+)
+def test_a_part_may_end_with_a_residual_block(config: UShapedConfig | TwoStreamConfig) -> None:
+    assert Inverter(MAPS, config)(torch.rand(1, 8, 4, 4)).shape == (1, 3, 16, 16)
