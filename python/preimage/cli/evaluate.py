@@ -15,8 +15,12 @@ def evaluate(
     inverter: Annotated[str, typer.Argument(help="A training run's folder, an inverter's folder or a shipped name.")],
     images: Annotated[list[str], typer.Option("--images", help="Folder, image file or tar shard; repeatable.")],
     size: Annotated[
-        int, typer.Option(help="Resize the short side to this many pixels and cut out the centre square.")
-    ] = 256,
+        int | None,
+        typer.Option(
+            help="Resize the short side to this many pixels and cut out the centre square; by default what the "
+            "features are made for, or 256."
+        ),
+    ] = None,
     batch_size: BatchSize = 16,
     device: Device = "cpu",
     csv: Annotated[Path | None, typer.Option(help="Write one line an image to this file.")] = None,

@@ -19,6 +19,7 @@ from preimage.jobs.targets import folder_of, target_of, write_picture
 from preimage.spec import Spec
 from preimage.storage import FeatureFile, is_keypoint_file, read_features
 from preimage.storage.formats import is_foreign, read_foreign
+from preimage.storage.formats.own import USER_VARIANT
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,8 +62,8 @@ def invert(
         output: a folder, made if it is not there; pictures of the same names are replaced.
         inverter: a shipped name or a folder; ``None`` takes the shipped inverter whose spec fits, for keypoints one
             for sparse SIFT.
-        spec: what plain arrays are; ``None`` takes what the chosen inverter is for. For a file that tells its spec it
-            must agree with that.
+        spec: what plain arrays are; ``None`` takes what the chosen inverter is for, of one for a network's or your own
+            features. For a file that tells its spec it must agree with that.
         layout: how plain arrays are laid out: ``"preimage"``, ``"matlab"``, ``"matlab-transposed"`` or
             ``"cyvlfeat"``, see `preimage.storage.formats.conventions`.
         image_size: (H, W) of the images of a keypoint file that does not tell it, pixels.
@@ -144,7 +145,7 @@ def open_features(
     layout: str | None = None,
     inverter: Inverter | None = None,
 ) -> FeatureFile:
-    """A feature file, or arrays that `spec` and `layout` explain, or else what they are inverted by.
+    """A feature file, or arrays that `spec` and `layout` explain, or else the inverter chosen for them.
 
     Raises:
         ValueError: plain arrays without a spec (or of others' MATLAB files without a layout), a spec or layout that
@@ -153,15 +154,25 @@ def open_features(
         ImportError: HDF5 without h5py, or ``.mat`` without SciPy.
     """
     if is_foreign(path):
-        view = None if inverter is None else inverter.view
+        if inverter is None or not _explains(inverter):
+            return read_foreign(path, spec, layout)
+        view = inverter.view
         size = None if view is None else (view.image_size, view.image_size)
-        return read_foreign(path, spec, layout, fallback=None if inverter is None else inverter.spec, image_size=size)
+        return read_foreign(path, spec, layout, fallback=inverter.spec, image_size=size)
     if layout is not None:
         raise ValueError(f"{os.fspath(path)}: a feature file knows its layout; give one for plain arrays only")
     file = read_features(path)
     if spec is not None and (differences := file.spec.differences(spec)):
         raise ValueError(f"{os.fspath(path)} holds other features (file != asked for): {'; '.join(differences)}")
     return file
+
+
+def _explains(inverter: Inverter) -> bool:
+    """Whether plain arrays are what the inverter is for, if its user says so by choosing it.
+
+    Not where libraries mean different things by one name, as with HOG: then the representation has to be named.
+    """
+    return inverter.view is not None or inverter.spec.variant == USER_VARIANT
 
 
 def _reconstruct(

@@ -17,7 +17,7 @@ from preimage.storage.formats.npy import open_arrays
 from preimage.storage.records import FeatureFile
 
 DEFAULT_NAME = "embedding"
-VARIANT = "user"
+USER_VARIANT = "user"
 
 
 def read_own_features(path: StrPath, *, name: str | None, image_size: int) -> FeatureFile:
@@ -74,5 +74,5 @@ def _likely_spec(
         wanted = "(N, C) or (N, C, h, w)" if stacked else "(C,) or (C, h, w)"
         raise FileFormatError(path, f"{arrays[0].name!r} has shape {arrays[0].shape}; features are {wanted}")
     if len(shape) == 1:
-        return Spec(name or DEFAULT_NAME, VARIANT, channels=shape[0], stride=None)
-    return Spec(name or DEFAULT_NAME, VARIANT, channels=shape[0], stride=max(1, round(image_size / shape[1])))
+        return Spec(name or DEFAULT_NAME, USER_VARIANT, channels=shape[0], stride=None)
+    return Spec(name or DEFAULT_NAME, USER_VARIANT, channels=shape[0], stride=max(1, round(image_size / shape[1])))
