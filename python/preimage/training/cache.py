@@ -149,7 +149,8 @@ class CacheBuilder:
                 told = time.monotonic()
                 left = (told - begin) / (count + 1) * (len(missing) - count - 1)
                 self._note(f"shard {count + 1} of {len(missing)} of the feature cache, {left / 60:.0f} minutes left")
-        self._note(f"features of {settings.rows} views computed in {time.monotonic() - begin:.0f} s")
+        count = sum(len(settings.rows_of(shard)) for shard in missing)
+        self._note(f"features of {count} of {settings.rows} views computed in {time.monotonic() - begin:.0f} s")
 
     def _is_whole(self, shard: int) -> bool:
         state = self._cache.state(shard)

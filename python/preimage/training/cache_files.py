@@ -7,11 +7,13 @@ at any moment leaves whole shards and at most a temporary file.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
 import json
 import math
+import time
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ _FORMAT_VERSION = 1
 _MANIFEST = "manifest.json"
 _SHARD_BYTES = 128 << 20  # of float32
 _SHARD_ROWS = 4096
+_STALE = 86_400.0  # seconds after which a temporary file is nobody's
 _OPEN_SHARDS = 256  # mapped at once: each takes a file descriptor
 
 Rows = npt.NDArray[np.float32]
@@ -107,6 +110,7 @@ class CacheFolder:
         self.path, self.settings = path, settings
         self.dtype: str | None = None
         path.mkdir(parents=True, exist_ok=True)
+        _sweep(path)
         manifest = path / _MANIFEST
         if manifest.exists():
             self.dtype = self._checked(manifest)
@@ -195,6 +199,14 @@ class CacheFolder:
         if dtype is not None and dtype not in DTYPES:
             raise FileFormatError(path, f"names the type {dtype!r}; {' or '.join(DTYPES)} are right")
         return dtype
+
+
+def _sweep(folder: Path) -> None:
+    """Removes what kills left half written, but not what another run may be writing."""
+    for path in folder.glob(".preimage-*.tmp"):
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > _STALE:
+                path.unlink()
 
 
 def _sha256(file: Any) -> str:
