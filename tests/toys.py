@@ -26,12 +26,13 @@ class ToyMaps(Representation):
     """(6, 4, 4): colours of 8×8 pixels and how much they vary."""
 
     name: ClassVar[str] = "toy-maps"
+    variant: str = "toy"
     scale: float = 1.0
     calls: ClassVar[int] = 0  # images that features were computed of
 
     @property
     def spec(self) -> Spec:
-        return Spec(self.name, "toy", channels=6, stride=8, parameters={"scale": self.scale})
+        return Spec(self.name, self.variant, channels=6, stride=8, parameters={"scale": self.scale})
 
     @property
     def image_side(self) -> int:
@@ -59,7 +60,7 @@ class ToyVectors(ToyMaps):
 
     @property
     def spec(self) -> Spec:
-        return Spec(self.name, "toy", channels=7, stride=None, parameters={"scale": self.scale})
+        return Spec(self.name, self.variant, channels=7, stride=None, parameters={"scale": self.scale})
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         return F.pad(super().__call__(images).mean(dim=(2, 3)), (0, 1))
@@ -92,6 +93,10 @@ def toy_plan(spec: Spec, name: str, *, cells: tuple[int, int] | None, image_size
 @pytest.fixture
 def toys(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes the toys known, and has networks planned for them."""
+    introduce(monkeypatch)
+
+
+def introduce(monkeypatch: pytest.MonkeyPatch) -> None:
     for kind in (ToyMaps, ToyVectors, SlowToy):
         monkeypatch.setitem(base._REGISTER, kind.name, kind)
         monkeypatch.setattr(kind, "calls", 0)
