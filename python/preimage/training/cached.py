@@ -125,7 +125,7 @@ def where_it_pays(
         caches,
         supply.representation,
         supply.images,
-        device=extraction_device(supply, learner.device),
+        device=supply.device,
         workers=config.workers,
         note=note,
         interrupted=interrupted,
@@ -166,7 +166,7 @@ def _told(supply: FreshCrops, views: int, caches: Path, why: str) -> str:
 
 def measured(supply: FreshCrops, learner: Learner) -> tuple[float, float]:
     """Seconds for the features of the first batch, and for the network with it, there and back."""
-    images = supply.batch(0).images.to(extraction_device(supply, learner.device))
+    images = supply.batch(0).images.to(supply.device)
     model = copy.deepcopy(learner.model)
     with torch.no_grad():
         features = supply.representation(images).to(learner.device)
@@ -180,18 +180,6 @@ def measured(supply: FreshCrops, learner: Learner) -> tuple[float, float]:
         batch_loss(learner, model, features, targets).backward()
 
     return _seconds(extract, learner.device), _seconds(learn, learner.device)
-
-
-def extraction_device(supply: FreshCrops, device: torch.device) -> torch.device:
-    """Where features are computed: on the device, unless the representation cannot."""
-    if device.type != "cpu":
-        try:
-            side = supply.config.side
-            with torch.no_grad():
-                supply.representation(torch.zeros(1, 3, side, side, dtype=torch.uint8, device=device))
-        except Exception:  # whatever it is, the training step meets it too, and does without
-            return torch.device("cpu")
-    return device
 
 
 def _seconds(work: Callable[[], None], device: torch.device) -> float:

@@ -81,7 +81,8 @@ class GraphedStep:
         features = self._stream.features
         if features is None:
             assert learner.representation is not None
-            features = learner.representation(self._stream.images)
+            with torch.no_grad():
+                features = learner.representation(self._stream.images)
         loss = batch_loss(learner, flat.network, features, self._stream.images)
         gradients = torch.autograd.grad(loss, flat.leaves)
         with torch.no_grad():

@@ -89,6 +89,7 @@ class _Run:
     def __init__(self, config: TrainConfig, folder: Path) -> None:
         device = setup.device(config.device)
         config, self.supply = setup.open_supply(config)
+        extraction_device = self.supply.compute_on(device)
         self.config, self.folder = config, folder
 
         torch.manual_seed(config.seed)
@@ -103,6 +104,7 @@ class _Run:
             optimisers=setup.optimisers(model, config),
             dtype=setup.precision(config.precision, device),
             loss_sum=torch.zeros((), dtype=torch.float64, device=device),
+            extraction_device=extraction_device,
         )
         self.progress = Progress()
 

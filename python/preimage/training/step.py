@@ -28,6 +28,7 @@ class Learner:
         dtype: of the network's arithmetic.
         loss_sum: [] float64 on the model's device; every step adds its loss.
         feature_shape: of an image's features, where every batch comes with them.
+        extraction_device: where a step that is not one graph has the features computed.
     """
 
     config: TrainConfig
@@ -38,6 +39,7 @@ class Learner:
     dtype: torch.dtype
     loss_sum: torch.Tensor
     feature_shape: tuple[int, ...] | None = None
+    extraction_device: torch.device = dataclasses.field(default_factory=lambda: torch.device("cpu"))
 
     @property
     def device(self) -> torch.device:
@@ -68,7 +70,8 @@ class EagerStep:
         learner, config = self._learner, self._learner.config
         if features is None:
             assert learner.representation is not None
-            features = learner.representation(batch)  # descriptors are computed on the CPU
+            with torch.no_grad():
+                features = learner.representation(batch.to(learner.extraction_device))
         loss = batch_loss(learner, learner.model, features.to(learner.device), batch.to(learner.device))
         learner.model.zero_grad(set_to_none=True)
         loss.backward()

@@ -38,6 +38,10 @@ class Supply(abc.ABC):
     image_count: int
     held_out_count: int
 
+    def compute_on(self, device: torch.device) -> torch.device:
+        """Where features are computed from now on: on the device, unless that is not possible."""
+        return torch.device("cpu")
+
     @abc.abstractmethod
     def batch(self, step: int) -> Batch:
         """The batch of a step: a function of the step and the run's settings alone. Called in threads."""
@@ -59,9 +63,13 @@ class FreshCrops(Supply):
         representation: what is inverted.
         images: to train on.
         held_out: (N, 3, H, W) uint8.
+
+    Attributes:
+        device: where features are computed that are not computed by the step.
     """
 
     representation: Representation
+    device = torch.device("cpu")
 
     def __init__(
         self, config: TrainConfig, representation: Representation, images: ImageSet, held_out: torch.Tensor
@@ -71,6 +79,15 @@ class FreshCrops(Supply):
         self.cells = representation.feature_size(config.side, config.side)
         self.image_count, self.held_out_count = len(images), len(held_out)
         self._held_out = held_out
+
+    def compute_on(self, device: torch.device) -> torch.device:
+        if device.type != "cpu" and not self.representation.in_workers:
+            try:
+                self._features(torch.zeros(1, 3, self.config.side, self.config.side, dtype=torch.uint8), device)
+            except Exception:  # whatever it is, the CPU does it
+                return self.device
+            self.device = device
+        return self.device
 
     def batch(self, step: int) -> Batch:
         config = self.config
@@ -89,11 +106,15 @@ class FreshCrops(Supply):
     def examples(self, *, with_features: bool) -> Iterator[Batch]:
         for indices in example_indices(len(self.images)):
             some = whole_images(ImageSet([self.images.sources[index] for index in indices]), self.config.side)
-            yield Batch(some, self.representation(some) if with_features else None)
+            yield Batch(some, self._features(some, self.device) if with_features else None)
 
     def held_out(self, batch_size: int) -> Iterator[Batch]:
         for part in self._held_out.split(batch_size):
-            yield Batch(part, self.representation(part))
+            yield Batch(part, self._features(part, self.device))
+
+    def _features(self, images: torch.Tensor, device: torch.device) -> torch.Tensor:
+        with torch.no_grad():
+            return self.representation(images.to(device)).cpu()
 
 
 def example_indices(count: int) -> Iterator[Sequence[int]]:
