@@ -155,6 +155,20 @@ def test_statistics_are_those_of_all_examples(photo_folder: Path, tmp_path: Path
         torch.testing.assert_close(model.image_mean, images.float().mean(dim=(0, 2, 3)) / 255)
 
 
+def test_held_out_features_are_computed_once_where_they_fit(
+    photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, supply = setup.open_supply(toy_config(photo_folder, tmp_path / "x"))
+    for room, computed in ((1000, 8), (1 << 20, 4)):
+        monkeypatch.setattr("preimage.training.supply._KEPT_BYTES", room)
+        ToyMaps.calls = 0
+        first, second = ([*supply.held_out(3)] for _ in range(2))
+        assert ToyMaps.calls == computed
+        for one, other in zip(first, second, strict=True):
+            assert one.features is not None and other.features is not None
+            assert torch.equal(one.features, other.features)
+
+
 def test_a_dead_channel_of_descriptors_is_left_alone(photo_folder: Path, tmp_path: Path) -> None:
     config, supply = setup.open_supply(small_config(photo_folder, tmp_path / "x"))
     model = setup.fresh_inverter(config, supply)

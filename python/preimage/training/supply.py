@@ -15,6 +15,7 @@ from preimage.training.data import Batch, ImageSet, training_batch, whole_images
 
 _STATISTICS_IMAGES = 256  # images that the features' mean and deviation are measured on
 _AT_ONCE = 32  # of them in a network at a time
+_KEPT_BYTES = 1 << 29  # of held-out images' features in memory; more are computed anew each time
 
 T = TypeVar("T")
 
@@ -52,7 +53,7 @@ class Supply(abc.ABC):
 
     @abc.abstractmethod
     def held_out(self, batch_size: int) -> Iterator[Batch]:
-        """The images that judge, whole, with their features."""
+        """The images that judge, whole, with their features, in batches of one size for the whole run."""
 
 
 class FreshCrops(Supply):
@@ -79,6 +80,7 @@ class FreshCrops(Supply):
         self.cells = representation.feature_size(config.side, config.side)
         self.image_count, self.held_out_count = len(images), len(held_out)
         self._held_out = held_out
+        self._kept: list[Batch] | None = None  # what `held_out` gave the first time
 
     def compute_on(self, device: torch.device) -> torch.device:
         if device.type != "cpu" and not self.representation.in_workers:
@@ -109,8 +111,19 @@ class FreshCrops(Supply):
             yield Batch(some, self._features(some, self.device) if with_features else None)
 
     def held_out(self, batch_size: int) -> Iterator[Batch]:
+        if self._kept is not None:
+            yield from self._kept
+            return
+        judging: list[Batch] = []
+        room = _KEPT_BYTES
         for part in self._held_out.split(batch_size):
-            yield Batch(part, self._features(part, self.device))
+            features = self._features(part, self.device)
+            room -= features.nbytes
+            if room >= 0:
+                judging.append(Batch(part, features))
+            yield Batch(part, features)
+        if room >= 0:
+            self._kept = judging
 
     def _features(self, images: torch.Tensor, device: torch.device) -> torch.Tensor:
         with torch.no_grad():
