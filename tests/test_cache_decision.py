@@ -86,5 +86,6 @@ def test_features_that_vary_at_random_are_not_cached(photo_folder: Path, tmp_pat
     settings: dict[str, Any] = {"representation": "sift", "parameters": {"variant": "opencv"}, "image_size": 64}
     with pytest.raises(ValueError, match="features of sift vary at random in training"):
         train(toy_config(photo_folder, tmp_path / "on", **settings))
+    assert not (tmp_path / "on").exists()
     train(toy_config(photo_folder, tmp_path / "auto", **settings, cache="auto", steps=2))
     assert not (tmp_path / "auto" / "cache.json").exists()

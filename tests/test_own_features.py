@@ -81,7 +81,9 @@ def test_plain_arrays_make_an_inverter_for_such_arrays(
     photo_folder: Path, tmp_path: Path, made: dict[str, Features], write: Callable[..., Path], kind: str
 ) -> None:
     path = write(tmp_path / "f.npz", made[kind])
-    summary = train(own_config(photo_folder, path, tmp_path / "run", image_size=SIDE, steps=3, features_name="mine"))
+    summary = train(
+        own_config(photo_folder, path, tmp_path / "run", image_size=SIDE, steps=9, workers=3, features_name="mine")
+    )
     inverter = Inverter.load(summary.folder)
     channels, stride = (6, 8) if kind == "maps" else (7, None)
     assert inverter.spec == Spec("mine", "user", channels=channels, stride=stride)

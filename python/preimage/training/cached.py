@@ -98,14 +98,11 @@ def where_it_pays(
         interrupted: once set, ends the building of the cache with a ``KeyboardInterrupt``.
 
     Raises:
-        ValueError: a cache is asked for, but the features vary at random, or the disk is too small; see
-            `CacheBuilder.build`.
+        ValueError: the disk is too small for a cache that is asked for, or another reason of `CacheBuilder.build`.
     """
     if not isinstance(supply, FreshCrops):
         return supply
     config = learner.config
-    if config.cache == "on" and supply.representation.in_workers:
-        raise ValueError(f"features of {supply.spec.representation} vary at random in training: they are not cached")
     if config.cache == "off" or supply.representation.in_workers:
         return supply
     caches = Path(config.cache_folder) if config.cache_folder else folder / "cache"
@@ -142,7 +139,7 @@ def decide(supply: FreshCrops, learner: Learner, caches: Path) -> Decision:
     uses = config.steps * config.batch_size // supply.image_count
     views = min(config.cache_views, uses // 2 * 2)
     if views < 2:
-        return Decision(0, "no feature cache: hardly an image comes twice", asked=asked)
+        return Decision(0, "no feature cache: too few steps for an image to come twice", asked=asked)
     extraction, step = measured(supply, learner)
     costs = f"features of a batch take {extraction:.3g} s, the rest of a step {step:.3g} s"
     found: dict[str, Any] = {"extraction": extraction, "step": step, "asked": asked}

@@ -31,14 +31,16 @@ def open_supply(
         representation: what its ``representation`` names, where that is made already.
 
     Raises:
-        ValueError: an image size that the representation or the file of features does not have, too few images, or
-            images that are both trained on and held out.
+        ValueError: an image size that the representation or the file of features does not have, a cache of features
+            that vary at random, too few images, or images that are both trained on and held out.
     """
     if config.features is not None:
         return open_own(config, _IMAGE_SIZE)
     assert config.representation is not None  # or there are features
     if representation is None:
         representation = representations.create(config.representation, **config.parameters)
+    if config.cache == "on" and representation.in_workers:
+        raise ValueError(f"features of {representation.name} vary at random in training: they are not cached")
     side = representation.image_side
     if side is not None and config.image_size not in (None, side):
         raise ValueError(
