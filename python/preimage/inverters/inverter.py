@@ -222,8 +222,10 @@ class Inverter(nn.Module):
             features = features[None]
         if features.dim() != rank or features.shape[1] != self.spec.channels or 0 in features.shape[2:]:
             wanted = ", ".join(("B", str(self.spec.channels), "h", "w")[:rank])
-            name, shape = self.spec.representation, tuple(features.shape)
-            raise ValueError(f"an inverter of {name} takes features ({wanted}), got shape {shape}")
+            raise ValueError(
+                f"an inverter of {self.spec.representation} takes features ({wanted}), "
+                f"got shape {tuple(features.shape)}"
+            )
         return features.to(self.image_mean)
 
     def _fit(self, images: torch.Tensor, image_size: tuple[int, int]) -> torch.Tensor:

@@ -165,9 +165,7 @@ def _module(in_channels: int, layer: Layer, is_image: bool) -> nn.Module:
         return FullyConnected(in_channels, layer.channels)
     if layer.kind == "grid":
         if in_channels != layer.channels * layer.side**2:
-            raise ValueError(
-                f"a grid of {layer.side}×{layer.side}×{layer.channels} takes that many values, not {in_channels}"
-            )
+            raise ValueError(f"a grid of {layer.side}×{layer.side}×{layer.channels} takes that many values, not {in_channels}")
         return Grid(layer.channels, layer.side)
     if layer.kind == "res":
         return ResidualBlock(in_channels)

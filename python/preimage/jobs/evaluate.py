@@ -20,6 +20,7 @@ from preimage.inverters import Inverter, checked_device
 from preimage.jobs.loading import Images, as_sources, batches, settled_size
 from preimage.representations import Representation
 from preimage.storage import ImageSource, atomic_write
+from preimage.storage.formats.own import USER_VARIANT
 
 SMALLEST_FOR_SSIM = 11  # its Gaussian window, in pixels
 _SIZE = 256  # of images, where nothing says another
@@ -175,6 +176,11 @@ def evaluate(
 
 def _representation_of(inverter: Inverter, given: Representation | None) -> Representation:
     if given is None:
+        if inverter.spec.variant == USER_VARIANT:
+            raise ValueError(
+                f"the inverter is for {inverter.spec.representation!r}, features of somebody's own: nothing here "
+                "computes them from images"
+            )
         return representations.from_spec(inverter.spec)
     if differences := inverter.spec.differences(given.spec):
         raise ValueError(f"the inverter is for other features (inverter != representation): {'; '.join(differences)}")
