@@ -114,8 +114,8 @@ def evaluate(
     inverter: Inverter | str | PathLike[str],
     images: Images,
     *,
-    size: int | None = None,
     representation: Representation | None = None,
+    size: int | None = None,
     batch_size: int = 16,
     device: str = "cpu",
     csv: str | PathLike[str] | None = None,
@@ -126,9 +126,9 @@ def evaluate(
     Args:
         inverter: an inverter, a shipped name or a folder (a training run's, too).
         images: a path or paths (folders, files, tar shards), or sources; at least two images.
+        representation: what the inverter is for, where its spec alone does not make it.
         size: short side resized to this many pixels and the centre square cut out; ``None`` takes the only size that
             the representation knows, or 256.
-        representation: what the inverter is for, where its spec alone does not make it.
         batch_size: images at once.
         device: where the inverter runs.
         csv: write one line an image, and the mean, to this file.
