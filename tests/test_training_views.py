@@ -19,6 +19,7 @@ from preimage.jobs.evaluate import evaluate
 from preimage.jobs.extract import extract
 from preimage.jobs.invert import invert
 from preimage.jobs.sheet import sheet
+from preimage.representations import base
 from preimage.storage import list_images, read_features, read_image
 from preimage.training import TrainConfig, graphed_step, setup, train
 from preimage.training.data import ImageSet, whole_images
@@ -125,6 +126,20 @@ def test_starts_from_an_inverter_of_the_same_view(
     monkeypatch.setitem(NETWORKS, (4, 4), (network, dataclasses.replace(view, crop=30)))
     with pytest.raises(ValueError, match="another network than preset 'tiny', or for another spec or view"):
         train(dataclasses.replace(config, output=str(tmp_path / "y")))
+
+
+def test_a_representation_that_no_name_makes(
+    photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(base._REGISTER, "toy-maps")
+    config = toy_config(photo_folder, tmp_path / "run", steps=2)
+    with pytest.raises(ValueError, match="unknown representation 'toy-maps'"):
+        train(config)
+    with pytest.raises(ValueError, match="the settings name 'toy-maps', the representation given is toy-vectors"):
+        train(config, representation=ToyVectors())
+    summary = train(config, representation=ToyMaps(scale=3.0))
+    assert Inverter.load(summary.folder).spec == ToyMaps(scale=3.0).spec
+    assert evaluate(summary.folder, photo_folder, representation=ToyMaps(scale=3.0)).images == 20
 
 
 def test_budget_and_output_size_reach_the_plan(

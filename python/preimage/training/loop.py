@@ -16,6 +16,7 @@ from types import FrameType
 import torch
 
 from preimage.analysis.metrics import NormalisedError
+from preimage.representations import Representation
 from preimage.storage.files import atomic_write
 from preimage.training import cached, checkpoint, setup
 from preimage.training.checkpoint import Progress
@@ -54,7 +55,13 @@ class TrainSummary:
     mean_image_error: float
 
 
-def train(config: TrainConfig, *, resume: bool = False, display: Display | None = None) -> TrainSummary:
+def train(
+    config: TrainConfig,
+    *,
+    representation: Representation | None = None,
+    resume: bool = False,
+    display: Display | None = None,
+) -> TrainSummary:
     """Trains an inverter, validates it on held-out images, and leaves it in ``config.output``.
 
     The folder holds the inverter (the moving average of the weights at the last validation), the
@@ -63,17 +70,19 @@ def train(config: TrainConfig, *, resume: bool = False, display: Display | None 
 
     Args:
         config: all settings.
+        representation: what ``config.representation`` names, for one that its name and parameters do not make.
         resume: go on from the folder's checkpoint, if it has one. On a CPU the run then ends with the same
             weights, bit for bit, as one that was never interrupted (same machine, threads and versions).
         display: where progress goes; none by default.
 
     Raises:
-        ValueError: the folder holds a run already and ``resume`` is not set, or holds one with other settings.
+        ValueError: the folder holds a run already and ``resume`` is not set, or holds one with other settings; or any
+            of `preimage.training.setup.open_supply`.
         TrainingDivergedError: the loss became non-finite.
         KeyboardInterrupt: Ctrl-C came; the checkpoint is written.
     """
     folder = Path(config.output)
-    run = _Run(config, folder)
+    run = _Run(config, folder, representation)
     path = folder / CHECKPOINT
     if path.exists():
         if not resume:
@@ -86,9 +95,9 @@ def train(config: TrainConfig, *, resume: bool = False, display: Display | None 
 class _Run:
     """The state of one training run."""
 
-    def __init__(self, config: TrainConfig, folder: Path) -> None:
+    def __init__(self, config: TrainConfig, folder: Path, representation: Representation | None) -> None:
         device = setup.device(config.device)
-        config, self.supply = setup.open_supply(config)
+        config, self.supply = setup.open_supply(config, representation)
         extraction_device = self.supply.compute_on(device)
         self.config, self.folder = config, folder
 

@@ -31,9 +31,13 @@ def open_supply(
         representation: what its ``representation`` names, where that is made already.
 
     Raises:
-        ValueError: an image size that the representation or the file of features does not have, a cache of features
+        ValueError: a representation of another name, an image size that the representation or the file of features does not have, a cache of features
             that vary at random, too few images, or images that are both trained on and held out.
     """
+    if representation is not None and representation.name != config.representation:
+        raise ValueError(
+            f"the settings name {config.representation!r}, the representation given is {representation.name}"
+        )
     if config.features is not None:
         return open_own(config, _IMAGE_SIZE)
     assert config.representation is not None  # or there are features
