@@ -140,6 +140,8 @@ def test_a_representation_that_no_name_makes(
     summary = train(config, representation=ToyMaps(scale=3.0))
     assert Inverter.load(summary.folder).spec == ToyMaps(scale=3.0).spec
     assert evaluate(summary.folder, photo_folder, representation=ToyMaps(scale=3.0)).images == 20
+    with pytest.raises(ValueError, match=r"on other features \(now != then\): parameters.scale: 2.0 != 3.0"):
+        train(config, representation=ToyMaps(scale=2.0), resume=True)
 
 
 def test_budget_and_output_size_reach_the_plan(

@@ -121,7 +121,9 @@ class _Run:
         text, self.progress = checkpoint.read_header(path)
         if changes := self.config.changes(TrainConfig.from_json(text)):
             raise ValueError(f"{self.folder} holds a run with other settings (now != then): {'; '.join(changes)}")
-        learner = self.learner
+        learner, spec = self.learner, checkpoint.read_spec(path)
+        if spec is not None and (differences := learner.model.spec.differences(spec)):
+            raise ValueError(f"{self.folder} holds a run on other features (now != then): {'; '.join(differences)}")
         checkpoint.restore(path, learner.model, learner.average, learner.optimisers)
         learner.loss_sum.fill_(self.progress.loss_sum)
 
