@@ -31,8 +31,9 @@ def open_supply(
         representation: what its ``representation`` names, where that is made already.
 
     Raises:
-        ValueError: a representation of another name, an image size that the representation or the file of features does not have, a cache of features
-            that vary at random, too few images, or images that are both trained on and held out.
+        ValueError: a representation of another name, an image size that the representation or the file of features
+            does not have, a cache of features that vary at random, too few images, or images that are both trained on
+            and held out.
     """
     if representation is not None and representation.name != config.representation:
         raise ValueError(
