@@ -22,9 +22,10 @@ from _training_plain import Loss, PlainStep
 from _training_setup import OURS, Scale, TrainingTable, config, disagreements, learner
 from _turns import Measure, Times, in_turns
 from preimage.training import TrainConfig
-from preimage.training.data import ImageSet, training_batches
+from preimage.training.data import prepared
 from preimage.training.graphed_step import GraphedStep, cuda_graph
 from preimage.training.step import Step
+from preimage.training.supply import Supply
 
 EAGER, COMPILED, GRAPHS = "torch", "torch.compile", "torch.compile, CUDA graphs"
 WITH_DATA = "preimage, its images prepared anew"
@@ -134,16 +135,16 @@ class GpuPart:
 
     def _batches(self) -> list[torch.Tensor]:
         """Some batches, in memory that the device can fetch from by itself."""
-        _, images = learner(self.settings)
-        found = list(_prepared(self.settings, images, BATCHES))
+        _, supply = learner(self.settings)
+        found = list(_prepared(self.settings, supply, BATCHES))
         return found if self.rehearsal else [batch.pin_memory() for batch in found]
 
     def _with_data(self, step: Step, taken: int) -> tuple[float, Times]:
         """The step on images that are prepared while it runs: (share of the time spent waiting for them, its time)."""
-        _, images = learner(self.settings)
+        _, supply = learner(self.settings)
         count = 1 if self.rehearsal else 2 * self.scale.steps
         waited = 0.0
-        batches = _prepared(self.settings, images, count + self.warm_up)
+        batches = _prepared(self.settings, supply, count + self.warm_up)
         begin = time.perf_counter()
         for index in range(count + self.warm_up):
             if index == self.warm_up:  # the images are decoded the first time
@@ -158,19 +159,9 @@ class GpuPart:
         return waited / total, Times((1e3 * total / count,))
 
 
-def _prepared(settings: TrainConfig, images: ImageSet, count: int) -> Iterator[torch.Tensor]:
+def _prepared(settings: TrainConfig, supply: Supply, count: int) -> Iterator[torch.Tensor]:
     """The images of the trainer's own batches; HOG's features are computed by the step."""
-    batches = training_batches(
-        images,
-        0,
-        count,
-        batch_size=settings.batch_size,
-        size=settings.image_size,
-        min_crop=settings.min_crop,
-        seed=settings.seed,
-        workers=settings.workers,
-    )
-    return (batch.images for batch in batches)
+    return (batch.images for batch in prepared(supply.batch, 0, count, settings.workers))
 
 
 def _at_once(work: Callable[[], None], device: torch.device) -> Callable[[], None]:

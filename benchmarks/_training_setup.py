@@ -12,11 +12,10 @@ import torch
 
 from _timing import Cell, Cells, Table
 from _turns import Times
-from preimage import representations
 from preimage.storage import write_png
 from preimage.training import TrainConfig, setup
-from preimage.training.data import ImageSet
 from preimage.training.step import Learner
+from preimage.training.supply import Supply
 
 OURS = "preimage"
 LOSS_LIMIT = 0.05  # of the mean loss: bfloat16's rounding, some steps long
@@ -70,25 +69,24 @@ def config(scale: Scale, images: str, output: Path, device: str, workers: int) -
     )
 
 
-def learner(settings: TrainConfig) -> tuple[Learner, ImageSet]:
-    """The same as a training run begins with: equal settings give equal weights."""
+def learner(settings: TrainConfig) -> tuple[Learner, Supply]:
+    """The same as a training run begins with: equal settings give equal weights. And where its batches come from."""
     device = setup.device(settings.device)
-    representation = representations.create(settings.representation, **settings.parameters)
-    images, _ = setup.image_sets(settings)
+    settings, supply = setup.open_supply(settings)
     torch.manual_seed(settings.seed)
-    model = setup.fresh_inverter(settings, representation)
-    setup.measure_statistics(model, images, representation, settings.image_size)
+    model = setup.fresh_inverter(settings, supply)
+    setup.measure_statistics(model, supply)
     model = model.to(device)
     made = Learner(
         settings,
-        representation,
+        supply.representation,
         model,
         average=copy.deepcopy(model).eval().requires_grad_(False),
         optimisers=setup.optimisers(model, settings),
         dtype=setup.precision(settings.precision, device),
         loss_sum=torch.zeros((), dtype=torch.float64, device=device),
     )
-    return made, images
+    return made, supply
 
 
 class TrainingTable(Table):

@@ -15,7 +15,7 @@ import torch
 
 from _training_setup import learner
 from preimage.training import TrainConfig
-from preimage.training.data import training_batches
+from preimage.training.data import prepared
 from preimage.training.step import fastest_step
 
 SETTLE = 0.5  # seconds in which the batches that are prepared ahead get ready, before another contender's turn
@@ -25,18 +25,9 @@ def main() -> int:
     """Ends with the input."""
     torch.set_num_threads(int(sys.argv[2]))
     config = TrainConfig.from_json(sys.argv[1])
-    made, images = learner(config)
+    made, supply = learner(config)
     step = fastest_step(made, 0, lambda sentence: print(sentence, file=sys.stderr))
-    batches = training_batches(
-        images,
-        0,
-        config.steps,
-        batch_size=config.batch_size,
-        size=config.image_size,
-        min_crop=config.min_crop,
-        seed=config.seed,
-        workers=config.workers,
-    )
+    batches = prepared(supply.batch, 0, config.steps, config.workers)
     _say({"dtype": str(made.dtype).removeprefix("torch.")})
     done = 0
     for line in sys.stdin:

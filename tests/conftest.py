@@ -20,6 +20,9 @@ if not torch.cuda.is_available():
 
 from preimage import cli, representations
 from preimage.inverters import Inverter, UShapedConfig, files
+from toys import toys
+
+__all__ = ["toys"]  # a fixture
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

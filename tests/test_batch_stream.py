@@ -76,19 +76,27 @@ def batch_of(step: int) -> torch.Tensor:
     return torch.arange(120).add(step).byte().view(2, 4, 5, 3).permute(0, 3, 1, 2)
 
 
-@pytest.mark.parametrize("seed", range(30))
-def test_every_computation_sees_its_own_batch(seed: int) -> None:
+def features_of(step: int, shape: tuple[int, ...]) -> torch.Tensor:
+    return torch.full((2, *shape), step + 0.5).cumsum(1)
+
+
+@pytest.mark.parametrize("shape", [None, (3,), (2, 3, 1)])
+@pytest.mark.parametrize("seed", range(15))
+def test_every_computation_sees_its_own_batch(seed: int, shape: tuple[int, ...] | None) -> None:
     device = Device(seed)
     main, side = SlowQueue(device), SlowQueue(device)
-    stream = BatchStream(SHAPE, torch.device("cpu"), main, side)
+    stream = BatchStream(SHAPE, torch.device("cpu"), main, side, shape)
     seen: list[bool] = []
 
     def look(step: int) -> None:
         right = torch.equal(stream.images, batch_of(step))
+        if shape is not None:
+            assert stream.features is not None
+            right = right and torch.equal(stream.features, features_of(step, shape))
         seen.append(right and stream.numbers[:2].tolist() == [step, -step])
 
     for step in range(20):
-        stream.send(batch_of(step), [step, -step])
+        stream.send(batch_of(step), [step, -step], None if shape is None else features_of(step, shape))
         for _ in range(3):  # a computation that lasts
             main.do(lambda step=step: look(step))
         device.run_some(12)

@@ -78,7 +78,7 @@ def test_defaults_are_those_of_the_library(command: Callable[..., None], functio
     for name in shared:
         if name not in ("output", "command"):
             assert ours[name].default == theirs[name].default, name
-    untold = theirs.keys() - ours.keys() - {"progress", "command"}
+    untold = theirs.keys() - ours.keys() - {"progress", "command", "representation"}
     assert untold == set(), "every option of the library has one on the command line"
     if command is cli.demo:
         assert str(ours["output"].default) == theirs["output"].default

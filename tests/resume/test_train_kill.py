@@ -20,6 +20,7 @@ from training_runs import metrics_without_time, small_config, weights
 KILLS = int(os.environ.get("PREIMAGE_KILLS", "4"))
 
 _TESTS = str(Path(__file__).resolve().parents[1])
+_PATH = os.pathsep.join(filter(None, (_TESTS, os.environ.get("PYTHONPATH"))))
 _RUN = """
 import sys
 import training_runs  # knows the tiny network
@@ -37,7 +38,7 @@ def test_killed_runs_end_like_whole_ones(photo_folder: Path, tmp_path: Path, rou
     kills = 0
     while kills < min(KILLS, 5):
         command = [sys.executable, "-c", _RUN, cut.to_json()]
-        process = subprocess.Popen(command, stderr=subprocess.PIPE, env=os.environ | {"PYTHONPATH": _TESTS})
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, env=os.environ | {"PYTHONPATH": _PATH})
         _wait_for_progress(tmp_path / "cut", process)
         time.sleep(moments.uniform(0, 0.6))
         through = process.poll() is not None  # before the kill came

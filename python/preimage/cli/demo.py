@@ -25,8 +25,12 @@ def demo(
         ),
     ] = None,
     size: Annotated[
-        int, typer.Option(help="Resize the short side to this many pixels and cut out the centre square.")
-    ] = 384,
+        int | None,
+        typer.Option(
+            help="Resize the short side to this many pixels and cut out the centre square; by default what the "
+            "features are made for, or 384."
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Reconstruct real photographs from nothing but their features."""

@@ -31,8 +31,12 @@ def evaluate(
     ] = None,
     parameters: Parameters = NO_PARAMETERS,
     size: Annotated[
-        int, typer.Option(help="Resize the short side to this many pixels and cut out the centre square.")
-    ] = 256,
+        int | None,
+        typer.Option(
+            help="Resize the short side to this many pixels and cut out the centre square; by default what the "
+            "features are made for, or 256."
+        ),
+    ] = None,
     batch_size: BatchSize = 16,
     device: Device = "cpu",
     csv: Annotated[Path | None, typer.Option(help="Write one line an image to this file.")] = None,

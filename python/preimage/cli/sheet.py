@@ -43,8 +43,12 @@ def sheet(
     ] = None,
     parameters: Parameters = NO_PARAMETERS,
     size: Annotated[
-        int, typer.Option(help="Resize the short side to this many pixels and cut out the centre square.")
-    ] = 256,
+        int | None,
+        typer.Option(
+            help="Resize the short side to this many pixels and cut out the centre square; by default what the "
+            "features are made for, or 256."
+        ),
+    ] = None,
     tile: Annotated[int, typer.Option(help="Side of a picture on the sheet in pixels.")] = 320,
     device: Device = "cpu",
     json: Json = False,

@@ -23,9 +23,19 @@ from preimage.cli._shared import (
 @reporting
 @with_parameters
 def train(
-    representation: Annotated[str, typer.Argument(help="What to invert, for example hog.")],
     images: Annotated[list[str], typer.Option("--images", help="Folder, image file or tar shard; repeatable.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run.")],
+    representation: Annotated[
+        str | None, typer.Argument(help="What to invert, for example hog; none with --features.", show_default=False)
+    ] = None,
+    features: Annotated[
+        str | None,
+        typer.Option(help="Your own features of the images: a feature file, or arrays with keys (.npz, .npy, .h5)."),
+    ] = None,
+    features_name: Annotated[str | None, typer.Option("--name", help="What to call your own features.")] = None,
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="Leave out images without features, and features without an image.")
+    ] = False,
     parameters: Parameters = NO_PARAMETERS,
     validation_images: Annotated[
         list[str] | None, typer.Option(help="Held-out images; by default some of --images. Repeatable.")
@@ -33,7 +43,16 @@ def train(
     validation_count: Annotated[int, typer.Option(help="Images held out of --images.")] = 200,
     preset: Annotated[str, typer.Option(help="The network: compact, wide or paper.")] = "compact",
     init: Annotated[str | None, typer.Option(help="An inverter of the same network to start from.")] = None,
-    image_size: Annotated[int, typer.Option(help="Side of the square training images in pixels.")] = 256,
+    image_size: Annotated[
+        int | None,
+        typer.Option(help="Side of the square training images in pixels; by default the representation's own, or 256."),
+    ] = None,
+    output_size: Annotated[
+        int | None, typer.Option(help="Side of what comes back, where the preset leaves it open.")
+    ] = None,
+    budget: Annotated[
+        int | None, typer.Option(help="Parameters of the network, where the preset leaves them open.")
+    ] = None,
     min_crop: Annotated[float, typer.Option(help="Smallest random crop, as a share of the largest square.")] = 0.5,
     steps: Annotated[int, typer.Option(help="Optimiser steps in all.")] = 20_000,
     batch_size: Annotated[int, typer.Option(help="Images a step.")] = 32,
@@ -47,13 +66,18 @@ def train(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     seed: Annotated[int, typer.Option(help="Of weights, order and crops.")] = 0,
     workers: Annotated[int, typer.Option(help="Threads that prepare batches.")] = 1,
+    cache: Annotated[
+        str, typer.Option(help="Keep features of some views of every image on disk: auto, on or off.")
+    ] = "auto",
+    cache_views: Annotated[int, typer.Option(help="Views of every image in the cache, an even number.")] = 8,
+    cache_folder: Annotated[str | None, typer.Option(help="Where the cache lies; by default in OUTPUT/cache.")] = None,
     log_every: Annotated[int, typer.Option(help="Steps between lines of progress.")] = 20,
     validate_every: Annotated[int, typer.Option(help="Steps between validations.")] = 1000,
     checkpoint_every: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 250,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the folder's checkpoint.")] = False,
     json: Json = False,
 ) -> None:
-    """Train an inverter on a folder of photographs.
+    """Train an inverter on a folder of photographs, or on features of your own and the images that they are of.
 
     Ctrl-C saves a checkpoint and exits; the same command with --resume goes on from it.
     """
@@ -64,11 +88,16 @@ def train(
         parameters=dict(parameters),
         images=tuple(images),
         output=str(output),
+        features=features,
+        features_name=features_name,
+        allow_missing=allow_missing,
         validation_images=tuple(validation_images or ()),
         validation_count=validation_count,
         preset=preset,
         init=init,
         image_size=image_size,
+        output_size=output_size,
+        budget=budget,
         min_crop=min_crop,
         steps=steps,
         batch_size=batch_size,
@@ -82,6 +111,9 @@ def train(
         device=device,
         seed=seed,
         workers=workers,
+        cache=cast(Literal["auto", "on", "off"], cache),
+        cache_views=cache_views,
+        cache_folder=cache_folder,
         log_every=log_every,
         validate_every=validate_every,
         checkpoint_every=checkpoint_every,

@@ -77,11 +77,14 @@ def _shipped_inverter(name: str) -> tuple[Inverter, str]:
     return Inverter.load(files.shipped_folder(name)), name
 
 
+def loaded(choice: NamedInverter) -> Inverter:
+    """The inverter itself."""
+    return choice if isinstance(choice, Inverter) else Inverter.load(choice)
+
+
 def _named(choice: NamedInverter) -> tuple[Inverter, str]:
     """The inverter, and what to call it in a summary."""
-    if isinstance(choice, Inverter):
-        return choice, choice.spec.representation
-    return Inverter.load(choice), str(choice)
+    return loaded(choice), choice.spec.representation if isinstance(choice, Inverter) else str(choice)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,7 +17,7 @@ from preimage.jobs.evaluate import SMALLEST_FOR_SSIM, Judge
 from preimage.jobs.extract import extract
 from preimage.jobs.figure import Subject, figure
 from preimage.jobs.invert import invert
-from preimage.jobs.loading import Images, Pixels, as_batch, as_sources, load
+from preimage.jobs.loading import Images, Pixels, as_batch, as_sources, load, part_returned, settled_size
 from preimage.jobs.targets import folder_of
 from preimage.report.glyphs import draw_features
 from preimage.storage import ImageSource, atomic_write, read_features, read_image, write_png
@@ -26,6 +26,7 @@ from preimage.storage import ImageSource, atomic_write, read_features, read_imag
 # textures or micrographs.
 PHOTOGRAPHS = ("chelsea.png", "astronaut.png", "coffee.png", "rocket.jpg", "camera.png")
 _TILE = 320
+_SIZE = 384  # of photographs, where nothing says another
 _ORDER = ("hog", "sift", "lbp", "dense-sift")  # the paper's, then the others
 
 
@@ -34,7 +35,7 @@ def demo(
     *,
     images: Images | None = None,
     inverter: InverterChoices = None,
-    size: int = 384,
+    size: int | None = None,
     command: str = "preimage demo",
 ) -> DemoSummary:
     """Extract the features of photographs, forget the photographs, and reconstruct them.
@@ -44,7 +45,8 @@ def demo(
         images: other photographs than scikit-image's, at least two.
         inverter: shipped names, folders or inverters, at most one for each representation; ``None`` takes the shipped
             ones, one for each representation that there is one for.
-        size: short side resized to this many pixels and the centre square cut out.
+        size: short side resized to this many pixels and the centre square cut out; ``None`` takes the only size that
+            a representation knows, or 384.
         command: what to print on the page as the command that made it.
 
     Raises:
@@ -58,19 +60,19 @@ def demo(
     sources = as_sources(sample_photographs() if images is None else images)
     if len(sources) < 2:
         raise ValueError(f"the demo takes at least two photographs, got {len(sources)}")
-    if size < SMALLEST_FOR_SSIM:
+    if size is not None and size < SMALLEST_FOR_SSIM:
         raise ValueError(f"size is at least {SMALLEST_FOR_SSIM} pixels, got {size}")
     pairs = pairings(inverter, _shipped() if inverter is None else None)
     for pair in pairs:
         if pair.inverter is None:
             raise LookupError(pair.missing)
-        pair.representation.feature_size(size, size)  # or say now that photographs are too small
+    sizes = [_size_for(pair, size) for pair in pairs]
     results, means = [], []
-    for pair in pairs:
-        result, mean_image_error = _reconstructed(pair, sources, folder, size)
+    for pair, side in zip(pairs, sizes, strict=True):
+        result, mean_image_error = _reconstructed(pair, sources, folder, side)
         results.append(result)
         means.append(mean_image_error)
-    subjects = _subjects(results, sources, size)
+    subjects = _subjects(results, sources, sizes)
     summary = DemoSummary(
         sheet=folder / "sheet.png",
         page=folder / "index.html",
@@ -81,7 +83,7 @@ def demo(
     )
     errors = [[score.error for score in result.scores] for result in results]
     write_png(summary.sheet, figure([result.spec for result in results], subjects, errors, tile=_TILE))
-    page = demo_page(summary, subjects, size, command, "Photographs: scikit-image." if images is None else "")
+    page = demo_page(summary, subjects, sizes, command, "Photographs: scikit-image." if images is None else "")
     with atomic_write(summary.page) as stream:
         stream.write(page.encode())
     return dataclasses.replace(summary, seconds=time.perf_counter() - start)
@@ -109,6 +111,14 @@ def _shipped() -> list[representations.Representation]:
     return [representations.from_spec(specs[name]) for name in names]
 
 
+def _size_for(pair: Pairing, size: int | None) -> int:
+    """Of the photographs, for a representation; ``ValueError`` where it has no features of such."""
+    side = settled_size(pair.representation, size, _SIZE)
+    assert side is not None
+    pair.representation.feature_size(side, side)
+    return side
+
+
 def _reconstructed(pair: Pairing, sources: Sequence[ImageSource], folder: Path, size: int) -> tuple[DemoResult, float]:
     """Features into a file, and pictures back from the file alone; and the error of the mean image."""
     name = pair.representation.name
@@ -116,25 +126,29 @@ def _reconstructed(pair: Pairing, sources: Sequence[ImageSource], folder: Path, 
     extract(pair.representation, sources, path, size=size, resume=False)
     invert(path, returned, inverter=pair.inverter)
     file = read_features(path)
-    originals = [item.pixels for item in load(sources, size) if item.pixels is not None]
+    assert pair.inverter is not None and pair.name is not None  # every pairing here has its inverter
+    whole = [item.pixels for item in load(sources, size) if item.pixels is not None]
+    originals = [part_returned(pair.inverter, pixels) for pixels in whole]
     again = [read_image(returned / f"{key}.png") for key in file.keys]
     judge = Judge()
     judge.add(file.keys, as_batch(originals).float() / 255, as_batch(again).float() / 255)
     report, scores = judge.verdict()
-    assert pair.name is not None  # every pairing here has its inverter
     result = DemoResult(file.spec, path, tuple(file[0].shape), returned, pair.name, report.error, scores)
     return result, report.mean_image
 
 
-def _subjects(results: Sequence[DemoResult], sources: Sequence[ImageSource], size: int) -> list[Subject]:
+def _subjects(results: Sequence[DemoResult], sources: Sequence[ImageSource], sizes: Sequence[int]) -> list[Subject]:
     files = [read_features(result.features) for result in results]
+    loaders = {size: load(sources, size) for size in sizes}
     subjects = []
-    for index, item in enumerate(load(sources, size)):
-        assert item.pixels is not None  # a bad image has stopped the extraction
+    for index, items in enumerate(zip(*loaders.values(), strict=True)):
+        pixels = dict(zip(loaders, (item.pixels for item in items), strict=True))
         drawn: list[Pixels | None] = []
         returned: list[Pixels | None] = []
-        for file, result in zip(files, results, strict=True):
-            drawn.append(draw_features(file.spec, file[index].numpy(), _TILE, image=item.pixels))
+        for file, result, size in zip(files, results, sizes, strict=True):
+            drawn.append(draw_features(file.spec, file[index].numpy(), _TILE, image=pixels[size]))
             returned.append(read_image(result.reconstructions / f"{file.keys[index]}.png"))
-        subjects.append(Subject(files[0].keys[index], item.pixels, tuple(drawn), tuple(returned)))
+        photograph = pixels[max(sizes)]
+        assert photograph is not None  # a bad image has stopped the extraction
+        subjects.append(Subject(files[0].keys[index], photograph, tuple(drawn), tuple(returned)))
     return subjects

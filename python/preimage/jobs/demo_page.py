@@ -27,7 +27,7 @@ class DemoResult:
     Attributes:
         spec: of the features.
         features: the feature file that the reconstructions were made from.
-        shape: (C, h, w) of a photograph's features.
+        shape: (C, h, w) or (C,) of a photograph's features.
         reconstructions: folder of what came back, a PNG a photograph.
         inverter: name or folder of the inverter used.
         error: normalised reconstruction error over the photographs.
@@ -64,25 +64,29 @@ class DemoSummary:
     results: tuple[DemoResult, ...]
 
 
-def demo_page(summary: DemoSummary, subjects: Sequence[Subject], size: int, command: str, credit: str = "") -> str:
+def demo_page(
+    summary: DemoSummary, subjects: Sequence[Subject], sizes: Sequence[int], command: str, credit: str = ""
+) -> str:
     """The page as text.
 
     Args:
         summary: of the demonstration.
         subjects: the photographs, in the order of the scores.
-        size: of the photographs, pixels.
+        sizes: of the photographs, pixels, for each representation.
         command: what to print as the command that made it.
         credit: whose photographs they are, a sentence.
     """
     names = [name_of_representation(result.spec) for result in summary.results]
     several = len(names) > 1
+    size = " or ".join(f"{side} × {side}" for side in sorted(set(sizes)))
+    blind = ", which see no colour" if all(result.spec.representation in _DRAWN for result in summary.results) else ""
     which = "The lower row was" if several else "The right-hand pictures were"
     return html_page(
         title=f"Photographs from their {_enumerated(names)} features",
         lead=(
-            f"Each photograph ({size} × {size} pixels) was reduced to the numbers described below, which see no "
-            f"colour, and forgotten. {which} made from those numbers alone, each in one pass of a network; colours "
-            "and brightness are its best guess."
+            f"Each photograph ({size} pixels) was reduced to the numbers described below{blind}, and forgotten. "
+            f"{which} made from those numbers alone, each in one pass of a network; colours and brightness are its "
+            "best guess."
         ),
         terms=[(name, _explained(result)) for name, result in zip(names, summary.results, strict=True)],
         sections=[_section(summary, subject, index) for index, subject in enumerate(subjects)],

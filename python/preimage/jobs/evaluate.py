@@ -17,11 +17,13 @@ from preimage import representations
 from preimage.analysis import ErrorReport, NormalisedError, Originals
 from preimage.analysis.perceptual import PerceptualDistance
 from preimage.inverters import Inverter, checked_device
-from preimage.jobs.loading import Images, as_sources, batches
+from preimage.jobs.loading import Images, as_sources, batches, settled_size
 from preimage.representations import Representation
 from preimage.storage import ImageSource, atomic_write
+from preimage.storage.formats.own import USER_VARIANT
 
 SMALLEST_FOR_SSIM = 11  # its Gaussian window, in pixels
+_SIZE = 256  # of images, where nothing says another
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +52,7 @@ class EvaluateSummary:
     Attributes:
         inverter: what was judged.
         images: how many images.
-        size: their side in pixels.
+        size: side in pixels of what is compared: of the images, or of what comes back of them.
         error: normalised reconstruction error (lower is better).
         mean_image_error: the same of answering every image with the set's mean image.
         normaliser: N, the average distance between two images of the set.
@@ -113,38 +115,42 @@ def evaluate(
     images: Images,
     *,
     representation: Representation | None = None,
-    size: int = 256,
+    size: int | None = None,
     batch_size: int = 16,
     device: str = "cpu",
     csv: str | PathLike[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> EvaluateSummary:
-    """Extract, invert and compare, at the images' own size after `size`.
+    """Extract, invert and compare, at the images' own size after `size`, or what comes back of them by a view.
 
     Args:
         inverter: an inverter, a shipped name or a folder (a training run's, too).
         images: a path or paths (folders, files, tar shards), or sources; at least two images.
-        representation: what the inverter inverts, for one that it cannot name itself: a network's layer.
-        size: short side resized to this many pixels and the centre square cut out.
+        representation: what the inverter is for, where its spec alone does not make it.
+        size: short side resized to this many pixels and the centre square cut out; ``None`` takes the only size that
+            the representation knows, or 256.
         batch_size: images at once.
         device: where the inverter runs.
         csv: write one line an image, and the mean, to this file.
         progress: called with (images done, images in all).
 
     Raises:
-        ValueError: fewer than two images, a bad image (named), no such device or inverter, `size` under 11, or a
-            representation missing or other than the inverter's.
+        ValueError: fewer than two images, a bad image (named), no such device or inverter, a representation of another
+            spec, or a size that it does not take or that is under 11.
     """
     start = time.perf_counter()
-    if size < SMALLEST_FOR_SSIM or batch_size < 1:
-        raise ValueError(f"size is at least 11 pixels and batch_size at least 1, got {size} and {batch_size}")
     name = inverter.spec.representation if isinstance(inverter, Inverter) else str(inverter)
     network = inverter if isinstance(inverter, Inverter) else Inverter.load(inverter)
     network = network.to(checked_device(device))
-    represent = representations.for_spec(network.spec, representation)
+    chosen = _representation_of(network, representation)
+    side = settled_size(chosen, size, _SIZE if network.view is None else network.view.image_size)
+    assert side is not None
+    compared = side if network.view is None else network.view.size
+    if compared < SMALLEST_FOR_SSIM or batch_size < 1:
+        raise ValueError(f"size is at least 11 pixels and batch_size at least 1, got {compared} and {batch_size}")
     sources = as_sources(images)
     judge, done = Judge(), 0
-    for keys, originals, reconstructions in _reconstructed(network, represent, sources, size, batch_size):
+    for keys, originals, reconstructions in _reconstructed(network, chosen, sources, side, batch_size):
         judge.add(keys, originals, reconstructions)
         done += len(keys)
         if progress is not None:
@@ -153,7 +159,7 @@ def evaluate(
     summary = EvaluateSummary(
         inverter=name,
         images=len(scores),
-        size=size,
+        size=compared,
         error=report.error,
         mean_image_error=report.mean_image,
         normaliser=report.normaliser,
@@ -168,14 +174,24 @@ def evaluate(
     return summary
 
 
+def _representation_of(inverter: Inverter, given: Representation | None) -> Representation:
+    if given is None and inverter.spec.variant == USER_VARIANT:
+        raise ValueError(
+            f"the inverter is for {inverter.spec.representation!r}, features of somebody's own: nothing here "
+            "computes them from images"
+        )
+    return representations.for_spec(inverter.spec, given)
+
+
 def _reconstructed(
     inverter: Inverter, representation: Representation, sources: Sequence[ImageSource], size: int, batch_size: int
 ) -> Iterator[tuple[list[str], torch.Tensor, torch.Tensor]]:
     """Batches of keys, originals and reconstructions, both (B, 3, H, W) float in [0, 1] on the CPU."""
+    whole = (size, size) if inverter.view is None else None
     for keys, originals in batches(sources, size, batch_size):
         with torch.inference_mode():
-            reconstructions = inverter(representation(originals), image_size=(size, size))
-        yield keys, originals.float() / 255, reconstructions.cpu()
+            reconstructions = inverter(representation(originals), image_size=whole)
+        yield keys, inverter.target(originals).float() / 255, reconstructions.cpu()
 
 
 def write_scores(path: Path, summary: EvaluateSummary) -> None:

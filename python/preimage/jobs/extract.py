@@ -13,7 +13,17 @@ import numpy.typing as npt
 import torch
 
 from preimage.inverters import checked_device
-from preimage.jobs.loading import Images, Loaded, Pixels, as_batch, as_sources, by_size, in_windows, load
+from preimage.jobs.loading import (
+    Images,
+    Loaded,
+    Pixels,
+    as_batch,
+    as_sources,
+    by_size,
+    in_windows,
+    load,
+    settled_size,
+)
 from preimage.jobs.partial import Partial, PartState, Settings, digest_of, move_into_place
 from preimage.representations import Representation
 from preimage.spec import Spec
@@ -78,7 +88,8 @@ def extract(
         images: a path or paths (folders, files, tar shards), or sources.
         output: a feature file; ``.npy`` and ``.npz`` are written as plain arrays, ``.mat`` for MATLAB (v5), ``.h5``
             and ``.hdf5`` as HDF5 in hloc's layout. An earlier file is replaced.
-        size: short side resized to this many pixels and the centre square cut out; ``None`` leaves images alone.
+        size: short side resized to this many pixels and the centre square cut out; ``None`` leaves images alone, unless
+            the representation takes images of one size only, to which they are fitted then.
         dtype: ``"float32"`` or ``"float16"``, as stored; MATLAB files know only the first.
         layout: of the arrays in such a foreign file, see `preimage.storage.formats.conventions`; ``None`` takes
             ``"matlab"`` for ``.mat`` and ``"preimage"`` for the others.
@@ -97,6 +108,7 @@ def extract(
     start = time.perf_counter()
     path = Path(output)
     _check(path, size, dtype, batch_size)
+    size = settled_size(representation, size)
     _check_format(path, representation.spec, dtype, layout)
     place = checked_device(device)
     sources = as_sources(images)

@@ -12,13 +12,14 @@ from pathlib import Path
 import torch
 
 from preimage.inverters import Inverter, checked_device
-from preimage.jobs.choosing import InverterChoice, fitting_inverter
+from preimage.jobs.choosing import InverterChoice, fitting_inverter, loaded
 from preimage.jobs.invert_keypoints import KeypointOptions, Size, invert_keypoints
 from preimage.jobs.loading import Pixels, as_pixels, in_windows
 from preimage.jobs.targets import folder_of, target_of, write_picture
 from preimage.spec import Spec
 from preimage.storage import FeatureFile, is_keypoint_file, read_features
 from preimage.storage.formats import is_foreign, read_foreign
+from preimage.storage.formats.own import USER_VARIANT
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +62,8 @@ def invert(
         output: a folder, made if it is not there; pictures of the same names are replaced.
         inverter: a shipped name or a folder; ``None`` takes the shipped inverter whose spec fits, for keypoints one
             for sparse SIFT.
-        spec: what plain arrays are; for a file that tells its spec it must agree with that.
+        spec: what plain arrays are; ``None`` takes what the chosen inverter is for, of one for a network's or your own
+            features. For a file that tells its spec it must agree with that.
         layout: how plain arrays are laid out: ``"preimage"``, ``"matlab"``, ``"matlab-transposed"`` or
             ``"cyvlfeat"``, see `preimage.storage.formats.conventions`.
         image_size: (H, W) of the images of a keypoint file that does not tell it, pixels.
@@ -73,8 +75,9 @@ def invert(
         progress: called with (images done, images in all).
 
     Raises:
-        ValueError: no spec for plain arrays, no image size for keypoints, a misfit (says which field differs), a key
-            that would leave the folder, options for keypoints and another file, or no such device.
+        ValueError: neither a spec nor an inverter for plain arrays, no image size for keypoints, a misfit (says which
+            field differs), a key that would leave the folder, options for keypoints and another file, or no such
+            device.
         LookupError: no shipped inverter fits.
         FileFormatError: the file is damaged or of another format.
     """
@@ -87,7 +90,8 @@ def invert(
     if _holds_keypoints(features, spec, layout, options):
         name, count = invert_keypoints(features, folder, options, inverter, place, progress)
     else:
-        file = open_features(features, spec, layout)
+        chosen = loaded(inverter) if inverter is not None and is_foreign(features) else None
+        file = open_features(features, spec, layout, chosen)
         network, name = fitting_inverter(inverter, file.spec, os.fspath(features))
         count = _invert_features(file, folder, network.to(place), batch_size, place, progress)
     return InvertSummary(folder, name, count, time.perf_counter() - start)
@@ -135,8 +139,13 @@ def _holds_keypoints(
     return False
 
 
-def open_features(path: str | PathLike[str], spec: Spec | None = None, layout: str | None = None) -> FeatureFile:
-    """A feature file, or arrays that `spec` and `layout` explain, by the path's suffix.
+def open_features(
+    path: str | PathLike[str],
+    spec: Spec | None = None,
+    layout: str | None = None,
+    inverter: Inverter | None = None,
+) -> FeatureFile:
+    """A feature file, or arrays that `spec` and `layout` explain, or else the inverter chosen for them.
 
     Raises:
         ValueError: plain arrays without a spec (or of others' MATLAB files without a layout), a spec or layout that
@@ -145,13 +154,25 @@ def open_features(path: str | PathLike[str], spec: Spec | None = None, layout: s
         ImportError: HDF5 without h5py, or ``.mat`` without SciPy.
     """
     if is_foreign(path):
-        return read_foreign(path, spec, layout)
+        if inverter is None or not _explains(inverter):
+            return read_foreign(path, spec, layout)
+        view = inverter.view
+        size = None if view is None else (view.image_size, view.image_size)
+        return read_foreign(path, spec, layout, fallback=inverter.spec, image_size=size)
     if layout is not None:
         raise ValueError(f"{os.fspath(path)}: a feature file knows its layout; give one for plain arrays only")
     file = read_features(path)
     if spec is not None and (differences := file.spec.differences(spec)):
         raise ValueError(f"{os.fspath(path)} holds other features (file != asked for): {'; '.join(differences)}")
     return file
+
+
+def _explains(inverter: Inverter) -> bool:
+    """Whether plain arrays are what the inverter is for, if its user says so by choosing it.
+
+    Not where libraries mean different things by one name, as with HOG: then the representation has to be named.
+    """
+    return inverter.view is not None or inverter.spec.variant == USER_VARIANT
 
 
 def _reconstruct(

@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from preimage.inverters import Inverter
+from preimage.representations import Representation
 from preimage.storage import ImageSource, decode_image, fit_image, list_images
 
 Pixels = npt.NDArray[np.uint8]
@@ -54,6 +56,29 @@ def as_sources(images: Images) -> list[ImageSource]:
     if not sources:
         raise ValueError(f"no images in {', '.join(map(str, given)) or 'an empty list'}")
     return sources
+
+
+def settled_size(representation: Representation, size: int | None, default: int | None = None) -> int | None:
+    """The side that images are fitted to: the only one that the representation takes, or else `size` or `default`.
+
+    Raises:
+        ValueError: a size that the representation does not take.
+    """
+    side = representation.image_side
+    if side is not None and size not in (None, side):
+        raise ValueError(f"{representation.name} takes images of {side}×{side} pixels only, got size {size}")
+    if side is not None:
+        return side
+    return default if size is None else size
+
+
+def part_returned(inverter: Inverter, pixels: Pixels) -> Pixels:
+    """What of an image (H, W, 3) of the inverter's size comes back, at the image's own resolution."""
+    if inverter.view is None:
+        return pixels
+    crop = inverter.view.crop
+    top, left = ((side - crop) // 2 for side in pixels.shape[:2])
+    return pixels[top : top + crop, left : left + crop]
 
 
 def load(sources: Sequence[ImageSource], size: int | None, *, ahead: int = 16) -> Iterator[Loaded]:

@@ -13,10 +13,12 @@ from preimage.analysis import ErrorReport, NormalisedError, Originals
 from preimage.inverters import checked_device
 from preimage.jobs.choosing import InverterChoices, Pairing, RepresentationChoices, pairings
 from preimage.jobs.figure import Subject, figure
-from preimage.jobs.loading import Images, Pixels, as_batch, as_pixels, as_sources, load
+from preimage.jobs.loading import Images, Pixels, as_batch, as_pixels, as_sources, load, settled_size
 from preimage.report.glyphs import draw_features, has_drawing
 from preimage.report.sheet import SMALLEST_TILE
-from preimage.storage import write_png
+from preimage.storage import ImageSource, write_png
+
+_SIZE = 256  # of photographs, where nothing says another
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +64,7 @@ def sheet(
     *,
     inverter: InverterChoices = None,
     representation: RepresentationChoices = None,
-    size: int = 256,
+    size: int | None = None,
     tile: int = 320,
     device: str = "cpu",
 ) -> SheetSummary:
@@ -79,7 +81,8 @@ def sheet(
             shipped inverter that fits.
         representation: what to invert, one or several; a name stands for the parameters that its inverter takes, or
             the default ones. ``None`` takes what the inverters are for, or HOG if there are none.
-        size: short side resized to this many pixels and the centre square cut out.
+        size: short side resized to this many pixels and the centre square cut out; ``None`` takes the only size that
+            a representation knows, or 256.
         tile: side of a picture on the sheet, pixels.
         device: where the inverters run.
 
@@ -95,14 +98,10 @@ def sheet(
         raise ValueError(f"tile is at least {SMALLEST_TILE} pixels, got {tile}")
     place = checked_device(device)
     pairs = [_ready(pair, size, place) for pair in pairings(inverter, representation)]
+    sizes = [_size_for(pair, size) for pair in pairs]
+    subjects, compared = _subjects(pairs, sizes, as_sources(images), place, tile)
+    reports = [_report(column) for column in compared]
     specs = [pair.representation.spec for pair in pairs]
-    subjects = []
-    for item in load(as_sources(images), size):
-        if item.pixels is None:
-            raise ValueError(item.problem)
-        drawn, returned = zip(*(_shown(pair, item.pixels, place, tile) for pair in pairs), strict=True)
-        subjects.append(Subject(item.source.key, item.pixels, drawn, returned))
-    reports = _reports(subjects)
     page = figure(specs, subjects, [None if report is None else report.per_image for report in reports], tile=tile)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_png(path, page)
@@ -113,23 +112,45 @@ def sheet(
     return SheetSummary(path, tuple(columns), len(subjects), page.shape[1], page.shape[0])
 
 
-def _reports(subjects: Sequence[Subject]) -> list[ErrorReport | None]:
-    """For each representation the errors; ``None`` without reconstructions, or where no two photographs differ."""
+# For each photograph what should come back, and what did; empty without an inverter.
+_Compared = list[tuple[torch.Tensor, torch.Tensor]]
+
+
+def _subjects(
+    pairs: Sequence[Pairing], sizes: Sequence[int], sources: Sequence[ImageSource], place: torch.device, tile: int
+) -> tuple[list[Subject], list[_Compared]]:
+    """The photographs as they are shown, and for each representation what to compare."""
+    loaders = {size: load(sources, size) for size in sizes}
+    subjects: list[Subject] = []
+    compared: list[_Compared] = [[] for _ in pairs]
+    for items in zip(*loaders.values(), strict=True):
+        pixels: dict[int, Pixels] = {}
+        for size, item in zip(loaders, items, strict=True):
+            if item.pixels is None:
+                raise ValueError(item.problem)
+            pixels[size] = item.pixels
+        drawn, returned = [], []
+        for pair, size, column in zip(pairs, sizes, compared, strict=True):
+            picture, target, reconstruction = _shown(pair, pixels[size], place, tile)
+            drawn.append(picture)
+            returned.append(reconstruction)
+            if target is not None and reconstruction is not None:
+                column.append((_unit(target), _unit(reconstruction)))
+        subjects.append(Subject(items[0].source.key, pixels[max(sizes)], tuple(drawn), tuple(returned)))
+    return subjects, compared
+
+
+def _report(compared: _Compared) -> ErrorReport | None:
+    """The errors; ``None`` without reconstructions, or where no two photographs differ."""
     originals = Originals()
-    for subject in subjects:
-        originals.add(_unit(subject.pixels))
-    reports: list[ErrorReport | None] = []
-    for column, first in enumerate(subjects[0].returned):
-        if first is None or not originals.differ():
-            reports.append(None)
-            continue
-        judge = NormalisedError(originals)
-        for subject in subjects:
-            picture = subject.returned[column]
-            assert picture is not None  # there is an inverter for all photographs, or for none
-            judge.update(_unit(subject.pixels), _unit(picture))
-        reports.append(judge.report())
-    return reports
+    for target, _ in compared:
+        originals.add(target)
+    if not originals.differ():
+        return None
+    judge = NormalisedError(originals)
+    for target, reconstruction in compared:
+        judge.update(target, reconstruction)
+    return judge.report()
 
 
 def _unit(pixels: Pixels) -> torch.Tensor:
@@ -137,9 +158,17 @@ def _unit(pixels: Pixels) -> torch.Tensor:
     return as_batch([pixels]).float() / 255
 
 
-def _ready(pair: Pairing, size: int, place: torch.device) -> Pairing:
+def _size_for(pair: Pairing, size: int | None) -> int:
+    """Of the photographs, for a representation."""
+    side = settled_size(pair.representation, size, _SIZE)
+    assert side is not None
+    return side
+
+
+def _ready(pair: Pairing, size: int | None, place: torch.device) -> Pairing:
     """The pairing with its inverter in place; something of it can be shown, of images this large."""
-    pair.representation.feature_size(size, size)
+    side = _size_for(pair, size)
+    pair.representation.feature_size(side, side)
     if pair.inverter is None:
         if not has_drawing(pair.representation.spec):
             raise LookupError(pair.missing)
@@ -147,11 +176,16 @@ def _ready(pair: Pairing, size: int, place: torch.device) -> Pairing:
     return dataclasses.replace(pair, inverter=pair.inverter.to(place))
 
 
-def _shown(pair: Pairing, pixels: Pixels, place: torch.device, tile: int) -> tuple[Pixels | None, Pixels | None]:
-    """An image's features drawn, and the reconstruction from them."""
+def _shown(
+    pair: Pairing, pixels: Pixels, place: torch.device, tile: int
+) -> tuple[Pixels | None, Pixels | None, Pixels | None]:
+    """An image's features drawn, what of it should come back from them, and what does."""
     with torch.inference_mode():
-        features = pair.representation(as_batch([pixels]))
+        batch = as_batch([pixels])
+        features = pair.representation(batch)
         drawn = draw_features(pair.representation.spec, features[0].numpy(), tile, image=pixels)
         if pair.inverter is None:
-            return drawn, None
-        return drawn, as_pixels(pair.inverter(features.to(place), image_size=pixels.shape[:2])[0])
+            return drawn, None, None
+        whole = pixels.shape[:2] if pair.inverter.view is None else None
+        target = pair.inverter.target(batch)[0].permute(1, 2, 0).numpy()
+        return drawn, target, as_pixels(pair.inverter(features.to(place), image_size=whole)[0])

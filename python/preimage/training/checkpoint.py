@@ -13,6 +13,8 @@ import torch
 from torch import nn
 
 from preimage.errors import FileFormatError
+from preimage.inverters import Inverter
+from preimage.spec import Spec
 from preimage.storage.files import atomic_write
 
 FORMAT = "preimage-checkpoint"
@@ -44,7 +46,7 @@ def save(
     path: Path,
     config_json: str,
     progress: Progress,
-    model: nn.Module,
+    model: Inverter,
     average: nn.Module,
     optimisers: Sequence[torch.optim.Optimizer],
 ) -> None:
@@ -54,11 +56,23 @@ def save(
     for which, optimiser in enumerate(optimisers):
         for index, state in optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser.{which}.{index}.{name}": value for name, value in state.items()}
-    metadata = {"format": FORMAT, "config": config_json, "progress": json.dumps(dataclasses.asdict(progress))}
+    metadata = {
+        "format": FORMAT,
+        "config": config_json,
+        "spec": model.spec.to_json(),
+        "progress": json.dumps(dataclasses.asdict(progress)),
+    }
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     data = safetensors.torch.save(plain, metadata)
     with atomic_write(path) as file:
         file.write(data)
+
+
+def read_spec(path: Path) -> Spec | None:
+    """Of the features that a checkpoint's run inverts; ``None`` in those of the first version."""
+    with safetensors.safe_open(path, "pt") as file:
+        text = (file.metadata() or {}).get("spec")
+    return None if text is None else Spec.from_json(text)
 
 
 def read_header(path: Path) -> tuple[str, Progress]:

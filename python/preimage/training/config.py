@@ -11,7 +11,10 @@ from preimage.spec import Scalar
 
 # What may differ between a run and its resumption, because the loss curve does not depend on it (on the device, up to
 # rounding).
-_FREE_TO_CHANGE = ("output", "device", "workers", "log_every", "validate_every", "checkpoint_every")
+_FREE_TO_CHANGE = (
+    *("output", "device", "workers", "log_every", "validate_every", "checkpoint_every"),
+    "cache_folder",
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -19,15 +22,22 @@ class TrainConfig:
     """Settings of `preimage.training.train`.
 
     Attributes:
-        representation: name of the representation to invert.
+        representation: name of the representation to invert; ``None`` with ``features``.
         parameters: its parameters where they are not the defaults.
         images: folders, image files or tar shards to train on.
         output: the run's folder.
+        features: a file with features of the images, instead of a representation, see `preimage.training.own`. The
+            images are then fitted whole, never cropped at random or mirrored: the features are of them as they are.
+        features_name: what to call features whose file does not tell what they are; ``None`` is ``"embedding"``.
+        allow_missing: leave out images without features and features without an image.
         validation_images: held-out images. None given: ``validation_count`` are held out of ``images``.
         validation_count: how many images judge the inverter.
-        preset: the network, see `preimage.inverters.preset`.
+        preset: the network, see `preimage.inverters.plan`.
         init: an inverter (name or folder) of the same network to start from.
-        image_size: side of the square training images, pixels.
+        image_size: side of the square training images, pixels; ``None`` takes the only one that the representation
+            knows, that of the images which the file ``features`` is of, or else 256.
+        output_size: side of what comes back, pixels, and
+        budget: parameters of the network, about, both where the preset leaves them open.
         min_crop: smallest area of a random crop, as a share of the image's largest square.
         steps: optimiser steps in all.
         batch_size: images a step.
@@ -42,18 +52,27 @@ class TrainConfig:
         device: ``auto`` is CUDA where there is one.
         seed: of the initial weights, the order of the images and their crops.
         workers: threads that prepare batches.
+        cache: whether the features of some views of every image are computed once and kept on disk; ``auto`` where
+            that pays, see `preimage.training.cached`.
+        cache_views: views of every image in the cache: half as many random crops, each with its mirror image.
+        cache_folder: where it lies, for any number of runs; ``None`` is ``<output>/cache``.
         log_every, validate_every, checkpoint_every: in steps. Validation and a checkpoint come at the end too.
     """
 
-    representation: str
+    representation: str | None = None
     images: tuple[str, ...]
     output: str
+    features: str | None = None
+    features_name: str | None = None
+    allow_missing: bool = False
     parameters: Mapping[str, Scalar] = dataclasses.field(default_factory=dict)
     validation_images: tuple[str, ...] = ()
     validation_count: int = 200
     preset: str = "compact"
     init: str | None = None
-    image_size: int = 256
+    image_size: int | None = None
+    output_size: int | None = None
+    budget: int | None = None
     min_crop: float = 0.5
     steps: int = 20_000
     batch_size: int = 32
@@ -67,6 +86,9 @@ class TrainConfig:
     device: str = "auto"
     seed: int = 0
     workers: int = 1
+    cache: Literal["auto", "on", "off"] = "auto"
+    cache_views: int = 8
+    cache_folder: str | None = None
     log_every: int = 20
     validate_every: int = 1000
     checkpoint_every: int = 250
@@ -77,8 +99,10 @@ class TrainConfig:
             if isinstance(value, str):
                 raise TypeError(f"{name} is a sequence of paths, got the single string {value!r}")
             object.__setattr__(self, name, tuple(map(str, value)))
-        whole = ("image_size", "steps", "batch_size", "workers", "log_every", "validate_every", "checkpoint_every")
+        whole = ("steps", "batch_size", "workers", "log_every", "validate_every", "checkpoint_every")
+        open_ = tuple(name for name in ("image_size", "output_size", "budget") if getattr(self, name) is not None)
         checks = [
+            *self._source_checks(),
             (bool(self.images), "there are no images to train on"),
             (self.validation_count >= 2, f"validation takes at least 2 images, got {self.validation_count}"),
             (0 < self.min_crop <= 1, f"min_crop is a share of the area in (0, 1], got {self.min_crop}"),
@@ -94,7 +118,7 @@ class TrainConfig:
                     isinstance(getattr(self, name), int) and getattr(self, name) >= 1,
                     f"{name} is a whole number >= 1, got {getattr(self, name)!r}",
                 )
-                for name in whole
+                for name in (*open_, *whole)
             ),
             *(
                 (getattr(self, name) > 0, f"{name} is > 0, got {getattr(self, name)}")
@@ -104,6 +128,38 @@ class TrainConfig:
         for good, problem in checks:
             if not good:
                 raise ValueError(problem)
+
+    def _source_checks(self) -> list[tuple[bool, str]]:
+        """Of what the features come from."""
+        own = self.features is not None
+        return [
+            (own or self.representation is not None, "there is no representation to invert, and no file of features"),
+            (
+                not own or self.representation is None,
+                "features of your own have no representation: give one or the other",
+            ),
+            (not own or not self.parameters, "features of your own have no parameters"),
+            (
+                not own or not self.validation_images,
+                "of features of your own some images of the same file are held out: give validation_count",
+            ),
+            (
+                own or (self.features_name is None and not self.allow_missing),
+                "there are no features of your own to name",
+            ),
+            (self.cache in {"auto", "on", "off"}, f"cache is 'auto', 'on' or 'off', got {self.cache!r}"),
+            (not own or self.cache != "on", "features of your own are computed already: there is nothing to cache"),
+            (
+                isinstance(self.cache_views, int) and self.cache_views >= 2 and self.cache_views % 2 == 0,
+                f"cache_views is an even number >= 2, crops and their mirror images, got {self.cache_views!r}",
+            ),
+        ]
+
+    @property
+    def side(self) -> int:
+        """``image_size``, once it is settled."""
+        assert self.image_size is not None
+        return self.image_size
 
     def to_json(self) -> str:
         """One object, the fields in order."""

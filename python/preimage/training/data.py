@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import cv2
 import numpy as np
 import torch
 
-from preimage.representations import Representation
 from preimage.storage import ImageSource, decode_image, fit_image
 
 _CACHE_BYTES = 4 << 30  # decoded images kept in memory; what does not fit is decoded anew each time
@@ -22,10 +21,12 @@ class ImageSet:
 
     Args:
         sources: where the encoded images are.
+        size: they are fitted to, pixels; ``None`` leaves them as they are.
     """
 
-    def __init__(self, sources: Sequence[ImageSource]) -> None:
+    def __init__(self, sources: Sequence[ImageSource], size: int | None = None) -> None:
         self.sources = sources
+        self._size = size
         self._decoded: dict[int, np.ndarray] = {}
         self._room = _CACHE_BYTES
 
@@ -37,7 +38,7 @@ class ImageSet:
         if index in self._decoded:
             return self._decoded[index]
         source = self.sources[index]
-        image = decode_image(source.read(), name=source.name)
+        image = fit_image(decode_image(source.read(), name=source.name), self._size)
         if image.nbytes <= self._room:
             self._room -= image.nbytes
             self._decoded[index] = image
@@ -46,6 +47,12 @@ class ImageSet:
 
 def random_crop(image: np.ndarray, size: int, min_area: float, random: np.random.Generator) -> np.ndarray:
     """A random square of at least ``min_area`` of the largest one, resized to size×size, mirrored half the time."""
+    crop = random_square(image, size, min_area, random)
+    return crop[:, ::-1] if random.random() < 0.5 else crop
+
+
+def random_square(image: np.ndarray, size: int, min_area: float, random: np.random.Generator) -> np.ndarray:
+    """The same, never mirrored."""
     height, width = image.shape[:2]
     side = max(1, round(min(height, width) * math.sqrt(random.uniform(min_area, 1.0))))
     top = int(random.integers(0, height - side + 1))
@@ -53,7 +60,7 @@ def random_crop(image: np.ndarray, size: int, min_area: float, random: np.random
     crop = image[top : top + side, left : left + side]
     if side != size:
         crop = cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA if side > size else cv2.INTER_CUBIC)
-    return crop[:, ::-1] if random.random() < 0.5 else crop
+    return crop
 
 
 def training_batch(
@@ -61,13 +68,33 @@ def training_batch(
 ) -> torch.Tensor:
     """The batch of a step, (B, 3, size, size) uint8: a function of its arguments alone, so that runs resume."""
     batch = np.empty((batch_size, size, size, 3), np.uint8)
-    for row in range(batch_size):
-        position = step * batch_size + row
-        epoch, offset = divmod(position, len(images))
-        order = _epoch_order(len(images), epoch, seed)
-        random = np.random.default_rng((seed, 1, position))
-        batch[row] = random_crop(images[order[offset]], size, min_crop, random)
+    for row, place in enumerate(places_of(step, batch_size, len(images), seed)):
+        random = np.random.default_rng((seed, 1, place.position))
+        batch[row] = random_crop(images[place.image], size, min_crop, random)
     return torch.from_numpy(batch).permute(0, 3, 1, 2)
+
+
+class Place(NamedTuple):
+    """What stands in a row of a batch.
+
+    Attributes:
+        image: its index.
+        epoch: how often every image has come before.
+        position: of the row, counted through all batches.
+    """
+
+    image: int
+    epoch: int
+    position: int
+
+
+def places_of(step: int, batch_size: int, count: int, seed: int) -> list[Place]:
+    """Which of `count` images a step takes: all of them once an epoch, in an order that the seed decides."""
+    places = []
+    for position in range(step * batch_size, (step + 1) * batch_size):
+        epoch, offset = divmod(position, count)
+        places.append(Place(int(_epoch_order(count, epoch, seed)[offset]), epoch, position))
+    return places
 
 
 _last_order: tuple[tuple[int, int, int], np.ndarray] | None = None
@@ -88,47 +115,29 @@ class Batch(NamedTuple):
 
     Attributes:
         images: (B, 3, size, size) uint8.
-        features: of them, where the workers compute these.
+        features: (B, C, h, w) or (B, C) float32 of them, where they are there already.
     """
 
     images: torch.Tensor
     features: torch.Tensor | None
 
 
-def training_batches(
-    images: ImageSet,
-    first_step: int,
-    last_step: int,
-    *,
-    batch_size: int,
-    size: int,
-    min_crop: float,
-    seed: int,
-    workers: int,
-    representation: Representation | None = None,
-) -> Generator[Batch, None, None]:
-    """The batches of steps ``first_step`` up to but without ``last_step``, prepared ahead in threads.
+T = TypeVar("T")
 
-    With their features if `representation` is one for workers.
-    """
 
-    def batch(step: int) -> Batch:
-        pixels = training_batch(images, step, batch_size=batch_size, size=size, min_crop=min_crop, seed=seed)
-        if representation is None or not representation.in_workers:
-            return Batch(pixels, None)
-        return Batch(pixels, representation.for_training(pixels, (seed, 2, step)))
-
+def prepared(prepare: Callable[[int], T], first: int, last: int, workers: int) -> Generator[T, None, None]:
+    """What `prepare` gives for `first` up to but without `last`, in order, prepared ahead in threads."""
     with ThreadPoolExecutor(workers, thread_name_prefix="preimage-batch") as pool:
 
-        def prepare(step: int) -> Future[Batch]:
-            return pool.submit(batch, step)
+        def submit(index: int) -> Future[T]:
+            return pool.submit(prepare, index)
 
-        ahead = [prepare(step) for step in range(first_step, min(first_step + workers + 1, last_step))]
+        ahead = [submit(index) for index in range(first, min(first + workers + 1, last))]
         try:
-            for step in range(first_step, last_step):
+            for index in range(first, last):
                 ready = ahead.pop(0).result()
-                if step + workers + 1 < last_step:
-                    ahead.append(prepare(step + workers + 1))
+                if index + workers + 1 < last:
+                    ahead.append(submit(index + workers + 1))
                 yield ready
         finally:
             for future in ahead:

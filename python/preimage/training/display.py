@@ -56,7 +56,7 @@ class LineDisplay(Display):
         self._config, self._first, self._first_seconds = config, progress.step, progress.seconds
         begin = f"step {progress.step} of {config.steps}" if progress.step else f"{config.steps} steps"
         self.say(
-            f"training {config.representation}/{config.preset} on {image_count} images: {begin} "
+            f"training {config.representation or config.features}/{config.preset} on {image_count} images: {begin} "
             f"of {config.batch_size} images, {str(dtype).removeprefix('torch.')}"
         )
 
@@ -150,7 +150,7 @@ class Metrics:
 def write_sample_sheet(
     path: Path, spec: Spec, images: torch.Tensor, features: torch.Tensor, reconstructions: torch.Tensor
 ) -> None:
-    """A PNG of originals (B, 3, H, W) uint8, their features (B, C, h, w) drawn, and reconstructions in [0, 1]."""
+    """A PNG of originals (B, 3, H, W) uint8, their features drawn where they can be, and reconstructions in [0, 1]."""
     rows = []
     for image, feature, reconstruction in zip(images, features, reconstructions.float(), strict=True):
         drawn = draw_features(spec, feature.numpy(), tile=_SAMPLE_TILE)

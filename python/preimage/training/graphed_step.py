@@ -27,8 +27,9 @@ Capture = Callable[[Callable[[], None], torch.device], Callable[[], None]]
 class GraphedStep:
     """`EagerStep` in fixed memory, captured once and replayed: equal to it up to rounding.
 
-    Features are computed on the device. The network computes with a copy of the weights in its own precision, which
-    the optimiser keeps up to date; gradients are in that precision.
+    Features are computed on the device, unless they come with the batches (`Learner.feature_shape`). The network
+    computes with a copy of the weights in its own precision, which the optimiser keeps up to date; gradients are in
+    that precision.
 
     Making it leaves the learner as it is, down to the bit, if it raises; else the learner's tensors are from then on
     views of flat memory, with the same values.
@@ -46,12 +47,15 @@ class GraphedStep:
         self._learner = learner
         config, device = learner.config, learner.device
         self._flat = FlatState(learner.model, learner.average, learner.optimisers, learner.dtype)
-        shape = (config.batch_size, 3, config.image_size, config.image_size)
-        self._stream = BatchStream(shape, device, *_queues(device))
+        shape = (config.batch_size, 3, config.side, config.side)
+        self._stream = BatchStream(shape, device, *_queues(device), learner.feature_shape)
         self._loss_sum = torch.zeros_like(learner.loss_sum)
         # The trial runs before the capture see noise, not the first batch: their results are thrown away.
-        noise = torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-        self._stream.send(noise, self._numbers(step))
+        generator = torch.Generator().manual_seed(0)
+        noise = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+        given = learner.feature_shape
+        features = None if given is None else torch.randn(shape[0], *given, generator=generator)
+        self._stream.send(noise, self._numbers(step), features)
         self._flat.load()
         self._replay = capture(self._work, device)
         self._flat.load()
@@ -59,8 +63,7 @@ class GraphedStep:
         learner.loss_sum = self._loss_sum.copy_(learner.loss_sum)
 
     def __call__(self, batch: torch.Tensor, step: int, features: torch.Tensor | None = None) -> None:
-        assert features is None  # a representation for workers has no place in the graph
-        self._stream.send(batch, self._numbers(step))
+        self._stream.send(batch, self._numbers(step), features)
         self._replay()
 
     def _numbers(self, step: int) -> tuple[float, ...]:
@@ -75,7 +78,11 @@ class GraphedStep:
     def _work(self) -> None:
         """The step on what lies in the static memory; no synchronisation, no address that changes."""
         learner, flat = self._learner, self._flat
-        features = learner.representation(self._stream.images)
+        features = self._stream.features
+        if features is None:
+            assert learner.representation is not None
+            with torch.no_grad():
+                features = learner.representation(self._stream.images)
         loss = batch_loss(learner, flat.network, features, self._stream.images)
         gradients = torch.autograd.grad(loss, flat.leaves)
         with torch.no_grad():

@@ -15,13 +15,13 @@ from types import FrameType
 
 import torch
 
-from preimage import representations
 from preimage.analysis.metrics import NormalisedError
+from preimage.representations import Representation
 from preimage.storage.files import atomic_write
-from preimage.training import checkpoint, setup
+from preimage.training import cached, checkpoint, setup
 from preimage.training.checkpoint import Progress
 from preimage.training.config import TrainConfig
-from preimage.training.data import training_batches
+from preimage.training.data import prepared
 from preimage.training.display import Display, Metrics, write_sample_sheet
 from preimage.training.step import Learner, fastest_step
 
@@ -55,7 +55,13 @@ class TrainSummary:
     mean_image_error: float
 
 
-def train(config: TrainConfig, *, resume: bool = False, display: Display | None = None) -> TrainSummary:
+def train(
+    config: TrainConfig,
+    *,
+    representation: Representation | None = None,
+    resume: bool = False,
+    display: Display | None = None,
+) -> TrainSummary:
     """Trains an inverter, validates it on held-out images, and leaves it in ``config.output``.
 
     The folder holds the inverter (the moving average of the weights at the last validation), the
@@ -64,47 +70,50 @@ def train(config: TrainConfig, *, resume: bool = False, display: Display | None 
 
     Args:
         config: all settings.
+        representation: what ``config.representation`` names, for one that its name and parameters do not make.
         resume: go on from the folder's checkpoint, if it has one. On a CPU the run then ends with the same
             weights, bit for bit, as one that was never interrupted (same machine, threads and versions).
         display: where progress goes; none by default.
 
     Raises:
-        ValueError: the folder holds a run already and ``resume`` is not set, or holds one with other settings.
+        ValueError: the folder holds a run already and ``resume`` is not set, or holds one with other settings; or any
+            of `preimage.training.setup.open_supply`.
         TrainingDivergedError: the loss became non-finite.
         KeyboardInterrupt: Ctrl-C came; the checkpoint is written.
     """
     folder = Path(config.output)
-    run = _Run(config, folder)
+    run = _Run(config, folder, representation)
     path = folder / CHECKPOINT
     if path.exists():
         if not resume:
             raise ValueError(f"{folder} holds a run already: resume it, or train into another folder")
         run.resume_from(path)
     with _interruptible() as interrupted, display or Display() as shown:
-        return run.go(shown, interrupted)
+        return run.go(shown, interrupted, resume)
 
 
 class _Run:
     """The state of one training run."""
 
-    def __init__(self, config: TrainConfig, folder: Path) -> None:
-        self.config, self.folder = config, folder
+    def __init__(self, config: TrainConfig, folder: Path, representation: Representation | None) -> None:
         device = setup.device(config.device)
-        self.representation = representations.create(config.representation, **config.parameters)
-        self.images, self.held_out = setup.image_sets(config)
+        config, self.supply = setup.open_supply(config, representation)
+        extraction_device = self.supply.compute_on(device)
+        self.config, self.folder = config, folder
 
         torch.manual_seed(config.seed)
-        model = setup.fresh_inverter(config, self.representation)
-        setup.measure_statistics(model, self.images, self.representation, config.image_size)
+        model = setup.fresh_inverter(config, self.supply)
+        setup.measure_statistics(model, self.supply)
         model = model.to(device)
         self.learner = Learner(
             config,
-            self.representation,
+            self.supply.representation,
             model,
             average=copy.deepcopy(model).eval().requires_grad_(False),
             optimisers=setup.optimisers(model, config),
             dtype=setup.precision(config.precision, device),
             loss_sum=torch.zeros((), dtype=torch.float64, device=device),
+            extraction_device=extraction_device,
         )
         self.progress = Progress()
 
@@ -112,31 +121,33 @@ class _Run:
         text, self.progress = checkpoint.read_header(path)
         if changes := self.config.changes(TrainConfig.from_json(text)):
             raise ValueError(f"{self.folder} holds a run with other settings (now != then): {'; '.join(changes)}")
-        learner = self.learner
+        learner, spec = self.learner, checkpoint.read_spec(path)
+        if spec is not None and (differences := learner.model.spec.differences(spec)):
+            raise ValueError(f"{self.folder} holds a run on other features (now != then): {'; '.join(differences)}")
         checkpoint.restore(path, learner.model, learner.average, learner.optimisers)
         learner.loss_sum.fill_(self.progress.loss_sum)
 
-    def go(self, display: Display, interrupted: threading.Event) -> TrainSummary:
+    def go(self, display: Display, interrupted: threading.Event, resume: bool) -> TrainSummary:
         config, progress = self.config, self.progress
         self.folder.mkdir(parents=True, exist_ok=True)
         with atomic_write(self.folder / "train.json") as file:
             file.write(config.to_json().encode() + b"\n")
         metrics = Metrics(self.folder / "metrics.jsonl", keep_until=progress.step)
-        display.start(config, progress, len(self.images), self.learner.dtype)
+        display.start(config, progress, self.supply.image_count, self.learner.dtype)
         if progress.step == config.steps:
             return self.summary()
-        step = fastest_step(self.learner, progress.step, display.note)
-        batches = training_batches(
-            self.images,
-            progress.step,
-            config.steps,
-            batch_size=config.batch_size,
-            size=config.image_size,
-            min_crop=config.min_crop,
-            seed=config.seed,
-            workers=config.workers,
-            representation=self.representation,
+        self.supply = cached.where_it_pays(
+            self.supply,
+            self.learner,
+            self.folder,
+            resume=resume,
+            begun=progress.step > 0,
+            note=display.note,
+            interrupted=interrupted,
         )
+        self.learner.feature_shape = self.supply.feature_shape
+        step = fastest_step(self.learner, progress.step, display.note)
+        batches = prepared(self.supply.batch, progress.step, config.steps, config.workers)
         clock = asked = time.monotonic()
         for batch in batches:
             progress.waited += time.monotonic() - asked
@@ -191,17 +202,18 @@ class _Run:
         """Judges the averaged weights on the held-out images, and saves them with a sample sheet."""
         measure, average, device = NormalisedError(), self.learner.average, self.learner.device
         samples: list[torch.Tensor] = []
-        for part in self.held_out.split(self.config.batch_size):
-            features = self.representation(part).to(device)
+        for part, features in self.supply.held_out(self.config.batch_size):
+            assert features is not None
             with torch.inference_mode(), self.learner.mixed_precision():
-                reconstructions = average(features)
-            measure.update(part.to(device).float() / 255, reconstructions)
-            samples = samples or [part[:8], features[:8].cpu(), reconstructions[:8].cpu()]
+                reconstructions = average(features.to(device))
+            target = average.target(part.to(device))
+            measure.update(target.float() / 255, reconstructions)
+            samples = samples or [target[:8].cpu(), features[:8].cpu(), reconstructions[:8].cpu()]
         report = measure.report()
         step = self.progress.step
         self.progress.error, self.progress.mean_image_error = report.error, report.mean_image
         metrics.write(step=step, error=report.error, mean_image_error=report.mean_image)
-        write_sample_sheet(self.folder / "samples" / f"step-{step:07d}.png", self.representation.spec, *samples)
+        write_sample_sheet(self.folder / "samples" / f"step-{step:07d}.png", average.spec, *samples)
         average.training_notes = self.notes()
         average.save(self.folder)
         display.validated(self.progress, report)
@@ -215,10 +227,10 @@ class _Run:
             "steps": progress.step,
             "batch_size": config.batch_size,
             "image_size": config.image_size,
-            "training_images": len(self.images),
+            "training_images": self.supply.image_count,
             "images_seen": progress.step * config.batch_size,
             "seconds": round(progress.seconds),
-            "held_out_images": len(self.held_out),
+            "held_out_images": self.supply.held_out_count,
             "normalised_error": progress.error,
         }
 

@@ -2,16 +2,58 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 
 from preimage import representations
-from preimage.inverters import Inverter, checked_device, preset
+from preimage.inverters import Inverter, checked_device
+from preimage.inverters.plan import plan
 from preimage.storage import list_images
 from preimage.training.config import TrainConfig
 from preimage.training.data import ImageSet, whole_images
 from preimage.training.muon import Muon
+from preimage.training.own import open_own
+from preimage.training.supply import FreshCrops, Supply, with_some_held_out
 
-_STATISTICS_IMAGES = 256  # images that the features' mean and deviation are measured on
+_IMAGE_SIZE = 256  # of images that nothing says a size of
+_LEAST_DEVIATION = 1e-6
+_LEAST_SHARE = 0.01  # of the mean deviation
+
+
+def open_supply(
+    config: TrainConfig, representation: representations.Representation | None = None
+) -> tuple[TrainConfig, Supply]:
+    """Where the run's batches come from, and its settings with the image size settled.
+
+    Args:
+        config: the run's settings.
+        representation: what its ``representation`` names, where that is made already.
+
+    Raises:
+        ValueError: a representation of another name, an image size that the representation or the file of features
+            does not have, a cache of features that vary at random, too few images, or images that are both trained on
+            and held out.
+    """
+    if representation is not None and representation.name != config.representation:
+        raise ValueError(
+            f"the settings name {config.representation!r}, the representation given is {representation.name}"
+        )
+    if config.features is not None:
+        return open_own(config, _IMAGE_SIZE)
+    assert config.representation is not None  # or there are features
+    if representation is None:
+        representation = representations.create(config.representation, **config.parameters)
+    if config.cache == "on" and representation.in_workers:
+        raise ValueError(f"features of {representation.name} vary at random in training: they are not cached")
+    side = representation.image_side
+    if side is not None and config.image_size not in (None, side):
+        raise ValueError(
+            f"{representation.name} takes images of {side}×{side} pixels only, got image_size {config.image_size}"
+        )
+    config = dataclasses.replace(config, image_size=side or config.image_size or _IMAGE_SIZE)
+    images, held_out = image_sets(config)
+    return config, FreshCrops(config, representation, images, held_out)
 
 
 def image_sets(config: TrainConfig) -> tuple[ImageSet, torch.Tensor]:
@@ -26,51 +68,85 @@ def image_sets(config: TrainConfig) -> tuple[ImageSet, torch.Tensor]:
                 "an error measured on them would mean nothing"
             )
     else:
-        if len(sources) < config.validation_count + 1:
-            raise ValueError(
-                f"{len(sources)} images are too few to hold {config.validation_count} out of them; "
-                "give validation_images or a smaller validation_count"
-            )
-        # Evenly spread over the sorted list: the same images are held out whatever the seed.
-        chosen = {i * len(sources) // config.validation_count for i in range(config.validation_count)}
-        held_out = [source for index, source in enumerate(sources) if index in chosen]
-        sources = [source for index, source in enumerate(sources) if index not in chosen]
-    return ImageSet(sources), whole_images(ImageSet(held_out), config.image_size)
+        sources, held_out = with_some_held_out(sources, config.validation_count)
+    return ImageSet(sources), whole_images(ImageSet(held_out), config.side)
 
 
-def fresh_inverter(config: TrainConfig, representation: representations.Representation) -> Inverter:
-    network = preset(config.representation, config.preset)
-    model = Inverter(representation.spec, network)
-    size = config.image_size
-    cells = representation.feature_size(size, size)
-    if cells is not None and (covered := model.covered(*cells)) != (size, size):
+def fresh_inverter(config: TrainConfig, supply: Supply) -> Inverter:
+    """The network of the run's preset for the supply's features, with its first weights.
+
+    Raises:
+        ValueError: no such preset, or an image of which something would be left over; an inverter to start from that
+            has another network, view or spec.
+    """
+    spec, cells, size = supply.spec, supply.cells, config.side
+    planned = plan(
+        spec,
+        config.preset,
+        cells=cells,
+        image_size=size,
+        output_size=config.output_size,
+        budget=config.budget,
+    )
+    model = Inverter(spec, planned.config, view=planned.view)
+    if planned.view is None and cells is not None and (covered := model.covered(*cells)) != (size, size):
         raise ValueError(
-            f"{representation.name} features of {size}×{size} pixels come back as {'×'.join(map(str, covered))}: "
+            f"{spec.representation} features of {size}×{size} pixels come back as {'×'.join(map(str, covered))}: "
             f"training takes an image_size of which nothing is left over, such as 256 (got {size})"
         )
     if config.init is not None:
         start = Inverter.load(config.init)
-        if start.config != network or start.spec != representation.spec:
-            raise ValueError(f"{config.init} is another network than preset {config.preset!r}, or for another spec")
+        if start.config != planned.config or start.view != planned.view or start.spec != spec:
+            raise ValueError(
+                f"{config.init} is another network than preset {config.preset!r}, or for another spec or view"
+            )
         model.load_state_dict(start.state_dict())
     return model
 
 
-def measure_statistics(
-    model: Inverter, images: ImageSet, representation: representations.Representation, size: int
-) -> None:
+def measure_statistics(model: Inverter, supply: Supply) -> None:
     """Sets the mean and deviation of every feature channel, where the network wants them, and the mean colour.
 
-    Measured on some training images.
+    Measured on some training images. A channel that hardly varies among them (a unit that is dead on all, say) may
+    among the others: where there is a view, it counts as varying by a hundredth of what the channels do on average.
     """
-    count = min(len(images), _STATISTICS_IMAGES)
-    indices = [i * len(images) // count for i in range(count)]
-    some = whole_images(ImageSet([images.sources[index] for index in indices]), size)
-    if model.network.standardised:
-        features = representation(some)
-        model.feature_mean.copy_(features.mean(dim=(0, 2, 3)))
-        model.feature_deviation.copy_(features.std(dim=(0, 2, 3)).clamp_min(1e-6))
-    model.image_mean.copy_(some.float().mean(dim=(0, 2, 3)) / 255)
+    colours, channels = _Moments(3), _Moments(supply.spec.channels)
+    for images, features in supply.examples(with_features=model.network.standardised):
+        colours.add(images)
+        if features is not None:
+            channels.add(features)
+    model.image_mean.copy_(colours.mean / 255)
+    if not model.network.standardised:
+        return
+    deviation = channels.deviation()
+    least = _LEAST_DEVIATION
+    if model.view is not None:
+        least = max(least, _LEAST_SHARE * deviation.mean().item())
+    model.feature_mean.copy_(channels.mean)
+    model.feature_deviation.copy_(deviation.clamp_min(least))
+
+
+class _Moments:
+    """Mean and deviation by channel of what comes batch by batch, in float64."""
+
+    def __init__(self, channels: int) -> None:
+        self.mean = torch.zeros(channels, dtype=torch.float64)
+        self._squares = torch.zeros(channels, dtype=torch.float64)  # of the distances from the mean
+        self._count = 0
+
+    def add(self, values: torch.Tensor) -> None:
+        """(B, C, ...) of any type."""
+        for value in values:
+            columns = value.detach().cpu().reshape(len(self.mean), -1).double()
+            count = columns.shape[1]
+            mean, apart = columns.mean(dim=1), self._count * count / (self._count + count)
+            squares = (columns - mean[:, None]).square().sum(dim=1)
+            self._squares += squares + (mean - self.mean).square() * apart
+            self._count += count
+            self.mean += (mean - self.mean) * (count / self._count)
+
+    def deviation(self) -> torch.Tensor:
+        return (self._squares / max(self._count - 1, 1)).sqrt()
 
 
 def optimisers(model: Inverter, config: TrainConfig) -> list[torch.optim.Optimizer]:

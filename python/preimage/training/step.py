@@ -21,21 +21,25 @@ class Learner:
 
     Attributes:
         config: the run's settings.
-        representation: what is inverted.
+        representation: what is inverted; ``None`` where every batch comes with its features.
         model: the network that is trained.
         average: the same with the moving average of its weights.
         optimisers: Adam, and with it Muon where the config says so.
         dtype: of the network's arithmetic.
         loss_sum: [] float64 on the model's device; every step adds its loss.
+        feature_shape: of an image's features, where every batch comes with them.
+        extraction_device: where a step that is not one graph has the features computed.
     """
 
     config: TrainConfig
-    representation: Representation
+    representation: Representation | None
     model: Inverter
     average: Inverter
     optimisers: list[torch.optim.Optimizer]
     dtype: torch.dtype
     loss_sum: torch.Tensor
+    feature_shape: tuple[int, ...] | None = None
+    extraction_device: torch.device = dataclasses.field(default_factory=lambda: torch.device("cpu"))
 
     @property
     def device(self) -> torch.device:
@@ -65,7 +69,9 @@ class EagerStep:
     def __call__(self, batch: torch.Tensor, step: int, features: torch.Tensor | None = None) -> None:
         learner, config = self._learner, self._learner.config
         if features is None:
-            features = learner.representation(batch)  # descriptors are computed on the CPU
+            assert learner.representation is not None
+            with torch.no_grad():
+                features = learner.representation(batch.to(learner.extraction_device))
         loss = batch_loss(learner, learner.model, features.to(learner.device), batch.to(learner.device))
         learner.model.zero_grad(set_to_none=True)
         loss.backward()
@@ -81,8 +87,9 @@ class EagerStep:
 
 def fastest_step(learner: Learner, step: int, note: Callable[[str], None]) -> Step:
     """The whole step as one CUDA graph where the device can, else `EagerStep`; `note` gets a sentence about why."""
-    if learner.device.type == "cuda" and learner.representation.in_workers:
-        note(f"the steps run operation by operation: {learner.representation.name} features come from the CPU")
+    representation = learner.representation
+    if learner.device.type == "cuda" and representation is not None and representation.in_workers:
+        note(f"the steps run operation by operation: {representation.name} features come from the CPU")
     elif learner.device.type == "cuda":
         from preimage.training.graphed_step import GraphedStep, cuda_graph  # noqa: PLC0415 - builds on this module
 
@@ -97,7 +104,7 @@ def fastest_step(learner: Learner, step: int, note: Callable[[str], None]) -> St
 def batch_loss(
     learner: Learner,
     model: Inverter,
-    features: torch.Tensor,  # [B, C, h, w]
+    features: torch.Tensor,  # [B, C, h, w] or [B, C]
     batch: torch.Tensor,  # [B, 3, H, W] uint8
 ) -> torch.Tensor:  # []
     """Mean over the batch of the root mean squared difference of a reconstruction and its image.
@@ -107,7 +114,8 @@ def batch_loss(
     """
     with learner.mixed_precision():
         distances = model.distances(features, batch)
-    return distances.mean() / math.sqrt(batch[0].numel())
+    size = batch[0].numel() if model.view is None else 3 * model.view.size**2
+    return distances.mean() / math.sqrt(size)
 
 
 def schedule(step: int, config: TrainConfig) -> float:

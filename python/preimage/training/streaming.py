@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Protocol
 
 import torch
 
 _HEADER = 256  # bytes of the numbers before the images: the images then start as aligned as an allocation
+_ALIGNMENT = 256  # and so do the features after them
 NUMBERS = _HEADER // 4
 
 
@@ -77,32 +79,44 @@ class BatchStream:
         device: where they go.
         main: the queue that computes with what `send` brought.
         side: the queue of the copies from the host.
+        features: (C, h, w) or (C,) of the features that come with every image, if any do.
 
     Attributes:
         images: (B, 3, H, W) uint8, channels last.
         numbers: (64,) float32.
+        features: (B, C, h, w) or (B, C) float32, or ``None``.
     """
 
-    def __init__(self, shape: tuple[int, int, int, int], device: torch.device, main: Queue, side: Queue) -> None:
+    def __init__(
+        self,
+        shape: tuple[int, int, int, int],
+        device: torch.device,
+        main: Queue,
+        side: Queue,
+        features: tuple[int, ...] | None = None,
+    ) -> None:
         self._main, self._side = main, side
         batch, channels, height, width = shape
-        size = _HEADER + batch * channels * height * width
+        images_end = _HEADER + batch * channels * height * width
+        start = -(-images_end // _ALIGNMENT) * _ALIGNMENT
+        size = images_end if features is None else start + 4 * batch * math.prod(features)
 
-        def split(memory: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            images = memory[_HEADER:].view(batch, height, width, channels).permute(0, 3, 1, 2)
-            return images, memory[:_HEADER].view(torch.float32)
+        def split(memory: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+            images = memory[_HEADER:images_end].view(batch, height, width, channels).permute(0, 3, 1, 2)
+            given = None if features is None else memory[start:].view(torch.float32).view(batch, *features)
+            return images, memory[:_HEADER].view(torch.float32), given
 
         pinned = device.type == "cuda"
         self._slots = [torch.zeros(size, dtype=torch.uint8, pin_memory=pinned) for _ in range(2)]
         self._split_slots = [split(slot) for slot in self._slots]
         self._staging, self._memory = (torch.zeros(size, dtype=torch.uint8, device=device) for _ in range(2))
-        self.images, self.numbers = split(self._memory)
+        self.images, self.numbers, self.features = split(self._memory)
         self._left: list[Mark | None] = [None, None]
         self._taken = main.record()  # staging memory is written only after what `main` had to do with it before
         self._next = 0
 
-    def send(self, batch: torch.Tensor, numbers: Sequence[float]) -> None:
-        """`main` computes with this batch (B, 3, H, W) uint8 and these numbers, at most 64, from here on.
+    def send(self, batch: torch.Tensor, numbers: Sequence[float], features: torch.Tensor | None = None) -> None:
+        """`main` computes with this batch (B, 3, H, W) uint8, these numbers, at most 64, and features from here on.
 
         It waits only while the batch before the last has not left the host.
         """
@@ -110,8 +124,11 @@ class BatchStream:
         left = self._left[which]
         if left is not None:
             left.synchronize()
-        images, head = self._split_slots[which]
+        images, head, given = self._split_slots[which]
+        assert (given is None) == (features is None)
         images.copy_(batch)
+        if given is not None and features is not None:
+            given.copy_(features)
         head[: len(numbers)] = torch.tensor(numbers, dtype=torch.float32)
 
         self._side.wait(self._taken)

@@ -10,10 +10,11 @@ from preimage.storage.files import StrPath
 from preimage.storage.formats.arrays import agreed_spec
 from preimage.storage.formats.conventions import check_layout, has_frames
 from preimage.storage.formats.h5walk import require_h5py
-from preimage.storage.formats.hdf5 import read_hdf5_features, write_hdf5_features
-from preimage.storage.formats.mat import read_mat_features, write_mat_features
+from preimage.storage.formats.hdf5 import open_hdf5, read_hdf5_features, write_hdf5_features
+from preimage.storage.formats.mat import open_mat, read_mat_features, write_mat_features
 from preimage.storage.formats.mat5 import require_scipy
 from preimage.storage.formats.npy import read_array_features, write_array_features
+from preimage.storage.layout import Size
 from preimage.storage.records import FeatureFile, FeatureRecord
 
 NUMPY_SUFFIXES = (".npy", ".npz")
@@ -26,7 +27,14 @@ def is_foreign(path: StrPath) -> bool:
     return Path(path).suffix.lower() in SUFFIXES
 
 
-def read_foreign(path: StrPath, spec: Spec | None = None, layout: str | None = None) -> FeatureFile:
+def read_foreign(
+    path: StrPath,
+    spec: Spec | None = None,
+    layout: str | None = None,
+    *,
+    fallback: Spec | None = None,
+    image_size: Size | None = None,
+) -> FeatureFile:
     """Features from an ``.npy``, ``.npz``, ``.mat``, ``.h5`` or ``.hdf5`` file, by its suffix.
 
     Args:
@@ -34,6 +42,9 @@ def read_foreign(path: StrPath, spec: Spec | None = None, layout: str | None = N
         spec: what the features are of; our own ``.mat`` and HDF5 files tell it themselves.
         layout: of the arrays, see `conventions`; by default what our own files tell, or ``"preimage"``. Others'
             ``.mat`` files need it named.
+        fallback: the spec, where neither `spec` nor the file tells one.
+        image_size: (height, width) of the images that features were computed from, of a file that tells no spec;
+            needed for vectors.
 
     Raises:
         FileFormatError: damaged, of another format, or not fitting spec and layout.
@@ -41,13 +52,25 @@ def read_foreign(path: StrPath, spec: Spec | None = None, layout: str | None = N
         ImportError: HDF5 without h5py, or ``.mat`` without SciPy.
     """
     suffix = Path(path).suffix.lower()
-    if suffix in NUMPY_SUFFIXES:
-        return read_array_features(path, agreed_spec(path, spec, None), layout=layout or "preimage")
+    if suffix not in SUFFIXES:
+        raise ValueError(f"{path}: the suffix is one of {', '.join(SUFFIXES)}, got {suffix!r}")
+    sizes = None
+    if (fallback is not None or image_size is not None) and told_spec(path) is None:
+        spec, sizes = spec or fallback, image_size
     if suffix == ".mat":
-        return read_mat_features(path, spec, layout=layout)
+        return read_mat_features(path, spec, layout=layout, processed_sizes=sizes)
     if suffix in HDF5_SUFFIXES:
-        return read_hdf5_features(path, spec, layout=layout)
-    raise ValueError(f"{path}: the suffix is one of {', '.join(SUFFIXES)}, got {suffix!r}")
+        return read_hdf5_features(path, spec, layout=layout, processed_sizes=sizes)
+    return read_array_features(path, agreed_spec(path, spec, None), layout=layout or "preimage", processed_sizes=sizes)
+
+
+def told_spec(path: StrPath) -> Spec | None:
+    """What a foreign file says that its features are; ``None`` if it is silent."""
+    suffix = Path(path).suffix.lower()
+    if suffix in NUMPY_SUFFIXES:
+        return None
+    told: Spec | None = (open_mat(path) if suffix == ".mat" else open_hdf5(path))[1].get("spec")
+    return told
 
 
 def check_writable(path: StrPath, spec: Spec, dtype: str, layout: str | None) -> None:

@@ -22,6 +22,7 @@ from preimage.spec import Spec
 from preimage.storage.files import StrPath, atomic_write
 from preimage.storage.formats.arrays import MAX_ARRAY_BYTES, StoredArray, feature_file, stored_records
 from preimage.storage.formats.conventions import check_layout, has_frames
+from preimage.storage.formats.keylists import KEYS_MEMBER, holds_text, keys_of
 from preimage.storage.layout import DTYPES, Size
 from preimage.storage.records import FeatureFile, FeatureRecord
 
@@ -48,8 +49,8 @@ def read_array_features(
         layout: how the arrays are laid out, see `preimage.storage.formats.conventions`; other layouts than
             ``"preimage"`` have other shapes, and dense SIFT then comes in an ``.npz`` file as a pair of arrays
             ``KEY/descriptors`` (also uint8) and ``KEY/frames``, or just ``descriptors`` and ``frames``.
-        keys: one per image. Otherwise the names in an ``.npz`` file of one array per image, the file's stem for a
-            single image, and ``00000``, ``00001``, … for a stack.
+        keys: one per image. Otherwise those of `preimage.storage.formats.keylists`, the names in an ``.npz`` file of
+            one array per image, the file's stem for a single image, and ``00000``, ``00001``, … for a stack.
         processed_sizes: (height, width) of the images the features were computed from, pixels, one for all or
             one each; otherwise the pixels that the features cover, (h · stride, w · stride) for cells, which
             vectors do not have.
@@ -63,6 +64,8 @@ def read_array_features(
     """
     check_layout(spec, layout)
     arrays = open_arrays(path)
+    if keys is None:
+        keys = keys_of(path)
     return feature_file(path, spec, layout, arrays, keys=keys, processed_sizes=processed_sizes)
 
 
@@ -100,6 +103,10 @@ def open_npz(path: StrPath, *, any_numbers: bool = False) -> list[StoredArray]:
             raise ValueError(f"{member.filename!r} has {member.file_size} bytes; {MAX_ARRAY_BYTES} are allowed")
         if member.header_offset < 0:
             raise ValueError(f"{member.filename!r} begins before the file does")  # seeking there is an OSError
+        if member.filename == KEYS_MEMBER and not any_numbers:
+            with archive.open(member) as file:
+                if holds_text(file):
+                    continue
         with archive.open(member) as file:
             try:
                 shape, dtype = _read_npy_header(file, member.file_size, any_numbers)

@@ -1,0 +1,204 @@
+"""Batches of cached views, and the decision whether a cache pays."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from preimage.storage import atomic_write
+from preimage.training.cache import CacheBuilder, bytes_free, bytes_missing, cache_settings, view_at, view_of
+from preimage.training.cache_files import CacheFolder
+from preimage.training.data import Batch, places_of
+from preimage.training.step import Learner, batch_loss
+from preimage.training.supply import FreshCrops, Supply
+
+_DECISION = "cache.json"
+_LEAST_SHARE = 0.25  # of a step's time: extraction that takes less is not worth a cache
+_TRIALS = 2
+
+
+class CachedViews(Supply):
+    """Batches of a cache's views: in every epoch another view of each image, until all have come.
+
+    Args:
+        fresh: the images, and all that is not trained on.
+        cache: complete.
+    """
+
+    def __init__(self, fresh: FreshCrops, cache: CacheFolder) -> None:
+        self._fresh, self._cache = fresh, cache
+        self.spec, self.cells, self.representation = fresh.spec, fresh.cells, fresh.representation
+        self.image_count, self.held_out_count = fresh.image_count, fresh.held_out_count
+        self.feature_shape = cache.settings.shape
+
+    def batch(self, step: int) -> Batch:
+        config, settings, images = self._fresh.config, self._cache.settings, self._fresh.images
+        pixels = np.empty((config.batch_size, settings.size, settings.size, 3), np.uint8)
+        features = np.empty((config.batch_size, *settings.shape), np.float32)
+        for row, place in enumerate(places_of(step, config.batch_size, len(images), config.seed)):
+            view = view_at(settings, place.image, place.epoch)
+            pixels[row] = view_of(images[place.image], settings, place.image, view)
+            features[row] = self._cache.row(place.image * settings.views + view)
+        return Batch(torch.from_numpy(pixels).permute(0, 3, 1, 2), torch.from_numpy(features))
+
+    def examples(self, *, with_features: bool) -> Iterator[Batch]:
+        return self._fresh.examples(with_features=with_features)
+
+    def held_out(self, batch_size: int) -> Iterator[Batch]:
+        return self._fresh.held_out(batch_size)
+
+
+@dataclasses.dataclass(frozen=True)
+class Decision:
+    """Whether a run uses a cache; kept in its folder, so that it goes on as it began.
+
+    Attributes:
+        views: of every image; 0 for no cache.
+        reason: a sentence.
+        extraction: seconds that the features of a batch took, where that was measured.
+        step: seconds that the rest of a training step took.
+        asked: the settings that it was made for.
+    """
+
+    views: int
+    reason: str
+    extraction: float | None = None
+    step: float | None = None
+    asked: tuple[str, int] = ("auto", 0)
+
+
+def where_it_pays(
+    supply: Supply,
+    learner: Learner,
+    folder: Path,
+    *,
+    resume: bool,
+    begun: bool,
+    note: Callable[[str], None],
+    interrupted: threading.Event,
+) -> Supply:
+    """The supply, from a cache of its features if the run's settings ask for one, or leave it open and it pays.
+
+    Args:
+        supply: fresh crops; features that are there already are returned as they are.
+        learner: the run as it begins, or goes on; nothing of it is changed.
+        folder: the run's.
+        resume: do as the folder says it was done before.
+        begun: steps have been taken before.
+        note: gets sentences about the decision and the work.
+        interrupted: once set, ends the building of the cache with a ``KeyboardInterrupt``.
+
+    Raises:
+        ValueError: the disk is too small for a cache that is asked for, or another reason of `CacheBuilder.build`.
+    """
+    if not isinstance(supply, FreshCrops):
+        return supply
+    config = learner.config
+    if config.cache == "off" or supply.representation.in_workers:
+        return supply
+    caches = Path(config.cache_folder) if config.cache_folder else folder / "cache"
+    decision = _recorded(folder, learner) if resume else None
+    if decision is None and begun and config.cache == "auto":
+        return supply  # a run from before there were caches
+    if decision is None:
+        decision = decide(supply, learner, caches)
+        note(decision.reason)
+        with atomic_write(folder / _DECISION) as file:
+            file.write(json.dumps(dataclasses.asdict(decision), indent=1).encode() + b"\n")
+    if not decision.views:
+        return supply
+    settings = cache_settings(config, supply.representation, supply.images.sources, decision.views)
+    builder = CacheBuilder(
+        settings,
+        caches,
+        supply.representation,
+        supply.images,
+        device=supply.device,
+        workers=config.workers,
+        note=note,
+        interrupted=interrupted,
+    )
+    return CachedViews(supply, builder.build())
+
+
+def decide(supply: FreshCrops, learner: Learner, caches: Path) -> Decision:
+    """Whether to cache, of how many views, by the settings, or else by what a batch costs."""
+    config = learner.config
+    asked = (config.cache, config.cache_views)
+    if config.cache == "on":
+        return Decision(config.cache_views, _told(supply, config.cache_views, caches, ""), asked=asked)
+    uses = config.steps * config.batch_size // supply.image_count
+    views = min(config.cache_views, uses // 2 * 2)
+    if views < 2:
+        return Decision(0, "no feature cache: too few steps for an image to come twice", asked=asked)
+    extraction, step = measured(supply, learner)
+    costs = f"features of a batch take {extraction:.3g} s, the rest of a step {step:.3g} s"
+    found: dict[str, Any] = {"extraction": extraction, "step": step, "asked": asked}
+    if extraction <= _LEAST_SHARE * step:
+        return Decision(0, f"no feature cache: {costs}", **found)
+    settings = cache_settings(config, supply.representation, supply.images.sources, views)
+    missing, free = bytes_missing(settings, caches), bytes_free(caches)
+    if missing > free:
+        reason = f"no feature cache, although {costs}: {missing / 1e9:.2f} GB do not fit on the disk of {caches}"
+        return Decision(0, reason, **found)
+    return Decision(views, _told(supply, views, caches, f", because {costs}"), **found)
+
+
+def _told(supply: FreshCrops, views: int, caches: Path, why: str) -> str:
+    settings = cache_settings(supply.config, supply.representation, supply.images.sources, views)
+    missing, path = bytes_missing(settings, caches), caches / settings.digest()
+    return (
+        f"feature cache{why}: {views} views of {supply.image_count} images, {missing / 1e9:.2f} GB to write in {path}"
+    )
+
+
+def measured(supply: FreshCrops, learner: Learner) -> tuple[float, float]:
+    """Seconds for the features of the first batch, and for the network with it, there and back."""
+    images = supply.batch(0).images.to(supply.device)
+    model = copy.deepcopy(learner.model)
+    with torch.no_grad():
+        features = supply.representation(images).to(learner.device)
+    targets = images.to(learner.device)
+
+    def extract() -> None:
+        with torch.no_grad():
+            supply.representation(images)
+
+    def learn() -> None:
+        batch_loss(learner, model, features, targets).backward()
+
+    return _seconds(extract, learner.device), _seconds(learn, learner.device)
+
+
+def _seconds(work: Callable[[], None], device: torch.device) -> float:
+    """The shortest of a few trials after one that warms up."""
+    times = []
+    for _ in range(1 + _TRIALS):
+        begin = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - begin)
+    return min(times[1:])
+
+
+def _recorded(folder: Path, learner: Learner) -> Decision | None:
+    """What was decided before; a run from before there were caches has none. ``None`` where nothing was."""
+    path, asked = folder / _DECISION, (learner.config.cache, learner.config.cache_views)
+    try:
+        fields = json.loads(path.read_bytes())
+        decision = Decision(**fields | {"asked": tuple(fields["asked"])})
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged ({error}): remove it, and the cache, and start anew") from error
+    return decision if decision.asked == asked else None

@@ -1,0 +1,91 @@
+"""When a run makes a cache of features, and that it does the same when it goes on."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cache_runs import VIEWS, Notes, StopAt, toy_config
+from preimage.training import cache, cached, train
+from training_runs import weights
+
+pytestmark = pytest.mark.usefixtures("toys")
+
+
+def test_a_small_disk(photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = toy_config(photo_folder, tmp_path / "run")
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(cache.shutil, "disk_usage", lambda path: usage._replace(free=(1 << 28) + 10_000))
+    with pytest.raises(ValueError, match=r"0\.00 GB of features do not fit on this disk .*cache='off'"):
+        train(config)
+    auto = dataclasses.replace(config, representation="toy-slow", cache="auto")
+    notes = Notes()
+    assert train(auto, display=notes).steps == 30
+    assert "do not fit on the disk" in notes.notes[0]
+
+
+def decision(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "cache.json").read_text())
+
+
+def test_a_cache_is_made_where_it_pays(photo_folder: Path, tmp_path: Path) -> None:
+    notes = Notes()
+    slow = toy_config(photo_folder, tmp_path / "slow", representation="toy-slow", cache="auto", steps=13)
+    train(slow, display=notes)
+    made = decision(tmp_path / "slow")
+    assert made["views"] == 2, "an image comes three times: more views would not all be used"
+    assert made["extraction"] > 0.1
+    assert notes.notes[0].startswith("feature cache, because features of a batch take ")
+    assert "2 views of 16 images" in notes.notes[0]
+    train(toy_config(photo_folder, tmp_path / "short", representation="toy-slow", cache="auto", steps=7))
+    assert decision(tmp_path / "short")["views"] == 0
+    assert not (tmp_path / "short" / "cache").exists()
+    train(toy_config(photo_folder, tmp_path / "fast", representation="hog", image_size=64, cache="auto"))
+    assert decision(tmp_path / "fast")["views"] == 0
+    assert decision(tmp_path / "fast")["extraction"] is not None
+    train(toy_config(photo_folder, tmp_path / "off", representation="toy-slow", cache="off", steps=2))
+    assert not (tmp_path / "off" / "cache.json").exists()
+
+
+def test_a_resumed_run_does_as_before_without_measuring(
+    photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = iter([(1.0, 0.1), (1.0, 0.1), (0.1, 1.0)])
+    monkeypatch.setattr(cached, "measured", lambda supply, learner: next(times))
+    train(toy_config(photo_folder, tmp_path / "whole", cache="auto"))
+    cut = toy_config(photo_folder, tmp_path / "cut", cache="auto")
+    with pytest.raises(OSError, match="went away"):
+        train(cut, display=StopAt(17))
+    train(cut, resume=True)
+    assert decision(tmp_path / "cut")["views"] == VIEWS
+    assert weights(tmp_path / "whole") == weights(tmp_path / "cut")
+    plain = toy_config(photo_folder, tmp_path / "plain", cache="auto")
+    with pytest.raises(OSError, match="went away"):
+        train(plain, display=StopAt(17))
+    (tmp_path / "plain" / "cache.json").unlink()  # as if from before there were caches
+    train(plain, resume=True)
+    train(toy_config(photo_folder, tmp_path / "off", cache="off"))
+    assert weights(tmp_path / "plain") == weights(tmp_path / "off")
+    with pytest.raises(ValueError, match=r"other settings .*cache_views: 8 != 4"):
+        train(dataclasses.replace(cut, cache_views=8), resume=True)
+
+
+def test_measuring_changes_nothing(photo_folder: Path, tmp_path: Path) -> None:
+    fast = toy_config(photo_folder, tmp_path / "fast", representation="hog", image_size=64, cache="auto")
+    train(fast)
+    train(dataclasses.replace(fast, output=str(tmp_path / "off"), cache="off"))
+    assert weights(tmp_path / "fast") == weights(tmp_path / "off")
+
+
+def test_features_that_vary_at_random_are_not_cached(photo_folder: Path, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"representation": "sift", "parameters": {"variant": "opencv"}, "image_size": 64}
+    with pytest.raises(ValueError, match="features of sift vary at random in training"):
+        train(toy_config(photo_folder, tmp_path / "on", **settings))
+    assert not (tmp_path / "on").exists()
+    train(toy_config(photo_folder, tmp_path / "auto", **settings, cache="auto", steps=2))
+    assert not (tmp_path / "auto" / "cache.json").exists()
