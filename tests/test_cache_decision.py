@@ -21,7 +21,7 @@ def test_a_small_disk(photo_folder: Path, tmp_path: Path, monkeypatch: pytest.Mo
     config = toy_config(photo_folder, tmp_path / "run")
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(cache.shutil, "disk_usage", lambda path: usage._replace(free=(1 << 28) + 10_000))
-    with pytest.raises(ValueError, match=r"0\.00 GB of features do not fit on this disk .*cache='off'"):
+    with pytest.raises(ValueError, match=r"0\.0 MB of features do not fit on this disk .*cache='off'"):
         train(config)
     auto = dataclasses.replace(config, representation="toy-slow", cache="auto")
     notes = Notes()

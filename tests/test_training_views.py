@@ -113,7 +113,7 @@ def test_other_sizes_are_refused(photo_folder: Path, runs: dict[str, Path], tmp_
             job(runs["toy-maps"], photo_folder, size=64)
     with pytest.raises(ValueError, match=f"{words} size 64"):
         demo(tmp_path / "demo", images=photo_folder, inverter=runs["toy-maps"], size=64)
-    with pytest.raises(ValueError, match=r"\(inverter != representation\): parameters.scale: 1.0 != 2.0"):
+    with pytest.raises(ValueError, match=r" != .*\): parameters\.scale: 1\.0 != 2\.0"):
         evaluate(runs["toy-maps"], photo_folder, representation=ToyMaps(scale=2.0))
 
 

@@ -165,7 +165,7 @@ class CacheBuilder:
         needed, free = sum(len(settings.rows_of(shard)) for shard in missing) * row, bytes_free(cache.path)
         if needed > free:
             raise ValueError(
-                f"{cache.path}: {_gigabytes(needed)} of features do not fit on this disk ({_gigabytes(max(free, 0))} "
+                f"{cache.path}: {size_text(needed)} of features do not fit on this disk ({size_text(max(free, 0))} "
                 "to spare): give fewer cache_views, another cache_folder, or cache='off'"
             )
 
@@ -232,5 +232,6 @@ def _digest_of(sources: Sequence[ImageSource]) -> str:
     return digest.hexdigest()
 
 
-def _gigabytes(count: int) -> str:
-    return f"{count / 1e9:.2f} GB"
+def size_text(count: int) -> str:
+    """A number of bytes for a person."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

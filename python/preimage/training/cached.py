@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from preimage.storage import atomic_write
-from preimage.training.cache import CacheBuilder, bytes_free, bytes_missing, cache_settings, view_at, view_of
+from preimage.training.cache import CacheBuilder, bytes_free, bytes_missing, cache_settings, size_text, view_at, view_of
 from preimage.training.cache_files import CacheFolder
 from preimage.training.data import Batch, places_of
 from preimage.training.step import Learner, batch_loss
@@ -148,7 +148,7 @@ def decide(supply: FreshCrops, learner: Learner, caches: Path) -> Decision:
     settings = cache_settings(config, supply.representation, supply.images.sources, views)
     missing, free = bytes_missing(settings, caches), bytes_free(caches)
     if missing > free:
-        reason = f"no feature cache, although {costs}: {missing / 1e9:.2f} GB do not fit on the disk of {caches}"
+        reason = f"no feature cache, although {costs}: {size_text(missing)} do not fit on the disk of {caches}"
         return Decision(0, reason, **found)
     return Decision(views, _told(supply, views, caches, f", because {costs}"), **found)
 
@@ -156,9 +156,7 @@ def decide(supply: FreshCrops, learner: Learner, caches: Path) -> Decision:
 def _told(supply: FreshCrops, views: int, caches: Path, why: str) -> str:
     settings = cache_settings(supply.config, supply.representation, supply.images.sources, views)
     missing, path = bytes_missing(settings, caches), caches / settings.digest()
-    return (
-        f"feature cache{why}: {views} views of {supply.image_count} images, {missing / 1e9:.2f} GB to write in {path}"
-    )
+    return f"feature cache{why}: {views} views of {supply.image_count} images, {size_text(missing)} to write in {path}"
 
 
 def measured(supply: FreshCrops, learner: Learner) -> tuple[float, float]:
