@@ -19,6 +19,7 @@ from preimage.training.supply import FreshCrops, Supply, with_some_held_out
 _IMAGE_SIZE = 256  # of images that nothing says a size of
 _LEAST_DEVIATION = 1e-6
 _LEAST_SHARE = 0.01  # of the mean deviation
+_ROUNDED = 1e-2  # how far the sum of a thousand probabilities in float16 is from one, at most
 
 
 def open_supply(
@@ -87,6 +88,7 @@ def fresh_inverter(config: TrainConfig, supply: Supply) -> Inverter:
         image_size=size,
         output_size=config.output_size,
         budget=config.budget,
+        probabilities=_gives_probabilities(supply),
     )
     model = Inverter(spec, planned.config, view=planned.view)
     if planned.view is None and cells is not None and (covered := model.covered(*cells)) != (size, size):
@@ -104,6 +106,15 @@ def fresh_inverter(config: TrainConfig, supply: Supply) -> Inverter:
     return model
 
 
+def _gives_probabilities(supply: Supply) -> bool:
+    """Are the features vectors that are never negative and sum to one?"""
+    if supply.cells is not None:
+        return False
+    _, features = next(iter(supply.examples(with_features=True)))
+    assert features is not None
+    return bool((features >= 0).all() and (features.float().sum(dim=1) - 1).abs().max() < _ROUNDED)
+
+
 def measure_statistics(model: Inverter, supply: Supply) -> None:
     """Sets the mean and deviation of every feature channel, where the network wants them, and the mean colour.
 
@@ -114,7 +125,7 @@ def measure_statistics(model: Inverter, supply: Supply) -> None:
     for images, features in supply.examples(with_features=model.network.standardised):
         colours.add(images)
         if features is not None:
-            channels.add(features)
+            channels.add(model.measured(features))
     model.image_mean.copy_(colours.mean / 255)
     if not model.network.standardised:
         return
