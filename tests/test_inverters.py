@@ -15,6 +15,7 @@ from preimage import representations
 from preimage.errors import FileFormatError
 from preimage.inverters import ArchitectureConfig, Inverter, TwoStreamConfig, UShapedConfig, find, preset, shipped
 from preimage.inverters.architectures import config_from_dict, config_to_dict
+from preimage.inverters.files import shipped_specs
 from preimage.inverters.layers import Layer
 from preimage.spec import Spec
 
@@ -230,6 +231,21 @@ def test_shipped_inverters_work_at_any_size(inverter: str, name: str, short_side
 
 
 def test_a_shipped_inverter_for_every_descriptor() -> None:
-    """Layers of networks take weights that do not come with the package, so no inverter for them does."""
+    """The others are for layers of networks, whose weights have to be brought along."""
     descriptors = [name for name in representations.names() if not name.startswith("alexnet-")]
-    assert {find(representations.create(name).spec) for name in descriptors} == set(shipped())
+    of_networks = {name for name, spec in shipped_specs().items() if "weights" in spec.parameters}
+    assert {find(representations.create(name).spec) for name in descriptors} == set(shipped()) - of_networks
+
+
+@pytest.mark.parametrize("name", [name for name, spec in shipped_specs().items() if "weights" in spec.parameters])
+def test_shipped_inverters_of_networks_return_their_view(name: str) -> None:
+    inverter = Inverter.load(name)
+    assert inverter.view is not None
+    shape = inverter.training_notes["feature_shape"]
+    assert shape[0] == inverter.spec.channels
+    mean = inverter.feature_mean.reshape(-1, *[1] * (len(shape) - 1)).expand(shape)
+    if inverter.network.logarithm_from:
+        mean = mean.exp()
+    picture = inverter(mean)
+    assert picture.shape == (1, 3, inverter.view.size, inverter.view.size)
+    assert (picture.mean(dim=(0, 2, 3)) - inverter.image_mean).abs().max() < 0.2  # average features, average colours

@@ -105,8 +105,8 @@ def sample_photographs() -> list[str]:
 
 
 def _shipped() -> list[representations.Representation]:
-    """What there are shipped inverters for, in the order shown."""
-    specs = shipped_representations()
+    """What there are shipped inverters for, in the order shown; not networks, whose weights are not shipped."""
+    specs = {name: spec for name, spec in shipped_representations().items() if "weights" not in spec.parameters}
     names = sorted(specs, key=lambda name: (_ORDER.index(name) if name in _ORDER else len(_ORDER), name))
     return [representations.from_spec(specs[name]) for name in names]
 

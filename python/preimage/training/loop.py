@@ -227,6 +227,7 @@ class _Run:
             "steps": progress.step,
             "batch_size": config.batch_size,
             "image_size": config.image_size,
+            "feature_shape": [self.supply.spec.channels, *(self.supply.cells or ())],
             "training_images": self.supply.image_count,
             "images_seen": progress.step * config.batch_size,
             "seconds": round(progress.seconds),
