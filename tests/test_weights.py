@@ -94,7 +94,7 @@ def test_half_precision_is_kept_and_other_precisions_become_single(tmp_path: Pat
     assert len(list_weights()) == (1 if digest in digests else 2)
 
 
-def test_torchvisions_names(tmp_path: Path) -> None:
+def test_torchvisions_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     arrays = arrays_of("torchvision", "conv5")
     ours = import_weights(write(tmp_path / "a.npz", arrays))
     assert (ours.variant, ours.preprocessing) == ("torchvision", "imagenet-rgb")
@@ -102,6 +102,13 @@ def test_torchvisions_names(tmp_path: Path) -> None:
     renamed = {f"{theirs[name.split('.')[0]]}.{name.split('.')[1]}": values for name, values in arrays.items()}
     assert "features.10.bias" in renamed
     assert import_weights(write(tmp_path / "alexnet.pth", renamed)).digest == ours.digest
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    with pytest.raises(FileNotFoundError, match=r"hub/checkpoints/alexnet-owt-7be5be79\.pth: .*weights='DEFAULT'"):
+        import_weights("torchvision")
+    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
+    write(tmp_path / "hub" / "checkpoints" / "alexnet-owt-7be5be79.pth", renamed)
+    assert import_weights("torchvision").digest == ours.digest
 
 
 @pytest.mark.parametrize("version", ["v1", "v2", "v2 unpacked"])

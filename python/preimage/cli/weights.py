@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 weights = typer.Typer(help="Import the weights of AlexNet, and list those that are here.", no_args_is_help=True)
 
 _FILE = (
-    "bvlc_reference_caffenet.caffemodel, bvlc_alexnet.caffemodel, alexnet-owt-7be5be79.pth; also .npz, .safetensors."
+    "bvlc_reference_caffenet.caffemodel, bvlc_alexnet.caffemodel, alexnet-owt-7be5be79.pth; also .npz, .safetensors; "
+    "torchvision: the file that its alexnet left in torch's cache."
 )
 _VARIANT = (
     "caffenet (pools, then normalises), bvlc (normalises, then pools) or torchvision; by default what FILE tells."
@@ -30,7 +31,7 @@ Folder = Annotated[
 @weights.command("import")
 @reporting
 def import_(
-    file: Annotated[Path, typer.Argument(help=_FILE)],
+    file: Annotated[str, typer.Argument(help=_FILE)],
     variant: Annotated[str | None, typer.Option(help=_VARIANT)] = None,
     preprocessing: Annotated[str | None, typer.Option(help=_PREPROCESSING)] = None,
     folder: Folder = None,

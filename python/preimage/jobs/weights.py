@@ -19,6 +19,8 @@ from preimage.storage.files import StrPath
 from preimage.storage.formats.arrays import StoredArray
 from preimage.storage.weights import WeightFile, open_weights, write_tensors
 
+TORCHVISION = "torchvision"
+_TORCHVISIONS_FILE = "alexnet-owt-7be5be79.pth"
 _MOST_SHOWN = 6  # differences, in a message
 
 
@@ -62,7 +64,8 @@ def import_weights(
 
     Args:
         file: ``.caffemodel``, ``.npz``, ``.safetensors``, ``.pth`` or ``.pt``, with our names (``conv1.weight`` …
-            ``fc8.bias``) or torchvision's; all layers, or conv1 to some layer. float16 stays float16.
+            ``fc8.bias``) or torchvision's; all layers, or conv1 to some layer. float16 stays float16. ``"torchvision"``
+            is the file that ``torchvision.models.alexnet`` left in torch's cache.
         variant: ``"caffenet"``, ``"bvlc"`` or ``"torchvision"``; ``None`` where the file tells: a ``.caffemodel`` by
             the order of its layers, torchvision's by its shapes.
         preprocessing: ``"caffe-bgr"`` or ``"imagenet-rgb"``; ``None`` for the variant's usual one.
@@ -71,12 +74,15 @@ def import_weights(
     Raises:
         FileFormatError: damaged, or not the weights of that network: says which shapes differ and what is missing.
         ValueError: unknown variant or preprocessing, a variant that the file contradicts or that it does not tell.
+        FileNotFoundError: nothing of torchvision's in torch's cache.
         OSError: files that cannot be read or written.
     """
     if variant is not None:
         check_variant(variant)
     if preprocessing is not None and preprocessing not in stored.PREPROCESSINGS:
         raise ValueError(f"unknown preprocessing {preprocessing!r}; known are {', '.join(stored.PREPROCESSINGS)}")
+    if file == TORCHVISION and not Path(TORCHVISION).exists():
+        file = _left_by_torchvision()
     found = open_weights(file)
     arrays, others = _named(file, found)
     if not arrays:
@@ -102,6 +108,16 @@ def import_weights(
     )
     write_tensors(path, tensors, metadata)
     return _summary(stored.read_header(path), _notes(layers, others))
+
+
+def _left_by_torchvision() -> Path:
+    path = Path(torch.hub.get_dir()) / "checkpoints" / _TORCHVISIONS_FILE
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"torchvision has left no weights of AlexNet in {path}: torchvision.models.alexnet(weights='DEFAULT') gets "
+            "them where there is a network, or give the path of that file"
+        )
+    return path
 
 
 def list_weights(folder: StrPath | None = None) -> list[WeightsSummary]:
