@@ -42,7 +42,7 @@ class TrainConfig:
         steps: optimiser steps in all.
         batch_size: images a step.
         optimiser: ``adam``, the paper's, or ``muon`` (see `preimage.training.muon`) for all but the biases, the
-            layers that read the features and the one that writes the image, which keep Adam.
+            convolutions that read the features and the one that writes the image, which keep Adam.
         learning_rate: Adam's, at its height.
         muon_rate: Muon's, at its height.
         warmup_steps: linear rise of the learning rate from zero; a cosine takes it back to zero at the end.

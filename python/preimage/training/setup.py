@@ -161,11 +161,15 @@ class _Moments:
 
 
 def optimisers(model: Inverter, config: TrainConfig) -> list[torch.optim.Optimizer]:
-    """Adam for all weights; with ``muon``, Muon for the kernels between the features and the image."""
+    """Adam for all weights; with ``muon``, Muon for the kernels between the features and the image.
+
+    And for the matrix that reads a vector: that is where most of what there is to learn about vectors is learnt.
+    """
     muon: list[torch.nn.Parameter] = []
     adam: list[torch.nn.Parameter] = []
     for weight in model.parameters():
-        inner = weight.dim() > 1 and weight.shape[1] != model.spec.channels and weight.shape[0] != 3
+        reads_map = weight.dim() > 2 and weight.shape[1] == model.spec.channels
+        inner = weight.dim() > 1 and not reads_map and weight.shape[0] != 3
         (muon if inner and config.optimiser == "muon" else adam).append(weight)
     fused = True if adam[0].is_cuda else None
     chosen: list[torch.optim.Optimizer] = [torch.optim.Adam(adam, config.learning_rate, fused=fused)]
