@@ -223,7 +223,7 @@ def test_on_the_command_line(run: Run, photo_folder: Path, tmp_path: Path, made:
     code, out, err = run("invert", path, "-o", tmp_path / "out", "--inverter", tmp_path / "run")
     assert code == 0, err
     code, _, err = run("evaluate", tmp_path / "run", "--images", photo_folder)
-    assert (code, "'mine', features of somebody's own: nothing here computes them" in err) == (1, True)
+    assert (code, "'mine' are features of somebody's own: nothing here computes them" in err) == (1, True)
     code, out, err = run("info", tmp_path / "run")
     assert code == 0, err
     assert "mine user" in out
