@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from preimage.training import Display, TrainConfig
+import torch
+
+from preimage.training import Display, TrainConfig, cache, setup
+from preimage.training.cache_files import CacheFolder
+from preimage.training.supply import FreshCrops
 from training_runs import small_config
 
 VIEWS = 4
@@ -37,3 +43,32 @@ class StopAt(Display):
     def update(self, progress: object, loss: float) -> None:
         if progress.step >= self.step:  # type: ignore[attr-defined]
             raise OSError("the machine went away")
+
+
+def supply_of(config: TrainConfig) -> FreshCrops:
+    supply = setup.open_supply(config)[1]
+    assert isinstance(supply, FreshCrops)
+    return supply
+
+
+def built(config: TrainConfig, folder: Path, notes: list[str] | None = None) -> tuple[FreshCrops, CacheFolder]:
+    supply, made = builder(config, folder, notes)
+    return supply, made.build()
+
+
+def builder(
+    config: TrainConfig, folder: Path, notes: list[str] | None = None, interrupted: threading.Event | None = None
+) -> tuple[FreshCrops, cache.CacheBuilder]:
+    supply = supply_of(config)
+    settings = cache.cache_settings(supply.config, supply.representation, supply.images.sources, config.cache_views)
+    note: Callable[[str], None] = (notes if notes is not None else []).append
+    return supply, cache.CacheBuilder(
+        settings,
+        folder,
+        supply.representation,
+        supply.images,
+        device=torch.device("cpu"),
+        workers=1,
+        note=note,
+        interrupted=interrupted or threading.Event(),
+    )

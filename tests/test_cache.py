@@ -8,18 +8,16 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from cache_runs import VIEWS, Notes, StopAt, toy_config
+from cache_runs import VIEWS, Notes, StopAt, built, supply_of, toy_config
 from preimage.errors import FileFormatError
-from preimage.training import TrainConfig, cache, cache_files, cached, setup, train
+from preimage.training import cache_files, cached, train
 from preimage.training.cache import cache_settings, view_at, view_of
 from preimage.training.cache_files import CacheFolder, CacheSettings
 from preimage.training.data import Batch
@@ -74,29 +72,6 @@ def test_a_cached_run_is_the_same_run(
     assert len(ours) == 30
     torch.testing.assert_close(ours, theirs, atol=0, rtol=2e-3)
     assert not torch.equal(ours, theirs), "half precision leaves a trace"
-
-
-def supply_of(config: TrainConfig) -> FreshCrops:
-    supply = setup.open_supply(config)[1]
-    assert isinstance(supply, FreshCrops)
-    return supply
-
-
-def built(config: TrainConfig, folder: Path, notes: list[str] | None = None) -> tuple[FreshCrops, CacheFolder]:
-    supply = supply_of(config)
-    settings = cache_settings(supply.config, supply.representation, supply.images.sources, config.cache_views)
-    note: Callable[[str], None] = (notes if notes is not None else []).append
-    builder = cache.CacheBuilder(
-        settings,
-        folder,
-        supply.representation,
-        supply.images,
-        device=torch.device("cpu"),
-        workers=1,
-        note=note,
-        interrupted=threading.Event(),
-    )
-    return supply, builder.build()
 
 
 def test_every_row_is_its_view(photo_folder: Path, tmp_path: Path) -> None:

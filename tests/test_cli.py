@@ -21,12 +21,14 @@ import preimage
 from conftest import Run
 from preimage import cli, representations
 from preimage.cli import _shared
+from preimage.inverters import Inverter, UShapedConfig, View
 from preimage.jobs.demo import demo
 from preimage.jobs.evaluate import evaluate
 from preimage.jobs.extract import extract
 from preimage.jobs.invert import invert
 from preimage.jobs.layers import layers
 from preimage.jobs.sheet import sheet
+from preimage.spec import Spec
 from preimage.storage import read_features
 from preimage.training import TrainConfig, train
 
@@ -228,3 +230,21 @@ def test_features_that_the_matlab_toolbox_made(run: Run, photo_folder: Path, tin
     assert ours.read_bytes() == (tmp_path / "out" / "cat.png").read_bytes()
     code, out, _ = run("info", tmp_path / "ours.h5")
     assert (code, "arrays that tell their spec" in out, "cell_size 8" in out) == (0, True, True)
+
+
+@pytest.mark.parametrize(
+    ("view", "words"),
+    [
+        (None, "all of images of any size"),
+        (View(64, 64, 64), "all of images of 64×64"),
+        (View(64, 64, 32), "all of images of 64×64, as 32×32"),
+        (View(64, 48, 48), "the middle 48×48 of images of 64×64"),
+        (View(64, 48, 32), "the middle 48×48 of images of 64×64, as 32×32"),
+    ],
+)
+def test_info_tells_what_comes_back(run: Run, tmp_path: Path, view: View | None, words: str) -> None:
+    network = UShapedConfig(widths=(8, 16), blocks_down=(1, 1), blocks_up=(1,), head=(8,))
+    Inverter(Spec("network", "v", 8, 4), network, view=view).save(tmp_path / "inverter")
+    code, out, err = run("info", tmp_path / "inverter")
+    assert code == 0, err
+    assert re.search(rf"^comes back +{words}$", out, re.MULTILINE)

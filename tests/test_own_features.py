@@ -19,7 +19,7 @@ from preimage.inverters import Inverter
 from preimage.jobs.extract import extract
 from preimage.jobs.invert import invert
 from preimage.spec import Spec
-from preimage.storage import list_images, read_features, read_image
+from preimage.storage import FeatureRecord, list_images, read_features, read_image, write_features
 from preimage.training import TrainConfig, setup, train
 from preimage.training.data import Batch
 from toys import SIDE, ToyMaps, ToyVectors
@@ -163,6 +163,22 @@ def test_what_does_not_go_together(photo_folder: Path, tmp_path: Path, made: dic
     assert not (tmp_path / "x").exists()
 
 
+@pytest.mark.parametrize("sizes", [[(SIDE, SIDE + 8)], [(SIDE, SIDE), (SIDE + 4, SIDE)]], ids=str)
+def test_maps_of_images_that_are_not_square(photo_folder: Path, tmp_path: Path, sizes: list[tuple[int, int]]) -> None:
+    """Images are shown as squares: their pixels would not be those that the cells are of."""
+    records = [
+        FeatureRecord(source.key, np.zeros((6, 4, 4), np.float32), (96, 96), sizes[index % len(sizes)])
+        for index, source in enumerate(list_images(photo_folder))
+    ]
+    write_features(tmp_path / "f", ToyMaps().spec, records)
+    with pytest.raises(ValueError, match=r"maps of images of 32×40|maps of images of 32×32, 36×32"):
+        train(own_config(photo_folder, tmp_path / "f", tmp_path / "x"))
+    vectors = [FeatureRecord(one.key, np.zeros(7, np.float32), (96, 96), one.processed_size) for one in records]
+    write_features(tmp_path / "v", ToyVectors().spec, vectors)
+    config, _ = setup.open_supply(own_config(photo_folder, tmp_path / "v", tmp_path / "x"))
+    assert config.image_size == 256
+
+
 def test_lists_of_keys(photo_folder: Path, tmp_path: Path, made: dict[str, Features]) -> None:
     path = write_npy(tmp_path / "f.npz", made["vectors"])
     keys = path.with_suffix(".keys.txt")
@@ -176,6 +192,8 @@ def test_lists_of_keys(photo_folder: Path, tmp_path: Path, made: dict[str, Featu
         keys.write_text(text)
         with pytest.raises(ValueError, match=words):
             train(own_config(photo_folder, path, tmp_path / "x"))
+    keys.write_text("\r\n".join(lines) + "\r\n", encoding="utf-8-sig")  # as Windows' editors leave it
+    assert setup.open_supply(own_config(photo_folder, path, tmp_path / "x"))[1].image_count == 16
     keys.write_bytes(b"\xff\xfe")
     with pytest.raises(FileFormatError, match=r"f\.keys\.txt.*is not UTF-8"):
         train(own_config(photo_folder, path, tmp_path / "x"))
@@ -223,7 +241,7 @@ def test_on_the_command_line(run: Run, photo_folder: Path, tmp_path: Path, made:
     code, out, err = run("invert", path, "-o", tmp_path / "out", "--inverter", tmp_path / "run")
     assert code == 0, err
     code, _, err = run("evaluate", tmp_path / "run", "--images", photo_folder)
-    assert (code, "'mine', features of somebody's own: nothing here computes them" in err) == (1, True)
+    assert (code, "'mine' are features of somebody's own: nothing here computes them" in err) == (1, True)
     code, out, err = run("info", tmp_path / "run")
     assert code == 0, err
     assert "mine user" in out

@@ -14,6 +14,7 @@ import torch
 
 from preimage.analysis import NormalisedError
 from preimage.inverters import Inverter
+from preimage.inverters.plan import plan
 from preimage.jobs.demo import demo
 from preimage.jobs.evaluate import evaluate
 from preimage.jobs.extract import extract
@@ -25,8 +26,9 @@ from preimage.training import TrainConfig, graphed_step, setup, train
 from preimage.training.data import ImageSet, whole_images
 from preimage.training.graphed_step import GraphedStep
 from preimage.training.step import EagerStep, Learner, batch_loss
+from preimage.training.supply import are_probabilities
 from test_graphed_step import again, everything
-from toys import NETWORKS, SIDE, ToyMaps, ToyVectors, introduce
+from toys import NETWORKS, SIDE, ToyMaps, ToyProbabilities, ToyVectors, introduce
 from training_runs import metrics_without_time, small_config
 
 pytestmark = pytest.mark.usefixtures("toys")
@@ -148,10 +150,51 @@ def test_budget_and_output_size_reach_the_plan(
     photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: dict[str, Any] = {}
-    plan = setup.plan
-    monkeypatch.setattr(setup, "plan", lambda *given, **named: (asked.update(named), plan(*given, **named))[1])
+    planned = setup.plan
+    monkeypatch.setattr(setup, "plan", lambda *given, **named: (asked.update(named), planned(*given, **named))[1])
     setup.fresh_inverter(*setup.open_supply(toy_config(photo_folder, tmp_path / "x", output_size=16, budget=10**6)))
-    assert asked == {"cells": (4, 4), "image_size": SIDE, "output_size": 16, "budget": 10**6}
+    sizes = {"output_size": 16, "budget": 10**6}
+    assert asked == {"cells": (4, 4), "image_size": SIDE, **sizes, "probabilities": False}
+
+
+@pytest.mark.parametrize(
+    ("kind", "floor"), [(ToyProbabilities, 1e-7), (ToyVectors, 0.0), (ToyMaps, 0.0)], ids=lambda value: str(value)[-20:]
+)
+def test_of_probabilities_the_logarithms_are_taken(
+    photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[ToyMaps], floor: float
+) -> None:
+    monkeypatch.setattr(setup, "plan", plan)
+    shape = {"preset": "auto", "output_size": 16, "budget": 200_000}
+    config, supply = setup.open_supply(toy_config(photo_folder, tmp_path / "x", representation=kind.name, **shape))
+    model = setup.fresh_inverter(config, supply)
+    assert model.network.logarithm_from == floor
+    setup.measure_statistics(model, supply)
+    features = torch.cat([kind()(batch.images) for batch in supply.examples(with_features=False)])
+    if floor:
+        assert features.min() < 1e-6
+        features = features.double().clamp_min(floor).log()
+    channels = features.transpose(0, 1).flatten(1)
+    torch.testing.assert_close(model.feature_mean, channels.mean(dim=1).float(), atol=1e-5, rtol=1e-5)
+    least = 0.01 * channels.std(dim=1).mean()
+    wanted = channels.std(dim=1).clamp_min(least).float()
+    torch.testing.assert_close(model.feature_deviation, wanted, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("values", "are"),
+    [
+        ([[0.25, 0.75], [1.0, 0.0]], True),
+        ([[0.25, 0.745], [1.0, 0.0]], True),
+        ([[0.25, 0.75], [1.0, 0.1]], False),
+        ([[1.25, -0.25]], False),
+        ([[float("nan"), 1.0]], False),
+        ([[[[0.5]], [[0.5]]]], False),
+    ],
+    ids=str,
+)
+def test_what_probabilities_are(values: list[Any], are: bool) -> None:
+    assert are_probabilities(torch.tensor(values)) is are
+    assert are_probabilities(torch.tensor(values).half()) is are
 
 
 def test_statistics_are_those_of_all_examples(photo_folder: Path, tmp_path: Path) -> None:

@@ -69,6 +69,15 @@ class ToyVectors(ToyMaps):
         return None
 
 
+class ToyProbabilities(ToyVectors):
+    """(7,): never negative, and their sum is one; some are far below what half precision has."""
+
+    name = "toy-probabilities"
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        return (40 * super().__call__(images)).softmax(dim=1)
+
+
 class SlowToy(ToyMaps):
     name = "toy-slow"
 
@@ -97,7 +106,7 @@ def toys(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def introduce(monkeypatch: pytest.MonkeyPatch) -> None:
-    for kind in (ToyMaps, ToyVectors, SlowToy):
+    for kind in (ToyMaps, ToyVectors, ToyProbabilities, SlowToy):
         monkeypatch.setitem(base._REGISTER, kind.name, kind)
         monkeypatch.setattr(kind, "calls", 0)
     monkeypatch.setattr(setup, "plan", toy_plan)

@@ -10,6 +10,8 @@ from typing import Any
 
 Scalar = bool | int | float | str | None
 
+USER_VARIANT = "user"  # of features that somebody computed elsewhere, and that no representation here makes
+
 
 @dataclasses.dataclass(frozen=True)
 class Spec:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from preimage import representations
 from preimage.errors import FileFormatError
 from preimage.inverters import Inverter, SingleStreamConfig, TwoStreamConfig, UShapedConfig, View
 from preimage.inverters.architectures import config_to_dict
+from preimage.jobs.demo import demo
+from preimage.jobs.evaluate import evaluate
+from preimage.jobs.sheet import sheet
 from preimage.spec import Spec
 
 VECTORS = Spec("network", "v", 8, None)
@@ -108,3 +115,31 @@ def test_channels_and_empty_streams(tmp_path: Path) -> None:
 )
 def test_a_part_may_end_with_a_residual_block(config: UShapedConfig | TwoStreamConfig) -> None:
     assert Inverter(MAPS, config)(torch.rand(1, 8, 4, 4)).shape == (1, 3, 16, 16)
+
+
+def test_no_inverter_names_code_that_is_run(
+    photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a person names as ``torch:package.module:factory`` is imported; what an inverter's file names never is."""
+    (tmp_path / "preimage_evil.py").write_text("raise SystemExit('imported')\n")
+    monkeypatch.chdir(tmp_path)
+    spec = Spec("torch:preimage_evil:network", "v", 8, 4)
+    evil = str(Inverter(spec, U).save(tmp_path / "inverter"))
+    jobs: list[Callable[[], object]] = [
+        lambda: sheet(photo_folder, tmp_path / "s.png", inverter=evil),
+        lambda: sheet(photo_folder, tmp_path / "s.png", inverter=[evil]),
+        lambda: demo(tmp_path / "demo", images=photo_folder, inverter=evil),
+        lambda: evaluate(evil, photo_folder),
+        lambda: representations.from_spec(spec),
+    ]
+    for job in jobs:
+        with pytest.raises(ValueError, match="no file makes us import a network"):
+            job()
+    assert "preimage_evil" not in sys.modules
+
+
+@pytest.mark.parametrize("name", ["variant", "name", "self", "weights"])
+def test_parameters_of_a_spec_are_no_arguments_of_ours(name: str) -> None:
+    hog = representations.create("hog").spec
+    with pytest.raises(ValueError, match=rf"no parameter {name}|parameters\.variant: 'absent' != 'dalal-triggs'"):
+        representations.from_spec(dataclasses.replace(hog, parameters={**hog.parameters, name: "dalal-triggs"}))

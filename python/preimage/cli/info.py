@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from preimage.cli._shared import Json, Output, bytes_text, describe_spec, reporting
 from preimage.spec import Spec
+
+if TYPE_CHECKING:
+    from preimage.inverters import Inverter
 
 
 @reporting
@@ -113,12 +116,24 @@ def _inverter(path: Path) -> dict[str, Any]:
         "spec": inverter.spec,
         "network": type(inverter.config).__name__,
         "parameters": sum(value.numel() for value in inverter.parameters()),
+        "comes_back": _returned(inverter),
         "training": inverter.training_notes,
     }
     checkpoint = path / "checkpoint.safetensors"
     if checkpoint.is_file():
         facts["checkpoint"] = {name: value for name, value in _checkpoint(checkpoint).items() if name == "step"}
     return facts
+
+
+def _returned(inverter: Inverter) -> str:
+    """What of the images comes back, for a person."""
+    view = inverter.view
+    if view is None:
+        return "all of images of any size"
+    image, crop, size = (f"{side}×{side}" for side in (view.image_size, view.crop, view.size))
+    if view.crop == view.image_size:
+        return f"all of images of {image}" + ("" if view.size == view.crop else f", as {size}")
+    return f"the middle {crop} of images of {image}" + ("" if view.size == view.crop else f", as {size}")
 
 
 def _checkpoint(path: Path) -> dict[str, Any]:
@@ -132,7 +147,7 @@ def _checkpoint(path: Path) -> dict[str, Any]:
         "kind": "training checkpoint",
         "bytes": path.stat().st_size,
         "checksum": "none in this format",
-        "representation": config.representation,
+        "representation": config.representation or config.features,
         "preset": config.preset,
         "step": progress.step,
         "steps": config.steps,

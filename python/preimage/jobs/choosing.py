@@ -117,13 +117,11 @@ def pairings(inverter: InverterChoices, representation: RepresentationChoices) -
             not known.
     """
     chosen = _by_representation(_inverters(inverter))
-    asked: list[Representation | str]
-    if isinstance(representation, str | Representation):
-        asked = [representation]
-    else:
-        asked = list(representation or chosen or ["hog"])
-    # torch:package.module:factory is no representation's name but makes one.
-    asked = [representations.create(one) if isinstance(one, str) and ":" in one else one for one in asked]
+    named = [representation] if isinstance(representation, str | Representation) else list(representation or ())
+    # torch:package.module:factory is no representation's name but makes one, by code that is run: the caller may name
+    # it, an inverter's file may not.
+    asked = [representations.create(one) if isinstance(one, str) and ":" in one else one for one in named]
+    asked = asked or list(chosen or ["hog"])
     names = [one if isinstance(one, str) else one.name for one in asked]
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"{', '.join(repeated)} asked for more than once")

@@ -17,7 +17,7 @@ from preimage.jobs.evaluate import SMALLEST_FOR_SSIM, Judge
 from preimage.jobs.extract import extract
 from preimage.jobs.figure import Subject, figure
 from preimage.jobs.invert import invert
-from preimage.jobs.loading import Images, Pixels, as_batch, as_sources, load, part_returned, settled_size
+from preimage.jobs.loading import Images, Pixels, as_batch, as_sources, load, part_returned, side_for
 from preimage.jobs.targets import folder_of
 from preimage.report.glyphs import draw_features
 from preimage.storage import ImageSource, atomic_write, read_features, read_image, write_png
@@ -113,8 +113,7 @@ def _shipped() -> list[representations.Representation]:
 
 def _size_for(pair: Pairing, size: int | None) -> int:
     """Of the photographs, for a representation; ``ValueError`` where it has no features of such."""
-    side = settled_size(pair.representation, size, _SIZE)
-    assert side is not None
+    side = side_for(pair.representation, pair.inverter, size, _SIZE)
     pair.representation.feature_size(side, side)
     return side
 

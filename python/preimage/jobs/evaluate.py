@@ -17,10 +17,9 @@ from preimage import representations
 from preimage.analysis import ErrorReport, NormalisedError, Originals
 from preimage.analysis.perceptual import PerceptualDistance
 from preimage.inverters import Inverter, checked_device
-from preimage.jobs.loading import Images, as_sources, batches, settled_size
+from preimage.jobs.loading import Images, as_sources, batches, side_for
 from preimage.representations import Representation
 from preimage.storage import ImageSource, atomic_write
-from preimage.storage.formats.own import USER_VARIANT
 
 SMALLEST_FOR_SSIM = 11  # its Gaussian window, in pixels
 _SIZE = 256  # of images, where nothing says another
@@ -142,9 +141,8 @@ def evaluate(
     name = inverter.spec.representation if isinstance(inverter, Inverter) else str(inverter)
     network = inverter if isinstance(inverter, Inverter) else Inverter.load(inverter)
     network = network.to(checked_device(device))
-    chosen = _representation_of(network, representation)
-    side = settled_size(chosen, size, _SIZE if network.view is None else network.view.image_size)
-    assert side is not None
+    chosen = representations.for_spec(network.spec, representation)
+    side = side_for(chosen, network, size, _SIZE)
     compared = side if network.view is None else network.view.size
     if compared < SMALLEST_FOR_SSIM or batch_size < 1:
         raise ValueError(f"size is at least 11 pixels and batch_size at least 1, got {compared} and {batch_size}")
@@ -172,15 +170,6 @@ def evaluate(
     if summary.csv is not None:
         write_scores(summary.csv, summary)
     return summary
-
-
-def _representation_of(inverter: Inverter, given: Representation | None) -> Representation:
-    if given is None and inverter.spec.variant == USER_VARIANT:
-        raise ValueError(
-            f"the inverter is for {inverter.spec.representation!r}, features of somebody's own: nothing here "
-            "computes them from images"
-        )
-    return representations.for_spec(inverter.spec, given)
 
 
 def _reconstructed(

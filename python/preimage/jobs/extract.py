@@ -106,13 +106,11 @@ def extract(
         OSError: the disk is full, or the output cannot be written.
     """
     start = time.perf_counter()
-    path = Path(output)
+    path, place = Path(output), checked_device(device)
     _check(path, size, dtype, batch_size)
-    size = settled_size(representation, size)
     _check_format(path, representation.spec, dtype, layout)
-    place = checked_device(device)
-    sources = as_sources(images)
-    settings = Settings(representation.spec, size, dtype, PART_SIZE, digest_of(sources), len(sources), place.type)
+    sources, side = as_sources(images), settled_size(representation, size)
+    settings = Settings(representation.spec, side, dtype, PART_SIZE, digest_of(sources), len(sources), place.type)
     partial = Partial(path, settings, resume=resume)
     states, resumed = _all_parts(representation, sources, settings, partial, batch_size, place, skip_bad, progress)
     total = _sum(states)

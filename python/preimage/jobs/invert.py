@@ -16,10 +16,9 @@ from preimage.jobs.choosing import InverterChoice, fitting_inverter, loaded
 from preimage.jobs.invert_keypoints import KeypointOptions, Size, invert_keypoints
 from preimage.jobs.loading import Pixels, as_pixels, in_windows
 from preimage.jobs.targets import folder_of, target_of, write_picture
-from preimage.spec import Spec
+from preimage.spec import USER_VARIANT, Spec
 from preimage.storage import FeatureFile, is_keypoint_file, read_features
 from preimage.storage.formats import is_foreign, read_foreign
-from preimage.storage.formats.own import USER_VARIANT
 
 
 @dataclasses.dataclass(frozen=True)

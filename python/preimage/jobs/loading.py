@@ -58,8 +58,8 @@ def as_sources(images: Images) -> list[ImageSource]:
     return sources
 
 
-def settled_size(representation: Representation, size: int | None, default: int | None = None) -> int | None:
-    """The side that images are fitted to: the only one that the representation takes, or else `size` or `default`.
+def settled_size(representation: Representation, size: int | None) -> int | None:
+    """The side that images are fitted to: the only one that the representation takes, or else `size`.
 
     Raises:
         ValueError: a size that the representation does not take.
@@ -67,9 +67,22 @@ def settled_size(representation: Representation, size: int | None, default: int 
     side = representation.image_side
     if side is not None and size not in (None, side):
         raise ValueError(f"{representation.name} takes images of {side}×{side} pixels only, got size {size}")
-    if side is not None:
-        return side
-    return default if size is None else size
+    return size if side is None else side
+
+
+def side_for(representation: Representation, inverter: Inverter | None, size: int | None, default: int) -> int:
+    """The side that images are fitted to for both: the only one that they take, or else `size` or `default`.
+
+    Raises:
+        ValueError: a size that the representation does not take, or of which the inverter gives no view.
+    """
+    side = settled_size(representation, size)
+    view = None if inverter is None else inverter.view
+    if view is None:
+        return default if side is None else side
+    if side not in (None, view.image_size):
+        raise ValueError(f"the inverter is for images of {view.image_size}×{view.image_size} pixels, got size {side}")
+    return view.image_size
 
 
 def part_returned(inverter: Inverter, pixels: Pixels) -> Pixels:

@@ -13,7 +13,7 @@ from preimage.analysis import ErrorReport, NormalisedError, Originals
 from preimage.inverters import checked_device
 from preimage.jobs.choosing import InverterChoices, Pairing, RepresentationChoices, pairings
 from preimage.jobs.figure import Subject, figure
-from preimage.jobs.loading import Images, Pixels, as_batch, as_pixels, as_sources, load, settled_size
+from preimage.jobs.loading import Images, Pixels, as_batch, as_pixels, as_sources, load, side_for
 from preimage.report.glyphs import draw_features, has_drawing
 from preimage.report.sheet import SMALLEST_TILE
 from preimage.storage import ImageSource, write_png
@@ -98,7 +98,7 @@ def sheet(
         raise ValueError(f"tile is at least {SMALLEST_TILE} pixels, got {tile}")
     place = checked_device(device)
     pairs = [_ready(pair, size, place) for pair in pairings(inverter, representation)]
-    sizes = [_size_for(pair, size) for pair in pairs]
+    sizes = [side_for(pair.representation, pair.inverter, size, _SIZE) for pair in pairs]
     subjects, compared = _subjects(pairs, sizes, as_sources(images), place, tile)
     reports = [_report(column) for column in compared]
     specs = [pair.representation.spec for pair in pairs]
@@ -158,16 +158,9 @@ def _unit(pixels: Pixels) -> torch.Tensor:
     return as_batch([pixels]).float() / 255
 
 
-def _size_for(pair: Pairing, size: int | None) -> int:
-    """Of the photographs, for a representation."""
-    side = settled_size(pair.representation, size, _SIZE)
-    assert side is not None
-    return side
-
-
 def _ready(pair: Pairing, size: int | None, place: torch.device) -> Pairing:
     """The pairing with its inverter in place; something of it can be shown, of images this large."""
-    side = _size_for(pair, size)
+    side = side_for(pair.representation, pair.inverter, size, _SIZE)
     pair.representation.feature_size(side, side)
     if pair.inverter is None:
         if not has_drawing(pair.representation.spec):

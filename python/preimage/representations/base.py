@@ -11,7 +11,7 @@ from typing import Any, ClassVar, TypeVar
 import torch
 
 from preimage.representations import plugins
-from preimage.spec import Spec
+from preimage.spec import USER_VARIANT, Spec
 
 NETWORK = "network"  # the name of every layer of a network: there is no register of those
 
@@ -32,7 +32,7 @@ class Representation(abc.ABC):
     @classmethod
     def from_parameters(cls, variant: str, values: Mapping[str, Any]) -> Representation:
         """The representation with a spec's variant and parameters; these are the fields, unless a kind differs."""
-        return create(cls.name, variant=variant, **values)
+        return create(cls.name, **{**values, "variant": variant})
 
     @property
     @abc.abstractmethod
@@ -110,7 +110,7 @@ def parameters(name: str) -> dict[str, Any]:
     return {field.name: field.default for field in dataclasses.fields(_kind(name))}
 
 
-def create(name: str, **values: Any) -> Representation:
+def create(name: str, /, **values: Any) -> Representation:
     """The representation of that name, with the parameters given.
 
     ``torch:package.module:factory`` is a layer of the network that this function makes; the module is imported, from
@@ -127,10 +127,13 @@ def create(name: str, **values: Any) -> Representation:
 
 
 def from_spec(spec: Spec) -> Representation:
-    """The representation that makes features of exactly this spec. Never imports code because a spec names it.
+    """The representation that makes features of exactly this spec.
+
+    Never imports code that a spec names; a name that is not known has the plug-ins loaded that are installed.
 
     Raises:
-        ValueError: there is none in this version of the package (says which field differs), or it is a network's layer.
+        ValueError: there is none in this version of the package (says which field differs), or it is a network's layer,
+            or features of somebody's own.
     """
     if spec.representation == NETWORK or _family(spec.representation) is not None:
         layer = spec.parameters.get("layer")
@@ -138,6 +141,10 @@ def from_spec(spec: Spec) -> Representation:
             f"features of layer {layer!r} of the network {spec.variant}: no file makes us import a network, so name it "
             f"yourself (--representation torch:package.module:factory --layer {layer}; in Python "
             "preimage.network_representation)"
+        )
+    if spec.variant == USER_VARIANT and spec.representation not in _REGISTER:
+        raise ValueError(
+            f"{spec.representation!r} are features of somebody's own: nothing here computes them from images"
         )
     representation = _kind(spec.representation).from_parameters(spec.variant, spec.parameters)
     if differences := representation.spec.differences(spec):

@@ -6,6 +6,7 @@ view's number, so training cuts the same pixels again without keeping them.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -21,9 +22,10 @@ import torch
 
 from preimage.representations import Representation
 from preimage.storage import ImageSource
-from preimage.training.cache_files import CacheFolder, CacheSettings, Rows
+from preimage.training.cache_files import CacheFolder, CacheSettings, Rows, alone_in
 from preimage.training.config import TrainConfig
 from preimage.training.data import ImageSet, prepared, random_square
+from preimage.training.supply import are_probabilities
 
 _AT_ONCE = 32  # views whose features are computed together
 _MARGIN = 4.0  # by which later features may exceed the first shard's largest value in half precision
@@ -31,6 +33,7 @@ _COARSEST = 0.01  # error of half precision allowed, as a share of a channel's d
 _LEAST_SHARE = 0.01  # of the mean deviation, for channels that hardly vary
 _LEFT_OVER = 1 << 28  # bytes of the disk that a cache leaves free
 _NOTE_EVERY = 30.0  # seconds
+_LOOK_EVERY = 0.2  # seconds, for whether another run has finished
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -79,6 +82,10 @@ def bytes_free(folder: Path) -> int:
     return shutil.disk_usage(place).free - _LEFT_OVER
 
 
+class NoRoomError(ValueError):
+    """The disk is too small for a cache."""
+
+
 class _OverflowError(Exception):
     """Features that half precision does not hold."""
 
@@ -111,16 +118,29 @@ class CacheBuilder:
     ) -> None:
         self._settings, self._representation, self._images = settings, representation, images
         self._device, self._workers, self._note, self._interrupted = device, workers, note, interrupted
-        self._cache = CacheFolder(folder / settings.digest(), settings)
+        self._path = folder / settings.digest()
+        self._cache: CacheFolder
 
     def build(self) -> CacheFolder:
-        """The complete cache.
+        """The complete cache. Of several runs that want to fill it one does, and the others wait.
 
         Raises:
-            ValueError: it is of other features, its features are NaN or infinite (names the image), or the disk is too
-                small.
+            NoRoomError: the disk is too small.
+            ValueError: it is of other features, or its features are NaN or infinite (names the image).
             FileFormatError: its manifest or an image is damaged.
         """
+        with alone_in(self._path, self._wait):
+            self._cache = CacheFolder(self._path, self._settings)
+            return self._filled()
+
+    def _wait(self, waited: float) -> None:
+        """While another run fills the cache."""
+        if not waited:
+            self._note(f"another run fills {self._path}: waiting for it")
+        if self._interrupted.wait(_LOOK_EVERY):
+            raise KeyboardInterrupt
+
+    def _filled(self) -> CacheFolder:
         try:
             self._fill()
         except _OverflowError as error:
@@ -164,7 +184,7 @@ class CacheBuilder:
         row = settings.row_bytes(cache.dtype or "float16")
         needed, free = sum(len(settings.rows_of(shard)) for shard in missing) * row, bytes_free(cache.path)
         if needed > free:
-            raise ValueError(
+            raise NoRoomError(
                 f"{cache.path}: {size_text(needed)} of features do not fit on this disk ({size_text(max(free, 0))} "
                 "to spare): give fewer cache_views, another cache_folder, or cache='off'"
             )
@@ -176,22 +196,28 @@ class CacheBuilder:
         parts = [wanted[first : first + _AT_ONCE] for first in range(0, len(wanted), _AT_ONCE)]
         rows = np.empty((len(wanted), *settings.shape), np.float32)
         done = 0
-        for pixels in prepared(lambda part: self._pixels(parts[part]), 0, len(parts), self._workers):
-            if self._interrupted.is_set():
-                raise KeyboardInterrupt
-            with torch.inference_mode():
-                features = self._representation(pixels.to(self._device)).float().cpu().numpy()
-            if features.shape[1:] != settings.shape:
-                raise ValueError(
-                    f"{settings.spec.representation} gives features {features.shape[1:]}, its spec tells "
-                    f"of {settings.shape}"
-                )
-            rows[done : done + len(features)] = features
-            done += len(features)
+        with contextlib.closing(
+            prepared(lambda part: self._pixels(parts[part]), 0, len(parts), self._workers)
+        ) as batches:
+            for pixels in batches:
+                if self._interrupted.is_set():
+                    raise KeyboardInterrupt
+                features = self._features(pixels)
+                rows[done : done + len(features)] = features
+                done += len(features)
         if not np.isfinite(rows).all():
             bad = int(np.flatnonzero(~np.isfinite(rows).reshape(len(rows), -1).all(axis=1))[0])
             raise ValueError(f"features of {self._name(wanted[bad])} are NaN or infinite")
         return rows
+
+    def _features(self, pixels: torch.Tensor) -> Rows:
+        settings = self._settings
+        with torch.no_grad():
+            features: Rows = self._representation(pixels.to(self._device)).float().cpu().numpy()
+        if features.shape[1:] != settings.shape:
+            name = settings.spec.representation
+            raise ValueError(f"{name} gives features {features.shape[1:]}, but {settings.shape} by its spec")
+        return features
 
     def _pixels(self, rows: range) -> torch.Tensor:
         views = [self._view(row) for row in rows]
@@ -213,7 +239,12 @@ class CacheBuilder:
 
 
 def _half_will_do(rows: Rows) -> bool:
-    """Whether half precision has room for features like these, and tells them apart."""
+    """Whether half precision has room for features like these, and tells them apart.
+
+    Not for probabilities: their logarithms are what a network learns from, and half precision has few small numbers.
+    """
+    if are_probabilities(torch.from_numpy(rows)):
+        return False
     if np.abs(rows).max() * _MARGIN > np.finfo(np.float16).max:
         return False
     channels = rows.reshape(*rows.shape[:2], -1)

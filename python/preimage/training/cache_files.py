@@ -14,6 +14,7 @@ import hashlib
 import json
 import math
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,16 @@ from preimage.storage import atomic_write
 _FORMAT = "preimage-feature-cache"
 _FORMAT_VERSION = 1
 _MANIFEST = "manifest.json"
+_LOCK = ".lock"
 _SHARD_BYTES = 128 << 20  # of float32
 _SHARD_ROWS = 4096
 _STALE = 86_400.0  # seconds after which a temporary file is nobody's
 _OPEN_SHARDS = 256  # mapped at once: each takes a file descriptor
+
+try:
+    import fcntl
+except ImportError:  # not a POSIX system
+    fcntl = None  # type: ignore[assignment]
 
 Rows = npt.NDArray[np.float32]
 DTYPES = ("float16", "float32")
@@ -199,6 +206,36 @@ class CacheFolder:
         if dtype is not None and dtype not in DTYPES:
             raise FileFormatError(path, f"names the type {dtype!r}; {' or '.join(DTYPES)} are right")
         return dtype
+
+
+@contextlib.contextmanager
+def alone_in(folder: Path, wait: Callable[[float], None]) -> Iterator[None]:
+    """Holds the folder, made if it is not there, against other processes and threads that do the same.
+
+    A kill lets go of it. Where the system or the disk has no locks, nobody waits.
+
+    Args:
+        folder: the one to hold.
+        wait: called with the seconds waited so far, again and again, while another holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if fcntl is None:
+        yield
+        return
+    with open(folder / _LOCK, "wb") as file:
+        begin = time.monotonic()
+        waited = 0.0
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                wait(waited)
+                waited = time.monotonic() - begin
+            except OSError:  # no locks on this disk
+                break
+            else:
+                break
+        yield
 
 
 def _sweep(folder: Path) -> None:

@@ -15,7 +15,16 @@ import numpy as np
 import torch
 
 from preimage.storage import atomic_write
-from preimage.training.cache import CacheBuilder, bytes_free, bytes_missing, cache_settings, size_text, view_at, view_of
+from preimage.training.cache import (
+    CacheBuilder,
+    NoRoomError,
+    bytes_free,
+    bytes_missing,
+    cache_settings,
+    size_text,
+    view_at,
+    view_of,
+)
 from preimage.training.cache_files import CacheFolder
 from preimage.training.data import Batch, places_of
 from preimage.training.step import Learner, batch_loss
@@ -112,13 +121,26 @@ def where_it_pays(
     if decision is None:
         decision = decide(supply, learner, caches)
         note(decision.reason)
-        with atomic_write(folder / _DECISION) as file:
-            file.write(json.dumps(dataclasses.asdict(decision), indent=1).encode() + b"\n")
+        _record(folder, decision)
     if not decision.views:
         return supply
-    settings = cache_settings(config, supply.representation, supply.images.sources, decision.views)
-    builder = CacheBuilder(
-        settings,
+    try:
+        return CachedViews(supply, _built(supply, decision.views, caches, note, interrupted))
+    except NoRoomError as error:
+        if config.cache == "on" or begun:
+            raise
+        # What was decided by half precision does not fit in float32, or something else has filled the disk.
+        _record(folder, dataclasses.replace(decision, views=0, reason=f"no feature cache: {error}"))
+        note(f"no feature cache: {error}")
+        return supply
+
+
+def _built(
+    supply: FreshCrops, views: int, caches: Path, note: Callable[[str], None], interrupted: threading.Event
+) -> CacheFolder:
+    config = supply.config
+    return CacheBuilder(
+        cache_settings(config, supply.representation, supply.images.sources, views),
         caches,
         supply.representation,
         supply.images,
@@ -126,8 +148,7 @@ def where_it_pays(
         workers=config.workers,
         note=note,
         interrupted=interrupted,
-    )
-    return CachedViews(supply, builder.build())
+    ).build()
 
 
 def decide(supply: FreshCrops, learner: Learner, caches: Path) -> Decision:
@@ -187,6 +208,11 @@ def _seconds(work: Callable[[], None], device: torch.device) -> float:
             torch.cuda.synchronize(device)
         times.append(time.perf_counter() - begin)
     return min(times[1:])
+
+
+def _record(folder: Path, decision: Decision) -> None:
+    with atomic_write(folder / _DECISION) as file:
+        file.write(json.dumps(dataclasses.asdict(decision), indent=1).encode() + b"\n")
 
 
 def _recorded(folder: Path, learner: Learner) -> Decision | None:

@@ -8,8 +8,8 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import FrameType
 
@@ -21,9 +21,9 @@ from preimage.storage.files import atomic_write
 from preimage.training import cached, checkpoint, setup
 from preimage.training.checkpoint import Progress
 from preimage.training.config import TrainConfig
-from preimage.training.data import prepared
+from preimage.training.data import Batch, prepared
 from preimage.training.display import Display, Metrics, write_sample_sheet
-from preimage.training.step import Learner, fastest_step
+from preimage.training.step import Learner, Step, fastest_step
 
 CHECKPOINT = "checkpoint.safetensors"
 
@@ -147,7 +147,15 @@ class _Run:
         )
         self.learner.feature_shape = self.supply.feature_shape
         step = fastest_step(self.learner, progress.step, display.note)
-        batches = prepared(self.supply.batch, progress.step, config.steps, config.workers)
+        with closing(prepared(self.supply.batch, progress.step, config.steps, config.workers)) as batches:
+            self.take_steps(step, batches, metrics, display, interrupted)
+        return self.summary()
+
+    def take_steps(
+        self, step: Step, batches: Iterable[Batch], metrics: Metrics, display: Display, interrupted: threading.Event
+    ) -> None:
+        """One for each batch, with what is due after it."""
+        config, progress = self.config, self.progress
         clock = asked = time.monotonic()
         for batch in batches:
             progress.waited += time.monotonic() - asked
@@ -167,10 +175,8 @@ class _Run:
             if interrupted.is_set() or progress.step % config.checkpoint_every == 0 or done:
                 self.save_checkpoint()
             if interrupted.is_set():
-                batches.close()
                 raise KeyboardInterrupt
             asked = time.monotonic()
-        return self.summary()
 
     def take_mean_loss(self) -> float:
         """Mean loss since the last call; refuses a non-finite one."""

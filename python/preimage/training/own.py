@@ -41,7 +41,14 @@ def open_own(config: TrainConfig, image_size: int) -> tuple[TrainConfig, Supply]
         )
     file = read_own_features(config.features, name=config.features_name, image_size=config.image_size or image_size)
     told = file.processed_sizes[0]
-    of_one_size = set(file.processed_sizes) == {(told[0], told[0])}
+    sizes = sorted({(height, width) for height, width in file.processed_sizes})
+    of_one_size = sizes == [(told[0], told[0])]
+    if not of_one_size and file.spec.stride is not None:
+        some = ", ".join(f"{height}×{width}" for height, width in sizes[:_NAMED])
+        raise ValueError(
+            f"{file.path}: its features are maps of images of {some}{', ...' if len(sizes) > _NAMED else ''} pixels; "
+            "training takes those of squares of one size (preimage extract --size)"
+        )
     if of_one_size and config.image_size not in (None, told[0]):
         raise ValueError(
             f"{file.path}: its features are of images of {told[0]} pixels, got image_size {config.image_size}"

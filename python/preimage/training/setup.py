@@ -14,12 +14,11 @@ from preimage.training.config import TrainConfig
 from preimage.training.data import ImageSet, whole_images
 from preimage.training.muon import Muon
 from preimage.training.own import open_own
-from preimage.training.supply import FreshCrops, Supply, with_some_held_out
+from preimage.training.supply import FreshCrops, Supply, are_probabilities, with_some_held_out
 
 _IMAGE_SIZE = 256  # of images that nothing says a size of
 _LEAST_DEVIATION = 1e-6
 _LEAST_SHARE = 0.01  # of the mean deviation
-_ROUNDED = 1e-2  # how far the sum of a thousand probabilities in float16 is from one, at most
 
 
 def open_supply(
@@ -110,9 +109,8 @@ def _gives_probabilities(supply: Supply) -> bool:
     """Are the features vectors that are never negative and sum to one?"""
     if supply.cells is not None:
         return False
-    _, features = next(iter(supply.examples(with_features=True)))
-    assert features is not None
-    return bool((features >= 0).all() and (features.float().sum(dim=1) - 1).abs().max() < _ROUNDED)
+    some = next(iter(supply.examples(with_features=True))).features
+    return some is not None and are_probabilities(some)
 
 
 def measure_statistics(model: Inverter, supply: Supply) -> None:

@@ -15,6 +15,7 @@ from preimage.training.data import Batch, ImageSet, training_batch, whole_images
 
 _STATISTICS_IMAGES = 256  # images that the features' mean and deviation are measured on
 _AT_ONCE = 32  # of them in a network at a time
+_ROUNDED = 1e-2  # how far the sum of a thousand probabilities in float16 is from one, at most
 _KEPT_BYTES = 1 << 29  # of held-out images' features in memory; more are computed anew each time
 
 T = TypeVar("T")
@@ -128,6 +129,13 @@ class FreshCrops(Supply):
     def _features(self, images: torch.Tensor, device: torch.device) -> torch.Tensor:
         with torch.no_grad():
             return self.representation(images.to(device)).cpu()
+
+
+def are_probabilities(features: torch.Tensor) -> bool:
+    """Are these vectors (B, C) that are never negative and sum to one?"""
+    if features.dim() != 2:
+        return False
+    return bool((features >= 0).all() and (features.float().sum(dim=1) - 1).abs().max() < _ROUNDED)
 
 
 def example_indices(count: int) -> Iterator[Sequence[int]]:

@@ -45,7 +45,7 @@ def _keys_beside(path: Path) -> list[str] | None:
     if path.stat().st_size > _MAX_BYTES:
         raise FileFormatError(path, f"a list of keys is no larger than {_MAX_BYTES} bytes")
     try:
-        return path.read_text(encoding="utf-8").splitlines()
+        return path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise FileFormatError(path, f"is not UTF-8: {error}") from error
 

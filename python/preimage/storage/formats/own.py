@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from preimage.errors import FileFormatError
-from preimage.spec import Spec
+from preimage.spec import USER_VARIANT, Spec
 from preimage.storage.features import read_features
 from preimage.storage.files import StrPath
 from preimage.storage.formats.arrays import StoredArray, feature_file
@@ -17,7 +17,6 @@ from preimage.storage.formats.npy import open_arrays
 from preimage.storage.records import FeatureFile
 
 DEFAULT_NAME = "embedding"
-USER_VARIANT = "user"
 
 
 def read_own_features(path: StrPath, *, name: str | None, image_size: int) -> FeatureFile:

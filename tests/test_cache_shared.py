@@ -1,0 +1,98 @@
+"""A cache that several runs fill at once, and runs that end before their time."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cache_runs import VIEWS, Notes, StopAt, builder, built, toy_config
+from preimage.training import cache, cache_files, cached, train
+from toys import ToyMaps
+
+pytestmark = pytest.mark.usefixtures("toys")
+
+
+@pytest.fixture(autouse=True)
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache_files, "_SHARD_ROWS", 12)  # three images of four views
+    monkeypatch.setattr(cache, "_LOOK_EVERY", 0.01)
+
+
+def test_one_fills_it_and_the_others_wait(photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the one finds out on the way that half precision will not do."""
+    compute, begun, goes_on = ToyMaps.__call__, threading.Event(), threading.Event()
+
+    def slow(self: ToyMaps, images: torch.Tensor) -> torch.Tensor:
+        features = compute(self, images)
+        if ToyMaps.calls > 24:
+            begun.set()
+            assert goes_on.wait(60)
+            features = features * 1e6
+        return features
+
+    monkeypatch.setattr(ToyMaps, "__call__", slow)
+    config = toy_config(photo_folder, tmp_path / "run")
+    first = builder(config, tmp_path / "cache")[1]
+    thread = threading.Thread(target=first.build)
+    thread.start()
+    assert begun.wait(60)
+    notes: list[str] = []
+    stopped = threading.Event()
+    stopped.set()
+    with pytest.raises(KeyboardInterrupt):
+        builder(config, tmp_path / "cache", notes, stopped)[1].build()
+    timer = threading.Timer(0.1, goes_on.set)
+    timer.start()
+    _, made = built(config, tmp_path / "cache", notes)
+    thread.join()
+    timer.join()
+    assert [note.split(":")[0] for note in notes] == [f"another run fills {made.path}"] * 2 + [
+        f"features of {VIEWS} views of every image"
+    ]
+    assert made.dtype == "float32"
+    assert ToyMaps.calls == 36 + 64, "begun anew by the first, and not computed by the second"
+    assert np.isfinite([made.row(row) for row in range(64)]).all()
+
+
+def test_no_room_for_single_precision(photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage, room = shutil.disk_usage(tmp_path), 18_000  # 12,288 bytes are needed, or twice that
+    monkeypatch.setattr(cache.shutil, "disk_usage", lambda path: usage._replace(free=(1 << 28) + room))
+    monkeypatch.setattr(cached, "measured", lambda supply, learner: (1.0, 0.1))
+    config = toy_config(photo_folder, tmp_path / "auto", cache="auto", parameters={"scale": 1e6}, steps=24)
+    notes = Notes()
+    assert train(config, display=notes).steps == 24
+    assert notes.notes[0].startswith("feature cache, because")
+    assert notes.notes[1].startswith("no feature cache: ") and "do not fit on this disk" in notes.notes[1]
+    assert json.loads((tmp_path / "auto" / "cache.json").read_text())["views"] == 0
+    with pytest.raises(cache.NoRoomError, match="give fewer cache_views, another cache_folder, or cache='off'"):
+        train(dataclasses.replace(config, output=str(tmp_path / "on"), cache="on"))
+
+
+def test_probabilities_are_kept_in_single_precision(photo_folder: Path, tmp_path: Path) -> None:
+    """Their logarithms are what a network takes: in half precision the small ones are zero."""
+    config = toy_config(photo_folder, tmp_path / "run", representation="toy-probabilities")
+    _, made = built(config, tmp_path / "cache")
+    rows = np.stack([made.row(row) for row in range(64)])
+    assert made.dtype == "float32"
+    assert 0 < rows.min() < 1e-7
+    assert np.abs(np.log(np.maximum(rows.astype(np.float16), 1e-7)) - np.log(np.maximum(rows, 1e-7))).max() > 0.01
+
+
+@pytest.mark.parametrize("stops", ["in a step", "in the cache"])
+def test_no_thread_outlives_its_run(
+    photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stops: str
+) -> None:
+    config = toy_config(photo_folder, tmp_path / "run", workers=3, cache="off" if stops == "in a step" else "on")
+    if stops == "in the cache":
+        monkeypatch.setattr(cache.CacheBuilder, "_features", lambda self, pixels: 1 / 0)
+    with pytest.raises((OSError, ZeroDivisionError)) as held:  # with its frames, and all that they refer to
+        train(config, display=StopAt(3))
+    assert held.traceback
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("preimage-batch")]
