@@ -66,8 +66,9 @@ class Preprocessing:
             raise TypeError(f"images are uint8, or floating in [0, 1], got {images.dtype}")
         if self.order == "bgr":
             pixels = pixels.flip(1)
-        mean, std = (torch.tensor(values, device=pixels.device)[:, None, None] for values in (self.mean, self.std))
-        return (pixels - mean) / std
+        # By channel and by number: a tensor made here would wait for the device, which a CUDA graph does not allow.
+        channels = zip(pixels.unbind(1), self.mean, self.std, strict=True)
+        return torch.stack([(channel - mean) / std for channel, mean, std in channels], dim=1)
 
     def parameters(self) -> dict[str, Scalar]:
         """The fields as a spec holds them: scalars only, for example ``mean = "0.485,0.456,0.406"``."""
