@@ -305,6 +305,6 @@ def test_through_the_command_line(
     assert (code, err) == (0, "")
     assert "alexnet-conv3 caffenet" in out
     code, _, err = run("extract", "alexnet-conv3", *some, "-o", output, "--size", 128)
-    assert (code, "takes images of 227×227 pixels, got 128×128" in err) == (1, True)
+    assert (code, "takes images of 227×227 pixels" in err) == (1, True)
     code, _, err = run("extract", "alexnet-conv3", *some, "-o", output, "--variant", "torchvision")
     assert (code, "preimage weights import alexnet-owt-7be5be79.pth" in err) == (1, True)
