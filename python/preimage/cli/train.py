@@ -41,7 +41,9 @@ def train(
         list[str] | None, typer.Option(help="Held-out images; by default some of --images. Repeatable.")
     ] = None,
     validation_count: Annotated[int, typer.Option(help="Images held out of --images.")] = 200,
-    preset: Annotated[str, typer.Option(help="The network: compact, wide or paper.")] = "compact",
+    preset: Annotated[
+        str, typer.Option(help="The network: auto (made for the shape of the features), compact, wide or paper.")
+    ] = "compact",
     init: Annotated[str | None, typer.Option(help="An inverter of the same network to start from.")] = None,
     image_size: Annotated[
         int | None,
