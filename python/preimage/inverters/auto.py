@@ -89,8 +89,8 @@ def _from_vector(size: int, logarithm_from: float, scale: float) -> Architecture
     first, *widths = _scaled(_long((160, 128, 96, 64, 32, 16, 8), doublings), scale)
     ups = [f"up {width}" for width in widths]
     between = [layer for index, up in enumerate(ups) for layer in ((up, "res") if index < 3 else (up,))]
-    # What a vector says is first brought to a few values: GoogLeNet's pooled vector had the same error with and without,
-    # 0.603 and 0.604, and a sixth fewer parameters.
+    # What a vector says is first brought to a few values: GoogLeNet's pooled vector had the same error with it as
+    # without, 0.603 and 0.604, and a sixth fewer parameters.
     hidden, *_ = _scaled((512,), scale)
     entry = (f"fc {hidden}", f"fc {int(side) ** 2 * first}", f"grid {int(side)} {first}", "res")
     return SingleStreamConfig(layers=(*entry, *between, "up 3"), logarithm_from=logarithm_from)
