@@ -162,7 +162,12 @@ def test_ctrl_c_exits_130_and_can_be_resumed(tmp_path: Path) -> None:
         os.link(folder / "0000.png", folder / f"{index:04d}.png")
     output = tmp_path / "f"
     command = [sys.executable, "-m", "preimage", "extract", "hog", str(folder), "-o", str(output), "--size", "32"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # Where the tests run in the background of a shell, Ctrl-C is ignored, and children would inherit that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
     finished = tmp_path / "f.partial" / "part-00000.json"
     deadline = time.monotonic() + 120
     while not finished.exists() and process.poll() is None and time.monotonic() < deadline:
