@@ -17,7 +17,7 @@ from typing import Any
 
 from preimage.errors import FileFormatError
 from preimage.spec import Spec
-from preimage.storage import ImageSource, atomic_write, read_features
+from preimage.storage import ImageSource, atomic_write, files, read_features
 
 _FORMAT = "preimage-partial-extraction"
 _FORMAT_VERSION = 1
@@ -172,14 +172,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         FileFormatError: it is damaged, or of another version.
     """
     path = folder / _MANIFEST
-    try:
-        fields = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise FileFormatError(path, f"is not JSON: {error}") from error
-    if not isinstance(fields, dict) or fields.get("format") != _FORMAT:
-        raise FileFormatError(path, "is not the manifest of an extraction")
-    if fields.get("format_version") != _FORMAT_VERSION:
-        raise FileFormatError(path, f"has format version {fields.get('format_version')!r}, not {_FORMAT_VERSION}")
+    fields = files.read_manifest(path, _FORMAT, _FORMAT_VERSION, "an extraction")
     if missing := sorted({field.name for field in dataclasses.fields(Settings)} - set(fields)):
         raise FileFormatError(path, f"lacks {', '.join(missing)}")
     return fields

@@ -10,6 +10,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from preimage.report.curves import dress
+
 _INK, _MUTED = "#1f2328", "#59636e"
 _COLOURS = {"curve": "#0b7285", "level": "#59636e"}
 _POINTS = (("#c2410c", "^"), ("#7c3aed", "s"), ("#4d7c0f", "D"))  # told apart without colour, too
@@ -85,18 +87,11 @@ def _spans(owners: Sequence[str]) -> list[tuple[str, list[int]]]:
 
 
 def _frame(axes: Any, title: str, names: Sequence[str]) -> None:
-    axes.set_title(title, loc="left", fontsize=10.5, color=_INK, weight="bold", pad=20)
+    dress(axes, title, pad=20)
     axes.set_xlim(-0.6, len(names) - 0.4)
     slant: dict[str, Any] = {"rotation": 30, "ha": "right"} if max(map(len, names)) > _LONG else {}
     # Names are shown as they are: matplotlib would read $ as the start of a formula.
     axes.set_xticks(range(len(names)), [name.replace("$", r"\$") for name in names], **slant)
-    axes.tick_params(labelsize=8.5, colors=_MUTED)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        axes.spines[side].set_color("#b6bec9")
-    axes.grid(axis="y", color="#eaedf1", linewidth=0.8)
-    axes.set_axisbelow(True)
 
 
 def _draw(axes: Any, one: Values, spans: Sequence[tuple[str, list[int]]], look: tuple[str, str]) -> None:

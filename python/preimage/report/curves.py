@@ -67,9 +67,9 @@ def draw_panels(panels: Sequence[Panel], x_label: str) -> npt.NDArray[np.uint8]:
     return np.ascontiguousarray(np.asarray(canvas.buffer_rgba(), np.uint8)[:, :, :3])
 
 
-def _draw(axes: Any, panel: Panel, x_label: str) -> None:
-    axes.set_title(panel.title, loc="left", fontsize=10.5, color=_INK, weight="bold", pad=14)
-    axes.set_xlabel(x_label, fontsize=9, color=_MUTED)
+def dress(axes: Any, title: str, pad: float) -> None:
+    """What all our plots have in common: the title, `pad` points above, two spines, a faint grid behind."""
+    axes.set_title(title, loc="left", fontsize=10.5, color=_INK, weight="bold", pad=pad)
     axes.tick_params(labelsize=8.5, colors=_MUTED)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
@@ -77,6 +77,11 @@ def _draw(axes: Any, panel: Panel, x_label: str) -> None:
         axes.spines[side].set_color("#b6bec9")
     axes.grid(axis="y", color="#eaedf1", linewidth=0.8)
     axes.set_axisbelow(True)
+
+
+def _draw(axes: Any, panel: Panel, x_label: str) -> None:
+    dress(axes, panel.title, pad=14)
+    axes.set_xlabel(x_label, fontsize=9, color=_MUTED)
     axes.plot(panel.x, panel.y, color=_CURVE, linewidth=2, marker="o", markersize=4.5, clip_on=False, zorder=4)
     axes.set_xlim(0, max(panel.x) * 1.03)
     for value, (colour, dashes) in zip(panel.levels.values(), _LEVELS, strict=False):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
+
+from preimage.errors import FileFormatError
 
 StrPath = str | os.PathLike[str]
 
@@ -102,3 +105,26 @@ def files_below(folder: str, prefix: str = "") -> Iterator[tuple[str, str]]:
             yield from files_below(entry.path, f"{prefix}{entry.name}/")
         elif entry.is_file():
             yield prefix + entry.name, entry.path
+
+
+def read_manifest(path: Path, form: str, version: int, what: str) -> dict[str, Any]:
+    """The object in a JSON file of ours that says what a folder holds.
+
+    Args:
+        path: the file.
+        form: its ``format``.
+        version: its ``format_version``.
+        what: what such a manifest is of, for messages.
+
+    Raises:
+        FileFormatError: it is not JSON, of another format, or of another version.
+    """
+    try:
+        fields = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise FileFormatError(path, f"is not JSON: {error}") from error
+    if not isinstance(fields, dict) or fields.get("format") != form:
+        raise FileFormatError(path, f"is not the manifest of {what}")
+    if fields.get("format_version") != version:
+        raise FileFormatError(path, f"has format version {fields.get('format_version')!r}, not {version}")
+    return fields

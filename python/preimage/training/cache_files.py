@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from preimage.errors import FileFormatError
 from preimage.spec import Spec
-from preimage.storage import atomic_write
+from preimage.storage import atomic_write, files
 
 _FORMAT = "preimage-feature-cache"
 _FORMAT_VERSION = 1
@@ -186,14 +186,7 @@ class CacheFolder:
 
     def _checked(self, path: Path) -> str | None:
         """The type of the numbers, by the manifest of a cache with these settings."""
-        try:
-            fields = json.loads(path.read_bytes())
-        except ValueError as error:
-            raise FileFormatError(path, f"is not JSON: {error}") from error
-        if not isinstance(fields, dict) or fields.get("format") != _FORMAT:
-            raise FileFormatError(path, "is not the manifest of a feature cache")
-        if fields.get("format_version") != _FORMAT_VERSION:
-            raise FileFormatError(path, f"has format version {fields.get('format_version')!r}, not {_FORMAT_VERSION}")
+        fields = files.read_manifest(path, _FORMAT, _FORMAT_VERSION, "a feature cache")
         ours = self.settings.to_dict()
         if differing := [
             f"{name}: {fields.get(name)!r} != {value!r}" for name, value in ours.items() if fields.get(name) != value
