@@ -33,7 +33,7 @@ gpu-check:
 	done; echo 'gpu-check needs a Python with PyTorch: none in $(VENV), none on PATH' >&2; exit 1
 
 asan tsan: $(VENV)/test.stamp
-	tests/sanitize.sh $@ $(BIN)/python
+	tests/helpers/sanitize.sh $@ $(BIN)/python
 
 # The package is installed as a user would get it, not in place: what is tested is what is shipped.
 $(VENV)/%.stamp: $(SOURCES) | $(VENV)/bin/python

@@ -27,7 +27,7 @@ endfunction()
 SHIM_VERSION = "set(PACKAGE_VERSION {version})\nset(PACKAGE_VERSION_COMPATIBLE TRUE)\n"
 
 PROBE = """\
-import json, preimage, preimage._native as native
+import json, preimage, preimage.ops._native as native
 print(json.dumps({"file": native.__file__, "compiler": native.compiler, **native.cuda_devices()}))
 """
 
@@ -141,7 +141,7 @@ class Build:
         ignored = shutil.ignore_patterns("*.so", "__pycache__")
         shutil.copytree(ROOT / "python" / "preimage", self.site / "preimage", ignore=ignored)
         for module in work.glob("_native*.so"):
-            shutil.copy2(module, self.site / "preimage")
+            shutil.copy2(module, self.site / "preimage" / "ops")
         match = re.search(r'^version = "(.*)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
         version = match[1] if match else "0"
         information = self.site / f"preimage-{version}.dist-info"

@@ -94,7 +94,7 @@ class CheckSteps:
         return self.commands.judged("kernels", self._kernel_script(), limit, show=40)
 
     def _kernel_script(self) -> list[str | Path]:
-        return [sys.executable, TESTS / "gpu_kernels.py", "--device", self.device]
+        return [sys.executable, TESTS / "helpers" / "gpu_kernels.py", "--device", self.device]
 
     def gpu_tests(self, limit: float) -> Outcome:
         """The tests that need a GPU, but those of `GPU_TESTS`."""
@@ -182,7 +182,7 @@ class CheckSteps:
 
 def _tests(beginnings: tuple[str, ...]) -> list[str]:
     """The test files whose names begin so."""
-    return list(dict.fromkeys(str(path) for name in beginnings for path in sorted(TESTS.glob(f"test_{name}*.py"))))
+    return list(dict.fromkeys(str(path) for name in beginnings for path in sorted(TESTS.glob(f"*/test_{name}*.py"))))
 
 
 def _sanitizer() -> str | None:
@@ -199,7 +199,7 @@ def _version(package: str) -> str:
 
 def has_vlfeat() -> bool:
     """Does the real VLFeat load?"""
-    sys.path.insert(0, str(TESTS))
+    sys.path.insert(0, str(TESTS / "helpers"))
     try:
         import vlfeat  # noqa: PLC0415 - only here
     finally:

@@ -17,9 +17,10 @@ import torch
 
 import preimage
 from _timing import Runner
-from preimage import _native
+from preimage.ops import _native
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "helpers"))
 
 import tolerances
 import vlfeat

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from preimage import _native
+from preimage.ops import _native
 
 Runner = Callable[[], object]
 Cell = str | float | None

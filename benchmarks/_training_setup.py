@@ -12,7 +12,7 @@ import torch
 
 from _timing import Cell, Cells, Table
 from _turns import Times
-from preimage.storage import write_png
+from preimage.io import write_png
 from preimage.training import TrainConfig, setup
 from preimage.training.step import Learner
 from preimage.training.supply import Supply

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from _timing import Cells, Table, load, processor
 from preimage import representations
-from preimage.jobs.extract import extract
+from preimage.pipelines.extract import extract
 
 _COLUMNS = (
     *("representation", "variant", "images", "size", "dtype", "gigabytes", "seconds", "core_seconds"),

@@ -18,13 +18,14 @@ import torch
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
+from paths import ROOT
 from preimage import cli, representations
-from preimage.inverters import Inverter, UShapedConfig, files
+from preimage.inverters import Inverter, UShapedConfig, pretrained
 from toys import toys
 
 __all__ = ["toys"]  # a fixture
 
-SHARED = Path(__file__).resolve().parents[2] / "shared"
+SHARED = ROOT.parent / "shared"
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -87,7 +88,7 @@ def ship(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
         shipped = tmp_path_factory.mktemp("shipped")
         for folder in folders:
             (shipped / folder.name).symlink_to(folder)
-        monkeypatch.setattr(files, "_shipped_folder", lambda: shipped)
+        monkeypatch.setattr(pretrained, "_weights_folder", lambda: shipped)
 
     return only
 

@@ -11,9 +11,8 @@ import pytest
 import torch
 
 import preimage
-from preimage.storage import decode_image, list_images
-
-EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+from paths import EXAMPLES
+from preimage.io import decode_image, list_images
 
 # mean, standard deviation, maximum, share of zeros (%) over the 200 validation images of 227²
 GOOGLENET = {

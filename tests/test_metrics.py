@@ -7,7 +7,7 @@ import itertools
 import pytest
 import torch
 
-from preimage.analysis import NormalisedError, Originals
+from preimage.metrics import NormalisedError, Originals
 
 
 def test_follows_the_definition() -> None:

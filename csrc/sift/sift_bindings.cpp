@@ -1,120 +1,86 @@
-// What the native module offers of dense SIFT.
+// What the native module offers of sparse SIFT.
+#include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <array>
 #include <string>
+#include <vector>
 
 #include "bindings.h"
 #include "common/cpu_features.h"
+#include "sift/sift_grid.h"
 #include "sift/sift.h"
-#include "sift/sift_backward.h"
-#ifdef PREIMAGE_CUDA_KERNELS
-#include "sift/sift_cuda.h"
-#endif
 #include "tensor_view.h"
 
-namespace preimage::sift {
+namespace preimage::sparse_sift {
 
 namespace py = pybind11;
-using Description = TensorDescription;
 
 namespace {
 
-Window window_from(const std::string& name) {
-    if (name == "gaussian") {
-        return Window::gaussian;
+/// How many there are is known only at the end: hence arrays that are made here, unlike elsewhere.
+py::tuple gathered(const std::vector<Keypoints>& images) {
+    std::vector<py::ssize_t> offsets{0};
+    for (const Keypoints& image : images) {
+        offsets.push_back(offsets.back() + static_cast<py::ssize_t>(image.frames.size() / kFrame));
     }
-    if (name == "flat") {
-        return Window::flat;
+    py::array_t<float> frames({py::ssize_t{kFrame}, offsets.back()});
+    py::array_t<float> descriptors({offsets.back(), py::ssize_t{kDescriptor}});
+    py::array_t<std::int64_t> bounds(static_cast<py::ssize_t>(offsets.size()));
+    float* fields = frames.mutable_data();
+    float* described = descriptors.mutable_data();
+    std::copy(offsets.begin(), offsets.end(), bounds.mutable_data());
+    {
+        const py::gil_scoped_release released;
+        for (std::size_t index = 0; index < images.size(); ++index) {
+            const Keypoints& image = images[index];
+            std::copy(image.descriptors.begin(), image.descriptors.end(), described + offsets[index] * kDescriptor);
+            for (std::size_t place = 0; place < image.frames.size(); ++place) {
+                const auto field = static_cast<py::ssize_t>(place % kFrame);
+                const auto keypoint = offsets[index] + static_cast<py::ssize_t>(place / kFrame);
+                fields[field * offsets.back() + keypoint] = image.frames[place];
+            }
+        }
     }
-    throw py::value_error("window must be 'gaussian' or 'flat', got '" + name + "'");
+    return py::make_tuple(frames, descriptors, bounds);
 }
 
-Parameters sift_parameters(std::int64_t step, std::int64_t bin_size, const std::string& window, double window_size,
-                           const std::array<std::int64_t, 4>& bounds) {
-    const auto [top, left, bottom, right] = bounds;
-    return {step, bin_size, window_from(window), static_cast<float>(window_size), top, left, bottom, right};
-}
-
-void dense_sift(const Description& images, const Description& features, const Description& norms, std::int64_t step,
-                std::int64_t bin_size, const std::string& window, double window_size,
-                const std::array<std::int64_t, 4>& bounds, const std::string& instruction_set, int threads) {
-    const TensorView image_view(images);
-    const TensorView feature_view(features);
-    const TensorView norm_view(norms);
-    const Parameters parameters = sift_parameters(step, bin_size, window, window_size, bounds);
+py::tuple sift(const TensorDescription& images, int levels, int first_octave, double peak_threshold,
+               double edge_threshold, const std::string& instruction_set, int threads) {
+    const TensorView view(images);
     const InstructionSet chosen = choose_instruction_set(instruction_set);
-    const py::gil_scoped_release released;
-    compute(image_view, feature_view, norm_view, parameters, chosen, threads);
+    std::vector<Keypoints> found;
+    {
+        const py::gil_scoped_release released;
+        found = compute(view, {levels, first_octave, peak_threshold, edge_threshold}, chosen, threads);
+    }
+    return gathered(found);
 }
 
-void dense_sift_backward(const Description& grad_features, const Description& grad_norms, const Description& images,
-                         const Description& grad_images, std::int64_t step, std::int64_t bin_size,
-                         const std::string& window, double window_size, const std::array<std::int64_t, 4>& bounds,
-                         int threads) {
-    const TensorView features_view(grad_features);
-    const TensorView norms_view(grad_norms);
-    const TensorView image_view(images);
-    const TensorView gradient_view(grad_images);
-    const Parameters parameters = sift_parameters(step, bin_size, window, window_size, bounds);
+void sift_grid(const TensorDescription& x, const TensorDescription& y, const TensorDescription& scale,
+               const TensorDescription& angle, const TensorDescription& descriptors,
+               const std::vector<std::int64_t>& offsets, const TensorDescription& output,
+               const std::array<std::int64_t, 2>& image_size, std::int64_t cell, std::int64_t seed,
+               double descriptor_scale, int threads) {
+    const GridInput keypoints{TensorView(x),     TensorView(y),           TensorView(scale),
+                              TensorView(angle), TensorView(descriptors), offsets};
+    const GridParameters parameters{image_size[0], image_size[1], cell, static_cast<std::uint64_t>(seed),
+                                    static_cast<float>(descriptor_scale)};
+    const TensorView output_view(output);
     const py::gil_scoped_release released;
-    compute_backward(features_view, norms_view, image_view, gradient_view, parameters, threads);
+    draw_grid(keypoints, parameters, output_view, threads);
 }
-
-#ifdef PREIMAGE_CUDA_KERNELS
-std::int64_t dense_sift_cuda_scratch(const Description& images, std::int64_t step, std::int64_t bin_size,
-                                     const std::string& window, double window_size,
-                                     const std::array<std::int64_t, 4>& bounds, bool backward) {
-    return cuda_scratch(TensorView(images), sift_parameters(step, bin_size, window, window_size, bounds), backward);
-}
-
-void dense_sift_cuda(const Description& images, const Description& scratch, const Description& features,
-                     const Description& norms, std::int64_t step, std::int64_t bin_size, const std::string& window,
-                     double window_size, const std::array<std::int64_t, 4>& bounds, std::uintptr_t stream) {
-    const TensorView image_view(images);
-    const TensorView scratch_view(scratch);
-    const TensorView features_view(features);
-    const TensorView norms_view(norms);
-    const Parameters parameters = sift_parameters(step, bin_size, window, window_size, bounds);
-    const py::gil_scoped_release released;
-    compute_cuda(image_view, scratch_view, features_view, norms_view, parameters, stream);
-}
-
-void dense_sift_backward_cuda(const Description& grad_features, const Description& grad_norms,
-                              const Description& images, const Description& scratch, const Description& grad_images,
-                              std::int64_t step, std::int64_t bin_size, const std::string& window, double window_size,
-                              const std::array<std::int64_t, 4>& bounds, std::uintptr_t stream) {
-    const TensorView features_view(grad_features);
-    const TensorView norms_view(grad_norms);
-    const TensorView image_view(images);
-    const TensorView scratch_view(scratch);
-    const TensorView gradient_view(grad_images);
-    const Parameters parameters = sift_parameters(step, bin_size, window, window_size, bounds);
-    const py::gil_scoped_release released;
-    compute_backward_cuda(features_view, norms_view, image_view, scratch_view, gradient_view, parameters, stream);
-}
-#endif
 
 }  // namespace
 
 void register_ops(py::module_& module) {
-    module.def("dense_sift", &dense_sift, py::arg("images"), py::arg("features"), py::arg("norms"), py::arg("step"),
-               py::arg("bin_size"), py::arg("window"), py::arg("window_size"), py::arg("bounds"),
-               py::arg("instruction_set"), py::arg("threads"));
-    module.def("dense_sift_backward", &dense_sift_backward, py::arg("grad_features"), py::arg("grad_norms"),
-               py::arg("images"), py::arg("grad_images"), py::arg("step"), py::arg("bin_size"), py::arg("window"),
-               py::arg("window_size"), py::arg("bounds"), py::arg("threads"));
-#ifdef PREIMAGE_CUDA_KERNELS
-    module.def("dense_sift_cuda_scratch", &dense_sift_cuda_scratch, py::arg("images"), py::arg("step"),
-               py::arg("bin_size"), py::arg("window"), py::arg("window_size"), py::arg("bounds"), py::arg("backward"));
-    module.def("dense_sift_cuda", &dense_sift_cuda, py::arg("images"), py::arg("scratch"), py::arg("features"),
-               py::arg("norms"), py::arg("step"), py::arg("bin_size"), py::arg("window"), py::arg("window_size"),
-               py::arg("bounds"), py::arg("stream"));
-    module.def("dense_sift_backward_cuda", &dense_sift_backward_cuda, py::arg("grad_features"), py::arg("grad_norms"),
-               py::arg("images"), py::arg("scratch"), py::arg("grad_images"), py::arg("step"), py::arg("bin_size"),
-               py::arg("window"), py::arg("window_size"), py::arg("bounds"), py::arg("stream"));
-#endif
+    module.def("sift", &sift, py::arg("images"), py::arg("levels"), py::arg("first_octave"), py::arg("peak_threshold"),
+               py::arg("edge_threshold"), py::arg("instruction_set"), py::arg("threads"));
+    module.def("sift_grid", &sift_grid, py::arg("x"), py::arg("y"), py::arg("scale"), py::arg("angle"),
+               py::arg("descriptors"), py::arg("offsets"), py::arg("output"), py::arg("image_size"), py::arg("cell"),
+               py::arg("seed"), py::arg("descriptor_scale"), py::arg("threads"));
 }
 
-}  // namespace preimage::sift
+}  // namespace preimage::sparse_sift

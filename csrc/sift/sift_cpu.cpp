@@ -1,186 +1,292 @@
-// Checks, plans the sums, cuts the batch into bands, and hands them to threads.
-#include <algorithm>
-#include <vector>
-
-#include "common/bands.h"
-#include "common/fresh_memory.h"
+// Checks, walks through the octaves, and hands images to threads.
 #include "sift/sift.h"
-#include "sift/sift_cpu.h"
-#include "sift/sift_grid.h"
-#include "sift/sift_math.h"
 
-namespace preimage::sift {
+#include <algorithm>
+#include <cmath>
+
+#include "common/aligned.h"
+#include "common/fresh_memory.h"
+#include "common/parallel.h"
+#include "sift/sift_refine.h"
+
+namespace preimage::sparse_sift {
 namespace {
 
-constexpr std::int64_t kRowsPerBand = 16;  // of descriptors; each band makes the sums of a few more
-// Strips: wide ones write long stretches of memory, which pays even where their sums along x, 1.25 MiB at most, do not
-// all stay in the level 2 cache. Beyond 512 descriptors they gain nothing.
-constexpr std::int64_t kRingFloats = 10 << 15;
-constexpr std::int64_t kLargestStrip = 32 * kChunk;
+constexpr double kSigma = 1.6;         // of an octave's lowest level
+constexpr double kImageSigma = 0.5;    // that the image is taken to have, in its own pixels
+constexpr std::int64_t kLeastSide = 3;  // an extremum needs neighbours
 
-std::int64_t padded(std::int64_t count, std::int64_t to = kChunk) { return (count + to - 1) / to * to; }
+/// The Gaussian of this standard deviation in float32, its weights summing up to about 1.
+std::vector<float> gaussian(double sigma) {
+    const std::int64_t radius = std::max<std::int64_t>(static_cast<std::int64_t>(std::ceil(4.0 * sigma)), 1);
+    std::vector<float> weights(static_cast<std::size_t>(2 * radius + 1));
+    float sum = 0.0f;
+    for (std::size_t tap = 0; tap < weights.size(); ++tap) {
+        const float z = static_cast<float>(static_cast<std::int64_t>(tap) - radius) / static_cast<float>(sigma);
+        weights[tap] = static_cast<float>(std::exp(-0.5 * static_cast<double>(z * z)));
+        sum += weights[tap];
+    }
+    for (float& weight : weights) {
+        weight /= sum;
+    }
+    return weights;
+}
 
-/// The plan and the tables that it points at.
-struct PlanTables {
-    Plan plan{};
-    std::vector<float> weights;
-    std::vector<std::int64_t> at;
+/// What all images of a batch share.
+struct Plan {
+    Parameters parameters;
+    Kernels kernels;
+    Size first;   // of the first octave
+    int octaves;
+    std::int64_t plane;                        // floats from one plane of an octave to the next
+    std::int64_t line;                         // floats of a row with margins
+    double sigma;                              // of level 0
+    std::vector<std::vector<float>> filters;  // to level s from s - 1, from -1 (from the image) on
+
+    Plan(const Image& image, const Parameters& wanted, InstructionSet instruction_set)
+        : parameters(wanted), kernels(PREIMAGE_PICK(instruction_set, kernels)()), first(), octaves(1) {
+        const int octave = wanted.first_octave;
+        const auto scaled = [octave](std::int64_t side) { return octave < 0 ? side << -octave : side >> octave; };
+        first = sized(scaled(image.width), scaled(image.height));
+        // Memory that no machine has; below it no sum of sizes overflows. (A tensor may repeat one pixel without end.)
+        require(first.height <= (std::int64_t{1} << 40) / first.pitch, "an image must have fewer than 2^40 pixels");
+        std::int64_t side = std::min(image.width, image.height);
+        int log_side = 0;
+        while (side >>= 1) {
+            ++log_side;
+        }
+        octaves = std::max(log_side - octave - 3, 1);
+        plane = first.pitch * first.height + 64;
+        const double factor = std::pow(2.0, 1.0 / wanted.levels);
+        sigma = kSigma * factor;
+        const double lowest = sigma * std::pow(factor, -1);
+        const double given = kImageSigma * std::pow(2.0, -octave);
+        filters.push_back(gaussian(std::sqrt(lowest * lowest - given * given)));
+        const double step = sigma * std::sqrt(1.0 - 1.0 / (factor * factor));
+        for (int level = 0; level <= wanted.levels + 1; ++level) {
+            filters.push_back(gaussian(step * std::pow(factor, level)));
+        }
+        std::int64_t widest = 0;
+        for (const std::vector<float>& filter : filters) {
+            widest = std::max(widest, static_cast<std::int64_t>(filter.size()));
+        }
+        line = std::max(first.pitch, image.width) + widest + 64;
+    }
+
+    /// Rows padded to whole cache lines, and one more: an odd number of them keeps columns out of one cache set.
+    static Size sized(std::int64_t width, std::int64_t height) {
+        const std::int64_t lines = (width + 15) / 16;
+        return {width, height, (lines + 1 + lines % 2) * 16};
+    }
+
+    std::int64_t planes() const { return 2 * parameters.levels + 5 + 2; }
+    std::int64_t floats() const { return planes() * plane + line + 7 * first.pitch; }
 };
 
-void plan_units(Plan& plan, const Parameters& parameters) {
-    plan.units = 0;
-    for (int bin = 0; bin < kSpatial; ++bin) {
-        const std::int64_t first = bin * parameters.bin_size;
-        int unit = 0;
-        if (parameters.window == Window::gaussian) {
-            unit = plan.units;
-        } else {
-            while (unit < plan.units && (first - plan.unit_first[unit]) % parameters.step != 0) {
-                ++unit;
-            }
-        }
-        if (unit == plan.units) {
-            plan.unit_first[plan.units++] = first;
-        }
-        plan.unit_of[bin] = unit;
-        plan.shift_of[bin] = (first - plan.unit_first[unit]) / parameters.step;
-    }
-}
-
-void plan_weights(PlanTables& tables, const Parameters& parameters) {
-    const std::int64_t bin_size = parameters.bin_size;
-    const bool gaussian = parameters.window == Window::gaussian;
-    for (int bin = 0; bin < (gaussian ? kSpatial : 1); ++bin) {
-        for (std::int64_t offset = 1 - bin_size; offset < bin_size; ++offset) {
-            const float triangle = triangle_at(offset, bin_size);
-            const float window = gaussian ? window_at(offset, bin, bin_size, parameters.window_size) : 1.0f;
-            tables.weights.push_back(triangle * window);
-        }
-    }
-    for (int bin = 0; bin < kSpatial; ++bin) {
-        tables.plan.means[bin] = gaussian ? 1.0f : window_mean(bin, bin_size, parameters.window_size);
-    }
-    tables.plan.weights = tables.weights.data();
-}
-
-void make_plan(PlanTables& tables, const Band& whole) {
-    const Parameters& parameters = whole.parameters;
-    Plan& plan = tables.plan;
-    plan.positions = extent(parameters.bin_size) + tap_count(parameters.bin_size);
-    plan.phases = std::min(parameters.step, plan.positions);
-    plan_units(plan, parameters);
-    plan_weights(tables, parameters);
-
-    const std::int64_t ring_of_chunk = plan.units * plan.positions * kOrientations * kChunk;
-    const std::int64_t chunks = padded(whole.columns) / kChunk;
-    const std::int64_t most = std::clamp<std::int64_t>(kRingFloats / ring_of_chunk, 2, kLargestStrip / kChunk);
-    const std::int64_t strips = (chunks + most - 1) / most;
-    plan.strip = (chunks + strips - 1) / strips * kChunk;
-
-    const std::int64_t widest = std::min(plan.strip, whole.columns);
-    plan.span = (widest - 1) * parameters.step + plan.positions;
-    plan.sums = padded(plan.strip + *std::max_element(plan.shift_of, plan.shift_of + kSpatial));
-    // An odd number of cache lines, so that the phases and orientations do not all fall into one cache set.
-    const std::int64_t least = padded(plan.sums + (plan.positions - 1) / parameters.step + 1);
-    plan.phase_pitch = least / kChunk % 2 == 0 ? least + kChunk : least;
-    for (std::int64_t position = 0; position < plan.positions; ++position) {
-        tables.at.push_back(position % parameters.step * plan.phase_pitch + position / parameters.step);
-    }
-    plan.at = tables.at.data();
-}
-
-struct Layout {
-    const Plan& plan;
-    std::int64_t line_pitch, span_pitch, phases_size, across_size, down_pitch, down_rows, down_size;
-
-    Layout(const Band& band, const Plan& from) : plan(from) {
-        const bool flat = band.parameters.window == Window::flat;
-        line_pitch = padded(std::min(plan.span + 2, band.image.width) + 32);
-        span_pitch = padded(plan.span) + 2 * kMargin;
-        phases_size = plan.phases * plan.phase_pitch;
-        across_size = plan.units * plan.sums * plan.positions * kOrientations;
-        down_pitch = plan.sums + kChunk;
-        down_rows = extent(band.parameters.bin_size) + 1;
-        down_size = flat ? down_rows * plan.units * kOrientations * down_pitch : 0;
-    }
-
-    std::int64_t floats() const {
-        return 3 * line_pitch + 2 * span_pitch + (5 + kOrientations) * phases_size + across_size + down_size +
-               padded(2 * (down_rows + plan.positions)) + (kChannels + 2) * plan.strip;
-    }
-
-    Scratch scratch(float* memory) const {
-        Scratch scratch{};
-        const auto take = [&memory](std::int64_t count) {
+/// One image's way through the octaves.
+class Detector {
+public:
+    /// `memory`: plan.floats() of them, that need not be set.
+    Detector(const Plan& plan, float* memory) : plan_(plan), size_(plan.first) {
+        const auto take = [&memory](std::int64_t floats) {
             float* taken = memory;
-            memory += count;
+            memory += floats;
             return taken;
         };
-        scratch.line_pitch = line_pitch;
-        scratch.down_pitch = down_pitch;
-        scratch.lines = take(3 * line_pitch);
-        scratch.directions = take(span_pitch) + kMargin;
-        scratch.lengths = take(span_pitch) + kMargin;
-        scratch.phased_directions = take(phases_size);
-        scratch.phased_lengths = take(phases_size);
-        scratch.bins = reinterpret_cast<std::int32_t*>(take(phases_size));
-        scratch.first = take(phases_size);
-        scratch.second = take(phases_size);
-        scratch.votes = take(kOrientations * phases_size);
-        scratch.across = take(across_size);
-        scratch.down = take(down_size);
-        scratch.raw = take(kChannels * plan.strip);
-        scratch.squares = take(plan.strip);
-        scratch.totals = take(plan.strip);
-        scratch.ready = reinterpret_cast<std::int64_t*>(take(2 * down_rows));
-        scratch.slots = reinterpret_cast<std::int64_t*>(take(2 * plan.positions));
-        return scratch;
+        levels_ = take((plan.parameters.levels + 3) * plan.plane);
+        differences_ = take((plan.parameters.levels + 2) * plan.plane);
+        lengths_ = take(plan.plane);
+        angles_ = take(plan.plane);
+        line_ = take(plan.line);
+        work_ = take(5 * plan.first.pitch);
+        columns_ = reinterpret_cast<std::int32_t*>(take(plan.first.pitch));
     }
+
+    Keypoints run(const Image& image) {
+        if (std::min(size_.width, size_.height) >= kLeastSide) {
+            load(image);
+            smooth(level(0), -1);
+            for (octave_ = plan_.parameters.first_octave;; ++octave_) {
+                for (int s = 0; s <= plan_.parameters.levels + 1; ++s) {
+                    smooth(level(s - 1), s);
+                }
+                detect();
+                const Size next = Plan::sized(size_.width / 2, size_.height / 2);
+                if (octave_ + 1 == plan_.parameters.first_octave + plan_.octaves ||
+                    std::min(next.width, next.height) < kLeastSide) {
+                    break;
+                }
+                halve(next);
+            }
+        }
+        return std::move(found_);
+    }
+
+private:
+    float* level(int s) { return levels_ + (s + 1) * plan_.plane; }
+
+    /// Of levels s and s + 1.
+    float* difference(int s) { return differences_ + (s + 1) * plan_.plane; }
+
+    /// The image in the first octave's size, into the memory of level 0, from where it is smoothed into level -1.
+    void load(const Image& image) {
+        float* out = level(0);
+        const int octave = plan_.parameters.first_octave;
+        if (octave < 0) {
+            load_doubled(image);
+            return;
+        }
+        const std::int64_t step = std::int64_t{1} << octave;
+        for (std::int64_t y = 0; y < size_.height; ++y, out += size_.pitch) {
+            if (step == 1) {
+                plan_.kernels.read_row(image, y, out);
+                continue;
+            }
+            plan_.kernels.read_row(image, y * step, line_);
+            for (std::int64_t x = 0; x < size_.width; ++x) {
+                out[x] = line_[x * step];
+            }
+        }
+    }
+
+    /// Every second pixel is the mean of its neighbours; the last is its neighbour.
+    void load_doubled(const Image& image) {
+        float* const out = level(0);
+        for (std::int64_t y = 0; y < image.height; ++y) {
+            plan_.kernels.read_row(image, y, line_);
+            line_[image.width] = line_[image.width - 1];
+            float* row = out + 2 * y * size_.pitch;
+            for (std::int64_t x = 0; x < image.width; ++x) {
+                row[2 * x] = line_[x];
+                row[2 * x + 1] = 0.5f * (line_[x] + line_[x + 1]);
+            }
+        }
+        for (std::int64_t y = 1; y < size_.height; y += 2) {
+            float* row = out + y * size_.pitch;
+            const float* above = row - size_.pitch;
+            const float* below = y + 1 < size_.height ? row + size_.pitch : above;
+            for (std::int64_t x = 0; x < size_.width; ++x) {
+                row[x] = 0.5f * (above[x] + below[x]);
+            }
+        }
+    }
+
+    /// Every second pixel of level `levels` - 1, which has twice the blur of level -1, makes the next octave's.
+    void halve(const Size& next) {
+        const float* from = level(plan_.parameters.levels - 1);
+        float* to = level(-1);
+        for (std::int64_t y = 0; y < next.height; ++y) {
+            for (std::int64_t x = 0; x < next.width; ++x) {
+                to[y * next.pitch + x] = from[2 * y * size_.pitch + 2 * x];
+            }
+        }
+        size_ = next;
+    }
+
+    void smooth(const float* in, int s) {
+        const std::vector<float>& weights = plan_.filters[static_cast<std::size_t>(s + 1)];
+        const Filter filter{weights.data(), static_cast<std::int64_t>(weights.size() / 2)};
+        plan_.kernels.smooth(in, size_, filter, line_, level(s), s < 0 ? nullptr : difference(s - 1));
+    }
+
+    void detect() {
+        for (int s = 0; s < plan_.parameters.levels; ++s) {
+            has_gradients_ = false;
+            for (std::int64_t y = 1; y < size_.height - 1; ++y) {
+                const std::int64_t count = plan_.kernels.extrema(difference(s - 1), difference(s), difference(s + 1),
+                                                                 size_, y, work_, columns_);
+                for (std::int64_t k = 0; k < count; ++k) {
+                    check(columns_[k], y, s);
+                }
+            }
+        }
+    }
+
+    void check(std::int64_t x, std::int64_t y, int s) {
+        const double least = 0.8 * plan_.parameters.peak_threshold;
+        const float* here = difference(s);
+        const auto value = static_cast<double>(here[y * size_.pitch + x]);
+        Extremum extremum{};
+        // A minimum above zero, or a maximum below it, is none.
+        const bool maximum = value > static_cast<double>(here[y * size_.pitch + x - 1]);
+        if ((maximum ? value >= least : value <= -least) &&
+            refine(here, size_, plan_.plane, x, y, s, plan_.parameters, &extremum)) {
+            add(extremum, s);
+        }
+    }
+
+    /// Once for every direction.
+    void add(const Extremum& extremum, int s) {
+        if (!has_gradients_) {
+            plan_.kernels.gradients(level(s), size_, lengths_, angles_);
+            has_gradients_ = true;
+        }
+        // VLFeat keeps keypoints in float32, in the image's pixels, and goes on from there.
+        const double scale = std::pow(2.0, octave_);
+        const auto x = static_cast<float>(extremum.x * scale);
+        const auto y = static_cast<float>(extremum.y * scale);
+        const auto sigma =
+            static_cast<float>(plan_.sigma * std::pow(2.0, extremum.level / plan_.parameters.levels) * scale);
+        const Patch patch{lengths_,  angles_,   size_, static_cast<double>(x) / scale, static_cast<double>(y) / scale,
+                          static_cast<double>(sigma) / scale};
+        double histogram[kOrientationBins];
+        double angles[4];
+        plan_.kernels.orientations(patch, histogram);
+        const int count = peaks(histogram, angles);
+        for (int k = 0; k < count; ++k) {
+            const std::size_t begin = found_.descriptors.size();
+            found_.descriptors.resize(begin + kDescriptor);
+            if (!plan_.kernels.describe(patch, angles[k], found_.descriptors.data() + begin)) {
+                found_.descriptors.resize(begin);
+                continue;
+            }
+            constexpr auto turn = static_cast<float>(kTurn);
+            const auto angle = static_cast<float>(angles[k]);
+            found_.frames.insert(found_.frames.end(), {x, y, sigma, angle < turn ? angle : 0.0f,
+                                                       static_cast<float>(std::abs(extremum.value))});
+        }
+    }
+
+    const Plan& plan_;
+    Size size_;
+    int octave_ = 0;
+    float *levels_, *differences_, *lengths_, *angles_, *line_, *work_;
+    std::int32_t* columns_;
+    bool has_gradients_ = false;
+    Keypoints found_;
 };
 
-Band whole_image(const TensorView& images, const TensorView& features, const TensorView& norms,
-                 const Parameters& parameters) {
-    Band band{};
-    band.image = first_image(images);
-    band.parameters = parameters;
-    const Grid grid = checked_grid(band.image, parameters);
-    band.rows = grid.y.frames;
-    band.columns = grid.x.frames;
-    band.type = features.type;
-    require_descriptors(features, images.shape[0], kChannels, grid,
-                        "the features must be contiguous of shape (B, 128, h, w)");
-    constexpr const char* kNorms = "the norms must be contiguous float32 of shape (B, 1, h, w)";
-    require_descriptors(norms, images.shape[0], 1, grid, kNorms);
-    require(norms.type == ScalarType::float32, kNorms);
-    return band;
+void check(const Parameters& parameters) {
+    require(parameters.levels >= 1 && parameters.levels <= kMaxLevels, "levels must be in 1 ... 32");
+    require(parameters.first_octave >= -1 && parameters.first_octave < 30, "first_octave must be in -1 ... 29");
+    require(parameters.peak_threshold >= 0.0 && std::isfinite(parameters.peak_threshold),
+            "peak_threshold must be at least 0");
+    require(parameters.edge_threshold > 0.0 && std::isfinite(parameters.edge_threshold),
+            "edge_threshold must be above 0");
 }
 
 }  // namespace
 
-void compute(const TensorView& images, const TensorView& features, const TensorView& norms,
-             const Parameters& parameters, InstructionSet instruction_set, int threads) {
+std::vector<Keypoints> compute(const TensorView& images, const Parameters& parameters, InstructionSet instruction_set,
+                               int threads) {
     images.require_device(-1);
-    features.require_device(-1);
-    norms.require_device(-1);
-    const Band whole = whole_image(images, features, norms, parameters);
+    const Image image = first_image(images);
+    check(parameters);
     const std::int64_t batch = images.shape[0];
-    const auto run = PREIMAGE_PICK(instruction_set, band);
-    PlanTables tables;
-    make_plan(tables, whole);
-    const Layout layout(whole, tables.plan);
-    const std::int64_t frames = whole.rows * whole.columns;
-    const std::int64_t feature_bytes = kChannels * frames * size_of(features.type);
-    prefer_large_pages(features.data, batch * feature_bytes);
-    over_bands(batch, whole.image.height * whole.image.width, whole.rows, kRowsPerBand, threads, layout.floats(),
-               [&](std::int64_t index, std::int64_t first_row, std::int64_t last_row, float* memory) {
-                   Band band = whole;
-                   band.image.pixels += index * images.strides[0];
-                   band.features = features.data + index * feature_bytes;
-                   band.norms = reinterpret_cast<float*>(norms.data) + index * frames;
-                   band.first_row = first_row;
-                   band.last_row = last_row;
-                   run(band, tables.plan, layout.scratch(memory));
-               });
+    std::vector<Keypoints> found(static_cast<std::size_t>(batch));
+    if (batch == 0) {
+        return found;
+    }
+    const Plan plan(image, parameters, instruction_set);
+    const int workers = static_cast<int>(std::clamp<std::int64_t>(threads, 1, batch));
+    const AlignedFloats memory = aligned_floats(plan.floats() * workers);
+    prefer_large_pages(memory.get(), plan.floats() * workers * static_cast<std::int64_t>(sizeof(float)));
+    parallel_for(batch, workers, [&](std::int64_t index, int worker) {
+        Image one = image;
+        one.pixels += index * images.strides[0];
+        found[static_cast<std::size_t>(index)] = Detector(plan, memory.get() + plan.floats() * worker).run(one);
+    });
+    return found;
 }
 
-}  // namespace preimage::sift
+}  // namespace preimage::sparse_sift

@@ -1,72 +1,39 @@
-// Where descriptors lie on an image and what their bins weigh, as the GPU's kernels and the gradient use it.
+// Sparse keypoints drawn onto a grid of cells, at most one a cell.
 #pragma once
 
-#include <array>
 #include <cstdint>
+#include <vector>
 
-#include "sift/sift.h"
-#include "sift/sift_math.h"
+#include "tensor_view.h"
 
-namespace preimage::sift {
+namespace preimage::sparse_sift {
 
-/// One axis of the grid: the first descriptor's first bin is centred on pixel `first`.
-struct Axis {
-    std::int32_t pixels, frames, first;
+constexpr int kGridChannels = 133;  // 128 of the descriptor, 2 of the place, sine, cosine, logarithm of the scale
+
+/// Keypoints of a batch: those of image i are offsets[i] ... offsets[i + 1]. Contiguous float32: (1, 1, 1, N) and
+/// (1, 1, N, 128).
+struct GridInput {
+    TensorView x, y, scale, angle, descriptors;
+    std::vector<std::int64_t> offsets;
 };
 
-struct Grid {
-    Axis y, x;
-    std::int32_t step, bin_size;
+struct GridParameters {
+    std::int64_t height, width, cell;  // pixels
+    std::uint64_t seed;
+    float descriptor_scale;
 };
 
-/// Throws std::invalid_argument unless the parameters fit the image and leave at least one descriptor.
-inline Grid checked_grid(const Image& image, const Parameters& parameters) {
-    constexpr std::int64_t limit = std::int64_t{1} << 30;
-    require(parameters.step >= 1 && parameters.step < limit, "step must be at least 1 and below 2^30");
-    require(parameters.bin_size >= 1 && parameters.bin_size < limit, "bin_size must be at least 1 and below 2^30");
-    require(parameters.window_size > 0.0f && parameters.window_size < 1e30f, "window_size must be above 0");
-    require(parameters.top >= 0 && parameters.top <= parameters.bottom && parameters.bottom < image.height &&
-                parameters.left >= 0 && parameters.left <= parameters.right && parameters.right < image.width,
-            "the bounds must lie inside the image");
-    const auto axis = [&parameters](std::int64_t pixels, std::int64_t first, std::int64_t last) {
-        const std::int64_t frames = frame_count(first, last, parameters);
-        require(frames > 0, "the bounds are too small for a descriptor");
-        return Axis{static_cast<std::int32_t>(pixels), static_cast<std::int32_t>(frames),
-                    static_cast<std::int32_t>(first)};
-    };
-    return {axis(image.height, parameters.top, parameters.bottom), axis(image.width, parameters.left, parameters.right),
-            static_cast<std::int32_t>(parameters.step), static_cast<std::int32_t>(parameters.bin_size)};
+/// -> output (B, 133, ceil(height / cell), ceil(width / cell)), contiguous float32. Of the keypoints in a cell the one
+/// whose index in its image has the largest `draw_key` is drawn. Throws std::invalid_argument when something does not
+/// fit, and for keypoints that are not finite.
+void draw_grid(const GridInput& keypoints, const GridParameters& parameters, const TensorView& output, int threads);
+
+/// Output number `index` of the generator splitmix64 started at `seed`: different for different indices.
+inline std::uint64_t draw_key(std::uint64_t seed, std::uint64_t index) {
+    std::uint64_t state = seed + (index + 1) * 0x9E3779B97F4A7C15u;
+    state = (state ^ (state >> 30)) * 0xBF58476D1CE4E5B9u;
+    state = (state ^ (state >> 27)) * 0x94D049BB133111EBu;
+    return state ^ (state >> 31);
 }
 
-/// Throws std::invalid_argument unless this is a contiguous tensor (batch, channels, rows, columns) of descriptors.
-inline void require_descriptors(const TensorView& tensor, std::int64_t batch, std::int64_t channels, const Grid& grid,
-                                const char* problem) {
-    const std::array<std::int64_t, 4> expected{batch, channels, grid.y.frames, grid.x.frames};
-    require(tensor.shape == expected && tensor.is_contiguous(), problem);
-}
-
-PREIMAGE_INLINE std::int32_t taps_of(const Grid& grid) { return 2 * grid.bin_size - 1; }
-
-PREIMAGE_INLINE std::int32_t at_most(std::int32_t a, std::int32_t b) { return a < b ? a : b; }
-PREIMAGE_INLINE std::int32_t at_least(std::int32_t a, std::int32_t b) { return a > b ? a : b; }
-
-/// The pixel whose votes stand at this position: outside the image those of its edge are repeated.
-PREIMAGE_INLINE std::int32_t inside(const Axis& axis, std::int32_t position) {
-    return at_most(at_least(position, 0), axis.pixels - 1);
-}
-
-/// (taps, 4): the weight along one axis of every pixel around a bin's centre, for each of the four bins.
-inline void fill_weights(const Parameters& parameters, float* weights) {
-    for (int bin = 0; bin < kSpatial; ++bin) {
-        const float mean = window_mean(bin, parameters.bin_size, parameters.window_size);
-        for (std::int64_t tap = 0; tap < tap_count(parameters.bin_size); ++tap) {
-            const std::int64_t offset = tap - (parameters.bin_size - 1);
-            const float window = parameters.window == Window::flat
-                                     ? mean
-                                     : window_at(offset, bin, parameters.bin_size, parameters.window_size);
-            weights[tap * kSpatial + bin] = triangle_at(offset, parameters.bin_size) * window;
-        }
-    }
-}
-
-}  // namespace preimage::sift
+}  // namespace preimage::sparse_sift

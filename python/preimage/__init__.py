@@ -13,26 +13,26 @@ if TYPE_CHECKING:
     from preimage import reference as reference
     from preimage.errors import FileFormatError as FileFormatError
     from preimage.inverters import Inverter as Inverter
+    from preimage.io import read_features as read_features
+    from preimage.io import read_image as read_image
+    from preimage.io import read_keypoints as read_keypoints
+    from preimage.io import write_features as write_features
+    from preimage.io import write_keypoints as write_keypoints
     from preimage.keypoints import Keypoints as Keypoints
+    from preimage.ops.dense_sift import dense_sift as dense_sift
+    from preimage.ops.dense_sift import dense_sift_frames as dense_sift_frames
     from preimage.ops.hog import hog as hog
     from preimage.ops.lbp import lbp as lbp
     from preimage.ops.lbp import lbp_codes as lbp_codes
     from preimage.ops.phow import phow as phow
-    from preimage.ops.sift import dense_sift as dense_sift
-    from preimage.ops.sift import dense_sift_frames as dense_sift_frames
+    from preimage.ops.sift import sift as sift
     from preimage.ops.sift_grid import sift_grid as sift_grid
-    from preimage.ops.sparse_sift import sift as sift
     from preimage.ops.upconv import upconv as upconv
     from preimage.representations.network import Network as Network
     from preimage.representations.network import network_representation as network_representation
     from preimage.representations.network import network_representations as network_representations
     from preimage.representations.preprocessing import Preprocessing as Preprocessing
     from preimage.spec import Spec as Spec
-    from preimage.storage import read_features as read_features
-    from preimage.storage import read_image as read_image
-    from preimage.storage import read_keypoints as read_keypoints
-    from preimage.storage import write_features as write_features
-    from preimage.storage import write_keypoints as write_keypoints
 
     __version__: str
 
@@ -43,22 +43,22 @@ _HOMES = {
     "Network": "preimage.representations.network",
     "Preprocessing": "preimage.representations.preprocessing",
     "Spec": "preimage.spec",
-    "dense_sift": "preimage.ops.sift",
-    "dense_sift_frames": "preimage.ops.sift",
+    "dense_sift": "preimage.ops.dense_sift",
+    "dense_sift_frames": "preimage.ops.dense_sift",
     "hog": "preimage.ops.hog",
     "lbp": "preimage.ops.lbp",
     "lbp_codes": "preimage.ops.lbp",
     "network_representation": "preimage.representations.network",
     "network_representations": "preimage.representations.network",
     "phow": "preimage.ops.phow",
-    "read_features": "preimage.storage",
-    "read_image": "preimage.storage",
-    "read_keypoints": "preimage.storage",
-    "sift": "preimage.ops.sparse_sift",
+    "read_features": "preimage.io",
+    "read_image": "preimage.io",
+    "read_keypoints": "preimage.io",
+    "sift": "preimage.ops.sift",
     "sift_grid": "preimage.ops.sift_grid",
     "upconv": "preimage.ops.upconv",
-    "write_features": "preimage.storage",
-    "write_keypoints": "preimage.storage",
+    "write_features": "preimage.io",
+    "write_keypoints": "preimage.io",
 }
 _MODULES = ("inverters", "nn", "reference", "representations")
 

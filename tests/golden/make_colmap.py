@@ -1,4 +1,6 @@
-"""Makes colmap_l1_root.db and colmap_l2.db as COLMAP itself does: `cd tests && python -m golden.make_colmap`.
+"""Makes colmap_l1_root.db and colmap_l2.db as COLMAP itself does.
+
+Run it as `PYTHONPATH=helpers python -m golden.make_colmap` in tests/.
 
 Needs pycolmap and scikit-image (`pip install pycolmap scikit-image`). Three small pictures, one of them flat; SIFT on
 the CPU from the first octave, at most about 60 features each.

@@ -1,7 +1,9 @@
 """Makes dense_sift.npz from the real VLFeat and photographs of scikit-image.
 
-`cd tests && python -m golden.make_dense_sift`. For every case: `<name>.image` uint8 (H, W), `<name>.features` float32
-(128, h, w) and `<name>.norms` float32 (h, w), where VLFeat was given the image in float32 in [0, 1].
+Run it as `PYTHONPATH=helpers python -m golden.make_dense_sift` in tests/.
+
+For every case: `<name>.image` uint8 (H, W), `<name>.features` float32 (128, h, w) and
+`<name>.norms` float32 (h, w), where VLFeat was given the image in float32 in [0, 1].
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Makes hog.npz from the real VLFeat and photographs of scikit-image: `cd tests && python -m golden.make_hog`.
+"""Makes hog.npz from the real VLFeat and photographs of scikit-image.
+
+Run it as `PYTHONPATH=helpers python -m golden.make_hog` in tests/.
 
 For every crop: `<name>.image` uint8 (H, W, 3), and `<name>.<colour>.<cell size>` float32 (31, Hc, Wc), where VLFeat
 was given the three channels (strongest) or their luma, both in float32 in [0, 1].

@@ -1,4 +1,6 @@
-"""Makes lbp.npz from the real VLFeat and photographs of scikit-image: `cd tests && python -m golden.make_lbp`.
+"""Makes lbp.npz from the real VLFeat and photographs of scikit-image.
+
+Run it as `PYTHONPATH=helpers python -m golden.make_lbp` in tests/.
 
 For every crop: `<name>.image` uint8 (H, W), and `<name>.<cell size>` float32 (58, H // cell, W // cell), where VLFeat
 was given the image in float32.

@@ -1,4 +1,6 @@
-"""Makes toolboxes.npz from the real VLFeat: `cd tests && python -m golden.make_toolboxes`.
+"""Makes toolboxes.npz from the real VLFeat.
+
+Run it as `PYTHONPATH=helpers python -m golden.make_toolboxes` in tests/.
 
 `image` uint8 (64, 64), and of it what VLFeat's MATLAB toolbox and cyvlfeat return, see `toolboxes.all_of`.
 """

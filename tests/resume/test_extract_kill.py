@@ -55,8 +55,8 @@ class _Ward:
 
     def __init__(self, images: Path, folder: Path) -> None:
         from preimage import representations  # noqa: PLC0415 - the test process itself needs none of this
-        from preimage.jobs import extract as module  # noqa: PLC0415
-        from preimage.storage import read_features  # noqa: PLC0415
+        from preimage.io import read_features  # noqa: PLC0415
+        from preimage.pipelines import extract as module  # noqa: PLC0415
 
         module.PART_SIZE = 4
         self._hog = representations.create("hog")

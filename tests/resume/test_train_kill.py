@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from paths import HELPERS
 from preimage.inverters import Inverter
 from preimage.training import loop, train
 from training_runs import metrics_without_time, small_config, weights
@@ -19,8 +20,8 @@ from training_runs import metrics_without_time, small_config, weights
 # PREIMAGE_KILLS=50 makes the long version of this test.
 KILLS = int(os.environ.get("PREIMAGE_KILLS", "4"))
 
-_TESTS = str(Path(__file__).resolve().parents[1])
-_PATH = os.pathsep.join(filter(None, (_TESTS, os.environ.get("PYTHONPATH"))))
+_HELPERS = str(HELPERS)
+_PATH = os.pathsep.join(filter(None, (_HELPERS, os.environ.get("PYTHONPATH"))))
 _RUN = """
 import sys
 import training_runs  # knows the tiny network

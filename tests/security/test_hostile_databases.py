@@ -10,7 +10,7 @@ import pytest
 
 import keypoint_files
 from keypoint_attacks import BYTES, FEW, FRAMES, check, refused, small_database
-from preimage.storage import read_keypoints
+from preimage.io import read_keypoints
 
 ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i AS image_id, 1 AS rows, 4 AS cols, "
 ENDLESS += "zeroblob(16) AS data FROM n"

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from preimage.errors import FileFormatError
+from preimage.io import FeatureRecord, read_features, write_features
+from preimage.io.arrays.npy import read_array_features
 from preimage.spec import Spec
-from preimage.storage import FeatureRecord, read_features, write_features
-from preimage.storage.formats.npy import read_array_features
 
 RNG = np.random.default_rng(17)
 SPEC = Spec("hog", "v", 2, 8, {"cell_size": 8})
@@ -172,7 +172,7 @@ def test_2000_sealed_mutations_are_the_same_features_or_refused(tmp_path, good):
 _MEASURE = """
 import resource, sys, time
 from preimage.errors import FileFormatError
-from preimage.storage import read_features
+from preimage.io import read_features
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # unlike what is resident, never reclaimed
 before = peak()
 for path in sys.argv[1:]:
@@ -240,7 +240,7 @@ def test_headers_of_numpy_files(tmp_path, header):
 
 
 def test_a_zip_bomb_is_refused_by_its_directory(tmp_path, monkeypatch):
-    monkeypatch.setattr("preimage.storage.formats.npy.MAX_ARRAY_BYTES", 1 << 20)
+    monkeypatch.setattr("preimage.io.arrays.npy.MAX_ARRAY_BYTES", 1 << 20)
     np.savez_compressed(tmp_path / "f.npz", a=np.zeros((2, 1000, 1000)))
     assert (tmp_path / "f.npz").stat().st_size < 1 << 15
     with pytest.raises(FileFormatError, match="16000128 bytes; 1048576 are allowed"):

@@ -9,7 +9,7 @@ import pytest
 
 from mutations import MUTATIONS, RECORDS, SPEC, STACK, try_mutations
 from preimage.errors import FileFormatError
-from preimage.storage.formats import read_foreign, write_foreign
+from preimage.io.arrays import read_foreign, write_foreign
 
 
 def h5py_or_skip():

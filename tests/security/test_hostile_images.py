@@ -14,8 +14,8 @@ import tifffile
 from PIL import Image
 
 from preimage.errors import FileFormatError
-from preimage.storage import decode_image, list_images
-from preimage.storage import images as images_module
+from preimage.io import decode_image, list_images
+from preimage.io import images as images_module
 
 RNG = np.random.default_rng(5)
 RGB = RNG.integers(0, 256, (16, 24, 3), dtype=np.uint8)

@@ -17,9 +17,9 @@ from preimage import representations
 from preimage.errors import FileFormatError
 from preimage.inverters import Inverter, SingleStreamConfig, TwoStreamConfig, UShapedConfig, View
 from preimage.inverters.architectures import config_to_dict
-from preimage.jobs.demo import demo
-from preimage.jobs.evaluate import evaluate
-from preimage.jobs.sheet import sheet
+from preimage.pipelines.demo import demo
+from preimage.pipelines.evaluate import evaluate
+from preimage.pipelines.sheet import sheet
 from preimage.spec import Spec
 
 VECTORS = Spec("network", "v", 8, None)

@@ -14,8 +14,8 @@ from keypoint_attacks import BYTES, FEW, FRAMES, check, refused, small_database
 from keypoint_files import GOLDEN, colmap_arrays, hloc_arrays, pictures
 from mutations import MUTATIONS, mutated
 from preimage.errors import FileFormatError
-from preimage.storage import is_keypoint_file, read_keypoints, write_keypoints
-from preimage.storage.keypoints import text
+from preimage.io import is_keypoint_file, read_keypoints, write_keypoints
+from preimage.io.keypoints import text
 
 PART = pictures()["sub/coffee.png"]
 

@@ -11,7 +11,7 @@ import scipy.io
 from matfiles import HEADER, part, variable
 from mutations import MUTATIONS, RECORDS, SPEC, STACK, try_mutations
 from preimage.errors import FileFormatError
-from preimage.storage.formats import mat5, read_foreign, write_foreign
+from preimage.io.arrays import mat5, read_foreign, write_foreign
 
 
 def test_mutations_of_matlab_files(tmp_path):
@@ -112,7 +112,7 @@ def test_parts_that_inflate_a_thousandfold(tmp_path, rest):
 
 
 def test_a_large_variable_is_refused_before_it_is_inflated(tmp_path, monkeypatch):
-    monkeypatch.setattr("preimage.storage.formats.arrays.MAX_ARRAY_BYTES", 1 << 20)
+    monkeypatch.setattr("preimage.io.arrays.stored.MAX_ARRAY_BYTES", 1 << 20)
     (tmp_path / "f.mat").write_bytes(HEADER + variable((100, 100, 31), bytes(100 * 100 * 31 * 4), compress=True))
     assert (tmp_path / "f.mat").stat().st_size < 1 << 12
     with pytest.raises(FileFormatError, match="1240000 bytes; 1048576 are allowed"):

@@ -18,8 +18,8 @@ import torch
 from caffemodels import blob, data, legacy_shape, message, number, shape, v1, v2, varint
 from mutations import MUTATIONS, mutated
 from preimage.errors import FileFormatError
-from preimage.jobs.weights import import_weights
-from preimage.storage.weights import open_weights
+from preimage.io.weights import open_weights
+from preimage.pipelines.weights import import_weights
 
 RNG = np.random.default_rng(2)
 ARRAYS = {

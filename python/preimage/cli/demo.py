@@ -34,7 +34,7 @@ def demo(
     json: Json = False,
 ) -> None:
     """Reconstruct real photographs from nothing but their features."""
-    from preimage.jobs.demo import demo as run
+    from preimage.pipelines.demo import demo as run
 
     show = Output(json)
     command = shlex.join(["preimage", *sys.argv[1:]])

@@ -81,7 +81,7 @@ def _system() -> dict[str, Any]:
 
 
 def _native() -> dict[str, Any]:
-    native = importlib.import_module("preimage._native")
+    native = importlib.import_module("preimage.ops._native")
     sets = list(native.instruction_sets())
     return {
         "file": str(native.__file__),
@@ -102,7 +102,7 @@ def _cuda() -> dict[str, Any]:
         "reason": "",
     }
     try:
-        report = importlib.import_module("preimage._native").cuda_devices()
+        report = importlib.import_module("preimage.ops._native").cuda_devices()
     except ImportError:
         return found | {"reason": "the native module does not load"}
     devices = [

@@ -44,7 +44,7 @@ def evaluate(
 ) -> None:
     """Extract, invert and compare: normalised error, PSNR and SSIM."""
     from preimage import representations
-    from preimage.jobs.evaluate import evaluate as run
+    from preimage.pipelines.evaluate import evaluate as run
 
     if representation is None and parameters:
         raise CommandError(f"{', '.join(parameters)} given without --representation")

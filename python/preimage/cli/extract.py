@@ -53,7 +53,7 @@ def extract(
     A kill or Ctrl-C loses at most a moment's work: the same command goes on where it stopped.
     """
     from preimage import representations
-    from preimage.jobs.extract import extract as run
+    from preimage.pipelines.extract import extract as run
 
     show = Output(json)
     chosen = representations.create(representation, **parameters)

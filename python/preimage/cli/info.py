@@ -34,9 +34,9 @@ def info(
 def _facts(path: Path) -> dict[str, Any]:
     from preimage import inverters
     from preimage.errors import FileFormatError
-    from preimage.inverters.files import resolve
-    from preimage.storage import is_keypoint_file
-    from preimage.storage.formats import is_foreign
+    from preimage.inverters.pretrained import resolve
+    from preimage.io import is_keypoint_file
+    from preimage.io.arrays import is_foreign
 
     if not path.exists() and str(path) in inverters.shipped():
         path = resolve(path)
@@ -66,7 +66,7 @@ def _facts(path: Path) -> dict[str, Any]:
 
 
 def _features(path: Path) -> dict[str, Any]:
-    from preimage.storage import read_features
+    from preimage.io import read_features
 
     file = read_features(path)
     sizes = Counter(file.processed_sizes)
@@ -85,7 +85,7 @@ def _features(path: Path) -> dict[str, Any]:
 
 
 def _keypoints(path: Path) -> dict[str, Any]:
-    from preimage.storage import read_keypoints
+    from preimage.io import read_keypoints
 
     file = read_keypoints(path)
     known = [count for count in file.counts if count is not None]
@@ -175,7 +175,7 @@ def _weights(path: Path) -> dict[str, Any]:
 
 
 def _unfinished(path: Path) -> dict[str, Any]:
-    from preimage.jobs.partial import read_manifest
+    from preimage.pipelines.partial import read_manifest
 
     manifest = read_manifest(path)
     return {
@@ -191,20 +191,20 @@ def _unfinished(path: Path) -> dict[str, Any]:
 
 def _arrays(path: Path) -> dict[str, Any]:
     """Arrays in a file of another format, by their headers; a spec only if the file tells it."""
-    from preimage.storage import formats
+    from preimage.io import arrays as formats
 
     suffix = path.suffix.lower()
     notes: dict[str, Any] = {}
     if suffix in formats.NUMPY_SUFFIXES:
-        from preimage.storage.formats.npy import open_arrays
+        from preimage.io.arrays.npy import open_arrays
 
         arrays = open_arrays(path)
     elif suffix == ".mat":
-        from preimage.storage.formats.mat import open_mat
+        from preimage.io.arrays.mat import open_mat
 
         arrays, notes = open_mat(path)
     else:
-        from preimage.storage.formats.hdf5 import open_hdf5
+        from preimage.io.arrays.h5 import open_hdf5
 
         arrays, notes = open_hdf5(path)
     spec = notes.get("spec")

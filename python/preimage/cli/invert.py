@@ -62,7 +62,7 @@ def invert(
     json: Json = False,
 ) -> None:
     """Reconstruct every image of a feature file or keypoint file as OUTPUT/<key>.png."""
-    from preimage.jobs.invert import invert as run
+    from preimage.pipelines.invert import invert as run
 
     show = Output(json)
     with show.progress("inverting") as progress:

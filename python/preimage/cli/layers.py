@@ -26,7 +26,7 @@ def layers(
 
     The function is imported, from the current folder too, and called.
     """
-    from preimage.jobs.layers import layers as run
+    from preimage.pipelines.layers import layers as run
 
     show = Output(json)
     summary = run(network, weights=weights, preprocessing=preprocessing, input_size=input_size)

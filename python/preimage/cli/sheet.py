@@ -20,7 +20,7 @@ from preimage.cli._shared import (
 )
 
 if TYPE_CHECKING:
-    from preimage.jobs.choosing import RepresentationChoices
+    from preimage.pipelines.choosing import RepresentationChoices
 
 
 @reporting
@@ -54,7 +54,7 @@ def sheet(
     json: Json = False,
 ) -> None:
     """Draw photographs, their features and the reconstructions side by side, as one PNG."""
-    from preimage.jobs.sheet import sheet as run
+    from preimage.pipelines.sheet import sheet as run
 
     show = Output(json)
     asked = _asked(representation, representations, parameters)

@@ -10,7 +10,7 @@ import typer
 from preimage.cli._shared import Json, Output, bytes_text, reporting
 
 if TYPE_CHECKING:
-    from preimage.jobs.weights import WeightsSummary
+    from preimage.pipelines.weights import WeightsSummary
 
 weights = typer.Typer(help="Import the weights of AlexNet, and list those that are here.", no_args_is_help=True)
 
@@ -38,7 +38,7 @@ def import_(
     json: Json = False,
 ) -> None:
     """Check a file of AlexNet's weights and keep them where alexnet-conv1 … alexnet-prob find them."""
-    from preimage.jobs.weights import import_weights
+    from preimage.pipelines.weights import import_weights
 
     show = Output(json)
     summary = import_weights(file, variant=variant, preprocessing=preprocessing, folder=folder)
@@ -51,7 +51,7 @@ def import_(
 @reporting
 def list_(folder: Folder = None, json: Json = False) -> None:
     """List the weights that were imported."""
-    from preimage.jobs.weights import list_weights
+    from preimage.pipelines.weights import list_weights
     from preimage.representations.alexnet_weights import weights_folder
 
     show = Output(json)

@@ -2,10 +2,10 @@
 
 from preimage.inverters.architectures import ArchitectureConfig, SingleStreamConfig, TwoStreamConfig, UShapedConfig
 from preimage.inverters.device import checked_device
-from preimage.inverters.files import find, shipped
 from preimage.inverters.inverter import Inverter
 from preimage.inverters.plan import Plan, plan
 from preimage.inverters.presets import preset
+from preimage.inverters.pretrained import find, shipped
 from preimage.inverters.view import View
 
 __all__ = [

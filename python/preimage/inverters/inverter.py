@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from preimage.inverters import files
+from preimage.inverters import pretrained
 from preimage.inverters.architectures import ArchitectureConfig, build, config_from_dict, config_to_dict
 from preimage.inverters.view import View, placed, resized
 from preimage.spec import Spec
@@ -194,7 +194,7 @@ class Inverter(nn.Module):
             "view": None if self.view is None else dataclasses.asdict(self.view),
             "training": self.training_notes,
         }
-        return files.write(Path(folder), fields, tensors)
+        return pretrained.write(Path(folder), fields, tensors)
 
     @classmethod
     def load(cls, name_or_path: str | os.PathLike[str]) -> Inverter:
@@ -207,9 +207,9 @@ class Inverter(nn.Module):
             ValueError: there is neither such a folder nor such a shipped inverter; the message lists them.
             FileFormatError: a file in the folder is missing, damaged or of another version.
         """
-        folder = files.resolve(name_or_path)
-        fields, tensors = files.read(folder)
-        with files.naming(folder):
+        folder = pretrained.resolve(name_or_path)
+        fields, tensors = pretrained.read(folder)
+        with pretrained.naming(folder):
             _check_weights(fields, tensors)
             inverter = _from_fields(fields)
             inverter.load_state_dict({name: value.float() for name, value in tensors.items()})

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from preimage import _native
+from preimage.ops import _native
 
 Images = torch.Tensor | npt.NDArray[Any]
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from preimage import _native
+from preimage.ops import _native
 from preimage.ops._derivatives import last_derivative
 from preimage.ops._images import (
     Description,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from preimage import _native
+from preimage.ops import _native
 from preimage.ops._images import (
     Description,
     Images,

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from preimage.ops._images import Images, check_shape, check_tensor, check_whole, readable, wrong_container
-from preimage.ops.sift import dense_sift, dense_sift_frames
+from preimage.ops.dense_sift import dense_sift, dense_sift_frames
 
 
 class PhowScale(NamedTuple):

@@ -1,22 +1,19 @@
-"""Dense SIFT: check, describe the memory, call the native kernel."""
+"""Sparse SIFT: check, describe the memory, call whoever computes the variant."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Literal, overload
 
 import numpy as np
 import torch
 
-from preimage import _native
-from preimage.ops import sift_cuda  # noqa: F401 (registers itself)
+from preimage.keypoints import Keypoints
+from preimage.ops import _native
 from preimage.ops._images import (
     Description,
     Images,
     as_native,
     check_choice,
-    check_dtype,
     check_shape,
     check_tensor,
     check_whole,
@@ -27,234 +24,113 @@ from preimage.ops._images import (
     readable,
     wrong_container,
 )
-from preimage.ops._library import LIBRARY, frame_count
-from preimage.ops.sift_backward import DTYPES, Bounds, DenseSift
+from preimage.ops.sift_opencv import opencv_sift
 
-CHANNELS = 128
-WINDOWS = ("gaussian", "flat")
+VARIANTS = ("vlfeat", "opencv")
+MOST_LEVELS = 32
 
 
-@overload
-def dense_sift(
+def sift(
     images: Images,
     *,
-    step: int = ...,
-    bin_size: int = ...,
-    window: str = ...,
-    window_size: float = ...,
-    bounds: Bounds | None = ...,
-    norms: Literal[False] = ...,
-    dtype: torch.dtype = ...,
-) -> torch.Tensor: ...
-
-
-@overload
-def dense_sift(
-    images: Images,
-    *,
-    step: int = ...,
-    bin_size: int = ...,
-    window: str = ...,
-    window_size: float = ...,
-    bounds: Bounds | None = ...,
-    norms: Literal[True],
-    dtype: torch.dtype = ...,
-) -> tuple[torch.Tensor, torch.Tensor]: ...
-
-
-def dense_sift(
-    images: Images,
-    *,
-    step: int = 4,
-    bin_size: int = 4,
-    window: str = "gaussian",
-    window_size: float = 2.0,
-    bounds: Bounds | None = None,
-    norms: bool = False,
-    dtype: torch.dtype = torch.float32,
-) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
-    """SIFT descriptors on a regular grid, equal to VLFeat's `vl_dsift` (4 × 4 bins of 8 orientations).
-
-    With the Gaussian window every value is within 5e-6 of VLFeat's where the norm is at least 1e-4. With the flat one
-    it is within 1e-3 where the norm is at least 1e-3, because VLFeat's own running sums are no more exact than that;
-    from the definition in double precision it is 5e-6 off at most.
+    variant: str = "vlfeat",
+    levels: int = 3,
+    first_octave: int = 0,
+    peak_threshold: float = 0.0,
+    edge_threshold: float = 10.0,
+) -> Keypoints:
+    """Keypoints of every image, with SIFT descriptors.
 
     Args:
         images: (H, W), (C, H, W) or (B, C, H, W), y down; C is 1 or 3 (red, green, blue; their luma
             0.299 R + 0.587 G + 0.114 B is taken); B may be 0. uint8 (divided by 255), float16, bfloat16, float32 or
-            float64 with values in [0, 1] (not enforced). Any strides; uint8 and float32 are read where they lie.
-            A tensor on the CPU or a CUDA device, or a NumPy array. They are not smoothed; `preimage.phow` does that.
-        step: pixels between descriptors along both axes, at least 1.
-        bin_size: pixels between the centres of a descriptor's spatial bins along both axes, at least 1.
-        window: ``"gaussian"`` weighs every pixel by its distance from the descriptor's centre, as SIFT does;
-            ``"flat"`` every spatial bin by the Gaussian's mean over it (VLFeat's "fast" one).
-        window_size: the Gaussian's standard deviation in bins, above 0.
-        bounds: (top, left, bottom, right), the pixels that bin centres may lie on, inclusive, as VLFeat's bounds but
-            y before x and from 0; ``None`` for the whole image.
-        norms: give the norms as well.
-        dtype: of the descriptors: ``torch.float32``, ``torch.float16``, ``torch.bfloat16``, or ``torch.uint8`` for
-            min(⌊512 · d⌋, 255), as VLFeat's toolbox stores them.
+            float64 with values in [0, 1] (not enforced by ``"vlfeat"``). Any strides. A tensor on the CPU or a NumPy
+            array.
+        variant: ``"vlfeat"``: detector and descriptor of VLFeat's C library (`vl_sift`), given the same values in
+            [0, 1], as COLMAP gives them. VLFeat's own programs give it values up to 255, and find nearly the same
+            keypoints (92 to 100 % on photographs): it counts gradients below 1e-4 as none whatever the unit.
+            Thresholds are in the images' unit.
+            ``"opencv"``: `cv2.SIFT_create()` with its own parameters, on the luma limited to [0, 1] (what is not a
+            number is 0) and rounded to uint8; it starts with the image doubled (like `first_octave` -1) and leaves
+            out what has little contrast.
+        levels: scales an octave, 1 to 32.
+        first_octave: 0 starts with the image as it is, -1 with the image doubled (which finds smaller keypoints),
+            n > 0 with every 2ⁿ-th pixel. The last octave is the one whose shorter side has 16 to 31 pixels (the first
+            where that is less).
+        peak_threshold: least absolute difference of Gaussians, in the images' unit; at least 0.
+        edge_threshold: largest ratio of the difference's curvatures across and along an edge, above 0.
 
     Returns:
-        (B, 128, h, w), contiguous, B = 1 for a single image, h = (bottom - top - 3 · bin_size) // step + 1 and w
-        alike. Channel = orientation + 8 · spatial column + 32 · spatial row; orientation k is along k · 45°, 0 along
-        +x, y down. Values in [0, 1], every descriptor of length 1. `preimage.dense_sift_frames` tells their centres.
+        `Keypoints`, a batch of one for a single image. `response` is the absolute difference of Gaussians at the
+        extremum, for ``"opencv"`` OpenCV's own measure. They come octave by octave, level by level, down and across;
+        one with several directions comes once for each (up to four).
 
-        With `norms` also float32 (B, 1, h, w): the sum of a descriptor's 128 values before they are normalised,
-        over (3 · bin_size + 1)²; VLFeat's measure of contrast.
-
-        A near-flat patch has a descriptor of zeros: one whose values before normalising, squared, add up to at most
-        1e-8. (There VLFeat divides by 1.2e-7 and returns noise.)
-
-        A pixel that is not finite spoils the descriptors that it, or one of its four neighbours, votes for; a NaN
-        makes them NaN (255 in uint8). All others keep their values to the bit.
+        Places, scales and angles are VLFeat's (nearly all to the last bits of float32), values of descriptors within
+        1e-5 or so. Descriptors of keypoints that lie less than 1.5 pixels of their octave from the image's lower
+        border are those of their surroundings; VLFeat leaves there what its memory held. Keypoints whose surroundings
+        are not finite are left out.
 
     Raises:
-        TypeError: not an array or tensor, or of another dtype; `step`, `bin_size` or a bound not an int.
-        ValueError: wrong rank, channel count or device; an unknown `window` or `dtype`; bounds outside the image, or
-            too narrow for one descriptor (3 · bin_size + 1 pixels); on a CUDA device a `bin_size` above 143, which
-            its shared memory has no room for.
-        RuntimeError: a CUDA tensor where the package was built without CUDA.
+        TypeError: not an array or tensor, or of another dtype; `levels` or `first_octave` not an int, a threshold not
+            a number.
+        ValueError: wrong rank or channel count; a tensor on another device; parameters out of range, or any of them
+            with ``"opencv"``; an unknown `variant`; a tensor that requires a gradient, outside `no_grad`.
 
-    Gradients of descriptors (except as ``torch.uint8``) and norms flow back to the images, on either device. Where the
-    definition has a kink, one side counts: a value clipped at 0.2 passes its gradient on where it is at most 0.2; a
-    pixel's length is split linearly within each eighth of a turn; pixels whose squared gradient is at most 1e-8, and
-    the descriptors of near-flat patches, pass nothing on. The gradient itself has none.
-
-    The number of threads is `torch.get_num_threads()`; it does not change the numbers. The environment variable
-    ``PREIMAGE_ISA`` (avx512, avx2, portable) forces an instruction set.
+    Images are shared out among `torch.get_num_threads()` threads; it does not change the numbers. The environment
+    variable ``PREIMAGE_ISA`` (avx512, avx2, portable) forces an instruction set.
     """
+    check_choice("variant", variant, VARIANTS)
+    _check_parameters(levels, first_octave, peak_threshold, edge_threshold)
     if isinstance(images, torch.Tensor):
-        check_tensor(images)
-        _check(images.shape, step, bin_size, window, window_size, bounds, dtype)
-        parameters = step, bin_size, window, float(window_size), bounds
-        if needs_gradient(images) and dtype.is_floating_point:
-            features, sums = DenseSift.apply(images, *parameters)  # type: ignore[no-untyped-call]
-            both = features.to(dtype), sums
-        else:
-            both = _op(images, *parameters, dtype)
-    elif isinstance(images, np.ndarray):
-        array = readable(images)
-        _check(array.shape, step, bin_size, window, window_size, bounds, dtype)
-        both = _run(describe_array(array), step, bin_size, window, window_size, bounds, dtype)
-    else:
+        _check_tensor(images)
+    elif not isinstance(images, np.ndarray):
         raise wrong_container(images)
-    return both if norms else both[0]
-
-
-def dense_sift_frames(
-    height: int, width: int, *, step: int = 4, bin_size: int = 4, bounds: Bounds | None = None
-) -> torch.Tensor:
-    """Where `dense_sift` puts its descriptors on an image of this size.
-
-    Args:
-        height, width: of the image, in pixels.
-        step, bin_size, bounds: as for `dense_sift`.
-
-    Returns:
-        float32 (h, w, 2): the centres, y before x, in pixels from the centre of the upper left one. A descriptor's
-        first bin is centred 1.5 · bin_size before it, its last as much after it.
-
-    Raises:
-        TypeError, ValueError: as `dense_sift`.
-    """
-    check_whole("height", height)
-    check_whole("width", width)
-    top, left, bottom, right = check_grid(height, width, step, bin_size, bounds)
-    rows = frame_count(top, bottom, step, bin_size)
-    columns = frame_count(left, right, step, bin_size)
-    centre = 1.5 * bin_size
-    y = torch.arange(rows, dtype=torch.float32, device="cpu") * step + (top + centre)
-    x = torch.arange(columns, dtype=torch.float32, device="cpu") * step + (left + centre)
-    return torch.stack(torch.meshgrid(y, x, indexing="ij"), dim=-1)
-
-
-def check_grid(height: int, width: int, step: int, bin_size: int, bounds: Bounds | None) -> Bounds:
-    """The bounds in full; ``TypeError`` or ``ValueError`` unless they hold a descriptor and lie inside the image."""
-    check_whole("step", step)
-    check_whole("bin_size", bin_size)
-    if bounds is None:
-        top, left, bottom, right = 0, 0, height - 1, width - 1
-    else:
-        if not isinstance(bounds, tuple | list) or len(bounds) != 4 or any(type(bound) is not int for bound in bounds):
-            raise TypeError(f"bounds must be four ints (top, left, bottom, right), got {bounds!r}")
-        top, left, bottom, right = bounds
-        if not (0 <= top <= bottom < height and 0 <= left <= right < width):
-            raise ValueError(
-                f"bounds must be (top, left, bottom, right), inclusive, inside an image of {height} x {width} pixels, "
-                f"got {tuple(bounds)}"
-            )
-    if bottom - top < 3 * bin_size or right - left < 3 * bin_size:
-        least = 3 * bin_size + 1
-        where = "an image" if bounds is None else "the bounds"
-        raise ValueError(
-            f"{where} must have at least {least} x {least} pixels for a bin_size of {bin_size}, "
-            f"got {bottom - top + 1} x {right - left + 1}"
-        )
-    return top, left, bottom, right
-
-
-def _check(
-    shape: tuple[int, ...],
-    step: int,
-    bin_size: int,
-    window: str,
-    window_size: float,
-    bounds: Bounds | None,
-    dtype: torch.dtype,
-) -> None:
-    height, width = check_shape(shape)
-    check_grid(height, width, step, bin_size, bounds)
-    check_choice("window", window, WINDOWS)
-    check_dtype(dtype, tuple(DTYPES))
-    if not isinstance(window_size, float | int):
-        raise TypeError(f"window_size must be a number, got {window_size!r}")
-    if not 0 < window_size < math.inf:
-        raise ValueError(f"window_size must be above 0 bins and finite, got {window_size!r}")
+    check_shape(tuple(images.shape))
+    parameters = levels, first_octave, float(peak_threshold), float(edge_threshold)
+    if variant == "opencv":
+        if parameters != (3, 0, 0.0, 10.0):
+            raise ValueError("the parameters are those of the variant 'vlfeat': 'opencv' has its own, fixed ones")
+        array = as_native(images).numpy() if isinstance(images, torch.Tensor) else readable(images)
+        return opencv_sift(array.reshape((1,) * (4 - array.ndim) + array.shape))
+    if isinstance(images, torch.Tensor):
+        images = as_native(images)  # by name, so that a copy lives until the kernel has read it
+        return _run(describe(images), *parameters)
+    array = readable(images)
+    return _run(describe_array(array), *parameters)
 
 
 def _run(
-    images: Description,
-    step: int,
-    bin_size: int,
-    window: str,
-    window_size: float,
-    bounds: Bounds | None,
-    dtype: torch.dtype,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    batch, _, height, width = images[1]
-    box = (0, 0, height - 1, width - 1) if bounds is None else bounds
-    top, left, bottom, right = box
-    rows, columns = frame_count(top, bottom, step, bin_size), frame_count(left, right, step, bin_size)
-    features = torch.empty((batch, CHANNELS, rows, columns), dtype=dtype, device="cpu")
-    norms = torch.empty((batch, 1, rows, columns), dtype=torch.float32, device="cpu")
-    _native.dense_sift(
-        images,
-        describe(features, DTYPES[dtype]),
-        describe(norms),
-        step,
-        bin_size,
-        window,
-        window_size,
-        box,
-        instruction_set(),
-        torch.get_num_threads(),
+    images: Description, levels: int, first_octave: int, peak_threshold: float, edge_threshold: float
+) -> Keypoints:
+    frames, descriptors, offsets = _native.sift(
+        images, levels, first_octave, peak_threshold, edge_threshold, instruction_set(), torch.get_num_threads()
     )
-    return features, norms
+    x, y, scale, angle, response = torch.from_numpy(frames)
+    return Keypoints(x, y, scale, angle, response, torch.from_numpy(descriptors), torch.from_numpy(offsets))
 
 
-@torch.library.impl(LIBRARY, "dense_sift", "CPU")
-def _dense_sift_cpu(
-    images: torch.Tensor,
-    step: int,
-    bin_size: int,
-    window: str,
-    window_size: float,
-    bounds: Bounds | None,
-    dtype: torch.dtype,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    images = as_native(images)  # by name, so that a copy lives until the kernel has read it
-    return _run(describe(images), step, bin_size, window, window_size, bounds, dtype)
+def _check_parameters(levels: int, first_octave: int, peak_threshold: float, edge_threshold: float) -> None:
+    check_whole("levels", levels, "level")
+    if levels > MOST_LEVELS:
+        raise ValueError(f"levels must be at most {MOST_LEVELS}, got {levels}")
+    if type(first_octave) is not int:
+        raise TypeError(f"first_octave must be an int, got {first_octave!r}")
+    if not -1 <= first_octave < 30:
+        raise ValueError(f"first_octave must be in -1 … 29, got {first_octave}")
+    for name, value in (("peak_threshold", peak_threshold), ("edge_threshold", edge_threshold)):
+        if not isinstance(value, float | int):
+            raise TypeError(f"{name} must be a number, got {value!r}")
+        if not math.isfinite(value) or value < 0 or (value == 0 and name == "edge_threshold"):
+            least = "at least 0" if name == "peak_threshold" else "above 0"
+            raise ValueError(f"{name} must be {least} and finite, got {value!r}")
 
 
-_op: Callable[..., tuple[torch.Tensor, torch.Tensor]] = torch.ops.preimage.dense_sift.default
+def _check_tensor(images: torch.Tensor) -> None:
+    check_tensor(images)
+    if images.device.type != "cpu":
+        raise ValueError(f"sparse SIFT is computed on the CPU, got images on {images.device}: pass images.cpu()")
+    if needs_gradient(images):
+        raise ValueError(
+            "sparse SIFT has no gradient, got a tensor that requires one: pass images.detach() or call it under "
+            "torch.no_grad()"
+        )

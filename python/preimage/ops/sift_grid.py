@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import torch
 
-from preimage import _native
 from preimage.keypoints import Keypoints
+from preimage.ops import _native
 from preimage.ops._images import check_whole, describe
 from preimage.ops._library import LIBRARY
 

@@ -1,11 +1,11 @@
 """Plain definitions of what the fast kernels compute: to be read, and to test against."""
 
+from preimage.reference.dense_sift import dense_sift, dense_sift_frames
 from preimage.reference.hog import hog
 from preimage.reference.lbp import lbp, lbp_codes
 from preimage.reference.phow import phow
-from preimage.reference.sift import dense_sift, dense_sift_frames
+from preimage.reference.sift import sift
 from preimage.reference.sift_grid import sift_grid
-from preimage.reference.sparse_sift import sift
 from preimage.reference.upconv import upconv
 
 __all__ = ["dense_sift", "dense_sift_frames", "hog", "lbp", "lbp_codes", "phow", "sift", "sift_grid", "upconv"]

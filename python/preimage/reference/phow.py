@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from preimage.reference._images import luma
-from preimage.reference.sift import dense_sift, dense_sift_frames
+from preimage.reference.dense_sift import dense_sift, dense_sift_frames
 
 
 class PhowScale(NamedTuple):

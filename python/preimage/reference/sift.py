@@ -1,230 +1,276 @@
-"""Dense SIFT as VLFeat's `vl_dsift` computes it, to be read; autograd differentiates it.
+"""Sparse SIFT as VLFeat defines it (`vl_sift`), in double precision.
 
-Every step is one function. Gradients and votes are computed in the image's own precision, so that float32 images
-decide as VLFeat does; what is summed is summed in float64.
-
-Sub-gradients, where the definition has kinks: a value clipped at 0.2 passes its gradient where it is at most 0.2; the
-split between two orientations is linear within each eighth of a turn; a pixel whose squared gradient is below 1e-8
-neither votes nor has a gradient; nor has a near-flat patch, whose descriptor is zero.
+The steps are those of Lowe, "Distinctive image features from scale-invariant keypoints" (IJCV 2004); the constants,
+the approximations of the arc tangent, the root and the window, and what happens at borders are VLFeat's (vl/sift.c).
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
+import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 
 from preimage.reference._images import checked_images, luma
 
-ORIENTATIONS = 8  # 45° apart
-SPATIAL = 4  # bins along each axis of a descriptor
-CHANNELS = ORIENTATIONS * SPATIAL * SPATIAL
-CLIP = 0.2
-DEAD_ZONE = 1e-8  # squares below it have the root 0
-EPSILON = 1.19209290e-7  # float32's, also in double precision
+Array = npt.NDArray[np.float64]
+Places = npt.NDArray[np.signedinteger[Any]]
 
-WINDOWS = ("gaussian", "flat")
-DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.uint8, torch.float64)
-
-Bounds = tuple[int, int, int, int]
+TURN = 2 * math.pi
+SIGMA = 1.6  # of an octave's lowest level, in its pixels
+IMAGE_SIGMA = 0.5  # that an image is taken to have already
+DIRECTIONS = 36  # bins of the histogram that a keypoint's angle comes from
+EPSILON = float(np.finfo(np.float32).eps)
 
 
-def dense_sift(
+class SparseKeypoints(NamedTuple):
+    """The fields of `preimage.Keypoints`, in float64 but for the offsets."""
+
+    x: torch.Tensor
+    y: torch.Tensor
+    scale: torch.Tensor
+    angle: torch.Tensor
+    response: torch.Tensor
+    descriptors: torch.Tensor
+    offsets: torch.Tensor
+
+
+class Octave(NamedTuple):
+    """Images of one size, each more blurred than the one before."""
+
+    number: int  # a pixel is 2^number of the image's
+    levels: Array  # (levels + 3, H, W): -1 … levels + 1
+    differences: Array  # (levels + 2, H, W): of a level and the next, from -1 on
+
+
+class Extremum(NamedTuple):
+    """In the octave's pixels and levels."""
+
+    x: float
+    y: float
+    level: float
+    value: float
+
+
+def sift(
     images: torch.Tensor | npt.NDArray[Any],
     *,
-    step: int = 4,
-    bin_size: int = 4,
-    window: str = "gaussian",
-    window_size: float = 2.0,
-    bounds: Bounds | None = None,
-    norms: bool = False,
-    dtype: torch.dtype = torch.float32,
-) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
-    """SIFT descriptors on a regular grid.
-
-    Args:
-        images: (H, W), (C, H, W) or (B, C, H, W), y down, C 1 or 3 (red, green, blue; their luma is taken). uint8 is
-            divided by 255; floating values are expected in [0, 1]. A tensor or a NumPy array.
-        step: pixels between descriptors, at least 1.
-        bin_size: pixels between the centres of a descriptor's spatial bins, at least 1.
-        window: ``"gaussian"`` weighs every pixel by its distance from the descriptor's centre; ``"flat"`` every
-            spatial bin by the Gaussian's mean over it.
-        window_size: the Gaussian's sigma in bins, above 0.
-        bounds: (top, left, bottom, right), the pixels that bin centres may lie on, inclusive; ``None`` for all.
-        norms: give the norms as well.
-        dtype: of the descriptors; ``torch.uint8`` is min(⌊512 · d⌋, 255). ``torch.float64`` only here.
-
-    Returns:
-        (B, 128, h, w), channel = orientation + 8 · spatial column + 32 · spatial row; with `norms` also their norms
-        (B, 1, h, w): the sum of the 128 sums before normalising, over (3 · bin_size + 1)², float32 (float64 for
-        float64 images). A near-flat patch, whose sums squared add up to less than 1e-8, has a descriptor of zeros.
-
-    Raises:
-        TypeError, ValueError: as `preimage.dense_sift`.
-    """
-    tensor = _checked(images, window, dtype)
-    height, width = tensor.shape[-2:]
-    box = checked_grid(height, width, step, bin_size, bounds)
-    if not 0 < window_size < math.inf:
-        raise ValueError(f"window_size must be above 0 bins, got {window_size!r}")
-    precision = torch.float64 if tensor.dtype == torch.float64 else torch.float32
-    batch = tensor.reshape((1,) * (4 - tensor.dim()) + tuple(tensor.shape))  # (B, C, H, W)
-    values = batch.to(torch.float32) / 255 if batch.dtype == torch.uint8 else batch.to(precision)
-    planes = luma(values) if values.shape[1] == 3 else values
-    sums = spatial_sums(votes(*gradient(planes)).double(), box, step, kernels(bin_size, window, window_size))
-    features = as_dtype(normalise(sums), dtype)
-    if not norms:
-        return features
-    return features, (sums.sum(1, keepdim=True) / (3 * bin_size + 1) ** 2).to(precision)
-
-
-def dense_sift_frames(
-    height: int, width: int, *, step: int = 4, bin_size: int = 4, bounds: Bounds | None = None
-) -> torch.Tensor:
-    """The centres of the descriptors: (h, w, 2) float32 in pixels, y before x."""
-    top, left, bottom, right = checked_grid(height, width, step, bin_size, bounds)
-    rows = frames_along(top, bottom, step, bin_size)
-    columns = frames_along(left, right, step, bin_size)
-    y = top + step * torch.arange(rows, dtype=torch.float32) + 1.5 * bin_size
-    x = left + step * torch.arange(columns, dtype=torch.float32) + 1.5 * bin_size
-    return torch.stack(torch.meshgrid(y, x, indexing="ij"), dim=-1)
-
-
-def frames_along(first: int, last: int, step: int, bin_size: int) -> int:
-    """Descriptors along an axis whose four bin centres lie in first … last, inclusive."""
-    room = last - first - (SPATIAL - 1) * bin_size
-    return 0 if room < 0 else room // step + 1
-
-
-def gradient(planes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(B, 1, H, W) -> gx, gy, each (B, 1, H, W): half the difference of the two neighbours; at the image's border,
-    where there is one neighbour, the whole difference to it."""
-
-    def along(axis: int) -> torch.Tensor:
-        size = planes.shape[axis]
-        steps = planes.narrow(axis, 1, size - 1) - planes.narrow(axis, 0, size - 1)
-        inside = 0.5 * (planes.narrow(axis, 2, size - 2) - planes.narrow(axis, 0, size - 2))
-        return torch.cat((steps.narrow(axis, 0, 1), inside, steps.narrow(axis, size - 2, 1)), axis)
-
-    return along(3), along(2)
-
-
-def direction(gx: torch.Tensor, gy: torch.Tensor) -> torch.Tensor:
-    """The gradient's direction in eighths of a turn, [0, 8), y down.
-
-    VLFeat's cubic replaces the arc tangent. It is up to 0.0061 rad off, and part of the definition.
-    """
-    # Not abs(), whose slope at 0 is taken to be 0: the direction changes smoothly there.
-    across, down = torch.where(gx < 0, -gx, gx), torch.where(gy < 0, -gy, gy) + EPSILON
-    ratio = torch.where(gx < 0, gx + down, gx - down) / (across + down)
-    angle = torch.where(gx < 0, 3 * math.pi / 4, math.pi / 4) + (0.1821 * ratio * ratio - 0.9675) * ratio
-    angle = torch.where(gy < 0, -angle, angle)
-    angle = torch.where(angle < 0, angle + 2 * math.pi, angle)
-    return angle * (ORIENTATIONS / (2 * math.pi))
-
-
-def length(gx: torch.Tensor, gy: torch.Tensor) -> torch.Tensor:
-    """The gradient's length; 0, and without a gradient of its own, where its square is below 1e-8."""
-    square = gx * gx + gy * gy
-    dead = square < DEAD_ZONE
-    return torch.where(dead, 0, torch.where(dead, 1, square).sqrt())  # the root's slope at 0 must not be asked for
-
-
-def votes(gx: torch.Tensor, gy: torch.Tensor) -> torch.Tensor:
-    """(B, 1, H, W) each -> (B, 8, H, W): every pixel's length, split between the two orientations it lies between."""
-    eighths, strength = direction(gx, gy), length(gx, gy)
-    before = eighths.detach().floor().nan_to_num(0)  # what is not a number votes for bins 0 and 1, and spoils them
-    share = eighths - before
-    bins = torch.arange(ORIENTATIONS).reshape(1, -1, 1, 1)
-    first = torch.where(bins == before % ORIENTATIONS, (1 - share) * strength, 0)
-    return torch.where(bins == (before + 1) % ORIENTATIONS, share * strength, first)
-
-
-def kernels(bin_size: int, window: str, window_size: float) -> torch.Tensor:
-    """(4, 2 · bin_size - 1) float64: for each spatial bin along one axis, the weights of the pixels from bin_size - 1
-    before its centre to bin_size - 1 after it. A triangle, times the window."""
-    offset = torch.arange(1 - bin_size, bin_size, dtype=torch.float64)
-    bins = torch.arange(SPATIAL, dtype=torch.float64)[:, None]
-    from_centre = offset + bin_size * (bins - 1.5)  # of the descriptor
-    gaussian = torch.exp(-0.5 * (from_centre / (bin_size * window_size)) ** 2)
-    triangle = 1 - offset.abs() / bin_size
-    return triangle * (gaussian if window == "gaussian" else gaussian.mean(1, keepdim=True))
-
-
-def spatial_sums(planes: torch.Tensor, box: Bounds, step: int, weights: torch.Tensor) -> torch.Tensor:
-    """(B, 8, H, W) votes -> (B, 128, h, w): the weighted sums around the centre of every descriptor's every bin.
-
-    Outside the image the votes at its edge are repeated.
-    """
-    top, left, bottom, right = box
-    taps = weights.shape[1]
-    bin_size = (taps + 1) // 2
-    rows = frames_along(top, bottom, step, bin_size)
-    columns = frames_along(left, right, step, bin_size)
-    padded = F.pad(planes, (bin_size - 1,) * 4, mode="replicate")
-    by_row = []
-    for j in range(SPATIAL):
-        # Padding moved a bin centred on pixel y so that its first tap is at y.
-        lines = padded.narrow(2, top + j * bin_size, (rows - 1) * step + taps)
-        summed = _filter(lines, weights[j].reshape(-1, 1), (step, 1))
-        for i in range(SPATIAL):
-            strip = summed.narrow(3, left + i * bin_size, (columns - 1) * step + taps)
-            by_row.append(_filter(strip, weights[i].reshape(1, -1), (1, step)))
-    return torch.cat(by_row, dim=1)
-
-
-def _filter(planes: torch.Tensor, kernel: torch.Tensor, stride: tuple[int, int]) -> torch.Tensor:
-    """Every plane by itself, correlated with one kernel."""
-    flat = planes.reshape(-1, 1, *planes.shape[2:])
-    out = F.conv2d(flat, kernel[None, None], stride=stride)
-    return out.reshape(*planes.shape[:2], *out.shape[2:])
-
-
-def normalise(sums: torch.Tensor) -> torch.Tensor:
-    """(B, 128, h, w): to unit length, clipped at 0.2, to unit length again."""
-    return _to_unit_length(_to_unit_length(sums).clamp(max=CLIP))
-
-
-def _to_unit_length(sums: torch.Tensor) -> torch.Tensor:
-    square = sums.square().sum(1, keepdim=True)
-    flat = square < DEAD_ZONE
-    root = torch.where(flat, 1, square).sqrt()
-    return torch.where(flat, 0, sums / (root + EPSILON))
-
-
-def as_dtype(features: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Descriptors as `dtype`; a byte holds 512 times the value, rounded down, at most 255."""
-    return (512 * features).clamp(max=255).to(dtype) if dtype == torch.uint8 else features.to(dtype)
-
-
-def checked_grid(height: int, width: int, step: int, bin_size: int, bounds: Bounds | None) -> Bounds:
-    """(top, left, bottom, right); ``TypeError`` or ``ValueError`` unless there is at least one descriptor."""
-    for name, value in (("step", step), ("bin_size", bin_size)):
-        if type(value) is not int:
-            raise TypeError(f"{name} must be an int, got {value!r}")
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1 pixel, got {value}")
-    top, left, bottom, right = (0, 0, height - 1, width - 1) if bounds is None else bounds
-    if any(type(value) is not int for value in (top, left, bottom, right)):
-        raise TypeError(f"bounds must be four ints (top, left, bottom, right), got {bounds!r}")
-    if not (0 <= top <= bottom < height and 0 <= left <= right < width):
-        raise ValueError(f"bounds must be (top, left, bottom, right) inside {height} x {width} pixels, got {bounds}")
-    if not (frames_along(top, bottom, step, bin_size) and frames_along(left, right, step, bin_size)):
-        least = (SPATIAL - 1) * bin_size + 1
-        raise ValueError(
-            f"descriptors with a bin_size of {bin_size} need at least {least} x {least} pixels within the bounds, "
-            f"got {bottom - top + 1} x {right - left + 1}"
-        )
-    return top, left, bottom, right
-
-
-def _checked(images: torch.Tensor | npt.NDArray[Any], window: str, dtype: torch.dtype) -> torch.Tensor:
+    levels: int = 3,
+    first_octave: int = 0,
+    peak_threshold: float = 0.0,
+    edge_threshold: float = 10.0,
+) -> SparseKeypoints:
+    """Keypoints of every image; see `preimage.sift` for arguments and order."""
     tensor = checked_images(images)
-    if window not in WINDOWS:
-        raise ValueError(f"window must be one of {', '.join(WINDOWS)}, got {window!r}")
-    if dtype not in DTYPES:
-        raise ValueError(f"dtype must be one of {', '.join(map(str, DTYPES))}, got {dtype!r}")
-    return tensor
+    batch = tensor.reshape((1,) * (4 - tensor.dim()) + tuple(tensor.shape)).double()
+    batch = batch / 255 if tensor.dtype == torch.uint8 else batch
+    batch = luma(batch) if batch.shape[1] == 3 else batch
+    found: list[tuple[float, ...]] = []
+    described: list[Array] = []
+    offsets = [0]
+    for image in batch[:, 0].numpy():
+        for octave in octaves(image, levels, first_octave):
+            for level, extremum in extrema(octave, levels, peak_threshold, edge_threshold):
+                gradients = polar_gradient(octave.levels[level + 1])
+                sigma = SIGMA * 2 ** ((extremum.level + 1) / levels)
+                for angle in directions(*gradients, extremum.x, extremum.y, sigma):
+                    pixel = 2.0**octave.number
+                    pose = (extremum.x * pixel, extremum.y * pixel, sigma * pixel, angle % TURN)
+                    found.append((*pose, abs(extremum.value)))
+                    described.append(descriptor(*gradients, extremum.x, extremum.y, sigma, angle))
+        offsets.append(len(found))
+    x, y, scale, angles, response = torch.tensor(found, dtype=torch.float64).view(-1, 5).unbind(1)
+    descriptors = torch.tensor(np.array(described).reshape(-1, 128))
+    return SparseKeypoints(x, y, scale, angles, response, descriptors, torch.tensor(offsets))
+
+
+# ---- Scale space ----
+
+
+def octaves(image: Array, levels: int, first_octave: int) -> Iterator[Octave]:
+    """(H, W) → the octaves, down to a shorter side of 16 to 31 pixels."""
+    count = max(min(image.shape).bit_length() - 1 - first_octave - 3, 1)
+    factor = 2 ** (1 / levels)
+    base = smooth(scaled(image, first_octave), math.sqrt(SIGMA**2 - (IMAGE_SIGMA * 2.0**-first_octave) ** 2))
+    for number in range(first_octave, first_octave + count):
+        if min(base.shape) < 3:
+            return
+        stack = [base]
+        for level in range(levels + 2):
+            stack.append(smooth(stack[-1], SIGMA * factor ** (level + 1) * math.sqrt(1 - factor**-2)))
+        all_levels = np.stack(stack)
+        yield Octave(number, all_levels, np.diff(all_levels, axis=0))
+        height, width = base.shape
+        base = all_levels[levels][: height // 2 * 2 : 2, : width // 2 * 2 : 2]  # blurred by 2 · SIGMA
+
+
+def scaled(image: Array, octave: int) -> Array:
+    """Doubled for -1: means of neighbours between the pixels; for others every 2^octave-th pixel."""
+    if octave >= 0:
+        step = 2**octave
+        height, width = (side // step for side in image.shape)
+        return image[::step, ::step][:height, :width]
+    for axis in (1, 0):
+        after = np.concatenate((image.take(range(1, image.shape[axis]), axis), image.take([-1], axis)), axis)
+        image = np.stack((image, (image + after) / 2), axis=axis + 1)
+        image = image.reshape(-1, image.shape[-1]) if axis == 0 else image.reshape(len(image), -1)
+    return image
+
+
+def smooth(image: Array, sigma: float) -> Array:
+    """Blurred by a Gaussian of four standard deviations on either side, the edges repeated."""
+    if min(image.shape) == 0:
+        return image
+    radius = max(math.ceil(4 * sigma), 1)
+    weights = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
+    weights /= weights.sum()
+    height, width = image.shape
+    padded = np.pad(image, radius, mode="edge")
+    down = sum(weight * padded[k : k + height] for k, weight in enumerate(weights))
+    return np.asarray(sum(weight * down[:, k : k + width] for k, weight in enumerate(weights)))
+
+
+# ---- Extrema ----
+
+
+def extrema(
+    octave: Octave, levels: int, peak_threshold: float, edge_threshold: float
+) -> Iterator[tuple[int, Extremum]]:
+    """Level by level, down and across, with the level they were seen at."""
+    for level in range(levels):
+        planes = octave.differences[level : level + 3]
+        centre = planes[1, 1:-1, 1:-1]
+        height, width = centre.shape
+        around = np.stack(
+            [planes[s, y : y + height, x : x + width] for s, y, x in np.ndindex(3, 3, 3) if (s, y, x) != (1, 1, 1)]
+        )
+        highest = (centre > around.max(axis=0)) & (centre >= 0.8 * peak_threshold)
+        lowest = (centre < around.min(axis=0)) & (centre <= -0.8 * peak_threshold)
+        for row, column in np.argwhere(highest | lowest):
+            extremum = refine(planes, int(column) + 1, int(row) + 1, level, peak_threshold, edge_threshold)
+            if extremum is not None and -1 <= extremum.level <= levels + 1:
+                yield level, extremum
+
+
+def refine(planes: Array, x: int, y: int, level: int, peak_threshold: float, edge_threshold: float) -> Extremum | None:
+    """The flat point of the quadratic through the neighbours of pixel (x, y); None if it is no keypoint.
+
+    Where it is far from the pixel, the pixel next to it is tried, four times at most; the level stays.
+    """
+    _, height, width = planes.shape
+    for attempt in range(5):
+        gradient, hessian = derivatives(planes[:, y - 1 : y + 2, x - 1 : x + 2])
+        singular = abs(np.linalg.det(hessian)) < 1e-30
+        offset = np.zeros(3) if singular else np.linalg.solve(hessian, -gradient)
+        step_x, step_y = (
+            int(shift > 0.6 and place < side - 2) - int(shift < -0.6 and place > 1)
+            for shift, place, side in ((offset[0], x, width), (offset[1], y, height))
+        )
+        if attempt == 4 or (step_x == 0 and step_y == 0):
+            break
+        x, y = x + step_x, y + step_y
+    value = float(planes[1, y, x] + 0.5 * gradient @ offset)
+    place = Extremum(x + float(offset[0]), y + float(offset[1]), level + float(offset[2]), value)
+    determinant = hessian[0, 0] * hessian[1, 1] - hessian[0, 1] ** 2
+    edge = (hessian[0, 0] + hessian[1, 1]) ** 2 / determinant if determinant != 0 else math.inf
+    good = (
+        abs(value) > peak_threshold
+        and 0 <= edge < (edge_threshold + 1) ** 2 / edge_threshold
+        and np.abs(offset).max() < 1.5
+        and 0 <= place.x <= width - 1
+        and 0 <= place.y <= height - 1
+    )
+    return place if good else None
+
+
+def derivatives(cube: Array) -> tuple[Array, Array]:
+    """(3, 3, 3), level by row by column → gradient (3,) and Hessian (3, 3) along x, y and level."""
+    s, y, x = (np.moveaxis(cube, axis, 0) for axis in range(3))
+    gradient = np.array([(along[2, 1, 1] - along[0, 1, 1]) / 2 for along in (x, y, s)])
+    hessian = np.diag([along[2, 1, 1] + along[0, 1, 1] - 2 * cube[1, 1, 1] for along in (x, y, s)])
+
+    def twist(face: Array) -> float:
+        return float(face[2, 2] + face[0, 0] - face[0, 2] - face[2, 0]) / 4
+
+    for i, j, face in ((0, 1, cube[1]), (0, 2, cube[:, 1, :]), (1, 2, cube[:, :, 1])):
+        hessian[i, j] = hessian[j, i] = twist(face)
+    return gradient, hessian
+
+
+# ---- Directions and descriptors ----
+
+
+def polar_gradient(level: Array) -> tuple[Array, Array]:
+    """Lengths and angles in [0, 2π] of a level's gradients: central differences, one-sided ones at the border."""
+    gy, gx = np.gradient(level)
+    down = np.abs(gy) + EPSILON
+    ratio = (gx - np.copysign(down, gx + 0.0)) / (np.abs(gx) + down)
+    angle = np.where(gx < 0, 3 * TURN / 8, TURN / 8) + (0.1821 * ratio**2 - 0.9675) * ratio  # 0.006 off at most
+    angle = np.where(gy < 0, TURN - angle, angle)
+    squares = gx**2 + gy**2
+    return np.where(squares < 1e-8, 0.0, np.sqrt(squares)), angle
+
+
+def window(x: Array) -> Array:
+    """exp(-x), as straight lines between points 25 / 256 apart."""
+    points = 25 / 256 * np.arange(258)
+    return np.interp(x, points, np.exp(-points))
+
+
+def surroundings(shape: tuple[int, ...], x: float, y: float, radius: int, margin: int) -> tuple[Places, Places]:
+    """Rows and columns up to `radius` from the pixel at (x, y), `margin` pixels inside the border."""
+    row, column = int(y + 0.5), int(x + 0.5)
+    rows = np.arange(max(row - radius, margin), min(row + radius, shape[0] - 1 - margin) + 1)
+    columns = np.arange(max(column - radius, margin), min(column + radius, shape[1] - 1 - margin) + 1)
+    down, across = np.meshgrid(rows, columns, indexing="ij")
+    return down.ravel(), across.ravel()
+
+
+def directions(lengths: Array, angles: Array, x: float, y: float, sigma: float) -> list[float]:
+    """The peaks, at most four, of the histogram of the gradients around a keypoint, in radians."""
+    spread = 1.5 * sigma
+    radius = max(math.floor(3 * spread), 1)
+    rows, columns = surroundings(lengths.shape, x, y, radius, 0)
+    squares = (columns - x) ** 2 + (rows - y) ** 2
+    votes = lengths[rows, columns] * window(squares / (2 * spread**2)) * (squares < radius**2 + 0.6)
+    place = angles[rows, columns] * DIRECTIONS / TURN - 0.5
+    whole = np.floor(place).astype(int)
+    histogram = np.zeros(DIRECTIONS)
+    np.add.at(histogram, whole % DIRECTIONS, (1 - (place - whole)) * votes)
+    np.add.at(histogram, (whole + 1) % DIRECTIONS, (place - whole) * votes)
+    for _ in range(6):
+        histogram = (np.roll(histogram, 1) + histogram + np.roll(histogram, -1)) / 3
+    peaks = []
+    for k, height in enumerate(histogram):
+        before, after = histogram[k - 1], histogram[(k + 1) % DIRECTIONS]
+        if height > 0.8 * histogram.max() and height > before and height > after:
+            shift = -0.5 * (after - before) / (after + before - 2 * height)
+            peaks.append(float(TURN * (k + shift + 0.5) / DIRECTIONS))
+    return peaks[:4]
+
+
+def descriptor(lengths: Array, angles: Array, x: float, y: float, sigma: float, angle: float) -> Array:
+    """(128,): 4 rows by 4 columns by 8 orientations, in the frame turned by `angle`."""
+    size = 3 * sigma  # of a spatial bin
+    rows, columns = surroundings(lengths.shape, x, y, math.floor(math.sqrt(2) * size * 2.5 + 0.5), 1)
+    dx, dy = columns - x, rows - y
+    along = (math.cos(angle) * dx + math.sin(angle) * dy) / size
+    aside = (-math.sin(angle) * dx + math.cos(angle) * dy) / size
+    votes = lengths[rows, columns] * window((along**2 + aside**2) / 8)
+    turned = (angles[rows, columns] - angle) % TURN * 8 / TURN
+    centres = np.arange(4) - 1.5
+    by_column = np.maximum(1 - np.abs(along[:, None] - centres), 0)
+    by_row = np.maximum(1 - np.abs(aside[:, None] - centres), 0)
+    apart = np.abs(turned[:, None] - np.arange(8))
+    by_orientation = np.maximum(1 - np.minimum(apart, 8 - apart), 0)
+    sums = np.einsum("n,ni,nj,nk->ijk", votes, by_row, by_column, by_orientation).ravel()
+    return normalised(np.minimum(normalised(sums), 0.2))
+
+
+def normalised(values: Array) -> Array:
+    """Divided by the length, which is 0 up to 1e-4, plus a little."""
+    squares = float((values**2).sum())
+    return values / ((math.sqrt(squares) if squares >= 1e-8 else 0.0) + EPSILON)

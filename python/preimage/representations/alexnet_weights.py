@@ -1,8 +1,8 @@
 """Imported AlexNet weights: where their files lie, what they say of themselves, and their tensors.
 
-One safetensors file a set of weights, ``alexnet-<variant>-<digest>.safetensors``, written by `preimage.jobs.weights`.
-Its metadata holds a checksum for each tensor, and the digest is taken over these: reading some layers checks them
-without reading the others.
+One safetensors file a set of weights, ``alexnet-<variant>-<digest>.safetensors``, written by
+`preimage.pipelines.weights`. Its metadata holds a checksum for each tensor, and the digest is taken over these:
+reading some layers checks them without reading the others.
 """
 
 from __future__ import annotations

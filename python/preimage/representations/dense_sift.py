@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import torch
 
-from preimage.ops.sift import dense_sift
+from preimage.ops.dense_sift import dense_sift
 from preimage.representations.base import Representation, register
 from preimage.spec import Scalar, Spec
 
@@ -19,7 +19,7 @@ WINDOWS = {"vlfeat-dsift": "gaussian", "vlfeat-dsift-flat": "flat"}
 @register
 @dataclasses.dataclass(frozen=True)
 class DenseSift(Representation):
-    """SIFT descriptors on a grid, see `preimage.ops.sift.dense_sift`.
+    """SIFT descriptors on a grid, see `preimage.ops.dense_sift.dense_sift`.
 
     Attributes:
         step: pixels between neighbouring descriptors, at least 1.

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from preimage.keypoints import Keypoints
+from preimage.ops.sift import VARIANTS, sift
 from preimage.ops.sift_grid import CHANNELS, sift_grid
-from preimage.ops.sparse_sift import VARIANTS, sift
 from preimage.representations.base import Representation, register
 from preimage.spec import Scalar, Spec
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from preimage import representations
 from preimage.inverters import checked_device
-from preimage.jobs.choosing import InverterChoice, sift_inverter
-from preimage.jobs.evaluate import SMALLEST_FOR_SSIM
-from preimage.jobs.loading import Images, as_sources, batches
-from preimage.jobs.targets import folder_of
+from preimage.io import atomic_write, write_png
+from preimage.pipelines.choosing import InverterChoice, sift_inverter
+from preimage.pipelines.evaluate import SMALLEST_FOR_SSIM
+from preimage.pipelines.loading import Images, as_sources, batches
+from preimage.pipelines.targets import folder_of
 from preimage.representations.sift import Sift
-from preimage.storage import atomic_write, write_png
 from preimage.studies import disclosure_page
 from preimage.studies.disclosure_measure import TILE, Measure, Steps, all_conditions, look
 from preimage.studies.disclosure_page import ConditionScore

@@ -8,17 +8,17 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
-from preimage.analysis import Originals
-from preimage.analysis.disturb import coordinates_only, descriptors_only, keep_share, positions_only
-from preimage.analysis.perceptual import perceptual_distance
 from preimage.inverters import Inverter
-from preimage.jobs.evaluate import ImageScore, Judge
-from preimage.jobs.loading import Pixels, as_pixels, batches
+from preimage.io import ImageSource
 from preimage.keypoints import Keypoints
-from preimage.report.glyphs import draw_features, has_drawing
+from preimage.metrics import Originals
+from preimage.perceptual import perceptual_distance
+from preimage.pipelines.evaluate import ImageScore, Judge
+from preimage.pipelines.loading import Pixels, as_pixels, batches
 from preimage.representations.sift import Sift
-from preimage.storage import ImageSource
 from preimage.studies.disclosure_page import ConditionScore, Shown, title
+from preimage.studies.perturbations import coordinates_only, descriptors_only, keep_share, positions_only
+from preimage.viz.glyphs import draw_features, has_drawing
 
 TILE = 160  # side of a picture on the strip, pixels
 

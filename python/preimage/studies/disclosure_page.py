@@ -8,11 +8,11 @@ import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from preimage.jobs.loading import Pixels
-from preimage.report.curves import Panel, draw_panels
-from preimage.report.html import Figure, Section, Table, html_page
-from preimage.report.sheet import picture_sheet
-from preimage.storage import atomic_write
+from preimage.io import atomic_write
+from preimage.pipelines.loading import Pixels
+from preimage.viz.curves import Panel, draw_panels
+from preimage.viz.html import Figure, Section, Table, html_page
+from preimage.viz.sheet import picture_sheet
 
 _NAMES = {
     "coordinates-only": "coordinates only",

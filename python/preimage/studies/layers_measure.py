@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 
-from preimage.analysis import Originals
 from preimage.inverters.view import View
-from preimage.jobs.evaluate import Judge
-from preimage.jobs.loading import Pixels, as_pixels, batches
-from preimage.storage import ImageSource
+from preimage.io import ImageSource
+from preimage.metrics import Originals
+from preimage.pipelines.evaluate import Judge
+from preimage.pipelines.loading import Pixels, as_pixels, batches
 from preimage.studies.layers_page import LayerScore, Shown
 from preimage.studies.layers_rows import LayerRow, layer_name, network_name
 

@@ -13,7 +13,7 @@ import torch
 
 from preimage import representations
 from preimage.inverters import Inverter
-from preimage.jobs.choosing import NamedInverter
+from preimage.pipelines.choosing import NamedInverter
 from preimage.spec import Spec
 
 NETWORK = "network"  # what specs of a layer of any torch network call their representation

@@ -20,8 +20,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from preimage.io import ImageSource
 from preimage.representations import Representation
-from preimage.storage import ImageSource
 from preimage.training.cache_files import CacheFolder, CacheSettings, Rows, alone_in
 from preimage.training.config import TrainConfig
 from preimage.training.data import ImageSet, prepared, random_square

@@ -22,8 +22,8 @@ import numpy as np
 import numpy.typing as npt
 
 from preimage.errors import FileFormatError
+from preimage.io import atomic, atomic_write
 from preimage.spec import Spec
-from preimage.storage import atomic_write, files
 
 _FORMAT = "preimage-feature-cache"
 _FORMAT_VERSION = 1
@@ -186,7 +186,7 @@ class CacheFolder:
 
     def _checked(self, path: Path) -> str | None:
         """The type of the numbers, by the manifest of a cache with these settings."""
-        fields = files.read_manifest(path, _FORMAT, _FORMAT_VERSION, "a feature cache")
+        fields = atomic.read_manifest(path, _FORMAT, _FORMAT_VERSION, "a feature cache")
         ours = self.settings.to_dict()
         if differing := [
             f"{name}: {fields.get(name)!r} != {value!r}" for name, value in ours.items() if fields.get(name) != value

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from preimage.storage import atomic_write
+from preimage.io import atomic_write
 from preimage.training.cache import (
     CacheBuilder,
     NoRoomError,

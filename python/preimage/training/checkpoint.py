@@ -14,8 +14,8 @@ from torch import nn
 
 from preimage.errors import FileFormatError
 from preimage.inverters import Inverter
+from preimage.io.atomic import atomic_write
 from preimage.spec import Spec
-from preimage.storage.files import atomic_write
 
 FORMAT = "preimage-checkpoint"
 

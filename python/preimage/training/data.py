@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import torch
 
-from preimage.storage import ImageSource, decode_image, fit_image
+from preimage.io import ImageSource, decode_image, fit_image
 
 _CACHE_BYTES = 4 << 30  # decoded images kept in memory; what does not fit is decoded anew each time
 

@@ -13,14 +13,14 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 
-from preimage.analysis.metrics import ErrorReport
-from preimage.report.glyphs import draw_features, has_drawing
-from preimage.report.sheet import picture_sheet
+from preimage.io import write_png
+from preimage.io.atomic import atomic_write
+from preimage.metrics import ErrorReport
 from preimage.spec import Spec
-from preimage.storage import write_png
-from preimage.storage.files import atomic_write
 from preimage.training.checkpoint import Progress
 from preimage.training.config import TrainConfig
+from preimage.viz.glyphs import draw_features, has_drawing
+from preimage.viz.sheet import picture_sheet
 
 _SAMPLE_TILE = 512  # pixels of a drawing
 

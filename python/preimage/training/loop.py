@@ -15,9 +15,9 @@ from types import FrameType
 
 import torch
 
-from preimage.analysis.metrics import NormalisedError
+from preimage.io.atomic import atomic_write
+from preimage.metrics import NormalisedError
 from preimage.representations import Representation
-from preimage.storage.files import atomic_write
 from preimage.training import cached, checkpoint, setup
 from preimage.training.checkpoint import Progress
 from preimage.training.config import TrainConfig

@@ -9,10 +9,10 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from preimage import representations
+from preimage.io import FeatureFile, ImageSource, list_images
+from preimage.io.arrays.own import read_own_features
+from preimage.io.sources import IMAGE_SUFFIXES
 from preimage.spec import Spec
-from preimage.storage import FeatureFile, ImageSource, list_images
-from preimage.storage.formats.own import read_own_features
-from preimage.storage.sources import IMAGE_SUFFIXES
 from preimage.training.config import TrainConfig
 from preimage.training.data import Batch, ImageSet, places_of, whole_images
 from preimage.training.supply import Supply, example_indices, with_some_held_out

@@ -9,7 +9,7 @@ import torch
 from preimage import representations
 from preimage.inverters import Inverter, checked_device
 from preimage.inverters.plan import plan
-from preimage.storage import list_images
+from preimage.io import list_images
 from preimage.training.config import TrainConfig
 from preimage.training.data import ImageSet, whole_images
 from preimage.training.muon import Muon

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 import torch
 import torch.nn.functional as F
 
-from preimage import _native
+from preimage.ops import _native
 from preimage.ops._images import describe
 from preimage.ops.upconv import cpu_products, plain
 

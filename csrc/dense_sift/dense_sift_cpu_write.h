@@ -1,0 +1,126 @@
+// Part of the CPU kernel (sift_cpu_kernel.h): from a row's sums to normalised descriptors of the wanted type.
+#pragma once
+
+#include <cstring>
+
+#include "dense_sift/dense_sift_cpu.h"
+#include "dense_sift/dense_sift_cpu_sums.h"
+#include "dense_sift/dense_sift_math.h"
+
+namespace preimage::sift {
+namespace {
+
+// Types of what is stored.
+struct Half {
+    std::uint16_t bits;
+};
+struct Bfloat16 {
+    std::uint16_t bits;
+};
+using Shorts = std::uint16_t __attribute__((vector_size(kWidth * sizeof(std::uint16_t))));
+using Bytes = std::uint8_t __attribute__((vector_size(kWidth)));
+
+// `to_half`, `to_bfloat16` and `to_byte` of every lane: compilers unroll loops over the lanes before they could
+// vectorise them.
+PREIMAGE_INLINE void store_as(Half* out, Lanes values) {
+    const auto bits = reinterpret_cast<Integers>(values);
+    const Integers normal = (bits + 0xfff + ((bits >> 13) & 1) - (112 << 23)) >> 13;
+    const Integers subnormal = reinterpret_cast<Integers>(values + 0.5f) - 0x3f000000;
+    const Integers half = values < 6.103515625e-5f ? subnormal : normal;
+    const auto rounded = __builtin_convertvector(values == values ? half : Integers{} + 0x7e00, Shorts);
+    __builtin_memcpy(out, &rounded, sizeof(rounded));
+}
+PREIMAGE_INLINE void store_as(Bfloat16* out, Lanes values) {
+    const auto bits = reinterpret_cast<Integers>(values);
+    const Integers kept = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+    const auto rounded = __builtin_convertvector(values == values ? kept : Integers{} + 0x7fc0, Shorts);
+    __builtin_memcpy(out, &rounded, sizeof(rounded));
+}
+PREIMAGE_INLINE void store_as(std::uint8_t* out, Lanes values) {
+    const Lanes scaled = 512.0f * values;
+    const Lanes limited = scaled < 255.0f ? scaled : zeros() + 255.0f;
+    const auto rounded = __builtin_convertvector(__builtin_convertvector(limited, Integers), Bytes);
+    __builtin_memcpy(out, &rounded, sizeof(rounded));
+}
+PREIMAGE_INLINE void store_as(float* out, Lanes values) { store(out, values); }
+
+/// `clip` of every lane.
+PREIMAGE_INLINE Lanes clipped_at(Lanes value) { return kClip < value ? zeros() + kClip : value; }
+
+constexpr std::size_t kCacheLine = 64;  // bytes in a cache line
+
+/// Both factors of kChunk descriptors, in place of their squares and totals; their norms to `norms`, `count` of them.
+void finish_norms(const Plan& plan, const Scratch& scratch, float divisor, std::int64_t count, float* norms) {
+    float* __restrict squares = scratch.squares;
+    float* __restrict totals = scratch.totals;
+    for (std::int64_t index = 0; index < count; ++index) {
+        norms[index] = totals[index] / divisor;
+    }
+    for (std::int64_t start = 0; start < plan.strip; start += kWidth) {
+        float first[kWidth];
+        for (int lane = 0; lane < kWidth; ++lane) {
+            first[lane] = normaliser(squares[start + lane]);
+        }
+        const Lanes factor = load(first);
+        Lanes clipped[4] = {zeros(), zeros(), zeros(), zeros()};  // no sum waits for the one before it
+        for (int channel = 0; channel < kChannels; channel += 4) {
+            for (int k = 0; k < 4; ++k) {
+                const Lanes value = clipped_at(load(scratch.raw + (channel + k) * plan.strip + start) * factor);
+                clipped[k] += value * value;
+            }
+        }
+        store(squares + start, factor);
+        store(totals + start, (clipped[0] + clipped[1]) + (clipped[2] + clipped[3]));
+    }
+    for (std::int64_t index = 0; index < plan.strip; ++index) {
+        totals[index] = normaliser(totals[index]);
+    }
+}
+
+template <class Stored>
+void write_features(const Band& band, const Plan& plan, const Scratch& scratch, std::int64_t row, std::int64_t column,
+                    std::int64_t count) {
+    constexpr auto kLine = static_cast<std::int64_t>(kCacheLine / sizeof(Stored));
+    const std::int64_t plane = band.rows * band.columns;
+    auto* out = reinterpret_cast<Stored*>(band.features) + row * band.columns + column;
+    const float* raw = scratch.raw;
+    for (int channel = 0; channel < kChannels; ++channel, out += plane, raw += plan.strip) {
+        const auto values_at = [&](std::int64_t start) {
+            return clipped_at(load(raw + start) * load(scratch.squares + start)) * load(scratch.totals + start);
+        };
+        for (std::int64_t start = 0; channel + 2 < kChannels && start < count; start += kLine) {
+            __builtin_prefetch(out + 2 * plane + start, 1);  // jumps that the processor does not foresee
+        }
+        if (count < kWidth) {
+            Stored values[kWidth];
+            store_as(values, values_at(0));
+            std::memcpy(out, values, static_cast<std::size_t>(count) * sizeof(Stored));
+            continue;
+        }
+        for (std::int64_t start = 0; start < count; start += kWidth) {
+            // The last step goes back to end with the row, so that it too writes whole vectors.
+            const std::int64_t index = smaller(start, count - kWidth);
+            store_as(out + index, values_at(index));
+        }
+    }
+}
+
+/// Normalises the row whose sums are in `raw` and writes its descriptors from `column` on, `count` of them.
+void write_row(const Band& band, const Plan& plan, const Scratch& scratch, std::int64_t row, std::int64_t column,
+               std::int64_t count) {
+    float* norms = band.norms + row * band.columns + column;
+    finish_norms(plan, scratch, norm_divisor(band.parameters.bin_size), count, norms);
+    switch (band.type) {
+        case ScalarType::uint8:
+            return write_features<std::uint8_t>(band, plan, scratch, row, column, count);
+        case ScalarType::float16:
+            return write_features<Half>(band, plan, scratch, row, column, count);
+        case ScalarType::bfloat16:
+            return write_features<Bfloat16>(band, plan, scratch, row, column, count);
+        default:
+            return write_features<float>(band, plan, scratch, row, column, count);
+    }
+}
+
+}  // namespace
+}  // namespace preimage::sift

@@ -1,0 +1,166 @@
+#include "sift/sift_grid.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <stdexcept>
+#include <string>
+
+#include "common/fresh_memory.h"
+#include "common/image.h"
+#include "common/parallel.h"
+#include "sift/sift.h"
+
+namespace preimage::sparse_sift {
+namespace {
+
+const float* floats_of(const TensorView& tensor) { return reinterpret_cast<const float*>(tensor.data); }
+
+/// A cell's keypoint, if it has one.
+struct Drawn {
+    std::int64_t keypoint = -1;
+    std::uint64_t key = 0;
+};
+
+struct Winner {
+    std::int64_t cell, keypoint;
+};
+
+class Grid {
+public:
+    Grid(const GridInput& keypoints, const GridParameters& parameters)
+        : keypoints_(keypoints),
+          parameters_(parameters),
+          columns_((parameters.width + parameters.cell - 1) / parameters.cell),
+          rows_((parameters.height + parameters.cell - 1) / parameters.cell),
+          x_(floats_of(keypoints.x)),
+          y_(floats_of(keypoints.y)) {}
+
+    std::int64_t cells() const { return rows_ * columns_; }
+
+    /// One image. Channel by channel, so that each one's cells are in the cache when its keypoints are written.
+    void draw(std::int64_t image, float* out) const {
+        const std::vector<Winner> winners = winners_of(image);
+        const float* descriptors = floats_of(keypoints_.descriptors);
+        for (int channel = 0; channel < kGridChannels; ++channel, out += cells()) {
+            std::memset(out, 0, static_cast<std::size_t>(cells()) * sizeof(float));
+            for (const Winner& winner : winners) {
+                out[winner.cell] = channel < kDescriptor ? descriptors[winner.keypoint * kDescriptor + channel] *
+                                                               parameters_.descriptor_scale
+                                                         : pose(winner, channel - kDescriptor);
+            }
+        }
+    }
+
+private:
+    /// From the image's corner, half a pixel before the centre of its first pixel.
+    static float from_corner(float place) { return place + 0.5f; }
+
+    std::vector<Winner> winners_of(std::int64_t image) const {
+        std::vector<Drawn> drawn(static_cast<std::size_t>(cells()));
+        const auto begin = keypoints_.offsets[static_cast<std::size_t>(image)];
+        const auto end = keypoints_.offsets[static_cast<std::size_t>(image) + 1];
+        for (std::int64_t keypoint = begin; keypoint < end; ++keypoint) {
+            const float right = from_corner(x_[keypoint]);
+            const float down = from_corner(y_[keypoint]);
+            if (!(right >= 0.0f && right < static_cast<float>(parameters_.width) && down >= 0.0f &&
+                  down < static_cast<float>(parameters_.height))) {
+                continue;
+            }
+            const std::int64_t column = static_cast<std::int64_t>(right) / parameters_.cell;
+            const std::int64_t row = static_cast<std::int64_t>(down) / parameters_.cell;
+            Drawn& best = drawn[static_cast<std::size_t>(row * columns_ + column)];
+            const std::uint64_t key = draw_key(parameters_.seed, static_cast<std::uint64_t>(keypoint - begin));
+            if (best.keypoint < 0 || key > best.key) {
+                best = {keypoint, key};
+            }
+        }
+        std::vector<Winner> winners;
+        for (std::int64_t cell = 0; cell < cells(); ++cell) {
+            const std::int64_t keypoint = drawn[static_cast<std::size_t>(cell)].keypoint;
+            if (keypoint >= 0) {
+                winners.push_back({cell, keypoint});
+            }
+        }
+        return winners;
+    }
+
+    float pose(const Winner& winner, int channel) const {
+        const std::int64_t keypoint = winner.keypoint;
+        const auto in_cell = [this](float place, std::int64_t cell) {
+            return from_corner(place) - static_cast<float>(cell * parameters_.cell);
+        };
+        switch (channel) {
+            case 0:
+                return in_cell(x_[keypoint], winner.cell % columns_);
+            case 1:
+                return in_cell(y_[keypoint], winner.cell / columns_);
+            case 2:
+                return std::sin(floats_of(keypoints_.angle)[keypoint]);
+            case 3:
+                return std::cos(floats_of(keypoints_.angle)[keypoint]);
+            default:
+                return std::log(floats_of(keypoints_.scale)[keypoint]);
+        }
+    }
+
+    const GridInput& keypoints_;
+    const GridParameters& parameters_;
+    const std::int64_t columns_, rows_;
+    const float *x_, *y_;
+};
+
+void check_values(const TensorView& tensor, const char* name, bool above_zero) {
+    for (std::int64_t k = 0; k < tensor.shape[3]; ++k) {
+        const float value = floats_of(tensor)[k];
+        if (!std::isfinite(value) || (above_zero && value <= 0.0f)) {
+            throw std::invalid_argument("keypoints must have finite x, y and angle, and a finite scale above 0; " +
+                                        std::string(name) + " of keypoint " + std::to_string(k) + " is " +
+                                        std::to_string(value));
+        }
+    }
+}
+
+void check(const GridInput& input, const GridParameters& parameters, const TensorView& output) {
+    constexpr std::int64_t limit = std::int64_t{1} << 30;
+    require(std::min({parameters.height, parameters.width, parameters.cell}) >= 1 &&
+                std::max({parameters.height, parameters.width, parameters.cell}) < limit,
+            "the image's sides and the cell must be at least 1 and below 2^30");
+    const std::int64_t count = input.descriptors.shape[2];
+    for (const TensorView* tensor : {&input.x, &input.y, &input.scale, &input.angle, &input.descriptors}) {
+        const bool described = tensor == &input.descriptors;
+        const std::array<std::int64_t, 4> expected{1, 1, described ? count : 1, described ? kDescriptor : count};
+        tensor->require_device(-1);
+        require(tensor->type == ScalarType::float32 && tensor->shape == expected && tensor->is_contiguous(),
+                "keypoints must be contiguous float32, N each of x, y, scale and angle, and (N, 128)");
+    }
+    const std::vector<std::int64_t>& offsets = input.offsets;
+    require(!offsets.empty() && offsets.front() == 0 && offsets.back() == count &&
+                std::is_sorted(offsets.begin(), offsets.end()),
+            "offsets must rise from 0 to the number of keypoints");
+    const std::array<std::int64_t, 4> expected{static_cast<std::int64_t>(offsets.size()) - 1, kGridChannels,
+                                               (parameters.height + parameters.cell - 1) / parameters.cell,
+                                               (parameters.width + parameters.cell - 1) / parameters.cell};
+    output.require_device(-1);
+    require(output.type == ScalarType::float32 && output.shape == expected && output.is_contiguous(),
+            "the grid must be contiguous float32 (B, 133, rows, columns)");
+    check_values(input.x, "x", false);
+    check_values(input.y, "y", false);
+    check_values(input.angle, "angle", false);
+    check_values(input.scale, "scale", true);
+}
+
+}  // namespace
+
+void draw_grid(const GridInput& keypoints, const GridParameters& parameters, const TensorView& output, int threads) {
+    check(keypoints, parameters, output);
+    const Grid grid(keypoints, parameters);
+    const std::int64_t batch = output.shape[0];
+    const std::int64_t floats = kGridChannels * grid.cells();
+    auto* const out = reinterpret_cast<float*>(output.data);
+    prefer_large_pages(out, batch * floats * static_cast<std::int64_t>(sizeof(float)));
+    const int workers = static_cast<int>(std::clamp<std::int64_t>(threads, 1, std::max<std::int64_t>(batch, 1)));
+    parallel_for(batch, workers, [&](std::int64_t image, int) { grid.draw(image, out + image * floats); });
+}
+
+}  // namespace preimage::sparse_sift

@@ -1,0 +1,153 @@
+// From an extremum's pixel to a keypoint: its place between the pixels and levels, and its directions.
+//
+// In double precision from float32 differences, operation by operation as VLFeat does it.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <utility>
+
+#include "sift/sift.h"
+
+namespace preimage::sparse_sift {
+
+/// The solution of a symmetric 3 x 3 system by Gaussian elimination with pivots; zeros where it has none.
+struct Offset {
+    double value[3];
+};
+
+inline Offset solve(double (&matrix)[3][3], double (&right)[3]) {
+    for (int column = 0; column < 3; ++column) {
+        int pivot = -1;
+        double largest = 0.0;
+        for (int row = column; row < 3; ++row) {
+            if (std::abs(matrix[row][column]) > largest) {
+                largest = std::abs(matrix[row][column]);
+                pivot = row;
+            }
+        }
+        if (pivot < 0 || largest < static_cast<double>(1e-10f)) {
+            return {{0.0, 0.0, 0.0}};
+        }
+        const double by = matrix[pivot][column];
+        for (int k = column; k < 3; ++k) {
+            std::swap(matrix[pivot][k], matrix[column][k]);
+            matrix[column][k] /= by;
+        }
+        std::swap(right[pivot], right[column]);
+        right[column] /= by;
+        for (int row = column + 1; row < 3; ++row) {
+            const double factor = matrix[row][column];
+            for (int k = column; k < 3; ++k) {
+                matrix[row][k] -= factor * matrix[column][k];
+            }
+            right[row] -= factor * right[column];
+        }
+    }
+    for (int column = 2; column > 0; --column) {
+        for (int row = column - 1; row >= 0; --row) {
+            right[row] -= right[column] * matrix[row][column];
+        }
+    }
+    return {{right[0], right[1], right[2]}};
+}
+
+/// The quadratic through a pixel's neighbours in three planes of differences.
+struct Quadratic {
+    double gradient[3];
+    double xx, yy, ss, xy, xs, ys;
+
+    /// `at`: the pixel in the middle plane; the planes lie `plane` floats apart.
+    Quadratic(const float* at, std::int64_t pitch, std::int64_t plane) {
+        const auto value = [=](int x, int y, int s) { return at[x + y * pitch + s * plane]; };
+        const double twice = 2.0 * static_cast<double>(at[0]);
+        const auto slope = [](float after, float before) { return 0.5 * static_cast<double>(after - before); };
+        const auto bend = [=](float after, float before) { return static_cast<double>(after + before) - twice; };
+        const auto twist = [](float a, float b, float c, float d) { return 0.25 * static_cast<double>(a + b - c - d); };
+        gradient[0] = slope(value(1, 0, 0), value(-1, 0, 0));
+        gradient[1] = slope(value(0, 1, 0), value(0, -1, 0));
+        gradient[2] = slope(value(0, 0, 1), value(0, 0, -1));
+        xx = bend(value(1, 0, 0), value(-1, 0, 0));
+        yy = bend(value(0, 1, 0), value(0, -1, 0));
+        ss = bend(value(0, 0, 1), value(0, 0, -1));
+        xy = twist(value(1, 1, 0), value(-1, -1, 0), value(-1, 1, 0), value(1, -1, 0));
+        xs = twist(value(1, 0, 1), value(-1, 0, -1), value(-1, 0, 1), value(1, 0, -1));
+        ys = twist(value(0, 1, 1), value(0, -1, -1), value(0, -1, 1), value(0, 1, -1));
+    }
+
+    /// From the pixel to where the quadratic is flat: x, y, level.
+    Offset offset() const {
+        double matrix[3][3] = {{xx, xy, xs}, {xy, yy, ys}, {xs, ys, ss}};
+        double right[3] = {-gradient[0], -gradient[1], -gradient[2]};
+        return solve(matrix, right);
+    }
+};
+
+/// In the octave's pixels and levels.
+struct Extremum {
+    double x, y, level, value;
+};
+
+/// Where the extremum at pixel (x, y) of the plane `here` (that of `level`) lies; false if it is none after all: too
+/// weak, too much of an edge, or too far from the pixel.
+inline bool refine(const float* here, const Size& size, std::int64_t plane, std::int64_t x, std::int64_t y, int level,
+                   const Parameters& parameters, Extremum* result) {
+    const auto towards = [](double offset, std::int64_t place, std::int64_t count) {
+        return offset > 0.6 && place < count - 2 ? 1 : offset < -0.6 && place > 1 ? -1 : 0;
+    };
+    for (int round = 0;; ++round) {
+        const float* at = here + y * size.pitch + x;
+        const Quadratic fit(at, size.pitch, plane);
+        const Offset offset = fit.offset();
+        const auto& [dx, dy, ds] = offset.value;
+        const int step_x = towards(dx, x, size.width);
+        const int step_y = towards(dy, y, size.height);
+        if (round < 4 && (step_x != 0 || step_y != 0)) {
+            x += step_x;
+            y += step_y;
+            continue;
+        }
+        const double value = static_cast<double>(at[0]) +
+                             0.5 * (fit.gradient[0] * dx + fit.gradient[1] * dy + fit.gradient[2] * ds);
+        const double score = (fit.xx + fit.yy) * (fit.xx + fit.yy) / (fit.xx * fit.yy - fit.xy * fit.xy);
+        const double edge = parameters.edge_threshold;
+        *result = {static_cast<double>(x) + dx, static_cast<double>(y) + dy, level + ds, value};
+        return std::abs(value) > parameters.peak_threshold && score < (edge + 1.0) * (edge + 1.0) / edge &&
+               score >= 0.0 && std::abs(dx) < 1.5 && std::abs(dy) < 1.5 && std::abs(ds) < 1.5 && result->x >= 0.0 &&
+               result->x <= static_cast<double>(size.width - 1) && result->y >= 0.0 &&
+               result->y <= static_cast<double>(size.height - 1) && result->level >= -1.0 &&
+               result->level <= parameters.levels + 1;
+    }
+}
+
+/// The histogram's peaks, smoothed, in radians: at most four, those above 0.8 of the highest; how many.
+inline int peaks(double (&histogram)[kOrientationBins], double (&angles)[4]) {
+    constexpr int count = kOrientationBins;
+    for (int pass = 0; pass < 6; ++pass) {
+        double before = histogram[count - 1];
+        const double first = histogram[0];
+        for (int bin = 0; bin < count; ++bin) {
+            const double after = bin + 1 < count ? histogram[bin + 1] : first;
+            const double smoothed = (before + histogram[bin] + after) / 3.0;
+            before = histogram[bin];
+            histogram[bin] = smoothed;
+        }
+    }
+    double highest = 0.0;
+    for (const double height : histogram) {
+        highest = height > highest ? height : highest;
+    }
+    int found = 0;
+    for (int bin = 0; bin < count && found < 4; ++bin) {
+        const double height = histogram[bin];
+        const double before = histogram[(bin + count - 1) % count];
+        const double after = histogram[(bin + 1) % count];
+        if (height > 0.8 * highest && height > before && height > after) {
+            const double shift = -0.5 * (after - before) / (after + before - 2.0 * height);
+            angles[found++] = kTurn * (bin + shift + 0.5) / count;
+        }
+    }
+    return found;
+}
+
+}  // namespace preimage::sparse_sift

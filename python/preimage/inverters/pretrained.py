@@ -1,0 +1,134 @@
+"""An inverter's folder: ``config.json`` beside ``model.safetensors``, and the ones in the package."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+
+from preimage.errors import FileFormatError
+from preimage.io.atomic import atomic_write
+from preimage.spec import Spec
+
+FORMAT = "preimage-inverter"
+FORMAT_VERSION = 1
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+
+
+def write(folder: Path, fields: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> Path:
+    """Writes both files, each atomically; the config holds the digest that ties them together."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = safetensors.torch.save(dict(tensors))
+    digest = hashlib.sha256(weights).hexdigest()
+    config = {"format": FORMAT, "format_version": FORMAT_VERSION, "weights_sha256": digest, **fields}
+    text = json.dumps(config, indent=2) + "\n"
+    with atomic_write(folder / WEIGHTS) as file:
+        file.write(weights)
+    with atomic_write(folder / CONFIG) as file:
+        file.write(text.encode())
+    return folder
+
+
+def read(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """The fields and tensors that `write` wrote; `FileFormatError` for anything else."""
+    fields = read_config(folder)
+    path = folder / WEIGHTS
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise FileFormatError(path, "is not there, though its config.json is") from error
+    if hashlib.sha256(data).hexdigest() != fields["weights_sha256"]:
+        raise FileFormatError(path, "is damaged, or not the file that its config.json was written with")
+    try:
+        return fields, safetensors.torch.load(data)
+    except safetensors.SafetensorError as error:
+        raise FileFormatError(path, f"no safetensors file: {error}") from error
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The config alone, without reading the weights."""
+    path = folder / CONFIG
+    try:
+        fields = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise FileFormatError(folder, f"is no inverter: it has no {CONFIG}") from error
+    except (ValueError, RecursionError) as error:
+        raise FileFormatError(path, f"is not JSON: {error}") from error
+    if not isinstance(fields, dict) or fields.get("format") != FORMAT:
+        raise FileFormatError(path, f'is not the config of an inverter (no "format": "{FORMAT}")')
+    version = fields.get("format_version")
+    if version != FORMAT_VERSION:
+        raise FileFormatError(path, f"has format version {version!r}; this preimage reads {FORMAT_VERSION}")
+    if missing := sorted({"spec", "network", "training", "weights_sha256"} - set(fields)):
+        raise FileFormatError(path, f"lacks {', '.join(missing)}")
+    return fields
+
+
+@contextmanager
+def naming(folder: Path) -> Iterator[None]:
+    """Turns an error about a config's values into one that names the file."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        raise FileFormatError(folder / CONFIG, str(error)) from error
+
+
+def shipped() -> list[str]:
+    """Names of the inverters that come with the package."""
+    folder = _weights_folder()
+    return sorted(entry.name for entry in folder.iterdir() if (entry / CONFIG).is_file()) if folder.is_dir() else []
+
+
+def shipped_folder(name: str) -> Path:
+    """Where the shipped inverter of that name lies, whatever folder of the same name there is here."""
+    return _weights_folder() / name
+
+
+def shipped_specs() -> dict[str, Spec]:
+    """What the shipped inverters are for, by their names."""
+    return {name: Spec.from_dict(read_config(shipped_folder(name))["spec"]) for name in shipped()}
+
+
+def find(spec: Spec) -> str:
+    """The name of a shipped inverter for features of this spec.
+
+    Raises:
+        LookupError: none fits; says in which field the nearest one differs.
+    """
+    candidates = {}
+    for name, other in shipped_specs().items():
+        differences = other.differences(spec)
+        if not differences:
+            return name
+        candidates[name] = differences
+    if not candidates:
+        raise LookupError("this installation ships no inverter; train one and name it")
+    name, differences = min(candidates.items(), key=lambda item: len(item[1]))
+    raise LookupError(
+        f"no shipped inverter fits; the nearest, {name}, differs in {'; '.join(differences)} "
+        "(inverter != features): train one for these features and name it"
+    )
+
+
+def resolve(name_or_path: str | os.PathLike[str]) -> Path:
+    """The folder of a shipped name or a path."""
+    path = Path(name_or_path)
+    if path.is_dir():
+        return path
+    if str(name_or_path) in shipped():
+        return shipped_folder(str(name_or_path))
+    known = ", ".join(shipped()) or "none"
+    raise ValueError(f"{name_or_path}: neither a folder nor the name of a shipped inverter (there are: {known})")
+
+
+def _weights_folder() -> Path:
+    return Path(str(resources.files("preimage") / "inverters" / "weights"))

@@ -1,0 +1,59 @@
+"""Files: images in, features in and out, every write atomic. The names load on first use."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from preimage.io.arrays import read_foreign, write_foreign
+    from preimage.io.atomic import atomic_write
+    from preimage.io.features import read_features, write_features
+    from preimage.io.images import decode_image, fit_image, read_image, write_png
+    from preimage.io.keypoints import (
+        KeypointFile,
+        KeypointRecord,
+        is_keypoint_file,
+        read_keypoints,
+        write_keypoints,
+    )
+    from preimage.io.records import FeatureFile, FeatureRecord
+    from preimage.io.sources import ImageSource, list_images
+
+__all__ = [
+    "FeatureFile",
+    "FeatureRecord",
+    "ImageSource",
+    "KeypointFile",
+    "KeypointRecord",
+    "atomic_write",
+    "decode_image",
+    "fit_image",
+    "is_keypoint_file",
+    "list_images",
+    "read_features",
+    "read_foreign",
+    "read_image",
+    "read_keypoints",
+    "write_features",
+    "write_foreign",
+    "write_keypoints",
+    "write_png",
+]
+
+_HOMES = {
+    "features": ("read_features", "write_features"),
+    "atomic": ("atomic_write",),
+    "arrays": ("read_foreign", "write_foreign"),
+    "images": ("decode_image", "fit_image", "read_image", "write_png"),
+    "keypoints": ("KeypointFile", "KeypointRecord", "is_keypoint_file", "read_keypoints", "write_keypoints"),
+    "records": ("FeatureFile", "FeatureRecord"),
+    "sources": ("ImageSource", "list_images"),
+}
+
+
+def __getattr__(name: str) -> object:
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"preimage.io.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,73 @@
+"""The keys of plain arrays: a list of names in a text file beside an ``.npy`` file, or an array inside an ``.npz``."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from preimage.errors import FileFormatError
+from preimage.io.atomic import StrPath
+from preimage.io.layout import MAX_IMAGES
+
+KEYS_MEMBER = "keys.npy"
+_MAX_BYTES = 64 << 20
+_TEXT = re.compile(rb"\x93NUMPY[\1-\3]\0.{2,4}\{'descr': '[<>|=]?[US]\d{1,4}'", re.DOTALL)
+
+
+def keys_file(path: StrPath) -> Path:
+    """Where the names of an array's rows are looked for: ``F.keys.txt`` beside ``F.npy``."""
+    return Path(path).with_suffix(".keys.txt")
+
+
+def keys_of(path: StrPath) -> list[str] | None:
+    """The keys of a stack of arrays, if it has some: a line each in `keys_file`, or the array ``keys`` of an ``.npz``.
+
+    Raises:
+        FileFormatError: the list cannot be read, or is longer than any should be.
+    """
+    with open(path, "rb") as file:
+        inside = file.read(4) == b"PK\x03\x04"
+    return _keys_inside(path) if inside else _keys_beside(keys_file(path))
+
+
+def holds_text(file: IO[bytes]) -> bool:
+    """Whether an .npy array begins here that holds strings."""
+    return _TEXT.match(file.read(128)) is not None
+
+
+def _keys_beside(path: Path) -> list[str] | None:
+    if not path.is_file():
+        return None
+    if path.stat().st_size > _MAX_BYTES:
+        raise FileFormatError(path, f"a list of keys is no larger than {_MAX_BYTES} bytes")
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise FileFormatError(path, f"is not UTF-8: {error}") from error
+
+
+def _keys_inside(path: StrPath) -> list[str] | None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            member = next((member for member in archive.infolist() if member.filename == KEYS_MEMBER), None)
+            if member is None:
+                return None
+            with archive.open(member) as file:
+                if not holds_text(file):
+                    return None
+            if member.file_size > _MAX_BYTES:
+                raise ValueError(f"its keys have {member.file_size} bytes; {_MAX_BYTES} are allowed")
+            with archive.open(member) as file:
+                array = np.lib.format.read_array(file, allow_pickle=False)
+                file.read(1)  # at the end of the member its checksum is compared
+    except FileFormatError:
+        raise
+    except Exception as error:  # zipfile and NumPy raise many kinds
+        raise FileFormatError(path, f"its keys cannot be read: {error}") from error
+    if array.ndim != 1 or len(array) > MAX_IMAGES:
+        raise FileFormatError(path, f"its keys are an array {array.shape}; one axis of at most {MAX_IMAGES} is right")
+    return [key.decode("utf-8", "replace") if isinstance(key, bytes) else str(key) for key in array.tolist()]

@@ -1,0 +1,215 @@
+"""Images in and out: one decoding function, the same for every format, safe on any bytes."""
+
+from __future__ import annotations
+
+import contextlib
+import struct
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from preimage.errors import FileFormatError
+from preimage.io.atomic import StrPath, atomic_write
+from preimage.io.headers import ImageHeader, check_complete, read_header
+from preimage.io.sources import ImageSource
+
+Image = NDArray[np.uint8]
+
+MAX_PIXELS = 178_956_970  # width × height; half a gigabyte of RGB
+
+_TO_8_BIT = ((np.arange(65536) + 128) // 257).astype(np.uint8)  # rounds x / 257; 257 is odd, so there are no ties
+
+
+_log: Any = getattr(cv2.utils, "logging", cv2)  # where OpenCV 5 and OpenCV 4 keep get- and setLogLevel
+_SILENT = 0
+
+
+class _PoliteOpenCV:
+    """OpenCV with one thread and no messages on stderr, for as long as any thread of ours is inside.
+
+    Both are settings of the whole process, so they are put back when the last one leaves. One thread, because
+    callers decode many images side by side; no messages, because every failure becomes an exception.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._found = (0, 0)
+
+    @contextlib.contextmanager
+    def __call__(self) -> Iterator[None]:
+        with self._lock:
+            if self._inside == 0:
+                self._found = cv2.getNumThreads(), _log.getLogLevel()
+                cv2.setNumThreads(1)
+                _log.setLogLevel(_SILENT)
+            self._inside += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._inside -= 1
+                if self._inside == 0:
+                    cv2.setNumThreads(self._found[0])
+                    _log.setLogLevel(self._found[1])
+
+
+_polite_opencv = _PoliteOpenCV()
+
+
+def decode_image(data: bytes, *, name: str, max_pixels: int = MAX_PIXELS) -> Image:
+    """Decode an image to 8-bit RGB, upright.
+
+    - Rotation: EXIF's orientation (all 8; of TIFF its own tag) is applied.
+    - 16 bits a sample: divided by 257 and rounded. Other than 8 or 16 bits (floating point): refused.
+    - Grey, with 1 to 16 bits: three equal channels.
+    - Alpha, and a PNG's transparent colour: composited over white. A grey TIFF's alpha is ignored, as is BMP's.
+    - Palettes are looked up; CMYK is converted without a colour profile.
+    - Colour profiles and gamma tags are ignored: the samples count as sRGB.
+    - Of several frames or pages the first is taken.
+
+    Args:
+        data: the encoded bytes: PNG, JPEG, BMP, WebP or TIFF, and GIF where OpenCV has it (from 4.11).
+        name: what error messages call the image.
+        max_pixels: largest width × height; checked in the header, before anything is allocated.
+
+    Returns:
+        (H, W, 3) uint8, RGB, contiguous.
+
+    Raises:
+        FileFormatError: not an image, truncated, damaged, or too large.
+    """
+    try:
+        header = read_header(data)
+        _check_size(header, max_pixels)
+        check_complete(data, header)
+    except (struct.error, IndexError) as error:
+        raise FileFormatError(name, "a truncated image" if data else "an empty file, not an image") from error
+    except ValueError as error:
+        raise FileFormatError(name, str(error)) from error
+    samples = _decode(data, header, name)
+    if header.inverted and samples.dtype == np.uint16:
+        samples = 65535 - samples  # OpenCV turns white-is-zero round for 8 bits only
+    rgb = _to_rgb(samples, header)
+    return np.ascontiguousarray(_upright(rgb, header.orientation))
+
+
+def _check_size(header: ImageHeader, max_pixels: int) -> None:
+    if header.width < 1 or header.height < 1:
+        raise ValueError(f"a {header.format} of {header.width} × {header.height} pixels")
+    if header.width * header.height > max_pixels:
+        raise ValueError(f"{header.width} × {header.height} pixels are more than the {max_pixels} allowed (max_pixels)")
+
+
+def _decode(data: bytes, header: ImageHeader, name: str) -> NDArray[Any]:
+    try:
+        with _polite_opencv():
+            samples = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    except (cv2.error, MemoryError) as error:
+        raise FileFormatError(name, f"this {header.format} cannot be decoded: {error}") from error
+    if samples is None:
+        raise FileFormatError(name, f"a truncated, damaged or unsupported {header.format}")
+    if samples.dtype not in (np.uint8, np.uint16):
+        raise FileFormatError(name, f"samples are {samples.dtype}; images of 8 or 16 bits are right")
+    if samples.shape[0] * samples.shape[1] != header.width * header.height:
+        raise FileFormatError(name, f"a {header.format} that contradicts itself about its size")
+    if samples.ndim == 3 and samples.shape[2] not in (1, 3, 4):
+        raise FileFormatError(name, f"{samples.shape[2]} channels; 1, 3 or 4 are right")
+    return np.asarray(samples)
+
+
+def _to_rgb(samples: NDArray[Any], header: ImageHeader) -> Image:
+    """OpenCV's (H, W), (H, W, 3) BGR or (H, W, 4) BGRA, 8 or 16 bits, to (H, W, 3) RGB of 8 bits."""
+    alpha: NDArray[Any] | None = None
+    top = np.iinfo(samples.dtype).max
+    if samples.ndim == 2 or samples.shape[2] == 1:
+        grey = samples.reshape(samples.shape[:2])
+        if header.transparent_grey is not None:
+            alpha = np.where(grey == header.transparent_grey, 0, top).astype(samples.dtype)
+        colour = np.repeat(grey[..., None], 3, axis=2)
+    else:
+        colour = samples[..., 2::-1]
+        alpha = samples[..., 3] if samples.shape[2] == 4 else None
+    if alpha is not None and alpha.min() < top:
+        # libtiff multiplies 8-bit colours by alpha while reading, whatever the file said.
+        multiplied = header.premultiplied is not None and (header.premultiplied or top == 255)
+        colour = _over_white(colour, alpha[..., None], multiplied=multiplied)
+    return _TO_8_BIT[colour] if top == 65535 else colour
+
+
+def _over_white(colour: NDArray[Any], alpha: NDArray[Any], *, multiplied: bool) -> NDArray[Any]:
+    kind = colour.dtype
+    top = int(np.iinfo(kind).max)
+    wide = np.uint16 if top == 255 else np.uint32  # top² + top / 2 just fits
+    if multiplied:
+        mixed = np.minimum(colour.astype(wide) + (top - alpha), top)
+    else:
+        mixed = (colour.astype(wide) * alpha + wide(top) * (top - alpha) + top // 2) // top
+    whitened: NDArray[Any] = mixed.astype(kind)
+    return whitened
+
+
+def _upright(image: Image, orientation: int) -> Image:
+    if orientation in (5, 6, 7, 8):
+        image = image.transpose(1, 0, 2)
+    flip_rows, flip_columns = orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)
+    return image[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1]
+
+
+def read_image(path: StrPath, *, max_pixels: int = MAX_PIXELS) -> Image:
+    """Decode an image file to (H, W, 3) uint8 RGB, as `decode_image` does and with its errors."""
+    source = ImageSource(Path(path).stem, str(path))
+    return decode_image(source.read(), name=source.name, max_pixels=max_pixels)
+
+
+def fit_image(image: Image, size: int | None) -> Image:
+    """The centre square of an image, size × size pixels; ``None`` leaves the image as it is.
+
+    The square is cut first, then resized: by area averaging when that shrinks it, bicubically when it enlarges.
+
+    Args:
+        image: (H, W, 3) uint8.
+        size: pixels, >= 1, or ``None``.
+
+    Returns:
+        (size, size, 3) uint8, contiguous.
+    """
+    _check_image(image)
+    if size is None:
+        return image
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        raise ValueError(f"size is a whole number of pixels >= 1 or None, got {size!r}")
+    height, width = image.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    # Cut before resizing: a strip of 1 × 1,000,000 pixels would become 256 times that first.
+    square = np.ascontiguousarray(image[top : top + side, left : left + side])
+    if side == size:
+        return square
+    with _polite_opencv():
+        interpolation = cv2.INTER_AREA if size < side else cv2.INTER_CUBIC
+        return np.asarray(cv2.resize(square, (size, size), interpolation=interpolation), np.uint8)
+
+
+def write_png(path: StrPath, image: Image) -> None:
+    """Write (H, W, 3) uint8 RGB as PNG, atomically; ``TypeError`` / ``ValueError`` for another array."""
+    _check_image(image)
+    with _polite_opencv():
+        done, encoded = cv2.imencode(".png", np.ascontiguousarray(image[..., ::-1]))
+    if not done:
+        raise ValueError(f"{path}: OpenCV cannot encode an image of shape {image.shape} as PNG")
+    with atomic_write(path) as file:
+        file.write(encoded.tobytes())
+
+
+def _check_image(image: object) -> None:
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
+        what = getattr(image, "dtype", type(image).__name__)
+        raise TypeError(f"an image is a NumPy array of uint8, got {what}")
+    if image.ndim != 3 or image.shape[2] != 3 or min(image.shape) < 1:
+        raise ValueError(f"an image has shape (H, W, 3), got {image.shape}")

@@ -1,0 +1,46 @@
+"""Keypoints in files of OpenCV's ``FileStorage``, one image a file."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from preimage.io.atomic import StrPath
+from preimage.io.keypoints.convert import as_keypoints, no_keypoints
+from preimage.io.keypoints.filestorage import read_node, syntax_of
+from preimage.io.keypoints.text import read_text
+from preimage.keypoints import DESCRIPTOR, Keypoints
+from preimage.ops.sift_opencv import POSITION_SHIFT
+
+_FIELDS = 7  # x, y, size, angle, response, octave, class_id
+
+
+def read_opencv(path: StrPath, normalisation: str | None = None) -> Keypoints:
+    """Nodes ``keypoints`` (seven numbers each, as OpenCV writes a vector of KeyPoint) and ``descriptors`` (a matrix).
+
+    ``size`` is twice σ, ``angle`` in degrees. ``ValueError`` if the file is none.
+    """
+    text = read_text(path)
+    syntax = syntax_of(text)
+    if syntax is None:
+        raise ValueError("no file of OpenCV's FileStorage (YAML, XML or JSON)")
+    fields = read_node(text, syntax, "keypoints")
+    descriptors = read_node(text, syntax, "descriptors")
+    if fields is None:
+        raise ValueError("has no node 'keypoints' at the top")
+    if fields.size % _FIELDS or (fields.ndim == 2 and fields.size and fields.shape[1] != _FIELDS):
+        raise ValueError(f"keypoints has {fields.size} numbers; OpenCV writes {_FIELDS} a keypoint")
+    fields = fields.reshape(-1, _FIELDS)
+    if not len(fields) and (descriptors is None or not descriptors.size):
+        return no_keypoints()
+    if descriptors is None:
+        raise ValueError("has keypoints but no node 'descriptors' at the top")
+    if descriptors.ndim != 2 or descriptors.shape != (len(fields), DESCRIPTOR):
+        raise ValueError(
+            f"{len(fields)} keypoints with descriptors {descriptors.shape}; SIFT's are a matrix "
+            f"({len(fields)}, {DESCRIPTOR})"
+        )
+    x, y, size, angle, response = fields[:, :5].T
+    if (angle == -1).any():
+        raise ValueError("has keypoints without an angle (-1)")
+    frames = np.stack([x - POSITION_SHIFT, y - POSITION_SHIFT, size / 2, np.deg2rad(angle)], axis=1)
+    return as_keypoints(frames, descriptors, lowe_order=True, normalisation=normalisation or "l2", response=response)

@@ -1,0 +1,97 @@
+"""What a keypoint file holds, whoever wrote it: the keypoints of images, their names and sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from preimage.io.atomic import StrPath
+from preimage.io.keyed import KeyedFile
+from preimage.io.layout import Size
+from preimage.keypoints import Keypoints
+
+
+@dataclass(frozen=True, eq=False)
+class KeypointRecord:
+    """The keypoints of one image.
+
+    Attributes:
+        key: names the image, unique within a file. Other programs' names keep their suffix: ``sub/a.jpg``.
+        keypoints: a batch of one.
+        image_size: (height, width), pixels; ``None`` where it is not known.
+    """
+
+    key: str
+    keypoints: Keypoints
+    image_size: Size | None
+
+
+class KeypointFile(KeyedFile):
+    """Keypoints of several images in our convention, read image by image on demand.
+
+    Indexing by position or key gives `Keypoints`, a batch of one; iterating gives `KeypointRecord`s. Every access may
+    raise `FileFormatError` if the file behind it fails.
+
+    Attributes:
+        path: where the keypoints come from.
+        origin: the format: ``"colmap"``, ``"colmap-text"``, ``"hloc"``, ``"opencv"``, ``"vlfeat"``, ``"lowe"``,
+            ``"preimage"``.
+        keys: one per image, in file order.
+        sizes: (height, width) per image, pixels; ``None`` where the file does not tell and nobody did.
+        counts: keypoints per image; ``None`` where that is known only when they are read.
+        normalisation: how the file's descriptors are taken to be normalised, see `read_keypoints`.
+    """
+
+    def __init__(
+        self,
+        path: StrPath,
+        origin: str,
+        *,
+        keys: Sequence[str],
+        sizes: Sequence[Size | None],
+        counts: Sequence[int | None],
+        normalisation: str,
+        load: Callable[[int], Keypoints],
+    ) -> None:
+        super().__init__(path, keys)
+        self.origin = origin
+        self.sizes = tuple(sizes)
+        self.counts = tuple(counts)
+        self.normalisation = normalisation
+        self._load = load
+
+    def __getitem__(self, index: int | str) -> Keypoints:
+        """Those of one image, a batch of one; ``KeyError`` / ``IndexError`` if there is none."""
+        return self._load(self._position(index))
+
+    def __iter__(self) -> Iterator[KeypointRecord]:
+        return map(self.record, range(len(self)))
+
+    def record(self, index: int | str) -> KeypointRecord:
+        """Keypoints, key and size of one image."""
+        position = self._position(index)
+        return KeypointRecord(self.keys[position], self._load(position), self.sizes[position])
+
+    def sized(self, image_size: Size | None) -> KeypointFile:
+        """The same with `image_size` for the images of which the file does not tell it.
+
+        Raises:
+            ValueError: the file tells another size.
+        """
+        if image_size is None:
+            return self
+        for key, size in zip(self.keys, self.sizes, strict=True):
+            if size not in (None, image_size):
+                raise ValueError(
+                    f"{self.path} says that {key!r} has {size[1]}×{size[0]} pixels (width × height), "
+                    f"not {image_size[1]}×{image_size[0]}: leave the image size out"
+                )
+        return KeypointFile(
+            self.path,
+            self.origin,
+            keys=self.keys,
+            sizes=[image_size] * len(self),
+            counts=self.counts,
+            normalisation=self.normalisation,
+            load=self._load,
+        )

@@ -1,0 +1,94 @@
+"""SQLite databases of unknown origin, read without running what they hold.
+
+Only plain tables are read, by statements of ours: no view, no virtual table, no computed column, no extension. The
+file is opened as unchanging, so that nothing is written beside it and no journal is followed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from preimage.io.atomic import StrPath
+
+_SIGNATURE = b"SQLite format 3\0"
+_SECONDS = 1.0  # and this long for every 100 MB: a damaged tree of pages can lead in circles
+_BYTES_PER_SECOND = 100e6
+_STEPS = 200  # of SQLite's machine between looks at the clock
+_LIMITS = {  # by SQLite's name for them; Python knows these since 3.11
+    "SQLITE_LIMIT_LENGTH": 128 << 20,  # of a string or blob
+    "SQLITE_LIMIT_SQL_LENGTH": 100_000,
+    "SQLITE_LIMIT_COLUMN": 100,
+    "SQLITE_LIMIT_EXPR_DEPTH": 100,
+    "SQLITE_LIMIT_COMPOUND_SELECT": 3,
+    "SQLITE_LIMIT_VDBE_OP": 25_000,
+    "SQLITE_LIMIT_ATTACHED": 0,
+    "SQLITE_LIMIT_TRIGGER_DEPTH": 1,
+    "SQLITE_LIMIT_WORKER_THREADS": 0,
+}
+
+
+@contextlib.contextmanager
+def open_database(path: StrPath) -> Iterator[sqlite3.Connection]:
+    """A connection that can only read, and only for a while.
+
+    Raises:
+        ValueError: no SQLite database, or one that another program has not finished writing.
+        sqlite3.Error: damaged, now or in any later use; `sqlite3.OperationalError` (interrupted) after its time.
+    """
+    size = _check_files(path)
+    uri = f"{Path(path).absolute().as_uri()}?mode=ro&immutable=1"
+    connection = sqlite3.connect(uri, uri=True, isolation_level=None, cached_statements=8)
+    try:
+        deadline = time.monotonic() + _SECONDS + size / _BYTES_PER_SECOND
+        connection.set_progress_handler(lambda: int(time.monotonic() > deadline), _STEPS)
+        for name, limit in _LIMITS.items():
+            if hasattr(connection, "setlimit") and hasattr(sqlite3, name):
+                connection.setlimit(getattr(sqlite3, name), limit)
+        for pragma in ("trusted_schema=OFF", "query_only=ON", "cell_size_check=ON", "mmap_size=0", "cache_size=-4096"):
+            connection.execute(f"PRAGMA {pragma}")
+        yield connection
+    finally:
+        connection.close()
+
+
+def _check_files(path: StrPath) -> int:
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if file.read(len(_SIGNATURE)) != _SIGNATURE:
+            raise ValueError("is no SQLite database")
+    for suffix in ("-wal", "-journal"):
+        beside = f"{os.fspath(path)}{suffix}"
+        with contextlib.suppress(FileNotFoundError):
+            if os.stat(beside).st_size:
+                raise ValueError(
+                    f"is not all there: {os.path.basename(beside)} holds changes not written back yet. "
+                    "Close the program that has it open"
+                )
+    return size
+
+
+def check_table(connection: sqlite3.Connection, table: str, columns: Sequence[str]) -> set[str]:
+    """The names of a plain table's columns; ``ValueError`` if it is none or lacks one of `columns`."""
+    found = connection.execute(
+        "SELECT type, rootpage, substr(sql, 1, 13) FROM main.sqlite_master WHERE name = ? COLLATE NOCASE LIMIT 2",
+        (table,),
+    ).fetchall()
+    if not found:
+        raise ValueError(f"has no table {table!r}")
+    (kind, page, sql), *others = found
+    # SQLite stores the statement so; one edited by hand could make a virtual table in other spellings.
+    plain = kind == "table" and isinstance(page, int) and page > 0 and sql == "CREATE TABLE "
+    if others or not plain:
+        raise ValueError(f"{table!r} is no plain table")
+    about = connection.execute(f"PRAGMA main.table_xinfo({table})").fetchall()
+    if any(hidden for *_, hidden in about):
+        raise ValueError(f"{table!r} has computed columns")
+    names = {name.lower() for _, name, *_ in about if isinstance(name, str)}
+    if missing := [name for name in columns if name not in names]:
+        raise ValueError(f"{table!r} has no column {', '.join(missing)}")
+    return names

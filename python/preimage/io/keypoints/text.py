@@ -1,0 +1,86 @@
+"""Numbers in text files, as many as memory allows and no more."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from preimage.io.atomic import StrPath
+
+# A number takes about 0.1 µs: with these limits any file is read, or refused, within two seconds or so. A keypoint
+# takes 450 bytes in most formats, 750 in OpenCV's: there is room for those of a photograph of 12 megapixels.
+MAX_TEXT = 32 << 20  # bytes
+ROW = 4 + 128  # numbers of a keypoint
+_MOST = 80_000 * ROW
+
+_PART = 1 << 18  # bytes parsed together
+_ALLOWED = b"0123456789+-.eE \t\r\n\v\f"  # so neither words (nan, inf) nor Python's 1_000
+_SEPARATOR = re.compile(rb"[\s,\]>]")
+
+
+def read_text(path: StrPath) -> bytes:
+    """A whole file; ``ValueError`` if it is larger than `MAX_TEXT`."""
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > MAX_TEXT:
+            raise ValueError(f"{size} bytes of text; up to {MAX_TEXT} are read")
+        return file.read(size)  # no more than was there: a larger buffer would be reserved whole
+
+
+def numbers(
+    text: bytes, start: int = 0, end: int | None = None, clean: Callable[[bytes], bytes] | None = None
+) -> NDArray[np.float64]:
+    """Numbers between white space in ``text[start:end]``.
+
+    Args:
+        text: all of a file; parsed in parts, so that there is no second copy of it.
+        start: where to begin.
+        end: where to end.
+        clean: makes white space of what else stands between numbers. It is given parts that end after white space, a
+            comma, ``]`` or ``>``.
+
+    Raises:
+        ValueError: anything else is there, or more numbers than 80,000 keypoints have.
+    """
+    end = len(text) if end is None else end
+    found = np.empty(min(_MOST, (end - start) // 2 + 1))  # memory is taken as it is filled
+    count = 0
+    while start < end:
+        cut = _SEPARATOR.search(text, min(start + _PART, end), end)
+        stop = cut.end() if cut else end
+        part = text[start:stop] if clean is None else clean(text[start:stop])
+        if strange := part.translate(None, _ALLOWED):
+            raise ValueError(f"{strange[:20].decode('ascii', 'replace')!r} is not a number")
+        words = part.split()
+        if count + len(words) > len(found):
+            raise ValueError(f"holds more than {_MOST} numbers")
+        try:
+            found[count : count + len(words)] = np.fromiter(map(float, words), np.float64, len(words))
+        except ValueError:
+            raise ValueError(f"{_first_strange(words)!r} is not a number") from None
+        start, count = stop, count + len(words)
+    return found[:count]
+
+
+def _first_strange(words: list[bytes]) -> str:
+    for word in words:
+        try:
+            float(word)
+        except ValueError:
+            return word[:40].decode("ascii", "replace")
+    return ""
+
+
+def header(text: bytes) -> tuple[int, int]:
+    """The number in a first line such as ``300 128``, and where the rest starts; else ``ValueError``."""
+    match = re.match(rb"\s*(\d{1,9})[ \t]+(\d{1,9})[ \t\r]*\n", text[:64] + b"\n")
+    if match is None:
+        raise ValueError("does not begin with the number of keypoints and 128")
+    count, length = int(match[1]), int(match[2])
+    if length != 128:
+        raise ValueError(f"has descriptors of {length} numbers, which are not SIFT (128)")
+    return count, min(match.end(), len(text))

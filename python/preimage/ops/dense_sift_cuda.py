@@ -1,0 +1,54 @@
+"""Dense SIFT and its gradient on a CUDA device: memory from torch, work from the native kernels."""
+
+from __future__ import annotations
+
+import torch
+
+from preimage.ops._images import as_native, describe, stream, with_cuda, working_memory
+from preimage.ops._library import LIBRARY, frame_count
+from preimage.ops.dense_sift_backward import DTYPES, Bounds, full_bounds
+
+
+@torch.library.impl(LIBRARY, "dense_sift", "CUDA")
+def _dense_sift_cuda(
+    images: torch.Tensor,
+    step: int,
+    bin_size: int,
+    window: str,
+    window_size: float,
+    bounds: Bounds | None,
+    dtype: torch.dtype,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    native, images = with_cuda(), as_native(images)
+    described, box = describe(images), full_bounds(images, bounds)
+    parameters = step, bin_size, window, window_size, box
+    top, left, bottom, right = box
+    shape = frame_count(top, bottom, step, bin_size), frame_count(left, right, step, bin_size)
+    features = images.new_empty((described[1][0], 128, *shape), dtype=dtype)
+    norms = images.new_empty((described[1][0], 1, *shape), dtype=torch.float32)
+    scratch = working_memory(images, native.dense_sift_cuda_scratch(described, *parameters, False))
+    outputs = describe(features, DTYPES[dtype]), describe(norms)
+    native.dense_sift_cuda(described, describe(scratch), *outputs, *parameters, stream(images))
+    return features, norms
+
+
+@torch.library.impl(LIBRARY, "dense_sift_backward", "CUDA")
+def _dense_sift_backward_cuda(
+    grad_features: torch.Tensor,
+    grad_norms: torch.Tensor,
+    images: torch.Tensor,
+    step: int,
+    bin_size: int,
+    window: str,
+    window_size: float,
+    bounds: Bounds | None,
+) -> torch.Tensor:
+    native, images = with_cuda(), as_native(images)
+    described = describe(images)
+    parameters = step, bin_size, window, window_size, full_bounds(images, bounds)
+    gradients = grad_features.to(torch.float32).contiguous(), grad_norms.to(torch.float32).contiguous()
+    result = torch.empty(images.shape, dtype=torch.float32, device=images.device)
+    scratch = working_memory(images, native.dense_sift_cuda_scratch(described, *parameters, True))
+    tensors = describe(gradients[0]), describe(gradients[1]), described, describe(scratch), describe(result)
+    native.dense_sift_backward_cuda(*tensors, *parameters, stream(images))
+    return result

@@ -1,0 +1,169 @@
+"""Which inverter goes with which features."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from os import PathLike
+
+from preimage import representations
+from preimage.inverters import Inverter, pretrained
+from preimage.representations import Representation
+from preimage.spec import Spec
+
+NamedInverter = Inverter | str | PathLike[str]
+InverterChoice = NamedInverter | None
+InverterChoices = InverterChoice | Sequence[NamedInverter]
+RepresentationChoices = Representation | str | Sequence[Representation | str] | None
+
+
+def fitting_inverter(choice: InverterChoice, spec: Spec, features_name: str) -> tuple[Inverter, str]:
+    """The inverter asked for, or the shipped one that fits; and what to call it.
+
+    Args:
+        choice: an inverter, a shipped name, a folder, or ``None`` to look for one among the shipped.
+        spec: of the features to invert.
+        features_name: what to call them in messages.
+
+    Raises:
+        ValueError: the inverter is for other features; names the fields that differ.
+        LookupError: no shipped inverter fits.
+    """
+    if choice is None:
+        _check_shipped(spec.representation)
+        try:
+            return _shipped_inverter(pretrained.find(spec))
+        except LookupError as error:
+            raise LookupError(f"{features_name}: {error} (--inverter NAME_OR_FOLDER)") from error
+    inverter, name = _named(choice)
+    _check_fit(name, inverter, spec, features_name)
+    return inverter, name
+
+
+def sift_inverter(choice: InverterChoice, variant: str) -> tuple[Inverter, str]:
+    """The inverter asked for, or the shipped one for sparse SIFT; and what to call it.
+
+    Args:
+        choice: as for `fitting_inverter`.
+        variant: of the detector that found the keypoints; an inverter for the other is taken if there is none for it.
+
+    Raises:
+        ValueError: the inverter is for another representation.
+        LookupError: none for sparse SIFT is shipped.
+    """
+    if choice is None:
+        _check_shipped("sift")
+        fitting = {name: spec for name, spec in pretrained.shipped_specs().items() if spec.representation == "sift"}
+        return _shipped_inverter(min(fitting, key=lambda name: fitting[name].variant != variant))
+    inverter, name = _named(choice)
+    if inverter.spec.representation != "sift":
+        raise ValueError(f"inverter {name} is for {inverter.spec.representation}, not for sift")
+    return inverter, name
+
+
+def shipped_representations() -> dict[str, Spec]:
+    """What there are shipped inverters for, by representation; of several for one, the first by name."""
+    return {spec.representation: spec for spec in reversed(list(pretrained.shipped_specs().values()))}
+
+
+def _check_shipped(representation: str) -> None:
+    if representation not in shipped_representations():
+        raise LookupError(
+            f"no inverter for {representation} is shipped: train one and name it (--inverter NAME_OR_FOLDER)"
+        )
+
+
+def _shipped_inverter(name: str) -> tuple[Inverter, str]:
+    return Inverter.load(pretrained.shipped_folder(name)), name
+
+
+def loaded(choice: NamedInverter) -> Inverter:
+    """The inverter itself."""
+    return choice if isinstance(choice, Inverter) else Inverter.load(choice)
+
+
+def _named(choice: NamedInverter) -> tuple[Inverter, str]:
+    """The inverter, and what to call it in a summary."""
+    return loaded(choice), choice.spec.representation if isinstance(choice, Inverter) else str(choice)
+
+
+@dataclasses.dataclass(frozen=True)
+class Pairing:
+    """A representation and the inverter for it.
+
+    Attributes:
+        representation: computes the features.
+        inverter: takes them; ``None`` if there is none.
+        name: of the inverter, or its folder; ``None`` if there is none.
+        missing: why there is none, one line; else empty.
+    """
+
+    representation: Representation
+    inverter: Inverter | None
+    name: str | None
+    missing: str
+
+
+def pairings(inverter: InverterChoices, representation: RepresentationChoices) -> list[Pairing]:
+    """For each representation the inverter that was asked for, or the shipped one that fits, if there is one.
+
+    Args:
+        inverter: any number of them, each for another representation.
+        representation: any number; a name stands for the parameters that its inverter takes, or else for the default
+            ones. ``None``: what the inverters are for, or HOG if there are none.
+
+    Raises:
+        ValueError: an inverter for none of the representations, or for other parameters; two for one; a name that is
+            not known.
+    """
+    chosen = _by_representation(_inverters(inverter))
+    named = [representation] if isinstance(representation, str | Representation) else list(representation or ())
+    # torch:package.module:factory is no representation's name but makes one, by code that is run: the caller may name
+    # it, an inverter's file may not.
+    asked = [representations.create(one) if isinstance(one, str) and ":" in one else one for one in named]
+    asked = asked or list(chosen or ["hog"])
+    names = [one if isinstance(one, str) else one.name for one in asked]
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"{', '.join(repeated)} asked for more than once")
+    for name, (_, called) in chosen.items():
+        if name not in names:
+            raise ValueError(f"inverter {called} is for {name}, not for {', '.join(names)}")
+    return [_pairing(one, chosen.get(name)) for one, name in zip(asked, names, strict=True)]
+
+
+def _inverters(choices: InverterChoices) -> list[NamedInverter]:
+    if choices is None:
+        return []
+    return [choices] if isinstance(choices, Inverter | str | PathLike) else list(choices)
+
+
+def _by_representation(choices: list[NamedInverter]) -> dict[str, tuple[Inverter, str]]:
+    chosen: dict[str, tuple[Inverter, str]] = {}
+    for choice in choices:
+        inverter, called = _named(choice)
+        name = inverter.spec.representation
+        if name in chosen:
+            raise ValueError(f"two inverters for {name}: {chosen[name][1]} and {called}")
+        chosen[name] = inverter, called
+    return chosen
+
+
+def _pairing(asked: Representation | str, chosen: tuple[Inverter, str] | None) -> Pairing:
+    if chosen is None:
+        representation = representations.create(asked) if isinstance(asked, str) else asked
+        try:
+            inverter, name = fitting_inverter(None, representation.spec, f"{representation.name} features")
+        except LookupError as error:
+            return Pairing(representation, None, None, str(error))
+        return Pairing(representation, inverter, name, "")
+    inverter, name = chosen
+    representation = representations.from_spec(inverter.spec) if isinstance(asked, str) else asked
+    _check_fit(name, inverter, representation.spec, f"{representation.name} features")
+    return Pairing(representation, inverter, name, "")
+
+
+def _check_fit(name: str, inverter: Inverter, spec: Spec, features_name: str) -> None:
+    if differences := inverter.spec.differences(spec):
+        raise ValueError(
+            f"inverter {name} does not fit {features_name} (inverter != features): {'; '.join(differences)}"
+        )

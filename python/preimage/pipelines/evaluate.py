@@ -1,0 +1,201 @@
+"""How well an inverter reconstructs a set of photographs."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import time
+from collections.abc import Callable, Iterator, Sequence
+from os import PathLike
+from pathlib import Path
+
+import torch
+from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
+
+from preimage import representations
+from preimage.inverters import Inverter, checked_device
+from preimage.io import ImageSource, atomic_write
+from preimage.metrics import ErrorReport, NormalisedError, Originals
+from preimage.perceptual import PerceptualDistance
+from preimage.pipelines.loading import Images, as_sources, batches, side_for
+from preimage.representations import Representation
+
+SMALLEST_FOR_SSIM = 11  # its Gaussian window, in pixels
+_SIZE = 256  # of images, where nothing says another
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageScore:
+    """One image's reconstruction.
+
+    Attributes:
+        key: of the image.
+        error: normalised error, its share in the mean.
+        psnr: peak signal-to-noise ratio in dB, peak 1.
+        ssim: structural similarity, at most 1.
+        lpips: perceptual distance, where the judge was given one.
+    """
+
+    key: str
+    error: float
+    psnr: float
+    ssim: float
+    lpips: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateSummary:
+    """An inverter's scores over a set of images.
+
+    Attributes:
+        inverter: what was judged.
+        images: how many images.
+        size: side in pixels of what is compared: of the images, or of what comes back of them.
+        error: normalised reconstruction error (lower is better).
+        mean_image_error: the same of answering every image with the set's mean image.
+        normaliser: N, the average distance between two images of the set.
+        psnr: mean over the images, dB.
+        ssim: mean over the images.
+        csv: the file with one line an image, if one was asked for.
+        seconds: wall time.
+        scores: one entry an image, in the order given.
+    """
+
+    inverter: str
+    images: int
+    size: int
+    error: float
+    mean_image_error: float
+    normaliser: float
+    psnr: float
+    ssim: float
+    csv: Path | None
+    seconds: float
+    scores: tuple[ImageScore, ...]
+
+
+class Judge:
+    """Collects originals and reconstructions and scores them.
+
+    Args:
+        originals: see `NormalisedError`.
+        perceptual: a distance of reconstructions and originals, see `preimage.perceptual`.
+    """
+
+    def __init__(self, originals: Originals | None = None, perceptual: PerceptualDistance | None = None) -> None:
+        self._error = NormalisedError(originals)
+        self._perceptual = perceptual
+        self._keys: list[str] = []
+        self._psnr: list[float] = []
+        self._ssim: list[float] = []
+        self._lpips: list[float | None] = []
+
+    def add(self, keys: Sequence[str], images: torch.Tensor, reconstructions: torch.Tensor) -> None:
+        """A batch; both (B, 3, H, W) float in [0, 1], at least 11 pixels a side."""
+        self._error.update(images, reconstructions)
+        self._keys += keys
+        psnr = peak_signal_noise_ratio(reconstructions, images, data_range=1.0, reduction="none", dim=(1, 2, 3))
+        ssim = structural_similarity_index_measure(reconstructions, images, data_range=1.0, reduction="none")
+        assert isinstance(ssim, torch.Tensor)  # a tuple only comes with the full image
+        self._psnr += psnr.reshape(-1).tolist()
+        self._ssim += ssim.reshape(-1).tolist()
+        self._lpips += self._perceptual(reconstructions, images) if self._perceptual else [None] * len(keys)
+
+    def verdict(self) -> tuple[ErrorReport, tuple[ImageScore, ...]]:
+        """The error over the set, and each image's scores; ``ValueError`` with fewer than two images."""
+        report = self._error.report()
+        columns = zip(self._keys, report.per_image, self._psnr, self._ssim, self._lpips, strict=True)
+        return report, tuple(ImageScore(*values) for values in columns)
+
+
+def evaluate(
+    inverter: Inverter | str | PathLike[str],
+    images: Images,
+    *,
+    representation: Representation | None = None,
+    size: int | None = None,
+    batch_size: int = 16,
+    device: str = "cpu",
+    csv: str | PathLike[str] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> EvaluateSummary:
+    """Extract, invert and compare, at the images' own size after `size`, or what comes back of them by a view.
+
+    Args:
+        inverter: an inverter, a shipped name or a folder (a training run's, too).
+        images: a path or paths (folders, files, tar shards), or sources; at least two images.
+        representation: what the inverter is for, where its spec alone does not make it.
+        size: short side resized to this many pixels and the centre square cut out; ``None`` takes the only size that
+            the representation knows, or 256.
+        batch_size: images at once.
+        device: where the inverter runs.
+        csv: write one line an image, and the mean, to this file.
+        progress: called with (images done, images in all).
+
+    Raises:
+        ValueError: fewer than two images, a bad image (named), no such device or inverter, a representation of another
+            spec, or a size that it does not take or that is under 11.
+    """
+    start = time.perf_counter()
+    name = inverter.spec.representation if isinstance(inverter, Inverter) else str(inverter)
+    network = inverter if isinstance(inverter, Inverter) else Inverter.load(inverter)
+    network = network.to(checked_device(device))
+    chosen = representations.for_spec(network.spec, representation)
+    side = side_for(chosen, network, size, _SIZE)
+    compared = side if network.view is None else network.view.size
+    if compared < SMALLEST_FOR_SSIM or batch_size < 1:
+        raise ValueError(f"size is at least 11 pixels and batch_size at least 1, got {compared} and {batch_size}")
+    sources = as_sources(images)
+    judge, done = Judge(), 0
+    for keys, originals, reconstructions in _reconstructed(network, chosen, sources, side, batch_size):
+        judge.add(keys, originals, reconstructions)
+        done += len(keys)
+        if progress is not None:
+            progress(done, len(sources))
+    report, scores = judge.verdict()
+    summary = EvaluateSummary(
+        inverter=name,
+        images=len(scores),
+        size=compared,
+        error=report.error,
+        mean_image_error=report.mean_image,
+        normaliser=report.normaliser,
+        psnr=_mean([score.psnr for score in scores]),
+        ssim=_mean([score.ssim for score in scores]),
+        csv=None if csv is None else Path(csv),
+        seconds=time.perf_counter() - start,
+        scores=scores,
+    )
+    if summary.csv is not None:
+        write_scores(summary.csv, summary)
+    return summary
+
+
+def _reconstructed(
+    inverter: Inverter, representation: Representation, sources: Sequence[ImageSource], size: int, batch_size: int
+) -> Iterator[tuple[list[str], torch.Tensor, torch.Tensor]]:
+    """Batches of keys, originals and reconstructions, both (B, 3, H, W) float in [0, 1] on the CPU."""
+    whole = (size, size) if inverter.view is None else None
+    for keys, originals in batches(sources, size, batch_size):
+        with torch.inference_mode():
+            reconstructions = inverter(representation(originals), image_size=whole)
+        yield keys, inverter.target(originals).float() / 255, reconstructions.cpu()
+
+
+def write_scores(path: Path, summary: EvaluateSummary) -> None:
+    """One line an image, the mean, and the mean image's error, as CSV; atomic."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["key", "normalised_error", "psnr_db", "ssim"])
+    for score in summary.scores:
+        table.writerow([score.key, f"{score.error:.6f}", f"{score.psnr:.4f}", f"{score.ssim:.6f}"])
+    table.writerow(["(mean)", f"{summary.error:.6f}", f"{summary.psnr:.4f}", f"{summary.ssim:.6f}"])
+    table.writerow(["(mean image)", f"{summary.mean_image_error:.6f}", "", ""])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as file:
+        file.write(text.getvalue().encode())
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

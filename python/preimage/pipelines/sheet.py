@@ -1,0 +1,184 @@
+"""A picture sheet: originals, what their features look like, and what comes back from them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+
+import torch
+
+from preimage.inverters import checked_device
+from preimage.io import ImageSource, write_png
+from preimage.metrics import ErrorReport, NormalisedError, Originals
+from preimage.pipelines.choosing import InverterChoices, Pairing, RepresentationChoices, pairings
+from preimage.pipelines.figure import Subject, figure
+from preimage.pipelines.loading import Images, Pixels, as_batch, as_pixels, as_sources, load, side_for
+from preimage.viz.glyphs import draw_features, has_drawing
+from preimage.viz.sheet import SMALLEST_TILE
+
+_SIZE = 256  # of photographs, where nothing says another
+
+
+@dataclasses.dataclass(frozen=True)
+class SheetColumn:
+    """A representation on the sheet.
+
+    Attributes:
+        representation: its name.
+        inverter: name or folder of the inverter used; ``None`` if there are no reconstructions.
+        missing: why there are none, one line; else empty.
+        error: normalised error over the sheet's images; ``None`` without reconstructions, or where there are no two
+            images that differ.
+    """
+
+    representation: str
+    inverter: str | None
+    missing: str
+    error: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class SheetSummary:
+    """What a sheet shows.
+
+    Attributes:
+        output: the PNG written.
+        columns: one entry a representation.
+        images: how many photographs.
+        width: of the PNG, pixels.
+        height: of the PNG, pixels.
+    """
+
+    output: Path
+    columns: tuple[SheetColumn, ...]
+    images: int
+    width: int
+    height: int
+
+
+def sheet(
+    images: Images,
+    output: str | PathLike[str],
+    *,
+    inverter: InverterChoices = None,
+    representation: RepresentationChoices = None,
+    size: int | None = None,
+    tile: int = 320,
+    device: str = "cpu",
+) -> SheetSummary:
+    """Photographs, their features and what comes back from these, as one PNG.
+
+    For one representation a row an image: photograph, features, reconstruction. For several two rows an image, as in
+    the paper: a column each, features above and reconstruction below. Features that no shipped inverter fits are drawn
+    without the reconstruction; the summary says why. From two images on each reconstruction's error is told.
+
+    Args:
+        images: a path or paths (folders, files, tar shards), or sources.
+        output: the PNG to write; an earlier one is replaced.
+        inverter: shipped names, folders or inverters, at most one for each representation; the others take the
+            shipped inverter that fits.
+        representation: what to invert, one or several; a name stands for the parameters that its inverter takes, or
+            the default ones. ``None`` takes what the inverters are for, or HOG if there are none.
+        size: short side resized to this many pixels and the centre square cut out; ``None`` takes the only size that
+            a representation knows, or 256.
+        tile: side of a picture on the sheet, pixels.
+        device: where the inverters run.
+
+    Raises:
+        ValueError: a bad image (named), an inverter for another representation, no such device, a `size` too small for
+            a representation, a tile under 32, or an output that is a folder or named like another kind of file.
+        LookupError: no shipped inverter fits, and there is no drawing of such features either.
+    """
+    path = Path(output)
+    if path.is_dir() or path.suffix.lower() not in ("", ".png"):
+        raise ValueError(f"the sheet is a PNG file, got {path}{' (a folder)' if path.is_dir() else ''}")
+    if tile < SMALLEST_TILE:
+        raise ValueError(f"tile is at least {SMALLEST_TILE} pixels, got {tile}")
+    place = checked_device(device)
+    pairs = [_ready(pair, size, place) for pair in pairings(inverter, representation)]
+    sizes = [side_for(pair.representation, pair.inverter, size, _SIZE) for pair in pairs]
+    subjects, compared = _subjects(pairs, sizes, as_sources(images), place, tile)
+    reports = [_report(column) for column in compared]
+    specs = [pair.representation.spec for pair in pairs]
+    page = figure(specs, subjects, [None if report is None else report.per_image for report in reports], tile=tile)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_png(path, page)
+    columns = [
+        SheetColumn(pair.representation.name, pair.name, pair.missing, None if report is None else report.error)
+        for pair, report in zip(pairs, reports, strict=True)
+    ]
+    return SheetSummary(path, tuple(columns), len(subjects), page.shape[1], page.shape[0])
+
+
+# For each photograph what should come back, and what did; empty without an inverter.
+_Compared = list[tuple[torch.Tensor, torch.Tensor]]
+
+
+def _subjects(
+    pairs: Sequence[Pairing], sizes: Sequence[int], sources: Sequence[ImageSource], place: torch.device, tile: int
+) -> tuple[list[Subject], list[_Compared]]:
+    """The photographs as they are shown, and for each representation what to compare."""
+    loaders = {size: load(sources, size) for size in sizes}
+    subjects: list[Subject] = []
+    compared: list[_Compared] = [[] for _ in pairs]
+    for items in zip(*loaders.values(), strict=True):
+        pixels: dict[int, Pixels] = {}
+        for size, item in zip(loaders, items, strict=True):
+            if item.pixels is None:
+                raise ValueError(item.problem)
+            pixels[size] = item.pixels
+        drawn, returned = [], []
+        for pair, size, column in zip(pairs, sizes, compared, strict=True):
+            picture, target, reconstruction = _shown(pair, pixels[size], place, tile)
+            drawn.append(picture)
+            returned.append(reconstruction)
+            if target is not None and reconstruction is not None:
+                column.append((_unit(target), _unit(reconstruction)))
+        subjects.append(Subject(items[0].source.key, pixels[max(sizes)], tuple(drawn), tuple(returned)))
+    return subjects, compared
+
+
+def _report(compared: _Compared) -> ErrorReport | None:
+    """The errors; ``None`` without reconstructions, or where no two photographs differ."""
+    originals = Originals()
+    for target, _ in compared:
+        originals.add(target)
+    if not originals.differ():
+        return None
+    judge = NormalisedError(originals)
+    for target, reconstruction in compared:
+        judge.update(target, reconstruction)
+    return judge.report()
+
+
+def _unit(pixels: Pixels) -> torch.Tensor:
+    """(1, 3, H, W) in [0, 1]."""
+    return as_batch([pixels]).float() / 255
+
+
+def _ready(pair: Pairing, size: int | None, place: torch.device) -> Pairing:
+    """The pairing with its inverter in place; something of it can be shown, of images this large."""
+    side = side_for(pair.representation, pair.inverter, size, _SIZE)
+    pair.representation.feature_size(side, side)
+    if pair.inverter is None:
+        if not has_drawing(pair.representation.spec):
+            raise LookupError(pair.missing)
+        return pair
+    return dataclasses.replace(pair, inverter=pair.inverter.to(place))
+
+
+def _shown(
+    pair: Pairing, pixels: Pixels, place: torch.device, tile: int
+) -> tuple[Pixels | None, Pixels | None, Pixels | None]:
+    """An image's features drawn, what of it should come back from them, and what does."""
+    with torch.inference_mode():
+        batch = as_batch([pixels])
+        features = pair.representation(batch)
+        drawn = draw_features(pair.representation.spec, features[0].numpy(), tile, image=pixels)
+        if pair.inverter is None:
+            return drawn, None, None
+        whole = pixels.shape[:2] if pair.inverter.view is None else None
+        target = pair.inverter.target(batch)[0].permute(1, 2, 0).numpy()
+        return drawn, target, as_pixels(pair.inverter(features.to(place), image_size=whole)[0])

@@ -1,0 +1,139 @@
+"""Sparse SIFT drawn for the eye: a circle for each keypoint, as large as its scale, with a hand in its direction."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from preimage.viz.glyphs.lbp import direction_colour
+from preimage.viz.picture import as_picture
+
+Array = npt.NDArray[Any]
+Picture = npt.NDArray[np.uint8]
+
+GRID_CHANNELS = 128 + 5
+_RADIUS = 1.5  # of a circle, in scales; a descriptor reaches to six, but such circles hide each other
+_SMALLEST = 3.2  # radius in pixels of the picture, so that the hand can be seen
+_SUPERSAMPLING = 4
+_FRACTION_BITS = 4  # of OpenCV's coordinates
+_PAPER = 14
+_COLOURS = 72  # steps round the circle
+_ROOM = 150  # square pixels of the picture for each keypoint: more would be a tangle
+_DIMMED = 0.6  # brightness that is left of the image
+
+
+def sift_keypoints(
+    x: Array,
+    y: Array,
+    scale: Array,
+    angle: Array,
+    image_size: tuple[int, int],
+    *,
+    image: Array | None = None,
+    tile: int = 320,
+    most: int | None = None,
+) -> Picture:
+    """Keypoints over the image, in grey and darkened, or over dark paper.
+
+    Each is a circle of one and a half scales' radius and a hand from its centre along its angle, the direction of its
+    strongest gradient. The colour tells the direction as in `lbp_map`: red to the right, green-yellow down, turquoise
+    to the left, violet up. Large ones are drawn first, so that small ones are not hidden. Of more than `most` those
+    with the largest scales are drawn. Those that are not finite, have no scale above 0 or lie outside the image are
+    left out.
+
+    Args:
+        x: (N,) pixels to the right of the centre of the upper left pixel, any real type.
+        y: (N,) pixels below it.
+        scale: (N,) σ in pixels.
+        angle: (N,) radians, from +x towards +y (down).
+        image_size: (H, W) in pixels, of the image they were found in.
+        image: that image, (H, W, 3) or (H, W), uint8 or float in [0, 1].
+        tile: longer side of the picture, pixels.
+        most: keypoints drawn; by default one for every 150 pixels of the picture.
+
+    Returns:
+        uint8 RGB, the longer side `tile` pixels.
+
+    Raises:
+        ValueError: arrays of different lengths, an image of another size, or no size or tile at all.
+    """
+    table = np.stack([np.asarray(values, np.float64).reshape(-1) for values in (x, y, scale, angle)])
+    height, width = image_size
+    if min(height, width, tile) < 1:
+        raise ValueError(f"image_size and tile must be at least 1 pixel, got {height} × {width} and {tile}")
+    if image is not None and np.shape(image)[:2] != (height, width):
+        raise ValueError(f"the image has {height} × {width} pixels, got shape {np.shape(image)}")
+    factor = tile / max(height, width)
+    size = max(1, round(width * factor)), max(1, round(height * factor))
+    right, down = table[:2] + 0.5
+    inside = (right >= 0) & (right <= width) & (down >= 0) & (down <= height)
+    table = table[:, inside & np.isfinite(table).all(axis=0) & (table[2] > 0)]
+    limit = size[0] * size[1] // _ROOM if most is None else most
+    largest = np.argsort(-table[2], kind="stable")[:limit]
+    canvas = _background(image, (size[0] * _SUPERSAMPLING, size[1] * _SUPERSAMPLING))
+    _draw(canvas, table[:, largest], factor * _SUPERSAMPLING)
+    return np.asarray(cv2.resize(canvas, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def keypoint_grid(features: Array, cell_size: int, *, image: Array | None = None, tile: int = 320) -> Picture:
+    """`sift_keypoints` of what a grid of cells holds, at most one keypoint a cell.
+
+    Args:
+        features: (133, h, w), any float type, as `preimage.sift_grid` makes them. Cells that are not finite are left
+            out.
+        cell_size: side of a cell in pixels.
+        image: the image they were found in; without it they are drawn on dark paper, as large as the cells.
+        tile: longer side of the picture, pixels.
+
+    Raises:
+        ValueError: another shape, or an image that the cells do not cover exactly.
+    """
+    values = np.asarray(features, dtype=np.float64)
+    if values.ndim != 3 or values.shape[0] != GRID_CHANNELS or 0 in values.shape:
+        raise ValueError(f"a grid of SIFT keypoints has shape (133, h, w), got {values.shape}")
+    _, rows, columns = values.shape
+    size = (rows * cell_size, columns * cell_size) if image is None else (image.shape[0], image.shape[1])
+    if tuple(-(-side // cell_size) for side in size) != (rows, columns):
+        raise ValueError(
+            f"{rows} × {columns} cells of {cell_size} pixels are not those of {size[0]} × {size[1]} pixels"
+        )
+    right, down, sine, cosine, logarithm = values[128:]
+    row, column = np.nonzero((sine != 0) | (cosine != 0))
+    at = row, column
+    return sift_keypoints(
+        column * cell_size + right[at] - 0.5,
+        row * cell_size + down[at] - 0.5,
+        np.exp(np.minimum(logarithm[at], math.log(max(size)))),
+        np.arctan2(sine[at], cosine[at]),
+        size,
+        image=image,
+        tile=tile,
+    )
+
+
+def _background(image: Array | None, size: tuple[int, int]) -> Picture:
+    """The image in grey and darkened, or dark paper, of (W, H) pixels."""
+    if image is None:
+        return np.full((size[1], size[0], 3), _PAPER, np.uint8)
+    grey = cv2.cvtColor(as_picture(image), cv2.COLOR_RGB2GRAY).astype(np.float32)
+    large = cv2.resize(grey * _DIMMED + _PAPER, size, interpolation=cv2.INTER_LINEAR)
+    return np.repeat(np.rint(large).astype(np.uint8)[:, :, None], 3, axis=2)
+
+
+def _draw(canvas: Picture, keypoints: Array, factor: float) -> None:
+    """Circles with hands, of keypoints (4, N) in the order given; `factor` pixels of the canvas to one of the image."""
+    one = 1 << _FRACTION_BITS
+    line, halo = round(1.0 * _SUPERSAMPLING), round(2.4 * _SUPERSAMPLING)
+    for x, y, scale, angle in keypoints.T:
+        radius = min(max(_RADIUS * scale * factor, _SMALLEST * _SUPERSAMPLING), 2.0 * max(canvas.shape))
+        centre = (x + 0.5) * factor - 0.5, (y + 0.5) * factor - 0.5
+        tip = centre[0] + radius * math.cos(angle), centre[1] + radius * math.sin(angle)
+        middle, end = (tuple(round(value * one) for value in point) for point in (centre, tip))
+        colour = (direction_colour(round(angle / (2 * math.pi) * _COLOURS) % _COLOURS, _COLOURS) * 255).tolist()
+        for ink, thickness in (((_PAPER,) * 3, halo), (colour, line)):
+            cv2.circle(canvas, middle, round(radius * one), ink, thickness, cv2.LINE_AA, _FRACTION_BITS)
+            cv2.line(canvas, middle, end, ink, thickness, cv2.LINE_AA, _FRACTION_BITS)

@@ -1,0 +1,234 @@
+"""A report as one HTML file that needs nothing else: no script, no style sheet, no network."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import html
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from preimage.viz.picture import as_picture
+
+Array = npt.NDArray[Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure:
+    """A picture on the page.
+
+    Attributes:
+        image: (H, W, 3) or (H, W), uint8 or float in [0, 1].
+        caption: what stands under it; nothing when empty.
+        alt: what a reader who cannot see it is told.
+    """
+
+    image: Array
+    caption: str
+    alt: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """A heading, pictures, and a line under them.
+
+    Attributes:
+        title: the heading.
+        figures: the pictures, in order.
+        note: the line; none when empty.
+        span: room for a picture: a third of the page's width, so that three stand side by side ("third"), all of it
+            ("page"), or all of the window's ("window"); both are scrolled where the window is narrow.
+        columns: more pictures, in columns side by side; on a narrow screen each column becomes a row.
+    """
+
+    title: str
+    figures: Sequence[Figure] = ()
+    note: str = ""
+    span: Literal["third", "page", "window"] = "third"
+    columns: Sequence[Sequence[Figure]] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A table of plain text; the first column names its row, the others are aligned right."""
+
+    caption: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+def html_page(
+    *,
+    title: str,
+    lead: str,
+    points: Iterable[str] = (),
+    sections: Iterable[Section],
+    terms: Iterable[tuple[str, str]] = (),
+    tables: Iterable[Table] = (),
+    command: str = "",
+    footer: str = "",
+    quality: int = 85,
+) -> str:
+    """The page as text. Every text is escaped; pictures become JPEG inside the page.
+
+    Args:
+        title: heading and window title.
+        lead: one paragraph under the heading.
+        points: sentences below it, one a line.
+        sections: groups of pictures, in order.
+        terms: words and what they mean, below the lead.
+        tables: tables below the pictures.
+        command: the command line that made the page; left out when empty.
+        footer: small print at the end.
+        quality: of the JPEGs, 1…100.
+
+    Raises:
+        ValueError: a table row of another length than its header.
+    """
+    body = [f"<h1>{_text(title)}</h1>", f'<p class="lead">{_text(lead)}</p>']
+    if lines := "\n".join(f"<li>{_text(point)}</li>" for point in points):
+        body.append(f'<ul class="points">\n{lines}\n</ul>')
+    if explained := [f"<dt>{_text(term)}</dt><dd>{_text(meaning)}</dd>" for term, meaning in terms]:
+        body.append("<dl>\n" + "\n".join(explained) + "\n</dl>")
+    body += [_section(section, quality) for section in sections]
+    body += [_table(table) for table in tables]
+    if command:
+        body.append(f"<h2>The command that made this page</h2>\n<pre><code>{_text(command)}</code></pre>")
+    if footer:
+        body.append(f"<footer>{_text(footer)}</footer>")
+    return _PAGE.format(title=_text(title), style=_STYLE, body="\n".join(body))
+
+
+_ROOMS = {"third": "row", "page": "page", "window": "window"}
+
+
+def _section(section: Section, quality: int) -> str:
+    parts = [f"<h2>{_text(section.title)}</h2>"]
+    if section.figures:
+        parts += [
+            f'<div class="{_ROOMS[section.span]}">',
+            *(_figure(figure, quality) for figure in section.figures),
+            "</div>",
+        ]
+    if section.columns:
+        parts.append(f'<div class="row columns" style="--columns: {len(section.columns)}">')
+        for column in section.columns:
+            parts += ['<div class="column">', *(_figure(figure, quality) for figure in column), "</div>"]
+        parts.append("</div>")
+    if section.note:
+        parts.append(f'<p class="note">{_text(section.note)}</p>')
+    return "\n".join(["<section>", *parts, "</section>"])
+
+
+def _figure(figure: Figure, quality: int) -> str:
+    return (
+        f'<figure><img src="{_data_uri(figure.image, quality)}" alt="{_text(figure.alt)}" '
+        f'width="{figure.image.shape[1]}" height="{figure.image.shape[0]}">'
+        f"{f'<figcaption>{_text(figure.caption)}</figcaption>' if figure.caption else ''}</figure>"
+    )
+
+
+def _table(table: Table) -> str:
+    if any(len(row) != len(table.header) for row in table.rows):
+        raise ValueError(f"table {table.caption!r} has {len(table.header)} columns, but a row of another length")
+    head = "".join(f'<th scope="col">{_text(cell)}</th>' for cell in table.header)
+    rows = "\n".join(
+        f'<tr><th scope="row">{_text(row[0])}</th>' + "".join(f"<td>{_text(cell)}</td>" for cell in row[1:]) + "</tr>"
+        for row in table.rows
+    )
+    return (
+        f'<div class="scroll"><table>\n<caption>{_text(table.caption)}</caption>\n'
+        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody></table></div>"
+    )
+
+
+def _data_uri(image: Array, quality: int) -> str:
+    pixels = np.ascontiguousarray(as_picture(image)[:, :, ::-1])  # OpenCV encodes BGR
+    done, data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    if not done:
+        raise ValueError(f"OpenCV could not encode a picture of shape {pixels.shape} as JPEG")
+    return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode("ascii")
+
+
+def _text(text: str) -> str:
+    return html.escape(text, quote=True)
+
+
+_STYLE = """
+:root { color-scheme: light dark; --paper: #fbfaf8; --ink: #20242c; --quiet: #5f6672; --line: #dedbd5; --box: #f1efeb; }
+@media (prefers-color-scheme: dark) {
+  :root { --paper: #15171b; --ink: #e9e7e2; --quiet: #a0a6b1; --line: #31353d; --box: #1e2127; }
+}
+* { box-sizing: border-box; }
+body {
+  margin: 0 auto; padding: 2.5rem 1.25rem 4rem; max-width: 70rem; background: var(--paper); color: var(--ink);
+  font: 1rem/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", sans-serif;
+}
+h1 {
+  font-size: 2rem; font-size: clamp(1.7rem, 5vw, 2.5rem); line-height: 1.15; letter-spacing: -0.02em;
+  margin: 0 0 0.75rem;
+}
+h2 { font-size: 1.1rem; margin: 2.5rem 0 0.6rem; }
+.lead { max-width: 44rem; font-size: 1.1rem; color: var(--quiet); margin: 0; }
+dl {
+  display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: 0.4rem 1.25rem; max-width: 44rem;
+  margin: 1.5rem 0 0;
+}
+dt { font-weight: 600; }
+dd { margin: 0; color: var(--quiet); }
+.row { display: grid; grid-template-columns: repeat(3, minmax(0, 1fr)); gap: 0.75rem; }
+.window { overflow-x: auto; width: 94vw; max-width: 110rem; margin-left: calc(50% - min(47vw, 55rem)); }
+.window figure { min-width: 75rem; }
+.page { overflow-x: auto; }
+.page figure { min-width: 48rem; }
+.points { max-width: 44rem; margin: 1.25rem 0 0; padding-left: 1.2rem; }
+.points li { margin-bottom: 0.4rem; }
+.columns { grid-template-columns: repeat(var(--columns), minmax(0, 1fr)); }
+.column { display: grid; grid-template-columns: minmax(0, 1fr); gap: inherit; align-content: start; }
+figure { margin: 0; }
+img { display: block; width: 100%; height: auto; border-radius: 4px; background: var(--box); }
+figcaption, .note { font-size: 0.875rem; color: var(--quiet); margin-top: 0.35rem; }
+.note { margin-bottom: 0; }
+.scroll { overflow-x: auto; margin-top: 2.5rem; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+caption { text-align: left; font-weight: 600; font-size: 1.1rem; padding-bottom: 0.6rem; }
+th, td { text-align: right; padding: 0.4rem 0 0.4rem 1.75rem; border-bottom: 1px solid var(--line); }
+th:first-child { text-align: left; padding-left: 0; }
+thead th { color: var(--quiet); font-weight: 500; font-size: 0.875rem; }
+tbody th { font-weight: 500; }
+pre {
+  background: var(--box); border: 1px solid var(--line); border-radius: 6px; padding: 0.8rem 1rem; margin: 0;
+  overflow-x: auto; font: 0.9rem/1.5 ui-monospace, "SF Mono", Menlo, Consolas, monospace;
+}
+footer {
+  margin-top: 3rem; padding-top: 1rem; border-top: 1px solid var(--line); color: var(--quiet); font-size: 0.875rem;
+}
+@media (max-width: 34rem) {
+  .row { grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 0.5rem; }
+  /* Of three, the outer two stay side by side to be compared; the drawing between them gets the width below. */
+  .row > figure:nth-child(2):nth-last-child(2) { grid-column: 1 / -1; order: 1; }
+  .columns { grid-template-columns: minmax(0, 1fr); }
+  .column { grid-template-columns: none; grid-auto-flow: column; grid-auto-columns: minmax(0, 1fr); }
+  th, td { padding-left: 0.8rem; }
+}
+""".strip()
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>
+{style}
+</style>
+</head>
+<body>
+{body}
+</body>
+</html>
+"""

@@ -1,0 +1,250 @@
+"""The command line: what it prints, what it returns, and that it agrees with the library."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.io import savemat
+
+import preimage
+from conftest import Run
+from preimage import cli, representations
+from preimage.cli import _shared
+from preimage.inverters import Inverter, UShapedConfig, View
+from preimage.io import read_features
+from preimage.pipelines.demo import demo
+from preimage.pipelines.evaluate import evaluate
+from preimage.pipelines.extract import extract
+from preimage.pipelines.invert import invert
+from preimage.pipelines.layers import layers
+from preimage.pipelines.sheet import sheet
+from preimage.spec import Spec
+from preimage.training import TrainConfig, train
+
+COMMANDS = (
+    *("extract", "invert", "train", "evaluate", "sheet", "info", "layers"),
+    *("doctor", "tuning", "demo", "study", "weights"),
+)
+HEAVY = ("torch", "numpy", "cv2", "safetensors", "torchmetrics")
+
+
+def test_help_is_quick_because_it_imports_nothing_heavy() -> None:
+    script = f"""
+import sys
+from preimage.cli import main
+below = ["study", "disclosure"], ["study", "layers"], ["weights", "import"], ["weights", "list"]
+for command in ([], *[[name] for name in {COMMANDS!r}], *below):
+    sys.argv = ["preimage", *command, "--help"]
+    try:
+        main()
+    except SystemExit as stopped:
+        assert not stopped.code, command
+print("loaded:", *[name for name in {HEAVY!r} if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1].strip() == "loaded:"
+    assert all(re.search(rf"\b{name}\b", done.stdout) for name in COMMANDS)
+
+
+def test_python_dash_m_is_the_same_program() -> None:
+    done = subprocess.run([sys.executable, "-m", "preimage", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"preimage {preimage.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "function"),
+    [
+        (cli.extract, extract),
+        (cli.invert, invert),
+        (cli.evaluate, evaluate),
+        (cli.sheet, sheet),
+        (cli.demo, demo),
+        (cli.layers, layers),
+    ],
+)
+def test_defaults_are_those_of_the_library(command: Callable[..., None], function: Callable[..., Any]) -> None:
+    ours, theirs = inspect.signature(command).parameters, inspect.signature(function).parameters
+    shared = ours.keys() & theirs.keys() - {"representation"}  # a name here, an object there
+    assert len(shared) > 3
+    for name in shared:
+        if name not in ("output", "command"):
+            assert ours[name].default == theirs[name].default, name
+    untold = theirs.keys() - ours.keys() - {"progress", "command", "representation"}
+    assert untold == set(), "every option of the library has one on the command line"
+    if command is cli.demo:
+        assert str(ours["output"].default) == theirs["output"].default
+
+
+def test_training_defaults_are_those_of_the_config() -> None:
+    options = inspect.signature(cli.train).parameters
+    for field in dataclasses.fields(TrainConfig):
+        if field.name == "parameters":
+            continue
+        default = options[field.name].default
+        required = field.default is dataclasses.MISSING
+        assert default is inspect.Parameter.empty if required else (default or ()) == (field.default or ()), field.name
+    assert options["resume"].default == inspect.signature(train).parameters["resume"].default
+
+
+def test_every_parameter_of_every_representation_has_an_option() -> None:
+    for command in (cli.extract, cli.invert, cli.train, cli.sheet):
+        options = inspect.signature(command).parameters
+        for name in [*representations.names(), "torch:a:b"]:
+            assert set(representations.parameters(name)) <= set(options), (command, name)
+
+
+def test_extract_invert_info_and_evaluate(run: Run, photo_folder: Path, tiny: Path, tmp_path: Path) -> None:
+    features, pictures = tmp_path / "f.safetensors", tmp_path / "out"
+    code, out, err = run("extract", "hog", photo_folder, "-o", features, "--size", 64, "--colour", "strongest")
+    assert (code, err) == (0, "")
+    assert "hog vlfeat-uoctti (cell_size 8, colour strongest), 31 channels" in out
+    assert "20 images" in out
+    assert f"wrote {features}" in out
+    assert read_features(features).spec.parameters["colour"] == "strongest"
+
+    code, out, err = run("invert", features, "-o", pictures, "--inverter", tiny)
+    assert (code, out) == (1, "")
+    assert re.fullmatch(r"error: .*does not fit.*parameters\.colour: 'luma' != 'strongest'\n", err)
+    assert not pictures.exists()
+
+    assert run("extract", "hog", photo_folder, "-o", features, "--size", 64)[0] == 0
+    code, out, err = run("invert", features, "-o", pictures, "--inverter", tiny)
+    assert (code, err) == (0, "")
+    assert "20 images" in out
+    assert f"wrote {pictures}" in out
+    assert len(list(pictures.glob("*.png"))) == 20
+
+    code, out, _ = run("info", features)
+    assert code == 0
+    assert re.search(r"kind +feature file", out)
+    assert re.search(r"checksum +good", out)
+    assert re.search(r"images +20", out)
+    code, out, _ = run("info", tiny)
+    assert code == 0
+    assert re.search(r"kind +inverter", out)
+
+    code, out, err = run("evaluate", tiny, "--images", photo_folder, "--size", 64, "--csv", tmp_path / "s.csv")
+    assert (code, err) == (0, "")
+    assert "normalised error" in out
+    assert f"wrote {tmp_path / 's.csv'}" in out
+
+    code, out, _ = run("sheet", photo_folder, "-o", tmp_path / "sheet.png", "--inverter", tiny, "--size", 64)
+    assert code == 0
+    assert f"wrote {tmp_path / 'sheet.png'}" in out
+    assert f"20 images, hog by inverter {tiny}: normalised error" in out
+
+
+def test_a_sheet_of_several_representations(
+    run: Run, photo_folder: Path, tiny: Path, tiny_lbp: Path, tmp_path: Path
+) -> None:
+    some = sorted(photo_folder.iterdir())[:2]
+    basis = ("sheet", *some, "-o", tmp_path / "s.png", "--size", 64, "--tile", 64, "--representations", "lbp, hog")
+    code, out, err = run(*basis, "--inverter", tiny, "--inverter", tiny_lbp)
+    assert (code, err) == (0, "")
+    first, second, wrote = out.splitlines()
+    assert first.startswith(f"2 images, lbp by inverter {tiny_lbp}: normalised error ")
+    assert second.startswith(f"2 images, hog by inverter {tiny}: normalised error ")
+    assert wrote.startswith(f"wrote {tmp_path / 's.png'}")
+    code, _, err = run(*basis, "--cell-size", 4)
+    assert (code, "cell_size given with --representations" in err) == (1, True)
+    code, _, err = run(*basis, "--representation", "hog")
+    assert (code, "--representation given with --representations" in err) == (1, True)
+    code, _, err = run(*basis[:-2], "--representation", "hog,lbp")
+    assert (code, "takes one name, got 'hog,lbp'; --representations takes several" in err) == (1, True)
+    code, _, err = run(*basis[:-1], ",")
+    assert (code, "--representations takes names" in err) == (1, True)
+
+
+def test_json_is_one_object_on_stdout(run: Run, photo_folder: Path, tiny: Path, tmp_path: Path) -> None:
+    features = tmp_path / "f"
+    some = sorted(photo_folder.iterdir())[:2]
+    calls: list[tuple[tuple[object, ...], dict[str, object]]] = [
+        (("extract", "hog", photo_folder, "-o", features), {"images": 20, "output": str(features)}),
+        (("invert", features, "-o", tmp_path / "out", "--inverter", tiny), {"images": 20}),
+        (("evaluate", tiny, "--images", photo_folder, "--size", 64), {"images": 20, "csv": None}),
+        (("sheet", *some, "-o", tmp_path / "s.png", "--inverter", tiny, "--size", 64), {"images": 2}),
+        (("demo", "-o", tmp_path / "demo", "--inverter", tiny, "--size", 64), {"images": 5}),
+        (("info", features), {"images": 20, "kind": "feature file"}),
+        (("info", tiny), {"kind": "inverter", "checksum": "good"}),
+        (("doctor",), {}),
+    ]
+    for arguments, expected in calls:
+        code, out, err = run(*arguments, "--json")
+        assert code == 0, (arguments, err)
+        assert out.count("\n") == 1, "one line"
+        found = json.loads(out)
+        assert isinstance(found, dict)
+        assert expected.items() <= found.items()
+        assert "\n" in err, "what was said for people went to stderr"
+
+
+def test_json_has_no_numbers_that_json_lacks() -> None:
+    text = json.dumps(_shared.plain({"a": float("inf"), "b": [float("nan")], "c": (1.5, Path("x"))}), allow_nan=False)
+    assert json.loads(text) == {"a": None, "b": [None], "c": [1.5, "x"]}
+
+
+def test_plain_arrays_and_their_spec(run: Run, photo_folder: Path, tiny: Path, tmp_path: Path) -> None:
+    arrays, out_folder = tmp_path / "f.npy", tmp_path / "out"
+    assert run("extract", "hog", photo_folder, "-o", arrays)[0] == 0
+    assert np.load(arrays).shape == (20, 31, 12, 12)
+    code, _, err = run("invert", arrays, "-o", out_folder, "--inverter", tiny)
+    assert code == 1
+    assert "--representation hog --cell-size 8" in err
+    assert run("invert", arrays, "-o", out_folder, "--inverter", tiny, "--representation", "hog")[0] == 0
+    spec = tmp_path / "spec.json"
+    spec.write_text(representations.create("hog").spec.to_json())
+    shutil.rmtree(out_folder)
+    assert run("invert", arrays, "-o", out_folder, "--inverter", tiny, "--spec", spec)[0] == 0
+    assert len(list(out_folder.iterdir())) == 20
+    spec.write_text('{"representation": "hog"}')
+    code, _, err = run("invert", arrays, "-o", out_folder, "--inverter", tiny, "--spec", spec)
+    assert (code, "spec.json: is no spec: the spec lacks" in err) == (1, True)
+    code, _, err = run("invert", arrays, "-o", out_folder, "--cell-size", 4)
+    assert (code, err) == (1, "error: cell_size given without --representation\n")
+    code, _, err = run("invert", arrays, "-o", out_folder, "--spec", spec, "--cell-size", 4)
+    assert (code, "without --representation" in err) == (1, True)
+    code, out, _ = run("info", arrays)
+    assert (code, "plain arrays, spec unknown" in out) == (0, True)
+
+
+def test_features_that_the_matlab_toolbox_made(run: Run, photo_folder: Path, tiny: Path, tmp_path: Path) -> None:
+    image = min(photo_folder.iterdir())
+    hog = preimage.hog(preimage.read_image(image).transpose(2, 0, 1))[0].numpy()
+    savemat(tmp_path / "f.mat", {"cat": hog.transpose(1, 2, 0)}, do_compression=True)
+    options = ("--inverter", tiny, "--representation", "hog")
+    assert run("invert", tmp_path / "f.mat", "-o", tmp_path / "out", *options, "--layout", "matlab")[0] == 0
+    assert run("extract", "hog", image, "-o", tmp_path / "ours.h5")[0] == 0
+    assert run("invert", tmp_path / "ours.h5", "-o", tmp_path / "again", "--inverter", tiny)[0] == 0
+    (ours,) = (tmp_path / "again").iterdir()
+    assert ours.read_bytes() == (tmp_path / "out" / "cat.png").read_bytes()
+    code, out, _ = run("info", tmp_path / "ours.h5")
+    assert (code, "arrays that tell their spec" in out, "cell_size 8" in out) == (0, True, True)
+
+
+@pytest.mark.parametrize(
+    ("view", "words"),
+    [
+        (None, "all of images of any size"),
+        (View(64, 64, 64), "all of images of 64×64"),
+        (View(64, 64, 32), "all of images of 64×64, as 32×32"),
+        (View(64, 48, 48), "the middle 48×48 of images of 64×64"),
+        (View(64, 48, 32), "the middle 48×48 of images of 64×64, as 32×32"),
+    ],
+)
+def test_info_tells_what_comes_back(run: Run, tmp_path: Path, view: View | None, words: str) -> None:
+    network = UShapedConfig(widths=(8, 16), blocks_down=(1, 1), blocks_up=(1,), head=(8,))
+    Inverter(Spec("network", "v", 8, 4), network, view=view).save(tmp_path / "inverter")
+    code, out, err = run("info", tmp_path / "inverter")
+    assert code == 0, err
+    assert re.search(rf"^comes back +{words}$", out, re.MULTILINE)

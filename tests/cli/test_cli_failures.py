@@ -1,0 +1,187 @@
+"""The command line when something is wrong: one line, the right exit code, nothing lost."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.io import savemat
+
+from conftest import Run, photographs
+from preimage import cli
+from preimage.io import read_features, write_png
+
+
+def test_errors_are_one_line_and_exit_1(run: Run, photo_folder: Path, tiny: Path, tmp_path: Path) -> None:
+    features = tmp_path / "f"
+    assert run("extract", "hog", photo_folder, "-o", features)[0] == 0
+    cut = tmp_path / "cut"
+    cut.write_bytes(features.read_bytes()[:-7])
+    (tmp_path / "text.safetensors").write_text("hello")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "evil.npy").write_bytes(b"\x93NUMPY\x01\x00\x10\x00{'descr': '|O'}")
+    (tmp_path / "evil.mat").write_bytes(b"MATLAB 7.3 MAT-file".ljust(600))
+    (tmp_path / "evil.h5").write_bytes(b"hello")
+    savemat(tmp_path / "hog.mat", {"hog": np.zeros((8, 8, 31), np.float32)})
+    np.save(tmp_path / "skimage.npy", np.zeros((7, 7, 2, 2, 9)))
+    by_hog = ("--inverter", tiny, "--representation", "hog")
+    cases: list[tuple[tuple[object, ...], str]] = [
+        (("extract", "hog", tmp_path / "absent", "-o", tmp_path / "x"), "absent: no such file"),
+        (
+            ("extract", "hogg", photo_folder, "-o", tmp_path / "x"),
+            "unknown representation 'hogg'; known are alexnet-conv1, ",
+        ),
+        (("extract", "hog", photo_folder, "-o", tmp_path / "x", "--cell-size", 0), "cell_size"),
+        (("extract", "hog", photo_folder, "-o", tmp_path / "x", "--dtype", "int8"), "float32 or float16, got 'int8'"),
+        (("extract", "hog", photo_folder, "-o", tmp_path), "is not a plain file"),
+        (("extract", "hog", photo_folder, "-o", "/proc/absent/x"), "/proc/absent"),
+        (("invert", cut, "-o", tmp_path / "x", "--inverter", tiny), "cut: damaged"),
+        (("invert", tmp_path / "absent", "-o", tmp_path / "x"), "absent: No such file"),
+        (("invert", features, "-o", tmp_path / "x", "--inverter", "nobody"), "nobody: neither a folder nor"),
+        (("invert", features, "-o", tmp_path / "x", "--inverter", tiny, "--device", "tpu9"), "got 'tpu9'"),
+        (("evaluate", tiny, "--images", tmp_path / "empty"), "no image found"),
+        (("sheet", tmp_path / "text.safetensors", "-o", tmp_path / "x", "--inverter", tiny), "text.safetensors"),
+        (("info", tmp_path / "text.safetensors"), "text.safetensors: not a feature file"),
+        (("info", tmp_path / "empty"), "folder without config.json"),
+        (("info", tmp_path / "absent"), "absent: no such file"),
+        (("info", tmp_path / "evil.npy"), "evil.npy"),
+        (("info", tmp_path / "evil.mat"), "evil.mat: is a MATLAB v7.3 file"),
+        (("info", tmp_path / "evil.h5"), "evil.h5: is no HDF5 file"),
+        (("invert", tmp_path / "hog.mat", "-o", tmp_path / "x", *by_hog), "name the layout: 'matlab'"),
+        (("invert", tmp_path / "skimage.npy", "-o", tmp_path / "x", *by_hog), "scikit-image's HOG, which is another"),
+        (("train", "hog", "--images", tmp_path / "empty", "-o", tmp_path / "x"), "no image found"),
+    ]
+    for arguments, message in cases:
+        code, out, err = run(*arguments)
+        assert code == 1, (arguments, out, err)
+        assert out == ""
+        assert err.startswith("error: "), err
+        assert err.count("\n") == 1, err
+        assert message in err
+        assert not (tmp_path / "x").exists()
+
+
+def test_debug_shows_the_traceback(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREIMAGE_DEBUG", "1")
+    monkeypatch.setattr(sys, "argv", ["preimage", "info", str(tmp_path / "absent")])
+    with pytest.raises(FileNotFoundError):
+        cli.main()
+
+
+@pytest.mark.parametrize("arguments", [("extract", "hog"), ("nonsense",), ("info", "--nonsense", "x")])
+def test_usage_errors_exit_2(run: Run, arguments: tuple[str, ...]) -> None:
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "")
+    assert "Usage" in err
+
+
+def test_bad_images_are_listed(run: Run, photo_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    shutil.copytree(photo_folder, folder)
+    (folder / "broken.jpg").write_bytes(b"no image")
+    code, out, err = run("extract", "hog", folder, "-o", tmp_path / "f")
+    assert (code, out) == (1, "")
+    assert "broken.jpg" in err
+    code, out, _ = run("extract", "hog", folder, "-o", tmp_path / "f", "--skip-bad")
+    assert code == 0
+    assert re.search(r"^skipped .*broken\.jpg", out, re.MULTILINE)
+    code, out, _ = run("extract", "hog", folder, "-o", tmp_path / "f", "--skip-bad", "--json")
+    assert json.loads(out)["skipped"][0][0].endswith("broken.jpg")
+
+
+def test_an_unfinished_extraction_is_described(run: Run, photo_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    shutil.copy(next(photo_folder.iterdir()), tmp_path / "photos")
+    (tmp_path / "photos" / "zzz.jpg").write_bytes(b"no image")
+    assert run("extract", "hog", tmp_path / "photos", "-o", tmp_path / "f")[0] == 1
+    code, out, _ = run("info", tmp_path / "f.partial")
+    assert code == 0
+    assert re.search(r"kind +unfinished extraction", out)
+
+
+def test_doctor_survives_a_native_module_that_does_not_load(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    code, out, _ = run("doctor")
+    assert code == 0
+    assert re.search(r"^torch +\d", out, re.MULTILINE)
+    assert re.search(r"instruction sets +.*portable; uses ", out)
+    monkeypatch.setitem(sys.modules, "preimage.ops._native", None)
+    code, out, _ = run("doctor")
+    assert code == 0
+    assert re.search(r"native module +does not load", out)
+    assert "problem: native: " in out
+    assert "reinstall" in out
+
+
+def test_doctor_survives_anything(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> object:
+        raise RuntimeError("on fire")
+
+    monkeypatch.setattr(importlib, "import_module", broken)
+    monkeypatch.setattr(importlib.metadata, "version", broken)
+    code, out, err = run("doctor", "--json")
+    assert code == 0
+    assert len([problem for problem in json.loads(out)["problems"] if "on fire" in problem]) >= 4
+    assert "on fire" in err
+
+
+def test_a_full_disk_leaves_nothing_behind_and_can_be_resumed(photo_folder: Path, tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    output = tmp_path / "f"
+
+    def small_files_only() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+    command = [sys.executable, "-m", "preimage", "extract", "hog", str(photo_folder), "-o", str(output)]
+    done = subprocess.run(command, preexec_fn=small_files_only, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert re.search(r"^error: .*File too large", done.stderr, re.MULTILINE), done.stderr
+    assert "Traceback" not in done.stderr
+    assert not output.exists()
+    assert [path.name for path in (tmp_path / "f.partial").iterdir()] == ["manifest.json"]
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 0
+    assert len(read_features(output)) == 20
+    assert [path.name for path in tmp_path.iterdir()] == ["f"]
+
+
+def test_ctrl_c_exits_130_and_can_be_resumed(tmp_path: Path) -> None:
+    folder = tmp_path / "many"
+    folder.mkdir()
+    write_png(folder / "0000.png", photographs()["astronaut"])
+    for index in range(1, 1500):
+        os.link(folder / "0000.png", folder / f"{index:04d}.png")
+    output = tmp_path / "f"
+    command = [sys.executable, "-m", "preimage", "extract", "hog", str(folder), "-o", str(output), "--size", "32"]
+    # Where the tests run in the background of a shell, Ctrl-C is ignored, and children would inherit that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    finished = tmp_path / "f.partial" / "part-00000.json"
+    deadline = time.monotonic() + 120
+    while not finished.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, (out, err)
+    assert err == "interrupted\n"
+    assert finished.exists()
+    assert not output.exists()
+    names = [path.name for path in finished.parent.iterdir()]
+    assert not [name for name in names if name.endswith(".tmp")]
+    # Fewer images are another job; the same job goes on.
+    done = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout)
+    assert found["resumed"] >= 128
+    assert found["images"] == 1500

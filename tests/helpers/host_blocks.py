@@ -1,0 +1,46 @@
+"""Runs the block programs of the CUDA kernels on the host, under AddressSanitizer and UndefinedBehaviorSanitizer.
+
+`tests/native/<name>_blocks.cpp` is compiled once a run of the tests; its program is called as
+`program ORDER INPUT OUTPUT NUMBER...`, with the arrays as raw bytes in files.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from paths import ROOT, TESTS
+
+ORDERS = ("forward", "reverse", "shuffled")
+_COMPILER = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++") or ""
+_OPTIONS = "-std=c++17 -O1 -g -ffp-contract=off -fsanitize=address,undefined -fno-sanitize-recover=all -Wall -Wextra"
+
+needs_compiler = pytest.mark.skipif(not _COMPILER, reason="no C++ compiler")
+
+
+@functools.cache
+def program(name: str) -> Path:
+    """The compiled `native/<name>_blocks.cpp`."""
+    path = Path(tempfile.mkdtemp(prefix="preimage-blocks-")) / name
+    source = TESTS / "native" / f"{name}_blocks.cpp"
+    command = [_COMPILER, *_OPTIONS.split(), f"-I{ROOT / 'csrc'}", str(source), "-o", str(path)]
+    built = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stderr
+    return path
+
+
+def run_blocks(name: str, order: str, array: np.ndarray, *numbers: float) -> np.ndarray:
+    """What the program writes, as flat float32; the threads of every phase in the given order."""
+    with tempfile.TemporaryDirectory() as folder:
+        array.tofile(f"{folder}/in")
+        command = [str(program(name)), order, f"{folder}/in", f"{folder}/out", *map(str, numbers)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return np.fromfile(f"{folder}/out", dtype=np.float32)

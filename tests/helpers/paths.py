@@ -1,0 +1,9 @@
+"""Folders of the source tree that tests read from."""
+
+from pathlib import Path
+
+HELPERS = Path(__file__).resolve().parent
+TESTS = HELPERS.parent
+ROOT = TESTS.parent
+GOLDEN = TESTS / "golden"
+EXAMPLES = ROOT / "examples"

@@ -1,0 +1,265 @@
+"""What the Triton kernels need on each architecture; needs no GPU.
+
+`python tests/helpers/triton_resources.py` prints a table.
+
+The launchers run on tensors without memory (device "meta"), and every launch that they would make is compiled ahead of
+time instead, for the signature, alignment and constants that the real launch would have.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import re
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from preimage.ops.upconv import configs, kernels
+from preimage.ops.upconv.configs import Config
+from preimage.ops.upconv.kernels import _launch
+
+ARCHITECTURES = (80, 90)
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "tf32": torch.float32}
+_POINTERS = {
+    torch.bfloat16: "*bf16",
+    torch.float16: "*fp16",
+    torch.float32: "*fp32",
+    torch.uint8: "*u8",
+}
+
+# name: Ci, Co, side of the low-resolution map
+LAYERS = {
+    "F1": (256, 256, 4),
+    "F2": (256, 128, 8),
+    "F3": (128, 64, 16),
+    "F4": (64, 32, 32),
+    "F5": (32, 3, 64),
+    "H1": (512, 512, 4),
+    "H2": (512, 256, 8),
+    "H3": (256, 128, 16),
+    "H4": (128, 64, 32),
+    "H5": (64, 32, 64),
+    "H6": (32, 3, 128),
+    "context1": (1024, 512, 4),
+    "joint2": (64, 32, 64),
+    "U1": (176, 128, 4),
+    "U2": (128, 96, 4),
+    "U3": (96, 64, 8),
+    "U4": (64, 48, 16),
+    "U5": (48, 32, 32),
+    "U6": (32, 16, 64),
+    "U7": (16, 3, 128),
+    "odd": (7, 5, 33),
+    "odd image": (5, 1, 17),
+}
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Task:
+    """A configuration of a pass of a layer, on an architecture."""
+
+    which: str
+    layer: str
+    dtype: str
+    architecture: int
+    config: Config
+
+
+@dataclass(frozen=True)
+class Resources:
+    """Of one kernel that a task launches; sizes in bytes."""
+
+    which: str
+    layer: str
+    dtype: str
+    architecture: int
+    config: str
+    kernel: str
+    registers: int
+    spilled: int
+    stack: int
+    shared: int
+    wgmma: bool
+    asynchronous_copies: int
+    pipelined: bool  # buffers of several stages in shared memory
+
+
+def tasks(layers: list[str], dtypes: list[str], architectures: list[int]) -> Iterator[Task]:
+    """Every configuration that may be chosen."""
+    seen = set()
+    for layer in layers:
+        in_channels, out_channels, side = LAYERS[layer]
+        for dtype in dtypes:
+            for architecture in architectures:
+                for which in configs.PASSES[:4]:
+                    known = (in_channels, out_channels, BATCH * side * side, DTYPES[dtype], (architecture // 10, 0))
+                    for config in configs.candidates(which, *known):
+                        # Sizes and splits are numbers to most kernels: nothing else would be compiled.
+                        unsplit = (config.kernel, config.block, config.num_warps, config.num_stages)
+                        key = (unsplit, in_channels, out_channels, dtype, architecture)
+                        if key not in seen:
+                            seen.add(key)
+                            yield Task(which, layer, dtype, architecture, config)
+
+
+def launches(task: Task) -> list[tuple[Any, dict[str, Any], dict[str, int]]]:
+    """(kernel, values of its parameters, options) of each launch of ours that the task makes."""
+    in_channels, out_channels, side = LAYERS[task.layer]
+    dtype, config = DTYPES[task.dtype], task.config
+    x = torch.empty(BATCH, side, side, in_channels, dtype=dtype, device="meta").permute(0, 3, 1, 2)
+    y = torch.empty(BATCH, 2 * side, 2 * side, out_channels, dtype=dtype, device="meta").permute(0, 3, 1, 2)
+    weight = torch.empty(5, 5, in_channels, out_channels, dtype=dtype, device="meta").permute(3, 2, 0, 1)
+    bias = torch.empty(out_channels, device="meta")
+    found: list[tuple[Any, dict[str, Any], dict[str, int]]] = []
+
+    def record(
+        kernel: Any, grid: tuple[int, ...], *arguments: Any, num_warps: int, num_stages: int, **constants: Any
+    ) -> None:
+        values = dict(zip(kernel.arg_names, arguments, strict=False)) | constants
+        found.append((kernel, values, {"num_warps": num_warps, "num_stages": num_stages}))
+
+    real, _launch.launch = _launch.launch, record
+    try:
+        if task.which == "forward":
+            kernels.forward(x, weight, bias, 0.2, config)
+        elif task.which == "dgrad":
+            kernels.dgrad(y, weight, x, 0.2, config)
+        elif task.which == "wgrad":
+            kernels.wgrad(x, y, config)
+        else:
+            scale, target = torch.empty(BATCH, device="meta"), torch.empty_like(y, dtype=torch.uint8)
+            kernels.image_backward(x, y, weight, 0.2, config)
+            kernels.distance_backward(x, y, target, bias, scale, weight, 0.2, config)
+            kernels.image_distance(y, target, bias)
+    finally:
+        _launch.launch = real
+    return found
+
+
+def compiled(kernel: Any, values: dict[str, Any], options: dict[str, int], architecture: int) -> tuple[Any, str]:
+    """The kernel as the launch with these values would have it, and the assembler's report."""
+    signature, constants, attributes = {}, {}, {}
+    unspecialised = set(kernel.do_not_specialize)
+    for index, name in enumerate(kernel.arg_names):
+        value = values[name]
+        if isinstance(value, torch.Tensor):
+            signature[name] = _POINTERS[value.dtype]
+            attributes[(index,)] = [["tt.divisibility", 16]]
+        elif kernel.params[index].is_constexpr or (value == 1 and name not in unspecialised):
+            signature[name] = "constexpr"
+            constants[(index,)] = value
+        else:
+            signature[name] = "i32"
+            if value % 16 == 0 and name not in unspecialised:
+                attributes[(index,)] = [["tt.divisibility", 16]]
+    source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=attributes)
+    triton.knobs.nvidia.dump_ptxas_log = True
+    triton.knobs.compilation.always_compile = True  # what comes out of the cache has no report
+    report = io.StringIO()
+    with contextlib.redirect_stdout(report):  # where triton prints what its assembler says
+        built = triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=options)
+    return built, report.getvalue()
+
+
+def resources(task: Task) -> list[Resources]:
+    """Of every kernel that the task launches, by the assembler's own report."""
+    found = []
+    for kernel, values, options in launches(task):
+        built, report = compiled(kernel, values, options, task.architecture)
+        buffers = re.findall(r"ttg.local_alloc : \(\) -> !ttg.memdesc<(\d+)x\d+x\d+x", built.asm["ttgir"])
+        found.append(
+            Resources(
+                *(task.which, task.layer, task.dtype, task.architecture, str(task.config), _name(kernel, values)),
+                *_numbers(report),
+                shared=built.metadata.shared,
+                wgmma="wgmma.mma_async" in built.asm["ptx"],
+                asynchronous_copies=built.asm["ptx"].count("cp.async.c"),
+                pipelined=any(int(stages) > 1 for stages in buffers),
+            )
+        )
+    return found
+
+
+def _name(kernel: Any, values: dict[str, Any]) -> str:
+    name: str = kernel.__name__.removesuffix("_kernel")
+    return f"{name} (loss)" if values.get("LOSS") else name
+
+
+def _numbers(report: str) -> tuple[int, int, int]:
+    """Registers, bytes spilled, bytes of stack, from the assembler's report."""
+    stack, stored, loaded = (
+        int(number) for number in re.findall(r"(\d+) bytes (?:stack frame|spill stores|spill loads)", report)
+    )
+    used = re.search(r"Used (\d+) registers", report)
+    assert used is not None, report
+    return int(used[1]), stored + loaded, stack
+
+
+def _safely(task: Task) -> list[Resources] | str:
+    try:
+        return resources(task)
+    except Exception as error:  # a kernel that does not compile is a finding, too
+        return f"{task}: {type(error).__name__}: {str(error).strip()[:500]}"
+
+
+def table(work: list[Task], jobs: int) -> Iterator[list[Resources] | str]:
+    """The resources of every task as they become known, or what failed."""
+    with ProcessPoolExecutor(jobs) as pool:
+        yield from pool.map(_safely, work)
+
+
+def main() -> None:
+    """Prints the table in Markdown, or everything as JSON; exits with 1 where something spills or does not compile."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--layers", nargs="*", default=list(LAYERS), choices=list(LAYERS))
+    parser.add_argument("--dtypes", nargs="*", default=list(DTYPES), choices=list(DTYPES))
+    parser.add_argument("--architectures", nargs="*", type=int, default=list(ARCHITECTURES))
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--representative", action="store_true", help="one task per kernel, dtype and architecture")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    work = list(tasks(options.layers, options.dtypes, options.architectures))
+    if options.representative:
+        work = list({(task.config.kernel, task.dtype, task.architecture): task for task in reversed(work)}.values())
+    rows, failures = [], []
+    if not options.json:
+        print(
+            "| kernel | configuration | layer | dtype | sm | registers | spilled | shared memory | wgmma | pipelined |"
+        )
+        print("|---|---|---|---|---|---|---|---|---|---|")
+    for found in table(work, options.jobs):
+        if isinstance(found, str):
+            failures.append(found)
+            continue
+        rows += found
+        if not options.json:
+            print("\n".join(_line(row) for row in found), flush=True)
+    if options.json:
+        json.dump({"rows": [asdict(row) for row in rows], "failures": failures}, sys.stdout)
+    else:
+        spilling = sum(row.spilled > 0 for row in rows)
+        print("\n".join(failures))
+        print(f"{len(work)} configurations, {len(rows)} kernels: {spilling} spill, {len(failures)} do not compile")
+    sys.exit(bool(failures) or any(row.spilled for row in rows))
+
+
+def _line(row: Resources) -> str:
+    return (
+        f"| {row.kernel} | {row.config} | {row.layer} | {row.dtype} | {row.architecture} | {row.registers} "
+        f"| {row.spilled} | {row.shared} | {'yes' if row.wgmma else 'no'} | {'yes' if row.pipelined else 'no'} |"
+    )
+
+
+if __name__ == "__main__":
+    main()

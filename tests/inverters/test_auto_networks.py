@@ -1,0 +1,125 @@
+"""Preset ``auto`` from one end to the other on networks that nothing was tuned for: what comes back is the images."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from conftest import Run
+from paths import EXAMPLES
+from preimage.inverters import Inverter, SingleStreamConfig, UShapedConfig
+from preimage.io import fit_image, list_images, read_features, read_image
+from preimage.metrics import NormalisedError
+
+LEARNED = 0.95  # of the mean image's error; on images held out of such runs 0.60 to 0.81 measured
+BUDGET = 600_000
+U, EXPANDING = UShapedConfig, SingleStreamConfig
+
+
+def timms(name: str) -> torch.nn.Module:
+    """With random weights, the same at every call: a feature file and an inverter of it would not fit otherwise."""
+    timm: Any = importlib.import_module("timm")
+    torch.manual_seed(0)
+    module = timm.create_model(name, pretrained=False)
+    assert isinstance(module, torch.nn.Module)
+    return module
+
+
+def resnet() -> torch.nn.Module:
+    return timms("resnet18")
+
+
+def vit() -> torch.nn.Module:
+    return timms("vit_tiny_patch16_224")
+
+
+def convnext() -> torch.nn.Module:
+    return timms("convnext_atto")
+
+
+def mixer() -> torch.nn.Module:
+    return timms("mixer_s32_224")
+
+
+def pixels(path: Path, side: int) -> torch.Tensor:
+    """(1, 3, side, side) in [0, 1]."""
+    return torch.from_numpy(fit_image(read_image(path), side)).permute(2, 0, 1)[None] / 255
+
+
+def there_and_back(
+    run: Run, folder: Path, steps: int, images: tuple[object, ...], judged_by: Path, network: tuple[object, ...]
+) -> tuple[Inverter, float]:
+    """Trains, judges, extracts and inverts by the command line; the error is a share of the mean image's."""
+    trained, features, pictures = folder / "run", folder / "f.safetensors", folder / "pictures"
+
+    def told(*arguments: object) -> dict[str, Any]:
+        code, out, err = run(*arguments, "--json")
+        assert code == 0, err
+        found: dict[str, Any] = json.loads(out)
+        return found
+
+    length = ("--steps", steps, "--batch-size", 4, "--warmup-steps", 6, "--min-crop", 0.65)
+    rates = ("--optimiser", "muon", "--muon-rate", 0.03, "--learning-rate", 2e-3)
+    told("train", *network, *images, "-o", trained, "--preset", "auto", "--budget", BUDGET, *length, *rates)
+    judged = told("evaluate", trained, "--images", judged_by, "--representation", *network)
+    told("extract", *network, judged_by, "-o", features)
+    written = told("invert", features, "-o", pictures, "--inverter", trained)
+
+    inverter, file, measure = Inverter.load(trained), read_features(features), NormalisedError()
+    assert inverter.spec == file.spec
+    assert inverter.view is not None
+    sources = list_images(judged_by)
+    assert written["images"] == judged["images"] == len(sources)
+    for source in sources:
+        picture = pixels(pictures / f"{source.key}.png", inverter.view.size)
+        loaded = inverter(file[source.key][None])
+        assert (loaded - picture).abs().max() < 0.51 / 255
+        measure.update(pixels(Path(source.path), inverter.view.size), picture)
+    assert measure.report().error == pytest.approx(judged["error"], rel=0.01)
+    assert sum(weight.numel() for weight in inverter.network.parameters()) <= BUDGET
+    return inverter, judged["error"] / judged["mean_image_error"]
+
+
+@pytest.mark.parametrize(
+    ("factory", "layer", "channels", "kind"),
+    [
+        ("resnet", "layer3", 256, U),
+        ("vit", "blocks.6", 2 * 192, U),
+        ("convnext", "stages.2", 160, U),
+        ("mixer", "blocks.3", 512, EXPANDING),
+    ],
+)
+def test_timms_networks_with_random_weights(
+    run: Run, tmp_path: Path, photo_folder: Path, factory: str, layer: str, channels: int, kind: type
+) -> None:
+    """Judged by the photographs that it learned from and others like them: does anything come back?"""
+    pytest.importorskip("timm")
+    images = ("--images", photo_folder, "--validation-count", 4)
+    network = (f"torch:{__name__}:{factory}", "--layer", layer)
+    inverter, error = there_and_back(run, tmp_path, 40, images, photo_folder, network)
+    assert error < LEARNED
+    assert isinstance(inverter.config, kind)
+    assert inverter.spec.channels == channels
+
+
+def test_squeezenet_with_its_own_weights(
+    run: Run, tmp_path: Path, shared_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Judged by photographs that it has not seen."""
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    held_out = tmp_path / "held-out"
+    held_out.mkdir()
+    for source in list_images([str(shared_data / "images" / "val" / "val227.tar")])[:40]:
+        (held_out / f"{source.key}.jpg").write_bytes(source.read())
+    images = ("--images", shared_data / "images" / "train" / "train227-00000.tar", "--validation-images", held_out)
+    weights = shared_data / "squeezenet" / "squeezenet1_1-features.npz"
+    network = ("torch:squeezenet_1_1:network", "--layer", "fire9", "--weights", weights)
+    inverter, error = there_and_back(run, tmp_path, 80, images, held_out, network)
+    assert error < LEARNED
+    assert isinstance(inverter.config, U)
+    assert inverter.spec.channels == 512

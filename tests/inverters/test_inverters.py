@@ -1,0 +1,251 @@
+"""Inverters: shapes, saving and loading, and what they refuse."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import cv2
+import pytest
+import torch
+
+from conftest import photographs
+from preimage import representations
+from preimage.errors import FileFormatError
+from preimage.inverters import ArchitectureConfig, Inverter, TwoStreamConfig, UShapedConfig, find, preset, shipped
+from preimage.inverters.architectures import config_from_dict, config_to_dict
+from preimage.inverters.layers import Layer
+from preimage.inverters.pretrained import shipped_specs
+from preimage.spec import Spec
+
+SPEC = Spec("hog", "vlfeat-uoctti", 31, 8, {"cell_size": 8, "colour": "luma"})
+TINY = UShapedConfig(widths=(8, 12, 16), blocks_down=(1, 0, 1), blocks_up=(1, 1), head=(8, 4))
+
+
+@pytest.fixture
+def tiny() -> Inverter:
+    torch.manual_seed(0)
+    inverter = Inverter(SPEC, TINY, {"steps": 3}).eval().requires_grad_(False)
+    for parameter in inverter.parameters():
+        parameter.add_(0.05 * torch.randn_like(parameter))
+    return inverter
+
+
+def test_features_with_a_margin_stand_where_they_were_computed() -> None:
+    """Dense SIFT's first descriptor is centred 6 pixels inside the image: in the second block of 4."""
+    spec = representations.create("dense-sift").spec
+    network = UShapedConfig(
+        widths=(8, 8), blocks_down=(0, 0), blocks_up=(0,), head=(4, 4), entry=("c3/2 8",), margin=(1, 2)
+    )
+    torch.manual_seed(0)
+    inverter = Inverter(spec, network).eval().requires_grad_(False)
+    features = torch.rand(1, 128, 61, 61)
+    padded = torch.nn.functional.pad(features, (1, 2, 1, 2), mode="replicate")
+    assert inverter.covered(61, 61) == (256, 256)
+    torch.testing.assert_close(inverter.reconstruct(features), inverter.network(padded) + 0.5)
+    images = torch.randint(0, 256, (1, 3, 256, 256), dtype=torch.uint8)
+    expected = torch.linalg.vector_norm(inverter.reconstruct(features) - images / 255)
+    torch.testing.assert_close(inverter.distances(features, images)[0], expected)
+
+
+def test_an_inverter_from_before_entry_and_margin_still_loads(tiny: Inverter) -> None:
+    fields = config_to_dict(TINY)
+    del fields["entry"], fields["margin"]
+    assert config_from_dict(fields) == TINY
+    with pytest.raises(ValueError, match="both >= 0, got"):
+        UShapedConfig(margin=(-1, 0))
+
+
+@pytest.mark.parametrize("config", [TINY, TwoStreamConfig(), UShapedConfig(), preset("sift", "paper")])
+def test_config_survives_json(config: ArchitectureConfig) -> None:
+    assert config_from_dict(json.loads(json.dumps(config_to_dict(config)))) == config
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (4, 4), (5, 7), (8, 3)])
+def test_images_are_in_range_and_cover_the_features(tiny: Inverter, shape: tuple[int, int]) -> None:
+    images = tiny(100 * torch.randn(2, 31, *shape))
+    assert images.shape == (2, 3, 8 * shape[0], 8 * shape[1])
+    assert images.dtype == torch.float32
+    assert 0 <= images.min() < images.max() <= 1
+
+
+def test_one_image_inverts_alike_alone_and_in_a_batch(tiny: Inverter) -> None:
+    features = torch.rand(3, 31, 8, 8)
+    torch.testing.assert_close(tiny(features)[1:2], tiny(features[1]), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("rows", [(0, 1, 2, 3, 4, 5, 4, 3), (0, 1, 0, 1), (0, 0, 0, 0)])
+def test_odd_sides_are_continued_by_their_mirror_image(tiny: Inverter, rows: tuple[int, ...]) -> None:
+    count = max(rows) + 1
+    features = torch.rand(1, 31, count, 8)
+    torch.testing.assert_close(tiny(features), tiny(features[:, :, rows])[:, :, : 8 * count])
+
+
+@pytest.mark.parametrize("sides", [(61, 64), (64, 64)])
+def test_distances_to_images_of_another_size_are_none(tiny: Inverter, sides: tuple[int, int]) -> None:
+    """Of 64², which the network makes of 7 rows and a mirrored one, only seven eighths are of the features."""
+    features = torch.rand(1, 31, 7, 8)
+    assert tiny.distances(features, torch.zeros(1, 3, 56, 64, dtype=torch.uint8)).shape == (1,)
+    with pytest.raises((ValueError, RuntimeError), match=r"size|shape"):
+        tiny.distances(features, torch.zeros(1, 3, *sides, dtype=torch.uint8))
+    with pytest.raises(TypeError, match=r"images are uint8, got torch\.float32"):
+        tiny.distances(features, torch.zeros(1, 3, 56, 64))
+
+
+@pytest.mark.parametrize("size", [(64, 64), (61, 67), (57, 71)])
+def test_image_size_crops_or_repeats_the_edge(tiny: Inverter, size: tuple[int, int]) -> None:
+    features = torch.rand(1, 31, 8, 8)
+    whole, fitted = tiny(features), tiny(features, image_size=size)
+    assert fitted.shape[2:] == size
+    height, width = min(size[0], 64), min(size[1], 64)
+    torch.testing.assert_close(fitted[:, :, :height, :width], whole[:, :, :height, :width])
+    torch.testing.assert_close(
+        fitted[:, :, :height, width:], whole[:, :, :height, -1:].expand_as(fitted[:, :, :height, width:])
+    )
+
+
+def test_save_and_load(tiny: Inverter, tmp_path: Path) -> None:
+    folder = tiny.save(tmp_path / "a" / "b")
+    again = Inverter.load(folder)
+    features = torch.rand(2, 31, 8, 8)
+    assert torch.equal(again(features), tiny(features))
+    assert (again.spec, again.config, again.training_notes) == (tiny.spec, tiny.config, {"steps": 3})
+    assert not again.training
+    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
+
+
+def test_half_precision_on_disk(tiny: Inverter, tmp_path: Path) -> None:
+    full, half = (tiny.save(tmp_path / str(dtype), dtype=dtype) for dtype in (torch.float32, torch.float16))
+    sizes = [(folder / "model.safetensors").stat().st_size for folder in (full, half)]
+    assert sizes[1] < 0.65 * sizes[0]
+    features = torch.rand(1, 31, 8, 8)
+    again = Inverter.load(half)
+    assert {parameter.dtype for parameter in again.parameters()} == {torch.float32}
+    torch.testing.assert_close(again(features), tiny(features), atol=0.01, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "error", "message"),
+    [
+        ((1, 30, 8, 8), torch.float32, ValueError, r"\(B, 31, h, w\), got shape \(1, 30, 8, 8\)"),
+        ((31, 8), torch.float32, ValueError, r"got shape \(31, 8\)"),
+        ((1, 31, 0, 8), torch.float32, ValueError, r"got shape \(1, 31, 0, 8\)"),
+        ((1, 31, 8, 8), torch.int32, TypeError, r"floating-point, got torch.int32"),
+    ],
+)
+def test_refuses_features(
+    tiny: Inverter, shape: tuple[int, ...], dtype: torch.dtype, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        tiny(torch.zeros(shape, dtype=dtype))
+
+
+def test_refuses_a_size_that_the_features_do_not_cover(tiny: Inverter) -> None:
+    with pytest.raises(ValueError, match="cover 64×64 pixels, not 64×80"):
+        tiny(torch.rand(1, 31, 8, 8), image_size=(64, 80))
+
+
+def test_refuses_a_network_of_another_stride() -> None:
+    with pytest.raises(ValueError, match="enlarges features 8 times, but a feature cell of hog stands for 4 pixels"):
+        Inverter(Spec("hog", "vlfeat-uoctti", 31, 4), TINY)
+
+
+def test_every_flipped_byte_of_the_weights_is_noticed(tiny: Inverter, tmp_path: Path) -> None:
+    folder = tiny.save(tmp_path)
+    path = folder / "model.safetensors"
+    data = path.read_bytes()
+    for position in range(0, len(data), 997):
+        path.write_bytes(data[:position] + bytes([data[position] ^ 4]) + data[position + 1 :])
+        with pytest.raises(FileFormatError, match=r"model\.safetensors: is damaged"):
+            Inverter.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": "other"}, "not the config of an inverter"),
+        ({"format_version": 9}, "format version 9; this preimage reads 1"),
+        ({"network": {"architecture": "cube"}}, "unknown architecture 'cube'"),
+        ({"network": {"architecture": "u-shaped", "widths": [8]}}, "takes the fields"),
+        ({"spec": {"representation": "hog"}}, "the spec lacks channels"),
+        ({"network": {**config_to_dict(UShapedConfig())}}, "weights do not fit the network"),
+    ],
+)
+def test_names_the_config_and_what_is_wrong(
+    tiny: Inverter, tmp_path: Path, change: dict[str, object], message: str
+) -> None:
+    path = tiny.save(tmp_path) / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(FileFormatError, match=message) as caught:
+        Inverter.load(tmp_path)
+    assert caught.value.path == str(path)
+
+
+def test_missing_pieces_are_named(tiny: Inverter, tmp_path: Path) -> None:
+    with pytest.raises(FileFormatError, match=r"it has no config\.json"):
+        Inverter.load(tmp_path)
+    folder = tiny.save(tmp_path / "whole")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(FileFormatError, match=r"model\.safetensors: is not there"):
+        Inverter.load(folder)
+    shutil.rmtree(folder)
+    with pytest.raises(ValueError, match="neither a folder nor the name of a shipped inverter"):
+        Inverter.load(folder)
+
+
+def test_finds_the_shipped_inverter_by_spec() -> None:
+    assert find(SPEC) == "hog-compact"
+    assert "hog-compact" in shipped()
+    with pytest.raises(LookupError, match=r"hog-compact, differs in parameters\.cell_size: 8 != 4"):
+        find(Spec("hog", "vlfeat-uoctti", 31, 8, {"cell_size": 4, "colour": "luma"}))
+
+
+@pytest.mark.parametrize("text", ["c4/1 8", "c3/3 8", "c3 8", "up", "up 0", "up 3x", ""])
+def test_layer_notation_refuses(text: str) -> None:
+    with pytest.raises(ValueError, match="no layer"):
+        Layer.parse(text)
+
+
+_SIZES = {
+    "hog-compact": [100, 128, 200, 256, 300, 350, 400, 440, 700],
+    "dense-sift-compact": [100, 200, 256, 350, 700],
+    "sift-compact": [100, 200, 256, 350, 700],
+    "lbp-compact": [100, 200, 256, 350, 700],
+}
+
+
+@pytest.mark.parametrize("name", ["astronaut", "chelsea", "coffee", "rocket"])
+@pytest.mark.parametrize(("inverter", "short_side"), [(name, side) for name in _SIZES for side in _SIZES[name]])
+def test_shipped_inverters_work_at_any_size(inverter: str, name: str, short_side: int) -> None:
+    """A network that never met a full neighbourhood at its coarsest size is off by 0.44 and more on large images."""
+    photograph = photographs()[name]
+    scale = short_side / min(photograph.shape[:2])
+    image = cv2.resize(photograph, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    original = torch.from_numpy(image).permute(2, 0, 1)[None]
+    network = Inverter.load(inverter)
+    features = representations.from_spec(network.spec)(original)
+    returned = network(features, image_size=image.shape[:2])
+    limit = 0.35 if inverter == "lbp-compact" else 0.3  # LBP leaves brightness open
+    assert (returned - original.float() / 255).square().mean().sqrt() < limit
+
+
+def test_a_shipped_inverter_for_every_descriptor() -> None:
+    """The others are for layers of networks, whose weights have to be brought along."""
+    descriptors = [name for name in representations.names() if not name.startswith("alexnet-")]
+    of_networks = {name for name, spec in shipped_specs().items() if "weights" in spec.parameters}
+    assert {find(representations.create(name).spec) for name in descriptors} == set(shipped()) - of_networks
+
+
+@pytest.mark.parametrize("name", [name for name, spec in shipped_specs().items() if "weights" in spec.parameters])
+def test_shipped_inverters_of_networks_return_their_view(name: str) -> None:
+    inverter = Inverter.load(name)
+    assert inverter.view is not None
+    shape = inverter.training_notes["feature_shape"]
+    assert shape[0] == inverter.spec.channels
+    mean = inverter.feature_mean.reshape(-1, *[1] * (len(shape) - 1)).expand(shape)
+    if inverter.network.logarithm_from:
+        mean = mean.exp()
+    picture = inverter(mean)
+    assert picture.shape == (1, 3, inverter.view.size, inverter.view.size)
+    assert (picture.mean(dim=(0, 2, 3)) - inverter.image_mean).abs().max() < 0.2  # average features, average colours

@@ -1,0 +1,203 @@
+"""Plain NumPy files in and out."""
+
+import io
+import os
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+
+from preimage.errors import FileFormatError
+from preimage.io import FeatureFile, FeatureRecord, read_features, write_features
+from preimage.io.arrays.npy import read_array_features, write_array_features
+from preimage.spec import Spec
+
+RNG = np.random.default_rng(3)
+SPEC = Spec("hog", "v", 3, 8)
+VECTORS = Spec("gist", "v", 5, None)
+STACK = RNG.standard_normal((4, 3, 2, 6)).astype(np.float32)
+
+
+def save(path, array):
+    np.save(path, array)
+    return path
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", ">f4"])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_a_stack(tmp_path, dtype, order):
+    array = np.asarray(STACK.astype(dtype), order=order)
+    file = read_array_features(save(tmp_path / "s.npy", array), SPEC)
+    assert isinstance(file, FeatureFile)
+    assert file.keys == ("00000", "00001", "00002", "00003")
+    assert file.processed_sizes == ((16, 48),) * 4 == file.original_sizes
+    assert (file.spec, file.dtype) == (SPEC, np.dtype(dtype).name)
+    assert file.stack().dtype == torch.float32
+    assert np.array_equal(file.stack().numpy(), STACK.astype(dtype).astype(np.float32))
+    assert np.array_equal(file["00002"].numpy(), file[2].numpy())
+
+
+def test_a_single_image_is_called_after_its_file(tmp_path):
+    file = read_array_features(save(tmp_path / "cat.npy", STACK[0]), SPEC)
+    assert file.keys == ("cat",)
+    assert np.array_equal(file["cat"].numpy(), STACK[0])
+
+
+def test_vectors(tmp_path):
+    array = RNG.standard_normal((7, 5))
+    path = save(tmp_path / "v.npy", array)
+    with pytest.raises(ValueError, match="give processed_sizes"):
+        read_array_features(path, VECTORS)
+    file = read_array_features(path, VECTORS, processed_sizes=(64, 48))
+    assert file.processed_sizes == ((64, 48),) * 7
+    assert np.array_equal(file.stack().numpy(), array.astype(np.float32))
+    single = read_array_features(save(tmp_path / "w.npy", array[0]), VECTORS, processed_sizes=[(1, 2)])
+    assert single[0].shape == (5,)
+
+
+def test_keys_and_sizes_from_the_caller(tmp_path):
+    path = save(tmp_path / "s.npy", STACK)
+    sizes = [(i + 1, 9) for i in range(4)]
+    file = read_array_features(path, SPEC, keys=list("abcd"), processed_sizes=sizes)
+    assert (file.keys, file.processed_sizes) == (tuple("abcd"), tuple(sizes))
+    for options, words in [
+        ({"keys": ["a"]}, "1 keys for 4 images"),
+        ({"keys": ["a", "b", "c", "a"]}, "two images have one key"),
+        ({"keys": ["a", "b", "c", "../d"]}, "relative path"),
+        ({"processed_sizes": sizes[:3]}, "4 of them"),
+        ({"processed_sizes": (0, 4)}, "4 of them"),
+    ]:
+        with pytest.raises(ValueError, match=words):
+            read_array_features(path, SPEC, **options)
+
+
+@pytest.mark.parametrize("savez", [np.savez, np.savez_compressed])
+def test_npz_with_one_array_per_image(tmp_path, savez):
+    savez(tmp_path / "f.npz", **{"d/a": STACK[0], "b": STACK[1].astype(np.float16), "c": STACK[2][:, :1]})
+    file = read_array_features(tmp_path / "f.npz", SPEC)
+    assert file.keys == ("d/a", "b", "c")
+    assert file.processed_sizes == ((16, 48), (16, 48), (8, 48))
+    assert np.array_equal(file["d/a"].numpy(), STACK[0])
+    assert np.array_equal(file["b"].numpy(), STACK[1].astype(np.float16))
+    assert np.array_equal(file["c"].numpy(), STACK[2][:, :1])
+
+
+def test_npz_with_a_single_stack_or_a_single_image(tmp_path):
+    np.savez(tmp_path / "f.npz", features=STACK)
+    assert np.array_equal(read_array_features(tmp_path / "f.npz", SPEC).stack().numpy(), STACK)
+    np.savez(tmp_path / "g.npz", cat=STACK[0])
+    assert read_array_features(tmp_path / "g.npz", SPEC).keys == ("cat",)
+
+
+@pytest.mark.parametrize(
+    ("array", "words"),
+    [
+        (np.zeros((4, 2, 2, 6)), r"\(3, h, w\), got \(4, 2, 2, 6\), or a stack"),
+        (np.zeros((3, 2)), r"got \(3, 2\)"),
+        (np.float32(1), r"got \(\)"),
+        (np.zeros((0, 3, 2, 2)), "holds nothing"),
+        (np.zeros((3, 2, 2), np.uint8), "uint8; float16, float32 or float64"),
+        (np.zeros((3, 2, 2), complex), "complex128"),
+        (np.zeros((3, 2, 2), np.longdouble), "float16, float32 or float64"),
+        (np.array([None, {}]), "Python objects, which would have to be unpickled"),
+        (np.zeros(3, [("a", "f4")]), "float16, float32 or float64"),
+    ],
+)
+def test_arrays_that_are_no_features(tmp_path, array, words):
+    with pytest.raises(FileFormatError, match=words):
+        read_array_features(save(tmp_path / "f.npy", array), SPEC)
+    np.savez(tmp_path / "f.npz", a=array)
+    with pytest.raises(FileFormatError, match=words):
+        read_array_features(tmp_path / "f.npz", SPEC)
+
+
+def test_npz_names_that_cannot_be_keys(tmp_path):
+    with zipfile.ZipFile(tmp_path / "f.npz", "w") as archive:
+        for name in ("a.npy", "../b.npy"):
+            out = io.BytesIO()
+            np.save(out, STACK[0])
+            archive.writestr(name, out.getvalue())
+    with pytest.raises(FileFormatError, match=r"'\.\./b' must be a relative path"):
+        read_array_features(tmp_path / "f.npz", SPEC)
+
+
+def test_other_files(tmp_path):
+    for data in (b"", b"hello", b"PK\3\4" + bytes(50), b"\x93NUMPY", b"\x93NUMPY\1\0\xff\xff" + bytes(70)):
+        (tmp_path / "f").write_bytes(data)
+        with pytest.raises(FileFormatError, match="f: "):
+            read_array_features(tmp_path / "f", SPEC)
+    with pytest.raises(FileNotFoundError):
+        read_array_features(tmp_path / "absent", SPEC)
+
+
+def test_a_truncated_npy(tmp_path):
+    data = save(tmp_path / "f.npy", STACK).read_bytes()
+    for length in (7, 9, 60, 128, len(data) - 1):
+        (tmp_path / "g.npy").write_bytes(data[:length])
+        with pytest.raises(FileFormatError):
+            read_array_features(tmp_path / "g.npy", SPEC)
+
+
+def test_damaged_contents_of_an_npz_are_found_when_read(tmp_path):
+    large = RNG.standard_normal((3, 60, 60))  # more than is read along with the header
+    np.savez(tmp_path / "f.npz", a=large, b=STACK[1])
+    data = bytearray((tmp_path / "f.npz").read_bytes())
+    data[data.index(large.tobytes()) + 80_000] ^= 1
+    (tmp_path / "f.npz").write_bytes(data)
+    file = read_array_features(tmp_path / "f.npz", SPEC)
+    assert np.array_equal(file["b"].numpy(), STACK[1])
+    with pytest.raises(FileFormatError, match=r"'a\.npy' is damaged: Bad CRC"):
+        file["a"]
+
+
+def records(arrays=STACK):
+    return [FeatureRecord(f"d/{i}", array, (9, 9), (16, 48)) for i, array in enumerate(arrays)]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_written_files_are_numpys(tmp_path, dtype):
+    write_features(tmp_path / "f", SPEC, records())
+    file = read_features(tmp_path / "f")
+    write_array_features(tmp_path / "a.npy", SPEC, file, dtype=dtype)
+    stacked = np.load(tmp_path / "a.npy", allow_pickle=False)
+    assert (stacked.dtype, stacked.shape) == (np.dtype(dtype), STACK.shape)
+    assert np.array_equal(stacked, STACK.astype(dtype))
+    write_array_features(tmp_path / "a.npz", SPEC, file, dtype=dtype)
+    with np.load(tmp_path / "a.npz", allow_pickle=False) as arrays:
+        assert list(arrays) == list(file.keys)
+        assert all(np.array_equal(arrays[key], STACK[i].astype(dtype)) for i, key in enumerate(file.keys))
+    for name in ("a.npy", "a.npz"):
+        again = read_array_features(tmp_path / name, SPEC)
+        assert np.array_equal(again.stack().numpy(), STACK.astype(dtype).astype(np.float32))
+        assert again.dtype == dtype
+
+
+def test_different_shapes_go_to_npz_only(tmp_path):
+    mixed = records([STACK[0], STACK[1][:, :1]])
+    with pytest.raises(ValueError, match=r"'d/1' has shape \(3, 1, 6\).* write \.npz"):
+        write_array_features(tmp_path / "f.npy", SPEC, mixed)
+    assert os.listdir(tmp_path) == []
+    write_array_features(tmp_path / "f.npz", SPEC, mixed)
+    assert read_array_features(tmp_path / "f.npz", SPEC)["d/1"].shape == (3, 1, 6)
+
+
+def test_what_cannot_be_written(tmp_path):
+    for name, items, options, words in [
+        ("f.txt", records(), {}, r"suffix is \.npy or \.npz, got '\.txt'"),
+        ("f.npy", [], {}, "no image to write"),
+        ("f.npz", [], {}, "no image to write"),
+        ("f.npz", records() + records(), {}, "'d/0' comes twice"),
+        ("f.npy", records(STACK[:, :2]), {}, r"got \(2, 2, 6\)"),
+        ("f.npy", records(), {"dtype": "float64"}, "got 'float64'"),
+        ("f.npy", records(STACK * 1e6), {"dtype": "float16"}, "do not fit in float16"),
+    ]:
+        with pytest.raises(ValueError, match=words):
+            write_array_features(tmp_path / name, SPEC, items, **options)
+    assert os.listdir(tmp_path) == []
+
+
+def test_equal_features_give_equal_files(tmp_path):
+    for name in ("a.npz", "b.npz"):
+        write_array_features(tmp_path / name, SPEC, records())
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()

@@ -1,0 +1,305 @@
+"""Importing weights: every format, what is refused and with which words, and the command."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import safetensors.torch
+import torch
+
+import caffemodels
+from conftest import Run
+from preimage.errors import FileFormatError
+from preimage.io.weights import open_weights, write_tensors
+from preimage.pipelines.weights import WeightsSummary, import_weights, list_weights
+from preimage.representations import alexnet_weights
+from preimage.representations.alexnet_network import LAYERS, TORCHVISION_NAMES, parameter_shapes
+
+Arrays = dict[str, np.ndarray]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where imported weights are, of this test alone."""
+    monkeypatch.setenv("PREIMAGE_WEIGHTS", str(tmp_path / "weights"))
+    return tmp_path / "weights"
+
+
+def arrays_of(variant: str, last: str) -> Arrays:
+    """Weights that float16 holds exactly."""
+    rng = np.random.default_rng(5)
+    layers = LAYERS[: LAYERS.index(last) + 1]
+    shapes = {name: shape for name, shape in parameter_shapes(variant).items() if name.partition(".")[0] in layers}
+    return {name: rng.integers(-128, 128, shape).astype(np.float32) / 64 for name, shape in shapes.items()}
+
+
+CONV2 = arrays_of("caffenet", "conv2")
+
+
+def as_layers(arrays: Arrays, first: str = "pool1", then: str = "norm1") -> list[tuple[str, list[np.ndarray]]]:
+    """Layers as in a caffemodel, some of which have no blobs."""
+    layers: list[tuple[str, list[np.ndarray]]] = [("data", [])]
+    for layer in dict.fromkeys(name.partition(".")[0] for name in arrays):
+        layers += [(layer, [arrays[f"{layer}.weight"], arrays[f"{layer}.bias"]]), (f"relu{layer[-1]}", [])]
+        layers += [(first, []), (then, [])] if layer == "conv1" else []
+    return layers
+
+
+def write(path: Path, arrays: Arrays) -> Path:
+    match path.suffix:
+        case ".npz":
+            np.savez(path, **arrays)
+        case ".safetensors":
+            safetensors.numpy.save_file(arrays, path)
+        case ".pth":
+            torch.save({name: torch.from_numpy(values) for name, values in arrays.items()}, path)
+        case ".caffemodel":
+            path.write_bytes(caffemodels.v2(as_layers(arrays)))
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors", ".pth", ".caffemodel"])
+def test_equal_weights_have_one_digest_whatever_they_come_in(tmp_path: Path, suffix: str) -> None:
+    expected = import_weights(write(tmp_path / "a.npz", CONV2), variant="caffenet", folder=tmp_path)
+    summary = import_weights(write(tmp_path / f"b{suffix}", CONV2), variant="caffenet")
+    assert summary.digest == expected.digest
+    assert (summary.layers, summary.source, summary.preprocessing) == (("conv1", "conv2"), f"b{suffix}", "caffe-bgr")
+    assert summary.path == tmp_path / "weights" / f"alexnet-caffenet-{summary.digest}.safetensors"
+    with safetensors.safe_open(summary.path, "np") as file:
+        assert (file.metadata()["layers"], file.metadata()["source"]) == ("conv1,conv2", f"b{suffix}")
+        for name, values in CONV2.items():
+            assert np.array_equal(file.get_tensor(name), values)
+    assert list_weights() == [summary]
+
+
+def test_half_precision_is_kept_and_other_precisions_become_single(tmp_path: Path) -> None:
+    digest = import_weights(write(tmp_path / "a.npz", CONV2), variant="caffenet").digest
+    kinds = {"float16": "F16", "float64": "F32"}
+    for kind, kept in kinds.items():
+        arrays = {name: values.astype(kind) for name, values in CONV2.items()}
+        summary = import_weights(write(tmp_path / "b.npz", arrays), variant="caffenet")
+        assert summary.digest == digest
+        with safetensors.safe_open(summary.path, "np") as file:
+            assert {file.get_slice(name).get_dtype() for name in CONV2} == {kept}
+    tensors = {name: torch.from_numpy(values).bfloat16() for name, values in CONV2.items()}
+    safetensors.torch.save_file(tensors, tmp_path / "c.safetensors")
+    torch.save({"state_dict": tensors, "epoch": 90}, tmp_path / "c.pth")
+    digests = {import_weights(tmp_path / f"c{s}", variant="caffenet").digest for s in (".safetensors", ".pth")}
+    assert len(digests) == 1
+    assert len(list_weights()) == (1 if digest in digests else 2)
+
+
+def test_torchvisions_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arrays = arrays_of("torchvision", "conv5")
+    ours = import_weights(write(tmp_path / "a.npz", arrays))
+    assert (ours.variant, ours.preprocessing) == ("torchvision", "imagenet-rgb")
+    theirs = {layer: name for name, layer in TORCHVISION_NAMES.items()}
+    renamed = {f"{theirs[name.split('.')[0]]}.{name.split('.')[1]}": values for name, values in arrays.items()}
+    assert "features.10.bias" in renamed
+    assert import_weights(write(tmp_path / "alexnet.pth", renamed)).digest == ours.digest
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    with pytest.raises(FileNotFoundError, match=r"hub/checkpoints/alexnet-owt-7be5be79\.pth: .*weights='DEFAULT'"):
+        import_weights("torchvision")
+    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
+    write(tmp_path / "hub" / "checkpoints" / "alexnet-owt-7be5be79.pth", renamed)
+    assert import_weights("torchvision").digest == ours.digest
+
+
+@pytest.mark.parametrize("version", ["v1", "v2", "v2 unpacked"])
+def test_caffemodels(tmp_path: Path, version: str) -> None:
+    """Both generations; a fully connected layer's shape of four numbers; double precision; more blobs than two."""
+    rng = np.random.default_rng(0)
+    layers = [
+        ("conv", [rng.standard_normal((4, 2, 3, 3)).astype(np.float32), rng.standard_normal(4).astype(np.float32)]),
+        ("relu", []),
+        ("fc", [rng.standard_normal((5, 7)), rng.standard_normal(5)]),
+        ("scale", [np.ones((2, 1), np.float32), np.ones(1, np.float32), np.full(3, 2, np.float32)]),
+    ]
+    path = tmp_path / "n.caffemodel"
+    path.write_bytes(caffemodels.v1(layers) if version == "v1" else caffemodels.v2(layers, packed=version == "v2"))
+    file = open_weights(path)
+    assert file.layers == ("conv", "relu", "fc", "scale")
+    expected = {
+        f"{name}.{('weight', 'bias', '2')[index]}": array
+        for name, arrays in layers
+        for index, array in enumerate(arrays)
+    }
+    assert [array.name for array in file.arrays] == list(expected)
+    for array in file.arrays:
+        values = array.load()
+        assert (values.shape, values.dtype) == (array.shape, array.dtype)
+        assert array.shape == expected[array.name].shape
+        assert np.array_equal(values, expected[array.name])
+
+
+def test_a_caffemodel_tells_the_order_of_pooling_and_normalisation(tmp_path: Path) -> None:
+    path = tmp_path / "n.caffemodel"
+    path.write_bytes(caffemodels.v1(as_layers(CONV2)))
+    assert import_weights(path).variant == "caffenet"
+    path.write_bytes(caffemodels.v1(as_layers(CONV2, "norm1", "pool1")))
+    assert import_weights(path).variant == "bvlc"
+    with pytest.raises(ValueError, match="normalises, then pools, so it is variant bvlc, not caffenet"):
+        import_weights(path, variant="caffenet")
+    with pytest.raises(ValueError, match="does not tell which AlexNet this is"):
+        import_weights(write(tmp_path / "a.npz", CONV2))
+
+
+def _changed(**changes: np.ndarray | None) -> Arrays:
+    arrays = {**CONV2, **{name.replace("_", "."): values for name, values in changes.items() if values is not None}}
+    return {name: values for name, values in arrays.items() if changes.get(name.replace(".", "_"), values) is not None}
+
+
+@pytest.mark.parametrize(
+    ("arrays", "words"),
+    [
+        (
+            arrays_of("torchvision", "conv1"),
+            r"not caffenet's weights: conv1\.weight is 64×3×11×11, not 96×3×11×11; conv1\.bias is 64, not 96$",
+        ),
+        (_changed(conv2_weight=np.zeros((256, 96, 5, 5), np.float32)), "conv2.weight is 256×96×5×5, not 256×48×5×5"),
+        (_changed(conv1_weight=CONV2["conv1.weight"].T), r"conv1\.weight is 11×11×3×96"),
+        (_changed(conv1_bias=None), r"lacks conv1\.bias, though it has conv2"),
+        (_changed(conv1_bias=None, conv1_weight=None), r"lacks conv1\.weight, conv1\.bias, though it has conv2"),
+        ({"a": np.zeros(3)}, r"holds nothing by AlexNet's names"),
+        (_changed(conv1_bias=np.full(96, np.nan, np.float32)), r"conv1\.bias holds values that are infinite or not"),
+        (_changed(conv1_bias=np.full(96, 1e300)), r"conv1\.bias holds values that are infinite or not"),
+        (_changed(conv1_bias=np.zeros(96, np.uint8)), r"conv1\.bias is uint8; weights are floating"),
+        ({**CONV2, "features.0.weight": CONV2["conv1.weight"]}, r"holds conv1\.weight twice"),
+    ],
+    ids=lambda value: value[:40] if isinstance(value, str) else "",
+)
+def test_what_is_not_imported(tmp_path: Path, folder: Path, arrays: Arrays, words: str) -> None:
+    path = write(tmp_path / "a.npz", arrays)
+    with pytest.raises(FileFormatError, match=words) as caught:
+        import_weights(path, variant="caffenet")
+    assert str(path) in str(caught.value)
+    assert list(folder.glob("*")) == []
+
+
+@pytest.mark.parametrize(
+    ("arrays", "words"),
+    [
+        ({"a": np.zeros(3)}, "holds nothing by AlexNet's names"),
+        ({"conv1.weight": np.zeros((64, 3, 7, 7))}, r"weight is 64×3×7×7; 96×3×11×11 or, in torchvision's, 64×3×11×11"),
+        ({"conv2.weight": CONV2["conv2.weight"]}, r"no AlexNet's weights: conv1\.weight is not there"),
+    ],
+)
+def test_files_of_other_networks_are_not_asked_for_their_variant(tmp_path: Path, arrays: Arrays, words: str) -> None:
+    with pytest.raises(FileFormatError, match=words):
+        import_weights(write(tmp_path / "resnet.npz", arrays))
+
+
+def test_a_file_under_the_name_of_another(tmp_path: Path, folder: Path) -> None:
+    path = import_weights(write(tmp_path / "a.npz", CONV2), variant="caffenet").path
+    path.rename(folder / alexnet_weights.file_name("caffenet", "0" * 16))
+    with pytest.raises(FileFormatError, match=r"holds the weights [0-9a-f]{16}, not those of its name"):
+        alexnet_weights.find("caffenet", "0" * 16)
+    assert alexnet_weights.find("caffenet").digest in path.name
+
+
+def test_a_folder_is_no_file_of_weights(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=re.escape(str(tmp_path))):
+        alexnet_weights.find("caffenet", str(tmp_path))
+
+
+def test_weights_of_other_numbers_are_damaged(tmp_path: Path) -> None:
+    """Some of them torch cannot even turn into float32."""
+    path = import_weights(write(tmp_path / "a.npz", CONV2), variant="caffenet").path
+    path.write_bytes(path.read_bytes().replace(b'"dtype":"F32"', b'"dtype":"I32"'))
+    with pytest.raises(FileFormatError, match="weights are float32 or float16, got I32"):
+        alexnet_weights.read_header(path)
+
+
+def test_wrong_options_and_files(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.npz", CONV2)
+    with pytest.raises(ValueError, match="unknown AlexNet variant 'zf'"):
+        import_weights(path, variant="zf")
+    with pytest.raises(ValueError, match="unknown preprocessing 'grey'; known are caffe-bgr, imagenet-rgb"):
+        import_weights(path, variant="bvlc", preprocessing="grey")
+    with pytest.raises(FileNotFoundError):
+        import_weights(tmp_path / "nothing.npz", variant="bvlc")
+    path = path.rename(tmp_path / "a.h5")
+    with pytest.raises(FileFormatError, match=r"weights come as \.caffemodel, .*, not \.h5"):
+        import_weights(path, variant="bvlc")
+
+
+def test_imported_files_notice_damage(tmp_path: Path) -> None:
+    path = import_weights(write(tmp_path / "a.npz", CONV2), variant="caffenet").path
+    data = path.read_bytes()
+    last = bytearray(data)
+    last[-1] ^= 1
+    path.write_bytes(last)
+    header = alexnet_weights.read_header(path)
+    assert header.tensors(["conv1"]).keys() == {"conv1.weight", "conv1.bias"}, "which is whole"
+    with pytest.raises(FileFormatError, match=r"damaged: the checksum of conv2\.weight is wrong"):
+        header.tensors(["conv1", "conv2"])
+    path.write_bytes(data[: len(data) // 2])
+    with pytest.raises(FileFormatError, match="no safetensors file"):
+        alexnet_weights.read_header(path)
+    with safetensors.safe_open(write(tmp_path / "b.safetensors", CONV2), "np") as file:
+        assert file.metadata() is None
+    with pytest.raises(FileFormatError, match="run preimage weights import"):
+        alexnet_weights.read_header(tmp_path / "b.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("variant", "zf", "unknown variant 'zf'"),
+        ("variant", "torchvision", r"the shape of conv1\.bias is not torchvision's"),
+        ("preprocessing", "none", "or preprocessing 'none'"),
+        ("digest", "0" * 16, "its digest is not that of its tensors"),
+        ("checksums", "[]", "no texts by name"),
+        ("checksums", "[" * 100_000, "damaged"),
+        ("checksums", "{}", "its digest is not that of its tensors"),
+        ("format_version", "2", "has format version '2'; this preimage reads '1'"),
+    ],
+)
+def test_headers_that_contradict_themselves(tmp_path: Path, old: str, new: str, words: str) -> None:
+    path = import_weights(write(tmp_path / "a.npz", CONV2), variant="caffenet").path
+    with safetensors.safe_open(path, "np") as file:
+        metadata = file.metadata()
+    write_tensors(path, CONV2, metadata | {old: new})
+    with pytest.raises(FileFormatError, match=words):
+        alexnet_weights.read_header(path)
+
+
+def test_where_weights_are(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PREIMAGE_WEIGHTS", str(tmp_path))
+    assert alexnet_weights.weights_folder() == tmp_path
+    monkeypatch.delenv("PREIMAGE_WEIGHTS")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert alexnet_weights.weights_folder() == tmp_path / "cache" / "preimage" / "weights"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert alexnet_weights.weights_folder() == tmp_path / ".cache" / "preimage" / "weights"
+
+
+def test_the_command(run: Run, tmp_path: Path, folder: Path) -> None:
+    code, out, err = run("weights", "list")
+    assert (code, out, err) == (0, f"no weights in {folder}\n", "")
+    path = write(tmp_path / "a.npz", CONV2 | {"mean": np.zeros(3, np.float32)})
+    code, out, err = run("weights", "import", path, "--variant", "bvlc", "--preprocessing", "imagenet-rgb")
+    assert (code, err) == (0, "")
+    assert "imagenet-rgb, from a.npz" in out
+    assert "holds conv1…conv2 only: there is no alexnet-conv3, " in out
+    assert "left out what AlexNet does not have: mean" in out
+    code, out, _ = run("weights", "import", path, "--variant", "caffenet", "--folder", tmp_path / "b", "--json")
+    summary = json.loads(out)
+    assert (code, summary["variant"], summary["layers"]) == (0, "caffenet", ["conv1", "conv2"])
+    assert summary.keys() == WeightsSummary.__dataclass_fields__.keys()
+    code, out, _ = run("weights", "list", "--json")
+    (found,) = json.loads(out)["weights"]
+    assert (code, found["digest"], found["preprocessing"]) == (0, summary["digest"], "imagenet-rgb")
+    code, out, _ = run("info", found["path"], "--json")
+    facts = json.loads(out)
+    assert (code, facts["kind"], facts["digest"]) == (0, "weights of AlexNet", found["digest"])
+    code, out, err = run("weights", "import", path)
+    assert (code, out) == (1, "")
+    assert "--variant caffenet, bvlc or torchvision" in err

@@ -1,0 +1,59 @@
+"""The GPU kernels' own source on the host: sanitizers, three orders of the threads, and the CPU kernel beside it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from test_hog_blocks import pixels
+
+from host_blocks import ORDERS, needs_compiler, run_blocks
+from preimage.ops.lbp import lbp, lbp_codes
+
+# (B, C, H, W), cell size, strip rows (0: what the launch would choose)
+SHAPES = {
+    "one cell": ((1, 1, 16, 16), 16, 0),
+    "a strip": ((1, 3, 64, 119), 16, 0),
+    "one column more than a strip": ((1, 1, 48, 128), 16, 0),
+    "long strips": ((2, 1, 150, 131), 16, 32),
+    "odd": ((3, 3, 85, 301), 16, 3),
+    "cells of 5": ((1, 3, 37, 53), 5, 0),
+    "cells of 1": ((1, 1, 4, 30), 1, 0),
+    "cells of 8": ((2, 1, 41, 39), 8, 0),
+    "sums of all rows still fit": ((1, 1, 153, 155), 152, 0),
+    "sums of all rows do not fit": ((1, 1, 153, 155), 153, 0),
+    "no interior": ((1, 1, 2, 9), 2, 0),
+}
+MAPS = [(1, 1, 1, 1), (2, 3, 2, 5), (1, 1, 16, 64), (3, 1, 37, 70), (1, 3, 33, 129)]
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+@pytest.mark.parametrize("case", SHAPES)
+def test_block_programs(case: str, dtype: type) -> None:
+    shape, cell_size, rows = SHAPES[case]
+    images = pixels(shape, dtype)
+    numbers = (int(dtype is np.uint8), *shape, cell_size, rows)
+    expected = lbp(torch.from_numpy(images), cell_size=cell_size).numpy()
+    for order in ORDERS:
+        assert run_blocks("lbp", order, images, *numbers).tobytes() == expected.tobytes()
+
+
+@needs_compiler
+def test_blocks_of_one_label() -> None:
+    """Where the votes of all 256 pixels of a block meet in one place, and where they cancel to nothing."""
+    flat = np.zeros((1, 1, 64, 80), dtype=np.float32)
+    ramp = np.broadcast_to(np.arange(80, dtype=np.float32), flat.shape).copy()
+    for images in (flat, ramp):
+        expected = lbp(torch.from_numpy(images)).numpy()
+        assert run_blocks("lbp", "shuffled", images, 0, *images.shape, 16, 0).tobytes() == expected.tobytes()
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+@pytest.mark.parametrize("shape", MAPS, ids=str)
+def test_maps_of_labels(shape: tuple[int, int, int, int], dtype: type) -> None:
+    images = pixels(shape, dtype)
+    expected = lbp_codes(torch.from_numpy(images)).numpy().astype(np.float32)
+    for order in ORDERS:
+        assert run_blocks("lbp", order, images, int(dtype is np.uint8), *shape, 0, 0).tobytes() == expected.tobytes()

@@ -1,0 +1,240 @@
+"""Extraction: the right features in the right order, and never half a file."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+from typing import ClassVar
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+import preimage
+from preimage import representations
+from preimage.io import list_images, read_features, read_image
+from preimage.pipelines import extract as extract_module
+from preimage.pipelines.extract import extract
+from preimage.representations import Representation
+from preimage.spec import Spec
+from tolerances import CUDA
+
+HOG = representations.create("hog")
+
+
+@pytest.fixture
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(extract_module, "PART_SIZE", 3)
+
+
+class Stop(Exception):  # noqa: N818 - it stops a run, nothing went wrong
+    pass
+
+
+def _stop_after(images: int) -> object:
+    def progress(done: int, total: int) -> None:
+        if done >= images:
+            raise Stop
+
+    return progress
+
+
+def test_features_are_those_of_each_image_alone_in_the_order_listed(mixed: Path, tmp_path: Path) -> None:
+    output = tmp_path / "deep" / "f.safetensors"
+    output.parent.mkdir()
+    calls: list[tuple[int, int]] = []
+    summary = extract(HOG, mixed, output, batch_size=4, progress=lambda done, total: calls.append((done, total)))
+    file = read_features(output)
+    assert list(file.keys) == ["astronaut", "camera", "chelsea", "coffee", "sub/rocket"]
+    for record, source in zip(file, list_images(mixed), strict=True):
+        image = read_image(source.path)
+        assert record.original_size == record.processed_size == image.shape[:2]
+        expected = preimage.hog(image.transpose(2, 0, 1).copy())[0].numpy()
+        np.testing.assert_array_equal(record.features, expected)
+    assert (summary.images, summary.resumed, summary.skipped, summary.output) == (5, 0, (), output)
+    assert summary.bytes == output.stat().st_size
+    assert calls[-1] == (5, 5)
+    assert [path.name for path in output.parent.iterdir()] == ["f.safetensors"]
+
+
+def test_size_cuts_the_centre_square(mixed: Path, tmp_path: Path) -> None:
+    extract(HOG, mixed, tmp_path / "f", size=48, dtype="float16")
+    file = read_features(tmp_path / "f")
+    assert set(file.processed_sizes) == {(48, 48)}
+    assert file.original_sizes[3] == (90, 120)
+    assert file.dtype == "float16"
+    assert file.stack().shape == (5, 31, 6, 6)
+
+
+@pytest.mark.usefixtures("small_parts")
+@pytest.mark.parametrize("stop_at", [1, 3, 4, 20])
+def test_an_interrupted_extraction_resumes_to_the_same_bytes(photo_folder: Path, tmp_path: Path, stop_at: int) -> None:
+    extract(HOG, photo_folder, tmp_path / "whole", size=64)
+    output = tmp_path / "cut"
+    with pytest.raises(Stop):
+        extract(HOG, photo_folder, output, size=64, batch_size=2, progress=_stop_after(stop_at))  # type: ignore[arg-type]
+    assert not output.exists()
+    summary = extract(HOG, photo_folder, output, size=64, batch_size=5)
+    assert summary.resumed == (stop_at - 1) // 3 * 3, "the slice that was at work is done again, no other"
+    assert output.read_bytes() == (tmp_path / "whole").read_bytes()
+    assert not (tmp_path / "cut.partial").exists()
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_resuming_with_other_settings_is_refused_and_says_which(photo_folder: Path, tmp_path: Path) -> None:
+    output = tmp_path / "f"
+    with pytest.raises(Stop):
+        extract(HOG, photo_folder, output, size=64, progress=_stop_after(4))  # type: ignore[arg-type]
+    before = sorted(path.name for path in (tmp_path / "f.partial").iterdir())
+    with pytest.raises(ValueError, match=r"size: 64 != 32.*--no-resume"):
+        extract(HOG, photo_folder, output, size=32)
+    with pytest.raises(ValueError, match=r"dtype: float32 != float16"):
+        extract(HOG, photo_folder, output, size=64, dtype="float16")
+    with pytest.raises(ValueError, match=r"spec parameters.cell_size: 8 != 4"):
+        extract(representations.create("hog", cell_size=4), photo_folder, output, size=64)
+    with pytest.raises(ValueError, match=r"list of images \(20 images, now 19\)"):
+        extract(HOG, list_images(photo_folder)[1:], output, size=64)
+    assert sorted(path.name for path in (tmp_path / "f.partial").iterdir()) == before, "nothing is lost"
+    assert extract(HOG, photo_folder, output, size=32, resume=False).resumed == 0
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_a_damaged_part_is_done_again(photo_folder: Path, tmp_path: Path) -> None:
+    output = tmp_path / "f"
+    with pytest.raises(Stop):
+        extract(HOG, photo_folder, output, progress=_stop_after(7))  # type: ignore[arg-type]
+    part = tmp_path / "f.partial" / "part-00000.safetensors"
+    data = bytearray(part.read_bytes())
+    data[-1] ^= 1
+    part.write_bytes(data)
+    assert extract(HOG, photo_folder, output).resumed == 3
+    extract(HOG, photo_folder, tmp_path / "whole")
+    assert output.read_bytes() == (tmp_path / "whole").read_bytes()
+
+
+def test_a_foreign_folder_in_the_way_is_left_alone(photo_folder: Path, tmp_path: Path) -> None:
+    stranger = tmp_path / "f.partial" / "thesis.tex"
+    stranger.parent.mkdir()
+    stranger.write_text("years of work")
+    with pytest.raises(FileExistsError, match=r"holds thesis.tex"):
+        extract(HOG, photo_folder, tmp_path / "f", resume=False)
+    assert stranger.read_text() == "years of work"
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_bad_images_are_named_or_skipped(mixed: Path, tmp_path: Path) -> None:
+    (mixed / "broken.png").write_bytes((mixed / "coffee.png").read_bytes()[:500])
+    cv2.imwrite(str(mixed / "tiny.png"), np.zeros((3, 3, 3), np.uint8))
+    output = tmp_path / "f"
+    with pytest.raises(ValueError, match=r"broken\.png.*--skip-bad"):
+        extract(HOG, mixed, output)
+    assert not output.exists()
+    summary = extract(HOG, mixed, output, skip_bad=True)
+    assert summary.images == 5
+    assert [Path(name).name for name, _ in summary.skipped] == ["broken.png", "tiny.png"]
+    assert "tiny.png: an image of 3×3 pixels" in summary.skipped[1][1]
+    assert len(read_features(output)) == 5
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_a_part_that_skipped_is_done_again_once_the_image_is_mended(mixed: Path, tmp_path: Path) -> None:
+    bad = mixed / "broken.png"
+    bad.write_bytes(b"no image")
+    with pytest.raises(Stop):
+        extract(HOG, mixed, tmp_path / "f", skip_bad=True, progress=_stop_after(6))  # type: ignore[arg-type]
+    shutil.copy(mixed / "coffee.png", bad)
+    summary = extract(HOG, mixed, tmp_path / "f")
+    assert (summary.images, summary.skipped) == (6, ())
+
+
+def test_nothing_usable_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"none of the 1 images could be used.*a\.png"):
+        extract(HOG, tmp_path / "a.png", tmp_path / "f", skip_bad=True)
+    with pytest.raises(ValueError, match="no image"):
+        extract(HOG, [], tmp_path / "f")
+
+
+@dataclasses.dataclass(frozen=True)
+class Brightness(Representation):
+    """A vector: mean colour; NaN for images darker than a limit."""
+
+    name: ClassVar[str] = "brightness"
+    limit: float = 0.0
+
+    @property
+    def spec(self) -> Spec:
+        return Spec("brightness", "test", channels=3, stride=None, parameters={"limit": self.limit})
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        means = images.float().mean(dim=(2, 3)) / 255
+        return torch.where(means < self.limit, torch.nan, means)
+
+    def feature_size(self, height: int, width: int) -> None:
+        return None
+
+    def image_size(self, height: int, width: int) -> tuple[int, int]:
+        raise NotImplementedError
+
+
+def test_vectors_and_nonfinite_features(photo_folder: Path, tmp_path: Path) -> None:
+    output = tmp_path / "f"
+    with pytest.raises(ValueError, match=r"\d+ feature values of \d+ images are NaN .*--allow-nonfinite"):
+        extract(Brightness(limit=0.4), photo_folder, output)
+    assert not output.exists()
+    summary = extract(Brightness(limit=0.4), photo_folder, output, allow_nonfinite=True)
+    assert summary.resumed == 20, "refusing lost nothing"
+    stored = read_features(output).stack()
+    assert stored.shape == (20, 3)
+    assert summary.nonfinite_values == int(stored.isnan().sum()) > 0
+    assert len(summary.nonfinite_images) == int(stored.isnan().any(dim=1).sum()) < 20
+
+
+def test_plain_arrays_out(photo_folder: Path, mixed: Path, tmp_path: Path) -> None:
+    extract(HOG, photo_folder, tmp_path / "f")
+    extract(HOG, photo_folder, tmp_path / "f.npy")
+    np.testing.assert_array_equal(np.load(tmp_path / "f.npy"), read_features(tmp_path / "f").stack().numpy())
+    extract(HOG, mixed, tmp_path / "m.npz")
+    with np.load(tmp_path / "m.npz") as arrays:
+        assert arrays["sub/rocket"].shape == (31, 8, 10)
+    with pytest.raises(ValueError, match=r"different shapes"):
+        extract(HOG, mixed, tmp_path / "m.npy")
+    assert not (tmp_path / "m.npy").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dtype": "int8"}, "dtype is float32 or float16"),
+        ({"size": 0}, "size is"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"device": "cuda:99"}, "device 'cuda:99'"),
+    ],
+)
+def test_options_out_of_range(photo_folder: Path, tmp_path: Path, options: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        extract(HOG, photo_folder, tmp_path / "f", **options)  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_earlier_output_stays_until_the_new_one_is_whole(photo_folder: Path, mixed: Path, tmp_path: Path) -> None:
+    output = tmp_path / "f"
+    extract(HOG, mixed, output)
+    earlier = output.read_bytes()
+    with pytest.raises(Stop):
+        extract(HOG, photo_folder, output, progress=_stop_after(1))  # type: ignore[arg-type]
+    assert output.read_bytes() == earlier
+    extract(HOG, photo_folder, output)
+    assert len(read_features(output)) == 20
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_device_computes_the_same(device: str, photo_folder: Path, tmp_path: Path) -> None:
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    extract(HOG, photo_folder, tmp_path / "here")
+    extract(HOG, photo_folder, tmp_path / "there", device=device)
+    here, there = (read_features(tmp_path / name).stack() for name in ("here", "there"))
+    assert (here - there).abs().max().item() <= CUDA

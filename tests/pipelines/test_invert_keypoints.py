@@ -1,0 +1,157 @@
+"""Pictures from keypoint files: the job, `preimage invert` and `preimage info`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import vlfeat
+from keypoint_files import GOLDEN, opencv_file, pictures, vlfeat_file
+from preimage import representations
+from preimage.inverters import Inverter, UShapedConfig
+from preimage.io import read_image, read_keypoints
+from preimage.pipelines.invert import invert
+from preimage.pipelines.invert_keypoints import fitted
+from preimage.representations.sift import Sift
+
+FACE = pictures()["face.png"]
+DATABASE = GOLDEN / "colmap_l1_root.db"
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an untrained inverter for sparse SIFT."""
+    torch.manual_seed(0)
+    network = UShapedConfig(widths=(8, 12), blocks_down=(1, 1), blocks_up=(1,), head=(8,))
+    return Inverter(Sift().spec, network).save(tmp_path_factory.mktemp("inverter") / "small")
+
+
+def test_every_image_of_a_database_becomes_a_picture(tmp_path: Path, small: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    summary = invert(DATABASE, tmp_path / "out", inverter=small, progress=lambda *done: seen.append(done))
+    assert (summary.images, summary.inverter, seen) == (3, str(small), [(1, 3), (2, 3), (3, 3)])
+    network, file = Inverter.load(small), read_keypoints(DATABASE)
+    for key, size in zip(file.keys, file.sizes, strict=True):
+        assert size is not None
+        features = Sift().grid(file[key], size)
+        with torch.inference_mode():
+            expected = network(features, image_size=size)[0].permute(1, 2, 0).numpy() * 255
+        picture = read_image(tmp_path / "out" / f"{key}.png")
+        assert picture.shape == (*size, 3)
+        assert np.abs(picture - expected).max() <= 0.51
+
+
+def test_a_large_image_at_fewer_pixels(tmp_path: Path, small: Path) -> None:
+    invert(DATABASE, tmp_path, inverter=small, max_side=80)
+    assert [read_image(tmp_path / f"{key}.png").shape[:2] for key in ("face.png", "flat.png")] == [(64, 80), (64, 80)]
+    keypoints = read_keypoints(DATABASE)[0]
+    half, size = fitted(keypoints, (128, 160), 80)
+    assert size == (64, 80)
+    assert torch.allclose((half.x + 0.5) * 2 - 0.5, keypoints.x, atol=1e-4)
+    assert torch.allclose(half.scale * 2, keypoints.scale)
+    assert fitted(keypoints, (128, 160), 160) == (keypoints, (128, 160))
+    assert fitted(keypoints, (1, 4000), 10)[1] == (1, 10)
+
+
+def test_a_file_without_image_size(tmp_path: Path, small: Path) -> None:
+    path = opencv_file(tmp_path / "face.yml", FACE, nested=False)
+    with pytest.raises(ValueError, match=r"does not tell the size of the image 'face': .*--image-size HxW"):
+        invert(path, tmp_path / "out", inverter=small)
+    assert not (tmp_path / "out").exists()
+    summary = invert(path, tmp_path / "out", inverter=small, image_size=(128, 160))
+    assert summary.images == 1
+    assert read_image(tmp_path / "out" / "face.png").shape == (128, 160, 3)
+
+
+def test_which_inverter_is_taken(tmp_path: Path, small: Path, tiny: Path, ship: Callable[..., None]) -> None:
+    with pytest.raises(ValueError, match=r"inverter .*tiny is for hog, not for sift"):
+        invert(DATABASE, tmp_path, inverter=tiny)
+    ship(tiny)
+    with pytest.raises(LookupError, match=r"no inverter for sift is shipped.*--inverter NAME_OR_FOLDER"):
+        invert(DATABASE, tmp_path)
+    other = Inverter(Sift(variant="opencv").spec, Inverter.load(small).config).save(tmp_path / "other")
+    ship(tiny, other, small)
+    assert invert(DATABASE, tmp_path / "out").inverter == "small"
+    path = opencv_file(tmp_path / "face.yml", FACE, nested=False)
+    assert invert(path, tmp_path / "out", image_size=(128, 160)).inverter == "other"
+    ship(other)
+    assert invert(DATABASE, tmp_path / "out").inverter == "other", "of the other detector rather than none"
+
+
+def test_options_for_keypoints_and_another_file(tmp_path: Path, small: Path) -> None:
+    (tmp_path / "features").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"is not known as a keypoint file, .* or name its keypoint format"):
+        invert(tmp_path / "features", tmp_path / "out", inverter=small, max_side=80)
+    with pytest.raises(ValueError, match="not both at once"):
+        invert(DATABASE, tmp_path / "out", inverter=small, keypoint_format="colmap", layout="matlab")
+    with pytest.raises(
+        ValueError, match=r"\.db holds keypoints, not plain arrays: leave out representation, spec and layout"
+    ):
+        invert(DATABASE, tmp_path / "out", inverter=small, spec=Sift().spec)
+    with pytest.raises(ValueError, match="max_side is at least 1"):
+        invert(DATABASE, tmp_path / "out", inverter=small, max_side=0)
+
+
+def test_pictures_stay_in_their_folder(tmp_path: Path, small: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "sub").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match=r"'sub/coffee\.png' would leave"):
+        invert(DATABASE, tmp_path / "out", inverter=small)
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_the_commands(tmp_path: Path, small: Path, run) -> None:  # type: ignore[no-untyped-def]
+    path = opencv_file(tmp_path / "face.yml", FACE, nested=True)
+    data = tmp_path / "face.dat"
+    data.write_bytes(path.read_bytes())
+    options = ("--inverter", small, "-o", tmp_path / "out", "--image-size", "128x160", "--json")
+    code, out, _ = run("invert", data, *options, "--keypoint-format", "opencv", "--normalisation", "l2")
+    assert (code, json.loads(out)["images"]) == (0, 1)
+    assert read_image(tmp_path / "out" / "face.png").shape == (128, 160, 3)
+    code, _, err = run("invert", path, "--inverter", small, "-o", tmp_path / "out", "--image-size", "128")
+    assert (code, "--image-size is height x width in pixels, such as 480x640, got '128'" in err) == (1, True)
+    code, out, _ = run("info", DATABASE, "--json")
+    facts = json.loads(out)
+    assert (code, facts["kind"], facts["format"]) == (0, "keypoint file", "colmap")
+    assert (facts["images"], facts["keypoints"], facts["most_in_an_image"]) == (3, 85, 78)
+    assert facts["normalisation"] == "l1_root"
+    assert facts["sizes"] == {"128×160": 1, "64×80": 1, "96×112": 1}
+    code, out, _ = run("info", tmp_path)
+    assert code == 0
+    assert "keypoint file" in out
+
+
+def test_sparse_sift_is_what_the_inverter_says(small: Path) -> None:
+    assert representations.from_spec(Inverter.load(small).spec) == Sift()
+
+
+def _likeness(picture: np.ndarray, original: np.ndarray) -> float:
+    """Correlation of the luminance of a reconstruction (H, W, 3) and a grey photograph (H, W)."""
+    return float(np.corrcoef(picture.mean(axis=2).ravel(), original.astype(float).ravel())[0, 1])
+
+
+@pytest.mark.parametrize("program", ["opencv", "vlfeat", "colmap"])
+def test_keypoints_that_another_program_wrote_come_back_as_the_photograph(tmp_path: Path, program: str) -> None:
+    """Found and written by the real program; read, and inverted with the inverter that comes with the package."""
+    face = FACE
+    if program == "colmap":
+        invert(DATABASE, tmp_path / "out")
+        picture = read_image(tmp_path / "out" / "face.png.png")
+    else:
+        if program == "opencv":
+            path = opencv_file(tmp_path / "face.yml", face, nested=True)
+        elif vlfeat.library() is None:
+            pytest.skip("VLFeat is not installed")
+        else:
+            path = vlfeat_file(tmp_path / "face.sift", *vlfeat.sift(face.astype(np.float32)))
+        invert(path, tmp_path / "out", image_size=(face.shape[0], face.shape[1]))
+        picture = read_image(tmp_path / "out" / "face.png")
+    likeness = _likeness(picture, face)
+    assert likeness > 0.75
+    assert _likeness(picture[:, ::-1], face) < likeness - 0.3  # it is this photograph's, and the right way round

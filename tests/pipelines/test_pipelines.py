@@ -1,0 +1,277 @@
+"""Extraction, inversion, evaluation, sheets and the demo as library calls."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from preimage import representations
+from preimage.cli._shared import plain
+from preimage.errors import FileFormatError
+from preimage.inverters import Inverter, pretrained
+from preimage.io import FeatureRecord, list_images, read_features, read_image, write_features
+from preimage.pipelines.choosing import pairings
+from preimage.pipelines.demo import demo
+from preimage.pipelines.evaluate import evaluate
+from preimage.pipelines.extract import ExtractSummary, extract
+from preimage.pipelines.invert import invert
+from preimage.pipelines.sheet import sheet
+
+HOG = representations.create("hog")
+
+
+def _extracted(images: Path, output: Path, **options: object) -> ExtractSummary:
+    return extract(HOG, images, output, **options)  # type: ignore[arg-type]
+
+
+def test_pictures_come_back_at_the_processed_size_from_the_file_alone(mixed: Path, tiny: Path, tmp_path: Path) -> None:
+    _extracted(mixed, tmp_path / "f")
+    file = read_features(tmp_path / "f")
+    shutil.rmtree(mixed)
+    summary = invert(tmp_path / "f", tmp_path / "out", inverter=str(tiny), batch_size=2)
+    assert (summary.images, summary.inverter) == (5, str(tiny))
+    written = sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.*"))
+    assert written == ["astronaut.png", "camera.png", "chelsea.png", "coffee.png", "sub/rocket.png"]
+    network = Inverter.load(tiny)
+    for key, size in zip(file.keys, file.processed_sizes, strict=True):
+        picture = read_image(tmp_path / "out" / f"{key}.png")
+        assert picture.shape == (*size, 3)
+        alone = network(file[key][None], image_size=size)[0].permute(1, 2, 0).numpy() * 255
+        assert np.abs(picture - alone).max() <= 0.51 + 0.01
+
+
+def test_plain_arrays_need_a_spec(photo_folder: Path, tiny: Path, tmp_path: Path) -> None:
+    extract(HOG, photo_folder, tmp_path / "f.npy")
+    with pytest.raises(ValueError, match=r"f\.npy: plain arrays do not say what they are.*--representation"):
+        invert(tmp_path / "f.npy", tmp_path / "out", inverter=tiny)
+    assert invert(tmp_path / "f.npy", tmp_path / "out", inverter=tiny, spec=HOG.spec).images == 20
+
+
+def test_a_misfit_names_the_field(photo_folder: Path, tiny: Path, tmp_path: Path) -> None:
+    extract(representations.create("hog", cell_size=4), photo_folder, tmp_path / "f")
+    with pytest.raises(ValueError, match=r"does not fit .*f \(inverter != features\): parameters.cell_size: 8 != 4"):
+        invert(tmp_path / "f", tmp_path / "out", inverter=tiny)
+    with pytest.raises(LookupError, match="--inverter NAME_OR_FOLDER"):
+        invert(tmp_path / "f", tmp_path / "out")
+    with pytest.raises(ValueError, match=r"holds other features \(file != asked for\): parameters.cell_size: 4 != 8"):
+        invert(tmp_path / "f", tmp_path / "out", inverter=tiny, spec=HOG.spec)
+    assert not (tmp_path / "out").exists()
+
+
+def test_pictures_never_leave_the_folder_through_a_link(tiny: Path, tmp_path: Path) -> None:
+    record = FeatureRecord("link/a", np.zeros((31, 8, 8), np.float32), (64, 64), (64, 64))
+    write_features(tmp_path / "f", HOG.spec, [record])
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "link").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match="'link/a' would leave"):
+        invert(tmp_path / "f", tmp_path / "out", inverter=tiny)
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_features_without_a_pre_image_are_named(tiny: Path, tmp_path: Path) -> None:
+    good, bad = np.zeros((31, 8, 8), np.float32), np.full((31, 8, 8), np.nan, np.float32)
+    records = [FeatureRecord(key, value, (64, 64), (64, 64)) for key, value in (("good", good), ("bad", bad))]
+    write_features(tmp_path / "f", HOG.spec, records)
+    with pytest.raises(ValueError, match="'bad' are partly NaN"):
+        invert(tmp_path / "f", tmp_path / "out", inverter=tiny)
+
+
+def test_damaged_features_and_absent_devices(photo_folder: Path, tiny: Path, tmp_path: Path) -> None:
+    _extracted(photo_folder, tmp_path / "f")
+    with pytest.raises(ValueError, match="device is for example"):
+        invert(tmp_path / "f", tmp_path / "out", inverter=tiny, device="cuba")
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match="'cuda' is not available here"):
+            invert(tmp_path / "f", tmp_path / "out", inverter=tiny, device="cuda")
+    data = bytearray((tmp_path / "f").read_bytes())
+    data[len(data) // 2] ^= 8
+    (tmp_path / "f").write_bytes(data)
+    with pytest.raises(FileFormatError, match="damaged"):
+        invert(tmp_path / "f", tmp_path / "out", inverter=tiny)
+
+
+def test_evaluation_agrees_with_the_definitions(photo_folder: Path, tiny: Path, tmp_path: Path) -> None:
+    summary = evaluate(tiny, photo_folder, size=64, batch_size=3, csv=tmp_path / "new" / "scores.csv")
+    _extracted(photo_folder, tmp_path / "f", size=64)
+    originals = [read_image(source.path) for source in list_images(photo_folder)]
+    images = np.stack([cv2.resize(image, (64, 64), interpolation=cv2.INTER_AREA) for image in originals])
+    assert images.shape == (20, 64, 64, 3)
+    x = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+    y = Inverter.load(tiny)(read_features(tmp_path / "f").stack())
+    between = torch.cdist(x.flatten(1).double(), x.flatten(1).double())
+    normaliser = float(between.sum() / (20 * 19))
+    distances = (x - y).flatten(1).norm(dim=1).double()
+    # The originals pass through another resizing here than in the library, hence the tolerance.
+    assert summary.error == pytest.approx(float(distances.mean()) / normaliser, rel=0.02)
+    to_mean = float((x - x.mean(dim=0)).flatten(1).norm(dim=1).mean()) / normaliser
+    assert summary.mean_image_error == pytest.approx(to_mean, rel=0.02)
+    psnr = -10 * (x - y).square().mean(dim=(1, 2, 3)).log10()
+    assert summary.psnr == pytest.approx(float(psnr.mean()), rel=0.02)
+    assert -1 <= summary.ssim <= 1
+    with open(tmp_path / "new" / "scores.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["key"] for row in rows[:20]] == [source.key for source in list_images(photo_folder)]
+    assert rows[20]["key"] == "(mean)"
+    assert float(rows[20]["normalised_error"]) == pytest.approx(summary.error, abs=1e-6)
+    assert np.mean([float(row["psnr_db"]) for row in rows[:20]]) == pytest.approx(summary.psnr, abs=1e-3)
+
+
+def test_evaluation_refuses_bad_input(photo_folder: Path, tiny: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="at least two images, got 1"):
+        evaluate(tiny, list_images(photo_folder)[:1], size=64)
+    with pytest.raises(ValueError, match="size is at least 11"):
+        evaluate(tiny, photo_folder, size=8)
+    (tmp_path / "x.png").write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"x\.png"):
+        evaluate(tiny, [photo_folder, tmp_path / "x.png"], size=64)
+
+
+def test_the_sheet_shows_photograph_glyphs_and_reconstruction(mixed: Path, tiny: Path, tmp_path: Path) -> None:
+    summary = sheet(mixed, tmp_path / "new" / "sheet.png", inverter=tiny, size=64, tile=96)
+    page = read_image(tmp_path / "new" / "sheet.png")
+    assert page.shape == (summary.height, summary.width, 3)
+    assert summary.images == 5
+    assert page.shape[1] > 3 * 96
+    with pytest.raises(ValueError, match=r"cell_size: 8 != 4"):
+        sheet(mixed, tmp_path / "s.png", inverter=tiny, representation=representations.create("hog", cell_size=4))
+
+
+def test_sheets_without_errors(mixed: Path, tiny: Path, tmp_path: Path) -> None:
+    shutil.copy(mixed / "camera.png", mixed / "again.png")
+    twice = [mixed / "camera.png", mixed / "again.png"]
+    (column,) = sheet(twice, tmp_path / "sheet.png", inverter=tiny, size=64, tile=96).columns
+    assert column.error is None, "there is no distance between two of them to compare with"
+    with pytest.raises(ValueError, match=r"the sheet is a PNG file, got .*s\.jpg"):
+        sheet(tmp_path / "absent", tmp_path / "s.jpg", inverter=tiny)
+    with pytest.raises(ValueError, match=r"a PNG file, got .* \(a folder\)"):
+        sheet(tmp_path / "absent", tmp_path, inverter=tiny)
+    with pytest.raises(ValueError, match=r"an image of 3×3 pixels has no HOG cell"):
+        sheet(tmp_path / "absent", tmp_path / "s.png", inverter=tiny, size=3)
+    with pytest.raises(ValueError, match="tile is at least 32 pixels, got 31"):
+        sheet(tmp_path / "absent", tmp_path / "s.png", inverter=tiny, tile=31)
+
+
+def test_a_sheet_of_several_is_the_papers_figure(
+    mixed: Path, tiny: Path, tiny_lbp: Path, ship: Callable[..., None], tmp_path: Path
+) -> None:
+    ship()
+    sparse = representations.create("sift", variant="opencv")
+    asked = [HOG, sparse, "lbp"]
+    summary = sheet(mixed, tmp_path / "s.png", inverter=[tiny_lbp, tiny], representation=asked, size=64, tile=96)
+    page = read_image(summary.output)
+    assert page.shape[:2] == (summary.height, summary.width)
+    assert page.shape[1] == 4 * 96 + 7 * 12
+    assert page.shape[0] > 2 * 5 * (96 + 12)
+    assert [(column.representation, column.inverter) for column in summary.columns] == [
+        ("hog", str(tiny)),
+        ("sift", None),
+        ("lbp", str(tiny_lbp)),
+    ]
+    assert summary.columns[1].error is None
+    assert summary.columns[1].missing.startswith("no inverter for sift is shipped: ")
+    by_itself = evaluate(tiny, mixed, size=64)
+    assert summary.columns[0].error == pytest.approx(by_itself.error, rel=0.01)
+    alone = sheet(sorted(mixed.glob("*.png"))[:1], tmp_path / "t.png", inverter=[tiny, tiny_lbp], size=64, tile=96)
+    assert [(column.representation, column.error) for column in alone.columns] == [("hog", None), ("lbp", None)]
+    only_features = sheet(mixed, tmp_path / "u.png", representation=[sparse, "lbp"], size=64, tile=96)
+    assert only_features.height < summary.height / 1.5, "no row of reconstructions"
+
+
+def test_inverters_find_their_representations(tiny: Path, tiny_lbp: Path, ship: Callable[..., None]) -> None:
+    ship(pretrained.resolve("hog-compact"))
+    assert [pair.representation.name for pair in pairings([tiny_lbp, tiny], None)] == ["lbp", "hog"]
+    assert [pair.name for pair in pairings(tiny_lbp, ["hog", "lbp"])] == ["hog-compact", str(tiny_lbp)]
+    assert pairings(None, None)[0].name == "hog-compact"
+    assert pairings(None, "lbp")[0].missing.startswith("no inverter for lbp is shipped: train one")
+    other = representations.create("hog", cell_size=4)
+    assert "hog-compact, differs in parameters.cell_size: 8 != 4" in pairings(None, other)[0].missing
+    with pytest.raises(ValueError, match=r"inverter .*tiny-lbp is for lbp, not for hog"):
+        pairings(tiny_lbp, "hog")
+    with pytest.raises(ValueError, match=r"two inverters for hog: .*tiny and hog-compact"):
+        pairings([tiny, "hog-compact"], None)
+    with pytest.raises(ValueError, match="hog asked for more than once"):
+        pairings(None, ["hog", HOG])
+    with pytest.raises(ValueError, match="unknown representation 'hock'"):
+        pairings(None, ["hog", "hock"])
+
+
+def test_a_folder_of_the_same_name_hides_no_shipped_inverter(
+    mixed: Path, tiny: Path, ship: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ship(tiny)
+    (tmp_path / "tiny").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert [pair.name for pair in pairings(None, None)] == ["tiny"]
+    _extracted(mixed, tmp_path / "f")
+    assert invert(tmp_path / "f", tmp_path / "out").inverter == "tiny"
+    with pytest.raises(FileFormatError, match="tiny: is no inverter"):
+        invert(tmp_path / "f", tmp_path / "out", inverter="tiny")
+
+
+def test_the_demo_reconstructs_from_its_feature_file(tiny: Path, tmp_path: Path) -> None:
+    summary = demo(tmp_path / "demo", inverter=tiny, size=64, command="preimage demo --x")
+    (result,) = summary.results
+    assert summary.images == len(result.scores) == 5
+    assert read_image(summary.sheet).shape[2] == 3
+    page = summary.page.read_text()
+    assert page.count("<img ") == 15
+    assert "preimage demo --x" in page
+    assert len(page) < 2_000_000
+    assert f"{result.error:.3f}" in page
+    file = read_features(result.features)
+    picture = read_image(tmp_path / "demo" / "reconstructions" / "hog" / "coffee.png")
+    again = Inverter.load(tiny)(file["coffee"][None])[0].permute(1, 2, 0).numpy() * 255
+    assert np.abs(picture - again).max() <= 0.52
+    assert json.loads(json.dumps(plain(summary)))["results"][0]["inverter"] == str(tiny)
+
+
+def test_the_demo_shows_several_representations(tiny: Path, tiny_lbp: Path, mixed: Path, tmp_path: Path) -> None:
+    summary = demo(tmp_path / "demo", images=mixed, inverter=[tiny, tiny_lbp], size=64)
+    assert [result.features.name for result in summary.results] == [
+        "photographs.hog.safetensors",
+        "photographs.lbp.safetensors",
+    ]
+    page = summary.page.read_text()
+    assert page.count("<img ") == 25
+    assert "Photographs from their HOG and LBP features" in page
+    assert "scikit-image" not in page
+    for result in summary.results:
+        assert result.shape == tuple(read_features(result.features)[0].shape)
+        assert all(f"<td>{score.error:.3f}</td>" in page for score in result.scores)
+        assert (result.reconstructions / "sub" / "rocket.png").is_file()
+
+
+def test_by_default_the_demo_shows_what_is_shipped(
+    mixed: Path, tiny: Path, tiny_lbp: Path, ship: Callable[..., None], tmp_path: Path
+) -> None:
+    some = sorted(mixed.glob("*.png"))[:2]
+    second = Inverter.load(tiny).save(tmp_path / "tiny-2")
+    ship(tiny_lbp, second, tiny)
+    summary = demo(tmp_path / "demo", images=some, size=64)
+    assert [result.inverter for result in summary.results] == ["tiny", "tiny-lbp"], "one for each, HOG first"
+
+
+def test_the_demo_tells_at_once_what_is_wrong(
+    mixed: Path, tiny_lbp: Path, ship: Callable[..., None], tmp_path: Path
+) -> None:
+    ship()
+    with pytest.raises(ValueError, match=r"camera\.png is a file, and the output is a folder"):
+        demo(mixed / "camera.png", images=mixed)
+    for error, words, options in (
+        (LookupError, "no inverter for hog is shipped", {}),
+        (ValueError, "at least two photographs, got 1", {"images": mixed / "camera.png"}),
+        (ValueError, "size is at least 11 pixels, got 10", {"size": 10}),
+        (ValueError, r"12×12 pixels has no LBP cell of 16: both sides must be at least 16$", {"size": 12}),
+    ):
+        with pytest.raises(error, match=words):
+            demo(tmp_path / "demo", **{"images": mixed, **options}, inverter=tiny_lbp if "size" in options else None)
+    assert not (tmp_path / "demo").exists()

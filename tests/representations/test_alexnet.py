@@ -1,0 +1,310 @@
+"""AlexNet's layers: against a forward pass written anew, and against statistics measured elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+import tolerances
+from preimage import representations
+from preimage.pipelines.loading import as_sources, load
+from preimage.pipelines.weights import import_weights
+from preimage.representations import alexnet
+from preimage.representations.alexnet_network import LAYERS, AlexNet, channels, parameter_shapes
+from preimage.spec import Spec
+
+PARAMETERS = {"caffenet": 60_965_224, "bvlc": 60_965_224, "torchvision": 61_100_840}
+Tensors = dict[str, torch.Tensor]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where imported weights are, of this test alone."""
+    monkeypatch.setenv("PREIMAGE_WEIGHTS", str(tmp_path / "weights"))
+    return tmp_path / "weights"
+
+
+def random_weights(variant: str, last: str) -> Tensors:
+    """Weights that keep the activations' size, so that every layer's output means something."""
+    generator = torch.Generator().manual_seed(3)
+    weights = {}
+    for name, shape in parameter_shapes(variant).items():
+        if LAYERS.index(name.partition(".")[0]) <= LAYERS.index(last):
+            values = torch.randn(shape, generator=generator)
+            weights[name] = values * (2 / values[0].numel()) ** 0.5 if name.endswith("weight") else values * 0.1
+    return weights
+
+
+def save(folder: Path, weights: Tensors) -> Path:
+    np.savez(folder / "w.npz", **{name: values.numpy() for name, values in weights.items()})
+    return folder / "w.npz"
+
+
+def convolved(x: torch.Tensor, weights: Tensors, name: str, groups: int = 1, **options: int) -> torch.Tensor:
+    """A convolution and ReLU; in groups, each sees its own part of the channels."""
+    weight, bias = weights[f"{name}.weight"], weights[f"{name}.bias"]
+    parts = zip(x.chunk(groups, 1), weight.chunk(groups), bias.chunk(groups), strict=True)
+    return torch.cat([F.conv2d(part, w, b, **options) for part, w, b in parts], 1).clamp(min=0)
+
+
+def pooled(x: torch.Tensor, ceil: bool) -> torch.Tensor:
+    """The largest of 3×3 every 2, with what hangs over the edge or without."""
+    if ceil:
+        x = F.pad(x, (0, (x.shape[3] - 3) % 2, 0, (x.shape[2] - 3) % 2), value=-torch.inf)
+    return x.unfold(2, 3, 2).unfold(3, 3, 2).amax((4, 5))
+
+
+def normalised(x: torch.Tensor) -> torch.Tensor:
+    """x / (1 + 1e-4 / 5 · sum of squares over five channels) ** 0.75."""
+    squares = F.pad(x.square(), (0, 0, 0, 0, 2, 2))
+    total = sum(squares[:, first : first + x.shape[1]] for first in range(5))
+    return x / (1 + 1e-4 / 5 * total) ** 0.75
+
+
+def forward(variant: str, x: torch.Tensor, w: Tensors) -> Tensors:
+    """All layers' outputs, from the prototxts and from torchvision's source."""
+    if variant == "torchvision":
+        out = {"conv1": pooled(convolved(x, w, "conv1", stride=4, padding=2), ceil=False)}
+        out["conv2"] = pooled(convolved(out["conv1"], w, "conv2", padding=2), ceil=False)
+        out["conv3"] = convolved(out["conv2"], w, "conv3", padding=1)
+        out["conv4"] = convolved(out["conv3"], w, "conv4", padding=1)
+        out["conv5"] = pooled(convolved(out["conv4"], w, "conv5", padding=1), ceil=False)
+    else:
+        pool_first = variant == "caffenet"
+
+        def finished(x: torch.Tensor) -> torch.Tensor:
+            return normalised(pooled(x, ceil=True)) if pool_first else pooled(normalised(x), ceil=True)
+
+        out = {"conv1": finished(convolved(x, w, "conv1", stride=4))}
+        out["conv2"] = finished(convolved(out["conv1"], w, "conv2", groups=2, padding=2))
+        out["conv3"] = convolved(out["conv2"], w, "conv3", padding=1)
+        out["conv4"] = convolved(out["conv3"], w, "conv4", groups=2, padding=1)
+        out["conv5"] = pooled(convolved(out["conv4"], w, "conv5", groups=2, padding=1), ceil=True)
+    if "fc6.weight" in w:
+        out["fc6"] = (out["conv5"].reshape(len(x), -1) @ w["fc6.weight"].T + w["fc6.bias"]).clamp(min=0)
+        out["fc7"] = (out["fc6"] @ w["fc7.weight"].T + w["fc7.bias"]).clamp(min=0)
+        out["fc8"] = out["fc7"] @ w["fc8.weight"].T + w["fc8.bias"]
+        out["prob"] = out["fc8"].exp() / out["fc8"].exp().sum(1, keepdim=True)
+    return out
+
+
+def assert_close(ours: torch.Tensor, expected: torch.Tensor) -> None:
+    assert ours.shape == expected.shape
+    assert (ours - expected).abs().max() <= tolerances.ALEXNET * expected.abs().max()
+
+
+@pytest.mark.parametrize(
+    ("variant", "side", "cells"), [("caffenet", 231, 28), ("bvlc", 231, 28), ("torchvision", 228, 27)]
+)
+def test_convolutions_against_a_forward_pass_written_anew(variant: str, side: int, cells: int) -> None:
+    """At a size where the pooling of Caffe, which keeps the last window, differs from torchvision's."""
+    weights = random_weights(variant, "conv5")
+    network = AlexNet(variant, "conv5")
+    network.load_state_dict(weights)
+    pixels = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(0)) * 100  # LRN then counts
+    expected = forward(variant, pixels, weights)
+    ours = network.layers(pixels, LAYERS[:5])
+    assert list(ours) == list(LAYERS[:5])
+    assert expected["conv1"].shape[2] == cells
+    for name in ours:
+        assert_close(ours[name], expected[name])
+    assert torch.equal(network(pixels), ours["conv5"])
+    if variant != "torchvision":
+        other = forward("bvlc" if variant == "caffenet" else "caffenet", pixels, weights)
+        difference = (other["conv1"] - expected["conv1"]).abs().max() / expected["conv1"].abs().max()
+        assert difference > 100 * tolerances.ALEXNET, "the order of pooling and normalisation shows"
+
+
+@pytest.mark.parametrize("variant", ["caffenet", "torchvision"])
+def test_the_whole_network(variant: str, tmp_path: Path) -> None:
+    weights = random_weights(variant, "fc8")
+    weights["fc8.weight"] *= 0.01  # or the exponentials overflow
+    assert sum(values.numel() for values in weights.values()) == PARAMETERS[variant]
+    summary = import_weights(save(tmp_path, weights), variant=variant)
+    assert (summary.parameters, summary.layers, summary.notes) == (PARAMETERS[variant], LAYERS[:8], ())
+    prob = representations.create("alexnet-prob", variant=variant)
+    side = prob.image_side
+    assert side == (224 if variant == "torchvision" else 227)
+    images = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(1))
+    if variant == "caffenet":
+        pixels = images.flip(1) * 255 - torch.tensor([104.007, 116.669, 122.679])[:, None, None]
+    else:
+        mean, std = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])
+        pixels = (images - mean[:, None, None]) / std[:, None, None]
+    expected = forward(variant, pixels, weights)
+    assert_close(prob(images), expected["prob"])
+    for layer in LAYERS:
+        representation = representations.create(f"alexnet-{layer}", variant=variant)
+        features = representation(images)
+        assert_close(features, expected[layer])
+        assert features.shape[1:] == (representation.spec.channels, *(representation.feature_size(side, side) or ()))
+        assert (representation.spec.stride is None) == (features.dim() == 2)
+        assert representation.image_size(*features.shape[2:] or (1, 1)) == (side, side)
+
+
+@pytest.mark.parametrize("variant", PARAMETERS)
+def test_parameters_of_each_variant(variant: str) -> None:
+    shapes = parameter_shapes(variant)
+    assert sum(int(np.prod(shape)) for shape in shapes.values()) == PARAMETERS[variant]
+    assert [channels(variant, layer) for layer in LAYERS[5:]] == [4096, 4096, 1000, 1000]
+
+
+def test_networks_end_where_they_are_asked_to() -> None:
+    network = AlexNet("caffenet", "conv2", device="meta")
+    assert [name for name, _ in network.named_children()] == ["conv1", "conv2"]
+    with pytest.raises(ValueError, match="built up to conv2, which is before conv3"):
+        network.layers(torch.zeros(1, 3, 227, 227, device="meta"), ["conv1", "conv3"])
+    with pytest.raises(ValueError, match="no layer 'pool5'; it has conv1, "):
+        AlexNet("caffenet", "pool5")
+    with pytest.raises(ValueError, match="unknown AlexNet variant 'zf'; known are caffenet, bvlc, torchvision"):
+        representations.create("alexnet-conv1", variant="zf")
+
+
+@pytest.fixture
+def convolutions(tmp_path: Path) -> Path:
+    """Random weights of conv1 to conv3, imported."""
+    return import_weights(save(tmp_path, random_weights("caffenet", "conv3")), variant="caffenet").path
+
+
+def test_specs_there_and_back(convolutions: Path) -> None:
+    conv2 = representations.create("alexnet-conv2")
+    spec = conv2.spec
+    assert (spec.representation, spec.variant, spec.channels, spec.stride) == ("alexnet-conv2", "caffenet", 256, 16)
+    digest = spec.parameters["weights"]
+    assert convolutions.name == f"alexnet-caffenet-{digest}.safetensors"
+    assert spec.parameters["order"] == "bgr"
+    again = representations.from_spec(Spec.from_json(spec.to_json()))
+    assert again == representations.create("alexnet-conv2", weights=digest, preprocessing="caffe-bgr")
+    assert again.spec == spec
+    assert representations.create("alexnet-conv2", weights=str(convolutions)).spec == spec
+    assert representations.create("alexnet-conv2", weights=convolutions).spec == spec
+    other = representations.create("alexnet-conv2", preprocessing="imagenet-rgb").spec
+    assert other != spec
+    assert representations.from_spec(other).spec == other
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"weights": "../../etc/passwd"}, "16 hex digits, got '../../etc/passwd'"),
+        ({"weights": None}, "16 hex digits, got None"),
+        ({"mean": "1,2,3"}, "knows no preprocessing with .*'mean': '1,2,3'"),
+        ({"extra": 1}, "knows no preprocessing"),
+    ],
+)
+def test_specs_of_others(convolutions: Path, changes: dict[str, object], words: str) -> None:
+    spec = representations.create("alexnet-conv1").spec
+    fields = spec.to_dict()
+    fields["parameters"] |= changes
+    with pytest.raises(ValueError, match=words):
+        representations.from_spec(Spec.from_dict(fields))
+
+
+def test_weights_that_are_not_there(convolutions: Path, folder: Path, tmp_path: Path) -> None:
+    conv1 = representations.create("alexnet-conv1", variant="torchvision")
+    with pytest.raises(FileNotFoundError, match=r"no weights of .*variant torchvision in .*alexnet-owt-7be5be79\.pth"):
+        _ = conv1.spec
+    spec = representations.create("alexnet-conv1").spec
+    fields = spec.to_dict()
+    fields["parameters"]["weights"] = "0" * 16
+    command = r"preimage weights import bvlc_reference_caffenet\.caffemodel --variant caffenet"
+    with pytest.raises(FileNotFoundError, match=f"no weights 0000000000000000 .*{command}"):
+        representations.from_spec(Spec.from_dict(fields))
+    fc6 = representations.create("alexnet-fc6")
+    with pytest.raises(ValueError, match="these weights hold conv1…conv3 only, not conv4, conv5, fc6"):
+        fc6(torch.zeros(1, 3, 227, 227))
+    with pytest.raises(ValueError, match="variant 'caffenet', not 'bvlc'"):
+        _ = representations.create("alexnet-conv1", variant="bvlc", weights=str(convolutions)).spec
+    import_weights(save(tmp_path, random_weights("caffenet", "conv2")), variant="caffenet")
+    with pytest.raises(ValueError, match=r"2 weights .*name one of [0-9a-f]{16}, [0-9a-f]{16}"):
+        _ = representations.create("alexnet-conv1").spec
+
+
+def test_images_of_other_sizes(convolutions: Path) -> None:
+    conv1 = representations.create("alexnet-conv1")
+    with pytest.raises(ValueError, match="takes images of 227×227 pixels, got 224×224"):
+        conv1(torch.zeros(1, 3, 224, 224))
+    with pytest.raises(ValueError, match="alexnet-conv1 takes images of 227×227 pixels, got 256×227"):
+        conv1.feature_size(256, 227)
+
+
+def test_gradients_only_where_images_ask_for_them(convolutions: Path) -> None:
+    conv3 = representations.create("alexnet-conv3")
+    images = torch.rand(1, 3, 227, 227)
+    with torch.inference_mode():
+        first = conv3(images)
+    assert not conv3(images).requires_grad
+    asking = images.clone().requires_grad_()
+    features = conv3(asking)
+    assert torch.equal(features.detach(), first)
+    (gradient,) = torch.autograd.grad(features.square().sum(), asking)
+    assert gradient.abs().max() > 0
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(conv3(images), first)
+
+
+def test_networks_are_kept_and_grow(convolutions: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    built: list[str] = []
+    build = alexnet._build
+    monkeypatch.setattr(alexnet, "_build", lambda file, last, device: built.append(last) or build(file, last, device))
+    alexnet._NETWORKS.clear()
+    images = torch.rand(1, 3, 227, 227)
+    first = representations.create("alexnet-conv2")(images)
+    assert torch.equal(representations.create("alexnet-conv2")(images), first)
+    conv3 = representations.create("alexnet-conv3")
+    several = conv3.layers(images, ["conv3", "conv1"])
+    assert list(several) == ["conv3", "conv1"]
+    assert torch.equal(several["conv1"], representations.create("alexnet-conv1")(images))
+    assert built == ["conv2", "conv3"]
+    assert conv3.layers(images, []) == {}
+    digests = [conv3.spec.parameters["weights"]]
+    for last in ("conv1", "conv2"):
+        path = save(tmp_path, random_weights("caffenet", last))
+        digests.append(import_weights(path, variant="caffenet", folder=tmp_path).digest)
+        named = tmp_path / f"alexnet-caffenet-{digests[-1]}.safetensors"
+        representations.create("alexnet-conv1", weights=str(named))(images)
+    assert [digest for _, digest, _ in alexnet._NETWORKS] == digests[1:], "only so many are kept"
+
+
+def test_statistics_of_real_weights(shared_data: Path) -> None:
+    """Mean, deviation, maximum and share of zeros as the weights' own description gives them, on 200 photographs."""
+    expected = {
+        "conv1": (2.124, 3.212, 66.72, 0.24),
+        "conv2": (2.068, 3.756, 98.38, 0.47),
+        "conv3": (1.373, 3.099, 143.02, 0.66),
+        "conv4": (1.093, 2.311, 98.96, 0.65),
+        "conv5": (1.320, 2.898, 80.87, 0.66),
+    }
+    file = shared_data / "alexnet" / "alexnet-conv1-5.npz"
+    summary = import_weights(file, variant="bvlc", preprocessing="imagenet-rgb")
+    assert summary.digest == "6d6f520875f0f22f"
+    sources = as_sources([str(shared_data / "images" / "val" / "val227.tar")])
+    images = torch.stack([torch.from_numpy(item.pixels) for item in load(sources, None)]).permute(0, 3, 1, 2)
+    assert images.shape == (200, 3, 227, 227)
+    conv5 = representations.create("alexnet-conv5", variant="bvlc")
+    parts = [conv5.layers(some, expected) for some in images.split(20)]
+    for name, (mean, std, largest, zeros) in expected.items():
+        features = torch.cat([part[name] for part in parts]).double()
+        assert features.mean().item() == pytest.approx(mean, rel=1e-3), name
+        assert features.std().item() == pytest.approx(std, rel=1e-3), name
+        assert features.max().item() == pytest.approx(largest, abs=0.01), name
+        assert (features == 0).double().mean().item() == pytest.approx(zeros, abs=0.006), name
+
+
+def test_through_the_command_line(
+    run: Callable[..., tuple[int, str, str]], convolutions: Path, photo_folder: Path, tmp_path: Path
+) -> None:
+    some = sorted(photo_folder.iterdir())[:2]
+    output = tmp_path / "f.safetensors"
+    code, out, err = run("extract", "alexnet-conv3", *some, "-o", output, "--size", 227, "--weights", convolutions)
+    assert (code, err) == (0, "")
+    assert "alexnet-conv3 caffenet" in out
+    code, _, err = run("extract", "alexnet-conv3", *some, "-o", output, "--size", 128)
+    assert (code, "takes images of 227×227 pixels" in err) == (1, True)
+    code, _, err = run("extract", "alexnet-conv3", *some, "-o", output, "--variant", "torchvision")
+    assert (code, "preimage weights import alexnet-owt-7be5be79.pth" in err) == (1, True)

@@ -1,0 +1,254 @@
+"""Networks by name, ``torch:package.module:factory``: in the library and on the command line."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import preimage
+from conftest import Run
+from preimage import representations
+from preimage.inverters import Inverter, UShapedConfig
+from preimage.io import read_features
+
+SIDE = 32
+SOURCE = """
+import pathlib
+import torch
+import preimage
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.body = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU(inplace=True), nn.Conv2d(4, 6, 5, 4, 2))
+        self.rows = nn.LSTM(6, 2, batch_first=True)
+        self.head = nn.Linear(2, 3)
+
+    def forward(self, x):
+        return self.head(self.rows(self.body(x).flatten(2).transpose(1, 2))[0][:, -1])
+
+def make():
+    return Net()
+
+def with_weights(file, depth=3):
+    net = Net()
+    net.body[0].weight.data.fill_(float(pathlib.Path(file).read_text()))
+    return net
+
+def by_keyword(depth=3, weights=None):
+    return make() if weights is None else with_weights(weights)
+
+def network():
+    return preimage.Network(Net(), preimage.Preprocessing(32), name="mine")
+
+def representation():
+    return network().representation("body.2")
+
+def hog():
+    return preimage.representations.create("hog")
+
+def fails():
+    raise RuntimeError("no weights in the cupboard")
+
+def number():
+    return 3
+
+def only_keywords(*, depth=3):
+    return Net()
+
+class Inside:
+    @staticmethod
+    def make():
+        return Net()
+
+def imports_later():
+    from @LATER@ import answer
+    return Net()
+
+ready = Net()
+"""
+_numbers = itertools.count()
+
+
+@pytest.fixture
+def factory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A module with factories in the current folder, under a name that no other test has imported."""
+    folder = tmp_path / "here"
+    (folder / "some_package").mkdir(parents=True)
+    number = next(_numbers)
+    (folder / f"later_{number}.py").write_text("answer = 42")
+    (folder / f"factories_{number}.py").write_text(SOURCE.replace("@LATER@", f"later_{number}"))
+    monkeypatch.chdir(folder)
+    return f"torch:factories_{number}"
+
+
+def test_a_layer_by_name_is_the_one_made_in_python(factory: str) -> None:
+    before = list(sys.path)
+    layer = representations.create(f"{factory}:make", layer="body.2", input_size=SIDE)
+    assert sys.path == before
+    assert (layer.spec.representation, layer.spec.variant) == ("network", f"{factory}:make")
+    assert (layer.spec.channels, layer.spec.stride) == (6, 8)
+    module = sys.modules[factory.removeprefix("torch:")].make()
+    ours = preimage.network_representation(module, "body.2", preimage.Preprocessing(SIDE), name=f"{factory}:make")
+    assert ours.spec == layer.spec
+    images = torch.rand(2, 3, SIDE, SIDE)
+    assert (ours(images) - layer(images)).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("name", ["ready", "Net", "Inside.make", "imports_later", "only_keywords"])
+def test_what_a_factory_may_be(factory: str, name: str) -> None:
+    assert representations.create(f"{factory}:{name}", layer="", input_size=SIDE).spec.channels == 3
+
+
+@pytest.mark.parametrize(
+    ("preprocessing", "expected"),
+    [(None, preimage.Preprocessing(224)), ("unit", preimage.Preprocessing(224, "rgb", 1.0, (0, 0, 0), (1, 1, 1)))],
+)
+def test_preprocessings(factory: str, preprocessing: str | None, expected: preimage.Preprocessing) -> None:
+    layer = representations.create(f"{factory}:make", layer="body.0", preprocessing=preprocessing)
+    assert expected.parameters().items() <= layer.spec.parameters.items()
+    assert layer.image_side == 224
+
+
+@pytest.mark.parametrize("name", ["with_weights", "by_keyword"])
+def test_weights_are_handed_to_the_factory(factory: str, name: str) -> None:
+    Path("w.txt").write_text("0.25")
+    layer: Any = representations.create(f"{factory}:{name}", layer="body.0", input_size=SIDE, weights="w.txt")
+    assert (layer.network.module.body[0].weight == 0.25).all()
+    plain = representations.create(f"{factory}:make", layer="body.0", input_size=SIDE)
+    assert plain.spec.parameters["weights"] != layer.spec.parameters["weights"]
+    assert "w.txt" not in layer.spec.to_json()
+
+
+def test_factories_that_know_their_preprocessing(factory: str) -> None:
+    layer = representations.create(f"{factory}:network", layer="body.2")
+    assert layer.spec == representations.create(f"{factory}:representation").spec
+    assert layer.spec.variant == "mine"
+    assert representations.create(f"{factory}:hog") == representations.create("hog")
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "words"),
+    [
+        ("make", {}, r"needs a layer \(--layer NAME\); `preimage layers torch:factories_\d+:make` lists them"),
+        ("make", {"layer": "body.7"}, "no layer 'body.7'; near are 'body"),
+        ("make", {"layer": "", "preprocessing": "zoom"}, "one of imagenet-rgb, caffe-bgr, unit, got 'zoom'"),
+        ("make", {"layer": "", "output_layout": "up"}, "one of auto, nhwc, vector, got 'up'"),
+        ("make", {"layer": "", "input_size": 0}, "whole number of pixels >= 1, got 0"),
+        ("make", {"layer": "", "colour": "luma"}, "has no parameter colour; it has layer, output_layout"),
+        ("make", {"layer": "", "weights": "w"}, "make takes no weights"),
+        ("only_keywords", {"layer": "", "weights": "w"}, "only_keywords takes no weights"),
+        ("with_weights", {"layer": ""}, "failed: TypeError: .*missing 1 required positional argument: 'file'"),
+        ("with_weights", {"layer": "", "weights": "none.txt"}, "failed: FileNotFoundError: .*none.txt"),
+        ("network", {"layer": "", "input_size": 8}, "makes a Network, which has its own: leave out --input-size"),
+        ("representation", {"layer": ""}, "makes a Representation, which has its own: leave out --layer"),
+        ("representation", {"preprocessing": "unit"}, "leave out --preprocessing"),
+        ("ready", {"layer": "", "weights": "w"}, "is a ready network, which has its own: leave out --weights"),
+        ("fails", {"layer": ""}, "failed: RuntimeError: no weights in the cupboard"),
+        ("number", {"layer": ""}, "made int, not a torch.nn.Module, preimage.Network or Representation"),
+        ("SIDE.x", {"layer": ""}, r"factories_\d+ has no SIDE.x"),
+        ("__name__", {"layer": ""}, "is no function that makes a network but str"),
+    ],
+)
+def test_what_is_refused(factory: str, name: str, parameters: dict[str, object], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        representations.create(f"{factory}:{name}", **parameters)
+
+
+@pytest.mark.parametrize("name", ["", "a", "a:", "a b:c", "a:b:c", "../a:b", ".a:b"])
+def test_names_of_another_form(name: str) -> None:
+    with pytest.raises(ValueError, match=rf"named torch:package\.module:factory, got 'torch:{re.escape(name)}'"):
+        representations.create(f"torch:{name}", layer="")
+
+
+def test_modules_that_cannot_be_imported(factory: str) -> None:
+    Path("broken_module.py").write_text("import no_such_thing")
+    Path("no_python.py").write_text("def (")
+    for name, words in [
+        ("nowhere.at_all", "ModuleNotFoundError: No module named 'nowhere'"),
+        ("broken_module", "ModuleNotFoundError: No module named 'no_such_thing'"),
+        ("no_python", "SyntaxError: "),
+    ]:
+        with pytest.raises(ValueError, match=rf"torch:{name}:make: cannot import {name} from the current.*{words}"):
+            representations.create(f"torch:{name}:make", layer="")
+        sys.modules.pop(name, None)
+
+
+def test_a_file_that_names_a_factory_imports_nothing(factory: str) -> None:
+    spec = preimage.Spec(f"{factory}:make", "x", 3, None, {"layer": ""})
+    with pytest.raises(ValueError, match="name it yourself"):
+        representations.from_spec(spec)
+    with pytest.raises(ValueError, match="name it yourself"):
+        representations.from_spec(preimage.Spec("network", f"{factory}:make", 3, None, {"layer": ""}))
+    assert factory.removeprefix("torch:") not in sys.modules
+
+
+def test_layers_on_the_command_line(run: Run, factory: str) -> None:
+    code, out, err = run("layers", f"{factory}:make", "--input-size", SIDE)
+    assert (code, err) == (0, "")
+    rows = [line.split() for line in out.splitlines()]
+    assert [row[0] for row in rows[:8]] == ["layer", "body.0", "body.1", "body.2", "body", "rows", "head", "''"]
+    assert rows[1] == ["body.0", "Conv2d", "tensor", "(1,", "4,", "16,", "16)", "float32", "4×16×16", "112"]
+    assert rows[5][-2] == "-"
+    code, out, _ = run("layers", f"{factory}:representation", "--json")
+    found = json.loads(out)
+    assert (code, found["network"], found["image_size"]) == (0, "mine", 32)
+    assert [layer["name"] for layer in found["layers"]] == ["body.0", "body.1", "body.2", "body", "rows", "head", ""]
+    assert found["layers"][2] == {
+        "name": "body.2",
+        "kind": "Conv2d",
+        "output": "tensor (1, 6, 4, 4) float32",
+        "features": [6, 4, 4],
+        "prefix_tokens": 0,
+        "problem": "",
+        "parameters": 606,
+        "calls": 1,
+    }
+    assert "returns tuple" in found["layers"][4]["problem"]
+    code, _, err = run("layers", f"{factory}:hog")
+    assert (code, "has no layers to choose from" in err) == (1, True)
+    assert run("layers", "hog")[2] == "error: a network is named torch:package.module:factory, got 'hog'\n"
+
+
+def test_extract_invert_and_evaluate(run: Run, factory: str, photo_folder: Path) -> None:
+    named = (f"{factory}:make", "--layer", "body.2", "--input-size", SIDE, "--preprocessing", "unit")
+    code, out, err = run("extract", *named[:1], photo_folder, "-o", "f.safetensors", *named[1:], "--size", SIDE)
+    assert (code, err) == (0, "")
+    assert "network" in out and "6 channels" in out
+    spec = read_features("f.safetensors").spec
+    torch.manual_seed(0)
+    config = UShapedConfig(widths=(8, 12), blocks_down=(1, 1), blocks_up=(1,), head=(8, 4))
+    Inverter(spec, config).save(Path("tiny"))
+    assert run("invert", "f.safetensors", "-o", "out", "--inverter", "tiny")[0] == 0
+
+    evaluated = ("evaluate", "tiny", "--images", photo_folder, "--size", SIDE)
+    code, _, err = run(*evaluated)
+    assert code == 1
+    assert "no file makes us import a network, so name it yourself (--representation torch:" in err
+    code, out, err = run(*evaluated, "--representation", *named)
+    assert (code, err) == (0, "")
+    assert "normalised error" in out
+    code, _, err = run(*evaluated, "--representation", *named, "--output-layout", "vector")
+    assert (code, "not the one wanted (wanted != given): channels: 6 != 96" in err) == (1, True)
+    code, _, err = run(*evaluated, "--layer", "body.2")
+    assert (code, err) == (1, "error: layer given without --representation\n")
+
+
+def test_a_sheet_of_a_factorys_representation(run: Run, factory: str, photo_folder: Path) -> None:
+    name = f"{factory}:representation"
+    config = UShapedConfig(widths=(8, 12), blocks_down=(1, 1), blocks_up=(1,), head=(8, 4))
+    Inverter(representations.create(name).spec, config).save(Path("tiny"))
+    sheet = ("sheet", min(photo_folder.iterdir()), "-o", "s.png", "--size", SIDE, "--inverter", "tiny")
+    code, out, err = run(*sheet, "--representation", name)
+    assert (code, err, "1 image, network by inverter tiny" in out) == (0, "", True)
+    code, _, err = run(*sheet)
+    assert (code, "name it yourself" in err) == (1, True)

@@ -1,0 +1,120 @@
+"""Representations of other packages, as an installer would leave them on the path."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from conftest import Run
+from paths import EXAMPLES
+from preimage import representations
+from preimage.representations import base, plugins
+
+EXAMPLE = EXAMPLES / "third_party"
+OURS = list(base._REGISTER)
+Install = Callable[..., None]
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
+    """Puts a package (name, entry points by name, modules by name) on the path, and forgets it after the test."""
+    monkeypatch.setattr(base, "_REGISTER", dict(base._REGISTER))
+    monkeypatch.setattr(plugins, "_tried", {})
+
+    def put(package: str, points: dict[str, str], modules: dict[str, str]) -> None:
+        folder = tmp_path / package
+        information = folder / f"{package.replace('-', '_')}-1.0.dist-info"
+        information.mkdir(parents=True)
+        (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
+        lines = [f"{name} = {value}" for name, value in points.items()]
+        (information / "entry_points.txt").write_text("\n".join(["[preimage.representations]", *lines, ""]))
+        for name, text in modules.items():
+            (folder / f"{name}.py").write_text(text)
+            monkeypatch.delitem(sys.modules, name, raising=False)
+        monkeypatch.syspath_prepend(folder)
+
+    return put
+
+
+@pytest.fixture
+def mean_colour(install: Install) -> None:
+    text = (EXAMPLE / "pyproject.toml").read_text()
+    point = 'mean-colour = "mean_colour:MeanColour"'
+    assert point in text
+    install(
+        "preimage-mean-colour",
+        {"mean-colour": "mean_colour:MeanColour"},
+        {"mean_colour": (EXAMPLE / "mean_colour.py").read_text()},
+    )
+
+
+@pytest.mark.usefixtures("mean_colour")
+def test_the_example_is_known_by_its_name() -> None:
+    chosen = representations.create("mean-colour", cell_size=8)
+    images = torch.rand(2, 3, 16, 24)
+    features = chosen(images)
+    assert features.shape == (2, 3, 2, 3)
+    assert (features[0, 1, 1, 2] - images[0, 1, 8:, 16:].mean()).abs() < 1e-6
+    assert representations.from_spec(chosen.spec) == chosen
+    assert representations.names() == sorted([*OURS, "mean-colour"])
+    assert representations.parameters("mean-colour") == {"cell_size": 16, "variant": "rgb"}
+
+
+@pytest.mark.usefixtures("mean_colour")
+def test_the_example_on_the_command_line(run: Run, photo_folder: Path, tmp_path: Path) -> None:
+    output = tmp_path / "f"
+    code, out, err = run("extract", "mean-colour", photo_folder, "-o", output, "--cell-size", 32, "--json")
+    assert code == 0, err
+    assert json.loads(out)["spec"]["parameters"] == {"cell_size": 32}
+
+
+def test_no_plugin_is_loaded_for_names_that_are_known(install: Install) -> None:
+    install("never", {"never": "never:boom"}, {"never": "raise SystemExit('loaded')"})
+    assert representations.create("hog").name == "hog"
+    assert "never" not in sys.modules
+
+
+CLASS = """
+import dataclasses
+from preimage.representations import base
+@dataclasses.dataclass(frozen=True)
+class Copy(base._REGISTER["hog"]):
+    name = {name!r}
+"""
+
+
+def test_a_function_may_register_several_and_a_class_itself(install: Install) -> None:
+    several = CLASS.format(name="one") + "def both():\n    base.register(Copy)\n"
+    itself = CLASS.format(name="two") + "base.register(Copy)\n"
+    install("good", {"a": "several:both", "b": "itself:Copy"}, {"several": several, "itself": itself})
+    assert {"one", "two"} <= set(representations.names())
+    assert plugins.failures() == []
+
+
+def test_a_broken_plugin_is_named_and_does_not_break_the_others(install: Install) -> None:
+    install("broken", {"bad": "bad_one:X", "worse": "no_such_module:X"}, {"bad_one": "raise RuntimeError('boom')"})
+    install("wrong", {"wrong": "wrong_one:Thing"}, {"wrong_one": "class Thing: name = 'thing'"})
+    install("thief", {"hog": "thief_one:Copy"}, {"thief_one": CLASS.format(name="hog")})
+    install("good", {"copy": "good_one:Copy"}, {"good_one": CLASS.format(name="copy")})
+    assert representations.create("copy").name == "copy"
+    assert set(representations.names()) == {*OURS, "copy"}
+    with pytest.raises(ValueError, match="unknown representation 'bad'") as told:
+        representations.create("bad")
+    for words in (
+        "plug-in 'bad' of broken (bad_one:X) failed: RuntimeError: boom",
+        "plug-in 'worse' of broken (no_such_module:X) failed: ModuleNotFoundError",
+        "plug-in 'wrong' of wrong (wrong_one:Thing) failed: TypeError: a representation is a subclass of",
+        "plug-in 'hog' of thief (thief_one:Copy) failed: ValueError: a representation named 'hog' is registered",
+    ):
+        assert words in str(told.value)
+
+
+def test_the_documentation_shows_the_example_as_it_is() -> None:
+    page = (EXAMPLE.parents[1] / "docs" / "any-network.md").read_text()
+    assert (EXAMPLE / "mean_colour.py").read_text() in page
+    assert 'mean-colour = "mean_colour:MeanColour"' in page

@@ -1,0 +1,186 @@
+"""The registered representations: specs there and back, sizes, and the way through the command line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import Run, photographs
+from paths import GOLDEN
+from preimage import representations
+from preimage.io import read_features, read_image
+from preimage.io.arrays import conventions
+from preimage.pipelines.invert import open_features
+from preimage.pipelines.sheet import sheet
+from preimage.representations import Representation
+from preimage.spec import Spec
+
+CASES = [
+    representations.create("hog"),
+    representations.create("hog", cell_size=5, colour="strongest"),
+    representations.create("lbp"),
+    representations.create("lbp", cell_size=7),
+    representations.create("dense-sift"),
+    representations.create("dense-sift", step=5, bin_size=3, window_size=1.5, variant="vlfeat-dsift-flat"),
+    representations.create("dense-sift", step=9, bin_size=2),
+    representations.create("sift", variant="opencv"),
+    representations.create("sift", variant="opencv", cell_size=5, descriptor_scale=2.0),
+]
+
+
+def _name(case: Representation) -> str:
+    return f"{case.name}-{case.spec.stride}"
+
+
+def test_the_registered_names() -> None:
+    layers = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8", "prob")
+    assert representations.names() == [*(f"alexnet-{layer}" for layer in layers), "dense-sift", "hog", "lbp", "sift"]
+
+
+@pytest.mark.parametrize("case", CASES, ids=_name)
+def test_a_spec_says_everything(case: Representation) -> None:
+    assert representations.from_spec(Spec.from_json(case.spec.to_json())) == case
+    assert hash(case) == hash(representations.from_spec(case.spec))
+
+
+@pytest.mark.parametrize("case", CASES, ids=_name)
+@pytest.mark.parametrize("size", [(64, 64), (47, 61), (33, 80)])
+def test_sizes_agree_with_what_is_computed(case: Representation, size: tuple[int, int]) -> None:
+    image = torch.from_numpy(photographs()["astronaut"][: size[0], : size[1]]).permute(2, 0, 1)[None].contiguous()
+    features = case(image)
+    assert features.dtype == torch.float32
+    assert features.shape == (1, case.spec.channels, *(case.feature_size(*size) or ()))
+    covered = case.image_size(features.shape[2], features.shape[3])
+    assert covered == conventions.covered(case.spec, features.shape[2], features.shape[3])
+    assert case.feature_size(*covered) == tuple(features.shape[2:])
+    stride = case.spec.stride
+    assert stride is not None
+    assert all(abs(ours - theirs) < stride for ours, theirs in zip(covered, size, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "size", "words"),
+    [
+        ("lbp", {}, (15, 40), r"15×40 pixels has no LBP cell of 16: both sides must be at least 16"),
+        ("dense-sift", {}, (40, 12), r"both sides must be at least 13"),
+        ("dense-sift", {"bin_size": 1}, (3, 40), r"both sides must be at least 4"),
+    ],
+)
+def test_small_images_are_refused_with_the_least_size(
+    name: str, parameters: dict[str, object], size: tuple[int, int], words: str
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        representations.create(name, **parameters).feature_size(*size)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "words"),
+    [
+        ("lbp", {"cell_size": 0}, "cell_size is a whole number of pixels >= 1, got 0"),
+        ("lbp", {"cell_size": True}, "got True"),
+        ("lbp", {"variant": "scikit-image"}, "known is 'vlfeat-uniform'"),
+        ("dense-sift", {"step": 0}, "step is a whole number"),
+        ("dense-sift", {"bin_size": 2.5}, "bin_size is a whole number"),
+        ("dense-sift", {"window_size": 0}, "window_size is a number of bins above 0"),
+        ("dense-sift", {"window_size": float("inf")}, "above 0, got inf"),
+        ("dense-sift", {"variant": "flat"}, "known are vlfeat-dsift, vlfeat-dsift-flat"),
+        ("sift", {"cell_size": 0}, "cell_size is a whole number of pixels >= 1, got 0"),
+        ("sift", {"descriptor_scale": -1}, "descriptor_scale is a number above 0, got -1"),
+        ("sift", {"variant": "colmap"}, "known are vlfeat, opencv"),
+        ("dense-sift", {"cell_size": 8}, "dense-sift has no parameter cell_size; it has step, bin_size"),
+    ],
+)
+def test_parameters_out_of_range(name: str, parameters: dict[str, object], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        representations.create(name, **parameters)
+
+
+def test_features_of_the_toolboxes_are_ours() -> None:
+    """What VLFeat's MATLAB toolbox and cyvlfeat return, turned, equals what is computed here."""
+    with np.load(GOLDEN / "toolboxes.npz") as file:
+        stored = dict(file)
+    image = torch.from_numpy(stored["image"])[None, None]
+    lbp = representations.create("lbp")
+    expected = lbp(image)[0].numpy()
+    for layout in ("matlab", "matlab-transposed", "cyvlfeat"):
+        planar = conventions.to_planar(lbp.spec, layout, stored[f"{layout}_lbp"])
+        assert np.abs(planar - expected).max() <= 1e-6
+    sift = representations.create("dense-sift", step=16)
+    expected = np.minimum(sift(image)[0].numpy(), 255 / 512)
+    for layout in ("matlab", "matlab-transposed", "cyvlfeat"):
+        descriptors, frames = stored[f"{layout}_dsift_descriptors"], stored[f"{layout}_dsift_frames"]
+        size = conventions.sift_grid(sift.spec, layout, descriptors.shape, frames)
+        error = expected - conventions.sift_to_planar(layout, descriptors, size)
+        assert -2e-5 <= error.min() <= error.max() <= 1 / 512 + 2e-5
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("lbp", ["--cell-size", 8]), ("dense-sift", ["--step", 6, "--bin-size", 3])]
+)
+def test_extract_in_every_format(
+    run: Run, photo_folder: Path, tmp_path: Path, name: str, options: list[object]
+) -> None:
+    some = sorted(photo_folder.iterdir())[:3]
+    ours = tmp_path / "f.safetensors"
+    assert run("extract", name, *some, "-o", ours, *options)[0] == 0
+    expected = read_features(ours)
+    for suffix, layout in [(".npz", "matlab"), (".npy", None), (".mat", None), (".h5", None), (".hdf5", "cyvlfeat")]:
+        path = tmp_path / f"f{suffix}"
+        named = [] if layout is None else ["--layout", layout]
+        code, _, err = run("extract", name, *some, "-o", path, *options, *named)
+        assert (code, err) == (0, "")
+        told = suffix in (".mat", ".h5", ".hdf5")
+        file = open_features(path, None if told else expected.spec, layout)
+        assert file.spec == expected.spec
+        clipped = conventions.has_frames(file.spec, layout or ("matlab" if suffix == ".mat" else "preimage"))
+        values = expected.stack().clamp(max=255 / 512) if clipped else expected.stack()
+        assert (file.stack() - values).abs().max() < 1e-6
+        code, out, _ = run("info", path, "--json")
+        assert (code, "spec" in json.loads(out)) == (0, told)
+
+
+def test_flat_windows_and_wrong_options(run: Run, photo_folder: Path, tmp_path: Path) -> None:
+    image = min(photo_folder.iterdir())
+    path = tmp_path / "f"
+    code, out, _ = run(
+        "extract", "dense-sift", image, "-o", path, "--variant", "vlfeat-dsift-flat", "--window-size", 1.5
+    )
+    assert (code, "dense-sift vlfeat-dsift-flat (bin_size 4, step 4, window_size 1.5), 128 channels" in out) == (
+        0,
+        True,
+    )
+    code, _, err = run("extract", "lbp", image, "-o", path, "--step", 4)
+    assert (code, "lbp has no parameter step; it has cell_size, variant" in err) == (1, True)
+    code, _, err = run("extract", "lbp", image, "-o", path, "--layout", "matlab")
+    assert (code, "a feature file has its own layout" in err) == (1, True)
+    code, _, err = run("extract", "hog", image, "-o", tmp_path / "f.mat", "--dtype", "float16")
+    assert (code, "holds float32" in err) == (1, True)
+    assert not (tmp_path / "f.mat.partial").exists(), "told before anything is computed"
+
+
+@pytest.mark.parametrize("name", ["lbp", "dense-sift", "sift"])
+def test_a_sheet_without_an_inverter_has_two_columns(
+    run: Run, mixed: Path, tiny: Path, ship: Callable[..., None], tmp_path: Path, name: str
+) -> None:
+    ship(tiny)
+    representation = representations.create(name, **({"variant": "opencv"} if name == "sift" else {}))
+    summary = sheet(mixed, tmp_path / "s.png", representation=representation, size=64, tile=96)
+    page = read_image(tmp_path / "s.png")
+    assert page.shape == (summary.height, summary.width, 3)
+    assert 2 * 96 < page.shape[1] < 3 * 96
+    (column,) = summary.columns
+    assert column.inverter is None
+    assert column.missing.startswith(f"no inverter for {name} is shipped: ")
+    variant = ["--variant", "opencv"] if name == "sift" else []
+    code, out, _ = run(
+        "sheet", mixed, "-o", tmp_path / "t.png", "--representation", name, *variant, "--size", 64, "--tile", 96
+    )
+    assert (code, f"5 images, {name}: without reconstructions: {column.missing}" in out) == (0, True)
+    assert (read_image(tmp_path / "t.png") == page).all()
+    with pytest.raises(ValueError, match="neither a folder nor"):
+        sheet(mixed, tmp_path / "s.png", representation=representation, inverter="nobody")

@@ -1,0 +1,285 @@
+"""The disclosure study: its numbers against the definitions, what it writes, and what it refuses."""
+
+from __future__ import annotations
+
+import csv
+import inspect
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import Run
+from preimage.cli.study_disclosure import disclosure as command
+from preimage.cli.study_disclosure import parse_shares
+from preimage.inverters import Inverter, UShapedConfig
+from preimage.io import read_image, write_png
+from preimage.metrics import NormalisedError
+from preimage.pipelines.evaluate import evaluate
+from preimage.pipelines.loading import as_sources, batches
+from preimage.representations.sift import Sift
+from preimage.studies import disclosure_measure
+from preimage.studies.disclosure import DisclosureSummary, disclosure
+from preimage.studies.disclosure_page import ConditionScore
+from preimage.studies.perturbations import descriptors_only, keep_share
+
+SIZE = 62  # cells of 4 stick out
+SHARES = (20, 50, 100)
+SIFT = Sift(variant="opencv")
+COLUMNS = ["condition", "share", "images", "keypoints_per_image", "normalised_error", "psnr_db", "ssim"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """More than one only wait for each other on pictures this small."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def inverter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an untrained inverter for SIFT, small, quick, and not indifferent to its features."""
+    torch.manual_seed(0)
+    config = UShapedConfig(widths=(8, 12), blocks_down=(1, 1), blocks_up=(1,), entry=("c3/2 8",), head=(8, 4))
+    network = Inverter(SIFT.spec, config)
+    network.feature_deviation.fill_(0.02)
+    return network.save(tmp_path_factory.mktemp("inverter") / "tiny-sift")
+
+
+@pytest.fixture(scope="module")
+def photos(photo_folder: Path) -> list[Path]:
+    return sorted(photo_folder.iterdir())[::3]
+
+
+@pytest.fixture(scope="module")
+def study(photos: list[Path], inverter: Path, tmp_path_factory: pytest.TempPathFactory) -> DisclosureSummary:
+    output = tmp_path_factory.mktemp("study") / "new" / "out"
+    return disclosure(photos, output, inverter=inverter, size=SIZE, shares=SHARES, seed=3, pictures=2, batch_size=3)
+
+
+def _by_name(study: DisclosureSummary) -> dict[str, ConditionScore]:
+    return {f"{score.condition} {score.share or 0:g}": score for score in study.scores}
+
+
+def test_the_table_has_one_row_a_condition(study: DisclosureSummary) -> None:
+    with open(study.csv, newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows[0] == COLUMNS
+    conditions = [tuple(row[:2]) for row in rows[1:]]
+    assert conditions[:3] == [("kept", "20"), ("kept", "50"), ("kept", "100")]
+    assert conditions[3:] == [
+        ("coordinates-only", "100"),
+        ("positions-only", "100"),
+        ("descriptors-only", "100"),
+        ("mean-image", ""),
+    ]
+    assert {row[2] for row in rows[1:]} == {"7"}
+    for row, score in zip(rows[1:], study.scores, strict=True):
+        assert float(row[4]) == pytest.approx(score.error, abs=1e-6)
+        assert float(row[6]) == pytest.approx(score.ssim, abs=1e-6)
+
+
+def test_all_keypoints_are_what_evaluate_sees(study: DisclosureSummary, photos: list[Path], inverter: Path) -> None:
+    summary = evaluate(inverter, photos, size=SIZE, batch_size=3)
+    whole, floor = _by_name(study)["kept 100"], _by_name(study)["mean-image 0"]
+    assert (whole.error, whole.psnr, whole.ssim) == pytest.approx((summary.error, summary.psnr, summary.ssim))
+    assert floor.error == pytest.approx(summary.mean_image_error, rel=1e-4)
+    assert floor.keypoints is None
+
+
+def test_conditions_agree_with_their_definitions(study: DisclosureSummary, photos: list[Path], inverter: Path) -> None:
+    [(_, images)] = batches(as_sources(photos), SIZE, len(photos))
+    found, network = SIFT.keypoints(images), Inverter.load(inverter)
+    disturbed = {
+        "kept 20": keep_share(found, 20, 3),
+        "descriptors-only 100": descriptors_only(found, (SIZE, SIZE), 4, float(found.scale.median())),
+    }
+    for name, keypoints in disturbed.items():
+        grid = SIFT.grid(keypoints, (SIZE, SIZE))
+        measure = NormalisedError()
+        measure.update(images.float() / 255, network(grid, image_size=(SIZE, SIZE)))
+        score = _by_name(study)[name]
+        assert score.error == pytest.approx(measure.report().error, rel=1e-4)
+        assert score.keypoints == pytest.approx(float(grid.any(dim=1).sum()) / len(photos))
+    cells = [score.keypoints for score in study.scores[:-1]]
+    assert cells[0] < cells[1] < cells[2] == cells[3] == cells[4] == cells[5]
+    assert len({score.error for score in study.scores}) == len(study.scores), "no two conditions are the same"
+
+
+def test_a_seed_decides_everything(
+    study: DisclosureSummary, photos: list[Path], inverter: Path, tmp_path: Path
+) -> None:
+    options = {"inverter": inverter, "size": SIZE, "shares": (100, 50, 20, 50), "pictures": 2}
+    again = disclosure(photos, tmp_path / "a", seed=3, batch_size=3, **options)
+    assert again.scores == study.scores
+    for name in ("disclosure.csv", "strip.png", "disclosure.png"):
+        assert (tmp_path / "a" / name).read_bytes() == (study.csv.parent / name).read_bytes()
+    other = disclosure(photos, tmp_path / "b", seed=4, batch_size=3, **options)
+    assert [a == b for a, b in zip(other.scores, study.scores, strict=True)] == [False] * 2 + [True] * 5
+
+
+def test_the_page_shows_what_was_measured(study: DisclosureSummary) -> None:
+    page = study.page.read_text()
+    assert page.count("<img ") == 2
+    assert 'src="http' not in page
+    assert all(f"<td>{score.error:.3f}</td>" in page for score in study.scores)
+    for sentence in study.findings:
+        assert f"<li>{sentence}</li>" in page.replace("&#x27;", "'")
+    assert 3 <= len(study.findings) <= 5
+    assert study.plot is not None
+    assert read_image(study.plot).shape == (840, 2400, 3)
+    assert read_image(study.strip).shape[1] > (1 + 6) * 160
+    assert sorted(path.name for path in study.page.parent.iterdir()) == [
+        "disclosure.csv",
+        "disclosure.png",
+        "index.html",
+        "strip.png",
+    ]
+
+
+def test_without_matplotlib_the_rest_is_there(
+    photos: list[Path], inverter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("matplotlib.figure", "matplotlib.backends.backend_agg"):
+        monkeypatch.setitem(sys.modules, name, None)
+    (tmp_path / "disclosure.png").write_bytes(b"of an earlier study")
+    summary = disclosure(photos[:2], tmp_path, inverter=inverter, size=SIZE, shares=(100,))
+    assert summary.plot is None
+    assert not (tmp_path / "disclosure.png").exists()
+    [note] = [note for note in summary.notes if "plot" in note]
+    assert note == "The plot is left out: plots are drawn by matplotlib: pip install 'preimage[plots]'."
+    page = summary.page.read_text()
+    assert page.count("<img ") == 1
+    assert "preimage[plots]" in page
+    assert summary.csv.is_file()
+
+
+def test_lpips_is_a_column_where_it_can_be_had(
+    photos: list[Path], inverter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def distance(made: torch.Tensor, images: torch.Tensor) -> list[float]:
+        return (made - images).abs().mean(dim=(1, 2, 3)).tolist()
+
+    monkeypatch.setattr(disclosure_measure, "perceptual_distance", lambda: (distance, ""))
+    summary = disclosure(photos[:2], tmp_path, inverter=inverter, size=SIZE, shares=(50, 100))
+    with open(summary.csv, newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == [*COLUMNS, "lpips"]
+    assert [float(row["lpips"]) for row in rows] == pytest.approx([s.lpips for s in summary.scores], abs=1e-6)
+    assert '<th scope="col">LPIPS</th>' in summary.page.read_text()
+    assert not summary.notes
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"shares": (10, 0)}, "above 0 and at most 100, got 10, 0"),
+        ({"shares": (101,)}, "above 0 and at most 100, got 101"),
+        ({"shares": (float("nan"),)}, "above 0 and at most 100, got nan"),
+        ({"shares": ()}, "got none"),
+        ({"size": 10}, "size is at least 11"),
+        ({"seed": -1}, "seed at least 0"),
+        ({"pictures": 0}, "pictures at least 1"),
+        ({"device": "cuba"}, "device is for example"),
+    ],
+)
+def test_bad_options_are_named(
+    photos: list[Path], inverter: Path, tmp_path: Path, options: dict[str, object], words: str
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        disclosure(photos, tmp_path / "out", inverter=inverter, **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_bad_input_is_named(photos: list[Path], inverter: Path, tiny: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=rf"inverter {re.escape(str(tiny))} is for hog, not for sift"):
+        disclosure(photos, tmp_path / "out", inverter=tiny)
+    with pytest.raises(ValueError, match="is a file, and the output is a folder"):
+        disclosure(photos, photos[0], inverter=inverter)
+    with pytest.raises(ValueError, match="at least two images, got 1"):
+        disclosure(photos[0], tmp_path / "out", inverter=inverter)
+    (tmp_path / "x.png").write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"x\.png"):
+        disclosure([photos[0], tmp_path / "x.png"], tmp_path / "out", inverter=inverter, size=SIZE)
+    for name in ("a", "b"):
+        _write_grey(tmp_path / f"{name}.png")
+    with pytest.raises(ValueError, match="no keypoint in any of the 2 images"):
+        disclosure([tmp_path / "a.png", tmp_path / "b.png"], tmp_path / "out", inverter=inverter, size=SIZE)
+    assert not (tmp_path / "out").exists()
+
+
+def test_by_default_the_shipped_inverter_answers(
+    photos: list[Path], inverter: Path, tiny: Path, ship: Callable[..., None], tmp_path: Path
+) -> None:
+    ship(tiny)
+    with pytest.raises(LookupError, match=r"no inverter for sift is shipped.*--inverter NAME_OR_FOLDER"):
+        disclosure(photos, tmp_path / "out", size=SIZE)
+    assert not (tmp_path / "out").exists()
+    ship(tiny, inverter)
+    summary = disclosure(photos[:2], tmp_path / "out", size=SIZE, shares=(100,))
+    assert summary.inverter == "tiny-sift"
+
+
+def test_an_image_without_keypoints_is_no_obstacle(photos: list[Path], inverter: Path, tmp_path: Path) -> None:
+    _write_grey(tmp_path / "grey.png")
+    summary = disclosure(
+        [tmp_path / "grey.png", photos[0]], tmp_path / "out", inverter=inverter, size=SIZE, shares=(5,)
+    )
+    assert summary.images == 2
+    assert _by_name(summary)["kept 5"].keypoints < _by_name(summary)["coordinates-only 100"].keypoints
+
+
+def _write_grey(path: Path) -> None:
+    write_png(path, np.full((64, 64, 3), 90, np.uint8))
+
+
+def test_on_the_command_line(run: Run, photos: list[Path], inverter: Path, tiny: Path, tmp_path: Path) -> None:
+    images = [part for photo in photos[:3] for part in ("--images", photo)]
+    arguments = ("study", "disclosure", *images, "--inverter", inverter, "--size", SIZE, "-o", tmp_path / "out")
+    code, out, err = run(*arguments, "--shares", "20,100")
+    assert code == 0, err
+    assert "on 3 images of 62 × 62" in out
+    assert "With 20 % of the keypoints" in out
+    assert f"wrote {tmp_path / 'out' / 'index.html'}" in out
+    assert "preimage study disclosure --images" in (tmp_path / "out" / "index.html").read_text()
+
+    code, out, _ = run(*arguments, "--shares", "100", "--json")
+    assert code == 0
+    found = json.loads(out)
+    assert [score["condition"] for score in found["scores"]][::4] == ["kept", "mean-image"]
+
+    code, out, err = run(*arguments, "--shares", "5;10")
+    assert (code, out) == (1, "")
+    assert err == "error: --shares takes numbers separated by commas, such as 5,20,100, got '5;10'\n"
+    code, _, err = run("study", "disclosure", *images, "--inverter", tiny, "-o", tmp_path / "other")
+    assert code == 1
+    assert re.fullmatch(r"error: inverter .*tiny is for hog, not for sift\n", err)
+
+
+def test_defaults_are_those_of_the_library() -> None:
+    ours, theirs = inspect.signature(command).parameters, inspect.signature(disclosure).parameters
+    assert theirs.keys() - ours.keys() == {"command", "progress"}
+    for name in ours.keys() & theirs.keys() - {"shares"}:
+        assert ours[name].default == theirs[name].default, name
+    assert tuple(parse_shares(ours["shares"].default)) == theirs["shares"].default
+
+
+def test_progress_ends_where_it_says(photos: list[Path], inverter: Path, tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    disclosure(
+        photos[:2],
+        tmp_path,
+        inverter=inverter,
+        size=SIZE,
+        shares=(40, 100),
+        progress=lambda *steps: told.append(steps),
+    )
+    assert [done for done, _ in told] == list(range(2, 15, 2))
+    assert {total for _, total in told} == {14}

@@ -1,0 +1,76 @@
+"""The disclosure study's sentences, and what it says where LPIPS cannot be had."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import types
+from pathlib import Path
+
+import pytest
+import torch
+
+from preimage.perceptual import perceptual_distance
+from preimage.studies import disclosure_page
+from preimage.studies.disclosure_page import ConditionScore
+
+
+def test_why_there_is_no_lpips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert perceptual_distance() == (None, "LPIPS is left out: torchvision, whose AlexNet it takes, is not installed.")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setitem(sys.modules, "torchvision.models", None)
+    distance, reason = perceptual_distance()
+    assert distance is None
+    assert "does not load here (" in reason
+    weights = types.SimpleNamespace(DEFAULT=types.SimpleNamespace(url="https://a.example/models/alexnet-x.pth"))
+    models = types.ModuleType("torchvision.models")
+    models.AlexNet_Weights = weights  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "torchvision", types.ModuleType("torchvision"))
+    monkeypatch.setitem(sys.modules, "torchvision.models", models)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    distance, reason = perceptual_distance()
+    assert distance is None
+    assert reason == "LPIPS is left out: AlexNet's weights are not in torch's cache (checkpoints/alexnet-x.pth)."
+
+
+def _score(condition: str, share: float | None, error: float) -> ConditionScore:
+    return ConditionScore(condition, share, 9, None if share is None else 3 * share, error, 12.0, 1 - error, None)
+
+
+def _scores(kept: dict[float, float], coordinates: float = 0.6, descriptors: float = 0.5) -> list[ConditionScore]:
+    ablations = {"coordinates-only": coordinates, "positions-only": 0.65, "descriptors-only": descriptors}
+    return [
+        *(_score("kept", share, error) for share, error in kept.items()),
+        *(_score(name, 100, error) for name, error in ablations.items()),
+        _score("mean-image", None, 0.7),
+    ]
+
+
+def test_sentences_say_what_the_numbers_say() -> None:
+    said = " ".join(disclosure_page.findings(_scores({5: 0.6, 25: 0.4, 50: 0.32, 100: 0.3})))
+    assert (
+        "With 25 % of the keypoints (75 on an image's grid) the normalised error is 0.40, against 0.30 with all" in said
+    )
+    assert "0.70 for always answering with the mean image" in said
+    assert (
+        "25 % is the smallest share tried that comes at least halfway from the mean image's error to the error" in said
+    )
+    assert "SSIM is 0.40 at 5 % and 0.70 at 100 %; the mean image has 0.30." in said
+    assert "makes more of the descriptors than of the geometry" in said
+
+    said = " ".join(disclosure_page.findings(_scores({5: 0.68, 60: 0.3}, coordinates=0.4)))
+    assert "against 0.30 with 60 %" in said
+    assert "No smaller share that was tried comes halfway from the mean image's error to the error with 60 % of" in said
+    assert "makes more of the geometry than of the descriptors" in said
+
+    said = " ".join(disclosure_page.findings(_scores({20: 0.69, 100: 0.698}, coordinates=0.5)))
+    assert "With all of them the error, 0.70, is not below the mean image's, 0.70" in said
+    assert "makes more of" not in said
+    said = " ".join(disclosure_page.findings(_scores({20: 0.5, 100: 0.4}, coordinates=0.9, descriptors=0.7)))
+    assert "makes more of" not in said, "where both are no better than the mean image there is nothing to rank"
+    for error, words in (
+        (0.3, "With 100 % of the keypoints (300 on an image's grid) the normalised error is 0.30"),
+        (0.8, "noth"),
+    ):
+        assert words in " ".join(disclosure_page.findings(_scores({100: error})))

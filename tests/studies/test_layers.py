@@ -1,0 +1,301 @@
+"""The study of layers: numbers against the definition, what it writes, and what it refuses."""
+
+from __future__ import annotations
+
+import csv
+import inspect
+import itertools
+import json
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from conftest import Run
+from layer_networks import SIDE, VIEWS, ToyLayer, ToyNetwork, saved, tiny_inverter
+from preimage.cli.study_layers import layers as command
+from preimage.inverters import Inverter
+from preimage.inverters.view import View
+from preimage.io import fit_image, read_image, write_png
+from preimage.pipelines.evaluate import evaluate
+from preimage.representations import network_factory
+from preimage.studies.layers import LayersSummary, layers
+from preimage.studies.layers_rows import LayerRow, rows_for
+
+COLUMNS = ["label", "network", "layer", "features", "output_size", "normalised_error", "mean_image_error"]
+COLUMNS += ["psnr_db", "ssim", "images", "inverter"]
+TILE = 48
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """More than one only wait for each other on pictures this small."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def photos(photo_folder: Path) -> list[Path]:
+    """Seven, of 96² pixels: larger than what the toy network takes."""
+    return sorted(photo_folder.iterdir())[::3]
+
+
+@pytest.fixture(scope="module")
+def network() -> ToyNetwork:
+    return ToyNetwork()
+
+
+@pytest.fixture(scope="module")
+def inverters(network: ToyNetwork, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Of the vector first: the order is the user's, not the network's."""
+    folder = tmp_path_factory.mktemp("inverters")
+    return [saved(network, layer, folder / layer) for layer in ("vector", "maps")]
+
+
+@pytest.fixture(scope="module")
+def study(
+    photos: list[Path], inverters: list[Path], network: ToyNetwork, tmp_path_factory: pytest.TempPathFactory
+) -> LayersSummary:
+    output = tmp_path_factory.mktemp("study") / "new" / "out"
+    return layers(photos, output, rows_for(inverters, [network]), pictures=2, tile=TILE, batch_size=3)
+
+
+def _by_hand(layer: ToyLayer, inverter: Inverter, photos: list[Path]) -> tuple[float, float]:
+    """The paper's normalised error, and the mean image's, in the plainest way."""
+    fitted = np.stack([fit_image(read_image(photo), SIDE) for photo in photos])
+    images = torch.from_numpy(fitted).permute(0, 3, 1, 2).contiguous()
+    made = inverter(layer(images)).double()
+    targets = VIEWS[layer.layer].of(images).double() / 255
+    pairs = [(a - b).norm() for a, b in itertools.combinations(targets, 2)]
+    normaliser = torch.stack(pairs).mean()
+    error = (targets - made).flatten(1).norm(dim=1).mean() / normaliser
+    floor = (targets - targets.mean(dim=0)).flatten(1).norm(dim=1).mean() / normaliser
+    return float(error), float(floor)
+
+
+def test_the_table_agrees_with_a_computation_by_hand(
+    study: LayersSummary, photos: list[Path], inverters: list[Path], network: ToyNetwork
+) -> None:
+    with open(study.csv, newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == COLUMNS
+    assert [row["label"] for row in rows] == ["vector", "maps"]
+    assert [row["features"] for row in rows] == ["12", "3x8x8"]
+    assert [row["output_size"] for row in rows] == ["16", "24"]
+    for row, folder in zip(rows, inverters, strict=True):
+        error, floor = _by_hand(network.representation(row["layer"]), Inverter.load(folder), photos)
+        assert float(row["normalised_error"]) == pytest.approx(error, rel=1e-4)
+        assert float(row["mean_image_error"]) == pytest.approx(floor, rel=1e-3)  # originals in float16
+        assert (row["network"], row["images"], row["inverter"]) == ("toys.net:make", "7", str(folder))
+    for row, score in zip(rows, study.scores, strict=True):
+        assert float(row["psnr_db"]) == pytest.approx(score.psnr, abs=1e-4)
+        assert float(row["ssim"]) == pytest.approx(score.ssim, abs=1e-6)
+
+
+def test_layers_of_one_network_share_a_pass(photos: list[Path], tmp_path: Path) -> None:
+    network, other = ToyNetwork(), ToyNetwork("toys.other:make", gain=0.5)
+    pairs = [(network, "maps"), (other, "vector"), (network, "vector")]
+    folders = [saved(owner, layer, tmp_path / f"{owner.name[5:8]}-{layer}") for owner, layer in pairs]
+    rows = rows_for(folders, [other, network])
+    assert [row.label for row in rows] == ["maps", "toys.other:make vector", "toys.net:make vector"]
+    summary = layers(photos[:5], tmp_path / "out", rows, show=photos[5], batch_size=2)
+    assert network.passes == [(1, ("maps", "vector")), *[(n, ("maps", "vector")) for n in (2, 2, 1)]]
+    assert [names for _, names in other.passes] == [("vector",)] * 4
+    alone = layers(photos[:5], tmp_path / "alone", [LayerRow("a", network.representation("maps"), rows[0].inverter)])
+    assert alone.scores[0].error == pytest.approx(summary.scores[0].error, rel=1e-6), "batches of another size"
+    assert summary.scores[1].error != summary.scores[2].error
+
+
+def test_the_sheet_has_a_row_an_image_and_a_column_a_layer(
+    study: LayersSummary, photos: list[Path], inverters: list[Path], network: ToyNetwork
+) -> None:
+    page = read_image(study.sheet)
+    assert page.shape[1] == 48 + 3 * (TILE + 12) - 12
+    assert study.shown == tuple(photo.stem for photo in photos[:2])
+    top = 24 + round((2 + 1.6) * 12)
+    fitted = fit_image(read_image(photos[0]), SIDE)
+    square = page[top : top + TILE, 24 : 24 + TILE].astype(float)
+    assert np.abs(square.mean(axis=(0, 1)) - fitted.mean(axis=(0, 1))).max() < 3, "first the photograph itself"
+    images = torch.from_numpy(fitted).permute(2, 0, 1)[None]
+    for column, folder in enumerate(inverters, 1):
+        inverter = Inverter.load(folder)
+        made = inverter(network.representation(folder.name)(images))[0] * 255
+        left = 24 + column * (TILE + 12)
+        shown = page[top : top + TILE, left : left + TILE].astype(float).mean(axis=(0, 1))
+        assert np.abs(shown - made.mean(dim=(1, 2)).numpy()).max() < 3
+    heading = page[24 : top - 4, 24 + TILE + 12 :]
+    assert (heading.min(axis=(1, 2)) < 128).sum() > 12, "two lines: the layer and its error"
+
+
+def test_the_page_needs_nothing_else_and_shows_what_was_measured(study: LayersSummary) -> None:
+    page = study.page.read_text()
+    assert page.count("<img ") == 2
+    assert all(source.startswith("data:image/") for source in re.findall(r'(?:src|href)="([^"]*)"', page))
+    assert not re.search(r"url\(|@import|<script|<link", page)
+    for score in study.scores:
+        assert f"<td>{score.error:.3f}</td>" in page
+    assert "<td>28 of 32 px at 24</td>" in page
+    for sentence in study.findings:
+        assert f"<li>{sentence}</li>" in page
+    assert study.plot is not None
+    assert read_image(study.plot).shape[1] >= 1400
+    names = sorted(path.name for path in study.page.parent.iterdir())
+    assert names == ["error.png", "index.html", "layers.csv", "layers.png"]
+
+
+def test_without_matplotlib_the_rest_is_there(
+    photos: list[Path], inverters: list[Path], network: ToyNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("matplotlib.figure", "matplotlib.backends.backend_agg"):
+        monkeypatch.setitem(sys.modules, name, None)
+    (tmp_path / "error.png").write_bytes(b"of an earlier study")
+    summary = layers(photos[:2], tmp_path, rows_for(inverters, [network]), csv=tmp_path / "sub" / "x.csv")
+    assert summary.plot is None
+    assert not (tmp_path / "error.png").exists()
+    assert summary.notes == ("The plot is left out: plots are drawn by matplotlib: pip install 'preimage[plots]'.",)
+    assert (tmp_path / "sub" / "x.csv").is_file()
+    assert not (tmp_path / "layers.csv").exists()
+
+
+def test_what_has_a_name_of_ours_needs_no_network(photos: list[Path], tiny: Path, tmp_path: Path) -> None:
+    [row] = rows_for([tiny])
+    assert (row.label, row.shared) == ("hog", None)
+    [score] = layers(photos, tmp_path, [row], size=64).scores
+    theirs = evaluate(tiny, photos, size=64)
+    assert (score.error, score.psnr, score.ssim) == pytest.approx((theirs.error, theirs.psnr, theirs.ssim))
+    assert (score.features, score.input_size, score.output_size) == ((31, 8, 8), 64, 64)
+
+
+def test_networks_of_other_sizes_stand_side_by_side(
+    photos: list[Path], inverters: list[Path], network: ToyNetwork, tiny: Path, tmp_path: Path
+) -> None:
+    told: list[tuple[int, int]] = []
+    rows = rows_for([inverters[1], tiny, inverters[0]], [network])
+    summary = layers(photos[:3], tmp_path, rows, size=64, batch_size=2, progress=lambda *steps: told.append(steps))
+    assert [score.label for score in summary.scores] == ["maps", "hog", "vector"]
+    assert [score.input_size for score in summary.scores] == [32, 64, 32]
+    assert told == [(done, 9) for done in (2, 4, 5, 6, 8, 9)]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"size": 10}, "size is at least 11"),
+        ({"tile": 31}, "tile at least 32"),
+        ({"batch_size": 0}, "batch_size and pictures at least 1"),
+        ({"pictures": 0}, "batch_size and pictures at least 1"),
+        ({"device": "cuba"}, "device is for example"),
+    ],
+)
+def test_bad_options_are_named(
+    photos: list[Path], inverters: list[Path], network: ToyNetwork, tmp_path: Path, options: dict, words: str
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        layers(photos, tmp_path / "out", rows_for(inverters, [network]), **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_bad_input_is_named(photos: list[Path], inverters: list[Path], network: ToyNetwork, tmp_path: Path) -> None:
+    rows = rows_for(inverters, [network])
+    with pytest.raises(ValueError, match="is a file, and the output is a folder"):
+        layers(photos, photos[0], rows)
+    with pytest.raises(ValueError, match="at least two images to measure on, got 1"):
+        layers(photos[0], tmp_path / "out", rows)
+    shutil.copy(photos[0], tmp_path / "same.jpg")
+    with pytest.raises(ValueError, match="images that differ, got 2 equal ones"):
+        layers([photos[0], tmp_path / "same.jpg"], tmp_path / "out", rows)
+    (tmp_path / "x.png").write_bytes(b"no image")
+    for options in ({"images": [*photos, tmp_path / "x.png"]}, {"images": photos, "show": tmp_path / "x.png"}):
+        with pytest.raises(ValueError, match=r"x\.png"):
+            layers(output=tmp_path / "out", rows=rows, **options)
+    with pytest.raises(ValueError, match="at least one row"):
+        layers(photos, tmp_path / "out", [])
+    with pytest.raises(ValueError, match="two rows are called 'a'"):
+        layers(photos, tmp_path / "out", [LayerRow("a", row.representation, row.inverter) for row in rows])
+    with pytest.raises(ValueError, match=r"of a is for other features .*parameters\.layer: 'maps' != 'vector'"):
+        layers(photos, tmp_path / "out", [LayerRow("a", rows[0].representation, rows[1].inverter)])
+    small = tiny_inverter(rows[1].inverter.spec, View(SIDE, SIDE, 8))
+    with pytest.raises(ValueError, match="returns images of 8 pixels: SSIM takes at least 11"):
+        layers(photos, tmp_path / "out", [LayerRow("a", rows[1].representation, small)])
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def torch_names(network: ToyNetwork, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, object]]:
+    """``torch:`` names stand for the toy network; keeps what was asked of them."""
+    asked: list[dict[str, object]] = []
+
+    def load(name: str, weights: str | None = None) -> nn.Linear:
+        asked.append({"name": name, "weights": weights})
+        return nn.Linear(1, 1)
+
+    def as_network(name: str, made: nn.Module, preprocessing: str | None, input_size: int | None) -> ToyNetwork:
+        asked[-1] |= {"preprocessing": preprocessing, "input_size": input_size}
+        return network
+
+    monkeypatch.setattr(network_factory, "load_factory", load)
+    monkeypatch.setattr(network_factory, "as_network", as_network)
+    return asked
+
+
+def test_on_the_command_line(
+    run: Run, photos: list[Path], inverters: list[Path], torch_names: list[dict[str, object]], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    named = [part for folder in inverters for part in ("--inverter", folder)]
+    arguments = ("study", "layers", *photos[:4], *named, "-o", out, "--show", photos[5], "--show", photos[6])
+    chosen = ("--network", "torch:toys.net:make", "--weights", "w.pth", "--preprocessing", "unit")
+    code, told, err = run(*arguments, *chosen)
+    assert code == 0, err
+    assert torch_names == [
+        {"name": "torch:toys.net:make", "weights": "w.pth", "preprocessing": "unit", "input_size": None}
+    ]
+    assert "2 layers on 4 images" in told
+    assert re.search(r"^vector  normalised error \d\.\d{3}   \(always the mean image: 0\.\d{3}\)$", told, re.M)
+    assert f"wrote {out / 'index.html'}" in told
+    assert "preimage study layers" in (out / "index.html").read_text()
+
+    code, told, _ = run(*arguments, "--network", "torch:toys.net:make", "--csv", tmp_path / "table.csv", "--json")
+    assert code == 0
+    found = json.loads(told)
+    assert [score["label"] for score in found["scores"]] == ["vector", "maps"]
+    assert found["shown"] == [photo.stem for photo in photos[5:7]]
+    assert found["csv"] == str(tmp_path / "table.csv")
+    assert (tmp_path / "table.csv").is_file()
+
+    code, told, err = run(*arguments)
+    assert (code, told) == (1, "")
+    assert re.fullmatch(r"error: inverter .*vector is for 'vector' of the network toys\.net:make: .*--network.*\n", err)
+    code, _, err = run(*arguments, *chosen, "--weights", "another")
+    assert code == 1
+    assert err == (
+        "error: --weights is given once for each --network, in the same order, or not at all: got 2 for 1 network\n"
+    )
+
+
+def test_defaults_are_those_of_the_library() -> None:
+    ours, theirs = inspect.signature(command).parameters, inspect.signature(layers).parameters
+    assert theirs.keys() - ours.keys() == {"rows", "command", "progress"}
+    for name in ours.keys() & theirs.keys():
+        assert ours[name].default == theirs[name].default, name
+
+
+def test_pictures_of_any_shape_are_cut_and_resized(inverters: list[Path], network: ToyNetwork, tmp_path: Path) -> None:
+    """Only the centre square of a picture counts, whatever lies beside it."""
+    inner = [np.random.default_rng(seed).integers(0, 256, (90, 90, 3), np.uint8) for seed in range(3)]
+    for index, square in enumerate(inner):
+        wide = np.pad(square, ((0, 0), (25, 25), (0, 0)), constant_values=255 * (index % 2))
+        for name, picture in (("square", square), ("wide", wide)):
+            (tmp_path / name).mkdir(exist_ok=True)
+            write_png(tmp_path / name / f"{index}.png", picture)
+    rows = rows_for(inverters, [network])
+    both = [layers(tmp_path / name, tmp_path / f"{name}-out", rows).scores for name in ("square", "wide")]
+    assert [score.error for score in both[0]] == [score.error for score in both[1]]

@@ -1,0 +1,249 @@
+"""Features of one's own: a file of them and the images make an inverter, which inverts such files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from cache_runs import StopAt
+from conftest import Run
+from preimage.errors import FileFormatError
+from preimage.inverters import Inverter
+from preimage.io import FeatureRecord, list_images, read_features, read_image, write_features
+from preimage.pipelines.extract import extract
+from preimage.pipelines.invert import invert
+from preimage.spec import Spec
+from preimage.training import TrainConfig, setup, train
+from preimage.training.data import Batch
+from toys import SIDE, ToyMaps, ToyVectors
+from training_runs import metrics_without_time, small_config, weights
+
+pytestmark = pytest.mark.usefixtures("toys")
+
+Features = dict[str, np.ndarray]
+
+
+def own_config(images: Path, features: Path, output: Path, **changes: Any) -> TrainConfig:
+    settings: dict[str, Any] = {"representation": None, "features": str(features), "image_size": None}
+    return small_config(images, output, **settings | changes)
+
+
+@pytest.fixture(scope="module")
+def made(photo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Features]:
+    """Maps and vectors of the photographs, by key."""
+    folder = tmp_path_factory.mktemp("features")
+    found = {}
+    for name, kind in (("maps", ToyMaps), ("vectors", ToyVectors)):
+        extract(kind(), photo_folder, folder / name)
+        file = read_features(folder / name)
+        assert set(file.processed_sizes) == {(SIDE, SIDE)}, "images are fitted to the only size there is"
+        found[name] = {key: file[key].numpy() for key in file.keys}
+    return found
+
+
+def write_npz(path: Path, features: Features) -> Path:
+    np.savez(path, **features)
+    return path
+
+
+def write_stack(path: Path, features: Features) -> Path:
+    np.savez(path, anything=np.stack(list(features.values())), keys=np.array(list(features)))
+    return path
+
+
+def write_npy(path: Path, features: Features) -> Path:
+    path = path.with_suffix(".npy")
+    np.save(path, np.stack(list(features.values())))
+    path.with_suffix(".keys.txt").write_text("\n".join(f"{key}.jpg" for key in features) + "\n")
+    return path
+
+
+def write_h5(path: Path, features: Features) -> Path:
+    path = path.with_suffix(".h5")
+    with h5py.File(path, "w") as file:
+        for key, values in features.items():
+            group = file.create_group(f"{key}.jpg")
+            group["global_descriptor" if values.ndim == 1 else "features"] = values
+            group["image_size"] = np.array([96, 96])
+    return path
+
+
+@pytest.mark.parametrize("kind", ["maps", "vectors"])
+@pytest.mark.parametrize("write", [write_npz, write_stack, write_npy, write_h5])
+def test_plain_arrays_make_an_inverter_for_such_arrays(
+    photo_folder: Path, tmp_path: Path, made: dict[str, Features], write: Callable[..., Path], kind: str
+) -> None:
+    path = write(tmp_path / "f.npz", made[kind])
+    summary = train(
+        own_config(photo_folder, path, tmp_path / "run", image_size=SIDE, steps=9, workers=3, features_name="mine")
+    )
+    inverter = Inverter.load(summary.folder)
+    channels, stride = (6, 8) if kind == "maps" else (7, None)
+    assert inverter.spec == Spec("mine", "user", channels=channels, stride=stride)
+    assert inverter.training_notes["training_images"] == 16
+    assert invert(path, tmp_path / "out", inverter=summary.folder).images == 20
+    suffix = ".jpg.png" if write in (write_npy, write_h5) else ".png"
+    picture = read_image(tmp_path / "out" / f"coffee-2{suffix}")
+    again = inverter(torch.from_numpy(made[kind]["coffee-2"]), image_size=(SIDE, SIDE))[0].permute(1, 2, 0) * 255
+    assert picture.shape == ((24, 24, 3) if kind == "maps" else (SIDE, SIDE, 3))
+    assert np.abs(picture - again.numpy()).max() <= 0.52
+
+
+def test_a_feature_file_says_what_it_is(photo_folder: Path, tmp_path: Path) -> None:
+    extract(ToyMaps(), photo_folder, tmp_path / "f.safetensors")
+    config = own_config(photo_folder, tmp_path / "f.safetensors", tmp_path / "run", steps=150, validate_every=50)
+    summary = train(config)
+    inverter = Inverter.load(summary.folder)
+    assert inverter.spec == ToyMaps().spec
+    assert inverter.training_notes["image_size"] == SIDE, "the file tells the size of its images"
+    errors = [line["error"] for line in metrics_without_time(tmp_path / "run") if "error" in line]
+    assert errors[-1] < 0.9 * errors[0]
+    assert summary.error < summary.mean_image_error
+    with pytest.raises(ValueError, match="of images of 32 pixels, got image_size 64"):
+        train(own_config(photo_folder, tmp_path / "f.safetensors", tmp_path / "x", image_size=64))
+    with pytest.raises(ValueError, match="says itself what its features are"):
+        train(own_config(photo_folder, tmp_path / "f.safetensors", tmp_path / "x", features_name="mine"))
+
+
+def test_every_image_has_its_own_features(photo_folder: Path, tmp_path: Path, made: dict[str, Features]) -> None:
+    shuffled = dict(sorted(made["maps"].items(), key=lambda item: item[0][::-1]))
+    path = write_stack(tmp_path / "f.npz", shuffled)
+    _, supply = setup.open_supply(own_config(photo_folder, path, tmp_path / "run", image_size=SIDE))
+    parts: list[Batch] = [*supply.held_out(3), *supply.examples(with_features=True), *map(supply.batch, range(5))]
+    assert [len(part.images) for part in parts] == [3, 1, 16, 4, 4, 4, 4, 4]
+    for part in parts:
+        assert part.features is not None
+        torch.testing.assert_close(part.features, ToyMaps()(part.images), atol=1e-5, rtol=1e-5)
+    assert not torch.equal(parts[3].images, parts[7].images)
+
+
+def test_it_resumes_bit_for_bit(photo_folder: Path, tmp_path: Path, made: dict[str, Features]) -> None:
+    path = write_npy(tmp_path / "f.npz", made["vectors"])
+    settings = {"image_size": SIDE, "optimiser": "muon"}
+    train(own_config(photo_folder, path, tmp_path / "whole", **settings, workers=2))
+    cut = own_config(photo_folder, path, tmp_path / "cut", **settings)
+    with pytest.raises(OSError, match="went away"):
+        train(cut, display=StopAt(17))
+    train(cut, resume=True)
+    assert weights(tmp_path / "whole") == weights(tmp_path / "cut")
+
+
+def test_what_does_not_go_together(photo_folder: Path, tmp_path: Path, made: dict[str, Features]) -> None:
+    features = made["vectors"]
+    some = {key: value for key, value in features.items() if not key.startswith("rocket")}
+    path = write_npz(tmp_path / "f.npz", some | {"moon": features["coffee-0"]})
+    words = (
+        r"16 fit; 4 images without features \('rocket-0', .*, \.\.\.\); 1 feature without an image \('moon'\)\. .*allow"
+    )
+    with pytest.raises(ValueError, match=words):
+        train(own_config(photo_folder, path, tmp_path / "run"))
+    left = train(own_config(photo_folder, path, tmp_path / "run", image_size=SIDE, allow_missing=True, steps=2))
+    assert Inverter.load(left.folder).training_notes["training_images"] == 12
+    others = write_npz(tmp_path / "o.npz", {f"other/{key}": value for key, value in features.items()})
+    with pytest.raises(ValueError, match=r"0 fit; 20 images .* 20 features without an image .* paths below the folder"):
+        train(own_config(photo_folder, others, tmp_path / "x", allow_missing=True))
+    twice = write_npz(tmp_path / "t.npz", features | {"coffee-0.jpg": features["coffee-0"]})
+    with pytest.raises(ValueError, match=r"'coffee-0' and 'coffee-0\.jpg' are both of image 'coffee-0'"):
+        train(own_config(photo_folder, twice, tmp_path / "x"))
+    nan = write_npz(tmp_path / "n.npz", features | {"coffee-1": np.full(7, np.nan, np.float32)})
+    with pytest.raises(ValueError, match=r"1 image with features that are NaN or infinite \('coffee-1'\)"):
+        train(own_config(photo_folder, nan, tmp_path / "x"))
+    maps = made["maps"] | {"coffee-1": np.zeros((6, 4, 5), np.float32)}
+    with pytest.raises(ValueError, match=r"'coffee-1' has features \(6, 4, 5\), the first image \(6, 4, 4\)"):
+        train(own_config(photo_folder, write_npz(tmp_path / "m.npz", maps), tmp_path / "x", image_size=SIDE))
+    with pytest.raises(ValueError, match="16 images are too few to hold 16 out"):
+        train(own_config(photo_folder, path, tmp_path / "x", allow_missing=True, validation_count=16))
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("sizes", [[(SIDE, SIDE + 8)], [(SIDE, SIDE), (SIDE + 4, SIDE)]], ids=str)
+def test_maps_of_images_that_are_not_square(photo_folder: Path, tmp_path: Path, sizes: list[tuple[int, int]]) -> None:
+    """Images are shown as squares: their pixels would not be those that the cells are of."""
+    records = [
+        FeatureRecord(source.key, np.zeros((6, 4, 4), np.float32), (96, 96), sizes[index % len(sizes)])
+        for index, source in enumerate(list_images(photo_folder))
+    ]
+    write_features(tmp_path / "f", ToyMaps().spec, records)
+    with pytest.raises(ValueError, match=r"maps of images of 32×40|maps of images of 32×32, 36×32"):
+        train(own_config(photo_folder, tmp_path / "f", tmp_path / "x"))
+    vectors = [FeatureRecord(one.key, np.zeros(7, np.float32), (96, 96), one.processed_size) for one in records]
+    write_features(tmp_path / "v", ToyVectors().spec, vectors)
+    config, _ = setup.open_supply(own_config(photo_folder, tmp_path / "v", tmp_path / "x"))
+    assert config.image_size == 256
+
+
+def test_lists_of_keys(photo_folder: Path, tmp_path: Path, made: dict[str, Features]) -> None:
+    path = write_npy(tmp_path / "f.npz", made["vectors"])
+    keys = path.with_suffix(".keys.txt")
+    lines = keys.read_text().splitlines()
+    for text, words in (
+        ("\n".join(lines[:-1]), "19 keys for 20 images"),
+        ("\n".join([*lines, "more"]), "21 keys for 20 images"),
+        ("\n".join([*lines[:-1], lines[0]]), "two images have one key"),
+        ("\n".join([*lines[:-1], "../up"]), "must be a relative path"),
+    ):
+        keys.write_text(text)
+        with pytest.raises(ValueError, match=words):
+            train(own_config(photo_folder, path, tmp_path / "x"))
+    keys.write_text("\r\n".join(lines) + "\r\n", encoding="utf-8-sig")  # as Windows' editors leave it
+    assert setup.open_supply(own_config(photo_folder, path, tmp_path / "x"))[1].image_count == 16
+    keys.write_bytes(b"\xff\xfe")
+    with pytest.raises(FileFormatError, match=r"f\.keys\.txt.*is not UTF-8"):
+        train(own_config(photo_folder, path, tmp_path / "x"))
+    keys.unlink()
+    with pytest.raises(ValueError, match=r"nothing tells which image each row is of: .* to .*f\.keys\.txt"):
+        train(own_config(photo_folder, path, tmp_path / "x"))
+    np.save(path, np.zeros((20, 3, 4), np.float32))
+    keys.write_text("\n".join(lines))
+    with pytest.raises(FileFormatError, match=r"shape \(20, 3, 4\); features are \(N, C\) or \(N, C, h, w\)"):
+        train(own_config(photo_folder, path, tmp_path / "x"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"representation": "hog"}, "give one or the other"),
+        ({"features": None}, "no representation to invert, and no file of features"),
+        ({"parameters": {"cell_size": 8}}, "have no parameters"),
+        ({"validation_images": ("v",)}, "some images of the same file are held out"),
+        ({"cache": "on"}, "there is nothing to cache"),
+        ({"features": None, "representation": "hog", "allow_missing": True}, "no features of your own to name"),
+    ],
+)
+def test_settings_that_do_not_go_with_it(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TrainConfig(**{"features": "f.npz", "images": ("a",), "output": str(tmp_path), **change})
+
+
+def test_names_of_representations_are_taken(photo_folder: Path, tmp_path: Path, made: dict[str, Features]) -> None:
+    path = write_npz(tmp_path / "f.npz", made["vectors"])
+    with pytest.raises(ValueError, match="'hog' is a representation of this package"):
+        train(own_config(photo_folder, path, tmp_path / "run", features_name="hog"))
+
+
+def test_on_the_command_line(run: Run, photo_folder: Path, tmp_path: Path, made: dict[str, Features]) -> None:
+    path = write_npz(tmp_path / "f.npz", made["vectors"])
+    common = ("train", "--features", path, "--images", photo_folder, "-o", tmp_path / "run")
+    options = ("--steps", 2, "--batch-size", 2, "--validation-count", 4, "--image-size", SIDE, "--precision", "float32")
+    code, out, err = run(*common, *options, "--name", "mine", "--json")
+    assert code == 0, err
+    assert json.loads(out)["images_seen"] == 4
+    assert f"training {path}/compact on 16 images" in err
+    code, _, err = run("train", "hog", *common[1:], *options)
+    assert (code, "give one or the other" in err) == (1, True)
+    code, out, err = run("invert", path, "-o", tmp_path / "out", "--inverter", tmp_path / "run")
+    assert code == 0, err
+    code, _, err = run("evaluate", tmp_path / "run", "--images", photo_folder)
+    assert (code, "'mine' are features of somebody's own: nothing here computes them" in err) == (1, True)
+    code, out, err = run("info", tmp_path / "run")
+    assert code == 0, err
+    assert "mine user" in out
+    keys = [source.key for source in list_images(tmp_path / "out")]
+    assert keys == [source.key for source in list_images(photo_folder)]

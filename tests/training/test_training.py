@@ -1,0 +1,291 @@
+"""The trainer: it learns, resumes bit for bit, and stops without losing anything."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+from conftest import photographs
+from preimage import representations
+from preimage.errors import FileFormatError
+from preimage.inverters import Inverter
+from preimage.io import list_images
+from preimage.training import Display, TrainConfig, TrainingDivergedError, loop, train
+from preimage.training import step as training_step
+from preimage.training.data import ImageSet, random_crop, training_batch
+from training_runs import metrics_without_time, small_config, weights
+
+
+class StopAt(Display):
+    """Sends the process a signal, or raises, once a step is reached."""
+
+    def __init__(self, step: int, number: int | None = None) -> None:
+        self.step, self.number = step, number
+
+    def update(self, progress: object, loss: float) -> None:
+        if progress.step >= self.step:  # type: ignore[attr-defined]
+            if self.number is None:
+                raise OSError("the machine went away")
+            os.kill(os.getpid(), self.number)
+
+
+def test_learns_and_leaves_an_inverter(photo_folder: Path, tmp_path: Path) -> None:
+    config = small_config(photo_folder, tmp_path / "run", steps=200, optimiser="muon", validate_every=20)
+    summary = train(config)
+    assert summary.steps == 200
+    assert summary.images_seen == 800
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    losses = [line["loss"] for line in lines if "loss" in line]
+    assert sum(losses[-20:]) < 0.6 * sum(losses[:20])
+    errors = {line["step"]: line["error"] for line in lines if "error" in line}
+    assert list(errors) == list(range(20, 201, 20))
+    assert summary.error == errors[200] < 0.9 * errors[20]
+    inverter = Inverter.load(summary.folder)
+    assert inverter.training_notes["images_seen"] == 800
+    assert inverter.training_notes["normalised_error"] == summary.error
+    assert inverter.feature_deviation.min() > 0
+    samples = sorted(path.name for path in (tmp_path / "run" / "samples").iterdir())
+    assert samples == [f"step-{step:07d}.png" for step in errors]
+
+
+@pytest.mark.parametrize(
+    ("stop", "optimiser", "precision"),
+    [(7, "adam", "float32"), (20, "muon", "float32"), (21, "adam", "bfloat16"), (39, "muon", "bfloat16")],
+)
+def test_resumes_bit_for_bit(photo_folder: Path, tmp_path: Path, stop: int, optimiser: str, precision: str) -> None:
+    whole = small_config(photo_folder, tmp_path / "whole", optimiser=optimiser, precision=precision)
+    train(whole)
+    cut = small_config(photo_folder, tmp_path / "cut", optimiser=optimiser, precision=precision)
+    with pytest.raises(OSError, match="went away"):
+        train(cut, display=StopAt(stop))
+    train(cut, resume=True)
+    assert weights(tmp_path / "whole") == weights(tmp_path / "cut")
+    assert metrics_without_time(tmp_path / "whole") == metrics_without_time(tmp_path / "cut")
+
+
+def test_features_from_the_workers_are_reproducible(photo_folder: Path, tmp_path: Path) -> None:
+    """Sparse SIFT is computed ahead, some images thinned: the same batches however a run is cut."""
+    settings: dict[str, Any] = {"representation": "sift", "parameters": {"variant": "opencv"}, "steps": 12}
+    settings |= {"validate_every": 12, "checkpoint_every": 4, "workers": 2}
+    whole = train(small_config(photo_folder, tmp_path / "whole", **settings))
+    assert 0 < whole.error < 2
+    with pytest.raises(OSError, match="went away"):
+        train(small_config(photo_folder, tmp_path / "cut", **settings), display=StopAt(7))
+    train(small_config(photo_folder, tmp_path / "cut", **settings), resume=True)
+    assert weights(tmp_path / "whole") == weights(tmp_path / "cut")
+    assert metrics_without_time(tmp_path / "whole") == metrics_without_time(tmp_path / "cut")
+    lines = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
+    assert all(line["waited"] >= 0 for line in lines if "loss" in line)
+
+
+def test_only_waiting_for_batches_counts_as_waited(
+    photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock that stands still but for what the display and the checkpoint take."""
+
+    class Clock:
+        now = 0.0
+
+        def monotonic(self) -> float:
+            return self.now
+
+    class Slow(Display):
+        def update(self, progress: object, loss: float) -> None:
+            clock.now += 10
+
+        def validated(self, progress: object, report: object) -> None:
+            clock.now += 1000
+
+    clock = Clock()
+    monkeypatch.setattr(loop, "time", clock)
+    summary = train(small_config(photo_folder, tmp_path / "run", steps=4, validate_every=2), display=Slow())
+    assert (summary.waited, summary.seconds) == (0, 20)  # steps 1 and 3; after 2 and 4 comes a validation
+
+
+def test_a_checkpoint_from_before_waiting_was_counted(photo_folder: Path, tmp_path: Path) -> None:
+    config = small_config(photo_folder, tmp_path / "run", steps=3, checkpoint_every=1, validate_every=3)
+    with pytest.raises(OSError, match="went away"):
+        train(config, display=StopAt(2))
+    path = tmp_path / "run" / loop.CHECKPOINT
+    with safetensors.safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    progress = json.loads(metadata["progress"])
+    assert progress.pop("waited") >= 0
+    safetensors.torch.save_file(safetensors.torch.load_file(path), path, metadata | {"progress": json.dumps(progress)})
+    assert loop.checkpoint.read_header(path)[1].waited == 0
+    assert train(config, resume=True).steps == 3
+
+
+def test_thinned_images_keep_some_of_their_keypoints() -> None:
+    images = torch.from_numpy(np.stack([image[:200, :200] for image in photographs().values()])).permute(0, 3, 1, 2)
+    sift = representations.create("sift", variant="opencv")
+    whole = (sift(images)[:, 132] != 0).flatten(1).sum(1)
+    found = torch.stack([(sift.for_training(images, (0, 2, n))[:, 132] != 0).flatten(1).sum(1) for n in range(40)])
+    shares = found / whole
+    assert 0.4 < (shares == 1).float().mean() < 0.75  # three quarters of three quarters are left alone
+    assert shares.min() < 0.5
+
+
+def test_an_image_size_that_leaves_something_over_is_refused(photo_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="hog features of 66×66 pixels come back as 64×64"):
+        train(small_config(photo_folder, tmp_path / "run", image_size=66))
+
+
+def test_ctrl_c_saves_and_raises(photo_folder: Path, tmp_path: Path) -> None:
+    config = small_config(photo_folder, tmp_path / "run", checkpoint_every=1000)
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, display=StopAt(13, signal.SIGINT))
+    assert signal.getsignal(signal.SIGINT) is handler
+    _, progress = loop.checkpoint.read_header(tmp_path / "run" / loop.CHECKPOINT)
+    assert progress.step == 13  # the step in hand was finished and is not lost
+    train(config, resume=True)
+    train(whole := small_config(photo_folder, tmp_path / "whole"))
+    assert weights(Path(config.output)) == weights(Path(whole.output))
+
+
+def test_threads_other_than_the_main_one_can_train(photo_folder: Path, tmp_path: Path) -> None:
+    config = small_config(photo_folder, tmp_path / "run", steps=2)
+    thread = threading.Thread(target=train, args=(config,))
+    thread.start()
+    thread.join()
+    assert (tmp_path / "run" / "config.json").exists()
+
+
+def test_non_finite_loss_stops_with_the_checkpoint_kept(
+    photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = small_config(photo_folder, tmp_path / "run", checkpoint_every=5)
+    batch_loss = training_step.batch_loss
+    calls = 0
+
+    def loss_that_breaks(*arguments: Any) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        return batch_loss(*arguments) * (float("nan") if calls > 12 else 1.0)
+
+    monkeypatch.setattr(training_step, "batch_loss", loss_that_breaks)
+    with pytest.raises(TrainingDivergedError, match=r"loss became nan by step 1\d; the checkpoint from before"):
+        train(config)
+    _, progress = loop.checkpoint.read_header(tmp_path / "run" / loop.CHECKPOINT)
+    assert progress.step == 10
+    monkeypatch.setattr(training_step, "batch_loss", batch_loss)
+    assert train(config, resume=True).steps == config.steps
+
+
+def test_an_existing_run_is_never_overwritten(photo_folder: Path, tmp_path: Path) -> None:
+    config = small_config(photo_folder, tmp_path / "run", steps=4)
+    train(config)
+    before = weights(tmp_path / "run")
+    with pytest.raises(ValueError, match="holds a run already"):
+        train(config)
+    with pytest.raises(ValueError, match=r"other settings \(now != then\): batch_size: 2 != 4"):
+        train(small_config(photo_folder, tmp_path / "run", steps=4, batch_size=2), resume=True)
+    assert weights(tmp_path / "run") == before
+    metrics = metrics_without_time(tmp_path / "run")
+    assert train(config, resume=True).steps == 4  # nothing left to do
+    assert metrics_without_time(tmp_path / "run") == metrics
+
+
+def test_damaged_checkpoint_is_named(photo_folder: Path, tmp_path: Path) -> None:
+    config = small_config(photo_folder, tmp_path / "run", steps=2)
+    train(config)
+    path = tmp_path / "run" / loop.CHECKPOINT
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(FileFormatError, match="is not a checkpoint"):
+        train(config, resume=True)
+
+
+def test_starts_from_an_inverter(photo_folder: Path, tmp_path: Path) -> None:
+    train(small_config(photo_folder, tmp_path / "first", steps=30, learning_rate=3e-3))
+    first = Inverter.load(tmp_path / "first")
+    second = small_config(
+        photo_folder, tmp_path / "second", steps=1, learning_rate=1e-9, init=str(tmp_path / "first"), ema_decay=0.0
+    )
+    train(second)
+    for name, value in Inverter.load(tmp_path / "second").state_dict().items():
+        torch.testing.assert_close(value, first.state_dict()[name], atol=1e-6, rtol=0)
+
+
+def test_absent_devices_are_refused(photo_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="device is for example 'cpu' or 'cuda', got 'gpu'"):
+        train(small_config(photo_folder, tmp_path / "run", device="gpu"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_held_out_images_are_not_trained_on(photo_folder: Path, tmp_path: Path) -> None:
+    folder = str(photo_folder)
+    with pytest.raises(ValueError, match="both trained on and held out"):
+        train(small_config(photo_folder, tmp_path / "run", validation_images=(folder,)))
+    with pytest.raises(ValueError, match="too few to hold 40 out"):
+        train(small_config(photo_folder, tmp_path / "run", validation_count=40))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"steps": 0}, "steps is a whole number >= 1, got 0"),
+        ({"min_crop": 0.0}, r"min_crop is a share of the area in \(0, 1\], got 0.0"),
+        ({"precision": "float8"}, "precision is 'auto', 'float32' or 'bfloat16', got 'float8'"),
+        ({"learning_rate": -1.0}, "learning_rate is > 0, got -1.0"),
+        ({"ema_decay": 1.0}, r"ema_decay is in \[0, 1\), got 1.0"),
+        ({"images": ()}, "there are no images"),
+    ],
+)
+def test_refuses_settings(tmp_path: Path, change: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TrainConfig(**{"representation": "hog", "images": ("a",), "output": str(tmp_path), **change})
+
+
+def test_config_survives_json(tmp_path: Path) -> None:
+    config = TrainConfig(representation="hog", images=("a", "b"), output=str(tmp_path), parameters={"colour": "luma"})
+    assert TrainConfig.from_json(config.to_json()) == config
+
+
+def test_batches_depend_on_seed_and_step_alone(photo_folder: Path) -> None:
+    images = ImageSet(list_images([str(photo_folder)]))
+    options = {"batch_size": 4, "size": 64, "min_crop": 0.5}
+    first = training_batch(images, 5, seed=1, **options)
+    training_batch(images, 6, seed=1, **options)
+    assert torch.equal(first, training_batch(ImageSet(images.sources), 5, seed=1, **options))
+    assert not torch.equal(first, training_batch(images, 6, seed=1, **options))
+    assert not torch.equal(first, training_batch(images, 5, seed=2, **options))
+
+
+def test_every_image_comes_once_an_epoch(photo_folder: Path) -> None:
+    images = ImageSet(list_images([str(photo_folder)]))
+    seen: list[int] = []
+    images_get = ImageSet.__getitem__
+
+    class Watched(ImageSet):
+        def __getitem__(self, index: int) -> np.ndarray:
+            seen.append(int(index))
+            return images_get(self, index)
+
+    watched = Watched(images.sources)
+    for step in range(len(images)):
+        training_batch(watched, step, batch_size=2, size=16, min_crop=1.0, seed=0)
+    assert sorted(seen[: len(images)]) == sorted(seen[len(images) :]) == list(range(len(images)))
+    assert seen[: len(images)] != seen[len(images) :]
+
+
+def test_random_crops_stay_inside_and_mirror() -> None:
+    ramp = np.tile(np.arange(200, dtype=np.uint8)[None, :, None], (120, 1, 3))
+    random = np.random.default_rng(0)
+    crops = [random_crop(ramp, 60, 0.25, random) for _ in range(200)]
+    assert {crop.shape for crop in crops} == {(60, 60, 3)}
+    rising = sum(int(crop[0, -1, 0]) > int(crop[0, 0, 0]) for crop in crops)
+    assert 60 < rising < 140
+    widths = [abs(int(crop[0, -1, 0]) - int(crop[0, 0, 0])) for crop in crops]
+    assert 55 <= min(widths) < 75
+    assert 105 < max(widths) <= 120
