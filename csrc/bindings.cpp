@@ -38,7 +38,7 @@ PYBIND11_MODULE(_native, module) {
     module.def("cuda_devices", &cuda_devices);
     preimage::hog::register_ops(module);
     preimage::lbp::register_ops(module);
+    preimage::dense_sift::register_ops(module);
     preimage::sift::register_ops(module);
-    preimage::sparse_sift::register_ops(module);
     preimage::upconv::register_ops(module);
 }

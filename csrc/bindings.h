@@ -9,10 +9,10 @@ void register_ops(pybind11::module_& module);
 namespace preimage::lbp {
 void register_ops(pybind11::module_& module);
 }
-namespace preimage::sift {
+namespace preimage::dense_sift {
 void register_ops(pybind11::module_& module);
 }
-namespace preimage::sparse_sift {
+namespace preimage::sift {
 void register_ops(pybind11::module_& module);
 }
 namespace preimage::upconv {

@@ -5,7 +5,7 @@
 // bin_size pixels apart, of 8 orientations: each sums the votes within bin_size - 1 pixels of its centre, weighted by
 // a triangle and a window; votes outside the image repeat those at its edge. Then: unit length, clipped at 0.2, unit
 // length again. The first descriptor's first bin is centred on (top, left), the others `step` pixels apart. The
-// arithmetic is in sift_math.h.
+// arithmetic is in dense_sift_math.h.
 #pragma once
 
 #include <cstddef>
@@ -15,7 +15,7 @@
 #include "common/image.h"
 #include "tensor_view.h"
 
-namespace preimage::sift {
+namespace preimage::dense_sift {
 
 constexpr int kOrientations = 8;  // 45 degrees apart, the first along +x, towards +y
 constexpr int kSpatial = 4;       // spatial bins along each axis
@@ -80,4 +80,4 @@ struct Band {
 void compute(const TensorView& images, const TensorView& features, const TensorView& norms,
              const Parameters& parameters, InstructionSet instruction_set, int threads);
 
-}  // namespace preimage::sift
+}  // namespace preimage::dense_sift

@@ -1,4 +1,4 @@
-// The gradient of dense SIFT on the CPU: the steps of sift_backward.h, each shared out by rows.
+// The gradient of dense SIFT on the CPU: the steps of dense_sift_backward.h, each shared out by rows.
 #include "dense_sift/dense_sift_backward.h"
 
 #include <algorithm>
@@ -8,7 +8,7 @@
 #include "common/parallel.h"
 #include "dense_sift/dense_sift_backward_rows.h"
 
-namespace preimage::sift {
+namespace preimage::dense_sift {
 namespace {
 
 constexpr std::int64_t kPixelsPerThread = 1 << 14;  // several times what starting the threads of five steps costs
@@ -121,4 +121,4 @@ void compute_backward(const TensorView& grad_features, const TensorView& grad_no
     }
 }
 
-}  // namespace preimage::sift
+}  // namespace preimage::dense_sift

@@ -18,7 +18,7 @@
 #include "dense_sift/dense_sift_grid.h"
 #include "dense_sift/dense_sift_math.h"
 
-namespace preimage::sift {
+namespace preimage::dense_sift {
 
 /// What the gradient is taken of; checked as for `compute`.
 /// grad_features (B, 128, h, w) and grad_norms (B, 1, h, w), float32 contiguous; images as for `compute`
@@ -224,4 +224,4 @@ PREIMAGE_INLINE void gather_image(const Grid& grid, int channels, const float* s
     gradient[here + 2 * plane] = 0.114f * value;
 }
 
-}  // namespace preimage::sift
+}  // namespace preimage::dense_sift

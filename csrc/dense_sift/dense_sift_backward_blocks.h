@@ -1,5 +1,5 @@
-// The gradient of dense SIFT on the GPU: step 1 of sift_backward.h as a block program. The other steps are functions
-// of one element, and need none.
+// The gradient of dense SIFT on the GPU: step 1 of dense_sift_backward.h as a block program. The other steps are
+// functions of one element, and need none.
 #pragma once
 
 #include <cstdint>
@@ -7,7 +7,7 @@
 #include "dense_sift/dense_sift_backward.h"
 #include "dense_sift/dense_sift_blocks.h"
 
-namespace preimage::sift {
+namespace preimage::dense_sift {
 
 /// One image's part in step 1.
 struct Incoming {
@@ -86,4 +86,4 @@ PREIMAGE_HOST_DEVICE void backward_program(Block& block, const BlockPlan& plan, 
     });
 }
 
-}  // namespace preimage::sift
+}  // namespace preimage::dense_sift

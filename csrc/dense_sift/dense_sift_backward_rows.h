@@ -1,4 +1,5 @@
-// Part of the gradient on the CPU (sift_backward.cpp): the steps of sift_backward.h, a row of an image at a time.
+// Part of the gradient on the CPU (dense_sift_backward.cpp): the steps of dense_sift_backward.h,
+// a row of an image at a time.
 #pragma once
 
 #include <algorithm>
@@ -9,7 +10,7 @@
 #include "dense_sift/dense_sift_backward.h"
 #include "dense_sift/dense_sift_block_sums.h"
 
-namespace preimage::sift {
+namespace preimage::dense_sift {
 namespace {
 
 constexpr int kChunk = 16;                        // descriptors whose normalisation is worked on together
@@ -255,4 +256,4 @@ void slope_row(const Task& task, const OneImage& one, std::int32_t y, float* row
 }
 
 }  // namespace
-}  // namespace preimage::sift
+}  // namespace preimage::dense_sift

@@ -14,7 +14,7 @@
 #endif
 #include "tensor_view.h"
 
-namespace preimage::sift {
+namespace preimage::dense_sift {
 
 namespace py = pybind11;
 using Description = TensorDescription;
@@ -117,4 +117,4 @@ void register_ops(py::module_& module) {
 #endif
 }
 
-}  // namespace preimage::sift
+}  // namespace preimage::dense_sift

@@ -1,4 +1,5 @@
-// Part of the GPU's block programs (sift_blocks.h): from votes to the 128 sums of up to 32 descriptors of one row.
+// Part of the GPU's block programs (dense_sift_blocks.h): from votes to the 128 sums of up to
+// 32 descriptors of one row.
 //   1. Down: every pixel column under the descriptors is summed into 4 x 8 numbers, for the four rows of spatial bins
 //      and the eight orientations, weighted down the column. A thread owns a column, so it may add wherever its
 //      pixels' directions say.
@@ -16,7 +17,7 @@
 #include "dense_sift/dense_sift_grid.h"
 #include "dense_sift/dense_sift_math.h"
 
-namespace preimage::sift {
+namespace preimage::dense_sift {
 
 /// What is the same for all blocks of a launch.
 struct BlockPlan {
@@ -278,4 +279,4 @@ inline BlockPlan block_plan(const Grid& grid, const float* weights) {
     return plan_of(grid, frames, weights);
 }
 
-}  // namespace preimage::sift
+}  // namespace preimage::dense_sift

@@ -1,4 +1,4 @@
-// Part of the GPU's block programs (sift_blocks.h): every pixel's vote, stored once.
+// Part of the GPU's block programs (dense_sift_blocks.h): every pixel's vote, stored once.
 #pragma once
 
 #include <cstdint>
@@ -9,10 +9,10 @@
 #include "dense_sift/dense_sift_grid.h"
 #include "dense_sift/dense_sift_math.h"
 
-namespace preimage::sift {
+namespace preimage::dense_sift {
 
 constexpr int kBlockThreads = 256;
-constexpr int kMaxFrames = 32;  // of a block: in the finish (sift_blocks.h) a descriptor has eight threads
+constexpr int kMaxFrames = 32;  // of a block: in the finish (dense_sift_blocks.h) a descriptor has eight threads
 static_assert(kBlockThreads == kMaxFrames * kOrientations);
 
 /// An image's votes, row-major: their parts, and the orientations that these go to.
@@ -103,4 +103,4 @@ PREIMAGE_HOST_DEVICE void vote_program(Block& block, const Image& image, const G
     });
 }
 
-}  // namespace preimage::sift
+}  // namespace preimage::dense_sift

@@ -1,8 +1,8 @@
 // Dense SIFT on the GPU as block programs (common/block_program.h), which the tests also run on the host.
 //
 // `vote_program` stores every pixel's vote, so that the many descriptors over a pixel need not work it out again.
-// `descriptor_program` makes neighbouring descriptors of one row: their sums (sift_block_sums.h), then the finish, in
-// which eight threads share a descriptor: normalised values and the norm.
+// `descriptor_program` makes neighbouring descriptors of one row: their sums (dense_sift_block_sums.h), then the
+// finish, in which eight threads share a descriptor: normalised values and the norm.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +11,7 @@
 #include "dense_sift/dense_sift_block_sums.h"
 #include "dense_sift/dense_sift_block_votes.h"
 
-namespace preimage::sift {
+namespace preimage::dense_sift {
 
 /// Where the finish of one thread works: an orientation of a descriptor.
 struct Corner {
@@ -136,4 +136,4 @@ PREIMAGE_HOST_DEVICE void descriptor_program(Block& block, const BlockPlan& plan
     });
 }
 
-}  // namespace preimage::sift
+}  // namespace preimage::dense_sift

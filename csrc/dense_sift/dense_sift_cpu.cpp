@@ -9,7 +9,7 @@
 #include "dense_sift/dense_sift_grid.h"
 #include "dense_sift/dense_sift_math.h"
 
-namespace preimage::sift {
+namespace preimage::dense_sift {
 namespace {
 
 constexpr std::int64_t kRowsPerBand = 16;  // of descriptors; each band makes the sums of a few more
@@ -183,4 +183,4 @@ void compute(const TensorView& images, const TensorView& features, const TensorV
                });
 }
 
-}  // namespace preimage::sift
+}  // namespace preimage::dense_sift

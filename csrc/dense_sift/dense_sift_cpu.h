@@ -14,7 +14,7 @@
 #include "common/host_device.h"
 #include "dense_sift/dense_sift.h"
 
-namespace preimage::sift {
+namespace preimage::dense_sift {
 
 constexpr int kChunk = 16;  // descriptors worked on together: a power of two, one cache line of float32
 
@@ -65,4 +65,4 @@ void band_avx2(const Band& band, const Plan& plan, const Scratch& scratch);
 void band_avx512(const Band& band, const Plan& plan, const Scratch& scratch);
 #endif
 
-}  // namespace preimage::sift
+}  // namespace preimage::dense_sift

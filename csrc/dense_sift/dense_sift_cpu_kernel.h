@@ -4,8 +4,8 @@
 // host_device.h on what a linker could otherwise do.
 //
 // Work goes down the image, strip by strip. Every row of pixels becomes a row of votes, and that a row of sums along
-// x (sift_cpu.h says in which order they lie), kept in a ring of as many rows as a descriptor reaches over; once the
-// last row of a row of descriptors is there, the sums along y are made, normalised and written. Every sum is made in
+// x (dense_sift_cpu.h says in which order they lie), kept in a ring of as many rows as a descriptor reaches over;
+// once the last row of a row of descriptors is there, the sums along y are made, normalised and written. Every sum is made in
 // the same order however the image is cut into bands and strips.
 #include <cstring>
 
@@ -15,7 +15,7 @@
 #include "dense_sift/dense_sift_cpu_votes.h"
 #include "dense_sift/dense_sift_cpu_write.h"
 
-namespace preimage::sift {
+namespace preimage::dense_sift {
 namespace {
 
 /// The columns of the image that a strip's gradients are made of, as an image of its own.
@@ -114,4 +114,4 @@ void PREIMAGE_BAND(const Band& band, const Plan& plan, const Scratch& scratch) {
     }
 }
 
-}  // namespace preimage::sift
+}  // namespace preimage::dense_sift

@@ -1,11 +1,11 @@
-// Part of the CPU kernel (sift_cpu_kernel.h): vectors, whose lanes are neighbouring descriptors.
+// Part of the CPU kernel (dense_sift_cpu_kernel.h): vectors, whose lanes are neighbouring descriptors.
 #pragma once
 
 #include <cstdint>
 
 #include "common/host_device.h"
 
-namespace preimage::sift {
+namespace preimage::dense_sift {
 namespace {
 
 // As wide as the instruction set's registers: wider vectors would be kept in memory.
@@ -28,4 +28,4 @@ PREIMAGE_INLINE void store(float* to, Lanes lanes) { __builtin_memcpy(to, &lanes
 PREIMAGE_INLINE Lanes zeros() { return Lanes{}; }
 
 }  // namespace
-}  // namespace preimage::sift
+}  // namespace preimage::dense_sift

@@ -1,4 +1,4 @@
-// Part of the CPU kernel (sift_cpu_kernel.h): weighted sums along x and y, lanes being neighbouring descriptors.
+// Part of the CPU kernel (dense_sift_cpu_kernel.h): weighted sums along x and y, lanes being neighbouring descriptors.
 #pragma once
 
 #include <cstring>
@@ -7,7 +7,7 @@
 #include "dense_sift/dense_sift_cpu.h"
 #include "dense_sift/dense_sift_cpu_lanes.h"
 
-namespace preimage::sift {
+namespace preimage::dense_sift {
 namespace {
 
 // Four sums at once, of kPlanes planes: what one axis of the Gaussian window takes. Sum n is over the positions
@@ -209,4 +209,4 @@ void gather_shared(const Band& band, const Plan& plan, const Scratch& scratch, s
 }
 
 }  // namespace
-}  // namespace preimage::sift
+}  // namespace preimage::dense_sift

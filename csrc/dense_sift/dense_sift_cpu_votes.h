@@ -1,4 +1,4 @@
-// Part of the CPU kernel (sift_cpu_kernel.h): from a row of pixels to a row of votes, by phase.
+// Part of the CPU kernel (dense_sift_cpu_kernel.h): from a row of pixels to a row of votes, by phase.
 #pragma once
 
 #include <cstring>
@@ -8,7 +8,7 @@
 #include "dense_sift/dense_sift_cpu_lanes.h"
 #include "dense_sift/dense_sift_math.h"
 
-namespace preimage::sift {
+namespace preimage::dense_sift {
 namespace {
 
 /// The pixels that a strip's sums reach, [begin, begin + span) along x, and those of them that the image has.
@@ -135,4 +135,4 @@ void spread_votes(const std::int32_t* bins, const float* first, const float* sec
 }
 
 }  // namespace
-}  // namespace preimage::sift
+}  // namespace preimage::dense_sift

@@ -1,4 +1,4 @@
-// Part of the CPU kernel (sift_cpu_kernel.h): from a row's sums to normalised descriptors of the wanted type.
+// Part of the CPU kernel (dense_sift_cpu_kernel.h): from a row's sums to normalised descriptors of the wanted type.
 #pragma once
 
 #include <cstring>
@@ -7,7 +7,7 @@
 #include "dense_sift/dense_sift_cpu_sums.h"
 #include "dense_sift/dense_sift_math.h"
 
-namespace preimage::sift {
+namespace preimage::dense_sift {
 namespace {
 
 // Types of what is stored.
@@ -123,4 +123,4 @@ void write_row(const Band& band, const Plan& plan, const Scratch& scratch, std::
 }
 
 }  // namespace
-}  // namespace preimage::sift
+}  // namespace preimage::dense_sift

@@ -1,4 +1,4 @@
-// Dense SIFT on a CUDA device: launches of what sift_blocks.h and sift_backward.h define.
+// Dense SIFT on a CUDA device: launches of what dense_sift_blocks.h and dense_sift_backward.h define.
 #include "dense_sift/dense_sift_cuda.h"
 
 #include <algorithm>
@@ -10,7 +10,7 @@
 #include "dense_sift/dense_sift_blocks.h"
 #include "dense_sift/dense_sift_flat_blocks.h"
 
-namespace preimage::sift {
+namespace preimage::dense_sift {
 namespace {
 
 constexpr std::int64_t kPartFloats = 1 << 26;  // of working memory of a part of the batch: 256 MiB
@@ -297,4 +297,4 @@ void compute_backward_cuda(const TensorView& grad_features, const TensorView& gr
     }
 }
 
-}  // namespace preimage::sift
+}  // namespace preimage::dense_sift

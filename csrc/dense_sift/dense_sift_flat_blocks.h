@@ -7,7 +7,7 @@
 
 #include "dense_sift/dense_sift_blocks.h"
 
-namespace preimage::sift {
+namespace preimage::dense_sift {
 
 /// What is the same for all blocks of a launch.
 struct FlatPlan {
@@ -124,4 +124,4 @@ PREIMAGE_HOST_DEVICE void flat_program(Block& block, const FlatPlan& plan, std::
     });
 }
 
-}  // namespace preimage::sift
+}  // namespace preimage::dense_sift

@@ -7,7 +7,7 @@
 #include "dense_sift/dense_sift.h"
 #include "dense_sift/dense_sift_math.h"
 
-namespace preimage::sift {
+namespace preimage::dense_sift {
 
 /// One axis of the grid: the first descriptor's first bin is centred on pixel `first`.
 struct Axis {
@@ -69,4 +69,4 @@ inline void fill_weights(const Parameters& parameters, float* weights) {
     }
 }
 
-}  // namespace preimage::sift
+}  // namespace preimage::dense_sift

@@ -8,7 +8,7 @@
 #include "common/host_device.h"
 #include "common/image.h"
 
-namespace preimage::sift {
+namespace preimage::dense_sift {
 
 constexpr float kClip = 0.2f;
 constexpr float kEpsilon = 1.19209290e-7f;  // FLT_EPSILON: beside |gy|, and added to a descriptor's length
@@ -135,4 +135,4 @@ PREIMAGE_INLINE std::uint8_t to_byte(float value) {
     return static_cast<std::uint8_t>(scaled < 255.0f ? static_cast<std::int32_t>(scaled) : 255);
 }
 
-}  // namespace preimage::sift
+}  // namespace preimage::dense_sift

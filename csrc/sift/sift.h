@@ -13,7 +13,7 @@
 #include "common/image.h"
 #include "tensor_view.h"
 
-namespace preimage::sparse_sift {
+namespace preimage::sift {
 
 constexpr int kDescriptor = 128;  // orientation + 8 * column + 32 * row
 constexpr int kFrame = 5;         // x, y, scale, angle, response
@@ -91,4 +91,4 @@ Kernels kernels_avx2();
 Kernels kernels_avx512();
 #endif
 
-}  // namespace preimage::sparse_sift
+}  // namespace preimage::sift

@@ -14,7 +14,7 @@
 #include "sift/sift.h"
 #include "tensor_view.h"
 
-namespace preimage::sparse_sift {
+namespace preimage::sift {
 
 namespace py = pybind11;
 
@@ -83,4 +83,4 @@ void register_ops(py::module_& module) {
                py::arg("seed"), py::arg("descriptor_scale"), py::arg("threads"));
 }
 
-}  // namespace preimage::sparse_sift
+}  // namespace preimage::sift

@@ -9,7 +9,7 @@
 #include "common/parallel.h"
 #include "sift/sift_refine.h"
 
-namespace preimage::sparse_sift {
+namespace preimage::sift {
 namespace {
 
 constexpr double kSigma = 1.6;         // of an octave's lowest level
@@ -289,4 +289,4 @@ std::vector<Keypoints> compute(const TensorView& images, const Parameters& param
     return found;
 }
 
-}  // namespace preimage::sparse_sift
+}  // namespace preimage::sift

@@ -7,7 +7,7 @@
 #include "sift/sift_cpu_patch.h"
 #include "sift/sift_cpu_scale.h"
 
-namespace preimage::sparse_sift {
+namespace preimage::sift {
 namespace {
 
 void read_row(const Image& image, std::int64_t y, float* row) {
@@ -22,4 +22,4 @@ void read_row(const Image& image, std::int64_t y, float* row) {
 
 Kernels PREIMAGE_KERNELS() { return {read_row, smooth, gradients, extrema, orientations, describe}; }
 
-}  // namespace preimage::sparse_sift
+}  // namespace preimage::sift

@@ -1,9 +1,9 @@
-// Part of the CPU kernels (sparse_sift_cpu_kernel.h): vectors, whose lanes are neighbouring pixels.
+// Part of the CPU kernels (sift_cpu_kernel.h): vectors, whose lanes are neighbouring pixels.
 #pragma once
 
 #include "common/host_device.h"
 
-namespace preimage::sparse_sift {
+namespace preimage::sift {
 namespace {
 
 // As wide as the instruction set's registers.
@@ -23,4 +23,4 @@ PREIMAGE_INLINE Wide load_wide(const float* from) {
 }
 
 }  // namespace
-}  // namespace preimage::sparse_sift
+}  // namespace preimage::sift

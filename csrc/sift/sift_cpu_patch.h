@@ -1,4 +1,4 @@
-// Part of the CPU kernels (sparse_sift_cpu_kernel.h): what is summed up around a keypoint.
+// Part of the CPU kernels (sift_cpu_kernel.h): what is summed up around a keypoint.
 //
 // Row by row of its window: first what every pixel gives, in plain loops that vectorise, then the votes.
 #pragma once
@@ -10,7 +10,7 @@
 #include "sift/sift.h"
 #include "sift/sift_cpu_lanes.h"
 
-namespace preimage::sparse_sift {
+namespace preimage::sift {
 namespace {
 
 /// exp(-25 / 256) to the powers 1, 2, 4 ... 32, and what the first is below 1.
@@ -190,7 +190,7 @@ bool normalise(float* descriptor) {
     for (int k = 0; k < kDescriptor; ++k) {
         squares += descriptor[k] * descriptor[k];
     }
-    const float length = sift::fast_sqrt(squares) + sift::kEpsilon;
+    const float length = dense_sift::fast_sqrt(squares) + dense_sift::kEpsilon;
     for (int k = 0; k < kDescriptor; ++k) {
         descriptor[k] /= length;
     }
@@ -249,11 +249,11 @@ bool describe(const Patch& patch, double angle, float* descriptor) {
     }
     const bool finite = normalise(descriptor);
     for (int k = 0; k < kDescriptor; ++k) {
-        descriptor[k] = sift::clip(descriptor[k]);
+        descriptor[k] = dense_sift::clip(descriptor[k]);
     }
     normalise(descriptor);
     return finite;
 }
 
 }  // namespace
-}  // namespace preimage::sparse_sift
+}  // namespace preimage::sift

@@ -1,4 +1,4 @@
-// Part of the CPU kernels (sparse_sift_cpu_kernel.h): whole planes of an octave.
+// Part of the CPU kernels (sift_cpu_kernel.h): whole planes of an octave.
 #pragma once
 
 #include <cstring>
@@ -8,7 +8,7 @@
 #include "sift/sift.h"
 #include "sift/sift_cpu_lanes.h"
 
-namespace preimage::sparse_sift {
+namespace preimage::sift {
 namespace {
 
 constexpr int kTogether = 4;  // vectors summed side by side, so that one's additions do not wait for another's
@@ -72,7 +72,7 @@ PREIMAGE_INLINE float angle_of(float gx, float gy) {
     constexpr float kQuarterPi = 0.785398163397448f;
     constexpr float kThreeQuartersPi = 2.35619449019234f;
     constexpr auto kTurnFloat = static_cast<float>(kTurn);
-    const float down = absolute(gy) + sift::kEpsilon;
+    const float down = absolute(gy) + dense_sift::kEpsilon;
     const bool left = gx < 0.0f;
     const float ratio = (left ? gx + down : gx - down) / (left ? down - gx : gx + down);
     float angle = (left ? kThreeQuartersPi : kQuarterPi) + (0.1821f * ratio * ratio - 0.9675f) * ratio;
@@ -83,7 +83,7 @@ PREIMAGE_INLINE float angle_of(float gx, float gy) {
 }
 
 PREIMAGE_INLINE void gradient_at(float gx, float gy, float* length, float* angle) {
-    *length = sift::gradient_length(gx, gy);
+    *length = dense_sift::gradient_length(gx, gy);
     *angle = angle_of(gx, gy);
 }
 
@@ -175,4 +175,4 @@ std::int64_t extrema(const float* below, const float* here, const float* above, 
 }
 
 }  // namespace
-}  // namespace preimage::sparse_sift
+}  // namespace preimage::sift

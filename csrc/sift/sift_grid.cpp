@@ -11,7 +11,7 @@
 #include "common/parallel.h"
 #include "sift/sift.h"
 
-namespace preimage::sparse_sift {
+namespace preimage::sift {
 namespace {
 
 const float* floats_of(const TensorView& tensor) { return reinterpret_cast<const float*>(tensor.data); }
@@ -163,4 +163,4 @@ void draw_grid(const GridInput& keypoints, const GridParameters& parameters, con
     parallel_for(batch, workers, [&](std::int64_t image, int) { grid.draw(image, out + image * floats); });
 }
 
-}  // namespace preimage::sparse_sift
+}  // namespace preimage::sift

@@ -6,7 +6,7 @@
 
 #include "tensor_view.h"
 
-namespace preimage::sparse_sift {
+namespace preimage::sift {
 
 constexpr int kGridChannels = 133;  // 128 of the descriptor, 2 of the place, sine, cosine, logarithm of the scale
 
@@ -36,4 +36,4 @@ inline std::uint64_t draw_key(std::uint64_t seed, std::uint64_t index) {
     return state ^ (state >> 31);
 }
 
-}  // namespace preimage::sparse_sift
+}  // namespace preimage::sift

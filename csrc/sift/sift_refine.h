@@ -9,7 +9,7 @@
 
 #include "sift/sift.h"
 
-namespace preimage::sparse_sift {
+namespace preimage::sift {
 
 /// The solution of a symmetric 3 x 3 system by Gaussian elimination with pivots; zeros where it has none.
 struct Offset {
@@ -150,4 +150,4 @@ inline int peaks(double (&histogram)[kOrientationBins], double (&angles)[4]) {
     return found;
 }
 
-}  // namespace preimage::sparse_sift
+}  // namespace preimage::sift

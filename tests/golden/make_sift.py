@@ -27,7 +27,7 @@ CROPS: dict[str, tuple[str, int, int, int, int, dict[str, Any]]] = {
 
 
 def main() -> None:
-    """Writes sparse_sift.npz beside this file."""
+    """Write sift.npz beside this file."""
     arrays: dict[str, np.ndarray] = {}
     for name, (photograph, top, left, height, width, options) in CROPS.items():
         image = getattr(skimage.data, photograph)()[top : top + height, left : left + width]

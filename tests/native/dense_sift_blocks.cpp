@@ -19,7 +19,7 @@
 namespace {
 
 using namespace preimage;
-using namespace preimage::sift;
+using namespace preimage::dense_sift;
 using Block = HostBlock<kBlockThreads>;
 
 struct Run {
