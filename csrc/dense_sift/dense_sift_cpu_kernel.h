@@ -5,8 +5,8 @@
 //
 // Work goes down the image, strip by strip. Every row of pixels becomes a row of votes, and that a row of sums along
 // x (dense_sift_cpu.h says in which order they lie), kept in a ring of as many rows as a descriptor reaches over;
-// once the last row of a row of descriptors is there, the sums along y are made, normalised and written. Every sum is made in
-// the same order however the image is cut into bands and strips.
+// once the last row of a row of descriptors is there, the sums along y are made, normalised and written.
+// Every sum is made in the same order however the image is cut into bands and strips.
 #include <cstring>
 
 #include "common/image_rows.h"

@@ -15,8 +15,7 @@ from keypoint_files import GOLDEN, opencv_file, pictures, vlfeat_file
 from preimage import representations
 from preimage.inverters import Inverter, UShapedConfig
 from preimage.io import read_image, read_keypoints
-from preimage.pipelines.invert import invert
-from preimage.pipelines.invert_keypoints import fitted
+from preimage.pipelines.invert import fitted, invert
 from preimage.representations.sift import Sift
 
 FACE = pictures()["face.png"]

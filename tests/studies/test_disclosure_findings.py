@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from preimage.perceptual import perceptual_distance
+from preimage.metrics import perceptual_distance
 from preimage.studies import disclosure_page
 from preimage.studies.disclosure_page import ConditionScore
 

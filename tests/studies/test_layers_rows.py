@@ -19,7 +19,7 @@ from preimage.spec import Spec
 from preimage.studies import layers_page
 from preimage.studies.layers_page import LayerScore
 from preimage.studies.layers_rows import layer_name, network_name, rows_for
-from preimage.viz.by_name import Values, draw_by_name
+from preimage.viz.plots import Values, draw_by_name
 
 
 def _inverters(network: ToyNetwork, *layers: str) -> list[Inverter]:

@@ -9,8 +9,7 @@ import pytest
 
 from conftest import photographs
 from preimage.viz.html import Figure, Section, Table, html_page
-from preimage.viz.picture import as_picture
-from preimage.viz.sheet import picture_sheet
+from preimage.viz.sheets import as_picture, picture_sheet
 
 
 def test_a_sheet_shows_each_picture_where_it_belongs() -> None:

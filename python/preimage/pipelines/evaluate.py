@@ -16,8 +16,7 @@ from torchmetrics.functional.image import peak_signal_noise_ratio, structural_si
 from preimage import representations
 from preimage.inverters import Inverter, checked_device
 from preimage.io import ImageSource, atomic_write
-from preimage.metrics import ErrorReport, NormalisedError, Originals
-from preimage.perceptual import PerceptualDistance
+from preimage.metrics import ErrorReport, NormalisedError, Originals, PerceptualDistance
 from preimage.pipelines.loading import Images, as_sources, batches, side_for
 from preimage.representations import Representation
 
@@ -80,7 +79,7 @@ class Judge:
 
     Args:
         originals: see `NormalisedError`.
-        perceptual: a distance of reconstructions and originals, see `preimage.perceptual`.
+        perceptual: a distance of reconstructions and originals, see `preimage.metrics`.
     """
 
     def __init__(self, originals: Originals | None = None, perceptual: PerceptualDistance | None = None) -> None:

@@ -13,8 +13,8 @@ from preimage.inverters import checked_device
 from preimage.io import atomic_write, write_png
 from preimage.pipelines.choosing import InverterChoice, sift_inverter
 from preimage.pipelines.evaluate import SMALLEST_FOR_SSIM
+from preimage.pipelines.invert import folder_of
 from preimage.pipelines.loading import Images, as_sources, batches
-from preimage.pipelines.targets import folder_of
 from preimage.representations.sift import Sift
 from preimage.studies import disclosure_page
 from preimage.studies.disclosure_measure import TILE, Measure, Steps, all_conditions, look

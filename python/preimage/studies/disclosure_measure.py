@@ -11,8 +11,7 @@ import torch
 from preimage.inverters import Inverter
 from preimage.io import ImageSource
 from preimage.keypoints import Keypoints
-from preimage.metrics import Originals
-from preimage.perceptual import perceptual_distance
+from preimage.metrics import Originals, perceptual_distance
 from preimage.pipelines.evaluate import ImageScore, Judge
 from preimage.pipelines.loading import Pixels, as_pixels, batches
 from preimage.representations.sift import Sift

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from preimage.io import atomic_write
 from preimage.pipelines.loading import Pixels
-from preimage.viz.curves import Panel, draw_panels
 from preimage.viz.html import Figure, Section, Table, html_page
-from preimage.viz.sheet import picture_sheet
+from preimage.viz.plots import Panel, draw_panels
+from preimage.viz.sheets import picture_sheet
 
 _NAMES = {
     "coordinates-only": "coordinates only",

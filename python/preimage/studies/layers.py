@@ -12,13 +12,13 @@ from pathlib import Path
 from preimage.inverters import checked_device
 from preimage.io import atomic_write, write_png
 from preimage.pipelines.evaluate import SMALLEST_FOR_SSIM
+from preimage.pipelines.invert import folder_of
 from preimage.pipelines.loading import Images, as_sources
-from preimage.pipelines.targets import folder_of
 from preimage.studies import layers_page
 from preimage.studies.layers_measure import Settings, measure, reconstructed
 from preimage.studies.layers_page import LayerScore, Shown
 from preimage.studies.layers_rows import LayerRow
-from preimage.viz.sheet import SMALLEST_TILE
+from preimage.viz.sheets import SMALLEST_TILE
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from preimage.io import atomic_write
 from preimage.pipelines.loading import Pixels
-from preimage.viz.by_name import Values, draw_by_name
 from preimage.viz.html import Figure, Section, Table, html_page
-from preimage.viz.sheet import picture_sheet
+from preimage.viz.plots import Values, draw_by_name
+from preimage.viz.sheets import picture_sheet
 
 _SAME = 0.005  # errors closer than this are not ranked
 _MEAN_IMAGE = "the mean image as answer"

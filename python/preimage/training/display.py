@@ -20,7 +20,7 @@ from preimage.spec import Spec
 from preimage.training.checkpoint import Progress
 from preimage.training.config import TrainConfig
 from preimage.viz.glyphs import draw_features, has_drawing
-from preimage.viz.sheet import picture_sheet
+from preimage.viz.sheets import picture_sheet
 
 _SAMPLE_TILE = 512  # pixels of a drawing
 

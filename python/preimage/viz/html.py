@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from preimage.viz.picture import as_picture
+from preimage.viz.sheets import as_picture
 
 Array = npt.NDArray[Any]
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from preimage.viz.glyphs.lbp import direction_colour
-from preimage.viz.picture import as_picture
+from preimage.viz.sheets import as_picture
 
 Array = npt.NDArray[Any]
 Picture = npt.NDArray[np.uint8]

@@ -1,17 +1,95 @@
-"""Pictures side by side in one picture: rows of results under column titles."""
+"""Draw sheets: grids of pictures with lettering."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
-from preimage.viz.lettering import INK, QUIET_INK, write
-from preimage.viz.picture import Picture, as_picture, fit_into
-
 Array = npt.NDArray[Any]
+Picture = npt.NDArray[np.uint8]
+
+
+def as_picture(image: Array) -> Picture:
+    """Any picture as (H, W, 3) uint8 RGB.
+
+    Args:
+        image: (H, W), (H, W, 1) or (H, W, 3); uint8, or float in [0, 1] (clipped; non-finite values become 0).
+    """
+    pixels = np.asarray(image)
+    if pixels.ndim == 2:
+        pixels = pixels[:, :, None]
+    if pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or 0 in pixels.shape:
+        raise ValueError(f"a picture has shape (H, W) or (H, W, 3), got {np.shape(image)}")
+    if np.issubdtype(pixels.dtype, np.floating):
+        finite = np.nan_to_num(pixels.astype(np.float32), nan=0.0, posinf=1.0, neginf=0.0)
+        pixels = np.rint(finite.clip(0, 1) * 255).astype(np.uint8)
+    if pixels.dtype != np.uint8:
+        raise ValueError(f"a picture is uint8 or float, got {pixels.dtype}")
+    return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
+
+
+def fit_into(picture: Picture, tile: int) -> Picture:
+    """Scale a picture so that its longer side is `tile` pixels."""
+    height, width = picture.shape[:2]
+    factor = tile / max(height, width)
+    size = max(1, round(width * factor)), max(1, round(height * factor))
+    if size == (width, height):
+        return picture
+    method = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(picture, size, interpolation=method), np.uint8)
+
+
+INK = (32, 36, 44)
+QUIET_INK = (104, 110, 122)
+
+_FONT = cv2.FONT_HERSHEY_DUPLEX
+_SUPERSAMPLING = 4
+_SIDE_BEARING = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class _Line:
+    """A line of text ready to be laid on the page."""
+
+    pixels: Picture
+    baseline: int
+
+
+def write(page: Picture, text: str, left: int, baseline: int, size: int, ink: tuple[int, int, int], room: int) -> None:
+    """Draw `text` with capitals about `size` * 0.7 pixels high, shortened to `room` pixels."""
+    printable = "".join(letter if " " <= letter <= "~" else "?" for letter in text)  # Hershey fonts are ASCII
+    line = _line(printable, size)
+    while line.pixels.shape[1] > room and len(printable) > 4:
+        printable = printable.removesuffix("...")[:-1].rstrip() + "..."
+        line = _line(printable, size)
+    left -= _SIDE_BEARING  # the letters, not their box, stand in line with the pictures
+    top = baseline - line.baseline
+    ascent = max(0, -top)
+    coverage = line.pixels[ascent : page.shape[0] - top, : page.shape[1] - left].astype(np.float32) / 255
+    spot = page[top + ascent : top + ascent + coverage.shape[0], left : left + coverage.shape[1]]
+    blend = coverage[:, :, None] * np.array(ink, np.float32) + (1 - coverage[:, :, None]) * spot
+    spot[:] = np.rint(blend).astype(np.uint8)
+
+
+def _line(text: str, size: int) -> _Line:
+    """Coverage of a line of text, drawn large and shrunk: OpenCV's own small letters are ragged."""
+    if not text:
+        return _Line(np.zeros((1, 1), np.uint8), 0)
+    scale = size * _SUPERSAMPLING / 30
+    thickness = max(1, round(size * _SUPERSAMPLING / 18))
+    (width, height), below = cv2.getTextSize(text, _FONT, scale, thickness)
+    pad = _SUPERSAMPLING * _SIDE_BEARING
+    canvas = np.zeros((height + below + 2 * pad, width + 2 * pad), np.uint8)
+    cv2.putText(canvas, text, (pad, pad + height), _FONT, scale, 255, thickness, cv2.LINE_AA)
+    shrunk = canvas.shape[1] // _SUPERSAMPLING, canvas.shape[0] // _SUPERSAMPLING
+    small = cv2.resize(canvas, shrunk, interpolation=cv2.INTER_AREA)
+    return _Line(np.asarray(small, np.uint8), (pad + height) // _SUPERSAMPLING)
+
 
 SMALLEST_TILE = 32  # pixels: there has to be room for words
 _PAPER = 255

@@ -1,0 +1,228 @@
+"""Plot curves, and values by name."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+_INK, _MUTED, _CURVE = "#1f2328", "#59636e", "#0b7285"
+# Of the level lines, in order; told apart without colour, too.
+_LEVELS = (
+    ("#59636e", (0, (1, 2))),
+    ("#c2410c", (0, (6, 2))),
+    ("#7c3aed", (0, (3, 2))),
+    ("#4d7c0f", (0, (6, 2, 1, 2))),
+    ("#9d174d", (0, (2, 1))),
+)
+_LABEL_STEP = 0.075  # least distance of two labels, as a share of the axis
+
+
+@dataclasses.dataclass(frozen=True)
+class Panel:
+    """One curve and its level lines.
+
+    Attributes:
+        title: above it.
+        x: of the points.
+        y: of the points.
+        levels: label to value, at most five.
+        least_span: of the axis of values: differences far below it should not look large.
+    """
+
+    title: str
+    x: Sequence[float]
+    y: Sequence[float]
+    levels: Mapping[str, float]
+    least_span: float = 0.0
+
+
+def draw_panels(panels: Sequence[Panel], x_label: str) -> npt.NDArray[np.uint8]:
+    """The panels side by side.
+
+    Returns:
+        (H, W, 3) uint8 RGB, 840 pixels high and 1200 for each panel wide.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        ValueError: no panel, or more levels than can be told apart.
+    """
+    if not panels or any(len(panel.levels) > len(_LEVELS) for panel in panels):
+        raise ValueError(f"curves take at least one panel and at most {len(_LEVELS)} levels in each")
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 - only drawing needs it
+        from matplotlib.figure import Figure  # noqa: PLC0415
+    except ImportError as error:
+        raise ImportError("plots are drawn by matplotlib: pip install 'preimage[plots]'") from error
+
+    figure = Figure(figsize=(6 * len(panels), 4.2), dpi=200, facecolor="white")
+    canvas: Any = FigureCanvasAgg(figure)
+    for index, panel in enumerate(panels):
+        left, width = (index + 0.08) / len(panels), 0.61 / len(panels)
+        _draw(figure.add_axes((left, 0.13, width, 0.75)), panel, x_label)
+    canvas.draw()
+    return np.ascontiguousarray(np.asarray(canvas.buffer_rgba(), np.uint8)[:, :, :3])
+
+
+def dress(axes: Any, title: str, pad: float) -> None:
+    """What all our plots have in common: the title, `pad` points above, two spines, a faint grid behind."""
+    axes.set_title(title, loc="left", fontsize=10.5, color=_INK, weight="bold", pad=pad)
+    axes.tick_params(labelsize=8.5, colors=_MUTED)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color("#b6bec9")
+    axes.grid(axis="y", color="#eaedf1", linewidth=0.8)
+    axes.set_axisbelow(True)
+
+
+def _draw(axes: Any, panel: Panel, x_label: str) -> None:
+    dress(axes, panel.title, pad=14)
+    axes.set_xlabel(x_label, fontsize=9, color=_MUTED)
+    axes.plot(panel.x, panel.y, color=_CURVE, linewidth=2, marker="o", markersize=4.5, clip_on=False, zorder=4)
+    axes.set_xlim(0, max(panel.x) * 1.03)
+    for value, (colour, dashes) in zip(panel.levels.values(), _LEVELS, strict=False):
+        axes.axhline(value, color=colour, linestyle=dashes, linewidth=1.4, zorder=3)
+    low, high = axes.get_ylim()
+    widen = max(0.0, panel.least_span - (high - low)) / 2
+    low, high = low - widen, high + widen
+    axes.set_ylim(low, high)
+    heights = _apart([(value - low) / (high - low) for value in panel.levels.values()], _LABEL_STEP)
+    for (label, value), height, (colour, _) in zip(panel.levels.items(), heights, _LEVELS, strict=False):
+        axes.text(
+            1.03, height, f"{label} {value:.2f}", transform=axes.transAxes, color=colour, fontsize=8.5, va="center"
+        )
+
+
+def _apart(heights: Sequence[float], step: float) -> list[float]:
+    """The heights, moved to be `step` apart: neighbours that would touch spread evenly about their middle."""
+    order = sorted(range(len(heights)), key=lambda index: heights[index])
+    groups: list[list[int]] = []
+    for index in order:
+        groups.append([index])
+        while len(groups) > 1 and _bottom(groups[-1], heights, step) - _top(groups[-2], heights, step) < step:
+            groups[-2:] = [groups[-2] + groups[-1]]
+    placed = list(heights)
+    for group in groups:
+        for position, index in enumerate(group):
+            placed[index] = _bottom(group, heights, step) + position * step
+    return placed
+
+
+def _bottom(group: Sequence[int], heights: Sequence[float], step: float) -> float:
+    return sum(heights[index] for index in group) / len(group) - step * (len(group) - 1) / 2
+
+
+def _top(group: Sequence[int], heights: Sequence[float], step: float) -> float:
+    return _bottom(group, heights, step) + step * (len(group) - 1)
+
+
+_COLOURS = {"curve": "#0b7285", "level": "#59636e"}
+_POINTS = (("#c2410c", "^"), ("#7c3aed", "s"), ("#4d7c0f", "D"))  # told apart without colour, too
+_LONG = 9  # letters: longer names stand aslant
+_ROOM = 13  # letters of a group's name above each of its names
+
+
+@dataclasses.dataclass(frozen=True)
+class Values:
+    """One value for each name.
+
+    Attributes:
+        label: in the legend.
+        values: in the order of the names; ``None`` where there is none.
+        kind: a ``"curve"`` through the values of a group, ``"level"`` for a dash at each, or ``"points"``.
+    """
+
+    label: str
+    values: Sequence[float | None]
+    kind: Literal["curve", "level", "points"] = "curve"
+
+
+def draw_by_name(
+    title: str, names: Sequence[str], series: Sequence[Values], groups: Sequence[str] = ()
+) -> npt.NDArray[np.uint8]:
+    """All series over the same names, from 0 up.
+
+    Args:
+        title: above them.
+        names: along the axis, in this order.
+        series: at most three of points.
+        groups: what each name belongs to. Curves join neighbours of one group only; where there are several groups,
+            lines part them and each is named.
+
+    Returns:
+        (H, W, 3) uint8 RGB, at least 1400 pixels wide.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        ValueError: no names, a series or groups of another number, or more points than can be told apart.
+    """
+    owners = list(groups) or [""] * len(names)
+    if not names or any(len(one.values) != len(names) for one in series) or len(owners) != len(names):
+        raise ValueError("a drawing by name takes at least one name, and a value and a group for each")
+    if sum(one.kind == "points" for one in series) > len(_POINTS):
+        raise ValueError(f"at most {len(_POINTS)} series of points can be told apart")
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 - only drawing needs it
+        from matplotlib.figure import Figure  # noqa: PLC0415
+    except ImportError as error:
+        raise ImportError("plots are drawn by matplotlib: pip install 'preimage[plots]'") from error
+
+    figure = Figure(figsize=(max(7.0, 3.0 + 0.75 * len(names)), 4.6), dpi=200, facecolor="white", layout="constrained")
+    canvas: Any = FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    _frame(axes, title, names)
+    spans = _spans(owners)
+    marks = iter(_POINTS)
+    for one in series:
+        _draw_values(axes, one, spans, next(marks) if one.kind == "points" else (_COLOURS[one.kind], "o"))
+    axes.set_ylim(0, None)
+    if len(spans) > 1:
+        _part(axes, spans)
+    figure.legend(loc="outside lower left", ncols=2, frameon=False, fontsize=8.5, labelcolor=_MUTED)
+    canvas.draw()
+    return np.ascontiguousarray(np.asarray(canvas.buffer_rgba(), np.uint8)[:, :, :3])
+
+
+def _spans(owners: Sequence[str]) -> list[tuple[str, list[int]]]:
+    """Neighbours of one group, by position."""
+    runs = groupby(range(len(owners)), key=owners.__getitem__)
+    return [(owner, list(positions)) for owner, positions in runs]
+
+
+def _frame(axes: Any, title: str, names: Sequence[str]) -> None:
+    dress(axes, title, pad=20)
+    axes.set_xlim(-0.6, len(names) - 0.4)
+    slant: dict[str, Any] = {"rotation": 30, "ha": "right"} if max(map(len, names)) > _LONG else {}
+    # Names are shown as they are: matplotlib would read $ as the start of a formula.
+    axes.set_xticks(range(len(names)), [name.replace("$", r"\$") for name in names], **slant)
+
+
+def _draw_values(axes: Any, one: Values, spans: Sequence[tuple[str, list[int]]], look: tuple[str, str]) -> None:
+    colour, marker = look
+    there = [(x, value) for x, value in enumerate(one.values) if value is not None]
+    x, y = [x for x, _ in there], [value for _, value in there]
+    if one.kind == "level":
+        lows, highs = [place - 0.42 for place in x], [place + 0.42 for place in x]
+        axes.hlines(y, lows, highs, color=colour, linestyle=(0, (2, 1)), linewidth=1.4, label=one.label)
+        return
+    if one.kind == "curve":
+        values = [np.nan if value is None else value for value in one.values]
+        for _, positions in spans:
+            axes.plot(positions, [values[place] for place in positions], color=colour, linewidth=2, zorder=4)
+    axes.plot(x, y, color=colour, linestyle="none", marker=marker, markersize=5, label=one.label, zorder=5)
+
+
+def _part(axes: Any, spans: Sequence[tuple[str, list[int]]]) -> None:
+    for owner, positions in spans:
+        if positions[0]:
+            axes.axvline(positions[0] - 0.5, color="#b6bec9", linewidth=0.8)
+        middle = (positions[0] + positions[-1]) / 2
+        room = _ROOM * len(positions)
+        text = (owner if len(owner) <= room else "..." + owner[3 - room :]).replace("$", r"\$")
+        style = {"fontsize": 8.5, "color": _MUTED, "ha": "center", "va": "bottom"}
+        axes.text(middle, 1.01, text, transform=axes.get_xaxis_transform(), **style)
