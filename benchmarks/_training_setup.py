@@ -13,9 +13,9 @@ import torch
 from _timing import Cell, Cells, Table
 from _turns import Times
 from preimage.io import write_png
-from preimage.training import TrainConfig, setup
+from preimage.training import TrainConfig, trainer
+from preimage.training.dataset import Supply
 from preimage.training.step import Learner
-from preimage.training.supply import Supply
 
 OURS = "preimage"
 LOSS_LIMIT = 0.05  # of the mean loss: bfloat16's rounding, some steps long
@@ -71,19 +71,19 @@ def config(scale: Scale, images: str, output: Path, device: str, workers: int) -
 
 def learner(settings: TrainConfig) -> tuple[Learner, Supply]:
     """The same as a training run begins with: equal settings give equal weights. And where its batches come from."""
-    device = setup.device(settings.device)
-    settings, supply = setup.open_supply(settings)
+    device = trainer.choose_device(settings.device)
+    settings, supply = trainer.open_supply(settings)
     torch.manual_seed(settings.seed)
-    model = setup.fresh_inverter(settings, supply)
-    setup.measure_statistics(model, supply)
+    model = trainer.fresh_inverter(settings, supply)
+    trainer.measure_statistics(model, supply)
     model = model.to(device)
     made = Learner(
         settings,
         supply.representation,
         model,
         average=copy.deepcopy(model).eval().requires_grad_(False),
-        optimisers=setup.optimisers(model, settings),
-        dtype=setup.precision(settings.precision, device),
+        optimisers=trainer.optimisers(model, settings),
+        dtype=trainer.choose_dtype(settings.precision, device),
         loss_sum=torch.zeros((), dtype=torch.float64, device=device),
     )
     return made, supply

@@ -15,8 +15,8 @@ import torch
 
 from _training_setup import learner
 from preimage.training import TrainConfig
-from preimage.training.data import prepared
-from preimage.training.step import fastest_step
+from preimage.training.dataset import prepared
+from preimage.training.trainer import fastest_step
 
 SETTLE = 0.5  # seconds in which the batches that are prepared ahead get ready, before another contender's turn
 

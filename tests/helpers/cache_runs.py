@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from preimage.training import Display, TrainConfig, cache, setup
+from preimage.training import Display, TrainConfig, cache, trainer
 from preimage.training.cache_files import CacheFolder
-from preimage.training.supply import FreshCrops
+from preimage.training.dataset import FreshCrops
 from training_runs import small_config
 
 VIEWS = 4
@@ -46,7 +46,7 @@ class StopAt(Display):
 
 
 def supply_of(config: TrainConfig) -> FreshCrops:
-    supply = setup.open_supply(config)[1]
+    supply = trainer.open_supply(config)[1]
     assert isinstance(supply, FreshCrops)
     return supply
 

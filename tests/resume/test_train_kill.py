@@ -14,7 +14,7 @@ import pytest
 
 from paths import HELPERS
 from preimage.inverters import Inverter
-from preimage.training import loop, train
+from preimage.training import train, trainer
 from training_runs import metrics_without_time, small_config, weights
 
 # PREIMAGE_KILLS=50 makes the long version of this test.
@@ -66,9 +66,9 @@ def _wait_for_progress(folder: Path, process: subprocess.Popen[bytes]) -> None:
 
 
 def _nothing_is_half_written(folder: Path) -> None:
-    checkpoint = folder / loop.CHECKPOINT
+    checkpoint = folder / trainer.CHECKPOINT
     if checkpoint.exists():
-        loop.checkpoint.read_header(checkpoint)
+        trainer.checkpoint.read_header(checkpoint)
     if (folder / "config.json").exists():
         try:
             Inverter.load(folder)

@@ -20,8 +20,7 @@ from preimage.errors import FileFormatError
 from preimage.training import cache_files, cached, train
 from preimage.training.cache import cache_settings, view_at, view_of
 from preimage.training.cache_files import CacheFolder, CacheSettings
-from preimage.training.data import Batch
-from preimage.training.supply import FreshCrops, Supply
+from preimage.training.dataset import Batch, FreshCrops, Supply
 from toys import ToyMaps
 from training_runs import metrics_without_time, weights
 
@@ -105,8 +104,8 @@ _RUN = """
 import sys
 import toys
 from preimage.representations import base
-from preimage.training import TrainConfig, cache_files, setup, train
-base._REGISTER["toy-slow"], setup.plan, cache_files._SHARD_ROWS = toys.SlowToy, toys.toy_plan, 12
+from preimage.training import TrainConfig, cache_files, train, trainer
+base._REGISTER["toy-slow"], trainer.plan, cache_files._SHARD_ROWS = toys.SlowToy, toys.toy_plan, 12
 train(TrainConfig.from_json(sys.argv[1]))
 """
 

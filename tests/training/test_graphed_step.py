@@ -14,10 +14,11 @@ import torch
 from preimage import representations
 from preimage.inverters import Inverter, UShapedConfig
 from preimage.nn import UpConv2d
-from preimage.training import Display, TrainConfig, graphed_step, loop, muon, setup, train
+from preimage.training import Display, TrainConfig, graphed_step, muon, train, trainer
 from preimage.training.flat import FlatState
 from preimage.training.graphed_step import GraphedStep, cuda_graph
-from preimage.training.step import EagerStep, Learner, Step, fastest_step
+from preimage.training.step import EagerStep, Learner, Step
+from preimage.training.trainer import fastest_step
 from tolerances import GRAPHED_STEP
 from training_runs import small_config
 
@@ -53,7 +54,7 @@ def learner(optimiser: str = "muon", precision: str = "float32", device: str = "
     model.feature_deviation.fill_(0.1)
     average = copy.deepcopy(model).eval().requires_grad_(False)
     loss_sum = torch.zeros((), dtype=torch.float64, device=device)
-    optimisers = setup.optimisers(model, config)
+    optimisers = trainer.optimisers(model, config)
     return Learner(config, representation, model, average, optimisers, DTYPES[precision], loss_sum)
 
 
@@ -284,12 +285,12 @@ def test_runs_resume_in_the_other_step(
     cut = small_config(photo_folder, tmp_path / "cut", **settings)
     with monkeypatch.context() as patch:
         if graphed_first:
-            patch.setattr(loop, "fastest_step", _Graphed())
+            patch.setattr(trainer, "fastest_step", _Graphed())
         with pytest.raises(OSError, match="went away"):
             train(cut, display=_GoesAway(10))
     with monkeypatch.context() as patch:
         if not graphed_first:
-            patch.setattr(loop, "fastest_step", _Graphed())
+            patch.setattr(trainer, "fastest_step", _Graphed())
         train(cut, resume=True)
     tolerance = GRAPHED_STEP[optimiser, precision][0]
     curves = [_logged(folder, "loss") for folder in (tmp_path / "whole", tmp_path / "cut")]
@@ -310,7 +311,7 @@ def _logged(folder: Path, what: str) -> torch.Tensor:
 def test_a_run_in_the_graphed_step_resumes_bit_for_bit(
     photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "fastest_step", _Graphed())
+    monkeypatch.setattr(trainer, "fastest_step", _Graphed())
     whole, cut = (
         small_config(photo_folder, tmp_path / name, optimiser="muon", precision="bfloat16") for name in ("whole", "cut")
     )
@@ -318,8 +319,8 @@ def test_a_run_in_the_graphed_step_resumes_bit_for_bit(
     with pytest.raises(OSError, match="went away"):
         train(cut, display=_GoesAway(27))
     train(cut, resume=True)
-    ends = [(tmp_path / name / loop.CHECKPOINT).read_bytes() for name in ("whole", "cut")]
-    tensors = [loop.checkpoint.safetensors.torch.load(end) for end in ends]
+    ends = [(tmp_path / name / trainer.CHECKPOINT).read_bytes() for name in ("whole", "cut")]
+    tensors = [trainer.checkpoint.safetensors.torch.load(end) for end in ends]
     assert tensors[0].keys() == tensors[1].keys()
     assert all(torch.equal(value, tensors[1][name]) for name, value in tensors[0].items())
 

@@ -19,9 +19,9 @@ from preimage import representations
 from preimage.errors import FileFormatError
 from preimage.inverters import Inverter
 from preimage.io import list_images
-from preimage.training import Display, TrainConfig, TrainingDivergedError, loop, train
+from preimage.training import Display, TrainConfig, TrainingDivergedError, train, trainer
 from preimage.training import step as training_step
-from preimage.training.data import ImageSet, random_crop, training_batch
+from preimage.training.dataset import ImageSet, random_crop, training_batch
 from training_runs import metrics_without_time, small_config, weights
 
 
@@ -106,7 +106,7 @@ def test_only_waiting_for_batches_counts_as_waited(
             clock.now += 1000
 
     clock = Clock()
-    monkeypatch.setattr(loop, "time", clock)
+    monkeypatch.setattr(trainer, "time", clock)
     summary = train(small_config(photo_folder, tmp_path / "run", steps=4, validate_every=2), display=Slow())
     assert (summary.waited, summary.seconds) == (0, 20)  # steps 1 and 3; after 2 and 4 comes a validation
 
@@ -115,13 +115,13 @@ def test_a_checkpoint_from_before_waiting_was_counted(photo_folder: Path, tmp_pa
     config = small_config(photo_folder, tmp_path / "run", steps=3, checkpoint_every=1, validate_every=3)
     with pytest.raises(OSError, match="went away"):
         train(config, display=StopAt(2))
-    path = tmp_path / "run" / loop.CHECKPOINT
+    path = tmp_path / "run" / trainer.CHECKPOINT
     with safetensors.safe_open(path, "pt") as file:
         metadata = file.metadata()
     progress = json.loads(metadata["progress"])
     assert progress.pop("waited") >= 0
     safetensors.torch.save_file(safetensors.torch.load_file(path), path, metadata | {"progress": json.dumps(progress)})
-    assert loop.checkpoint.read_header(path)[1].waited == 0
+    assert trainer.checkpoint.read_header(path)[1].waited == 0
     assert train(config, resume=True).steps == 3
 
 
@@ -146,7 +146,7 @@ def test_ctrl_c_saves_and_raises(photo_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         train(config, display=StopAt(13, signal.SIGINT))
     assert signal.getsignal(signal.SIGINT) is handler
-    _, progress = loop.checkpoint.read_header(tmp_path / "run" / loop.CHECKPOINT)
+    _, progress = trainer.checkpoint.read_header(tmp_path / "run" / trainer.CHECKPOINT)
     assert progress.step == 13  # the step in hand was finished and is not lost
     train(config, resume=True)
     train(whole := small_config(photo_folder, tmp_path / "whole"))
@@ -176,7 +176,7 @@ def test_non_finite_loss_stops_with_the_checkpoint_kept(
     monkeypatch.setattr(training_step, "batch_loss", loss_that_breaks)
     with pytest.raises(TrainingDivergedError, match=r"loss became nan by step 1\d; the checkpoint from before"):
         train(config)
-    _, progress = loop.checkpoint.read_header(tmp_path / "run" / loop.CHECKPOINT)
+    _, progress = trainer.checkpoint.read_header(tmp_path / "run" / trainer.CHECKPOINT)
     assert progress.step == 10
     monkeypatch.setattr(training_step, "batch_loss", batch_loss)
     assert train(config, resume=True).steps == config.steps
@@ -199,7 +199,7 @@ def test_an_existing_run_is_never_overwritten(photo_folder: Path, tmp_path: Path
 def test_damaged_checkpoint_is_named(photo_folder: Path, tmp_path: Path) -> None:
     config = small_config(photo_folder, tmp_path / "run", steps=2)
     train(config)
-    path = tmp_path / "run" / loop.CHECKPOINT
+    path = tmp_path / "run" / trainer.CHECKPOINT
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(FileFormatError, match="is not a checkpoint"):
         train(config, resume=True)

@@ -23,11 +23,10 @@ from preimage.pipelines.extract import extract
 from preimage.pipelines.invert import invert
 from preimage.pipelines.sheet import sheet
 from preimage.representations import base
-from preimage.training import TrainConfig, graphed_step, setup, train
-from preimage.training.data import ImageSet, whole_images
+from preimage.training import TrainConfig, graphed_step, train, trainer
+from preimage.training.dataset import ImageSet, are_probabilities, whole_images
 from preimage.training.graphed_step import GraphedStep
 from preimage.training.step import EagerStep, Learner, batch_loss
-from preimage.training.supply import are_probabilities
 from toys import NETWORKS, SIDE, ToyMaps, ToyProbabilities, ToyVectors, introduce
 from training_runs import metrics_without_time, small_config
 
@@ -150,9 +149,9 @@ def test_budget_and_output_size_reach_the_plan(
     photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: dict[str, Any] = {}
-    planned = setup.plan
-    monkeypatch.setattr(setup, "plan", lambda *given, **named: (asked.update(named), planned(*given, **named))[1])
-    setup.fresh_inverter(*setup.open_supply(toy_config(photo_folder, tmp_path / "x", output_size=16, budget=10**6)))
+    planned = trainer.plan
+    monkeypatch.setattr(trainer, "plan", lambda *given, **named: (asked.update(named), planned(*given, **named))[1])
+    trainer.fresh_inverter(*trainer.open_supply(toy_config(photo_folder, tmp_path / "x", output_size=16, budget=10**6)))
     sizes = {"output_size": 16, "budget": 10**6}
     assert asked == {"cells": (4, 4), "image_size": SIDE, **sizes, "probabilities": False}
 
@@ -163,12 +162,12 @@ def test_budget_and_output_size_reach_the_plan(
 def test_of_probabilities_the_logarithms_are_taken(
     photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[ToyMaps], floor: float
 ) -> None:
-    monkeypatch.setattr(setup, "plan", plan)
+    monkeypatch.setattr(trainer, "plan", plan)
     shape = {"preset": "auto", "output_size": 16, "budget": 200_000}
-    config, supply = setup.open_supply(toy_config(photo_folder, tmp_path / "x", representation=kind.name, **shape))
-    model = setup.fresh_inverter(config, supply)
+    config, supply = trainer.open_supply(toy_config(photo_folder, tmp_path / "x", representation=kind.name, **shape))
+    model = trainer.fresh_inverter(config, supply)
     assert model.network.logarithm_from == floor
-    setup.measure_statistics(model, supply)
+    trainer.measure_statistics(model, supply)
     features = torch.cat([kind()(batch.images) for batch in supply.examples(with_features=False)])
     if floor:
         assert features.min() < 1e-6
@@ -199,9 +198,9 @@ def test_what_probabilities_are(values: list[Any], are: bool) -> None:
 
 def test_statistics_are_those_of_all_examples(photo_folder: Path, tmp_path: Path) -> None:
     for name, kind in KINDS.items():
-        config, supply = setup.open_supply(toy_config(photo_folder, tmp_path / "x", representation=name))
-        model = setup.fresh_inverter(config, supply)
-        setup.measure_statistics(model, supply)
+        config, supply = trainer.open_supply(toy_config(photo_folder, tmp_path / "x", representation=name))
+        model = trainer.fresh_inverter(config, supply)
+        trainer.measure_statistics(model, supply)
         sources = list_images(photo_folder)
         images = whole_images(ImageSet([sources[i] for i in range(20) if i not in (0, 5, 10, 15)]), SIDE)
         values = kind()(images).transpose(0, 1).flatten(1)
@@ -218,9 +217,9 @@ def test_statistics_are_those_of_all_examples(photo_folder: Path, tmp_path: Path
 def test_held_out_features_are_computed_once_where_they_fit(
     photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _, supply = setup.open_supply(toy_config(photo_folder, tmp_path / "x"))
+    _, supply = trainer.open_supply(toy_config(photo_folder, tmp_path / "x"))
     for room, computed in ((1000, 8), (1 << 20, 4)):
-        monkeypatch.setattr("preimage.training.supply._KEPT_BYTES", room)
+        monkeypatch.setattr("preimage.training.dataset._KEPT_BYTES", room)
         ToyMaps.calls = 0
         first, second = ([*supply.held_out(3)] for _ in range(2))
         assert ToyMaps.calls == computed
@@ -230,8 +229,8 @@ def test_held_out_features_are_computed_once_where_they_fit(
 
 
 def test_a_dead_channel_of_descriptors_is_left_alone(photo_folder: Path, tmp_path: Path) -> None:
-    config, supply = setup.open_supply(small_config(photo_folder, tmp_path / "x"))
-    model = setup.fresh_inverter(config, supply)
+    config, supply = trainer.open_supply(small_config(photo_folder, tmp_path / "x"))
+    model = trainer.fresh_inverter(config, supply)
     make = supply.representation.__class__.__call__
 
     class Dead:
@@ -242,7 +241,7 @@ def test_a_dead_channel_of_descriptors_is_left_alone(photo_folder: Path, tmp_pat
 
     supply_representation = supply.representation
     supply.representation = Dead()  # type: ignore[assignment]
-    setup.measure_statistics(model, supply)
+    trainer.measure_statistics(model, supply)
     assert model.feature_deviation[3] == np.float32(1e-6)
 
 
@@ -268,7 +267,7 @@ def learner(name: str) -> Learner:
     average = copy.deepcopy(model).eval().requires_grad_(False)
     shape = tuple(kind(torch.zeros(1, 3, SIDE, SIDE)).shape[1:])
     zero = torch.zeros((), dtype=torch.float64)
-    return Learner(config, None, model, average, setup.optimisers(model, config), torch.float32, zero, shape)
+    return Learner(config, None, model, average, trainer.optimisers(model, config), torch.float32, zero, shape)
 
 
 @pytest.mark.parametrize("name", KINDS)

@@ -2,6 +2,6 @@
 
 from preimage.training.config import TrainConfig
 from preimage.training.display import BarDisplay, Display, LineDisplay
-from preimage.training.loop import TrainingDivergedError, TrainSummary, train
+from preimage.training.trainer import TrainingDivergedError, TrainSummary, train
 
 __all__ = ["BarDisplay", "Display", "LineDisplay", "TrainConfig", "TrainSummary", "TrainingDivergedError", "train"]

@@ -24,8 +24,7 @@ from preimage.io import ImageSource
 from preimage.representations import Representation
 from preimage.training.cache_files import CacheFolder, CacheSettings, Rows, alone_in
 from preimage.training.config import TrainConfig
-from preimage.training.data import ImageSet, prepared, random_square
-from preimage.training.supply import are_probabilities
+from preimage.training.dataset import ImageSet, are_probabilities, prepared, random_square
 
 _AT_ONCE = 32  # views whose features are computed together
 _MARGIN = 4.0  # by which later features may exceed the first shard's largest value in half precision

@@ -26,9 +26,8 @@ from preimage.training.cache import (
     view_of,
 )
 from preimage.training.cache_files import CacheFolder
-from preimage.training.data import Batch, places_of
+from preimage.training.dataset import Batch, FreshCrops, Supply, places_of
 from preimage.training.step import Learner, batch_loss
-from preimage.training.supply import FreshCrops, Supply
 
 _DECISION = "cache.json"
 _LEAST_SHARE = 0.25  # of a step's time: extraction that takes less is not worth a cache

@@ -26,7 +26,7 @@ class TrainConfig:
         parameters: its parameters where they are not the defaults.
         images: folders, image files or tar shards to train on.
         output: the run's folder.
-        features: a file with features of the images, instead of a representation, see `preimage.training.own`. The
+        features: a file with features of the images, instead of a representation, see `preimage.training.dataset`. The
             images are then fitted whole, never cropped at random or mirrored: the features are of them as they are.
         features_name: what to call features whose file does not tell what they are; ``None`` is ``"embedding"``.
         allow_missing: leave out images without features and features without an image.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -83,22 +82,6 @@ class EagerStep:
             optimiser.step()
         _move_average(learner.average, learner.model, average_decay(step, config))
         learner.loss_sum += loss.detach()
-
-
-def fastest_step(learner: Learner, step: int, note: Callable[[str], None]) -> Step:
-    """The whole step as one CUDA graph where the device can, else `EagerStep`; `note` gets a sentence about why."""
-    representation = learner.representation
-    if learner.device.type == "cuda" and representation is not None and representation.in_workers:
-        note(f"the steps run operation by operation: {representation.name} features come from the CPU")
-    elif learner.device.type == "cuda":
-        from preimage.training.graphed_step import GraphedStep, cuda_graph  # noqa: PLC0415 - builds on this module
-
-        try:
-            return GraphedStep(learner, step, cuda_graph)
-        except Exception as error:  # whatever it is, the learner is untouched, and eager training may do without it
-            reason = str(error).strip().partition("\n")[0] or type(error).__name__
-            note(f"the steps run operation by operation, more slowly, because no CUDA graph could be made: {reason}")
-    return EagerStep(learner)
 
 
 def batch_loss(
