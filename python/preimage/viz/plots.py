@@ -19,6 +19,10 @@ _LEVELS = (
     ("#4d7c0f", (0, (6, 2, 1, 2))),
     ("#9d174d", (0, (2, 1))),
 )
+_COLOURS = {"curve": _CURVE, "level": _MUTED}
+_POINTS = (("#c2410c", "^"), ("#7c3aed", "s"), ("#4d7c0f", "D"))  # distinct without color, too
+_LONG = 9  # letters; longer names are slanted
+_ROOM = 13  # letters of a group's name above each of its names
 _LABEL_STEP = 0.075  # least distance of two labels, as a share of the axis
 
 
@@ -119,12 +123,6 @@ def _bottom(group: Sequence[int], heights: Sequence[float], step: float) -> floa
 
 def _top(group: Sequence[int], heights: Sequence[float], step: float) -> float:
     return _bottom(group, heights, step) + step * (len(group) - 1)
-
-
-_COLOURS = {"curve": "#0b7285", "level": "#59636e"}
-_POINTS = (("#c2410c", "^"), ("#7c3aed", "s"), ("#4d7c0f", "D"))  # told apart without colour, too
-_LONG = 9  # letters: longer names stand aslant
-_ROOM = 13  # letters of a group's name above each of its names
 
 
 @dataclasses.dataclass(frozen=True)
