@@ -142,7 +142,7 @@ class CheckSteps:
         if tool != "initcheck":
             command += ["--kernel-name-exclude", ",".join(f"kns={name}" for name in FOREIGN_KERNELS)]
         # Without torch's cache of device memory every tensor is an allocation, whose ends can be watched.
-        # The up-convolution's kernels are called one by one: none is to be measured here.
+        # The up-convolution's kernels are called one by one: the layers themselves need not compile more of them.
         variables = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1", "PREIMAGE_UPCONV": "plain"}
         code, output = self.commands.run(tool, [*command, *self._kernel_script()], limit, show=0, **variables)
         if "Device not supported" in output:

@@ -123,9 +123,9 @@ class GraphedStep:
 def cuda_graph(work: Callable[[], None], device: torch.device) -> Callable[[], None]:
     """Captures work as a CUDA graph, after some trial runs, and returns its replay.
 
-    The trial runs are when lazily made handles come to be, kernels compile, and cuDNN's and our own are measured and
-    chosen. They and the capture share a stream other than the default one, so that what is made for each stream
-    (cuBLAS's workspaces) is there before the capture.
+    The trial runs are when lazily made handles come to be, kernels compile, and cuDNN measures and chooses its own.
+    They and the capture share a stream other than the default one, so that what is made for each stream (cuBLAS's
+    workspaces) is there before the capture.
 
     Raises:
         RuntimeError: the work waits for the device, or does something else that a graph cannot hold.
