@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from preimage.storage.files import atomic_write
+from preimage.io.atomic import atomic_write
 
 from _clock import CudaClock
 from _decoders import LayerShape
