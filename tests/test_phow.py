@@ -13,6 +13,8 @@ from conftest import photographs
 from preimage import phow, reference
 from sift_implementations import KERNELS
 
+pytestmark = pytest.mark.instruction_set
+
 IMAGE = photographs()["coffee"][120:200, 240:336]
 
 

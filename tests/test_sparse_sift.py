@@ -19,6 +19,8 @@ from golden.make_sparse_sift import CROPS
 from implementations import kernels
 from preimage import Keypoints, reference
 
+pytestmark = pytest.mark.instruction_set
+
 GOLDEN = dict(np.load(Path(__file__).parent / "golden" / "sparse_sift.npz"))
 KERNELS = kernels(preimage.sift)
 PHOTOGRAPHS = ["astronaut", "camera", "chelsea", "coffee", "rocket"]

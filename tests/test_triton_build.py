@@ -18,7 +18,7 @@ HELPERS = {"sum_parts", "subpixel_weight", "image_distance"}
 
 
 def test_kernels_compile_clean(tmp_path: Path) -> None:
-    """One configuration per kernel, dtype and architecture; the script takes them all.
+    """One configuration per kernel and dtype for one architecture; the script takes them all.
 
     In a process of its own, because in this one the kernels may be those of Triton's interpreter.
     """
@@ -26,12 +26,12 @@ def test_kernels_compile_clean(tmp_path: Path) -> None:
     environment |= {"TRITON_CACHE_DIR": str(tmp_path), "TRITON_DEFAULT_FP_FUSION": "1"}
     script = Path(__file__).with_name("triton_resources.py")
     layers = ["F3", "F4", "F5", "U4"]
-    command = [sys.executable, str(script), "--json", "--representative", "--layers", *layers]
+    command = [sys.executable, str(script), "--json", "--representative", "--architectures", "90", "--layers", *layers]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["failures"] == []
-    assert {row["architecture"] for row in found["rows"]} == {80, 90}
+    assert {row["architecture"] for row in found["rows"]} == {90}
     for row in found["rows"]:
         assert row["spilled"] == 0, row
         assert row["shared"] <= shared_memory_limit((row["architecture"] // 10, 0)), row

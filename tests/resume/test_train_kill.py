@@ -17,7 +17,7 @@ from preimage.training import loop, train
 from training_runs import metrics_without_time, small_config, weights
 
 # PREIMAGE_KILLS=50 makes the long version of this test.
-KILLS = int(os.environ.get("PREIMAGE_KILLS", "4"))
+KILLS = int(os.environ.get("PREIMAGE_KILLS", "2"))
 
 _TESTS = str(Path(__file__).resolve().parents[1])
 _PATH = os.pathsep.join(filter(None, (_TESTS, os.environ.get("PYTHONPATH"))))
