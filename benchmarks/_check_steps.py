@@ -108,7 +108,7 @@ class CheckSteps:
     def op_tests(self, limit: float) -> Outcome:
         """All other tests of the ops."""
         shared = ["-n", str(min(8, os.cpu_count() or 1)), "--dist", "loadfile"] if has("xdist") else []
-        return self._pytest("op-tests", ["-m", "not gpu", *shared, *_tests(OP_TESTS)], limit)
+        return self._pytest("op-tests", ["-m", "not gpu and not nightly", *shared, *_tests(OP_TESTS)], limit)
 
     def _pytest(self, name: str, selection: list[str], limit: float) -> Outcome:
         if not has("pytest"):

@@ -23,13 +23,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from preimage.io.atomic import atomic_write
 
 from _clock import CudaClock
 from _decoders import LayerShape
 from _turns import in_turns
 from _upconv_check import Check, Inputs, Problem
 from _upconv_networks import networks, problems
+from preimage.io.atomic import atomic_write
 from preimage.ops.upconv import choice, configs, plain
 from preimage.ops.upconv.choice import DTYPES, Capability, Entry
 from preimage.ops.upconv.configs import Config

@@ -57,7 +57,7 @@ def test_everything_comes_back(tmp_path):
         assert np.array_equal(read.features, written.features)
 
 
-@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     arrays=st.lists(npst.arrays(np.float32, st.tuples(st.just(3), st.integers(1, 4), st.integers(1, 4))), max_size=4),
     dtype=st.sampled_from(["float32", "float64", ">f4"]),

@@ -20,11 +20,15 @@ SHARED_HELPERS = {"sum_parts", "subpixel_weight", "image_distance"}
 
 @pytest.mark.parametrize(
     ("options", "architectures"),
-    [((), {80, 90}), (("--candidates", "--dtypes", "bf16", "--architectures", "90"), {90})],
-    ids=["chosen", "candidates"],
+    [
+        (("--architectures", "90"), {90}),
+        pytest.param((), {80, 90}, marks=pytest.mark.nightly),
+        pytest.param(("--candidates", "--dtypes", "bf16", "--architectures", "90"), {90}, marks=pytest.mark.nightly),
+    ],
+    ids=["chosen", "all", "candidates"],
 )
 def test_kernels_compile_clean(options: tuple[str, ...], architectures: set[int], tmp_path: Path) -> None:
-    """One configuration per kernel, dtype and architecture; without --representative the script takes them all.
+    """One configuration per kernel and dtype; without --representative the script takes them all.
 
     In a process of its own, because in this one the kernels may be those of Triton's interpreter.
     """

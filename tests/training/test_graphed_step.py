@@ -19,7 +19,7 @@ from preimage.training.flat import FlatState
 from preimage.training.graphed_step import GraphedStep, cuda_graph
 from preimage.training.step import EagerStep, Learner, Step
 from preimage.training.trainer import fastest_step
-from tolerances import GRAPHED_STEP
+from tolerances import TRAINING_LOSS_GPU, trained_weights, training_loss
 from training_runs import small_config
 
 NETWORK = UShapedConfig(widths=(16, 24, 32), blocks_down=(1, 2, 1), blocks_up=(1, 1), head=(16, 8), repeat_edges=1)
@@ -73,6 +73,12 @@ def losses(learner: Learner, step: Step, steps: range, size: int = 32) -> torch.
     return torch.tensor(curve)
 
 
+def assert_same_losses(ours: torch.Tensor, theirs: torch.Tensor, precision: str) -> None:
+    """From the first step on, within what rounding explains."""
+    share = (ours / theirs - 1).abs() / training_loss(DTYPES[precision], len(theirs))
+    assert share.max() <= 1, f"after step {int(share.argmax())}: {ours.tolist()} instead of {theirs.tolist()}"
+
+
 def everything(learner: Learner) -> dict[str, torch.Tensor]:
     """A copy of all that a run consists of, by name."""
     state = {f"model.{name}": value for name, value in learner.model.state_dict().items()}
@@ -107,9 +113,10 @@ def test_learns_as_the_eager_step(optimiser: str, precision: str) -> None:
         losses(theirs, EagerStep(theirs), range(20)),
     ]
     assert curves[1][-5:].mean() < 0.95 * curves[1][:5].mean()
-    torch.testing.assert_close(*curves, atol=0, rtol=GRAPHED_STEP[optimiser, precision][0])
+    assert_same_losses(*curves, precision)
     assert everything(ours).keys() == everything(theirs).keys()
-    assert distance(everything(theirs), everything(ours), start) < GRAPHED_STEP[optimiser, precision][1]
+    limit = trained_weights(optimiser, DTYPES[precision], len(curves[0]))
+    assert distance(everything(theirs), everything(ours), start) < limit
 
 
 @pytest.mark.parametrize("first", [EagerStep, lambda learner: GraphedStep(learner, 0, again)])
@@ -292,12 +299,11 @@ def test_runs_resume_in_the_other_step(
         if not graphed_first:
             patch.setattr(trainer, "fastest_step", _Graphed())
         train(cut, resume=True)
-    tolerance = GRAPHED_STEP[optimiser, precision][0]
-    curves = [_logged(folder, "loss") for folder in (tmp_path / "whole", tmp_path / "cut")]
+    curves = [_logged(folder, "loss") for folder in (tmp_path / "cut", tmp_path / "whole")]
     assert len(curves[0]) == 20
-    torch.testing.assert_close(*curves, atol=0, rtol=tolerance)
-    errors = [_logged(folder, "error") for folder in (tmp_path / "whole", tmp_path / "cut")]
-    torch.testing.assert_close(*errors, atol=0, rtol=tolerance)
+    assert_same_losses(*curves, precision)
+    errors = [_logged(folder, "error") for folder in (tmp_path / "cut", tmp_path / "whole")]
+    torch.testing.assert_close(*errors, atol=0, rtol=training_loss(DTYPES[precision], 20)[-1].item())
     whole, ended = (Inverter.load(folder).state_dict() for folder in (tmp_path / "whole", tmp_path / "cut"))
     assert list(whole) == list(ended)
     assert {name: value.stride() for name, value in whole.items()} == {n: v.stride() for n, v in ended.items()}
@@ -338,7 +344,7 @@ def test_on_a_gpu_learns_as_the_eager_step(optimiser: str, precision: str) -> No
     step = fastest_step(ours, 0, notes.append)
     assert isinstance(step, GraphedStep), notes
     curves = losses(ours, step, range(50), 64), losses(theirs, EagerStep(theirs), range(50), 64)
-    torch.testing.assert_close(*curves, atol=0, rtol=GRAPHED_STEP["gpu", precision][0])
+    torch.testing.assert_close(*curves, atol=0, rtol=TRAINING_LOSS_GPU[DTYPES[precision]])
 
 
 @pytest.mark.gpu
@@ -372,4 +378,4 @@ def test_on_a_gpu_runs_resume_across_devices(photo_folder: Path, tmp_path: Path,
         )
     train(small_config(photo_folder, tmp_path / "cut", device=devices[1], **settings), resume=True)
     curves = [_logged(folder, "loss") for folder in (tmp_path / "whole", tmp_path / "cut")]
-    torch.testing.assert_close(*curves, atol=0, rtol=GRAPHED_STEP["gpu", "float32"][0])
+    torch.testing.assert_close(*curves, atol=0, rtol=TRAINING_LOSS_GPU[torch.float32])
