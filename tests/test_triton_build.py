@@ -19,7 +19,7 @@ HELPERS = {"sum_parts", "subpixel_weight", "image_distance"}
 
 @pytest.mark.parametrize(
     ("options", "architectures"),
-    [((), {80, 90}), (("--candidates", "--dtypes", "bf16", "--architectures", "90"), {90})],
+    [(("--dtypes", "bf16", "tf32"), {80, 90}), (("--candidates", "--dtypes", "bf16", "--architectures", "90"), {90})],
     ids=["chosen", "candidates"],
 )
 def test_kernels_compile_clean(options: tuple[str, ...], architectures: set[int], tmp_path: Path) -> None:
