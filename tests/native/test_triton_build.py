@@ -21,7 +21,7 @@ SHARED_HELPERS = {"sum_parts", "subpixel_weight", "image_distance"}
 @pytest.mark.parametrize(
     ("options", "architectures"),
     [
-        (("--architectures", "90"), {90}),
+        (("--dtypes", "bf16", "tf32", "--architectures", "90"), {90}),
         pytest.param((), {80, 90}, marks=pytest.mark.nightly),
         pytest.param(("--candidates", "--dtypes", "bf16", "--architectures", "90"), {90}, marks=pytest.mark.nightly),
     ],

@@ -174,9 +174,10 @@ def test_what_is_no_candidate_is_never_launched(change: dict[str, Any], write_ta
 def test_a_file_that_is_no_table_is_as_good_as_none(
     data: bytes, write_table: WriteTable, caplog: pytest.LogCaptureFixture
 ) -> None:
-    write_table("sm_90.json", data)
+    path = write_table("sm_90.json", data)
     assert chosen() == candidates("forward", 64, 32, 4096, HALF, (9, 0), tf32=True)[0]
     assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert str(path) in caplog.text
 
 
 def test_flipped_bits_never_crash_the_first_call(write_table: WriteTable, caplog: pytest.LogCaptureFixture) -> None:

@@ -150,9 +150,12 @@ def read_table(path: Path) -> tuple[dict[str, str] | None, list[Entry]]:
         OSError: the file cannot be read.
         ValueError: it is no table.
     """
-    table = json.loads(path.read_bytes())
+    try:
+        table = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: is no JSON: {error}") from error
     if not isinstance(table, dict) or not isinstance(table.get("entries"), list):
-        raise ValueError(f"{path}: is no table of kernel configurations")
+        raise ValueError(f"{path}: is no table of kernel configurations, it has no list of entries")
     entries = []
     for number, values in enumerate(table["entries"]):
         try:
@@ -170,7 +173,7 @@ def _table(capability: Capability) -> dict[Key, list[Entry]]:
         return {}
     try:
         _, entries = read_table(paths[-1])
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         _log.warning("the up-convolution goes without its table of kernel configurations: %s", error)
         return {}
     found: dict[Key, list[Entry]] = {}
