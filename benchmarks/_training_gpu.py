@@ -22,8 +22,9 @@ from _training_plain import Loss, PlainStep
 from _training_setup import OURS, Scale, TrainingTable, config, disagreements, learner
 from _turns import Measure, Times, in_turns
 from preimage.training import TrainConfig
-from preimage.training.dataset import Supply, prepared
+from preimage.training.dataset import Supply
 from preimage.training.graphed_step import GraphedStep, cuda_graph
+from preimage.training.prefetch import prepared
 from preimage.training.step import Step
 
 EAGER, COMPILED, GRAPHS = "torch", "torch.compile", "torch.compile, CUDA graphs"

@@ -15,7 +15,7 @@ import torch
 
 from _training_setup import learner
 from preimage.training import TrainConfig
-from preimage.training.dataset import prepared
+from preimage.training.prefetch import prepared
 from preimage.training.trainer import fastest_step
 
 SETTLE = 0.5  # seconds in which the batches that are prepared ahead get ready, before another contender's turn

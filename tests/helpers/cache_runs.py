@@ -60,7 +60,7 @@ def builder(
     config: TrainConfig, folder: Path, notes: list[str] | None = None, interrupted: threading.Event | None = None
 ) -> tuple[FreshCrops, cache.CacheBuilder]:
     supply = supply_of(config)
-    settings = cache.cache_settings(supply.config, supply.representation, supply.images.sources, config.cache_views)
+    settings = cache.cache_settings(supply.config, supply.representation, supply.images, config.cache_views)
     note: Callable[[str], None] = (notes if notes is not None else []).append
     return supply, cache.CacheBuilder(
         settings,

@@ -62,7 +62,7 @@ def test_a_cached_run_is_the_same_run(
 
     def same_crops(supply: FreshCrops, *arguments: object, **options: object) -> Supply:
         supply.__class__ = SameCrops
-        supply.settings = cache_settings(supply.config, supply.representation, supply.images.sources, VIEWS)  # type: ignore[attr-defined]
+        supply.settings = cache_settings(supply.config, supply.representation, supply.images, VIEWS)  # type: ignore[attr-defined]
         return supply
 
     monkeypatch.setattr(cached, "where_it_pays", same_crops)
@@ -93,7 +93,7 @@ def test_every_row_is_its_view(photo_folder: Path, tmp_path: Path) -> None:
 def test_every_view_comes_before_any_returns(photo_folder: Path, tmp_path: Path) -> None:
     config = toy_config(photo_folder, tmp_path / "run")
     supply = supply_of(config)
-    settings = cache_settings(supply.config, supply.representation, supply.images.sources, VIEWS)
+    settings = cache_settings(supply.config, supply.representation, supply.images, VIEWS)
     orders = [[view_at(settings, image, epoch) for epoch in range(2 * VIEWS)] for image in range(20)]
     assert all(sorted(order[:VIEWS]) == sorted(order[VIEWS:]) == list(range(VIEWS)) for order in orders)
     assert len({tuple(order) for order in orders}) > 15

@@ -24,8 +24,9 @@ from preimage.pipelines.invert import invert
 from preimage.pipelines.sheet import sheet
 from preimage.representations import base
 from preimage.training import TrainConfig, graphed_step, train, trainer
-from preimage.training.dataset import ImageSet, are_probabilities, whole_images
+from preimage.training.dataset import are_probabilities, whole_images
 from preimage.training.graphed_step import GraphedStep
+from preimage.training.images import ImageSet
 from preimage.training.step import EagerStep, Learner, batch_loss
 from toys import NETWORKS, SIDE, ToyMaps, ToyProbabilities, ToyVectors, introduce
 from training_runs import metrics_without_time, small_config

@@ -26,7 +26,8 @@ from preimage.training.cache import (
     view_of,
 )
 from preimage.training.cache_files import CacheFolder
-from preimage.training.dataset import Batch, FreshCrops, Supply, places_of
+from preimage.training.dataset import Batch, FreshCrops, Supply, images_of
+from preimage.training.images import ImageList
 from preimage.training.step import Learner, batch_loss
 
 _DECISION = "cache.json"
@@ -45,18 +46,25 @@ class CachedViews(Supply):
     def __init__(self, fresh: FreshCrops, cache: CacheFolder) -> None:
         self._fresh, self._cache = fresh, cache
         self.spec, self.cells, self.representation = fresh.spec, fresh.cells, fresh.representation
-        self.image_count, self.held_out_count = fresh.image_count, fresh.held_out_count
+        self.config, self.images = fresh.config, fresh.images
         self.feature_shape = cache.settings.shape
 
     def batch(self, step: int) -> Batch:
-        config, settings, images = self._fresh.config, self._cache.settings, self._fresh.images
+        config, settings = self.config, self._cache.settings
         pixels = np.empty((config.batch_size, settings.size, settings.size, 3), np.uint8)
         features = np.empty((config.batch_size, *settings.shape), np.float32)
-        for row, place in enumerate(places_of(step, config.batch_size, len(images), config.seed)):
+        for row, (place, image) in enumerate(images_of(self.images, step, config.batch_size, config.seed)):
             view = view_at(settings, place.image, place.epoch)
-            pixels[row] = view_of(images[place.image], settings, place.image, view)
+            pixels[row] = view_of(image, settings, place.image, view)
             features[row] = self._cache.row(place.image * settings.views + view)
         return Batch(torch.from_numpy(pixels).permute(0, 3, 1, 2), torch.from_numpy(features))
+
+    @property
+    def held_out_count(self) -> int:
+        return self._fresh.held_out_count
+
+    def image_list(self) -> ImageList:
+        return self._fresh.image_list()
 
     def examples(self, *, with_features: bool) -> Iterator[Batch]:
         return self._fresh.examples(with_features=with_features)
@@ -139,7 +147,7 @@ def _built(
 ) -> CacheFolder:
     config = supply.config
     return CacheBuilder(
-        cache_settings(config, supply.representation, supply.images.sources, views),
+        cache_settings(config, supply.representation, supply.images, views),
         caches,
         supply.representation,
         supply.images,
@@ -165,7 +173,7 @@ def decide(supply: FreshCrops, learner: Learner, caches: Path) -> Decision:
     found: dict[str, Any] = {"extraction": extraction, "step": step, "asked": asked}
     if extraction <= _LEAST_SHARE * step:
         return Decision(0, f"no feature cache: {costs}", **found)
-    settings = cache_settings(config, supply.representation, supply.images.sources, views)
+    settings = cache_settings(config, supply.representation, supply.images, views)
     missing, free = bytes_missing(settings, caches), bytes_free(caches)
     if missing > free:
         reason = f"no feature cache, although {costs}: {size_text(missing)} do not fit on the disk of {caches}"
@@ -174,7 +182,7 @@ def decide(supply: FreshCrops, learner: Learner, caches: Path) -> Decision:
 
 
 def _told(supply: FreshCrops, views: int, caches: Path, why: str) -> str:
-    settings = cache_settings(supply.config, supply.representation, supply.images.sources, views)
+    settings = cache_settings(supply.config, supply.representation, supply.images, views)
     missing, path = bytes_missing(settings, caches), caches / settings.digest()
     return f"feature cache{why}: {views} views of {supply.image_count} images, {size_text(missing)} to write in {path}"
 

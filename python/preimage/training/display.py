@@ -14,7 +14,7 @@ from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 
 from preimage.io import write_png
-from preimage.io.atomic import atomic_write
+from preimage.io.atomic import atomic_write, naming_full_disk
 from preimage.metrics import ErrorReport
 from preimage.spec import Spec
 from preimage.training.checkpoint import Progress
@@ -133,7 +133,7 @@ class Metrics:
 
     def write(self, **values: float | int | None) -> None:
         """Appends a line."""
-        with open(self._path, "a", encoding="utf-8") as file:
+        with naming_full_disk(self._path), open(self._path, "a", encoding="utf-8") as file:
             file.write(json.dumps(values) + "\n")
 
     def _lines(self) -> list[dict[str, Any]]:

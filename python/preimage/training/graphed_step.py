@@ -64,7 +64,9 @@ class GraphedStep:
 
     def __call__(self, batch: torch.Tensor, step: int, features: torch.Tensor | None = None) -> None:
         self._stream.send(batch, self._numbers(step), features)
+        self._learner.whole = False
         self._replay()
+        self._learner.whole = True
 
     def _numbers(self, step: int) -> tuple[float, ...]:
         """What changes from step to step: `adam_step`'s four, and Muon's learning rate."""

@@ -28,6 +28,7 @@ class Learner:
         loss_sum: [] float64 on the model's device; every step adds its loss.
         feature_shape: of an image's features, where every batch comes with them.
         extraction_device: where a step that is not one graph has the features computed.
+        whole: no step is half done: after an error the weights and moments are those of a number of whole steps.
     """
 
     config: TrainConfig
@@ -39,6 +40,7 @@ class Learner:
     loss_sum: torch.Tensor
     feature_shape: tuple[int, ...] | None = None
     extraction_device: torch.device = dataclasses.field(default_factory=lambda: torch.device("cpu"))
+    whole: bool = True
 
     @property
     def device(self) -> torch.device:
@@ -76,12 +78,14 @@ class EagerStep:
         loss.backward()
         nn.utils.clip_grad_norm_(learner.model.parameters(), config.clip_norm)
         share = schedule(step, config)
+        learner.whole = False
         for optimiser in learner.optimisers:
             for group in optimiser.param_groups:
                 group["lr"] = share * optimiser.defaults["lr"]
             optimiser.step()
         _move_average(learner.average, learner.model, average_decay(step, config))
         learner.loss_sum += loss.detach()
+        learner.whole = True
 
 
 def batch_loss(
