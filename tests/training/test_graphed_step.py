@@ -176,7 +176,7 @@ def test_falls_back_with_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuses(*arguments: object) -> None:
         raise RuntimeError("operation not permitted\nCUDA kernel errors might be ...")
 
-    monkeypatch.setattr(graphed_step, "GraphedStep", refuses)
+    monkeypatch.setattr(trainer, "GraphedStep", refuses)
     ours = learner()
     ours.__class__ = OnCuda
     assert isinstance(fastest_step(ours, 0, notes.append), EagerStep)

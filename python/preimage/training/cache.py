@@ -7,6 +7,7 @@ view's number, so training cuts the same pixels again without keeping them.
 from __future__ import annotations
 
 import contextlib
+import errno
 import shutil
 import threading
 import time
@@ -158,13 +159,22 @@ class CacheBuilder:
                 self._check_room(missing)
             elif cache.dtype == "float16":
                 self._check_half(shard, rows)
-            cache.write(shard, rows)
+            self._write(shard, rows, missing[count:])
             if time.monotonic() - told > _NOTE_EVERY:
                 told = time.monotonic()
                 left = (told - begin) / (count + 1) * (len(missing) - count - 1)
                 self._note(f"shard {count + 1} of {len(missing)} of the feature cache, {left / 60:.0f} minutes left")
         count = sum(len(settings.rows_of(shard)) for shard in missing)
         self._note(f"features of {count} of {settings.rows} views computed in {time.monotonic() - begin:.0f} s")
+
+    def _write(self, shard: int, rows: Rows, missing: Sequence[int]) -> None:
+        try:
+            self._cache.write(shard, rows)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            self._check_room(missing)  # something else has filled the disk meanwhile
+            raise NoRoomError(f"{self._cache.path}: {error.strerror}") from error
 
     def _is_whole(self, shard: int) -> bool:
         state = self._cache.state(shard)

@@ -414,10 +414,11 @@ def open_supply(
             f"{representation.name} takes images of {side}×{side} pixels only, got image_size {config.image_size}"
         )
     config = dataclasses.replace(config, image_size=side or config.image_size or _IMAGE_SIZE)
-    images, bad = _looked_at(list_images(config.images), config, known, note)
+    images, bad = _looked_at(_listed(config.images, config, note), config, known, note)
     held_out: list[Item] | None = None
     if config.validation_images:
-        held_out, more = _looked_at(list_images(config.validation_images), config, known, note, validation=True)
+        listed = _listed(config.validation_images, config, note)
+        held_out, more = _looked_at(listed, config, known, note, validation=True)
         bad += more
     return config, FreshCrops(config, representation, _divided(images, held_out, bad, config, known, note))
 
@@ -438,6 +439,16 @@ def with_some_held_out(items: Sequence[T], count: int) -> tuple[list[T], list[T]
         [item for index, item in enumerate(items) if index not in chosen],
         [item for index, item in enumerate(items) if index in chosen],
     )
+
+
+def _listed(paths: Sequence[str], config: TrainConfig, note: Note) -> list[ImageSource]:
+    """Return the images but for those that the run has made: its sample sheets, if its folder is among the images."""
+    own = os.path.join(os.path.abspath(config.output), "")
+    listed = list_images(paths)
+    others = [source for source in listed if not os.path.abspath(source.path).startswith(own)]
+    if len(others) < len(listed):
+        note(f"{len(listed) - len(others)} images in {config.output}, the run's own folder, are not trained on")
+    return others
 
 
 def _looked_at(
@@ -556,7 +567,7 @@ def _open_features(config: TrainConfig, known: ImageList | None, note: Note) -> 
             f"{file.path}: its features are of images of {told[0]} pixels, got image_size {config.image_size}"
         )
     config = dataclasses.replace(config, image_size=told[0] if of_one_size else config.image_size or _IMAGE_SIZE)
-    sources = list_images(config.images)
+    sources = _listed(config.images, config, note)
     odd = {_image_key(key, {source.key for source in sources}): shape for key, shape in odd.items()}
     bad = [BadImage(key, f"{file.path}: {key!r} has features {shape}") for key, shape in odd.items()]
     rest = [source for source in sources if source.key not in odd]

@@ -139,11 +139,14 @@ class Metrics:
     def _lines(self) -> list[dict[str, Any]]:
         lines = []
         if self._path.exists():
-            for text in self._path.read_text(encoding="utf-8").splitlines():
+            for text in self._path.read_text(encoding="utf-8", errors="replace").splitlines():
                 try:
-                    lines.append(json.loads(text))
+                    line = json.loads(text)
                 except ValueError:
                     break  # the line that was being written when the run was killed
+                if not isinstance(line, dict) or not isinstance(line.get("step"), int):
+                    break  # not ours
+                lines.append(line)
         return lines
 
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from preimage.errors import FileFormatError
 from preimage.io import ImageSource, check_image, decode_image, fit_image
-from preimage.io.memory import bounded_bytes
+from preimage.io.memory import available_bytes, bounded_bytes
 from preimage.training.prefetch import prepared
 
 NAMED = 3  # examples in a message
@@ -24,7 +24,8 @@ NAMED = 3  # examples in a message
 _DECODED_BYTES = 4 << 30  # of decoded images in memory at most; what does not fit is decoded anew each time
 _DECODED_SHARE = 0.25  # of the memory that is available, if that is less
 _PROBLEMS_NAMED = 10
-_MOST_LOOKING = 8  # threads
+_MOST_LOOKING = 8  # threads, each with a whole encoded image in memory
+_LOOKING_SHARE = 4  # a quarter of the memory that is available, at most
 _NOTE_EVERY = 30.0  # seconds
 _HINT = "--skip-bad leaves such images out and lists them"
 
@@ -104,7 +105,7 @@ class ImageList:
             raise ValueError(
                 f"the images differ: {len(self.trained)} then, {trained_now} now, and held out {len(self.held_out)} "
                 f"then, {held_out_now} now; {'; '.join(differences)}. A run goes on with the images that it began "
-                "with: bring them back, or train into another folder"
+                "with: bring them back (--skip-bad leaves out damaged ones), or train into another folder"
             )
 
 
@@ -182,7 +183,8 @@ class Looked(NamedTuple):
 
 def look_at(sources: Sequence[ImageSource], note: Note) -> list[Looked]:
     """Read every image once, check header and end, and return a digest of its contents, in order."""
-    workers = min(_MOST_LOOKING, os.cpu_count() or 1)
+    fitting = available_bytes() // (_LOOKING_SHARE * max(map(_length, sources), default=1))
+    workers = max(1, min(_MOST_LOOKING, os.cpu_count() or 1, fitting))
     found: list[Looked] = []
     told = time.monotonic()
     with closing(prepared(lambda index: _look(sources[index]), 0, len(sources), workers)) as looks:
@@ -192,6 +194,16 @@ def look_at(sources: Sequence[ImageSource], note: Note) -> list[Looked]:
                 told = time.monotonic()
                 note(f"looked at {len(found)} of {len(sources)} images before the first step")
     return found
+
+
+def _length(source: ImageSource) -> int:
+    """Return how many bytes a look at the image reads, at least 1."""
+    if source.length is not None:
+        return max(1, source.length)
+    try:
+        return max(1, os.path.getsize(source.path))
+    except OSError:
+        return 1
 
 
 def _look(source: ImageSource) -> Looked:

@@ -113,7 +113,7 @@ def train(
         raise ValueError(f"{folder} holds a run already: resume it, or train into another folder")
     with display or Display() as shown:
         earlier = None if stamp is None else _read_earlier(path, config)
-        run = _Run(config, folder, representation, earlier, shown)
+        run = _Run(config, folder, representation, earlier, resume, shown)
         with alone_in(folder, lambda waited: _refuse(folder)), _interruptible() as interrupted:
             if _stamp(path) != stamp:
                 raise ValueError(f"another run has written {path} meanwhile: start again")
@@ -181,6 +181,7 @@ class _Run:
         folder: Path,
         representation: Representation | None,
         earlier: _Earlier | None,
+        resume: bool,
         display: Display,
     ) -> None:
         device = choose_device(config.device)
@@ -210,11 +211,13 @@ class _Run:
             loss_sum=torch.full((), self.progress.loss_sum, dtype=torch.float64, device=device),
             extraction_device=extraction_device,
         )
-        for sentence in self._warnings(earlier):
+        for sentence in self._warnings(earlier, resume):
             display.note(sentence)
 
-    def _warnings(self, earlier: _Earlier | None) -> Iterator[str]:
-        """Yield what the user should know about the images before the run goes on."""
+    def _warnings(self, earlier: _Earlier | None, resume: bool) -> Iterator[str]:
+        """Yield what the user should know before the run goes on."""
+        if earlier is None and resume:
+            yield f"there is no {self.folder / CHECKPOINT} to go on from: the run begins at the first step"
         if earlier is not None and earlier.images is None:
             yield (
                 f"{self.folder / CHECKPOINT} is of an earlier version, which kept no list of images: whether they are "
