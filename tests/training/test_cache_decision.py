@@ -57,7 +57,7 @@ def test_a_resumed_run_does_as_before_without_measuring(
     photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     times = iter([(1.0, 0.1), (1.0, 0.1), (0.1, 1.0)])
-    monkeypatch.setattr(cached, "measured", lambda supply, learner: next(times))
+    monkeypatch.setattr(cached, "measured", lambda dataset, state: next(times))
     train(toy_config(photo_folder, tmp_path / "whole", cache="auto"))
     cut = toy_config(photo_folder, tmp_path / "cut", cache="auto")
     with pytest.raises(OSError, match="went away"):
@@ -97,7 +97,7 @@ def test_a_disk_that_fills_up_meanwhile(photo_folder: Path, tmp_path: Path, monk
         raise OSError(errno.ENOSPC, "No space left on device", "shard")
 
     monkeypatch.setattr(cache_files.CacheFolder, "write", fills)
-    monkeypatch.setattr(cached, "measured", lambda supply, learner: (1.0, 0.1))
+    monkeypatch.setattr(cached, "measured", lambda dataset, state: (1.0, 0.1))
     notes = Notes()
     config = toy_config(photo_folder, tmp_path / "run", cache="auto", steps=24)
     assert train(config, display=notes).steps == 24

@@ -237,6 +237,6 @@ def test_other_settings_are_told_before_the_images_are_looked_at(
 ) -> None:
     config = config_of(photo_folder, tmp_path / "run", steps=1)
     train(config)
-    monkeypatch.setattr(trainer, "open_supply", lambda *arguments, **options: pytest.fail("opened"))
+    monkeypatch.setattr(trainer, "open_dataset", lambda *arguments, **options: pytest.fail("opened"))
     with pytest.raises(ValueError, match=r"other settings.*batch_size: 2 != 4"):
         train(dataclasses.replace(config, batch_size=2), resume=True)

@@ -172,8 +172,8 @@ def are_probabilities(features: torch.Tensor) -> bool:
     return bool((features >= 0).all() and (features.float().sum(dim=1) - 1).abs().max() < _ROUNDED)
 
 
-class Supply(abc.ABC):
-    """Images to train on and to judge by, and what is known of their features.
+class Dataset(abc.ABC):
+    """Training and held-out images, and what is known of their features.
 
     Args:
         config: the run's settings, its image size settled.
@@ -244,7 +244,7 @@ class Supply(abc.ABC):
 
     @abc.abstractmethod
     def held_out(self, batch_size: int) -> Iterator[Batch]:
-        """Yield the images that judge, whole, with their features, in batches of one size for the whole run."""
+        """Yield the held-out images, whole, with their features, in batches of one size for the whole run."""
 
     def _whole_examples(self) -> Iterator[tuple[torch.Tensor, list[int]]]:
         """Yield some training images (N, 3, H, W) uint8, and their indices."""
@@ -266,8 +266,8 @@ class Supply(abc.ABC):
             yield part, [index for index in indices if index not in self._held_out.bad]
 
 
-class FreshCrops(Supply):
-    """Other crops of the images every time, with their features where the representation is one for workers.
+class CropDataset(Dataset):
+    """Random crops of the images, with their features where the representation computes them in workers.
 
     Args:
         config: the run's settings, its image size settled.
@@ -336,7 +336,7 @@ class FreshCrops(Supply):
             return self.representation(images.to(device)).cpu()
 
 
-class GivenFeatures(Supply):
+class PrecomputedDataset(Dataset):
     """Whole images with features from a file: no crops, no mirror images, since the features are of the image as it is.
 
     Args:
@@ -377,14 +377,14 @@ def silent(sentence: str) -> None:
     """Say nothing."""
 
 
-def open_supply(
+def open_dataset(
     config: TrainConfig,
     representation: Representation | None = None,
     *,
     known: ImageList | None = None,
     note: Note = silent,
-) -> tuple[TrainConfig, Supply]:
-    """Return where the run's batches come from, and its settings with the image size settled.
+) -> tuple[TrainConfig, Dataset]:
+    """Return the run's dataset, and its settings with the image size settled.
 
     Args:
         config: the run's settings.
@@ -420,7 +420,7 @@ def open_supply(
         listed = _listed(config.validation_images, config, note)
         held_out, more = _looked_at(listed, config, known, note, validation=True)
         bad += more
-    return config, FreshCrops(config, representation, _divided(images, held_out, bad, config, known, note))
+    return config, CropDataset(config, representation, _divided(images, held_out, bad, config, known, note))
 
 
 def with_some_held_out(items: Sequence[T], count: int) -> tuple[list[T], list[T]]:
@@ -533,7 +533,7 @@ def _on_both_sides(trained: Sequence[Item], held_out: Sequence[Item]) -> list[st
     return [item.source.key for item in held_out if item.digest.partition("/")[0] in seen]
 
 
-def _open_features(config: TrainConfig, known: ImageList | None, note: Note) -> tuple[TrainConfig, Supply]:
+def _open_features(config: TrainConfig, known: ImageList | None, note: Note) -> tuple[TrainConfig, Dataset]:
     """Return the run's own features with their images, and its settings with the image size settled.
 
     Raises:
@@ -583,7 +583,7 @@ def _open_features(config: TrainConfig, known: ImageList | None, note: Note) -> 
     own = [
         Item(source, with_features(digest, digests[source.key]), positions[source.key]) for source, digest, _ in items
     ]
-    return config, GivenFeatures(config, file, _divided(own, None, bad + unreadable, config, known, note), shape)
+    return config, PrecomputedDataset(config, file, _divided(own, None, bad + unreadable, config, known, note), shape)
 
 
 def matched(

@@ -31,13 +31,13 @@ from preimage.training import cached, checkpoint
 from preimage.training.cache_files import alone_in
 from preimage.training.checkpoint import Progress
 from preimage.training.config import TrainConfig
-from preimage.training.dataset import Batch, Supply, are_probabilities, open_supply
+from preimage.training.dataset import Batch, Dataset, are_probabilities, open_dataset
 from preimage.training.display import Display, Metrics, write_sample_sheet
 from preimage.training.graphed_step import GraphedStep, cuda_graph
 from preimage.training.images import ImageList
 from preimage.training.muon import Muon
 from preimage.training.prefetch import prepared
-from preimage.training.step import EagerStep, Learner, Step
+from preimage.training.step import EagerStep, Step, TrainState
 
 CHECKPOINT = "checkpoint.safetensors"
 
@@ -99,7 +99,7 @@ def train(
 
     Raises:
         ValueError: the folder holds a run already and ``resume`` is not set, or holds one with other settings or of
-            other images; another run is training into it; or any of `open_supply`.
+            other images; another run is training into it; or any of `open_dataset`.
         OSError: the folder cannot be written, or the disk is full.
         FileFormatError: the checkpoint is damaged or of a newer version, or an image turned out to be damaged.
         TrainingDivergedError: the loss or the weights became non-finite.
@@ -118,7 +118,7 @@ def train(
             if _stamp(path) != stamp:
                 raise ValueError(f"another run has written {path} meanwhile: start again")
             if earlier is not None:
-                checkpoint.restore(path, run.learner.model, run.learner.average, run.learner.optimisers)
+                checkpoint.restore(path, run.state.model, run.state.average, run.state.optimisers)
             return run.go(interrupted, resume)
 
 
@@ -186,24 +186,24 @@ class _Run:
     ) -> None:
         device = choose_device(config.device)
         known = None if earlier is None else earlier.images
-        config, self.supply = open_supply(config, representation, known=known, note=display.note)
+        config, self.dataset = open_dataset(config, representation, known=known, note=display.note)
         if earlier is not None:
             _check_settings(config, earlier.config)
-        extraction_device = self.supply.compute_on(device)
+        extraction_device = self.dataset.compute_on(device)
         self.config, self.folder, self.display = config, folder, display
 
         torch.manual_seed(config.seed)
-        model = fresh_inverter(config, self.supply)
+        model = fresh_inverter(config, self.dataset)
         if earlier is not None and earlier.spec is not None and (other := model.spec.differences(earlier.spec)):
             raise ValueError(f"{folder} holds a run on other features (now != then): {'; '.join(other)}")
-        measure_statistics(model, self.supply)
+        measure_statistics(model, self.dataset)
         model = model.to(device)
         self.progress = Progress() if earlier is None else earlier.progress
         self._saved = self.progress.step  # the step of the last checkpoint
         self._listed = -1  # images that train.json lists as left out
-        self.learner = Learner(
+        self.state = TrainState(
             config,
-            self.supply.representation,
+            self.dataset.representation,
             model,
             average=copy.deepcopy(model).eval().requires_grad_(False),
             optimisers=optimisers(model, config),
@@ -223,7 +223,7 @@ class _Run:
                 f"{self.folder / CHECKPOINT} is of an earlier version, which kept no list of images: whether they are "
                 "still the same cannot be checked"
             )
-        images = self.supply.image_list()
+        images = self.dataset.image_list()
         if earlier is None and self.config.init is not None and (sentence := _init_warning(self.config.init, images)):
             yield sentence
         if images.skipped:
@@ -235,24 +235,24 @@ class _Run:
         self.write_settings()
         # What was due after the last step is done again if it was cut short.
         metrics = Metrics(self.folder / _METRICS, keep_until=progress.step if progress.settled else progress.step - 1)
-        self.display.start(config, progress, self.supply.image_count, self.learner.dtype)
+        self.display.start(config, progress, self.dataset.image_count, self.state.dtype)
         if not progress.settled:
             self.settle(metrics)
         if progress.step == config.steps:
             return self.summary()
-        self.supply = cached.where_it_pays(
-            self.supply,
-            self.learner,
+        self.dataset = cached.where_it_pays(
+            self.dataset,
+            self.state,
             self.folder,
             resume=resume,
             begun=progress.step > 0,
             note=self.display.note,
             interrupted=interrupted,
         )
-        self.learner.feature_shape = self.supply.feature_shape
-        step = fastest_step(self.learner, progress.step, self.display.note)
+        self.state.feature_shape = self.dataset.feature_shape
+        step = fastest_step(self.state, progress.step, self.display.note)
         try:
-            with closing(prepared(self.supply.batch, progress.step, config.steps, config.workers)) as batches:
+            with closing(prepared(self.dataset.batch, progress.step, config.steps, config.workers)) as batches:
                 self.take_steps(step, batches, metrics, interrupted)
         except TrainingDivergedError:
             raise
@@ -298,7 +298,7 @@ class _Run:
             self.refuse_divergence()
             self.validate(metrics)
         if logged:
-            self.learner.loss_sum.zero_()
+            self.state.loss_sum.zero_()
             progress.loss_count = 0
         progress.settled = True
         if progress.step % config.checkpoint_every == 0 or done:
@@ -307,7 +307,7 @@ class _Run:
 
     def mean_loss(self) -> float:
         """Return the mean loss since the last logged line; refuse a non-finite one."""
-        mean = self.learner.loss_sum.item() / max(self.progress.loss_count, 1)
+        mean = self.state.loss_sum.item() / max(self.progress.loss_count, 1)
         if not math.isfinite(mean):
             self._diverged(f"the loss became {mean}")
         return mean
@@ -315,37 +315,37 @@ class _Run:
     def refuse_divergence(self) -> None:
         """Refuse to go on with weights that are not finite: they must not replace the last good ones."""
         self.mean_loss()
-        for module in (self.learner.model, self.learner.average):
+        for module in (self.state.model, self.state.average):
             for name, weight in module.named_parameters():
                 if not bool(torch.isfinite(weight).all()):
                     self._diverged(f"the weights ({name}) became NaN or infinite")
 
     def _diverged(self, what: str) -> NoReturn:
         kept = self.folder / CHECKPOINT
-        state = f"the checkpoint from before that is kept: {kept}" if kept.exists() else "no checkpoint yet"
+        kept_text = f"the checkpoint from before that is kept: {kept}" if kept.exists() else "no checkpoint yet"
         raise TrainingDivergedError(
-            f"{what} by step {self.progress.step}; {state}. "
+            f"{what} by step {self.progress.step}; {kept_text}. "
             "A smaller learning_rate or clip_norm, or precision='float32', may help"
         )
 
     def save_checkpoint(self) -> None:
         self.refuse_divergence()
-        self.progress.loss_sum = self.learner.loss_sum.item()
+        self.progress.loss_sum = self.state.loss_sum.item()
         checkpoint.save(
             self.folder / CHECKPOINT,
             self.config.to_json(),
             self.progress,
-            self.learner.model,
-            self.learner.average,
-            self.learner.optimisers,
-            self.supply.image_list(),
+            self.state.model,
+            self.state.average,
+            self.state.optimisers,
+            self.dataset.image_list(),
         )
         self._saved = self.progress.step
         self.write_settings()
 
     def save_what_is_done(self) -> None:
         """Save the steps since the last checkpoint after an error, if none of them is half done."""
-        if self._saved == self.progress.step or not self.learner.whole:
+        if self._saved == self.progress.step or not self.state.whole:
             return
         with contextlib.suppress(Exception):  # the error that ended the run is the one to tell
             self.save_checkpoint()
@@ -353,7 +353,7 @@ class _Run:
 
     def write_settings(self) -> None:
         """Write ``train.json`` if there is something new to say: the settings, and the images that are left out."""
-        skipped = self.supply.image_list().skipped
+        skipped = self.dataset.image_list().skipped
         if len(skipped) == self._listed:
             return
         fields = json.loads(self.config.to_json())
@@ -365,11 +365,11 @@ class _Run:
 
     def validate(self, metrics: Metrics) -> None:
         """Judge the averaged weights on the held-out images, and save them with a sample sheet."""
-        measure, average, device = NormalisedError(), self.learner.average, self.learner.device
+        measure, average, device = NormalisedError(), self.state.average, self.state.device
         samples: list[torch.Tensor] = []
-        for part, features in self.supply.held_out(self.config.batch_size):
+        for part, features in self.dataset.held_out(self.config.batch_size):
             assert features is not None
-            with torch.inference_mode(), self.learner.mixed_precision():
+            with torch.inference_mode(), self.state.mixed_precision():
                 reconstructions = average(features.to(device))
             target = average.target(part.to(device))
             measure.update(target.float() / 255, reconstructions)
@@ -392,12 +392,12 @@ class _Run:
             "steps": progress.step,
             "batch_size": config.batch_size,
             "image_size": config.image_size,
-            "feature_shape": [self.supply.spec.channels, *(self.supply.cells or ())],
-            "training_images": self.supply.image_count,
+            "feature_shape": [self.dataset.spec.channels, *(self.dataset.cells or ())],
+            "training_images": self.dataset.image_count,
             "images_seen": progress.step * config.batch_size,
             "seconds": round(progress.seconds),
-            "held_out_images": self.supply.held_out_count,
-            "skipped_images": len(self.supply.image_list().skipped),
+            "held_out_images": self.dataset.held_out_count,
+            "skipped_images": len(self.dataset.image_list().skipped),
             "normalised_error": progress.error,
         }
 
@@ -412,7 +412,7 @@ class _Run:
             waited=progress.waited,
             error=progress.error,
             mean_image_error=progress.mean_image_error,
-            skipped=tuple((bad.key, bad.problem) for bad in self.supply.image_list().skipped),
+            skipped=tuple((bad.key, bad.problem) for bad in self.dataset.image_list().skipped),
         )
 
 
@@ -435,14 +435,14 @@ def _init_warning(init: str, images: ImageList) -> str | None:
     )
 
 
-def fresh_inverter(config: TrainConfig, supply: Supply) -> Inverter:
-    """The network of the run's preset for the supply's features, with its first weights.
+def fresh_inverter(config: TrainConfig, dataset: Dataset) -> Inverter:
+    """Return the network of the run's preset for the dataset's features, with its first weights.
 
     Raises:
         ValueError: no such preset, or an image of which something would be left over; an inverter to start from that
             has another network, view or spec.
     """
-    spec, cells, size = supply.spec, supply.cells, config.side
+    spec, cells, size = dataset.spec, dataset.cells, config.side
     planned = plan(
         spec,
         config.preset,
@@ -450,7 +450,7 @@ def fresh_inverter(config: TrainConfig, supply: Supply) -> Inverter:
         image_size=size,
         output_size=config.output_size,
         budget=config.budget,
-        probabilities=_gives_probabilities(supply),
+        probabilities=_gives_probabilities(dataset),
     )
     model = Inverter(spec, planned.config, view=planned.view)
     if planned.view is None and cells is not None and (covered := model.covered(*cells)) != (size, size):
@@ -468,22 +468,22 @@ def fresh_inverter(config: TrainConfig, supply: Supply) -> Inverter:
     return model
 
 
-def _gives_probabilities(supply: Supply) -> bool:
-    """Are the features vectors that are never negative and sum to one?"""
-    if supply.cells is not None:
+def _gives_probabilities(dataset: Dataset) -> bool:
+    """Return whether the features are vectors that are never negative and sum to one."""
+    if dataset.cells is not None:
         return False
-    some = next(iter(supply.examples(with_features=True))).features
+    some = next(iter(dataset.examples(with_features=True))).features
     return some is not None and are_probabilities(some)
 
 
-def measure_statistics(model: Inverter, supply: Supply) -> None:
-    """Sets the mean and deviation of every feature channel, where the network wants them, and the mean colour.
+def measure_statistics(model: Inverter, dataset: Dataset) -> None:
+    """Set the mean and deviation of every feature channel, where the network wants them, and the mean colour.
 
     Measured on some training images. A channel that hardly varies among them (a unit that is dead on all, say) may
     among the others: where there is a view, it counts as varying by a hundredth of what the channels do on average.
     """
-    colours, channels = _Moments(3), _Moments(supply.spec.channels)
-    for images, features in supply.examples(with_features=model.network.standardised):
+    colours, channels = _Moments(3), _Moments(dataset.spec.channels)
+    for images, features in dataset.examples(with_features=model.network.standardised):
         colours.add(images)
         if features is not None:
             channels.add(model.measured(features))
@@ -522,7 +522,7 @@ class _Moments:
 
 
 def optimisers(model: Inverter, config: TrainConfig) -> list[torch.optim.Optimizer]:
-    """Adam for all weights; with ``muon``, Muon for the kernels between the features and the image.
+    """Return Adam for all weights; with ``muon``, Muon for the kernels between the features and the image.
 
     And for the matrix that reads a vector: that is where most of what there is to learn about vectors is learnt.
     """
@@ -553,18 +553,18 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if native() else torch.float32
 
 
-def fastest_step(learner: Learner, step: int, note: Callable[[str], None]) -> Step:
-    """The whole step as one CUDA graph where the device can, else `EagerStep`; `note` gets a sentence about why."""
-    representation = learner.representation
-    if learner.device.type == "cuda" and representation is not None and representation.in_workers:
+def fastest_step(state: TrainState, step: int, note: Callable[[str], None]) -> Step:
+    """Return the whole step as one CUDA graph where the device can, else `EagerStep`; `note` gets a sentence why."""
+    representation = state.representation
+    if state.device.type == "cuda" and representation is not None and representation.in_workers:
         note(f"the steps run operation by operation: {representation.name} features come from the CPU")
-    elif learner.device.type == "cuda":
+    elif state.device.type == "cuda":
         try:
-            return GraphedStep(learner, step, cuda_graph)
-        except Exception as error:  # whatever it is, the learner is untouched, and eager training may do without it
+            return GraphedStep(state, step, cuda_graph)
+        except Exception as error:  # whatever it is, the state is untouched, and eager training may do without it
             reason = str(error).strip().partition("\n")[0] or type(error).__name__
             note(f"the steps run operation by operation, more slowly, because no CUDA graph could be made: {reason}")
-    return EagerStep(learner)
+    return EagerStep(state)
 
 
 @contextmanager
