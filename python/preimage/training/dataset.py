@@ -35,6 +35,7 @@ from preimage.training.images import (
     Pixels,
     leave_out,
     look_at,
+    of_image,
     some,
     with_features,
 )
@@ -529,8 +530,8 @@ def _decodable(held_out: list[Item], config: TrainConfig, *, separate: bool) -> 
 
 def _on_both_sides(trained: Sequence[Item], held_out: Sequence[Item]) -> list[str]:
     """Return the keys of held-out images whose contents are trained on."""
-    seen = {item.digest.partition("/")[0] for item in trained}
-    return [item.source.key for item in held_out if item.digest.partition("/")[0] in seen]
+    seen = {of_image(item.digest) for item in trained}
+    return [item.source.key for item in held_out if of_image(item.digest) in seen]
 
 
 def _open_features(config: TrainConfig, known: ImageList | None, note: Note) -> tuple[TrainConfig, Dataset]:

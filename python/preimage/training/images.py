@@ -113,7 +113,7 @@ def _differences(then: Mapping[str, str], now: Mapping[str, str], left_out: set[
     missing = [key for key in then if key not in now]
     new = [key for key in now if key not in then and key not in left_out]
     differing = [key for key, digest in then.items() if key in now and now[key] != digest]
-    changed = [key for key in differing if _of_image(then[key]) != _of_image(now[key])]
+    changed = [key for key in differing if of_image(then[key]) != of_image(now[key])]
     other = [key for key in differing if key not in set(changed)]
     found = ((missing, "missing"), (new, "new"), (changed, "changed"), (other, "with other features"))
     return [f"{len(keys)} {what}, first {keys[0]!r}" for keys, what in found if keys]
@@ -124,7 +124,8 @@ def with_features(image: str, features: str) -> str:
     return f"{image}/{features}"
 
 
-def _of_image(digest: str) -> str:
+def of_image(digest: str) -> str:
+    """Return the image's part of such a digest, or of one without features."""
     return digest.partition("/")[0]
 
 

@@ -34,7 +34,7 @@ from preimage.training.config import TrainConfig
 from preimage.training.dataset import Batch, Dataset, are_probabilities, open_dataset
 from preimage.training.display import Display, Metrics, write_sample_sheet
 from preimage.training.graphed_step import GraphedStep, cuda_graph
-from preimage.training.images import ImageList
+from preimage.training.images import ImageList, of_image
 from preimage.training.muon import Muon
 from preimage.training.prefetch import prepared
 from preimage.training.step import EagerStep, Step, TrainState
@@ -111,6 +111,9 @@ def train(
     stamp = _stamp(path)
     if stamp is not None and not resume:
         raise ValueError(f"{folder} holds a run already: resume it, or train into another folder")
+    if folder.exists():
+        with alone_in(folder, lambda waited: _refuse(folder)):
+            pass  # another run is told of at once, not after a look at all images
     with display or Display() as shown:
         earlier = None if stamp is None else _read_earlier(path, config)
         run = _Run(config, folder, representation, earlier, resume, shown)
@@ -422,11 +425,14 @@ def _init_warning(init: str, images: ImageList) -> str | None:
     if not folder.is_dir():
         return None  # a pretrained one
     path = folder / CHECKPOINT
-    trained = checkpoint.read_images(path) if path.exists() else None
+    try:
+        trained = checkpoint.read_images(path) if path.exists() else None
+    except FileFormatError:
+        trained = None  # its weights are in other files
     if trained is None:
         return f"which images {init} was trained on is not known there: some of those held out now may be among them"
-    seen = set(trained.trained.values())
-    twice = [key for key, digest in images.held_out.items() if digest in seen]
+    seen = {of_image(digest) for digest in trained.trained.values()}
+    twice = [key for key, digest in images.held_out.items() if of_image(digest) in seen]
     if not twice:
         return None
     return (
