@@ -17,7 +17,7 @@ from preimage.nn import UpConv2d
 from preimage.training import Display, TrainConfig, graphed_step, muon, train, trainer
 from preimage.training.flat import FlatState
 from preimage.training.graphed_step import GraphedStep, cuda_graph
-from preimage.training.step import EagerStep, Learner, Step
+from preimage.training.step import EagerStep, Step, TrainState
 from preimage.training.trainer import fastest_step
 from tolerances import TRAINING_LOSS_GPU, trained_weights, training_loss
 from training_runs import small_config
@@ -34,7 +34,7 @@ def again(work: Callable[[], None], device: torch.device) -> Callable[[], None]:
     return work
 
 
-def learner(optimiser: str = "muon", precision: str = "float32", device: str = "cpu", size: int = 32) -> Learner:
+def learner(optimiser: str = "muon", precision: str = "float32", device: str = "cpu", size: int = 32) -> TrainState:
     config = TrainConfig(
         representation="hog",
         images=("none",),
@@ -55,7 +55,7 @@ def learner(optimiser: str = "muon", precision: str = "float32", device: str = "
     average = copy.deepcopy(model).eval().requires_grad_(False)
     loss_sum = torch.zeros((), dtype=torch.float64, device=device)
     optimisers = trainer.optimisers(model, config)
-    return Learner(config, representation, model, average, optimisers, DTYPES[precision], loss_sum)
+    return TrainState(config, representation, model, average, optimisers, DTYPES[precision], loss_sum)
 
 
 def batch_of(step: int, size: int = 32) -> torch.Tensor:
@@ -64,7 +64,7 @@ def batch_of(step: int, size: int = 32) -> torch.Tensor:
     return (smooth * 255).byte().contiguous(memory_format=torch.channels_last)
 
 
-def losses(learner: Learner, step: Step, steps: range, size: int = 32) -> torch.Tensor:
+def losses(learner: TrainState, step: Step, steps: range, size: int = 32) -> torch.Tensor:
     curve = []
     for number in steps:
         before = learner.loss_sum.item()
@@ -79,7 +79,7 @@ def assert_same_losses(ours: torch.Tensor, theirs: torch.Tensor, precision: str)
     assert share.max() <= 1, f"after step {int(share.argmax())}: {ours.tolist()} instead of {theirs.tolist()}"
 
 
-def everything(learner: Learner) -> dict[str, torch.Tensor]:
+def everything(learner: TrainState) -> dict[str, torch.Tensor]:
     """A copy of all that a run consists of, by name."""
     state = {f"model.{name}": value for name, value in learner.model.state_dict().items()}
     state |= {f"average.{name}": value for name, value in learner.average.state_dict().items()}
@@ -120,7 +120,7 @@ def test_learns_as_the_eager_step(optimiser: str, precision: str) -> None:
 
 
 @pytest.mark.parametrize("first", [EagerStep, lambda learner: GraphedStep(learner, 0, again)])
-def test_making_it_changes_no_bit(first: Callable[[Learner], Step]) -> None:
+def test_making_it_changes_no_bit(first: Callable[[TrainState], Step]) -> None:
     """Neither before the first step, nor after some of either kind."""
     ours = learner()
     before = everything(ours)
@@ -177,13 +177,13 @@ def test_falls_back_with_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(fastest_step(learner(), 0, notes.append), EagerStep)
     assert notes == []  # on a CPU that is no loss
 
-    class OnCuda(Learner):
+    class OnCuda(TrainState):
         device = torch.device("cuda")
 
     def refuses(*arguments: object) -> None:
         raise RuntimeError("operation not permitted\nCUDA kernel errors might be ...")
 
-    monkeypatch.setattr(graphed_step, "GraphedStep", refuses)
+    monkeypatch.setattr(trainer, "GraphedStep", refuses)
     ours = learner()
     ours.__class__ = OnCuda
     assert isinstance(fastest_step(ours, 0, notes.append), EagerStep)
@@ -228,7 +228,7 @@ def test_memory_is_flat(optimiser: str, dtype: torch.dtype) -> None:
             assert torch.equal(matrix.sort(dim=1).values, kernel.flatten(1).sort(dim=1).values)
 
 
-def _muon(ours: Learner) -> list[torch.nn.Parameter]:
+def _muon(ours: TrainState) -> list[torch.nn.Parameter]:
     return ours.optimisers[1].param_groups[0]["params"]
 
 
@@ -262,7 +262,7 @@ def test_nothing_moves(precision: str) -> None:
 class _Graphed:
     """`fastest_step` that takes the graphed one on a CPU too."""
 
-    def __call__(self, learner: Learner, step: int, note: Callable[[str], None]) -> Step:
+    def __call__(self, learner: TrainState, step: int, note: Callable[[str], None]) -> Step:
         return GraphedStep(learner, step, again)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -18,6 +19,8 @@ StrPath = str | os.PathLike[str]
 _LONGEST_KEY = 1024  # characters
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]+(?:/[A-Za-z0-9_-]+)*")  # most keys, at a tenth of the full check's cost
 
+_NO_ROOM = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}  # the last one is POSIX's
+
 
 @contextlib.contextmanager
 def atomic_write(path: StrPath) -> Iterator[BinaryIO]:
@@ -31,7 +34,7 @@ def atomic_write(path: StrPath) -> Iterator[BinaryIO]:
     Raises:
         FileNotFoundError: the folder does not exist.
         ValueError: `path` names a folder, a device, or anything else that is not a plain file.
-        OSError: the system's own errors, such as a full disk.
+        OSError: the system's own errors; that of a full disk names `path`.
     """
     target = Path(os.path.realpath(path))
     if target.exists() and not target.is_file():
@@ -40,10 +43,11 @@ def atomic_write(path: StrPath) -> Iterator[BinaryIO]:
     temporary = target.with_name(f".preimage-{secrets.token_hex(8)}.tmp")
     file = open(temporary, "x+b", buffering=1 << 20)  # noqa: SIM115 - closed in both branches
     try:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-        file.close()
+        with naming_full_disk(path):
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+            file.close()
         os.replace(temporary, target)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -52,6 +56,17 @@ def atomic_write(path: StrPath) -> Iterator[BinaryIO]:
             temporary.unlink()
         raise
     _sync_folder(target.parent)
+
+
+@contextlib.contextmanager
+def naming_full_disk(path: StrPath) -> Iterator[None]:
+    """Add the path of the file that is written to an error of a full disk, which the system leaves out."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _NO_ROOM and error.filename is None:
+            error.filename = os.fspath(path)
+        raise
 
 
 def _sync_folder(folder: Path) -> None:

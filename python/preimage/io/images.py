@@ -84,19 +84,34 @@ def decode_image(data: bytes, *, name: str, max_pixels: int = MAX_PIXELS) -> Ima
     Raises:
         FileFormatError: not an image, truncated, damaged, or too large.
     """
-    try:
-        header = read_header(data)
-        _check_size(header, max_pixels)
-        check_complete(data, header)
-    except (struct.error, IndexError) as error:
-        raise FileFormatError(name, "a truncated image" if data else "an empty file, not an image") from error
-    except ValueError as error:
-        raise FileFormatError(name, str(error)) from error
+    header = check_image(data, name=name, max_pixels=max_pixels)
     samples = _decode(data, header, name)
     if header.inverted and samples.dtype == np.uint16:
         samples = 65535 - samples  # OpenCV turns white-is-zero round for 8 bits only
     rgb = _to_rgb(samples, header)
     return np.ascontiguousarray(_upright(rgb, header.orientation))
+
+
+def check_image(data: bytes, *, name: str, max_pixels: int = MAX_PIXELS) -> ImageHeader:
+    """Read the header of an encoded image and look for its end, without decoding it.
+
+    Args:
+        data: the encoded bytes.
+        name: what error messages call the image.
+        max_pixels: largest width × height.
+
+    Raises:
+        FileFormatError: not an image, cut short, or too large. Damage in between shows only when it is decoded.
+    """
+    try:
+        header = read_header(data)
+        _check_size(header, max_pixels)
+        check_complete(data, header)
+        return header
+    except (struct.error, IndexError) as error:
+        raise FileFormatError(name, "a truncated image" if data else "an empty file, not an image") from error
+    except ValueError as error:
+        raise FileFormatError(name, str(error)) from error
 
 
 def _check_size(header: ImageHeader, max_pixels: int) -> None:

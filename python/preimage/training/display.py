@@ -14,7 +14,7 @@ from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 
 from preimage.io import write_png
-from preimage.io.atomic import atomic_write
+from preimage.io.atomic import atomic_write, naming_full_disk
 from preimage.metrics import ErrorReport
 from preimage.spec import Spec
 from preimage.training.checkpoint import Progress
@@ -133,17 +133,20 @@ class Metrics:
 
     def write(self, **values: float | int | None) -> None:
         """Appends a line."""
-        with open(self._path, "a", encoding="utf-8") as file:
+        with naming_full_disk(self._path), open(self._path, "a", encoding="utf-8") as file:
             file.write(json.dumps(values) + "\n")
 
     def _lines(self) -> list[dict[str, Any]]:
         lines = []
         if self._path.exists():
-            for text in self._path.read_text(encoding="utf-8").splitlines():
+            for text in self._path.read_text(encoding="utf-8", errors="replace").splitlines():
                 try:
-                    lines.append(json.loads(text))
+                    line = json.loads(text)
                 except ValueError:
                     break  # the line that was being written when the run was killed
+                if not isinstance(line, dict) or not isinstance(line.get("step"), int):
+                    break  # not ours
+                lines.append(line)
         return lines
 
 
