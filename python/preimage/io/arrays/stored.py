@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from preimage.errors import FileFormatError
 from preimage.io.arrays import conventions
-from preimage.io.atomic import StrPath, key_problem
+from preimage.io.atomic import StrPath, as_keys
 from preimage.io.layout import MAX_IMAGES, Size, is_size
 from preimage.io.records import FeatureFile, FeatureRecord, check_record, stored_array
 from preimage.spec import Spec
@@ -243,15 +243,10 @@ def _is_frames(array: StoredArray, spec: Spec, layout: str) -> bool:
 
 
 def check_keys(keys: Sequence[str], count: int) -> list[str]:
-    """The keys, if they can name that many images; else ``ValueError``."""
+    """The keys as `as_key` has them, if they can name that many images; else ``ValueError``."""
     if len(keys) != count:
         raise ValueError(f"{len(keys)} keys for {count} images")
-    for key in keys:
-        if problem := key_problem(key):
-            raise ValueError(problem)
-    if len(set(keys)) < count:
-        raise ValueError("two images have one key")
-    return list(keys)
+    return as_keys(keys)
 
 
 def _checked_sizes(

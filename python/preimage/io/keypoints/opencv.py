@@ -42,5 +42,11 @@ def read_opencv(path: StrPath, normalisation: str | None = None) -> Keypoints:
     x, y, size, angle, response = fields[:, :5].T
     if (angle == -1).any():
         raise ValueError("has keypoints without an angle (-1)")
-    frames = np.stack([x - POSITION_SHIFT, y - POSITION_SHIFT, size / 2, np.deg2rad(angle)], axis=1)
-    return as_keypoints(frames, descriptors, lowe_order=True, normalisation=normalisation or "l2", response=response)
+    return as_keypoints(
+        np.stack([x - POSITION_SHIFT, y - POSITION_SHIFT, size / 2, angle], axis=1),
+        descriptors,
+        lowe_order=True,
+        normalisation=normalisation or "l2",
+        response=response,
+        degrees=True,
+    )

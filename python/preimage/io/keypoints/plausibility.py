@@ -1,0 +1,133 @@
+"""Units and places of keypoints: what cannot be right is refused, what may be wrong is remarked on.
+
+A file does not tell its units. Exchanged sides, degrees in the place of radians, or shares of the image's sides in the
+place of pixels give a picture all the same, and a wrong one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from preimage.io.layout import Size
+from preimage.keypoints import Keypoints
+
+_CORNER = 1.5  # pixels: where coordinates in [-1, 1] lie, with any origin's half pixel
+_FEW = 3  # distinct positions, from which on it is no chance that all lie there
+_MANY = 16  # angles, likewise
+_ENOUGH = 50  # keypoints, for statistics
+_SMALLEST_MEDIAN = 0.25  # pixels; SIFT's scales begin at 0.9, or half that in an image enlarged fourfold
+_FIRST = 0.9  # σ of OpenCV's, COLMAP's and VLFeat's smallest keypoints in an image enlarged twofold, pixels
+_LARGE = 3.4  # beyond the smallest σ in an image that was not enlarged
+_REACH = 0.6  # of the image's sides; keypoints of photographs reach further in one direction at least
+
+# The median of the sums of SIFT descriptors of length 1. In 15 pictures with OpenCV's SIFT and in COLMAP's golden
+# databases: 5.7 to 7.5 for plain ones (4.9 for one with 7 keypoints), 7.6 to 9.5 for RootSIFT, 3.9 to 5.4 for squares.
+_ROOT_SUM = 7.8
+_SQUARE_SUM = 5.4
+
+
+def check_units(frames: NDArray[np.float64], *, degrees: bool) -> None:
+    """``ValueError`` if positions, scales or angles are in other units than pixels and radians, or degrees.
+
+    Args:
+        frames: (4, N), finite: x, y, scale and angle.
+        degrees: whether the format has degrees.
+    """
+    places, scale, angle = frames[:2], frames[2], frames[3]
+    if not len(scale):
+        return
+    if np.abs(places).max() <= _CORNER and len(np.unique(places, axis=1).T) >= _FEW:
+        raise ValueError(
+            f"all {len(scale)} positions lie between {places.min():.3g} and {places.max():.3g}: they are pixels, not "
+            "shares of the image's sides"
+        )
+    if np.median(scale) < _SMALLEST_MEDIAN:
+        raise ValueError(f"scales around {np.median(scale):.3g}: they are σ in pixels, which SIFT finds from 0.5 on")
+    most = float(np.abs(angle).max())
+    turn = 360.0 if degrees else 2 * np.pi
+    unit, other = ("degrees", "radians") if degrees else ("radians", "degrees")
+    if most > 2 * turn:
+        raise ValueError(f"an angle of {most:g} {unit}" + ("" if degrees or most > 720 else f"; is it in {other}?"))
+    if degrees and len(angle) >= _MANY and most < 6.3 and np.ptp(angle) > np.pi:
+        raise ValueError(f"angles between {angle.min():.3g} and {angle.max():.3g} {unit}; are they in {other}?")
+
+
+def check_descriptors(descriptors: NDArray[Any]) -> None:
+    """``ValueError`` if any descriptor holds what SIFT's do not, or all of them hold nothing."""
+    low, high = (descriptors.min(), descriptors.max()) if descriptors.size else (0, 1)
+    if not np.isfinite([float(low), float(high)]).all():
+        raise ValueError("a descriptor holds a number that is not finite")
+    if low < 0:
+        raise ValueError(
+            f"descriptors hold numbers from {low:.3g} to {high:.3g}; SIFT's are not negative (other features, or "
+            "projected ones?)"
+        )
+    if high == 0:
+        raise ValueError(f"all {len(descriptors)} descriptors are zero")
+
+
+def check_places(keypoints: Keypoints, size: Size) -> int:
+    """Return how many keypoints lie outside of an image of (height, width) pixels.
+
+    Raises:
+        ValueError: more than a few do, so that the size, or the unit, is wrong.
+    """
+    height, width = size
+    x, y = keypoints.x.double().numpy() + 0.5, keypoints.y.double().numpy() + 0.5
+    count, outside = len(x), _outside(x, y, size)
+    if outside <= 2 + count // 50 and (outside < count or not count):
+        return outside
+    problem = f"{outside} of {count} keypoints lie outside of the image of {width}×{height} (width × height)"
+    if height != width and _outside(x, y, (width, height)) <= min(2 + count // 50, outside // 2):
+        raise ValueError(f"{problem}; width and height exchanged?")
+    far = f"they reach from ({x.min():.0f}, {y.min():.0f}) to ({x.max():.0f}, {y.max():.0f})"
+    raise ValueError(f"{problem}; {far}: is it the size of the image that they were found in, and are they pixels?")
+
+
+def _outside(x: NDArray[np.float64], y: NDArray[np.float64], size: Size) -> int:
+    return int(np.count_nonzero((x < 0) | (x >= size[1]) | (y < 0) | (y >= size[0])))
+
+
+def remarks(keypoints: Keypoints, size: Size) -> dict[str, str]:
+    """Return what looks wrong but may be right, one sentence each under a word for its kind.
+
+    Args:
+        keypoints: of one image, normalisation undone.
+        size: (height, width) of the image, pixels.
+    """
+    found = {}
+    count, (height, width) = len(keypoints.x), size
+    sums = keypoints.descriptors.sum(dim=1).numpy()
+    scale = keypoints.scale.numpy()
+    if zero := int(np.count_nonzero(sums == 0)):
+        found["zero"] = f"{zero} of {count} descriptors are zero"
+    if count < _ENOUGH:
+        return found
+    typical = float(np.median(sums))
+    if typical > _ROOT_SUM:
+        found["root"] = (
+            f"the descriptors look like RootSIFT (their entries sum to {typical:.1f}; those of plain SIFT to 5.7 to 7.5): "
+            "name the normalisation l1_root, or l1_root_twice (--normalisation)"
+        )
+    elif typical < _SQUARE_SUM:
+        found["square"] = (
+            f"the descriptors look like plain SIFT taken for RootSIFT (their entries sum to {typical:.1f}; those of plain "
+            "SIFT to 5.7 to 7.5): name the normalisation l2 (--normalisation)"
+        )
+    if np.median(scale) < _FIRST:
+        found["scale"] = (
+            f"half of the scales are below {np.median(scale):.2f} pixels, less than SIFT finds: a scale is σ, and "
+            "OpenCV's size is the diameter, 2σ"
+        )
+    elif scale.min() > _LARGE:
+        found["scale"] = f"the smallest scale is {scale.min():.1f} pixels: is it the diameter in the place of σ?"
+    right, down = float(keypoints.x.max()) + 0.5, float(keypoints.y.max()) + 0.5
+    if right < _REACH * width and down < _REACH * height:
+        found["reach"] = (
+            f"the keypoints reach to ({right:.0f}, {down:.0f}) only in an image of {width}×{height} (width × height): "
+            "were they found at another resolution?"
+        )
+    return found
