@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 
 from preimage.errors import FileFormatError
 from preimage.io.arrays.conventions import check_layout, has_frames
-from preimage.io.arrays.keylists import KEYS_MEMBER, holds_text, keys_of
+from preimage.io.arrays.keylists import KEYS_MEMBER, holds_objects, holds_text, keys_of
 from preimage.io.arrays.stored import MAX_ARRAY_BYTES, StoredArray, feature_file, stored_records
 from preimage.io.atomic import StrPath, atomic_write
 from preimage.io.layout import DTYPES, Size
 from preimage.io.records import FeatureFile, FeatureRecord
+from preimage.io.unread import other_than
 from preimage.spec import Spec
 
 _MAX_NPY_HEADER = 10_000  # bytes; NumPy writes 118
@@ -78,7 +79,7 @@ def open_arrays(path: StrPath) -> list[StoredArray]:
             return open_npz(path)
         if signature == b"\x93NUM":
             return _open_npy(path)
-        raise ValueError("neither an .npy nor an .npz file")
+        raise ValueError(other_than("an .npy or .npz file", path))
     except _BROKEN_ZIP as error:
         raise FileFormatError(path, str(error) or "damaged") from error
 
@@ -107,6 +108,12 @@ def open_npz(path: StrPath, *, any_numbers: bool = False) -> list[StoredArray]:
             with archive.open(member) as file:
                 if holds_text(file):
                     continue
+            with archive.open(member) as file:
+                if holds_objects(file):
+                    raise ValueError(
+                        "its keys are Python objects, which would have to be unpickled: save them as strings, "
+                        "keys=np.array(keys, dtype=str)"
+                    )
         with archive.open(member) as file:
             try:
                 shape, dtype = _read_npy_header(file, member.file_size, any_numbers)

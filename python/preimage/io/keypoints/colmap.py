@@ -144,19 +144,20 @@ def _blobs(database: sqlite3.Connection, table: str) -> dict[int, _Blob]:
 
 def _problem(keypoints: _Blob, descriptors: _Blob) -> str:
     """Why the keypoints and descriptors of an image cannot be read; empty where they can."""
-    if not keypoints.rows:
-        return keypoints.problem
-    if keypoints.problem or descriptors.problem:
-        return keypoints.problem or descriptors.problem
-    if keypoints.columns == 2:
-        return "the keypoints are positions only, without scale and angle"
-    if keypoints.columns not in (4, 6):
-        return f"the keypoints have {keypoints.columns} columns; 4 or 6 are right"
-    if descriptors.rows != keypoints.rows:
-        return f"{keypoints.rows} keypoints, but {descriptors.rows} descriptors"
-    if descriptors.columns != DESCRIPTOR:
-        return f"the descriptors have {descriptors.columns} numbers and are not SIFT ({DESCRIPTOR})"
-    return ""
+    problem = keypoints.problem
+    if not keypoints.rows or problem:
+        pass
+    elif descriptors.problem:
+        problem = descriptors.problem
+    elif keypoints.columns == 2:
+        problem = "the keypoints are positions only, without scale and angle"
+    elif keypoints.columns not in (4, 6):
+        problem = f"the keypoints have {keypoints.columns} columns; 4 or 6 are right"
+    elif descriptors.rows != keypoints.rows:
+        problem = f"{keypoints.rows} keypoints, but {descriptors.rows} descriptors"
+    elif descriptors.columns != DESCRIPTOR:
+        problem = f"the descriptors have {descriptors.columns} numbers and are not SIFT ({DESCRIPTOR})"
+    return problem
 
 
 def _whole(column: str) -> str:

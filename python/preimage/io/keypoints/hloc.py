@@ -23,6 +23,7 @@ from preimage.io.atomic import StrPath
 from preimage.io.keypoints.convert import as_keypoints, check_count, naming, no_keypoints
 from preimage.io.keypoints.records import KeypointFile
 from preimage.io.layout import MAX_IMAGES, Size
+from preimage.io.unread import other_than
 from preimage.keypoints import DESCRIPTOR, Keypoints
 
 _BLOCK = 4096  # descriptors looked at together
@@ -54,7 +55,7 @@ def read_hloc(path: StrPath, normalisation: str | None = None) -> KeypointFile:
     h5py = require_h5py()
     with open(path, "rb") as start:
         if start.read(len(SIGNATURE)) != SIGNATURE:
-            raise FileFormatError(path, "is no HDF5 file")
+            raise FileFormatError(path, other_than("an HDF5 file", path))
     with telling(path):
         file = h5py.File(path, "r")  # stays open for `load`, and closes itself when that is dropped
         try:

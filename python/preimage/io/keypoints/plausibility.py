@@ -69,65 +69,74 @@ def check_descriptors(descriptors: NDArray[Any]) -> None:
         raise ValueError(f"all {len(descriptors)} descriptors are zero")
 
 
-def check_places(keypoints: Keypoints, size: Size) -> int:
-    """Return how many keypoints lie outside of an image of (height, width) pixels.
+def examine(keypoints: Keypoints, size: Size) -> dict[str, str]:
+    """Return what looks wrong with the keypoints of an image but may be right: sentences under a word for their kind.
+
+    Args:
+        keypoints: of one image, normalisation undone.
+        size: (height, width) of the image, pixels.
 
     Raises:
-        ValueError: more than a few do, so that the size, or the unit, is wrong.
+        ValueError: more than a few keypoints lie outside of the image, so that the size, or the unit, is wrong.
     """
+    if not len(keypoints.x):
+        return {}
+    return _places(keypoints, size) | _descriptors(keypoints) | _scales(keypoints)
+
+
+def _places(keypoints: Keypoints, size: Size) -> dict[str, str]:
     height, width = size
+    shown = f"an image of {width}×{height} (width × height)"
     x, y = keypoints.x.double().numpy() + 0.5, keypoints.y.double().numpy() + 0.5
-    count, outside = len(x), _outside(x, y, size)
-    if outside <= 2 + count // 50 and (outside < count or not count):
-        return outside
-    problem = f"{outside} of {count} keypoints lie outside of the image of {width}×{height} (width × height)"
-    if height != width and _outside(x, y, (width, height)) <= min(2 + count // 50, outside // 2):
-        raise ValueError(f"{problem}; width and height exchanged?")
-    far = f"they reach from ({x.min():.0f}, {y.min():.0f}) to ({x.max():.0f}, {y.max():.0f})"
-    raise ValueError(f"{problem}; {far}: is it the size of the image that they were found in, and are they pixels?")
+    count, outside, few = len(x), _outside(x, y, size), 2 + len(x) // 50
+    if outside > few or outside == count:
+        problem = f"{outside} of {count} keypoints lie outside of {shown}"
+        if height != width and _outside(x, y, (width, height)) <= min(few, outside // 2):
+            raise ValueError(f"{problem}; width and height exchanged?")
+        reach = f"they reach from ({x.min():.0f}, {y.min():.0f}) to ({x.max():.0f}, {y.max():.0f})"
+        raise ValueError(f"{problem}: {reach}. Is it the size of the image that they were found in, are they pixels?")
+    if outside:
+        return {"outside": f"{outside} of {count} keypoints lie outside of {shown} and are left out"}
+    if count >= _ENOUGH and x.max() < _REACH * width and y.max() < _REACH * height:
+        reach = f"({x.max():.0f}, {y.max():.0f})"
+        return {"reach": f"the keypoints reach to {reach} only in {shown}: were they found at another resolution?"}
+    return {}
 
 
 def _outside(x: NDArray[np.float64], y: NDArray[np.float64], size: Size) -> int:
     return int(np.count_nonzero((x < 0) | (x >= size[1]) | (y < 0) | (y >= size[0])))
 
 
-def remarks(keypoints: Keypoints, size: Size) -> dict[str, str]:
-    """Return what looks wrong but may be right, one sentence each under a word for its kind.
-
-    Args:
-        keypoints: of one image, normalisation undone.
-        size: (height, width) of the image, pixels.
-    """
-    found = {}
-    count, (height, width) = len(keypoints.x), size
+def _descriptors(keypoints: Keypoints) -> dict[str, str]:
     sums = keypoints.descriptors.sum(dim=1).numpy()
-    scale = keypoints.scale.numpy()
+    found, typical = {}, float(np.median(sums))
     if zero := int(np.count_nonzero(sums == 0)):
-        found["zero"] = f"{zero} of {count} descriptors are zero"
-    if count < _ENOUGH:
+        found["zero"] = f"{zero} of {len(sums)} descriptors are zero"
+    if len(sums) < _ENOUGH or _SQUARE_SUM <= typical <= _ROOT_SUM:
         return found
-    typical = float(np.median(sums))
+    sums_up = f"their entries sum to {typical:.1f}; those of plain SIFT to 5.7 to 7.5"
     if typical > _ROOT_SUM:
         found["root"] = (
-            f"the descriptors look like RootSIFT (their entries sum to {typical:.1f}; those of plain SIFT to 5.7 to 7.5): "
-            "name the normalisation l1_root, or l1_root_twice (--normalisation)"
+            f"the descriptors look like RootSIFT ({sums_up}): name their normalisation (--normalisation l1_root, or "
+            "l1_root_twice)"
         )
-    elif typical < _SQUARE_SUM:
+    else:
         found["square"] = (
-            f"the descriptors look like plain SIFT taken for RootSIFT (their entries sum to {typical:.1f}; those of plain "
-            "SIFT to 5.7 to 7.5): name the normalisation l2 (--normalisation)"
-        )
-    if np.median(scale) < _FIRST:
-        found["scale"] = (
-            f"half of the scales are below {np.median(scale):.2f} pixels, less than SIFT finds: a scale is σ, and "
-            "OpenCV's size is the diameter, 2σ"
-        )
-    elif scale.min() > _LARGE:
-        found["scale"] = f"the smallest scale is {scale.min():.1f} pixels: is it the diameter in the place of σ?"
-    right, down = float(keypoints.x.max()) + 0.5, float(keypoints.y.max()) + 0.5
-    if right < _REACH * width and down < _REACH * height:
-        found["reach"] = (
-            f"the keypoints reach to ({right:.0f}, {down:.0f}) only in an image of {width}×{height} (width × height): "
-            "were they found at another resolution?"
+            f"the descriptors look like plain SIFT taken for RootSIFT ({sums_up}): name their normalisation "
+            "(--normalisation l2)"
         )
     return found
+
+
+def _scales(keypoints: Keypoints) -> dict[str, str]:
+    scale = keypoints.scale.numpy()
+    if len(scale) < _ENOUGH:
+        return {}
+    if np.median(scale) < _FIRST:
+        return {
+            "scale": f"half of the scales are below {np.median(scale):.2f} pixels, less than SIFT finds: a scale is σ, "
+            "and OpenCV's size is the diameter, 2σ"
+        }
+    if scale.min() > _LARGE:
+        return {"scale": f"the smallest scale is {scale.min():.1f} pixels: is it a diameter in the place of σ?"}
+    return {}

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from preimage.io.atomic import StrPath
+from preimage.io.unread import other_than
 
 _SIGNATURE = b"SQLite format 3\0"
 _SECONDS = 1.0  # and this long for every 100 MB: a damaged tree of pages can lead in circles
@@ -62,15 +63,16 @@ def _check_files(path: StrPath) -> int:
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         if file.read(len(_SIGNATURE)) != _SIGNATURE:
-            raise ValueError("is no SQLite database")
-    for suffix in _WRITE_BACK:
+            raise ValueError(other_than("an SQLite database", path))
+    for suffix, remedy in _WRITE_BACK.items():
         beside = f"{os.fspath(path)}{suffix}"
         with contextlib.suppress(FileNotFoundError):
             if os.stat(beside).st_size:
                 name = os.path.basename(path)
                 raise ValueError(
                     f"is not all there: {os.path.basename(beside)} holds changes not written back yet. Close the "
-                    f"program that has it open; if none has (it was killed), sqlite3 {name} {_WRITE_BACK[suffix]!r} writes them back"
+                    f"program that has it open; if none has (it was killed), this writes them back: sqlite3 {name} "
+                    f"{remedy!r}"
                 )
     return size
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import re
 from collections.abc import Callable
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preimage.io.atomic import StrPath
+from preimage.io.signatures import SIGNATURE_BYTES, describe_file
 
 # A number takes about 0.1 µs: with these limits any file is read, or refused, within two seconds or so. A keypoint
 # takes 450 bytes in most formats, 750 in OpenCV's: there is room for those of a photograph of 12 megapixels.
@@ -19,16 +21,64 @@ _MOST = 80_000 * ROW
 
 _PART = 1 << 18  # bytes parsed together
 _ALLOWED = b"0123456789+-.eE \t\r\n\v\f"  # so neither words (nan, inf) nor Python's 1_000
+_MARKS = (
+    (codecs.BOM_UTF8, None),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+_TEXTS = (  # descriptions of files that may be what is looked for
+    *("an empty file", "plain text", "UTF-16 text", "a YAML file", "a JSON file", "an XML file"),
+    "an XML file of OpenCV's FileStorage",
+)
 _SEPARATOR = re.compile(rb"[\s,\]>]")
 
 
 def read_text(path: StrPath) -> bytes:
-    """A whole file; ``ValueError`` if it is larger than `MAX_TEXT`."""
+    """A whole file as ASCII or UTF-8; ``ValueError`` if it is larger than `MAX_TEXT`, or no text."""
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         if size > MAX_TEXT:
-            raise ValueError(f"{size} bytes of text; up to {MAX_TEXT} are read")
-        return file.read(size)  # no more than was there: a larger buffer would be reserved whole
+            what = _other(file.read(SIGNATURE_BYTES))
+            raise ValueError(what or f"{size} bytes of text; up to {MAX_TEXT} are read")
+        text = file.read(size)  # no more than was there: a larger buffer would be reserved whole
+    return decoded(text)
+
+
+def read_start(path: StrPath) -> bytes:
+    """The first bytes of a text, decoded as `read_text` does; ``ValueError`` if it is no text."""
+    with open(path, "rb") as file:
+        return decoded(file.read(SIGNATURE_BYTES), whole=False)
+
+
+def decoded(text: bytes, *, whole: bool = True) -> bytes:
+    """Text as ASCII or UTF-8, without a byte order mark, which tells UTF-16 and UTF-32 (as Windows' editors write).
+
+    Raises:
+        ValueError: it is no text; says what it is.
+    """
+    for mark, encoding in _MARKS:
+        if text.startswith(mark):
+            if encoding is None:
+                return text[len(mark) :]
+            try:
+                return text[len(mark) :].decode(encoding, "strict" if whole else "ignore").encode("utf-8")
+            except UnicodeDecodeError as error:
+                raise ValueError(f"is damaged text in {encoding}: {error}") from None
+    if what := _other(text[:SIGNATURE_BYTES]):
+        raise ValueError(what)
+    return text
+
+
+def _other(start: bytes) -> str:
+    """What the first bytes are of, if they are none of a text that may be read; else empty."""
+    what = describe_file(start)
+    if what in _TEXTS:
+        return ""
+    if what is not None:
+        return f"is {what}"
+    return "is binary data, not text" if re.search(rb"[\0-\x08\x0e-\x1a\x7f]", start) else ""
 
 
 def numbers(
@@ -53,9 +103,10 @@ def numbers(
         cut = _SEPARATOR.search(text, min(start + _PART, end), end)
         stop = cut.end() if cut else end
         part = text[start:stop] if clean is None else clean(text[start:stop])
-        if strange := part.translate(None, _ALLOWED):
-            raise ValueError(f"{strange[:20].decode('ascii', 'replace')!r} is not a number")
         words = part.split()
+        if part.translate(None, _ALLOWED):
+            word = next(word for word in words if word.translate(None, _ALLOWED))
+            raise ValueError(f"{word[:40].decode('utf-8', 'replace')!r} is not a number")
         if count + len(words) > len(found):
             raise ValueError(f"holds more than {_MOST} numbers")
         try:
@@ -78,6 +129,8 @@ def _first_strange(words: list[bytes]) -> str:
 def header(text: bytes) -> tuple[int, int]:
     """The number in a first line such as ``300 128``, and where the rest starts; else ``ValueError``."""
     match = re.match(rb"\s*(\d{1,9})[ \t]+(\d{1,9})[ \t\r]*\n", text[:64] + b"\n")
+    if match is None and not text.strip():
+        raise ValueError("is an empty file; the number of keypoints and 128 come first, 0 128 where there are none")
     if match is None:
         raise ValueError("does not begin with the number of keypoints and 128")
     count, length = int(match[1]), int(match[2])
