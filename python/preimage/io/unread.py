@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from preimage.io.atomic import StrPath
@@ -11,6 +12,7 @@ _READ = (
     "read are feature files of this package, arrays (.npy, .npz, .mat, .h5, .hdf5), and SIFT keypoints of COLMAP (.db, "
     ".txt), hloc (.h5), OpenCV (.yml, .xml, .json), VLFeat (.sift, .mat) and Lowe (.key), or as .npz"
 )
+_BINARY = re.compile(rb"[\0-\x08\x0e-\x1a\x7f-\xff]")
 _BY_SUFFIX = {  # where the contents look like any text or nothing known
     ".feat": "keypoints of OpenMVG or AliceVision (.feat)",
     ".desc": "descriptors of OpenMVG or AliceVision (.desc)",
@@ -34,7 +36,8 @@ def what_it_is(path: StrPath, start: bytes | None = None) -> str:
             start = file.read(SIGNATURE_BYTES)
     found = describe_file(start)
     if found in (None, "plain text"):
-        return _BY_SUFFIX.get(Path(path).suffix.lower()) or found or ""
+        binary = "binary data of an unknown format, or cut short" if _BINARY.search(start) else ""
+        return _BY_SUFFIX.get(Path(path).suffix.lower()) or found or binary
     return found
 
 

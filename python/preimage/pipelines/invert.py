@@ -16,7 +16,6 @@ from preimage.inverters import Inverter, checked_device
 from preimage.io import FeatureFile, KeypointFile, is_keypoint_file, read_features, read_keypoints, write_png
 from preimage.io.arrays import is_foreign, read_foreign
 from preimage.io.atomic import file_problem, key_problem
-from preimage.io.keypoints.by_suffix import why_no_keypoints
 from preimage.io.keypoints.convert import naming
 from preimage.io.keypoints.plausibility import examine
 from preimage.keypoints import Keypoints
@@ -362,12 +361,15 @@ def _holds_keypoints(
         return False
     if options.format is not None or is_keypoint_file(path):
         return True
-    if given and os.path.exists(path):
-        raise ValueError(
-            f"{why_no_keypoints(path)}. Image size, normalisation and longest side are for keypoint files: leave them "
-            "out, or name its keypoint format (--keypoint-format)"
-        )
-    return False
+    if given:
+        try:
+            read_keypoints(path)
+        except ValueError as error:
+            raise ValueError(
+                f"{error}. Image size, normalisation and longest side are for keypoint files: leave them out, or name "
+                "its keypoint format (--keypoint-format)"
+            ) from error
+    return given
 
 
 def open_features(

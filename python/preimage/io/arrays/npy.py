@@ -75,7 +75,7 @@ def open_arrays(path: StrPath) -> list[StoredArray]:
     try:
         with open(path, "rb") as file:
             signature = file.read(4)
-        if signature == b"PK\x03\x04":
+        if signature.startswith(b"PK"):
             return open_npz(path)
         if signature == b"\x93NUM":
             return _open_npy(path)
@@ -97,6 +97,8 @@ def open_npz(path: StrPath, *, any_numbers: bool = False) -> list[StoredArray]:
     Raises:
         ValueError, zipfile.BadZipFile and their like: damaged, or not such arrays.
     """
+    if not zipfile.is_zipfile(path):
+        raise ValueError(other_than("an .npz file, or cut short", path))
     archive = zipfile.ZipFile(path)  # stays open for `load`, and closes itself when that is dropped
     arrays = []
     for member in archive.infolist():
@@ -165,7 +167,9 @@ def _described(header: bytes, any_numbers: bool = False) -> tuple[tuple[int, ...
         raise ValueError("an .npy header without shape and dtype")
     descr, shape = fields["descr"], fields["shape"]
     if "O" in str(descr):
-        raise ValueError("an array of Python objects, which would have to be unpickled: save numbers instead")
+        raise ValueError(
+            "an array of Python objects, which would have to be unpickled: save numbers instead (dtype=np.float32)"
+        )
     wanted = "[<>=|]?(?:f[248]|[iu][1248])" if any_numbers else "[<>=|]?f[248]|[|<=]?u1"
     if not isinstance(descr, str) or not re.fullmatch(wanted, descr):
         simple = isinstance(descr, str) and re.fullmatch(r"[<>=|][biuc](1|2|4|8|16)", descr)

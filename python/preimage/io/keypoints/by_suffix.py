@@ -162,21 +162,13 @@ def is_keypoint_file(path: StrPath) -> bool:
     """
     if os.path.isdir(path):
         return any(_kind(file) in _ONE and _is_member(file) for _, file in files_below(os.fspath(path)))
-    return not why_no_keypoints(path)
-
-
-def why_no_keypoints(path: StrPath) -> str:
-    """Return why a file is not taken for keypoints, with its name; empty if it is."""
-    name = os.fspath(path)
     try:
         kind = _kind(path)
         if kind is None or not os.path.isfile(path):
-            return f"{name}: {unread(path)}"
-        if kind not in _LOOKS or _LOOKS[kind](path):
-            return ""
-        return f"{name}: {unread(path)}"
-    except (OSError, ValueError, FileFormatError, ImportError) as error:
-        return str(error) if name in str(error) else f"{name}: {error}"
+            return False
+        return _LOOKS[kind](path) if kind in _LOOKS else True
+    except (OSError, ValueError, FileFormatError, ImportError):
+        return False
 
 
 def _is_member(path: StrPath) -> bool:

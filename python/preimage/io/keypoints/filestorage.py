@@ -66,7 +66,7 @@ def read_node(text: bytes, syntax: str, name: str) -> NDArray[Any] | None:
 def node_names(text: bytes, syntax: str) -> list[str]:
     """The names of the first nodes at the top, as OpenCV indents them; for messages."""
     found = itertools.islice(_TOP[syntax].finditer(text), 20)
-    return [match[1][:40].decode("utf-8", "replace") for match in found]
+    return [match[1][:40].decode("utf-8", "replace") for match in found if match[1] != b"opencv_storage"]
 
 
 def _yaml(text: bytes, name: bytes) -> _Node | None:

@@ -73,8 +73,9 @@ def holds_frames(path: StrPath) -> bool:
     with naming(path), open(path, "rb") as file:
         pairs = _pairs(Path(path).stem, list(mat5.variables(file)))
     return any(
-        len(pair) == len(_ROWS) and all(pair[role].shape[0] == rows for role, rows in _ROWS.items())
+        len(pair) == len(_ROWS) and all(pair[role].shape[axis] == rows for role, rows in _ROWS.items())
         for pair in pairs.values()
+        for axis in (0, 1)  # those the other way round are refused with a word on it
     )
 
 
@@ -104,7 +105,7 @@ def _images(stem: str, variables: list[mat5.Variable]) -> list[_Image]:
         elif (frames.shape, descriptors.shape) != ((4, count), (DESCRIPTOR, count)):
             raise ValueError(
                 f"{frames.name!r} and {descriptors.name!r} have shapes {frames.shape} and {descriptors.shape}; (4, N) "
-                f"and ({DESCRIPTOR}, N) are right"
+                f"and ({DESCRIPTOR}, N) are right, one column a keypoint"
             )
         images.append(_Image(key, frames, descriptors, check_count(count)))
         if len(images) > MAX_IMAGES:

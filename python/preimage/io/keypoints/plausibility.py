@@ -20,7 +20,6 @@ _MANY = 16  # angles, likewise
 _ENOUGH = 50  # keypoints, for statistics
 _SMALLEST_MEDIAN = 0.25  # pixels; SIFT's scales begin at 0.9, or half that in an image enlarged fourfold
 _FIRST = 0.9  # σ of OpenCV's, COLMAP's and VLFeat's smallest keypoints in an image enlarged twofold, pixels
-_LARGE = 3.4  # beyond the smallest σ in an image that was not enlarged
 _REACH = 0.6  # of the image's sides; keypoints of photographs reach further in one direction at least
 
 # The median of the sums of SIFT descriptors of length 1. In 15 pictures with OpenCV's SIFT and in COLMAP's golden
@@ -77,18 +76,19 @@ def examine(keypoints: Keypoints, size: Size) -> dict[str, str]:
         size: (height, width) of the image, pixels.
 
     Raises:
-        ValueError: more than a few keypoints lie outside of the image, so that the size, or the unit, is wrong.
+        ValueError: more than a few keypoints lie outside of the image, or have scales that no keypoint in it can have,
+            so that the size, or the unit, is wrong.
     """
     if not len(keypoints.x):
         return {}
-    return _places(keypoints, size) | _descriptors(keypoints) | _scales(keypoints)
+    return _places(keypoints, size) | _scales(keypoints, size) | _descriptors(keypoints)
 
 
 def _places(keypoints: Keypoints, size: Size) -> dict[str, str]:
     height, width = size
-    shown = f"an image of {width}×{height} (width × height)"
+    shown = f"the image of {width}×{height} (width × height)"
     x, y = keypoints.x.double().numpy() + 0.5, keypoints.y.double().numpy() + 0.5
-    count, outside, few = len(x), _outside(x, y, size), 2 + len(x) // 50
+    count, outside, few = len(x), _outside(x, y, size), _few(len(x))
     if outside > few or outside == count:
         problem = f"{outside} of {count} keypoints lie outside of {shown}"
         if height != width and _outside(x, y, (width, height)) <= min(few, outside // 2):
@@ -101,6 +101,11 @@ def _places(keypoints: Keypoints, size: Size) -> dict[str, str]:
         reach = f"({x.max():.0f}, {y.max():.0f})"
         return {"reach": f"the keypoints reach to {reach} only in {shown}: were they found at another resolution?"}
     return {}
+
+
+def _few(count: int) -> int:
+    """How many of `count` keypoints may be wrong without the unit, or the size, being wrong."""
+    return 2 + count // 50
 
 
 def _outside(x: NDArray[np.float64], y: NDArray[np.float64], size: Size) -> int:
@@ -128,15 +133,17 @@ def _descriptors(keypoints: Keypoints) -> dict[str, str]:
     return found
 
 
-def _scales(keypoints: Keypoints) -> dict[str, str]:
-    scale = keypoints.scale.numpy()
-    if len(scale) < _ENOUGH:
+def _scales(keypoints: Keypoints, size: Size) -> dict[str, str]:
+    scale, (height, width) = keypoints.scale.numpy(), size
+    huge = int(np.count_nonzero(scale > max(size) / 2))
+    if huge > _few(len(scale)) or huge == len(scale):
+        raise ValueError(
+            f"{huge} of {len(scale)} scales are larger than half of the image of {width}×{height} (width × height), up "
+            f"to {scale.max():.4g}: they are σ in pixels"
+        )
+    if len(scale) < _ENOUGH or np.median(scale) >= _FIRST:
         return {}
-    if np.median(scale) < _FIRST:
-        return {
-            "scale": f"half of the scales are below {np.median(scale):.2f} pixels, less than SIFT finds: a scale is σ, "
-            "and OpenCV's size is the diameter, 2σ"
-        }
-    if scale.min() > _LARGE:
-        return {"scale": f"the smallest scale is {scale.min():.1f} pixels: is it a diameter in the place of σ?"}
-    return {}
+    return {
+        "scale": f"half of the scales are below {np.median(scale):.2f} pixels, less than SIFT finds: a scale is σ, and "
+        "OpenCV's size is the diameter, 2σ"
+    }

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from preimage.io.atomic import StrPath
 from preimage.io.signatures import SIGNATURE_BYTES, describe_file
+from preimage.io.unread import unread
 
 # A number takes about 0.1 µs: with these limits any file is read, or refused, within two seconds or so. A keypoint
 # takes 450 bytes in most formats, 750 in OpenCV's: there is room for those of a photograph of 12 megapixels.
@@ -29,6 +30,7 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 _TEXTS = (  # descriptions of files that may be what is looked for
+    None,
     *("an empty file", "plain text", "UTF-16 text", "a YAML file", "a JSON file", "an XML file"),
     "an XML file of OpenCV's FileStorage",
 )
@@ -40,19 +42,19 @@ def read_text(path: StrPath) -> bytes:
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         if size > MAX_TEXT:
-            what = _other(file.read(SIGNATURE_BYTES))
-            raise ValueError(what or f"{size} bytes of text; up to {MAX_TEXT} are read")
+            _check_text(path, file.read(SIGNATURE_BYTES))
+            raise ValueError(f"{size} bytes of text; up to {MAX_TEXT} are read")
         text = file.read(size)  # no more than was there: a larger buffer would be reserved whole
-    return decoded(text)
+    return _decoded(path, text, whole=True)
 
 
 def read_start(path: StrPath) -> bytes:
     """The first bytes of a text, decoded as `read_text` does; ``ValueError`` if it is no text."""
     with open(path, "rb") as file:
-        return decoded(file.read(SIGNATURE_BYTES), whole=False)
+        return _decoded(path, file.read(SIGNATURE_BYTES), whole=False)
 
 
-def decoded(text: bytes, *, whole: bool = True) -> bytes:
+def _decoded(path: StrPath, text: bytes, *, whole: bool) -> bytes:
     """Text as ASCII or UTF-8, without a byte order mark, which tells UTF-16 and UTF-32 (as Windows' editors write).
 
     Raises:
@@ -66,19 +68,19 @@ def decoded(text: bytes, *, whole: bool = True) -> bytes:
                 return text[len(mark) :].decode(encoding, "strict" if whole else "ignore").encode("utf-8")
             except UnicodeDecodeError as error:
                 raise ValueError(f"is damaged text in {encoding}: {error}") from None
-    if what := _other(text[:SIGNATURE_BYTES]):
-        raise ValueError(what)
+    start = text[:SIGNATURE_BYTES]
+    for first, encoding in ((0, "utf-16-le"), (1, "utf-16-be")):  # UTF-16 without the mark: ASCII and zeros in turn
+        letters, zeros = start[first::2], start[1 - first :: 2]
+        if len(start) > 3 and not zeros.strip(b"\0") and letters.isascii() and b"\0" not in letters:
+            return text.decode(encoding, "replace").encode("utf-8")
+    _check_text(path, start)
     return text
 
 
-def _other(start: bytes) -> str:
-    """What the first bytes are of, if they are none of a text that may be read; else empty."""
-    what = describe_file(start)
-    if what in _TEXTS:
-        return ""
-    if what is not None:
-        return f"is {what}"
-    return "is binary data, not text" if re.search(rb"[\0-\x08\x0e-\x1a\x7f]", start) else ""
+def _check_text(path: StrPath, start: bytes) -> None:
+    """``ValueError`` unless the first bytes are of a text that may be what is looked for; says what they are of."""
+    if describe_file(start) not in _TEXTS or re.search(rb"[\0-\x08\x0e-\x1a\x7f]", start):
+        raise ValueError(unread(path, start))
 
 
 def numbers(
