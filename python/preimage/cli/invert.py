@@ -119,7 +119,7 @@ def _spec(representation: str | None, parameters: Parameters, path: Path | None)
         if representation is not None or parameters:
             raise CommandError("--spec says it all: give it without --representation and its parameters")
         try:
-            return Spec.from_json(path.read_text(encoding="utf-8"))
+            return Spec.from_json(path.read_text(encoding="utf-8-sig"))
         except ValueError as error:
             raise FileFormatError(path, f"is no spec: {error}") from error
     if representation is None:

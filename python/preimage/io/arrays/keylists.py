@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 import zipfile
 from pathlib import Path
@@ -51,9 +52,11 @@ def _keys_beside(path: Path) -> list[str] | None:
     if path.stat().st_size > _MAX_BYTES:
         raise FileFormatError(path, f"a list of keys is no larger than {_MAX_BYTES} bytes")
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        data = path.read_bytes()
+        marked = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        lines = data.decode("utf-16" if marked else "utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
-        raise FileFormatError(path, f"is not UTF-8: {error}") from error
+        raise FileFormatError(path, f"is not UTF-8, or UTF-16 with a byte order mark: {error}") from error
     while lines and not lines[-1].strip():  # editors leave blank lines at the end
         del lines[-1]
     return lines
