@@ -204,6 +204,82 @@ def test_our_own_files(tmp_path, dtype, worst):
     assert (tmp_path / "f.npz").read_bytes() == (tmp_path / "g.npz").read_bytes()
 
 
+def test_texts_in_other_encodings(tmp_path):
+    """Windows' editors begin a text with a byte order mark, or write UTF-16."""
+    row = "1 2 3 0.5 " + "1 " * 128 + "\n"
+    yaml = opencv_file(tmp_path / "a.yml", FACE, nested=False).read_text()
+    count = read_keypoints(tmp_path / "a.yml").counts[0]
+    for encoding in ("utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"):
+        for name, text in (("a.txt", f"1 128\n{row}"), ("a.key", f"1 128\n{row}"), ("a.sift", row), ("b.yml", yaml)):
+            (tmp_path / name).write_bytes(text.encode(encoding))
+            assert is_keypoint_file(tmp_path / name), (name, encoding)
+            assert read_keypoints(tmp_path / name).counts == (count if name == "b.yml" else 1,), (name, encoding)
+
+
+def test_what_vl_sift_of_matlab_returns(tmp_path):
+    """Frames count pixels from 1; descriptors are in the order of VLFeat's C library (toolbox/sift/vl_sift.m)."""
+    scipy_io = pytest.importorskip("scipy.io")
+    frames = np.array([[1, 1, 2, 0.5], [11, 21, 3, 4], [5, 6, 1.5, -1]])
+    descriptors = np.random.default_rng(1).integers(0, 120, (3, 128)).astype(np.uint8)
+    scipy_io.savemat(tmp_path / "a.mat", {"F": frames.T, "D": descriptors.T, "name": "a", "I": np.zeros((9, 9))})
+    file = read_keypoints(tmp_path / "a.mat")
+    assert (file.origin, file.keys, file.sizes, file.counts) == ("mat", ("a",), (None,), (3,))
+    ours = read_keypoints(vlfeat_file(tmp_path / "a.sift", frames - [1, 1, 0, 0], descriptors / 512.0))[0]
+    assert np.abs(frames_of(file[0]) - frames_of(ours)).max() < 1e-6
+    assert torch.allclose(file[0].descriptors, ours.descriptors)
+    scipy_io.savemat(
+        tmp_path / "b.mat",
+        {"x_frames": frames.T, "x_descrs": descriptors.T, "y_F": np.zeros((4, 0)), "y_D": np.zeros((0, 0))},
+        do_compression=True,
+    )
+    assert is_keypoint_file(tmp_path / "b.mat")
+    assert dict(zip((file := read_keypoints(tmp_path / "b.mat")).keys, file.counts, strict=True)) == {"x": 3, "y": 0}
+    for arrays, words in [
+        ({"F": frames, "D": descriptors}, r"\(3, 4\) and \(3, 128\); \(4, N\) and \(128, N\) are right"),
+        ({"F": np.zeros((6, 3)), "D": descriptors.T}, r"ellipses \(6, 3\)"),
+        ({"F": frames.T}, "no descriptors of image 'c'"),
+        ({"hog": np.zeros((3, 3, 31))}, "its variables are hog"),
+    ]:
+        scipy_io.savemat(tmp_path / "c.mat", arrays)
+        with pytest.raises(FileFormatError, match=rf"c\.mat: .*{words}"):
+            read_keypoints(tmp_path / "c.mat")
+    scipy_io.savemat(tmp_path / "c.mat", {"F": np.zeros((2, 3)), "D": descriptors.T})
+    assert not is_keypoint_file(tmp_path / "c.mat"), "dense SIFT"
+
+
+NAMES = {"/data/a.jpg": "data/a.jpg", "./b.jpg": "b.jpg", "c//d.jpg": "c/d.jpg", "C:\\img\\e.jpg": "img/e.jpg"}
+
+
+def test_names_become_keys(tmp_path):
+    pytest.importorskip("h5py")
+    _, descriptors = colmap_arrays("colmap_l2.db")
+    frames = np.full((78, 4), 5, np.float32)
+    database = colmap_database(tmp_path / "a.db", dict.fromkeys(NAMES, (frames, descriptors)))
+    assert read_keypoints(database).keys == tuple(NAMES.values())
+    np.savez(
+        tmp_path / "a.npz",
+        **{f"{name}/keypoints": frames for name in NAMES} | {f"{name}/descriptors": descriptors for name in NAMES},
+    )
+    file = read_keypoints(tmp_path / "a.npz")
+    assert file.keys == tuple(NAMES.values())
+    assert len(file["img/e.jpg"].x) == 78
+    path = hloc_file(tmp_path / "a.h5", dict.fromkeys(NAMES, hloc_arrays("colmap_l2.db", rootsift=False)))
+    assert sorted(read_keypoints(path).keys) == sorted(NAMES.values())
+    clash = colmap_database(tmp_path / "b.db", dict.fromkeys(["/a.jpg", "a.jpg"], (None, None)))
+    with pytest.raises(FileFormatError, match=r"one key, 'a\.jpg': '/a\.jpg' and 'a\.jpg'"):
+        read_keypoints(clash)
+
+
+def test_an_image_without_keypoints_may_have_arrays_of_any_empty_shape(tmp_path):
+    pytest.importorskip("h5py")
+    for shape in [(0, 128), (128, 0), (0, 0)]:
+        arrays = {"keypoints": np.zeros((0, 2)), "descriptors": np.zeros(shape), "scales": np.zeros(0)}
+        path = tmp_path / f"{shape[0]}-{shape[1]}.h5"
+        assert read_keypoints(hloc_file(path, {"a": arrays | {"oris": np.zeros(0)}})).counts == (0,)
+        np.savez(tmp_path / "a.npz", keypoints=np.zeros((0, 4)), descriptors=np.zeros(shape))
+        assert len(read_keypoints(tmp_path / "a.npz")[0].x) == 0
+
+
 def test_our_own_file_of_one_image_needs_no_key(tmp_path):
     descriptors = np.zeros((2, 128), np.uint8)
     descriptors[0, 3] = 200

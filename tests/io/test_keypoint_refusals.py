@@ -1,16 +1,18 @@
 """Keypoint files and arguments that are refused, and the words."""
 
 import contextlib
+import gzip
 import os
 import sqlite3
 import sys
 
+import cv2
 import numpy as np
 import pytest
 
 from keypoint_files import GOLDEN, colmap_database, hloc_arrays, hloc_file
 from preimage.errors import FileFormatError
-from preimage.io import KeypointRecord, read_keypoints, write_keypoints
+from preimage.io import KeypointRecord, read_features, read_keypoints, write_keypoints
 from preimage.keypoints import Keypoints
 
 
@@ -23,7 +25,7 @@ def test_image_sizes():
 
 
 def test_arguments_that_are_wrong(tmp_path):
-    with pytest.raises(ValueError, match="the format is one of colmap, hloc, preimage, colmap-text"):
+    with pytest.raises(ValueError, match="the format is one of colmap, hloc, mat, preimage, colmap-text"):
         read_keypoints(tmp_path, format="sift")
     with pytest.raises(ValueError, match="normalisation is one of l2, l1_root, l1_root_twice"):
         read_keypoints(tmp_path, normalisation="root")
@@ -50,7 +52,12 @@ MATRIX = "descriptors: !!opencv-matrix\n   rows: {}\n   cols: {}\n   dt: f\n   d
         ("a.sift", ROW.replace("1.5", "-1e9"), "1e\\+09 pixels away"),
         ("a.sift", ROW.replace("7 7", "7 -7", 1), "negative"),
         ("a.sift", "1 128\n" + ROW, "name the format lowe"),
-        ("a.sift", "\0\0\0", "is not a number"),
+        ("a.sift", "\0\0\0", "zeros only"),
+        ("a.sift", "1 2 a\0b", "binary data"),
+        ("a.sift", "SIFTV4.0\1\0\0\0", "VisualSFM.*read are"),
+        ("a.key", "", "is an empty file"),
+        ("a.key", "<html>", "a web page"),
+        ("a.sift", ROW.replace("3 0.1", "3 95"), "angle of 95 radians.*degrees"),
         ("a.key", ROW, "does not begin with the number of keypoints and 128"),
         ("a.key", "2 128\n" + ROW, "cut short: 2 keypoints|132 numbers; 2 keypoints"),
         ("a.key", "1 64\n" + ROW, "descriptors of 64 numbers, which are not SIFT"),
@@ -63,7 +70,8 @@ MATRIX = "descriptors: !!opencv-matrix\n   rows: {}\n   cols: {}\n   dt: f\n   d
         ("a.yml", YAML.format("1, 2, 3, 4, 5, 6, 7") + MATRIX.format(1, 128, "1., " * 127), "127 numbers in a matrix"),
         ("a.yml", YAML.format("1, 2, 3, -1, 5, 6, 7") + MATRIX.format(1, 128, "1., " * 128), "without an angle"),
         ("a.yml", YAML.format("1, 2, .Inf, 4, 5, 6, 7") + MATRIX.format(1, 128, "1., " * 128), "is not a number"),
-        ("a.yml", "%YAML:1.0\n---\npoints: [ 1 ]\n", "no node 'keypoints'"),
+        ("a.yml", "%YAML:1.0\n---\nkp: [ 1 ]\ndesc: 3\n", "no node 'keypoints'.*kp, desc"),
+        ("a.xml", "<?xml?>\n<opencv_storage>\n<kp>1 2</kp>\n<desc></desc>", "nodes there: kp, desc"),
         ("a.xml", "<?xml?><opencv_storage><keypoints>1 2", "keypoints does not end"),
         ("a.json", '{"keypoints": {"a": 1}}', "keypoints is no matrix"),
         ("a.json", '{"keypoints": [1, 2, "a"]}', "OpenCV writes 7"),
@@ -87,6 +95,8 @@ BYTES = np.ones((1, 128), np.uint8)
         (FOUR, None, "1 keypoints, but 0 descriptors"),
         (FOUR, BYTES[:, :64], "have 64 numbers and are not SIFT"),
         (FOUR, BYTES.repeat(2, 0), "1 keypoints, but 2 descriptors"),
+        (FOUR, BYTES.astype(np.float32), "'a.jpg': its descriptors are float32; COLMAP's are uint8"),
+        (FOUR.astype(np.float64), BYTES, "'a.jpg': its keypoints are float64; COLMAP's are float32"),
     ],
 )
 def test_databases_that_are_refused(tmp_path, keypoints, descriptors, words):
@@ -99,7 +109,13 @@ def test_features_of_another_kind_in_a_database(tmp_path):
     path.write_bytes((GOLDEN / "colmap_l2.db").read_bytes())
     with contextlib.closing(sqlite3.connect(path)) as database, database:
         database.execute("UPDATE descriptors SET type = 1 WHERE image_id = 3")
-    with pytest.raises(FileFormatError, match=r"another kind \(type 1 of image 3\), not SIFT"):
+    file = read_keypoints(path)
+    with pytest.raises(FileFormatError, match=r"coffee.*another kind \(type 1 of image 3\), not SIFT"):
+        file[2]
+    assert len(file[0].x) == 78, "one bad image does not cost the others"
+    with contextlib.closing(sqlite3.connect(path)) as database, database:
+        database.execute("UPDATE descriptors SET type = 1")
+    with pytest.raises(FileFormatError, match="not SIFT"):
         read_keypoints(path)
 
 
@@ -112,6 +128,78 @@ def test_a_database_that_is_still_being_written(tmp_path):
         with pytest.raises(FileFormatError, match=r"a\.db-wal holds changes not written back yet"):
             read_keypoints(path)
     assert read_keypoints(path).counts == (0, 0, 0)
+
+
+def test_a_database_whose_writer_was_killed(tmp_path):
+    path = tmp_path / "a.db"
+    colmap_database(path, {"a.jpg": (FOUR, BYTES)})
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA journal_mode=WAL")
+        database.execute("UPDATE images SET name = 'b.jpg'")
+        database.commit()
+        for name in ("a.db", "a.db-wal"):  # as a kill leaves them
+            (tmp_path / f"killed-{name}").write_bytes((tmp_path / name).read_bytes())
+    killed = tmp_path / "killed-a.db"
+    with pytest.raises(FileFormatError, match=r"sqlite3 killed-a\.db 'PRAGMA wal_checkpoint\(TRUNCATE\)'"):
+        read_keypoints(killed)
+    with contextlib.closing(sqlite3.connect(killed)) as database:
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    assert read_keypoints(killed).keys == ("b.jpg",), "the remedy that is named works"
+
+
+def test_a_database_copied_without_its_log(tmp_path):
+    with contextlib.closing(sqlite3.connect(tmp_path / "a.db")) as database:
+        database.execute("PRAGMA journal_mode=WAL")
+        database.execute("CREATE TABLE images (a)")
+        database.commit()
+        (tmp_path / "copy.db").write_bytes((tmp_path / "a.db").read_bytes())
+    with pytest.raises(FileFormatError, match=r"copy\.db: has no table 'images' \(was it copied without the -wal file"):
+        read_keypoints(tmp_path / "copy.db")
+
+
+def test_what_an_unknown_file_is(tmp_path):
+    for name, data, words in [
+        ("a.yml.gz", gzip.compress(b"%YAML"), "gzip-compressed data"),
+        ("a.pkl", b"\x80\x04\x95", "a Python pickle"),
+        ("a.feat", b"1 2 3 0\n", "OpenMVG"),
+        ("a.desc", bytes(range(40)), "OpenMVG"),
+        ("a.bin", bytes(range(40)), "binary data"),
+    ]:
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(ValueError, match=rf"{name}: the suffix is one of .*{words}.*read are"):
+            read_keypoints(tmp_path / name)
+        with pytest.raises(FileFormatError, match=rf"{name}: not a feature file.*{words}.*read are.*COLMAP"):
+            read_features(tmp_path / name)
+    for name, words in [("a.db", "an SQLite database"), ("a.npz", r"an \.npz file"), ("a.mat", "MATLAB v5 file")]:
+        (tmp_path / name).write_bytes(gzip.compress(bytes(500)) + bytes(200))
+        with pytest.raises(FileFormatError, match=rf"{name}: is (not|no) {words}.*gzip-compressed data"):
+            read_keypoints(tmp_path / name)
+
+
+def test_matrices_in_base64(tmp_path):
+    for suffix in ("yml", "xml", "json"):
+        path = tmp_path / f"a.{suffix}"
+        storage = cv2.FileStorage(str(path), cv2.FILE_STORAGE_WRITE_BASE64)
+        storage.write("keypoints", np.ones((3, 7)))
+        storage.write("descriptors", np.ones((3, 128), np.float32))
+        storage.release()
+        with pytest.raises(FileFormatError, match=r"base64.*without FILE_STORAGE_WRITE_BASE64"):
+            read_keypoints(path)
+
+
+def test_hdf5_files_that_their_writer_left(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w", libver="latest") as file:
+        file.create_dataset("a", data=np.zeros(5000))
+        file.swmr_mode = True
+        file.flush()
+        (tmp_path / "killed.h5").write_bytes(path.read_bytes())
+    with pytest.raises(FileFormatError, match=r"killed\.h5: its writer has not closed it.*h5clear"):
+        read_keypoints(tmp_path / "killed.h5")
+    (tmp_path / "short.h5").write_bytes(path.read_bytes()[:3000])
+    with pytest.raises(FileFormatError, match=r"short\.h5: cut short"):
+        read_keypoints(tmp_path / "short.h5")
 
 
 @pytest.mark.parametrize(

@@ -298,3 +298,29 @@ def test_a_variable_that_matlab_cannot_read_is_not_written(tmp_path, monkeypatch
     with pytest.raises(ValueError, match="image_00001 has 2976 bytes; a variable of a v5 file has at most 1000"):
         write_foreign(tmp_path / "f.mat", HOG, records())
     assert os.listdir(tmp_path) == []
+
+
+def test_other_variables_beside_the_array(tmp_path, run):
+    """The command line names the variable to read."""
+    path, spec = tmp_path / "f.mat", tmp_path / "hog.json"
+    scipy.io.savemat(path, {"hog": STACK[0].transpose(1, 2, 0), "name": "photo", "all": np.array([1, "a"], object)})
+    spec.write_text(HOG.to_json(), encoding="utf-8-sig")
+    options = ("invert", path, "-o", tmp_path / "out", "--spec", spec, "--layout", "matlab")
+    code, _, err = run(*options)
+    assert code == 1
+    assert "f.mat: 'name' is text" in err
+    assert "--variable NAME" in err
+    code, _, err = run(*options, "--variable", "hogs")
+    assert code == 1
+    assert "there is no variable 'hogs'; there are hog, name, all" in err
+    assert run(*options, "--variable", "hog")[0] == 0
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["hog.png"]
+    np.save(tmp_path / "f.npy", STACK)
+    with pytest.raises(ValueError, match="for MATLAB files only"):
+        read_foreign(tmp_path / "f.npy", HOG, variables=["hog"])
+
+
+def test_frames_of_sparse_sift_are_no_dense_sift(tmp_path):
+    scipy.io.savemat(tmp_path / "f.mat", {"F": np.ones((4, 6)), "D": np.ones((128, 6))})
+    with pytest.raises(FileFormatError, match=r"dense SIFT are 2 or 3 .*got \(4, 6\); those of sparse SIFT"):
+        read_foreign(tmp_path / "f.mat", SIFT, "matlab")

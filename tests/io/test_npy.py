@@ -1,5 +1,6 @@
 """Plain NumPy files in and out."""
 
+import gzip
 import io
 import os
 import zipfile
@@ -10,6 +11,7 @@ import torch
 
 from preimage.errors import FileFormatError
 from preimage.io import FeatureFile, FeatureRecord, read_features, write_features
+from preimage.io.arrays import read_foreign
 from preimage.io.arrays.npy import read_array_features, write_array_features
 from preimage.spec import Spec
 
@@ -201,3 +203,19 @@ def test_equal_features_give_equal_files(tmp_path):
     for name in ("a.npz", "b.npz"):
         write_array_features(tmp_path / name, SPEC, records())
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+
+
+def test_objects_are_refused_first(tmp_path):
+    """Before a spec is asked for, which would not help."""
+    np.save(tmp_path / "a.npy", np.array([1, "a"], object))
+    with pytest.raises(FileFormatError, match=r"a\.npy: an array of Python objects.*save numbers"):
+        read_foreign(tmp_path / "a.npy")
+    np.savez(tmp_path / "a.npz", features=np.zeros((2, 3), np.float32), keys=np.array(["a", "b"], object))
+    with pytest.raises(FileFormatError, match=r"a\.npz: its keys are Python objects.*np\.array\(keys, dtype=str\)"):
+        read_foreign(tmp_path / "a.npz")
+    np.savez(tmp_path / "b.npz")
+    with pytest.raises(FileFormatError, match=r"b\.npz: an \.npz file without arrays"):
+        read_foreign(tmp_path / "b.npz")
+    (tmp_path / "c.npz").write_bytes(gzip.compress(b""))
+    with pytest.raises(FileFormatError, match=r"c\.npz: is not an \.npy or \.npz file, but gzip-compressed data"):
+        read_foreign(tmp_path / "c.npz")

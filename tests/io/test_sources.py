@@ -13,7 +13,7 @@ from preimage.io import (
     atomic_write,
     list_images,
 )
-from preimage.io.atomic import key_problem
+from preimage.io.atomic import as_key, as_keys, file_problem, key_problem
 
 RGB = np.random.default_rng(7).integers(0, 256, (21, 34, 3), dtype=np.uint8)
 
@@ -137,3 +137,56 @@ def test_atomic_write_respects_umask_links_and_devices(tmp_path):
             pass
     with pytest.raises(FileNotFoundError), atomic_write(tmp_path / "absent" / "f"):
         pass
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("sub/a-1", "sub/a-1"),
+        ("/data/a.jpg", "data/a.jpg"),
+        ("./a.jpg", "a.jpg"),
+        ("a//b/./c.jpg", "a/b/c.jpg"),
+        (r"C:\img\a.jpg", "img/a.jpg"),
+        ("C:/img/a.jpg", "img/a.jpg"),
+        (r"\\server\share\a.jpg", "server/share/a.jpg"),
+        (r"sub\a.jpg", "sub/a.jpg"),
+        ("../a.jpg", "../a.jpg"),
+        ("/", ""),
+    ],
+)
+def test_names_of_other_programs_become_keys(name: str, key: str) -> None:
+    assert as_key(name) == key
+    assert as_key(key) == key
+
+
+def test_keys_that_cannot_stand_together() -> None:
+    assert as_keys(["/a", "b"]) == ["a", "b"]
+    for names, words in [
+        (["/a", "a"], "one key, 'a': '/a' and 'a'"),
+        (["a", "a"], "'a' twice"),
+        (["a/../b"], "must be a relative path"),
+        (["C:/../b"], r"relative path.*of 'C:/\.\./b'"),
+        (["/"], "has 0 characters"),
+    ]:
+        with pytest.raises(ValueError, match=words):
+            as_keys(names)
+
+
+@pytest.mark.parametrize(
+    "key", ["CON", "sub/aux/a", "Nul.jpg", "com1", "trailing /a", "dot./a", "aa:b", "what?", 'a"b']
+)
+def test_keys_that_windows_cannot_name_files_after(key: str) -> None:
+    assert key_problem(key) is None
+    assert file_problem([key], windows=False, folded=False) is None
+    problem = file_problem([key], windows=True, folded=False)
+    assert problem is not None
+    assert "Windows" in problem
+    for allowed in ("console", "auxiliary/a", "a.con", "com10", "a ", "b."):
+        assert file_problem([allowed], windows=True, folded=True) is None
+
+
+def test_keys_that_differ_in_case_only() -> None:
+    for keys in (["A.jpg", "a.jpg"], ["stra\u00dfe", "STRASSE"], ["caf\u00e9", "cafe\u0301"]):
+        assert file_problem(keys, windows=False, folded=False) is None
+        assert "name one file" in (file_problem(keys, windows=False, folded=True) or "")
+    assert file_problem(["a", "b"], folded=True) is None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,13 +13,18 @@ import pytest
 import torch
 
 import vlfeat
-from keypoint_files import GOLDEN, opencv_file, pictures, vlfeat_file
+from keypoint_files import GOLDEN, colmap_database, opencv_file, pictures, vlfeat_file
 from preimage import representations
+from preimage.errors import FileFormatError
 from preimage.inverters import Inverter, UShapedConfig
-from preimage.io import read_image, read_keypoints
+from preimage.io import read_image, read_keypoints, write_features
+from preimage.io.atomic import file_problem
+from preimage.pipelines import invert as invert_module
 from preimage.pipelines.invert import fitted, invert
 from preimage.representations.sift import Sift
 
+Run = Callable[..., tuple[int, str, str]]
+Monkey = pytest.MonkeyPatch
 FACE = pictures()["face.png"]
 DATABASE = GOLDEN / "colmap_l1_root.db"
 
@@ -84,8 +91,11 @@ def test_which_inverter_is_taken(tmp_path: Path, small: Path, tiny: Path, ship: 
 
 def test_options_for_keypoints_and_another_file(tmp_path: Path, small: Path) -> None:
     (tmp_path / "features").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"is not known as a keypoint file, .* or name its keypoint format"):
+    with pytest.raises(ValueError, match=r"features: .* an empty file; .* or name its keypoint format"):
         invert(tmp_path / "features", tmp_path / "out", inverter=small, max_side=80)
+    np.savez(tmp_path / "f.npz", hog=np.zeros((31, 4, 4), np.float32))
+    with pytest.raises(ValueError, match=r"f\.npz: 'hog' is none of .*leave them out"):
+        invert(tmp_path / "f.npz", tmp_path / "out", inverter=small, max_side=80)
     with pytest.raises(ValueError, match="not both at once"):
         invert(DATABASE, tmp_path / "out", inverter=small, keypoint_format="colmap", layout="matlab")
     with pytest.raises(
@@ -94,6 +104,114 @@ def test_options_for_keypoints_and_another_file(tmp_path: Path, small: Path) -> 
         invert(DATABASE, tmp_path / "out", inverter=small, spec=Sift().spec)
     with pytest.raises(ValueError, match="max_side is at least 1"):
         invert(DATABASE, tmp_path / "out", inverter=small, max_side=0)
+
+
+def keypoint_arrays(count: int, width: int, height: int, seed: int = 0) -> dict[str, np.ndarray]:
+    """Keypoints anywhere in an image, as our own files have them."""
+    random = np.random.default_rng(seed)
+    return {
+        "keypoints": random.uniform([0, 0, 1, 0], [width - 1, height - 1, 3, 6], (count, 4)),
+        "descriptors": random.exponential(1, (count, 128)) ** 1.4,
+    }
+
+
+def test_width_and_height_exchanged(tmp_path: Path, small: Path, run: Run) -> None:
+    np.savez(tmp_path / "a.npz", **keypoint_arrays(60, 80, 48))
+    assert invert(tmp_path / "a.npz", tmp_path / "out", inverter=small, image_size=(48, 80)).notes == ()
+    options = ("invert", tmp_path / "a.npz", "-o", tmp_path / "wrong", "--inverter", small, "--image-size")
+    code, _, err = run(*options, "80x48")
+    assert code == 1
+    assert re.search(r"a\.npz: 'a': \d+ of 60 keypoints lie outside .*48×80.*width and height exchanged", err)
+    assert list((tmp_path / "wrong").glob("*")) == []
+    arrays = keypoint_arrays(60, 80, 48)
+    arrays["keypoints"][7, 0] = 81
+    np.savez(tmp_path / "a.npz", **arrays)
+    code, out, _ = run(*options, "48x80")
+    assert code == 0
+    assert re.search(r"note: 'a': 1 of 60 keypoints lie outside of the image of 80×48", out)
+
+
+def test_one_bad_image_does_not_cost_the_others(tmp_path: Path, small: Path, run: Run) -> None:
+    good, bad, turned = keypoint_arrays(20, 40, 30), keypoint_arrays(20, 40, 30), keypoint_arrays(20, 30, 40)
+    bad["descriptors"] -= 1
+    images = {"a": good, "b": bad, "c": turned, "d": good}
+    members = {f"{key}/{role}": array for key, arrays in images.items() for role, array in arrays.items()}
+    np.savez(tmp_path / "f.npz", **members, **{f"{key}/image_size": np.array([30, 40]) for key in images})
+    with pytest.raises(FileFormatError, match=r"'b': .*not negative"):
+        invert(tmp_path / "f.npz", tmp_path / "out", inverter=small)
+    options = ("invert", tmp_path / "f.npz", "-o", tmp_path / "out", "--inverter", small, "--skip-bad")
+    code, out, err = run(*options, "--json")
+    assert code == 0
+    assert json.loads(out)["images"] == 2
+    assert [key for key, _ in json.loads(out)["skipped"]] == ["b", "c"]
+    assert re.search(r"skipped .*f\.npz: 'c': .*exchanged", err)
+    np.savez(tmp_path / "f.npz", **bad, image_size=np.array([30, 40]))
+    code, _, err = run(*options)
+    assert code == 1
+    assert "none of the 1 images could be inverted; the first: " in err
+
+
+def test_nothing_to_invert(tmp_path: Path, small: Path, run: Run) -> None:
+    (tmp_path / "empty.sift").touch()
+    colmap_database(tmp_path / "none.db", {})
+    colmap_database(tmp_path / "bare.db", {"a.jpg": (None, None), "b.jpg": (None, None)})
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "a.sift").touch()
+    write_features(tmp_path / "none.features", representations.create("hog").spec, [])
+    for name, options, words in [
+        ("empty.sift", ("--image-size", "64x64"), "holds no keypoints"),
+        ("none.db", (), "holds no images"),
+        ("bare.db", (), "holds no keypoints for any of its 2 images"),
+        ("folder", ("--image-size", "64x64"), "holds no keypoints"),
+        ("none.features", (), "holds no images"),
+    ]:
+        code, _, err = run("invert", tmp_path / name, "-o", tmp_path / "out", "--inverter", small, *options)
+        if name == "none.features":
+            assert code == 1  # the inverter does not fit; with one that does:
+            code, _, err = run("invert", tmp_path / name, "-o", tmp_path / "out")
+        assert (code, words in err, name in err) == (1, True, True), err
+    assert not list(tmp_path.glob("out/*"))
+
+
+def test_images_without_keypoints_are_counted(tmp_path: Path, small: Path, run: Run) -> None:
+    code, out, _ = run("invert", DATABASE, "-o", tmp_path / "out", "--inverter", small)
+    assert code == 0
+    assert "1 image without keypoints" in out
+    assert invert(DATABASE, tmp_path / "out", inverter=small).empty == 1
+    code, out, _ = run("info", DATABASE, "--json")
+    assert json.loads(out)["images_without_keypoints"] == 1
+
+
+def test_an_image_that_is_too_large(tmp_path: Path, small: Path) -> None:
+    np.savez(tmp_path / "f.npz", **keypoint_arrays(20, 4000, 3000), image_size=np.array([1 << 20, 1 << 20]))
+    with pytest.raises(FileFormatError, match=r"1048576×1048576 pixels .*--max-side"):
+        invert(tmp_path / "f.npz", tmp_path / "out", inverter=small)
+    assert invert(tmp_path / "f.npz", tmp_path / "out", inverter=small, max_side=64).images == 1
+
+
+def test_frames_of_matlab_come_back(tmp_path: Path, small: Path, run: Run) -> None:
+    scipy_io = pytest.importorskip("scipy.io")
+    arrays = keypoint_arrays(60, 80, 48)
+    from_one = arrays["keypoints"] + np.array([1, 1, 0, 0])
+    scipy_io.savemat(tmp_path / "a.mat", {"F": from_one.T, "D": arrays["descriptors"].T})
+    np.savez(tmp_path / "b.npz", **arrays)
+    for name in ("a.mat", "b.npz"):
+        invert(tmp_path / name, tmp_path / "out", inverter=small, image_size=(48, 80))
+    difference = read_image(tmp_path / "out" / "a.png").astype(int) - read_image(tmp_path / "out" / "b.png")
+    assert np.abs(difference).max() <= 1
+    code, out, _ = run("info", tmp_path / "a.mat", "--json")
+    assert (code, json.loads(out)["format"], json.loads(out)["keypoints"]) == (0, "mat", 60)
+
+
+def test_keys_that_the_file_system_does_not_tell_apart(tmp_path: Path, small: Path, monkeypatch: Monkey) -> None:
+    arrays = {role: array.astype(np.float32) for role, array in keypoint_arrays(20, 40, 30).items()}
+    pair = arrays["keypoints"], np.minimum(arrays["descriptors"] * 20, 255).astype(np.uint8)
+    database = colmap_database(tmp_path / "a.db", {"A.jpg": pair, "a.jpg": pair})
+    monkeypatch.setattr(invert_module, "file_problem", functools.partial(file_problem, folded=True))
+    with pytest.raises(ValueError, match=r"'A\.jpg' and 'a\.jpg' name one file"):
+        invert(database, tmp_path / "out", inverter=small)
+    monkeypatch.setattr(invert_module, "file_problem", functools.partial(file_problem, folded=False))
+    assert invert(database, tmp_path / "out", inverter=small).images == 2
 
 
 def test_pictures_stay_in_their_folder(tmp_path: Path, small: Path) -> None:
@@ -124,6 +242,8 @@ def test_the_commands(tmp_path: Path, small: Path, run) -> None:  # type: ignore
     code, out, _ = run("info", tmp_path)
     assert code == 0
     assert "keypoint file" in out
+    code, out, _ = run("info", data, "--keypoint-format", "opencv", "--json")
+    assert (code, json.loads(out)["format"]) == (0, "opencv")
 
 
 def test_sparse_sift_is_what_the_inverter_says(small: Path) -> None:

@@ -45,7 +45,7 @@ ENDLESS += "zeroblob(16) AS data FROM n"
         ("UPDATE keypoints SET data = 'text'", "None bytes"),
         ("UPDATE keypoints SET data = zeroblob(80), cols = 4", "a keypoint of scale 0"),
         ("UPDATE images SET name = '../../x' WHERE image_id = 1", "must be a relative path"),
-        ("UPDATE images SET name = '/etc/passwd' WHERE image_id = 1", "must be a relative path"),
+        ("UPDATE images SET name = '/../etc/passwd' WHERE image_id = 1", "must be a relative path"),
         ("UPDATE images SET name = CAST(x'ff61' AS TEXT) WHERE image_id = 1", "decode to UTF-8"),
         ("UPDATE images SET name = x'6162' WHERE image_id = 1", "a name that is no text"),
         ("UPDATE images SET name = hex(zeroblob(1000)) WHERE image_id = 1", "characters; 1 to"),

@@ -173,6 +173,9 @@ def test_a_text_larger_than_any_image_has(tmp_path):
     for name in ("f.sift", "f.yml", "f.txt"):
         with open(tmp_path / name, "wb") as file:
             file.truncate(1 << 40)  # a hole: no disk is used
+        refused(tmp_path / name, "begins with zeros only")
+        with open(tmp_path / name, "r+b") as file:
+            file.write(b"1 128\n" * 1000)
         refused(tmp_path / name, "1099511627776 bytes of text")
 
 

@@ -194,7 +194,10 @@ def test_lists_of_keys(photo_folder: Path, tmp_path: Path, made: dict[str, Featu
             train(own_config(photo_folder, path, tmp_path / "x"))
     keys.write_text("\r\n".join(lines) + "\r\n", encoding="utf-8-sig")  # as Windows' editors leave it
     assert trainer.open_dataset(own_config(photo_folder, path, tmp_path / "x"))[1].image_count == 16
-    keys.write_bytes(b"\xff\xfe")
+    for text, encoding in (("\n".join(lines) + "\n \n\n", "utf-8"), ("\n".join(lines), "utf-16")):
+        keys.write_text(text, encoding=encoding)
+        assert trainer.open_dataset(own_config(photo_folder, path, tmp_path / "x"))[1].image_count == 16
+    keys.write_bytes(b"\xff\xfe\0")
     with pytest.raises(FileFormatError, match=r"f\.keys\.txt.*is not UTF-8"):
         train(own_config(photo_folder, path, tmp_path / "x"))
     keys.unlink()

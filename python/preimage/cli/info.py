@@ -21,11 +21,14 @@ def info(
         Path,
         typer.Argument(help="Features, keypoints, an inverter (folder or shipped name), a run's folder, weights."),
     ],
+    keypoint_format: Annotated[
+        str | None, typer.Option(help="Format of a keypoint file, if its suffix misleads, as of `preimage invert`.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Say what a file or folder of ours holds, and whether it is sound."""
     show = Output(json)
-    facts = _facts(path)
+    facts = _facts(path) if keypoint_format is None else _keypoints(path, keypoint_format)
     for name, value in facts.items():
         show.say(f"{name.replace('_', ' '):<16} {_text(name, value)}")
     show.finish(facts)
@@ -84,10 +87,10 @@ def _features(path: Path) -> dict[str, Any]:
     }
 
 
-def _keypoints(path: Path) -> dict[str, Any]:
+def _keypoints(path: Path, format: str | None = None) -> dict[str, Any]:
     from preimage.io import read_keypoints
 
-    file = read_keypoints(path)
+    file = read_keypoints(path, format=format)
     known = [count for count in file.counts if count is not None]
     sizes = Counter(size for size in file.sizes if size is not None)
     facts: dict[str, Any] = {"path": path, "kind": "keypoint file", "format": file.origin}
@@ -96,6 +99,7 @@ def _keypoints(path: Path) -> dict[str, Any]:
     return facts | {
         "normalisation": file.normalisation,
         "images": len(file),
+        "images_without_keypoints": known.count(0),
         "keypoints": sum(known) if len(known) == len(file) else None,
         "most_in_an_image": max(known, default=None),
         "sizes": {f"{height}×{width}": count for (height, width), count in sizes.most_common(8)},

@@ -31,7 +31,7 @@ def invert(
     features: Annotated[
         Path,
         typer.Argument(
-            help="A feature file, arrays (.npy, .npz, .mat, .h5), or SIFT keypoints (.db, .sift, .yml, ...)."
+            help="A feature file, arrays (.npy, .npz, .mat, .h5), or SIFT keypoints (.db, .h5, .sift, .yml, .mat, ...)."
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the pictures.")],
@@ -42,6 +42,10 @@ def invert(
     parameters: Parameters = NO_PARAMETERS,
     spec: Annotated[Path | None, typer.Option(help="A JSON file that says what plain arrays hold.")] = None,
     layout: Layout = None,
+    variable: Annotated[
+        list[str] | None,
+        typer.Option(help="Of a MATLAB file that holds other variables too: one to read; may be given several times."),
+    ] = None,
     image_size: Annotated[
         str | None,
         typer.Option(metavar="HxW", help="Height and width of the images of keypoints, if the file is silent."),
@@ -51,7 +55,7 @@ def invert(
     ] = None,
     keypoint_format: Annotated[
         str | None,
-        typer.Option(help="colmap, colmap-text, hloc, opencv, vlfeat, lowe or preimage, if the suffix misleads."),
+        typer.Option(help="colmap, colmap-text, hloc, mat, opencv, vlfeat, lowe or preimage, if the suffix misleads."),
     ] = None,
     max_side: Annotated[
         int | None,
@@ -59,6 +63,9 @@ def invert(
     ] = None,
     batch_size: BatchSize = 16,
     device: Device = "cpu",
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave out images that cannot be inverted, and list them.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Reconstruct every image of a feature file or keypoint file as OUTPUT/<key>.png."""
@@ -72,15 +79,24 @@ def invert(
             inverter=inverter,
             spec=_spec(representation, parameters, spec),
             layout=layout,
+            variables=variable or None,
             image_size=_size(image_size),
             normalisation=normalisation,
             keypoint_format=keypoint_format,
             max_side=max_side,
             batch_size=batch_size,
             device=device,
+            skip_bad=skip_bad,
             progress=progress,
         )
     show.say(f"{plural(summary.images, 'image')} by inverter {summary.inverter} in {summary.seconds:.1f} s")
+    if summary.empty:
+        pictures = "whose picture shows" if summary.empty == 1 else "whose pictures show"
+        show.say(f"{plural(summary.empty, 'image')} without keypoints, {pictures} nothing")
+    for note in summary.notes:
+        show.say(f"note: {note}")
+    for _, problem in summary.skipped:
+        show.say(f"skipped {problem}")
     show.say(f"wrote {summary.output}/")
     show.finish(summary)
 
@@ -103,7 +119,7 @@ def _spec(representation: str | None, parameters: Parameters, path: Path | None)
         if representation is not None or parameters:
             raise CommandError("--spec says it all: give it without --representation and its parameters")
         try:
-            return Spec.from_json(path.read_text(encoding="utf-8"))
+            return Spec.from_json(path.read_text(encoding="utf-8-sig"))
         except ValueError as error:
             raise FileFormatError(path, f"is no spec: {error}") from error
     if representation is None:

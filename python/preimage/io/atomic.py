@@ -1,4 +1,4 @@
-"""Writing without half-written files, and the rule for image keys."""
+"""Writing without half-written files, and the rules for image keys and for the files named after them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Iterator
+import sys
+import unicodedata
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -104,6 +106,61 @@ def key_problem(key: object) -> str | None:
     elif re.match(r"[A-Za-z]:", key) or not {"", ".", ".."}.isdisjoint(re.split(r"[/\\]", key)):
         problem = "must be a relative path without empty, '.' or '..' parts"
     return problem and f"key {shown} {problem}"
+
+
+def as_key(name: str) -> str:
+    """Return the key for another program's name of an image.
+
+    Databases and lists of names hold ``/data/a.jpg``, ``./a.jpg``, ``a//b.jpg`` or ``C:\\img\\a.jpg``: the drive, the
+    root and parts that say nothing are dropped, and ``/`` separates the rest. ``..`` stays, and is refused by
+    `key_problem`.
+    """
+    if _PLAIN_KEY.fullmatch(name):
+        return name
+    parts = re.split(r"[/\\]", re.sub(r"\A[A-Za-z]:", "", name))
+    return "/".join(part for part in parts if part not in ("", "."))
+
+
+def as_keys(names: Iterable[str]) -> list[str]:
+    """Return `as_key` of every name; ``ValueError`` if one cannot be a key, or two images have the same."""
+    found: dict[str, str] = {}
+    for name in names:
+        key = as_key(name) if isinstance(name, str) else name
+        if problem := key_problem(key):
+            raise ValueError(problem if key == name else f"{problem} (of {name!r:.80})")
+        if key in found:
+            both = f"{found[key]!r:.80} twice" if found[key] == name else f"{found[key]!r:.80} and {name!r:.80}"
+            raise ValueError(f"two images have one key, {key!r:.80}: {both}")
+        found[key] = name
+    return list(found)
+
+
+_DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d) *(\..*)?", re.IGNORECASE)  # files that Windows does not make
+IGNORES_CASE = os.name == "nt" or sys.platform == "darwin"  # A.png and a.png are one file there
+
+
+def file_problem(keys: Iterable[str], *, windows: bool = os.name == "nt", folded: bool = IGNORES_CASE) -> str | None:
+    """Return why the files named after these keys cannot all be made on this system, or ``None`` when they can.
+
+    Args:
+        keys: as `key_problem` permits them; each names a file ``KEY.png`` or the like.
+        windows: whether the names have to be such as Windows allows.
+        folded: whether names that differ in case only, or in how accents are composed, are one file.
+    """
+    seen: dict[str, str] = {}
+    for key in keys:
+        *folders, _ = parts = re.split(r"[/\\]", key)
+        if windows and (
+            re.search(r'[<>:"|?*]', key)
+            or any(map(_DEVICE.fullmatch, parts))
+            or any(folder.endswith((" ", ".")) for folder in folders)
+        ):
+            return f"key {key!r:.80} is no name for a file on Windows"
+        if folded:
+            other = seen.setdefault(unicodedata.normalize("NFC", key).casefold(), key)
+            if other is not key:
+                return f"keys {other!r:.80} and {key!r:.80} name one file on this system, which ignores case"
+    return None
 
 
 def files_below(folder: str, prefix: str = "") -> Iterator[tuple[str, str]]:

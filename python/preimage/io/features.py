@@ -18,6 +18,8 @@ from preimage.io import layout as _layout
 from preimage.io.atomic import StrPath, atomic_write
 from preimage.io.layout import Layout
 from preimage.io.records import FeatureFile, FeatureRecord, check_record, stored_array
+from preimage.io.signatures import SIGNATURE_BYTES, describe_file
+from preimage.io.unread import unread
 from preimage.spec import Spec
 
 _BLOCK = 1 << 20
@@ -130,7 +132,11 @@ def _verified_layout(file: BinaryIO) -> tuple[Layout, int]:
     length = int.from_bytes(file.read(8), "little")
     opening = file.read(1)
     if size < 10 or opening != b"{" or length > size - 8:
-        raise ValueError("not a feature file (a safetensors file), or cut short")
+        file.seek(0)
+        start = file.read(SIGNATURE_BYTES)
+        if describe_file(start) == "a safetensors file":
+            raise ValueError("not a feature file, or cut short: a safetensors file whose header goes beyond its end")
+        raise ValueError(unread(file.name, start))
     if length > _layout.MAX_HEADER_BYTES:
         raise ValueError(f"its header claims {length} bytes; at most {_layout.MAX_HEADER_BYTES} are right")
     header = opening + file.read(length - 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 
@@ -15,7 +15,9 @@ from preimage import representations
 from preimage.inverters import Inverter, checked_device
 from preimage.io import FeatureFile, KeypointFile, is_keypoint_file, read_features, read_keypoints, write_png
 from preimage.io.arrays import is_foreign, read_foreign
-from preimage.io.atomic import key_problem
+from preimage.io.atomic import file_problem, key_problem
+from preimage.io.keypoints.convert import naming
+from preimage.io.keypoints.plausibility import examine
 from preimage.keypoints import Keypoints
 from preimage.pipelines.choosing import InverterChoice, fitting_inverter, loaded, sift_inverter
 from preimage.pipelines.loading import Pixels, as_pixels, in_windows
@@ -33,12 +35,19 @@ def folder_of(output: str | PathLike[str]) -> Path:
 
 def target_of(folder: Path, key: str) -> Path:
     """Where a key's picture goes; never outside the folder, not through a link either."""
-    if problem := key_problem(key):
+    if problem := key_problem(key) or file_problem([key]):
         raise ValueError(f"cannot name a picture: {problem}")
     target = folder / f"{key}.png"
     if not target.resolve().is_relative_to(folder.resolve()):
         raise ValueError(f"the picture of key {key!r} would leave {folder}: a link leads out of it")
     return target
+
+
+def targets_of(folder: Path, keys: Sequence[str]) -> list[Path]:
+    """Where all keys' pictures go, each to a file of its own."""
+    if problem := file_problem(keys):
+        raise ValueError(f"cannot name all pictures: {problem}")
+    return [target_of(folder, key) for key in keys]
 
 
 def write_picture(target: Path, picture: Pixels) -> None:
@@ -48,6 +57,7 @@ def write_picture(target: Path, picture: Pixels) -> None:
 
 
 Size = tuple[int, int]
+_MOST_PIXELS = 64_000_000  # of a reconstruction from keypoints: their grid alone has 33 bytes a pixel
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,40 +77,126 @@ class KeypointOptions:
     max_side: int | None = None
 
 
-def invert_keypoints(
+@dataclasses.dataclass
+class _Work:
+    """What an inversion has done so far.
+
+    Attributes:
+        skip_bad: whether images that cannot be inverted are listed in place of stopping.
+        images: pictures written.
+        empty: images among them that have no keypoints.
+        skipped: (key, problem) of the images left out.
+        remarks: by kind, (key, sentence) of each image on which there is something to remark.
+    """
+
+    skip_bad: bool
+    images: int = 0
+    empty: int = 0
+    skipped: list[tuple[str, str]] = dataclasses.field(default_factory=list)
+    remarks: dict[str, list[tuple[str, str]]] = dataclasses.field(default_factory=dict)
+
+    def skip(self, key: str, error: ValueError) -> None:
+        """Note the image, or raise the error."""
+        if not self.skip_bad:
+            raise error
+        self.skipped.append((key, str(error)))
+
+    def remark(self, key: str, found: Mapping[str, str]) -> None:
+        """Keep what was remarked on an image."""
+        for kind, sentence in found.items():
+            self.remarks.setdefault(kind, []).append((key, sentence))
+
+    def notes(self) -> tuple[str, ...]:
+        """One line for each kind of remark: the first image's, and how many others there are."""
+        lines = []
+        for (key, sentence), *others in self.remarks.values():
+            lines.append(f"{key!r}: {sentence}" + (f" (and {len(others)} more images likewise)" if others else ""))
+        return tuple(lines)
+
+
+def _invert_keypoints(
     path: str | PathLike[str],
     folder: Path,
     options: KeypointOptions,
     inverter: InverterChoice,
     device: torch.device,
+    work: _Work,
     progress: Callable[[int, int], None] | None,
-) -> tuple[str, int]:
-    """Every image of a keypoint file as ``FOLDER/<key>.png``; gives what the inverter is called, and the count.
-
-    Raises:
-        ValueError: no image size, a key that would leave the folder, or an inverter for another representation; see
-            also `preimage.read_keypoints`.
-        LookupError: no inverter for sparse SIFT is shipped.
-        FileFormatError: the file is damaged.
-    """
+) -> str:
+    """Every image of a keypoint file as ``FOLDER/<key>.png``; gives what the inverter is called."""
     if options.max_side is not None and options.max_side < 1:
         raise ValueError(f"max_side is at least 1, got {options.max_side}")
     file = read_keypoints(
         path, image_size=options.image_size, format=options.format, normalisation=options.normalisation
     )
+    _check_any(file)
     sizes = _sizes(file)
-    targets = [target_of(folder, key) for key in file.keys]
+    targets = targets_of(folder, file.keys)
     network, name = sift_inverter(inverter, "opencv" if file.origin == "opencv" else "vlfeat")
     representation = representations.from_spec(network.spec)
     assert isinstance(representation, Sift)
     network = network.to(device)
-    folder.mkdir(parents=True, exist_ok=True)
-    for index, target in enumerate(targets):
-        keypoints, size = fitted(file[index], sizes[index], options.max_side)
-        write_picture(target, as_pixels(_image(network, representation, keypoints, size, device)))
+
+    def picture(index: int, keypoints: Keypoints) -> None:
+        fewer, size = fitted(keypoints, sizes[index], options.max_side)
+        write_picture(targets[index], as_pixels(_image(network, representation, fewer, size, device)))
+        work.images += 1
+
+    done = 0
+
+    def advance() -> None:
+        nonlocal done
+        done += 1
         if progress is not None:
-            progress(index + 1, len(file))
-    return name, len(file)
+            progress(done, len(file))
+
+    empty = []
+    for index, key in enumerate(file.keys):
+        try:
+            with naming(path, key):
+                _check_pixels(sizes[index], options.max_side)
+                keypoints = file[index]
+                work.remark(key, examine(keypoints, sizes[index]) | dict(file.notes.get(key, {})))
+        except ValueError as error:
+            work.skip(key, error)
+            advance()
+            continue
+        if not len(keypoints.x):
+            empty.append(index)  # pictures of nothing come last, where there are others
+            continue
+        picture(index, keypoints)
+        advance()
+    if not work.images:
+        if work.skipped:
+            raise ValueError(f"none of the {len(file)} images could be inverted; the first: {work.skipped[0][1]}")
+        raise ValueError(_none(file))
+    work.empty = len(empty)
+    for index in empty:
+        picture(index, file[index])
+        advance()
+    return name
+
+
+def _check_any(file: KeypointFile) -> None:
+    """``ValueError`` if the list says already that there is nothing to invert."""
+    if not len(file):
+        raise ValueError(f"{file.path} holds no images: there is nothing to invert")
+    if not any(count is None or count for count in file.counts):
+        raise ValueError(_none(file))
+
+
+def _none(file: KeypointFile) -> str:
+    what = "no keypoints" if len(file) == 1 else f"no keypoints for any of its {len(file)} images"
+    return f"{file.path} holds {what}: there is nothing to invert"
+
+
+def _check_pixels(size: Size, max_side: int | None) -> None:
+    height, width = (min(side, max_side) if max_side is not None else side for side in size)
+    if height * width > _MOST_PIXELS:
+        raise ValueError(
+            f"an image of {size[1]}×{size[0]} pixels (width × height); up to {_MOST_PIXELS} pixels are reconstructed: "
+            "choose fewer (max_side, --max-side)"
+        )
 
 
 def _sizes(file: KeypointFile) -> list[Size]:
@@ -146,12 +242,18 @@ class InvertSummary:
         inverter: name or folder of the inverter used.
         images: pictures written, one for each key.
         seconds: wall time.
+        empty: images among them without keypoints, whose pictures show nothing.
+        skipped: (key, problem) of the images left out.
+        notes: what was left out of the keypoints or looks wrong with them, a sentence for each kind.
     """
 
     output: Path
     inverter: str
     images: int
     seconds: float
+    empty: int = 0
+    skipped: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def invert(
@@ -161,12 +263,14 @@ def invert(
     inverter: InverterChoice = None,
     spec: Spec | None = None,
     layout: str | None = None,
+    variables: Sequence[str] | None = None,
     image_size: Size | None = None,
     normalisation: str | None = None,
     keypoint_format: str | None = None,
     max_side: int | None = None,
     batch_size: int = 16,
     device: str = "cpu",
+    skip_bad: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> InvertSummary:
     """Reconstruct every image of a feature file or keypoint file as ``OUTPUT/<key>.png``.
@@ -181,18 +285,21 @@ def invert(
             features. For a file that tells its spec it must agree with that.
         layout: how plain arrays are laid out: ``"preimage"``, ``"matlab"``, ``"matlab-transposed"`` or
             ``"cyvlfeat"``, see `preimage.io.arrays.conventions`.
+        variables: which to read of a MATLAB file of plain arrays that holds others too; ``None`` takes all.
         image_size: (H, W) of the images of a keypoint file that does not tell it, pixels.
         normalisation: of keypoints' descriptors, see `preimage.read_keypoints`.
         keypoint_format: of a keypoint file whose suffix or first bytes mislead, see `preimage.read_keypoints`.
         max_side: larger images of a keypoint file are reconstructed with this many pixels along their longer side.
         batch_size: images at once; those of keypoint files come one by one.
         device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...
+        skip_bad: leave out images whose features or keypoints cannot be read or inverted, and list them, instead of
+            stopping.
         progress: called with (images done, images in all).
 
     Raises:
-        ValueError: neither a spec nor an inverter for plain arrays, no image size for keypoints, a misfit (says which
-            field differs), a key that would leave the folder, options for keypoints and another file, or no such
-            device.
+        ValueError: nothing to invert, more than a few keypoints outside of their image, neither a spec nor an inverter
+            for plain arrays, no image size for keypoints, a misfit (says which field differs), a key that would leave
+            the folder, options for keypoints and another file, or no such device.
         LookupError: no shipped inverter fits.
         FileFormatError: the file is damaged or of another format.
     """
@@ -202,14 +309,16 @@ def invert(
     place = checked_device(device)
     options = KeypointOptions(image_size, normalisation, keypoint_format, max_side)
     folder = folder_of(output)
-    if _holds_keypoints(features, spec, layout, options):
-        name, count = invert_keypoints(features, folder, options, inverter, place, progress)
+    work = _Work(skip_bad)
+    if _holds_keypoints(features, spec, layout, variables, options):
+        name = _invert_keypoints(features, folder, options, inverter, place, work, progress)
     else:
         chosen = loaded(inverter) if inverter is not None and is_foreign(features) else None
-        file = open_features(features, spec, layout, chosen)
+        file = open_features(features, spec, layout, chosen, variables)
         network, name = fitting_inverter(inverter, file.spec, os.fspath(features))
-        count = _invert_features(file, folder, network.to(place), batch_size, place, progress)
-    return InvertSummary(folder, name, count, time.perf_counter() - start)
+        _invert_features(file, folder, network.to(place), batch_size, place, work, progress)
+    seconds = time.perf_counter() - start
+    return InvertSummary(folder, name, work.images, seconds, work.empty, tuple(work.skipped), work.notes())
 
 
 def _invert_features(
@@ -218,25 +327,31 @@ def _invert_features(
     network: Inverter,
     batch_size: int,
     device: torch.device,
+    work: _Work,
     progress: Callable[[int, int], None] | None,
-) -> int:
-    targets = [target_of(folder, key) for key in file.keys]
-    folder.mkdir(parents=True, exist_ok=True)
-    count = 0
+) -> None:
+    if not len(file):
+        raise ValueError(f"{file.path} holds no images: there is nothing to invert")
+    targets = targets_of(folder, file.keys)
     for window in in_windows(range(len(file)), 8 * batch_size):
-        for picture, index in _reconstruct(network, file, window, batch_size, device):
+        for picture, index in _reconstruct(network, file, window, batch_size, device, work):
             write_picture(targets[index], picture)
-            count += 1
+            work.images += 1
             if progress is not None:
-                progress(count, len(file))
-    return count
+                progress(work.images + len(work.skipped), len(file))
+    if not work.images:
+        raise ValueError(f"none of the {len(file)} images could be inverted; the first: {work.skipped[0][1]}")
 
 
 def _holds_keypoints(
-    path: str | PathLike[str], spec: Spec | None, layout: str | None, options: KeypointOptions
+    path: str | PathLike[str],
+    spec: Spec | None,
+    layout: str | None,
+    variables: Sequence[str] | None,
+    options: KeypointOptions,
 ) -> bool:
     given = options != KeypointOptions()
-    if spec is not None or layout is not None:
+    if spec is not None or layout is not None or variables is not None:
         if given:
             raise ValueError("a spec or a layout explains plain arrays, the other options keypoints: not both at once")
         if not is_foreign(path) and is_keypoint_file(path):
@@ -247,11 +362,14 @@ def _holds_keypoints(
     if options.format is not None or is_keypoint_file(path):
         return True
     if given:
-        raise ValueError(
-            f"{os.fspath(path)} is not known as a keypoint file, which image size, normalisation and longest side are "
-            "for: leave them out, or name its keypoint format"
-        )
-    return False
+        try:
+            read_keypoints(path)
+        except ValueError as error:
+            raise ValueError(
+                f"{error}. Image size, normalisation and longest side are for keypoint files: leave them out, or name "
+                "its keypoint format (--keypoint-format)"
+            ) from error
+    return given
 
 
 def open_features(
@@ -259,6 +377,7 @@ def open_features(
     spec: Spec | None = None,
     layout: str | None = None,
     inverter: Inverter | None = None,
+    variables: Sequence[str] | None = None,
 ) -> FeatureFile:
     """A feature file, or arrays that `spec` and `layout` explain, or else the inverter chosen for them.
 
@@ -270,10 +389,12 @@ def open_features(
     """
     if is_foreign(path):
         if inverter is None or not _explains(inverter):
-            return read_foreign(path, spec, layout)
+            return read_foreign(path, spec, layout, variables=variables)
         view = inverter.view
         size = None if view is None else (view.image_size, view.image_size)
-        return read_foreign(path, spec, layout, fallback=inverter.spec, image_size=size)
+        return read_foreign(path, spec, layout, fallback=inverter.spec, image_size=size, variables=variables)
+    if variables is not None:
+        raise ValueError(f"{os.fspath(path)}: variables are named for MATLAB files only")
     if layout is not None:
         raise ValueError(f"{os.fspath(path)}: a feature file knows its layout; give one for plain arrays only")
     file = read_features(path)
@@ -290,17 +411,26 @@ def _explains(inverter: Inverter) -> bool:
     return inverter.view is not None or inverter.spec.variant == USER_VARIANT
 
 
+def _finite(file: FeatureFile, index: int) -> torch.Tensor:
+    values = file[index]
+    if not bool(torch.isfinite(values).all()):
+        raise ValueError(f"the features of {file.keys[index]!r} are partly NaN or infinite and have no pre-image")
+    return values
+
+
 def _reconstruct(
-    inverter: Inverter, file: FeatureFile, indices: Sequence[int], batch_size: int, device: torch.device
+    inverter: Inverter, file: FeatureFile, indices: Sequence[int], batch_size: int, device: torch.device, work: _Work
 ) -> Iterator[tuple[Pixels, int]]:
     """Pictures with their positions in the file; features of equal shapes go through together."""
-    features = {index: file[index] for index in indices}
-    for index, values in features.items():
-        if not bool(torch.isfinite(values).all()):
-            raise ValueError(f"the features of {file.keys[index]!r} are partly NaN or infinite and have no pre-image")
-    groups: dict[tuple[object, ...], list[int]] = {}
+    features = {}
     for index in indices:
-        groups.setdefault((features[index].shape, tuple(file.processed_sizes[index])), []).append(index)
+        try:
+            features[index] = _finite(file, index)
+        except ValueError as error:
+            work.skip(file.keys[index], error)
+    groups: dict[tuple[object, ...], list[int]] = {}
+    for index, values in features.items():
+        groups.setdefault((values.shape, tuple(file.processed_sizes[index])), []).append(index)
     for group in groups.values():
         size = file.processed_sizes[group[0]]
         for batch in in_windows(group, batch_size):

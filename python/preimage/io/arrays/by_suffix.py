@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from preimage.io.arrays.conventions import check_layout, has_frames
@@ -10,7 +10,7 @@ from preimage.io.arrays.h5 import open_hdf5, read_hdf5_features, write_hdf5_feat
 from preimage.io.arrays.h5walk import require_h5py
 from preimage.io.arrays.mat import open_mat, read_mat_features, write_mat_features
 from preimage.io.arrays.mat5 import require_scipy
-from preimage.io.arrays.npy import read_array_features, write_array_features
+from preimage.io.arrays.npy import open_arrays, read_array_features, write_array_features
 from preimage.io.arrays.stored import agreed_spec
 from preimage.io.atomic import StrPath
 from preimage.io.layout import Size
@@ -34,6 +34,7 @@ def read_foreign(
     *,
     fallback: Spec | None = None,
     image_size: Size | None = None,
+    variables: Sequence[str] | None = None,
 ) -> FeatureFile:
     """Features from an ``.npy``, ``.npz``, ``.mat``, ``.h5`` or ``.hdf5`` file, by its suffix.
 
@@ -45,6 +46,7 @@ def read_foreign(
         fallback: the spec, where neither `spec` nor the file tells one.
         image_size: (height, width) of the images that features were computed from, of a file that tells no spec;
             needed for vectors.
+        variables: which to read of a MATLAB file that holds others too; ``None`` takes all.
 
     Raises:
         FileFormatError: damaged, of another format, or not fitting spec and layout.
@@ -54,22 +56,26 @@ def read_foreign(
     suffix = Path(path).suffix.lower()
     if suffix not in SUFFIXES:
         raise ValueError(f"{path}: the suffix is one of {', '.join(SUFFIXES)}, got {suffix!r}")
+    if variables is not None and suffix != ".mat":
+        raise ValueError(f"{path}: variables are named for MATLAB files only")
     sizes = None
-    if (fallback is not None or image_size is not None) and told_spec(path) is None:
+    if (fallback is not None or image_size is not None) and told_spec(path, variables) is None:
         spec, sizes = spec or fallback, image_size
     if suffix == ".mat":
-        return read_mat_features(path, spec, layout=layout, processed_sizes=sizes)
+        return read_mat_features(path, spec, layout=layout, variables=variables, processed_sizes=sizes)
     if suffix in HDF5_SUFFIXES:
         return read_hdf5_features(path, spec, layout=layout, processed_sizes=sizes)
+    if spec is None:
+        open_arrays(path)  # a file that cannot be read at all is told first
     return read_array_features(path, agreed_spec(path, spec, None), layout=layout or "preimage", processed_sizes=sizes)
 
 
-def told_spec(path: StrPath) -> Spec | None:
+def told_spec(path: StrPath, variables: Sequence[str] | None = None) -> Spec | None:
     """What a foreign file says that its features are; ``None`` if it is silent."""
     suffix = Path(path).suffix.lower()
     if suffix in NUMPY_SUFFIXES:
         return None
-    told: Spec | None = (open_mat(path) if suffix == ".mat" else open_hdf5(path))[1].get("spec")
+    told: Spec | None = (open_mat(path, variables) if suffix == ".mat" else open_hdf5(path))[1].get("spec")
     return told
 
 

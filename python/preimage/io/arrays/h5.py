@@ -33,12 +33,27 @@ from preimage.io.arrays.stored import StoredArray, agreed_layout, agreed_spec, f
 from preimage.io.atomic import StrPath, atomic_write
 from preimage.io.layout import DTYPES, Size, is_size, parse_spec
 from preimage.io.records import FeatureFile, FeatureRecord
+from preimage.io.unread import other_than
 from preimage.spec import Spec
 
 _SINGLE = ("features", "global_descriptor")
 _PAIR = ("descriptors", "frames")
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _CHUNK_BYTES = 4 << 20
+_DAMAGED = "damaged: its contents do not match its checksum (fletcher32), or cannot be decompressed"
+_UNCLOSED = (
+    "its writer has not closed it: wait until it has, or, if it was killed, clear the mark it left (h5clear -s FILE; "
+    "what was not written is lost)"
+)
+_REASONS = {  # by words of HDF5's
+    "filter returned failure": _DAMAGED,
+    "Fletcher32": _DAMAGED,
+    "unable to lock file": "another program has it open for writing, and keeps it locked: wait for it, or close it "
+    "(HDF5_USE_FILE_LOCKING=FALSE in the environment where the file system cannot lock)",
+    "already open for": _UNCLOSED,
+    "h5clear": _UNCLOSED,
+    "truncated file": "cut short: its writer was stopped before it closed the file, or the copy is not complete",
+}
 _BROKEN = (
     *(OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, RuntimeError, NotImplementedError),
     *(OverflowError, MemoryError, RecursionError, zlib.error),
@@ -102,7 +117,7 @@ def open_hdf5(path: StrPath) -> tuple[list[StoredArray], dict[str, Any]]:
     h5py = require_h5py()
     with open(path, "rb") as start:
         if start.read(8) != SIGNATURE:
-            raise FileFormatError(path, "is no HDF5 file")
+            raise FileFormatError(path, other_than("an HDF5 file", path))
     with telling(path):
         file = h5py.File(path, "r")  # stays open for the loaders, and closes itself when they are dropped
         try:
@@ -143,8 +158,8 @@ def telling(path: StrPath, key: str = "") -> Iterator[None]:
         raise
     except _BROKEN as error:
         problem = " ".join(str(error).split()) or type(error).__name__
-        if isinstance(error, OSError) and ("filter returned failure" in problem or "Fletcher32" in problem):
-            problem = "damaged: its contents do not match its checksum (fletcher32), or cannot be decompressed"
+        if isinstance(error, OSError):
+            problem = next((ours for theirs, ours in _REASONS.items() if theirs in problem), problem)
         raise FileFormatError(path, f"{key!r}: {problem}" if key else problem) from error
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from preimage.io.arrays.stored import check_array
-from preimage.io.atomic import key_problem
+from preimage.io.atomic import as_key, key_problem
 from preimage.io.layout import MAX_IMAGES
 
 _DEFLATE = 1
@@ -36,9 +36,13 @@ def require_h5py() -> ModuleType:
 
 
 def image_groups(h5py: ModuleType, file: Any) -> Iterator[tuple[str, Any, dict[str, Any]]]:
-    """(key, group, datasets by name) of every group with datasets, depth first, names in order."""
+    """(key, group, datasets by name) of every group with datasets, depth first, names in order.
+
+    The key is the group's path as `as_key` has it.
+    """
     waiting = [("", file)]
     seen: set[Any] = set()
+    paths: dict[str, str] = {}
     while waiting:
         key, group = waiting.pop()
         datasets, groups = {}, []
@@ -60,9 +64,12 @@ def image_groups(h5py: ModuleType, file: Any) -> Iterator[tuple[str, Any, dict[s
         if datasets and not key:
             raise ValueError(f"holds {', '.join(sorted(datasets))} outside of groups; one group an image is right")
         if datasets:
-            if problem := key_problem(key):
+            image = as_key(key)
+            if problem := key_problem(image):
                 raise ValueError(problem)
-            yield key, group, datasets
+            if paths.setdefault(image, key) != key:
+                raise ValueError(f"two images have one key, {image!r:.80}: {paths[image]!r:.80} and {key!r:.80}")
+            yield image, group, datasets
 
 
 def check_dataset(name: str, dataset: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 import zipfile
 from pathlib import Path
@@ -15,6 +16,7 @@ from preimage.io.layout import MAX_IMAGES
 
 KEYS_MEMBER = "keys.npy"
 _MAX_BYTES = 64 << 20
+_OBJECTS = re.compile(rb"\x93NUMPY[\1-\3]\0.{2,4}\{'descr': '\|?O'", re.DOTALL)
 _TEXT = re.compile(rb"\x93NUMPY[\1-\3]\0.{2,4}\{'descr': '[<>|=]?[US]\d{1,4}'", re.DOTALL)
 
 
@@ -34,6 +36,11 @@ def keys_of(path: StrPath) -> list[str] | None:
     return _keys_inside(path) if inside else _keys_beside(keys_file(path))
 
 
+def holds_objects(file: IO[bytes]) -> bool:
+    """Whether an .npy array begins here that holds Python objects."""
+    return _OBJECTS.match(file.read(128)) is not None
+
+
 def holds_text(file: IO[bytes]) -> bool:
     """Whether an .npy array begins here that holds strings."""
     return _TEXT.match(file.read(128)) is not None
@@ -45,9 +52,14 @@ def _keys_beside(path: Path) -> list[str] | None:
     if path.stat().st_size > _MAX_BYTES:
         raise FileFormatError(path, f"a list of keys is no larger than {_MAX_BYTES} bytes")
     try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
+        data = path.read_bytes()
+        marked = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        lines = data.decode("utf-16" if marked else "utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
-        raise FileFormatError(path, f"is not UTF-8: {error}") from error
+        raise FileFormatError(path, f"is not UTF-8, or UTF-16 with a byte order mark: {error}") from error
+    while lines and not lines[-1].strip():  # editors leave blank lines at the end
+        del lines[-1]
+    return lines
 
 
 def _keys_inside(path: StrPath) -> list[str] | None:

@@ -115,7 +115,8 @@ def open_mat(path: StrPath, names: Sequence[str] | None = None) -> tuple[list[St
             wanted = [variable for variable in found if variable.name not in _OURS]
             if names is not None:
                 if missing := [name for name in names if name not in {variable.name for variable in wanted}]:
-                    raise ValueError(f"there is no variable {missing[0]!r}")
+                    there = ", ".join(variable.name for variable in wanted[:20]) or "none"
+                    raise ValueError(f"there is no variable {missing[0]!r}; there are {there:.300}")
                 wanted = [variable for variable in wanted if variable.name in names]
             for variable in wanted:
                 _check(variable)
@@ -132,7 +133,7 @@ def _check(variable: mat5.Variable) -> None:
     if variable.kind != "numbers" or variable.dtype is None:
         raise ValueError(
             f"{variable.name!r} is {variable.kind}; features are single or double arrays (save them alone, or "
-            "name them: variables=[...])"
+            "name them: --variable NAME, variables=[...])"
         )
     check_array(variable.name, variable.shape, variable.dtype)
 

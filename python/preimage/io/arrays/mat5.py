@@ -30,6 +30,8 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from preimage.io.signatures import describe_file
+
 HEADER_BYTES = 128
 MAX_VARIABLES = 400_000
 MAX_BYTES_WRITTEN = (1 << 31) - 256  # of one variable; MATLAB's limit for this version
@@ -180,7 +182,9 @@ def _byte_order(head: bytes) -> str:
         raise ValueError("is a MATLAB v7.3 file, which is HDF5 inside: save it with '-v7' instead")
     order = {b"IM": "<", b"MI": ">"}.get(head[126:128])
     if order is None or struct.unpack(order + "H", head[124:126])[0] >> 8 != 1 or 0 in head[:4]:
-        raise ValueError("is no MATLAB v5 file (v4 files are not read: save with '-v7')")
+        what = describe_file(head)
+        but = f", but {what}" if what else ""
+        raise ValueError(f"is no MATLAB v5 file{but} (v4 files are not read: save with '-v7')")
     return order
 
 

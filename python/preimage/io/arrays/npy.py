@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 
 from preimage.errors import FileFormatError
 from preimage.io.arrays.conventions import check_layout, has_frames
-from preimage.io.arrays.keylists import KEYS_MEMBER, holds_text, keys_of
+from preimage.io.arrays.keylists import KEYS_MEMBER, holds_objects, holds_text, keys_of
 from preimage.io.arrays.stored import MAX_ARRAY_BYTES, StoredArray, feature_file, stored_records
 from preimage.io.atomic import StrPath, atomic_write
 from preimage.io.layout import DTYPES, Size
 from preimage.io.records import FeatureFile, FeatureRecord
+from preimage.io.unread import other_than
 from preimage.spec import Spec
 
 _MAX_NPY_HEADER = 10_000  # bytes; NumPy writes 118
@@ -74,11 +75,11 @@ def open_arrays(path: StrPath) -> list[StoredArray]:
     try:
         with open(path, "rb") as file:
             signature = file.read(4)
-        if signature == b"PK\x03\x04":
+        if signature.startswith(b"PK"):
             return open_npz(path)
         if signature == b"\x93NUM":
             return _open_npy(path)
-        raise ValueError("neither an .npy nor an .npz file")
+        raise ValueError(other_than("an .npy or .npz file", path))
     except _BROKEN_ZIP as error:
         raise FileFormatError(path, str(error) or "damaged") from error
 
@@ -96,6 +97,8 @@ def open_npz(path: StrPath, *, any_numbers: bool = False) -> list[StoredArray]:
     Raises:
         ValueError, zipfile.BadZipFile and their like: damaged, or not such arrays.
     """
+    if not zipfile.is_zipfile(path):
+        raise ValueError(other_than("an .npz file, or cut short", path))
     archive = zipfile.ZipFile(path)  # stays open for `load`, and closes itself when that is dropped
     arrays = []
     for member in archive.infolist():
@@ -107,6 +110,12 @@ def open_npz(path: StrPath, *, any_numbers: bool = False) -> list[StoredArray]:
             with archive.open(member) as file:
                 if holds_text(file):
                     continue
+            with archive.open(member) as file:
+                if holds_objects(file):
+                    raise ValueError(
+                        "its keys are Python objects, which would have to be unpickled: save them as strings, "
+                        "keys=np.array(keys, dtype=str)"
+                    )
         with archive.open(member) as file:
             try:
                 shape, dtype = _read_npy_header(file, member.file_size, any_numbers)
@@ -158,7 +167,9 @@ def _described(header: bytes, any_numbers: bool = False) -> tuple[tuple[int, ...
         raise ValueError("an .npy header without shape and dtype")
     descr, shape = fields["descr"], fields["shape"]
     if "O" in str(descr):
-        raise ValueError("an array of Python objects, which would have to be unpickled: save numbers instead")
+        raise ValueError(
+            "an array of Python objects, which would have to be unpickled: save numbers instead (dtype=np.float32)"
+        )
     wanted = "[<>=|]?(?:f[248]|[iu][1248])" if any_numbers else "[<>=|]?f[248]|[|<=]?u1"
     if not isinstance(descr, str) or not re.fullmatch(wanted, descr):
         simple = isinstance(descr, str) and re.fullmatch(r"[<>=|][biuc](1|2|4|8|16)", descr)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from preimage.errors import FileFormatError
 from preimage.io.arrays import conventions
-from preimage.io.atomic import StrPath, key_problem
+from preimage.io.atomic import StrPath, as_keys
 from preimage.io.layout import MAX_IMAGES, Size, is_size
 from preimage.io.records import FeatureFile, FeatureRecord, check_record, stored_array
 from preimage.spec import Spec
@@ -206,18 +206,25 @@ def _planar(spec: Spec, layout: str, load: Callable[[], NDArray[Any]]) -> Callab
     return lambda: conventions.to_planar(spec, layout, load())
 
 
+def role_of(name: str) -> tuple[str, str]:
+    """Return key and role of an array of a pair: ``"frames"``, ``"descriptors"``, or empty if it is none."""
+    match = _ROLE.fullmatch(name)
+    if match is None:
+        return "", ""
+    return match["key"] or "", "descriptors" if match["role"].lower().startswith("d") else "frames"
+
+
 def _pairs(stem: str, arrays: Sequence[StoredArray]) -> dict[str, tuple[StoredArray, StoredArray]]:
     """Descriptors and frames of each image, by key."""
     found: dict[str, dict[str, StoredArray]] = {}
     for array in arrays:
-        match = _ROLE.fullmatch(array.name)
-        if match is None:
+        key, role = role_of(array.name)
+        if not role:
             raise ValueError(
                 f"{array.name!r}: dense SIFT of this layout comes as pairs of arrays named descriptors and frames "
                 "(D and F, KEY_descriptors and KEY_frames)"
             )
-        role = "descriptors" if match["role"].lower().startswith("d") else "frames"
-        if found.setdefault(match["key"] or stem, {}).setdefault(role, array) is not array:
+        if found.setdefault(key or stem, {}).setdefault(role, array) is not array:
             raise ValueError(f"{array.name!r}: there are two arrays of {role} for one image")
     for key, roles in found.items():
         if len(roles) < 2:
@@ -227,7 +234,11 @@ def _pairs(stem: str, arrays: Sequence[StoredArray]) -> dict[str, tuple[StoredAr
 
 def _sift_image(key: str, spec: Spec, layout: str, descriptors: StoredArray, frames: StoredArray) -> _Image:
     if frames.dtype.kind != "f" or len(frames.shape) != 2 or not {2, 3} & set(frames.shape):
-        raise ValueError(f"{frames.name!r}: frames are 2 or 3 floating-point numbers each, got {frames.shape}")
+        sparse = "; those of sparse SIFT (4 numbers) are read without representation and layout"
+        raise ValueError(
+            f"{frames.name!r}: frames of dense SIFT are 2 or 3 floating-point numbers each, got {frames.shape}"
+            + (sparse if 4 in frames.shape else "")
+        )
     try:
         size = conventions.sift_grid(spec, layout, descriptors.shape, frames.load())
     except FileFormatError:
@@ -238,20 +249,14 @@ def _sift_image(key: str, spec: Spec, layout: str, descriptors: StoredArray, fra
 
 
 def _is_frames(array: StoredArray, spec: Spec, layout: str) -> bool:
-    match = _ROLE.fullmatch(array.name) if conventions.has_frames(spec, layout) else None
-    return match is not None and match["role"].lower().startswith("f")
+    return conventions.has_frames(spec, layout) and role_of(array.name)[1] == "frames"
 
 
 def check_keys(keys: Sequence[str], count: int) -> list[str]:
-    """The keys, if they can name that many images; else ``ValueError``."""
+    """The keys as `as_key` has them, if they can name that many images; else ``ValueError``."""
     if len(keys) != count:
         raise ValueError(f"{len(keys)} keys for {count} images")
-    for key in keys:
-        if problem := key_problem(key):
-            raise ValueError(problem)
-    if len(set(keys)) < count:
-        raise ValueError("two images have one key")
-    return list(keys)
+    return as_keys(keys)
 
 
 def _checked_sizes(

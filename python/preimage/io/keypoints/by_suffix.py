@@ -16,16 +16,19 @@ from preimage.io.keypoints.convert import NORMALISATIONS, naming
 from preimage.io.keypoints.filestorage import syntax_of
 from preimage.io.keypoints.hloc import read_hloc
 from preimage.io.keypoints.lowe import read_colmap_text, read_lowe, read_vlfeat
+from preimage.io.keypoints.mat import holds_frames, read_mat
 from preimage.io.keypoints.npz import read_npz
 from preimage.io.keypoints.opencv import read_opencv
 from preimage.io.keypoints.records import KeypointFile
-from preimage.io.keypoints.text import read_text
+from preimage.io.keypoints.text import read_start, read_text
 from preimage.io.layout import MAX_IMAGES, Size, is_size
+from preimage.io.unread import unread
 from preimage.keypoints import Keypoints
 
 _MANY: dict[str, Callable[[StrPath, str | None], KeypointFile]] = {
     "colmap": read_colmap,
     "hloc": read_hloc,
+    "mat": read_mat,
     "preimage": read_npz,
 }
 _ONE: dict[str, Callable[[StrPath, str | None], Keypoints]] = {
@@ -37,7 +40,7 @@ _ONE: dict[str, Callable[[StrPath, str | None], Keypoints]] = {
 _SUFFIXES = {
     **dict.fromkeys((".yml", ".yaml", ".xml", ".json"), "opencv"),
     **dict.fromkeys((".h5", ".hdf5"), "hloc"),
-    **{".db": "colmap", ".npz": "preimage", ".txt": "colmap-text", ".key": "lowe", ".sift": "vlfeat"},
+    **{".db": "colmap", ".mat": "mat", ".npz": "preimage", ".txt": "colmap-text", ".key": "lowe", ".sift": "vlfeat"},
 }
 FORMATS = (*_MANY, *_ONE)
 
@@ -57,7 +60,8 @@ def read_keypoints(
     Args:
         path: a COLMAP database (``.db``), a file of hloc (``.h5``, ``.hdf5``), of OpenCV's FileStorage (``.yml``,
             ``.yaml``, ``.xml``, ``.json``; nodes ``keypoints`` and ``descriptors``), of VLFeat's ``sift`` (``.sift``),
-            of Lowe's program (``.key``), text that COLMAP imports (``.txt``), or ours (``.npz``, `write_keypoints`).
+            of Lowe's program (``.key``), text that COLMAP imports (``.txt``), frames and descriptors of VLFeat's MATLAB
+            toolbox (``.mat``), or ours (``.npz``, `write_keypoints`).
             Formats of one image a file also as a folder of such files, searched through; the key of an image is then
             its path in the folder without suffix (of ``a.jpg.txt``: ``a.jpg``).
         image_size: (height, width) of the images of which the file does not tell it, pixels.
@@ -69,8 +73,8 @@ def read_keypoints(
 
     Raises:
         FileFormatError: damaged, another format, features other than SIFT, keypoints without scale, angle or
-            descriptors, or numbers beyond reason. Formats of one image a file in a folder, and the arrays of an
-            image in the others, are read when they are asked for.
+            descriptors, numbers beyond reason or in other units. Formats of one image a file in a folder, and the
+            arrays of an image in the others, are read when they are asked for.
         ValueError: an unknown format or normalisation, an image size that the file contradicts, or a folder without
             such files.
         FileNotFoundError: there is no such file.
@@ -88,7 +92,9 @@ def read_keypoints(
         raise FileNotFoundError(f"{os.fspath(path)}: no such file or folder")
     chosen = format or _kind(path)
     if chosen is None:
-        raise ValueError(f"{os.fspath(path)}: the suffix is one of {', '.join(_SUFFIXES)}; or name the format")
+        raise ValueError(
+            f"{os.fspath(path)}: the suffix is one of {', '.join(_SUFFIXES)} (or name the format); {unread(path)}"
+        )
     if chosen in _MANY:
         return _MANY[chosen](path, normalisation).sized(image_size)
     with naming(path):
@@ -113,7 +119,7 @@ def _read_folder(path: StrPath, format: str | None, normalisation: str | None) -
     found: dict[str, tuple[str, str]] = {}
     for relative, file in files_below(os.fspath(path)):
         stem, kind = os.path.splitext(relative)[0], _kind(file)
-        if kind not in _ONE or format not in (None, kind) or not is_keypoint_file(file):
+        if kind not in _ONE or format not in (None, kind) or not _is_member(file):
             continue
         if problem := key_problem(stem):
             raise ValueError(f"{file}: {problem}; rename it")
@@ -151,11 +157,12 @@ def _kind(path: StrPath) -> str | None:
 def is_keypoint_file(path: StrPath) -> bool:
     """Whether suffix, and for ambiguous ones a look inside, say that this is a file of keypoints.
 
-    Damaged files are not, where the look inside cannot tell; a folder is if any file of one image in it is.
+    Damaged files are not, where the look inside cannot tell; a folder is if any file of one image in it is. Any file of
+    OpenCV's FileStorage in YAML or XML is one: its reader says which nodes are missing.
     """
+    if os.path.isdir(path):
+        return any(_kind(file) in _ONE and _is_member(file) for _, file in files_below(os.fspath(path)))
     try:
-        if os.path.isdir(path):
-            return any(_kind(file) in _ONE and is_keypoint_file(file) for _, file in files_below(os.fspath(path)))
         kind = _kind(path)
         if kind is None or not os.path.isfile(path):
             return False
@@ -164,15 +171,26 @@ def is_keypoint_file(path: StrPath) -> bool:
         return False
 
 
+def _is_member(path: StrPath) -> bool:
+    """Whether a file in a folder is one of keypoints: others may lie beside it, such as a camera's calibration."""
+    if not is_keypoint_file(path):
+        return False
+    if _kind(path) != "opencv":
+        return True
+    with naming(path):
+        return b"keypoints" in read_start(path) or b"keypoints" in read_text(path)
+
+
 def _is_opencv(path: StrPath) -> bool:
-    with open(path, "rb") as file:
-        start = file.read(4096)
-        return syntax_of(start) is not None and (b"keypoints" in start or b"keypoints" in read_text(path))
+    start = read_start(path)
+    syntax = syntax_of(start)
+    if syntax == "json":  # anything may be in there
+        return b"keypoints" in start or b"keypoints" in read_text(path)
+    return syntax is not None
 
 
 def _is_headed(path: StrPath) -> bool:
-    with open(path, "rb") as file:
-        return re.match(rb"\s*\d{1,9}[ \t]+128\s", file.read(64) + b"\n") is not None
+    return re.match(rb"\s*\d{1,9}[ \t]+128\s", read_start(path)[:64] + b"\n") is not None
 
 
 def _is_ours(path: StrPath) -> bool:
@@ -188,4 +206,4 @@ def _is_hloc(path: StrPath) -> bool:
     return False
 
 
-_LOOKS = {"opencv": _is_opencv, "colmap-text": _is_headed, "preimage": _is_ours, "hloc": _is_hloc}
+_LOOKS = {"opencv": _is_opencv, "colmap-text": _is_headed, "preimage": _is_ours, "hloc": _is_hloc, "mat": holds_frames}

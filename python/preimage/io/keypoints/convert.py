@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from preimage.errors import FileFormatError
 from preimage.io.atomic import StrPath
+from preimage.io.keypoints.plausibility import check_descriptors, check_units
 from preimage.keypoints import DESCRIPTOR, Keypoints
 
 MAX_KEYPOINTS = 200_000  # of one image: five times what SIFT finds in a photograph of 12 megapixels
@@ -24,7 +25,6 @@ NORMALISATIONS = ("l2", "l1_root", "l1_root_twice")
 _BLOCK = 4096  # descriptors worked on together
 _FARTHEST = 2.0**20  # pixels; a coordinate or scale beyond is no photograph's
 _SMALLEST = 2.0**-10  # pixels
-_WIDEST = 1e6  # radians
 _LONGEST = 500  # characters of a message, which may quote what is in the file
 _REVERSED = -np.arange(8) % 8
 _BROKEN = (
@@ -60,6 +60,7 @@ def as_keypoints(
     lowe_order: bool,
     normalisation: str,
     response: NDArray[Any] | None = None,
+    degrees: bool = False,
 ) -> Keypoints:
     """Keypoints of one image from arrays, checked.
 
@@ -70,11 +71,15 @@ def as_keypoints(
         normalisation: what has been done to them: ``"l2"`` (their lengths were made equal), ``"l1_root"`` (RootSIFT:
             the roots of entries that sum to 1), or ``"l1_root_twice"`` (that of that); it is undone.
         response: (N,).
+        degrees: whether the angles are degrees.
 
     Raises:
-        ValueError: too many of them, shapes that disagree, numbers that are not finite or beyond reason.
+        ValueError: too many of them, shapes that disagree, numbers that are not finite, beyond reason, or in other
+            units.
     """
     count = check_count(len(frames))
+    if not count:
+        return no_keypoints()  # whatever shape the other arrays of nothing have
     if frames.shape != (count, 4) or descriptors.shape != (count, DESCRIPTOR):
         raise ValueError(f"{count} keypoints of shape {frames.shape} with descriptors {descriptors.shape}")
     if normalisation not in NORMALISATIONS:
@@ -83,7 +88,7 @@ def as_keypoints(
         response = np.zeros(count, np.float32)
     if response.shape != (count,):
         raise ValueError(f"{count} keypoints with responses of shape {response.shape}")
-    x, y, scale, angle = _checked_frames(frames)
+    x, y, scale, angle = _checked_frames(frames, degrees)
     with np.errstate(over="ignore", invalid="ignore"):
         strength = response.astype(np.float32)
     if not np.isfinite(strength).all():
@@ -100,7 +105,7 @@ def no_keypoints() -> Keypoints:
     return Keypoints(none, none, none, none, none, torch.zeros(0, DESCRIPTOR), torch.tensor([0, 0]))
 
 
-def _checked_frames(frames: NDArray[Any]) -> NDArray[np.float32]:
+def _checked_frames(frames: NDArray[Any], degrees: bool) -> NDArray[np.float32]:
     """(N, 4) -> (4, N), angles in [0, 2π)."""
     values = frames.T.astype(np.float64)
     if not np.isfinite(values).all():
@@ -110,8 +115,9 @@ def _checked_frames(frames: NDArray[Any]) -> NDArray[np.float32]:
     if values.shape[1] and not _SMALLEST <= values[2].min() <= values[2].max() <= _FARTHEST:
         wrong = values[2].min() if values[2].min() < _SMALLEST else values[2].max()
         raise ValueError(f"a keypoint of scale {wrong:g}; scales are above 0, in pixels")
-    if np.abs(values[3]).max(initial=0) > _WIDEST:
-        raise ValueError(f"a keypoint with an angle of {np.abs(values[3]).max():g} radians")
+    check_units(values, degrees=degrees)
+    if degrees:
+        values[3] = np.deg2rad(values[3])
     values[3] %= 2 * np.pi
     rounded = values.astype(np.float32)
     rounded[3, rounded[3] >= np.float32(2 * np.pi)] = 0
@@ -120,12 +126,13 @@ def _checked_frames(frames: NDArray[Any]) -> NDArray[np.float32]:
 
 def _unit_length(descriptors: NDArray[Any], lowe_order: bool, normalisation: str) -> NDArray[np.float32]:
     """In parts, so that no second copy of them all is needed."""
+    check_descriptors(descriptors)
     unit = np.empty(descriptors.shape, np.float32)
     for start in range(0, len(descriptors), _BLOCK):
         with np.errstate(over="ignore", invalid="ignore"):
             values = descriptors[start : start + _BLOCK].astype(np.float32)
-        if not np.isfinite(values).all() or values.min() < 0:
-            raise ValueError("a descriptor holds a number that is negative or not finite")
+        if not np.isfinite(values).all():
+            raise ValueError("a descriptor holds a number that is not finite")  # as float32
         _divide(values, values.max(axis=1))
         for _ in range(NORMALISATIONS.index(normalisation)):
             values *= values

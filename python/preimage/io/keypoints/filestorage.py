@@ -7,6 +7,7 @@ each a sequence of numbers (nested or not) or a matrix.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
 from typing import Any
 
@@ -16,6 +17,12 @@ from numpy.typing import NDArray
 from preimage.io.keypoints.text import numbers
 
 _SPACES = bytes.maketrans(b"[],", b"   ")
+_BASE64 = re.compile(rb"!!binary|type_id=.binary|\$base64\$")
+_TOP = {
+    "yaml": re.compile(rb"\n([A-Za-z_][^\s:]{0,80})[ \t]*:"),
+    "xml": re.compile(rb"\n<([A-Za-z_][\w.-]{0,80})"),
+    "json": re.compile(rb'\n {4}"([^"\n]{1,80})"\s*:'),
+}
 _CHANNELS = re.compile(rb"([1-9]?[0-9]?)([a-z])")
 
 
@@ -54,6 +61,12 @@ def read_node(text: bytes, syntax: str, name: str) -> NDArray[Any] | None:
         return numbers(text, node.start, node.end, _CLEAN[syntax])
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
+
+
+def node_names(text: bytes, syntax: str) -> list[str]:
+    """The names of the first nodes at the top, as OpenCV indents them; for messages."""
+    found = itertools.islice(_TOP[syntax].finditer(text), 20)
+    return [match[1][:40].decode("utf-8", "replace") for match in found if match[1] != b"opencv_storage"]
 
 
 def _yaml(text: bytes, name: bytes) -> _Node | None:
@@ -126,6 +139,8 @@ def _data(text: bytes, node: _Node, syntax: str) -> tuple[int, int]:
     match = re.compile(start).search(text, node.start, node.end)
     stop = text.find(end, match.end(), node.end) if match else -1
     if match is None or stop < 0:
+        if _BASE64.search(text, node.start, node.end):
+            raise ValueError("a matrix in base64, which is not read: write the file without FILE_STORAGE_WRITE_BASE64")
         raise ValueError("a matrix without data")
     return match.end(), stop
 

@@ -23,6 +23,7 @@ from preimage.io.atomic import StrPath
 from preimage.io.keypoints.convert import as_keypoints, check_count, naming, no_keypoints
 from preimage.io.keypoints.records import KeypointFile
 from preimage.io.layout import MAX_IMAGES, Size
+from preimage.io.unread import other_than
 from preimage.keypoints import DESCRIPTOR, Keypoints
 
 _BLOCK = 4096  # descriptors looked at together
@@ -54,7 +55,7 @@ def read_hloc(path: StrPath, normalisation: str | None = None) -> KeypointFile:
     h5py = require_h5py()
     with open(path, "rb") as start:
         if start.read(len(SIGNATURE)) != SIGNATURE:
-            raise FileFormatError(path, "is no HDF5 file")
+            raise FileFormatError(path, other_than("an HDF5 file", path))
     with telling(path):
         file = h5py.File(path, "r")  # stays open for `load`, and closes itself when that is dropped
         try:
@@ -91,6 +92,9 @@ def _listed(key: str, datasets: dict[str, Any]) -> _Image:
             "oris for SIFT only, and only its newer versions do)"
         )
     shapes = {name: datasets[name].shape for name in _NEEDED}
+    size = size_in(datasets.get("image_size"))
+    if all(shape is not None and 0 in shape for shape in shapes.values()):
+        return _Image(key, 0, size, 0.0, {})  # nothing, in whatever shape
     if any(shape is None or len(shape) != rank for shape, rank in zip(shapes.values(), _NEEDED.values(), strict=True)):
         raise ValueError(f"{key!r} has arrays of shapes {shapes}")
     count = check_count(int(shapes["keypoints"][0]))
@@ -104,10 +108,8 @@ def _listed(key: str, datasets: dict[str, Any]) -> _Image:
     kept = dict.fromkeys(_NEEDED)
     if "scores" in datasets and datasets["scores"].shape == (count,):
         kept["scores"] = None
-    if count:
-        for name in kept:
-            check_dataset(f"{key}/{name}", datasets[name])
-    size = size_in(datasets.get("image_size"))
+    for name in kept:
+        check_dataset(f"{key}/{name}", datasets[name])
     shift = _CORNER * _uncertainty(datasets["keypoints"])
     return _Image(key, count, size, shift, {name: datasets[name].name for name in kept})
 
@@ -127,13 +129,17 @@ def _uncertainty(dataset: Any) -> float:
 
 def _converted(image: _Image, arrays: dict[str, NDArray[Any]], normalisation: str | None) -> Keypoints:
     positions = arrays["keypoints"].astype(np.float64) - image.shift
-    angle = np.deg2rad(arrays["oris"].astype(np.float64))
-    frames = np.column_stack([positions, arrays["scales"].astype(np.float64), angle])
+    frames = np.column_stack([positions, arrays["scales"].astype(np.float64), arrays["oris"].astype(np.float64)])
     descriptors = arrays["descriptors"].T
     if normalisation is None:
         normalisation = "l2" if _is_plain(descriptors) else "l1_root_twice"
     return as_keypoints(
-        frames, descriptors, lowe_order=True, normalisation=normalisation, response=arrays.get("scores")
+        frames,
+        descriptors,
+        lowe_order=True,
+        normalisation=normalisation,
+        response=arrays.get("scores"),
+        degrees=True,
     )
 
 

@@ -24,7 +24,8 @@ def read_vlfeat(path: StrPath, normalisation: str | None = None) -> Keypoints:
     text = read_text(path)
     if re.match(rb"\s*\d+[ \t]+\d+[ \t\r]*\n", text[:64]):
         raise ValueError(
-            "begins with a line of two numbers, as Lowe's and SiftGPU's files do; if it is Lowe's, name the format lowe"
+            "begins with a line of two numbers, as Lowe's and SiftGPU's files do; if it is Lowe's, name the format "
+            "lowe (--keypoint-format lowe)"
         )
     rows = _rows(numbers(text), None)
     return as_keypoints(rows[:, :4], rows[:, 4:], lowe_order=False, normalisation=normalisation or "l2")

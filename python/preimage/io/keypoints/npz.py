@@ -23,9 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preimage.io.arrays.npy import open_npz
-from preimage.io.arrays.stored import StoredArray, check_keys
-from preimage.io.atomic import StrPath, atomic_write, key_problem
-from preimage.io.keypoints.convert import as_keypoints, check_count, naming
+from preimage.io.arrays.stored import StoredArray
+from preimage.io.atomic import StrPath, as_keys, atomic_write, key_problem
+from preimage.io.keypoints.convert import as_keypoints, check_count, naming, no_keypoints
 from preimage.io.keypoints.records import KeypointFile, KeypointRecord
 from preimage.io.layout import MAX_IMAGES, Size, is_size
 from preimage.keypoints import DESCRIPTOR, Keypoints
@@ -45,12 +45,15 @@ def read_npz(path: StrPath, normalisation: str | None = None) -> KeypointFile:
     chosen = normalisation or "l2"
     with naming(path):
         images = _images(Path(path).stem, open_npz(path, any_numbers=True))
-        keys = check_keys(list(images), len(images))
+        names = list(images)
+        keys = as_keys(names)
         counts = [_count(key, roles) for key, roles in images.items()]
         sizes = [_size(key, roles.get("image_size")) for key, roles in images.items()]
 
     def load(position: int) -> Keypoints:
-        roles = images[keys[position]]
+        if not counts[position]:
+            return no_keypoints()
+        roles = images[names[position]]
         arrays = {role: roles[role].load() for role in _ROLES if role in roles and role != "image_size"}
         with naming(path, keys[position]):
             return as_keypoints(
@@ -85,6 +88,8 @@ def _count(key: str, roles: dict[str, StoredArray]) -> int:
             raise ValueError(f"there is no {needed} of {key!r}")
     shape = roles["keypoints"].shape
     count = check_count(shape[0] if shape else None)
+    if all(0 in roles[needed].shape for needed in ("keypoints", "descriptors")):
+        return 0  # nothing, in whatever shape
     right = {"keypoints": (count, 4), "descriptors": (count, DESCRIPTOR), "image_size": (2,), "response": (count,)}
     for role, array in roles.items():
         floats = array.dtype.kind == "f"

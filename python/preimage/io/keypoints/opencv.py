@@ -6,8 +6,9 @@ import numpy as np
 
 from preimage.io.atomic import StrPath
 from preimage.io.keypoints.convert import as_keypoints, no_keypoints
-from preimage.io.keypoints.filestorage import read_node, syntax_of
+from preimage.io.keypoints.filestorage import node_names, read_node, syntax_of
 from preimage.io.keypoints.text import read_text
+from preimage.io.signatures import describe_file
 from preimage.keypoints import DESCRIPTOR, Keypoints
 from preimage.ops.sift_opencv import POSITION_SHIFT
 
@@ -22,11 +23,15 @@ def read_opencv(path: StrPath, normalisation: str | None = None) -> Keypoints:
     text = read_text(path)
     syntax = syntax_of(text)
     if syntax is None:
-        raise ValueError("no file of OpenCV's FileStorage (YAML, XML or JSON)")
+        what = describe_file(text)
+        raise ValueError("no file of OpenCV's FileStorage (YAML, XML or JSON)" + (f", but {what}" if what else ""))
     fields = read_node(text, syntax, "keypoints")
     descriptors = read_node(text, syntax, "descriptors")
     if fields is None:
-        raise ValueError("has no node 'keypoints' at the top")
+        names = ", ".join(node_names(text, syntax)) or "none"
+        raise ValueError(
+            f"has no node 'keypoints' at the top (nodes there: {names}); write nodes 'keypoints' and 'descriptors'"
+        )
     if fields.size % _FIELDS or (fields.ndim == 2 and fields.size and fields.shape[1] != _FIELDS):
         raise ValueError(f"keypoints has {fields.size} numbers; OpenCV writes {_FIELDS} a keypoint")
     fields = fields.reshape(-1, _FIELDS)
@@ -42,5 +47,11 @@ def read_opencv(path: StrPath, normalisation: str | None = None) -> Keypoints:
     x, y, size, angle, response = fields[:, :5].T
     if (angle == -1).any():
         raise ValueError("has keypoints without an angle (-1)")
-    frames = np.stack([x - POSITION_SHIFT, y - POSITION_SHIFT, size / 2, np.deg2rad(angle)], axis=1)
-    return as_keypoints(frames, descriptors, lowe_order=True, normalisation=normalisation or "l2", response=response)
+    return as_keypoints(
+        np.stack([x - POSITION_SHIFT, y - POSITION_SHIFT, size / 2, angle], axis=1),
+        descriptors,
+        lowe_order=True,
+        normalisation=normalisation or "l2",
+        response=response,
+        degrees=True,
+    )

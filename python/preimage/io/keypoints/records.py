@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from preimage.io.atomic import StrPath
@@ -39,6 +39,7 @@ class KeypointFile(KeyedFile):
         keys: one per image, in file order.
         sizes: (height, width) per image, pixels; ``None`` where the file does not tell and nobody did.
         counts: keypoints per image; ``None`` where that is known only when they are read.
+        notes: by key, what was left out of the keypoints that were read so far: a sentence under a word for its kind.
         normalisation: how the file's descriptors are taken to be normalised, see `read_keypoints`.
     """
 
@@ -52,12 +53,14 @@ class KeypointFile(KeyedFile):
         counts: Sequence[int | None],
         normalisation: str,
         load: Callable[[int], Keypoints],
+        notes: Mapping[str, Mapping[str, str]] | None = None,
     ) -> None:
         super().__init__(path, keys)
         self.origin = origin
         self.sizes = tuple(sizes)
         self.counts = tuple(counts)
         self.normalisation = normalisation
+        self.notes = {} if notes is None else notes
         self._load = load
 
     def __getitem__(self, index: int | str) -> Keypoints:
@@ -94,4 +97,5 @@ class KeypointFile(KeyedFile):
             counts=self.counts,
             normalisation=self.normalisation,
             load=self._load,
+            notes=self.notes,
         )

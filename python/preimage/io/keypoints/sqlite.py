@@ -14,11 +14,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from preimage.io.atomic import StrPath
+from preimage.io.unread import other_than
 
 _SIGNATURE = b"SQLite format 3\0"
 _SECONDS = 1.0  # and this long for every 100 MB: a damaged tree of pages can lead in circles
 _BYTES_PER_SECOND = 100e6
+_WRITE_BACK = {"-wal": "PRAGMA wal_checkpoint(TRUNCATE)", "-journal": "PRAGMA integrity_check"}
 _STEPS = 200  # of SQLite's machine between looks at the clock
+_UNWRITTEN = " (was it copied without the -wal file beside it, which may hold the rest?)"
 _LIMITS = {  # by SQLite's name for them; Python knows these since 3.11
     "SQLITE_LIMIT_LENGTH": 128 << 20,  # of a string or blob
     "SQLITE_LIMIT_SQL_LENGTH": 100_000,
@@ -60,16 +63,25 @@ def _check_files(path: StrPath) -> int:
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         if file.read(len(_SIGNATURE)) != _SIGNATURE:
-            raise ValueError("is no SQLite database")
-    for suffix in ("-wal", "-journal"):
+            raise ValueError(other_than("an SQLite database", path))
+    for suffix, remedy in _WRITE_BACK.items():
         beside = f"{os.fspath(path)}{suffix}"
         with contextlib.suppress(FileNotFoundError):
             if os.stat(beside).st_size:
+                name = os.path.basename(path)
                 raise ValueError(
-                    f"is not all there: {os.path.basename(beside)} holds changes not written back yet. "
-                    "Close the program that has it open"
+                    f"is not all there: {os.path.basename(beside)} holds changes not written back yet. Close the "
+                    f"program that has it open; if none has (it was killed), this writes them back: sqlite3 {name} "
+                    f"{remedy!r}"
                 )
     return size
+
+
+def _keeps_log(connection: sqlite3.Connection) -> bool:
+    """Whether the file's header says that changes are written to a file beside it first."""
+    (_, _, path), *_ = connection.execute("PRAGMA database_list").fetchall()
+    with open(path, "rb") as file:
+        return file.read(20)[18:] == b"\2\2"
 
 
 def check_table(connection: sqlite3.Connection, table: str, columns: Sequence[str]) -> set[str]:
@@ -79,7 +91,7 @@ def check_table(connection: sqlite3.Connection, table: str, columns: Sequence[st
         (table,),
     ).fetchall()
     if not found:
-        raise ValueError(f"has no table {table!r}")
+        raise ValueError(f"has no table {table!r}" + (_UNWRITTEN if _keeps_log(connection) else ""))
     (kind, page, sql), *others = found
     # SQLite stores the statement so; one edited by hand could make a virtual table in other spellings.
     plain = kind == "table" and isinstance(page, int) and page > 0 and sql == "CREATE TABLE "
