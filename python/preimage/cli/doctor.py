@@ -40,9 +40,9 @@ def doctor(json: Json = False) -> None:
         "system": _system,
         "native": _native,
         "cuda": _cuda,
+        "imports": _imports,
         "inverters": _inverters,
         "optional": _optional,
-        "imports": _imports,
     }
     for name, probe in probes.items():
         try:
@@ -130,15 +130,14 @@ def _optional() -> dict[str, str | None]:
 def _imports() -> dict[str, str]:
     """Why what the commands import does not import, by the name of the package or of our module."""
     problems = {name: _problem_of(module) for name, module in _PACKAGES.items()}
-    if not any(problems.values()):  # they would break our modules, too
-        for folder in _COMMANDS:
-            path = importlib.import_module(folder).__path__
-            names = [f"{folder}.{module.name}" for module in pkgutil.iter_modules(path)]
-            problems |= {name: _problem_of(name) for name in names}
+    sound = not any(problems.values())
     for package, entry in _OPTIONAL.items():
         if _version(package) is not None:
             found = [_problem_of(module, package) for module in entry.modules]
             problems[package] = next(filter(None, found), "")
+    for folder in _COMMANDS if sound else ():  # a broken package would break them, too
+        names = [f"{folder}.{found.name}" for found in pkgutil.iter_modules(importlib.import_module(folder).__path__)]
+        problems |= {name: _problem_of(name) for name in names}
     return {name: problem for name, problem in problems.items() if problem}
 
 

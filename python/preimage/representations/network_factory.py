@@ -111,7 +111,7 @@ def load_factory(name: str, weights: str | None = None) -> nn.Module | Network |
         args, kwargs = _arguments(name, factory, weights)
         try:
             made = factory(*args, **kwargs)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             if is_out_of_memory(error):
                 raise
             raise ValueError(f"{name} failed: {brief(error)}{place_of(error)}") from error
@@ -125,7 +125,7 @@ def load_factory(name: str, weights: str | None = None) -> nn.Module | Network |
 def _attribute(name: str, module_name: str, path: str) -> Any:
     try:
         found = importlib.import_module(module_name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script may parse its arguments and leave
         raise ValueError(
             f"{name}: cannot import {module_name} from the current folder or the installed packages: "
             f"{brief(error)}{place_of(error)}"

@@ -26,6 +26,8 @@ def digest(module: nn.Module) -> str:
     for name, part in scripts:
         with suppress(RuntimeError):  # one without a forward has no constants
             state += sorted((f"{name}.{key}", one) for key, one in part.code_with_constants[1].const_mapping.items())
+            packed = [node for node in part.inlined_graph.nodes() if node.kind() == "prim::ConstantMKLDNNTensor"]
+            state += [(f"{name}.packed.{index}", node.t("value")) for index, node in enumerate(packed)]
     for name, value in (found for entry in state for found in _tensors(*entry)):
         values = value.detach().cpu().contiguous()
         total.update(f"{name} {values.dtype} {tuple(values.shape)}\n".encode())
@@ -45,7 +47,8 @@ def _tensors(name: str, value: object) -> Iterator[tuple[str, torch.Tensor]]:
         else:
             yield f"{name}.scale", torch.stack([value.q_per_channel_scales(), value.q_per_channel_zero_points()])
     elif isinstance(value, torch.Tensor):
-        yield name, value if value.layout == torch.strided else value.to_dense()
+        dense = value if value.layout == torch.strided else value.to_dense()
+        yield name, dense.resolve_conj().resolve_neg()
 
 
 def described(preprocess: Preprocess, image_size: int | None) -> tuple[dict[str, Scalar], int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -18,6 +19,7 @@ from preimage.errors import brief, is_out_of_memory
 
 T = TypeVar("T")
 _TORCHSCRIPT = "TorchScript has no layers to hook, only its output"
+_STANDARD_LIBRARY = str(Path(os.__file__).parent)
 _NOT_THE_USERS = tuple(f"{Path(file).parent}{os.sep}" for file in (torch.__file__, __file__))
 
 
@@ -218,13 +220,17 @@ def _where(module: nn.Module, error: Exception) -> str:
     return f"{inside}: {brief(error)}{place_of(error)}"
 
 
-def place_of(error: Exception) -> str:
-    """Return the innermost line that is neither torch's nor ours, where there is one: `` (nets.py:12, in forward)``."""
+def place_of(error: BaseException) -> str:
+    """Return the innermost line that is no library's but the network's, if any: `` (nets.py:12, in forward)``."""
     place = ""
     for frame, line in traceback.walk_tb(error.__traceback__):
         file = frame.f_code.co_filename
-        if not file.startswith((*_NOT_THE_USERS, "<")):
+        standard = file.startswith(_STANDARD_LIBRARY) and "site-packages" not in file
+        if not standard and not file.startswith((*_NOT_THE_USERS, "<")):
             place = f" ({file}:{line}, in {frame.f_code.co_name})"
+    # TorchScript has frames of its own, in the text.
+    if scripted := re.findall(r'^ *File "(.+)", line (\d+), in (\w+)', str(error), re.MULTILINE):
+        place = " ({}:{}, in {})".format(*scripted[-1])
     return place
 
 

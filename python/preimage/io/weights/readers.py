@@ -15,7 +15,8 @@ from preimage.io.weights.pytorch import read_state_dict
 from preimage.io.weights.safetensors_file import read_tensors
 
 _ZIP = "a zip archive (unpack it first)"
-_TORCHS = ("a PyTorch file", "a Python pickle", "a tar archive", _ZIP)
+_TORCH = "a PyTorch file"
+_TORCHS = (_TORCH, "a Python pickle", "a tar archive", _ZIP)
 # What `describe_file` calls the files that belong to a suffix.
 _OWN = {
     ".npz": ("NumPy arrays (.npz)", _ZIP),
@@ -39,7 +40,7 @@ class WeightFile:
 
 
 def open_weights(path: StrPath) -> WeightFile:
-    """The arrays in a file of weights, by its suffix, one of `SUFFIXES`.
+    """The arrays in a file of weights, by its suffix, one of `SUFFIXES`; PyTorch's files by what is in them.
 
     Raises:
         FileFormatError: another suffix; damaged, cut short, or holding anything but numbers.
@@ -52,10 +53,12 @@ def open_weights(path: StrPath) -> WeightFile:
     suffix = Path(path).suffix.lower()
     if Path(path).name.lower().endswith((".pth.tar", ".pt.tar")):  # as PyTorch's ImageNet program names checkpoints
         suffix = ".pth"
+    what = describe_file(start)
+    if suffix not in SUFFIXES and what == _TORCH:  # checkpoint.tar, or no suffix at all
+        suffix = ".pth"
     try:
         return _read(path, suffix)
     except FileFormatError as error:
-        what = describe_file(start)
         if what is None or what in _OWN.get(suffix, ()):
             raise
         raise FileFormatError(path, f"{error.problem}; the file looks like {what}") from error
