@@ -14,6 +14,7 @@ from preimage.cli._shared import (
     Json,
     Output,
     Parameters,
+    has_rich,
     plural,
     reporting,
     with_parameters,
@@ -124,7 +125,7 @@ def train(
         validate_every=validate_every,
         checkpoint_every=checkpoint_every,
     )
-    display = training.BarDisplay() if sys.stderr.isatty() else training.LineDisplay()
+    display = training.BarDisplay() if sys.stderr.isatty() and has_rich() else training.LineDisplay()
     try:
         summary = training.train(config, resume=resume, display=display)
     except training.TrainingDivergedError as error:

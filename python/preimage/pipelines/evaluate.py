@@ -11,16 +11,14 @@ from os import PathLike
 from pathlib import Path
 
 import torch
-from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 from preimage import representations
 from preimage.inverters import Inverter, checked_device
 from preimage.io import ImageSource, atomic_write
-from preimage.metrics import ErrorReport, NormalisedError, Originals, PerceptualDistance
+from preimage.metrics import SMALLEST_FOR_SSIM, ErrorReport, NormalisedError, Originals, PerceptualDistance, psnr, ssim
 from preimage.pipelines.loading import Images, as_sources, batches, side_for
 from preimage.representations import Representation
 
-SMALLEST_FOR_SSIM = 11  # its Gaussian window, in pixels
 _SIZE = 256  # of images, where nothing says another
 
 
@@ -94,11 +92,8 @@ class Judge:
         """A batch; both (B, 3, H, W) float in [0, 1], at least 11 pixels a side."""
         self._error.update(images, reconstructions)
         self._keys += keys
-        psnr = peak_signal_noise_ratio(reconstructions, images, data_range=1.0, reduction="none", dim=(1, 2, 3))
-        ssim = structural_similarity_index_measure(reconstructions, images, data_range=1.0, reduction="none")
-        assert isinstance(ssim, torch.Tensor)  # a tuple only comes with the full image
-        self._psnr += psnr.reshape(-1).tolist()
-        self._ssim += ssim.reshape(-1).tolist()
+        self._psnr += psnr(reconstructions, images).tolist()
+        self._ssim += ssim(reconstructions, images).tolist()
         self._lpips += self._perceptual(reconstructions, images) if self._perceptual else [None] * len(keys)
 
     def verdict(self) -> tuple[ErrorReport, tuple[ImageScore, ...]]:

@@ -11,8 +11,8 @@ from pathlib import Path
 from preimage import representations
 from preimage.inverters import checked_device
 from preimage.io import atomic_write, write_png
+from preimage.metrics import SMALLEST_FOR_SSIM
 from preimage.pipelines.choosing import InverterChoice, sift_inverter
-from preimage.pipelines.evaluate import SMALLEST_FOR_SSIM
 from preimage.pipelines.invert import folder_of
 from preimage.pipelines.loading import Images, as_sources, batches
 from preimage.representations.sift import Sift

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from preimage.inverters import checked_device
 from preimage.io import atomic_write, write_png
-from preimage.pipelines.evaluate import SMALLEST_FOR_SSIM
+from preimage.metrics import SMALLEST_FOR_SSIM
 from preimage.pipelines.invert import folder_of
 from preimage.pipelines.loading import Images, as_sources
 from preimage.studies import layers_page

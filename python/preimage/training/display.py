@@ -9,9 +9,6 @@ from types import TracebackType
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, TextColumn
-from rich.progress import Progress as Bar
 
 from preimage.io import write_png
 from preimage.io.atomic import atomic_write, naming_full_disk
@@ -89,6 +86,10 @@ class BarDisplay(LineDisplay):
     """A live progress bar on the terminal, with a line for each validation."""
 
     def __enter__(self) -> BarDisplay:
+        from rich.console import Console  # noqa: PLC0415 - only a terminal needs it
+        from rich.progress import BarColumn, TextColumn  # noqa: PLC0415
+        from rich.progress import Progress as Bar  # noqa: PLC0415
+
         columns = (
             TextColumn("{task.completed:.0f}/{task.total:.0f}"),
             BarColumn(bar_width=None),

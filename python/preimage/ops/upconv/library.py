@@ -89,6 +89,7 @@ def upconv_distance_backward(
 
 if not has_triton():  # torch looks for kernels in every op, and would say for each that there is no Triton
     logging.getLogger("torch._library.triton").setLevel(logging.ERROR)
+    sys.modules.setdefault("triton", None)  # type: ignore[arg-type] # one that does not import is none, for torch too
 
 _OPS: dict[str, Any] = {
     function.__name__: triton_op(f"preimage::{function.__name__}", function, mutates_args=())
