@@ -25,7 +25,7 @@ def check_jpeg(data: bytes) -> None:
     frame: _Frame | None = None
     shortest: dict[int, int] = {}  # bits of the shortest code, by class and number of the Huffman table
     interval = 0
-    for marker, body, end in _segments(data):
+    for marker, body, end, following in _segments(data):
         if marker in _FRAMES and frame is None:
             frame = _Frame(marker, data, body)
         elif marker == 0xC4:
@@ -33,26 +33,26 @@ def check_jpeg(data: bytes) -> None:
         elif marker == 0xDD:
             (interval,) = struct.unpack_from(">H", data, body)
         elif marker == 0xDA and frame is not None:
-            following = _MARKER.search(data, end)
-            frame.check_scan(data, body, end, len(data) if following is None else following.start(), shortest, interval)
+            frame.check_scan(data, body, end, following, shortest, interval)
 
 
-def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """(marker, start, end) of the bodies of all segments; ``ValueError`` if the end marker is missing."""
+def _segments(data: bytes) -> Iterator[tuple[int, int, int, int]]:
+    """(marker, start of the body, its end, next marker) of all segments; ``ValueError`` if the end marker is missing."""
     # Thumbnails inside segments have end markers of their own, so segments are stepped over, never searched.
-    position = 2
+    match = _MARKER.search(data, 2)
     for _ in range(_MOST_SEGMENTS):
-        match = _MARKER.search(data, position)
         if match is None:
             break
         position = match.end()
         marker = data[position - 1]
         if marker == 0xD9:
             return
+        length = 0
         if marker != 0x01:  # the one other marker without a length
             (length,) = struct.unpack_from(">H", data, position)
-            yield marker, position + 2, position + length
-            position += length
+        match = _MARKER.search(data, position + length)
+        if length:
+            yield marker, position + 2, position + length, len(data) if match is None else match.start()
     raise ValueError("a truncated JPEG: it has no end marker")
 
 
