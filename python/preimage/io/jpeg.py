@@ -37,7 +37,7 @@ def check_jpeg(data: bytes) -> None:
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int, int, int]]:
-    """(marker, start of the body, its end, next marker) of all segments; ``ValueError`` if the end marker is missing."""
+    """(marker, start of the body, its end, next marker) of all segments; ``ValueError`` without an end marker."""
     # Thumbnails inside segments have end markers of their own, so segments are stepped over, never searched.
     match = _MARKER.search(data, 2)
     for _ in range(_MOST_SEGMENTS):

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 
 from preimage.inverters import Inverter
-from preimage.io import ImageSource, decode_image, fit_image, list_images
+from preimage.io import ImageSource, Listing, decode_image, find_images, fit_image
 from preimage.representations import Representation
 
 Pixels = npt.NDArray[np.uint8]
@@ -40,11 +40,15 @@ class Loaded:
     problem: str = ""
 
 
-def as_sources(images: Images) -> list[ImageSource]:
-    """A path, paths (folders, files, tar shards) or ready sources as a list of sources.
+def as_listing(images: Images, *, skip_bad: bool = False) -> Listing:
+    """Return a path, paths (folders, files, tar shards) or ready sources as a list of sources, with what is left out.
+
+    Args:
+        images: of which to make the list.
+        skip_bad: leave out what cannot be used, and list it, see `preimage.io.find_images`.
 
     Raises:
-        ValueError: there is no image among them.
+        ValueError: there is no image among them; without `skip_bad` also what `preimage.io.list_images` raises.
     """
     if isinstance(images, str | PathLike):
         images = [images]
@@ -52,10 +56,16 @@ def as_sources(images: Images) -> list[ImageSource]:
     ready = [image for image in given if isinstance(image, ImageSource)]
     if ready and len(ready) != len(given):
         raise TypeError("images are given either as paths or as sources, not as a mixture")
-    sources = ready or list(list_images([image for image in given if not isinstance(image, ImageSource)]))
-    if not sources:
+    paths = [image for image in given if not isinstance(image, ImageSource)]
+    listing = Listing(ready) if ready else find_images(paths, skip_bad=skip_bad)
+    if not listing.sources:
         raise ValueError(f"no images in {', '.join(map(str, given)) or 'an empty list'}")
-    return sources
+    return listing
+
+
+def as_sources(images: Images) -> list[ImageSource]:
+    """Return the sources of `as_listing`; what cannot be used is an error."""
+    return as_listing(images).sources
 
 
 def settled_size(representation: Representation, size: int | None) -> int | None:
