@@ -144,7 +144,7 @@ def test_a_name_in_another_encoding_costs_only_itself(tmp_path):
             pass
     except OSError:
         pytest.skip("this file system takes UTF-8 names only")
-    with pytest.raises(ValueError, match="not valid Unicode.*--skip-bad"):
+    with pytest.raises(ValueError, match=r"not valid Unicode.*--skip-bad"):
         list_images(tmp_path)
     listing = find_images(tmp_path, skip_bad=True)
     assert [source.key for source in listing.sources] == ["ok"]
