@@ -12,7 +12,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -70,6 +70,7 @@ Layout = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, everything else on stderr.")]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, ...")]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out images that cannot be used, and list them.")]
 BatchSize = Annotated[int, typer.Option("--batch-size", help="Images computed at once.")]
 
 
@@ -184,6 +185,15 @@ class Output:
     def say(self, line: str) -> None:
         """A line for a person."""
         typer.echo(line, err=self.json)
+
+    def left_out(self, skipped: Sequence[tuple[str, str]], notes: Sequence[str] = ()) -> None:
+        """What was skipped, one line each, with their number; and sentences about what was not looked at."""
+        for _, problem in skipped:
+            self.say(f"skipped {problem}")
+        if skipped:
+            self.say(f"{plural(len(skipped), 'image')} skipped")
+        for note in notes:
+            self.say(note)
 
     def finish(self, result: Any) -> None:
         """The one JSON object, if that was asked for."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
         write_keypoints,
     )
     from preimage.io.records import FeatureFile, FeatureRecord
-    from preimage.io.sources import ImageSource, list_images
+    from preimage.io.sources import ImageSource, Listing, find_images, list_images
 
 __all__ = [
     "FeatureFile",
@@ -26,9 +26,11 @@ __all__ = [
     "ImageSource",
     "KeypointFile",
     "KeypointRecord",
+    "Listing",
     "atomic_write",
     "check_image",
     "decode_image",
+    "find_images",
     "fit_image",
     "is_keypoint_file",
     "list_images",
@@ -49,7 +51,7 @@ _HOMES = {
     "images": ("check_image", "decode_image", "fit_image", "read_image", "write_png"),
     "keypoints": ("KeypointFile", "KeypointRecord", "is_keypoint_file", "read_keypoints", "write_keypoints"),
     "records": ("FeatureFile", "FeatureRecord"),
-    "sources": ("ImageSource", "list_images"),
+    "sources": ("ImageSource", "Listing", "find_images", "list_images"),
 }
 
 

@@ -18,10 +18,9 @@ from preimage.errors import FileFormatError
 
 StrPath = str | os.PathLike[str]
 
+_NO_ROOM = {getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG", "EIO", "EROFS") if hasattr(errno, name)}
 _LONGEST_KEY = 1024  # characters
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]+(?:/[A-Za-z0-9_-]+)*")  # most keys, at a tenth of the full check's cost
-
-_NO_ROOM = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}  # the last one is POSIX's
 
 
 @contextlib.contextmanager
@@ -36,7 +35,7 @@ def atomic_write(path: StrPath) -> Iterator[BinaryIO]:
     Raises:
         FileNotFoundError: the folder does not exist.
         ValueError: `path` names a folder, a device, or anything else that is not a plain file.
-        OSError: the system's own errors; that of a full disk names `path`.
+        OSError: the system's own errors, such as a full disk, with the path.
     """
     target = Path(os.path.realpath(path))
     if target.exists() and not target.is_file():
@@ -163,10 +162,11 @@ def file_problem(keys: Iterable[str], *, windows: bool = os.name == "nt", folded
     return None
 
 
-def files_below(folder: str, prefix: str = "") -> Iterator[tuple[str, str]]:
+def files_below(folder: str, prefix: str = "", *, links: list[str] | None = None) -> Iterator[tuple[str, str]]:
     """(path below the folder, ``/`` between parts, behind `prefix`; path) of every file, by name.
 
-    Without names that begin with a dot, such as the ``._photo.jpg`` that macOS leaves, and without links to folders.
+    Without names that begin with a dot, such as the ``._photo.jpg`` that macOS leaves, and without links to folders
+    and links to nothing, which are appended to `links`.
     """
     with os.scandir(folder) as scan:
         entries = sorted(scan, key=lambda entry: entry.name)
@@ -174,9 +174,11 @@ def files_below(folder: str, prefix: str = "") -> Iterator[tuple[str, str]]:
         if entry.name.startswith("."):
             continue
         if entry.is_dir(follow_symlinks=False):
-            yield from files_below(entry.path, f"{prefix}{entry.name}/")
+            yield from files_below(entry.path, f"{prefix}{entry.name}/", links=links)
         elif entry.is_file():
             yield prefix + entry.name, entry.path
+        elif links is not None and entry.is_symlink():
+            links.append(entry.path)
 
 
 def read_manifest(path: Path, form: str, version: int, what: str) -> dict[str, Any]:
