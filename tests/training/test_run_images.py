@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-import struct
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,7 @@ from cache_runs import Notes, StopAt, toy_config
 from conftest import Run
 from preimage.errors import FileFormatError
 from preimage.inverters import Inverter
-from preimage.io import list_images
+from preimage.io import Listing, list_images
 from preimage.training import TrainConfig, train, trainer
 from preimage.training.checkpoint import read_header, read_images
 from preimage.training.dataset import images_of, places_of
@@ -54,13 +52,11 @@ def cut_end(path: Path) -> None:
 
 
 def spoil(path: Path) -> None:
-    """A file with header and end of a PNG, and chunks that are whole, but pixels that nothing can decode."""
-    done, data = cv2.imencode(".png", np.zeros((40, 40, 3), np.uint8))
+    """Write a lossless WebP with a sound header and length whose pixels cannot be decoded."""
+    done, data = cv2.imencode(".webp", np.zeros((40, 40, 3), np.uint8), [cv2.IMWRITE_WEBP_QUALITY, 101])
     assert done
-    at = bytes(data).index(b"IDAT")
-    body = b"not what zlib writes"
-    chunk = struct.pack(">I", len(body)) + b"IDAT" + body + struct.pack(">I", zlib.crc32(b"IDAT" + body))
-    path.write_bytes(bytes(data)[: at - 4] + chunk + bytes(data)[bytes(data).index(b"IEND") - 4 :])
+    header = 25  # RIFF, VP8L and the size in pixels
+    path.write_bytes(bytes(data)[:header] + b"\xff" * (len(data) - header))
 
 
 def replace_by(other: str) -> Change:
@@ -108,8 +104,11 @@ def test_the_images_may_come_in_another_order(photos: Path, tmp_path: Path, monk
     train(config_of(photos, tmp_path / "whole"))
     cut = config_of(photos, tmp_path / "cut")
     begun(cut)
-    list_all = list_images
-    monkeypatch.setattr("preimage.training.dataset.list_images", lambda paths: list_all(paths)[::-1])
+
+    def backwards(paths: Any, *, skip_bad: bool) -> Listing:
+        return Listing(list_images(paths)[::-1])
+
+    monkeypatch.setattr("preimage.training.dataset.find_images", backwards)
     train(cut, resume=True)
     assert weights(tmp_path / "whole") == weights(tmp_path / "cut")
     held_out = read_images(tmp_path / "cut" / trainer.CHECKPOINT)
@@ -194,6 +193,17 @@ def test_bad_images_are_left_out_and_listed(photos: Path, tmp_path: Path) -> Non
     assert TrainConfig.from_json(json.dumps(fields)).skip_bad
     notes = Inverter.load(tmp_path / "run").training_notes
     assert (notes["training_images"], notes["held_out_images"], notes["skipped_images"]) == (15, 3, 2)
+
+
+def test_what_cannot_be_listed_is_left_out_and_listed_too(photos: Path, tmp_path: Path) -> None:
+    (photos / "shard.tar").write_bytes(b"no archive" * 100)
+    with pytest.raises(ValueError, match=r"shard\.tar"):
+        train(config_of(photos, tmp_path / "run"))
+    config = config_of(photos, tmp_path / "run", skip_bad=True)
+    begun(config)
+    summary = train(config, resume=True)
+    assert [Path(name).name for name, _ in summary.skipped] == ["shard.tar"]
+    assert Inverter.load(tmp_path / "run").training_notes["training_images"] == 16
 
 
 @pytest.mark.parametrize("cache", ["off", "on"])

@@ -17,7 +17,7 @@ import torch
 
 from preimage import representations
 from preimage.errors import FileFormatError
-from preimage.io import FeatureFile, ImageSource, fit_image, list_images
+from preimage.io import FeatureFile, ImageSource, Listing, find_images, fit_image
 from preimage.io.arrays.own import read_own_features
 from preimage.io.memory import bounded_bytes
 from preimage.io.sources import IMAGE_SUFFIXES
@@ -442,18 +442,20 @@ def with_some_held_out(items: Sequence[T], count: int) -> tuple[list[T], list[T]
     )
 
 
-def _listed(paths: Sequence[str], config: TrainConfig, note: Note) -> list[ImageSource]:
+def _listed(paths: Sequence[str], config: TrainConfig, note: Note) -> Listing:
     """Return the images but for those that the run has made: its sample sheets, if its folder is among the images."""
     own = os.path.join(os.path.abspath(config.output), "")
-    listed = list_images(paths)
-    others = [source for source in listed if not os.path.abspath(source.path).startswith(own)]
-    if len(others) < len(listed):
-        note(f"{len(listed) - len(others)} images in {config.output}, the run's own folder, are not trained on")
-    return others
+    listing = find_images(paths, skip_bad=config.skip_bad)
+    for sentence in listing.notes:
+        note(sentence)
+    others = [source for source in listing.sources if not os.path.abspath(source.path).startswith(own)]
+    if own_count := len(listing.sources) - len(others):
+        note(f"{own_count} images in {config.output}, the run's own folder, are not trained on")
+    return dataclasses.replace(listing, sources=others)
 
 
 def _looked_at(
-    sources: Sequence[ImageSource],
+    listing: Listing,
     config: TrainConfig,
     known: ImageList | None,
     note: Note,
@@ -462,17 +464,18 @@ def _looked_at(
 ) -> tuple[list[Item], list[BadImage]]:
     """Return the images that can be used, and those that cannot and are left out."""
     items: list[Item] = []
-    bad: list[BadImage] = []
-    for source, looked in zip(sources, look_at(sources, note), strict=True):
+    bad = [BadImage(name, problem, validation) for name, problem in listing.skipped]
+    for source, looked in zip(listing.sources, look_at(listing.sources, note), strict=True):
         if looked.problem:
             bad.append(BadImage(source.key, looked.problem, validation))
         else:
             items.append(Item(source, looked.digest))
+    count = len(listing.sources) + len(listing.skipped)
     if known is None:
-        leave_out(bad, len(sources), skip_bad=config.skip_bad)
+        leave_out(bad, count, skip_bad=config.skip_bad)
     else:
         before = {one.key for one in known.skipped if one.validation == validation}
-        leave_out([one for one in bad if one.key not in before], len(sources), skip_bad=False, begun=True)
+        leave_out([one for one in bad if one.key not in before], count, skip_bad=False, begun=True)
     return items, bad
 
 
@@ -568,18 +571,18 @@ def _open_features(config: TrainConfig, known: ImageList | None, note: Note) -> 
             f"{file.path}: its features are of images of {told[0]} pixels, got image_size {config.image_size}"
         )
     config = dataclasses.replace(config, image_size=told[0] if of_one_size else config.image_size or _IMAGE_SIZE)
-    sources = _listed(config.images, config, note)
-    odd = {_image_key(key, {source.key for source in sources}): shape for key, shape in odd.items()}
+    listing = _listed(config.images, config, note)
+    odd = {_image_key(key, {source.key for source in listing.sources}): shape for key, shape in odd.items()}
     bad = [BadImage(key, f"{file.path}: {key!r} has features {shape}") for key, shape in odd.items()]
-    rest = [source for source in sources if source.key not in odd]
+    rest = [source for source in listing.sources if source.key not in odd]
     pairs = matched(rest, file, allow_missing=config.allow_missing or config.skip_bad, note=note)
     shape, digests, more = _checked_features(file, pairs)
     bad += more
     before = set() if known is None else {one.key for one in known.skipped}
     bad_now = [one for one in bad if one.key not in before]
-    leave_out(bad_now, len(sources), skip_bad=config.skip_bad, begun=known is not None)
+    leave_out(bad_now, len(listing.sources), skip_bad=config.skip_bad, begun=known is not None)
     good = [(source, position) for source, position in pairs if source.key in digests]
-    items, unreadable = _looked_at([source for source, _ in good], config, known, note)
+    items, unreadable = _looked_at(Listing([source for source, _ in good], listing.skipped), config, known, note)
     positions = {source.key: position for source, position in good}
     own = [
         Item(source, with_features(digest, digests[source.key]), positions[source.key]) for source, digest, _ in items
