@@ -23,7 +23,7 @@ from preimage.io.memory import bounded_bytes
 from preimage.io.sources import IMAGE_SUFFIXES
 from preimage.representations import Representation
 from preimage.spec import Spec
-from preimage.training.config import TrainConfig
+from preimage.training.config import SAMPLES, TrainConfig
 from preimage.training.images import (
     NAMED,
     BadImage,
@@ -444,11 +444,11 @@ def with_some_held_out(items: Sequence[T], count: int) -> tuple[list[T], list[T]
 
 def _listed(paths: Sequence[str], config: TrainConfig, note: Note) -> list[ImageSource]:
     """Return the images but for those that the run has made: its sample sheets, if its folder is among the images."""
-    own = os.path.join(os.path.abspath(config.output), "")
+    own = os.path.join(os.path.abspath(config.output), SAMPLES, "step-")
     listed = list_images(paths)
     others = [source for source in listed if not os.path.abspath(source.path).startswith(own)]
     if len(others) < len(listed):
-        note(f"{len(listed) - len(others)} images in {config.output}, the run's own folder, are not trained on")
+        note(f"{len(listed) - len(others)} sample sheets in {config.output}, the run's own, are not trained on")
     return others
 
 
