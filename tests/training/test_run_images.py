@@ -268,14 +268,15 @@ def test_images_that_cannot_be_read_now_are_not_bad(photos: Path) -> None:
     assert not images.bad
 
 
-def test_a_run_in_the_folder_of_its_images(photos: Path, tmp_path: Path) -> None:
-    """Its own sample sheets are no images of it, neither when it goes on nor when it is repeated elsewhere."""
-    config = config_of(photos, photos / "run", validate_every=6)
+@pytest.mark.parametrize("below", ["run", "."])
+def test_a_run_in_the_folder_of_its_images(photos: Path, below: str) -> None:
+    """Its own sample sheets are no images of it."""
+    config = config_of(photos, photos / below, validate_every=6)
     begun(config)
-    assert list((photos / "run" / "samples").iterdir())
+    assert list((photos / below / "samples").iterdir())
     notes = Notes()
     assert train(config, resume=True, display=notes).steps == 24
-    assert "2 images in" in notes.notes[0] and "the run's own folder" in notes.notes[0]
+    assert "2 sample sheets in" in notes.notes[0]
 
 
 def test_nothing_left(photos: Path, tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 from preimage.spec import Scalar
 
+SAMPLES = "samples"  # the folder of sample sheets in a run's own
+
 # What may differ between a run and its resumption, because the loss curve does not depend on it (on the device, up to
 # rounding).
 _FREE_TO_CHANGE = (

@@ -23,7 +23,7 @@ from preimage.io.memory import bounded_bytes
 from preimage.io.sources import IMAGE_SUFFIXES
 from preimage.representations import Representation
 from preimage.spec import Spec
-from preimage.training.config import TrainConfig
+from preimage.training.config import SAMPLES, TrainConfig
 from preimage.training.images import (
     NAMED,
     BadImage,
@@ -444,13 +444,13 @@ def with_some_held_out(items: Sequence[T], count: int) -> tuple[list[T], list[T]
 
 def _listed(paths: Sequence[str], config: TrainConfig, note: Note) -> Listing:
     """Return the images but for those that the run has made: its sample sheets, if its folder is among the images."""
-    own = os.path.join(os.path.abspath(config.output), "")
+    own = os.path.join(os.path.abspath(config.output), SAMPLES, "step-")
     listing = find_images(paths, skip_bad=config.skip_bad)
     for sentence in listing.notes:
         note(sentence)
     others = [source for source in listing.sources if not os.path.abspath(source.path).startswith(own)]
     if own_count := len(listing.sources) - len(others):
-        note(f"{own_count} images in {config.output}, the run's own folder, are not trained on")
+        note(f"{own_count} sample sheets in {config.output}, the run's own, are not trained on")
     return dataclasses.replace(listing, sources=others)
 
 

@@ -30,7 +30,7 @@ from preimage.spec import Spec
 from preimage.training import cached, checkpoint
 from preimage.training.cache_files import alone_in
 from preimage.training.checkpoint import Progress
-from preimage.training.config import TrainConfig
+from preimage.training.config import SAMPLES, TrainConfig
 from preimage.training.dataset import Batch, Dataset, are_probabilities, open_dataset
 from preimage.training.display import Display, Metrics, write_sample_sheet
 from preimage.training.graphed_step import GraphedStep, cuda_graph
@@ -381,7 +381,7 @@ class _Run:
         step = self.progress.step
         self.progress.error, self.progress.mean_image_error = report.error, report.mean_image
         metrics.write(step=step, error=report.error, mean_image_error=report.mean_image)
-        write_sample_sheet(self.folder / "samples" / f"step-{step:07d}.png", average.spec, *samples)
+        write_sample_sheet(self.folder / SAMPLES / f"step-{step:07d}.png", average.spec, *samples)
         average.training_notes = self.notes()
         average.save(self.folder)
         self.display.validated(self.progress, report)
