@@ -42,7 +42,10 @@ def read_own_features(path: StrPath, *, name: str | None, image_size: int) -> Fe
     if not is_foreign(path) or told_spec(path) is not None:
         if name is not None:
             raise ValueError(f"{path} says itself what its features are: give them no name")
-        return read_foreign(path) if is_foreign(path) else read_features(path)
+        file = read_foreign(path) if is_foreign(path) else read_features(path)
+        if not len(file):
+            raise FileFormatError(path, "holds no images")
+        return file
     if suffix == ".mat":
         raise ValueError(f"{path}: a MATLAB file does not tell how its arrays lie: give .npz, .npy or .h5")
     keys = None
@@ -55,6 +58,8 @@ def read_own_features(path: StrPath, *, name: str | None, image_size: int) -> Fe
             )
     else:
         arrays, _ = open_hdf5(path)
+    if not arrays:
+        raise FileFormatError(path, "holds no images")
     spec = _likely_spec(path, arrays, stacked=keys is not None, name=name, image_size=image_size)
     try:
         return feature_file(path, spec, "preimage", arrays, keys=keys, processed_sizes=(image_size, image_size))
