@@ -61,7 +61,7 @@ def test_errors_are_one_line_and_exit_1(run: Run, photo_folder: Path, tiny: Path
         (("info", tmp_path / "absent"), "absent: no such file"),
         (("info", tmp_path / "evil.npy"), "evil.npy"),
         (("info", tmp_path / "evil.mat"), "evil.mat: is a MATLAB v7.3 file"),
-        (("info", tmp_path / "evil.h5"), "evil.h5: is no HDF5 file"),
+        (("info", tmp_path / "evil.h5"), "evil.h5: is not an HDF5 file"),
         (("invert", tmp_path / "hog.mat", "-o", tmp_path / "x", *by_hog), "name the layout: 'matlab'"),
         (("invert", tmp_path / "skimage.npy", "-o", tmp_path / "x", *by_hog), "scikit-image's HOG, which is another"),
         (("train", "hog", "--images", tmp_path / "empty", "-o", tmp_path / "x"), "no image found"),

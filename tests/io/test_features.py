@@ -15,6 +15,7 @@ from hypothesis.extra import numpy as npst
 
 from preimage.errors import FileFormatError
 from preimage.io import FeatureRecord, layout, read_features, write_features
+from preimage.io.arrays.own import read_own_features
 from preimage.spec import Spec
 
 RNG = np.random.default_rng(11)
@@ -295,3 +296,13 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch, where):
     assert raised.value.errno == errno.ENOSPC
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == ["f"]
+
+
+def test_a_file_without_images_is_nothing_to_train_on(tmp_path):
+    write_features(tmp_path / "f", SPEC, [])
+    with pytest.raises(FileFormatError, match="holds no images"):
+        read_own_features(tmp_path / "f", name=None, image_size=64)
+    h5py = pytest.importorskip("h5py")
+    h5py.File(tmp_path / "f.h5", "w").close()
+    with pytest.raises(FileFormatError, match="holds no images"):
+        read_own_features(tmp_path / "f.h5", name=None, image_size=64)

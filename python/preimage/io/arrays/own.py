@@ -46,7 +46,10 @@ def read_own_features(
     if not is_foreign(path) or told_spec(path) is not None:
         if name is not None:
             raise ValueError(f"{path} says itself what its features are: give them no name")
-        return read_foreign(path) if is_foreign(path) else read_features(path)
+        file = read_foreign(path) if is_foreign(path) else read_features(path)
+        if not len(file):
+            raise FileFormatError(path, "holds no images")
+        return file
     if suffix == ".mat":
         raise ValueError(f"{path}: a MATLAB file does not tell how its arrays lie: give .npz, .npy or .h5")
     keys = None
@@ -60,7 +63,7 @@ def read_own_features(
     else:
         arrays, _ = open_hdf5(path)
     if not arrays:
-        raise FileFormatError(path, "holds no arrays")
+        raise FileFormatError(path, "holds no images")
     stacked = keys is not None
     common = Counter(array.shape for array in arrays).most_common(1)[0][0]
     if odd is not None and not stacked and len(common) in (1, 3):
