@@ -18,11 +18,13 @@ from preimage.cli._shared import plain
 from preimage.errors import FileFormatError
 from preimage.inverters import Inverter, pretrained
 from preimage.io import FeatureRecord, list_images, read_features, read_image, write_features
+from preimage.pipelines import loading
 from preimage.pipelines.choosing import pairings
 from preimage.pipelines.demo import demo
 from preimage.pipelines.evaluate import evaluate
 from preimage.pipelines.extract import ExtractSummary, extract
 from preimage.pipelines.invert import invert
+from preimage.pipelines.loading import sound_listing
 from preimage.pipelines.sheet import sheet
 
 HOG = representations.create("hog")
@@ -133,6 +135,54 @@ def test_evaluation_refuses_bad_input(photo_folder: Path, tiny: Path, tmp_path: 
     (tmp_path / "x.png").write_bytes(b"no image")
     with pytest.raises(ValueError, match=r"x\.png"):
         evaluate(tiny, [photo_folder, tmp_path / "x.png"], size=64)
+
+
+def test_bad_images_are_left_out_and_listed(mixed: Path, tiny: Path, tmp_path: Path) -> None:
+    (mixed / "broken.png").write_bytes(b"no image")
+    (mixed / "gone.png").symlink_to("nowhere.png")
+    for run in (
+        lambda: evaluate(tiny, mixed, size=64),
+        lambda: sheet(mixed, tmp_path / "s.png", inverter=tiny, size=64, tile=96),
+        lambda: sound_listing(mixed, skip_bad=False),
+    ):
+        with pytest.raises(ValueError, match=r"gone\.png: is a link to nothing.*--skip-bad"):
+            run()
+    seen: list[tuple[int, int]] = []
+    scores = evaluate(tiny, mixed, size=64, skip_bad=True, progress=lambda *counts: seen.append(counts))
+    drawn = sheet(mixed, tmp_path / "s.png", inverter=tiny, size=64, tile=96, skip_bad=True)
+    listing = sound_listing(mixed, skip_bad=True)
+    assert scores.images == drawn.images == len(listing.sources) == 5 and seen[-1] == (6, 6)
+    for skipped in (scores.skipped, drawn.skipped, listing.skipped):
+        assert [Path(name).name for name, _ in skipped] == ["gone.png", "broken.png"]
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "a.png").write_bytes(b"no image")
+    for run in (
+        lambda: evaluate(tiny, tmp_path / "bad", size=64, skip_bad=True),
+        lambda: sheet(tmp_path / "bad", tmp_path / "s.png", inverter=tiny, size=64, tile=96, skip_bad=True),
+        lambda: sound_listing(tmp_path / "bad", skip_bad=True),
+    ):
+        with pytest.raises(ValueError, match=r"none of the 1 images could be used.*a\.png"):
+            run()
+
+
+def test_inversion_and_evaluation_keep_to_the_budget_of_bytes(
+    photo_folder: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _extracted(photo_folder, tmp_path / "f", size=64)
+    scores = evaluate(tiny, photo_folder, size=64)
+    largest: list[int] = []
+    call = Inverter.forward
+
+    def noted(self: Inverter, features: torch.Tensor, **options: object) -> torch.Tensor:
+        largest.append(len(features))
+        return call(self, features, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Inverter, "forward", noted)
+    monkeypatch.setattr(loading, "BATCH_BYTES", 2 * loading.working_bytes(HOG, 64, 64, inverted=True))
+    invert(tmp_path / "f", tmp_path / "out", inverter=tiny)
+    again = evaluate(tiny, photo_folder, size=64)
+    assert max(largest) == 2
+    assert again.error == pytest.approx(scores.error, rel=1e-5)
 
 
 def test_the_sheet_shows_photograph_glyphs_and_reconstruction(mixed: Path, tiny: Path, tmp_path: Path) -> None:
