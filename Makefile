@@ -4,13 +4,36 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(shell find csrc python -type f -not -name '*.pyc' 2>/dev/null)
 
-.PHONY: demo test lint bench gpu-check asan tsan clean
+# The native module is built for the GPUs of this machine, or without CUDA where there is none, which halves the time of
+# a build. Wheels (`pip install .`, `pip wheel .`) and `make nightly` build for all architectures, in another folder:
+# CMake remembers what it was told.
+CAPABILITIES := $(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | \
+    sed -n 's/^\([0-9]*\)\.\([0-9]\)$$/\1\2-real/p' | sort -u | paste -sd';' -)
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt \
+    $(if $(CI),--config-settings cmake.define.PREIMAGE_WERROR=ON)
+LOCAL := --config-settings build-dir=build/local \
+    --config-settings cmake.define.PREIMAGE_CUDA=$(if $(CAPABILITIES),AUTO,OFF) \
+    --config-settings "cmake.define.CMAKE_CUDA_ARCHITECTURES=$(CAPABILITIES)"
+
+# A process per core, up to 8, and one thread in each: threads that wait for each other cost more than they gain.
+PYTEST := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
+
+.PHONY: demo test nightly lint bench gpu-check asan tsan clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/preimage demo -o demo
 
 test: lint
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest
+	PREIMAGE_ISA=portable $(PYTEST) -q -m 'instruction_set and not nightly'
+	$(PYTEST) --durations 20
+
+# All that `make test` leaves out for its time: every architecture, long rounds of kills and damaged files, sanitizers.
+nightly: lint
+	$(INSTALL) --force-reinstall --no-deps .
+	HYPOTHESIS_PROFILE=nightly MUTATIONS=2000 PREIMAGE_KILLS=50 $(PYTEST) --durations 20 -m ""
+	$(BIN)/python tests/helpers/triton_resources.py
+	$(MAKE) asan
+	$(MAKE) tsan
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .
@@ -37,8 +60,7 @@ asan tsan: $(VENV)/test.stamp
 
 # The package is installed as a user would get it, not in place: what is tested is what is shipped.
 $(VENV)/%.stamp: $(SOURCES) | $(VENV)/bin/python
-	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt \
-	    $(if $(CI),-C cmake.define.PREIMAGE_WERROR=ON) ".[$*]"
+	$(INSTALL) $(LOCAL) ".[$*]"
 	touch $@
 
 $(VENV)/bin/python:

@@ -19,11 +19,12 @@ import torch
 
 from _timing import load, processor
 from _training_plain import Loss, PlainStep
-from _training_setup import OURS, Scale, TrainingTable, config, disagreements, learner
+from _training_setup import OURS, Scale, TrainingTable, config, disagreements, train_state
 from _turns import Measure, Times, in_turns
 from preimage.training import TrainConfig
-from preimage.training.dataset import Supply, prepared
+from preimage.training.dataset import Dataset
 from preimage.training.graphed_step import GraphedStep, cuda_graph
+from preimage.training.prefetch import prepared
 from preimage.training.step import Step
 
 EAGER, COMPILED, GRAPHS = "torch", "torch.compile", "torch.compile, CUDA graphs"
@@ -86,7 +87,7 @@ class GpuPart:
         contenders: dict[str, Contender] = {}
         about = {"dtype": "", "threads": torch.get_num_threads()}
         for name, compile_loss in self._compilers().items():
-            made, _ = learner(self.settings)
+            made, _ = train_state(self.settings)
             about["dtype"] = str(made.dtype).removeprefix("torch.")
             try:
                 plain = PlainStep(made, compile_loss) if name != OURS else None
@@ -134,16 +135,16 @@ class GpuPart:
 
     def _batches(self) -> list[torch.Tensor]:
         """Some batches, in memory that the device can fetch from by itself."""
-        _, supply = learner(self.settings)
-        found = list(_prepared(self.settings, supply, BATCHES))
+        _, dataset = train_state(self.settings)
+        found = list(_prepared(self.settings, dataset, BATCHES))
         return found if self.rehearsal else [batch.pin_memory() for batch in found]
 
     def _with_data(self, step: Step, taken: int) -> tuple[float, Times]:
         """The step on images that are prepared while it runs: (share of the time spent waiting for them, its time)."""
-        _, supply = learner(self.settings)
+        _, dataset = train_state(self.settings)
         count = 1 if self.rehearsal else 2 * self.scale.steps
         waited = 0.0
-        batches = _prepared(self.settings, supply, count + self.warm_up)
+        batches = _prepared(self.settings, dataset, count + self.warm_up)
         begin = time.perf_counter()
         for index in range(count + self.warm_up):
             if index == self.warm_up:  # the images are decoded the first time
@@ -158,9 +159,9 @@ class GpuPart:
         return waited / total, Times((1e3 * total / count,))
 
 
-def _prepared(settings: TrainConfig, supply: Supply, count: int) -> Iterator[torch.Tensor]:
+def _prepared(settings: TrainConfig, dataset: Dataset, count: int) -> Iterator[torch.Tensor]:
     """The images of the trainer's own batches; HOG's features are computed by the step."""
-    return (batch.images for batch in prepared(supply.batch, 0, count, settings.workers))
+    return (batch.images for batch in prepared(dataset.batch, 0, count, settings.workers))
 
 
 def _at_once(work: Callable[[], None], device: torch.device) -> Callable[[], None]:

@@ -12,7 +12,7 @@ from preimage.inverters import Inverter
 from preimage.inverters.layers import ConvLayer
 from preimage.nn import UpConv2d
 from preimage.ops.upconv.plain import transposed
-from preimage.training.step import Learner, average_decay, schedule
+from preimage.training.step import TrainState, average_decay, schedule
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -75,32 +75,32 @@ class PlainStep:
     """The trainer's step in plain torch: mixed precision, clipping, fused Adam, a moving average of the weights.
 
     Args:
-        learner: what it starts from; nothing of it is changed.
+        state: what it starts from; nothing of it is changed.
         compile_network: given, the network and the loss go through it.
     """
 
-    def __init__(self, learner: Learner, compile_network: Callable[[Loss], Loss] | None = None) -> None:
-        self._learner = learner
-        self.network = PlainNetwork(learner.model).to(learner.device)
+    def __init__(self, state: TrainState, compile_network: Callable[[Loss], Loss] | None = None) -> None:
+        self._state = state
+        self.network = PlainNetwork(state.model).to(state.device)
         self._parameters = list(self.network.parameters())
         self._average = [parameter.detach().clone() for parameter in self._parameters]
-        fused = learner.device.type == "cuda"
-        self._adam = torch.optim.Adam(self._parameters, learner.config.learning_rate, fused=fused)
+        fused = state.device.type == "cuda"
+        self._adam = torch.optim.Adam(self._parameters, state.config.learning_rate, fused=fused)
         self._loss = compile_network(self._plain_loss) if compile_network else self._plain_loss
-        self.loss_sum = torch.zeros((), dtype=torch.float64, device=learner.device)
+        self.loss_sum = torch.zeros((), dtype=torch.float64, device=state.device)
 
     def _plain_loss(self, features: torch.Tensor, batch: torch.Tensor) -> torch.Tensor:
         images = batch.float().div_(255).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(features.device.type, self._learner.dtype, enabled=self._learner.dtype != torch.float32):
+        with torch.autocast(features.device.type, self._state.dtype, enabled=self._state.dtype != torch.float32):
             reconstructions = self.network(features)
         distances = torch.linalg.vector_norm(images - reconstructions, dim=(1, 2, 3))
         return distances.mean() / math.sqrt(images[0].numel())
 
     def __call__(self, batch: torch.Tensor, step: int) -> None:
-        learner, config = self._learner, self._learner.config
-        batch = batch.to(learner.device, non_blocking=True)
+        state, config = self._state, self._state.config
+        batch = batch.to(state.device, non_blocking=True)
         self._adam.zero_grad(set_to_none=True)
-        loss = self._loss(learner.representation(batch), batch)
+        loss = self._loss(state.representation(batch), batch)
         loss.backward()
         nn.utils.clip_grad_norm_(self._parameters, config.clip_norm)
         self._adam.param_groups[0]["lr"] = schedule(step, config) * config.learning_rate

@@ -1,4 +1,4 @@
-"""What the benchmark of training trains: images, a learner, and the trainer's own step."""
+"""What the benchmark of training trains: images, a state, and the trainer's own step."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from _timing import Cell, Cells, Table
 from _turns import Times
 from preimage.io import write_png
 from preimage.training import TrainConfig, trainer
-from preimage.training.dataset import Supply
-from preimage.training.step import Learner
+from preimage.training.dataset import Dataset
+from preimage.training.step import TrainState
 
 OURS = "preimage"
 LOSS_LIMIT = 0.05  # of the mean loss: bfloat16's rounding, some steps long
@@ -69,24 +69,24 @@ def config(scale: Scale, images: str, output: Path, device: str, workers: int) -
     )
 
 
-def learner(settings: TrainConfig) -> tuple[Learner, Supply]:
+def train_state(settings: TrainConfig) -> tuple[TrainState, Dataset]:
     """The same as a training run begins with: equal settings give equal weights. And where its batches come from."""
     device = trainer.choose_device(settings.device)
-    settings, supply = trainer.open_supply(settings)
+    settings, dataset = trainer.open_dataset(settings)
     torch.manual_seed(settings.seed)
-    model = trainer.fresh_inverter(settings, supply)
-    trainer.measure_statistics(model, supply)
+    model = trainer.fresh_inverter(settings, dataset)
+    trainer.measure_statistics(model, dataset)
     model = model.to(device)
-    made = Learner(
+    made = TrainState(
         settings,
-        supply.representation,
+        dataset.representation,
         model,
         average=copy.deepcopy(model).eval().requires_grad_(False),
         optimisers=trainer.optimisers(model, settings),
         dtype=trainer.choose_dtype(settings.precision, device),
         loss_sum=torch.zeros((), dtype=torch.float64, device=device),
     )
-    return made, supply
+    return made, dataset
 
 
 class TrainingTable(Table):

@@ -13,9 +13,9 @@ import time
 
 import torch
 
-from _training_setup import learner
+from _training_setup import train_state
 from preimage.training import TrainConfig
-from preimage.training.dataset import prepared
+from preimage.training.prefetch import prepared
 from preimage.training.trainer import fastest_step
 
 SETTLE = 0.5  # seconds in which the batches that are prepared ahead get ready, before another contender's turn
@@ -25,9 +25,9 @@ def main() -> int:
     """Ends with the input."""
     torch.set_num_threads(int(sys.argv[2]))
     config = TrainConfig.from_json(sys.argv[1])
-    made, supply = learner(config)
+    made, dataset = train_state(config)
     step = fastest_step(made, 0, lambda sentence: print(sentence, file=sys.stderr))
-    batches = prepared(supply.batch, 0, config.steps, config.workers)
+    batches = prepared(dataset.batch, 0, config.steps, config.workers)
     _say({"dtype": str(made.dtype).removeprefix("torch.")})
     done = 0
     for line in sys.stdin:

@@ -5,7 +5,6 @@ On the CPU a rehearsal of the same code, small and without graphs, so that it ha
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from _decoders import DECODERS, PASSES, Contender, LayerShape, Ours, Plain, Prob
 from _timing import Cells, load, processor
 from _turns import Times, in_turns
 from _upconv_tables import COMPILED, EAGER, OURS, REHEARSED, SUBPIXEL, WHOLE, UpconvTable
+from preimage.ops.upconv import choice, configs
 
 COLUMNS = (
     *("net", "layer", "dtype", "batch", "pass", "contender"),
@@ -24,7 +24,6 @@ COLUMNS = (
 BATCH, REHEARSED_BATCH = 64, 2
 SECONDS, QUICK_SECONDS = 1.0, 0.3
 MATMUL, COPIED = 8192, 1 << 30  # side of matrices; bytes
-IMAGE_CHANNELS = 4  # output channels up to which a layer's whole backward may be one pass
 
 Replay = Callable[[], object]
 
@@ -70,7 +69,7 @@ class GpuPart:
             replays = {one.name: self._ready(one, which, row) for one in contenders}
             times = self._time({name: replay for name, replay in replays.items() if replay is not None})
             ours = times.get(OURS)
-            chosen = self._chosen(contenders[0], which) if ours and len(layers) == 1 else ""
+            chosen = self._chosen(layers[0], which, dtype) if ours and len(layers) == 1 else ""
             for name, measured in times.items():
                 self.table.measured(row, name, measured, ours, chosen if name == OURS else "")
             if ours:
@@ -115,22 +114,15 @@ class GpuPart:
         a, b = torch.randn(2, side, side, device=self.device).to(dtype)
         return 2 * side**3 / self._time({"matmul": lambda: a @ b})["matmul"].median
 
-    def _chosen(self, ours: Contender, which: str) -> str:
+    def _chosen(self, layer: LayerShape, which: str, dtype: torch.dtype) -> str:
         """What runs a layer's pass: the kernels' configurations, or torch."""
-        if importlib.util.find_spec("preimage.ops.upconv.tuning") is None:
-            return "torch"
-        from preimage.ops.upconv import tuning  # noqa: PLC0415 - where it is
-
-        layer = ours.problem.layers[0]
-        weight, bias = (values[0].detach() for values in (ours.module.weights, ours.module.biases))
-        x, dz = ours.x.detach(), ours.dy
-        passes: dict[str, tuple[torch.Tensor | None, ...]] = {"forward": (x, weight, bias)}
-        if which != "forward" and layer.out_channels <= IMAGE_CHANNELS:
-            passes["image_backward"] = (x, dz, weight)
-        elif which != "forward":
-            passes |= {"dgrad": (dz, weight, None), "wgrad": (x, dz)}
-        slopes = {"forward": layer.negative_slope}
-        told = [f"{name}: {tuning.choose(name, given, slopes.get(name)) or 'torch'}" for name, given in passes.items()]
+        capability = (0, 0) if self.rehearsal else torch.cuda.get_device_capability(self.device)
+        size = layer.in_channels, layer.out_channels, self.batch * layer.side**2
+        told = []
+        # A first layer's backward is in two passes even where it makes an image.
+        for name in ("forward",) if which == "forward" else ("forward", "dgrad", "wgrad"):
+            config = choice.choose(name, *size, dtype, capability, tf32=configs.tf32_allowed())
+            told.append(f"{name}: {config or 'torch'}")
         return "; ".join(told)
 
 
@@ -146,7 +138,7 @@ def floor(
     for index, layer in enumerate(layers):
         x, w, y = (dtype.itemsize * numbers for numbers in layer.sizes(batch))
         passes = [(1, x + w + y)]
-        if which != "forward" and layer.out_channels <= IMAGE_CHANNELS:
+        if which != "forward" and layer.out_channels <= configs.IMAGE_CHANNELS:
             passes.append((2, 2 * x + y + 2 * w))
         elif which != "forward":
             passes += [(1, y + w + x + (x if index else 0)), (1, x + y + w)]

@@ -49,12 +49,11 @@ def device_here() -> tuple[str, str] | str:
 
 
 def environment() -> dict[str, str]:
-    """Variables for every command: output at once, and what is compiled or measured kept in our own folder."""
+    """Variables for every command: output at once, and what is compiled kept in our own folder."""
     caches = {
         "TRITON_CACHE_DIR": "triton",
         "TORCHINDUCTOR_CACHE_DIR": "inductor",
         "CUDA_CACHE_PATH": "cuda",
-        "PREIMAGE_CACHE": "preimage",
     }
     return {"PYTHONUNBUFFERED": "1", **{name: str(FOLDER / "caches" / folder) for name, folder in caches.items()}}
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+
+# Tests in several processes share the cores, and so does what they start. Torch has to know before it is imported.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import cv2
 import numpy as np
@@ -24,6 +29,13 @@ from preimage.inverters import Inverter, UShapedConfig, pretrained
 from toys import toys
 
 __all__ = ["toys"]  # a fixture
+
+if importlib.util.find_spec("hypothesis"):  # a machine with a GPU may have little more than PyTorch and pytest
+    from hypothesis import settings
+
+    for profile, examples in (("default", 30), ("nightly", 300)):
+        settings.register_profile(profile, deadline=None, max_examples=examples)
+    settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 SHARED = ROOT.parent / "shared"
 

@@ -33,7 +33,6 @@ some_counts = st.lists(st.integers(0, 4), max_size=5)
 
 
 @hypothesis.given(counts=some_counts, others=some_counts)
-@hypothesis.settings(deadline=None)
 def test_images_and_batches(counts: list[int], others: list[int]) -> None:
     batch, rest = made(counts), made(others)
     assert len(batch) == len(counts)

@@ -1,4 +1,4 @@
-"""The normalised error against its definition, written out."""
+"""The normalised error against its definition, written out; PSNR and SSIM against torchmetrics."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import itertools
 import pytest
 import torch
 
-from preimage.metrics import NormalisedError, Originals
+from preimage.metrics import NormalisedError, Originals, psnr, ssim
+from tolerances import PSNR, SSIM
 
 
 def test_follows_the_definition() -> None:
@@ -89,3 +90,24 @@ def test_measures_of_the_same_images_share_them() -> None:
     shared.add(images[:1])
     with pytest.raises(ValueError, match="5 reconstructions for a set of 6 images"):
         together[0].report()
+
+
+@pytest.mark.parametrize("side", [(11, 11), (33, 47)])
+def test_psnr_and_ssim_are_those_of_torchmetrics(side: tuple[int, int]) -> None:
+    theirs = pytest.importorskip("torchmetrics.functional.image")
+    random = torch.Generator().manual_seed(0)
+    images = torch.rand(3, 3, *side, generator=random)
+    images[1] = 0.25  # flat
+    made = (images + 0.2 * torch.randn(images.shape, generator=random)).clamp(0, 1)
+    made[2] = 1 - images[2]
+    expected = theirs.peak_signal_noise_ratio(made, images, data_range=1.0, reduction="none", dim=(1, 2, 3))
+    assert psnr(made, images).tolist() == pytest.approx(expected.flatten().tolist(), abs=PSNR)
+    expected = theirs.structural_similarity_index_measure(made, images, data_range=1.0, reduction="none")
+    assert ssim(made, images).tolist() == pytest.approx(expected.tolist(), abs=SSIM)
+
+
+def test_psnr_and_ssim_of_equal_images() -> None:
+    images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    assert psnr(images, images).isinf().all()
+    assert ssim(images, images).tolist() == pytest.approx([1, 1], abs=SSIM)
+    assert psnr(torch.zeros(1, 3, 2, 2), torch.ones(1, 3, 2, 2)).tolist() == [0]

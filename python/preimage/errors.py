@@ -1,4 +1,4 @@
-"""The one error of every file reader."""
+"""The error of every file reader, and what errors of other programs say."""
 
 from __future__ import annotations
 
@@ -20,3 +20,22 @@ class FileFormatError(ValueError):
 
     def __reduce__(self) -> tuple[type[FileFormatError], tuple[str, str]]:
         return type(self), (self.path, self.problem)  # survives the way back from a worker process
+
+
+_NO_MEMORY = ("can't allocate memory", "out of memory", "not enough memory", "insufficient memory", "bad_alloc")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that memory could not be had: Python's, NumPy's, torch's or OpenCV's."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    foreign = isinstance(error, RuntimeError) or type(error).__module__.partition(".")[0] == "cv2"
+    return foreign and any(words in str(error).lower() for words in _NO_MEMORY)
+
+
+def brief(error: BaseException) -> str:
+    """Return an error of other programs in one line: its type and what it says, without a traceback in its text."""
+    text = str(error).strip()
+    if text.startswith("The following operation failed in the TorchScript interpreter"):
+        text = text.splitlines()[-1].partition("Error: ")[2] or text.splitlines()[-1]
+    return ": ".join(filter(None, (type(error).__name__, " ".join(text.split())[:500])))

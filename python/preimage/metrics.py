@@ -1,15 +1,17 @@
-"""How good a reconstruction is: the paper's normalized error, and LPIPS where this machine has its weights."""
+"""How good a reconstruction is: the paper's normalized error, PSNR, SSIM, and LPIPS where there are weights for it."""
 
 from __future__ import annotations
 
 import dataclasses
-import importlib
-import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 
+from preimage.optional import import_optional
+
+SMALLEST_FOR_SSIM = 11  # its Gaussian window, in pixels
 _NO_SPREAD = 1e-4  # one grey level in one channel of one pixel is 4e-3
 
 
@@ -146,6 +148,41 @@ def _spread(images: torch.Tensor) -> tuple[float, float]:
     return distances.sum().item() / (count * (count - 1)), squares.sqrt().mean().item()
 
 
+def psnr(reconstructions: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+    """Return the peak signal-to-noise ratio of each image in dB, (B,); infinite for equal images.
+
+    Args:
+        reconstructions: (B, C, H, W) in [0, 1].
+        images: the same shape.
+    """
+    return -10 * (reconstructions - images).square().flatten(1).mean(dim=1).log10()
+
+
+def ssim(reconstructions: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+    """Return the structural similarity of each image, (B,), at most 1 (Wang et al., 2004).
+
+    A Gaussian window of 11 × 11 pixels (σ = 1.5) around every pixel of every channel, images mirrored at their borders,
+    population variances; K₁ = 0.01, K₂ = 0.03: the values of torchmetrics 1.9.
+
+    Args:
+        reconstructions: (B, C, H, W) in [0, 1], at least `SMALLEST_FOR_SSIM` pixels a side.
+        images: the same shape.
+    """
+    radius = SMALLEST_FOR_SSIM // 2
+    offsets = torch.arange(-radius, radius + 1, dtype=images.dtype, device=images.device)
+    window = torch.exp(-(offsets**2) / (2 * 1.5**2))
+    window = (window / window.sum()).view(1, 1, 1, -1)
+    pairs = (reconstructions, images, reconstructions**2, images**2, reconstructions * images)
+    maps = F.pad(torch.cat(pairs), (radius,) * 4, mode="reflect").flatten(0, 1)[:, None]
+    means = F.conv2d(F.conv2d(maps, window), window.mT).view(5, *images.shape)
+    mean_made, mean_image = means[0], means[1]
+    variance_made, variance_image = (means[2] - mean_made**2).clamp_min(0), (means[3] - mean_image**2).clamp_min(0)
+    covariance = means[4] - mean_made * mean_image
+    luminance = (2 * mean_made * mean_image + 0.01**2) / (mean_made**2 + mean_image**2 + 0.01**2)
+    contrast = (2 * covariance + 0.03**2) / (variance_made + variance_image + 0.03**2)
+    return (luminance * contrast).flatten(1).mean(dim=1)
+
+
 # Reconstructions and originals, both (B, 3, H, W) in [0, 1], to one number each.
 PerceptualDistance = Callable[[torch.Tensor, torch.Tensor], list[float]]
 
@@ -159,18 +196,18 @@ def perceptual_distance() -> tuple[PerceptualDistance | None, str]:
     Returns:
         The distance (0 for equal images) and an empty reason; or ``None`` and one sentence.
     """
-    if importlib.util.find_spec("torchvision") is None:
-        return None, "LPIPS is left out: torchvision, whose AlexNet it takes, is not installed."
     try:
-        models = importlib.import_module("torchvision.models")
-    except (ImportError, RuntimeError, OSError) as error:  # one built for another torch, for example
-        return None, f"LPIPS is left out: torchvision, whose AlexNet it takes, does not load here ({error})."
+        models = import_optional("torchvision")
+    except ImportError as error:
+        return None, f"LPIPS is left out: {error}."
     weights = Path(torch.hub.get_dir()) / "checkpoints" / Path(models.AlexNet_Weights.DEFAULT.url).name
     if not weights.is_file():
         return None, f"LPIPS is left out: AlexNet's weights are not in torch's cache (checkpoints/{weights.name})."
-    from torchmetrics.image import LearnedPerceptualImagePatchSimilarity  # noqa: PLC0415 - torchvision comes along
-
-    metric = LearnedPerceptualImagePatchSimilarity(net_type="alex", normalize=True)
+    try:
+        image_metrics = import_optional("torchmetrics")
+    except ImportError as error:
+        return None, f"LPIPS is left out: {error}."
+    metric = image_metrics.LearnedPerceptualImagePatchSimilarity(net_type="alex", normalize=True)
 
     def distance(reconstructions: torch.Tensor, images: torch.Tensor) -> list[float]:
         with torch.inference_mode():

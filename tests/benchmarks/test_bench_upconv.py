@@ -252,9 +252,9 @@ def test_training_rehearsed(wrong: bool, photographs: str, tmp_path: Path, monke
 
 def test_plain_network_is_the_inverters(photographs: str, tmp_path: Path) -> None:
     from _training_plain import PlainNetwork  # noqa: PLC0415
-    from _training_setup import Scale, config, learner  # noqa: PLC0415
+    from _training_setup import Scale, config, train_state  # noqa: PLC0415
 
-    made, _ = learner(config(Scale("tiny", 32, 2, 1, 0.0), photographs, tmp_path, "cpu", 1))
+    made, _ = train_state(config(Scale("tiny", 32, 2, 1, 0.0), photographs, tmp_path, "cpu", 1))
     features = torch.rand(2, 31, 4, 6)
     with torch.no_grad():
         torch.testing.assert_close(PlainNetwork(made.model)(features), made.model.reconstruct(features))

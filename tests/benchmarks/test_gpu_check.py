@@ -93,7 +93,7 @@ def test_no_test_for_the_gpu_is_left_out(tmp_path: Path) -> None:
     own = [path for name in GPU_TESTS for path in (steps.gpu_tests_of(name, 9), selected[f"gpu-tests-{name}"])[1]]
     ignored = [part.removeprefix("--ignore=") for part in selected["gpu-tests"] if part.startswith("--ignore=")]
     assert ignored == [path for path in own if path.endswith(".py")]
-    assert {Path(path).name for path in ignored} >= {"test_upconv_tuning.py", "test_training.py", "test_adam.py"}
+    assert {Path(path).name for path in ignored} >= {"test_upconv_kernels.py", "test_training.py", "test_adam.py"}
 
 
 def test_unknown_step_is_refused(tmp_path: Path) -> None:

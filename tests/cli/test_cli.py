@@ -34,7 +34,7 @@ from preimage.training import TrainConfig, train
 
 COMMANDS = (
     *("extract", "invert", "train", "evaluate", "sheet", "info", "layers"),
-    *("doctor", "tuning", "demo", "study", "weights"),
+    *("doctor", "demo", "study", "weights"),
 )
 HEAVY = ("torch", "numpy", "cv2", "safetensors", "torchmetrics")
 

@@ -12,14 +12,18 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+import typer
 from scipy.io import savemat
 
 from conftest import Run, photographs
 from preimage import cli
+from preimage.cli import _shared
 from preimage.io import read_features, write_png
 
 
@@ -133,6 +137,96 @@ def test_doctor_survives_anything(run: Run, monkeypatch: pytest.MonkeyPatch) -> 
     assert code == 0
     assert len([problem for problem in json.loads(out)["problems"] if "on fire" in problem]) >= 4
     assert "on fire" in err
+
+
+class _CvError(Exception):
+    """As OpenCV's, whose module is cv2."""
+
+
+_CvError.__module__ = "cv2"
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (RuntimeError("mat1 and mat2\n cannot be multiplied"), "RuntimeError: mat1 and mat2 cannot be multiplied"),
+        (NotImplementedError(), "NotImplementedError"),
+        (ArithmeticError("x"), "ArithmeticError: x"),
+        (MemoryError(), "out of memory: MemoryError.*smaller files or images"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "out of memory: RuntimeError: Default.*smaller"),
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+            "out of memory: OutOfMemoryError: CUDA",
+        ),
+        (_CvError("(-4:Insufficient memory) Failed to allocate 9 bytes"), "out of memory: _CvError: .*9 bytes"),
+        (
+            np._core._exceptions._ArrayMemoryError((1 << 40,), np.dtype("f4")),
+            "out of memory: \\w*MemoryError: Unable",
+        ),
+    ],
+)
+def test_errors_of_other_programs_are_one_line(
+    capsys: pytest.CaptureFixture[str], error: Exception, words: str
+) -> None:
+    @_shared.reporting
+    def command() -> None:
+        raise error
+
+    with pytest.raises(typer.Exit) as caught:
+        command()
+    out, err = capsys.readouterr()
+    assert (caught.value.exit_code, out, err.count("\n")) == (1, "", 1)
+    assert re.match(f"error: {words}", err)
+
+
+@pytest.mark.parametrize("error", [AssertionError("ours"), AttributeError("ours"), NameError("ours")])
+def test_our_own_mistakes_keep_their_traceback(error: Exception) -> None:
+    namespace: dict[str, Callable[[], None]] = {}
+    code = compile("def command():\n    raise error", str(Path(_shared.__file__).parent / "made_up.py"), "exec")
+    exec(code, {"error": error}, namespace)
+    with pytest.raises(type(error), match="ours"):
+        _shared.reporting(namespace["command"])()
+
+
+BROKEN = ("torchvision", "torchmetrics", "matplotlib", "h5py", "scipy", "skimage", "triton")
+
+
+def test_broken_neighbours_break_only_what_needs_them(photo_folder: Path, tiny: Path, tmp_path: Path) -> None:
+    """As with a torchvision that was built for another torch."""
+    site = tmp_path / "site"
+    for name in BROKEN:
+        (site / name).mkdir(parents=True)
+        (site / name / "__init__.py").write_text(f"raise RuntimeError('operator {name}::nms does not exist')\n")
+        package = "scikit_image" if name == "skimage" else name
+        (site / f"{package}-9.0.dist-info").mkdir()
+        (site / f"{package}-9.0.dist-info" / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: {package}\nVersion: 9.0\n"
+        )
+    path = os.pathsep.join([str(site), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+    def command(*arguments: object) -> subprocess.CompletedProcess[str]:
+        words = [sys.executable, "-m", "preimage", *map(str, arguments)]
+        return subprocess.run(
+            words, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False
+        )
+
+    done = command("evaluate", tiny, "--images", photo_folder, "--size", 32)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.search(r"^SSIM +-?0\.\d+$", done.stdout, re.MULTILINE)
+    (tmp_path / "f.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
+    done = command("info", tmp_path / "f.h5")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert re.search(
+        r"h5py, which does not import here \(RuntimeError: operator h5py.*--force-reinstall h5py", done.stderr
+    )
+    done = command("doctor", "--json")
+    problems = "\n".join(json.loads(done.stdout)["problems"])
+    for name in BROKEN:
+        package = "scikit-image" if name == "skimage" else name
+        assert re.search(f"{package}, which does not import here .RuntimeError: operator {name}::nms", problems), (
+            problems
+        )
+    assert "torchvision that belongs to the installed torch" in problems
 
 
 def test_a_full_disk_leaves_nothing_behind_and_can_be_resumed(photo_folder: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 
 from preimage.training import Display, TrainConfig, cache, trainer
 from preimage.training.cache_files import CacheFolder
-from preimage.training.dataset import FreshCrops
+from preimage.training.dataset import CropDataset
 from training_runs import small_config
 
 VIEWS = 4
@@ -45,28 +45,28 @@ class StopAt(Display):
             raise OSError("the machine went away")
 
 
-def supply_of(config: TrainConfig) -> FreshCrops:
-    supply = trainer.open_supply(config)[1]
-    assert isinstance(supply, FreshCrops)
-    return supply
+def dataset_of(config: TrainConfig) -> CropDataset:
+    dataset = trainer.open_dataset(config)[1]
+    assert isinstance(dataset, CropDataset)
+    return dataset
 
 
-def built(config: TrainConfig, folder: Path, notes: list[str] | None = None) -> tuple[FreshCrops, CacheFolder]:
-    supply, made = builder(config, folder, notes)
-    return supply, made.build()
+def built(config: TrainConfig, folder: Path, notes: list[str] | None = None) -> tuple[CropDataset, CacheFolder]:
+    dataset, made = builder(config, folder, notes)
+    return dataset, made.build()
 
 
 def builder(
     config: TrainConfig, folder: Path, notes: list[str] | None = None, interrupted: threading.Event | None = None
-) -> tuple[FreshCrops, cache.CacheBuilder]:
-    supply = supply_of(config)
-    settings = cache.cache_settings(supply.config, supply.representation, supply.images.sources, config.cache_views)
+) -> tuple[CropDataset, cache.CacheBuilder]:
+    dataset = dataset_of(config)
+    settings = cache.cache_settings(dataset.config, dataset.representation, dataset.images, config.cache_views)
     note: Callable[[str], None] = (notes if notes is not None else []).append
-    return supply, cache.CacheBuilder(
+    return dataset, cache.CacheBuilder(
         settings,
         folder,
-        supply.representation,
-        supply.images,
+        dataset.representation,
+        dataset.images,
         device=torch.device("cpu"),
         workers=1,
         note=note,

@@ -39,11 +39,11 @@ def sources() -> list[Path]:
     return sorted(CSRC.glob("*/*_cuda.cu"))
 
 
-def resources(source: Path) -> list[Resources]:
+def resources(source: Path, architectures: tuple[int, ...]) -> list[Resources]:
     """Of every kernel in a file, by the assembler's own report."""
     nvcc = shutil.which("nvcc")
     assert nvcc is not None
-    targets = [f"-gencode=arch=compute_{number},code=sm_{number}" for number in ARCHITECTURES]
+    targets = [f"-gencode=arch=compute_{number},code=sm_{number}" for number in architectures]
     with tempfile.TemporaryDirectory() as folder:
         command = [nvcc, *_OPTIONS, *targets, "--threads=2", "-Xptxas=-v", "-c", str(source), "-o", f"{folder}/out.o"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -76,7 +76,7 @@ def main() -> None:
     print("| file | kernel | sm | registers | shared memory | stack | spilled |")
     print("|---|---|---|---|---|---|---|")
     for source in sources():
-        for row in sorted(resources(source), key=lambda row: (row.kernel, row.architecture)):
+        for row in sorted(resources(source, ARCHITECTURES), key=lambda row: (row.kernel, row.architecture)):
             print(
                 f"| {row.source} | `{row.kernel}` | {row.architecture} | {row.registers} | {row.shared} "
                 f"| {row.stack} | {row.spilled} |"

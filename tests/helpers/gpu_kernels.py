@@ -171,6 +171,7 @@ def check_upconv_kernels(results: Comparison) -> None:
     from preimage.ops.upconv import kernels  # noqa: PLC0415 - where Triton is
 
     capability = torch.cuda.get_device_capability(results.device) if on_gpu else (9, 0)
+    torch.backends.cudnn.allow_tf32 = True
     for sizes, dtypes in TRITON_UPCONVS:
         for dtype in dtypes:
             if not on_gpu and dtype == torch.bfloat16:
@@ -199,7 +200,7 @@ def check_upconv_passes(
     limit = TF32 if dtype == torch.float32 else BFLOAT
     for which, given in passes.items():
         pixels = batch * height * width
-        found = configs.candidates(which, inside, outside, pixels, dtype, capability)
+        found = configs.candidates(which, inside, outside, pixels, dtype, capability, tf32=True)
         expected = getattr(plain, which)(*map(_double, given)) if found else None
         for config in {config.kernel: config for config in reversed(found)}.values():
             label = f"{sizes} {dtype} {config}"

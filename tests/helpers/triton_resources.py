@@ -2,8 +2,9 @@
 
 `python tests/helpers/triton_resources.py` prints a table.
 
-The launchers run on tensors without memory (device "meta"), and every launch that they would make is compiled ahead of
-time instead, for the signature, alignment and constants that the real launch would have.
+That is of the configurations which the tables or the rule choose; with --candidates of all that may be tuned. The
+launchers run on tensors without memory (device "meta"), and every launch that they would make is compiled ahead of time
+instead, for the signature, alignment and constants that the real launch would have.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import itertools
 import json
 import re
 import sys
@@ -24,7 +26,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from preimage.ops.upconv import configs, kernels
+from preimage.ops.upconv import choice, configs, kernels
 from preimage.ops.upconv.configs import Config
 from preimage.ops.upconv.kernels import _launch
 
@@ -95,22 +97,28 @@ class Resources:
     pipelined: bool  # buffers of several stages in shared memory
 
 
-def tasks(layers: list[str], dtypes: list[str], architectures: list[int]) -> Iterator[Task]:
-    """Every configuration that may be chosen."""
+def tasks(
+    layers: list[str], dtypes: list[str], architectures: list[int], *, candidates: bool = False
+) -> Iterator[Task]:
+    """Every configuration that is chosen, then if asked for all other candidates."""
     seen = set()
-    for layer in layers:
-        in_channels, out_channels, side = LAYERS[layer]
-        for dtype in dtypes:
-            for architecture in architectures:
-                for which in configs.PASSES[:4]:
-                    known = (in_channels, out_channels, BATCH * side * side, DTYPES[dtype], (architecture // 10, 0))
-                    for config in configs.candidates(which, *known):
-                        # Sizes and splits are numbers to most kernels: nothing else would be compiled.
-                        unsplit = (config.kernel, config.block, config.num_warps, config.num_stages)
-                        key = (unsplit, in_channels, out_channels, dtype, architecture)
-                        if key not in seen:
-                            seen.add(key)
-                            yield Task(which, layer, dtype, architecture, config)
+    for others in (False, True) if candidates else (False,):
+        for layer, dtype, architecture in itertools.product(layers, dtypes, architectures):
+            in_channels, out_channels, side = LAYERS[layer]
+            for which in configs.PASSES[:4]:
+                known = (which, in_channels, out_channels, BATCH * side * side, DTYPES[dtype])
+                capability = divmod(architecture, 10)
+                found = configs.candidates(*known, capability, tf32=True)
+                if not others:
+                    chosen = choice.choose(*known, capability, tf32=True)
+                    found = () if chosen is None else (chosen,)
+                for config in found:
+                    # Sizes and splits are numbers to most kernels: nothing else would be compiled.
+                    unsplit = (config.kernel, config.block, config.num_warps, config.num_stages)
+                    key = (unsplit, in_channels, out_channels, dtype, architecture)
+                    if key not in seen:
+                        seen.add(key)
+                        yield Task(which, layer, dtype, architecture, config)
 
 
 def launches(task: Task) -> list[tuple[Any, dict[str, Any], dict[str, int]]]:
@@ -226,10 +234,11 @@ def main() -> None:
     parser.add_argument("--dtypes", nargs="*", default=list(DTYPES), choices=list(DTYPES))
     parser.add_argument("--architectures", nargs="*", type=int, default=list(ARCHITECTURES))
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--candidates", action="store_true", help="all configurations that may be tuned")
     parser.add_argument("--representative", action="store_true", help="one task per kernel, dtype and architecture")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    work = list(tasks(options.layers, options.dtypes, options.architectures))
+    work = list(tasks(options.layers, options.dtypes, options.architectures, candidates=options.candidates))
     if options.representative:
         work = list({(task.config.kernel, task.dtype, task.architecture): task for task in reversed(work)}.values())
     rows, failures = [], []

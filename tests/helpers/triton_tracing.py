@@ -23,10 +23,9 @@ from torch._subclasses.functional_tensor import dispatch_functionalize
 from torch.fx.experimental.proxy_tensor import make_fx
 from triton.backends.compiler import GPUTarget
 
-from preimage.ops.upconv import configs, tuning, upconv_chain, upconv_chain_distance
+from preimage.ops.upconv import choice, library, upconv_chain, upconv_chain_distance
 from preimage.ops.upconv.chain_gradient import Chain, ChainDistance
 from preimage.ops.upconv.configs import Config
-from preimage.ops.upconv.tuning_check import geometry
 
 Found = dict[str, Any]
 
@@ -48,21 +47,13 @@ def stand_in_for_cuda() -> None:
 
 
 @contextlib.contextmanager
-def chosen(choose: Callable[..., Config | None]) -> Iterator[None]:
-    """Choices without measurement."""
-    before, tuning.choose = tuning.choose, choose
+def chosen(config: Config) -> Iterator[None]:
+    """Within, every pass is run by one configuration."""
+    before, choice.choose = choice.choose, lambda *_, **__: config
     try:
         yield
     finally:
-        tuning.choose = before
-
-
-def first_candidate(which: str, tensors: tuple[torch.Tensor | None, ...], _: float | None) -> Config | None:
-    batch, in_channels, out_channels, height, width = geometry(which, tensors)
-    assert tensors[0] is not None
-    pixels = batch * height * width
-    found = configs.candidates(which, in_channels, out_channels, pixels, tensors[0].dtype, (9, 0))
-    return found[0] if found else None
+        choice.choose = before
 
 
 def launches(graph: torch.fx.Graph) -> list[Found]:
@@ -121,7 +112,7 @@ def ops(dtype: torch.dtype) -> Iterator[Found]:
             calls["forward"] = lambda x, y, w, b: registered.upconv(x, w, b, 0.2, False)
             calls["forward plain"] = lambda x, y, w, b: registered.upconv(x.contiguous(), w, None, None, True)
         config = Config(kernel, (16, 64, 16) if kernel == "wgrad_window" else (64, 16, 16), 4, 2, split)
-        with chosen(lambda *_, config=config: config):
+        with chosen(config):
             for name, call in calls.items():
                 graph = make_fx(dispatch_functionalize(call))(x, y, weight, bias).graph
                 results: Any = graph.output_node().args[0]
@@ -186,8 +177,7 @@ def both_ways(dtype: torch.dtype) -> Iterator[Found]:
 
     for name, function, extra in (("chain", chain, ()), ("distance", distance, loss())):
         inputs = (*leaves(dtype), *extra)
-        with chosen(first_candidate):
-            graph = make_fx(dispatch_functionalize(function))(*inputs).graph
+        graph = make_fx(dispatch_functionalize(function))(*inputs).graph
         results: Any = graph.output_node().args[0]
         yield {
             "name": f"{name} {dtype}",
@@ -219,9 +209,8 @@ def compiled(dtype: torch.dtype) -> Iterator[Found]:
                 return result
 
             torch._dynamo.reset()
-            with chosen(first_candidate):
-                backend = stop if gradients else aot_autograd(fw_compiler=keep)
-                torch.compile(function, fullgraph=True, backend=backend)(x)
+            backend = stop if gradients else aot_autograd(fw_compiler=keep)
+            torch.compile(function, fullgraph=True, backend=backend)(x)
             yield {
                 "name": f"{name} {dtype}{' with gradients' if gradients else ''}",
                 "launches": [found for graph in graphs for found in launches(graph.graph)],
@@ -232,6 +221,8 @@ def compiled(dtype: torch.dtype) -> Iterator[Found]:
 def main() -> None:
     stand_in_for_cuda()
     triton.runtime.driver.set_active(Driver())
+    library._capability = lambda device: (9, 0)
+    torch.backends.cudnn.allow_tf32 = True
     with FakeTensorMode():
         found = {
             cases.__name__: [case for dtype in (torch.bfloat16, torch.float32) for case in cases(dtype)]

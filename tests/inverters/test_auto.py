@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from preimage.inverters import Inverter, View, plan
@@ -52,24 +52,29 @@ def test_the_papers_networks_for_alexnet(name: str) -> None:
     assert inverter.network.layers[-1].negative_slope is None
 
 
+SHAPES = [
+    (256, 6, 227, 227),
+    (1024, 7, 224, 224),
+    (384, 16, 224, 256),  # patches of 14 pixels
+    (2048, 1, 224, 256),
+    (7, None, 64, 128),
+]
+MORE_SHAPES = [
+    (96, 27, 227, 227),
+    (384, 13, 227, 227),
+    (256, 28, 224, 224),
+    (1056, 14, 224, 224),
+    (64, 56, 224, 224),
+    (64, 112, 224, 224),
+    (512, 55, 227, 227),
+    (1024, None, 224, 128),
+    (4096, None, 227, 128),
+]
+
+
 @pytest.mark.parametrize(
     ("channels", "cells", "image_size", "size"),
-    [
-        (96, 27, 227, 227),
-        (384, 13, 227, 227),
-        (256, 6, 227, 227),
-        (256, 28, 224, 224),
-        (1056, 14, 224, 224),
-        (1024, 7, 224, 224),
-        (64, 56, 224, 224),
-        (64, 112, 224, 224),
-        (512, 55, 227, 227),
-        (384, 16, 224, 256),  # patches of 14 pixels
-        (2048, 1, 224, 256),
-        (1024, None, 224, 128),
-        (4096, None, 227, 128),
-        (7, None, 64, 128),
-    ],
+    [*SHAPES, *(pytest.param(*shape, marks=pytest.mark.nightly) for shape in MORE_SHAPES)],
 )
 def test_auto_trains_on_features_of_any_shape(channels: int, cells: int | None, image_size: int, size: int) -> None:
     torch.manual_seed(0)
@@ -101,7 +106,6 @@ def test_features_stay_where_they_were_seen(cells: int, image_size: int) -> None
     assert first >= 0 and first + size <= (before + cells + after) * stride
 
 
-@settings(deadline=None, max_examples=200)
 @given(st.integers(1, 80), st.integers(1, 16), st.sampled_from([1, 2, 4, 8, 16, 32]), st.integers(1, 700))
 def test_placed_always_holds_the_pixels_wanted(cells: int, multiple: int, stride: int, size: int) -> None:
     before, after, first = placed(cells, multiple, stride, size)

@@ -58,7 +58,7 @@ def test_everything_comes_back(tmp_path):
         assert np.array_equal(read.features, written.features)
 
 
-@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     arrays=st.lists(npst.arrays(np.float32, st.tuples(st.just(3), st.integers(1, 4), st.integers(1, 4))), max_size=4),
     dtype=st.sampled_from(["float32", "float64", ">f4"]),
@@ -304,5 +304,5 @@ def test_a_file_without_images_is_nothing_to_train_on(tmp_path):
         read_own_features(tmp_path / "f", name=None, image_size=64)
     h5py = pytest.importorskip("h5py")
     h5py.File(tmp_path / "f.h5", "w").close()
-    with pytest.raises(FileFormatError, match="holds no images"):
+    with pytest.raises(FileFormatError, match="holds no arrays"):
         read_own_features(tmp_path / "f.h5", name=None, image_size=64)

@@ -1,5 +1,7 @@
 """Where images come from, which keys they get, and how files are written."""
 
+import errno
+import gzip
 import io
 import os
 import tarfile
@@ -11,6 +13,7 @@ from preimage.errors import FileFormatError
 from preimage.io import (
     ImageSource,
     atomic_write,
+    find_images,
     list_images,
 )
 from preimage.io.atomic import as_key, as_keys, file_problem, key_problem
@@ -45,18 +48,122 @@ def test_files_and_folders_together(tmp_path):
     assert [source.key for source in list_images([tmp_path / "photo", tmp_path / "in"])] == ["photo", "a"]
 
 
-def test_one_key_twice_names_both(tmp_path):
-    for name in ("a.jpg", "a.png"):
-        (tmp_path / name).write_bytes(b"")
-    with pytest.raises(ValueError, match=r"a\.jpg and .*a\.png share the key 'a'"):
+def keys(*paths):
+    return [source.key for source in list_images(paths)]
+
+
+def touch(folder, *names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(name.encode())
+
+
+# Images that would have one key get longer ones.
+
+
+def test_images_that_differ_in_their_suffix_keep_it(tmp_path):
+    touch(tmp_path, "a.jpg", "a.PNG", "b.jpg", "sub/a.jpg")
+    assert keys(tmp_path) == ["a.PNG", "a.jpg", "b", "sub/a"]
+
+
+def test_members_of_different_shards_get_the_shard_in_front(tmp_path):
+    for name in ("00000", "00001"):
+        shard(tmp_path / f"{name}.tar", [("0001.jpg", b"x"), (f"of{name}.jpg", b"x")])
+    expected = ["00000/0001", "of00000", "00001/0001", "of00001"]
+    assert keys(tmp_path) == keys(tmp_path / "00000.tar", tmp_path / "00001.tar") == expected
+    shard(tmp_path / "00001.tar", [("0001.jpg", b"x"), ("0001.png", b"x")])
+    assert keys(tmp_path) == ["00000/0001.jpg", "of00000", "00001/0001.jpg", "00001/0001.png"]
+
+
+def test_images_of_different_folders_get_as_many_folders_as_it_takes(tmp_path):
+    touch(tmp_path, "a/x.jpg", "b/x.jpg", "a/only.jpg")
+    assert keys(tmp_path / "a", tmp_path / "b") == ["only", "a/x", "b/x"]
+    assert keys(tmp_path / "b", tmp_path / "a") == ["b/x", "only", "a/x"]
+    assert keys(tmp_path / "a" / "x.jpg", tmp_path / "b" / "x.jpg") == ["a/x", "b/x"]
+    touch(tmp_path, "1/photos/x.jpg", "2/photos/x.jpg")
+    assert keys(tmp_path / "1" / "photos", tmp_path / "2" / "photos") == ["1/photos/x", "2/photos/x"]
+
+
+def test_longer_keys_do_not_meet_others(tmp_path):
+    touch(tmp_path, "a.jpg", "a.png", "a.jpg.png")
+    found = keys(tmp_path)
+    assert len(set(found)) == 3 and "a.jpg" in found
+    assert found == keys(tmp_path)
+
+
+def test_the_same_image_twice_is_an_error(tmp_path):
+    touch(tmp_path, "a.jpg", "b.jpg")
+    with pytest.raises(ValueError, match=r"a\.jpg: the image is listed twice.*--skip-bad"):
+        list_images([tmp_path, tmp_path / "a.jpg"])
+    listing = find_images([tmp_path, tmp_path / "a.jpg"], skip_bad=True)
+    assert [source.key for source in listing.sources] == ["a", "b"]
+    assert listing.skipped == ((f"{tmp_path}/a.jpg", f"{tmp_path}/a.jpg: the image is listed twice"),)
+    shard(tmp_path / "s.tar", [("m.jpg", b"first"), ("m.jpg", b"second")])
+    with pytest.raises(FileFormatError, match=r"s\.tar: holds the member 'm.jpg' twice"):
         list_images(tmp_path)
+    listing = find_images(tmp_path / "s.tar", skip_bad=True)
+    assert [source.read() for source in listing.sources] == [b"first"]
+    assert len(listing.skipped) == 1
 
 
 def test_nothing_to_list(tmp_path):
     with pytest.raises(ValueError, match="no image found"):
         list_images(tmp_path)
+    with pytest.raises(ValueError, match="no image found"):
+        find_images(tmp_path, skip_bad=True)
     with pytest.raises(FileNotFoundError, match="absent"):
         list_images(tmp_path / "absent")
+
+
+# What cannot be used is an error, or left out and listed.
+
+
+def test_what_cannot_be_used_is_left_out_and_listed(tmp_path):
+    photos = tmp_path / "photos"
+    touch(photos, "ok.jpg", "control\n.jpg")
+    shard(photos / "bad.tar", [("in.jpg", b"x"), ("../out.jpg", b"x")])
+    data = bytearray((photos / "bad.tar").read_bytes())
+    (photos / "half.tar").write_bytes(data.replace(b"in.jpg", b"IN.jpg", 1))
+    (photos / "packed.tar").write_bytes(gzip.compress(data))
+    (photos / "gone.jpg").symlink_to("nowhere.jpg")
+    with pytest.raises(ValueError, match=r"bad.tar: member '../out.jpg'.* \(and \d more.*--skip-bad"):
+        list_images(photos)
+    listing = find_images(photos, skip_bad=True)
+    assert [source.key for source in listing.sources] == ["in", "ok"]
+    problems = dict(listing.skipped)
+    assert "control character" in problems[f"{photos}/control\n.jpg"]
+    assert "gzip" in problems[f"{photos}/packed.tar"] and "unpack" in problems[f"{photos}/packed.tar"]
+    assert "link to nothing" in problems[f"{photos}/gone.jpg"]
+    assert "tar file" in problems[f"{photos}/half.tar"]
+
+
+def test_a_name_in_another_encoding_costs_only_itself(tmp_path):
+    touch(tmp_path, "ok.jpg")
+    try:
+        with open(os.fsencode(tmp_path) + b"/caf\xe9.jpg", "wb"):
+            pass
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    with pytest.raises(ValueError, match=r"not valid Unicode.*--skip-bad"):
+        list_images(tmp_path)
+    listing = find_images(tmp_path, skip_bad=True)
+    assert [source.key for source in listing.sources] == ["ok"]
+    ((name, problem),) = listing.skipped
+    assert "caf\\udce9" in name and "not valid Unicode" in problem
+    (name + problem).encode()  # can be printed and stored
+
+
+def test_links_and_other_formats_are_counted(tmp_path):
+    touch(tmp_path, "real/a.jpg", "photos/b.heic", "photos/notes.txt")
+    for name in ("one", "two"):
+        (tmp_path / "photos" / name).symlink_to(tmp_path / "real")
+    with pytest.raises(ValueError, match=r"no image found.*2 links to folders were not followed.*1 file .*b\.heic"):
+        list_images(tmp_path / "photos")
+    listing = find_images(tmp_path)
+    assert [source.key for source in listing.sources] == ["real/a"]
+    assert listing.skipped == () and len(listing.notes) == 2
+    (tmp_path / "photos" / "file.jpg").symlink_to(tmp_path / "real" / "a.jpg")  # a link to a file is followed
+    assert keys(tmp_path) == ["photos/file", "real/a"]
 
 
 def test_a_file_that_shrank_is_an_error(tmp_path):
@@ -114,11 +221,12 @@ def test_atomic_write_on_a_full_disk(tmp_path, monkeypatch):
     path.write_bytes(b"old")
 
     def full(descriptor):
-        raise OSError(28, "No space left on device")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"), atomic_write(path) as file:
+    with pytest.raises(OSError, match="No space left") as caught, atomic_write(path) as file:
         file.write(b"new")
+    assert caught.value.filename == str(path)
     assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["f"]
 
 
@@ -172,7 +280,9 @@ def test_keys_that_cannot_stand_together() -> None:
             as_keys(names)
 
 
-@pytest.mark.parametrize("key", ["CON", "sub/aux/a", "Nul.jpg", "com1", "trail /a", "dot./a", "aa:b", "what?", 'a"b'])
+@pytest.mark.parametrize(
+    "key", ["CON", "sub/aux/a", "Nul.jpg", "com1", "trailing /a", "dot./a", "aa:b", "what?", 'a"b']
+)
 def test_keys_that_windows_cannot_name_files_after(key: str) -> None:
     assert key_problem(key) is None
     assert file_problem([key], windows=False, folded=False) is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -109,6 +110,60 @@ def test_torchvisions_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
     write(tmp_path / "hub" / "checkpoints" / "alexnet-owt-7be5be79.pth", renamed)
     assert import_weights("torchvision").digest == ours.digest
+
+
+def _torchvisions() -> dict[str, torch.Tensor]:
+    theirs = {layer: name for name, layer in TORCHVISION_NAMES.items()}
+    arrays = arrays_of("torchvision", "conv2")
+    return {f"{theirs[name.split('.')[0]]}.{name.split('.')[1]}": torch.from_numpy(a) for name, a in arrays.items()}
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("features.", "features.module."),
+        ("", "module."),
+        ("", "_orig_mod.module."),
+        ("features.", "module.features._orig_mod."),
+        ("", "model."),
+        ("", "net.backbone."),
+    ],
+)
+@pytest.mark.parametrize("file", ["a.pth", "a.pth.tar", "a.tar", "a", "a.ckpt", "a.safetensors"])
+def test_names_with_wrappers(tmp_path: Path, before: str, after: str, file: str) -> None:
+    plain = _torchvisions()
+    torch.save(plain, tmp_path / "plain.pth")
+    digest = import_weights(tmp_path / "plain.pth").digest
+    named = {after + name.removeprefix(before): values for name, values in plain.items()}
+    if file.endswith(".safetensors"):
+        safetensors.torch.save_file(named, tmp_path / file)
+    else:
+        torch.save({"epoch": 90, "best_acc1": torch.tensor(50), "state_dict": named}, tmp_path / file)
+    assert import_weights(tmp_path / file).digest == digest
+
+
+@pytest.mark.parametrize(
+    "keys", [("model",), ("model_state",), ("model_state_dict",), ("student",), ("model", "state_dict")]
+)
+def test_checkpoints_of_training_programs(tmp_path: Path, keys: tuple[str, ...]) -> None:
+    content: dict[str, Any] = _torchvisions()
+    torch.save(content, tmp_path / "plain.pth")
+    for key in reversed(keys):
+        content = {"epoch": 3, key: content, "optimizer": {"state": {}, "param_groups": [{"lr": 0.1}]}}
+    torch.save(content, tmp_path / "a.pth")
+    assert import_weights(tmp_path / "a.pth").digest == import_weights(tmp_path / "plain.pth").digest
+
+
+def test_names_of_several_networks_and_of_none(tmp_path: Path) -> None:
+    plain = _torchvisions()
+    torch.save(
+        {f"{front}.{name}": a for front in ("student", "teacher") for name, a in plain.items()}, tmp_path / "a.pth"
+    )
+    with pytest.raises(FileFormatError, match=r"several places, student\., teacher\."):
+        import_weights(tmp_path / "a.pth")
+    torch.save({"layer4.0.fc.weight": torch.ones(2, 2), "pos": torch.ones(2)}, tmp_path / "b.pth")
+    with pytest.raises(FileFormatError, match=r"it holds layer4\.0\.fc\.weight, pos$"):
+        import_weights(tmp_path / "b.pth")
 
 
 @pytest.mark.parametrize("version", ["v1", "v2", "v2 unpacked"])

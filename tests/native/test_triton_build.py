@@ -18,8 +18,17 @@ pytest.importorskip("triton")
 SHARED_HELPERS = {"sum_parts", "subpixel_weight", "image_distance"}
 
 
-def test_kernels_compile_clean(tmp_path: Path) -> None:
-    """One configuration per kernel, dtype and architecture; the script takes them all.
+@pytest.mark.parametrize(
+    ("options", "architectures"),
+    [
+        (("--dtypes", "bf16", "tf32", "--architectures", "90"), {90}),
+        pytest.param((), {80, 90}, marks=pytest.mark.nightly),
+        pytest.param(("--candidates", "--dtypes", "bf16", "--architectures", "90"), {90}, marks=pytest.mark.nightly),
+    ],
+    ids=["chosen", "all", "candidates"],
+)
+def test_kernels_compile_clean(options: tuple[str, ...], architectures: set[int], tmp_path: Path) -> None:
+    """One configuration per kernel and dtype; without --representative the script takes them all.
 
     In a process of its own, because in this one the kernels may be those of Triton's interpreter.
     """
@@ -27,15 +36,15 @@ def test_kernels_compile_clean(tmp_path: Path) -> None:
     environment |= {"TRITON_CACHE_DIR": str(tmp_path), "TRITON_DEFAULT_FP_FUSION": "1"}
     script = HELPERS / "triton_resources.py"
     layers = ["F3", "F4", "F5", "U4"]
-    command = [sys.executable, str(script), "--json", "--representative", "--layers", *layers]
+    command = [sys.executable, str(script), "--json", "--representative", *options, "--layers", *layers]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["failures"] == []
-    assert {row["architecture"] for row in found["rows"]} == {80, 90}
+    assert {row["architecture"] for row in found["rows"]} == architectures
     for row in found["rows"]:
         assert row["spilled"] == 0, row
-        assert row["shared"] <= shared_memory_limit((row["architecture"] // 10, 0)), row
+        assert row["shared"] <= shared_memory_limit(divmod(row["architecture"], 10)), row
         if row["kernel"] in SHARED_HELPERS:
             continue
         # The image's backward pass forms or turns what it reads; only there no copy runs ahead, with the exception of

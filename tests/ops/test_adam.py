@@ -135,7 +135,7 @@ def test_the_public_form_checks_its_tensors() -> None:
 
 @pytest.mark.skipif(not HAS_TRITON, reason="Triton is not installed")
 @pytest.mark.parametrize("rounds", [False, True])
-@pytest.mark.parametrize("capability", [80, 90])
+@pytest.mark.parametrize("capability", [pytest.param(80, marks=pytest.mark.nightly), 90])
 def test_compiles_without_spills_and_in_wide_accesses(
     capability: int, rounds: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

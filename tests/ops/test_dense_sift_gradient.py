@@ -13,6 +13,8 @@ from preimage import reference
 from preimage.ops.dense_sift import dense_sift
 from tolerances import DENSE_SIFT_GRADIENT
 
+pytestmark = pytest.mark.instruction_set
+
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 WINDOWS = ["gaussian", "flat"]
 OPTIONS: dict[str, dict[str, Any]] = {

@@ -6,14 +6,13 @@ import hypothesis.extra.numpy as arrays
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import tolerances
 from dense_sift_implementations import IMPLEMENTATIONS, KERNELS
 
 every_implementation = pytest.mark.parametrize("name", IMPLEMENTATIONS)
-relaxed = settings(deadline=None, max_examples=30)
 windows = st.sampled_from(["gaussian", "flat"])
 
 # Channels after the image is turned around, as functions of orientation, spatial column and row.
@@ -37,7 +36,6 @@ def random_image(seed: int, height: int, width: int) -> np.ndarray:
     bin_size=st.integers(1, 6),
     window=windows,
 )
-@relaxed
 def test_shape_and_range(name: str, image: np.ndarray, step: int, bin_size: int, window: str) -> None:
     options = {"step": step, "bin_size": bin_size, "window": window, "norms": True}
     if min(image.shape) <= 3 * bin_size:
@@ -55,7 +53,6 @@ def test_shape_and_range(name: str, image: np.ndarray, step: int, bin_size: int,
 
 @every_implementation
 @given(value=st.floats(0, 1, width=32), height=st.integers(13, 50), width=st.integers(13, 90), window=windows)
-@relaxed
 def test_constant_image_has_no_features(name: str, value: float, height: int, width: int, window: str) -> None:
     image = np.full((height, width), value, dtype=np.float32)
     features, norms = IMPLEMENTATIONS[name](image, window=window, norms=True)
@@ -64,7 +61,6 @@ def test_constant_image_has_no_features(name: str, value: float, height: int, wi
 
 @every_implementation
 @given(seed=st.integers(0, 2**32 - 1), height=st.integers(13, 30), width=st.integers(13, 90), window=windows)
-@relaxed
 def test_near_flat_image_has_zeros(name: str, seed: int, height: int, width: int, window: str) -> None:
     """Squared gradients below 1e-8, where VLFeat divides by next to nothing."""
     image = 0.5 + 5e-5 * random_image(seed, height, width)
@@ -74,7 +70,6 @@ def test_near_flat_image_has_zeros(name: str, seed: int, height: int, width: int
 
 @every_implementation
 @given(exponent=st.floats(-14, 0), seed=st.integers(0, 2**32 - 1))
-@relaxed
 def test_faint_images_are_finite(name: str, exponent: float, seed: int) -> None:
     """All the way through the threshold of near-flat patches."""
     image = np.float32(10**exponent) * random_image(seed, 20, 25)
@@ -85,7 +80,6 @@ def test_faint_images_are_finite(name: str, exponent: float, seed: int) -> None:
 
 @every_implementation
 @given(seed=st.integers(0, 2**32 - 1), scale=st.floats(0.05, 1), shift=st.floats(0, 0.5), window=windows)
-@relaxed
 def test_contrast_hardly_matters(name: str, seed: int, scale: float, shift: float, window: str) -> None:
     image = random_image(seed, 24, 41)
     changed = np.float32(scale) * image + np.float32(shift)
@@ -104,7 +98,6 @@ def test_contrast_hardly_matters(name: str, seed: int, scale: float, shift: floa
     grid=st.sampled_from([(4, 4), (3, 2), (1, 3)]),
     window=windows,
 )
-@relaxed
 def test_turning_the_image_permutes_channels(
     name: str, turn: str, seed: int, rows: int, columns: int, grid: tuple[int, int], window: str
 ) -> None:
@@ -125,7 +118,6 @@ def test_turning_the_image_permutes_channels(
 
 @every_implementation
 @given(seed=st.integers(0, 2**32 - 1), top=st.integers(0, 9), left=st.integers(0, 40), window=windows)
-@relaxed
 def test_bounds_choose_among_the_same_descriptors(name: str, seed: int, top: int, left: int, window: str) -> None:
     image = random_image(seed, 30, 70)
     options = {"step": 1, "bin_size": 4, "window": window}
@@ -142,7 +134,6 @@ def test_bounds_choose_among_the_same_descriptors(name: str, seed: int, top: int
     grid=st.sampled_from([(4, 4), (3, 5), (9, 1)]),
     window=windows,
 )
-@relaxed
 def test_bad_pixels_reach_the_descriptors_they_vote_for_and_no_others(
     name: str, y: int, x: int, bad: float, grid: tuple[int, int], window: str
 ) -> None:

@@ -16,6 +16,8 @@ from preimage.ops import hog as _hog  # registers its ops
 from preimage.ops import lbp as _lbp
 from preimage.ops import sift as _sift
 
+pytestmark = pytest.mark.instruction_set
+
 del _hog, _lbp, _sift
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]

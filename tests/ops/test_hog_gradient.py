@@ -11,6 +11,8 @@ from preimage import reference
 from preimage.ops.hog import hog
 from tolerances import HOG_GRADIENT
 
+pytestmark = pytest.mark.instruction_set
+
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 COLOURS = ["luma", "strongest"]
 SIZES = {"cells of 8": (8, 61, 83), "cells of 5": (5, 47, 52), "one cell": (8, 9, 8)}

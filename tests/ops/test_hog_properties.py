@@ -6,7 +6,7 @@ import hypothesis.extra.numpy as arrays
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import tolerances
@@ -14,7 +14,6 @@ from conftest import photographs
 from hog_implementations import IMPLEMENTATIONS, KERNELS
 
 every_implementation = pytest.mark.parametrize("name", IMPLEMENTATIONS)
-relaxed = settings(deadline=None, max_examples=40)
 
 LARGEST_DIRECTED = 0.5 * 4 * 0.2
 LARGEST_TEXTURE = 9 * 0.2 / 18**0.5
@@ -38,7 +37,6 @@ TURNED = [*((k + 9) % 18 for k in range(18)), *range(18, 27), 30, 29, 28, 27]
     ),
     cell_size=st.integers(1, 8),
 )
-@relaxed
 def test_shape_and_range(name: str, images: np.ndarray, cell_size: int) -> None:
     features = IMPLEMENTATIONS[name](images, cell_size=cell_size)
     rows, columns = ((side + cell_size // 2) // cell_size for side in images.shape)
@@ -50,7 +48,6 @@ def test_shape_and_range(name: str, images: np.ndarray, cell_size: int) -> None:
 
 @every_implementation
 @given(value=st.integers(0, 255), height=st.integers(4, 50), width=st.integers(4, 50))
-@relaxed
 def test_constant_image_has_no_features(name: str, value: int, height: int, width: int) -> None:
     image = np.full((3, height, width), value, dtype=np.uint8)
     for colour in ("luma", "strongest"):
@@ -59,7 +56,6 @@ def test_constant_image_has_no_features(name: str, value: int, height: int, widt
 
 @every_implementation
 @given(y=st.integers(0, 39), x=st.integers(0, 47), value=st.floats(2.0**-20, 1, width=32))
-@relaxed
 def test_one_bright_pixel(name: str, y: int, x: int, value: float) -> None:
     """Its four neighbours vote once each, in directions 0°, 180° and, for a vertical gradient, bins 4 and 13."""
     image = np.zeros((40, 48), dtype=np.float32)
@@ -72,7 +68,6 @@ def test_one_bright_pixel(name: str, y: int, x: int, value: float) -> None:
 
 @every_implementation
 @given(seed=st.integers(0, 2**32 - 1), rows=st.integers(1, 5), columns=st.integers(1, 5))
-@relaxed
 def test_left_right_flip_permutes_channels(name: str, seed: int, rows: int, columns: int) -> None:
     # Continuous values: exact ties (vertical gradients) go to the lower bin before as after the flip.
     image = np.random.default_rng(seed).random((8 * rows, 8 * columns), dtype=np.float32)
@@ -94,7 +89,6 @@ def test_half_a_turn_permutes_channels(name: str, photograph: str) -> None:
 
 @every_implementation
 @given(seed=st.integers(0, 2**32 - 1), top=st.integers(0, 2), left=st.integers(0, 2))
-@relaxed
 def test_moving_by_a_cell_moves_the_features(name: str, seed: int, top: int, left: int) -> None:
     image = np.random.default_rng(seed).random((72, 72), dtype=np.float32)
     features = IMPLEMENTATIONS[name](image)
@@ -120,7 +114,6 @@ def touched_cells(y: int, x: int, rows: int, columns: int) -> tuple[np.ndarray, 
 @every_implementation
 @pytest.mark.parametrize("channels", [1, 3])
 @given(y=st.integers(0, 55), x=st.integers(0, 87), channel=st.integers(0, 2), bad=st.sampled_from([np.nan, np.inf]))
-@relaxed
 def test_bad_pixels_reach_the_cells_they_touch_and_no_further(
     name: str, channels: int, y: int, x: int, channel: int, bad: float
 ) -> None:

@@ -6,14 +6,13 @@ import hypothesis.extra.numpy as arrays
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import photographs
 from lbp_implementations import CODES, IMPLEMENTATIONS
 
 every_implementation = pytest.mark.parametrize("name", IMPLEMENTATIONS)
-relaxed = settings(deadline=None, max_examples=40)
 
 images_of_floats = arrays.arrays(
     np.float32,
@@ -36,7 +35,6 @@ MIRRORED = mirrored_labels()
 
 @every_implementation
 @given(image=images_of_floats, cell_size=st.integers(1, 20))
-@relaxed
 def test_shapes_and_lengths(name: str, image: np.ndarray, cell_size: int) -> None:
     cell_size = min(cell_size, *image.shape)
     rows, columns = (side // cell_size for side in image.shape)
@@ -54,7 +52,6 @@ def test_shapes_and_lengths(name: str, image: np.ndarray, cell_size: int) -> Non
 
 @every_implementation
 @given(image=few_levels, exponent=st.integers(-20, 20))
-@relaxed
 def test_only_the_order_counts(name: str, image: np.ndarray, exponent: int) -> None:
     expected, labels = IMPLEMENTATIONS[name](image), CODES[name](image)
     scaled = image.astype(np.float32) * np.float32(2.0**exponent)
@@ -66,7 +63,6 @@ def test_only_the_order_counts(name: str, image: np.ndarray, exponent: int) -> N
 
 @every_implementation
 @given(seed=st.integers(0, 2**32 - 1), rows=st.integers(1, 4), columns=st.integers(1, 10))
-@relaxed
 def test_left_right_flip_permutes_labels(name: str, seed: int, rows: int, columns: int) -> None:
     image = np.random.default_rng(seed).integers(0, 6, (16 * rows, 16 * columns)).astype(np.uint8)
     labels = CODES[name](image)[0, 0].long().flip(1)
@@ -78,7 +74,6 @@ def test_left_right_flip_permutes_labels(name: str, seed: int, rows: int, column
 
 @every_implementation
 @given(value=st.integers(0, 255), height=st.integers(16, 50), width=st.integers(16, 160))
-@relaxed
 def test_constant_image(name: str, value: int, height: int, width: int) -> None:
     """Blocks whose 256 pixels all have one label: their sums are the largest there are."""
     features = IMPLEMENTATIONS[name](np.full((3, height, width), value, dtype=np.uint8))
@@ -105,7 +100,6 @@ def test_images_of_border_only(name: str, shape: tuple[int, int]) -> None:
 
 @every_implementation
 @given(seed=st.integers(0, 2**32 - 1), top=st.integers(0, 2), left=st.integers(0, 2))
-@relaxed
 def test_moving_by_a_cell_moves_the_features(name: str, seed: int, top: int, left: int) -> None:
     image = np.random.default_rng(seed).random((80, 96), dtype=np.float32)
     features = IMPLEMENTATIONS[name](image)

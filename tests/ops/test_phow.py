@@ -13,6 +13,8 @@ from conftest import photographs
 from dense_sift_implementations import KERNELS
 from preimage import phow, reference
 
+pytestmark = pytest.mark.instruction_set
+
 IMAGE = photographs()["coffee"][120:200, 240:336]
 
 

@@ -19,6 +19,8 @@ from golden.make_sift import CROPS
 from implementations import kernels
 from preimage import Keypoints, reference
 
+pytestmark = pytest.mark.instruction_set
+
 GOLDEN = dict(np.load(paths.GOLDEN / "sift.npz"))
 KERNELS = kernels(preimage.sift)
 PHOTOGRAPHS = ["astronaut", "camera", "chelsea", "coffee", "rocket"]

@@ -57,7 +57,6 @@ def check(grid: torch.Tensor, expected: torch.Tensor) -> None:
 places = arrays.arrays(np.float32, st.integers(0, 40), elements=st.floats(-3, 30, width=32))
 
 
-@hypothesis.settings(deadline=None, max_examples=150)
 @hypothesis.given(
     x=places,
     size=st.tuples(st.integers(1, 25), st.integers(1, 25)),

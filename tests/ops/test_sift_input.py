@@ -14,6 +14,8 @@ from layouts import LAYOUTS
 from preimage import Keypoints
 from preimage.ops import _native
 
+pytestmark = pytest.mark.instruction_set
+
 IMAGE = skimage.data.astronaut()[40:140, 160:270].transpose(2, 0, 1)  # (3, 100, 110) uint8
 FIELDS = ("x", "y", "scale", "angle", "response", "descriptors", "offsets")
 both_variants = pytest.mark.parametrize("variant", ["vlfeat", "opencv"])

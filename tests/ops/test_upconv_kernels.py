@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from preimage.ops.upconv import plain
-from preimage.ops.upconv.configs import PASSES, Config, candidates
+from preimage.ops.upconv.choice import choose
+from preimage.ops.upconv.configs import PASSES, Config, candidates, tf32_allowed
 from tolerances import UPCONV_KERNELS
 
 interpreter = pytest.importorskip("triton.runtime.interpreter")
@@ -213,18 +214,19 @@ def test_two_runs_give_the_same_bits() -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not ON_GPU, reason="needs a GPU")
+@pytest.mark.parametrize("precision", ["tf32", "bf16"], indirect=True)
 @pytest.mark.parametrize("layer", list(LAYERS))
-def test_every_candidate(layer: str, precision: str) -> None:
-    """Compiled code can be wrong where the interpreter is right: all that may be chosen, on real layers."""
+def test_every_choice(layer: str, precision: str) -> None:
+    """Compiled code can be wrong where the interpreter is right: all that the tables or the rule choose for layers."""
     in_channels, out_channels, side = LAYERS[layer]
     batch = max(1, min(16, 16384 // side**2))
     passes = Passes(
         (batch, in_channels, out_channels, side, side), 0.2, torch.bfloat16 if precision == "bf16" else torch.float32
     )
-    capability = torch.cuda.get_device_capability()
-    pixels = batch * side**2
+    size = in_channels, out_channels, batch * side**2
     for which in PASSES[:4]:  # image_backward stands for distance_backward too
-        for config in candidates(which, in_channels, out_channels, pixels, passes.x.dtype, capability):
+        config = choose(which, *size, passes.x.dtype, torch.cuda.get_device_capability(), tf32=True)
+        if config is not None:
             _compare(passes, config, precision)
 
 
@@ -233,26 +235,35 @@ def test_candidates_are_a_handful() -> None:
         for dtype in (torch.float32, torch.bfloat16, torch.float16):
             for in_channels, out_channels, side in LAYERS.values():
                 for which in PASSES[:4]:
-                    found = candidates(which, in_channels, out_channels, 64 * side**2, dtype, capability)
+                    size = in_channels, out_channels, 64 * side**2
+                    found = candidates(which, *size, dtype, capability, tf32=True)
                     if which == "image_backward" and out_channels > 4:
                         assert found == ()
                     else:
                         assert 1 <= len(found) <= 8
                         assert all(_which(config) == which for config in found)
-                        assert all(Config.from_list(config.to_list()) == config for config in found)
 
 
 @pytest.mark.parametrize(
-    ("pixels", "dtype", "capability"),
+    ("pixels", "dtype", "capability", "tf32"),
     [
-        (2**31 // 256 + 1, torch.bfloat16, (9, 0)),
-        (4096, torch.float64, (9, 0)),
-        (4096, torch.bfloat16, (7, 5)),
-        (0, torch.bfloat16, (9, 0)),
+        (2**31 // 256 + 1, torch.bfloat16, (9, 0), True),
+        (4096, torch.float64, (9, 0), True),
+        (4096, torch.float32, (9, 0), False),
+        (4096, torch.bfloat16, (7, 5), True),
+        (0, torch.bfloat16, (9, 0), True),
     ],
 )
-def test_no_candidates(pixels: int, dtype: torch.dtype, capability: tuple[int, int]) -> None:
-    assert all(candidates(which, 128, 64, pixels, dtype, capability) == () for which in PASSES)
+def test_no_candidates(pixels: int, dtype: torch.dtype, capability: tuple[int, int], tf32: bool) -> None:
+    assert all(candidates(which, 128, 64, pixels, dtype, capability, tf32=tf32) == () for which in PASSES)
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_float32_is_tf32_where_torch_allows_it(allowed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", allowed)
+    assert tf32_allowed() == allowed
+    assert _launch.precision(torch.float32) == ("tf32" if allowed else "ieee")
+    assert _launch.precision(torch.bfloat16) == "ieee"
 
 
 def test_refuses_maps_past_int32() -> None:

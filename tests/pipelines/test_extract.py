@@ -14,8 +14,9 @@ import torch
 
 import preimage
 from preimage import representations
-from preimage.io import list_images, read_features, read_image
+from preimage.io import ImageSource, list_images, read_features, read_image
 from preimage.pipelines import extract as extract_module
+from preimage.pipelines import loading
 from preimage.pipelines.extract import extract
 from preimage.representations import Representation
 from preimage.spec import Spec
@@ -94,7 +95,7 @@ def test_resuming_with_other_settings_is_refused_and_says_which(photo_folder: Pa
         extract(HOG, photo_folder, output, size=64, dtype="float16")
     with pytest.raises(ValueError, match=r"spec parameters.cell_size: 8 != 4"):
         extract(representations.create("hog", cell_size=4), photo_folder, output, size=64)
-    with pytest.raises(ValueError, match=r"list of images \(20 images, now 19\)"):
+    with pytest.raises(ValueError, match=r"list of images \(20 images, now 19; .*image 1"):
         extract(HOG, list_images(photo_folder)[1:], output, size=64)
     assert sorted(path.name for path in (tmp_path / "f.partial").iterdir()) == before, "nothing is lost"
     assert extract(HOG, photo_folder, output, size=32, resume=False).resumed == 0
@@ -112,6 +113,96 @@ def test_a_damaged_part_is_done_again(photo_folder: Path, tmp_path: Path) -> Non
     assert extract(HOG, photo_folder, output).resumed == 3
     extract(HOG, photo_folder, tmp_path / "whole")
     assert output.read_bytes() == (tmp_path / "whole").read_bytes()
+
+
+def test_what_a_failed_run_left_without_work_is_no_obstacle(mixed: Path, tmp_path: Path) -> None:
+    output = tmp_path / "f"
+    (mixed / "zero.png").touch()
+    with pytest.raises(ValueError, match=r"zero\.png.*an empty file.*--skip-bad"):
+        extract(HOG, mixed, output)
+    assert (tmp_path / "f.partial").is_dir()
+    (mixed / "zero.png").unlink()
+    assert extract(HOG, mixed, output).images == 5
+    (tmp_path / "f.partial").mkdir()
+    (tmp_path / "f.partial" / "manifest.json").write_text("cut sho")
+    assert extract(HOG, mixed, output, size=64).images == 5
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_lists_of_equal_length_name_the_first_image_that_differs(photo_folder: Path, tmp_path: Path) -> None:
+    sources = list_images(photo_folder)
+    with pytest.raises(Stop):
+        extract(HOG, sources, tmp_path / "f", size=64, progress=_stop_after(4))  # type: ignore[arg-type]
+    swapped = [*sources[:2], sources[3], sources[2], *sources[4:]]
+    then, now = sources[2].key, sources[3].key
+    with pytest.raises(ValueError, match=rf"20 images, now 20; .*image 3: '{then}', now '{now}'"):
+        extract(HOG, swapped, tmp_path / "f", size=64)
+    with pytest.raises(ValueError, match=rf"20 images, now 2; .*image 3: '{then}', now no more"):
+        extract(HOG, sources[:2], tmp_path / "f", size=64)
+    moved = [dataclasses.replace(sources[0], path="/elsewhere/x.png"), *sources[1:]]
+    with pytest.raises(ValueError, match=r"image 1: '.*', now '/elsewhere/x\.png'"):
+        extract(HOG, moved, tmp_path / "f", size=64)
+
+
+@pytest.mark.parametrize("budget", [1, 3_000_000, 1 << 30])
+def test_images_computed_together_fit_a_budget_of_bytes(
+    photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, budget: int
+) -> None:
+    extract(HOG, photo_folder, tmp_path / "whole")
+    counts: list[int] = []
+    compute = extract_module._Part._compute
+
+    def counted(self: object, items: list[loading.Loaded]) -> object:
+        pixels = [item.pixels for item in items if item.pixels is not None]
+        assert len(items) == 1 or sum(loading.working_bytes(HOG, *image.shape[:2]) for image in pixels) <= budget
+        counts.append(len(items))
+        return compute(self, items)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(loading, "BATCH_BYTES", budget)
+    monkeypatch.setattr(extract_module._Part, "_compute", counted)
+    extract(HOG, photo_folder, tmp_path / "f")
+    assert sum(counts) == 20 and max(counts) == {1: 1, 1 << 30: 16}.get(budget, max(counts))
+    assert (tmp_path / "f").read_bytes() == (tmp_path / "whole").read_bytes()
+
+
+def test_few_large_images_are_decoded_ahead(monkeypatch: pytest.MonkeyPatch, photo_folder: Path) -> None:
+    monkeypatch.setattr(loading, "_AHEAD_BYTES", 1)
+    monkeypatch.setattr(loading.os, "cpu_count", lambda: 2)
+    begun: list[str] = []
+    read = loading._read
+
+    def noted(source: ImageSource, size: int | None) -> loading.Loaded:
+        begun.append(source.key)
+        return read(source, size)
+
+    monkeypatch.setattr(loading, "_read", noted)
+    for number, _ in enumerate(loading.load(list_images(photo_folder), None, ahead=16), 1):
+        assert len(begun) <= number + 1
+    assert len(begun) == 20
+
+
+def test_problems_of_the_listing_are_skipped_and_notes_are_kept(mixed: Path, tmp_path: Path) -> None:
+    (mixed / "gone.jpg").symlink_to("nowhere.jpg")
+    (mixed / "more").symlink_to(mixed / "sub")
+    with pytest.raises(ValueError, match=r"gone\.jpg: is a link to nothing.*--skip-bad"):
+        extract(HOG, mixed, tmp_path / "f")
+    summary = extract(HOG, mixed, tmp_path / "f", skip_bad=True)
+    assert summary.images == 5
+    assert [Path(name).name for name, _ in summary.skipped] == ["gone.jpg"]
+    assert any("1 link to a folder was not followed" in note for note in summary.notes)
+
+
+@pytest.mark.parametrize("name", ["f.xyz", "f.txt", "f.hog.bak", "f.safetensor"])
+def test_an_unknown_suffix_is_refused(mixed: Path, tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValueError, match=rf"suffix '{Path(name).suffix}'.*\.safetensors.*\.npy"):
+        extract(HOG, mixed, tmp_path / name)
+    assert list(tmp_path.glob("f*")) == []
+
+
+@pytest.mark.parametrize("name", ["f", "f.safetensors", "f.SAFETENSORS", "f.hog"])
+def test_names_of_feature_files(mixed: Path, tmp_path: Path, name: str) -> None:
+    extract(HOG, mixed / "camera.png", tmp_path / name)
+    assert read_features(tmp_path / name).keys == ("camera",)
 
 
 def test_a_foreign_folder_in_the_way_is_left_alone(photo_folder: Path, tmp_path: Path) -> None:

@@ -120,7 +120,7 @@ def test_convolutions_against_a_forward_pass_written_anew(variant: str, side: in
         assert difference > 100 * tolerances.ALEXNET, "the order of pooling and normalisation shows"
 
 
-@pytest.mark.parametrize("variant", ["caffenet", "torchvision"])
+@pytest.mark.parametrize("variant", ["caffenet", pytest.param("torchvision", marks=pytest.mark.nightly)])
 def test_the_whole_network(variant: str, tmp_path: Path) -> None:
     weights = random_weights(variant, "fc8")
     weights["fc8.weight"] *= 0.01  # or the exponentials overflow

@@ -9,7 +9,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from preimage.representations.network_layout import MOST_PREFIX_TOKENS, as_features, grid_of_tokens
+from preimage.representations.network_layout import (
+    MOST_PREFIX_TOKENS,
+    as_features,
+    check_output_layout,
+    grid_of_tokens,
+)
 
 
 @given(st.integers(-3, 5000))
@@ -33,6 +38,40 @@ def test_every_token_is_found_again(batch: int, side: int, prefix: int, channels
     beside = features[:, channels:].unflatten(1, (prefix, channels)) if prefix else features[:, channels:]
     for index in range(prefix):
         assert (beside[:, index] == tokens[:, index, :, None, None]).all()
+
+
+@pytest.mark.parametrize("extra", [1, 3])
+@pytest.mark.parametrize(
+    ("layout", "before"),
+    [("auto", 0), ("tokens-middle", 8), ("tokens-last", 16), ("tokens-at-0", 0), ("tokens-at-5", 5)],
+)
+def test_tokens_beside_the_grid_wherever_they_are(layout: str, before: int, extra: int) -> None:
+    """A class token is in front (ViT), in the middle (Vision Mamba) or at the end."""
+    grid = torch.arange(2 * 16 * 3).view(2, 16, 3).float()
+    beside = torch.full((2, extra, 3), 999.0)
+    tokens = torch.cat([grid[:, :before], beside, grid[:, before:]], 1)
+    features, shape = as_features(tokens, layout, 2, "x")
+    assert shape.prefix_tokens == extra
+    assert torch.equal(features[:, :3].flatten(2).transpose(1, 2), grid)
+    assert (features[:, 3:] == 999).all()
+
+
+def test_tokens_elsewhere_are_for_tokens_only() -> None:
+    with pytest.raises(ValueError, match=r"'tokens-last' is for tokens \(B, N, C\)"):
+        as_features(torch.rand(2, 3, 4, 4), "tokens-last", 2, "x")
+    with pytest.raises(ValueError, match=r"16 of a grid; layout 'tokens-at-17'"):
+        as_features(torch.rand(2, 17, 3), "tokens-at-17", 2, "x")
+    for layout in ("tokens-at-", "tokens-at-N", "tokens-at-01", "tokens-at--1", "tokens-first", "tokens-at-1\n"):
+        with pytest.raises(ValueError, match="one of auto"):
+            check_output_layout(layout)
+
+
+@pytest.mark.parametrize("shape", [(2, 7, 7, 96), (2, 28, 28, 1), (2, 1, 1, 5)])
+def test_a_map_that_is_square_with_its_channels_last_only(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"layer 'x' .*channels seem to be last.*'nhwc'.*'nchw'"):
+        as_features(torch.rand(shape), "auto", 2, "x")
+    assert as_features(torch.rand(shape), "nchw", 2, "x")[1].features == shape[1:]
+    assert as_features(torch.rand(shape), "nhwc", 2, "x")[0].shape[:2] == (2, shape[3])
 
 
 @pytest.mark.parametrize(

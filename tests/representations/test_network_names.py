@@ -56,6 +56,34 @@ def representation():
 def hog():
     return preimage.representations.create("hog")
 
+class Tokens(nn.Module):
+    def forward(self, x):
+        return x.new_zeros(len(x), 17, 4)
+
+class Last(nn.Module):
+    def forward(self, x):
+        return x.new_zeros(len(x), 4, 4, 6)
+
+def tokens():
+    return nn.Sequential(Tokens(), Last())
+
+class Fails(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.part = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x):
+        if x.std() > 0.1:
+            raise RuntimeError("index out of range in self")
+        return self.part(x)
+
+class Huge(nn.Module):
+    def forward(self, x):
+        return torch.empty(1 << 45) if x.std() > 0.1 else x
+
+def leaves():
+    raise SystemExit(3)
+
 def fails():
     raise RuntimeError("no weights in the cupboard")
 
@@ -142,7 +170,7 @@ def test_factories_that_know_their_preprocessing(factory: str) -> None:
         ("make", {}, r"needs a layer \(--layer NAME\); `preimage layers torch:factories_\d+:make` lists them"),
         ("make", {"layer": "body.7"}, "no layer 'body.7'; near are 'body"),
         ("make", {"layer": "", "preprocessing": "zoom"}, "one of imagenet-rgb, caffe-bgr, unit, got 'zoom'"),
-        ("make", {"layer": "", "output_layout": "up"}, "one of auto, nhwc, vector, got 'up'"),
+        ("make", {"layer": "", "output_layout": "up"}, "one of auto, nchw, nhwc, vector, .*got 'up'"),
         ("make", {"layer": "", "input_size": 0}, "whole number of pixels >= 1, got 0"),
         ("make", {"layer": "", "colour": "luma"}, "has no parameter colour; it has layer, output_layout"),
         ("make", {"layer": "", "weights": "w"}, "make takes no weights"),
@@ -153,7 +181,8 @@ def test_factories_that_know_their_preprocessing(factory: str) -> None:
         ("representation", {"layer": ""}, "makes a Representation, which has its own: leave out --layer"),
         ("representation", {"preprocessing": "unit"}, "leave out --preprocessing"),
         ("ready", {"layer": "", "weights": "w"}, "is a ready network, which has its own: leave out --weights"),
-        ("fails", {"layer": ""}, "failed: RuntimeError: no weights in the cupboard"),
+        ("fails", {"layer": ""}, r"failed: RuntimeError: no weights in the cupboard \(.*\.py:\d+, in fails\)"),
+        ("leaves", {"layer": ""}, r"failed: SystemExit: 3 \(.*\.py:\d+, in leaves\)"),
         ("number", {"layer": ""}, "made int, not a torch.nn.Module, preimage.Network or Representation"),
         ("SIDE.x", {"layer": ""}, r"factories_\d+ has no SIDE.x"),
         ("__name__", {"layer": ""}, "is no function that makes a network but str"),
@@ -210,13 +239,31 @@ def test_layers_on_the_command_line(run: Run, factory: str) -> None:
         "features": [6, 4, 4],
         "prefix_tokens": 0,
         "problem": "",
+        "channels_last": False,
         "parameters": 606,
         "calls": 1,
     }
     assert "returns tuple" in found["layers"][4]["problem"]
+    code, out, _ = run("layers", f"{factory}:tokens", "--input-size", SIDE)
+    assert code == 0
+    assert re.search(r"^0 .* 8×4×4 \(1 token beside\) ", out, re.MULTILINE)
+    assert re.search(r"taken from its front: --output-layout tokens-middle", out)
+    assert re.search(r"^channels last, to be taken with --output-layout nhwc: 1, ''$", out, re.MULTILINE)
     code, _, err = run("layers", f"{factory}:hog")
     assert (code, "has no layers to choose from" in err) == (1, True)
     assert run("layers", "hog")[2] == "error: a network is named torch:package.module:factory, got 'hog'\n"
+
+
+def test_errors_of_the_networks_code_are_one_line(run: Run, factory: str, photo_folder: Path) -> None:
+    named = ("--layer", "", "--input-size", SIDE, "-o", "f.safetensors", "--batch-size", 2)
+    code, out, err = run("extract", f"{factory}:Fails", photo_folder, *named)
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert re.search(
+        r"error: the network torch:\S+:Fails fails on .*index out of range in self \(.*\.py:\d+, in f", err
+    )
+    code, out, err = run("extract", f"{factory}:Huge", photo_folder, *named)
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert re.search(r"error: out of memory: .*allocate.* --batch-size or --size", err)
 
 
 def test_extract_invert_and_evaluate(run: Run, factory: str, photo_folder: Path) -> None:

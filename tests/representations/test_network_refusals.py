@@ -98,7 +98,10 @@ def test_images_that_do_not_fit(cnn: Cnn) -> None:
 
 def test_a_network_that_fails_on_images_of_its_size() -> None:
     module = nn.Sequential(nn.Flatten(), nn.Linear(7, 2))
-    with pytest.raises(ValueError, match=r"Sequential fails on an image of 32×32 pixels: RuntimeError: .*shapes"):
+    with pytest.raises(
+        ValueError,
+        match=r"Sequential fails on an image of 32×32 pixels in layer '1' \(Linear\): RuntimeError: .*shapes",
+    ):
         preimage.network_representation(module, "1", UNIT).feature_size(SIDE, SIDE)
 
 
@@ -110,7 +113,7 @@ def test_a_network_that_fails_on_images_of_its_size() -> None:
         ({"preprocess": 3}, TypeError, "a preimage.Preprocessing or a function of images, got 3"),
         ({"preprocess": UNIT, "image_size": 8}, ValueError, "image_size is 8 but preprocess has 32"),
         ({"preprocess": UNIT, "module": torch.relu}, TypeError, "a network is a torch.nn.Module, got builtin"),
-        ({"preprocess": UNIT, "layout": "hwc"}, ValueError, "one of auto, nhwc, vector, got 'hwc'"),
+        ({"preprocess": UNIT, "layout": "hwc"}, ValueError, "one of auto, nchw, nhwc, vector, .*got 'hwc'"),
         ({"preprocess": UNIT, "layer": 3}, TypeError, "named by a string such as 'features.4', got 3"),
     ],
 )

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 # PREIMAGE_KILLS=50 makes the long version of this test.
-KILLS = int(os.environ.get("PREIMAGE_KILLS", "12"))
+KILLS = int(os.environ.get("PREIMAGE_KILLS", "6"))
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks the processes that it kills")
 

@@ -18,7 +18,7 @@ from preimage.training import train, trainer
 from training_runs import metrics_without_time, small_config, weights
 
 # PREIMAGE_KILLS=50 makes the long version of this test.
-KILLS = int(os.environ.get("PREIMAGE_KILLS", "4"))
+KILLS = int(os.environ.get("PREIMAGE_KILLS", "2"))
 
 _HELPERS = str(HELPERS)
 _PATH = os.pathsep.join(filter(None, (_HELPERS, os.environ.get("PYTHONPATH"))))

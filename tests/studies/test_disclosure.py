@@ -154,7 +154,7 @@ def test_without_matplotlib_the_rest_is_there(
     assert summary.plot is None
     assert not (tmp_path / "disclosure.png").exists()
     [note] = [note for note in summary.notes if "plot" in note]
-    assert note == "The plot is left out: plots are drawn by matplotlib: pip install 'preimage[plots]'."
+    assert note == "The plot is left out: plots need matplotlib, which is not installed: pip install 'preimage[plots]'."
     page = summary.page.read_text()
     assert page.count("<img ") == 1
     assert "preimage[plots]" in page

@@ -160,7 +160,9 @@ def test_without_matplotlib_the_rest_is_there(
     summary = layers(photos[:2], tmp_path, rows_for(inverters, [network]), csv=tmp_path / "sub" / "x.csv")
     assert summary.plot is None
     assert not (tmp_path / "error.png").exists()
-    assert summary.notes == ("The plot is left out: plots are drawn by matplotlib: pip install 'preimage[plots]'.",)
+    assert summary.notes == (
+        "The plot is left out: plots need matplotlib, which is not installed: pip install 'preimage[plots]'.",
+    )
     assert (tmp_path / "sub" / "x.csv").is_file()
     assert not (tmp_path / "layers.csv").exists()
 

@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 import torch
 
-from cache_runs import VIEWS, Notes, StopAt, built, supply_of, toy_config
+from cache_runs import VIEWS, Notes, StopAt, built, dataset_of, toy_config
 from preimage.errors import FileFormatError
 from preimage.training import cache_files, cached, train
 from preimage.training.cache import cache_settings, view_at, view_of
 from preimage.training.cache_files import CacheFolder, CacheSettings
-from preimage.training.dataset import Batch, FreshCrops, Supply
+from preimage.training.dataset import Batch, CropDataset, Dataset
 from toys import ToyMaps
 from training_runs import metrics_without_time, weights
 
@@ -36,13 +36,13 @@ def losses(folder: Path) -> torch.Tensor:
     return torch.tensor([line["loss"] for line in metrics_without_time(folder) if "loss" in line])
 
 
-class SameCrops(FreshCrops):
+class SameCrops(CropDataset):
     """The cache's crops, their features computed anew in float32."""
 
     settings: CacheSettings
 
     def batch(self, step: int) -> Batch:
-        pixels = cached.CachedViews(self, _Nothing(self.settings)).batch(step).images  # type: ignore[arg-type]
+        pixels = cached.CachedDataset(self, _Nothing(self.settings)).batch(step).images  # type: ignore[arg-type]
         return Batch(pixels, None)
 
 
@@ -60,10 +60,10 @@ def test_a_cached_run_is_the_same_run(
 ) -> None:
     train(toy_config(photo_folder, tmp_path / "cached", representation=representation))
 
-    def same_crops(supply: FreshCrops, *arguments: object, **options: object) -> Supply:
-        supply.__class__ = SameCrops
-        supply.settings = cache_settings(supply.config, supply.representation, supply.images.sources, VIEWS)  # type: ignore[attr-defined]
-        return supply
+    def same_crops(dataset: CropDataset, *arguments: object, **options: object) -> Dataset:
+        dataset.__class__ = SameCrops
+        dataset.settings = cache_settings(dataset.config, dataset.representation, dataset.images, VIEWS)  # type: ignore[attr-defined]
+        return dataset
 
     monkeypatch.setattr(cached, "where_it_pays", same_crops)
     train(toy_config(photo_folder, tmp_path / "fresh", representation=representation))
@@ -74,26 +74,26 @@ def test_a_cached_run_is_the_same_run(
 
 
 def test_every_row_is_its_view(photo_folder: Path, tmp_path: Path) -> None:
-    supply, made = built(toy_config(photo_folder, tmp_path / "run"), tmp_path / "cache")
+    dataset, made = built(toy_config(photo_folder, tmp_path / "run"), tmp_path / "cache")
     settings = made.settings
     assert (settings.rows, settings.shards, made.dtype) == (64, 6, "float16")
     for row in range(settings.rows):
         image, view = divmod(row, VIEWS)
-        pixels = view_of(supply.images[image], settings, image, view)
-        features = supply.representation(torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None])[0]
+        pixels = view_of(dataset.images[image], settings, image, view)
+        features = dataset.representation(torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None])[0]
         np.testing.assert_allclose(made.row(row), features.numpy(), atol=1e-6, rtol=1e-3)
     assert np.load(made.path / "shard-00005.npy").shape == (4, 6, 4, 4)
-    views = [view_of(supply.images[3], settings, 3, view) for view in range(VIEWS)]
+    views = [view_of(dataset.images[3], settings, 3, view) for view in range(VIEWS)]
     assert np.array_equal(views[0][:, ::-1], views[1])
     assert not np.array_equal(views[0], views[2])
-    batch = cached.CachedViews(supply, made).batch(7)
-    torch.testing.assert_close(batch.features, supply.representation(batch.images), atol=1e-6, rtol=1e-3)
+    batch = cached.CachedDataset(dataset, made).batch(7)
+    torch.testing.assert_close(batch.features, dataset.representation(batch.images), atol=1e-6, rtol=1e-3)
 
 
 def test_every_view_comes_before_any_returns(photo_folder: Path, tmp_path: Path) -> None:
     config = toy_config(photo_folder, tmp_path / "run")
-    supply = supply_of(config)
-    settings = cache_settings(supply.config, supply.representation, supply.images.sources, VIEWS)
+    dataset = dataset_of(config)
+    settings = cache_settings(dataset.config, dataset.representation, dataset.images, VIEWS)
     orders = [[view_at(settings, image, epoch) for epoch in range(2 * VIEWS)] for image in range(20)]
     assert all(sorted(order[:VIEWS]) == sorted(order[VIEWS:]) == list(range(VIEWS)) for order in orders)
     assert len({tuple(order) for order in orders}) > 15

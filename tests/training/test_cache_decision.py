@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import shutil
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from cache_runs import VIEWS, Notes, StopAt, toy_config
-from preimage.training import cache, cached, train
+from preimage.training import cache, cache_files, cached, train
 from training_runs import weights
 
 pytestmark = pytest.mark.usefixtures("toys")
@@ -56,7 +57,7 @@ def test_a_resumed_run_does_as_before_without_measuring(
     photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     times = iter([(1.0, 0.1), (1.0, 0.1), (0.1, 1.0)])
-    monkeypatch.setattr(cached, "measured", lambda supply, learner: next(times))
+    monkeypatch.setattr(cached, "measured", lambda dataset, state: next(times))
     train(toy_config(photo_folder, tmp_path / "whole", cache="auto"))
     cut = toy_config(photo_folder, tmp_path / "cut", cache="auto")
     with pytest.raises(OSError, match="went away"):
@@ -89,3 +90,17 @@ def test_features_that_vary_at_random_are_not_cached(photo_folder: Path, tmp_pat
     assert not (tmp_path / "on").exists()
     train(toy_config(photo_folder, tmp_path / "auto", **settings, cache="auto", steps=2))
     assert not (tmp_path / "auto" / "cache.json").exists()
+
+
+def test_a_disk_that_fills_up_meanwhile(photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fills(self: object, shard: int, rows: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "shard")
+
+    monkeypatch.setattr(cache_files.CacheFolder, "write", fills)
+    monkeypatch.setattr(cached, "measured", lambda dataset, state: (1.0, 0.1))
+    notes = Notes()
+    config = toy_config(photo_folder, tmp_path / "run", cache="auto", steps=24)
+    assert train(config, display=notes).steps == 24
+    assert "no feature cache" in notes.notes[-1] and "No space left" in notes.notes[-1]
+    with pytest.raises(cache.NoRoomError, match="No space left"):
+        train(dataclasses.replace(config, output=str(tmp_path / "on"), cache="on"))

@@ -64,7 +64,7 @@ def test_one_fills_it_and_the_others_wait(photo_folder: Path, tmp_path: Path, mo
 def test_no_room_for_single_precision(photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage, room = shutil.disk_usage(tmp_path), 18_000  # 12,288 bytes are needed, or twice that
     monkeypatch.setattr(cache.shutil, "disk_usage", lambda path: usage._replace(free=(1 << 28) + room))
-    monkeypatch.setattr(cached, "measured", lambda supply, learner: (1.0, 0.1))
+    monkeypatch.setattr(cached, "measured", lambda dataset, state: (1.0, 0.1))
     config = toy_config(photo_folder, tmp_path / "auto", cache="auto", parameters={"scale": 1e6}, steps=24)
     notes = Notes()
     assert train(config, display=notes).steps == 24

@@ -17,9 +17,9 @@ from preimage.nn import UpConv2d
 from preimage.training import Display, TrainConfig, graphed_step, muon, train, trainer
 from preimage.training.flat import FlatState
 from preimage.training.graphed_step import GraphedStep, cuda_graph
-from preimage.training.step import EagerStep, Learner, Step
+from preimage.training.step import EagerStep, Step, TrainState
 from preimage.training.trainer import fastest_step
-from tolerances import GRAPHED_STEP
+from tolerances import TRAINING_LOSS_GPU, trained_weights, training_loss
 from training_runs import small_config
 
 NETWORK = UShapedConfig(widths=(16, 24, 32), blocks_down=(1, 2, 1), blocks_up=(1, 1), head=(16, 8), repeat_edges=1)
@@ -34,7 +34,7 @@ def again(work: Callable[[], None], device: torch.device) -> Callable[[], None]:
     return work
 
 
-def learner(optimiser: str = "muon", precision: str = "float32", device: str = "cpu", size: int = 32) -> Learner:
+def learner(optimiser: str = "muon", precision: str = "float32", device: str = "cpu", size: int = 32) -> TrainState:
     config = TrainConfig(
         representation="hog",
         images=("none",),
@@ -55,7 +55,7 @@ def learner(optimiser: str = "muon", precision: str = "float32", device: str = "
     average = copy.deepcopy(model).eval().requires_grad_(False)
     loss_sum = torch.zeros((), dtype=torch.float64, device=device)
     optimisers = trainer.optimisers(model, config)
-    return Learner(config, representation, model, average, optimisers, DTYPES[precision], loss_sum)
+    return TrainState(config, representation, model, average, optimisers, DTYPES[precision], loss_sum)
 
 
 def batch_of(step: int, size: int = 32) -> torch.Tensor:
@@ -64,7 +64,7 @@ def batch_of(step: int, size: int = 32) -> torch.Tensor:
     return (smooth * 255).byte().contiguous(memory_format=torch.channels_last)
 
 
-def losses(learner: Learner, step: Step, steps: range, size: int = 32) -> torch.Tensor:
+def losses(learner: TrainState, step: Step, steps: range, size: int = 32) -> torch.Tensor:
     curve = []
     for number in steps:
         before = learner.loss_sum.item()
@@ -73,7 +73,13 @@ def losses(learner: Learner, step: Step, steps: range, size: int = 32) -> torch.
     return torch.tensor(curve)
 
 
-def everything(learner: Learner) -> dict[str, torch.Tensor]:
+def assert_same_losses(ours: torch.Tensor, theirs: torch.Tensor, precision: str) -> None:
+    """From the first step on, within what rounding explains."""
+    share = (ours / theirs - 1).abs() / training_loss(DTYPES[precision], len(theirs))
+    assert share.max() <= 1, f"after step {int(share.argmax())}: {ours.tolist()} instead of {theirs.tolist()}"
+
+
+def everything(learner: TrainState) -> dict[str, torch.Tensor]:
     """A copy of all that a run consists of, by name."""
     state = {f"model.{name}": value for name, value in learner.model.state_dict().items()}
     state |= {f"average.{name}": value for name, value in learner.average.state_dict().items()}
@@ -107,13 +113,14 @@ def test_learns_as_the_eager_step(optimiser: str, precision: str) -> None:
         losses(theirs, EagerStep(theirs), range(20)),
     ]
     assert curves[1][-5:].mean() < 0.95 * curves[1][:5].mean()
-    torch.testing.assert_close(*curves, atol=0, rtol=GRAPHED_STEP[optimiser, precision][0])
+    assert_same_losses(*curves, precision)
     assert everything(ours).keys() == everything(theirs).keys()
-    assert distance(everything(theirs), everything(ours), start) < GRAPHED_STEP[optimiser, precision][1]
+    limit = trained_weights(optimiser, DTYPES[precision], len(curves[0]))
+    assert distance(everything(theirs), everything(ours), start) < limit
 
 
 @pytest.mark.parametrize("first", [EagerStep, lambda learner: GraphedStep(learner, 0, again)])
-def test_making_it_changes_no_bit(first: Callable[[Learner], Step]) -> None:
+def test_making_it_changes_no_bit(first: Callable[[TrainState], Step]) -> None:
     """Neither before the first step, nor after some of either kind."""
     ours = learner()
     before = everything(ours)
@@ -170,13 +177,13 @@ def test_falls_back_with_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(fastest_step(learner(), 0, notes.append), EagerStep)
     assert notes == []  # on a CPU that is no loss
 
-    class OnCuda(Learner):
+    class OnCuda(TrainState):
         device = torch.device("cuda")
 
     def refuses(*arguments: object) -> None:
         raise RuntimeError("operation not permitted\nCUDA kernel errors might be ...")
 
-    monkeypatch.setattr(graphed_step, "GraphedStep", refuses)
+    monkeypatch.setattr(trainer, "GraphedStep", refuses)
     ours = learner()
     ours.__class__ = OnCuda
     assert isinstance(fastest_step(ours, 0, notes.append), EagerStep)
@@ -221,7 +228,7 @@ def test_memory_is_flat(optimiser: str, dtype: torch.dtype) -> None:
             assert torch.equal(matrix.sort(dim=1).values, kernel.flatten(1).sort(dim=1).values)
 
 
-def _muon(ours: Learner) -> list[torch.nn.Parameter]:
+def _muon(ours: TrainState) -> list[torch.nn.Parameter]:
     return ours.optimisers[1].param_groups[0]["params"]
 
 
@@ -255,7 +262,7 @@ def test_nothing_moves(precision: str) -> None:
 class _Graphed:
     """`fastest_step` that takes the graphed one on a CPU too."""
 
-    def __call__(self, learner: Learner, step: int, note: Callable[[str], None]) -> Step:
+    def __call__(self, learner: TrainState, step: int, note: Callable[[str], None]) -> Step:
         return GraphedStep(learner, step, again)
 
 
@@ -292,12 +299,11 @@ def test_runs_resume_in_the_other_step(
         if not graphed_first:
             patch.setattr(trainer, "fastest_step", _Graphed())
         train(cut, resume=True)
-    tolerance = GRAPHED_STEP[optimiser, precision][0]
-    curves = [_logged(folder, "loss") for folder in (tmp_path / "whole", tmp_path / "cut")]
+    curves = [_logged(folder, "loss") for folder in (tmp_path / "cut", tmp_path / "whole")]
     assert len(curves[0]) == 20
-    torch.testing.assert_close(*curves, atol=0, rtol=tolerance)
-    errors = [_logged(folder, "error") for folder in (tmp_path / "whole", tmp_path / "cut")]
-    torch.testing.assert_close(*errors, atol=0, rtol=tolerance)
+    assert_same_losses(*curves, precision)
+    errors = [_logged(folder, "error") for folder in (tmp_path / "cut", tmp_path / "whole")]
+    torch.testing.assert_close(*errors, atol=0, rtol=training_loss(DTYPES[precision], 20)[-1].item())
     whole, ended = (Inverter.load(folder).state_dict() for folder in (tmp_path / "whole", tmp_path / "cut"))
     assert list(whole) == list(ended)
     assert {name: value.stride() for name, value in whole.items()} == {n: v.stride() for n, v in ended.items()}
@@ -338,7 +344,7 @@ def test_on_a_gpu_learns_as_the_eager_step(optimiser: str, precision: str) -> No
     step = fastest_step(ours, 0, notes.append)
     assert isinstance(step, GraphedStep), notes
     curves = losses(ours, step, range(50), 64), losses(theirs, EagerStep(theirs), range(50), 64)
-    torch.testing.assert_close(*curves, atol=0, rtol=GRAPHED_STEP["gpu", precision][0])
+    torch.testing.assert_close(*curves, atol=0, rtol=TRAINING_LOSS_GPU[DTYPES[precision]])
 
 
 @pytest.mark.gpu
@@ -372,4 +378,4 @@ def test_on_a_gpu_runs_resume_across_devices(photo_folder: Path, tmp_path: Path,
         )
     train(small_config(photo_folder, tmp_path / "cut", device=devices[1], **settings), resume=True)
     curves = [_logged(folder, "loss") for folder in (tmp_path / "whole", tmp_path / "cut")]
-    torch.testing.assert_close(*curves, atol=0, rtol=GRAPHED_STEP["gpu", "float32"][0])
+    torch.testing.assert_close(*curves, atol=0, rtol=TRAINING_LOSS_GPU[torch.float32])

@@ -115,8 +115,8 @@ def test_a_feature_file_says_what_it_is(photo_folder: Path, tmp_path: Path) -> N
 def test_every_image_has_its_own_features(photo_folder: Path, tmp_path: Path, made: dict[str, Features]) -> None:
     shuffled = dict(sorted(made["maps"].items(), key=lambda item: item[0][::-1]))
     path = write_stack(tmp_path / "f.npz", shuffled)
-    _, supply = trainer.open_supply(own_config(photo_folder, path, tmp_path / "run", image_size=SIDE))
-    parts: list[Batch] = [*supply.held_out(3), *supply.examples(with_features=True), *map(supply.batch, range(5))]
+    _, dataset = trainer.open_dataset(own_config(photo_folder, path, tmp_path / "run", image_size=SIDE))
+    parts: list[Batch] = [*dataset.held_out(3), *dataset.examples(with_features=True), *map(dataset.batch, range(5))]
     assert [len(part.images) for part in parts] == [3, 1, 16, 4, 4, 4, 4, 4]
     for part in parts:
         assert part.features is not None
@@ -153,10 +153,10 @@ def test_what_does_not_go_together(photo_folder: Path, tmp_path: Path, made: dic
     with pytest.raises(ValueError, match=r"'coffee-0' and 'coffee-0\.jpg' are both of image 'coffee-0'"):
         train(own_config(photo_folder, twice, tmp_path / "x"))
     nan = write_npz(tmp_path / "n.npz", features | {"coffee-1": np.full(7, np.nan, np.float32)})
-    with pytest.raises(ValueError, match=r"1 image with features that are NaN or infinite \('coffee-1'\)"):
+    with pytest.raises(ValueError, match=r"1 of 20 images .*'coffee-1' has features that are NaN"):
         train(own_config(photo_folder, nan, tmp_path / "x"))
     maps = made["maps"] | {"coffee-1": np.zeros((6, 4, 5), np.float32)}
-    with pytest.raises(ValueError, match=r"'coffee-1' has features \(6, 4, 5\), the first image \(6, 4, 4\)"):
+    with pytest.raises(ValueError, match=r"'coffee-1' has features \(6, 4, 5\), most have \(6, 4, 4\)"):
         train(own_config(photo_folder, write_npz(tmp_path / "m.npz", maps), tmp_path / "x", image_size=SIDE))
     with pytest.raises(ValueError, match="16 images are too few to hold 16 out"):
         train(own_config(photo_folder, path, tmp_path / "x", allow_missing=True, validation_count=16))
@@ -175,7 +175,7 @@ def test_maps_of_images_that_are_not_square(photo_folder: Path, tmp_path: Path, 
         train(own_config(photo_folder, tmp_path / "f", tmp_path / "x"))
     vectors = [FeatureRecord(one.key, np.zeros(7, np.float32), (96, 96), one.processed_size) for one in records]
     write_features(tmp_path / "v", ToyVectors().spec, vectors)
-    config, _ = trainer.open_supply(own_config(photo_folder, tmp_path / "v", tmp_path / "x"))
+    config, _ = trainer.open_dataset(own_config(photo_folder, tmp_path / "v", tmp_path / "x"))
     assert config.image_size == 256
 
 
@@ -193,10 +193,10 @@ def test_lists_of_keys(photo_folder: Path, tmp_path: Path, made: dict[str, Featu
         with pytest.raises(ValueError, match=words):
             train(own_config(photo_folder, path, tmp_path / "x"))
     keys.write_text("\r\n".join(lines) + "\r\n", encoding="utf-8-sig")  # as Windows' editors leave it
-    assert trainer.open_supply(own_config(photo_folder, path, tmp_path / "x"))[1].image_count == 16
+    assert trainer.open_dataset(own_config(photo_folder, path, tmp_path / "x"))[1].image_count == 16
     for text, encoding in (("\n".join(lines) + "\n \n\n", "utf-8"), ("\n".join(lines), "utf-16")):
         keys.write_text(text, encoding=encoding)
-        assert trainer.open_supply(own_config(photo_folder, path, tmp_path / "x"))[1].image_count == 16
+        assert trainer.open_dataset(own_config(photo_folder, path, tmp_path / "x"))[1].image_count == 16
     keys.write_bytes(b"\xff\xfe\0")
     with pytest.raises(FileFormatError, match=r"f\.keys\.txt.*is not UTF-8"):
         train(own_config(photo_folder, path, tmp_path / "x"))

@@ -21,7 +21,8 @@ from preimage.inverters import Inverter
 from preimage.io import list_images
 from preimage.training import Display, TrainConfig, TrainingDivergedError, train, trainer
 from preimage.training import step as training_step
-from preimage.training.dataset import ImageSet, random_crop, training_batch
+from preimage.training.dataset import random_crop, training_batch
+from preimage.training.images import ImageSet
 from training_runs import metrics_without_time, small_config, weights
 
 

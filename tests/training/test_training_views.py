@@ -24,9 +24,10 @@ from preimage.pipelines.invert import invert
 from preimage.pipelines.sheet import sheet
 from preimage.representations import base
 from preimage.training import TrainConfig, graphed_step, train, trainer
-from preimage.training.dataset import ImageSet, are_probabilities, whole_images
+from preimage.training.dataset import are_probabilities, whole_images
 from preimage.training.graphed_step import GraphedStep
-from preimage.training.step import EagerStep, Learner, batch_loss
+from preimage.training.images import ImageSet
+from preimage.training.step import EagerStep, TrainState, batch_loss
 from toys import NETWORKS, SIDE, ToyMaps, ToyProbabilities, ToyVectors, introduce
 from training_runs import metrics_without_time, small_config
 
@@ -151,7 +152,8 @@ def test_budget_and_output_size_reach_the_plan(
     asked: dict[str, Any] = {}
     planned = trainer.plan
     monkeypatch.setattr(trainer, "plan", lambda *given, **named: (asked.update(named), planned(*given, **named))[1])
-    trainer.fresh_inverter(*trainer.open_supply(toy_config(photo_folder, tmp_path / "x", output_size=16, budget=10**6)))
+    config = toy_config(photo_folder, tmp_path / "x", output_size=16, budget=10**6)
+    trainer.fresh_inverter(*trainer.open_dataset(config))
     sizes = {"output_size": 16, "budget": 10**6}
     assert asked == {"cells": (4, 4), "image_size": SIDE, **sizes, "probabilities": False}
 
@@ -164,11 +166,11 @@ def test_of_probabilities_the_logarithms_are_taken(
 ) -> None:
     monkeypatch.setattr(trainer, "plan", plan)
     shape = {"preset": "auto", "output_size": 16, "budget": 200_000}
-    config, supply = trainer.open_supply(toy_config(photo_folder, tmp_path / "x", representation=kind.name, **shape))
-    model = trainer.fresh_inverter(config, supply)
+    config, dataset = trainer.open_dataset(toy_config(photo_folder, tmp_path / "x", representation=kind.name, **shape))
+    model = trainer.fresh_inverter(config, dataset)
     assert model.network.logarithm_from == floor
-    trainer.measure_statistics(model, supply)
-    features = torch.cat([kind()(batch.images) for batch in supply.examples(with_features=False)])
+    trainer.measure_statistics(model, dataset)
+    features = torch.cat([kind()(batch.images) for batch in dataset.examples(with_features=False)])
     if floor:
         assert features.min() < 1e-6
         features = features.double().clamp_min(floor).log()
@@ -198,9 +200,9 @@ def test_what_probabilities_are(values: list[Any], are: bool) -> None:
 
 def test_statistics_are_those_of_all_examples(photo_folder: Path, tmp_path: Path) -> None:
     for name, kind in KINDS.items():
-        config, supply = trainer.open_supply(toy_config(photo_folder, tmp_path / "x", representation=name))
-        model = trainer.fresh_inverter(config, supply)
-        trainer.measure_statistics(model, supply)
+        config, dataset = trainer.open_dataset(toy_config(photo_folder, tmp_path / "x", representation=name))
+        model = trainer.fresh_inverter(config, dataset)
+        trainer.measure_statistics(model, dataset)
         sources = list_images(photo_folder)
         images = whole_images(ImageSet([sources[i] for i in range(20) if i not in (0, 5, 10, 15)]), SIDE)
         values = kind()(images).transpose(0, 1).flatten(1)
@@ -217,11 +219,11 @@ def test_statistics_are_those_of_all_examples(photo_folder: Path, tmp_path: Path
 def test_held_out_features_are_computed_once_where_they_fit(
     photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _, supply = trainer.open_supply(toy_config(photo_folder, tmp_path / "x"))
+    _, dataset = trainer.open_dataset(toy_config(photo_folder, tmp_path / "x"))
     for room, computed in ((1000, 8), (1 << 20, 4)):
         monkeypatch.setattr("preimage.training.dataset._KEPT_BYTES", room)
         ToyMaps.calls = 0
-        first, second = ([*supply.held_out(3)] for _ in range(2))
+        first, second = ([*dataset.held_out(3)] for _ in range(2))
         assert ToyMaps.calls == computed
         for one, other in zip(first, second, strict=True):
             assert one.features is not None and other.features is not None
@@ -229,19 +231,19 @@ def test_held_out_features_are_computed_once_where_they_fit(
 
 
 def test_a_dead_channel_of_descriptors_is_left_alone(photo_folder: Path, tmp_path: Path) -> None:
-    config, supply = trainer.open_supply(small_config(photo_folder, tmp_path / "x"))
-    model = trainer.fresh_inverter(config, supply)
-    make = supply.representation.__class__.__call__
+    config, dataset = trainer.open_dataset(small_config(photo_folder, tmp_path / "x"))
+    model = trainer.fresh_inverter(config, dataset)
+    make = dataset.representation.__class__.__call__
 
     class Dead:
         def __call__(self, images: torch.Tensor) -> torch.Tensor:
-            features = make(supply_representation, images)
+            features = make(dataset_representation, images)
             features[:, 3] = 0
             return features
 
-    supply_representation = supply.representation
-    supply.representation = Dead()  # type: ignore[assignment]
-    trainer.measure_statistics(model, supply)
+    dataset_representation = dataset.representation
+    dataset.representation = Dead()  # type: ignore[assignment]
+    trainer.measure_statistics(model, dataset)
     assert model.feature_deviation[3] == np.float32(1e-6)
 
 
@@ -255,7 +257,7 @@ def test_settings_of_earlier_versions_load(tmp_path: Path) -> None:
     assert TrainConfig.from_json(json.dumps(old)) == config
 
 
-def learner(name: str) -> Learner:
+def train_state(name: str) -> TrainState:
     kind = KINDS[name]()
     images = ("none",)
     config = TrainConfig(
@@ -267,12 +269,12 @@ def learner(name: str) -> Learner:
     average = copy.deepcopy(model).eval().requires_grad_(False)
     shape = tuple(kind(torch.zeros(1, 3, SIDE, SIDE)).shape[1:])
     zero = torch.zeros((), dtype=torch.float64)
-    return Learner(config, None, model, average, trainer.optimisers(model, config), torch.float32, zero, shape)
+    return TrainState(config, None, model, average, trainer.optimisers(model, config), torch.float32, zero, shape)
 
 
 @pytest.mark.parametrize("name", KINDS)
 def test_the_graphed_step_takes_features_that_are_there(name: str) -> None:
-    ours, theirs, computing = learner(name), learner(name), learner(name)
+    ours, theirs, computing = train_state(name), train_state(name), train_state(name)
     computing.representation, computing.feature_shape = KINDS[name](), None
     steps = GraphedStep(ours, 0, again), EagerStep(theirs), graphed_step.GraphedStep(computing, 0, again)
     for number in range(10):
@@ -290,7 +292,7 @@ def test_the_graphed_step_takes_features_that_are_there(name: str) -> None:
 
 
 def test_the_loss_is_a_mean_over_the_view() -> None:
-    ours = learner("toy-maps")
+    ours = train_state("toy-maps")
     batch = torch.randint(0, 256, (4, 3, SIDE, SIDE), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     features = ToyMaps()(batch)
     apart = ours.model.reconstruct(features) - ours.model.target(batch).float() / 255

@@ -19,7 +19,6 @@ from preimage.cli.layers import layers
 from preimage.cli.sheet import sheet
 from preimage.cli.study import study
 from preimage.cli.train import train
-from preimage.cli.tuning import tuning
 from preimage.cli.weights import weights
 
 app = typer.Typer(
@@ -30,7 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (extract, invert, train, evaluate, sheet, info, layers, doctor, tuning, demo):
+for _command in (extract, invert, train, evaluate, sheet, info, layers, doctor, demo):
     app.command()(_command)
 app.add_typer(study, name="study")
 app.add_typer(weights, name="weights")

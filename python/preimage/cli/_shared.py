@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib
 import inspect
 import json
 import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -18,6 +20,7 @@ from typing import Annotated, Any, ParamSpec, TypeVar, get_type_hints
 
 import typer
 
+from preimage.errors import brief, is_out_of_memory
 from preimage.spec import Spec
 
 P = ParamSpec("P")
@@ -32,6 +35,10 @@ _VARIANT = (
 _WEIGHTS = "Of a network (alexnet-...: imported ones, their digest or file; torch:...: a file for the factory)."
 _PREPROCESSING = (
     "How a network takes its pixels: caffe-bgr, imagenet-rgb or, of torch:..., unit (alexnet-...: as the weights say)."
+)
+_OUTPUT_LAYOUT = (
+    "Of a network's layer: auto, nchw, nhwc, vector; or where its class token is, if not in front: tokens-middle, "
+    "tokens-last, tokens-at-N (torch: auto)."
 )
 _PARAMETERS: dict[str, Any] = {
     "cell_size": Annotated[int | None, typer.Option("--cell-size", help=_CELL_SIZE)],
@@ -50,9 +57,7 @@ _PARAMETERS: dict[str, Any] = {
     "weights": Annotated[str | None, typer.Option("--weights", help=_WEIGHTS)],
     "preprocessing": Annotated[str | None, typer.Option("--preprocessing", help=_PREPROCESSING)],
     "layer": Annotated[str | None, typer.Option("--layer", help="Of a network; `preimage layers` lists them.")],
-    "output_layout": Annotated[
-        str | None, typer.Option("--output-layout", help="Of a network's layer: auto, nhwc or vector (torch: auto).")
-    ],
+    "output_layout": Annotated[str | None, typer.Option("--output-layout", help=_OUTPUT_LAYOUT)],
     "input_size": Annotated[
         int | None, typer.Option("--input-size", help="Side of a network's images in pixels (torch: 224).")
     ],
@@ -65,6 +70,7 @@ Layout = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, everything else on stderr.")]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, ...")]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out images that cannot be used, and list them.")]
 BatchSize = Annotated[int, typer.Option("--batch-size", help="Images computed at once.")]
 
 
@@ -72,10 +78,18 @@ class CommandError(Exception):
     """An error of ours that a command wants told in one line."""
 
 
-def reporting(function: Callable[P, R]) -> Callable[P, R]:
-    """Errors of input and files become ``error: ...`` on stderr and exit code 1, Ctrl-C becomes 130.
+# Typer's way to end a command; the base of its usage errors is click's, or typer's copy of that.
+_TYPERS_OWN: tuple[type[Exception], ...] = (typer.Exit, typer.Abort, *typer.BadParameter.__bases__)
+_TOLD_IN_FULL = (CommandError, ValueError, TypeError, OSError, LookupError, ImportError)  # of input and files
+_HOW_TO_SEE_MORE = " (PREIMAGE_DEBUG=1 shows where)"
+_OF_MEMORY = ("batch_size", "size", "max_side")  # options that decide how much memory a command takes
 
-    With ``PREIMAGE_DEBUG=1`` the traceback is shown.
+
+def reporting(function: Callable[P, R]) -> Callable[P, R]:
+    """Every error becomes ``error: ...`` on stderr and exit code 1, Ctrl-C becomes 130.
+
+    Errors of memory name the command's options that it depends on. Only our own mistakes (an assertion, an attribute or
+    a name that is not there, in our code) keep their traceback; with ``PREIMAGE_DEBUG=1`` every error does.
     """
 
     @functools.wraps(function)
@@ -87,13 +101,39 @@ def reporting(function: Callable[P, R]) -> Callable[P, R]:
             raise typer.Exit(130) from None
         except BrokenPipeError:
             raise  # the reader of our output went away: nothing to tell it
-        except (CommandError, ValueError, TypeError, OSError, LookupError, ImportError) as error:
-            if os.environ.get("PREIMAGE_DEBUG", "0") not in ("", "0"):
+        except _TYPERS_OWN:
+            raise
+        except Exception as error:
+            if os.environ.get("PREIMAGE_DEBUG", "0") not in ("", "0") or _is_bug(error):
                 raise
-            typer.echo(f"error: {_one_line(error)}", err=True)
+            line = _one_line(error)
+            if any(is_out_of_memory(cause) for cause in _causes(error)):
+                line = f"{'out of memory: ' if is_out_of_memory(error) else ''}{line}; {_less_memory(function)}"
+            typer.echo(f"error: {line}", err=True)
             raise typer.Exit(1) from None
 
     return run
+
+
+def _less_memory(command: Callable[..., Any]) -> str:
+    taken = inspect.signature(command).parameters
+    options = [f"--{option.replace('_', '-')}" for option in _OF_MEMORY if option in taken]
+    return f"a smaller {' or '.join(options)} takes less" if options else "smaller files or images take less"
+
+
+def _is_bug(error: Exception) -> bool:
+    """Return whether an error says that code of ours is wrong, which a traceback tells best."""
+    if not isinstance(error, AssertionError | AttributeError | NameError):
+        return False
+    frames = list(traceback.walk_tb(error.__traceback__))
+    return Path(frames[-1][0].f_code.co_filename).is_relative_to(Path(__file__).parents[1])
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """The error and what it was raised from."""
+    while error is not None:
+        yield error
+        error = error.__cause__
 
 
 def with_parameters(function: Callable[..., R]) -> Callable[..., R]:
@@ -126,7 +166,9 @@ def _one_line(error: Exception) -> str:
         return f"{error.filename}: {error.strerror}"  # without the number that str() puts first
     if isinstance(error, KeyError) and error.args:
         return str(error.args[0])  # str() would quote it
-    return " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, _TOLD_IN_FULL) and str(error).strip():
+        return " ".join(str(error).split())
+    return f"{brief(error)}{_HOW_TO_SEE_MORE}"
 
 
 def given(**values: Any) -> dict[str, Any]:
@@ -144,6 +186,15 @@ class Output:
         """A line for a person."""
         typer.echo(line, err=self.json)
 
+    def left_out(self, skipped: Sequence[tuple[str, str]], notes: Sequence[str] = ()) -> None:
+        """What was skipped, one line each, with their number; and sentences about what was not looked at."""
+        for _, problem in skipped:
+            self.say(f"skipped {problem}")
+        if skipped:
+            self.say(f"{plural(len(skipped), 'image')} skipped")
+        for note in notes:
+            self.say(note)
+
     def finish(self, result: Any) -> None:
         """The one JSON object, if that was asked for."""
         if self.json:
@@ -152,11 +203,20 @@ class Output:
     @contextmanager
     def progress(self, label: str) -> Iterator[Callable[[int, int], None]]:
         """A callback (done, total) that shows a bar on a terminal, and now and then a line elsewhere."""
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and has_rich():
             with _bar(label) as show:
                 yield show
         else:
             yield _lines(label)
+
+
+def has_rich() -> bool:
+    """Return whether rich, which draws the progress bars, imports; plain lines do without."""
+    try:
+        importlib.import_module("rich.progress")
+    except Exception:  # a broken installation raises anything
+        return False
+    return True
 
 
 @contextmanager

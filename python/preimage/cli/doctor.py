@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import importlib
 import os
+import pkgutil
 import sys
 from collections.abc import Callable
 from typing import Any
 
 from preimage.cli._shared import Json, Output, bytes_text, reporting
+from preimage.errors import brief
+from preimage.optional import OPTIONAL, import_optional
 
-_PACKAGES = ("preimage", "torch", "numpy", "opencv-python", "safetensors", "torchmetrics", "typer", "rich")
-_OPTIONAL = {
-    "scikit-image": ("photographs for `preimage demo`", "pip install 'preimage[demo]'"),
-    "h5py": ("HDF5 files", "pip install 'preimage[formats]'"),
-    "scipy": ("MATLAB files", "pip install 'preimage[formats]'"),
-    "matplotlib": ("the plot of `preimage study`", "pip install 'preimage[plots]'"),
+_PACKAGES = {  # and what is imported of each
+    "preimage": "preimage",
+    "torch": "torch",
+    "numpy": "numpy",
+    "opencv-python": "cv2",
+    "safetensors": "safetensors.torch",
+    "typer": "typer",
+    "rich": "rich.progress",
 }
-if sys.platform == "linux":  # there is none elsewhere
-    _OPTIONAL["triton"] = ("fused up-convolutions on a GPU", "pip install triton")
+# There is no Triton elsewhere than on Linux.
+_OPTIONAL = {name: entry for name, entry in OPTIONAL.items() if name != "triton" or sys.platform == "linux"}
+_COMMANDS = ("preimage.pipelines", "preimage.studies", "preimage.training")  # what commands import
 
 
 @reporting
@@ -34,6 +40,7 @@ def doctor(json: Json = False) -> None:
         "system": _system,
         "native": _native,
         "cuda": _cuda,
+        "imports": _imports,
         "inverters": _inverters,
         "optional": _optional,
     }
@@ -42,7 +49,7 @@ def doctor(json: Json = False) -> None:
             facts[name] = probe()
         except Exception as error:  # the point of this command is to survive whatever is broken
             facts[name] = None
-            facts["problems"].append(f"{name}: {type(error).__name__}: {error}")
+            facts["problems"].append(f"{name}: {brief(error)}")
     facts["problems"] += _problems(facts)
     for line in _lines(facts):
         show.say(line)
@@ -120,6 +127,28 @@ def _optional() -> dict[str, str | None]:
     return {package: _version(package) for package in _OPTIONAL}
 
 
+def _imports() -> dict[str, str]:
+    """Why what the commands import does not import, by the name of the package or of our module."""
+    problems = {name: _problem_of(module) for name, module in _PACKAGES.items()}
+    sound = not any(problems.values())
+    for package, entry in _OPTIONAL.items():
+        if _version(package) is not None:
+            found = [_problem_of(module, package) for module in entry.modules]
+            problems[package] = next(filter(None, found), "")
+    for folder in _COMMANDS if sound else ():  # a broken package would break them, too
+        names = [f"{folder}.{found.name}" for found in pkgutil.iter_modules(importlib.import_module(folder).__path__)]
+        problems |= {name: _problem_of(name) for name in names}
+    return {name: problem for name, problem in problems.items() if problem}
+
+
+def _problem_of(module: str, optional: str = "") -> str:
+    try:
+        import_optional(optional, module) if optional else importlib.import_module(module)
+    except Exception as error:  # a package that does not fit its neighbours raises nearly anything
+        return str(error) if optional else brief(error)
+    return ""
+
+
 def _problems(facts: dict[str, Any]) -> list[str]:
     """What is missing, each with the way to get it."""
     problems = []
@@ -128,8 +157,10 @@ def _problems(facts: dict[str, Any]) -> list[str]:
             problems.append(f"{package} is missing: pip install {package}")
     for package, version in (facts["optional"] or {}).items():
         if version is None:
-            purpose, remedy = _OPTIONAL[package]
-            problems.append(f"{package} is missing ({purpose}): {remedy}")
+            problems.append(f"{package} is missing ({_OPTIONAL[package].purpose}): {_OPTIONAL[package].install}")
+    for name, reason in (facts["imports"] or {}).items():
+        if (facts["versions"] or {}).get(name, "") is not None:  # not said above
+            problems.append(reason if name in _OPTIONAL else f"{name} does not import: {reason}")
     if facts["native"] is None:
         problems.append(
             "the native module does not load, so no features can be computed: reinstall with `pip install .` from "

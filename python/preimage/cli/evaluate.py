@@ -15,6 +15,7 @@ from preimage.cli._shared import (
     Json,
     Output,
     Parameters,
+    SkipBad,
     plural,
     reporting,
     with_parameters,
@@ -40,6 +41,7 @@ def evaluate(
     batch_size: BatchSize = 16,
     device: Device = "cpu",
     csv: Annotated[Path | None, typer.Option(help="Write one line an image to this file.")] = None,
+    skip_bad: SkipBad = False,
     json: Json = False,
 ) -> None:
     """Extract, invert and compare: normalised error, PSNR and SSIM."""
@@ -59,6 +61,7 @@ def evaluate(
             batch_size=batch_size,
             device=device,
             csv=csv,
+            skip_bad=skip_bad,
             progress=progress,
         )
     count = plural(summary.images, "image")
@@ -66,6 +69,7 @@ def evaluate(
     show.say(f"normalised error  {summary.error:.4f}   (always the mean image: {summary.mean_image_error:.4f})")
     show.say(f"PSNR              {summary.psnr:.2f} dB")
     show.say(f"SSIM              {summary.ssim:.4f}")
+    show.left_out(summary.skipped, summary.notes)
     if summary.csv is not None:
         show.say(f"wrote {summary.csv}")
     show.finish(summary)

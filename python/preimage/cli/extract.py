@@ -15,6 +15,7 @@ from preimage.cli._shared import (
     Layout,
     Output,
     Parameters,
+    SkipBad,
     bytes_text,
     describe_spec,
     plural,
@@ -29,7 +30,8 @@ def extract(
     representation: Annotated[str, typer.Argument(help="What to compute, for example hog.")],
     images: Annotated[list[str], typer.Argument(help="Folders, image files or tar shards.")],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Feature file to write; .npy, .npz, .mat, .h5: arrays.")
+        Path,
+        typer.Option("--output", "-o", help="Feature file to write (.safetensors); .npy, .npz, .mat, .h5: arrays."),
     ],
     parameters: Parameters = NO_PARAMETERS,
     size: Annotated[
@@ -39,9 +41,7 @@ def extract(
     layout: Layout = None,
     batch_size: BatchSize = 16,
     device: Device = "cpu",
-    skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Leave out images that cannot be used, and list them.")
-    ] = False,
+    skip_bad: SkipBad = False,
     allow_nonfinite: Annotated[
         bool, typer.Option("--allow-nonfinite", help="Keep NaN and infinite features instead of refusing.")
     ] = False,
@@ -75,8 +75,7 @@ def extract(
     show.say(f"{describe_spec(summary.spec)}")
     taken = f", {summary.resumed} of them from an earlier run" if summary.resumed else ""
     show.say(f"{plural(summary.images, 'image')} in {summary.seconds:.1f} s{taken}")
-    for _, problem in summary.skipped:
-        show.say(f"skipped {problem}")
+    show.left_out(summary.skipped, summary.notes)
     if summary.nonfinite_values:
         names = plural(len(summary.nonfinite_images), "image")
         show.say(f"{plural(summary.nonfinite_values, 'feature value')} of {names} are NaN or infinite")

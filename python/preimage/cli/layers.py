@@ -37,6 +37,14 @@ def layers(
     many = [layer.name for layer in summary.layers if layer.calls > 1]
     if many:
         show.say(f"called more than once, and taken the first time: {', '.join(many)}")
+    if any(layer.prefix_tokens for layer in summary.layers):
+        show.say(
+            "tokens beside a grid are taken from its front: --output-layout tokens-middle, tokens-last or tokens-at-N "
+            "says where else they are"
+        )
+    last = [layer.name or "''" for layer in summary.layers if layer.channels_last]
+    if last:
+        show.say(f"channels last, to be taken with --output-layout nhwc: {', '.join(last)}")
     show.say(f"{summary.network}: {plural(len(summary.layers), 'layer')}, images of {summary.image_size} pixels a side")
     show.finish(summary)
 

@@ -14,6 +14,7 @@ from preimage.cli._shared import (
     Json,
     Output,
     Parameters,
+    SkipBad,
     plural,
     reporting,
     with_parameters,
@@ -51,6 +52,7 @@ def sheet(
     ] = None,
     tile: Annotated[int, typer.Option(help="Side of a picture on the sheet in pixels.")] = 320,
     device: Device = "cpu",
+    skip_bad: SkipBad = False,
     json: Json = False,
 ) -> None:
     """Draw photographs, their features and the reconstructions side by side, as one PNG."""
@@ -58,7 +60,16 @@ def sheet(
 
     show = Output(json)
     asked = _asked(representation, representations, parameters)
-    summary = run(images, output, inverter=inverter or None, representation=asked, size=size, tile=tile, device=device)
+    summary = run(
+        images,
+        output,
+        inverter=inverter or None,
+        representation=asked,
+        size=size,
+        tile=tile,
+        device=device,
+        skip_bad=skip_bad,
+    )
     for column in summary.columns:
         start = f"{plural(summary.images, 'image')}, {column.representation}"
         error = "" if column.error is None else f": normalised error {column.error:.3f}"
@@ -66,6 +77,7 @@ def sheet(
             show.say(f"{start}: without reconstructions: {column.missing}")
         else:
             show.say(f"{start} by inverter {column.inverter}{error}")
+    show.left_out(summary.skipped, summary.notes)
     show.say(f"wrote {summary.output} ({summary.width} × {summary.height} pixels)")
     show.finish(summary)
 

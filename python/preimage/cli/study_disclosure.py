@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from preimage.cli._shared import BatchSize, CommandError, Device, Json, Output, plural, reporting
+from preimage.cli._shared import BatchSize, CommandError, Device, Json, Output, SkipBad, plural, reporting
 
 _SHARES = "Shares of the keypoints to keep, in percent, separated by commas."
 
@@ -29,6 +29,7 @@ def disclosure(
     pictures: Annotated[int, typer.Option(help="Photographs on the picture strip.")] = 4,
     batch_size: BatchSize = 16,
     device: Device = "cpu",
+    skip_bad: SkipBad = False,
     json: Json = False,
 ) -> None:
     """Measure what SIFT keypoints reveal: reconstruct photographs from ever fewer of them, and from parts of each."""
@@ -47,6 +48,7 @@ def disclosure(
             pictures=pictures,
             batch_size=batch_size,
             device=device,
+            skip_bad=skip_bad,
             command=shlex.join(["preimage", *sys.argv[1:]]),
             progress=progress,
         )
@@ -54,6 +56,7 @@ def disclosure(
     show.say(f"{summary.inverter} on {count} of {summary.size} × {summary.size} in {summary.seconds:.1f} s")
     for line in (*summary.findings, *summary.notes):
         show.say(line)
+    show.left_out(summary.skipped)
     show.say(f"wrote {summary.page}")
     show.finish(summary)
 

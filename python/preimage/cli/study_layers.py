@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from preimage.cli._shared import BatchSize, CommandError, Device, Json, Output, plural, reporting
+from preimage.cli._shared import BatchSize, CommandError, Device, Json, Output, SkipBad, plural, reporting
 
 if TYPE_CHECKING:
     from preimage.studies.layers_rows import Features, HasLayers
@@ -43,6 +43,7 @@ def layers(
     batch_size: BatchSize = 16,
     device: Device = "cpu",
     csv: Annotated[Path | None, typer.Option(help="Write the table here instead of into the folder.")] = None,
+    skip_bad: SkipBad = False,
     json: Json = False,
 ) -> None:
     """Show what comes back from each layer of a network, side by side, and measure it: an inverter for each layer."""
@@ -64,6 +65,7 @@ def layers(
             batch_size=batch_size,
             device=device,
             csv=csv,
+            skip_bad=skip_bad,
             command=command,
             progress=progress,
         )
@@ -74,6 +76,7 @@ def layers(
         out.say(f"{score.label:{width}}  normalised error {score.error:.3f}   {mean}")
     for line in (*summary.findings, *summary.notes):
         out.say(line)
+    out.left_out(summary.skipped)
     out.say(f"wrote {summary.page}")
     out.finish(summary)
 

@@ -14,6 +14,7 @@ from preimage.cli._shared import (
     Json,
     Output,
     Parameters,
+    has_rich,
     plural,
     reporting,
     with_parameters,
@@ -35,6 +36,9 @@ def train(
     features_name: Annotated[str | None, typer.Option("--name", help="What to call your own features.")] = None,
     allow_missing: Annotated[
         bool, typer.Option("--allow-missing", help="Leave out images without features, and features without an image.")
+    ] = False,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave out images or features that cannot be used, and list them.")
     ] = False,
     parameters: Parameters = NO_PARAMETERS,
     validation_images: Annotated[
@@ -93,6 +97,7 @@ def train(
         features=features,
         features_name=features_name,
         allow_missing=allow_missing,
+        skip_bad=skip_bad,
         validation_images=tuple(validation_images or ()),
         validation_count=validation_count,
         preset=preset,
@@ -120,7 +125,7 @@ def train(
         validate_every=validate_every,
         checkpoint_every=checkpoint_every,
     )
-    display = training.BarDisplay() if sys.stderr.isatty() else training.LineDisplay()
+    display = training.BarDisplay() if sys.stderr.isatty() and has_rich() else training.LineDisplay()
     try:
         summary = training.train(config, resume=resume, display=display)
     except training.TrainingDivergedError as error:
@@ -129,6 +134,8 @@ def train(
     seen = plural(summary.images_seen, "image")
     show.say(f"{plural(summary.steps, 'step')}, {seen} seen, in {summary.seconds:.0f} s of training")
     show.say(f"{summary.waited / max(summary.seconds, 1e-9):.1%} of that waiting for images")
+    for _, problem in summary.skipped:
+        show.say(f"skipped {problem}")
     show.say(f"normalised error {summary.error:.4f} (always the mean image: {summary.mean_image_error:.4f})")
     show.say(f"wrote the inverter, checkpoint.safetensors, metrics.jsonl and samples/ in {summary.folder}/")
     show.finish(summary)

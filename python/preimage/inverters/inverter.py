@@ -19,7 +19,7 @@ from preimage.spec import Spec
 
 
 class Inverter(nn.Module):
-    """Expected pre-image E[image | features] in one forward pass.
+    """Estimate an image from its features in one forward pass.
 
     Args:
         spec: what the features are.

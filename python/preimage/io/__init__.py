@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from preimage.io.arrays import read_foreign, write_foreign
     from preimage.io.atomic import atomic_write
     from preimage.io.features import read_features, write_features
-    from preimage.io.images import decode_image, fit_image, read_image, write_png
+    from preimage.io.images import check_image, decode_image, fit_image, read_image, write_png
     from preimage.io.keypoints import (
         KeypointFile,
         KeypointRecord,
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
         write_keypoints,
     )
     from preimage.io.records import FeatureFile, FeatureRecord
-    from preimage.io.sources import ImageSource, list_images
+    from preimage.io.sources import ImageSource, Listing, find_images, list_images
 
 __all__ = [
     "FeatureFile",
@@ -26,8 +26,11 @@ __all__ = [
     "ImageSource",
     "KeypointFile",
     "KeypointRecord",
+    "Listing",
     "atomic_write",
+    "check_image",
     "decode_image",
+    "find_images",
     "fit_image",
     "is_keypoint_file",
     "list_images",
@@ -45,10 +48,10 @@ _HOMES = {
     "features": ("read_features", "write_features"),
     "atomic": ("atomic_write",),
     "arrays": ("read_foreign", "write_foreign"),
-    "images": ("decode_image", "fit_image", "read_image", "write_png"),
+    "images": ("check_image", "decode_image", "fit_image", "read_image", "write_png"),
     "keypoints": ("KeypointFile", "KeypointRecord", "is_keypoint_file", "read_keypoints", "write_keypoints"),
     "records": ("FeatureFile", "FeatureRecord"),
-    "sources": ("ImageSource", "list_images"),
+    "sources": ("ImageSource", "Listing", "find_images", "list_images"),
 }
 
 

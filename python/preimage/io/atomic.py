@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -17,6 +18,7 @@ from preimage.errors import FileFormatError
 
 StrPath = str | os.PathLike[str]
 
+_NO_ROOM = {getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG", "EIO", "EROFS") if hasattr(errno, name)}
 _LONGEST_KEY = 1024  # characters
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]+(?:/[A-Za-z0-9_-]+)*")  # most keys, at a tenth of the full check's cost
 
@@ -33,7 +35,7 @@ def atomic_write(path: StrPath) -> Iterator[BinaryIO]:
     Raises:
         FileNotFoundError: the folder does not exist.
         ValueError: `path` names a folder, a device, or anything else that is not a plain file.
-        OSError: the system's own errors, such as a full disk.
+        OSError: the system's own errors, such as a full disk, with the path.
     """
     target = Path(os.path.realpath(path))
     if target.exists() and not target.is_file():
@@ -42,10 +44,11 @@ def atomic_write(path: StrPath) -> Iterator[BinaryIO]:
     temporary = target.with_name(f".preimage-{secrets.token_hex(8)}.tmp")
     file = open(temporary, "x+b", buffering=1 << 20)  # noqa: SIM115 - closed in both branches
     try:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-        file.close()
+        with naming_full_disk(path):
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+            file.close()
         os.replace(temporary, target)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -54,6 +57,17 @@ def atomic_write(path: StrPath) -> Iterator[BinaryIO]:
             temporary.unlink()
         raise
     _sync_folder(target.parent)
+
+
+@contextlib.contextmanager
+def naming_full_disk(path: StrPath) -> Iterator[None]:
+    """Add the path of the file that is written to an error of a full disk, which the system leaves out."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _NO_ROOM and error.filename is None:
+            error.filename = os.fspath(path)
+        raise
 
 
 def _sync_folder(folder: Path) -> None:
@@ -148,10 +162,11 @@ def file_problem(keys: Iterable[str], *, windows: bool = os.name == "nt", folded
     return None
 
 
-def files_below(folder: str, prefix: str = "") -> Iterator[tuple[str, str]]:
+def files_below(folder: str, prefix: str = "", *, links: list[str] | None = None) -> Iterator[tuple[str, str]]:
     """(path below the folder, ``/`` between parts, behind `prefix`; path) of every file, by name.
 
-    Without names that begin with a dot, such as the ``._photo.jpg`` that macOS leaves, and without links to folders.
+    Without names that begin with a dot, such as the ``._photo.jpg`` that macOS leaves, and without links to folders
+    and links to nothing, which are appended to `links`.
     """
     with os.scandir(folder) as scan:
         entries = sorted(scan, key=lambda entry: entry.name)
@@ -159,9 +174,11 @@ def files_below(folder: str, prefix: str = "") -> Iterator[tuple[str, str]]:
         if entry.name.startswith("."):
             continue
         if entry.is_dir(follow_symlinks=False):
-            yield from files_below(entry.path, f"{prefix}{entry.name}/")
+            yield from files_below(entry.path, f"{prefix}{entry.name}/", links=links)
         elif entry.is_file():
             yield prefix + entry.name, entry.path
+        elif links is not None and entry.is_symlink():
+            links.append(entry.path)
 
 
 def read_manifest(path: Path, form: str, version: int, what: str) -> dict[str, Any]:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import math
-import mmap
 import os
 import tempfile
+import threading
 from collections.abc import Iterable
 from typing import Any, BinaryIO
 
@@ -23,6 +22,7 @@ from preimage.io.unread import unread
 from preimage.spec import Spec
 
 _BLOCK = 1 << 20
+_READ = 1 << 30  # bytes that a system call takes
 _SPOOL_IN_MEMORY = 32 << 20  # bytes of features that never see the disk twice
 _ZEROS = "0" * _layout.DIGEST_LENGTH
 
@@ -62,11 +62,15 @@ def write_features(path: StrPath, spec: Spec, records: Iterable[FeatureRecord], 
             header_bytes += _header_share(record)
             if len(seen) > _layout.MAX_IMAGES or header_bytes > _layout.MAX_HEADER_BYTES:
                 raise ValueError(f"more than {len(seen) - 1} images do not fit in one feature file: write several")
-            spool.write(stored_array(record, dtype).tobytes())
+            values = np.ascontiguousarray(stored_array(record, dtype))
+            if values.nbytes > _SPOOL_IN_MEMORY:
+                spool.rollover()  # else the spool would take it into memory first
+            spool.write(values.reshape(-1).view(np.uint8).data)
             layout.keys.append(record.key)
             layout.shapes.append(record.features.shape)
             layout.original_sizes.append(record.original_size)
             layout.processed_sizes.append(record.processed_size)
+            del record, values  # not kept while the next one, perhaps as large, is made
         _assemble(file, layout, spool)
 
 
@@ -94,7 +98,7 @@ def _assemble(file: BinaryIO, layout: Layout, spool: Any) -> None:
 
 
 def read_features(path: StrPath) -> FeatureFile:
-    """Open a feature file: the whole file is checked against its digest, then mapped; features load on demand.
+    """Open a feature file: the whole file is checked against its digest; features load on demand.
 
     Raises:
         FileFormatError: not a feature file, truncated, changed anywhere, of a newer version, or inconsistent.
@@ -105,15 +109,16 @@ def read_features(path: StrPath) -> FeatureFile:
             layout, start = _verified_layout(file)
         except ValueError as error:
             raise FileFormatError(path, str(error)) from error
-        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        tensors = _Bytes(file.fileno(), path)
     kind = np.dtype("<f4" if layout.dtype == "float32" else "<f2")
     shapes, starts = layout.shapes, [start]
     for count in layout.byte_counts():
         starts.append(starts[-1] + count)
 
     def load(position: int) -> NDArray[Any]:
-        shape = shapes[position]
-        return np.frombuffer(mapped, kind, math.prod(shape), starts[position]).reshape(shape)
+        values = np.empty(shapes[position], kind)
+        tensors.read_into(values, starts[position])
+        return values
 
     return FeatureFile(
         path,
@@ -124,6 +129,29 @@ def read_features(path: StrPath) -> FeatureFile:
         dtype=layout.dtype,
         load=load,
     )
+
+
+class _Bytes:
+    """A file that stays readable when another takes its place, of which only what is asked for comes into memory."""
+
+    def __init__(self, descriptor: int, path: StrPath) -> None:
+        self._file = open(os.dup(descriptor), "rb", buffering=0)  # noqa: SIM115 - closed with the last reader
+        self._path = path
+        self._lock = threading.Lock()
+
+    def __del__(self) -> None:
+        self._file.close()
+
+    def read_into(self, values: NDArray[Any], start: int) -> None:
+        """Fill an array; `FileFormatError` if the file has become shorter."""
+        wanted = values.reshape(-1).view(np.uint8).data
+        with self._lock:
+            self._file.seek(start)
+            while wanted:
+                count = self._file.readinto(wanted[:_READ])
+                if not count:
+                    raise FileFormatError(self._path, "has become shorter since it was opened")
+                wanted = wanted[count:]
 
 
 def _verified_layout(file: BinaryIO) -> tuple[Layout, int]:

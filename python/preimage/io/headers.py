@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import re
 import struct
-import zlib
 from dataclasses import dataclass
 
-_MOST_SEGMENTS = 100_000  # in a JPEG or PNG; more would only cost time
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_JPEG_MARKER = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]")  # not a stuffed zero, nor a restart marker
+from preimage.io import jpeg, png, tiff
+from preimage.io.signatures import SIGNATURE_BYTES, describe_file
+
+_MOST_SEGMENTS = 100_000  # in a JPEG or WebP; more would only cost time
+_FORMATS = "PNG, JPEG, GIF, BMP, WebP and TIFF"
 _JPEG_FILL = re.compile(rb"\xff+")
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_TIFF_TYPES = {1: "B", 3: "H", 4: "I", 16: "Q"}  # the unsigned types, by their number in the file
 
 
 @dataclass
@@ -28,8 +28,10 @@ class ImageHeader:
         height: pixels, as stored.
         orientation: EXIF's 1…8 that the caller has to undo; 1 for TIFF, which OpenCV turns itself.
         transparent_grey: the sample value a grey PNG declares transparent.
+        alpha: whether a fourth channel is alpha; TIFF may hold anything in it.
         premultiplied: whether colours were multiplied by alpha; ``None`` where alpha is always straight.
         inverted: TIFF in which 0 is white.
+        opencv: the first version of OpenCV that reads such a file.
     """
 
     format: str
@@ -37,33 +39,50 @@ class ImageHeader:
     height: int
     orientation: int = 1
     transparent_grey: int | None = None
+    alpha: bool = True
     premultiplied: bool | None = None
     inverted: bool = False
+    opencv: tuple[int, int] = (4, 8)
 
 
 def read_header(data: bytes) -> ImageHeader:
-    """The header of a PNG, JPEG, GIF, BMP, WebP or TIFF image, told by its first bytes."""
-    if data.startswith(_PNG_SIGNATURE):
+    """Return the header of a PNG, JPEG, GIF, BMP, WebP or TIFF image, told by its first bytes."""
+    if not data:
+        raise ValueError("an empty file, not an image")
+    if data.startswith(png.SIGNATURE):
         return ImageHeader("PNG", *struct.unpack_from(">II", data, 16))
     if data.startswith(b"\xff\xd8\xff"):
         return _jpeg(data)
     if data.startswith((b"GIF87a", b"GIF89a")):
-        return ImageHeader("GIF", *struct.unpack_from("<HH", data, 6))
+        return _gif(data)
     if data.startswith(b"BM"):
         return _bmp(data)
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return _webp(data)
     if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         return _tiff(data)
-    raise ValueError("not an image in a known format (PNG, JPEG, GIF, BMP, WebP, TIFF)")
+    if what := describe_file(data[:SIGNATURE_BYTES]):
+        raise ValueError(f"{what}; images in the formats {_FORMATS} are read")
+    raise ValueError(f"not an image in a known format ({_FORMATS})")
 
 
-def check_complete(data: bytes, header: ImageHeader) -> None:
-    """Complete `header` from what follows, and refuse a cut PNG or JPEG, which decoders show half grey."""
+def check_complete(data: bytes, header: ImageHeader) -> bytes:
+    """Complete `header` from what follows, and return the bytes to decode.
+
+    Cut or damaged files that decoders would show half gray, black or as noise are refused. Of a PNG
+    only the default image is left, see `preimage.io.png`.
+    """
     if header.format == "PNG":
-        _walk_png(data, header)
-    elif header.format == "JPEG":
-        _find_jpeg_end(data)
+        image = png.read_png(data)
+        header.transparent_grey = image.transparent_gray
+        if image.exif is not None:
+            header.orientation = exif_orientation(image.exif)
+        return image.still
+    if header.format == "JPEG":
+        jpeg.check_jpeg(data)
+    elif header.format == "TIFF":
+        tiff.check_samples(data)
+    return data
 
 
 def _jpeg(data: bytes) -> ImageHeader:
@@ -89,41 +108,9 @@ def _jpeg(data: bytes) -> ImageHeader:
     return ImageHeader("JPEG", width, height, orientation)
 
 
-def _find_jpeg_end(data: bytes) -> None:
-    # Thumbnails inside segments have end markers of their own, so segments are stepped over, never searched.
-    position = 2
-    for _ in range(_MOST_SEGMENTS):
-        match = _JPEG_MARKER.search(data, position)
-        if match is None:
-            break
-        position = match.end()
-        marker = data[position - 1]
-        if marker == 0xD9:
-            return
-        if marker != 0x01:  # the one other marker without a length
-            (length,) = struct.unpack_from(">H", data, position)
-            position += length
-    raise ValueError("a truncated JPEG: it has no end marker")
-
-
-def _walk_png(data: bytes, header: ImageHeader) -> None:
-    position = len(_PNG_SIGNATURE)
-    depth, colour = data[24], data[25]
-    for _ in range(_MOST_SEGMENTS * 10):
-        length, kind = struct.unpack_from(">I4s", data, position)
-        body = data[position + 8 : position + 8 + length]
-        (checksum,) = struct.unpack_from(">I", data, position + 8 + length)
-        if zlib.crc32(body, zlib.crc32(kind)) != checksum:
-            raise ValueError(f"a damaged PNG: the checksum of chunk {kind!r} is wrong")
-        if kind == b"eXIf":
-            header.orientation = exif_orientation(body)
-        elif kind == b"tRNS" and colour == 0:
-            # OpenCV spreads 1, 2 and 4 bits over 0…255, so the value is spread likewise.
-            header.transparent_grey = struct.unpack(">H", body)[0] * (1 if depth >= 8 else 255 // (2**depth - 1))
-        elif kind == b"IEND":
-            return
-        position += 12 + length
-    raise ValueError("a PNG of too many chunks")
+def _gif(data: bytes) -> ImageHeader:
+    width, height = struct.unpack_from("<HH", data, 6)
+    return ImageHeader("GIF", width, height, opencv=(4, 12))
 
 
 def _bmp(data: bytes) -> ImageHeader:
@@ -136,11 +123,12 @@ def _bmp(data: bytes) -> ImageHeader:
 
 def _webp(data: bytes) -> ImageHeader:
     kind, body = data[12:16], data[20:30]
-    orientation = 1
+    orientation, animated = 1, False
     if kind == b"VP8X":
         width, height = (int.from_bytes(body[at : at + 3], "little") + 1 for at in (4, 7))
         orientation = _webp_orientation(data) if body[0] & 8 else 1
         body[9]  # IndexError if cut short
+        animated = bool(body[0] & 2)
     elif kind == b"VP8L":
         (bits,) = struct.unpack_from("<I", body, 1)
         width, height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
@@ -148,7 +136,7 @@ def _webp(data: bytes) -> ImageHeader:
         width, height = (side & 0x3FFF for side in struct.unpack_from("<HH", body, 6))
     else:
         raise ValueError(f"a WebP file that begins with {kind!r}")
-    return ImageHeader("WebP", width, height, orientation)
+    return ImageHeader("WebP", width, height, orientation, opencv=(4, 11 if animated else 8))
 
 
 def _webp_orientation(data: bytes) -> int:
@@ -164,43 +152,22 @@ def _webp_orientation(data: bytes) -> int:
 
 
 def _tiff(data: bytes) -> ImageHeader:
-    tags = _tiff_tags(data, {256, 257, 262, 322, 323, 338})
-    if 256 not in tags or 257 not in tags:
-        raise ValueError("a TIFF without width and height")
-    width, height = tags[256], tags[257]
-    if tags.get(322, 1) > max(2 * width, 4096) or tags.get(323, 1) > max(2 * height, 4096):
-        raise ValueError("a TIFF whose tiles are larger than itself")  # they would be allocated whole
-    return ImageHeader("TIFF", width, height, premultiplied=tags.get(338) == 1, inverted=tags.get(262) == 0)
+    tags = tiff.read_layout(data)
+    extra = tags.get(tiff.EXTRA, (0,))[0]
+    return ImageHeader(
+        "TIFF",
+        tags[tiff.WIDTH][0],
+        tags[tiff.HEIGHT][0],
+        alpha=extra in (1, 2),
+        premultiplied=extra == 1,
+        inverted=tags.get(tiff.PHOTOMETRIC) == (0,),
+    )
 
 
 def exif_orientation(exif: bytes) -> int:
     """The orientation 1…8 in an EXIF block; 1 if it has none, or is damaged: no reason to refuse an image."""
     try:
-        orientation = _tiff_tags(exif, {274}).get(274, 1)
+        (orientation, *_) = tiff.read_tags(exif, {tiff.ORIENTATION}).get(tiff.ORIENTATION, (1,))
     except (ValueError, IndexError, struct.error):
         return 1
     return orientation if 1 <= orientation <= 8 else 1
-
-
-def _tiff_tags(data: bytes, wanted: set[int]) -> dict[int, int]:
-    """First values of the wanted tags in the first directory of a (Big)TIFF file."""
-    order = {b"II": "<", b"MM": ">"}.get(data[:2])
-    if order is None:
-        raise ValueError("neither a little- nor a big-endian TIFF")
-    big = struct.unpack_from(order + "H", data, 2)[0] == 43
-    start = struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)[0]
-    count_code, entry_size, value_at = ("Q", 20, 12) if big else ("H", 12, 8)
-    count = struct.unpack_from(order + count_code, data, start)[0]
-    position = start + struct.calcsize(order + count_code)
-    tags: dict[int, int] = {}
-    for entry in range(position, position + min(count, 4096) * entry_size, entry_size):
-        tag, kind = struct.unpack_from(order + "HH", data, entry)
-        if tag not in wanted or kind not in _TIFF_TYPES:
-            continue
-        (number,) = struct.unpack_from(order + ("Q" if big else "I"), data, entry + 4)
-        code = order + _TIFF_TYPES[kind]
-        at = entry + value_at
-        if number * struct.calcsize(code) > entry_size - value_at:
-            (at,) = struct.unpack_from(order + ("Q" if big else "I"), data, at)
-        tags[tag] = struct.unpack_from(code, data, at)[0]
-    return tags

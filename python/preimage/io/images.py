@@ -27,6 +27,7 @@ _TO_8_BIT = ((np.arange(65536) + 128) // 257).astype(np.uint8)  # rounds x / 257
 
 _log: Any = getattr(cv2.utils, "logging", cv2)  # where OpenCV 5 and OpenCV 4 keep get- and setLogLevel
 _SILENT = 0
+_OPENCV = tuple(map(int, cv2.__version__.split(".")[:2]))
 
 
 class _PoliteOpenCV:
@@ -71,10 +72,17 @@ def decode_image(data: bytes, *, name: str, max_pixels: int = MAX_PIXELS) -> Ima
     - Alpha, and a PNG's transparent colour: composited over white. A grey TIFF's alpha is ignored, as is BMP's.
     - Palettes are looked up; CMYK is converted without a colour profile.
     - Colour profiles and gamma tags are ignored: the samples count as sRGB.
-    - Of several frames or pages the first is taken.
+    - Of several pages (TIFF) or frames (GIF, WebP) the first is taken; of an animated PNG the default image, which
+      programs without animation show, whether it is one of the frames or not.
+    - TIFF: gray (with alpha), RGB and RGBA of 8 or 16 bits, palettes of 4 or 8 bits, gray of 1 bit, CMYK and YCbCr of
+      8 bits; channels stored one after the other (planar configuration 2) of 8 bits only. A fourth channel counts as
+      alpha where the file says so. Other layouts are refused: OpenCV decodes some of them wrongly.
+    - Damage: what checksums and lengths show (PNG; TIFF without compression or with Deflate) and every cut file is
+      refused, also a JPEG that lacks only its end marker. Damage inside a JPEG's or lossy WebP's data, or in a TIFF's
+      LZW or PackBits data, can go unnoticed: these have no checksum.
 
     Args:
-        data: the encoded bytes: PNG, JPEG, BMP, WebP or TIFF, and GIF where OpenCV has it (from 4.11).
+        data: the encoded bytes: PNG, JPEG, BMP, WebP or TIFF, and GIF from OpenCV 4.12 on (animated WebP from 4.11).
         name: what error messages call the image.
         max_pixels: largest width × height; checked in the header, before anything is allocated.
 
@@ -84,19 +92,38 @@ def decode_image(data: bytes, *, name: str, max_pixels: int = MAX_PIXELS) -> Ima
     Raises:
         FileFormatError: not an image, truncated, damaged, or too large.
     """
-    try:
-        header = read_header(data)
-        _check_size(header, max_pixels)
-        check_complete(data, header)
-    except (struct.error, IndexError) as error:
-        raise FileFormatError(name, "a truncated image" if data else "an empty file, not an image") from error
-    except ValueError as error:
-        raise FileFormatError(name, str(error)) from error
-    samples = _decode(data, header, name)
+    header, sound = _checked(data, name, max_pixels)
+    samples = _decode(sound, header, name)
     if header.inverted and samples.dtype == np.uint16:
         samples = 65535 - samples  # OpenCV turns white-is-zero round for 8 bits only
     rgb = _to_rgb(samples, header)
     return np.ascontiguousarray(_upright(rgb, header.orientation))
+
+
+def check_image(data: bytes, *, name: str, max_pixels: int = MAX_PIXELS) -> ImageHeader:
+    """Read the header of an encoded image and look for its end, without decoding it.
+
+    Args:
+        data: the encoded bytes.
+        name: what error messages call the image.
+        max_pixels: largest width × height.
+
+    Raises:
+        FileFormatError: not an image, cut short, or too large. Damage in between shows only when it is decoded.
+    """
+    return _checked(data, name, max_pixels)[0]
+
+
+def _checked(data: bytes, name: str, max_pixels: int) -> tuple[ImageHeader, bytes]:
+    """Return the header, and the bytes to decode: those of a still image."""
+    try:
+        header = read_header(data)
+        _check_size(header, max_pixels)
+        return header, check_complete(data, header)
+    except (struct.error, IndexError) as error:
+        raise FileFormatError(name, "a truncated image") from error
+    except ValueError as error:
+        raise FileFormatError(name, str(error)) from error
 
 
 def _check_size(header: ImageHeader, max_pixels: int) -> None:
@@ -112,6 +139,9 @@ def _decode(data: bytes, header: ImageHeader, name: str) -> NDArray[Any]:
             samples = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except (cv2.error, MemoryError) as error:
         raise FileFormatError(name, f"this {header.format} cannot be decoded: {error}") from error
+    if samples is None and header.opencv > _OPENCV:
+        needed = ".".join(map(str, header.opencv))
+        raise FileFormatError(name, f"this {header.format} needs OpenCV {needed} or later, here is {cv2.__version__}")
     if samples is None:
         raise FileFormatError(name, f"a truncated, damaged or unsupported {header.format}")
     if samples.dtype not in (np.uint8, np.uint16):
@@ -134,7 +164,7 @@ def _to_rgb(samples: NDArray[Any], header: ImageHeader) -> Image:
         colour = np.repeat(grey[..., None], 3, axis=2)
     else:
         colour = samples[..., 2::-1]
-        alpha = samples[..., 3] if samples.shape[2] == 4 else None
+        alpha = samples[..., 3] if samples.shape[2] == 4 and header.alpha else None
     if alpha is not None and alpha.min() < top:
         # libtiff multiplies 8-bit colours by alpha while reading, whatever the file said.
         multiplied = header.premultiplied is not None and (header.premultiplied or top == 255)
@@ -145,11 +175,13 @@ def _to_rgb(samples: NDArray[Any], header: ImageHeader) -> Image:
 def _over_white(colour: NDArray[Any], alpha: NDArray[Any], *, multiplied: bool) -> NDArray[Any]:
     kind = colour.dtype
     top = int(np.iinfo(kind).max)
-    wide = np.uint16 if top == 255 else np.uint32  # top² + top / 2 just fits
-    if multiplied:
-        mixed = np.minimum(colour.astype(wide) + (top - alpha), top)
-    else:
-        mixed = (colour.astype(wide) * alpha + wide(top) * (top - alpha) + top // 2) // top
+    # Every array is widened before any arithmetic, so that no rule for the type of mixed operands matters. The square
+    # of `top` plus its half just fits.
+    wide = np.uint16 if top == 255 else np.uint32
+    samples: NDArray[Any] = colour.astype(wide)
+    opaque: NDArray[Any] = alpha.astype(wide)
+    white = top - opaque
+    mixed = np.minimum(samples + white, top) if multiplied else (samples * opaque + white * top + top // 2) // top
     whitened: NDArray[Any] = mixed.astype(kind)
     return whitened
 

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import tarfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, cast
 
 from preimage.errors import FileFormatError
 from preimage.io.atomic import StrPath, files_below, key_problem
+from preimage.io.signatures import SIGNATURE_BYTES, describe_file
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+# Images, archives and videos' stills that a user may take for read; in a folder they are counted and left out.
+_NOT_READ = (
+    *(".heic", ".heif", ".avif", ".jxl", ".jp2", ".j2k", ".jfif", ".jpe", ".psd", ".svg", ".exr", ".hdr", ".ico"),
+    *(".ppm", ".pgm", ".pnm", ".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".orf", ".rw2", ".pef", ".srw"),
+    *(".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".zip", ".7z", ".rar"),
+)
 MAX_ENCODED_BYTES = 1 << 30  # of one encoded image; a larger file is no photograph
 
 _LONGEST_TAR_READ = 1 << 20  # bytes; tar headers are 512, long names a few thousand
@@ -24,7 +32,7 @@ class ImageSource:
     """One encoded image: a whole file, or a member of a tar file.
 
     Attributes:
-        key: relative path without suffix, ``/`` between parts; unique within a list.
+        key: relative path without suffix, ``/`` between parts; longer where that repeats, so unique within a list.
         path: the file on disk.
         member: the member's name inside a tar file, else ``None``.
         offset: first byte of the image inside `path`.
@@ -63,8 +71,23 @@ def _read_up_to(file: io.FileIO, limit: int) -> bytes:
     return b"".join(pieces)
 
 
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The images found under some paths, and what was left out.
+
+    Attributes:
+        sources: the images, each with a key of its own.
+        skipped: (name, problem) of images and tar files that cannot be used; empty unless asked to skip them.
+        notes: sentences that count what is never used: links to folders, and files of formats that are not read.
+    """
+
+    sources: list[ImageSource]
+    skipped: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
+
+
 def list_images(paths: StrPath | Sequence[StrPath]) -> list[ImageSource]:
-    """All images in folders (recursively), tar shards and single files, in a fixed order.
+    """List all images in folders (recursively), tar shards and single files, in a fixed order.
 
     Args:
         paths: one path or several. In a folder, files with an image's suffix (bmp, gif, jpeg, jpg, png, tif, tiff,
@@ -74,51 +97,205 @@ def list_images(paths: StrPath | Sequence[StrPath]) -> list[ImageSource]:
 
     Returns:
         The sources: paths in the order given, folders sorted by name, tar members in their stored order. The key
-        is the path below the folder given (of a tar member: inside the tar file) without its suffix.
+        is the path below the folder given (of a tar member: inside the tar file) without its suffix. Where several
+        images would have one key, these take the first of the following forms that tells them apart, and all others
+        keep theirs: the key with its suffix (``a.jpg`` and ``a.png`` in one folder); behind the name of the tar file
+        or folder they were found in (``00000/0001`` and ``00001/0001`` of two shards), with as many folders above it
+        as it takes; the same with the suffix. The keys depend on the paths given and the names found only.
 
     Raises:
         FileNotFoundError: a path does not exist.
-        ValueError: a path holds no image, two images have one key, or a name cannot be a key.
+        ValueError: a path holds no image, a name cannot be a key, or an image is listed twice.
         FileFormatError: a tar file is damaged or hostile.
+    """
+    return find_images(paths).sources
+
+
+def find_images(paths: StrPath | Sequence[StrPath], *, skip_bad: bool = False) -> Listing:
+    """List images as `list_images` does, with what was left out.
+
+    Args:
+        paths: see `list_images`.
+        skip_bad: leave out what would be an error of an image or tar file, and list it; of a damaged tar file the
+            images before the damage are kept.
+
+    Raises:
+        FileNotFoundError: a path does not exist.
+        ValueError: no image is left; without `skip_bad` also what `list_images` raises.
     """
     if isinstance(paths, (str, os.PathLike)):
         paths = [paths]
-    found: dict[str, ImageSource] = {}
+    search = _Search()
     for path in paths:
-        before = len(found)
-        for source in _list_path(Path(path)):
-            if problem := key_problem(source.key):
-                raise ValueError(f"{source.name!r}: {problem}; rename it")
-            if (first := found.setdefault(source.key, source)) is not source:
-                raise ValueError(
-                    f"{first.name} and {source.name} share the key {source.key!r}; rename one, "
-                    "or give a folder above both"
-                )
-        if len(found) == before:
-            raise ValueError(f"{path}: no image found ({', '.join(sorted(IMAGE_SUFFIXES))}, or .tar shards)")
-    return list(found.values())
+        search.look_in(Path(path))
+    return search.listing(skip_bad=skip_bad)
 
 
-def _list_path(path: Path) -> Iterator[ImageSource]:
-    if path.is_dir():
-        yield from _list_folder(os.fspath(path))
-    elif path.suffix.lower() == ".tar":
-        yield from _list_tar(os.fspath(path))
-    elif path.is_file():
-        yield ImageSource(path.stem, os.fspath(path))
-    elif path.exists():
-        raise ValueError(f"{path}: is neither a folder nor a plain file")
-    else:
-        raise FileNotFoundError(f"{path}: no such file or folder")
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """An image with its short key, and the path of the folder or tar file that the key is below."""
+
+    source: ImageSource
+    container: str
+
+    def keys(self) -> Iterator[str]:
+        """The keys that it can have, the shortest first."""
+        short = self.source.key
+        suffix = PurePosixPath(self.source.member or self.source.path.replace(os.sep, "/")).suffix
+        yield short
+        yield short + suffix
+        names = [name for name in PurePosixPath(self.container.replace(os.sep, "/")).parts if name != "/"]
+        for ending in ("", suffix):
+            for count in range(1, len(names) + 1):
+                yield "/".join((*names[-count:], short + ending))
 
 
-def _list_folder(folder: str) -> Iterator[ImageSource]:
-    for relative, path in files_below(folder):
-        stem, suffix = os.path.splitext(relative)
-        if suffix.lower() in IMAGE_SUFFIXES:
-            yield ImageSource(stem, path)
-        elif suffix.lower() == ".tar":
-            yield from _list_tar(path)
+class _Search:
+    """Images on their way to a `Listing`."""
+
+    def __init__(self) -> None:
+        self._found: list[_Found] = []
+        self._problems: list[tuple[str, ValueError]] = []
+        self._links: list[str] = []
+        self._left_out: list[str] = []
+
+    def look_in(self, path: Path) -> None:
+        """Add what a path of the user's holds."""
+        before, problems = len(self._found), len(self._problems)
+        if path.is_dir():
+            self._folder(os.fspath(path))
+        elif path.suffix.lower() == ".tar":
+            self._tar(os.fspath(path), os.path.abspath(path.with_suffix("")))
+        elif path.is_file():
+            self._add(ImageSource(path.stem, os.fspath(path)), os.path.dirname(os.path.abspath(path)))
+        elif path.exists():
+            raise ValueError(f"{path}: is neither a folder nor a plain file")
+        else:
+            raise FileNotFoundError(f"{path}: no such file or folder")
+        if len(self._found) == before and len(self._problems) == problems:
+            wanted = f"{', '.join(sorted(IMAGE_SUFFIXES))}, or .tar shards"
+            notes = "".join(f"; {note}" for note in self.notes())
+            self._problems.append((os.fspath(path), ValueError(f"{path}: no image found ({wanted}){notes}")))
+
+    def notes(self) -> Iterator[str]:
+        """Sentences about what is left out without being an error."""
+        folders = [link for link in self._links if os.path.isdir(link)]
+        if folders:
+            some = f"{len(folders)} links to folders were" if len(folders) > 1 else "1 link to a folder was"
+            yield f"{some} not followed ({_some(folders)}): give what they point to as paths of their own"
+        if self._left_out:
+            some = f"{len(self._left_out)} files were" if len(self._left_out) > 1 else "1 file was"
+            yield f"{some} left out, of a format that is not read ({_some(self._left_out)})"
+
+    def listing(self, *, skip_bad: bool) -> Listing:
+        """Give every image its key; the first problem is raised unless such are skipped."""
+        sources = self._with_keys()
+        if self._problems and (not skip_bad or not sources):
+            raise _counted(self._problems[0][1], len(self._problems), some_left=bool(sources))
+        skipped = tuple((_shown(name), str(error)) for name, error in self._problems)
+        return Listing(sources, skipped, tuple(self.notes()))
+
+    def _add(self, source: ImageSource, container: str) -> None:
+        if problem := key_problem(source.key):
+            error: ValueError
+            if source.member is None:
+                error = ValueError(f"{source.name!r}: {problem}; rename it")
+            else:
+                error = FileFormatError(source.path, f"member {source.member!r}: {problem}")
+            self._problems.append((source.name, error))
+        else:
+            self._found.append(_Found(source, container))
+
+    def _folder(self, folder: str) -> None:
+        top, links = os.path.abspath(folder), len(self._links)
+        for relative, path in files_below(folder, links=self._links):
+            stem, suffix = os.path.splitext(relative)
+            if suffix.lower() in IMAGE_SUFFIXES:
+                self._add(ImageSource(stem, path), top)
+            elif suffix.lower() == ".tar":
+                self._tar(path, os.path.join(top, *stem.split("/")))
+            elif relative.lower().endswith(_NOT_READ):
+                self._left_out.append(path)
+        for link in self._links[links:]:
+            if not os.path.exists(link) and os.path.splitext(link)[1].lower() in IMAGE_SUFFIXES:
+                self._problems.append((link, ValueError(f"{_shown(link)}: is a link to nothing")))
+
+    def _tar(self, path: str, container: str) -> None:
+        try:
+            for source in _list_tar(path):
+                if isinstance(source, FileFormatError):
+                    self._problems.append((path, source))
+                else:
+                    self._add(source, container)
+        except FileFormatError as error:
+            self._problems.append((path, error))
+
+    def _with_keys(self) -> list[ImageSource]:
+        """The sources, those of one short key with longer ones that tell them apart."""
+        groups: dict[str, list[int]] = {}
+        for position, found in enumerate(self._found):
+            groups.setdefault(found.source.key, []).append(position)
+        taken = set(groups)
+        sources: list[ImageSource | None] = [found.source for found in self._found]
+        for group in (group for group in groups.values() if len(group) > 1):
+            for position in group:
+                sources[position] = None
+            kept = self._without_repeated(group)
+            keys = [self._found[kept[0]].source.key]
+            if len(kept) > 1:
+                keys = _distinct_keys([self._found[position] for position in kept], taken)
+                taken |= set(keys)
+            for position, key in zip(kept, keys, strict=True):
+                sources[position] = replace(self._found[position].source, key=key)
+        return [source for source in sources if source is not None]
+
+    def _without_repeated(self, group: Sequence[int]) -> list[int]:
+        """Of positions of images that no key tells apart, as they are one and the same, the first."""
+        seen: dict[tuple[str, str | None], ImageSource] = {}
+        kept = []
+        for position in group:
+            source = self._found[position].source
+            place = os.path.realpath(source.path), source.member
+            if place not in seen:
+                seen[place] = source
+                kept.append(position)
+            elif seen[place].offset != source.offset:
+                problem = f"holds the member {source.member!r} twice"
+                self._problems.append((source.name, FileFormatError(source.path, problem)))
+            else:
+                self._problems.append((source.name, ValueError(f"{source.name}: the image is listed twice")))
+        return kept
+
+
+def _distinct_keys(group: Sequence[_Found], taken: set[str]) -> list[str]:
+    """The first form of key that tells the images apart, from each other and from all the others."""
+    longest: list[str] = []
+    for keys in itertools.zip_longest(*(found.keys() for found in group)):
+        # A shorter path has fewer forms: it keeps its longest one.
+        longest = [old if key is None else key for key, old in zip(keys, longest or keys, strict=True)]
+        if len(set(longest)) == len(longest) and taken.isdisjoint(longest) and not any(map(key_problem, longest)):
+            return longest
+    # Only where names above the images cannot be part of a key, or repeat each other.
+    numbers = (f"{group[0].source.key}#{number}" for number in itertools.count(1))
+    return list(itertools.islice((key for key in numbers if key not in taken), len(group)))
+
+
+def _counted(error: ValueError, count: int, *, some_left: bool) -> ValueError:
+    """The error with the number of its like, and the option that helps if other images are left."""
+    more = f" (and {count - 1} more that cannot be used)" if count > 1 else ""
+    advice = "; --skip-bad leaves out what cannot be used, and lists it" if some_left else ""
+    if isinstance(error, FileFormatError):
+        return FileFormatError(error.path, error.problem + more + advice)
+    return ValueError(f"{error}{more}{advice}")
+
+
+def _some(paths: Sequence[str]) -> str:
+    return ", ".join(map(_shown, paths[:3])) + (", ..." if len(paths) > 3 else "")
+
+
+def _shown(name: str) -> str:
+    """The name in characters that can be printed and stored, whatever its encoding was."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 class _HeaderReader:
@@ -135,7 +312,8 @@ class _HeaderReader:
         return self._file.read(size)
 
 
-def _list_tar(path: str) -> Iterator[ImageSource]:
+def _list_tar(path: str) -> Iterator[ImageSource | FileFormatError]:
+    """The images in a tar file, and errors of single members; raises where it cannot be read on."""
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         try:
@@ -149,10 +327,13 @@ def _list_tar(path: str) -> Iterator[ImageSource]:
         except FileFormatError:
             raise
         except (tarfile.TarError, ValueError, TypeError, OverflowError, IndexError, RecursionError) as error:
-            raise FileFormatError(path, f"not a sound, uncompressed tar file: {error}") from error
+            file.seek(0)
+            what = describe_file(file.read(SIGNATURE_BYTES))
+            problem = str(error) if what in (None, "a tar archive") else f"it is {what}"
+            raise FileFormatError(path, f"not a sound, uncompressed tar file: {problem}") from error
 
 
-def _list_members(archive: tarfile.TarFile, path: str, size: int) -> Iterator[ImageSource]:
+def _list_members(archive: tarfile.TarFile, path: str, size: int) -> Iterator[ImageSource | FileFormatError]:
     position = -1
     while (member := archive.next()) is not None:
         archive.members = []  # type: ignore[attr-defined] # tarfile's own list would grow with the shard
@@ -162,12 +343,12 @@ def _list_members(archive: tarfile.TarFile, path: str, size: int) -> Iterator[Im
         name = PurePosixPath(member.name)
         if not member.isreg() or name.suffix.lower() not in IMAGE_SUFFIXES or name.name.startswith("."):
             continue
-        if member.sparse is not None or not _fits(member, size):
-            raise FileFormatError(path, f"member {member.name!r} ({member.size} bytes) is sparse or cut short")
-        key = str(name.with_suffix(""))
-        if problem := key_problem(key):
-            raise FileFormatError(path, f"member {member.name!r}: {problem}")
-        yield ImageSource(key, path, member.name, member.offset_data, member.size)
+        if not _fits(member, size):
+            raise FileFormatError(path, f"member {member.name!r} ({member.size} bytes) is cut short")
+        if member.sparse is not None:
+            yield FileFormatError(path, f"member {member.name!r} is sparse")
+        else:
+            yield ImageSource(str(name.with_suffix("")), path, member.name, member.offset_data, member.size)
 
 
 def _fits(member: tarfile.TarInfo, size: int) -> bool:

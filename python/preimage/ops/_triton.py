@@ -1,11 +1,17 @@
-"""Whether Triton is installed; it is not on every system."""
+"""Whether Triton imports; it is not on every system."""
 
 from __future__ import annotations
 
 import functools
-import importlib.util
+
+from preimage.optional import import_optional
 
 
 @functools.cache
 def has_triton() -> bool:
-    return importlib.util.find_spec("triton") is not None
+    """Return whether Triton imports; torch has imported it already where it does."""
+    try:
+        import_optional("triton")
+    except ImportError:
+        return False
+    return True

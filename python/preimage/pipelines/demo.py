@@ -13,8 +13,10 @@ from pathlib import Path
 
 from preimage import representations
 from preimage.io import ImageSource, atomic_write, read_features, read_image, write_png
+from preimage.metrics import SMALLEST_FOR_SSIM
+from preimage.optional import OPTIONAL
 from preimage.pipelines.choosing import InverterChoices, Pairing, pairings, shipped_representations
-from preimage.pipelines.evaluate import SMALLEST_FOR_SSIM, ImageScore, Judge
+from preimage.pipelines.evaluate import ImageScore, Judge
 from preimage.pipelines.extract import extract
 from preimage.pipelines.invert import folder_of, invert
 from preimage.pipelines.loading import Images, Pixels, as_batch, as_sources, load, part_returned, side_for
@@ -264,7 +266,8 @@ def sample_photographs() -> list[str]:
     paths = [os.path.join(place, "data", name) for place in locations for name in PHOTOGRAPHS]
     present = [path for path in paths if os.path.isfile(path)]
     if len(present) < 2:
-        raise ImportError("the demo shows photographs of scikit-image: pip install 'preimage[demo]'")
+        needs = OPTIONAL["scikit-image"]
+        raise ImportError(f"{needs.purpose} are those of scikit-image, which has none here: {needs.install}")
     return present
 
 

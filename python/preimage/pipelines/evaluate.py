@@ -6,21 +6,19 @@ import csv
 import dataclasses
 import io
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from os import PathLike
 from pathlib import Path
 
 import torch
-from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 from preimage import representations
 from preimage.inverters import Inverter, checked_device
-from preimage.io import ImageSource, atomic_write
-from preimage.metrics import ErrorReport, NormalisedError, Originals, PerceptualDistance
-from preimage.pipelines.loading import Images, as_sources, batches, side_for
+from preimage.io import atomic_write
+from preimage.metrics import SMALLEST_FOR_SSIM, ErrorReport, NormalisedError, Originals, PerceptualDistance, psnr, ssim
+from preimage.pipelines.loading import Images, as_listing, at_once, batches, none_usable, side_for, working_bytes
 from preimage.representations import Representation
 
-SMALLEST_FOR_SSIM = 11  # its Gaussian window, in pixels
 _SIZE = 256  # of images, where nothing says another
 
 
@@ -59,6 +57,8 @@ class EvaluateSummary:
         csv: the file with one line an image, if one was asked for.
         seconds: wall time.
         scores: one entry an image, in the order given.
+        skipped: (name, problem) of the images left out.
+        notes: sentences about what was not looked at: links to folders, files of other formats.
     """
 
     inverter: str
@@ -72,6 +72,8 @@ class EvaluateSummary:
     csv: Path | None
     seconds: float
     scores: tuple[ImageScore, ...]
+    skipped: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class Judge:
@@ -94,11 +96,8 @@ class Judge:
         """A batch; both (B, 3, H, W) float in [0, 1], at least 11 pixels a side."""
         self._error.update(images, reconstructions)
         self._keys += keys
-        psnr = peak_signal_noise_ratio(reconstructions, images, data_range=1.0, reduction="none", dim=(1, 2, 3))
-        ssim = structural_similarity_index_measure(reconstructions, images, data_range=1.0, reduction="none")
-        assert isinstance(ssim, torch.Tensor)  # a tuple only comes with the full image
-        self._psnr += psnr.reshape(-1).tolist()
-        self._ssim += ssim.reshape(-1).tolist()
+        self._psnr += psnr(reconstructions, images).tolist()
+        self._ssim += ssim(reconstructions, images).tolist()
         self._lpips += self._perceptual(reconstructions, images) if self._perceptual else [None] * len(keys)
 
     def verdict(self) -> tuple[ErrorReport, tuple[ImageScore, ...]]:
@@ -117,6 +116,7 @@ def evaluate(
     batch_size: int = 16,
     device: str = "cpu",
     csv: str | PathLike[str] | None = None,
+    skip_bad: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> EvaluateSummary:
     """Extract, invert and compare, at the images' own size after `size`, or what comes back of them by a view.
@@ -127,9 +127,10 @@ def evaluate(
         representation: what the inverter is for, where its spec alone does not make it.
         size: short side resized to this many pixels and the centre square cut out; ``None`` takes the only size that
             the representation knows, or 256.
-        batch_size: images at once.
+        batch_size: images at once, fewer where they are so large that they would take over a gigabyte.
         device: where the inverter runs.
         csv: write one line an image, and the mean, to this file.
+        skip_bad: leave out images that cannot be listed or read, and list them, instead of stopping.
         progress: called with (images done, images in all).
 
     Raises:
@@ -145,13 +146,17 @@ def evaluate(
     compared = side if network.view is None else network.view.size
     if compared < SMALLEST_FOR_SSIM or batch_size < 1:
         raise ValueError(f"size is at least 11 pixels and batch_size at least 1, got {compared} and {batch_size}")
-    sources = as_sources(images)
-    judge, done = Judge(), 0
-    for keys, originals, reconstructions in _reconstructed(network, chosen, sources, side, batch_size):
+    listing = as_listing(images, skip_bad=skip_bad)
+    judge, done, bad = Judge(), 0, list(listing.skipped)
+    together = at_once(working_bytes(chosen, side, side, inverted=True), batch_size)
+    originals_of = batches(listing.sources, side, together, skipped=bad if skip_bad else None)
+    for keys, originals, reconstructions in _reconstructed(network, chosen, originals_of, side):
         judge.add(keys, originals, reconstructions)
         done += len(keys)
         if progress is not None:
-            progress(done, len(sources))
+            progress(done + len(bad) - len(listing.skipped), len(listing.sources))
+    if not done:
+        raise none_usable(bad)
     report, scores = judge.verdict()
     summary = EvaluateSummary(
         inverter=name,
@@ -165,6 +170,8 @@ def evaluate(
         csv=None if csv is None else Path(csv),
         seconds=time.perf_counter() - start,
         scores=scores,
+        skipped=tuple(bad),
+        notes=listing.notes,
     )
     if summary.csv is not None:
         write_scores(summary.csv, summary)
@@ -172,11 +179,11 @@ def evaluate(
 
 
 def _reconstructed(
-    inverter: Inverter, representation: Representation, sources: Sequence[ImageSource], size: int, batch_size: int
+    inverter: Inverter, representation: Representation, loaded: Iterable[tuple[list[str], torch.Tensor]], size: int
 ) -> Iterator[tuple[list[str], torch.Tensor, torch.Tensor]]:
     """Batches of keys, originals and reconstructions, both (B, 3, H, W) float in [0, 1] on the CPU."""
     whole = (size, size) if inverter.view is None else None
-    for keys, originals in batches(sources, size, batch_size):
+    for keys, originals in loaded:
         with torch.inference_mode():
             reconstructions = inverter(representation(originals), image_size=whole)
         yield keys, inverter.target(originals).float() / 255, reconstructions.cpu()

@@ -20,11 +20,14 @@ from preimage.pipelines.loading import (
     Loaded,
     Pixels,
     as_batch,
-    as_sources,
+    as_listing,
     by_size,
+    in_budget,
     in_windows,
     load,
+    none_usable,
     settled_size,
+    working_bytes,
 )
 from preimage.pipelines.partial import Partial, PartState, Settings, digest_of, move_into_place
 from preimage.representations import Representation
@@ -34,6 +37,7 @@ Progress = Callable[[int, int], None]
 
 PART_SIZE = 128
 _DTYPES = ("float32", "float16")
+_OWN_SUFFIX = ".safetensors"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +54,7 @@ class ExtractSummary:
         nonfinite_images: names of the images that have any.
         resumed: images taken over from an earlier, interrupted run.
         seconds: wall time of this run.
+        notes: sentences about what was not looked at: links to folders, files of other formats.
     """
 
     output: Path
@@ -61,6 +66,7 @@ class ExtractSummary:
     nonfinite_images: tuple[str, ...]
     resumed: int
     seconds: float
+    notes: tuple[str, ...] = ()
 
 
 def extract(
@@ -86,16 +92,17 @@ def extract(
     Args:
         representation: what to compute.
         images: a path or paths (folders, files, tar shards), or sources.
-        output: a feature file; ``.npy`` and ``.npz`` are written as plain arrays, ``.mat`` for MATLAB (v5), ``.h5``
-            and ``.hdf5`` as HDF5 in hloc's layout. An earlier file is replaced.
+        output: a feature file with the suffix ``.safetensors``, the representation's name (``.hog``) or none; ``.npy``
+            and ``.npz`` are written as plain arrays, ``.mat`` for MATLAB (v5), ``.h5`` and ``.hdf5`` as HDF5 in hloc's
+            layout. An earlier file is replaced.
         size: short side resized to this many pixels and the centre square cut out; ``None`` leaves images alone, unless
             the representation takes images of one size only, to which they are fitted then.
         dtype: ``"float32"`` or ``"float16"``, as stored; MATLAB files know only the first.
         layout: of the arrays in such a foreign file, see `preimage.io.arrays.conventions`; ``None`` takes
             ``"matlab"`` for ``.mat`` and ``"preimage"`` for the others.
-        batch_size: images computed at once.
+        batch_size: images computed at once, fewer where they are so large that they would take over a gigabyte.
         device: where the features are computed; the images are read on the CPU.
-        skip_bad: leave out images that cannot be read or are too small, and list them, instead of stopping.
+        skip_bad: leave out images that cannot be listed or read or are too small, and list them, instead of stopping.
         allow_nonfinite: keep features that are NaN or infinite instead of refusing.
         resume: go on with an unfinished extraction; ``False`` starts anew.
         progress: called with (images done, images in all).
@@ -109,11 +116,12 @@ def extract(
     path, place = Path(output), checked_device(device)
     _check(path, size, dtype, batch_size)
     _check_format(path, representation.spec, dtype, layout)
-    sources, side = as_sources(images), settled_size(representation, size)
+    listing, side = as_listing(images, skip_bad=skip_bad), settled_size(representation, size)
+    sources = listing.sources
     settings = Settings(representation.spec, side, dtype, PART_SIZE, digest_of(sources), len(sources), place.type)
-    partial = Partial(path, settings, resume=resume)
+    partial = Partial(path, settings, sources, resume=resume)
     states, resumed = _all_parts(representation, sources, settings, partial, batch_size, place, skip_bad, progress)
-    total = _sum(states)
+    total = _sum(states, listing.skipped)
     _refuse(total, partial, allow_nonfinite)
     _merge(partial, states, path, settings, layout)
     return ExtractSummary(
@@ -121,6 +129,7 @@ def extract(
         bytes=path.stat().st_size,
         spec=settings.spec,
         resumed=resumed,
+        notes=listing.notes,
         seconds=time.perf_counter() - start,
         **{field.name: getattr(total, field.name) for field in dataclasses.fields(total)},
     )
@@ -196,11 +205,19 @@ class _Part:
     def _records(self, report: Callable[[int], None]) -> Iterator[FeatureRecord]:
         loaded = load(self._sources, self._settings.size, ahead=2 * self._batch_size)
         seen = 0
-        for window in in_windows(loaded, self._batch_size):
+        for window in in_budget(loaded, self._bytes, self._batch_size):
             good = [item for item in window if self._usable(item)]
             yield from self._compute(good)
             seen += len(window)
             report(seen)
+
+    def _bytes(self, item: Loaded) -> int:
+        if item.pixels is None:
+            return 0
+        try:
+            return working_bytes(self._representation, *item.pixels.shape[:2])
+        except ValueError:
+            return 0  # too small to have features
 
     def _usable(self, item: Loaded) -> bool:
         problem = item.problem
@@ -226,7 +243,7 @@ class _Part:
                 computed = self._representation(batch.to(self._place)).float().cpu().numpy()
                 features |= dict(zip(positions, computed, strict=True))
         for position, item in enumerate(items):
-            values = features[position]
+            values = features.pop(position)  # one image's features may be large: written, they are not kept
             if bad := int(values.size - np.isfinite(values).sum()):
                 self._nonfinite.append((item.source.name, bad))
             self._images += 1
@@ -248,6 +265,11 @@ def _check(output: Path, size: int | None, dtype: str, batch_size: int) -> None:
 def _check_format(output: Path, spec: Spec, dtype: str, layout: str | None) -> None:
     if is_foreign(output):
         check_writable(output, spec, dtype, layout)
+    elif output.suffix.lower() not in ("", _OWN_SUFFIX, f".{spec.representation}"):
+        raise ValueError(
+            f"{output}: the suffix {output.suffix!r} is not known; {_OWN_SUFFIX} (or none) for a feature file and "
+            f"{', '.join(SUFFIXES)} for arrays are right"
+        )
     elif layout is not None:
         raise ValueError(f"{output}: a feature file has its own layout; give one for {', '.join(SUFFIXES)} only")
 
@@ -257,10 +279,10 @@ def _chain(first: FeatureRecord, rest: Iterator[FeatureRecord]) -> Iterator[Feat
     yield from rest
 
 
-def _sum(states: Sequence[PartState]) -> PartState:
+def _sum(states: Sequence[PartState], skipped: Sequence[tuple[str, str]]) -> PartState:
     return PartState(
         sum(state.images for state in states),
-        tuple(entry for state in states for entry in state.skipped),
+        (*skipped, *(entry for state in states for entry in state.skipped)),
         sum(state.nonfinite_values for state in states),
         tuple(name for state in states for name in state.nonfinite_images),
     )
@@ -268,7 +290,7 @@ def _sum(states: Sequence[PartState]) -> PartState:
 
 def _refuse(total: PartState, partial: Partial, allow_nonfinite: bool) -> None:
     if not total.images:
-        raise ValueError(f"none of the {len(total.skipped)} images could be used; the first: {total.skipped[0][1]}")
+        raise none_usable(total.skipped)
     if total.nonfinite_values and not allow_nonfinite:
         names = ", ".join(total.nonfinite_images[:3]) + (", ..." if len(total.nonfinite_images) > 3 else "")
         raise ValueError(

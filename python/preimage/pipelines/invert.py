@@ -20,7 +20,7 @@ from preimage.io.keypoints.convert import naming
 from preimage.io.keypoints.plausibility import examine
 from preimage.keypoints import Keypoints
 from preimage.pipelines.choosing import InverterChoice, fitting_inverter, loaded, sift_inverter
-from preimage.pipelines.loading import Pixels, as_pixels, in_windows
+from preimage.pipelines.loading import Pixels, as_pixels, at_once, in_budget, in_windows, inverting_bytes
 from preimage.representations.sift import Sift
 from preimage.spec import USER_VARIANT, Spec
 
@@ -290,7 +290,8 @@ def invert(
         normalisation: of keypoints' descriptors, see `preimage.read_keypoints`.
         keypoint_format: of a keypoint file whose suffix or first bytes mislead, see `preimage.read_keypoints`.
         max_side: larger images of a keypoint file are reconstructed with this many pixels along their longer side.
-        batch_size: images at once; those of keypoint files come one by one.
+        batch_size: images at once, fewer where they are so large that they would take over a gigabyte; those of
+            keypoint files come one by one.
         device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...
         skip_bad: leave out images whose features or keypoints cannot be read or inverted, and list them, instead of
             stopping.
@@ -333,7 +334,9 @@ def _invert_features(
     if not len(file):
         raise ValueError(f"{file.path} holds no images: there is nothing to invert")
     targets = targets_of(folder, file.keys)
-    for window in in_windows(range(len(file)), 8 * batch_size):
+    sizes = file.processed_sizes
+    # The features of a window wait in memory, and take less than it takes to invert them.
+    for window in in_budget(range(len(file)), lambda index: inverting_bytes(*sizes[index]) // 8, 8 * batch_size):
         for picture, index in _reconstruct(network, file, window, batch_size, device, work):
             write_picture(targets[index], picture)
             work.images += 1
@@ -433,7 +436,7 @@ def _reconstruct(
         groups.setdefault((values.shape, tuple(file.processed_sizes[index])), []).append(index)
     for group in groups.values():
         size = file.processed_sizes[group[0]]
-        for batch in in_windows(group, batch_size):
+        for batch in in_windows(group, at_once(inverting_bytes(*size), batch_size)):
             stacked = torch.stack([features[index] for index in batch]).to(device)
             with torch.inference_mode():
                 images = inverter(stacked, image_size=(size[0], size[1]))

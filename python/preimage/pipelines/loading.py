@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from os import PathLike
 from typing import Any, TypeVar
@@ -16,9 +17,10 @@ import numpy.typing as npt
 import torch
 
 from preimage.inverters import Inverter
-from preimage.io import ImageSource, decode_image, fit_image, list_images
+from preimage.io import ImageSource, Listing, decode_image, find_images, fit_image
 from preimage.representations import Representation
 
+T = TypeVar("T")
 Pixels = npt.NDArray[np.uint8]
 Images = str | PathLike[str] | Sequence[str | PathLike[str]] | Sequence[ImageSource]
 
@@ -40,11 +42,15 @@ class Loaded:
     problem: str = ""
 
 
-def as_sources(images: Images) -> list[ImageSource]:
-    """A path, paths (folders, files, tar shards) or ready sources as a list of sources.
+def as_listing(images: Images, *, skip_bad: bool = False) -> Listing:
+    """Return a path, paths (folders, files, tar shards) or ready sources as a list of sources, with what is left out.
+
+    Args:
+        images: of which to make the list.
+        skip_bad: leave out what cannot be used, and list it, see `preimage.io.find_images`.
 
     Raises:
-        ValueError: there is no image among them.
+        ValueError: there is no image among them; without `skip_bad` also what `preimage.io.list_images` raises.
     """
     if isinstance(images, str | PathLike):
         images = [images]
@@ -52,10 +58,16 @@ def as_sources(images: Images) -> list[ImageSource]:
     ready = [image for image in given if isinstance(image, ImageSource)]
     if ready and len(ready) != len(given):
         raise TypeError("images are given either as paths or as sources, not as a mixture")
-    sources = ready or list(list_images([image for image in given if not isinstance(image, ImageSource)]))
-    if not sources:
+    paths = [image for image in given if not isinstance(image, ImageSource)]
+    listing = Listing(ready) if ready else find_images(paths, skip_bad=skip_bad)
+    if not listing.sources:
         raise ValueError(f"no images in {', '.join(map(str, given)) or 'an empty list'}")
-    return sources
+    return listing
+
+
+def as_sources(images: Images) -> list[ImageSource]:
+    """Return the sources of `as_listing`; what cannot be used is an error."""
+    return as_listing(images).sources
 
 
 def settled_size(representation: Representation, size: int | None) -> int | None:
@@ -94,36 +106,128 @@ def part_returned(inverter: Inverter, pixels: Pixels) -> Pixels:
     return pixels[top : top + crop, left : left + crop]
 
 
+BATCH_BYTES = 1 << 30  # of working memory for the images computed at once; a larger image is computed alone
+_AHEAD_BYTES = 256 << 20  # of decoded images that wait for their use
+_PIXEL_BYTES = 24  # an image in 8 bits and in float, and a few planes beside it
+_INVERTER_PIXEL_BYTES = 256  # the maps of an inverter at the image's resolution, of which a few are held
+
+
+def working_bytes(representation: Representation, height: int, width: int, *, inverted: bool = False) -> int:
+    """Return about how much memory an image of height × width pixels takes while its features are computed.
+
+    That is the image, its features and a copy of them, and what an inverter takes where they are inverted; activations
+    inside a network are not known.
+    """
+    grid = representation.feature_size(height, width) or (1, 1)
+    features = 8 * representation.spec.channels * math.prod(grid)
+    return features + (_PIXEL_BYTES * height * width if not inverted else inverting_bytes(height, width))
+
+
+def inverting_bytes(height: int, width: int) -> int:
+    """Return about how much memory an inverter takes for an image of height × width pixels."""
+    return (_PIXEL_BYTES + _INVERTER_PIXEL_BYTES) * height * width
+
+
+def at_once(bytes_each: int, most: int) -> int:
+    """Return how many images, `most` or fewer, are computed at once so that they fit `BATCH_BYTES`; at least 1."""
+    return max(1, min(most, BATCH_BYTES // max(1, bytes_each)))
+
+
+def in_budget(items: Iterable[T], bytes_of: Callable[[T], int], most: int) -> Iterator[list[T]]:
+    """Yield the items in lists of `most`, or as many as fit `BATCH_BYTES` together; at least 1."""
+    window: list[T] = []
+    total = 0
+    for item in items:
+        size = bytes_of(item)
+        if window and (len(window) == most or total + size > BATCH_BYTES):
+            yield window
+            window, total = [], 0
+        window.append(item)
+        total += size
+    if window:
+        yield window
+
+
 def load(sources: Sequence[ImageSource], size: int | None, *, ahead: int = 16) -> Iterator[Loaded]:
-    """Decode in threads, at most `ahead` images before the one in use; order as given.
+    """Decode in threads, at most `ahead` images before the one in use, fewer where they are large; order as given.
 
     A bad image comes back with its problem instead of stopping the others.
     """
-    pool = ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1), thread_name_prefix="decode")
+    workers = min(8, os.cpu_count() or 1)
+    pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="decode")
     waiting: deque[Future[Loaded]] = deque()
     remaining = iter(sources)
+    room = workers  # until the size of an image is known
     try:
-        for source in itertools.islice(remaining, max(1, ahead)):
-            waiting.append(pool.submit(_read, source, size))
-        while waiting:
-            loaded = waiting.popleft().result()
-            for source in itertools.islice(remaining, 1):
+        while True:
+            for source in itertools.islice(remaining, max(1, min(ahead, room)) - len(waiting)):
                 waiting.append(pool.submit(_read, source, size))
+            if not waiting:
+                return
+            loaded = waiting.popleft().result()
+            if loaded.pixels is not None:
+                room = max(workers, _AHEAD_BYTES // max(1, loaded.pixels.nbytes))
             yield loaded
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def batches(sources: Sequence[ImageSource], size: int, batch_size: int) -> Iterator[tuple[list[str], torch.Tensor]]:
-    """Keys and images (B, 3, size, size) uint8, in order; ``ValueError`` at a bad image."""
-    for window in in_windows(load(sources, size, ahead=2 * batch_size), batch_size):
-        for item in window:
-            if item.pixels is None:
-                raise ValueError(item.problem)
-        yield (
-            [item.source.key for item in window],
-            as_batch([item.pixels for item in window if item.pixels is not None]),
-        )
+Skipped = list[tuple[str, str]]
+
+
+def batches(
+    sources: Sequence[ImageSource],
+    size: int,
+    batch_size: int,
+    *,
+    skipped: Skipped | None = None,
+) -> Iterator[tuple[list[str], torch.Tensor]]:
+    """Yield keys and images (B, 3, size, size) uint8, in order.
+
+    Args:
+        sources: the images.
+        size: the side that they are fitted to.
+        batch_size: images at once, see `at_once`.
+        skipped: takes (name, problem) of bad images; ``None`` makes them errors.
+
+    Raises:
+        ValueError: a bad image (named).
+    """
+    loaded = usable(load(sources, size, ahead=2 * batch_size), skipped)
+    for window in in_windows(loaded, batch_size):
+        keys = [item.source.key for item in window]
+        yield keys, as_batch([item.pixels for item in window if item.pixels is not None])
+
+
+def usable(loaded: Iterable[Loaded], skipped: Skipped | None) -> Iterator[Loaded]:
+    """Yield the images that were read; the others go to `skipped`, or are a ``ValueError`` where that is ``None``."""
+    for item in loaded:
+        if item.pixels is not None:
+            yield item
+        elif skipped is None:
+            raise ValueError(f"{item.problem} (--skip-bad leaves such images out and lists them)")
+        else:
+            skipped.append((item.source.name, item.problem))
+
+
+def none_usable(skipped: Sequence[tuple[str, str]]) -> ValueError:
+    """Return the error for a set of images of which none is left."""
+    return ValueError(f"none of the {len(skipped)} images could be used; the first: {skipped[0][1]}")
+
+
+def sound_listing(images: Images, *, skip_bad: bool) -> Listing:
+    """Return `as_listing`; with `skip_bad` images that cannot be decoded are left out as well.
+
+    For commands that go through the images several times; each is decoded once more for this.
+    """
+    listing = as_listing(images, skip_bad=skip_bad)
+    if not skip_bad:
+        return listing
+    skipped = list(listing.skipped)
+    sources = [item.source for item in usable(load(listing.sources, 1), skipped)]
+    if not sources:
+        raise none_usable(skipped)
+    return Listing(sources, tuple(skipped), listing.notes)
 
 
 def as_batch(pixels: Sequence[Pixels]) -> torch.Tensor:
@@ -135,9 +239,6 @@ def as_pixels(image: torch.Tensor) -> Pixels:
     """(3, H, W) float in [0, 1] as (H, W, 3) uint8, rounded."""
     scaled = (image.detach().float().clamp(0, 1) * 255).round().to(torch.uint8)
     return np.ascontiguousarray(scaled.permute(1, 2, 0).cpu().numpy())
-
-
-T = TypeVar("T")
 
 
 def in_windows(items: Iterable[T], length: int) -> Iterator[list[T]]:

@@ -1,14 +1,16 @@
 """The folder of an unfinished extraction: what is done, and with which settings.
 
-Layout of ``OUTPUT.partial/``: ``manifest.json`` pins the settings; ``part-00000.safetensors`` holds the features of
-one slice of the images, and ``part-00000.json``, written after it, says that the slice is complete. Everything is
-written atomically, so a kill at any moment leaves complete slices and at most a temporary file, swept up next time.
+Layout of ``OUTPUT.partial/``: ``manifest.json`` pins the settings, and ``images.json`` lists the images;
+``part-00000.safetensors`` holds the features of one slice of the images, and ``part-00000.json``, written after it,
+says that the slice is complete. Everything is written atomically, so a kill at any moment leaves complete slices and at
+most a temporary file, swept up next time.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Sequence
@@ -22,6 +24,7 @@ from preimage.spec import Spec
 _FORMAT = "preimage-partial-extraction"
 _FORMAT_VERSION = 1
 _MANIFEST = "manifest.json"
+_IMAGES = "images.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,11 +53,12 @@ class Settings:
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return fields | {"spec": self.spec.to_dict()}
 
-    def differences(self, earlier: dict[str, Any]) -> list[str]:
-        """Where an earlier manifest disagrees, one phrase a setting (earlier first)."""
+    def differences(self, earlier: dict[str, Any], images: str = "") -> list[str]:
+        """Where an earlier manifest disagrees, one phrase a setting (earlier first); `images`: how the lists differ."""
         phrases = [f"spec {phrase}" for phrase in Spec.from_dict(earlier["spec"]).differences(self.spec)]
         if earlier.get("sources") != self.sources:
-            phrases.append(f"the list of images ({earlier.get('count')} images, now {self.count})")
+            counts = f"{earlier.get('count')} images, now {self.count}"
+            phrases.append(f"the list of images ({counts}{images and '; '}{images})")
         for name in ("size", "dtype", "part_size", "device"):
             if earlier.get(name) != getattr(self, name):
                 phrases.append(f"{name}: {earlier.get(name)} != {getattr(self, name)}")
@@ -93,22 +97,23 @@ class Partial:
     Args:
         output: the file that is wanted in the end.
         settings: what this run would do.
-        resume: go on with what is there; otherwise start anew.
+        sources: the images of this run.
+        resume: go on with what is there; otherwise start anew. What holds no finished slice is started anew anyway.
 
     Raises:
         ValueError: an earlier run with other settings left its work there; says which differ.
-        FileFormatError: the folder's manifest is damaged.
+        FileFormatError: the manifest beside finished slices is damaged.
         FileExistsError: a folder of that name is not ours.
     """
 
-    def __init__(self, output: Path, settings: Settings, *, resume: bool) -> None:
+    def __init__(self, output: Path, settings: Settings, sources: Sequence[ImageSource], *, resume: bool) -> None:
         target = Path(os.path.realpath(output))  # beside the file itself, so that the last rename stays on its disk
         self.folder = target.with_name(target.name + ".partial")
         self._manifest = self.folder / _MANIFEST
         self.folder.mkdir(parents=True, exist_ok=True)
         earlier = self._earlier()
         if earlier is not None and resume:
-            if differences := settings.differences(earlier):
+            if differences := settings.differences(earlier, self._first_difference(sources)):
                 raise ValueError(
                     f"{self.folder} holds an unfinished extraction with other settings (then != now): "
                     f"{'; '.join(differences)}. Repeat those settings to finish it, or start anew with --no-resume"
@@ -116,6 +121,7 @@ class Partial:
             self._sweep(temporary_only=True)
             return
         self._sweep(temporary_only=False)
+        _write_json(self.folder / _IMAGES, [[source.key, source.name] for source in sources])
         fields = {"format": _FORMAT, "format_version": _FORMAT_VERSION, **settings.to_dict()}
         _write_json(self._manifest, fields)
 
@@ -146,7 +152,8 @@ class Partial:
         return self.folder / f"part-{index:05d}.json"
 
     def _earlier(self) -> dict[str, Any] | None:
-        if self._manifest.exists():
+        """The settings of the run that left finished work there, if one did."""
+        if self._manifest.exists() and any(_is_state(entry.name) for entry in self.folder.iterdir()):
             return read_manifest(self.folder)
         strangers = [entry.name for entry in self.folder.iterdir() if not _is_ours(entry.name)]
         if strangers:
@@ -155,12 +162,28 @@ class Partial:
             )
         return None
 
+    def _first_difference(self, sources: Sequence[ImageSource]) -> str:
+        """Where the earlier list of images differs from this one; empty if the earlier is not known."""
+        try:
+            earlier = json.loads((self.folder / _IMAGES).read_bytes())
+            pairs = [(str(key), str(name)) for key, name in earlier]
+        except (OSError, ValueError, TypeError):
+            return ""
+        now = [(source.key, source.name) for source in sources]
+        for position, (then, here) in enumerate(itertools.zip_longest(pairs, now), 1):
+            if then != here:
+                # The key alone where it says enough.
+                show = 0 if then is None or here is None or then[0] != here[0] else 1
+                before, after = ("no more" if image is None else repr(image[show]) for image in (then, here))
+                return f"the first that differs is image {position}: {before}, now {after}"
+        return ""
+
     def _sweep(self, *, temporary_only: bool) -> None:
         """Delete our own files and nothing else."""
         if not temporary_only:
             self._manifest.unlink(missing_ok=True)
         for entry in self.folder.iterdir():
-            permanent = entry.name == _MANIFEST or _is_part(entry.name)
+            permanent = entry.name in (_MANIFEST, _IMAGES) or _is_part(entry.name)
             if _is_ours(entry.name) and not (temporary_only and permanent):
                 entry.unlink(missing_ok=True)
 
@@ -190,11 +213,15 @@ def _is_part(name: str) -> bool:
     return name.startswith("part-") and name.endswith((".safetensors", ".json"))
 
 
+def _is_state(name: str) -> bool:
+    return name.startswith("part-") and name.endswith(".json")
+
+
 def _is_ours(name: str) -> bool:
-    return name == _MANIFEST or name.startswith(("part-", "merged.", ".preimage-"))
+    return name in (_MANIFEST, _IMAGES) or name.startswith(("part-", "merged.", ".preimage-"))
 
 
-def _write_json(path: Path, fields: dict[str, Any]) -> None:
+def _write_json(path: Path, fields: dict[str, Any] | list[list[str]]) -> None:
     with atomic_write(path) as file:
         file.write(json.dumps(fields, indent=1).encode())
 

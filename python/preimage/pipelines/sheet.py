@@ -13,7 +13,18 @@ from preimage.inverters import checked_device
 from preimage.io import ImageSource, write_png
 from preimage.metrics import ErrorReport, NormalisedError, Originals
 from preimage.pipelines.choosing import InverterChoices, Pairing, RepresentationChoices, pairings
-from preimage.pipelines.loading import Images, Pixels, as_batch, as_pixels, as_sources, load, side_for
+from preimage.pipelines.loading import (
+    Images,
+    Pixels,
+    Skipped,
+    as_batch,
+    as_listing,
+    as_pixels,
+    load,
+    none_usable,
+    side_for,
+    usable,
+)
 from preimage.spec import Spec
 from preimage.viz.glyphs import draw_features, has_drawing
 from preimage.viz.sheets import SMALLEST_TILE, picture_sheet
@@ -133,6 +144,8 @@ class SheetSummary:
         images: how many photographs.
         width: of the PNG, pixels.
         height: of the PNG, pixels.
+        skipped: (name, problem) of the images left out.
+        notes: sentences about what was not looked at: links to folders, files of other formats.
     """
 
     output: Path
@@ -140,6 +153,8 @@ class SheetSummary:
     images: int
     width: int
     height: int
+    skipped: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def sheet(
@@ -151,6 +166,7 @@ def sheet(
     size: int | None = None,
     tile: int = 320,
     device: str = "cpu",
+    skip_bad: bool = False,
 ) -> SheetSummary:
     """Photographs, their features and what comes back from these, as one PNG.
 
@@ -169,6 +185,7 @@ def sheet(
             a representation knows, or 256.
         tile: side of a picture on the sheet, pixels.
         device: where the inverters run.
+        skip_bad: leave out images that cannot be listed or read, and list them, instead of stopping.
 
     Raises:
         ValueError: a bad image (named), an inverter for another representation, no such device, a `size` too small for
@@ -183,7 +200,11 @@ def sheet(
     place = checked_device(device)
     pairs = [_ready(pair, size, place) for pair in pairings(inverter, representation)]
     sizes = [side_for(pair.representation, pair.inverter, size, _SIZE) for pair in pairs]
-    subjects, compared = _subjects(pairs, sizes, as_sources(images), place, tile)
+    listing = as_listing(images, skip_bad=skip_bad)
+    bad = list(listing.skipped)
+    subjects, compared = _subjects(pairs, sizes, listing.sources, place, tile, bad if skip_bad else None)
+    if not subjects:
+        raise none_usable(bad)
     reports = [_report(column) for column in compared]
     specs = [pair.representation.spec for pair in pairs]
     page = figure(specs, subjects, [None if report is None else report.per_image for report in reports], tile=tile)
@@ -193,7 +214,9 @@ def sheet(
         SheetColumn(pair.representation.name, pair.name, pair.missing, None if report is None else report.error)
         for pair, report in zip(pairs, reports, strict=True)
     ]
-    return SheetSummary(path, tuple(columns), len(subjects), page.shape[1], page.shape[0])
+    return SheetSummary(
+        path, tuple(columns), len(subjects), page.shape[1], page.shape[0], skipped=tuple(bad), notes=listing.notes
+    )
 
 
 # For each photograph what should come back, and what did; empty without an inverter.
@@ -201,18 +224,22 @@ _Compared = list[tuple[torch.Tensor, torch.Tensor]]
 
 
 def _subjects(
-    pairs: Sequence[Pairing], sizes: Sequence[int], sources: Sequence[ImageSource], place: torch.device, tile: int
+    pairs: Sequence[Pairing],
+    sizes: Sequence[int],
+    sources: Sequence[ImageSource],
+    place: torch.device,
+    tile: int,
+    skipped: Skipped | None,
 ) -> tuple[list[Subject], list[_Compared]]:
     """The photographs as they are shown, and for each representation what to compare."""
     loaders = {size: load(sources, size) for size in sizes}
     subjects: list[Subject] = []
     compared: list[_Compared] = [[] for _ in pairs]
     for items in zip(*loaders.values(), strict=True):
-        pixels: dict[int, Pixels] = {}
-        for size, item in zip(loaders, items, strict=True):
-            if item.pixels is None:
-                raise ValueError(item.problem)
-            pixels[size] = item.pixels
+        # An image is read once for each size, and cannot be used at any of them or at none.
+        if not list(usable(items[:1], skipped)):
+            continue
+        pixels = {size: item.pixels for size, item in zip(loaders, items, strict=True) if item.pixels is not None}
         drawn, returned = [], []
         for pair, size, column in zip(pairs, sizes, compared, strict=True):
             picture, target, reconstruction = _shown(pair, pixels[size], place, tile)

@@ -21,6 +21,7 @@ from preimage.representations.alexnet_network import LAYERS, TORCHVISION_NAMES, 
 
 TORCHVISION = "torchvision"
 _TORCHVISIONS_FILE = "alexnet-owt-7be5be79.pth"
+_WRAPPERS = ("module", "_orig_mod")  # what nn.DataParallel and torch.compile put into names
 _MOST_SHOWN = 6  # differences, in a message
 
 
@@ -63,7 +64,8 @@ def import_weights(
     """Check a published file of AlexNet's weights against the network and keep it as safetensors. Nothing downloads.
 
     Args:
-        file: ``.caffemodel``, ``.npz``, ``.safetensors``, ``.pth`` or ``.pt``, with our names (``conv1.weight`` …
+        file: ``.caffemodel``, ``.npz``, ``.safetensors``, ``.pth``, ``.pt``, ``.pth.tar`` or another of `SUFFIXES`, a
+            state_dict or a checkpoint with one, with our names (``conv1.weight`` …
             ``fc8.bias``) or torchvision's; all layers, or conv1 to some layer. float16 stays float16. ``"torchvision"``
             is the file that ``torchvision.models.alexnet`` left in torch's cache.
         variant: ``"caffenet"``, ``"bvlc"`` or ``"torchvision"``; ``None`` where the file tells: a ``.caffemodel`` by
@@ -86,8 +88,12 @@ def import_weights(
     found = open_weights(file)
     arrays, others = _named(file, found)
     if not arrays:
+        came = ", ".join(array.name for array in found.arrays[:_MOST_SHOWN]) or "nothing"
+        more = ", …" if len(found.arrays) > _MOST_SHOWN else ""
         raise FileFormatError(
-            file, "holds nothing by AlexNet's names: conv1.weight, or torchvision's features.0.weight"
+            file,
+            "holds nothing by AlexNet's names, conv1.weight, or torchvision's features.0.weight; it holds "
+            f"{came}{more}",
         )
     variant = _variant(file, found, arrays, variant)
     layers = _check(file, arrays, variant)
@@ -157,18 +163,31 @@ def _notes(layers: tuple[str, ...], others: tuple[str, ...] = ()) -> tuple[str, 
 
 
 def _named(file: StrPath, found: WeightFile) -> tuple[dict[str, StoredArray], tuple[str, ...]]:
-    """The arrays of AlexNet by our names, in the order of the layers, and the names of the others."""
+    """The arrays of AlexNet by our names, in the order of the layers, and the names of the others.
+
+    Names may have parts of wrappers in them (``module``, ``_orig_mod``), and all of them something in front, such as
+    ``model.``.
+    """
     known = {f"{layer}.{kind}": None for layer in LAYERS[:-1] for kind in ("weight", "bias")}
-    arrays: dict[str, StoredArray] = {}
-    others = []
+    named: dict[str, list[tuple[str, StoredArray]]] = {}  # by what stands in front
     for array in found.arrays:
-        layer, _, kind = array.name.rpartition(".")
-        name = f"{TORCHVISION_NAMES.get(layer, layer)}.{kind}"
-        if name not in known:
-            others.append(array.name)
-        elif arrays.setdefault(name, array) is not array:
+        parts = [part for part in array.name.split(".") if part not in _WRAPPERS]
+        for length in (3, 2):  # features.0.weight, conv1.weight
+            layer = ".".join(parts[-length:-1])
+            name = f"{TORCHVISION_NAMES.get(layer, layer)}.{parts[-1]}"
+            if len(parts) >= length and name in known:
+                named.setdefault(".".join(parts[:-length]), []).append((name, array))
+                break
+    if len(named) > 1 and "" not in named:
+        networks = ", ".join(f"{front}." for front in named)
+        raise FileFormatError(file, f"holds AlexNet's names in several places, {networks}: save one network alone")
+    arrays: dict[str, StoredArray] = {}
+    for name, array in named.get("", next(iter(named.values()), [])):
+        if arrays.setdefault(name, array) is not array:
             raise FileFormatError(file, f"holds {name} twice")
-    return {name: arrays[name] for name in known if name in arrays}, tuple(others)
+    taken = {id(array) for array in arrays.values()}
+    others = tuple(array.name for array in found.arrays if id(array) not in taken)
+    return {name: arrays[name] for name in known if name in arrays}, others
 
 
 def _variant(file: StrPath, found: WeightFile, arrays: Mapping[str, StoredArray], asked: str | None) -> str:

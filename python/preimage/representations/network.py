@@ -5,15 +5,25 @@ from __future__ import annotations
 import dataclasses
 import threading
 from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
 from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
+from preimage.errors import brief, is_out_of_memory
 from preimage.representations.base import NETWORK, Representation
 from preimage.representations.network_identity import Preprocess, described, digest
-from preimage.representations.network_layers import describe_output, find_layer, layer_outputs, trace
-from preimage.representations.network_layout import LayerShape, as_features, check_output_layout
+from preimage.representations.network_layers import (
+    check_weights,
+    describe_output,
+    find_layer,
+    layer_outputs,
+    place_of,
+    trace,
+    unwrapped,
+)
+from preimage.representations.network_layout import LayerShape, as_features, check_output_layout, looks_channels_last
 from preimage.representations.preprocessing import Preprocessing, unit_rgb
 from preimage.spec import Scalar, Spec
 
@@ -29,6 +39,7 @@ class TracedLayer:
         features: (C, h, w) or (C,) of the representation that it makes, or ``None`` if it makes none.
         prefix_tokens: beside the grid, see `Network`.
         problem: why it makes none; else empty.
+        channels_last: it seems to be a map (B, h, w, C), which needs ``layout="nhwc"``.
         parameters: numbers that it learnt, those of its parts included.
         calls: in one pass; a representation takes the first.
     """
@@ -39,6 +50,7 @@ class TracedLayer:
     features: tuple[int, ...] | None
     prefix_tokens: int
     problem: str
+    channels_last: bool
     parameters: int
     calls: int
 
@@ -49,13 +61,17 @@ class Network:
     A layer's output becomes features by its shape. (B, C, h, w) is a map, or a vector if h = w = 1; (B, C) a vector.
     (B, N, C) are tokens: with N = n² + k and k ≤ 8 the last n² are laid out as a map of n × n cells, and the k before
     them (class token, registers) lie beside: each adds C channels, the same at every cell, (B, (1 + k)·C, n, n).
-    ``layout="nhwc"`` takes maps with the channels last, ``layout="vector"`` flattens whatever comes.
+    ``layout="tokens-last"``, ``"tokens-middle"`` and ``"tokens-at-N"`` say that the k are elsewhere: at the end, behind
+    the first half of the n², behind N of them. ``layout="nhwc"`` takes maps with the channels last; a map that is
+    square only so is refused without it, unless ``layout="nchw"`` says that it is as it should be. ``layout="vector"``
+    flattens whatever comes.
 
     The network is taken over: set to evaluation mode, its weights frozen, moved to where the images are. It must not
     change afterwards, as the spec holds a digest of its weights. Passes of several threads take turns.
 
     Args:
-        module: takes (B, 3, H, W) float of its own precision. One that `torch.compile` made is taken uncompiled.
+        module: takes (B, 3, H, W) float of its own precision. What `torch.compile` or data parallelism wrapped, as a
+            whole or in parts, is unwrapped. TorchScript has no layers but ``""``, its output.
         preprocess: a `Preprocessing`; or any function of images (B, 3, side, side) float32 RGB in [0, 1], which a spec
             can name but not describe.
         image_size: side of the images in pixels, for such a function only.
@@ -63,7 +79,8 @@ class Network:
 
     Raises:
         TypeError: no module, or a `preprocess` that cannot be called.
-        ValueError: an `image_size` missing, out of range, or given twice.
+        ValueError: an `image_size` missing, out of range, or given twice; weights that hold no numbers (on the meta
+            device, of lazy layers) or only a share of them.
     """
 
     def __init__(
@@ -72,10 +89,12 @@ class Network:
         if not isinstance(module, nn.Module):
             raise TypeError(f"a network is a torch.nn.Module, got {describe_output(module)}")
         self._described, self.image_size = described(preprocess, image_size)
-        compiled_from = getattr(module, "_orig_mod", None)  # hooks inside compiled code may not fire
-        self.module: nn.Module = compiled_from if isinstance(compiled_from, nn.Module) else module
-        self.module.requires_grad_(False)
+        self.module: nn.Module = unwrapped(module)
         self.name = name or f"{type(self.module).__module__}.{type(self.module).__qualname__}"
+        self._called = f"the network {self.name}"
+        check_weights(self.module, self._called)
+        for parameter in self.module.parameters():  # TorchScript lacks requires_grad_
+            parameter.requires_grad_(False)
         self._preprocess = preprocess
         self._lock = threading.RLock()
         self._shapes: dict[tuple[str, str], LayerShape] = {}
@@ -89,7 +108,8 @@ class Network:
 
         Args:
             layer: its name in ``module.named_modules()``; ``""`` is the network's own output.
-            layout: of its output: ``"auto"``, ``"nhwc"`` or ``"vector"``.
+            layout: of its output: ``"auto"``, ``"nchw"``, ``"nhwc"``, ``"vector"``, ``"tokens-middle"``,
+                ``"tokens-last"`` or ``"tokens-at-N"``.
 
         Raises:
             ValueError: no such layer (the nearest are named), or no such layout.
@@ -115,7 +135,7 @@ class Network:
             raise ValueError("no layers asked for")
         shapes = self.shapes(wanted, layout)
         with self._lock, torch.set_grad_enabled(torch.is_grad_enabled() and images.requires_grad):
-            outputs = layer_outputs(self.module, wanted, self._pixels(images))
+            outputs = layer_outputs(self.module, wanted, self._pixels(images), self._called)
         features: dict[str, torch.Tensor] = {}
         for name in wanted:
             features[name], shape = as_features(outputs[name], layout, len(images), name)
@@ -137,7 +157,8 @@ class Network:
         for name in missing:
             find_layer(self.module, name)
         if missing:
-            for name, output in self._on_black(lambda pixels: layer_outputs(self.module, missing, pixels)).items():
+            outputs = self._on_black(lambda pixels: layer_outputs(self.module, missing, pixels, self._called))
+            for name, output in outputs.items():
                 self._shapes[name, layout] = as_features(output, layout, 1, name)[1]
         return {name: self._shapes[name, layout] for name in names}
 
@@ -145,7 +166,7 @@ class Network:
         """Every layer that a pass over one image calls, in the order in which they answer."""
         return [
             dataclasses.replace(found, calls=calls)
-            for calls, found in self._on_black(lambda pixels: trace(self.module, pixels, _traced))
+            for calls, found in self._on_black(lambda pixels: trace(self.module, pixels, _traced, self._called))
         ]
 
     def described_preprocessing(self) -> dict[str, Scalar]:
@@ -158,28 +179,28 @@ class Network:
             with torch.inference_mode(False):  # weights made in inference mode would never allow gradients again
                 self.module.to(images.device)
             self._place = images.device
-        if any(part.training for part in self.module.modules()):
-            self.module.eval()
+        if any(getattr(part, "training", False) for part in self.module.modules()):  # frozen TorchScript has no mode
+            with suppress(NotImplementedError):  # what torch.export made stays in the mode that it was made in
+                self.module.eval()
         if isinstance(self._preprocess, Preprocessing):
-            pixels = self._preprocess(images)
-        else:
-            pixels = self._preprocess(unit_rgb(self.image_size)(images))
+            return self._preprocess(images).to(self._dtype)
+        unit = unit_rgb(self.image_size)(images)
+        try:
+            pixels = self._preprocess(unit)
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            place = place_of(error)
+            raise ValueError(f"the preprocessing of {self._called} fails: {brief(error)}{place}") from error
+        if not isinstance(pixels, torch.Tensor) or pixels.dim() != 4:
+            raise TypeError(f"the preprocessing of {self._called} makes {describe_output(pixels)}, not (B, 3, H, W)")
         return pixels.to(self._dtype)
 
     def _on_black(self, work: Callable[[torch.Tensor], Any]) -> Any:
         side = self.image_size
         # Not in inference mode: a network that keeps what it computed here must stay able to give gradients.
         with self._lock, torch.inference_mode(False), torch.no_grad():
-            pixels = self._pixels(torch.zeros(1, 3, side, side, device=self._place))
-            try:
-                return work(pixels)
-            except (ValueError, torch.OutOfMemoryError):
-                raise
-            except Exception as error:
-                raise ValueError(
-                    f"the network {self.name} fails on an image of {side}×{side} pixels: "
-                    f"{type(error).__name__}: {error}"
-                ) from error
+            return work(self._pixels(torch.zeros(1, 3, side, side, device=self._place)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -279,6 +300,7 @@ def _traced(name: str, layer: nn.Module, output: Any) -> TracedLayer:
         features=shape.features if shape else None,
         prefix_tokens=shape.prefix_tokens if shape else 0,
         problem=problem,
+        channels_last=isinstance(output, torch.Tensor) and looks_channels_last(output.shape),
         parameters=sum(value.numel() for value in layer.parameters()),
         calls=1,
     )

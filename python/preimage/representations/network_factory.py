@@ -13,9 +13,10 @@ from typing import Any
 
 from torch import nn
 
+from preimage.errors import brief, is_out_of_memory
 from preimage.representations.base import Representation, register_family
 from preimage.representations.network import Network
-from preimage.representations.network_layers import describe_output
+from preimage.representations.network_layers import describe_output, place_of
 from preimage.representations.preprocessing import caffe_bgr, imagenet_rgb, unit_rgb
 
 PREPROCESSINGS = {"imagenet-rgb": imagenet_rgb, "caffe-bgr": caffe_bgr, "unit": unit_rgb}
@@ -110,8 +111,10 @@ def load_factory(name: str, weights: str | None = None) -> nn.Module | Network |
         args, kwargs = _arguments(name, factory, weights)
         try:
             made = factory(*args, **kwargs)
-        except Exception as error:
-            raise ValueError(f"{name} failed: {type(error).__name__}: {error}") from error
+        except (Exception, SystemExit) as error:
+            if is_out_of_memory(error):
+                raise
+            raise ValueError(f"{name} failed: {brief(error)}{place_of(error)}") from error
     if not isinstance(made, nn.Module | Network | Representation):
         raise ValueError(
             f"{name} made {describe_output(made)}, not a torch.nn.Module, preimage.Network or Representation"
@@ -122,10 +125,10 @@ def load_factory(name: str, weights: str | None = None) -> nn.Module | Network |
 def _attribute(name: str, module_name: str, path: str) -> Any:
     try:
         found = importlib.import_module(module_name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script may parse its arguments and leave
         raise ValueError(
             f"{name}: cannot import {module_name} from the current folder or the installed packages: "
-            f"{type(error).__name__}: {error}"
+            f"{brief(error)}{place_of(error)}"
         ) from error
     for part in path.split("."):
         if not hasattr(found, part):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import torch
 from torch import nn
@@ -15,14 +16,39 @@ Preprocess = Preprocessing | Callable[[torch.Tensor], torch.Tensor]
 
 
 def digest(module: nn.Module) -> str:
-    """16 hexadecimal digits of SHA-256 over the names, types, shapes and bytes of all tensors of the state."""
+    """16 hexadecimal digits of SHA-256 over the names, types, shapes and bytes of all tensors of the state.
+
+    Tensors in tuples (packed weights of quantized layers) and the constants of frozen TorchScript count, too.
+    """
     total = hashlib.sha256()
-    for name, value in sorted(module.state_dict().items()):
-        if isinstance(value, torch.Tensor):
-            values = value.detach().cpu().contiguous()
-            total.update(f"{name} {values.dtype} {tuple(values.shape)}\n".encode())
-            total.update(values.reshape(-1).view(torch.uint8).numpy().data)
+    state = sorted(module.state_dict().items())
+    scripts = [(name, part) for name, part in module.named_modules() if isinstance(part, torch.jit.ScriptModule)]
+    for name, part in scripts:
+        with suppress(RuntimeError):  # one without a forward has no constants
+            state += sorted((f"{name}.{key}", one) for key, one in part.code_with_constants[1].const_mapping.items())
+            packed = [node for node in part.inlined_graph.nodes() if node.kind() == "prim::ConstantMKLDNNTensor"]
+            state += [(f"{name}.packed.{index}", node.t("value")) for index, node in enumerate(packed)]
+    for name, value in (found for entry in state for found in _tensors(*entry)):
+        values = value.detach().cpu().contiguous()
+        total.update(f"{name} {values.dtype} {tuple(values.shape)}\n".encode())
+        total.update(values.reshape(-1).view(torch.uint8).numpy().data)
     return total.hexdigest()[:16]
+
+
+def _tensors(name: str, value: object) -> Iterator[tuple[str, torch.Tensor]]:
+    """Plain dense tensors of an entry of the state."""
+    if isinstance(value, tuple | list):
+        for index, one in enumerate(value):
+            yield from _tensors(f"{name}.{index}", one)
+    elif isinstance(value, torch.Tensor) and value.is_quantized:
+        yield f"{name}.int", value.int_repr()
+        if value.qscheme() in (torch.per_tensor_affine, torch.per_tensor_symmetric):
+            yield f"{name}.scale", torch.tensor([value.q_scale(), value.q_zero_point()], dtype=torch.float64)
+        else:
+            yield f"{name}.scale", torch.stack([value.q_per_channel_scales(), value.q_per_channel_zero_points()])
+    elif isinstance(value, torch.Tensor):
+        dense = value if value.layout == torch.strided else value.to_dense()
+        yield name, dense.resolve_conj().resolve_neg()
 
 
 def described(preprocess: Preprocess, image_size: int | None) -> tuple[dict[str, Scalar], int]:

@@ -3,23 +3,98 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Collection, Mapping
-from contextlib import ExitStack, suppress
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
+from preimage.errors import brief, is_out_of_memory
+
 T = TypeVar("T")
+_TORCHSCRIPT = "TorchScript has no layers to hook, only its output"
+_STANDARD_LIBRARY = str(Path(os.__file__).parent)
+_NOT_THE_USERS = tuple(f"{Path(file).parent}{os.sep}" for file in (torch.__file__, __file__))
 
 
 class _Enough(BaseException):
     """Ends a pass early. No `Exception`, so that no network's own ``except`` swallows it."""
 
 
+def unwrapped(module: nn.Module) -> nn.Module:
+    """Return a network without the wrappers of `torch.compile` and of data parallelism, at the top and inside.
+
+    Wrapped parts are replaced in the module that holds them. Their layers have the names that they had before, and
+    hooks on them fire.
+    """
+    module = _without_wrapper(module)
+    seen: set[nn.Module] = set()
+    waiting = [module]
+    while waiting:
+        part = waiting.pop()
+        if part in seen or isinstance(part, torch.jit.ScriptModule):
+            continue
+        seen.add(part)
+        for name, child in part._modules.items():
+            if child is not None:
+                part._modules[name] = inner = _without_wrapper(child)
+                waiting.append(inner)
+    return module
+
+
+def _without_wrapper(module: nn.Module) -> nn.Module:
+    while True:
+        inner = getattr(module, "_orig_mod", None)  # of torch.compile
+        if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            inner = module.module
+        if not isinstance(inner, nn.Module):
+            return module
+        module = inner
+
+
+def check_weights(module: nn.Module, called: str) -> None:
+    """``ValueError`` for weights without numbers (meta device, lazy layers), or with a share of them (FSDP)."""
+    with_names = [*module.named_parameters(), *module.named_buffers()]
+    lazy = [name for name, tensor in with_names if nn.parameter.is_lazy(tensor)]
+    if lazy:
+        raise ValueError(
+            f"{called} has lazy layers without weights yet ({listed(lazy, 3)}): run it once on an image before"
+        )
+    meta = [name for name, tensor in with_names if tensor.is_meta]
+    if meta:
+        raise ValueError(
+            f"{called} has weights on the meta device, which hold no numbers ({listed(meta, 3)}): make it on the CPU, "
+            "or give it memory with to_empty(device='cpu') and load its state_dict"
+        )
+    shares = [
+        name for name, tensor in with_names if hasattr(tensor, "full_tensor") or hasattr(tensor, "_is_flat_param")
+    ]
+    if shares:
+        raise ValueError(
+            f"{called} is spread over several processes ({listed(shares, 3)}): load its full state_dict into a plain "
+            "network"
+        )
+
+
 def named_layers(module: nn.Module) -> dict[str, nn.Module]:
-    """Every layer by its dotted name, the network itself under ``""``; a shared layer under each of its names."""
-    return dict(module.named_modules(remove_duplicate=False))
+    """Every layer that can be hooked by its dotted name, the network itself under ``""``.
+
+    A shared layer stands under each of its names. What is inside of TorchScript cannot be hooked.
+    """
+    layers: dict[str, nn.Module] = {}
+    script: str | None = None  # what the names inside of the last TorchScript begin with
+    for name, layer in module.named_modules(remove_duplicate=False):
+        if script is not None and name.startswith(script):
+            continue
+        layers[name] = layer
+        script = (f"{name}." if name else "") if isinstance(layer, torch.jit.ScriptModule) else None
+    return layers
 
 
 def find_layer(module: nn.Module, name: str) -> nn.Module:
@@ -33,6 +108,10 @@ def find_layer(module: nn.Module, name: str) -> nn.Module:
         raise TypeError(f"a layer is named by a string such as 'features.4', got {name!r}")
     layers = named_layers(module)
     if name not in layers:
+        parts = name.split(".")
+        for parent in (".".join(parts[:count]) for count in range(len(parts))):
+            if isinstance(layers.get(parent), torch.jit.ScriptModule):
+                raise ValueError(f"the network has no layer {name!r}: {_TORCHSCRIPT} ({parent!r})")
         raise ValueError(f"the network has no layer {name!r}; {_nearest(name, layers)}")
     return layers[name]
 
@@ -53,19 +132,26 @@ def listed(names: Collection[str], most: int = 12) -> str:
     return shown + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
-def layer_outputs(module: nn.Module, names: Collection[str], pixels: torch.Tensor) -> dict[str, Any]:
+def layer_outputs(
+    module: nn.Module, names: Collection[str], pixels: torch.Tensor, called: str = "the network"
+) -> dict[str, Any]:
     """What the named layers return in one pass over `pixels`, each on its first call.
 
     The pass ends at the last of them: nothing behind it runs.
 
+    Args:
+        called: what messages call the network.
+
     Raises:
-        ValueError: a name that the network lacks, or a layer that its forward never calls.
+        ValueError: a name that the network lacks, a layer that its forward never calls, or an error of the network's
+            code: with the layer, and the file and line of the code.
+        MemoryError, RuntimeError: no memory.
     """
     wanted = {name: find_layer(module, name) for name in names}
-    answers = _answers(module, list(dict.fromkeys(wanted.values())), pixels)
+    answers = _answers(module, list(dict.fromkeys(wanted.values())), pixels, called)
     for name, layer in wanted.items():
         if layer not in answers:
-            reached = [one for _, one in trace(module, pixels, lambda one, _layer, _output: one) if one]
+            reached = [one for _, one in trace(module, pixels, lambda one, _layer, _output: one, called) if one]
             raise ValueError(
                 f"layer {name!r} ({type(layer).__name__}) is never called by the network's forward; "
                 f"layers that are: {listed(reached)}"
@@ -73,7 +159,9 @@ def layer_outputs(module: nn.Module, names: Collection[str], pixels: torch.Tenso
     return {name: answers[layer] for name, layer in wanted.items()}
 
 
-def _answers(module: nn.Module, layers: Collection[nn.Module], pixels: torch.Tensor) -> dict[nn.Module, Any]:
+def _answers(
+    module: nn.Module, layers: Collection[nn.Module], pixels: torch.Tensor, called: str
+) -> dict[nn.Module, Any]:
     answers: dict[nn.Module, Any] = {}
 
     def keep(layer: nn.Module, _inputs: Any, output: Any) -> None:
@@ -87,21 +175,83 @@ def _answers(module: nn.Module, layers: Collection[nn.Module], pixels: torch.Ten
 
     with ExitStack() as hooks:
         for layer in layers:
-            hooks.callback(layer.register_forward_hook(keep).remove)
+            hooks.callback(_hook(layer, keep).remove)
         hooks.enter_context(suppress(_Enough))
-        module(pixels)
+        _run(module, pixels, called)
     return answers
 
 
-def trace(module: nn.Module, pixels: torch.Tensor, describe: Callable[[str, nn.Module, Any], T]) -> list[tuple[int, T]]:
+def _hook(layer: nn.Module, hook: Callable[[nn.Module, Any, Any], None]) -> torch.utils.hooks.RemovableHandle:
+    # Not layer.register_forward_hook: TorchScript refuses that, but calls the hooks that it has.
+    return nn.Module.register_forward_hook(layer, hook)
+
+
+def _run(module: nn.Module, pixels: torch.Tensor, called: str) -> None:
+    """One pass; errors of the network's code become a ``ValueError`` that says where."""
+    try:
+        with _uncompiled():
+            module(pixels)
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        batch, _, height, width = pixels.shape
+        images = f"an image of {height}×{width} pixels" if batch == 1 else f"{batch} images of {height}×{width} pixels"
+        raise ValueError(f"{called} fails on {images}{_where(module, error)}") from error
+
+
+@contextmanager
+def _uncompiled() -> Iterator[None]:
+    """Hooks inside of compiled code do not fire, or make torch compile it once more."""
+    compiles = "torch._dynamo" in sys.modules and not torch.compiler.is_compiling()
+    with torch.compiler.set_stance("force_eager") if compiles else nullcontext():
+        yield
+
+
+def _where(module: nn.Module, error: Exception) -> str:
+    """Where a pass failed: `` in layer 'head' (Linear): RuntimeError: … (nets.py:12, in forward)``."""
+    names: dict[int, str] = {}
+    for name, layer in named_layers(module).items():
+        names.setdefault(id(layer), name)
+    inside = ""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        owner = frame.f_locals.get("self")
+        if isinstance(owner, nn.Module) and (name := names.get(id(owner), "")):
+            inside = f" in layer {name!r} ({type(owner).__name__})"
+    return f"{inside}: {brief(error)}{place_of(error)}"
+
+
+def place_of(error: BaseException) -> str:
+    """Return the innermost line that is no library's but the network's, if any: `` (nets.py:12, in forward)``."""
+    place = ""
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        file = frame.f_code.co_filename
+        standard = file.startswith(_STANDARD_LIBRARY) and "site-packages" not in file
+        if not standard and not file.startswith((*_NOT_THE_USERS, "<")):
+            place = f" ({file}:{line}, in {frame.f_code.co_name})"
+    # TorchScript has frames of its own, in the text.
+    if scripted := re.findall(r'^ *File "(.+)", line (\d+), in (\w+)', str(error), re.MULTILINE):
+        place = " ({}:{}, in {})".format(*scripted[-1])
+    return place
+
+
+def trace(
+    module: nn.Module,
+    pixels: torch.Tensor,
+    describe: Callable[[str, nn.Module, Any], T],
+    called: str = "the network",
+) -> list[tuple[int, T]]:
     """One whole pass: every layer that it calls, in the order in which they first answer.
 
     Args:
         describe: makes of (name, layer, output) what is to be kept of a layer's first call; outputs are not kept. A
             shared layer stands under the first of its names, the network under ``""``.
+        called: what messages call the network.
 
     Returns:
         (calls, description) of each.
+
+    Raises:
+        as `layer_outputs`.
     """
     names: dict[nn.Module, str] = {}
     for name, layer in named_layers(module).items():
@@ -114,8 +264,8 @@ def trace(module: nn.Module, pixels: torch.Tensor, describe: Callable[[str, nn.M
 
     with ExitStack() as hooks:
         for layer in names:
-            hooks.callback(layer.register_forward_hook(note).remove)
-        module(pixels)
+            hooks.callback(_hook(layer, note).remove)
+        _run(module, pixels, called)
     return list(seen.values())
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from preimage.representations.network_layers import describe_output
 
-LAYOUTS = ("auto", "nhwc", "vector")
+LAYOUTS = ("auto", "nchw", "nhwc", "vector", "tokens-middle", "tokens-last")
+_TOKENS_AT = re.compile(r"tokens-at-(0|[1-9][0-9]{0,8})")
 MOST_PREFIX_TOKENS = 8
 
 
@@ -20,7 +23,7 @@ class LayerShape:
 
     Attributes:
         features: (C, h, w), or (C,) for a vector.
-        prefix_tokens: class and register tokens that lie beside the grid, each as C / (1 + prefix_tokens) channels.
+        prefix_tokens: class and register tokens, which lie beside the grid, each as C / (1 + prefix_tokens) channels.
     """
 
     features: tuple[int, ...]
@@ -29,8 +32,9 @@ class LayerShape:
 
 def check_output_layout(layout: str) -> None:
     """``ValueError`` if there is no such layout."""
-    if layout not in LAYOUTS:
-        raise ValueError(f"the layout of a layer's output is one of {', '.join(LAYOUTS)}, got {layout!r}")
+    if layout not in LAYOUTS and not _TOKENS_AT.fullmatch(layout):
+        known = ", ".join((*LAYOUTS, "tokens-at-N"))
+        raise ValueError(f"the layout of a layer's output is one of {known}, got {layout!r}")
 
 
 def as_features(output: Any, layout: str, count: int, layer: str) -> tuple[torch.Tensor, LayerShape]:
@@ -40,7 +44,10 @@ def as_features(output: Any, layout: str, count: int, layer: str) -> tuple[torch
         output: (B, C, h, w), with `layout` ``"nhwc"`` (B, h, w, C): a map, or a vector if h = w = 1.
             (B, C): a vector. (B, N, C): N = n² + k tokens, see `grid_of_tokens`. With ``"vector"`` anything of B
             entries: flattened, the last axis fastest. float16, bfloat16 and float64 become float32.
-        layout: one of `LAYOUTS`.
+        layout: one of `LAYOUTS`, or ``"tokens-at-N"``. ``"auto"`` refuses a map that is square only as (B, h, w, C);
+            ``"nchw"`` takes it as (B, C, h, w). The k tokens that are not of the grid come first; with
+            ``"tokens-last"`` they come last, with ``"tokens-middle"`` behind the first half of the grid, with
+            ``"tokens-at-N"`` behind N tokens of it.
         count: B, the number of images.
         layer: its name, for messages.
 
@@ -73,17 +80,29 @@ def _arranged(output: torch.Tensor, layout: str, called: str) -> tuple[torch.Ten
         case 2:
             return output, 0
         case 3:
-            return _on_their_grid(output, called)
-        case 4:
+            return _on_their_grid(output, layout, called)
+        case 4 if not layout.startswith("tokens"):
+            if layout == "auto" and looks_channels_last(output.shape):
+                raise ValueError(
+                    f"{called} returns {describe_output(output)}, whose channels seem to be last, as images are square "
+                    "and so are maps (B, h, w, C) of this shape: layout 'nhwc' takes them so, layout 'nchw' as they are"
+                )
             return (output.permute(0, 3, 1, 2) if layout == "nhwc" else output), 0
+    if layout.startswith("tokens"):
+        raise ValueError(f"{called} returns {describe_output(output)}; layout {layout!r} is for tokens (B, N, C)")
     raise ValueError(
         f"{called} returns {describe_output(output)}: neither a map (B, C, h, w), nor tokens (B, N, C), nor a vector "
         "(B, C); layout 'vector' flattens it"
     )
 
 
+def looks_channels_last(shape: Sequence[int]) -> bool:
+    """Return whether a map of square images is square as (B, h, w, C), but not as (B, C, h, w)."""
+    return len(shape) == 4 and shape[1] == shape[2] != shape[3]
+
+
 def grid_of_tokens(count: int) -> tuple[int, int]:
-    """(n, k) with count = n² + k: the largest square, and the tokens before it, at most 8.
+    """(n, k) with count = n² + k: the largest square, and the tokens beside it, at most 8.
 
     Raises:
         ValueError: more would be left over.
@@ -91,18 +110,23 @@ def grid_of_tokens(count: int) -> tuple[int, int]:
     side = math.isqrt(count)
     if side < 1 or count - side**2 > MOST_PREFIX_TOKENS:
         raise ValueError(
-            f"{count} tokens are no square grid with up to {MOST_PREFIX_TOKENS} tokens before it "
+            f"{count} tokens are no square grid with up to {MOST_PREFIX_TOKENS} tokens more "
             f"({side}² = {side**2}); layout 'vector' flattens them"
         )
     return side, count - side**2
 
 
-def _on_their_grid(tokens: torch.Tensor, called: str) -> tuple[torch.Tensor, int]:
-    """(B, k + n², C) → (B, (1 + k)·C, n, n): the grid's tokens, then each prefix token repeated at every cell."""
+def _on_their_grid(tokens: torch.Tensor, layout: str, called: str) -> tuple[torch.Tensor, int]:
+    """(B, n² + k, C) → (B, (1 + k)·C, n, n): the grid's tokens, then each of the others repeated at every cell."""
     try:
         side, prefix = grid_of_tokens(tokens.shape[1])
     except ValueError as error:
         raise ValueError(f"{called} returns {describe_output(tokens)}: {error}") from error
-    grid = tokens[:, prefix:].transpose(1, 2).unflatten(2, (side, side))
-    beside = tokens[:, :prefix].flatten(1)[:, :, None, None].expand(-1, -1, side, side)
+    cells = side**2
+    at = _TOKENS_AT.fullmatch(layout)
+    before = int(at[1]) if at else {"tokens-middle": cells // 2, "tokens-last": cells}.get(layout, 0)
+    if before > cells:
+        raise ValueError(f"{called} returns {describe_output(tokens)}, {cells} of a grid; layout {layout!r} is none")
+    grid = torch.cat([tokens[:, :before], tokens[:, before + prefix :]], 1).transpose(1, 2).unflatten(2, (side, side))
+    beside = tokens[:, before : before + prefix].flatten(1)[:, :, None, None].expand(-1, -1, side, side)
     return torch.cat([grid, beside], dim=1), prefix

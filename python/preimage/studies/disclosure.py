@@ -11,10 +11,10 @@ from pathlib import Path
 from preimage import representations
 from preimage.inverters import checked_device
 from preimage.io import atomic_write, write_png
+from preimage.metrics import SMALLEST_FOR_SSIM
 from preimage.pipelines.choosing import InverterChoice, sift_inverter
-from preimage.pipelines.evaluate import SMALLEST_FOR_SSIM
 from preimage.pipelines.invert import folder_of
-from preimage.pipelines.loading import Images, as_sources, batches
+from preimage.pipelines.loading import Images, at_once, batches, inverting_bytes, sound_listing
 from preimage.representations.sift import Sift
 from preimage.studies import disclosure_page
 from preimage.studies.disclosure_measure import TILE, Measure, Steps, all_conditions, look
@@ -40,6 +40,7 @@ class DisclosureSummary:
         findings: sentences, from the scores.
         notes: what is left out and why.
         seconds: wall time.
+        skipped: (name, problem) of the images left out.
     """
 
     page: Path
@@ -54,6 +55,7 @@ class DisclosureSummary:
     findings: tuple[str, ...]
     notes: tuple[str, ...]
     seconds: float
+    skipped: tuple[tuple[str, str], ...] = ()
 
 
 def disclosure(
@@ -67,6 +69,7 @@ def disclosure(
     pictures: int = 4,
     batch_size: int = 16,
     device: str = "cpu",
+    skip_bad: bool = False,
     command: str = "preimage study disclosure",
     progress: Callable[[int, int], None] | None = None,
 ) -> DisclosureSummary:
@@ -85,6 +88,7 @@ def disclosure(
         pictures: photographs on the strip, evenly spaced over the set.
         batch_size: images at once.
         device: where the inverter runs.
+        skip_bad: leave out images that cannot be listed or read, and list them, instead of stopping.
         command: what to print on the page as the command that made it.
         progress: called with (steps done, steps in all); a step is one image under one condition.
 
@@ -98,19 +102,22 @@ def disclosure(
     folder = folder_of(output)
     network, name = sift_inverter(inverter, "vlfeat")
     network = network.to(checked_device(device))
-    sources = as_sources(images)
+    listing = sound_listing(images, skip_bad=skip_bad)
+    sources = listing.sources
     if len(sources) < 2:
         raise ValueError(f"the study takes at least two images, got {len(sources)}")
     known = representations.from_spec(network.spec)
     assert isinstance(known, Sift)
     steps = Steps(len(sources) * (len(shares) + 5), progress)  # looking, three ablations, the mean image
+    batch_size = at_once(inverting_bytes(size, size), batch_size)
     survey = look(sources, size, batch_size, known, steps)
     conditions = all_conditions(shares, seed, size, known, survey.scale)
     chosen = {round(index * (len(sources) - 1) / max(1, pictures - 1)) for index in range(pictures)}
     measure = Measure(network, known, conditions, survey, size, chosen)
     for (keys, originals), keypoints in zip(batches(sources, size, batch_size), survey.keypoints, strict=True):
         measure.add(keys, originals, keypoints, steps)
-    return _write(folder, measure, name, size, seed, command, start)
+    summary = _write(folder, measure, name, size, seed, command, start)
+    return dataclasses.replace(summary, skipped=listing.skipped, notes=(*summary.notes, *listing.notes))
 
 
 def _checked(size: int, shares: Sequence[float], seed: int, pictures: int, batch_size: int) -> tuple[float, ...]:

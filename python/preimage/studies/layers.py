@@ -10,10 +10,10 @@ from os import PathLike
 from pathlib import Path
 
 from preimage.inverters import checked_device
-from preimage.io import atomic_write, write_png
-from preimage.pipelines.evaluate import SMALLEST_FOR_SSIM
+from preimage.io import Listing, atomic_write, write_png
+from preimage.metrics import SMALLEST_FOR_SSIM
 from preimage.pipelines.invert import folder_of
-from preimage.pipelines.loading import Images, as_sources
+from preimage.pipelines.loading import Images, sound_listing
 from preimage.studies import layers_page
 from preimage.studies.layers_measure import Settings, measure, reconstructed
 from preimage.studies.layers_page import LayerScore, Shown
@@ -36,6 +36,7 @@ class LayersSummary:
         findings: sentences, from the scores.
         notes: what is left out and why.
         seconds: wall time.
+        skipped: (name, problem) of the images left out.
     """
 
     page: Path
@@ -48,6 +49,7 @@ class LayersSummary:
     findings: tuple[str, ...]
     notes: tuple[str, ...]
     seconds: float
+    skipped: tuple[tuple[str, str], ...] = ()
 
 
 def layers(
@@ -62,6 +64,7 @@ def layers(
     batch_size: int = 16,
     device: str = "cpu",
     csv: str | PathLike[str] | None = None,
+    skip_bad: bool = False,
     command: str = "preimage study layers",
     progress: Callable[[int, int], None] | None = None,
 ) -> LayersSummary:
@@ -82,6 +85,7 @@ def layers(
         batch_size: images at once.
         device: where networks and inverters run.
         csv: the table; ``None`` puts it into `output`.
+        skip_bad: leave out images that cannot be listed or read, and list them, instead of stopping.
         command: what to print on the page as the command that made it.
         progress: called with (steps done, steps in all); a step is one image from one layer.
 
@@ -99,16 +103,22 @@ def layers(
     _check_rows(rows)
     folder = folder_of(output)
     settings = Settings(size, batch_size, checked_device(device))
-    sources = as_sources(images)
+    listing = sound_listing(images, skip_bad=skip_bad)
+    sources = listing.sources
     if len(sources) < 2:
         raise ValueError(f"the study takes at least two images to measure on, got {len(sources)}")
-    chosen = sources[:pictures] if show is None else as_sources(show)
+    shown_listing = Listing(sources[:pictures]) if show is None else sound_listing(show, skip_bad=skip_bad)
     for row in rows:
         row.inverter.to(settings.device)
-    shown = reconstructed(rows, chosen, settings)
+    shown = reconstructed(rows, shown_listing.sources, settings)
     scores = measure(rows, sources, settings, progress)
     table = folder / "layers.csv" if csv is None else Path(csv)
-    return _write(folder, table, scores, shown, tile, command, start)
+    summary = _write(folder, table, scores, shown, tile, command, start)
+    return dataclasses.replace(
+        summary,
+        skipped=(*listing.skipped, *shown_listing.skipped),
+        notes=(*summary.notes, *listing.notes, *shown_listing.notes),
+    )
 
 
 def _check_rows(rows: Sequence[LayerRow]) -> None:

@@ -11,7 +11,7 @@ from preimage.inverters.view import View
 from preimage.io import ImageSource
 from preimage.metrics import Originals
 from preimage.pipelines.evaluate import Judge
-from preimage.pipelines.loading import Pixels, as_pixels, batches
+from preimage.pipelines.loading import Pixels, as_pixels, at_once, batches, inverting_bytes
 from preimage.studies.layers_page import LayerScore, Shown
 from preimage.studies.layers_rows import LayerRow, layer_name, network_name
 
@@ -51,7 +51,7 @@ def measure(
         scorers.append(_Scorer(row, side, sets.get(key), sets.setdefault(key, Originals())))
     done, total = 0, len(rows) * len(sources)
     for side, positions in _by_side(rows, settings.size).items():
-        for keys, images in batches(sources, side, settings.batch_size):
+        for keys, images in batches(sources, side, at_once(inverting_bytes(side, side), settings.batch_size)):
             made = _reconstructions([rows[position] for position in positions], images, settings)
             for position, (features, pictures) in zip(positions, made, strict=True):
                 scorers[position].add(keys, images, features, pictures)
@@ -68,7 +68,7 @@ def reconstructed(rows: Sequence[LayerRow], sources: Sequence[ImageSource], sett
     keys: list[str] = []
     originals: list[Pixels] = []
     for side, positions in _by_side(rows, settings.size).items():
-        for names, images in batches(sources, side, settings.batch_size):
+        for names, images in batches(sources, side, at_once(inverting_bytes(side, side), settings.batch_size)):
             if side == largest:
                 keys += names
                 originals += [as_pixels(image / 255) for image in images]

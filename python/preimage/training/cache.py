@@ -7,9 +7,7 @@ view's number, so training cuts the same pixels again without keeping them.
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
-import os
+import errno
 import shutil
 import threading
 import time
@@ -20,13 +18,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from preimage.io import ImageSource
 from preimage.representations import Representation
 from preimage.training.cache_files import CacheFolder, CacheSettings, Rows, alone_in
 from preimage.training.config import TrainConfig
-from preimage.training.dataset import ImageSet, are_probabilities, prepared, random_square
+from preimage.training.dataset import are_probabilities, at_once, random_square
+from preimage.training.images import ImageSet
+from preimage.training.prefetch import prepared
 
-_AT_ONCE = 32  # views whose features are computed together
 _MARGIN = 4.0  # by which later features may exceed the first shard's largest value in half precision
 _COARSEST = 0.01  # error of half precision allowed, as a share of a channel's deviation
 _LEAST_SHARE = 0.01  # of the mean deviation, for channels that hardly vary
@@ -37,15 +35,13 @@ _LOOK_EVERY = 0.2  # seconds, for whether another run has finished
 Pixels = npt.NDArray[np.uint8]
 
 
-def cache_settings(
-    config: TrainConfig, representation: Representation, sources: Sequence[ImageSource], views: int
-) -> CacheSettings:
-    """What a run's cache of so many views would hold."""
+def cache_settings(config: TrainConfig, representation: Representation, images: ImageSet, views: int) -> CacheSettings:
+    """Return what a run's cache of so many views would hold."""
     spec, cells = representation.spec, representation.feature_size(config.side, config.side)
     return CacheSettings(
         spec=spec,
-        images=_digest_of(sources),
-        image_count=len(sources),
+        images=images.digest(),
+        image_count=len(images),
         views=views,
         size=config.side,
         min_crop=config.min_crop,
@@ -163,13 +159,22 @@ class CacheBuilder:
                 self._check_room(missing)
             elif cache.dtype == "float16":
                 self._check_half(shard, rows)
-            cache.write(shard, rows)
+            self._write(shard, rows, missing[count:])
             if time.monotonic() - told > _NOTE_EVERY:
                 told = time.monotonic()
                 left = (told - begin) / (count + 1) * (len(missing) - count - 1)
                 self._note(f"shard {count + 1} of {len(missing)} of the feature cache, {left / 60:.0f} minutes left")
         count = sum(len(settings.rows_of(shard)) for shard in missing)
         self._note(f"features of {count} of {settings.rows} views computed in {time.monotonic() - begin:.0f} s")
+
+    def _write(self, shard: int, rows: Rows, missing: Sequence[int]) -> None:
+        try:
+            self._cache.write(shard, rows)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            self._check_room(missing)  # something else has filled the disk meanwhile
+            raise NoRoomError(f"{self._cache.path}: {error.strerror}") from error
 
     def _is_whole(self, shard: int) -> bool:
         state = self._cache.state(shard)
@@ -192,7 +197,8 @@ class CacheBuilder:
         """The features of a shard's views."""
         settings = self._settings
         wanted = settings.rows_of(shard)
-        parts = [wanted[first : first + _AT_ONCE] for first in range(0, len(wanted), _AT_ONCE)]
+        together = at_once(settings.size)
+        parts = [wanted[first : first + together] for first in range(0, len(wanted), together)]
         rows = np.empty((len(wanted), *settings.shape), np.float32)
         done = 0
         with contextlib.closing(
@@ -224,7 +230,10 @@ class CacheBuilder:
 
     def _view(self, row: int) -> Pixels:
         index, view = divmod(row, self._settings.views)
-        return view_of(self._images[index], self._settings, index, view)
+        image = self._images.usable(index)
+        if image is None:  # nobody will ask for its views: another image takes its turns
+            return np.zeros((self._settings.size, self._settings.size, 3), np.uint8)
+        return view_of(image, self._settings, index, view)
 
     def _check_half(self, shard: int, rows: Rows) -> None:
         largest = np.abs(rows).reshape(len(rows), -1).max(axis=1)
@@ -251,15 +260,6 @@ def _half_will_do(rows: Rows) -> bool:
     deviations = channels.std(axis=(0, 2))
     least = max(_LEAST_SHARE * float(deviations.mean()), float(np.finfo(np.float32).tiny))
     return bool((errors <= _COARSEST * np.maximum(deviations, least)).all())
-
-
-def _digest_of(sources: Sequence[ImageSource]) -> str:
-    """SHA-256 over keys and lengths, in order: the same images elsewhere are the same."""
-    digest = hashlib.sha256()
-    for source in sources:
-        length = os.path.getsize(source.path) if source.length is None else source.length
-        digest.update(json.dumps([source.key, length]).encode())
-    return digest.hexdigest()
 
 
 def size_text(count: int) -> str:

@@ -49,7 +49,7 @@ class CacheSettings:
 
     Attributes:
         spec: of the features.
-        images: digest of the images' keys and lengths, in order.
+        images: digest of the images' keys and contents, in order.
         image_count: how many images.
         views: of each image.
         size: side of a view in pixels.

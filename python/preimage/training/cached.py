@@ -26,15 +26,16 @@ from preimage.training.cache import (
     view_of,
 )
 from preimage.training.cache_files import CacheFolder
-from preimage.training.dataset import Batch, FreshCrops, Supply, places_of
-from preimage.training.step import Learner, batch_loss
+from preimage.training.dataset import Batch, CropDataset, Dataset, images_of
+from preimage.training.images import ImageList
+from preimage.training.step import TrainState, batch_loss
 
 _DECISION = "cache.json"
 _LEAST_SHARE = 0.25  # of a step's time: extraction that takes less is not worth a cache
 _TRIALS = 2
 
 
-class CachedViews(Supply):
+class CachedDataset(Dataset):
     """Batches of a cache's views: in every epoch another view of each image, until all have come.
 
     Args:
@@ -42,21 +43,28 @@ class CachedViews(Supply):
         cache: complete.
     """
 
-    def __init__(self, fresh: FreshCrops, cache: CacheFolder) -> None:
+    def __init__(self, fresh: CropDataset, cache: CacheFolder) -> None:
         self._fresh, self._cache = fresh, cache
         self.spec, self.cells, self.representation = fresh.spec, fresh.cells, fresh.representation
-        self.image_count, self.held_out_count = fresh.image_count, fresh.held_out_count
+        self.config, self.images = fresh.config, fresh.images
         self.feature_shape = cache.settings.shape
 
     def batch(self, step: int) -> Batch:
-        config, settings, images = self._fresh.config, self._cache.settings, self._fresh.images
+        config, settings = self.config, self._cache.settings
         pixels = np.empty((config.batch_size, settings.size, settings.size, 3), np.uint8)
         features = np.empty((config.batch_size, *settings.shape), np.float32)
-        for row, place in enumerate(places_of(step, config.batch_size, len(images), config.seed)):
+        for row, (place, image) in enumerate(images_of(self.images, step, config.batch_size, config.seed)):
             view = view_at(settings, place.image, place.epoch)
-            pixels[row] = view_of(images[place.image], settings, place.image, view)
+            pixels[row] = view_of(image, settings, place.image, view)
             features[row] = self._cache.row(place.image * settings.views + view)
         return Batch(torch.from_numpy(pixels).permute(0, 3, 1, 2), torch.from_numpy(features))
+
+    @property
+    def held_out_count(self) -> int:
+        return self._fresh.held_out_count
+
+    def image_list(self) -> ImageList:
+        return self._fresh.image_list()
 
     def examples(self, *, with_features: bool) -> Iterator[Batch]:
         return self._fresh.examples(with_features=with_features)
@@ -85,20 +93,20 @@ class Decision:
 
 
 def where_it_pays(
-    supply: Supply,
-    learner: Learner,
+    dataset: Dataset,
+    state: TrainState,
     folder: Path,
     *,
     resume: bool,
     begun: bool,
     note: Callable[[str], None],
     interrupted: threading.Event,
-) -> Supply:
-    """The supply, from a cache of its features if the run's settings ask for one, or leave it open and it pays.
+) -> Dataset:
+    """Return a cached dataset if the settings ask for one, or if they leave it open and extraction takes long.
 
     Args:
-        supply: fresh crops; features that are there already are returned as they are.
-        learner: the run as it begins, or goes on; nothing of it is changed.
+        dataset: fresh crops; features that are there already are returned as they are.
+        state: the run as it begins, or goes on; nothing of it is changed.
         folder: the run's.
         resume: do as the folder says it was done before.
         begun: steps have been taken before.
@@ -108,97 +116,97 @@ def where_it_pays(
     Raises:
         ValueError: the disk is too small for a cache that is asked for, or another reason of `CacheBuilder.build`.
     """
-    if not isinstance(supply, FreshCrops):
-        return supply
-    config = learner.config
-    if config.cache == "off" or supply.representation.in_workers:
-        return supply
+    if not isinstance(dataset, CropDataset):
+        return dataset
+    config = state.config
+    if config.cache == "off" or dataset.representation.in_workers:
+        return dataset
     caches = Path(config.cache_folder) if config.cache_folder else folder / "cache"
-    decision = _recorded(folder, learner) if resume else None
+    decision = _recorded(folder, state) if resume else None
     if decision is None and begun and config.cache == "auto":
-        return supply  # a run from before there were caches
+        return dataset  # a run from before there were caches
     if decision is None:
-        decision = decide(supply, learner, caches)
+        decision = decide(dataset, state, caches)
         note(decision.reason)
         _record(folder, decision)
     if not decision.views:
-        return supply
+        return dataset
     try:
-        return CachedViews(supply, _built(supply, decision.views, caches, note, interrupted))
+        return CachedDataset(dataset, _built(dataset, decision.views, caches, note, interrupted))
     except NoRoomError as error:
         if config.cache == "on" or begun:
             raise
         # What was decided by half precision does not fit in float32, or something else has filled the disk.
         _record(folder, dataclasses.replace(decision, views=0, reason=f"no feature cache: {error}"))
         note(f"no feature cache: {error}")
-        return supply
+        return dataset
 
 
 def _built(
-    supply: FreshCrops, views: int, caches: Path, note: Callable[[str], None], interrupted: threading.Event
+    dataset: CropDataset, views: int, caches: Path, note: Callable[[str], None], interrupted: threading.Event
 ) -> CacheFolder:
-    config = supply.config
+    config = dataset.config
     return CacheBuilder(
-        cache_settings(config, supply.representation, supply.images.sources, views),
+        cache_settings(config, dataset.representation, dataset.images, views),
         caches,
-        supply.representation,
-        supply.images,
-        device=supply.device,
+        dataset.representation,
+        dataset.images,
+        device=dataset.device,
         workers=config.workers,
         note=note,
         interrupted=interrupted,
     ).build()
 
 
-def decide(supply: FreshCrops, learner: Learner, caches: Path) -> Decision:
-    """Whether to cache, of how many views, by the settings, or else by what a batch costs."""
-    config = learner.config
+def decide(dataset: CropDataset, state: TrainState, caches: Path) -> Decision:
+    """Decide whether to cache, and how many views, by the settings or else by what a batch costs."""
+    config = state.config
     asked = (config.cache, config.cache_views)
     if config.cache == "on":
-        return Decision(config.cache_views, _told(supply, config.cache_views, caches, ""), asked=asked)
-    uses = config.steps * config.batch_size // supply.image_count
+        return Decision(config.cache_views, _told(dataset, config.cache_views, caches, ""), asked=asked)
+    uses = config.steps * config.batch_size // dataset.image_count
     views = min(config.cache_views, uses // 2 * 2)
     if views < 2:
         return Decision(0, "no feature cache: too few steps for an image to come twice", asked=asked)
-    extraction, step = measured(supply, learner)
+    extraction, step = measured(dataset, state)
     costs = f"features of a batch take {extraction:.3g} s, the rest of a step {step:.3g} s"
     found: dict[str, Any] = {"extraction": extraction, "step": step, "asked": asked}
     if extraction <= _LEAST_SHARE * step:
         return Decision(0, f"no feature cache: {costs}", **found)
-    settings = cache_settings(config, supply.representation, supply.images.sources, views)
+    settings = cache_settings(config, dataset.representation, dataset.images, views)
     missing, free = bytes_missing(settings, caches), bytes_free(caches)
     if missing > free:
         reason = f"no feature cache, although {costs}: {size_text(missing)} do not fit on the disk of {caches}"
         return Decision(0, reason, **found)
-    return Decision(views, _told(supply, views, caches, f", because {costs}"), **found)
+    return Decision(views, _told(dataset, views, caches, f", because {costs}"), **found)
 
 
-def _told(supply: FreshCrops, views: int, caches: Path, why: str) -> str:
-    settings = cache_settings(supply.config, supply.representation, supply.images.sources, views)
+def _told(dataset: CropDataset, views: int, caches: Path, why: str) -> str:
+    settings = cache_settings(dataset.config, dataset.representation, dataset.images, views)
     missing, path = bytes_missing(settings, caches), caches / settings.digest()
-    return f"feature cache{why}: {views} views of {supply.image_count} images, {size_text(missing)} to write in {path}"
+    return f"feature cache{why}: {views} views of {dataset.image_count} images, {size_text(missing)} to write in {path}"
 
 
-def measured(supply: FreshCrops, learner: Learner) -> tuple[float, float]:
-    """Seconds for the features of the first batch, and for the network with it, there and back."""
-    images = supply.batch(0).images.to(supply.device)
-    model = copy.deepcopy(learner.model)
+def measured(dataset: CropDataset, state: TrainState) -> tuple[float, float]:
+    """Return the seconds for the features of the first batch, and for the network with it, there and back."""
+    images = dataset.batch(0).images.to(dataset.device)
+    model = copy.deepcopy(state.model)
     with torch.no_grad():
-        features = supply.representation(images).to(learner.device)
-    targets = images.to(learner.device)
+        features = dataset.representation(images).to(state.device)
+    targets = images.to(state.device)
 
     def extract() -> None:
         with torch.no_grad():
-            supply.representation(images)
+            dataset.representation(images)
 
     def learn() -> None:
-        batch_loss(learner, model, features, targets).backward()
+        batch_loss(state, model, features, targets).backward()
 
-    return _seconds(extract, learner.device), _seconds(learn, learner.device)
+    return _seconds(extract, state.device), _seconds(learn, state.device)
 
 
 def _seconds(work: Callable[[], None], device: torch.device) -> float:
-    """The shortest of a few trials after one that warms up."""
+    """Return the shortest of a few trials after one that warms up."""
     times = []
     for _ in range(1 + _TRIALS):
         begin = time.perf_counter()
@@ -214,9 +222,9 @@ def _record(folder: Path, decision: Decision) -> None:
         file.write(json.dumps(dataclasses.asdict(decision), indent=1).encode() + b"\n")
 
 
-def _recorded(folder: Path, learner: Learner) -> Decision | None:
-    """What was decided before; a run from before there were caches has none. ``None`` where nothing was."""
-    path, asked = folder / _DECISION, (learner.config.cache, learner.config.cache_views)
+def _recorded(folder: Path, state: TrainState) -> Decision | None:
+    """Return what was decided before; ``None`` where nothing was, as in a run from before there were caches."""
+    path, asked = folder / _DECISION, (state.config.cache, state.config.cache_views)
     try:
         fields = json.loads(path.read_bytes())
         decision = Decision(**fields | {"asked": tuple(fields["asked"])})

@@ -1,4 +1,7 @@
-"""Checkpoints: everything a run needs to go on bit for bit, in one file that is whole or absent."""
+"""Checkpoints: everything a run needs to go on bit for bit, in one file that is whole or absent.
+
+Version 2 keeps the list of images. Those of version 1, which say no version, are read as well.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +19,11 @@ from preimage.errors import FileFormatError
 from preimage.inverters import Inverter
 from preimage.io.atomic import atomic_write
 from preimage.spec import Spec
+from preimage.training.images import ImageList
 
 FORMAT = "preimage-checkpoint"
+_VERSION = 2
+_IMAGES = "images"  # the tensor with the list of images, as UTF-8
 
 
 @dataclasses.dataclass
@@ -29,6 +35,7 @@ class Progress:
         seconds: training time so far, over all resumptions.
         waited: of that, seconds in which the next batch was not ready yet.
         loss_sum, loss_count: of the steps since the last logged line.
+        settled: what was due after `step` (a logged line, a validation) has been done.
         error: last normalised error on the held-out images.
         mean_image_error: the same of those images' mean image.
     """
@@ -38,6 +45,7 @@ class Progress:
     waited: float = 0.0
     loss_sum: float = 0.0
     loss_count: int = 0
+    settled: bool = True
     error: float | None = None
     mean_image_error: float | None = None
 
@@ -49,15 +57,19 @@ def save(
     model: Inverter,
     average: nn.Module,
     optimisers: Sequence[torch.optim.Optimizer],
+    images: ImageList,
 ) -> None:
-    """Writes the checkpoint in place of the last one, atomically."""
+    """Write the checkpoint in place of the last one, atomically."""
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     tensors |= {f"average.{name}": value for name, value in average.state_dict().items()}
     for which, optimiser in enumerate(optimisers):
         for index, state in optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser.{which}.{index}.{name}": value for name, value in state.items()}
+    text = bytearray(images.to_json().encode())
+    tensors[_IMAGES] = torch.frombuffer(text, dtype=torch.uint8)
     metadata = {
         "format": FORMAT,
+        "format_version": str(_VERSION),
         "config": config_json,
         "spec": model.spec.to_json(),
         "progress": json.dumps(dataclasses.asdict(progress)),
@@ -68,20 +80,35 @@ def save(
         file.write(data)
 
 
+def read_images(path: Path) -> ImageList | None:
+    """Return the images of a checkpoint's run; ``None`` in those of the first version."""
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            if _IMAGES not in set(file.keys()):
+                return None
+            return ImageList.from_json(file.get_tensor(_IMAGES).numpy().tobytes())
+    except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise FileFormatError(path, f"its list of images is damaged: {error}") from error
+
+
 def read_spec(path: Path) -> Spec | None:
-    """Of the features that a checkpoint's run inverts; ``None`` in those of the first version."""
+    """Return the spec of the features that a checkpoint's run inverts; ``None`` in the earliest."""
     with safetensors.safe_open(path, "pt") as file:
         text = (file.metadata() or {}).get("spec")
     return None if text is None else Spec.from_json(text)
 
 
 def read_header(path: Path) -> tuple[str, Progress]:
-    """The config's JSON and the progress of a checkpoint."""
+    """Return the config's JSON and the progress of a checkpoint; `FileFormatError` for another file or version."""
     try:
         with safetensors.safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
         if metadata.get("format") != FORMAT:
             raise FileFormatError(path, "is not a checkpoint of preimage")
+        if (version := int(metadata.get("format_version", "1"))) > _VERSION:
+            raise FileFormatError(
+                path, f"format version {version} is newer than {_VERSION}: update preimage to read it"
+            )
         return metadata["config"], Progress(**json.loads(metadata["progress"]))
     except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
         if isinstance(error, FileFormatError):
@@ -90,7 +117,7 @@ def read_header(path: Path) -> tuple[str, Progress]:
 
 
 def restore(path: Path, model: nn.Module, average: nn.Module, optimisers: Sequence[torch.optim.Optimizer]) -> None:
-    """Puts the weights, their average and the optimisers' moments back."""
+    """Put the weights, their average and the optimisers' moments back."""
     tensors = safetensors.torch.load_file(path)
     for module, prefix in ((model, "model."), (average, "average.")):
         module.load_state_dict({n.removeprefix(prefix): v for n, v in tensors.items() if n.startswith(prefix)})

@@ -13,7 +13,7 @@ from preimage.spec import Scalar
 # rounding).
 _FREE_TO_CHANGE = (
     *("output", "device", "workers", "log_every", "validate_every", "checkpoint_every"),
-    "cache_folder",
+    *("cache_folder", "skip_bad"),
 )
 
 
@@ -30,6 +30,8 @@ class TrainConfig:
             images are then fitted whole, never cropped at random or mirrored: the features are of them as they are.
         features_name: what to call features whose file does not tell what they are; ``None`` is ``"embedding"``.
         allow_missing: leave out images without features and features without an image.
+        skip_bad: leave out images that are damaged, and with ``features`` those whose features are missing, NaN, or of
+            another shape than most; instead of refusing.
         validation_images: held-out images. None given: ``validation_count`` are held out of ``images``.
         validation_count: how many images judge the inverter.
         preset: the network, see `preimage.inverters.plan`.
@@ -65,6 +67,7 @@ class TrainConfig:
     features: str | None = None
     features_name: str | None = None
     allow_missing: bool = False
+    skip_bad: bool = False
     parameters: Mapping[str, Scalar] = dataclasses.field(default_factory=dict)
     validation_images: tuple[str, ...] = ()
     validation_count: int = 200
@@ -168,10 +171,11 @@ class TrainConfig:
 
     @classmethod
     def from_json(cls, text: str) -> TrainConfig:
-        """The inverse of `to_json`; ``ValueError`` if a field is unknown."""
+        """Return the settings in what `to_json` gave, or in a ``train.json``; ``ValueError`` if a field is unknown."""
         fields: dict[str, Any] = json.loads(text)
+        fields.pop("skipped", None)  # train.json lists the images that were left out beside the settings
         if unknown := sorted(set(fields) - {field.name for field in dataclasses.fields(cls)}):
-            raise ValueError(f"unknown training settings: {', '.join(unknown)}")
+            raise ValueError(f"unknown training settings: {', '.join(unknown)} (of a newer version of preimage?)")
         return cls(**fields)
 
     def changes(self, other: TrainConfig) -> list[str]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import hashlib
 import math
 import os
-from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
 import cv2
@@ -15,72 +16,54 @@ import numpy as np
 import torch
 
 from preimage import representations
-from preimage.io import FeatureFile, ImageSource, decode_image, fit_image, list_images
+from preimage.errors import FileFormatError
+from preimage.io import FeatureFile, ImageSource, fit_image, list_images
 from preimage.io.arrays.own import read_own_features
+from preimage.io.memory import bounded_bytes
 from preimage.io.sources import IMAGE_SUFFIXES
 from preimage.representations import Representation
 from preimage.spec import Spec
 from preimage.training.config import TrainConfig
+from preimage.training.images import (
+    NAMED,
+    BadImage,
+    Division,
+    ImageList,
+    ImageSet,
+    Item,
+    Note,
+    Pixels,
+    leave_out,
+    look_at,
+    of_image,
+    some,
+    with_features,
+)
 
-_CACHE_BYTES = 4 << 30  # decoded images kept in memory; what does not fit is decoded anew each time
+_IMAGE_SIZE = 256  # of images that nothing says a size of
+_STATISTICS_IMAGES = 256  # images that the features' mean and deviation are measured on
+_AT_ONCE = 32  # images in a network at a time at most, and
+_AT_ONCE_BYTES = 1 << 26  # of pixels. A constant: what is computed together must not depend on the machine
+_ROUNDED = 1e-2  # how far the sum of a thousand probabilities in float16 is from one, at most
+_HELD_OUT_BYTES = 1 << 29  # of decoded held-out images in memory; more are decoded anew each time
+_KEPT_BYTES = 1 << 29  # of held-out images' features in memory; more are computed anew each time
+_KEPT_SHARE = 0.125  # of the memory that is available, if that is less
+_LEAST_HELD_OUT = 2
+
+T = TypeVar("T")
+Pair = tuple[ImageSource, int]  # an image, and the position of its features in the file
 
 
-class ImageSet:
-    """Images by index, as decoded 8-bit RGB.
+class Batch(NamedTuple):
+    """What a training step takes.
 
-    Args:
-        sources: where the encoded images are.
-        size: they are fitted to, pixels; ``None`` leaves them as they are.
+    Attributes:
+        images: (B, 3, size, size) uint8.
+        features: (B, C, h, w) or (B, C) float32 of them, where they are there already.
     """
 
-    def __init__(self, sources: Sequence[ImageSource], size: int | None = None) -> None:
-        self.sources = sources
-        self._size = size
-        self._decoded: dict[int, np.ndarray] = {}
-        self._room = _CACHE_BYTES
-
-    def __len__(self) -> int:
-        return len(self.sources)
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        """(H, W, 3) uint8 RGB; `FileFormatError` names an image that cannot be decoded."""
-        if index in self._decoded:
-            return self._decoded[index]
-        source = self.sources[index]
-        image = fit_image(decode_image(source.read(), name=source.name), self._size)
-        if image.nbytes <= self._room:
-            self._room -= image.nbytes
-            self._decoded[index] = image
-        return image
-
-
-def random_crop(image: np.ndarray, size: int, min_area: float, random: np.random.Generator) -> np.ndarray:
-    """A random square of at least ``min_area`` of the largest one, resized to size×size, mirrored half the time."""
-    crop = random_square(image, size, min_area, random)
-    return crop[:, ::-1] if random.random() < 0.5 else crop
-
-
-def random_square(image: np.ndarray, size: int, min_area: float, random: np.random.Generator) -> np.ndarray:
-    """The same, never mirrored."""
-    height, width = image.shape[:2]
-    side = max(1, round(min(height, width) * math.sqrt(random.uniform(min_area, 1.0))))
-    top = int(random.integers(0, height - side + 1))
-    left = int(random.integers(0, width - side + 1))
-    crop = image[top : top + side, left : left + side]
-    if side != size:
-        crop = cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA if side > size else cv2.INTER_CUBIC)
-    return crop
-
-
-def training_batch(
-    images: ImageSet, step: int, *, batch_size: int, size: int, min_crop: float, seed: int
-) -> torch.Tensor:
-    """The batch of a step, (B, 3, size, size) uint8: a function of its arguments alone, so that runs resume."""
-    batch = np.empty((batch_size, size, size, 3), np.uint8)
-    for row, place in enumerate(places_of(step, batch_size, len(images), seed)):
-        random = np.random.default_rng((seed, 1, place.position))
-        batch[row] = random_crop(images[place.image], size, min_crop, random)
-    return torch.from_numpy(batch).permute(0, 3, 1, 2)
+    images: torch.Tensor
+    features: torch.Tensor | None
 
 
 class Place(NamedTuple):
@@ -98,12 +81,25 @@ class Place(NamedTuple):
 
 
 def places_of(step: int, batch_size: int, count: int, seed: int) -> list[Place]:
-    """Which of `count` images a step takes: all of them once an epoch, in an order that the seed decides."""
+    """Return which of `count` images a step takes: all of them once an epoch, in an order that the seed decides."""
     places = []
     for position in range(step * batch_size, (step + 1) * batch_size):
         epoch, offset = divmod(position, count)
         places.append(Place(int(_epoch_order(count, epoch, seed)[offset]), epoch, position))
     return places
+
+
+def images_of(images: ImageSet, step: int, batch_size: int, seed: int) -> Iterator[tuple[Place, Pixels]]:
+    """Yield the places of a step with their images.
+
+    In the place of an image that is left out comes the next one of the epoch's order. Whether an image can be decoded
+    depends on its bytes alone, so batches stay a function of step and seed.
+    """
+    count = len(images)
+    for place in places_of(step, batch_size, count, seed):
+        order, offset = _epoch_order(count, place.epoch, seed), place.position % count
+        index, image = images.first_usable(int(order[(offset + further) % count]) for further in range(count))
+        yield place._replace(image=index), image
 
 
 _last_order: tuple[tuple[int, int, int], np.ndarray] | None = None
@@ -119,96 +115,165 @@ def _epoch_order(count: int, epoch: int, seed: int) -> np.ndarray:
     return known[1]
 
 
-class Batch(NamedTuple):
-    """What a training step takes.
+def random_crop(image: Pixels, size: int, min_area: float, random: np.random.Generator) -> Pixels:
+    """Return a random square of at least ``min_area`` of the largest one, as size×size, mirrored half the time."""
+    crop = random_square(image, size, min_area, random)
+    return crop[:, ::-1] if random.random() < 0.5 else crop
+
+
+def random_square(image: Pixels, size: int, min_area: float, random: np.random.Generator) -> Pixels:
+    """Return the same, never mirrored."""
+    height, width = image.shape[:2]
+    side = max(1, round(min(height, width) * math.sqrt(random.uniform(min_area, 1.0))))
+    top = int(random.integers(0, height - side + 1))
+    left = int(random.integers(0, width - side + 1))
+    crop = image[top : top + side, left : left + side]
+    if side != size:
+        interpolation = cv2.INTER_AREA if side > size else cv2.INTER_CUBIC
+        crop = np.asarray(cv2.resize(crop, (size, size), interpolation=interpolation), np.uint8)
+    return crop
+
+
+def training_batch(
+    images: ImageSet, step: int, *, batch_size: int, size: int, min_crop: float, seed: int
+) -> torch.Tensor:
+    """Return the batch of a step, (B, 3, size, size) uint8: a function of its arguments alone, so that runs resume."""
+    batch = np.empty((batch_size, size, size, 3), np.uint8)
+    for row, (place, image) in enumerate(images_of(images, step, batch_size, seed)):
+        random = np.random.default_rng((seed, 1, place.position))
+        batch[row] = random_crop(image, size, min_crop, random)
+    return torch.from_numpy(batch).permute(0, 3, 1, 2)
+
+
+def whole_images(images: ImageSet, size: int, indices: Sequence[int] | None = None) -> torch.Tensor:
+    """Return all images, or those of the indices, but for bad ones: (N, 3, size, size) uint8, each fitted to that."""
+    found = [images.usable(index) for index in (range(len(images)) if indices is None else indices)]
+    squares = [fit_image(image, size) for image in found if image is not None]
+    stack = np.stack(squares) if squares else np.empty((0, size, size, 3), np.uint8)
+    return torch.from_numpy(stack).permute(0, 3, 1, 2)
+
+
+def at_once(size: int) -> int:
+    """Return how many size×size images go through a representation together."""
+    return max(1, min(_AT_ONCE, _AT_ONCE_BYTES // (3 * size * size)))
+
+
+def example_indices(count: int, size: int) -> Iterator[Sequence[int]]:
+    """Yield evenly spread indices of some of `count` size×size images, a few at a time."""
+    taken, together = min(count, _STATISTICS_IMAGES), at_once(size)
+    spread = [index * count // taken for index in range(taken)]
+    for first in range(0, taken, together):
+        yield spread[first : first + together]
+
+
+def are_probabilities(features: torch.Tensor) -> bool:
+    """Return whether these are vectors (B, C) that are never negative and sum to one."""
+    if features.dim() != 2:
+        return False
+    return bool((features >= 0).all() and (features.float().sum(dim=1) - 1).abs().max() < _ROUNDED)
+
+
+class Dataset(abc.ABC):
+    """Training and held-out images, and what is known of their features.
+
+    Args:
+        config: the run's settings, its image size settled.
+        division: its images.
 
     Attributes:
-        images: (B, 3, size, size) uint8.
-        features: (B, C, h, w) or (B, C) float32 of them, where they are there already.
-    """
-
-    images: torch.Tensor
-    features: torch.Tensor | None
-
-
-T = TypeVar("T")
-
-
-def prepared(prepare: Callable[[int], T], first: int, last: int, workers: int) -> Generator[T, None, None]:
-    """What `prepare` gives for `first` up to but without `last`, in order, prepared ahead in threads."""
-    with ThreadPoolExecutor(workers, thread_name_prefix="preimage-batch") as pool:
-
-        def submit(index: int) -> Future[T]:
-            return pool.submit(prepare, index)
-
-        ahead = [submit(index) for index in range(first, min(first + workers + 1, last))]
-        try:
-            for index in range(first, last):
-                ready = ahead.pop(0).result()
-                if index + workers + 1 < last:
-                    ahead.append(submit(index + workers + 1))
-                yield ready
-        finally:
-            for future in ahead:
-                future.cancel()
-
-
-def whole_images(images: ImageSet, size: int) -> torch.Tensor:
-    """All images, each fitted to size×size: (N, 3, size, size) uint8."""
-    squares = [fit_image(images[index], size) for index in range(len(images))]
-    return torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2)
-
-
-_STATISTICS_IMAGES = 256  # images that the features' mean and deviation are measured on
-_AT_ONCE = 32  # of them in a network at a time
-_ROUNDED = 1e-2  # how far the sum of a thousand probabilities in float16 is from one, at most
-_KEPT_BYTES = 1 << 29  # of held-out images' features in memory; more are computed anew each time
-
-
-class Supply(abc.ABC):
-    """Images to train on and to judge by, and what is known of their features.
-
-    Attributes:
+        config: the same settings.
+        images: to train on.
         spec: of the features.
         cells: (h, w) of an image's features; ``None`` for vectors.
         representation: computes the features of batches that come without; ``None`` where all come with them.
         feature_shape: (C, h, w) or (C,) of the features that every batch brings; ``None`` where the step computes them.
-        image_count: how many images are trained on.
-        held_out_count: how many judge.
     """
 
     spec: Spec
     cells: tuple[int, int] | None
     representation: Representation | None = None
     feature_shape: tuple[int, ...] | None = None
-    image_count: int
-    held_out_count: int
+
+    def __init__(self, config: TrainConfig, division: Division, *, size: int | None = None) -> None:
+        self.config, self._division = config, division
+        positions = {item.source.key: index for index, item in enumerate(division.trained)}
+        self._left_out = [bad for bad in division.skipped if bad.validation or bad.key not in positions]
+        self.images = ImageSet(
+            [item.source for item in division.trained],
+            size,
+            digests=[item.digest for item in division.trained],
+            skip_bad=config.skip_bad,
+            skipped={positions[bad.key]: bad.problem for bad in division.skipped if bad not in self._left_out},
+        )
+        self._held_out = ImageSet(
+            [item.source for item in division.held_out],
+            config.side,
+            skip_bad=config.skip_bad,
+            most_bytes=_HELD_OUT_BYTES,
+        )
+
+    @property
+    def image_count(self) -> int:
+        """Number of training images."""
+        return len(self.images)
+
+    @property
+    def held_out_count(self) -> int:
+        """Number of held-out images."""
+        return len(self._held_out)
+
+    def image_list(self) -> ImageList:
+        """Return which images the run trains on, holds out and has left out so far."""
+        found = sorted(list(self.images.bad.items()))  # a copy first: threads add to it
+        return ImageList(
+            {item.source.key: item.digest for item in self._division.trained},
+            {item.source.key: item.digest for item in self._division.held_out},
+            (*self._left_out, *(BadImage(self.images.sources[index].key, problem) for index, problem in found)),
+        )
 
     def compute_on(self, device: torch.device) -> torch.device:
-        """Where features are computed from now on: on the device, unless that is not possible."""
+        """Choose where features are computed from now on: on the device, unless that is not possible."""
         return torch.device("cpu")
 
     @abc.abstractmethod
     def batch(self, step: int) -> Batch:
-        """The batch of a step: a function of the step and the run's settings alone. Called in threads."""
+        """Return the batch of a step: a function of the step and the run's settings alone. Called in threads."""
 
     @abc.abstractmethod
     def examples(self, *, with_features: bool) -> Iterator[Batch]:
-        """Some images that are trained on, whole, in order."""
+        """Yield some images that are trained on, whole, in order."""
 
     @abc.abstractmethod
     def held_out(self, batch_size: int) -> Iterator[Batch]:
-        """The images that judge, whole, with their features, in batches of one size for the whole run."""
+        """Yield the held-out images, whole, with their features, in batches of one size for the whole run."""
+
+    def _whole_examples(self) -> Iterator[tuple[torch.Tensor, list[int]]]:
+        """Yield some training images (N, 3, H, W) uint8, and their indices."""
+        none = True
+        for indices in example_indices(len(self.images), self.config.side):
+            some_images = whole_images(self.images, self.config.side, indices)
+            used = [index for index in indices if index not in self.images.bad]
+            if used:
+                none = False
+                yield some_images, used
+        if none:
+            self.images.first_usable(iter(()))  # says so
+
+    def _whole_held_out(self, batch_size: int) -> Iterator[tuple[torch.Tensor, list[int]]]:
+        """Yield the held-out images, and their indices."""
+        for first in range(0, len(self._held_out), batch_size):
+            indices = range(first, min(first + batch_size, len(self._held_out)))
+            part = whole_images(self._held_out, self.config.side, indices)
+            yield part, [index for index in indices if index not in self._held_out.bad]
 
 
-class FreshCrops(Supply):
-    """Other crops of the images every time, with their features where the representation is one for workers.
+class CropDataset(Dataset):
+    """Random crops of the images, with their features where the representation computes them in workers.
 
     Args:
         config: the run's settings, its image size settled.
         representation: what is inverted.
-        images: to train on.
-        held_out: (N, 3, H, W) uint8.
+        division: the run's images.
 
     Attributes:
         device: where features are computed that are not computed by the step.
@@ -217,15 +282,12 @@ class FreshCrops(Supply):
     representation: Representation
     device = torch.device("cpu")
 
-    def __init__(
-        self, config: TrainConfig, representation: Representation, images: ImageSet, held_out: torch.Tensor
-    ) -> None:
-        self.config, self.representation, self.images = config, representation, images
+    def __init__(self, config: TrainConfig, representation: Representation, division: Division) -> None:
+        super().__init__(config, division)
+        self.representation = representation
         self.spec = representation.spec
         self.cells = representation.feature_size(config.side, config.side)
-        self.image_count, self.held_out_count = len(images), len(held_out)
-        self._held_out = held_out
-        self._kept: list[Batch] | None = None  # what `held_out` gave the first time
+        self._kept: list[torch.Tensor] | None = None  # features of the held-out images, batch by batch
 
     def compute_on(self, device: torch.device) -> torch.device:
         if device.type != "cpu" and not self.representation.in_workers:
@@ -251,47 +313,119 @@ class FreshCrops(Supply):
         return Batch(pixels, self.representation.for_training(pixels, (config.seed, 2, step)))
 
     def examples(self, *, with_features: bool) -> Iterator[Batch]:
-        for indices in example_indices(len(self.images)):
-            some = whole_images(ImageSet([self.images.sources[index] for index in indices]), self.config.side)
-            yield Batch(some, self._features(some, self.device) if with_features else None)
+        for images, _ in self._whole_examples():
+            yield Batch(images, self._features(images, self.device) if with_features else None)
 
     def held_out(self, batch_size: int) -> Iterator[Batch]:
         if self._kept is not None:
-            yield from self._kept
+            for (part, _), features in zip(self._whole_held_out(batch_size), self._kept, strict=True):
+                yield Batch(part, features)
             return
-        judging: list[Batch] = []
-        room = _KEPT_BYTES
-        for part in self._held_out.split(batch_size):
+        kept: list[torch.Tensor] = []
+        room = bounded_bytes(_KEPT_BYTES, _KEPT_SHARE)
+        for part, _ in self._whole_held_out(batch_size):
             features = self._features(part, self.device)
             room -= features.nbytes
             if room >= 0:
-                judging.append(Batch(part, features))
+                kept.append(features)
             yield Batch(part, features)
         if room >= 0:
-            self._kept = judging
+            self._kept = kept
 
     def _features(self, images: torch.Tensor, device: torch.device) -> torch.Tensor:
         with torch.no_grad():
             return self.representation(images.to(device)).cpu()
 
 
-def are_probabilities(features: torch.Tensor) -> bool:
-    """Are these vectors (B, C) that are never negative and sum to one?"""
-    if features.dim() != 2:
-        return False
-    return bool((features >= 0).all() and (features.float().sum(dim=1) - 1).abs().max() < _ROUNDED)
+class PrecomputedDataset(Dataset):
+    """Whole images with features from a file: no crops, no mirror images, since the features are of the image as it is.
+
+    Args:
+        config: the run's settings, its image size settled.
+        file: the features.
+        division: the run's images.
+        shape: of each image's features.
+    """
+
+    def __init__(self, config: TrainConfig, file: FeatureFile, division: Division, shape: tuple[int, ...]) -> None:
+        super().__init__(config, division, size=config.side)
+        self._file = file
+        self._positions = [item.position for item in division.trained]
+        self._held_out_positions = [item.position for item in division.held_out]
+        self.spec = file.spec
+        self.cells = None if len(shape) == 1 else (shape[1], shape[2])
+        self.feature_shape = shape
+
+    def batch(self, step: int) -> Batch:
+        config = self.config
+        found = list(images_of(self.images, step, config.batch_size, config.seed))
+        pixels = torch.stack([torch.from_numpy(image) for _, image in found]).permute(0, 3, 1, 2)
+        return Batch(pixels, self._features([self._positions[place.image] for place, _ in found]))
+
+    def examples(self, *, with_features: bool) -> Iterator[Batch]:
+        for images, indices in self._whole_examples():
+            yield Batch(images, self._features([self._positions[index] for index in indices]))
+
+    def held_out(self, batch_size: int) -> Iterator[Batch]:
+        for part, indices in self._whole_held_out(batch_size):
+            yield Batch(part, self._features([self._held_out_positions[index] for index in indices]))
+
+    def _features(self, positions: Sequence[int]) -> torch.Tensor:
+        return torch.stack([self._file[position] for position in positions])
 
 
-def example_indices(count: int) -> Iterator[Sequence[int]]:
-    """Evenly spread indices of some of `count` images, a few at a time."""
-    some = min(count, _STATISTICS_IMAGES)
-    spread = [index * count // some for index in range(some)]
-    for first in range(0, some, _AT_ONCE):
-        yield spread[first : first + _AT_ONCE]
+def silent(sentence: str) -> None:
+    """Say nothing."""
+
+
+def open_dataset(
+    config: TrainConfig,
+    representation: Representation | None = None,
+    *,
+    known: ImageList | None = None,
+    note: Note = silent,
+) -> tuple[TrainConfig, Dataset]:
+    """Return the run's dataset, and its settings with the image size settled.
+
+    Args:
+        config: the run's settings.
+        representation: what its ``representation`` names, where that is made already.
+        known: the images that the run began with, if it goes on.
+        note: gets sentences about what is left out.
+
+    Raises:
+        ValueError: a representation of another name, an image size that the representation or the file of features
+            does not have, a cache of features that vary at random, bad images or features (unless ``skip_bad``), too
+            few images, images that are both trained on and held out, or other images than those known.
+    """
+    if representation is not None and representation.name != config.representation:
+        raise ValueError(
+            f"the settings name {config.representation!r}, the representation given is {representation.name}"
+        )
+    if config.features is not None:
+        return _open_features(config, known, note)
+    assert config.representation is not None  # or there are features
+    if representation is None:
+        representation = representations.create(config.representation, **config.parameters)
+    if config.cache == "on" and representation.in_workers:
+        raise ValueError(f"features of {representation.name} vary at random in training: they are not cached")
+    side = representation.image_side
+    if side is not None and config.image_size not in (None, side):
+        raise ValueError(
+            f"{representation.name} takes images of {side}×{side} pixels only, got image_size {config.image_size}"
+        )
+    config = dataclasses.replace(config, image_size=side or config.image_size or _IMAGE_SIZE)
+    images, bad = _looked_at(_listed(config.images, config, note), config, known, note)
+    held_out: list[Item] | None = None
+    if config.validation_images:
+        listed = _listed(config.validation_images, config, note)
+        held_out, more = _looked_at(listed, config, known, note, validation=True)
+        bad += more
+    return config, CropDataset(config, representation, _divided(images, held_out, bad, config, known, note))
 
 
 def with_some_held_out(items: Sequence[T], count: int) -> tuple[list[T], list[T]]:
-    """Those to train on, and `count` held out of them: evenly spread, so the same whatever the seed.
+    """Return those to train on, and `count` held out of them: evenly spread, so the same whatever the seed.
 
     Raises:
         ValueError: too few.
@@ -308,17 +442,100 @@ def with_some_held_out(items: Sequence[T], count: int) -> tuple[list[T], list[T]
     )
 
 
-_NAMED = 3  # examples in a message
+def _listed(paths: Sequence[str], config: TrainConfig, note: Note) -> list[ImageSource]:
+    """Return the images but for those that the run has made: its sample sheets, if its folder is among the images."""
+    own = os.path.join(os.path.abspath(config.output), "")
+    listed = list_images(paths)
+    others = [source for source in listed if not os.path.abspath(source.path).startswith(own)]
+    if len(others) < len(listed):
+        note(f"{len(listed) - len(others)} images in {config.output}, the run's own folder, are not trained on")
+    return others
 
-Pair = tuple[ImageSource, int]  # an image, and the position of its features in the file
+
+def _looked_at(
+    sources: Sequence[ImageSource],
+    config: TrainConfig,
+    known: ImageList | None,
+    note: Note,
+    *,
+    validation: bool = False,
+) -> tuple[list[Item], list[BadImage]]:
+    """Return the images that can be used, and those that cannot and are left out."""
+    items: list[Item] = []
+    bad: list[BadImage] = []
+    for source, looked in zip(sources, look_at(sources, note), strict=True):
+        if looked.problem:
+            bad.append(BadImage(source.key, looked.problem, validation))
+        else:
+            items.append(Item(source, looked.digest))
+    if known is None:
+        leave_out(bad, len(sources), skip_bad=config.skip_bad)
+    else:
+        before = {one.key for one in known.skipped if one.validation == validation}
+        leave_out([one for one in bad if one.key not in before], len(sources), skip_bad=False, begun=True)
+    return items, bad
 
 
-def open_own(config: TrainConfig, image_size: int) -> tuple[TrainConfig, Supply]:
-    """The run's own features and their images, and its settings with the image size settled.
+def _divided(
+    images: list[Item],
+    held_out: list[Item] | None,
+    bad: list[BadImage],
+    config: TrainConfig,
+    known: ImageList | None,
+    note: Note,
+) -> Division:
+    """Return which images are trained on and which are held out: as they were if the run goes on.
 
     Args:
-        config: the run's settings, with ``features``.
-        image_size: of images that neither the settings nor the file tell a size of, pixels.
+        images: that can be used.
+        held_out: separate ones; ``None`` holds some of `images` out.
+        bad: what is left out.
+        config: the run's settings, its image size settled.
+        known: the images that the run began with, if it goes on.
+        note: gets sentences.
+    """
+    if known is not None:
+        separate = held_out is not None
+        return Division(images, held_out or [], ()).resumed(known, separate=separate)
+    if held_out is None:
+        trained, judging = with_some_held_out(images, config.validation_count)
+    else:
+        trained, judging = images, held_out
+    judging, more = _decodable(judging, config, separate=held_out is not None)
+    twice = _on_both_sides(trained, judging)
+    if twice and held_out is not None:
+        raise ValueError(
+            f"{len(twice)} images are both trained on and held out, for example {twice[0]!r}: "
+            "an error measured on them would mean nothing"
+        )
+    if twice:
+        note(
+            f"{len(twice)} of {len(judging)} held-out images are among the training images too, under other names, "
+            f"first {twice[0]!r}: the error measured on them says little about images never seen"
+        )
+    return Division(trained, judging, (*bad, *more))
+
+
+def _decodable(held_out: list[Item], config: TrainConfig, *, separate: bool) -> tuple[list[Item], list[BadImage]]:
+    """Return the held-out images that can be decoded, and those that cannot and are left out."""
+    images = ImageSet([item.source for item in held_out], config.side, skip_bad=config.skip_bad, most_bytes=0)
+    for index in range(len(images)):
+        images.usable(index)
+    bad = [BadImage(held_out[index].source.key, problem, separate) for index, problem in images.bad.items()]
+    leave_out(bad, len(held_out), skip_bad=config.skip_bad)
+    if bad and len(held_out) - len(bad) < _LEAST_HELD_OUT:
+        raise ValueError(f"validation takes at least {_LEAST_HELD_OUT} images, 1 can be used: {bad[0].problem}")
+    return [item for index, item in enumerate(held_out) if index not in images.bad], bad
+
+
+def _on_both_sides(trained: Sequence[Item], held_out: Sequence[Item]) -> list[str]:
+    """Return the keys of held-out images whose contents are trained on."""
+    seen = {of_image(item.digest) for item in trained}
+    return [item.source.key for item in held_out if of_image(item.digest) in seen]
+
+
+def _open_features(config: TrainConfig, known: ImageList | None, note: Note) -> tuple[TrainConfig, Dataset]:
+    """Return the run's own features with their images, and its settings with the image size settled.
 
     Raises:
         ValueError: the file's features are not of the images given, differ in shape, are NaN or infinite, or of images
@@ -330,71 +547,50 @@ def open_own(config: TrainConfig, image_size: int) -> tuple[TrainConfig, Supply]
         raise ValueError(
             f"{config.features_name!r} is a representation of this package: give your features another name"
         )
-    file = read_own_features(config.features, name=config.features_name, image_size=config.image_size or image_size)
+    odd: dict[str, str] = {}
+    file = read_own_features(
+        config.features,
+        name=config.features_name,
+        image_size=config.image_size or _IMAGE_SIZE,
+        odd=odd if config.skip_bad else None,
+    )
     told = file.processed_sizes[0]
     sizes = sorted({(height, width) for height, width in file.processed_sizes})
     of_one_size = sizes == [(told[0], told[0])]
     if not of_one_size and file.spec.stride is not None:
-        some = ", ".join(f"{height}×{width}" for height, width in sizes[:_NAMED])
+        named = ", ".join(f"{height}×{width}" for height, width in sizes[:NAMED])
         raise ValueError(
-            f"{file.path}: its features are maps of images of {some}{', ...' if len(sizes) > _NAMED else ''} pixels; "
+            f"{file.path}: its features are maps of images of {named}{', ...' if len(sizes) > NAMED else ''} pixels; "
             "training takes those of squares of one size (preimage extract --size)"
         )
     if of_one_size and config.image_size not in (None, told[0]):
         raise ValueError(
             f"{file.path}: its features are of images of {told[0]} pixels, got image_size {config.image_size}"
         )
-    config = dataclasses.replace(config, image_size=told[0] if of_one_size else config.image_size or image_size)
-    pairs = matched(list_images(config.images), file, allow_missing=config.allow_missing)
-    shape = _checked_shape(file, [position for _, position in pairs])
-    return config, GivenFeatures(config, file, pairs, shape)
+    config = dataclasses.replace(config, image_size=told[0] if of_one_size else config.image_size or _IMAGE_SIZE)
+    sources = _listed(config.images, config, note)
+    odd = {_image_key(key, {source.key for source in sources}): shape for key, shape in odd.items()}
+    bad = [BadImage(key, f"{file.path}: {key!r} has features {shape}") for key, shape in odd.items()]
+    rest = [source for source in sources if source.key not in odd]
+    pairs = matched(rest, file, allow_missing=config.allow_missing or config.skip_bad, note=note)
+    shape, digests, more = _checked_features(file, pairs)
+    bad += more
+    before = set() if known is None else {one.key for one in known.skipped}
+    bad_now = [one for one in bad if one.key not in before]
+    leave_out(bad_now, len(sources), skip_bad=config.skip_bad, begun=known is not None)
+    good = [(source, position) for source, position in pairs if source.key in digests]
+    items, unreadable = _looked_at([source for source, _ in good], config, known, note)
+    positions = {source.key: position for source, position in good}
+    own = [
+        Item(source, with_features(digest, digests[source.key]), positions[source.key]) for source, digest, _ in items
+    ]
+    return config, PrecomputedDataset(config, file, _divided(own, None, bad + unreadable, config, known, note), shape)
 
 
-class GivenFeatures(Supply):
-    """Whole images with features from a file: no crops, no mirror images, since the features are of the image as it is.
-
-    Args:
-        config: the run's settings, its image size settled.
-        file: the features.
-        pairs: the images, some of which are held out.
-        shape: of each image's features.
-    """
-
-    def __init__(self, config: TrainConfig, file: FeatureFile, pairs: Sequence[Pair], shape: tuple[int, ...]) -> None:
-        self._config, self._file = config, file
-        trained, judging = with_some_held_out(pairs, config.validation_count)
-        self._images = ImageSet([source for source, _ in trained], config.side)
-        self._positions = [position for _, position in trained]
-        self._held_out = whole_images(ImageSet([source for source, _ in judging]), config.side)
-        self._held_out_positions = [position for _, position in judging]
-        self.spec: Spec = file.spec
-        self.cells = None if len(shape) == 1 else (shape[1], shape[2])
-        self.feature_shape = shape
-        self.image_count, self.held_out_count = len(trained), len(judging)
-
-    def batch(self, step: int) -> Batch:
-        places = places_of(step, self._config.batch_size, self.image_count, self._config.seed)
-        return self._batch([place.image for place in places])
-
-    def examples(self, *, with_features: bool) -> Iterator[Batch]:
-        return map(self._batch, example_indices(self.image_count))
-
-    def held_out(self, batch_size: int) -> Iterator[Batch]:
-        parts = self._held_out.split(batch_size)
-        for index, part in enumerate(parts):
-            first = index * batch_size
-            yield Batch(part, self._features(self._held_out_positions[first : first + batch_size]))
-
-    def _batch(self, indices: Sequence[int]) -> Batch:
-        images = torch.stack([torch.from_numpy(self._images[index]) for index in indices])
-        return Batch(images.permute(0, 3, 1, 2), self._features([self._positions[index] for index in indices]))
-
-    def _features(self, positions: Sequence[int]) -> torch.Tensor:
-        return torch.stack([self._file[position] for position in positions])
-
-
-def matched(sources: Sequence[ImageSource], file: FeatureFile, *, allow_missing: bool = False) -> list[Pair]:
-    """Every image with the position of its features, in the images' order.
+def matched(
+    sources: Sequence[ImageSource], file: FeatureFile, *, allow_missing: bool = False, note: Note = silent
+) -> list[Pair]:
+    """Return every image with the position of its features, in the images' order.
 
     A key of the file is an image's key, or that with an image's suffix.
 
@@ -406,8 +602,7 @@ def matched(sources: Sequence[ImageSource], file: FeatureFile, *, allow_missing:
     positions: dict[str, int] = {}
     strangers = []
     for position, key in enumerate(file.keys):
-        stem, suffix = os.path.splitext(key)
-        image = key if key in known or suffix.lower() not in IMAGE_SUFFIXES else stem
+        image = _image_key(key, known)
         if image not in known:
             strangers.append(key)
         elif image in positions:
@@ -416,39 +611,49 @@ def matched(sources: Sequence[ImageSource], file: FeatureFile, *, allow_missing:
         else:
             positions[image] = position
     bare = [source.key for source in sources if source.key not in positions]
+    apart = f"{some(bare, 'image', 'without features')}; {some(strangers, 'feature', 'without an image')}"
     if not positions or ((bare or strangers) and not allow_missing):
         raise ValueError(
-            f"{file.path} and the images do not go together: {len(positions)} fit; "
-            f"{_some(bare, 'image', 'without features')}; {_some(strangers, 'feature', 'without an image')}. "
+            f"{file.path} and the images do not go together: {len(positions)} fit; {apart}. "
             + (
                 "Leave those out with allow_missing (--allow-missing)"
                 if positions
                 else "The keys are paths below the folder of images, with or without a suffix"
             )
         )
+    if bare or strangers:
+        note(f"{file.path}: {len(positions)} images with features; left out are {apart}")
     return [(source, positions[source.key]) for source in sources if source.key in positions]
 
 
-def _some(keys: Sequence[str], noun: str, what: str) -> str:
-    examples = ", ".join(map(repr, keys[:_NAMED])) + (", ..." if len(keys) > _NAMED else "")
-    return f"{len(keys)} {noun}{'' if len(keys) == 1 else 's'} {what}" + (f" ({examples})" if keys else "")
+def _image_key(key: str, known: set[str]) -> str:
+    """Return the image's key for one of a file of features, which may end in an image's suffix."""
+    stem, suffix = os.path.splitext(key)
+    return key if key in known or suffix.lower() not in IMAGE_SUFFIXES else stem
 
 
-def _checked_shape(file: FeatureFile, positions: Sequence[int]) -> tuple[int, ...]:
-    """The shape that all features have; ``ValueError`` if they differ or are not finite."""
-    shape: tuple[int, ...] | None = None
-    bad = []
-    for position in positions:
-        features = file[position]
-        shape = shape or tuple(features.shape)
-        if tuple(features.shape) != shape:
-            raise ValueError(
-                f"{file.path}: {file.keys[position]!r} has features {tuple(features.shape)}, the first image {shape}: "
-                "training takes features of images of one size"
-            )
-        if not bool(torch.isfinite(features).all()):
-            bad.append(file.keys[position])
-    if bad:
-        raise ValueError(f"{file.path}: {_some(bad, 'image', 'with features that are NaN or infinite')}")
-    assert shape is not None  # there is at least one pair
-    return shape
+def _checked_features(
+    file: FeatureFile, pairs: Sequence[Pair]
+) -> tuple[tuple[int, ...], dict[str, str], list[BadImage]]:
+    """Return the shape that most features have, a digest of those of every image that can be used, and the others."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    digests: dict[str, str] = {}
+    bad: list[BadImage] = []
+    for source, position in pairs:
+        key = file.keys[position]
+        try:
+            features = file[position].numpy()
+        except FileFormatError as error:
+            bad.append(BadImage(source.key, str(error)))
+            continue
+        if not np.isfinite(features).all():
+            bad.append(BadImage(source.key, f"{file.path}: {key!r} has features that are NaN or infinite"))
+            continue
+        shapes[source.key] = features.shape
+        digests[source.key] = hashlib.sha256(features.tobytes()).hexdigest()[:16]
+    common = Counter(shapes.values()).most_common(1)[0][0] if shapes else ()
+    for key, shape in shapes.items():
+        if shape != common:
+            bad.append(BadImage(key, f"{file.path}: {key!r} has features {shape}, most have {common}"))
+            del digests[key]
+    return common, digests, bad

@@ -9,12 +9,9 @@ from types import TracebackType
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, TextColumn
-from rich.progress import Progress as Bar
 
 from preimage.io import write_png
-from preimage.io.atomic import atomic_write
+from preimage.io.atomic import atomic_write, naming_full_disk
 from preimage.metrics import ErrorReport
 from preimage.spec import Spec
 from preimage.training.checkpoint import Progress
@@ -89,6 +86,10 @@ class BarDisplay(LineDisplay):
     """A live progress bar on the terminal, with a line for each validation."""
 
     def __enter__(self) -> BarDisplay:
+        from rich.console import Console  # noqa: PLC0415 - only a terminal needs it
+        from rich.progress import BarColumn, TextColumn  # noqa: PLC0415
+        from rich.progress import Progress as Bar  # noqa: PLC0415
+
         columns = (
             TextColumn("{task.completed:.0f}/{task.total:.0f}"),
             BarColumn(bar_width=None),
@@ -133,17 +134,20 @@ class Metrics:
 
     def write(self, **values: float | int | None) -> None:
         """Appends a line."""
-        with open(self._path, "a", encoding="utf-8") as file:
+        with naming_full_disk(self._path), open(self._path, "a", encoding="utf-8") as file:
             file.write(json.dumps(values) + "\n")
 
     def _lines(self) -> list[dict[str, Any]]:
         lines = []
         if self._path.exists():
-            for text in self._path.read_text(encoding="utf-8").splitlines():
+            for text in self._path.read_text(encoding="utf-8", errors="replace").splitlines():
                 try:
-                    lines.append(json.loads(text))
+                    line = json.loads(text)
                 except ValueError:
                     break  # the line that was being written when the run was killed
+                if not isinstance(line, dict) or not isinstance(line.get("step"), int):
+                    break  # not ours
+                lines.append(line)
         return lines
 
 

@@ -15,7 +15,7 @@ import torch
 from preimage.ops.adam import adam_step
 from preimage.training.flat import FlatState
 from preimage.training.muon import muon_step
-from preimage.training.step import Learner, average_decay, batch_loss, schedule
+from preimage.training.step import TrainState, average_decay, batch_loss, schedule
 from preimage.training.streaming import BatchStream, CudaQueue, DirectQueue, Queue
 
 _WARM_UP = 3
@@ -27,15 +27,15 @@ Capture = Callable[[Callable[[], None], torch.device], Callable[[], None]]
 class GraphedStep:
     """`EagerStep` in fixed memory, captured once and replayed: equal to it up to rounding.
 
-    Features are computed on the device, unless they come with the batches (`Learner.feature_shape`). The network
+    Features are computed on the device, unless they come with the batches (`TrainState.feature_shape`). The network
     computes with a copy of the weights in its own precision, which the optimiser keeps up to date; gradients are in
     that precision.
 
-    Making it leaves the learner as it is, down to the bit, if it raises; else the learner's tensors are from then on
+    Making it leaves the state as it is, down to the bit, if it raises; else the state's tensors are from then on
     views of flat memory, with the same values.
 
     Args:
-        learner: the run.
+        state: the run.
         step: steps taken so far.
         capture: `cuda_graph`, or another way to repeat work.
 
@@ -43,60 +43,62 @@ class GraphedStep:
         RuntimeError: the representation has no kernel on the device, or the step cannot be captured.
     """
 
-    def __init__(self, learner: Learner, step: int, capture: Capture) -> None:
-        self._learner = learner
-        config, device = learner.config, learner.device
-        self._flat = FlatState(learner.model, learner.average, learner.optimisers, learner.dtype)
+    def __init__(self, state: TrainState, step: int, capture: Capture) -> None:
+        self._state = state
+        config, device = state.config, state.device
+        self._flat = FlatState(state.model, state.average, state.optimisers, state.dtype)
         shape = (config.batch_size, 3, config.side, config.side)
-        self._stream = BatchStream(shape, device, *_queues(device), learner.feature_shape)
-        self._loss_sum = torch.zeros_like(learner.loss_sum)
+        self._stream = BatchStream(shape, device, *_queues(device), state.feature_shape)
+        self._loss_sum = torch.zeros_like(state.loss_sum)
         # The trial runs before the capture see noise, not the first batch: their results are thrown away.
         generator = torch.Generator().manual_seed(0)
         noise = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
-        given = learner.feature_shape
+        given = state.feature_shape
         features = None if given is None else torch.randn(shape[0], *given, generator=generator)
         self._stream.send(noise, self._numbers(step), features)
         self._flat.load()
         self._replay = capture(self._work, device)
         self._flat.load()
         self._flat.adopt()
-        learner.loss_sum = self._loss_sum.copy_(learner.loss_sum)
+        state.loss_sum = self._loss_sum.copy_(state.loss_sum)
 
     def __call__(self, batch: torch.Tensor, step: int, features: torch.Tensor | None = None) -> None:
         self._stream.send(batch, self._numbers(step), features)
+        self._state.whole = False
         self._replay()
+        self._state.whole = True
 
     def _numbers(self, step: int) -> tuple[float, ...]:
-        """What changes from step to step: `adam_step`'s four, and Muon's learning rate."""
-        learner, share = self._learner, schedule(step, self._learner.config)
-        adam, *muon = learner.optimisers
+        """Return what changes from step to step: `adam_step`'s four, and Muon's learning rate."""
+        state, share = self._state, schedule(step, self._state.config)
+        adam, *muon = state.optimisers
         first, second = adam.defaults["betas"]
         corrections = 1 - first ** (step + 1), 1 - second ** (step + 1)
         rates = [share * optimiser.defaults["lr"] for optimiser in (adam, *muon)]
-        return rates[0], *corrections, 1 - average_decay(step, learner.config), *rates[1:]
+        return rates[0], *corrections, 1 - average_decay(step, state.config), *rates[1:]
 
     def _work(self) -> None:
-        """The step on what lies in the static memory; no synchronisation, no address that changes."""
-        learner, flat = self._learner, self._flat
+        """Do the step on what lies in the static memory; no synchronisation, no address that changes."""
+        state, flat = self._state, self._flat
         features = self._stream.features
         if features is None:
-            assert learner.representation is not None
+            assert state.representation is not None
             with torch.no_grad():
-                features = learner.representation(self._stream.images)
-        loss = batch_loss(learner, flat.network, features, self._stream.images)
+                features = state.representation(self._stream.images)
+        loss = batch_loss(state, flat.network, features, self._stream.images)
         gradients = torch.autograd.grad(loss, flat.leaves)
         with torch.no_grad():
             torch._foreach_copy_(flat.gradients, list(gradients))
             norm = torch.linalg.vector_norm(flat.gradient, dtype=torch.float32)
-            clip = (learner.config.clip_norm / (norm + 1e-6)).clamp(max=1)
+            clip = (state.config.clip_norm / (norm + 1e-6)).clamp(max=1)
             self._move(clip)
             self._loss_sum.add_(loss)
 
     def _move(self, clip: torch.Tensor) -> None:
-        """The optimisers, the moving average, and the copy that the network computes with."""
+        """Move the weights, their average, and the copy that the network computes with."""
         flat, numbers = self._flat, self._stream.numbers
         end, rounded = flat.adam_end, flat.rounded
-        adam = self._learner.optimisers[0].defaults
+        adam = self._state.optimisers[0].defaults
         adam_step(
             flat.weights[:end],
             flat.gradient[:end],
@@ -121,11 +123,11 @@ class GraphedStep:
 
 
 def cuda_graph(work: Callable[[], None], device: torch.device) -> Callable[[], None]:
-    """Captures work as a CUDA graph, after some trial runs, and returns its replay.
+    """Capture work as a CUDA graph, after some trial runs, and returns its replay.
 
-    The trial runs are when lazily made handles come to be, kernels compile, and cuDNN's and our own are measured and
-    chosen. They and the capture share a stream other than the default one, so that what is made for each stream
-    (cuBLAS's workspaces) is there before the capture.
+    The trial runs are when lazily made handles come to be, kernels compile, and cuDNN measures and chooses its own.
+    They and the capture share a stream other than the default one, so that what is made for each stream (cuBLAS's
+    workspaces) is there before the capture.
 
     Raises:
         RuntimeError: the work waits for the device, or does something else that a graph cannot hold.
@@ -158,7 +160,7 @@ def cuda_graph(work: Callable[[], None], device: torch.device) -> Callable[[], N
 
 @contextmanager
 def _synchronisation_raises() -> Iterator[None]:
-    """Finds what waits for the device before a capture is spoilt by it."""
+    """Find what waits for the device before a capture is spoilt by it."""
     before = torch.cuda.get_sync_debug_mode()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Synchronization debug mode is a prototype")
@@ -170,7 +172,7 @@ def _synchronisation_raises() -> Iterator[None]:
 
 
 def _queues(device: torch.device) -> tuple[Queue, Queue]:
-    """What computes and what copies."""
+    """Return what computes and what copies."""
     if device.type != "cuda":
         return DirectQueue(), DirectQueue()
     return CudaQueue(torch.cuda.current_stream(device)), CudaQueue(torch.cuda.Stream(device))

@@ -1,4 +1,4 @@
-"""One optimiser step, as it is read, and the choice of how it is run."""
+"""One optimiser step, as it is read."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from preimage.training.config import TrainConfig
 
 
 @dataclasses.dataclass
-class Learner:
+class TrainState:
     """What a training step works on and changes.
 
     Attributes:
@@ -28,6 +28,7 @@ class Learner:
         loss_sum: [] float64 on the model's device; every step adds its loss.
         feature_shape: of an image's features, where every batch comes with them.
         extraction_device: where a step that is not one graph has the features computed.
+        whole: no step is half done: after an error the weights and moments are those of a number of whole steps.
     """
 
     config: TrainConfig
@@ -39,13 +40,17 @@ class Learner:
     loss_sum: torch.Tensor
     feature_shape: tuple[int, ...] | None = None
     extraction_device: torch.device = dataclasses.field(default_factory=lambda: torch.device("cpu"))
+    whole: bool = True
 
     @property
     def device(self) -> torch.device:
         return self.loss_sum.device
 
     def mixed_precision(self) -> torch.autocast:
-        """The network's arithmetic in `dtype`. Casts are not kept: a CUDA graph has to do them anew each time."""
+        """Return a context for the network's arithmetic in `dtype`.
+
+        On a CUDA device casts are not kept: a CUDA graph has to do them anew each time.
+        """
         captured = self.device.type == "cuda"
         return torch.autocast(
             self.device.type, self.dtype, enabled=self.dtype != torch.float32, cache_enabled=not captured
@@ -53,56 +58,58 @@ class Learner:
 
 
 class Step(Protocol):
-    """Takes a run one optimiser step further."""
+    """Take a run one optimiser step further."""
 
     def __call__(self, batch: torch.Tensor, step: int, features: torch.Tensor | None = None) -> None:
-        """With a batch (B, 3, H, W) uint8, and its features if they are there, after `step` steps have been taken."""
+        """Take a batch (B, 3, H, W) uint8, and its features if they are there, after `step` steps have been taken."""
 
 
 class EagerStep:
     """Operation by operation: the definition of the step."""
 
-    def __init__(self, learner: Learner) -> None:
-        self._learner = learner
+    def __init__(self, state: TrainState) -> None:
+        self._state = state
 
     def __call__(self, batch: torch.Tensor, step: int, features: torch.Tensor | None = None) -> None:
-        learner, config = self._learner, self._learner.config
+        state, config = self._state, self._state.config
         if features is None:
-            assert learner.representation is not None
+            assert state.representation is not None
             with torch.no_grad():
-                features = learner.representation(batch.to(learner.extraction_device))
-        loss = batch_loss(learner, learner.model, features.to(learner.device), batch.to(learner.device))
-        learner.model.zero_grad(set_to_none=True)
+                features = state.representation(batch.to(state.extraction_device))
+        loss = batch_loss(state, state.model, features.to(state.device), batch.to(state.device))
+        state.model.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(learner.model.parameters(), config.clip_norm)
+        nn.utils.clip_grad_norm_(state.model.parameters(), config.clip_norm)
         share = schedule(step, config)
-        for optimiser in learner.optimisers:
+        state.whole = False
+        for optimiser in state.optimisers:
             for group in optimiser.param_groups:
                 group["lr"] = share * optimiser.defaults["lr"]
             optimiser.step()
-        _move_average(learner.average, learner.model, average_decay(step, config))
-        learner.loss_sum += loss.detach()
+        _move_average(state.average, state.model, average_decay(step, config))
+        state.loss_sum += loss.detach()
+        state.whole = True
 
 
 def batch_loss(
-    learner: Learner,
+    state: TrainState,
     model: Inverter,
     features: torch.Tensor,  # [B, C, h, w] or [B, C]
     batch: torch.Tensor,  # [B, 3, H, W] uint8
 ) -> torch.Tensor:  # []
-    """Mean over the batch of the root mean squared difference of a reconstruction and its image.
+    """Return the mean over the batch of the root mean squared difference of a reconstruction and its image.
 
     The normalised error is a mean of norms too; minimising squared norms instead would spend the network on
     the few images that are hardest.
     """
-    with learner.mixed_precision():
+    with state.mixed_precision():
         distances = model.distances(features, batch)
     size = batch[0].numel() if model.view is None else 3 * model.view.size**2
     return distances.mean() / math.sqrt(size)
 
 
 def schedule(step: int, config: TrainConfig) -> float:
-    """The share of the full learning rate: a linear rise over the warm-up, then half a cosine down to zero."""
+    """Return the share of the full learning rate: a linear rise over the warm-up, then half a cosine to zero."""
     if step < config.warmup_steps:
         return (step + 1) / config.warmup_steps
     share = (step - config.warmup_steps) / max(config.steps - config.warmup_steps, 1)
@@ -110,7 +117,7 @@ def schedule(step: int, config: TrainConfig) -> float:
 
 
 def average_decay(step: int, config: TrainConfig) -> float:
-    """What the moving average keeps of itself: less at first, when it holds the untrained weights."""
+    """Return what the moving average keeps of itself: less at first, when it holds the untrained weights."""
     return min(config.ema_decay, (step + 1) / (step + 10))
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
+import errno
+import json
 import math
+import os
 import signal
 import threading
 import time
@@ -12,99 +16,439 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import NamedTuple, NoReturn
 
 import torch
 
-from preimage import representations
+from preimage.errors import FileFormatError
 from preimage.inverters import Inverter, checked_device
 from preimage.inverters.plan import plan
-from preimage.io import list_images
 from preimage.io.atomic import atomic_write
 from preimage.metrics import NormalisedError
 from preimage.representations import Representation
+from preimage.spec import Spec
 from preimage.training import cached, checkpoint
+from preimage.training.cache_files import alone_in
 from preimage.training.checkpoint import Progress
 from preimage.training.config import TrainConfig
-from preimage.training.dataset import (
-    Batch,
-    FreshCrops,
-    ImageSet,
-    Supply,
-    are_probabilities,
-    open_own,
-    prepared,
-    whole_images,
-    with_some_held_out,
-)
+from preimage.training.dataset import Batch, Dataset, are_probabilities, open_dataset
 from preimage.training.display import Display, Metrics, write_sample_sheet
 from preimage.training.graphed_step import GraphedStep, cuda_graph
+from preimage.training.images import ImageList, of_image
 from preimage.training.muon import Muon
-from preimage.training.step import EagerStep, Learner, Step
+from preimage.training.prefetch import prepared
+from preimage.training.step import EagerStep, Step, TrainState
 
-_IMAGE_SIZE = 256  # of images that nothing says a size of
+CHECKPOINT = "checkpoint.safetensors"
+
+_SETTINGS = "train.json"
+_METRICS = "metrics.jsonl"
 _LEAST_DEVIATION = 1e-6
 _LEAST_SHARE = 0.01  # of the mean deviation
 
 
-def open_supply(
-    config: TrainConfig, representation: representations.Representation | None = None
-) -> tuple[TrainConfig, Supply]:
-    """Where the run's batches come from, and its settings with the image size settled.
+class TrainingDivergedError(RuntimeError):
+    """The loss or the weights became NaN or infinite. The run's last checkpoint is from before that."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainSummary:
+    """What a finished run comes to.
+
+    Attributes:
+        folder: the run's folder; `Inverter.load` takes it.
+        steps: optimiser steps done.
+        images_seen: training images seen, repetitions counted.
+        seconds: training time over all resumptions.
+        waited: of that, seconds in which the next batch was not ready yet.
+        error: normalised error of the saved inverter on the held-out images.
+        mean_image_error: the same of the held-out images' mean image.
+        skipped: (key, problem) of the images left out.
+    """
+
+    folder: Path
+    steps: int
+    images_seen: int
+    seconds: float
+    waited: float
+    error: float
+    mean_image_error: float
+    skipped: tuple[tuple[str, str], ...] = ()
+
+
+def train(
+    config: TrainConfig,
+    *,
+    representation: Representation | None = None,
+    resume: bool = False,
+    display: Display | None = None,
+) -> TrainSummary:
+    """Train an inverter, validate it on held-out images, and leave it in ``config.output``.
+
+    The folder holds the inverter (the moving average of the weights at the last validation), the
+    checkpoint, ``metrics.jsonl`` and a sample sheet for each validation. Ctrl-C saves a checkpoint first, and so does
+    an error that ends the run. On a CUDA device the whole step runs as one CUDA graph where that is possible;
+    ``display`` tells where it is not.
 
     Args:
-        config: the run's settings.
-        representation: what its ``representation`` names, where that is made already.
+        config: all settings.
+        representation: what ``config.representation`` names, for one that its name and parameters do not make.
+        resume: go on from the folder's checkpoint, if it has one. On a CPU the run then ends with the same
+            weights, bit for bit, as one that was never interrupted (same machine, threads and versions).
+        display: where progress goes; none by default.
 
     Raises:
-        ValueError: a representation of another name, an image size that the representation or the file of features
-            does not have, a cache of features that vary at random, too few images, or images that are both trained on
-            and held out.
+        ValueError: the folder holds a run already and ``resume`` is not set, or holds one with other settings or of
+            other images; another run is training into it; or any of `open_dataset`.
+        OSError: the folder cannot be written, or the disk is full.
+        FileFormatError: the checkpoint is damaged or of a newer version, or an image turned out to be damaged.
+        TrainingDivergedError: the loss or the weights became non-finite.
+        KeyboardInterrupt: Ctrl-C came; the checkpoint is written.
     """
-    if representation is not None and representation.name != config.representation:
-        raise ValueError(
-            f"the settings name {config.representation!r}, the representation given is {representation.name}"
-        )
-    if config.features is not None:
-        return open_own(config, _IMAGE_SIZE)
-    assert config.representation is not None  # or there are features
-    if representation is None:
-        representation = representations.create(config.representation, **config.parameters)
-    if config.cache == "on" and representation.in_workers:
-        raise ValueError(f"features of {representation.name} vary at random in training: they are not cached")
-    side = representation.image_side
-    if side is not None and config.image_size not in (None, side):
-        raise ValueError(
-            f"{representation.name} takes images of {side}×{side} pixels only, got image_size {config.image_size}"
-        )
-    config = dataclasses.replace(config, image_size=side or config.image_size or _IMAGE_SIZE)
-    images, held_out = image_sets(config)
-    return config, FreshCrops(config, representation, images, held_out)
+    folder = Path(config.output)
+    _check_folder(folder)
+    path = folder / CHECKPOINT
+    stamp = _stamp(path)
+    if stamp is not None and not resume:
+        raise ValueError(f"{folder} holds a run already: resume it, or train into another folder")
+    if folder.exists():
+        with alone_in(folder, lambda waited: _refuse(folder)):
+            pass  # another run is told of at once, not after a look at all images
+    with display or Display() as shown:
+        earlier = None if stamp is None else _read_earlier(path, config)
+        run = _Run(config, folder, representation, earlier, resume, shown)
+        with alone_in(folder, lambda waited: _refuse(folder)), _interruptible() as interrupted:
+            if _stamp(path) != stamp:
+                raise ValueError(f"another run has written {path} meanwhile: start again")
+            if earlier is not None:
+                checkpoint.restore(path, run.state.model, run.state.average, run.state.optimisers)
+            return run.go(interrupted, resume)
 
 
-def image_sets(config: TrainConfig) -> tuple[ImageSet, torch.Tensor]:
-    """Training images, and the held-out ones (N, 3, H, W) uint8."""
-    sources = list_images(config.images)
-    if config.validation_images:
-        held_out = list_images(config.validation_images)
-        twice = {source.key for source in held_out} & {source.key for source in sources}
-        if twice:
-            raise ValueError(
-                f"{len(twice)} images are both trained on and held out, for example {min(twice)!r}: "
-                "an error measured on them would mean nothing"
+def _check_folder(folder: Path) -> None:
+    """Refuse a folder that cannot be made or written to, before hours of work are lost to that."""
+    place = folder.absolute()
+    while not place.exists():
+        place = place.parent
+    if not place.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, "is a file; the output of a run is a folder", str(place))
+    if not os.access(place, os.W_OK):
+        raise PermissionError(errno.EACCES, "is a folder that cannot be written to", str(place))
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """Return what changes when a file is replaced; ``None`` where there is no file."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_mtime_ns
+
+
+def _refuse(folder: Path) -> None:
+    raise ValueError(f"another run is training into {folder}: wait for it, or train into another folder")
+
+
+class _Earlier(NamedTuple):
+    """The run in the folder, as its checkpoint tells of it."""
+
+    config: TrainConfig
+    progress: Progress
+    spec: Spec | None
+    images: ImageList | None
+
+
+def _read_earlier(path: Path, config: TrainConfig) -> _Earlier:
+    """Return what the checkpoint tells of its run; ``ValueError`` if its settings are not these."""
+    text, progress = checkpoint.read_header(path)
+    try:
+        earlier = TrainConfig.from_json(text)
+    except (ValueError, TypeError) as error:
+        raise FileFormatError(path, f"holds a run with settings that this version does not have: {error}") from error
+    # What size images have is settled only when they are opened.
+    _check_settings(dataclasses.replace(config, image_size=config.image_size or earlier.image_size), earlier)
+    return _Earlier(earlier, progress, checkpoint.read_spec(path), checkpoint.read_images(path))
+
+
+def _check_settings(now: TrainConfig, then: TrainConfig) -> None:
+    if changes := now.changes(then):
+        raise ValueError(f"{now.output} holds a run with other settings (now != then): {'; '.join(changes)}")
+
+
+class _Run:
+    """The state of one training run."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        folder: Path,
+        representation: Representation | None,
+        earlier: _Earlier | None,
+        resume: bool,
+        display: Display,
+    ) -> None:
+        device = choose_device(config.device)
+        known = None if earlier is None else earlier.images
+        config, self.dataset = open_dataset(config, representation, known=known, note=display.note)
+        if earlier is not None:
+            _check_settings(config, earlier.config)
+        extraction_device = self.dataset.compute_on(device)
+        self.config, self.folder, self.display = config, folder, display
+
+        torch.manual_seed(config.seed)
+        model = fresh_inverter(config, self.dataset)
+        if earlier is not None and earlier.spec is not None and (other := model.spec.differences(earlier.spec)):
+            raise ValueError(f"{folder} holds a run on other features (now != then): {'; '.join(other)}")
+        measure_statistics(model, self.dataset)
+        model = model.to(device)
+        self.progress = Progress() if earlier is None else earlier.progress
+        self._saved = self.progress.step  # the step of the last checkpoint
+        self._listed = -1  # images that train.json lists as left out
+        self.state = TrainState(
+            config,
+            self.dataset.representation,
+            model,
+            average=copy.deepcopy(model).eval().requires_grad_(False),
+            optimisers=optimisers(model, config),
+            dtype=choose_dtype(config.precision, device),
+            loss_sum=torch.full((), self.progress.loss_sum, dtype=torch.float64, device=device),
+            extraction_device=extraction_device,
+        )
+        for sentence in self._warnings(earlier, resume):
+            display.note(sentence)
+
+    def _warnings(self, earlier: _Earlier | None, resume: bool) -> Iterator[str]:
+        """Yield what the user should know before the run goes on."""
+        if earlier is None and resume:
+            yield f"there is no {self.folder / CHECKPOINT} to go on from: the run begins at the first step"
+        if earlier is not None and earlier.images is None:
+            yield (
+                f"{self.folder / CHECKPOINT} is of an earlier version, which kept no list of images: whether they are "
+                "still the same cannot be checked"
             )
-    else:
-        sources, held_out = with_some_held_out(sources, config.validation_count)
-    return ImageSet(sources), whole_images(ImageSet(held_out), config.side)
+        images = self.dataset.image_list()
+        if earlier is None and self.config.init is not None and (sentence := _init_warning(self.config.init, images)):
+            yield sentence
+        if images.skipped:
+            yield f"{len(images.skipped)} images are left out, the first: {images.skipped[0].problem}"
+
+    def go(self, interrupted: threading.Event, resume: bool) -> TrainSummary:
+        config, progress = self.config, self.progress
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.write_settings()
+        # What was due after the last step is done again if it was cut short.
+        metrics = Metrics(self.folder / _METRICS, keep_until=progress.step if progress.settled else progress.step - 1)
+        self.display.start(config, progress, self.dataset.image_count, self.state.dtype)
+        if not progress.settled:
+            self.settle(metrics)
+        if progress.step == config.steps:
+            return self.summary()
+        self.dataset = cached.where_it_pays(
+            self.dataset,
+            self.state,
+            self.folder,
+            resume=resume,
+            begun=progress.step > 0,
+            note=self.display.note,
+            interrupted=interrupted,
+        )
+        self.state.feature_shape = self.dataset.feature_shape
+        step = fastest_step(self.state, progress.step, self.display.note)
+        try:
+            with closing(prepared(self.dataset.batch, progress.step, config.steps, config.workers)) as batches:
+                self.take_steps(step, batches, metrics, interrupted)
+        except TrainingDivergedError:
+            raise
+        except Exception:
+            self.save_what_is_done()
+            raise
+        return self.summary()
+
+    def take_steps(self, step: Step, batches: Iterable[Batch], metrics: Metrics, interrupted: threading.Event) -> None:
+        """Take one for each batch, and do what is due after it."""
+        progress = self.progress
+        clock = asked = time.monotonic()
+        for batch in batches:
+            progress.waited += time.monotonic() - asked
+            step(batch.images, progress.step, batch.features)
+            progress.step += 1
+            progress.loss_count += 1
+            progress.settled = False
+            progress.seconds, clock = progress.seconds + time.monotonic() - clock, time.monotonic()
+            if self.settle(metrics):
+                clock = time.monotonic()
+            if interrupted.is_set():
+                if self._saved != progress.step:
+                    self.save_checkpoint()
+                raise KeyboardInterrupt
+            asked = time.monotonic()
+
+    def settle(self, metrics: Metrics) -> bool:
+        """Do what is due after the last step: a logged line, a validation, a checkpoint. Return whether it validated.
+
+        The sum of the losses is begun anew only at the end, so that all of it can be done again after an error.
+        """
+        config, progress = self.config, self.progress
+        done = progress.step == config.steps
+        logged = progress.step % config.log_every == 0 or done
+        validated = progress.step % config.validate_every == 0 or done
+        if logged:
+            loss = self.mean_loss()
+            seconds, waited = round(progress.seconds, 3), round(progress.waited, 3)
+            metrics.write(step=progress.step, loss=loss, seconds=seconds, waited=waited)
+            self.display.update(progress, loss)
+        if validated:
+            self.refuse_divergence()
+            self.validate(metrics)
+        if logged:
+            self.state.loss_sum.zero_()
+            progress.loss_count = 0
+        progress.settled = True
+        if progress.step % config.checkpoint_every == 0 or done:
+            self.save_checkpoint()
+        return validated
+
+    def mean_loss(self) -> float:
+        """Return the mean loss since the last logged line; refuse a non-finite one."""
+        mean = self.state.loss_sum.item() / max(self.progress.loss_count, 1)
+        if not math.isfinite(mean):
+            self._diverged(f"the loss became {mean}")
+        return mean
+
+    def refuse_divergence(self) -> None:
+        """Refuse to go on with weights that are not finite: they must not replace the last good ones."""
+        self.mean_loss()
+        for module in (self.state.model, self.state.average):
+            for name, weight in module.named_parameters():
+                if not bool(torch.isfinite(weight).all()):
+                    self._diverged(f"the weights ({name}) became NaN or infinite")
+
+    def _diverged(self, what: str) -> NoReturn:
+        kept = self.folder / CHECKPOINT
+        kept_text = f"the checkpoint from before that is kept: {kept}" if kept.exists() else "no checkpoint yet"
+        raise TrainingDivergedError(
+            f"{what} by step {self.progress.step}; {kept_text}. "
+            "A smaller learning_rate or clip_norm, or precision='float32', may help"
+        )
+
+    def save_checkpoint(self) -> None:
+        self.refuse_divergence()
+        self.progress.loss_sum = self.state.loss_sum.item()
+        checkpoint.save(
+            self.folder / CHECKPOINT,
+            self.config.to_json(),
+            self.progress,
+            self.state.model,
+            self.state.average,
+            self.state.optimisers,
+            self.dataset.image_list(),
+        )
+        self._saved = self.progress.step
+        self.write_settings()
+
+    def save_what_is_done(self) -> None:
+        """Save the steps since the last checkpoint after an error, if none of them is half done."""
+        if self._saved == self.progress.step or not self.state.whole:
+            return
+        with contextlib.suppress(Exception):  # the error that ended the run is the one to tell
+            self.save_checkpoint()
+            self.display.note(f"all {self.progress.step} steps are saved in {self.folder / CHECKPOINT}")
+
+    def write_settings(self) -> None:
+        """Write ``train.json`` if there is something new to say: the settings, and the images that are left out."""
+        skipped = self.dataset.image_list().skipped
+        if len(skipped) == self._listed:
+            return
+        fields = json.loads(self.config.to_json())
+        if skipped:
+            fields["skipped"] = [bad.problem for bad in skipped]
+        with atomic_write(self.folder / _SETTINGS) as file:
+            file.write(json.dumps(fields).encode() + b"\n")
+        self._listed = len(skipped)
+
+    def validate(self, metrics: Metrics) -> None:
+        """Judge the averaged weights on the held-out images, and save them with a sample sheet."""
+        measure, average, device = NormalisedError(), self.state.average, self.state.device
+        samples: list[torch.Tensor] = []
+        for part, features in self.dataset.held_out(self.config.batch_size):
+            assert features is not None
+            with torch.inference_mode(), self.state.mixed_precision():
+                reconstructions = average(features.to(device))
+            target = average.target(part.to(device))
+            measure.update(target.float() / 255, reconstructions)
+            samples = samples or [target[:8].cpu(), features[:8].cpu(), reconstructions[:8].cpu()]
+        report = measure.report()
+        step = self.progress.step
+        self.progress.error, self.progress.mean_image_error = report.error, report.mean_image
+        metrics.write(step=step, error=report.error, mean_image_error=report.mean_image)
+        write_sample_sheet(self.folder / "samples" / f"step-{step:07d}.png", average.spec, *samples)
+        average.training_notes = self.notes()
+        average.save(self.folder)
+        self.display.validated(self.progress, report)
+
+    def notes(self) -> dict[str, object]:
+        """Return what the inverter's config tells about its training."""
+        config, progress = self.config, self.progress
+        return {
+            "preset": config.preset,
+            "init": config.init,
+            "steps": progress.step,
+            "batch_size": config.batch_size,
+            "image_size": config.image_size,
+            "feature_shape": [self.dataset.spec.channels, *(self.dataset.cells or ())],
+            "training_images": self.dataset.image_count,
+            "images_seen": progress.step * config.batch_size,
+            "seconds": round(progress.seconds),
+            "held_out_images": self.dataset.held_out_count,
+            "skipped_images": len(self.dataset.image_list().skipped),
+            "normalised_error": progress.error,
+        }
+
+    def summary(self) -> TrainSummary:
+        progress = self.progress
+        assert progress.error is not None and progress.mean_image_error is not None  # every run ends with a validation
+        return TrainSummary(
+            folder=self.folder,
+            steps=progress.step,
+            images_seen=progress.step * self.config.batch_size,
+            seconds=progress.seconds,
+            waited=progress.waited,
+            error=progress.error,
+            mean_image_error=progress.mean_image_error,
+            skipped=tuple((bad.key, bad.problem) for bad in self.dataset.image_list().skipped),
+        )
 
 
-def fresh_inverter(config: TrainConfig, supply: Supply) -> Inverter:
-    """The network of the run's preset for the supply's features, with its first weights.
+def _init_warning(init: str, images: ImageList) -> str | None:
+    """Return a sentence about held-out images that the inverter to start from was trained on."""
+    folder = Path(init)
+    if not folder.is_dir():
+        return None  # a pretrained one
+    path = folder / CHECKPOINT
+    try:
+        trained = checkpoint.read_images(path) if path.exists() else None
+    except FileFormatError:
+        trained = None  # its weights are in other files
+    if trained is None:
+        return f"which images {init} was trained on is not known there: some of those held out now may be among them"
+    seen = {of_image(digest) for digest in trained.trained.values()}
+    twice = [key for key, digest in images.held_out.items() if of_image(digest) in seen]
+    if not twice:
+        return None
+    return (
+        f"{init}, which the run starts from, was trained on {len(twice)} of the {len(images.held_out)} images held out "
+        f"now, first {twice[0]!r}: the error measured on them says little about images never seen"
+    )
+
+
+def fresh_inverter(config: TrainConfig, dataset: Dataset) -> Inverter:
+    """Return the network of the run's preset for the dataset's features, with its first weights.
 
     Raises:
         ValueError: no such preset, or an image of which something would be left over; an inverter to start from that
             has another network, view or spec.
     """
-    spec, cells, size = supply.spec, supply.cells, config.side
+    spec, cells, size = dataset.spec, dataset.cells, config.side
     planned = plan(
         spec,
         config.preset,
@@ -112,7 +456,7 @@ def fresh_inverter(config: TrainConfig, supply: Supply) -> Inverter:
         image_size=size,
         output_size=config.output_size,
         budget=config.budget,
-        probabilities=_gives_probabilities(supply),
+        probabilities=_gives_probabilities(dataset),
     )
     model = Inverter(spec, planned.config, view=planned.view)
     if planned.view is None and cells is not None and (covered := model.covered(*cells)) != (size, size):
@@ -130,22 +474,22 @@ def fresh_inverter(config: TrainConfig, supply: Supply) -> Inverter:
     return model
 
 
-def _gives_probabilities(supply: Supply) -> bool:
-    """Are the features vectors that are never negative and sum to one?"""
-    if supply.cells is not None:
+def _gives_probabilities(dataset: Dataset) -> bool:
+    """Return whether the features are vectors that are never negative and sum to one."""
+    if dataset.cells is not None:
         return False
-    some = next(iter(supply.examples(with_features=True))).features
+    some = next(iter(dataset.examples(with_features=True))).features
     return some is not None and are_probabilities(some)
 
 
-def measure_statistics(model: Inverter, supply: Supply) -> None:
-    """Sets the mean and deviation of every feature channel, where the network wants them, and the mean colour.
+def measure_statistics(model: Inverter, dataset: Dataset) -> None:
+    """Set the mean and deviation of every feature channel, where the network wants them, and the mean colour.
 
     Measured on some training images. A channel that hardly varies among them (a unit that is dead on all, say) may
     among the others: where there is a view, it counts as varying by a hundredth of what the channels do on average.
     """
-    colours, channels = _Moments(3), _Moments(supply.spec.channels)
-    for images, features in supply.examples(with_features=model.network.standardised):
+    colours, channels = _Moments(3), _Moments(dataset.spec.channels)
+    for images, features in dataset.examples(with_features=model.network.standardised):
         colours.add(images)
         if features is not None:
             channels.add(model.measured(features))
@@ -184,7 +528,7 @@ class _Moments:
 
 
 def optimisers(model: Inverter, config: TrainConfig) -> list[torch.optim.Optimizer]:
-    """Adam for all weights; with ``muon``, Muon for the kernels between the features and the image.
+    """Return Adam for all weights; with ``muon``, Muon for the kernels between the features and the image.
 
     And for the matrix that reads a vector: that is where most of what there is to learn about vectors is learnt.
     """
@@ -215,248 +559,18 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if native() else torch.float32
 
 
-CHECKPOINT = "checkpoint.safetensors"
-
-
-class TrainingDivergedError(RuntimeError):
-    """The loss became NaN or infinite. The run's last checkpoint is from before that."""
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainSummary:
-    """What a finished run comes to.
-
-    Attributes:
-        folder: the run's folder; `Inverter.load` takes it.
-        steps: optimiser steps done.
-        images_seen: training images seen, repetitions counted.
-        seconds: training time over all resumptions.
-        waited: of that, seconds in which the next batch was not ready yet.
-        error: normalised error of the saved inverter on the held-out images.
-        mean_image_error: the same of the held-out images' mean image.
-    """
-
-    folder: Path
-    steps: int
-    images_seen: int
-    seconds: float
-    waited: float
-    error: float
-    mean_image_error: float
-
-
-def train(
-    config: TrainConfig,
-    *,
-    representation: Representation | None = None,
-    resume: bool = False,
-    display: Display | None = None,
-) -> TrainSummary:
-    """Trains an inverter, validates it on held-out images, and leaves it in ``config.output``.
-
-    The folder holds the inverter (the moving average of the weights at the last validation), the
-    checkpoint, ``metrics.jsonl`` and a sample sheet for each validation. Ctrl-C saves a checkpoint first. On a CUDA
-    device the whole step runs as one CUDA graph where that is possible; ``display`` tells where it is not.
-
-    Args:
-        config: all settings.
-        representation: what ``config.representation`` names, for one that its name and parameters do not make.
-        resume: go on from the folder's checkpoint, if it has one. On a CPU the run then ends with the same
-            weights, bit for bit, as one that was never interrupted (same machine, threads and versions).
-        display: where progress goes; none by default.
-
-    Raises:
-        ValueError: the folder holds a run already and ``resume`` is not set, or holds one with other settings; or any
-            of `open_supply`.
-        TrainingDivergedError: the loss became non-finite.
-        KeyboardInterrupt: Ctrl-C came; the checkpoint is written.
-    """
-    folder = Path(config.output)
-    run = _Run(config, folder, representation)
-    path = folder / CHECKPOINT
-    if path.exists():
-        if not resume:
-            raise ValueError(f"{folder} holds a run already: resume it, or train into another folder")
-        run.resume_from(path)
-    with _interruptible() as interrupted, display or Display() as shown:
-        return run.go(shown, interrupted, resume)
-
-
-class _Run:
-    """The state of one training run."""
-
-    def __init__(self, config: TrainConfig, folder: Path, representation: Representation | None) -> None:
-        device = choose_device(config.device)
-        config, self.supply = open_supply(config, representation)
-        extraction_device = self.supply.compute_on(device)
-        self.config, self.folder = config, folder
-
-        torch.manual_seed(config.seed)
-        model = fresh_inverter(config, self.supply)
-        measure_statistics(model, self.supply)
-        model = model.to(device)
-        self.learner = Learner(
-            config,
-            self.supply.representation,
-            model,
-            average=copy.deepcopy(model).eval().requires_grad_(False),
-            optimisers=optimisers(model, config),
-            dtype=choose_dtype(config.precision, device),
-            loss_sum=torch.zeros((), dtype=torch.float64, device=device),
-            extraction_device=extraction_device,
-        )
-        self.progress = Progress()
-
-    def resume_from(self, path: Path) -> None:
-        text, self.progress = checkpoint.read_header(path)
-        if changes := self.config.changes(TrainConfig.from_json(text)):
-            raise ValueError(f"{self.folder} holds a run with other settings (now != then): {'; '.join(changes)}")
-        learner, spec = self.learner, checkpoint.read_spec(path)
-        if spec is not None and (differences := learner.model.spec.differences(spec)):
-            raise ValueError(f"{self.folder} holds a run on other features (now != then): {'; '.join(differences)}")
-        checkpoint.restore(path, learner.model, learner.average, learner.optimisers)
-        learner.loss_sum.fill_(self.progress.loss_sum)
-
-    def go(self, display: Display, interrupted: threading.Event, resume: bool) -> TrainSummary:
-        config, progress = self.config, self.progress
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with atomic_write(self.folder / "train.json") as file:
-            file.write(config.to_json().encode() + b"\n")
-        metrics = Metrics(self.folder / "metrics.jsonl", keep_until=progress.step)
-        display.start(config, progress, self.supply.image_count, self.learner.dtype)
-        if progress.step == config.steps:
-            return self.summary()
-        self.supply = cached.where_it_pays(
-            self.supply,
-            self.learner,
-            self.folder,
-            resume=resume,
-            begun=progress.step > 0,
-            note=display.note,
-            interrupted=interrupted,
-        )
-        self.learner.feature_shape = self.supply.feature_shape
-        step = fastest_step(self.learner, progress.step, display.note)
-        with closing(prepared(self.supply.batch, progress.step, config.steps, config.workers)) as batches:
-            self.take_steps(step, batches, metrics, display, interrupted)
-        return self.summary()
-
-    def take_steps(
-        self, step: Step, batches: Iterable[Batch], metrics: Metrics, display: Display, interrupted: threading.Event
-    ) -> None:
-        """One for each batch, with what is due after it."""
-        config, progress = self.config, self.progress
-        clock = asked = time.monotonic()
-        for batch in batches:
-            progress.waited += time.monotonic() - asked
-            step(batch.images, progress.step, batch.features)
-            progress.step += 1
-            progress.loss_count += 1
-            progress.seconds, clock = progress.seconds + time.monotonic() - clock, time.monotonic()
-            done = progress.step == config.steps
-            if progress.step % config.log_every == 0 or done:
-                loss = self.take_mean_loss()
-                seconds, waited = round(progress.seconds, 3), round(progress.waited, 3)
-                metrics.write(step=progress.step, loss=loss, seconds=seconds, waited=waited)
-                display.update(progress, loss)
-            if progress.step % config.validate_every == 0 or done:
-                self.validate(metrics, display)
-                clock = time.monotonic()
-            if interrupted.is_set() or progress.step % config.checkpoint_every == 0 or done:
-                self.save_checkpoint()
-            if interrupted.is_set():
-                raise KeyboardInterrupt
-            asked = time.monotonic()
-
-    def take_mean_loss(self) -> float:
-        """Mean loss since the last call; refuses a non-finite one."""
-        mean = self.learner.loss_sum.item() / max(self.progress.loss_count, 1)
-        if not math.isfinite(mean):
-            kept = self.folder / CHECKPOINT
-            state = f"the checkpoint from before that is kept: {kept}" if kept.exists() else "no checkpoint yet"
-            raise TrainingDivergedError(
-                f"the loss became {mean} by step {self.progress.step}; {state}. "
-                "A smaller learning_rate or clip_norm, or precision='float32', may help"
-            )
-        self.learner.loss_sum.zero_()
-        self.progress.loss_count = 0
-        return mean
-
-    def save_checkpoint(self) -> None:
-        self.progress.loss_sum = self.learner.loss_sum.item()
-        if math.isfinite(self.progress.loss_sum):
-            checkpoint.save(
-                self.folder / CHECKPOINT,
-                self.config.to_json(),
-                self.progress,
-                self.learner.model,
-                self.learner.average,
-                self.learner.optimisers,
-            )
-
-    def validate(self, metrics: Metrics, display: Display) -> None:
-        """Judges the averaged weights on the held-out images, and saves them with a sample sheet."""
-        measure, average, device = NormalisedError(), self.learner.average, self.learner.device
-        samples: list[torch.Tensor] = []
-        for part, features in self.supply.held_out(self.config.batch_size):
-            assert features is not None
-            with torch.inference_mode(), self.learner.mixed_precision():
-                reconstructions = average(features.to(device))
-            target = average.target(part.to(device))
-            measure.update(target.float() / 255, reconstructions)
-            samples = samples or [target[:8].cpu(), features[:8].cpu(), reconstructions[:8].cpu()]
-        report = measure.report()
-        step = self.progress.step
-        self.progress.error, self.progress.mean_image_error = report.error, report.mean_image
-        metrics.write(step=step, error=report.error, mean_image_error=report.mean_image)
-        write_sample_sheet(self.folder / "samples" / f"step-{step:07d}.png", average.spec, *samples)
-        average.training_notes = self.notes()
-        average.save(self.folder)
-        display.validated(self.progress, report)
-
-    def notes(self) -> dict[str, object]:
-        """What the inverter's config tells about its training."""
-        config, progress = self.config, self.progress
-        return {
-            "preset": config.preset,
-            "init": config.init,
-            "steps": progress.step,
-            "batch_size": config.batch_size,
-            "image_size": config.image_size,
-            "feature_shape": [self.supply.spec.channels, *(self.supply.cells or ())],
-            "training_images": self.supply.image_count,
-            "images_seen": progress.step * config.batch_size,
-            "seconds": round(progress.seconds),
-            "held_out_images": self.supply.held_out_count,
-            "normalised_error": progress.error,
-        }
-
-    def summary(self) -> TrainSummary:
-        progress = self.progress
-        assert progress.error is not None and progress.mean_image_error is not None  # every run ends with a validation
-        return TrainSummary(
-            folder=self.folder,
-            steps=progress.step,
-            images_seen=progress.step * self.config.batch_size,
-            seconds=progress.seconds,
-            waited=progress.waited,
-            error=progress.error,
-            mean_image_error=progress.mean_image_error,
-        )
-
-
-def fastest_step(learner: Learner, step: int, note: Callable[[str], None]) -> Step:
-    """The whole step as one CUDA graph where the device can, else `EagerStep`; `note` gets a sentence about why."""
-    representation = learner.representation
-    if learner.device.type == "cuda" and representation is not None and representation.in_workers:
+def fastest_step(state: TrainState, step: int, note: Callable[[str], None]) -> Step:
+    """Return the whole step as one CUDA graph where the device can, else `EagerStep`; `note` gets a sentence why."""
+    representation = state.representation
+    if state.device.type == "cuda" and representation is not None and representation.in_workers:
         note(f"the steps run operation by operation: {representation.name} features come from the CPU")
-    elif learner.device.type == "cuda":
+    elif state.device.type == "cuda":
         try:
-            return GraphedStep(learner, step, cuda_graph)
-        except Exception as error:  # whatever it is, the learner is untouched, and eager training may do without it
+            return GraphedStep(state, step, cuda_graph)
+        except Exception as error:  # whatever it is, the state is untouched, and eager training may do without it
             reason = str(error).strip().partition("\n")[0] or type(error).__name__
             note(f"the steps run operation by operation, more slowly, because no CUDA graph could be made: {reason}")
-    return EagerStep(learner)
+    return EagerStep(state)
 
 
 @contextmanager

@@ -10,6 +10,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from preimage.optional import import_optional
+
 _INK, _MUTED, _CURVE = "#1f2328", "#59636e", "#0b7285"
 # Of the level lines, in order; told apart without colour, too.
 _LEVELS = (
@@ -19,6 +21,10 @@ _LEVELS = (
     ("#4d7c0f", (0, (6, 2, 1, 2))),
     ("#9d174d", (0, (2, 1))),
 )
+_COLOURS = {"curve": _CURVE, "level": _MUTED}
+_POINTS = (("#c2410c", "^"), ("#7c3aed", "s"), ("#4d7c0f", "D"))  # distinct without color, too
+_LONG = 9  # letters; longer names are slanted
+_ROOM = 13  # letters of a group's name above each of its names
 _LABEL_STEP = 0.075  # least distance of two labels, as a share of the axis
 
 
@@ -48,24 +54,23 @@ def draw_panels(panels: Sequence[Panel], x_label: str) -> npt.NDArray[np.uint8]:
         (H, W, 3) uint8 RGB, 840 pixels high and 1200 for each panel wide.
 
     Raises:
-        ImportError: matplotlib is not installed.
+        ImportError: matplotlib is not installed or does not import.
         ValueError: no panel, or more levels than can be told apart.
     """
     if not panels or any(len(panel.levels) > len(_LEVELS) for panel in panels):
         raise ValueError(f"curves take at least one panel and at most {len(_LEVELS)} levels in each")
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 - only drawing needs it
-        from matplotlib.figure import Figure  # noqa: PLC0415
-    except ImportError as error:
-        raise ImportError("plots are drawn by matplotlib: pip install 'preimage[plots]'") from error
-
-    figure = Figure(figsize=(6 * len(panels), 4.2), dpi=200, facecolor="white")
-    canvas: Any = FigureCanvasAgg(figure)
+    figure, canvas = _figure(figsize=(6 * len(panels), 4.2))
     for index, panel in enumerate(panels):
         left, width = (index + 0.08) / len(panels), 0.61 / len(panels)
         _draw(figure.add_axes((left, 0.13, width, 0.75)), panel, x_label)
     canvas.draw()
     return np.ascontiguousarray(np.asarray(canvas.buffer_rgba(), np.uint8)[:, :, :3])
+
+
+def _figure(**options: Any) -> tuple[Any, Any]:
+    """An empty figure and its canvas; ``ImportError`` where there is no matplotlib that imports."""
+    figure = import_optional("matplotlib", "matplotlib.figure").Figure(dpi=200, facecolor="white", **options)
+    return figure, import_optional("matplotlib", "matplotlib.backends.backend_agg").FigureCanvasAgg(figure)
 
 
 def dress(axes: Any, title: str, pad: float) -> None:
@@ -121,12 +126,6 @@ def _top(group: Sequence[int], heights: Sequence[float], step: float) -> float:
     return _bottom(group, heights, step) + step * (len(group) - 1)
 
 
-_COLOURS = {"curve": "#0b7285", "level": "#59636e"}
-_POINTS = (("#c2410c", "^"), ("#7c3aed", "s"), ("#4d7c0f", "D"))  # told apart without colour, too
-_LONG = 9  # letters: longer names stand aslant
-_ROOM = 13  # letters of a group's name above each of its names
-
-
 @dataclasses.dataclass(frozen=True)
 class Values:
     """One value for each name.
@@ -158,7 +157,7 @@ def draw_by_name(
         (H, W, 3) uint8 RGB, at least 1400 pixels wide.
 
     Raises:
-        ImportError: matplotlib is not installed.
+        ImportError: matplotlib is not installed or does not import.
         ValueError: no names, a series or groups of another number, or more points than can be told apart.
     """
     owners = list(groups) or [""] * len(names)
@@ -166,14 +165,7 @@ def draw_by_name(
         raise ValueError("a drawing by name takes at least one name, and a value and a group for each")
     if sum(one.kind == "points" for one in series) > len(_POINTS):
         raise ValueError(f"at most {len(_POINTS)} series of points can be told apart")
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 - only drawing needs it
-        from matplotlib.figure import Figure  # noqa: PLC0415
-    except ImportError as error:
-        raise ImportError("plots are drawn by matplotlib: pip install 'preimage[plots]'") from error
-
-    figure = Figure(figsize=(max(7.0, 3.0 + 0.75 * len(names)), 4.6), dpi=200, facecolor="white", layout="constrained")
-    canvas: Any = FigureCanvasAgg(figure)
+    figure, canvas = _figure(figsize=(max(7.0, 3.0 + 0.75 * len(names)), 4.6), layout="constrained")
     axes = figure.add_subplot()
     _frame(axes, title, names)
     spans = _spans(owners)

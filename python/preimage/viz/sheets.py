@@ -13,6 +13,16 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 Picture = npt.NDArray[np.uint8]
 
+INK = (32, 36, 44)
+QUIET_INK = (104, 110, 122)
+SMALLEST_TILE = 32  # pixels: there has to be room for words
+
+_PAPER = 255
+_LEADING = 1.6  # from one line of text to the next, in sizes of the text
+_FONT = cv2.FONT_HERSHEY_DUPLEX
+_SUPERSAMPLING = 4
+_SIDE_BEARING = 2
+
 
 def as_picture(image: Array) -> Picture:
     """Any picture as (H, W, 3) uint8 RGB.
@@ -42,14 +52,6 @@ def fit_into(picture: Picture, tile: int) -> Picture:
         return picture
     method = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
     return np.asarray(cv2.resize(picture, size, interpolation=method), np.uint8)
-
-
-INK = (32, 36, 44)
-QUIET_INK = (104, 110, 122)
-
-_FONT = cv2.FONT_HERSHEY_DUPLEX
-_SUPERSAMPLING = 4
-_SIDE_BEARING = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,11 +91,6 @@ def _line(text: str, size: int) -> _Line:
     shrunk = canvas.shape[1] // _SUPERSAMPLING, canvas.shape[0] // _SUPERSAMPLING
     small = cv2.resize(canvas, shrunk, interpolation=cv2.INTER_AREA)
     return _Line(np.asarray(small, np.uint8), (pad + height) // _SUPERSAMPLING)
-
-
-SMALLEST_TILE = 32  # pixels: there has to be room for words
-_PAPER = 255
-_LEADING = 1.6  # from one line of text to the next, in sizes of the text
 
 
 def picture_sheet(

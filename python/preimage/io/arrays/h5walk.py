@@ -7,7 +7,6 @@ more than their shape says.
 
 from __future__ import annotations
 
-import importlib
 import math
 import zlib
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ import numpy as np
 from preimage.io.arrays.stored import check_array
 from preimage.io.atomic import as_key, key_problem
 from preimage.io.layout import MAX_IMAGES
+from preimage.optional import import_optional
 
 _DEFLATE = 1
 _FILTERS = {_DEFLATE: 1100, 2: 1, 3: 1, 32000: 300}  # deflate, shuffle, fletcher32, lzf: how far each may inflate
@@ -29,10 +29,7 @@ _MAX_SPEC = 1 << 16
 
 def require_h5py() -> ModuleType:
     """The module; ``ImportError`` says how to get it."""
-    try:
-        return importlib.import_module("h5py")
-    except ImportError as error:
-        raise ImportError("HDF5 files need h5py: pip install 'preimage[formats]'") from error
+    return import_optional("h5py")
 
 
 def image_groups(h5py: ModuleType, file: Any) -> Iterator[tuple[str, Any, dict[str, Any]]]:

@@ -18,7 +18,6 @@ Source: MathWorks, "MAT-File Format", version 5 (R2023b).
 
 from __future__ import annotations
 
-import importlib
 import math
 import struct
 import zlib
@@ -31,6 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preimage.io.signatures import describe_file
+from preimage.optional import import_optional
 
 HEADER_BYTES = 128
 MAX_VARIABLES = 400_000
@@ -70,10 +70,7 @@ class Variable:
 
 def require_scipy() -> ModuleType:
     """``scipy.io``, or an ``ImportError`` that says how to get it."""
-    try:
-        return importlib.import_module("scipy.io")
-    except ImportError as error:
-        raise ImportError("MATLAB files need SciPy: pip install 'preimage[formats]'") from error
+    return import_optional("scipy")
 
 
 def variables(file: IO[bytes]) -> Iterator[Variable]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
 from pathlib import Path
 
 from preimage.errors import FileFormatError
@@ -10,7 +10,7 @@ from preimage.io.arrays.by_suffix import NUMPY_SUFFIXES, is_foreign, read_foreig
 from preimage.io.arrays.h5 import open_hdf5
 from preimage.io.arrays.keylists import keys_file, keys_of
 from preimage.io.arrays.npy import open_arrays
-from preimage.io.arrays.stored import StoredArray, feature_file
+from preimage.io.arrays.stored import feature_file
 from preimage.io.atomic import StrPath
 from preimage.io.features import read_features
 from preimage.io.records import FeatureFile
@@ -19,7 +19,9 @@ from preimage.spec import USER_VARIANT, Spec
 DEFAULT_NAME = "embedding"
 
 
-def read_own_features(path: StrPath, *, name: str | None, image_size: int) -> FeatureFile:
+def read_own_features(
+    path: StrPath, *, name: str | None, image_size: int, odd: dict[str, str] | None = None
+) -> FeatureFile:
     """Features of images, each under its key.
 
     A file that tells its spec is read as it says. Otherwise it is an ``.npz`` with one array (C,) or (C, h, w) an image
@@ -31,6 +33,8 @@ def read_own_features(path: StrPath, *, name: str | None, image_size: int) -> Fe
         path: the file.
         name: what to call features of a file that does not tell; ``None`` is ``"embedding"``.
         image_size: side of the square images that such features are of, pixels.
+        odd: gets the key and shape of arrays of another kind than most, which are then left out: vectors among maps,
+            or another number of channels. ``None`` refuses a file with such arrays.
 
     Raises:
         FileFormatError: damaged, of another format, or with arrays that are no features.
@@ -59,8 +63,15 @@ def read_own_features(path: StrPath, *, name: str | None, image_size: int) -> Fe
     else:
         arrays, _ = open_hdf5(path)
     if not arrays:
-        raise FileFormatError(path, "holds no images")
-    spec = _likely_spec(path, arrays, stacked=keys is not None, name=name, image_size=image_size)
+        raise FileFormatError(path, "holds no arrays")
+    stacked = keys is not None
+    common = Counter(array.shape for array in arrays).most_common(1)[0][0]
+    if odd is not None and not stacked and len(common) in (1, 3):
+        alike = [len(array.shape) == len(common) and array.shape[0] == common[0] for array in arrays]
+        pairs = list(zip(arrays, alike, strict=True))
+        odd |= {array.name: f"{array.shape}, most have {common}" for array, same in pairs if not same}
+        arrays = [array for array, same in pairs if same]
+    spec = _likely_spec(path, arrays[0].name, common, stacked=stacked, name=name, image_size=image_size)
     try:
         return feature_file(path, spec, "preimage", arrays, keys=keys, processed_sizes=(image_size, image_size))
     except FileFormatError:
@@ -70,13 +81,15 @@ def read_own_features(path: StrPath, *, name: str | None, image_size: int) -> Fe
 
 
 def _likely_spec(
-    path: StrPath, arrays: Sequence[StoredArray], *, stacked: bool, name: str | None, image_size: int
+    path: StrPath, array: str, shape: tuple[int, ...], *, stacked: bool, name: str | None, image_size: int
 ) -> Spec:
-    """By the shape of the first image's features."""
-    shape = arrays[0].shape[1:] if stacked else arrays[0].shape
-    if len(shape) not in (1, 3):
+    """Return the spec that the shape of an array suggests."""
+    features = shape[1:] if stacked else shape
+    if len(features) not in (1, 3):
         wanted = "(N, C) or (N, C, h, w)" if stacked else "(C,) or (C, h, w)"
-        raise FileFormatError(path, f"{arrays[0].name!r} has shape {arrays[0].shape}; features are {wanted}")
-    if len(shape) == 1:
-        return Spec(name or DEFAULT_NAME, USER_VARIANT, channels=shape[0], stride=None)
-    return Spec(name or DEFAULT_NAME, USER_VARIANT, channels=shape[0], stride=max(1, round(image_size / shape[1])))
+        raise FileFormatError(path, f"{array!r} has shape {shape}; features are {wanted}")
+    if len(features) == 1:
+        return Spec(name or DEFAULT_NAME, USER_VARIANT, channels=features[0], stride=None)
+    return Spec(
+        name or DEFAULT_NAME, USER_VARIANT, channels=features[0], stride=max(1, round(image_size / features[1]))
+    )

@@ -17,30 +17,57 @@ from preimage.errors import FileFormatError
 from preimage.io.arrays.stored import StoredArray
 from preimage.io.atomic import StrPath
 
+_CHECKPOINT_KEYS = ("state_dict", "model", "model_state_dict", "model_state", "net", "network", "weights", "params")
+_MOST_SHOWN = 6  # names in a message
 _LARGEST = 4 << 30  # bytes of a file
 _DTYPES = {torch.float16: "<f2", torch.bfloat16: "<f4", torch.float32: "<f4", torch.float64: "<f8"}
 
 
 def read_state_dict(path: StrPath) -> list[StoredArray]:
-    """The floating-point tensors of a state_dict by name, or of one under ``"state_dict"``; bfloat16 as float32.
+    """The floating-point tensors of a state_dict by name, or of the one in a checkpoint; bfloat16 as float32.
 
     Raises:
-        FileFormatError: too large, damaged, or anything but tensors in plain containers: such files could run code.
+        FileFormatError: too large, damaged, or anything but tensors in plain containers: such files could run code. Or
+            a checkpoint with several state_dicts, none under a usual name.
     """
-    loaded = load_guarded(path)
-    if isinstance(loaded, Mapping) and isinstance(loaded.get("state_dict"), Mapping):
-        loaded = loaded["state_dict"]
-    if not isinstance(loaded, Mapping):
-        raise FileFormatError(path, f"holds {type(loaded).__name__}, not a state_dict of tensors by name")
+    loaded = _state_dict(path, load_guarded(path))
     arrays = []
     for name, tensor in loaded.items():
         if isinstance(name, str) and isinstance(tensor, torch.Tensor) and tensor.dtype in _DTYPES:
             if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_nested:
-                raise FileFormatError(path, f"{name!r} is no plain tensor")
+                kind = "nested" if tensor.is_nested else str(tensor.layout).removeprefix("torch.")
+                came = kind if tensor.device.type == "cpu" else f"on the device {tensor.device.type}"
+                raise FileFormatError(path, f"{name!r} is {came}; plain dense tensors with values are read")
             arrays.append(_stored(name, tensor.detach().resolve_neg()))
     if not arrays:
         raise FileFormatError(path, "holds no floating-point tensors by name")
     return arrays
+
+
+def _state_dict(path: StrPath, loaded: Any, depth: int = 3) -> Mapping[Any, Any]:
+    """What was loaded, if it holds tensors, or else the state_dict in it, by a usual name or the only one."""
+    if not isinstance(loaded, Mapping):
+        raise FileFormatError(path, f"holds {type(loaded).__name__}, not a state_dict of tensors by name")
+    if depth == 0 or any(isinstance(value, torch.Tensor) and value.is_floating_point() for value in loaded.values()):
+        return loaded
+    inner = {key: value for key, value in loaded.items() if isinstance(value, Mapping) and _holds_tensors(value, depth)}
+    usual = [key for key in _CHECKPOINT_KEYS if key in inner]
+    if len(inner) > 1 and not usual:
+        raise FileFormatError(
+            path, f"holds several state_dicts ({', '.join(map(repr, inner))}): save the one that is meant alone"
+        )
+    for key in [*usual, *inner][:1]:
+        return _state_dict(path, inner[key], depth - 1)
+    keys = ", ".join(repr(key) for key in list(loaded)[:_MOST_SHOWN]) or "nothing"
+    raise FileFormatError(path, f"holds no floating-point tensors by name; it holds {keys}")
+
+
+def _holds_tensors(entry: Mapping[Any, Any], depth: int) -> bool:
+    return any(
+        isinstance(name, str)
+        and (isinstance(value, torch.Tensor) or (depth > 1 and isinstance(value, Mapping) and _holds_tensors(value, 1)))
+        for name, value in entry.items()
+    )
 
 
 def _stored(name: str, tensor: torch.Tensor) -> StoredArray:
@@ -74,17 +101,34 @@ def load_guarded(path: StrPath) -> Any:
 
 def _reason(error: Exception) -> str:
     """Without torch's advice to load the file in the way that runs its code."""
-    if code := re.search(r"GLOBAL (\S{1,100})", str(error)):
-        return f"it holds {code[1]}; tensors by name in plain containers would be right"
-    return str(error).strip().partition("\n")[0][:200] or type(error).__name__
+    text = str(error).strip()
+    if code := re.search(r"(?:GLOBAL|class) ([\w.<>]{1,100})", text):
+        return (
+            f"it holds a pickled {code[1]}, and to load that could run code; tensors by name would be right: "
+            "torch.save(model.state_dict(), ...)"
+        )
+    if isinstance(error, _NotTensorsError):
+        return text
+    if "weights_only" in text or "weights only" in text.lower():
+        return "it is no state_dict that torch saved, or damaged"
+    return text.partition("\n")[0][:200] or type(error).__name__
+
+
+class _NotTensorsError(ValueError):
+    """A file is seen to hold something else before torch opens it."""
 
 
 def _check_members(file: Any, size: int) -> None:
-    """``ValueError`` for an archive that would grow: torch stores, and never compresses."""
+    """``_NotTensorsError`` for TorchScript, and an archive that would grow: torch never compresses tensors."""
     if zipfile.is_zipfile(file):
         with zipfile.ZipFile(file) as archive:
             members = archive.infolist()
+        if any(member.filename.endswith("/constants.pkl") or "/code/" in member.filename for member in members):
+            raise _NotTensorsError(
+                "it is TorchScript (torch.jit.save), which holds code; tensors by name would be right: "
+                "torch.save(torch.jit.load(FILE).state_dict(), ...)"
+            )
         if any(member.compress_type != zipfile.ZIP_STORED for member in members):
-            raise ValueError("an archive with compressed members, which torch does not write")
+            raise _NotTensorsError("an archive with compressed members, which torch does not write for tensors")
         if sum(member.file_size for member in members) > size:
-            raise ValueError("an archive whose members are larger than itself")
+            raise _NotTensorsError("an archive whose members are larger than itself")

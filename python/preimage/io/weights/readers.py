@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,11 +9,21 @@ from preimage.errors import FileFormatError
 from preimage.io.arrays.npy import open_arrays
 from preimage.io.arrays.stored import StoredArray
 from preimage.io.atomic import StrPath
+from preimage.io.signatures import SIGNATURE_BYTES, describe_file
 from preimage.io.weights.caffemodel import read_caffemodel
 from preimage.io.weights.pytorch import read_state_dict
 from preimage.io.weights.safetensors_file import read_tensors
 
-SUFFIXES = (".caffemodel", ".npz", ".safetensors", ".pth", ".pt")
+_ZIP = "a zip archive (unpack it first)"
+_TORCH = "a PyTorch file"
+_TORCHS = (_TORCH, "a Python pickle", "a tar archive", _ZIP)
+# What `describe_file` calls the files that belong to a suffix.
+_OWN = {
+    ".npz": ("NumPy arrays (.npz)", _ZIP),
+    ".safetensors": ("a safetensors file",),
+    **dict.fromkeys((".pth", ".pt", ".ckpt", ".bin"), _TORCHS),
+}
+SUFFIXES = (".caffemodel", ".npz", ".safetensors", ".pth", ".pt", ".pth.tar", ".ckpt", ".bin")
 
 
 @dataclass(frozen=True)
@@ -31,16 +40,32 @@ class WeightFile:
 
 
 def open_weights(path: StrPath) -> WeightFile:
-    """The arrays in a file of weights, by its suffix, one of `SUFFIXES`.
+    """The arrays in a file of weights, by its suffix, one of `SUFFIXES`; PyTorch's files by what is in them.
 
     Raises:
         FileFormatError: another suffix; damaged, cut short, or holding anything but numbers.
         OSError: it cannot be opened.
     """
     with open(path, "rb") as file:  # whatever the readers make of a path that is none
-        if os.fstat(file.fileno()).st_size == 0:
-            raise FileFormatError(path, "is empty")
-    match Path(path).suffix.lower():
+        start = file.read(SIGNATURE_BYTES)
+    if not start:
+        raise FileFormatError(path, "is empty")
+    suffix = Path(path).suffix.lower()
+    if Path(path).name.lower().endswith((".pth.tar", ".pt.tar")):  # as PyTorch's ImageNet program names checkpoints
+        suffix = ".pth"
+    what = describe_file(start)
+    if suffix not in SUFFIXES and what == _TORCH:  # checkpoint.tar, or no suffix at all
+        suffix = ".pth"
+    try:
+        return _read(path, suffix)
+    except FileFormatError as error:
+        if what is None or what in _OWN.get(suffix, ()):
+            raise
+        raise FileFormatError(path, f"{error.problem}; the file looks like {what}") from error
+
+
+def _read(path: StrPath, suffix: str) -> WeightFile:
+    match suffix:
         case ".caffemodel":
             arrays, layers = read_caffemodel(path)
             return WeightFile(arrays, tuple(layers))
@@ -48,7 +73,6 @@ def open_weights(path: StrPath) -> WeightFile:
             return WeightFile(open_arrays(path))
         case ".safetensors":
             return WeightFile(read_tensors(path))
-        case ".pth" | ".pt":
+        case ".pth" | ".pt" | ".ckpt" | ".bin":
             return WeightFile(read_state_dict(path))
-        case suffix:
-            raise FileFormatError(path, f"weights come as {', '.join(SUFFIXES)}, not {suffix or 'without a suffix'}")
+    raise FileFormatError(path, f"weights come as {', '.join(SUFFIXES)}, not {suffix or 'without a suffix'}")

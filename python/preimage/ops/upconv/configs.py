@@ -1,16 +1,16 @@
-"""Which kernel with which blocks may run a pass of a layer: the choices that measuring picks from. Knows no triton."""
+"""Which kernels with which blocks can run a pass of a layer: what there is to choose from. Knows no triton."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import torch
 
-PASSES = ("forward", "dgrad", "wgrad", "image_backward", "distance_backward")
+IMAGE_PASSES = ("image_backward", "distance_backward")
+PASSES = ("forward", "dgrad", "wgrad", *IMAGE_PASSES)
 MOST = 8  # candidates
 IMAGE_CHANNELS = 4  # at most: such layers have kernels of their own
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+HALVES = (torch.bfloat16, torch.float16)
 
 _MOST_ELEMENTS = 2**31 - 1  # the kernels' offsets are int32
 
@@ -30,18 +30,35 @@ class Config:
         split = f" /{self.split}" if self.split > 1 else ""
         return f"{self.kernel} {blocks} w{self.num_warps} s{self.num_stages}{split}"
 
-    def to_list(self) -> list[Any]:
-        """For JSON."""
-        return [self.kernel, list(self.block), self.num_warps, self.num_stages, self.split]
 
-    @classmethod
-    def from_list(cls, values: list[Any]) -> Config:
-        """The inverse of `to_list`. Raises ``ValueError`` for anything else."""
-        try:
-            kernel, block, num_warps, num_stages, split = values
-            return cls(str(kernel), tuple(int(n) for n in block), int(num_warps), int(num_stages), int(split))
-        except TypeError as error:
-            raise ValueError(f"not a configuration: {values!r}") from error
+def tf32_allowed() -> bool:
+    """Return whether torch's settings let cuDNN's convolutions, and so our kernels, compute float32 in TF32."""
+    # The newer setting where torch has it: the older one raises where the two disagree.
+    precision: str | None = getattr(getattr(torch.backends.cudnn, "conv", None), "fp32_precision", None)
+    return torch.backends.cudnn.allow_tf32 if precision is None else precision == "tf32"
+
+
+def supported(
+    which: str,
+    in_channels: int,
+    out_channels: int,
+    pixels: int,
+    dtype: torch.dtype,
+    capability: tuple[int, int],
+    *,
+    tf32: bool,
+) -> bool:
+    """Return whether any kernel can run a pass; the arguments and the reasons are those of `candidates`."""
+    if which not in PASSES:
+        raise ValueError(f"which must be one of {', '.join(PASSES)}, got {which!r}")
+    largest = max(pixels * in_channels, 4 * pixels * out_channels, 25 * in_channels * out_channels)
+    return (
+        (dtype in HALVES or (dtype == torch.float32 and tf32))
+        and capability >= (8, 0)
+        and pixels >= 1
+        and largest <= _MOST_ELEMENTS
+        and (which not in IMAGE_PASSES or out_channels <= IMAGE_CHANNELS)
+    )
 
 
 def candidates(
@@ -51,27 +68,28 @@ def candidates(
     pixels: int,
     dtype: torch.dtype,
     capability: tuple[int, int],
+    *,
+    tf32: bool,
 ) -> tuple[Config, ...]:
-    """The configurations of a pass worth measuring, a handful, likely best first.
+    """Return the configurations of a pass worth measuring, a handful, likely best first.
 
     Args:
         which: one of `PASSES`.
         in_channels, out_channels: of the layer.
         pixels: B·H·W, of the low resolution.
         dtype: of maps and weight.
-        capability: of the device, as ``torch.cuda.get_device_capability`` tells it.
+        capability: of the device, as ``torch.cuda.get_device_capability`` returns it.
+        tf32: whether float32 may be computed in TF32.
 
     Returns:
-        Empty where no kernel applies: another dtype, a device before 8.0, a map or weight of more than 2^31 - 1
+        Empty where no kernel applies: float32 without TF32 (Triton has no instructions for exact products, and its
+        loops of them cannot compete), another dtype, a device before 8.0, a map or weight of more than 2^31 - 1
         elements, "image_backward" and "distance_backward" of more than 4 output channels.
 
     Raises:
         ValueError: an unknown pass.
     """
-    if which not in PASSES:
-        raise ValueError(f"which must be one of {', '.join(PASSES)}, got {which!r}")
-    largest = max(pixels * in_channels, 4 * pixels * out_channels, 25 * in_channels * out_channels)
-    if dtype not in DTYPES or capability < (8, 0) or pixels < 1 or largest > _MOST_ELEMENTS:
+    if not supported(which, in_channels, out_channels, pixels, dtype, capability, tf32=tf32):
         return ()
     make = {"forward": _forward, "dgrad": _dgrad, "wgrad": _wgrad}.get(which, _image_backward)
     found = make(in_channels, out_channels, pixels, dtype)
@@ -182,8 +200,6 @@ def _splits(blocks: int, pixels: int, step: int) -> tuple[int, ...]:
 
 
 def _image_backward(in_channels: int, out_channels: int, pixels: int, dtype: torch.dtype) -> list[Config]:
-    if out_channels > IMAGE_CHANNELS:
-        return []
     run = _power(5 * out_channels)
     n = _covering(in_channels, 1024 // run)
     tiles = ((64, 4, 264), (64, 4, 528), (128, 8, 132), (128, 8, 264))
@@ -193,10 +209,10 @@ def _image_backward(in_channels: int, out_channels: int, pixels: int, dtype: tor
 def _in_registers(config: Config, out_channels: int, dtype: torch.dtype, capability: tuple[int, int]) -> bool:
     """Whether a thread holds its sums without spilling, and the loops are pipelined: by what the compiler made of it.
 
-    Before 9.0 the operands of the tensor cores are in registers as well.
+    Before 9.0, and again from 12.0 on, the operands of the tensor cores are in registers as well.
     """
     m, n, k = config.block
-    old = capability < (9, 0)
+    old = not (9, 0) <= capability < (12, 0)
     if config.kernel == "image_backward":
         return m == 64 or not (old or dtype == torch.float32)
     sums = {"all_phases": 4 * m * n, "row_pair": 2 * m * n}.get(config.kernel, m * n)

@@ -1,10 +1,11 @@
 """The passes as registered ops, ``torch.ops.preimage.upconv*``: each goes to the device's fastest arithmetic.
 
-On CUDA that is one of the Triton kernels or torch's own convolution, whichever `tuning` measured to be faster; on the
+On CUDA that is one of the Triton kernels or torch's own convolution, as `choice` has it for the architecture; on the
 CPU what `cpu` says; anywhere else, or with the environment variable ``PREIMAGE_UPCONV=plain``, torch alone.
 The ops know no gradients: `chain` has them. torch.compile looks into the ops and sees the Triton kernels.
 """
 
+import functools
 import importlib
 import logging
 import os
@@ -16,7 +17,8 @@ from torch import Tensor
 from torch.library import triton_op
 
 from preimage.ops._triton import has_triton
-from preimage.ops.upconv import cpu, plain
+from preimage.ops.upconv import choice, configs, cpu, plain
+from preimage.ops.upconv.configs import Config
 
 # triton_op reads the annotations to make a schema: they are no strings in this file.
 
@@ -24,7 +26,7 @@ from preimage.ops.upconv import cpu, plain
 def upconv(x: Tensor, weight: Tensor, bias: Tensor | None, negative_slope: float | None, repeated: bool) -> Tensor:
     """`plain.forward`. `repeated`: the same weight will come again, unchanged, as in inference."""
     x = channels_last(x)
-    if config := _config("forward", (x, weight, bias), negative_slope):
+    if config := _config("forward", x, weight.shape[1], weight.shape[0]):
         return _kernels().forward(x, weight, bias, negative_slope, config)
     if _on_cpu(x):
         return channels_last(cpu.forward(x, weight, bias, negative_slope, repeated=repeated))
@@ -36,7 +38,7 @@ def upconv_dgrad(
 ) -> tuple[Tensor, Tensor]:
     """`plain.dgrad`."""
     dz = channels_last(dz)
-    if config := _config("dgrad", (dz, weight, below), negative_slope):
+    if config := _config("dgrad", dz, weight.shape[1], weight.shape[0]):
         return _kernels().dgrad(dz, weight, below, negative_slope, config)
     dx, bias_gradient = (cpu if _on_cpu(dz) else plain).dgrad(dz, weight, below, negative_slope)
     return channels_last(dx), bias_gradient
@@ -45,7 +47,7 @@ def upconv_dgrad(
 def upconv_wgrad(x: Tensor, dz: Tensor) -> Tensor:
     """`plain.wgrad`."""
     x, dz = channels_last(x), channels_last(dz)
-    if config := _config("wgrad", (x, dz), None):
+    if config := _config("wgrad", x, x.shape[1], dz.shape[1]):
         return _kernels().wgrad(x, dz, config)
     return _as_kept((cpu if _on_cpu(x) else plain).wgrad(x, dz))
 
@@ -55,7 +57,7 @@ def upconv_image_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`plain.image_backward`."""
     x, dz = channels_last(x), channels_last(dz)
-    if config := _config("image_backward", (x, dz, weight), negative_slope):
+    if config := _config("image_backward", x, x.shape[1], weight.shape[0]):
         return _kernels().image_backward(x, dz, weight, negative_slope, config)
     return *upconv_dgrad(dz, weight, x, negative_slope), upconv_wgrad(x, dz)
 
@@ -79,7 +81,7 @@ def upconv_distance_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """`plain.distance_backward`."""
     x, y, target = channels_last(x), channels_last(y), channels_last(target)
-    if config := _config("distance_backward", (x, y, target, mean, scale, weight), negative_slope):
+    if config := _config("distance_backward", x, x.shape[1], weight.shape[0]):
         return _kernels().distance_backward(x, y, target, mean, scale, weight, negative_slope, config)
     dz = channels_last(plain.image_distance_backward(y, target, mean, scale))
     return *upconv_image_backward(x, dz, weight, negative_slope), plain.bias_gradient(dz)
@@ -87,6 +89,7 @@ def upconv_distance_backward(
 
 if not has_triton():  # torch looks for kernels in every op, and would say for each that there is no Triton
     logging.getLogger("torch._library.triton").setLevel(logging.ERROR)
+    sys.modules.setdefault("triton", None)  # type: ignore[arg-type] # one that does not import is none, for torch too
 
 _OPS: dict[str, Any] = {
     function.__name__: triton_op(f"preimage::{function.__name__}", function, mutates_args=())
@@ -188,13 +191,21 @@ def _on_cpu(maps: Tensor) -> bool:
     return maps.device.type == "cpu" and type(maps) in {Tensor, torch.nn.Parameter} and not plain_only()
 
 
-def _config(which: str, tensors: tuple[Tensor | None, ...], negative_slope: float | None) -> Any:
-    """The Triton kernel that was measured to be the fastest for a pass, or ``None`` for torch."""
-    maps = tensors[0]
-    assert maps is not None
+def _config(which: str, maps: Tensor, in_channels: int, out_channels: int) -> Config | None:
+    """The Triton kernel that runs a pass over these maps, of dgrad the layer's output; ``None`` for torch."""
     if not maps.is_cuda or not has_triton() or plain_only():
         return None
-    return importlib.import_module("preimage.ops.upconv.tuning").choose(which, tensors, negative_slope)
+    batch, _, height, width = maps.shape
+    pixels = batch * (height // 2) * (width // 2) if which == "dgrad" else batch * height * width
+    if not all(type(size) is int for size in (in_channels, out_channels, pixels)):
+        return None  # only a symbol yet, where torch.compile traces for sizes that change
+    tf32 = configs.tf32_allowed()
+    return choice.choose(which, in_channels, out_channels, pixels, maps.dtype, _capability(maps.device), tf32=tf32)
+
+
+@functools.cache
+def _capability(device: torch.device) -> tuple[int, int]:
+    return torch.cuda.get_device_capability(device)
 
 
 def _fits_image_kernels(y: Tensor) -> bool:

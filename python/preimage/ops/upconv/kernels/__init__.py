@@ -8,9 +8,7 @@ dtypes that do not.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 
@@ -30,7 +28,6 @@ from preimage.ops.upconv.kernels.wgrad import wgrad_taps
 from preimage.ops.upconv.kernels.wgrad_window import wgrad_window
 
 __all__ = [
-    "SOURCE",
     "dgrad",
     "distance_backward",
     "forward",
@@ -54,17 +51,6 @@ _FORWARD: dict[str, _Forward] = {
 }
 _DGRAD: dict[str, _Dgrad] = {"dgrad": dgrad_taps, "dgrad_window": dgrad_window}
 _WGRAD: dict[str, _Wgrad] = {"wgrad": wgrad_taps, "wgrad_window": wgrad_window}
-
-
-def _source() -> str:
-    digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()[:16]
-
-
-# What a measured choice of a configuration is valid for.
-SOURCE = _source()
 
 
 def forward(

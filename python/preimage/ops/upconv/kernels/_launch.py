@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from preimage.ops.upconv.configs import tf32_allowed
+
 MOST_ELEMENTS = 2**31 - 1  # the kernels' offsets are int32
 
 _poisoning = False
@@ -83,12 +85,7 @@ def forward_weight(weight: torch.Tensor) -> tuple[torch.Tensor, int, int]:
 
 def precision(dtype: torch.dtype) -> str:
     """How products of float32 are formed: as torch's settings allow cuDNN's convolutions."""
-    if dtype != torch.float32:
-        return "ieee"
-    allowed: str | None = getattr(getattr(torch.backends.cudnn, "conv", None), "fp32_precision", None)
-    if allowed is not None:
-        return "tf32" if allowed == "tf32" else "ieee"
-    return "tf32" if torch.backends.cudnn.allow_tf32 else "ieee"
+    return "tf32" if dtype == torch.float32 and tf32_allowed() else "ieee"
 
 
 def pixel_count(maps: torch.Tensor) -> int:

@@ -1,0 +1,75 @@
+"""Optional packages: each is imported through one guard, whose error says how to get the package."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from types import ModuleType
+
+
+@dataclass(frozen=True)
+class OptionalPackage:
+    """A package that some functions need.
+
+    Attributes:
+        package: its name on PyPI.
+        modules: what is imported of it.
+        purpose: what needs it, a plural noun phrase.
+        install: the command that installs it.
+        repair: the command, or the advice, where it is installed but does not import; by default a fresh install.
+    """
+
+    package: str
+    modules: tuple[str, ...]
+    purpose: str
+    install: str
+    repair: str = ""
+
+
+OPTIONAL = {
+    entry.package: entry
+    for entry in (
+        OptionalPackage(
+            "matplotlib",
+            ("matplotlib.figure", "matplotlib.backends.backend_agg"),
+            "plots",
+            "pip install 'preimage[plots]'",
+        ),
+        OptionalPackage("h5py", ("h5py",), "HDF5 files", "pip install 'preimage[formats]'"),
+        OptionalPackage("scipy", ("scipy.io",), "MATLAB files", "pip install 'preimage[formats]'"),
+        OptionalPackage("scikit-image", ("skimage",), "the demo's photographs", "pip install 'preimage[demo]'"),
+        OptionalPackage("torchmetrics", ("torchmetrics.image",), "LPIPS values", "pip install 'preimage[lpips]'"),
+        OptionalPackage(
+            "torchvision",
+            ("torchvision.models",),
+            "LPIPS values",
+            "pip install 'preimage[lpips]'",
+            "install the torchvision that belongs to the installed torch (the table is on pytorch.org)",
+        ),
+        OptionalPackage("triton", ("triton",), "fused up-convolutions on a GPU", "pip install triton"),
+    )
+}
+
+
+def import_optional(package: str, module: str | None = None) -> ModuleType:
+    """Import a module of an optional package, one of `OPTIONAL`.
+
+    Args:
+        package: its name on PyPI.
+        module: one of its modules; ``None`` is the first that `OPTIONAL` names.
+
+    Raises:
+        ImportError: it is missing, or fails to import for whatever reason; one sentence with what needs it and the
+            cure.
+    """
+    entry = OPTIONAL[package]
+    name = entry.modules[0] if module is None else module
+    try:
+        return importlib.import_module(name)
+    except Exception as error:  # a package that does not fit its neighbours raises nearly anything
+        absent = isinstance(error, ModuleNotFoundError) and error.name in (name, name.partition(".")[0])
+        if absent:
+            raise ImportError(f"{entry.purpose} need {package}, which is not installed: {entry.install}") from error
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        cure = entry.repair or f"pip install --force-reinstall {package}"
+        raise ImportError(f"{entry.purpose} need {package}, which does not import here ({reason}): {cure}") from error

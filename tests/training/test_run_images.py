@@ -1,0 +1,334 @@
+"""The images of a run: bad ones are found or left out, and a run goes on only with those that it began with."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import safetensors.torch
+
+from cache_runs import Notes, StopAt, toy_config
+from conftest import Run
+from preimage.errors import FileFormatError
+from preimage.inverters import Inverter
+from preimage.io import list_images
+from preimage.training import TrainConfig, train, trainer
+from preimage.training.checkpoint import read_header, read_images
+from preimage.training.dataset import images_of, places_of
+from preimage.training.images import ImageList, ImageSet
+from toys import SIDE, ToyVectors
+from training_runs import metrics_without_time, weights
+
+pytestmark = pytest.mark.usefixtures("toys")
+
+Change = Callable[[Path], None]
+
+
+@pytest.fixture
+def photos(photo_folder: Path, tmp_path: Path) -> Path:
+    """A copy to change: 20 images, of which astronaut-0, camera-1, chelsea-2 and coffee-3 are held out."""
+    return Path(shutil.copytree(photo_folder, tmp_path / "photos"))
+
+
+def config_of(photos: Path, output: Path, **changes: Any) -> TrainConfig:
+    return toy_config(photos, output, **{"cache": "off", "steps": 24, "validate_every": 12, **changes})
+
+
+def begun(config: TrainConfig, step: int = 13) -> None:
+    """A run that an error ended after `step` steps."""
+    with pytest.raises(OSError, match="went away"):
+        train(config, display=StopAt(step))
+
+
+def cut_end(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+def spoil(path: Path) -> None:
+    """A file with header and end of a PNG, and chunks that are whole, but pixels that nothing can decode."""
+    done, data = cv2.imencode(".png", np.zeros((40, 40, 3), np.uint8))
+    assert done
+    at = bytes(data).index(b"IDAT")
+    body = b"not what zlib writes"
+    chunk = struct.pack(">I", len(body)) + b"IDAT" + body + struct.pack(">I", zlib.crc32(b"IDAT" + body))
+    path.write_bytes(bytes(data)[: at - 4] + chunk + bytes(data)[bytes(data).index(b"IEND") - 4 :])
+
+
+def replace_by(other: str) -> Change:
+    return lambda photos: shutil.copy(photos / other, photos / "coffee-1.jpg") and None
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda photos: (photos / "coffee-1.jpg").unlink(), "16 then, 15 now.* 1 missing, first 'coffee-1'"),
+        (lambda photos: (photos / "coffee-3.jpg").unlink(), "held out 4 then, 3 now; 1 missing, first 'coffee-3'"),
+        (lambda photos: shutil.copy(photos / "coffee-1.jpg", photos / "a.jpg"), "16 then, 17 now.* 1 new, first 'a'"),
+        (replace_by("coffee-2.jpg"), "16 then, 16 now.* 1 changed, first 'coffee-1'"),
+        (lambda photos: cut_end(photos / "coffee-1.jpg"), r"1 that the run began with .*coffee-1\.jpg.*truncated"),
+        (lambda photos: (photos / "coffee-1.jpg").rename(photos / "z.jpg"), "1 missing, first 'coffee-1'; 1 new"),
+    ],
+    ids=["deleted", "held-out deleted", "added", "replaced", "cut", "renamed"],
+)
+def test_a_run_goes_on_with_its_own_images_only(photos: Path, tmp_path: Path, change: Change, words: str) -> None:
+    config = config_of(photos, tmp_path / "run")
+    begun(config)
+    before = (tmp_path / "run" / trainer.CHECKPOINT).read_bytes()
+    change(photos)
+    with pytest.raises(ValueError, match=f"images differ: .*{words}"):
+        train(config, resume=True)
+    assert (tmp_path / "run" / trainer.CHECKPOINT).read_bytes() == before
+
+
+def test_an_image_of_the_same_length_is_another_one(photos: Path, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (2, SIDE, SIDE, 3), dtype=np.uint8)
+    path = photos / "coffee-1.jpg"
+    path.unlink()
+    cv2.imwrite(str(photos / "coffee-1.bmp"), pixels[0])
+    length = (photos / "coffee-1.bmp").stat().st_size
+    config = config_of(photos, tmp_path / "run")
+    begun(config)
+    cv2.imwrite(str(photos / "coffee-1.bmp"), pixels[1])
+    assert (photos / "coffee-1.bmp").stat().st_size == length
+    with pytest.raises(ValueError, match="1 changed, first 'coffee-1'"):
+        train(config, resume=True)
+
+
+def test_the_images_may_come_in_another_order(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As from a shard that was packed anew."""
+    train(config_of(photos, tmp_path / "whole"))
+    cut = config_of(photos, tmp_path / "cut")
+    begun(cut)
+    list_all = list_images
+    monkeypatch.setattr("preimage.training.dataset.list_images", lambda paths: list_all(paths)[::-1])
+    train(cut, resume=True)
+    assert weights(tmp_path / "whole") == weights(tmp_path / "cut")
+    held_out = read_images(tmp_path / "cut" / trainer.CHECKPOINT)
+    assert held_out is not None
+    assert list(held_out.held_out) == ["astronaut-0", "camera-1", "chelsea-2", "coffee-3"]
+
+
+def test_separate_held_out_images(photos: Path, tmp_path: Path) -> None:
+    """They may have the names of training images, but not be the same."""
+    apart = tmp_path / "apart"
+    apart.mkdir()
+    for index in range(4):
+        shutil.move(photos / f"rocket-{index}.jpg", apart / f"coffee-{index}.jpg")
+    config = config_of(photos, tmp_path / "run", validation_images=(str(apart),))
+    begun(config)
+    shutil.move(apart / "coffee-1.jpg", apart / "other.jpg")
+    with pytest.raises(ValueError, match=r"16 then, 16 now.*of the validation images 1 missing, first 'coffee-1'"):
+        train(config, resume=True)
+    shutil.move(apart / "other.jpg", apart / "coffee-1.jpg")
+    assert train(config, resume=True).steps == 24
+    shutil.copy(photos / "camera-2.jpg", apart / "twin.jpg")
+    with pytest.raises(ValueError, match="1 images are both trained on and held out, for example 'twin'"):
+        train(config_of(photos, tmp_path / "twin", validation_images=(str(apart),)))
+
+
+def test_copies_among_the_held_out_images_are_said(photos: Path, tmp_path: Path) -> None:
+    shutil.copy(photos / "astronaut-0.jpg", photos / "z.jpg")
+    notes = Notes()
+    train(config_of(photos, tmp_path / "run", steps=1), display=notes)
+    assert "1 of 4 held-out images are among the training images too" in notes.notes[0]
+
+
+def test_a_checkpoint_without_a_list_of_images(photos: Path, tmp_path: Path) -> None:
+    config = config_of(photos, tmp_path / "run")
+    begun(config)
+    path = tmp_path / "run" / trainer.CHECKPOINT
+    with safetensors.safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    tensors = {name: value for name, value in safetensors.torch.load_file(path).items() if name != "images"}
+    safetensors.torch.save_file(tensors, path, {name: metadata[name] for name in metadata if name != "format_version"})
+    notes = Notes()
+    train(config, resume=True, display=notes)
+    assert "whether they are still the same cannot be checked" in notes.notes[0]
+    known = read_images(path)
+    assert known is not None
+    assert len(known.trained) == 16, "from now on it can"
+
+
+def test_starting_from_an_inverter_that_has_seen_them(photos: Path, tmp_path: Path) -> None:
+    first = tmp_path / "first"
+    train(config_of(photos, first, steps=2))
+    same, other, unknown = Notes(), Notes(), Notes()
+    train(config_of(photos, tmp_path / "a", steps=1, init=str(first)), display=same)
+    train(config_of(photos, tmp_path / "b", steps=1, init=str(first), validation_count=5), display=other)
+    (first / trainer.CHECKPOINT).unlink()
+    train(config_of(photos, tmp_path / "c", steps=1, init=str(first)), display=unknown)
+    assert same.notes == []
+    assert "was trained on 4 of the 5 images held out now, first 'camera-0'" in other.notes[0]
+    assert "which images" in unknown.notes[0] and "is not known" in unknown.notes[0]
+
+
+def test_bad_images_are_found_before_the_first_step(photos: Path, tmp_path: Path) -> None:
+    cut_end(photos / "coffee-1.jpg")
+    (photos / "rocket-2.jpg").write_bytes(b"")
+    words = r"2 of 20 images cannot be used: .*coffee-1\.jpg: a truncated JPEG.*; .*rocket-2\.jpg: .*\(--skip-bad"
+    with pytest.raises(ValueError, match=words):
+        train(config_of(photos, tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_bad_images_are_left_out_and_listed(photos: Path, tmp_path: Path) -> None:
+    cut_end(photos / "coffee-1.jpg")
+    spoil(photos / "astronaut-0.jpg")  # held out
+    config = config_of(photos, tmp_path / "run", skip_bad=True)
+    begun(config)
+    (photos / "coffee-1.jpg").unlink()  # which has no part in the run
+    summary = train(config, resume=True)
+    assert [key for key, _ in summary.skipped] == ["coffee-1", "astronaut-0"]
+    assert "truncated" in summary.skipped[0][1]
+    fields = json.loads((tmp_path / "run" / "train.json").read_text())
+    assert len(fields["skipped"]) == 2
+    assert TrainConfig.from_json(json.dumps(fields)).skip_bad
+    notes = Inverter.load(tmp_path / "run").training_notes
+    assert (notes["training_images"], notes["held_out_images"], notes["skipped_images"]) == (15, 3, 2)
+
+
+@pytest.mark.parametrize("cache", ["off", "on"])
+def test_an_image_that_only_decoding_finds_bad(photos: Path, tmp_path: Path, cache: str) -> None:
+    spoil(photos / "coffee-1.jpg")
+    plain = config_of(photos, tmp_path / "plain", cache=cache)
+    with pytest.raises(FileFormatError, match=r"coffee-1\.jpg.*--skip-bad"):
+        train(plain)
+    settings = {"cache": cache, "skip_bad": True}
+    whole = train(config_of(photos, tmp_path / "whole", **settings, workers=3))
+    assert [key for key, _ in whole.skipped] == ["coffee-1"]
+    cut = config_of(photos, tmp_path / "cut", **settings)
+    begun(cut)
+    assert train(cut, resume=True).skipped[0][0] == "coffee-1"
+    assert weights(tmp_path / "whole") == weights(tmp_path / "cut")
+    assert metrics_without_time(tmp_path / "whole") == metrics_without_time(tmp_path / "cut")
+    known = read_images(tmp_path / "cut" / trainer.CHECKPOINT)
+    assert known is not None
+    assert "coffee-1" in known.trained
+    assert ImageList.from_json(known.to_json()) == known
+
+
+def test_a_run_that_a_bad_image_ended_goes_on_without_it(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("preimage.training.dataset._STATISTICS_IMAGES", 1)  # of which the bad one is none
+    spoil(photos / "rocket-1.jpg")
+    order = [place.image for step in range(4) for place in places_of(step, 4, 16, 0)]
+    bad = 13  # rocket-1 among the training images
+    first = order.index(bad) // 4
+    config = config_of(photos, tmp_path / "run", steps=8, checkpoint_every=1000)
+    with pytest.raises(FileFormatError, match=r"rocket-1\.jpg"):
+        train(config)
+    path = tmp_path / "run" / trainer.CHECKPOINT
+    if first:
+        assert read_header(path)[1].step == first, "no step is lost"
+    else:
+        assert not path.exists()
+    summary = train(config_of(photos, tmp_path / "run", steps=8, skip_bad=True), resume=True)
+    assert [key for key, _ in summary.skipped] == ["rocket-1"]
+
+
+def test_the_next_image_takes_a_bad_ones_turn(photos: Path) -> None:
+    sources = list_images(photos)
+    good = ImageSet(sources)
+    bad = ImageSet(sources, skipped={7: "bad"})
+    for step in range(5):
+        ours = [place.image for place, _ in images_of(bad, step, 4, 0)]
+        theirs = [place.image for place, _ in images_of(good, step, 4, 0)]
+        assert 7 not in ours
+        assert all(one == other for one, other in zip(ours, theirs, strict=True) if other != 7)
+    with pytest.raises(ValueError, match="none of the 20 images can be used; the first: bad"):
+        list(images_of(ImageSet(sources, skipped=dict.fromkeys(range(20), "bad")), 0, 4, 0))
+
+
+def test_images_that_cannot_be_read_now_are_not_bad(photos: Path) -> None:
+    """A disk that went away says nothing about them."""
+    images = ImageSet(list_images(photos), skip_bad=True)
+    (photos / "astronaut-0.jpg").unlink()
+    with pytest.raises(OSError, match=r"astronaut-0\.jpg"):
+        images.usable(0)
+    assert not images.bad
+
+
+def test_a_run_in_the_folder_of_its_images(photos: Path, tmp_path: Path) -> None:
+    """Its own sample sheets are no images of it, neither when it goes on nor when it is repeated elsewhere."""
+    config = config_of(photos, photos / "run", validate_every=6)
+    begun(config)
+    assert list((photos / "run" / "samples").iterdir())
+    notes = Notes()
+    assert train(config, resume=True, display=notes).steps == 24
+    assert "2 images in" in notes.notes[0] and "the run's own folder" in notes.notes[0]
+
+
+def test_nothing_left(photos: Path, tmp_path: Path) -> None:
+    for path in photos.iterdir():
+        path.write_bytes(b"x")
+    with pytest.raises(ValueError, match=r"20 of 20 images cannot be used: .*; and 10 more$"):
+        train(config_of(photos, tmp_path / "run", skip_bad=True))
+
+
+def own_features(photos: Path, path: Path, **changes: np.ndarray | None) -> Path:
+    features: dict[str, np.ndarray | None] = {}
+    for source in list_images(photos):
+        random = np.random.default_rng(len(features))
+        features[source.key] = random.random(7, dtype=np.float32)
+    features |= {key.replace("_", "-"): value for key, value in changes.items()}
+    np.savez(path, **{key: value for key, value in features.items() if value is not None})
+    return path
+
+
+def own_config(photos: Path, path: Path, output: Path, **changes: Any) -> TrainConfig:
+    settings = {"representation": None, "features": str(path), "image_size": SIDE, "cache": "auto"}
+    return config_of(photos, output, **settings | changes)
+
+
+def test_a_few_bad_features_do_not_cost_the_others(photos: Path, tmp_path: Path) -> None:
+    path = own_features(
+        photos,
+        tmp_path / "f.npz",
+        astronaut_0=np.zeros(5, np.float32),  # the first one
+        coffee_0=np.full(7, np.nan, np.float32),
+        coffee_1=np.zeros((7, 2, 2), np.float32),
+        coffee_2=None,
+        moon=np.zeros(7, np.float32),
+    )
+    cut_end(photos / "camera-1.jpg")
+    with pytest.raises(ValueError, match=r"f\.npz.*astronaut-0"):
+        train(own_config(photos, path, tmp_path / "run"))
+    notes = Notes()
+    summary = train(own_config(photos, path, tmp_path / "run", skip_bad=True), display=notes)
+    assert [key for key, _ in summary.skipped] == ["astronaut-0", "coffee-1", "coffee-0", "camera-1"]
+    assert "1 image without features ('coffee-2'); 1 feature without an image ('moon')" in notes.notes[0]
+    assert Inverter.load(summary.folder).training_notes["training_images"] == 20 - 4 - 4 - 1
+    assert train(own_config(photos, path, tmp_path / "run", skip_bad=True), resume=True).steps == 24
+
+
+def test_other_features_are_another_run(photos: Path, tmp_path: Path) -> None:
+    path = own_features(photos, tmp_path / "f.npz")
+    config = own_config(photos, path, tmp_path / "run")
+    begun(config)
+    own_features(photos, path, coffee_0=np.ones(7, np.float32), coffee_1=None)
+    with pytest.raises(ValueError, match=r"1 missing, first 'coffee-1'; 1 with other features, first 'coffee-0'"):
+        train(dataclasses.replace(config, skip_bad=True), resume=True)
+    own_features(photos, path)
+    assert train(config, resume=True).steps == 24
+
+
+def test_on_the_command_line(run: Run, photos: Path, tmp_path: Path) -> None:
+    cut_end(photos / "coffee-1.jpg")
+    command = ("train", "toy-maps", "--images", photos, "-o", tmp_path / "run", "--steps", 2, "--batch-size", 2)
+    options = ("--validation-count", 4, "--precision", "float32", "--cache", "off")
+    code, _, err = run(*command, *options)
+    assert (code, "1 of 20 images cannot be used" in err, err.count("\n")) == (1, True, 1)
+    code, out, err = run(*command, *options, "--skip-bad")
+    assert code == 0, err
+    assert f"skipped {photos / 'coffee-1.jpg'}: a truncated JPEG" in out
+    assert ToyVectors.calls == 0
