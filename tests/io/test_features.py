@@ -304,5 +304,5 @@ def test_a_file_without_images_is_nothing_to_train_on(tmp_path):
         read_own_features(tmp_path / "f", name=None, image_size=64)
     h5py = pytest.importorskip("h5py")
     h5py.File(tmp_path / "f.h5", "w").close()
-    with pytest.raises(FileFormatError, match="holds no images"):
+    with pytest.raises(FileFormatError, match="holds no arrays"):
         read_own_features(tmp_path / "f.h5", name=None, image_size=64)

@@ -63,7 +63,7 @@ def read_own_features(
     else:
         arrays, _ = open_hdf5(path)
     if not arrays:
-        raise FileFormatError(path, "holds no images")
+        raise FileFormatError(path, "holds no arrays")
     stacked = keys is not None
     common = Counter(array.shape for array in arrays).most_common(1)[0][0]
     if odd is not None and not stacked and len(common) in (1, 3):
