@@ -21,6 +21,7 @@ import numpy.typing as npt
 import torch
 
 from preimage.io import ImageSource
+from preimage.pipelines.loading import at_once, working_bytes
 from preimage.representations import Representation
 from preimage.training.cache_files import CacheFolder, CacheSettings, Rows, alone_in
 from preimage.training.config import TrainConfig
@@ -192,7 +193,8 @@ class CacheBuilder:
         """The features of a shard's views."""
         settings = self._settings
         wanted = settings.rows_of(shard)
-        parts = [wanted[first : first + _AT_ONCE] for first in range(0, len(wanted), _AT_ONCE)]
+        together = at_once(working_bytes(self._representation, settings.size, settings.size), _AT_ONCE)
+        parts = [wanted[first : first + together] for first in range(0, len(wanted), together)]
         rows = np.empty((len(wanted), *settings.shape), np.float32)
         done = 0
         with contextlib.closing(
