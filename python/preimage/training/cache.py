@@ -18,10 +18,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from preimage.pipelines.loading import at_once, working_bytes
 from preimage.representations import Representation
 from preimage.training.cache_files import CacheFolder, CacheSettings, Rows, alone_in
 from preimage.training.config import TrainConfig
-from preimage.training.dataset import are_probabilities, at_once, random_square
+from preimage.training.dataset import AT_ONCE, are_probabilities, random_square
 from preimage.training.images import ImageSet
 from preimage.training.prefetch import prepared
 
@@ -197,7 +198,7 @@ class CacheBuilder:
         """The features of a shard's views."""
         settings = self._settings
         wanted = settings.rows_of(shard)
-        together = at_once(settings.size)
+        together = at_once(working_bytes(self._representation, settings.size, settings.size), AT_ONCE)
         parts = [wanted[first : first + together] for first in range(0, len(wanted), together)]
         rows = np.empty((len(wanted), *settings.shape), np.float32)
         done = 0

@@ -21,6 +21,7 @@ from preimage.io import FeatureFile, ImageSource, Listing, find_images, fit_imag
 from preimage.io.arrays.own import read_own_features
 from preimage.io.memory import bounded_bytes
 from preimage.io.sources import IMAGE_SUFFIXES
+from preimage.pipelines.loading import at_once, working_bytes
 from preimage.representations import Representation
 from preimage.spec import Spec
 from preimage.training.config import SAMPLES, TrainConfig
@@ -40,10 +41,10 @@ from preimage.training.images import (
     with_features,
 )
 
+AT_ONCE = 32  # images whose features are computed together, at most
+
 _IMAGE_SIZE = 256  # of images that nothing says a size of
 _STATISTICS_IMAGES = 256  # images that the features' mean and deviation are measured on
-_AT_ONCE = 32  # images in a network at a time at most, and
-_AT_ONCE_BYTES = 1 << 26  # of pixels. A constant: what is computed together must not depend on the machine
 _ROUNDED = 1e-2  # how far the sum of a thousand probabilities in float16 is from one, at most
 _HELD_OUT_BYTES = 1 << 29  # of decoded held-out images in memory; more are decoded anew each time
 _KEPT_BYTES = 1 << 29  # of held-out images' features in memory; more are computed anew each time
@@ -153,14 +154,9 @@ def whole_images(images: ImageSet, size: int, indices: Sequence[int] | None = No
     return torch.from_numpy(stack).permute(0, 3, 1, 2)
 
 
-def at_once(size: int) -> int:
-    """Return how many size×size images go through a representation together."""
-    return max(1, min(_AT_ONCE, _AT_ONCE_BYTES // (3 * size * size)))
-
-
-def example_indices(count: int, size: int) -> Iterator[Sequence[int]]:
-    """Yield evenly spread indices of some of `count` size×size images, a few at a time."""
-    taken, together = min(count, _STATISTICS_IMAGES), at_once(size)
+def example_indices(count: int, together: int) -> Iterator[Sequence[int]]:
+    """Yield evenly spread indices of some of `count` images, `together` at a time."""
+    taken = min(count, _STATISTICS_IMAGES)
     spread = [index * count // taken for index in range(taken)]
     for first in range(0, taken, together):
         yield spread[first : first + together]
@@ -249,9 +245,10 @@ class Dataset(abc.ABC):
 
     def _whole_examples(self) -> Iterator[tuple[torch.Tensor, list[int]]]:
         """Yield some training images (N, 3, H, W) uint8, and their indices."""
-        none = True
-        for indices in example_indices(len(self.images), self.config.side):
-            some_images = whole_images(self.images, self.config.side, indices)
+        none, side = True, self.config.side
+        each = 3 * side * side if self.representation is None else working_bytes(self.representation, side, side)
+        for indices in example_indices(len(self.images), at_once(each, AT_ONCE)):
+            some_images = whole_images(self.images, side, indices)
             used = [index for index in indices if index not in self.images.bad]
             if used:
                 none = False
