@@ -1,4 +1,4 @@
-"""What the benchmark of training trains: images, a state, and the trainer's own step."""
+"""Build what the benchmark of training trains: images, a state, and the trainer's own step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How good a reconstruction is: the paper's normalized error, PSNR, SSIM, and LPIPS where there are weights for it."""
+"""Measure reconstructions: the paper's normalized error, PSNR, SSIM, and LPIPS where its weights are available."""
 
 from __future__ import annotations
 

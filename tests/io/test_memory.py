@@ -35,11 +35,11 @@ def test_what_the_system_has_left(system: Path) -> None:
 
 
 def test_a_container_has_less(system: Path) -> None:
-    (system / "cgroup").write_text("0::/work/job\n")
-    group(system / "groups" / "work" / "job", "max", memory__current=GIB)
-    group(system / "groups" / "work", str(3 * GIB), memory__current=2 * GIB)
+    (system / "cgroup").write_text("0::/jobs/one\n")
+    group(system / "groups" / "jobs" / "one", "max", memory__current=GIB)
+    group(system / "groups" / "jobs", str(3 * GIB), memory__current=2 * GIB)
     assert memory.available_bytes() == GIB, "the limit of the group above holds too"
-    (system / "groups" / "work" / "memory.stat").write_text(f"anon 5\ninactive_file {GIB // 2}\n")
+    (system / "groups" / "jobs" / "memory.stat").write_text(f"anon 5\ninactive_file {GIB // 2}\n")
     assert memory.available_bytes() == GIB + GIB // 2, "cached files do not count"
 
 

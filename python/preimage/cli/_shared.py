@@ -187,7 +187,7 @@ class Output:
         typer.echo(line, err=self.json)
 
     def left_out(self, skipped: Sequence[tuple[str, str]], notes: Sequence[str] = ()) -> None:
-        """What was skipped, one line each, with their number; and sentences about what was not looked at."""
+        """Print what was skipped, one line each, with their number; and sentences about what was not read."""
         for _, problem in skipped:
             self.say(f"skipped {problem}")
         if skipped:

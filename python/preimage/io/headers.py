@@ -1,4 +1,4 @@
-"""What an encoded image says about itself, read before anything is decoded or allocated.
+"""Read what an encoded image says about itself, before anything is decoded or allocated.
 
 Every function raises ``ValueError``, ``IndexError`` or ``struct.error`` on bytes that break the format.
 """
@@ -46,7 +46,7 @@ class ImageHeader:
 
 
 def read_header(data: bytes) -> ImageHeader:
-    """Return the header of a PNG, JPEG, GIF, BMP, WebP or TIFF image, told by its first bytes."""
+    """Return the header of a PNG, JPEG, GIF, BMP, WebP or TIFF image, recognized by its first bytes."""
     if not data:
         raise ValueError("an empty file, not an image")
     if data.startswith(png.SIGNATURE):

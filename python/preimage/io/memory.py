@@ -1,4 +1,4 @@
-"""How much memory there is: what the system has left, within the limits of a container or a process."""
+"""Measure available memory: what the system has left, within the limits of a container or a process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a file is by its first bytes, for messages about files that cannot be read."""
+"""Describe files by their first bytes, for messages about files that cannot be read."""
 
 from __future__ import annotations
 

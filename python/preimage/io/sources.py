@@ -1,4 +1,4 @@
-"""Where images come from: folders, single files and tar shards, all seen as a list of `ImageSource`."""
+"""List images in folders, single files and tar shards as `ImageSource`."""
 
 from __future__ import annotations
 
@@ -250,7 +250,7 @@ class _Search:
         return [source for source in sources if source is not None]
 
     def _without_repeated(self, group: Sequence[int]) -> list[int]:
-        """Of positions of images that no key tells apart, as they are one and the same, the first."""
+        """Return the first position of each image that was found more than once."""
         seen: dict[tuple[str, str | None], ImageSource] = {}
         kept = []
         for position in group:

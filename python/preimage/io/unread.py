@@ -1,4 +1,4 @@
-"""What to say of a file that no reader here takes: what it is, and what would be read."""
+"""Describe files that no reader takes: what they are, and what would be read."""
 
 from __future__ import annotations
 

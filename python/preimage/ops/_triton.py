@@ -1,4 +1,4 @@
-"""Whether Triton imports; it is not on every system."""
+"""Check whether Triton imports; it is not available on every system."""
 
 from __future__ import annotations
 

@@ -113,7 +113,7 @@ def train(
         raise ValueError(f"{folder} holds a run already: resume it, or train into another folder")
     if folder.exists():
         with alone_in(folder, lambda waited: _refuse(folder)):
-            pass  # another run is told of at once, not after a look at all images
+            pass  # another run is reported at once, not after a look at all images
     with display or Display() as shown:
         earlier = None if stamp is None else _read_earlier(path, config)
         run = _Run(config, folder, representation, earlier, resume, shown)
@@ -150,7 +150,7 @@ def _refuse(folder: Path) -> None:
 
 
 class _Earlier(NamedTuple):
-    """The run in the folder, as its checkpoint tells of it."""
+    """Return the run in the folder as its checkpoint describes it."""
 
     config: TrainConfig
     progress: Progress
@@ -159,7 +159,7 @@ class _Earlier(NamedTuple):
 
 
 def _read_earlier(path: Path, config: TrainConfig) -> _Earlier:
-    """Return what the checkpoint tells of its run; ``ValueError`` if its settings are not these."""
+    """Return what the checkpoint says about its run; ``ValueError`` if its settings are not these."""
     text, progress = checkpoint.read_header(path)
     try:
         earlier = TrainConfig.from_json(text)

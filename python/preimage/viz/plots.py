@@ -13,7 +13,7 @@ import numpy.typing as npt
 from preimage.optional import import_optional
 
 _INK, _MUTED, _CURVE = "#1f2328", "#59636e", "#0b7285"
-# Of the level lines, in order; told apart without colour, too.
+# Of the level lines, in order; distinct without color, too.
 _LEVELS = (
     ("#59636e", (0, (1, 2))),
     ("#c2410c", (0, (6, 2))),
@@ -55,7 +55,7 @@ def draw_panels(panels: Sequence[Panel], x_label: str) -> npt.NDArray[np.uint8]:
 
     Raises:
         ImportError: matplotlib is not installed or does not import.
-        ValueError: no panel, or more levels than can be told apart.
+        ValueError: no panel, or more levels than there are line styles.
     """
     if not panels or any(len(panel.levels) > len(_LEVELS) for panel in panels):
         raise ValueError(f"curves take at least one panel and at most {len(_LEVELS)} levels in each")
@@ -158,7 +158,7 @@ def draw_by_name(
 
     Raises:
         ImportError: matplotlib is not installed or does not import.
-        ValueError: no names, a series or groups of another number, or more points than can be told apart.
+        ValueError: no names, a series or groups of another number, or more series of points than there are markers.
     """
     owners = list(groups) or [""] * len(names)
     if not names or any(len(one.values) != len(names) for one in series) or len(owners) != len(names):

@@ -37,7 +37,7 @@ def keys_of(path: StrPath) -> list[str] | None:
 
 
 def holds_objects(file: IO[bytes]) -> bool:
-    """Whether an .npy array begins here that holds Python objects."""
+    """Return whether an .npy array of Python objects begins here."""
     return _OBJECTS.match(file.read(128)) is not None
 
 

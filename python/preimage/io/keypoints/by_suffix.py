@@ -172,7 +172,7 @@ def is_keypoint_file(path: StrPath) -> bool:
 
 
 def _is_member(path: StrPath) -> bool:
-    """Whether a file in a folder is one of keypoints: others may lie beside it, such as a camera's calibration."""
+    """Return whether a file in a folder holds keypoints; others may lie beside it, such as a camera's calibration."""
     if not is_keypoint_file(path):
         return False
     if _kind(path) != "opencv":

@@ -30,7 +30,7 @@ class _Image:
 
 
 def read_mat(path: StrPath, normalisation: str | None = None) -> KeypointFile:
-    """What ``[F, D] = vl_sift(I)`` returns, saved with ``save('x.mat', 'F', 'D', '-v7')``.
+    """Read what ``[F, D] = vl_sift(I)`` returns, saved with ``save('x.mat', 'F', 'D', '-v7')``.
 
     Frames ``F`` (4, N) hold x, y (the upper left pixel is (1, 1)), σ and the angle of the image as displayed, and the
     descriptors ``D`` (128, N) are in the order of VLFeat's C library: the toolbox undoes MATLAB's column-major order.
@@ -69,7 +69,7 @@ def read_mat(path: StrPath, normalisation: str | None = None) -> KeypointFile:
 
 
 def holds_frames(path: StrPath) -> bool:
-    """Whether a MATLAB file holds frames and descriptors of sparse SIFT; dense SIFT's frames have 2 or 3 rows."""
+    """Return whether a MATLAB file holds sparse SIFT's frames and descriptors; dense SIFT's frames have 2 or 3 rows."""
     with naming(path), open(path, "rb") as file:
         pairs = _pairs(Path(path).stem, list(mat5.variables(file)))
     return any(

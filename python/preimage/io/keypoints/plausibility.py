@@ -104,7 +104,7 @@ def _places(keypoints: Keypoints, size: Size) -> dict[str, str]:
 
 
 def _few(count: int) -> int:
-    """How many of `count` keypoints may be wrong without the unit, or the size, being wrong."""
+    """Return how many of `count` keypoints may be wrong without the unit, or the size, being wrong."""
     return 2 + count // 50
 
 

@@ -78,7 +78,7 @@ def _check_files(path: StrPath) -> int:
 
 
 def _keeps_log(connection: sqlite3.Connection) -> bool:
-    """Whether the file's header says that changes are written to a file beside it first."""
+    """Return whether the file's header says that changes are first written to a file beside it."""
     (_, _, path), *_ = connection.execute("PRAGMA database_list").fetchall()
     with open(path, "rb") as file:
         return file.read(20)[18:] == b"\2\2"

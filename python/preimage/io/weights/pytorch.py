@@ -45,7 +45,7 @@ def read_state_dict(path: StrPath) -> list[StoredArray]:
 
 
 def _state_dict(path: StrPath, loaded: Any, depth: int = 3) -> Mapping[Any, Any]:
-    """What was loaded, if it holds tensors, or else the state_dict in it, by a usual name or the only one."""
+    """Return what was loaded, if it holds tensors, or else the state_dict in it, by a usual name or the only one."""
     if not isinstance(loaded, Mapping):
         raise FileFormatError(path, f"holds {type(loaded).__name__}, not a state_dict of tensors by name")
     if depth == 0 or any(isinstance(value, torch.Tensor) and value.is_floating_point() for value in loaded.values()):

@@ -1,4 +1,4 @@
-"""Which reader a file of weights takes, and what all of them give."""
+"""Choose the reader of a file of weights."""
 
 from __future__ import annotations
 

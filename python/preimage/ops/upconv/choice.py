@@ -1,4 +1,4 @@
-"""Which kernel runs a pass on a GPU, or that cuDNN does: from the table of the architecture, or by a rule.
+"""Choose the kernel that runs a pass on a GPU, or cuDNN: from the table of the architecture, or by a rule.
 
 The tables, ``tables/sm_*.json``, are shipped and written by ``benchmarks/tune_upconv.py``: nothing is measured at run
 time.
@@ -58,7 +58,7 @@ class Entry:
 
     @property
     def key(self) -> Key:
-        """What is looked up; several entries of a key differ in their pixels."""
+        """The key for look-up; several entries of a key differ in their pixels."""
         return self.which, self.in_channels, self.out_channels, self.dtype
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Which kernels with which blocks can run a pass of a layer: what there is to choose from. Knows no triton."""
+"""List the kernel configurations that can run a pass of a layer. Does not import triton."""
 
 from __future__ import annotations
 
