@@ -13,14 +13,18 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
 
 import preimage
-import tolerances
 from preimage import reference
 from preimage.ops.upconv import configs, plain
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import tolerances
 
 # Largest difference, relative to the largest value where that is above 1.
 EXACT = 0.0

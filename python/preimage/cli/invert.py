@@ -42,9 +42,9 @@ def invert(
     parameters: Parameters = NO_PARAMETERS,
     spec: Annotated[Path | None, typer.Option(help="A JSON file that says what plain arrays hold.")] = None,
     layout: Layout = None,
-    variable: Annotated[
+    variables: Annotated[
         list[str] | None,
-        typer.Option(help="Of a MATLAB file that holds other variables too: one to read; may be given several times."),
+        typer.Option("--variable", help="Variable to read of a MATLAB file that holds others too. Repeatable."),
     ] = None,
     image_size: Annotated[
         str | None,
@@ -79,7 +79,7 @@ def invert(
             inverter=inverter,
             spec=_spec(representation, parameters, spec),
             layout=layout,
-            variables=variable or None,
+            variables=variables or None,
             image_size=_size(image_size),
             normalisation=normalisation,
             keypoint_format=keypoint_format,
