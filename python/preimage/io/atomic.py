@@ -18,7 +18,7 @@ from preimage.errors import FileFormatError
 
 StrPath = str | os.PathLike[str]
 
-_NO_ROOM = {getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG", "EIO", "EROFS") if hasattr(errno, name)}
+_NO_ROOM = {getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name)}
 _LONGEST_KEY = 1024  # characters
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]+(?:/[A-Za-z0-9_-]+)*")  # most keys, at a tenth of the full check's cost
 
