@@ -15,6 +15,7 @@ from _turns import Times
 from preimage.io import write_png
 from preimage.training import TrainConfig, trainer
 from preimage.training.dataset import Dataset
+from preimage.training.precision import choose_dtype
 from preimage.training.step import TrainState
 
 OURS = "preimage"
@@ -83,7 +84,7 @@ def train_state(settings: TrainConfig) -> tuple[TrainState, Dataset]:
         model,
         average=copy.deepcopy(model).eval().requires_grad_(False),
         optimisers=trainer.optimisers(model, settings),
-        dtype=trainer.choose_dtype(settings.precision, device),
+        dtype=choose_dtype(settings.precision, device),
         loss_sum=torch.zeros((), dtype=torch.float64, device=device),
     )
     return made, dataset

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 
 import torch
 
+from preimage.training.precision import fastest_dtype
+
 _MOMENTUM = 0.95
 # The quintic of Jordan et al.: it lifts every singular value into about [0.7, 1.2] in five steps.
 _QUINTIC = (3.4445, -4.7750, 2.0315)
@@ -64,10 +66,15 @@ def muon_step(
     weights.sub_(orthogonalised(direction) * (rate * max(1.0, rows / columns) ** 0.5))
 
 
-def orthogonalised(matrix: torch.Tensor, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
-    """Matrices (..., R, C) with their singular values brought near one, by five Newton–Schulz steps in `dtype`."""
+def orthogonalised(matrix: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Tensor:
+    """Return matrices (..., R, C) with their singular values brought near one, by five Newton–Schulz steps.
+
+    Args:
+        matrix: (..., R, C).
+        dtype: of the steps; ``None`` is bfloat16 where the device has instructions for it, else float32.
+    """
     wide = matrix.shape[-2] <= matrix.shape[-1]
-    x = (matrix if wide else matrix.mT).to(dtype)
+    x = (matrix if wide else matrix.mT).to(dtype or fastest_dtype(matrix.device))
     x = x / (torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True) + 1e-7)
     a, b, c = _QUINTIC
     for _ in range(5):

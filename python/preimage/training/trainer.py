@@ -36,6 +36,7 @@ from preimage.training.display import Display, Metrics, write_sample_sheet
 from preimage.training.graphed_step import GraphedStep, cuda_graph
 from preimage.training.images import ImageList, of_image
 from preimage.training.muon import Muon
+from preimage.training.precision import choose_dtype
 from preimage.training.prefetch import prepared
 from preimage.training.step import EagerStep, Step, TrainState
 
@@ -547,16 +548,6 @@ def choose_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return checked_device(name)
-
-
-def choose_dtype(name: str, device: torch.device) -> torch.dtype:
-    if name != "auto":
-        return torch.float32 if name == "float32" else torch.bfloat16
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
-    # Where the CPU has no bfloat16 instructions, emulating them is slower than float32.
-    native = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    return torch.bfloat16 if native() else torch.float32
 
 
 def fastest_step(state: TrainState, step: int, note: Callable[[str], None]) -> Step:

@@ -1,0 +1,30 @@
+"""The orthogonalized step of Muon, in both precisions that a machine may choose."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from preimage.training import muon, precision
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(24, 600), (64, 64), (3, 48, 20)])
+def test_singular_values_come_near_one(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    turned = muon.orthogonalised(matrix, dtype)
+    assert turned.shape == matrix.shape and turned.dtype == matrix.dtype
+    values = torch.linalg.svdvals(turned)
+    well = torch.linalg.svdvals(matrix) > 0.05 * torch.linalg.matrix_norm(matrix, 2)[..., None]
+    assert values.max() < 1.3 and values[well].min() > 0.6
+
+
+@pytest.mark.parametrize(("native", "expected"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_bfloat16_is_not_emulated(native: bool, expected: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native, raising=False)
+    monkeypatch.setattr(precision, "fastest_dtype", precision.fastest_dtype.__wrapped__)
+    monkeypatch.setattr(muon, "fastest_dtype", precision.fastest_dtype)
+    assert precision.choose_dtype("auto", torch.device("cpu")) == expected
+    assert precision.choose_dtype("bfloat16", torch.device("cpu")) == torch.bfloat16, "as asked for"
+    matrix = torch.randn(8, 12, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(muon.orthogonalised(matrix), muon.orthogonalised(matrix, expected))
