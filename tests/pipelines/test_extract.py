@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import shutil
 from pathlib import Path
 from typing import ClassVar
@@ -193,15 +194,15 @@ def test_problems_of_the_listing_are_skipped_and_notes_are_kept(mixed: Path, tmp
 
 
 @pytest.mark.parametrize("name", ["f.xyz", "f.txt", "f.hog.bak", "f.safetensor"])
-def test_an_unknown_suffix_is_refused(mixed: Path, tmp_path: Path, name: str) -> None:
-    with pytest.raises(ValueError, match=rf"suffix '{Path(name).suffix}'.*\.safetensors.*\.npy"):
-        extract(HOG, mixed, tmp_path / name)
-    assert list(tmp_path.glob("f*")) == []
+def test_an_unknown_suffix_is_noted(mixed: Path, tmp_path: Path, name: str) -> None:
+    summary = extract(HOG, mixed / "camera.png", tmp_path / name)
+    assert re.search(rf"suffix '{Path(name).suffix}'.*\.safetensors.*\.npy", summary.notes[0])
+    assert read_features(tmp_path / name).keys == ("camera",)
 
 
 @pytest.mark.parametrize("name", ["f", "f.safetensors", "f.SAFETENSORS", "f.hog"])
 def test_names_of_feature_files(mixed: Path, tmp_path: Path, name: str) -> None:
-    extract(HOG, mixed / "camera.png", tmp_path / name)
+    assert extract(HOG, mixed / "camera.png", tmp_path / name).notes == ()
     assert read_features(tmp_path / name).keys == ("camera",)
 
 

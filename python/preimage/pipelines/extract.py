@@ -115,7 +115,7 @@ def extract(
     start = time.perf_counter()
     path, place = Path(output), checked_device(device)
     _check(path, size, dtype, batch_size)
-    _check_format(path, representation.spec, dtype, layout)
+    format_note = _check_format(path, representation.spec, dtype, layout)
     listing, side = as_listing(images, skip_bad=skip_bad), settled_size(representation, size)
     sources = listing.sources
     settings = Settings(representation.spec, side, dtype, PART_SIZE, digest_of(sources), len(sources), place.type)
@@ -129,7 +129,7 @@ def extract(
         bytes=path.stat().st_size,
         spec=settings.spec,
         resumed=resumed,
-        notes=listing.notes,
+        notes=(*format_note, *listing.notes),
         seconds=time.perf_counter() - start,
         **{field.name: getattr(total, field.name) for field in dataclasses.fields(total)},
     )
@@ -262,16 +262,19 @@ def _check(output: Path, size: int | None, dtype: str, batch_size: int) -> None:
         raise ValueError(f"{output} is not a plain file and cannot be written to")
 
 
-def _check_format(output: Path, spec: Spec, dtype: str, layout: str | None) -> None:
+def _check_format(output: Path, spec: Spec, dtype: str, layout: str | None) -> tuple[str, ...]:
+    """Check that the output can be written in its format; return a note if its suffix names none."""
     if is_foreign(output):
         check_writable(output, spec, dtype, layout)
-    elif output.suffix.lower() not in ("", _OWN_SUFFIX, f".{spec.representation}"):
-        raise ValueError(
-            f"{output}: the suffix {output.suffix!r} is not known; {_OWN_SUFFIX} (or none) for a feature file and "
-            f"{', '.join(SUFFIXES)} for arrays are right"
-        )
-    elif layout is not None:
+        return ()
+    if layout is not None:
         raise ValueError(f"{output}: a feature file has its own layout; give one for {', '.join(SUFFIXES)} only")
+    if output.suffix.lower() in ("", _OWN_SUFFIX, f".{spec.representation}"):
+        return ()
+    return (
+        f"{output}: the suffix {output.suffix!r} is not known: this is a feature file ({_OWN_SUFFIX}); "
+        f"{', '.join(SUFFIXES)} write arrays",
+    )
 
 
 def _chain(first: FeatureRecord, rest: Iterator[FeatureRecord]) -> Iterator[FeatureRecord]:
