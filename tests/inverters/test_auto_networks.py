@@ -107,6 +107,7 @@ def test_timms_networks_with_random_weights(
     assert inverter.spec.channels == channels
 
 
+@pytest.mark.nightly  # half a minute; test_auto.py trains on such shapes by day
 def test_squeezenet_with_its_own_weights(
     run: Run, tmp_path: Path, shared_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
