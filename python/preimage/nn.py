@@ -36,7 +36,8 @@ class UpConv2d(nn.Module):
         self.weight = nn.Parameter(torch.empty(in_channels, out_channels, 5, 5).transpose(0, 1))
         self.bias = nn.Parameter(torch.zeros(out_channels))
         gain = math.sqrt(2 / (1 + negative_slope**2)) if negative_slope is not None else 0.1
-        nn.init.normal_(self.weight, std=gain / math.sqrt(in_channels * 25 / 4))
+        if not self.weight.is_meta:
+            nn.init.normal_(self.weight, std=gain / math.sqrt(in_channels * 25 / 4))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return upconv(x, self.weight, self.bias, self.negative_slope)

@@ -57,6 +57,24 @@ print("loaded:", *[name for name in {HEAVY!r} if name in sys.modules])
     assert all(re.search(rf"\b{name}\b", done.stdout) for name in COMMANDS)
 
 
+def test_extract_and_invert_on_a_cpu_load_no_compiler(photo_folder: Path, tmp_path: Path) -> None:
+    """Dynamo and inductor take longer to import than torch."""
+    script = f"""
+import sys
+from preimage.cli import main
+image, file = {str(photo_folder / "camera-0.jpg")!r}, {str(tmp_path / "f.hog")!r}
+for command in (["extract", "hog", image, "-o", file], ["invert", file, "-o", {str(tmp_path / "out")!r}]):
+    sys.argv = ["preimage", *command, "--device", "cpu"]
+    try:
+        main()
+    except SystemExit as stopped:
+        assert not stopped.code, command
+print("loaded:", *[name for name in ("torch._dynamo", "torch._inductor") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1].strip() == "loaded:"
+
+
 def test_python_dash_m_is_the_same_program() -> None:
     done = subprocess.run([sys.executable, "-m", "preimage", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout == f"preimage {preimage.__version__}\n"

@@ -23,7 +23,13 @@ from torch._subclasses.functional_tensor import dispatch_functionalize
 from torch.fx.experimental.proxy_tensor import make_fx
 from triton.backends.compiler import GPUTarget
 
-from preimage.ops.upconv import choice, library, upconv_chain, upconv_chain_distance
+from preimage.ops.upconv import (
+    choice,
+    library,
+    registered,  # noqa: F401 (defines the ops)
+    upconv_chain,
+    upconv_chain_distance,
+)
 from preimage.ops.upconv.chain_gradient import Chain, ChainDistance
 from preimage.ops.upconv.configs import Config
 
@@ -88,7 +94,7 @@ def map_of(batch: int, channels: int, side: int, dtype: torch.dtype) -> torch.Te
 
 def ops(dtype: torch.dtype) -> Iterator[Found]:
     """Every registered op with every kernel behind it: the traced graph's outputs, and those of the op's fake."""
-    registered = torch.ops.preimage
+    package_ops = torch.ops.preimage
     for kernel, split in KERNELS:
         out_channels = 3 if kernel in ("subpixel", "image_backward") else 24
         x, y = map_of(2, 20, 4, dtype), map_of(2, out_channels, 8, dtype)
@@ -96,21 +102,21 @@ def ops(dtype: torch.dtype) -> Iterator[Found]:
         bias = torch.empty(out_channels, dtype=dtype, device="cuda")
         calls: dict[str, Callable[..., Any]] = {}
         if kernel.startswith("dgrad"):
-            calls["dgrad below"] = lambda x, y, w, b: registered.upconv_dgrad(y, w, x, 0.2)
-            calls["dgrad"] = lambda x, y, w, b: registered.upconv_dgrad(y, w, None, None)
+            calls["dgrad below"] = lambda x, y, w, b: package_ops.upconv_dgrad(y, w, x, 0.2)
+            calls["dgrad"] = lambda x, y, w, b: package_ops.upconv_dgrad(y, w, None, None)
         elif kernel.startswith("wgrad"):
-            calls["wgrad"] = lambda x, y, w, b: registered.upconv_wgrad(x, y)
+            calls["wgrad"] = lambda x, y, w, b: package_ops.upconv_wgrad(x, y)
         elif kernel == "image_backward":
             target = torch.empty(y.shape, dtype=torch.uint8, device="cuda")
             mean, scale = torch.empty(3, device="cuda"), torch.empty(2, device="cuda")
-            calls["image_backward"] = lambda x, y, w, b: registered.upconv_image_backward(x, y, w, 0.2)
+            calls["image_backward"] = lambda x, y, w, b: package_ops.upconv_image_backward(x, y, w, 0.2)
             calls["distance_backward"] = lambda x, y, w, b, t=target, m=mean, s=scale: (
-                registered.upconv_distance_backward(x, y, t, m, s, w, None)
+                package_ops.upconv_distance_backward(x, y, t, m, s, w, None)
             )
-            calls["distance"] = lambda x, y, w, b, t=target, m=mean: registered.image_distance(y, t, m)
+            calls["distance"] = lambda x, y, w, b, t=target, m=mean: package_ops.image_distance(y, t, m)
         else:
-            calls["forward"] = lambda x, y, w, b: registered.upconv(x, w, b, 0.2, False)
-            calls["forward plain"] = lambda x, y, w, b: registered.upconv(x.contiguous(), w, None, None, True)
+            calls["forward"] = lambda x, y, w, b: package_ops.upconv(x, w, b, 0.2, False)
+            calls["forward plain"] = lambda x, y, w, b: package_ops.upconv(x.contiguous(), w, None, None, True)
         config = Config(kernel, (16, 64, 16) if kernel == "wgrad_window" else (64, 16, 16), 4, 2, split)
         with chosen(config):
             for name, call in calls.items():

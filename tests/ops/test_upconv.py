@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -83,3 +86,15 @@ def test_layer_without_activation_is_linear() -> None:
 def test_refuses(x: tuple[int, ...], weight: tuple[int, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         upconv(torch.zeros(x), torch.zeros(weight))
+
+
+def test_a_cpu_does_without_the_registered_ops() -> None:
+    """Registering them loads dynamo and inductor, which takes longer than importing torch."""
+    script = """
+import sys, torch
+from preimage.nn import UpConv2d
+UpConv2d(4, 3)(torch.randn(1, 4, 5, 6)).sum().backward()
+print([name for name in ("torch._dynamo", "torch._inductor") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -11,7 +11,12 @@ from torch import nn
 from layouts import LAYOUTS
 from preimage import reference
 from preimage.nn import UpConv2d, UpConvChain
-from preimage.ops.upconv import upconv, upconv_chain, upconv_chain_distance
+from preimage.ops.upconv import (
+    registered,  # noqa: F401 (defines the ops)
+    upconv,
+    upconv_chain,
+    upconv_chain_distance,
+)
 from tolerances import UPCONV
 
 SLOPES = [(0.2, None), (0.1, 0.3, None), (0.2, None, 0.2), (None,), (0.2,)]

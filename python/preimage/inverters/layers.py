@@ -72,7 +72,8 @@ class FullyConnected(nn.Linear):
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(in_channels, out_channels)
-        nn.init.kaiming_normal_(self.weight, a=NEGATIVE_SLOPE)
+        if not self.weight.is_meta:  # shapes alone, for which torch would load dynamo
+            nn.init.kaiming_normal_(self.weight, a=NEGATIVE_SLOPE)
         nn.init.zeros_(self.bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -138,7 +139,8 @@ def conv(in_channels: int, out_channels: int, kernel: int, stride: int = 1, *, r
     """
     mode: Literal["replicate", "zeros"] = "replicate" if repeat_edges else "zeros"
     layer = nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, padding_mode=mode)
-    nn.init.kaiming_normal_(layer.weight, a=NEGATIVE_SLOPE)
+    if not layer.weight.is_meta:
+        nn.init.kaiming_normal_(layer.weight, a=NEGATIVE_SLOPE)
     assert layer.bias is not None
     nn.init.zeros_(layer.bias)
     return layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from preimage.ops.upconv import library, plain
+from preimage.ops.upconv import dispatch, library, plain
 from preimage.ops.upconv.chain_gradient import Chain, ChainDistance, Parameters, Slope, forward, layers_of
 
 
@@ -80,7 +80,7 @@ def upconv_chain_distance(
         result: torch.Tensor = ChainDistance.apply(x, target, mean, tuple(slopes), *parameters)  # type: ignore[no-untyped-call]
         return result
     y = forward(x, parameters, slopes, repeated)[-1]
-    return library.passes(x).image_distance(y, target, mean)
+    return dispatch.passes(x).image_distance(y, target, mean)
 
 
 def _layer_by_layer(x: torch.Tensor, parameters: Parameters, slopes: Sequence[Slope]) -> torch.Tensor:

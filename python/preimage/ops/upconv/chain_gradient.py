@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from preimage.ops._derivatives import last_derivative
-from preimage.ops.upconv import library, plain
+from preimage.ops.upconv import dispatch, library, plain
 
 Slope = float | None
 Parameters = Sequence[torch.Tensor | None]  # weights of all layers, then biases of all layers
@@ -50,7 +50,7 @@ class ChainDistance(torch.autograd.Function):
         *parameters: torch.Tensor | None,
     ) -> torch.Tensor:
         maps = forward(x, parameters, slopes, repeated=False)
-        distances: torch.Tensor = library.passes(x).image_distance(maps[-1], target, mean)
+        distances: torch.Tensor = dispatch.passes(x).image_distance(maps[-1], target, mean)
         ctx.slopes = slopes
         ctx.save_for_backward(target, mean, distances, *maps, *parameters)
         return distances
@@ -63,7 +63,7 @@ class ChainDistance(torch.autograd.Function):
         # A distance of zero has no gradient: none is passed on, as torch.linalg.vector_norm does.
         scale = torch.where(distances > 0, gradient / distances, 0.0)
         below = ctx.slopes[-2] if layers > 1 else None
-        dx, below_gradient, dw, bias_gradient = library.passes(target).upconv_distance_backward(
+        dx, below_gradient, dw, bias_gradient = dispatch.passes(target).upconv_distance_backward(
             maps[-2], maps[-1], target, mean, scale, parameters[layers - 1], below
         )
         needs = (ctx.needs_input_grad[0], *ctx.needs_input_grad[4:])
@@ -96,7 +96,7 @@ class _Gradients:
 
     def go_down(self, top: int, dz: torch.Tensor, bias_gradient: torch.Tensor | None) -> None:
         """From the gradient before layer `top`'s activation down to the chain's input."""
-        passes = library.passes(dz)
+        passes = dispatch.passes(dz)
         for layer in range(top, -1, -1):
             x, weight = self.inputs[layer], self.parameters[layer]
             assert weight is not None
@@ -138,7 +138,7 @@ class _Gradients:
 
 def forward(x: torch.Tensor, parameters: Parameters, slopes: Sequence[Slope], repeated: bool) -> list[torch.Tensor]:
     """The chain's input and what every layer puts out."""
-    passes = library.passes(x)
+    passes = dispatch.passes(x)
     maps = [library.channels_last(x)]
     for weight, bias, slope in layers_of(parameters, slopes):
         maps.append(passes.upconv(maps[-1], weight, bias, slope, repeated))

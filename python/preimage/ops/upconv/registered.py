@@ -1,0 +1,87 @@
+"""Register the passes as ops, ``torch.ops.preimage.upconv*``, which torch.compile looks into to see the Triton kernels.
+
+Importing this takes longer than importing torch, since `torch.library.triton_op` loads dynamo and inductor: `dispatch`
+does so where the ops are needed.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.library import triton_op
+
+from preimage.ops._triton import has_triton
+from preimage.ops.upconv import library
+from preimage.ops.upconv.library import as_kept
+
+if not has_triton():  # torch looks for kernels in every op, and would say for each that there is no Triton
+    logging.getLogger("torch._library.triton").setLevel(logging.ERROR)
+    sys.modules.setdefault("triton", None)  # type: ignore[arg-type] # one that does not import is none, for torch too
+
+_OPS: dict[str, Any] = {
+    function.__name__: triton_op(f"preimage::{function.__name__}", function, mutates_args=())
+    for function in (
+        library.upconv,
+        library.upconv_dgrad,
+        library.upconv_wgrad,
+        library.upconv_image_backward,
+        library.image_distance,
+        library.upconv_distance_backward,
+    )
+}
+
+
+@_OPS["upconv"].register_fake  # type: ignore[untyped-decorator]
+def _upconv(x: Tensor, weight: Tensor, bias: Tensor | None, negative_slope: float | None, repeated: bool) -> Tensor:
+    batch, _, height, width = x.shape
+    return _maps(x, (batch, weight.shape[0], 2 * height, 2 * width))
+
+
+@_OPS["upconv_dgrad"].register_fake  # type: ignore[untyped-decorator]
+def _upconv_dgrad(
+    dz: Tensor, weight: Tensor, below: Tensor | None, negative_slope: float | None
+) -> tuple[Tensor, Tensor]:
+    batch, _, height, width = dz.shape
+    dx = _maps(dz, (batch, weight.shape[1], height // 2, width // 2))
+    return dx, dz.new_empty(0 if below is None else weight.shape[1], dtype=_sum_dtype(dz))
+
+
+@_OPS["upconv_wgrad"].register_fake  # type: ignore[untyped-decorator]
+def _upconv_wgrad(x: Tensor, dz: Tensor) -> Tensor:
+    return _kernel(x, dz.shape[1])
+
+
+@_OPS["upconv_image_backward"].register_fake  # type: ignore[untyped-decorator]
+def _upconv_image_backward(
+    x: Tensor, dz: Tensor, weight: Tensor, negative_slope: float | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    return _maps(x, x.shape), x.new_empty(x.shape[1], dtype=_sum_dtype(x)), _kernel(x, weight.shape[0])
+
+
+@_OPS["image_distance"].register_fake  # type: ignore[untyped-decorator]
+def _image_distance(y: Tensor, target: Tensor, mean: Tensor) -> Tensor:
+    return y.new_empty(y.shape[0], dtype=torch.float32)
+
+
+@_OPS["upconv_distance_backward"].register_fake  # type: ignore[untyped-decorator]
+def _upconv_distance_backward(
+    x: Tensor, y: Tensor, target: Tensor, mean: Tensor, scale: Tensor, weight: Tensor, negative_slope: float | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    sums = (x.new_empty(channels, dtype=_sum_dtype(x)) for channels in (x.shape[1], y.shape[1]))
+    return _maps(x, x.shape), next(sums), _kernel(x, weight.shape[0]), next(sums)
+
+
+def _maps(like: Tensor, shape: tuple[int, ...]) -> Tensor:
+    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
+
+
+def _kernel(x: Tensor, out_channels: int) -> Tensor:
+    return as_kept(x.new_empty((out_channels, x.shape[1], 5, 5)))
+
+
+def _sum_dtype(maps: Tensor) -> torch.dtype:
+    return torch.promote_types(maps.dtype, torch.float32)
