@@ -24,7 +24,7 @@ _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4),
 
 @dataclass
 class Png:
-    """What a PNG file holds besides its size.
+    """Hold what a PNG file contains besides its size.
 
     Attributes:
         still: the file with the default image alone: header, palette, transparency and image data.

@@ -9,7 +9,7 @@ from preimage.optional import import_optional
 
 @functools.cache
 def has_triton() -> bool:
-    """Return whether Triton imports; torch has imported it already where it does."""
+    """Return whether Triton imports. The first call imports it."""
     try:
         import_optional("triton")
     except ImportError:

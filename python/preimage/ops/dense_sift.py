@@ -147,7 +147,7 @@ def dense_sift(
 def dense_sift_frames(
     height: int, width: int, *, step: int = 4, bin_size: int = 4, bounds: Bounds | None = None
 ) -> torch.Tensor:
-    """Where `dense_sift` puts its descriptors on an image of this size.
+    """Return where `dense_sift` puts its descriptors on an image of this size.
 
     Args:
         height, width: of the image, in pixels.

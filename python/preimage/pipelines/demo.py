@@ -35,7 +35,7 @@ _DRAWN = {
 
 @dataclasses.dataclass(frozen=True)
 class DemoResult:
-    """How one representation fared.
+    """Record how well one representation came back.
 
     Attributes:
         spec: of the features.
@@ -58,7 +58,7 @@ class DemoResult:
 
 @dataclasses.dataclass(frozen=True)
 class DemoSummary:
-    """What the demonstration wrote, and how well it went.
+    """Record what the demonstration wrote, and its errors.
 
     Attributes:
         sheet: PNG of all photographs with their features and reconstructions.
@@ -114,7 +114,7 @@ def demo_page(
 
 
 def _explained(result: DemoResult) -> str:
-    """What the representation tells of an image, in a sentence."""
+    """Return a sentence about what the representation keeps of an image."""
     spec, cells = result.spec, " × ".join(map(str, result.shape[1:]))
     cell = f"{spec.stride} × {spec.stride} pixels"
     bins = spec.parameters.get("bin_size")

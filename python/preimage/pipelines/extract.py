@@ -16,6 +16,7 @@ from preimage.inverters import checked_device
 from preimage.io import FeatureRecord, ImageSource, read_features, write_features
 from preimage.io.arrays import SUFFIXES, check_writable, is_foreign, write_foreign
 from preimage.pipelines.loading import (
+    SKIP_HINT,
     Images,
     Loaded,
     Pixels,
@@ -229,7 +230,7 @@ class _Part:
         if not problem:
             return True
         if not self._skip_bad:
-            raise ValueError(f"{problem} (--skip-bad leaves such images out and lists them)")
+            raise ValueError(f"{problem} ({SKIP_HINT})")
         self._skipped.append((item.source.name, problem))
         return False
 

@@ -23,6 +23,13 @@ from preimage.representations import Representation
 T = TypeVar("T")
 Pixels = npt.NDArray[np.uint8]
 Images = str | PathLike[str] | Sequence[str | PathLike[str]] | Sequence[ImageSource]
+Skipped = list[tuple[str, str]]  # name and problem of each image that is left out
+
+SKIP_HINT = "--skip-bad leaves such images out and lists them"
+BATCH_BYTES = 1 << 30  # of working memory for the images computed at once; a larger image is computed alone
+_AHEAD_BYTES = 256 << 20  # of decoded images that wait for their use
+_PIXEL_BYTES = 24  # an image in 8 bits and in float, and a few planes beside it
+_INVERTER_PIXEL_BYTES = 256  # the maps of an inverter at the image's resolution, of which a few are held
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,12 +113,6 @@ def part_returned(inverter: Inverter, pixels: Pixels) -> Pixels:
     return pixels[top : top + crop, left : left + crop]
 
 
-BATCH_BYTES = 1 << 30  # of working memory for the images computed at once; a larger image is computed alone
-_AHEAD_BYTES = 256 << 20  # of decoded images that wait for their use
-_PIXEL_BYTES = 24  # an image in 8 bits and in float, and a few planes beside it
-_INVERTER_PIXEL_BYTES = 256  # the maps of an inverter at the image's resolution, of which a few are held
-
-
 def working_bytes(representation: Representation, height: int, width: int, *, inverted: bool = False) -> int:
     """Return about how much memory an image of height × width pixels takes while its features are computed.
 
@@ -172,9 +173,6 @@ def load(sources: Sequence[ImageSource], size: int | None, *, ahead: int = 16) -
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-Skipped = list[tuple[str, str]]
-
-
 def batches(
     sources: Sequence[ImageSource],
     size: int,
@@ -205,7 +203,7 @@ def usable(loaded: Iterable[Loaded], skipped: Skipped | None) -> Iterator[Loaded
         if item.pixels is not None:
             yield item
         elif skipped is None:
-            raise ValueError(f"{item.problem} (--skip-bad leaves such images out and lists them)")
+            raise ValueError(f"{item.problem} ({SKIP_HINT})")
         else:
             skipped.append((item.source.name, item.problem))
 

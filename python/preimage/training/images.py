@@ -17,6 +17,7 @@ import numpy.typing as npt
 from preimage.errors import FileFormatError
 from preimage.io import ImageSource, check_image, decode_image, fit_image
 from preimage.io.memory import available_bytes, bounded_bytes
+from preimage.pipelines.loading import SKIP_HINT
 from preimage.training.prefetch import prepared
 
 NAMED = 3  # examples in a message
@@ -27,7 +28,6 @@ _PROBLEMS_NAMED = 10
 _MOST_LOOKING = 8  # threads, each with a whole encoded image in memory
 _LOOKING_SHARE = 4  # a quarter of the memory that is available, at most
 _NOTE_EVERY = 30.0  # seconds
-_HINT = "--skip-bad leaves such images out and lists them"
 
 Pixels = npt.NDArray[np.uint8]
 Note = Callable[[str], None]
@@ -236,7 +236,7 @@ def leave_out(bad: Sequence[BadImage], count: int, *, skip_bad: bool, begun: boo
     more = f"; and {len(bad) - _PROBLEMS_NAMED} more" if len(bad) > _PROBLEMS_NAMED else ""
     if begun:
         raise ValueError(f"the images differ: {len(bad)} that the run began with cannot be used now: {named}{more}")
-    hint = "" if skip_bad else f" ({_HINT})"
+    hint = "" if skip_bad else f" ({SKIP_HINT})"
     raise ValueError(f"{len(bad)} of {count} images cannot be used: {named}{more}{hint}")
 
 
@@ -298,7 +298,7 @@ class ImageSet:
             return self[index]
         except FileFormatError as error:
             if not self._skip_bad:
-                raise FileFormatError(error.path, f"{error.problem} ({_HINT})") from error
+                raise FileFormatError(error.path, f"{error.problem} ({SKIP_HINT})") from error
             self.bad[index] = str(error)
             return None
 

@@ -10,7 +10,6 @@ import torch
 
 _HEADER = 256  # bytes of the numbers before the images: the images then start as aligned as an allocation
 _ALIGNMENT = 256  # and so do the features after them
-NUMBERS = _HEADER // 4
 
 
 class Mark(Protocol):

@@ -66,7 +66,7 @@ def read_foreign(
     if suffix in HDF5_SUFFIXES:
         return read_hdf5_features(path, spec, layout=layout, processed_sizes=sizes)
     if spec is None:
-        open_arrays(path)  # a file that cannot be read at all is told first
+        open_arrays(path)  # so that a file that cannot be read at all is reported first
     return read_array_features(path, agreed_spec(path, spec, None), layout=layout or "preimage", processed_sizes=sizes)
 
 

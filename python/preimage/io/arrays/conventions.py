@@ -68,11 +68,6 @@ def has_frames(spec: Spec, layout: str) -> bool:
     return layout != "preimage" and spec.representation == "dense-sift"
 
 
-def takes_bytes(spec: Spec, layout: str) -> bool:
-    """Whether uint8 descriptors are meant by this layout."""
-    return has_frames(spec, layout)
-
-
 def covered(spec: Spec, height: int, width: int) -> tuple[int, int]:
     """Pixels (H, W) that features of (h, w) cells cover at least."""
     assert spec.stride is not None

@@ -28,7 +28,7 @@ SUFFIXES = (".caffemodel", ".npz", ".safetensors", ".pth", ".pt", ".pth.tar", ".
 
 @dataclass(frozen=True)
 class WeightFile:
-    """What a file of weights holds.
+    """Hold what a file of weights contains.
 
     Attributes:
         arrays: by their headers, each read when wanted.
