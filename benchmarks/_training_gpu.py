@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
+from preimage.training.prefetch import prepared
 
 from _timing import load, processor
 from _training_plain import Loss, PlainStep
@@ -24,7 +25,6 @@ from _turns import Measure, Times, in_turns
 from preimage.training import TrainConfig
 from preimage.training.dataset import Dataset
 from preimage.training.graphed_step import GraphedStep, cuda_graph
-from preimage.training.prefetch import prepared
 from preimage.training.step import Step
 
 EAGER, COMPILED, GRAPHS = "torch", "torch.compile", "torch.compile, CUDA graphs"

@@ -12,10 +12,10 @@ import sys
 import time
 
 import torch
+from preimage.training.prefetch import prepared
 
 from _training_setup import train_state
 from preimage.training import TrainConfig
-from preimage.training.prefetch import prepared
 from preimage.training.trainer import fastest_step
 
 SETTLE = 0.5  # seconds in which the batches that are prepared ahead get ready, before another contender's turn

@@ -13,10 +13,8 @@ if TYPE_CHECKING:
     from preimage import reference as reference
     from preimage.errors import FileFormatError as FileFormatError
     from preimage.inverters import Inverter as Inverter
-    from preimage.io import read_features as read_features
     from preimage.io import read_image as read_image
     from preimage.io import read_keypoints as read_keypoints
-    from preimage.io import write_features as write_features
     from preimage.io import write_keypoints as write_keypoints
     from preimage.keypoints import Keypoints as Keypoints
     from preimage.ops.dense_sift import dense_sift as dense_sift
@@ -33,10 +31,13 @@ if TYPE_CHECKING:
     from preimage.representations.network import network_representations as network_representations
     from preimage.representations.preprocessing import Preprocessing as Preprocessing
     from preimage.spec import Spec as Spec
+    from preimage.store import FeatureStore as FeatureStore
+    from preimage.store import write_features as write_features
 
     __version__: str
 
 _HOMES = {
+    "FeatureStore": "preimage.store",
     "FileFormatError": "preimage.errors",
     "Inverter": "preimage.inverters",
     "Keypoints": "preimage.keypoints",
@@ -51,13 +52,12 @@ _HOMES = {
     "network_representation": "preimage.representations.network",
     "network_representations": "preimage.representations.network",
     "phow": "preimage.ops.phow",
-    "read_features": "preimage.io",
     "read_image": "preimage.io",
     "read_keypoints": "preimage.io",
     "sift": "preimage.ops.sift",
     "sift_grid": "preimage.ops.sift_grid",
     "upconv": "preimage.ops.upconv",
-    "write_features": "preimage.io",
+    "write_features": "preimage.store",
     "write_keypoints": "preimage.io",
 }
 _MODULES = ("inverters", "nn", "reference", "representations")

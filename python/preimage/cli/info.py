@@ -40,6 +40,7 @@ def _facts(path: Path) -> dict[str, Any]:
     from preimage.inverters.pretrained import resolve
     from preimage.io import is_keypoint_file
     from preimage.io.arrays import is_foreign
+    from preimage.store import read_index
 
     if not path.exists() and str(path) in inverters.shipped():
         path = resolve(path)
@@ -48,8 +49,8 @@ def _facts(path: Path) -> dict[str, Any]:
     if path.is_dir():
         if (path / "config.json").is_file():
             return _inverter(path)
-        if (path / "manifest.json").is_file():
-            return _unfinished(path)
+        if (path / "index.json").is_file():
+            return _features(path) if read_index(path).complete else _unfinished(path)
         if is_keypoint_file(path):
             return _keypoints(path)
         raise FileFormatError(path, "is a folder without config.json: no inverter, and no finished run")
@@ -69,21 +70,22 @@ def _facts(path: Path) -> dict[str, Any]:
 
 
 def _features(path: Path) -> dict[str, Any]:
-    from preimage.io import read_features
+    from preimage.store import FeatureStore
 
-    file = read_features(path)
-    sizes = Counter(file.processed_sizes)
+    file = FeatureStore(path)
+    sizes = Counter(map(tuple, file.processed_sizes.tolist()))
     return {
         "path": path,
-        "kind": "feature file",
-        "bytes": path.stat().st_size,
-        "checksum": "good",
+        "kind": "feature store" if file.index is not None else "feature file",
+        "bytes": file.bytes,
+        "shards": None if file.index is None else len(file.index.shards),
+        "checksum": "good of keys and sizes; `preimage verify` checks the features",
         "spec": file.spec,
         "images": len(file),
         "dtype": file.dtype,
         "sizes": {f"{height}×{width}": count for (height, width), count in sizes.most_common(8)},
         "different_sizes": len(sizes),
-        "first_keys": list(file.keys[:5]),
+        "first_keys": list(file)[:5],
     }
 
 
@@ -104,7 +106,7 @@ def _keypoints(path: Path, format: str | None = None) -> dict[str, Any]:
         "most_in_an_image": max(known, default=None),
         "sizes": {f"{height}×{width}": count for (height, width), count in sizes.most_common(8)},
         "different_sizes": len(sizes),
-        "first_keys": list(file.keys[:5]),
+        "first_keys": list(file)[:5],
     }
 
 
@@ -179,17 +181,17 @@ def _weights(path: Path) -> dict[str, Any]:
 
 
 def _unfinished(path: Path) -> dict[str, Any]:
-    from preimage.pipelines.partial import read_manifest
+    from preimage.store import read_index
 
-    manifest = read_manifest(path)
+    index = read_index(path)
     return {
         "path": path,
-        "kind": "unfinished extraction",
-        "spec": Spec.from_dict(manifest["spec"]),
-        "images": manifest["count"],
-        "dtype": manifest["dtype"],
-        "parts_done": len(list(path.glob("part-*.json"))),
-        "parts": -(-manifest["count"] // manifest["part_size"]),
+        "kind": "unfinished feature store",
+        "spec": index.spec,
+        "images": index.count,
+        "dtype": index.dtype,
+        "shards_done": len(index.shards),
+        "shards": len(index.wanted),
     }
 
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from preimage.io.arrays import read_foreign, write_foreign
     from preimage.io.atomic import atomic_write
-    from preimage.io.features import read_features, write_features
     from preimage.io.images import check_image, decode_image, fit_image, read_image, write_png
     from preimage.io.keypoints import (
         KeypointFile,
@@ -34,18 +33,15 @@ __all__ = [
     "fit_image",
     "is_keypoint_file",
     "list_images",
-    "read_features",
     "read_foreign",
     "read_image",
     "read_keypoints",
-    "write_features",
     "write_foreign",
     "write_keypoints",
     "write_png",
 ]
 
 _HOMES = {
-    "features": ("read_features", "write_features"),
     "atomic": ("atomic_write",),
     "arrays": ("read_foreign", "write_foreign"),
     "images": ("check_image", "decode_image", "fit_image", "read_image", "write_png"),

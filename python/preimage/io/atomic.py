@@ -9,17 +9,24 @@ import os
 import re
 import secrets
 import sys
+import time
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from preimage.errors import FileFormatError
 
+try:
+    import fcntl
+except ImportError:  # not a POSIX system
+    fcntl = None  # type: ignore[assignment]
+
 StrPath = str | os.PathLike[str]
 
 _NO_ROOM = {getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name)}
-_LONGEST_KEY = 1024  # characters
+LOCK = ".lock"  # in a folder that one process writes at a time
+LONGEST_KEY = 1024  # characters
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]+(?:/[A-Za-z0-9_-]+)*")  # most keys, at a tenth of the full check's cost
 
 
@@ -49,14 +56,13 @@ def atomic_write(path: StrPath) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
             file.close()
-        os.replace(temporary, target)
+        move_into_place(temporary, target)
     except BaseException:
         with contextlib.suppress(OSError):
             file.close()  # on a full disk closing flushes, and fails, once more
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()
         raise
-    _sync_folder(target.parent)
 
 
 @contextlib.contextmanager
@@ -70,7 +76,8 @@ def naming_full_disk(path: StrPath) -> Iterator[None]:
         raise
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder last, as `os.fsync` does for a file's contents."""
     if os.name != "posix":
         return  # elsewhere a folder cannot be opened
     # The new file is in place by now: a file system that cannot sync folders is no reason to report a failure.
@@ -82,6 +89,48 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
+def move_into_place(finished: Path, output: StrPath) -> None:
+    """Rename a file within one file system, and make the rename last. A link at `output` is followed."""
+    target = Path(os.path.realpath(output))
+    os.replace(finished, target)
+    sync_folder(target.parent)
+
+
+@contextlib.contextmanager
+def folder_lock(folder: StrPath, wait: Callable[[float], None] | None = None) -> Iterator[None]:
+    """Hold a folder, made if it is not there, against other processes and threads that do the same.
+
+    A kill lets go of it. Where the system or the disk has no locks, nobody waits.
+
+    Args:
+        folder: the one to hold.
+        wait: called with the seconds waited so far, again and again, while another holds it; ``None`` raises then.
+
+    Raises:
+        ValueError: another process holds it, and there is no `wait`.
+    """
+    path = Path(folder)
+    path.mkdir(parents=True, exist_ok=True)
+    if fcntl is None:
+        yield
+        return
+    with open(path / LOCK, "wb") as file:
+        begin, waited = time.monotonic(), 0.0
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if wait is None:
+                    raise ValueError(f"{path}: another process is writing there; wait for it, or stop it") from None
+                wait(waited)
+                waited = time.monotonic() - begin
+            except OSError:  # no locks on this disk
+                break
+            else:
+                break
+        yield
+
+
 def key_problem(key: object) -> str | None:
     """Why `key` cannot name an image, or ``None`` when it can.
 
@@ -90,12 +139,12 @@ def key_problem(key: object) -> str | None:
     """
     if not isinstance(key, str):
         return f"a key is a string, got {type(key).__name__}"
-    if len(key) <= _LONGEST_KEY and _PLAIN_KEY.fullmatch(key) and key != "__metadata__":
+    if len(key) <= LONGEST_KEY and _PLAIN_KEY.fullmatch(key) and key != "__metadata__":
         return None
     shown = repr(key if len(key) <= 80 else key[:77] + "...")
     problem = None
-    if not key or len(key) > _LONGEST_KEY:
-        problem = f"has {len(key)} characters; 1 to {_LONGEST_KEY} are right"
+    if not key or len(key) > LONGEST_KEY:
+        problem = f"has {len(key)} characters; 1 to {LONGEST_KEY} are right"
     elif re.search(r"[\x00-\x1f\x7f]", key):
         problem = "holds a control character"
     elif re.search(r"[\ud800-\udfff]", key):

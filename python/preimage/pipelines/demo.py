@@ -12,7 +12,7 @@ from os import PathLike
 from pathlib import Path
 
 from preimage import representations
-from preimage.io import ImageSource, atomic_write, read_features, read_image, write_png
+from preimage.io import ImageSource, atomic_write, read_image, write_png
 from preimage.metrics import SMALLEST_FOR_SSIM
 from preimage.optional import OPTIONAL
 from preimage.pipelines.choosing import InverterChoices, Pairing, pairings, shipped_representations
@@ -22,6 +22,7 @@ from preimage.pipelines.invert import folder_of, invert
 from preimage.pipelines.loading import Images, Pixels, as_batch, as_sources, load, part_returned, side_for
 from preimage.pipelines.sheet import Subject, figure, name_of_representation
 from preimage.spec import Spec
+from preimage.store import FeatureStore
 from preimage.viz.glyphs import draw_features
 from preimage.viz.html import Figure, Section, Table, html_page
 
@@ -288,23 +289,23 @@ def _size_for(pair: Pairing, size: int | None) -> int:
 def _reconstructed(pair: Pairing, sources: Sequence[ImageSource], folder: Path, size: int) -> tuple[DemoResult, float]:
     """Features into a file, and pictures back from the file alone; and the error of the mean image."""
     name = pair.representation.name
-    path, returned = folder / f"photographs.{name}.safetensors", folder / "reconstructions" / name
+    path, returned = folder / f"photographs.{name}", folder / "reconstructions" / name
     extract(pair.representation, sources, path, size=size, resume=False)
     invert(path, returned, inverter=pair.inverter)
-    file = read_features(path)
+    file = FeatureStore(path)
     assert pair.inverter is not None and pair.name is not None  # every pairing here has its inverter
     whole = [item.pixels for item in load(sources, size) if item.pixels is not None]
     originals = [part_returned(pair.inverter, pixels) for pixels in whole]
-    again = [read_image(returned / f"{key}.png") for key in file.keys]
+    again = [read_image(returned / f"{key}.png") for key in file]
     judge = Judge()
-    judge.add(file.keys, as_batch(originals).float() / 255, as_batch(again).float() / 255)
+    judge.add(list(file), as_batch(originals).float() / 255, as_batch(again).float() / 255)
     report, scores = judge.verdict()
     result = DemoResult(file.spec, path, tuple(file[0].shape), returned, pair.name, report.error, scores)
     return result, report.mean_image
 
 
 def _subjects(results: Sequence[DemoResult], sources: Sequence[ImageSource], sizes: Sequence[int]) -> list[Subject]:
-    files = [read_features(result.features) for result in results]
+    files = [FeatureStore(result.features) for result in results]
     loaders = {size: load(sources, size) for size in sizes}
     subjects = []
     for index, items in enumerate(zip(*loaders.values(), strict=True)):
@@ -312,9 +313,9 @@ def _subjects(results: Sequence[DemoResult], sources: Sequence[ImageSource], siz
         drawn: list[Pixels | None] = []
         returned: list[Pixels | None] = []
         for file, result, size in zip(files, results, sizes, strict=True):
-            drawn.append(draw_features(file.spec, file[index].numpy(), _TILE, image=pixels[size]))
-            returned.append(read_image(result.reconstructions / f"{file.keys[index]}.png"))
+            drawn.append(draw_features(file.spec, file[index], _TILE, image=pixels[size]))
+            returned.append(read_image(result.reconstructions / f"{file.key(index)}.png"))
         photograph = pixels[max(sizes)]
         assert photograph is not None  # a bad image has stopped the extraction
-        subjects.append(Subject(files[0].keys[index], photograph, tuple(drawn), tuple(returned)))
+        subjects.append(Subject(files[0].key(index), photograph, tuple(drawn), tuple(returned)))
     return subjects

@@ -1,44 +1,63 @@
-"""Features of many images into one file; a kill at any moment costs at most one slice of the work."""
+"""Features of many images into a feature store; a kill at any moment costs at most one shard of the work."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import hashlib
+import itertools
+import json
+import math
+import os
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from os import PathLike
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
-import torch
+from numpy.typing import NDArray
 
-from preimage.inverters import checked_device
-from preimage.io import FeatureRecord, ImageSource, read_features, write_features
 from preimage.io.arrays import SUFFIXES, check_writable, is_foreign, write_foreign
+from preimage.io.atomic import move_into_place
 from preimage.pipelines.loading import (
+    AHEAD_BYTES,
     SKIP_HINT,
     Images,
     Loaded,
-    Pixels,
-    as_batch,
     as_listing,
     by_size,
     in_budget,
     in_windows,
     load,
     none_usable,
+    read,
     settled_size,
+    thread_count,
     working_bytes,
 )
-from preimage.pipelines.partial import Partial, PartState, Settings, digest_of, move_into_place
+from preimage.pipelines.prefetch import in_order
 from preimage.representations import Representation
-from preimage.spec import Spec
+from preimage.store import FeatureStore, StoreWriter, is_single_file, join, open_writer, remove_store, shard_length
+
+if TYPE_CHECKING:
+    import torch
+
+    from preimage.io import ImageSource
+    from preimage.io.shards import ShardWriter
+    from preimage.spec import Spec
 
 Progress = Callable[[int, int], None]
+Size = tuple[int, int]
 
-PART_SIZE = 128
 _DTYPES = ("float32", "float16")
-_OWN_SUFFIX = ".safetensors"
+_EXPONENTS = {"float32": (np.uint32, 0x7F800000), "float16": (np.uint16, 0x7C00)}  # all ones in NaN and infinity
+_TASK_IMAGES = 8  # at most, that a thread decodes and describes in one go
+_TASK_SHARE = 16  # tasks in a shard, at least
+_WAITING = 4  # batches that wait to be written, at most
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,8 +65,8 @@ class ExtractSummary:
     """What an extraction did.
 
     Attributes:
-        output: the file written.
-        bytes: its size.
+        output: the store's folder, or the file written.
+        bytes: of it.
         spec: of the features.
         images: images in it.
         skipped: (name, problem) of the images left out.
@@ -79,188 +98,395 @@ def extract(
     dtype: str = "float32",
     layout: str | None = None,
     batch_size: int = 16,
-    device: str = "cpu",
+    device: str = "auto",
     skip_bad: bool = False,
     allow_nonfinite: bool = False,
     resume: bool = True,
+    part: tuple[int, int] = (0, 1),
     progress: Progress | None = None,
 ) -> ExtractSummary:
-    """Compute the features of images and write them into one file.
+    """Compute the features of images and write them into a feature store.
 
-    Work goes to ``OUTPUT.partial/`` and becomes the output in one rename at the end. After a kill, Ctrl-C or an
-    error the same call goes on from there, and the file comes out byte for byte as if nothing had happened.
+    After a kill, Ctrl-C or an error the same call goes on with the first shard that is not complete, and the store
+    comes out byte for byte as if nothing had happened.
 
     Args:
         representation: what to compute.
         images: a path or paths (folders, files, tar shards), or sources.
-        output: a feature file with the suffix ``.safetensors``, the representation's name (``.hog``) or none; ``.npy``
-            and ``.npz`` are written as plain arrays, ``.mat`` for MATLAB (v5), ``.h5`` and ``.hdf5`` as HDF5 in hloc's
-            layout. An earlier file is replaced.
+        output: a folder for a `preimage.FeatureStore`. With suffix ``.safetensors`` a single file; ``.npy`` and
+            ``.npz`` are written as plain arrays, ``.mat`` for MATLAB (v5), ``.h5`` and ``.hdf5`` as HDF5 in hloc's
+            layout: these are put together at the end from a store ``OUTPUT.partial``, and replace an earlier file.
         size: short side resized to this many pixels and the centre square cut out; ``None`` leaves images alone, unless
             the representation takes images of one size only, to which they are fitted then.
         dtype: ``"float32"`` or ``"float16"``, as stored; MATLAB files know only the first.
-        layout: of the arrays in such a foreign file, see `preimage.io.arrays.conventions`; ``None`` takes
+        layout: of the arrays in a file of plain arrays, see `preimage.io.arrays.conventions`; ``None`` takes
             ``"matlab"`` for ``.mat`` and ``"preimage"`` for the others.
-        batch_size: images computed at once, fewer where they are so large that they would take over a gigabyte.
-        device: where the features are computed; the images are read on the CPU.
+        batch_size: images that a network computes at once, fewer where they are so large that they would take over a
+            gigabyte.
+        device: where a network's features are computed: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, or ``"auto"`` for CUDA
+            where there is one. The images are read on the CPU.
         skip_bad: leave out images that cannot be listed or read or are too small, and list them, instead of stopping.
         allow_nonfinite: keep features that are NaN or infinite instead of refusing.
-        resume: go on with an unfinished extraction; ``False`` starts anew.
+        resume: keep the shards that are complete; ``False`` starts anew.
+        part: (i, n) computes every n-th shard only, from number i on, for `preimage.store.merge`.
         progress: called with (images done, images in all).
 
     Raises:
-        ValueError: no images, a bad image (named), non-finite features (counted), options out of range, or an
-            unfinished extraction with other settings. Finished work stays in ``OUTPUT.partial/``.
+        ValueError: no images, a bad image (named), non-finite features (counted), options out of range, or a store
+            with other settings. Complete shards stay.
         OSError: the disk is full, or the output cannot be written.
     """
     start = time.perf_counter()
-    path, place = Path(output), checked_device(device)
-    _check(path, size, dtype, batch_size)
+    path = Path(output)
+    computed_on = _device(representation, device)
+    _check(path, size, dtype, batch_size, part)
     format_note = _check_format(path, representation.spec, dtype, layout)
     listing, side = as_listing(images, skip_bad=skip_bad), settled_size(representation, size)
     sources = listing.sources
-    settings = Settings(representation.spec, side, dtype, PART_SIZE, digest_of(sources), len(sources), place.type)
-    partial = Partial(path, settings, sources, resume=resume)
-    states, resumed = _all_parts(representation, sources, settings, partial, batch_size, place, skip_bad, progress)
-    total = _sum(states, listing.skipped)
-    _refuse(total, partial, allow_nonfinite)
-    _merge(partial, states, path, settings, layout)
+    job = _Job(representation, side, dtype, batch_size, computed_on, skip_bad)
+    folder = _store_folder(path)
+    source = {"size": side, "device": job.device_type, "images": _digest_of(sources)}
+    with open_writer(
+        folder,
+        representation.spec,
+        dtype,
+        count=len(sources),
+        length=lambda: job.shard_length(sources),
+        source=source,
+        part=part,
+        resume=resume,
+    ) as store:
+        for problem in store.check():
+            format_note = (*format_note, f"{problem}: computed anew")
+        if not skip_bad:
+            store.forget(entry.number for entry in store.index.shards if entry.skipped)
+        resumed = sum(entry.images for entry in store.index.shards)
+        _fill(store, sources, job, progress)
+        entries = store.index.shards
+        skipped = (*listing.skipped, *(one for entry in entries for one in entry.skipped))
+        nonfinite = [one for entry in entries for one in entry.nonfinite]
+        total = sum(entry.images for entry in entries)
+        if not total:
+            remove_store(folder)
+            raise none_usable(skipped)
+        _refuse_nonfinite(nonfinite, folder, allow_nonfinite)
+        store.finish()
+        finished = FeatureStore(folder)
+        if folder != path:
+            _join(finished, path, layout)
+    if folder != path:
+        remove_store(folder)
     return ExtractSummary(
         output=path,
-        bytes=path.stat().st_size,
-        spec=settings.spec,
+        bytes=finished.bytes if folder == path else path.stat().st_size,
+        spec=representation.spec,
+        images=total,
+        skipped=skipped,
+        nonfinite_values=sum(count for _, count in nonfinite),
+        nonfinite_images=tuple(name for name, _ in nonfinite),
         resumed=resumed,
-        notes=(*format_note, *listing.notes),
         seconds=time.perf_counter() - start,
-        **{field.name: getattr(total, field.name) for field in dataclasses.fields(total)},
+        notes=(*format_note, *listing.notes),
     )
 
 
-def _all_parts(
-    representation: Representation,
-    sources: Sequence[ImageSource],
-    settings: Settings,
-    partial: Partial,
-    batch_size: int,
-    place: torch.device,
-    skip_bad: bool,
-    progress: Progress | None,
-) -> tuple[list[PartState], int]:
-    """Do every slice that is not done yet; what came of all of them, and how many images were done before."""
-    states: list[PartState] = []
-    resumed = 0
-    for index, slice_ in enumerate(in_windows(sources, settings.part_size)):
-        before = index * settings.part_size
+@dataclasses.dataclass(frozen=True)
+class _Batch:
+    """Features of some images of one shard, in order.
 
-        def report(done: int, before: int = before) -> None:
-            if progress is not None:
-                progress(before + done, len(sources))
+    Attributes:
+        shard: its number.
+        positions: how many images of the list it takes care of, bad ones included.
+        groups: features (B, ...) of consecutive images of one shape, with the images.
+        skipped: (name, problem) of the images left out.
+        nonfinite: (name, count) of the images with NaN or infinite features.
+        done: gives the features' memory back.
+    """
 
-        state = partial.finished(index)
-        if state is not None and (skip_bad or not state.skipped):
-            resumed += state.images
-            report(len(slice_))
-        else:
-            part = _Part(representation, slice_, settings, batch_size, place, skip_bad)
-            state = part.run(partial.features_path(index), report)
-            partial.finish(index, state)
-        states.append(state)
-    return states, resumed
+    shard: int
+    positions: int
+    groups: Sequence[tuple[NDArray[Any], Sequence[Loaded]]]
+    skipped: Sequence[tuple[str, str]]
+    nonfinite: Sequence[tuple[str, int]]
+    done: Callable[[], None] = lambda: None
 
 
-class _Part:
-    """One slice of the images on its way to its file."""
+Batches = Generator[_Batch, None, None]
 
-    def __init__(
-        self,
-        representation: Representation,
-        sources: Sequence[ImageSource],
-        settings: Settings,
-        batch_size: int,
-        place: torch.device,
-        skip_bad: bool,
-    ) -> None:
-        self._representation = representation
-        self._sources = sources
-        self._settings = settings
-        self._batch_size = batch_size
-        self._place = place
-        self._skip_bad = skip_bad
-        self._images = 0
-        self._skipped: list[tuple[str, str]] = []
-        self._nonfinite: list[tuple[str, int]] = []
 
-    def run(self, path: Path, report: Callable[[int], None]) -> PartState:
-        """Write the slice's features; no file if every image was skipped."""
-        records = self._records(report)
-        first = next(records, None)
-        if first is not None:
-            write_features(path, self._settings.spec, _chain(first, records), dtype=self._settings.dtype)
-        return PartState(
-            self._images,
-            tuple(self._skipped),
-            sum(count for _, count in self._nonfinite),
-            tuple(name for name, _ in self._nonfinite),
-        )
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    """How features are computed.
 
-    def _records(self, report: Callable[[int], None]) -> Iterator[FeatureRecord]:
-        loaded = load(self._sources, self._settings.size, ahead=2 * self._batch_size)
-        seen = 0
-        for window in in_budget(loaded, self._bytes, self._batch_size):
-            good = [item for item in window if self._usable(item)]
-            yield from self._compute(good)
-            seen += len(window)
-            report(seen)
+    Attributes:
+        representation: what to compute.
+        side: to which images are fitted, pixels; ``None`` leaves them.
+        dtype: of the features, as stored.
+        batch_size: images computed at once.
+        device: where a network computes; ``None`` computes NumPy arrays in the threads that decode.
+        skip_bad: whether bad images are left out.
+    """
 
-    def _bytes(self, item: Loaded) -> int:
-        if item.pixels is None:
-            return 0
-        try:
-            return working_bytes(self._representation, *item.pixels.shape[:2])
-        except ValueError:
-            return 0  # too small to have features
+    representation: Representation
+    side: int | None
+    dtype: str
+    batch_size: int
+    device: torch.device | None
+    skip_bad: bool
 
-    def _usable(self, item: Loaded) -> bool:
-        problem = item.problem
+    @property
+    def device_type(self) -> str:
+        return "cpu" if self.device is None else self.device.type
+
+    def shard_length(self, sources: Sequence[ImageSource]) -> int:
+        """Return how many images a shard takes, from the first image that can be used."""
+        for source in sources:
+            item = read(source, self.side)
+            if item.pixels is not None and not self.problem(item):
+                height, width = item.pixels.shape[:2]
+                cells = self.representation.feature_size(height, width) or (1, 1)
+                values = self.representation.spec.channels * math.prod(cells)
+                return shard_length(values * np.dtype(self.dtype).itemsize)
+            if not self.skip_bad:
+                break  # it will be reported where it is computed
+        return 1
+
+    def problem(self, item: Loaded) -> str:
+        """Return why an image cannot be used; empty if it can."""
         if item.pixels is not None:
             try:
-                self._representation.feature_size(*item.pixels.shape[:2])
+                self.representation.feature_size(*item.pixels.shape[:2])
             except ValueError as error:
-                problem = f"{item.source.name}: {error}"
-        if not problem:
-            return True
-        if not self._skip_bad:
-            raise ValueError(f"{problem} ({SKIP_HINT})")
-        self._skipped.append((item.source.name, problem))
-        return False
-
-    def _compute(self, items: Sequence[Loaded]) -> Iterator[FeatureRecord]:
-        """Features of equally sized images together, handed on in the order given."""
-        pictures: list[Pixels] = [item.pixels for item in items if item.pixels is not None]
-        features: dict[int, npt.NDArray[np.float32]] = {}
-        with torch.inference_mode():
-            for positions in by_size(pictures):
-                batch = as_batch([pictures[position] for position in positions])
-                computed = self._representation(batch.to(self._place)).float().cpu().numpy()
-                features |= dict(zip(positions, computed, strict=True))
-        for position, item in enumerate(items):
-            values = features.pop(position)  # one image's features may be large: written, they are not kept
-            if bad := int(values.size - np.isfinite(values).sum()):
-                self._nonfinite.append((item.source.name, bad))
-            self._images += 1
-            height, width = pictures[position].shape[:2]
-            yield FeatureRecord(item.source.key, values, item.original_size, (height, width))
+                return f"{item.source.name}: {error}"
+        return item.problem
 
 
-def _check(output: Path, size: int | None, dtype: str, batch_size: int) -> None:
+def _fill(store: StoreWriter, sources: Sequence[ImageSource], job: _Job, progress: Progress | None) -> None:
+    """Compute and write the shards that are missing."""
+    index = store.index
+    missing = index.missing
+    total = sum(len(index.positions(number)) for number in index.wanted)
+    done = total - sum(len(index.positions(number)) for number in missing)
+    if progress is not None and done:
+        progress(done, total)
+    shards = [(number, [sources[position] for position in index.positions(number)]) for number in missing]
+    computed = _in_workers(shards, job, index.shard_length) if job.device is None else _on_device(shards, job)
+    with contextlib.closing(computed), _Sink(store, missing) as sink:
+        for batch in computed:
+            if batch.skipped and not job.skip_bad:
+                raise ValueError(f"{batch.skipped[0][1]} ({SKIP_HINT})")
+            sink.put(batch)
+            done += batch.positions
+            if progress is not None:
+                progress(done, total)
+
+
+class _Sink:
+    """Writes batches in a thread of its own, in order; a shard is finished when a batch of another comes."""
+
+    def __init__(self, store: StoreWriter, numbers: Iterable[int]) -> None:
+        self._store = store
+        self._numbers = iter(numbers)
+        self._number = -1
+        self._open = contextlib.ExitStack()
+        self._writing: ShardWriter
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="write")
+        self._waiting: deque[Future[None]] = deque()
+
+    def __enter__(self) -> _Sink:
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        try:
+            if exception[0] is None:
+                while self._waiting:
+                    self._waiting.popleft().result()
+        except BaseException as error:
+            exception = (type(error), error, error.__traceback__)
+            raise
+        finally:
+            self._thread.shutdown(wait=True, cancel_futures=True)
+            if exception[0] is None:
+                self._open.close()
+            else:
+                self._open.__exit__(*exception)
+
+    def put(self, batch: _Batch) -> None:
+        """Have a batch written; raises what an earlier one met with."""
+        while len(self._waiting) >= _WAITING:
+            self._waiting.popleft().result()
+        self._waiting.append(self._thread.submit(self._write, batch))
+
+    def _write(self, batch: _Batch) -> None:
+        if batch.shard != self._number:
+            self._open.close()
+            self._number = next(self._numbers)
+            assert batch.shard == self._number
+            shard = self._store.shard(self._number)
+            self._writing, self._skipped, self._nonfinite = self._open.enter_context(shard)
+        for features, items in batch.groups:
+            self._writing.append(
+                [item.source.key for item in items],
+                features,
+                [item.original_size for item in items],
+                [item.processed_size for item in items],
+            )
+        self._skipped += batch.skipped
+        self._nonfinite += batch.nonfinite
+        batch.done()
+
+
+class _Memory:
+    """Arrays that are used again."""
+
+    def __init__(self) -> None:
+        self._free: dict[tuple[tuple[int, ...], str], list[NDArray[Any]]] = {}
+        self._lock = threading.Lock()
+
+    def take(self, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
+        with self._lock:
+            free = self._free.get((shape, dtype))
+            if free:
+                return free.pop()
+        return np.empty(shape, dtype)
+
+    def give(self, arrays: Iterable[NDArray[Any]]) -> None:
+        with self._lock:
+            if len(self._free) > 8:  # of images of many sizes nearly none fits again
+                self._free.clear()
+            for array in arrays:
+                self._free.setdefault((array.shape, array.dtype.name), []).append(array)
+
+
+def _in_workers(shards: Sequence[tuple[int, list[ImageSource]]], job: _Job, length: int) -> Batches:
+    """Decode images and compute their features in the same threads, an image at a time."""
+    memory = _Memory()
+    together = max(1, min(_TASK_IMAGES, length // _TASK_SHARE))
+    tasks = ((number, window) for number, images in shards for window in in_windows(images, together))
+    workers = thread_count()
+    room = 2 * workers
+
+    def compute(task: tuple[int, list[ImageSource]]) -> _Batch:
+        number, images = task
+        groups: list[tuple[NDArray[Any], list[Loaded]]] = []
+        skipped: list[tuple[str, str]] = []
+        nonfinite: list[tuple[str, int]] = []
+        taken: list[NDArray[Any]] = []
+        for place, source in enumerate(images):
+            item = read(source, job.side)
+            if item.pixels is None or job.problem(item):
+                skipped.append((source.name, job.problem(item)))
+                continue
+            height, width = item.pixels.shape[:2]
+            cells = job.representation.feature_size(height, width)
+            assert cells is not None  # only networks give vectors
+            shape = (job.representation.spec.channels, *cells)
+            if not groups or taken[-1].shape[1:] != shape:
+                taken.append(memory.take((len(images) - place, *shape), job.dtype))
+                groups.append((taken[-1], []))
+            features, items = groups[-1]
+            row = features[len(items) : len(items) + 1]
+            job.representation.compute_into(item.pixels[None], row, threads=1)
+            if count := _nonfinite(row):
+                nonfinite.append((source.name, count))
+            items.append(item.without_pixels())
+        filled = [(features[: len(items)], items) for features, items in groups]
+        return _Batch(number, len(images), filled, skipped, nonfinite, lambda: memory.give(taken))
+
+    computed = in_order(compute, tasks, workers=workers, ahead=lambda: room, name="extract")
+    with contextlib.closing(computed):
+        for batch in computed:
+            held = sum(features.nbytes for features, _ in batch.groups)
+            room = max(workers, min(4 * workers, AHEAD_BYTES // max(1, held)))
+            yield batch
+
+
+def _on_device(shards: Sequence[tuple[int, list[ImageSource]]], job: _Job) -> Batches:
+    """Decode images in threads, and compute the features of a batch at once on the device."""
+    for number, images in shards:
+        loaded = load(images, job.side, ahead=2 * job.batch_size)
+        with contextlib.closing(in_budget(loaded, lambda item: _bytes(job, item), job.batch_size)) as windows:
+            for window in windows:
+                yield _computed(number, window, job)
+
+
+def _bytes(job: _Job, item: Loaded) -> int:
+    return 0 if item.pixels is None or job.problem(item) else working_bytes(job.representation, *item.pixels.shape[:2])
+
+
+def _computed(number: int, window: Sequence[Loaded], job: _Job) -> _Batch:
+    import torch
+
+    good = [item for item in window if item.pixels is not None and not job.problem(item)]
+    skipped = [(item.source.name, job.problem(item)) for item in window if job.problem(item)]
+    pixels = [item.pixels for item in good if item.pixels is not None]
+    rows: dict[int, NDArray[Any]] = {}
+    nonfinite: dict[int, int] = {}
+    with torch.inference_mode():
+        for positions in by_size(pixels):
+            images = torch.from_numpy(np.stack([pixels[position] for position in positions])).permute(0, 3, 1, 2)
+            features = job.representation(images.to(job.device)).float()
+            stored = features.to(getattr(torch, job.dtype))
+            counts = zip(positions, features, _nonfinite_each(features), _nonfinite_each(stored), strict=True)
+            for position, values, before, after in counts:
+                if after > before:
+                    name, largest = good[position].source.name, float(values.abs().max())
+                    raise ValueError(f"{name}: features up to {largest:g} do not fit in {job.dtype}")
+                if before:
+                    nonfinite[position] = before
+            rows |= dict(zip(positions, stored.cpu().numpy(), strict=True))
+    groups = []
+    ordered = sorted(rows)
+    for _, same in itertools.groupby(ordered, key=lambda position: rows[position].shape):
+        run = list(same)
+        groups.append((np.stack([rows[position] for position in run]), [good[one].without_pixels() for one in run]))
+    bad = [(good[position].source.name, count) for position, count in sorted(nonfinite.items())]
+    return _Batch(number, len(window), groups, skipped, bad)
+
+
+def _nonfinite_each(features: torch.Tensor) -> list[int]:
+    """Return how many numbers of each image are NaN or infinite."""
+    counts: list[int] = (~features.isfinite()).flatten(1).sum(dim=1).tolist()
+    return counts
+
+
+def _nonfinite(features: NDArray[Any]) -> int:
+    """Return how many numbers are NaN or infinite. Compares bits: NumPy's own check of float16 is ten times as slow."""
+    kind, exponent = _EXPONENTS[features.dtype.name]
+    found = (features.view(kind) & exponent) == exponent
+    return int(np.count_nonzero(found))
+
+
+def _device(representation: Representation, device: str) -> torch.device | None:
+    """Return where features are computed; ``None`` where they are NumPy arrays, which needs no torch."""
+    if representation.computes_arrays and device in ("auto", "cpu"):
+        return None
+    from preimage.inverters import checked_device
+
+    return checked_device(device)
+
+
+def _check(output: Path, size: int | None, dtype: str, batch_size: int, part: tuple[int, int]) -> None:
     if dtype not in _DTYPES:
         raise ValueError(f"dtype is {' or '.join(_DTYPES)}, got {dtype!r}")
     if size is not None and size < 1:
         raise ValueError(f"size is a number of pixels >= 1, got {size}")
     if batch_size < 1:
         raise ValueError(f"batch_size is at least 1, got {batch_size}")
-    if output.exists() and not output.is_file():
+    if part != (0, 1) and _store_folder(output) != output:
+        raise ValueError(f"{output}: a share of the shards is written as a folder, to be merged later")
+    if output.exists() and _store_folder(output) == output and not output.is_dir():
+        raise ValueError(f"{output} is a file, and a feature store is a folder: choose another name")
+    if output.exists() and _store_folder(output) != output and not output.is_file():
         raise ValueError(f"{output} is not a plain file and cannot be written to")
+
+
+def _store_folder(output: Path) -> Path:
+    """Return where the store lies, whatever is made of it in the end."""
+    if not is_foreign(output) and not is_single_file(output):
+        return output
+    target = Path(os.path.realpath(output))  # beside the file itself, so that the last rename stays on its disk
+    return target.with_name(target.name + ".partial")
 
 
 def _check_format(output: Path, spec: Spec, dtype: str, layout: str | None) -> tuple[str, ...]:
@@ -269,52 +495,37 @@ def _check_format(output: Path, spec: Spec, dtype: str, layout: str | None) -> t
         check_writable(output, spec, dtype, layout)
         return ()
     if layout is not None:
-        raise ValueError(f"{output}: a feature file has its own layout; give one for {', '.join(SUFFIXES)} only")
-    if output.suffix.lower() in ("", _OWN_SUFFIX, f".{spec.representation}"):
+        raise ValueError(f"{output}: a feature store has its own layout; give one for {', '.join(SUFFIXES)} only")
+    if is_single_file(output) or output.suffix.lower() in ("", f".{spec.representation}"):
         return ()
     return (
-        f"{output}: the suffix {output.suffix!r} is not known: this is a feature file ({_OWN_SUFFIX}); "
-        f"{', '.join(SUFFIXES)} write arrays",
+        f"{output}: the suffix {output.suffix!r} is not known: this is a folder with a feature store; .safetensors "
+        f"writes a single file, {', '.join(SUFFIXES)} write arrays",
     )
 
 
-def _chain(first: FeatureRecord, rest: Iterator[FeatureRecord]) -> Iterator[FeatureRecord]:
-    yield first
-    yield from rest
+def _digest_of(sources: Sequence[ImageSource]) -> str:
+    """Return the SHA-256 over keys and names, in order."""
+    digest = hashlib.sha256()
+    for source in sources:
+        digest.update(json.dumps([source.key, source.name]).encode())
+    return digest.hexdigest()
 
 
-def _sum(states: Sequence[PartState], skipped: Sequence[tuple[str, str]]) -> PartState:
-    return PartState(
-        sum(state.images for state in states),
-        (*skipped, *(entry for state in states for entry in state.skipped)),
-        sum(state.nonfinite_values for state in states),
-        tuple(name for state in states for name in state.nonfinite_images),
-    )
-
-
-def _refuse(total: PartState, partial: Partial, allow_nonfinite: bool) -> None:
-    if not total.images:
-        raise none_usable(total.skipped)
-    if total.nonfinite_values and not allow_nonfinite:
-        names = ", ".join(total.nonfinite_images[:3]) + (", ..." if len(total.nonfinite_images) > 3 else "")
+def _refuse_nonfinite(nonfinite: Sequence[tuple[str, int]], folder: Path, allowed: bool) -> None:
+    if nonfinite and not allowed:
+        names = ", ".join(name for name, _ in nonfinite[:3]) + (", ..." if len(nonfinite) > 3 else "")
         raise ValueError(
-            f"{total.nonfinite_values} feature values of {len(total.nonfinite_images)} images are NaN or infinite "
-            f"({names}); nothing was written. The work is kept in {partial.folder}: "
-            "--allow-nonfinite finishes it as it is"
+            f"{sum(count for _, count in nonfinite)} feature values of {len(nonfinite)} images are NaN or infinite "
+            f"({names}). The work is kept in {folder}: --allow-nonfinite finishes it as it is"
         )
 
 
-def _merge(partial: Partial, states: Sequence[PartState], output: Path, settings: Settings, layout: str | None) -> None:
-    def records() -> Iterator[FeatureRecord]:
-        for index, state in enumerate(states):
-            if state.images:
-                yield from read_features(partial.features_path(index))
-
-    # Merged inside the partial folder: a kill leaves no stray file beside the output.
-    merged = partial.folder / f"merged{output.suffix}"
+def _join(store: FeatureStore, output: Path, layout: str | None) -> None:
+    """Write the store's features as one file. In the store's folder first: a kill leaves no stray file elsewhere."""
+    finished = Path(store.path) / f".preimage-joined{output.suffix.lower()}"
     if is_foreign(output):
-        write_foreign(merged, settings.spec, records(), dtype=settings.dtype, layout=layout)
+        write_foreign(finished, store.spec, store.records(), dtype=store.dtype, layout=layout)
     else:
-        write_features(merged, settings.spec, records(), dtype=settings.dtype)
-    move_into_place(merged, output)
-    partial.remove()
+        join(store, finished)
+    move_into_place(finished, output)

@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from preimage import representations
 from preimage.inverters import Inverter, checked_device
-from preimage.io import FeatureFile, KeypointFile, is_keypoint_file, read_features, read_keypoints, write_png
+from preimage.io import FeatureFile, KeypointFile, is_keypoint_file, read_keypoints, write_png
 from preimage.io.arrays import is_foreign, read_foreign
 from preimage.io.atomic import file_problem, key_problem
 from preimage.io.keypoints.convert import naming
@@ -23,6 +24,7 @@ from preimage.pipelines.choosing import InverterChoice, fitting_inverter, loaded
 from preimage.pipelines.loading import Pixels, as_pixels, at_once, in_budget, in_windows, inverting_bytes
 from preimage.representations.sift import Sift
 from preimage.spec import USER_VARIANT, Spec
+from preimage.store import FeatureStore
 
 
 def folder_of(output: str | PathLike[str]) -> Path:
@@ -131,7 +133,7 @@ def _invert_keypoints(
     )
     _check_any(file)
     sizes = _sizes(file)
-    targets = targets_of(folder, file.keys)
+    targets = targets_of(folder, list(file))
     network, name = sift_inverter(inverter, "opencv" if file.origin == "opencv" else "vlfeat")
     representation = representations.from_spec(network.spec)
     assert isinstance(representation, Sift)
@@ -151,11 +153,11 @@ def _invert_keypoints(
             progress(done, len(file))
 
     empty = []
-    for index, key in enumerate(file.keys):
+    for index, key in enumerate(file):
         try:
             with naming(path, key):
                 _check_pixels(sizes[index], options.max_side)
-                keypoints = file[index]
+                keypoints = file[key]
                 work.remark(key, examine(keypoints, sizes[index]) | dict(file.notes.get(key, {})))
         except ValueError as error:
             work.skip(key, error)
@@ -201,7 +203,7 @@ def _check_pixels(size: Size, max_side: int | None) -> None:
 
 def _sizes(file: KeypointFile) -> list[Size]:
     found = []
-    for key, size in zip(file.keys, file.sizes, strict=True):
+    for key, size in zip(file, file.sizes, strict=True):
         if size is None:
             raise ValueError(
                 f"{file.path} does not tell the size of the image {key!r}: give it (image_size=(H, W), "
@@ -333,10 +335,11 @@ def _invert_features(
 ) -> None:
     if not len(file):
         raise ValueError(f"{file.path} holds no images: there is nothing to invert")
-    targets = targets_of(folder, file.keys)
-    sizes = file.processed_sizes
+    targets = targets_of(folder, list(file))
     # The features of a window wait in memory, and take less than it takes to invert them.
-    for window in in_budget(range(len(file)), lambda index: inverting_bytes(*sizes[index]) // 8, 8 * batch_size):
+    for window in in_budget(
+        range(len(file)), lambda index: inverting_bytes(*file.processed_size(index)) // 8, 8 * batch_size
+    ):
         for picture, index in _reconstruct(network, file, window, batch_size, device, work):
             write_picture(targets[index], picture)
             work.images += 1
@@ -400,7 +403,7 @@ def open_features(
         raise ValueError(f"{os.fspath(path)}: variables are named for MATLAB files only")
     if layout is not None:
         raise ValueError(f"{os.fspath(path)}: a feature file knows its layout; give one for plain arrays only")
-    file = read_features(path)
+    file = FeatureStore(path)
     if spec is not None and (differences := file.spec.differences(spec)):
         raise ValueError(f"{os.fspath(path)} holds other features (file != asked for): {'; '.join(differences)}")
     return file
@@ -415,9 +418,9 @@ def _explains(inverter: Inverter) -> bool:
 
 
 def _finite(file: FeatureFile, index: int) -> torch.Tensor:
-    values = file[index]
+    values = torch.from_numpy(np.array(file[index], np.float32))
     if not bool(torch.isfinite(values).all()):
-        raise ValueError(f"the features of {file.keys[index]!r} are partly NaN or infinite and have no pre-image")
+        raise ValueError(f"the features of {file.key(index)!r} are partly NaN or infinite and have no pre-image")
     return values
 
 
@@ -430,12 +433,12 @@ def _reconstruct(
         try:
             features[index] = _finite(file, index)
         except ValueError as error:
-            work.skip(file.keys[index], error)
+            work.skip(file.key(index), error)
     groups: dict[tuple[object, ...], list[int]] = {}
     for index, values in features.items():
-        groups.setdefault((values.shape, tuple(file.processed_sizes[index])), []).append(index)
+        groups.setdefault((values.shape, file.processed_size(index)), []).append(index)
     for group in groups.values():
-        size = file.processed_sizes[group[0]]
+        size = file.processed_size(group[0])
         for batch in in_windows(group, at_once(inverting_bytes(*size), batch_size)):
             stacked = torch.stack([features[index] for index in batch]).to(device)
             with torch.inference_mode():

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import math
 import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from os import PathLike
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from preimage.inverters import Inverter
 from preimage.io import ImageSource, Listing, decode_image, find_images, fit_image
-from preimage.representations import Representation
+from preimage.pipelines.prefetch import in_order
+
+if TYPE_CHECKING:
+    import torch
+
+    from preimage.inverters import Inverter
+    from preimage.representations import Representation
 
 T = TypeVar("T")
 Pixels = npt.NDArray[np.uint8]
@@ -27,7 +30,7 @@ Skipped = list[tuple[str, str]]  # name and problem of each image that is left o
 
 SKIP_HINT = "--skip-bad leaves such images out and lists them"
 BATCH_BYTES = 1 << 30  # of working memory for the images computed at once; a larger image is computed alone
-_AHEAD_BYTES = 256 << 20  # of decoded images that wait for their use
+AHEAD_BYTES = 256 << 20  # of decoded images that wait for their use
 _PIXEL_BYTES = 24  # an image in 8 bits and in float, and a few planes beside it
 _INVERTER_PIXEL_BYTES = 256  # the maps of an inverter at the image's resolution, of which a few are held
 
@@ -40,13 +43,19 @@ class Loaded:
         source: where it came from.
         pixels: (H, W, 3) uint8 RGB, at the processed size; ``None`` if it could not be read.
         original_size: (H, W) as decoded.
+        processed_size: (H, W) of the pixels.
         problem: one line that names the image; empty if it was read.
     """
 
     source: ImageSource
     pixels: Pixels | None
-    original_size: tuple[int, int]
+    original_size: tuple[int, int] = (0, 0)
+    processed_size: tuple[int, int] = (0, 0)
     problem: str = ""
+
+    def without_pixels(self) -> Loaded:
+        """Return the same without the pixels, which take much memory."""
+        return dataclasses.replace(self, pixels=None)
 
 
 def as_listing(images: Images, *, skip_bad: bool = False) -> Listing:
@@ -134,7 +143,7 @@ def at_once(bytes_each: int, most: int) -> int:
     return max(1, min(most, BATCH_BYTES // max(1, bytes_each)))
 
 
-def in_budget(items: Iterable[T], bytes_of: Callable[[T], int], most: int) -> Iterator[list[T]]:
+def in_budget(items: Iterable[T], bytes_of: Callable[[T], int], most: int) -> Generator[list[T], None, None]:
     """Yield the items in lists of `most`, or as many as fit `BATCH_BYTES` together; at least 1."""
     window: list[T] = []
     total = 0
@@ -154,23 +163,16 @@ def load(sources: Sequence[ImageSource], size: int | None, *, ahead: int = 16) -
 
     A bad image comes back with its problem instead of stopping the others.
     """
-    workers = min(8, os.cpu_count() or 1)
-    pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="decode")
-    waiting: deque[Future[Loaded]] = deque()
-    remaining = iter(sources)
+    workers = thread_count()
     room = workers  # until the size of an image is known
-    try:
-        while True:
-            for source in itertools.islice(remaining, max(1, min(ahead, room)) - len(waiting)):
-                waiting.append(pool.submit(_read, source, size))
-            if not waiting:
-                return
-            loaded = waiting.popleft().result()
-            if loaded.pixels is not None:
-                room = max(workers, _AHEAD_BYTES // max(1, loaded.pixels.nbytes))
-            yield loaded
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    loaded = in_order(
+        lambda source: read(source, size), sources, workers=workers, ahead=lambda: min(ahead, room), name="decode"
+    )
+    with contextlib.closing(loaded):
+        for item in loaded:
+            if item.pixels is not None:
+                room = max(workers, AHEAD_BYTES // max(1, item.pixels.nbytes))
+            yield item
 
 
 def batches(
@@ -230,13 +232,22 @@ def sound_listing(images: Images, *, skip_bad: bool) -> Listing:
 
 def as_batch(pixels: Sequence[Pixels]) -> torch.Tensor:
     """Pictures (H, W, 3) of one size as uint8 (B, 3, H, W)."""
+    import torch
+
     return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous()
 
 
 def as_pixels(image: torch.Tensor) -> Pixels:
     """(3, H, W) float in [0, 1] as (H, W, 3) uint8, rounded."""
+    import torch
+
     scaled = (image.detach().float().clamp(0, 1) * 255).round().to(torch.uint8)
     return np.ascontiguousarray(scaled.permute(1, 2, 0).cpu().numpy())
+
+
+def thread_count() -> int:
+    """Return how many threads work on images: those of the process's affinity, at most 8."""
+    return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
 def in_windows(items: Iterable[T], length: int) -> Iterator[list[T]]:
@@ -254,10 +265,12 @@ def by_size(items: Sequence[Any]) -> Iterator[list[int]]:
     yield from groups.values()
 
 
-def _read(source: ImageSource, size: int | None) -> Loaded:
+def read(source: ImageSource, size: int | None) -> Loaded:
+    """Decode an image and fit it to `size`; a bad one comes back with its problem."""
     try:
         decoded = decode_image(source.read(), name=source.name)
-        return Loaded(source, fit_image(decoded, size), (decoded.shape[0], decoded.shape[1]))
+        pixels = fit_image(decoded, size)
+        return Loaded(source, pixels, decoded.shape[:2], pixels.shape[:2])
     except (ValueError, OSError) as error:
         problem = str(error)
-        return Loaded(source, None, (0, 0), problem if source.name in problem else f"{source.name}: {problem}")
+        return Loaded(source, None, problem=problem if source.name in problem else f"{source.name}: {problem}")

@@ -18,12 +18,14 @@ import torch
 from preimage import representations
 from preimage.errors import FileFormatError
 from preimage.io import FeatureFile, ImageSource, Listing, find_images, fit_image
+from preimage.io.arrays import is_foreign
 from preimage.io.arrays.own import read_own_features
 from preimage.io.memory import bounded_bytes
 from preimage.io.sources import IMAGE_SUFFIXES
 from preimage.pipelines.loading import at_once, working_bytes
 from preimage.representations import Representation
 from preimage.spec import Spec
+from preimage.store import FeatureStore
 from preimage.training.config import SAMPLES, TrainConfig
 from preimage.training.images import (
     NAMED,
@@ -368,7 +370,7 @@ class PrecomputedDataset(Dataset):
             yield Batch(part, self._features([self._held_out_positions[index] for index in indices]))
 
     def _features(self, positions: Sequence[int]) -> torch.Tensor:
-        return torch.stack([self._file[position] for position in positions])
+        return torch.from_numpy(np.stack([self._file[position] for position in positions])).float()
 
 
 def silent(sentence: str) -> None:
@@ -548,14 +550,21 @@ def _open_features(config: TrainConfig, known: ImageList | None, note: Note) -> 
             f"{config.features_name!r} is a representation of this package: give your features another name"
         )
     odd: dict[str, str] = {}
-    file = read_own_features(
-        config.features,
-        name=config.features_name,
-        image_size=config.image_size or _IMAGE_SIZE,
-        odd=odd if config.skip_bad else None,
-    )
-    told = file.processed_sizes[0]
-    sizes = sorted({(height, width) for height, width in file.processed_sizes})
+    if is_foreign(config.features):
+        file = read_own_features(
+            config.features,
+            name=config.features_name,
+            image_size=config.image_size or _IMAGE_SIZE,
+            odd=odd if config.skip_bad else None,
+        )
+    else:
+        file = FeatureStore(config.features)
+        if config.features_name is not None:
+            raise ValueError(f"{config.features} says itself what its features are: give them no name")
+    if not len(file):
+        raise FileFormatError(config.features, "holds no images")
+    told = file.processed_size(0)
+    sizes = sorted({(height, width) for height, width in file.processed_sizes.tolist()})
     of_one_size = sizes == [(told[0], told[0])]
     if not of_one_size and file.spec.stride is not None:
         named = ", ".join(f"{height}×{width}" for height, width in sizes[:NAMED])
@@ -601,12 +610,12 @@ def matched(
     known = {source.key for source in sources}
     positions: dict[str, int] = {}
     strangers = []
-    for position, key in enumerate(file.keys):
+    for position, key in enumerate(file):
         image = _image_key(key, known)
         if image not in known:
             strangers.append(key)
         elif image in positions:
-            first = file.keys[positions[image]]
+            first = file.key(positions[image])
             raise ValueError(f"{file.path}: {first!r} and {key!r} are both of image {image!r}: which is right?")
         else:
             positions[image] = position
@@ -640,9 +649,9 @@ def _checked_features(
     digests: dict[str, str] = {}
     bad: list[BadImage] = []
     for source, position in pairs:
-        key = file.keys[position]
+        key = file.key(position)
         try:
-            features = file[position].numpy()
+            features = file[position]
         except FileFormatError as error:
             bad.append(BadImage(source.key, str(error)))
             continue

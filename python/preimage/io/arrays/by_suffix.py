@@ -13,8 +13,7 @@ from preimage.io.arrays.mat5 import require_scipy
 from preimage.io.arrays.npy import open_arrays, read_array_features, write_array_features
 from preimage.io.arrays.stored import agreed_spec
 from preimage.io.atomic import StrPath
-from preimage.io.layout import Size
-from preimage.io.records import FeatureFile, FeatureRecord
+from preimage.io.records import FeatureFile, FeatureRecord, Size
 from preimage.spec import Spec
 
 NUMPY_SUFFIXES = (".npy", ".npz")

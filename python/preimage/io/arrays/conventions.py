@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from preimage.io.layout import shape_problem
+from preimage.io.records import shape_problem
 from preimage.spec import Spec
 
 LAYOUTS = ("preimage", "matlab", "matlab-transposed", "cyvlfeat")

@@ -31,8 +31,8 @@ from preimage.io.arrays.h5walk import (
 )
 from preimage.io.arrays.stored import StoredArray, agreed_layout, agreed_spec, feature_file, stored_records
 from preimage.io.atomic import StrPath, atomic_write
-from preimage.io.layout import DTYPES, Size, is_size, parse_spec
-from preimage.io.records import FeatureFile, FeatureRecord
+from preimage.io.records import DTYPES, FeatureFile, FeatureRecord, Size, is_size
+from preimage.io.shards import parse_spec
 from preimage.io.unread import other_than
 from preimage.spec import Spec
 

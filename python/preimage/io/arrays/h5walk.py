@@ -17,7 +17,7 @@ import numpy as np
 
 from preimage.io.arrays.stored import check_array
 from preimage.io.atomic import as_key, key_problem
-from preimage.io.layout import MAX_IMAGES
+from preimage.io.records import MAX_IMAGES
 from preimage.optional import import_optional
 
 _DEFLATE = 1

@@ -23,8 +23,8 @@ from preimage.io.arrays.stored import (
     stored_records,
 )
 from preimage.io.atomic import StrPath, atomic_write, key_problem
-from preimage.io.layout import MAX_HEADER_BYTES, MAX_IMAGES, Size, header_problem, is_size, parse_spec
-from preimage.io.records import FeatureFile, FeatureRecord
+from preimage.io.records import MAX_IMAGES, FeatureFile, FeatureRecord, Size, is_size
+from preimage.io.shards import MAX_HEADER_BYTES, header_problem, parse_spec
 from preimage.spec import Spec
 
 _OURS = ("preimage_spec", "preimage_layout", "preimage_keys", "preimage_sizes")

@@ -22,8 +22,7 @@ from preimage.io.arrays.conventions import check_layout, has_frames
 from preimage.io.arrays.keylists import KEYS_MEMBER, holds_objects, holds_text, keys_of
 from preimage.io.arrays.stored import MAX_ARRAY_BYTES, StoredArray, feature_file, stored_records
 from preimage.io.atomic import StrPath, atomic_write
-from preimage.io.layout import DTYPES, Size
-from preimage.io.records import FeatureFile, FeatureRecord
+from preimage.io.records import DTYPES, FeatureFile, FeatureRecord, Size
 from preimage.io.unread import other_than
 from preimage.spec import Spec
 

@@ -6,13 +6,12 @@ from collections import Counter
 from pathlib import Path
 
 from preimage.errors import FileFormatError
-from preimage.io.arrays.by_suffix import NUMPY_SUFFIXES, is_foreign, read_foreign, told_spec
+from preimage.io.arrays.by_suffix import NUMPY_SUFFIXES, read_foreign, told_spec
 from preimage.io.arrays.h5 import open_hdf5
 from preimage.io.arrays.keylists import keys_file, keys_of
 from preimage.io.arrays.npy import open_arrays
 from preimage.io.arrays.stored import feature_file
 from preimage.io.atomic import StrPath
-from preimage.io.features import read_features
 from preimage.io.records import FeatureFile
 from preimage.spec import USER_VARIANT, Spec
 
@@ -43,13 +42,10 @@ def read_own_features(
         ImportError: HDF5 without h5py, or ``.mat`` without SciPy.
     """
     suffix = Path(path).suffix.lower()
-    if not is_foreign(path) or told_spec(path) is not None:
+    if told_spec(path) is not None:
         if name is not None:
             raise ValueError(f"{path} says itself what its features are: give them no name")
-        file = read_foreign(path) if is_foreign(path) else read_features(path)
-        if not len(file):
-            raise FileFormatError(path, "holds no images")
-        return file
+        return read_foreign(path)
     if suffix == ".mat":
         raise ValueError(f"{path}: a MATLAB file does not tell how its arrays lie: give .npz, .npy or .h5")
     keys = None

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from preimage.errors import FileFormatError
 from preimage.io.arrays import conventions
 from preimage.io.atomic import StrPath, as_keys
-from preimage.io.layout import MAX_IMAGES, Size, is_size
-from preimage.io.records import FeatureFile, FeatureRecord, check_record, stored_array
+from preimage.io.records import MAX_IMAGES, FeatureFile, FeatureRecord, Size, check_record, is_size, stored_array
 from preimage.spec import Spec
 
 MAX_ARRAY_BYTES = 4 << 30  # of one array, which may lie compressed a thousandfold

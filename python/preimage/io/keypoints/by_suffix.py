@@ -21,7 +21,7 @@ from preimage.io.keypoints.npz import read_npz
 from preimage.io.keypoints.opencv import read_opencv
 from preimage.io.keypoints.records import KeypointFile
 from preimage.io.keypoints.text import read_start, read_text
-from preimage.io.layout import MAX_IMAGES, Size, is_size
+from preimage.io.records import MAX_IMAGES, Size, is_size
 from preimage.io.unread import unread
 from preimage.keypoints import Keypoints
 

@@ -14,7 +14,7 @@ from preimage.io.atomic import StrPath, as_keys
 from preimage.io.keypoints.convert import as_keypoints, check_count, naming, no_keypoints
 from preimage.io.keypoints.records import KeypointFile
 from preimage.io.keypoints.sqlite import check_table, open_database
-from preimage.io.layout import MAX_IMAGES, Size, is_size
+from preimage.io.records import MAX_IMAGES, Size, is_size
 from preimage.keypoints import DESCRIPTOR, Keypoints
 
 _ROUND = 1e-3  # of the scale: a shape that is closer to a circle is one

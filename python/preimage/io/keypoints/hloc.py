@@ -22,7 +22,7 @@ from preimage.io.arrays.h5walk import check_dataset, image_groups, require_h5py
 from preimage.io.atomic import StrPath
 from preimage.io.keypoints.convert import as_keypoints, check_count, naming, no_keypoints
 from preimage.io.keypoints.records import KeypointFile
-from preimage.io.layout import MAX_IMAGES, Size
+from preimage.io.records import MAX_IMAGES, Size
 from preimage.io.unread import other_than
 from preimage.keypoints import DESCRIPTOR, Keypoints
 

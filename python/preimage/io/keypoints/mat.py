@@ -14,7 +14,7 @@ from preimage.io.arrays.stored import role_of
 from preimage.io.atomic import StrPath, as_keys
 from preimage.io.keypoints.convert import as_keypoints, check_count, naming, no_keypoints
 from preimage.io.keypoints.records import KeypointFile
-from preimage.io.layout import MAX_IMAGES
+from preimage.io.records import MAX_IMAGES
 from preimage.keypoints import DESCRIPTOR, Keypoints
 
 _FIRST = 1.0  # MATLAB counts pixels from 1

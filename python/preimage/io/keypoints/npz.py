@@ -27,7 +27,7 @@ from preimage.io.arrays.stored import StoredArray
 from preimage.io.atomic import StrPath, as_keys, atomic_write, key_problem
 from preimage.io.keypoints.convert import as_keypoints, check_count, naming, no_keypoints
 from preimage.io.keypoints.records import KeypointFile, KeypointRecord
-from preimage.io.layout import MAX_IMAGES, Size, is_size
+from preimage.io.records import MAX_IMAGES, Size, is_size
 from preimage.keypoints import DESCRIPTOR, Keypoints
 
 DTYPES = ("float32", "float16", "uint8")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from preimage.io.atomic import StrPath
-from preimage.io.keyed import KeyedFile
-from preimage.io.layout import Size
+from preimage.io.records import KeyedFile, Size
 from preimage.keypoints import Keypoints
 
 
@@ -26,17 +25,16 @@ class KeypointRecord:
     image_size: Size | None
 
 
-class KeypointFile(KeyedFile):
+class KeypointFile(KeyedFile[Keypoints, KeypointRecord]):
     """Keypoints of several images in our convention, read image by image on demand.
 
-    Indexing by position or key gives `Keypoints`, a batch of one; iterating gives `KeypointRecord`s. Every access may
-    raise `FileFormatError` if the file behind it fails.
+    A mapping from keys to `Keypoints`, batches of one; positions are taken in place of keys. Every access may raise
+    `FileFormatError` if the file behind it fails.
 
     Attributes:
         path: where the keypoints come from.
         origin: the format: ``"colmap"``, ``"colmap-text"``, ``"hloc"``, ``"opencv"``, ``"vlfeat"``, ``"lowe"``,
             ``"preimage"``.
-        keys: one per image, in file order.
         sizes: (height, width) per image, pixels; ``None`` where the file does not tell and nobody did.
         counts: keypoints per image; ``None`` where that is known only when they are read.
         notes: by key, what was left out of the keypoints that were read so far: a sentence under a word for its kind.
@@ -61,19 +59,13 @@ class KeypointFile(KeyedFile):
         self.counts = tuple(counts)
         self.normalisation = normalisation
         self.notes = {} if notes is None else notes
-        self._load = load
+        self._read = load
 
-    def __getitem__(self, index: int | str) -> Keypoints:
-        """Those of one image, a batch of one; ``KeyError`` / ``IndexError`` if there is none."""
-        return self._load(self._position(index))
+    def _load(self, position: int) -> Keypoints:
+        return self._read(position)
 
-    def __iter__(self) -> Iterator[KeypointRecord]:
-        return map(self.record, range(len(self)))
-
-    def record(self, index: int | str) -> KeypointRecord:
-        """Keypoints, key and size of one image."""
-        position = self._position(index)
-        return KeypointRecord(self.keys[position], self._load(position), self.sizes[position])
+    def _record(self, position: int) -> KeypointRecord:
+        return KeypointRecord(self._keys[position], self._load(position), self.sizes[position])
 
     def sized(self, image_size: Size | None) -> KeypointFile:
         """The same with `image_size` for the images of which the file does not tell it.
@@ -83,7 +75,7 @@ class KeypointFile(KeyedFile):
         """
         if image_size is None:
             return self
-        for key, size in zip(self.keys, self.sizes, strict=True):
+        for key, size in zip(self, self.sizes, strict=True):
             if size not in (None, image_size):
                 raise ValueError(
                     f"{self.path} says that {key!r} has {size[1]}×{size[0]} pixels (width × height), "
@@ -92,10 +84,10 @@ class KeypointFile(KeyedFile):
         return KeypointFile(
             self.path,
             self.origin,
-            keys=self.keys,
+            keys=self._keys,
             sizes=[image_size] * len(self),
             counts=self.counts,
             normalisation=self.normalisation,
-            load=self._load,
+            load=self._read,
             notes=self.notes,
         )
