@@ -117,9 +117,10 @@ class Index:
     def differences(self, earlier: Index) -> list[str]:
         """Return where an earlier index is of other features, one phrase each (earlier first)."""
         phrases = [f"spec {phrase}" for phrase in earlier.spec.differences(self.spec)]
-        ours = {"dtype": self.dtype, "count": self.count, "part": self.part, **self.source}
-        theirs = {"dtype": earlier.dtype, "count": earlier.count, "part": earlier.part, **earlier.source}
-        names = [name for name in ours | theirs if ours.get(name) != theirs.get(name)]
+        if earlier.count != self.count or earlier.source.get("images") != self.source.get("images"):
+            phrases.append(f"the list of images ({earlier.count} images, now {self.count})")
+        ours, theirs = ({"dtype": one.dtype, "part": one.part, **one.source} for one in (self, earlier))
+        names = [name for name in ours | theirs if name != "images" and ours.get(name) != theirs.get(name)]
         return phrases + [f"{name}: {theirs.get(name)} != {ours.get(name)}" for name in names]
 
     def to_bytes(self) -> bytes:
@@ -192,19 +193,23 @@ def _index(fields: Mapping[str, Any]) -> Index:
         shards=entries,
         complete=fields["complete"] is True,
     )
-    numbers = [entry.number for entry in entries]
-    checks = (
-        index.dtype in DTYPES,
-        index.shard_length > 0,
-        0 <= index.count < 1 << 40,
-        0 <= first < of,
-        sorted(set(numbers)) == numbers,
-        all(number in index.wanted for number in numbers),
-        not (index.complete and index.missing),
-    )
-    if not all(checks):
+    if not _is_sound(index):
         raise ValueError("contradicts itself")
     return index
+
+
+def _is_sound(index: Index) -> bool:
+    numbers = [entry.number for entry in index.shards]
+    first, of = index.part
+    return (
+        index.dtype in DTYPES
+        and index.shard_length > 0
+        and 0 <= index.count < 1 << 40
+        and 0 <= first < of
+        and sorted(set(numbers)) == numbers
+        and all(number in index.wanted for number in numbers)
+        and not (index.complete and index.missing)
+    )
 
 
 class FeatureStore(FeatureFile):
@@ -279,10 +284,18 @@ class FeatureStore(FeatureFile):
         """Compare all features with their checksums.
 
         Raises:
-            FileFormatError: names the file that is damaged.
+            FileFormatError: names the first file that is damaged.
         """
+        for problem in self.problems():
+            raise problem
+
+    def problems(self) -> Iterator[FileFormatError]:
+        """Compare all features with their checksums; yield what is wrong with each file that is damaged."""
         for shard in self._shards:
-            shard.verify()
+            try:
+                shard.verify()
+            except FileFormatError as error:
+                yield error
 
     def batches(self, size: int) -> Iterator[tuple[list[str], NDArray[Any], NDArray[np.int32], NDArray[np.int32]]]:
         """Yield keys, features (B, ...), original and processed sizes of consecutive images of one shape."""

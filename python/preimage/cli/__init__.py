@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from preimage.cli.convert import convert
 from preimage.cli.demo import demo
 from preimage.cli.doctor import doctor
 from preimage.cli.evaluate import evaluate
@@ -16,9 +17,11 @@ from preimage.cli.extract import extract
 from preimage.cli.info import info
 from preimage.cli.invert import invert
 from preimage.cli.layers import layers
+from preimage.cli.merge import merge
 from preimage.cli.sheet import sheet
 from preimage.cli.study import study
 from preimage.cli.train import train
+from preimage.cli.verify import verify
 from preimage.cli.weights import weights
 
 app = typer.Typer(
@@ -29,7 +32,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (extract, invert, train, evaluate, sheet, info, layers, doctor, demo):
+for _command in (extract, invert, train, evaluate, sheet, info, convert, merge, verify, layers, doctor, demo):
     app.command()(_command)
 app.add_typer(study, name="study")
 app.add_typer(weights, name="weights")

@@ -1,4 +1,4 @@
-"""``preimage extract``: features of images into one file."""
+"""``preimage extract``: features of images into a feature store."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import typer
 from preimage.cli._shared import (
     NO_PARAMETERS,
     BatchSize,
+    CommandError,
     Device,
     Json,
     Layout,
@@ -31,7 +32,11 @@ def extract(
     images: Annotated[list[str], typer.Argument(help="Folders, image files or tar shards.")],
     output: Annotated[
         Path,
-        typer.Option("--output", "-o", help="Feature file to write (.safetensors); .npy, .npz, .mat, .h5: arrays."),
+        typer.Option(
+            "--output",
+            "-o",
+            help="Folder for a feature store; a file: .safetensors; arrays: .npy, .npz, .mat, .h5.",
+        ),
     ],
     parameters: Parameters = NO_PARAMETERS,
     size: Annotated[
@@ -45,12 +50,15 @@ def extract(
     allow_nonfinite: Annotated[
         bool, typer.Option("--allow-nonfinite", help="Keep NaN and infinite features instead of refusing.")
     ] = False,
-    resume: Annotated[bool, typer.Option(help="Go on with an unfinished extraction, or start anew.")] = True,
+    resume: Annotated[bool, typer.Option(help="Keep the shards that are complete, or start anew.")] = True,
+    shard: Annotated[
+        str | None, typer.Option(metavar="I/N", help="Compute every N-th shard only, from shard I on; see merge.")
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Compute the features of images and write them into one file.
+    """Compute the features of images and write them into a feature store.
 
-    A kill or Ctrl-C loses at most a moment's work: the same command goes on where it stopped.
+    A kill or Ctrl-C loses at most one shard: the same command goes on where it stopped.
     """
     from preimage import representations
     from preimage.pipelines.extract import extract as run
@@ -70,6 +78,7 @@ def extract(
             skip_bad=skip_bad,
             allow_nonfinite=allow_nonfinite,
             resume=resume,
+            part=_part(shard),
             progress=progress,
         )
     show.say(f"{describe_spec(summary.spec)}")
@@ -81,3 +90,12 @@ def extract(
         show.say(f"{plural(summary.nonfinite_values, 'feature value')} of {names} are NaN or infinite")
     show.say(f"wrote {summary.output} ({bytes_text(summary.bytes)})")
     show.finish(summary)
+
+
+def _part(text: str | None) -> tuple[int, int]:
+    if text is None:
+        return (0, 1)
+    first, _, of = text.partition("/")
+    if not (first.isdecimal() and of.isdecimal() and int(first) < int(of)):
+        raise CommandError(f"--shard is I/N with I below N, such as 0/2 and 1/2, got {text!r}")
+    return int(first), int(of)

@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from preimage.io.arrays import SUFFIXES, check_writable, is_foreign, write_foreign
+from preimage.io.arrays import SUFFIXES, check_writable, is_foreign
 from preimage.io.atomic import move_into_place
+from preimage.pipelines.convert import write_as
 from preimage.pipelines.loading import (
     AHEAD_BYTES,
     SKIP_HINT,
@@ -41,7 +42,7 @@ from preimage.pipelines.loading import (
 )
 from preimage.pipelines.prefetch import in_order
 from preimage.representations import Representation
-from preimage.store import FeatureStore, StoreWriter, is_single_file, join, open_writer, remove_store, shard_length
+from preimage.store import FeatureStore, StoreWriter, is_single_file, open_writer, remove_store, shard_length
 
 if TYPE_CHECKING:
     import torch
@@ -173,7 +174,10 @@ def extract(
         store.finish()
         finished = FeatureStore(folder)
         if folder != path:
-            _join(finished, path, layout)
+            # In the store's folder first: a kill leaves no stray file elsewhere.
+            joined = folder / f".preimage-joined{path.suffix.lower()}"
+            write_as(finished, joined, dtype=dtype, layout=layout)
+            move_into_place(joined, path)
     if folder != path:
         remove_store(folder)
     return ExtractSummary(
@@ -519,13 +523,3 @@ def _refuse_nonfinite(nonfinite: Sequence[tuple[str, int]], folder: Path, allowe
             f"{sum(count for _, count in nonfinite)} feature values of {len(nonfinite)} images are NaN or infinite "
             f"({names}). The work is kept in {folder}: --allow-nonfinite finishes it as it is"
         )
-
-
-def _join(store: FeatureStore, output: Path, layout: str | None) -> None:
-    """Write the store's features as one file. In the store's folder first: a kill leaves no stray file elsewhere."""
-    finished = Path(store.path) / f".preimage-joined{output.suffix.lower()}"
-    if is_foreign(output):
-        write_foreign(finished, store.spec, store.records(), dtype=store.dtype, layout=layout)
-    else:
-        join(store, finished)
-    move_into_place(finished, output)
