@@ -208,7 +208,7 @@ def _is_sound(index: Index) -> bool:
         and 0 <= first < of
         and sorted(set(numbers)) == numbers
         and all(number in index.wanted for number in numbers)
-        and not (index.complete and index.missing)
+        and (not index.complete or len(index.wanted) == len(numbers))
     )
 
 
