@@ -17,6 +17,6 @@ def passes(maps: torch.Tensor) -> Any:
     """
     if not (maps.is_cuda or torch.compiler.is_compiling()):
         return library
-    from preimage.ops.upconv import registered  # noqa: F401, PLC0415 - loads dynamo and inductor
+    from preimage.ops.upconv import registered  # noqa: F401 - loads dynamo and inductor
 
     return torch.ops.preimage
