@@ -31,6 +31,31 @@ PREIMAGE_INLINE void convert_luma(const Pixel* in, std::int64_t plane, std::int6
     }
 }
 
+/// Red, green and blue side by side, as decoders give them, to luma or to three planes. In two steps, since every
+/// instruction set has shuffles for floats but not for bytes.
+template <class Pixel>
+PREIMAGE_INLINE void convert_interleaved(const Pixel* in, int planes, std::int64_t width, std::int64_t plane_pitch,
+                                         float* __restrict out) {
+    constexpr std::int64_t kTogether = 64;
+    alignas(64) float values[3 * kTogether];
+    for (std::int64_t start = 0; start < width; start += kTogether) {
+        const std::int64_t count = smaller(kTogether, width - start);
+        convert_plane(in + 3 * start, 1, 3 * count, values);
+        if (planes == 1) {
+            convert_luma(values, 1, 3, count, out + start);
+        } else {
+            float* __restrict red = out + start;
+            float* __restrict green = red + plane_pitch;
+            float* __restrict blue = green + plane_pitch;
+            for (std::int64_t x = 0; x < count; ++x) {
+                red[x] = values[3 * x];
+                green[x] = values[3 * x + 1];
+                blue[x] = values[3 * x + 2];
+            }
+        }
+    }
+}
+
 template <class Pixel>
 void convert_row(const Image& image, int planes, std::int64_t y, std::int64_t plane_pitch, float* out) {
     const auto* in = reinterpret_cast<const Pixel*>(image.pixels + y * image.row_stride);
@@ -38,7 +63,9 @@ void convert_row(const Image& image, int planes, std::int64_t y, std::int64_t pl
     const std::int64_t plane = image.channel_stride / size;
     const std::int64_t stride = image.column_stride / size;
     const std::int64_t width = image.width;
-    if (planes == image.channels) {
+    if (image.channels == 3 && stride == 3 && plane == 1) {
+        convert_interleaved(in, planes, width, plane_pitch, out);
+    } else if (planes == image.channels) {
         for (int channel = 0; channel < planes; ++channel, in += plane, out += plane_pitch) {
             if (stride == 1) {
                 convert_plane(in, 1, width, out);
@@ -48,8 +75,6 @@ void convert_row(const Image& image, int planes, std::int64_t y, std::int64_t pl
         }
     } else if (stride == 1) {
         convert_luma(in, plane, 1, width, out);
-    } else if (stride == 3 && plane == 1) {
-        convert_luma(in, 1, 3, width, out);  // red, green, blue side by side, as decoders give them
     } else {
         convert_luma(in, plane, stride, width, out);
     }

@@ -75,7 +75,7 @@ struct Output {
             reinterpret_cast<std::uint8_t*>(features)[at] = to_byte(value);
         } else {
             reinterpret_cast<std::uint16_t*>(features)[at] =
-                type == ScalarType::float16 ? to_half(value) : to_bfloat16(value);
+                type == ScalarType::float16 ? unsigned_to_half(value) : unsigned_to_bfloat16(value);
         }
     }
 };

@@ -4,8 +4,8 @@
 #include <cstring>
 
 #include "common/host_device.h"
+#include "common/lanes.h"
 #include "dense_sift/dense_sift_cpu.h"
-#include "dense_sift/dense_sift_cpu_lanes.h"
 
 namespace preimage::dense_sift {
 namespace {

@@ -4,8 +4,8 @@
 #include <cstring>
 
 #include "common/image_rows.h"
+#include "common/lanes.h"
 #include "dense_sift/dense_sift_cpu.h"
-#include "dense_sift/dense_sift_cpu_lanes.h"
 #include "dense_sift/dense_sift_math.h"
 
 namespace preimage::dense_sift {

@@ -3,6 +3,7 @@
 
 #include <cstring>
 
+#include "common/lanes.h"
 #include "dense_sift/dense_sift_cpu.h"
 #include "dense_sift/dense_sift_cpu_sums.h"
 #include "dense_sift/dense_sift_math.h"
@@ -10,39 +11,16 @@
 namespace preimage::dense_sift {
 namespace {
 
-// Types of what is stored.
-struct Half {
-    std::uint16_t bits;
-};
-struct Bfloat16 {
-    std::uint16_t bits;
-};
-using Shorts = std::uint16_t __attribute__((vector_size(kWidth * sizeof(std::uint16_t))));
 using Bytes = std::uint8_t __attribute__((vector_size(kWidth)));
 
-// `to_half`, `to_bfloat16` and `to_byte` of every lane: compilers unroll loops over the lanes before they could
-// vectorise them.
-PREIMAGE_INLINE void store_as(Half* out, Lanes values) {
-    const auto bits = reinterpret_cast<Integers>(values);
-    const Integers normal = (bits + 0xfff + ((bits >> 13) & 1) - (112 << 23)) >> 13;
-    const Integers subnormal = reinterpret_cast<Integers>(values + 0.5f) - 0x3f000000;
-    const Integers half = values < 6.103515625e-5f ? subnormal : normal;
-    const auto rounded = __builtin_convertvector(values == values ? half : Integers{} + 0x7e00, Shorts);
-    __builtin_memcpy(out, &rounded, sizeof(rounded));
-}
-PREIMAGE_INLINE void store_as(Bfloat16* out, Lanes values) {
-    const auto bits = reinterpret_cast<Integers>(values);
-    const Integers kept = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-    const auto rounded = __builtin_convertvector(values == values ? kept : Integers{} + 0x7fc0, Shorts);
-    __builtin_memcpy(out, &rounded, sizeof(rounded));
-}
+using preimage::store_as;
+/// `to_byte` of every lane.
 PREIMAGE_INLINE void store_as(std::uint8_t* out, Lanes values) {
     const Lanes scaled = 512.0f * values;
     const Lanes limited = scaled < 255.0f ? scaled : zeros() + 255.0f;
     const auto rounded = __builtin_convertvector(__builtin_convertvector(limited, Integers), Bytes);
     __builtin_memcpy(out, &rounded, sizeof(rounded));
 }
-PREIMAGE_INLINE void store_as(float* out, Lanes values) { store(out, values); }
 
 /// `clip` of every lane.
 PREIMAGE_INLINE Lanes clipped_at(Lanes value) { return kClip < value ? zeros() + kClip : value; }

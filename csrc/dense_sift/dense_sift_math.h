@@ -5,6 +5,7 @@
 
 #include <cstdint>
 
+#include "common/float_bits.h"
 #include "common/host_device.h"
 #include "common/image.h"
 
@@ -15,20 +16,8 @@ constexpr float kEpsilon = 1.19209290e-7f;  // FLT_EPSILON: beside |gy|, and add
 constexpr float kDeadZone = 1e-8f;          // a square up to this has the root 0
 
 #ifdef __CUDA_ARCH__
-PREIMAGE_INLINE std::int32_t float_bits(float value) { return __float_as_int(value); }
-PREIMAGE_INLINE float float_from_bits(std::int32_t bits) { return __int_as_float(bits); }
 PREIMAGE_INLINE float exponential(float value) { return expf(value); }
 #else
-PREIMAGE_INLINE std::int32_t float_bits(float value) {
-    std::int32_t bits = 0;
-    __builtin_memcpy(&bits, &value, sizeof(bits));
-    return bits;
-}
-PREIMAGE_INLINE float float_from_bits(std::int32_t bits) {
-    float value = 0.0f;
-    __builtin_memcpy(&value, &bits, sizeof(value));
-    return value;
-}
 PREIMAGE_INLINE float exponential(float value) { return __builtin_expf(value); }
 #endif
 
@@ -112,22 +101,6 @@ PREIMAGE_INLINE float normaliser(float squares) {
 
 /// The smaller of the clipping level and a value; not a number stays so.
 PREIMAGE_INLINE float clip(float value) { return kClip < value ? kClip : value; }
-
-/// Rounded to the nearest, ties to even, as torch does; for values in [0, 65504] or not a number.
-PREIMAGE_INLINE std::uint16_t to_half(float value) {
-    const std::int32_t bits = float_bits(value);
-    const std::int32_t normal = (bits + 0xfff + ((bits >> 13) & 1) - (112 << 23)) >> 13;
-    // Adding a half moves the bits that a subnormal has to the end of the fraction, and rounds.
-    const std::int32_t subnormal = float_bits(value + 0.5f) - 0x3f000000;
-    const std::int32_t half = value < 6.103515625e-5f ? subnormal : normal;
-    return static_cast<std::uint16_t>(value == value ? half : 0x7e00);
-}
-
-PREIMAGE_INLINE std::uint16_t to_bfloat16(float value) {
-    const std::int32_t bits = float_bits(value);
-    const std::int32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-    return static_cast<std::uint16_t>(value == value ? rounded : 0x7fc0);
-}
 
 /// A value of a descriptor as VLFeat stores it in a byte.
 PREIMAGE_INLINE std::uint8_t to_byte(float value) {

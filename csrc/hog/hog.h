@@ -40,8 +40,9 @@ struct Band {
     Parameters parameters;
     std::int64_t cell_rows, cell_columns;  // of the whole image
     std::int64_t first_row, last_row;
-    float* output;  // (31, cell_rows, cell_columns) of the whole image; or, where `raw`,
-    bool raw;       // (18, cell_rows, cell_columns), the histograms before any normalisation
+    std::byte* output;  // (31, cell_rows, cell_columns) of the whole image, of this type:
+    ScalarType type;    // float32 or float16; or, where `raw`,
+    bool raw;           // float32 (18, cell_rows, cell_columns), the histograms before any normalisation
 };
 
 /// A thread's working memory; nothing in it needs to be set beforehand.
@@ -72,14 +73,22 @@ inline Image checked_image(const TensorView& images, const Parameters& parameter
     return image;
 }
 
-/// Throws std::invalid_argument with that sentence unless the features, or their gradient, are as they must be.
+/// Throws std::invalid_argument with that sentence unless features are contiguous and of that shape.
 inline void check_features(const TensorView& features, std::int64_t batch, std::int64_t rows, std::int64_t columns,
                            const char* problem) {
     const std::array<std::int64_t, 4> expected{batch, kChannels, rows, columns};
-    require(features.type == ScalarType::float32 && features.shape == expected && features.is_contiguous(), problem);
+    require(features.shape == expected && features.is_contiguous(), problem);
 }
 
-/// images (B, C, H, W), uint8 or float32, any strides -> output (B, 31, Hc, Wc), float32, contiguous.
+/// The same for float32 features, or their gradient.
+inline void check_float_features(const TensorView& features, std::int64_t batch, std::int64_t rows,
+                                 std::int64_t columns, const char* problem) {
+    require(features.type == ScalarType::float32, problem);
+    check_features(features, batch, rows, columns, problem);
+}
+
+/// images (B, C, H, W), uint8 or float32, any strides -> output (B, 31, Hc, Wc), contiguous, float32 or float16
+/// (rounded from it).
 /// The numbers do not depend on `threads`, on the instruction set, or on the batch an image is in.
 /// A pixel that is not finite spoils the cells that its four neighbours vote for and, through the shared
 /// normalisation, the cells next to those; all others keep their values to the bit.
@@ -96,7 +105,7 @@ void histograms(const Image& image, const Parameters& parameters, float* cells, 
 void compute_backward(const TensorView& output, const TensorView& images, const TensorView& gradients,
                       const Parameters& parameters, InstructionSet instruction_set, int threads);
 
-/// The same two on a CUDA device, on the stream at that address; nothing waits for the device.
+/// The same two on a CUDA device, always float32, on the stream at that address; nothing waits for the device.
 /// `scratch` is (1, 1, 1, N) float32 with N from `cuda_scratch`.
 void compute_cuda(const TensorView& images, const TensorView& scratch, const TensorView& output,
                   const Parameters& parameters, std::uintptr_t stream);

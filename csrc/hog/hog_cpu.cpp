@@ -61,12 +61,12 @@ void compute_bands(const Band& whole, std::int64_t batch, std::int64_t stride, I
                    int threads) {
     const auto run = PREIMAGE_PICK(instruction_set, band);
     const Layout layout(whole);
-    const std::int64_t output_size = kChannels * whole.cell_rows * whole.cell_columns;
+    const std::int64_t output_bytes = kChannels * whole.cell_rows * whole.cell_columns * size_of(whole.type);
     over_bands(batch, whole.image.height * whole.image.width, whole.cell_rows, kRowsPerBand, threads, layout.floats(),
                [&](std::int64_t index, std::int64_t first_row, std::int64_t last_row, float* memory) {
                    Band band = whole;
                    band.image.pixels += index * stride;
-                   band.output += index * output_size;
+                   band.output += index * output_bytes;
                    band.first_row = first_row;
                    band.last_row = last_row;
                    run(band, layout.scratch(memory));
@@ -80,16 +80,19 @@ void compute(const TensorView& images, const TensorView& output, const Parameter
     images.require_device(-1);
     output.require_device(-1);
     Band whole = whole_band(checked_image(images, parameters), parameters);
-    check_features(output, images.shape[0], whole.cell_rows, whole.cell_columns,
-                   "the output must be contiguous float32 of shape (B, 31, Hc, Wc)");
-    whole.output = reinterpret_cast<float*>(output.data);
+    constexpr const char* kOutput = "the output must be contiguous float32 or float16 of shape (B, 31, Hc, Wc)";
+    require(output.type == ScalarType::float32 || output.type == ScalarType::float16, kOutput);
+    check_features(output, images.shape[0], whole.cell_rows, whole.cell_columns, kOutput);
+    whole.output = output.data;
+    whole.type = output.type;
     compute_bands(whole, images.shape[0], images.strides[0], instruction_set, threads);
 }
 
 void histograms(const Image& image, const Parameters& parameters, float* cells, InstructionSet instruction_set,
                 int threads) {
     Band whole = whole_band(image, parameters);
-    whole.output = cells;
+    whole.output = reinterpret_cast<std::byte*>(cells);
+    whole.type = ScalarType::float32;
     whole.raw = true;
     compute_bands(whole, 1, 0, instruction_set, threads);
 }

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "common/image_rows.h"
+#include "common/lanes.h"
 #include "hog/hog.h"
 #include "hog/hog_math.h"
 
@@ -49,6 +50,10 @@ public:
     void write_row(std::int64_t index) const;
 
 private:
+    void write_raw(std::int64_t index) const;
+    template <class Stored>
+    void write_features(std::int64_t index) const;
+
     const Band& band_;
     const Scratch& scratch_;
 };
@@ -94,21 +99,23 @@ PREIMAGE_INLINE void normalise(const float* cells, std::int64_t pitch, const flo
     }
 }
 
-void Cells::write_row(std::int64_t index) const {
-    if (band_.raw) {
-        for (int bin = 0; bin < kBins; ++bin) {
-            std::memcpy(band_.output + (bin * band_.cell_rows + index) * band_.cell_columns,
-                        row(index) + bin * pitch() + 1, static_cast<std::size_t>(band_.cell_columns) * sizeof(float));
-        }
-        return;
+void Cells::write_raw(std::int64_t index) const {
+    auto* output = reinterpret_cast<float*>(band_.output);
+    for (int bin = 0; bin < kBins; ++bin) {
+        std::memcpy(output + (bin * band_.cell_rows + index) * band_.cell_columns, row(index) + bin * pitch() + 1,
+                    static_cast<std::size_t>(band_.cell_columns) * sizeof(float));
     }
+}
+
+template <class Stored>
+void Cells::write_features(std::int64_t index) const {
     const float* above = norms(larger(index - 1, 0)) + 1;
     const float* here = norms(index) + 1;
     const float* below = norms(smaller(index + 1, band_.cell_rows - 1)) + 1;
     const float* cells = row(index) + 1;
     const std::int64_t columns = band_.cell_columns;
     const std::int64_t plane = band_.cell_rows * columns;
-    float* output = band_.output + index * columns;
+    auto* output = reinterpret_cast<Stored*>(band_.output) + index * columns;
     alignas(64) Chunk chunk[kChannels];
     for (std::int64_t step = 0; step < columns; step += kLanes) {
         // The last step goes back to end with the row, so that it too writes whole chunks.
@@ -116,11 +123,23 @@ void Cells::write_row(std::int64_t index) const {
         normalise(cells + x, pitch(), above + x, here + x, below + x, chunk);
         for (int channel = 0; channel < kChannels; ++channel) {
             if (columns >= kLanes) {
-                std::memcpy(output + channel * plane + x, chunk[channel], sizeof(Chunk));
+                store_all(output + channel * plane + x, chunk[channel]);
             } else {
-                std::memcpy(output + channel * plane, chunk[channel], static_cast<std::size_t>(columns) * 4);
+                Stored few[kLanes];
+                store_all(few, chunk[channel]);
+                std::memcpy(output + channel * plane, few, static_cast<std::size_t>(columns) * sizeof(Stored));
             }
         }
+    }
+}
+
+void Cells::write_row(std::int64_t index) const {
+    if (band_.raw) {
+        write_raw(index);
+    } else if (band_.type == ScalarType::float16) {
+        write_features<Half>(index);
+    } else {
+        write_features<float>(index);
     }
 }
 

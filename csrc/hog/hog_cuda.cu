@@ -79,8 +79,8 @@ void compute_cuda(const TensorView& images, const TensorView& scratch, const Ten
     scratch.require_device(images.device);
     output.require_device(images.device);
     Batch batch = whole_batch(images, parameters);
-    check_features(output, batch.images, batch.cell_rows, batch.cell_columns,
-                   "the output must be contiguous float32 of shape (B, 31, Hc, Wc)");
+    check_float_features(output, batch.images, batch.cell_rows, batch.cell_columns,
+                         "the output must be contiguous float32 of shape (B, 31, Hc, Wc)");
     check_scratch(scratch, cuda_scratch(images, parameters, false));
     const std::int64_t cells = batch.images * batch.cell_rows * batch.cell_columns;
     batch.cells = reinterpret_cast<float*>(scratch.data);

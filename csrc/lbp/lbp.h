@@ -31,7 +31,8 @@ struct Band {
     std::int64_t cell_size;
     std::int64_t cell_rows, cell_columns;  // of the whole image
     std::int64_t first_row, last_row;
-    float* output;  // (58, cell_rows, cell_columns) of the whole image
+    std::byte* output;  // (58, cell_rows, cell_columns) of the whole image, of this type:
+    ScalarType type;    // float32 or float16
 };
 
 /// One image's pixel rows [first_row, last_row) of the map of labels.
@@ -51,8 +52,9 @@ struct Scratch {
     std::int64_t* votes;    // (2 cell rows, cell_columns + 2, kPaddedLabels); other cell sizes only
 };
 
-/// images (B, C, H, W), uint8 or float32, any strides -> output (B, 58, H / cell_size, W / cell_size), float32,
-/// contiguous. The numbers do not depend on `threads`, on the instruction set, or on the batch an image is in.
+/// images (B, C, H, W), uint8 or float32, any strides -> output (B, 58, H / cell_size, W / cell_size),
+/// contiguous, float32 or float16 (rounded from it). The numbers do not depend on `threads`, on the instruction set, or
+/// on the batch an image is in.
 /// Throws std::invalid_argument when shapes or types do not fit.
 void compute(const TensorView& images, const TensorView& output, std::int64_t cell_size, InstructionSet instruction_set,
              int threads);
@@ -60,7 +62,8 @@ void compute(const TensorView& images, const TensorView& output, std::int64_t ce
 /// images -> output (B, 1, H, W), uint8, contiguous: every pixel's label, kNoLabel on the image's border.
 void compute_codes(const TensorView& images, const TensorView& output, InstructionSet instruction_set, int threads);
 
-/// The same two on the CUDA device where images and output lie, queued on the stream with this address.
+/// The same two on the CUDA device where images and output lie, features always float32, queued on the stream with this
+/// address.
 void compute_cuda(const TensorView& images, const TensorView& output, std::int64_t cell_size, std::uintptr_t stream);
 void compute_codes_cuda(const TensorView& images, const TensorView& output, std::uintptr_t stream);
 

@@ -19,9 +19,11 @@ inline Band whole_image(const TensorView& images, const TensorView& output, std:
     band.last_row = band.cell_rows;
     require(band.cell_rows > 0 && band.cell_columns > 0, "the image is smaller than a cell");
     const std::array<std::int64_t, 4> expected{images.shape[0], kLabels, band.cell_rows, band.cell_columns};
-    require(output.type == ScalarType::float32 && output.shape == expected && output.is_contiguous(),
-            "the output must be contiguous float32 of shape (B, 58, H / cell_size, W / cell_size)");
-    band.output = reinterpret_cast<float*>(output.data);
+    const bool known = output.type == ScalarType::float32 || output.type == ScalarType::float16;
+    require(known && output.shape == expected && output.is_contiguous(),
+            "the output must be contiguous float32 or float16 of shape (B, 58, H / cell_size, W / cell_size)");
+    band.output = output.data;
+    band.type = output.type;
     return band;
 }
 

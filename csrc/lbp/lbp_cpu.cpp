@@ -53,12 +53,12 @@ void compute(const TensorView& images, const TensorView& output, std::int64_t ce
     const Band whole = whole_image(images, output, cell_size);
     const auto run = PREIMAGE_PICK(instruction_set, band);
     const Layout layout(whole.image, cell_size, whole.cell_columns);
-    const std::int64_t output_size = kLabels * whole.cell_rows * whole.cell_columns;
+    const std::int64_t output_bytes = kLabels * whole.cell_rows * whole.cell_columns * size_of(whole.type);
     over_bands(images.shape[0], whole.image.height * whole.image.width, whole.cell_rows, kRowsPerBand, threads,
                layout.floats(), [&](std::int64_t index, std::int64_t first_row, std::int64_t last_row, float* memory) {
                    Band band = whole;
                    band.image.pixels += index * images.strides[0];
-                   band.output += index * output_size;
+                   band.output += index * output_bytes;
                    band.first_row = first_row;
                    band.last_row = last_row;
                    run(band, layout.scratch(memory));

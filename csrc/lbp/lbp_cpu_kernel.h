@@ -10,6 +10,7 @@
 #include <cstring>
 
 #include "common/image_rows.h"
+#include "common/lanes.h"
 #include "lbp/lbp.h"
 #include "lbp/lbp_cpu_codes.h"
 #include "lbp/lbp_math.h"
@@ -244,27 +245,40 @@ void finish_any_row(const Band& band, const Scratch& scratch, std::int64_t row) 
 
 // ---- A band ----
 
-void write_row(const Band& band, const Scratch& scratch, std::int64_t row) {
+template <class Stored>
+void write_features(const Band& band, const Scratch& scratch, std::int64_t row) {
     const std::int64_t columns = band.cell_columns;
     const std::int64_t plane = band.cell_rows * columns;
-    float* output = band.output + row * columns;
+    auto* output = reinterpret_cast<Stored*>(band.output) + row * columns;
     for (std::int64_t step = 0; step < columns; step += kLanes) {
         // The last step goes back to end with the row, so that it too writes whole chunks.
         const std::int64_t x = larger(smaller(step, columns - kLanes), 0);
+        const std::int64_t count = smaller(columns, kLanes);
         const float* features = scratch.features + x * kPaddedLabels;
         for (int label = 0; label < kLabels; ++label) {
-            if (columns >= kLanes) {
-                float chunk[kLanes];
+            float chunk[kLanes] = {};
+            if (count == kLanes) {
                 for (int lane = 0; lane < kLanes; ++lane) {
                     chunk[lane] = features[lane * kPaddedLabels + label];
                 }
-                std::memcpy(output + label * plane + x, chunk, sizeof(chunk));
+                store_all(output + label * plane + x, chunk);
             } else {
-                for (std::int64_t column = 0; column < columns; ++column) {
-                    output[label * plane + column] = features[column * kPaddedLabels + label];
+                for (std::int64_t lane = 0; lane < count; ++lane) {
+                    chunk[lane] = features[lane * kPaddedLabels + label];
                 }
+                Stored few[kLanes];
+                store_all(few, chunk);
+                std::memcpy(output + label * plane, few, static_cast<std::size_t>(count) * sizeof(Stored));
             }
         }
+    }
+}
+
+void write_row(const Band& band, const Scratch& scratch, std::int64_t row) {
+    if (band.type == ScalarType::float16) {
+        write_features<Half>(band, scratch, row);
+    } else {
+        write_features<float>(band, scratch, row);
     }
 }
 

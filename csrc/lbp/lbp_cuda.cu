@@ -52,8 +52,10 @@ void launch_codes(Kind, const Batch& batch, cudaStream_t stream) {
 void compute_cuda(const TensorView& images, const TensorView& output, std::int64_t cell_size, std::uintptr_t stream) {
     output.require_device(images.device);
     const Band whole = whole_image(images, output, cell_size);
-    const Batch batch{whole.image,     images.strides[0],  images.shape[0], cell_size,
-                      whole.cell_rows, whole.cell_columns, whole.output,    nullptr};
+    require(output.type == ScalarType::float32, "on a CUDA device the output must be float32");
+    const Batch batch{whole.image,     images.strides[0],  images.shape[0],
+                      cell_size,       whole.cell_rows,    whole.cell_columns,
+                      reinterpret_cast<float*>(output.data), nullptr};
     const DeviceGuard guard(images.device);
     if (cell_size == kFastCell) {
         with_kind(batch.image, [&](auto kind) { launch_strips(kind, batch, stream_of(stream)); });

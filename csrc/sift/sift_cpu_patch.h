@@ -6,9 +6,9 @@
 #include <cstring>
 
 #include "common/host_device.h"
+#include "common/lanes.h"
 #include "dense_sift/dense_sift_math.h"
 #include "sift/sift.h"
-#include "sift/sift_cpu_lanes.h"
 
 namespace preimage::sift {
 namespace {
@@ -94,7 +94,7 @@ constexpr int kOrientations = 8;
 constexpr int kSide = 6;  // four spatial bins and one more at either end, whose votes are dropped
 
 /// Orientations of a spatial bin: all eight, or as many as a register holds (wider vectors would be kept in memory).
-constexpr int kPart = kWide < kOrientations ? kWide : kOrientations;
+constexpr int kPart = kWidth < kOrientations ? kWidth : kOrientations;
 using Part = float __attribute__((vector_size(kPart * sizeof(float))));
 
 struct DescriptorRow {

@@ -4,9 +4,9 @@
 #include <cstring>
 
 #include "common/host_device.h"
+#include "common/lanes.h"
 #include "dense_sift/dense_sift_math.h"
 #include "sift/sift.h"
-#include "sift/sift_cpu_lanes.h"
 
 namespace preimage::sift {
 namespace {
@@ -17,25 +17,25 @@ constexpr int kTogether = 4;  // vectors summed side by side, so that one's addi
 /// order, to the bit.
 template <int kCount, class Row>
 PREIMAGE_INLINE void weigh(const Filter& filter, const Row& row, std::int64_t x, float* out) {
-    Wide sums[kCount] = {};
+    Lanes sums[kCount] = {};
     for (std::int64_t tap = 0; tap <= 2 * filter.radius; ++tap) {
         const float* from = row(tap) + x;
         const float weight = filter.weights[tap];
         for (int k = 0; k < kCount; ++k) {
-            sums[k] += load_wide(from + k * kWide) * weight;
+            sums[k] += load(from + k * kWidth) * weight;
         }
     }
     __builtin_memcpy(out + x, sums, sizeof(sums));
 }
 
-/// The same for a whole row, up to the next multiple of kWide, which the pitch has room for.
+/// The same for a whole row, up to the next multiple of kWidth, which the pitch has room for.
 template <class Row>
 PREIMAGE_INLINE void weigh_row(const Filter& filter, const Row& row, std::int64_t width, float* out) {
     std::int64_t x = 0;
-    for (; x + (kTogether - 1) * kWide < width; x += kTogether * kWide) {
+    for (; x + (kTogether - 1) * kWidth < width; x += kTogether * kWidth) {
         weigh<kTogether>(filter, row, x, out);
     }
-    for (; x < width; x += kWide) {
+    for (; x < width; x += kWidth) {
         weigh<1>(filter, row, x, out);
     }
 }

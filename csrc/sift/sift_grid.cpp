@@ -6,6 +6,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "common/float_bits.h"
 #include "common/fresh_memory.h"
 #include "common/image.h"
 #include "common/parallel.h"
@@ -13,6 +14,9 @@
 
 namespace preimage::sift {
 namespace {
+
+void store_one(float* out, float value) { *out = value; }
+void store_one(Half* out, float value) { out->bits = to_half(value); }
 
 const float* floats_of(const TensorView& tensor) { return reinterpret_cast<const float*>(tensor.data); }
 
@@ -39,15 +43,17 @@ public:
     std::int64_t cells() const { return rows_ * columns_; }
 
     /// One image. Channel by channel, so that each one's cells are in the cache when its keypoints are written.
-    void draw(std::int64_t image, float* out) const {
+    template <class Stored>
+    void draw(std::int64_t image, Stored* out) const {
         const std::vector<Winner> winners = winners_of(image);
         const float* descriptors = floats_of(keypoints_.descriptors);
         for (int channel = 0; channel < kGridChannels; ++channel, out += cells()) {
-            std::memset(out, 0, static_cast<std::size_t>(cells()) * sizeof(float));
+            std::memset(out, 0, static_cast<std::size_t>(cells()) * sizeof(Stored));
             for (const Winner& winner : winners) {
-                out[winner.cell] = channel < kDescriptor ? descriptors[winner.keypoint * kDescriptor + channel] *
-                                                               parameters_.descriptor_scale
-                                                         : pose(winner, channel - kDescriptor);
+                const float value = channel < kDescriptor ? descriptors[winner.keypoint * kDescriptor + channel] *
+                                                                parameters_.descriptor_scale
+                                                          : pose(winner, channel - kDescriptor);
+                store_one(out + winner.cell, value);
             }
         }
     }
@@ -142,8 +148,9 @@ void check(const GridInput& input, const GridParameters& parameters, const Tenso
                                                (parameters.height + parameters.cell - 1) / parameters.cell,
                                                (parameters.width + parameters.cell - 1) / parameters.cell};
     output.require_device(-1);
-    require(output.type == ScalarType::float32 && output.shape == expected && output.is_contiguous(),
-            "the grid must be contiguous float32 (B, 133, rows, columns)");
+    const bool known = output.type == ScalarType::float32 || output.type == ScalarType::float16;
+    require(known && output.shape == expected && output.is_contiguous(),
+            "the grid must be contiguous float32 or float16 (B, 133, rows, columns)");
     check_values(input.x, "x", false);
     check_values(input.y, "y", false);
     check_values(input.angle, "angle", false);
@@ -156,11 +163,17 @@ void draw_grid(const GridInput& keypoints, const GridParameters& parameters, con
     check(keypoints, parameters, output);
     const Grid grid(keypoints, parameters);
     const std::int64_t batch = output.shape[0];
-    const std::int64_t floats = kGridChannels * grid.cells();
-    auto* const out = reinterpret_cast<float*>(output.data);
-    prefer_large_pages(out, batch * floats * static_cast<std::int64_t>(sizeof(float)));
+    const std::int64_t elements = kGridChannels * grid.cells();
+    prefer_large_pages(output.data, batch * elements * output.element_size());
     const int workers = static_cast<int>(std::clamp<std::int64_t>(threads, 1, std::max<std::int64_t>(batch, 1)));
-    parallel_for(batch, workers, [&](std::int64_t image, int) { grid.draw(image, out + image * floats); });
+    const auto draw_all = [&](auto* out) {
+        parallel_for(batch, workers, [&](std::int64_t image, int) { grid.draw(image, out + image * elements); });
+    };
+    if (output.type == ScalarType::float16) {
+        draw_all(reinterpret_cast<Half*>(output.data));
+    } else {
+        draw_all(reinterpret_cast<float*>(output.data));
+    }
 }
 
 }  // namespace preimage::sift

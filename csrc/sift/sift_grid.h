@@ -23,7 +23,8 @@ struct GridParameters {
     float descriptor_scale;
 };
 
-/// -> output (B, 133, ceil(height / cell), ceil(width / cell)), contiguous float32. Of the keypoints in a cell the one
+/// -> output (B, 133, ceil(height / cell), ceil(width / cell)), contiguous, float32 or float16
+/// (rounded from it). Of the keypoints in a cell the one
 /// whose index in its image has the largest `draw_key` is drawn. Throws std::invalid_argument when something does not
 /// fit, and for keypoints that are not finite.
 void draw_grid(const GridInput& keypoints, const GridParameters& parameters, const TensorView& output, int threads);

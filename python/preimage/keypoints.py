@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
 from collections.abc import Sequence
+from typing import Any
 
-import torch
+import numpy as np
 
 DESCRIPTOR = 128
 
@@ -14,6 +16,8 @@ DESCRIPTOR = 128
 @dataclasses.dataclass(frozen=True, eq=False)  # comparing tensors gives no truth value
 class Keypoints:
     """Keypoints of a batch of B images, N in all: those of image i are `offsets[i]` up to `offsets[i + 1]`.
+
+    All fields are NumPy arrays, or all are torch tensors on the CPU: `preimage.sift` gives what it was given.
 
     The convention is that of VLFeat's C library, y down. A descriptor has 4×4 spatial bins of 8 orientations, in the
     keypoint's own frame: channel = orientation + 8 · column + 32 · row, where columns run along `angle`, rows at right
@@ -29,28 +33,49 @@ class Keypoints:
         offsets: [B + 1] int64, from 0 to N.
     """
 
-    x: torch.Tensor
-    y: torch.Tensor
-    scale: torch.Tensor
-    angle: torch.Tensor
-    response: torch.Tensor
-    descriptors: torch.Tensor
-    offsets: torch.Tensor
+    x: Any
+    y: Any
+    scale: Any
+    angle: Any
+    response: Any
+    descriptors: Any
+    offsets: Any
 
     def __post_init__(self) -> None:
+        kinds = {_kind(getattr(self, field.name)) for field in dataclasses.fields(self)}
+        if len(kinds) > 1 or None in kinds:
+            raise TypeError("keypoints are all NumPy arrays or all torch tensors on the CPU")
         count = len(self.x)
-        for name in ("x", "y", "scale", "angle", "response", "descriptors"):
+        for name in _FIELDS:
             value = getattr(self, name)
             shape = (count, DESCRIPTOR) if name == "descriptors" else (count,)
-            if value.dtype != torch.float32 or value.shape != shape or value.device.type != "cpu":
-                raise ValueError(
-                    f"{name} is float32 {shape} on the CPU, got {value.dtype} {tuple(value.shape)} on {value.device}"
-                )
+            if _dtype(value) != "float32" or value.shape != shape:
+                raise ValueError(f"{name} is float32 {shape}, got {_dtype(value)} {tuple(value.shape)}")
         offsets = self.offsets
-        if offsets.dtype != torch.int64 or offsets.dim() != 1 or len(offsets) < 1:
-            raise ValueError(f"offsets is int64 (B + 1,), got {offsets.dtype} {tuple(offsets.shape)}")
-        if offsets[0] != 0 or offsets[-1] != count or bool((offsets.diff() < 0).any()):
+        if _dtype(offsets) != "int64" or offsets.ndim != 1 or len(offsets) < 1:
+            raise ValueError(f"offsets is int64 (B + 1,), got {_dtype(offsets)} {tuple(offsets.shape)}")
+        if offsets[0] != 0 or offsets[-1] != count or bool((offsets[1:] < offsets[:-1]).any()):
             raise ValueError(f"offsets rise from 0 to the number of keypoints, {count}, got {offsets.tolist()[:8]}")
+
+    def to_numpy(self) -> Keypoints:
+        """Return the same in NumPy arrays, which share the memory of tensors."""
+        if isinstance(self.x, np.ndarray):
+            return self
+        return Keypoints(**{field.name: getattr(self, field.name).numpy() for field in dataclasses.fields(self)})
+
+    def to_torch(self) -> Keypoints:
+        """Return the same in torch tensors, which share the memory of arrays."""
+        import torch
+
+        if isinstance(self.x, torch.Tensor):
+            return self
+        return Keypoints(
+            **{field.name: torch.from_numpy(getattr(self, field.name)) for field in dataclasses.fields(self)}
+        )
+
+    def _like(self, arrays: Keypoints) -> Keypoints:
+        """Return keypoints in arrays as these are: arrays or tensors."""
+        return arrays if isinstance(self.x, np.ndarray) else arrays.to_torch()
 
     def __len__(self) -> int:
         """B, the number of images."""
@@ -60,16 +85,19 @@ class Keypoints:
         """Those of one image, as a batch of one."""
         if not -len(self) <= image < len(self):
             raise IndexError(f"image {image} of {len(self)}")
-        first, last = self.offsets[image % len(self)], self.offsets[image % len(self) + 1]
-        fields = {name: getattr(self, name)[first:last] for name in _FIELDS}
-        return Keypoints(**fields, offsets=torch.tensor([0, int(last - first)]))
+        first, last = (int(self.offsets[image % len(self) + end]) for end in (0, 1))
+        arrays = self.to_numpy()
+        fields = {name: getattr(arrays, name)[first:last] for name in _FIELDS}
+        return self._like(Keypoints(**fields, offsets=np.array([0, last - first])))
 
-    def select(self, keep: torch.Tensor) -> Keypoints:
-        """Those whose entry in `keep` ([N] bool) is set, in their order."""
-        if keep.dtype != torch.bool or keep.shape != self.x.shape:
-            raise ValueError(f"keep is bool ({len(self.x)},), got {keep.dtype} {tuple(keep.shape)}")
-        kept = torch.cat((torch.zeros(1, dtype=torch.int64), keep.cumsum(0)))
-        return Keypoints(**{name: getattr(self, name)[keep] for name in _FIELDS}, offsets=kept[self.offsets])
+    def select(self, keep: Any) -> Keypoints:
+        """Those whose entry in `keep` ([N] bool, an array or a tensor) is set, in their order."""
+        if _dtype(keep) != "bool" or keep.shape != self.x.shape:
+            raise ValueError(f"keep is bool ({len(self.x)},), got {_dtype(keep)} {tuple(keep.shape)}")
+        arrays, chosen = self.to_numpy(), np.asarray(keep)
+        kept = np.concatenate(([0], chosen.cumsum(dtype=np.int64)))
+        fields = {name: getattr(arrays, name)[chosen] for name in _FIELDS}
+        return self._like(Keypoints(**fields, offsets=kept[arrays.offsets]))
 
     def mirrored(self, width: int) -> Keypoints:
         """Those of the images mirrored left to right, `width` pixels wide, as far as mirroring permits it.
@@ -83,21 +111,32 @@ class Keypoints:
 
     @classmethod
     def cat(cls, parts: Sequence[Keypoints]) -> Keypoints:
-        """Several batches as one; no part at all is a batch of no images."""
+        """Several batches as one, in tensors if the first is; no part at all is a batch of no images, in arrays."""
         if not parts:
-            none = torch.zeros(0)
-            fields = {name: torch.zeros(0, DESCRIPTOR) if name == "descriptors" else none for name in _FIELDS}
-            return cls(**fields, offsets=torch.zeros(1, dtype=torch.int64))
-        ends = torch.cat([part.offsets.diff() for part in parts]).cumsum(0)
-        fields = {name: torch.cat([getattr(part, name) for part in parts]) for name in _FIELDS}
-        return cls(**fields, offsets=torch.cat((torch.zeros(1, dtype=torch.int64), ends)))
+            none = np.zeros(0, np.float32)
+            fields = {name: none.reshape(0, DESCRIPTOR) if name == "descriptors" else none for name in _FIELDS}
+            return cls(**fields, offsets=np.zeros(1, np.int64))
+        arrays = [part.to_numpy() for part in parts]
+        counts = np.concatenate([np.diff(part.offsets) for part in arrays])
+        fields = {name: np.concatenate([getattr(part, name) for part in arrays]) for name in _FIELDS}
+        return parts[0]._like(cls(**fields, offsets=np.concatenate(([0], counts.cumsum(dtype=np.int64)))))
 
 
 _FIELDS = ("x", "y", "scale", "angle", "response", "descriptors")
 
 
-def _mirrored_channels() -> torch.Tensor:
+def _kind(value: object) -> str | None:
+    """Return ``"numpy"`` or ``"torch"``, or ``None`` for what is neither an array nor a tensor on the CPU."""
+    if isinstance(value, np.ndarray):
+        return "numpy"
+    torch = sys.modules.get("torch")  # where it is not imported, there are no tensors
+    return "torch" if torch is not None and isinstance(value, torch.Tensor) and value.is_cpu else None
+
+
+def _dtype(value: Any) -> str:
+    return str(value.dtype).removeprefix("torch.")
+
+
+def _mirrored_channels() -> list[int]:
     """Where each channel of a mirrored descriptor comes from: rows and orientations run the other way round."""
-    orientation, column, row = torch.meshgrid(torch.arange(8), torch.arange(4), torch.arange(4), indexing="ij")
-    source = (-orientation) % 8 + 8 * column + 32 * (3 - row)
-    return source.permute(2, 1, 0).reshape(-1)
+    return [-k % 8 + 8 * column + 32 * (3 - row) for row in range(4) for column in range(4) for k in range(8)]

@@ -1,4 +1,7 @@
-"""The tellings of a descriptor under test: the plain reference, its kernel with every instruction set here, CUDA."""
+"""The tellings of a descriptor under test: the plain reference, its kernel with every instruction set here, CUDA.
+
+All give tensors, also of NumPy arrays, so that they can be compared.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,13 @@ from preimage.ops import _native
 Implementation = Callable[..., Any]
 
 
+def as_tensors(result: Any) -> Any:
+    """Results of NumPy arrays as tensors."""
+    if isinstance(result, tuple):
+        return tuple(map(as_tensors, result))
+    return torch.from_numpy(result) if isinstance(result, np.ndarray) else result
+
+
 def with_instruction_set(op: Implementation, name: str) -> Implementation:
     """The op with PREIMAGE_ISA set for the length of the call."""
 
@@ -21,7 +31,7 @@ def with_instruction_set(op: Implementation, name: str) -> Implementation:
         before = os.environ.get("PREIMAGE_ISA")
         os.environ["PREIMAGE_ISA"] = name
         try:
-            return op(images, **options)
+            return as_tensors(op(images, **options))
         finally:
             if before is None:
                 del os.environ["PREIMAGE_ISA"]

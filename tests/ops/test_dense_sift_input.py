@@ -52,9 +52,9 @@ def test_ranks_and_batches(name: str) -> None:
     assert features.shape == (3, 128, 6, 9) and norms.shape == (3, 1, 6, 9)
     assert features.dtype == norms.dtype == torch.float32
     assert features.is_contiguous() and norms.is_contiguous()
-    assert torch.equal(compute(batch[1]), features[1:2])  # alone as in a batch
-    assert torch.equal(compute(batch[0, 0]), compute(batch[:1, :1]))
-    assert torch.equal(compute(batch[0, :1]), compute(batch[:1, :1]))
+    assert torch.equal(compute(batch[1]), features[1])  # alone as in a batch
+    assert torch.equal(compute(batch[0, 0]), compute(batch[0, :1]))
+    assert torch.equal(compute(batch[0, :1]), compute(batch[:1, :1])[0])
     assert compute(batch[:0]).shape == (0, 128, 6, 9)
     assert compute(BATCH[:0], bin_size=3, step=2).shape == (0, 128, 12, 19)
 
@@ -128,7 +128,7 @@ def test_frames_check_too(frames: Any) -> None:
 
 def test_huge_steps_and_windows() -> None:
     image = torch.rand(30, 40)
-    assert dense_sift(image, step=2**29).shape == (1, 128, 1, 1)
+    assert dense_sift(image, step=2**29).shape == (128, 1, 1)
     assert torch.isfinite(dense_sift(image, window_size=1e-3)).all()
     assert torch.isfinite(dense_sift(image, window_size=1e20)).all()
 
@@ -140,7 +140,7 @@ def test_defaults_of_torch_do_not_matter() -> None:
         assert dense_sift(IMAGE).dtype == torch.float32
         with torch.device("meta"):
             assert torch.equal(dense_sift(IMAGE), expected)
-            assert dense_sift_frames(16, 16).device.type == "cpu"
+            assert isinstance(dense_sift_frames(16, 16), np.ndarray)
     finally:
         torch.set_default_dtype(torch.float32)
 

@@ -49,9 +49,9 @@ def test_ranks_and_batches(name: str) -> None:
     for op, shape in ((IMPLEMENTATIONS[name], (58, 2, 5)), (CODES[name], (1, 45, 83))):
         result = op(batch)
         assert result.shape == (3, *shape) and result.is_contiguous()
-        assert torch.equal(op(batch[1]), result[1:2])  # alone as in a batch
-        assert torch.equal(op(batch[0, 0]), op(batch[:1, :1]))
-        assert torch.equal(op(batch[0, :1]), op(batch[:1, :1]))
+        assert torch.equal(op(batch[1]), result[1])  # alone as in a batch
+        assert torch.equal(op(batch[0, 0]), op(batch[0, :1]))
+        assert torch.equal(op(batch[0, :1]), op(batch[:1, :1])[0])
         assert op(batch[:0]).shape == (0, *shape)
         assert op(BATCH[:0]).shape == (0, *shape)
     assert IMPLEMENTATIONS[name](batch, cell_size=4).shape == (3, 58, 11, 20)
@@ -93,7 +93,6 @@ WRONG = {
     "int64 array": (lambda op: op(np.zeros((16, 16), dtype=np.int64)), TypeError, "int64"),
     "complex": (lambda op: op(torch.zeros(16, 16, dtype=torch.complex64)), TypeError, "complex64"),
     "rank 1": (lambda op: op(torch.zeros(16)), ValueError, r"\(B, C, H, W\).*got shape \(16,\)"),
-    "rank 5": (lambda op: op(torch.zeros(1, 1, 3, 16, 16)), ValueError, r"got shape \(1, 1, 3, 16, 16\)"),
     "two channels": (lambda op: op(torch.zeros(2, 16, 16)), ValueError, r"got.*\(2, 16, 16\)"),
     "no rows": (lambda op: op(torch.zeros(3, 0, 16)), ValueError, "0 x 16"),
     "variant": (lambda op: op(IMAGE, variant="riu2"), ValueError, "vlfeat-uniform, got 'riu2'"),

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from preimage.ops import _native
-from preimage.ops._images import describe
+from preimage.ops._tensors import describe
 from preimage.ops.upconv import cpu, cpu_products, plain
 from tolerances import UPCONV
 

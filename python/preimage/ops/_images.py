@@ -1,64 +1,56 @@
-"""What every descriptor asks of its images, and how memory is described to the native module."""
+"""What every descriptor asks of its images, and how arrays are described to the native module. Imports no torch."""
 
 from __future__ import annotations
 
+import math
 import os
-from typing import Any, NoReturn
+import sys
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from preimage.ops import _native
+if TYPE_CHECKING:
+    import torch
 
-Images = torch.Tensor | npt.NDArray[Any]
+# Features come in the container of the images: torch tensors of torch tensors, NumPy arrays of NumPy arrays.
+Images = TypeVar("Images", "torch.Tensor", "npt.NDArray[Any]")
+DType: TypeAlias = "str | np.dtype[Any] | type[np.generic] | torch.dtype"
 
 # (address, shape, strides in bytes, dtype, device)
 Description = tuple[int, tuple[int, ...], tuple[int, ...], str, str]
 
-# What the kernels read themselves, and what is turned into float32 first.
-_NATIVE_TYPES = {torch.uint8: "uint8", torch.float32: "float32"}
-_CONVERTED_TYPES = {torch.float16, torch.bfloat16, torch.float64}
-_NATIVE_ARRAYS = {np.dtype(np.uint8): "uint8", np.dtype(np.float32): "float32"}  # in this machine's byte order
+_TYPES = ("uint8", "float16", "bfloat16", "float32", "float64")
+_READ_AS_THEY_ARE = (np.dtype(np.uint8), np.dtype(np.float32))  # in this machine's byte order
 
 
-def check_tensor(images: torch.Tensor) -> None:
-    """``TypeError`` or ``ValueError`` unless the kernels can take a tensor of this dtype on this device."""
-    if images.dtype not in _NATIVE_TYPES and images.dtype not in _CONVERTED_TYPES:
-        _wrong_type(str(images.dtype))
-    if images.device.type not in ("cpu", "cuda"):
+def is_tensor(value: object) -> TypeGuard[torch.Tensor]:
+    """Return whether a value is a torch tensor, without importing torch: where it is not imported, there are none."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
+
+
+def check_images(images: torch.Tensor | npt.NDArray[Any]) -> tuple[int, int]:
+    """Return (height, width) of images (..., C, H, W) or (H, W).
+
+    Raises:
+        TypeError: neither a tensor nor an array, or of a dtype that is not taken.
+        ValueError: of another shape, empty, or on a device that is not taken.
+    """
+    if not is_tensor(images) and not isinstance(images, np.ndarray):
+        raise TypeError(f"images must be a torch.Tensor or a numpy.ndarray, got {type(images).__name__}")
+    name = dtype_name(images.dtype)
+    if name not in _TYPES:
+        raise TypeError(f"images must be uint8, float16, bfloat16, float32 or float64, got {name}")
+    if is_tensor(images) and images.device.type not in ("cpu", "cuda"):
         raise ValueError(f"images must be on the CPU or a CUDA device, got {images.device}: pass images.cpu()")
-
-
-def needs_gradient(images: torch.Tensor) -> bool:
-    """Is a gradient to flow back to these images?"""
-    return images.requires_grad and torch.is_grad_enabled()
-
-
-def readable(images: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """The array itself where the kernels can read it, else a copy that they can; ``TypeError`` for other dtypes."""
-    if images.dtype in _NATIVE_ARRAYS and images.flags.aligned:
-        return images
-    if images.dtype == np.uint8:
-        return images.copy()
-    if images.dtype.kind != "f" or images.dtype.itemsize > 8:
-        _wrong_type(images.dtype.name)
-    return images.astype(np.float32)
-
-
-def wrong_container(images: object) -> TypeError:
-    """The error for what is neither a tensor nor an array."""
-    return TypeError(f"images must be a torch.Tensor or a numpy.ndarray, got {type(images).__name__}")
-
-
-def _wrong_type(name: str) -> NoReturn:
-    raise TypeError(f"images must be uint8, float16, bfloat16, float32 or float64, got {name}")
+    return check_shape(images.shape)
 
 
 def check_shape(shape: tuple[int, ...]) -> tuple[int, int]:
-    """(height, width) of images (H, W), (C, H, W) or (B, C, H, W); ``ValueError`` for anything else."""
+    """Return (height, width) of images of that shape, (..., C, H, W) or (H, W); ``ValueError`` for anything else."""
     rank = len(shape)
-    if not 2 <= rank <= 4:
+    if rank < 2:
         raise ValueError(f"images must be (H, W), (C, H, W) or (B, C, H, W), got shape {tuple(shape)}")
     if rank > 2 and shape[-3] not in (1, 3):
         hint = "; channels come before rows and columns, not last" if shape[-1] in (1, 3) else ""
@@ -67,6 +59,39 @@ def check_shape(shape: tuple[int, ...]) -> tuple[int, int]:
     if height < 1 or width < 1:
         raise ValueError(f"images must not be empty, got {height} x {width} pixels")
     return height, width
+
+
+def as_batch(images: Any) -> Any:
+    """Return images (..., C, H, W) or (H, W) as (B, C, H, W)."""
+    if images.ndim == 4:
+        return images
+    planes = tuple(images.shape[-3:]) if images.ndim > 2 else (1, *images.shape)
+    return images.reshape((math.prod(images.shape[:-3]), *planes))
+
+
+def like_images(result: Any, images: Images) -> Images:
+    """Return the result (B, C, h, w) for `as_batch` of the images in their leading dimensions: (..., C, h, w)."""
+    shaped: Images = result if images.ndim == 4 else result.reshape((*images.shape[:-3], *result.shape[1:]))
+    return shaped
+
+
+def dtype_name(dtype: Any) -> str:
+    """Return the name that torch and NumPy have for a dtype of either, or for a string: ``"float16"``."""
+    if isinstance(dtype, str):
+        return dtype
+    return str(dtype).removeprefix("torch.") if str(dtype).startswith("torch.") else np.dtype(dtype).name
+
+
+def check_dtype(dtype: Any, known: tuple[str, ...], images: object) -> str:
+    """Return the name of the dtype that features are to have; ``ValueError`` unless it is among the known ones.
+
+    NumPy has no bfloat16.
+    """
+    name = dtype_name(dtype)
+    possible = known if is_tensor(images) else tuple(one for one in known if one != "bfloat16")
+    if name not in possible:
+        raise ValueError(f"dtype must be one of {', '.join(possible)}, got {dtype!r}")
+    return name
 
 
 def check_whole(name: str, value: int, unit: str = "pixel") -> None:
@@ -83,56 +108,38 @@ def check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
 
 
-def check_dtype(dtype: torch.dtype, known: tuple[torch.dtype, ...]) -> None:
-    """``ValueError`` unless features can be given as `dtype`."""
-    if dtype not in known:
-        raise ValueError(f"dtype must be one of {', '.join(map(str, known))}, got {dtype!r}")
-
-
-def as_native(images: torch.Tensor) -> torch.Tensor:
-    """The tensor itself where the kernels read its dtype, else a float32 copy."""
-    return images if images.dtype in _NATIVE_TYPES else images.to(torch.float32)
-
-
-def describe(tensor: torch.Tensor, dtype: str | None = None) -> Description:
-    """A tensor of at most four axes as the native module wants it, missing axes first; `dtype` for other types."""
-    size = tensor.element_size()
-    missing = 4 - tensor.dim()
-    shape = (1,) * missing + tuple(tensor.shape)
-    strides = (0,) * missing + tuple(stride * size for stride in tensor.stride())
-    device = "cpu" if tensor.is_cpu else f"cuda:{tensor.device.index}"
-    return tensor.data_ptr(), shape, strides, dtype or _NATIVE_TYPES[tensor.dtype], device
+def readable(images: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return the array itself where the kernels can read it, else a copy that they can."""
+    if images.dtype in _READ_AS_THEY_ARE and images.flags.aligned:
+        return images
+    return images.copy() if images.dtype == np.uint8 else images.astype(np.float32)
 
 
 def describe_array(array: npt.NDArray[Any]) -> Description:
-    """The same for an array that `readable` returned."""
+    """Describe an array of at most four axes to the native module, missing axes first."""
     missing = 4 - array.ndim
     address = array.__array_interface__["data"][0]
-    shape = (1,) * missing + array.shape
-    return address, shape, (0,) * missing + array.strides, _NATIVE_ARRAYS[array.dtype], "cpu"
+    return address, (1,) * missing + array.shape, (0,) * missing + array.strides, array.dtype.name, "cpu"
+
+
+def describe_output(array: npt.NDArray[Any]) -> Description:
+    """Describe an array that the native module writes; ``ValueError`` unless it may be written."""
+    if not array.flags.writeable or not array.dtype.isnative:
+        raise ValueError(f"features must be a writeable array in native byte order, got dtype {array.dtype.str}")
+    return describe_array(array)
 
 
 def instruction_set() -> str:
-    """The one that PREIMAGE_ISA forces, or "" for the best."""
+    """Return the one that PREIMAGE_ISA forces, or "" for the best."""
     return os.environ.get("PREIMAGE_ISA", "")
 
 
-def stream(tensor: torch.Tensor) -> int:
-    """The address of the current CUDA stream on the tensor's device."""
-    address: int = torch.cuda.current_stream(tensor.device).cuda_stream
-    return address
+def cpu_threads() -> int:
+    """Return how many threads work on NumPy arrays: ``OMP_NUM_THREADS``, else the CPUs that this process may use.
 
-
-def with_cuda() -> Any:
-    """The native module, if it has CUDA kernels; ``RuntimeError`` if not."""
-    if not hasattr(_native, "hog_cuda"):
-        raise RuntimeError(
-            "this build of preimage has no CUDA kernels: build it where nvcc is found (`preimage doctor` tells), "
-            "or pass images.cpu()"
-        )
-    return _native
-
-
-def working_memory(images: torch.Tensor, floats: int) -> torch.Tensor:
-    """Uninitialised float32 on the images' device. The allocator keeps it for the stream that uses it."""
-    return torch.empty(max(floats, 1), dtype=torch.float32, device=images.device)
+    On tensors it is `torch.get_num_threads()`.
+    """
+    wanted = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    if wanted.isdecimal() and int(wanted) > 0:
+        return int(wanted)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,12 +1,14 @@
 """Every op's schema and shapes, in one place: `torch.ops.preimage.*`.
 
-The implementations for CPU and CUDA are beside their checks (`hog.py`, …) and register themselves on import.
+The implementations for CPU and CUDA (`hog_torch.py`, …) register themselves on import; `registered.py` imports all.
 A `*_backward` op takes the gradient of its op's output, then its op's parameters in the same order.
 """
 
 from __future__ import annotations
 
 import torch
+
+from preimage.ops._sizes import cell_count, frame_count
 
 LIBRARY = torch.library.Library("preimage", "DEF")
 
@@ -26,11 +28,6 @@ for _schema in (
     "SymInt[2] image_size, SymInt cell, int seed, float descriptor_scale) -> Tensor",
 ):
     LIBRARY.define(_schema, tags=(torch.Tag.pt2_compliant_tag,))
-
-
-def cell_count(pixels: int, cell_size: int) -> int:
-    """HOG cells along a side: one for every full cell and one more for half a cell left over."""
-    return (pixels + cell_size // 2) // cell_size
 
 
 @torch.library.register_fake("preimage::hog", lib=LIBRARY)  # type: ignore[untyped-decorator]
@@ -59,11 +56,6 @@ def _lbp(images: torch.Tensor, cell_size: int, variant: str) -> torch.Tensor:
 def _lbp_codes(images: torch.Tensor, variant: str) -> torch.Tensor:
     batch = images.shape[0] if images.dim() == 4 else 1
     return images.new_empty((batch, 1, images.shape[-2], images.shape[-1]), dtype=torch.uint8)
-
-
-def frame_count(first: int, last: int, step: int, bin_size: int) -> int:
-    """Dense SIFT's descriptors along an axis whose four bin centres lie in first … last, inclusive."""
-    return (last - first - 3 * bin_size) // step + 1
 
 
 @torch.library.register_fake("preimage::dense_sift", lib=LIBRARY)  # type: ignore[untyped-decorator]

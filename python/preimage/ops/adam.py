@@ -41,7 +41,7 @@ def adam_step(
     _check(weights, gradient, mean, square, average, rounded, scale, numbers)
     tensors = (weights, gradient, mean, square, average, rounded, scale, numbers)
     if weights.is_cuda and has_triton():
-        from preimage.ops import _adam_triton
+        from preimage.ops import _adam_triton  # Triton is not everywhere
 
         _adam_triton.adam_step(*tensors, betas, epsilon)
     else:

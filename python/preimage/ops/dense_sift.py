@@ -1,39 +1,35 @@
-"""Dense SIFT: check, describe the memory, call the native kernel."""
+"""Dense SIFT: check, describe the memory, call the native kernel. Imports torch for tensors only."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 import numpy as np
-import torch
+import numpy.typing as npt
 
-from preimage.ops import (
-    _native,
-    dense_sift_cuda,  # noqa: F401 (registers itself)
-)
+from preimage.ops import _native
 from preimage.ops._images import (
-    Description,
+    DType,
     Images,
-    as_native,
+    as_batch,
     check_choice,
     check_dtype,
-    check_shape,
-    check_tensor,
+    check_images,
     check_whole,
-    describe,
+    cpu_threads,
     describe_array,
+    describe_output,
     instruction_set,
-    needs_gradient,
+    is_tensor,
+    like_images,
     readable,
-    wrong_container,
 )
-from preimage.ops._library import LIBRARY, frame_count
-from preimage.ops.dense_sift_backward import DTYPES, Bounds, DenseSift
+from preimage.ops._sizes import Bounds, frame_count
 
 CHANNELS = 128
 WINDOWS = ("gaussian", "flat")
+DTYPES = ("float32", "float16", "bfloat16", "uint8")
 
 
 @overload
@@ -46,8 +42,8 @@ def dense_sift(
     window_size: float = ...,
     bounds: Bounds | None = ...,
     norms: Literal[False] = ...,
-    dtype: torch.dtype = ...,
-) -> torch.Tensor: ...
+    dtype: DType = ...,
+) -> Images: ...
 
 
 @overload
@@ -60,8 +56,8 @@ def dense_sift(
     window_size: float = ...,
     bounds: Bounds | None = ...,
     norms: Literal[True],
-    dtype: torch.dtype = ...,
-) -> tuple[torch.Tensor, torch.Tensor]: ...
+    dtype: DType = ...,
+) -> tuple[Images, Images]: ...
 
 
 def dense_sift(
@@ -73,8 +69,8 @@ def dense_sift(
     window_size: float = 2.0,
     bounds: Bounds | None = None,
     norms: bool = False,
-    dtype: torch.dtype = torch.float32,
-) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+    dtype: DType = "float32",
+) -> Images | tuple[Images, Images]:
     """SIFT descriptors on a regular grid, equal to VLFeat's `vl_dsift` (4 × 4 bins of 8 orientations).
 
     With the Gaussian window every value is within 5e-6 of VLFeat's where the norm is at least 1e-4. With the flat one
@@ -82,9 +78,10 @@ def dense_sift(
     from the definition in double precision it is 5e-6 off at most.
 
     Args:
-        images: (H, W), (C, H, W) or (B, C, H, W), y down; C is 1 or 3 (red, green, blue; their luma
-            0.299 R + 0.587 G + 0.114 B is taken); B may be 0. uint8 (divided by 255), float16, bfloat16, float32 or
-            float64 with values in [0, 1] (not enforced). Any strides; uint8 and float32 are read where they lie.
+        images: (H, W) or (..., C, H, W), y down; C is 1 or 3 (red, green, blue; their luma
+            0.299 R + 0.587 G + 0.114 B is taken); leading dimensions may be 0. uint8 (divided by 255), float16,
+            bfloat16, float32 or float64 with values in [0, 1] (not enforced). Any strides; uint8 and float32 are read
+            where they lie.
             A tensor on the CPU or a CUDA device, or a NumPy array. They are not smoothed; `preimage.phow` does that.
         step: pixels between descriptors along both axes, at least 1.
         bin_size: pixels between the centres of a descriptor's spatial bins along both axes, at least 1.
@@ -94,15 +91,16 @@ def dense_sift(
         bounds: (top, left, bottom, right), the pixels that bin centres may lie on, inclusive, as VLFeat's bounds but
             y before x and from 0; ``None`` for the whole image.
         norms: give the norms as well.
-        dtype: of the descriptors: ``torch.float32``, ``torch.float16``, ``torch.bfloat16``, or ``torch.uint8`` for
-            min(⌊512 · d⌋, 255), as VLFeat's toolbox stores them.
+        dtype: of the descriptors: float32, float16, (tensors only) bfloat16, or uint8 for min(⌊512 · d⌋, 255), as
+            VLFeat's toolbox stores them; a name or a dtype of torch or NumPy.
 
     Returns:
-        (B, 128, h, w), contiguous, B = 1 for a single image, h = (bottom - top - 3 · bin_size) // step + 1 and w
-        alike. Channel = orientation + 8 · spatial column + 32 · spatial row; orientation k is along k · 45°, 0 along
-        +x, y down. Values in [0, 1], every descriptor of length 1. `preimage.dense_sift_frames` tells their centres.
+        (..., 128, h, w), contiguous, with the images' leading dimensions; a tensor on the images' device for a tensor,
+        a NumPy array for an array. h = (bottom - top - 3 · bin_size) // step + 1 and w alike. Channel = orientation +
+        8 · spatial column + 32 · spatial row; orientation k is along k · 45°, 0 along +x, y down. Values in [0, 1],
+        every descriptor of length 1. `preimage.dense_sift_frames` tells their centres.
 
-        With `norms` also float32 (B, 1, h, w): the sum of a descriptor's 128 values before they are normalised,
+        With `norms` also float32 (..., 1, h, w): the sum of a descriptor's 128 values before they are normalised,
         over (3 · bin_size + 1)²; VLFeat's measure of contrast.
 
         A near-flat patch has a descriptor of zeros: one whose values before normalising, squared, add up to at most
@@ -118,35 +116,94 @@ def dense_sift(
             its shared memory has no room for.
         RuntimeError: a CUDA tensor where the package was built without CUDA.
 
-    Gradients of descriptors (except as ``torch.uint8``) and norms flow back to the images, on either device. Where the
+    Gradients of descriptors (except as uint8) and norms flow back to the images, on either device. Where the
     definition has a kink, one side counts: a value clipped at 0.2 passes its gradient on where it is at most 0.2; a
     pixel's length is split linearly within each eighth of a turn; pixels whose squared gradient is at most 1e-8, and
     the descriptors of near-flat patches, pass nothing on. The gradient itself has none.
 
-    The number of threads is `torch.get_num_threads()`; it does not change the numbers. The environment variable
-    ``PREIMAGE_ISA`` (avx512, avx2, portable) forces an instruction set.
+    On the CPU the number of threads is `torch.get_num_threads()`, for arrays ``OMP_NUM_THREADS`` or the CPUs that the
+    process may use; it does not change the numbers. The environment variable ``PREIMAGE_ISA`` (avx512, avx2, portable)
+    forces an instruction set.
     """
-    if isinstance(images, torch.Tensor):
-        check_tensor(images)
-        _check(images.shape, step, bin_size, window, window_size, bounds, dtype)
-        parameters = step, bin_size, window, float(window_size), bounds
-        if needs_gradient(images) and dtype.is_floating_point:
-            features, sums = DenseSift.apply(images, *parameters)  # type: ignore[no-untyped-call]
-            both = features.to(dtype), sums
-        else:
-            both = _op(images, *parameters, dtype)
-    elif isinstance(images, np.ndarray):
-        array = readable(images)
-        _check(array.shape, step, bin_size, window, window_size, bounds, dtype)
-        both = _run(describe_array(array), step, bin_size, window, window_size, bounds, dtype)
+    height, width = check_images(images)
+    box = check_grid(height, width, step, bin_size, bounds)
+    check_choice("window", window, WINDOWS)
+    name = check_dtype(dtype, DTYPES, images)
+    if not isinstance(window_size, float | int):
+        raise TypeError(f"window_size must be a number, got {window_size!r}")
+    if not 0 < window_size < math.inf:
+        raise ValueError(f"window_size must be above 0 bins and finite, got {window_size!r}")
+    batch = as_batch(images)
+    features: Any
+    sums: Any
+    if is_tensor(batch):
+        from preimage.ops.dense_sift_torch import dense_sift_of_tensors
+
+        features, sums = dense_sift_of_tensors(batch, step, bin_size, window, float(window_size), bounds, name)
     else:
-        raise wrong_container(images)
-    return both if norms else both[0]
+        rows, columns = grid_size(box, step, bin_size)
+        features = np.empty((len(batch), CHANNELS, rows, columns), name)
+        sums = dense_sift_into(
+            batch,
+            features,
+            step=step,
+            bin_size=bin_size,
+            window=window,
+            window_size=window_size,
+            bounds=box,
+            threads=cpu_threads(),
+        )
+    if not norms:
+        return like_images(features, images)
+    return like_images(features, images), like_images(sums, images)
+
+
+def dense_sift_into(
+    images: npt.NDArray[Any],
+    features: npt.NDArray[Any],
+    *,
+    step: int,
+    bin_size: int,
+    window: str,
+    window_size: float,
+    bounds: Bounds | None = None,
+    threads: int,
+) -> npt.NDArray[np.float32]:
+    """Write the features (B, 128, h, w), C-contiguous, of images (B, C, H, W) in place.
+
+    Returns:
+        The norms (B, 1, h, w).
+
+    Raises:
+        ValueError: `features` of another shape, dtype or layout.
+    """
+    images = readable(images)  # by name, so that a copy lives until the kernel has read it
+    box = (0, 0, images.shape[-2] - 1, images.shape[-1] - 1) if bounds is None else bounds
+    norms = np.empty((len(images), 1, *grid_size(box, step, bin_size)), np.float32)
+    _native.dense_sift(
+        describe_array(images),
+        describe_output(features),
+        describe_array(norms),
+        step,
+        bin_size,
+        window,
+        window_size,
+        box,
+        instruction_set(),
+        threads,
+    )
+    return norms
+
+
+def grid_size(bounds: Bounds, step: int, bin_size: int) -> tuple[int, int]:
+    """Return how many rows and columns of descriptors there are in full bounds."""
+    top, left, bottom, right = bounds
+    return frame_count(top, bottom, step, bin_size), frame_count(left, right, step, bin_size)
 
 
 def dense_sift_frames(
     height: int, width: int, *, step: int = 4, bin_size: int = 4, bounds: Bounds | None = None
-) -> torch.Tensor:
+) -> npt.NDArray[np.float32]:
     """Return where `dense_sift` puts its descriptors on an image of this size.
 
     Args:
@@ -162,13 +219,12 @@ def dense_sift_frames(
     """
     check_whole("height", height)
     check_whole("width", width)
-    top, left, bottom, right = check_grid(height, width, step, bin_size, bounds)
-    rows = frame_count(top, bottom, step, bin_size)
-    columns = frame_count(left, right, step, bin_size)
+    box = check_grid(height, width, step, bin_size, bounds)
+    rows, columns = grid_size(box, step, bin_size)
     centre = 1.5 * bin_size
-    y = torch.arange(rows, dtype=torch.float32, device="cpu") * step + (top + centre)
-    x = torch.arange(columns, dtype=torch.float32, device="cpu") * step + (left + centre)
-    return torch.stack(torch.meshgrid(y, x, indexing="ij"), dim=-1)
+    y = np.arange(rows, dtype=np.float32) * np.float32(step) + np.float32(box[0] + centre)
+    x = np.arange(columns, dtype=np.float32) * np.float32(step) + np.float32(box[1] + centre)
+    return np.stack(np.meshgrid(y, x, indexing="ij"), axis=-1)
 
 
 def check_grid(height: int, width: int, step: int, bin_size: int, bounds: Bounds | None) -> Bounds:
@@ -194,69 +250,3 @@ def check_grid(height: int, width: int, step: int, bin_size: int, bounds: Bounds
             f"got {bottom - top + 1} x {right - left + 1}"
         )
     return top, left, bottom, right
-
-
-def _check(
-    shape: tuple[int, ...],
-    step: int,
-    bin_size: int,
-    window: str,
-    window_size: float,
-    bounds: Bounds | None,
-    dtype: torch.dtype,
-) -> None:
-    height, width = check_shape(shape)
-    check_grid(height, width, step, bin_size, bounds)
-    check_choice("window", window, WINDOWS)
-    check_dtype(dtype, tuple(DTYPES))
-    if not isinstance(window_size, float | int):
-        raise TypeError(f"window_size must be a number, got {window_size!r}")
-    if not 0 < window_size < math.inf:
-        raise ValueError(f"window_size must be above 0 bins and finite, got {window_size!r}")
-
-
-def _run(
-    images: Description,
-    step: int,
-    bin_size: int,
-    window: str,
-    window_size: float,
-    bounds: Bounds | None,
-    dtype: torch.dtype,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    batch, _, height, width = images[1]
-    box = (0, 0, height - 1, width - 1) if bounds is None else bounds
-    top, left, bottom, right = box
-    rows, columns = frame_count(top, bottom, step, bin_size), frame_count(left, right, step, bin_size)
-    features = torch.empty((batch, CHANNELS, rows, columns), dtype=dtype, device="cpu")
-    norms = torch.empty((batch, 1, rows, columns), dtype=torch.float32, device="cpu")
-    _native.dense_sift(
-        images,
-        describe(features, DTYPES[dtype]),
-        describe(norms),
-        step,
-        bin_size,
-        window,
-        window_size,
-        box,
-        instruction_set(),
-        torch.get_num_threads(),
-    )
-    return features, norms
-
-
-@torch.library.impl(LIBRARY, "dense_sift", "CPU")
-def _dense_sift_cpu(
-    images: torch.Tensor,
-    step: int,
-    bin_size: int,
-    window: str,
-    window_size: float,
-    bounds: Bounds | None,
-    dtype: torch.dtype,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    images = as_native(images)  # by name, so that a copy lives until the kernel has read it
-    return _run(describe(images), step, bin_size, window, window_size, bounds, dtype)
-
-
-_op: Callable[..., tuple[torch.Tensor, torch.Tensor]] = torch.ops.preimage.dense_sift.default

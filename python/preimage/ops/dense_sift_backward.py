@@ -9,17 +9,10 @@ import torch
 
 from preimage.ops import _native
 from preimage.ops._derivatives import last_derivative
-from preimage.ops._images import as_native, describe
 from preimage.ops._library import LIBRARY
+from preimage.ops._sizes import Bounds
+from preimage.ops._tensors import as_native, describe
 
-# What descriptors are stored as, and how the native module calls it.
-DTYPES = {
-    torch.float32: "float32",
-    torch.float16: "float16",
-    torch.bfloat16: "bfloat16",
-    torch.uint8: "uint8",
-}
-Bounds = tuple[int, int, int, int]  # (top, left, bottom, right), inclusive
 Pair = tuple[torch.Tensor, torch.Tensor]
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from preimage.ops._images import as_native, describe, stream, with_cuda, working_memory
-from preimage.ops._library import LIBRARY, frame_count
-from preimage.ops.dense_sift_backward import DTYPES, Bounds, full_bounds
+from preimage.ops._images import dtype_name
+from preimage.ops._library import LIBRARY
+from preimage.ops._sizes import Bounds, frame_count
+from preimage.ops._tensors import as_native, describe, stream, with_cuda, working_memory
+from preimage.ops.dense_sift_backward import full_bounds
 
 
 @torch.library.impl(LIBRARY, "dense_sift", "CUDA")
@@ -27,7 +29,7 @@ def _dense_sift_cuda(
     features = images.new_empty((described[1][0], 128, *shape), dtype=dtype)
     norms = images.new_empty((described[1][0], 1, *shape), dtype=torch.float32)
     scratch = working_memory(images, native.dense_sift_cuda_scratch(described, *parameters, False))
-    outputs = describe(features, DTYPES[dtype]), describe(norms)
+    outputs = describe(features, dtype_name(dtype)), describe(norms)
     native.dense_sift_cuda(described, describe(scratch), *outputs, *parameters, stream(images))
     return features, norms
 

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import numpy as np
-import torch
-import torch.nn.functional as F
-
-from preimage.ops._images import Images, check_shape, check_tensor, check_whole, readable, wrong_container
+from preimage.ops._images import DType, Images, as_batch, check_images, check_whole, is_tensor, like_images, readable
 from preimage.ops.dense_sift import dense_sift, dense_sift_frames
 
 
 class PhowScale(NamedTuple):
-    """The descriptors of one size."""
+    """The descriptors of one size: tensors or arrays as the images were."""
 
     bin_size: int
-    features: torch.Tensor  # (B, 128, h, w)
-    norms: torch.Tensor  # (B, 1, h, w)
-    frames: torch.Tensor  # (h, w, 2): centres, y before x
+    features: Any  # (..., 128, h, w)
+    norms: Any  # (..., 1, h, w)
+    frames: Any  # (h, w, 2): centres, y before x
 
 
 def phow(
@@ -31,7 +27,7 @@ def phow(
     window_size: float = 1.5,
     magnif: float = 6.0,
     contrast_threshold: float = 0.005,
-    dtype: torch.dtype = torch.float32,
+    dtype: DType = "float32",
 ) -> list[PhowScale]:
     """Dense SIFT at several sizes, as VLFeat's `vl_phow` computes it for grey images.
 
@@ -46,18 +42,19 @@ def phow(
         window, window_size: as for `dense_sift`; ``"flat"`` is VLFeat's ``'Fast', true``.
         magnif: bin size over the Gaussian's standard deviation, above 0.
         contrast_threshold: descriptors with a smaller norm become zeros.
-        dtype: of the descriptors, as for `dense_sift`; VLFeat's own default is ``torch.uint8``.
+        dtype: of the descriptors, as for `dense_sift`; VLFeat's own default is uint8.
 
     Returns:
-        One ``PhowScale`` for every size, in their order: ``bin_size``, ``features`` (B, 128, h, w), their ``norms``
-        (B, 1, h, w), and the centres ``frames`` (h, w, 2), y before x. Smaller sizes have more descriptors, at the
-        lower and right ends.
+        One ``PhowScale`` for every size, in their order: ``bin_size``, ``features`` (..., 128, h, w), their ``norms``
+        (..., 1, h, w), and the centres ``frames`` (h, w, 2), y before x, on the CPU. Leading dimensions are those of
+        the images; tensors for tensors, NumPy arrays for arrays. Smaller sizes have more descriptors, at the lower and
+        right ends.
 
     Raises:
         TypeError, ValueError: as `dense_sift`; also when `sizes` is empty, or when the image is too small for one.
     """
-    planes = _grey(images)
-    height, width = planes.shape[-2:]
+    height, width = check_images(images)
+    planes = _grey(as_batch(images))
     _check(sizes, magnif, contrast_threshold)
     scales = []
     for size in sizes:
@@ -77,9 +74,16 @@ def phow(
             norms=True,
             dtype=dtype,
         )
-        kept = features.masked_fill_(norms < contrast_threshold, 0)
-        frames = dense_sift_frames(height, width, step=step, bin_size=size, bounds=bounds)
-        scales.append(PhowScale(size, kept, norms, frames))
+        if is_tensor(features):
+            features.masked_fill_(norms < contrast_threshold, 0)
+        else:
+            features *= ~(norms < contrast_threshold)
+        frames: Any = dense_sift_frames(height, width, step=step, bin_size=size, bounds=bounds)
+        if is_tensor(images):
+            import torch
+
+            frames = torch.from_numpy(frames)
+        scales.append(PhowScale(size, like_images(features, images), like_images(norms, images), frames))
     return scales
 
 
@@ -95,32 +99,29 @@ def _check(sizes: tuple[int, ...], magnif: float, contrast_threshold: float) -> 
         raise ValueError(f"magnif must be above 0 and finite, got {magnif!r}")
 
 
-def _grey(images: Images) -> torch.Tensor:
-    """float32 (B, 1, H, W) in [0, 1], checked."""
-    if isinstance(images, np.ndarray):
-        images = torch.from_numpy(np.ascontiguousarray(readable(images)))
-    elif not isinstance(images, torch.Tensor):
-        raise wrong_container(images)
-    check_tensor(images)
-    check_shape(images.shape)
-    batch = images.reshape((1,) * (4 - images.dim()) + images.shape).to(torch.float32)
-    values = batch / 255 if images.dtype == torch.uint8 else batch
+def _grey(batch: Any) -> Any:
+    """Return images (B, C, H, W) as float32 (B, 1, H, W) in [0, 1]."""
+    values = batch.float() if is_tensor(batch) else readable(batch).astype("float32")
+    if "uint8" in str(batch.dtype):
+        values = values / 255
     if values.shape[1] == 1:
         return values
-    red, green, blue = values.split(1, dim=1)
-    return 0.299 * red + 0.587 * green + 0.114 * blue
+    return 0.299 * values[:, :1] + 0.587 * values[:, 1:2] + 0.114 * values[:, 2:]
 
 
-def _smooth(planes: torch.Tensor, sigma: float) -> torch.Tensor:
+def _smooth(planes: Any, sigma: float) -> Any:
     """`vl_imsmooth`. By sums of shifted images: a convolution would be rounded to 10 bits on newer GPUs."""
     if sigma < 0.01:
         return planes
     reach = math.ceil(4 * sigma)
     shares = [math.exp(-0.5 * (offset / sigma) ** 2) for offset in range(-reach, reach + 1)]
-    for axis, padding in ((2, (0, 0, reach, reach)), (3, (reach, reach, 0, 0))):
-        padded = F.pad(planes, padding, mode="replicate")
+    total = sum(shares)
+    for axis in (2, 3):
         size = planes.shape[axis]
-        planes = torch.zeros_like(planes)
+        nearest = [min(max(place, 0), size - 1) for place in range(-reach, size + reach)]
+        padded = planes[:, :, nearest] if axis == 2 else planes[:, :, :, nearest]
+        planes = 0
         for shift, share in enumerate(shares):
-            planes = planes.add(padded.narrow(axis, shift, size), alpha=share / sum(shares))
+            part = padded[:, :, shift : shift + size] if axis == 2 else padded[..., shift : shift + size]
+            planes = planes + part * (share / total)
     return planes

@@ -1,37 +1,35 @@
-"""Sparse SIFT: check, describe the memory, call whoever computes the variant."""
+"""Sparse SIFT: check, describe the memory, call whoever computes the variant. Imports torch for tensors only."""
 
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
+import numpy.typing as npt
 
 from preimage.keypoints import Keypoints
 from preimage.ops import _native
 from preimage.ops._images import (
-    Description,
-    Images,
-    as_native,
+    as_batch,
     check_choice,
-    check_shape,
-    check_tensor,
+    check_images,
     check_whole,
-    describe,
+    cpu_threads,
     describe_array,
     instruction_set,
-    needs_gradient,
+    is_tensor,
     readable,
-    wrong_container,
 )
-from preimage.ops.sift_opencv import opencv_sift
+
+if TYPE_CHECKING:
+    import torch
 
 VARIANTS = ("vlfeat", "opencv")
 MOST_LEVELS = 32
 
 
 def sift(
-    images: Images,
+    images: torch.Tensor | npt.NDArray[Any],
     *,
     variant: str = "vlfeat",
     levels: int = 3,
@@ -42,10 +40,10 @@ def sift(
     """Keypoints of every image, with SIFT descriptors.
 
     Args:
-        images: (H, W), (C, H, W) or (B, C, H, W), y down; C is 1 or 3 (red, green, blue; their luma
-            0.299 R + 0.587 G + 0.114 B is taken); B may be 0. uint8 (divided by 255), float16, bfloat16, float32 or
-            float64 with values in [0, 1] (not enforced by ``"vlfeat"``). Any strides. A tensor on the CPU or a NumPy
-            array.
+        images: (H, W) or (..., C, H, W), y down; C is 1 or 3 (red, green, blue; their luma
+            0.299 R + 0.587 G + 0.114 B is taken); leading dimensions may be 0. uint8 (divided by 255), float16,
+            bfloat16, float32 or float64 with values in [0, 1] (not enforced by ``"vlfeat"``). Any strides. A tensor on
+            the CPU or a NumPy array.
         variant: ``"vlfeat"``: detector and descriptor of VLFeat's C library (`vl_sift`), given the same values in
             [0, 1], as COLMAP gives them. VLFeat's own programs give it values up to 255, and find nearly the same
             keypoints (92 to 100 % on photographs): it counts gradients below 1e-4 as none whatever the unit.
@@ -61,7 +59,8 @@ def sift(
         edge_threshold: largest ratio of the difference's curvatures across and along an edge, above 0.
 
     Returns:
-        `Keypoints`, a batch of one for a single image. `response` is the absolute difference of Gaussians at the
+        `Keypoints` of torch tensors for a tensor, of NumPy arrays for an array; a batch of one for a single image, and
+        of all images in order for several leading dimensions. `response` is the absolute difference of Gaussians at the
         extremum, for ``"opencv"`` OpenCV's own measure. They come octave by octave, level by level, down and across;
         one with several directions comes once for each (up to four).
 
@@ -76,37 +75,48 @@ def sift(
         ValueError: wrong rank or channel count; a tensor on another device; parameters out of range, or any of them
             with ``"opencv"``; an unknown `variant`; a tensor that requires a gradient, outside `no_grad`.
 
-    Images are shared out among `torch.get_num_threads()` threads; it does not change the numbers. The environment
-    variable ``PREIMAGE_ISA`` (avx512, avx2, portable) forces an instruction set.
+    Images are shared out among `torch.get_num_threads()` threads, for arrays ``OMP_NUM_THREADS`` or the CPUs that the
+    process may use; it does not change the numbers. The environment variable ``PREIMAGE_ISA`` (avx512, avx2, portable)
+    forces an instruction set.
     """
     check_choice("variant", variant, VARIANTS)
     _check_parameters(levels, first_octave, peak_threshold, edge_threshold)
-    if isinstance(images, torch.Tensor):
+    check_images(images)
+    if is_tensor(images):
+        import torch
+
         _check_tensor(images)
-    elif not isinstance(images, np.ndarray):
-        raise wrong_container(images)
-    check_shape(tuple(images.shape))
+        array = as_batch(images if images.dtype in (torch.uint8, torch.float32) else images.float()).detach().numpy()
+        threads = torch.get_num_threads()
+    else:
+        array, threads = as_batch(images), cpu_threads()
     parameters = levels, first_octave, float(peak_threshold), float(edge_threshold)
-    if variant == "opencv":
-        if parameters != (3, 0, 0.0, 10.0):
-            raise ValueError("the parameters are those of the variant 'vlfeat': 'opencv' has its own, fixed ones")
-        array = as_native(images).numpy() if isinstance(images, torch.Tensor) else readable(images)
-        return opencv_sift(array.reshape((1,) * (4 - array.ndim) + array.shape))
-    if isinstance(images, torch.Tensor):
-        images = as_native(images)  # by name, so that a copy lives until the kernel has read it
-        return _run(describe(images), *parameters)
-    array = readable(images)
-    return _run(describe_array(array), *parameters)
+    if variant == "opencv" and parameters != (3, 0, 0.0, 10.0):
+        raise ValueError("the parameters are those of the variant 'vlfeat': 'opencv' has its own, fixed ones")
+    found = sift_of_arrays(array, variant, threads, *parameters)
+    return found.to_torch() if is_tensor(images) else found
 
 
-def _run(
-    images: Description, levels: int, first_octave: int, peak_threshold: float, edge_threshold: float
+def sift_of_arrays(
+    images: npt.NDArray[Any],
+    variant: str,
+    threads: int,
+    levels: int = 3,
+    first_octave: int = 0,
+    peak_threshold: float = 0.0,
+    edge_threshold: float = 10.0,
 ) -> Keypoints:
+    """Return the keypoints of images (B, C, H, W), checked, as arrays; see `sift`."""
+    images = readable(images)  # by name, so that a copy lives until the kernel has read it
+    if variant == "opencv":
+        from preimage.ops.sift_opencv import opencv_sift  # cv2 takes a while to load
+
+        return opencv_sift(images, threads)
     frames, descriptors, offsets = _native.sift(
-        images, levels, first_octave, peak_threshold, edge_threshold, instruction_set(), torch.get_num_threads()
+        describe_array(images), levels, first_octave, peak_threshold, edge_threshold, instruction_set(), threads
     )
-    x, y, scale, angle, response = torch.from_numpy(frames)
-    return Keypoints(x, y, scale, angle, response, torch.from_numpy(descriptors), torch.from_numpy(offsets))
+    x, y, scale, angle, response = frames
+    return Keypoints(x, y, scale, angle, response, descriptors, offsets)
 
 
 def _check_parameters(levels: int, first_octave: int, peak_threshold: float, edge_threshold: float) -> None:
@@ -126,10 +136,11 @@ def _check_parameters(levels: int, first_octave: int, peak_threshold: float, edg
 
 
 def _check_tensor(images: torch.Tensor) -> None:
-    check_tensor(images)
+    import torch
+
     if images.device.type != "cpu":
         raise ValueError(f"sparse SIFT is computed on the CPU, got images on {images.device}: pass images.cpu()")
-    if needs_gradient(images):
+    if images.requires_grad and torch.is_grad_enabled():
         raise ValueError(
             "sparse SIFT has no gradient, got a tensor that requires one: pass images.detach() or call it under "
             "torch.no_grad()"

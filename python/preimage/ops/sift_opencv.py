@@ -8,7 +8,6 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from preimage.keypoints import DESCRIPTOR, Keypoints
 
@@ -22,15 +21,15 @@ POSITION_SHIFT = 0.25
 _CHANNELS = np.arange(DESCRIPTOR) // 8 * 8 + -np.arange(DESCRIPTOR) % 8
 
 
-def opencv_sift(images: npt.NDArray[Any]) -> Keypoints:
+def opencv_sift(images: npt.NDArray[Any], threads: int) -> Keypoints:
     """(B, C, H, W), C 1 or 3, uint8 or float32 in [0, 1] -> keypoints as `cv2.SIFT_create()` finds them.
 
-    Images are shared out among `torch.get_num_threads()` threads, which does not change the numbers.
+    Images are shared out among threads, which does not change the numbers.
     """
-    threads = min(torch.get_num_threads(), len(images))
-    if threads <= 1:
+    workers = min(threads, len(images))
+    if workers <= 1:
         return Keypoints.cat([_of_image(image) for image in images])
-    with ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(workers) as pool:
         return Keypoints.cat(list(pool.map(_of_image, images)))
 
 
@@ -56,8 +55,8 @@ def _of_image(image: npt.NDArray[Any]) -> Keypoints:
         "response": response,
         "descriptors": descriptors,
     }
-    ordered = {name: torch.from_numpy(value[order].astype(np.float32)) for name, value in floats.items()}
-    return Keypoints(**ordered, offsets=torch.tensor([0, len(found)]))
+    ordered = {name: value[order].astype(np.float32) for name, value in floats.items()}
+    return Keypoints(**ordered, offsets=np.array([0, len(found)], np.int64))
 
 
 def _grey(image: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 
 
 def checked_images(images: torch.Tensor | npt.NDArray[Any]) -> torch.Tensor:
-    """(H, W), (C, H, W) or (B, C, H, W) as a tensor of that shape; ``TypeError`` or ``ValueError`` for what is none."""
+    """(H, W) or (..., C, H, W) as a tensor of that shape; ``TypeError`` or ``ValueError`` for what is none."""
     if isinstance(images, np.ndarray):
         if images.dtype.name not in ("uint8", "float16", "float32", "float64"):
             raise TypeError(f"images must be uint8, float16, float32 or float64, got {images.dtype.name}")
@@ -23,11 +24,22 @@ def checked_images(images: torch.Tensor | npt.NDArray[Any]) -> torch.Tensor:
         raise TypeError(f"images must be uint8 or floating point, got {tensor.dtype}")
     if tensor.device.type != "cpu":
         raise ValueError(f"images must be on the CPU, got {tensor.device}")
-    if not 2 <= tensor.dim() <= 4 or (tensor.dim() > 2 and tensor.shape[-3] not in (1, 3)):
+    if tensor.dim() < 2 or (tensor.dim() > 2 and tensor.shape[-3] not in (1, 3)):
         raise ValueError(
             f"images must be (H, W), (C, H, W) or (B, C, H, W) with C 1 or 3, got shape {tuple(tensor.shape)}"
         )
     return tensor
+
+
+def as_batch(images: torch.Tensor) -> torch.Tensor:
+    """(..., C, H, W) or (H, W) -> (B, C, H, W)."""
+    planes = images[None] if images.dim() == 2 else images
+    return planes.reshape(math.prod(planes.shape[:-3]), *planes.shape[-3:])
+
+
+def like_images(result: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+    """(B, C, h, w) -> the images' leading dimensions: (..., C, h, w)."""
+    return result.reshape(*images.shape[:-3], *result.shape[1:])
 
 
 def luma(images: torch.Tensor) -> torch.Tensor:

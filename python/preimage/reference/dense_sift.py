@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
-from preimage.reference._images import checked_images, luma
+from preimage.reference._images import as_batch, checked_images, like_images, luma
 
 ORIENTATIONS = 8  # 45° apart
 SPATIAL = 4  # bins along each axis of a descriptor
@@ -46,7 +46,7 @@ def dense_sift(
     """SIFT descriptors on a regular grid.
 
     Args:
-        images: (H, W), (C, H, W) or (B, C, H, W), y down, C 1 or 3 (red, green, blue; their luma is taken). uint8 is
+        images: (H, W) or (..., C, H, W), y down, C 1 or 3 (red, green, blue; their luma is taken). uint8 is
             divided by 255; floating values are expected in [0, 1]. A tensor or a NumPy array.
         step: pixels between descriptors, at least 1.
         bin_size: pixels between the centres of a descriptor's spatial bins, at least 1.
@@ -58,8 +58,8 @@ def dense_sift(
         dtype: of the descriptors; ``torch.uint8`` is min(⌊512 · d⌋, 255). ``torch.float64`` only here.
 
     Returns:
-        (B, 128, h, w), channel = orientation + 8 · spatial column + 32 · spatial row; with `norms` also their norms
-        (B, 1, h, w): the sum of the 128 sums before normalising, over (3 · bin_size + 1)², float32 (float64 for
+        (..., 128, h, w), channel = orientation + 8 · spatial column + 32 · spatial row; with `norms` also their norms
+        (..., 1, h, w): the sum of the 128 sums before normalising, over (3 · bin_size + 1)², float32 (float64 for
         float64 images). A near-flat patch, whose sums squared add up to less than 1e-8, has a descriptor of zeros.
 
     Raises:
@@ -71,14 +71,14 @@ def dense_sift(
     if not 0 < window_size < math.inf:
         raise ValueError(f"window_size must be above 0 bins, got {window_size!r}")
     precision = torch.float64 if tensor.dtype == torch.float64 else torch.float32
-    batch = tensor.reshape((1,) * (4 - tensor.dim()) + tuple(tensor.shape))  # (B, C, H, W)
+    batch = as_batch(tensor)
     values = batch.to(torch.float32) / 255 if batch.dtype == torch.uint8 else batch.to(precision)
     planes = luma(values) if values.shape[1] == 3 else values
     sums = spatial_sums(votes(*gradient(planes)).double(), box, step, kernels(bin_size, window, window_size))
-    features = as_dtype(normalise(sums), dtype)
+    features = like_images(as_dtype(normalise(sums), dtype), tensor)
     if not norms:
         return features
-    return features, (sums.sum(1, keepdim=True) / (3 * bin_size + 1) ** 2).to(precision)
+    return features, like_images((sums.sum(1, keepdim=True) / (3 * bin_size + 1) ** 2).to(precision), tensor)
 
 
 def dense_sift_frames(

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from preimage.reference._images import checked_images, luma
+from preimage.reference._images import as_batch, checked_images, like_images, luma
 
 ORIENTATIONS = 9  # undirected, 20° apart; twice as many directed bins
 EPSILON = 1e-4  # added to the energy of 2 x 2 cells, inside the root
@@ -32,7 +32,7 @@ def hog(
     """Histograms of oriented gradients.
 
     Args:
-        images: (H, W), (C, H, W) or (B, C, H, W), y down, C 1 or 3 (red, green, blue). uint8 is divided by 255;
+        images: (H, W) or (..., C, H, W), y down, C 1 or 3 (red, green, blue). uint8 is divided by 255;
             floating values are expected in [0, 1]. A tensor or a NumPy array.
         cell_size: side of a cell in pixels, at least 1.
         variant: only ``"vlfeat-uoctti"``.
@@ -41,7 +41,7 @@ def hog(
         dtype: of the features; by default float64 for float64 images, else float32.
 
     Returns:
-        (B, 31, Hc, Wc), Hc = (H + cell_size // 2) // cell_size and Wc alike. Channels: 0-8 directed at k · 20°, 9-17
+        (..., 31, Hc, Wc), Hc = (H + cell_size // 2) // cell_size and Wc alike. Channels: 0-8 directed at k · 20°, 9-17
         the opposite directions, 18-26 undirected, 27-30 texture.
 
     Raises:
@@ -49,14 +49,14 @@ def hog(
     """
     tensor = _checked(images, cell_size, variant, colour)
     result_type = torch.float64 if tensor.dtype == torch.float64 else torch.float32
-    batch = tensor.reshape((1,) * (4 - tensor.dim()) + tuple(tensor.shape))  # (B, C, H, W)
+    batch = as_batch(tensor)
     values = batch.to(torch.float32) / 255 if batch.dtype == torch.uint8 else batch.to(result_type)
     planes = luma(values) if colour == "luma" and values.shape[1] == 3 else values
     rows, columns = (cells_along(side, cell_size) for side in values.shape[-2:])
     if not len(planes):
-        return torch.empty((0, 31, rows, columns), dtype=dtype or result_type)
+        return like_images(torch.empty((0, 31, rows, columns), dtype=dtype or result_type), tensor)
     features = [normalise(cell_histograms(*strongest_gradient(image), cell_size)) for image in planes]
-    return torch.stack(features).to(dtype or result_type)
+    return like_images(torch.stack(features).to(dtype or result_type), tensor)
 
 
 def cells_along(pixels: int, cell_size: int) -> int:

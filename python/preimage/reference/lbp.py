@@ -10,7 +10,7 @@ from typing import Any
 import numpy.typing as npt
 import torch
 
-from preimage.reference._images import checked_images, luma
+from preimage.reference._images import as_batch, checked_images, like_images, luma
 
 LABELS = 58
 FLAT = 56  # no neighbour is greater, or all are
@@ -32,19 +32,20 @@ def lbp(
     """Histograms of local binary patterns.
 
     Args:
-        images: (H, W), (C, H, W) or (B, C, H, W), y down, C 1 or 3 (red, green, blue; their luma is taken). uint8 is
+        images: (H, W) or (..., C, H, W), y down, C 1 or 3 (red, green, blue; their luma is taken). uint8 is
             divided by 255. A tensor or a NumPy array.
         cell_size: side of a cell in pixels, 1 to 32768.
         variant: only ``"vlfeat-uniform"``.
         dtype: of the result, float32, float16 or bfloat16; computed in float32.
 
     Returns:
-        (B, 58, H // cell_size, W // cell_size). Every cell is a vector of length 1, or 0 where no pixel votes.
+        (..., 58, H // cell_size, W // cell_size). Every cell is a vector of length 1, or 0 where no pixel votes.
 
     Raises:
         TypeError, ValueError: as `preimage.lbp`.
     """
-    planes = grey(checked(images, variant))
+    tensor = checked(images, variant)
+    planes = grey(as_batch(tensor))
     height, width = planes.shape[-2:]
     if type(cell_size) is not int:
         raise TypeError(f"cell_size must be an int, got {cell_size!r}")
@@ -57,11 +58,11 @@ def lbp(
     features = torch.empty((len(planes), LABELS, height // cell_size, width // cell_size), dtype=torch.float32)
     for image, out in zip(planes, features, strict=True):
         out.copy_(normalise(cell_histograms(labels(image), cell_size)))
-    return features.to(dtype)
+    return like_images(features.to(dtype), tensor)
 
 
 def lbp_codes(images: torch.Tensor | npt.NDArray[Any], *, variant: str = "vlfeat-uniform") -> torch.Tensor:
-    """Every pixel's label: (B, 1, H, W) uint8, 0 … 57, and 255 on the image's border.
+    """Every pixel's label: (..., 1, H, W) uint8, 0 … 57, and 255 on the image's border.
 
     Args:
         images: as `lbp`.
@@ -70,11 +71,12 @@ def lbp_codes(images: torch.Tensor | npt.NDArray[Any], *, variant: str = "vlfeat
     Raises:
         TypeError, ValueError: as `preimage.lbp_codes`.
     """
-    planes = grey(checked(images, variant))
+    tensor = checked(images, variant)
+    planes = grey(as_batch(tensor))
     codes = torch.empty((len(planes), 1, *planes.shape[1:]), dtype=torch.uint8)
     for image, out in zip(planes, codes, strict=True):
         out[0] = labels(image)
-    return codes
+    return like_images(codes, tensor)
 
 
 def grey(images: torch.Tensor) -> torch.Tensor:
@@ -151,10 +153,10 @@ def normalise(histograms: torch.Tensor) -> torch.Tensor:
 
 
 def checked(images: torch.Tensor | npt.NDArray[Any], variant: str) -> torch.Tensor:
-    """The images as a tensor (B, C, H, W); `TypeError` or `ValueError` for what is none."""
+    """The images as a tensor (..., C, H, W) or (H, W); `TypeError` or `ValueError` for what is none."""
     tensor = checked_images(images).detach()
     if min(tensor.shape[-2:]) < 1:
         raise ValueError(f"images must not be empty, got {tensor.shape[-2]} x {tensor.shape[-1]} pixels")
     if variant != "vlfeat-uniform":
         raise ValueError(f"variant must be vlfeat-uniform, got {variant!r}")
-    return tensor.reshape((1,) * (4 - tensor.dim()) + tuple(tensor.shape))
+    return tensor

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
-from preimage.reference._images import luma
+from preimage.reference._images import as_batch, like_images, luma
 from preimage.reference.dense_sift import dense_sift, dense_sift_frames
 
 
@@ -18,8 +18,8 @@ class PhowScale(NamedTuple):
     """The descriptors of one size."""
 
     bin_size: int
-    features: torch.Tensor  # (B, 128, h, w)
-    norms: torch.Tensor  # (B, 1, h, w)
+    features: torch.Tensor  # (..., 128, h, w)
+    norms: torch.Tensor  # (..., 1, h, w)
     frames: torch.Tensor  # (h, w, 2), y before x
 
 
@@ -39,7 +39,7 @@ def phow(
     Parameters as `preimage.phow`.
     """
     tensor = torch.from_numpy(np.ascontiguousarray(images)) if isinstance(images, np.ndarray) else images
-    batch = tensor.reshape((1,) * (4 - tensor.dim()) + tuple(tensor.shape))
+    batch = as_batch(tensor)
     values = batch.to(torch.float32) / 255 if batch.dtype == torch.uint8 else batch
     planes = luma(values) if values.shape[1] == 3 else values
     height, width = planes.shape[-2:]
@@ -60,7 +60,7 @@ def phow(
         )
         kept = torch.where(norms < contrast_threshold, 0, features)
         frames = dense_sift_frames(height, width, step=step, bin_size=size, bounds=bounds)
-        scales.append(PhowScale(size, kept, norms, frames))
+        scales.append(PhowScale(size, like_images(kept, tensor), like_images(norms, tensor), frames))
     return scales
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from preimage.reference._images import checked_images, luma
+from preimage.reference._images import as_batch, checked_images, luma
 
 Array = npt.NDArray[np.float64]
 Places = npt.NDArray[np.signedinteger[Any]]
@@ -65,7 +65,7 @@ def sift(
 ) -> SparseKeypoints:
     """Keypoints of every image; see `preimage.sift` for arguments and order."""
     tensor = checked_images(images)
-    batch = tensor.reshape((1,) * (4 - tensor.dim()) + tuple(tensor.shape)).double()
+    batch = as_batch(tensor).double()
     batch = batch / 255 if tensor.dtype == torch.uint8 else batch
     batch = luma(batch) if batch.shape[1] == 3 else batch
     found: list[tuple[float, ...]] = []

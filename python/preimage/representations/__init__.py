@@ -1,9 +1,15 @@
-"""Representations: named functions from images to features."""
+"""Representations: named functions from images to features. The names load on first use, some need torch."""
 
-from preimage.representations import alexnet, dense_sift, hog, lbp, network_factory, sift  # noqa: F401 - registers them
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from preimage.representations.base import Representation, create, for_spec, from_spec, names, parameters, register
-from preimage.representations.network import Network, NetworkRepresentation
-from preimage.representations.preprocessing import Preprocessing
+
+if TYPE_CHECKING:
+    from preimage.representations.network import Network, NetworkRepresentation
+    from preimage.representations.preprocessing import Preprocessing
 
 __all__ = [
     "Network",
@@ -17,3 +23,11 @@ __all__ = [
     "parameters",
     "register",
 ]
+
+_HOMES = {"Network": "network", "NetworkRepresentation": "network", "Preprocessing": "preprocessing"}
+
+
+def __getattr__(name: str) -> object:
+    if name in _HOMES:
+        return getattr(import_module(f"preimage.representations.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

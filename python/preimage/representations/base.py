@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import importlib
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, TypeVar
-
-import torch
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from preimage.representations import plugins
 from preimage.spec import USER_VARIANT, Spec
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import torch
 
 NETWORK = "network"  # the name of every layer of a network: there is no register of those
 
@@ -24,10 +28,12 @@ class Representation(abc.ABC):
         name: how it is called in specs, files and on the command line.
         in_workers: it takes so long that training computes it ahead, by `for_training`, in the threads that prepare
             batches.
+        computes_arrays: it has `compute_into`, and computes NumPy arrays without torch.
     """
 
     name: ClassVar[str]
     in_workers: ClassVar[bool] = False
+    computes_arrays: ClassVar[bool] = False
 
     @classmethod
     def from_parameters(cls, variant: str, values: Mapping[str, Any]) -> Representation:
@@ -41,7 +47,27 @@ class Representation(abc.ABC):
 
     @abc.abstractmethod
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        """Features (B, C, h, w) or (B, C), float32, of images (B, 3, H, W) in [0, 1] or uint8, RGB."""
+        """Return features (B, C, h, w) or (B, C), float32, of images (B, 3, H, W) in [0, 1] or uint8, RGB.
+
+        Where `computes_arrays` is set, images may also be a NumPy array, which gives an array, and have other leading
+        dimensions or none, which the features keep.
+        """
+
+    def compute_into(self, images: npt.NDArray[np.uint8], features: npt.NDArray[Any], *, threads: int) -> None:
+        """Write the features of images in place, where `computes_arrays` is set.
+
+        Several Python threads may call it at once. The features of uint8 images are finite, and within float16's range.
+
+        Args:
+            images: (B, H, W, 3), as decoders give them; any strides.
+            features: (B, C, h, w), float32 or float16, C-contiguous.
+            threads: how many work on the batch.
+
+        Raises:
+            ValueError: images without features, or `features` of another shape, dtype or layout.
+            TypeError: images of another dtype, or a representation that does not compute arrays.
+        """
+        raise TypeError(f"{self.name} does not compute NumPy arrays: call it with tensors")
 
     def for_training(self, images: torch.Tensor, seed: tuple[int, ...]) -> torch.Tensor:
         """Features (B, C, h, w), float32, of a training batch (B, 3, H, W) uint8 on the CPU, where `in_workers` is set.
@@ -68,6 +94,21 @@ class Representation(abc.ABC):
         """The pixels (H, W) that features of (h, w) cells cover."""
 
 
+def decoded(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Return a view (B, 3, H, W) of decoded images (B, H, W, 3); ``TypeError`` or ``ValueError`` for anything else."""
+    if images.dtype != "uint8":
+        raise TypeError(f"decoded images must be uint8, got {images.dtype}")
+    if images.ndim != 4 or images.shape[3] != 3:
+        raise ValueError(f"decoded images must be (B, H, W, 3), got shape {images.shape}")
+    return images.transpose(0, 3, 1, 2)
+
+
+# What comes with the package, by module, each imported when one of its names is asked for: some need torch.
+_ALEXNET = (*(f"conv{k}" for k in range(1, 6)), "fc6", "fc7", "fc8", "prob")
+_MODULES = {name: f"preimage.representations.{name.replace('-', '_')}" for name in ("dense-sift", "hog", "lbp", "sift")}
+_MODULES |= {f"alexnet-{layer}": "preimage.representations.alexnet" for layer in _ALEXNET}
+_FAMILY_MODULES = {"torch": "preimage.representations.network_factory"}
+
 _REGISTER: dict[str, type[Representation]] = {}
 
 _FAMILIES: dict[str, Callable[..., Representation]] = {}
@@ -80,8 +121,10 @@ def register(kind: R) -> R:
     """Class decorator: makes a representation known under its ``name``."""
     if not issubclass(kind, Representation):
         raise TypeError(f"a representation is a subclass of preimage.representations.Representation, got {kind}")
-    if _REGISTER.get(kind.name, kind) is not kind:
-        raise ValueError(f"a representation named {kind.name!r} is registered already: {_REGISTER[kind.name]}")
+    taken = _MODULES.get(kind.name, kind.__module__) != kind.__module__
+    if taken or _REGISTER.get(kind.name, kind) is not kind:
+        owner = _REGISTER.get(kind.name, _MODULES.get(kind.name))
+        raise ValueError(f"a representation named {kind.name!r} is registered already: {owner}")
     _REGISTER[kind.name] = kind
     return kind
 
@@ -99,7 +142,7 @@ def register_family(prefix: str) -> Callable[[F], F]:
 def names() -> list[str]:
     """The registered names, sorted, those of installed plug-ins included."""
     plugins.load(register)
-    return sorted(_REGISTER)
+    return sorted({*_MODULES, *_REGISTER})
 
 
 def parameters(name: str) -> dict[str, Any]:
@@ -142,10 +185,8 @@ def from_spec(spec: Spec) -> Representation:
             f"yourself (--representation torch:package.module:factory --layer {layer}; in Python "
             "preimage.network_representation)"
         )
-    if spec.variant == USER_VARIANT and spec.representation not in _REGISTER:
-        raise ValueError(
-            f"{spec.representation!r} are features of somebody's own: nothing here computes them from images"
-        )
+    if spec.variant == USER_VARIANT and spec.representation not in {*_MODULES, *_REGISTER}:
+        raise ValueError(f"{spec.representation!r} are user-provided features, which cannot be recomputed from images")
     representation = _kind(spec.representation).from_parameters(spec.variant, spec.parameters)
     if differences := representation.spec.differences(spec):
         raise ValueError(f"this version's {spec.representation} is another one: {'; '.join(differences)}")
@@ -166,10 +207,17 @@ def for_spec(spec: Spec, given: Representation | None = None) -> Representation:
 
 
 def _family(name: str) -> Callable[..., Representation] | None:
-    return _FAMILIES.get(name.partition(":")[0]) if ":" in name else None
+    if ":" not in name:
+        return None
+    prefix = name.partition(":")[0]
+    if prefix not in _FAMILIES and prefix in _FAMILY_MODULES:
+        importlib.import_module(_FAMILY_MODULES[prefix])
+    return _FAMILIES.get(prefix)
 
 
 def _kind(name: str) -> type[Representation]:
+    if name not in _REGISTER and name in _MODULES:
+        importlib.import_module(_MODULES[name])
     if name not in _REGISTER:
         plugins.load(register)
     if name not in _REGISTER:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
-
-from preimage.ops.dense_sift import dense_sift
-from preimage.representations.base import Representation, register
+from preimage.ops._images import Images
+from preimage.ops.dense_sift import dense_sift, dense_sift_into
+from preimage.representations.base import Representation, decoded, register
 from preimage.spec import Scalar, Spec
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 # The definitions, and the window that each has over the 4×4 bins of a descriptor.
 WINDOWS = {"vlfeat-dsift": "gaussian", "vlfeat-dsift-flat": "flat"}
@@ -29,6 +32,7 @@ class DenseSift(Representation):
     """
 
     name: ClassVar[str] = "dense-sift"
+    computes_arrays: ClassVar[bool] = True
     step: int = 4
     bin_size: int = 4
     window_size: float = 2.0
@@ -55,13 +59,26 @@ class DenseSift(Representation):
         }
         return Spec(self.name, self.variant, channels=128, stride=self.step, parameters=parameters)
 
-    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+    def __call__(self, images: Images) -> Images:
         return dense_sift(
             images,
             step=self.step,
             bin_size=self.bin_size,
             window=WINDOWS[self.variant],
             window_size=self.window_size,
+        )
+
+    def compute_into(self, images: npt.NDArray[np.uint8], features: npt.NDArray[Any], *, threads: int) -> None:
+        planes = decoded(images)
+        self.feature_size(*planes.shape[2:])
+        dense_sift_into(
+            planes,
+            features,
+            step=self.step,
+            bin_size=self.bin_size,
+            window=WINDOWS[self.variant],
+            window_size=self.window_size,
+            threads=threads,
         )
 
     def feature_size(self, height: int, width: int) -> tuple[int, int]:

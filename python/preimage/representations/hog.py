@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
-
-from preimage.ops._library import cell_count
-from preimage.ops.hog import COLOURS, VARIANTS, hog
-from preimage.representations.base import Representation, register
+from preimage.ops._images import Images
+from preimage.ops._sizes import cell_count
+from preimage.ops.hog import COLOURS, VARIANTS, hog, hog_into
+from preimage.representations.base import Representation, decoded, register
 from preimage.spec import Scalar, Spec
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 
 @register
@@ -19,6 +22,7 @@ class Hog(Representation):
     """Histograms of oriented gradients, see `preimage.hog`."""
 
     name: ClassVar[str] = "hog"
+    computes_arrays: ClassVar[bool] = True
     cell_size: int = 8
     variant: str = "vlfeat-uoctti"
     colour: str = "luma"
@@ -36,8 +40,13 @@ class Hog(Representation):
         parameters: dict[str, Scalar] = {"cell_size": self.cell_size, "colour": self.colour}
         return Spec(self.name, self.variant, channels=31, stride=self.cell_size, parameters=parameters)
 
-    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+    def __call__(self, images: Images) -> Images:
         return hog(images, cell_size=self.cell_size, variant=self.variant, colour=self.colour)
+
+    def compute_into(self, images: npt.NDArray[np.uint8], features: npt.NDArray[Any], *, threads: int) -> None:
+        planes = decoded(images)
+        self.feature_size(*planes.shape[2:])
+        hog_into(planes, features, cell_size=self.cell_size, colour=self.colour, threads=threads)
 
     def feature_size(self, height: int, width: int) -> tuple[int, int]:
         rows, columns = (cell_count(side, self.cell_size) for side in (height, width))

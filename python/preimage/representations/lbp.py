@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
-
-from preimage.ops.lbp import VARIANTS, lbp
-from preimage.representations.base import Representation, register
+from preimage.ops._images import Images
+from preimage.ops.lbp import VARIANTS, lbp, lbp_into
+from preimage.representations.base import Representation, decoded, register
 from preimage.spec import Spec
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 
 @register
@@ -23,6 +26,7 @@ class Lbp(Representation):
     """
 
     name: ClassVar[str] = "lbp"
+    computes_arrays: ClassVar[bool] = True
     cell_size: int = 16
     variant: str = "vlfeat-uniform"
 
@@ -36,8 +40,13 @@ class Lbp(Representation):
     def spec(self) -> Spec:
         return Spec(self.name, self.variant, 58, self.cell_size, {"cell_size": self.cell_size})
 
-    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+    def __call__(self, images: Images) -> Images:
         return lbp(images, cell_size=self.cell_size, variant=self.variant)
+
+    def compute_into(self, images: npt.NDArray[np.uint8], features: npt.NDArray[Any], *, threads: int) -> None:
+        planes = decoded(images)
+        self.feature_size(*planes.shape[2:])
+        lbp_into(planes, features, cell_size=self.cell_size, threads=threads)
 
     def feature_size(self, height: int, width: int) -> tuple[int, int]:
         rows, columns = height // self.cell_size, width // self.cell_size

@@ -6,7 +6,6 @@ what it likes. None is loaded before somebody asks for a name that is not known,
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +16,8 @@ _tried: dict[tuple[str, str], str] = {}  # (name, value) of an entry point: why 
 
 def load(register: Callable[[Any], Any]) -> None:
     """Load the entry points that were not tried before; one that fails is left out and does not stop the others."""
+    import importlib.metadata  # slow to load, and most commands name what comes with the package
+
     for point in importlib.metadata.entry_points(group=GROUP):
         if (point.name, point.value) in _tried:
             continue

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import torch
+import numpy.typing as npt
 
 from preimage.keypoints import Keypoints
-from preimage.ops.sift import VARIANTS, sift
-from preimage.ops.sift_grid import CHANNELS, sift_grid
-from preimage.representations.base import Representation, register
+from preimage.ops._images import Images, is_tensor, like_images
+from preimage.ops.sift import VARIANTS, sift, sift_of_arrays
+from preimage.ops.sift_grid import CHANNELS, sift_grid, sift_grid_into
+from preimage.representations.base import Representation, decoded, register
 from preimage.spec import Scalar, Spec
+
+if TYPE_CHECKING:
+    import torch
 
 # Keypoint files come from many programs, and keep what was matched, not all that was detected: an inverter should not
 # be surprised by either. So in training these shares of the images have the other variant's keypoints, and have lost
@@ -36,6 +40,7 @@ class Sift(Representation):
 
     name: ClassVar[str] = "sift"
     in_workers: ClassVar[bool] = True
+    computes_arrays: ClassVar[bool] = True
     cell_size: int = 4
     descriptor_scale: float = 1.0
     variant: str = "vlfeat"
@@ -55,11 +60,26 @@ class Sift(Representation):
         parameters: dict[str, Scalar] = {"cell_size": self.cell_size, "descriptor_scale": self.descriptor_scale}
         return Spec(self.name, self.variant, channels=CHANNELS, stride=self.cell_size, parameters=parameters)
 
-    def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        return self.grid(self.keypoints(images), (images.shape[-2], images.shape[-1])).to(images.device)
+    def __call__(self, images: Images) -> Images:
+        height, width = images.shape[-2], images.shape[-1]
+        grid = self.grid(self.keypoints(images), (height, width))
+        return like_images(grid.to(images.device) if is_tensor(images) else grid, images)
+
+    def compute_into(self, images: npt.NDArray[np.uint8], features: npt.NDArray[Any], *, threads: int) -> None:
+        """Write the features in place, see `Representation.compute_into`.
+
+        They stay within float16's range as long as `cell_size` and `descriptor_scale` are at most 65504.
+        """
+        planes = decoded(images)
+        height, width = planes.shape[2:]
+        keypoints = sift_of_arrays(planes, self.variant, threads)
+        scale = self.descriptor_scale
+        sift_grid_into(keypoints, features, (height, width), self.cell_size, descriptor_scale=scale, threads=threads)
 
     def for_training(self, images: torch.Tensor, seed: tuple[int, ...]) -> torch.Tensor:
         """Some images thinned at random, some with another's keypoints; the draw within a cell by the seed too."""
+        import torch
+
         random = np.random.default_rng(seed)
         images = images.cpu()
         features = torch.empty(len(images), CHANNELS, *self.feature_size(images.shape[-2], images.shape[-1]))
@@ -68,17 +88,17 @@ class Sift(Representation):
             rows = np.flatnonzero(others == (variant != self.variant))
             found = sift(images[rows], variant=variant)
             shares = np.where(random.random(len(rows)) < _THINNED, random.uniform(_FEWEST, 1, len(rows)), 1)
-            kept = random.random(len(found.x)) < np.repeat(shares, found.offsets.diff().numpy())
+            kept = random.random(len(found.x)) < np.repeat(shares, np.diff(found.offsets))
             draw = int(random.integers(2**63))
-            found = found.select(torch.from_numpy(kept))
+            found = found.select(kept)
             features[rows] = self.grid(found, (images.shape[-2], images.shape[-1]), seed=draw)
         return features
 
-    def keypoints(self, images: torch.Tensor) -> Keypoints:
-        """The keypoints that the features of images (B, 3, H, W) are made of."""
-        return sift(images.cpu(), variant=self.variant)
+    def keypoints(self, images: torch.Tensor | npt.NDArray[Any]) -> Keypoints:
+        """The keypoints that the features of images (..., 3, H, W) are made of."""
+        return sift(images.cpu() if is_tensor(images) else images, variant=self.variant)
 
-    def grid(self, keypoints: Keypoints, image_size: tuple[int, int], *, seed: int = 0) -> torch.Tensor:
+    def grid(self, keypoints: Keypoints, image_size: tuple[int, int], *, seed: int = 0) -> Any:
         """Features (B, 133, h, w) of keypoints, whoever found them, in images of (H, W) pixels."""
         return sift_grid(keypoints, image_size, self.cell_size, seed=seed, descriptor_scale=self.descriptor_scale)
 

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 
 from preimage.ops import _native
-from preimage.ops._images import describe
+from preimage.ops._tensors import describe
 from preimage.ops.upconv import cpu_products, plain
 
 _mkldnn = torch.ops.mkldnn

@@ -1,0 +1,60 @@
+"""Dense SIFT of tensors: the op on the CPU, and the choice between it and the one with a gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from preimage.ops import (
+    _native,
+    dense_sift_cuda,  # noqa: F401 (registers itself)
+)
+from preimage.ops._images import dtype_name, instruction_set
+from preimage.ops._library import LIBRARY
+from preimage.ops._sizes import Bounds, frame_count
+from preimage.ops._tensors import as_native, describe, needs_gradient
+from preimage.ops.dense_sift_backward import DenseSift, full_bounds
+
+
+def dense_sift_of_tensors(
+    images: torch.Tensor,
+    step: int,
+    bin_size: int,
+    window: str,
+    window_size: float,
+    bounds: Bounds | None,
+    dtype: str,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the features and norms of images (B, C, H, W), checked; see `preimage.dense_sift`."""
+    kind: torch.dtype = getattr(torch, dtype)
+    parameters = step, bin_size, window, window_size, bounds
+    if needs_gradient(images) and kind.is_floating_point:
+        features, norms = DenseSift.apply(images, *parameters)  # type: ignore[no-untyped-call]
+        return features.to(kind), norms
+    return _op(images, *parameters, kind)
+
+
+@torch.library.impl(LIBRARY, "dense_sift", "CPU")
+def _dense_sift_cpu(
+    images: torch.Tensor,
+    step: int,
+    bin_size: int,
+    window: str,
+    window_size: float,
+    bounds: Bounds | None,
+    dtype: torch.dtype,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    images = as_native(images)  # by name, so that a copy lives until the kernel has read it
+    described, box = describe(images), full_bounds(images, bounds)
+    top, left, bottom, right = box
+    shape = frame_count(top, bottom, step, bin_size), frame_count(left, right, step, bin_size)
+    features = torch.empty((described[1][0], 128, *shape), dtype=dtype, device="cpu")
+    norms = torch.empty((described[1][0], 1, *shape), dtype=torch.float32, device="cpu")
+    outputs = describe(features, dtype_name(dtype)), describe(norms)
+    threads = torch.get_num_threads()
+    _native.dense_sift(described, *outputs, step, bin_size, window, window_size, box, instruction_set(), threads)
+    return features, norms
+
+
+_op: Callable[..., tuple[torch.Tensor, torch.Tensor]] = torch.ops.preimage.dense_sift.default

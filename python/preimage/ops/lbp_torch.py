@@ -1,0 +1,76 @@
+"""LBP of tensors: the ops on CPU and CUDA."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from preimage.ops import _native
+from preimage.ops._images import instruction_set
+from preimage.ops._library import LIBRARY
+from preimage.ops._tensors import as_native, describe, needs_gradient, stream, with_cuda
+
+
+def lbp_of_tensors(images: torch.Tensor, cell_size: int, variant: str, dtype: str) -> torch.Tensor:
+    """Return the features of images (B, C, H, W), checked; see `preimage.lbp`."""
+    _refuse_gradient(images)
+    return _lbp_op(images, cell_size, variant).to(getattr(torch, dtype))
+
+
+def codes_of_tensors(images: torch.Tensor, variant: str) -> torch.Tensor:
+    """Return the labels of images (B, C, H, W), checked; see `preimage.lbp_codes`."""
+    _refuse_gradient(images)
+    return _codes_op(images, variant)
+
+
+def _refuse_gradient(images: torch.Tensor) -> None:
+    if needs_gradient(images):
+        raise ValueError(
+            "LBP has no useful gradient (it compares pixels: its derivative is zero almost everywhere), got a tensor "
+            "that requires one: pass images.detach() or call it under torch.no_grad()"
+        )
+
+
+@torch.library.impl(LIBRARY, "lbp", "CPU")
+def _lbp_cpu(images: torch.Tensor, cell_size: int, variant: str) -> torch.Tensor:
+    images = as_native(images)  # by name, so that a copy lives until the kernel has read it
+    described = describe(images)
+    batch, _, height, width = described[1]
+    output = torch.empty((batch, 58, height // cell_size, width // cell_size), dtype=torch.float32, device="cpu")
+    _native.lbp(described, describe(output), cell_size, instruction_set(), torch.get_num_threads())
+    return output
+
+
+@torch.library.impl(LIBRARY, "lbp_codes", "CPU")
+def _codes_cpu(images: torch.Tensor, variant: str) -> torch.Tensor:
+    images = as_native(images)
+    described = describe(images)
+    batch, _, height, width = described[1]
+    output = torch.empty((batch, 1, height, width), dtype=torch.uint8, device="cpu")
+    _native.lbp_codes(described, describe(output), instruction_set(), torch.get_num_threads())
+    return output
+
+
+@torch.library.impl(LIBRARY, "lbp", "CUDA")
+def _lbp_cuda(images: torch.Tensor, cell_size: int, variant: str) -> torch.Tensor:
+    native, images = with_cuda(), as_native(images)
+    described = describe(images)
+    batch, _, height, width = described[1]
+    output = images.new_empty((batch, 58, height // cell_size, width // cell_size), dtype=torch.float32)
+    native.lbp_cuda(described, describe(output), cell_size, stream(images))
+    return output
+
+
+@torch.library.impl(LIBRARY, "lbp_codes", "CUDA")
+def _codes_cuda(images: torch.Tensor, variant: str) -> torch.Tensor:
+    native, images = with_cuda(), as_native(images)
+    described = describe(images)
+    batch, _, height, width = described[1]
+    output = images.new_empty((batch, 1, height, width), dtype=torch.uint8)
+    native.lbp_codes_cuda(described, describe(output), stream(images))
+    return output
+
+
+_lbp_op: Callable[[torch.Tensor, int, str], torch.Tensor] = torch.ops.preimage.lbp.default
+_codes_op: Callable[[torch.Tensor, str], torch.Tensor] = torch.ops.preimage.lbp_codes.default

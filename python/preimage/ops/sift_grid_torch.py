@@ -1,0 +1,59 @@
+"""Keypoints in tensors drawn onto a grid: the op."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from preimage.keypoints import Keypoints
+from preimage.ops import _native
+from preimage.ops._library import LIBRARY
+from preimage.ops._tensors import describe
+
+
+def grid_of_tensors(
+    keypoints: Keypoints, image_size: tuple[int, int], cell: int, seed: int, descriptor_scale: float, dtype: str
+) -> torch.Tensor:
+    """Return the grid (B, 133, rows, columns) of keypoints, checked; see `preimage.sift_grid`."""
+    fields = keypoints.x, keypoints.y, keypoints.scale, keypoints.angle, keypoints.descriptors, keypoints.offsets
+    return _op(*fields, image_size, cell, seed, descriptor_scale).to(getattr(torch, dtype))
+
+
+@torch.library.impl(LIBRARY, "sift_grid", "CPU")
+def _sift_grid_cpu(
+    x: torch.Tensor,
+    y: torch.Tensor,
+    scale: torch.Tensor,
+    angle: torch.Tensor,
+    descriptors: torch.Tensor,
+    offsets: torch.Tensor,
+    image_size: tuple[int, int],
+    cell: int,
+    seed: int,
+    descriptor_scale: float,
+) -> torch.Tensor:
+    x, y, scale, angle = x.contiguous(), y.contiguous(), scale.contiguous(), angle.contiguous()
+    descriptors = descriptors.contiguous()
+    height, width = image_size
+    output = torch.empty(
+        (len(offsets) - 1, 133, -(-height // cell), -(-width // cell)), dtype=torch.float32, device="cpu"
+    )
+    _native.sift_grid(
+        describe(x),
+        describe(y),
+        describe(scale),
+        describe(angle),
+        describe(descriptors),
+        offsets.tolist(),
+        describe(output),
+        (height, width),
+        cell,
+        seed,
+        descriptor_scale,
+        torch.get_num_threads(),
+    )
+    return output
+
+
+_op: Callable[..., torch.Tensor] = torch.ops.preimage.sift_grid.default
