@@ -1,71 +1,147 @@
-"""Images a second of ``preimage extract``, from encoded photographs to the finished feature file, by representation.
+"""Images a second of ``preimage extract``, beside what its parts allow, by representation.
 
-One row a representation, appended to results/extraction-cpu.csv. `images_per_core_second` divides by the processor time
-of all threads, decoding and writing included, so that it does not depend on how many cores there were, and little on
-what else they did.
+One row a representation and folder, appended to results/extraction-cpu.csv. In the same run each part is timed alone, on
+one thread: decoding an image and fitting it, computing its features, hashing them, and writing them to that disk (fsync
+included). `floor` is threads / (the sum of these), in images a second: what threads that never wait for each other would
+reach; `share` is how much of it extraction reaches, from listing the images to the finished store. `bytes_ratio` is the
+store's size over that of the features, and `peak_megabytes` the largest resident size of the process.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 import os
+import resource
+import subprocess
+import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from _timing import Cells, Table, load, processor
 from preimage import representations
+from preimage.io import list_images
 from preimage.pipelines.extract import extract
+from preimage.pipelines.loading import read, thread_count
 
 _COLUMNS = (
-    *("representation", "variant", "images", "size", "dtype", "gigabytes", "seconds", "core_seconds"),
-    *("images_per_second", "images_per_core_second"),
+    *("representation", "variant", "disk", "images", "size", "dtype", "threads", "gigabytes", "seconds"),
+    *("decode_ms", "kernel_ms", "hash_ms", "write_ms", "images_per_second", "floor", "share", "bytes_ratio"),
+    "peak_megabytes",
 )
-_CASES = (("hog", {}), ("lbp", {}), ("dense-sift", {}), ("sift", {}), ("sift", {"variant": "opencv"}))
+_CASES: tuple[tuple[str, dict[str, Any]], ...] = (
+    *(("hog", {}), ("lbp", {}), ("dense-sift", {}), ("sift", {}), ("sift", {"variant": "opencv"})),
+)
+_SAMPLE = 200  # images that the parts are timed with
+_WRITTEN = 1 << 28  # bytes that the disk is timed with
+_BLOCK = 1 << 22
 
 
 def _line(cells: Cells) -> str:
     return (
-        f"{cells['representation']:11} {cells['variant']:15} {cells['images']} images, {cells['gigabytes']:.1f} GB: "
-        f"{cells['images_per_second']:7.1f} images/s, {cells['images_per_core_second']:7.1f} per core"
+        f"{cells['representation']:11} {cells['variant']:15} {cells['disk']:9} {cells['images']} images: "
+        f"{cells['images_per_second']:7.1f} of {cells['floor']:7.1f} images/s, share {cells['share']:.2f}; "
+        f"{cells['bytes_ratio']:.3f} bytes a byte, {cells['peak_megabytes']:.0f} MB"
     )
 
 
+def _shortest(work: Callable[[], object], rounds: int = 3) -> float:
+    times = []
+    for _ in range(rounds):
+        begin = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - begin)
+    return min(times)
+
+
+def _write_seconds(folder: Path) -> float:
+    """Seconds a byte that is written in blocks and made to last."""
+    block = np.random.default_rng(0).bytes(_BLOCK)
+
+    def write() -> None:
+        with open(folder / "speed", "wb", buffering=0) as file:
+            for _ in range(_WRITTEN // _BLOCK):
+                file.write(block)
+            os.fsync(file.fileno())
+        (folder / "speed").unlink()
+
+    return _shortest(write) / _WRITTEN
+
+
+def _measure(case: dict[str, Any]) -> Cells:
+    """One representation into one folder, in a process of its own."""
+    representation = representations.create(case["name"], **case["parameters"])
+    sources = list_images(case["images"])
+    spread = [sources[index * len(sources) // _SAMPLE] for index in range(_SAMPLE)]
+    decode = _shortest(lambda: [read(source, case["size"]) for source in spread]) / _SAMPLE
+    pixels = [item.pixels for item in (read(source, case["size"]) for source in spread) if item.pixels is not None]
+    cells = representation.feature_size(case["size"], case["size"])
+    assert cells is not None
+    features = np.empty((1, representation.spec.channels, *cells), case["dtype"])
+    kernel = _shortest(
+        lambda: [representation.compute_into(image[None], features, threads=1) for image in pixels]
+    ) / len(pixels)
+    hashed = _shortest(lambda: [hashlib.sha256(features.data) for _ in range(_SAMPLE)]) / _SAMPLE
+    folder = Path(case["folder"])
+    written = _write_seconds(folder) * features.nbytes
+    begin = time.perf_counter()
+    summary = extract(representation, sources, folder / "store", size=case["size"], dtype=case["dtype"], device="cpu")
+    seconds = time.perf_counter() - begin
+    rate, floor = summary.images / seconds, thread_count() / (decode + kernel + hashed + written)
+    return {
+        "representation": case["name"],
+        "variant": representation.spec.variant,
+        "disk": case["disk"],
+        "images": summary.images,
+        "size": case["size"],
+        "dtype": case["dtype"],
+        "threads": thread_count(),
+        "gigabytes": summary.bytes / 1e9,
+        "seconds": seconds,
+        "decode_ms": 1e3 * decode,
+        "kernel_ms": 1e3 * kernel,
+        "hash_ms": 1e3 * hashed,
+        "write_ms": 1e3 * written,
+        "images_per_second": rate,
+        "floor": floor,
+        "share": rate / floor,
+        "bytes_ratio": summary.bytes / (summary.images * features.nbytes),
+        "peak_megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3,
+    }
+
+
 def main() -> None:
-    """Extracts the features of all images into a temporary file, one representation after the other."""
+    """Extracts the features of all images into a temporary store, one representation after the other."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images", nargs="+", metavar="PATH", help="folders, image files or tar shards")
     parser.add_argument("--size", type=int, default=256, help="side of the images in pixels (default: %(default)s)")
     parser.add_argument("--dtype", default="float16", help="as stored (default: %(default)s)")
-    parser.add_argument("--scratch", type=Path, metavar="DIR", help="where the feature files go for a while")
+    parser.add_argument("--only", metavar="NAMES", help="representations to measure, with commas between them")
+    parser.add_argument("--disk", action="append", type=Path, metavar="DIR", help="for the stores; repeatable")
     parser.add_argument("--results", type=Path, default=Path(__file__).resolve().parent / "results", metavar="DIR")
     options = parser.parse_args()
     table = Table(options.results / "extraction-cpu.csv", {"machine": processor(), "load": load()}, _COLUMNS, _line)
-    for name, parameters in _CASES:
-        representation = representations.create(name, **parameters)
-        with tempfile.TemporaryDirectory(prefix="preimage-extraction-", dir=options.scratch) as folder:
-            start, before = time.perf_counter(), sum(os.times()[:2])
-            summary = extract(
-                representation,
-                options.images,
-                Path(folder) / "features.safetensors",
-                size=options.size,
-                dtype=options.dtype,
-            )
-            seconds, core_seconds = time.perf_counter() - start, sum(os.times()[:2]) - before
-        table.add(
-            representation=name,
-            variant=representation.spec.variant,
-            images=summary.images,
-            size=options.size,
-            dtype=options.dtype,
-            gigabytes=summary.bytes / 1e9,
-            seconds=seconds,
-            core_seconds=core_seconds,
-            images_per_second=summary.images / seconds,
-            images_per_core_second=summary.images / core_seconds,
-        )
+    for disk in options.disk or [Path(tempfile.gettempdir())]:
+        for name, parameters in _CASES:
+            if options.only is not None and name not in options.only.split(","):
+                continue
+            with tempfile.TemporaryDirectory(prefix="preimage-extraction-", dir=disk) as folder:
+                case = {"name": name, "parameters": parameters, "images": options.images, "folder": folder}
+                case |= {"disk": "memory" if str(disk).startswith("/dev/shm") else "disk"}
+                case |= {"size": options.size, "dtype": options.dtype}
+                command = [sys.executable, __file__, "--case", json.dumps(case)]
+                done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+            table.add(**json.loads(done.stdout))
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:2] == ["--case"]:
+        print(json.dumps(_measure(json.loads(sys.argv[2]))))
+    else:
+        main()
