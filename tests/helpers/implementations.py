@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from preimage import Keypoints
 from preimage.ops import _native
 
 Implementation = Callable[..., Any]
@@ -21,6 +22,8 @@ def as_tensors(result: Any) -> Any:
     """Results of NumPy arrays as tensors."""
     if isinstance(result, tuple):
         return tuple(map(as_tensors, result))
+    if isinstance(result, Keypoints):
+        return result.to_torch()
     return torch.from_numpy(result) if isinstance(result, np.ndarray) else result
 
 

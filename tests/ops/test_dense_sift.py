@@ -53,12 +53,12 @@ def assert_close(result: Any, expected: tuple[np.ndarray, ...], window: str) -> 
     features, norms = result
     wanted, wanted_norms = expected[:2]
     assert features.dtype == norms.dtype == torch.float32
-    assert features.shape == (1, *wanted.shape) and norms.shape == (1, 1, *wanted_norms.shape)
+    assert features.shape == wanted.shape and norms.shape == (1, *wanted_norms.shape)
     least = tolerances.DENSE_SIFT_NORM if window == "gaussian" else tolerances.DENSE_SIFT_FLAT_NORM
     allowed = tolerances.DENSE_SIFT if window == "gaussian" else tolerances.DENSE_SIFT_FLAT
     clear = wanted_norms >= least
-    assert np.abs(features[0].numpy() - wanted)[:, clear].max(initial=0) <= allowed
-    assert np.abs(norms[0, 0].numpy() - wanted_norms).max() <= tolerances.DENSE_SIFT_NORMS
+    assert np.abs(features.numpy() - wanted)[:, clear].max(initial=0) <= allowed
+    assert np.abs(norms[0].numpy() - wanted_norms).max() <= tolerances.DENSE_SIFT_NORMS
 
 
 @every_implementation
@@ -124,7 +124,7 @@ def test_bounds_against_vlfeat(name: str, window: str, bounds: tuple[int, int, i
         assert_close(IMPLEMENTATIONS[name](image, norms=True, **options), (features, norms), window)
         for frames in (dense_sift_frames, reference.dense_sift_frames):
             found = frames(*image.shape, step=step, bin_size=bin_size, bounds=bounds)
-            assert found.dtype == torch.float32 and np.array_equal(found.numpy(), centres)
+            assert "float32" in str(found.dtype) and np.array_equal(np.asarray(found), centres)
 
 
 @both_windows
@@ -137,9 +137,9 @@ def test_against_the_definition_in_double_precision(name: str, window: str, grid
     options = {"step": step, "bin_size": bin_size, "window": window, "norms": True}
     features, norms = KERNELS[name](image, **options)
     exact, exact_norms = IMPLEMENTATIONS["reference"](image.astype(np.float64), dtype=torch.float64, **options)
-    clear = exact_norms[0, 0] >= tolerances.DENSE_SIFT_NORM
+    clear = exact_norms[0] >= tolerances.DENSE_SIFT_NORM
     assert exact.dtype == exact_norms.dtype == torch.float64 and clear.float().mean() > 0.9
-    assert (features - exact)[0, :, clear].abs().max() <= tolerances.DENSE_SIFT_PRECISION
+    assert (features - exact)[:, clear].abs().max() <= tolerances.DENSE_SIFT_PRECISION
     assert (norms - exact_norms).abs().max() <= tolerances.DENSE_SIFT_NORMS
 
 
@@ -158,6 +158,7 @@ def test_smaller_types_are_the_rounded_descriptors(name: str) -> None:
     dense_sift = IMPLEMENTATIONS[name]
     image = grey("coins.png")[:90, :111]
     image[:30, :40] = 0.5  # descriptors of zeros
+    image = torch.from_numpy(image)
     features = dense_sift(image)
     assert not features[..., :4, :6].any()
     for dtype in (torch.float16, torch.bfloat16):
@@ -240,7 +241,7 @@ def test_wrong_rules_are_caught(wrong: str, monkeypatch: pytest.MonkeyPatch) -> 
     image, expected = GOLDEN[f"{case}.image"], (GOLDEN[f"{case}.features"], GOLDEN[f"{case}.norms"])
     assert_close(IMPLEMENTATIONS["reference"](image, window=window, norms=True), expected, window)
     monkeypatch.setitem(RULES, rule, replacement)
-    features = IMPLEMENTATIONS["reference"](image, window=window)[0].numpy()
+    features = IMPLEMENTATIONS["reference"](image, window=window).numpy()
     allowed = tolerances.DENSE_SIFT if window == "gaussian" else tolerances.DENSE_SIFT_FLAT
     assert np.abs(features - expected[0]).max() > 4 * allowed
 
@@ -248,4 +249,4 @@ def test_wrong_rules_are_caught(wrong: str, monkeypatch: pytest.MonkeyPatch) -> 
 def test_norms_are_no_euclidean_lengths() -> None:
     image, norms = GOLDEN["default.image"], GOLDEN["default.norms"]
     _, found = IMPLEMENTATIONS["reference"](image, norms=True)
-    assert np.abs(found[0, 0].numpy() - norms).max() <= tolerances.DENSE_SIFT_NORMS < norms.min() / 10
+    assert np.abs(found[0].numpy() - norms).max() <= tolerances.DENSE_SIFT_NORMS < norms.min() / 10

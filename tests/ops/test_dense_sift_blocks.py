@@ -69,7 +69,7 @@ def test_descriptors(name: str, window: str) -> None:
     for dtype in (np.uint8, np.float32):
         images = pixels(case, dtype)
         found = torch.from_numpy(run(case, images, window))
-        features, norms = dense_sift(images, window=window, norms=True, **case.options)
+        features, norms = dense_sift(torch.from_numpy(images), window=window, norms=True, **case.options)
         expected = torch.cat([features.flatten(), norms.flatten()])
         assert (found - expected).abs().max().item() <= DENSE_SIFT_BLOCKS
 

@@ -17,9 +17,9 @@ windows = st.sampled_from(["gaussian", "flat"])
 
 # Channels after the image is turned around, as functions of orientation, spatial column and row.
 TURNS = {
-    "left-right": (lambda image: image[:, ::-1], lambda t, x, y: ((4 - t) % 8, 3 - x, y), (3,)),
-    "up-down": (lambda image: image[::-1], lambda t, x, y: ((8 - t) % 8, x, 3 - y), (2,)),
-    "half a turn": (lambda image: image[::-1, ::-1], lambda t, x, y: ((t + 4) % 8, 3 - x, 3 - y), (2, 3)),
+    "left-right": (lambda image: image[:, ::-1], lambda t, x, y: ((4 - t) % 8, 3 - x, y), (2,)),
+    "up-down": (lambda image: image[::-1], lambda t, x, y: ((8 - t) % 8, x, 3 - y), (1,)),
+    "half a turn": (lambda image: image[::-1, ::-1], lambda t, x, y: ((t + 4) % 8, 3 - x, 3 - y), (1, 2)),
 }
 
 
@@ -44,10 +44,10 @@ def test_shape_and_range(name: str, image: np.ndarray, step: int, bin_size: int,
         return
     features, norms = IMPLEMENTATIONS[name](image, **options)
     rows, columns = ((side - 1 - 3 * bin_size) // step + 1 for side in image.shape)
-    assert features.shape == (1, 128, rows, columns) and norms.shape == (1, 1, rows, columns)
+    assert features.shape == (128, rows, columns) and norms.shape == (1, rows, columns)
     assert torch.isfinite(features).all() and (features >= 0).all()
     assert torch.isfinite(norms).all() and (norms >= 0).all()
-    lengths = features.square().sum(1).sqrt()
+    lengths = features.square().sum(0).sqrt()
     assert ((lengths <= 1 + 1e-5) & ((lengths >= 0.99) | (lengths == 0))).all()
 
 
@@ -74,7 +74,7 @@ def test_faint_images_are_finite(name: str, exponent: float, seed: int) -> None:
     """All the way through the threshold of near-flat patches."""
     image = np.float32(10**exponent) * random_image(seed, 20, 25)
     features = IMPLEMENTATIONS[name](image, step=2)
-    lengths = features.square().sum(1).sqrt()
+    lengths = features.square().sum(0).sqrt()
     assert torch.isfinite(features).all() and (lengths <= 1 + 1e-5).all()
 
 
@@ -111,7 +111,7 @@ def test_turning_the_image_permutes_channels(
         permuted[orientation + 8 * column + 32 * row] = channel
     dense_sift = IMPLEMENTATIONS[name]
     options = {"step": step, "bin_size": bin_size, "window": window}
-    expected = dense_sift(image, **options)[:, permuted].flip(axes)
+    expected = dense_sift(image, **options)[permuted].flip(axes)
     found = dense_sift(np.ascontiguousarray(turned(image)), **options)
     assert (found - expected).abs().max() <= tolerances.DENSE_SIFT_SYMMETRY
 
@@ -143,7 +143,7 @@ def test_bad_pixels_reach_the_descriptors_they_vote_for_and_no_others(
     expected, expected_norms = IMPLEMENTATIONS[name](image, **options)
     image[y, x] = bad
     features, norms = IMPLEMENTATIONS[name](image, **options)
-    touched = np.zeros(features.shape[2:], dtype=bool)
+    touched = np.zeros(features.shape[1:], dtype=bool)
     for voter_y, voter_x in ((y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1), (y, x)):
         inside = 0 <= voter_y < 40 and 0 <= voter_x < 90
         at_border = voter_y in (0, 39) or voter_x in (0, 89)
@@ -152,10 +152,10 @@ def test_bad_pixels_reach_the_descriptors_they_vote_for_and_no_others(
             near_y = (rows - bin_size < voter_y) & (voter_y < rows + 4 * bin_size)
             near_x = (columns - bin_size < voter_x) & (voter_x < columns + 4 * bin_size)
             touched |= near_y[:, None] & near_x
-    assert torch.equal(features[0][:, ~touched], expected[0][:, ~touched])
-    assert torch.equal(norms[0][:, ~touched], expected_norms[0][:, ~touched])
+    assert torch.equal(features[:, ~touched], expected[:, ~touched])
+    assert torch.equal(norms[:, ~touched], expected_norms[:, ~touched])
     if np.isnan(bad):
-        assert features[0][:, touched].isnan().all() and norms[0][:, touched].isnan().all()
+        assert features[:, touched].isnan().all() and norms[:, touched].isnan().all()
 
 
 @pytest.mark.parametrize("name", KERNELS)

@@ -12,13 +12,11 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 import preimage
 from layouts import LAYOUTS
-from preimage.ops import hog as _hog  # registers its ops
-from preimage.ops import lbp as _lbp
-from preimage.ops import sift as _sift
+from preimage.ops import registered as _registered
 
 pytestmark = pytest.mark.instruction_set
 
-del _hog, _lbp, _sift
+del _registered
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 OPS = torch.ops.preimage

@@ -41,6 +41,11 @@ needs_vlfeat = pytest.mark.skipif(vlfeat.library() is None, reason="libvl.so.1 (
 every_kernel = pytest.mark.parametrize("kernel", KERNELS)
 
 
+def sift(images: Any, **options: Any) -> Keypoints:
+    """`preimage.sift` with tensors in any case, to compare them."""
+    return preimage.sift(images, **options).to_torch()
+
+
 def grey(name: str, size: tuple[int, int]) -> np.ndarray:
     """float32 in [0, 1], out of the middle."""
     image = getattr(skimage.data, name)()
@@ -92,7 +97,7 @@ def test_stored_vlfeat(name: str, kernel: str) -> None:
 def test_live_vlfeat(name: str, case: str) -> None:
     size, options = CASES[case]
     image = grey(name, size)
-    keypoints = preimage.sift(image, **options)
+    keypoints = sift(image, **options)
     assert len(keypoints.x) > 0 or case == "small"
     check_against_vlfeat(keypoints, *vlfeat.sift(image, **options), max(size) * tolerances.SPARSE_SIFT_PLACE)
 
@@ -111,7 +116,7 @@ def test_live_vlfeat(name: str, case: str) -> None:
 )
 def test_definition_in_double_precision(name: str, size: tuple[int, int], options: dict[str, Any]) -> None:
     image = grey(name, size)
-    keypoints, defined = preimage.sift(image, **options), reference.sift(image, **options)
+    keypoints, defined = sift(image, **options), reference.sift(image, **options)
     frames, others = frames_of(keypoints), torch.stack(defined[:4], dim=1).numpy()
     apart, turned = distances(frames[:, None], others[None])
     bound = tolerances.SPARSE_SIFT_PRECISION
@@ -127,7 +132,7 @@ def test_definition_in_double_precision(name: str, size: tuple[int, int], option
 def test_definition_of_a_batch_in_colour() -> None:
     images = skimage.data.astronaut()[100:180, 200:300].transpose(2, 0, 1)
     batch = np.stack([images, np.full_like(images, 7), images[:, ::-1]])
-    defined, keypoints = reference.sift(batch), preimage.sift(batch)
+    defined, keypoints = reference.sift(batch), sift(batch)
     assert torch.equal(defined.offsets, keypoints.offsets)
     assert (defined.x - keypoints.x).abs().max() <= tolerances.SPARSE_SIFT_PRECISION
     assert (defined.descriptors - keypoints.descriptors).abs().max() <= tolerances.SPARSE_SIFT
@@ -145,7 +150,7 @@ def test_instruction_sets_agree_to_the_bit(name: str, kernel: str) -> None:
 
 
 def test_the_convention_holds() -> None:
-    keypoints = preimage.sift(skimage.data.chelsea().transpose(2, 0, 1))
+    keypoints = sift(skimage.data.chelsea().transpose(2, 0, 1))
     assert len(keypoints.x) > 400
     assert (keypoints.descriptors >= 0).all()
     assert (keypoints.descriptors.norm(dim=1) - 1).abs().max() < 1e-4
@@ -161,7 +166,7 @@ def test_the_angle_is_that_of_a_ramp() -> None:
         turn = math.radians(degrees)
         ramp = 0.5 + 0.004 * ((x - 32) * math.cos(turn) + (y - 32) * math.sin(turn))
         blob = 0.05 * np.exp(-((x - 32) ** 2 + (y - 32) ** 2) / (2 * 3.0**2))
-        keypoints = preimage.sift(np.float32(ramp + blob), peak_threshold=0.005)
+        keypoints = sift(np.float32(ramp + blob), peak_threshold=0.005)
         near = (keypoints.x - 32).hypot(keypoints.y - 32) < 3
         assert near.any()
         best = keypoints.angle[near] - turn
@@ -175,8 +180,8 @@ def test_a_mirrored_image_has_the_mirrored_keypoints(side: int) -> None:
     """With a side below 32 there is only one octave, whose pixels are the image's."""
     photograph = grey("astronaut", (500, 500))
     strips = np.stack([photograph[None, top : top + side, : 440 + side] for top in range(0, 460, 15)])
-    keypoints = preimage.sift(np.ascontiguousarray(strips[..., ::-1]))
-    expected = preimage.sift(strips).mirrored(strips.shape[-1])
+    keypoints = sift(np.ascontiguousarray(strips[..., ::-1]))
+    expected = sift(strips).mirrored(strips.shape[-1])
     matched = 0
     for index in range(len(strips)):
         ours, theirs = keypoints[index], expected[index]
@@ -196,7 +201,7 @@ def test_a_mirrored_image_has_the_mirrored_keypoints(side: int) -> None:
 @pytest.mark.parametrize("name", PHOTOGRAPHS)
 def test_vlfeat_describes_opencvs_keypoints_alike(name: str) -> None:
     image = grey(name, (256, 240))
-    keypoints = preimage.sift(image, variant="opencv")
+    keypoints = sift(image, variant="opencv")
     frames, described = vlfeat.sift(image, frames_of(keypoints), first_octave=-1)
     order = [int(np.flatnonzero((frames_of(keypoints) == frame).all(axis=1))[0]) for frame in frames]
     ours = keypoints.descriptors[order].numpy()
@@ -209,8 +214,8 @@ def test_vlfeat_describes_opencvs_keypoints_alike(name: str) -> None:
 @pytest.mark.parametrize("name", PHOTOGRAPHS)
 def test_variants_agree_where_both_find_a_keypoint(name: str) -> None:
     image = grey(name, (256, 240))
-    theirs = preimage.sift(image, variant="opencv")
-    ours = preimage.sift(image, first_octave=-1)
+    theirs = sift(image, variant="opencv")
+    ours = sift(image, first_octave=-1)
     a, b = frames_of(theirs), frames_of(ours)
     near = np.hypot(a[:, None, 0] - b[:, 0], a[:, None, 1] - b[:, 1]) < 0.5 * a[:, None, 2]
     alike = np.abs(np.log(a[:, None, 2] / b[:, 2])) < 0.1
@@ -225,7 +230,7 @@ def test_variants_agree_where_both_find_a_keypoint(name: str) -> None:
 
 
 def test_opencv_is_in_the_convention_and_in_order() -> None:
-    keypoints = preimage.sift(skimage.data.coffee().transpose(2, 0, 1), variant="opencv")
+    keypoints = sift(skimage.data.coffee().transpose(2, 0, 1), variant="opencv")
     assert len(keypoints.x) > 400
     assert (keypoints.descriptors >= 0).all()
     assert (keypoints.descriptors.norm(dim=1) - 1).abs().max() < 1e-5

@@ -17,7 +17,7 @@ import torch
 import preimage
 import tolerances
 from preimage import Keypoints, reference
-from preimage.ops import sift_grid as _sift_grid  # registers its op
+from preimage.ops import sift_grid_torch as _sift_grid  # registers its op
 from preimage.reference.sift_grid import draw_key
 
 del _sift_grid
@@ -75,7 +75,7 @@ def test_is_what_is_defined(x: np.ndarray, size: tuple[int, int], cell: int, see
 @pytest.mark.parametrize("cell", [1, 3, 4, 8, 400])
 def test_photographs(cell: int) -> None:
     images = np.stack([getattr(skimage.data, name)()[:210, :253] for name in ("astronaut", "chelsea", "coffee")])
-    keypoints = preimage.sift(images.transpose(0, 3, 1, 2))
+    keypoints = preimage.sift(images.transpose(0, 3, 1, 2)).to_torch()
     grid = preimage.sift_grid(keypoints, (210, 253), cell, seed=3)
     check(grid, defined(keypoints, (210, 253), cell, seed=3))
     held = (grid[:, 130:132].square().sum(dim=1) > 0.5).sum()

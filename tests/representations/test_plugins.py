@@ -16,13 +16,15 @@ from preimage import representations
 from preimage.representations import base, plugins
 
 EXAMPLE = EXAMPLES / "third_party"
-OURS = list(base._REGISTER)
+OURS = list(base._MODULES)
 Install = Callable[..., None]
 
 
 @pytest.fixture
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
     """Puts a package (name, entry points by name, modules by name) on the path, and forgets it after the test."""
+    for name in OURS:
+        representations.parameters(name)  # imported now, they register for good
     monkeypatch.setattr(base, "_REGISTER", dict(base._REGISTER))
     monkeypatch.setattr(plugins, "_tried", {})
 
@@ -81,9 +83,9 @@ def test_no_plugin_is_loaded_for_names_that_are_known(install: Install) -> None:
 
 CLASS = """
 import dataclasses
-from preimage.representations import base
+from preimage.representations import base, hog
 @dataclasses.dataclass(frozen=True)
-class Copy(base._REGISTER["hog"]):
+class Copy(hog.Hog):
     name = {name!r}
 """
 
@@ -118,3 +120,8 @@ def test_the_documentation_shows_the_example_as_it_is() -> None:
     page = (EXAMPLE.parents[1] / "docs" / "any-network.md").read_text()
     assert (EXAMPLE / "mean_colour.py").read_text() in page
     assert 'mean-colour = "mean_colour:MeanColour"' in page
+
+
+def test_every_name_of_ours_is_that_of_its_module() -> None:
+    for name in OURS:
+        assert base._kind(name).name == name and base._kind(name).__module__ == base._MODULES[name]

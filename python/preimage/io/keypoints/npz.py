@@ -149,9 +149,10 @@ def _arrays(records: Iterable[KeypointRecord], dtype: str) -> Iterator[tuple[str
             raise ValueError(f"{key!r}: the keypoints of one image, a batch of one, got {len(keypoints)}")
         if size is not None and not is_size(size):
             raise ValueError(f"{key!r}: image_size is (height, width), whole numbers >= 1, got {size!r}")
-        frames = np.stack([getattr(keypoints, name).numpy() for name in ("x", "y", "scale", "angle")], axis=1)
-        descriptors = keypoints.descriptors.numpy()
-        response = keypoints.response.numpy()
+        keypoints = keypoints.to_numpy()
+        frames = np.stack([getattr(keypoints, name) for name in ("x", "y", "scale", "angle")], axis=1)
+        descriptors = keypoints.descriptors
+        response = keypoints.response
         try:
             as_keypoints(frames, descriptors, lowe_order=False, normalisation="l2", response=response)
         except ValueError as error:

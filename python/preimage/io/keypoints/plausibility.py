@@ -81,13 +81,14 @@ def examine(keypoints: Keypoints, size: Size) -> dict[str, str]:
     """
     if not len(keypoints.x):
         return {}
-    return _places(keypoints, size) | _scales(keypoints, size) | _descriptors(keypoints)
+    arrays = keypoints.to_numpy()
+    return _places(arrays, size) | _scales(arrays, size) | _descriptors(arrays)
 
 
 def _places(keypoints: Keypoints, size: Size) -> dict[str, str]:
     height, width = size
     shown = f"the image of {width}×{height} (width × height)"
-    x, y = keypoints.x.double().numpy() + 0.5, keypoints.y.double().numpy() + 0.5
+    x, y = keypoints.x.astype(np.float64) + 0.5, keypoints.y.astype(np.float64) + 0.5
     count, outside, few = len(x), _outside(x, y, size), _few(len(x))
     if outside > few or outside == count:
         problem = f"{outside} of {count} keypoints lie outside of {shown}"
@@ -113,7 +114,7 @@ def _outside(x: NDArray[np.float64], y: NDArray[np.float64], size: Size) -> int:
 
 
 def _descriptors(keypoints: Keypoints) -> dict[str, str]:
-    sums = keypoints.descriptors.sum(dim=1).numpy()
+    sums = keypoints.descriptors.sum(axis=1)
     found, typical = {}, float(np.median(sums))
     if zero := int(np.count_nonzero(sums == 0)):
         found["zero"] = f"{zero} of {len(sums)} descriptors are zero"
@@ -134,7 +135,7 @@ def _descriptors(keypoints: Keypoints) -> dict[str, str]:
 
 
 def _scales(keypoints: Keypoints, size: Size) -> dict[str, str]:
-    scale, (height, width) = keypoints.scale.numpy(), size
+    scale, (height, width) = keypoints.scale, size
     huge = int(np.count_nonzero(scale > max(size) / 2))
     if huge > _few(len(scale)) or huge == len(scale):
         raise ValueError(
