@@ -16,10 +16,11 @@ from cache_runs import StopAt
 from conftest import Run
 from preimage.errors import FileFormatError
 from preimage.inverters import Inverter
-from preimage.io import FeatureRecord, list_images, read_features, read_image, write_features
+from preimage.io import FeatureRecord, list_images, read_image
 from preimage.pipelines.extract import extract
 from preimage.pipelines.invert import invert
 from preimage.spec import Spec
+from preimage.store import FeatureStore, write_features
 from preimage.training import TrainConfig, train, trainer
 from preimage.training.dataset import Batch
 from toys import SIDE, ToyMaps, ToyVectors
@@ -42,9 +43,9 @@ def made(photo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     found = {}
     for name, kind in (("maps", ToyMaps), ("vectors", ToyVectors)):
         extract(kind(), photo_folder, folder / name)
-        file = read_features(folder / name)
-        assert set(file.processed_sizes) == {(SIDE, SIDE)}, "images are fitted to the only size there is"
-        found[name] = {key: file[key].numpy() for key in file.keys}
+        file = FeatureStore(folder / name)
+        assert np.array_equal(file.processed_sizes, [(SIDE, SIDE)] * 20), "images are fitted to the only size there is"
+        found[name] = dict(file)
     return found
 
 
