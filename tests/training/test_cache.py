@@ -214,6 +214,16 @@ def test_every_flipped_bit_is_found(photo_folder: Path, tmp_path: Path) -> None:
         assert path.read_bytes() == sound
 
 
+def test_damage_after_the_building_is_found_when_it_is_read(photo_folder: Path, tmp_path: Path) -> None:
+    dataset, made = built(toy_config(photo_folder, tmp_path / "run"), tmp_path / "cache")
+    for path in Path(made.path).glob("shard-*"):
+        data = bytearray(path.read_bytes())
+        data[-400] ^= 1
+        path.write_bytes(data)
+    with pytest.raises(FileFormatError, match=r"shard-0000.*checksum of its features"):
+        CachedDataset(dataset, settings_of(dataset), made).batch(0)
+
+
 def test_a_cache_of_something_else_is_refused(photo_folder: Path, tmp_path: Path) -> None:
     config = toy_config(photo_folder, tmp_path / "run")
     dataset = dataset_of(config)

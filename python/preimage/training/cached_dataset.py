@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from preimage.errors import FileFormatError
 from preimage.pipelines.loading import at_once, working_bytes
 from preimage.pipelines.prefetch import in_order
 from preimage.representations import Representation
@@ -209,14 +210,23 @@ class CacheBuilder:
             source=settings.source,
             wait=self._wait,
         ) as store:
+            if store.index.complete and (sound := self._sound()) is not None:
+                self.note(f"features of {settings.views} views of every image: all are in {self.path}")
+                return sound
             for problem in store.check():
                 self.note(f"{problem}: computed anew")
-            if store.index.missing:
-                self._fill(store)
-            else:
-                self.note(f"features of {settings.views} views of every image: all are in {self.path}")
+            self._fill(store)
             store.finish()
             return FeatureStore(self.path)
+
+    def _sound(self) -> FeatureStore | None:
+        """Return the store if nothing of it is damaged. Its features are not hashed again when they are read."""
+        try:
+            store = FeatureStore(self.path)
+            store.verify()
+        except FileFormatError:
+            return None
+        return store
 
     def _wait(self, waited: float) -> None:
         if not waited:
@@ -267,11 +277,12 @@ class CacheBuilder:
         return sum(len(store.index.positions(number)) for number in store.index.missing)
 
     def _check_room(self, store: StoreWriter, dtype: str) -> None:
-        needed, free = self._missing_views(store) * self.settings.view_bytes(dtype), bytes_free(self.path)
+        needed = self._missing_views(store) * self.settings.view_bytes(dtype)
+        free = max(0, bytes_free(self.path))
         if needed > free:
             raise NoRoomError(
-                f"{self.path}: {size_text(needed)} of features do not fit on this disk ({size_text(max(free, 0))} "
-                "to spare): give fewer cache_views, another cache_folder, or cache='off'"
+                f"{self.path}: {size_text(needed)} of features do not fit on this disk ({size_text(free)} to "
+                "spare): give fewer cache_views, another cache_folder, or cache='off'"
             )
 
     def _computed(self, positions: range) -> tuple[list[int], Rows]:
