@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
-from preimage.training.prefetch import prepared
 
 from _timing import load, processor
 from _training_plain import Loss, PlainStep
 from _training_setup import OURS, Scale, TrainingTable, config, disagreements, train_state
 from _turns import Measure, Times, in_turns
+from preimage.pipelines.prefetch import in_order
 from preimage.training import TrainConfig
 from preimage.training.dataset import Dataset
 from preimage.training.graphed_step import GraphedStep, cuda_graph
@@ -161,7 +161,9 @@ class GpuPart:
 
 def _prepared(settings: TrainConfig, dataset: Dataset, count: int) -> Iterator[torch.Tensor]:
     """The images of the trainer's own batches; HOG's features are computed by the step."""
-    return (batch.images for batch in prepared(dataset.batch, 0, count, settings.workers))
+    workers = settings.workers
+    batches = in_order(dataset.batch, range(count), workers=workers, ahead=workers + 2, name="batch")
+    return (batch.images for batch in batches)
 
 
 def _at_once(work: Callable[[], None], device: torch.device) -> Callable[[], None]:

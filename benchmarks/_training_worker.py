@@ -12,9 +12,9 @@ import sys
 import time
 
 import torch
-from preimage.training.prefetch import prepared
 
 from _training_setup import train_state
+from preimage.pipelines.prefetch import in_order
 from preimage.training import TrainConfig
 from preimage.training.trainer import fastest_step
 
@@ -27,7 +27,9 @@ def main() -> int:
     config = TrainConfig.from_json(sys.argv[1])
     made, dataset = train_state(config)
     step = fastest_step(made, 0, lambda sentence: print(sentence, file=sys.stderr))
-    batches = prepared(dataset.batch, 0, config.steps, config.workers)
+    batches = in_order(
+        dataset.batch, range(config.steps), workers=config.workers, ahead=config.workers + 2, name="batch"
+    )
     _say({"dtype": str(made.dtype).removeprefix("torch.")})
     done = 0
     for line in sys.stdin:

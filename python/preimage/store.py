@@ -23,6 +23,7 @@ import hashlib
 import json
 import os
 import shutil
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,6 +42,7 @@ from preimage.spec import Spec
 INDEX = "index.json"
 SHARD_BYTES = 64 << 20
 MAX_SHARD_IMAGES = 65_536
+MAX_MAPPED = 256  # shards of a store at once: each takes a file descriptor
 
 _FORMAT = "preimage-feature-store"
 _VERSION = 1
@@ -238,6 +240,8 @@ class FeatureStore(FeatureFile):
     def __init__(self, path: StrPath) -> None:
         self.index: Index | None = None
         self._shards: list[Shard] = []
+        self._mapped: dict[int, None] = {}  # numbers of the shards in use, the one used last at the end
+        self._lock = threading.Lock()
         if os.path.isdir(path):
             self.index = _complete_index(Path(path))
             self._shards = [_shard(Path(path), self.index, entry) for entry in self.index.shards if entry.images]
@@ -291,11 +295,12 @@ class FeatureStore(FeatureFile):
 
     def problems(self) -> Iterator[FileFormatError]:
         """Compare all features with their checksums; yield what is wrong with each file that is damaged."""
-        for shard in self._shards:
+        for number, shard in enumerate(self._shards):
             try:
                 shard.verify()
             except FileFormatError as error:
                 yield error
+            self._use(number)
 
     def batches(self, size: int) -> Iterator[tuple[list[str], NDArray[Any], NDArray[np.int32], NDArray[np.int32]]]:
         """Yield keys, features (B, ...), original and processed sizes of consecutive images of one shape."""
@@ -313,7 +318,19 @@ class FeatureStore(FeatureFile):
 
     def _from_shard(self, position: int) -> NDArray[Any]:
         which = bisect.bisect_right(self._starts, position) - 1
-        return self._shards[which].features(position - self._starts[which])
+        features = self._shards[which].features(position - self._starts[which])
+        self._use(which)
+        return features
+
+    def _use(self, which: int) -> None:
+        """Take down that a shard is mapped, and let go of the one that has not been used for longest."""
+        with self._lock:
+            self._mapped.pop(which, None)
+            self._mapped[which] = None
+            if len(self._mapped) > MAX_MAPPED:
+                oldest = next(iter(self._mapped))
+                del self._mapped[oldest]
+                self._shards[oldest].unmap()
 
 
 def _joined(columns: Sequence[NDArray[np.int32]]) -> NDArray[np.int32]:
@@ -402,6 +419,14 @@ class StoreWriter:
         if not self.index.complete:
             self._write(dataclasses.replace(self.index, complete=True))
 
+    def change_dtype(self, dtype: str) -> None:
+        """Go on with features stored as another dtype; the shards that are there are deleted and written anew."""
+        gone = [entry for entry in self.index.shards if entry.images]
+        kept = tuple(entry for entry in self.index.shards if not entry.images)
+        self._write(dataclasses.replace(self.index, dtype=dtype, shards=kept, complete=False))
+        for entry in gone:
+            (self.folder / entry.file).unlink(missing_ok=True)
+
     def forget(self, numbers: Iterable[int]) -> None:
         """Take shards out of the index, so that they are written anew."""
         gone = set(numbers)
@@ -440,7 +465,7 @@ class _NoImagesError(Exception):
 def open_writer(
     folder: StrPath,
     spec: Spec,
-    dtype: str,
+    dtype: str | None,
     *,
     count: int,
     length: int | Callable[[], int],
@@ -454,7 +479,7 @@ def open_writer(
     Args:
         folder: made if it is not there.
         spec: what the features are of.
-        dtype: ``"float32"`` or ``"float16"``, as stored.
+        dtype: ``"float32"`` or ``"float16"``, as stored; ``None`` leaves it as it is, and begins with ``"float32"``.
         count: positions in the list of images.
         length: positions in a shard, or a function that tells it, called for a new store only.
         source: what else decides the features: plain JSON values, by name.
@@ -479,6 +504,8 @@ def open_writer(
         if resume and (path / INDEX).exists():
             earlier = read_index(path)
         _sweep(path, everything=earlier is None)
+        if dtype is None:
+            dtype = "float32" if earlier is None else earlier.dtype
         if earlier is not None:
             index = dataclasses.replace(earlier, spec=spec, dtype=dtype, count=count, source=plain(source), part=part)
             if differences := index.differences(earlier):

@@ -7,10 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from preimage.training import Display, TrainConfig, cache, trainer
-from preimage.training.cache_files import CacheFolder
+from preimage.store import FeatureStore
+from preimage.training import Display, TrainConfig, trainer
+from preimage.training.cached_dataset import CacheBuilder, CacheSettings, cache_settings, view_key
 from preimage.training.dataset import CropDataset
 from training_runs import small_config
 
@@ -51,20 +53,29 @@ def dataset_of(config: TrainConfig) -> CropDataset:
     return dataset
 
 
-def built(config: TrainConfig, folder: Path, notes: list[str] | None = None) -> tuple[CropDataset, CacheFolder]:
+def settings_of(dataset: CropDataset, views: int = VIEWS) -> CacheSettings:
+    return cache_settings(dataset.config, dataset.representation, dataset.images, views)
+
+
+def row(store: FeatureStore, index: int) -> np.ndarray:
+    """The features of a view, counted through all images."""
+    return store[view_key(*divmod(index, VIEWS))]
+
+
+def built(config: TrainConfig, folder: Path, notes: list[str] | None = None) -> tuple[CropDataset, FeatureStore]:
     dataset, made = builder(config, folder, notes)
     return dataset, made.build()
 
 
 def builder(
     config: TrainConfig, folder: Path, notes: list[str] | None = None, interrupted: threading.Event | None = None
-) -> tuple[CropDataset, cache.CacheBuilder]:
+) -> tuple[CropDataset, CacheBuilder]:
     dataset = dataset_of(config)
-    settings = cache.cache_settings(dataset.config, dataset.representation, dataset.images, config.cache_views)
+    settings = settings_of(dataset, config.cache_views)
     note: Callable[[str], None] = (notes if notes is not None else []).append
-    return dataset, cache.CacheBuilder(
+    return dataset, CacheBuilder(
         settings,
-        folder,
+        folder / settings.digest(),
         dataset.representation,
         dataset.images,
         device=torch.device("cpu"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import signal
 import subprocess
@@ -15,11 +14,11 @@ import numpy as np
 import pytest
 import torch
 
-from cache_runs import VIEWS, Notes, StopAt, built, dataset_of, toy_config
+from cache_runs import VIEWS, Notes, StopAt, built, dataset_of, row, settings_of, toy_config
 from preimage.errors import FileFormatError
-from preimage.training import cache_files, cached, train
-from preimage.training.cache import cache_settings, view_at, view_of
-from preimage.training.cache_files import CacheFolder, CacheSettings
+from preimage.store import ShardEntry, StoreWriter, open_writer, read_index
+from preimage.training import cache_decision, cached_dataset, train
+from preimage.training.cached_dataset import CachedDataset, view_key
 from preimage.training.dataset import Batch, CropDataset, Dataset
 from toys import ToyMaps
 from training_runs import metrics_without_time, weights
@@ -29,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("toys")
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache_files, "_SHARD_ROWS", 12)  # three images of four views
+    monkeypatch.setattr(cached_dataset, "_SHARD_VIEWS", 12)  # three images of four views
 
 
 def losses(folder: Path) -> torch.Tensor:
@@ -39,62 +38,66 @@ def losses(folder: Path) -> torch.Tensor:
 class SameCrops(CropDataset):
     """The cache's crops, their features computed anew in float32."""
 
-    settings: CacheSettings
-
     def batch(self, step: int) -> Batch:
-        pixels = cached.CachedDataset(self, _Nothing(self.settings)).batch(step).images  # type: ignore[arg-type]
-        return Batch(pixels, None)
+        settings = settings_of(self)
+        return Batch(CachedDataset(self, settings, Zeros(settings.shape)).batch(step).images, None)  # type: ignore[arg-type]
 
 
-class _Nothing:
-    def __init__(self, settings: CacheSettings) -> None:
-        self.settings = settings
+class Zeros:
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.shape = shape
 
-    def row(self, index: int) -> np.ndarray:
-        return np.zeros(self.settings.shape, np.float32)
+    def __getitem__(self, key: str) -> np.ndarray:
+        return np.zeros(self.shape, np.float32)
 
 
-@pytest.mark.parametrize("representation", ["toy-maps", "toy-vectors"])
+@pytest.mark.parametrize("representation", ["toy-maps", "toy-vectors", "toy-probabilities"])
 def test_a_cached_run_is_the_same_run(
     photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, representation: str
 ) -> None:
     train(toy_config(photo_folder, tmp_path / "cached", representation=representation))
+    (store,) = (tmp_path / "cached" / "cache").iterdir()
+    exact = read_index(store).dtype == "float32"
+    assert exact == (representation == "toy-probabilities")
 
     def same_crops(dataset: CropDataset, *arguments: object, **options: object) -> Dataset:
         dataset.__class__ = SameCrops
-        dataset.settings = cache_settings(dataset.config, dataset.representation, dataset.images, VIEWS)  # type: ignore[attr-defined]
         return dataset
 
-    monkeypatch.setattr(cached, "where_it_pays", same_crops)
+    monkeypatch.setattr(cache_decision, "with_cache", same_crops)
     train(toy_config(photo_folder, tmp_path / "fresh", representation=representation))
     ours, theirs = losses(tmp_path / "cached"), losses(tmp_path / "fresh")
     assert len(ours) == 30
     torch.testing.assert_close(ours, theirs, atol=0, rtol=2e-3)
-    assert not torch.equal(ours, theirs), "half precision leaves a trace"
+    assert torch.equal(ours, theirs) == exact, "half precision leaves a trace"
+    assert (weights(tmp_path / "cached") == weights(tmp_path / "fresh")) == exact
 
 
 def test_every_row_is_its_view(photo_folder: Path, tmp_path: Path) -> None:
     dataset, made = built(toy_config(photo_folder, tmp_path / "run"), tmp_path / "cache")
-    settings = made.settings
-    assert (settings.rows, settings.shards, made.dtype) == (64, 6, "float16")
-    for row in range(settings.rows):
-        image, view = divmod(row, VIEWS)
-        pixels = view_of(dataset.images[image], settings, image, view)
+    settings = settings_of(dataset)
+    assert made.index is not None
+    assert (len(made), made.index.count, len(made.index.shards), made.dtype) == (64, 64, 6, "float16")
+    assert made.key(31) == view_key(7, 3) == "000007.3"
+    for index in range(64):
+        image, view = divmod(index, VIEWS)
+        pixels = settings.pixels(dataset.images[image], image, view)
         features = dataset.representation(torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None])[0]
-        np.testing.assert_allclose(made.row(row), features.numpy(), atol=1e-6, rtol=1e-3)
-    assert np.load(made.path / "shard-00005.npy").shape == (4, 6, 4, 4)
-    views = [view_of(dataset.images[3], settings, 3, view) for view in range(VIEWS)]
+        np.testing.assert_allclose(row(made, index), features.numpy(), atol=1e-6, rtol=1e-3)
+        np.testing.assert_array_equal(row(made, index), made[index])
+    assert made.index.shards[5].images == 4
+    assert made.processed_size(0) == made.record(0).original_size == (32, 32)
+    views = [settings.pixels(dataset.images[3], 3, view) for view in range(VIEWS)]
     assert np.array_equal(views[0][:, ::-1], views[1])
     assert not np.array_equal(views[0], views[2])
-    batch = cached.CachedDataset(dataset, made).batch(7)
+    batch = CachedDataset(dataset, settings, made).batch(7)
     torch.testing.assert_close(batch.features, dataset.representation(batch.images), atol=1e-6, rtol=1e-3)
 
 
 def test_every_view_comes_before_any_returns(photo_folder: Path, tmp_path: Path) -> None:
     config = toy_config(photo_folder, tmp_path / "run")
-    dataset = dataset_of(config)
-    settings = cache_settings(dataset.config, dataset.representation, dataset.images, VIEWS)
-    orders = [[view_at(settings, image, epoch) for epoch in range(2 * VIEWS)] for image in range(20)]
+    settings = settings_of(dataset_of(config))
+    orders = [[settings.view_in(epoch, image) for epoch in range(2 * VIEWS)] for image in range(20)]
     assert all(sorted(order[:VIEWS]) == sorted(order[VIEWS:]) == list(range(VIEWS)) for order in orders)
     assert len({tuple(order) for order in orders}) > 15
     assert any(order[:VIEWS] != order[VIEWS:] for order in orders)
@@ -104,8 +107,8 @@ _RUN = """
 import sys
 import toys
 from preimage.representations import base
-from preimage.training import TrainConfig, cache_files, train, trainer
-base._REGISTER["toy-slow"], trainer.plan, cache_files._SHARD_ROWS = toys.SlowToy, toys.toy_plan, 12
+from preimage.training import TrainConfig, cached_dataset, train, trainer
+base._REGISTER["toy-slow"], trainer.plan, cached_dataset._SHARD_VIEWS = toys.SlowToy, toys.toy_plan, 12
 train(TrainConfig.from_json(sys.argv[1]))
 """
 
@@ -116,20 +119,19 @@ def test_a_killed_building_goes_on(photo_folder: Path, tmp_path: Path) -> None:
     train(whole)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     process = subprocess.Popen([sys.executable, "-c", _RUN, cut.to_json()], env=environment)
-    while process.poll() is None and len(list((tmp_path / "cut").glob("cache/*/shard-*.json"))) < 2:
+    while process.poll() is None and len(list((tmp_path / "cut").glob("cache/*/shard-*"))) < 3:
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.wait()
     (folder,) = (tmp_path / "cut" / "cache").iterdir()
-    kept = {path.stem: (folder / f"{path.stem}.npy").stat().st_mtime_ns for path in folder.glob("shard-*.json")}
+    kept = {entry.file: (folder / entry.file).stat().st_mtime_ns for entry in read_index(folder).shards}
     assert 2 <= len(kept) < 6, "killed while it was building"
     old = folder / ".preimage-0123456789abcdef.tmp"
     old.write_bytes(b"half")
-    os.utime(old, (0, 0))
     notes = Notes()
     train(cut, display=notes)
     assert notes.notes[-1].startswith(f"features of {64 - 12 * len(kept)} of 64 views computed in")
-    assert {name: (folder / f"{name}.npy").stat().st_mtime_ns for name in kept} == kept
+    assert {name: (folder / name).stat().st_mtime_ns for name in kept} == kept
     assert not old.exists()
     assert weights(tmp_path / "whole") == weights(tmp_path / "cut")
     assert metrics_without_time(tmp_path / "whole") == metrics_without_time(tmp_path / "cut")
@@ -145,19 +147,22 @@ def test_a_cached_run_resumes_bit_for_bit(photo_folder: Path, tmp_path: Path) ->
 
 
 def test_ctrl_c_stops_the_building(photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write = CacheFolder.write
+    add = StoreWriter._list
 
-    def interrupted(self: CacheFolder, shard: int, rows: np.ndarray) -> None:
-        write(self, shard, rows)
-        if shard == 1:
+    def interrupted(self: StoreWriter, entry: ShardEntry) -> None:
+        add(self, entry)
+        if entry.number == 1:
             os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(CacheFolder, "write", interrupted)
+    monkeypatch.setattr(StoreWriter, "_list", interrupted)
     config = toy_config(photo_folder, tmp_path / "run")
     with pytest.raises(KeyboardInterrupt):
         train(config)
-    assert len(list((tmp_path / "run").glob("cache/*/shard-*.json"))) == 2
-    assert train(config).steps == 30
+    (folder,) = (tmp_path / "run" / "cache").iterdir()
+    assert [entry.number for entry in read_index(folder).shards] == [0, 1]
+    notes = Notes()
+    assert train(config, display=notes).steps == 30
+    assert notes.notes[-1].startswith("features of 40 of 64 views")
 
 
 def test_runs_share_a_cache(photo_folder: Path, tmp_path: Path) -> None:
@@ -175,46 +180,73 @@ def test_runs_share_a_cache(photo_folder: Path, tmp_path: Path) -> None:
 def test_damage_is_noticed_and_mended(photo_folder: Path, tmp_path: Path) -> None:
     config = toy_config(photo_folder, tmp_path / "run")
     _, made = built(config, tmp_path / "cache")
-    whole = [made.row(row) for row in range(64)]
-    paths = [made.path / f"shard-{shard:05d}.npy" for shard in range(4)]
+    whole = made.stack()
+    paths = [Path(made.path, f"shard-{shard:05d}.safetensors") for shard in range(6)]
+    sound = paths[5].read_bytes()
     data = bytearray(paths[0].read_bytes())
-    data[-3] ^= 1
+    data[-400] ^= 1  # features
     paths[0].write_bytes(data)
     paths[1].write_bytes(paths[1].read_bytes()[:-7])
-    (made.path / "shard-00002.json").write_text("{")
+    paths[2].write_bytes(paths[3].read_bytes())
     paths[3].unlink()
     notes: list[str] = []
     _, again = built(config, tmp_path / "cache", notes)
-    assert [note.split(" of ")[0] for note in notes if "damaged" in note] == ["shard 0", "shard 1", "shard 2"]
-    assert "its checksum does not match its contents" in notes[0]
+    assert [Path(note.partition(":")[0]) for note in notes[:-1]] == paths[:4]
+    assert all(note.endswith(": computed anew") for note in notes[:-1])
+    assert "the checksum of its features does not match" in notes[0]
     assert notes[-1].startswith("features of 48 of 64 views")
-    assert all(np.array_equal(again.row(row), whole[row]) for row in range(64))
+    assert np.array_equal(again.stack(), whole)
+    assert paths[5].read_bytes() == sound
+
+
+def test_every_flipped_bit_is_found(photo_folder: Path, tmp_path: Path) -> None:
+    config = toy_config(photo_folder, tmp_path / "run", representation="toy-vectors")
+    _, made = built(config, tmp_path / "cache")
+    path = Path(made.path, "shard-00002.safetensors")
+    sound, random = path.read_bytes(), np.random.default_rng(0)
+    for position in random.choice(len(sound), 12, replace=False):
+        data = bytearray(sound)
+        data[position] ^= 1 << int(random.integers(8))
+        path.write_bytes(data)
+        notes: list[str] = []
+        built(config, tmp_path / "cache", notes)
+        assert notes[0].endswith("computed anew")
+        assert path.read_bytes() == sound
+
+
+def test_damage_after_the_building_is_found_when_it_is_read(photo_folder: Path, tmp_path: Path) -> None:
+    dataset, made = built(toy_config(photo_folder, tmp_path / "run"), tmp_path / "cache")
+    for path in Path(made.path).glob("shard-*"):
+        data = bytearray(path.read_bytes())
+        data[-400] ^= 1
+        path.write_bytes(data)
+    with pytest.raises(FileFormatError, match=r"shard-0000.*checksum of its features"):
+        CachedDataset(dataset, settings_of(dataset), made).batch(0)
 
 
 def test_a_cache_of_something_else_is_refused(photo_folder: Path, tmp_path: Path) -> None:
     config = toy_config(photo_folder, tmp_path / "run")
-    _, made = built(config, tmp_path / "cache")
-    manifest = made.path / "manifest.json"
-    fields = json.loads(manifest.read_text())
-    manifest.write_text(json.dumps(fields | {"seed": 5, "min_crop": 0.25}))
-    with pytest.raises(ValueError, match=r"\(there != wanted\): min_crop: 0.25 != 0.5; seed: 5 != 0"):
+    dataset = dataset_of(config)
+    settings = settings_of(dataset)
+    folder = tmp_path / "cache" / settings.digest()
+    source = settings.source | {"seed": 5, "min_crop": 0.25}
+    with open_writer(folder, settings.spec, "float16", count=settings.count, length=12, source=source):
+        pass
+    with pytest.raises(ValueError, match=r"other settings .*: min_crop: 0.25 != 0.5; seed: 5 != 0"):
         built(config, tmp_path / "cache")
-    for text, words in (
-        ("{", "is not JSON"),
-        ("[]", "is not the manifest of a feature cache"),
-        (json.dumps(fields | {"format_version": 2}), "format version 2"),
-        (json.dumps(fields | {"dtype": "float8"}), "names the type 'float8'"),
-    ):
-        manifest.write_text(text)
-        with pytest.raises(FileFormatError, match=words):
-            built(config, tmp_path / "cache")
+    (folder / "index.json").write_text("{")
+    with pytest.raises(FileFormatError, match=r"index\.json"):
+        built(config, tmp_path / "cache")
+    (folder / "shard-00000.npy").write_bytes(b"")
+    with pytest.raises(FileExistsError, match=r"shard-00000\.npy"):
+        built(config, tmp_path / "cache")
 
 
 def test_what_half_precision_cannot_hold(photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = toy_config(photo_folder, tmp_path / "run")
     for scale in (1e6, 1e-8):
         _, made = built(dataclasses.replace(config, parameters={"scale": scale}), tmp_path / "cache")
-        assert made.dtype == np.load(made.path / "shard-00000.npy").dtype == "float32"
+        assert made.dtype == made[0].dtype == "float32"
     compute, seen = ToyMaps.__call__, []
 
     def rises(self: ToyMaps, images: torch.Tensor) -> torch.Tensor:
@@ -223,10 +255,13 @@ def test_what_half_precision_cannot_hold(photo_folder: Path, tmp_path: Path, mon
 
     monkeypatch.setattr(ToyMaps, "__call__", rises)
     notes: list[str] = []
-    _, made = built(config, tmp_path / "cache", notes)
+    dataset, made = built(config, tmp_path / "cache", notes)
     assert "jpg reach" in notes[0] and notes[0].endswith("the cache is begun anew in float32")
     assert made.dtype == "float32"
-    assert np.isfinite(made.row(0)).all()
+    assert notes[1].startswith("features of 64 of 64 views")
+    pixels = settings_of(dataset).pixels(dataset.images[0], 0, 1)
+    features = compute(ToyMaps(), torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None])[0]
+    np.testing.assert_allclose(row(made, 1), 1e6 * features.numpy(), rtol=1e-6)
 
 
 def test_features_that_are_no_numbers(photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

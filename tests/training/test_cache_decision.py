@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from cache_runs import VIEWS, Notes, StopAt, toy_config
-from preimage.training import cache, cache_files, cached, train
+from preimage.store import StoreWriter
+from preimage.training import cache_decision, cached_dataset, train
 from training_runs import weights
 
 pytestmark = pytest.mark.usefixtures("toys")
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("toys")
 def test_a_small_disk(photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = toy_config(photo_folder, tmp_path / "run")
     usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(cache.shutil, "disk_usage", lambda path: usage._replace(free=(1 << 28) + 10_000))
+    monkeypatch.setattr(cached_dataset.shutil, "disk_usage", lambda path: usage._replace(free=(1 << 28) + 10_000))
     with pytest.raises(ValueError, match=r"0\.0 MB of features do not fit on this disk .*cache='off'"):
         train(config)
     auto = dataclasses.replace(config, representation="toy-slow", cache="auto")
@@ -57,7 +58,7 @@ def test_a_resumed_run_does_as_before_without_measuring(
     photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     times = iter([(1.0, 0.1), (1.0, 0.1), (0.1, 1.0)])
-    monkeypatch.setattr(cached, "measured", lambda dataset, state: next(times))
+    monkeypatch.setattr(cache_decision, "measured", lambda dataset, state: next(times))
     train(toy_config(photo_folder, tmp_path / "whole", cache="auto"))
     cut = toy_config(photo_folder, tmp_path / "cut", cache="auto")
     with pytest.raises(OSError, match="went away"):
@@ -93,14 +94,14 @@ def test_features_that_vary_at_random_are_not_cached(photo_folder: Path, tmp_pat
 
 
 def test_a_disk_that_fills_up_meanwhile(photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fills(self: object, shard: int, rows: object) -> None:
+    def fills(self: object, number: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "shard")
 
-    monkeypatch.setattr(cache_files.CacheFolder, "write", fills)
-    monkeypatch.setattr(cached, "measured", lambda dataset, state: (1.0, 0.1))
+    monkeypatch.setattr(StoreWriter, "shard", fills)
+    monkeypatch.setattr(cache_decision, "measured", lambda dataset, state: (1.0, 0.1))
     notes = Notes()
     config = toy_config(photo_folder, tmp_path / "run", cache="auto", steps=24)
     assert train(config, display=notes).steps == 24
     assert "no feature cache" in notes.notes[-1] and "No space left" in notes.notes[-1]
-    with pytest.raises(cache.NoRoomError, match="No space left"):
+    with pytest.raises(cached_dataset.NoRoomError, match="No space left"):
         train(dataclasses.replace(config, output=str(tmp_path / "on"), cache="on"))

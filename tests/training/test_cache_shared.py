@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from cache_runs import VIEWS, Notes, StopAt, builder, built, toy_config
-from preimage.training import cache, cache_files, cached, train
+from cache_runs import VIEWS, Notes, StopAt, builder, built, row, toy_config
+from preimage.training import cache_decision, cached_dataset, train
 from toys import ToyMaps
 
 pytestmark = pytest.mark.usefixtures("toys")
@@ -21,8 +21,8 @@ pytestmark = pytest.mark.usefixtures("toys")
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache_files, "_SHARD_ROWS", 12)  # three images of four views
-    monkeypatch.setattr(cache, "_LOOK_EVERY", 0.01)
+    monkeypatch.setattr(cached_dataset, "_SHARD_VIEWS", 12)  # three images of four views
+    monkeypatch.setattr(cached_dataset, "_LOOK_EVERY", 0.01)
 
 
 def test_one_fills_it_and_the_others_wait(photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,21 +57,21 @@ def test_one_fills_it_and_the_others_wait(photo_folder: Path, tmp_path: Path, mo
         f"features of {VIEWS} views of every image"
     ]
     assert made.dtype == "float32"
-    assert ToyMaps.calls == 36 + 64, "begun anew by the first, and not computed by the second"
-    assert np.isfinite([made.row(row) for row in range(64)]).all()
+    assert ToyMaps.calls == 24 + 64, "begun anew by the first, and not computed by the second"
+    assert all(np.isfinite(row(made, view)).all() for view in range(64))
 
 
 def test_no_room_for_single_precision(photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage, room = shutil.disk_usage(tmp_path), 18_000  # 12,288 bytes are needed, or twice that
-    monkeypatch.setattr(cache.shutil, "disk_usage", lambda path: usage._replace(free=(1 << 28) + room))
-    monkeypatch.setattr(cached, "measured", lambda dataset, state: (1.0, 0.1))
+    monkeypatch.setattr(cached_dataset.shutil, "disk_usage", lambda path: usage._replace(free=(1 << 28) + room))
+    monkeypatch.setattr(cache_decision, "measured", lambda dataset, state: (1.0, 0.1))
     config = toy_config(photo_folder, tmp_path / "auto", cache="auto", parameters={"scale": 1e6}, steps=24)
     notes = Notes()
     assert train(config, display=notes).steps == 24
     assert notes.notes[0].startswith("feature cache, because")
     assert notes.notes[1].startswith("no feature cache: ") and "do not fit on this disk" in notes.notes[1]
     assert json.loads((tmp_path / "auto" / "cache.json").read_text())["views"] == 0
-    with pytest.raises(cache.NoRoomError, match="give fewer cache_views, another cache_folder, or cache='off'"):
+    with pytest.raises(cached_dataset.NoRoomError, match="give fewer cache_views, another cache_folder, or"):
         train(dataclasses.replace(config, output=str(tmp_path / "on"), cache="on"))
 
 
@@ -79,7 +79,7 @@ def test_probabilities_are_kept_in_single_precision(photo_folder: Path, tmp_path
     """Their logarithms are what a network takes: in half precision the small ones are zero."""
     config = toy_config(photo_folder, tmp_path / "run", representation="toy-probabilities")
     _, made = built(config, tmp_path / "cache")
-    rows = np.stack([made.row(row) for row in range(64)])
+    rows = made.stack()
     assert made.dtype == "float32"
     assert 0 < rows.min() < 1e-7
     assert np.abs(np.log(np.maximum(rows.astype(np.float16), 1e-7)) - np.log(np.maximum(rows, 1e-7))).max() > 0.01
@@ -91,8 +91,8 @@ def test_no_thread_outlives_its_run(
 ) -> None:
     config = toy_config(photo_folder, tmp_path / "run", workers=3, cache="off" if stops == "in a step" else "on")
     if stops == "in the cache":
-        monkeypatch.setattr(cache.CacheBuilder, "_features", lambda self, pixels: 1 / 0)
+        monkeypatch.setattr(cached_dataset.CacheBuilder, "_features", lambda self, pixels: 1 / 0)
     with pytest.raises((OSError, ZeroDivisionError)) as held:  # with its frames, and all that they refer to
         train(config, display=StopAt(3))
     assert held.traceback
-    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("preimage-batch")]
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith(("batch", "crop", "look"))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -14,12 +15,14 @@ import torch
 
 from cache_runs import StopAt
 from conftest import Run
+from preimage import store
 from preimage.errors import FileFormatError
 from preimage.inverters import Inverter
-from preimage.io import FeatureRecord, list_images, read_features, read_image, write_features
+from preimage.io import FeatureRecord, list_images, read_image
 from preimage.pipelines.extract import extract
 from preimage.pipelines.invert import invert
 from preimage.spec import Spec
+from preimage.store import FeatureStore, write_features
 from preimage.training import TrainConfig, train, trainer
 from preimage.training.dataset import Batch
 from toys import SIDE, ToyMaps, ToyVectors
@@ -42,9 +45,9 @@ def made(photo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     found = {}
     for name, kind in (("maps", ToyMaps), ("vectors", ToyVectors)):
         extract(kind(), photo_folder, folder / name)
-        file = read_features(folder / name)
-        assert set(file.processed_sizes) == {(SIDE, SIDE)}, "images are fitted to the only size there is"
-        found[name] = {key: file[key].numpy() for key in file.keys}
+        file = FeatureStore(folder / name)
+        assert np.array_equal(file.processed_sizes, [(SIDE, SIDE)] * 20), "images are fitted to the only size there is"
+        found[name] = {key: np.array(features) for key, features in file.items()}
     return found
 
 
@@ -110,6 +113,53 @@ def test_a_feature_file_says_what_it_is(photo_folder: Path, tmp_path: Path) -> N
         train(own_config(photo_folder, tmp_path / "f.safetensors", tmp_path / "x", image_size=64))
     with pytest.raises(ValueError, match="says itself what its features are"):
         train(own_config(photo_folder, tmp_path / "f.safetensors", tmp_path / "x", features_name="mine"))
+
+
+@pytest.fixture
+def several_shards(photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A store of the photographs' maps in float16, four images a shard."""
+    monkeypatch.setattr(store, "SHARD_BYTES", 4 * 6 * 4 * 4 * 2)
+    extract(ToyMaps(), photo_folder, tmp_path / "maps", dtype="float16")
+    assert len(list((tmp_path / "maps").glob("shard-*"))) == 5
+    return tmp_path / "maps"
+
+
+def test_a_store_of_several_shards(photo_folder: Path, tmp_path: Path, several_shards: Path) -> None:
+    config = own_config(photo_folder, several_shards, tmp_path / "run", steps=12)
+    settled, dataset = trainer.open_dataset(config)
+    assert (settled.image_size, dataset.image_count, dataset.held_out_count) == (SIDE, 16, 4)
+    for part in (dataset.batch(3), *dataset.held_out(4)):
+        assert part.features is not None
+        assert part.features.dtype == torch.float32
+        torch.testing.assert_close(part.features, ToyMaps()(part.images), atol=1e-5, rtol=1e-3)
+    summary = train(config)
+    assert Inverter.load(summary.folder).spec == ToyMaps().spec
+
+
+def test_a_damaged_shard_costs_its_own_images_only(photo_folder: Path, tmp_path: Path, several_shards: Path) -> None:
+    path = several_shards / "shard-00003.safetensors"
+    sound = path.read_bytes()
+    first = FeatureStore(several_shards)["coffee-0"].tobytes()
+    path.write_bytes(sound.replace(first, first[::-1]))
+    config = own_config(photo_folder, several_shards, tmp_path / "run", steps=2)
+    with pytest.raises(ValueError, match=r"4 of 20 images cannot be used: .*shard-00003\.safetensors: damaged"):
+        train(config)
+    summary = train(dataclasses.replace(config, skip_bad=True))
+    assert [key for key, _ in summary.skipped] == [f"coffee-{index}" for index in range(4)]
+    path.write_bytes(sound[:-1])
+    with pytest.raises(FileFormatError, match=r"shard-00003\.safetensors.*cut short"):
+        train(own_config(photo_folder, several_shards, tmp_path / "x", skip_bad=True))
+    path.unlink()
+    with pytest.raises(FileFormatError, match=r"shard-00003\.safetensors.*is missing"):
+        train(own_config(photo_folder, several_shards, tmp_path / "x"))
+    index = store.read_index(several_shards)
+    index = dataclasses.replace(index, complete=False, shards=index.shards[:3])
+    (several_shards / store.INDEX).write_bytes(index.to_bytes())
+    with pytest.raises(FileFormatError, match="unfinished, 3 of 5 shards are there"):
+        train(own_config(photo_folder, several_shards, tmp_path / "x"))
+    with pytest.raises(FileFormatError, match=r"nothing.*a folder without index\.json"):
+        (tmp_path / "nothing").mkdir()
+        train(own_config(photo_folder, tmp_path / "nothing", tmp_path / "x"))
 
 
 def test_every_image_has_its_own_features(photo_folder: Path, tmp_path: Path, made: dict[str, Features]) -> None:

@@ -19,6 +19,7 @@ from conftest import Run
 from preimage.errors import FileFormatError
 from preimage.inverters import Inverter
 from preimage.io import Listing, list_images
+from preimage.store import read_index
 from preimage.training import TrainConfig, train, trainer
 from preimage.training.checkpoint import read_header, read_images
 from preimage.training.dataset import images_of, places_of
@@ -215,6 +216,10 @@ def test_an_image_that_only_decoding_finds_bad(photos: Path, tmp_path: Path, cac
     settings = {"cache": cache, "skip_bad": True}
     whole = train(config_of(photos, tmp_path / "whole", **settings, workers=3))
     assert [key for key, _ in whole.skipped] == ["coffee-1"]
+    if cache == "on":
+        (store,) = (tmp_path / "whole" / "cache").iterdir()
+        (entry,) = read_index(store).shards
+        assert (entry.images, entry.skipped[0][0]) == (4 * 15, str(photos / "coffee-1.jpg"))
     cut = config_of(photos, tmp_path / "cut", **settings)
     begun(cut)
     assert train(cut, resume=True).skipped[0][0] == "coffee-1"

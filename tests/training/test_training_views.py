@@ -15,7 +15,7 @@ from test_graphed_step import again, everything
 
 from preimage.inverters import Inverter
 from preimage.inverters.plan import plan
-from preimage.io import list_images, read_features, read_image
+from preimage.io import list_images, read_image
 from preimage.metrics import NormalisedError
 from preimage.pipelines.demo import demo
 from preimage.pipelines.evaluate import evaluate
@@ -24,6 +24,7 @@ from preimage.pipelines.invert import invert
 from preimage.pipelines.sheet import sheet
 from preimage.representations import base
 from preimage.representations.hog import Hog
+from preimage.store import FeatureStore
 from preimage.training import TrainConfig, graphed_step, train, trainer
 from preimage.training.dataset import are_probabilities, whole_images
 from preimage.training.graphed_step import GraphedStep
@@ -81,8 +82,8 @@ def test_jobs_on_images_of_one_size(photo_folder: Path, runs: dict[str, Path], t
     column = sheet(photo_folder, tmp_path / "s.png", inverter=runs[name], tile=64).columns[0]
     assert column.error == pytest.approx(summary.error, rel=0.02)
     extract(kind, photo_folder, tmp_path / "f", resume=False)
-    file = read_features(tmp_path / "f")
-    assert set(file.processed_sizes) == {(SIDE, SIDE)}
+    file = FeatureStore(tmp_path / "f")
+    assert np.array_equal(file.processed_sizes, [(SIDE, SIDE)] * 20)
     assert invert(tmp_path / "f", tmp_path / "out", inverter=runs[name]).images == 20
     assert read_image(tmp_path / "out" / "camera-0.png").shape == (inverter.view.crop, inverter.view.crop, 3)
     (result,) = demo(tmp_path / "demo", images=photo_folder, inverter=runs[name]).results

@@ -19,6 +19,7 @@ import hashlib
 import json
 import math
 import mmap
+import os
 import re
 import threading
 from collections.abc import Iterator, Sequence
@@ -230,6 +231,7 @@ class Shard:
         self.path, self.digest = path, header.digest
         self._lock = threading.Lock()
         self._memory: NDArray[np.uint8] | None = None
+        self._hashed: tuple[tuple[int, int], str] | None = None  # the file as it was then, and its features' digest
         self._size = size
         blank = header.text[: header.position] + ZEROS.encode() + header.text[header.position + len(ZEROS) :]
         if hashlib.sha256(blank).hexdigest() != header.digest:
@@ -267,6 +269,11 @@ class Shard:
         """Compare the features with their checksum; `FileFormatError` if they do not match."""
         self._mapped()
 
+    def unmap(self) -> None:
+        """Let go of the mapped file and its file descriptor, once no array of its features is left."""
+        with self._lock:
+            self._memory = None
+
     def _mapped(self) -> NDArray[np.uint8]:
         with self._lock:
             if self._memory is None:
@@ -274,11 +281,16 @@ class Shard:
             return self._memory
 
     def _checked(self) -> NDArray[np.uint8]:
+        """Map the file, and hash its features unless it is the file that was hashed before."""
         with open(self.path, "rb") as file:
-            if file.seek(0, 2) != self._size:
+            status = os.fstat(file.fileno())
+            if status.st_size != self._size:
                 raise FileFormatError(self.path, "has changed its length since it was opened")
             memory = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
-        if hashlib.sha256(memory[self._body : self._columns].data).hexdigest() != self._features_digest:
+        stamp = status.st_ino, status.st_mtime_ns
+        if self._hashed is None or self._hashed[0] != stamp:
+            self._hashed = stamp, hashlib.sha256(memory[self._body : self._columns].data).hexdigest()
+        if self._hashed[1] != self._features_digest:
             raise FileFormatError(self.path, "damaged: the checksum of its features does not match them")
         return memory
 

@@ -57,7 +57,7 @@ class TrainConfig:
         seed: of the initial weights, the order of the images and their crops.
         workers: threads that prepare batches.
         cache: whether the features of some views of every image are computed once and kept on disk; ``auto`` where
-            that pays, see `preimage.training.cached`.
+            that pays, see `preimage.training.cache_decision`.
         cache_views: views of every image in the cache: half as many random crops, each with its mirror image.
         cache_folder: where it lies, for any number of runs; ``None`` is ``<output>/cache``.
         log_every, validate_every, checkpoint_every: in steps. Validation and a checkpoint come at the end too.

@@ -18,7 +18,7 @@ from preimage.errors import FileFormatError
 from preimage.io import ImageSource, check_image, decode_image, fit_image
 from preimage.io.memory import available_bytes, bounded_bytes
 from preimage.pipelines.loading import SKIP_HINT
-from preimage.training.prefetch import prepared
+from preimage.pipelines.prefetch import in_order
 
 NAMED = 3  # examples in a message
 
@@ -188,7 +188,7 @@ def look_at(sources: Sequence[ImageSource], note: Note) -> list[Looked]:
     workers = max(1, min(_MOST_LOOKING, os.cpu_count() or 1, fitting))
     found: list[Looked] = []
     told = time.monotonic()
-    with closing(prepared(lambda index: _look(sources[index]), 0, len(sources), workers)) as looks:
+    with closing(in_order(_look, sources, workers=workers, ahead=workers + 2, name="look")) as looks:
         for looked in looks:
             found.append(looked)
             if time.monotonic() - told > _NOTE_EVERY:

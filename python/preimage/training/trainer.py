@@ -23,12 +23,12 @@ import torch
 from preimage.errors import FileFormatError
 from preimage.inverters import Inverter, checked_device
 from preimage.inverters.plan import plan
-from preimage.io.atomic import atomic_write
+from preimage.io.atomic import atomic_write, folder_lock
 from preimage.metrics import NormalisedError
+from preimage.pipelines.prefetch import in_order
 from preimage.representations import Representation
 from preimage.spec import Spec
-from preimage.training import cached, checkpoint
-from preimage.training.cache_files import alone_in
+from preimage.training import cache_decision, checkpoint
 from preimage.training.checkpoint import Progress
 from preimage.training.config import SAMPLES, TrainConfig
 from preimage.training.dataset import Batch, Dataset, are_probabilities, open_dataset
@@ -37,7 +37,6 @@ from preimage.training.graphed_step import GraphedStep, cuda_graph
 from preimage.training.images import ImageList, of_image
 from preimage.training.muon import Muon
 from preimage.training.precision import choose_dtype
-from preimage.training.prefetch import prepared
 from preimage.training.step import EagerStep, Step, TrainState
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -113,12 +112,12 @@ def train(
     if stamp is not None and not resume:
         raise ValueError(f"{folder} holds a run already: resume it, or train into another folder")
     if folder.exists():
-        with alone_in(folder, lambda waited: _refuse(folder)):
+        with folder_lock(folder, lambda waited: _refuse(folder)):
             pass  # another run is reported at once, not after a look at all images
     with display or Display() as shown:
         earlier = None if stamp is None else _read_earlier(path, config)
         run = _Run(config, folder, representation, earlier, resume, shown)
-        with alone_in(folder, lambda waited: _refuse(folder)), _interruptible() as interrupted:
+        with folder_lock(folder, lambda waited: _refuse(folder)), _interruptible() as interrupted:
             if _stamp(path) != stamp:
                 raise ValueError(f"another run has written {path} meanwhile: start again")
             if earlier is not None:
@@ -244,7 +243,7 @@ class _Run:
             self.settle(metrics)
         if progress.step == config.steps:
             return self.summary()
-        self.dataset = cached.where_it_pays(
+        self.dataset = cache_decision.with_cache(
             self.dataset,
             self.state,
             self.folder,
@@ -256,7 +255,9 @@ class _Run:
         self.state.feature_shape = self.dataset.feature_shape
         step = fastest_step(self.state, progress.step, self.display.note)
         try:
-            with closing(prepared(self.dataset.batch, progress.step, config.steps, config.workers)) as batches:
+            steps, ahead = range(progress.step, config.steps), config.workers + 2
+            batches = in_order(self.dataset.batch, steps, workers=config.workers, ahead=ahead, name="batch")
+            with closing(batches):
                 self.take_steps(step, batches, metrics, interrupted)
         except TrainingDivergedError:
             raise

@@ -1,4 +1,4 @@
-"""Batches of cached views, and the decision whether a cache pays."""
+"""Whether a training run caches its features: as the settings say, or by what a batch costs."""
 
 from __future__ import annotations
 
@@ -7,70 +7,29 @@ import dataclasses
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from preimage.io import atomic_write
-from preimage.training.cache import (
+from preimage.training.cached_dataset import (
     CacheBuilder,
+    CachedDataset,
     NoRoomError,
     bytes_free,
     bytes_missing,
     cache_settings,
     size_text,
-    view_at,
-    view_of,
 )
-from preimage.training.cache_files import CacheFolder
-from preimage.training.dataset import Batch, CropDataset, Dataset, images_of
-from preimage.training.images import ImageList
+from preimage.training.dataset import CropDataset, Dataset
+from preimage.training.images import Note
 from preimage.training.step import TrainState, batch_loss
 
 _DECISION = "cache.json"
 _LEAST_SHARE = 0.25  # of a step's time: extraction that takes less is not worth a cache
 _TRIALS = 2
-
-
-class CachedDataset(Dataset):
-    """Batches of a cache's views: in every epoch another view of each image, until all have come.
-
-    Args:
-        fresh: the images, and all that is not trained on.
-        cache: complete.
-    """
-
-    def __init__(self, fresh: CropDataset, cache: CacheFolder) -> None:
-        self._fresh, self._cache = fresh, cache
-        self.spec, self.cells, self.representation = fresh.spec, fresh.cells, fresh.representation
-        self.config, self.images = fresh.config, fresh.images
-        self.feature_shape = cache.settings.shape
-
-    def batch(self, step: int) -> Batch:
-        config, settings = self.config, self._cache.settings
-        pixels = np.empty((config.batch_size, settings.size, settings.size, 3), np.uint8)
-        features = np.empty((config.batch_size, *settings.shape), np.float32)
-        for row, (place, image) in enumerate(images_of(self.images, step, config.batch_size, config.seed)):
-            view = view_at(settings, place.image, place.epoch)
-            pixels[row] = view_of(image, settings, place.image, view)
-            features[row] = self._cache.row(place.image * settings.views + view)
-        return Batch(torch.from_numpy(pixels).permute(0, 3, 1, 2), torch.from_numpy(features))
-
-    @property
-    def held_out_count(self) -> int:
-        return self._fresh.held_out_count
-
-    def image_list(self) -> ImageList:
-        return self._fresh.image_list()
-
-    def examples(self, *, with_features: bool) -> Iterator[Batch]:
-        return self._fresh.examples(with_features=with_features)
-
-    def held_out(self, batch_size: int) -> Iterator[Batch]:
-        return self._fresh.held_out(batch_size)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,25 +51,25 @@ class Decision:
     asked: tuple[str, int] = ("auto", 0)
 
 
-def where_it_pays(
+def with_cache(
     dataset: Dataset,
     state: TrainState,
     folder: Path,
     *,
     resume: bool,
     begun: bool,
-    note: Callable[[str], None],
+    note: Note,
     interrupted: threading.Event,
 ) -> Dataset:
-    """Return a cached dataset if the settings ask for one, or if they leave it open and extraction takes long.
+    """Return a cached dataset if enabled, or if ``cache="auto"`` and extraction dominates the step time.
 
     Args:
         dataset: fresh crops; features that are there already are returned as they are.
         state: the run as it begins, or goes on; nothing of it is changed.
         folder: the run's.
-        resume: do as the folder says it was done before.
+        resume: keep to the decision that is recorded in the folder.
         begun: steps have been taken before.
-        note: gets sentences about the decision and the work.
+        note: called with sentences about the decision and the work.
         interrupted: once set, ends the building of the cache with a ``KeyboardInterrupt``.
 
     Raises:
@@ -132,7 +91,7 @@ def where_it_pays(
     if not decision.views:
         return dataset
     try:
-        return CachedDataset(dataset, _built(dataset, decision.views, caches, note, interrupted))
+        return _cached(dataset, decision.views, caches, note, interrupted)
     except NoRoomError as error:
         if config.cache == "on" or begun:
             raise
@@ -142,20 +101,20 @@ def where_it_pays(
         return dataset
 
 
-def _built(
-    dataset: CropDataset, views: int, caches: Path, note: Callable[[str], None], interrupted: threading.Event
-) -> CacheFolder:
+def _cached(dataset: CropDataset, views: int, caches: Path, note: Note, interrupted: threading.Event) -> CachedDataset:
     config = dataset.config
-    return CacheBuilder(
-        cache_settings(config, dataset.representation, dataset.images, views),
-        caches,
+    settings = cache_settings(config, dataset.representation, dataset.images, views)
+    builder = CacheBuilder(
+        settings,
+        caches / settings.digest(),
         dataset.representation,
         dataset.images,
         device=dataset.device,
         workers=config.workers,
         note=note,
         interrupted=interrupted,
-    ).build()
+    )
+    return CachedDataset(dataset, settings, builder.build())
 
 
 def decide(dataset: CropDataset, state: TrainState, caches: Path) -> Decision:
