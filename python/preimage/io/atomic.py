@@ -24,13 +24,18 @@ _PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]+(?:/[A-Za-z0-9_-]+)*")  # most keys, at 
 
 
 @contextlib.contextmanager
-def atomic_write(path: StrPath) -> Iterator[BinaryIO]:
+def atomic_write(path: StrPath, *, unsynced: set[Path] | None = None) -> Iterator[BinaryIO]:
     """Write a file that is either complete or not there.
 
     Yields a binary file, open for writing, reading and seeking, under a temporary name (``.preimage-*.tmp``) in
     the folder of `path`. When the block ends it is flushed, fsynced and renamed to `path`, and the folder is
     fsynced. After any exception the temporary file is gone and what was at `path` is untouched. The folder must
     exist; a link at `path` is followed.
+
+    Args:
+        path: of the file.
+        unsynced: takes the folder instead of its being fsynced, for who writes many files and calls `sync_folders` on
+            their folders once.
 
     Raises:
         FileNotFoundError: the folder does not exist.
@@ -56,7 +61,10 @@ def atomic_write(path: StrPath) -> Iterator[BinaryIO]:
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()
         raise
-    _sync_folder(target.parent)
+    if unsynced is None:
+        sync_folders([target.parent])
+    else:
+        unsynced.add(target.parent)
 
 
 @contextlib.contextmanager
@@ -70,16 +78,18 @@ def naming_full_disk(path: StrPath) -> Iterator[None]:
         raise
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folders(folders: Iterable[Path]) -> None:
+    """Make the names of new files in the folders outlast a crash."""
     if os.name != "posix":
         return  # elsewhere a folder cannot be opened
-    # The new file is in place by now: a file system that cannot sync folders is no reason to report a failure.
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    for folder in folders:
+        # The new files are in place by now: a file system that cannot sync folders is no reason to report a failure.
+        with contextlib.suppress(OSError):
+            descriptor = os.open(folder, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
 
 
 def key_problem(key: object) -> str | None:

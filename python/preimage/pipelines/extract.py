@@ -79,7 +79,7 @@ def extract(
     dtype: str = "float32",
     layout: str | None = None,
     batch_size: int = 16,
-    device: str = "cpu",
+    device: str = "auto",
     skip_bad: bool = False,
     allow_nonfinite: bool = False,
     resume: bool = True,
