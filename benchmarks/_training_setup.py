@@ -12,6 +12,7 @@ import torch
 
 from _timing import Cell, Cells, Table
 from _turns import Times
+from preimage.inverters import checked_device
 from preimage.io import write_png
 from preimage.training import TrainConfig, trainer
 from preimage.training.dataset import Dataset
@@ -72,7 +73,7 @@ def config(scale: Scale, images: str, output: Path, device: str, workers: int) -
 
 def train_state(settings: TrainConfig) -> tuple[TrainState, Dataset]:
     """The same as a training run begins with: equal settings give equal weights. And where its batches come from."""
-    device = trainer.choose_device(settings.device)
+    device = checked_device(settings.device)
     settings, dataset = trainer.open_dataset(settings)
     torch.manual_seed(settings.seed)
     model = trainer.fresh_inverter(settings, dataset)

@@ -33,7 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preimage.errors import FileFormatError
-from preimage.io.atomic import StrPath, atomic_write, folder_lock, sync_folder
+from preimage.io.atomic import StrPath, atomic_write, folder_lock, sync_folders
 from preimage.io.features_v1 import read_features_v1
 from preimage.io.records import DTYPES, FeatureFile, FeatureRecord, check_record, stored_array
 from preimage.io.shards import SUFFIX, ZEROS, Shard, ShardWriter, check_version, parse_spec, read_header, write_shard
@@ -651,7 +651,7 @@ def merge(parts: Sequence[StrPath], output: StrPath) -> FeatureStore:
     for _, (part_folder, entry) in sorted(found.items()):
         if entry.images:
             _link(part_folder / entry.file, target / entry.file)
-    sync_folder(target)
+    sync_folders([target])
     shards = tuple(entry for _, (_, entry) in sorted(found.items()))
     with atomic_write(target / INDEX) as file:
         file.write(dataclasses.replace(first, shards=shards, complete=True).to_bytes())

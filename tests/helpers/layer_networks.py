@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 
 from preimage.inverters import Inverter, SingleStreamConfig
 from preimage.inverters.view import View
+from preimage.representations import Representation
 from preimage.spec import Spec
 
 SIDE = 32
@@ -43,13 +45,26 @@ class ToyNetwork:
 
 
 @dataclasses.dataclass(frozen=True)
-class ToyLayer:
+class ToyLayer(Representation):
     """A layer of `ToyNetwork`."""
 
+    name: ClassVar[str] = "network"
     network: ToyNetwork
     layer: str
     layout: str = "auto"
-    image_side = SIDE
+
+    @property
+    def image_side(self) -> int:
+        """The only one."""
+        return SIDE
+
+    def feature_size(self, height: int, width: int) -> tuple[int, int] | None:
+        """Of maps."""
+        return (height // 4, width // 4) if self.layer == "maps" else None
+
+    def image_size(self, height: int, width: int) -> tuple[int, int]:
+        """Always the same."""
+        return SIDE, SIDE
 
     @property
     def spec(self) -> Spec:

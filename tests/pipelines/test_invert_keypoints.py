@@ -19,8 +19,9 @@ from preimage.errors import FileFormatError
 from preimage.inverters import Inverter, UShapedConfig
 from preimage.io import read_image, read_keypoints, write_features
 from preimage.io.atomic import file_problem
-from preimage.pipelines import invert as invert_module
-from preimage.pipelines.invert import fitted, invert
+from preimage.pipelines import pictures as pictures_module
+from preimage.pipelines.invert import invert
+from preimage.pipelines.invert_keypoints import fitted
 from preimage.representations.sift import Sift
 
 Run = Callable[..., tuple[int, str, str]]
@@ -207,10 +208,10 @@ def test_keys_that_the_file_system_does_not_tell_apart(tmp_path: Path, small: Pa
     arrays = {role: array.astype(np.float32) for role, array in keypoint_arrays(20, 40, 30).items()}
     pair = arrays["keypoints"], np.minimum(arrays["descriptors"] * 20, 255).astype(np.uint8)
     database = colmap_database(tmp_path / "a.db", {"A.jpg": pair, "a.jpg": pair})
-    monkeypatch.setattr(invert_module, "file_problem", functools.partial(file_problem, folded=True))
+    monkeypatch.setattr(pictures_module, "file_problem", functools.partial(file_problem, folded=True))
     with pytest.raises(ValueError, match=r"'A\.jpg' and 'a\.jpg' name one file"):
         invert(database, tmp_path / "out", inverter=small)
-    monkeypatch.setattr(invert_module, "file_problem", functools.partial(file_problem, folded=False))
+    monkeypatch.setattr(pictures_module, "file_problem", functools.partial(file_problem, folded=False))
     assert invert(database, tmp_path / "out", inverter=small).images == 2
 
 

@@ -222,7 +222,7 @@ def test_bad_input_is_named(photos: list[Path], inverters: list[Path], network: 
         layers(photos, tmp_path / "out", [])
     with pytest.raises(ValueError, match="two rows are called 'a'"):
         layers(photos, tmp_path / "out", [LayerRow("a", row.representation, row.inverter) for row in rows])
-    with pytest.raises(ValueError, match=r"of a is for other features .*parameters\.layer: 'maps' != 'vector'"):
+    with pytest.raises(ValueError, match=r"^a: .*does not fit .*parameters\.layer: 'maps' != 'vector'"):
         layers(photos, tmp_path / "out", [LayerRow("a", rows[0].representation, rows[1].inverter)])
     small = tiny_inverter(rows[1].inverter.spec, View(SIDE, SIDE, 8))
     with pytest.raises(ValueError, match="returns images of 8 pixels: SSIM takes at least 11"):

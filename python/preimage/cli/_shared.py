@@ -69,7 +69,7 @@ Layout = Annotated[
     typer.Option("--layout", help="Of plain arrays: preimage, matlab, matlab-transposed or cyvlfeat."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, everything else on stderr.")]
-Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, ...")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, ...")]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out images that cannot be used, and list them.")]
 BatchSize = Annotated[int, typer.Option("--batch-size", help="Images computed at once.")]
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from preimage.cli._shared import Json, Output, plural, reporting
+from preimage.cli._shared import Device, Json, Output, plural, reporting
 
 
 @reporting
@@ -31,6 +31,7 @@ def demo(
             "features are made for, or 384."
         ),
     ] = None,
+    device: Device = "auto",
     json: Json = False,
 ) -> None:
     """Reconstruct real photographs from nothing but their features."""
@@ -38,7 +39,7 @@ def demo(
 
     show = Output(json)
     command = shlex.join(["preimage", *sys.argv[1:]])
-    summary = run(output, images=images or None, inverter=inverter or None, size=size, command=command)
+    summary = run(output, images=images or None, inverter=inverter or None, size=size, device=device, command=command)
     show.say(f"{plural(summary.images, 'photograph')} from their features alone in {summary.seconds:.1f} s")
     show.say(f"normalised errors (always the mean image: {summary.mean_image_error:.3f}):")
     for result in summary.results:

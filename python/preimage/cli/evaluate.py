@@ -39,7 +39,7 @@ def evaluate(
         ),
     ] = None,
     batch_size: BatchSize = 16,
-    device: Device = "cpu",
+    device: Device = "auto",
     csv: Annotated[Path | None, typer.Option(help="Write one line an image to this file.")] = None,
     skip_bad: SkipBad = False,
     json: Json = False,

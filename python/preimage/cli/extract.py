@@ -45,7 +45,7 @@ def extract(
     dtype: Annotated[str, typer.Option(help="float32 or float16, as stored.")] = "float32",
     layout: Layout = None,
     batch_size: BatchSize = 16,
-    device: Device = "cpu",
+    device: Device = "auto",
     skip_bad: SkipBad = False,
     allow_nonfinite: Annotated[
         bool, typer.Option("--allow-nonfinite", help="Keep NaN and infinite features instead of refusing.")

@@ -62,7 +62,7 @@ def invert(
         typer.Option(min=1, help="Reconstruct larger images of keypoints with this many pixels along the longer side."),
     ] = None,
     batch_size: BatchSize = 16,
-    device: Device = "cpu",
+    device: Device = "auto",
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave out images that cannot be inverted, and list them.")
     ] = False,

@@ -51,7 +51,7 @@ def sheet(
         ),
     ] = None,
     tile: Annotated[int, typer.Option(help="Side of a picture on the sheet in pixels.")] = 320,
-    device: Device = "cpu",
+    device: Device = "auto",
     skip_bad: SkipBad = False,
     json: Json = False,
 ) -> None:

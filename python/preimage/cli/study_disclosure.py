@@ -28,7 +28,7 @@ def disclosure(
     seed: Annotated[int, typer.Option(help="Of the draw of the keypoints kept.")] = 0,
     pictures: Annotated[int, typer.Option(help="Photographs on the picture strip.")] = 4,
     batch_size: BatchSize = 16,
-    device: Device = "cpu",
+    device: Device = "auto",
     skip_bad: SkipBad = False,
     json: Json = False,
 ) -> None:

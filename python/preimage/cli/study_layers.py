@@ -13,7 +13,8 @@ import typer
 from preimage.cli._shared import BatchSize, CommandError, Device, Json, Output, SkipBad, plural, reporting
 
 if TYPE_CHECKING:
-    from preimage.studies.layers_rows import Features, HasLayers
+    from preimage.representations import Representation
+    from preimage.studies.layers_rows import HasLayers
 
 _INVERTER = "A training run's folder, an inverter's folder or a shipped name; repeatable, a column each, in this order."
 _NETWORK = "A network that inverters are for, torch:package.module:factory; repeatable."
@@ -41,7 +42,7 @@ def layers(
     size: Annotated[int, typer.Option(help="Side of the images for what takes any size, such as hog.")] = 256,
     tile: Annotated[int, typer.Option(help="Side of a picture on the sheet in pixels.")] = 192,
     batch_size: BatchSize = 16,
-    device: Device = "cpu",
+    device: Device = "auto",
     csv: Annotated[Path | None, typer.Option(help="Write the table here instead of into the folder.")] = None,
     skip_bad: SkipBad = False,
     json: Json = False,
@@ -83,7 +84,7 @@ def layers(
 
 def _networks(
     names: list[str], weights: list[str], preprocessing: list[str], input_sizes: list[int]
-) -> list[HasLayers | Features]:
+) -> list[HasLayers | Representation]:
     """The networks named; the n-th weights, preprocessing and size are the n-th network's."""
     from preimage.representations import Representation
     from preimage.representations.network_factory import as_network, load_factory
@@ -99,7 +100,7 @@ def _networks(
                 f"--{option} is given once for each --network, in the same order, or not at all: got "
                 f"{len(values)} for {plural(len(names), 'network')}"
             )
-    found: list[HasLayers | Features] = []
+    found: list[HasLayers | Representation] = []
     for index, name in enumerate(names):
         made = load_factory(name, (weights[index] or None) if weights else None)
         if not isinstance(made, Representation):

@@ -11,6 +11,7 @@ import typer
 from preimage.cli._shared import (
     NO_PARAMETERS,
     CommandError,
+    Device,
     Json,
     Output,
     Parameters,
@@ -69,7 +70,7 @@ def train(
     clip_norm: Annotated[float, typer.Option(help="Longest gradient.")] = 1.0,
     ema_decay: Annotated[float, typer.Option(help="Of the moving average of the weights.")] = 0.999,
     precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    device: Device = "auto",
     seed: Annotated[int, typer.Option(help="Of weights, order and crops.")] = 0,
     workers: Annotated[int, typer.Option(help="Threads that prepare batches.")] = 1,
     cache: Annotated[

@@ -1,7 +1,7 @@
 """Inverters: up-convolutional networks from features to images."""
 
 from preimage.inverters.architectures import ArchitectureConfig, SingleStreamConfig, TwoStreamConfig, UShapedConfig
-from preimage.inverters.device import checked_device
+from preimage.inverters.device import checked_device, extraction_device
 from preimage.inverters.inverter import Inverter
 from preimage.inverters.plan import Plan, plan
 from preimage.inverters.presets import preset
@@ -17,6 +17,7 @@ __all__ = [
     "UShapedConfig",
     "View",
     "checked_device",
+    "extraction_device",
     "find",
     "plan",
     "preset",

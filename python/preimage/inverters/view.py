@@ -56,8 +56,12 @@ class View:
         if images.shape[2:] != (self.image_size, self.image_size):
             size = "×".join(map(str, images.shape[2:]))
             raise ValueError(f"the inverter is for images of {self.image_size}×{self.image_size} pixels, got {size}")
+        return resized(self.cropped(images), self.size, self.size)
+
+    def cropped(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the centre squares that come back, at the images' own resolution: (B, 3, crop, crop)."""
         start = (self.image_size - self.crop) // 2
-        return resized(images[:, :, start : start + self.crop, start : start + self.crop], self.size, self.size)
+        return images[:, :, start : start + self.crop, start : start + self.crop]
 
 
 def resized(images: torch.Tensor, height: int, width: int) -> torch.Tensor:

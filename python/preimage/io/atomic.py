@@ -31,13 +31,18 @@ _PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]+(?:/[A-Za-z0-9_-]+)*")  # most keys, at 
 
 
 @contextlib.contextmanager
-def atomic_write(path: StrPath) -> Iterator[BinaryIO]:
+def atomic_write(path: StrPath, *, unsynced: set[Path] | None = None) -> Iterator[BinaryIO]:
     """Write a file that is either complete or not there.
 
     Yields a binary file, open for writing, reading and seeking, under a temporary name (``.preimage-*.tmp``) in
     the folder of `path`. When the block ends it is flushed, fsynced and renamed to `path`, and the folder is
     fsynced. After any exception the temporary file is gone and what was at `path` is untouched. The folder must
     exist; a link at `path` is followed.
+
+    Args:
+        path: of the file.
+        unsynced: takes the folder instead of its being fsynced, for who writes many files and calls `sync_folders` on
+            their folders once.
 
     Raises:
         FileNotFoundError: the folder does not exist.
@@ -56,13 +61,17 @@ def atomic_write(path: StrPath) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
             file.close()
-        move_into_place(temporary, target)
+        os.replace(temporary, target)
     except BaseException:
         with contextlib.suppress(OSError):
             file.close()  # on a full disk closing flushes, and fails, once more
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()
         raise
+    if unsynced is None:
+        sync_folders([target.parent])
+    else:
+        unsynced.add(target.parent)
 
 
 @contextlib.contextmanager
@@ -76,24 +85,25 @@ def naming_full_disk(path: StrPath) -> Iterator[None]:
         raise
 
 
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder last, as `os.fsync` does for a file's contents."""
+def sync_folders(folders: Iterable[Path]) -> None:
+    """Make the names of new files in the folders outlast a crash."""
     if os.name != "posix":
         return  # elsewhere a folder cannot be opened
-    # The new file is in place by now: a file system that cannot sync folders is no reason to report a failure.
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    for folder in folders:
+        # The new files are in place by now: a file system that cannot sync folders is no reason to report a failure.
+        with contextlib.suppress(OSError):
+            descriptor = os.open(folder, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
 
 
 def move_into_place(finished: Path, output: StrPath) -> None:
     """Rename a file within one file system, and make the rename last. A link at `output` is followed."""
     target = Path(os.path.realpath(output))
     os.replace(finished, target)
-    sync_folder(target.parent)
+    sync_folders([target.parent])
 
 
 @contextlib.contextmanager

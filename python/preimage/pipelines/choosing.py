@@ -35,7 +35,7 @@ def fitting_inverter(choice: InverterChoice, spec: Spec, features_name: str) -> 
             return _shipped_inverter(pretrained.find(spec))
         except LookupError as error:
             raise LookupError(f"{features_name}: {error} (--inverter NAME_OR_FOLDER)") from error
-    inverter, name = _named(choice)
+    inverter, name = named_inverter(choice)
     _check_fit(name, inverter, spec, features_name)
     return inverter, name
 
@@ -55,7 +55,7 @@ def sift_inverter(choice: InverterChoice, variant: str) -> tuple[Inverter, str]:
         _check_shipped("sift")
         fitting = {name: spec for name, spec in pretrained.shipped_specs().items() if spec.representation == "sift"}
         return _shipped_inverter(min(fitting, key=lambda name: fitting[name].variant != variant))
-    inverter, name = _named(choice)
+    inverter, name = named_inverter(choice)
     if inverter.spec.representation != "sift":
         raise ValueError(f"inverter {name} is for {inverter.spec.representation}, not for sift")
     return inverter, name
@@ -77,14 +77,11 @@ def _shipped_inverter(name: str) -> tuple[Inverter, str]:
     return Inverter.load(pretrained.shipped_folder(name)), name
 
 
-def loaded(choice: NamedInverter) -> Inverter:
-    """The inverter itself."""
-    return choice if isinstance(choice, Inverter) else Inverter.load(choice)
-
-
-def _named(choice: NamedInverter) -> tuple[Inverter, str]:
-    """The inverter, and what to call it in a summary."""
-    return loaded(choice), choice.spec.representation if isinstance(choice, Inverter) else str(choice)
+def named_inverter(choice: NamedInverter) -> tuple[Inverter, str]:
+    """Return the inverter, and what to call it in a summary."""
+    if isinstance(choice, Inverter):
+        return choice, choice.spec.representation
+    return Inverter.load(choice), str(choice)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,7 +137,7 @@ def _inverters(choices: InverterChoices) -> list[NamedInverter]:
 def _by_representation(choices: list[NamedInverter]) -> dict[str, tuple[Inverter, str]]:
     chosen: dict[str, tuple[Inverter, str]] = {}
     for choice in choices:
-        inverter, called = _named(choice)
+        inverter, called = named_inverter(choice)
         name = inverter.spec.representation
         if name in chosen:
             raise ValueError(f"two inverters for {name}: {chosen[name][1]} and {called}")

@@ -15,12 +15,14 @@ from preimage import representations
 from preimage.io import ImageSource, atomic_write, read_image, write_png
 from preimage.metrics import SMALLEST_FOR_SSIM
 from preimage.optional import OPTIONAL
-from preimage.pipelines.choosing import InverterChoices, Pairing, pairings, shipped_representations
-from preimage.pipelines.evaluate import ImageScore, Judge
+from preimage.pipelines.choosing import InverterChoices, pairings, shipped_representations
+from preimage.pipelines.evaluate import ImageScore, Scores
 from preimage.pipelines.extract import extract
-from preimage.pipelines.invert import folder_of, invert
-from preimage.pipelines.loading import Images, Pixels, as_batch, as_sources, load, part_returned, side_for
-from preimage.pipelines.sheet import Subject, figure, name_of_representation
+from preimage.pipelines.invert import invert
+from preimage.pipelines.loading import Images, Pixels, as_batch, as_sources, load
+from preimage.pipelines.pictures import folder_of
+from preimage.pipelines.reconstruct import Reconstructor
+from preimage.pipelines.sheet import SheetRow, figure, name_of_representation
 from preimage.spec import Spec
 from preimage.store import FeatureStore
 from preimage.viz.glyphs import draw_features
@@ -79,13 +81,13 @@ class DemoSummary:
 
 
 def demo_page(
-    summary: DemoSummary, subjects: Sequence[Subject], sizes: Sequence[int], command: str, credit: str = ""
+    summary: DemoSummary, photographs: Sequence[SheetRow], sizes: Sequence[int], command: str, credit: str = ""
 ) -> str:
     """The page as text.
 
     Args:
         summary: of the demonstration.
-        subjects: the photographs, in the order of the scores.
+        photographs: the photographs, in the order of the scores.
         sizes: of the photographs, pixels, for each representation.
         command: what to print as the command that made it.
         credit: whose photographs they are, a sentence.
@@ -103,8 +105,8 @@ def demo_page(
             "best guess."
         ),
         terms=[(name, _explained(result)) for name, result in zip(names, summary.results, strict=True)],
-        sections=[_section(summary, subject, index) for index, subject in enumerate(subjects)],
-        tables=_tables(summary, subjects, names),
+        sections=[_section(summary, row, index) for index, row in enumerate(photographs)],
+        tables=_tables(summary, photographs, names),
         command=command,
         footer=(
             "Normalised error: Euclidean distance between photograph and reconstruction, divided by the average "
@@ -138,12 +140,12 @@ def _explained(result: DemoResult) -> str:
     return sentence[0].upper() + sentence[1:]
 
 
-def _section(summary: DemoSummary, subject: Subject, index: int) -> Section:
-    title = subject.key.replace("_", " ").capitalize()
-    photograph = Figure(subject.pixels, "Photograph", f"{subject.key}, the photograph")
+def _section(summary: DemoSummary, row: SheetRow, index: int) -> Section:
+    title = row.key.replace("_", " ").capitalize()
+    photograph = Figure(row.pixels, "Photograph", f"{row.key}, the photograph")
     errors = [result.scores[index].error for result in summary.results]
     columns = [
-        list(_features_and_reconstruction(subject, which, result.spec, f"error {error:.2f}"))
+        list(_features_and_reconstruction(row, which, result.spec, f"error {error:.2f}"))
         for which, (result, error) in enumerate(zip(summary.results, errors, strict=True))
     ]
     if len(columns) > 1:
@@ -151,20 +153,19 @@ def _section(summary: DemoSummary, subject: Subject, index: int) -> Section:
     return Section(title, [photograph, *columns[0]])
 
 
-def _features_and_reconstruction(subject: Subject, which: int, spec: Spec, error: str) -> Iterator[Figure]:
-    name, drawn, returned = name_of_representation(spec), subject.drawn[which], subject.returned[which]
+def _features_and_reconstruction(row: SheetRow, which: int, spec: Spec, error: str) -> Iterator[Figure]:
+    name, drawn, returned = name_of_representation(spec), row.drawn[which], row.returned[which]
     if drawn is not None:
         how = _DRAWN.get(spec.representation, "pictures")
-        yield Figure(drawn, f"{name} features", f"{subject.key}, its {name} features, drawn as {how}")
+        yield Figure(drawn, f"{name} features", f"{row.key}, its {name} features, drawn as {how}")
     if returned is not None:
-        yield Figure(returned, f"From {name}: {error}", f"{subject.key}, reconstructed from its {name} features")
+        yield Figure(returned, f"From {name}: {error}", f"{row.key}, reconstructed from its {name} features")
 
 
-def _tables(summary: DemoSummary, subjects: Sequence[Subject], names: Sequence[str]) -> list[Table]:
+def _tables(summary: DemoSummary, photographs: Sequence[SheetRow], names: Sequence[str]) -> list[Table]:
     results = summary.results
     errors = [
-        [subject.key, *(f"{result.scores[index].error:.3f}" for result in results)]
-        for index, subject in enumerate(subjects)
+        [row.key, *(f"{result.scores[index].error:.3f}" for result in results)] for index, row in enumerate(photographs)
     ]
     errors.append(["all (mean)", *(f"{result.error:.3f}" for result in results)])
     errors.append(["always the mean image", *[f"{summary.mean_image_error:.3f}"] * len(results)])
@@ -203,6 +204,7 @@ def demo(
     images: Images | None = None,
     inverter: InverterChoices = None,
     size: int | None = None,
+    device: str = "auto",
     command: str = "preimage demo",
 ) -> DemoSummary:
     """Extract the features of photographs, forget the photographs, and reconstruct them.
@@ -214,6 +216,7 @@ def demo(
             ones, one for each representation that there is one for.
         size: short side resized to this many pixels and the centre square cut out; ``None`` takes the only size that
             a representation knows, or 384.
+        device: where features are computed and inverted.
         command: what to print on the page as the command that made it.
 
     Raises:
@@ -229,17 +232,17 @@ def demo(
         raise ValueError(f"the demo takes at least two photographs, got {len(sources)}")
     if size is not None and size < SMALLEST_FOR_SSIM:
         raise ValueError(f"size is at least {SMALLEST_FOR_SSIM} pixels, got {size}")
-    pairs = pairings(inverter, _shipped() if inverter is None else None)
-    for pair in pairs:
-        if pair.inverter is None:
-            raise LookupError(pair.missing)
-    sizes = [_size_for(pair, size) for pair in pairs]
+    reconstructors = [
+        Reconstructor.from_pairing(pair, device)
+        for pair in pairings(inverter, _shipped() if inverter is None else None)
+    ]
+    sizes = [reconstructor.side(size, _SIZE) for reconstructor in reconstructors]
     results, means = [], []
-    for pair, side in zip(pairs, sizes, strict=True):
-        result, mean_image_error = _reconstructed(pair, sources, folder, side)
+    for reconstructor, side in zip(reconstructors, sizes, strict=True):
+        result, mean_image_error = _reconstructed(reconstructor, sources, folder, side)
         results.append(result)
         means.append(mean_image_error)
-    subjects = _subjects(results, sources, sizes)
+    photographs = _photographs(results, sources, sizes)
     summary = DemoSummary(
         sheet=folder / "sheet.png",
         page=folder / "index.html",
@@ -249,8 +252,8 @@ def demo(
         results=tuple(results),
     )
     errors = [[score.error for score in result.scores] for result in results]
-    write_png(summary.sheet, figure([result.spec for result in results], subjects, errors, tile=_TILE))
-    page = demo_page(summary, subjects, sizes, command, "Photographs: scikit-image." if images is None else "")
+    write_png(summary.sheet, figure([result.spec for result in results], photographs, errors, tile=_TILE))
+    page = demo_page(summary, photographs, sizes, command, "Photographs: scikit-image." if images is None else "")
     with atomic_write(summary.page) as stream:
         stream.write(page.encode())
     return dataclasses.replace(summary, seconds=time.perf_counter() - start)
@@ -279,35 +282,31 @@ def _shipped() -> list[representations.Representation]:
     return [representations.from_spec(specs[name]) for name in names]
 
 
-def _size_for(pair: Pairing, size: int | None) -> int:
-    """Of the photographs, for a representation; ``ValueError`` where it has no features of such."""
-    side = side_for(pair.representation, pair.inverter, size, _SIZE)
-    pair.representation.feature_size(side, side)
-    return side
-
-
-def _reconstructed(pair: Pairing, sources: Sequence[ImageSource], folder: Path, size: int) -> tuple[DemoResult, float]:
+def _reconstructed(
+    reconstructor: Reconstructor, sources: Sequence[ImageSource], folder: Path, size: int
+) -> tuple[DemoResult, float]:
     """Features into a file, and pictures back from the file alone; and the error of the mean image."""
-    name = pair.representation.name
+    inverter, device = reconstructor.inverter, str(reconstructor.device)
+    name = inverter.spec.representation
     path, returned = folder / f"photographs.{name}", folder / "reconstructions" / name
-    extract(pair.representation, sources, path, size=size, resume=False)
-    invert(path, returned, inverter=pair.inverter)
+    extract(reconstructor.representation, sources, path, size=size, device=device, resume=False)
+    invert(path, returned, inverter=inverter, device=device)
     file = FeatureStore(path)
-    assert pair.inverter is not None and pair.name is not None  # every pairing here has its inverter
-    whole = [item.pixels for item in load(sources, size) if item.pixels is not None]
-    originals = [part_returned(pair.inverter, pixels) for pixels in whole]
-    again = [read_image(returned / f"{key}.png") for key in file]
-    judge = Judge()
-    judge.add(list(file), as_batch(originals).float() / 255, as_batch(again).float() / 255)
-    report, scores = judge.verdict()
-    result = DemoResult(file.spec, path, tuple(file[0].shape), returned, pair.name, report.error, scores)
+    originals = as_batch([item.pixels for item in load(sources, size) if item.pixels is not None])
+    if inverter.view is not None:
+        originals = inverter.view.cropped(originals)
+    scores = Scores()
+    again = as_batch([read_image(returned / f"{key}.png") for key in file])
+    scores.add(list(file), originals.float() / 255, again.float() / 255)
+    report, each = scores.report()
+    result = DemoResult(file.spec, path, tuple(file[0].shape), returned, reconstructor.name, report.error, each)
     return result, report.mean_image
 
 
-def _subjects(results: Sequence[DemoResult], sources: Sequence[ImageSource], sizes: Sequence[int]) -> list[Subject]:
+def _photographs(results: Sequence[DemoResult], sources: Sequence[ImageSource], sizes: Sequence[int]) -> list[SheetRow]:
     files = [FeatureStore(result.features) for result in results]
     loaders = {size: load(sources, size) for size in sizes}
-    subjects = []
+    photographs = []
     for index, items in enumerate(zip(*loaders.values(), strict=True)):
         pixels = dict(zip(loaders, (item.pixels for item in items), strict=True))
         drawn: list[Pixels | None] = []
@@ -317,5 +316,5 @@ def _subjects(results: Sequence[DemoResult], sources: Sequence[ImageSource], siz
             returned.append(read_image(result.reconstructions / f"{file.key(index)}.png"))
         photograph = pixels[max(sizes)]
         assert photograph is not None  # a bad image has stopped the extraction
-        subjects.append(Subject(files[0].key(index), photograph, tuple(drawn), tuple(returned)))
-    return subjects
+        photographs.append(SheetRow(files[0].key(index), photograph, tuple(drawn), tuple(returned)))
+    return photographs

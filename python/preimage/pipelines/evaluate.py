@@ -6,20 +6,18 @@ import csv
 import dataclasses
 import io
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from os import PathLike
 from pathlib import Path
 
 import torch
 
-from preimage import representations
-from preimage.inverters import Inverter, checked_device
 from preimage.io import atomic_write
 from preimage.metrics import SMALLEST_FOR_SSIM, ErrorReport, NormalisedError, Originals, PerceptualDistance, psnr, ssim
-from preimage.pipelines.loading import Images, as_listing, at_once, batches, none_usable, side_for, working_bytes
+from preimage.pipelines.choosing import NamedInverter
+from preimage.pipelines.loading import Images, as_listing, none_usable
+from preimage.pipelines.reconstruct import Reconstructor
 from preimage.representations import Representation
-
-_SIZE = 256  # of images, where nothing says another
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +29,7 @@ class ImageScore:
         error: normalised error, its share in the mean.
         psnr: peak signal-to-noise ratio in dB, peak 1.
         ssim: structural similarity, at most 1.
-        lpips: perceptual distance, where the judge was given one.
+        lpips: perceptual distance, where there is one.
     """
 
     key: str
@@ -46,7 +44,7 @@ class EvaluateSummary:
     """An inverter's scores over a set of images.
 
     Attributes:
-        inverter: what was judged.
+        inverter: name or folder of the inverter.
         images: how many images.
         size: side in pixels of what is compared: of the images, or of what comes back of them.
         error: normalised reconstruction error (lower is better).
@@ -76,8 +74,8 @@ class EvaluateSummary:
     notes: tuple[str, ...] = ()
 
 
-class Judge:
-    """Collects originals and reconstructions and scores them.
+class Scores:
+    """Collect originals and reconstructions, and score them.
 
     Args:
         originals: see `NormalisedError`.
@@ -93,28 +91,28 @@ class Judge:
         self._lpips: list[float | None] = []
 
     def add(self, keys: Sequence[str], images: torch.Tensor, reconstructions: torch.Tensor) -> None:
-        """A batch; both (B, 3, H, W) float in [0, 1], at least 11 pixels a side."""
+        """Add a batch; both (B, 3, H, W) float in [0, 1], at least 11 pixels a side."""
         self._error.update(images, reconstructions)
         self._keys += keys
         self._psnr += psnr(reconstructions, images).tolist()
         self._ssim += ssim(reconstructions, images).tolist()
         self._lpips += self._perceptual(reconstructions, images) if self._perceptual else [None] * len(keys)
 
-    def verdict(self) -> tuple[ErrorReport, tuple[ImageScore, ...]]:
-        """The error over the set, and each image's scores; ``ValueError`` with fewer than two images."""
+    def report(self) -> tuple[ErrorReport, tuple[ImageScore, ...]]:
+        """Return the error over the set, and each image's scores; ``ValueError`` with fewer than two images."""
         report = self._error.report()
         columns = zip(self._keys, report.per_image, self._psnr, self._ssim, self._lpips, strict=True)
         return report, tuple(ImageScore(*values) for values in columns)
 
 
 def evaluate(
-    inverter: Inverter | str | PathLike[str],
+    inverter: NamedInverter,
     images: Images,
     *,
-    representation: Representation | None = None,
+    representation: Representation | str | None = None,
     size: int | None = None,
     batch_size: int = 16,
-    device: str = "cpu",
+    device: str = "auto",
     csv: str | PathLike[str] | None = None,
     skip_bad: bool = False,
     progress: Callable[[int, int], None] | None = None,
@@ -128,7 +126,7 @@ def evaluate(
         size: short side resized to this many pixels and the centre square cut out; ``None`` takes the only size that
             the representation knows, or 256.
         batch_size: images at once, fewer where they are so large that they would take over a gigabyte.
-        device: where the inverter runs.
+        device: where the inverter runs, and the representation where it can, see `Reconstructor`.
         csv: write one line an image, and the mean, to this file.
         skip_bad: leave out images that cannot be listed or read, and list them, instead of stopping.
         progress: called with (images done, images in all).
@@ -138,55 +136,40 @@ def evaluate(
             spec, or a size that it does not take or that is under 11.
     """
     start = time.perf_counter()
-    name = inverter.spec.representation if isinstance(inverter, Inverter) else str(inverter)
-    network = inverter if isinstance(inverter, Inverter) else Inverter.load(inverter)
-    network = network.to(checked_device(device))
-    chosen = representations.for_spec(network.spec, representation)
-    side = side_for(chosen, network, size, _SIZE)
-    compared = side if network.view is None else network.view.size
+    reconstructor = Reconstructor(representation, inverter, device)
+    side, view = reconstructor.side(size), reconstructor.inverter.view
+    compared = side if view is None else view.size
     if compared < SMALLEST_FOR_SSIM or batch_size < 1:
         raise ValueError(f"size is at least 11 pixels and batch_size at least 1, got {compared} and {batch_size}")
     listing = as_listing(images, skip_bad=skip_bad)
-    judge, done, bad = Judge(), 0, list(listing.skipped)
-    together = at_once(working_bytes(chosen, side, side, inverted=True), batch_size)
-    originals_of = batches(listing.sources, side, together, skipped=bad if skip_bad else None)
-    for keys, originals, reconstructions in _reconstructed(network, chosen, originals_of, side):
-        judge.add(keys, originals, reconstructions)
+    scores, done, bad = Scores(), 0, list(listing.skipped)
+    skipped = bad if skip_bad else None
+    for keys, comparison in reconstructor.compare_all(listing.sources, side, batch_size, skipped=skipped):
+        scores.add(keys, comparison.target, comparison.reconstruction)
         done += len(keys)
         if progress is not None:
             progress(done + len(bad) - len(listing.skipped), len(listing.sources))
     if not done:
         raise none_usable(bad)
-    report, scores = judge.verdict()
+    report, each = scores.report()
     summary = EvaluateSummary(
-        inverter=name,
-        images=len(scores),
+        inverter=reconstructor.name,
+        images=len(each),
         size=compared,
         error=report.error,
         mean_image_error=report.mean_image,
         normaliser=report.normaliser,
-        psnr=_mean([score.psnr for score in scores]),
-        ssim=_mean([score.ssim for score in scores]),
+        psnr=_mean([score.psnr for score in each]),
+        ssim=_mean([score.ssim for score in each]),
         csv=None if csv is None else Path(csv),
         seconds=time.perf_counter() - start,
-        scores=scores,
+        scores=each,
         skipped=tuple(bad),
         notes=listing.notes,
     )
     if summary.csv is not None:
         write_scores(summary.csv, summary)
     return summary
-
-
-def _reconstructed(
-    inverter: Inverter, representation: Representation, loaded: Iterable[tuple[list[str], torch.Tensor]], size: int
-) -> Iterator[tuple[list[str], torch.Tensor, torch.Tensor]]:
-    """Batches of keys, originals and reconstructions, both (B, 3, H, W) float in [0, 1] on the CPU."""
-    whole = (size, size) if inverter.view is None else None
-    for keys, originals in loaded:
-        with torch.inference_mode():
-            reconstructions = inverter(representation(originals), image_size=whole)
-        yield keys, inverter.target(originals).float() / 255, reconstructions.cpu()
 
 
 def write_scores(path: Path, summary: EvaluateSummary) -> None:

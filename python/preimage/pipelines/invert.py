@@ -5,234 +5,23 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from os import PathLike
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from preimage import representations
 from preimage.inverters import Inverter, checked_device
-from preimage.io import FeatureFile, KeypointFile, is_keypoint_file, read_keypoints, write_png
+from preimage.io import FeatureFile, is_keypoint_file, read_keypoints
 from preimage.io.arrays import is_foreign, read_foreign
-from preimage.io.atomic import file_problem, key_problem
-from preimage.io.keypoints.convert import naming
-from preimage.io.keypoints.plausibility import examine
-from preimage.keypoints import Keypoints
-from preimage.pipelines.choosing import InverterChoice, fitting_inverter, loaded, sift_inverter
-from preimage.pipelines.loading import Pixels, as_pixels, at_once, in_budget, in_windows, inverting_bytes
-from preimage.representations.sift import Sift
+from preimage.pipelines.choosing import InverterChoice, fitting_inverter, named_inverter
+from preimage.pipelines.invert_keypoints import KeypointOptions, invert_keypoints
+from preimage.pipelines.inverting import Item, Size, Work
+from preimage.pipelines.pictures import folder_of
+from preimage.pipelines.reconstruct import Reconstructor
 from preimage.spec import USER_VARIANT, Spec
 from preimage.store import FeatureStore
-
-
-def folder_of(output: str | PathLike[str]) -> Path:
-    """The folder that a job writes into, whether it is there or not; ``ValueError`` where a file is in its place."""
-    folder = Path(output)
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is a file, and the output is a folder")
-    return folder
-
-
-def target_of(folder: Path, key: str) -> Path:
-    """Where a key's picture goes; never outside the folder, not through a link either."""
-    if problem := key_problem(key) or file_problem([key]):
-        raise ValueError(f"cannot name a picture: {problem}")
-    target = folder / f"{key}.png"
-    if not target.resolve().is_relative_to(folder.resolve()):
-        raise ValueError(f"the picture of key {key!r} would leave {folder}: a link leads out of it")
-    return target
-
-
-def targets_of(folder: Path, keys: Sequence[str]) -> list[Path]:
-    """Where all keys' pictures go, each to a file of its own."""
-    if problem := file_problem(keys):
-        raise ValueError(f"cannot name all pictures: {problem}")
-    return [target_of(folder, key) for key in keys]
-
-
-def write_picture(target: Path, picture: Pixels) -> None:
-    """A PNG, and the folders above it."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    write_png(target, picture)
-
-
-Size = tuple[int, int]
-_MOST_PIXELS = 64_000_000  # of a reconstruction from keypoints: their grid alone has 33 bytes a pixel
-
-
-@dataclasses.dataclass(frozen=True)
-class KeypointOptions:
-    """How to read a keypoint file, where it does not say.
-
-    Attributes:
-        image_size: (H, W) of the images, pixels, where the file does not tell.
-        normalisation: of the descriptors, see `preimage.read_keypoints`.
-        format: of the file, see `preimage.read_keypoints`.
-        max_side: larger images are reconstructed smaller, with this many pixels along their longer side.
-    """
-
-    image_size: Size | None = None
-    normalisation: str | None = None
-    format: str | None = None
-    max_side: int | None = None
-
-
-@dataclasses.dataclass
-class _Work:
-    """What an inversion has done so far.
-
-    Attributes:
-        skip_bad: whether images that cannot be inverted are listed in place of stopping.
-        images: pictures written.
-        empty: images among them that have no keypoints.
-        skipped: (key, problem) of the images left out.
-        remarks: by kind, (key, sentence) of each image on which there is something to remark.
-    """
-
-    skip_bad: bool
-    images: int = 0
-    empty: int = 0
-    skipped: list[tuple[str, str]] = dataclasses.field(default_factory=list)
-    remarks: dict[str, list[tuple[str, str]]] = dataclasses.field(default_factory=dict)
-
-    def skip(self, key: str, error: ValueError) -> None:
-        """Note the image, or raise the error."""
-        if not self.skip_bad:
-            raise error
-        self.skipped.append((key, str(error)))
-
-    def remark(self, key: str, found: Mapping[str, str]) -> None:
-        """Keep what was remarked on an image."""
-        for kind, sentence in found.items():
-            self.remarks.setdefault(kind, []).append((key, sentence))
-
-    def notes(self) -> tuple[str, ...]:
-        """One line for each kind of remark: the first image's, and how many others there are."""
-        lines = []
-        for (key, sentence), *others in self.remarks.values():
-            lines.append(f"{key!r}: {sentence}" + (f" (and {len(others)} more images likewise)" if others else ""))
-        return tuple(lines)
-
-
-def _invert_keypoints(
-    path: str | PathLike[str],
-    folder: Path,
-    options: KeypointOptions,
-    inverter: InverterChoice,
-    device: torch.device,
-    work: _Work,
-    progress: Callable[[int, int], None] | None,
-) -> str:
-    """Every image of a keypoint file as ``FOLDER/<key>.png``; gives what the inverter is called."""
-    if options.max_side is not None and options.max_side < 1:
-        raise ValueError(f"max_side is at least 1, got {options.max_side}")
-    file = read_keypoints(
-        path, image_size=options.image_size, format=options.format, normalisation=options.normalisation
-    )
-    _check_any(file)
-    sizes = _sizes(file)
-    targets = targets_of(folder, list(file))
-    network, name = sift_inverter(inverter, "opencv" if file.origin == "opencv" else "vlfeat")
-    representation = representations.from_spec(network.spec)
-    assert isinstance(representation, Sift)
-    network = network.to(device)
-
-    def picture(index: int, keypoints: Keypoints) -> None:
-        fewer, size = fitted(keypoints, sizes[index], options.max_side)
-        write_picture(targets[index], as_pixels(_image(network, representation, fewer, size, device)))
-        work.images += 1
-
-    done = 0
-
-    def advance() -> None:
-        nonlocal done
-        done += 1
-        if progress is not None:
-            progress(done, len(file))
-
-    empty = []
-    for index, key in enumerate(file):
-        try:
-            with naming(path, key):
-                _check_pixels(sizes[index], options.max_side)
-                keypoints = file[key]
-                work.remark(key, examine(keypoints, sizes[index]) | dict(file.notes.get(key, {})))
-        except ValueError as error:
-            work.skip(key, error)
-            advance()
-            continue
-        if not len(keypoints.x):
-            empty.append(index)  # pictures of nothing come last, where there are others
-            continue
-        picture(index, keypoints)
-        advance()
-    if not work.images:
-        if work.skipped:
-            raise ValueError(f"none of the {len(file)} images could be inverted; the first: {work.skipped[0][1]}")
-        raise ValueError(_none(file))
-    work.empty = len(empty)
-    for index in empty:
-        picture(index, file[index])
-        advance()
-    return name
-
-
-def _check_any(file: KeypointFile) -> None:
-    """``ValueError`` if the list says already that there is nothing to invert."""
-    if not len(file):
-        raise ValueError(f"{file.path} holds no images: there is nothing to invert")
-    if not any(count is None or count for count in file.counts):
-        raise ValueError(_none(file))
-
-
-def _none(file: KeypointFile) -> str:
-    what = "no keypoints" if len(file) == 1 else f"no keypoints for any of its {len(file)} images"
-    return f"{file.path} holds {what}: there is nothing to invert"
-
-
-def _check_pixels(size: Size, max_side: int | None) -> None:
-    height, width = (min(side, max_side) if max_side is not None else side for side in size)
-    if height * width > _MOST_PIXELS:
-        raise ValueError(
-            f"an image of {size[1]}×{size[0]} pixels (width × height); up to {_MOST_PIXELS} pixels are reconstructed: "
-            "choose fewer (max_side, --max-side)"
-        )
-
-
-def _sizes(file: KeypointFile) -> list[Size]:
-    found = []
-    for key, size in zip(file, file.sizes, strict=True):
-        if size is None:
-            raise ValueError(
-                f"{file.path} does not tell the size of the image {key!r}: give it (image_size=(H, W), "
-                "--image-size HxW)"
-            )
-        found.append(size)
-    return found
-
-
-def fitted(keypoints: Keypoints, size: Size, max_side: int | None) -> tuple[Keypoints, Size]:
-    """The keypoints as in the image scaled to at most `max_side` pixels, and that image's size."""
-    if max_side is None or max(size) <= max_side:
-        return keypoints, size
-    factor = max_side / max(size)
-    smaller = dataclasses.replace(
-        keypoints,
-        x=(keypoints.x + 0.5) * factor - 0.5,
-        y=(keypoints.y + 0.5) * factor - 0.5,
-        scale=keypoints.scale * factor,
-    )
-    return smaller, (max(1, round(size[0] * factor)), max(1, round(size[1] * factor)))
-
-
-def _image(
-    network: Inverter, representation: Sift, keypoints: Keypoints, size: Size, device: torch.device
-) -> torch.Tensor:
-    features = representation.grid(keypoints, size).to(device)
-    with torch.inference_mode():
-        return network(features, image_size=size)[0]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -271,7 +60,7 @@ def invert(
     keypoint_format: str | None = None,
     max_side: int | None = None,
     batch_size: int = 16,
-    device: str = "cpu",
+    device: str = "auto",
     skip_bad: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> InvertSummary:
@@ -292,9 +81,8 @@ def invert(
         normalisation: of keypoints' descriptors, see `preimage.read_keypoints`.
         keypoint_format: of a keypoint file whose suffix or first bytes mislead, see `preimage.read_keypoints`.
         max_side: larger images of a keypoint file are reconstructed with this many pixels along their longer side.
-        batch_size: images at once, fewer where they are so large that they would take over a gigabyte; those of
-            keypoint files come one by one.
-        device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...
+        batch_size: images at once, fewer where they are so large that they would take over a gigabyte.
+        device: ``"auto"`` (CUDA where there is a device), ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...
         skip_bad: leave out images whose features or keypoints cannot be read or inverted, and list them, instead of
             stopping.
         progress: called with (images done, images in all).
@@ -312,41 +100,43 @@ def invert(
     place = checked_device(device)
     options = KeypointOptions(image_size, normalisation, keypoint_format, max_side)
     folder = folder_of(output)
-    work = _Work(skip_bad)
+    work = Work(folder, skip_bad, batch_size, progress)
     if _holds_keypoints(features, spec, layout, variables, options):
-        name = _invert_keypoints(features, folder, options, inverter, place, work, progress)
+        name = invert_keypoints(features, options, inverter, place, work)
     else:
-        chosen = loaded(inverter) if inverter is not None and is_foreign(features) else None
+        chosen = named_inverter(inverter)[0] if inverter is not None and is_foreign(features) else None
         file = open_features(features, spec, layout, chosen, variables)
         network, name = fitting_inverter(inverter, file.spec, os.fspath(features))
-        _invert_features(file, folder, network.to(place), batch_size, place, work, progress)
+        _invert_features(file, Reconstructor(None, network, place), work)
     seconds = time.perf_counter() - start
     return InvertSummary(folder, name, work.images, seconds, work.empty, tuple(work.skipped), work.notes())
 
 
-def _invert_features(
-    file: FeatureFile,
-    folder: Path,
-    network: Inverter,
-    batch_size: int,
-    device: torch.device,
-    work: _Work,
-    progress: Callable[[int, int], None] | None,
-) -> None:
+def _invert_features(file: FeatureFile, reconstructor: Reconstructor, work: Work) -> None:
     if not len(file):
         raise ValueError(f"{file.path} holds no images: there is nothing to invert")
-    targets = targets_of(folder, list(file))
-    # The features of a window wait in memory, and take less than it takes to invert them.
-    for window in in_budget(
-        range(len(file)), lambda index: inverting_bytes(*file.processed_size(index)) // 8, 8 * batch_size
-    ):
-        for picture, index in _reconstruct(network, file, window, batch_size, device, work):
-            write_picture(targets[index], picture)
-            work.images += 1
-            if progress is not None:
-                progress(work.images + len(work.skipped), len(file))
+    work.run(reconstructor, list(file), _items(file, work))
     if not work.images:
         raise ValueError(f"none of the {len(file)} images could be inverted; the first: {work.skipped[0][1]}")
+
+
+def _items(file: FeatureFile, work: Work) -> Iterator[Item]:
+    """Yield the images whose features can be read and are finite."""
+    for index, (key, (height, width)) in enumerate(zip(file, file.processed_sizes.tolist(), strict=True)):
+        try:
+            with np.errstate(over="ignore", invalid="ignore"):  # doubles beyond float32 become infinite
+                values = torch.from_numpy(np.array(file[key], np.float32))
+            if not _finite(values):
+                raise ValueError(f"the features of {key!r} are partly NaN or infinite and have no pre-image")
+        except ValueError as error:
+            work.skip(key, error)
+            continue
+        yield Item(index, values, (height, width))
+
+
+def _finite(values: torch.Tensor) -> bool:
+    # A finite sum has finite terms, and is quicker than a look at each; sums of large ones may overflow.
+    return bool(values.sum().isfinite()) or bool(values.isfinite().all())
 
 
 def _holds_keypoints(
@@ -415,33 +205,3 @@ def _explains(inverter: Inverter) -> bool:
     Not where libraries mean different things by one name, as with HOG: then the representation has to be named.
     """
     return inverter.view is not None or inverter.spec.variant == USER_VARIANT
-
-
-def _finite(file: FeatureFile, index: int) -> torch.Tensor:
-    values = torch.from_numpy(np.array(file[index], np.float32))
-    if not bool(torch.isfinite(values).all()):
-        raise ValueError(f"the features of {file.key(index)!r} are partly NaN or infinite and have no pre-image")
-    return values
-
-
-def _reconstruct(
-    inverter: Inverter, file: FeatureFile, indices: Sequence[int], batch_size: int, device: torch.device, work: _Work
-) -> Iterator[tuple[Pixels, int]]:
-    """Pictures with their positions in the file; features of equal shapes go through together."""
-    features = {}
-    for index in indices:
-        try:
-            features[index] = _finite(file, index)
-        except ValueError as error:
-            work.skip(file.key(index), error)
-    groups: dict[tuple[object, ...], list[int]] = {}
-    for index, values in features.items():
-        groups.setdefault((values.shape, file.processed_size(index)), []).append(index)
-    for group in groups.values():
-        size = file.processed_size(group[0])
-        for batch in in_windows(group, at_once(inverting_bytes(*size), batch_size)):
-            stacked = torch.stack([features[index] for index in batch]).to(device)
-            with torch.inference_mode():
-                images = inverter(stacked, image_size=(size[0], size[1]))
-            for index, image in zip(batch, images, strict=True):
-                yield as_pixels(image), index

@@ -20,7 +20,6 @@ from preimage.pipelines.prefetch import in_order
 if TYPE_CHECKING:
     import torch
 
-    from preimage.inverters import Inverter
     from preimage.representations import Representation
 
 T = TypeVar("T")
@@ -96,30 +95,6 @@ def settled_size(representation: Representation, size: int | None) -> int | None
     if side is not None and size not in (None, side):
         raise ValueError(f"{representation.name} takes images of {side}×{side} pixels only, got size {size}")
     return size if side is None else side
-
-
-def side_for(representation: Representation, inverter: Inverter | None, size: int | None, default: int) -> int:
-    """The side that images are fitted to for both: the only one that they take, or else `size` or `default`.
-
-    Raises:
-        ValueError: a size that the representation does not take, or of which the inverter gives no view.
-    """
-    side = settled_size(representation, size)
-    view = None if inverter is None else inverter.view
-    if view is None:
-        return default if side is None else side
-    if side not in (None, view.image_size):
-        raise ValueError(f"the inverter is for images of {view.image_size}×{view.image_size} pixels, got size {side}")
-    return view.image_size
-
-
-def part_returned(inverter: Inverter, pixels: Pixels) -> Pixels:
-    """What of an image (H, W, 3) of the inverter's size comes back, at the image's own resolution."""
-    if inverter.view is None:
-        return pixels
-    crop = inverter.view.crop
-    top, left = ((side - crop) // 2 for side in pixels.shape[:2])
-    return pixels[top : top + crop, left : left + crop]
 
 
 def working_bytes(representation: Representation, height: int, width: int, *, inverted: bool = False) -> int:
@@ -237,12 +212,13 @@ def as_batch(pixels: Sequence[Pixels]) -> torch.Tensor:
     return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous()
 
 
-def as_pixels(image: torch.Tensor) -> Pixels:
-    """(3, H, W) float in [0, 1] as (H, W, 3) uint8, rounded."""
+def as_pixels(images: torch.Tensor) -> Pixels:
+    """Return images (..., 3, H, W) in [0, 1] as (..., H, W, 3) uint8, rounded."""
     import torch
 
-    scaled = (image.detach().float().clamp(0, 1) * 255).round().to(torch.uint8)
-    return np.ascontiguousarray(scaled.permute(1, 2, 0).cpu().numpy())
+    half = torch.tensor(0.5)  # one pass over the images is twice as quick as a product and a sum
+    rounded = torch.add(half, images.detach().float(), alpha=255).to(torch.uint8)
+    return rounded.movedim(-3, -1).contiguous().cpu().numpy()
 
 
 def thread_count() -> int:

@@ -22,9 +22,10 @@ from preimage.pipelines.loading import (
     as_pixels,
     load,
     none_usable,
-    side_for,
+    settled_size,
     usable,
 )
+from preimage.pipelines.reconstruct import Reconstructor
 from preimage.spec import Spec
 from preimage.viz.glyphs import draw_features, has_drawing
 from preimage.viz.sheets import SMALLEST_TILE, picture_sheet
@@ -36,7 +37,7 @@ ERROR_MEANS = "Error: distance from the photograph, over the average distance be
 
 
 @dataclasses.dataclass(frozen=True)
-class Subject:
+class SheetRow:
     """A photograph, and its features and reconstruction for each representation.
 
     Attributes:
@@ -64,7 +65,7 @@ def column_titles(spec: Spec) -> list[str]:
 
 
 def figure(
-    specs: Sequence[Spec], subjects: Sequence[Subject], errors: Sequence[Sequence[float] | None], *, tile: int
+    specs: Sequence[Spec], photographs: Sequence[SheetRow], errors: Sequence[Sequence[float] | None], *, tile: int
 ) -> Pixels:
     """One picture of all.
 
@@ -73,42 +74,42 @@ def figure(
 
     Args:
         specs: of the representations.
-        subjects: the photographs.
+        photographs: the photographs.
         errors: for each representation the normalised error of each photograph, or ``None``.
         tile: side of a picture in pixels.
     """
     footer = ERROR_MEANS if any(given is not None for given in errors) else ""
     if len(specs) > 1:
-        rows, captions = _pairs_of_rows(subjects, errors)
+        rows, captions = _pairs_of_rows(photographs, errors)
         names = [name_of_representation(spec) for spec in specs]
         return picture_sheet(
             rows, ["Photograph", *(name[0].upper() + name[1:] for name in names)], captions, tile=tile, footer=footer
         )
-    single = [[subject.pixels, *subject.drawn, *subject.returned] for subject in subjects]
+    single = [[row.pixels, *row.drawn, *row.returned] for row in photographs]
     titles = column_titles(specs[0])
-    if subjects[0].returned[0] is None:
+    if photographs[0].returned[0] is None:
         titles = titles[:-1]
     notes = [
-        subject.key + (f": normalised error {errors[0][index]:.2f}" if errors[0] is not None else "")
-        for index, subject in enumerate(subjects)
+        row.key + (f": normalised error {errors[0][index]:.2f}" if errors[0] is not None else "")
+        for index, row in enumerate(photographs)
     ]
     there = [[picture for picture in row if picture is not None] for row in single]
     return picture_sheet(there, titles, notes, tile=tile, footer=footer)
 
 
 def _pairs_of_rows(
-    subjects: Sequence[Subject], errors: Sequence[Sequence[float] | None]
+    photographs: Sequence[SheetRow], errors: Sequence[Sequence[float] | None]
 ) -> tuple[list[list[Pixels | str]], list[list[str]]]:
     """Pictures and captions: features with the photograph before them, then reconstructions, if there are any."""
     rows: list[list[Pixels | str]] = []
     captions: list[list[str]] = []
-    for index, subject in enumerate(subjects):
-        rows.append([subject.pixels, *("" if drawn is None else drawn for drawn in subject.drawn)])
-        if all(picture is None for picture in subject.returned):
-            captions.append([subject.key, *[""] * len(subject.drawn)])
+    for index, row in enumerate(photographs):
+        rows.append([row.pixels, *("" if drawn is None else drawn for drawn in row.drawn)])
+        if all(picture is None for picture in row.returned):
+            captions.append([row.key, *[""] * len(row.drawn)])
             continue
         captions.append([""])
-        rows.append([f"{subject.key}\n{_BELOW}", *(_NO_INVERTER if p is None else p for p in subject.returned)])
+        rows.append([f"{row.key}\n{_BELOW}", *(_NO_INVERTER if p is None else p for p in row.returned)])
         captions.append(["", *("" if given is None else f"error {given[index]:.2f}" for given in errors)])
     return rows, captions
 
@@ -165,7 +166,7 @@ def sheet(
     representation: RepresentationChoices = None,
     size: int | None = None,
     tile: int = 320,
-    device: str = "cpu",
+    device: str = "auto",
     skip_bad: bool = False,
 ) -> SheetSummary:
     """Photographs, their features and what comes back from these, as one PNG.
@@ -184,7 +185,7 @@ def sheet(
         size: short side resized to this many pixels and the centre square cut out; ``None`` takes the only size that
             a representation knows, or 256.
         tile: side of a picture on the sheet, pixels.
-        device: where the inverters run.
+        device: where the inverters run, and the representations where they can, see `Reconstructor`.
         skip_bad: leave out images that cannot be listed or read, and list them, instead of stopping.
 
     Raises:
@@ -197,99 +198,94 @@ def sheet(
         raise ValueError(f"the sheet is a PNG file, got {path}{' (a folder)' if path.is_dir() else ''}")
     if tile < SMALLEST_TILE:
         raise ValueError(f"tile is at least {SMALLEST_TILE} pixels, got {tile}")
-    place = checked_device(device)
-    pairs = [_ready(pair, size, place) for pair in pairings(inverter, representation)]
-    sizes = [side_for(pair.representation, pair.inverter, size, _SIZE) for pair in pairs]
+    checked_device(device)  # also where nothing is inverted
+    pairs = pairings(inverter, representation)
+    columns = [_Column(pair, size, device) for pair in pairs]
     listing = as_listing(images, skip_bad=skip_bad)
     bad = list(listing.skipped)
-    subjects, compared = _subjects(pairs, sizes, listing.sources, place, tile, bad if skip_bad else None)
-    if not subjects:
+    rows, compared = _rows(columns, listing.sources, tile, bad if skip_bad else None)
+    if not rows:
         raise none_usable(bad)
     reports = [_report(column) for column in compared]
     specs = [pair.representation.spec for pair in pairs]
-    page = figure(specs, subjects, [None if report is None else report.per_image for report in reports], tile=tile)
+    page = figure(specs, rows, [None if report is None else report.per_image for report in reports], tile=tile)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_png(path, page)
-    columns = [
+    shown = [
         SheetColumn(pair.representation.name, pair.name, pair.missing, None if report is None else report.error)
         for pair, report in zip(pairs, reports, strict=True)
     ]
     return SheetSummary(
-        path, tuple(columns), len(subjects), page.shape[1], page.shape[0], skipped=tuple(bad), notes=listing.notes
+        path, tuple(shown), len(rows), page.shape[1], page.shape[0], skipped=tuple(bad), notes=listing.notes
     )
 
 
-# For each photograph what should come back, and what did; empty without an inverter.
+# For each photograph what should come back, and what did, (1, 3, H, W) in [0, 1]; empty without an inverter.
 _Compared = list[tuple[torch.Tensor, torch.Tensor]]
 
 
-def _subjects(
-    pairs: Sequence[Pairing],
-    sizes: Sequence[int],
-    sources: Sequence[ImageSource],
-    place: torch.device,
-    tile: int,
-    skipped: Skipped | None,
-) -> tuple[list[Subject], list[_Compared]]:
-    """The photographs as they are shown, and for each representation what to compare."""
-    loaders = {size: load(sources, size) for size in sizes}
-    subjects: list[Subject] = []
-    compared: list[_Compared] = [[] for _ in pairs]
+class _Column:
+    """A representation on the sheet; ``LookupError`` if there is nothing of it to show."""
+
+    def __init__(self, pair: Pairing, size: int | None, device: str) -> None:
+        self.representation = pair.representation
+        self._reconstructor: Reconstructor | None = None
+        if pair.inverter is not None:
+            self._reconstructor = Reconstructor.from_pairing(pair, device)
+            self.side = self._reconstructor.side(size, _SIZE)
+            return
+        self.side = settled_size(pair.representation, size) or _SIZE
+        pair.representation.feature_size(self.side, self.side)
+        if not has_drawing(pair.representation.spec):
+            raise LookupError(pair.missing)
+
+    def shown(
+        self, pixels: Pixels, tile: int
+    ) -> tuple[Pixels | None, Pixels | None, tuple[torch.Tensor, torch.Tensor] | None]:
+        """Return an image's features drawn, what comes back of them, and the two images to compare."""
+        batch = as_batch([pixels])
+        if self._reconstructor is None:
+            with torch.inference_mode():
+                features, returned, pair = self.representation(batch), None, None
+        else:
+            features, target, reconstruction = self._reconstructor.compare(batch)
+            returned = as_pixels(reconstruction)[0]
+            pair = target, as_batch([returned]).float() / 255  # what is shown is what is measured
+        drawn = draw_features(self.representation.spec, features[0].cpu().numpy(), tile, image=pixels)
+        return drawn, returned, pair
+
+
+def _rows(
+    columns: Sequence[_Column], sources: Sequence[ImageSource], tile: int, skipped: Skipped | None
+) -> tuple[list[SheetRow], list[_Compared]]:
+    """Return the photographs as they are shown, and for each representation what to compare."""
+    loaders = {side: load(sources, side) for side in {column.side: None for column in columns}}
+    rows: list[SheetRow] = []
+    compared: list[_Compared] = [[] for _ in columns]
     for items in zip(*loaders.values(), strict=True):
         # An image is read once for each size, and cannot be used at any of them or at none.
         if not list(usable(items[:1], skipped)):
             continue
-        pixels = {size: item.pixels for size, item in zip(loaders, items, strict=True) if item.pixels is not None}
+        pixels = {side: item.pixels for side, item in zip(loaders, items, strict=True) if item.pixels is not None}
         drawn, returned = [], []
-        for pair, size, column in zip(pairs, sizes, compared, strict=True):
-            picture, target, reconstruction = _shown(pair, pixels[size], place, tile)
+        for column, pairs in zip(columns, compared, strict=True):
+            picture, reconstruction, pair = column.shown(pixels[column.side], tile)
             drawn.append(picture)
             returned.append(reconstruction)
-            if target is not None and reconstruction is not None:
-                column.append((_unit(target), _unit(reconstruction)))
-        subjects.append(Subject(items[0].source.key, pixels[max(sizes)], tuple(drawn), tuple(returned)))
-    return subjects, compared
+            if pair is not None:
+                pairs.append(pair)
+        rows.append(SheetRow(items[0].source.key, pixels[max(pixels)], tuple(drawn), tuple(returned)))
+    return rows, compared
 
 
 def _report(compared: _Compared) -> ErrorReport | None:
-    """The errors; ``None`` without reconstructions, or where no two photographs differ."""
+    """Return the errors; ``None`` without reconstructions, or where no two photographs differ."""
     originals = Originals()
     for target, _ in compared:
         originals.add(target)
     if not originals.differ():
         return None
-    judge = NormalisedError(originals)
+    error = NormalisedError(originals)
     for target, reconstruction in compared:
-        judge.update(target, reconstruction)
-    return judge.report()
-
-
-def _unit(pixels: Pixels) -> torch.Tensor:
-    """(1, 3, H, W) in [0, 1]."""
-    return as_batch([pixels]).float() / 255
-
-
-def _ready(pair: Pairing, size: int | None, place: torch.device) -> Pairing:
-    """The pairing with its inverter in place; something of it can be shown, of images this large."""
-    side = side_for(pair.representation, pair.inverter, size, _SIZE)
-    pair.representation.feature_size(side, side)
-    if pair.inverter is None:
-        if not has_drawing(pair.representation.spec):
-            raise LookupError(pair.missing)
-        return pair
-    return dataclasses.replace(pair, inverter=pair.inverter.to(place))
-
-
-def _shown(
-    pair: Pairing, pixels: Pixels, place: torch.device, tile: int
-) -> tuple[Pixels | None, Pixels | None, Pixels | None]:
-    """An image's features drawn, what of it should come back from them, and what does."""
-    with torch.inference_mode():
-        batch = as_batch([pixels])
-        features = pair.representation(batch)
-        drawn = draw_features(pair.representation.spec, features[0].numpy(), tile, image=pixels)
-        if pair.inverter is None:
-            return drawn, None, None
-        whole = pixels.shape[:2] if pair.inverter.view is None else None
-        target = pair.inverter.target(batch)[0].permute(1, 2, 0).numpy()
-        return drawn, target, as_pixels(pair.inverter(features.to(place), image_size=whole)[0])
+        error.update(target, reconstruction)
+    return error.report()

@@ -8,13 +8,12 @@ from collections.abc import Callable, Sequence
 from os import PathLike
 from pathlib import Path
 
-from preimage import representations
-from preimage.inverters import checked_device
 from preimage.io import atomic_write, write_png
 from preimage.metrics import SMALLEST_FOR_SSIM
 from preimage.pipelines.choosing import InverterChoice, sift_inverter
-from preimage.pipelines.invert import folder_of
 from preimage.pipelines.loading import Images, at_once, batches, inverting_bytes, sound_listing
+from preimage.pipelines.pictures import folder_of
+from preimage.pipelines.reconstruct import Reconstructor
 from preimage.representations.sift import Sift
 from preimage.studies import disclosure_page
 from preimage.studies.disclosure_measure import TILE, Measure, Steps, all_conditions, look
@@ -68,7 +67,7 @@ def disclosure(
     seed: int = 0,
     pictures: int = 4,
     batch_size: int = 16,
-    device: str = "cpu",
+    device: str = "auto",
     skip_bad: bool = False,
     command: str = "preimage study disclosure",
     progress: Callable[[int, int], None] | None = None,
@@ -101,19 +100,19 @@ def disclosure(
     shares = _checked(size, shares, seed, pictures, batch_size)
     folder = folder_of(output)
     network, name = sift_inverter(inverter, "vlfeat")
-    network = network.to(checked_device(device))
+    reconstructor = Reconstructor(None, network, device)
     listing = sound_listing(images, skip_bad=skip_bad)
     sources = listing.sources
     if len(sources) < 2:
         raise ValueError(f"the study takes at least two images, got {len(sources)}")
-    known = representations.from_spec(network.spec)
+    known = reconstructor.representation
     assert isinstance(known, Sift)
     steps = Steps(len(sources) * (len(shares) + 5), progress)  # looking, three ablations, the mean image
     batch_size = at_once(inverting_bytes(size, size), batch_size)
     survey = look(sources, size, batch_size, known, steps)
     conditions = all_conditions(shares, seed, size, known, survey.scale)
     chosen = {round(index * (len(sources) - 1) / max(1, pictures - 1)) for index in range(pictures)}
-    measure = Measure(network, known, conditions, survey, size, chosen)
+    measure = Measure(reconstructor, known, conditions, survey, size, chosen)
     for (keys, originals), keypoints in zip(batches(sources, size, batch_size), survey.keypoints, strict=True):
         measure.add(keys, originals, keypoints, steps)
     summary = _write(folder, measure, name, size, seed, command, start)

@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
-from preimage.inverters import Inverter
 from preimage.io import ImageSource
 from preimage.keypoints import Keypoints
 from preimage.metrics import Originals, perceptual_distance
-from preimage.pipelines.evaluate import ImageScore, Judge
+from preimage.pipelines.evaluate import ImageScore, Scores
 from preimage.pipelines.loading import Pixels, as_pixels, batches
+from preimage.pipelines.reconstruct import Reconstructor
 from preimage.representations.sift import Sift
 from preimage.studies.disclosure_page import ConditionScore, Shown, title
 from preimage.studies.perturbations import coordinates_only, descriptors_only, keep_share, positions_only
@@ -88,18 +88,18 @@ class Measure:
 
     def __init__(
         self,
-        network: Inverter,
+        reconstructor: Reconstructor,
         known: Sift,
         conditions: Sequence[Condition],
         survey: Survey,
         size: int,
         chosen: set[int],
     ) -> None:
-        self._network, self._known, self._conditions, self._size = network, known, conditions, (size, size)
+        self._reconstructor, self._known, self._conditions, self._size = reconstructor, known, conditions, (size, size)
         self._mean_image, self._chosen = survey.mean_image, chosen
         self._originals = Originals()
         distance, missing = perceptual_distance()
-        self._judges = [Judge(self._originals, distance) for _ in (*conditions, "mean image")]
+        self._scores = [Scores(self._originals, distance) for _ in (*conditions, "mean image")]
         self._cells = [0 for _ in conditions]
         self.missing = missing
         self.strip: dict[int, Shown] = {}
@@ -115,18 +115,18 @@ class Measure:
             pictures = [originals[index].permute(1, 2, 0).contiguous().numpy(), *self._drawn(keypoints[index])]
             self.strip[first + index] = Shown(keys[index], pictures)
         for index, made in enumerate(self._reconstructions(keypoints, first)):
-            self._judges[index].add(keys, images, made)
+            self._scores[index].add(keys, images, made)
             for row in shown:
                 self.strip[first + row].pictures.append(as_pixels(made[row]))
             steps.add(len(keys))
-        self._judges[-1].add(keys, images, self._mean_image.expand_as(images))
+        self._scores[-1].add(keys, images, self._mean_image.expand_as(images))
         steps.add(len(keys))
 
     def scores(self) -> Iterator[ConditionScore]:
         """One a condition; the mean image last."""
-        for condition, cells, judge in zip(self._conditions, self._cells, self._judges, strict=False):
-            yield _score(condition.name, condition.share, cells / self.images, judge)
-        yield _score("mean-image", None, None, self._judges[-1])
+        for condition, cells, scores in zip(self._conditions, self._cells, self._scores, strict=False):
+            yield _score(condition.name, condition.share, cells / self.images, scores)
+        yield _score("mean-image", None, None, self._scores[-1])
 
     def titles(self) -> list[str]:
         """Over the columns of the strip."""
@@ -138,8 +138,7 @@ class Measure:
             features = self._known.grid(condition.disturb(keypoints, first), self._size)
             # Sine and cosine of the angle are both 0 in empty cells alone.
             self._cells[index] += int((features[:, 130:132] != 0).any(dim=1).sum())
-            with torch.inference_mode():
-                yield self._network(features, image_size=self._size).cpu()
+            yield self._reconstructor.invert(features, self._size)
 
     def _drawn(self, keypoints: Keypoints) -> list[Pixels]:
         """On dark paper, without the photograph: as little as a database of them holds."""
@@ -150,17 +149,17 @@ class Measure:
         return [] if drawn is None else [drawn]
 
 
-def _score(name: str, share: float | None, cells: float | None, judge: Judge) -> ConditionScore:
-    report, scores = judge.verdict()
+def _score(name: str, share: float | None, cells: float | None, scores: Scores) -> ConditionScore:
+    report, each = scores.report()
 
     def mean(value: Callable[[ImageScore], float]) -> float:
-        return sum(map(value, scores)) / len(scores)
+        return sum(map(value, each)) / len(each)
 
-    distances = [score.lpips for score in scores if score.lpips is not None]
+    distances = [score.lpips for score in each if score.lpips is not None]
     return ConditionScore(
         condition=name,
         share=share,
-        images=len(scores),
+        images=len(each),
         keypoints=cells,
         error=report.error,
         psnr=mean(lambda score: score.psnr),

@@ -9,13 +9,13 @@ from collections.abc import Callable, Sequence
 from os import PathLike
 from pathlib import Path
 
-from preimage.inverters import checked_device
 from preimage.io import Listing, atomic_write, write_png
 from preimage.metrics import SMALLEST_FOR_SSIM
-from preimage.pipelines.invert import folder_of
 from preimage.pipelines.loading import Images, sound_listing
+from preimage.pipelines.pictures import folder_of
+from preimage.pipelines.reconstruct import Reconstructor
 from preimage.studies import layers_page
-from preimage.studies.layers_measure import Settings, measure, reconstructed
+from preimage.studies.layers_measure import Column, measure, reconstructed
 from preimage.studies.layers_page import LayerScore, Shown
 from preimage.studies.layers_rows import LayerRow
 from preimage.viz.sheets import SMALLEST_TILE
@@ -62,7 +62,7 @@ def layers(
     size: int = 256,
     tile: int = 192,
     batch_size: int = 16,
-    device: str = "cpu",
+    device: str = "auto",
     csv: str | PathLike[str] | None = None,
     skip_bad: bool = False,
     command: str = "preimage study layers",
@@ -83,7 +83,7 @@ def layers(
         size: side of the images for representations that take any, at least 11.
         tile: side of a picture on the sheet, pixels, at least 32.
         batch_size: images at once.
-        device: where networks and inverters run.
+        device: where inverters run, and networks where they can, see `Reconstructor`.
         csv: the table; ``None`` puts it into `output`.
         skip_bad: leave out images that cannot be listed or read, and list them, instead of stopping.
         command: what to print on the page as the command that made it.
@@ -102,16 +102,14 @@ def layers(
         )
     _check_rows(rows)
     folder = folder_of(output)
-    settings = Settings(size, batch_size, checked_device(device))
+    columns = [_column(row, device, size) for row in rows]
     listing = sound_listing(images, skip_bad=skip_bad)
     sources = listing.sources
     if len(sources) < 2:
         raise ValueError(f"the study takes at least two images to measure on, got {len(sources)}")
     shown_listing = Listing(sources[:pictures]) if show is None else sound_listing(show, skip_bad=skip_bad)
-    for row in rows:
-        row.inverter.to(settings.device)
-    shown = reconstructed(rows, shown_listing.sources, settings)
-    scores = measure(rows, sources, settings, progress)
+    shown = reconstructed(columns, shown_listing.sources, batch_size)
+    scores = measure(columns, sources, batch_size, progress)
     table = folder / "layers.csv" if csv is None else Path(csv)
     summary = _write(folder, table, scores, shown, tile, command, start)
     return dataclasses.replace(
@@ -127,16 +125,19 @@ def _check_rows(rows: Sequence[LayerRow]) -> None:
     if repeated := [label for label, count in Counter(row.label for row in rows).items() if count > 1]:
         raise ValueError(f"two rows are called {repeated[0]!r}: the label tells them apart")
     for row in rows:
-        if differences := row.inverter.spec.differences(row.representation.spec):
-            raise ValueError(
-                f"the inverter of {row.label} is for other features (inverter != features): {'; '.join(differences)}"
-            )
         view = row.inverter.view
         if view is not None and view.size < SMALLEST_FOR_SSIM:
             raise ValueError(
                 f"the inverter of {row.label} returns images of {view.size} pixels: SSIM takes at least "
                 f"{SMALLEST_FOR_SSIM}"
             )
+
+
+def _column(row: LayerRow, device: str, size: int) -> Column:
+    try:
+        return Column(row, Reconstructor(row.representation, row.inverter, device), size)
+    except ValueError as error:
+        raise ValueError(f"{row.label}: {error}") from error
 
 
 def _write(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
@@ -10,119 +9,109 @@ import torch
 from preimage.inverters.view import View
 from preimage.io import ImageSource
 from preimage.metrics import Originals
-from preimage.pipelines.evaluate import Judge
+from preimage.pipelines.evaluate import Scores
 from preimage.pipelines.loading import Pixels, as_pixels, at_once, batches, inverting_bytes
+from preimage.pipelines.reconstruct import Comparison, Reconstructor
 from preimage.studies.layers_page import LayerScore, Shown
 from preimage.studies.layers_rows import LayerRow, layer_name, network_name
 
-_CPU = torch.device("cpu")
 
+class Column:
+    """A row of the study, ready to be measured.
 
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """How images are gone through.
-
-    Attributes:
-        size: of the images for representations that take any.
-        batch_size: images at once.
-        device: where networks and inverters run.
+    Args:
+        row: the layer.
+        reconstructor: its representation and inverter.
+        size: side of the images for representations that take any.
     """
 
-    size: int
-    batch_size: int
-    device: torch.device
+    def __init__(self, row: LayerRow, reconstructor: Reconstructor, size: int) -> None:
+        self.row, self.reconstructor = row, reconstructor
+        self.side = reconstructor.side(default=size)
 
 
 def measure(
-    rows: Sequence[LayerRow],
+    columns: Sequence[Column],
     sources: Sequence[ImageSource],
-    settings: Settings,
+    batch_size: int,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[LayerScore]:
-    """A score for each row, in their order; a bad image is a ``ValueError``.
+    """A score for each column, in their order; a bad image is a ``ValueError``.
 
-    The targets are kept in float16 until the end (0.3 MB an image of 227²), once for all rows that have the same.
+    The targets are kept in float16 until the end (0.3 MB an image of 227²), once for all columns that have the same.
     """
     scorers: list[_Scorer] = []
     sets: dict[tuple[int, View | None], Originals] = {}
-    for row in rows:
-        side = row.side(settings.size)
-        key = side, row.inverter.view
-        scorers.append(_Scorer(row, side, sets.get(key), sets.setdefault(key, Originals())))
-    done, total = 0, len(rows) * len(sources)
-    for side, positions in _by_side(rows, settings.size).items():
-        for keys, images in batches(sources, side, at_once(inverting_bytes(side, side), settings.batch_size)):
-            made = _reconstructions([rows[position] for position in positions], images, settings)
-            for position, (features, pictures) in zip(positions, made, strict=True):
-                scorers[position].add(keys, images, features, pictures)
-                done += len(keys)
-                if progress is not None:
-                    progress(done, total)
+    for column in columns:
+        key = column.side, column.row.inverter.view
+        scorers.append(_Scorer(column, sets.get(key), sets.setdefault(key, Originals())))
+    done, total = 0, len(columns) * len(sources)
+    for keys, _, position, comparison in _comparisons(columns, sources, batch_size):
+        scorers[position].add(keys, comparison)
+        done += len(keys)
+        if progress is not None:
+            progress(done, total)
     return [scorer.score() for scorer in scorers]
 
 
-def reconstructed(rows: Sequence[LayerRow], sources: Sequence[ImageSource], settings: Settings) -> list[Shown]:
-    """For each image itself, at the largest size that a row takes, and what comes back from each row."""
-    columns: dict[int, list[Pixels]] = {}
-    largest = max(row.side(settings.size) for row in rows)
-    keys: list[str] = []
-    originals: list[Pixels] = []
-    for side, positions in _by_side(rows, settings.size).items():
-        for names, images in batches(sources, side, at_once(inverting_bytes(side, side), settings.batch_size)):
-            if side == largest:
-                keys += names
-                originals += [as_pixels(image / 255) for image in images]
-            made = _reconstructions([rows[position] for position in positions], images, settings)
-            for position, (_, pictures) in zip(positions, made, strict=True):
-                columns.setdefault(position, []).extend(as_pixels(picture) for picture in pictures)
-    returned = [columns[position] for position in range(len(rows))]
-    return [
-        Shown(key, [original, *(column[index] for column in returned)])
-        for index, (key, original) in enumerate(zip(keys, originals, strict=True))
-    ]
+def reconstructed(columns: Sequence[Column], sources: Sequence[ImageSource], batch_size: int) -> list[Shown]:
+    """For each image itself, at the largest size that a column takes, and what comes back from each column."""
+    pictures: dict[int, list[Pixels]] = {}
+    largest = max(range(len(columns)), key=lambda position: columns[position].side)
+    shown: list[Shown] = []
+    for keys, images, position, comparison in _comparisons(columns, sources, batch_size):
+        pictures.setdefault(position, []).extend(as_pixels(comparison.reconstruction))
+        if position == largest:
+            originals = images.permute(0, 2, 3, 1).contiguous().numpy()
+            shown += [Shown(key, [original]) for key, original in zip(keys, originals, strict=True)]
+    for position in range(len(columns)):
+        for row, picture in zip(shown, pictures[position], strict=True):
+            row.pictures.append(picture)
+    return shown
 
 
-def _reconstructions(
-    rows: Sequence[LayerRow], images: torch.Tensor, settings: Settings
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Features, and what comes back of them (B, 3, h, w) float in [0, 1] on the CPU, of images (B, 3, S, S) uint8."""
-    passes: dict[int, Mapping[str, torch.Tensor]] = {}
-    for row in rows:
-        # Networks run where the inverters do; the descriptors are as quick on the CPU, and some run there only.
-        is_network = row.shared is not None or row.representation.image_side is not None
-        placed = images.to(settings.device if is_network else _CPU)
-        with torch.inference_mode():
-            if row.shared is None:
-                features = row.representation(placed)
-            else:
-                if id(row.shared) not in passes:
-                    passes[id(row.shared)] = row.shared(placed)
-                features = passes[id(row.shared)][row.layer]
-            whole = None if row.inverter.view is not None else (images.shape[2], images.shape[3])
-            yield features, row.inverter(features, image_size=whole).cpu()
+def _comparisons(
+    columns: Sequence[Column], sources: Sequence[ImageSource], batch_size: int
+) -> Iterator[tuple[list[str], torch.Tensor, int, Comparison]]:
+    """Yield keys, images (B, 3, S, S) uint8, the position of a column, and its comparison, batch by batch."""
+    sides: dict[int, list[int]] = {}
+    for position, column in enumerate(columns):
+        sides.setdefault(column.side, []).append(position)
+    for side, positions in sides.items():
+        for keys, images in batches(sources, side, at_once(inverting_bytes(side, side), batch_size)):
+            passes: dict[int, Mapping[str, torch.Tensor]] = {}
+            for position in positions:
+                row, reconstructor = columns[position].row, columns[position].reconstructor
+                features = None
+                if row.shared is not None:
+                    if id(row.shared) not in passes:
+                        with torch.no_grad():
+                            passes[id(row.shared)] = row.shared(images.to(reconstructor.device))
+                    features = passes[id(row.shared)][row.layer]
+                yield keys, images, position, reconstructor.compare(images, features)
 
 
 class _Scorer:
-    """One row's score. Of rows with the same targets one collects them, and all share them."""
+    """One column's score. Of columns with the same targets one collects them, and all share them."""
 
-    def __init__(self, row: LayerRow, side: int, collected: Originals | None, originals: Originals) -> None:
-        self._row, self._side = row, side
-        self._judge = Judge(originals)
+    def __init__(self, column: Column, collected: Originals | None, originals: Originals) -> None:
+        self._row, self._side = column.row, column.side
+        self._scores = Scores(originals)
         self._collects = None if collected is not None else originals
         self._shape: tuple[int, ...] = ()
         self._size = 0
 
-    def add(self, keys: Sequence[str], images: torch.Tensor, features: torch.Tensor, pictures: torch.Tensor) -> None:
-        """A batch: images (B, 3, S, S) uint8, their features, and what came back."""
-        targets = self._row.inverter.target(images).float() / 255
+    def add(self, keys: Sequence[str], comparison: Comparison) -> None:
+        """Add a batch."""
+        features, target, reconstruction = comparison
         if self._collects is not None:
-            self._collects.add(targets)
-        self._judge.add(keys, targets, pictures)
-        self._shape, self._size = tuple(features.shape[1:]), pictures.shape[2]
+            self._collects.add(target)
+        self._scores.add(keys, target, reconstruction)
+        self._shape, self._size = tuple(features.shape[1:]), reconstruction.shape[2]
 
     def score(self) -> LayerScore:
         """``ValueError`` if there are no two images that differ."""
-        report, scores = self._judge.verdict()
+        report, scores = self._scores.report()
         spec, view = self._row.inverter.spec, self._row.inverter.view
         return LayerScore(
             label=self._row.label,
@@ -142,11 +131,3 @@ class _Scorer:
             images=len(scores),
             inverter=self._row.origin,
         )
-
-
-def _by_side(rows: Sequence[LayerRow], size: int) -> dict[int, list[int]]:
-    """Positions of the rows by the side of the images they take."""
-    sides: dict[int, list[int]] = {}
-    for position, row in enumerate(rows):
-        sides.setdefault(row.side(size), []).append(position)
-    return sides

@@ -7,40 +7,26 @@ import functools
 import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import torch
 
 from preimage import representations
 from preimage.inverters import Inverter
-from preimage.pipelines.choosing import NamedInverter
+from preimage.pipelines.choosing import NamedInverter, named_inverter
+from preimage.representations import Representation
+from preimage.representations.base import NETWORK
 from preimage.spec import Spec
 
-NETWORK = "network"  # what specs of a layer of any torch network call their representation
 _ALEXNET = "alexnet-"
 
 SharedPass = Callable[[torch.Tensor], Mapping[str, torch.Tensor]]
 
 
-class Features(Protocol):
-    """What the study needs of a representation."""
-
-    @property
-    def spec(self) -> Spec:
-        """Everything that decides the numbers."""
-
-    @property
-    def image_side(self) -> int | None:
-        """Side in pixels of the images it takes, where it takes no others."""
-
-    def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        """Features of images (B, 3, S, S) uint8 RGB."""
-
-
 class HasLayers(Protocol):
     """A network whose layers are representations, for example a `preimage.Network`."""
 
-    def representation(self, layer: str, layout: str = "auto") -> Features:
+    def representation(self, layer: str, layout: str = "auto") -> Representation:
         """One layer of it; ``ValueError`` where there is none of that name."""
 
 
@@ -59,20 +45,14 @@ class LayerRow:
     """
 
     label: str
-    representation: Features
+    representation: Representation
     inverter: Inverter
     origin: str = ""
     shared: SharedPass | None = None
     layer: str = ""
 
-    def side(self, size: int) -> int:
-        """Side in pixels of the images for it; `size` where any will do."""
-        if self.inverter.view is not None:
-            return self.inverter.view.image_size
-        return self.representation.image_side or size
 
-
-def rows_for(inverters: Sequence[NamedInverter], networks: Sequence[HasLayers | Features] = ()) -> list[LayerRow]:
+def rows_for(inverters: Sequence[NamedInverter], networks: Sequence[HasLayers | Representation] = ()) -> list[LayerRow]:
     """A row for each inverter, in the order given; layers of one network share a pass.
 
     Args:
@@ -89,7 +69,7 @@ def rows_for(inverters: Sequence[NamedInverter], networks: Sequence[HasLayers | 
         raise ValueError("the study of layers takes at least one inverter (--inverter NAME_OR_FOLDER)")
     found: list[LayerRow] = []
     for choice in inverters:
-        inverter = choice if isinstance(choice, Inverter) else Inverter.load(choice)
+        inverter, _ = named_inverter(choice)
         origin = "" if isinstance(choice, Inverter) else str(choice)
         for other in found:
             if other.inverter.spec == inverter.spec:
@@ -114,7 +94,7 @@ def layer_name(spec: Spec) -> str:
     return spec.representation.removeprefix(_ALEXNET)
 
 
-def _representation(spec: Spec, origin: str, networks: Sequence[HasLayers | Features]) -> Features:
+def _representation(spec: Spec, origin: str, networks: Sequence[HasLayers | Representation]) -> Representation:
     if spec.representation != NETWORK and not any(getattr(one, "spec", None) == spec for one in networks):
         try:
             return representations.from_spec(spec)
@@ -138,11 +118,11 @@ def _representation(spec: Spec, origin: str, networks: Sequence[HasLayers | Feat
     raise ValueError(f"{asked}, and none given with --network makes these features (inverter != network): {nearest}")
 
 
-def _candidate(network: HasLayers | Features, spec: Spec) -> Features:
-    if not hasattr(network, "representation"):
+def _candidate(network: HasLayers | Representation, spec: Spec) -> Representation:
+    if isinstance(network, Representation):
         return network
     layer, layout = (str(spec.parameters.get(name, default)) for name, default in (("layer", ""), ("layout", "auto")))
-    return cast(HasLayers, network).representation(layer, layout)
+    return network.representation(layer, layout)
 
 
 def _labels(specs: Sequence[Spec]) -> list[str]:

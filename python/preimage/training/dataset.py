@@ -17,6 +17,7 @@ import torch
 
 from preimage import representations
 from preimage.errors import FileFormatError
+from preimage.inverters import extraction_device
 from preimage.io import FeatureFile, ImageSource, Listing, find_images, fit_image
 from preimage.io.arrays import is_foreign
 from preimage.io.arrays.own import read_own_features
@@ -289,12 +290,7 @@ class CropDataset(Dataset):
         self._kept: list[torch.Tensor] | None = None  # features of the held-out images, batch by batch
 
     def compute_on(self, device: torch.device) -> torch.device:
-        if device.type != "cpu" and not self.representation.in_workers:
-            try:
-                self._features(torch.zeros(1, 3, self.config.side, self.config.side, dtype=torch.uint8), device)
-            except Exception:  # whatever it is, the CPU does it
-                return self.device
-            self.device = device
+        self.device = extraction_device(self.representation, (self.config.side, self.config.side), device)
         return self.device
 
     def batch(self, step: int) -> Batch:

@@ -13,12 +13,15 @@ import torch
 from preimage.io import write_png
 from preimage.io.atomic import atomic_write, naming_full_disk
 from preimage.metrics import ErrorReport
+from preimage.pipelines.loading import as_pixels
+from preimage.pipelines.reconstruct import Comparison
 from preimage.spec import Spec
 from preimage.training.checkpoint import Progress
 from preimage.training.config import TrainConfig
 from preimage.viz.glyphs import draw_features, has_drawing
 from preimage.viz.sheets import picture_sheet
 
+_SAMPLES = 8  # images on a sample sheet
 _SAMPLE_TILE = 512  # pixels of a drawing
 
 
@@ -151,15 +154,16 @@ class Metrics:
         return lines
 
 
-def write_sample_sheet(
-    path: Path, spec: Spec, images: torch.Tensor, features: torch.Tensor, reconstructions: torch.Tensor
-) -> None:
-    """A PNG of originals (B, 3, H, W) uint8, their features drawn where they can be, and reconstructions in [0, 1]."""
+def write_sample_sheet(path: Path, spec: Spec, samples: Comparison) -> None:
+    """Write a PNG of the first images of a batch, their features drawn where they can be, and the reconstructions."""
     rows = []
-    for image, feature, reconstruction in zip(images, features, reconstructions.float(), strict=True):
-        drawn = draw_features(spec, feature.numpy(), tile=_SAMPLE_TILE)
-        returned = (reconstruction * 255).round().byte()
-        pictures = [image.permute(1, 2, 0).numpy(), drawn, returned.permute(1, 2, 0).numpy()]
+    for image, feature, reconstruction in zip(
+        as_pixels(samples.target[:_SAMPLES]),
+        samples.features[:_SAMPLES].cpu().numpy(),
+        as_pixels(samples.reconstruction[:_SAMPLES]),
+        strict=True,
+    ):
+        pictures = [image, draw_features(spec, feature, tile=_SAMPLE_TILE), reconstruction]
         rows.append([picture for picture in pictures if picture is not None])
     titles = ["image", *(["features"] if has_drawing(spec) else []), "reconstruction"]
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -26,6 +26,7 @@ from preimage.inverters.plan import plan
 from preimage.io.atomic import atomic_write, folder_lock
 from preimage.metrics import NormalisedError
 from preimage.pipelines.prefetch import in_order
+from preimage.pipelines.reconstruct import Comparison, Reconstructor
 from preimage.representations import Representation
 from preimage.spec import Spec
 from preimage.training import cache_decision, checkpoint
@@ -187,7 +188,7 @@ class _Run:
         resume: bool,
         display: Display,
     ) -> None:
-        device = choose_device(config.device)
+        device = checked_device(config.device)
         known = None if earlier is None else earlier.images
         config, self.dataset = open_dataset(config, representation, known=known, note=display.note)
         if earlier is not None:
@@ -370,20 +371,20 @@ class _Run:
 
     def validate(self, metrics: Metrics) -> None:
         """Judge the averaged weights on the held-out images, and save them with a sample sheet."""
-        measure, average, device = NormalisedError(), self.state.average, self.state.device
-        samples: list[torch.Tensor] = []
-        for part, features in self.dataset.held_out(self.config.batch_size):
-            assert features is not None
-            with torch.inference_mode(), self.state.mixed_precision():
-                reconstructions = average(features.to(device))
-            target = average.target(part.to(device))
-            measure.update(target.float() / 255, reconstructions)
-            samples = samples or [target[:8].cpu(), features[:8].cpu(), reconstructions[:8].cpu()]
-        report = measure.report()
+        error, average = NormalisedError(), self.state.average
+        reconstructor = Reconstructor(None, average, self.state.device)
+        samples: Comparison | None = None
+        with self.state.mixed_precision():
+            for images, features in self.dataset.held_out(self.config.batch_size):
+                comparison = reconstructor.compare(images, features)
+                error.update(comparison.target, comparison.reconstruction)
+                samples = samples or comparison
+        assert samples is not None  # at least two images are held out
+        report = error.report()
         step = self.progress.step
         self.progress.error, self.progress.mean_image_error = report.error, report.mean_image
         metrics.write(step=step, error=report.error, mean_image_error=report.mean_image)
-        write_sample_sheet(self.folder / SAMPLES / f"step-{step:07d}.png", average.spec, *samples)
+        write_sample_sheet(self.folder / SAMPLES / f"step-{step:07d}.png", average.spec, samples)
         average.training_notes = self.notes()
         average.save(self.folder)
         self.display.validated(self.progress, report)
@@ -543,12 +544,6 @@ def optimisers(model: Inverter, config: TrainConfig) -> list[torch.optim.Optimiz
     fused = True if adam[0].is_cuda else None
     chosen: list[torch.optim.Optimizer] = [torch.optim.Adam(adam, config.learning_rate, fused=fused)]
     return [*chosen, Muon(muon, config.muon_rate)] if muon else chosen
-
-
-def choose_device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return checked_device(name)
 
 
 def fastest_step(state: TrainState, step: int, note: Callable[[str], None]) -> Step:

@@ -1,0 +1,241 @@
+"""Images → features → images in one object."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from preimage import representations
+from preimage.inverters import Inverter, checked_device, extraction_device
+from preimage.io import ImageSource
+from preimage.pipelines.choosing import InverterChoice, Pairing, named_inverter, pairings
+from preimage.pipelines.loading import Skipped, at_once, batches, inverting_bytes, settled_size, working_bytes
+from preimage.representations import Representation
+
+Array = TypeVar("Array", torch.Tensor, npt.NDArray[Any])
+
+
+class Comparison(NamedTuple):
+    """A batch of images, reduced to features and reconstructed.
+
+    Attributes:
+        features: (B, C, h, w) or (B, C), on the device that computed them.
+        target: (B, 3, H, W) float32 in [0, 1], on the CPU: what should come back of the images.
+        reconstruction: what comes back, like `target`.
+    """
+
+    features: torch.Tensor
+    target: torch.Tensor
+    reconstruction: torch.Tensor
+
+
+class Reconstructor:
+    """Compute features of images, and images from features.
+
+    Images are (..., 3, H, W) RGB, uint8 or floating in [0, 1]; leading dimensions are kept. Of tensors come tensors on
+    their device, of NumPy arrays NumPy arrays. Large batches are computed in parts.
+
+    Args:
+        representation: a representation, or the name of one, which then has the parameters that the inverter takes;
+            ``None`` is what the inverter is for.
+        inverter: an inverter, the name of a pretrained one, or a folder; ``None`` takes the pretrained one that fits.
+        device: ``"auto"`` (CUDA where there is a device), ``"cpu"``, ``"cuda"``, ... The inverter runs there, and the
+            representation where it can.
+
+    Attributes:
+        inverter: the network, on `device`.
+        name: what the inverter is called: its name, its folder, or what it is for.
+        device: where the inverter runs.
+
+    Raises:
+        ValueError: the inverter is for other features (names the fields that differ); no such inverter, representation
+            or device; neither a representation nor an inverter.
+        LookupError: no pretrained inverter fits.
+
+    Example:
+        >>> hog = preimage.Reconstructor("hog")
+        >>> again = hog(images)  # (B, 3, H, W) uint8 → (B, 3, H, W) float32 in [0, 1]
+    """
+
+    def __init__(
+        self,
+        representation: Representation | str | None = None,
+        inverter: InverterChoice = None,
+        device: str | torch.device = "auto",
+    ) -> None:
+        if representation is not None:
+            (pair,) = pairings(inverter, representation)
+            self._set_up(pair.representation, *_found(pair), device)
+        elif inverter is not None:
+            self._set_up(None, *named_inverter(inverter), device)
+        else:
+            raise ValueError("a Reconstructor takes a representation, an inverter, or both; got neither")
+
+    @classmethod
+    def from_pairing(cls, pair: Pairing, device: str | torch.device = "auto") -> Reconstructor:
+        """Return the reconstructor of a pairing; ``LookupError`` if that has no inverter."""
+        made = cls.__new__(cls)
+        made._set_up(pair.representation, *_found(pair), device)
+        return made
+
+    def _set_up(
+        self, representation: Representation | None, inverter: Inverter, name: str, device: str | torch.device
+    ) -> None:
+        self.device = checked_device(device)
+        self.inverter: Inverter = inverter.to(self.device)
+        self.name = name
+        self._representation = representation
+        self._feature_device: torch.device | None = None
+
+    @property
+    def representation(self) -> Representation:
+        """The representation; ``ValueError`` if the inverter's spec alone does not make it and none was given."""
+        if self._representation is None:
+            self._representation = representations.from_spec(self.inverter.spec)
+        return self._representation
+
+    def side(self, size: int | None = None, default: int = 256) -> int:
+        """Return the side of the square images to take: the only one that is possible, or else `size` or `default`.
+
+        Raises:
+            ValueError: a size that the representation or the inverter does not take, or too small to have features.
+        """
+        side, view = settled_size(self.representation, size), self.inverter.view
+        if view is not None:
+            if side not in (None, view.image_size):
+                raise ValueError(
+                    f"the inverter is for images of {view.image_size}×{view.image_size} pixels, got size {side}"
+                )
+            side = view.image_size
+        side = default if side is None else side
+        self.representation.feature_size(side, side)
+        return side
+
+    def features(self, images: Array) -> Array:
+        """Return features (..., C, h, w) or (..., C), float32, of images (..., 3, H, W).
+
+        Raises:
+            TypeError: images that are neither uint8 nor floating.
+            ValueError: images of another shape, or of a size that the representation does not take.
+        """
+        batch = _checked_images(images)
+        return _like(images, self._features(batch.flatten(0, -4)), 3)
+
+    def invert(self, features: Array, size: tuple[int, int] | None = None) -> Array:
+        """Return images (..., 3, H, W), float32 in [0, 1], from features (..., C, h, w) or (..., C).
+
+        Args:
+            features: floating, of the inverter's spec.
+            size: (H, W) of the images that the features are of, see `Inverter.forward`; ``None`` is all that the
+                features cover.
+
+        Raises:
+            TypeError: features that are not floating.
+            ValueError: features of another shape, or a size that they do not cover.
+        """
+        batch = _tensor(features)
+        rank = 1 if self.inverter.spec.stride is None else 3
+        batch = batch[None] if batch.dim() <= rank else batch.flatten(0, -rank - 1)
+        return _like(features, self._invert(batch, size), rank)
+
+    def target(self, images: Array) -> Array:
+        """Return what should come back of images (..., 3, H, W), float32 in [0, 1]: all, or the inverter's view."""
+        return _like(images, self._target(_checked_images(images).flatten(0, -4)), 3)
+
+    def __call__(self, images: Array) -> Array:
+        """Return what comes back of images (..., 3, H, W) from their features alone, as large as `target`."""
+        batch = _checked_images(images)
+        features = self._features(batch.flatten(0, -4))
+        return _like(images, self._invert(features, self._whole(batch)), 3)
+
+    def compare(self, images: torch.Tensor, features: torch.Tensor | None = None) -> Comparison:
+        """Reconstruct a batch of images (B, 3, H, W), uint8 or floating in [0, 1], beside what should come back.
+
+        Args:
+            images: the batch.
+            features: of the images, where they are known already.
+        """
+        if features is None:
+            features = self._features(images)
+        return Comparison(features, self._target(images).cpu(), self._invert(features, self._whole(images)).cpu())
+
+    def compare_all(
+        self, sources: Sequence[ImageSource], side: int, batch_size: int = 16, *, skipped: Skipped | None = None
+    ) -> Iterator[tuple[list[str], Comparison]]:
+        """Yield keys and comparisons of all images, in order.
+
+        Args:
+            sources: the images.
+            side: that they are fitted to, see `side`.
+            batch_size: images at once, fewer where they are so large that they would take over a gigabyte.
+            skipped: takes (name, problem) of bad images; ``None`` makes them errors.
+
+        Raises:
+            ValueError: a bad image (named).
+        """
+        together = at_once(working_bytes(self.representation, side, side, inverted=True), batch_size)
+        for keys, images in batches(sources, side, together, skipped=skipped):
+            yield keys, self.compare(images)
+
+    def _features(self, images: torch.Tensor) -> torch.Tensor:
+        height, width = images.shape[2:]
+        if self._feature_device is None:
+            self._feature_device = extraction_device(self.representation, (height, width), self.device)
+        place = self._feature_device
+        most = at_once(working_bytes(self.representation, height, width), max(1, len(images)))
+        with torch.no_grad():
+            return _joined([self.representation(part.to(place)).float() for part in images.split(most)])
+
+    def _invert(self, features: torch.Tensor, size: tuple[int, int] | None) -> torch.Tensor:
+        view, stride = self.inverter.view, self.inverter.network.stride
+        side = stride if view is None else view.size
+        pixels = math.prod(size or (*features.shape[2:], side, side))
+        most = at_once(inverting_bytes(1, pixels), max(1, len(features)))
+        with torch.no_grad():
+            return _joined([self.inverter(part.to(self.device), image_size=size) for part in features.split(most)])
+
+    def _target(self, images: torch.Tensor) -> torch.Tensor:
+        target = self.inverter.target(images).float()
+        return target / 255 if images.dtype == torch.uint8 else target
+
+    def _whole(self, images: torch.Tensor) -> tuple[int, int] | None:
+        """Return the size to invert to; a view has its own."""
+        return None if self.inverter.view is not None else (images.shape[-2], images.shape[-1])
+
+
+def _found(pair: Pairing) -> tuple[Inverter, str]:
+    if pair.inverter is None or pair.name is None:
+        raise LookupError(pair.missing)
+    return pair.inverter, pair.name
+
+
+def _joined(parts: list[torch.Tensor]) -> torch.Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _tensor(values: torch.Tensor | npt.NDArray[Any]) -> torch.Tensor:
+    if isinstance(values, torch.Tensor):
+        return values
+    if not isinstance(values, np.ndarray):
+        raise TypeError(f"images and features are torch tensors or NumPy arrays, got {type(values).__name__}")
+    return torch.from_numpy(np.require(values, requirements=("C", "W")))
+
+
+def _checked_images(images: torch.Tensor | npt.NDArray[Any]) -> torch.Tensor:
+    batch = _tensor(images)
+    if batch.dtype != torch.uint8 and not batch.is_floating_point():
+        raise TypeError(f"images are uint8, or floating in [0, 1], got {batch.dtype}")
+    if batch.dim() < 3 or batch.shape[-3] != 3 or 0 in batch.shape[-3:]:
+        raise ValueError(f"images are (..., 3, H, W), got shape {tuple(batch.shape)}")
+    return batch[None] if batch.dim() == 3 else batch
+
+
+def _like(given: Array, values: torch.Tensor, rank: int) -> Array:
+    """Return values (N, ...) with the leading dimensions of what was given, in its container and on its device."""
+    values = values.reshape(*given.shape[: max(0, given.ndim - rank)], *values.shape[1:])
+    return values.to(given.device) if isinstance(given, torch.Tensor) else values.cpu().numpy()
