@@ -22,7 +22,6 @@ from conftest import Run
 from preimage import cli, representations
 from preimage.cli import _shared
 from preimage.inverters import Inverter, UShapedConfig, View
-from preimage.io import read_features
 from preimage.pipelines.demo import demo
 from preimage.pipelines.evaluate import evaluate
 from preimage.pipelines.extract import extract
@@ -30,6 +29,7 @@ from preimage.pipelines.invert import invert
 from preimage.pipelines.layers import layers
 from preimage.pipelines.sheet import sheet
 from preimage.spec import Spec
+from preimage.store import FeatureStore
 from preimage.training import TrainConfig, train
 
 COMMANDS = (
@@ -129,7 +129,7 @@ def test_extract_invert_info_and_evaluate(run: Run, photo_folder: Path, tiny: Pa
     assert "hog vlfeat-uoctti (cell_size 8, colour strongest), 31 channels" in out
     assert "20 images" in out
     assert f"wrote {features}" in out
-    assert read_features(features).spec.parameters["colour"] == "strongest"
+    assert FeatureStore(features).spec.parameters["colour"] == "strongest"
 
     code, out, err = run("invert", features, "-o", pictures, "--inverter", tiny)
     assert (code, out) == (1, "")

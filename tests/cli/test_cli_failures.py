@@ -24,7 +24,8 @@ from scipy.io import savemat
 from conftest import Run, photographs
 from preimage import cli
 from preimage.cli import _shared
-from preimage.io import read_features, write_png
+from preimage.io import write_png
+from preimage.store import FeatureStore
 
 
 def test_errors_are_one_line_and_exit_1(run: Run, photo_folder: Path, tiny: Path, tmp_path: Path) -> None:
@@ -245,7 +246,7 @@ def test_a_full_disk_leaves_nothing_behind_and_can_be_resumed(photo_folder: Path
     left = sorted(path.name for path in (tmp_path / "f.partial").iterdir())
     assert left == ["images.json", "manifest.json"]
     assert subprocess.run(command, capture_output=True, check=False).returncode == 0
-    assert len(read_features(output)) == 20
+    assert len(FeatureStore(output)) == 20
     assert [path.name for path in tmp_path.iterdir()] == ["f"]
 
 

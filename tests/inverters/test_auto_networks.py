@@ -13,8 +13,9 @@ import torch
 from conftest import Run
 from paths import EXAMPLES
 from preimage.inverters import Inverter, SingleStreamConfig, UShapedConfig
-from preimage.io import fit_image, list_images, read_features, read_image
+from preimage.io import fit_image, list_images, read_image
 from preimage.metrics import NormalisedError
+from preimage.store import FeatureStore
 
 LEARNED = 0.95  # of the mean image's error; on images held out of such runs 0.60 to 0.81 measured
 BUDGET = 600_000
@@ -70,7 +71,7 @@ def there_and_back(
     told("extract", *network, judged_by, "-o", features)
     written = told("invert", features, "-o", pictures, "--inverter", trained)
 
-    inverter, file, measure = Inverter.load(trained), read_features(features), NormalisedError()
+    inverter, file, measure = Inverter.load(trained), FeatureStore(features), NormalisedError()
     assert inverter.spec == file.spec
     assert inverter.view is not None
     sources = list_images(judged_by)

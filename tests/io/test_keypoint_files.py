@@ -57,7 +57,7 @@ def cosines(one, other):
 def test_a_database_of_colmap_tells_what_vlfeat_finds():
     file = read_keypoints(GOLDEN / "colmap_l1_root.db")
     assert (file.origin, file.normalisation) == ("colmap", "l1_root")
-    assert file.keys == ("face.png", "flat.png", "sub/coffee.png")
+    assert tuple(file) == ("face.png", "flat.png", "sub/coffee.png")
     assert file.sizes == ((128, 160), (64, 80), (96, 112))
     assert file.counts == (78, 0, 7)
     for key, image in pictures().items():
@@ -92,7 +92,7 @@ def test_keypoints_of_colmap_with_four_or_six_columns(tmp_path):
         tmp_path / "a?b#%41.db", {"d/e.jpg": (four, descriptors), "f.jpg": (shear, descriptors[:1]), "g": (None, None)}
     )
     file = read_keypoints(path)
-    assert (file.keys, file.sizes, file.counts) == (("d/e.jpg", "f.jpg", "g"), ((30, 40),) * 3, (2, 1, 0))
+    assert (tuple(file), file.sizes, file.counts) == (("d/e.jpg", "f.jpg", "g"), ((30, 40),) * 3, (2, 1, 0))
     expected = np.array([[0, 0, 2, 2 * math.pi - 0.5], [9.5, 19.5, 3, 1]], np.float32)
     assert np.abs(frames_of(file["d/e.jpg"]) - expected).max() < 1e-6
     assert np.abs(frames_of(file[1]) - np.array([[0.5, 0.5, 4, 1]])).max() < 1e-6
@@ -109,7 +109,7 @@ def test_a_text_that_colmap_imports(tmp_path):
     scale, angle = np.hypot(affine[:, 2], affine[:, 4]), np.arctan2(affine[:, 4], affine[:, 2])
     path = colmap_text(tmp_path / "face.png.txt", np.column_stack([affine[:, :2], scale, angle]), descriptors)
     file = read_keypoints(path)
-    assert (file.origin, file.keys, file.sizes, file.counts) == ("colmap-text", ("face.png",), (None,), (78,))
+    assert (file.origin, tuple(file), file.sizes, file.counts) == ("colmap-text", ("face.png",), (None,), (78,))
     whole = read_keypoints(GOLDEN / "colmap_l2.db", normalisation="l2")[0]
     assert np.abs(frames_of(file[0]) - frames_of(whole)).max() < 2e-6
     assert torch.equal(file[0].descriptors, whole.descriptors)
@@ -125,7 +125,7 @@ def test_files_of_hloc(tmp_path, name, rootsift, shrunk):
         "flat.png": none | {"oris": np.zeros(0), "image_size": np.array([80, 64])},
     }
     file = read_keypoints(hloc_file(tmp_path / "f.h5", images, uncertainty=shrunk))
-    assert (file.origin, file.keys) == ("hloc", ("db/face.png", "flat.png"))
+    assert (file.origin, tuple(file)) == ("hloc", ("db/face.png", "flat.png"))
     assert (file.sizes, file.counts) == (((128, 160), (64, 80)), (78, 0))
     whole = read_keypoints(GOLDEN / name, normalisation="l1_root" if rootsift else "l2")[0]
     expected = (frames_of(whole) + HALF) * np.array([shrunk, shrunk, shrunk, 1]) - HALF
@@ -149,7 +149,7 @@ def test_files_in_hlocs_layout_by_others_keep_its_origin(tmp_path):
 @pytest.mark.parametrize("dtype", [np.float32, np.uint8])
 def test_files_of_opencv(tmp_path, suffix, nested, dtype):
     file = read_keypoints(opencv_file(tmp_path / f"face.{suffix}", FACE, nested=nested, dtype=dtype))
-    assert (file.origin, file.keys, file.sizes) == ("opencv", ("face",), (None,))
+    assert (file.origin, tuple(file), file.sizes) == ("opencv", ("face",), (None,))
     expected = opencv_sift(FACE[None, None], threads=1).to_torch()
     one, other = matched(frames_of(file[0]), frames_of(expected), most=1e-4)
     assert sorted(other) == list(range(len(expected.x)))
@@ -168,7 +168,7 @@ def test_files_of_vlfeat_and_lowe(tmp_path, first):
     assert len(frames) > 80
     for write, suffix, place, angle in ((vlfeat_file, "sift", 1e-3, 1e-5), (lowe_file, "key", 6e-3, 6e-4)):
         file = read_keypoints(write(tmp_path / f"face.{suffix}", frames, descriptors), image_size=FACE.shape)
-        assert (file.keys, file.sizes, file.counts) == (("face",), ((128, 160),), (len(frames),))
+        assert (tuple(file), file.sizes, file.counts) == (("face",), ((128, 160),), (len(frames),))
         assert np.abs(frames_of(file[0]) - frames)[:, :3].max() < place
         assert turned((frames_of(file[0]) - frames)[:, 3]).max() < angle
         assert cosines(file[0].descriptors, descriptors).min() > 0.999
@@ -194,7 +194,7 @@ def test_our_own_files(tmp_path, dtype, worst):
     records.append(KeypointRecord("unsized", records[0].keypoints, None))
     write_keypoints(tmp_path / "f.npz", records, dtype=dtype)
     file = read_keypoints(tmp_path / "f.npz")
-    assert file.keys == ("face.png", "flat.png", "sub/coffee.png", "unsized")
+    assert tuple(file) == ("face.png", "flat.png", "sub/coffee.png", "unsized")
     assert file.sizes == ((128, 160), (64, 80), (96, 112), None)
     for record, back in zip(records, file, strict=True):
         assert np.allclose(frames_of(back.keypoints), frames_of(record.keypoints), rtol=0, atol=1e-6)
@@ -223,7 +223,7 @@ def test_what_vl_sift_of_matlab_returns(tmp_path):
     descriptors = np.random.default_rng(1).integers(0, 120, (3, 128)).astype(np.uint8)
     scipy_io.savemat(tmp_path / "a.mat", {"F": frames.T, "D": descriptors.T, "name": "a", "I": np.zeros((9, 9))})
     file = read_keypoints(tmp_path / "a.mat")
-    assert (file.origin, file.keys, file.sizes, file.counts) == ("mat", ("a",), (None,), (3,))
+    assert (file.origin, tuple(file), file.sizes, file.counts) == ("mat", ("a",), (None,), (3,))
     ours = read_keypoints(vlfeat_file(tmp_path / "a.sift", frames - [1, 1, 0, 0], descriptors / 512.0))[0]
     assert np.abs(frames_of(file[0]) - frames_of(ours)).max() < 1e-6
     assert torch.allclose(file[0].descriptors, ours.descriptors)
@@ -255,16 +255,16 @@ def test_names_become_keys(tmp_path):
     _, descriptors = colmap_arrays("colmap_l2.db")
     frames = np.full((78, 4), 5, np.float32)
     database = colmap_database(tmp_path / "a.db", dict.fromkeys(NAMES, (frames, descriptors)))
-    assert read_keypoints(database).keys == tuple(NAMES.values())
+    assert tuple(read_keypoints(database)) == tuple(NAMES.values())
     np.savez(
         tmp_path / "a.npz",
         **{f"{name}/keypoints": frames for name in NAMES} | {f"{name}/descriptors": descriptors for name in NAMES},
     )
     file = read_keypoints(tmp_path / "a.npz")
-    assert file.keys == tuple(NAMES.values())
+    assert tuple(file) == tuple(NAMES.values())
     assert len(file["img/e.jpg"].x) == 78
     path = hloc_file(tmp_path / "a.h5", dict.fromkeys(NAMES, hloc_arrays("colmap_l2.db", rootsift=False)))
-    assert sorted(read_keypoints(path).keys) == sorted(NAMES.values())
+    assert sorted(read_keypoints(path)) == sorted(NAMES.values())
     clash = colmap_database(tmp_path / "b.db", dict.fromkeys(["/a.jpg", "a.jpg"], (None, None)))
     with pytest.raises(FileFormatError, match=r"one key, 'a\.jpg': '/a\.jpg' and 'a\.jpg'"):
         read_keypoints(clash)
@@ -287,7 +287,7 @@ def test_our_own_file_of_one_image_needs_no_key(tmp_path):
         tmp_path / "a b.npz", keypoints=np.array([[1, 2, 3, 4], [5, 6, 7, 8.0]]), descriptors=descriptors
     )
     file = read_keypoints(tmp_path / "a b.npz", image_size=(9, 8))
-    assert (file.origin, file.keys, file.sizes) == ("preimage", ("a b",), ((9, 8),))
+    assert (file.origin, tuple(file), file.sizes) == ("preimage", ("a b",), ((9, 8),))
     assert file[0].descriptors[0, 3] == 1
     assert file[0].descriptors[1].eq(0).all(), "an image without gradient has none"
 
@@ -302,7 +302,7 @@ def test_a_folder_of_files(tmp_path):
     (tmp_path / "notes.txt").write_text("nothing of note")
     assert is_keypoint_file(tmp_path)
     file = read_keypoints(tmp_path, image_size=(128, 160))
-    assert (file.origin, file.keys, file.counts) == ("colmap-text", ("b.jpg", "sub/a.jpg"), (None, None))
+    assert (file.origin, tuple(file), file.counts) == ("colmap-text", ("b.jpg", "sub/a.jpg"), (None, None))
     assert [len(record.keypoints.x) for record in file] == [78, 5]
     (tmp_path / "sub" / "a.jpg.txt").write_text("5 128\n1 2")
     with pytest.raises(FileFormatError, match=r"a\.jpg\.txt: cut short: 5 keypoints"):
@@ -310,7 +310,7 @@ def test_a_folder_of_files(tmp_path):
     opencv_file(tmp_path / "b.jpg.yml", FACE, nested=False)
     with pytest.raises(ValueError, match=r"are both of the image 'b\.jpg'; name the format"):
         read_keypoints(tmp_path)
-    assert read_keypoints(tmp_path, format="opencv").keys == ("b.jpg",)
+    assert tuple(read_keypoints(tmp_path, format="opencv")) == ("b.jpg",)
     with pytest.raises(ValueError, match="a folder holds files of one image each, not of colmap"):
         read_keypoints(tmp_path, format="colmap")
     with pytest.raises(ValueError, match="holds no keypoint files"):

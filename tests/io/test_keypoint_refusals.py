@@ -12,8 +12,9 @@ import pytest
 
 from keypoint_files import GOLDEN, colmap_database, hloc_arrays, hloc_file
 from preimage.errors import FileFormatError
-from preimage.io import KeypointRecord, read_features, read_keypoints, write_keypoints
+from preimage.io import KeypointRecord, read_keypoints, write_keypoints
 from preimage.keypoints import Keypoints
+from preimage.store import FeatureStore
 
 
 def test_image_sizes():
@@ -144,7 +145,7 @@ def test_a_database_whose_writer_was_killed(tmp_path):
         read_keypoints(killed)
     with contextlib.closing(sqlite3.connect(killed)) as database:
         database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    assert read_keypoints(killed).keys == ("b.jpg",), "the remedy that is named works"
+    assert tuple(read_keypoints(killed)) == ("b.jpg",), "the remedy that is named works"
 
 
 def test_a_database_copied_without_its_log(tmp_path):
@@ -169,7 +170,7 @@ def test_what_an_unknown_file_is(tmp_path):
         with pytest.raises(ValueError, match=rf"{name}: the suffix is one of .*{words}.*read are"):
             read_keypoints(tmp_path / name)
         with pytest.raises(FileFormatError, match=rf"{name}: not a feature file.*{words}.*read are.*COLMAP"):
-            read_features(tmp_path / name)
+            FeatureStore(tmp_path / name)
     for name, words in [("a.db", "an SQLite database"), ("a.npz", r"an \.npz file"), ("a.mat", "MATLAB v5 file")]:
         (tmp_path / name).write_bytes(gzip.compress(bytes(500)) + bytes(200))
         with pytest.raises(FileFormatError, match=rf"{name}: is (not|no) {words}.*gzip-compressed data"):

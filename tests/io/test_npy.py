@@ -10,10 +10,12 @@ import pytest
 import torch
 
 from preimage.errors import FileFormatError
-from preimage.io import FeatureFile, FeatureRecord, read_features, write_features
+from preimage.io import FeatureFile, FeatureRecord
 from preimage.io.arrays import read_foreign
 from preimage.io.arrays.npy import read_array_features, write_array_features
 from preimage.spec import Spec
+from preimage.store import FeatureStore, write_features
+from sizes import pairs
 
 RNG = np.random.default_rng(3)
 SPEC = Spec("hog", "v", 3, 8)
@@ -32,18 +34,18 @@ def test_a_stack(tmp_path, dtype, order):
     array = np.asarray(STACK.astype(dtype), order=order)
     file = read_array_features(save(tmp_path / "s.npy", array), SPEC)
     assert isinstance(file, FeatureFile)
-    assert file.keys == ("00000", "00001", "00002", "00003")
-    assert file.processed_sizes == ((16, 48),) * 4 == file.original_sizes
+    assert tuple(file) == ("00000", "00001", "00002", "00003")
+    assert pairs(file.processed_sizes) == ((16, 48),) * 4 == pairs(file.original_sizes)
     assert (file.spec, file.dtype) == (SPEC, np.dtype(dtype).name)
     assert file.stack().dtype == torch.float32
-    assert np.array_equal(file.stack().numpy(), STACK.astype(dtype).astype(np.float32))
-    assert np.array_equal(file["00002"].numpy(), file[2].numpy())
+    assert np.array_equal(file.stack(), STACK.astype(dtype).astype(np.float32))
+    assert np.array_equal(file["00002"], file[2])
 
 
 def test_a_single_image_is_called_after_its_file(tmp_path):
     file = read_array_features(save(tmp_path / "cat.npy", STACK[0]), SPEC)
-    assert file.keys == ("cat",)
-    assert np.array_equal(file["cat"].numpy(), STACK[0])
+    assert tuple(file) == ("cat",)
+    assert np.array_equal(file["cat"], STACK[0])
 
 
 def test_vectors(tmp_path):
@@ -52,8 +54,8 @@ def test_vectors(tmp_path):
     with pytest.raises(ValueError, match="give processed_sizes"):
         read_array_features(path, VECTORS)
     file = read_array_features(path, VECTORS, processed_sizes=(64, 48))
-    assert file.processed_sizes == ((64, 48),) * 7
-    assert np.array_equal(file.stack().numpy(), array.astype(np.float32))
+    assert pairs(file.processed_sizes) == ((64, 48),) * 7
+    assert np.array_equal(file.stack(), array.astype(np.float32))
     single = read_array_features(save(tmp_path / "w.npy", array[0]), VECTORS, processed_sizes=[(1, 2)])
     assert single[0].shape == (5,)
 
@@ -62,7 +64,7 @@ def test_keys_and_sizes_from_the_caller(tmp_path):
     path = save(tmp_path / "s.npy", STACK)
     sizes = [(i + 1, 9) for i in range(4)]
     file = read_array_features(path, SPEC, keys=list("abcd"), processed_sizes=sizes)
-    assert (file.keys, file.processed_sizes) == (tuple("abcd"), tuple(sizes))
+    assert (tuple(file), pairs(file.processed_sizes)) == (tuple("abcd"), tuple(sizes))
     for options, words in [
         ({"keys": ["a"]}, "1 keys for 4 images"),
         ({"keys": ["a", "b", "c", "a"]}, "two images have one key"),
@@ -78,18 +80,18 @@ def test_keys_and_sizes_from_the_caller(tmp_path):
 def test_npz_with_one_array_per_image(tmp_path, savez):
     savez(tmp_path / "f.npz", **{"d/a": STACK[0], "b": STACK[1].astype(np.float16), "c": STACK[2][:, :1]})
     file = read_array_features(tmp_path / "f.npz", SPEC)
-    assert file.keys == ("d/a", "b", "c")
-    assert file.processed_sizes == ((16, 48), (16, 48), (8, 48))
-    assert np.array_equal(file["d/a"].numpy(), STACK[0])
-    assert np.array_equal(file["b"].numpy(), STACK[1].astype(np.float16))
-    assert np.array_equal(file["c"].numpy(), STACK[2][:, :1])
+    assert tuple(file) == ("d/a", "b", "c")
+    assert pairs(file.processed_sizes) == ((16, 48), (16, 48), (8, 48))
+    assert np.array_equal(file["d/a"], STACK[0])
+    assert np.array_equal(file["b"], STACK[1].astype(np.float16))
+    assert np.array_equal(file["c"], STACK[2][:, :1])
 
 
 def test_npz_with_a_single_stack_or_a_single_image(tmp_path):
     np.savez(tmp_path / "f.npz", features=STACK)
-    assert np.array_equal(read_array_features(tmp_path / "f.npz", SPEC).stack().numpy(), STACK)
+    assert np.array_equal(read_array_features(tmp_path / "f.npz", SPEC).stack(), STACK)
     np.savez(tmp_path / "g.npz", cat=STACK[0])
-    assert read_array_features(tmp_path / "g.npz", SPEC).keys == ("cat",)
+    assert tuple(read_array_features(tmp_path / "g.npz", SPEC)) == ("cat",)
 
 
 @pytest.mark.parametrize(
@@ -148,7 +150,7 @@ def test_damaged_contents_of_an_npz_are_found_when_read(tmp_path):
     data[data.index(large.tobytes()) + 80_000] ^= 1
     (tmp_path / "f.npz").write_bytes(data)
     file = read_array_features(tmp_path / "f.npz", SPEC)
-    assert np.array_equal(file["b"].numpy(), STACK[1])
+    assert np.array_equal(file["b"], STACK[1])
     with pytest.raises(FileFormatError, match=r"'a\.npy' is damaged: Bad CRC"):
         file["a"]
 
@@ -160,18 +162,18 @@ def records(arrays=STACK):
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_written_files_are_numpys(tmp_path, dtype):
     write_features(tmp_path / "f", SPEC, records())
-    file = read_features(tmp_path / "f")
+    file = FeatureStore(tmp_path / "f")
     write_array_features(tmp_path / "a.npy", SPEC, file, dtype=dtype)
     stacked = np.load(tmp_path / "a.npy", allow_pickle=False)
     assert (stacked.dtype, stacked.shape) == (np.dtype(dtype), STACK.shape)
     assert np.array_equal(stacked, STACK.astype(dtype))
     write_array_features(tmp_path / "a.npz", SPEC, file, dtype=dtype)
     with np.load(tmp_path / "a.npz", allow_pickle=False) as arrays:
-        assert list(arrays) == list(file.keys)
-        assert all(np.array_equal(arrays[key], STACK[i].astype(dtype)) for i, key in enumerate(file.keys))
+        assert list(arrays) == list(file)
+        assert all(np.array_equal(arrays[key], STACK[i].astype(dtype)) for i, key in enumerate(file))
     for name in ("a.npy", "a.npz"):
         again = read_array_features(tmp_path / name, SPEC)
-        assert np.array_equal(again.stack().numpy(), STACK.astype(dtype).astype(np.float32))
+        assert np.array_equal(again.stack(), STACK.astype(dtype).astype(np.float32))
         assert again.dtype == dtype
 
 

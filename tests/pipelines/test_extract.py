@@ -15,12 +15,14 @@ import torch
 
 import preimage
 from preimage import representations
-from preimage.io import ImageSource, list_images, read_features, read_image
+from preimage.io import ImageSource, list_images, read_image
 from preimage.pipelines import extract as extract_module
 from preimage.pipelines import loading
 from preimage.pipelines.extract import extract
 from preimage.representations import Representation
 from preimage.spec import Spec
+from preimage.store import FeatureStore
+from sizes import pairs
 from tolerances import CUDA
 
 HOG = representations.create("hog")
@@ -48,8 +50,8 @@ def test_features_are_those_of_each_image_alone_in_the_order_listed(mixed: Path,
     output.parent.mkdir()
     calls: list[tuple[int, int]] = []
     summary = extract(HOG, mixed, output, batch_size=4, progress=lambda done, total: calls.append((done, total)))
-    file = read_features(output)
-    assert list(file.keys) == ["astronaut", "camera", "chelsea", "coffee", "sub/rocket"]
+    file = FeatureStore(output)
+    assert list(file) == ["astronaut", "camera", "chelsea", "coffee", "sub/rocket"]
     for record, source in zip(file, list_images(mixed), strict=True):
         image = read_image(source.path)
         assert record.original_size == record.processed_size == image.shape[:2]
@@ -63,8 +65,8 @@ def test_features_are_those_of_each_image_alone_in_the_order_listed(mixed: Path,
 
 def test_size_cuts_the_centre_square(mixed: Path, tmp_path: Path) -> None:
     extract(HOG, mixed, tmp_path / "f", size=48, dtype="float16")
-    file = read_features(tmp_path / "f")
-    assert set(file.processed_sizes) == {(48, 48)}
+    file = FeatureStore(tmp_path / "f")
+    assert set(pairs(file.processed_sizes)) == {(48, 48)}
     assert file.original_sizes[3] == (90, 120)
     assert file.dtype == "float16"
     assert file.stack().shape == (5, 31, 6, 6)
@@ -197,13 +199,13 @@ def test_problems_of_the_listing_are_skipped_and_notes_are_kept(mixed: Path, tmp
 def test_an_unknown_suffix_is_noted(mixed: Path, tmp_path: Path, name: str) -> None:
     summary = extract(HOG, mixed / "camera.png", tmp_path / name)
     assert re.search(rf"suffix '{Path(name).suffix}'.*\.safetensors.*\.npy", summary.notes[0])
-    assert read_features(tmp_path / name).keys == ("camera",)
+    assert tuple(FeatureStore(tmp_path / name)) == ("camera",)
 
 
 @pytest.mark.parametrize("name", ["f", "f.safetensors", "f.SAFETENSORS", "f.hog"])
 def test_names_of_feature_files(mixed: Path, tmp_path: Path, name: str) -> None:
     assert extract(HOG, mixed / "camera.png", tmp_path / name).notes == ()
-    assert read_features(tmp_path / name).keys == ("camera",)
+    assert tuple(FeatureStore(tmp_path / name)) == ("camera",)
 
 
 def test_a_foreign_folder_in_the_way_is_left_alone(photo_folder: Path, tmp_path: Path) -> None:
@@ -227,7 +229,7 @@ def test_bad_images_are_named_or_skipped(mixed: Path, tmp_path: Path) -> None:
     assert summary.images == 5
     assert [Path(name).name for name, _ in summary.skipped] == ["broken.png", "tiny.png"]
     assert "tiny.png: an image of 3×3 pixels" in summary.skipped[1][1]
-    assert len(read_features(output)) == 5
+    assert len(FeatureStore(output)) == 5
 
 
 @pytest.mark.usefixtures("small_parts")
@@ -278,7 +280,7 @@ def test_vectors_and_nonfinite_features(photo_folder: Path, tmp_path: Path) -> N
     assert not output.exists()
     summary = extract(Brightness(limit=0.4), photo_folder, output, allow_nonfinite=True)
     assert summary.resumed == 20, "refusing lost nothing"
-    stored = read_features(output).stack()
+    stored = FeatureStore(output).stack()
     assert stored.shape == (20, 3)
     assert summary.nonfinite_values == int(stored.isnan().sum()) > 0
     assert len(summary.nonfinite_images) == int(stored.isnan().any(dim=1).sum()) < 20
@@ -287,7 +289,7 @@ def test_vectors_and_nonfinite_features(photo_folder: Path, tmp_path: Path) -> N
 def test_plain_arrays_out(photo_folder: Path, mixed: Path, tmp_path: Path) -> None:
     extract(HOG, photo_folder, tmp_path / "f")
     extract(HOG, photo_folder, tmp_path / "f.npy")
-    np.testing.assert_array_equal(np.load(tmp_path / "f.npy"), read_features(tmp_path / "f").stack().numpy())
+    np.testing.assert_array_equal(np.load(tmp_path / "f.npy"), FeatureStore(tmp_path / "f").stack())
     extract(HOG, mixed, tmp_path / "m.npz")
     with np.load(tmp_path / "m.npz") as arrays:
         assert arrays["sub/rocket"].shape == (31, 8, 10)
@@ -319,7 +321,7 @@ def test_an_earlier_output_stays_until_the_new_one_is_whole(photo_folder: Path, 
         extract(HOG, photo_folder, output, progress=_stop_after(1))  # type: ignore[arg-type]
     assert output.read_bytes() == earlier
     extract(HOG, photo_folder, output)
-    assert len(read_features(output)) == 20
+    assert len(FeatureStore(output)) == 20
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
@@ -328,5 +330,5 @@ def test_device_computes_the_same(device: str, photo_folder: Path, tmp_path: Pat
         pytest.skip("no CUDA device")
     extract(HOG, photo_folder, tmp_path / "here")
     extract(HOG, photo_folder, tmp_path / "there", device=device)
-    here, there = (read_features(tmp_path / name).stack() for name in ("here", "there"))
+    here, there = (FeatureStore(tmp_path / name).stack() for name in ("here", "there"))
     assert (here - there).abs().max().item() <= CUDA

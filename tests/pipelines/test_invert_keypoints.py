@@ -17,12 +17,13 @@ from keypoint_files import GOLDEN, colmap_database, opencv_file, pictures, vlfea
 from preimage import representations
 from preimage.errors import FileFormatError
 from preimage.inverters import Inverter, UShapedConfig
-from preimage.io import read_image, read_keypoints, write_features
+from preimage.io import read_image, read_keypoints
 from preimage.io.atomic import file_problem
 from preimage.pipelines import pictures as pictures_module
 from preimage.pipelines.invert import invert
 from preimage.pipelines.invert_keypoints import fitted
 from preimage.representations.sift import Sift
+from preimage.store import write_features
 
 Run = Callable[..., tuple[int, str, str]]
 Monkey = pytest.MonkeyPatch
@@ -43,7 +44,7 @@ def test_every_image_of_a_database_becomes_a_picture(tmp_path: Path, small: Path
     summary = invert(DATABASE, tmp_path / "out", inverter=small, progress=lambda *done: seen.append(done))
     assert (summary.images, summary.inverter, seen) == (3, str(small), [(1, 3), (2, 3), (3, 3)])
     network, file = Inverter.load(small), read_keypoints(DATABASE)
-    for key, size in zip(file.keys, file.sizes, strict=True):
+    for key, size in zip(file, file.sizes, strict=True):
         assert size is not None
         features = Sift().grid(file[key], size)
         with torch.inference_mode():

@@ -17,7 +17,7 @@ from preimage import representations
 from preimage.cli._shared import plain
 from preimage.errors import FileFormatError
 from preimage.inverters import Inverter, pretrained
-from preimage.io import FeatureRecord, list_images, read_features, read_image, write_features
+from preimage.io import FeatureRecord, list_images, read_image
 from preimage.pipelines import loading
 from preimage.pipelines.choosing import pairings
 from preimage.pipelines.demo import demo
@@ -26,6 +26,8 @@ from preimage.pipelines.extract import ExtractSummary, extract
 from preimage.pipelines.invert import invert
 from preimage.pipelines.loading import sound_listing
 from preimage.pipelines.sheet import sheet
+from preimage.store import FeatureStore, write_features
+from sizes import pairs
 
 HOG = representations.create("hog")
 
@@ -36,14 +38,14 @@ def _extracted(images: Path, output: Path, **options: object) -> ExtractSummary:
 
 def test_pictures_come_back_at_the_processed_size_from_the_file_alone(mixed: Path, tiny: Path, tmp_path: Path) -> None:
     _extracted(mixed, tmp_path / "f")
-    file = read_features(tmp_path / "f")
+    file = FeatureStore(tmp_path / "f")
     shutil.rmtree(mixed)
     summary = invert(tmp_path / "f", tmp_path / "out", inverter=str(tiny), batch_size=2)
     assert (summary.images, summary.inverter) == (5, str(tiny))
     written = sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.*"))
     assert written == ["astronaut.png", "camera.png", "chelsea.png", "coffee.png", "sub/rocket.png"]
     network = Inverter.load(tiny)
-    for key, size in zip(file.keys, file.processed_sizes, strict=True):
+    for key, size in zip(file, pairs(file.processed_sizes), strict=True):
         picture = read_image(tmp_path / "out" / f"{key}.png")
         assert picture.shape == (*size, 3)
         alone = network(file[key][None], image_size=size)[0].permute(1, 2, 0).numpy() * 255
@@ -108,7 +110,7 @@ def test_evaluation_agrees_with_the_definitions(photo_folder: Path, tiny: Path, 
     images = np.stack([cv2.resize(image, (64, 64), interpolation=cv2.INTER_AREA) for image in originals])
     assert images.shape == (20, 64, 64, 3)
     x = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
-    y = Inverter.load(tiny)(read_features(tmp_path / "f").stack())
+    y = Inverter.load(tiny)(FeatureStore(tmp_path / "f").stack())
     between = torch.cdist(x.flatten(1).double(), x.flatten(1).double())
     normaliser = float(between.sum() / (20 * 19))
     distances = (x - y).flatten(1).norm(dim=1).double()
@@ -277,7 +279,7 @@ def test_the_demo_reconstructs_from_its_feature_file(tiny: Path, tmp_path: Path)
     assert "preimage demo --x" in page
     assert len(page) < 2_000_000
     assert f"{result.error:.3f}" in page
-    file = read_features(result.features)
+    file = FeatureStore(result.features)
     picture = read_image(tmp_path / "demo" / "reconstructions" / "hog" / "coffee.png")
     again = Inverter.load(tiny)(file["coffee"][None])[0].permute(1, 2, 0).numpy() * 255
     assert np.abs(picture - again).max() <= 0.52
@@ -295,7 +297,7 @@ def test_the_demo_shows_several_representations(tiny: Path, tiny_lbp: Path, mixe
     assert "Photographs from their HOG and LBP features" in page
     assert "scikit-image" not in page
     for result in summary.results:
-        assert result.shape == tuple(read_features(result.features)[0].shape)
+        assert result.shape == tuple(FeatureStore(result.features)[0].shape)
         assert all(f"<td>{score.error:.3f}</td>" in page for score in result.scores)
         assert (result.reconstructions / "sub" / "rocket.png").is_file()
 

@@ -16,7 +16,7 @@ import preimage
 from conftest import Run
 from preimage import representations
 from preimage.inverters import Inverter, UShapedConfig
-from preimage.io import read_features
+from preimage.store import FeatureStore
 
 SIDE = 32
 SOURCE = """
@@ -271,7 +271,7 @@ def test_extract_invert_and_evaluate(run: Run, factory: str, photo_folder: Path)
     code, out, err = run("extract", *named[:1], photo_folder, "-o", "f.safetensors", *named[1:], "--size", SIDE)
     assert (code, err) == (0, "")
     assert "network" in out and "6 channels" in out
-    spec = read_features("f.safetensors").spec
+    spec = FeatureStore("f.safetensors").spec
     torch.manual_seed(0)
     config = UShapedConfig(widths=(8, 12), blocks_down=(1, 1), blocks_up=(1,), head=(8, 4))
     Inverter(spec, config).save(Path("tiny"))

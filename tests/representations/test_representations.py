@@ -13,12 +13,13 @@ import torch
 from conftest import Run, photographs
 from paths import GOLDEN
 from preimage import representations
-from preimage.io import read_features, read_image
+from preimage.io import read_image
 from preimage.io.arrays import conventions
 from preimage.pipelines.invert import open_features
 from preimage.pipelines.sheet import sheet
 from preimage.representations import Representation
 from preimage.spec import Spec
+from preimage.store import FeatureStore
 
 CASES = [
     representations.create("hog"),
@@ -128,7 +129,7 @@ def test_extract_in_every_format(
     some = sorted(photo_folder.iterdir())[:3]
     ours = tmp_path / "f.safetensors"
     assert run("extract", name, *some, "-o", ours, *options)[0] == 0
-    expected = read_features(ours)
+    expected = FeatureStore(ours)
     for suffix, layout in [(".npz", "matlab"), (".npy", None), (".mat", None), (".h5", None), (".hdf5", "cyvlfeat")]:
         path = tmp_path / f"f{suffix}"
         named = [] if layout is None else ["--layout", layout]

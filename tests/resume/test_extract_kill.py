@@ -55,13 +55,12 @@ class _Ward:
 
     def __init__(self, images: Path, folder: Path) -> None:
         from preimage import representations  # noqa: PLC0415 - the test process itself needs none of this
-        from preimage.io import read_features  # noqa: PLC0415
         from preimage.pipelines import extract as module  # noqa: PLC0415
 
         module.PART_SIZE = 4
         self._hog = representations.create("hog")
         self._extract = module.extract
-        self._read = read_features
+        self._read = FeatureStore
         self._images = images
         self.folder = folder
         self.result: dict[str, Any] = {"kills": 0, "unsound": [], "different": [], "left_over": []}
