@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from preimage import representations
 from preimage.inverters import checked_device
 from preimage.io import FeatureRecord, ImageSource, read_features, write_features
 from preimage.io.arrays import SUFFIXES, check_writable, is_foreign, write_foreign
@@ -71,7 +72,7 @@ class ExtractSummary:
 
 
 def extract(
-    representation: Representation,
+    representation: Representation | str,
     images: Images,
     output: str | PathLike[str],
     *,
@@ -91,7 +92,7 @@ def extract(
     error the same call goes on from there, and the file comes out byte for byte as if nothing had happened.
 
     Args:
-        representation: what to compute.
+        representation: what to compute, or its name.
         images: a path or paths (folders, files, tar shards), or sources.
         output: a feature file with the suffix ``.safetensors``, the representation's name (``.hog``) or none; ``.npy``
             and ``.npz`` are written as plain arrays, ``.mat`` for MATLAB (v5), ``.h5`` and ``.hdf5`` as HDF5 in hloc's
@@ -114,6 +115,8 @@ def extract(
         OSError: the disk is full, or the output cannot be written.
     """
     start = time.perf_counter()
+    if isinstance(representation, str):
+        representation = representations.create(representation)
     path, place = Path(output), checked_device(device)
     _check(path, size, dtype, batch_size)
     format_note = _check_format(path, representation.spec, dtype, layout)
