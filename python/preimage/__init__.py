@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from preimage.ops.sift import sift as sift
     from preimage.ops.sift_grid import sift_grid as sift_grid
     from preimage.ops.upconv import upconv as upconv
+    from preimage.pipelines.evaluate import evaluate as evaluate
+    from preimage.pipelines.extract import extract as extract
+    from preimage.pipelines.invert import invert as invert
+    from preimage.pipelines.reconstruct import Reconstructor as Reconstructor
     from preimage.representations.network import Network as Network
     from preimage.representations.network import network_representation as network_representation
     from preimage.representations.network import network_representations as network_representations
@@ -33,6 +37,7 @@ if TYPE_CHECKING:
     from preimage.spec import Spec as Spec
     from preimage.store import FeatureStore as FeatureStore
     from preimage.store import write_features as write_features
+    from preimage.training.api import train as train
 
     __version__: str
 
@@ -43,10 +48,14 @@ _HOMES = {
     "Keypoints": "preimage.keypoints",
     "Network": "preimage.representations.network",
     "Preprocessing": "preimage.representations.preprocessing",
+    "Reconstructor": "preimage.pipelines.reconstruct",
     "Spec": "preimage.spec",
     "dense_sift": "preimage.ops.dense_sift",
     "dense_sift_frames": "preimage.ops.dense_sift",
+    "evaluate": "preimage.pipelines.evaluate",
+    "extract": "preimage.pipelines.extract",
     "hog": "preimage.ops.hog",
+    "invert": "preimage.pipelines.invert",
     "lbp": "preimage.ops.lbp",
     "lbp_codes": "preimage.ops.lbp",
     "network_representation": "preimage.representations.network",
@@ -56,6 +65,7 @@ _HOMES = {
     "read_keypoints": "preimage.io",
     "sift": "preimage.ops.sift",
     "sift_grid": "preimage.ops.sift_grid",
+    "train": "preimage.training.api",
     "upconv": "preimage.ops.upconv",
     "write_features": "preimage.store",
     "write_keypoints": "preimage.io",

@@ -75,11 +75,6 @@ def test_no_spec_makes_us_import_a_network(cnn: Cnn) -> None:
     words = r"layer 'pool' of the network networks.Cnn: .*name it yourself \(--representation torch:.* --layer pool"
     with pytest.raises(ValueError, match=words):
         representations.from_spec(layer.spec)
-    assert representations.for_spec(layer.spec, layer) is layer
-    other = preimage.network_representation(cnn, "again", PREPROCESSING)
-    with pytest.raises(ValueError, match=r"not the one wanted.*layer: 'pool' != 'again'"):
-        representations.for_spec(layer.spec, other)
-    assert representations.for_spec(representations.create("hog").spec) == representations.create("hog")
 
 
 def test_a_compiled_network_is_taken_uncompiled(cnn: Cnn, images: torch.Tensor) -> None:

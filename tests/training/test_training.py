@@ -220,7 +220,7 @@ def test_starts_from_an_inverter(photo_folder: Path, tmp_path: Path) -> None:
 
 
 def test_absent_devices_are_refused(photo_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="device is for example 'cpu' or 'cuda', got 'gpu'"):
+    with pytest.raises(ValueError, match="got 'gpu'"):
         train(small_config(photo_folder, tmp_path / "run", device="gpu"))
     assert not (tmp_path / "run").exists()
 

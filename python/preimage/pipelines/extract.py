@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from preimage import representations
 from preimage.io.arrays import SUFFIXES, check_writable, is_foreign
 from preimage.io.atomic import move_into_place
 from preimage.pipelines.convert import write_as
@@ -90,7 +91,7 @@ class ExtractSummary:
 
 
 def extract(
-    representation: Representation,
+    representation: Representation | str,
     images: Images,
     output: str | PathLike[str],
     *,
@@ -111,7 +112,7 @@ def extract(
     comes out byte for byte as if nothing had happened.
 
     Args:
-        representation: what to compute.
+        representation: what to compute, or its name.
         images: a path or paths (folders, files, tar shards), or sources.
         output: a folder for a `preimage.FeatureStore`. With suffix ``.safetensors`` a single file; ``.npy`` and
             ``.npz`` are written as plain arrays, ``.mat`` for MATLAB (v5), ``.h5`` and ``.hdf5`` as HDF5 in hloc's
@@ -137,6 +138,8 @@ def extract(
         OSError: the disk is full, or the output cannot be written.
     """
     start = time.perf_counter()
+    if isinstance(representation, str):
+        representation = representations.create(representation)
     path = Path(output)
     computed_on = _device(representation, device)
     _check(path, size, dtype, batch_size, part)

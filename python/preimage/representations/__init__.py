@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from preimage.representations.base import Representation, create, for_spec, from_spec, names, parameters, register
+from preimage.representations.base import Representation, create, from_spec, names, parameters, register
 
 if TYPE_CHECKING:
     from preimage.representations.network import Network, NetworkRepresentation
@@ -17,7 +17,6 @@ __all__ = [
     "Preprocessing",
     "Representation",
     "create",
-    "for_spec",
     "from_spec",
     "names",
     "parameters",

@@ -193,19 +193,6 @@ def from_spec(spec: Spec) -> Representation:
     return representation
 
 
-def for_spec(spec: Spec, given: Representation | None = None) -> Representation:
-    """The representation given, if its spec is this one; without one `from_spec`.
-
-    Raises:
-        ValueError: the one given is another; says which fields differ (what is wanted first).
-    """
-    if given is None:
-        return from_spec(spec)
-    if differences := spec.differences(given.spec):
-        raise ValueError(f"the representation given is not the one wanted (wanted != given): {'; '.join(differences)}")
-    return given
-
-
 def _family(name: str) -> Callable[..., Representation] | None:
     if ":" not in name:
         return None

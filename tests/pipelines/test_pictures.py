@@ -1,0 +1,177 @@
+"""Pictures are written in threads: complete or not there, in order, few at a time; what Ctrl-C and errors leave."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from preimage import representations
+from preimage.inverters import Inverter
+from preimage.io import FeatureRecord, atomic, read_image, write_features
+from preimage.pipelines import pictures
+from preimage.pipelines.invert import invert
+from preimage.pipelines.pictures import PictureWriter
+
+
+@pytest.fixture
+def features(tmp_path: Path) -> Path:
+    """Forty images in two folders."""
+    random = np.random.default_rng(0)
+    write_features(
+        tmp_path / "f.safetensors",
+        representations.create("hog").spec,
+        (
+            FeatureRecord(f"{'ab'[i % 2]}/{i:02}", random.random((31, 8, 8)).astype(np.float32), (64, 64), (64, 64))
+            for i in range(40)
+        ),
+    )
+    return tmp_path / "f.safetensors"
+
+
+def picture(value: int, side: int = 8) -> np.ndarray:
+    return np.full((side, side, 3), value, np.uint8)
+
+
+def files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def test_progress_counts_up_in_order(features: Path, tiny: Path, tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    main = threading.current_thread()
+
+    def note(done: int, total: int) -> None:
+        assert threading.current_thread() is main
+        assert len(files(tmp_path / "out")) >= done, "what is told is there"
+        seen.append((done, total))
+
+    invert(features, tmp_path / "out", inverter=tiny, batch_size=4, progress=note)
+    assert seen == [(done, 40) for done in range(1, 41)]
+
+
+def test_an_image_left_out_counts_as_done(tiny: Path, tmp_path: Path) -> None:
+    values = [np.full((31, 8, 8), value, np.float32) for value in (0.1, np.nan, 0.2, np.inf)]
+    records = [FeatureRecord(str(i), value, (64, 64), (64, 64)) for i, value in enumerate(values)]
+    write_features(tmp_path / "f", representations.create("hog").spec, records)
+    seen: list[tuple[int, int]] = []
+    summary = invert(
+        tmp_path / "f", tmp_path / "out", inverter=tiny, skip_bad=True, progress=lambda *counts: seen.append(counts)
+    )
+    assert [key for key, _ in summary.skipped] == ["1", "3"]
+    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+def test_huge_finite_features_are_inverted(tiny: Path, tmp_path: Path) -> None:
+    record = FeatureRecord("a", np.full((31, 8, 8), 3e38, np.float32), (64, 64), (64, 64))
+    write_features(tmp_path / "f", representations.create("hog").spec, [record])
+    assert invert(tmp_path / "f", tmp_path / "out", inverter=tiny).images == 1, "though their sum is infinite"
+
+
+def test_an_error_leaves_no_half_written_file(
+    features: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, lock, count = os.fsync, threading.Lock(), 0
+
+    def full(descriptor: int) -> None:
+        nonlocal count
+        with lock:
+            count += 1
+            fails = count > 9
+        if fails:
+            raise OSError(28, "No space left on device")
+        real(descriptor)
+
+    monkeypatch.setattr(atomic.os, "fsync", full)
+    with pytest.raises(OSError, match="No space left") as caught:
+        invert(features, tmp_path / "out", inverter=tiny, batch_size=4)
+    assert str(caught.value.filename).endswith(".png")
+    written = files(tmp_path / "out")
+    assert 0 < len(written) < 40
+    assert all(read_image(path).shape == (64, 64, 3) for path in written), "no temporary file among them"
+
+
+def test_an_encoder_that_fails_ends_the_work(
+    features: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cv2, "imencode", lambda *_: (False, np.zeros(0, np.uint8)))
+    with pytest.raises(ValueError, match=r"\.png: OpenCV cannot encode"):
+        invert(features, tmp_path / "out", inverter=tiny)
+    assert files(tmp_path / "out") == []
+
+
+@pytest.mark.parametrize("place", ["network", "progress"])
+def test_ctrl_c_leaves_whole_pictures_and_no_threads(
+    features: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    forward, calls = Inverter.forward, 0
+
+    def interrupted(self: Inverter, values: torch.Tensor, **options: object) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == 5:
+            raise KeyboardInterrupt
+        return forward(self, values, **options)  # type: ignore[arg-type]
+
+    def stop(done: int, total: int) -> None:
+        if done == 10:
+            raise KeyboardInterrupt
+
+    if place == "network":
+        monkeypatch.setattr(Inverter, "forward", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        invert(features, tmp_path / "out", inverter=tiny, batch_size=4, progress=stop if place == "progress" else None)
+    written = files(tmp_path / "out")
+    assert len(written) < 40
+    assert all(read_image(path).shape == (64, 64, 3) for path in written)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("write")]
+
+
+def test_folders_are_synced_once_a_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+
+    def note(folders: set[Path]) -> None:
+        synced.extend(folder.name for folder in folders)
+
+    monkeypatch.setattr(pictures, "sync_folders", note)
+    done = 0
+
+    def written() -> None:
+        nonlocal done
+        done += 1
+
+    with PictureWriter(written) as writer:
+        for folder in ("a", "b"):
+            writer.write([tmp_path / folder / f"{i}.png" for i in range(6)], [picture(i) for i in range(6)])
+    assert set(synced) == {"a", "b"}
+    assert len(synced) <= 3, "a picture of the second batch may be there before the first is done"
+    assert done == 12
+    assert [int(read_image(tmp_path / "b" / f"{i}.png")[0, 0, 0]) for i in range(6)] == list(range(6))
+
+
+def test_few_pictures_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate, begun = threading.Event(), 0
+    real = pictures.write_png
+
+    def slow(path: Path, image: np.ndarray, **options: object) -> None:
+        nonlocal begun
+        gate.wait(10)
+        begun += 1
+        real(path, image, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(pictures, "write_png", slow)
+    monkeypatch.setattr(pictures, "_WAITING_BYTES", 3 * picture(0).nbytes)
+    with PictureWriter(lambda: None) as writer:
+        for index in range(3):
+            writer.write([tmp_path / f"{index}.png"], [picture(index)])
+        assert begun == 0, "there is room for three"
+        threading.Timer(0.2, gate.set).start()
+        writer.write([tmp_path / "3.png"], [picture(3)])
+        assert begun >= 1, "the fourth waited for the first"
+        writer.write([tmp_path / "large.png"], [picture(4, side=64)])  # alone larger than the bound
+    assert len(files(tmp_path)) == 5
