@@ -116,11 +116,17 @@ class Index:
         first = number * self.shard_length
         return range(first, min(first + self.shard_length, self.count))
 
-    def differences(self, earlier: Index) -> list[str]:
-        """Return where an earlier index is of other features, one phrase each (earlier first)."""
+    def differences(self, earlier: Index, hint: str = "") -> list[str]:
+        """Return where an earlier index is of other features, one phrase each (earlier first).
+
+        Args:
+            earlier: the other index.
+            hint: how the lists of images differ.
+        """
         phrases = [f"spec {phrase}" for phrase in earlier.spec.differences(self.spec)]
         if earlier.count != self.count or earlier.source.get("images") != self.source.get("images"):
-            phrases.append(f"the list of images ({earlier.count} images, now {self.count})")
+            more = f"; {hint}" if hint else ""
+            phrases.append(f"the list of images ({earlier.count} images, now {self.count}{more})")
         ours, theirs = ({"dtype": one.dtype, "part": one.part, **one.source} for one in (self, earlier))
         names = [name for name in ours | theirs if name != "images" and ours.get(name) != theirs.get(name)]
         return phrases + [f"{name}: {theirs.get(name)} != {ours.get(name)}" for name in names]
@@ -374,6 +380,13 @@ def _open_file(path: StrPath) -> Shard | FeatureFile:
     return Shard(path, header, size)
 
 
+def stored_keys(folder: StrPath, entry: ShardEntry) -> list[str]:
+    """Return the keys in one shard of a store, complete or not; `FileFormatError` if it is damaged."""
+    opened = _open_file(Path(folder) / entry.file)
+    assert isinstance(opened, Shard)
+    return opened.keys
+
+
 def shard_length(image_bytes: int) -> int:
     """Return how many images whose features have so many bytes are a shard: about 64 MiB, at most 65,536."""
     return max(1, min(MAX_SHARD_IMAGES, SHARD_BYTES // max(1, image_bytes)))
@@ -473,6 +486,8 @@ def open_writer(
     part: tuple[int, int] = (0, 1),
     resume: bool = True,
     wait: Callable[[float], None] | None = None,
+    hint: Callable[[Index], str] = lambda earlier: "",
+    remedy: str = "start anew with --no-resume",
 ) -> Iterator[StoreWriter]:
     """Begin a store, or go on with one, alone.
 
@@ -487,6 +502,8 @@ def open_writer(
         resume: keep the shards that are there; otherwise all are written anew.
         wait: called again and again, with the seconds waited so far, while another process writes the store; ``None``
             raises then.
+        hint: tells how the list of images differs from that of an earlier index.
+        remedy: what to do about a store of other features, for the message.
 
     Raises:
         ValueError: the store is of other features (says which settings differ), or another process is writing it.
@@ -503,15 +520,18 @@ def open_writer(
         earlier = None
         if resume and (path / INDEX).exists():
             earlier = read_index(path)
+            if not earlier.shards:
+                earlier = None  # nothing is lost by beginning anew, with whatever settings
         _sweep(path, everything=earlier is None)
         if dtype is None:
             dtype = "float32" if earlier is None else earlier.dtype
         if earlier is not None:
             index = dataclasses.replace(earlier, spec=spec, dtype=dtype, count=count, source=plain(source), part=part)
-            if differences := index.differences(earlier):
+            others = index.source.get("images") != earlier.source.get("images")
+            if differences := index.differences(earlier, hint(earlier) if others else ""):
                 raise ValueError(
                     f"{path} holds features with other settings (then != now): {'; '.join(differences)}. Repeat those "
-                    "settings, choose another output, or start anew with --no-resume"
+                    f"settings, choose another folder, or {remedy}"
                 )
             yield StoreWriter(path, earlier)
             return
@@ -678,5 +698,6 @@ __all__ = [
     "read_index",
     "remove_store",
     "shard_length",
+    "stored_keys",
     "write_features",
 ]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,49 +27,79 @@ KILLS = int(os.environ.get("PREIMAGE_KILLS", "6"))
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks the processes that it kills")
 
 
-def _run(mode: str, images: Path, folder: Path) -> dict[str, Any]:
-    command = [sys.executable, __file__, mode, str(images), str(folder), str(KILLS)]
+def _run(mode: str, representation: str, output: str, images: Path, folder: Path) -> dict[str, Any]:
+    command = [sys.executable, __file__, mode, representation, output, str(images), str(folder), str(KILLS)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return result
 
 
-def test_killed_at_every_step_on_the_disk(photo_folder: Path, tmp_path: Path) -> None:
-    result = _run("every-step", photo_folder, tmp_path)
-    assert result["kills"] > 20, "each of the slices takes several steps"
+@pytest.mark.parametrize("output", ["output", "output.safetensors"])
+def test_killed_at_every_step_on_the_disk(photo_folder: Path, tmp_path: Path, output: str) -> None:
+    result = _run("every-step", "hog", output, photo_folder, tmp_path)
+    assert result["kills"] > 20, "each of the shards takes several steps"
     assert result["unsound"] == []
     assert result["different"] == []
     assert result["left_over"] == []
 
 
-def test_killed_at_random_moments(photo_folder: Path, tmp_path: Path) -> None:
-    result = _run("random", photo_folder, tmp_path)
+@pytest.mark.parametrize("representation", ["hog", "lbp", "dense-sift", "sift", "convolution"])
+def test_killed_at_random_moments(photo_folder: Path, tmp_path: Path, representation: str) -> None:
+    result = _run("random", representation, "output", photo_folder, tmp_path)
     assert result["kills"] == KILLS
     assert result["unsound"] == []
     assert result["different"] == []
     assert result["left_over"] == []
 
 
+def _representation(name: str) -> Any:
+    """A representation by name, or a convolution that torch computes, in batches."""
+    from preimage import representations  # noqa: PLC0415 - the test process itself needs none of this
+    from preimage.representations import Representation  # noqa: PLC0415
+    from preimage.spec import Spec  # noqa: PLC0415
+
+    if name != "convolution":
+        return representations.create(name)
+    import torch  # noqa: PLC0415
+
+    torch.set_num_threads(1)  # threads do not survive a fork
+    weights = torch.randn(8, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+    class Convolution(Representation):
+        spec = Spec("convolution", "test", channels=8, stride=8)
+
+        def __call__(self, images: torch.Tensor) -> torch.Tensor:
+            return torch.nn.functional.conv2d(images.float() / 255, weights, stride=8)
+
+        def feature_size(self, height: int, width: int) -> tuple[int, int]:
+            return height // 8, width // 8
+
+        def image_size(self, height: int, width: int) -> tuple[int, int]:
+            return height * 8, width * 8
+
+    return Convolution()
+
+
 class _Ward:
     """Starts extractions in children, kills them, and looks at what they leave."""
 
-    def __init__(self, images: Path, folder: Path) -> None:
-        from preimage import representations  # noqa: PLC0415 - the test process itself needs none of this
+    def __init__(self, representation: str, images: Path, folder: Path, output: str) -> None:
         from preimage.pipelines import extract as module  # noqa: PLC0415
+        from preimage.store import FeatureStore, read_index, stored_keys  # noqa: PLC0415
 
-        module.PART_SIZE = 4
-        self._hog = representations.create("hog")
+        module.shard_length = lambda image_bytes: 4
+        self._representation = _representation(representation)
         self._extract = module.extract
-        self._read = FeatureStore
+        self._open, self._index, self._keys = FeatureStore, read_index, stored_keys
         self._images = images
         self.folder = folder
         self.result: dict[str, Any] = {"kills": 0, "unsound": [], "different": [], "left_over": []}
-        self.whole = folder / "whole"
+        self.whole = folder / f"whole-{output}"
         self.extract(self.whole)()
 
     def extract(self, output: Path) -> Callable[[], object]:
-        return lambda: self._extract(self._hog, self._images, output, size=64, batch_size=2)
+        return lambda: self._extract(self._representation, self._images, output, size=64, batch_size=2)
 
     def child(self, work: Callable[[], object], kill_after: float | None = None) -> bool:
         """Whether the child was killed; it must end well otherwise."""
@@ -91,26 +122,40 @@ class _Ward:
         return False
 
     def inspect(self, output: Path, attempt: str) -> None:
-        """After a kill: no output or a whole one, and every marked slice can be read."""
+        """After a kill: the output is not there, or whole, or an unfinished store whose shards can be read."""
+        store = output if output.suffix == "" else output.with_name(output.name + ".partial")
         try:
-            if output.exists():
-                self._read(output)
-            partial = output.with_name(output.name + ".partial")
-            if not (partial / "manifest.json").exists():
+            if store != output and output.exists():
+                self._open(output).verify()
+            if not (store / "index.json").exists():
                 return  # not begun, or done and being taken away: what is in it counts for nothing
-            for state in partial.glob("part-*.json"):
-                json.loads(state.read_bytes())
-                self._read(state.with_suffix(".safetensors"))
+            index = self._index(store)
+            for entry in index.shards:
+                assert len(self._keys(store, entry)) == entry.images == len(index.positions(entry.number))
+            if index.complete:
+                self._open(store).verify()
         except (ValueError, OSError) as error:
             self.result["unsound"].append(f"{attempt}: {error}")
 
     def finish(self, output: Path, attempt: str) -> None:
         """Resume undisturbed, compare, and clean up."""
         self.child(self.extract(output))
-        if output.read_bytes() != self.whole.read_bytes():
+        if _contents(output) != _contents(self.whole):
             self.result["different"].append(attempt)
         self.result["left_over"] += [path.name for path in self.folder.iterdir() if path not in (output, self.whole)]
-        output.unlink()
+        _remove(output)
+
+
+def _contents(path: Path) -> dict[str, bytes]:
+    files = [path] if path.is_file() else sorted(file for file in path.iterdir() if file.name != ".lock")
+    return {"" if file == path else file.name: file.read_bytes() for file in files}
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def _dying_at(step: int, work: Callable[[], object]) -> Callable[[], object]:
@@ -136,9 +181,9 @@ def _dying_at(step: int, work: Callable[[], object]) -> Callable[[], object]:
     return run
 
 
-def _main(mode: str, images: Path, folder: Path, kills: int) -> None:
-    ward = _Ward(images, folder)
-    output = folder / "output"
+def _main(mode: str, representation: str, name: str, images: Path, folder: Path, kills: int) -> None:
+    ward = _Ward(representation, images, folder, name)
+    output = folder / name
     if mode == "every-step":
         step = 1
         while ward.child(_dying_at(step, ward.extract(output))):
@@ -150,7 +195,7 @@ def _main(mode: str, images: Path, folder: Path, kills: int) -> None:
         start = time.perf_counter()
         ward.child(ward.extract(output))
         whole_run = time.perf_counter() - start
-        output.unlink()
+        _remove(output)
         attempt = 0
         while ward.result["kills"] < kills:
             attempt += 1
@@ -163,4 +208,4 @@ def _main(mode: str, images: Path, folder: Path, kills: int) -> None:
 
 
 if __name__ == "__main__":
-    _main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]))
+    _main(*sys.argv[1:4], Path(sys.argv[4]), Path(sys.argv[5]), int(sys.argv[6]))

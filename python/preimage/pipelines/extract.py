@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preimage import representations
+from preimage.errors import FileFormatError
 from preimage.io.arrays import SUFFIXES, check_writable, is_foreign
 from preimage.io.atomic import move_into_place
 from preimage.pipelines.convert import write_as
@@ -43,7 +44,16 @@ from preimage.pipelines.loading import (
 )
 from preimage.pipelines.prefetch import in_order
 from preimage.representations import Representation
-from preimage.store import FeatureStore, StoreWriter, is_single_file, open_writer, remove_store, shard_length
+from preimage.store import (
+    FeatureStore,
+    Index,
+    StoreWriter,
+    is_single_file,
+    open_writer,
+    remove_store,
+    shard_length,
+    stored_keys,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -158,6 +168,7 @@ def extract(
         source=source,
         part=part,
         resume=resume,
+        hint=lambda earlier: _first_difference(folder, earlier, sources),
     ) as store:
         for problem in store.check():
             format_note = (*format_note, f"{problem}: computed anew")
@@ -277,7 +288,7 @@ def _fill(store: StoreWriter, sources: Sequence[ImageSource], job: _Job, progres
         progress(done, total)
     shards = [(number, [sources[position] for position in index.positions(number)]) for number in missing]
     computed = _in_workers(shards, job, index.shard_length) if job.device is None else _on_device(shards, job)
-    with contextlib.closing(computed), _Sink(store, missing) as sink:
+    with contextlib.closing(computed), _Sink(store) as sink:
         for batch in computed:
             if batch.skipped and not job.skip_bad:
                 raise ValueError(f"{batch.skipped[0][1]} ({SKIP_HINT})")
@@ -288,12 +299,11 @@ def _fill(store: StoreWriter, sources: Sequence[ImageSource], job: _Job, progres
 
 
 class _Sink:
-    """Writes batches in a thread of its own, in order; a shard is finished when a batch of another comes."""
+    """Writes batches in a thread of its own, in order. After an error what was put is still written."""
 
-    def __init__(self, store: StoreWriter, numbers: Iterable[int]) -> None:
+    def __init__(self, store: StoreWriter) -> None:
         self._store = store
-        self._numbers = iter(numbers)
-        self._number = -1
+        self._left = 0  # positions of the shard that is being written
         self._open = contextlib.ExitStack()
         self._writing: ShardWriter
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="write")
@@ -303,19 +313,15 @@ class _Sink:
         return self
 
     def __exit__(self, *exception: Any) -> None:
-        try:
-            if exception[0] is None:
-                while self._waiting:
-                    self._waiting.popleft().result()
-        except BaseException as error:
-            exception = (type(error), error, error.__traceback__)
-            raise
-        finally:
-            self._thread.shutdown(wait=True, cancel_futures=True)
-            if exception[0] is None:
-                self._open.close()
-            else:
-                self._open.__exit__(*exception)
+        self._thread.shutdown(wait=True)
+        errors = [error for future in self._waiting if (error := future.exception()) is not None]
+        first = exception[1] or next(iter(errors), None)
+        if first is None:
+            self._open.close()
+            return
+        self._open.__exit__(type(first), first, first.__traceback__)  # gives up the shard that is not finished
+        if exception[1] is None:
+            raise first
 
     def put(self, batch: _Batch) -> None:
         """Have a batch written; raises what an earlier one met with."""
@@ -324,11 +330,9 @@ class _Sink:
         self._waiting.append(self._thread.submit(self._write, batch))
 
     def _write(self, batch: _Batch) -> None:
-        if batch.shard != self._number:
-            self._open.close()
-            self._number = next(self._numbers)
-            assert batch.shard == self._number
-            shard = self._store.shard(self._number)
+        if not self._left:
+            self._left = len(self._store.index.positions(batch.shard))
+            shard = self._store.shard(batch.shard)
             self._writing, self._skipped, self._nonfinite = self._open.enter_context(shard)
         for features, items in batch.groups:
             self._writing.append(
@@ -340,6 +344,9 @@ class _Sink:
         self._skipped += batch.skipped
         self._nonfinite += batch.nonfinite
         batch.done()
+        self._left -= batch.positions
+        if not self._left:
+            self._open.close()
 
 
 class _Memory:
@@ -408,11 +415,12 @@ def _in_workers(shards: Sequence[tuple[int, list[ImageSource]]], job: _Job, leng
 
 
 def _on_device(shards: Sequence[tuple[int, list[ImageSource]]], job: _Job) -> Batches:
-    """Decode images in threads, and compute the features of a batch at once on the device."""
-    for number, images in shards:
-        loaded = load(images, job.side, ahead=2 * job.batch_size)
-        with contextlib.closing(in_budget(loaded, lambda item: _bytes(job, item), job.batch_size)) as windows:
-            for window in windows:
+    """Decode images in threads, and compute the features of a batch, which does not cross shards, on the device."""
+    everything = [source for _, images in shards for source in images]
+    with contextlib.closing(load(everything, job.side, ahead=2 * job.batch_size)) as loaded:
+        for number, images in shards:
+            of_shard = itertools.islice(loaded, len(images))
+            for window in in_budget(of_shard, lambda item: _bytes(job, item), job.batch_size):
                 yield _computed(number, window, job)
 
 
@@ -431,7 +439,9 @@ def _computed(number: int, window: Sequence[Loaded], job: _Job) -> _Batch:
     with torch.inference_mode():
         for positions in by_size(pixels):
             images = torch.from_numpy(np.stack([pixels[position] for position in positions])).permute(0, 3, 1, 2)
-            features = job.representation(images.to(job.device)).float()
+            if job.device_type == "cuda":
+                images = images.pin_memory()
+            features = job.representation(images.to(job.device, non_blocking=True)).float()
             stored = features.to(getattr(torch, job.dtype))
             counts = zip(positions, features, _nonfinite(features), _nonfinite(stored), strict=True)
             for position, values, before, after in counts:
@@ -509,6 +519,23 @@ def _digest_of(sources: Sequence[ImageSource]) -> str:
     for source in sources:
         digest.update(json.dumps([source.key, source.name]).encode())
     return digest.hexdigest()
+
+
+def _first_difference(folder: Path, earlier: Index, sources: Sequence[ImageSource]) -> str:
+    """Return where the list of images differs first from that of an earlier run, as far as its shards tell."""
+    for entry in earlier.shards:
+        if entry.images < len(earlier.positions(entry.number)):
+            continue  # which of the keys are missing is not known
+        try:
+            keys = stored_keys(folder, entry)
+        except (OSError, FileFormatError):
+            continue
+        for position, then in zip(earlier.positions(entry.number), keys, strict=True):
+            now = sources[position].key if position < len(sources) else None
+            if then != now:
+                after = "no more" if now is None else repr(now)
+                return f"the first that differs is image {position + 1}: {then!r}, now {after}"
+    return ""
 
 
 def _refuse_nonfinite(nonfinite: Sequence[tuple[str, int]], folder: Path, allowed: bool) -> None:

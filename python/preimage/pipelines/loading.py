@@ -133,7 +133,7 @@ def in_budget(items: Iterable[T], bytes_of: Callable[[T], int], most: int) -> Ge
         yield window
 
 
-def load(sources: Sequence[ImageSource], size: int | None, *, ahead: int = 16) -> Iterator[Loaded]:
+def load(sources: Sequence[ImageSource], size: int | None, *, ahead: int = 16) -> Generator[Loaded, None, None]:
     """Decode in threads, at most `ahead` images before the one in use, fewer where they are large; order as given.
 
     A bad image comes back with its problem instead of stopping the others.

@@ -209,6 +209,7 @@ class CacheBuilder:
             length=settings.shard_length,
             source=settings.source,
             wait=self._wait,
+            remedy="remove it",
         ) as store:
             if store.index.complete and (sound := self._sound()) is not None:
                 self.note(f"features of {settings.views} views of every image: all are in {self.path}")
