@@ -15,7 +15,7 @@ import torch
 
 import preimage
 from preimage import representations
-from preimage.io import ImageSource, list_images, read_features, read_image
+from preimage.io import ImageSource, decode_file, list_images, read_features
 from preimage.pipelines import extract as extract_module
 from preimage.pipelines import loading
 from preimage.pipelines.extract import extract
@@ -51,7 +51,7 @@ def test_features_are_those_of_each_image_alone_in_the_order_listed(mixed: Path,
     file = read_features(output)
     assert list(file.keys) == ["astronaut", "camera", "chelsea", "coffee", "sub/rocket"]
     for record, source in zip(file, list_images(mixed), strict=True):
-        image = read_image(source.path)
+        image = decode_file(source.path)
         assert record.original_size == record.processed_size == image.shape[:2]
         expected = preimage.hog(image.transpose(2, 0, 1))
         np.testing.assert_array_equal(record.features, expected)

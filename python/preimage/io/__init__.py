@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from preimage.io.arrays import read_foreign, write_foreign
     from preimage.io.atomic import atomic_write
     from preimage.io.features import read_features, write_features
-    from preimage.io.images import check_image, decode_image, fit_image, read_image, write_png
+    from preimage.io.images import check_image, decode_file, decode_image, fit_image, read_image, write_png
     from preimage.io.keypoints import (
         KeypointFile,
         KeypointRecord,
@@ -29,6 +29,7 @@ __all__ = [
     "Listing",
     "atomic_write",
     "check_image",
+    "decode_file",
     "decode_image",
     "find_images",
     "fit_image",
@@ -48,7 +49,7 @@ _HOMES = {
     "features": ("read_features", "write_features"),
     "atomic": ("atomic_write",),
     "arrays": ("read_foreign", "write_foreign"),
-    "images": ("check_image", "decode_image", "fit_image", "read_image", "write_png"),
+    "images": ("check_image", "decode_file", "decode_image", "fit_image", "read_image", "write_png"),
     "keypoints": ("KeypointFile", "KeypointRecord", "is_keypoint_file", "read_keypoints", "write_keypoints"),
     "records": ("FeatureFile", "FeatureRecord"),
     "sources": ("ImageSource", "Listing", "find_images", "list_images"),

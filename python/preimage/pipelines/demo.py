@@ -12,7 +12,7 @@ from os import PathLike
 from pathlib import Path
 
 from preimage import representations
-from preimage.io import ImageSource, atomic_write, read_features, read_image, write_png
+from preimage.io import ImageSource, atomic_write, decode_file, read_features, write_png
 from preimage.metrics import SMALLEST_FOR_SSIM
 from preimage.optional import OPTIONAL
 from preimage.pipelines.choosing import InverterChoices, Pairing, pairings, shipped_representations
@@ -295,7 +295,7 @@ def _reconstructed(pair: Pairing, sources: Sequence[ImageSource], folder: Path, 
     assert pair.inverter is not None and pair.name is not None  # every pairing here has its inverter
     whole = [item.pixels for item in load(sources, size) if item.pixels is not None]
     originals = [part_returned(pair.inverter, pixels) for pixels in whole]
-    again = [read_image(returned / f"{key}.png") for key in file.keys]
+    again = [decode_file(returned / f"{key}.png") for key in file.keys]
     judge = Judge()
     judge.add(file.keys, as_batch(originals).float() / 255, as_batch(again).float() / 255)
     report, scores = judge.verdict()
@@ -313,7 +313,7 @@ def _subjects(results: Sequence[DemoResult], sources: Sequence[ImageSource], siz
         returned: list[Pixels | None] = []
         for file, result, size in zip(files, results, sizes, strict=True):
             drawn.append(draw_features(file.spec, file[index].numpy(), _TILE, image=pixels[size]))
-            returned.append(read_image(result.reconstructions / f"{file.keys[index]}.png"))
+            returned.append(decode_file(result.reconstructions / f"{file.keys[index]}.png"))
         photograph = pixels[max(sizes)]
         assert photograph is not None  # a bad image has stopped the extraction
         subjects.append(Subject(files[0].keys[index], photograph, tuple(drawn), tuple(returned)))
