@@ -75,6 +75,32 @@ print("loaded:", *[name for name in ("torch._dynamo", "torch._inductor") if name
     assert done.stdout.splitlines()[-1].strip() == "loaded:"
 
 
+@pytest.mark.parametrize("representation", ["hog", "lbp", "dense-sift", "sift"])
+def test_extract_of_descriptors_loads_no_torch(representation: str) -> None:
+    """The command around its pipeline, which here only makes the representation compute."""
+    script = f"""
+import sys, types
+import numpy as np
+
+def extract(representation, images, output, **options):
+    height, width = representation.feature_size(64, 80)
+    features = np.empty((1, representation.spec.channels, height, width), np.float16)
+    representation.compute_into(np.zeros((1, 64, 80, 3), np.uint8), features, threads=1)
+    raise SystemExit(0)
+
+sys.modules["preimage.pipelines.extract"] = types.SimpleNamespace(extract=extract)
+from preimage.cli import main
+sys.argv = ["preimage", "extract", {representation!r}, "photos", "-o", "features"]
+try:
+    main()
+except SystemExit as stopped:
+    assert not stopped.code
+print("loaded:", *[name for name in ("torch", "scipy", "rich", "h5py", "matplotlib") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1].strip() == "loaded:"
+
+
 def test_python_dash_m_is_the_same_program() -> None:
     done = subprocess.run([sys.executable, "-m", "preimage", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout == f"preimage {preimage.__version__}\n"
@@ -238,7 +264,7 @@ def test_plain_arrays_and_their_spec(run: Run, photo_folder: Path, tiny: Path, t
 
 def test_features_that_the_matlab_toolbox_made(run: Run, photo_folder: Path, tiny: Path, tmp_path: Path) -> None:
     image = min(photo_folder.iterdir())
-    hog = preimage.hog(preimage.read_image(image).transpose(2, 0, 1))[0].numpy()
+    hog = preimage.hog(preimage.read_image(image)).numpy()
     savemat(tmp_path / "f.mat", {"cat": hog.transpose(1, 2, 0)}, do_compression=True)
     options = ("--inverter", tiny, "--representation", "hog")
     assert run("invert", tmp_path / "f.mat", "-o", tmp_path / "out", *options, "--layout", "matlab")[0] == 0

@@ -11,13 +11,15 @@ import cv2
 import numpy as np
 import pytest
 import tifffile
+import torch
 from PIL import Image
 
+import preimage
 from preimage.errors import FileFormatError
 from preimage.io import (
+    decode_file,
     decode_image,
     fit_image,
-    read_image,
     write_png,
 )
 from preimage.io import images as images_module
@@ -564,14 +566,21 @@ def test_max_pixels_is_width_times_height():
         decode_image(data, name="it", max_pixels=713)
 
 
-def test_read_image_names_the_file(tmp_path):
+def test_read_image_gives_a_tensor_of_planes(tmp_path):
+    write_png(tmp_path / "a.png", RGB)
+    image = preimage.read_image(tmp_path / "a.png")
+    assert image.dtype == torch.uint8 and image.is_contiguous()
+    assert np.array_equal(image.numpy(), RGB.transpose(2, 0, 1))
+
+
+def test_decode_file_names_the_file(tmp_path):
     (tmp_path / "a.png").write_bytes(encode(RGB, "PNG"))
-    assert np.array_equal(read_image(tmp_path / "a.png"), RGB)
+    assert np.array_equal(decode_file(tmp_path / "a.png"), RGB)
     (tmp_path / "b.png").write_bytes(b"not")
     with pytest.raises(FileFormatError, match=r"b\.png"):
-        read_image(tmp_path / "b.png")
+        decode_file(tmp_path / "b.png")
     with pytest.raises(FileNotFoundError, match=r"c\.png"):
-        read_image(tmp_path / "c.png")
+        decode_file(tmp_path / "c.png")
 
 
 def test_opencv_is_left_as_it_was_and_says_nothing(tmp_path):

@@ -16,7 +16,7 @@ import torch
 import preimage
 from preimage import representations
 from preimage.errors import FileFormatError
-from preimage.io import ImageSource, list_images, read_image
+from preimage.io import ImageSource, decode_file, list_images
 from preimage.pipelines import extract as extract_module
 from preimage.pipelines import loading
 from preimage.pipelines.extract import extract
@@ -59,7 +59,7 @@ def test_features_are_those_of_each_image_alone_in_the_order_listed(mixed: Path,
     file = FeatureStore(output)
     assert list(file) == ["astronaut", "camera", "chelsea", "coffee", "sub/rocket"]
     for record, source in zip(file.records(), list_images(mixed), strict=True):
-        image = read_image(source.path)
+        image = decode_file(source.path)
         assert record.original_size == record.processed_size == image.shape[:2]
         expected = preimage.hog(image.transpose(2, 0, 1))
         np.testing.assert_array_equal(record.features, expected)

@@ -17,7 +17,7 @@ from keypoint_files import GOLDEN, colmap_database, opencv_file, pictures, vlfea
 from preimage import representations
 from preimage.errors import FileFormatError
 from preimage.inverters import Inverter, UShapedConfig
-from preimage.io import read_image, read_keypoints
+from preimage.io import decode_file, read_keypoints
 from preimage.io.atomic import file_problem
 from preimage.pipelines import pictures as pictures_module
 from preimage.pipelines.invert import invert
@@ -49,14 +49,14 @@ def test_every_image_of_a_database_becomes_a_picture(tmp_path: Path, small: Path
         features = Sift().grid(file[key], size)
         with torch.inference_mode():
             expected = network(features, image_size=size)[0].permute(1, 2, 0).numpy() * 255
-        picture = read_image(tmp_path / "out" / f"{key}.png")
+        picture = decode_file(tmp_path / "out" / f"{key}.png")
         assert picture.shape == (*size, 3)
         assert np.abs(picture - expected).max() <= 0.51
 
 
 def test_a_large_image_at_fewer_pixels(tmp_path: Path, small: Path) -> None:
     invert(DATABASE, tmp_path, inverter=small, max_side=80)
-    assert [read_image(tmp_path / f"{key}.png").shape[:2] for key in ("face.png", "flat.png")] == [(64, 80), (64, 80)]
+    assert [decode_file(tmp_path / f"{key}.png").shape[:2] for key in ("face.png", "flat.png")] == [(64, 80), (64, 80)]
     keypoints = read_keypoints(DATABASE)[0]
     half, size = fitted(keypoints, (128, 160), 80)
     assert size == (64, 80)
@@ -73,7 +73,7 @@ def test_a_file_without_image_size(tmp_path: Path, small: Path) -> None:
     assert not (tmp_path / "out").exists()
     summary = invert(path, tmp_path / "out", inverter=small, image_size=(128, 160))
     assert summary.images == 1
-    assert read_image(tmp_path / "out" / "face.png").shape == (128, 160, 3)
+    assert decode_file(tmp_path / "out" / "face.png").shape == (128, 160, 3)
 
 
 def test_which_inverter_is_taken(tmp_path: Path, small: Path, tiny: Path, ship: Callable[..., None]) -> None:
@@ -199,7 +199,7 @@ def test_frames_of_matlab_come_back(tmp_path: Path, small: Path, run: Run) -> No
     np.savez(tmp_path / "b.npz", **arrays)
     for name in ("a.mat", "b.npz"):
         invert(tmp_path / name, tmp_path / "out", inverter=small, image_size=(48, 80))
-    difference = read_image(tmp_path / "out" / "a.png").astype(int) - read_image(tmp_path / "out" / "b.png")
+    difference = decode_file(tmp_path / "out" / "a.png").astype(int) - decode_file(tmp_path / "out" / "b.png")
     assert np.abs(difference).max() <= 1
     code, out, _ = run("info", tmp_path / "a.mat", "--json")
     assert (code, json.loads(out)["format"], json.loads(out)["keypoints"]) == (0, "mat", 60)
@@ -232,7 +232,7 @@ def test_the_commands(tmp_path: Path, small: Path, run) -> None:  # type: ignore
     options = ("--inverter", small, "-o", tmp_path / "out", "--image-size", "128x160", "--json")
     code, out, _ = run("invert", data, *options, "--keypoint-format", "opencv", "--normalisation", "l2")
     assert (code, json.loads(out)["images"]) == (0, 1)
-    assert read_image(tmp_path / "out" / "face.png").shape == (128, 160, 3)
+    assert decode_file(tmp_path / "out" / "face.png").shape == (128, 160, 3)
     code, _, err = run("invert", path, "--inverter", small, "-o", tmp_path / "out", "--image-size", "128")
     assert (code, "--image-size is height x width in pixels, such as 480x640, got '128'" in err) == (1, True)
     code, out, _ = run("info", DATABASE, "--json")
@@ -263,7 +263,7 @@ def test_keypoints_that_another_program_wrote_come_back_as_the_photograph(tmp_pa
     face = FACE
     if program == "colmap":
         invert(DATABASE, tmp_path / "out")
-        picture = read_image(tmp_path / "out" / "face.png.png")
+        picture = decode_file(tmp_path / "out" / "face.png.png")
     else:
         if program == "opencv":
             path = opencv_file(tmp_path / "face.yml", face, nested=True)
@@ -272,7 +272,7 @@ def test_keypoints_that_another_program_wrote_come_back_as_the_photograph(tmp_pa
         else:
             path = vlfeat_file(tmp_path / "face.sift", *vlfeat.sift(face.astype(np.float32)))
         invert(path, tmp_path / "out", image_size=(face.shape[0], face.shape[1]))
-        picture = read_image(tmp_path / "out" / "face.png")
+        picture = decode_file(tmp_path / "out" / "face.png")
     likeness = _likeness(picture, face)
     assert likeness > 0.75
     assert _likeness(picture[:, ::-1], face) < likeness - 0.3  # it is this photograph's, and the right way round

@@ -13,10 +13,11 @@ import torch
 
 from preimage import representations
 from preimage.inverters import Inverter
-from preimage.io import FeatureRecord, atomic, read_image, write_features
+from preimage.io import FeatureRecord, atomic, decode_file
 from preimage.pipelines import pictures
 from preimage.pipelines.invert import invert
 from preimage.pipelines.pictures import PictureWriter
+from preimage.store import write_features
 
 
 @pytest.fixture
@@ -93,7 +94,7 @@ def test_an_error_leaves_no_half_written_file(
     assert str(caught.value.filename).endswith(".png")
     written = files(tmp_path / "out")
     assert 0 < len(written) < 40
-    assert all(read_image(path).shape == (64, 64, 3) for path in written), "no temporary file among them"
+    assert all(decode_file(path).shape == (64, 64, 3) for path in written), "no temporary file among them"
 
 
 def test_an_encoder_that_fails_ends_the_work(
@@ -128,7 +129,7 @@ def test_ctrl_c_leaves_whole_pictures_and_no_threads(
         invert(features, tmp_path / "out", inverter=tiny, batch_size=4, progress=stop if place == "progress" else None)
     written = files(tmp_path / "out")
     assert len(written) < 40
-    assert all(read_image(path).shape == (64, 64, 3) for path in written)
+    assert all(decode_file(path).shape == (64, 64, 3) for path in written)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("write")]
 
 
@@ -151,7 +152,7 @@ def test_folders_are_synced_once_a_batch(tmp_path: Path, monkeypatch: pytest.Mon
     assert set(synced) == {"a", "b"}
     assert len(synced) <= 3, "a picture of the second batch may be there before the first is done"
     assert done == 12
-    assert [int(read_image(tmp_path / "b" / f"{i}.png")[0, 0, 0]) for i in range(6)] == list(range(6))
+    assert [int(decode_file(tmp_path / "b" / f"{i}.png")[0, 0, 0]) for i in range(6)] == list(range(6))
 
 
 def test_few_pictures_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

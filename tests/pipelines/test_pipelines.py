@@ -17,7 +17,7 @@ from preimage import representations
 from preimage.cli._shared import plain
 from preimage.errors import FileFormatError
 from preimage.inverters import Inverter, pretrained
-from preimage.io import FeatureRecord, list_images, read_image
+from preimage.io import FeatureRecord, decode_file, list_images
 from preimage.pipelines import loading
 from preimage.pipelines.choosing import pairings
 from preimage.pipelines.demo import demo
@@ -46,7 +46,7 @@ def test_pictures_come_back_at_the_processed_size_from_the_file_alone(mixed: Pat
     assert written == ["astronaut.png", "camera.png", "chelsea.png", "coffee.png", "sub/rocket.png"]
     network = Inverter.load(tiny)
     for key, size in zip(file, pairs(file.processed_sizes), strict=True):
-        picture = read_image(tmp_path / "out" / f"{key}.png")
+        picture = decode_file(tmp_path / "out" / f"{key}.png")
         assert picture.shape == (*size, 3)
         alone = network(file[key][None], image_size=size)[0].permute(1, 2, 0).numpy() * 255
         assert np.abs(picture - alone).max() <= 0.51 + 0.01
@@ -106,7 +106,7 @@ def test_damaged_features_and_absent_devices(photo_folder: Path, tiny: Path, tmp
 def test_evaluation_agrees_with_the_definitions(photo_folder: Path, tiny: Path, tmp_path: Path) -> None:
     summary = evaluate(tiny, photo_folder, size=64, batch_size=3, csv=tmp_path / "new" / "scores.csv")
     _extracted(photo_folder, tmp_path / "f", size=64)
-    originals = [read_image(source.path) for source in list_images(photo_folder)]
+    originals = [decode_file(source.path) for source in list_images(photo_folder)]
     images = np.stack([cv2.resize(image, (64, 64), interpolation=cv2.INTER_AREA) for image in originals])
     assert images.shape == (20, 64, 64, 3)
     x = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
@@ -189,7 +189,7 @@ def test_inversion_and_evaluation_keep_to_the_budget_of_bytes(
 
 def test_the_sheet_shows_photograph_glyphs_and_reconstruction(mixed: Path, tiny: Path, tmp_path: Path) -> None:
     summary = sheet(mixed, tmp_path / "new" / "sheet.png", inverter=tiny, size=64, tile=96)
-    page = read_image(tmp_path / "new" / "sheet.png")
+    page = decode_file(tmp_path / "new" / "sheet.png")
     assert page.shape == (summary.height, summary.width, 3)
     assert summary.images == 5
     assert page.shape[1] > 3 * 96
@@ -219,7 +219,7 @@ def test_a_sheet_of_several_is_the_papers_figure(
     sparse = representations.create("sift", variant="opencv")
     asked = [HOG, sparse, "lbp"]
     summary = sheet(mixed, tmp_path / "s.png", inverter=[tiny_lbp, tiny], representation=asked, size=64, tile=96)
-    page = read_image(summary.output)
+    page = decode_file(summary.output)
     assert page.shape[:2] == (summary.height, summary.width)
     assert page.shape[1] == 4 * 96 + 7 * 12
     assert page.shape[0] > 2 * 5 * (96 + 12)
@@ -273,14 +273,14 @@ def test_the_demo_reconstructs_from_its_feature_file(tiny: Path, tmp_path: Path)
     summary = demo(tmp_path / "demo", inverter=tiny, size=64, command="preimage demo --x")
     (result,) = summary.results
     assert summary.images == len(result.scores) == 5
-    assert read_image(summary.sheet).shape[2] == 3
+    assert decode_file(summary.sheet).shape[2] == 3
     page = summary.page.read_text()
     assert page.count("<img ") == 15
     assert "preimage demo --x" in page
     assert len(page) < 2_000_000
     assert f"{result.error:.3f}" in page
     file = FeatureStore(result.features)
-    picture = read_image(tmp_path / "demo" / "reconstructions" / "hog" / "coffee.png")
+    picture = decode_file(tmp_path / "demo" / "reconstructions" / "hog" / "coffee.png")
     again = Inverter.load(tiny)(file["coffee"][None])[0].permute(1, 2, 0).numpy() * 255
     assert np.abs(picture - again).max() <= 0.52
     assert json.loads(json.dumps(plain(summary)))["results"][0]["inverter"] == str(tiny)

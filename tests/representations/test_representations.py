@@ -13,7 +13,7 @@ import torch
 from conftest import Run, photographs
 from paths import GOLDEN
 from preimage import representations
-from preimage.io import read_image
+from preimage.io import decode_file
 from preimage.io.arrays import conventions
 from preimage.pipelines.invert import open_features
 from preimage.pipelines.sheet import sheet
@@ -171,7 +171,7 @@ def test_a_sheet_without_an_inverter_has_two_columns(
     ship(tiny)
     representation = representations.create(name, **({"variant": "opencv"} if name == "sift" else {}))
     summary = sheet(mixed, tmp_path / "s.png", representation=representation, size=64, tile=96)
-    page = read_image(tmp_path / "s.png")
+    page = decode_file(tmp_path / "s.png")
     assert page.shape == (summary.height, summary.width, 3)
     assert 2 * 96 < page.shape[1] < 3 * 96
     (column,) = summary.columns
@@ -182,6 +182,6 @@ def test_a_sheet_without_an_inverter_has_two_columns(
         "sheet", mixed, "-o", tmp_path / "t.png", "--representation", name, *variant, "--size", 64, "--tile", 96
     )
     assert (code, f"5 images, {name}: without reconstructions: {column.missing}" in out) == (0, True)
-    assert (read_image(tmp_path / "t.png") == page).all()
+    assert (decode_file(tmp_path / "t.png") == page).all()
     with pytest.raises(ValueError, match="neither a folder nor"):
         sheet(mixed, tmp_path / "s.png", representation=representation, inverter="nobody")

@@ -18,7 +18,7 @@ from conftest import Run
 from preimage.cli.study_disclosure import disclosure as command
 from preimage.cli.study_disclosure import parse_shares
 from preimage.inverters import Inverter, UShapedConfig
-from preimage.io import read_image, write_png
+from preimage.io import decode_file, write_png
 from preimage.metrics import NormalisedError
 from preimage.pipelines.evaluate import evaluate
 from preimage.pipelines.loading import as_sources, batches
@@ -134,8 +134,8 @@ def test_the_page_shows_what_was_measured(study: DisclosureSummary) -> None:
         assert f"<li>{sentence}</li>" in page.replace("&#x27;", "'")
     assert 3 <= len(study.findings) <= 5
     assert study.plot is not None
-    assert read_image(study.plot).shape == (840, 2400, 3)
-    assert read_image(study.strip).shape[1] > (1 + 6) * 160
+    assert decode_file(study.plot).shape == (840, 2400, 3)
+    assert decode_file(study.strip).shape[1] > (1 + 6) * 160
     assert sorted(path.name for path in study.page.parent.iterdir()) == [
         "disclosure.csv",
         "disclosure.png",

@@ -22,7 +22,7 @@ from layer_networks import SIDE, VIEWS, ToyLayer, ToyNetwork, saved, tiny_invert
 from preimage.cli.study_layers import layers as command
 from preimage.inverters import Inverter
 from preimage.inverters.view import View
-from preimage.io import fit_image, read_image, write_png
+from preimage.io import decode_file, fit_image, write_png
 from preimage.pipelines.evaluate import evaluate
 from preimage.representations import network_factory
 from preimage.studies.layers import LayersSummary, layers
@@ -70,7 +70,7 @@ def study(
 
 def _by_hand(layer: ToyLayer, inverter: Inverter, photos: list[Path]) -> tuple[float, float]:
     """The paper's normalised error, and the mean image's, in the plainest way."""
-    fitted = np.stack([fit_image(read_image(photo), SIDE) for photo in photos])
+    fitted = np.stack([fit_image(decode_file(photo), SIDE) for photo in photos])
     images = torch.from_numpy(fitted).permute(0, 3, 1, 2).contiguous()
     made = inverter(layer(images)).double()
     targets = VIEWS[layer.layer].of(images).double() / 255
@@ -117,11 +117,11 @@ def test_layers_of_one_network_share_a_pass(photos: list[Path], tmp_path: Path) 
 def test_the_sheet_has_a_row_an_image_and_a_column_a_layer(
     study: LayersSummary, photos: list[Path], inverters: list[Path], network: ToyNetwork
 ) -> None:
-    page = read_image(study.sheet)
+    page = decode_file(study.sheet)
     assert page.shape[1] == 48 + 3 * (TILE + 12) - 12
     assert study.shown == tuple(photo.stem for photo in photos[:2])
     top = 24 + round((2 + 1.6) * 12)
-    fitted = fit_image(read_image(photos[0]), SIDE)
+    fitted = fit_image(decode_file(photos[0]), SIDE)
     square = page[top : top + TILE, 24 : 24 + TILE].astype(float)
     assert np.abs(square.mean(axis=(0, 1)) - fitted.mean(axis=(0, 1))).max() < 3, "first the photograph itself"
     images = torch.from_numpy(fitted).permute(2, 0, 1)[None]
@@ -146,7 +146,7 @@ def test_the_page_needs_nothing_else_and_shows_what_was_measured(study: LayersSu
     for sentence in study.findings:
         assert f"<li>{sentence}</li>" in page
     assert study.plot is not None
-    assert read_image(study.plot).shape[1] >= 1400
+    assert decode_file(study.plot).shape[1] >= 1400
     names = sorted(path.name for path in study.page.parent.iterdir())
     assert names == ["error.png", "index.html", "layers.csv", "layers.png"]
 

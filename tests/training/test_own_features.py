@@ -18,7 +18,7 @@ from conftest import Run
 from preimage import store
 from preimage.errors import FileFormatError
 from preimage.inverters import Inverter
-from preimage.io import FeatureRecord, list_images, read_image
+from preimage.io import FeatureRecord, decode_file, list_images
 from preimage.pipelines.extract import extract
 from preimage.pipelines.invert import invert
 from preimage.spec import Spec
@@ -93,7 +93,7 @@ def test_plain_arrays_make_an_inverter_for_such_arrays(
     assert inverter.training_notes["training_images"] == 16
     assert invert(path, tmp_path / "out", inverter=summary.folder).images == 20
     suffix = ".jpg.png" if write in (write_npy, write_h5) else ".png"
-    picture = read_image(tmp_path / "out" / f"coffee-2{suffix}")
+    picture = decode_file(tmp_path / "out" / f"coffee-2{suffix}")
     again = inverter(torch.from_numpy(made[kind]["coffee-2"]), image_size=(SIDE, SIDE))[0].permute(1, 2, 0) * 255
     assert picture.shape == ((24, 24, 3) if kind == "maps" else (SIDE, SIDE, 3))
     assert np.abs(picture - again.numpy()).max() <= 0.52
@@ -294,7 +294,7 @@ def test_on_the_command_line(run: Run, photo_folder: Path, tmp_path: Path, made:
     code, out, err = run("invert", path, "-o", tmp_path / "out", "--inverter", tmp_path / "run")
     assert code == 0, err
     code, _, err = run("evaluate", tmp_path / "run", "--images", photo_folder)
-    assert (code, "'mine' are features of somebody's own: nothing here computes them" in err) == (1, True)
+    assert (code, "'mine' are user-provided features, which cannot be recomputed" in err) == (1, True)
     code, out, err = run("info", tmp_path / "run")
     assert code == 0, err
     assert "mine user" in out

@@ -15,7 +15,7 @@ from test_graphed_step import again, everything
 
 from preimage.inverters import Inverter
 from preimage.inverters.plan import plan
-from preimage.io import list_images, read_image
+from preimage.io import decode_file, list_images
 from preimage.metrics import NormalisedError
 from preimage.pipelines.demo import demo
 from preimage.pipelines.evaluate import evaluate
@@ -69,7 +69,7 @@ def test_learns_what_its_view_shows(photo_folder: Path, runs: dict[str, Path], n
     assert measure.report().error == pytest.approx(inverter.training_notes["normalised_error"], rel=1e-3)
     samples = sorted((runs[name] / "samples").iterdir())
     assert len(samples) == 3
-    assert read_image(samples[0]).shape[1] < 3 * 256, "original and reconstruction only"
+    assert decode_file(samples[0]).shape[1] < 3 * 256, "original and reconstruction only"
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -85,7 +85,7 @@ def test_jobs_on_images_of_one_size(photo_folder: Path, runs: dict[str, Path], t
     file = FeatureStore(tmp_path / "f")
     assert np.array_equal(file.processed_sizes, [(SIDE, SIDE)] * 20)
     assert invert(tmp_path / "f", tmp_path / "out", inverter=runs[name]).images == 20
-    assert read_image(tmp_path / "out" / "camera-0.png").shape == (inverter.view.crop, inverter.view.crop, 3)
+    assert decode_file(tmp_path / "out" / "camera-0.png").shape == (inverter.view.crop, inverter.view.crop, 3)
     (result,) = demo(tmp_path / "demo", images=photo_folder, inverter=runs[name]).results
     assert result.shape == tuple(file[0].shape)
     assert 0.5 * summary.error < result.error < 1.5 * summary.error

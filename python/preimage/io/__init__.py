@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from preimage.io.arrays import read_foreign, write_foreign
     from preimage.io.atomic import atomic_write
-    from preimage.io.images import check_image, decode_image, fit_image, read_image, write_png
+    from preimage.io.images import check_image, decode_file, decode_image, fit_image, read_image, write_png
     from preimage.io.keypoints import (
         KeypointFile,
         KeypointRecord,
@@ -28,6 +28,7 @@ __all__ = [
     "Listing",
     "atomic_write",
     "check_image",
+    "decode_file",
     "decode_image",
     "find_images",
     "fit_image",
@@ -44,7 +45,7 @@ __all__ = [
 _HOMES = {
     "atomic": ("atomic_write",),
     "arrays": ("read_foreign", "write_foreign"),
-    "images": ("check_image", "decode_image", "fit_image", "read_image", "write_png"),
+    "images": ("check_image", "decode_file", "decode_image", "fit_image", "read_image", "write_png"),
     "keypoints": ("KeypointFile", "KeypointRecord", "is_keypoint_file", "read_keypoints", "write_keypoints"),
     "records": ("FeatureFile", "FeatureRecord"),
     "sources": ("ImageSource", "Listing", "find_images", "list_images"),

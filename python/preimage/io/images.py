@@ -7,7 +7,7 @@ import struct
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -17,6 +17,9 @@ from preimage.errors import FileFormatError
 from preimage.io.atomic import StrPath, atomic_write
 from preimage.io.headers import ImageHeader, check_complete, read_header
 from preimage.io.sources import ImageSource
+
+if TYPE_CHECKING:
+    import torch
 
 Image = NDArray[np.uint8]
 
@@ -196,7 +199,17 @@ def _upright(image: Image, orientation: int) -> Image:
     return image[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1]
 
 
-def read_image(path: StrPath, *, max_pixels: int = MAX_PIXELS) -> Image:
+def read_image(path: StrPath, *, max_pixels: int = MAX_PIXELS) -> torch.Tensor:
+    """Read an image file as a tensor (3, H, W) uint8 RGB, as torchvision's `read_image` does; errors as `decode_image`.
+
+    Images are turned upright and laid over white where they are transparent; `decode_file` gives the NumPy array.
+    """
+    import torch  # noqa: PLC0415 - nothing else here needs it
+
+    return torch.from_numpy(np.ascontiguousarray(decode_file(path, max_pixels=max_pixels).transpose(2, 0, 1)))
+
+
+def decode_file(path: StrPath, *, max_pixels: int = MAX_PIXELS) -> Image:
     """Decode an image file to (H, W, 3) uint8 RGB, as `decode_image` does and with its errors."""
     source = ImageSource(Path(path).stem, str(path))
     return decode_image(source.read(), name=source.name, max_pixels=max_pixels)

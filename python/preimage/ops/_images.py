@@ -20,6 +20,7 @@ DType: TypeAlias = "str | np.dtype[Any] | type[np.generic] | torch.dtype"
 # (address, shape, strides in bytes, dtype, device)
 Description = tuple[int, tuple[int, ...], tuple[int, ...], str, str]
 
+_NAMES = {np.dtype(name): name for name in ("uint8", "float16", "float32")}  # NumPy takes microseconds to tell
 _TYPES = ("uint8", "float16", "bfloat16", "float32", "float64")
 _READ_AS_THEY_ARE = (np.dtype(np.uint8), np.dtype(np.float32))  # in this machine's byte order
 
@@ -79,6 +80,8 @@ def dtype_name(dtype: Any) -> str:
     """Return the name that torch and NumPy have for a dtype of either, or for a string: ``"float16"``."""
     if isinstance(dtype, str):
         return dtype
+    if isinstance(dtype, np.dtype):
+        return _NAMES.get(dtype) or dtype.name
     return str(dtype).removeprefix("torch.") if str(dtype).startswith("torch.") else np.dtype(dtype).name
 
 
@@ -119,7 +122,7 @@ def describe_array(array: npt.NDArray[Any]) -> Description:
     """Describe an array of at most four axes to the native module, missing axes first."""
     missing = 4 - array.ndim
     address = array.__array_interface__["data"][0]
-    return address, (1,) * missing + array.shape, (0,) * missing + array.strides, array.dtype.name, "cpu"
+    return address, (1,) * missing + array.shape, (0,) * missing + array.strides, dtype_name(array.dtype), "cpu"
 
 
 def describe_output(array: npt.NDArray[Any]) -> Description:

@@ -12,7 +12,7 @@ from os import PathLike
 from pathlib import Path
 
 from preimage import representations
-from preimage.io import ImageSource, atomic_write, read_image, write_png
+from preimage.io import ImageSource, atomic_write, decode_file, write_png
 from preimage.metrics import SMALLEST_FOR_SSIM
 from preimage.optional import OPTIONAL
 from preimage.pipelines.choosing import InverterChoices, pairings, shipped_representations
@@ -296,7 +296,7 @@ def _reconstructed(
     if inverter.view is not None:
         originals = inverter.view.cropped(originals)
     scores = Scores()
-    again = as_batch([read_image(returned / f"{key}.png") for key in file])
+    again = as_batch([decode_file(returned / f"{key}.png") for key in file])
     scores.add(list(file), originals.float() / 255, again.float() / 255)
     report, each = scores.report()
     result = DemoResult(file.spec, path, tuple(file[0].shape), returned, reconstructor.name, report.error, each)
@@ -313,7 +313,7 @@ def _photographs(results: Sequence[DemoResult], sources: Sequence[ImageSource], 
         returned: list[Pixels | None] = []
         for file, result, size in zip(files, results, sizes, strict=True):
             drawn.append(draw_features(file.spec, file[index], _TILE, image=pixels[size]))
-            returned.append(read_image(result.reconstructions / f"{file.key(index)}.png"))
+            returned.append(decode_file(result.reconstructions / f"{file.key(index)}.png"))
         photograph = pixels[max(sizes)]
         assert photograph is not None  # a bad image has stopped the extraction
         photographs.append(SheetRow(files[0].key(index), photograph, tuple(drawn), tuple(returned)))
