@@ -223,14 +223,14 @@ def test_problems_of_the_listing_are_skipped_and_notes_are_kept(mixed: Path, tmp
     assert any("1 link to a folder was not followed" in note for note in summary.notes)
 
 
-@pytest.mark.parametrize("name", ["f.xyz", "f.txt", "f.hog.bak", "f.safetensor"])
+@pytest.mark.parametrize("name", ["f.pt", "f.txt", "f.CSV", "f.safetensor"])
 def test_an_unknown_suffix_is_noted(mixed: Path, tmp_path: Path, name: str) -> None:
     summary = extract(HOG, mixed / "camera.png", tmp_path / name)
-    assert re.search(rf"suffix '{Path(name).suffix}'.*\.safetensors.*\.npy", summary.notes[0])
+    assert re.search(rf"'{Path(name).suffix}' is no format .*\.safetensors.*\.npy", summary.notes[0])
     assert tuple(FeatureStore(tmp_path / name)) == ("camera",)
 
 
-@pytest.mark.parametrize("name", ["f", "f.safetensors", "f.SAFETENSORS", "f.hog"])
+@pytest.mark.parametrize("name", ["f", "f.safetensors", "f.SAFETENSORS", "f.hog", "f.conv5", "f.hog.bak"])
 def test_names_of_feature_files(mixed: Path, tmp_path: Path, name: str) -> None:
     assert extract(HOG, mixed / "camera.png", tmp_path / name).notes == ()
     assert tuple(FeatureStore(tmp_path / name)) == ("camera",)

@@ -66,6 +66,21 @@ Progress = Callable[[int, int], None]
 Size = tuple[int, int]
 
 _DTYPES = ("float32", "float16")
+# Names of files that a user may expect to be written as such.
+_OTHER_FILES = (
+    ".bin",
+    ".csv",
+    ".hdf",
+    ".json",
+    ".parquet",
+    ".pickle",
+    ".pkl",
+    ".pt",
+    ".pth",
+    ".safetensor",
+    ".txt",
+    ".zip",
+)
 _TASK_IMAGES = 8  # at most, that a thread decodes and describes in one go
 _TASK_SHARE = 16  # tasks in a shard, at least
 _WAITING = 4  # batches that wait to be written, at most
@@ -499,17 +514,17 @@ def _store_folder(output: Path) -> Path:
 
 
 def _check_format(output: Path, spec: Spec, dtype: str, layout: str | None) -> tuple[str, ...]:
-    """Check that the output can be written in its format; return a note if its suffix names none."""
+    """Check that the output can be written in its format; return a note if its suffix is that of another file."""
     if is_foreign(output):
         check_writable(output, spec, dtype, layout)
         return ()
     if layout is not None:
         raise ValueError(f"{output}: a feature store has its own layout; give one for {', '.join(SUFFIXES)} only")
-    if is_single_file(output) or output.suffix.lower() in ("", f".{spec.representation}"):
+    if output.suffix.lower() not in _OTHER_FILES:
         return ()
     return (
-        f"{output}: the suffix {output.suffix!r} is not known: this is a folder with a feature store; .safetensors "
-        f"writes a single file, {', '.join(SUFFIXES)} write arrays",
+        f"{output}: {output.suffix!r} is no format that is written: this is a folder with a feature store; "
+        f".safetensors writes a single file, {', '.join(SUFFIXES)} write arrays",
     )
 
 
