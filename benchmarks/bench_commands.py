@@ -21,8 +21,14 @@ import time
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from _timing import Cells, Table, load, medians, processor
+from preimage.inverters import Inverter
+from preimage.pipelines.extract import extract
+from preimage.pipelines.invert import invert
+from preimage.spec import Spec
+from preimage.store import FeatureStore, open_writer, shard_length
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
