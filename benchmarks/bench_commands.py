@@ -138,7 +138,7 @@ def _store(folder: Path, entries: int, results: Path) -> None:
     ) as store:
         for number in store.index.missing:
             rows = store.index.positions(number)
-            with store.shard(number) as (shard, _, _):
+            with store.shard(number) as shard:
                 sizes = [(1, 1)] * len(rows)
                 shard.append([f"{row:07d}" for row in rows], values[rows.start : rows.stop], sizes, sizes)
         store.finish()
