@@ -388,6 +388,8 @@ def test_shares_of_the_shards_merge_to_one_run(photo_folder: Path, tmp_path: Pat
     assert len(FeatureStore(tmp_path / "0")) == 11
     merge([tmp_path / "0", tmp_path / "1"], tmp_path / "merged")
     assert contents(tmp_path / "merged") == contents(tmp_path / "whole")
+    extract(HOG, photo_folder, tmp_path / "none", size=64, part=(7, 8))
+    assert len(FeatureStore(tmp_path / "none")) == 0, "there are fewer shards than shares"
     with pytest.raises(ValueError, match=r"f\.npz: a share of the shards is written as a folder"):
         extract(HOG, photo_folder, tmp_path / "f.npz", part=(0, 2))
 

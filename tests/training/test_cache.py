@@ -230,8 +230,11 @@ def test_a_cache_of_something_else_is_refused(photo_folder: Path, tmp_path: Path
     settings = settings_of(dataset)
     folder = tmp_path / "cache" / settings.digest()
     source = settings.source | {"seed": 5, "min_crop": 0.25}
-    with open_writer(folder, settings.spec, "float16", count=settings.count, length=12, source=source):
-        pass
+    with (
+        open_writer(folder, settings.spec, "float16", count=settings.count, length=12, source=source) as store,
+        store.shard(0) as shard,
+    ):
+        shard.append(["a"], np.zeros((1, *settings.shape), np.float16), [(1, 1)], [(1, 1)])
     with pytest.raises(ValueError, match=r"other settings .*: min_crop: 0.25 != 0.5; seed: 5 != 0"):
         built(config, tmp_path / "cache")
     (folder / "index.json").write_text("{")

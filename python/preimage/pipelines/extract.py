@@ -192,7 +192,7 @@ def extract(
         skipped = (*listing.skipped, *(one for entry in entries for one in entry.skipped))
         nonfinite = [one for entry in entries for one in entry.nonfinite]
         total = sum(entry.images for entry in entries)
-        if not total:
+        if not total and store.index.wanted:
             remove_store(folder)
             raise none_usable(skipped)
         _refuse_nonfinite(nonfinite, folder, allow_nonfinite)
