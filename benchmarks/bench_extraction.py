@@ -26,8 +26,9 @@ import numpy as np
 from _timing import Cells, Table, load, peak_megabytes, processor
 from preimage import representations
 from preimage.io import list_images
+from preimage.ops._images import cpu_threads
 from preimage.pipelines.extract import extract
-from preimage.pipelines.loading import read, thread_count
+from preimage.pipelines.loading import read
 
 _COLUMNS = (
     *("representation", "variant", "disk", "images", "size", "dtype", "threads", "gigabytes", "seconds"),
@@ -92,7 +93,7 @@ def _measure(case: dict[str, Any]) -> Cells:
     begin = time.perf_counter()
     summary = extract(representation, sources, folder / "store", size=case["size"], dtype=case["dtype"], device="cpu")
     seconds = time.perf_counter() - begin
-    rate, floor = summary.images / seconds, thread_count() / (decode + kernel + hashed + written)
+    rate, floor = summary.images / seconds, cpu_threads() / (decode + kernel + hashed + written)
     return {
         "representation": case["name"],
         "variant": representation.spec.variant,
@@ -100,7 +101,7 @@ def _measure(case: dict[str, Any]) -> Cells:
         "images": summary.images,
         "size": case["size"],
         "dtype": case["dtype"],
-        "threads": thread_count(),
+        "threads": cpu_threads(),
         "gigabytes": summary.bytes / 1e9,
         "seconds": seconds,
         "decode_ms": 1e3 * decode,

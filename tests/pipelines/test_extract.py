@@ -196,7 +196,7 @@ def test_large_features_wait_in_few_batches(
     photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(extract_module, "AHEAD_BYTES", 1)
-    monkeypatch.setattr(extract_module, "thread_count", lambda: 2)
+    monkeypatch.setattr(extract_module, "cpu_threads", lambda: 2)
     monkeypatch.setattr(extract_module, "shard_length", lambda image_bytes: 20)  # one image in each task
     begun: list[str] = []
     read = loading.read
@@ -214,7 +214,7 @@ def test_large_features_wait_in_few_batches(
 
 def test_few_large_images_are_decoded_ahead(monkeypatch: pytest.MonkeyPatch, photo_folder: Path) -> None:
     monkeypatch.setattr(loading, "AHEAD_BYTES", 1)
-    monkeypatch.setattr(loading, "thread_count", lambda: 2)
+    monkeypatch.setattr(loading, "cpu_threads", lambda: 2)
     begun: list[str] = []
     read = loading.read
 

@@ -204,7 +204,7 @@ def read_image(path: StrPath, *, max_pixels: int = MAX_PIXELS) -> torch.Tensor:
 
     Images are turned upright and laid over white where they are transparent; `decode_file` gives the NumPy array.
     """
-    import torch  # noqa: PLC0415 - nothing else here needs it
+    import torch
 
     return torch.from_numpy(np.ascontiguousarray(decode_file(path, max_pixels=max_pixels).transpose(2, 0, 1)))
 

@@ -25,6 +25,7 @@ from preimage import representations
 from preimage.errors import FileFormatError
 from preimage.io.arrays import SUFFIXES, check_writable, is_foreign
 from preimage.io.atomic import move_into_place
+from preimage.ops._images import cpu_threads
 from preimage.pipelines.convert import write_as
 from preimage.pipelines.loading import (
     AHEAD_BYTES,
@@ -39,7 +40,6 @@ from preimage.pipelines.loading import (
     none_usable,
     read,
     settled_size,
-    thread_count,
     working_bytes,
 )
 from preimage.pipelines.prefetch import in_order
@@ -407,7 +407,7 @@ def _in_workers(shards: Sequence[tuple[int, list[ImageSource]]], job: _Job, leng
     memory = _Memory()
     together = max(1, min(_TASK_IMAGES, length // _TASK_SHARE))
     tasks = ((number, window) for number, images in shards for window in in_windows(images, together))
-    workers = thread_count()
+    workers = cpu_threads()
     room = 2 * workers
 
     def compute(task: tuple[int, list[ImageSource]]) -> _Batch:

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import itertools
 import math
-import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from preimage.io import ImageSource, Listing, decode_image, find_images, fit_image
+from preimage.ops._images import cpu_threads
 from preimage.pipelines.prefetch import in_order
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ Skipped = list[tuple[str, str]]  # name and problem of each image that is left o
 
 SKIP_HINT = "--skip-bad leaves such images out and lists them"
 BATCH_BYTES = 1 << 30  # of working memory for the images computed at once; a larger image is computed alone
+_DECODERS = 8  # threads that decode for one that computes, at most
 AHEAD_BYTES = 256 << 20  # of decoded images that wait for their use
 _PIXEL_BYTES = 24  # an image in 8 bits and in float, and a few planes beside it
 _INVERTER_PIXEL_BYTES = 256  # the maps of an inverter at the image's resolution, of which a few are held
@@ -138,7 +139,7 @@ def load(sources: Sequence[ImageSource], size: int | None, *, ahead: int = 16) -
 
     A bad image comes back with its problem instead of stopping the others.
     """
-    workers = thread_count()
+    workers = min(_DECODERS, cpu_threads())
     room = workers  # until the size of an image is known
     loaded = in_order(
         lambda source: read(source, size), sources, workers=workers, ahead=lambda: min(ahead, room), name="decode"
@@ -219,11 +220,6 @@ def as_pixels(images: torch.Tensor) -> Pixels:
     half = torch.tensor(0.5)  # one pass over the images is twice as quick as a product and a sum
     rounded = torch.add(half, images.detach().float(), alpha=255).to(torch.uint8)
     return rounded.movedim(-3, -1).contiguous().cpu().numpy()
-
-
-def thread_count() -> int:
-    """Return how many threads work on images: those of the process's affinity, at most 8."""
-    return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
 def in_windows(items: Iterable[T], length: int) -> Iterator[list[T]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,6 +11,7 @@ from types import TracebackType
 
 from preimage.io import write_png
 from preimage.io.atomic import file_problem, key_problem, sync_folders
+from preimage.ops._images import cpu_threads
 from preimage.pipelines.loading import Pixels
 
 _WAITING_BYTES = 64 << 20  # of pictures that wait to be written
@@ -59,7 +59,7 @@ class PictureWriter:
         self._bytes = 0
 
     def __enter__(self) -> PictureWriter:
-        workers = min(4, os.cpu_count() or 1)
+        workers = min(4, cpu_threads())
         self._pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="write")
         return self
 
