@@ -64,6 +64,12 @@ def processor() -> str:
     return f"{fields.get('model name', platform.processor())} family {fields.get('cpu family')} {fields.get('model')}"
 
 
+def peak_megabytes() -> float:
+    """The largest resident size of this process. (`getrusage` counts that of the process which started it as well.)"""
+    with open("/proc/self/status") as status:
+        return next(float(line.split()[1]) / 1e3 for line in status if line.startswith("VmHWM"))
+
+
 def load() -> str:
     """The machine's load over the last minute, and its cores: figures taken on a busy machine mean little."""
     return f"{os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"

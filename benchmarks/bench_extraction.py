@@ -13,7 +13,6 @@ import argparse
 import hashlib
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -24,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from _timing import Cells, Table, load, processor
+from _timing import Cells, Table, load, peak_megabytes, processor
 from preimage import representations
 from preimage.io import list_images
 from preimage.pipelines.extract import extract
@@ -112,7 +111,7 @@ def _measure(case: dict[str, Any]) -> Cells:
         "floor": floor,
         "share": rate / floor,
         "bytes_ratio": summary.bytes / (summary.images * features.nbytes),
-        "peak_megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3,
+        "peak_megabytes": peak_megabytes(),
     }
 
 

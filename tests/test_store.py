@@ -347,7 +347,7 @@ def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch, form):
     if writer is None:
         write(path, record("old"))
     else:
-        with writer as store, store.shard(0) as (shard, _, _):
+        with writer as store, store.shard(0) as shard:
             shard.append(["old"], record("old").features[None], [(1, 1)], [(1, 1)])
     before = contents(path)
     # The temporary file's descriptor is pointed at the device that is always full.
@@ -365,7 +365,7 @@ def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch, form):
         else:
             with (
                 open_writer(path, SPEC, "float32", count=4, length=2, source={}) as store,
-                store.shard(1) as (shard, _, _),
+                store.shard(1) as shard,
             ):
                 shard.append(["new"], record("new").features[None], [(1, 1)], [(1, 1)])
     assert raised.value.errno == errno.ENOSPC
@@ -380,7 +380,7 @@ def begin(path, **changes):
 
 def fill(store, *numbers):
     for number in numbers:
-        with store.shard(number) as (shard, _, _):
+        with store.shard(number) as shard:
             for position in store.index.positions(number):
                 features = np.full((1, 31, 2, 2), position, np.float32)
                 shard.append([f"k{position}"], features, [(1, 1)], [(1, 1)])
@@ -464,8 +464,8 @@ def test_damaged_shards_are_forgotten(tmp_path):
 def test_a_shard_of_which_every_image_is_skipped(tmp_path):
     with begin(tmp_path / "f") as store:
         fill(store, 0, 2)
-        with store.shard(1) as (_, skipped, _):
-            skipped += [("a.png", "a.png: bad"), ("b.png", "b.png: bad")]
+        with store.shard(1) as shard:
+            shard.skipped += [("a.png", "a.png: bad"), ("b.png", "b.png: bad")]
         store.finish()
     store = read_all(tmp_path / "f")
     assert list(store) == ["k0", "k1", "k4", "k5"]
@@ -511,7 +511,7 @@ def test_a_million_entries(tmp_path):
         for number in store.index.missing:
             positions = store.index.positions(number)
             values = np.repeat(np.arange(positions.start, positions.stop, dtype=np.float32)[:, None], 2, axis=1)
-            with store.shard(number) as (shard, _, _):
+            with store.shard(number) as shard:
                 sizes = [(1, 1)] * len(positions)
                 shard.append(keys[positions.start : positions.stop], values, sizes, sizes)
         store.finish()

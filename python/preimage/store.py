@@ -60,6 +60,7 @@ class ShardEntry:
         images: features in it; 0 where every image was skipped, then there is no file.
         bytes: of the file.
         digest: SHA-256 of the file's header, which holds those of the rest.
+        source: names what the features were computed from, if their writer told.
         skipped: (name, problem) of the images left out.
         nonfinite: (name, count) of the images with NaN or infinite features.
     """
@@ -68,6 +69,7 @@ class ShardEntry:
     images: int
     bytes: int
     digest: str
+    source: str = ""
     skipped: tuple[tuple[str, str], ...] = ()
     nonfinite: tuple[tuple[str, int], ...] = ()
 
@@ -186,6 +188,7 @@ def _index(fields: Mapping[str, Any]) -> Index:
             images=int(entry["images"]),
             bytes=int(entry["bytes"]),
             digest=str(entry["digest"]),
+            source=str(entry["source"]),
             skipped=tuple((str(name), str(problem)) for name, problem in entry["skipped"]),
             nonfinite=tuple((str(name), int(count)) for name, count in entry["nonfinite"]),
         )
@@ -404,28 +407,26 @@ class StoreWriter:
         self.folder, self.index = folder, index
 
     @contextmanager
-    def shard(self, number: int) -> Iterator[tuple[ShardWriter, list[tuple[str, str]], list[tuple[str, int]]]]:
-        """Write one shard.
+    def shard(self, number: int, source: str = "") -> Iterator[ShardWriter]:
+        """Write one shard; it is complete when the block ends without an exception.
 
-        Yields what takes its images, and the lists that take (name, problem) of skipped images and (name, count) of
-        those with NaN or infinite features. The shard is complete when the block ends without an exception.
+        Args:
+            number: of the shard.
+            source: names what the features are computed from.
         """
-        skipped: list[tuple[str, str]] = []
-        nonfinite: list[tuple[str, int]] = []
-        entry = ShardEntry(number, 0, 0, "")
+        entry = ShardEntry(number, 0, 0, "", source)
         path = self.folder / entry.file
         try:
             with write_shard(path, self.index.spec, self.index.dtype) as writer:
-                yield writer, skipped, nonfinite
+                yield writer
                 if not writer.count:
                     raise _NoImagesError
         except _NoImagesError:
-            entry = dataclasses.replace(entry, skipped=tuple(skipped))
+            pass
         else:
-            entry = ShardEntry(
-                number, writer.count, path.stat().st_size, writer.digest, tuple(skipped), tuple(nonfinite)
-            )
-        self._list(entry)
+            entry = dataclasses.replace(entry, images=writer.count, bytes=path.stat().st_size, digest=writer.digest)
+        skipped, nonfinite = tuple(writer.skipped), tuple(writer.nonfinite)
+        self._list(dataclasses.replace(entry, skipped=skipped, nonfinite=nonfinite))
 
     def finish(self) -> None:
         """Make the store readable, once all shards are there."""
@@ -596,7 +597,7 @@ def write_features(path: StrPath, spec: Spec, records: Iterable[FeatureRecord], 
         while first is not None:
             number = -(-store.index.count // length)
             store.index = dataclasses.replace(store.index, count=store.index.count + length)
-            with store.shard(number) as (writer, _, _):
+            with store.shard(number) as writer:
                 while first is not None and writer.count < length:
                     _append(writer, first)
                     first = next(checked, None)

@@ -150,9 +150,25 @@ def test_lists_of_equal_length_name_the_first_image_that_differs(photo_folder: P
         extract(HOG, swapped, tmp_path / "f", size=64)
     with pytest.raises(ValueError, match=rf"20 images, now 2; .*image 3: '{then}', now no more"):
         extract(HOG, sources[:2], tmp_path / "f", size=64)
-    moved = [dataclasses.replace(sources[0], path="/elsewhere/x.png"), *sources[1:]]
-    with pytest.raises(ValueError, match=r"list of images \(20 images, now 20\)"):
-        extract(HOG, moved, tmp_path / "f", size=64)
+
+
+@pytest.mark.usefixtures("short_shards")
+def test_shards_whose_images_have_changed_are_computed_anew(photo_folder: Path, tmp_path: Path) -> None:
+    photographs = Path(shutil.copytree(photo_folder, tmp_path / "photographs"))
+    extract(HOG, photographs, tmp_path / "f", size=64)
+    shutil.copy(photographs / "coffee-0.jpg", photographs / "chelsea-1.jpg")
+    summary = extract(HOG, photographs, tmp_path / "f", size=64)
+    assert summary.resumed == 17
+    assert summary.notes == ("1 of 7 shards are computed anew: their images have changed",)
+    extract(HOG, photographs, tmp_path / "whole", size=64)
+    assert contents(tmp_path / "f") == contents(tmp_path / "whole")
+
+
+def test_photographs_that_were_moved_are_the_same(photo_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(Stop):
+        extract(HOG, photo_folder, tmp_path / "f", size=64, progress=_stop_after(4))  # type: ignore[arg-type]
+    shutil.copytree(photo_folder, tmp_path / "moved")
+    assert extract(HOG, tmp_path / "moved", tmp_path / "f", size=64).images == 20
 
 
 @pytest.mark.parametrize("budget", [1, 3_000_000, 1 << 30])

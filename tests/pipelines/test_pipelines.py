@@ -231,7 +231,7 @@ def test_a_sheet_of_several_is_the_papers_figure(
     assert summary.columns[1].error is None
     assert summary.columns[1].missing.startswith("no inverter for sift is shipped: ")
     by_itself = evaluate(tiny, mixed, size=64)
-    assert summary.columns[0].error == pytest.approx(by_itself.error, rel=0.01)
+    assert summary.columns[0].error == pytest.approx(by_itself.error, rel=1e-5)
     alone = sheet(sorted(mixed.glob("*.png"))[:1], tmp_path / "t.png", inverter=[tiny, tiny_lbp], size=64, tile=96)
     assert [(column.representation, column.error) for column in alone.columns] == [("hog", None), ("lbp", None)]
     only_features = sheet(mixed, tmp_path / "u.png", representation=[sparse, "lbp"], size=64, tile=96)

@@ -82,6 +82,8 @@ class ShardWriter:
     Attributes:
         count: images so far.
         digest: SHA-256 of the header, once all is written.
+        skipped: (name, problem) of images left out, and
+        nonfinite: (name, count) of those with NaN or infinite features: for the index of a store, not for the file.
     """
 
     def __init__(self, file: BinaryIO, spec: Spec, dtype: str, runs: int) -> None:
@@ -96,6 +98,8 @@ class ShardWriter:
         self._processed: list[Size] = []
         self.digest = ""
         self.count = 0
+        self.skipped: list[tuple[str, str]] = []
+        self.nonfinite: list[tuple[str, int]] = []
         file.seek(self._start)
 
     def append(

@@ -173,7 +173,7 @@ def extract(
     sources = listing.sources
     job = _Job(representation, side, dtype, batch_size, computed_on, skip_bad)
     folder = _store_folder(path)
-    source = {"size": side, "device": job.device_type, "images": _digest_of(sources)}
+    source = {"size": side, "device": job.device_type, "images": _digest(image.key for image in sources)}
     with open_writer(
         folder,
         representation.spec,
@@ -185,10 +185,7 @@ def extract(
         resume=resume,
         hint=lambda earlier: _first_difference(folder, earlier, sources),
     ) as store:
-        for problem in store.check():
-            format_note = (*format_note, f"{problem}: computed anew")
-        if not skip_bad:
-            store.forget(entry.number for entry in store.index.shards if entry.skipped)
+        notes = (*format_note, *_forget_stale(store, sources, skip_bad))
         resumed = sum(entry.images for entry in store.index.shards)
         _fill(store, sources, job, progress)
         entries = store.index.shards
@@ -218,7 +215,7 @@ def extract(
         nonfinite_images=tuple(name for name, _ in nonfinite),
         resumed=resumed,
         seconds=time.perf_counter() - start,
-        notes=(*format_note, *listing.notes),
+        notes=(*notes, *listing.notes),
     )
 
 
@@ -293,6 +290,22 @@ class _Job:
         return item.problem
 
 
+def _forget_stale(store: StoreWriter, sources: Sequence[ImageSource], skip_bad: bool) -> list[str]:
+    """Have shards written anew that are damaged, whose images have changed, or that skipped images; say which."""
+    notes = [f"{problem}: computed anew" for problem in store.check()]
+    entries = store.index.shards
+    changed = [entry.number for entry in entries if entry.source != _source_of(store, entry.number, sources)]
+    if changed:
+        notes.append(f"{len(changed)} of {len(entries)} shards are computed anew: their images have changed")
+    store.forget([*changed, *(entry.number for entry in entries if entry.skipped and not skip_bad)])
+    return notes
+
+
+def _source_of(store: StoreWriter, number: int, sources: Sequence[ImageSource]) -> str:
+    """Name the images of a shard, by the lengths of their files: paths and times differ where work is shared out."""
+    return _digest(_length(sources[position]) for position in store.index.positions(number))
+
+
 def _fill(store: StoreWriter, sources: Sequence[ImageSource], job: _Job, progress: Progress | None) -> None:
     """Compute and write the shards that are missing."""
     index = store.index
@@ -303,7 +316,7 @@ def _fill(store: StoreWriter, sources: Sequence[ImageSource], job: _Job, progres
         progress(done, total)
     shards = [(number, [sources[position] for position in index.positions(number)]) for number in missing]
     computed = _in_workers(shards, job, index.shard_length) if job.device is None else _on_device(shards, job)
-    with contextlib.closing(computed), _Sink(store) as sink:
+    with contextlib.closing(computed), _Sink(store, sources) as sink:
         for batch in computed:
             if batch.skipped and not job.skip_bad:
                 raise ValueError(f"{batch.skipped[0][1]} ({SKIP_HINT})")
@@ -316,8 +329,8 @@ def _fill(store: StoreWriter, sources: Sequence[ImageSource], job: _Job, progres
 class _Sink:
     """Writes batches in a thread of its own, in order. After an error what was put is still written."""
 
-    def __init__(self, store: StoreWriter) -> None:
-        self._store = store
+    def __init__(self, store: StoreWriter, sources: Sequence[ImageSource]) -> None:
+        self._store, self._sources = store, sources
         self._left = 0  # positions of the shard that is being written
         self._open = contextlib.ExitStack()
         self._writing: ShardWriter
@@ -347,8 +360,8 @@ class _Sink:
     def _write(self, batch: _Batch) -> None:
         if not self._left:
             self._left = len(self._store.index.positions(batch.shard))
-            shard = self._store.shard(batch.shard)
-            self._writing, self._skipped, self._nonfinite = self._open.enter_context(shard)
+            shard = self._store.shard(batch.shard, _source_of(self._store, batch.shard, self._sources))
+            self._writing = self._open.enter_context(shard)
         for features, items in batch.groups:
             self._writing.append(
                 [item.source.key for item in items],
@@ -356,8 +369,8 @@ class _Sink:
                 [item.original_size for item in items],
                 [item.processed_size for item in items],
             )
-        self._skipped += batch.skipped
-        self._nonfinite += batch.nonfinite
+        self._writing.skipped += batch.skipped
+        self._writing.nonfinite += batch.nonfinite
         batch.done()
         self._left -= batch.positions
         if not self._left:
@@ -528,12 +541,22 @@ def _check_format(output: Path, spec: Spec, dtype: str, layout: str | None) -> t
     )
 
 
-def _digest_of(sources: Sequence[ImageSource]) -> str:
-    """Return the SHA-256 over keys and names, in order."""
+def _digest(values: Iterable[object]) -> str:
+    """Return the SHA-256 over JSON values, in order."""
     digest = hashlib.sha256()
-    for source in sources:
-        digest.update(json.dumps([source.key, source.name]).encode())
+    for value in values:
+        digest.update(json.dumps(value).encode())
     return digest.hexdigest()
+
+
+def _length(source: ImageSource) -> int:
+    """Return the bytes of an encoded image; -1 for one that is not there, which is reported when it is read."""
+    if source.length is not None:
+        return source.length
+    try:
+        return os.path.getsize(source.path)
+    except OSError:
+        return -1
 
 
 def _first_difference(folder: Path, earlier: Index, sources: Sequence[ImageSource]) -> str:

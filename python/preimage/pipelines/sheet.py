@@ -25,7 +25,7 @@ from preimage.pipelines.loading import (
     settled_size,
     usable,
 )
-from preimage.pipelines.reconstruct import Reconstructor
+from preimage.pipelines.reconstruct import Comparison, Reconstructor
 from preimage.spec import Spec
 from preimage.viz.glyphs import draw_features, has_drawing
 from preimage.viz.sheets import SMALLEST_TILE, picture_sheet
@@ -198,7 +198,7 @@ def sheet(
         raise ValueError(f"the sheet is a PNG file, got {path}{' (a folder)' if path.is_dir() else ''}")
     if tile < SMALLEST_TILE:
         raise ValueError(f"tile is at least {SMALLEST_TILE} pixels, got {tile}")
-    checked_device(device)  # also where nothing is inverted
+    checked_device(device)  # refused even if nothing is inverted
     pairs = pairings(inverter, representation)
     columns = [_Column(pair, size, device) for pair in pairs]
     listing = as_listing(images, skip_bad=skip_bad)
@@ -239,27 +239,25 @@ class _Column:
         if not has_drawing(pair.representation.spec):
             raise LookupError(pair.missing)
 
-    def shown(
-        self, pixels: Pixels, tile: int
-    ) -> tuple[Pixels | None, Pixels | None, tuple[torch.Tensor, torch.Tensor] | None]:
-        """Return an image's features drawn, what comes back of them, and the two images to compare."""
+    def shown(self, pixels: Pixels, tile: int) -> tuple[Pixels | None, Comparison | None]:
+        """Return an image's features drawn, and what comes back of them."""
         batch = as_batch([pixels])
+        comparison = None
         if self._reconstructor is None:
-            with torch.inference_mode():
-                features, returned, pair = self.representation(batch), None, None
+            with torch.no_grad():
+                features = self.representation(batch)
         else:
-            features, target, reconstruction = self._reconstructor.compare(batch)
-            returned = as_pixels(reconstruction)[0]
-            pair = target, as_batch([returned]).float() / 255  # what is shown is what is measured
+            comparison = self._reconstructor.compare(batch)
+            features = comparison.features
         drawn = draw_features(self.representation.spec, features[0].cpu().numpy(), tile, image=pixels)
-        return drawn, returned, pair
+        return drawn, comparison
 
 
 def _rows(
     columns: Sequence[_Column], sources: Sequence[ImageSource], tile: int, skipped: Skipped | None
 ) -> tuple[list[SheetRow], list[_Compared]]:
     """Return the photographs as they are shown, and for each representation what to compare."""
-    loaders = {side: load(sources, side) for side in {column.side: None for column in columns}}
+    loaders = {column.side: load(sources, column.side) for column in columns}
     rows: list[SheetRow] = []
     compared: list[_Compared] = [[] for _ in columns]
     for items in zip(*loaders.values(), strict=True):
@@ -269,11 +267,11 @@ def _rows(
         pixels = {side: item.pixels for side, item in zip(loaders, items, strict=True) if item.pixels is not None}
         drawn, returned = [], []
         for column, pairs in zip(columns, compared, strict=True):
-            picture, reconstruction, pair = column.shown(pixels[column.side], tile)
+            picture, comparison = column.shown(pixels[column.side], tile)
             drawn.append(picture)
-            returned.append(reconstruction)
-            if pair is not None:
-                pairs.append(pair)
+            returned.append(None if comparison is None else as_pixels(comparison.reconstruction)[0])
+            if comparison is not None:
+                pairs.append((comparison.target, comparison.reconstruction))
         rows.append(SheetRow(items[0].source.key, pixels[max(pixels)], tuple(drawn), tuple(returned)))
     return rows, compared
 

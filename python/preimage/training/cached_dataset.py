@@ -263,12 +263,14 @@ class CacheBuilder:
     def _write(self, store: StoreWriter, number: int, views: list[int], rows: Rows) -> None:
         sizes = [(self.settings.size, self.settings.size)] * len(views)
         try:
-            with store.shard(number) as (writer, skipped, _):
+            with store.shard(number) as writer:
                 if views:
                     keys = [view_key(*divmod(view, self.settings.views)) for view in views]
                     writer.append(keys, rows.astype(store.index.dtype, copy=False), sizes, sizes)
                 left_out = {view // self.settings.views for view in set(store.index.positions(number)) - set(views)}
-                skipped.extend((self.images.sources[index].name, self.images.bad[index]) for index in sorted(left_out))
+                writer.skipped.extend(
+                    (self.images.sources[index].name, self.images.bad[index]) for index in sorted(left_out)
+                )
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise
