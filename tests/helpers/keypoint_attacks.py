@@ -25,8 +25,7 @@ def small_database(path, **options):
 
 def check(file):
     """Reads everything; what comes is sound."""
-    for record in file:
-        keypoints = record.keypoints
+    for keypoints in file.values():
         assert len(keypoints) == 1
         for values in (keypoints.x, keypoints.y, keypoints.scale, keypoints.angle, keypoints.descriptors):
             assert bool(values.isfinite().all())

@@ -41,7 +41,7 @@ def try_mutations(path, seeds):
         path.write_bytes(mutated(seeds[number % len(seeds)], number))
         try:
             file = read_foreign(path, SPEC, "matlab" if number % len(seeds) and path.suffix == ".mat" else None)
-            assert all(record.features.shape[0] == 31 for record in file)
+            assert all(features.shape[0] == 31 for features in file.values())
             accepted += 1
         except FileFormatError as error:
             assert str(path) in str(error)

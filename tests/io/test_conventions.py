@@ -110,7 +110,7 @@ def test_there_and_back_through_a_file(tmp_path, spec, layout):
     write_array_features(tmp_path / "f.npz", spec, records, layout=layout)
     file = read_array_features(tmp_path / "f.npz", spec, layout=layout)
     assert tuple(file) == ("d/0", "d/1")
-    for ours, theirs in zip(records, file, strict=True):
+    for ours, theirs in zip(records, file.records(), strict=True):
         assert np.abs(ours.features - theirs.features).max() <= 1e-7
         assert theirs.processed_size == ours.processed_size
     if layout != "preimage":

@@ -13,6 +13,7 @@ from preimage.io import FeatureRecord
 from preimage.io.arrays import conventions, read_foreign, write_foreign
 from preimage.io.arrays.h5 import read_hdf5_features, write_hdf5_features
 from preimage.spec import Spec
+from sizes import pairs
 
 h5py = pytest.importorskip("h5py")
 
@@ -45,7 +46,8 @@ def test_our_own_files_need_no_words(tmp_path, dtype):
     assert (file.spec, file.dtype, tuple(file)) == (HOG, dtype, ("d/e.0", "d/e.1", "d/e.2"))
     assert pairs(file.original_sizes) == ((60, 90), (61, 90), (62, 90))
     assert pairs(file.processed_sizes) == ((32, 51),) * 3
-    assert np.array_equal(file.stack(), STACK.astype(dtype).astype(np.float32))
+    assert (file.stack().dtype, file[0].dtype) == (dtype, dtype)
+    assert np.array_equal(file.stack(), STACK.astype(dtype))
     with pytest.raises(ValueError, match=r"cell_size: 8 != 4"):
         read_foreign(path, Spec("hog", "vlfeat-uoctti", 31, 4, {"cell_size": 4, "colour": "luma"}))
 
@@ -75,7 +77,9 @@ def test_what_others_write_is_read(tmp_path, options, dtype):
     assert tuple(file) == ("db/0.jpg", "db/1.jpg", "db/2.jpg")
     assert pairs(file.original_sizes) == ((33, 50), (133, 50), (233, 50))
     assert pairs(file.processed_sizes) == ((33, 50), (32, 48), (32, 48)), "where the shape agrees with it"
-    assert np.array_equal(file.stack(), STACK.astype(dtype).astype(np.float32))
+    native = np.dtype(dtype).newbyteorder("=")
+    assert (file.stack().dtype, file[0].dtype, file.dtype) == (native, native, native.name)
+    assert np.array_equal(file.stack(), STACK.astype(dtype))
     with pytest.raises(ValueError, match="plain arrays do not say what they are"):
         read_hdf5_features(tmp_path / "f.h5")
 
@@ -85,7 +89,8 @@ def test_global_descriptors(tmp_path):
     path = hloc(tmp_path / "f.h5", {"a.jpg": {"global_descriptor": vector, "image_size": np.array([64, 48])}})
     file = read_hdf5_features(path, VECTORS)
     assert (tuple(file), pairs(file.processed_sizes)) == (("a.jpg",), ((48, 64),))
-    assert np.array_equal(file[0], vector.astype(np.float32))
+    assert file[0].dtype == np.float16
+    assert np.array_equal(file[0], vector)
     path = hloc(tmp_path / "g.h5", {"a.jpg": {"global_descriptor": vector}})
     with pytest.raises(ValueError, match="give processed_sizes"):
         read_hdf5_features(path, VECTORS)
@@ -205,7 +210,6 @@ import os, resource, sys
 import numpy as np
 from preimage.spec import Spec
 from preimage.io import FeatureRecord, write_foreign
-from sizes import pairs
 spec = Spec("hog", "v", 31, 8, {})
 features = np.ones((31, 32, 32), np.float32)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))

@@ -190,13 +190,13 @@ def test_one_keypoint_has_one_descriptor_whoever_wrote_the_file(tmp_path):
 
 @pytest.mark.parametrize(("dtype", "worst"), [("float32", 1e-7), ("float16", 3e-4), ("uint8", 2e-3)])
 def test_our_own_files(tmp_path, dtype, worst):
-    records = list(read_keypoints(GOLDEN / "colmap_l1_root.db"))
+    records = list(read_keypoints(GOLDEN / "colmap_l1_root.db").records())
     records.append(KeypointRecord("unsized", records[0].keypoints, None))
     write_keypoints(tmp_path / "f.npz", records, dtype=dtype)
     file = read_keypoints(tmp_path / "f.npz")
     assert tuple(file) == ("face.png", "flat.png", "sub/coffee.png", "unsized")
     assert file.sizes == ((128, 160), (64, 80), (96, 112), None)
-    for record, back in zip(records, file, strict=True):
+    for record, back in zip(records, file.records(), strict=True):
         assert np.allclose(frames_of(back.keypoints), frames_of(record.keypoints), rtol=0, atol=1e-6)
         assert torch.equal(back.keypoints.response, record.keypoints.response)
         assert np.abs((back.keypoints.descriptors - record.keypoints.descriptors).numpy()).max(initial=0) < worst
@@ -233,7 +233,8 @@ def test_what_vl_sift_of_matlab_returns(tmp_path):
         do_compression=True,
     )
     assert is_keypoint_file(tmp_path / "b.mat")
-    assert dict(zip((file := read_keypoints(tmp_path / "b.mat")).keys, file.counts, strict=True)) == {"x": 3, "y": 0}
+    file = read_keypoints(tmp_path / "b.mat")
+    assert dict(zip(file, file.counts, strict=True)) == {"x": 3, "y": 0}
     for arrays, words in [
         ({"F": frames, "D": descriptors}, r"\(3, 4\) and \(3, 128\); \(4, N\) and \(128, N\) are right"),
         ({"F": np.zeros((6, 3)), "D": descriptors.T}, r"ellipses \(6, 3\)"),
@@ -303,7 +304,7 @@ def test_a_folder_of_files(tmp_path):
     assert is_keypoint_file(tmp_path)
     file = read_keypoints(tmp_path, image_size=(128, 160))
     assert (file.origin, tuple(file), file.counts) == ("colmap-text", ("b.jpg", "sub/a.jpg"), (None, None))
-    assert [len(record.keypoints.x) for record in file] == [78, 5]
+    assert [len(record.keypoints.x) for record in file.records()] == [78, 5]
     (tmp_path / "sub" / "a.jpg.txt").write_text("5 128\n1 2")
     with pytest.raises(FileFormatError, match=r"a\.jpg\.txt: cut short: 5 keypoints"):
         file["sub/a.jpg"]
@@ -323,7 +324,7 @@ def test_what_is_a_keypoint_file(tmp_path):
     yes = [GOLDEN / "colmap_l2.db", hloc_file(tmp_path / "a.h5", {"a": hloc_arrays("colmap_l2.db", rootsift=False)})]
     yes += [opencv_file(tmp_path / f"a.{suffix}", image, nested=False) for suffix in ("yml", "xml", "json")]
     yes.append(colmap_text(tmp_path / "a.txt", np.zeros((0, 4)), np.zeros((0, 128), int)))
-    write_keypoints(tmp_path / "a.npz", read_keypoints(GOLDEN / "colmap_l2.db"))
+    write_keypoints(tmp_path / "a.npz", read_keypoints(GOLDEN / "colmap_l2.db").records())
     yes.append(tmp_path / "a.npz")
     for path in yes:
         assert is_keypoint_file(path), path
@@ -337,6 +338,13 @@ def test_what_is_a_keypoint_file(tmp_path):
     (tmp_path / "c.npz").write_bytes(b"PK\x03\x04")
     for name in ("b.npz", "b.h5", "b.json", "b.xml", "b.txt", "b.safetensors", "c.h5", "c.npz", "absent.db"):
         assert not is_keypoint_file(tmp_path / name), name
+
+
+def test_a_file_is_written_by_its_records(tmp_path):
+    """Iterating over the file itself gives its keys."""
+    with pytest.raises(TypeError, match=r"KeypointRecord, got str: .*records"):
+        write_keypoints(tmp_path / "f.npz", read_keypoints(GOLDEN / "colmap_l2.db"))
+    assert os.listdir(tmp_path) == []
 
 
 def test_names_are_public():

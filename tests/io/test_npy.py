@@ -7,7 +7,6 @@ import zipfile
 
 import numpy as np
 import pytest
-import torch
 
 from preimage.errors import FileFormatError
 from preimage.io import FeatureFile, FeatureRecord
@@ -37,9 +36,10 @@ def test_a_stack(tmp_path, dtype, order):
     assert tuple(file) == ("00000", "00001", "00002", "00003")
     assert pairs(file.processed_sizes) == ((16, 48),) * 4 == pairs(file.original_sizes)
     assert (file.spec, file.dtype) == (SPEC, np.dtype(dtype).name)
-    assert file.stack().dtype == torch.float32
-    assert np.array_equal(file.stack(), STACK.astype(dtype).astype(np.float32))
-    assert np.array_equal(file["00002"], file[2])
+    native = np.dtype(dtype).newbyteorder("=")
+    assert (file.stack().dtype, file[2].dtype) == (native, native)
+    assert np.array_equal(file.stack(), array)
+    assert np.array_equal(file["00002"], array[2])
 
 
 def test_a_single_image_is_called_after_its_file(tmp_path):
@@ -55,9 +55,18 @@ def test_vectors(tmp_path):
         read_array_features(path, VECTORS)
     file = read_array_features(path, VECTORS, processed_sizes=(64, 48))
     assert pairs(file.processed_sizes) == ((64, 48),) * 7
-    assert np.array_equal(file.stack(), array.astype(np.float32))
+    assert np.array_equal(file.stack(), array)
     single = read_array_features(save(tmp_path / "w.npy", array[0]), VECTORS, processed_sizes=[(1, 2)])
     assert single[0].shape == (5,)
+
+
+def test_doubles_beyond_float32_stay_doubles(tmp_path):
+    array = np.array([[1e300, 1e-300, 1 + 2**-40, -np.inf, np.nan]])
+    file = read_array_features(save(tmp_path / "v.npy", array), VECTORS, processed_sizes=(64, 48))
+    assert (file.dtype, file[0].dtype) == ("float64", np.float64)
+    assert np.array_equal(file[0], array[0], equal_nan=True)
+    with pytest.raises(ValueError, match=r"1e\+300 do not fit in float32"):
+        write_array_features(tmp_path / "w.npy", VECTORS, file.records())
 
 
 def test_keys_and_sizes_from_the_caller(tmp_path):
@@ -85,6 +94,14 @@ def test_npz_with_one_array_per_image(tmp_path, savez):
     assert np.array_equal(file["d/a"], STACK[0])
     assert np.array_equal(file["b"], STACK[1].astype(np.float16))
     assert np.array_equal(file["c"], STACK[2][:, :1])
+    assert [array.dtype for array in file.values()] == [np.float32, np.float16, np.float32]
+
+
+def test_a_stack_of_several_dtypes_takes_the_widest(tmp_path):
+    np.savez(tmp_path / "f.npz", a=STACK[0].astype(np.float16), b=STACK[1])
+    file = read_array_features(tmp_path / "f.npz", SPEC)
+    assert (file.dtype, file.stack().dtype) == ("float32", np.float32)
+    assert np.array_equal(file.stack()[1], STACK[1])
 
 
 def test_npz_with_a_single_stack_or_a_single_image(tmp_path):
@@ -163,18 +180,18 @@ def records(arrays=STACK):
 def test_written_files_are_numpys(tmp_path, dtype):
     write_features(tmp_path / "f", SPEC, records())
     file = FeatureStore(tmp_path / "f")
-    write_array_features(tmp_path / "a.npy", SPEC, file, dtype=dtype)
+    write_array_features(tmp_path / "a.npy", SPEC, file.records(), dtype=dtype)
     stacked = np.load(tmp_path / "a.npy", allow_pickle=False)
     assert (stacked.dtype, stacked.shape) == (np.dtype(dtype), STACK.shape)
     assert np.array_equal(stacked, STACK.astype(dtype))
-    write_array_features(tmp_path / "a.npz", SPEC, file, dtype=dtype)
+    write_array_features(tmp_path / "a.npz", SPEC, file.records(), dtype=dtype)
     with np.load(tmp_path / "a.npz", allow_pickle=False) as arrays:
         assert list(arrays) == list(file)
         assert all(np.array_equal(arrays[key], STACK[i].astype(dtype)) for i, key in enumerate(file))
     for name in ("a.npy", "a.npz"):
         again = read_array_features(tmp_path / name, SPEC)
-        assert np.array_equal(again.stack(), STACK.astype(dtype).astype(np.float32))
-        assert again.dtype == dtype
+        assert np.array_equal(again.stack(), STACK.astype(dtype))
+        assert (again.dtype, again.stack().dtype) == (dtype, dtype)
 
 
 def test_different_shapes_go_to_npz_only(tmp_path):

@@ -32,7 +32,7 @@ def hloc_few(path):
 
 
 def ours(path):
-    write_keypoints(path, read_keypoints(GOLDEN / "colmap_l2.db"), dtype="float16")
+    write_keypoints(path, read_keypoints(GOLDEN / "colmap_l2.db").records(), dtype="float16")
     return path
 
 

@@ -104,7 +104,7 @@ class FeatureFile(KeyedFile[NDArray[Any], FeatureRecord]):
         original_sizes: (N, 2), (height, width) of each image as decoded, pixels.
         processed_sizes: (N, 2), (height, width) of what the features were computed from, pixels.
         dtype: of the arrays, as stored: ``"float16"``, ``"float32"``, ``"float64"``, or ``"uint8"`` (VLFeat's
-            descriptors).
+            descriptors, which come as float32); where arrays differ, the widest.
     """
 
     def __init__(
@@ -134,7 +134,7 @@ class FeatureFile(KeyedFile[NDArray[Any], FeatureRecord]):
         if not len(self):
             raise ValueError(f"{self.path}: holds no image to stack")
         first = self[0]
-        stacked = np.empty((len(self), *first.shape), first.dtype)
+        stacked = np.empty((len(self), *first.shape), np.result_type(first.dtype, self.dtype))
         for position in range(len(self)):
             features = self[position]
             if features.shape != first.shape:
@@ -174,14 +174,21 @@ def shape_problem(spec: Spec, shape: tuple[int, ...]) -> str | None:
     return f"the spec asks for features {wanted}, got {shape}"
 
 
+def check_type(record: object, wanted: type) -> None:
+    """Refuse what is no record, such as the keys that iterating over a file gives; ``TypeError``."""
+    if not isinstance(record, wanted):
+        raise TypeError(f"every record is a {wanted.__name__}, got {type(record).__name__}: a file's are file.records()")
+
+
 def check_record(record: FeatureRecord, spec: Spec, seen: set[str] | None = None) -> None:
     """Refuse a record that no file should hold, or whose key is in `seen`, to which it is added.
 
     Raises:
         ValueError: a key that repeats or is no relative path, features that do not fit the spec, or a size that is
             not two whole numbers >= 1.
-        TypeError: features that are not a floating-point NumPy array.
+        TypeError: no record, or features that are not a floating-point NumPy array.
     """
+    check_type(record, FeatureRecord)
     if problem := key_problem(record.key):
         raise ValueError(problem)
     if seen is not None:

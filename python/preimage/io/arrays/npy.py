@@ -200,7 +200,7 @@ def write_array_features(
         path: with suffix ``.npy``: one array (B, C, h, w) or (B, C); with ``.npz``: one array per image under its
             key, uncompressed. Spec and sizes are not kept.
         spec: what every record's features are of.
-        records: any iterable, such as a `FeatureFile`; consumed once.
+        records: any iterable, such as ``file.records()``; consumed once.
         dtype: ``"float32"`` or ``"float16"``, as stored.
         layout: see `preimage.io.arrays.conventions`. Dense SIFT in others' layouts becomes two arrays an
             image, ``KEY/descriptors`` and ``KEY/frames``, which needs ``.npz``; an ``.npy`` stack always has the

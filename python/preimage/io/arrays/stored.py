@@ -98,8 +98,13 @@ def feature_file(
         original_sizes=[given or size for given, size in zip(originals, sizes, strict=True)],
         processed_sizes=sizes,
         dtype=np.result_type(*{array.dtype for array in arrays if not _is_frames(array, spec, layout)}).name,
-        load=lambda position: images[position].load(),
+        load=lambda position: _native(images[position].load()),
     )
+
+
+def _native(array: NDArray[Any]) -> NDArray[Any]:
+    """Return an array in this machine's byte order; torch takes no other."""
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 def agreed_spec(path: StrPath, given: Spec | None, told: Spec | None) -> Spec:

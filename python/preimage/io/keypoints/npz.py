@@ -27,7 +27,7 @@ from preimage.io.arrays.stored import StoredArray
 from preimage.io.atomic import StrPath, as_keys, atomic_write, key_problem
 from preimage.io.keypoints.convert import as_keypoints, check_count, naming, no_keypoints
 from preimage.io.keypoints.records import KeypointFile, KeypointRecord
-from preimage.io.records import MAX_IMAGES, Size, is_size
+from preimage.io.records import MAX_IMAGES, Size, check_type, is_size
 from preimage.keypoints import DESCRIPTOR, Keypoints
 
 DTYPES = ("float32", "float16", "uint8")
@@ -115,12 +115,13 @@ def write_keypoints(path: StrPath, records: Iterable[KeypointRecord], *, dtype: 
     Args:
         path: the file to write, with the suffix ``.npz``; replaced only when all went well. Equal keypoints give equal
             files.
-        records: any iterable, such as a `KeypointFile` of another format; consumed once.
+        records: any iterable, such as ``file.records()`` of another format's; consumed once.
         dtype: of the descriptors: ``"float32"``, ``"float16"``, or ``"uint8"`` (512 times the descriptor, at most 255).
 
     Raises:
         ValueError: another suffix or dtype, a key that repeats or is no relative path, keypoints that are not those of
             one image or that no file may hold, a size that is not two whole numbers >= 1, or no record at all.
+        TypeError: no record.
         OSError: such as a full disk. After any error `path` is as it was.
     """
     if Path(path).suffix.lower() != ".npz":
@@ -139,6 +140,7 @@ def write_keypoints(path: StrPath, records: Iterable[KeypointRecord], *, dtype: 
 def _arrays(records: Iterable[KeypointRecord], dtype: str) -> Iterator[tuple[str, NDArray[Any]]]:
     seen: set[str] = set()
     for record in records:
+        check_type(record, KeypointRecord)
         key, keypoints, size = record.key, record.keypoints, record.image_size
         if problem := key_problem(key):
             raise ValueError(problem)
