@@ -495,6 +495,10 @@ def test_shares_merge_to_what_one_run_writes(tmp_path):
     with pytest.raises(ValueError, match=r"other does not go with .*1 .*size: 32 != 64"):
         merge([tmp_path / "1", tmp_path / "other"], tmp_path / "m")
     assert not (tmp_path / "m").exists()
+    (tmp_path / "cut" / "m").mkdir(parents=True)
+    shutil.copy(tmp_path / "1" / "shard-00001.safetensors", tmp_path / "cut" / "m")
+    merge([tmp_path / "1", tmp_path / "0"], tmp_path / "cut" / "m")
+    assert contents(tmp_path / "cut" / "m") == contents(tmp_path / "whole"), "what a kill left is no obstacle"
 
 
 def test_shards_are_of_about_64_mebibytes():

@@ -27,7 +27,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,8 +47,6 @@ MAX_MAPPED = 256  # shards of a store at once: each takes a file descriptor
 _FORMAT = "preimage-feature-store"
 _VERSION = 1
 _MAX_INDEX_BYTES = 1 << 28
-
-T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,7 +127,10 @@ class Index:
         if earlier.count != self.count or earlier.source.get("images") != self.source.get("images"):
             more = f"; {hint}" if hint else ""
             phrases.append(f"the list of images ({earlier.count} images, now {self.count}{more})")
-        ours, theirs = ({"dtype": one.dtype, "part": one.part, **one.source} for one in (self, earlier))
+        ours, theirs = (
+            {"dtype": one.dtype, "part": one.part, "shard_length": one.shard_length, **one.source}
+            for one in (self, earlier)
+        )
         names = [name for name in ours | theirs if name != "images" and ours.get(name) != theirs.get(name)]
         return phrases + [f"{name}: {theirs.get(name)} != {ours.get(name)}" for name in names]
 
@@ -514,8 +515,7 @@ def open_writer(
     path = Path(folder)
     if not 0 <= part[0] < part[1]:
         raise ValueError(f"a part is (i, n) with 0 <= i < n, got {part}")
-    strangers = [entry.name for entry in path.iterdir() if not _is_ours(entry.name)] if path.is_dir() else []
-    if strangers:
+    if path.is_dir() and (strangers := _strangers(path)):
         raise FileExistsError(f"{path} is in the way: it holds {strangers[0]}, which is no part of a feature store")
     with folder_lock(path, wait):
         earlier = None
@@ -563,6 +563,11 @@ def _sweep(folder: Path, *, everything: bool) -> None:
     for entry in folder.iterdir():
         if entry.name.startswith(".preimage-") or (everything and _is_ours(entry.name) and entry.name != ".lock"):
             entry.unlink(missing_ok=True)
+
+
+def _strangers(folder: Path) -> list[str]:
+    """Return the names in a folder that are not of a store's files."""
+    return [entry.name for entry in folder.iterdir() if not _is_ours(entry.name)]
 
 
 def _is_ours(name: str) -> bool:
@@ -666,16 +671,16 @@ def merge(parts: Sequence[StrPath], output: StrPath) -> FeatureStore:
     if missing := [number for number in first.wanted if number not in found]:
         raise ValueError(f"{len(missing)} of {len(first.wanted)} shards are in none of the stores, first {missing[0]}")
     target = Path(output)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+    if (target / INDEX).exists() or (target.exists() and (not target.is_dir() or _strangers(target))):
         raise FileExistsError(f"{target} is there already")
-    target.mkdir(parents=True, exist_ok=True)
-    for _, (part_folder, entry) in sorted(found.items()):
-        if entry.images:
-            _link(part_folder / entry.file, target / entry.file)
-    sync_folders([target])
-    shards = tuple(entry for _, (_, entry) in sorted(found.items()))
-    with atomic_write(target / INDEX) as file:
-        file.write(dataclasses.replace(first, shards=shards, complete=True).to_bytes())
+    with folder_lock(target):
+        _sweep(target, everything=True)  # what an earlier merge left that was cut short
+        for _, (part_folder, entry) in sorted(found.items()):
+            if entry.images:
+                _link(part_folder / entry.file, target / entry.file)
+        sync_folders([target])
+        shards = tuple(entry for _, (_, entry) in sorted(found.items()))
+        StoreWriter(target, first)._write(dataclasses.replace(first, shards=shards, complete=True))
     return FeatureStore(target)
 
 

@@ -126,7 +126,7 @@ def test_an_unfinished_extraction_is_described(
     found = json.loads(out)
     assert (code, found["kind"], found["images"]) == (0, "unfinished feature store", 2)
     assert (found["shards_done"], found["shards"]) == (1, 2)
-    code, out, err = run("verify", tmp_path / "f")
+    code, out, _ = run("verify", tmp_path / "f")
     assert code == 1
     assert "f: unfinished, 1 of 2 shards are there" in out
 

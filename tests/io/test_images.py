@@ -649,8 +649,9 @@ def test_fit_image_refuses(image, size, error):
         fit_image(image, size)
 
 
-def test_write_png_keeps_every_pixel(tmp_path):
-    write_png(tmp_path / "a.png", RGB[:, ::-1])  # a view with negative strides
+@pytest.mark.parametrize("photograph", [False, True])
+def test_write_png_keeps_every_pixel(tmp_path, photograph):
+    write_png(tmp_path / "a.png", RGB[:, ::-1], photograph=photograph)  # a view with negative strides
     assert np.array_equal(np.asarray(Image.open(tmp_path / "a.png")), RGB[:, ::-1])
     assert os.listdir(tmp_path) == ["a.png"]
     with pytest.raises(TypeError, match="float64"):

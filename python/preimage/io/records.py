@@ -177,9 +177,8 @@ def shape_problem(spec: Spec, shape: tuple[int, ...]) -> str | None:
 def check_type(record: object, wanted: type) -> None:
     """Refuse what is no record, such as the keys that iterating over a file gives; ``TypeError``."""
     if not isinstance(record, wanted):
-        raise TypeError(
-            f"records are {wanted.__name__}, got {type(record).__name__}: those of a file are file.records()"
-        )
+        name = type(record).__name__
+        raise TypeError(f"every record is a {wanted.__name__}, got {name}: a file's are file.records()")
 
 
 def check_record(record: FeatureRecord, spec: Spec, seen: set[str] | None = None) -> None:

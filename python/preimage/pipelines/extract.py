@@ -83,6 +83,7 @@ _OTHER_FILES = (
 )
 _TASK_IMAGES = 8  # at most, that a thread decodes and describes in one go
 _TASK_SHARE = 16  # tasks in a shard, at least
+_TRIED_SIDE = 256  # of an image on which a representation is tried on a device, pixels
 _WAITING = 4  # batches that wait to be written, at most
 
 
@@ -166,12 +167,11 @@ def extract(
     if isinstance(representation, str):
         representation = representations.create(representation)
     path = Path(output)
-    computed_on = _device(representation, device)
     _check(path, size, dtype, batch_size, part)
     format_note = _check_format(path, representation.spec, dtype, layout)
     listing, side = as_listing(images, skip_bad=skip_bad), settled_size(representation, size)
     sources = listing.sources
-    job = _Job(representation, side, dtype, batch_size, computed_on, skip_bad)
+    job = _Job(representation, side, dtype, batch_size, _device(representation, device, side), skip_bad)
     folder = _store_folder(path)
     source = {"size": side, "device": job.device_type, "images": _digest(image.key for image in sources)}
     with open_writer(
@@ -494,13 +494,16 @@ def _nonfinite(features: torch.Tensor) -> list[int]:
     return counts
 
 
-def _device(representation: Representation, device: str) -> torch.device | None:
+def _device(representation: Representation, device: str, side: int | None) -> torch.device | None:
     """Return where features are computed; ``None`` where they are NumPy arrays, which needs no torch."""
     if representation.computes_arrays and device in ("auto", "cpu"):
         return None
-    from preimage.inverters import checked_device
+    from preimage.inverters import checked_device, extraction_device
 
-    return checked_device(device)
+    wanted = checked_device(device)
+    if device != "auto":
+        return wanted
+    return extraction_device(representation, (side or _TRIED_SIDE, side or _TRIED_SIDE), wanted)
 
 
 def _check(output: Path, size: int | None, dtype: str, batch_size: int, part: tuple[int, int]) -> None:

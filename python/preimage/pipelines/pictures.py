@@ -86,7 +86,10 @@ class PictureWriter:
             folder.mkdir(parents=True, exist_ok=True)
             self._folders.add(folder)
         pairs = zip(targets, pictures, strict=True)
-        futures = [self._pool.submit(write_png, target, picture, unsynced=self._unsynced) for target, picture in pairs]
+        futures = [
+            self._pool.submit(write_png, target, picture, photograph=True, unsynced=self._unsynced)
+            for target, picture in pairs
+        ]
         self._waiting.append((futures, size))
         self._bytes += size
 
