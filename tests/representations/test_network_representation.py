@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import threading
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +12,7 @@ from torch import nn
 
 import preimage
 from networks import SIDE, Careful, Cnn, Counting, Mixer, Odd, Rows, Shared, Vit
-from preimage.representations import Network
+from preimage.representations import Network, network, network_state
 from preimage.representations.network_identity import digest
 from tolerances import NETWORK
 
@@ -177,11 +179,53 @@ def test_an_image_alone_has_the_features_that_it_has_among_others(images: torch.
             assert close(alone, together)
 
 
-def test_a_network_back_in_training_mode_is_set_right(cnn: Cnn, images: torch.Tensor) -> None:
-    layer = preimage.network_representation(cnn, "", PREPROCESSING)
-    first = layer(images)
+def test_the_module_stays_as_it_was(cnn: Cnn, images: torch.Tensor) -> None:
+    expected = preimage.network_representation(copy.deepcopy(cnn), "", PREPROCESSING)(images)
     cnn.train()
-    assert close(layer(images), first)
+    cnn.features[1].eval()  # a part that the caller holds still
+    cnn.again.bias.requires_grad_(False)
+    state = {name: value.clone() for name, value in cnn.state_dict().items()}
+
+    def flags() -> list[bool]:
+        return [part.training for part in cnn.modules()] + [one.requires_grad for one in cnn.parameters()]
+
+    before = flags()
+    layer = preimage.network_representation(cnn, "", PREPROCESSING)
+    assert close(layer(images), expected), "dropout and batch statistics are off"
+    layer(images.clone().requires_grad_()).sum().backward()
+    assert [found.name for found in layer.network.trace()][-1] == ""
+    with pytest.raises(ValueError, match="never called"):
+        layer.network.layers(images, ["spare"])
+    assert layer.spec.channels == 5
+    assert flags() == before
+    assert all(value.grad is None for value in cnn.parameters())
+    assert all(torch.equal(value, state[name]) for name, value in cnn.state_dict().items())
+    cnn(images).sum().backward()
+    assert cnn.again.weight.grad is not None, "and goes on training"
+
+
+class _Merging(nn.Conv2d):
+    """Has an ``eval`` that changes its weights, as layers with adapters have."""
+
+    def train(self, mode: bool = True) -> _Merging:
+        with torch.no_grad():
+            self.weight += 1
+        return super().train(mode)
+
+
+def test_a_modules_own_eval_is_not_called(images: torch.Tensor) -> None:
+    module = _Merging(3, 2, 1)
+    before = module.weight.clone()
+    Network(module, UNIT).layers(images, [""])
+    assert torch.equal(module.weight, before)
+    assert module.training
+
+
+def test_the_precision_is_the_networks_also_inside_of_autocast(cnn: Cnn, images: torch.Tensor) -> None:
+    layer = preimage.network_representation(cnn, "features.3", PREPROCESSING)
+    expected = layer(images)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(layer(images), expected)
 
 
 def test_gradients_flow_to_the_images_and_only_if_they_want_any(cnn: Cnn, images: torch.Tensor) -> None:
@@ -192,8 +236,8 @@ def test_gradients_flow_to_the_images_and_only_if_they_want_any(cnn: Cnn, images
     wanting = images.double().requires_grad_()
     layer(wanting).square().sum().backward()
     by_hand = images.double().requires_grad_()
-    cnn.features(PREPROCESSING(by_hand)).square().sum().backward()
-    assert close(wanting.grad, by_hand.grad)
+    (expected,) = torch.autograd.grad(cnn.features(PREPROCESSING(by_hand)).square().sum(), by_hand)
+    assert close(wanting.grad, expected)
     assert all(value.grad is None for value in cnn.parameters())
     with torch.no_grad():
         assert not layer(wanting).requires_grad
@@ -207,7 +251,7 @@ def test_first_used_in_inference_mode_a_network_still_gives_gradients(cnn: Cnn, 
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_a_network_follows_its_images(cnn: Cnn, images: torch.Tensor, device: str) -> None:
+def test_features_are_computed_where_the_images_are(cnn: Cnn, images: torch.Tensor, device: str) -> None:
     if device == "cuda" and not torch.cuda.is_available():
         pytest.skip("no CUDA device")
     layer = preimage.network_representation(cnn, "features.3", PREPROCESSING)
@@ -218,7 +262,36 @@ def test_a_network_follows_its_images(cnn: Cnn, images: torch.Tensor, device: st
     assert (there.cpu() - before).abs().max() < 1e-2  # TF32 on a GPU
     layer(images.to(device).requires_grad_()).sum().backward()
     assert close(layer(images), before)
+    assert {value.device.type for value in cnn.state_dict().values()} == {"cpu"}
     assert digest(cnn) == spec.parameters["weights"]
+
+
+def test_another_device_gets_a_copy_made_once_for_each_state_of_the_weights(
+    cnn: Cnn, images: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the meta device, which every machine has; it computes shapes only."""
+    copies: list[nn.Module] = []
+
+    def copied(*arguments: Any) -> nn.Module:
+        copies.append(network_state.copied_to(*arguments))
+        return copies[-1]
+
+    monkeypatch.setattr(network, "copied_to", copied)
+    layer = preimage.network_representation(cnn.train(), "features.3", PREPROCESSING)
+    for _ in range(2):
+        assert (layer(images.to("meta")).device.type, layer(images).device.type) == ("meta", "cpu")
+    assert len(copies) == 1
+    assert {value.device.type for value in copies[0].state_dict().values()} == {"meta"}
+    assert {value.device.type for value in cnn.state_dict().values()} == {"cpu"}
+    assert cnn.training
+    with torch.no_grad():
+        cnn.again.weight.mul_(2)
+    layer(images.to("meta"))
+    assert len(copies) == 2
+    cnn.lock = threading.Lock()  # type: ignore[assignment]
+    cnn.again.bias = nn.Parameter(torch.ones(8))
+    with pytest.raises(ValueError, match=r"networks\.Cnn cannot be copied to meta: TypeError: .*lock.*; move it"):
+        layer(images.to("meta"))
 
 
 def test_threads_take_turns(cnn: Cnn, images: torch.Tensor) -> None:
