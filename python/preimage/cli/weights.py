@@ -1,4 +1,4 @@
-"""``preimage weights``: the weights of networks whose layers are representations."""
+"""``preimage weights``: files of networks' weights."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from preimage.cli._shared import Json, Output, bytes_text, reporting
 if TYPE_CHECKING:
     from preimage.pipelines.weights import WeightsSummary
 
-weights = typer.Typer(help="Import the weights of AlexNet, and list those that are here.", no_args_is_help=True)
+weights = typer.Typer(
+    help="Import AlexNet's weights, list those that are here, and convert any network's.",
+    no_args_is_help=True,
+)
 
 _FILE = (
     "bvlc_reference_caffenet.caffemodel, bvlc_alexnet.caffemodel, alexnet-owt-7be5be79.pth; also .npz, .safetensors; "
@@ -43,6 +46,24 @@ def import_(
     show = Output(json)
     summary = import_weights(file, variant=variant, preprocessing=preprocessing, folder=folder)
     _say(show, summary)
+    show.say(f"wrote {summary.path} ({bytes_text(summary.bytes)})")
+    show.finish(summary)
+
+
+@weights.command("convert")
+@reporting
+def convert(
+    file: Annotated[Path, typer.Argument(help="A .caffemodel; also .npz, .pth, .safetensors.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The .safetensors file to write.")],
+    json: Json = False,
+) -> None:
+    """Write the weights of any network as plain safetensors, with tensors named <layer>.weight and <layer>.bias."""
+    from preimage.pipelines.weights import convert_weights
+
+    show = Output(json)
+    summary = convert_weights(file, output)
+    for name, shape in summary.shapes.items():
+        show.say(f"{name}  {'×'.join(map(str, shape))}")
     show.say(f"wrote {summary.path} ({bytes_text(summary.bytes)})")
     show.finish(summary)
 
