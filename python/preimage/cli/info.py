@@ -163,10 +163,10 @@ def _checkpoint(path: Path) -> dict[str, Any]:
 
 
 def _weights(path: Path) -> dict[str, Any]:
-    from preimage.representations.alexnet_weights import digest, read
+    from preimage.representations.alexnet_weights import check_name, digest, read
 
     found = read(path)
-    found.check_digest(here := digest(found.load()))
+    check_name(path, here := digest(found.load()))
     return {
         "path": path,
         "kind": "weights of AlexNet",
@@ -176,7 +176,6 @@ def _weights(path: Path) -> dict[str, Any]:
         "preprocessing": found.preprocessing,
         "digest": here,
         "layers": list(found.layers),
-        "source": found.source,
     }
 
 

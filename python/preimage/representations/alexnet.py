@@ -11,11 +11,11 @@ from typing import Any, ClassVar
 
 import torch
 
-from preimage.errors import FileFormatError
 from preimage.representations.alexnet_network import LAYERS, STRIDES, VARIANTS, build, channels, check_variant
-from preimage.representations.alexnet_weights import DIGEST, PREPROCESSINGS, check_preprocessing, digest, find, read
+from preimage.representations.alexnet_weights import DIGEST, check_name, digest, find, read
 from preimage.representations.base import Representation, register
 from preimage.representations.network import Network, NetworkRepresentation
+from preimage.representations.preprocessing import PREPROCESSINGS, check_preprocessing
 from preimage.spec import Spec
 
 
@@ -37,10 +37,7 @@ def alexnet(weights: str | Path = "", variant: str | None = None, preprocessing:
     if preprocessing is not None:
         check_preprocessing(preprocessing)
     path = find(variant or "caffenet", str(weights)).absolute()
-    network = _load(path, path.stat().st_mtime_ns, variant, preprocessing)
-    if DIGEST.fullmatch(str(weights)) and network.weights != weights:
-        raise FileFormatError(path, f"holds the weights {network.weights}, not those of its name")
-    return network
+    return _load(path, path.stat().st_mtime_ns, variant, preprocessing)
 
 
 @functools.lru_cache(maxsize=2)  # a whole network takes 240 MB
@@ -53,7 +50,7 @@ def _load(path: Path, _modified: int, variant: str | None, preprocessing: str | 
     pixels = PREPROCESSINGS[preprocessing or found.preprocessing](VARIANTS[found.variant].image_side)
     name = f"alexnet-{found.variant}"
     network = Network(module.requires_grad_(False).eval(), pixels, name=name, identify=_identify)
-    found.check_digest(network.weights)
+    check_name(path, network.weights)
     return network
 
 

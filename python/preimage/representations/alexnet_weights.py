@@ -18,12 +18,11 @@ from preimage.io.arrays.stored import StoredArray
 from preimage.io.atomic import StrPath
 from preimage.io.weights import WeightFile, open_weights
 from preimage.representations.alexnet_network import LAYERS, VARIANTS, check_variant, parameter_shapes
-from preimage.representations.preprocessing import caffe_bgr, imagenet_rgb
+from preimage.representations.preprocessing import PREPROCESSINGS
 
 FORMAT = "preimage-weights"  # in the header of imported files
 DIGEST = re.compile(r"[0-9a-f]{16}")
 
-PREPROCESSINGS = {"caffe-bgr": caffe_bgr, "imagenet-rgb": imagenet_rgb}
 USUAL_PREPROCESSING = {"caffenet": "caffe-bgr", "bvlc": "caffe-bgr", "torchvision": "imagenet-rgb"}
 PUBLISHED = {  # the files that hold a variant's weights, for messages
     "caffenet": "bvlc_reference_caffenet.caffemodel",
@@ -52,8 +51,6 @@ class AlexNetWeights:
         path: of the file.
         variant: of AlexNet.
         preprocessing: how these weights want their pixels, a name in `PREPROCESSINGS`.
-        source: name of the file that they were imported from; else its own.
-        told: digest that an imported file tells; else empty.
         arrays: by our names (``conv1.weight``), in the order of the layers.
         others: names of the arrays that AlexNet does not have.
     """
@@ -61,8 +58,6 @@ class AlexNetWeights:
     path: Path
     variant: str
     preprocessing: str
-    source: str
-    told: str
     arrays: Mapping[str, StoredArray]
     others: tuple[str, ...]
 
@@ -79,11 +74,6 @@ class AlexNetWeights:
         """
         return {name: _values(self.path, array) for name, array in self.arrays.items()}
 
-    def check_digest(self, digest: str) -> None:
-        """`FileFormatError` if an imported file tells another digest than that of its arrays."""
-        if self.told not in ("", digest):
-            raise FileFormatError(self.path, f"is damaged: its digest is {digest}, not {self.told!r:.40}")
-
 
 def weights_folder() -> Path:
     """``$PREIMAGE_WEIGHTS``, or ``$XDG_CACHE_HOME/preimage/weights``, or ``~/.cache/preimage/weights``."""
@@ -96,6 +86,13 @@ def weights_folder() -> Path:
 def file_name(variant: str, digest: str) -> str:
     """What the file of imported weights is called."""
     return f"alexnet-{variant}-{digest}.safetensors"
+
+
+def check_name(path: Path, digest: str) -> None:
+    """`FileFormatError` if a file's name, as of an imported one, has another digest than its arrays."""
+    named = re.fullmatch(file_name(r"\w+", f"({DIGEST.pattern})").replace(".", r"\."), path.name)
+    if named and named[1] != digest:
+        raise FileFormatError(path, f"is damaged or another's: it holds the weights {digest}, not those of its name")
 
 
 def find(variant: str, weights: str = "") -> Path:
@@ -150,8 +147,7 @@ def read(path: StrPath, variant: str | None = None) -> AlexNetWeights:
     preprocessing = header.get("preprocessing", USUAL_PREPROCESSING[variant])
     if preprocessing not in PREPROCESSINGS:
         raise FileFormatError(path, f"is damaged: unknown preprocessing {preprocessing!r:.40}")
-    source = header.get("source", Path(path).name)
-    return AlexNetWeights(Path(path), variant, preprocessing, source, header.get("digest", ""), arrays, others)
+    return AlexNetWeights(Path(path), variant, preprocessing, arrays, others)
 
 
 def digest(arrays: Mapping[str, NDArray[Any]]) -> str:
@@ -164,12 +160,6 @@ def digest(arrays: Mapping[str, NDArray[Any]]) -> str:
         values = np.ascontiguousarray(arrays[name], "<f4")
         total.update(f"{name} {_shown(arrays[name].shape)} {hashlib.sha256(values.data).hexdigest()}\n".encode())
     return total.hexdigest()[:16]
-
-
-def check_preprocessing(name: str) -> None:
-    """``ValueError`` unless there is such a preprocessing."""
-    if name not in PREPROCESSINGS:
-        raise ValueError(f"unknown preprocessing {name!r}; known are {', '.join(PREPROCESSINGS)}")
 
 
 def _named(file: StrPath, found: WeightFile) -> tuple[dict[str, StoredArray], tuple[str, ...]]:
