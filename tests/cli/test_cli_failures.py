@@ -25,14 +25,17 @@ from conftest import Run, photographs
 from preimage import cli
 from preimage.cli import _shared
 from preimage.io import write_png
-from preimage.store import FeatureStore
+from preimage.store import FeatureStore, read_index
 
 
 def test_errors_are_one_line_and_exit_1(run: Run, photo_folder: Path, tiny: Path, tmp_path: Path) -> None:
     features = tmp_path / "f"
     assert run("extract", "hog", photo_folder, "-o", features)[0] == 0
-    cut = tmp_path / "cut"
-    cut.write_bytes(features.read_bytes()[:-7])
+    cut = tmp_path / "cut.safetensors"
+    shutil.copytree(features, tmp_path / "cut")
+    (shard,) = (tmp_path / "cut").glob("shard-*")
+    cut.write_bytes(shard.read_bytes()[:-7])
+    shutil.copy(cut, shard)
     (tmp_path / "text.safetensors").write_text("hello")
     (tmp_path / "empty").mkdir()
     (tmp_path / "evil.npy").write_bytes(b"\x93NUMPY\x01\x00\x10\x00{'descr': '|O'}")
@@ -49,9 +52,15 @@ def test_errors_are_one_line_and_exit_1(run: Run, photo_folder: Path, tiny: Path
         ),
         (("extract", "hog", photo_folder, "-o", tmp_path / "x", "--cell-size", 0), "cell_size"),
         (("extract", "hog", photo_folder, "-o", tmp_path / "x", "--dtype", "int8"), "float32 or float16, got 'int8'"),
-        (("extract", "hog", photo_folder, "-o", tmp_path), "is not a plain file"),
+        (("extract", "hog", photo_folder, "-o", tmp_path), "is in the way: it holds"),
+        (
+            ("extract", "hog", photo_folder, "-o", cut.with_suffix(""), "--size", 32),
+            "cut holds features with other settings",
+        ),
+        (("extract", "hog", photo_folder, "-o", "/dev/null"), "/dev/null is a file"),
         (("extract", "hog", photo_folder, "-o", "/proc/absent/x"), "/proc/absent"),
-        (("invert", cut, "-o", tmp_path / "x", "--inverter", tiny), "cut: damaged"),
+        (("invert", cut, "-o", tmp_path / "x", "--inverter", tiny), "cut.safetensors: has"),
+        (("invert", tmp_path / "cut", "-o", tmp_path / "x", "--inverter", tiny), f"{shard.name}: has"),
         (("invert", tmp_path / "absent", "-o", tmp_path / "x"), "absent: No such file"),
         (("invert", features, "-o", tmp_path / "x", "--inverter", "nobody"), "nobody: neither a folder nor"),
         (("invert", features, "-o", tmp_path / "x", "--inverter", tiny, "--device", "tpu9"), "got 'tpu9'"),
@@ -105,14 +114,21 @@ def test_bad_images_are_listed(run: Run, photo_folder: Path, tmp_path: Path) -> 
     assert json.loads(out)["skipped"][0][0].endswith("broken.jpg")
 
 
-def test_an_unfinished_extraction_is_described(run: Run, photo_folder: Path, tmp_path: Path) -> None:
+def test_an_unfinished_extraction_is_described(
+    run: Run, photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("preimage.store.MAX_SHARD_IMAGES", 1)
     (tmp_path / "photos").mkdir()
     shutil.copy(next(photo_folder.iterdir()), tmp_path / "photos")
     (tmp_path / "photos" / "zzz.jpg").write_bytes(b"no image")
     assert run("extract", "hog", tmp_path / "photos", "-o", tmp_path / "f")[0] == 1
-    code, out, _ = run("info", tmp_path / "f.partial")
-    assert code == 0
-    assert re.search(r"kind +unfinished extraction", out)
+    code, out, _ = run("info", tmp_path / "f", "--json")
+    found = json.loads(out)
+    assert (code, found["kind"], found["images"]) == (0, "unfinished feature store", 2)
+    assert (found["shards_done"], found["shards"]) == (1, 2)
+    code, out, _ = run("verify", tmp_path / "f")
+    assert code == 1
+    assert "f: unfinished, 1 of 2 shards are there" in out
 
 
 def test_doctor_survives_a_native_module_that_does_not_load(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -230,9 +246,11 @@ def test_broken_neighbours_break_only_what_needs_them(photo_folder: Path, tiny: 
     assert "torchvision that belongs to the installed torch" in problems
 
 
-def test_a_full_disk_leaves_nothing_behind_and_can_be_resumed(photo_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["f", "f.safetensors"])
+def test_a_full_disk_leaves_nothing_behind_and_can_be_resumed(photo_folder: Path, tmp_path: Path, name: str) -> None:
     resource = pytest.importorskip("resource")
-    output = tmp_path / "f"
+    output = tmp_path / name
+    store = output if name == "f" else tmp_path / f"{name}.partial"
 
     def small_files_only() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
@@ -240,44 +258,53 @@ def test_a_full_disk_leaves_nothing_behind_and_can_be_resumed(photo_folder: Path
     command = [sys.executable, "-m", "preimage", "extract", "hog", str(photo_folder), "-o", str(output)]
     done = subprocess.run(command, preexec_fn=small_files_only, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert re.search(r"^error: .*f\.partial.*: File too large", done.stderr, re.MULTILINE), done.stderr
+    assert re.search(rf"^error: {store}/shard-00000\.safetensors: File too large", done.stderr), done.stderr
     assert "Traceback" not in done.stderr
-    assert not output.exists()
-    left = sorted(path.name for path in (tmp_path / "f.partial").iterdir())
-    assert left == ["images.json", "manifest.json"]
+    assert [path.name for path in tmp_path.iterdir()] == [store.name]
+    assert sorted(path.name for path in store.iterdir()) == [".lock", "index.json"]
     assert subprocess.run(command, capture_output=True, check=False).returncode == 0
     assert len(FeatureStore(output)) == 20
-    assert [path.name for path in tmp_path.iterdir()] == ["f"]
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+_SHORT_SHARDS = """
+from preimage import cli, store
+store.MAX_SHARD_IMAGES = 20
+cli.main()
+"""
+
+
+def _shards(folder: Path) -> list[str]:
+    """The files of the shards that are complete."""
+    return [entry.file for entry in read_index(folder).shards] if (folder / "index.json").exists() else []
 
 
 def test_ctrl_c_exits_130_and_can_be_resumed(tmp_path: Path) -> None:
     folder = tmp_path / "many"
     folder.mkdir()
     write_png(folder / "0000.png", photographs()["astronaut"])
-    for index in range(1, 1500):
+    for index in range(1, 300):
         os.link(folder / "0000.png", folder / f"{index:04d}.png")
     output = tmp_path / "f"
-    command = [sys.executable, "-m", "preimage", "extract", "hog", str(folder), "-o", str(output), "--size", "32"]
+    arguments = ["extract", "hog", str(folder), "-o", str(output), "--size", "32"]
+    command = [sys.executable, "-c", _SHORT_SHARDS, *arguments]
     # Where the tests run in the background of a shell, Ctrl-C is ignored, and children would inherit that.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     finally:
         signal.signal(signal.SIGINT, before)
-    finished = tmp_path / "f.partial" / "part-00000.json"
     deadline = time.monotonic() + 120
-    while not finished.exists() and process.poll() is None and time.monotonic() < deadline:
+    while not _shards(output) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, (out, err)
-    assert err == "interrupted\n"
-    assert finished.exists()
-    assert not output.exists()
-    names = [path.name for path in finished.parent.iterdir()]
-    assert not [name for name in names if name.endswith(".tmp")]
-    # Fewer images are another job; the same job goes on.
+    assert out == ""
+    assert [line for line in err.splitlines() if not line.startswith("extracting ")] == ["interrupted"]
+    finished = _shards(output)
+    assert sorted(path.name for path in output.iterdir()) == [".lock", "index.json", *finished]
     done = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True)
     found = json.loads(done.stdout)
-    assert found["resumed"] >= 128
-    assert found["images"] == 1500
+    assert (found["resumed"], found["images"]) == (20 * len(finished), 300)
+    assert 0 < found["resumed"] < 300

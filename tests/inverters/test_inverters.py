@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 import torch
 
@@ -140,6 +141,13 @@ def test_refuses_features(
 ) -> None:
     with pytest.raises(error, match=message):
         tiny(torch.zeros(shape, dtype=dtype))
+
+
+def test_takes_views_of_a_mapped_file(tiny: Inverter) -> None:
+    """As a `FeatureStore` gives them: NumPy arrays that nothing may write to, of which torch warns."""
+    features = torch.rand(31, 8, 8)
+    view = np.frombuffer(features.numpy().tobytes(), np.float32).reshape(31, 8, 8)
+    assert torch.equal(tiny(view), tiny(features))
 
 
 def test_refuses_a_size_that_the_features_do_not_cover(tiny: Inverter) -> None:

@@ -19,6 +19,7 @@ from preimage.errors import FileFormatError
 from preimage.io import (
     decode_file,
     decode_image,
+    encode_png,
     fit_image,
     write_png,
 )
@@ -651,7 +652,9 @@ def test_fit_image_refuses(image, size, error):
 
 @pytest.mark.parametrize("photograph", [False, True])
 def test_write_png_keeps_every_pixel(tmp_path, photograph):
-    write_png(tmp_path / "a.png", RGB[:, ::-1], photograph=photograph)  # a view with negative strides
+    encoded = encode_png(RGB[:, ::-1], photograph=photograph)  # a view with negative strides
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(encoded))), RGB[:, ::-1])
+    write_png(tmp_path / "a.png", RGB[:, ::-1])
     assert np.array_equal(np.asarray(Image.open(tmp_path / "a.png")), RGB[:, ::-1])
     assert os.listdir(tmp_path) == ["a.png"]
     with pytest.raises(TypeError, match="float64"):

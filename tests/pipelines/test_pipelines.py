@@ -96,10 +96,11 @@ def test_damaged_features_and_absent_devices(photo_folder: Path, tiny: Path, tmp
     if not torch.cuda.is_available():
         with pytest.raises(ValueError, match="'cuda' is not available here"):
             invert(tmp_path / "f", tmp_path / "out", inverter=tiny, device="cuda")
-    data = bytearray((tmp_path / "f").read_bytes())
+    (shard,) = (tmp_path / "f").glob("shard-*")
+    data = bytearray(shard.read_bytes())
     data[len(data) // 2] ^= 8
-    (tmp_path / "f").write_bytes(data)
-    with pytest.raises(FileFormatError, match="damaged"):
+    shard.write_bytes(data)
+    with pytest.raises(FileFormatError, match=rf"{shard.name}: damaged"):
         invert(tmp_path / "f", tmp_path / "out", inverter=tiny)
 
 
@@ -288,10 +289,7 @@ def test_the_demo_reconstructs_from_its_feature_file(tiny: Path, tmp_path: Path)
 
 def test_the_demo_shows_several_representations(tiny: Path, tiny_lbp: Path, mixed: Path, tmp_path: Path) -> None:
     summary = demo(tmp_path / "demo", images=mixed, inverter=[tiny, tiny_lbp], size=64)
-    assert [result.features.name for result in summary.results] == [
-        "photographs.hog.safetensors",
-        "photographs.lbp.safetensors",
-    ]
+    assert [result.features.name for result in summary.results] == ["photographs.hog", "photographs.lbp"]
     page = summary.page.read_text()
     assert page.count("<img ") == 25
     assert "Photographs from their HOG and LBP features" in page

@@ -285,7 +285,7 @@ def test_extract_invert_and_evaluate(run: Run, factory: str, photo_folder: Path)
     assert (code, err) == (0, "")
     assert "normalised error" in out
     code, _, err = run(*evaluated, "--representation", *named, "--output-layout", "vector")
-    assert (code, "not the one wanted (wanted != given): channels: 6 != 96" in err) == (1, True)
+    assert (code, "does not fit network features (inverter != features): channels: 6 != 96" in err) == (1, True)
     code, _, err = run(*evaluated, "--layer", "body.2")
     assert (code, err) == (1, "error: layer given without --representation\n")
 

@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -219,6 +220,8 @@ class Inverter(nn.Module):
         return f"spec={json.dumps(self.spec.to_dict())}"
 
     def _checked(self, features: torch.Tensor) -> torch.Tensor:
+        if isinstance(features, np.ndarray):
+            features = np.require(features, requirements="W")  # torch warns of views of a mapped file
         features = torch.as_tensor(features)
         if not features.is_floating_point():
             raise TypeError(f"features are floating-point, got {features.dtype}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from preimage.io.arrays import read_foreign, write_foreign
     from preimage.io.atomic import atomic_write
-    from preimage.io.images import check_image, decode_file, decode_image, fit_image, read_image, write_png
+    from preimage.io.images import check_image, decode_file, decode_image, encode_png, fit_image, read_image, write_png
     from preimage.io.keypoints import (
         KeypointFile,
         KeypointRecord,
@@ -30,6 +30,7 @@ __all__ = [
     "check_image",
     "decode_file",
     "decode_image",
+    "encode_png",
     "find_images",
     "fit_image",
     "is_keypoint_file",
@@ -45,7 +46,7 @@ __all__ = [
 _HOMES = {
     "atomic": ("atomic_write",),
     "arrays": ("read_foreign", "write_foreign"),
-    "images": ("check_image", "decode_file", "decode_image", "fit_image", "read_image", "write_png"),
+    "images": ("check_image", "decode_file", "decode_image", "encode_png", "fit_image", "read_image", "write_png"),
     "keypoints": ("KeypointFile", "KeypointRecord", "is_keypoint_file", "read_keypoints", "write_keypoints"),
     "records": ("FeatureFile", "FeatureRecord"),
     "sources": ("ImageSource", "Listing", "find_images", "list_images"),

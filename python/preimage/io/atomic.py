@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
 import re
 import secrets
@@ -13,9 +12,7 @@ import time
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
-
-from preimage.errors import FileFormatError
+from typing import BinaryIO
 
 try:
     import fcntl
@@ -238,26 +235,3 @@ def files_below(folder: str, prefix: str = "", *, links: list[str] | None = None
             yield prefix + entry.name, entry.path
         elif links is not None and entry.is_symlink():
             links.append(entry.path)
-
-
-def read_manifest(path: Path, form: str, version: int, what: str) -> dict[str, Any]:
-    """The object in a JSON file of ours that says what a folder holds.
-
-    Args:
-        path: the file.
-        form: its ``format``.
-        version: its ``format_version``.
-        what: what such a manifest is of, for messages.
-
-    Raises:
-        FileFormatError: it is not JSON, of another format, or of another version.
-    """
-    try:
-        fields = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise FileFormatError(path, f"is not JSON: {error}") from error
-    if not isinstance(fields, dict) or fields.get("format") != form:
-        raise FileFormatError(path, f"is not the manifest of {what}")
-    if fields.get("format_version") != version:
-        raise FileFormatError(path, f"has format version {fields.get('format_version')!r}, not {version}")
-    return fields

@@ -247,23 +247,27 @@ def fit_image(image: Image, size: int | None) -> Image:
         return np.asarray(cv2.resize(square, (size, size), interpolation=interpolation), np.uint8)
 
 
-def write_png(path: StrPath, image: Image, *, photograph: bool = False, unsynced: set[Path] | None = None) -> None:
-    """Write (H, W, 3) uint8 RGB as PNG, atomically; ``TypeError`` / ``ValueError`` for another array.
+def write_png(path: StrPath, image: Image) -> None:
+    """Write (H, W, 3) uint8 RGB as PNG, atomically; ``TypeError`` / ``ValueError`` for another array."""
+    encoded = encode_png(image)
+    with atomic_write(path) as file:
+        file.write(encoded)
+
+
+def encode_png(image: Image, *, photograph: bool = False) -> memoryview:
+    """Return (H, W, 3) uint8 RGB as the bytes of a PNG file; ``TypeError`` / ``ValueError`` for another array.
 
     Args:
-        path: of the file.
         image: the picture.
         photograph: it has no flat areas, which then would take more space than needed.
-        unsynced: see `atomic_write`.
     """
     _check_image(image)
     options = _PNG_OF_PHOTOGRAPH if photograph else _PNG
     with _polite_opencv():
         done, encoded = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
     if not done:
-        raise ValueError(f"{path}: OpenCV cannot encode an image of shape {image.shape} as PNG")
-    with atomic_write(path, unsynced=unsynced) as file:
-        file.write(encoded.data)
+        raise ValueError(f"OpenCV cannot encode an image of shape {image.shape} as PNG")
+    return encoded.data
 
 
 def _check_image(image: object) -> None:

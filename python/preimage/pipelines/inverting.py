@@ -64,7 +64,7 @@ class Work:
         """
         targets = targets_of(self.folder, keys)
         self._total = len(keys)
-        with PictureWriter(self._written) as writer:
+        with PictureWriter(self._written, encode_ahead=reconstructor.device.type != "cpu") as writer:
             for batch, pictures in _inverted(reconstructor, items, self._batch_size):
                 writer.write([targets[item.index] for item in batch], list(pictures))
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
 
-from preimage.io import write_png
-from preimage.io.atomic import file_problem, key_problem, sync_folders
+from preimage.io import encode_png
+from preimage.io.atomic import atomic_write, file_problem, key_problem, sync_folders
 from preimage.ops._images import cpu_threads
 from preimage.pipelines.loading import Pixels
 
@@ -49,18 +49,20 @@ class PictureWriter:
 
     Args:
         written: called for each picture written, in the order given, in the caller's thread.
+        encode_ahead: go on while pictures are encoded. Otherwise only while they are written: a network that computes
+            on the same cores would lose more time to the encoding than that takes, because its threads wait for each
+            other.
     """
 
-    def __init__(self, written: Callable[[], None]) -> None:
-        self._written = written
+    def __init__(self, written: Callable[[], None], *, encode_ahead: bool) -> None:
+        self._written, self._encode_ahead = written, encode_ahead
         self._folders: set[Path] = set()  # that are there
         self._unsynced: set[Path] = set()
         self._waiting: deque[tuple[list[Future[None]], int]] = deque()
         self._bytes = 0
 
     def __enter__(self) -> PictureWriter:
-        workers = min(4, cpu_threads())
-        self._pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="write")
+        self._pool = ThreadPoolExecutor(cpu_threads(), thread_name_prefix="write")
         return self
 
     def __exit__(
@@ -85,13 +87,16 @@ class PictureWriter:
         for folder in {target.parent for target in targets} - self._folders:
             folder.mkdir(parents=True, exist_ok=True)
             self._folders.add(folder)
-        pairs = zip(targets, pictures, strict=True)
-        futures = [
-            self._pool.submit(write_png, target, picture, photograph=True, unsynced=self._unsynced)
-            for target, picture in pairs
-        ]
-        self._waiting.append((futures, size))
+        encoded = [self._pool.submit(encode_png, picture, photograph=True) for picture in pictures]
+        if not self._encode_ahead:
+            wait(encoded)
+        pairs = zip(targets, encoded, strict=True)
+        self._waiting.append(([self._pool.submit(self._put, target, png) for target, png in pairs], size))
         self._bytes += size
+
+    def _put(self, target: Path, png: Future[memoryview]) -> None:
+        with atomic_write(target, unsynced=self._unsynced) as file:
+            file.write(png.result())
 
     def _first_is_done(self) -> bool:
         return all(future.done() for future in self._waiting[0][0])
