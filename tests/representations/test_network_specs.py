@@ -31,7 +31,7 @@ def cnn() -> Cnn:
 
 
 def test_a_spec_says_everything_that_decides_the_numbers(cnn: Cnn) -> None:
-    spec = preimage.network_representation(cnn, "features.3", PREPROCESSING).spec
+    spec = preimage.Network(cnn, PREPROCESSING).representation("features.3").spec
     assert spec == Spec(
         "network",
         "networks.Cnn",
@@ -49,11 +49,11 @@ def test_a_spec_says_everything_that_decides_the_numbers(cnn: Cnn) -> None:
             "std": "0.229,0.224,0.225",
         },
     )
-    named = preimage.network_representation(cnn, "features.3", PREPROCESSING, name="mine").spec
+    named = preimage.Network(cnn, PREPROCESSING, name="mine").representation("features.3").spec
     assert spec.differences(named) == ["variant: 'networks.Cnn' != 'mine'"]
     with torch.no_grad():
         cnn.spare.bias[0] += 1
-    other = preimage.network_representation(cnn, "features.3", PREPROCESSING).spec
+    other = preimage.Network(cnn, PREPROCESSING).representation("features.3").spec
     assert [one.partition(":")[0] for one in spec.differences(other)] == ["parameters.weights"]
 
 
@@ -84,7 +84,7 @@ def test_a_digest_is_of_the_weights_not_of_where_or_how_they_lie() -> None:
     ],
 )
 def test_the_spec_follows_weights_that_change(cnn: Cnn, images: torch.Tensor, change: Callable[[Cnn], object]) -> None:
-    layer = preimage.network_representation(cnn, "again", PREPROCESSING)
+    layer = preimage.Network(cnn, PREPROCESSING).representation("again")
     first, features = layer.spec, layer(images)
     with torch.no_grad():
         change(cnn)
@@ -93,7 +93,7 @@ def test_the_spec_follows_weights_that_change(cnn: Cnn, images: torch.Tensor, ch
 
 
 def test_a_part_may_be_exchanged_for_one_of_another_shape(cnn: Cnn, images: torch.Tensor) -> None:
-    layer = preimage.network_representation(cnn, "", PREPROCESSING)
+    layer = preimage.Network(cnn, PREPROCESSING).representation("")
     assert layer.spec.channels == 5
     cnn.classifier[2] = nn.Linear(8, 7)
     assert layer(images).shape == (3, 7)
@@ -124,7 +124,7 @@ def test_the_digest_is_computed_once_for_each_state_of_the_weights(cnn: Cnn, ima
 
 
 def test_no_spec_makes_us_import_a_network(cnn: Cnn) -> None:
-    layer = preimage.network_representation(cnn, "pool", PREPROCESSING)
+    layer = preimage.Network(cnn, PREPROCESSING).representation("pool")
     words = r"layer 'pool' of the network networks.Cnn: .*name it yourself \(--representation torch:.* --layer pool"
     with pytest.raises(ValueError, match=words):
         representations.from_spec(layer.spec)
@@ -136,7 +136,7 @@ def test_a_compiled_network_is_taken_uncompiled(cnn: Cnn, images: torch.Tensor) 
             super().__init__()
             self._orig_mod = cnn
 
-    expected = preimage.network_representation(cnn, "again", PREPROCESSING)
-    layer = preimage.network_representation(Wrapped(), "again", PREPROCESSING)
+    expected = preimage.Network(cnn, PREPROCESSING).representation("again")
+    layer = preimage.Network(Wrapped(), PREPROCESSING).representation("again")
     assert (layer(images) - expected(images)).abs().max() < NETWORK
     assert layer.spec == expected.spec

@@ -290,33 +290,6 @@ class NetworkRepresentation(Representation):
         return self.network.shapes([self.layer], self.layout)[self.layer]
 
 
-def network_representation(
-    module: nn.Module,
-    layer: str,
-    preprocess: Preprocess,
-    *,
-    image_size: int | None = None,
-    name: str | None = None,
-    layout: str = "auto",
-) -> NetworkRepresentation:
-    """A layer of a torch network as a representation; arguments and errors as in `Network`."""
-    return Network(module, preprocess, image_size=image_size, name=name).representation(layer, layout)
-
-
-def network_representations(
-    module: nn.Module,
-    layers: Iterable[str],
-    preprocess: Preprocess,
-    *,
-    image_size: int | None = None,
-    name: str | None = None,
-    layout: str = "auto",
-) -> dict[str, NetworkRepresentation]:
-    """Several layers of one network, by name; they share it. `Network.layers` computes several in one pass."""
-    network = Network(module, preprocess, image_size=image_size, name=name)
-    return {layer: network.representation(layer, layout) for layer in layers}
-
-
 def _traced(name: str, layer: nn.Module, output: Any) -> TracedLayer:
     shape, problem = None, ""
     try:
