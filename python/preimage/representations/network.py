@@ -190,7 +190,6 @@ class Network:
         has_autocast = torch.amp.is_autocast_available(device.type)
         precise = torch.autocast(device.type, enabled=False) if has_autocast else nullcontext()
         with self._lock, torch.set_grad_enabled(gradients), precise:
-            self._forget_if_changed()
             module = self.module if device == self._device else self._copies.get(device)
             if module is None:
                 module = self._copies[device] = copied_to(self.module, device, self._called)

@@ -45,7 +45,9 @@ def versions(module: nn.Module) -> tuple[tuple[int, int], ...]:
             tensor.data_ptr() if tensor.layout == torch.strided else id(tensor),
             0 if tensor.is_inference() else tensor._version,
         )
-        for tensor in tensors_of(module)
+        for part in module.modules()  # many times faster than parameters() and buffers()
+        for tensor in (*part._parameters.values(), *part._buffers.values())
+        if tensor is not None
     )
 
 
