@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from preimage.pipelines.invert import invert as invert
     from preimage.pipelines.reconstruct import Reconstructor as Reconstructor
     from preimage.representations.network import Network as Network
-    from preimage.representations.network import network_representation as network_representation
-    from preimage.representations.network import network_representations as network_representations
     from preimage.representations.preprocessing import Preprocessing as Preprocessing
     from preimage.spec import Spec as Spec
     from preimage.store import FeatureStore as FeatureStore
@@ -58,8 +56,6 @@ _HOMES = {
     "invert": "preimage.pipelines.invert",
     "lbp": "preimage.ops.lbp",
     "lbp_codes": "preimage.ops.lbp",
-    "network_representation": "preimage.representations.network",
-    "network_representations": "preimage.representations.network",
     "phow": "preimage.ops.phow",
     "read_image": "preimage.io",
     "read_keypoints": "preimage.io",

@@ -43,7 +43,7 @@ def test_help_is_quick_because_it_imports_nothing_heavy() -> None:
     script = f"""
 import sys
 from preimage.cli import main
-below = ["study", "disclosure"], ["study", "layers"], ["weights", "import"], ["weights", "list"]
+below = ["study", "disclosure"], ["study", "layers"], ["weights", "import"], ["weights", "convert"]
 for command in ([], *[[name] for name in {COMMANDS!r}], *below):
     sys.argv = ["preimage", *command, "--help"]
     try:

@@ -17,9 +17,11 @@ import caffemodels
 from conftest import Run
 from preimage.errors import FileFormatError
 from preimage.io.weights import open_weights, write_tensors
-from preimage.pipelines.weights import WeightsSummary, import_weights, list_weights
+from preimage.pipelines.weights import WeightsSummary, convert_weights, import_weights
 from preimage.representations import alexnet_weights
-from preimage.representations.alexnet_network import LAYERS, TORCHVISION_NAMES, parameter_shapes
+from preimage.representations.alexnet import alexnet
+from preimage.representations.alexnet_network import LAYERS, parameter_shapes
+from preimage.representations.alexnet_weights import TORCHVISION_NAMES
 
 Arrays = dict[str, np.ndarray]
 
@@ -69,13 +71,13 @@ def test_equal_weights_have_one_digest_whatever_they_come_in(tmp_path: Path, suf
     expected = import_weights(write(tmp_path / "a.npz", CONV2), variant="caffenet", folder=tmp_path)
     summary = import_weights(write(tmp_path / f"b{suffix}", CONV2), variant="caffenet")
     assert summary.digest == expected.digest
-    assert (summary.layers, summary.source, summary.preprocessing) == (("conv1", "conv2"), f"b{suffix}", "caffe-bgr")
+    assert (summary.layers, summary.preprocessing) == (("conv1", "conv2"), "caffe-bgr")
     assert summary.path == tmp_path / "weights" / f"alexnet-caffenet-{summary.digest}.safetensors"
     with safetensors.safe_open(summary.path, "np") as file:
-        assert (file.metadata()["layers"], file.metadata()["source"]) == ("conv1,conv2", f"b{suffix}")
         for name, values in CONV2.items():
             assert np.array_equal(file.get_tensor(name), values)
-    assert list_weights() == [summary]
+    again = import_weights(summary.path)
+    assert again == summary, "it tells its variant"
 
 
 def test_half_precision_is_kept_and_other_precisions_become_single(tmp_path: Path) -> None:
@@ -92,10 +94,9 @@ def test_half_precision_is_kept_and_other_precisions_become_single(tmp_path: Pat
     torch.save({"state_dict": tensors, "epoch": 90}, tmp_path / "c.pth")
     digests = {import_weights(tmp_path / f"c{s}", variant="caffenet").digest for s in (".safetensors", ".pth")}
     assert len(digests) == 1
-    assert len(list_weights()) == (1 if digest in digests else 2)
 
 
-def test_torchvisions_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torchvisions_names(tmp_path: Path) -> None:
     arrays = arrays_of("torchvision", "conv5")
     ours = import_weights(write(tmp_path / "a.npz", arrays))
     assert (ours.variant, ours.preprocessing) == ("torchvision", "imagenet-rgb")
@@ -103,13 +104,6 @@ def test_torchvisions_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     renamed = {f"{theirs[name.split('.')[0]]}.{name.split('.')[1]}": values for name, values in arrays.items()}
     assert "features.10.bias" in renamed
     assert import_weights(write(tmp_path / "alexnet.pth", renamed)).digest == ours.digest
-
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
-    with pytest.raises(FileNotFoundError, match=r"hub/checkpoints/alexnet-owt-7be5be79\.pth: .*weights='DEFAULT'"):
-        import_weights("torchvision")
-    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
-    write(tmp_path / "hub" / "checkpoints" / "alexnet-owt-7be5be79.pth", renamed)
-    assert import_weights("torchvision").digest == ours.digest
 
 
 def _torchvisions() -> dict[str, torch.Tensor]:
@@ -194,11 +188,14 @@ def test_caffemodels(tmp_path: Path, version: str) -> None:
 
 
 def test_a_caffemodel_tells_the_order_of_pooling_and_normalisation(tmp_path: Path) -> None:
+    """Also when it has been converted."""
     path = tmp_path / "n.caffemodel"
-    path.write_bytes(caffemodels.v1(as_layers(CONV2)))
-    assert import_weights(path).variant == "caffenet"
-    path.write_bytes(caffemodels.v1(as_layers(CONV2, "norm1", "pool1")))
-    assert import_weights(path).variant == "bvlc"
+    for first, then, variant in (("pool1", "norm1", "caffenet"), ("norm1", "pool1", "bvlc")):
+        path.write_bytes(caffemodels.v1(as_layers(CONV2, first, then)))
+        convert_weights(path, tmp_path / "n.safetensors")
+        summaries = [import_weights(tmp_path / name) for name in ("n.caffemodel", "n.safetensors")]
+        assert summaries[0] == summaries[1]
+        assert summaries[0].variant == variant
     with pytest.raises(ValueError, match="normalises, then pools, so it is variant bvlc, not caffenet"):
         import_weights(path, variant="caffenet")
     with pytest.raises(ValueError, match="does not tell which AlexNet this is"):
@@ -250,32 +247,16 @@ def test_files_of_other_networks_are_not_asked_for_their_variant(tmp_path: Path,
         import_weights(write(tmp_path / "resnet.npz", arrays))
 
 
-def test_a_file_under_the_name_of_another(tmp_path: Path, folder: Path) -> None:
-    path = import_weights(write(tmp_path / "a.npz", CONV2), variant="caffenet").path
-    path.rename(folder / alexnet_weights.file_name("caffenet", "0" * 16))
-    with pytest.raises(FileFormatError, match=r"holds the weights [0-9a-f]{16}, not those of its name"):
-        alexnet_weights.find("caffenet", "0" * 16)
-    assert alexnet_weights.find("caffenet").digest in path.name
-
-
 def test_a_folder_is_no_file_of_weights(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=re.escape(str(tmp_path))):
-        alexnet_weights.find("caffenet", str(tmp_path))
-
-
-def test_weights_of_other_numbers_are_damaged(tmp_path: Path) -> None:
-    """Some of them torch cannot even turn into float32."""
-    path = import_weights(write(tmp_path / "a.npz", CONV2), variant="caffenet").path
-    path.write_bytes(path.read_bytes().replace(b'"dtype":"F32"', b'"dtype":"I32"'))
-    with pytest.raises(FileFormatError, match="weights are float32 or float16, got I32"):
-        alexnet_weights.read_header(path)
+        alexnet(str(tmp_path))
 
 
 def test_wrong_options_and_files(tmp_path: Path) -> None:
     path = write(tmp_path / "a.npz", CONV2)
     with pytest.raises(ValueError, match="unknown AlexNet variant 'zf'"):
         import_weights(path, variant="zf")
-    with pytest.raises(ValueError, match="unknown preprocessing 'grey'; known are caffe-bgr, imagenet-rgb"):
+    with pytest.raises(ValueError, match="one of imagenet-rgb, caffe-bgr, unit, got 'grey'"):
         import_weights(path, variant="bvlc", preprocessing="grey")
     with pytest.raises(FileNotFoundError):
         import_weights(tmp_path / "nothing.npz", variant="bvlc")
@@ -285,35 +266,26 @@ def test_wrong_options_and_files(tmp_path: Path) -> None:
 
 
 def test_imported_files_notice_damage(tmp_path: Path) -> None:
-    path = import_weights(write(tmp_path / "a.npz", CONV2), variant="caffenet").path
-    data = path.read_bytes()
-    last = bytearray(data)
-    last[-1] ^= 1
-    path.write_bytes(last)
-    header = alexnet_weights.read_header(path)
-    assert header.tensors(["conv1"]).keys() == {"conv1.weight", "conv1.bias"}, "which is whole"
-    with pytest.raises(FileFormatError, match=r"damaged: the checksum of conv2\.weight is wrong"):
-        header.tensors(["conv1", "conv2"])
+    summary = import_weights(write(tmp_path / "a.npz", CONV2), variant="caffenet")
+    path, data = summary.path, summary.path.read_bytes()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    for weights in ("", summary.digest, str(path)):
+        with pytest.raises(FileFormatError, match=r"it holds the weights [0-9a-f]{16}, not those of its name"):
+            alexnet(weights)
     path.write_bytes(data[: len(data) // 2])
     with pytest.raises(FileFormatError, match="no safetensors file"):
-        alexnet_weights.read_header(path)
-    with safetensors.safe_open(write(tmp_path / "b.safetensors", CONV2), "np") as file:
-        assert file.metadata() is None
-    with pytest.raises(FileFormatError, match="run preimage weights import"):
-        alexnet_weights.read_header(tmp_path / "b.safetensors")
+        alexnet(str(path))
+    path.write_bytes(data.replace(b'"dtype":"F32"', b'"dtype":"I32"'))
+    with pytest.raises(FileFormatError, match="holds nothing by AlexNet's names"):
+        alexnet(str(path))
 
 
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
         ("variant", "zf", "unknown variant 'zf'"),
-        ("variant", "torchvision", r"the shape of conv1\.bias is not torchvision's"),
-        ("preprocessing", "none", "or preprocessing 'none'"),
-        ("digest", "0" * 16, "its digest is not that of its tensors"),
-        ("checksums", "[]", "no texts by name"),
-        ("checksums", "[" * 100_000, "damaged"),
-        ("checksums", "{}", "its digest is not that of its tensors"),
-        ("format_version", "2", "has format version '2'; this preimage reads '1'"),
+        ("variant", "torchvision", r"not torchvision's weights: conv1\.weight is 96×3×11×11, not 64×3×11×11"),
+        ("preprocessing", "none", "unknown preprocessing 'none'"),
     ],
 )
 def test_headers_that_contradict_themselves(tmp_path: Path, old: str, new: str, words: str) -> None:
@@ -322,7 +294,7 @@ def test_headers_that_contradict_themselves(tmp_path: Path, old: str, new: str, 
         metadata = file.metadata()
     write_tensors(path, CONV2, metadata | {old: new})
     with pytest.raises(FileFormatError, match=words):
-        alexnet_weights.read_header(path)
+        alexnet(str(path))
 
 
 def test_where_weights_are(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -336,25 +308,30 @@ def test_where_weights_are(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
     assert alexnet_weights.weights_folder() == tmp_path / ".cache" / "preimage" / "weights"
 
 
-def test_the_command(run: Run, tmp_path: Path, folder: Path) -> None:
-    code, out, err = run("weights", "list")
-    assert (code, out, err) == (0, f"no weights in {folder}\n", "")
+def test_the_commands(run: Run, tmp_path: Path) -> None:
     path = write(tmp_path / "a.npz", CONV2 | {"mean": np.zeros(3, np.float32)})
     code, out, err = run("weights", "import", path, "--variant", "bvlc", "--preprocessing", "imagenet-rgb")
     assert (code, err) == (0, "")
-    assert "imagenet-rgb, from a.npz" in out
-    assert "holds conv1…conv2 only: there is no alexnet-conv3, " in out
+    assert "imagenet-rgb" in out
+    assert "ends with conv2: there is no alexnet-conv3, " in out
     assert "left out what AlexNet does not have: mean" in out
     code, out, _ = run("weights", "import", path, "--variant", "caffenet", "--folder", tmp_path / "b", "--json")
     summary = json.loads(out)
     assert (code, summary["variant"], summary["layers"]) == (0, "caffenet", ["conv1", "conv2"])
     assert summary.keys() == WeightsSummary.__dataclass_fields__.keys()
-    code, out, _ = run("weights", "list", "--json")
-    (found,) = json.loads(out)["weights"]
-    assert (code, found["digest"], found["preprocessing"]) == (0, summary["digest"], "imagenet-rgb")
-    code, out, _ = run("info", found["path"], "--json")
+    code, out, _ = run("info", summary["path"], "--json")
     facts = json.loads(out)
-    assert (code, facts["kind"], facts["digest"]) == (0, "weights of AlexNet", found["digest"])
+    assert (code, facts["kind"], facts["digest"]) == (0, "weights of AlexNet", summary["digest"])
     code, out, err = run("weights", "import", path)
     assert (code, out) == (1, "")
     assert "--variant caffenet, bvlc or torchvision" in err
+    (tmp_path / "n.caffemodel").write_bytes(caffemodels.v1(as_layers(CONV2)))
+    code, out, err = run("weights", "convert", tmp_path / "n.caffemodel", "-o", tmp_path / "n.safetensors")
+    assert (code, err) == (0, "")
+    assert "conv2.weight  256×48×5×5\n" in out
+    with safetensors.safe_open(tmp_path / "n.safetensors", "np") as file:
+        assert {name: file.get_tensor(name).tobytes() for name in file.keys()} == {  # noqa: SIM118 - no dictionary
+            name: values.tobytes() for name, values in CONV2.items()
+        }
+    code, _, err = run("weights", "convert", tmp_path / "n.caffemodel", "-o", tmp_path / "n.npz")
+    assert (code, "end with .safetensors, got 'n.npz'" in err) == (1, True)

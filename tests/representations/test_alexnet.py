@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 import torch.nn.functional as F
 
@@ -14,8 +16,8 @@ import tolerances
 from preimage import representations
 from preimage.pipelines.loading import as_sources, load
 from preimage.pipelines.weights import import_weights
-from preimage.representations import alexnet
-from preimage.representations.alexnet_network import LAYERS, AlexNet, channels, parameter_shapes
+from preimage.representations.alexnet_network import LAYERS, build, channels, parameter_shapes
+from preimage.representations.network_layers import layer_outputs
 from preimage.spec import Spec
 
 PARAMETERS = {"caffenet": 60_965_224, "bvlc": 60_965_224, "torchvision": 61_100_840}
@@ -104,11 +106,11 @@ def assert_close(ours: torch.Tensor, expected: torch.Tensor) -> None:
 def test_convolutions_against_a_forward_pass_written_anew(variant: str, side: int, cells: int) -> None:
     """At a size where the pooling of Caffe, which keeps the last window, differs from torchvision's."""
     weights = random_weights(variant, "conv5")
-    network = AlexNet(variant, "conv5")
+    network = build(variant, "conv5").requires_grad_(False)
     network.load_state_dict(weights)
     pixels = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(0)) * 100  # LRN then counts
     expected = forward(variant, pixels, weights)
-    ours = network.layers(pixels, LAYERS[:5])
+    ours = layer_outputs(network, LAYERS[:5], pixels)
     assert list(ours) == list(LAYERS[:5])
     assert expected["conv1"].shape[2] == cells
     for name in ours:
@@ -155,12 +157,10 @@ def test_parameters_of_each_variant(variant: str) -> None:
 
 
 def test_networks_end_where_they_are_asked_to() -> None:
-    network = AlexNet("caffenet", "conv2", device="meta")
+    network = build("caffenet", "conv2", device="meta")
     assert [name for name, _ in network.named_children()] == ["conv1", "conv2"]
-    with pytest.raises(ValueError, match="built up to conv2, which is before conv3"):
-        network.layers(torch.zeros(1, 3, 227, 227, device="meta"), ["conv1", "conv3"])
     with pytest.raises(ValueError, match="no layer 'pool5'; it has conv1, "):
-        AlexNet("caffenet", "pool5")
+        build("caffenet", "pool5")
     with pytest.raises(ValueError, match="unknown AlexNet variant 'zf'; known are caffenet, bvlc, torchvision"):
         representations.create("alexnet-conv1", variant="zf")
 
@@ -216,7 +216,7 @@ def test_weights_that_are_not_there(convolutions: Path, folder: Path, tmp_path: 
     with pytest.raises(FileNotFoundError, match=f"no weights 0000000000000000 .*{command}"):
         representations.from_spec(Spec.from_dict(fields))
     fc6 = representations.create("alexnet-fc6")
-    with pytest.raises(ValueError, match="these weights hold conv1…conv3 only, not conv4, conv5, fc6"):
+    with pytest.raises(ValueError, match="no alexnet-fc6 with these weights, which end with conv3"):
         fc6(torch.zeros(1, 3, 227, 227))
     with pytest.raises(ValueError, match="variant 'caffenet', not 'bvlc'"):
         _ = representations.create("alexnet-conv1", variant="bvlc", weights=str(convolutions)).spec
@@ -229,7 +229,7 @@ def test_images_of_other_sizes(convolutions: Path) -> None:
     conv1 = representations.create("alexnet-conv1")
     with pytest.raises(ValueError, match="takes images of 227×227 pixels, got 224×224"):
         conv1(torch.zeros(1, 3, 224, 224))
-    with pytest.raises(ValueError, match="alexnet-conv1 takes images of 227×227 pixels, got 256×227"):
+    with pytest.raises(ValueError, match="takes images of 227×227 pixels, got 256×227"):
         conv1.feature_size(256, 227)
 
 
@@ -248,27 +248,40 @@ def test_gradients_only_where_images_ask_for_them(convolutions: Path) -> None:
         assert torch.equal(conv3(images), first)
 
 
-def test_networks_are_kept_and_grow(convolutions: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    built: list[str] = []
-    build = alexnet._build
-    monkeypatch.setattr(alexnet, "_build", lambda file, last, device: built.append(last) or build(file, last, device))
-    alexnet._NETWORKS.clear()
+def test_layers_share_a_network(convolutions: Path, tmp_path: Path) -> None:
     images = torch.rand(1, 3, 227, 227)
-    first = representations.create("alexnet-conv2")(images)
-    assert torch.equal(representations.create("alexnet-conv2")(images), first)
-    conv3 = representations.create("alexnet-conv3")
-    several = conv3.layers(images, ["conv3", "conv1"])
+    conv1, conv3 = (representations.create(f"alexnet-conv{k}") for k in (1, 3))
+    assert conv1.network is conv3.network
+    assert representations.create("alexnet-conv1", weights=convolutions).network is conv1.network
+    several = conv3.network.layers(images, ["conv3", "conv1"])
     assert list(several) == ["conv3", "conv1"]
-    assert torch.equal(several["conv1"], representations.create("alexnet-conv1")(images))
-    assert built == ["conv2", "conv3"]
-    assert conv3.layers(images, []) == {}
-    digests = [conv3.spec.parameters["weights"]]
-    for last in ("conv1", "conv2"):
-        path = save(tmp_path, random_weights("caffenet", last))
-        digests.append(import_weights(path, variant="caffenet", folder=tmp_path).digest)
-        named = tmp_path / f"alexnet-caffenet-{digests[-1]}.safetensors"
-        representations.create("alexnet-conv1", weights=str(named))(images)
-    assert [digest for _, digest, _ in alexnet._NETWORKS] == digests[1:], "only so many are kept"
+    assert torch.equal(several["conv1"], conv1(images))
+    path = save(tmp_path, random_weights("caffenet", "conv1"))
+    first = representations.create("alexnet-conv1", weights=path).spec
+    save(tmp_path, {name: values * 2 for name, values in random_weights("caffenet", "conv1").items()})
+    os.utime(path, (0, 0))
+    assert representations.create("alexnet-conv1", weights=path).spec.differences(first), "the file has changed"
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".pth", ".pth.tar", ".safetensors"])
+def test_weights_by_path_are_those_imported(tmp_path: Path, suffix: str) -> None:
+    """Also through the name of the function that makes the network."""
+    weights = random_weights("torchvision", "conv2")
+    path = tmp_path / f"w{suffix}"
+    if suffix == ".npz":
+        save(tmp_path, weights)
+    elif suffix == ".safetensors":
+        safetensors.torch.save_file(weights, path)
+    else:
+        torch.save({"state_dict": weights}, path)
+    by_path = representations.create("alexnet-conv2", variant="torchvision", weights=path)
+    summary = import_weights(path)
+    assert by_path.spec.parameters["weights"] == summary.digest
+    assert by_path.spec == representations.create("alexnet-conv2", variant="torchvision").spec
+    images = torch.rand(1, 3, 224, 224)
+    named = representations.create("torch:preimage.representations.alexnet:alexnet", layer="conv2", weights=str(path))
+    assert torch.equal(named(images), by_path(images))
+    assert (named.spec.variant, named.spec.parameters["weights"]) == ("alexnet-torchvision", summary.digest)
 
 
 def test_statistics_of_real_weights(shared_data: Path) -> None:
@@ -287,7 +300,7 @@ def test_statistics_of_real_weights(shared_data: Path) -> None:
     images = torch.stack([torch.from_numpy(item.pixels) for item in load(sources, None)]).permute(0, 3, 1, 2)
     assert images.shape == (200, 3, 227, 227)
     conv5 = representations.create("alexnet-conv5", variant="bvlc")
-    parts = [conv5.layers(some, expected) for some in images.split(20)]
+    parts = [conv5.network.layers(some, expected) for some in images.split(20)]
     for name, (mean, std, largest, zeros) in expected.items():
         features = torch.cat([part[name] for part in parts]).double()
         assert features.mean().item() == pytest.approx(mean, rel=1e-3), name

@@ -12,6 +12,7 @@ from torch import nn
 import preimage
 from networks import SIDE, Cnn, Lambda, Vit
 from preimage.representations.network import Network
+from preimage.representations.network_state import copied_to
 from tolerances import NETWORK
 
 PREPROCESSING = preimage.Preprocessing(SIDE)
@@ -73,12 +74,15 @@ def _parallel_and_compiled(cnn: Cnn) -> nn.Module:
 )
 def test_wrappers_change_nothing(cnn: Cnn, images: torch.Tensor, wrap: Callable[[Cnn], nn.Module]) -> None:
     plain = Network(copy.deepcopy(cnn), PREPROCESSING, name="net")
-    network = Network(wrap(cnn), PREPROCESSING, name="net")
+    wrapped = wrap(cnn)
+    parts = dict(wrapped.named_modules())
+    network = Network(wrapped, PREPROCESSING, name="net")
     assert [layer.name for layer in network.trace()] == [layer.name for layer in plain.trace()]
     for name in ("features.0", "features", "again", ""):
         layer = network.representation(name)
         assert layer.spec == plain.representation(name).spec
         assert (layer(images) - plain.representation(name)(images)).abs().max() < NETWORK
+    assert dict(wrapped.named_modules()) == parts, "the caller's network is still wrapped"
 
 
 @pytest.mark.parametrize(
@@ -95,6 +99,19 @@ def test_torchscript_has_its_output_only(
     assert [layer.name for layer in network.trace()] == [""]
     with pytest.raises(ValueError, match=r"no layer '0': TorchScript .*only its output"):
         network.representation("0")
+
+
+def test_torchscript_stays_as_it_was(cnn: Cnn, images: torch.Tensor) -> None:
+    expected = Network(cnn.features, PREPROCESSING).layers(images, [""])[""]
+    module = torch.jit.script(cnn.features.train())
+    network = Network(module, PREPROCESSING)
+    features = network.layers(images.clone().requires_grad_(), [""])[""]
+    assert (features - expected).abs().max() < NETWORK
+    assert all(part.training for part in module.modules())
+    assert all(parameter.requires_grad for parameter in module.parameters())
+    copied = copied_to(module, torch.device("cpu"), "it")  # to the meta device torch cannot move TorchScript
+    assert all(parameter.is_leaf for parameter in copied.parameters())
+    assert (copied.eval()(PREPROCESSING(images)) - expected).abs().max() < NETWORK
 
 
 def test_a_part_in_torchscript(cnn: Cnn, images: torch.Tensor) -> None:

@@ -126,7 +126,7 @@ def test_a_layer_by_name_is_the_one_made_in_python(factory: str) -> None:
     assert (layer.spec.representation, layer.spec.variant) == ("network", f"{factory}:make")
     assert (layer.spec.channels, layer.spec.stride) == (6, 8)
     module = sys.modules[factory.removeprefix("torch:")].make()
-    ours = preimage.network_representation(module, "body.2", preimage.Preprocessing(SIDE), name=f"{factory}:make")
+    ours = preimage.Network(module, preimage.Preprocessing(SIDE), name=f"{factory}:make").representation("body.2")
     assert ours.spec == layer.spec
     images = torch.rand(2, 3, SIDE, SIDE)
     assert (ours(images) - layer(images)).abs().max() < 1e-6

@@ -36,11 +36,11 @@ def cnn() -> Cnn:
 )
 def test_wrong_names_are_answered_with_the_nearest(cnn: Cnn, name: str, words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        preimage.network_representation(cnn, name, PREPROCESSING)
+        preimage.Network(cnn, PREPROCESSING).representation(name)
 
 
 def test_a_layer_that_is_never_called(cnn: Cnn, images: torch.Tensor) -> None:
-    layer = preimage.network_representation(cnn, "spare", PREPROCESSING)
+    layer = preimage.Network(cnn, PREPROCESSING).representation("spare")
     words = r"layer 'spare' \(Linear\) is never called.*'features.0', 'features.1'.*'classifier'"
     for attempt in (lambda: layer(images), lambda: layer.spec, lambda: layer.feature_size(SIDE, SIDE)):
         with pytest.raises(ValueError, match=words):
@@ -74,22 +74,22 @@ def test_a_layer_that_is_never_called(cnn: Cnn, images: torch.Tensor) -> None:
 )
 def test_outputs_that_are_no_features(make: object, error: type[Exception], words: str, images: torch.Tensor) -> None:
     with pytest.raises(error, match=words):
-        preimage.network_representation(Odd(make), "odd", UNIT)(images)
+        preimage.Network(Odd(make), UNIT).representation("odd")(images)
 
 
 def test_a_recurrent_layer_returns_a_tuple(images: torch.Tensor) -> None:
     with pytest.raises(TypeError, match=r"layer 'rows' returns tuple \(tensor \(1, 32, 7\) float32, tuple"):
-        preimage.network_representation(Rows(), "rows", UNIT)(images)
+        preimage.Network(Rows(), UNIT).representation("rows")(images)
 
 
 def test_features_that_depend_on_the_other_images_are_refused() -> None:
-    layer = preimage.network_representation(Odd(lambda x: x[:, :, : len(x)]), "odd", UNIT)
+    layer = preimage.Network(Odd(lambda x: x[:, :, : len(x)]), UNIT).representation("odd")
     with pytest.raises(ValueError, match=r"has features \(3, 2, 32\) here but \(3, 1, 32\) for a single image"):
         layer(torch.rand(2, 3, SIDE, SIDE))
 
 
 def test_images_that_do_not_fit(cnn: Cnn) -> None:
-    layer = preimage.network_representation(cnn, "pool", PREPROCESSING)
+    layer = preimage.Network(cnn, PREPROCESSING).representation("pool")
     with pytest.raises(ValueError, match="takes images of 32×32 pixels, got 31×32"):
         layer(torch.rand(1, 3, 31, SIDE))
     with pytest.raises(ValueError, match="takes images of 32×32 pixels, got 31×32"):
@@ -102,7 +102,7 @@ def test_a_network_that_fails_on_images_of_its_size() -> None:
         ValueError,
         match=r"Sequential fails on an image of 32×32 pixels in layer '1' \(Linear\): RuntimeError: .*shapes",
     ):
-        preimage.network_representation(module, "1", UNIT).feature_size(SIDE, SIDE)
+        preimage.Network(module, UNIT).representation("1").feature_size(SIDE, SIDE)
 
 
 @pytest.mark.parametrize(
@@ -118,5 +118,6 @@ def test_a_network_that_fails_on_images_of_its_size() -> None:
     ],
 )
 def test_arguments_out_of_range(arguments: dict[str, object], error: type[Exception], words: str) -> None:
+    of_layer = {"layer": "", **{name: arguments.pop(name) for name in ("layer", "layout") if name in arguments}}
     with pytest.raises(error, match=words):
-        preimage.network_representation(**{"module": nn.Identity(), "layer": "", **arguments})  # type: ignore[arg-type]
+        preimage.Network(**{"module": nn.Identity(), **arguments}).representation(**of_layer)  # type: ignore[arg-type]

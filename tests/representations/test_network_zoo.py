@@ -53,7 +53,7 @@ def test_timm(
         expected = torch.cat([grid, beside], 1)
     elif layout == "nhwc":
         expected = expected.permute(0, 3, 1, 2)
-    representation = preimage.network_representation(module, layer, PREPROCESSING, layout=layout)
+    representation = preimage.Network(module, PREPROCESSING).representation(layer, layout)
     spec = representation.spec
     ours = representation(images)
     assert (ours.shape[1:], spec.channels, spec.stride) == (features, features[0], stride)
@@ -69,7 +69,7 @@ def test_the_output_of_timms_networks(images: torch.Tensor, name: str) -> None:
     module = timm.create_model(name, pretrained=False).eval()
     with torch.no_grad():
         expected = module(PREPROCESSING(images))
-    output = preimage.network_representation(module, "", PREPROCESSING)
+    output = preimage.Network(module, PREPROCESSING).representation("")
     assert (output(images) - expected).abs().max() < NETWORK * 5
     assert (output.spec.channels, output.spec.stride) == (1000, None)
     traced = output.network.trace()

@@ -70,6 +70,13 @@ def test_networks_that_do_not_fit_are_named(tmp_path: Path) -> None:
 def test_layers_of_alexnet_share_a_pass_and_have_the_papers_names(monkeypatch: pytest.MonkeyPatch) -> None:
     passes: list[list[str]] = []
 
+    class Passes:
+        def layers(self, images: torch.Tensor, names: Iterable[str], layout: str) -> dict[str, torch.Tensor]:
+            passes.append(list(names))
+            return {name: torch.zeros(len(images), 12) for name in passes[-1]}
+
+    networks = {"caffenet": Passes(), "bvlc": Passes()}
+
     @dataclasses.dataclass(frozen=True)
     class Layer:
         spec: Spec
@@ -79,9 +86,9 @@ def test_layers_of_alexnet_share_a_pass_and_have_the_papers_names(monkeypatch: p
         def layer(self) -> str:
             return self.spec.representation.removeprefix("alexnet-")
 
-        def layers(self, images: torch.Tensor, names: Iterable[str]) -> dict[str, torch.Tensor]:
-            passes.append(list(names))
-            return {name: torch.zeros(len(images), 12) for name in passes[-1]}
+        @property
+        def network(self) -> Passes:
+            return networks[self.spec.variant]
 
     monkeypatch.setattr(representations, "from_spec", Layer)
     specs = [

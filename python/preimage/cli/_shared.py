@@ -32,7 +32,7 @@ _VARIANT = (
     "Definition to follow (hog: vlfeat-uoctti, lbp: vlfeat-uniform, dense-sift: vlfeat-dsift[-flat], "
     "sift: vlfeat or opencv, alexnet-...: caffenet, bvlc or torchvision)."
 )
-_WEIGHTS = "Of a network (alexnet-...: imported ones, their digest or file; torch:...: a file for the factory)."
+_WEIGHTS = "File of a network's weights (of alexnet-... also the digest of imported ones)."
 _PREPROCESSING = (
     "How a network takes its pixels: caffe-bgr, imagenet-rgb or, of torch:..., unit (alexnet-...: as the weights say)."
 )

@@ -163,20 +163,19 @@ def _checkpoint(path: Path) -> dict[str, Any]:
 
 
 def _weights(path: Path) -> dict[str, Any]:
-    from preimage.representations.alexnet_weights import read_header
+    from preimage.representations.alexnet_weights import check_name, digest, read
 
-    header = read_header(path)
-    header.tensors(header.layers)  # compares the checksums
+    found = read(path)
+    check_name(path, here := digest(found.load()))
     return {
         "path": path,
         "kind": "weights of AlexNet",
         "bytes": path.stat().st_size,
         "checksum": "good",
-        "variant": header.variant,
-        "preprocessing": header.preprocessing,
-        "digest": header.digest,
-        "layers": list(header.layers),
-        "source": header.source,
+        "variant": found.variant,
+        "preprocessing": found.preprocessing,
+        "digest": here,
+        "layers": list(found.layers),
     }
 
 

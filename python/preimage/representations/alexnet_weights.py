@@ -1,87 +1,78 @@
-"""Imported AlexNet weights: where their files lie, what they say of themselves, and their tensors.
-
-One safetensors file a set of weights, ``alexnet-<variant>-<digest>.safetensors``, written by
-`preimage.pipelines.weights`. Its metadata holds a checksum for each tensor, and the digest is taken over these:
-reading some layers checks them without reading the others.
-"""
+"""Files of AlexNet's weights: where imported ones lie, what a file tells of itself, and its arrays."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-import safetensors
-import torch
+import numpy as np
+from numpy.typing import NDArray
 
 from preimage.errors import FileFormatError
-from preimage.representations.alexnet_network import LAYERS, VARIANTS, parameter_shapes
-from preimage.representations.preprocessing import Preprocessing, caffe_bgr, imagenet_rgb
+from preimage.io.arrays.stored import StoredArray
+from preimage.io.atomic import StrPath
+from preimage.io.weights import WeightFile, open_weights
+from preimage.representations.alexnet_network import LAYERS, VARIANTS, check_variant, parameter_shapes
+from preimage.representations.preprocessing import PREPROCESSINGS
 
-FORMAT = "preimage-weights"
-FORMAT_VERSION = "1"
+FORMAT = "preimage-weights"  # in the header of imported files
 DIGEST = re.compile(r"[0-9a-f]{16}")
 
-PREPROCESSINGS = {"caffe-bgr": caffe_bgr, "imagenet-rgb": imagenet_rgb}
 USUAL_PREPROCESSING = {"caffenet": "caffe-bgr", "bvlc": "caffe-bgr", "torchvision": "imagenet-rgb"}
 PUBLISHED = {  # the files that hold a variant's weights, for messages
     "caffenet": "bvlc_reference_caffenet.caffemodel",
     "bvlc": "bvlc_alexnet.caffemodel",
     "torchvision": "alexnet-owt-7be5be79.pth",
 }
-
-Shape = tuple[int, ...]
+TORCHVISION_NAMES = {  # of the layers in torchvision's state_dict
+    "features.0": "conv1",
+    "features.3": "conv2",
+    "features.6": "conv3",
+    "features.8": "conv4",
+    "features.10": "conv5",
+    "classifier.1": "fc6",
+    "classifier.4": "fc7",
+    "classifier.6": "fc8",
+}
+_WRAPPERS = ("module", "_orig_mod")  # what nn.DataParallel and torch.compile put into names
+_MOST_SHOWN = 6  # names or differences, in a message
 
 
 @dataclasses.dataclass(frozen=True)
-class ImportedWeights:
-    """A file of weights, by its header.
+class AlexNetWeights:
+    """A file of AlexNet's weights, by its header.
 
     Attributes:
-        path: where it lies.
+        path: of the file.
         variant: of AlexNet.
         preprocessing: how these weights want their pixels, a name in `PREPROCESSINGS`.
-        digest: 16 hex digits that identify the numbers, whatever file they came from.
-        source: name of the file that they were imported from.
-        source_sha256: of that file.
-        layers: those whose weights are here: conv1 to some layer.
-        checksums: sha256 of each tensor as little-endian float32, by name.
+        arrays: by our names (``conv1.weight``), in the order of the layers.
+        others: names of the arrays that AlexNet does not have.
     """
 
     path: Path
     variant: str
     preprocessing: str
-    digest: str
-    source: str
-    source_sha256: str
-    layers: tuple[str, ...]
-    checksums: Mapping[str, str]
+    arrays: Mapping[str, StoredArray]
+    others: tuple[str, ...]
 
-    def tensors(self, layers: Iterable[str]) -> dict[str, torch.Tensor]:
-        """The weights and biases of some layers, float32.
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Those whose weights are here: conv1 to some layer."""
+        return LAYERS[: len(self.arrays) // 2]
+
+    def load(self) -> dict[str, NDArray[Any]]:
+        """The weights and biases: float16 as they are, all others as float32.
 
         Raises:
-            ValueError: they are not in this file; says which are.
-            FileFormatError: the file is damaged, or another one by now.
+            FileFormatError: values that are not finite, or a file that is damaged.
         """
-        wanted = [layer for layer in layers if layer != "prob"]
-        if missing := [layer for layer in wanted if layer not in self.layers]:
-            raise ValueError(f"{self.path}: these weights hold {spoken(self.layers)} only, not {', '.join(missing)}")
-        found = {}
-        try:
-            with safetensors.safe_open(self.path, "pt") as file:
-                for name in (f"{layer}.{kind}" for layer in wanted for kind in ("weight", "bias")):
-                    tensor = file.get_tensor(name).float()
-                    if checksum(tensor) != self.checksums[name]:
-                        raise FileFormatError(self.path, f"is damaged: the checksum of {name} is wrong")
-                    found[name] = tensor
-        except safetensors.SafetensorError as error:
-            raise FileFormatError(self.path, f"no safetensors file: {error}") from error
-        return found
+        return {name: _values(self.path, array) for name, array in self.arrays.items()}
 
 
 def weights_folder() -> Path:
@@ -92,166 +83,177 @@ def weights_folder() -> Path:
     return (base if base.is_absolute() else Path.home() / ".cache") / "preimage" / "weights"
 
 
-def preprocessing_of(name: str, variant: str) -> Preprocessing:
-    """The preprocessing of that name for images of the variant's size.
-
-    Raises:
-        ValueError: there is none of that name.
-    """
-    if name not in PREPROCESSINGS:
-        raise ValueError(f"unknown preprocessing {name!r}; known are {', '.join(PREPROCESSINGS)}")
-    return PREPROCESSINGS[name](VARIANTS[variant].image_side)
-
-
-def checksum(tensor: torch.Tensor) -> str:
-    """sha256 of a tensor's values as little-endian float32, in C order."""
-    return hashlib.sha256(tensor.float().contiguous().numpy().astype("<f4", copy=False).data).hexdigest()
-
-
-def digest_of(shapes: Mapping[str, Shape], checksums: Mapping[str, str]) -> str:
-    """16 hex digits for weights: sha256 over names, shapes and checksums, sorted by name."""
-    lines = (f"{name} {shown(shapes[name])} {checksums[name]}\n" for name in sorted(checksums))
-    return hashlib.sha256("".join(lines).encode()).hexdigest()[:16]
-
-
 def file_name(variant: str, digest: str) -> str:
-    """What the file of such weights is called."""
+    """What the file of imported weights is called."""
     return f"alexnet-{variant}-{digest}.safetensors"
 
 
-def metadata(
-    *,
-    variant: str,
-    preprocessing: str,
-    digest: str,
-    source: str,
-    source_sha256: str,
-    layers: tuple[str, ...],
-    checksums: Mapping[str, str],
-) -> dict[str, str]:
-    """What the header of a file of weights says beside its tensors, see `ImportedWeights`."""
-    return {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        "network": "alexnet",
-        "variant": variant,
-        "preprocessing": preprocessing,
-        "digest": digest,
-        "source": source,
-        "source_sha256": source_sha256,
-        "layers": ",".join(layers),  # for a person; a reader goes by the tensors
-        "checksums": json.dumps(dict(sorted(checksums.items()))),
-    }
+def check_name(path: Path, digest: str) -> None:
+    """`FileFormatError` if a file's name, as of an imported one, has another digest than its arrays."""
+    named = re.fullmatch(file_name(r"\w+", f"({DIGEST.pattern})").replace(".", r"\."), path.name)
+    if named and named[1] != digest:
+        raise FileFormatError(path, f"is damaged or another's: it holds the weights {digest}, not those of its name")
 
 
-def read_header(path: Path) -> ImportedWeights:
-    """What a file of imported weights says of itself.
-
-    Raises:
-        FileNotFoundError: there is no file.
-        FileFormatError: it is not such a file, or its header does not agree with itself.
-    """
-    try:
-        with open(path, "rb"), safetensors.safe_open(path, "pt") as file:  # open names a path that is a folder
-            metadata = file.metadata() or {}
-            parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - no dict
-            shapes = {name: tuple(part.get_shape()) for name, part in parts.items()}
-            kinds = {part.get_dtype() for part in parts.values()}
-    except safetensors.SafetensorError as error:
-        raise FileFormatError(path, f"no safetensors file: {error}") from error
-    if metadata.get("format") != FORMAT:
-        raise FileFormatError(path, "these are no imported weights: run preimage weights import on them")
-    if metadata.get("format_version") != FORMAT_VERSION:
-        found = metadata.get("format_version")
-        raise FileFormatError(path, f"has format version {found!r}; this preimage reads {FORMAT_VERSION!r}")
-    variant, preprocessing, digest, source, source_sha256 = (
-        metadata.get(name, "") for name in ("variant", "preprocessing", "digest", "source", "source_sha256")
-    )
-    try:
-        checksums = json.loads(metadata.get("checksums", ""))
-        if not isinstance(checksums, dict) or not all(isinstance(value, str) for value in checksums.values()):
-            raise ValueError("its checksums are no texts by name")
-        if not kinds <= {"F32", "F16"}:
-            raise ValueError(f"weights are float32 or float16, got {', '.join(sorted(kinds))}")
-        layers = _checked(variant, preprocessing, shapes)
-        if checksums.keys() != shapes.keys() or digest_of(shapes, checksums) != digest:
-            raise ValueError("its digest is not that of its tensors")
-    except (ValueError, RecursionError) as error:
-        raise FileFormatError(path, f"is damaged: {error}") from error
-    return ImportedWeights(path, variant, preprocessing, digest, source, source_sha256, layers, checksums)
-
-
-def _checked(variant: str, preprocessing: str, shapes: Mapping[str, Shape]) -> tuple[str, ...]:
-    """The layers that tensors of these shapes make up; ``ValueError`` if they do not."""
-    if variant not in VARIANTS or preprocessing not in PREPROCESSINGS:
-        raise ValueError(f"unknown variant {variant!r} or preprocessing {preprocessing!r}")
-    wanted = parameter_shapes(variant)
-    layers = tuple(layer for layer in LAYERS if f"{layer}.weight" in shapes)
-    names = {f"{layer}.{kind}" for layer in layers for kind in ("weight", "bias")}
-    if not layers or layers != LAYERS[: len(layers)] or names != shapes.keys():
-        raise ValueError("its tensors are not conv1 up to some layer")
-    if wrong := [name for name in names if shapes[name] != wanted[name]]:
-        raise ValueError(f"the shape of {min(wrong)} is not {variant}'s")
-    return layers
-
-
-def imported(folder: Path | None = None) -> list[ImportedWeights]:
-    """The weights in a folder, by file name, or in the usual one.
-
-    Raises:
-        FileFormatError: a file of theirs is damaged.
-    """
-    return [read_header(path) for path in sorted((folder or weights_folder()).glob("alexnet-*.safetensors"))]
-
-
-def find(variant: str, weights: str = "") -> ImportedWeights:
-    """The weights meant by a representation's parameters.
+def find(variant: str, weights: str = "") -> Path:
+    """The file meant by a representation's parameters.
 
     Args:
         variant: of AlexNet.
-        weights: a digest; a path to an imported file; or ``""`` for the only ones of the variant that there are.
+        weights: a digest; a path; or ``""`` for the only imported ones of the variant that there are.
 
     Raises:
         FileNotFoundError: there are none; says what to get and how to import it.
-        ValueError: several are there and none is named, or the file is for another variant.
-        FileFormatError: the file is damaged, or is not what its name says.
+        ValueError: several are there and none is named.
     """
     if weights and not DIGEST.fullmatch(weights):
-        return _of_variant(read_header(Path(weights)), variant)
+        return Path(weights)
     folder = weights_folder()
     found = sorted(folder.glob(file_name(variant, weights or "*")))
     if not found:
-        named = f"no weights {weights}" if weights else "no weights"
-        raise FileNotFoundError(f"{named} of AlexNet's variant {variant} in {folder}. {advice(variant)}")
+        others = ", ".join(f"{name}: {file}" for name, file in PUBLISHED.items() if name != variant)
+        raise FileNotFoundError(
+            f"no weights {weights}{' ' * bool(weights)}of AlexNet's variant {variant} in {folder}. Get "
+            f"{PUBLISHED[variant]} (other variants: {others}) and run: preimage weights import {PUBLISHED[variant]} "
+            f"--variant {variant}"
+        )
     if len(found) > 1:
-        digests = ", ".join(read_header(path).digest for path in found)
+        digests = ", ".join(path.stem.rpartition("-")[2] for path in found)
         raise ValueError(f"{len(found)} weights of AlexNet's variant {variant} are in {folder}: name one of {digests}")
-    header = _of_variant(read_header(found[0]), variant)
-    if weights and header.digest != weights:
-        raise FileFormatError(header.path, f"holds the weights {header.digest}, not those of its name")
-    return header
+    return found[0]
 
 
-def _of_variant(header: ImportedWeights, variant: str) -> ImportedWeights:
-    if header.variant != variant:
-        raise ValueError(f"{header.path}: these are weights of variant {header.variant!r}, not {variant!r}")
-    return header
+def read(path: StrPath, variant: str | None = None) -> AlexNetWeights:
+    """Compare a file of weights with the network, by its header.
+
+    Args:
+        path: of one of the kinds that `open_weights` reads: a state_dict or a checkpoint with one, with our names
+            (``conv1.weight`` … ``fc8.bias``) or torchvision's; all layers, or conv1 to some layer.
+        variant: of AlexNet; ``None`` where the file tells: an imported one, a ``.caffemodel`` (and what was converted
+            from it) by the order of its layers, torchvision's by its shapes.
+
+    Raises:
+        FileFormatError: damaged, or not the weights of that network: says which shapes differ and what is missing.
+        ValueError: unknown variant, or one that the file contradicts or does not tell.
+        OSError: a file that cannot be read.
+    """
+    if variant is not None:
+        check_variant(variant)
+    file = open_weights(path)
+    header = file.metadata if file.metadata.get("format") == FORMAT else {}
+    arrays, others = _named(path, file)
+    variant = _variant(path, file, header, arrays, variant)
+    _check(path, arrays, variant)
+    preprocessing = header.get("preprocessing", USUAL_PREPROCESSING[variant])
+    if preprocessing not in PREPROCESSINGS:
+        raise FileFormatError(path, f"is damaged: unknown preprocessing {preprocessing!r:.40}")
+    return AlexNetWeights(Path(path), variant, preprocessing, arrays, others)
 
 
-def advice(variant: str) -> str:
-    """What to do where weights are missing."""
-    others = ", ".join(f"{name}: {file}" for name, file in PUBLISHED.items() if name != variant)
-    return (
-        f"Get {PUBLISHED[variant]} (other variants: {others}) and run: "
-        f"preimage weights import {PUBLISHED[variant]} --variant {variant}"
-    )
+def digest(arrays: Mapping[str, NDArray[Any]]) -> str:
+    """16 hex digits that identify the numbers, whatever file they came from.
+
+    SHA-256 over names, shapes, and the SHA-256 of the values as little-endian float32 in C order, sorted by name.
+    """
+    total = hashlib.sha256()
+    for name in sorted(arrays):
+        values = np.ascontiguousarray(arrays[name], "<f4")
+        total.update(f"{name} {_shown(arrays[name].shape)} {hashlib.sha256(values.data).hexdigest()}\n".encode())
+    return total.hexdigest()[:16]
 
 
-def spoken(layers: tuple[str, ...]) -> str:
-    """``conv1…conv5``."""
-    return layers[0] if len(layers) == 1 else f"{layers[0]}…{layers[-1]}"
+def _named(file: StrPath, found: WeightFile) -> tuple[dict[str, StoredArray], tuple[str, ...]]:
+    """The arrays of AlexNet by our names, in the order of the layers, and the names of the others.
+
+    Names may have parts of wrappers in them (``module``, ``_orig_mod``), and all of them something in front, such as
+    ``model.``.
+    """
+    known = {f"{layer}.{kind}": None for layer in LAYERS[:-1] for kind in ("weight", "bias")}
+    named: dict[str, list[tuple[str, StoredArray]]] = {}  # by what stands in front
+    for array in found.arrays:
+        parts = [part for part in array.name.split(".") if part not in _WRAPPERS]
+        for length in (3, 2):  # features.0.weight, conv1.weight
+            layer = ".".join(parts[-length:-1])
+            name = f"{TORCHVISION_NAMES.get(layer, layer)}.{parts[-1]}"
+            if len(parts) >= length and name in known:
+                named.setdefault(".".join(parts[:-length]), []).append((name, array))
+                break
+    if len(named) > 1 and "" not in named:
+        networks = ", ".join(f"{front}." for front in named)
+        raise FileFormatError(file, f"holds AlexNet's names in several places, {networks}: save one network alone")
+    arrays: dict[str, StoredArray] = {}
+    for name, array in named.get("", next(iter(named.values()), [])):
+        if arrays.setdefault(name, array) is not array:
+            raise FileFormatError(file, f"holds {name} twice")
+    taken = {id(array) for array in arrays.values()}
+    others = tuple(array.name for array in found.arrays if id(array) not in taken)
+    if not arrays:
+        came = (", ".join(others[:_MOST_SHOWN]) or "nothing") + (", …" if len(others) > _MOST_SHOWN else "")
+        raise FileFormatError(
+            file,
+            f"holds nothing by AlexNet's names, conv1.weight, or torchvision's features.0.weight; it holds {came}",
+        )
+    return {name: arrays[name] for name in known if name in arrays}, others
 
 
-def shown(shape: Shape) -> str:
+def _variant(
+    file: StrPath, found: WeightFile, header: Mapping[str, str], arrays: Mapping[str, StoredArray], asked: str | None
+) -> str:
+    """The variant asked for, if the file does not contradict it, or else the one that the file tells."""
+    told = header.get("variant")
+    if told is not None:
+        if told not in VARIANTS:
+            raise FileFormatError(file, f"is damaged: unknown variant {told!r:.40}")
+        if asked not in (None, told):
+            raise ValueError(f"{file}: these are weights of variant {told!r}, not {asked!r}")
+    elif {"pool1", "norm1"} <= set(found.layers):
+        told = "caffenet" if found.layers.index("pool1") < found.layers.index("norm1") else "bvlc"
+        if asked not in (None, told):
+            order = "pools, then normalises" if told == "caffenet" else "normalises, then pools"
+            raise ValueError(f"{file}: this network {order}, so it is variant {told}, not {asked}")
+    elif "conv1.weight" in arrays and arrays["conv1.weight"].shape == parameter_shapes("torchvision")["conv1.weight"]:
+        told = "torchvision"
+    variant = asked or told
+    if variant is None:
+        shapes = [parameter_shapes(name)["conv1.weight"] for name in ("caffenet", "torchvision")]
+        first = arrays.get("conv1.weight")
+        if first is None or first.shape not in shapes:
+            held = "is not there" if first is None else f"is {_shown(first.shape)}"
+            right = " or, in torchvision's, ".join(map(_shown, shapes))
+            raise FileFormatError(file, f"these are no AlexNet's weights: conv1.weight {held}; {right} would be right")
+        raise ValueError(
+            f"{file}: does not tell which AlexNet this is, as caffenet and bvlc have equal shapes: give the variant "
+            "(--variant caffenet, bvlc or torchvision)"
+        )
+    return variant
+
+
+def _check(file: StrPath, arrays: Mapping[str, StoredArray], variant: str) -> None:
+    """`FileFormatError` unless the arrays are the variant's, conv1 to some layer, each whole."""
+    shapes = parameter_shapes(variant)
+    present = [layer for layer in LAYERS if any(name.startswith(f"{layer}.") for name in arrays)]
+    wanted = [f"{layer}.{kind}" for layer in LAYERS[: LAYERS.index(present[-1]) + 1] for kind in ("weight", "bias")]
+    if missing := [name for name in wanted if name not in arrays]:
+        raise FileFormatError(file, f"lacks {', '.join(missing)}, though it has {present[-1]}")
+    wrong = [name for name, array in arrays.items() if array.shape != shapes[name]]
+    if wrong:
+        parts = [f"{name} is {_shown(arrays[name].shape)}, not {_shown(shapes[name])}" for name in wrong]
+        dots = "; …" if len(parts) > _MOST_SHOWN else ""
+        raise FileFormatError(file, f"these are not {variant}'s weights: {'; '.join(parts[:_MOST_SHOWN])}{dots}")
+    for name, array in arrays.items():
+        if array.dtype.kind != "f":
+            raise FileFormatError(file, f"{name} is {array.dtype.name}; weights are floating")
+
+
+def _values(file: StrPath, array: StoredArray) -> NDArray[Any]:
+    values = array.load()
+    with np.errstate(over="ignore"):  # refused below
+        kept = np.ascontiguousarray(values, np.float16 if values.dtype == np.float16 else np.float32)
+    if not np.isfinite(kept).all():
+        raise FileFormatError(file, f"{array.name} holds values that are infinite or not numbers")
+    return kept.reshape(values.shape)
+
+
+def _shown(shape: tuple[int, ...]) -> str:
     """``96×3×11×11``."""
     return "×".join(map(str, shape))

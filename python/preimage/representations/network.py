@@ -4,28 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Callable, Collection, Iterable
-from contextlib import suppress
-from typing import Any, ClassVar
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import nn
 
 from preimage.errors import brief, is_out_of_memory
 from preimage.representations.base import NETWORK, Representation
-from preimage.representations.network_identity import Preprocess, described, digest
-from preimage.representations.network_layers import (
-    check_weights,
-    describe_output,
-    find_layer,
-    layer_outputs,
-    place_of,
-    trace,
-    unwrapped,
-)
+from preimage.representations.network_identity import Preprocess, described, digest, tensors_of, versions
+from preimage.representations.network_layers import describe_output, find_layer, layer_outputs, place_of, trace
 from preimage.representations.network_layout import LayerShape, as_features, check_output_layout, looks_channels_last
+from preimage.representations.network_state import check_weights, copied_to, evaluating, unwrapped
 from preimage.representations.preprocessing import Preprocessing, unit_rgb
 from preimage.spec import Scalar, Spec
+
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,8 +61,9 @@ class Network:
     square only so is refused without it, unless ``layout="nchw"`` says that it is as it should be. ``layout="vector"``
     flattens whatever comes.
 
-    The network is taken over: set to evaluation mode, its weights frozen, moved to where the images are. It must not
-    change afterwards, as the spec holds a digest of its weights. Passes of several threads take turns.
+    The module stays as it is: each pass runs in evaluation mode, without gradients of the weights, and then restores
+    the mode and ``requires_grad`` of every part. Images on another device are taken by a copy there, which is made once
+    for each state of the weights. Passes of several threads take turns.
 
     Args:
         module: takes (B, 3, H, W) float of its own precision. What `torch.compile` or data parallelism wrapped, as a
@@ -76,6 +72,7 @@ class Network:
             can name but not describe.
         image_size: side of the images in pixels, for such a function only.
         name: what specs call the network; by default its class, with its package.
+        identify: digest of a module's weights, for its specs; by default of the whole state, see `weights`.
 
     Raises:
         TypeError: no module, or a `preprocess` that cannot be called.
@@ -84,7 +81,13 @@ class Network:
     """
 
     def __init__(
-        self, module: nn.Module, preprocess: Preprocess, *, image_size: int | None = None, name: str | None = None
+        self,
+        module: nn.Module,
+        preprocess: Preprocess,
+        *,
+        image_size: int | None = None,
+        name: str | None = None,
+        identify: Callable[[nn.Module], str] = digest,
     ) -> None:
         if not isinstance(module, nn.Module):
             raise TypeError(f"a network is a torch.nn.Module, got {describe_output(module)}")
@@ -93,15 +96,21 @@ class Network:
         self.name = name or f"{type(self.module).__module__}.{type(self.module).__qualname__}"
         self._called = f"the network {self.name}"
         check_weights(self.module, self._called)
-        for parameter in self.module.parameters():  # TorchScript lacks requires_grad_
-            parameter.requires_grad_(False)
         self._preprocess = preprocess
+        self._identify = identify
         self._lock = threading.RLock()
+        self._versions = versions(self.module)  # of the weights that the three below are for
+        self._weights = ""
         self._shapes: dict[tuple[str, str], LayerShape] = {}
-        tensors = [*self.module.parameters(), *self.module.buffers()]
-        self._place = tensors[0].device if tensors else torch.device("cpu")
-        self._dtype = next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), torch.float32)
-        self.weights = digest(self.module)
+        self._copies: dict[torch.device, nn.Module] = {}
+
+    @property
+    def weights(self) -> str:
+        """16 hexadecimal digits that identify the weights, computed anew when they have changed."""
+        with self._lock:
+            self._forget_if_changed()
+            self._weights = self._weights or self._identify(self.module)
+            return self._weights
 
     def representation(self, layer: str, layout: str = "auto") -> NetworkRepresentation:
         """One layer as a representation.
@@ -134,8 +143,8 @@ class Network:
         if not wanted:
             raise ValueError("no layers asked for")
         shapes = self.shapes(wanted, layout)
-        with self._lock, torch.set_grad_enabled(torch.is_grad_enabled() and images.requires_grad):
-            outputs = layer_outputs(self.module, wanted, self._pixels(images), self._called)
+        with self._on(images.device, gradients=torch.is_grad_enabled() and images.requires_grad) as module:
+            outputs = layer_outputs(module, wanted, self._pixels(images), self._called)
         features: dict[str, torch.Tensor] = {}
         for name in wanted:
             features[name], shape = as_features(outputs[name], layout, len(images), name)
@@ -147,43 +156,63 @@ class Network:
         return features
 
     def shapes(self, names: Collection[str], layout: str = "auto") -> dict[str, LayerShape]:
-        """What the features of these layers are like, by one pass over a black image, done once.
+        """What the features of these layers are like, by one pass over a black image, done once for the same weights.
 
         Raises:
             TypeError, ValueError: as `layers`; also if the network fails on an image of its size.
         """
         check_output_layout(layout)
-        missing = [name for name in names if (name, layout) not in self._shapes]
-        for name in missing:
-            find_layer(self.module, name)
-        if missing:
-            outputs = self._on_black(lambda pixels: layer_outputs(self.module, missing, pixels, self._called))
-            for name, output in outputs.items():
-                self._shapes[name, layout] = as_features(output, layout, 1, name)[1]
-        return {name: self._shapes[name, layout] for name in names}
+        with self._lock:
+            self._forget_if_changed()
+            missing = [name for name in names if (name, layout) not in self._shapes]
+            for name in missing:
+                find_layer(self.module, name)
+            if missing:
+                outputs = self._on_black(lambda module, pixels: layer_outputs(module, missing, pixels, self._called))
+                for name, output in outputs.items():
+                    self._shapes[name, layout] = as_features(output, layout, 1, name)[1]
+            return {name: self._shapes[name, layout] for name in names}
 
     def trace(self) -> list[TracedLayer]:
         """Every layer that a pass over one image calls, in the order in which they answer."""
         return [
             dataclasses.replace(found, calls=calls)
-            for calls, found in self._on_black(lambda pixels: trace(self.module, pixels, _traced, self._called))
+            for calls, found in self._on_black(lambda module, pixels: trace(module, pixels, _traced, self._called))
         ]
 
     def described_preprocessing(self) -> dict[str, Scalar]:
         """How pixels are prepared, as a spec holds it."""
         return dict(self._described)
 
+    @contextmanager
+    def _on(self, device: torch.device, gradients: bool = False) -> Iterator[nn.Module]:
+        """The module, or its copy on that device, ready for a pass in the precision of its weights."""
+        has_autocast = torch.amp.is_autocast_available(device.type)
+        precise = torch.autocast(device.type, enabled=False) if has_autocast else nullcontext()
+        with self._lock, torch.set_grad_enabled(gradients), precise:
+            module = self.module if device == self._device else self._copies.get(device)
+            if module is None:
+                module = self._copies[device] = copied_to(self.module, device, self._called)
+            with evaluating(module):
+                yield module
+
+    def _forget_if_changed(self) -> None:
+        """Forget what was found out about weights that the caller has changed since."""
+        if (now := versions(self.module)) != self._versions:
+            self._versions, self._weights = now, ""
+            self._shapes.clear()
+            self._copies.clear()
+
+    @property
+    def _device(self) -> torch.device:
+        return next((tensor.device for tensor in tensors_of(self.module)), torch.device("cpu"))
+
     def _pixels(self, images: torch.Tensor) -> torch.Tensor:
-        """What the network takes; brings it to the images' device."""
-        if images.device != self._place:
-            with torch.inference_mode(False):  # weights made in inference mode would never allow gradients again
-                self.module.to(images.device)
-            self._place = images.device
-        if any(getattr(part, "training", False) for part in self.module.modules()):  # frozen TorchScript has no mode
-            with suppress(NotImplementedError):  # what torch.export made stays in the mode that it was made in
-                self.module.eval()
+        """What the network takes, of its own precision."""
+        floating = (tensor.dtype for tensor in tensors_of(self.module) if tensor.is_floating_point())
+        dtype = next(floating, torch.float32)
         if isinstance(self._preprocess, Preprocessing):
-            return self._preprocess(images).to(self._dtype)
+            return self._preprocess(images).to(dtype)
         unit = unit_rgb(self.image_size)(images)
         try:
             pixels = self._preprocess(unit)
@@ -194,13 +223,13 @@ class Network:
             raise ValueError(f"the preprocessing of {self._called} fails: {brief(error)}{place}") from error
         if not isinstance(pixels, torch.Tensor) or pixels.dim() != 4:
             raise TypeError(f"the preprocessing of {self._called} makes {describe_output(pixels)}, not (B, 3, H, W)")
-        return pixels.to(self._dtype)
+        return pixels.to(dtype)
 
-    def _on_black(self, work: Callable[[torch.Tensor], Any]) -> Any:
+    def _on_black(self, work: Callable[[nn.Module, torch.Tensor], T]) -> T:
         side = self.image_size
         # Not in inference mode: a network that keeps what it computed here must stay able to give gradients.
-        with self._lock, torch.inference_mode(False), torch.no_grad():
-            return work(self._pixels(torch.zeros(1, 3, side, side, device=self._place)))
+        with torch.inference_mode(False), self._on(self._device) as module:
+            return work(module, self._pixels(torch.zeros(1, 3, side, side, device=self._device)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -258,33 +287,6 @@ class NetworkRepresentation(Representation):
     @property
     def _shape(self) -> LayerShape:
         return self.network.shapes([self.layer], self.layout)[self.layer]
-
-
-def network_representation(
-    module: nn.Module,
-    layer: str,
-    preprocess: Preprocess,
-    *,
-    image_size: int | None = None,
-    name: str | None = None,
-    layout: str = "auto",
-) -> NetworkRepresentation:
-    """A layer of a torch network as a representation; arguments and errors as in `Network`."""
-    return Network(module, preprocess, image_size=image_size, name=name).representation(layer, layout)
-
-
-def network_representations(
-    module: nn.Module,
-    layers: Iterable[str],
-    preprocess: Preprocess,
-    *,
-    image_size: int | None = None,
-    name: str | None = None,
-    layout: str = "auto",
-) -> dict[str, NetworkRepresentation]:
-    """Several layers of one network, by name; they share it. `Network.layers` computes several in one pass."""
-    network = Network(module, preprocess, image_size=image_size, name=name)
-    return {layer: network.representation(layer, layout) for layer in layers}
 
 
 def _traced(name: str, layer: nn.Module, output: Any) -> TracedLayer:

@@ -17,9 +17,8 @@ from preimage.errors import brief, is_out_of_memory
 from preimage.representations.base import Representation, register_family
 from preimage.representations.network import Network
 from preimage.representations.network_layers import describe_output, place_of
-from preimage.representations.preprocessing import caffe_bgr, imagenet_rgb, unit_rgb
+from preimage.representations.preprocessing import PREPROCESSINGS, check_preprocessing
 
-PREPROCESSINGS = {"imagenet-rgb": imagenet_rgb, "caffe-bgr": caffe_bgr, "unit": unit_rgb}
 _NAME = re.compile(r"torch:([^\W\d]\w*(?:\.[^\W\d]\w*)*):([^\W\d]\w*(?:\.[^\W\d]\w*)*)")
 
 
@@ -83,8 +82,7 @@ def as_network(name: str, made: nn.Module | Network, preprocessing: str | None, 
         _refuse(name, "makes a Network", preprocessing=preprocessing, input_size=input_size)
         return made
     preset = "imagenet-rgb" if preprocessing is None else preprocessing
-    if preset not in PREPROCESSINGS:
-        raise ValueError(f"preprocessing of a network is one of {', '.join(PREPROCESSINGS)}, got {preset!r}")
+    check_preprocessing(preset)
     return Network(made, PREPROCESSINGS[preset](224 if input_size is None else input_size), name=name)
 
 

@@ -35,6 +35,28 @@ def digest(module: nn.Module) -> str:
     return total.hexdigest()[:16]
 
 
+def versions(module: nn.Module) -> tuple[tuple[int, int], ...]:
+    """Return what changes with the weights: where each tensor lies, and how often it was written to in place.
+
+    Writing through ``parameter.data`` is not counted by torch, nor is anything in inference mode.
+    """
+    return tuple(
+        (
+            tensor.data_ptr() if tensor.layout == torch.strided else id(tensor),
+            0 if tensor.is_inference() else tensor._version,
+        )
+        for part in module.modules()  # many times faster than parameters() and buffers()
+        for tensor in (*part._parameters.values(), *part._buffers.values())
+        if tensor is not None
+    )
+
+
+def tensors_of(module: nn.Module) -> Iterator[torch.Tensor]:
+    """Return the parameters, then the buffers."""
+    yield from module.parameters()
+    yield from module.buffers()
+
+
 def _tensors(name: str, value: object) -> Iterator[tuple[str, torch.Tensor]]:
     """Plain dense tensors of an entry of the state."""
     if isinstance(value, tuple | list):

@@ -27,61 +27,6 @@ class _Enough(BaseException):
     """Ends a pass early. No `Exception`, so that no network's own ``except`` swallows it."""
 
 
-def unwrapped(module: nn.Module) -> nn.Module:
-    """Return a network without the wrappers of `torch.compile` and of data parallelism, at the top and inside.
-
-    Wrapped parts are replaced in the module that holds them. Their layers have the names that they had before, and
-    hooks on them fire.
-    """
-    module = _without_wrapper(module)
-    seen: set[nn.Module] = set()
-    waiting = [module]
-    while waiting:
-        part = waiting.pop()
-        if part in seen or isinstance(part, torch.jit.ScriptModule):
-            continue
-        seen.add(part)
-        for name, child in part._modules.items():
-            if child is not None:
-                part._modules[name] = inner = _without_wrapper(child)
-                waiting.append(inner)
-    return module
-
-
-def _without_wrapper(module: nn.Module) -> nn.Module:
-    while True:
-        inner = getattr(module, "_orig_mod", None)  # of torch.compile
-        if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
-            inner = module.module
-        if not isinstance(inner, nn.Module):
-            return module
-        module = inner
-
-
-def check_weights(module: nn.Module, called: str) -> None:
-    """``ValueError`` for weights without numbers (meta device, lazy layers), or with a share of them (FSDP)."""
-    with_names = [*module.named_parameters(), *module.named_buffers()]
-    lazy = [name for name, tensor in with_names if nn.parameter.is_lazy(tensor)]
-    if lazy:
-        raise ValueError(
-            f"{called} has lazy layers without weights yet ({listed(lazy, 3)}): run it once on an image before"
-        )
-    meta = [name for name, tensor in with_names if tensor.is_meta]
-    if meta:
-        raise ValueError(
-            f"{called} has weights on the meta device, which hold no numbers ({listed(meta, 3)}): make it on the CPU, "
-            "or give it memory with to_empty(device='cpu') and load its state_dict"
-        )
-    shares = [
-        name for name, tensor in with_names if hasattr(tensor, "full_tensor") or hasattr(tensor, "_is_flat_param")
-    ]
-    if shares:
-        raise ValueError(
-            f"{called} is spread over several processes ({listed(shares, 3)}): load its full state_dict into a plain "
-            "network"
-        )
-
-
 def named_layers(module: nn.Module) -> dict[str, nn.Module]:
     """Every layer that can be hooked by its dotted name, the network itself under ``""``.
 

@@ -99,3 +99,12 @@ def caffe_bgr(image_size: int) -> Preprocessing:
 def unit_rgb(image_size: int) -> Preprocessing:
     """RGB in [0, 1] as it is."""
     return Preprocessing(image_size, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+
+
+PREPROCESSINGS = {"imagenet-rgb": imagenet_rgb, "caffe-bgr": caffe_bgr, "unit": unit_rgb}
+
+
+def check_preprocessing(name: str) -> None:
+    """``ValueError`` unless there is a preprocessing of that name."""
+    if name not in PREPROCESSINGS:
+        raise ValueError(f"preprocessing of a network is one of {', '.join(PREPROCESSINGS)}, got {name!r}")

@@ -162,11 +162,7 @@ def _sharing(rows: Sequence[LayerRow]) -> list[LayerRow]:
 
 
 def _pass_of(representation: Any) -> tuple[Hashable, str, Callable[..., Mapping[str, torch.Tensor]]] | None:
-    """Which pass it belongs to, its layer there, and the function (images, names) of the pass.
-
-    A layer of a network has the network and a layout, for all layers of a pass the same; one of AlexNet computes others
-    of the same variant, weights and preprocessing by itself.
-    """
+    """Which pass it belongs to, its layer there, and the function (images, names) of the pass."""
     layer = getattr(representation, "layer", None)
     if not isinstance(layer, str):
         return None
@@ -174,7 +170,4 @@ def _pass_of(representation: Any) -> tuple[Hashable, str, Callable[..., Mapping[
     if hasattr(network, "layers"):
         layout = getattr(representation, "layout", "auto")
         return (id(network), layout), layer, functools.partial(network.layers, layout=layout)
-    if hasattr(representation, "layers"):
-        spec = representation.spec
-        return (spec.variant, *spec.parameters.items()), layer, representation.layers
     return None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from preimage.errors import FileFormatError
@@ -32,11 +33,14 @@ class WeightFile:
 
     Attributes:
         arrays: by their headers, each read when wanted.
-        layers: names of all layers in the order in which they run, where the file tells (``.caffemodel``).
+        layers: names of all layers in the order in which they run, where the file tells: a ``.caffemodel``, or what
+            was converted from one.
+        metadata: what else the file tells, by name (``.safetensors``).
     """
 
     arrays: list[StoredArray]
     layers: tuple[str, ...] = ()
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
 
 def open_weights(path: StrPath) -> WeightFile:
@@ -72,7 +76,8 @@ def _read(path: StrPath, suffix: str) -> WeightFile:
         case ".npz":
             return WeightFile(open_arrays(path))
         case ".safetensors":
-            return WeightFile(read_tensors(path))
+            arrays, metadata = read_tensors(path)
+            return WeightFile(arrays, tuple(filter(None, metadata.get("layers", "").split(","))), metadata)
         case ".pth" | ".pt" | ".ckpt" | ".bin":
             return WeightFile(read_state_dict(path))
     raise FileFormatError(path, f"weights come as {', '.join(SUFFIXES)}, not {suffix or 'without a suffix'}")
