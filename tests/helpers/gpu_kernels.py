@@ -146,7 +146,7 @@ def check_upconv(results: Comparison) -> None:
     for dtype, limit in types.items():
         for batch, inside, outside, height, width in UPCONVS:
             for slope in (None, 0.2):
-                sizes = ((batch, inside, height, width), (outside, inside, 5, 5), (outside,))
+                sizes = ((batch, inside, height, width), (inside, outside, 5, 5), (outside,))
                 # Rounded first, so that both start from the same numbers.
                 start = [torch.randn(size).to(dtype) for size in sizes]
                 start[1] /= (6.25 * inside) ** 0.5
