@@ -285,7 +285,8 @@ def test_the_graphed_step_takes_features_that_are_there(name: str) -> None:
         steps[1](batch, number, features)
         steps[2](batch, number)
     assert ours.loss_sum.item() == pytest.approx(theirs.loss_sum.item(), rel=1e-4)
-    assert ours.loss_sum.item() == computing.loss_sum.item()
+    # Not to the bit: BLAS chooses its kernels by the alignment of the features.
+    assert ours.loss_sum.item() == pytest.approx(computing.loss_sum.item(), rel=1e-6)
     mine, other = everything(ours), everything(theirs)
     for key, value in mine.items():
         torch.testing.assert_close(value, other[key], atol=1e-3, rtol=1e-3, msg=lambda text, key=key: f"{key}: {text}")
