@@ -82,7 +82,7 @@ class Problem:
         first, last = layers[0], layers[-1]
         self.x = normal(batch, first.in_channels, first.side, first.side)
         self.weights = [
-            normal(layer.out_channels, layer.in_channels, 5, 5, scale=(layer.in_channels * 6.25) ** -0.5)
+            normal(layer.in_channels, layer.out_channels, 5, 5, scale=(layer.in_channels * 6.25) ** -0.5)
             for layer in layers
         ]
         self.biases = [normal(layer.out_channels, scale=0.1) for layer in layers]
@@ -96,7 +96,7 @@ class Problem:
 
 
 class Plain(nn.Module):
-    """torch's own layers, their weights lying as torch wants them: (Ci, Co, 5, 5), nothing to flip."""
+    """torch's own layers."""
 
     def __init__(self, problem: Problem) -> None:
         super().__init__()
@@ -115,12 +115,12 @@ class Plain(nn.Module):
         return F.conv_transpose2d(x, weight, bias, stride=2, padding=2, output_padding=1)
 
     def own(self, weight: torch.Tensor) -> torch.Tensor:
-        """From conv2d's orientation (Co, Ci, 5, 5) to that of the parameter."""
-        return weight.flip(2, 3).transpose(0, 1).contiguous()
+        """From (Ci, Co, 5, 5) to the parameter."""
+        return weight.clone()
 
     def logical(self, gradient: torch.Tensor) -> torch.Tensor:
         """The inverse, for a gradient."""
-        return gradient.flip(2, 3).transpose(0, 1)
+        return gradient
 
     def own_bias(self, bias: torch.Tensor) -> torch.Tensor:
         """From (Co,) to the parameter."""
@@ -141,7 +141,8 @@ class SubPixel(Plain):
         return F.pixel_shuffle(F.conv2d(x, weight, bias, padding=1), 2)
 
     def own(self, weight: torch.Tensor) -> torch.Tensor:
-        phases = [F.pad(weight[:, :, a::2, b::2], (b, 0, a, 0)) for a in (0, 1) for b in (0, 1)]
+        turned = weight.flip(2, 3).transpose(0, 1)  # as conv2d has it
+        phases = [F.pad(turned[:, :, a::2, b::2], (b, 0, a, 0)) for a in (0, 1) for b in (0, 1)]
         return torch.stack(phases, dim=1).flatten(0, 1)
 
     def logical(self, gradient: torch.Tensor) -> torch.Tensor:
@@ -149,7 +150,7 @@ class SubPixel(Plain):
         whole = gradient.new_empty(taps.shape[0], taps.shape[2], 5, 5)
         for a, b in itertools.product((0, 1), repeat=2):
             whole[:, :, a::2, b::2] = taps[:, 2 * a + b, :, a:, b:]
-        return whole
+        return whole.flip(2, 3).transpose(0, 1)
 
     def own_bias(self, bias: torch.Tensor) -> torch.Tensor:
         return bias.repeat_interleave(4)
@@ -164,14 +165,8 @@ class Naive(Plain):
     def layer(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
         return reference.upconv(x, weight, bias)
 
-    def own(self, weight: torch.Tensor) -> torch.Tensor:
-        return weight.clone()
 
-    def logical(self, gradient: torch.Tensor) -> torch.Tensor:
-        return gradient
-
-
-class Ours(Naive):
+class Ours(Plain):
     """`preimage.nn.UpConvChain`."""
 
     def __init__(self, problem: Problem) -> None:
@@ -187,9 +182,7 @@ class Ours(Naive):
     def settle(self) -> None:
         for weight in self.weights:
             if weight.is_cuda:  # as the trainer lays them out there: (5, 5, Ci, Co) in memory
-                weight.data = weight.data.permute(2, 3, 1, 0).contiguous().permute(3, 2, 0, 1)
-            else:  # as the layer itself does: (Ci, Co, 5, 5)
-                weight.data = weight.data.transpose(0, 1).contiguous().transpose(0, 1)
+                weight.data = weight.data.permute(2, 3, 0, 1).contiguous().permute(2, 3, 0, 1)
 
 
 class WrongResultError(Exception):
@@ -266,7 +259,7 @@ class Contender:
         return worst
 
     def logical(self, results: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        """Results of a pass with the weights' and biases' gradients in conv2d's orientation."""
+        """Results of a pass with the weights' gradients as (Ci, Co, 5, 5) and the biases' as (Co,)."""
         weights = 2 + len(self.problem.layers)
         return (
             *results[:2],

@@ -11,7 +11,6 @@ from torch import nn
 from preimage.inverters import Inverter
 from preimage.inverters.layers import ConvLayer
 from preimage.nn import UpConv2d
-from preimage.ops.upconv.plain import transposed
 from preimage.training.step import TrainState, average_decay, schedule
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -20,8 +19,7 @@ Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 class PlainNetwork(nn.Module):
     """The paper's two-stream network of torch's own layers, with an inverter's weights.
 
-    As an experienced user of torch would write it: channels last, transposed convolutions whose weights lie in torch's
-    own orientation, leaky ReLU in place.
+    As an experienced user of torch would write it: channels last, transposed convolutions, leaky ReLU in place.
     """
 
     def __init__(self, inverter: Inverter) -> None:
@@ -43,10 +41,8 @@ def _plain_layers(chain: nn.Module) -> nn.Sequential:
     layers: list[nn.Module] = []
     for module in _leaves(chain):
         if isinstance(module, UpConv2d):
-            outside, inside = module.weight.shape[:2]
-            layer = nn.ConvTranspose2d(inside, outside, 5, 2, 2, 1, device=module.weight.device)
-            layer.weight.data.copy_(transposed(module.weight.data))
-            layer.bias.data.copy_(module.bias.data)  # type: ignore[union-attr]
+            layer = nn.ConvTranspose2d(*module.weight.shape[:2], 5, 2, 2, 1, device=module.weight.device)
+            layer.load_state_dict(module.state_dict())
             slope = module.negative_slope
         else:
             source = module.conv

@@ -81,7 +81,7 @@ class Problem:
             "scale": (batch,),
         }
         kinds = {"target": torch.uint8, "mean": torch.float32, "scale": torch.float32}
-        orders = {"weight": (3, 2, 0, 1), "low": (0, 3, 1, 2), "high": (0, 3, 1, 2), "target": (0, 3, 1, 2)}
+        orders = {"weight": (2, 3, 0, 1), "low": (0, 3, 1, 2), "high": (0, 3, 1, 2), "target": (0, 3, 1, 2)}
         made = []
         for role in ROLES[self.which]:
             value = torch.empty(shapes[role], device=device, dtype=kinds.get(role, dtype))

@@ -40,7 +40,7 @@ def _layers(network: torch.nn.Module, features: torch.Tensor) -> tuple[LayerShap
 
     def note(module: UpConv2d, inputs: tuple[torch.Tensor, ...]) -> None:
         side = inputs[0].shape[-1] + 2 * getattr(module, "repeat_edges", False)
-        layers.append(LayerShape(side, module.weight.shape[1], module.weight.shape[0], module.negative_slope))
+        layers.append(LayerShape(side, *module.weight.shape[:2], module.negative_slope))
 
     for module in network.modules():
         if isinstance(module, UpConv2d):

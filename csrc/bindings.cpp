@@ -40,5 +40,4 @@ PYBIND11_MODULE(_native, module) {
     preimage::lbp::register_ops(module);
     preimage::dense_sift::register_ops(module);
     preimage::sift::register_ops(module);
-    preimage::upconv::register_ops(module);
 }

@@ -15,6 +15,3 @@ void register_ops(pybind11::module_& module);
 namespace preimage::sift {
 void register_ops(pybind11::module_& module);
 }
-namespace preimage::upconv {
-void register_ops(pybind11::module_& module);
-}

@@ -23,9 +23,10 @@ class UpConv2d(nn.Module):
         negative_slope: slope of the leaky ReLU below zero; ``None`` for none (a network's last layer).
 
     Attributes:
-        weight: (Co, Ci, 5, 5), in the orientation of ``conv2d`` on the zero-inserted input, in memory in the order
-            (Ci, Co, 5, 5), in which its gradient comes. He-initialised for the 25/4 taps that meet a value rather
-            than an inserted zero; a last layer starts ten times smaller, so that training begins near the mean image.
+        weight: (Ci, Co, 5, 5), that of ``nn.ConvTranspose2d(Ci, Co, 5, stride=2, padding=2, output_padding=1)``, whose
+            state_dict fits; channels_last in memory, as its gradient comes. He-initialised for the 25/4 taps that meet
+            a value rather than an inserted zero; a last layer starts ten times smaller, so that training begins near
+            the mean image.
         bias: (Co,), zeros at first.
     """
 
@@ -34,7 +35,8 @@ class UpConv2d(nn.Module):
         if in_channels < 1 or out_channels < 1:
             raise ValueError(f"channels start at 1, got {in_channels} in and {out_channels} out")
         self.negative_slope = negative_slope
-        self.weight = nn.Parameter(torch.empty(in_channels, out_channels, 5, 5).transpose(0, 1))
+        weight = torch.empty(in_channels, out_channels, 5, 5, memory_format=torch.channels_last)
+        self.weight = nn.Parameter(weight)
         self.bias = nn.Parameter(torch.zeros(out_channels))
         gain = math.sqrt(2 / (1 + negative_slope**2)) if negative_slope is not None else 0.1
         if not self.weight.is_meta:
@@ -44,7 +46,7 @@ class UpConv2d(nn.Module):
         return upconv(x, self.weight, self.bias, self.negative_slope)
 
     def extra_repr(self) -> str:
-        out_channels, in_channels = self.weight.shape[:2]
+        in_channels, out_channels = self.weight.shape[:2]
         return f"{in_channels}, {out_channels}, negative_slope={self.negative_slope}"
 
 

@@ -146,7 +146,7 @@ def check_upconv(results: Comparison) -> None:
     for dtype, limit in types.items():
         for batch, inside, outside, height, width in UPCONVS:
             for slope in (None, 0.2):
-                sizes = ((batch, inside, height, width), (outside, inside, 5, 5), (outside,))
+                sizes = ((batch, inside, height, width), (inside, outside, 5, 5), (outside,))
                 # Rounded first, so that both start from the same numbers.
                 start = [torch.randn(size).to(dtype) for size in sizes]
                 start[1] /= (6.25 * inside) ** 0.5
@@ -190,7 +190,7 @@ def check_upconv_passes(
     """The passes of one layer, each by one configuration of every kernel that can run it."""
     batch, inside, outside, height, width = sizes
     x = torch.nn.functional.leaky_relu(torch.randn(batch, inside, height, width), 0.2).to(dtype)
-    weight = (torch.randn(outside, inside, 5, 5) / (6.25 * inside) ** 0.5).to(dtype)
+    weight = (torch.randn(inside, outside, 5, 5) / (6.25 * inside) ** 0.5).to(dtype)
     bias = torch.randn(outside).to(dtype)
     y = torch.randn(batch, outside, 2 * height, 2 * width).to(dtype)
     target = torch.randint(0, 256, y.shape, dtype=torch.uint8)

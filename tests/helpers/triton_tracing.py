@@ -98,7 +98,7 @@ def ops(dtype: torch.dtype) -> Iterator[Found]:
     for kernel, split in KERNELS:
         out_channels = 3 if kernel in ("subpixel", "image_backward") else 24
         x, y = map_of(2, 20, 4, dtype), map_of(2, out_channels, 8, dtype)
-        weight = torch.empty(out_channels, 20, 5, 5, dtype=dtype, device="cuda")
+        weight = torch.empty(20, out_channels, 5, 5, dtype=dtype, device="cuda")
         bias = torch.empty(out_channels, dtype=dtype, device="cuda")
         calls: dict[str, Callable[..., Any]] = {}
         if kernel.startswith("dgrad"):
@@ -139,14 +139,14 @@ KERNELS = [
 ]
 
 
-SIZES = ((32, 16), (3, 32))  # of a chain's layers
+SIZES = ((16, 32), (32, 3))  # of a chain's layers
 SLOPES = (0.2, None)
 
 
 def leaves(dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
     """Maps, weights and biases of a chain."""
     weights = [torch.empty(*size, 5, 5, dtype=dtype, device="cuda") for size in SIZES]
-    return (map_of(2, 16, 4, dtype), *weights, *(torch.empty(size[0], dtype=dtype, device="cuda") for size in SIZES))
+    return (map_of(2, 16, 4, dtype), *weights, *(torch.empty(size[1], dtype=dtype, device="cuda") for size in SIZES))
 
 
 def loss() -> tuple[torch.Tensor, torch.Tensor]:

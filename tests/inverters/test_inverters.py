@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -9,14 +10,24 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 
 from conftest import photographs
 from preimage import representations
 from preimage.errors import FileFormatError
-from preimage.inverters import ArchitectureConfig, Inverter, TwoStreamConfig, UShapedConfig, find, preset, shipped
+from preimage.inverters import (
+    ArchitectureConfig,
+    Inverter,
+    SingleStreamConfig,
+    TwoStreamConfig,
+    UShapedConfig,
+    find,
+    preset,
+    shipped,
+)
 from preimage.inverters.architectures import config_from_dict, config_to_dict
-from preimage.inverters.layers import Layer
+from preimage.inverters.layers import Layer, upconv_weights
 from preimage.inverters.pretrained import shipped_specs
 from preimage.spec import Spec
 from tolerances import NETWORK
@@ -117,6 +128,33 @@ def test_save_and_load(tiny: Inverter, tmp_path: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
 
 
+def test_an_inverter_of_the_first_version_is_turned(tmp_path: Path) -> None:
+    """Square layers of distinct taps, where shapes would not betray weights that were left as they are."""
+    torch.manual_seed(0)
+    layers = ("c3/2 512", "up 512", "c3/1 256", "up 256", "up 8", "up 3")
+    inverter = Inverter(SPEC, SingleStreamConfig(layers)).eval().requires_grad_(False)
+    features = torch.rand(1, 31, 2, 2)
+    before = inverter(features)
+    folder = inverter.save(tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    assert config.pop("format_version") == 2
+    tensors = safetensors.torch.load_file(folder / "model.safetensors")
+    names = upconv_weights(inverter)
+    assert {tuple(tensors[name].shape[:2]) for name in names} >= {(512, 512), (256, 256)}
+    old = {
+        name: value.transpose(0, 1).flip(2, 3).contiguous() if name in names else value
+        for name, value in tensors.items()
+    }
+    safetensors.torch.save_file(old, folder / "model.safetensors")
+    digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    (folder / "config.json").write_text(json.dumps({**config, "format_version": 1, "weights_sha256": digest}))
+    torch.testing.assert_close(Inverter.load(folder)(features), before, atol=1e-5, rtol=0)
+    # The file read as one of this version is another network.
+    (folder / "config.json").write_text(json.dumps({**config, "format_version": 2, "weights_sha256": digest}))
+    with pytest.raises(FileFormatError, match="weights do not fit the network"):
+        Inverter.load(folder)
+
+
 def test_half_precision_on_disk(tiny: Inverter, tmp_path: Path) -> None:
     full, half = (tiny.save(tmp_path / str(dtype), dtype=dtype) for dtype in (torch.float32, torch.float16))
     sizes = [(folder / "model.safetensors").stat().st_size for folder in (full, half)]
@@ -174,7 +212,7 @@ def test_every_flipped_byte_of_the_weights_is_noticed(tiny: Inverter, tmp_path: 
     ("change", "message"),
     [
         ({"format": "other"}, "not the config of an inverter"),
-        ({"format_version": 9}, "format version 9; this preimage reads 1"),
+        ({"format_version": 9}, "format version 9; this preimage reads 1 and 2"),
         ({"network": {"architecture": "cube"}}, "unknown architecture 'cube'"),
         ({"network": {"architecture": "u-shaped", "widths": [8]}}, "takes the fields"),
         ({"spec": {"representation": "hog"}}, "the spec lacks channels"),

@@ -7,6 +7,8 @@ import sys
 
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import nn
 
 from preimage import reference
 from preimage.nn import UpConv2d
@@ -23,7 +25,7 @@ def test_equals_reference(shape: tuple[int, ...], negative_slope: float | None) 
     torch.manual_seed(0)
     inputs = [
         torch.randn(*size, dtype=torch.float64, requires_grad=True)
-        for size in ((batch, in_channels, height, width), (out_channels, in_channels, 5, 5), (out_channels,))
+        for size in ((batch, in_channels, height, width), (in_channels, out_channels, 5, 5), (out_channels,))
     ]
     fast, plain = (f(*inputs, negative_slope) for f in (upconv, reference.upconv))
     assert fast.shape == (batch, out_channels, 2 * height, 2 * width)
@@ -44,13 +46,26 @@ def test_puts_a_value_at_the_top_left_of_its_block() -> None:
     assert y.nonzero().tolist() == [[0, 0, 2, 2]]
 
 
-def test_orientation_is_that_of_conv2d() -> None:
-    """The tap right of the kernel's centre reads the pixel to the right: it moves the picture left."""
+def test_orientation_is_that_of_conv_transpose2d() -> None:
+    """The tap right of the kernel's center adds to the pixel to the right."""
     x = torch.zeros(1, 1, 3, 3)
     x[0, 0, 1, 1] = 1
     weight = torch.zeros(1, 1, 5, 5)
     weight[0, 0, 2, 3] = 1
-    assert upconv(x, weight).nonzero().tolist() == [[0, 0, 2, 1]]
+    assert upconv(x, weight).nonzero().tolist() == [[0, 0, 2, 3]]
+
+
+@pytest.mark.parametrize("channels", [(6, 9), (16, 16)])
+def test_state_fits_torchs_layer_and_back(channels: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    ours, theirs, again = UpConv2d(*channels), nn.ConvTranspose2d(*channels, 5, 2, 2, 1), UpConv2d(*channels)
+    nn.init.normal_(ours.bias)
+    theirs.load_state_dict(ours.state_dict())
+    again.load_state_dict(theirs.state_dict())
+    x = torch.randn(2, channels[0], 5, 4)
+    torch.testing.assert_close(ours(x), F.leaky_relu(theirs(x), 0.2))
+    assert torch.equal(again.weight, ours.weight) and torch.equal(again.bias, ours.bias)
+    assert again.weight.is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # dynamo does
@@ -78,9 +93,9 @@ def test_layer_without_activation_is_linear() -> None:
 @pytest.mark.parametrize(
     ("x", "weight", "message"),
     [
-        ((4, 5, 5), (2, 4, 5, 5), r"maps \(B, C, H, W\), got shape \(4, 5, 5\)"),
-        ((1, 4, 5, 5), (2, 3, 5, 5), r"weight \(Co, 4, 5, 5\), got \(2, 3, 5, 5\)"),
-        ((1, 4, 5, 5), (2, 4, 3, 3), r"got \(2, 4, 3, 3\)"),
+        ((4, 5, 5), (4, 2, 5, 5), r"maps \(B, C, H, W\), got shape \(4, 5, 5\)"),
+        ((1, 4, 5, 5), (3, 2, 5, 5), r"weight \(4, Co, 5, 5\), got \(3, 2, 5, 5\)"),
+        ((1, 4, 5, 5), (4, 2, 3, 3), r"got \(4, 2, 3, 3\)"),
     ],
 )
 def test_refuses(x: tuple[int, ...], weight: tuple[int, ...], message: str) -> None:

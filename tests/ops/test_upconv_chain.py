@@ -27,9 +27,10 @@ def a_chain(slopes: tuple[float | None, ...], dtype: torch.dtype = torch.float64
     torch.manual_seed(0)
     channels = [*(4, 6, 5, 3)[: len(slopes)], 3]
     x = torch.randn(2, 4, 3, 2, dtype=dtype, requires_grad=True)
-    weights = [torch.randn(co, ci, 5, 5, dtype=dtype) / ci for ci, co in itertools.pairwise(channels)]
+    weights = [torch.randn(ci, co, 5, 5, dtype=dtype) / ci for ci, co in itertools.pairwise(channels)]
     biases = [
-        None if layer == 1 and len(slopes) == 3 else torch.randn(len(w), dtype=dtype) for layer, w in enumerate(weights)
+        None if layer == 1 and len(slopes) == 3 else torch.randn(w.shape[1], dtype=dtype)
+        for layer, w in enumerate(weights)
     ]
     for parameter in (*weights, *biases):
         if parameter is not None:
@@ -97,7 +98,7 @@ def test_distance_equals_that_of_the_image(slopes: tuple[float | None, ...]) -> 
 
 
 def test_a_distance_of_zero_has_no_gradient() -> None:
-    weights, biases = [torch.zeros(3, 4, 5, 5, requires_grad=True)], [torch.zeros(3, requires_grad=True)]
+    weights, biases = [torch.zeros(4, 3, 5, 5, requires_grad=True)], [torch.zeros(3, requires_grad=True)]
     target = torch.zeros(1, 3, 4, 4, dtype=torch.uint8)
     distance = upconv_chain_distance(torch.ones(1, 4, 2, 2), weights, biases, [None], target, torch.zeros(3))
     distance.sum().backward()
@@ -117,7 +118,7 @@ def test_gradcheck() -> None:
 
 @pytest.mark.parametrize("which", ["x", "weight", "bias"])
 def test_second_derivatives_are_refused(which: str) -> None:
-    x, weight, bias = (torch.randn(*shape, requires_grad=True) for shape in ((1, 2, 3, 3), (5, 2, 5, 5), (5,)))
+    x, weight, bias = (torch.randn(*shape, requires_grad=True) for shape in ((1, 2, 3, 3), (2, 5, 5, 5), (5,)))
     wanted = {"x": x, "weight": weight, "bias": bias}[which]
     (gradient,) = torch.autograd.grad(upconv(x, weight, bias).square().sum(), wanted, create_graph=True)
     with pytest.raises(RuntimeError, match="upconv has a gradient, but no second derivative"):
@@ -187,7 +188,7 @@ OPS = torch.ops.preimage
 def test_opcheck(layout: str, channels: tuple[int, int]) -> None:
     in_channels, out_channels = channels
     x = LAYOUTS[layout](torch.randn(2, in_channels, 4, 6))
-    weight, bias = torch.randn(out_channels, in_channels, 5, 5), torch.randn(out_channels)
+    weight, bias = torch.randn(in_channels, out_channels, 5, 5), torch.randn(out_channels)
     batch, _, height, width = x.shape
     dz = torch.randn(batch, out_channels, 2 * height, 2 * width)
     for repeated in (False, True):
@@ -236,7 +237,6 @@ def test_hooks_of_a_layer_are_called() -> None:
 
 
 def test_weights_in_any_memory_order() -> None:
-    """Saved models of the plain layer load unchanged, and a weight may be contiguous or channels_last."""
     layer, x = UpConv2d(6, 5), torch.randn(2, 6, 4, 3)
     wanted = layer(x)
     for layout in (torch.contiguous_format, torch.channels_last):

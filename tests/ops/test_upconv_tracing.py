@@ -76,8 +76,8 @@ def test_gradients_of_weights_lie_packed(traced: dict[str, Cases]) -> None:
     for name, case in traced["ops"].items():
         if "wgrad" in name or name.startswith(("image_backward", "distance_backward")):
             (weight,) = (result for result in case["traced"] if result[2][2:] == [5, 5])
-            device, dtype, (out_channels, in_channels, _, _), strides = weight
-            assert strides == [1, out_channels, 5 * in_channels * out_channels, in_channels * out_channels], name
+            device, dtype, (in_channels, out_channels, _, _), strides = weight
+            assert strides == [out_channels, 1, 5 * in_channels * out_channels, in_channels * out_channels], name
             assert device.startswith("cuda") and dtype in name
 
 
@@ -96,7 +96,7 @@ def test_chains_there_and_back(traced: dict[str, Cases], name: str, dtype: str) 
     result, dx, *rest = case["traced"]
     assert result[1:3] == (["torch.float32", [2]] if name == "distance" else [dtype, [2, 3, 16, 16]])
     assert dx[1:] == [dtype, [2, 16, 4, 4], [256, 1, 64, 16]]
-    assert [gradient[2] for gradient in rest] == [[32, 16, 5, 5], [3, 32, 5, 5], [32], [3]]
+    assert [gradient[2] for gradient in rest] == [[16, 32, 5, 5], [32, 3, 5, 5], [32], [3]]
     assert {gradient[1] for gradient in rest} == {dtype}
     kernels = _kernels(case)
     assert kernels.count("subpixel") == 1

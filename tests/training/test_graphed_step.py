@@ -211,7 +211,7 @@ def test_memory_is_flat(optimiser: str, dtype: torch.dtype) -> None:
                 assert view.data_ptr() == buffer.data_ptr() + place.offset * buffer.element_size()
                 assert view.untyped_storage().data_ptr() == buffer.untyped_storage().data_ptr()
         if place.name in packed:
-            assert all(view.permute(2, 3, 1, 0).is_contiguous() for view in (weight, leaf, gradient))
+            assert all(view.permute(2, 3, 0, 1).is_contiguous() for view in (weight, leaf, gradient))
         elif weight.dim() == 4:
             assert all(view.is_contiguous(memory_format=torch.channels_last) for view in (weight, leaf, gradient))
         assert torch.equal(leaf, weight.to(dtype))
@@ -224,12 +224,13 @@ def test_memory_is_flat(optimiser: str, dtype: torch.dtype) -> None:
         for matrix, place in zip(matrices, stack.places, strict=True):
             kernel = ours.model.get_parameter(place.name)
             assert matrix.data_ptr() == kernel.data_ptr()
-            assert matrix.shape == (kernel.shape[0], kernel[0].numel())
-            assert torch.equal(matrix.sort(dim=1).values, kernel.flatten(1).sort(dim=1).values)
+            rows = kernel.movedim(1 if place.name in packed else 0, 0).flatten(1)  # output channels
+            assert matrix.shape == rows.shape
+            assert torch.equal(matrix.sort(dim=1).values, rows.sort(dim=1).values)
 
 
 def _muon(ours: TrainState) -> list[torch.nn.Parameter]:
-    return ours.optimisers[1].param_groups[0]["params"]
+    return [weight for group in ours.optimisers[1].param_groups for weight in group["params"]]
 
 
 @pytest.mark.parametrize("precision", DTYPES)

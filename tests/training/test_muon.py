@@ -28,3 +28,23 @@ def test_bfloat16_is_not_emulated(native: bool, expected: torch.dtype, monkeypat
     assert precision.choose_dtype("bfloat16", torch.device("cpu")) == torch.bfloat16, "as asked for"
     matrix = torch.randn(8, 12, generator=torch.Generator().manual_seed(0))
     assert torch.equal(muon.orthogonalised(matrix), muon.orthogonalised(matrix, expected))
+
+
+@pytest.mark.parametrize("channels", [(6, 4), (4, 40), (16, 16)])
+def test_an_up_convolution_moves_as_the_matrix_of_its_output_channels(
+    channels: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same steps as its kernel takes in the orientation of conv2d, (Co, Ci, 5, 5), by rows."""
+    monkeypatch.setattr(muon, "fastest_dtype", lambda device: torch.float32)
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.nn.Parameter(torch.randn(*channels, 5, 5, generator=generator))
+    kernel = torch.nn.Parameter(weight.detach().flip(2, 3).transpose(0, 1).contiguous())
+    ours, theirs = muon.Muon([{"params": [weight], "rows": 1}]), muon.Muon([kernel])
+    start = weight.detach().clone()
+    for _ in range(3):
+        weight.grad = torch.randn(weight.shape, generator=generator)
+        kernel.grad = weight.grad.flip(2, 3).transpose(0, 1).contiguous()
+        ours.step()
+        theirs.step()
+    assert (weight - start).abs().mean() > 1e-3
+    torch.testing.assert_close(weight, kernel.flip(2, 3).transpose(0, 1), atol=1e-5, rtol=0)

@@ -12,7 +12,6 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-import safetensors.torch
 
 from cache_runs import Notes, StopAt, toy_config
 from conftest import Run
@@ -140,22 +139,6 @@ def test_copies_among_the_held_out_images_are_said(photos: Path, tmp_path: Path)
     notes = Notes()
     train(config_of(photos, tmp_path / "run", steps=1), display=notes)
     assert "1 of 4 held-out images are among the training images too" in notes.notes[0]
-
-
-def test_a_checkpoint_without_a_list_of_images(photos: Path, tmp_path: Path) -> None:
-    config = config_of(photos, tmp_path / "run")
-    begun(config)
-    path = tmp_path / "run" / trainer.CHECKPOINT
-    with safetensors.safe_open(path, "pt") as file:
-        metadata = file.metadata()
-    tensors = {name: value for name, value in safetensors.torch.load_file(path).items() if name != "images"}
-    safetensors.torch.save_file(tensors, path, {name: metadata[name] for name in metadata if name != "format_version"})
-    notes = Notes()
-    train(config, resume=True, display=notes)
-    assert "whether they are still the same cannot be checked" in notes.notes[0]
-    known = read_images(path)
-    assert known is not None
-    assert len(known.trained) == 16, "from now on it can"
 
 
 def test_starting_from_an_inverter_that_has_seen_them(photos: Path, tmp_path: Path) -> None:

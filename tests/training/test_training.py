@@ -41,8 +41,8 @@ class StopAt(Display):
 
 def test_learns_and_leaves_an_inverter(photo_folder: Path, tmp_path: Path) -> None:
     # Four held-out images judge a chaotic path: seeds and precisions end at 0.71 to 0.92 of the first error.
-    # This seed stays far below the bound in float32 and bfloat16, with one thread or two: 0.71 to 0.76.
-    config = small_config(photo_folder, tmp_path / "run", steps=200, optimiser="muon", validate_every=20, seed=2)
+    # This seed stays far below the bound in float32 and bfloat16, with one thread or two: 0.72 to 0.81.
+    config = small_config(photo_folder, tmp_path / "run", steps=200, optimiser="muon", validate_every=20, seed=6)
     summary = train(config)
     assert summary.steps == 200
     assert summary.images_seen == 800

@@ -15,6 +15,7 @@ from torch import nn
 
 from preimage.inverters import pretrained
 from preimage.inverters.architectures import ArchitectureConfig, build, config_from_dict, config_to_dict
+from preimage.inverters.layers import upconv_weights
 from preimage.inverters.view import View, placed, resized
 from preimage.spec import Spec
 
@@ -211,7 +212,7 @@ class Inverter(nn.Module):
         folder = pretrained.resolve(name_or_path)
         fields, tensors = pretrained.read(folder)
         with pretrained.naming(folder):
-            _check_weights(fields, tensors)
+            tensors = _checked_weights(fields, tensors)
             inverter = _from_fields(fields)
             inverter.load_state_dict({name: value.float() for name, value in tensors.items()})
         return inverter.eval().requires_grad_(False)
@@ -263,18 +264,31 @@ def _from_fields(fields: dict[str, Any]) -> Inverter:
     )
 
 
-def _check_weights(fields: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
-    """``ValueError`` unless these are the weights of the network that the fields describe, which is not built here."""
+def _checked_weights(fields: dict[str, Any], tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the weights of the network that the fields describe, which is not built here, as this version has them.
+
+    ``ValueError`` for those of another network.
+    """
     try:
         with torch.device("meta"):  # a config can ask for more than there is memory, the weights beside it cannot
-            wanted = {name: value.shape for name, value in _from_fields(fields).state_dict().items()}
+            described = _from_fields(fields)
     except (RuntimeError, OverflowError) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"there is no such network: {reason}") from error
+    if fields["format_version"] == pretrained.CONV2D_VERSION:
+        names = upconv_weights(described)
+        tensors = {name: _from_conv2d(value) if name in names else value for name, value in tensors.items()}
+    wanted = {name: value.shape for name, value in described.state_dict().items()}
     given = {name: value.shape for name, value in tensors.items()}
     if wanted != given:
         odd = sorted(name for name in wanted.keys() | given.keys() if wanted.get(name) != given.get(name))
         raise ValueError(f"the weights do not fit the network: {', '.join(odd[:4])}")
+    return tensors
+
+
+def _from_conv2d(weight: torch.Tensor) -> torch.Tensor:
+    """Return an up-convolution's weight from (Co, Ci, 5, 5) in the orientation of ``conv2d``."""
+    return weight.flip(2, 3).transpose(0, 1) if weight.dim() == 4 else weight
 
 
 def _mirrored_to(maps: torch.Tensor, axis: int, multiple: int) -> torch.Tensor:

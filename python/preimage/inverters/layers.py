@@ -122,6 +122,11 @@ class Grid(nn.Module):
         return x.reshape(-1, self.channels, self.side, self.side).contiguous(memory_format=torch.channels_last)
 
 
+def upconv_weights(model: nn.Module) -> set[str]:
+    """Return the names of the weights of a model's up-convolutions, whose output channels are the second axis."""
+    return {f"{name}.weight".lstrip(".") for name, module in model.named_modules() if isinstance(module, UpConv2d)}
+
+
 def halvings(layers: Sequence[str]) -> int:
     """How many layers of a notation halve the map."""
     return sum(Layer.parse(layer).stride == 2 for layer in layers)

@@ -20,7 +20,8 @@ from preimage.io.atomic import atomic_write
 from preimage.spec import Spec
 
 FORMAT = "preimage-inverter"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+CONV2D_VERSION = 1  # has the weights of up-convolutions in the orientation of `conv2d`
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 
@@ -66,8 +67,9 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not isinstance(fields, dict) or fields.get("format") != FORMAT:
         raise FileFormatError(path, f'is not the config of an inverter (no "format": "{FORMAT}")')
     version = fields.get("format_version")
-    if version != FORMAT_VERSION:
-        raise FileFormatError(path, f"has format version {version!r}; this preimage reads {FORMAT_VERSION}")
+    if version not in (CONV2D_VERSION, FORMAT_VERSION):
+        known = f"{CONV2D_VERSION} and {FORMAT_VERSION}"
+        raise FileFormatError(path, f"has format version {version!r}; this preimage reads {known}")
     if missing := sorted({"spec", "network", "training", "weights_sha256"} - set(fields)):
         raise FileFormatError(path, f"lacks {', '.join(missing)}")
     return fields

@@ -17,9 +17,6 @@ class _CudaReport(TypedDict):
 
 compiler: str
 
-def turn_weight(weight: _Description, output: _Description) -> None:
-    """weight (Co, Ci, H, W) -> output (Ci, Co, H, W), turned around, float32, float16 or bfloat16, any strides."""
-
 def hog(
     images: _Description,
     output: _Description,

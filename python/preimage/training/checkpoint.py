@@ -1,7 +1,4 @@
-"""Checkpoints: everything a run needs to go on bit for bit, in one file that is whole or absent.
-
-Version 2 keeps the list of images. Those of version 1, which say no version, are read as well.
-"""
+"""Checkpoints: everything a run needs to go on bit for bit, in one file that is whole or absent."""
 
 from __future__ import annotations
 
@@ -22,7 +19,7 @@ from preimage.spec import Spec
 from preimage.training.images import ImageList
 
 FORMAT = "preimage-checkpoint"
-_VERSION = 2
+_VERSION = 3
 _IMAGES = "images"  # the tensor with the list of images, as UTF-8
 
 
@@ -80,22 +77,19 @@ def save(
         file.write(data)
 
 
-def read_images(path: Path) -> ImageList | None:
-    """Return the images of a checkpoint's run; ``None`` in those of the first version."""
+def read_images(path: Path) -> ImageList:
+    """Return the images of a checkpoint's run."""
     try:
         with safetensors.safe_open(path, "pt") as file:
-            if _IMAGES not in set(file.keys()):
-                return None
             return ImageList.from_json(file.get_tensor(_IMAGES).numpy().tobytes())
     except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
         raise FileFormatError(path, f"its list of images is damaged: {error}") from error
 
 
-def read_spec(path: Path) -> Spec | None:
-    """Return the spec of the features that a checkpoint's run inverts; ``None`` in the earliest."""
+def read_spec(path: Path) -> Spec:
+    """Return the spec of the features that a checkpoint's run inverts."""
     with safetensors.safe_open(path, "pt") as file:
-        text = (file.metadata() or {}).get("spec")
-    return None if text is None else Spec.from_json(text)
+        return Spec.from_json(file.metadata()["spec"])
 
 
 def read_header(path: Path) -> tuple[str, Progress]:
@@ -108,6 +102,12 @@ def read_header(path: Path) -> tuple[str, Progress]:
         if (version := int(metadata.get("format_version", "1"))) > _VERSION:
             raise FileFormatError(
                 path, f"format version {version} is newer than {_VERSION}: update preimage to read it"
+            )
+        if version < _VERSION:
+            raise FileFormatError(
+                path,
+                f"format version {version} has the up-convolutions in another orientation: start a new run from this "
+                "one's inverter, with its folder as `init`",
             )
         return metadata["config"], Progress(**json.loads(metadata["progress"]))
     except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from preimage.inverters import Inverter
-from preimage.nn import UpConv2d
+from preimage.inverters.layers import upconv_weights
 
 # Parameters start at multiples of 64 elements: 128 bytes in bfloat16, a cache line, and what every kernel asks for.
 _ALIGNMENT = 64
@@ -51,18 +51,19 @@ class Place:
 
 @dataclasses.dataclass(frozen=True)
 class Stack:
-    """Kernels of one shape, one after the other: a batch of matrices (n, Co, Ci·K·K), columns in memory's order."""
+    """Kernels of one shape, one after the other: a batch of matrices (n, Co, Ci·K·K), columns in memory's order.
+
+    In memory the output channels come first, or last as in an up-convolution.
+    """
 
     places: tuple[Place, ...]
 
     def view(self, buffer: torch.Tensor) -> torch.Tensor:
         first, count = self.places[0], len(self.places)
         parts = buffer[first.offset : first.offset + count * first.room].view(count, first.room)[:, : first.size]
-        rows = first.shape[0]
         if first.order[0] == 0:
-            return parts.unflatten(1, (rows, -1))
-        assert first.order[-1] == 0
-        return parts.unflatten(1, (-1, rows)).mT
+            return parts.unflatten(1, (first.shape[0], -1))
+        return parts.unflatten(1, (-1, first.shape[first.order[-1]])).mT
 
 
 class FlatState:
@@ -175,11 +176,11 @@ def _names(model: nn.Module, optimiser: torch.optim.Optimizer) -> list[str]:
 
 def _orders(model: nn.Module) -> dict[str, tuple[int, ...]]:
     """Every parameter's axes in the order of memory."""
-    packed = {id(module.weight) for module in model.modules() if isinstance(module, UpConv2d)}
+    packed = upconv_weights(model)
     orders: dict[str, tuple[int, ...]] = {}
     for name, parameter in model.named_parameters():
-        if id(parameter) in packed:
-            orders[name] = (2, 3, 1, 0)
+        if name in packed:
+            orders[name] = (2, 3, 0, 1)
         else:
             orders[name] = (0, 2, 3, 1) if parameter.dim() == 4 else tuple(range(parameter.dim()))
     return orders

@@ -22,6 +22,7 @@ import torch
 
 from preimage.errors import FileFormatError
 from preimage.inverters import Inverter, checked_device
+from preimage.inverters.layers import upconv_weights
 from preimage.inverters.plan import plan
 from preimage.io.atomic import atomic_write, folder_lock
 from preimage.metrics import NormalisedError
@@ -155,8 +156,8 @@ class _Earlier(NamedTuple):
 
     config: TrainConfig
     progress: Progress
-    spec: Spec | None
-    images: ImageList | None
+    spec: Spec
+    images: ImageList
 
 
 def _read_earlier(path: Path, config: TrainConfig) -> _Earlier:
@@ -198,7 +199,7 @@ class _Run:
 
         torch.manual_seed(config.seed)
         model = fresh_inverter(config, self.dataset)
-        if earlier is not None and earlier.spec is not None and (other := model.spec.differences(earlier.spec)):
+        if earlier is not None and (other := model.spec.differences(earlier.spec)):
             raise ValueError(f"{folder} holds a run on other features (now != then): {'; '.join(other)}")
         measure_statistics(model, self.dataset)
         model = model.to(device)
@@ -222,11 +223,6 @@ class _Run:
         """Yield what the user should know before the run goes on."""
         if earlier is None and resume:
             yield f"there is no {self.folder / CHECKPOINT} to go on from: the run begins at the first step"
-        if earlier is not None and earlier.images is None:
-            yield (
-                f"{self.folder / CHECKPOINT} is of an earlier version, which kept no list of images: whether they are "
-                "still the same cannot be checked"
-            )
         images = self.dataset.image_list()
         if earlier is None and self.config.init is not None and (sentence := _init_warning(self.config.init, images)):
             yield sentence
@@ -535,15 +531,18 @@ def optimisers(model: Inverter, config: TrainConfig) -> list[torch.optim.Optimiz
 
     And for the matrix that reads a vector: that is where most of what there is to learn about vectors is learnt.
     """
-    muon: list[torch.nn.Parameter] = []
+    transposed = upconv_weights(model)
+    muon: tuple[list[torch.nn.Parameter], ...] = ([], [])  # by the axis of their output channels
     adam: list[torch.nn.Parameter] = []
-    for weight in model.parameters():
-        reads_map = weight.dim() > 2 and weight.shape[1] == model.spec.channels
-        inner = weight.dim() > 1 and not reads_map and weight.shape[0] != 3
-        (muon if inner and config.optimiser == "muon" else adam).append(weight)
+    for name, weight in model.named_parameters():
+        rows = int(name in transposed)
+        reads_map = weight.dim() > 2 and weight.shape[1 - rows] == model.spec.channels
+        inner = weight.dim() > 1 and not reads_map and weight.shape[rows] != 3
+        (muon[rows] if inner and config.optimiser == "muon" else adam).append(weight)
     fused = True if adam[0].is_cuda else None
     chosen: list[torch.optim.Optimizer] = [torch.optim.Adam(adam, config.learning_rate, fused=fused)]
-    return [*chosen, Muon(muon, config.muon_rate)] if muon else chosen
+    groups = [{"params": weights, "rows": rows} for rows, weights in enumerate(muon) if weights]
+    return [*chosen, Muon(groups, config.muon_rate)] if groups else chosen
 
 
 def fastest_step(state: TrainState, step: int, note: Callable[[str], None]) -> Step:

@@ -12,7 +12,7 @@ from preimage.ops.upconv.chain_gradient import Chain, ChainDistance, Parameters,
 
 def upconv_chain(
     x: torch.Tensor,  # [B, C0, H, W]
-    weights: Sequence[torch.Tensor],  # [C1, C0, 5, 5], [C2, C1, 5, 5], …
+    weights: Sequence[torch.Tensor],  # [C0, C1, 5, 5], [C1, C2, 5, 5], …
     biases: Sequence[torch.Tensor | None],  # [C1], [C2], …
     slopes: Sequence[Slope],
 ) -> torch.Tensor:  # [B, CL, 2^L H, 2^L W]
@@ -20,7 +20,7 @@ def upconv_chain(
 
     Args:
         x: maps (B, C0, H, W), floating, any strides.
-        weights: of every layer, in the orientation of ``conv2d``, with the maps' dtype and device.
+        weights: of every layer, in the orientation of ``nn.ConvTranspose2d``, with the maps' dtype and device.
         biases: of every layer, or ``None``.
         slopes: of every layer's leaky ReLU below zero, greater than 0; ``None`` for no activation.
 
@@ -68,7 +68,7 @@ def upconv_chain_distance(
     x, parameters, repeated = _prepared(x, weights, biases, slopes)
     if slopes[-1] is not None:
         raise ValueError(f"the layer that puts out an image has no activation, got the slope {slopes[-1]}")
-    size = (len(x), weights[-1].shape[0], *(side << len(weights) for side in x.shape[2:]))
+    size = (len(x), weights[-1].shape[1], *(side << len(weights) for side in x.shape[2:]))
     if target.shape != size or target.dtype != torch.uint8 or target.device != x.device:
         raise ValueError(
             f"the targets of this chain are {tuple(size)} uint8 on {x.device}, "
@@ -131,11 +131,11 @@ def _check(
     autocast = _autocasts(x)
     channels = x.shape[1]
     for weight, bias, slope in zip(weights, biases, slopes, strict=True):
-        if weight.dim() != 4 or weight.shape[2:] != (5, 5) or weight.shape[1] != channels:
+        if weight.dim() != 4 or weight.shape[2:] != (5, 5) or weight.shape[0] != channels:
             raise ValueError(
-                f"upconv of {channels} channels takes a weight (Co, {channels}, 5, 5), got {tuple(weight.shape)}"
+                f"upconv of {channels} channels takes a weight ({channels}, Co, 5, 5), got {tuple(weight.shape)}"
             )
-        channels = weight.shape[0]
+        channels = weight.shape[1]
         if bias is not None and bias.shape != (channels,):
             raise ValueError(f"a layer of {channels} outputs takes a bias ({channels},), got {tuple(bias.shape)}")
         if slope is not None and not slope > 0:

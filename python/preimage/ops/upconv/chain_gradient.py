@@ -103,7 +103,7 @@ class _Gradients:
             goes_on = self.needs[0] or any(self._needs(below) for below in range(layer))
             slope = self.slopes[layer - 1] if layer else None
             dw = None
-            if goes_on and self.needs[1 + layer] and layer and weight.shape[0] <= 4:
+            if goes_on and self.needs[1 + layer] and layer and weight.shape[1] <= 4:
                 dx, below_gradient, dw = passes.upconv_image_backward(x, dz, weight, slope)
             else:
                 if self.needs[1 + layer]:

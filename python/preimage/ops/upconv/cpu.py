@@ -2,30 +2,28 @@
 
 Measurements decide (`docs/upconv.md`). A transposed convolution to three channels leaves most of a vector register
 empty: as a 3×3 convolution to twelve it takes a third of the time. Fused with bias and activation, and with weights
-already in oneDNN's own order, a deep layer of a small batch takes half. In training, turning or reordering the kernels
-of deep layers costs more than the convolution itself: there the maps are turned instead, or matrices multiplied.
+already in oneDNN's own order, a deep layer of a small batch takes half. In training, where oneDNN reorders a weight at
+every use, that costs more than a deep layer's convolution itself: there matrices are multiplied.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
+import itertools
 import math
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 
-from preimage.ops import _native
-from preimage.ops._tensors import describe
 from preimage.ops.upconv import cpu_products, plain
 
 _mkldnn = torch.ops.mkldnn
 _CHANNELS_LAST = torch.channels_last
-_STRIDE, _ONE = [2, 2], [1, 1]
+_TWO, _ONE = [2, 2], [1, 1]
 _lock = threading.Lock()
 
 
@@ -40,15 +38,14 @@ def forward(
     if not usable(x.dtype) or x.numel() == 0:
         return plain.forward(x, weight, bias, negative_slope)
     activation = ("none", [], "") if negative_slope is None else ("leaky_relu", [negative_slope], "")
-    if weight.shape[0] <= 4:
+    if weight.shape[1] <= 4:
         kernel = _packed(x, weight, _pack_subpixel)[0] if repeated else _subpixel_kernel(weight)
         return _subpixel(x, kernel, bias, activation)
     if not repeated:
         # In half precision the products of single taps would be rounded before they are summed.
-        if x.dtype == torch.float32 and 4 * _pixels(x) <= weight.shape[1] and weight.numel() >= 1 << 20:
+        if x.dtype == torch.float32 and _reading_decides(_pixels(x), weight.shape[0]) and weight.numel() >= 1 << 19:
             return cpu_products.forward(x, weight, bias, negative_slope)
-        with _lent((weight.shape[1], weight.shape[0]), weight.dtype) as buffer:
-            return _deconvolution(x, turned(weight, buffer), bias, activation)
+        return _deconvolution(x, weight, bias, activation)
     if _phases_win(x, weight):
         return _phases(x, _packed(x, weight, _pack_phases), bias, activation)
     return _deconvolution(x, _packed(x, weight, _pack_whole)[0], bias, activation)
@@ -60,88 +57,35 @@ def dgrad(
     """As `plain.dgrad`, of maps in channels_last."""
     if not usable(dz.dtype) or dz.numel() == 0:
         return plain.dgrad(dz, weight, below, negative_slope)
-    if 2 * _pixels(dz) <= weight.shape[1]:  # dz has four times the pixels of x
+    if _reading_decides(_pixels(dz) // 4, weight.shape[0]):
         dx = cpu_products.input_gradient(dz, weight)
-    elif _turn_maps(dz, weight.numel()):
-        dx = F.conv2d(cpu_products.turned_maps(dz), weight.transpose(0, 1), stride=2, padding=1).flip(2, 3)
     else:
-        with _lent((weight.shape[1], weight.shape[0]), weight.dtype) as buffer:
-            dx = F.conv2d(dz, turned(weight, buffer), stride=2, padding=2)
-    return plain.after_dgrad(dx.contiguous(memory_format=_CHANNELS_LAST), below, negative_slope)
+        dx = F.conv2d(dz, weight, stride=2, padding=2).contiguous(memory_format=_CHANNELS_LAST)
+    return plain.after_dgrad(dx, below, negative_slope)
 
 
 def wgrad(x: torch.Tensor, dz: torch.Tensor) -> torch.Tensor:
-    """As `plain.wgrad`, of maps in channels_last; in memory (Ci, Co, 5, 5), as `preimage.nn.UpConv2d` keeps weights."""
+    """As `plain.wgrad`, of maps in channels_last; in channels_last, as `preimage.nn.UpConv2d` keeps weights."""
     if not usable(dz.dtype) or dz.numel() == 0:
         return plain.wgrad(x, dz)
-    if 2 * _pixels(x) <= x.shape[1]:
+    if _pixels(x) <= 2 * x.shape[1]:
         return cpu_products.wgrad(x, dz)
     # The transposed convolution's weight gradient is that of the convolution from dz to x, its roles exchanged.
     shape = (x.shape[1], dz.shape[1], 5, 5)
-    turn = _turn_maps(dz, math.prod(shape))
-    if turn:
-        x, dz, padding = x.contiguous().flip(2, 3), cpu_products.turned_maps(dz), _ONE
-    else:
-        padding = [2, 2]
-    layout = torch.contiguous_format if turn else _CHANNELS_LAST
-    weight = torch.empty(shape, dtype=x.dtype, memory_format=layout)  # only its shape and layout are read
+    weight = torch.empty(shape, dtype=x.dtype, memory_format=_CHANNELS_LAST)  # only its shape and layout are read
     _, dw, _ = torch.ops.aten.convolution_backward(
-        x, dz, weight, None, _STRIDE, padding, _ONE, False, [0, 0], 1, [False, True, False]
+        x, dz, weight, None, _TWO, _TWO, _ONE, False, [0, 0], 1, [False, True, False]
     )
-    if turn:
-        return dw.transpose(0, 1)
-    result = torch.empty(dw.shape, dtype=dw.dtype).transpose(0, 1)
-    _turn(dw, result)
-    return result
-
-
-def _turn_maps(dz: torch.Tensor, elements: int) -> bool:
-    """Are the maps smaller than a weight of so many elements? One has to be turned: convolution and adjoint differ so.
-
-    The turned maps are contiguous, as the weight's gradient then comes out in the order in which it is to lie.
-    """
-    return 2 * dz.numel() < elements
+    return dw
 
 
 def _pixels(maps: torch.Tensor) -> int:
     return maps[:, 0].numel()
 
 
-def turned(weight: torch.Tensor, result: torch.Tensor | None = None) -> torch.Tensor:
-    """`plain.transposed`, in channels_last, which oneDNN reads fastest; in one pass."""
-    if result is None:
-        result = _channels_last_kernel((weight.shape[1], weight.shape[0]), weight.dtype)
-    _turn(weight, result)
-    return result
-
-
-def _channels_last_kernel(channels: tuple[int, int], dtype: torch.dtype) -> torch.Tensor:
-    return torch.empty((*channels, 5, 5), dtype=dtype, memory_format=_CHANNELS_LAST)
-
-
-_buffers: OrderedDict[tuple[tuple[int, int], torch.dtype], torch.Tensor] = OrderedDict()
-_BUFFERS = 16
-
-
-@contextlib.contextmanager
-def _lent(channels: tuple[int, int], dtype: torch.dtype) -> Iterator[torch.Tensor]:
-    """Memory for a turned weight that was used before: fresh memory costs a deep layer as much as its convolution."""
-    with _lock:
-        buffer = _buffers.pop((channels, dtype), None)
-    if buffer is None:
-        buffer = _channels_last_kernel(channels, dtype)
-    try:
-        yield buffer
-    finally:
-        with _lock:
-            _buffers[channels, dtype] = buffer
-            if len(_buffers) > _BUFFERS:
-                _buffers.popitem(last=False)
-
-
-def _turn(weight: torch.Tensor, result: torch.Tensor) -> None:
-    dtype = str(weight.dtype).removeprefix("torch.")
-    _native.turn_weight(describe(weight.detach(), dtype), describe(result, dtype))
+def _reading_decides(pixels: int, in_channels: int) -> bool:
+    """Has a layer's input so few pixels that reading the weight takes most of the time?"""
+    return 2 * pixels <= in_channels
 
 
 Activation = tuple[str, list[float], str]
@@ -158,15 +102,27 @@ def _subpixel(x: torch.Tensor, kernel: torch.Tensor, bias: torch.Tensor | None, 
     return y.view(batch, 2 * height, 2 * width, out_channels).permute(0, 3, 1, 2)
 
 
+# Of each phase (a, b) the tap that meets the pixel at (sy - 1, sx - 1), 5 ky + kx, or where there is none a zero, 25.
+_SUBPIXEL_TAPS = torch.tensor(
+    [
+        5 * (4 + a - 2 * sy) + 4 + b - 2 * sx if 2 * sy >= a and 2 * sx >= b else 25
+        for a, b, sy, sx in itertools.product(range(2), range(2), range(3), range(3))
+    ],
+    device="cpu",
+)
+
+
 def _subpixel_kernel(weight: torch.Tensor) -> torch.Tensor:
-    phases = [F.pad(weight[:, :, a::2, b::2], (b, 0, a, 0)) for a in (0, 1) for b in (0, 1)]
-    return torch.cat(phases).contiguous(memory_format=_CHANNELS_LAST)
+    """(4 Co, Ci, 3, 3), the output channels of one phase after those of the other."""
+    in_channels, out_channels = weight.shape[:2]
+    taps = F.pad(weight.flatten(2), (0, 1))[:, :, _SUBPIXEL_TAPS].view(in_channels, out_channels, 4, 9)
+    return taps.permute(2, 1, 3, 0).reshape(4 * out_channels, 3, 3, in_channels).permute(0, 3, 1, 2)
 
 
 def _deconvolution(
-    x: torch.Tensor, transposed: torch.Tensor, bias: torch.Tensor | None, activation: Activation
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, activation: Activation
 ) -> torch.Tensor:
-    return _mkldnn._convolution_transpose_pointwise(x, transposed, bias, [2, 2], _ONE, _STRIDE, _ONE, 1, *activation)
+    return _mkldnn._convolution_transpose_pointwise(x, weight, bias, _TWO, _ONE, _TWO, _ONE, 1, *activation)
 
 
 def _phases_win(x: torch.Tensor, weight: torch.Tensor) -> bool:
@@ -190,7 +146,7 @@ def _phases(
 
 
 def _pack_whole(weight: torch.Tensor, size: list[int]) -> list[torch.Tensor]:
-    return [_mkldnn._reorder_convolution_transpose_weight(turned(weight), [2, 2], _ONE, _STRIDE, _ONE, 1, size)]
+    return [_mkldnn._reorder_convolution_transpose_weight(weight, _TWO, _ONE, _TWO, _ONE, 1, size)]
 
 
 def _pack_subpixel(weight: torch.Tensor, size: list[int]) -> list[torch.Tensor]:
@@ -198,7 +154,8 @@ def _pack_subpixel(weight: torch.Tensor, size: list[int]) -> list[torch.Tensor]:
 
 
 def _pack_phases(weight: torch.Tensor, size: list[int]) -> list[torch.Tensor]:
-    kernels = [weight[:, :, a::2, b::2].contiguous(memory_format=_CHANNELS_LAST) for a in (0, 1) for b in (0, 1)]
+    turned = weight.flip(2, 3).transpose(0, 1)  # as conv2d has it
+    kernels = [turned[:, :, a::2, b::2].contiguous(memory_format=_CHANNELS_LAST) for a in (0, 1) for b in (0, 1)]
     return [_mkldnn._reorder_convolution_weight(kernel, _ONE, _ONE, _ONE, 1, size) for kernel in kernels]
 
 
@@ -238,8 +195,8 @@ def _packed(
 
 def _state(weight: torch.Tensor) -> tuple[object, ...]:
     """What changes when the weight does. Writing through ``weight.data`` keeps the version: hence some values."""
-    out_channels, in_channels = weight.shape[:2]
-    samples = weight.detach()[:: max(1, out_channels // 8), :: max(1, in_channels // 8), 2, 2].tolist()
+    in_channels, out_channels = weight.shape[:2]
+    samples = weight.detach()[:: max(1, in_channels // 8), :: max(1, out_channels // 8), 2, 2].tolist()
     return weight._version, weight.data_ptr(), weight.shape, weight.stride(), weight.dtype, samples
 
 
@@ -258,7 +215,7 @@ def usable(dtype: torch.dtype) -> bool:
         with torch.no_grad():
             size = list(x.shape)
             for got in (
-                _deconvolution(x, plain.transposed(weight), bias, activation),
+                _deconvolution(x, weight, bias, activation),
                 _deconvolution(x, _pack_whole(weight, size)[0], bias, activation),
                 _phases(x, _pack_phases(weight, size), bias, activation),
                 _subpixel(x, _subpixel_kernel(weight), bias, activation),

@@ -1,10 +1,11 @@
-"""Deep layers on a CPU as matrix products, for maps far smaller than kernels: these are read once, as they lie.
+"""Deep layers on a CPU as matrix products, for maps far smaller than kernels: the weight is read once, as it lies.
 
-With the maps turned by 180°, the layer is a transposed convolution with its own weight, neither flipped nor reordered,
-padding 1 and one row and column too many. Its matrix (Ci, Co · 25) is the memory of `preimage.nn.UpConv2d`'s weight.
+A weight (Ci, Co, 5, 5) that is channels_last in memory is a matrix (Ci, 25 · Co).
 """
 
 from __future__ import annotations
+
+import itertools
 
 import torch
 import torch.nn.functional as F
@@ -15,43 +16,40 @@ def forward(
 ) -> torch.Tensor:
     """As `plain.forward`, in float32."""
     batch, _, height, width = x.shape
-    products = (_pixels(x) @ _matrix(weight)).view(batch, height * width, -1).transpose(1, 2)
-    size = (2 * height + 1, 2 * width + 1)
-    y = F.fold(products, size, 5, stride=2, padding=1)[:, :, :-1, :-1].flip(2, 3)
-    if bias is not None:
-        y += bias[:, None, None]
-    if negative_slope is not None:
-        F.leaky_relu_(y, negative_slope)
-    return y
+    out_channels = weight.shape[1]
+    products = (_pixels(x) @ _matrix(weight)).view(batch, height, width, 5, 5, out_channels)
+    # With two rows and columns more on every side, where no output is.
+    y = x.new_zeros(out_channels) if bias is None else bias
+    y = y.expand(batch, 2 * height + 4, 2 * width + 4, out_channels).contiguous()
+    for ky, kx in itertools.product(range(5), repeat=2):
+        y[:, ky : ky + 2 * height : 2, kx : kx + 2 * width : 2] += products[:, :, :, ky, kx]
+    y = y[:, 2:-2, 2:-2].permute(0, 3, 1, 2)
+    return y if negative_slope is None else F.leaky_relu(y, negative_slope)
 
 
 def input_gradient(dz: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """The gradient of the layer's input, (B, Ci, H, W) in channels_last."""
     batch, _, height, width = dz.shape
     dx = _windows(dz) @ _matrix(weight).T
-    return dx.view(batch, height // 2, width // 2, -1).permute(0, 3, 1, 2).flip(2, 3)
+    return dx.view(batch, height // 2, width // 2, -1).permute(0, 3, 1, 2)
 
 
 def wgrad(x: torch.Tensor, dz: torch.Tensor) -> torch.Tensor:
-    """As `plain.wgrad`; in memory (Ci, Co, 5, 5)."""
-    return (_pixels(x).T @ _windows(dz)).view(x.shape[1], dz.shape[1], 5, 5).transpose(0, 1)
-
-
-def turned_maps(dz: torch.Tensor) -> torch.Tensor:
-    """`dz` turned around, contiguous, with the row and the column that the asymmetric padding then lacks."""
-    return F.pad(dz.contiguous().flip(2, 3), (0, 1, 0, 1))
+    """As `plain.wgrad`, in channels_last."""
+    return (_pixels(x).T @ _windows(dz)).view(x.shape[1], 5, 5, dz.shape[1]).permute(0, 3, 1, 2)
 
 
 def _pixels(x: torch.Tensor) -> torch.Tensor:
-    """(B · H · W, Ci), every image turned around."""
-    return x.flip(2, 3).permute(0, 2, 3, 1).reshape(-1, x.shape[1])
+    """(B · H · W, Ci)."""
+    return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
 
 
 def _windows(dz: torch.Tensor) -> torch.Tensor:
-    """(B · H · W, Co · 25): what every pixel of x, turned around, has contributed to."""
-    columns = F.unfold(turned_maps(dz), 5, stride=2, padding=1)
-    return columns.transpose(1, 2).reshape(-1, columns.shape[1])
+    """(B · H · W, 25 · Co): what every pixel of x has contributed to."""
+    padded = F.pad(dz.permute(0, 2, 3, 1), (0, 0, 2, 2, 2, 2))
+    return padded.unfold(1, 5, 2).unfold(2, 5, 2).permute(0, 1, 2, 4, 5, 3).reshape(-1, 25 * dz.shape[1])
 
 
 def _matrix(weight: torch.Tensor) -> torch.Tensor:
-    return weight.transpose(0, 1).reshape(weight.shape[1], -1)
+    """(Ci, 25 · Co); copies nothing where the weight is channels_last."""
+    return weight.permute(0, 2, 3, 1).reshape(weight.shape[0], -1)

@@ -23,7 +23,7 @@ from preimage.ops.upconv.configs import Config
 def upconv(x: Tensor, weight: Tensor, bias: Tensor | None, negative_slope: float | None, repeated: bool) -> Tensor:
     """`plain.forward`. `repeated`: the same weight will come again, unchanged, as in inference."""
     x = channels_last(x)
-    if config := _config("forward", x, weight.shape[1], weight.shape[0]):
+    if config := _config("forward", x, *weight.shape[:2]):
         return _kernels().forward(x, weight, bias, negative_slope, config)
     if _on_cpu(x):
         return channels_last(cpu.forward(x, weight, bias, negative_slope, repeated=repeated))
@@ -35,7 +35,7 @@ def upconv_dgrad(
 ) -> tuple[Tensor, Tensor]:
     """`plain.dgrad`."""
     dz = channels_last(dz)
-    if config := _config("dgrad", dz, weight.shape[1], weight.shape[0]):
+    if config := _config("dgrad", dz, *weight.shape[:2]):
         return _kernels().dgrad(dz, weight, below, negative_slope, config)
     dx, bias_gradient = (cpu if _on_cpu(dz) else plain).dgrad(dz, weight, below, negative_slope)
     return channels_last(dx), bias_gradient
@@ -54,7 +54,7 @@ def upconv_image_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`plain.image_backward`."""
     x, dz = channels_last(x), channels_last(dz)
-    if config := _config("image_backward", x, x.shape[1], weight.shape[0]):
+    if config := _config("image_backward", x, *weight.shape[:2]):
         return _kernels().image_backward(x, dz, weight, negative_slope, config)
     return *upconv_dgrad(dz, weight, x, negative_slope), upconv_wgrad(x, dz)
 
@@ -78,7 +78,7 @@ def upconv_distance_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """`plain.distance_backward`."""
     x, y, target = channels_last(x), channels_last(y), channels_last(target)
-    if config := _config("distance_backward", x, x.shape[1], weight.shape[0]):
+    if config := _config("distance_backward", x, *weight.shape[:2]):
         return _kernels().distance_backward(x, y, target, mean, scale, weight, negative_slope, config)
     dz = channels_last(plain.image_distance_backward(y, target, mean, scale))
     return *upconv_image_backward(x, dz, weight, negative_slope), plain.bias_gradient(dz)
@@ -89,10 +89,10 @@ def channels_last(maps: Tensor) -> Tensor:
 
 
 def as_kept(dw: Tensor) -> Tensor:
-    """A weight's gradient in memory as the weight is best kept: (Ci, Co, 5, 5); on CUDA (5, 5, Ci, Co)."""
+    """A weight's gradient in memory as the weight is best kept: channels_last; on CUDA (5, 5, Ci, Co)."""
     if dw.is_cuda:
-        return dw.permute(2, 3, 1, 0).contiguous().permute(3, 2, 0, 1)
-    return dw.transpose(0, 1).contiguous().transpose(0, 1)
+        return dw.permute(2, 3, 0, 1).contiguous().permute(2, 3, 0, 1)
+    return channels_last(dw)
 
 
 def plain_only() -> bool:

@@ -1,10 +1,11 @@
 """Every pass of the up-convolution through torch alone: the reference of the kernels, and what runs where they do not.
 
-Maps are (B, C, H, W) in any memory format; weights (Co, Ci, 5, 5) in the orientation of ``conv2d``. With
+Maps are (B, C, H, W) in any memory format; weights (Ci, Co, 5, 5), as ``conv_transpose2d`` takes them. Each value of x
+is added to a window of y, times the weight,
 
-    y[2i + a, 2j + b] = sum of x[i + ty - 1 + a, j + tx - 1 + b] · weight[2 ty + a, 2 tx + b],  ty < 3 - a, tx < 3 - b
+    y[2i + ky - 2, 2j + kx - 2] += x[i, j] · weight[ky, kx],
 
-the gradient of x is a convolution of stride 2 of y's gradient with the transposed convolution's own weight.
+so that the gradient of x is a convolution of stride 2 of y's gradient with the same weight.
 """
 
 from __future__ import annotations
@@ -15,18 +16,18 @@ import torch.nn.functional as F
 
 def forward(
     x: torch.Tensor,  # [B, Ci, H, W]
-    weight: torch.Tensor,  # [Co, Ci, 5, 5]
+    weight: torch.Tensor,  # [Ci, Co, 5, 5]
     bias: torch.Tensor | None,  # [Co]
     negative_slope: float | None,
 ) -> torch.Tensor:  # [B, Co, 2H, 2W]
     """The layer: transposed convolution, bias, leaky ReLU (``None``: none)."""
-    y = F.conv_transpose2d(x, transposed(weight), bias, stride=2, padding=2, output_padding=1)
+    y = F.conv_transpose2d(x, weight, bias, stride=2, padding=2, output_padding=1)
     return y if negative_slope is None else F.leaky_relu(y, negative_slope)
 
 
 def dgrad(
     dz: torch.Tensor,  # [B, Co, 2H, 2W]
-    weight: torch.Tensor,  # [Co, Ci, 5, 5]
+    weight: torch.Tensor,  # [Ci, Co, 5, 5]
     below: torch.Tensor | None,  # [B, Ci, H, W]
     negative_slope: float | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:  # [B, Ci, H, W], [Ci]
@@ -36,7 +37,7 @@ def dgrad(
     gradient is then that of before the ReLU (whose mask is the sign of its output; zero takes the slope). The second
     result is the bias gradient of the layer below, the sum over images and pixels, float32; empty without `below`.
     """
-    dx = F.conv2d(dz, transposed(weight), stride=2, padding=2)
+    dx = F.conv2d(dz, weight, stride=2, padding=2)
     return after_dgrad(dx, below, negative_slope)
 
 
@@ -54,22 +55,22 @@ def after_dgrad(
 def wgrad(
     x: torch.Tensor,  # [B, Ci, H, W]
     dz: torch.Tensor,  # [B, Co, 2H, 2W]
-) -> torch.Tensor:  # [Co, Ci, 5, 5]
-    """The gradient of the weight, in the maps' dtype: dw[ky, kx] = sum of x[i, j] · dz[2i + 2 - ky, 2j + 2 - kx]."""
+) -> torch.Tensor:  # [Ci, Co, 5, 5]
+    """The gradient of the weight, in the maps' dtype: dw[ky, kx] = sum of x[i, j] · dz[2i + ky - 2, 2j + kx - 2]."""
     shape = (x.shape[1], dz.shape[1], 5, 5)
     stand_in = x.new_empty(1).expand(shape)  # only its shape is read
     _, dw, _ = torch.ops.aten.convolution_backward(
         dz, x, stand_in, None, [2, 2], [2, 2], [1, 1], True, [1, 1], 1, [False, True, False]
     )
-    return transposed(dw)
+    return dw
 
 
 def image_backward(
     x: torch.Tensor,  # [B, Ci, H, W]
     dz: torch.Tensor,  # [B, Co, 2H, 2W]
-    weight: torch.Tensor,  # [Co, Ci, 5, 5]
+    weight: torch.Tensor,  # [Ci, Co, 5, 5]
     negative_slope: float | None,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # [B, Ci, H, W], [Ci], [Co, Ci, 5, 5]
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # [B, Ci, H, W], [Ci], [Ci, Co, 5, 5]
     """`dgrad` (with x as `below`) and `wgrad` at once: for a layer of few outputs, an image."""
     return *dgrad(dz, weight, x, negative_slope), wgrad(x, dz)
 
@@ -103,17 +104,12 @@ def distance_backward(
     target: torch.Tensor,  # [B, Co, 2H, 2W] uint8
     mean: torch.Tensor,  # [Co]
     scale: torch.Tensor,  # [B] float32
-    weight: torch.Tensor,  # [Co, Ci, 5, 5]
+    weight: torch.Tensor,  # [Ci, Co, 5, 5]
     negative_slope: float | None,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:  # [B, Ci, H, W], [Ci], [Co, Ci, 5, 5], [Co]
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:  # [B, Ci, H, W], [Ci], [Ci, Co, 5, 5], [Co]
     """`image_backward` of the gradient that `image_distance_backward` tells, and the layer's own bias gradient."""
     dz = image_distance_backward(y, target, mean, scale)
     return *image_backward(x, dz, weight, negative_slope), bias_gradient(dz)
-
-
-def transposed(weight: torch.Tensor) -> torch.Tensor:
-    """From ``conv2d``'s orientation to ``conv_transpose2d``'s or back: (A, B, 5, 5) becomes (B, A, 5, 5), flipped."""
-    return weight.flip(2, 3).transpose(0, 1)
 
 
 def masked(gradient: torch.Tensor, output: torch.Tensor, negative_slope: float) -> torch.Tensor:

@@ -38,7 +38,7 @@ _OPS: dict[str, Any] = {
 @_OPS["upconv"].register_fake  # type: ignore[untyped-decorator]
 def _upconv(x: Tensor, weight: Tensor, bias: Tensor | None, negative_slope: float | None, repeated: bool) -> Tensor:
     batch, _, height, width = x.shape
-    return _maps(x, (batch, weight.shape[0], 2 * height, 2 * width))
+    return _maps(x, (batch, weight.shape[1], 2 * height, 2 * width))
 
 
 @_OPS["upconv_dgrad"].register_fake  # type: ignore[untyped-decorator]
@@ -46,8 +46,8 @@ def _upconv_dgrad(
     dz: Tensor, weight: Tensor, below: Tensor | None, negative_slope: float | None
 ) -> tuple[Tensor, Tensor]:
     batch, _, height, width = dz.shape
-    dx = _maps(dz, (batch, weight.shape[1], height // 2, width // 2))
-    return dx, dz.new_empty(0 if below is None else weight.shape[1], dtype=_sum_dtype(dz))
+    dx = _maps(dz, (batch, weight.shape[0], height // 2, width // 2))
+    return dx, dz.new_empty(0 if below is None else weight.shape[0], dtype=_sum_dtype(dz))
 
 
 @_OPS["upconv_wgrad"].register_fake  # type: ignore[untyped-decorator]
@@ -59,7 +59,7 @@ def _upconv_wgrad(x: Tensor, dz: Tensor) -> Tensor:
 def _upconv_image_backward(
     x: Tensor, dz: Tensor, weight: Tensor, negative_slope: float | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return _maps(x, x.shape), x.new_empty(x.shape[1], dtype=_sum_dtype(x)), _kernel(x, weight.shape[0])
+    return _maps(x, x.shape), x.new_empty(x.shape[1], dtype=_sum_dtype(x)), _kernel(x, weight.shape[1])
 
 
 @_OPS["image_distance"].register_fake  # type: ignore[untyped-decorator]
@@ -72,7 +72,7 @@ def _upconv_distance_backward(
     x: Tensor, y: Tensor, target: Tensor, mean: Tensor, scale: Tensor, weight: Tensor, negative_slope: float | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     sums = (x.new_empty(channels, dtype=_sum_dtype(x)) for channels in (x.shape[1], y.shape[1]))
-    return _maps(x, x.shape), next(sums), _kernel(x, weight.shape[0]), next(sums)
+    return _maps(x, x.shape), next(sums), _kernel(x, weight.shape[1]), next(sums)
 
 
 def _maps(like: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -80,7 +80,7 @@ def _maps(like: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 def _kernel(x: Tensor, out_channels: int) -> Tensor:
-    return as_kept(x.new_empty((out_channels, x.shape[1], 5, 5)))
+    return as_kept(x.new_empty((x.shape[1], out_channels, 5, 5)))
 
 
 def _sum_dtype(maps: Tensor) -> torch.dtype:

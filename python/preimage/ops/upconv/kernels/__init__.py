@@ -55,7 +55,7 @@ _WGRAD: dict[str, _Wgrad] = {"wgrad": wgrad_taps, "wgrad_window": wgrad_window}
 
 def forward(
     x: torch.Tensor,  # [B, Ci, H, W]
-    weight: torch.Tensor,  # [Co, Ci, 5, 5]
+    weight: torch.Tensor,  # [Ci, Co, 5, 5]
     bias: torch.Tensor | None,  # [Co]
     negative_slope: float | None,
     config: Config,
@@ -63,23 +63,23 @@ def forward(
     """`plain.forward` by one of "phase", "all_phases", "row_pair", "subpixel" (at most 4 output channels)."""
     _launch.check_weight(weight, x.shape[1], x.dtype)
     x = _launch.channels_last("x", x, tuple(x.shape))
-    bias = None if bias is None else _launch.vector("the bias", bias, weight.shape[0])
+    bias = None if bias is None else _launch.vector("the bias", bias, weight.shape[1])
     return _FORWARD[config.kernel](x, weight, bias, negative_slope, config)
 
 
 def dgrad(
     dz: torch.Tensor,  # [B, Co, 2H, 2W]
-    weight: torch.Tensor,  # [Co, Ci, 5, 5]
+    weight: torch.Tensor,  # [Ci, Co, 5, 5]
     below: torch.Tensor | None,  # [B, Ci, H, W]
     negative_slope: float | None,
     config: Config,
 ) -> tuple[torch.Tensor, torch.Tensor]:  # [B, Ci, H, W], [Ci]
     """`plain.dgrad` by "dgrad" or "dgrad_window"; the second result is empty without `below`."""
-    _launch.check_weight(weight, weight.shape[1], dz.dtype)
+    _launch.check_weight(weight, weight.shape[0], dz.dtype)
     batch, _, height, width = dz.shape
-    dz = _launch.channels_last("dz", dz, (batch, weight.shape[0], height // 2 * 2, width // 2 * 2))
+    dz = _launch.channels_last("dz", dz, (batch, weight.shape[1], height // 2 * 2, width // 2 * 2))
     if below is not None:
-        below = _launch.channels_last("below", below, (batch, weight.shape[1], height // 2, width // 2))
+        below = _launch.channels_last("below", below, (batch, weight.shape[0], height // 2, width // 2))
     return _DGRAD[config.kernel](dz, weight, below, negative_slope, config)
 
 
@@ -87,7 +87,7 @@ def wgrad(
     x: torch.Tensor,  # [B, Ci, H, W]
     dz: torch.Tensor,  # [B, Co, 2H, 2W]
     config: Config,
-) -> torch.Tensor:  # [Co, Ci, 5, 5]
+) -> torch.Tensor:  # [Ci, Co, 5, 5]
     """`plain.wgrad` by "wgrad" or "wgrad_window"; its memory is (5, 5, Ci, Co)."""
     return _WGRAD[config.kernel](*_pair(x, dz), config)
 
@@ -95,10 +95,10 @@ def wgrad(
 def image_backward(
     x: torch.Tensor,  # [B, Ci, H, W]
     dz: torch.Tensor,  # [B, Co, 2H, 2W]
-    weight: torch.Tensor,  # [Co, Ci, 5, 5]
+    weight: torch.Tensor,  # [Ci, Co, 5, 5]
     negative_slope: float | None,
     config: Config,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # [B, Ci, H, W], [Ci], [Co, Ci, 5, 5]
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # [B, Ci, H, W], [Ci], [Ci, Co, 5, 5]
     """`plain.image_backward` by "image_backward"."""
     _launch.check_weight(weight, x.shape[1], x.dtype)
     return _of_gradient(*_pair(x, dz, weight), weight, negative_slope, config)
@@ -110,10 +110,10 @@ def distance_backward(
     target: torch.Tensor,  # [B, Co, 2H, 2W] uint8
     mean: torch.Tensor,  # [Co]
     scale: torch.Tensor,  # [B] float32
-    weight: torch.Tensor,  # [Co, Ci, 5, 5]
+    weight: torch.Tensor,  # [Ci, Co, 5, 5]
     negative_slope: float | None,
     config: Config,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:  # [B, Ci, H, W], [Ci], [Co, Ci, 5, 5], [Co]
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:  # [B, Ci, H, W], [Ci], [Ci, Co, 5, 5], [Co]
     """`plain.distance_backward` by "image_backward": the gradient of the image is formed inside and never stored."""
     _launch.check_weight(weight, x.shape[1], x.dtype)
     x, y = _pair(x, y, weight)
@@ -126,7 +126,7 @@ def distance_backward(
 
 def _pair(x: torch.Tensor, dz: torch.Tensor, weight: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
     batch, _, height, width = x.shape
-    out_channels = dz.shape[1] if weight is None else weight.shape[0]
+    out_channels = dz.shape[1] if weight is None else weight.shape[1]
     if x.dtype != dz.dtype:
         raise TypeError(f"the maps must be of one dtype, got {x.dtype} and {dz.dtype}")
     return (

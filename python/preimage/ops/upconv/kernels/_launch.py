@@ -58,17 +58,17 @@ def vector(name: str, values: torch.Tensor, size: int) -> torch.Tensor:
 
 
 def check_weight(weight: torch.Tensor, in_channels: int, dtype: torch.dtype) -> None:
-    if weight.dim() != 4 or weight.shape[1] != in_channels or weight.shape[2:] != (5, 5):
-        raise ValueError(f"the weight must be (Co, {in_channels}, 5, 5), got {tuple(weight.shape)}")
+    if weight.dim() != 4 or weight.shape[0] != in_channels or weight.shape[2:] != (5, 5):
+        raise ValueError(f"the weight must be ({in_channels}, Co, 5, 5), got {tuple(weight.shape)}")
     if weight.numel() > MOST_ELEMENTS:
         raise ValueError(f"a weight must have at most 2^31 - 1 elements, got {tuple(weight.shape)}")
     if weight.dtype != dtype:
         raise TypeError(f"maps and weight must be of one dtype, got {dtype} and {weight.dtype}")
 
 
-def packed(weight: torch.Tensor) -> torch.Tensor:  # [Co, Ci, 5, 5] to [5, 5, Ci, Co]
+def packed(weight: torch.Tensor) -> torch.Tensor:  # [Ci, Co, 5, 5] to [5, 5, Ci, Co]
     """Copies nothing where the memory already lies so."""
-    return weight.permute(2, 3, 1, 0).contiguous()
+    return weight.permute(2, 3, 0, 1).contiguous()
 
 
 def forward_weight(weight: torch.Tensor) -> tuple[torch.Tensor, int, int]:
@@ -77,9 +77,9 @@ def forward_weight(weight: torch.Tensor) -> tuple[torch.Tensor, int, int]:
     The tensor cores take both operands of bfloat16 and float16 in either order; of tf32 only with the index that is
     summed over innermost.
     """
-    out_channels, in_channels = weight.shape[:2]
+    in_channels, out_channels = weight.shape[:2]
     if weight.dtype == torch.float32:
-        return weight.permute(2, 3, 0, 1).contiguous(), 1, in_channels
+        return weight.permute(2, 3, 1, 0).contiguous(), 1, in_channels
     return packed(weight), out_channels, 1
 
 

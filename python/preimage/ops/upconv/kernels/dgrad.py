@@ -26,7 +26,7 @@ def dgrad_kernel(
     MASK: tl.constexpr, SUMS: tl.constexpr, SLOPE: tl.constexpr, PRECISION: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
-    """Program (tile): dx[i, j] = sum of dz[2i + 2 - ky, 2j + 2 - kx] · w[ky, kx] over 25 taps and Co channels.
+    """Program (tile): dx[i, j] = sum of dz[2i + ky - 2, 2j + kx - 2] · w[ky, kx] over 25 taps and Co channels.
 
     Its column sums, after the mask, go to bias_parts (tiles of pixels, Ci), where SUMS asks for them.
     """
@@ -46,8 +46,8 @@ def dgrad_kernel(
     for step in range(0, 25 * CHANNEL_BLOCKS):
         tap = step // CHANNEL_BLOCKS
         channel = (step - tap * CHANNEL_BLOCKS) * BK
-        dy = 2 - tap // 5
-        dx_ = 2 - tap % 5
+        dy = tap // 5 - 2
+        dx_ = tap % 5 - 2
         inside = valid & (2 * i + dy >= 0) & (2 * i + dy < 2 * height) & (2 * j + dx_ >= 0) & (2 * j + dx_ < 2 * width)
         pointers = dz + corner + ((dy * (2 * width) + dx_) * CO + channel)
         taps = weight + of_weight + (tap * (CI * CO) + channel)
@@ -71,13 +71,13 @@ def dgrad_kernel(
 def launch_dgrad(
     kernel: Any,
     dz: torch.Tensor,  # [B, Co, 2H, 2W]
-    weight: torch.Tensor,  # [Co, Ci, 5, 5]
+    weight: torch.Tensor,  # [Ci, Co, 5, 5]
     below: torch.Tensor | None,  # [B, Ci, H, W]
     negative_slope: float | None,
     config: Config,
 ) -> tuple[torch.Tensor, torch.Tensor]:  # [B, Ci, H, W], [Ci]
     """Either of the two kernels: they take the same parameters."""
-    out_channels, in_channels = weight.shape[:2]
+    in_channels, out_channels = weight.shape[:2]
     height, width = dz.shape[2] // 2, dz.shape[3] // 2
     block_m, block_n, block_k = config.block
     dx = _launch.new_map(dz, in_channels, height, width)

@@ -23,7 +23,7 @@ def dgrad_window_kernel(
     MASK: tl.constexpr, SUMS: tl.constexpr, SLOPE: tl.constexpr, PRECISION: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
-    """Program (tile): for each of 5 rows, the run from pixel 2j - 2 to 2j + 2 meets the taps kx = 4 to 0.
+    """Program (tile): for each of 5 rows, the run from pixel 2j - 2 to 2j + 2 meets the taps kx = 0 to 4.
 
     The mask of dz is in values along a row, not in pixels, so that pairs of values stay whole and are loaded together.
     Values past the run's end are the next pixel's, and their weights zero.
@@ -47,13 +47,13 @@ def dgrad_window_kernel(
     for step in range(0, 5 * PIECES):
         ky = step // PIECES
         start = (step - ky * PIECES) * BK
-        dy = 2 - ky
+        dy = ky - 2
         inside = valid & (2 * i + dy >= 0) & (2 * i + dy < 2 * height)
         within = first + start
         mask = inside[:, None] & (within >= 0) & (within < 2 * width * CO)
         part = tl.load(dz + (in_row + dy * (2 * width * CO))[:, None] + within, mask=mask, other=0.0)
-        pixel = (start + k) // CO
-        taps = weight + (columns * CO)[None, :] + ((ky * 5 + 4 - pixel) * (CI * CO) + (start + k) - pixel * CO)[:, None]
+        kx = (start + k) // CO
+        taps = weight + (columns * CO)[None, :] + ((ky * 5 + kx) * (CI * CO) + (start + k) - kx * CO)[:, None]
         matrix = tl.load(taps, mask=(start + k < RUN)[:, None] & (columns < CI)[None, :], other=0.0)
         total = tl.dot(part, matrix, total, input_precision=PRECISION)
     offsets = m[:, None] * CI + columns[None, :]

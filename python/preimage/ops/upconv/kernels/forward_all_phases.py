@@ -26,8 +26,9 @@ def all_phases_kernel(
 ):  # fmt: skip
     """Program (tile): the 2 × 2 blocks of BM pixels in BN channels.
 
-    A shift (sy, sx) of the input meets phase (a, b) in the tap (2 sy - a, 2 sx - b), where that exists. The shifts are
-    grouped by the phases that they meet, each group is one flat loop: a loop of a single trip is not pipelined.
+    A shift (sy, sx) of the input meets phase (a, b) in the tap (4 - 2 sy + a, 4 - 2 sx + b), where that exists. The
+    shifts are grouped by the phases that they meet, each group is one flat loop: a loop of a single trip is not
+    pipelined.
     """
     COLUMN_BLOCKS: tl.constexpr = (CO + BN - 1) // BN
     CHANNEL_BLOCKS: tl.constexpr = (CI + BK - 1) // BK
@@ -47,12 +48,12 @@ def all_phases_kernel(
         channel = (step - shift * CHANNEL_BLOCKS) * BK
         sy = 1 + shift // 2
         sx = 1 + shift % 2
-        tap = 10 * sy + 2 * sx
+        tap = 24 - 10 * sy - 2 * sx
         part = input_tile(x, m, i, j, valid, sy - 1, sx - 1, channel, height, width, CI, BK)
         w00 = weight_tile(weight, tap, channel, columns, CI, CO, K_STRIDE, N_STRIDE, BK, BN)
-        w01 = weight_tile(weight, tap - 1, channel, columns, CI, CO, K_STRIDE, N_STRIDE, BK, BN)
-        w10 = weight_tile(weight, tap - 5, channel, columns, CI, CO, K_STRIDE, N_STRIDE, BK, BN)
-        w11 = weight_tile(weight, tap - 6, channel, columns, CI, CO, K_STRIDE, N_STRIDE, BK, BN)
+        w01 = weight_tile(weight, tap + 1, channel, columns, CI, CO, K_STRIDE, N_STRIDE, BK, BN)
+        w10 = weight_tile(weight, tap + 5, channel, columns, CI, CO, K_STRIDE, N_STRIDE, BK, BN)
+        w11 = weight_tile(weight, tap + 6, channel, columns, CI, CO, K_STRIDE, N_STRIDE, BK, BN)
         y00 = tl.dot(part, w00, y00, input_precision=PRECISION)
         y01 = tl.dot(part, w01, y01, input_precision=PRECISION)
         y10 = tl.dot(part, w10, y10, input_precision=PRECISION)
@@ -60,25 +61,25 @@ def all_phases_kernel(
     for step in range(0, 2 * CHANNEL_BLOCKS):  # sy = 0, sx = 1, 2
         shift = step // CHANNEL_BLOCKS
         channel = (step - shift * CHANNEL_BLOCKS) * BK
-        tap = 2 + 2 * shift
+        tap = 22 - 2 * shift
         part = input_tile(x, m, i, j, valid, -1, shift, channel, height, width, CI, BK)
         w00 = weight_tile(weight, tap, channel, columns, CI, CO, K_STRIDE, N_STRIDE, BK, BN)
-        w01 = weight_tile(weight, tap - 1, channel, columns, CI, CO, K_STRIDE, N_STRIDE, BK, BN)
+        w01 = weight_tile(weight, tap + 1, channel, columns, CI, CO, K_STRIDE, N_STRIDE, BK, BN)
         y00 = tl.dot(part, w00, y00, input_precision=PRECISION)
         y01 = tl.dot(part, w01, y01, input_precision=PRECISION)
     for step in range(0, 2 * CHANNEL_BLOCKS):  # sy = 1, 2, sx = 0
         shift = step // CHANNEL_BLOCKS
         channel = (step - shift * CHANNEL_BLOCKS) * BK
-        tap = 10 + 10 * shift
+        tap = 14 - 10 * shift
         part = input_tile(x, m, i, j, valid, shift, -1, channel, height, width, CI, BK)
         w00 = weight_tile(weight, tap, channel, columns, CI, CO, K_STRIDE, N_STRIDE, BK, BN)
-        w10 = weight_tile(weight, tap - 5, channel, columns, CI, CO, K_STRIDE, N_STRIDE, BK, BN)
+        w10 = weight_tile(weight, tap + 5, channel, columns, CI, CO, K_STRIDE, N_STRIDE, BK, BN)
         y00 = tl.dot(part, w00, y00, input_precision=PRECISION)
         y10 = tl.dot(part, w10, y10, input_precision=PRECISION)
     for step in range(0, CHANNEL_BLOCKS):  # sy = sx = 0
         channel = step * BK
         part = input_tile(x, m, i, j, valid, -1, -1, channel, height, width, CI, BK)
-        w00 = weight_tile(weight, 0, channel, columns, CI, CO, K_STRIDE, N_STRIDE, BK, BN)
+        w00 = weight_tile(weight, 24, channel, columns, CI, CO, K_STRIDE, N_STRIDE, BK, BN)
         y00 = tl.dot(part, w00, y00, input_precision=PRECISION)
     offsets = (row * (4 * width) + 2 * j)[:, None] * CO + columns[None, :]
     mask = valid[:, None] & (columns < CO)[None, :]
@@ -95,12 +96,12 @@ def all_phases_kernel(
 
 def forward_all_phases(
     x: torch.Tensor,  # [B, Ci, H, W]
-    weight: torch.Tensor,  # [Co, Ci, 5, 5]
+    weight: torch.Tensor,  # [Ci, Co, 5, 5]
     bias: torch.Tensor | None,  # [Co]
     negative_slope: float | None,
     config: Config,
 ) -> torch.Tensor:  # [B, Co, 2H, 2W]
-    out_channels = weight.shape[0]
+    out_channels = weight.shape[1]
     matrix = _launch.forward_weight(weight)
     return launch_forward(
         all_phases_kernel, x, matrix, bias, negative_slope, config, out_channels=out_channels, columns=out_channels

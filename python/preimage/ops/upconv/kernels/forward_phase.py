@@ -45,7 +45,8 @@ def phase_kernel(
         ty = (tap * (11 + 5 * b)) >> 5  # tap // (3 - b) for tap < 9
         tx = tap - ty * (3 - b)
         part = input_tile(x, m, i, j, valid, ty - 1 + a, tx - 1 + b, channel, height, width, CI, BK)
-        taps = weight_tile(weight, (2 * ty + a) * 5 + 2 * tx + b, channel, columns, CI, CO, K_STRIDE, N_STRIDE, BK, BN)
+        weight_tap = (4 - 2 * ty - a) * 5 + 4 - 2 * tx - b
+        taps = weight_tile(weight, weight_tap, channel, columns, CI, CO, K_STRIDE, N_STRIDE, BK, BN)
         total = tl.dot(part, taps, total, input_precision=PRECISION)
     total = activated(total, bias, columns, columns < CO, HAS_BIAS, SLOPE)
     offsets = ((2 * row + a) * (2 * width) + 2 * j + b)[:, None] * CO + columns[None, :]
@@ -57,12 +58,12 @@ def phase_kernel(
 
 def forward_phase(
     x: torch.Tensor,  # [B, Ci, H, W]
-    weight: torch.Tensor,  # [Co, Ci, 5, 5]
+    weight: torch.Tensor,  # [Ci, Co, 5, 5]
     bias: torch.Tensor | None,  # [Co]
     negative_slope: float | None,
     config: Config,
 ) -> torch.Tensor:  # [B, Co, 2H, 2W]
-    out_channels = weight.shape[0]
+    out_channels = weight.shape[1]
     matrix = _launch.forward_weight(weight)
     return launch_forward(
         phase_kernel,

@@ -23,12 +23,12 @@ def pair_tile(
     weight, ky, sx, channel, columns,
     CI: tl.constexpr, CO: tl.constexpr, K_STRIDE: tl.constexpr, N_STRIDE: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
-    """[BK, BN]: column (b, co) takes the tap (ky, 2 sx - b), zero where there is none."""
+    """[BK, BN]: column (b, co) takes the tap (ky, 4 - 2 sx + b), zero where there is none."""
     k = tl.arange(0, BK)
     b = columns // CO
-    of_column = (columns - b * CO) * N_STRIDE - b * (CI * CO)
+    of_column = (columns - b * CO) * N_STRIDE + b * (CI * CO)
     pointers = (
-        weight + (k[:, None] * K_STRIDE + of_column[None, :]) + ((ky * 5 + 2 * sx) * (CI * CO) + channel * K_STRIDE)
+        weight + (k[:, None] * K_STRIDE + of_column[None, :]) + ((ky * 5 + 4 - 2 * sx) * (CI * CO) + channel * K_STRIDE)
     )
     exists = (columns < 2 * CO) & (2 * sx - b >= 0)
     if CI % BK == 0:
@@ -63,15 +63,15 @@ def row_pair_kernel(
         sy = 1 + shift // 3
         sx = shift % 3
         part = input_tile(x, m, i, j, valid, sy - 1, sx - 1, channel, height, width, CI, BK)
-        above = pair_tile(weight, 2 * sy, sx, channel, columns, CI, CO, K_STRIDE, N_STRIDE, BK)
-        below = pair_tile(weight, 2 * sy - 1, sx, channel, columns, CI, CO, K_STRIDE, N_STRIDE, BK)
+        above = pair_tile(weight, 4 - 2 * sy, sx, channel, columns, CI, CO, K_STRIDE, N_STRIDE, BK)
+        below = pair_tile(weight, 5 - 2 * sy, sx, channel, columns, CI, CO, K_STRIDE, N_STRIDE, BK)
         upper = tl.dot(part, above, upper, input_precision=PRECISION)
         lower = tl.dot(part, below, lower, input_precision=PRECISION)
     for step in range(0, 3 * CHANNEL_BLOCKS):  # the row before serves the upper one
         sx = step // CHANNEL_BLOCKS
         channel = (step - sx * CHANNEL_BLOCKS) * BK
         part = input_tile(x, m, i, j, valid, -1, sx - 1, channel, height, width, CI, BK)
-        above = pair_tile(weight, 0, sx, channel, columns, CI, CO, K_STRIDE, N_STRIDE, BK)
+        above = pair_tile(weight, 4, sx, channel, columns, CI, CO, K_STRIDE, N_STRIDE, BK)
         upper = tl.dot(part, above, upper, input_precision=PRECISION)
     offsets = (row * (4 * width) + 2 * j)[:, None] * CO + columns[None, :]
     mask = valid[:, None] & (columns < 2 * CO)[None, :]
@@ -83,12 +83,12 @@ def row_pair_kernel(
 
 def forward_row_pair(
     x: torch.Tensor,  # [B, Ci, H, W]
-    weight: torch.Tensor,  # [Co, Ci, 5, 5]
+    weight: torch.Tensor,  # [Ci, Co, 5, 5]
     bias: torch.Tensor | None,  # [Co]
     negative_slope: float | None,
     config: Config,
 ) -> torch.Tensor:  # [B, Co, 2H, 2W]
-    out_channels = weight.shape[0]
+    out_channels = weight.shape[1]
     matrix = _launch.forward_weight(weight)
     return launch_forward(
         row_pair_kernel, x, matrix, bias, negative_slope, config, out_channels=out_channels, columns=2 * out_channels

@@ -61,23 +61,23 @@ def subpixel_weight_kernel(
     weight, matrix, CI: tl.constexpr, CO: tl.constexpr, K_STRIDE: tl.constexpr, N_STRIDE: tl.constexpr,
     COLUMNS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """matrix[(shift, channel), (a, b, co)] = weight[2 sy - a, 2 sx - b, channel, co], 0 where there is no such tap."""
+    """matrix[(shift, channel), (a, b, co)] = weight[4 - 2 sy + a, 4 - 2 sx + b, channel, co], 0 where there is none."""
     element = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     column = element % COLUMNS
     k = element // COLUMNS
     shift = k // CI
     a = column // (COLUMNS // 2)
     of_row = column % (COLUMNS // 2)
-    ky = 2 * (shift // 3) - a
-    kx = 2 * (shift % 3) - of_row // CO
-    exists = (k < 9 * CI) & (of_row < 2 * CO) & (ky >= 0) & (kx >= 0)
+    ky = 4 - 2 * (shift // 3) + a
+    kx = 4 - 2 * (shift % 3) + of_row // CO
+    exists = (k < 9 * CI) & (of_row < 2 * CO) & (ky <= 4) & (kx <= 4)
     value = tl.load(weight + ((ky * 5 + kx) * CI + k % CI) * CO + of_row % CO, mask=exists, other=0.0)
     tl.store(matrix + k * K_STRIDE + column * N_STRIDE, value, mask=k < 9 * CI)
 
 
 def subpixel_weight(weight: torch.Tensor) -> tuple[torch.Tensor, int, int]:
     """The weight as the matrix (9 Ci, 16) that the kernel multiplies with, and its two strides."""
-    out_channels, in_channels = weight.shape[:2]
+    in_channels, out_channels = weight.shape[:2]
     # tf32 takes the index that is summed over innermost.
     k_stride, n_stride = (1, 9 * in_channels) if weight.dtype == torch.float32 else (COLUMNS, 1)
     size = 9 * in_channels * COLUMNS
@@ -94,12 +94,12 @@ def subpixel_weight(weight: torch.Tensor) -> tuple[torch.Tensor, int, int]:
 
 def forward_subpixel(
     x: torch.Tensor,  # [B, Ci, H, W]
-    weight: torch.Tensor,  # [Co, Ci, 5, 5]
+    weight: torch.Tensor,  # [Ci, Co, 5, 5]
     bias: torch.Tensor | None,  # [Co]
     negative_slope: float | None,
     config: Config,
 ) -> torch.Tensor:  # [B, Co, 2H, 2W]
-    out_channels = weight.shape[0]
+    out_channels = weight.shape[1]
     if 2 * out_channels > COLUMNS // 2:
         raise ValueError(f"the sub-pixel kernel is for at most 4 output channels, got {out_channels}")
     if config.block[1] != COLUMNS:

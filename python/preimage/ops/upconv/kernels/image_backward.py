@@ -32,9 +32,9 @@ def window_tile(
     past the run's end (e >= 5 Co) are therefore the next pixel's; their weights are zero and their sums are not stored.
     """
     within = ((2 * j - 2) * CO)[:, None] + e[None, :]
-    yy = 2 * i[:, None] + (2 - ky)[None, :]
+    yy = 2 * i[:, None] + (ky - 2)[None, :]
     mask = valid[:, None] & (yy >= 0) & (yy < 2 * H) & (within >= 0) & (within < 2 * W * CO)
-    offsets = (row * (4 * W * CO))[:, None] + ((2 - ky) * (2 * W * CO))[None, :] + within
+    offsets = (row * (4 * W * CO))[:, None] + ((ky - 2) * (2 * W * CO))[None, :] + within
     tile = tl.load(dz + offsets, mask=mask, other=0.0)
     if LOSS:
         of_channel = tl.load(mean + e % CO).to(tl.float32)
@@ -47,14 +47,14 @@ def window_tile(
 
 @triton.jit
 def window_weight(weight, ky, e, ci, CI: tl.constexpr, CO: tl.constexpr):
-    """[N, BN]: value e of a window's row is the tap kx = 4 - e // Co and the channel e % Co."""
-    pointers = weight + ((ky * 5 + 4 - e // CO) * (CI * CO) + e % CO)[:, None] + (ci * CO)[None, :]
+    """[N, BN]: value e of a window's row is the tap kx = e // Co and the channel e % Co."""
+    pointers = weight + ((ky * 5 + e // CO) * (CI * CO) + e % CO)[:, None] + (ci * CO)[None, :]
     return tl.load(pointers, mask=(e < 5 * CO)[:, None] & (ci < CI)[None, :], other=0.0)
 
 
 @triton.jit
 def store_weight(parts, total, ky, e, ci, CI: tl.constexpr, CO: tl.constexpr):
-    pointers = parts + ((ky * 5 + 4 - e // CO) * (CI * CO) + e % CO)[:, None] + (ci * CO)[None, :]
+    pointers = parts + ((ky * 5 + e // CO) * (CI * CO) + e % CO)[:, None] + (ci * CO)[None, :]
     tl.store(pointers, total, mask=(e < 5 * CO)[:, None] & (ci < CI)[None, :])
 
 
@@ -108,11 +108,11 @@ def image_backward_kernel(
     store_weight(of_program, dw_four, ky, e, ci, CI, CO)
     store_weight(of_program, dw_last, ky_last, e_last, ci, CI, CO)
     if LOSS:
-        # Every value of dz stands once among rows 2i + 1 and 2i (ky = 1, 2), pixels 2j and 2j + 1 (2 and 3 of a run).
+        # Every value of dz stands once among rows 2i and 2i + 1 (ky = 2, 3), pixels 2j and 2j + 1 (2 and 3 of a run).
         pixel = e // CO
-        once = (ky >= 1) & (ky <= 2) & (pixel >= 2) & (pixel <= 3)
+        once = (ky >= 2) & (ky <= 3) & (pixel >= 2) & (pixel <= 3)
         if tl.program_id(1) == 0:
-            tl.store(own_parts + (program * 4 + (ky - 1) * 2 + pixel - 2) * CO + e % CO, own, mask=once)
+            tl.store(own_parts + (program * 4 + (ky - 2) * 2 + pixel - 2) * CO + e % CO, own, mask=once)
 
 
 Gradients = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
@@ -126,7 +126,7 @@ def _run(
     negative_slope: float | None,
     config: Config,
 ) -> Gradients:
-    out_channels, in_channels = weight.shape[:2]
+    in_channels, out_channels = weight.shape[:2]
     height, width = x.shape[2:]
     block_m, block_n, run = config.block
     if run < 5 * out_channels:
@@ -145,17 +145,17 @@ def _run(
         LOSS=loss is not None, SLOPE=_launch.slope(negative_slope), PRECISION=_launch.precision(x.dtype),
         BM=block_m, BN=block_n, RUN=run, num_warps=config.num_warps, num_stages=config.num_stages,
     )  # fmt: skip
-    dw = sum_parts(dw_parts, weight.dtype).permute(3, 2, 0, 1)
+    dw = sum_parts(dw_parts, weight.dtype).permute(2, 3, 0, 1)
     return dx, below_parts.sum(0), dw, own_parts
 
 
 def image_backward_of_gradient(
     x: torch.Tensor,  # [B, Ci, H, W]
     dz: torch.Tensor,  # [B, Co, 2H, 2W]
-    weight: torch.Tensor,  # [Co, Ci, 5, 5]
+    weight: torch.Tensor,  # [Ci, Co, 5, 5]
     negative_slope: float | None,
     config: Config,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # [B, Ci, H, W], [Ci], [Co, Ci, 5, 5]
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # [B, Ci, H, W], [Ci], [Ci, Co, 5, 5]
     return _run(x, dz, None, weight, negative_slope, config)[:3]
 
 
@@ -165,9 +165,9 @@ def image_backward_of_distance(
     target: torch.Tensor,  # [B, C, 2H, 2W] uint8
     mean: torch.Tensor,  # [C]
     scale: torch.Tensor,  # [B] float32
-    weight: torch.Tensor,  # [C, Ci, 5, 5]
+    weight: torch.Tensor,  # [Ci, C, 5, 5]
     negative_slope: float | None,
     config: Config,
-) -> Gradients:  # [B, Ci, H, W], [Ci], [C, Ci, 5, 5], [C]
+) -> Gradients:  # [B, Ci, H, W], [Ci], [Ci, C, 5, 5], [C]
     dx, below, dw, own_parts = _run(x, y, (target, mean, scale), weight, negative_slope, config)
     return dx, below, dw, own_parts.sum((0, 1))

@@ -24,7 +24,7 @@ def wgrad_kernel(
     H: tl.constexpr, W: tl.constexpr, CI: tl.constexpr, CO: tl.constexpr, PRECISION: tl.constexpr,
     BI: tl.constexpr, BO: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
-    """Program (tap, block, part): dw[ky, kx] = sum of x[i, j] · dz[2i + 2 - ky, 2j + 2 - kx] over `span` pixels.
+    """Program (tap, block, part): dw[ky, kx] = sum of x[i, j] · dz[2i + ky - 2, 2j + kx - 2] over `span` pixels.
 
     H and W are constants because every step divides by them.
     """
@@ -32,8 +32,8 @@ def wgrad_kernel(
     tap = tl.program_id(0)
     block = tl.program_id(1)
     part = tl.program_id(2)
-    dy = 2 - tap // 5
-    dx = 2 - tap % 5
+    dy = tap // 5 - 2
+    dx = tap % 5 - 2
     ci = (block // OUT_BLOCKS) * BI + tl.arange(0, BI)
     co = (block % OUT_BLOCKS) * BO + tl.arange(0, BO)
     k = tl.arange(0, BK)
@@ -75,7 +75,7 @@ def launch_wgrad(
     dz: torch.Tensor,  # [B, Co, 2H, 2W]
     config: Config,
     **blocks: int,
-) -> torch.Tensor:  # [Co, Ci, 5, 5]
+) -> torch.Tensor:  # [Ci, Co, 5, 5]
     """Either of the two kernels: a program for every tile and part of the sum, then the sum of the parts."""
     _, in_channels, height, width = x.shape
     out_channels = dz.shape[1]
@@ -92,14 +92,14 @@ def launch_wgrad(
         BI=block_i, BK=block_k, **blocks, num_warps=config.num_warps, num_stages=config.num_stages,
     )  # fmt: skip
     dw = parts[0] if count == 1 else sum_parts(parts, x.dtype)
-    return dw.permute(3, 2, 0, 1)
+    return dw.permute(2, 3, 0, 1)
 
 
 def wgrad_taps(
     x: torch.Tensor,  # [B, Ci, H, W]
     dz: torch.Tensor,  # [B, Co, 2H, 2W]
     config: Config,
-) -> torch.Tensor:  # [Co, Ci, 5, 5]
+) -> torch.Tensor:  # [Ci, Co, 5, 5]
     block_i, block_o, _ = config.block
     blocks = triton.cdiv(x.shape[1], block_i) * triton.cdiv(dz.shape[1], block_o)
     return launch_wgrad(wgrad_kernel, (25, blocks), x, dz, config, BO=block_o)

@@ -30,9 +30,9 @@ def run_tile(dz, in_row, first, inside, start, row_end, BN: tl.constexpr):
 
 @triton.jit
 def store_run(parts, total, ci, start, CI: tl.constexpr, CO: tl.constexpr, BN: tl.constexpr):
-    """Value e of the run is the tap kx = 4 - e // Co and the channel e % Co."""
+    """Value e of the run is the tap kx = e // Co and the channel e % Co."""
     e = start + tl.arange(0, BN)
-    offsets = (ci * CO)[:, None] + ((4 - e // CO) * (CI * CO) + e % CO)[None, :]
+    offsets = (ci * CO)[:, None] + ((e // CO) * (CI * CO) + e % CO)[None, :]
     tl.store(parts + offsets, total.to(parts.dtype.element_ty), mask=(ci < CI)[:, None] & (e < 5 * CO)[None, :])
 
 
@@ -45,7 +45,7 @@ def wgrad_window_kernel(
     """Program (ky, block, part): dw[ky] over `span` pixels; REST columns of a second accumulator, 0 for none."""
     ky = tl.program_id(0)
     part = tl.program_id(2)
-    dy = 2 - ky
+    dy = ky - 2
     ci = tl.program_id(1) * BI + tl.arange(0, BI)
     k = tl.arange(0, BK)
     end = tl.minimum((part + 1) * span, pixels)
@@ -81,7 +81,7 @@ def wgrad_window(
     x: torch.Tensor,  # [B, Ci, H, W]
     dz: torch.Tensor,  # [B, Co, 2H, 2W]
     config: Config,
-) -> torch.Tensor:  # [Co, Ci, 5, 5]
+) -> torch.Tensor:  # [Ci, Co, 5, 5]
     block_i, block_n, _ = config.block
     rest = max(0, 5 * dz.shape[1] - block_n)
     tiles = (5, triton.cdiv(x.shape[1], block_i))
