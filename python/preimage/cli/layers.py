@@ -14,7 +14,12 @@ if TYPE_CHECKING:
 
 @reporting
 def layers(
-    network: Annotated[str, typer.Argument(help="torch:package.module:factory, a function that makes the network.")],
+    network: Annotated[
+        str,
+        typer.Argument(
+            help="torch:package.module:factory, a function that makes it; or efficientnet-lite0, alexnet-..."
+        ),
+    ],
     weights: Annotated[str | None, typer.Option(help="File of its weights, handed to the function.")] = None,
     preprocessing: Annotated[
         str | None, typer.Option(help="How it takes its pixels: imagenet-rgb (unless given), caffe-bgr or unit.")
