@@ -32,8 +32,15 @@ PACKAGE_FILE = "models/efficientnet-lite0-57934424.pth"
 PREPROCESSING = Preprocessing(224, "rgb", 255.0, (127.0, 127.0, 127.0), (128.0, 128.0, 128.0))
 
 # Expansion, kernel, stride, channels, number of blocks.
-_STAGES = ((1, 3, 1, 16, 1), (6, 3, 2, 24, 2), (6, 5, 2, 40, 2), (6, 3, 2, 80, 3), (6, 5, 1, 112, 3), (6, 5, 2, 192, 4))
-_STAGES += ((6, 3, 1, 320, 1),)
+_STAGES = (
+    (1, 3, 1, 16, 1),
+    (6, 3, 2, 24, 2),
+    (6, 5, 2, 40, 2),
+    (6, 3, 2, 80, 3),
+    (6, 5, 1, 112, 3),
+    (6, 5, 2, 192, 4),
+    (6, 3, 1, 320, 1),
+)
 _BLOCKS = sum(stage[-1] for stage in _STAGES)
 LAYERS = ("stem", *(f"block{index}" for index in range(_BLOCKS)), "head", "pooled", "scores", "prob")
 _MOST_SHOWN = 6  # names or differences, in a message
@@ -54,7 +61,7 @@ class SameConv2d(nn.Conv2d):
 
 
 class Block(nn.Module):
-    """Inverted residual: expand (unless `expansion` is 1), convolve each channel, project; plus the input if it fits."""
+    """Inverted residual: expand, unless `expansion` is 1; convolve by channel; project; add the input if it fits."""
 
     def __init__(self, before: int, after: int, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -78,8 +85,8 @@ class Block(nn.Module):
 class EfficientNetLite0(nn.Module):
     """EfficientNet-Lite0: images (B, 3, H, W) → class probabilities (B, 1000).
 
-    Its tensors are called as in the published state_dict (``_blocks.3._bn1.weight``). The modules of `LAYERS` have none:
-    they give the outputs that are inverted names of their own.
+    Its tensors are called as in the published state_dict (``_blocks.3._bn1.weight``). The modules called as in `LAYERS`
+    have none: they give names to the outputs that can be inverted.
     """
 
     def __init__(self) -> None:
