@@ -192,12 +192,12 @@ class EfficientNetLite0Layer(Representation):
 
     @classmethod
     def from_parameters(cls, variant: str, values: Mapping[str, Any]) -> Representation:
-        """The representation of a spec, with the package's weights: a spec has a digest, which names no file."""
+        """Return the representation of a spec, with the package's weights: a spec has a digest, which names no file."""
         return cls(values.get("layer", ""), variant=variant)
 
     @functools.cached_property
     def network(self) -> Network:
-        """The network with these weights, which representations of other layers share."""
+        """Return the network with these weights, which representations of other layers share."""
         return efficientnet_lite0(self.weights)
 
     @functools.cached_property
