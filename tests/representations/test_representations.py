@@ -40,7 +40,8 @@ def _name(case: Representation) -> str:
 
 def test_the_registered_names() -> None:
     layers = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8", "prob")
-    assert representations.names() == [*(f"alexnet-{layer}" for layer in layers), "dense-sift", "hog", "lbp", "sift"]
+    others = ("dense-sift", "efficientnet-lite0", "hog", "lbp", "sift")
+    assert representations.names() == [*(f"alexnet-{layer}" for layer in layers), *others]
 
 
 @pytest.mark.parametrize("case", CASES, ids=_name)

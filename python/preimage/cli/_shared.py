@@ -36,6 +36,7 @@ _WEIGHTS = "File of a network's weights (of alexnet-... also the digest of impor
 _PREPROCESSING = (
     "How a network takes its pixels: caffe-bgr, imagenet-rgb or, of torch:..., unit (alexnet-...: as the weights say)."
 )
+_LAYER = "Of a network; `preimage layers` lists them (efficientnet-lite0: pooled)."
 _OUTPUT_LAYOUT = (
     "Of a network's layer: auto, nchw, nhwc, vector; or where its class token is, if not in front: tokens-middle, "
     "tokens-last, tokens-at-N (torch: auto)."
@@ -56,7 +57,7 @@ _PARAMETERS: dict[str, Any] = {
     ],
     "weights": Annotated[str | None, typer.Option("--weights", help=_WEIGHTS)],
     "preprocessing": Annotated[str | None, typer.Option("--preprocessing", help=_PREPROCESSING)],
-    "layer": Annotated[str | None, typer.Option("--layer", help="Of a network; `preimage layers` lists them.")],
+    "layer": Annotated[str | None, typer.Option("--layer", help=_LAYER)],
     "output_layout": Annotated[str | None, typer.Option("--output-layout", help=_OUTPUT_LAYOUT)],
     "input_size": Annotated[
         int | None, typer.Option("--input-size", help="Side of a network's images in pixels (torch: 224).")

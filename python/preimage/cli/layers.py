@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 @reporting
 def layers(
-    network: Annotated[str, typer.Argument(help="torch:package.module:factory, a function that makes the network.")],
+    network: Annotated[
+        str,
+        typer.Argument(help="torch:package.module:factory, which makes it; or efficientnet-lite0, alexnet-conv1, ..."),
+    ],
     weights: Annotated[str | None, typer.Option(help="File of its weights, handed to the function.")] = None,
     preprocessing: Annotated[
         str | None, typer.Option(help="How it takes its pixels: imagenet-rgb (unless given), caffe-bgr or unit.")
@@ -24,7 +27,7 @@ def layers(
 ) -> None:
     """List the layers of a network in the order in which they answer, with the features that each would make.
 
-    The function is imported, from the current folder too, and called.
+    A function is imported, from the current folder too, and called.
     """
     from preimage.pipelines.layers import layers as run
 

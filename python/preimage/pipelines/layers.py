@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
+from preimage import representations
 from preimage.representations.network import Network, TracedLayer
 from preimage.representations.network_factory import load_network
 
@@ -35,14 +37,28 @@ def layers(
     """List the layers of a network by one pass over a black image.
 
     Args:
-        network: a network, or ``torch:package.module:factory``, which the other arguments are for.
+        network: a network; or ``torch:package.module:factory`` or the name of a representation that is a network's
+            layer, such as ``efficientnet-lite0``, which the other arguments are for.
         preprocessing: ``"imagenet-rgb"`` unless given, ``"caffe-bgr"`` or ``"unit"``.
         input_size: side of the images in pixels, 224 unless given.
-        weights: path for the factory.
+        weights: path for the factory or the representation.
 
     Raises:
-        ValueError: no such network, or it fails on an image of that size.
+        ValueError: no such network, it takes no such argument, or it fails on an image of that size.
+        ImportError, OSError: the weights of a representation are not there.
     """
-    if isinstance(network, str):
+    if isinstance(network, str) and network in representations.names():
+        given = {"preprocessing": preprocessing, "input_size": input_size, "weights": weights}
+        network = _network_of(network, {name: value for name, value in given.items() if value is not None})
+    elif isinstance(network, str):
         network = load_network(network, preprocessing=preprocessing, input_size=input_size, weights=weights)
     return LayersSummary(network.name, network.image_size, network.weights, tuple(network.trace()))
+
+
+def _network_of(name: str, given: dict[str, Any]) -> Network:
+    network = getattr(representations.create(name, **given), "network", None)
+    if not isinstance(network, Network):
+        raise ValueError(
+            f"a network is named torch:package.module:factory, or as a representation of a layer, got {name!r}"
+        )
+    return network

@@ -106,6 +106,7 @@ def decoded(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 # What comes with the package, by module, each imported when one of its names is asked for: some need torch.
 _ALEXNET = (*(f"conv{k}" for k in range(1, 6)), "fc6", "fc7", "fc8", "prob")
 _MODULES = {name: f"preimage.representations.{name.replace('-', '_')}" for name in ("dense-sift", "hog", "lbp", "sift")}
+_MODULES["efficientnet-lite0"] = "preimage.representations.efficientnet_lite0"
 _MODULES |= {f"alexnet-{layer}": "preimage.representations.alexnet" for layer in _ALEXNET}
 _FAMILY_MODULES = {"torch": "preimage.representations.network_factory"}
 

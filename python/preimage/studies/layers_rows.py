@@ -89,8 +89,8 @@ def network_name(spec: Spec) -> str:
 
 def layer_name(spec: Spec) -> str:
     """The layer's name in its network (``output`` for the network's own output), or the representation's."""
-    if spec.representation == NETWORK:
-        return str(spec.parameters.get("layer", "")) or "output"
+    if "layer" in spec.parameters:
+        return str(spec.parameters["layer"]) or "output"
     return spec.representation.removeprefix(_ALEXNET)
 
 
