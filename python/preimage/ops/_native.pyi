@@ -25,7 +25,7 @@ def hog(
     instruction_set: str,
     threads: int,
 ) -> None:
-    """images (B, C, H, W) -> output (B, 31, Hc, Wc), contiguous float32 that the caller allocated.
+    """images (B, C, H, W) -> output (B, 31, Hc, Wc), contiguous, float32 or float16, that the caller allocated.
 
     instruction_set "" is the best of `instruction_sets()`. ValueError when anything does not fit.
     """
@@ -51,7 +51,7 @@ def lbp(
     instruction_set: str,
     threads: int,
 ) -> None:
-    """images (B, C, H, W) -> output (B, 58, H // cell_size, W // cell_size), contiguous float32."""
+    """images (B, C, H, W) -> output (B, 58, H // cell_size, W // cell_size), contiguous, float32 or float16."""
 
 def lbp_codes(images: _Description, output: _Description, instruction_set: str, threads: int) -> None:
     """images (B, C, H, W) -> output (B, 1, H, W), contiguous uint8.
@@ -119,8 +119,8 @@ def sift_grid(
     descriptor_scale: float,
     threads: int,
 ) -> None:
-    """x, y, scale and angle (N,) and descriptors (N, 128), float32 -> output (B, 133, rows, columns), float32; all
-    contiguous. ValueError for keypoints that are not finite, too."""
+    """x, y, scale and angle (N,) and descriptors (N, 128), float32 -> output (B, 133, rows, columns), float32 or
+    float16; all contiguous. ValueError for keypoints that are not finite, too."""
 
 def instruction_sets() -> list[str]:
     """What the kernels can run with on this processor, best first; the last is always "portable"."""
