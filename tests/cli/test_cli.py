@@ -76,21 +76,12 @@ print("loaded:", *[name for name in ("torch._dynamo", "torch._inductor") if name
 
 
 @pytest.mark.parametrize("representation", ["hog", "lbp", "dense-sift", "sift"])
-def test_extract_of_descriptors_loads_no_torch(representation: str) -> None:
-    """The command around its pipeline, which here only makes the representation compute."""
+def test_extract_of_descriptors_loads_no_torch(representation: str, photo_folder: Path, tmp_path: Path) -> None:
     script = f"""
-import sys, types
-import numpy as np
-
-def extract(representation, images, output, **options):
-    height, width = representation.feature_size(64, 80)
-    features = np.empty((1, representation.spec.channels, height, width), np.float16)
-    representation.compute_into(np.zeros((1, 64, 80, 3), np.uint8), features, threads=1)
-    raise SystemExit(0)
-
-sys.modules["preimage.pipelines.extract"] = types.SimpleNamespace(extract=extract)
+import sys
 from preimage.cli import main
-sys.argv = ["preimage", "extract", {representation!r}, "photos", "-o", "features"]
+photo, output = {str(photo_folder / "camera-0.jpg")!r}, {str(tmp_path / "f")!r}
+sys.argv = ["preimage", "extract", {representation!r}, photo, "-o", output]
 try:
     main()
 except SystemExit as stopped:
@@ -99,6 +90,7 @@ print("loaded:", *[name for name in ("torch", "scipy", "rich", "h5py", "matplotl
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1].strip() == "loaded:"
+    assert len(FeatureStore(tmp_path / "f")) == 1
 
 
 def test_python_dash_m_is_the_same_program() -> None:
