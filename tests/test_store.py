@@ -1,6 +1,7 @@
 """The feature store: what comes back, that any change to it is noticed, and that nothing is half written."""
 
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -17,6 +18,7 @@ from hypothesis.extra import numpy as npst
 from preimage import store as module
 from preimage.errors import FileFormatError
 from preimage.io.records import FeatureRecord
+from preimage.io.shards import ZEROS
 from preimage.spec import Spec
 from preimage.store import FeatureStore, join, merge, open_writer, read_index, shard_length, write_features
 
@@ -240,9 +242,9 @@ def test_shards_that_are_missing_swapped_or_anothers(tmp_path):
 def edit_index(path, **fields):
     """Change the index and seal it anew."""
     index = json.loads((path / "index.json").read_bytes())
-    text = json.dumps(index | fields | {"sha256": module.ZEROS}, indent=1).encode() + b"\n"
-    digest = module.hashlib.sha256(text).hexdigest()
-    (path / "index.json").write_bytes(text.replace(module.ZEROS.encode(), digest.encode(), 1))
+    text = json.dumps(index | fields | {"sha256": ZEROS}, indent=1).encode() + b"\n"
+    digest = hashlib.sha256(text).hexdigest()
+    (path / "index.json").write_bytes(text.replace(ZEROS.encode(), digest.encode(), 1))
 
 
 @pytest.mark.parametrize(
