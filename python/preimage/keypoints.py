@@ -91,7 +91,7 @@ class Keypoints:
         return self._like(Keypoints(**fields, offsets=np.array([0, last - first])))
 
     def select(self, keep: Any) -> Keypoints:
-        """Those whose entry in `keep` ([N] bool, an array or a tensor) is set, in their order."""
+        """Return the keypoints whose entry in `keep` ([N] bool, an array or a tensor) is set, in their order."""
         if _dtype(keep) != "bool" or keep.shape != self.x.shape:
             raise ValueError(f"keep is bool ({len(self.x)},), got {_dtype(keep)} {tuple(keep.shape)}")
         arrays, chosen = self.to_numpy(), np.asarray(keep)

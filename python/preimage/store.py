@@ -110,9 +110,7 @@ class FeatureStore(FeatureFile):
     @property
     def bytes(self) -> int:
         """Bytes on disk."""
-        if self.index is None:
-            return os.path.getsize(self.path)
-        return sum(entry.bytes for entry in self.index.shards) + os.path.getsize(os.path.join(self.path, INDEX))
+        return os.path.getsize(self.path) if self.index is None else _bytes(self.path, self.index)
 
     def verify(self) -> None:
         """Compare all features with their checksums.
@@ -161,6 +159,10 @@ class FeatureStore(FeatureFile):
                 oldest = next(iter(self._mapped))
                 del self._mapped[oldest]
                 self._shards[oldest].unmap()
+
+
+def _bytes(folder: StrPath, index: Index) -> int:
+    return sum(entry.bytes for entry in index.shards) + os.path.getsize(os.path.join(folder, INDEX))
 
 
 def _joined(columns: Sequence[NDArray[np.int32]]) -> NDArray[np.int32]:
@@ -226,6 +228,11 @@ class StoreWriter:
 
     def __init__(self, folder: Path, index: Index) -> None:
         self.folder, self.index = folder, index
+
+    @property
+    def bytes(self) -> int:
+        """Bytes on disk."""
+        return _bytes(self.folder, self.index)
 
     @contextmanager
     def shard(self, number: int, source: str = "") -> Iterator[ShardWriter]:

@@ -13,6 +13,7 @@ from preimage.spec import Spec
 
 if TYPE_CHECKING:
     from preimage.inverters import Inverter
+    from preimage.store import Index
 
 
 @reporting
@@ -50,7 +51,8 @@ def _facts(path: Path) -> dict[str, Any]:
         if (path / "config.json").is_file():
             return _inverter(path)
         if (path / "index.json").is_file():
-            return _features(path) if read_index(path).complete else _unfinished(path)
+            index = read_index(path)
+            return _features(path) if index.complete else _unfinished(path, index)
         if is_keypoint_file(path):
             return _keypoints(path)
         raise FileFormatError(path, "is a folder without config.json: no inverter, and no finished run")
@@ -179,10 +181,7 @@ def _weights(path: Path) -> dict[str, Any]:
     }
 
 
-def _unfinished(path: Path) -> dict[str, Any]:
-    from preimage.store import read_index
-
-    index = read_index(path)
+def _unfinished(path: Path, index: Index) -> dict[str, Any]:
     return {
         "path": path,
         "kind": "unfinished feature store",

@@ -107,7 +107,7 @@ def move_into_place(finished: Path, output: StrPath) -> None:
 def folder_lock(folder: StrPath, wait: Callable[[float], None] | None = None) -> Iterator[None]:
     """Hold a folder, made if it is not there, against other processes and threads that do the same.
 
-    A kill lets go of it. Where the system or the disk has no locks, nobody waits.
+    The lock is released when the process ends, also by a kill. Without support for locks it is not taken.
 
     Args:
         folder: the one to hold.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -39,7 +40,7 @@ class FeatureRecord:
 
 
 class KeyedFile(Mapping[str, V], Generic[V, R]):
-    """What a file holds of several images, by key or by position in the file; a mapping.
+    """Map keys to what a file holds of each image; positions in the file are taken in place of keys.
 
     Attributes:
         path: of the file or folder.
@@ -74,11 +75,13 @@ class KeyedFile(Mapping[str, V], Generic[V, R]):
         """Yield all that is stored of each image, in file order."""
         return map(self._record, range(len(self)))
 
+    @abc.abstractmethod
     def _load(self, position: int) -> V:
-        raise NotImplementedError
+        """Read what is mapped from the key at a position."""
 
+    @abc.abstractmethod
     def _record(self, position: int) -> R:
-        raise NotImplementedError
+        """Read all that is stored of the image at a position."""
 
     def _position(self, index: int | str) -> int:
         """Return the position of a key, or a position counted from the end where it is negative."""

@@ -266,7 +266,7 @@ class Shard:
 
     @property
     def runs(self) -> int:
-        """How often a new shape begins."""
+        """Number of tensors that hold the features: one for each run of images of one shape."""
         return len(self._runs)
 
     def verify(self) -> None:

@@ -24,14 +24,14 @@ _MAX_INDEX_BYTES = 1 << 28
 
 @dataclasses.dataclass(frozen=True)
 class ShardEntry:
-    """What the index says of one shard.
+    """Describe one shard in the index.
 
     Attributes:
         number: of the shard; the first is 0.
         images: features in it; 0 where every image was skipped, then there is no file.
         bytes: of the file.
         digest: SHA-256 of the file's header, which holds those of the rest.
-        source: names what the features were computed from, if their writer told.
+        source: identifies what the features were computed from; empty if it was not given.
         skipped: (name, problem) of the images left out.
         nonfinite: (name, count) of the images with NaN or infinite features.
     """
@@ -51,7 +51,7 @@ class ShardEntry:
 
 @dataclasses.dataclass(frozen=True)
 class Index:
-    """What ``index.json`` says.
+    """Describe a store: the contents of ``index.json``.
 
     Attributes:
         spec: what the features are of.
@@ -130,7 +130,7 @@ def read_index(folder: StrPath) -> Index:
     """Read a store's index.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: the folder has no index.
         FileFormatError: damaged, no index, or of a newer version.
     """
     path = Path(folder) / INDEX
@@ -144,8 +144,8 @@ def read_index(folder: StrPath) -> Index:
         version = fields.get("format_version")
         if not isinstance(version, int) or version > _VERSION:
             raise ValueError(f"format version {version} is newer than {_VERSION}: update preimage to read it")
-        told = str(fields.get("sha256"))
-        if hashlib.sha256(text.replace(told.encode(), ZEROS.encode(), 1)).hexdigest() != told:
+        stored = str(fields.get("sha256"))
+        if hashlib.sha256(text.replace(stored.encode(), ZEROS.encode(), 1)).hexdigest() != stored:
             raise ValueError("damaged: its checksum does not match it")
         return _index(fields)
     except RecursionError:

@@ -1,4 +1,4 @@
-"""What every descriptor asks of its images, and how arrays are described to the native module. Imports no torch."""
+"""Checks of images that all descriptors share, and how the native module is given arrays. Imports no torch."""
 
 from __future__ import annotations
 

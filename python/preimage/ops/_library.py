@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 
-from preimage.ops._sizes import cell_count, frame_count
+from preimage.ops._sizes import cell_count, grid_size
 
 LIBRARY = torch.library.Library("preimage", "DEF")
 
@@ -70,8 +70,7 @@ def _dense_sift(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     batch = images.shape[0] if images.dim() == 4 else 1
     top, left, bottom, right = (0, 0, images.shape[-2] - 1, images.shape[-1] - 1) if bounds is None else bounds
-    rows = frame_count(top, bottom, step, bin_size)
-    columns = frame_count(left, right, step, bin_size)
+    rows, columns = grid_size((top, left, bottom, right), step, bin_size)
     features = images.new_empty((batch, 128, rows, columns), dtype=dtype)
     return features, images.new_empty((batch, 1, rows, columns), dtype=torch.float32)
 

@@ -1,4 +1,4 @@
-"""How many features an image has: for the ops and for their fakes. Imports no torch."""
+"""Sizes of feature maps, for the ops and for their fakes. Imports no torch."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ def cell_count(pixels: int, cell_size: int) -> int:
     return (pixels + cell_size // 2) // cell_size
 
 
-def frame_count(first: int, last: int, step: int, bin_size: int) -> int:
-    """Return dense SIFT's descriptors along an axis whose four bin centres lie in first … last, inclusive."""
-    return (last - first - 3 * bin_size) // step + 1
+def grid_size(bounds: Bounds, step: int, bin_size: int) -> tuple[int, int]:
+    """Return (rows, columns) of dense SIFT's descriptors whose bin centres all lie within the bounds."""
+    top, left, bottom, right = bounds
+    return (bottom - top - 3 * bin_size) // step + 1, (right - left - 3 * bin_size) // step + 1

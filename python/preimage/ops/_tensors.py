@@ -1,4 +1,4 @@
-"""How tensors are described to the native module, and the memory that its CUDA kernels work in."""
+"""Description of tensors for the native module, and working memory for its CUDA kernels."""
 
 from __future__ import annotations
 

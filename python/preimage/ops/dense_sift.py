@@ -25,7 +25,7 @@ from preimage.ops._images import (
     like_images,
     readable,
 )
-from preimage.ops._sizes import Bounds, frame_count
+from preimage.ops._sizes import Bounds, grid_size
 
 CHANNELS = 128
 WINDOWS = ("gaussian", "flat")
@@ -193,12 +193,6 @@ def dense_sift_into(
         threads,
     )
     return norms
-
-
-def grid_size(bounds: Bounds, step: int, bin_size: int) -> tuple[int, int]:
-    """Return how many rows and columns of descriptors there are in full bounds."""
-    top, left, bottom, right = bounds
-    return frame_count(top, bottom, step, bin_size), frame_count(left, right, step, bin_size)
 
 
 def dense_sift_frames(

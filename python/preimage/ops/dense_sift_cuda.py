@@ -6,7 +6,7 @@ import torch
 
 from preimage.ops._images import dtype_name
 from preimage.ops._library import LIBRARY
-from preimage.ops._sizes import Bounds, frame_count
+from preimage.ops._sizes import Bounds, grid_size
 from preimage.ops._tensors import as_native, describe, stream, with_cuda, working_memory
 from preimage.ops.dense_sift_backward import full_bounds
 
@@ -24,8 +24,7 @@ def _dense_sift_cuda(
     native, images = with_cuda(), as_native(images)
     described, box = describe(images), full_bounds(images, bounds)
     parameters = step, bin_size, window, window_size, box
-    top, left, bottom, right = box
-    shape = frame_count(top, bottom, step, bin_size), frame_count(left, right, step, bin_size)
+    shape = grid_size(box, step, bin_size)
     features = images.new_empty((described[1][0], 128, *shape), dtype=dtype)
     norms = images.new_empty((described[1][0], 1, *shape), dtype=torch.float32)
     scratch = working_memory(images, native.dense_sift_cuda_scratch(described, *parameters, False))

@@ -12,7 +12,7 @@ from preimage.ops import (
 )
 from preimage.ops._images import dtype_name, instruction_set
 from preimage.ops._library import LIBRARY
-from preimage.ops._sizes import Bounds, frame_count
+from preimage.ops._sizes import Bounds, grid_size
 from preimage.ops._tensors import as_native, describe, needs_gradient
 from preimage.ops.dense_sift_backward import DenseSift, full_bounds
 
@@ -47,8 +47,7 @@ def _dense_sift_cpu(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     images = as_native(images)  # by name, so that a copy lives until the kernel has read it
     described, box = describe(images), full_bounds(images, bounds)
-    top, left, bottom, right = box
-    shape = frame_count(top, bottom, step, bin_size), frame_count(left, right, step, bin_size)
+    shape = grid_size(box, step, bin_size)
     features = torch.empty((described[1][0], 128, *shape), dtype=dtype, device="cpu")
     norms = torch.empty((described[1][0], 1, *shape), dtype=torch.float32, device="cpu")
     outputs = describe(features, dtype_name(dtype)), describe(norms)

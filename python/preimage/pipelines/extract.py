@@ -197,17 +197,17 @@ def extract(
             raise none_usable(skipped)
         _refuse_nonfinite(nonfinite, folder, allow_nonfinite)
         store.finish()
-        finished = FeatureStore(folder)
+        written = store.bytes
         if folder != path:
             # In the store's folder first: a kill leaves no stray file elsewhere.
             joined = folder / f".preimage-joined{path.suffix.lower()}"
-            write_as(finished, joined, dtype=dtype, layout=layout)
+            write_as(FeatureStore(folder), joined, dtype=dtype, layout=layout)
             move_into_place(joined, path)
     if folder != path:
         remove_store(folder)
     return ExtractSummary(
         output=path,
-        bytes=finished.bytes if folder == path else path.stat().st_size,
+        bytes=written if folder == path else path.stat().st_size,
         spec=representation.spec,
         images=total,
         skipped=skipped,
@@ -417,8 +417,9 @@ def _in_workers(shards: Sequence[tuple[int, list[ImageSource]]], job: _Job, leng
         taken: list[NDArray[Any]] = []
         for place, source in enumerate(images):
             item = read(source, job.side)
-            if item.pixels is None or job.problem(item):
-                skipped.append((source.name, job.problem(item)))
+            problem = job.problem(item)
+            if item.pixels is None or problem:
+                skipped.append((source.name, problem))
                 continue
             height, width = item.pixels.shape[:2]
             cells = job.representation.feature_size(height, width)
@@ -459,8 +460,9 @@ def _bytes(job: _Job, item: Loaded) -> int:
 def _computed(number: int, window: Sequence[Loaded], job: _Job) -> _Batch:
     import torch
 
-    good = [item for item in window if item.pixels is not None and not job.problem(item)]
-    skipped = [(item.source.name, job.problem(item)) for item in window if job.problem(item)]
+    problems = [job.problem(item) for item in window]
+    good = [item for item, problem in zip(window, problems, strict=True) if not problem]
+    skipped = [(item.source.name, problem) for item, problem in zip(window, problems, strict=True) if problem]
     pixels = [item.pixels for item in good if item.pixels is not None]
     rows: dict[int, NDArray[Any]] = {}
     nonfinite: dict[int, int] = {}

@@ -102,7 +102,7 @@ def _subpixel(x: torch.Tensor, kernel: torch.Tensor, bias: torch.Tensor | None, 
     return y.view(batch, 2 * height, 2 * width, out_channels).permute(0, 3, 1, 2)
 
 
-# Of each phase (a, b) the tap that meets the pixel at (sy - 1, sx - 1), 5 ky + kx, or where there is none a zero, 25.
+# Index 5 ky + kx of the weight that phase (a, b) applies to the pixel at (sy - 1, sx - 1); 25 stands for a zero.
 _SUBPIXEL_TAPS = torch.tensor(
     [
         5 * (4 + a - 2 * sy) + 4 + b - 2 * sx if 2 * sy >= a and 2 * sx >= b else 25

@@ -23,7 +23,7 @@ def pair_tile(
     weight, ky, sx, channel, columns,
     CI: tl.constexpr, CO: tl.constexpr, K_STRIDE: tl.constexpr, N_STRIDE: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
-    """[BK, BN]: column (b, co) takes the tap (ky, 4 - 2 sx + b), zero where there is none."""
+    """Load weights [BK, BN]: column (b, co) holds those at (ky, 4 - 2 sx + b), or zeros outside the kernel."""
     k = tl.arange(0, BK)
     b = columns // CO
     of_column = (columns - b * CO) * N_STRIDE + b * (CI * CO)
