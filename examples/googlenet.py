@@ -1,4 +1,4 @@
-"""GoogLeNet with batch normalisation folded into its weights: a network of a user's own, ready to be inverted.
+"""GoogLeNet with batch normalization folded into its weights: a network of a user's own, ready to be inverted.
 
     preimage layers torch:googlenet:network --weights googlenet.npz
     preimage extract torch:googlenet:network PHOTOGRAPHS -o e4.safetensors --layer e4 --weights googlenet.npz

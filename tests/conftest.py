@@ -97,10 +97,10 @@ def ship(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
     """Makes these inverters' folders, under their own names, all that the package ships."""
 
     def only(*folders: Path) -> None:
-        shipped = tmp_path_factory.mktemp("shipped")
+        weights = tmp_path_factory.mktemp("weights")
         for folder in folders:
-            (shipped / folder.name).symlink_to(folder)
-        monkeypatch.setattr(pretrained, "_weights_folder", lambda: shipped)
+            (weights / folder.name).symlink_to(folder)
+        monkeypatch.setattr(pretrained, "_weights_folder", lambda: weights)
 
     return only
 

@@ -59,12 +59,12 @@ def test_googlenet_is_the_network_that_it_claims(
 ) -> None:
     network = importlib.import_module("googlenet").network(str(shared_data / "googlenet" / "googlenet.npz"))
     images, labels = validation
-    centre = images[:, :, 1:225, 1:225].contiguous()
+    center = images[:, :, 1:225, 1:225].contiguous()
     right = count = 0
     sums = {name: torch.zeros(3, dtype=torch.float64) for name in GOOGLENET}
     most = dict.fromkeys(GOOGLENET, -torch.inf)
     sizes = dict.fromkeys(GOOGLENET, 0)
-    for features in batches(network, centre, [*GOOGLENET, "prob"]):
+    for features in batches(network, center, [*GOOGLENET, "prob"]):
         for name in GOOGLENET:
             values = features[name].double()
             sums[name] += torch.stack([values.sum(), values.square().sum(), (values == 0).sum().double()])

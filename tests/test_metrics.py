@@ -1,4 +1,4 @@
-"""The normalised error against its definition, written out; PSNR and SSIM against torchmetrics."""
+"""The normalized error against its definition, written out; PSNR and SSIM against torchmetrics."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import itertools
 import pytest
 import torch
 
-from preimage.metrics import NormalisedError, Originals, psnr, ssim
+from preimage.metrics import NormalizedError, Originals, psnr, ssim
 from tolerances import PSNR, SSIM
 
 
@@ -15,16 +15,16 @@ def test_follows_the_definition() -> None:
     torch.manual_seed(0)
     images = (torch.rand(7, 3, 20, 30) * 255).round() / 255
     reconstructions = torch.rand(7, 3, 20, 30)
-    measure = NormalisedError()
+    measure = NormalizedError()
     measure.update(images[:3], reconstructions[:3])
     measure.update(images[3:], reconstructions[3:])
     report = measure.report()
 
     pairs = [(a - b).norm().item() for a, b in itertools.combinations(images.double(), 2)]
-    normaliser = sum(pairs) / len(pairs)
-    per_image = [(a - b).norm().item() / normaliser for a, b in zip(images, reconstructions, strict=True)]
-    to_mean = [(a - images.mean(0)).norm().item() / normaliser for a in images]
-    assert report.normaliser == pytest.approx(normaliser, rel=1e-4)
+    normalizer = sum(pairs) / len(pairs)
+    per_image = [(a - b).norm().item() / normalizer for a, b in zip(images, reconstructions, strict=True)]
+    to_mean = [(a - images.mean(0)).norm().item() / normalizer for a in images]
+    assert report.normalizer == pytest.approx(normalizer, rel=1e-4)
     assert report.per_image == pytest.approx(per_image, rel=1e-4)
     assert report.error == pytest.approx(sum(per_image) / 7, rel=1e-4)
     assert report.mean_image == pytest.approx(sum(to_mean) / 7, rel=1e-4)
@@ -32,13 +32,13 @@ def test_follows_the_definition() -> None:
 
 def test_perfect_is_zero() -> None:
     images = torch.rand(3, 3, 8, 8)
-    measure = NormalisedError()
+    measure = NormalizedError()
     measure.update(images, images)
     assert measure.report().error == 0
 
 
 def test_refuses_what_has_no_distance() -> None:
-    measure = NormalisedError()
+    measure = NormalizedError()
     measure.update(torch.rand(1, 3, 8, 8), torch.rand(1, 3, 8, 8))
     with pytest.raises(ValueError, match="at least two images, got 1"):
         measure.report()
@@ -47,7 +47,7 @@ def test_refuses_what_has_no_distance() -> None:
 def test_equal_images_have_no_distance() -> None:
     torch.manual_seed(2)
     originals, image = Originals(), torch.rand(1, 3, 8, 8)
-    measure = NormalisedError(originals)
+    measure = NormalizedError(originals)
     for _ in range(3):
         originals.add(image)
         measure.update(image, torch.zeros_like(image))
@@ -65,11 +65,11 @@ def test_equal_images_have_no_distance() -> None:
 @pytest.mark.parametrize("shape", [(1, 3, 8, 9), (2, 3, 8, 8), (3, 8, 8)])
 def test_refuses_other_shapes(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="one shape"):
-        NormalisedError().update(torch.rand(1, 3, 8, 8), torch.rand(shape))
+        NormalizedError().update(torch.rand(1, 3, 8, 8), torch.rand(shape))
 
 
 def test_refuses_another_size_later() -> None:
-    measure = NormalisedError()
+    measure = NormalizedError()
     measure.update(torch.rand(1, 3, 8, 8), torch.rand(1, 3, 8, 8))
     with pytest.raises(ValueError, match=r"\(9, 9\) after \(8, 8\)"):
         measure.update(torch.rand(1, 3, 9, 9), torch.rand(1, 3, 9, 9))
@@ -79,8 +79,8 @@ def test_measures_of_the_same_images_share_them() -> None:
     torch.manual_seed(1)
     images, answers = torch.rand(5, 3, 9, 12), torch.rand(2, 5, 3, 9, 12)
     shared = Originals()
-    together = [NormalisedError(shared), NormalisedError(shared)]
-    alone = [NormalisedError(), NormalisedError()]
+    together = [NormalizedError(shared), NormalizedError(shared)]
+    alone = [NormalizedError(), NormalizedError()]
     for part in (slice(0, 2), slice(2, 5)):
         shared.add(images[part])
         for measures in (together, alone):

@@ -18,8 +18,8 @@ from training_runs import small_config
 
 _SMALL = {
     name: value
-    for name, value in small_config(Path("a"), Path("b"), steps=2, checkpoint_every=2).__dict__.items()
-    if name not in ("representation", "images", "output", "validation_images", "parameters")
+    for name, value in small_config(Path("a"), Path("b"), steps=2, save_every=2).__dict__.items()
+    if name not in ("representation", "images", "output", "val_images", "parameters")
 }
 
 
@@ -42,12 +42,12 @@ def test_train_takes_representations_and_paths_of_any_kind(
 ) -> None:
     seen: list[TrainConfig] = []
     monkeypatch.setattr("preimage.training.api._train", lambda config, **_: seen.append(config))
-    other = representations.create("hog", colour="strongest")
-    pi.train(other, [photo_folder, "more"], tmp_path / "run", validation_images=tmp_path, steps=7)
+    other = representations.create("hog", color="strongest")
+    pi.train(other, [photo_folder, "more"], tmp_path / "run", val_images=tmp_path, steps=7)
     pi.train("lbp", "photos", "run")
-    assert (seen[0].representation, dict(seen[0].parameters)) == ("hog", {"colour": "strongest"})
+    assert (seen[0].representation, dict(seen[0].parameters)) == ("hog", {"color": "strongest"})
     assert seen[0].images == (str(photo_folder), "more")
-    assert (seen[0].validation_images, seen[0].steps) == ((str(tmp_path),), 7)
+    assert (seen[0].val_images, seen[0].steps) == ((str(tmp_path),), 7)
     assert seen[1] == TrainConfig(representation="lbp", images=("photos",), output="run")
     with pytest.raises(TypeError, match="step_count"):
         pi.train("hog", "photos", "run", step_count=7)
@@ -57,18 +57,18 @@ def test_train_takes_representations_and_paths_of_any_kind(
 
 def test_a_run_of_other_parameters_goes_on_by_its_name_alone(photo_folder: Path, tmp_path: Path) -> None:
     """What `train.json` and the checkpoint say of a representation is enough to make it again."""
-    made = representations.create("hog", colour="strongest")
+    made = representations.create("hog", color="strongest")
     pi.train(made, photo_folder, tmp_path / "run", **_SMALL)
     assert Inverter.load(tmp_path / "run").spec == made.spec
     fields = json.loads((tmp_path / "run" / "train.json").read_text())
-    assert fields["parameters"] == {"colour": "strongest"}
+    assert fields["parameters"] == {"color": "strongest"}
     trainer.train(TrainConfig(**fields), resume=True)
 
 
 def test_train_has_the_defaults_of_the_command() -> None:
     parameters = inspect.signature(pi.train).parameters
     named = {field for field in TrainConfig.__dataclass_fields__ if field in parameters}
-    assert named == {"representation", "images", "output", "validation_images"}
+    assert named == {"representation", "images", "output", "val_images"}
     assert parameters["resume"].default is False
 
 

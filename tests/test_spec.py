@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from preimage.spec import Spec
 
-HOG = Spec("hog", "vlfeat-uoctti", 31, 8, {"cell_size": 8, "colour": "luma"})
+HOG = Spec("hog", "vlfeat-uoctti", 31, 8, {"cell_size": 8, "color": "luma"})
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
 specs = st.builds(
@@ -48,8 +48,8 @@ def test_json_is_one_line_with_sorted_keys():
         ({"channels": 32}, "channels: 31 != 32"),
         ({"stride": None}, "stride: 8 != None"),
         ({"version": 2}, "version: 1 != 2"),
-        ({"parameters": {"cell_size": 4, "colour": "luma"}}, "parameters.cell_size: 8 != 4"),
-        ({"parameters": {"cell_size": 8}}, "parameters.colour: 'luma' != 'absent'"),
+        ({"parameters": {"cell_size": 4, "color": "luma"}}, "parameters.cell_size: 8 != 4"),
+        ({"parameters": {"cell_size": 8}}, "parameters.color: 'luma' != 'absent'"),
     ],
 )
 def test_differences_name_the_field(change, phrase):
@@ -96,8 +96,8 @@ def test_from_dict_names_missing_and_unknown_fields():
     fields = HOG.to_dict()
     with pytest.raises(ValueError, match="lacks channels, stride"):
         Spec.from_dict({name: fields[name] for name in fields if name not in ("channels", "stride")})
-    with pytest.raises(ValueError, match=r"unknown fields colour: written by a newer version\?"):
-        Spec.from_dict(fields | {"colour": 1})
+    with pytest.raises(ValueError, match=r"unknown fields color: written by a newer version\?"):
+        Spec.from_dict(fields | {"color": 1})
     with pytest.raises(ValueError, match="JSON object, got list"):
         Spec.from_json("[]")
     with pytest.raises(ValueError, match="channels"):

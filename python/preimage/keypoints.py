@@ -24,7 +24,7 @@ class Keypoints:
     angles to it (clockwise on the screen), and orientation k is along k · 45°, from columns towards rows.
 
     Attributes:
-        x: [N] float32, pixels to the right of the centre of the upper left pixel.
+        x: [N] float32, pixels to the right of the center of the upper left pixel.
         y: [N] float32, pixels below it.
         scale: [N] float32, σ of the keypoint, in pixels.
         angle: [N] float32, radians in [0, 2π), from +x towards +y.

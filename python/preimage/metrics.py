@@ -12,32 +12,32 @@ import torch.nn.functional as F
 from preimage.optional import import_optional
 
 SMALLEST_FOR_SSIM = 11  # its Gaussian window, in pixels
-_NO_SPREAD = 1e-4  # one grey level in one channel of one pixel is 4e-3
+_NO_SPREAD = 1e-4  # one gray level in one channel of one pixel is 4e-3
 
 
 @dataclasses.dataclass(frozen=True)
 class ErrorReport:
-    """The normalised reconstruction error of a set of images.
+    """The normalized reconstruction error of a set of images.
 
     Attributes:
         error: mean over the images of ‖x − f(φ(x))‖₂ / N.
         per_image: the same of each image, in the order they came.
         mean_image: the error of answering every image with the set's mean image (about 0.7): anything near
             it has learned nothing.
-        normaliser: N, the average Euclidean distance between two images of the set.
+        normalizer: N, the average Euclidean distance between two images of the set.
     """
 
     error: float
     per_image: tuple[float, ...]
     mean_image: float
-    normaliser: float
+    normalizer: float
 
 
 class Originals:
-    """The images of a set, collected batch by batch: what the normalised error needs of them.
+    """The images of a set, collected batch by batch: what the normalized error needs of them.
 
     All must be of one size. They are kept in float16 until `spread`, since N needs every pair; 8-bit images lose less
-    than 1e-3 of a grey level by that.
+    than 1e-3 of a gray level by that.
     """
 
     def __init__(self) -> None:
@@ -65,15 +65,15 @@ class Originals:
                 them.
         """
         if len(self) < 2:
-            raise ValueError(f"the normalised error takes at least two images, got {len(self)}")
+            raise ValueError(f"the normalized error takes at least two images, got {len(self)}")
         if self._spread is None:
             self._spread = _spread(torch.cat(self._images).flatten(1))
         if self._spread[0] < _NO_SPREAD:
-            raise ValueError(f"the normalised error takes images that differ, got {len(self)} equal ones")
+            raise ValueError(f"the normalized error takes images that differ, got {len(self)} equal ones")
         return self._spread
 
     def differ(self) -> bool:
-        """Are there two images that differ, so that there is a normalised error?"""
+        """Are there two images that differ, so that there is a normalized error?"""
         try:
             self.spread()
         except ValueError:
@@ -81,8 +81,8 @@ class Originals:
         return True
 
 
-class NormalisedError:
-    """Collects images and reconstructions, batch by batch, and reports the normalised error.
+class NormalizedError:
+    """Collects images and reconstructions, batch by batch, and reports the normalized error.
 
     Dosovitskiy & Brox (CVPR 2016), section 4: norms are not squared, and N is the average distance between
     two different images of the set. All images must be of one size.
@@ -119,22 +119,22 @@ class NormalisedError:
         Raises:
             ValueError: fewer than two images came, or only equal ones, or a shared set holds another number of them.
         """
-        normaliser, to_mean = self._originals.spread()
+        normalizer, to_mean = self._originals.spread()
         if len(self._distances) != len(self._originals):
             raise ValueError(f"{len(self._distances)} reconstructions for a set of {len(self._originals)} images")
-        per_image = tuple(distance / normaliser for distance in self._distances)
+        per_image = tuple(distance / normalizer for distance in self._distances)
         return ErrorReport(
             error=sum(per_image) / len(per_image),
             per_image=per_image,
-            mean_image=to_mean / normaliser,
-            normaliser=normaliser,
+            mean_image=to_mean / normalizer,
+            normalizer=normalizer,
         )
 
 
 def _spread(images: torch.Tensor) -> tuple[float, float]:
     """Average distance between two different rows of (N, D), and from a row to the rows' mean.
 
-    Through the Gram matrix of the centred rows in float64, a slice of columns at a time.
+    Through the Gram matrix of the centered rows in float64, a slice of columns at a time.
     """
     count, size = images.shape
     gram = torch.zeros(count, count, dtype=torch.float64, device=images.device)

@@ -24,7 +24,7 @@ class UpConv2d(nn.Module):
 
     Attributes:
         weight: (Ci, Co, 5, 5), that of ``nn.ConvTranspose2d(Ci, Co, 5, stride=2, padding=2, output_padding=1)``, whose
-            state_dict fits; channels_last in memory, as its gradient comes. He-initialised for the 25/4 taps that meet
+            state_dict fits; channels_last in memory, as its gradient comes. He-initialized for the 25/4 taps that meet
             a value rather than an inserted zero; a last layer starts ten times smaller, so that training begins near
             the mean image.
         bias: (Co,), zeros at first.
@@ -51,7 +51,7 @@ class UpConv2d(nn.Module):
 
 
 class UpConvChain(nn.Sequential):
-    """Layers in a row, of which neighbouring up-convolutions run as one, see `preimage.ops.upconv.upconv_chain`.
+    """Layers in a row, of which neighboring up-convolutions run as one, see `preimage.ops.upconv.upconv_chain`.
 
     Such a run has one backward, which keeps only what its layers put out and spends no pass on their activations. The
     same network, parameters and names as an ``nn.Sequential`` of the layers.

@@ -74,7 +74,7 @@ def import_optional(package: str, module: str | None = None) -> ModuleType:
     name = entry.modules[0] if module is None else module
     try:
         return importlib.import_module(name)
-    except Exception as error:  # a package that does not fit its neighbours raises nearly anything
+    except Exception as error:  # a package that does not fit its neighbors raises nearly anything
         absent = isinstance(error, ModuleNotFoundError) and error.name in (name, name.partition(".")[0])
         if absent:
             raise ImportError(_absent(entry)) from error

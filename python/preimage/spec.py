@@ -1,4 +1,4 @@
-"""What a feature is, precisely: the identity card that every artefact carries."""
+"""What a feature is, precisely: the identity card that every artifact carries."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import json
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
+
+from preimage.old_names import SPEC_PARAMETERS, renamed
 
 Scalar = bool | int | float | str | None
 
@@ -17,13 +19,13 @@ USER_VARIANT = "user"  # of features that somebody computed elsewhere, and that 
 class Spec:
     """A representation with every parameter that changes its numbers.
 
-    Two artefacts (a feature file, an inverter) fit together exactly when their specs are equal.
+    Two artifacts (a feature file, an inverter) fit together exactly when their specs are equal.
 
     Attributes:
         representation: its registered name, for example ``"hog"``.
         variant: the definition followed, with a stated oracle, for example ``"vlfeat-uoctti"``.
         channels: C of the features (B, C, h, w), or of the vectors (B, C).
-        stride: pixels between neighbouring feature cells; ``None`` for vectors.
+        stride: pixels between neighboring feature cells; ``None`` for vectors.
         parameters: every other parameter by name, scalars only.
         version: raised whenever the same parameters would give other numbers than before.
     """
@@ -69,7 +71,7 @@ class Spec:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Spec:
-        """The inverse of `to_dict`; ``ValueError`` names what is missing or unknown."""
+        """Return the spec that `to_dict` gave, also in version 0.1; ``ValueError`` names what is missing or unknown."""
         if not isinstance(fields, Mapping):
             raise ValueError(f"a spec is a JSON object, got {type(fields).__name__}")
         known = {field.name for field in dataclasses.fields(cls)}
@@ -77,6 +79,9 @@ class Spec:
             raise ValueError(f"the spec lacks {', '.join(missing)}")
         if unknown := sorted(set(fields) - known):
             raise ValueError(f"the spec has unknown fields {', '.join(unknown)}: written by a newer version?")
+        parameters = fields["parameters"]
+        if isinstance(parameters, Mapping):
+            fields = {**fields, "parameters": renamed(parameters, SPEC_PARAMETERS)}
         try:
             return cls(**fields)
         except TypeError as error:

@@ -142,16 +142,16 @@ def test_every_parameter_of_every_representation_has_an_option() -> None:
 
 def test_extract_invert_info_and_evaluate(run: Run, photo_folder: Path, tiny: Path, tmp_path: Path) -> None:
     features, pictures = tmp_path / "f.safetensors", tmp_path / "out"
-    code, out, err = run("extract", "hog", photo_folder, "-o", features, "--size", 64, "--colour", "strongest")
+    code, out, err = run("extract", "hog", photo_folder, "-o", features, "--size", 64, "--color", "strongest")
     assert (code, err) == (0, "")
-    assert "hog vlfeat-uoctti (cell_size 8, colour strongest), 31 channels" in out
+    assert "hog vlfeat-uoctti (cell_size 8, color strongest), 31 channels" in out
     assert "20 images" in out
     assert f"wrote {features}" in out
-    assert FeatureStore(features).spec.parameters["colour"] == "strongest"
+    assert FeatureStore(features).spec.parameters["color"] == "strongest"
 
     code, out, err = run("invert", features, "-o", pictures, "--inverter", tiny)
     assert (code, out) == (1, "")
-    assert re.fullmatch(r"error: .*does not fit.*parameters\.colour: 'luma' != 'strongest'\n", err)
+    assert re.fullmatch(r"error: .*does not fit.*parameters\.color: 'luma' != 'strongest'\n", err)
     assert not pictures.exists()
 
     assert run("extract", "hog", photo_folder, "-o", features, "--size", 64)[0] == 0
@@ -172,13 +172,13 @@ def test_extract_invert_info_and_evaluate(run: Run, photo_folder: Path, tiny: Pa
 
     code, out, err = run("evaluate", tiny, "--images", photo_folder, "--size", 64, "--csv", tmp_path / "s.csv")
     assert (code, err) == (0, "")
-    assert "normalised error" in out
+    assert "normalized error" in out
     assert f"wrote {tmp_path / 's.csv'}" in out
 
     code, out, _ = run("sheet", photo_folder, "-o", tmp_path / "sheet.png", "--inverter", tiny, "--size", 64)
     assert code == 0
     assert f"wrote {tmp_path / 'sheet.png'}" in out
-    assert f"20 images, hog by inverter {tiny}: normalised error" in out
+    assert f"20 images, hog by inverter {tiny}: normalized error" in out
 
 
 def test_a_sheet_of_several_representations(
@@ -189,8 +189,8 @@ def test_a_sheet_of_several_representations(
     code, out, err = run(*basis, "--inverter", tiny, "--inverter", tiny_lbp)
     assert (code, err) == (0, "")
     first, second, wrote = out.splitlines()
-    assert first.startswith(f"2 images, lbp by inverter {tiny_lbp}: normalised error ")
-    assert second.startswith(f"2 images, hog by inverter {tiny}: normalised error ")
+    assert first.startswith(f"2 images, lbp by inverter {tiny_lbp}: normalized error ")
+    assert second.startswith(f"2 images, hog by inverter {tiny}: normalized error ")
     assert wrote.startswith(f"wrote {tmp_path / 's.png'}")
     code, _, err = run(*basis, "--cell-size", 4)
     assert (code, "cell_size given with --representations" in err) == (1, True)

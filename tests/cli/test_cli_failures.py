@@ -208,7 +208,7 @@ def test_our_own_mistakes_keep_their_traceback(error: Exception) -> None:
 BROKEN = ("torchvision", "torchmetrics", "matplotlib", "h5py", "scipy", "skimage", "triton")
 
 
-def test_broken_neighbours_break_only_what_needs_them(photo_folder: Path, tiny: Path, tmp_path: Path) -> None:
+def test_broken_neighbors_break_only_what_needs_them(photo_folder: Path, tiny: Path, tmp_path: Path) -> None:
     """As with a torchvision that was built for another torch."""
     site = tmp_path / "site"
     for name in BROKEN:

@@ -30,9 +30,9 @@ class Notes(Display):
 def toy_config(images: Path, output: Path, **changes: Any) -> TrainConfig:
     settings: dict[str, Any] = {
         "representation": "toy-maps",
-        "image_size": None,
+        "size": None,
         "cache": "on",
-        "cache_views": VIEWS,
+        "cache_crops": VIEWS,
         "steps": 30,
     }
     return small_config(images, output, **settings | changes)
@@ -71,7 +71,7 @@ def builder(
     config: TrainConfig, folder: Path, notes: list[str] | None = None, interrupted: threading.Event | None = None
 ) -> tuple[CropDataset, CacheBuilder]:
     dataset = dataset_of(config)
-    settings = settings_of(dataset, config.cache_views)
+    settings = settings_of(dataset, config.cache_crops)
     note: Callable[[str], None] = (notes if notes is not None else []).append
     return dataset, CacheBuilder(
         settings,

@@ -38,7 +38,7 @@ SHAPES = [(1, 1, 16, 16), (2, 3, 37, 53), (1, 1, 19, 131), (3, 1, 64, 40), (1, 3
 DESCRIPTORS: list[tuple[str, dict[str, Any], float]] = [
     ("hog", {}, tolerances.CUDA),
     ("hog", {"cell_size": 5}, tolerances.CUDA),
-    ("hog", {"cell_size": 4, "colour": "strongest"}, tolerances.CUDA),
+    ("hog", {"cell_size": 4, "color": "strongest"}, tolerances.CUDA),
     ("lbp", {}, EXACT),
     ("lbp", {"cell_size": 7}, EXACT),
     ("lbp_codes", {}, EXACT),

@@ -148,7 +148,7 @@ def cyvlfeat_dsift(image: np.ndarray, step: int, bin_size: int) -> tuple[np.ndar
 
 
 def all_of(image: np.ndarray) -> dict[str, np.ndarray]:
-    """What the tests compare, of one square grey image; HOG with cells of 8, LBP of 16, SIFT with step 16, bin 4."""
+    """What the tests compare, of one square gray image; HOG with cells of 8, LBP of 16, SIFT with step 16, bin 4."""
     f, d = matlab_dsift(image, 16, 4)
     ft, dt = matlab_dsift(np.ascontiguousarray(image.T), 16, 4)
     fc, dc = cyvlfeat_dsift(image, 16, 4)

@@ -23,7 +23,7 @@ SIDE = 32
 
 @dataclasses.dataclass(frozen=True)
 class ToyMaps(Representation):
-    """(6, 4, 4): colours of 8×8 pixels and how much they vary."""
+    """(6, 4, 4): colors of 8×8 pixels and how much they vary."""
 
     name: ClassVar[str] = "toy-maps"
     variant: str = "toy"

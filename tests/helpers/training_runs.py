@@ -26,15 +26,15 @@ def small_config(images: Path, output: Path, **changes: Any) -> TrainConfig:
         "images": (str(images),),
         "output": str(output),
         "preset": "tiny",
-        "validation_count": 4,
-        "image_size": 64,
+        "val_count": 4,
+        "size": 64,
         "steps": 40,
         "batch_size": 4,
         "warmup_steps": 4,
         "precision": "float32",
         "log_every": 1,
-        "validate_every": 30,
-        "checkpoint_every": 10,
+        "eval_every": 30,
+        "save_every": 10,
     }
     return TrainConfig(**settings | changes)
 

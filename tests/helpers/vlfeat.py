@@ -208,7 +208,7 @@ class DenseSift:
         self._vl.vl_dsift_process(self._address, image.ctypes.data_as(_FLOATS))
 
     def __call__(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(H, W), used as float32 -> (128, h, w) float32, norms (h, w), centres (h, w, 2), y before x."""
+        """(H, W), used as float32 -> (128, h, w) float32, norms (h, w), centers (h, w, 2), y before x."""
         self.process(np.ascontiguousarray(image, dtype=np.float32))
         grid = (self.rows, self.columns)
         assert self.filter.numFrames == self.rows * self.columns
@@ -219,7 +219,7 @@ class DenseSift:
 
 
 def dense_sift(image: np.ndarray, **options: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """`DenseSift` for a single image: features, norms, centres."""
+    """`DenseSift` for a single image: features, norms, centers."""
     return DenseSift(*image.shape, **options)(image)
 
 
@@ -270,7 +270,7 @@ class Sift:
             if frames is None:
                 self._detect(describe)
             else:
-                self._initialised(frames, describe)
+                self._initialized(frames, describe)
             ended = self._vl.vl_sift_process_next_octave(self._address)
         return np.array(found).reshape(-1, 4), np.array(described, np.float32).reshape(-1, 128)
 
@@ -283,7 +283,7 @@ class Sift:
             for angle in angles[:count]:
                 describe(keypoint, angle)
 
-    def _initialised(self, frames: np.ndarray, describe: Callable[[_SiftKeypoint, float], None]) -> None:
+    def _initialized(self, frames: np.ndarray, describe: Callable[[_SiftKeypoint, float], None]) -> None:
         keypoint = _SiftKeypoint()
         for x, y, sigma, angle in frames:
             self._vl.vl_sift_keypoint_init(self._address, ctypes.byref(keypoint), x, y, sigma)

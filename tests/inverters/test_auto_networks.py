@@ -14,7 +14,7 @@ from conftest import Run
 from paths import EXAMPLES
 from preimage.inverters import Inverter, SingleStreamConfig, UShapedConfig
 from preimage.io import decode_file, fit_image, list_images
-from preimage.metrics import NormalisedError
+from preimage.metrics import NormalizedError
 from preimage.store import FeatureStore
 
 LEARNED = 0.95  # of the mean image's error; on images held out of such runs 0.60 to 0.81 measured
@@ -65,13 +65,13 @@ def there_and_back(
         return found
 
     length = ("--steps", steps, "--batch-size", 4, "--warmup-steps", 6, "--min-crop", 0.65)
-    rates = ("--optimiser", "muon", "--muon-rate", 0.03, "--learning-rate", 2e-3)
+    rates = ("--optimizer", "muon", "--muon-lr", 0.03, "--lr", 2e-3)
     told("train", *network, *images, "-o", trained, "--preset", "auto", "--budget", BUDGET, *length, *rates)
     judged = told("evaluate", trained, "--images", judged_by, "--representation", *network)
     told("extract", *network, judged_by, "-o", features)
     written = told("invert", features, "-o", pictures, "--inverter", trained)
 
-    inverter, file, measure = Inverter.load(trained), FeatureStore(features), NormalisedError()
+    inverter, file, measure = Inverter.load(trained), FeatureStore(features), NormalizedError()
     assert inverter.spec == file.spec
     assert inverter.view is not None
     sources = list_images(judged_by)
@@ -100,7 +100,7 @@ def test_timms_networks_with_random_weights(
 ) -> None:
     """Judged by the photographs that it learned from and others like them: does anything come back?"""
     pytest.importorskip("timm")
-    images = ("--images", photo_folder, "--validation-count", 4)
+    images = ("--images", photo_folder, "--val-count", 4)
     network = (f"torch:{__name__}:{factory}", "--layer", layer)
     inverter, error = there_and_back(run, tmp_path, 40, images, photo_folder, network)
     assert error < LEARNED
@@ -118,7 +118,7 @@ def test_squeezenet_with_its_own_weights(
     held_out.mkdir()
     for source in list_images([str(shared_data / "images" / "val" / "val227.tar")])[:40]:
         (held_out / f"{source.key}.jpg").write_bytes(source.read())
-    images = ("--images", shared_data / "images" / "train" / "train227-00000.tar", "--validation-images", held_out)
+    images = ("--images", shared_data / "images" / "train" / "train227-00000.tar", "--val-images", held_out)
     weights = shared_data / "squeezenet" / "squeezenet1_1-features.npz"
     network = ("torch:squeezenet_1_1:network", "--layer", "fire9", "--weights", weights)
     inverter, error = there_and_back(run, tmp_path, 80, images, held_out, network)

@@ -23,16 +23,16 @@ from preimage.inverters import (
     TwoStreamConfig,
     UShapedConfig,
     find,
+    list_inverters,
     preset,
-    shipped,
 )
 from preimage.inverters.architectures import config_from_dict, config_to_dict
 from preimage.inverters.layers import Layer, upconv_weights
-from preimage.inverters.pretrained import shipped_specs
+from preimage.inverters.pretrained import pretrained_specs
 from preimage.spec import Spec
 from tolerances import NETWORK
 
-SPEC = Spec("hog", "vlfeat-uoctti", 31, 8, {"cell_size": 8, "colour": "luma"})
+SPEC = Spec("hog", "vlfeat-uoctti", 31, 8, {"cell_size": 8, "color": "luma"})
 TINY = UShapedConfig(widths=(8, 12, 16), blocks_down=(1, 0, 1), blocks_up=(1, 1), head=(8, 4))
 
 
@@ -46,7 +46,7 @@ def tiny() -> Inverter:
 
 
 def test_features_with_a_margin_stand_where_they_were_computed() -> None:
-    """Dense SIFT's first descriptor is centred 6 pixels inside the image: in the second block of 4."""
+    """Dense SIFT's first descriptor is centered 6 pixels inside the image: in the second block of 4."""
     spec = representations.create("dense-sift").spec
     network = UShapedConfig(
         widths=(8, 8), blocks_down=(0, 0), blocks_up=(0,), head=(4, 4), entry=("c3/2 8",), margin=(1, 2)
@@ -237,15 +237,15 @@ def test_missing_pieces_are_named(tiny: Inverter, tmp_path: Path) -> None:
     with pytest.raises(FileFormatError, match=r"model\.safetensors: is not there"):
         Inverter.load(folder)
     shutil.rmtree(folder)
-    with pytest.raises(ValueError, match="neither a folder nor the name of a shipped inverter"):
+    with pytest.raises(ValueError, match="neither a folder nor the name of a pretrained inverter"):
         Inverter.load(folder)
 
 
-def test_finds_the_shipped_inverter_by_spec() -> None:
+def test_finds_the_pretrained_inverter_by_spec() -> None:
     assert find(SPEC) == "hog-compact"
-    assert "hog-compact" in shipped()
+    assert "hog-compact" in list_inverters()
     with pytest.raises(LookupError, match=r"hog-compact, differs in parameters\.cell_size: 8 != 4"):
-        find(Spec("hog", "vlfeat-uoctti", 31, 8, {"cell_size": 4, "colour": "luma"}))
+        find(Spec("hog", "vlfeat-uoctti", 31, 8, {"cell_size": 4, "color": "luma"}))
 
 
 @pytest.mark.parametrize("text", ["c4/1 8", "c3/3 8", "c3 8", "up", "up 0", "up 3x", ""])
@@ -264,8 +264,8 @@ _SIZES = {
 
 @pytest.mark.parametrize("name", ["astronaut", "chelsea", "coffee", "rocket"])
 @pytest.mark.parametrize(("inverter", "short_side"), [(name, side) for name in _SIZES for side in _SIZES[name]])
-def test_shipped_inverters_work_at_any_size(inverter: str, name: str, short_side: int) -> None:
-    """A network that never met a full neighbourhood at its coarsest size is off by 0.44 and more on large images."""
+def test_pretrained_inverters_work_at_any_size(inverter: str, name: str, short_side: int) -> None:
+    """A network that never met a full neighborhood at its coarsest size is off by 0.44 and more on large images."""
     photograph = photographs()[name]
     scale = short_side / min(photograph.shape[:2])
     image = cv2.resize(photograph, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
@@ -277,16 +277,16 @@ def test_shipped_inverters_work_at_any_size(inverter: str, name: str, short_side
     assert (returned - original.float() / 255).square().mean().sqrt() < limit
 
 
-def test_a_shipped_inverter_for_every_descriptor() -> None:
+def test_a_pretrained_inverter_for_every_descriptor() -> None:
     """The others are for layers of networks, whose weights have to be brought along."""
     networks = ("alexnet-", "efficientnet-")
     descriptors = [name for name in representations.names() if not name.startswith(networks)]
-    of_networks = {name for name, spec in shipped_specs().items() if "weights" in spec.parameters}
-    assert {find(representations.create(name).spec) for name in descriptors} == set(shipped()) - of_networks
+    of_networks = {name for name, spec in pretrained_specs().items() if "weights" in spec.parameters}
+    assert {find(representations.create(name).spec) for name in descriptors} == set(list_inverters()) - of_networks
 
 
-@pytest.mark.parametrize("name", [name for name, spec in shipped_specs().items() if "weights" in spec.parameters])
-def test_shipped_inverters_of_networks_return_their_view(name: str) -> None:
+@pytest.mark.parametrize("name", [name for name, spec in pretrained_specs().items() if "weights" in spec.parameters])
+def test_pretrained_inverters_of_networks_return_their_view(name: str) -> None:
     inverter = Inverter.load(name)
     assert inverter.view is not None
     shape = inverter.training_notes["feature_shape"]
@@ -296,4 +296,4 @@ def test_shipped_inverters_of_networks_return_their_view(name: str) -> None:
         mean = mean.exp()
     picture = inverter(mean)
     assert picture.shape == (1, 3, inverter.view.size, inverter.view.size)
-    assert (picture.mean(dim=(0, 2, 3)) - inverter.image_mean).abs().max() < 0.2  # average features, average colours
+    assert (picture.mean(dim=(0, 2, 3)) - inverter.image_mean).abs().max() < 0.2  # average features, average colors

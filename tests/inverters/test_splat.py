@@ -48,10 +48,10 @@ def test_a_bin_lands_where_it_was_taken(angle: float, row: int, column: int, ori
     along, down = 3 * scale * (column - 1.5), 3 * scale * (row - 1.5)
     expected_x = x + 0.5 + math.cos(angle) * along - math.sin(angle) * down
     expected_y = y + 0.5 + math.sin(angle) * along + math.cos(angle) * down
-    centres = 8 * (torch.arange(32) + 0.5)
+    centers = 8 * (torch.arange(32) + 0.5)
     at = deposited.sum(0) / deposited.sum()
-    assert (at.sum(0) * centres).sum() == pytest.approx(expected_x, abs=1e-3)
-    assert (at.sum(1) * centres).sum() == pytest.approx(expected_y, abs=1e-3)
+    assert (at.sum(0) * centers).sum() == pytest.approx(expected_x, abs=1e-3)
+    assert (at.sum(1) * centers).sum() == pytest.approx(expected_y, abs=1e-3)
     directions = torch.arange(ORIENTATIONS) * 2 * math.pi / ORIENTATIONS
     by_direction = deposited.sum(dim=(1, 2))
     mean = torch.atan2((by_direction * directions.sin()).sum(), (by_direction * directions.cos()).sum()).item()
@@ -81,8 +81,8 @@ def test_tells_the_gradients_of_a_photograph() -> None:
     """Where descriptors cover the image, directions agree with those of the image's own gradient."""
     image = torch.from_numpy(photographs()["astronaut"][:256, 100:356]).permute(2, 0, 1)[None]
     maps = KeypointSplat(4, 8, 1)(SIFT(image))[0]
-    grey = F.avg_pool2d(image.float().mean(dim=1, keepdim=True) / 255, 3, 1, 1)[0, 0]
-    down, right = torch.gradient(grey)
+    gray = F.avg_pool2d(image.float().mean(dim=1, keepdim=True) / 255, 3, 1, 1)[0, 0]
+    down, right = torch.gradient(gray)
     position = torch.atan2(down, right) % (2 * math.pi) / (2 * math.pi) * ORIENTATIONS
     bins = torch.arange(ORIENTATIONS)[:, None, None]
     away = ((position - bins + ORIENTATIONS / 2) % ORIENTATIONS - ORIENTATIONS / 2).abs()

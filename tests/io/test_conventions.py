@@ -14,7 +14,7 @@ from preimage.spec import Spec
 from sizes import pairs
 from tolerances import HOG as HOG_TOLERANCE
 
-HOG = Spec("hog", "vlfeat-uoctti", 31, 8, {"cell_size": 8, "colour": "luma"})
+HOG = Spec("hog", "vlfeat-uoctti", 31, 8, {"cell_size": 8, "color": "luma"})
 LBP = Spec("lbp", "vlfeat-uniform", 58, 16, {"cell_size": 16})
 SIFT = Spec("dense-sift", "vlfeat-dsift", 128, 16, {"bin_size": 4, "step": 16, "window_size": 2.0})
 OTHER = Spec("gist", "v", 5, None)

@@ -18,7 +18,7 @@ from sizes import pairs
 h5py = pytest.importorskip("h5py")
 
 RNG = np.random.default_rng(6)
-HOG = Spec("hog", "vlfeat-uoctti", 31, 8, {"cell_size": 8, "colour": "luma"})
+HOG = Spec("hog", "vlfeat-uoctti", 31, 8, {"cell_size": 8, "color": "luma"})
 SIFT = Spec("dense-sift", "vlfeat-dsift", 128, 4, {"bin_size": 4, "step": 4, "window_size": 2.0})
 VECTORS = Spec("netvlad", "v", 5, None)
 STACK = RNG.standard_normal((3, 31, 4, 6)).astype(np.float32)
@@ -49,7 +49,7 @@ def test_our_own_files_need_no_words(tmp_path, dtype):
     assert (file.stack().dtype, file[0].dtype) == (dtype, dtype)
     assert np.array_equal(file.stack(), STACK.astype(dtype))
     with pytest.raises(ValueError, match=r"cell_size: 8 != 4"):
-        read_foreign(path, Spec("hog", "vlfeat-uoctti", 31, 4, {"cell_size": 4, "colour": "luma"}))
+        read_foreign(path, Spec("hog", "vlfeat-uoctti", 31, 4, {"cell_size": 4, "color": "luma"}))
 
 
 def test_what_is_written_is_hlocs_layout(tmp_path):

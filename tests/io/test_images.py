@@ -76,7 +76,7 @@ def over_white(rgb, alpha):
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "WEBP"])
-def test_lossless_colour_is_exact(kind):
+def test_lossless_color_is_exact(kind):
     options = {"lossless": True} if kind == "WEBP" else {}
     assert np.array_equal(decode(encode(RGB, kind, **options)), RGB)
 
@@ -131,7 +131,7 @@ def test_16_bits_are_rounded_to_8(suffix, channels):
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", GIF, "BMP"])
-def test_grey_becomes_three_equal_channels(kind):
+def test_gray_becomes_three_equal_channels(kind):
     image = decode(encode(RGB[..., 0] if kind != "JPEG" else SMOOTH[..., 0], kind))
     assert np.array_equal(image[..., 0], image[..., 1]) and np.array_equal(image[..., 0], image[..., 2])
     if kind != "JPEG":
@@ -146,8 +146,8 @@ def test_one_bit_is_black_and_white(kind):
 
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16])
 def test_white_is_zero_tiff(kind):
-    grey = RGB[..., 0].astype(kind) * (257 if kind == np.uint16 else 1)
-    assert np.array_equal(decode(tiff(grey, photometric="miniswhite"))[..., 0], 255 - RGB[..., 0])
+    gray = RGB[..., 0].astype(kind) * (257 if kind == np.uint16 else 1)
+    assert np.array_equal(decode(tiff(gray, photometric="miniswhite"))[..., 0], 255 - RGB[..., 0])
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
@@ -167,14 +167,14 @@ def test_16_bit_alpha_goes_over_white():
 @pytest.mark.parametrize("bits", [8, 16])
 @pytest.mark.parametrize("kind", ["unassalpha", "assocalpha"])
 def test_tiff_alpha_straight_and_multiplied(kind, bits):
-    colour = RGB if kind == "unassalpha" else np.round(RGB * (ALPHA[..., None] / 255)).astype(np.uint8)
-    array = np.dstack([colour, ALPHA])
+    color = RGB if kind == "unassalpha" else np.round(RGB * (ALPHA[..., None] / 255)).astype(np.uint8)
+    array = np.dstack([color, ALPHA])
     array = array if bits == 8 else array.astype(np.uint16) * 257
     image = decode(tiff(array, photometric="rgb", extrasamples=[kind]))
     assert np.abs(image - over_white(RGB, ALPHA)).max() <= 1.01
 
 
-def test_grey_with_alpha_goes_over_white():
+def test_gray_with_alpha_goes_over_white():
     data = encode(Image.merge("LA", [Image.fromarray(RGB[..., 0]), Image.fromarray(ALPHA)]), "PNG")
     assert np.abs(decode(data) - over_white(RGB[..., :1].repeat(3, 2), ALPHA)).max() <= 0.5
 
@@ -193,13 +193,13 @@ def test_palette_is_looked_up_and_its_transparency_goes_over_white(kind):
     assert np.array_equal(decode(encode(palette, kind, transparency=3)), expected)
 
 
-def test_transparent_colour_of_a_png_becomes_white():
+def test_transparent_color_of_a_png_becomes_white():
     expected = RGB.copy()
     expected[2, 3] = 255
     assert np.array_equal(decode(encode(RGB, "PNG", transparency=tuple(map(int, RGB[2, 3])))), expected)
-    grey = RGB[..., 0]
-    expected = np.where(grey == grey[2, 3], 255, grey)
-    assert np.array_equal(decode(encode(grey, "PNG", transparency=int(grey[2, 3])))[..., 0], expected)
+    gray = RGB[..., 0]
+    expected = np.where(gray == gray[2, 3], 255, gray)
+    assert np.array_equal(decode(encode(gray, "PNG", transparency=int(gray[2, 3])))[..., 0], expected)
 
 
 def test_cmyk_jpeg_matches_pillow():
@@ -609,7 +609,7 @@ assert (cv2.getNumThreads(), log.getLogLevel()) == before
 
 @pytest.mark.parametrize("shape", [(300, 400), (400, 301), (64, 64), (63, 200)])
 @pytest.mark.parametrize("size", [1, 63, 64, 227])
-def test_fit_image_is_the_centre_square(shape, size):
+def test_fit_image_is_the_center_square(shape, size):
     image = np.zeros((*shape, 3), np.uint8)
     side = min(shape)
     top, left = (shape[0] - side) // 2, (shape[1] - side) // 2

@@ -56,7 +56,7 @@ def cosines(one, other):
 @needs_vlfeat
 def test_a_database_of_colmap_tells_what_vlfeat_finds():
     file = read_keypoints(GOLDEN / "colmap_l1_root.db")
-    assert (file.origin, file.normalisation) == ("colmap", "l1_root")
+    assert (file.origin, file.normalization) == ("colmap", "l1_root")
     assert tuple(file) == ("face.png", "flat.png", "sub/coffee.png")
     assert file.sizes == ((128, 160), (64, 80), (96, 112))
     assert file.counts == (78, 0, 7)
@@ -74,12 +74,12 @@ def test_a_database_of_colmap_tells_what_vlfeat_finds():
     assert len(file["flat.png"].x) == 0
 
 
-def test_both_normalisations_of_colmap_give_one_descriptor():
+def test_both_normalizations_of_colmap_give_one_descriptor():
     roots = read_keypoints(GOLDEN / "colmap_l1_root.db")[0]
-    plain = read_keypoints(GOLDEN / "colmap_l2.db", normalisation="l2")[0]
+    plain = read_keypoints(GOLDEN / "colmap_l2.db", normalization="l2")[0]
     assert np.array_equal(frames_of(roots), frames_of(plain))
     assert cosines(roots.descriptors, plain.descriptors).min() > 0.9999
-    wrong = read_keypoints(GOLDEN / "colmap_l1_root.db", normalisation="l2")[0]
+    wrong = read_keypoints(GOLDEN / "colmap_l1_root.db", normalization="l2")[0]
     assert cosines(wrong.descriptors, plain.descriptors).max() < 0.99
     assert torch.allclose(roots.descriptors.norm(dim=1), torch.ones(78), atol=1e-6)
 
@@ -110,7 +110,7 @@ def test_a_text_that_colmap_imports(tmp_path):
     path = colmap_text(tmp_path / "face.png.txt", np.column_stack([affine[:, :2], scale, angle]), descriptors)
     file = read_keypoints(path)
     assert (file.origin, tuple(file), file.sizes, file.counts) == ("colmap-text", ("face.png",), (None,), (78,))
-    whole = read_keypoints(GOLDEN / "colmap_l2.db", normalisation="l2")[0]
+    whole = read_keypoints(GOLDEN / "colmap_l2.db", normalization="l2")[0]
     assert np.abs(frames_of(file[0]) - frames_of(whole)).max() < 2e-6
     assert torch.equal(file[0].descriptors, whole.descriptors)
 
@@ -127,7 +127,7 @@ def test_files_of_hloc(tmp_path, name, rootsift, shrunk):
     file = read_keypoints(hloc_file(tmp_path / "f.h5", images, uncertainty=shrunk))
     assert (file.origin, tuple(file)) == ("hloc", ("db/face.png", "flat.png"))
     assert (file.sizes, file.counts) == (((128, 160), (64, 80)), (78, 0))
-    whole = read_keypoints(GOLDEN / name, normalisation="l1_root" if rootsift else "l2")[0]
+    whole = read_keypoints(GOLDEN / name, normalization="l1_root" if rootsift else "l2")[0]
     expected = (frames_of(whole) + HALF) * np.array([shrunk, shrunk, shrunk, 1]) - HALF
     assert np.abs(frames_of(file[0]) - expected)[:, :3].max() < 0.13, "half precision"
     assert turned((frames_of(file[0]) - expected)[:, 3]).max() < 2e-3

@@ -27,7 +27,7 @@ DESCRIPTORS = random.exponential(1, (COUNT, 128)) ** 1.4
 
 
 def read(frames=FRAMES, descriptors=DESCRIPTORS, **options):
-    options = {"lowe_order": False, "normalisation": "l2"} | options
+    options = {"lowe_order": False, "normalization": "l2"} | options
     return as_keypoints(np.array(frames), np.array(descriptors), **options)
 
 
@@ -94,22 +94,22 @@ def test_what_may_be_wrong_is_remarked_on():
     assert kinds(size=(600, 800)) == ["reach"]
     assert kinds(FRAMES / [1, 1, 4, 1]) == ["scale"]
     assert kinds(descriptors=DESCRIPTORS**0.5) == ["root"]
-    assert kinds(descriptors=DESCRIPTORS**0.5, normalisation="l1_root") == []
-    assert kinds(normalisation="l1_root") == ["square"]
+    assert kinds(descriptors=DESCRIPTORS**0.5, normalization="l1_root") == []
+    assert kinds(normalization="l1_root") == ["square"]
     assert kinds(descriptors=DESCRIPTORS * (np.arange(COUNT) > 9)[:, None]) == ["zero"]
 
 
-def test_both_normalisations_of_colmap_are_told_apart():
+def test_both_normalizations_of_colmap_are_told_apart():
     """By what COLMAP itself wrote; only databases of enough keypoints are judged."""
     for name, wrong, kind in (("colmap_l2.db", "l1_root", "square"), ("colmap_l1_root.db", "l2", "root")):
         affine, descriptors = colmap_arrays(name)
         frames = np.column_stack([affine[:, :2], affine[:, 2], np.zeros(len(affine))])
         frames[:, 2] = 2
         found = {
-            normalisation: examine(
-                as_keypoints(frames, descriptors, lowe_order=True, normalisation=normalisation), (128, 160)
+            normalization: examine(
+                as_keypoints(frames, descriptors, lowe_order=True, normalization=normalization), (128, 160)
             )
-            for normalisation in ("l2", "l1_root")
+            for normalization in ("l2", "l1_root")
         }
         assert list(found.pop(wrong)) == [kind]
         assert list(found.values()) == [{}]

@@ -28,8 +28,8 @@ def test_image_sizes():
 def test_arguments_that_are_wrong(tmp_path):
     with pytest.raises(ValueError, match="the format is one of colmap, hloc, mat, preimage, colmap-text"):
         read_keypoints(tmp_path, format="sift")
-    with pytest.raises(ValueError, match="normalisation is one of l2, l1_root, l1_root_twice"):
-        read_keypoints(tmp_path, normalisation="root")
+    with pytest.raises(ValueError, match="normalization is one of l2, l1_root, l1_root_twice"):
+        read_keypoints(tmp_path, normalization="root")
     with pytest.raises(FileNotFoundError):
         read_keypoints(tmp_path / "absent.db")
     (tmp_path / "a.bin").write_bytes(b"")

@@ -22,7 +22,7 @@ from preimage.spec import Spec
 from sizes import pairs
 
 RNG = np.random.default_rng(5)
-HOG = Spec("hog", "vlfeat-uoctti", 31, 8, {"cell_size": 8, "colour": "luma"})
+HOG = Spec("hog", "vlfeat-uoctti", 31, 8, {"cell_size": 8, "color": "luma"})
 SIFT = Spec("dense-sift", "vlfeat-dsift", 128, 4, {"bin_size": 4, "step": 4, "window_size": 2.0})
 VECTORS = Spec("gist", "v", 5, None)
 STACK = RNG.standard_normal((3, 31, 4, 6)).astype(np.float32)

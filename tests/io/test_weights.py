@@ -187,7 +187,7 @@ def test_caffemodels(tmp_path: Path, version: str) -> None:
         assert np.array_equal(values, expected[array.name])
 
 
-def test_a_caffemodel_tells_the_order_of_pooling_and_normalisation(tmp_path: Path) -> None:
+def test_a_caffemodel_tells_the_order_of_pooling_and_normalization(tmp_path: Path) -> None:
     """Also when it has been converted."""
     path = tmp_path / "n.caffemodel"
     for first, then, variant in (("pool1", "norm1", "caffenet"), ("norm1", "pool1", "bvlc")):
@@ -196,7 +196,7 @@ def test_a_caffemodel_tells_the_order_of_pooling_and_normalisation(tmp_path: Pat
         summaries = [import_weights(tmp_path / name) for name in ("n.caffemodel", "n.safetensors")]
         assert summaries[0] == summaries[1]
         assert summaries[0].variant == variant
-    with pytest.raises(ValueError, match="normalises, then pools, so it is variant bvlc, not caffenet"):
+    with pytest.raises(ValueError, match="normalizes, then pools, so it is variant bvlc, not caffenet"):
         import_weights(path, variant="caffenet")
     with pytest.raises(ValueError, match="does not tell which AlexNet this is"):
         import_weights(write(tmp_path / "a.npz", CONV2))
@@ -256,8 +256,8 @@ def test_wrong_options_and_files(tmp_path: Path) -> None:
     path = write(tmp_path / "a.npz", CONV2)
     with pytest.raises(ValueError, match="unknown AlexNet variant 'zf'"):
         import_weights(path, variant="zf")
-    with pytest.raises(ValueError, match="one of imagenet-rgb, caffe-bgr, unit, got 'grey'"):
-        import_weights(path, variant="bvlc", preprocessing="grey")
+    with pytest.raises(ValueError, match="one of imagenet-rgb, caffe-bgr, unit, got 'gray'"):
+        import_weights(path, variant="bvlc", preprocessing="gray")
     with pytest.raises(FileNotFoundError):
         import_weights(tmp_path / "nothing.npz", variant="bvlc")
     path = path.rename(tmp_path / "a.h5")

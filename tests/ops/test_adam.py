@@ -1,4 +1,4 @@
-"""The fused Adam over flat memory: the kernel and its plain form against torch's own optimiser."""
+"""The fused Adam over flat memory: the kernel and its plain form against torch's own optimizer."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_equals_torch_over_many_steps(count: int, dtype: torch.dtype, form: str)
     generator = torch.Generator().manual_seed(count)
     start = torch.randn(count, generator=generator).to(device)
     reference = torch.nn.Parameter(start.double())
-    optimiser = torch.optim.Adam([reference], 1e-2, foreach=False)
+    optimizer = torch.optim.Adam([reference], 1e-2, foreach=False)
     reference_average = start.double()
     # Each buffer with some elements behind it that nobody may touch, and the pure output full of NaN.
     room = {name: torch.full((count + 5,), 7.0, device=device) for name in ("weights", "mean", "square", "average")}
@@ -73,10 +73,10 @@ def test_equals_torch_over_many_steps(count: int, dtype: torch.dtype, form: str)
             numbers(step, rate, decay, device),
         )
         reference.grad = gradient.double() * scale.double()
-        optimiser.param_groups[0]["lr"] = rate
-        optimiser.step()
+        optimizer.param_groups[0]["lr"] = rate
+        optimizer.step()
         reference_average.lerp_(reference.detach(), 1 - decay)
-    moments = optimiser.state[reference]
+    moments = optimizer.state[reference]
     for name, wanted in (
         ("weights", reference.detach()),
         ("average", reference_average),

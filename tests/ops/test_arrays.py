@@ -25,14 +25,14 @@ BATCH = np.ascontiguousarray(DECODED.transpose(0, 3, 1, 2))
 
 OPS: dict[str, Callable[..., Any]] = {
     "hog": preimage.hog,
-    "hog, strongest": lambda images, **options: preimage.hog(images, colour="strongest", cell_size=5, **options),
+    "hog, strongest": lambda images, **options: preimage.hog(images, color="strongest", cell_size=5, **options),
     "lbp": preimage.lbp,
     "lbp, cells of 5": lambda images, **options: preimage.lbp(images, cell_size=5, **options),
     "dense_sift": preimage.dense_sift,
 }
 REPRESENTATIONS: dict[str, Representation] = {
     "hog": representations.create("hog"),
-    "hog, strongest": representations.create("hog", cell_size=5, colour="strongest"),
+    "hog, strongest": representations.create("hog", cell_size=5, color="strongest"),
     "lbp": representations.create("lbp"),
     "lbp, cells of 6": representations.create("lbp", cell_size=6),
     "dense-sift": representations.create("dense-sift"),

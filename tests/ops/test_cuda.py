@@ -18,7 +18,7 @@ if not torch.cuda.is_available():
 
 OPS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "hog": preimage.hog,
-    "hog strongest": lambda x: preimage.hog(x, colour="strongest"),
+    "hog strongest": lambda x: preimage.hog(x, color="strongest"),
     "hog, cells of 5": lambda x: preimage.hog(x, cell_size=5),
     "lbp": preimage.lbp,
     "lbp, cells of 6": lambda x: preimage.lbp(x, cell_size=6),

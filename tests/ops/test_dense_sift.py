@@ -42,7 +42,7 @@ ODD_SIZES = [
 ]
 
 
-def grey(name: str, largest: int = 500) -> np.ndarray:
+def gray(name: str, largest: int = 500) -> np.ndarray:
     """(H, W) float32 in [0, 1]: a photograph's upper left, at most `largest` pixels a side."""
     image = cv2.imread(str(Path(skimage.data_dir) / name), cv2.IMREAD_GRAYSCALE)[:largest, :largest]
     return np.ascontiguousarray(image.astype(np.float32) / np.float32(255))
@@ -77,7 +77,7 @@ def test_golden(name: str, case: str) -> None:
 @every_implementation
 @pytest.mark.parametrize("file", PHOTOGRAPHS)
 def test_photographs_against_vlfeat(name: str, window: str, file: str) -> None:
-    image = grey(file, 150 if name == "reference" else 300)
+    image = gray(file, 150 if name == "reference" else 300)
     expected = vlfeat.dense_sift(image, window=window)
     assert_close(IMPLEMENTATIONS[name](image, window=window, norms=True), expected, window)
 
@@ -87,7 +87,7 @@ def test_photographs_against_vlfeat(name: str, window: str, file: str) -> None:
 @every_implementation
 @pytest.mark.parametrize("size", ODD_SIZES, ids=str)
 def test_odd_sizes_against_vlfeat(name: str, window: str, size: tuple[int, int]) -> None:
-    image = cv2.resize(grey("coffee.png"), (2100, 220))[: size[0], : size[1]]
+    image = cv2.resize(gray("coffee.png"), (2100, 220))[: size[0], : size[1]]
     expected = vlfeat.dense_sift(image, window=window)
     assert_close(IMPLEMENTATIONS[name](image, window=window, norms=True), expected, window)
 
@@ -105,7 +105,7 @@ GRIDS = [
 def test_steps_and_bins_against_vlfeat(name: str, window: str, grid: tuple[int, int, float]) -> None:
     step, bin_size, window_size = grid
     size = (60, 75) if step < 4 else (90, 131)
-    image = grey("chelsea.png")[100 : 100 + size[0], 90 : 90 + size[1]]
+    image = gray("chelsea.png")[100 : 100 + size[0], 90 : 90 + size[1]]
     options = {"step": step, "bin_size": bin_size, "window_size": window_size, "window": window}
     assert_close(IMPLEMENTATIONS[name](image, norms=True, **options), vlfeat.dense_sift(image, **options), window)
 
@@ -117,14 +117,14 @@ def test_steps_and_bins_against_vlfeat(name: str, window: str, grid: tuple[int, 
     "bounds", [(0, 0, 70, 80), (3, 5, 66, 79), (20, 30, 32, 42), (10, 0, 55, 80), (58, 68, 70, 80)]
 )
 def test_bounds_against_vlfeat(name: str, window: str, bounds: tuple[int, int, int, int]) -> None:
-    image = grey("astronaut.png")[100:171, 150:231]
+    image = gray("astronaut.png")[100:171, 150:231]
     for step, bin_size in ((4, 4), (3, 2)):
         options = {"step": step, "bin_size": bin_size, "window": window, "bounds": bounds}
-        features, norms, centres = vlfeat.dense_sift(image, **options)
+        features, norms, centers = vlfeat.dense_sift(image, **options)
         assert_close(IMPLEMENTATIONS[name](image, norms=True, **options), (features, norms), window)
         for frames in (dense_sift_frames, reference.dense_sift_frames):
             found = frames(*image.shape, step=step, bin_size=bin_size, bounds=bounds)
-            assert "float32" in str(found.dtype) and np.array_equal(np.asarray(found), centres)
+            assert "float32" in str(found.dtype) and np.array_equal(np.asarray(found), centers)
 
 
 @both_windows
@@ -133,7 +133,7 @@ def test_bounds_against_vlfeat(name: str, window: str, bounds: tuple[int, int, i
 def test_against_the_definition_in_double_precision(name: str, window: str, grid: tuple[int, int]) -> None:
     """What VLFeat's inexact running sums cannot show of the flat window."""
     step, bin_size = grid
-    image = grey("astronaut.png")[40:140, 100:220]
+    image = gray("astronaut.png")[40:140, 100:220]
     options = {"step": step, "bin_size": bin_size, "window": window, "norms": True}
     features, norms = KERNELS[name](image, **options)
     exact, exact_norms = IMPLEMENTATIONS["reference"](image.astype(np.float64), dtype=torch.float64, **options)
@@ -146,7 +146,7 @@ def test_against_the_definition_in_double_precision(name: str, window: str, grid
 @both_windows
 def test_instruction_sets_agree_to_the_bit(window: str) -> None:
     """Features made on one machine equal those of another."""
-    image = (255 * grey("astronaut.png")[:203, :301]).astype(np.uint8)
+    image = (255 * gray("astronaut.png")[:203, :301]).astype(np.uint8)
     for options in ({}, {"step": 3, "bin_size": 5}, {"step": 2, "bin_size": 6, "dtype": torch.float16}):
         results = [dense_sift(image, window=window, norms=True, **options) for dense_sift in KERNELS.values()]
         for features, norms in results:
@@ -156,7 +156,7 @@ def test_instruction_sets_agree_to_the_bit(window: str) -> None:
 @every_implementation
 def test_smaller_types_are_the_rounded_descriptors(name: str) -> None:
     dense_sift = IMPLEMENTATIONS[name]
-    image = grey("coins.png")[:90, :111]
+    image = gray("coins.png")[:90, :111]
     image[:30, :40] = 0.5  # descriptors of zeros
     image = torch.from_numpy(image)
     features = dense_sift(image)
@@ -198,8 +198,8 @@ def no_window(bin_size: int, window: str, window_size: float) -> torch.Tensor:
     return RIGHT["kernels"](bin_size, window, 1e6)
 
 
-def window_at_the_centre(bin_size: int, window: str, window_size: float) -> torch.Tensor:
-    """The flat window's factor from the bin's centre instead of its mean."""
+def window_at_the_center(bin_size: int, window: str, window_size: float) -> torch.Tensor:
+    """The flat window's factor from the bin's center instead of its mean."""
     weights = RIGHT["kernels"](bin_size, "gaussian", window_size)
     return weights[:, bin_size - 1 : bin_size] * RIGHT["kernels"](bin_size, "flat", 1e6)
 
@@ -210,7 +210,7 @@ def zeros_outside(planes: torch.Tensor, box: Any, step: int, weights: torch.Tens
     return RIGHT["spatial_sums"](F.pad(planes, (reach,) * 4), moved, step, weights)
 
 
-def normalised_once(sums: torch.Tensor) -> torch.Tensor:
+def normalized_once(sums: torch.Tensor) -> torch.Tensor:
     return RULES["_to_unit_length"](sums)
 
 
@@ -226,10 +226,10 @@ WRONG_RULES = {
     "window the other way round": ("kernels", backward_window, "gaussian"),
     "no window": ("kernels", no_window, "gaussian"),
     "no window, flat": ("kernels", no_window, "flat"),
-    "window at the bins' centres": ("kernels", window_at_the_centre, "flat"),
+    "window at the bins' centers": ("kernels", window_at_the_center, "flat"),
     "zeros outside": ("spatial_sums", zeros_outside, "gaussian"),
-    "normalised once": ("normalise", normalised_once, "gaussian"),
-    "clipped last": ("normalise", clipped_last, "gaussian"),
+    "normalized once": ("normalize", normalized_once, "gaussian"),
+    "clipped last": ("normalize", clipped_last, "gaussian"),
 }
 RIGHT = {rule: RULES[rule] for rule in ("direction", "gradient", "kernels", "spatial_sums")}
 

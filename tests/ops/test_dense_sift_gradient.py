@@ -131,7 +131,7 @@ def test_flat_images_have_no_gradient(device: str) -> None:
 @pytest.mark.parametrize("device", DEVICES)
 def test_pixels_that_nobody_sees_have_none(device: str) -> None:
     found = gradient(photograph("coffee").to(device), bounds=(16, 12, 30, 32)).cpu()
-    # Bins reach 3 pixels beyond the bounds, and a pixel's vote its neighbours.
+    # Bins reach 3 pixels beyond the bounds, and a pixel's vote its neighbors.
     assert found[..., 12:35, 8:37].abs().max() > 0
     found[..., 12:35, 8:37] = 0
     assert found.abs().max() == 0

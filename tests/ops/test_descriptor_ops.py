@@ -36,7 +36,7 @@ BACKWARD: dict[str, tuple[Any, int]] = {  # the op, and how many gradients come 
     "dense_sift": (OPS.dense_sift_backward.default, 2),
 }
 FUNCTIONS: dict[str, Callable[[torch.Tensor], Any]] = {
-    "hog": lambda images: preimage.hog(images, colour="strongest") * 2,
+    "hog": lambda images: preimage.hog(images, color="strongest") * 2,
     "lbp": lambda images: preimage.lbp(images * 0.5) * 2,
     "lbp_codes": preimage.lbp_codes,
     "dense_sift": lambda images: torch.cat(preimage.dense_sift(images, window="flat", norms=True), dim=1) * 2,

@@ -36,7 +36,7 @@ def dense_sift_and_norms(images: torch.Tensor, **options: Any) -> torch.Tensor:
 
 
 DESCRIPTORS = {
-    "hog": Descriptor(preimage.hog, [{}, {"cell_size": 6, "colour": "strongest"}]),
+    "hog": Descriptor(preimage.hog, [{}, {"cell_size": 6, "color": "strongest"}]),
     "lbp": Descriptor(preimage.lbp, [{}, {"cell_size": 6}]),
     "lbp_codes": Descriptor(preimage.lbp_codes, wrong={"cell_size": 16}),
     "dense_sift": Descriptor(

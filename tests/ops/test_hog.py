@@ -61,10 +61,10 @@ def difference(features: torch.Tensor, expected: np.ndarray) -> float:
 @every_implementation
 @pytest.mark.parametrize("case", GOLDEN_CASES)
 def test_golden(name: str, case: str) -> None:
-    crop, colour, cell_size = case.split(".")
+    crop, color, cell_size = case.split(".")
     image = GOLDEN[f"{crop}.image"]
     for images in (image.transpose(2, 0, 1), planes(image)):
-        features = IMPLEMENTATIONS[name](images, cell_size=int(cell_size), colour=colour)
+        features = IMPLEMENTATIONS[name](images, cell_size=int(cell_size), color=color)
         assert difference(features, GOLDEN[case]) <= tolerances.HOG
 
 
@@ -73,11 +73,11 @@ def test_golden(name: str, case: str) -> None:
 @pytest.mark.parametrize("file", PHOTOGRAPHS)
 def test_photographs_against_vlfeat(name: str, file: str) -> None:
     image = photograph(file, 300 if name == "reference" else 700)  # the reference takes its time
-    colour = planes(image)
+    color = planes(image)
     hog = IMPLEMENTATIONS[name]
-    assert difference(hog(colour[1]), vlfeat.hog(colour[1])) <= tolerances.HOG
-    assert difference(hog(colour), vlfeat.hog(luma(image))) <= tolerances.HOG
-    assert difference(hog(colour, colour="strongest"), vlfeat.hog(colour)) <= tolerances.HOG
+    assert difference(hog(color[1]), vlfeat.hog(color[1])) <= tolerances.HOG
+    assert difference(hog(color), vlfeat.hog(luma(image))) <= tolerances.HOG
+    assert difference(hog(color, color="strongest"), vlfeat.hog(color)) <= tolerances.HOG
 
 
 @needs_vlfeat
@@ -85,21 +85,21 @@ def test_photographs_against_vlfeat(name: str, file: str) -> None:
 @pytest.mark.parametrize("size", ODD_SIZES, ids=str)
 def test_odd_sizes_against_vlfeat(name: str, size: tuple[int, int]) -> None:
     height, width = size
-    colour = planes(photograph("coffee.png")[:height, 100 : 100 + width])
+    color = planes(photograph("coffee.png")[:height, 100 : 100 + width])
     hog = IMPLEMENTATIONS[name]
     for cell_size in (8, 4, 5, 7):
         if min(size) >= cell_size:
-            assert difference(hog(colour[0], cell_size=cell_size), vlfeat.hog(colour[0], cell_size)) <= tolerances.HOG
-            features = hog(colour, cell_size=cell_size, colour="strongest")
-            assert difference(features, vlfeat.hog(colour, cell_size)) <= tolerances.HOG
+            assert difference(hog(color[0], cell_size=cell_size), vlfeat.hog(color[0], cell_size)) <= tolerances.HOG
+            features = hog(color, cell_size=cell_size, color="strongest")
+            assert difference(features, vlfeat.hog(color, cell_size)) <= tolerances.HOG
 
 
 @needs_vlfeat
 @every_implementation
 @pytest.mark.parametrize("cell_size", [1, 2, 3, 6, 9, 12, 16, 24, 33, 64])
 def test_cell_sizes_against_vlfeat(name: str, cell_size: int) -> None:
-    grey = planes(photograph("chelsea.png")[:133, :150])[1]
-    assert difference(IMPLEMENTATIONS[name](grey, cell_size=cell_size), vlfeat.hog(grey, cell_size)) <= tolerances.HOG
+    gray = planes(photograph("chelsea.png")[:133, :150])[1]
+    assert difference(IMPLEMENTATIONS[name](gray, cell_size=cell_size), vlfeat.hog(gray, cell_size)) <= tolerances.HOG
 
 
 @needs_vlfeat
@@ -126,8 +126,8 @@ def test_validation_images_against_vlfeat(name: str, shared_data: Path) -> None:
         with tarfile.open(shared_data / "images" / "val" / shard) as tar:
             for member in tar:
                 data = np.frombuffer(tar.extractfile(member).read(), dtype=np.uint8)
-                colour = planes(cv2.imdecode(data, cv2.IMREAD_COLOR)[:, :, ::-1])
-                assert difference(KERNELS[name](colour, colour="strongest"), hog(colour)) <= tolerances.HOG
+                color = planes(cv2.imdecode(data, cv2.IMREAD_COLOR)[:, :, ::-1])
+                assert difference(KERNELS[name](color, color="strongest"), hog(color)) <= tolerances.HOG
                 count += 1
     assert count == 400
 
@@ -135,7 +135,7 @@ def test_validation_images_against_vlfeat(name: str, shared_data: Path) -> None:
 def test_instruction_sets_agree_to_the_bit() -> None:
     """Features made on one machine equal those of another."""
     image = photograph("astronaut.png")[:203, :301].transpose(2, 0, 1)
-    for options in ({}, {"colour": "strongest"}, {"cell_size": 5}, {"cell_size": 16, "colour": "strongest"}):
+    for options in ({}, {"color": "strongest"}, {"cell_size": 5}, {"cell_size": 16, "color": "strongest"}):
         results = [hog(image, **options) for hog in KERNELS.values()]
         assert all(torch.equal(result, results[0]) for result in results)
 
@@ -198,10 +198,10 @@ WRONG_RULES = {
 
 @pytest.mark.parametrize("rule", WRONG_RULES)
 def test_wrong_rules_are_caught(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    name, replacement, colour = WRONG_RULES[rule]
+    name, replacement, color = WRONG_RULES[rule]
     monkeypatch.setitem(reference.hog.__globals__, name, replacement)
     worst = 0.0
     for crop in ("face", "eye", "cup", "sky"):
-        features = reference.hog(GOLDEN[f"{crop}.image"].transpose(2, 0, 1), colour=colour)
-        worst = max(worst, difference(features, GOLDEN[f"{crop}.{colour}.8"]))
+        features = reference.hog(GOLDEN[f"{crop}.image"].transpose(2, 0, 1), color=color)
+        worst = max(worst, difference(features, GOLDEN[f"{crop}.{color}.8"]))
     assert worst > 100 * tolerances.HOG

@@ -36,15 +36,15 @@ def pixels(shape: tuple[int, ...], dtype: type) -> np.ndarray:
 
 
 @needs_compiler
-@pytest.mark.parametrize("colour", ["luma", "strongest"])
+@pytest.mark.parametrize("color", ["luma", "strongest"])
 @pytest.mark.parametrize("case", SHAPES)
-def test_block_program(case: str, colour: str) -> None:
+def test_block_program(case: str, color: str) -> None:
     shape, cell_size, rows = SHAPES[case]
     for dtype in (np.uint8, np.float32):
         images = pixels(shape, dtype)
-        numbers = (int(dtype is np.uint8), *shape, cell_size, int(colour == "strongest"), rows)
+        numbers = (int(dtype is np.uint8), *shape, cell_size, int(color == "strongest"), rows)
         results = [run_blocks("hog", order, images, *numbers) for order in ORDERS]
         assert all(result.tobytes() == results[0].tobytes() for result in results[1:])
-        expected = hog(torch.from_numpy(images), cell_size=cell_size, colour=colour)
+        expected = hog(torch.from_numpy(images), cell_size=cell_size, color=color)
         difference = torch.from_numpy(results[0]).reshape(expected.shape) - expected
         assert difference.abs().max().item() <= HOG  # not a number, where something was not written

@@ -14,7 +14,7 @@ from tolerances import HOG_GRADIENT
 pytestmark = pytest.mark.instruction_set
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-COLOURS = ["luma", "strongest"]
+COLORS = ["luma", "strongest"]
 SIZES = {"cells of 8": (8, 61, 83), "cells of 5": (5, 47, 52), "one cell": (8, 9, 8)}
 
 
@@ -35,28 +35,28 @@ def gradients(images: torch.Tensor, weights: torch.Tensor, compute: object, **op
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("colour", COLOURS)
+@pytest.mark.parametrize("color", COLORS)
 @pytest.mark.parametrize("size", SIZES)
-def test_against_the_reference(device: str, colour: str, size: str) -> None:
+def test_against_the_reference(device: str, color: str, size: str) -> None:
     cell_size, height, width = SIZES[size]
     for name in ("astronaut", "coffee"):
         # The reference decides in float64 and the kernel in float32: the same float32 image for both, so that both
         # see the same numbers.
         image = photograph(name, height, width).float()
         weights = torch.randn(reference.hog(image, cell_size=cell_size).shape, dtype=torch.float64)
-        expected = gradients(image, weights, reference.hog, cell_size=cell_size, colour=colour)
-        found = gradients(image.to(device), weights, hog, cell_size=cell_size, colour=colour).cpu()
+        expected = gradients(image, weights, reference.hog, cell_size=cell_size, color=color)
+        found = gradients(image.to(device), weights, hog, cell_size=cell_size, color=color).cpu()
         assert (found - expected).norm() <= HOG_GRADIENT * expected.norm()
         assert found.dtype == image.dtype and found.shape == image.shape
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("colour", COLOURS)
-def test_finite_differences_of_the_reference(colour: str, channels: int) -> None:
+@pytest.mark.parametrize("color", COLORS)
+def test_finite_differences_of_the_reference(color: str, channels: int) -> None:
     torch.manual_seed(1)
     images = torch.rand(1, channels, 9, 10, dtype=torch.float64, requires_grad=True)
     options = {"eps": 1e-7, "atol": 1e-4, "rtol": 1e-4}
-    assert torch.autograd.gradcheck(lambda x: reference.hog(x, cell_size=4, colour=colour), (images,), **options)
+    assert torch.autograd.gradcheck(lambda x: reference.hog(x, cell_size=4, color=color), (images,), **options)
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -42,13 +42,13 @@ ARRAY_LAYOUTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 @every_kernel
-@pytest.mark.parametrize("colour", ["luma", "strongest"])
+@pytest.mark.parametrize("color", ["luma", "strongest"])
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 @pytest.mark.parametrize("layout", ARRAY_LAYOUTS)
-def test_array_layouts(name: str, colour: str, dtype: type, layout: str) -> None:
+def test_array_layouts(name: str, color: str, dtype: type, layout: str) -> None:
     batch = BATCH if dtype == np.uint8 else BATCH.astype(np.float32) / 255
     values = ARRAY_LAYOUTS[layout](batch)
-    assert torch.equal(KERNELS[name](values, colour=colour), KERNELS[name](batch, colour=colour))
+    assert torch.equal(KERNELS[name](values, color=color), KERNELS[name](batch, color=color))
     assert torch.equal(KERNELS[name](values[:, :1]), KERNELS[name](np.ascontiguousarray(batch[:, :1])))
 
 
@@ -62,8 +62,8 @@ def test_tensor_layouts(name: str, cell_size: int) -> None:
     assert torch.equal(hog(batch.mT.contiguous().mT, cell_size=cell_size), expected)
     assert torch.equal(hog(batch[1:2].expand(5, -1, -1, -1), cell_size=cell_size)[4], expected[1])
     assert torch.equal(hog(torch.cat([batch, batch], dim=3)[..., : batch.shape[3]], cell_size=cell_size), expected)
-    grey = batch[:, :1].expand(-1, 3, -1, -1)  # a channel axis of stride zero
-    assert torch.equal(hog(grey, cell_size=cell_size, colour="strongest"), hog(batch[:, :1], cell_size=cell_size))
+    gray = batch[:, :1].expand(-1, 3, -1, -1)  # a channel axis of stride zero
+    assert torch.equal(hog(gray, cell_size=cell_size, color="strongest"), hog(batch[:, :1], cell_size=cell_size))
 
 
 @every_implementation
@@ -85,9 +85,9 @@ def test_ranks_and_batches(name: str) -> None:
 
 @every_implementation
 def test_bytes_and_floats_agree_to_the_bit(name: str) -> None:
-    for colour in ("luma", "strongest"):
+    for color in ("luma", "strongest"):
         floats = BATCH.astype(np.float32) / np.float32(255)
-        assert torch.equal(IMPLEMENTATIONS[name](BATCH, colour=colour), IMPLEMENTATIONS[name](floats, colour=colour))
+        assert torch.equal(IMPLEMENTATIONS[name](BATCH, color=color), IMPLEMENTATIONS[name](floats, color=color))
 
 
 @every_kernel
@@ -117,7 +117,7 @@ WRONG = {
     "cell of 8.0": (lambda hog: hog(IMAGE, cell_size=8.0), TypeError, r"int, got 8\.0"),
     "cell of True": (lambda hog: hog(IMAGE, cell_size=True), TypeError, "int, got True"),
     "variant": (lambda hog: hog(IMAGE, variant="dalal-triggs"), ValueError, "vlfeat-uoctti, got 'dalal-triggs'"),
-    "colour": (lambda hog: hog(IMAGE, colour="mean"), ValueError, "luma.*strongest, got 'mean'"),
+    "color": (lambda hog: hog(IMAGE, color="mean"), ValueError, "luma.*strongest, got 'mean'"),
     "meta device": (lambda hog: hog(IMAGE.to("meta")), ValueError, "meta"),
 }
 
@@ -201,7 +201,7 @@ NATIVE_OUTPUT = np.zeros((1, 31, 2, 2), dtype=np.float32)
         ({}, {"dtype": "uint8"}, (8, "luma", "", 1), "output must be"),
         ({}, {}, (0, "luma", "", 1), "cell_size"),
         ({}, {}, (2**31, "luma", "", 1), "cell_size"),
-        ({}, {}, (8, "grey", "", 1), "got 'grey'"),
+        ({}, {}, (8, "gray", "", 1), "got 'gray'"),
     ],
 )
 def test_native_boundary_checks_again(

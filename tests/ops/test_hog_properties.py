@@ -50,14 +50,14 @@ def test_shape_and_range(name: str, images: np.ndarray, cell_size: int) -> None:
 @given(value=st.integers(0, 255), height=st.integers(4, 50), width=st.integers(4, 50))
 def test_constant_image_has_no_features(name: str, value: int, height: int, width: int) -> None:
     image = np.full((3, height, width), value, dtype=np.uint8)
-    for colour in ("luma", "strongest"):
-        assert not IMPLEMENTATIONS[name](image, colour=colour).any()
+    for color in ("luma", "strongest"):
+        assert not IMPLEMENTATIONS[name](image, color=color).any()
 
 
 @every_implementation
 @given(y=st.integers(0, 39), x=st.integers(0, 47), value=st.floats(2.0**-20, 1, width=32))
 def test_one_bright_pixel(name: str, y: int, x: int, value: float) -> None:
-    """Its four neighbours vote once each, in directions 0°, 180° and, for a vertical gradient, bins 4 and 13."""
+    """Its four neighbors vote once each, in directions 0°, 180° and, for a vertical gradient, bins 4 and 13."""
     image = np.zeros((40, 48), dtype=np.float32)
     image[y, x] = value
     features = IMPLEMENTATIONS[name](image)
@@ -81,9 +81,9 @@ def test_left_right_flip_permutes_channels(name: str, seed: int, rows: int, colu
 def test_half_a_turn_permutes_channels(name: str, photograph: str) -> None:
     """On photographs, with all their ties."""
     image = photographs()[photograph][40:200, 60:300].transpose(2, 0, 1)
-    for colour in ("luma", "strongest"):
-        features = IMPLEMENTATIONS[name](image, colour=colour)
-        turned = IMPLEMENTATIONS[name](image[:, ::-1, ::-1], colour=colour)
+    for color in ("luma", "strongest"):
+        features = IMPLEMENTATIONS[name](image, color=color)
+        turned = IMPLEMENTATIONS[name](image[:, ::-1, ::-1], color=color)
         assert (features.flip(1, 2)[TURNED] - turned).abs().max() <= tolerances.HOG_SYMMETRY
 
 
@@ -99,7 +99,7 @@ def test_moving_by_a_cell_moves_the_features(name: str, seed: int, top: int, lef
 
 
 def touched_cells(y: int, x: int, rows: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
-    """For a bad pixel of cell size 8: the cells its neighbours vote for, and those plus the cells next to them."""
+    """For a bad pixel of cell size 8: the cells its neighbors vote for, and those plus the cells next to them."""
     votes = np.zeros((rows, columns), dtype=bool)
     for voter_y, voter_x in ((y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1)):
         if 1 <= voter_y < 8 * rows - 1 and 1 <= voter_x < 8 * columns - 1:
@@ -118,9 +118,9 @@ def test_bad_pixels_reach_the_cells_they_touch_and_no_further(
     name: str, channels: int, y: int, x: int, channel: int, bad: float
 ) -> None:
     image = np.random.default_rng(5).random((channels, 56, 88), dtype=np.float32)
-    expected = IMPLEMENTATIONS[name](image, colour="strongest")
+    expected = IMPLEMENTATIONS[name](image, color="strongest")
     image[channel % channels, y, x] = bad
-    features = IMPLEMENTATIONS[name](image, colour="strongest")
+    features = IMPLEMENTATIONS[name](image, color="strongest")
     votes, spread = touched_cells(y, x, 7, 11)
     assert torch.equal(features[:, ~spread], expected[:, ~spread])
     if np.isnan(bad):

@@ -71,10 +71,10 @@ def test_photographs_against_vlfeat(name: str, file: str) -> None:
     image = photograph(file, 300 if name == "reference" else 700)  # the reference takes its time
     green = np.ascontiguousarray(image[..., 1])
     assert_equal(IMPLEMENTATIONS[name](green), vlfeat.lbp(green))
-    colour = planes(image)
-    red, green, blue = colour
+    color = planes(image)
+    red, green, blue = color
     luma = (np.float32(0.299) * red + np.float32(0.587) * green) + np.float32(0.114) * blue
-    assert_equal(IMPLEMENTATIONS[name](colour), vlfeat.lbp(luma))
+    assert_equal(IMPLEMENTATIONS[name](color), vlfeat.lbp(luma))
 
 
 @needs_vlfeat
@@ -82,17 +82,17 @@ def test_photographs_against_vlfeat(name: str, file: str) -> None:
 @pytest.mark.parametrize("size", ODD_SIZES, ids=str)
 def test_odd_sizes_against_vlfeat(name: str, size: tuple[int, int]) -> None:
     height, width = size
-    grey = planes(photograph("coffee.png")[:height, 100 : 100 + width])[1]
+    gray = planes(photograph("coffee.png")[:height, 100 : 100 + width])[1]
     for cell_size in (16, 8, 4):
-        assert_equal(IMPLEMENTATIONS[name](grey, cell_size=cell_size), vlfeat.lbp(grey, cell_size))
+        assert_equal(IMPLEMENTATIONS[name](gray, cell_size=cell_size), vlfeat.lbp(gray, cell_size))
 
 
 @needs_vlfeat
 @every_implementation
 @pytest.mark.parametrize("cell_size", [1, 2, 3, 5, 6, 7, 9, 12, 15, 17, 24, 32, 33, 64, 100])
 def test_cell_sizes_against_vlfeat(name: str, cell_size: int) -> None:
-    grey = planes(photograph("chelsea.png")[:103, :150])[1]
-    features, expected = IMPLEMENTATIONS[name](grey, cell_size=cell_size), vlfeat.lbp(grey, cell_size)
+    gray = planes(photograph("chelsea.png")[:103, :150])[1]
+    features, expected = IMPLEMENTATIONS[name](gray, cell_size=cell_size), vlfeat.lbp(gray, cell_size)
     if exact_in_vlfeat(cell_size):
         assert_equal(features, expected)
     else:
@@ -110,7 +110,7 @@ def test_everyone_agrees_to_the_bit(cell_size: int) -> None:
 @pytest.mark.parametrize("name", CODES)
 def test_labels_by_hand(name: str) -> None:
     image = np.zeros((3, 5), dtype=np.uint8)
-    image[0, 1:4] = 9  # above (2, 1): 3 in a run from bit 5 on; its neighbours look up at fewer
+    image[0, 1:4] = 9  # above (2, 1): 3 in a run from bit 5 on; its neighbors look up at fewer
     labels = CODES[name](image)
     assert labels.shape == (1, 3, 5) and labels.dtype == torch.uint8
     # Bits 6 and 7; 5, 6 and 7; 5 and 6.
@@ -126,7 +126,7 @@ def test_labels_by_hand(name: str) -> None:
 
 @needs_vlfeat
 def test_every_code_has_vlfeats_label() -> None:
-    """A centre among eight neighbours, all 256 ways; in one cell of 3 only it votes."""
+    """A center among eight neighbors, all 256 ways; in one cell of 3 only it votes."""
     for code in range(256):
         image = np.zeros((3, 3), dtype=np.float32)
         for bit, (dy, dx) in enumerate(((0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1), (-1, 0), (-1, 1))):
@@ -143,7 +143,7 @@ def test_map_of_labels_is_what_is_counted(name: str) -> None:
     image = photograph("rocket.jpg")[:90, :131].transpose(2, 0, 1)
     labels = CODES[name](image)
     histograms = reference.lbp.__globals__["cell_histograms"](labels[0], 16)
-    features = reference.lbp.__globals__["normalise"](histograms)
+    features = reference.lbp.__globals__["normalize"](histograms)
     for lbp in KERNELS.values():
         assert torch.equal(lbp(image), features)
     border = labels.clone()
@@ -155,7 +155,7 @@ def test_map_of_labels_is_what_is_counted(name: str) -> None:
 
 
 def greater_or_equal(image: torch.Tensor) -> torch.Tensor:
-    # The pixel is not below the neighbour exactly where the neighbour's negative is not above the pixel's.
+    # The pixel is not below the neighbor exactly where the neighbor's negative is not above the pixel's.
     return 255 - RIGHT_CODES(-image)
 
 

@@ -27,8 +27,8 @@ def test_array_layouts(name: str, cell_size: int, dtype: type, layout: str) -> N
     batch = BATCH if dtype == np.uint8 else BATCH.astype(np.float32) / 255
     values = ARRAY_LAYOUTS[layout](batch)
     assert torch.equal(KERNELS[name](values, cell_size=cell_size), KERNELS[name](batch, cell_size=cell_size))
-    grey = np.ascontiguousarray(batch[:, :1])
-    assert torch.equal(KERNELS[name](values[:, :1], cell_size=cell_size), KERNELS[name](grey, cell_size=cell_size))
+    gray = np.ascontiguousarray(batch[:, :1])
+    assert torch.equal(KERNELS[name](values[:, :1], cell_size=cell_size), KERNELS[name](gray, cell_size=cell_size))
     assert torch.equal(CODE_KERNELS[name](values), CODE_KERNELS[name](batch))
 
 
@@ -59,11 +59,11 @@ def test_ranks_and_batches(name: str) -> None:
 
 @every_implementation
 def test_scales_of_one_channel_agree_to_the_bit(name: str) -> None:
-    grey = BATCH[:, :1]
-    floats = grey.astype(np.float32)
+    gray = BATCH[:, :1]
+    floats = gray.astype(np.float32)
     for op in (IMPLEMENTATIONS[name], CODES[name]):
-        assert torch.equal(op(floats), op(grey))
-        assert torch.equal(op(floats / np.float32(255)), op(grey))
+        assert torch.equal(op(floats), op(gray))
+        assert torch.equal(op(floats / np.float32(255)), op(gray))
         assert torch.equal(op(BATCH.astype(np.float32) / np.float32(255)), op(BATCH))  # three, at this scale
 
 

@@ -83,7 +83,7 @@ def test_constant_image(name: str, value: int, height: int, width: int) -> None:
 
 @every_implementation
 def test_one_label_everywhere(name: str) -> None:
-    """Rising to the right: greater are the right neighbours, bits 7, 0 and 1."""
+    """Rising to the right: greater are the right neighbors, bits 7, 0 and 1."""
     image = np.broadcast_to(np.arange(160, dtype=np.float32), (48, 160))
     features = IMPLEMENTATIONS[name](image)
     assert (features[7 * 7 + 2] == 1).all() and features.sum() == 30
@@ -112,7 +112,7 @@ def test_moving_by_a_cell_moves_the_features(name: str, seed: int, top: int, lef
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_bad_pixels(name: str, channels: int, bad: float) -> None:
-    """Not a number is neither greater nor exceeded; nobody beyond the eight neighbours notices, and sums stay sums."""
+    """Not a number is neither greater nor exceeded; nobody beyond the eight neighbors notices, and sums stay sums."""
     photo = photographs()["coffee"][40:90, 60:160].transpose(2, 0, 1)[:channels]
     image = photo.astype(np.float32) / np.float32(255)
     expected = CODES[name](image)[0]
@@ -123,7 +123,7 @@ def test_bad_pixels(name: str, channels: int, bad: float) -> None:
     if np.isnan(bad):
         assert labels[20, 30] == 56
         lowest = image.copy()
-        lowest[channels - 1, 20, 30] = -np.inf  # in its neighbours' eyes the same
+        lowest[channels - 1, 20, 30] = -np.inf  # in its neighbors' eyes the same
         others = torch.ones_like(labels, dtype=torch.bool)
         others[20, 30] = False
         assert torch.equal(labels[others], CODES[name](lowest)[0][others])

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.instruction_set
 IMAGE = photographs()["coffee"][120:200, 240:336]
 
 
-def grey() -> np.ndarray:
+def gray() -> np.ndarray:
     red, green, blue = (IMAGE[..., channel].astype(np.float32) / np.float32(255) for channel in range(3))
     return np.float32(0.299) * red + np.float32(0.587) * green + np.float32(0.114) * blue
 
@@ -41,10 +41,10 @@ def test_against_vlfeat() -> None:
     for scale in phow(IMAGE.transpose(2, 0, 1)):
         size = scale.bin_size
         side = 2 * int(np.ceil(4 * size / 6)) + 1
-        smoothed = cv2.GaussianBlur(grey(), (side, side), size / 6, borderType=cv2.BORDER_REPLICATE)
+        smoothed = cv2.GaussianBlur(gray(), (side, side), size / 6, borderType=cv2.BORDER_REPLICATE)
         offset = 3 * (10 - size) // 2
         bounds = (offset, offset, height - 1, width - 1)
-        features, norms, centres = vlfeat.dense_sift(
+        features, norms, centers = vlfeat.dense_sift(
             smoothed, step=2, bin_size=size, window="flat", window_size=1.5, bounds=bounds
         )
         clear = norms >= 0.0051
@@ -52,10 +52,10 @@ def test_against_vlfeat() -> None:
         assert np.abs(scale.features - features)[:, clear].max() <= tolerances.DENSE_SIFT_FLAT
         assert not scale.features[:, norms < 0.0049].any()
         assert np.abs(scale.norms[0] - norms).max() <= tolerances.DENSE_SIFT_NORMS
-        assert np.array_equal(scale.frames, centres)
+        assert np.array_equal(scale.frames, centers)
 
 
-def test_all_sizes_share_their_first_centre() -> None:
+def test_all_sizes_share_their_first_center() -> None:
     for scale in phow(torch.rand(50, 60)):
         assert scale.frames[0, 0].tolist() == [15.0, 15.0]
         assert scale.features.shape == (128, *scale.frames.shape[:2])

@@ -46,7 +46,7 @@ def sift(images: Any, **options: Any) -> Keypoints:
     return preimage.sift(images, **options).to_torch()
 
 
-def grey(name: str, size: tuple[int, int]) -> np.ndarray:
+def gray(name: str, size: tuple[int, int]) -> np.ndarray:
     """float32 in [0, 1], out of the middle."""
     image = getattr(skimage.data, name)()
     image = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
@@ -96,7 +96,7 @@ def test_stored_vlfeat(name: str, kernel: str) -> None:
 @pytest.mark.parametrize("name", PHOTOGRAPHS)
 def test_live_vlfeat(name: str, case: str) -> None:
     size, options = CASES[case]
-    image = grey(name, size)
+    image = gray(name, size)
     keypoints = sift(image, **options)
     assert len(keypoints.x) > 0 or case == "small"
     check_against_vlfeat(keypoints, *vlfeat.sift(image, **options), max(size) * tolerances.SPARSE_SIFT_PLACE)
@@ -115,7 +115,7 @@ def test_live_vlfeat(name: str, case: str) -> None:
     ids=str,
 )
 def test_definition_in_double_precision(name: str, size: tuple[int, int], options: dict[str, Any]) -> None:
-    image = grey(name, size)
+    image = gray(name, size)
     keypoints, defined = sift(image, **options), reference.sift(image, **options)
     frames, others = frames_of(keypoints), torch.stack(defined[:4], dim=1).numpy()
     apart, turned = distances(frames[:, None], others[None])
@@ -129,7 +129,7 @@ def test_definition_in_double_precision(name: str, size: tuple[int, int], option
     assert (keypoints.response[first] - defined.response[second]).abs().max() <= tolerances.SPARSE_SIFT_RESPONSE
 
 
-def test_definition_of_a_batch_in_colour() -> None:
+def test_definition_of_a_batch_in_color() -> None:
     images = skimage.data.astronaut()[100:180, 200:300].transpose(2, 0, 1)
     batch = np.stack([images, np.full_like(images, 7), images[:, ::-1]])
     defined, keypoints = reference.sift(batch), sift(batch)
@@ -141,7 +141,7 @@ def test_definition_of_a_batch_in_colour() -> None:
 @every_kernel
 @pytest.mark.parametrize("name", PHOTOGRAPHS[:3])
 def test_instruction_sets_agree_to_the_bit(name: str, kernel: str) -> None:
-    image = grey(name, (211, 190))
+    image = gray(name, (211, 190))
     expected = KERNELS["portable"](image, first_octave=-1)
     keypoints = KERNELS[kernel](image, first_octave=-1)
     assert np.array_equal(frames_of(keypoints), frames_of(expected))
@@ -178,7 +178,7 @@ def test_the_angle_is_that_of_a_ramp() -> None:
 @pytest.mark.parametrize("side", [31, 30])
 def test_a_mirrored_image_has_the_mirrored_keypoints(side: int) -> None:
     """With a side below 32 there is only one octave, whose pixels are the image's."""
-    photograph = grey("astronaut", (500, 500))
+    photograph = gray("astronaut", (500, 500))
     strips = np.stack([photograph[None, top : top + side, : 440 + side] for top in range(0, 460, 15)])
     keypoints = sift(np.ascontiguousarray(strips[..., ::-1]))
     expected = sift(strips).mirrored(strips.shape[-1])
@@ -200,7 +200,7 @@ def test_a_mirrored_image_has_the_mirrored_keypoints(side: int) -> None:
 @needs_vlfeat
 @pytest.mark.parametrize("name", PHOTOGRAPHS)
 def test_vlfeat_describes_opencvs_keypoints_alike(name: str) -> None:
-    image = grey(name, (256, 240))
+    image = gray(name, (256, 240))
     keypoints = sift(image, variant="opencv")
     frames, described = vlfeat.sift(image, frames_of(keypoints), first_octave=-1)
     order = [int(np.flatnonzero((frames_of(keypoints) == frame).all(axis=1))[0]) for frame in frames]
@@ -213,7 +213,7 @@ def test_vlfeat_describes_opencvs_keypoints_alike(name: str) -> None:
 
 @pytest.mark.parametrize("name", PHOTOGRAPHS)
 def test_variants_agree_where_both_find_a_keypoint(name: str) -> None:
-    image = grey(name, (256, 240))
+    image = gray(name, (256, 240))
     theirs = sift(image, variant="opencv")
     ours = sift(image, first_octave=-1)
     a, b = frames_of(theirs), frames_of(ours)

@@ -59,13 +59,13 @@ def test_layouts(layout: str, variant: str) -> None:
 
 
 @both_variants
-def test_grey_and_colour(variant: str) -> None:
-    grey = IMAGE[1]
-    expected = sift(grey, variant=variant)
-    assert same(sift(grey[None], variant=variant), expected)
+def test_gray_and_color(variant: str) -> None:
+    gray = IMAGE[1]
+    expected = sift(gray, variant=variant)
+    assert same(sift(gray[None], variant=variant), expected)
     if variant == "opencv":  # rounds the luma, which is a little off for three equal channels
-        assert same(sift(np.stack([grey] * 3), variant=variant), expected)
-    half = sift(torch.from_numpy(grey.copy()).float().div(255).half(), variant=variant)
+        assert same(sift(np.stack([gray] * 3), variant=variant), expected)
+    half = sift(torch.from_numpy(gray.copy()).float().div(255).half(), variant=variant)
     assert abs(len(half.x) - len(expected.x)) <= 0.1 * len(expected.x)
 
 

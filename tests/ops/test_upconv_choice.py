@@ -1,4 +1,4 @@
-"""Which kernel runs a pass on a GPU: the shipped tables, the rule for what they lack, and damaged tables."""
+"""Which kernel runs a pass on a GPU: the bundled tables, the rule for what they lack, and damaged tables."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ WriteTable = Callable[[str, bytes | list[Any]], Path]
 
 @pytest.fixture
 def write_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WriteTable]:
-    """Writes tables into an empty folder in place of the shipped ones."""
+    """Writes tables into an empty folder in place of the bundled ones."""
     monkeypatch.setattr(choice, "TABLES", tmp_path)
 
     def write(name: str, content: bytes | list[Any]) -> Path:
@@ -150,7 +150,7 @@ DAMAGED: dict[str, dict[str, Any]] = {
     "no block": {"block": None},
     "a block of words": {"block": ["a", "b", "c"]},
     "no warps": {"num_warps": 0},
-    "another field": {"colour": "red"},
+    "another field": {"color": "red"},
 }
 
 

@@ -69,7 +69,7 @@ def test_features_are_those_of_each_image_alone_in_the_order_listed(mixed: Path,
     assert [path.name for path in output.parent.iterdir()] == ["f.safetensors"]
 
 
-def test_size_cuts_the_centre_square(mixed: Path, tmp_path: Path) -> None:
+def test_size_cuts_the_center_square(mixed: Path, tmp_path: Path) -> None:
     extract(HOG, mixed, tmp_path / "f", size=48, dtype="float16")
     file = FeatureStore(tmp_path / "f")
     assert set(pairs(file.processed_sizes)) == {(48, 48)}
@@ -307,7 +307,7 @@ def test_nothing_usable_is_an_error(tmp_path: Path) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Brightness(Representation):
-    """A vector: mean colour; NaN for images darker than a limit."""
+    """A vector: mean color; NaN for images darker than a limit."""
 
     name: ClassVar[str] = "brightness"
     limit: float = 0.0

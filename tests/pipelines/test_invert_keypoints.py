@@ -80,7 +80,7 @@ def test_which_inverter_is_taken(tmp_path: Path, small: Path, tiny: Path, ship: 
     with pytest.raises(ValueError, match=r"inverter .*tiny is for hog, not for sift"):
         invert(DATABASE, tmp_path, inverter=tiny)
     ship(tiny)
-    with pytest.raises(LookupError, match=r"no inverter for sift is shipped.*--inverter NAME_OR_FOLDER"):
+    with pytest.raises(LookupError, match=r"no inverter for sift is pretrained.*--inverter NAME_OR_FOLDER"):
         invert(DATABASE, tmp_path)
     other = Inverter(Sift(variant="opencv").spec, Inverter.load(small).config).save(tmp_path / "other")
     ship(tiny, other, small)
@@ -230,7 +230,7 @@ def test_the_commands(tmp_path: Path, small: Path, run) -> None:  # type: ignore
     data = tmp_path / "face.dat"
     data.write_bytes(path.read_bytes())
     options = ("--inverter", small, "-o", tmp_path / "out", "--image-size", "128x160", "--json")
-    code, out, _ = run("invert", data, *options, "--keypoint-format", "opencv", "--normalisation", "l2")
+    code, out, _ = run("invert", data, *options, "--keypoint-format", "opencv", "--normalization", "l2")
     assert (code, json.loads(out)["images"]) == (0, 1)
     assert decode_file(tmp_path / "out" / "face.png").shape == (128, 160, 3)
     code, _, err = run("invert", path, "--inverter", small, "-o", tmp_path / "out", "--image-size", "128")
@@ -239,7 +239,7 @@ def test_the_commands(tmp_path: Path, small: Path, run) -> None:  # type: ignore
     facts = json.loads(out)
     assert (code, facts["kind"], facts["format"]) == (0, "keypoint file", "colmap")
     assert (facts["images"], facts["keypoints"], facts["most_in_an_image"]) == (3, 85, 78)
-    assert facts["normalisation"] == "l1_root"
+    assert facts["normalization"] == "l1_root"
     assert facts["sizes"] == {"128×160": 1, "64×80": 1, "96×112": 1}
     code, out, _ = run("info", tmp_path)
     assert code == 0
@@ -253,7 +253,7 @@ def test_sparse_sift_is_what_the_inverter_says(small: Path) -> None:
 
 
 def _likeness(picture: np.ndarray, original: np.ndarray) -> float:
-    """Correlation of the luminance of a reconstruction (H, W, 3) and a grey photograph (H, W)."""
+    """Correlation of the luminance of a reconstruction (H, W, 3) and a gray photograph (H, W)."""
     return float(np.corrcoef(picture.mean(axis=2).ravel(), original.astype(float).ravel())[0, 1])
 
 

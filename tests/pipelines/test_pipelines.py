@@ -113,11 +113,11 @@ def test_evaluation_agrees_with_the_definitions(photo_folder: Path, tiny: Path, 
     x = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
     y = Inverter.load(tiny)(FeatureStore(tmp_path / "f").stack())
     between = torch.cdist(x.flatten(1).double(), x.flatten(1).double())
-    normaliser = float(between.sum() / (20 * 19))
+    normalizer = float(between.sum() / (20 * 19))
     distances = (x - y).flatten(1).norm(dim=1).double()
     # The originals pass through another resizing here than in the library, hence the tolerance.
-    assert summary.error == pytest.approx(float(distances.mean()) / normaliser, rel=0.02)
-    to_mean = float((x - x.mean(dim=0)).flatten(1).norm(dim=1).mean()) / normaliser
+    assert summary.error == pytest.approx(float(distances.mean()) / normalizer, rel=0.02)
+    to_mean = float((x - x.mean(dim=0)).flatten(1).norm(dim=1).mean()) / normalizer
     assert summary.mean_image_error == pytest.approx(to_mean, rel=0.02)
     psnr = -10 * (x - y).square().mean(dim=(1, 2, 3)).log10()
     assert summary.psnr == pytest.approx(float(psnr.mean()), rel=0.02)
@@ -126,7 +126,7 @@ def test_evaluation_agrees_with_the_definitions(photo_folder: Path, tiny: Path, 
         rows = list(csv.DictReader(file))
     assert [row["key"] for row in rows[:20]] == [source.key for source in list_images(photo_folder)]
     assert rows[20]["key"] == "(mean)"
-    assert float(rows[20]["normalised_error"]) == pytest.approx(summary.error, abs=1e-6)
+    assert float(rows[20]["normalized_error"]) == pytest.approx(summary.error, abs=1e-6)
     assert np.mean([float(row["psnr_db"]) for row in rows[:20]]) == pytest.approx(summary.psnr, abs=1e-3)
 
 
@@ -230,7 +230,7 @@ def test_a_sheet_of_several_is_the_papers_figure(
         ("lbp", str(tiny_lbp)),
     ]
     assert summary.columns[1].error is None
-    assert summary.columns[1].missing.startswith("no inverter for sift is shipped: ")
+    assert summary.columns[1].missing.startswith("no inverter for sift is pretrained: ")
     by_itself = evaluate(tiny, mixed, size=64)
     assert summary.columns[0].error == pytest.approx(by_itself.error, rel=1e-5)
     alone = sheet(sorted(mixed.glob("*.png"))[:1], tmp_path / "t.png", inverter=[tiny, tiny_lbp], size=64, tile=96)
@@ -244,7 +244,7 @@ def test_inverters_find_their_representations(tiny: Path, tiny_lbp: Path, ship: 
     assert [pair.representation.name for pair in pairings([tiny_lbp, tiny], None)] == ["lbp", "hog"]
     assert [pair.name for pair in pairings(tiny_lbp, ["hog", "lbp"])] == ["hog-compact", str(tiny_lbp)]
     assert pairings(None, None)[0].name == "hog-compact"
-    assert pairings(None, "lbp")[0].missing.startswith("no inverter for lbp is shipped: train one")
+    assert pairings(None, "lbp")[0].missing.startswith("no inverter for lbp is pretrained: train one")
     other = representations.create("hog", cell_size=4)
     assert "hog-compact, differs in parameters.cell_size: 8 != 4" in pairings(None, other)[0].missing
     with pytest.raises(ValueError, match=r"inverter .*tiny-lbp is for lbp, not for hog"):
@@ -257,7 +257,7 @@ def test_inverters_find_their_representations(tiny: Path, tiny_lbp: Path, ship: 
         pairings(None, ["hog", "hock"])
 
 
-def test_a_folder_of_the_same_name_hides_no_shipped_inverter(
+def test_a_folder_of_the_same_name_hides_no_pretrained_inverter(
     mixed: Path, tiny: Path, ship: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ship(tiny)
@@ -300,7 +300,7 @@ def test_the_demo_shows_several_representations(tiny: Path, tiny_lbp: Path, mixe
         assert (result.reconstructions / "sub" / "rocket.png").is_file()
 
 
-def test_by_default_the_demo_shows_what_is_shipped(
+def test_by_default_the_demo_shows_what_is_pretrained(
     mixed: Path, tiny: Path, tiny_lbp: Path, ship: Callable[..., None], tmp_path: Path
 ) -> None:
     some = sorted(mixed.glob("*.png"))[:2]
@@ -317,7 +317,7 @@ def test_the_demo_tells_at_once_what_is_wrong(
     with pytest.raises(ValueError, match=r"camera\.png is a file, and the output is a folder"):
         demo(mixed / "camera.png", images=mixed)
     for error, words, options in (
-        (LookupError, "no inverter for hog is shipped", {}),
+        (LookupError, "no inverter for hog is pretrained", {}),
         (ValueError, "at least two photographs, got 1", {"images": mixed / "camera.png"}),
         (ValueError, "size is at least 11 pixels, got 10", {"size": 10}),
         (ValueError, r"12×12 pixels has no LBP cell of 16: both sides must be at least 16$", {"size": 12}),

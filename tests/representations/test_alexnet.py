@@ -61,7 +61,7 @@ def pooled(x: torch.Tensor, ceil: bool) -> torch.Tensor:
     return x.unfold(2, 3, 2).unfold(3, 3, 2).amax((4, 5))
 
 
-def normalised(x: torch.Tensor) -> torch.Tensor:
+def normalized(x: torch.Tensor) -> torch.Tensor:
     """x / (1 + 1e-4 / 5 · sum of squares over five channels) ** 0.75."""
     squares = F.pad(x.square(), (0, 0, 0, 0, 2, 2))
     total = sum(squares[:, first : first + x.shape[1]] for first in range(5))
@@ -80,7 +80,7 @@ def forward(variant: str, x: torch.Tensor, w: Tensors) -> Tensors:
         pool_first = variant == "caffenet"
 
         def finished(x: torch.Tensor) -> torch.Tensor:
-            return normalised(pooled(x, ceil=True)) if pool_first else pooled(normalised(x), ceil=True)
+            return normalized(pooled(x, ceil=True)) if pool_first else pooled(normalized(x), ceil=True)
 
         out = {"conv1": finished(convolved(x, w, "conv1", stride=4))}
         out["conv2"] = finished(convolved(out["conv1"], w, "conv2", groups=2, padding=2))
@@ -119,7 +119,7 @@ def test_convolutions_against_a_forward_pass_written_anew(variant: str, side: in
     if variant != "torchvision":
         other = forward("bvlc" if variant == "caffenet" else "caffenet", pixels, weights)
         difference = (other["conv1"] - expected["conv1"]).abs().max() / expected["conv1"].abs().max()
-        assert difference > 100 * tolerances.ALEXNET, "the order of pooling and normalisation shows"
+        assert difference > 100 * tolerances.ALEXNET, "the order of pooling and normalization shows"
 
 
 @pytest.mark.parametrize("variant", ["caffenet", pytest.param("torchvision", marks=pytest.mark.nightly)])

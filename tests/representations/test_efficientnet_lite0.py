@@ -51,7 +51,7 @@ needs_weights = pytest.mark.skipif(importlib.util.find_spec(MODULE) is None, rea
 
 @pytest.fixture(scope="module")
 def weights() -> Tensors:
-    """Random weights that keep the activations' size, with statistics of batch normalisation that matter."""
+    """Random weights that keep the activations' size, with statistics of batch normalization that matter."""
     generator = torch.Generator().manual_seed(5)
     state = EfficientNetLite0().state_dict()
     for name, tensor in state.items():
@@ -96,25 +96,25 @@ def convolved(x: torch.Tensor, weight: torch.Tensor, stride: int = 1) -> torch.T
 def forward(images: torch.Tensor, w: Tensors) -> Tensors:
     """All layers' outputs."""
 
-    def normalised(x: torch.Tensor, name: str) -> torch.Tensor:
+    def normalized(x: torch.Tensor, name: str) -> torch.Tensor:
         mean, var, scale, shift = (
             w[f"{name}.{part}"][:, None, None] for part in ("running_mean", "running_var", "weight", "bias")
         )
         return (x - mean) / (var + 1e-3).sqrt() * scale + shift
 
     x = (images.double() - 127) / 128
-    out = {"stem": normalised(convolved(x, w["_conv_stem.weight"], 2), "_bn0").clamp(0, 6)}
+    out = {"stem": normalized(convolved(x, w["_conv_stem.weight"], 2), "_bn0").clamp(0, 6)}
     x = out["stem"]
     for index, (kernel, stride, added) in enumerate(BLOCKS):
         front = f"_blocks.{index}."
         assert w[f"{front}_depthwise_conv.weight"].shape[-1] == kernel
         y = x
         if index:
-            y = normalised(convolved(y, w[f"{front}_expand_conv.weight"]), f"{front}_bn0").clamp(0, 6)
-        y = normalised(convolved(y, w[f"{front}_depthwise_conv.weight"], stride), f"{front}_bn1").clamp(0, 6)
-        y = normalised(convolved(y, w[f"{front}_project_conv.weight"]), f"{front}_bn2")
+            y = normalized(convolved(y, w[f"{front}_expand_conv.weight"]), f"{front}_bn0").clamp(0, 6)
+        y = normalized(convolved(y, w[f"{front}_depthwise_conv.weight"], stride), f"{front}_bn1").clamp(0, 6)
+        y = normalized(convolved(y, w[f"{front}_project_conv.weight"]), f"{front}_bn2")
         out[f"block{index}"] = x = y + x if added else y
-    out["head"] = normalised(convolved(x, w["_conv_head.weight"]), "_bn1").clamp(0, 6)
+    out["head"] = normalized(convolved(x, w["_conv_head.weight"]), "_bn1").clamp(0, 6)
     out["pooled"] = out["head"].mean((2, 3))
     out["scores"] = out["pooled"] @ w["_fc.weight"].T + w["_fc.bias"]
     out["prob"] = out["scores"].exp() / out["scores"].exp().sum(1, keepdim=True)
@@ -201,7 +201,7 @@ def test_through_the_command_line(
     assert "layer block10" in out
     assert next(iter(FeatureStore(output).values())).shape == (112, 14, 14)
     code, _, err = run("invert", output, "-o", tmp_path / "out")
-    assert (code, "no inverter for efficientnet-lite0 is shipped" in err) == (1, True)
+    assert (code, "no inverter for efficientnet-lite0 is pretrained" in err) == (1, True)
     assert {layer.name for layer in layers("efficientnet-lite0").layers} > set(LAYERS)
     assert layers("efficientnet-lite0", weights=str(file)).weights == FeatureStore(output).spec.parameters["weights"]
 

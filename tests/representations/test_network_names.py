@@ -172,7 +172,7 @@ def test_factories_that_know_their_preprocessing(factory: str) -> None:
         ("make", {"layer": "", "preprocessing": "zoom"}, "one of imagenet-rgb, caffe-bgr, unit, got 'zoom'"),
         ("make", {"layer": "", "output_layout": "up"}, "one of auto, nchw, nhwc, vector, .*got 'up'"),
         ("make", {"layer": "", "input_size": 0}, "whole number of pixels >= 1, got 0"),
-        ("make", {"layer": "", "colour": "luma"}, "has no parameter colour; it has layer, output_layout"),
+        ("make", {"layer": "", "color": "luma"}, "has no parameter color; it has layer, output_layout"),
         ("make", {"layer": "", "weights": "w"}, "make takes no weights"),
         ("only_keywords", {"layer": "", "weights": "w"}, "only_keywords takes no weights"),
         ("with_weights", {"layer": ""}, "failed: TypeError: .*missing 1 required positional argument: 'file'"),
@@ -285,7 +285,7 @@ def test_extract_invert_and_evaluate(run: Run, factory: str, photo_folder: Path)
     assert "no file makes us import a network, so name it yourself (--representation torch:" in err
     code, out, err = run(*evaluated, "--representation", *named)
     assert (code, err) == (0, "")
-    assert "normalised error" in out
+    assert "normalized error" in out
     code, _, err = run(*evaluated, "--representation", *named, "--output-layout", "vector")
     assert (code, "does not fit network features (inverter != features): channels: 6 != 96" in err) == (1, True)
     code, _, err = run(*evaluated, "--layer", "body.2")

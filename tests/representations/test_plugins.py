@@ -44,33 +44,33 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
 
 
 @pytest.fixture
-def mean_colour(install: Install) -> None:
+def mean_color(install: Install) -> None:
     text = (EXAMPLE / "pyproject.toml").read_text()
-    point = 'mean-colour = "mean_colour:MeanColour"'
+    point = 'mean-color = "mean_color:MeanColor"'
     assert point in text
     install(
-        "preimage-mean-colour",
-        {"mean-colour": "mean_colour:MeanColour"},
-        {"mean_colour": (EXAMPLE / "mean_colour.py").read_text()},
+        "preimage-mean-color",
+        {"mean-color": "mean_color:MeanColor"},
+        {"mean_color": (EXAMPLE / "mean_color.py").read_text()},
     )
 
 
-@pytest.mark.usefixtures("mean_colour")
+@pytest.mark.usefixtures("mean_color")
 def test_the_example_is_known_by_its_name() -> None:
-    chosen = representations.create("mean-colour", cell_size=8)
+    chosen = representations.create("mean-color", cell_size=8)
     images = torch.rand(2, 3, 16, 24)
     features = chosen(images)
     assert features.shape == (2, 3, 2, 3)
     assert (features[0, 1, 1, 2] - images[0, 1, 8:, 16:].mean()).abs() < 1e-6
     assert representations.from_spec(chosen.spec) == chosen
-    assert representations.names() == sorted([*OURS, "mean-colour"])
-    assert representations.parameters("mean-colour") == {"cell_size": 16, "variant": "rgb"}
+    assert representations.names() == sorted([*OURS, "mean-color"])
+    assert representations.parameters("mean-color") == {"cell_size": 16, "variant": "rgb"}
 
 
-@pytest.mark.usefixtures("mean_colour")
+@pytest.mark.usefixtures("mean_color")
 def test_the_example_on_the_command_line(run: Run, photo_folder: Path, tmp_path: Path) -> None:
     output = tmp_path / "f"
-    code, out, err = run("extract", "mean-colour", photo_folder, "-o", output, "--cell-size", 32, "--json")
+    code, out, err = run("extract", "mean-color", photo_folder, "-o", output, "--cell-size", 32, "--json")
     assert code == 0, err
     assert json.loads(out)["spec"]["parameters"] == {"cell_size": 32}
 
@@ -118,8 +118,8 @@ def test_a_broken_plugin_is_named_and_does_not_break_the_others(install: Install
 
 def test_the_documentation_shows_the_example_as_it_is() -> None:
     page = (EXAMPLE.parents[1] / "docs" / "any-network.md").read_text()
-    assert (EXAMPLE / "mean_colour.py").read_text() in page
-    assert 'mean-colour = "mean_colour:MeanColour"' in page
+    assert (EXAMPLE / "mean_color.py").read_text() in page
+    assert 'mean-color = "mean_color:MeanColor"' in page
 
 
 def test_every_name_of_ours_is_that_of_its_module() -> None:

@@ -23,7 +23,7 @@ from preimage.store import FeatureStore
 
 CASES = [
     representations.create("hog"),
-    representations.create("hog", cell_size=5, colour="strongest"),
+    representations.create("hog", cell_size=5, color="strongest"),
     representations.create("lbp"),
     representations.create("lbp", cell_size=7),
     representations.create("dense-sift"),
@@ -177,7 +177,7 @@ def test_a_sheet_without_an_inverter_has_two_columns(
     assert 2 * 96 < page.shape[1] < 3 * 96
     (column,) = summary.columns
     assert column.inverter is None
-    assert column.missing.startswith(f"no inverter for {name} is shipped: ")
+    assert column.missing.startswith(f"no inverter for {name} is pretrained: ")
     variant = ["--variant", "opencv"] if name == "sift" else []
     code, out, _ = run(
         "sheet", mixed, "-o", tmp_path / "t.png", "--representation", name, *variant, "--size", 64, "--tile", 96

@@ -32,9 +32,9 @@ train(TrainConfig.from_json(sys.argv[1]), resume=True)
 
 @pytest.mark.parametrize("round_", range(max(1, KILLS // 5)))
 def test_killed_runs_end_like_whole_ones(photo_folder: Path, tmp_path: Path, round_: int) -> None:
-    whole = small_config(photo_folder, tmp_path / "whole", steps=60, checkpoint_every=3, validate_every=15)
+    whole = small_config(photo_folder, tmp_path / "whole", steps=60, save_every=3, eval_every=15)
     train(whole)
-    cut = small_config(photo_folder, tmp_path / "cut", steps=60, checkpoint_every=3, validate_every=15)
+    cut = small_config(photo_folder, tmp_path / "cut", steps=60, save_every=3, eval_every=15)
     moments = random.Random(round_)
     kills = 0
     while kills < min(KILLS, 5):

@@ -19,7 +19,7 @@ from preimage.cli.study_disclosure import disclosure as command
 from preimage.cli.study_disclosure import parse_shares
 from preimage.inverters import Inverter, UShapedConfig
 from preimage.io import decode_file, write_png
-from preimage.metrics import NormalisedError
+from preimage.metrics import NormalizedError
 from preimage.pipelines.evaluate import evaluate
 from preimage.pipelines.loading import as_sources, batches
 from preimage.representations.sift import Sift
@@ -31,7 +31,7 @@ from preimage.studies.perturbations import descriptors_only, keep_share
 SIZE = 62  # cells of 4 stick out
 SHARES = (20, 50, 100)
 SIFT = Sift(variant="opencv")
-COLUMNS = ["condition", "share", "images", "keypoints_per_image", "normalised_error", "psnr_db", "ssim"]
+COLUMNS = ["condition", "share", "images", "keypoints_per_image", "normalized_error", "psnr_db", "ssim"]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -103,7 +103,7 @@ def test_conditions_agree_with_their_definitions(study: DisclosureSummary, photo
     }
     for name, keypoints in disturbed.items():
         grid = SIFT.grid(keypoints, (SIZE, SIZE))
-        measure = NormalisedError()
+        measure = NormalizedError()
         measure.update(images.float() / 255, network(grid, image_size=(SIZE, SIZE)))
         score = _by_name(study)[name]
         assert score.error == pytest.approx(measure.report().error, rel=1e-4)
@@ -209,17 +209,17 @@ def test_bad_input_is_named(photos: list[Path], inverter: Path, tiny: Path, tmp_
     with pytest.raises(ValueError, match=r"x\.png"):
         disclosure([photos[0], tmp_path / "x.png"], tmp_path / "out", inverter=inverter, size=SIZE)
     for name in ("a", "b"):
-        _write_grey(tmp_path / f"{name}.png")
+        _write_gray(tmp_path / f"{name}.png")
     with pytest.raises(ValueError, match="no keypoint in any of the 2 images"):
         disclosure([tmp_path / "a.png", tmp_path / "b.png"], tmp_path / "out", inverter=inverter, size=SIZE)
     assert not (tmp_path / "out").exists()
 
 
-def test_by_default_the_shipped_inverter_answers(
+def test_by_default_the_pretrained_inverter_answers(
     photos: list[Path], inverter: Path, tiny: Path, ship: Callable[..., None], tmp_path: Path
 ) -> None:
     ship(tiny)
-    with pytest.raises(LookupError, match=r"no inverter for sift is shipped.*--inverter NAME_OR_FOLDER"):
+    with pytest.raises(LookupError, match=r"no inverter for sift is pretrained.*--inverter NAME_OR_FOLDER"):
         disclosure(photos, tmp_path / "out", size=SIZE)
     assert not (tmp_path / "out").exists()
     ship(tiny, inverter)
@@ -228,15 +228,15 @@ def test_by_default_the_shipped_inverter_answers(
 
 
 def test_an_image_without_keypoints_is_no_obstacle(photos: list[Path], inverter: Path, tmp_path: Path) -> None:
-    _write_grey(tmp_path / "grey.png")
+    _write_gray(tmp_path / "gray.png")
     summary = disclosure(
-        [tmp_path / "grey.png", photos[0]], tmp_path / "out", inverter=inverter, size=SIZE, shares=(5,)
+        [tmp_path / "gray.png", photos[0]], tmp_path / "out", inverter=inverter, size=SIZE, shares=(5,)
     )
     assert summary.images == 2
     assert _by_name(summary)["kept 5"].keypoints < _by_name(summary)["coordinates-only 100"].keypoints
 
 
-def _write_grey(path: Path) -> None:
+def _write_gray(path: Path) -> None:
     write_png(path, np.full((64, 64, 3), 90, np.uint8))
 
 

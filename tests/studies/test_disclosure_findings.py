@@ -54,7 +54,7 @@ def _scores(kept: dict[float, float], coordinates: float = 0.6, descriptors: flo
 def test_sentences_say_what_the_numbers_say() -> None:
     said = " ".join(disclosure_page.findings(_scores({5: 0.6, 25: 0.4, 50: 0.32, 100: 0.3})))
     assert (
-        "With 25 % of the keypoints (75 on an image's grid) the normalised error is 0.40, against 0.30 with all" in said
+        "With 25 % of the keypoints (75 on an image's grid) the normalized error is 0.40, against 0.30 with all" in said
     )
     assert "0.70 for always answering with the mean image" in said
     assert (
@@ -74,7 +74,7 @@ def test_sentences_say_what_the_numbers_say() -> None:
     said = " ".join(disclosure_page.findings(_scores({20: 0.5, 100: 0.4}, coordinates=0.9, descriptors=0.7)))
     assert "makes more of" not in said, "where both are no better than the mean image there is nothing to rank"
     for error, words in (
-        (0.3, "With 100 % of the keypoints (300 on an image's grid) the normalised error is 0.30"),
+        (0.3, "With 100 % of the keypoints (300 on an image's grid) the normalized error is 0.30"),
         (0.8, "noth"),
     ):
         assert words in " ".join(disclosure_page.findings(_scores({100: error})))

@@ -28,7 +28,7 @@ from preimage.representations import network_factory
 from preimage.studies.layers import LayersSummary, layers
 from preimage.studies.layers_rows import LayerRow, rows_for
 
-COLUMNS = ["label", "network", "layer", "features", "output_size", "normalised_error", "mean_image_error"]
+COLUMNS = ["label", "network", "layer", "features", "output_size", "normalized_error", "mean_image_error"]
 COLUMNS += ["psnr_db", "ssim", "images", "inverter"]
 TILE = 48
 
@@ -69,15 +69,15 @@ def study(
 
 
 def _by_hand(layer: ToyLayer, inverter: Inverter, photos: list[Path]) -> tuple[float, float]:
-    """The paper's normalised error, and the mean image's, in the plainest way."""
+    """The paper's normalized error, and the mean image's, in the plainest way."""
     fitted = np.stack([fit_image(decode_file(photo), SIDE) for photo in photos])
     images = torch.from_numpy(fitted).permute(0, 3, 1, 2).contiguous()
     made = inverter(layer(images)).double()
     targets = VIEWS[layer.layer].of(images).double() / 255
     pairs = [(a - b).norm() for a, b in itertools.combinations(targets, 2)]
-    normaliser = torch.stack(pairs).mean()
-    error = (targets - made).flatten(1).norm(dim=1).mean() / normaliser
-    floor = (targets - targets.mean(dim=0)).flatten(1).norm(dim=1).mean() / normaliser
+    normalizer = torch.stack(pairs).mean()
+    error = (targets - made).flatten(1).norm(dim=1).mean() / normalizer
+    floor = (targets - targets.mean(dim=0)).flatten(1).norm(dim=1).mean() / normalizer
     return float(error), float(floor)
 
 
@@ -92,7 +92,7 @@ def test_the_table_agrees_with_a_computation_by_hand(
     assert [row["output_size"] for row in rows] == ["16", "24"]
     for row, folder in zip(rows, inverters, strict=True):
         error, floor = _by_hand(network.representation(row["layer"]), Inverter.load(folder), photos)
-        assert float(row["normalised_error"]) == pytest.approx(error, rel=1e-4)
+        assert float(row["normalized_error"]) == pytest.approx(error, rel=1e-4)
         assert float(row["mean_image_error"]) == pytest.approx(floor, rel=1e-3)  # originals in float16
         assert (row["network"], row["images"], row["inverter"]) == ("toys.net:make", "7", str(folder))
     for row, score in zip(rows, study.scores, strict=True):
@@ -261,7 +261,7 @@ def test_on_the_command_line(
         {"name": "torch:toys.net:make", "weights": "w.pth", "preprocessing": "unit", "input_size": None}
     ]
     assert "2 layers on 4 images" in told
-    assert re.search(r"^vector  normalised error \d\.\d{3}   \(always the mean image: 0\.\d{3}\)$", told, re.M)
+    assert re.search(r"^vector  normalized error \d\.\d{3}   \(always the mean image: 0\.\d{3}\)$", told, re.M)
     assert f"wrote {out / 'index.html'}" in told
     assert "preimage study layers" in (out / "index.html").read_text()
 
@@ -291,7 +291,7 @@ def test_defaults_are_those_of_the_library() -> None:
 
 
 def test_pictures_of_any_shape_are_cut_and_resized(inverters: list[Path], network: ToyNetwork, tmp_path: Path) -> None:
-    """Only the centre square of a picture counts, whatever lies beside it."""
+    """Only the center square of a picture counts, whatever lies beside it."""
     inner = [np.random.default_rng(seed).integers(0, 256, (90, 90, 3), np.uint8) for seed in range(3)]
     for index, square in enumerate(inner):
         wide = np.pad(square, ((0, 0), (25, 25), (0, 0)), constant_values=255 * (index % 2))

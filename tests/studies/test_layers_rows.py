@@ -137,13 +137,13 @@ def test_published_figures_stand_at_the_very_layers_alone(monkeypatch: pytest.Mo
 
 def test_sentences_say_what_the_numbers_say() -> None:
     said = " ".join(layers_page.findings([_score("a", 0.3), _score("b", 0.6, 0.71), _score("c", 0.703)]))
-    assert "A gives the most back, with a normalised error of 0.30, and C the least, with 0.70" in said
+    assert "A gives the most back, with a normalized error of 0.30, and C the least, with 0.70" in said
     assert "always answering with the mean image has 0.70 to 0.71." in said
     assert "nothing comes back from C:" in said
     said = " ".join(layers_page.findings([_score("a", 0.697)]))
     assert "from A: the error is less than 0.005 below that of the mean image, or above it." in said
     said = " ".join(layers_page.findings([_score("a", 0.3)]))
-    assert said == "The normalised error is 0.30; always answering with the mean image has 0.70."
+    assert said == "The normalized error is 0.30; always answering with the mean image has 0.70."
 
 
 def test_values_are_drawn_by_name() -> None:

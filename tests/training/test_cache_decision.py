@@ -47,7 +47,7 @@ def test_a_cache_is_made_where_it_pays(photo_folder: Path, tmp_path: Path) -> No
     train(toy_config(photo_folder, tmp_path / "short", representation="toy-slow", cache="auto", steps=7))
     assert decision(tmp_path / "short")["views"] == 0
     assert not (tmp_path / "short" / "cache").exists()
-    train(toy_config(photo_folder, tmp_path / "fast", representation="hog", image_size=64, cache="auto"))
+    train(toy_config(photo_folder, tmp_path / "fast", representation="hog", size=64, cache="auto"))
     assert decision(tmp_path / "fast")["views"] == 0
     assert decision(tmp_path / "fast")["extraction"] is not None
     train(toy_config(photo_folder, tmp_path / "off", representation="toy-slow", cache="off", steps=2))
@@ -73,19 +73,19 @@ def test_a_resumed_run_does_as_before_without_measuring(
     train(plain, resume=True)
     train(toy_config(photo_folder, tmp_path / "off", cache="off"))
     assert weights(tmp_path / "plain") == weights(tmp_path / "off")
-    with pytest.raises(ValueError, match=r"other settings .*cache_views: 8 != 4"):
-        train(dataclasses.replace(cut, cache_views=8), resume=True)
+    with pytest.raises(ValueError, match=r"other settings .*cache_crops: 8 != 4"):
+        train(dataclasses.replace(cut, cache_crops=8), resume=True)
 
 
 def test_measuring_changes_nothing(photo_folder: Path, tmp_path: Path) -> None:
-    fast = toy_config(photo_folder, tmp_path / "fast", representation="hog", image_size=64, cache="auto")
+    fast = toy_config(photo_folder, tmp_path / "fast", representation="hog", size=64, cache="auto")
     train(fast)
     train(dataclasses.replace(fast, output=str(tmp_path / "off"), cache="off"))
     assert weights(tmp_path / "fast") == weights(tmp_path / "off")
 
 
 def test_features_that_vary_at_random_are_not_cached(photo_folder: Path, tmp_path: Path) -> None:
-    settings: dict[str, Any] = {"representation": "sift", "parameters": {"variant": "opencv"}, "image_size": 64}
+    settings: dict[str, Any] = {"representation": "sift", "parameters": {"variant": "opencv"}, "size": 64}
     with pytest.raises(ValueError, match="features of sift vary at random in training"):
         train(toy_config(photo_folder, tmp_path / "on", **settings))
     assert not (tmp_path / "on").exists()

@@ -34,19 +34,19 @@ def again(work: Callable[[], None], device: torch.device) -> Callable[[], None]:
     return work
 
 
-def learner(optimiser: str = "muon", precision: str = "float32", device: str = "cpu", size: int = 32) -> TrainState:
+def learner(optimizer: str = "muon", precision: str = "float32", device: str = "cpu", size: int = 32) -> TrainState:
     config = TrainConfig(
         representation="hog",
         images=("none",),
         output="none",
-        optimiser=optimiser,  # type: ignore[arg-type]
+        optimizer=optimizer,  # type: ignore[arg-type]
         precision=precision,  # type: ignore[arg-type]
         device=device,
-        image_size=size,
+        size=size,
         batch_size=4,
         steps=60,
         warmup_steps=4,
-        clip_norm=0.05,  # short enough to be reached
+        grad_clip=0.05,  # short enough to be reached
     )
     representation = representations.create("hog")
     torch.manual_seed(0)
@@ -54,8 +54,8 @@ def learner(optimiser: str = "muon", precision: str = "float32", device: str = "
     model.feature_deviation.fill_(0.1)
     average = copy.deepcopy(model).eval().requires_grad_(False)
     loss_sum = torch.zeros((), dtype=torch.float64, device=device)
-    optimisers = trainer.optimisers(model, config)
-    return TrainState(config, representation, model, average, optimisers, DTYPES[precision], loss_sum)
+    optimizers = trainer.optimizers(model, config)
+    return TrainState(config, representation, model, average, optimizers, DTYPES[precision], loss_sum)
 
 
 def batch_of(step: int, size: int = 32) -> torch.Tensor:
@@ -83,9 +83,9 @@ def everything(learner: TrainState) -> dict[str, torch.Tensor]:
     """A copy of all that a run consists of, by name."""
     state = {f"model.{name}": value for name, value in learner.model.state_dict().items()}
     state |= {f"average.{name}": value for name, value in learner.average.state_dict().items()}
-    for which, optimiser in enumerate(learner.optimisers):
-        for index, moments in optimiser.state_dict()["state"].items():
-            state |= {f"optimiser.{which}.{index}.{name}": value for name, value in moments.items()}
+    for which, optimizer in enumerate(learner.optimizers):
+        for index, moments in optimizer.state_dict()["state"].items():
+            state |= {f"optimizer.{which}.{index}.{name}": value for name, value in moments.items()}
     return {name: value.detach().cpu().clone() for name, value in (state | {"loss_sum": learner.loss_sum}).items()}
 
 
@@ -104,9 +104,9 @@ def exact_muon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("exact_muon")
 @pytest.mark.parametrize("precision", DTYPES)
-@pytest.mark.parametrize("optimiser", ["adam", "muon"])
-def test_learns_as_the_eager_step(optimiser: str, precision: str) -> None:
-    ours, theirs = learner(optimiser, precision), learner(optimiser, precision)
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+def test_learns_as_the_eager_step(optimizer: str, precision: str) -> None:
+    ours, theirs = learner(optimizer, precision), learner(optimizer, precision)
     start = everything(theirs)
     curves = [
         losses(ours, GraphedStep(ours, 0, again), range(20)),
@@ -115,7 +115,7 @@ def test_learns_as_the_eager_step(optimiser: str, precision: str) -> None:
     assert curves[1][-5:].mean() < 0.95 * curves[1][:5].mean()
     assert_same_losses(*curves, precision)
     assert everything(ours).keys() == everything(theirs).keys()
-    limit = trained_weights(optimiser, DTYPES[precision], len(curves[0]))
+    limit = trained_weights(optimizer, DTYPES[precision], len(curves[0]))
     assert distance(everything(theirs), everything(ours), start) < limit
 
 
@@ -190,11 +190,11 @@ def test_falls_back_with_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(notes) == 1 and notes[0].endswith("could be made: operation not permitted")
 
 
-@pytest.mark.parametrize("optimiser", ["adam", "muon"])
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
 @pytest.mark.parametrize("dtype", DTYPES.values())
-def test_memory_is_flat(optimiser: str, dtype: torch.dtype) -> None:
-    ours = learner(optimiser)
-    flat = FlatState(ours.model, ours.average, ours.optimisers, dtype)
+def test_memory_is_flat(optimizer: str, dtype: torch.dtype) -> None:
+    ours = learner(optimizer)
+    flat = FlatState(ours.model, ours.average, ours.optimizers, dtype)
     shapes = {name: tuple(value.shape) for name, value in ours.model.named_parameters()}
     flat.load()
     flat.adopt()
@@ -217,8 +217,8 @@ def test_memory_is_flat(optimiser: str, dtype: torch.dtype) -> None:
         assert torch.equal(leaf, weight.to(dtype))
     assert {leaf.dtype for leaf in flat.leaves} == {dtype}
     assert {name: tuple(value.shape) for name, value in ours.model.named_parameters()} == shapes
-    assert sum(len(stack.places) for stack in flat.stacks) == (0 if optimiser == "adam" else len(_muon(ours)))
-    assert optimiser == "adam" or max(len(stack.places) for stack in flat.stacks) >= 4  # batched where shapes agree
+    assert sum(len(stack.places) for stack in flat.stacks) == (0 if optimizer == "adam" else len(_muon(ours)))
+    assert optimizer == "adam" or max(len(stack.places) for stack in flat.stacks) >= 4  # batched where shapes agree
     for stack in flat.stacks:
         matrices = stack.view(flat.weights)
         for matrix, place in zip(matrices, stack.places, strict=True):
@@ -230,7 +230,7 @@ def test_memory_is_flat(optimiser: str, dtype: torch.dtype) -> None:
 
 
 def _muon(ours: TrainState) -> list[torch.nn.Parameter]:
-    return [weight for group in ours.optimisers[1].param_groups for weight in group["params"]]
+    return [weight for group in ours.optimizers[1].param_groups for weight in group["params"]]
 
 
 @pytest.mark.parametrize("precision", DTYPES)
@@ -241,8 +241,8 @@ def test_nothing_moves(precision: str) -> None:
 
     def addresses() -> list[int]:
         tensors = [*ours.model.parameters(), *ours.average.parameters(), *flat.leaves, *flat.gradients, ours.loss_sum]
-        for optimiser in ours.optimisers:
-            tensors += [moment for moments in optimiser.state.values() for moment in moments.values()]
+        for optimizer in ours.optimizers:
+            tensors += [moment for moments in optimizer.state.values() for moment in moments.values()]
         return [tensor.data_ptr() for tensor in tensors]
 
     before = addresses()
@@ -251,7 +251,7 @@ def test_nothing_moves(precision: str) -> None:
     step._replay = lambda: (work(), seen.append((step._stream.images.data_ptr(), addresses())))  # type: ignore[assignment, func-returns-value]
     losses(ours, step, range(4))
     assert seen == [(step._stream.images.data_ptr(), before)] * 4
-    counts = {float(moments["step"]) for moments in ours.optimisers[0].state.values()}
+    counts = {float(moments["step"]) for moments in ours.optimizers[0].state.values()}
     assert counts == {4.0}
     covered = torch.zeros_like(flat.weights, dtype=torch.bool)
     for place in flat.places:
@@ -279,16 +279,16 @@ class _GoesAway(Display):
 @pytest.mark.usefixtures("exact_muon")
 @pytest.mark.parametrize("precision", DTYPES)
 @pytest.mark.parametrize("graphed_first", [True, False])
-@pytest.mark.parametrize("optimiser", ["adam", "muon"])
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
 def test_runs_resume_in_the_other_step(
     photo_folder: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    optimiser: str,
+    optimizer: str,
     graphed_first: bool,
     precision: str,
 ) -> None:
-    settings = {"optimiser": optimiser, "precision": precision, "steps": 20, "checkpoint_every": 7}
+    settings = {"optimizer": optimizer, "precision": precision, "steps": 20, "save_every": 7}
     train(small_config(photo_folder, tmp_path / "whole", **settings))
     cut = small_config(photo_folder, tmp_path / "cut", **settings)
     with monkeypatch.context() as patch:
@@ -320,7 +320,7 @@ def test_a_run_in_the_graphed_step_resumes_bit_for_bit(
 ) -> None:
     monkeypatch.setattr(trainer, "fastest_step", _Graphed())
     whole, cut = (
-        small_config(photo_folder, tmp_path / name, optimiser="muon", precision="bfloat16") for name in ("whole", "cut")
+        small_config(photo_folder, tmp_path / name, optimizer="muon", precision="bfloat16") for name in ("whole", "cut")
     )
     train(whole)
     with pytest.raises(OSError, match="went away"):
@@ -338,9 +338,9 @@ def test_a_run_may_go_on_on_another_device(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("precision", [pytest.param(name, marks=gpu) for name in DTYPES])
-@pytest.mark.parametrize("optimiser", ["adam", "muon"])
-def test_on_a_gpu_learns_as_the_eager_step(optimiser: str, precision: str) -> None:
-    ours, theirs = (learner(optimiser, precision, "cuda", 64) for _ in range(2))
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+def test_on_a_gpu_learns_as_the_eager_step(optimizer: str, precision: str) -> None:
+    ours, theirs = (learner(optimizer, precision, "cuda", 64) for _ in range(2))
     notes: list[str] = []
     step = fastest_step(ours, 0, notes.append)
     assert isinstance(step, GraphedStep), notes
@@ -358,7 +358,7 @@ def test_on_a_gpu_replays_allocate_nothing_and_never_wait() -> None:
         step(batches[number % 4], number)
     torch.cuda.synchronize()
     allocated, reserved = torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
-    with graphed_step._synchronisation_raises():
+    with graphed_step._synchronization_raises():
         for number in range(200):
             step(batches[number % 4], number)
     torch.cuda.synchronize()
@@ -370,7 +370,7 @@ def test_on_a_gpu_replays_allocate_nothing_and_never_wait() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 @pytest.mark.parametrize("devices", [("cuda", "cpu"), ("cpu", "cuda"), ("cuda", "cuda")])
 def test_on_a_gpu_runs_resume_across_devices(photo_folder: Path, tmp_path: Path, devices: tuple[str, str]) -> None:
-    settings = {"optimiser": "muon", "steps": 20, "checkpoint_every": 7}
+    settings = {"optimizer": "muon", "steps": 20, "save_every": 7}
     train(small_config(photo_folder, tmp_path / "whole", **settings))
     with pytest.raises(OSError, match="went away"):
         train(

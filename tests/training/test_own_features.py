@@ -34,7 +34,7 @@ Features = dict[str, np.ndarray]
 
 
 def own_config(images: Path, features: Path, output: Path, **changes: Any) -> TrainConfig:
-    settings: dict[str, Any] = {"representation": None, "features": str(features), "image_size": None}
+    settings: dict[str, Any] = {"representation": None, "features": str(features), "size": None}
     return small_config(images, output, **settings | changes)
 
 
@@ -85,7 +85,7 @@ def test_plain_arrays_make_an_inverter_for_such_arrays(
 ) -> None:
     path = write(tmp_path / "f.npz", made[kind])
     summary = train(
-        own_config(photo_folder, path, tmp_path / "run", image_size=SIDE, steps=9, workers=3, features_name="mine")
+        own_config(photo_folder, path, tmp_path / "run", size=SIDE, steps=9, workers=3, features_name="mine")
     )
     inverter = Inverter.load(summary.folder)
     channels, stride = (6, 8) if kind == "maps" else (7, None)
@@ -101,7 +101,7 @@ def test_plain_arrays_make_an_inverter_for_such_arrays(
 
 def test_a_feature_file_says_what_it_is(photo_folder: Path, tmp_path: Path) -> None:
     extract(ToyMaps(), photo_folder, tmp_path / "f.safetensors")
-    config = own_config(photo_folder, tmp_path / "f.safetensors", tmp_path / "run", steps=150, validate_every=50)
+    config = own_config(photo_folder, tmp_path / "f.safetensors", tmp_path / "run", steps=150, eval_every=50)
     summary = train(config)
     inverter = Inverter.load(summary.folder)
     assert inverter.spec == ToyMaps().spec
@@ -109,8 +109,8 @@ def test_a_feature_file_says_what_it_is(photo_folder: Path, tmp_path: Path) -> N
     errors = [line["error"] for line in metrics_without_time(tmp_path / "run") if "error" in line]
     assert errors[-1] < 0.9 * errors[0]
     assert summary.error < summary.mean_image_error
-    with pytest.raises(ValueError, match="of images of 32 pixels, got image_size 64"):
-        train(own_config(photo_folder, tmp_path / "f.safetensors", tmp_path / "x", image_size=64))
+    with pytest.raises(ValueError, match="of images of 32 pixels, got size 64"):
+        train(own_config(photo_folder, tmp_path / "f.safetensors", tmp_path / "x", size=64))
     with pytest.raises(ValueError, match="says itself what its features are"):
         train(own_config(photo_folder, tmp_path / "f.safetensors", tmp_path / "x", features_name="mine"))
 
@@ -127,7 +127,7 @@ def several_shards(photo_folder: Path, tmp_path: Path, monkeypatch: pytest.Monke
 def test_a_store_of_several_shards(photo_folder: Path, tmp_path: Path, several_shards: Path) -> None:
     config = own_config(photo_folder, several_shards, tmp_path / "run", steps=12)
     settled, dataset = trainer.open_dataset(config)
-    assert (settled.image_size, dataset.image_count, dataset.held_out_count) == (SIDE, 16, 4)
+    assert (settled.size, dataset.image_count, dataset.held_out_count) == (SIDE, 16, 4)
     for part in (dataset.batch(3), *dataset.held_out(4)):
         assert part.features is not None
         assert part.features.dtype == torch.float32
@@ -165,7 +165,7 @@ def test_a_damaged_shard_costs_its_own_images_only(photo_folder: Path, tmp_path:
 def test_every_image_has_its_own_features(photo_folder: Path, tmp_path: Path, made: dict[str, Features]) -> None:
     shuffled = dict(sorted(made["maps"].items(), key=lambda item: item[0][::-1]))
     path = write_stack(tmp_path / "f.npz", shuffled)
-    _, dataset = trainer.open_dataset(own_config(photo_folder, path, tmp_path / "run", image_size=SIDE))
+    _, dataset = trainer.open_dataset(own_config(photo_folder, path, tmp_path / "run", size=SIDE))
     parts: list[Batch] = [*dataset.held_out(3), *dataset.examples(with_features=True), *map(dataset.batch, range(5))]
     assert [len(part.images) for part in parts] == [3, 1, 16, 4, 4, 4, 4, 4]
     for part in parts:
@@ -176,7 +176,7 @@ def test_every_image_has_its_own_features(photo_folder: Path, tmp_path: Path, ma
 
 def test_it_resumes_bit_for_bit(photo_folder: Path, tmp_path: Path, made: dict[str, Features]) -> None:
     path = write_npy(tmp_path / "f.npz", made["vectors"])
-    settings = {"image_size": SIDE, "optimiser": "muon"}
+    settings = {"size": SIDE, "optimizer": "muon"}
     train(own_config(photo_folder, path, tmp_path / "whole", **settings, workers=2))
     cut = own_config(photo_folder, path, tmp_path / "cut", **settings)
     with pytest.raises(OSError, match="went away"):
@@ -194,7 +194,7 @@ def test_what_does_not_go_together(photo_folder: Path, tmp_path: Path, made: dic
     )
     with pytest.raises(ValueError, match=words):
         train(own_config(photo_folder, path, tmp_path / "run"))
-    left = train(own_config(photo_folder, path, tmp_path / "run", image_size=SIDE, allow_missing=True, steps=2))
+    left = train(own_config(photo_folder, path, tmp_path / "run", size=SIDE, allow_missing=True, steps=2))
     assert Inverter.load(left.folder).training_notes["training_images"] == 12
     others = write_npz(tmp_path / "o.npz", {f"other/{key}": value for key, value in features.items()})
     with pytest.raises(ValueError, match=r"0 fit; 20 images .* 20 features without an image .* paths below the folder"):
@@ -207,9 +207,9 @@ def test_what_does_not_go_together(photo_folder: Path, tmp_path: Path, made: dic
         train(own_config(photo_folder, nan, tmp_path / "x"))
     maps = made["maps"] | {"coffee-1": np.zeros((6, 4, 5), np.float32)}
     with pytest.raises(ValueError, match=r"'coffee-1' has features \(6, 4, 5\), most have \(6, 4, 4\)"):
-        train(own_config(photo_folder, write_npz(tmp_path / "m.npz", maps), tmp_path / "x", image_size=SIDE))
+        train(own_config(photo_folder, write_npz(tmp_path / "m.npz", maps), tmp_path / "x", size=SIDE))
     with pytest.raises(ValueError, match="16 images are too few to hold 16 out"):
-        train(own_config(photo_folder, path, tmp_path / "x", allow_missing=True, validation_count=16))
+        train(own_config(photo_folder, path, tmp_path / "x", allow_missing=True, val_count=16))
     assert not (tmp_path / "x").exists()
 
 
@@ -226,7 +226,7 @@ def test_maps_of_images_that_are_not_square(photo_folder: Path, tmp_path: Path, 
     vectors = [FeatureRecord(one.key, np.zeros(7, np.float32), (96, 96), one.processed_size) for one in records]
     write_features(tmp_path / "v", ToyVectors().spec, vectors)
     config, _ = trainer.open_dataset(own_config(photo_folder, tmp_path / "v", tmp_path / "x"))
-    assert config.image_size == 256
+    assert config.size == 256
 
 
 def test_lists_of_keys(photo_folder: Path, tmp_path: Path, made: dict[str, Features]) -> None:
@@ -265,7 +265,7 @@ def test_lists_of_keys(photo_folder: Path, tmp_path: Path, made: dict[str, Featu
         ({"representation": "hog"}, "give one or the other"),
         ({"features": None}, "no representation to invert, and no file of features"),
         ({"parameters": {"cell_size": 8}}, "have no parameters"),
-        ({"validation_images": ("v",)}, "some images of the same file are held out"),
+        ({"val_images": ("v",)}, "some images of the same file are held out"),
         ({"cache": "on"}, "there is nothing to cache"),
         ({"features": None, "representation": "hog", "allow_missing": True}, "no features of your own to name"),
     ],
@@ -284,7 +284,7 @@ def test_names_of_representations_are_taken(photo_folder: Path, tmp_path: Path, 
 def test_on_the_command_line(run: Run, photo_folder: Path, tmp_path: Path, made: dict[str, Features]) -> None:
     path = write_npz(tmp_path / "f.npz", made["vectors"])
     common = ("train", "--features", path, "--images", photo_folder, "-o", tmp_path / "run")
-    options = ("--steps", 2, "--batch-size", 2, "--validation-count", 4, "--image-size", SIDE, "--precision", "float32")
+    options = ("--steps", 2, "--batch-size", 2, "--val-count", 4, "--size", SIDE, "--precision", "float32")
     code, out, err = run(*common, *options, "--name", "mine", "--json")
     assert code == 0, err
     assert json.loads(out)["images_seen"] == 4

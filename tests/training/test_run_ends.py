@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("toys")
 
 
 def config_of(photos: Path, output: Path, **changes: Any) -> TrainConfig:
-    return toy_config(photos, output, **{"cache": "off", "steps": 24, "validate_every": 12, **changes})
+    return toy_config(photos, output, **{"cache": "off", "steps": 24, "eval_every": 12, **changes})
 
 
 class Ends(Notes):
@@ -51,7 +51,7 @@ class Ends(Notes):
 @pytest.mark.parametrize(("step", "where"), [(7, "update"), (12, "update"), (12, "validated"), (24, "validated")])
 def test_an_error_costs_no_step(photo_folder: Path, tmp_path: Path, step: int, where: str) -> None:
     """Not even between a step and the lines, the validation and the checkpoint that are due after it."""
-    settings = {"log_every": 3 if step % 3 == 0 else 7, "checkpoint_every": 1000}
+    settings = {"log_every": 3 if step % 3 == 0 else 7, "save_every": 1000}
     train(config_of(photo_folder, tmp_path / "whole", **settings))
     cut, display = config_of(photo_folder, tmp_path / "cut", **settings), Ends(step, where)
     with pytest.raises(RuntimeError, match="went away"):
@@ -64,7 +64,7 @@ def test_an_error_costs_no_step(photo_folder: Path, tmp_path: Path, step: int, w
 
 
 def test_a_half_done_step_is_not_saved(photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = config_of(photo_folder, tmp_path / "run", checkpoint_every=5)
+    config = config_of(photo_folder, tmp_path / "run", save_every=5)
     move, calls = training_step._move_average, []
 
     def fails(*arguments: Any) -> None:
@@ -96,7 +96,7 @@ def test_weights_that_are_not_finite_replace_nothing(
     photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where the loss of the last step was still a number."""
-    config = config_of(photo_folder, tmp_path / "run", log_every=1000, validate_every=6, checkpoint_every=6)
+    config = config_of(photo_folder, tmp_path / "run", log_every=1000, eval_every=6, save_every=6)
     move, calls = training_step._move_average, []
 
     def spoils(average: torch.nn.Module, model: torch.nn.Module, decay: float) -> None:
@@ -131,7 +131,7 @@ class _Full:
 def test_a_full_disk_is_named_and_keeps_the_last_checkpoint(
     photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = config_of(photo_folder, tmp_path / "run", checkpoint_every=5)
+    config = config_of(photo_folder, tmp_path / "run", save_every=5)
     save, calls = checkpoint.save, []
 
     def fills(path: Path, *arguments: Any) -> None:
@@ -228,7 +228,7 @@ def test_a_run_of_another_version(photo_folder: Path, tmp_path: Path) -> None:
 
 def test_errors_are_one_line_on_the_command_line(run: Run, photo_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
-    options = ("--steps", 2, "--batch-size", 2, "--validation-count", 4, "--precision", "float32", "--cache", "off")
+    options = ("--steps", 2, "--batch-size", 2, "--val-count", 4, "--precision", "float32", "--cache", "off")
     code, _, err = run("train", "toy-maps", "--images", photo_folder, "-o", tmp_path / "file", *options)
     assert (code, err) == (1, f"error: {tmp_path / 'file'}: is a file; the output of a run is a folder\n")
 

@@ -38,7 +38,7 @@ def photos(photo_folder: Path, tmp_path: Path) -> Path:
 
 
 def config_of(photos: Path, output: Path, **changes: Any) -> TrainConfig:
-    return toy_config(photos, output, **{"cache": "off", "steps": 24, "validate_every": 12, **changes})
+    return toy_config(photos, output, **{"cache": "off", "steps": 24, "eval_every": 12, **changes})
 
 
 def begun(config: TrainConfig, step: int = 13) -> None:
@@ -122,7 +122,7 @@ def test_separate_held_out_images(photos: Path, tmp_path: Path) -> None:
     apart.mkdir()
     for index in range(4):
         shutil.move(photos / f"rocket-{index}.jpg", apart / f"coffee-{index}.jpg")
-    config = config_of(photos, tmp_path / "run", validation_images=(str(apart),))
+    config = config_of(photos, tmp_path / "run", val_images=(str(apart),))
     begun(config)
     shutil.move(apart / "coffee-1.jpg", apart / "other.jpg")
     with pytest.raises(ValueError, match=r"16 then, 16 now.*of the validation images 1 missing, first 'coffee-1'"):
@@ -131,7 +131,7 @@ def test_separate_held_out_images(photos: Path, tmp_path: Path) -> None:
     assert train(config, resume=True).steps == 24
     shutil.copy(photos / "camera-2.jpg", apart / "twin.jpg")
     with pytest.raises(ValueError, match="1 images are both trained on and held out, for example 'twin'"):
-        train(config_of(photos, tmp_path / "twin", validation_images=(str(apart),)))
+        train(config_of(photos, tmp_path / "twin", val_images=(str(apart),)))
 
 
 def test_copies_among_the_held_out_images_are_said(photos: Path, tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_starting_from_an_inverter_that_has_seen_them(photos: Path, tmp_path: Pa
     train(config_of(photos, first, steps=2))
     same, other, unknown = Notes(), Notes(), Notes()
     train(config_of(photos, tmp_path / "a", steps=1, init=str(first)), display=same)
-    train(config_of(photos, tmp_path / "b", steps=1, init=str(first), validation_count=5), display=other)
+    train(config_of(photos, tmp_path / "b", steps=1, init=str(first), val_count=5), display=other)
     (first / trainer.CHECKPOINT).unlink()
     train(config_of(photos, tmp_path / "c", steps=1, init=str(first)), display=unknown)
     assert same.notes == []
@@ -222,7 +222,7 @@ def test_a_run_that_a_bad_image_ended_goes_on_without_it(
     order = [place.image for step in range(4) for place in places_of(step, 4, 16, 0)]
     bad = 13  # rocket-1 among the training images
     first = order.index(bad) // 4
-    config = config_of(photos, tmp_path / "run", steps=8, checkpoint_every=1000)
+    config = config_of(photos, tmp_path / "run", steps=8, save_every=1000)
     with pytest.raises(FileFormatError, match=r"rocket-1\.jpg"):
         train(config)
     path = tmp_path / "run" / trainer.CHECKPOINT
@@ -259,7 +259,7 @@ def test_images_that_cannot_be_read_now_are_not_bad(photos: Path) -> None:
 @pytest.mark.parametrize("below", ["run", "."])
 def test_a_run_in_the_folder_of_its_images(photos: Path, below: str) -> None:
     """Its own sample sheets are no images of it."""
-    config = config_of(photos, photos / below, validate_every=6)
+    config = config_of(photos, photos / below, eval_every=6)
     begun(config)
     assert list((photos / below / "samples").iterdir())
     notes = Notes()
@@ -285,7 +285,7 @@ def own_features(photos: Path, path: Path, **changes: np.ndarray | None) -> Path
 
 
 def own_config(photos: Path, path: Path, output: Path, **changes: Any) -> TrainConfig:
-    settings = {"representation": None, "features": str(path), "image_size": SIDE, "cache": "auto"}
+    settings = {"representation": None, "features": str(path), "size": SIDE, "cache": "auto"}
     return config_of(photos, output, **settings | changes)
 
 
@@ -324,7 +324,7 @@ def test_other_features_are_another_run(photos: Path, tmp_path: Path) -> None:
 def test_on_the_command_line(run: Run, photos: Path, tmp_path: Path) -> None:
     cut_end(photos / "coffee-1.jpg")
     command = ("train", "toy-maps", "--images", photos, "-o", tmp_path / "run", "--steps", 2, "--batch-size", 2)
-    options = ("--validation-count", 4, "--precision", "float32", "--cache", "off")
+    options = ("--val-count", 4, "--precision", "float32", "--cache", "off")
     code, _, err = run(*command, *options)
     assert (code, "1 of 20 images cannot be used" in err, err.count("\n")) == (1, True, 1)
     code, out, err = run(*command, *options, "--skip-bad")

@@ -42,7 +42,7 @@ class StopAt(Display):
 def test_learns_and_leaves_an_inverter(photo_folder: Path, tmp_path: Path) -> None:
     # Four held-out images judge a chaotic path: seeds and precisions end at 0.71 to 0.92 of the first error.
     # This seed stays far below the bound in float32 and bfloat16, with one thread or two: 0.72 to 0.81.
-    config = small_config(photo_folder, tmp_path / "run", steps=200, optimiser="muon", validate_every=20, seed=6)
+    config = small_config(photo_folder, tmp_path / "run", steps=200, optimizer="muon", eval_every=20, seed=6)
     summary = train(config)
     assert summary.steps == 200
     assert summary.images_seen == 800
@@ -54,20 +54,20 @@ def test_learns_and_leaves_an_inverter(photo_folder: Path, tmp_path: Path) -> No
     assert summary.error == errors[200] < 0.9 * errors[20]
     inverter = Inverter.load(summary.folder)
     assert inverter.training_notes["images_seen"] == 800
-    assert inverter.training_notes["normalised_error"] == summary.error
+    assert inverter.training_notes["normalized_error"] == summary.error
     assert inverter.feature_deviation.min() > 0
     samples = sorted(path.name for path in (tmp_path / "run" / "samples").iterdir())
     assert samples == [f"step-{step:07d}.png" for step in errors]
 
 
 @pytest.mark.parametrize(
-    ("stop", "optimiser", "precision"),
+    ("stop", "optimizer", "precision"),
     [(7, "adam", "float32"), (20, "muon", "float32"), (21, "adam", "bfloat16"), (39, "muon", "bfloat16")],
 )
-def test_resumes_bit_for_bit(photo_folder: Path, tmp_path: Path, stop: int, optimiser: str, precision: str) -> None:
-    whole = small_config(photo_folder, tmp_path / "whole", optimiser=optimiser, precision=precision)
+def test_resumes_bit_for_bit(photo_folder: Path, tmp_path: Path, stop: int, optimizer: str, precision: str) -> None:
+    whole = small_config(photo_folder, tmp_path / "whole", optimizer=optimizer, precision=precision)
     train(whole)
-    cut = small_config(photo_folder, tmp_path / "cut", optimiser=optimiser, precision=precision)
+    cut = small_config(photo_folder, tmp_path / "cut", optimizer=optimizer, precision=precision)
     with pytest.raises(OSError, match="went away"):
         train(cut, display=StopAt(stop))
     train(cut, resume=True)
@@ -78,7 +78,7 @@ def test_resumes_bit_for_bit(photo_folder: Path, tmp_path: Path, stop: int, opti
 def test_features_from_the_workers_are_reproducible(photo_folder: Path, tmp_path: Path) -> None:
     """Sparse SIFT is computed ahead, some images thinned: the same batches however a run is cut."""
     settings: dict[str, Any] = {"representation": "sift", "parameters": {"variant": "opencv"}, "steps": 12}
-    settings |= {"validate_every": 12, "checkpoint_every": 4, "workers": 2}
+    settings |= {"eval_every": 12, "save_every": 4, "workers": 2}
     whole = train(small_config(photo_folder, tmp_path / "whole", **settings))
     assert 0 < whole.error < 2
     with pytest.raises(OSError, match="went away"):
@@ -110,12 +110,12 @@ def test_only_waiting_for_batches_counts_as_waited(
 
     clock = Clock()
     monkeypatch.setattr(trainer, "time", clock)
-    summary = train(small_config(photo_folder, tmp_path / "run", steps=4, validate_every=2), display=Slow())
+    summary = train(small_config(photo_folder, tmp_path / "run", steps=4, eval_every=2), display=Slow())
     assert (summary.waited, summary.seconds) == (0, 20)  # steps 1 and 3; after 2 and 4 comes a validation
 
 
 def test_a_checkpoint_from_before_waiting_was_counted(photo_folder: Path, tmp_path: Path) -> None:
-    config = small_config(photo_folder, tmp_path / "run", steps=3, checkpoint_every=1, validate_every=3)
+    config = small_config(photo_folder, tmp_path / "run", steps=3, save_every=1, eval_every=3)
     with pytest.raises(OSError, match="went away"):
         train(config, display=StopAt(2))
     path = tmp_path / "run" / trainer.CHECKPOINT
@@ -140,11 +140,11 @@ def test_thinned_images_keep_some_of_their_keypoints() -> None:
 
 def test_an_image_size_that_leaves_something_over_is_refused(photo_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="hog features of 66×66 pixels come back as 64×64"):
-        train(small_config(photo_folder, tmp_path / "run", image_size=66))
+        train(small_config(photo_folder, tmp_path / "run", size=66))
 
 
 def test_ctrl_c_saves_and_raises(photo_folder: Path, tmp_path: Path) -> None:
-    config = small_config(photo_folder, tmp_path / "run", checkpoint_every=1000)
+    config = small_config(photo_folder, tmp_path / "run", save_every=1000)
     handler = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
         train(config, display=StopAt(13, signal.SIGINT))
@@ -167,7 +167,7 @@ def test_threads_other_than_the_main_one_can_train(photo_folder: Path, tmp_path:
 def test_non_finite_loss_stops_with_the_checkpoint_kept(
     photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = small_config(photo_folder, tmp_path / "run", checkpoint_every=5)
+    config = small_config(photo_folder, tmp_path / "run", save_every=5)
     batch_loss = training_step.batch_loss
     calls = 0
 
@@ -209,10 +209,10 @@ def test_damaged_checkpoint_is_named(photo_folder: Path, tmp_path: Path) -> None
 
 
 def test_starts_from_an_inverter(photo_folder: Path, tmp_path: Path) -> None:
-    train(small_config(photo_folder, tmp_path / "first", steps=30, learning_rate=3e-3))
+    train(small_config(photo_folder, tmp_path / "first", steps=30, lr=3e-3))
     first = Inverter.load(tmp_path / "first")
     second = small_config(
-        photo_folder, tmp_path / "second", steps=1, learning_rate=1e-9, init=str(tmp_path / "first"), ema_decay=0.0
+        photo_folder, tmp_path / "second", steps=1, lr=1e-9, init=str(tmp_path / "first"), ema_decay=0.0
     )
     train(second)
     for name, value in Inverter.load(tmp_path / "second").state_dict().items():
@@ -228,9 +228,9 @@ def test_absent_devices_are_refused(photo_folder: Path, tmp_path: Path) -> None:
 def test_held_out_images_are_not_trained_on(photo_folder: Path, tmp_path: Path) -> None:
     folder = str(photo_folder)
     with pytest.raises(ValueError, match="both trained on and held out"):
-        train(small_config(photo_folder, tmp_path / "run", validation_images=(folder,)))
+        train(small_config(photo_folder, tmp_path / "run", val_images=(folder,)))
     with pytest.raises(ValueError, match="too few to hold 40 out"):
-        train(small_config(photo_folder, tmp_path / "run", validation_count=40))
+        train(small_config(photo_folder, tmp_path / "run", val_count=40))
     assert not (tmp_path / "run").exists()
 
 
@@ -240,7 +240,7 @@ def test_held_out_images_are_not_trained_on(photo_folder: Path, tmp_path: Path) 
         ({"steps": 0}, "steps is a whole number >= 1, got 0"),
         ({"min_crop": 0.0}, r"min_crop is a share of the area in \(0, 1\], got 0.0"),
         ({"precision": "float8"}, "precision is 'auto', 'float32' or 'bfloat16', got 'float8'"),
-        ({"learning_rate": -1.0}, "learning_rate is > 0, got -1.0"),
+        ({"lr": -1.0}, "lr is > 0, got -1.0"),
         ({"ema_decay": 1.0}, r"ema_decay is in \[0, 1\), got 1.0"),
         ({"images": ()}, "there are no images"),
     ],
@@ -251,7 +251,7 @@ def test_refuses_settings(tmp_path: Path, change: dict[str, object], message: st
 
 
 def test_config_survives_json(tmp_path: Path) -> None:
-    config = TrainConfig(representation="hog", images=("a", "b"), output=str(tmp_path), parameters={"colour": "luma"})
+    config = TrainConfig(representation="hog", images=("a", "b"), output=str(tmp_path), parameters={"color": "luma"})
     assert TrainConfig.from_json(config.to_json()) == config
 
 

@@ -16,7 +16,7 @@ from test_graphed_step import again, everything
 from preimage.inverters import Inverter
 from preimage.inverters.plan import plan
 from preimage.io import decode_file, list_images
-from preimage.metrics import NormalisedError
+from preimage.metrics import NormalizedError
 from preimage.pipelines.demo import demo
 from preimage.pipelines.evaluate import evaluate
 from preimage.pipelines.extract import extract
@@ -40,7 +40,7 @@ KINDS = {"toy-maps": ToyMaps, "toy-vectors": ToyVectors}
 
 
 def toy_config(images: Path, output: Path, **changes: Any) -> TrainConfig:
-    settings: dict[str, Any] = {"representation": "toy-maps", "image_size": None, "cache": "off"}
+    settings: dict[str, Any] = {"representation": "toy-maps", "size": None, "cache": "off"}
     return small_config(images, output, **settings | changes)
 
 
@@ -52,7 +52,7 @@ def runs(photo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
         folders = {}
         for name in KINDS:
             folder = tmp_path_factory.mktemp("runs") / name
-            config = toy_config(photo_folder, folder, representation=name, steps=150, validate_every=50)
+            config = toy_config(photo_folder, folder, representation=name, steps=150, eval_every=50)
             folders[name] = train(config).folder
     return folders
 
@@ -63,11 +63,11 @@ def test_learns_what_its_view_shows(photo_folder: Path, runs: dict[str, Path], n
     assert (inverter.spec, inverter.view) == (KINDS[name]().spec, NETWORKS[(4, 4) if name == "toy-maps" else None][1])
     errors = [line["error"] for line in metrics_without_time(runs[name]) if "error" in line]
     assert errors[-1] < 0.95 * errors[0]
-    assert json.loads((runs[name] / "train.json").read_text())["image_size"] == SIDE
+    assert json.loads((runs[name] / "train.json").read_text())["size"] == SIDE
     images = whole_images(ImageSet(list_images(photo_folder)[::5]), SIDE)
-    measure = NormalisedError()
+    measure = NormalizedError()
     measure.update(inverter.target(images).float() / 255, inverter(KINDS[name]()(images)))
-    assert measure.report().error == pytest.approx(inverter.training_notes["normalised_error"], rel=1e-3)
+    assert measure.report().error == pytest.approx(inverter.training_notes["normalized_error"], rel=1e-3)
     samples = sorted((runs[name] / "samples").iterdir())
     assert len(samples) == 3
     assert decode_file(samples[0]).shape[1] < 3 * 256, "original and reconstruction only"
@@ -92,7 +92,7 @@ def test_jobs_on_images_of_one_size(photo_folder: Path, runs: dict[str, Path], t
     assert 0.5 * summary.error < result.error < 1.5 * summary.error
     page = (tmp_path / "demo" / "index.html").read_text()
     assert f"({SIDE} × {SIDE} pixels)" in page
-    assert "no colour" not in page
+    assert "no color" not in page
 
 
 def test_representations_of_other_sizes_side_by_side(
@@ -109,8 +109,8 @@ def test_representations_of_other_sizes_side_by_side(
 
 def test_other_sizes_are_refused(photo_folder: Path, runs: dict[str, Path], tmp_path: Path) -> None:
     words = "toy-maps takes images of 32×32 pixels only, got"
-    with pytest.raises(ValueError, match=f"{words} image_size 64"):
-        train(toy_config(photo_folder, tmp_path / "x", image_size=64))
+    with pytest.raises(ValueError, match=f"{words} size 64"):
+        train(toy_config(photo_folder, tmp_path / "x", size=64))
     with pytest.raises(ValueError, match=f"{words} size 64"):
         extract(ToyMaps(), photo_folder, tmp_path / "f", size=64)
     for job in (evaluate, lambda *given, **size: sheet(given[1], tmp_path / "s.png", inverter=given[0], **size)):
@@ -126,7 +126,7 @@ def test_starts_from_an_inverter_of_the_same_view(
     photo_folder: Path, runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = toy_config(photo_folder, tmp_path / "x", init=str(runs["toy-maps"]), steps=1)
-    assert train(config).error < 1.1 * Inverter.load(runs["toy-maps"]).training_notes["normalised_error"]
+    assert train(config).error < 1.1 * Inverter.load(runs["toy-maps"]).training_notes["normalized_error"]
     network, view = NETWORKS[(4, 4)]
     monkeypatch.setitem(NETWORKS, (4, 4), (network, dataclasses.replace(view, crop=30)))
     with pytest.raises(ValueError, match="another network than preset 'tiny', or for another spec or view"):
@@ -249,11 +249,11 @@ def test_a_dead_channel_of_descriptors_is_left_alone(photo_folder: Path, tmp_pat
 
 
 def test_settings_of_earlier_versions_load(tmp_path: Path) -> None:
-    config = TrainConfig(representation="hog", images=("a",), output=str(tmp_path), image_size=256)
+    config = TrainConfig(representation="hog", images=("a",), output=str(tmp_path), size=256)
     old = json.loads(config.to_json())
     for name in ("features", "features_name", "allow_missing", "output_size", "budget"):
         del old[name]
-    for name in ("cache", "cache_views", "cache_folder"):
+    for name in ("cache", "cache_crops", "cache_folder"):
         del old[name]
     assert TrainConfig.from_json(json.dumps(old)) == config
 
@@ -262,7 +262,7 @@ def train_state(name: str) -> TrainState:
     kind = KINDS[name]()
     images = ("none",)
     config = TrainConfig(
-        representation=name, images=images, output="none", image_size=SIDE, batch_size=4, steps=60, warmup_steps=4
+        representation=name, images=images, output="none", size=SIDE, batch_size=4, steps=60, warmup_steps=4
     )
     torch.manual_seed(0)
     network, view = NETWORKS[None if name == "toy-vectors" else (4, 4)]
@@ -270,7 +270,7 @@ def train_state(name: str) -> TrainState:
     average = copy.deepcopy(model).eval().requires_grad_(False)
     shape = tuple(kind(torch.zeros(1, 3, SIDE, SIDE)).shape[1:])
     zero = torch.zeros((), dtype=torch.float64)
-    return TrainState(config, None, model, average, trainer.optimisers(model, config), torch.float32, zero, shape)
+    return TrainState(config, None, model, average, trainer.optimizers(model, config), torch.float32, zero, shape)
 
 
 @pytest.mark.parametrize("name", KINDS)

@@ -73,7 +73,7 @@ def _one_lbp_cell(channels: dict[int, float], cell_pixels: int = 32) -> np.ndarr
 
 
 @pytest.mark.parametrize(("start", "run"), [(0, 4), (2, 4), (5, 3), (7, 5), (3, 2)])
-def test_an_lbp_stroke_stands_across_the_run_of_brighter_neighbours(start: int, run: int) -> None:
+def test_an_lbp_stroke_stands_across_the_run_of_brighter_neighbors(start: int, run: int) -> None:
     picture = _one_lbp_cell({start * 7 + run - 1: 1.0})
     direction = (2 * start + run - 1) * 22.5
     difference = abs(_stroke_angle(picture.sum(axis=2)) - (direction + 90) % 180)
@@ -145,7 +145,7 @@ def test_a_keypoint_is_a_circle_of_one_and_a_half_scales_with_a_hand_along_its_a
     assert red > 1.1 * max(green, blue), "red to the right, as everywhere"
 
 
-def test_keypoints_lie_over_their_image_in_grey_and_darker() -> None:
+def test_keypoints_lie_over_their_image_in_gray_and_darker() -> None:
     image = np.zeros((64, 64, 3), np.uint8)
     image[:, :32, 0] = 250
     picture = _keypoint(0.0, image=image)

@@ -52,8 +52,8 @@ _PARAMETERS: dict[str, Any] = {
         float | None, typer.Option("--descriptor-scale", help="Length of a descriptor on the grid (sift: 1).")
     ],
     "variant": Annotated[str | None, typer.Option("--variant", help=_VARIANT)],
-    "colour": Annotated[
-        str | None, typer.Option("--colour", help="What becomes of colour: luma or strongest channel (hog: luma).")
+    "color": Annotated[
+        str | None, typer.Option("--color", help="What becomes of color: luma or strongest channel (hog: luma).")
     ],
     "weights": Annotated[str | None, typer.Option("--weights", help=_WEIGHTS)],
     "preprocessing": Annotated[str | None, typer.Option("--preprocessing", help=_PREPROCESSING)],
@@ -259,7 +259,7 @@ def plain(value: Any) -> Any:
 
 
 def describe_spec(spec: Spec) -> str:
-    """One phrase: ``hog vlfeat-uoctti (cell_size 8, colour luma), 31 channels``."""
+    """One phrase: ``hog vlfeat-uoctti (cell_size 8, color luma), 31 channels``."""
     parameters = ", ".join(f"{name} {value}" for name, value in spec.parameters.items())
     return f"{spec.representation} {spec.variant} ({parameters}), {spec.channels} channels"
 

@@ -20,14 +20,12 @@ def demo(
     ] = None,
     inverter: Annotated[
         list[str] | None,
-        typer.Option(
-            help="A shipped inverter or a folder; repeatable, once a representation. Default: all that are shipped."
-        ),
+        typer.Option(help="Pretrained inverter or folder of one; repeatable. Default: all that are pretrained."),
     ] = None,
     size: Annotated[
         int | None,
         typer.Option(
-            help="Resize the short side to this many pixels and cut out the centre square; by default what the "
+            help="Resize the short side to this many pixels and cut out the center square; by default what the "
             "features are made for, or 384."
         ),
     ] = None,
@@ -41,7 +39,7 @@ def demo(
     command = shlex.join(["preimage", *sys.argv[1:]])
     summary = run(output, images=images or None, inverter=inverter or None, size=size, device=device, command=command)
     show.say(f"{plural(summary.images, 'photograph')} from their features alone in {summary.seconds:.1f} s")
-    show.say(f"normalised errors (always the mean image: {summary.mean_image_error:.3f}):")
+    show.say(f"normalized errors (always the mean image: {summary.mean_image_error:.3f}):")
     for result in summary.results:
         show.say(f"  {result.spec.representation:<12}{result.error:.3f}  by {result.inverter}")
     show.say(f"wrote {summary.sheet}")

@@ -120,7 +120,7 @@ def _cuda() -> dict[str, Any]:
 
 
 def _inverters() -> list[str]:
-    return list(importlib.import_module("preimage.inverters").shipped())
+    return list(importlib.import_module("preimage.inverters").list_inverters())
 
 
 def _optional() -> dict[str, str | None]:
@@ -144,7 +144,7 @@ def _imports() -> dict[str, str]:
 def _problem_of(module: str, optional: str = "") -> str:
     try:
         import_optional(optional, module) if optional else importlib.import_module(module)
-    except Exception as error:  # a package that does not fit its neighbours raises nearly anything
+    except Exception as error:  # a package that does not fit its neighbors raises nearly anything
         return str(error) if optional else brief(error)
     return ""
 
@@ -167,7 +167,7 @@ def _problems(facts: dict[str, Any]) -> list[str]:
             "the source folder (needs a C++17 compiler), or install a wheel for this Python and platform"
         )
     if facts["inverters"] == []:
-        problems.append("no inverter is shipped in this installation: train one (`preimage train`) and name it")
+        problems.append("no inverter is pretrained in this installation: train one (`preimage train`) and name it")
     return problems
 
 

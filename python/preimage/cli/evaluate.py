@@ -25,7 +25,9 @@ from preimage.cli._shared import (
 @reporting
 @with_parameters
 def evaluate(
-    inverter: Annotated[str, typer.Argument(help="A training run's folder, an inverter's folder or a shipped name.")],
+    inverter: Annotated[
+        str, typer.Argument(help="A training run's folder, an inverter's folder or a pretrained name.")
+    ],
     images: Annotated[list[str], typer.Option("--images", help="Folder, image file or tar shard; repeatable.")],
     representation: Annotated[
         str | None, typer.Option(help="What it inverts, if that is a network's layer: torch:package.module:factory.")
@@ -34,7 +36,7 @@ def evaluate(
     size: Annotated[
         int | None,
         typer.Option(
-            help="Resize the short side to this many pixels and cut out the centre square; by default what the "
+            help="Resize the short side to this many pixels and cut out the center square; by default what the "
             "features are made for, or 256."
         ),
     ] = None,
@@ -44,7 +46,7 @@ def evaluate(
     skip_bad: SkipBad = False,
     json: Json = False,
 ) -> None:
-    """Extract, invert and compare: normalised error, PSNR and SSIM."""
+    """Extract, invert and compare: normalized error, PSNR and SSIM."""
     from preimage import representations
     from preimage.pipelines.evaluate import evaluate as run
 
@@ -66,7 +68,7 @@ def evaluate(
         )
     count = plural(summary.images, "image")
     show.say(f"{summary.inverter} on {count} of {summary.size} × {summary.size} in {summary.seconds:.1f} s")
-    show.say(f"normalised error  {summary.error:.4f}   (always the mean image: {summary.mean_image_error:.4f})")
+    show.say(f"normalized error  {summary.error:.4f}   (always the mean image: {summary.mean_image_error:.4f})")
     show.say(f"PSNR              {summary.psnr:.2f} dB")
     show.say(f"SSIM              {summary.ssim:.4f}")
     show.left_out(summary.skipped, summary.notes)

@@ -40,7 +40,7 @@ def extract(
     ],
     parameters: Parameters = NO_PARAMETERS,
     size: Annotated[
-        int | None, typer.Option(help="Resize the short side to this many pixels and cut out the centre square.")
+        int | None, typer.Option(help="Resize the short side to this many pixels and cut out the center square.")
     ] = None,
     dtype: Annotated[str, typer.Option(help="float32 or float16, as stored.")] = "float32",
     layout: Layout = None,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def info(
     path: Annotated[
         Path,
-        typer.Argument(help="Features, keypoints, an inverter (folder or shipped name), a run's folder, weights."),
+        typer.Argument(help="Features, keypoints, an inverter (folder or pretrained name), a run's folder, weights."),
     ],
     keypoint_format: Annotated[
         str | None, typer.Option(help="Format of a keypoint file, if its suffix misleads, as of `preimage invert`.")
@@ -43,10 +43,10 @@ def _facts(path: Path) -> dict[str, Any]:
     from preimage.io.arrays import is_foreign
     from preimage.store import read_index
 
-    if not path.exists() and str(path) in inverters.shipped():
+    if not path.exists() and str(path) in inverters.list_inverters():
         path = resolve(path)
     if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file or folder, and no shipped inverter of that name")
+        raise FileNotFoundError(f"{path}: no such file or folder, and no pretrained inverter of that name")
     if path.is_dir():
         if (path / "config.json").is_file():
             return _inverter(path)
@@ -101,7 +101,7 @@ def _keypoints(path: Path, format: str | None = None) -> dict[str, Any]:
     if path.is_file():
         facts["bytes"] = path.stat().st_size
     return facts | {
-        "normalisation": file.normalisation,
+        "normalization": file.normalization,
         "images": len(file),
         "images_without_keypoints": known.count(0),
         "keypoints": sum(known) if len(known) == len(file) else None,

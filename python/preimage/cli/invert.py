@@ -36,7 +36,7 @@ def invert(
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the pictures.")],
     inverter: Annotated[
-        str | None, typer.Option(help="A shipped inverter or a folder; by default the shipped one that fits.")
+        str | None, typer.Option(help="A pretrained inverter or a folder; by default the pretrained one that fits.")
     ] = None,
     representation: Annotated[str | None, typer.Option(help="What plain arrays hold, for example hog.")] = None,
     parameters: Parameters = NO_PARAMETERS,
@@ -50,7 +50,7 @@ def invert(
         str | None,
         typer.Option(metavar="HxW", help="Height and width of the images of keypoints, if the file is silent."),
     ] = None,
-    normalisation: Annotated[
+    normalization: Annotated[
         str | None, typer.Option(help="Of keypoints' descriptors: l2 (plain SIFT), l1_root (RootSIFT), l1_root_twice.")
     ] = None,
     keypoint_format: Annotated[
@@ -81,7 +81,7 @@ def invert(
             layout=layout,
             variables=variables or None,
             image_size=_size(image_size),
-            normalisation=normalisation,
+            normalization=normalization,
             keypoint_format=keypoint_format,
             max_side=max_side,
             batch_size=batch_size,

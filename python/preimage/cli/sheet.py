@@ -32,7 +32,7 @@ def sheet(
     inverter: Annotated[
         list[str] | None,
         typer.Option(
-            help="A shipped inverter or a folder; repeatable, once a representation. Default: the one that fits."
+            help="A pretrained inverter or a folder; repeatable, once a representation. Default: the one that fits."
         ),
     ] = None,
     representation: Annotated[
@@ -46,7 +46,7 @@ def sheet(
     size: Annotated[
         int | None,
         typer.Option(
-            help="Resize the short side to this many pixels and cut out the centre square; by default what the "
+            help="Resize the short side to this many pixels and cut out the center square; by default what the "
             "features are made for, or 256."
         ),
     ] = None,
@@ -72,7 +72,7 @@ def sheet(
     )
     for column in summary.columns:
         start = f"{plural(summary.images, 'image')}, {column.representation}"
-        error = "" if column.error is None else f": normalised error {column.error:.3f}"
+        error = "" if column.error is None else f": normalized error {column.error:.3f}"
         if column.inverter is None:
             show.say(f"{start}: without reconstructions: {column.missing}")
         else:

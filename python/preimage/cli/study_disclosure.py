@@ -19,10 +19,10 @@ def disclosure(
     images: Annotated[list[str], typer.Option("--images", help="Folder, image file or tar shard; repeatable.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the page, table, plot and pictures.")],
     inverter: Annotated[
-        str | None, typer.Option(help="A shipped inverter or a folder, for sift; by default the shipped one.")
+        str | None, typer.Option(help="A pretrained inverter or a folder, for sift; by default the pretrained one.")
     ] = None,
     size: Annotated[
-        int, typer.Option(help="Resize the short side to this many pixels and cut out the centre square.")
+        int, typer.Option(help="Resize the short side to this many pixels and cut out the center square.")
     ] = 256,
     shares: Annotated[str, typer.Option(help=_SHARES)] = "5,10,20,40,60,80,100",
     seed: Annotated[int, typer.Option(help="Of the draw of the keypoints kept.")] = 0,

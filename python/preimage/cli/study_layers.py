@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from preimage.representations import Representation
     from preimage.studies.layers_rows import HasLayers
 
-_INVERTER = "A training run's folder, an inverter's folder or a shipped name; repeatable, a column each, in this order."
+_INVERTER = (
+    "A training run's folder, an inverter's folder or a pretrained name; repeatable, a column each, in this order."
+)
 _NETWORK = "A network that inverters are for, torch:package.module:factory; repeatable."
 _PREPROCESSING = (
     "How the n-th --network takes its pixels: imagenet-rgb, caffe-bgr or unit; once for each, or not at all."
@@ -74,7 +76,7 @@ def layers(
     out.say(f"{plural(len(summary.scores), 'layer')} on {plural(summary.images, 'image')} in {summary.seconds:.1f} s")
     for score in summary.scores:
         mean = f"(always the mean image: {score.mean_image_error:.3f})"
-        out.say(f"{score.label:{width}}  normalised error {score.error:.3f}   {mean}")
+        out.say(f"{score.label:{width}}  normalized error {score.error:.3f}   {mean}")
     for line in (*summary.findings, *summary.notes):
         out.say(line)
     out.left_out(summary.skipped)

@@ -42,15 +42,15 @@ def train(
         bool, typer.Option("--skip-bad", help="Leave out images or features that cannot be used, and list them.")
     ] = False,
     parameters: Parameters = NO_PARAMETERS,
-    validation_images: Annotated[
+    val_images: Annotated[
         list[str] | None, typer.Option(help="Held-out images; by default some of --images. Repeatable.")
     ] = None,
-    validation_count: Annotated[int, typer.Option(help="Images held out of --images.")] = 200,
+    val_count: Annotated[int, typer.Option(help="Images held out of --images.")] = 200,
     preset: Annotated[
         str, typer.Option(help="The network: compact, wide or paper; auto is made for the features.")
     ] = "compact",
     init: Annotated[str | None, typer.Option(help="An inverter of the same network to start from.")] = None,
-    image_size: Annotated[
+    size: Annotated[
         int | None,
         typer.Option(help="Side of the square training images in pixels; by default the representation's own, or 256."),
     ] = None,
@@ -61,13 +61,13 @@ def train(
         int | None, typer.Option(help="Parameters of the network, where the preset leaves them open.")
     ] = None,
     min_crop: Annotated[float, typer.Option(help="Smallest random crop, as a share of the largest square.")] = 0.5,
-    steps: Annotated[int, typer.Option(help="Optimiser steps in all.")] = 20_000,
+    steps: Annotated[int, typer.Option(help="Optimizer steps in all.")] = 20_000,
     batch_size: Annotated[int, typer.Option(help="Images a step.")] = 32,
-    optimiser: Annotated[str, typer.Option(help="adam, or muon for the inner layers.")] = "adam",
-    learning_rate: Annotated[float, typer.Option(help="Adam's, at its height.")] = 1e-3,
-    muon_rate: Annotated[float, typer.Option(help="Muon's, at its height.")] = 0.02,
+    optimizer: Annotated[str, typer.Option(help="adam, or muon for the inner layers.")] = "adam",
+    lr: Annotated[float, typer.Option(help="Adam's, at its height.")] = 1e-3,
+    muon_lr: Annotated[float, typer.Option(help="Muon's, at its height.")] = 0.02,
     warmup_steps: Annotated[int, typer.Option(help="Steps of linear rise of the learning rate.")] = 500,
-    clip_norm: Annotated[float, typer.Option(help="Longest gradient.")] = 1.0,
+    grad_clip: Annotated[float, typer.Option(help="Longest gradient.")] = 1.0,
     ema_decay: Annotated[float, typer.Option(help="Of the moving average of the weights.")] = 0.999,
     precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
     device: Device = "auto",
@@ -76,11 +76,11 @@ def train(
     cache: Annotated[
         str, typer.Option(help="Keep features of some views of every image on disk: auto, on or off.")
     ] = "auto",
-    cache_views: Annotated[int, typer.Option(help="Views of every image in the cache, an even number.")] = 8,
+    cache_crops: Annotated[int, typer.Option(help="Views of every image in the cache, an even number.")] = 8,
     cache_folder: Annotated[str | None, typer.Option(help="Where the cache lies; by default in OUTPUT/cache.")] = None,
     log_every: Annotated[int, typer.Option(help="Steps between lines of progress.")] = 20,
-    validate_every: Annotated[int, typer.Option(help="Steps between validations.")] = 1000,
-    checkpoint_every: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 250,
+    eval_every: Annotated[int, typer.Option(help="Steps between validations.")] = 1000,
+    save_every: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 250,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the folder's checkpoint.")] = False,
     json: Json = False,
 ) -> None:
@@ -99,32 +99,32 @@ def train(
         features_name=features_name,
         allow_missing=allow_missing,
         skip_bad=skip_bad,
-        validation_images=tuple(validation_images or ()),
-        validation_count=validation_count,
+        val_images=tuple(val_images or ()),
+        val_count=val_count,
         preset=preset,
         init=init,
-        image_size=image_size,
+        size=size,
         output_size=output_size,
         budget=budget,
         min_crop=min_crop,
         steps=steps,
         batch_size=batch_size,
-        optimiser=cast(Literal["adam", "muon"], optimiser),
-        learning_rate=learning_rate,
-        muon_rate=muon_rate,
+        optimizer=cast(Literal["adam", "muon"], optimizer),
+        lr=lr,
+        muon_lr=muon_lr,
         warmup_steps=warmup_steps,
-        clip_norm=clip_norm,
+        grad_clip=grad_clip,
         ema_decay=ema_decay,
         precision=cast(Literal["auto", "float32", "bfloat16"], precision),
         device=device,
         seed=seed,
         workers=workers,
         cache=cast(Literal["auto", "on", "off"], cache),
-        cache_views=cache_views,
+        cache_crops=cache_crops,
         cache_folder=cache_folder,
         log_every=log_every,
-        validate_every=validate_every,
-        checkpoint_every=checkpoint_every,
+        eval_every=eval_every,
+        save_every=save_every,
     )
     display = training.BarDisplay() if sys.stderr.isatty() and has_rich() else training.LineDisplay()
     try:
@@ -137,6 +137,6 @@ def train(
     show.say(f"{summary.waited / max(summary.seconds, 1e-9):.1%} of that waiting for images")
     for _, problem in summary.skipped:
         show.say(f"skipped {problem}")
-    show.say(f"normalised error {summary.error:.4f} (always the mean image: {summary.mean_image_error:.4f})")
+    show.say(f"normalized error {summary.error:.4f} (always the mean image: {summary.mean_image_error:.4f})")
     show.say(f"wrote the inverter, checkpoint.safetensors, metrics.jsonl and samples/ in {summary.folder}/")
     show.finish(summary)

@@ -13,7 +13,7 @@ weights = typer.Typer(help="Import the weights of AlexNet, or convert those of a
 
 _FILE = "bvlc_reference_caffenet.caffemodel, bvlc_alexnet.caffemodel, alexnet-owt-7be5be79.pth; also .npz."
 _VARIANT = (
-    "caffenet (pools, then normalises), bvlc (normalises, then pools) or torchvision; by default what FILE tells."
+    "caffenet (pools, then normalizes), bvlc (normalizes, then pools) or torchvision; by default what FILE tells."
 )
 _PREPROCESSING = "How they want their pixels: caffe-bgr (caffenet, bvlc) or imagenet-rgb (torchvision)."
 _FOLDER = "Where imported weights are; by default $PREIMAGE_WEIGHTS or the user's cache."

@@ -5,7 +5,7 @@ from preimage.inverters.device import checked_device, extraction_device
 from preimage.inverters.inverter import Inverter
 from preimage.inverters.plan import Plan, plan
 from preimage.inverters.presets import preset
-from preimage.inverters.pretrained import find, shipped
+from preimage.inverters.pretrained import find, list_inverters
 from preimage.inverters.view import View
 
 __all__ = [
@@ -19,7 +19,7 @@ __all__ = [
     "checked_device",
     "extraction_device",
     "find",
+    "list_inverters",
     "plan",
     "preset",
-    "shipped",
 ]

@@ -2,7 +2,7 @@
 
 A config is a frozen dataclass of plain values. Every network takes features (B, C, h, w), standardised where its
 ``standardised`` says so, whose sides are multiples of its ``multiple``, and returns (B, 3, h·stride, w·stride), an
-image minus the mean colour. Around the features it wants ``margin`` cells more, which the sides include. One with a
+image minus the mean color. Around the features it wants ``margin`` cells more, which the sides include. One with a
 ``side`` takes vectors (B, C) instead, and returns (B, 3, side, side). One with a ``logarithm_from`` above zero wants
 the logarithms of the features, from there up, before they are standardised.
 """
@@ -80,7 +80,7 @@ class UShapedConfig:
         head: channels of the up-convolutions from the features' resolution to the image's, without the last 3.
         repeat_edges: at how many of the coarsest sizes a map's edges are repeated instead of padded with zeros. An
             image of 256² has 2×2 values at the coarsest size, all of them at an edge: with zeros the kernels would
-            never meet a full neighbourhood in training, and would fall apart on larger images.
+            never meet a full neighborhood in training, and would fall apart on larger images.
     """
 
     architecture: ClassVar[str] = "u-shaped"
@@ -252,7 +252,7 @@ _NETWORKS: dict[str, tuple[type[Any], type[Any]]] = {
 
 
 def build(in_channels: int, config: ArchitectureConfig) -> TwoStream | SingleStream | UShaped:
-    """The network of a config, freshly initialised from torch's global random state."""
+    """The network of a config, freshly initialized from torch's global random state."""
     return _NETWORKS[config.architecture][1](in_channels, config)
 
 

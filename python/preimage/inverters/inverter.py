@@ -17,6 +17,7 @@ from preimage.inverters import pretrained
 from preimage.inverters.architectures import ArchitectureConfig, build, config_from_dict, config_to_dict
 from preimage.inverters.layers import upconv_weights
 from preimage.inverters.view import View, placed, resized
+from preimage.old_names import TRAINING_NOTES, renamed
 from preimage.spec import Spec
 
 
@@ -200,13 +201,13 @@ class Inverter(nn.Module):
 
     @classmethod
     def load(cls, name_or_path: str | os.PathLike[str]) -> Inverter:
-        """A shipped inverter by name, or one from a folder that `save` or the trainer wrote.
+        """A pretrained inverter by name, or one from a folder that `save` or the trainer wrote.
 
         It comes in evaluation mode, float32, on the CPU, and without gradients for its weights
         (``inverter.requires_grad_()`` brings them back).
 
         Raises:
-            ValueError: there is neither such a folder nor such a shipped inverter; the message lists them.
+            ValueError: there is neither such a folder nor such a pretrained inverter; the message lists them.
             FileFormatError: a file in the folder is missing, damaged or of another version.
         """
         folder = pretrained.resolve(name_or_path)
@@ -259,7 +260,7 @@ def _from_fields(fields: dict[str, Any]) -> Inverter:
     return Inverter(
         Spec.from_dict(fields["spec"]),
         config_from_dict(fields["network"]),
-        fields["training"],
+        renamed(fields["training"], TRAINING_NOTES),
         None if view is None else View.from_dict(view),
     )
 

@@ -81,7 +81,7 @@ class FullyConnected(nn.Linear):
 
 
 class ResidualBlock(nn.Module):
-    """x + conv(lrelu(conv(lrelu(x)))); starts as the identity, so that deep stacks train unnormalised.
+    """x + conv(lrelu(conv(lrelu(x)))); starts as the identity, so that deep stacks train unnormalized.
 
     Without batch statistics the absolute brightness of an image passes through untouched, and an
     image inverts alike alone and in a batch.
@@ -138,7 +138,7 @@ def doublings(layers: Sequence[str]) -> int:
 
 
 def conv(in_channels: int, out_channels: int, kernel: int, stride: int = 1, *, repeat_edges: bool = False) -> nn.Conv2d:
-    """A He-initialised convolution with zero bias and ``kernel // 2`` zeros, or repeated edges, around the map.
+    """A He-initialized convolution with zero bias and ``kernel // 2`` zeros, or repeated edges, around the map.
 
     Its weight is channels_last in memory, as the maps are: CPUs and GPUs are up to twice as fast so.
     """

@@ -35,7 +35,7 @@ _PRESETS: dict[str, dict[str, ArchitectureConfig]] = {
         ),
         "compact": UShapedConfig(entry=("c3/2 80",), splat_levels=4),
     },
-    # A descriptor reaches 6 pixels to each side of its centre: the first stands one cell inside the image.
+    # A descriptor reaches 6 pixels to each side of its center: the first stands one cell inside the image.
     "dense-sift": {"compact": UShapedConfig(entry=("c3/2 64",), margin=(1, 2))},
 }
 # The same with a U one and a half times as wide: 8.6 to 8.8 million parameters.

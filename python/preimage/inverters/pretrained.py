@@ -84,30 +84,30 @@ def naming(folder: Path) -> Iterator[None]:
         raise FileFormatError(folder / CONFIG, str(error)) from error
 
 
-def shipped() -> list[str]:
+def list_inverters() -> list[str]:
     """Names of the inverters that come with the package."""
     folder = _weights_folder()
     return sorted(entry.name for entry in folder.iterdir() if (entry / CONFIG).is_file()) if folder.is_dir() else []
 
 
-def shipped_folder(name: str) -> Path:
-    """Where the shipped inverter of that name lies, whatever folder of the same name there is here."""
+def pretrained_folder(name: str) -> Path:
+    """Where the pretrained inverter of that name lies, whatever folder of the same name there is here."""
     return _weights_folder() / name
 
 
-def shipped_specs() -> dict[str, Spec]:
-    """What the shipped inverters are for, by their names."""
-    return {name: Spec.from_dict(read_config(shipped_folder(name))["spec"]) for name in shipped()}
+def pretrained_specs() -> dict[str, Spec]:
+    """What the pretrained inverters are for, by their names."""
+    return {name: Spec.from_dict(read_config(pretrained_folder(name))["spec"]) for name in list_inverters()}
 
 
 def find(spec: Spec) -> str:
-    """The name of a shipped inverter for features of this spec.
+    """The name of a pretrained inverter for features of this spec.
 
     Raises:
         LookupError: none fits; says in which field the nearest one differs.
     """
     candidates = {}
-    for name, other in shipped_specs().items():
+    for name, other in pretrained_specs().items():
         differences = other.differences(spec)
         if not differences:
             return name
@@ -116,20 +116,20 @@ def find(spec: Spec) -> str:
         raise LookupError("this installation ships no inverter; train one and name it")
     name, differences = min(candidates.items(), key=lambda item: len(item[1]))
     raise LookupError(
-        f"no shipped inverter fits; the nearest, {name}, differs in {'; '.join(differences)} "
+        f"no pretrained inverter fits; the nearest, {name}, differs in {'; '.join(differences)} "
         "(inverter != features): train one for these features and name it"
     )
 
 
 def resolve(name_or_path: str | os.PathLike[str]) -> Path:
-    """The folder of a shipped name or a path."""
+    """The folder of a pretrained name or a path."""
     path = Path(name_or_path)
     if path.is_dir():
         return path
-    if str(name_or_path) in shipped():
-        return shipped_folder(str(name_or_path))
-    known = ", ".join(shipped()) or "none"
-    raise ValueError(f"{name_or_path}: neither a folder nor the name of a shipped inverter (there are: {known})")
+    if str(name_or_path) in list_inverters():
+        return pretrained_folder(str(name_or_path))
+    known = ", ".join(list_inverters()) or "none"
+    raise ValueError(f"{name_or_path}: neither a folder nor the name of a pretrained inverter (there are: {known})")
 
 
 def _weights_folder() -> Path:

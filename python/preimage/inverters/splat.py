@@ -96,7 +96,7 @@ class KeypointSplat(nn.Module):
     def _places(
         self, keypoints: torch.Tensor, row: torch.Tensor, column: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The level [N] of each keypoint, and where its 16 bins lie on it, [N, 16], in cells from the first centre."""
+        """The level [N] of each keypoint, and where its 16 bins lie on it, [N, 16], in cells from the first center."""
         sine, cosine = keypoints[:, 130:131], keypoints[:, 131:132]
         bin_size = _BIN * keypoints[:, 132].exp()
         level = torch.log2(bin_size / self.cell).round().nan_to_num().clamp(0, self.levels - 1).long()  # an index

@@ -1,4 +1,4 @@
-"""What an inverter gives back of images of one fixed size: their centre, at a size of its own."""
+"""What an inverter gives back of images of one fixed size: their center, at a size of its own."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _LARGEST = 8192  # pixels: who downloads an inverter should not run out of memor
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """The centre square of an image, resized.
+    """The center square of an image, resized.
 
     Networks take images of one size only, and their features need not tell of all of it at its own resolution: the
     paper's inverters for AlexNet return the middle 216² of 227² for CONV1, and all of it at 128² for FC6.
 
     Attributes:
         image_size: side of the images whose features are inverted, pixels.
-        crop: side of their centre square that comes back, pixels.
+        crop: side of their center square that comes back, pixels.
         size: side of what comes back, pixels.
     """
 
@@ -59,7 +59,7 @@ class View:
         return resized(self.cropped(images), self.size, self.size)
 
     def cropped(self, images: torch.Tensor) -> torch.Tensor:
-        """Return the centre squares that come back, at the images' own resolution: (B, 3, crop, crop)."""
+        """Return the center squares that come back, at the images' own resolution: (B, 3, crop, crop)."""
         start = (self.image_size - self.crop) // 2
         return images[:, :, start : start + self.crop, start : start + self.crop]
 

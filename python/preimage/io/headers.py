@@ -27,9 +27,9 @@ class ImageHeader:
         width: pixels, as stored (before rotation).
         height: pixels, as stored.
         orientation: EXIF's 1…8 that the caller has to undo; 1 for TIFF, which OpenCV turns itself.
-        transparent_grey: the sample value a grey PNG declares transparent.
+        transparent_gray: the sample value a gray PNG declares transparent.
         alpha: whether a fourth channel is alpha; TIFF may hold anything in it.
-        premultiplied: whether colours were multiplied by alpha; ``None`` where alpha is always straight.
+        premultiplied: whether colors were multiplied by alpha; ``None`` where alpha is always straight.
         inverted: TIFF in which 0 is white.
         opencv: the first version of OpenCV that reads such a file.
     """
@@ -38,7 +38,7 @@ class ImageHeader:
     width: int
     height: int
     orientation: int = 1
-    transparent_grey: int | None = None
+    transparent_gray: int | None = None
     alpha: bool = True
     premultiplied: bool | None = None
     inverted: bool = False
@@ -74,7 +74,7 @@ def check_complete(data: bytes, header: ImageHeader) -> bytes:
     """
     if header.format == "PNG":
         image = png.read_png(data)
-        header.transparent_grey = image.transparent_gray
+        header.transparent_gray = image.transparent_gray
         if image.exif is not None:
             header.orientation = exif_orientation(image.exif)
         return image.still

@@ -77,10 +77,10 @@ def decode_image(data: bytes, *, name: str, max_pixels: int = MAX_PIXELS) -> Ima
 
     - Rotation: EXIF's orientation (all 8; of TIFF its own tag) is applied.
     - 16 bits a sample: divided by 257 and rounded. Other than 8 or 16 bits (floating point): refused.
-    - Grey, with 1 to 16 bits: three equal channels.
-    - Alpha, and a PNG's transparent colour: composited over white. A grey TIFF's alpha is ignored, as is BMP's.
-    - Palettes are looked up; CMYK is converted without a colour profile.
-    - Colour profiles and gamma tags are ignored: the samples count as sRGB.
+    - Gray, with 1 to 16 bits: three equal channels.
+    - Alpha, and a PNG's transparent color: composited over white. A gray TIFF's alpha is ignored, as is BMP's.
+    - Palettes are looked up; CMYK is converted without a color profile.
+    - Color profiles and gamma tags are ignored: the samples count as sRGB.
     - Of several pages (TIFF) or frames (GIF, WebP) the first is taken; of an animated PNG the default image, which
       programs without animation show, whether it is one of the frames or not.
     - TIFF: gray (with alpha), RGB and RGBA of 8 or 16 bits, palettes of 4 or 8 bits, gray of 1 bit, CMYK and YCbCr of
@@ -167,27 +167,27 @@ def _to_rgb(samples: NDArray[Any], header: ImageHeader) -> Image:
     alpha: NDArray[Any] | None = None
     top = np.iinfo(samples.dtype).max
     if samples.ndim == 2 or samples.shape[2] == 1:
-        grey = samples.reshape(samples.shape[:2])
-        if header.transparent_grey is not None:
-            alpha = np.where(grey == header.transparent_grey, 0, top).astype(samples.dtype)
-        colour = np.repeat(grey[..., None], 3, axis=2)
+        gray = samples.reshape(samples.shape[:2])
+        if header.transparent_gray is not None:
+            alpha = np.where(gray == header.transparent_gray, 0, top).astype(samples.dtype)
+        color = np.repeat(gray[..., None], 3, axis=2)
     else:
-        colour = samples[..., 2::-1]
+        color = samples[..., 2::-1]
         alpha = samples[..., 3] if samples.shape[2] == 4 and header.alpha else None
     if alpha is not None and alpha.min() < top:
-        # libtiff multiplies 8-bit colours by alpha while reading, whatever the file said.
+        # libtiff multiplies 8-bit colors by alpha while reading, whatever the file said.
         multiplied = header.premultiplied is not None and (header.premultiplied or top == 255)
-        colour = _over_white(colour, alpha[..., None], multiplied=multiplied)
-    return _TO_8_BIT[colour] if top == 65535 else colour
+        color = _over_white(color, alpha[..., None], multiplied=multiplied)
+    return _TO_8_BIT[color] if top == 65535 else color
 
 
-def _over_white(colour: NDArray[Any], alpha: NDArray[Any], *, multiplied: bool) -> NDArray[Any]:
-    kind = colour.dtype
+def _over_white(color: NDArray[Any], alpha: NDArray[Any], *, multiplied: bool) -> NDArray[Any]:
+    kind = color.dtype
     top = int(np.iinfo(kind).max)
     # Every array is widened before any arithmetic, so that no rule for the type of mixed operands matters. The square
     # of `top` plus its half just fits.
     wide = np.uint16 if top == 255 else np.uint32
-    samples: NDArray[Any] = colour.astype(wide)
+    samples: NDArray[Any] = color.astype(wide)
     opaque: NDArray[Any] = alpha.astype(wide)
     white = top - opaque
     mixed = np.minimum(samples + white, top) if multiplied else (samples * opaque + white * top + top // 2) // top
@@ -219,7 +219,7 @@ def decode_file(path: StrPath, *, max_pixels: int = MAX_PIXELS) -> Image:
 
 
 def fit_image(image: Image, size: int | None) -> Image:
-    """The centre square of an image, size × size pixels; ``None`` leaves the image as it is.
+    """The center square of an image, size × size pixels; ``None`` leaves the image as it is.
 
     The square is cut first, then resized: by area averaging when that shrinks it, bicubically when it enlarges.
 

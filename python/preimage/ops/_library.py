@@ -13,8 +13,8 @@ from preimage.ops._sizes import cell_count, grid_size
 LIBRARY = torch.library.Library("preimage", "DEF")
 
 for _schema in (
-    "hog(Tensor images, int cell_size, str variant, str colour) -> Tensor",
-    "hog_backward(Tensor gradient, Tensor images, int cell_size, str variant, str colour) -> Tensor",
+    "hog(Tensor images, int cell_size, str variant, str color) -> Tensor",
+    "hog_backward(Tensor gradient, Tensor images, int cell_size, str variant, str color) -> Tensor",
     "lbp(Tensor images, int cell_size, str variant) -> Tensor",
     "lbp_codes(Tensor images, str variant) -> Tensor",
     # Features and norms; bounds are (top, left, bottom, right), inclusive.
@@ -31,7 +31,7 @@ for _schema in (
 
 
 @torch.library.register_fake("preimage::hog", lib=LIBRARY)  # type: ignore[untyped-decorator]
-def _hog(images: torch.Tensor, cell_size: int, variant: str, colour: str) -> torch.Tensor:
+def _hog(images: torch.Tensor, cell_size: int, variant: str, color: str) -> torch.Tensor:
     batch = images.shape[0] if images.dim() == 4 else 1
     rows = cell_count(images.shape[-2], cell_size)
     columns = cell_count(images.shape[-1], cell_size)
@@ -40,7 +40,7 @@ def _hog(images: torch.Tensor, cell_size: int, variant: str, colour: str) -> tor
 
 @torch.library.register_fake("preimage::hog_backward", lib=LIBRARY)  # type: ignore[untyped-decorator]
 def _hog_backward(
-    gradient: torch.Tensor, images: torch.Tensor, cell_size: int, variant: str, colour: str
+    gradient: torch.Tensor, images: torch.Tensor, cell_size: int, variant: str, color: str
 ) -> torch.Tensor:
     return images.new_empty(images.shape, dtype=torch.float32)
 

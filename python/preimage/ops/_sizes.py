@@ -11,6 +11,6 @@ def cell_count(pixels: int, cell_size: int) -> int:
 
 
 def grid_size(bounds: Bounds, step: int, bin_size: int) -> tuple[int, int]:
-    """Return (rows, columns) of dense SIFT's descriptors whose bin centres all lie within the bounds."""
+    """Return (rows, columns) of dense SIFT's descriptors whose bin centers all lie within the bounds."""
     top, left, bottom, right = bounds
     return (bottom - top - 3 * bin_size) // step + 1, (right - left - 3 * bin_size) // step + 1

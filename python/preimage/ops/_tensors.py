@@ -49,5 +49,5 @@ def with_cuda() -> Any:
 
 
 def working_memory(images: torch.Tensor, floats: int) -> torch.Tensor:
-    """Return uninitialised float32 on the images' device. The allocator keeps it for the stream that uses it."""
+    """Return uninitialized float32 on the images' device. The allocator keeps it for the stream that uses it."""
     return torch.empty(max(floats, 1), dtype=torch.float32, device=images.device)

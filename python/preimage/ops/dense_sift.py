@@ -84,11 +84,11 @@ def dense_sift(
             where they lie.
             A tensor on the CPU or a CUDA device, or a NumPy array. They are not smoothed; `preimage.phow` does that.
         step: pixels between descriptors along both axes, at least 1.
-        bin_size: pixels between the centres of a descriptor's spatial bins along both axes, at least 1.
-        window: ``"gaussian"`` weighs every pixel by its distance from the descriptor's centre, as SIFT does;
+        bin_size: pixels between the centers of a descriptor's spatial bins along both axes, at least 1.
+        window: ``"gaussian"`` weighs every pixel by its distance from the descriptor's center, as SIFT does;
             ``"flat"`` every spatial bin by the Gaussian's mean over it (VLFeat's "fast" one).
         window_size: the Gaussian's standard deviation in bins, above 0.
-        bounds: (top, left, bottom, right), the pixels that bin centres may lie on, inclusive, as VLFeat's bounds but
+        bounds: (top, left, bottom, right), the pixels that bin centers may lie on, inclusive, as VLFeat's bounds but
             y before x and from 0; ``None`` for the whole image.
         norms: give the norms as well.
         dtype: of the descriptors: float32, float16, (tensors only) bfloat16, or uint8 for min(⌊512 · d⌋, 255), as
@@ -98,15 +98,15 @@ def dense_sift(
         (..., 128, h, w), contiguous, with the images' leading dimensions; a tensor on the images' device for a tensor,
         a NumPy array for an array. h = (bottom - top - 3 · bin_size) // step + 1 and w alike. Channel = orientation +
         8 · spatial column + 32 · spatial row; orientation k is along k · 45°, 0 along +x, y down. Values in [0, 1],
-        every descriptor of length 1. `preimage.dense_sift_frames` tells their centres.
+        every descriptor of length 1. `preimage.dense_sift_frames` tells their centers.
 
-        With `norms` also float32 (..., 1, h, w): the sum of a descriptor's 128 values before they are normalised,
+        With `norms` also float32 (..., 1, h, w): the sum of a descriptor's 128 values before they are normalized,
         over (3 · bin_size + 1)²; VLFeat's measure of contrast.
 
-        A near-flat patch has a descriptor of zeros: one whose values before normalising, squared, add up to at most
+        A near-flat patch has a descriptor of zeros: one whose values before normalizing, squared, add up to at most
         1e-8. (There VLFeat divides by 1.2e-7 and returns noise.)
 
-        A pixel that is not finite spoils the descriptors that it, or one of its four neighbours, votes for; a NaN
+        A pixel that is not finite spoils the descriptors that it, or one of its four neighbors, votes for; a NaN
         makes them NaN (255 in uint8). All others keep their values to the bit.
 
     Raises:
@@ -205,8 +205,8 @@ def dense_sift_frames(
         step, bin_size, bounds: as for `dense_sift`.
 
     Returns:
-        float32 (h, w, 2): the centres, y before x, in pixels from the centre of the upper left one. A descriptor's
-        first bin is centred 1.5 · bin_size before it, its last as much after it.
+        float32 (h, w, 2): the centers, y before x, in pixels from the center of the upper left one. A descriptor's
+        first bin is centered 1.5 · bin_size before it, its last as much after it.
 
     Raises:
         TypeError, ValueError: as `dense_sift`.
@@ -215,9 +215,9 @@ def dense_sift_frames(
     check_whole("width", width)
     box = check_grid(height, width, step, bin_size, bounds)
     rows, columns = grid_size(box, step, bin_size)
-    centre = 1.5 * bin_size
-    y = np.arange(rows, dtype=np.float32) * np.float32(step) + np.float32(box[0] + centre)
-    x = np.arange(columns, dtype=np.float32) * np.float32(step) + np.float32(box[1] + centre)
+    center = 1.5 * bin_size
+    y = np.arange(rows, dtype=np.float32) * np.float32(step) + np.float32(box[0] + center)
+    x = np.arange(columns, dtype=np.float32) * np.float32(step) + np.float32(box[1] + center)
     return np.stack(np.meshgrid(y, x, indexing="ij"), axis=-1)
 
 

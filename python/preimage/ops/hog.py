@@ -28,7 +28,7 @@ from preimage.ops._sizes import cell_count
 
 CHANNELS = 31
 VARIANTS = ("vlfeat-uoctti",)
-COLOURS = ("luma", "strongest")
+COLORS = ("luma", "strongest")
 DTYPES = ("float32", "float16", "bfloat16")
 
 
@@ -37,7 +37,7 @@ def hog(
     *,
     cell_size: int = 8,
     variant: str = "vlfeat-uoctti",
-    colour: str = "luma",
+    color: str = "luma",
     dtype: DType = "float32",
 ) -> Images:
     """Histograms of oriented gradients, equal to VLFeat's `vl_hog` (UoCTTI, 9 orientations) within 1e-6.
@@ -45,11 +45,11 @@ def hog(
     Args:
         images: (H, W) or (..., C, H, W), y down; C is 1 or 3 (red, green, blue); leading dimensions may be 0.
             uint8 (divided by 255), float16, bfloat16, float32 or float64 with values in [0, 1] (not enforced;
-            the normalisation's epsilon makes the features depend on the range). Any strides; uint8 and float32
+            the normalization's epsilon makes the features depend on the range). Any strides; uint8 and float32
             are read where they lie. A tensor on the CPU or a CUDA device, or a NumPy array.
         cell_size: side of a cell in pixels, at least 1. 8 is the fast one.
         variant: the definition followed; only ``"vlfeat-uoctti"``.
-        colour: what becomes of three channels: ``"luma"`` takes 0.299 R + 0.587 G + 0.114 B; ``"strongest"``
+        color: what becomes of three channels: ``"luma"`` takes 0.299 R + 0.587 G + 0.114 B; ``"strongest"``
             takes at every pixel the channel with the longest gradient, the first of equals, as VLFeat does.
         dtype: of the features: float32, float16 or (tensors only) bfloat16, rounded from float32; a name or a dtype of
             torch or NumPy.
@@ -60,13 +60,13 @@ def hog(
         directed at k · 20° (y down), 9-17 the opposite directions, 18-26 undirected, 27-30 texture of the cells' blocks
         upper left, upper right, lower left, lower right. Values in [0, 0.43].
 
-        A pixel that is not finite spoils the cells that its four neighbours vote for (at most 3 × 3) and the cells
-        next to those, which share their normalisation; a NaN makes them NaN. All others keep their values to the bit.
+        A pixel that is not finite spoils the cells that its four neighbors vote for (at most 3 × 3) and the cells
+        next to those, which share their normalization; a NaN makes them NaN. All others keep their values to the bit.
 
     Raises:
         TypeError: not an array or tensor, or of another dtype; `cell_size` not an int.
         ValueError: wrong rank, channel count or device; an empty image or one too small for a cell; an unknown
-            `variant`, `colour` or `dtype`.
+            `variant`, `color` or `dtype`.
         RuntimeError: a CUDA tensor where the package was built without CUDA.
 
     Gradients flow back to the images, on either device. Where HOG has a kink, one side counts: a clipped value passes
@@ -80,7 +80,7 @@ def hog(
     height, width = check_images(images)
     check_whole("cell_size", cell_size)
     check_choice("variant", variant, VARIANTS)
-    check_choice("colour", colour, COLOURS)
+    check_choice("color", color, COLORS)
     name = check_dtype(dtype, DTYPES, images)
     rows, columns = cell_count(height, cell_size), cell_count(width, cell_size)
     if rows < 1 or columns < 1:
@@ -93,16 +93,14 @@ def hog(
     if is_tensor(batch):
         from preimage.ops.hog_torch import hog_of_tensors
 
-        features = hog_of_tensors(batch, cell_size, variant, colour, name)
+        features = hog_of_tensors(batch, cell_size, variant, color, name)
     else:
         features = np.empty((len(batch), CHANNELS, rows, columns), name)
-        hog_into(batch, features, cell_size=cell_size, colour=colour, threads=cpu_threads())
+        hog_into(batch, features, cell_size=cell_size, color=color, threads=cpu_threads())
     return like_images(features, images)
 
 
-def hog_into(
-    images: npt.NDArray[Any], features: npt.NDArray[Any], *, cell_size: int, colour: str, threads: int
-) -> None:
+def hog_into(images: npt.NDArray[Any], features: npt.NDArray[Any], *, cell_size: int, color: str, threads: int) -> None:
     """Write the features (B, 31, Hc, Wc), float32 or float16, C-contiguous, of images (B, C, H, W) in place.
 
     Raises:
@@ -110,4 +108,4 @@ def hog_into(
     """
     images = readable(images)  # by name, so that a copy lives until the kernel has read it
     output = describe_output(features)
-    _native.hog(describe_array(images), output, cell_size, colour, instruction_set(), threads)
+    _native.hog(describe_array(images), output, cell_size, color, instruction_set(), threads)

@@ -15,60 +15,60 @@ from preimage.ops._sizes import cell_count
 from preimage.ops._tensors import as_native, describe, needs_gradient, stream, with_cuda, working_memory
 
 
-def hog_of_tensors(images: torch.Tensor, cell_size: int, variant: str, colour: str, dtype: str) -> torch.Tensor:
+def hog_of_tensors(images: torch.Tensor, cell_size: int, variant: str, color: str, dtype: str) -> torch.Tensor:
     """Return the features of images (B, C, H, W), checked; see `preimage.hog`."""
     if needs_gradient(images):
-        features: torch.Tensor = _Hog.apply(images, cell_size, variant, colour)  # type: ignore[no-untyped-call]
+        features: torch.Tensor = _Hog.apply(images, cell_size, variant, color)  # type: ignore[no-untyped-call]
     else:
-        features = _op(images, cell_size, variant, colour)
+        features = _op(images, cell_size, variant, color)
     return features.to(getattr(torch, dtype))
 
 
 @torch.library.impl(LIBRARY, "hog", "CPU")
-def _hog_cpu(images: torch.Tensor, cell_size: int, variant: str, colour: str) -> torch.Tensor:
+def _hog_cpu(images: torch.Tensor, cell_size: int, variant: str, color: str) -> torch.Tensor:
     images = as_native(images)  # by name, so that a copy lives until the kernel has read it
     described = describe(images)
     batch, _, height, width = described[1]
     rows, columns = cell_count(height, cell_size), cell_count(width, cell_size)
     output = torch.empty((batch, 31, rows, columns), dtype=torch.float32, device="cpu")
-    _native.hog(described, describe(output), cell_size, colour, instruction_set(), torch.get_num_threads())
+    _native.hog(described, describe(output), cell_size, color, instruction_set(), torch.get_num_threads())
     return output
 
 
 @torch.library.impl(LIBRARY, "hog_backward", "CPU")
 def _hog_backward_cpu(
-    gradient: torch.Tensor, images: torch.Tensor, cell_size: int, variant: str, colour: str
+    gradient: torch.Tensor, images: torch.Tensor, cell_size: int, variant: str, color: str
 ) -> torch.Tensor:
     gradient, images = gradient.to(torch.float32).contiguous(), as_native(images)
     result = torch.empty(images.shape, dtype=torch.float32, device="cpu")
     described = describe(gradient), describe(images), describe(result)
-    _native.hog_backward(*described, cell_size, colour, instruction_set(), torch.get_num_threads())
+    _native.hog_backward(*described, cell_size, color, instruction_set(), torch.get_num_threads())
     return result
 
 
 @torch.library.impl(LIBRARY, "hog", "CUDA")
-def _hog_cuda(images: torch.Tensor, cell_size: int, variant: str, colour: str) -> torch.Tensor:
+def _hog_cuda(images: torch.Tensor, cell_size: int, variant: str, color: str) -> torch.Tensor:
     native, images = with_cuda(), as_native(images)
     described = describe(images)
     batch, _, height, width = described[1]
     rows, columns = cell_count(height, cell_size), cell_count(width, cell_size)
     output = images.new_empty((batch, 31, rows, columns), dtype=torch.float32)
-    scratch = working_memory(images, native.hog_cuda_scratch(described, cell_size, colour, False))
-    native.hog_cuda(described, describe(scratch), describe(output), cell_size, colour, stream(images))
+    scratch = working_memory(images, native.hog_cuda_scratch(described, cell_size, color, False))
+    native.hog_cuda(described, describe(scratch), describe(output), cell_size, color, stream(images))
     return output
 
 
 @torch.library.impl(LIBRARY, "hog_backward", "CUDA")
 def _hog_backward_cuda(
-    gradient: torch.Tensor, images: torch.Tensor, cell_size: int, variant: str, colour: str
+    gradient: torch.Tensor, images: torch.Tensor, cell_size: int, variant: str, color: str
 ) -> torch.Tensor:
     native, images = with_cuda(), as_native(images)
     gradient = gradient.to(torch.float32).contiguous()
     result = torch.empty(images.shape, dtype=torch.float32, device=images.device)
     described = describe(images)
-    scratch = working_memory(images, native.hog_cuda_scratch(described, cell_size, colour, True))
+    scratch = working_memory(images, native.hog_cuda_scratch(described, cell_size, color, True))
     tensors = describe(gradient), described, describe(scratch), describe(result)
-    native.hog_backward_cuda(*tensors, cell_size, colour, stream(images))
+    native.hog_backward_cuda(*tensors, cell_size, color, stream(images))
     return result
 
 
@@ -81,10 +81,10 @@ class _Hog(torch.autograd.Function):
     """The op with its gradient; apart from it, because a call without one shall not pay for it."""
 
     @staticmethod
-    def forward(ctx: Any, images: torch.Tensor, cell_size: int, variant: str, colour: str) -> torch.Tensor:
+    def forward(ctx: Any, images: torch.Tensor, cell_size: int, variant: str, color: str) -> torch.Tensor:
         ctx.save_for_backward(images)
-        ctx.parameters = (cell_size, variant, colour)
-        return _op(images, cell_size, variant, colour)
+        ctx.parameters = (cell_size, variant, color)
+        return _op(images, cell_size, variant, color)
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:

@@ -53,7 +53,7 @@ def lbp(
     Returns:
         (..., 58, H // cell_size, W // cell_size), contiguous, with the images' leading dimensions; a tensor on the
         images' device for a tensor, a NumPy array for an array. A pixel's code has one bit for each of its eight
-        neighbours, clockwise from the right, set where the neighbour is greater. Channel 7 i + j - 1 counts the codes
+        neighbors, clockwise from the right, set where the neighbor is greater. Channel 7 i + j - 1 counts the codes
         whose ones are a run of length j, 1 to 7, from bit i on; 56 those of all zeros or all ones; 57 the others.
         Pixels on the image's border do not vote. Each votes bilinearly for its four nearest cells. A cell's features
         are the square roots of its votes' shares: their squares sum up to 1, or to 0 where no pixel votes.
@@ -61,7 +61,7 @@ def lbp(
         Only the order of the values counts. With one channel, uint8, the same numbers as floats, and those divided
         by 255 give equal results; with three, uint8 gives what it gives divided by 255 in float32, while other
         scales round the luma differently, which can turn near-ties. A NaN is neither greater nor exceeded: its own
-        code is all zeros, and its bit is clear in its neighbours' codes.
+        code is all zeros, and its bit is clear in its neighbors' codes.
 
         Votes are counted in whole numbers: CPU and GPU, any number of threads and any instruction set give the same
         bits. They are VLFeat's bits where the cell size is a power of two up to 32. With others VLFeat's own float32

@@ -15,7 +15,7 @@ class PhowScale(NamedTuple):
     bin_size: int
     features: Any  # (..., 128, h, w)
     norms: Any  # (..., 1, h, w)
-    frames: Any  # (h, w, 2): centres, y before x
+    frames: Any  # (h, w, 2): centers, y before x
 
 
 def phow(
@@ -29,10 +29,10 @@ def phow(
     contrast_threshold: float = 0.005,
     dtype: DType = "float32",
 ) -> list[PhowScale]:
-    """Dense SIFT at several sizes, as VLFeat's `vl_phow` computes it for grey images.
+    """Dense SIFT at several sizes, as VLFeat's `vl_phow` computes it for gray images.
 
     For every size the image is smoothed by a Gaussian of size / magnif pixels (cut off at four standard deviations,
-    the image's edge repeated), then `dense_sift` takes the descriptors; the sizes' first centres coincide, as far as
+    the image's edge repeated), then `dense_sift` takes the descriptors; the sizes' first centers coincide, as far as
     whole pixels allow: all of `sizes` even, or all odd.
 
     Args:
@@ -46,7 +46,7 @@ def phow(
 
     Returns:
         One ``PhowScale`` for every size, in their order: ``bin_size``, ``features`` (..., 128, h, w), their ``norms``
-        (..., 1, h, w), and the centres ``frames`` (h, w, 2), y before x, on the CPU. Leading dimensions are those of
+        (..., 1, h, w), and the centers ``frames`` (h, w, 2), y before x, on the CPU. Leading dimensions are those of
         the images; tensors for tensors, NumPy arrays for arrays. Smaller sizes have more descriptors, at the lower and
         right ends.
 
@@ -54,7 +54,7 @@ def phow(
         TypeError, ValueError: as `dense_sift`; also when `sizes` is empty, or when the image is too small for one.
     """
     height, width = check_images(images)
-    planes = _grey(as_batch(images))
+    planes = _gray(as_batch(images))
     _check(sizes, magnif, contrast_threshold)
     scales = []
     for size in sizes:
@@ -99,7 +99,7 @@ def _check(sizes: tuple[int, ...], magnif: float, contrast_threshold: float) -> 
         raise ValueError(f"magnif must be above 0 and finite, got {magnif!r}")
 
 
-def _grey(batch: Any) -> Any:
+def _gray(batch: Any) -> Any:
     """Return images (B, C, H, W) as float32 (B, 1, H, W) in [0, 1]."""
     values = batch.float() if is_tensor(batch) else readable(batch).astype("float32")
     if "uint8" in str(batch.dtype):

@@ -38,7 +38,7 @@ def sift_grid(
     """At most one keypoint for every cell of cell × cell pixels, its descriptor and place as channels.
 
     A keypoint lies in cell (⌊(y + 0.5) / cell⌋, ⌊(x + 0.5) / cell⌋): a pixel's square spans half a pixel on either
-    side of its centre. Those outside the image are left out. Of several in a cell one is drawn: the one with the
+    side of its center. Those outside the image are left out. Of several in a cell one is drawn: the one with the
     largest key, where keypoint k of its image (from 0) has the key splitmix64 gives as output number k when started
     at `seed` (unsigned 64-bit integers, wrapping around). All seeds together draw evenly, and the other keypoints of
     an image, or the other images, make no difference to a draw beyond the index.

@@ -13,7 +13,7 @@ from preimage.keypoints import DESCRIPTOR, Keypoints
 
 _cv2: Any = cv2  # its stubs do not know SIFT_create
 
-# OpenCV finds keypoints in the image enlarged twofold, whose pixel u is centred on (u + 0.5) / 2 - 0.5, and takes that
+# OpenCV finds keypoints in the image enlarged twofold, whose pixel u is centered on (u + 0.5) / 2 - 0.5, and takes that
 # for u / 2.
 POSITION_SHIFT = 0.25
 
@@ -35,7 +35,7 @@ def opencv_sift(images: npt.NDArray[Any], threads: int) -> Keypoints:
 
 def _of_image(image: npt.NDArray[Any]) -> Keypoints:
     """(C, H, W) -> a batch of one."""
-    found, described = _cv2.SIFT_create().detectAndCompute(_grey(image), None)
+    found, described = _cv2.SIFT_create().detectAndCompute(_gray(image), None)
     fields = [(k.pt[0], k.pt[1], k.size, k.angle, k.response, k.octave) for k in found]
     x, y, size, angle, response, octave = np.array(fields, dtype=np.float64).reshape(-1, 6).T
     descriptors = np.zeros((0, DESCRIPTOR), np.float32) if described is None else described[:, _CHANNELS]
@@ -59,13 +59,13 @@ def _of_image(image: npt.NDArray[Any]) -> Keypoints:
     return Keypoints(**ordered, offsets=np.array([0, len(found)], np.int64))
 
 
-def _grey(image: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+def _gray(image: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     """(C, H, W), uint8 or float32 in [0, 1] -> the luma (H, W), rounded to uint8; 0 for what is not a number."""
     if image.dtype == np.uint8 and len(image) == 1:
         return np.ascontiguousarray(image[0])
     unit = image.astype(np.float32) / np.float32(255 if image.dtype == np.uint8 else 1)
     if len(unit) == 3:
-        grey = np.float32(0.299) * unit[0] + np.float32(0.587) * unit[1] + np.float32(0.114) * unit[2]
+        gray = np.float32(0.299) * unit[0] + np.float32(0.587) * unit[1] + np.float32(0.114) * unit[2]
     else:
-        grey = unit[0]
-    return np.rint(np.clip(np.nan_to_num(grey), 0, 1) * np.float32(255)).astype(np.uint8)
+        gray = unit[0]
+    return np.rint(np.clip(np.nan_to_num(gray), 0, 1) * np.float32(255)).astype(np.uint8)

@@ -18,21 +18,21 @@ RepresentationChoices = Representation | str | Sequence[Representation | str] | 
 
 
 def fitting_inverter(choice: InverterChoice, spec: Spec, features_name: str) -> tuple[Inverter, str]:
-    """The inverter asked for, or the shipped one that fits; and what to call it.
+    """The inverter asked for, or the pretrained one that fits; and what to call it.
 
     Args:
-        choice: an inverter, a shipped name, a folder, or ``None`` to look for one among the shipped.
+        choice: an inverter, a pretrained name, a folder, or ``None`` to look for one among the pretrained.
         spec: of the features to invert.
         features_name: what to call them in messages.
 
     Raises:
         ValueError: the inverter is for other features; names the fields that differ.
-        LookupError: no shipped inverter fits.
+        LookupError: no pretrained inverter fits.
     """
     if choice is None:
-        _check_shipped(spec.representation)
+        _check_pretrained(spec.representation)
         try:
-            return _shipped_inverter(pretrained.find(spec))
+            return _pretrained_inverter(pretrained.find(spec))
         except LookupError as error:
             raise LookupError(f"{features_name}: {error} (--inverter NAME_OR_FOLDER)") from error
     inverter, name = named_inverter(choice)
@@ -41,7 +41,7 @@ def fitting_inverter(choice: InverterChoice, spec: Spec, features_name: str) -> 
 
 
 def sift_inverter(choice: InverterChoice, variant: str) -> tuple[Inverter, str]:
-    """The inverter asked for, or the shipped one for sparse SIFT; and what to call it.
+    """The inverter asked for, or the pretrained one for sparse SIFT; and what to call it.
 
     Args:
         choice: as for `fitting_inverter`.
@@ -49,32 +49,32 @@ def sift_inverter(choice: InverterChoice, variant: str) -> tuple[Inverter, str]:
 
     Raises:
         ValueError: the inverter is for another representation.
-        LookupError: none for sparse SIFT is shipped.
+        LookupError: none for sparse SIFT is pretrained.
     """
     if choice is None:
-        _check_shipped("sift")
-        fitting = {name: spec for name, spec in pretrained.shipped_specs().items() if spec.representation == "sift"}
-        return _shipped_inverter(min(fitting, key=lambda name: fitting[name].variant != variant))
+        _check_pretrained("sift")
+        fitting = {name: spec for name, spec in pretrained.pretrained_specs().items() if spec.representation == "sift"}
+        return _pretrained_inverter(min(fitting, key=lambda name: fitting[name].variant != variant))
     inverter, name = named_inverter(choice)
     if inverter.spec.representation != "sift":
         raise ValueError(f"inverter {name} is for {inverter.spec.representation}, not for sift")
     return inverter, name
 
 
-def shipped_representations() -> dict[str, Spec]:
-    """What there are shipped inverters for, by representation; of several for one, the first by name."""
-    return {spec.representation: spec for spec in reversed(list(pretrained.shipped_specs().values()))}
+def pretrained_representations() -> dict[str, Spec]:
+    """What there are pretrained inverters for, by representation; of several for one, the first by name."""
+    return {spec.representation: spec for spec in reversed(list(pretrained.pretrained_specs().values()))}
 
 
-def _check_shipped(representation: str) -> None:
-    if representation not in shipped_representations():
+def _check_pretrained(representation: str) -> None:
+    if representation not in pretrained_representations():
         raise LookupError(
-            f"no inverter for {representation} is shipped: train one and name it (--inverter NAME_OR_FOLDER)"
+            f"no inverter for {representation} is pretrained: train one and name it (--inverter NAME_OR_FOLDER)"
         )
 
 
-def _shipped_inverter(name: str) -> tuple[Inverter, str]:
-    return Inverter.load(pretrained.shipped_folder(name)), name
+def _pretrained_inverter(name: str) -> tuple[Inverter, str]:
+    return Inverter.load(pretrained.pretrained_folder(name)), name
 
 
 def named_inverter(choice: NamedInverter) -> tuple[Inverter, str]:
@@ -102,7 +102,7 @@ class Pairing:
 
 
 def pairings(inverter: InverterChoices, representation: RepresentationChoices) -> list[Pairing]:
-    """For each representation the inverter that was asked for, or the shipped one that fits, if there is one.
+    """For each representation the inverter that was asked for, or the pretrained one that fits, if there is one.
 
     Args:
         inverter: any number of them, each for another representation.

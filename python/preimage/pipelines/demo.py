@@ -15,7 +15,7 @@ from preimage import representations
 from preimage.io import ImageSource, atomic_write, decode_file, write_png
 from preimage.metrics import SMALLEST_FOR_SSIM
 from preimage.optional import OPTIONAL
-from preimage.pipelines.choosing import InverterChoices, pairings, shipped_representations
+from preimage.pipelines.choosing import InverterChoices, pairings, pretrained_representations
 from preimage.pipelines.evaluate import ImageScore, Scores
 from preimage.pipelines.extract import extract
 from preimage.pipelines.invert import invert
@@ -31,7 +31,7 @@ from preimage.viz.html import Figure, Section, Table, html_page
 _DRAWN = {
     "hog": "edge strokes",
     "sift": "circles as large as the keypoints, with hands in their direction",
-    "lbp": "edges coloured by their brighter side",
+    "lbp": "edges colored by their brighter side",
     "dense-sift": "stars of gradients",
 }
 
@@ -46,7 +46,7 @@ class DemoResult:
         shape: (C, h, w) or (C,) of a photograph's features.
         reconstructions: folder of what came back, a PNG a photograph.
         inverter: name or folder of the inverter used.
-        error: normalised reconstruction error over the photographs.
+        error: normalized reconstruction error over the photographs.
         scores: one entry a photograph.
     """
 
@@ -67,7 +67,7 @@ class DemoSummary:
         sheet: PNG of all photographs with their features and reconstructions.
         page: the same as a self-contained HTML page with the errors.
         images: how many photographs.
-        mean_image_error: normalised error of answering every photograph with their mean image.
+        mean_image_error: normalized error of answering every photograph with their mean image.
         seconds: wall time.
         results: one entry a representation.
     """
@@ -95,13 +95,13 @@ def demo_page(
     names = [name_of_representation(result.spec) for result in summary.results]
     several = len(names) > 1
     size = " or ".join(f"{side} × {side}" for side in sorted(set(sizes)))
-    blind = ", which see no colour" if all(result.spec.representation in _DRAWN for result in summary.results) else ""
+    blind = ", which see no color" if all(result.spec.representation in _DRAWN for result in summary.results) else ""
     which = "The lower row was" if several else "The right-hand pictures were"
     return html_page(
         title=f"Photographs from their {_enumerated(names)} features",
         lead=(
             f"Each photograph ({size} pixels) was reduced to the numbers described below{blind}, and forgotten. "
-            f"{which} made from those numbers alone, each in one pass of a network; colours and brightness are its "
+            f"{which} made from those numbers alone, each in one pass of a network; colors and brightness are its "
             "best guess."
         ),
         terms=[(name, _explained(result)) for name, result in zip(names, summary.results, strict=True)],
@@ -109,7 +109,7 @@ def demo_page(
         tables=_tables(summary, photographs, names),
         command=command,
         footer=(
-            "Normalised error: Euclidean distance between photograph and reconstruction, divided by the average "
+            "Normalized error: Euclidean distance between photograph and reconstruction, divided by the average "
             f"distance between two of the photographs. Inverters: {', '.join(r.inverter for r in summary.results)}. "
             + credit
         ),
@@ -128,7 +128,7 @@ def _explained(result: DemoResult) -> str:
             f"gradients around it, at most one in a cell of {cell}; nothing is told of what lies between them."
         ),
         "lbp": (
-            f"for each cell of {cell} how often each of 58 patterns occurs of which neighbours are brighter than a "
+            f"for each cell of {cell} how often each of 58 patterns occurs of which neighbors are brighter than a "
             f"pixel, by however little: {cells} cells."
         ),
         "dense-sift": (
@@ -178,9 +178,9 @@ def _tables(summary: DemoSummary, photographs: Sequence[SheetRow], names: Sequen
         ]
         for name, result in zip(names, results, strict=True)
     ]
-    header = ["features", "normalised error", "PSNR, dB", "SSIM"]
+    header = ["features", "normalized error", "PSNR, dB", "SSIM"]
     return [
-        Table("How close each comes: normalised error", ["photograph", *names], errors),
+        Table("How close each comes: normalized error", ["photograph", *names], errors),
         Table("Means over the photographs", header, measures),
     ]
 
@@ -212,16 +212,17 @@ def demo(
     Args:
         output: a folder, made if it is not there.
         images: other photographs than scikit-image's, at least two.
-        inverter: shipped names, folders or inverters, at most one for each representation; ``None`` takes the shipped
+        inverter: pretrained names, folders or inverters, at most one for each representation; ``None`` takes the
+            pretrained
             ones, one for each representation that there is one for.
-        size: short side resized to this many pixels and the centre square cut out; ``None`` takes the only size that
+        size: short side resized to this many pixels and the center square cut out; ``None`` takes the only size that
             a representation knows, or 384.
         device: where features are computed and inverted.
         command: what to print on the page as the command that made it.
 
     Raises:
         ImportError: scikit-image, whose photographs these are, is not installed.
-        LookupError: no inverter is shipped.
+        LookupError: no inverter is pretrained.
         ValueError: a bad image (named), a single one, `size` under 11 or too small for a representation, or two
             inverters for one representation.
     """
@@ -234,7 +235,7 @@ def demo(
         raise ValueError(f"size is at least {SMALLEST_FOR_SSIM} pixels, got {size}")
     reconstructors = [
         Reconstructor.from_pairing(pair, device)
-        for pair in pairings(inverter, _shipped() if inverter is None else None)
+        for pair in pairings(inverter, _pretrained() if inverter is None else None)
     ]
     sizes = [reconstructor.side(size, _SIZE) for reconstructor in reconstructors]
     results, means = [], []
@@ -275,9 +276,9 @@ def sample_photographs() -> list[str]:
     return present
 
 
-def _shipped() -> list[representations.Representation]:
-    """What there are shipped inverters for, in the order shown; not networks, whose weights are not shipped."""
-    specs = {name: spec for name, spec in shipped_representations().items() if "weights" not in spec.parameters}
+def _pretrained() -> list[representations.Representation]:
+    """What there are pretrained inverters for, in the order shown; not networks, whose weights are not pretrained."""
+    specs = {name: spec for name, spec in pretrained_representations().items() if "weights" not in spec.parameters}
     names = sorted(specs, key=lambda name: (_ORDER.index(name) if name in _ORDER else len(_ORDER), name))
     return [representations.from_spec(specs[name]) for name in names]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from preimage.io import atomic_write
-from preimage.metrics import SMALLEST_FOR_SSIM, ErrorReport, NormalisedError, Originals, PerceptualDistance, psnr, ssim
+from preimage.metrics import SMALLEST_FOR_SSIM, ErrorReport, NormalizedError, Originals, PerceptualDistance, psnr, ssim
 from preimage.pipelines.choosing import NamedInverter
 from preimage.pipelines.loading import Images, as_listing, none_usable
 from preimage.pipelines.reconstruct import Reconstructor
@@ -26,7 +26,7 @@ class ImageScore:
 
     Attributes:
         key: of the image.
-        error: normalised error, its share in the mean.
+        error: normalized error, its share in the mean.
         psnr: peak signal-to-noise ratio in dB, peak 1.
         ssim: structural similarity, at most 1.
         lpips: perceptual distance, where there is one.
@@ -47,9 +47,9 @@ class EvaluateSummary:
         inverter: name or folder of the inverter.
         images: how many images.
         size: side in pixels of what is compared: of the images, or of what comes back of them.
-        error: normalised reconstruction error (lower is better).
+        error: normalized reconstruction error (lower is better).
         mean_image_error: the same of answering every image with the set's mean image.
-        normaliser: N, the average distance between two images of the set.
+        normalizer: N, the average distance between two images of the set.
         psnr: mean over the images, dB.
         ssim: mean over the images.
         csv: the file with one line an image, if one was asked for.
@@ -64,7 +64,7 @@ class EvaluateSummary:
     size: int
     error: float
     mean_image_error: float
-    normaliser: float
+    normalizer: float
     psnr: float
     ssim: float
     csv: Path | None
@@ -78,12 +78,12 @@ class Scores:
     """Collect originals and reconstructions, and score them.
 
     Args:
-        originals: see `NormalisedError`.
+        originals: see `NormalizedError`.
         perceptual: a distance of reconstructions and originals, see `preimage.metrics`.
     """
 
     def __init__(self, originals: Originals | None = None, perceptual: PerceptualDistance | None = None) -> None:
-        self._error = NormalisedError(originals)
+        self._error = NormalizedError(originals)
         self._perceptual = perceptual
         self._keys: list[str] = []
         self._psnr: list[float] = []
@@ -120,10 +120,10 @@ def evaluate(
     """Extract, invert and compare, at the images' own size after `size`, or what comes back of them by a view.
 
     Args:
-        inverter: an inverter, a shipped name or a folder (a training run's, too).
+        inverter: an inverter, a pretrained name or a folder (a training run's, too).
         images: a path or paths (folders, files, tar shards), or sources; at least two images.
         representation: what the inverter is for, where its spec alone does not make it.
-        size: short side resized to this many pixels and the centre square cut out; ``None`` takes the only size that
+        size: short side resized to this many pixels and the center square cut out; ``None`` takes the only size that
             the representation knows, or 256.
         batch_size: images at once, fewer where they are so large that they would take over a gigabyte.
         device: where the inverter runs, and the representation where it can, see `Reconstructor`.
@@ -158,7 +158,7 @@ def evaluate(
         size=compared,
         error=report.error,
         mean_image_error=report.mean_image,
-        normaliser=report.normaliser,
+        normalizer=report.normalizer,
         psnr=_mean([score.psnr for score in each]),
         ssim=_mean([score.ssim for score in each]),
         csv=None if csv is None else Path(csv),
@@ -176,7 +176,7 @@ def write_scores(path: Path, summary: EvaluateSummary) -> None:
     """One line an image, the mean, and the mean image's error, as CSV; atomic."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(["key", "normalised_error", "psnr_db", "ssim"])
+    table.writerow(["key", "normalized_error", "psnr_db", "ssim"])
     for score in summary.scores:
         table.writerow([score.key, f"{score.error:.6f}", f"{score.psnr:.4f}", f"{score.ssim:.6f}"])
     table.writerow(["(mean)", f"{summary.error:.6f}", f"{summary.psnr:.4f}", f"{summary.ssim:.6f}"])

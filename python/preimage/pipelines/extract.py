@@ -143,7 +143,7 @@ def extract(
         output: a folder for a `preimage.FeatureStore`. With suffix ``.safetensors`` a single file; ``.npy`` and
             ``.npz`` are written as plain arrays, ``.mat`` for MATLAB (v5), ``.h5`` and ``.hdf5`` as HDF5 in hloc's
             layout: these are put together at the end from a store ``OUTPUT.partial``, and replace an earlier file.
-        size: short side resized to this many pixels and the centre square cut out; ``None`` leaves images alone, unless
+        size: short side resized to this many pixels and the center square cut out; ``None`` leaves images alone, unless
             the representation takes images of one size only, to which they are fitted then.
         dtype: ``"float32"`` or ``"float16"``, as stored; MATLAB files know only the first.
         layout: of the arrays in a file of plain arrays, see `preimage.io.arrays.conventions`; ``None`` takes

@@ -56,7 +56,7 @@ def invert(
     layout: str | None = None,
     variables: Sequence[str] | None = None,
     image_size: Size | None = None,
-    normalisation: str | None = None,
+    normalization: str | None = None,
     keypoint_format: str | None = None,
     max_side: int | None = None,
     batch_size: int = 16,
@@ -70,7 +70,8 @@ def invert(
         features: a feature file; arrays in an ``.npy``, ``.npz``, ``.mat``, ``.h5`` or ``.hdf5`` file; or SIFT
             keypoints as `preimage.read_keypoints` takes them.
         output: a folder, made if it is not there; pictures of the same names are replaced.
-        inverter: a shipped name or a folder; ``None`` takes the shipped inverter whose spec fits, for keypoints one
+        inverter: a pretrained name or a folder; ``None`` takes the pretrained inverter whose spec fits, for keypoints
+            one
             for sparse SIFT.
         spec: what plain arrays are; ``None`` takes what the chosen inverter is for, of one for a network's or your own
             features. For a file that tells its spec it must agree with that.
@@ -78,7 +79,7 @@ def invert(
             ``"cyvlfeat"``, see `preimage.io.arrays.conventions`.
         variables: which to read of a MATLAB file of plain arrays that holds others too; ``None`` takes all.
         image_size: (H, W) of the images of a keypoint file that does not tell it, pixels.
-        normalisation: of keypoints' descriptors, see `preimage.read_keypoints`.
+        normalization: of keypoints' descriptors, see `preimage.read_keypoints`.
         keypoint_format: of a keypoint file whose suffix or first bytes mislead, see `preimage.read_keypoints`.
         max_side: larger images of a keypoint file are reconstructed with this many pixels along their longer side.
         batch_size: images at once, fewer where they are so large that they would take over a gigabyte.
@@ -91,14 +92,14 @@ def invert(
         ValueError: nothing to invert, more than a few keypoints outside of their image, neither a spec nor an inverter
             for plain arrays, no image size for keypoints, a misfit (says which field differs), a key that would leave
             the folder, options for keypoints and another file, or no such device.
-        LookupError: no shipped inverter fits.
+        LookupError: no pretrained inverter fits.
         FileFormatError: the file is damaged or of another format.
     """
     start = time.perf_counter()
     if batch_size < 1:
         raise ValueError(f"batch_size is at least 1, got {batch_size}")
     place = checked_device(device)
-    options = KeypointOptions(image_size, normalisation, keypoint_format, max_side)
+    options = KeypointOptions(image_size, normalization, keypoint_format, max_side)
     folder = folder_of(output)
     work = Work(folder, skip_bad, batch_size, progress)
     if _holds_keypoints(features, spec, layout, variables, options):
@@ -162,7 +163,7 @@ def _holds_keypoints(
             read_keypoints(path)
         except ValueError as error:
             raise ValueError(
-                f"{error}. Image size, normalisation and longest side are for keypoint files: leave them out, or name "
+                f"{error}. Image size, normalization and longest side are for keypoint files: leave them out, or name "
                 "its keypoint format (--keypoint-format)"
             ) from error
     return given

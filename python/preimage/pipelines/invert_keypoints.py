@@ -26,13 +26,13 @@ class KeypointOptions:
 
     Attributes:
         image_size: (H, W) of the images, pixels, where the file does not tell.
-        normalisation: of the descriptors, see `preimage.read_keypoints`.
+        normalization: of the descriptors, see `preimage.read_keypoints`.
         format: of the file, see `preimage.read_keypoints`.
         max_side: larger images are reconstructed smaller, with this many pixels along their longer side.
     """
 
     image_size: Size | None = None
-    normalisation: str | None = None
+    normalization: str | None = None
     format: str | None = None
     max_side: int | None = None
 
@@ -48,7 +48,7 @@ def invert_keypoints(
     if options.max_side is not None and options.max_side < 1:
         raise ValueError(f"max_side is at least 1, got {options.max_side}")
     file = read_keypoints(
-        path, image_size=options.image_size, format=options.format, normalisation=options.normalisation
+        path, image_size=options.image_size, format=options.format, normalization=options.normalization
     )
     _check_any(file)
     sizes = _sizes(file)

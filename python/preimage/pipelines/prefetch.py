@@ -17,7 +17,7 @@ def in_order(
 ) -> Generator[R, None, None]:
     """Yield what `work` gives for each item, in the items' order, done ahead in threads.
 
-    When the generator is closed, what has not begun is cancelled and what has begun is waited for.
+    When the generator is closed, what has not begun is canceled and what has begun is waited for.
 
     Args:
         work: called in the threads.

@@ -11,7 +11,7 @@ import torch
 
 from preimage.inverters import checked_device
 from preimage.io import ImageSource, write_png
-from preimage.metrics import ErrorReport, NormalisedError, Originals
+from preimage.metrics import ErrorReport, NormalizedError, Originals
 from preimage.pipelines.choosing import InverterChoices, Pairing, RepresentationChoices, pairings
 from preimage.pipelines.loading import (
     Images,
@@ -75,7 +75,7 @@ def figure(
     Args:
         specs: of the representations.
         photographs: the photographs.
-        errors: for each representation the normalised error of each photograph, or ``None``.
+        errors: for each representation the normalized error of each photograph, or ``None``.
         tile: side of a picture in pixels.
     """
     footer = ERROR_MEANS if any(given is not None for given in errors) else ""
@@ -90,7 +90,7 @@ def figure(
     if photographs[0].returned[0] is None:
         titles = titles[:-1]
     notes = [
-        row.key + (f": normalised error {errors[0][index]:.2f}" if errors[0] is not None else "")
+        row.key + (f": normalized error {errors[0][index]:.2f}" if errors[0] is not None else "")
         for index, row in enumerate(photographs)
     ]
     there = [[picture for picture in row if picture is not None] for row in single]
@@ -125,7 +125,7 @@ class SheetColumn:
         representation: its name.
         inverter: name or folder of the inverter used; ``None`` if there are no reconstructions.
         missing: why there are none, one line; else empty.
-        error: normalised error over the sheet's images; ``None`` without reconstructions, or where there are no two
+        error: normalized error over the sheet's images; ``None`` without reconstructions, or where there are no two
             images that differ.
     """
 
@@ -172,17 +172,18 @@ def sheet(
     """Photographs, their features and what comes back from these, as one PNG.
 
     For one representation a row an image: photograph, features, reconstruction. For several two rows an image, as in
-    the paper: a column each, features above and reconstruction below. Features that no shipped inverter fits are drawn
+    the paper: a column each, features above and reconstruction below. Features that no pretrained inverter fits are
+    drawn
     without the reconstruction; the summary says why. From two images on each reconstruction's error is told.
 
     Args:
         images: a path or paths (folders, files, tar shards), or sources.
         output: the PNG to write; an earlier one is replaced.
-        inverter: shipped names, folders or inverters, at most one for each representation; the others take the
-            shipped inverter that fits.
+        inverter: pretrained names, folders or inverters, at most one for each representation; the others take the
+            pretrained inverter that fits.
         representation: what to invert, one or several; a name stands for the parameters that its inverter takes, or
             the default ones. ``None`` takes what the inverters are for, or HOG if there are none.
-        size: short side resized to this many pixels and the centre square cut out; ``None`` takes the only size that
+        size: short side resized to this many pixels and the center square cut out; ``None`` takes the only size that
             a representation knows, or 256.
         tile: side of a picture on the sheet, pixels.
         device: where the inverters run, and the representations where they can, see `Reconstructor`.
@@ -191,7 +192,7 @@ def sheet(
     Raises:
         ValueError: a bad image (named), an inverter for another representation, no such device, a `size` too small for
             a representation, a tile under 32, or an output that is a folder or named like another kind of file.
-        LookupError: no shipped inverter fits, and there is no drawing of such features either.
+        LookupError: no pretrained inverter fits, and there is no drawing of such features either.
     """
     path = Path(output)
     if path.is_dir() or path.suffix.lower() not in ("", ".png"):
@@ -283,7 +284,7 @@ def _report(compared: _Compared) -> ErrorReport | None:
         originals.add(target)
     if not originals.differ():
         return None
-    error = NormalisedError(originals)
+    error = NormalizedError(originals)
     for target, reconstruction in compared:
         error.update(target, reconstruction)
     return error.report()

@@ -49,17 +49,17 @@ def dense_sift(
         images: (H, W) or (..., C, H, W), y down, C 1 or 3 (red, green, blue; their luma is taken). uint8 is
             divided by 255; floating values are expected in [0, 1]. A tensor or a NumPy array.
         step: pixels between descriptors, at least 1.
-        bin_size: pixels between the centres of a descriptor's spatial bins, at least 1.
-        window: ``"gaussian"`` weighs every pixel by its distance from the descriptor's centre; ``"flat"`` every
+        bin_size: pixels between the centers of a descriptor's spatial bins, at least 1.
+        window: ``"gaussian"`` weighs every pixel by its distance from the descriptor's center; ``"flat"`` every
             spatial bin by the Gaussian's mean over it.
         window_size: the Gaussian's sigma in bins, above 0.
-        bounds: (top, left, bottom, right), the pixels that bin centres may lie on, inclusive; ``None`` for all.
+        bounds: (top, left, bottom, right), the pixels that bin centers may lie on, inclusive; ``None`` for all.
         norms: give the norms as well.
         dtype: of the descriptors; ``torch.uint8`` is min(⌊512 · d⌋, 255). ``torch.float64`` only here.
 
     Returns:
         (..., 128, h, w), channel = orientation + 8 · spatial column + 32 · spatial row; with `norms` also their norms
-        (..., 1, h, w): the sum of the 128 sums before normalising, over (3 · bin_size + 1)², float32 (float64 for
+        (..., 1, h, w): the sum of the 128 sums before normalizing, over (3 · bin_size + 1)², float32 (float64 for
         float64 images). A near-flat patch, whose sums squared add up to less than 1e-8, has a descriptor of zeros.
 
     Raises:
@@ -75,7 +75,7 @@ def dense_sift(
     values = batch.to(torch.float32) / 255 if batch.dtype == torch.uint8 else batch.to(precision)
     planes = luma(values) if values.shape[1] == 3 else values
     sums = spatial_sums(votes(*gradient(planes)).double(), box, step, kernels(bin_size, window, window_size))
-    features = like_images(as_dtype(normalise(sums), dtype), tensor)
+    features = like_images(as_dtype(normalize(sums), dtype), tensor)
     if not norms:
         return features
     return features, like_images((sums.sum(1, keepdim=True) / (3 * bin_size + 1) ** 2).to(precision), tensor)
@@ -84,7 +84,7 @@ def dense_sift(
 def dense_sift_frames(
     height: int, width: int, *, step: int = 4, bin_size: int = 4, bounds: Bounds | None = None
 ) -> torch.Tensor:
-    """The centres of the descriptors: (h, w, 2) float32 in pixels, y before x."""
+    """The centers of the descriptors: (h, w, 2) float32 in pixels, y before x."""
     top, left, bottom, right = checked_grid(height, width, step, bin_size, bounds)
     rows = frames_along(top, bottom, step, bin_size)
     columns = frames_along(left, right, step, bin_size)
@@ -94,14 +94,14 @@ def dense_sift_frames(
 
 
 def frames_along(first: int, last: int, step: int, bin_size: int) -> int:
-    """Descriptors along an axis whose four bin centres lie in first … last, inclusive."""
+    """Descriptors along an axis whose four bin centers lie in first … last, inclusive."""
     room = last - first - (SPATIAL - 1) * bin_size
     return 0 if room < 0 else room // step + 1
 
 
 def gradient(planes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(B, 1, H, W) -> gx, gy, each (B, 1, H, W): half the difference of the two neighbours; at the image's border,
-    where there is one neighbour, the whole difference to it."""
+    """(B, 1, H, W) -> gx, gy, each (B, 1, H, W): half the difference of the two neighbors; at the image's border,
+    where there is one neighbor, the whole difference to it."""
 
     def along(axis: int) -> torch.Tensor:
         size = planes.shape[axis]
@@ -145,17 +145,17 @@ def votes(gx: torch.Tensor, gy: torch.Tensor) -> torch.Tensor:
 
 def kernels(bin_size: int, window: str, window_size: float) -> torch.Tensor:
     """(4, 2 · bin_size - 1) float64: for each spatial bin along one axis, the weights of the pixels from bin_size - 1
-    before its centre to bin_size - 1 after it. A triangle, times the window."""
+    before its center to bin_size - 1 after it. A triangle, times the window."""
     offset = torch.arange(1 - bin_size, bin_size, dtype=torch.float64)
     bins = torch.arange(SPATIAL, dtype=torch.float64)[:, None]
-    from_centre = offset + bin_size * (bins - 1.5)  # of the descriptor
-    gaussian = torch.exp(-0.5 * (from_centre / (bin_size * window_size)) ** 2)
+    from_center = offset + bin_size * (bins - 1.5)  # of the descriptor
+    gaussian = torch.exp(-0.5 * (from_center / (bin_size * window_size)) ** 2)
     triangle = 1 - offset.abs() / bin_size
     return triangle * (gaussian if window == "gaussian" else gaussian.mean(1, keepdim=True))
 
 
 def spatial_sums(planes: torch.Tensor, box: Bounds, step: int, weights: torch.Tensor) -> torch.Tensor:
-    """(B, 8, H, W) votes -> (B, 128, h, w): the weighted sums around the centre of every descriptor's every bin.
+    """(B, 8, H, W) votes -> (B, 128, h, w): the weighted sums around the center of every descriptor's every bin.
 
     Outside the image the votes at its edge are repeated.
     """
@@ -167,7 +167,7 @@ def spatial_sums(planes: torch.Tensor, box: Bounds, step: int, weights: torch.Te
     padded = F.pad(planes, (bin_size - 1,) * 4, mode="replicate")
     by_row = []
     for j in range(SPATIAL):
-        # Padding moved a bin centred on pixel y so that its first tap is at y.
+        # Padding moved a bin centered on pixel y so that its first tap is at y.
         lines = padded.narrow(2, top + j * bin_size, (rows - 1) * step + taps)
         summed = _filter(lines, weights[j].reshape(-1, 1), (step, 1))
         for i in range(SPATIAL):
@@ -183,7 +183,7 @@ def _filter(planes: torch.Tensor, kernel: torch.Tensor, stride: tuple[int, int])
     return out.reshape(*planes.shape[:2], *out.shape[2:])
 
 
-def normalise(sums: torch.Tensor) -> torch.Tensor:
+def normalize(sums: torch.Tensor) -> torch.Tensor:
     """(B, 128, h, w): to unit length, clipped at 0.2, to unit length again."""
     return _to_unit_length(_to_unit_length(sums).clamp(max=CLIP))
 

@@ -26,7 +26,7 @@ def hog(
     *,
     cell_size: int = 8,
     variant: str = "vlfeat-uoctti",
-    colour: str = "luma",
+    color: str = "luma",
     dtype: torch.dtype | None = None,
 ) -> torch.Tensor:
     """Histograms of oriented gradients.
@@ -36,7 +36,7 @@ def hog(
             floating values are expected in [0, 1]. A tensor or a NumPy array.
         cell_size: side of a cell in pixels, at least 1.
         variant: only ``"vlfeat-uoctti"``.
-        colour: ``"luma"`` turns three channels into 0.299 R + 0.587 G + 0.114 B; ``"strongest"`` takes at every
+        color: ``"luma"`` turns three channels into 0.299 R + 0.587 G + 0.114 B; ``"strongest"`` takes at every
             pixel the channel with the longest gradient, the first of equals.
         dtype: of the features; by default float64 for float64 images, else float32.
 
@@ -47,15 +47,15 @@ def hog(
     Raises:
         TypeError, ValueError: as `preimage.hog`.
     """
-    tensor = _checked(images, cell_size, variant, colour)
+    tensor = _checked(images, cell_size, variant, color)
     result_type = torch.float64 if tensor.dtype == torch.float64 else torch.float32
     batch = as_batch(tensor)
     values = batch.to(torch.float32) / 255 if batch.dtype == torch.uint8 else batch.to(result_type)
-    planes = luma(values) if colour == "luma" and values.shape[1] == 3 else values
+    planes = luma(values) if color == "luma" and values.shape[1] == 3 else values
     rows, columns = (cells_along(side, cell_size) for side in values.shape[-2:])
     if not len(planes):
         return like_images(torch.empty((0, 31, rows, columns), dtype=dtype or result_type), tensor)
-    features = [normalise(cell_histograms(*strongest_gradient(image), cell_size)) for image in planes]
+    features = [normalize(cell_histograms(*strongest_gradient(image), cell_size)) for image in planes]
     return like_images(torch.stack(features).to(dtype or result_type), tensor)
 
 
@@ -105,11 +105,11 @@ def directed_bins(gx: torch.Tensor, gy: torch.Tensor) -> torch.Tensor:
 def bilinear_shares(pixels: int, cell_size: int, dtype: torch.dtype) -> torch.Tensor:
     """(pixels, cells): what a pixel at each position gives to each cell along one axis.
 
-    A pixel shares its vote between the two cells whose centres it lies between, by distance. What falls outside
+    A pixel shares its vote between the two cells whose centers it lies between, by distance. What falls outside
     the array of cells is dropped, and the cells at the border are not made up for it.
     """
     position = (torch.arange(pixels, dtype=torch.float64) + 0.5) / cell_size - 0.5
-    position = position.to(dtype)  # in cells, from the first one's centre
+    position = position.to(dtype)  # in cells, from the first one's center
     before = position.floor()
     after_share = position - before
     shares = torch.zeros((pixels, cells_along(pixels, cell_size) + 2), dtype=torch.float64)
@@ -142,10 +142,10 @@ def _gather(left: torch.Tensor, votes: torch.Tensor, right: torch.Tensor) -> tor
     return total
 
 
-def normalise(histograms: torch.Tensor) -> torch.Tensor:
+def normalize(histograms: torch.Tensor) -> torch.Tensor:
     """(18, Hc, Wc) -> (31, Hc, Wc).
 
-    Every cell is normalised by each of the four squares of 2 x 2 cells it belongs to (neighbours outside the array
+    Every cell is normalized by each of the four squares of 2 x 2 cells it belongs to (neighbors outside the array
     repeat the cell at its edge), clipped, and the four results averaged over two for the 27 direction channels;
     the sums over the undirected bins of each make the four texture channels.
     """
@@ -164,7 +164,7 @@ def normalise(histograms: torch.Tensor) -> torch.Tensor:
     return torch.cat((directions, textures))
 
 
-def _checked(images: torch.Tensor | npt.NDArray[Any], cell_size: int, variant: str, colour: str) -> torch.Tensor:
+def _checked(images: torch.Tensor | npt.NDArray[Any], cell_size: int, variant: str, color: str) -> torch.Tensor:
     tensor = checked_images(images)
     if type(cell_size) is not int:
         raise TypeError(f"cell_size must be an int, got {cell_size!r}")
@@ -172,8 +172,8 @@ def _checked(images: torch.Tensor | npt.NDArray[Any], cell_size: int, variant: s
         raise ValueError(f"cell_size must be at least 1 pixel, got {cell_size}")
     if variant != "vlfeat-uoctti":
         raise ValueError(f"variant must be vlfeat-uoctti, got {variant!r}")
-    if colour not in ("luma", "strongest"):
-        raise ValueError(f"colour must be luma or strongest, got {colour!r}")
+    if color not in ("luma", "strongest"):
+        raise ValueError(f"color must be luma or strongest, got {color!r}")
     height, width = tensor.shape[-2:]
     if min(cells_along(height, cell_size), cells_along(width, cell_size), height, width) < 1:
         raise ValueError(f"an image of {height} x {width} pixels has no cell of {cell_size}")

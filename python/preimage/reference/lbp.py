@@ -13,13 +13,13 @@ import torch
 from preimage.reference._images import as_batch, checked_images, like_images, luma
 
 LABELS = 58
-FLAT = 56  # no neighbour is greater, or all are
-MIXED = 57  # the greater neighbours are in several runs
+FLAT = 56  # no neighbor is greater, or all are
+MIXED = 57  # the greater neighbors are in several runs
 NO_LABEL = 255  # of the image's border
 LARGEST_CELL = 2**15  # a cell's votes sum up to at most 4 cell_size**4, which must fit into 64 bits
 
 # (dy, dx) of bit 0, 1, …: clockwise from the right, y down.
-NEIGHBOURS = ((0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1), (-1, 0), (-1, 1))
+NEIGHBORS = ((0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1), (-1, 0), (-1, 1))
 
 
 def lbp(
@@ -45,7 +45,7 @@ def lbp(
         TypeError, ValueError: as `preimage.lbp`.
     """
     tensor = checked(images, variant)
-    planes = grey(as_batch(tensor))
+    planes = gray(as_batch(tensor))
     height, width = planes.shape[-2:]
     if type(cell_size) is not int:
         raise TypeError(f"cell_size must be an int, got {cell_size!r}")
@@ -57,7 +57,7 @@ def lbp(
         raise ValueError(f"dtype must be float32, float16 or bfloat16, got {dtype!r}")
     features = torch.empty((len(planes), LABELS, height // cell_size, width // cell_size), dtype=torch.float32)
     for image, out in zip(planes, features, strict=True):
-        out.copy_(normalise(cell_histograms(labels(image), cell_size)))
+        out.copy_(normalize(cell_histograms(labels(image), cell_size)))
     return like_images(features.to(dtype), tensor)
 
 
@@ -72,14 +72,14 @@ def lbp_codes(images: torch.Tensor | npt.NDArray[Any], *, variant: str = "vlfeat
         TypeError, ValueError: as `preimage.lbp_codes`.
     """
     tensor = checked(images, variant)
-    planes = grey(as_batch(tensor))
+    planes = gray(as_batch(tensor))
     codes = torch.empty((len(planes), 1, *planes.shape[1:]), dtype=torch.uint8)
     for image, out in zip(planes, codes, strict=True):
         out[0] = labels(image)
     return like_images(codes, tensor)
 
 
-def grey(images: torch.Tensor) -> torch.Tensor:
+def gray(images: torch.Tensor) -> torch.Tensor:
     """(B, C, H, W) -> (B, H, W) float32, three channels by Rec. 601."""
     values = images.to(torch.float32) / 255 if images.dtype == torch.uint8 else images.to(torch.float32)
     return (luma(values) if values.shape[1] == 3 else values)[:, 0]
@@ -96,13 +96,13 @@ def label_table() -> torch.Tensor:
 
 
 def codes_inside(image: torch.Tensor) -> torch.Tensor:
-    """(H, W) -> (H - 2, W - 2) int64: a bit for every neighbour greater than the pixel."""
+    """(H, W) -> (H - 2, W - 2) int64: a bit for every neighbor greater than the pixel."""
     height, width = image.shape
-    centre = image[1:-1, 1:-1]
-    codes = torch.zeros(centre.shape, dtype=torch.int64)
-    for bit, (dy, dx) in enumerate(NEIGHBOURS):
-        neighbour = image[1 + dy : height - 1 + dy, 1 + dx : width - 1 + dx]
-        codes |= (neighbour > centre).long() << bit
+    center = image[1:-1, 1:-1]
+    codes = torch.zeros(center.shape, dtype=torch.int64)
+    for bit, (dy, dx) in enumerate(NEIGHBORS):
+        neighbor = image[1 + dy : height - 1 + dy, 1 + dx : width - 1 + dx]
+        codes |= (neighbor > center).long() << bit
     return codes
 
 
@@ -118,12 +118,12 @@ def bilinear_weights(pixels: int, cell_size: int) -> torch.Tensor:
     """(pixels, cells) int64: what a pixel at each position gives to each cell along one axis, in units of
     1 / (2 cell_size).
 
-    A pixel shares its vote between the two cells whose centres it lies between, by distance. What falls outside
+    A pixel shares its vote between the two cells whose centers it lies between, by distance. What falls outside
     the array of cells is dropped.
     """
-    pixel_centres = 2 * torch.arange(pixels)[:, None] + 1  # in half pixels
-    cell_centres = (2 * torch.arange(pixels // cell_size)[None] + 1) * cell_size
-    return (2 * cell_size - (pixel_centres - cell_centres).abs()).clamp(min=0)
+    pixel_centers = 2 * torch.arange(pixels)[:, None] + 1  # in half pixels
+    cell_centers = (2 * torch.arange(pixels // cell_size)[None] + 1) * cell_size
+    return (2 * cell_size - (pixel_centers - cell_centers).abs()).clamp(min=0)
 
 
 def cell_histograms(labels: torch.Tensor, cell_size: int) -> torch.Tensor:
@@ -143,7 +143,7 @@ def root(sums: torch.Tensor) -> torch.Tensor:
     return sums.to(torch.float32).double().sqrt().to(torch.float32)
 
 
-def normalise(histograms: torch.Tensor) -> torch.Tensor:
+def normalize(histograms: torch.Tensor) -> torch.Tensor:
     """(58, Hc, Wc) int64 -> float32: roots of the shares of a cell's votes; 0 where there are none.
 
     VLFeat adds 1e-10 to the root of the sum, which is below half a unit of its last place.

@@ -1,4 +1,4 @@
-"""PHOW as VLFeat's `vl_phow` computes it for grey images: dense SIFT at several sizes, each on a smoothed image."""
+"""PHOW as VLFeat's `vl_phow` computes it for gray images: dense SIFT at several sizes, each on a smoothed image."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def phow(
     height, width = planes.shape[-2:]
     scales = []
     for size in sizes:
-        # All sizes share their first centre; VLFeat's formula counts from 1.
+        # All sizes share their first center; VLFeat's formula counts from 1.
         offset = math.floor(1 + 1.5 * (max(sizes) - size)) - 1
         bounds = (offset, offset, height - 1, width - 1)
         features, norms = dense_sift(

@@ -108,7 +108,7 @@ def octaves(image: Array, levels: int, first_octave: int) -> Iterator[Octave]:
 
 
 def scaled(image: Array, octave: int) -> Array:
-    """Doubled for -1: means of neighbours between the pixels; for others every 2^octave-th pixel."""
+    """Doubled for -1: means of neighbors between the pixels; for others every 2^octave-th pixel."""
     if octave >= 0:
         step = 2**octave
         height, width = (side // step for side in image.shape)
@@ -142,13 +142,13 @@ def extrema(
     """Level by level, down and across, with the level they were seen at."""
     for level in range(levels):
         planes = octave.differences[level : level + 3]
-        centre = planes[1, 1:-1, 1:-1]
-        height, width = centre.shape
+        center = planes[1, 1:-1, 1:-1]
+        height, width = center.shape
         around = np.stack(
             [planes[s, y : y + height, x : x + width] for s, y, x in np.ndindex(3, 3, 3) if (s, y, x) != (1, 1, 1)]
         )
-        highest = (centre > around.max(axis=0)) & (centre >= 0.8 * peak_threshold)
-        lowest = (centre < around.min(axis=0)) & (centre <= -0.8 * peak_threshold)
+        highest = (center > around.max(axis=0)) & (center >= 0.8 * peak_threshold)
+        lowest = (center < around.min(axis=0)) & (center <= -0.8 * peak_threshold)
         for row, column in np.argwhere(highest | lowest):
             extremum = refine(planes, int(column) + 1, int(row) + 1, level, peak_threshold, edge_threshold)
             if extremum is not None and -1 <= extremum.level <= levels + 1:
@@ -156,7 +156,7 @@ def extrema(
 
 
 def refine(planes: Array, x: int, y: int, level: int, peak_threshold: float, edge_threshold: float) -> Extremum | None:
-    """The flat point of the quadratic through the neighbours of pixel (x, y); None if it is no keypoint.
+    """The flat point of the quadratic through the neighbors of pixel (x, y); None if it is no keypoint.
 
     Where it is far from the pixel, the pixel next to it is tried, four times at most; the level stays.
     """
@@ -261,16 +261,16 @@ def descriptor(lengths: Array, angles: Array, x: float, y: float, sigma: float, 
     aside = (-math.sin(angle) * dx + math.cos(angle) * dy) / size
     votes = lengths[rows, columns] * window((along**2 + aside**2) / 8)
     turned = (angles[rows, columns] - angle) % TURN * 8 / TURN
-    centres = np.arange(4) - 1.5
-    by_column = np.maximum(1 - np.abs(along[:, None] - centres), 0)
-    by_row = np.maximum(1 - np.abs(aside[:, None] - centres), 0)
+    centers = np.arange(4) - 1.5
+    by_column = np.maximum(1 - np.abs(along[:, None] - centers), 0)
+    by_row = np.maximum(1 - np.abs(aside[:, None] - centers), 0)
     apart = np.abs(turned[:, None] - np.arange(8))
     by_orientation = np.maximum(1 - np.minimum(apart, 8 - apart), 0)
     sums = np.einsum("n,ni,nj,nk->ijk", votes, by_row, by_column, by_orientation).ravel()
-    return normalised(np.minimum(normalised(sums), 0.2))
+    return normalized(np.minimum(normalized(sums), 0.2))
 
 
-def normalised(values: Array) -> Array:
+def normalized(values: Array) -> Array:
     """Divided by the length, which is 0 up to 1e-4, plus a little."""
     squares = float((values**2).sum())
     return values / ((math.sqrt(squares) if squares >= 1e-8 else 0.0) + EPSILON)

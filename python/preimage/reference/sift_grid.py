@@ -35,7 +35,7 @@ def sift_grid(
     rows, columns = -(-height // cell), -(-width // cell)
     batch, count = len(offsets) - 1, len(x)
 
-    # A pixel's square spans half a pixel on either side of its centre.
+    # A pixel's square spans half a pixel on either side of its center.
     right, down = x + 0.5, y + 0.5
     inside = (right >= 0) & (right < width) & (down >= 0) & (down < height)
     column, row = (torch.where(inside, place, 0).long() // cell for place in (right, down))

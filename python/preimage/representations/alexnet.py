@@ -25,7 +25,7 @@ def alexnet(weights: str | Path = "", variant: str | None = None, preprocessing:
     Args:
         weights: path of a file as `preimage.pipelines.weights.import_weights` takes them; the digest of imported ones;
             or empty for the only ones of the variant that were imported.
-        variant: ``"caffenet"`` (the paper's: pools, then normalises), ``"bvlc"`` or ``"torchvision"``; ``None`` for
+        variant: ``"caffenet"`` (the paper's: pools, then normalizes), ``"bvlc"`` or ``"torchvision"``; ``None`` for
             what the file tells.
         preprocessing: ``"caffe-bgr"`` or ``"imagenet-rgb"``; ``None`` for what the file tells, or else the variant's.
 
@@ -60,12 +60,12 @@ def _identify(module: torch.nn.Module) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class AlexNetLayer(Representation):
-    """The output of one layer of AlexNet, after its ReLU, pooling and normalisation.
+    """The output of one layer of AlexNet, after its ReLU, pooling and normalization.
 
     Weights are looked for when they are first needed, not before, and nothing is ever downloaded.
 
     Attributes:
-        variant: ``"caffenet"`` (the paper's: pools, then normalises), ``"bvlc"`` or ``"torchvision"``.
+        variant: ``"caffenet"`` (the paper's: pools, then normalizes), ``"bvlc"`` or ``"torchvision"``.
         weights: ``""`` for the imported weights of the variant, the digest of some, or the path of a file.
         preprocessing: ``"caffe-bgr"``, ``"imagenet-rgb"``, or ``""`` for what the weights' file says.
     """

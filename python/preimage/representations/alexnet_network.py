@@ -82,13 +82,13 @@ class Connected(torch.nn.Linear):
 def build(variant: str, last: str = "prob", device: torch.device | str = "cpu") -> torch.nn.Sequential:
     """Build AlexNet up to one layer; what lies beyond is not even built.
 
-    A layer's output is that of its last step: after ReLU, pooling and normalisation for conv1…conv5, after ReLU for
+    A layer's output is that of its last step: after ReLU, pooling and normalization for conv1…conv5, after ReLU for
     fc6 and fc7, before the softmax for fc8, after it for prob. Its parameters are called ``conv1.weight``,
     ``conv1.bias``, …, ``fc8.bias``.
 
     Args:
-        variant: ``"caffenet"`` (pools, then normalises), ``"bvlc"`` (normalises, then pools) or ``"torchvision"``
-            (64-192-384-256-256 channels, no normalisation, no groups).
+        variant: ``"caffenet"`` (pools, then normalizes), ``"bvlc"`` (normalizes, then pools) or ``"torchvision"``
+            (64-192-384-256-256 channels, no normalization, no groups).
         last: the layer to build up to.
         device: of the parameters.
 

@@ -209,7 +209,7 @@ def _variant(
     elif {"pool1", "norm1"} <= set(found.layers):
         told = "caffenet" if found.layers.index("pool1") < found.layers.index("norm1") else "bvlc"
         if asked not in (None, told):
-            order = "pools, then normalises" if told == "caffenet" else "normalises, then pools"
+            order = "pools, then normalizes" if told == "caffenet" else "normalizes, then pools"
             raise ValueError(f"{file}: this network {order}, so it is variant {told}, not {asked}")
     elif "conv1.weight" in arrays and arrays["conv1.weight"].shape == parameter_shapes("torchvision")["conv1.weight"]:
         told = "torchvision"

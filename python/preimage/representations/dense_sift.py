@@ -25,7 +25,7 @@ class DenseSift(Representation):
     """SIFT descriptors on a grid, see `preimage.ops.dense_sift.dense_sift`.
 
     Attributes:
-        step: pixels between neighbouring descriptors, at least 1.
+        step: pixels between neighboring descriptors, at least 1.
         bin_size: side of a bin in pixels, at least 1; a descriptor has 4×4 of them.
         window_size: standard deviation of the window in bins, above 0.
         variant: ``"vlfeat-dsift"`` (Gaussian window) or ``"vlfeat-dsift-flat"`` (VLFeat's fast one).

@@ -92,7 +92,7 @@ def imagenet_rgb(image_size: int) -> Preprocessing:
 
 
 def caffe_bgr(image_size: int) -> Preprocessing:
-    """BGR in 0…255 minus ImageNet's mean colour, averaged over positions: Caffe's reference networks."""
+    """BGR in 0…255 minus ImageNet's mean color, averaged over positions: Caffe's reference networks."""
     return Preprocessing(image_size, "bgr", 255.0, (104.007, 116.669, 122.679), (1.0, 1.0, 1.0))
 
 

@@ -75,13 +75,13 @@ def disclosure(
     """Invert the keypoints of photographs, then ever fewer of them, and part of what each tells.
 
     Keypoints are found once for every image and kept (about 0.2 MB for 256² pixels), as is the image in float16
-    (0.4 MB) for the normalised error; reconstructions are not.
+    (0.4 MB) for the normalized error; reconstructions are not.
 
     Args:
         images: a path or paths (folders, files, tar shards), or sources; at least two images.
         output: a folder, made if it is not there; an earlier study in it is replaced.
-        inverter: for ``sift``: a shipped name or a folder; ``None`` takes a shipped one.
-        size: short side resized to this many pixels and the centre square cut out, at least 11.
+        inverter: for ``sift``: a pretrained name or a folder; ``None`` takes a pretrained one.
+        size: short side resized to this many pixels and the center square cut out, at least 11.
         shares: of the keypoints, percent, above 0 and at most 100.
         seed: of the draws of the shares.
         pictures: photographs on the strip, evenly spaced over the set.
@@ -94,7 +94,7 @@ def disclosure(
     Raises:
         ValueError: fewer than two images, a bad one (named), no keypoint in any; a share out of its range; an
             inverter for other features; no such device or inverter.
-        LookupError: `inverter` is ``None`` and none for ``sift`` is shipped.
+        LookupError: `inverter` is ``None`` and none for ``sift`` is pretrained.
     """
     start = time.perf_counter()
     shares = _checked(size, shares, seed, pictures, batch_size)

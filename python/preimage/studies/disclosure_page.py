@@ -34,7 +34,7 @@ class ConditionScore:
         share: of the keypoints, percent; ``None`` for the mean image.
         images: how many.
         keypoints: in cells of an image's grid; ``None`` for the mean image.
-        error: normalised error.
+        error: normalized error.
         psnr: dB.
         ssim: at most 1.
         lpips: ``None`` where it could not be computed.
@@ -67,7 +67,7 @@ def write_table(path: Path, scores: Sequence[ConditionScore]) -> None:
     """One row a condition, as CSV; atomic. Cells that do not apply are empty."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    columns = ["condition", "share", "images", "keypoints_per_image", "normalised_error", "psnr_db", "ssim"]
+    columns = ["condition", "share", "images", "keypoints_per_image", "normalized_error", "psnr_db", "ssim"]
     table.writerow(columns + ["lpips"] * _perceptual(scores))
     for score in scores:
         share = "" if score.share is None else f"{score.share:g}"
@@ -94,7 +94,7 @@ def plot(scores: Sequence[ConditionScore]) -> Pixels:
             {_NAMES[score.condition]: getattr(score, name) for score in others},
             least_span=0.1,
         )
-        for heading, name in (("Normalised error (lower is closer)", "error"), ("SSIM (higher is closer)", "ssim"))
+        for heading, name in (("Normalized error (lower is closer)", "error"), ("SSIM (higher is closer)", "ssim"))
     ]
     return draw_panels(panels, "keypoints kept, %")
 
@@ -112,14 +112,14 @@ def findings(scores: Sequence[ConditionScore]) -> Iterator[str]:
     if kept[:-1]:
         few = min(kept[:-1], key=lambda score: abs((score.share or 0) - _FEW))
         yield (
-            f"With {few.share:g} % of the keypoints ({few.keypoints:.0f} on an image's grid) the normalised error is "
+            f"With {few.share:g} % of the keypoints ({few.keypoints:.0f} on an image's grid) the normalized error is "
             f"{few.error:.2f}, against {whole.error:.2f} with {all_of_them} ({whole.keypoints:.0f}) and "
             f"{floor.error:.2f} for always answering with the mean image."
         )
         yield _halfway(kept, floor, all_of_them)
     elif whole.error < floor.error - _SAME:
         yield (
-            f"With {whole.share:g} % of the keypoints ({whole.keypoints:.0f} on an image's grid) the normalised error "
+            f"With {whole.share:g} % of the keypoints ({whole.keypoints:.0f} on an image's grid) the normalized error "
             f"is {whole.error:.2f}, against {floor.error:.2f} for always answering with the mean image."
         )
     else:
@@ -187,7 +187,7 @@ def page(
     ]
     if curves is not None:
         sections.append(Section("By share", [Figure(curves, "", "error and SSIM by share of keypoints")], span="page"))
-    header = ["condition", "keypoints per image", "normalised error", "PSNR, dB", "SSIM"]
+    header = ["condition", "keypoints per image", "normalized error", "PSNR, dB", "SSIM"]
     return html_page(
         title="What SIFT keypoints reveal",
         lead=(
@@ -200,7 +200,7 @@ def page(
         command=command,
         footer=" ".join(
             [
-                "Normalised error: mean Euclidean distance between photograph and reconstruction, divided by the "
+                "Normalized error: mean Euclidean distance between photograph and reconstruction, divided by the "
                 "average distance between two of the photographs.",
                 f"Inverter: {inverter}. Seed of the shares: {seed}.",
                 "These are one inverter's reconstructions: another, or one trained for a condition, may recover more.",

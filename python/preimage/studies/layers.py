@@ -70,8 +70,8 @@ def layers(
 ) -> LayersSummary:
     """Invert photographs from each of several layers, show what comes back, and measure how close it is.
 
-    An image is brought to the size that a layer's network takes: its centre square is cut out and resized. Layers that
-    share a pass (`LayerRow.shared`) are computed together. The normalised error of a layer is of what its inverter
+    An image is brought to the size that a layer's network takes: its center square is cut out and resized. Layers that
+    share a pass (`LayerRow.shared`) are computed together. The normalized error of a layer is of what its inverter
     should return (`Inverter.target`), at its size; so are N and the error of the mean image.
 
     Args:

@@ -125,7 +125,7 @@ class _Scorer:
             output_size=self._size,
             error=report.error,
             mean_image_error=report.mean_image,
-            normaliser=report.normaliser,
+            normalizer=report.normalizer,
             psnr=sum(score.psnr for score in scores) / len(scores),
             ssim=sum(score.ssim for score in scores) / len(scores),
             images=len(scores),

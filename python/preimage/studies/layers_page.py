@@ -43,11 +43,11 @@ class LayerScore:
         variant: of its spec.
         features: (C, h, w), or (C,) of vectors.
         input_size: side of the images, pixels.
-        crop: side of their centre square that comes back, pixels.
+        crop: side of their center square that comes back, pixels.
         output_size: side of what comes back, pixels.
-        error: normalised error; the distances between two images are of what the inverter should return, too.
+        error: normalized error; the distances between two images are of what the inverter should return, too.
         mean_image_error: the same of always answering with the mean of that.
-        normaliser: average distance between two images.
+        normalizer: average distance between two images.
         psnr: dB.
         ssim: at most 1.
         images: how many.
@@ -65,7 +65,7 @@ class LayerScore:
     output_size: int
     error: float
     mean_image_error: float
-    normaliser: float
+    normalizer: float
     psnr: float
     ssim: float
     images: int
@@ -84,7 +84,7 @@ def write_table(path: Path, scores: Sequence[LayerScore]) -> None:
     """One row a layer, as CSV; atomic."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    columns = ["label", "network", "layer", "features", "output_size", "normalised_error", "mean_image_error"]
+    columns = ["label", "network", "layer", "features", "output_size", "normalized_error", "mean_image_error"]
     table.writerow([*columns, "psnr_db", "ssim", "images", "inverter"])
     for score in scores:
         errors = [f"{score.error:.6f}", f"{score.mean_image_error:.6f}", f"{score.psnr:.4f}", f"{score.ssim:.6f}"]
@@ -103,7 +103,7 @@ def sheet(rows: Sequence[Shown], scores: Sequence[LayerScore], tile: int) -> Pix
 def plot(scores: Sequence[LayerScore]) -> Pixels:
     """Error by layer; ``ImportError`` without matplotlib."""
     series = [
-        Values("normalised error", [score.error for score in scores]),
+        Values("normalized error", [score.error for score in scores]),
         Values(_MEAN_IMAGE, [score.mean_image_error for score in scores], "level"),
     ]
     known = [published(score) for score in scores]
@@ -113,7 +113,7 @@ def plot(scores: Sequence[LayerScore]) -> Pixels:
             Values(ours, [None if pair is None else pair[0] for pair in known], "points"),
             Values(descent, [None if pair is None else pair[1] for pair in known], "points"),
         ]
-    title = "Normalised error by layer (lower is closer)"
+    title = "Normalized error by layer (lower is closer)"
     return draw_by_name(title, [score.label for score in scores], series, [score.network for score in scores])
 
 
@@ -128,13 +128,13 @@ def findings(scores: Sequence[LayerScore]) -> Iterator[str]:
     best, worst = min(scores, key=lambda score: score.error), max(scores, key=lambda score: score.error)
     if worst.error - best.error > _SAME:
         yield (
-            f"{best.label} gives the most back, with a normalised error of {best.error:.2f}, and {worst.label} the "
+            f"{best.label} gives the most back, with a normalized error of {best.error:.2f}, and {worst.label} the "
             f"least, with {worst.error:.2f}; always answering with the mean image has "
             f"{_range([score.mean_image_error for score in scores])}."
         )
     else:
         yield (
-            f"The normalised error is {_range([score.error for score in scores])}; always answering with the mean "
+            f"The normalized error is {_range([score.error for score in scores])}; always answering with the mean "
             f"image has {_range([score.mean_image_error for score in scores])}."
         )
     if nothing := [score.label for score in scores if score.error > score.mean_image_error - _SAME]:
@@ -164,7 +164,7 @@ def page(
         )
     ]
     if curve is not None:
-        sections.append(Section("Error by layer", [Figure(curve, "", "normalised error of each layer")], span="page"))
+        sections.append(Section("Error by layer", [Figure(curve, "", "normalized error of each layer")], span="page"))
     return html_page(
         title="Layer by layer",
         lead=(
@@ -178,8 +178,8 @@ def page(
         command=command,
         footer=" ".join(
             [
-                f"Measured on {count} photographs, cut to their centre square and resized to the network's input.",
-                "Normalised error: mean Euclidean distance between what an inverter should return and what it returns, "
+                f"Measured on {count} photographs, cut to their center square and resized to the network's input.",
+                "Normalized error: mean Euclidean distance between what an inverter should return and what it returns, "
                 "divided by the average distance between two photographs, both at the inverter's output size.",
                 "These are these inverters' reconstructions: others may recover more.",
                 PUBLISHED_NOTE,
@@ -190,7 +190,7 @@ def page(
 
 
 def _measured(scores: Sequence[LayerScore]) -> Table:
-    header = ["layer", "network", "features", "comes back", "normalised error", "mean image", "PSNR, dB", "SSIM"]
+    header = ["layer", "network", "features", "comes back", "normalized error", "mean image", "PSNR, dB", "SSIM"]
     lines = [
         [
             score.label,

@@ -56,7 +56,7 @@ def rows_for(inverters: Sequence[NamedInverter], networks: Sequence[HasLayers | 
     """A row for each inverter, in the order given; layers of one network share a pass.
 
     Args:
-        inverters: folders, shipped names, or inverters.
+        inverters: folders, pretrained names, or inverters.
         networks: what has the layers that no name of ours stands for: networks, or single representations. No file
             makes us import a network, so whoever asks brings it.
 

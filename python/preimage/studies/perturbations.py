@@ -73,7 +73,7 @@ def descriptors_only(keypoints: Keypoints, image_size: tuple[int, int], cell_siz
         scale: what every scale becomes, pixels, above 0.
 
     Returns:
-        Keypoints with x and y at the centre of their cell (of the part of it that lies in the image), scale `scale`,
+        Keypoints with x and y at the center of their cell (of the part of it that lies in the image), scale `scale`,
         angle 0 and response 0. Those outside the image, which no grid holds, keep x and y.
     """
     x, y = keypoints.x, keypoints.y
@@ -81,16 +81,16 @@ def descriptors_only(keypoints: Keypoints, image_size: tuple[int, int], cell_siz
     inside = (x >= -0.5) & (x < width - 0.5) & (y >= -0.5) & (y < height - 0.5)
     return dataclasses.replace(
         keypoints,
-        x=torch.where(inside, _cell_centre(x, cell_size, width), x),
-        y=torch.where(inside, _cell_centre(y, cell_size, height), y),
+        x=torch.where(inside, _cell_center(x, cell_size, width), x),
+        y=torch.where(inside, _cell_center(y, cell_size, height), y),
         scale=_constant_scale(keypoints, scale),
         angle=torch.zeros_like(keypoints.angle),
         response=torch.zeros_like(keypoints.response),
     )
 
 
-def _cell_centre(place: torch.Tensor, cell_size: int, side: int) -> torch.Tensor:
-    # A pixel's square spans half a pixel on either side of its centre: cells begin at -0.5.
+def _cell_center(place: torch.Tensor, cell_size: int, side: int) -> torch.Tensor:
+    # A pixel's square spans half a pixel on either side of its center: cells begin at -0.5.
     start = ((place + 0.5) / cell_size).floor() * cell_size
     return (start + (start + cell_size).clamp_max(side)) / 2 - 0.5
 

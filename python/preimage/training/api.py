@@ -22,7 +22,7 @@ def train(
     images: Paths,
     output: str | PathLike[str],
     *,
-    validation_images: Paths = (),
+    val_images: Paths = (),
     resume: bool = False,
     display: Display | None = None,
     **settings: Any,
@@ -33,7 +33,7 @@ def train(
         representation: what to invert, or its name; ``None`` with ``features=...``, which are your own.
         images: a path or paths (folders, image files, tar shards) to train on.
         output: the run's folder; `preimage.Inverter.load` takes it.
-        validation_images: a path or paths of held-out images; by default some of `images`.
+        val_images: a path or paths of held-out images; by default some of `images`.
         resume: go on from the folder's checkpoint, if it has one.
         display: where progress goes; ``preimage.training.LineDisplay()`` prints lines. None by default.
         settings: the other options of ``preimage train``, such as ``steps=20_000``, ``preset="compact"`` and
@@ -54,7 +54,7 @@ def train(
         representation=representation,
         images=_as_strings(images),
         output=fspath(output),
-        validation_images=_as_strings(validation_images),
+        val_images=_as_strings(val_images),
         **settings,
     )
     return _train(config, representation=given, resume=resume, display=display)

@@ -120,11 +120,11 @@ def _cached(dataset: CropDataset, views: int, caches: Path, note: Note, interrup
 def decide(dataset: CropDataset, state: TrainState, caches: Path) -> Decision:
     """Decide whether to cache, and how many views, by the settings or else by what a batch costs."""
     config = state.config
-    asked = (config.cache, config.cache_views)
+    asked = (config.cache, config.cache_crops)
     if config.cache == "on":
-        return Decision(config.cache_views, _told(dataset, config.cache_views, caches, ""), asked=asked)
+        return Decision(config.cache_crops, _told(dataset, config.cache_crops, caches, ""), asked=asked)
     uses = config.steps * config.batch_size // dataset.image_count
-    views = min(config.cache_views, uses // 2 * 2)
+    views = min(config.cache_crops, uses // 2 * 2)
     if views < 2:
         return Decision(0, "no feature cache: too few steps for an image to come twice", asked=asked)
     extraction, step = measured(dataset, state)
@@ -183,7 +183,7 @@ def _record(folder: Path, decision: Decision) -> None:
 
 def _recorded(folder: Path, state: TrainState) -> Decision | None:
     """Return what was decided before; ``None`` where nothing was, as in a run from before there were caches."""
-    path, asked = folder / _DECISION, (state.config.cache, state.config.cache_views)
+    path, asked = folder / _DECISION, (state.config.cache, state.config.cache_crops)
     try:
         fields = json.loads(path.read_bytes())
         decision = Decision(**fields | {"asked": tuple(fields["asked"])})

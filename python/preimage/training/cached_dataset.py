@@ -285,7 +285,7 @@ class CacheBuilder:
         if needed > free:
             raise NoRoomError(
                 f"{self.path}: {size_text(needed)} of features do not fit on this disk ({size_text(free)} to "
-                "spare): give fewer cache_views, another cache_folder, or cache='off'"
+                "spare): give fewer cache_crops, another cache_folder, or cache='off'"
             )
 
     def _computed(self, positions: range) -> tuple[list[int], Rows]:

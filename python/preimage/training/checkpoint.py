@@ -28,12 +28,12 @@ class Progress:
     """Where a run stands.
 
     Attributes:
-        step: optimiser steps done.
+        step: optimizer steps done.
         seconds: training time so far, over all resumptions.
         waited: of that, seconds in which the next batch was not ready yet.
         loss_sum, loss_count: of the steps since the last logged line.
         settled: what was due after `step` (a logged line, a validation) has been done.
-        error: last normalised error on the held-out images.
+        error: last normalized error on the held-out images.
         mean_image_error: the same of those images' mean image.
     """
 
@@ -53,15 +53,15 @@ def save(
     progress: Progress,
     model: Inverter,
     average: nn.Module,
-    optimisers: Sequence[torch.optim.Optimizer],
+    optimizers: Sequence[torch.optim.Optimizer],
     images: ImageList,
 ) -> None:
     """Write the checkpoint in place of the last one, atomically."""
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     tensors |= {f"average.{name}": value for name, value in average.state_dict().items()}
-    for which, optimiser in enumerate(optimisers):
-        for index, state in optimiser.state_dict()["state"].items():
-            tensors |= {f"optimiser.{which}.{index}.{name}": value for name, value in state.items()}
+    for which, optimizer in enumerate(optimizers):
+        for index, state in optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{which}.{index}.{name}": value for name, value in state.items()}
     text = bytearray(images.to_json().encode())
     tensors[_IMAGES] = torch.frombuffer(text, dtype=torch.uint8)
     metadata = {
@@ -116,15 +116,15 @@ def read_header(path: Path) -> tuple[str, Progress]:
         raise FileFormatError(path, f"is not a checkpoint of preimage: {error}") from error
 
 
-def restore(path: Path, model: nn.Module, average: nn.Module, optimisers: Sequence[torch.optim.Optimizer]) -> None:
-    """Put the weights, their average and the optimisers' moments back."""
+def restore(path: Path, model: nn.Module, average: nn.Module, optimizers: Sequence[torch.optim.Optimizer]) -> None:
+    """Put the weights, their average and the optimizers' moments back."""
     tensors = safetensors.torch.load_file(path)
     for module, prefix in ((model, "model."), (average, "average.")):
         module.load_state_dict({n.removeprefix(prefix): v for n, v in tensors.items() if n.startswith(prefix)})
-    for which, optimiser in enumerate(optimisers):
+    for which, optimizer in enumerate(optimizers):
         states: dict[int, dict[str, torch.Tensor]] = {}
         for name, value in tensors.items():
-            if name.startswith(f"optimiser.{which}."):
+            if name.startswith(f"optimizer.{which}."):
                 index, moment = name.split(".")[2:]
                 states.setdefault(int(index), {})[moment] = value
-        optimiser.load_state_dict({"state": states, "param_groups": optimiser.state_dict()["param_groups"]})
+        optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})

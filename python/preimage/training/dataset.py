@@ -405,15 +405,13 @@ def open_dataset(
     if config.cache == "on" and representation.in_workers:
         raise ValueError(f"features of {representation.name} vary at random in training: they are not cached")
     side = representation.image_side
-    if side is not None and config.image_size not in (None, side):
-        raise ValueError(
-            f"{representation.name} takes images of {side}×{side} pixels only, got image_size {config.image_size}"
-        )
-    config = dataclasses.replace(config, image_size=side or config.image_size or _IMAGE_SIZE)
+    if side is not None and config.size not in (None, side):
+        raise ValueError(f"{representation.name} takes images of {side}×{side} pixels only, got size {config.size}")
+    config = dataclasses.replace(config, size=side or config.size or _IMAGE_SIZE)
     images, bad = _looked_at(_listed(config.images, config, note), config, known, note)
     held_out: list[Item] | None = None
-    if config.validation_images:
-        listed = _listed(config.validation_images, config, note)
+    if config.val_images:
+        listed = _listed(config.val_images, config, note)
         held_out, more = _looked_at(listed, config, known, note, validation=True)
         bad += more
     return config, CropDataset(config, representation, _divided(images, held_out, bad, config, known, note))
@@ -427,8 +425,7 @@ def with_some_held_out(items: Sequence[T], count: int) -> tuple[list[T], list[T]
     """
     if len(items) < count + 1:
         raise ValueError(
-            f"{len(items)} images are too few to hold {count} out of them; "
-            "give validation_images or a smaller validation_count"
+            f"{len(items)} images are too few to hold {count} out of them; give val_images or a smaller val_count"
         )
     chosen = {index * len(items) // count for index in range(count)}
     return (
@@ -496,7 +493,7 @@ def _divided(
         separate = held_out is not None
         return Division(images, held_out or [], ()).resumed(known, separate=separate)
     if held_out is None:
-        trained, judging = with_some_held_out(images, config.validation_count)
+        trained, judging = with_some_held_out(images, config.val_count)
     else:
         trained, judging = images, held_out
     judging, more = _decodable(judging, config, separate=held_out is not None)
@@ -550,7 +547,7 @@ def _open_features(config: TrainConfig, known: ImageList | None, note: Note) -> 
         file = read_own_features(
             config.features,
             name=config.features_name,
-            image_size=config.image_size or _IMAGE_SIZE,
+            image_size=config.size or _IMAGE_SIZE,
             odd=odd if config.skip_bad else None,
         )
     else:
@@ -568,11 +565,9 @@ def _open_features(config: TrainConfig, known: ImageList | None, note: Note) -> 
             f"{file.path}: its features are maps of images of {named}{', ...' if len(sizes) > NAMED else ''} pixels; "
             "training takes those of squares of one size (preimage extract --size)"
         )
-    if of_one_size and config.image_size not in (None, told[0]):
-        raise ValueError(
-            f"{file.path}: its features are of images of {told[0]} pixels, got image_size {config.image_size}"
-        )
-    config = dataclasses.replace(config, image_size=told[0] if of_one_size else config.image_size or _IMAGE_SIZE)
+    if of_one_size and config.size not in (None, told[0]):
+        raise ValueError(f"{file.path}: its features are of images of {told[0]} pixels, got size {config.size}")
+    config = dataclasses.replace(config, size=told[0] if of_one_size else config.size or _IMAGE_SIZE)
     listing = _listed(config.images, config, note)
     odd = {_image_key(key, {source.key for source in listing.sources}): shape for key, shape in odd.items()}
     bad = [BadImage(key, f"{file.path}: {key!r} has features {shape}") for key, shape in odd.items()]

@@ -71,7 +71,7 @@ class LineDisplay(Display):
         )
 
     def validated(self, progress: Progress, report: ErrorReport) -> None:
-        self.say(f"step {progress.step}  normalised error {report.error:.4f} (mean image {report.mean_image:.4f})")
+        self.say(f"step {progress.step}  normalized error {report.error:.4f} (mean image {report.mean_image:.4f})")
 
     def pace(self, progress: Progress) -> tuple[float, str]:
         """Images a second since this process began, and the time left as text."""

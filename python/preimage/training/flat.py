@@ -76,7 +76,7 @@ class FlatState:
     Args:
         model: the network that is trained.
         average: the same with the moving average of its weights.
-        optimisers: Adam, and possibly Muon, over `model`'s parameters.
+        optimizers: Adam, and possibly Muon, over `model`'s parameters.
         dtype: of the network's arithmetic; float32 or bfloat16.
 
     Attributes:
@@ -93,11 +93,11 @@ class FlatState:
     """
 
     def __init__(
-        self, model: Inverter, average: Inverter, optimisers: list[torch.optim.Optimizer], dtype: torch.dtype
+        self, model: Inverter, average: Inverter, optimizers: list[torch.optim.Optimizer], dtype: torch.dtype
     ) -> None:
         self._modules = (model, average)
-        self._optimisers = optimisers
-        adam, *others = (_names(model, optimiser) for optimiser in optimisers)
+        self._optimizers = optimizers
+        adam, *others = (_names(model, optimizer) for optimizer in optimizers)
         orders = _orders(model)
         shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
         muon = sorted((name for names in others for name in names), key=lambda name: (shapes[name], orders[name]))
@@ -125,12 +125,12 @@ class FlatState:
 
     @torch.no_grad()
     def load(self) -> None:
-        """Takes over the values that the run's modules and optimisers hold."""
+        """Takes over the values that the run's modules and optimizers hold."""
         model, average = self._modules
         for place in self.places:
             place.view(self.weights).copy_(model.get_parameter(place.name))
             place.view(self.average).copy_(average.get_parameter(place.name))
-        adam, *others = self._optimisers
+        adam, *others = self._optimizers
         for index, place in enumerate(self._adam):
             state = adam.state.get(model.get_parameter(place.name), {})
             for name, buffer in (("exp_avg", self.mean), ("exp_avg_sq", self.square)):
@@ -143,9 +143,9 @@ class FlatState:
             self.rounded.copy_(self.weights)
 
     def adopt(self) -> None:
-        """Makes the modules' parameters and the optimisers' moments views of this memory; names and shapes stay."""
+        """Makes the modules' parameters and the optimizers' moments views of this memory; names and shapes stay."""
         model, average = self._modules
-        adam, *others = self._optimisers
+        adam, *others = self._optimizers
         for place in self.places:
             model.get_parameter(place.name).data = place.view(self.weights)
             model.get_parameter(place.name).grad = None
@@ -161,17 +161,17 @@ class FlatState:
 
 
 def _set(target: torch.Tensor, value: torch.Tensor | None) -> None:
-    """An optimiser that has not taken a step yet has no state: zeros."""
+    """An optimizer that has not taken a step yet has no state: zeros."""
     if value is None:
         target.zero_()
     else:
         target.copy_(value)
 
 
-def _names(model: nn.Module, optimiser: torch.optim.Optimizer) -> list[str]:
-    """The names of an optimiser's parameters, in its order."""
+def _names(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[str]:
+    """The names of an optimizer's parameters, in its order."""
     names = {parameter: name for name, parameter in model.named_parameters()}
-    return [names[parameter] for group in optimiser.param_groups for parameter in group["params"]]
+    return [names[parameter] for group in optimizer.param_groups for parameter in group["params"]]
 
 
 def _orders(model: nn.Module) -> dict[str, tuple[int, ...]]:

@@ -1,4 +1,4 @@
-"""The whole optimiser step as one CUDA graph: features, network, gradients, optimisers and average in one launch.
+"""The whole optimizer step as one CUDA graph: features, network, gradients, optimizers and average in one launch.
 
 A graph replays the same kernels on the same addresses. So everything that changes from step to step is a tensor that
 stays in place (`FlatState`, `BatchStream`), and nothing in the step may ask the device for a value.
@@ -28,7 +28,7 @@ class GraphedStep:
     """`EagerStep` in fixed memory, captured once and replayed: equal to it up to rounding.
 
     Features are computed on the device, unless they come with the batches (`TrainState.feature_shape`). The network
-    computes with a copy of the weights in its own precision, which the optimiser keeps up to date; gradients are in
+    computes with a copy of the weights in its own precision, which the optimizer keeps up to date; gradients are in
     that precision.
 
     Making it leaves the state as it is, down to the bit, if it raises; else the state's tensors are from then on
@@ -46,7 +46,7 @@ class GraphedStep:
     def __init__(self, state: TrainState, step: int, capture: Capture) -> None:
         self._state = state
         config, device = state.config, state.device
-        self._flat = FlatState(state.model, state.average, state.optimisers, state.dtype)
+        self._flat = FlatState(state.model, state.average, state.optimizers, state.dtype)
         shape = (config.batch_size, 3, config.side, config.side)
         self._stream = BatchStream(shape, device, *_queues(device), state.feature_shape)
         self._loss_sum = torch.zeros_like(state.loss_sum)
@@ -71,14 +71,14 @@ class GraphedStep:
     def _numbers(self, step: int) -> tuple[float, ...]:
         """Return what changes from step to step: `adam_step`'s four, and Muon's learning rate."""
         state, share = self._state, schedule(step, self._state.config)
-        adam, *muon = state.optimisers
+        adam, *muon = state.optimizers
         first, second = adam.defaults["betas"]
         corrections = 1 - first ** (step + 1), 1 - second ** (step + 1)
-        rates = [share * optimiser.defaults["lr"] for optimiser in (adam, *muon)]
+        rates = [share * optimizer.defaults["lr"] for optimizer in (adam, *muon)]
         return rates[0], *corrections, 1 - average_decay(step, state.config), *rates[1:]
 
     def _work(self) -> None:
-        """Do the step on what lies in the static memory; no synchronisation, no address that changes."""
+        """Do the step on what lies in the static memory; no synchronization, no address that changes."""
         state, flat = self._state, self._flat
         features = self._stream.features
         if features is None:
@@ -90,7 +90,7 @@ class GraphedStep:
         with torch.no_grad():
             torch._foreach_copy_(flat.gradients, list(gradients))
             norm = torch.linalg.vector_norm(flat.gradient, dtype=torch.float32)
-            clip = (state.config.clip_norm / (norm + 1e-6)).clamp(max=1)
+            clip = (state.config.grad_clip / (norm + 1e-6)).clamp(max=1)
             self._move(clip)
             self._loss_sum.add_(loss)
 
@@ -98,7 +98,7 @@ class GraphedStep:
         """Move the weights, their average, and the copy that the network computes with."""
         flat, numbers = self._flat, self._stream.numbers
         end, rounded = flat.adam_end, flat.rounded
-        adam = self._state.optimisers[0].defaults
+        adam = self._state.optimizers[0].defaults
         adam_step(
             flat.weights[:end],
             flat.gradient[:end],
@@ -141,7 +141,7 @@ def cuda_graph(work: Callable[[], None], device: torch.device) -> Callable[[], N
             with torch.random.fork_rng([device], device_type="cuda"):
                 for _ in range(_WARM_UP):
                     work()
-                with _synchronisation_raises():
+                with _synchronization_raises():
                     work()
             graph = torch.cuda.CUDAGraph()
             # Other threads of the process may go on using the device meanwhile.
@@ -159,7 +159,7 @@ def cuda_graph(work: Callable[[], None], device: torch.device) -> Callable[[], N
 
 
 @contextmanager
-def _synchronisation_raises() -> Iterator[None]:
+def _synchronization_raises() -> Iterator[None]:
     """Find what waits for the device before a capture is spoilt by it."""
     before = torch.cuda.get_sync_debug_mode()
     with warnings.catch_warnings():

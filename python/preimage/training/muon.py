@@ -25,7 +25,7 @@ class Muon(torch.optim.Optimizer):
     Args:
         weights: parameters of two or more dimensions, or groups of them. In a group, ``rows`` is the axis of the output
             channels: 0 by default, 1 for up-convolutions.
-        lr: learning rate; 0.02 suits unnormalised networks of this package.
+        lr: learning rate; 0.02 suits unnormalized networks of this package.
     """
 
     def __init__(self, weights: Iterable[torch.nn.Parameter] | Iterable[dict[str, Any]], lr: float = 0.02) -> None:

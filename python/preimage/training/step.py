@@ -1,4 +1,4 @@
-"""One optimiser step, as it is read."""
+"""One optimizer step, as it is read."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class TrainState:
         representation: what is inverted; ``None`` where every batch comes with its features.
         model: the network that is trained.
         average: the same with the moving average of its weights.
-        optimisers: Adam, and with it Muon where the config says so.
+        optimizers: Adam, and with it Muon where the config says so.
         dtype: of the network's arithmetic.
         loss_sum: [] float64 on the model's device; every step adds its loss.
         feature_shape: of an image's features, where every batch comes with them.
@@ -35,7 +35,7 @@ class TrainState:
     representation: Representation | None
     model: Inverter
     average: Inverter
-    optimisers: list[torch.optim.Optimizer]
+    optimizers: list[torch.optim.Optimizer]
     dtype: torch.dtype
     loss_sum: torch.Tensor
     feature_shape: tuple[int, ...] | None = None
@@ -58,7 +58,7 @@ class TrainState:
 
 
 class Step(Protocol):
-    """Take a run one optimiser step further."""
+    """Take a run one optimizer step further."""
 
     def __call__(self, batch: torch.Tensor, step: int, features: torch.Tensor | None = None) -> None:
         """Take a batch (B, 3, H, W) uint8, and its features if they are there, after `step` steps have been taken."""
@@ -79,13 +79,13 @@ class EagerStep:
         loss = batch_loss(state, state.model, features.to(state.device), batch.to(state.device))
         state.model.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(state.model.parameters(), config.clip_norm)
+        nn.utils.clip_grad_norm_(state.model.parameters(), config.grad_clip)
         share = schedule(step, config)
         state.whole = False
-        for optimiser in state.optimisers:
-            for group in optimiser.param_groups:
-                group["lr"] = share * optimiser.defaults["lr"]
-            optimiser.step()
+        for optimizer in state.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = share * optimizer.defaults["lr"]
+            optimizer.step()
         _move_average(state.average, state.model, average_decay(step, config))
         state.loss_sum += loss.detach()
         state.whole = True
@@ -99,7 +99,7 @@ def batch_loss(
 ) -> torch.Tensor:  # []
     """Return the mean over the batch of the root mean squared difference of a reconstruction and its image.
 
-    The normalised error is a mean of norms too; minimising squared norms instead would spend the network on
+    The normalized error is a mean of norms too; minimising squared norms instead would spend the network on
     the few images that are hardest.
     """
     with state.mixed_precision():

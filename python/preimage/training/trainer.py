@@ -25,7 +25,7 @@ from preimage.inverters import Inverter, checked_device
 from preimage.inverters.layers import upconv_weights
 from preimage.inverters.plan import plan
 from preimage.io.atomic import atomic_write, folder_lock
-from preimage.metrics import NormalisedError
+from preimage.metrics import NormalizedError
 from preimage.pipelines.prefetch import in_order
 from preimage.pipelines.reconstruct import Comparison, Reconstructor
 from preimage.representations import Representation
@@ -59,11 +59,11 @@ class TrainSummary:
 
     Attributes:
         folder: the run's folder; `Inverter.load` takes it.
-        steps: optimiser steps done.
+        steps: optimizer steps done.
         images_seen: training images seen, repetitions counted.
         seconds: training time over all resumptions.
         waited: of that, seconds in which the next batch was not ready yet.
-        error: normalised error of the saved inverter on the held-out images.
+        error: normalized error of the saved inverter on the held-out images.
         mean_image_error: the same of the held-out images' mean image.
         skipped: (key, problem) of the images left out.
     """
@@ -123,7 +123,7 @@ def train(
             if _stamp(path) != stamp:
                 raise ValueError(f"another run has written {path} meanwhile: start again")
             if earlier is not None:
-                checkpoint.restore(path, run.state.model, run.state.average, run.state.optimisers)
+                checkpoint.restore(path, run.state.model, run.state.average, run.state.optimizers)
             return run.go(interrupted, resume)
 
 
@@ -168,7 +168,7 @@ def _read_earlier(path: Path, config: TrainConfig) -> _Earlier:
     except (ValueError, TypeError) as error:
         raise FileFormatError(path, f"holds a run with settings that this version does not have: {error}") from error
     # What size images have is settled only when they are opened.
-    _check_settings(dataclasses.replace(config, image_size=config.image_size or earlier.image_size), earlier)
+    _check_settings(dataclasses.replace(config, size=config.size or earlier.size), earlier)
     return _Earlier(earlier, progress, checkpoint.read_spec(path), checkpoint.read_images(path))
 
 
@@ -211,7 +211,7 @@ class _Run:
             self.dataset.representation,
             model,
             average=copy.deepcopy(model).eval().requires_grad_(False),
-            optimisers=optimisers(model, config),
+            optimizers=optimizers(model, config),
             dtype=choose_dtype(config.precision, device),
             loss_sum=torch.full((), self.progress.loss_sum, dtype=torch.float64, device=device),
             extraction_device=extraction_device,
@@ -290,7 +290,7 @@ class _Run:
         config, progress = self.config, self.progress
         done = progress.step == config.steps
         logged = progress.step % config.log_every == 0 or done
-        validated = progress.step % config.validate_every == 0 or done
+        validated = progress.step % config.eval_every == 0 or done
         if logged:
             loss = self.mean_loss()
             seconds, waited = round(progress.seconds, 3), round(progress.waited, 3)
@@ -303,7 +303,7 @@ class _Run:
             self.state.loss_sum.zero_()
             progress.loss_count = 0
         progress.settled = True
-        if progress.step % config.checkpoint_every == 0 or done:
+        if progress.step % config.save_every == 0 or done:
             self.save_checkpoint()
         return validated
 
@@ -327,7 +327,7 @@ class _Run:
         kept_text = f"the checkpoint from before that is kept: {kept}" if kept.exists() else "no checkpoint yet"
         raise TrainingDivergedError(
             f"{what} by step {self.progress.step}; {kept_text}. "
-            "A smaller learning_rate or clip_norm, or precision='float32', may help"
+            "A smaller lr or grad_clip, or precision='float32', may help"
         )
 
     def save_checkpoint(self) -> None:
@@ -339,7 +339,7 @@ class _Run:
             self.progress,
             self.state.model,
             self.state.average,
-            self.state.optimisers,
+            self.state.optimizers,
             self.dataset.image_list(),
         )
         self._saved = self.progress.step
@@ -367,7 +367,7 @@ class _Run:
 
     def validate(self, metrics: Metrics) -> None:
         """Judge the averaged weights on the held-out images, and save them with a sample sheet."""
-        error, average = NormalisedError(), self.state.average
+        error, average = NormalizedError(), self.state.average
         reconstructor = Reconstructor(None, average, self.state.device)
         samples: Comparison | None = None
         with self.state.mixed_precision():
@@ -393,14 +393,14 @@ class _Run:
             "init": config.init,
             "steps": progress.step,
             "batch_size": config.batch_size,
-            "image_size": config.image_size,
+            "image_size": config.size,
             "feature_shape": [self.dataset.spec.channels, *(self.dataset.cells or ())],
             "training_images": self.dataset.image_count,
             "images_seen": progress.step * config.batch_size,
             "seconds": round(progress.seconds),
             "held_out_images": self.dataset.held_out_count,
             "skipped_images": len(self.dataset.image_list().skipped),
-            "normalised_error": progress.error,
+            "normalized_error": progress.error,
         }
 
     def summary(self) -> TrainSummary:
@@ -482,17 +482,17 @@ def _gives_probabilities(dataset: Dataset) -> bool:
 
 
 def measure_statistics(model: Inverter, dataset: Dataset) -> None:
-    """Set the mean and deviation of every feature channel, where the network wants them, and the mean colour.
+    """Set the mean and deviation of every feature channel, where the network wants them, and the mean color.
 
     Measured on some training images. A channel that hardly varies among them (a unit that is dead on all, say) may
     among the others: where there is a view, it counts as varying by a hundredth of what the channels do on average.
     """
-    colours, channels = _Moments(3), _Moments(dataset.spec.channels)
+    colors, channels = _Moments(3), _Moments(dataset.spec.channels)
     for images, features in dataset.examples(with_features=model.network.standardised):
-        colours.add(images)
+        colors.add(images)
         if features is not None:
             channels.add(model.measured(features))
-    model.image_mean.copy_(colours.mean / 255)
+    model.image_mean.copy_(colors.mean / 255)
     if not model.network.standardised:
         return
     deviation = channels.deviation()
@@ -526,7 +526,7 @@ class _Moments:
         return (self._squares / max(self._count - 1, 1)).sqrt()
 
 
-def optimisers(model: Inverter, config: TrainConfig) -> list[torch.optim.Optimizer]:
+def optimizers(model: Inverter, config: TrainConfig) -> list[torch.optim.Optimizer]:
     """Return Adam for all weights; with ``muon``, Muon for the kernels between the features and the image.
 
     And for the matrix that reads a vector: that is where most of what there is to learn about vectors is learnt.
@@ -538,11 +538,11 @@ def optimisers(model: Inverter, config: TrainConfig) -> list[torch.optim.Optimiz
         rows = int(name in transposed)
         reads_map = weight.dim() > 2 and weight.shape[1 - rows] == model.spec.channels
         inner = weight.dim() > 1 and not reads_map and weight.shape[rows] != 3
-        (muon[rows] if inner and config.optimiser == "muon" else adam).append(weight)
+        (muon[rows] if inner and config.optimizer == "muon" else adam).append(weight)
     fused = True if adam[0].is_cuda else None
-    chosen: list[torch.optim.Optimizer] = [torch.optim.Adam(adam, config.learning_rate, fused=fused)]
+    chosen: list[torch.optim.Optimizer] = [torch.optim.Adam(adam, config.lr, fused=fused)]
     groups = [{"params": weights, "rows": rows} for rows, weights in enumerate(muon) if weights]
-    return [*chosen, Muon(groups, config.muon_rate)] if groups else chosen
+    return [*chosen, Muon(groups, config.muon_lr)] if groups else chosen
 
 
 def fastest_step(state: TrainState, step: int, note: Callable[[str], None]) -> Step:

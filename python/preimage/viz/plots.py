@@ -21,7 +21,7 @@ _LEVELS = (
     ("#4d7c0f", (0, (6, 2, 1, 2))),
     ("#9d174d", (0, (2, 1))),
 )
-_COLOURS = {"curve": _CURVE, "level": _MUTED}
+_COLORS = {"curve": _CURVE, "level": _MUTED}
 _POINTS = (("#c2410c", "^"), ("#7c3aed", "s"), ("#4d7c0f", "D"))  # distinct without color, too
 _LONG = 9  # letters; longer names are slanted
 _ROOM = 13  # letters of a group's name above each of its names
@@ -90,21 +90,21 @@ def _draw(axes: Any, panel: Panel, x_label: str) -> None:
     axes.set_xlabel(x_label, fontsize=9, color=_MUTED)
     axes.plot(panel.x, panel.y, color=_CURVE, linewidth=2, marker="o", markersize=4.5, clip_on=False, zorder=4)
     axes.set_xlim(0, max(panel.x) * 1.03)
-    for value, (colour, dashes) in zip(panel.levels.values(), _LEVELS, strict=False):
-        axes.axhline(value, color=colour, linestyle=dashes, linewidth=1.4, zorder=3)
+    for value, (color, dashes) in zip(panel.levels.values(), _LEVELS, strict=False):
+        axes.axhline(value, color=color, linestyle=dashes, linewidth=1.4, zorder=3)
     low, high = axes.get_ylim()
     widen = max(0.0, panel.least_span - (high - low)) / 2
     low, high = low - widen, high + widen
     axes.set_ylim(low, high)
     heights = _apart([(value - low) / (high - low) for value in panel.levels.values()], _LABEL_STEP)
-    for (label, value), height, (colour, _) in zip(panel.levels.items(), heights, _LEVELS, strict=False):
+    for (label, value), height, (color, _) in zip(panel.levels.items(), heights, _LEVELS, strict=False):
         axes.text(
-            1.03, height, f"{label} {value:.2f}", transform=axes.transAxes, color=colour, fontsize=8.5, va="center"
+            1.03, height, f"{label} {value:.2f}", transform=axes.transAxes, color=color, fontsize=8.5, va="center"
         )
 
 
 def _apart(heights: Sequence[float], step: float) -> list[float]:
-    """The heights, moved to be `step` apart: neighbours that would touch spread evenly about their middle."""
+    """The heights, moved to be `step` apart: neighbors that would touch spread evenly about their middle."""
     order = sorted(range(len(heights)), key=lambda index: heights[index])
     groups: list[list[int]] = []
     for index in order:
@@ -150,7 +150,7 @@ def draw_by_name(
         title: above them.
         names: along the axis, in this order.
         series: at most three of points.
-        groups: what each name belongs to. Curves join neighbours of one group only; where there are several groups,
+        groups: what each name belongs to. Curves join neighbors of one group only; where there are several groups,
             lines part them and each is named.
 
     Returns:
@@ -171,7 +171,7 @@ def draw_by_name(
     spans = _spans(owners)
     marks = iter(_POINTS)
     for one in series:
-        _draw_values(axes, one, spans, next(marks) if one.kind == "points" else (_COLOURS[one.kind], "o"))
+        _draw_values(axes, one, spans, next(marks) if one.kind == "points" else (_COLORS[one.kind], "o"))
     axes.set_ylim(0, None)
     if len(spans) > 1:
         _part(axes, spans)
@@ -181,7 +181,7 @@ def draw_by_name(
 
 
 def _spans(owners: Sequence[str]) -> list[tuple[str, list[int]]]:
-    """Neighbours of one group, by position."""
+    """Neighbors of one group, by position."""
     runs = groupby(range(len(owners)), key=owners.__getitem__)
     return [(owner, list(positions)) for owner, positions in runs]
 
@@ -195,18 +195,18 @@ def _frame(axes: Any, title: str, names: Sequence[str]) -> None:
 
 
 def _draw_values(axes: Any, one: Values, spans: Sequence[tuple[str, list[int]]], look: tuple[str, str]) -> None:
-    colour, marker = look
+    color, marker = look
     there = [(x, value) for x, value in enumerate(one.values) if value is not None]
     x, y = [x for x, _ in there], [value for _, value in there]
     if one.kind == "level":
         lows, highs = [place - 0.42 for place in x], [place + 0.42 for place in x]
-        axes.hlines(y, lows, highs, color=colour, linestyle=(0, (2, 1)), linewidth=1.4, label=one.label)
+        axes.hlines(y, lows, highs, color=color, linestyle=(0, (2, 1)), linewidth=1.4, label=one.label)
         return
     if one.kind == "curve":
         values = [np.nan if value is None else value for value in one.values]
         for _, positions in spans:
-            axes.plot(positions, [values[place] for place in positions], color=colour, linewidth=2, zorder=4)
-    axes.plot(x, y, color=colour, linestyle="none", marker=marker, markersize=5, label=one.label, zorder=5)
+            axes.plot(positions, [values[place] for place in positions], color=color, linewidth=2, zorder=4)
+    axes.plot(x, y, color=color, linestyle="none", marker=marker, markersize=5, label=one.label, zorder=5)
 
 
 def _part(axes: Any, spans: Sequence[tuple[str, list[int]]]) -> None:

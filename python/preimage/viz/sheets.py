@@ -106,7 +106,7 @@ def picture_sheet(
 
     Args:
         rows: pictures (H, W, 3) or (H, W), uint8 in 0…255 or float in [0, 1]; rows may differ in length. Each is
-            scaled to fit a square of `tile` pixels, its proportions kept, and centred. A text in the place of a picture
+            scaled to fit a square of `tile` pixels, its proportions kept, and centered. A text in place of a picture
             is written there line by line, the first line dark.
         column_titles: above each column, one line or several, the first dark; an empty sequence for none.
         row_titles: for each row one caption below it, at its left, or one below each of its pictures; ``None`` for

@@ -123,7 +123,7 @@ def foreign_hog(spec: Spec, shape: Shape) -> str:
         return ""
     return (
         ". This looks like scikit-image's HOG, which is another function (no directed channels, another "
-        "normalisation; correlation about 0.6 at equal parameters), so no inverter for VLFeat's HOG fits it: "
+        "normalization; correlation about 0.6 at equal parameters), so no inverter for VLFeat's HOG fits it: "
         "recompute with preimage.hog"
     )
 

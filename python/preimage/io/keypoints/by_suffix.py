@@ -12,7 +12,7 @@ from preimage.errors import FileFormatError
 from preimage.io.arrays.h5walk import image_groups, require_h5py
 from preimage.io.atomic import StrPath, files_below, key_problem
 from preimage.io.keypoints.colmap import read_colmap
-from preimage.io.keypoints.convert import NORMALISATIONS, naming
+from preimage.io.keypoints.convert import NORMALIZATIONS, naming
 from preimage.io.keypoints.filestorage import syntax_of
 from preimage.io.keypoints.hloc import read_hloc
 from preimage.io.keypoints.lowe import read_colmap_text, read_lowe, read_vlfeat
@@ -50,7 +50,7 @@ def read_keypoints(
     *,
     image_size: Size | None = None,
     format: str | None = None,
-    normalisation: str | None = None,
+    normalization: str | None = None,
 ) -> KeypointFile:
     """Keypoints with SIFT descriptors from a file of COLMAP, hloc, OpenCV, VLFeat or Lowe, or of ours.
 
@@ -66,7 +66,7 @@ def read_keypoints(
             its path in the folder without suffix (of ``a.jpg.txt``: ``a.jpg``).
         image_size: (height, width) of the images of which the file does not tell it, pixels.
         format: one of `FORMATS`, where suffix or first bytes mislead.
-        normalisation: what was done to the descriptors, to be undone: ``"l2"`` (nothing but a common length),
+        normalization: what was done to the descriptors, to be undone: ``"l2"`` (nothing but a common length),
             ``"l1_root"`` (RootSIFT), ``"l1_root_twice"``. Both look alike, so that it cannot be told from the file; by
             default COLMAP's databases are taken for RootSIFT, hloc's files are told apart as hloc itself writes
             them, and all others are taken for plain SIFT.
@@ -75,19 +75,19 @@ def read_keypoints(
         FileFormatError: damaged, another format, features other than SIFT, keypoints without scale, angle or
             descriptors, numbers beyond reason or in other units. Formats of one image a file in a folder, and the
             arrays of an image in the others, are read when they are asked for.
-        ValueError: an unknown format or normalisation, an image size that the file contradicts, or a folder without
+        ValueError: an unknown format or normalization, an image size that the file contradicts, or a folder without
             such files.
         FileNotFoundError: there is no such file.
         ImportError: hloc's format without h5py.
     """
     if format is not None and format not in FORMATS:
         raise ValueError(f"the format is one of {', '.join(FORMATS)}, got {format!r}")
-    if normalisation is not None and normalisation not in NORMALISATIONS:
-        raise ValueError(f"normalisation is one of {', '.join(NORMALISATIONS)}, got {normalisation!r}")
+    if normalization is not None and normalization not in NORMALIZATIONS:
+        raise ValueError(f"normalization is one of {', '.join(NORMALIZATIONS)}, got {normalization!r}")
     if image_size is not None and not is_size(image_size):
         raise ValueError(f"image_size is (height, width), whole numbers >= 1, got {image_size!r}")
     if os.path.isdir(path):
-        return _read_folder(path, format, normalisation).sized(image_size)
+        return _read_folder(path, format, normalization).sized(image_size)
     if not os.path.exists(path):
         raise FileNotFoundError(f"{os.fspath(path)}: no such file or folder")
     chosen = format or _kind(path)
@@ -96,9 +96,9 @@ def read_keypoints(
             f"{os.fspath(path)}: the suffix is one of {', '.join(_SUFFIXES)} (or name the format); {unread(path)}"
         )
     if chosen in _MANY:
-        return _MANY[chosen](path, normalisation).sized(image_size)
+        return _MANY[chosen](path, normalization).sized(image_size)
     with naming(path):
-        keypoints = _ONE[chosen](path, normalisation)
+        keypoints = _ONE[chosen](path, normalization)
     stem = Path(path).stem
     if problem := key_problem(stem):
         raise ValueError(f"{os.fspath(path)}: {problem}; rename it")
@@ -108,12 +108,12 @@ def read_keypoints(
         keys=[stem],
         sizes=[image_size],
         counts=[len(keypoints.x)],
-        normalisation=normalisation or "l2",
+        normalization=normalization or "l2",
         load=lambda _: keypoints,
     )
 
 
-def _read_folder(path: StrPath, format: str | None, normalisation: str | None) -> KeypointFile:
+def _read_folder(path: StrPath, format: str | None, normalization: str | None) -> KeypointFile:
     if format in _MANY:
         raise ValueError(f"{os.fspath(path)}: a folder holds files of one image each, not of {format}")
     found: dict[str, tuple[str, str]] = {}
@@ -135,7 +135,7 @@ def _read_folder(path: StrPath, format: str | None, normalisation: str | None) -
     def load(position: int) -> Keypoints:
         file, kind = files[position]
         with naming(file):
-            return _ONE[kind](file, normalisation)
+            return _ONE[kind](file, normalization)
 
     unknown = [None] * len(files)
     kinds = sorted({kind for _, kind in files})
@@ -145,7 +145,7 @@ def _read_folder(path: StrPath, format: str | None, normalisation: str | None) -
         keys=list(found),
         sizes=unknown,
         counts=unknown,
-        normalisation=normalisation or "l2",
+        normalization=normalization or "l2",
         load=load,
     )
 

@@ -44,7 +44,7 @@ class _Blob:
     problem: str = ""
 
 
-def read_colmap(path: StrPath, normalisation: str | None = None) -> KeypointFile:
+def read_colmap(path: StrPath, normalization: str | None = None) -> KeypointFile:
     """All images of a database, by name.
 
     COLMAP's origin is the corner of the upper left pixel, its angles are ours, its descriptors are in Lowe's order and
@@ -53,14 +53,14 @@ def read_colmap(path: StrPath, normalisation: str | None = None) -> KeypointFile
 
     Args:
         path: the database; opened for reading only, and nothing but it.
-        normalisation: see `read_keypoints`; ``"l1_root"`` by default, as COLMAP's own default is.
+        normalization: see `read_keypoints`; ``"l1_root"`` by default, as COLMAP's own default is.
 
     Raises:
         FileFormatError: no such database, damaged, not all written, or every image that has keypoints has features
             other than SIFT, or keypoints without scale, angle or descriptors. Where only some have, asking for them
             raises it.
     """
-    normalisation = normalisation or "l1_root"
+    normalization = normalization or "l1_root"
     with naming(path), open_database(path) as database:
         images = _images(database)
         wrong = [image.problem for image in images if image.problem]
@@ -81,7 +81,7 @@ def read_colmap(path: StrPath, normalisation: str | None = None) -> KeypointFile
                     "affine": f"{sheared} of {image.rows} keypoints have an affine shape, which is taken for a circle "
                     "of its mean radius: the picture may be worse"
                 }
-            return as_keypoints(frames, descriptors, lowe_order=True, normalisation=normalisation)
+            return as_keypoints(frames, descriptors, lowe_order=True, normalization=normalization)
 
     return KeypointFile(
         path,
@@ -89,7 +89,7 @@ def read_colmap(path: StrPath, normalisation: str | None = None) -> KeypointFile
         keys=[image.key for image in images],
         sizes=[image.size for image in images],
         counts=[image.rows for image in images],
-        normalisation=normalisation,
+        normalization=normalization,
         load=load,
         notes=notes,
     )

@@ -1,4 +1,4 @@
-"""From what files hold to our convention: checks, orders of channels, normalisations."""
+"""From what files hold to our convention: checks, orders of channels, normalizations."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from preimage.io.keypoints.plausibility import check_descriptors, check_units
 from preimage.keypoints import DESCRIPTOR, Keypoints
 
 MAX_KEYPOINTS = 200_000  # of one image: five times what SIFT finds in a photograph of 12 megapixels
-NORMALISATIONS = ("l2", "l1_root", "l1_root_twice")
+NORMALIZATIONS = ("l2", "l1_root", "l1_root_twice")
 
 _BLOCK = 4096  # descriptors worked on together
 _FARTHEST = 2.0**20  # pixels; a coordinate or scale beyond is no photograph's
@@ -58,7 +58,7 @@ def as_keypoints(
     descriptors: NDArray[Any],
     *,
     lowe_order: bool,
-    normalisation: str,
+    normalization: str,
     response: NDArray[Any] | None = None,
     degrees: bool = False,
 ) -> Keypoints:
@@ -68,7 +68,7 @@ def as_keypoints(
         frames: (N, 4): x, y, scale and angle as in `Keypoints`, but for the angle's range.
         descriptors: (N, 128), ≥ 0, of any length, in VLFeat's order or Lowe's.
         lowe_order: orientations run the other way round, as in Lowe's program, SiftGPU, COLMAP and OpenCV.
-        normalisation: what has been done to them: ``"l2"`` (their lengths were made equal), ``"l1_root"`` (RootSIFT:
+        normalization: what has been done to them: ``"l2"`` (their lengths were made equal), ``"l1_root"`` (RootSIFT:
             the roots of entries that sum to 1), or ``"l1_root_twice"`` (that of that); it is undone.
         response: (N,).
         degrees: whether the angles are degrees.
@@ -82,8 +82,8 @@ def as_keypoints(
         return no_keypoints()  # whatever shape the other arrays of nothing have
     if frames.shape != (count, 4) or descriptors.shape != (count, DESCRIPTOR):
         raise ValueError(f"{count} keypoints of shape {frames.shape} with descriptors {descriptors.shape}")
-    if normalisation not in NORMALISATIONS:
-        raise ValueError(f"normalisation is one of {', '.join(NORMALISATIONS)}, got {normalisation!r}")
+    if normalization not in NORMALIZATIONS:
+        raise ValueError(f"normalization is one of {', '.join(NORMALIZATIONS)}, got {normalization!r}")
     if response is None:
         response = np.zeros(count, np.float32)
     if response.shape != (count,):
@@ -94,7 +94,7 @@ def as_keypoints(
     if not np.isfinite(strength).all():
         raise ValueError("a keypoint's response is no finite number")
     fields = {"x": x, "y": y, "scale": scale, "angle": angle, "response": strength}
-    fields["descriptors"] = _unit_length(descriptors, lowe_order, normalisation)
+    fields["descriptors"] = _unit_length(descriptors, lowe_order, normalization)
     tensors = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in fields.items()}
     return Keypoints(**tensors, offsets=torch.tensor([0, count]))
 
@@ -124,7 +124,7 @@ def _checked_frames(frames: NDArray[Any], degrees: bool) -> NDArray[np.float32]:
     return rounded
 
 
-def _unit_length(descriptors: NDArray[Any], lowe_order: bool, normalisation: str) -> NDArray[np.float32]:
+def _unit_length(descriptors: NDArray[Any], lowe_order: bool, normalization: str) -> NDArray[np.float32]:
     """In parts, so that no second copy of them all is needed."""
     check_descriptors(descriptors)
     unit = np.empty(descriptors.shape, np.float32)
@@ -134,7 +134,7 @@ def _unit_length(descriptors: NDArray[Any], lowe_order: bool, normalisation: str
         if not np.isfinite(values).all():
             raise ValueError("a descriptor holds a number that is not finite")  # as float32
         _divide(values, values.max(axis=1))
-        for _ in range(NORMALISATIONS.index(normalisation)):
+        for _ in range(NORMALIZATIONS.index(normalization)):
             values *= values
         _divide(values, np.sqrt(np.einsum("nc,nc->n", values, values)))
         if lowe_order:

@@ -40,12 +40,12 @@ class _Image:
     names: dict[str, str]  # of its datasets in the file, by role
 
 
-def read_hloc(path: StrPath, normalisation: str | None = None) -> KeypointFile:
+def read_hloc(path: StrPath, normalization: str | None = None) -> KeypointFile:
     """All images of a file, by name.
 
     Args:
         path: the file.
-        normalisation: see `read_keypoints`. By default ``"l2"`` for images whose descriptors are whole numbers over
+        normalization: see `read_keypoints`. By default ``"l2"`` for images whose descriptors are whole numbers over
             512, as hloc writes plain SIFT, and ``"l1_root_twice"`` for the others, as it writes RootSIFT.
 
     Raises:
@@ -72,7 +72,7 @@ def read_hloc(path: StrPath, normalisation: str | None = None) -> KeypointFile:
             return no_keypoints()
         arrays = {role: load_dataset(path, file, name) for role, name in image.names.items()}
         with naming(path, image.key):
-            return _converted(image, arrays, normalisation)
+            return _converted(image, arrays, normalization)
 
     return KeypointFile(
         path,
@@ -80,7 +80,7 @@ def read_hloc(path: StrPath, normalisation: str | None = None) -> KeypointFile:
         keys=[image.key for image in images],
         sizes=[image.size for image in images],
         counts=[image.count for image in images],
-        normalisation=normalisation or "told by the numbers: l2 or l1_root_twice",
+        normalization=normalization or "told by the numbers: l2 or l1_root_twice",
         load=load,
     )
 
@@ -127,17 +127,17 @@ def _uncertainty(dataset: Any) -> float:
     return value
 
 
-def _converted(image: _Image, arrays: dict[str, NDArray[Any]], normalisation: str | None) -> Keypoints:
+def _converted(image: _Image, arrays: dict[str, NDArray[Any]], normalization: str | None) -> Keypoints:
     positions = arrays["keypoints"].astype(np.float64) - image.shift
     frames = np.column_stack([positions, arrays["scales"].astype(np.float64), arrays["oris"].astype(np.float64)])
     descriptors = arrays["descriptors"].T
-    if normalisation is None:
-        normalisation = "l2" if _is_plain(descriptors) else "l1_root_twice"
+    if normalization is None:
+        normalization = "l2" if _is_plain(descriptors) else "l1_root_twice"
     return as_keypoints(
         frames,
         descriptors,
         lowe_order=True,
-        normalisation=normalisation,
+        normalization=normalization,
         response=arrays.get("scores"),
         degrees=True,
     )

@@ -16,7 +16,7 @@ from preimage.keypoints import Keypoints
 _CORNER = 0.5  # COLMAP's origin is the corner of the upper left pixel
 
 
-def read_vlfeat(path: StrPath, normalisation: str | None = None) -> Keypoints:
+def read_vlfeat(path: StrPath, normalization: str | None = None) -> Keypoints:
     """A file of VLFeat's ``sift`` command: lines of x, y, σ, angle, and 128 whole numbers (512 · d).
 
     Our convention is VLFeat's. ``ValueError`` if it is none.
@@ -28,27 +28,27 @@ def read_vlfeat(path: StrPath, normalisation: str | None = None) -> Keypoints:
             "lowe (--keypoint-format lowe)"
         )
     rows = _rows(numbers(text), None)
-    return as_keypoints(rows[:, :4], rows[:, 4:], lowe_order=False, normalisation=normalisation or "l2")
+    return as_keypoints(rows[:, :4], rows[:, 4:], lowe_order=False, normalization=normalization or "l2")
 
 
-def read_lowe(path: StrPath, normalisation: str | None = None) -> Keypoints:
+def read_lowe(path: StrPath, normalization: str | None = None) -> Keypoints:
     """A file of Lowe's program: ``N 128``, then row, column, scale, angle (y up), and 128 whole numbers each.
 
     ``ValueError`` if it is none.
     """
     frames, descriptors = _headed(path)
     ours = np.stack([frames[:, 1], frames[:, 0], frames[:, 2], -frames[:, 3]], axis=1)
-    return as_keypoints(ours, descriptors, lowe_order=True, normalisation=normalisation or "l2")
+    return as_keypoints(ours, descriptors, lowe_order=True, normalization=normalization or "l2")
 
 
-def read_colmap_text(path: StrPath, normalisation: str | None = None) -> Keypoints:
+def read_colmap_text(path: StrPath, normalization: str | None = None) -> Keypoints:
     """What COLMAP's ``feature_importer`` reads: ``N 128``, then x, y, scale, angle, and 128 numbers each.
 
-    The centre of the upper left pixel is (0.5, 0.5). ``ValueError`` if it is none.
+    The center of the upper left pixel is (0.5, 0.5). ``ValueError`` if it is none.
     """
     frames, descriptors = _headed(path)
     ours = frames - np.array([_CORNER, _CORNER, 0, 0])
-    return as_keypoints(ours, descriptors, lowe_order=True, normalisation=normalisation or "l2")
+    return as_keypoints(ours, descriptors, lowe_order=True, normalization=normalization or "l2")
 
 
 def _headed(path: StrPath) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -29,7 +29,7 @@ class _Image:
     count: int
 
 
-def read_mat(path: StrPath, normalisation: str | None = None) -> KeypointFile:
+def read_mat(path: StrPath, normalization: str | None = None) -> KeypointFile:
     """Read what ``[F, D] = vl_sift(I)`` returns, saved with ``save('x.mat', 'F', 'D', '-v7')``.
 
     Frames ``F`` (4, N) hold x, y (the upper left pixel is (1, 1)), σ and the angle of the image as displayed, and the
@@ -45,7 +45,7 @@ def read_mat(path: StrPath, normalisation: str | None = None) -> KeypointFile:
     with naming(path), open(path, "rb") as file:
         images = _images(Path(path).stem, list(mat5.variables(file)))
         keys = as_keys(image.key for image in images)
-    chosen = normalisation or "l2"
+    chosen = normalization or "l2"
 
     def load(position: int) -> Keypoints:
         image = images[position]
@@ -55,7 +55,7 @@ def read_mat(path: StrPath, normalisation: str | None = None) -> KeypointFile:
             frames = mat5.read(again, image.frames).T.astype(np.float64)
             descriptors: NDArray[Any] = mat5.read(again, image.descriptors).T
             frames[:, :2] -= _FIRST
-            return as_keypoints(frames, descriptors, lowe_order=False, normalisation=chosen)
+            return as_keypoints(frames, descriptors, lowe_order=False, normalization=chosen)
 
     return KeypointFile(
         path,
@@ -63,7 +63,7 @@ def read_mat(path: StrPath, normalisation: str | None = None) -> KeypointFile:
         keys=keys,
         sizes=[None] * len(images),
         counts=[image.count for image in images],
-        normalisation=chosen,
+        normalization=chosen,
         load=load,
     )
 

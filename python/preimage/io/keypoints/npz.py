@@ -36,13 +36,13 @@ _ROLES = ("keypoints", "descriptors", "image_size", "response")
 _SCALE = 512  # of descriptors as bytes
 
 
-def read_npz(path: StrPath, normalisation: str | None = None) -> KeypointFile:
+def read_npz(path: StrPath, normalization: str | None = None) -> KeypointFile:
     """All images of one of our files, by key.
 
     Raises:
         FileFormatError: no such file, damaged, or arrays of other shapes or types.
     """
-    chosen = normalisation or "l2"
+    chosen = normalization or "l2"
     with naming(path):
         images = _images(Path(path).stem, open_npz(path, any_numbers=True))
         names = list(images)
@@ -60,11 +60,11 @@ def read_npz(path: StrPath, normalisation: str | None = None) -> KeypointFile:
                 arrays["keypoints"],
                 arrays["descriptors"],
                 lowe_order=False,
-                normalisation=chosen,
+                normalization=chosen,
                 response=arrays.get("response"),
             )
 
-    return KeypointFile(path, "preimage", keys=keys, sizes=sizes, counts=counts, normalisation=chosen, load=load)
+    return KeypointFile(path, "preimage", keys=keys, sizes=sizes, counts=counts, normalization=chosen, load=load)
 
 
 def _images(stem: str, arrays: list[StoredArray]) -> dict[str, dict[str, StoredArray]]:
@@ -156,7 +156,7 @@ def _arrays(records: Iterable[KeypointRecord], dtype: str) -> Iterator[tuple[str
         descriptors = keypoints.descriptors
         response = keypoints.response
         try:
-            as_keypoints(frames, descriptors, lowe_order=False, normalisation="l2", response=response)
+            as_keypoints(frames, descriptors, lowe_order=False, normalization="l2", response=response)
         except ValueError as error:
             raise ValueError(f"{key!r}: {error}") from error
         yield f"{key}/keypoints", frames

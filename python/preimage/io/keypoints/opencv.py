@@ -15,7 +15,7 @@ from preimage.ops.sift_opencv import POSITION_SHIFT
 _FIELDS = 7  # x, y, size, angle, response, octave, class_id
 
 
-def read_opencv(path: StrPath, normalisation: str | None = None) -> Keypoints:
+def read_opencv(path: StrPath, normalization: str | None = None) -> Keypoints:
     """Nodes ``keypoints`` (seven numbers each, as OpenCV writes a vector of KeyPoint) and ``descriptors`` (a matrix).
 
     ``size`` is twice σ, ``angle`` in degrees. ``ValueError`` if the file is none.
@@ -51,7 +51,7 @@ def read_opencv(path: StrPath, normalisation: str | None = None) -> Keypoints:
         np.stack([x - POSITION_SHIFT, y - POSITION_SHIFT, size / 2, angle], axis=1),
         descriptors,
         lowe_order=True,
-        normalisation=normalisation or "l2",
+        normalization=normalization or "l2",
         response=response,
         degrees=True,
     )

@@ -72,7 +72,7 @@ def examine(keypoints: Keypoints, size: Size) -> dict[str, str]:
     """Return what looks wrong with the keypoints of an image but may be right: sentences under a word for their kind.
 
     Args:
-        keypoints: of one image, normalisation undone.
+        keypoints: of one image, normalization undone.
         size: (height, width) of the image, pixels.
 
     Raises:
@@ -123,13 +123,13 @@ def _descriptors(keypoints: Keypoints) -> dict[str, str]:
     sums_up = f"their entries sum to {typical:.1f}; those of plain SIFT to 5.7 to 7.5"
     if typical > _ROOT_SUM:
         found["root"] = (
-            f"the descriptors look like RootSIFT ({sums_up}): name their normalisation (--normalisation l1_root, or "
+            f"the descriptors look like RootSIFT ({sums_up}): name their normalization (--normalization l1_root, or "
             "l1_root_twice)"
         )
     else:
         found["square"] = (
-            f"the descriptors look like plain SIFT taken for RootSIFT ({sums_up}): name their normalisation "
-            "(--normalisation l2)"
+            f"the descriptors look like plain SIFT taken for RootSIFT ({sums_up}): name their normalization "
+            "(--normalization l2)"
         )
     return found
 

@@ -38,7 +38,7 @@ class KeypointFile(KeyedFile[Keypoints, KeypointRecord]):
         sizes: (height, width) per image, pixels; ``None`` where the file does not tell and nobody did.
         counts: keypoints per image; ``None`` where that is known only when they are read.
         notes: by key, what was left out of the keypoints that were read so far: a sentence under a word for its kind.
-        normalisation: how the file's descriptors are taken to be normalised, see `read_keypoints`.
+        normalization: how the file's descriptors are taken to be normalized, see `read_keypoints`.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class KeypointFile(KeyedFile[Keypoints, KeypointRecord]):
         keys: Sequence[str],
         sizes: Sequence[Size | None],
         counts: Sequence[int | None],
-        normalisation: str,
+        normalization: str,
         load: Callable[[int], Keypoints],
         notes: Mapping[str, Mapping[str, str]] | None = None,
     ) -> None:
@@ -57,7 +57,7 @@ class KeypointFile(KeyedFile[Keypoints, KeypointRecord]):
         self.origin = origin
         self.sizes = tuple(sizes)
         self.counts = tuple(counts)
-        self.normalisation = normalisation
+        self.normalization = normalization
         self.notes = {} if notes is None else notes
         self._read = load
 
@@ -87,7 +87,7 @@ class KeypointFile(KeyedFile[Keypoints, KeypointRecord]):
             keys=self._keys,
             sizes=[image_size] * len(self),
             counts=self.counts,
-            normalisation=self.normalisation,
+            normalization=self.normalization,
             load=self._read,
             notes=self.notes,
         )

@@ -1,6 +1,6 @@
 """Choose the kernel that runs a pass on a GPU, or cuDNN: from the table of the architecture, or by a rule.
 
-The tables, ``tables/sm_*.json``, are shipped and written by ``benchmarks/tune_upconv.py``: nothing is measured at run
+The tables, ``tables/sm_*.json``, are bundled and written by ``benchmarks/tune_upconv.py``: nothing is measured at run
 time.
 """
 

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from preimage.viz.glyphs.lbp import direction_colour
+from preimage.viz.glyphs.lbp import direction_color
 
 Array = npt.NDArray[Any]
 
@@ -25,7 +25,7 @@ def sift_glyphs(features: Array, tile: int = 320, *, glyph_pixels: int = 24) -> 
     """The classic drawing of SIFT, for every k-th descriptor both ways, so that each is legible.
 
     A descriptor is a square of 4×4 stars, one a bin. A star has eight arms, one a direction of the gradient (towards
-    the brighter side), as long and as bright as the bin's value; the smallest are left out. Colours are those of
+    the brighter side), as long and as bright as the bin's value; the smallest are left out. Colors are those of
     `lbp_map`: red to the right, green-yellow down, turquoise to the left, violet up. Descriptors overlap on the
     image; their squares here do not.
 
@@ -71,12 +71,12 @@ def _draw_stars(canvas: npt.NDArray[np.uint8], values: Array, side: int) -> None
     _, _, _, rows, columns = values.shape
     bin_side = 0.92 * side / _BINS
     biny, binx, row, column = np.meshgrid(*map(np.arange, (_BINS, _BINS, rows, columns)), indexing="ij")
-    centre_y, centre_x = (
+    center_y, center_x = (
         at * side + (side - bin_side * (_BINS - 1)) / 2 + bins * bin_side for at, bins in ((row, biny), (column, binx))
     )
     scale = max(float(np.percentile(values.max(axis=2), 98)), 1e-6)
     thickness = max(1, round(bin_side * 0.15))
-    starts = np.stack([centre_x, centre_y], axis=-1)
+    starts = np.stack([center_x, center_y], axis=-1)
     for direction in range(_DIRECTIONS):
         angle = direction * 2 * math.pi / _DIRECTIONS
         strength = np.minimum(values[:, :, direction] / scale, 1)
@@ -88,5 +88,5 @@ def _draw_stars(canvas: npt.NDArray[np.uint8], values: Array, side: int) -> None
             if not len(chosen):
                 continue
             light = 0.3 + 0.7 * shade / _SHADES
-            colour = (direction_colour(direction, _DIRECTIONS) * 255 * light).tolist()
-            cv2.polylines(canvas, list(chosen), False, colour, thickness, cv2.LINE_AA, _FRACTION_BITS)
+            color = (direction_color(direction, _DIRECTIONS) * 255 * light).tolist()
+            cv2.polylines(canvas, list(chosen), False, color, thickness, cv2.LINE_AA, _FRACTION_BITS)

@@ -57,9 +57,9 @@ def hog_glyphs(features: Array, cell_pixels: int = 16, *, full_scale: float | No
 def _stencils(cell_pixels: int) -> npt.NDArray[np.float32]:
     """(9, cell_pixels²) share of each pixel that the stroke of each orientation covers; the same area for all."""
     side = cell_pixels * _SUPERSAMPLING
-    centres = (np.arange(side) + 0.5) / _SUPERSAMPLING - cell_pixels / 2
-    y, x = np.meshgrid(centres, centres, indexing="ij")
-    half_length = cell_pixels * 0.47  # a little air, so that neighbouring cells do not run into one net
+    centers = (np.arange(side) + 0.5) / _SUPERSAMPLING - cell_pixels / 2
+    y, x = np.meshgrid(centers, centers, indexing="ij")
+    half_length = cell_pixels * 0.47  # a little air, so that neighboring cells do not run into one net
     half_width = max(0.5, cell_pixels * 0.045)
     strokes = []
     for orientation in range(NUM_ORIENTATIONS):

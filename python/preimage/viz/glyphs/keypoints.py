@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from preimage.viz.glyphs.lbp import direction_colour
+from preimage.viz.glyphs.lbp import direction_color
 from preimage.viz.sheets import as_picture
 
 Array = npt.NDArray[Any]
@@ -21,7 +21,7 @@ _SMALLEST = 3.2  # radius in pixels of the picture, so that the hand can be seen
 _SUPERSAMPLING = 4
 _FRACTION_BITS = 4  # of OpenCV's coordinates
 _PAPER = 14
-_COLOURS = 72  # steps round the circle
+_COLORS = 72  # steps round the circle
 _ROOM = 150  # square pixels of the picture for each keypoint: more would be a tangle
 _DIMMED = 0.6  # brightness that is left of the image
 
@@ -37,16 +37,16 @@ def sift_keypoints(
     tile: int = 320,
     most: int | None = None,
 ) -> Picture:
-    """Keypoints over the image, in grey and darkened, or over dark paper.
+    """Keypoints over the image, in gray and darkened, or over dark paper.
 
-    Each is a circle of one and a half scales' radius and a hand from its centre along its angle, the direction of its
-    strongest gradient. The colour tells the direction as in `lbp_map`: red to the right, green-yellow down, turquoise
+    Each is a circle of one and a half scales' radius and a hand from its center along its angle, the direction of its
+    strongest gradient. The color tells the direction as in `lbp_map`: red to the right, green-yellow down, turquoise
     to the left, violet up. Large ones are drawn first, so that small ones are not hidden. Of more than `most` those
     with the largest scales are drawn. Those that are not finite, have no scale above 0 or lie outside the image are
     left out.
 
     Args:
-        x: (N,) pixels to the right of the centre of the upper left pixel, any real type.
+        x: (N,) pixels to the right of the center of the upper left pixel, any real type.
         y: (N,) pixels below it.
         scale: (N,) σ in pixels.
         angle: (N,) radians, from +x towards +y (down).
@@ -116,11 +116,11 @@ def keypoint_grid(features: Array, cell_size: int, *, image: Array | None = None
 
 
 def _background(image: Array | None, size: tuple[int, int]) -> Picture:
-    """The image in grey and darkened, or dark paper, of (W, H) pixels."""
+    """The image in gray and darkened, or dark paper, of (W, H) pixels."""
     if image is None:
         return np.full((size[1], size[0], 3), _PAPER, np.uint8)
-    grey = cv2.cvtColor(as_picture(image), cv2.COLOR_RGB2GRAY).astype(np.float32)
-    large = cv2.resize(grey * _DIMMED + _PAPER, size, interpolation=cv2.INTER_LINEAR)
+    gray = cv2.cvtColor(as_picture(image), cv2.COLOR_RGB2GRAY).astype(np.float32)
+    large = cv2.resize(gray * _DIMMED + _PAPER, size, interpolation=cv2.INTER_LINEAR)
     return np.repeat(np.rint(large).astype(np.uint8)[:, :, None], 3, axis=2)
 
 
@@ -130,10 +130,10 @@ def _draw(canvas: Picture, keypoints: Array, factor: float) -> None:
     line, halo = round(1.0 * _SUPERSAMPLING), round(2.4 * _SUPERSAMPLING)
     for x, y, scale, angle in keypoints.T:
         radius = min(max(_RADIUS * scale * factor, _SMALLEST * _SUPERSAMPLING), 2.0 * max(canvas.shape))
-        centre = (x + 0.5) * factor - 0.5, (y + 0.5) * factor - 0.5
-        tip = centre[0] + radius * math.cos(angle), centre[1] + radius * math.sin(angle)
-        middle, end = (tuple(round(value * one) for value in point) for point in (centre, tip))
-        colour = (direction_colour(round(angle / (2 * math.pi) * _COLOURS) % _COLOURS, _COLOURS) * 255).tolist()
-        for ink, thickness in (((_PAPER,) * 3, halo), (colour, line)):
+        center = (x + 0.5) * factor - 0.5, (y + 0.5) * factor - 0.5
+        tip = center[0] + radius * math.cos(angle), center[1] + radius * math.sin(angle)
+        middle, end = (tuple(round(value * one) for value in point) for point in (center, tip))
+        color = (direction_color(round(angle / (2 * math.pi) * _COLORS) % _COLORS, _COLORS) * 255).tolist()
+        for ink, thickness in (((_PAPER,) * 3, halo), (color, line)):
             cv2.circle(canvas, middle, round(radius * one), ink, thickness, cv2.LINE_AA, _FRACTION_BITS)
             cv2.line(canvas, middle, end, ink, thickness, cv2.LINE_AA, _FRACTION_BITS)

@@ -20,19 +20,19 @@ _BACKGROUND = 0.24  # brightest shade of a cell of nothing but texture
 _FAINTEST = 0.01  # weight of an edge that may be drawn as the brightest; noise in a cell of 16 × 16 comes to half of it
 
 
-def direction_colour(direction: int, count: int) -> npt.NDArray[np.float32]:
+def direction_color(direction: int, count: int) -> npt.NDArray[np.float32]:
     """RGB in [0, 1] of direction 2π · `direction` / `count` (y down): red to the right, then round the circle."""
     return np.array(colorsys.hls_to_rgb(direction / count, 0.66, 0.8), np.float32)
 
 
 def lbp_map(features: Array, cell_pixels: int = 20) -> npt.NDArray[np.uint8]:
-    """Strokes along the edges of each cell, coloured by the side that is brighter, on grey where it is textured.
+    """Strokes along the edges of each cell, colored by the side that is brighter, on gray where it is textured.
 
-    A uniform pattern is a run of neighbours brighter than their centre. The run's middle points to the brighter side,
-    in one of 16 directions, so there is an edge across it; a run of four neighbours is the clearest, a single one or
+    A uniform pattern is a run of neighbors brighter than their center. The run's middle points to the brighter side,
+    in one of 16 directions, so there is an edge across it; a run of four neighbors is the clearest, a single one or
     seven say little (weight: the sine of half the run's angle). The shares of the cell's pixels add up to 16
     weights. What all directions have in common, as in noise, is taken off, and each that is left and stronger than
-    its two neighbours is drawn as a stroke across it: red if it is brighter to the right, green-yellow below,
+    its two neighbors is drawn as a stroke across it: red if it is brighter to the right, green-yellow below,
     turquoise to the left, violet above. The shade of the cell is the share of patterns that are not uniform.
 
     Args:
@@ -58,7 +58,7 @@ def lbp_map(features: Array, cell_pixels: int = 20) -> npt.NDArray[np.uint8]:
     picture = np.broadcast_to(shade[:, None, None, None], (shade.size, cell_pixels, cell_pixels, 3)).copy()
     for direction, stencil in enumerate(_stencils(cell_pixels)):
         covered = strokes[direction][:, None, None] * stencil
-        np.maximum(picture, covered[..., None] * direction_colour(direction, NUM_DIRECTIONS), out=picture)
+        np.maximum(picture, covered[..., None] * direction_color(direction, NUM_DIRECTIONS), out=picture)
     rows = picture.reshape(height, width, cell_pixels, cell_pixels, 3).transpose(0, 2, 1, 3, 4)
     return np.rint(rows.reshape(height * cell_pixels, width * cell_pixels, 3) * 255).astype(np.uint8)
 
@@ -88,8 +88,8 @@ def _directions() -> npt.NDArray[np.float32]:
 def _stencils(cell_pixels: int) -> npt.NDArray[np.float32]:
     """(16, cell_pixels, cell_pixels) share of each pixel that the stroke across each direction covers."""
     side = cell_pixels * _SUPERSAMPLING
-    centres = (np.arange(side) + 0.5) / _SUPERSAMPLING - cell_pixels / 2
-    y, x = np.meshgrid(centres, centres, indexing="ij")
+    centers = (np.arange(side) + 0.5) / _SUPERSAMPLING - cell_pixels / 2
+    y, x = np.meshgrid(centers, centers, indexing="ij")
     half_width = max(0.5, cell_pixels * 0.075)
     strokes = []
     for direction in range(NUM_DIRECTIONS):

@@ -1,4 +1,4 @@
-"""The gradient of the input for few output channels: five neighbouring pixels of a row are one run of 5 Co values.
+"""The gradient of the input for few output channels: five neighboring pixels of a row are one run of 5 Co values.
 
 block = (pixels, input channels, values of the run) of one tile. Co need not divide the last.
 """

@@ -1,7 +1,7 @@
 """Forward for images: all four phases of at most 4 channels as the 16 columns of one 3 × 3 convolution.
 
 block = (pixels, 16, input channels) of one tile. The image is stored densely, three channels to a pixel, as its readers
-expect it: padded to four it would be a third more to write and read. A row's columns, of neighbouring pixels, are
+expect it: padded to four it would be a third more to write and read. A row's columns, of neighboring pixels, are
 contiguous in memory; each row is stored by itself, so that a warp writes one run of them.
 """
 # ruff: noqa: N803, N806

@@ -1,4 +1,4 @@
-"""Mean colours of square cells: a representation that another package brings."""
+"""Mean colors of square cells: a representation that another package brings."""
 
 import dataclasses
 from typing import ClassVar
@@ -10,8 +10,8 @@ from preimage.spec import Spec
 
 
 @dataclasses.dataclass(frozen=True)
-class MeanColour(Representation):
-    name: ClassVar[str] = "mean-colour"
+class MeanColor(Representation):
+    name: ClassVar[str] = "mean-color"
     cell_size: int = 16
     variant: str = "rgb"
 
