@@ -10,10 +10,11 @@ import torch
 
 from _decoders import DECODERS, LayerShape
 from _upconv_check import Problem
-from preimage.inverters import presets
 from preimage.inverters.architectures import UShapedConfig, build
+from preimage.inverters.presets import preset, preset_names
 from preimage.nn import UpConv2d
 from preimage.ops.upconv import configs
+from preimage.representations import list_representations
 
 IMAGE_SIZE = 256
 BATCH = 64  # of a training step
@@ -23,10 +24,11 @@ BATCH = 64  # of a training step
 def networks() -> dict[str, tuple[LayerShape, ...]]:
     """Return the layers of the benchmarks' decoders and of every preset, by name, for images of 256²."""
     found = {name: DECODERS[name] for name in ("H", "F")}
-    for representation, rows in presets._PRESETS.items():
-        for name, config in rows.items():
+    for representation in list_representations():
+        for name in preset_names(representation):
+            config = preset(representation, name)
             if isinstance(config, UShapedConfig):  # where keypoints are drawn depends on the features: here are none
-                config = dataclasses.replace(config, splat_levels=0)  # noqa: PLW2901
+                config = dataclasses.replace(config, splat_levels=0)
             with torch.device("meta"):
                 network = build(64, config)
                 cells = () if network.side else (IMAGE_SIZE // network.stride,) * 2

@@ -25,11 +25,11 @@ from typing import Any
 import numpy as np
 
 from _timing import Cells, Table, load, peak_megabytes, processor
-from preimage import representations
 from preimage.io import list_images
 from preimage.ops._images import cpu_threads
 from preimage.pipelines.extract import extract
 from preimage.pipelines.loading import read
+from preimage.representations import create_representation
 
 _COLUMNS = (
     *("representation", "variant", "disk", "images", "size", "dtype", "threads", "gigabytes", "seconds"),
@@ -80,7 +80,7 @@ def _write_seconds(folder: Path, count: int) -> float:
 
 def _measure(case: dict[str, Any]) -> Cells:
     """One representation into one folder, in a process of its own."""
-    representation = representations.create(case["name"], **case["parameters"])
+    representation = create_representation(case["name"], **case["parameters"])
     sources = list_images(case["images"])
     spread = [sources[index * len(sources) // _SAMPLE] for index in range(_SAMPLE)]
     decode = _shortest(lambda: [read(source, case["size"]) for source in spread]) / _SAMPLE

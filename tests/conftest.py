@@ -24,8 +24,9 @@ if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 from paths import ROOT
-from preimage import cli, representations
+from preimage import cli
 from preimage.inverters import Inverter, UShapedConfig, pretrained
+from preimage.representations import create_representation
 from toys import toys
 
 __all__ = ["toys"]  # a fixture
@@ -81,7 +82,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of an untrained inverter for HOG, small and quick."""
     torch.manual_seed(0)
     network = UShapedConfig(widths=(8, 12), blocks_down=(1, 1), blocks_up=(1,), head=(8, 4))
-    return Inverter(representations.create("hog").spec, network).save(tmp_path_factory.mktemp("inverter") / "tiny")
+    return Inverter(create_representation("hog").spec, network).save(tmp_path_factory.mktemp("inverter") / "tiny")
 
 
 @pytest.fixture(scope="session")
@@ -89,7 +90,7 @@ def tiny_lbp(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same for LBP."""
     torch.manual_seed(0)
     network = UShapedConfig(entry=("c3/1 8", "up 8"), widths=(8, 12), blocks_down=(1, 1), blocks_up=(1,), head=(8, 4))
-    return Inverter(representations.create("lbp").spec, network).save(tmp_path_factory.mktemp("inverter") / "tiny-lbp")
+    return Inverter(create_representation("lbp").spec, network).save(tmp_path_factory.mktemp("inverter") / "tiny-lbp")
 
 
 @pytest.fixture

@@ -102,4 +102,4 @@ def test_an_example_without_its_weights_says_so(
     examples_importable: None, name: str, layer: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ValueError, match=rf"torch:{name}:network failed: FileNotFoundError: .*missing.npz"):
-        preimage.representations.create(f"torch:{name}:network", layer=layer, weights=str(tmp_path / "missing.npz"))
+        preimage.create_representation(f"torch:{name}:network", layer=layer, weights=str(tmp_path / "missing.npz"))

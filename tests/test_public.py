@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 import preimage as pi
-from preimage import representations
 from preimage.inverters import Inverter
+from preimage.representations import create_representation
 from preimage.training import TrainConfig, trainer
 from training_runs import small_config
 
@@ -25,7 +25,7 @@ _SMALL = {
 
 def test_the_way_from_photographs_to_an_error(photo_folder: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    hog = representations.create("hog")
+    hog = create_representation("hog")
     assert pi.extract("hog", photo_folder, tmp_path / "photos.hog", size=64).images == 20
     assert pi.extract(hog, photo_folder, tmp_path / "again.hog", size=64).spec == hog.spec
     trained = pi.train("hog", photo_folder, run, **_SMALL)
@@ -42,7 +42,7 @@ def test_train_takes_representations_and_paths_of_any_kind(
 ) -> None:
     seen: list[TrainConfig] = []
     monkeypatch.setattr("preimage.training.api._train", lambda config, **_: seen.append(config))
-    other = representations.create("hog", color="strongest")
+    other = create_representation("hog", color="strongest")
     pi.train(other, [photo_folder, "more"], tmp_path / "run", val_images=tmp_path, steps=7)
     pi.train("lbp", "photos", "run")
     assert (seen[0].representation, dict(seen[0].parameters)) == ("hog", {"color": "strongest"})
@@ -57,7 +57,7 @@ def test_train_takes_representations_and_paths_of_any_kind(
 
 def test_a_run_of_other_parameters_goes_on_by_its_name_alone(photo_folder: Path, tmp_path: Path) -> None:
     """What `train.json` and the checkpoint say of a representation is enough to make it again."""
-    made = representations.create("hog", color="strongest")
+    made = create_representation("hog", color="strongest")
     pi.train(made, photo_folder, tmp_path / "run", **_SMALL)
     assert Inverter.load(tmp_path / "run").spec == made.spec
     fields = json.loads((tmp_path / "run" / "train.json").read_text())

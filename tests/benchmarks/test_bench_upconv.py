@@ -14,7 +14,9 @@ import pytest
 import torch
 
 from paths import ROOT
-from preimage.inverters import TwoStreamConfig, presets
+from preimage.inverters import TwoStreamConfig
+from preimage.inverters.architectures import config_to_dict
+from preimage.representations.hog import Hog
 
 BENCHMARKS = ROOT / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
@@ -220,7 +222,7 @@ def photographs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     import _training_setup  # noqa: PLC0415
 
     monkeypatch.setattr(_training_setup, "CROPS", 2)
-    monkeypatch.setitem(presets._PRESETS["hog"], "tiny", TINY)
+    monkeypatch.setattr(Hog, "presets", {**Hog.presets, "tiny": config_to_dict(TINY)})
     return str(_training_setup.write_crops(tmp_path / "images"))
 
 

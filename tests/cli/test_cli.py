@@ -19,7 +19,7 @@ from scipy.io import savemat
 
 import preimage
 from conftest import Run
-from preimage import cli, representations
+from preimage import cli
 from preimage.cli import _shared
 from preimage.inverters import Inverter, UShapedConfig, View
 from preimage.pipelines.demo import demo
@@ -28,6 +28,7 @@ from preimage.pipelines.extract import extract
 from preimage.pipelines.invert import invert
 from preimage.pipelines.layers import layers
 from preimage.pipelines.sheet import sheet
+from preimage.representations import create_representation, describe_representation, list_representations
 from preimage.spec import Spec
 from preimage.store import FeatureStore
 from preimage.training import TrainConfig, train
@@ -136,8 +137,8 @@ def test_training_defaults_are_those_of_the_config() -> None:
 def test_every_parameter_of_every_representation_has_an_option() -> None:
     for command in (cli.extract, cli.invert, cli.train, cli.sheet):
         options = inspect.signature(command).parameters
-        for name in [*representations.names(), "torch:a:b"]:
-            assert set(representations.parameters(name)) <= set(options), (command, name)
+        for name in [*list_representations(), "torch:a:b"]:
+            assert {known.name for known in describe_representation(name).parameters} <= set(options), (command, name)
 
 
 def test_extract_invert_info_and_evaluate(run: Run, photo_folder: Path, tiny: Path, tmp_path: Path) -> None:
@@ -239,7 +240,7 @@ def test_plain_arrays_and_their_spec(run: Run, photo_folder: Path, tiny: Path, t
     assert "--representation hog --cell-size 8" in err
     assert run("invert", arrays, "-o", out_folder, "--inverter", tiny, "--representation", "hog")[0] == 0
     spec = tmp_path / "spec.json"
-    spec.write_text(representations.create("hog").spec.to_json())
+    spec.write_text(create_representation("hog").spec.to_json())
     shutil.rmtree(out_folder)
     assert run("invert", arrays, "-o", out_folder, "--inverter", tiny, "--spec", spec)[0] == 0
     assert len(list(out_folder.iterdir())) == 20

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from preimage.inverters import SingleStreamConfig
 from preimage.inverters.plan import Plan, plan
 from preimage.inverters.view import View
-from preimage.representations import base
+from preimage.representations import registry
 from preimage.representations.base import Representation
 from preimage.spec import Spec
 from preimage.training import trainer
@@ -107,6 +107,6 @@ def toys(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def introduce(monkeypatch: pytest.MonkeyPatch) -> None:
     for kind in (ToyMaps, ToyVectors, ToyProbabilities, SlowToy):
-        monkeypatch.setitem(base._REGISTER, kind.name, kind)
+        monkeypatch.setitem(registry._REGISTER, kind.name, kind)
         monkeypatch.setattr(kind, "calls", 0)
     monkeypatch.setattr(trainer, "plan", toy_plan)

@@ -7,16 +7,19 @@ import json
 from pathlib import Path
 from typing import Any
 
-from preimage.inverters import UShapedConfig, presets
+from preimage.inverters import UShapedConfig
+from preimage.inverters.architectures import config_to_dict
+from preimage.representations.hog import Hog
+from preimage.representations.sift import Sift
 from preimage.training import TrainConfig
 
 # A network that takes a step in milliseconds.
-presets._PRESETS["hog"]["tiny"] = UShapedConfig(
-    widths=(16, 24, 32), blocks_down=(1, 1, 1), blocks_up=(1, 1), head=(16, 8), repeat_edges=1
-)
-presets._PRESETS["sift"]["tiny"] = UShapedConfig(
+_TINY = UShapedConfig(widths=(16, 24, 32), blocks_down=(1, 1, 1), blocks_up=(1, 1), head=(16, 8), repeat_edges=1)
+_TINY_SIFT = UShapedConfig(
     widths=(8, 12), blocks_down=(1, 1), blocks_up=(1,), head=(8, 4), entry=("c3/2 16",), splat_levels=2
 )
+Hog.presets = {**Hog.presets, "tiny": config_to_dict(_TINY)}
+Sift.presets = {**Sift.presets, "tiny": config_to_dict(_TINY_SIFT)}
 
 
 def small_config(images: Path, output: Path, **changes: Any) -> TrainConfig:

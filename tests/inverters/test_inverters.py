@@ -14,7 +14,6 @@ import safetensors.torch
 import torch
 
 from conftest import photographs
-from preimage import representations
 from preimage.errors import FileFormatError
 from preimage.inverters import (
     ArchitectureConfig,
@@ -29,6 +28,7 @@ from preimage.inverters import (
 from preimage.inverters.architectures import config_from_dict, config_to_dict
 from preimage.inverters.layers import Layer, upconv_weights
 from preimage.inverters.pretrained import pretrained_specs
+from preimage.representations import create_representation, list_representations, representation_from_spec
 from preimage.spec import Spec
 from tolerances import NETWORK
 
@@ -47,7 +47,7 @@ def tiny() -> Inverter:
 
 def test_features_with_a_margin_stand_where_they_were_computed() -> None:
     """Dense SIFT's first descriptor is centered 6 pixels inside the image: in the second block of 4."""
-    spec = representations.create("dense-sift").spec
+    spec = create_representation("dense-sift").spec
     network = UShapedConfig(
         widths=(8, 8), blocks_down=(0, 0), blocks_up=(0,), head=(4, 4), entry=("c3/2 8",), margin=(1, 2)
     )
@@ -271,7 +271,7 @@ def test_pretrained_inverters_work_at_any_size(inverter: str, name: str, short_s
     image = cv2.resize(photograph, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     original = torch.from_numpy(image).permute(2, 0, 1)[None]
     network = Inverter.load(inverter)
-    features = representations.from_spec(network.spec)(original)
+    features = representation_from_spec(network.spec)(original)
     returned = network(features, image_size=image.shape[:2])
     limit = 0.35 if inverter == "lbp-compact" else 0.3  # LBP leaves brightness open
     assert (returned - original.float() / 255).square().mean().sqrt() < limit
@@ -280,9 +280,9 @@ def test_pretrained_inverters_work_at_any_size(inverter: str, name: str, short_s
 def test_a_pretrained_inverter_for_every_descriptor() -> None:
     """The others are for layers of networks, whose weights have to be brought along."""
     networks = ("alexnet-", "efficientnet-")
-    descriptors = [name for name in representations.names() if not name.startswith(networks)]
+    descriptors = [name for name in list_representations() if not name.startswith(networks)]
     of_networks = {name for name, spec in pretrained_specs().items() if "weights" in spec.parameters}
-    assert {find(representations.create(name).spec) for name in descriptors} == set(list_inverters()) - of_networks
+    assert {find(create_representation(name).spec) for name in descriptors} == set(list_inverters()) - of_networks
 
 
 @pytest.mark.parametrize("name", [name for name, spec in pretrained_specs().items() if "weights" in spec.parameters])

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from preimage import representations
 from preimage.inverters import Inverter, preset
 from preimage.inverters.architectures import build
+from preimage.representations import create_representation
 
-SPEC = representations.create("hog").spec
+SPEC = create_representation("hog").spec
 
 
 def shapes_within(network: torch.nn.Module, image: torch.Tensor, parts: tuple[str, ...]) -> list[list[tuple[int, ...]]]:
@@ -64,7 +64,7 @@ def test_paper_preset_for_sparse_sift_has_the_papers_shapes() -> None:
 @pytest.mark.parametrize("name", ["lbp", "sift", "dense-sift"])
 @pytest.mark.parametrize("size", [(256, 256), (227, 253), (64, 90), (17, 21)])
 def test_every_preset_gives_an_image_of_any_size(name: str, size: tuple[int, int]) -> None:
-    representation = representations.create(name)
+    representation = create_representation(name)
     cells = representation.feature_size(*size)
     assert cells is not None
     for kind in ("compact", "wide", *(["paper"] if name != "dense-sift" else [])):

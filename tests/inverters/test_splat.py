@@ -12,13 +12,13 @@ import torch
 import torch.nn.functional as F
 
 from conftest import photographs
-from preimage import representations
 from preimage.inverters import Inverter, UShapedConfig
 from preimage.inverters.splat import ORIENTATIONS, KeypointSplat
 from preimage.keypoints import Keypoints
 from preimage.ops.sift_grid import sift_grid
+from preimage.representations import create_representation
 
-SIFT = representations.create("sift", variant="opencv")
+SIFT = create_representation("sift", variant="opencv")
 NETWORK = UShapedConfig(
     widths=(8, 8), blocks_down=(0, 0), blocks_up=(0,), head=(4, 4), entry=("c3/2 8",), splat_levels=3
 )
@@ -185,4 +185,4 @@ def test_refuses_a_splat_without_an_entry_of_its_size(changes: dict[str, Any]) -
 
 def test_refuses_features_of_other_channels() -> None:
     with pytest.raises(ValueError, match="133 channels of sparse SIFT, not 31"):
-        Inverter(representations.create("hog").spec, NETWORK)
+        Inverter(create_representation("hog").spec, NETWORK)

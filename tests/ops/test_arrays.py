@@ -15,10 +15,9 @@ import torch
 
 import preimage
 from conftest import photographs
-from preimage import representations
 from preimage.ops import _native
 from preimage.ops._images import cpu_threads
-from preimage.representations import Representation
+from preimage.representations import Representation, create_representation
 
 DECODED = np.stack([photographs()[name][30:131, 20:170] for name in ("astronaut", "coffee")])  # (2, H, W, 3) uint8
 BATCH = np.ascontiguousarray(DECODED.transpose(0, 3, 1, 2))
@@ -31,14 +30,14 @@ OPS: dict[str, Callable[..., Any]] = {
     "dense_sift": preimage.dense_sift,
 }
 REPRESENTATIONS: dict[str, Representation] = {
-    "hog": representations.create("hog"),
-    "hog, strongest": representations.create("hog", cell_size=5, color="strongest"),
-    "lbp": representations.create("lbp"),
-    "lbp, cells of 6": representations.create("lbp", cell_size=6),
-    "dense-sift": representations.create("dense-sift"),
-    "dense-sift, flat": representations.create("dense-sift", variant="vlfeat-dsift-flat", step=3),
-    "sift": representations.create("sift"),
-    "sift, opencv": representations.create("sift", variant="opencv", descriptor_scale=3.0),
+    "hog": create_representation("hog"),
+    "hog, strongest": create_representation("hog", cell_size=5, color="strongest"),
+    "lbp": create_representation("lbp"),
+    "lbp, cells of 6": create_representation("lbp", cell_size=6),
+    "dense-sift": create_representation("dense-sift"),
+    "dense-sift, flat": create_representation("dense-sift", variant="vlfeat-dsift-flat", step=3),
+    "sift": create_representation("sift"),
+    "sift, opencv": create_representation("sift", variant="opencv", descriptor_scale=3.0),
 }
 
 every_op = pytest.mark.parametrize("name", OPS)
@@ -197,7 +196,7 @@ def test_representations_keep_container_and_dimensions(name: str, images: np.nda
 
 
 def test_networks_do_not_compute_arrays() -> None:
-    network = representations.create("alexnet-conv3")
+    network = create_representation("alexnet-conv3")
     assert not network.computes_arrays
     with pytest.raises(TypeError, match="alexnet-conv3 does not compute NumPy arrays"):
         network.compute_into(DECODED, np.zeros((2, 384, 13, 13), np.float32), threads=1)
@@ -219,19 +218,20 @@ WITHOUT_TORCH = """
 import sys, tempfile, pathlib
 import numpy as np
 import preimage
-from preimage import io, representations
+from preimage import io
+from preimage.representations import create_representation, list_representations, representation_from_spec
 
 images = np.random.default_rng(0).integers(0, 256, (2, 3, 64, 80), dtype=np.uint8)
 features = preimage.hog(images), preimage.lbp(images), preimage.dense_sift(images), preimage.phow(images, sizes=(4,))
 keypoints = preimage.sift(images)
 preimage.sift_grid(keypoints[0], (64, 80)), keypoints.select(keypoints.x > 9), keypoints.mirrored(80)
 for name in ("hog", "lbp", "dense-sift", "sift"):
-    representation = representations.create(name)
+    representation = create_representation(name)
     rows, columns = representation.feature_size(64, 80)
     out = np.empty((2, representation.spec.channels, rows, columns), np.float16)
     representation.compute_into(images.transpose(0, 2, 3, 1), out, threads=1)
-    assert representations.from_spec(representation.spec) == representation
-assert "alexnet-conv3" in representations.names()
+    assert representation_from_spec(representation.spec) == representation
+assert "alexnet-conv3" in list_representations()
 with tempfile.TemporaryDirectory() as folder:
     path = pathlib.Path(folder) / "image.png"
     io.write_png(path, images[0].transpose(1, 2, 0))

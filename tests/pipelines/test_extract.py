@@ -14,19 +14,18 @@ import pytest
 import torch
 
 import preimage
-from preimage import representations
 from preimage.errors import FileFormatError
 from preimage.io import ImageSource, decode_file, list_images
 from preimage.pipelines import extract as extract_module
 from preimage.pipelines import loading
 from preimage.pipelines.extract import extract
-from preimage.representations import Representation
+from preimage.representations import Representation, create_representation
 from preimage.spec import Spec
 from preimage.store import FeatureStore, merge, read_index
 from sizes import pairs
 from tolerances import CUDA
 
-HOG = representations.create("hog")
+HOG = create_representation("hog")
 
 
 @pytest.fixture
@@ -106,7 +105,7 @@ def test_resuming_with_other_settings_is_refused_and_says_which(photo_folder: Pa
     with pytest.raises(ValueError, match=r"dtype: float32 != float16"):
         extract(HOG, photo_folder, output, size=64, dtype="float16")
     with pytest.raises(ValueError, match=r"spec parameters.cell_size: 8 != 4"):
-        extract(representations.create("hog", cell_size=4), photo_folder, output, size=64)
+        extract(create_representation("hog", cell_size=4), photo_folder, output, size=64)
     with pytest.raises(ValueError, match=r"list of images \(20 images, now 19; .*image 1: .*, now "):
         extract(HOG, list_images(photo_folder)[1:], output, size=64)
     assert contents(output) == before, "nothing is lost"

@@ -14,7 +14,6 @@ import torch
 
 import vlfeat
 from keypoint_files import GOLDEN, colmap_database, opencv_file, pictures, vlfeat_file
-from preimage import representations
 from preimage.errors import FileFormatError
 from preimage.inverters import Inverter, UShapedConfig
 from preimage.io import decode_file, read_keypoints
@@ -22,6 +21,7 @@ from preimage.io.atomic import file_problem
 from preimage.pipelines import pictures as pictures_module
 from preimage.pipelines.invert import invert
 from preimage.pipelines.invert_keypoints import fitted
+from preimage.representations import create_representation, representation_from_spec
 from preimage.representations.sift import Sift
 from preimage.store import write_features
 
@@ -159,7 +159,7 @@ def test_nothing_to_invert(tmp_path: Path, small: Path, run: Run) -> None:
     colmap_database(tmp_path / "bare.db", {"a.jpg": (None, None), "b.jpg": (None, None)})
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "a.sift").touch()
-    write_features(tmp_path / "none.features", representations.create("hog").spec, [])
+    write_features(tmp_path / "none.features", create_representation("hog").spec, [])
     for name, options, words in [
         ("empty.sift", ("--image-size", "64x64"), "holds no keypoints"),
         ("none.db", (), "holds no images"),
@@ -249,7 +249,7 @@ def test_the_commands(tmp_path: Path, small: Path, run) -> None:  # type: ignore
 
 
 def test_sparse_sift_is_what_the_inverter_says(small: Path) -> None:
-    assert representations.from_spec(Inverter.load(small).spec) == Sift()
+    assert representation_from_spec(Inverter.load(small).spec) == Sift()
 
 
 def _likeness(picture: np.ndarray, original: np.ndarray) -> float:

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from preimage import representations
 from preimage.inverters import Inverter
 from preimage.io import FeatureRecord, atomic, decode_file
 from preimage.pipelines import pictures
 from preimage.pipelines.invert import invert
 from preimage.pipelines.pictures import PictureWriter
+from preimage.representations import create_representation
 from preimage.store import write_features
 
 
@@ -26,7 +26,7 @@ def features(tmp_path: Path) -> Path:
     random = np.random.default_rng(0)
     write_features(
         tmp_path / "f.safetensors",
-        representations.create("hog").spec,
+        create_representation("hog").spec,
         (
             FeatureRecord(f"{'ab'[i % 2]}/{i:02}", random.random((31, 8, 8)).astype(np.float32), (64, 64), (64, 64))
             for i in range(40)
@@ -59,7 +59,7 @@ def test_progress_counts_up_in_order(features: Path, tiny: Path, tmp_path: Path)
 def test_an_image_left_out_counts_as_done(tiny: Path, tmp_path: Path) -> None:
     values = [np.full((31, 8, 8), value, np.float32) for value in (0.1, np.nan, 0.2, np.inf)]
     records = [FeatureRecord(str(i), value, (64, 64), (64, 64)) for i, value in enumerate(values)]
-    write_features(tmp_path / "f", representations.create("hog").spec, records)
+    write_features(tmp_path / "f", create_representation("hog").spec, records)
     seen: list[tuple[int, int]] = []
     summary = invert(
         tmp_path / "f", tmp_path / "out", inverter=tiny, skip_bad=True, progress=lambda *counts: seen.append(counts)
@@ -70,7 +70,7 @@ def test_an_image_left_out_counts_as_done(tiny: Path, tmp_path: Path) -> None:
 
 def test_huge_finite_features_are_inverted(tiny: Path, tmp_path: Path) -> None:
     record = FeatureRecord("a", np.full((31, 8, 8), 3e38, np.float32), (64, 64), (64, 64))
-    write_features(tmp_path / "f", representations.create("hog").spec, [record])
+    write_features(tmp_path / "f", create_representation("hog").spec, [record])
     assert invert(tmp_path / "f", tmp_path / "out", inverter=tiny).images == 1, "though their sum is infinite"
 
 

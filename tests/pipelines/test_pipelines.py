@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 
-from preimage import representations
 from preimage.cli._shared import plain
 from preimage.errors import FileFormatError
 from preimage.inverters import Inverter, pretrained
@@ -26,10 +25,11 @@ from preimage.pipelines.extract import ExtractSummary, extract
 from preimage.pipelines.invert import invert
 from preimage.pipelines.loading import sound_listing
 from preimage.pipelines.sheet import sheet
+from preimage.representations import create_representation
 from preimage.store import FeatureStore, write_features
 from sizes import pairs
 
-HOG = representations.create("hog")
+HOG = create_representation("hog")
 
 
 def _extracted(images: Path, output: Path, **options: object) -> ExtractSummary:
@@ -60,7 +60,7 @@ def test_plain_arrays_need_a_spec(photo_folder: Path, tiny: Path, tmp_path: Path
 
 
 def test_a_misfit_names_the_field(photo_folder: Path, tiny: Path, tmp_path: Path) -> None:
-    extract(representations.create("hog", cell_size=4), photo_folder, tmp_path / "f")
+    extract(create_representation("hog", cell_size=4), photo_folder, tmp_path / "f")
     with pytest.raises(ValueError, match=r"does not fit .*f \(inverter != features\): parameters.cell_size: 8 != 4"):
         invert(tmp_path / "f", tmp_path / "out", inverter=tiny)
     with pytest.raises(LookupError, match="--inverter NAME_OR_FOLDER"):
@@ -195,7 +195,7 @@ def test_the_sheet_shows_photograph_glyphs_and_reconstruction(mixed: Path, tiny:
     assert summary.images == 5
     assert page.shape[1] > 3 * 96
     with pytest.raises(ValueError, match=r"cell_size: 8 != 4"):
-        sheet(mixed, tmp_path / "s.png", inverter=tiny, representation=representations.create("hog", cell_size=4))
+        sheet(mixed, tmp_path / "s.png", inverter=tiny, representation=create_representation("hog", cell_size=4))
 
 
 def test_sheets_without_errors(mixed: Path, tiny: Path, tmp_path: Path) -> None:
@@ -217,7 +217,7 @@ def test_a_sheet_of_several_is_the_papers_figure(
     mixed: Path, tiny: Path, tiny_lbp: Path, ship: Callable[..., None], tmp_path: Path
 ) -> None:
     ship()
-    sparse = representations.create("sift", variant="opencv")
+    sparse = create_representation("sift", variant="opencv")
     asked = [HOG, sparse, "lbp"]
     summary = sheet(mixed, tmp_path / "s.png", inverter=[tiny_lbp, tiny], representation=asked, size=64, tile=96)
     page = decode_file(summary.output)
@@ -245,7 +245,7 @@ def test_inverters_find_their_representations(tiny: Path, tiny_lbp: Path, ship: 
     assert [pair.name for pair in pairings(tiny_lbp, ["hog", "lbp"])] == ["hog-compact", str(tiny_lbp)]
     assert pairings(None, None)[0].name == "hog-compact"
     assert pairings(None, "lbp")[0].missing.startswith("no inverter for lbp is pretrained: train one")
-    other = representations.create("hog", cell_size=4)
+    other = create_representation("hog", cell_size=4)
     assert "hog-compact, differs in parameters.cell_size: 8 != 4" in pairings(None, other)[0].missing
     with pytest.raises(ValueError, match=r"inverter .*tiny-lbp is for lbp, not for hog"):
         pairings(tiny_lbp, "hog")

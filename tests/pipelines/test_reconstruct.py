@@ -12,14 +12,14 @@ import torch
 import preimage
 from conftest import photographs
 from layer_networks import SIDE, VIEWS, ToyLayer, ToyNetwork, tiny_inverter
-from preimage import representations
 from preimage.inverters import Inverter, checked_device, extraction_device
 from preimage.io import list_images
 from preimage.pipelines import loading
 from preimage.pipelines.reconstruct import Reconstructor
+from preimage.representations import create_representation
 from toys import ToyMaps
 
-HOG = representations.create("hog")
+HOG = create_representation("hog")
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_the_size_is_settled(hog: Reconstructor) -> None:
 
 def test_misfits_name_the_fields(tiny: Path, tiny_lbp: Path, ship: Callable[..., None]) -> None:
     with pytest.raises(ValueError, match=r"tiny does not fit hog features.*parameters\.cell_size: 8 != 4"):
-        Reconstructor(representations.create("hog", cell_size=4), tiny)
+        Reconstructor(create_representation("hog", cell_size=4), tiny)
     with pytest.raises(ValueError, match="is for lbp, not for hog"):
         Reconstructor("hog", tiny_lbp)
     with pytest.raises(ValueError, match="got neither"):
@@ -182,7 +182,7 @@ def test_features_are_computed_on_the_cpu_where_the_device_cannot() -> None:
     meta = torch.device("meta")  # stands for a GPU: no data, but the operations of torch
     assert extraction_device(ToyMaps(), (SIDE, SIDE), meta) == meta
     assert extraction_device(HOG, (64, 64), meta) == torch.device("cpu"), "HOG has no kernel there"
-    assert extraction_device(representations.create("sift"), (64, 64), meta) == torch.device("cpu")
+    assert extraction_device(create_representation("sift"), (64, 64), meta) == torch.device("cpu")
     assert extraction_device(ToyMaps(), (SIDE, SIDE), torch.device("cpu")) == torch.device("cpu")
 
 

@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 
 import tolerances
-from preimage import representations
 from preimage.pipelines.loading import as_sources, load
 from preimage.pipelines.weights import import_weights
+from preimage.representations import create_representation, representation_from_spec
 from preimage.representations.alexnet_network import LAYERS, build, channels, parameter_shapes
 from preimage.representations.network_layers import layer_outputs
 from preimage.spec import Spec
@@ -129,7 +129,7 @@ def test_the_whole_network(variant: str, tmp_path: Path) -> None:
     assert sum(values.numel() for values in weights.values()) == PARAMETERS[variant]
     summary = import_weights(save(tmp_path, weights), variant=variant)
     assert (summary.parameters, summary.layers, summary.notes) == (PARAMETERS[variant], LAYERS[:8], ())
-    prob = representations.create("alexnet-prob", variant=variant)
+    prob = create_representation("alexnet-prob", variant=variant)
     side = prob.image_side
     assert side == (224 if variant == "torchvision" else 227)
     images = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(1))
@@ -141,7 +141,7 @@ def test_the_whole_network(variant: str, tmp_path: Path) -> None:
     expected = forward(variant, pixels, weights)
     assert_close(prob(images), expected["prob"])
     for layer in LAYERS:
-        representation = representations.create(f"alexnet-{layer}", variant=variant)
+        representation = create_representation(f"alexnet-{layer}", variant=variant)
         features = representation(images)
         assert_close(features, expected[layer])
         assert features.shape[1:] == (representation.spec.channels, *(representation.feature_size(side, side) or ()))
@@ -162,7 +162,7 @@ def test_networks_end_where_they_are_asked_to() -> None:
     with pytest.raises(ValueError, match="no layer 'pool5'; it has conv1, "):
         build("caffenet", "pool5")
     with pytest.raises(ValueError, match="unknown AlexNet variant 'zf'; known are caffenet, bvlc, torchvision"):
-        representations.create("alexnet-conv1", variant="zf")
+        create_representation("alexnet-conv1", variant="zf")
 
 
 @pytest.fixture
@@ -172,61 +172,61 @@ def convolutions(tmp_path: Path) -> Path:
 
 
 def test_specs_there_and_back(convolutions: Path) -> None:
-    conv2 = representations.create("alexnet-conv2")
+    conv2 = create_representation("alexnet-conv2")
     spec = conv2.spec
     assert (spec.representation, spec.variant, spec.channels, spec.stride) == ("alexnet-conv2", "caffenet", 256, 16)
     digest = spec.parameters["weights"]
     assert convolutions.name == f"alexnet-caffenet-{digest}.safetensors"
     assert spec.parameters["order"] == "bgr"
-    again = representations.from_spec(Spec.from_json(spec.to_json()))
-    assert again == representations.create("alexnet-conv2", weights=digest, preprocessing="caffe-bgr")
+    again = representation_from_spec(Spec.from_json(spec.to_json()))
+    assert again == create_representation("alexnet-conv2", weights=digest, preprocessing="caffe-bgr")
     assert again.spec == spec
-    assert representations.create("alexnet-conv2", weights=str(convolutions)).spec == spec
-    assert representations.create("alexnet-conv2", weights=convolutions).spec == spec
-    other = representations.create("alexnet-conv2", preprocessing="imagenet-rgb").spec
+    assert create_representation("alexnet-conv2", weights=str(convolutions)).spec == spec
+    assert create_representation("alexnet-conv2", weights=convolutions).spec == spec
+    other = create_representation("alexnet-conv2", preprocessing="imagenet-rgb").spec
     assert other != spec
-    assert representations.from_spec(other).spec == other
+    assert representation_from_spec(other).spec == other
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"weights": "../../etc/passwd"}, "16 hex digits, got '../../etc/passwd'"),
-        ({"weights": None}, "16 hex digits, got None"),
-        ({"mean": "1,2,3"}, "knows no preprocessing with .*'mean': '1,2,3'"),
-        ({"extra": 1}, "knows no preprocessing"),
+        ({"weights": "../../etc/passwd"}, "weights.*, got '../../etc/passwd'"),
+        ({"weights": None}, "weights.*, got None"),
+        ({"mean": "1,2,3"}, "no preprocessing with .*'mean': '1,2,3'"),
+        ({"extra": 1}, "no preprocessing"),
     ],
 )
 def test_specs_of_others(convolutions: Path, changes: dict[str, object], words: str) -> None:
-    spec = representations.create("alexnet-conv1").spec
+    spec = create_representation("alexnet-conv1").spec
     fields = spec.to_dict()
     fields["parameters"] |= changes
     with pytest.raises(ValueError, match=words):
-        representations.from_spec(Spec.from_dict(fields))
+        representation_from_spec(Spec.from_dict(fields))
 
 
 def test_weights_that_are_not_there(convolutions: Path, folder: Path, tmp_path: Path) -> None:
-    conv1 = representations.create("alexnet-conv1", variant="torchvision")
+    conv1 = create_representation("alexnet-conv1", variant="torchvision")
     with pytest.raises(FileNotFoundError, match=r"no weights of .*variant torchvision in .*alexnet-owt-7be5be79\.pth"):
         _ = conv1.spec
-    spec = representations.create("alexnet-conv1").spec
+    spec = create_representation("alexnet-conv1").spec
     fields = spec.to_dict()
     fields["parameters"]["weights"] = "0" * 16
     command = r"preimage weights import bvlc_reference_caffenet\.caffemodel --variant caffenet"
     with pytest.raises(FileNotFoundError, match=f"no weights 0000000000000000 .*{command}"):
-        representations.from_spec(Spec.from_dict(fields))
-    fc6 = representations.create("alexnet-fc6")
+        representation_from_spec(Spec.from_dict(fields))
+    fc6 = create_representation("alexnet-fc6")
     with pytest.raises(ValueError, match="no alexnet-fc6 with these weights, which end with conv3"):
         fc6(torch.zeros(1, 3, 227, 227))
     with pytest.raises(ValueError, match="variant 'caffenet', not 'bvlc'"):
-        _ = representations.create("alexnet-conv1", variant="bvlc", weights=str(convolutions)).spec
+        _ = create_representation("alexnet-conv1", variant="bvlc", weights=str(convolutions)).spec
     import_weights(save(tmp_path, random_weights("caffenet", "conv2")), variant="caffenet")
     with pytest.raises(ValueError, match=r"2 weights .*name one of [0-9a-f]{16}, [0-9a-f]{16}"):
-        _ = representations.create("alexnet-conv1").spec
+        _ = create_representation("alexnet-conv1").spec
 
 
 def test_images_of_other_sizes(convolutions: Path) -> None:
-    conv1 = representations.create("alexnet-conv1")
+    conv1 = create_representation("alexnet-conv1")
     with pytest.raises(ValueError, match="takes images of 227×227 pixels, got 224×224"):
         conv1(torch.zeros(1, 3, 224, 224))
     with pytest.raises(ValueError, match="takes images of 227×227 pixels, got 256×227"):
@@ -234,7 +234,7 @@ def test_images_of_other_sizes(convolutions: Path) -> None:
 
 
 def test_gradients_only_where_images_ask_for_them(convolutions: Path) -> None:
-    conv3 = representations.create("alexnet-conv3")
+    conv3 = create_representation("alexnet-conv3")
     images = torch.rand(1, 3, 227, 227)
     with torch.inference_mode():
         first = conv3(images)
@@ -250,17 +250,17 @@ def test_gradients_only_where_images_ask_for_them(convolutions: Path) -> None:
 
 def test_layers_share_a_network(convolutions: Path, tmp_path: Path) -> None:
     images = torch.rand(1, 3, 227, 227)
-    conv1, conv3 = (representations.create(f"alexnet-conv{k}") for k in (1, 3))
+    conv1, conv3 = (create_representation(f"alexnet-conv{k}") for k in (1, 3))
     assert conv1.network is conv3.network
-    assert representations.create("alexnet-conv1", weights=convolutions).network is conv1.network
+    assert create_representation("alexnet-conv1", weights=convolutions).network is conv1.network
     several = conv3.network.layers(images, ["conv3", "conv1"])
     assert list(several) == ["conv3", "conv1"]
     assert torch.equal(several["conv1"], conv1(images))
     path = save(tmp_path, random_weights("caffenet", "conv1"))
-    first = representations.create("alexnet-conv1", weights=path).spec
+    first = create_representation("alexnet-conv1", weights=path).spec
     save(tmp_path, {name: values * 2 for name, values in random_weights("caffenet", "conv1").items()})
     os.utime(path, (0, 0))
-    assert representations.create("alexnet-conv1", weights=path).spec.differences(first), "the file has changed"
+    assert create_representation("alexnet-conv1", weights=path).spec.differences(first), "the file has changed"
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".pth", ".pth.tar", ".safetensors"])
@@ -274,12 +274,12 @@ def test_weights_by_path_are_those_imported(tmp_path: Path, suffix: str) -> None
         safetensors.torch.save_file(weights, path)
     else:
         torch.save({"state_dict": weights}, path)
-    by_path = representations.create("alexnet-conv2", variant="torchvision", weights=path)
+    by_path = create_representation("alexnet-conv2", variant="torchvision", weights=path)
     summary = import_weights(path)
     assert by_path.spec.parameters["weights"] == summary.digest
-    assert by_path.spec == representations.create("alexnet-conv2", variant="torchvision").spec
+    assert by_path.spec == create_representation("alexnet-conv2", variant="torchvision").spec
     images = torch.rand(1, 3, 224, 224)
-    named = representations.create("torch:preimage.representations.alexnet:alexnet", layer="conv2", weights=str(path))
+    named = create_representation("torch:preimage.representations.alexnet:alexnet", layer="conv2", weights=str(path))
     assert torch.equal(named(images), by_path(images))
     assert (named.spec.variant, named.spec.parameters["weights"]) == ("alexnet-torchvision", summary.digest)
 
@@ -299,7 +299,7 @@ def test_statistics_of_real_weights(shared_data: Path) -> None:
     sources = as_sources([str(shared_data / "images" / "val" / "val227.tar")])
     images = torch.stack([torch.from_numpy(item.pixels) for item in load(sources, None)]).permute(0, 3, 1, 2)
     assert images.shape == (200, 3, 227, 227)
-    conv5 = representations.create("alexnet-conv5", variant="bvlc")
+    conv5 = create_representation("alexnet-conv5", variant="bvlc")
     parts = [conv5.network.layers(some, expected) for some in images.split(20)]
     for name, (mean, std, largest, zeros) in expected.items():
         features = torch.cat([part[name] for part in parts]).double()

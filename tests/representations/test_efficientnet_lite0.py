@@ -15,12 +15,13 @@ import torch
 import torch.nn.functional as F
 
 import tolerances
-from preimage import representations
 from preimage.errors import FileFormatError
 from preimage.io import decode_image, list_images
 from preimage.optional import find_optional
 from preimage.pipelines.layers import layers
-from preimage.representations.efficientnet_lite0 import LAYERS, PACKAGE, PACKAGE_FILE, PREPROCESSING, EfficientNetLite0
+from preimage.representations import create_representation, representation_from_spec
+from preimage.representations.efficientnet_lite0 import LAYERS, PACKAGE, PACKAGE_FILE, PREPROCESSING
+from preimage.representations.efficientnet_lite0_network import EfficientNetLite0
 from preimage.representations.network import Network
 from preimage.spec import Spec
 from preimage.store import FeatureStore
@@ -146,36 +147,36 @@ def test_every_layer_against_the_definition(weights: Tensors) -> None:
 
 @pytest.mark.usefixtures("package")
 def test_the_packages_weights_are_found_without_running_its_code(file: Path) -> None:
-    chosen = representations.create("efficientnet-lite0")
+    chosen = create_representation("efficientnet-lite0")
     spec = chosen.spec
     assert (spec.channels, spec.stride, spec.parameters["layer"]) == (1280, None, "pooled")
-    assert spec == representations.create("efficientnet-lite0", weights=file).spec
+    assert spec == create_representation("efficientnet-lite0", weights=file).spec
     assert MODULE not in sys.modules
-    block = representations.create("efficientnet-lite0", layer="block10")
+    block = create_representation("efficientnet-lite0", layer="block10")
     assert (block.spec.channels, block.spec.stride, block.feature_size(224, 224)) == (112, 16, (14, 14))
     assert (block.image_side, block.image_size(14, 14)) == (224, (224, 224))
     assert block.network is chosen.network
-    assert representations.from_spec(Spec.from_json(block.spec.to_json())) == block
+    assert representation_from_spec(Spec.from_json(block.spec.to_json())) == block
     assert (network_name(block.spec), layer_name(block.spec)) == ("efficientnet-lite0", "block10")
     other = Spec.from_dict(block.spec.to_dict() | {"parameters": {**block.spec.parameters, "weights": "0" * 16}})
     with pytest.raises(ValueError, match=f"weights: '{block.spec.parameters['weights']}' != '{'0' * 16}'"):
-        representations.from_spec(other)
+        representation_from_spec(other)
 
 
 def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, MODULE, None)
-    chosen = representations.create("efficientnet-lite0")
+    chosen = create_representation("efficientnet-lite0")
     with pytest.raises(ImportError, match=r"not installed: pip install 'preimage\[networks\]'"):
         chosen(torch.zeros(1, 3, 224, 224))
 
 
 def test_refusals(weights: Tensors, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no layer 'block16'; it has stem, block0, .*, prob"):
-        representations.create("efficientnet-lite0", layer="block16")
+        create_representation("efficientnet-lite0", layer="block16")
     with pytest.raises(ValueError, match="variant 'b0'; known is tensorflow-same"):
-        representations.create("efficientnet-lite0", variant="b0")
+        create_representation("efficientnet-lite0", variant="b0")
     with pytest.raises(ValueError, match="weights is a path or empty, got 3"):
-        representations.create("efficientnet-lite0", weights=3)
+        create_representation("efficientnet-lite0", weights=3)
     wrong = {
         "lacks _fc.bias": {name: tensor for name, tensor in weights.items() if name != "_fc.bias"},
         r"_fc.bias is \(2,\), not \(1000,\)": weights | {"_fc.bias": torch.zeros(2)},
@@ -185,9 +186,9 @@ def test_refusals(weights: Tensors, tmp_path: Path) -> None:
     for index, (words, tensors) in enumerate(wrong.items()):
         torch.save(tensors, tmp_path / f"{index}.pth")
         with pytest.raises(FileFormatError, match=rf"{index}\.pth.*{words}"):
-            _ = representations.create("efficientnet-lite0", weights=tmp_path / f"{index}.pth").spec
+            _ = create_representation("efficientnet-lite0", weights=tmp_path / f"{index}.pth").spec
     with pytest.raises(FileNotFoundError, match=r"absent\.pth"):
-        _ = representations.create("efficientnet-lite0", weights=tmp_path / "absent.pth").spec
+        _ = create_representation("efficientnet-lite0", weights=tmp_path / "absent.pth").spec
 
 
 @pytest.mark.usefixtures("package")
@@ -208,7 +209,7 @@ def test_through_the_command_line(
 
 @needs_weights
 def test_the_real_weights() -> None:
-    chosen = representations.create("efficientnet-lite0", layer="prob")
+    chosen = create_representation("efficientnet-lite0", layer="prob")
     assert chosen.spec.parameters["weights"] == "9386950811f5b0b7"
     published = torch.load(find_optional(PACKAGE) / PACKAGE_FILE, weights_only=True)
     ours = chosen.network.module.state_dict()
@@ -224,7 +225,7 @@ def test_accuracy_with_the_real_weights(shared_data: Path) -> None:
     sources = list_images([str(shared_data / "images" / "val" / "val227.tar")])
     pixels = [decode_image(source.read(), name=source.name) for source in sources]
     small = np.stack([cv2.resize(image, (224, 224), interpolation=cv2.INTER_AREA) for image in pixels])
-    scores = representations.create("efficientnet-lite0", layer="scores")
+    scores = create_representation("efficientnet-lite0", layer="scores")
     parts = torch.from_numpy(small).permute(0, 3, 1, 2).split(20)
     right = torch.tensor([labels[source.key] for source in sources])[:, None]
     best = torch.cat([scores(part) for part in parts]).topk(5, dim=1).indices == right

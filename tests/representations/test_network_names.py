@@ -14,8 +14,8 @@ import torch
 
 import preimage
 from conftest import Run
-from preimage import representations
 from preimage.inverters import Inverter, UShapedConfig
+from preimage.representations import create_representation, representation_from_spec
 from preimage.store import FeatureStore
 
 SIDE = 32
@@ -54,7 +54,7 @@ def representation():
     return network().representation("body.2")
 
 def hog():
-    return preimage.representations.create("hog")
+    return preimage.create_representation("hog")
 
 class Tokens(nn.Module):
     def forward(self, x):
@@ -121,7 +121,7 @@ def factory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def test_a_layer_by_name_is_the_one_made_in_python(factory: str) -> None:
     before = list(sys.path)
-    layer = representations.create(f"{factory}:make", layer="body.2", input_size=SIDE)
+    layer = create_representation(f"{factory}:make", layer="body.2", input_size=SIDE)
     assert sys.path == before
     assert (layer.spec.representation, layer.spec.variant) == ("network", f"{factory}:make")
     assert (layer.spec.channels, layer.spec.stride) == (6, 8)
@@ -134,7 +134,7 @@ def test_a_layer_by_name_is_the_one_made_in_python(factory: str) -> None:
 
 @pytest.mark.parametrize("name", ["ready", "Net", "Inside.make", "imports_later", "only_keywords"])
 def test_what_a_factory_may_be(factory: str, name: str) -> None:
-    assert representations.create(f"{factory}:{name}", layer="", input_size=SIDE).spec.channels == 3
+    assert create_representation(f"{factory}:{name}", layer="", input_size=SIDE).spec.channels == 3
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_what_a_factory_may_be(factory: str, name: str) -> None:
     [(None, preimage.Preprocessing(224)), ("unit", preimage.Preprocessing(224, "rgb", 1.0, (0, 0, 0), (1, 1, 1)))],
 )
 def test_preprocessings(factory: str, preprocessing: str | None, expected: preimage.Preprocessing) -> None:
-    layer = representations.create(f"{factory}:make", layer="body.0", preprocessing=preprocessing)
+    layer = create_representation(f"{factory}:make", layer="body.0", preprocessing=preprocessing)
     assert expected.parameters().items() <= layer.spec.parameters.items()
     assert layer.image_side == 224
 
@@ -150,18 +150,18 @@ def test_preprocessings(factory: str, preprocessing: str | None, expected: preim
 @pytest.mark.parametrize("name", ["with_weights", "by_keyword"])
 def test_weights_are_handed_to_the_factory(factory: str, name: str) -> None:
     Path("w.txt").write_text("0.25")
-    layer: Any = representations.create(f"{factory}:{name}", layer="body.0", input_size=SIDE, weights="w.txt")
+    layer: Any = create_representation(f"{factory}:{name}", layer="body.0", input_size=SIDE, weights="w.txt")
     assert (layer.network.module.body[0].weight == 0.25).all()
-    plain = representations.create(f"{factory}:make", layer="body.0", input_size=SIDE)
+    plain = create_representation(f"{factory}:make", layer="body.0", input_size=SIDE)
     assert plain.spec.parameters["weights"] != layer.spec.parameters["weights"]
     assert "w.txt" not in layer.spec.to_json()
 
 
 def test_factories_that_know_their_preprocessing(factory: str) -> None:
-    layer = representations.create(f"{factory}:network", layer="body.2")
-    assert layer.spec == representations.create(f"{factory}:representation").spec
+    layer = create_representation(f"{factory}:network", layer="body.2")
+    assert layer.spec == create_representation(f"{factory}:representation").spec
     assert layer.spec.variant == "mine"
-    assert representations.create(f"{factory}:hog") == representations.create("hog")
+    assert create_representation(f"{factory}:hog") == create_representation("hog")
 
 
 @pytest.mark.parametrize(
@@ -190,13 +190,13 @@ def test_factories_that_know_their_preprocessing(factory: str) -> None:
 )
 def test_what_is_refused(factory: str, name: str, parameters: dict[str, object], words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        representations.create(f"{factory}:{name}", **parameters)
+        create_representation(f"{factory}:{name}", **parameters)
 
 
 @pytest.mark.parametrize("name", ["", "a", "a:", "a b:c", "a:b:c", "../a:b", ".a:b"])
 def test_names_of_another_form(name: str) -> None:
     with pytest.raises(ValueError, match=rf"named torch:package\.module:factory, got 'torch:{re.escape(name)}'"):
-        representations.create(f"torch:{name}", layer="")
+        create_representation(f"torch:{name}", layer="")
 
 
 def test_modules_that_cannot_be_imported(factory: str) -> None:
@@ -208,16 +208,16 @@ def test_modules_that_cannot_be_imported(factory: str) -> None:
         ("no_python", "SyntaxError: "),
     ]:
         with pytest.raises(ValueError, match=rf"torch:{name}:make: cannot import {name} from the current.*{words}"):
-            representations.create(f"torch:{name}:make", layer="")
+            create_representation(f"torch:{name}:make", layer="")
         sys.modules.pop(name, None)
 
 
 def test_a_file_that_names_a_factory_imports_nothing(factory: str) -> None:
     spec = preimage.Spec(f"{factory}:make", "x", 3, None, {"layer": ""})
     with pytest.raises(ValueError, match="name it yourself"):
-        representations.from_spec(spec)
+        representation_from_spec(spec)
     with pytest.raises(ValueError, match="name it yourself"):
-        representations.from_spec(preimage.Spec("network", f"{factory}:make", 3, None, {"layer": ""}))
+        representation_from_spec(preimage.Spec("network", f"{factory}:make", 3, None, {"layer": ""}))
     assert factory.removeprefix("torch:") not in sys.modules
 
 
@@ -295,7 +295,7 @@ def test_extract_invert_and_evaluate(run: Run, factory: str, photo_folder: Path)
 def test_a_sheet_of_a_factorys_representation(run: Run, factory: str, photo_folder: Path) -> None:
     name = f"{factory}:representation"
     config = UShapedConfig(widths=(8, 12), blocks_down=(1, 1), blocks_up=(1,), head=(8, 4))
-    Inverter(representations.create(name).spec, config).save(Path("tiny"))
+    Inverter(create_representation(name).spec, config).save(Path("tiny"))
     sheet = ("sheet", min(photo_folder.iterdir()), "-o", "s.png", "--size", SIDE, "--inverter", "tiny")
     code, out, err = run(*sheet, "--representation", name)
     assert (code, err, "1 image, network by inverter tiny" in out) == (0, "", True)

@@ -10,7 +10,7 @@ from torch import nn
 
 import preimage
 from networks import SIDE, Cnn
-from preimage import representations
+from preimage.representations import representation_from_spec
 from preimage.representations.network_identity import digest
 from preimage.spec import Spec
 from tolerances import NETWORK
@@ -127,7 +127,7 @@ def test_no_spec_makes_us_import_a_network(cnn: Cnn) -> None:
     layer = preimage.Network(cnn, PREPROCESSING).representation("pool")
     words = r"layer 'pool' of the network networks.Cnn: .*name it yourself \(--representation torch:.* --layer pool"
     with pytest.raises(ValueError, match=words):
-        representations.from_spec(layer.spec)
+        representation_from_spec(layer.spec)
 
 
 def test_a_compiled_network_is_taken_uncompiled(cnn: Cnn, images: torch.Tensor) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,20 +13,24 @@ import torch
 
 from conftest import Run
 from paths import EXAMPLES
-from preimage import representations
-from preimage.representations import base, plugins
+from preimage.representations import (
+    create_representation,
+    describe_representation,
+    list_representations,
+    plugins,
+    registry,
+    representation_from_spec,
+)
 
 EXAMPLE = EXAMPLES / "third_party"
-OURS = list(base._MODULES)
+OURS = list_representations()
 Install = Callable[..., None]
 
 
 @pytest.fixture
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
     """Puts a package (name, entry points by name, modules by name) on the path, and forgets it after the test."""
-    for name in OURS:
-        representations.parameters(name)  # imported now, they register for good
-    monkeypatch.setattr(base, "_REGISTER", dict(base._REGISTER))
+    monkeypatch.setattr(registry, "_REGISTER", dict(registry._REGISTER))
     monkeypatch.setattr(plugins, "_tried", {})
 
     def put(package: str, points: dict[str, str], modules: dict[str, str]) -> None:
@@ -57,14 +62,23 @@ def mean_color(install: Install) -> None:
 
 @pytest.mark.usefixtures("mean_color")
 def test_the_example_is_known_by_its_name() -> None:
-    chosen = representations.create("mean-color", cell_size=8)
+    chosen = create_representation("mean-color", cell_size=8)
     images = torch.rand(2, 3, 16, 24)
     features = chosen(images)
     assert features.shape == (2, 3, 2, 3)
     assert (features[0, 1, 1, 2] - images[0, 1, 8:, 16:].mean()).abs() < 1e-6
-    assert representations.from_spec(chosen.spec) == chosen
-    assert representations.names() == sorted([*OURS, "mean-color"])
-    assert representations.parameters("mean-color") == {"cell_size": 16, "variant": "rgb"}
+    assert representation_from_spec(chosen.spec) == chosen
+    assert list_representations() == sorted([*OURS, "mean-color"])
+    described = describe_representation("mean-color")
+    assert (described.title, described.summary) == ("mean color", "Mean color of square cells.")
+    assert [(one.name, one.type, one.default) for one in described.parameters] == [
+        ("cell_size", "int", 16),
+        ("variant", "str", "rgb"),
+    ]
+    with pytest.raises(ValueError, match=r"15×40 pixels.*at least 16"):
+        create_representation("mean-color").feature_size(15, 40)
+    with pytest.raises(ValueError, match="variant 'hsv'"):
+        create_representation("mean-color", variant="hsv")
 
 
 @pytest.mark.usefixtures("mean_color")
@@ -77,13 +91,13 @@ def test_the_example_on_the_command_line(run: Run, photo_folder: Path, tmp_path:
 
 def test_no_plugin_is_loaded_for_names_that_are_known(install: Install) -> None:
     install("never", {"never": "never:boom"}, {"never": "raise SystemExit('loaded')"})
-    assert representations.create("hog").name == "hog"
+    assert create_representation("hog").name == "hog"
     assert "never" not in sys.modules
 
 
 CLASS = """
 import dataclasses
-from preimage.representations import base, hog
+from preimage.representations import hog, register
 @dataclasses.dataclass(frozen=True)
 class Copy(hog.Hog):
     name = {name!r}
@@ -91,10 +105,10 @@ class Copy(hog.Hog):
 
 
 def test_a_function_may_register_several_and_a_class_itself(install: Install) -> None:
-    several = CLASS.format(name="one") + "def both():\n    base.register(Copy)\n"
-    itself = CLASS.format(name="two") + "base.register(Copy)\n"
+    several = CLASS.format(name="one") + "def both():\n    register(Copy)\n"
+    itself = CLASS.format(name="two") + "register(Copy)\n"
     install("good", {"a": "several:both", "b": "itself:Copy"}, {"several": several, "itself": itself})
-    assert {"one", "two"} <= set(representations.names())
+    assert {"one", "two"} <= set(list_representations())
     assert plugins.failures() == []
 
 
@@ -103,10 +117,10 @@ def test_a_broken_plugin_is_named_and_does_not_break_the_others(install: Install
     install("wrong", {"wrong": "wrong_one:Thing"}, {"wrong_one": "class Thing: name = 'thing'"})
     install("thief", {"hog": "thief_one:Copy"}, {"thief_one": CLASS.format(name="hog")})
     install("good", {"copy": "good_one:Copy"}, {"good_one": CLASS.format(name="copy")})
-    assert representations.create("copy").name == "copy"
-    assert set(representations.names()) == {*OURS, "copy"}
+    assert create_representation("copy").name == "copy"
+    assert set(list_representations()) == {*OURS, "copy"}
     with pytest.raises(ValueError, match="unknown representation 'bad'") as told:
-        representations.create("bad")
+        create_representation("bad")
     for words in (
         "plug-in 'bad' of broken (bad_one:X) failed: RuntimeError: boom",
         "plug-in 'worse' of broken (no_such_module:X) failed: ModuleNotFoundError",
@@ -122,6 +136,30 @@ def test_the_documentation_shows_the_example_as_it_is() -> None:
     assert 'mean-color = "mean_color:MeanColor"' in page
 
 
-def test_every_name_of_ours_is_that_of_its_module() -> None:
-    for name in OURS:
-        assert base._kind(name).name == name and base._kind(name).__module__ == base._MODULES[name]
+def test_a_name_imports_its_module_only() -> None:
+    """Also one that another package may define, and that starts with a name of ours."""
+    script = """
+import sys
+from preimage.representations import create_representation, list_representations
+create_representation("hog")
+ours = {name.rpartition(".")[2] for name in sys.modules if name.startswith("preimage.representations.")}
+assert ours == {"base", "cells", "hog", "plugins", "registry"}, ours
+names = list_representations()
+assert "torch" not in sys.modules
+assert len(names) == 14, names
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_a_plugin_may_extend_a_name_of_ours(install: Install) -> None:
+    install("more", {"hog-copy": "more_one:Copy"}, {"more_one": CLASS.format(name="hog-copy")})
+    assert create_representation("hog-copy", cell_size=4).spec.representation == "hog-copy"
+
+
+@pytest.mark.parametrize("name", [*OURS, "torch:package:factory"])
+def test_every_representation_is_described(name: str) -> None:
+    described = describe_representation(name)
+    assert described.name == name and described.title
+    for text in (described.summary, *(one.help for one in described.parameters)):
+        assert text.endswith(".") and text[0].isupper() and len(text) <= 120, text
+    assert all(one.type in ("int", "float", "str", "int | None", "str | None") for one in described.parameters)

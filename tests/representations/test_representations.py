@@ -12,25 +12,29 @@ import torch
 
 from conftest import Run, photographs
 from paths import GOLDEN
-from preimage import representations
 from preimage.io import decode_file
 from preimage.io.arrays import conventions
 from preimage.pipelines.invert import open_features
 from preimage.pipelines.sheet import sheet
-from preimage.representations import Representation
+from preimage.representations import (
+    Representation,
+    create_representation,
+    list_representations,
+    representation_from_spec,
+)
 from preimage.spec import Spec
 from preimage.store import FeatureStore
 
 CASES = [
-    representations.create("hog"),
-    representations.create("hog", cell_size=5, color="strongest"),
-    representations.create("lbp"),
-    representations.create("lbp", cell_size=7),
-    representations.create("dense-sift"),
-    representations.create("dense-sift", step=5, bin_size=3, window_size=1.5, variant="vlfeat-dsift-flat"),
-    representations.create("dense-sift", step=9, bin_size=2),
-    representations.create("sift", variant="opencv"),
-    representations.create("sift", variant="opencv", cell_size=5, descriptor_scale=2.0),
+    create_representation("hog"),
+    create_representation("hog", cell_size=5, color="strongest"),
+    create_representation("lbp"),
+    create_representation("lbp", cell_size=7),
+    create_representation("dense-sift"),
+    create_representation("dense-sift", step=5, bin_size=3, window_size=1.5, variant="vlfeat-dsift-flat"),
+    create_representation("dense-sift", step=9, bin_size=2),
+    create_representation("sift", variant="opencv"),
+    create_representation("sift", variant="opencv", cell_size=5, descriptor_scale=2.0),
 ]
 
 
@@ -41,13 +45,13 @@ def _name(case: Representation) -> str:
 def test_the_registered_names() -> None:
     layers = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8", "prob")
     others = ("dense-sift", "efficientnet-lite0", "hog", "lbp", "sift")
-    assert representations.names() == [*(f"alexnet-{layer}" for layer in layers), *others]
+    assert list_representations() == [*(f"alexnet-{layer}" for layer in layers), *others]
 
 
 @pytest.mark.parametrize("case", CASES, ids=_name)
 def test_a_spec_says_everything(case: Representation) -> None:
-    assert representations.from_spec(Spec.from_json(case.spec.to_json())) == case
-    assert hash(case) == hash(representations.from_spec(case.spec))
+    assert representation_from_spec(Spec.from_json(case.spec.to_json())) == case
+    assert hash(case) == hash(representation_from_spec(case.spec))
 
 
 @pytest.mark.parametrize("case", CASES, ids=_name)
@@ -68,7 +72,7 @@ def test_sizes_agree_with_what_is_computed(case: Representation, size: tuple[int
 @pytest.mark.parametrize(
     ("name", "parameters", "size", "words"),
     [
-        ("lbp", {}, (15, 40), r"15×40 pixels has no LBP cell of 16: both sides must be at least 16"),
+        ("lbp", {}, (15, 40), r"15×40 pixels.*at least 16"),
         ("dense-sift", {}, (40, 12), r"both sides must be at least 13"),
         ("dense-sift", {"bin_size": 1}, (3, 40), r"both sides must be at least 4"),
     ],
@@ -77,7 +81,7 @@ def test_small_images_are_refused_with_the_least_size(
     name: str, parameters: dict[str, object], size: tuple[int, int], words: str
 ) -> None:
     with pytest.raises(ValueError, match=words):
-        representations.create(name, **parameters).feature_size(*size)
+        create_representation(name, **parameters).feature_size(*size)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +89,7 @@ def test_small_images_are_refused_with_the_least_size(
     [
         ("lbp", {"cell_size": 0}, "cell_size is a whole number of pixels >= 1, got 0"),
         ("lbp", {"cell_size": True}, "got True"),
-        ("lbp", {"variant": "scikit-image"}, "known is 'vlfeat-uniform'"),
+        ("lbp", {"variant": "scikit-image"}, "variant 'scikit-image'.*vlfeat-uniform"),
         ("dense-sift", {"step": 0}, "step is a whole number"),
         ("dense-sift", {"bin_size": 2.5}, "bin_size is a whole number"),
         ("dense-sift", {"window_size": 0}, "window_size is a number of bins above 0"),
@@ -99,7 +103,7 @@ def test_small_images_are_refused_with_the_least_size(
 )
 def test_parameters_out_of_range(name: str, parameters: dict[str, object], words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        representations.create(name, **parameters)
+        create_representation(name, **parameters)
 
 
 def test_features_of_the_toolboxes_are_ours() -> None:
@@ -107,12 +111,12 @@ def test_features_of_the_toolboxes_are_ours() -> None:
     with np.load(GOLDEN / "toolboxes.npz") as file:
         stored = dict(file)
     image = torch.from_numpy(stored["image"])[None, None]
-    lbp = representations.create("lbp")
+    lbp = create_representation("lbp")
     expected = lbp(image)[0].numpy()
     for layout in ("matlab", "matlab-transposed", "cyvlfeat"):
         planar = conventions.to_planar(lbp.spec, layout, stored[f"{layout}_lbp"])
         assert np.abs(planar - expected).max() <= 1e-6
-    sift = representations.create("dense-sift", step=16)
+    sift = create_representation("dense-sift", step=16)
     expected = np.minimum(sift(image)[0].numpy(), 255 / 512)
     for layout in ("matlab", "matlab-transposed", "cyvlfeat"):
         descriptors, frames = stored[f"{layout}_dsift_descriptors"], stored[f"{layout}_dsift_frames"]
@@ -170,7 +174,7 @@ def test_a_sheet_without_an_inverter_has_two_columns(
     run: Run, mixed: Path, tiny: Path, ship: Callable[..., None], tmp_path: Path, name: str
 ) -> None:
     ship(tiny)
-    representation = representations.create(name, **({"variant": "opencv"} if name == "sift" else {}))
+    representation = create_representation(name, **({"variant": "opencv"} if name == "sift" else {}))
     summary = sheet(mixed, tmp_path / "s.png", representation=representation, size=64, tile=96)
     page = decode_file(tmp_path / "s.png")
     assert page.shape == (summary.height, summary.width, 3)

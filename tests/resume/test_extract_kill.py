@@ -55,12 +55,12 @@ def test_killed_at_random_moments(photo_folder: Path, tmp_path: Path, representa
 
 def _representation(name: str) -> Any:
     """A representation by name, or a convolution that torch computes, in batches."""
-    from preimage import representations  # noqa: PLC0415 - the test process itself needs none of this
-    from preimage.representations import Representation  # noqa: PLC0415
+    # The test process itself needs none of this.
+    from preimage.representations import Representation, create_representation  # noqa: PLC0415
     from preimage.spec import Spec  # noqa: PLC0415
 
     if name != "convolution":
-        return representations.create(name)
+        return create_representation(name)
     import torch  # noqa: PLC0415
 
     torch.set_num_threads(1)  # threads do not survive a fork

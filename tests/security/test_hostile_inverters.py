@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 import torch
 
-from preimage import representations
 from preimage.errors import FileFormatError
 from preimage.inverters import Inverter, SingleStreamConfig, TwoStreamConfig, UShapedConfig, View
 from preimage.inverters.architectures import config_to_dict
 from preimage.pipelines.demo import demo
 from preimage.pipelines.evaluate import evaluate
 from preimage.pipelines.sheet import sheet
+from preimage.representations import create_representation, representation_from_spec
 from preimage.spec import Spec
 
 VECTORS = Spec("network", "v", 8, None)
@@ -130,7 +130,7 @@ def test_no_inverter_names_code_that_is_run(
         lambda: sheet(photo_folder, tmp_path / "s.png", inverter=[evil]),
         lambda: demo(tmp_path / "demo", images=photo_folder, inverter=evil),
         lambda: evaluate(evil, photo_folder),
-        lambda: representations.from_spec(spec),
+        lambda: representation_from_spec(spec),
     ]
     for job in jobs:
         with pytest.raises(ValueError, match="no file makes us import a network"):
@@ -140,6 +140,6 @@ def test_no_inverter_names_code_that_is_run(
 
 @pytest.mark.parametrize("name", ["variant", "name", "self", "weights"])
 def test_parameters_of_a_spec_are_no_arguments_of_ours(name: str) -> None:
-    hog = representations.create("hog").spec
+    hog = create_representation("hog").spec
     with pytest.raises(ValueError, match=rf"no parameter {name}|parameters\.variant: 'absent' != 'dalal-triggs'"):
-        representations.from_spec(dataclasses.replace(hog, parameters={**hog.parameters, name: "dalal-triggs"}))
+        representation_from_spec(dataclasses.replace(hog, parameters={**hog.parameters, name: "dalal-triggs"}))

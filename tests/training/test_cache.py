@@ -106,9 +106,9 @@ def test_every_view_comes_before_any_returns(photo_folder: Path, tmp_path: Path)
 _RUN = """
 import sys
 import toys
-from preimage.representations import base
+from preimage.representations import registry
 from preimage.training import TrainConfig, cached_dataset, train, trainer
-base._REGISTER["toy-slow"], trainer.plan, cached_dataset._SHARD_VIEWS = toys.SlowToy, toys.toy_plan, 12
+registry._REGISTER["toy-slow"], trainer.plan, cached_dataset._SHARD_VIEWS = toys.SlowToy, toys.toy_plan, 12
 train(TrainConfig.from_json(sys.argv[1]))
 """
 

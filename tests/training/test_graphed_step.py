@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from preimage import representations
 from preimage.inverters import Inverter, UShapedConfig
 from preimage.nn import UpConv2d
+from preimage.representations import create_representation
 from preimage.training import Display, TrainConfig, graphed_step, muon, train, trainer
 from preimage.training.flat import FlatState
 from preimage.training.graphed_step import GraphedStep, cuda_graph
@@ -48,7 +48,7 @@ def learner(optimizer: str = "muon", precision: str = "float32", device: str = "
         warmup_steps=4,
         grad_clip=0.05,  # short enough to be reached
     )
-    representation = representations.create("hog")
+    representation = create_representation("hog")
     torch.manual_seed(0)
     model = Inverter(representation.spec, NETWORK).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     model.feature_deviation.fill_(0.1)

@@ -15,10 +15,10 @@ import safetensors.torch
 import torch
 
 from conftest import photographs
-from preimage import representations
 from preimage.errors import FileFormatError
 from preimage.inverters import Inverter
 from preimage.io import list_images
+from preimage.representations import create_representation
 from preimage.training import Display, TrainConfig, TrainingDivergedError, train, trainer
 from preimage.training import step as training_step
 from preimage.training.dataset import random_crop, training_batch
@@ -130,7 +130,7 @@ def test_a_checkpoint_from_before_waiting_was_counted(photo_folder: Path, tmp_pa
 
 def test_thinned_images_keep_some_of_their_keypoints() -> None:
     images = torch.from_numpy(np.stack([image[:200, :200] for image in photographs().values()])).permute(0, 3, 1, 2)
-    sift = representations.create("sift", variant="opencv")
+    sift = create_representation("sift", variant="opencv")
     whole = (sift(images)[:, 132] != 0).flatten(1).sum(1)
     found = torch.stack([(sift.for_training(images, (0, 2, n))[:, 132] != 0).flatten(1).sum(1) for n in range(40)])
     shares = found / whole

@@ -22,7 +22,7 @@ from preimage.pipelines.evaluate import evaluate
 from preimage.pipelines.extract import extract
 from preimage.pipelines.invert import invert
 from preimage.pipelines.sheet import sheet
-from preimage.representations import base
+from preimage.representations import registry
 from preimage.representations.hog import Hog
 from preimage.store import FeatureStore
 from preimage.training import TrainConfig, graphed_step, train, trainer
@@ -136,7 +136,7 @@ def test_starts_from_an_inverter_of_the_same_view(
 def test_a_representation_that_no_name_makes(
     photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delitem(base._REGISTER, "toy-maps")
+    monkeypatch.delitem(registry._REGISTER, "toy-maps")
     config = toy_config(photo_folder, tmp_path / "run", steps=2)
     with pytest.raises(ValueError, match="unknown representation 'toy-maps'"):
         train(config)

@@ -11,8 +11,8 @@ import torch
 
 import preimage
 from conftest import photographs
-from preimage import representations
-from preimage.viz.glyphs import draw_features, hog_glyphs, keypoint_grid, lbp_map, sift_glyphs, sift_keypoints
+from preimage.representations import create_representation
+from preimage.viz.glyphs import hog_glyphs, keypoint_grid, lbp_map, sift_glyphs, sift_keypoints
 
 
 def _one_cell(channel: int, cell_pixels: int = 32) -> np.ndarray:
@@ -179,9 +179,9 @@ def test_a_grid_is_drawn_as_the_keypoints_that_are_in_it() -> None:
     assert filled == 12, "no two in a cell"
     alone = sift_keypoints(*fields, (61, 80), image=image, tile=160)
     assert np.abs(over.astype(int) - alone).max() <= 8
-    spec = representations.create("sift").spec
-    assert (draw_features(spec, grid, 160, image=image) == over).all()  # type: ignore[operator]
-    assert draw_features(spec, grid, 160).shape == (128, 160, 3)  # type: ignore[union-attr]
+    sift = create_representation("sift")
+    assert np.array_equal(sift.draw(sift.spec, grid, 160, image), over)
+    assert np.shape(sift.draw(sift.spec, grid, 160)) == (128, 160, 3)
     with pytest.raises(ValueError, match="16 × 20 cells of 4 pixels are not those of 64 × 90"):
         keypoint_grid(grid, 4, image=np.zeros((64, 90), np.uint8))
 

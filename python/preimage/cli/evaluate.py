@@ -47,13 +47,13 @@ def evaluate(
     json: Json = False,
 ) -> None:
     """Extract, invert and compare: normalized error, PSNR and SSIM."""
-    from preimage import representations
     from preimage.pipelines.evaluate import evaluate as run
+    from preimage.representations import create_representation
 
     if representation is None and parameters:
         raise CommandError(f"{', '.join(parameters)} given without --representation")
     show = Output(json)
-    chosen = None if representation is None else representations.create(representation, **parameters)
+    chosen = None if representation is None else create_representation(representation, **parameters)
     with show.progress("evaluating") as progress:
         summary = run(
             inverter,

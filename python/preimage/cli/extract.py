@@ -60,11 +60,11 @@ def extract(
 
     A kill or Ctrl-C loses at most one shard: the same command goes on where it stopped.
     """
-    from preimage import representations
     from preimage.pipelines.extract import extract as run
+    from preimage.representations import create_representation
 
     show = Output(json)
-    chosen = representations.create(representation, **parameters)
+    chosen = create_representation(representation, **parameters)
     with show.progress("extracting") as progress:
         summary = run(
             chosen,

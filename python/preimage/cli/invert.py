@@ -111,8 +111,8 @@ def _size(text: str | None) -> tuple[int, int] | None:
 
 
 def _spec(representation: str | None, parameters: Parameters, path: Path | None) -> Spec | None:
-    from preimage import representations
     from preimage.errors import FileFormatError
+    from preimage.representations import create_representation
     from preimage.spec import Spec
 
     if path is not None:
@@ -126,4 +126,4 @@ def _spec(representation: str | None, parameters: Parameters, path: Path | None)
         if parameters:
             raise CommandError(f"{', '.join(parameters)} given without --representation")
         return None
-    return representations.create(representation, **parameters).spec
+    return create_representation(representation, **parameters).spec

@@ -83,12 +83,12 @@ def sheet(
 
 
 def _asked(name: str | None, names: str | None, parameters: Parameters) -> RepresentationChoices:
-    from preimage import representations
+    from preimage.representations import create_representation
 
     if names is None:
         if name is not None and "," in name:
             raise CommandError(f"--representation takes one name, got {name!r}; --representations takes several")
-        return representations.create(name or "hog", **parameters) if parameters else name
+        return create_representation(name or "hog", **parameters) if parameters else name
     if name is not None or parameters:
         told = ["--representation"] if name is not None else []
         raise CommandError(f"{', '.join([*told, *parameters])} given with --representations: one or the other")

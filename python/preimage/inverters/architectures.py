@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -261,15 +262,26 @@ def config_to_dict(config: ArchitectureConfig) -> dict[str, Any]:
     return {"architecture": config.architecture, **dataclasses.asdict(config)}
 
 
-def config_from_dict(fields: dict[str, Any]) -> ArchitectureConfig:
-    """The config of a `config_to_dict`; ``ValueError`` says what is unknown."""
-    fields = dict(fields)
-    name = fields.pop("architecture", None)
+def config_from_dict(fields: Mapping[str, Any]) -> ArchitectureConfig:
+    """Return the config of `config_to_dict`; ``ValueError`` names unknown and missing fields."""
+    kind, given = _kind_and_fields(fields)
+    known = {field.name for field in dataclasses.fields(kind)}
+    # Fields that were added later have defaults for the files written before.
+    if not known - _LATER_FIELDS <= set(given) <= known:
+        raise ValueError(f"{kind.architecture} takes the fields {sorted(known)}, got {sorted(given)}")
+    return kind(**given)
+
+
+def config_from_preset(fields: Mapping[str, Any]) -> ArchitectureConfig:
+    """Return the config of a preset: as `config_from_dict`, where fields with a default may be left out."""
+    kind, given = _kind_and_fields(fields)
+    return kind(**given)
+
+
+def _kind_and_fields(fields: Mapping[str, Any]) -> tuple[type[Any], dict[str, Any]]:
+    name = fields.get("architecture")
     if name not in _NETWORKS:
         raise ValueError(f"unknown architecture {name!r}, known are {', '.join(sorted(_NETWORKS))}")
-    kind = _NETWORKS[name][0]
-    known = {field.name for field in dataclasses.fields(kind)}
-    # What came later has a default that says what was before.
-    if not known - _LATER_FIELDS <= set(fields) <= known:
-        raise ValueError(f"{name} takes the fields {sorted(known)}, got {sorted(fields)}")
-    return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()})
+    given = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
+    del given["architecture"]
+    return _NETWORKS[name][0], given

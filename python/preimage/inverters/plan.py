@@ -72,7 +72,7 @@ def plan(
 
 def _paper_view(spec: Spec, config: ArchitectureConfig, cells: tuple[int, int] | None, image_size: int) -> View | None:
     """For AlexNet's layers: of maps what their cells cover, in the middle of the image; of vectors all, at 128²."""
-    if not (spec.representation.startswith("alexnet-") and isinstance(config, SingleStreamConfig)):
+    if "image_size" not in spec.parameters or not isinstance(config, SingleStreamConfig):
         return None
     if cells is None:
         return View(image_size, image_size, 128)

@@ -6,9 +6,8 @@ import dataclasses
 from collections.abc import Sequence
 from os import PathLike
 
-from preimage import representations
 from preimage.inverters import Inverter, pretrained
-from preimage.representations import Representation
+from preimage.representations import Representation, create_representation, representation_from_spec
 from preimage.spec import Spec
 
 NamedInverter = Inverter | str | PathLike[str]
@@ -117,7 +116,7 @@ def pairings(inverter: InverterChoices, representation: RepresentationChoices) -
     named = [representation] if isinstance(representation, str | Representation) else list(representation or ())
     # torch:package.module:factory is no representation's name but makes one, by code that is run: the caller may name
     # it, an inverter's file may not.
-    asked = [representations.create(one) if isinstance(one, str) and ":" in one else one for one in named]
+    asked = [create_representation(one) if isinstance(one, str) and ":" in one else one for one in named]
     asked = asked or list(chosen or ["hog"])
     names = [one if isinstance(one, str) else one.name for one in asked]
     if repeated := sorted({name for name in names if names.count(name) > 1}):
@@ -147,14 +146,14 @@ def _by_representation(choices: list[NamedInverter]) -> dict[str, tuple[Inverter
 
 def _pairing(asked: Representation | str, chosen: tuple[Inverter, str] | None) -> Pairing:
     if chosen is None:
-        representation = representations.create(asked) if isinstance(asked, str) else asked
+        representation = create_representation(asked) if isinstance(asked, str) else asked
         try:
             inverter, name = fitting_inverter(None, representation.spec, f"{representation.name} features")
         except LookupError as error:
             return Pairing(representation, None, None, str(error))
         return Pairing(representation, inverter, name, "")
     inverter, name = chosen
-    representation = representations.from_spec(inverter.spec) if isinstance(asked, str) else asked
+    representation = representation_from_spec(inverter.spec) if isinstance(asked, str) else asked
     _check_fit(name, inverter, representation.spec, f"{representation.name} features")
     return Pairing(representation, inverter, name, "")
 

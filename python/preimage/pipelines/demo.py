@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from os import PathLike
 from pathlib import Path
 
-from preimage import representations
 from preimage.io import ImageSource, atomic_write, decode_file, write_png
 from preimage.metrics import SMALLEST_FOR_SSIM
 from preimage.optional import OPTIONAL
@@ -22,18 +21,12 @@ from preimage.pipelines.invert import invert
 from preimage.pipelines.loading import Images, Pixels, as_batch, as_sources, load
 from preimage.pipelines.pictures import folder_of
 from preimage.pipelines.reconstruct import Reconstructor
-from preimage.pipelines.sheet import SheetRow, figure, name_of_representation
+from preimage.pipelines.sheet import SheetRow, figure, title_of
+from preimage.representations import Representation, representation_from_spec
+from preimage.representations.registry import class_of
 from preimage.spec import Spec
 from preimage.store import FeatureStore
-from preimage.viz.glyphs import draw_features
 from preimage.viz.html import Figure, Section, Table, html_page
-
-_DRAWN = {
-    "hog": "edge strokes",
-    "sift": "circles as large as the keypoints, with hands in their direction",
-    "lbp": "edges colored by their brighter side",
-    "dense-sift": "stars of gradients",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,10 +85,11 @@ def demo_page(
         command: what to print as the command that made it.
         credit: whose photographs they are, a sentence.
     """
-    names = [name_of_representation(result.spec) for result in summary.results]
+    names = [title_of(result.spec) for result in summary.results]
     several = len(names) > 1
     size = " or ".join(f"{side} × {side}" for side in sorted(set(sizes)))
-    blind = ", which see no color" if all(result.spec.representation in _DRAWN for result in summary.results) else ""
+    colors = any(class_of(result.spec.representation).keeps_color for result in summary.results)
+    blind = "" if colors else ", which keep no color"
     which = "The lower row was" if several else "The right-hand pictures were"
     return html_page(
         title=f"Photographs from their {_enumerated(names)} features",
@@ -118,25 +112,7 @@ def demo_page(
 
 def _explained(result: DemoResult) -> str:
     """Return a sentence about what the representation keeps of an image."""
-    spec, cells = result.spec, " × ".join(map(str, result.shape[1:]))
-    cell = f"{spec.stride} × {spec.stride} pixels"
-    bins = spec.parameters.get("bin_size")
-    sentences = {
-        "hog": f"how strongly edges of each direction run through each cell of {cell}: {cells} cells of 31 numbers.",
-        "sift": (
-            "a few hundred points that stand out, each with its place, scale, direction, and 128 numbers about the "
-            f"gradients around it, at most one in a cell of {cell}; nothing is told of what lies between them."
-        ),
-        "lbp": (
-            f"for each cell of {cell} how often each of 58 patterns occurs of which neighbors are brighter than a "
-            f"pixel, by however little: {cells} cells."
-        ),
-        "dense-sift": (
-            f"every {spec.stride} pixels how strong the gradients of 8 directions are in each of 4 × 4 bins of "
-            f"{bins} pixels: {cells} descriptors of 128 numbers."
-        ),
-    }
-    sentence = sentences.get(spec.representation, f"{' × '.join(map(str, result.shape))} numbers.")
+    sentence = class_of(result.spec.representation).explain(result.spec, result.shape)
     return sentence[0].upper() + sentence[1:]
 
 
@@ -154,9 +130,9 @@ def _section(summary: DemoSummary, row: SheetRow, index: int) -> Section:
 
 
 def _features_and_reconstruction(row: SheetRow, which: int, spec: Spec, error: str) -> Iterator[Figure]:
-    name, drawn, returned = name_of_representation(spec), row.drawn[which], row.returned[which]
+    name, drawn, returned = title_of(spec), row.drawn[which], row.returned[which]
     if drawn is not None:
-        how = _DRAWN.get(spec.representation, "pictures")
+        how = class_of(spec.representation).drawing
         yield Figure(drawn, f"{name} features", f"{row.key}, its {name} features, drawn as {how}")
     if returned is not None:
         yield Figure(returned, f"From {name}: {error}", f"{row.key}, reconstructed from its {name} features")
@@ -195,7 +171,6 @@ def _enumerated(words: Sequence[str]) -> str:
 PHOTOGRAPHS = ("chelsea.png", "astronaut.png", "coffee.png", "rocket.jpg", "camera.png")
 _TILE = 320
 _SIZE = 384  # of photographs, where nothing says another
-_ORDER = ("hog", "sift", "lbp", "dense-sift")  # the paper's, then the others
 
 
 def demo(
@@ -276,11 +251,11 @@ def sample_photographs() -> list[str]:
     return present
 
 
-def _pretrained() -> list[representations.Representation]:
-    """What there are pretrained inverters for, in the order shown; not networks, whose weights are not pretrained."""
+def _pretrained() -> list[Representation]:
+    """Return the representations with pretrained inverters, those of the paper first; no networks with weights."""
     specs = {name: spec for name, spec in pretrained_representations().items() if "weights" not in spec.parameters}
-    names = sorted(specs, key=lambda name: (_ORDER.index(name) if name in _ORDER else len(_ORDER), name))
-    return [representations.from_spec(specs[name]) for name in names]
+    names = sorted(specs, key=lambda name: ("paper" not in class_of(name).presets, name))
+    return [representation_from_spec(specs[name]) for name in names]
 
 
 def _reconstructed(
@@ -313,7 +288,7 @@ def _photographs(results: Sequence[DemoResult], sources: Sequence[ImageSource], 
         drawn: list[Pixels | None] = []
         returned: list[Pixels | None] = []
         for file, result, size in zip(files, results, sizes, strict=True):
-            drawn.append(draw_features(file.spec, file[index], _TILE, image=pixels[size]))
+            drawn.append(class_of(file.spec.representation).draw(file.spec, file[index], _TILE, pixels[size]))
             returned.append(decode_file(result.reconstructions / f"{file.key(index)}.png"))
         photograph = pixels[max(sizes)]
         assert photograph is not None  # a bad image has stopped the extraction

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from preimage import representations
 from preimage.errors import FileFormatError
 from preimage.io.arrays import SUFFIXES, check_writable, is_foreign
 from preimage.io.atomic import move_into_place
@@ -43,7 +42,7 @@ from preimage.pipelines.loading import (
     working_bytes,
 )
 from preimage.pipelines.prefetch import in_order
-from preimage.representations import Representation
+from preimage.representations import Representation, create_representation
 from preimage.store import (
     FeatureStore,
     Index,
@@ -165,7 +164,7 @@ def extract(
     """
     start = time.perf_counter()
     if isinstance(representation, str):
-        representation = representations.create(representation)
+        representation = create_representation(representation)
     path = Path(output)
     _check(path, size, dtype, batch_size, part)
     format_note = _check_format(path, representation.spec, dtype, layout)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from preimage import representations
+from preimage.representations import create_representation, list_representations
 from preimage.representations.network import Network, TracedLayer
 from preimage.representations.network_factory import load_network
 
@@ -47,7 +47,7 @@ def layers(
         ValueError: no such network, it takes no such argument, or it fails on an image of that size.
         ImportError, OSError: the weights of a representation are not there.
     """
-    if isinstance(network, str) and network in representations.names():
+    if isinstance(network, str) and network in list_representations():
         given = {"preprocessing": preprocessing, "input_size": input_size, "weights": weights}
         network = _network_of(network, {name: value for name, value in given.items() if value is not None})
     elif isinstance(network, str):
@@ -56,7 +56,7 @@ def layers(
 
 
 def _network_of(name: str, given: dict[str, Any]) -> Network:
-    network = getattr(representations.create(name, **given), "network", None)
+    network = getattr(create_representation(name, **given), "network", None)
     if not isinstance(network, Network):
         raise ValueError(
             f"a network is named torch:package.module:factory, or as a representation of a layer, got {name!r}"

@@ -10,12 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from preimage import representations
 from preimage.inverters import Inverter, checked_device, extraction_device
 from preimage.io import ImageSource
 from preimage.pipelines.choosing import InverterChoice, Pairing, named_inverter, pairings
 from preimage.pipelines.loading import Skipped, at_once, batches, inverting_bytes, settled_size, working_bytes
-from preimage.representations import Representation
+from preimage.representations import Representation, representation_from_spec
 
 Array = TypeVar("Array", torch.Tensor, npt.NDArray[Any])
 
@@ -96,7 +95,7 @@ class Reconstructor:
     def representation(self) -> Representation:
         """The representation; ``ValueError`` if the inverter's spec alone does not make it and none was given."""
         if self._representation is None:
-            self._representation = representations.from_spec(self.inverter.spec)
+            self._representation = representation_from_spec(self.inverter.spec)
         return self._representation
 
     def side(self, size: int | None = None, default: int = 256) -> int:

@@ -26,11 +26,10 @@ from preimage.pipelines.loading import (
     usable,
 )
 from preimage.pipelines.reconstruct import Comparison, Reconstructor
+from preimage.representations.registry import class_of
 from preimage.spec import Spec
-from preimage.viz.glyphs import draw_features, has_drawing
 from preimage.viz.sheets import SMALLEST_TILE, picture_sheet
 
-_NAMES = {"hog": "HOG", "lbp": "LBP", "sift": "SIFT", "dense-sift": "dense SIFT"}
 _NO_INVERTER = "\nThere is no inverter\nfor these features."
 _BELOW = "Reconstructions, each from\nthe features above it alone."
 ERROR_MEANS = "Error: distance from the photograph, over the average distance between two of these photographs."
@@ -53,14 +52,14 @@ class SheetRow:
     returned: tuple[Pixels | None, ...]
 
 
-def name_of_representation(spec: Spec) -> str:
-    """As a person writes it: ``dense SIFT``."""
-    return _NAMES.get(spec.representation, spec.representation)
+def title_of(spec: Spec) -> str:
+    """Return the name of a representation in prose, for example ``dense SIFT``."""
+    return class_of(spec.representation).title or spec.representation
 
 
 def column_titles(spec: Spec) -> list[str]:
     """Of photograph, features (if they can be drawn) and reconstruction, for a single representation."""
-    middle = [f"Its {name_of_representation(spec)} features"] if has_drawing(spec) else []
+    middle = [f"Its {title_of(spec)} features"] if class_of(spec.representation).drawing else []
     return ["Photograph", *middle, "From the features alone"]
 
 
@@ -81,7 +80,7 @@ def figure(
     footer = ERROR_MEANS if any(given is not None for given in errors) else ""
     if len(specs) > 1:
         rows, captions = _pairs_of_rows(photographs, errors)
-        names = [name_of_representation(spec) for spec in specs]
+        names = [title_of(spec) for spec in specs]
         return picture_sheet(
             rows, ["Photograph", *(name[0].upper() + name[1:] for name in names)], captions, tile=tile, footer=footer
         )
@@ -237,7 +236,7 @@ class _Column:
             return
         self.side = settled_size(pair.representation, size) or _SIZE
         pair.representation.feature_size(self.side, self.side)
-        if not has_drawing(pair.representation.spec):
+        if not pair.representation.drawing:
             raise LookupError(pair.missing)
 
     def shown(self, pixels: Pixels, tile: int) -> tuple[Pixels | None, Comparison | None]:
@@ -250,7 +249,7 @@ class _Column:
         else:
             comparison = self._reconstructor.compare(batch)
             features = comparison.features
-        drawn = draw_features(self.representation.spec, features[0].cpu().numpy(), tile, image=pixels)
+        drawn = self.representation.draw(self.representation.spec, features[0].cpu().numpy(), tile, pixels)
         return drawn, comparison
 
 

@@ -10,7 +10,7 @@ from preimage.errors import FileFormatError
 from preimage.io.atomic import StrPath
 from preimage.io.weights import open_weights, write_tensors
 from preimage.representations import alexnet_weights
-from preimage.representations.alexnet_network import LAYERS
+from preimage.representations.alexnet_variants import LAYERS
 from preimage.representations.preprocessing import check_preprocessing
 
 _MOST_SHOWN = 6  # names, in a note

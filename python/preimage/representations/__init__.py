@@ -1,26 +1,42 @@
-"""Representations: named functions from images to features. The names load on first use, some need torch."""
+"""Representations: named functions from images to features.
+
+Names that need torch load on first use.
+"""
 
 from __future__ import annotations
 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from preimage.representations.base import Representation, create, from_spec, names, parameters, register
+from preimage.representations.base import Parameter, Representation, parameter
+from preimage.representations.cells import CellRepresentation
+from preimage.representations.registry import (
+    RepresentationInfo,
+    create_representation,
+    describe_representation,
+    list_representations,
+    register,
+    representation_from_spec,
+)
 
 if TYPE_CHECKING:
     from preimage.representations.network import Network, NetworkRepresentation
     from preimage.representations.preprocessing import Preprocessing
 
 __all__ = [
+    "CellRepresentation",
     "Network",
     "NetworkRepresentation",
+    "Parameter",
     "Preprocessing",
     "Representation",
-    "create",
-    "from_spec",
-    "names",
-    "parameters",
+    "RepresentationInfo",
+    "create_representation",
+    "describe_representation",
+    "list_representations",
+    "parameter",
     "register",
+    "representation_from_spec",
 ]
 
 _HOMES = {"Network": "network", "NetworkRepresentation": "network", "Preprocessing": "preprocessing"}

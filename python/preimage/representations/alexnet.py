@@ -1,4 +1,4 @@
-"""AlexNet with weights that a user brings, and its layers as representations (paper §3.1: CONV1…CONV5, FC6…FC8)."""
+"""AlexNet with user-provided weights, and its layers as representations (paper §3.1: CONV1…CONV5, FC6…FC8)."""
 
 from __future__ import annotations
 
@@ -7,33 +7,46 @@ import functools
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
-
-from preimage.representations.alexnet_network import LAYERS, STRIDES, VARIANTS, build, channels, check_variant
-from preimage.representations.alexnet_weights import DIGEST, check_name, digest, find, read
-from preimage.representations.base import Representation, register
-from preimage.representations.network import Network, NetworkRepresentation
+from preimage.representations.alexnet_variants import DIGEST, LAYERS, STRIDES, VARIANTS, channels, check_variant
+from preimage.representations.base import Presets, Representation, parameter
 from preimage.representations.preprocessing import PREPROCESSINGS, check_preprocessing
+from preimage.representations.registry import register
 from preimage.spec import Spec
+
+if TYPE_CHECKING:
+    import torch
+
+    from preimage.representations.network import Network, NetworkRepresentation
+
+# Section 3 of the paper: three convolutions, or three fully connected layers, before the up-convolutions.
+_UPS = {
+    "conv1": ("up 64", "up 32"),
+    **dict.fromkeys(("conv2", "conv3", "conv4"), ("up 128", "up 64", "up 32")),
+    "conv5": ("up 256", "up 128", "up 64", "up 32"),
+}
+_CONNECTED = ("fc 4096", "fc 4096", "fc 4096", "grid 4 256", "up 256", "up 128", "up 64", "up 32", "up 3")
 
 
 def alexnet(weights: str | Path = "", variant: str | None = None, preprocessing: str | None = None) -> Network:
-    """Return AlexNet up to the last layer that there are weights for; its layers are called conv1 … fc8 and prob.
+    """Return AlexNet up to the last layer that there are weights for; its layers are named conv1 … fc8 and prob.
 
     Args:
-        weights: path of a file as `preimage.pipelines.weights.import_weights` takes them; the digest of imported ones;
-            or empty for the only ones of the variant that were imported.
+        weights: path of a file that `preimage.pipelines.weights.import_weights` reads; the digest of imported weights;
+            or empty for the only imported weights of the variant.
         variant: ``"caffenet"`` (the paper's: pools, then normalizes), ``"bvlc"`` or ``"torchvision"``; ``None`` for
-            what the file tells.
-        preprocessing: ``"caffe-bgr"`` or ``"imagenet-rgb"``; ``None`` for what the file tells, or else the variant's.
+            the variant that the file states.
+        preprocessing: ``"caffe-bgr"`` or ``"imagenet-rgb"``; ``None`` for what the file states, or else the usual one
+            of the variant.
 
     Raises:
-        FileNotFoundError: no weights; says what to get.
+        FileNotFoundError: no weights; the message names the file to get.
         FileFormatError: a damaged file, or not the weights of that network.
-        ValueError: unknown variant or preprocessing, a variant that the file contradicts or that it does not tell.
+        ValueError: an unknown variant or preprocessing, or a file that states another variant or none.
     """
+    from preimage.representations.alexnet_weights import find
+
     if preprocessing is not None:
         check_preprocessing(preprocessing)
     path = find(variant or "caffenet", str(weights)).absolute()
@@ -41,12 +54,18 @@ def alexnet(weights: str | Path = "", variant: str | None = None, preprocessing:
 
 
 @functools.lru_cache(maxsize=2)  # a whole network takes 240 MB
-@torch.inference_mode(False)  # or a network first used in that mode could never give gradients
 def _load(path: Path, _modified: int, variant: str | None, preprocessing: str | None) -> Network:
+    import torch
+
+    from preimage.representations.alexnet_network import build
+    from preimage.representations.alexnet_weights import check_name, read
+    from preimage.representations.network import Network
+
     found = read(path, variant)
-    module = build(found.variant, "prob" if found.layers[-1] == "fc8" else found.layers[-1], device="meta")
-    tensors = {name: torch.from_numpy(values).float() for name, values in found.load().items()}
-    module.load_state_dict(tensors, assign=True)
+    with torch.inference_mode(False):  # or a network first used in that mode could never give gradients
+        module = build(found.variant, "prob" if found.layers[-1] == "fc8" else found.layers[-1], device="meta")
+        tensors = {name: torch.from_numpy(values).float() for name, values in found.load().items()}
+        module.load_state_dict(tensors, assign=True)
     pixels = PREPROCESSINGS[preprocessing or found.preprocessing](VARIANTS[found.variant].image_side)
     name = f"alexnet-{found.variant}"
     network = Network(module.requires_grad_(False).eval(), pixels, name=name, identify=_identify)
@@ -55,6 +74,8 @@ def _load(path: Path, _modified: int, variant: str | None, preprocessing: str | 
 
 
 def _identify(module: torch.nn.Module) -> str:
+    from preimage.representations.alexnet_weights import digest
+
     return digest({name: tensor.numpy(force=True) for name, tensor in module.state_dict().items()})
 
 
@@ -62,18 +83,17 @@ def _identify(module: torch.nn.Module) -> str:
 class AlexNetLayer(Representation):
     """The output of one layer of AlexNet, after its ReLU, pooling and normalization.
 
-    Weights are looked for when they are first needed, not before, and nothing is ever downloaded.
-
-    Attributes:
-        variant: ``"caffenet"`` (the paper's: pools, then normalizes), ``"bvlc"`` or ``"torchvision"``.
-        weights: ``""`` for the imported weights of the variant, the digest of some, or the path of a file.
-        preprocessing: ``"caffe-bgr"``, ``"imagenet-rgb"``, or ``""`` for what the weights' file says.
+    Weights are opened when they are first needed, and nothing is ever downloaded.
     """
 
     layer: ClassVar[str]
-    variant: str = "caffenet"
-    weights: str = ""
-    preprocessing: str = ""
+    variant: str = parameter(
+        "caffenet", "Network: caffenet (the paper's: pools, then normalizes), bvlc or torchvision."
+    )
+    weights: str = parameter(
+        "", "Path of a file of weights, or the digest of imported weights; empty for the only imported ones."
+    )
+    preprocessing: str = parameter("", "Preprocessing: caffe-bgr or imagenet-rgb; empty for what the file states.")
 
     def __post_init__(self) -> None:
         check_variant(self.variant)
@@ -86,17 +106,17 @@ class AlexNetLayer(Representation):
 
     @classmethod
     def from_parameters(cls, variant: str, values: Mapping[str, Any]) -> Representation:
-        """The representation of a spec: there the preprocessing is spelt out, and the weights are a digest."""
+        """Return the representation of a spec, which lists the preprocessing, and the digest of the weights."""
         check_variant(variant)
         weights = values.get("weights")
         if not isinstance(weights, str) or not DIGEST.fullmatch(weights):
-            # A path would make whoever wrote the file choose what is opened here.
-            raise ValueError(f"weights in a spec of {cls.name} are 16 hex digits, got {weights!r:.40}")
+            # With a path, the author of the file could choose what is opened here.
+            raise ValueError(f"weights in a spec of {cls.name} are 16 hexadecimal digits, got {weights!r:.40}")
         others = {name: value for name, value in values.items() if name != "weights"}
         for name, pixels in PREPROCESSINGS.items():
             if pixels(VARIANTS[variant].image_side).parameters() == others:
                 return cls(variant, weights, name)
-        raise ValueError(f"this version's {cls.name} knows no preprocessing with {others!r:.200}")
+        raise ValueError(f"this version of {cls.name} has no preprocessing with {others!r:.200}")
 
     @functools.cached_property
     def network(self) -> Network:
@@ -130,6 +150,19 @@ class AlexNetLayer(Representation):
         return self.image_side, self.image_side
 
 
+def _presets(layer: str) -> Presets:
+    ups = _UPS.get(layer)
+    layers = _CONNECTED if ups is None else ("c3/1 256", "c3/1 256", "c3/1 256", *ups, "up 3")
+    return {"paper": {"architecture": "single-stream", "layers": layers}}
+
+
 for _layer in LAYERS:
-    _members = {"name": f"alexnet-{_layer}", "layer": _layer, "__module__": __name__}
+    _members = {
+        "__module__": __name__,
+        "name": f"alexnet-{_layer}",
+        "title": f"AlexNet {_layer}",
+        "summary": f"Output of {_layer} of AlexNet, with user-provided weights.",
+        "layer": _layer,
+        "presets": _presets(_layer),
+    }
     register(type(_layer.capitalize(), (AlexNetLayer,), _members))

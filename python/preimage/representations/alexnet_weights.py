@@ -17,11 +17,10 @@ from preimage.errors import FileFormatError
 from preimage.io.arrays.stored import StoredArray
 from preimage.io.atomic import StrPath
 from preimage.io.weights import WeightFile, open_weights
-from preimage.representations.alexnet_network import LAYERS, VARIANTS, check_variant, parameter_shapes
+from preimage.representations.alexnet_variants import DIGEST, LAYERS, VARIANTS, check_variant
 from preimage.representations.preprocessing import PREPROCESSINGS
 
 FORMAT = "preimage-weights"  # in the header of imported files
-DIGEST = re.compile(r"[0-9a-f]{16}")
 
 USUAL_PREPROCESSING = {"caffenet": "caffe-bgr", "bvlc": "caffe-bgr", "torchvision": "imagenet-rgb"}
 PUBLISHED = {  # the files that hold a variant's weights, for messages
@@ -211,11 +210,11 @@ def _variant(
         if asked not in (None, told):
             order = "pools, then normalizes" if told == "caffenet" else "normalizes, then pools"
             raise ValueError(f"{file}: this network {order}, so it is variant {told}, not {asked}")
-    elif "conv1.weight" in arrays and arrays["conv1.weight"].shape == parameter_shapes("torchvision")["conv1.weight"]:
+    elif "conv1.weight" in arrays and arrays["conv1.weight"].shape == _shapes("torchvision")["conv1.weight"]:
         told = "torchvision"
     variant = asked or told
     if variant is None:
-        shapes = [parameter_shapes(name)["conv1.weight"] for name in ("caffenet", "torchvision")]
+        shapes = [_shapes(name)["conv1.weight"] for name in ("caffenet", "torchvision")]
         first = arrays.get("conv1.weight")
         if first is None or first.shape not in shapes:
             held = "is not there" if first is None else f"is {_shown(first.shape)}"
@@ -230,7 +229,7 @@ def _variant(
 
 def _check(file: StrPath, arrays: Mapping[str, StoredArray], variant: str) -> None:
     """`FileFormatError` unless the arrays are the variant's, conv1 to some layer, each whole."""
-    shapes = parameter_shapes(variant)
+    shapes = _shapes(variant)
     present = [layer for layer in LAYERS if any(name.startswith(f"{layer}.") for name in arrays)]
     wanted = [f"{layer}.{kind}" for layer in LAYERS[: LAYERS.index(present[-1]) + 1] for kind in ("weight", "bias")]
     if missing := [name for name in wanted if name not in arrays]:
@@ -243,6 +242,12 @@ def _check(file: StrPath, arrays: Mapping[str, StoredArray], variant: str) -> No
     for name, array in arrays.items():
         if array.dtype.kind != "f":
             raise FileFormatError(file, f"{name} is {array.dtype.name}; weights are floating")
+
+
+def _shapes(variant: str) -> dict[str, tuple[int, ...]]:
+    from preimage.representations.alexnet_network import parameter_shapes
+
+    return parameter_shapes(variant)
 
 
 def _values(file: StrPath, array: StoredArray) -> NDArray[Any]:

@@ -8,35 +8,38 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from preimage.ops._images import Images
 from preimage.ops.dense_sift import dense_sift, dense_sift_into
-from preimage.representations.base import Representation, decoded, register
+from preimage.representations.base import Presets, Representation, decoded, parameter
+from preimage.representations.registry import register
 from preimage.spec import Scalar, Spec
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-# The definitions, and the window that each has over the 4×4 bins of a descriptor.
+# Window over the 4×4 bins of a descriptor, by variant.
 WINDOWS = {"vlfeat-dsift": "gaussian", "vlfeat-dsift-flat": "flat"}
 
 
 @register
 @dataclasses.dataclass(frozen=True)
 class DenseSift(Representation):
-    """SIFT descriptors on a grid, see `preimage.ops.dense_sift.dense_sift`.
+    """SIFT descriptors on a dense grid, see `preimage.dense_sift`."""
 
-    Attributes:
-        step: pixels between neighboring descriptors, at least 1.
-        bin_size: side of a bin in pixels, at least 1; a descriptor has 4×4 of them.
-        window_size: standard deviation of the window in bins, above 0.
-        variant: ``"vlfeat-dsift"`` (Gaussian window) or ``"vlfeat-dsift-flat"`` (VLFeat's fast one).
-    """
+    name = "dense-sift"
+    title = "dense SIFT"
+    summary = "SIFT descriptors on a dense grid (VLFeat's vl_dsift)."
+    drawing = "stars of gradients"
+    keeps_color = False
+    computes_arrays = True
+    # A descriptor reaches 6 pixels to each side of its center: the first stands one cell inside the image.
+    presets: ClassVar[Presets] = {"compact": {"architecture": "u-shaped", "entry": ["c3/2 64"], "margin": [1, 2]}}
 
-    name: ClassVar[str] = "dense-sift"
-    computes_arrays: ClassVar[bool] = True
-    step: int = 4
-    bin_size: int = 4
-    window_size: float = 2.0
-    variant: str = "vlfeat-dsift"
+    step: int = parameter(4, "Pixels between neighboring descriptors.")
+    bin_size: int = parameter(4, "Side of a spatial bin in pixels; a descriptor has 4×4 bins.")
+    window_size: float = parameter(2.0, "Standard deviation of the Gaussian window in bins.")
+    variant: str = parameter(
+        "vlfeat-dsift", "Window: vlfeat-dsift (Gaussian) or vlfeat-dsift-flat (VLFeat's fast approximation)."
+    )
 
     def __post_init__(self) -> None:
         for name in ("step", "bin_size"):
@@ -48,7 +51,7 @@ class DenseSift(Representation):
             raise ValueError(f"window_size is a number of bins above 0, got {size!r}")
         object.__setattr__(self, "window_size", float(size))
         if self.variant not in WINDOWS:
-            raise ValueError(f"unknown dense SIFT variant {self.variant!r}; known are {', '.join(WINDOWS)}")
+            raise ValueError(f"unknown variant {self.variant!r} of {self.name}; known are {', '.join(WINDOWS)}")
 
     @property
     def spec(self) -> Spec:
@@ -93,3 +96,19 @@ class DenseSift(Representation):
     def image_size(self, height: int, width: int) -> tuple[int, int]:
         least = 3 * self.bin_size + 1
         return (height - 1) * self.step + least, (width - 1) * self.step + least
+
+    @classmethod
+    def draw(
+        cls, spec: Spec, features: npt.NDArray[Any], tile: int, image: npt.NDArray[Any] | None = None
+    ) -> npt.NDArray[np.uint8]:
+        from preimage.viz.glyphs.dense_sift import sift_glyphs
+
+        return sift_glyphs(features, tile)
+
+    @classmethod
+    def explain(cls, spec: Spec, shape: tuple[int, ...]) -> str:
+        size = spec.parameters["bin_size"]
+        return (
+            f"how strong the gradients of 8 directions are in each of 4 × 4 bins of {size} × {size} pixels, every "
+            f"{spec.stride} pixels: {shape[1]} × {shape[2]} descriptors of {shape[0]} numbers."
+        )

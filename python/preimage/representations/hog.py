@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from preimage.ops._images import Images
 from preimage.ops._sizes import cell_count
 from preimage.ops.hog import COLORS, VARIANTS, hog, hog_into
-from preimage.representations.base import Representation, decoded, register
-from preimage.spec import Scalar, Spec
+from preimage.representations.base import Presets, decoded, parameter
+from preimage.representations.cells import CellRepresentation
+from preimage.representations.registry import register
+from preimage.spec import Spec
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,27 +20,27 @@ if TYPE_CHECKING:
 
 @register
 @dataclasses.dataclass(frozen=True)
-class Hog(Representation):
+class Hog(CellRepresentation):
     """Histograms of oriented gradients, see `preimage.hog`."""
 
-    name: ClassVar[str] = "hog"
-    computes_arrays: ClassVar[bool] = True
-    cell_size: int = 8
-    variant: str = "vlfeat-uoctti"
-    color: str = "luma"
+    name = "hog"
+    title = "HOG"
+    summary = "Histograms of oriented gradients in square cells (VLFeat's vl_hog)."
+    channels = 31
+    variants = VARIANTS
+    drawing = "edge strokes"
+    keeps_color = False
+    computes_arrays = True
+    presets: ClassVar[Presets] = {"paper": {"architecture": "two-stream"}, "compact": {"architecture": "u-shaped"}}
+
+    cell_size: int = parameter(8, "Side of a cell in pixels.")
+    variant: str = parameter("vlfeat-uoctti", "Definition of the features: vlfeat-uoctti.")
+    color: str = parameter("luma", "Gradient of a color image: of its luma, or of its strongest channel (strongest).")
 
     def __post_init__(self) -> None:
-        if not isinstance(self.cell_size, int) or isinstance(self.cell_size, bool) or self.cell_size < 1:
-            raise ValueError(f"cell_size is a whole number of pixels >= 1, got {self.cell_size!r}")
-        if self.variant not in VARIANTS:
-            raise ValueError(f"unknown HOG variant {self.variant!r}; known is 'vlfeat-uoctti'")
+        super().__post_init__()
         if self.color not in COLORS:
             raise ValueError(f"color is 'luma' or 'strongest', got {self.color!r}")
-
-    @property
-    def spec(self) -> Spec:
-        parameters: dict[str, Scalar] = {"cell_size": self.cell_size, "color": self.color}
-        return Spec(self.name, self.variant, channels=31, stride=self.cell_size, parameters=parameters)
 
     def __call__(self, images: Images) -> Images:
         return hog(images, cell_size=self.cell_size, variant=self.variant, color=self.color)
@@ -48,15 +50,20 @@ class Hog(Representation):
         self.feature_size(*planes.shape[2:])
         hog_into(planes, features, cell_size=self.cell_size, color=self.color, threads=threads)
 
-    def feature_size(self, height: int, width: int) -> tuple[int, int]:
-        rows, columns = (cell_count(side, self.cell_size) for side in (height, width))
-        if rows < 1 or columns < 1:
-            least = self.cell_size - self.cell_size // 2
-            raise ValueError(
-                f"an image of {height}×{width} pixels has no HOG cell of {self.cell_size}: "
-                f"both sides must be at least {least}"
-            )
-        return rows, columns
+    def cell_count(self, pixels: int) -> int:
+        return cell_count(pixels, self.cell_size)
 
-    def image_size(self, height: int, width: int) -> tuple[int, int]:
-        return height * self.cell_size, width * self.cell_size
+    @classmethod
+    def draw(
+        cls, spec: Spec, features: npt.NDArray[Any], tile: int, image: npt.NDArray[Any] | None = None
+    ) -> npt.NDArray[np.uint8]:
+        from preimage.viz.glyphs.hog import hog_glyphs
+
+        return hog_glyphs(features, max(6, round(tile / max(features.shape[1:]))))
+
+    @classmethod
+    def explain(cls, spec: Spec, shape: tuple[int, ...]) -> str:
+        return (
+            f"how strong the edges of each direction are in each cell of {spec.stride} × {spec.stride} pixels: "
+            f"{shape[1]} × {shape[2]} cells of {shape[0]} numbers."
+        )

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from preimage.ops._images import Images
 from preimage.ops.lbp import VARIANTS, lbp, lbp_into
-from preimage.representations.base import Representation, decoded, register
+from preimage.representations.base import Presets, decoded, parameter
+from preimage.representations.cells import CellRepresentation
+from preimage.representations.registry import register
 from preimage.spec import Spec
 
 if TYPE_CHECKING:
@@ -17,28 +19,28 @@ if TYPE_CHECKING:
 
 @register
 @dataclasses.dataclass(frozen=True)
-class Lbp(Representation):
-    """Histograms of uniform local binary patterns, see `preimage.ops.lbp.lbp`.
+class Lbp(CellRepresentation):
+    """Histograms of uniform local binary patterns, see `preimage.lbp`."""
 
-    Attributes:
-        cell_size: side of a cell in pixels, at least 1.
-        variant: the definition followed; only ``"vlfeat-uniform"``.
-    """
+    name = "lbp"
+    title = "LBP"
+    summary = "Histograms of local binary patterns in square cells (VLFeat's vl_lbp)."
+    channels = 58
+    variants = VARIANTS
+    drawing = "edges colored by their brighter side"
+    keeps_color = False
+    computes_arrays = True
+    presets: ClassVar[Presets] = {
+        "paper": {
+            "architecture": "two-stream",
+            "context": ["c5/2 256", "c5/2 512", "c3/1 1024", "up 512", "up 256"],
+            "joint": ["c3/1 256", "c3/1 128", "up 128", "up 64", "up 32", "up 3"],
+        },
+        "compact": {"architecture": "u-shaped", "entry": ["c3/1 64", "up 48"]},
+    }
 
-    name: ClassVar[str] = "lbp"
-    computes_arrays: ClassVar[bool] = True
-    cell_size: int = 16
-    variant: str = "vlfeat-uniform"
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.cell_size, int) or isinstance(self.cell_size, bool) or self.cell_size < 1:
-            raise ValueError(f"cell_size is a whole number of pixels >= 1, got {self.cell_size!r}")
-        if self.variant not in VARIANTS:
-            raise ValueError(f"unknown LBP variant {self.variant!r}; known is 'vlfeat-uniform'")
-
-    @property
-    def spec(self) -> Spec:
-        return Spec(self.name, self.variant, 58, self.cell_size, {"cell_size": self.cell_size})
+    cell_size: int = parameter(16, "Side of a cell in pixels.")
+    variant: str = parameter("vlfeat-uniform", "Definition of the features: vlfeat-uniform.")
 
     def __call__(self, images: Images) -> Images:
         return lbp(images, cell_size=self.cell_size, variant=self.variant)
@@ -48,14 +50,17 @@ class Lbp(Representation):
         self.feature_size(*planes.shape[2:])
         lbp_into(planes, features, cell_size=self.cell_size, threads=threads)
 
-    def feature_size(self, height: int, width: int) -> tuple[int, int]:
-        rows, columns = height // self.cell_size, width // self.cell_size
-        if rows < 1 or columns < 1:
-            raise ValueError(
-                f"an image of {height}×{width} pixels has no LBP cell of {self.cell_size}: "
-                f"both sides must be at least {self.cell_size}"
-            )
-        return rows, columns
+    @classmethod
+    def draw(
+        cls, spec: Spec, features: npt.NDArray[Any], tile: int, image: npt.NDArray[Any] | None = None
+    ) -> npt.NDArray[np.uint8]:
+        from preimage.viz.glyphs.lbp import lbp_map
 
-    def image_size(self, height: int, width: int) -> tuple[int, int]:
-        return height * self.cell_size, width * self.cell_size
+        return lbp_map(features, max(6, round(tile / max(features.shape[1:]))))
+
+    @classmethod
+    def explain(cls, spec: Spec, shape: tuple[int, ...]) -> str:
+        return (
+            f"how often each of {shape[0]} patterns of pixels brighter than their neighbor, by however little, occurs "
+            f"in each cell of {spec.stride} × {spec.stride} pixels: {shape[1]} × {shape[2]} cells."
+        )

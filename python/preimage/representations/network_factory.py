@@ -9,15 +9,16 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Annotated, Any
 
 from torch import nn
 
 from preimage.errors import brief, is_out_of_memory
-from preimage.representations.base import Representation, register_family
+from preimage.representations.base import Representation
 from preimage.representations.network import Network
 from preimage.representations.network_layers import describe_output, place_of
 from preimage.representations.preprocessing import PREPROCESSINGS, check_preprocessing
+from preimage.representations.registry import register_family
 
 _NAME = re.compile(r"torch:([^\W\d]\w*(?:\.[^\W\d]\w*)*):([^\W\d]\w*(?:\.[^\W\d]\w*)*)")
 
@@ -26,20 +27,27 @@ _NAME = re.compile(r"torch:([^\W\d]\w*(?:\.[^\W\d]\w*)*):([^\W\d]\w*(?:\.[^\W\d]
 def create(
     name: str,
     *,
-    layer: str | None = None,
-    output_layout: str | None = None,
-    preprocessing: str | None = None,
-    input_size: int | None = None,
-    weights: str | None = None,
+    layer: Annotated[
+        str | None, "Name of the layer, see `preimage layers`; empty for the output of the network."
+    ] = None,
+    output_layout: Annotated[
+        str | None,
+        "Axis order of the layer's output: auto, nchw, nhwc, vector, tokens-middle, tokens-last or tokens-at-N.",
+    ] = None,
+    preprocessing: Annotated[
+        str | None, "Preprocessing: imagenet-rgb (default), caffe-bgr or unit (RGB in [0, 1])."
+    ] = None,
+    input_size: Annotated[int | None, "Side of the images in pixels; 224 by default."] = None,
+    weights: Annotated[str | None, "Path of the weights, passed to the factory."] = None,
 ) -> Representation:
-    """A layer of the network that a function makes.
+    """Create a representation from a layer of any torch network: torch:package.module:factory.
 
     Args:
         name: ``torch:package.module:factory``, see `load_factory`.
-        layer: its name in the network; ``""`` is the network's own output.
-        output_layout: of the layer's output, ``"auto"`` unless given; see `preimage.Network`.
-        preprocessing: ``"imagenet-rgb"`` unless given, ``"caffe-bgr"``, or ``"unit"``: RGB in [0, 1] as it is.
-        input_size: side of the images in pixels, 224 unless given.
+        layer: its name in the network; ``""`` is the output of the network.
+        output_layout: of the layer's output, ``"auto"`` by default; see `preimage.Network`.
+        preprocessing: ``"imagenet-rgb"`` by default, ``"caffe-bgr"``, or ``"unit"``: RGB in [0, 1].
+        input_size: side of the images in pixels, 224 by default.
         weights: path for the factory.
 
     Raises:

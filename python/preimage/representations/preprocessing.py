@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Literal
-
-import torch
+from typing import TYPE_CHECKING, Literal
 
 from preimage.spec import Scalar
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +54,8 @@ class Preprocessing:
             TypeError: images that are neither uint8 nor floating.
             ValueError: another shape, or another size than `image_size`.
         """
+        import torch
+
         if images.dim() != 4 or images.shape[1] != 3:
             raise ValueError(f"images are (B, 3, H, W), got {tuple(images.shape)}")
         if tuple(images.shape[2:]) != (self.image_size, self.image_size):

@@ -13,15 +13,17 @@ from preimage.keypoints import Keypoints
 from preimage.ops._images import Images, is_tensor, like_images
 from preimage.ops.sift import VARIANTS, sift, sift_of_arrays
 from preimage.ops.sift_grid import CHANNELS, sift_grid, sift_grid_into
-from preimage.representations.base import Representation, decoded, register
-from preimage.spec import Scalar, Spec
+from preimage.representations.base import Presets, decoded, parameter
+from preimage.representations.cells import CellRepresentation
+from preimage.representations.registry import register
+from preimage.spec import Spec
 
 if TYPE_CHECKING:
     import torch
 
-# Keypoint files come from many programs, and keep what was matched, not all that was detected: an inverter should not
-# be surprised by either. So in training these shares of the images have the other variant's keypoints, and have lost
-# some, down to `_FEWEST` of them.
+# Keypoint files come from many programs, and often hold only the keypoints that were matched. So that an inverter
+# generalizes to both, these fractions of the training images have keypoints of the other variant, and a random subset
+# of their keypoints, down to the fraction `_FEWEST`.
 _OTHER_VARIANT = 0.25
 _THINNED = 0.25
 _FEWEST = 0.05
@@ -29,36 +31,39 @@ _FEWEST = 0.05
 
 @register
 @dataclasses.dataclass(frozen=True)
-class Sift(Representation):
-    """Keypoints of `preimage.sift`, at most one in each cell of a grid, see `preimage.sift_grid`.
+class Sift(CellRepresentation):
+    """Keypoints of `preimage.sift`, at most one in each cell of a grid, see `preimage.sift_grid`."""
 
-    Attributes:
-        cell_size: side of a cell in pixels, at least 1.
-        descriptor_scale: length that descriptors have on the grid, above 0.
-        variant: whose detector and descriptors: ``"vlfeat"`` or ``"opencv"``, with their default parameters.
-    """
+    name = "sift"
+    title = "SIFT"
+    summary = "Sparse SIFT keypoints, at most one in each cell of a grid."
+    channels = CHANNELS
+    variants = VARIANTS
+    drawing = "circles as large as the keypoints, with hands in their direction"
+    keeps_color = False
+    in_workers = True
+    computes_arrays = True
+    presets: ClassVar[Presets] = {
+        "paper": {
+            "architecture": "single-stream",
+            "layers": [
+                *("c5/2 256", "c3/2 512", "c3/2 1024", "c3/2 2048", "c3/1 2048", "c3/1 1024"),
+                *("up 512", "up 256", "up 128", "up 64", "up 32", "up 3"),
+            ],
+        },
+        "compact": {"architecture": "u-shaped", "entry": ["c3/2 80"], "splat_levels": 4},
+    }
 
-    name: ClassVar[str] = "sift"
-    in_workers: ClassVar[bool] = True
-    computes_arrays: ClassVar[bool] = True
-    cell_size: int = 4
-    descriptor_scale: float = 1.0
-    variant: str = "vlfeat"
+    cell_size: int = parameter(4, "Side of a cell in pixels.")
+    variant: str = parameter("vlfeat", "Detector and descriptor, with their default parameters: vlfeat or opencv.")
+    descriptor_scale: float = parameter(1.0, "Euclidean norm of a descriptor on the grid.")
 
     def __post_init__(self) -> None:
-        if not isinstance(self.cell_size, int) or isinstance(self.cell_size, bool) or self.cell_size < 1:
-            raise ValueError(f"cell_size is a whole number of pixels >= 1, got {self.cell_size!r}")
+        super().__post_init__()
         scale = self.descriptor_scale
         if not isinstance(scale, int | float) or isinstance(scale, bool) or not 0 < scale < math.inf:
             raise ValueError(f"descriptor_scale is a number above 0, got {scale!r}")
         object.__setattr__(self, "descriptor_scale", float(scale))
-        if self.variant not in VARIANTS:
-            raise ValueError(f"unknown SIFT variant {self.variant!r}; known are {', '.join(VARIANTS)}")
-
-    @property
-    def spec(self) -> Spec:
-        parameters: dict[str, Scalar] = {"cell_size": self.cell_size, "descriptor_scale": self.descriptor_scale}
-        return Spec(self.name, self.variant, channels=CHANNELS, stride=self.cell_size, parameters=parameters)
 
     def __call__(self, images: Images) -> Images:
         height, width = images.shape[-2], images.shape[-1]
@@ -77,7 +82,10 @@ class Sift(Representation):
         sift_grid_into(keypoints, features, (height, width), self.cell_size, descriptor_scale=scale, threads=threads)
 
     def for_training(self, images: torch.Tensor, seed: tuple[int, ...]) -> torch.Tensor:
-        """Some images thinned at random, some with another's keypoints; the draw within a cell by the seed too."""
+        """Return features of a training batch, some with fewer keypoints, some with those of the other variant.
+
+        The seed also decides which keypoint of a cell is kept.
+        """
         import torch
 
         random = np.random.default_rng(seed)
@@ -87,25 +95,37 @@ class Sift(Representation):
         for variant in VARIANTS:
             rows = np.flatnonzero(others == (variant != self.variant))
             found = sift(images[rows], variant=variant)
-            shares = np.where(random.random(len(rows)) < _THINNED, random.uniform(_FEWEST, 1, len(rows)), 1)
-            kept = random.random(len(found.x)) < np.repeat(shares, np.diff(found.offsets))
+            fractions = np.where(random.random(len(rows)) < _THINNED, random.uniform(_FEWEST, 1, len(rows)), 1)
+            kept = random.random(len(found.x)) < np.repeat(fractions, np.diff(found.offsets))
             draw = int(random.integers(2**63))
             found = found.select(kept)
             features[rows] = self.grid(found, (images.shape[-2], images.shape[-1]), seed=draw)
         return features
 
     def keypoints(self, images: torch.Tensor | npt.NDArray[Any]) -> Keypoints:
-        """The keypoints that the features of images (..., 3, H, W) are made of."""
+        """Return the keypoints of images (..., 3, H, W) that the features are made of."""
         return sift(images.cpu() if is_tensor(images) else images, variant=self.variant)
 
     def grid(self, keypoints: Keypoints, image_size: tuple[int, int], *, seed: int = 0) -> Any:
-        """Features (B, 133, h, w) of keypoints, whoever found them, in images of (H, W) pixels."""
+        """Return features (B, 133, h, w) of keypoints from any source, in images of (H, W) pixels."""
         return sift_grid(keypoints, image_size, self.cell_size, seed=seed, descriptor_scale=self.descriptor_scale)
 
-    def feature_size(self, height: int, width: int) -> tuple[int, int]:
-        if height < 1 or width < 1:
-            raise ValueError(f"an image of {height}×{width} pixels has no cell: both sides must be at least 1")
-        return -(-height // self.cell_size), -(-width // self.cell_size)
+    def cell_count(self, pixels: int) -> int:
+        return -(-pixels // self.cell_size)
 
-    def image_size(self, height: int, width: int) -> tuple[int, int]:
-        return height * self.cell_size, width * self.cell_size
+    @classmethod
+    def draw(
+        cls, spec: Spec, features: npt.NDArray[Any], tile: int, image: npt.NDArray[Any] | None = None
+    ) -> npt.NDArray[np.uint8]:
+        from preimage.viz.glyphs.keypoints import keypoint_grid
+
+        assert spec.stride is not None
+        return keypoint_grid(features, spec.stride, image=image, tile=tile)
+
+    @classmethod
+    def explain(cls, spec: Spec, shape: tuple[int, ...]) -> str:
+        return (
+            "a few hundred keypoints, each with its position, scale, direction, and 128 numbers about the gradients "
+            f"around it, at most one in a cell of {spec.stride} × {spec.stride} pixels; nothing about the pixels "
+            "between them."
+        )

@@ -17,7 +17,6 @@ from preimage.pipelines.reconstruct import Reconstructor
 from preimage.representations.sift import Sift
 from preimage.studies.disclosure_page import ConditionScore, Shown, title
 from preimage.studies.perturbations import coordinates_only, descriptors_only, keep_share, positions_only
-from preimage.viz.glyphs import draw_features, has_drawing
 
 TILE = 160  # side of a picture on the strip, pixels
 
@@ -130,7 +129,7 @@ class Measure:
 
     def titles(self) -> list[str]:
         """Over the columns of the strip."""
-        drawing = ["its keypoints"] if has_drawing(self._known.spec) else []
+        drawing = ["its keypoints"] if self._known.drawing else []
         return ["photograph", *drawing, *(title(condition.name, condition.share) for condition in self._conditions)]
 
     def _reconstructions(self, keypoints: Keypoints, first: int) -> Iterator[torch.Tensor]:
@@ -142,10 +141,7 @@ class Measure:
 
     def _drawn(self, keypoints: Keypoints) -> list[Pixels]:
         """On dark paper, without the photograph: as little as a database of them holds."""
-        spec = self._known.spec
-        if not has_drawing(spec):
-            return []
-        drawn = draw_features(spec, self._known.grid(keypoints, self._size)[0].numpy(), TILE)
+        drawn = self._known.draw(self._known.spec, self._known.grid(keypoints, self._size)[0].numpy(), TILE)
         return [] if drawn is None else [drawn]
 
 

@@ -11,10 +11,9 @@ from typing import Any, Protocol
 
 import torch
 
-from preimage import representations
 from preimage.inverters import Inverter
 from preimage.pipelines.choosing import NamedInverter, named_inverter
-from preimage.representations import Representation
+from preimage.representations import Representation, representation_from_spec
 from preimage.representations.base import NETWORK
 from preimage.spec import Spec
 
@@ -97,7 +96,7 @@ def layer_name(spec: Spec) -> str:
 def _representation(spec: Spec, origin: str, networks: Sequence[HasLayers | Representation]) -> Representation:
     if spec.representation != NETWORK and not any(getattr(one, "spec", None) == spec for one in networks):
         try:
-            return representations.from_spec(spec)
+            return representation_from_spec(spec)
         except ValueError as error:
             raise ValueError(f"inverter {origin or spec.representation}: {error}") from error
     asked = f"inverter {origin or spec.representation} is for {layer_name(spec)!r} of the network {spec.variant}"

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from os import PathLike, fspath
 from typing import Any
 
-from preimage import representations
-from preimage.representations import Representation
+from preimage.representations import Representation, list_representations
 from preimage.spec import Scalar
 from preimage.training.config import TrainConfig
 from preimage.training.display import Display
@@ -62,9 +61,9 @@ def train(
 
 def _parameters(representation: Representation) -> dict[str, Scalar]:
     """Return the parameters that are not the defaults, of a representation that has a name of its own."""
-    if representation.name not in representations.names():
+    if representation.name not in list_representations():
         return {}
-    defaults = representations.parameters(representation.name)
+    defaults = {known.name: known.default for known in representation.parameters()}
     values = {name: getattr(representation, name) for name in defaults}
     return {name: value for name, value in values.items() if value != defaults[name]}
 

@@ -15,7 +15,6 @@ import cv2
 import numpy as np
 import torch
 
-from preimage import representations
 from preimage.errors import FileFormatError
 from preimage.inverters import extraction_device
 from preimage.io import FeatureFile, ImageSource, Listing, find_images, fit_image
@@ -24,7 +23,7 @@ from preimage.io.arrays.own import read_own_features
 from preimage.io.memory import bounded_bytes
 from preimage.io.sources import IMAGE_SUFFIXES
 from preimage.pipelines.loading import at_once, working_bytes
-from preimage.representations import Representation
+from preimage.representations import Representation, create_representation, list_representations
 from preimage.spec import Spec
 from preimage.store import FeatureStore
 from preimage.training.config import SAMPLES, TrainConfig
@@ -401,7 +400,7 @@ def open_dataset(
         return _open_features(config, known, note)
     assert config.representation is not None  # or there are features
     if representation is None:
-        representation = representations.create(config.representation, **config.parameters)
+        representation = create_representation(config.representation, **config.parameters)
     if config.cache == "on" and representation.in_workers:
         raise ValueError(f"features of {representation.name} vary at random in training: they are not cached")
     side = representation.image_side
@@ -538,7 +537,7 @@ def _open_features(config: TrainConfig, known: ImageList | None, note: Note) -> 
         FileFormatError: the file is damaged or of another format.
     """
     assert config.features is not None
-    if config.features_name in representations.names():
+    if config.features_name in list_representations():
         raise ValueError(
             f"{config.features_name!r} is a representation of this package: give your features another name"
         )

@@ -15,10 +15,10 @@ from preimage.io.atomic import atomic_write, naming_full_disk
 from preimage.metrics import ErrorReport
 from preimage.pipelines.loading import as_pixels
 from preimage.pipelines.reconstruct import Comparison
+from preimage.representations.registry import class_of
 from preimage.spec import Spec
 from preimage.training.checkpoint import Progress
 from preimage.training.config import TrainConfig
-from preimage.viz.glyphs import draw_features, has_drawing
 from preimage.viz.sheets import picture_sheet
 
 _SAMPLES = 8  # images on a sample sheet
@@ -156,15 +156,15 @@ class Metrics:
 
 def write_sample_sheet(path: Path, spec: Spec, samples: Comparison) -> None:
     """Write a PNG of the first images of a batch, their features drawn where they can be, and the reconstructions."""
-    rows = []
+    drawn, rows = class_of(spec.representation), []
     for image, feature, reconstruction in zip(
         as_pixels(samples.target[:_SAMPLES]),
         samples.features[:_SAMPLES].cpu().numpy(),
         as_pixels(samples.reconstruction[:_SAMPLES]),
         strict=True,
     ):
-        pictures = [image, draw_features(spec, feature, tile=_SAMPLE_TILE), reconstruction]
+        pictures = [image, drawn.draw(spec, feature, _SAMPLE_TILE), reconstruction]
         rows.append([picture for picture in pictures if picture is not None])
-    titles = ["image", *(["features"] if has_drawing(spec) else []), "reconstruction"]
+    titles = ["image", *(["features"] if drawn.drawing else []), "reconstruction"]
     path.parent.mkdir(parents=True, exist_ok=True)
     write_png(path, picture_sheet(rows, titles))

@@ -1,0 +1,57 @@
+"""Representations on a grid of square cells."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+from preimage.representations.base import Representation
+from preimage.spec import Spec
+
+
+@dataclasses.dataclass(frozen=True)
+class CellRepresentation(Representation):
+    """One feature vector for each square cell of a grid that starts at the upper left corner of the image.
+
+    All fields are part of the spec. Subclasses give the fields their defaults, and implement ``__call__``.
+
+    Attributes:
+        channels: length of a feature vector.
+        variants: the values that `variant` may have.
+        cell_size: side of a cell in pixels, at least 1.
+        variant: definition followed.
+    """
+
+    channels: ClassVar[int]
+    variants: ClassVar[tuple[str, ...]]
+    cell_size: int
+    variant: str
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.cell_size, int) or isinstance(self.cell_size, bool) or self.cell_size < 1:
+            raise ValueError(f"cell_size is a whole number of pixels >= 1, got {self.cell_size!r}")
+        if self.variant not in self.variants:
+            raise ValueError(f"unknown variant {self.variant!r} of {self.name}; known are {', '.join(self.variants)}")
+
+    @property
+    def spec(self) -> Spec:
+        parameters = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        del parameters["variant"]
+        return Spec(self.name, self.variant, self.channels, self.cell_size, parameters)
+
+    def cell_count(self, pixels: int) -> int:
+        """Return the number of cells along a side of the image: by default that of the full ones."""
+        return pixels // self.cell_size
+
+    def feature_size(self, height: int, width: int) -> tuple[int, int]:
+        rows, columns = self.cell_count(height), self.cell_count(width)
+        if rows < 1 or columns < 1:
+            least = next(side for side in range(1, self.cell_size + 1) if self.cell_count(side))
+            raise ValueError(
+                f"an image of {height}×{width} pixels has no cell of {self.name} with cell_size {self.cell_size}: "
+                f"both sides must be at least {least} pixels"
+            )
+        return rows, columns
+
+    def image_size(self, height: int, width: int) -> tuple[int, int]:
+        return height * self.cell_size, width * self.cell_size

@@ -1,0 +1,210 @@
+"""The register of representations: those of the package, of plug-ins, and families such as ``torch:...``.
+
+A module of the package is imported when one of its names is asked for.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+import typing
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+from preimage.representations import plugins
+from preimage.representations.base import NETWORK, Parameter, Representation, check_names
+from preimage.spec import USER_VARIANT, Spec
+
+# Modules of this folder. Each defines the representation of its name, with "-" for "_", or several "<its name>-...".
+BUILT_IN = ("alexnet", "dense_sift", "efficientnet_lite0", "hog", "lbp", "sift")
+_FAMILY_MODULES = {"torch": "network_factory"}
+
+_REGISTER: dict[str, type[Representation]] = {}
+_FAMILIES: dict[str, Callable[..., Representation]] = {}
+
+R = TypeVar("R", bound=type[Representation])
+F = TypeVar("F", bound=Callable[..., Representation])
+
+
+@dataclasses.dataclass(frozen=True)
+class RepresentationInfo:
+    """Describe a representation without computing anything.
+
+    Attributes:
+        name: identifier.
+        title: name in prose.
+        summary: one sentence.
+        parameters: with types, defaults and meaning.
+        presets: names of the networks that are designed to invert it.
+    """
+
+    name: str
+    title: str
+    summary: str
+    parameters: tuple[Parameter, ...]
+    presets: tuple[str, ...]
+
+
+def register(kind: R) -> R:
+    """Register a subclass of `Representation` under its ``name``; a class decorator.
+
+    Raises:
+        TypeError: not a subclass of `Representation`.
+        ValueError: the name is taken.
+    """
+    if not (isinstance(kind, type) and issubclass(kind, Representation)):
+        raise TypeError(f"a representation is a subclass of preimage.representations.Representation, got {kind}")
+    module = _module_of(kind.name)
+    if module is not None and kind.__module__ != _import_name(module):
+        importlib.import_module(_import_name(module))  # registers the names of the package
+    if _REGISTER.get(kind.name, kind) is not kind:
+        raise ValueError(f"a representation named {kind.name!r} is registered already: {_REGISTER[kind.name]}")
+    _REGISTER[kind.name] = kind
+    return kind
+
+
+def register_family(prefix: str) -> Callable[[F], F]:
+    """Register a function that creates the representations named ``prefix:...``; a decorator.
+
+    The function takes the name, and the parameters by keyword. Their annotations are ``Annotated[type, help]``.
+    """
+
+    def keep(function: F) -> F:
+        _FAMILIES[prefix] = function
+        return function
+
+    return keep
+
+
+def list_representations() -> list[str]:
+    """Return the names of all representations, sorted, including those of installed plug-ins."""
+    for module in BUILT_IN:
+        importlib.import_module(_import_name(module))
+    plugins.load(register)
+    return sorted(_REGISTER)
+
+
+def describe_representation(name: str) -> RepresentationInfo:
+    """Describe a representation: its title, summary, parameters and presets.
+
+    Raises:
+        ValueError: no such name; the message lists the known ones.
+    """
+    if (family := _family(name)) is not None:
+        summary = (inspect.getdoc(family) or "").partition("\n")[0]
+        return RepresentationInfo(name, name, summary, _family_parameters(family), ())
+    kind = representation_class(name)
+    return RepresentationInfo(name, kind.title or name, kind.summary, kind.parameters(), tuple(kind.presets))
+
+
+def create_representation(name: str, /, **parameters: Any) -> Representation:
+    """Create a representation by name.
+
+    ``torch:package.module:factory`` is a layer of the network that the function ``factory`` creates; its module is
+    imported from the current folder or from the installed packages.
+
+    Args:
+        name: one of `list_representations`, or ``torch:package.module:factory``.
+        parameters: those that shall differ from the defaults, see `describe_representation`.
+
+    Raises:
+        ValueError: no such name or parameter (the known ones are listed), or a value out of range.
+
+    Example:
+        >>> hog = preimage.create_representation("hog", cell_size=4)
+        >>> hog(image).shape  # [31, H/4, W/4]
+    """
+    if (family := _family(name)) is not None:
+        check_names(name, parameters, [known.name for known in _family_parameters(family)])
+        return family(name, **parameters)
+    kind = representation_class(name)
+    check_names(name, parameters, [known.name for known in kind.parameters()])
+    return kind(**parameters)
+
+
+def representation_from_spec(spec: Spec) -> Representation:
+    """Return the representation that computes features of exactly this spec.
+
+    Never imports code that a spec names; plug-ins that are installed are loaded for a name that is not known.
+
+    Raises:
+        ValueError: no representation of this version computes them (the fields that differ are named), or the spec is
+            that of a network's layer or of user-provided features.
+    """
+    if spec.representation == NETWORK or _family(spec.representation) is not None:
+        layer = spec.parameters.get("layer")
+        raise ValueError(
+            f"features of layer {layer!r} of the network {spec.variant}: files never import a network, so name it "
+            f"(on the command line torch:package.module:factory -p layer={layer}; in Python preimage.Network)"
+        )
+    if spec.variant == USER_VARIANT and _known_class(spec.representation) is None:
+        raise ValueError(f"{spec.representation!r} are user-provided features, which cannot be recomputed from images")
+    representation = representation_class(spec.representation).from_parameters(spec.variant, spec.parameters)
+    if differences := representation.spec.differences(spec):
+        raise ValueError(f"this version computes another {spec.representation}: {'; '.join(differences)}")
+    return representation
+
+
+def representation_class(name: str) -> type[Representation]:
+    """Return the class of a representation.
+
+    Raises:
+        ValueError: no such name; the message lists the known ones, and plug-ins that failed to load.
+    """
+    if (known := _known_class(name)) is not None:
+        return known
+    plugins.load(register)
+    if name not in _REGISTER:
+        failed = plugins.failures()
+        reason = f" ({'; '.join(failed)})" if failed else ""
+        known_names = ", ".join(list_representations())
+        raise ValueError(
+            f"unknown representation {name!r}; known are {known_names}, and torch:package.module:factory{reason}"
+        )
+    return _REGISTER[name]
+
+
+def class_of(name: str) -> type[Representation]:
+    """Return the class of a representation; for an unknown name `Representation`, which has the defaults of all."""
+    if (known := _known_class(name)) is not None:
+        return known
+    if name != NETWORK:
+        plugins.load(register)
+    return _REGISTER.get(name, Representation)
+
+
+def _known_class(name: str) -> type[Representation] | None:
+    """Return a class that is registered or part of the package."""
+    if name not in _REGISTER and (module := _module_of(name)) is not None:
+        importlib.import_module(_import_name(module))
+    return _REGISTER.get(name)
+
+
+def _module_of(name: str) -> str | None:
+    """Return the module of the package that defines a representation of this name."""
+    prefixes = ((module.replace("_", "-"), module) for module in BUILT_IN)
+    return next((module for prefix, module in prefixes if name == prefix or name.startswith(f"{prefix}-")), None)
+
+
+def _import_name(module: str) -> str:
+    return f"preimage.representations.{module}"
+
+
+def _family(name: str) -> Callable[..., Representation] | None:
+    if ":" not in name:
+        return None
+    prefix = name.partition(":")[0]
+    if prefix not in _FAMILIES and prefix in _FAMILY_MODULES:
+        importlib.import_module(_import_name(_FAMILY_MODULES[prefix]))
+    return _FAMILIES.get(prefix)
+
+
+def _family_parameters(family: Callable[..., Representation]) -> tuple[Parameter, ...]:
+    written: Iterable[inspect.Parameter] = inspect.signature(family).parameters.values()
+    hints = typing.get_type_hints(family, include_extras=True)
+    return tuple(
+        Parameter(one.name, str(typing.get_args(hints[one.name])[0]), one.default, typing.get_args(hints[one.name])[1])
+        for one in written
+        if one.kind is inspect.Parameter.KEYWORD_ONLY
+    )
