@@ -105,7 +105,7 @@ def _inversion(folder: Path, images: list[str], name: str, rounds: int, results:
     def network() -> None:
         with torch.inference_mode():
             for batch in batches:
-                inverter(batch, image_size=(256, 256))
+                inverter(batch, size=(256, 256))
 
     runners = {"network": network, "invert": lambda: invert(folder / "features", folder / "out", inverter=inverter)}
     times = medians(runners, rounds, repeats=1, slow_rounds=rounds)

@@ -1,6 +1,6 @@
 """Turn visual features back into images.
 
-Public names load on first use, so that ``import preimage`` and the command line's help stay quick.
+Public names are imported on first use: ``import preimage`` is fast, and what does not need torch does not import it.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from preimage import reference as reference
     from preimage.errors import FileFormatError as FileFormatError
     from preimage.inverters import Inverter as Inverter
+    from preimage.inverters import list_inverters as list_inverters
+    from preimage.inverters import load_inverter as load_inverter
     from preimage.io import read_image as read_image
     from preimage.io import read_keypoints as read_keypoints
     from preimage.io import write_keypoints as write_keypoints
@@ -30,6 +32,10 @@ if TYPE_CHECKING:
     from preimage.pipelines.extract import extract as extract
     from preimage.pipelines.invert import invert as invert
     from preimage.pipelines.reconstruct import Reconstructor as Reconstructor
+    from preimage.representations import Representation as Representation
+    from preimage.representations import create_representation as create_representation
+    from preimage.representations import describe_representation as describe_representation
+    from preimage.representations import list_representations as list_representations
     from preimage.representations.network import Network as Network
     from preimage.representations.preprocessing import Preprocessing as Preprocessing
     from preimage.spec import Spec as Spec
@@ -47,15 +53,21 @@ _HOMES = {
     "Network": "preimage.representations.network",
     "Preprocessing": "preimage.representations.preprocessing",
     "Reconstructor": "preimage.pipelines.reconstruct",
+    "Representation": "preimage.representations",
     "Spec": "preimage.spec",
+    "create_representation": "preimage.representations",
     "dense_sift": "preimage.ops.dense_sift",
     "dense_sift_frames": "preimage.ops.dense_sift",
+    "describe_representation": "preimage.representations",
     "evaluate": "preimage.pipelines.evaluate",
     "extract": "preimage.pipelines.extract",
     "hog": "preimage.ops.hog",
     "invert": "preimage.pipelines.invert",
     "lbp": "preimage.ops.lbp",
     "lbp_codes": "preimage.ops.lbp",
+    "list_inverters": "preimage.inverters",
+    "list_representations": "preimage.representations",
+    "load_inverter": "preimage.inverters",
     "phow": "preimage.ops.phow",
     "read_image": "preimage.io",
     "read_keypoints": "preimage.io",
@@ -68,7 +80,7 @@ _HOMES = {
 }
 _MODULES = ("inverters", "nn", "reference", "representations")
 
-__all__ = [*_HOMES, *_MODULES]  # noqa: PLE0604 - names of strings
+__all__ = ["__version__", *_HOMES, *_MODULES]  # noqa: PLE0604 - names of strings
 
 
 def __getattr__(name: str) -> Any:
@@ -80,9 +92,9 @@ def __getattr__(name: str) -> Any:
         value = importlib.import_module("importlib.metadata").version("preimage")
     else:
         raise AttributeError(f"module 'preimage' has no attribute {name!r}")
-    globals()[name] = value  # the next access does not come here
+    globals()[name] = value  # found directly from now on
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted(__all__)

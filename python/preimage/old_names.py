@@ -18,6 +18,7 @@ TRAIN_SETTINGS = {
     "validation_count": "val_count",
     "validation_images": "val_images",
 }
+INVERTER_FIELDS = {"view": "output_region"}
 TRAINING_NOTES = {"normalised_error": "normalized_error"}
 
 

@@ -21,7 +21,7 @@ import preimage
 from conftest import Run
 from preimage import cli
 from preimage.cli import _shared
-from preimage.inverters import Inverter, UShapedConfig, View
+from preimage.inverters import Inverter, OutputRegion, UShapedConfig
 from preimage.pipelines.demo import demo
 from preimage.pipelines.evaluate import evaluate
 from preimage.pipelines.extract import extract
@@ -273,15 +273,15 @@ def test_features_that_the_matlab_toolbox_made(run: Run, photo_folder: Path, tin
     ("view", "words"),
     [
         (None, "all of images of any size"),
-        (View(64, 64, 64), "all of images of 64×64"),
-        (View(64, 64, 32), "all of images of 64×64, as 32×32"),
-        (View(64, 48, 48), "the middle 48×48 of images of 64×64"),
-        (View(64, 48, 32), "the middle 48×48 of images of 64×64, as 32×32"),
+        (OutputRegion(64, 64, 64), "all of images of 64×64"),
+        (OutputRegion(64, 64, 32), "all of images of 64×64, as 32×32"),
+        (OutputRegion(64, 48, 48), "the middle 48×48 of images of 64×64"),
+        (OutputRegion(64, 48, 32), "the middle 48×48 of images of 64×64, as 32×32"),
     ],
 )
-def test_info_tells_what_comes_back(run: Run, tmp_path: Path, view: View | None, words: str) -> None:
+def test_info_tells_what_comes_back(run: Run, tmp_path: Path, view: OutputRegion | None, words: str) -> None:
     network = UShapedConfig(widths=(8, 16), blocks_down=(1, 1), blocks_up=(1,), head=(8,))
-    Inverter(Spec("network", "v", 8, 4), network, view=view).save(tmp_path / "inverter")
+    Inverter(Spec("network", "v", 8, 4), network, output_region=view).save(tmp_path / "inverter")
     code, out, err = run("info", tmp_path / "inverter")
     assert code == 0, err
     assert re.search(rf"^comes back +{words}$", out, re.MULTILINE)

@@ -11,12 +11,12 @@ import torch
 import torch.nn.functional as F
 
 from preimage.inverters import Inverter, SingleStreamConfig
-from preimage.inverters.view import View
+from preimage.inverters.output_region import OutputRegion
 from preimage.representations import Representation
 from preimage.spec import Spec
 
 SIDE = 32
-VIEWS = {"maps": View(SIDE, 28, 24), "vector": View(SIDE, SIDE, 16)}
+VIEWS = {"maps": OutputRegion(SIDE, 28, 24), "vector": OutputRegion(SIDE, SIDE, 16)}
 _CHANNELS = {"maps": 3, "vector": 12}
 
 
@@ -79,11 +79,11 @@ class ToyLayer(Representation):
         return self.network.layers(images, [self.layer], self.layout)[self.layer]
 
 
-def tiny_inverter(spec: Spec, view: View | None) -> Inverter:
+def tiny_inverter(spec: Spec, region: OutputRegion | None) -> Inverter:
     """Untrained, always the same, and not indifferent to its features."""
     torch.manual_seed(spec.channels)
     layers = ("c3/1 8", "up 8", "up 3") if spec.stride else ("fc 64", "grid 4 4", "up 8", "up 3")
-    inverter = Inverter(spec, SingleStreamConfig(layers), view=view).eval().requires_grad_(False)
+    inverter = Inverter(spec, SingleStreamConfig(layers), output_region=region).eval().requires_grad_(False)
     inverter.feature_mean.fill_(0.5)
     inverter.feature_deviation.fill_(0.3)
     return inverter

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 
 from preimage.inverters import SingleStreamConfig
+from preimage.inverters.output_region import OutputRegion
 from preimage.inverters.plan import Plan, plan
-from preimage.inverters.view import View
 from preimage.representations import registry
 from preimage.representations.base import Representation
 from preimage.spec import Spec
@@ -87,8 +87,8 @@ class SlowToy(ToyMaps):
 
 
 NETWORKS = {
-    None: (SingleStreamConfig(layers=("fc 64", "grid 4 4", "up 8", "up 3")), View(SIDE, SIDE, 16)),
-    (4, 4): (SingleStreamConfig(layers=("c3/1 8", "up 8", "up 3")), View(SIDE, 24, 12)),
+    None: (SingleStreamConfig(layers=("fc 64", "grid 4 4", "up 8", "up 3")), OutputRegion(SIDE, SIDE, 16)),
+    (4, 4): (SingleStreamConfig(layers=("c3/1 8", "up 8", "up 3")), OutputRegion(SIDE, 24, 12)),
 }
 
 

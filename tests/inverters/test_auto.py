@@ -9,9 +9,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from preimage.inverters import Inverter, View, plan
+from preimage.inverters import Inverter, OutputRegion, plan
 from preimage.inverters.auto import BUDGET, auto
-from preimage.inverters.view import placed
+from preimage.inverters.output_region import placed
 from preimage.spec import Spec
 
 PAPER = {
@@ -30,10 +30,11 @@ PAPER = {
 def inverter_of(
     channels: int, cells: int | None, image_size: int, name: str = "network", **options: object
 ) -> Inverter:
-    spec = Spec(name, "v", channels, None if cells is None else max(1, round(image_size / cells)))
+    stride = None if cells is None else max(1, round(image_size / cells))
+    spec = Spec(name, "v", channels, stride, {"image_size": image_size})
     square = None if cells is None else (cells, cells)
     chosen = plan(spec, options.pop("preset", "auto"), cells=square, image_size=image_size, **options)  # type: ignore[arg-type]
-    return Inverter(spec, chosen.config, view=chosen.view)
+    return Inverter(spec, chosen.config, output_region=chosen.output_region)
 
 
 def features_of(channels: int, cells: int | None, count: int = 2) -> torch.Tensor:
@@ -48,7 +49,7 @@ def test_the_papers_networks_for_alexnet(name: str) -> None:
         inverter = inverter_of(channels, cells, 227, name, preset="paper")
         assert sum(weight.numel() for weight in inverter.parameters()) == parameters
         assert inverter.reconstruct(features_of(channels, cells)).shape == (2, 3, size, size)
-    assert inverter.view == View(227, 227 if cells is None else size, size)
+    assert inverter.output_region == OutputRegion(227, 227 if cells is None else size, size)
     assert inverter.network.layers[-1].negative_slope is None
 
 
@@ -97,8 +98,8 @@ def test_auto_trains_on_features_of_any_shape(channels: int, cells: int | None, 
 def test_features_stay_where_they_were_seen(cells: int, image_size: int) -> None:
     """The middle cell is the middle of what comes back, to half a cell."""
     inverter = inverter_of(1, cells, image_size)
-    assert inverter.view is not None
-    stride, size = inverter.network.stride, inverter.view.size
+    assert inverter.output_region is not None
+    stride, size = inverter.network.stride, inverter.output_region.size
     before, after, first = placed(cells, inverter.network.multiple, stride, size)
     middle = (before + cells / 2) * stride - first
     assert abs(middle - size / 2) <= max(0.5, stride / 2 * ((before + after) % 2))
@@ -117,7 +118,7 @@ def test_placed_always_holds_the_pixels_wanted(cells: int, multiple: int, stride
 
 def test_sizes_and_budgets_are_kept_to() -> None:
     small = auto(384, 13, 227, output_size=120, budget=1_000_000)
-    assert small[1] == View(227, 227, 114)
+    assert small[1] == OutputRegion(227, 227, 114)
     assert auto(1024, None, 224, output_size=192)[1].size == 192
     inverter = inverter_of(384, 13, 227, output_size=120, budget=1_000_000)
     assert sum(weight.numel() for weight in inverter.parameters()) <= 1_000_000
@@ -143,7 +144,7 @@ def test_networks_of_probabilities_see_the_small_ones() -> None:
 def test_sizes_far_from_the_images(cells: int | None, size: int) -> None:
     with torch.device("meta"):
         inverter = inverter_of(16, cells, 224, output_size=size)
-    assert inverter.view == View(224, 224, size)
+    assert inverter.output_region == OutputRegion(224, 224, size)
     assert size in (inverter.network.side, (cells or 0) * inverter.network.stride)
 
 
@@ -167,7 +168,7 @@ def test_what_no_network_can_do_is_said(options: dict[str, object], problem: str
 
 
 def test_the_papers_networks_have_sizes_of_their_own() -> None:
-    with pytest.raises(ValueError, match="has a size and parameters of its own"):
+    with pytest.raises(ValueError, match=r"output_size.*'paper' of alexnet-conv1"):
         inverter_of(96, 27, 227, "alexnet-conv1", preset="paper", budget=10**6)
     with pytest.raises(ValueError, match="no preset 'large' for alexnet-conv1; known are paper, auto, compact, wide"):
         inverter_of(96, 27, 227, "alexnet-conv1", preset="large")
@@ -176,16 +177,16 @@ def test_the_papers_networks_have_sizes_of_their_own() -> None:
 
 
 @pytest.mark.parametrize(("channels", "cells"), [(32, None), (24, 6)])
-def test_an_inverter_with_a_view_is_saved_and_loaded(tmp_path: Path, channels: int, cells: int | None) -> None:
+def test_an_output_region_is_saved_and_loaded(tmp_path: Path, channels: int, cells: int | None) -> None:
     torch.manual_seed(1)
     inverter = inverter_of(channels, cells, 227, budget=400_000).eval()
     again = Inverter.load(inverter.save(tmp_path / "inverter"))
     features = features_of(channels, cells)
-    assert again.view == inverter.view and again.config == inverter.config
+    assert again.output_region == inverter.output_region and again.config == inverter.config
     assert torch.equal(again(features), inverter(features))
     single = again(features[0])
-    assert single.shape == (1, *inverter(features).shape[1:])
-    whole = again(features, image_size=(227, 227))
+    assert single.shape == inverter(features).shape[1:]
+    whole = again(features, size=(227, 227))
     assert whole.shape == (2, 3, 227, 227)
 
 
@@ -196,27 +197,27 @@ def test_features_of_another_kind_are_refused() -> None:
     with pytest.raises(ValueError, match=r"takes features \(B, 32, h, w\), got shape \(2, 32\)"):
         maps(features_of(32, None))
     with pytest.raises(ValueError, match="the network takes vectors, but network features are maps"):
-        Inverter(Spec("network", "v", 32, 8), vectors.config, view=vectors.view)
-    with pytest.raises(ValueError, match="features are vectors, so the inverter takes a view"):
+        Inverter(Spec("network", "v", 32, 8), vectors.config, output_region=vectors.output_region)
+    with pytest.raises(ValueError, match=r"vectors.*output_region, got None"):
         Inverter(vectors.spec, vectors.config)
-    with pytest.raises(ValueError, match=r"image_size is .* both >= 1, got \(0, 64\)"):
-        maps(features_of(32, 8), image_size=(0, 64))
+    with pytest.raises(ValueError, match=r"size is .* >= 1, got \(0, 64\)"):
+        maps(features_of(32, 8), size=(0, 64))
     with pytest.raises(ValueError, match="for images of 64×64 pixels, got 32×32"):
         maps.distances(features_of(32, 8), torch.zeros(2, 3, 32, 32, dtype=torch.uint8))
 
 
-def test_a_view_resizes_without_aliasing() -> None:
+def test_an_output_region_resizes_without_aliasing() -> None:
     stripes = torch.zeros(1, 3, 64, 64)
     stripes[..., ::2] = 1.0
-    view = View(64, 48, 12)
+    view = OutputRegion(64, 48, 12)
     assert view.of(stripes).shape == (1, 3, 12, 12)
     assert (view.of(stripes) - 0.5).abs().max() < 0.15
     pixels = view.of((stripes * 255).to(torch.uint8))
     assert pixels.dtype == torch.uint8 and (pixels.float() / 255 - 0.5).abs().max() < 0.15
-    assert torch.equal(View(64, 48, 48).of(stripes), stripes[:, :, 8:56, 8:56])
+    assert torch.equal(OutputRegion(64, 48, 48).of(stripes), stripes[:, :, 8:56, 8:56])
     with pytest.raises(ValueError, match=r"images are \(B, 3, H, W\), got \(3, 64, 64\)"):
         view.of(stripes[0])
-    with pytest.raises(ValueError, match="crop 65 of 64"):
-        View(64, 65, 12)
+    with pytest.raises(ValueError, match=r"crop.*64, got 65"):
+        OutputRegion(64, 65, 12)
     with pytest.raises(ValueError, match="whole number of pixels"):
-        View(64, 32, 0)
+        OutputRegion(64, 32, 0)

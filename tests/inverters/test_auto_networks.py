@@ -73,14 +73,14 @@ def there_and_back(
 
     inverter, file, measure = Inverter.load(trained), FeatureStore(features), NormalizedError()
     assert inverter.spec == file.spec
-    assert inverter.view is not None
+    assert inverter.output_region is not None
     sources = list_images(judged_by)
     assert written["images"] == judged["images"] == len(sources)
     for source in sources:
-        picture = pixels(pictures / f"{source.key}.png", inverter.view.size)
+        picture = pixels(pictures / f"{source.key}.png", inverter.output_region.size)
         loaded = inverter(file[source.key][None])
         assert (loaded - picture).abs().max() < 0.51 / 255
-        measure.update(pixels(Path(source.path), inverter.view.size), picture)
+        measure.update(pixels(Path(source.path), inverter.output_region.size), picture)
     assert measure.report().error == pytest.approx(judged["error"], rel=0.01)
     assert sum(weight.numel() for weight in inverter.network.parameters()) <= BUDGET
     return inverter, judged["error"] / judged["mean_image_error"]

@@ -74,7 +74,7 @@ def test_every_preset_gives_an_image_of_any_size(name: str, size: tuple[int, int
             inverter = Inverter(representation.spec, preset(name, kind))
             assert 2 * sum(p.numel() for p in inverter.parameters()) < (8e6 if kind == "compact" else 2e8)
             features = torch.zeros(1, representation.spec.channels, *cells)
-            assert inverter(features, image_size=size).shape == (1, 3, *size)
+            assert inverter(features, size=size).shape == (1, 3, *size)
 
 
 @pytest.mark.parametrize("name", ["paper", "compact"])

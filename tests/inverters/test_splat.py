@@ -174,7 +174,7 @@ def test_a_network_with_a_splat_saves_loads_and_trains(tmp_path: object) -> None
     again = Inverter.load(inverter.save(str(tmp_path)))
     assert not [name for name in again.state_dict() if "splat" in name]
     with torch.inference_mode():
-        torch.testing.assert_close(again(features, image_size=(61, 63)), inverter(features, image_size=(61, 63)))
+        torch.testing.assert_close(again(features, size=(61, 63)), inverter(features, size=(61, 63)))
 
 
 @pytest.mark.parametrize("changes", [{"splat_levels": -1}, {"entry": ()}, {"entry": ("c3/2 8", "up 8")}])

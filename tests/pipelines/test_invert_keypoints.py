@@ -48,7 +48,7 @@ def test_every_image_of_a_database_becomes_a_picture(tmp_path: Path, small: Path
         assert size is not None
         features = Sift().grid(file[key], size)
         with torch.inference_mode():
-            expected = network(features, image_size=size)[0].permute(1, 2, 0).numpy() * 255
+            expected = network(features, size=size)[0].permute(1, 2, 0).numpy() * 255
         picture = decode_file(tmp_path / "out" / f"{key}.png")
         assert picture.shape == (*size, 3)
         assert np.abs(picture - expected).max() <= 0.51

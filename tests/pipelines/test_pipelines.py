@@ -48,7 +48,7 @@ def test_pictures_come_back_at_the_processed_size_from_the_file_alone(mixed: Pat
     for key, size in zip(file, pairs(file.processed_sizes), strict=True):
         picture = decode_file(tmp_path / "out" / f"{key}.png")
         assert picture.shape == (*size, 3)
-        alone = network(file[key][None], image_size=size)[0].permute(1, 2, 0).numpy() * 255
+        alone = network(file[key][None], size=size)[0].permute(1, 2, 0).numpy() * 255
         assert np.abs(picture - alone).max() <= 0.51 + 0.01
 
 
@@ -207,7 +207,7 @@ def test_sheets_without_errors(mixed: Path, tiny: Path, tmp_path: Path) -> None:
         sheet(tmp_path / "absent", tmp_path / "s.jpg", inverter=tiny)
     with pytest.raises(ValueError, match=r"a PNG file, got .* \(a folder\)"):
         sheet(tmp_path / "absent", tmp_path, inverter=tiny)
-    with pytest.raises(ValueError, match=r"an image of 3×3 pixels has no HOG cell"):
+    with pytest.raises(ValueError, match=r"3×3 pixels.*hog"):
         sheet(tmp_path / "absent", tmp_path / "s.png", inverter=tiny, size=3)
     with pytest.raises(ValueError, match="tile is at least 32 pixels, got 31"):
         sheet(tmp_path / "absent", tmp_path / "s.png", inverter=tiny, tile=31)
@@ -266,7 +266,7 @@ def test_a_folder_of_the_same_name_hides_no_pretrained_inverter(
     assert [pair.name for pair in pairings(None, None)] == ["tiny"]
     _extracted(mixed, tmp_path / "f")
     assert invert(tmp_path / "f", tmp_path / "out").inverter == "tiny"
-    with pytest.raises(FileFormatError, match="tiny: is no inverter"):
+    with pytest.raises(FileFormatError, match="tiny: is not an inverter"):
         invert(tmp_path / "f", tmp_path / "out", inverter="tiny")
 
 
@@ -320,7 +320,7 @@ def test_the_demo_tells_at_once_what_is_wrong(
         (LookupError, "no inverter for hog is pretrained", {}),
         (ValueError, "at least two photographs, got 1", {"images": mixed / "camera.png"}),
         (ValueError, "size is at least 11 pixels, got 10", {"size": 10}),
-        (ValueError, r"12×12 pixels has no LBP cell of 16: both sides must be at least 16$", {"size": 12}),
+        (ValueError, r"12×12 pixels.*lbp.*at least 16", {"size": 12}),
     ):
         with pytest.raises(error, match=words):
             demo(tmp_path / "demo", **{"images": mixed, **options}, inverter=tiny_lbp if "size" in options else None)

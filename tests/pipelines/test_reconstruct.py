@@ -37,7 +37,7 @@ def hog(tiny: Path) -> Reconstructor:
 def test_it_is_the_representation_and_then_the_inverter(hog: Reconstructor, tiny: Path, images: torch.Tensor) -> None:
     features = HOG(images)
     assert torch.equal(hog.features(images), features)
-    made = Inverter.load(tiny)(features, image_size=(48, 64))
+    made = Inverter.load(tiny)(features, size=(48, 64))
     assert torch.equal(hog.invert(features, (48, 64)), made)
     assert torch.equal(hog(images), made)
     torch.testing.assert_close(hog(images.float() / 255), made, atol=1e-4, rtol=0)

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from preimage.errors import FileFormatError
-from preimage.inverters import Inverter, SingleStreamConfig, TwoStreamConfig, UShapedConfig, View
+from preimage.inverters import Inverter, OutputRegion, SingleStreamConfig, TwoStreamConfig, UShapedConfig
 from preimage.inverters.architectures import config_to_dict
 from preimage.pipelines.demo import demo
 from preimage.pipelines.evaluate import evaluate
@@ -26,7 +26,7 @@ VECTORS = Spec("network", "v", 8, None)
 MAPS = Spec("network", "v", 8, 4)
 SMALL = SingleStreamConfig(layers=("fc 64", "grid 4 4", "res", "up 8", "up 3"))
 U = UShapedConfig(widths=(8, 16), blocks_down=(1, 1), blocks_up=(1,), head=(8,))
-VIEW = View(16, 16, 16)
+REGION = OutputRegion(16, 16, 16)
 
 
 def refused(folder: Path, inverter: Inverter, **changes: Any) -> str:
@@ -42,7 +42,7 @@ def refused(folder: Path, inverter: Inverter, **changes: Any) -> str:
 
 
 @pytest.mark.parametrize(
-    "view",
+    "region",
     [
         *([], [1], "x", "", 5, 0, False, {}),
         {"image_size": 16, "crop": 16},
@@ -53,14 +53,14 @@ def refused(folder: Path, inverter: Inverter, **changes: Any) -> str:
     ],
     ids=str,
 )
-def test_views(tmp_path: Path, view: object) -> None:
-    assert "view" in refused(tmp_path, Inverter(VECTORS, SMALL, view=VIEW), view=view)
+def test_output_regions(tmp_path: Path, region: object) -> None:
+    assert "output" in refused(tmp_path, Inverter(VECTORS, SMALL, output_region=REGION), output_region=region)
 
 
-def test_a_view_of_maps_that_would_fill_the_memory(tmp_path: Path) -> None:
+def test_an_output_region_of_maps_that_would_fill_the_memory(tmp_path: Path) -> None:
     """Of vectors the network's side has to agree; of maps no weights would tell."""
-    view = {"image_size": 10**9, "crop": 10**9, "size": 10**9}
-    assert "from 1 to 8192" in refused(tmp_path, Inverter(MAPS, U, view=VIEW), view=view)
+    region = {"image_size": 10**9, "crop": 10**9, "size": 10**9}
+    assert "from 1 to 8192" in refused(tmp_path, Inverter(MAPS, U, output_region=REGION), output_region=region)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_a_view_of_maps_that_would_fill_the_memory(tmp_path: Path) -> None:
 )
 def test_layers(tmp_path: Path, layers: object, words: str) -> None:
     network = {"architecture": "single-stream", "layers": layers}
-    assert words in refused(tmp_path, Inverter(VECTORS, SMALL, view=VIEW), network=network)
+    assert words in refused(tmp_path, Inverter(VECTORS, SMALL, output_region=REGION), network=network)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_no_inverter_names_code_that_is_run(
         lambda: representation_from_spec(spec),
     ]
     for job in jobs:
-        with pytest.raises(ValueError, match="no file makes us import a network"):
+        with pytest.raises(ValueError, match="never imports a network"):
             job()
     assert "preimage_evil" not in sys.modules
 

@@ -104,7 +104,7 @@ def test_conditions_agree_with_their_definitions(study: DisclosureSummary, photo
     for name, keypoints in disturbed.items():
         grid = SIFT.grid(keypoints, (SIZE, SIZE))
         measure = NormalizedError()
-        measure.update(images.float() / 255, network(grid, image_size=(SIZE, SIZE)))
+        measure.update(images.float() / 255, network(grid, size=(SIZE, SIZE)))
         score = _by_name(study)[name]
         assert score.error == pytest.approx(measure.report().error, rel=1e-4)
         assert score.keypoints == pytest.approx(float(grid.any(dim=1).sum()) / len(photos))

@@ -21,7 +21,7 @@ from conftest import Run
 from layer_networks import SIDE, VIEWS, ToyLayer, ToyNetwork, saved, tiny_inverter
 from preimage.cli.study_layers import layers as command
 from preimage.inverters import Inverter
-from preimage.inverters.view import View
+from preimage.inverters.output_region import OutputRegion
 from preimage.io import decode_file, fit_image, write_png
 from preimage.pipelines.evaluate import evaluate
 from preimage.representations import network_factory
@@ -224,7 +224,7 @@ def test_bad_input_is_named(photos: list[Path], inverters: list[Path], network: 
         layers(photos, tmp_path / "out", [LayerRow("a", row.representation, row.inverter) for row in rows])
     with pytest.raises(ValueError, match=r"^a: .*does not fit .*parameters\.layer: 'maps' != 'vector'"):
         layers(photos, tmp_path / "out", [LayerRow("a", rows[0].representation, rows[1].inverter)])
-    small = tiny_inverter(rows[1].inverter.spec, View(SIDE, SIDE, 8))
+    small = tiny_inverter(rows[1].inverter.spec, OutputRegion(SIDE, SIDE, 8))
     with pytest.raises(ValueError, match="returns images of 8 pixels: SSIM takes at least 11"):
         layers(photos, tmp_path / "out", [LayerRow("a", rows[1].representation, small)])
     assert not (tmp_path / "out").exists()

@@ -14,7 +14,7 @@ import torch
 from layer_networks import VIEWS, ToyLayer, ToyNetwork, saved, tiny_inverter
 from preimage import representations
 from preimage.inverters import Inverter
-from preimage.inverters.view import View
+from preimage.inverters.output_region import OutputRegion
 from preimage.spec import Spec
 from preimage.studies import layers_page
 from preimage.studies.layers_page import LayerScore
@@ -62,7 +62,7 @@ def test_networks_that_do_not_fit_are_named(tmp_path: Path) -> None:
         rows_for([])
     with pytest.raises(ValueError, match=r"neither|no such|nothing"):
         rows_for([tmp_path / "missing"])
-    unknown = tiny_inverter(Spec("gist", "v", 12, None), View(32, 32, 16))
+    unknown = tiny_inverter(Spec("gist", "v", 12, None), OutputRegion(32, 32, 16))
     with pytest.raises(ValueError, match="inverter gist: unknown representation 'gist'"):
         rows_for([unknown])
 
@@ -95,7 +95,7 @@ def test_layers_of_alexnet_share_a_pass_and_have_the_papers_names(monkeypatch: p
         Spec(f"alexnet-{layer}", variant, 12, None, {"weights": "ab"})
         for layer, variant in (("fc8", "caffenet"), ("fc6", "caffenet"), ("fc6", "bvlc"))
     ]
-    rows = rows_for([tiny_inverter(spec, View(227, 227, 16)) for spec in specs])
+    rows = rows_for([tiny_inverter(spec, OutputRegion(227, 227, 16)) for spec in specs])
     assert [row.label for row in rows] == ["FC8", "caffenet FC6", "bvlc FC6"]
     assert rows[0].shared is rows[1].shared is not None
     assert rows[2].shared is None

@@ -94,7 +94,7 @@ def test_plain_arrays_make_an_inverter_for_such_arrays(
     assert invert(path, tmp_path / "out", inverter=summary.folder).images == 20
     suffix = ".jpg.png" if write in (write_npy, write_h5) else ".png"
     picture = decode_file(tmp_path / "out" / f"coffee-2{suffix}")
-    again = inverter(torch.from_numpy(made[kind]["coffee-2"]), image_size=(SIDE, SIDE))[0].permute(1, 2, 0) * 255
+    again = inverter(torch.from_numpy(made[kind]["coffee-2"]), size=(SIDE, SIDE))[0].permute(1, 2, 0) * 255
     assert picture.shape == ((24, 24, 3) if kind == "maps" else (SIDE, SIDE, 3))
     assert np.abs(picture - again.numpy()).max() <= 0.52
 

@@ -60,7 +60,10 @@ def runs(photo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
 @pytest.mark.parametrize("name", KINDS)
 def test_learns_what_its_view_shows(photo_folder: Path, runs: dict[str, Path], name: str) -> None:
     inverter = Inverter.load(runs[name])
-    assert (inverter.spec, inverter.view) == (KINDS[name]().spec, NETWORKS[(4, 4) if name == "toy-maps" else None][1])
+    assert (inverter.spec, inverter.output_region) == (
+        KINDS[name]().spec,
+        NETWORKS[(4, 4) if name == "toy-maps" else None][1],
+    )
     errors = [line["error"] for line in metrics_without_time(runs[name]) if "error" in line]
     assert errors[-1] < 0.95 * errors[0]
     assert json.loads((runs[name] / "train.json").read_text())["size"] == SIDE
@@ -76,9 +79,9 @@ def test_learns_what_its_view_shows(photo_folder: Path, runs: dict[str, Path], n
 @pytest.mark.parametrize("name", KINDS)
 def test_jobs_on_images_of_one_size(photo_folder: Path, runs: dict[str, Path], tmp_path: Path, name: str) -> None:
     inverter, kind = Inverter.load(runs[name]), KINDS[name]()
-    assert inverter.view is not None
+    assert inverter.output_region is not None
     summary = evaluate(runs[name], photo_folder)
-    assert (summary.size, summary.images) == (inverter.view.size, 20)
+    assert (summary.size, summary.images) == (inverter.output_region.size, 20)
     assert evaluate(runs[name], photo_folder, representation=kind, size=SIDE).error == summary.error
     column = sheet(photo_folder, tmp_path / "s.png", inverter=runs[name], tile=64).columns[0]
     assert column.error == pytest.approx(summary.error, rel=0.02)
@@ -86,7 +89,11 @@ def test_jobs_on_images_of_one_size(photo_folder: Path, runs: dict[str, Path], t
     file = FeatureStore(tmp_path / "f")
     assert np.array_equal(file.processed_sizes, [(SIDE, SIDE)] * 20)
     assert invert(tmp_path / "f", tmp_path / "out", inverter=runs[name]).images == 20
-    assert decode_file(tmp_path / "out" / "camera-0.png").shape == (inverter.view.crop, inverter.view.crop, 3)
+    assert decode_file(tmp_path / "out" / "camera-0.png").shape == (
+        inverter.output_region.crop,
+        inverter.output_region.crop,
+        3,
+    )
     (result,) = demo(tmp_path / "demo", images=photo_folder, inverter=runs[name]).results
     assert result.shape == tuple(file[0].shape)
     assert 0.5 * summary.error < result.error < 1.5 * summary.error
@@ -266,7 +273,7 @@ def train_state(name: str) -> TrainState:
     )
     torch.manual_seed(0)
     network, view = NETWORKS[None if name == "toy-vectors" else (4, 4)]
-    model = Inverter(kind.spec, network, view=view)
+    model = Inverter(kind.spec, network, output_region=view)
     average = copy.deepcopy(model).eval().requires_grad_(False)
     shape = tuple(kind(torch.zeros(1, 3, SIDE, SIDE)).shape[1:])
     zero = torch.zeros((), dtype=torch.float64)

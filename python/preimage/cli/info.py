@@ -135,13 +135,13 @@ def _inverter(path: Path) -> dict[str, Any]:
 
 def _returned(inverter: Inverter) -> str:
     """What of the images comes back, for a person."""
-    view = inverter.view
-    if view is None:
+    region = inverter.output_region
+    if region is None:
         return "all of images of any size"
-    image, crop, size = (f"{side}×{side}" for side in (view.image_size, view.crop, view.size))
-    if view.crop == view.image_size:
-        return f"all of images of {image}" + ("" if view.size == view.crop else f", as {size}")
-    return f"the middle {crop} of images of {image}" + ("" if view.size == view.crop else f", as {size}")
+    image, crop, size = (f"{side}×{side}" for side in (region.image_size, region.crop, region.size))
+    if region.crop == region.image_size:
+        return f"all of images of {image}" + ("" if region.size == region.crop else f", as {size}")
+    return f"the middle {crop} of images of {image}" + ("" if region.size == region.crop else f", as {size}")
 
 
 def _checkpoint(path: Path) -> dict[str, Any]:

@@ -2,24 +2,25 @@
 
 from preimage.inverters.architectures import ArchitectureConfig, SingleStreamConfig, TwoStreamConfig, UShapedConfig
 from preimage.inverters.device import checked_device, extraction_device
-from preimage.inverters.inverter import Inverter
+from preimage.inverters.inverter import Inverter, load_inverter
+from preimage.inverters.output_region import OutputRegion
 from preimage.inverters.plan import Plan, plan
 from preimage.inverters.presets import preset
-from preimage.inverters.pretrained import find, list_inverters
-from preimage.inverters.view import View
+from preimage.inverters.pretrained import find_inverter, list_inverters
 
 __all__ = [
     "ArchitectureConfig",
     "Inverter",
+    "OutputRegion",
     "Plan",
     "SingleStreamConfig",
     "TwoStreamConfig",
     "UShapedConfig",
-    "View",
     "checked_device",
     "extraction_device",
-    "find",
+    "find_inverter",
     "list_inverters",
+    "load_inverter",
     "plan",
     "preset",
 ]

@@ -1,4 +1,4 @@
-"""The inverter: a network from features to images, with the spec that it was trained for."""
+"""The inverter: a network from features to images, with the spec of the features."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from preimage.inverters import pretrained
 from preimage.inverters.architectures import ArchitectureConfig, build, config_from_dict, config_to_dict
+from preimage.inverters.device import checked_device
 from preimage.inverters.layers import upconv_weights
-from preimage.inverters.view import View, placed, resized
+from preimage.inverters.output_region import OutputRegion, placed, resized
+from preimage.inverters.quantization import dequantized, quantized
 from preimage.old_names import TRAINING_NOTES, renamed
 from preimage.spec import Spec
 
@@ -25,15 +28,15 @@ class Inverter(nn.Module):
     """Estimate an image from its features in one forward pass.
 
     Args:
-        spec: what the features are.
-        config: the network, for example from `preimage.inverters.preset`.
-        training_notes: plain JSON values about the training, kept in ``config.json``.
-        view: what of the images comes back, for features of images of one size only; ``None`` for features of any
-            size, of which all comes back.
+        spec: of the features.
+        config: architecture of the network, for example from `preimage.inverters.preset`.
+        training_notes: plain JSON values about the training, stored in ``config.json``.
+        output_region: the part of an image that is returned, for features of images of one size only; ``None`` for
+            features of images of any size, which are returned whole.
 
     Raises:
-        ValueError: the network is for maps where the spec has vectors or the reverse, its stride is not the spec's, or
-            its images are not of the view's size; vectors without a view.
+        ValueError: a network for maps with a spec of vectors or the reverse; a stride that is not the spec's; an output
+            region of another size than the network's; or vectors without an output region.
     """
 
     feature_mean: torch.Tensor  # [C]
@@ -45,61 +48,67 @@ class Inverter(nn.Module):
         spec: Spec,
         config: ArchitectureConfig,
         training_notes: dict[str, Any] | None = None,
-        view: View | None = None,
+        output_region: OutputRegion | None = None,
     ) -> None:
         super().__init__()
         self.spec = spec
         self.config = config
-        self.view = view
+        self.output_region = output_region
         self.training_notes = dict(training_notes or {})
         self.network = build(spec.channels, config)
         if (self.network.side is None) != (spec.stride is not None):
             kinds = ("maps", "vectors") if self.network.side is None else ("vectors", "maps")
             raise ValueError(f"the network takes {kinds[0]}, but {spec.representation} features are {kinds[1]}")
-        if view is None and spec.stride is None:
-            raise ValueError(f"{spec.representation} features are vectors, so the inverter takes a view of the images")
-        if view is None and self.network.stride != spec.stride:
+        if output_region is None and spec.stride is None:
+            raise ValueError(f"an inverter of vectors ({spec.representation}) takes an output_region, got None")
+        if output_region is None and self.network.stride != spec.stride:
             raise ValueError(
                 f"the network enlarges features {self.network.stride} times, but a feature cell of "
                 f"{spec.representation} stands for {spec.stride} pixels"
             )
-        if self.network.side is not None and view is not None and self.network.side != view.size:
-            raise ValueError(f"the network makes images of {self.network.side} pixels, the view has {view.size}")
+        if self.network.side is not None and output_region is not None and self.network.side != output_region.size:
+            raise ValueError(
+                f"the network returns images of {self.network.side} pixels, but output_region.size is "
+                f"{output_region.size}"
+            )
         self.register_buffer("feature_mean", torch.zeros(spec.channels))
         self.register_buffer("feature_deviation", torch.ones(spec.channels))
         self.register_buffer("image_mean", torch.full((3,), 0.5))
 
     def forward(
         self,
-        features: torch.Tensor,  # [B, C, h, w]
-        image_size: tuple[int, int] | None = None,
-    ) -> torch.Tensor:  # [B, 3, H, W]
-        """Images in [0, 1] from features.
+        features: torch.Tensor | npt.NDArray[Any],  # [B, C, h, w] or [C, h, w]; [B, C] or [C]
+        size: tuple[int, int] | None = None,
+    ) -> torch.Tensor:  # [B, 3, H, W] or [3, H, W]
+        """Return images in [0, 1] from features.
 
         Features whose sides are no multiple of the network's are continued below and at the right by their mirror
-        image, and the image is cropped back.
+        image, and the image is cropped.
 
         Args:
-            features: (B, C, h, w), or (C, h, w) for one image; of a spec of vectors (B, C) or (C,). Floating (array
-                or tensor), of `spec`.
-            image_size: (H, W) of the images wanted. Default: all that is `covered`. A HOG grid may end up to half a
-                cell before the image's edge (the edge is then repeated) or after it (the surplus is cut off). With a
-                `view`, it is the size of the whole images, and what comes back of them is resized to its share.
+            features: (B, C, h, w), or (C, h, w) of one image; for a spec of vectors (B, C) or (C,). Floating, of
+                `spec`.
+            size: (H, W) of the images, see `covered` for the default. A HOG grid may end up to half a cell before the
+                edge of the image (the last row and column are then repeated) or after it (the surplus is cropped).
+                With an `output_region`, this is the size of the whole image, and the returned part is resized in
+                proportion.
 
         Returns:
-            (B, 3, H, W) float32 RGB.
+            (B, 3, H, W), or (3, H, W) of one image: float32 RGB on the device of the inverter.
 
         Raises:
-            TypeError: the features are not floating.
-            ValueError: wrong rank, channels or size, or an ``image_size`` that is none or, without a view, a cell or
-                more away.
+            TypeError: features that are not floating.
+            ValueError: another rank or number of channels; a size below 1 or, without an output region, a cell or more
+                away from what the features cover.
         """
-        features = self._checked(features)
-        images = self.reconstruct(features).clamp(0, 1)
-        return images if image_size is None else self._fit(images, image_size)
+        batch, is_single = self._checked(features)
+        images = self.reconstruct(batch).clamp(0, 1)
+        if size is not None:
+            images = self._resized(images, size)
+        return images[0] if is_single else images
 
     def reconstruct(self, features: torch.Tensor) -> torch.Tensor:
-        """`forward` on checked features (B, C, h, w) or (B, C), without the clamp."""
+        """Return `forward` of checked features (B, C, h, w) or (B, C), without the clamp."""
         image = self.network(self._arranged(features)).float()
         height, width = self.covered(*features.shape[2:])
         top, left = self._first_pixels(features)
@@ -110,15 +119,16 @@ class Inverter(nn.Module):
         features: torch.Tensor,  # [B, C, h, w] or [B, C]
         images: torch.Tensor,  # [B, 3, H, W] uint8
     ) -> torch.Tensor:  # [B]
-        """‖`reconstruct`(features) - `target`(images) / 255‖₂ of every image: what training minimises.
+        """Return ‖`reconstruct`(features) - `target`(images) / 255‖₂ of every image, which training minimizes.
 
         Args:
             features: checked, (B, C, h, w) or (B, C).
-            images: (B, 3, H, W) uint8, on the features' device, of the size that the features cover, or of the view's.
+            images: (B, 3, H, W) uint8, on the device of the features, of the size that they cover, or of the
+                `output_region`.
 
         Returns:
-            (B,) float32. Where the network's image is not cropped, the gradient of the images is formed inside the
-            backward of the last layer.
+            (B,) float32. Where the output of the network is not cropped, the gradient of the images is computed inside
+            the backward pass of the last layer.
 
         Raises:
             TypeError: images that are not uint8.
@@ -133,30 +143,30 @@ class Inverter(nn.Module):
         return torch.linalg.vector_norm(self.reconstruct(features) - target.float() / 255, dim=(1, 2, 3))
 
     def target(self, images: torch.Tensor) -> torch.Tensor:
-        """What of images (B, 3, H, W) comes back: all of it, or the `view`."""
-        return images if self.view is None else self.view.of(images)
+        """Return the part of images (B, 3, H, W) that is reconstructed: all of it, or the `output_region`."""
+        return images if self.output_region is None else self.output_region.of(images)
 
     def covered(self, *cells: int) -> tuple[int, int]:
-        """The pixels (H, W) that come back from features of (h, w) cells, the network's margin included."""
-        if self.view is not None:
-            return self.view.size, self.view.size
+        """Return the size (H, W) of the images from features of (h, w) cells, the network's margin included."""
+        if self.output_region is not None:
+            return self.output_region.size, self.output_region.size
         margin, stride = sum(self.network.margin), self.network.stride
         height, width = cells
         return (height + margin) * stride, (width + margin) * stride
 
     def measured(self, features: torch.Tensor) -> torch.Tensor:
-        """What `feature_mean` and `feature_deviation` are of: the features, or their logarithms."""
+        """Return features in the space in which they are standardized: logarithms if `logarithm_from` is above 0."""
         floor = self.network.logarithm_from
         return features.clamp_min(floor).log() if floor > 0 else features
 
     def _arranged(self, features: torch.Tensor) -> torch.Tensor:
-        """Features as the network takes them: standardised, and maps as large as it wants."""
+        """Return the input of the network: standardized features, padded to the size that it takes."""
         features = self.measured(features)
         shape = (-1, 1, 1)[: features.dim() - 1]
         standard = (features - self.feature_mean.view(shape)) / self.feature_deviation.view(shape)
         if self.network.side is not None:
             return standard
-        if self.view is not None:
+        if self.output_region is not None:
             rows, columns = self._placed(features)
             standard = F.pad(standard, (*columns[:2], *rows[:2]))
         else:
@@ -168,49 +178,55 @@ class Inverter(nn.Module):
         return standard.contiguous(memory_format=torch.channels_last)
 
     def _first_pixels(self, features: torch.Tensor) -> tuple[int, int]:
-        if self.view is None or self.network.side is not None:
+        if self.output_region is None or self.network.side is not None:
             return 0, 0
         rows, columns = self._placed(features)
         return rows[2], columns[2]
 
     def _placed(self, features: torch.Tensor) -> list[tuple[int, int, int]]:
-        assert self.view is not None
-        network, size = self.network, self.view.size
+        assert self.output_region is not None
+        network, size = self.network, self.output_region.size
         return [placed(cells, network.multiple, network.stride, size) for cells in features.shape[2:]]
 
     def save(self, folder: str | os.PathLike[str], *, dtype: torch.dtype = torch.float32) -> Path:
-        """Writes ``config.json`` and ``model.safetensors``; returns the folder.
+        """Write ``config.json`` and ``model.safetensors``, and return the folder.
 
         Args:
-            folder: made if it is not there; an inverter in it is replaced.
-            dtype: of the weights on disk; ``torch.float16`` halves the file.
+            folder: created if it does not exist; an inverter in it is replaced.
+            dtype: of the weights on disk: ``torch.float32``, ``torch.float16`` or ``torch.bfloat16``; ``torch.int8``
+                with a float32 scale for each output channel takes a quarter of float32's space.
+
+        Raises:
+            TypeError: another dtype.
         """
-        if dtype not in (torch.float32, torch.float16, torch.bfloat16):
-            raise TypeError(f"weights are stored as float32, float16 or bfloat16, got {dtype}")
-        tensors = {
-            name: (value.to(dtype) if name.startswith("network.") else value).detach().cpu().contiguous()
-            for name, value in self.state_dict().items()
-        }
+        if dtype not in (torch.float32, torch.float16, torch.bfloat16, torch.int8):
+            raise TypeError(f"weights are stored as float32, float16, bfloat16 or int8, got {dtype}")
+        state = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
+        weights = {name: value for name, value in state.items() if name.startswith("network.")}
+        if dtype == torch.int8:
+            state |= quantized(weights, upconv_weights(self))
+        else:
+            state |= {name: value.to(dtype) for name, value in weights.items()}
         fields = {
             "spec": self.spec.to_dict(),
             "network": config_to_dict(self.config),
-            "view": None if self.view is None else dataclasses.asdict(self.view),
+            "output_region": None if self.output_region is None else dataclasses.asdict(self.output_region),
             "training": self.training_notes,
         }
-        return pretrained.write(Path(folder), fields, tensors)
+        return pretrained.write(Path(folder), fields, state)
 
     @classmethod
-    def load(cls, name_or_path: str | os.PathLike[str]) -> Inverter:
-        """A pretrained inverter by name, or one from a folder that `save` or the trainer wrote.
+    def load(cls, name_or_folder: str | os.PathLike[str]) -> Inverter:
+        """Load a pretrained inverter by name, or one from a folder that `save` or the trainer wrote.
 
-        It comes in evaluation mode, float32, on the CPU, and without gradients for its weights
-        (``inverter.requires_grad_()`` brings them back).
+        The inverter is in evaluation mode, float32, on the CPU, and its weights have no gradients
+        (``inverter.requires_grad_()`` turns them on).
 
         Raises:
-            ValueError: there is neither such a folder nor such a pretrained inverter; the message lists them.
+            ValueError: neither a folder nor the name of a pretrained inverter; the message lists the names.
             FileFormatError: a file in the folder is missing, damaged or of another version.
         """
-        folder = pretrained.resolve(name_or_path)
+        folder = pretrained.resolve(name_or_folder)
         fields, tensors = pretrained.read(folder)
         with pretrained.naming(folder):
             tensors = _checked_weights(fields, tensors)
@@ -221,14 +237,16 @@ class Inverter(nn.Module):
     def extra_repr(self) -> str:
         return f"spec={json.dumps(self.spec.to_dict())}"
 
-    def _checked(self, features: torch.Tensor) -> torch.Tensor:
+    def _checked(self, features: torch.Tensor | npt.NDArray[Any]) -> tuple[torch.Tensor, bool]:
+        """Return features as a batch on the inverter's device, and whether they were those of a single image."""
         if isinstance(features, np.ndarray):
             features = np.require(features, requirements="W")  # torch warns of views of a mapped file
         features = torch.as_tensor(features)
         if not features.is_floating_point():
             raise TypeError(f"features are floating-point, got {features.dtype}")
         rank = 2 if self.network.side is not None else 4
-        if features.dim() == rank - 1:
+        is_single = features.dim() == rank - 1
+        if is_single:
             features = features[None]
         if features.dim() != rank or features.shape[1] != self.spec.channels or 0 in features.shape[2:]:
             wanted = ", ".join(("B", str(self.spec.channels), "h", "w")[:rank])
@@ -236,54 +254,77 @@ class Inverter(nn.Module):
                 f"an inverter of {self.spec.representation} takes features ({wanted}), "
                 f"got shape {tuple(features.shape)}"
             )
-        return features.to(self.image_mean)
+        return features.to(self.image_mean), is_single
 
-    def _fit(self, images: torch.Tensor, image_size: tuple[int, int]) -> torch.Tensor:
-        """Cuts off or repeats up to a cell at the lower and right edge; resizes what a view gives."""
-        if min(image_size) < 1:
-            raise ValueError(f"image_size is (height, width) in pixels, both >= 1, got {image_size}")
-        if self.view is not None:
-            share = self.view.crop / self.view.image_size
-            return resized(images, *(max(1, round(side * share)) for side in image_size))
-        missing = [wanted - have for wanted, have in zip(image_size, images.shape[2:], strict=True)]
+    def _resized(self, images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        """Crop or repeat up to a cell at the lower and right edge; resize an output region."""
+        if min(size) < 1:
+            raise ValueError(f"size is (height, width) in pixels, both >= 1, got {size}")
+        if self.output_region is not None:
+            fraction = self.output_region.crop / self.output_region.image_size
+            return resized(images, *(max(1, round(side * fraction)) for side in size))
+        missing = [wanted - have for wanted, have in zip(size, images.shape[2:], strict=True)]
         if any(abs(pixels) >= self.network.stride for pixels in missing):
             covered = "×".join(map(str, images.shape[2:]))
-            raise ValueError(f"the features cover {covered} pixels, not {'×'.join(map(str, image_size))}")
+            raise ValueError(f"the features cover {covered} pixels, not {'×'.join(map(str, size))}")
         below, right = (max(pixels, 0) for pixels in missing)
         if below or right:
             images = F.pad(images, (0, right, 0, below), mode="replicate")
-        return images[:, :, : image_size[0], : image_size[1]]
+        return images[:, :, : size[0], : size[1]]
+
+
+def load_inverter(name_or_folder: str | os.PathLike[str], device: str | torch.device = "auto") -> Inverter:
+    """Load a pretrained inverter by name, or one from a folder.
+
+    Args:
+        name_or_folder: one of `list_inverters`, or the folder of an inverter or of a training run.
+        device: ``"auto"`` (CUDA where available), ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...
+
+    Raises:
+        ValueError: neither a folder nor the name of a pretrained inverter (the names are listed), or no such device.
+        FileFormatError: a file in the folder is missing, damaged or of another version.
+
+    Example:
+        >>> inverter = preimage.load_inverter("hog-compact")
+        >>> inverter(preimage.hog(image), size=image.shape[-2:])  # [3, H, W] in [0, 1]
+    """
+    wanted = checked_device(device)
+    return Inverter.load(name_or_folder).to(wanted)
 
 
 def _from_fields(fields: dict[str, Any]) -> Inverter:
-    view = fields.get("view")  # of a later version than the first inverters
+    region = fields.get("output_region")  # the first inverters had none
     return Inverter(
         Spec.from_dict(fields["spec"]),
         config_from_dict(fields["network"]),
         renamed(fields["training"], TRAINING_NOTES),
-        None if view is None else View.from_dict(view),
+        None if region is None else OutputRegion.from_dict(region),
     )
 
 
 def _checked_weights(fields: dict[str, Any], tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return the weights of the network that the fields describe, which is not built here, as this version has them.
+    """Return floating weights in the present orientation, of the network that the fields describe.
 
-    ``ValueError`` for those of another network.
+    The network is not built here: a config can ask for more than there is memory, the weights beside it cannot.
+
+    Raises:
+        ValueError: the weights of another network.
     """
     try:
-        with torch.device("meta"):  # a config can ask for more than there is memory, the weights beside it cannot
+        with torch.device("meta"):
             described = _from_fields(fields)
     except (RuntimeError, OverflowError) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"there is no such network: {reason}") from error
+    tensors = dequantized(tensors)
     if fields["format_version"] == pretrained.CONV2D_VERSION:
         names = upconv_weights(described)
         tensors = {name: _from_conv2d(value) if name in names else value for name, value in tensors.items()}
     wanted = {name: value.shape for name, value in described.state_dict().items()}
     given = {name: value.shape for name, value in tensors.items()}
     if wanted != given:
-        odd = sorted(name for name in wanted.keys() | given.keys() if wanted.get(name) != given.get(name))
-        raise ValueError(f"the weights do not fit the network: {', '.join(odd[:4])}")
+        wrong = sorted(name for name in wanted.keys() | given.keys() if wanted.get(name) != given.get(name))
+        raise ValueError(f"the weights do not fit the network: {', '.join(wrong[:4])}")
     return tensors
 
 
@@ -293,10 +334,10 @@ def _from_conv2d(weight: torch.Tensor) -> torch.Tensor:
 
 
 def _mirrored_to(maps: torch.Tensor, axis: int, multiple: int) -> torch.Tensor:
-    """Continues an axis by its mirror image up to the next multiple.
+    """Continue an axis by its mirror image up to the next multiple.
 
-    Repeating the last row or column instead makes long stripes, which no photograph has: on some images they upset
-    the whole reconstruction.
+    Repeating the last row or column instead makes long stripes, which photographs do not have: on some images they
+    disturb the whole reconstruction.
     """
     size = maps.shape[axis]
     missing = -size % multiple

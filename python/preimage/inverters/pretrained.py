@@ -1,4 +1,4 @@
-"""An inverter's folder: ``config.json`` beside ``model.safetensors``, and the ones in the package."""
+"""The folder of an inverter, ``config.json`` beside ``model.safetensors``, and the inverters of the package."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ import torch
 
 from preimage.errors import FileFormatError
 from preimage.io.atomic import atomic_write
+from preimage.old_names import INVERTER_FIELDS, renamed
 from preimage.spec import Spec
 
 FORMAT = "preimage-inverter"
 FORMAT_VERSION = 2
-CONV2D_VERSION = 1  # has the weights of up-convolutions in the orientation of `conv2d`
+CONV2D_VERSION = 1  # with the weights of up-convolutions in the orientation of `conv2d`
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 
 def write(folder: Path, fields: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> Path:
-    """Writes both files, each atomically; the config holds the digest that ties them together."""
+    """Write both files, each atomically; the config contains the digest of the weights."""
     folder.mkdir(parents=True, exist_ok=True)
     weights = safetensors.torch.save(dict(tensors))
     digest = hashlib.sha256(weights).hexdigest()
@@ -40,15 +41,15 @@ def write(folder: Path, fields: Mapping[str, Any], tensors: Mapping[str, torch.T
 
 
 def read(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    """The fields and tensors that `write` wrote; `FileFormatError` for anything else."""
+    """Return the fields and tensors that `write` wrote; `FileFormatError` for anything else."""
     fields = read_config(folder)
     path = folder / WEIGHTS
     try:
         data = path.read_bytes()
     except FileNotFoundError as error:
-        raise FileFormatError(path, "is not there, though its config.json is") from error
+        raise FileFormatError(path, "is missing, though there is a config.json") from error
     if hashlib.sha256(data).hexdigest() != fields["weights_sha256"]:
-        raise FileFormatError(path, "is damaged, or not the file that its config.json was written with")
+        raise FileFormatError(path, "is damaged, or does not belong to its config.json (another SHA-256)")
     try:
         return fields, safetensors.torch.load(data)
     except safetensors.SafetensorError as error:
@@ -56,12 +57,12 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The config alone, without reading the weights."""
+    """Return the config under its present names, without reading the weights."""
     path = folder / CONFIG
     try:
         fields = json.loads(path.read_bytes())
     except FileNotFoundError as error:
-        raise FileFormatError(folder, f"is no inverter: it has no {CONFIG}") from error
+        raise FileFormatError(folder, f"is not an inverter: it has no {CONFIG}") from error
     except (ValueError, RecursionError) as error:
         raise FileFormatError(path, f"is not JSON: {error}") from error
     if not isinstance(fields, dict) or fields.get("format") != FORMAT:
@@ -72,12 +73,12 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise FileFormatError(path, f"has format version {version!r}; this preimage reads {known}")
     if missing := sorted({"spec", "network", "training", "weights_sha256"} - set(fields)):
         raise FileFormatError(path, f"lacks {', '.join(missing)}")
-    return fields
+    return renamed(fields, INVERTER_FIELDS)
 
 
 @contextmanager
 def naming(folder: Path) -> Iterator[None]:
-    """Turns an error about a config's values into one that names the file."""
+    """Turn an error about the values of a config into one that names the file."""
     try:
         yield
     except (ValueError, TypeError) as error:
@@ -85,26 +86,26 @@ def naming(folder: Path) -> Iterator[None]:
 
 
 def list_inverters() -> list[str]:
-    """Names of the inverters that come with the package."""
+    """Return the names of the pretrained inverters in the package, sorted."""
     folder = _weights_folder()
     return sorted(entry.name for entry in folder.iterdir() if (entry / CONFIG).is_file()) if folder.is_dir() else []
 
 
 def pretrained_folder(name: str) -> Path:
-    """Where the pretrained inverter of that name lies, whatever folder of the same name there is here."""
+    """Return the folder of a pretrained inverter, even if the current folder has one of the same name."""
     return _weights_folder() / name
 
 
 def pretrained_specs() -> dict[str, Spec]:
-    """What the pretrained inverters are for, by their names."""
+    """Return the specs of the features that the pretrained inverters take, by name."""
     return {name: Spec.from_dict(read_config(pretrained_folder(name))["spec"]) for name in list_inverters()}
 
 
-def find(spec: Spec) -> str:
-    """The name of a pretrained inverter for features of this spec.
+def find_inverter(spec: Spec) -> str:
+    """Return the name of a pretrained inverter for features of this spec.
 
     Raises:
-        LookupError: none fits; says in which field the nearest one differs.
+        LookupError: there is none; the message names the fields in which the nearest one differs.
     """
     candidates = {}
     for name, other in pretrained_specs().items():
@@ -113,7 +114,7 @@ def find(spec: Spec) -> str:
             return name
         candidates[name] = differences
     if not candidates:
-        raise LookupError("this installation ships no inverter; train one and name it")
+        raise LookupError("this installation has no pretrained inverters: train one and name it")
     name, differences = min(candidates.items(), key=lambda item: len(item[1]))
     raise LookupError(
         f"no pretrained inverter fits; the nearest, {name}, differs in {'; '.join(differences)} "
@@ -121,15 +122,15 @@ def find(spec: Spec) -> str:
     )
 
 
-def resolve(name_or_path: str | os.PathLike[str]) -> Path:
-    """The folder of a pretrained name or a path."""
-    path = Path(name_or_path)
+def resolve(name_or_folder: str | os.PathLike[str]) -> Path:
+    """Return the folder of an inverter, from its path or the name of a pretrained one; ``ValueError`` for neither."""
+    path = Path(name_or_folder)
     if path.is_dir():
         return path
-    if str(name_or_path) in list_inverters():
-        return pretrained_folder(str(name_or_path))
+    if str(name_or_folder) in list_inverters():
+        return pretrained_folder(str(name_or_folder))
     known = ", ".join(list_inverters()) or "none"
-    raise ValueError(f"{name_or_path}: neither a folder nor the name of a pretrained inverter (there are: {known})")
+    raise ValueError(f"{name_or_folder}: neither a folder nor the name of a pretrained inverter (there are: {known})")
 
 
 def _weights_folder() -> Path:

@@ -31,7 +31,7 @@ def fitting_inverter(choice: InverterChoice, spec: Spec, features_name: str) -> 
     if choice is None:
         _check_pretrained(spec.representation)
         try:
-            return _pretrained_inverter(pretrained.find(spec))
+            return _pretrained_inverter(pretrained.find_inverter(spec))
         except LookupError as error:
             raise LookupError(f"{features_name}: {error} (--inverter NAME_OR_FOLDER)") from error
     inverter, name = named_inverter(choice)

@@ -269,8 +269,8 @@ def _reconstructed(
     invert(path, returned, inverter=inverter, device=device)
     file = FeatureStore(path)
     originals = as_batch([item.pixels for item in load(sources, size) if item.pixels is not None])
-    if inverter.view is not None:
-        originals = inverter.view.cropped(originals)
+    if inverter.output_region is not None:
+        originals = inverter.output_region.cropped(originals)
     scores = Scores()
     again = as_batch([decode_file(returned / f"{key}.png") for key in file])
     scores.add(list(file), originals.float() / 255, again.float() / 255)

@@ -117,7 +117,7 @@ def evaluate(
     skip_bad: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> EvaluateSummary:
-    """Extract, invert and compare, at the images' own size after `size`, or what comes back of them by a view.
+    """Extract, invert and compare, at the images' own size after `size`, or the output region of the inverter.
 
     Args:
         inverter: an inverter, a pretrained name or a folder (a training run's, too).
@@ -137,8 +137,8 @@ def evaluate(
     """
     start = time.perf_counter()
     reconstructor = Reconstructor(representation, inverter, device)
-    side, view = reconstructor.side(size), reconstructor.inverter.view
-    compared = side if view is None else view.size
+    side, region = reconstructor.side(size), reconstructor.inverter.output_region
+    compared = side if region is None else region.size
     if compared < SMALLEST_FOR_SSIM or batch_size < 1:
         raise ValueError(f"size is at least 11 pixels and batch_size at least 1, got {compared} and {batch_size}")
     listing = as_listing(images, skip_bad=skip_bad)

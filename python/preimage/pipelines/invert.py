@@ -187,8 +187,8 @@ def open_features(
     if is_foreign(path):
         if inverter is None or not _explains(inverter):
             return read_foreign(path, spec, layout, variables=variables)
-        view = inverter.view
-        size = None if view is None else (view.image_size, view.image_size)
+        region = inverter.output_region
+        size = None if region is None else (region.image_size, region.image_size)
         return read_foreign(path, spec, layout, fallback=inverter.spec, image_size=size, variables=variables)
     if variables is not None:
         raise ValueError(f"{os.fspath(path)}: variables are named for MATLAB files only")
@@ -205,4 +205,4 @@ def _explains(inverter: Inverter) -> bool:
 
     Not where libraries mean different things by one name, as with HOG: then the representation has to be named.
     """
-    return inverter.view is not None or inverter.spec.variant == USER_VARIANT
+    return inverter.output_region is not None or inverter.spec.variant == USER_VARIANT

@@ -104,13 +104,13 @@ class Reconstructor:
         Raises:
             ValueError: a size that the representation or the inverter does not take, or too small to have features.
         """
-        side, view = settled_size(self.representation, size), self.inverter.view
-        if view is not None:
-            if side not in (None, view.image_size):
+        side, region = settled_size(self.representation, size), self.inverter.output_region
+        if region is not None:
+            if side not in (None, region.image_size):
                 raise ValueError(
-                    f"the inverter is for images of {view.image_size}×{view.image_size} pixels, got size {side}"
+                    f"the inverter is for images of {region.image_size}×{region.image_size} pixels, got size {side}"
                 )
-            side = view.image_size
+            side = region.image_size
         side = default if side is None else side
         self.representation.feature_size(side, side)
         return side
@@ -143,7 +143,7 @@ class Reconstructor:
         return _like(features, self._invert(batch, size), rank)
 
     def target(self, images: Array) -> Array:
-        """Return what should come back of images (..., 3, H, W), float32 in [0, 1]: all, or the inverter's view."""
+        """X"""
         return _like(images, self._target(_checked_images(images).flatten(0, -4)), 3)
 
     def __call__(self, images: Array) -> Array:
@@ -191,20 +191,20 @@ class Reconstructor:
             return _joined([self.representation(part.to(place)).float() for part in images.split(most)])
 
     def _invert(self, features: torch.Tensor, size: tuple[int, int] | None) -> torch.Tensor:
-        view, stride = self.inverter.view, self.inverter.network.stride
-        side = stride if view is None else view.size
+        region, stride = self.inverter.output_region, self.inverter.network.stride
+        side = stride if region is None else region.size
         pixels = math.prod(size or (*features.shape[2:], side, side))
         most = at_once(inverting_bytes(1, pixels), max(1, len(features)))
         with torch.no_grad():
-            return _joined([self.inverter(part.to(self.device), image_size=size) for part in features.split(most)])
+            return _joined([self.inverter(part.to(self.device), size=size) for part in features.split(most)])
 
     def _target(self, images: torch.Tensor) -> torch.Tensor:
         target = self.inverter.target(images).float()
         return target / 255 if images.dtype == torch.uint8 else target
 
     def _whole(self, images: torch.Tensor) -> tuple[int, int] | None:
-        """Return the size to invert to; a view has its own."""
-        return None if self.inverter.view is not None else (images.shape[-2], images.shape[-1])
+        """Return the size to invert to; with an output region the default."""
+        return None if self.inverter.output_region is not None else (images.shape[-2], images.shape[-1])
 
 
 def _found(pair: Pairing) -> tuple[Inverter, str]:

@@ -135,8 +135,8 @@ def representation_from_spec(spec: Spec) -> Representation:
     if spec.representation == NETWORK or _family(spec.representation) is not None:
         layer = spec.parameters.get("layer")
         raise ValueError(
-            f"features of layer {layer!r} of the network {spec.variant}: files never import a network, so name it "
-            f"(on the command line torch:package.module:factory -p layer={layer}; in Python preimage.Network)"
+            f"features of layer {layer!r} of the network {spec.variant}: a file never imports a network, so name it "
+            f"(--representation torch:package.module:factory -p layer={layer}; in Python preimage.Network)"
         )
     if spec.variant == USER_VARIANT and _known_class(spec.representation) is None:
         raise ValueError(f"{spec.representation!r} are user-provided features, which cannot be recomputed from images")

@@ -125,10 +125,10 @@ def _check_rows(rows: Sequence[LayerRow]) -> None:
     if repeated := [label for label, count in Counter(row.label for row in rows).items() if count > 1]:
         raise ValueError(f"two rows are called {repeated[0]!r}: the label tells them apart")
     for row in rows:
-        view = row.inverter.view
-        if view is not None and view.size < SMALLEST_FOR_SSIM:
+        region = row.inverter.output_region
+        if region is not None and region.size < SMALLEST_FOR_SSIM:
             raise ValueError(
-                f"the inverter of {row.label} returns images of {view.size} pixels: SSIM takes at least "
+                f"the inverter of {row.label} returns images of {region.size} pixels: SSIM takes at least "
                 f"{SMALLEST_FOR_SSIM}"
             )
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 
-from preimage.inverters.view import View
+from preimage.inverters.output_region import OutputRegion
 from preimage.io import ImageSource
 from preimage.metrics import Originals
 from preimage.pipelines.evaluate import Scores
@@ -41,9 +41,9 @@ def measure(
     The targets are kept in float16 until the end (0.3 MB an image of 227²), once for all columns that have the same.
     """
     scorers: list[_Scorer] = []
-    sets: dict[tuple[int, View | None], Originals] = {}
+    sets: dict[tuple[int, OutputRegion | None], Originals] = {}
     for column in columns:
-        key = column.side, column.row.inverter.view
+        key = column.side, column.row.inverter.output_region
         scorers.append(_Scorer(column, sets.get(key), sets.setdefault(key, Originals())))
     done, total = 0, len(columns) * len(sources)
     for keys, _, position, comparison in _comparisons(columns, sources, batch_size):
@@ -112,7 +112,7 @@ class _Scorer:
     def score(self) -> LayerScore:
         """``ValueError`` if there are no two images that differ."""
         report, scores = self._scores.report()
-        spec, view = self._row.inverter.spec, self._row.inverter.view
+        spec, region = self._row.inverter.spec, self._row.inverter.output_region
         return LayerScore(
             label=self._row.label,
             network=network_name(spec),
@@ -121,7 +121,7 @@ class _Scorer:
             variant=spec.variant,
             features=self._shape,
             input_size=self._side,
-            crop=self._side if view is None else view.crop,
+            crop=self._side if region is None else region.crop,
             output_size=self._size,
             error=report.error,
             mean_image_error=report.mean_image,

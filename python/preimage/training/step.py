@@ -104,7 +104,7 @@ def batch_loss(
     """
     with state.mixed_precision():
         distances = model.distances(features, batch)
-    size = batch[0].numel() if model.view is None else 3 * model.view.size**2
+    size = batch[0].numel() if model.output_region is None else 3 * model.output_region.size**2
     return distances.mean() / math.sqrt(size)
 
 

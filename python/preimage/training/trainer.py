@@ -445,7 +445,7 @@ def fresh_inverter(config: TrainConfig, dataset: Dataset) -> Inverter:
 
     Raises:
         ValueError: no such preset, or an image of which something would be left over; an inverter to start from that
-            has another network, view or spec.
+            has another network, output region or spec.
     """
     spec, cells, size = dataset.spec, dataset.cells, config.side
     planned = plan(
@@ -457,17 +457,17 @@ def fresh_inverter(config: TrainConfig, dataset: Dataset) -> Inverter:
         budget=config.budget,
         probabilities=_gives_probabilities(dataset),
     )
-    model = Inverter(spec, planned.config, view=planned.view)
-    if planned.view is None and cells is not None and (covered := model.covered(*cells)) != (size, size):
+    model = Inverter(spec, planned.config, output_region=planned.output_region)
+    if planned.output_region is None and cells is not None and (covered := model.covered(*cells)) != (size, size):
         raise ValueError(
             f"{spec.representation} features of {size}×{size} pixels come back as {'×'.join(map(str, covered))}: "
             f"training takes an image_size of which nothing is left over, such as 256 (got {size})"
         )
     if config.init is not None:
         start = Inverter.load(config.init)
-        if start.config != planned.config or start.view != planned.view or start.spec != spec:
+        if start.config != planned.config or start.output_region != planned.output_region or start.spec != spec:
             raise ValueError(
-                f"{config.init} is another network than preset {config.preset!r}, or for another spec or view"
+                f"{config.init} is another network than preset {config.preset!r}, or for another spec or output region"
             )
         model.load_state_dict(start.state_dict())
     return model
@@ -485,7 +485,7 @@ def measure_statistics(model: Inverter, dataset: Dataset) -> None:
     """Set the mean and deviation of every feature channel, where the network wants them, and the mean color.
 
     Measured on some training images. A channel that hardly varies among them (a unit that is dead on all, say) may
-    among the others: where there is a view, it counts as varying by a hundredth of what the channels do on average.
+    among the others: with an output region it counts as varying by a hundredth of what the channels do on average.
     """
     colors, channels = _Moments(3), _Moments(dataset.spec.channels)
     for images, features in dataset.examples(with_features=model.network.standardised):
@@ -497,7 +497,7 @@ def measure_statistics(model: Inverter, dataset: Dataset) -> None:
         return
     deviation = channels.deviation()
     least = _LEAST_DEVIATION
-    if model.view is not None:
+    if model.output_region is not None:
         least = max(least, _LEAST_SHARE * deviation.mean().item())
     model.feature_mean.copy_(channels.mean)
     model.feature_deviation.copy_(deviation.clamp_min(least))

@@ -1,4 +1,4 @@
-"""What an inverter gives back of images of one fixed size: their center, at a size of its own."""
+"""The part of an image that an inverter returns: the center, resized."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-_LARGEST = 8192  # pixels: who downloads an inverter should not run out of memory by it
+_LARGEST = 8192  # pixels: an inverter from another source must not exhaust the memory
 
 
 @dataclasses.dataclass(frozen=True)
-class View:
+class OutputRegion:
     """The center square of an image, resized.
 
-    Networks take images of one size only, and their features need not tell of all of it at its own resolution: the
-    paper's inverters for AlexNet return the middle 216² of 227² for CONV1, and all of it at 128² for FC6.
+    Networks take images of one size only, and their features need not cover all of an image, nor at its own resolution:
+    the paper's inverters for AlexNet return the middle 216² of 227² for CONV1, and the whole image at 128² for FC6.
 
     Attributes:
         image_size: side of the images whose features are inverted, pixels.
-        crop: side of their center square that comes back, pixels.
-        size: side of what comes back, pixels.
+        crop: side of the center square that is returned, pixels of the image.
+        size: side of the returned image, pixels.
     """
 
     image_size: int
@@ -33,23 +33,34 @@ class View:
         for name in ("image_size", "crop", "size"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _LARGEST:
-                raise ValueError(f"{name} of a view is a whole number of pixels from 1 to {_LARGEST}, got {value!r}")
+                raise ValueError(
+                    f"{name} of an output region is a whole number of pixels from 1 to {_LARGEST}, got {value!r}"
+                )
         if self.crop > self.image_size:
-            raise ValueError(f"a view crops its image, got crop {self.crop} of {self.image_size}")
+            raise ValueError(
+                f"the crop of an output region is at most its image_size {self.image_size}, got {self.crop}"
+            )
 
     @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> View:
-        """The inverse of ``dataclasses.asdict``; ``ValueError`` says what came instead."""
+    def from_dict(cls, fields: Mapping[str, Any]) -> OutputRegion:
+        """Return the region from its fields, as of ``dataclasses.asdict``.
+
+        Raises:
+            ValueError: other fields, or values out of range.
+        """
         names = [field.name for field in dataclasses.fields(cls)]
         if not isinstance(fields, Mapping) or fields.keys() != set(names):
-            raise ValueError(f"a view has the fields {', '.join(names)}, got {fields!r:.200}")
+            raise ValueError(f"an output region has the fields {', '.join(names)}, got {fields!r:.200}")
         return cls(**fields)
 
     def of(self, images: torch.Tensor) -> torch.Tensor:
-        """(B, 3, size, size) of the type given, of images (B, 3, image_size, image_size), uint8 or floating.
+        """Return the region of images: (B, 3, size, size) of the same dtype.
+
+        Args:
+            images: (B, 3, image_size, image_size), uint8 or floating.
 
         Raises:
-            ValueError: the images are of another shape or size.
+            ValueError: images of another shape or size.
         """
         if images.dim() != 4 or images.shape[1] != 3:
             raise ValueError(f"images are (B, 3, H, W), got {tuple(images.shape)}")
@@ -59,13 +70,13 @@ class View:
         return resized(self.cropped(images), self.size, self.size)
 
     def cropped(self, images: torch.Tensor) -> torch.Tensor:
-        """Return the center squares that come back, at the images' own resolution: (B, 3, crop, crop)."""
+        """Return the region at the resolution of the images: (B, 3, crop, crop)."""
         start = (self.image_size - self.crop) // 2
         return images[:, :, start : start + self.crop, start : start + self.crop]
 
 
 def resized(images: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """(B, 3, height, width) of images (B, 3, H, W), bilinear and without aliasing; of the type given."""
+    """Return images (B, 3, H, W) as (B, 3, height, width) of the same dtype: bilinear, antialiased."""
     if images.shape[2:] == (height, width):
         return images
     other = F.interpolate(images.float(), (height, width), mode="bilinear", antialias=True, align_corners=False)
@@ -73,15 +84,18 @@ def resized(images: torch.Tensor, height: int, width: int) -> torch.Tensor:
 
 
 def placed(cells: int, multiple: int, stride: int, size: int) -> tuple[int, int, int]:
-    """How a row of feature cells becomes a row of pixels: cells put before and after it, and the first pixel wanted.
+    """Return the padding of a row of feature cells, and where the wanted pixels start in the network's output.
 
-    The row grows to a multiple of the network's, at least as long as the pixels wanted, and stays in its middle.
+    The row is padded to a multiple of `multiple` that covers the wanted pixels, and stays in the middle.
 
     Args:
-        cells: in a row of the features.
-        multiple: of the network's input.
-        stride: pixels that a cell becomes.
+        cells: number of cells in the row.
+        multiple: the network takes multiples of this many cells.
+        stride: pixels that the network makes of a cell.
         size: pixels wanted, around the middle of the features.
+
+    Returns:
+        (cells padded before the row, cells padded after it, first wanted pixel).
     """
     wanted = max(cells, -(-size // stride))
     total = -(-wanted // multiple) * multiple

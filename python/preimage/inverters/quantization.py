@@ -1,0 +1,58 @@
+"""Weights as int8 with a float32 scale for each output channel, for storage."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+import torch
+
+_SUFFIX = ".scale"
+_LARGEST = 127
+_SMALLEST_SIZE = 4096  # smaller tensors save nothing
+
+
+def quantized(weights: Mapping[str, torch.Tensor], transposed: Collection[str]) -> dict[str, torch.Tensor]:
+    """Return weights as int8, each with its scales under ``NAME.scale``; small tensors and vectors stay as they are.
+
+    Args:
+        weights: floating tensors by name.
+        transposed: names of the weights whose output channels are axis 1; of the others they are axis 0.
+    """
+    stored: dict[str, torch.Tensor] = {}
+    for name, value in weights.items():
+        if value.dim() < 2 or value.numel() < _SMALLEST_SIZE:
+            stored[name] = value
+            continue
+        channels = 1 if name in transposed else 0
+        others = [axis for axis in range(value.dim()) if axis != channels]
+        scale = value.abs().amax(dim=others, keepdim=True).float() / _LARGEST
+        scale[scale == 0] = 1
+        stored[name] = (value / scale).round().to(torch.int8)
+        stored[name + _SUFFIX] = scale
+    return stored
+
+
+def dequantized(stored: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the floating weights of `quantized`; tensors of other dtypes stay as they are.
+
+    Raises:
+        ValueError: int8 weights without scales, or with scales of another shape than one for each channel.
+    """
+    weights: dict[str, torch.Tensor] = {}
+    for name, value in stored.items():
+        if name.endswith(_SUFFIX) and stored.get(name.removesuffix(_SUFFIX), value).dtype == torch.int8:
+            continue
+        weights[name] = value
+        if value.dtype == torch.int8:
+            scale = stored.get(name + _SUFFIX)
+            if scale is None or not _is_per_channel(scale, value):
+                held = "no scales" if scale is None else f"scales {tuple(scale.shape)} of {scale.dtype}"
+                raise ValueError(f"the int8 weights {name} {tuple(value.shape)} have {held}")
+            weights[name] = value * scale
+    return weights
+
+
+def _is_per_channel(scale: torch.Tensor, value: torch.Tensor) -> bool:
+    long = [axis for axis, side in enumerate(scale.shape) if side != 1]
+    fits = scale.dim() == value.dim() and all(scale.shape[axis] == value.shape[axis] for axis in long)
+    return scale.dtype == torch.float32 and len(long) <= 1 and fits
