@@ -1,4 +1,4 @@
-"""The pipelines as public functions of the package: the same names, parameters and results as on the command line."""
+"""The public functions of the package: the example of its documentation, pipelines, names."""
 
 from __future__ import annotations
 
@@ -6,12 +6,18 @@ import inspect
 import json
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 import preimage as pi
+from conftest import photographs
 from preimage.inverters import Inverter
+from preimage.io import write_png
 from preimage.representations import create_representation
 from preimage.training import TrainConfig, trainer
 from training_runs import small_config
@@ -21,6 +27,65 @@ _SMALL = {
     for name, value in small_config(Path("a"), Path("b"), steps=2, save_every=2).__dict__.items()
     if name not in ("representation", "images", "output", "val_images", "parameters")
 }
+
+
+_SHORT = "steps=1, val_count=2, size=64, batch_size=2"
+
+
+class _Blocks(torch.nn.Module):
+    """A network with layers blocks.0 to blocks.3."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = torch.nn.Sequential(*(torch.nn.Conv2d(3 if not k else 8, 8, 3, 2, 1) for k in range(4)))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.blocks(x)
+
+
+def test_the_example_of_the_package_runs_line_by_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("photos", "val"):
+        (tmp_path / folder).mkdir()
+    for name, key in (("chelsea", "cat"), ("astronaut", "astronaut"), ("coffee", "coffee"), ("rocket", "rocket")):
+        for file in (f"photos/{key}.png", f"val/{key}.png"):
+            write_png(tmp_path / file, photographs()[name])
+    write_png(tmp_path / "photo.jpg", photographs()["rocket"])  # the contents decide, not the suffix
+    assert pi.__doc__ is not None
+    lines = textwrap.dedent(pi.__doc__.partition("Example::")[2]).strip().splitlines()
+    assert len(lines) == 17
+    names: dict[str, Any] = {"model": _Blocks(), "transform": pi.Preprocessing(64)}
+    for line in lines:
+        exec(line.replace("steps=20_000", _SHORT), names)
+    image, again = names["image"], names["again"]
+    assert (image.dtype, image.shape[0]) == (torch.uint8, 3)
+    assert names["f"].shape[0] == 31 and isinstance(names["kp"], pi.Keypoints)
+    assert again.shape == image.shape and 0 <= again.min() < again.max() <= 1
+    assert (again - image / 255).square().mean().sqrt() < 0.3
+    assert names["deep"].spec.channels == 8
+    assert names["store"]["cat"].shape == (31, *names["hog"].feature_size(*photographs()["chelsea"].shape[:2]))
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        *("astronaut.png", "cat.png", "coffee.png", "rocket.png")
+    ]
+
+
+def test_the_names_are_listed_and_exist() -> None:
+    assert sorted(pi.__all__) == dir(pi)
+    assert all(getattr(pi, name) is not None for name in pi.__all__)
+    with pytest.raises(AttributeError, match="no_such_name"):
+        pi.no_such_name  # noqa: B018
+
+
+def test_an_inverter_by_name_or_folder_on_a_device(tmp_path: Path) -> None:
+    inverter = pi.load_inverter("hog-compact", device="cpu")
+    again = pi.load_inverter(inverter.save(tmp_path / "copy"), device=torch.device("cpu"))
+    features = np.random.default_rng(0).random((31, 9, 8), np.float32)
+    single = inverter(features, size=(70, 64))
+    assert single.shape == (3, 70, 64) and torch.equal(single, again(features[None], size=(70, 64))[0])
+    with pytest.raises(ValueError, match="'gpu'"):
+        pi.load_inverter("hog-compact", device="gpu")
+    with pytest.raises(ValueError, match=r"no-such.*hog-compact"):
+        pi.load_inverter("no-such")
 
 
 def test_the_way_from_photographs_to_an_error(photo_folder: Path, tmp_path: Path) -> None:

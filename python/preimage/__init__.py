@@ -1,6 +1,26 @@
 """Turn visual features back into images.
 
 Public names are imported on first use: ``import preimage`` is fast, and what does not need torch does not import it.
+
+Example::
+
+    import preimage as pi
+
+    image = pi.read_image("photo.jpg")  # (3, H, W) uint8 tensor
+    f = pi.hog(image)  # (31, h, w); NumPy arrays give NumPy arrays; also lbp, dense_sift
+    kp = pi.sift(image)  # Keypoints
+    inv = pi.load_inverter("hog-compact", device="auto")  # a name, or a folder
+    again = inv(f, size=image.shape[-2:])  # (3, H, W) in [0, 1]
+    pi.list_representations(), pi.list_inverters()
+    hog = pi.create_representation("hog", cell_size=8)  # callable, with .spec
+    vit = pi.Network(model, transform)  # any torch network, which stays as it is
+    deep = vit.representation("blocks.3")
+    pi.extract(hog, "photos/", "photos.hog")  # FeatureStore
+    pi.invert("photos.hog", "out/")
+    pi.train("hog", "photos/", "runs/mine", steps=20_000)
+    pi.evaluate("runs/mine", "val/")  # .error .psnr .ssim
+    store = pi.FeatureStore("photos.hog")
+    store["cat"]
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ class Inverter(nn.Module):
     def forward(
         self,
         features: torch.Tensor | npt.NDArray[Any],  # [B, C, h, w] or [C, h, w]; [B, C] or [C]
-        size: tuple[int, int] | None = None,
+        size: Sequence[int] | None = None,
     ) -> torch.Tensor:  # [B, 3, H, W] or [3, H, W]
         """Return images in [0, 1] from features.
 
@@ -256,10 +257,10 @@ class Inverter(nn.Module):
             )
         return features.to(self.image_mean), is_single
 
-    def _resized(self, images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    def _resized(self, images: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
         """Crop or repeat up to a cell at the lower and right edge; resize an output region."""
-        if min(size) < 1:
-            raise ValueError(f"size is (height, width) in pixels, both >= 1, got {size}")
+        if len(size) != 2 or min(size) < 1:
+            raise ValueError(f"size is (height, width) in pixels, both >= 1, got {tuple(size)}")
         if self.output_region is not None:
             fraction = self.output_region.crop / self.output_region.image_size
             return resized(images, *(max(1, round(side * fraction)) for side in size))
