@@ -7,3 +7,4 @@ TESTS = HELPERS.parent
 ROOT = TESTS.parent
 GOLDEN = TESTS / "golden"
 EXAMPLES = ROOT / "examples"
+MODELS = ROOT / "models"  # inverters that are not in the package

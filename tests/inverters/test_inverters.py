@@ -14,6 +14,7 @@ import safetensors.torch
 import torch
 
 from conftest import photographs
+from paths import MODELS
 from preimage.errors import FileFormatError
 from preimage.inverters import (
     ArchitectureConfig,
@@ -278,18 +279,17 @@ def test_pretrained_inverters_work_at_any_size(inverter: str, name: str, short_s
 
 
 def test_a_pretrained_inverter_for_every_descriptor() -> None:
-    """The others are for layers of networks, whose weights have to be brought along."""
+    """Those of layers of networks, whose weights are not part of the package either, are in a folder beside it."""
     networks = ("alexnet-", "efficientnet-")
     descriptors = [name for name in list_representations() if not name.startswith(networks)]
-    of_networks = {name for name, spec in pretrained_specs().items() if "weights" in spec.parameters}
-    assert {find_inverter(create_representation(name).spec) for name in descriptors} == set(
-        list_inverters()
-    ) - of_networks
+    assert {find_inverter(create_representation(name).spec) for name in descriptors} == set(list_inverters())
+    assert all("weights" not in spec.parameters for spec in pretrained_specs().values())
 
 
-@pytest.mark.parametrize("name", [name for name, spec in pretrained_specs().items() if "weights" in spec.parameters])
+@pytest.mark.parametrize("name", sorted(folder.name for folder in MODELS.iterdir()))
 def test_inverters_of_networks_return_their_output_region(name: str) -> None:
-    inverter = Inverter.load(name)
+    inverter = Inverter.load(MODELS / name)
+    assert "weights" in inverter.spec.parameters
     assert inverter.output_region is not None
     shape = inverter.training_notes["feature_shape"]
     assert shape[0] == inverter.spec.channels

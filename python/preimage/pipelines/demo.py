@@ -252,8 +252,8 @@ def sample_photographs() -> list[str]:
 
 
 def _pretrained() -> list[Representation]:
-    """Return the representations with pretrained inverters, those of the paper first; no networks with weights."""
-    specs = {name: spec for name, spec in pretrained_representations().items() if "weights" not in spec.parameters}
+    """Return the representations with pretrained inverters, those of the paper first."""
+    specs = pretrained_representations()
     names = sorted(specs, key=lambda name: ("paper" not in class_of(name).presets, name))
     return [representation_from_spec(specs[name]) for name in names]
 
