@@ -12,11 +12,10 @@ import pytest
 import torch
 
 from layer_networks import VIEWS, ToyLayer, ToyNetwork, saved, tiny_inverter
-from preimage import representations
 from preimage.inverters import Inverter
 from preimage.inverters.output_region import OutputRegion
 from preimage.spec import Spec
-from preimage.studies import layers_page
+from preimage.studies import layers_page, layers_rows
 from preimage.studies.layers_page import LayerScore
 from preimage.studies.layers_rows import layer_name, network_name, rows_for
 from preimage.viz.plots import Values, draw_by_name
@@ -90,7 +89,7 @@ def test_layers_of_alexnet_share_a_pass_and_have_the_papers_names(monkeypatch: p
         def network(self) -> Passes:
             return networks[self.spec.variant]
 
-    monkeypatch.setattr(representations, "from_spec", Layer)
+    monkeypatch.setattr(layers_rows, "representation_from_spec", Layer)
     specs = [
         Spec(f"alexnet-{layer}", variant, 12, None, {"weights": "ab"})
         for layer, variant in (("fc8", "caffenet"), ("fc6", "caffenet"), ("fc6", "bvlc"))
