@@ -1,4 +1,4 @@
-"""The error of every file reader, and what errors of other programs say."""
+"""The exception of all file readers, and helpers for exceptions of other libraries."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ class FileFormatError(ValueError):
 
     Attributes:
         path: the file, as the caller named it.
-        problem: what came and what would be right.
+        problem: what was found and what would be right.
     """
 
     def __init__(self, path: str | PathLike[str], problem: str) -> None:
@@ -19,14 +19,14 @@ class FileFormatError(ValueError):
         self.problem = problem
 
     def __reduce__(self) -> tuple[type[FileFormatError], tuple[str, str]]:
-        return type(self), (self.path, self.problem)  # survives the way back from a worker process
+        return type(self), (self.path, self.problem)  # pickles, for worker processes
 
 
 _NO_MEMORY = ("can't allocate memory", "out of memory", "not enough memory", "insufficient memory", "bad_alloc")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error says that memory could not be had: Python's, NumPy's, torch's or OpenCV's."""
+    """Return whether an exception of Python, NumPy, torch or OpenCV means that there was not enough memory."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     foreign = isinstance(error, RuntimeError) or type(error).__module__.partition(".")[0] == "cv2"
@@ -34,7 +34,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def brief(error: BaseException) -> str:
-    """Return an error of other programs in one line: its type and what it says, without a traceback in its text."""
+    """Return an exception as one line: its type and its message, without the traceback that TorchScript adds."""
     text = str(error).strip()
     if text.startswith("The following operation failed in the TorchScript interpreter"):
         text = text.splitlines()[-1].partition("Error: ")[2] or text.splitlines()[-1]

@@ -1,4 +1,4 @@
-"""Sparse keypoints with SIFT descriptors, in one convention whoever computed them."""
+"""Sparse keypoints with SIFT descriptors, in one convention for all detectors."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import numpy as np
 DESCRIPTOR = 128
 
 
-@dataclasses.dataclass(frozen=True, eq=False)  # comparing tensors gives no truth value
+@dataclasses.dataclass(frozen=True, eq=False)  # comparing tensors has no single truth value
 class Keypoints:
-    """Keypoints of a batch of B images, N in all: those of image i are `offsets[i]` up to `offsets[i + 1]`.
+    """Keypoints of a batch of B images, N in total: those of image i are `offsets[i]` up to `offsets[i + 1]`.
 
-    All fields are NumPy arrays, or all are torch tensors on the CPU: `preimage.sift` gives what it was given.
+    All fields are NumPy arrays, or all are torch tensors on the CPU: `preimage.sift` returns the type of its images.
 
     The convention is that of VLFeat's C library, y down. A descriptor has 4×4 spatial bins of 8 orientations, in the
-    keypoint's own frame: channel = orientation + 8 · column + 32 · row, where columns run along `angle`, rows at right
+    keypoint's frame: channel = orientation + 8 · column + 32 · row, where columns run along `angle`, rows at right
     angles to it (clockwise on the screen), and orientation k is along k · 45°, from columns towards rows.
 
     Attributes:
@@ -28,7 +28,7 @@ class Keypoints:
         y: [N] float32, pixels below it.
         scale: [N] float32, σ of the keypoint, in pixels.
         angle: [N] float32, radians in [0, 2π), from +x towards +y.
-        response: [N] float32, strength of the extremum in the detector's own unit; 0 where it is not known.
+        response: [N] float32, strength of the extremum in the detector's unit; 0 if unknown.
         descriptors: [N, 128] float32, ≥ 0, of length 1 (or all 0, where an image has no gradient).
         offsets: [B + 1] int64, from 0 to N.
     """
@@ -78,11 +78,11 @@ class Keypoints:
         return arrays if isinstance(self.x, np.ndarray) else arrays.to_torch()
 
     def __len__(self) -> int:
-        """B, the number of images."""
+        """Return B, the number of images."""
         return len(self.offsets) - 1
 
     def __getitem__(self, image: int) -> Keypoints:
-        """Those of one image, as a batch of one."""
+        """Return the keypoints of one image, as a batch of one."""
         if not -len(self) <= image < len(self):
             raise IndexError(f"image {image} of {len(self)}")
         first, last = (int(self.offsets[image % len(self) + end]) for end in (0, 1))
@@ -100,10 +100,10 @@ class Keypoints:
         return self._like(Keypoints(**fields, offsets=kept[arrays.offsets]))
 
     def mirrored(self, width: int) -> Keypoints:
-        """Those of the images mirrored left to right, `width` pixels wide, as far as mirroring permits it.
+        """Return the keypoints of the images mirrored left to right, `width` pixels wide.
 
-        Exact for what a keypoint is. A detector that halves the image by dropping every second column keeps other
-        columns of the mirrored one, so beyond its first octave it may find others.
+        Positions, angles and descriptors are exact. A detector may find other keypoints in the mirrored image beyond
+        its first octave, because it halves the image by dropping every second column.
         """
         descriptors = self.descriptors[:, _mirrored_channels()]
         angle = (math.pi - self.angle) % (2 * math.pi)
@@ -111,7 +111,7 @@ class Keypoints:
 
     @classmethod
     def cat(cls, parts: Sequence[Keypoints]) -> Keypoints:
-        """Several batches as one, in tensors if the first is; no part at all is a batch of no images, in arrays."""
+        """Return several batches as one, in tensors if the first one is; without batches, arrays of no images."""
         if not parts:
             none = np.zeros(0, np.float32)
             fields = {name: none.reshape(0, DESCRIPTOR) if name == "descriptors" else none for name in _FIELDS}
@@ -126,10 +126,10 @@ _FIELDS = ("x", "y", "scale", "angle", "response", "descriptors")
 
 
 def _kind(value: object) -> str | None:
-    """Return ``"numpy"`` or ``"torch"``, or ``None`` for what is neither an array nor a tensor on the CPU."""
+    """Return ``"numpy"`` or ``"torch"``, or ``None`` if it is neither an array nor a tensor on the CPU."""
     if isinstance(value, np.ndarray):
         return "numpy"
-    torch = sys.modules.get("torch")  # where it is not imported, there are no tensors
+    torch = sys.modules.get("torch")  # without torch there are no tensors
     return "torch" if torch is not None and isinstance(value, torch.Tensor) and value.is_cpu else None
 
 
@@ -138,5 +138,5 @@ def _dtype(value: Any) -> str:
 
 
 def _mirrored_channels() -> list[int]:
-    """Where each channel of a mirrored descriptor comes from: rows and orientations run the other way round."""
+    """Return the channel that each channel of a mirrored descriptor is taken from: rows and orientations reverse."""
     return [-k % 8 + 8 * column + 32 * (3 - row) for row in range(4) for column in range(4) for k in range(8)]

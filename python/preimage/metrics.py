@@ -21,9 +21,9 @@ class ErrorReport:
 
     Attributes:
         error: mean over the images of ‖x − f(φ(x))‖₂ / N.
-        per_image: the same of each image, in the order they came.
-        mean_image: the error of answering every image with the set's mean image (about 0.7): anything near
-            it has learned nothing.
+        per_image: ‖x − f(φ(x))‖₂ / N of each image, in order.
+        mean_image: error of reconstructing every image as the mean image of the set, about 0.7: an inverter near it
+            has learned nothing.
         normalizer: N, the average Euclidean distance between two images of the set.
     """
 
@@ -34,10 +34,10 @@ class ErrorReport:
 
 
 class Originals:
-    """The images of a set, collected batch by batch: what the normalized error needs of them.
+    """The images of a set, collected batch by batch, from which the normalized error computes N.
 
-    All must be of one size. They are kept in float16 until `spread`, since N needs every pair; 8-bit images lose less
-    than 1e-3 of a gray level by that.
+    All have one size. They are kept in float16, since N needs every pair; 8-bit images lose less than 1e-3 of a gray
+    level.
     """
 
     def __init__(self) -> None:
@@ -48,21 +48,20 @@ class Originals:
         return sum(len(batch) for batch in self._images)
 
     def add(self, images: torch.Tensor) -> None:
-        """A batch, (B, 3, H, W) in [0, 1]; ``ValueError`` where the size is another than before."""
+        """Add a batch (B, 3, H, W) in [0, 1]; ``ValueError`` if its size differs from that of earlier batches."""
         if self._images and self._images[0].shape[1:] != images.shape[1:]:
             raise ValueError(
-                f"all images of a set are of one size, got {tuple(images.shape[2:])} "
+                f"all images of a set must have one size, got {tuple(images.shape[2:])} "
                 f"after {tuple(self._images[0].shape[2:])}"
             )
         self._images.append(images.to(torch.float16).cpu())
         self._spread = None
 
     def spread(self) -> tuple[float, float]:
-        """N, the average distance between two different images, and the average distance to the mean image.
+        """Return N, the average distance between two different images, and the average distance to the mean image.
 
         Raises:
-            ValueError: fewer than two images came, or only equal ones, so that there is no distance between two of
-                them.
+            ValueError: fewer than two images, or only equal ones.
         """
         if len(self) < 2:
             raise ValueError(f"the normalized error takes at least two images, got {len(self)}")
@@ -73,7 +72,7 @@ class Originals:
         return self._spread
 
     def differ(self) -> bool:
-        """Are there two images that differ, so that there is a normalized error?"""
+        """Return whether there are two images that differ, so that the normalized error is defined."""
         try:
             self.spread()
         except ValueError:
@@ -82,14 +81,14 @@ class Originals:
 
 
 class NormalizedError:
-    """Collects images and reconstructions, batch by batch, and reports the normalized error.
+    """Collect images and reconstructions, batch by batch, and report the normalized error.
 
     Dosovitskiy & Brox (CVPR 2016), section 4: norms are not squared, and N is the average distance between
-    two different images of the set. All images must be of one size.
+    two different images of the set. All images have one size.
 
     Args:
-        originals: a set shared with other measures of the same images, and filled by whoever shares it; by default
-            the measure keeps its own.
+        originals: a set that is shared with other measures of the same images, and filled by the caller; by default
+            `update` collects the images.
     """
 
     def __init__(self, originals: Originals | None = None) -> None:
@@ -98,7 +97,7 @@ class NormalizedError:
         self._distances: list[float] = []
 
     def update(self, images: torch.Tensor, reconstructions: torch.Tensor) -> None:
-        """Adds a batch: both (B, 3, H, W) in [0, 1].
+        """Add a batch: both (B, 3, H, W) in [0, 1].
 
         Raises:
             ValueError: the shapes differ from each other or from those of earlier batches.
@@ -114,10 +113,10 @@ class NormalizedError:
         self._distances += difference.double().norm(dim=1).tolist()
 
     def report(self) -> ErrorReport:
-        """The error of everything added.
+        """Return the error over all batches.
 
         Raises:
-            ValueError: fewer than two images came, or only equal ones, or a shared set holds another number of them.
+            ValueError: fewer than two images, or only equal ones, or a shared set of another number of images.
         """
         normalizer, to_mean = self._originals.spread()
         if len(self._distances) != len(self._originals):
@@ -132,9 +131,9 @@ class NormalizedError:
 
 
 def _spread(images: torch.Tensor) -> tuple[float, float]:
-    """Average distance between two different rows of (N, D), and from a row to the rows' mean.
+    """Return the average distance between two different rows of (N, D), and from a row to the mean row.
 
-    Through the Gram matrix of the centered rows in float64, a slice of columns at a time.
+    Computed from the Gram matrix of the centered rows in float64, a block of columns at a time.
     """
     count, size = images.shape
     gram = torch.zeros(count, count, dtype=torch.float64, device=images.device)
@@ -183,15 +182,14 @@ def ssim(reconstructions: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
     return (luminance * contrast).flatten(1).mean(dim=1)
 
 
-# Reconstructions and originals, both (B, 3, H, W) in [0, 1], to one number each.
+# Maps reconstructions and originals, both (B, 3, H, W) in [0, 1], to one number each.
 PerceptualDistance = Callable[[torch.Tensor, torch.Tensor], list[float]]
 
 
 def perceptual_distance() -> tuple[PerceptualDistance | None, str]:
-    """LPIPS on AlexNet (Zhang et al., CVPR 2018) as torchmetrics computes it, and why it is not there if it is not.
+    """Return LPIPS on AlexNet (Zhang et al., CVPR 2018) of torchmetrics, or the reason why it is not available.
 
-    It takes torchvision and the AlexNet weights that torchvision keeps in torch's cache once something has loaded
-    them.
+    It needs torchvision, and the AlexNet weights that torchvision stores in torch's cache on first use.
 
     Returns:
         The distance (0 for equal images) and an empty reason; or ``None`` and one sentence.

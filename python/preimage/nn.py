@@ -1,4 +1,4 @@
-"""Layers that networks of one's own can use."""
+"""Layers for other networks."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class UpConv2d(nn.Module):
     Args:
         in_channels: Ci.
         out_channels: Co.
-        negative_slope: slope of the leaky ReLU below zero; ``None`` for none (a network's last layer).
+        negative_slope: slope of the leaky ReLU below zero; ``None`` for no activation (the last layer of a network).
 
     Attributes:
         weight: (Ci, Co, 5, 5), that of ``nn.ConvTranspose2d(Ci, Co, 5, stride=2, padding=2, output_padding=1)``, whose
-            state_dict fits; channels_last in memory, as its gradient comes. He-initialized for the 25/4 taps that meet
-            a value rather than an inserted zero; a last layer starts ten times smaller, so that training begins near
-            the mean image.
-        bias: (Co,), zeros at first.
+            state_dict can be loaded; channels_last in memory, as its gradient. He-initialized for the 25/4 taps that
+            meet a value rather than an inserted zero; a last layer starts ten times smaller, so that training begins
+            near the mean image.
+        bias: (Co,), initially zero.
     """
 
     def __init__(self, in_channels: int, out_channels: int, negative_slope: float | None = 0.2) -> None:
@@ -51,36 +51,36 @@ class UpConv2d(nn.Module):
 
 
 class UpConvChain(nn.Sequential):
-    """Layers in a row, of which neighboring up-convolutions run as one, see `preimage.ops.upconv.upconv_chain`.
+    """Layers in sequence, of which consecutive up-convolutions run as one, see `preimage.ops.upconv.upconv_chain`.
 
-    Such a run has one backward, which keeps only what its layers put out and spends no pass on their activations. The
-    same network, parameters and names as an ``nn.Sequential`` of the layers.
+    Such a run has a single backward pass, which keeps only the outputs of its layers and needs no pass for their
+    activations. Parameters and names are those of an ``nn.Sequential`` of the layers.
 
     Args:
         layers: `UpConv2d` or any others, each with as many inputs as the one before has outputs.
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """What the layers make of maps (B, C, H, W)."""
+        """Return the output of the layers for maps (B, C, H, W)."""
         for run in self._runs():
             x = upconv_chain(x, *_parameters(run)) if isinstance(run, list) else run(x)
         return x
 
     def distance(self, x: torch.Tensor, target: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
-        """(B,) distances ‖forward(x) + mean - target / 255‖₂, see `preimage.ops.upconv.upconv_chain_distance`.
+        """Return distances ‖forward(x) + mean - target / 255‖₂, (B,), see `preimage.ops.upconv.upconv_chain_distance`.
 
         Raises:
-            ValueError: the last layer is no up-convolution without activation, or the target does not fit.
+            ValueError: the last layer is not an up-convolution without activation, or the target has another shape.
         """
         *before, last = self._runs()
         if not isinstance(last, list):
-            raise ValueError(f"an image comes out of an UpConv2d, but the last layer is a {type(last).__name__}")
+            raise ValueError(f"the last layer must be an UpConv2d, got {type(last).__name__}")
         for run in before:
             x = upconv_chain(x, *_parameters(run)) if isinstance(run, list) else run(x)
         return upconv_chain_distance(x, *_parameters(last), target, mean)
 
     def _runs(self) -> list[nn.Module | list[UpConv2d]]:
-        """The layers, up-convolutions that follow each other as a list."""
+        """Return the layers, consecutive up-convolutions as a list."""
         runs: list[nn.Module | list[UpConv2d]] = []
         for layer in self:
             if not isinstance(layer, UpConv2d) or _does_more(layer):
@@ -93,7 +93,7 @@ class UpConvChain(nn.Sequential):
 
 
 def _does_more(layer: UpConv2d) -> bool:
-    """Has it a forward of its own or hooks? Then it has to be called."""
+    """Return whether a layer has hooks or a forward method of a subclass, and must be called."""
     hooks = (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks)
     return type(layer) is not UpConv2d or any(hooks)
 

@@ -18,6 +18,7 @@ TRAIN_SETTINGS = {
     "validation_count": "val_count",
     "validation_images": "val_images",
 }
+ARCHITECTURE_FIELDS = {"logarithm_from": "log_floor"}
 INVERTER_FIELDS = {"view": "output_region"}
 TRAINING_NOTES = {"normalised_error": "normalized_error"}
 

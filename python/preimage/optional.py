@@ -1,4 +1,4 @@
-"""Optional packages: each is imported through one guard, whose error says how to get the package."""
+"""Optional packages, imported by one function whose error explains how to install them."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ class OptionalPackage:
     """A package that some functions need.
 
     Attributes:
-        package: its name on PyPI.
-        modules: what is imported of it.
-        purpose: what needs it, a plural noun phrase.
-        install: the command that installs it.
-        repair: the command, or the advice, where it is installed but does not import; by default a fresh install.
+        package: name on PyPI.
+        modules: modules that are imported.
+        purpose: what needs the package, a plural noun phrase.
+        install: command that installs it.
+        repair: command or advice if it is installed but cannot be imported; reinstallation by default.
     """
 
     package: str
@@ -63,31 +63,30 @@ def import_optional(package: str, module: str | None = None) -> ModuleType:
     """Import a module of an optional package, one of `OPTIONAL`.
 
     Args:
-        package: its name on PyPI.
-        module: one of its modules; ``None`` is the first that `OPTIONAL` names.
+        package: name on PyPI.
+        module: one of its modules; ``None`` for the first in `OPTIONAL`.
 
     Raises:
-        ImportError: it is missing, or fails to import for whatever reason; one sentence with what needs it and the
-            cure.
+        ImportError: the package is missing or cannot be imported; the message states what needs it, and the remedy.
     """
     entry = OPTIONAL[package]
     name = entry.modules[0] if module is None else module
     try:
         return importlib.import_module(name)
-    except Exception as error:  # a package that does not fit its neighbors raises nearly anything
+    except Exception as error:  # a package that conflicts with others may raise anything
         absent = isinstance(error, ModuleNotFoundError) and error.name in (name, name.partition(".")[0])
         if absent:
             raise ImportError(_absent(entry)) from error
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        cure = entry.repair or f"pip install --force-reinstall {package}"
-        raise ImportError(f"{entry.purpose} need {package}, which does not import here ({reason}): {cure}") from error
+        remedy = entry.repair or f"pip install --force-reinstall {package}"
+        raise ImportError(f"{entry.purpose} need {package}, which cannot be imported ({reason}): {remedy}") from error
 
 
 def find_optional(package: str) -> Path:
     """Return the folder of an optional package, one of `OPTIONAL`, without importing it.
 
     Raises:
-        ImportError: it is missing; one sentence with what needs it and the cure.
+        ImportError: the package is missing; the message states what needs it, and how to install it.
     """
     entry = OPTIONAL[package]
     found = importlib.util.find_spec(entry.modules[0])

@@ -1,4 +1,4 @@
-"""What a feature is, precisely: the identity card that every artifact carries."""
+"""The spec of features: everything that decides their numbers, stored with every file."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from preimage.old_names import SPEC_PARAMETERS, renamed
 
 Scalar = bool | int | float | str | None
 
-USER_VARIANT = "user"  # of features that somebody computed elsewhere, and that no representation here makes
+USER_VARIANT = "user"  # of features that were computed by other programs
 
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
     """A representation with every parameter that changes its numbers.
 
-    Two artifacts (a feature file, an inverter) fit together exactly when their specs are equal.
+    An inverter takes the features of a file exactly if their specs are equal.
 
     Attributes:
-        representation: its registered name, for example ``"hog"``.
-        variant: the definition followed, with a stated oracle, for example ``"vlfeat-uoctti"``.
+        representation: registered name, for example ``"hog"``.
+        variant: definition of the features, with a stated reference implementation, for example ``"vlfeat-uoctti"``.
         channels: C of the features (B, C, h, w), or of the vectors (B, C).
         stride: pixels between neighboring feature cells; ``None`` for vectors.
-        parameters: every other parameter by name, scalars only.
-        version: raised whenever the same parameters would give other numbers than before.
+        parameters: all other parameters by name, scalars only.
+        version: increased whenever the same parameters give other numbers than before.
     """
 
     representation: str
@@ -61,12 +61,12 @@ class Spec:
         return Spec.from_json, (self.to_json(),)
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields as plain JSON values."""
+        """Return all fields as plain JSON values."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return fields | {"parameters": dict(self.parameters)}
 
     def to_json(self) -> str:
-        """One line of JSON, keys sorted: equal specs give equal text."""
+        """Return one line of JSON with sorted keys; equal specs give equal text."""
         return json.dumps(self.to_dict(), sort_keys=True)
 
     @classmethod
@@ -89,11 +89,11 @@ class Spec:
 
     @classmethod
     def from_json(cls, text: str) -> Spec:
-        """The inverse of `to_json`; ``ValueError`` if the text is no spec."""
+        """Return the spec of `to_json`; ``ValueError`` for other text."""
         return cls.from_dict(json.loads(text))
 
     def differences(self, other: Spec) -> list[str]:
-        """Where two specs disagree, one phrase a field; empty when they fit.
+        """Return the fields in which two specs differ, one phrase each; empty for equal specs.
 
         For example ``["parameters.cell_size: 8 != 4"]`` (ours first).
         """

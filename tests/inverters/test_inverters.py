@@ -294,7 +294,7 @@ def test_inverters_of_networks_return_their_output_region(name: str) -> None:
     shape = inverter.training_notes["feature_shape"]
     assert shape[0] == inverter.spec.channels
     mean = inverter.feature_mean.reshape(-1, *[1] * (len(shape) - 1)).expand(shape)
-    if inverter.network.logarithm_from:
+    if inverter.network.log_floor:
         mean = mean.exp()
     picture = inverter(mean)
     assert picture.shape == (3, inverter.output_region.size, inverter.output_region.size)

@@ -178,7 +178,7 @@ def test_of_probabilities_the_logarithms_are_taken(
     shape = {"preset": "auto", "output_size": 16, "budget": 200_000}
     config, dataset = trainer.open_dataset(toy_config(photo_folder, tmp_path / "x", representation=kind.name, **shape))
     model = trainer.fresh_inverter(config, dataset)
-    assert model.network.logarithm_from == floor
+    assert model.network.log_floor == floor
     trainer.measure_statistics(model, dataset)
     features = torch.cat([kind()(batch.images) for batch in dataset.examples(with_features=False)])
     if floor:

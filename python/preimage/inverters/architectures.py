@@ -1,10 +1,10 @@
 """The networks: the paper's, of one stream or two, and a U-shaped one that learns more per second of training.
 
-A config is a frozen dataclass of plain values. Every network takes features (B, C, h, w), standardised where its
-``standardised`` says so, whose sides are multiples of its ``multiple``, and returns (B, 3, h·stride, w·stride), an
-image minus the mean color. Around the features it wants ``margin`` cells more, which the sides include. One with a
-``side`` takes vectors (B, C) instead, and returns (B, 3, side, side). One with a ``logarithm_from`` above zero wants
-the logarithms of the features, from there up, before they are standardised.
+A config is a frozen dataclass of plain values. A network takes features (B, C, h, w), standardized if ``standardized``
+is set, whose sides are multiples of ``multiple``, and returns (B, 3, h·stride, w·stride), an image minus the mean
+color. The sides include ``margin`` cells around the features. A network with a ``side`` takes vectors (B, C) instead,
+and returns (B, 3, side, side). With a ``log_floor`` above zero, features are replaced by log(max(x, log_floor)) before
+they are standardized.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from preimage.inverters.layers import (
     halvings,
     out_channels,
 )
+from preimage.old_names import ARCHITECTURE_FIELDS, renamed
 
 _MOST_BLOCKS = 100
 
@@ -36,9 +37,9 @@ _MOST_BLOCKS = 100
 class TwoStreamConfig:
     """The paper's network for HOG and LBP (section 3 and its supplementary tables).
 
-    Stream ``context`` compresses space to 1/8 and back, and so gathers what decides absolute brightness;
-    stream ``detail`` keeps the resolution. Their concatenation goes through ``joint`` to the image.
-    Layers in the notation of `preimage.inverters.layers.Layer`.
+    The stream ``context`` reduces the resolution to 1/8 and back, and so determines absolute brightness; the stream
+    ``detail`` keeps the resolution. Their concatenation is the input of ``joint``, which returns the image. The layers
+    are in the notation of `preimage.inverters.layers.Layer`.
     """
 
     architecture: ClassVar[str] = "two-stream"
@@ -49,19 +50,19 @@ class TwoStreamConfig:
 
 @dataclasses.dataclass(frozen=True)
 class SingleStreamConfig:
-    """Layers one after the other, the last of which makes the image: the paper's networks for sparse SIFT and AlexNet.
+    """Layers in sequence, the last of which returns the image: the paper's networks for sparse SIFT and AlexNet.
 
-    The first may be one for vectors ("fc 4096"), which a "grid" turns into a map.
+    The first layers may be for vectors ("fc 4096"), which a "grid" arranges as a map.
 
     Attributes:
         layers: in the notation of `preimage.inverters.layers.Layer`.
-        logarithm_from: features are taken as log(max(x, this)) where it is above zero: for probabilities, most of which
-            are so small that beside the largest they would all be nothing.
+        log_floor: features are replaced by log(max(x, log_floor)) if above zero: for probabilities, most of which are
+            negligible beside the largest.
     """
 
     architecture: ClassVar[str] = "single-stream"
     layers: tuple[str, ...]
-    logarithm_from: float = 0.0
+    log_floor: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,19 +70,20 @@ class UShapedConfig:
     """Down by strided convolutions and back up by up-convolutions, with skips and residual blocks at every size.
 
     Attributes:
-        entry: layers before the first size, in the notation of `preimage.inverters.layers.Layer`; they bring features
-            of another resolution to it.
-        margin: cells put before and after the features along both axes, copies of the outermost: where the first
-            feature does not stand at the image's edge.
-        splat_levels: for sparse SIFT, maps of `preimage.inverters.splat.KeypointSplat` that join what comes from the
-            entry; such a network takes the features as they are, not standardised.
-        widths: channels at the features' own resolution, at half of it, at a quarter, …
-        blocks_down: residual blocks at each size on the way down; its last entry is the bottom.
+        entry: layers before the first size, in the notation of `preimage.inverters.layers.Layer`, for features of
+            another resolution.
+        margin: cells padded (before, after) the features along both axes, copies of the outermost: for features whose
+            first cell is not at the edge of the image.
+        splat_levels: for sparse SIFT, number of maps of `preimage.inverters.splat.KeypointSplat` that are concatenated
+            with the output of the entry; the features are then not standardized.
+        widths: channels at the resolution of the features, at half of it, at a quarter, …
+        blocks_down: residual blocks at each size on the way down; the last entry is the bottom.
         blocks_up: residual blocks at each size on the way up, the finest first.
-        head: channels of the up-convolutions from the features' resolution to the image's, without the last 3.
-        repeat_edges: at how many of the coarsest sizes a map's edges are repeated instead of padded with zeros. An
-            image of 256² has 2×2 values at the coarsest size, all of them at an edge: with zeros the kernels would
-            never meet a full neighborhood in training, and would fall apart on larger images.
+        head: channels of the up-convolutions from the resolution of the features to that of the image, without the
+            last 3.
+        repeat_edges: number of the coarsest sizes at which the edges of a map are repeated instead of padded with
+            zeros. An image of 256² has 2×2 values at the coarsest size, all of them at an edge: with zeros the kernels
+            never see a full neighborhood in training, and fail on larger images.
     """
 
     architecture: ClassVar[str] = "u-shaped"
@@ -106,7 +108,7 @@ class UShapedConfig:
             raise ValueError(f"margin is the cells (before, after) the features, both >= 0, got {self.margin}")
         if self.splat_levels < 0 or (self.splat_levels and (not self.entry or doublings(self.entry))):
             raise ValueError(
-                "splat_levels is 0, or a number of maps that join what comes from an entry that doubles nothing; got "
+                "splat_levels above 0 takes an entry without up-convolutions, got "
                 f"{self.splat_levels} and the entry {self.entry}"
             )
 
@@ -118,9 +120,9 @@ class TwoStream(nn.Module):
     """See `TwoStreamConfig`."""
 
     margin = (0, 0)
-    standardised = True
+    standardized = True
     side: int | None = None
-    logarithm_from = 0.0
+    log_floor = 0.0
 
     def __init__(self, in_channels: int, config: TwoStreamConfig) -> None:
         super().__init__()
@@ -135,7 +137,7 @@ class TwoStream(nn.Module):
         return self.joint(self._streams(features))
 
     def distance(self, features: torch.Tensor, images: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
-        """(B,) distances of forward(features) + mean to images (B, 3, H, W) uint8 over 255."""
+        """Return the distances (B,) of forward(features) + mean to images / 255, of images (B, 3, H, W) uint8."""
         return self.joint.distance(self._streams(features), images, mean)
 
     def _streams(self, features: torch.Tensor) -> torch.Tensor:
@@ -146,7 +148,7 @@ class SingleStream(nn.Module):
     """See `SingleStreamConfig`."""
 
     margin = (0, 0)
-    standardised = True
+    standardized = True
 
     def __init__(self, in_channels: int, config: SingleStreamConfig) -> None:
         super().__init__()
@@ -157,14 +159,14 @@ class SingleStream(nn.Module):
             raise ValueError(f"the layers halve the features {down} times and double them {up} times only")
         self.multiple = 2**down
         self.stride = 2 ** (up - down)
-        self.logarithm_from = config.logarithm_from
+        self.log_floor = config.log_floor
         self.layers = chain(in_channels, config.layers, last_is_image=True)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         return self.layers(features)
 
     def distance(self, features: torch.Tensor, images: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
-        """(B,) distances of forward(features) + mean to images (B, 3, H, W) uint8 over 255."""
+        """Return the distances (B,) of forward(features) + mean to images / 255, of images (B, 3, H, W) uint8."""
         return self.layers.distance(features, images, mean)
 
 
@@ -172,7 +174,7 @@ class UShaped(nn.Module):
     """See `UShapedConfig`."""
 
     side: int | None = None
-    logarithm_from = 0.0
+    log_floor = 0.0
 
     def __init__(self, in_channels: int, config: UShapedConfig) -> None:
         super().__init__()
@@ -183,9 +185,9 @@ class UShaped(nn.Module):
         self.margin = config.margin
         self.multiple = max(1, 2 ** (len(widths) - 1 + down - doublings(config.entry)))
         self.stride = 2 ** (up - down)
-        self.standardised = not config.splat_levels
+        self.standardized = not config.splat_levels
         if config.splat_levels and in_channels != splat.CHANNELS:
-            raise ValueError(f"splat_levels are for the {splat.CHANNELS} channels of sparse SIFT, not {in_channels}")
+            raise ValueError(f"splat_levels is for the {splat.CHANNELS} channels of sparse SIFT, not {in_channels}")
         self.entry: nn.Module = nn.Identity()
         if config.entry:
             self.entry = chain(in_channels, config.entry)
@@ -210,20 +212,20 @@ class UShaped(nn.Module):
         self.head = chain(widths[0], head, last_is_image=True)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        return self.head(self._there_and_back(features))
+        return self.head(self._decoded(features))
 
     def distance(self, features: torch.Tensor, images: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
-        """(B,) distances of forward(features) + mean to images (B, 3, H, W) uint8 over 255."""
-        return self.head.distance(self._there_and_back(features), images, mean)
+        """Return the distances (B,) of forward(features) + mean to images / 255, of images (B, 3, H, W) uint8."""
+        return self.head.distance(self._decoded(features), images, mean)
 
     def _entered(self, features: torch.Tensor) -> torch.Tensor:
-        """What the stem takes: the features, at the resolution of the first size."""
+        """Return the input of the stem: the features at the resolution of the first size."""
         if self.splat is None:
             return self.entry(features)
         entered = self.entry(self.splat.scaled(features))
         return torch.cat((entered, self.splat(features).to(entered)), dim=1)
 
-    def _there_and_back(self, features: torch.Tensor) -> torch.Tensor:
+    def _decoded(self, features: torch.Tensor) -> torch.Tensor:
         x = self.stem(self._entered(features))
         skips = []
         for down, blocks in zip(self.down, self.blocks_down, strict=False):
@@ -240,7 +242,7 @@ def _blocks(channels: int, count: int, repeat_edges: bool) -> nn.Sequential:
     return nn.Sequential(*(ResidualBlock(channels, repeat_edges=repeat_edges) for _ in range(count)))
 
 
-_LATER_FIELDS = frozenset({"entry", "margin", "splat_levels", "logarithm_from"})
+_LATER_FIELDS = frozenset({"entry", "margin", "splat_levels", "log_floor"})
 
 _NETWORKS: dict[str, tuple[type[Any], type[Any]]] = {
     config.architecture: (config, network)
@@ -253,12 +255,12 @@ _NETWORKS: dict[str, tuple[type[Any], type[Any]]] = {
 
 
 def build(in_channels: int, config: ArchitectureConfig) -> TwoStream | SingleStream | UShaped:
-    """The network of a config, freshly initialized from torch's global random state."""
+    """Return the network of a config, initialized from torch's global random state."""
     return _NETWORKS[config.architecture][1](in_channels, config)
 
 
 def config_to_dict(config: ArchitectureConfig) -> dict[str, Any]:
-    """Plain JSON values; `config_from_dict` is the inverse."""
+    """Return a config as plain JSON values; `config_from_dict` is the inverse."""
     return {"architecture": config.architecture, **dataclasses.asdict(config)}
 
 
@@ -282,6 +284,7 @@ def _kind_and_fields(fields: Mapping[str, Any]) -> tuple[type[Any], dict[str, An
     name = fields.get("architecture")
     if name not in _NETWORKS:
         raise ValueError(f"unknown architecture {name!r}, known are {', '.join(sorted(_NETWORKS))}")
+    fields = renamed(fields, ARCHITECTURE_FIELDS)
     given = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
     del given["architecture"]
     return _NETWORKS[name][0], given

@@ -78,7 +78,7 @@ def _region(cells: int, image_size: int, output_size: int | None) -> tuple[int, 
     return doublings, OutputRegion(image_size, image_size, round(whole * 2.0 ** (doublings - native)))
 
 
-def _from_vector(size: int, logarithm_from: float, scale: float) -> ArchitectureConfig:
+def _from_vector(size: int, log_floor: float, scale: float) -> ArchitectureConfig:
     doublings = max(1, math.ceil(math.log2(size / 7)))
     side = size / 2**doublings
     if side != int(side):
@@ -93,7 +93,7 @@ def _from_vector(size: int, logarithm_from: float, scale: float) -> Architecture
     # 0.604 without.
     hidden, *_ = _scaled((512,), scale)
     entry = (f"fc {hidden}", f"fc {int(side) ** 2 * first}", f"grid {int(side)} {first}", "res")
-    return SingleStreamConfig(layers=(*entry, *between, "up 3"), logarithm_from=logarithm_from)
+    return SingleStreamConfig(layers=(*entry, *between, "up 3"), log_floor=log_floor)
 
 
 def _expanding(doublings: int, scale: float) -> ArchitectureConfig:

@@ -1,4 +1,4 @@
-"""The device that networks run on."""
+"""The device on which networks run."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from preimage.representations.base import Representation
 
 
 def checked_device(device: str | torch.device = "auto") -> torch.device:
-    """Return a device that exists.
+    """Return a device after checking that it exists.
 
     Args:
-        device: ``"auto"`` (CUDA where there is a device, else the CPU), ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...
+        device: ``"auto"`` (CUDA where available, else the CPU), ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...
 
     Raises:
-        ValueError: not the name of a device, or this machine or this build of torch has no such device.
+        ValueError: not the name of a device, or a device that this machine or this build of torch does not have.
     """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -23,7 +23,7 @@ def checked_device(device: str | torch.device = "auto") -> torch.device:
     except RuntimeError as error:
         raise ValueError(f"device is for example 'auto', 'cpu' or 'cuda', got {str(device)!r}") from error
     if wanted.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device {str(device)!r} is not available here: `preimage doctor` says why; use 'cpu'")
+        raise ValueError(f"device {str(device)!r} is not available here: use 'cpu' (`preimage doctor` explains why)")
     if wanted.type == "cuda" and (wanted.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"device {str(device)!r} does not exist: this machine has {torch.cuda.device_count()}")
     return wanted
@@ -32,12 +32,12 @@ def checked_device(device: str | torch.device = "auto") -> torch.device:
 def extraction_device(
     representation: Representation, image_size: tuple[int, int], device: torch.device
 ) -> torch.device:
-    """Return where features are computed: on `device` if the representation can, else on the CPU.
+    """Return the device on which features are computed: `device` if the representation supports it, else the CPU.
 
     Args:
-        representation: tried on one black image, unless it computes in workers, which are threads of the CPU.
+        representation: tried on one black image, unless it computes in worker threads of the CPU.
         image_size: (H, W) of the images.
-        device: the one wanted.
+        device: the preferred one.
     """
     cpu = torch.device("cpu")
     if device.type == "cpu" or representation.in_workers:
@@ -45,6 +45,6 @@ def extraction_device(
     try:
         with torch.no_grad():
             representation(torch.zeros(1, 3, *image_size, dtype=torch.uint8, device=device))
-    except Exception:  # whatever it is, the CPU does it
+    except Exception:  # any failure: the CPU can
         return cpu
     return device

@@ -156,8 +156,8 @@ class Inverter(nn.Module):
         return (height + margin) * stride, (width + margin) * stride
 
     def measured(self, features: torch.Tensor) -> torch.Tensor:
-        """Return features in the space in which they are standardized: logarithms if `logarithm_from` is above 0."""
-        floor = self.network.logarithm_from
+        """Return features in the space in which they are standardized: logarithms if `log_floor` is above 0."""
+        floor = self.network.log_floor
         return features.clamp_min(floor).log() if floor > 0 else features
 
     def _arranged(self, features: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""The parts that inverters are built from, and the short notation their configs use."""
+"""The layers of inverters, and the notation for them in configs."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Layer:
 
     @classmethod
     def parse(cls, text: str) -> Layer:
-        """Reads the notation; ``ValueError`` shows what was not understood."""
+        """Parse the notation; ``ValueError`` for anything else."""
         if match := re.fullmatch(r"c([1-9]\d?)/([12]) ([1-9]\d{0,4})", text):
             kernel, stride, channels = map(int, match.groups())
             if kernel % 2 == 1:
@@ -49,8 +49,8 @@ class Layer:
         elif text == "res":
             return cls("res")
         raise ValueError(
-            f"no layer: {text!r}; layers are like 'c5/2 256' (odd kernel/stride channels), 'up 128', 'res', 'fc 4096' "
-            "or 'grid 4 256'"
+            f"not a layer: {text!r}; layers are like 'c5/2 256' (odd kernel/stride channels), 'up 128', 'res', "
+            "'fc 4096' or 'grid 4 256'"
         )
 
 
@@ -68,11 +68,11 @@ class ConvLayer(nn.Module):
 
 
 class FullyConnected(nn.Linear):
-    """A vector's values to others, then leaky ReLU 0.2."""
+    """Fully connected layer for vectors, then leaky ReLU 0.2."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(in_channels, out_channels)
-        if not self.weight.is_meta:  # shapes alone, for which torch would load dynamo
+        if not self.weight.is_meta:  # on the meta device torch would import dynamo
             nn.init.kaiming_normal_(self.weight, a=NEGATIVE_SLOPE)
         nn.init.zeros_(self.bias)
 
@@ -81,10 +81,10 @@ class FullyConnected(nn.Linear):
 
 
 class ResidualBlock(nn.Module):
-    """x + conv(lrelu(conv(lrelu(x)))); starts as the identity, so that deep stacks train unnormalized.
+    """x + conv(lrelu(conv(lrelu(x)))), initialized as the identity, so that deep stacks train without normalization.
 
-    Without batch statistics the absolute brightness of an image passes through untouched, and an
-    image inverts alike alone and in a batch.
+    Without batch statistics the absolute brightness of an image is preserved, and the reconstruction of an image does
+    not depend on the others in its batch.
     """
 
     def __init__(self, channels: int, *, repeat_edges: bool = False) -> None:
@@ -99,7 +99,7 @@ class ResidualBlock(nn.Module):
 
 
 class UpLayer(UpConv2d):
-    """An up-convolution with leaky ReLU 0.2, before which a map's edges may be repeated instead of zeros."""
+    """Up-convolution with leaky ReLU 0.2, where the edges of the map may be repeated instead of padded with zeros."""
 
     def __init__(self, in_channels: int, out_channels: int, *, repeat_edges: bool = False) -> None:
         super().__init__(in_channels, out_channels, NEGATIVE_SLOPE)
@@ -112,7 +112,7 @@ class UpLayer(UpConv2d):
 
 
 class Grid(nn.Module):
-    """Vectors (B, N·S·S) as maps (B, N, S, S)."""
+    """Reshape vectors (B, N·S·S) to maps (B, N, S, S)."""
 
     def __init__(self, channels: int, side: int) -> None:
         super().__init__()
@@ -128,19 +128,19 @@ def upconv_weights(model: nn.Module) -> set[str]:
 
 
 def halvings(layers: Sequence[str]) -> int:
-    """How many layers of a notation halve the map."""
+    """Return how many layers halve the map."""
     return sum(Layer.parse(layer).stride == 2 for layer in layers)
 
 
 def doublings(layers: Sequence[str]) -> int:
-    """How many layers of a notation double the map."""
+    """Return how many layers double the map."""
     return sum(Layer.parse(layer).kind == "up" for layer in layers)
 
 
 def conv(in_channels: int, out_channels: int, kernel: int, stride: int = 1, *, repeat_edges: bool = False) -> nn.Conv2d:
-    """A He-initialized convolution with zero bias and ``kernel // 2`` zeros, or repeated edges, around the map.
+    """Return a He-initialized convolution with zero bias, padded by ``kernel // 2`` zeros or repeated edges.
 
-    Its weight is channels_last in memory, as the maps are: CPUs and GPUs are up to twice as fast so.
+    Its weight is channels_last in memory, like the maps: up to twice as fast on CPUs and GPUs.
     """
     mode: Literal["replicate", "zeros"] = "replicate" if repeat_edges else "zeros"
     layer = nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, padding_mode=mode)
@@ -152,21 +152,21 @@ def conv(in_channels: int, out_channels: int, kernel: int, stride: int = 1, *, r
 
 
 def chain(in_channels: int, layers: Sequence[str], *, last_is_image: bool = False) -> UpConvChain:
-    """The layers of a notation one after the other, each with leaky ReLU 0.2.
+    """Return the layers of a notation in sequence, each with leaky ReLU 0.2.
 
     Args:
-        in_channels: channels that come in.
+        in_channels: number of input channels.
         layers: notation, see `Layer`.
         last_is_image: the last layer is an up-convolution without activation.
 
     Raises:
-        ValueError: a layer that there is not, or that does not take what the one before makes; too many of them; no
-            image at the end.
+        ValueError: not a layer, or one that does not take the output of the previous one; too many layers; or a last
+            layer that does not return an image.
     """
     if len(layers) > _MOST_LAYERS:
-        raise ValueError(f"{len(layers)} layers; {_MOST_LAYERS} are allowed")
+        raise ValueError(f"{len(layers)} layers; at most {_MOST_LAYERS} are allowed")
     if last_is_image and (not layers or layers[-1] != IMAGE_LAYER):
-        raise ValueError(f"the last layer makes the image, so it is {IMAGE_LAYER!r}, got {list(layers[-1:])}")
+        raise ValueError(f"the last layer returns the image, so it must be {IMAGE_LAYER!r}, got {list(layers[-1:])}")
     modules: list[nn.Module] = []
     for index, layer in enumerate(map(Layer.parse, layers)):
         is_image = last_is_image and index == len(layers) - 1
@@ -176,7 +176,7 @@ def chain(in_channels: int, layers: Sequence[str], *, last_is_image: bool = Fals
 
 
 def out_channels(in_channels: int, layers: Sequence[str]) -> int:
-    """Channels that come out of a notation's layers."""
+    """Return the number of output channels of layers."""
     return next((layer.channels for layer in map(Layer.parse, reversed(layers)) if layer.channels), in_channels)
 
 

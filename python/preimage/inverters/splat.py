@@ -1,4 +1,4 @@
-"""Keypoints on a grid drawn as the gradients they tell of: a fixed first layer for sparse SIFT."""
+"""A fixed first layer for sparse SIFT: maps of the gradients that the keypoints of a grid describe."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ CHANNELS = 133  # of `preimage.sift_grid`: descriptor, x and y in the cell, sine
 ORIENTATIONS = 12
 _BIN = 3.0  # side of a descriptor's spatial bin, in scales
 _WINDOW = 2.0  # standard deviation of the Gaussian that weighs a descriptor's bins, in bins
-_NEARLY_NONE = 0.02  # weight under which a cell counts as mostly unseen
+_NEARLY_NONE = 0.02  # weight below which a cell is hardly covered by keypoints
 
 
 class KeypointSplat(nn.Module):
-    """Turns descriptors upright: histograms of gradient directions where they are in the image, as HOG has them.
+    """Map descriptors to histograms of gradient directions at their positions in the image, as in HOG.
 
-    A descriptor tells gradients in its keypoint's own frame, turned by the angle and stretched by the scale. A
-    convolution would have to learn that for every angle and scale. Here each of the 16 histograms of a keypoint is
-    turned into the image's frame and laid down where it was taken, on a map whose cells are about as large as its
-    bins: cells of `cell` pixels for the finest, twice that for the next, and so on. Where several keypoints tell of
-    one cell their histograms are averaged, with the weights that SIFT's Gaussian window gave them.
+    A descriptor contains gradients in the frame of its keypoint, rotated by the angle and scaled. A convolution would
+    have to learn this for every angle and scale. Here each of the 16 histograms of a keypoint is rotated into the frame
+    of the image and added at its position to a map whose cells are about as large as its bins: cells of `cell` pixels
+    for the finest map, twice that for the next, and so on. Histograms of several keypoints in one cell are averaged,
+    with the weights of SIFT's Gaussian window.
 
     Args:
         grid_cell: side of the grid's cells in pixels.
         cell: side of the finest map's cells in pixels, a multiple of `grid_cell`.
-        levels: maps, each of cells twice as large as the one before.
+        levels: number of maps, each with cells twice as large as the one before.
     """
 
     scales: torch.Tensor  # [133, 1, 1]
@@ -36,21 +36,21 @@ class KeypointSplat(nn.Module):
         super().__init__()
         self.grid_cell, self.cell, self.levels = grid_cell, cell, levels
         self.out_channels = levels * (ORIENTATIONS + 1)
-        # So that the grid's channels, as they are, come to about 1 in cells that hold a keypoint.
+        # Scales the channels of the grid to about 1 in cells with a keypoint.
         scales = torch.tensor([8.0] * 128 + [2 / grid_cell] * 2 + [1.0] * 2 + [0.5])
         self.register_buffer("scales", scales[:, None, None], persistent=False)
 
     def scaled(self, features: torch.Tensor) -> torch.Tensor:
-        """The features (B, 133, h, w) themselves, of about one size in all channels."""
+        """Return the features (B, 133, h, w), scaled to about the same range in all channels."""
         return features * self.scales
 
     @torch.no_grad()
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """(B, 133, h, w) as they come from `preimage.sift_grid` → float32 (B, levels · 13, h', w').
+        """Return maps (B, levels · 13, h', w') float32 of features (B, 133, h, w), as of `preimage.sift_grid`.
 
-        h' = ⌊h · grid_cell / cell⌋: what is left over at the lower and right edge has no cell. Of each level 12
-        directions, k · 30° from +x towards +y, and how well the cell is covered, 0 to 1. Computed in float32 under
-        autocast too; no gradient flows back to the features. The numbers do not depend on the number of threads.
+        h' = ⌊h · grid_cell / cell⌋: an incomplete cell at the lower and right edge is dropped. Each level has 12
+        directions, k · 30° from +x towards +y, and the coverage of the cell, 0 to 1. Computed in float32 also under
+        autocast, without gradients of the features. The numbers do not depend on the number of threads.
         """
         with torch.autocast(features.device.type, enabled=False):
             return self._maps(features.float())
@@ -59,13 +59,13 @@ class KeypointSplat(nn.Module):
         batch, _, height, width = features.shape
         image, row, column = (features[:, 130].square() + features[:, 131].square()).nonzero(as_tuple=True)
         keypoints = features[image, :, row, column]  # [N, 133]
-        upright = _turned(keypoints)  # [N, 16, 12]
+        upright = _rotated(keypoints)  # [N, 16, 12]
         window = _window(features.device)  # [16]
-        told = torch.cat((upright, window[:, None].expand(len(upright), 16, 1)), dim=2)  # [N, 16, 13]
+        values = torch.cat((upright, window[:, None].expand(len(upright), 16, 1)), dim=2)  # [N, 16, 13]
 
         rows, columns = (side * self.grid_cell // self.cell for side in (height, width))
         shapes = [(-(-rows // 2**level), -(-columns // 2**level)) for level in range(self.levels)]
-        level, y, x = self._places(keypoints, row, column)
+        level, y, x = self._positions(keypoints, row, column)
         heights, widths = torch.tensor(shapes, device=features.device).T
         starts = batch * torch.tensor([0] + [h * w for h, w in shapes[:-1]], device=features.device).cumsum(0)
         canvas = features.new_zeros(batch * sum(h * w for h, w in shapes), ORIENTATIONS + 1)
@@ -75,9 +75,9 @@ class KeypointSplat(nn.Module):
             for right in (0, 1):
                 i, j = y.floor() + below, x.floor() + right
                 inside = (i >= 0) & (i < h) & (j >= 0) & (j < w)
-                share = torch.where(inside, (1 - (y - i).abs()) * (1 - (x - j).abs()), 0)  # [N, 16]
+                fraction = torch.where(inside, (1 - (y - i).abs()) * (1 - (x - j).abs()), 0)  # [N, 16]
                 cells = torch.where(inside, first + i.long() * w + j.long(), first)
-                _add_rows(canvas, cells.view(-1), (told * share[:, :, None]).view(-1, ORIENTATIONS + 1))
+                _add_rows(canvas, cells.view(-1), (values * fraction[:, :, None]).view(-1, ORIENTATIONS + 1))
 
         maps: list[torch.Tensor] = []
         start = 0
@@ -93,13 +93,15 @@ class KeypointSplat(nn.Module):
             maps.append(enlarged[:, :, :rows, :columns])
         return torch.cat(maps, dim=1)
 
-    def _places(
+    def _positions(
         self, keypoints: torch.Tensor, row: torch.Tensor, column: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The level [N] of each keypoint, and where its 16 bins lie on it, [N, 16], in cells from the first center."""
+        """Return the level [N] of each keypoint, and the rows and columns of its 16 bins, [N, 16], in cells."""
         sine, cosine = keypoints[:, 130:131], keypoints[:, 131:132]
         bin_size = _BIN * keypoints[:, 132].exp()
-        level = torch.log2(bin_size / self.cell).round().nan_to_num().clamp(0, self.levels - 1).long()  # an index
+        level = (
+            torch.log2(bin_size / self.cell).round().nan_to_num().clamp(0, self.levels - 1).long()
+        )  # index of a level
         steps = torch.arange(4, device=keypoints.device) - 1.5
         down, along = (grid.reshape(1, 16) * bin_size[:, None] for grid in torch.meshgrid(steps, steps, indexing="ij"))
         x = (column * self.grid_cell + keypoints[:, 128])[:, None] + cosine * along - sine * down
@@ -109,10 +111,10 @@ class KeypointSplat(nn.Module):
 
 
 def _add_rows(canvas: torch.Tensor, cells: torch.Tensor, values: torch.Tensor) -> None:
-    """canvas[cells[k]] += values[k] for all k, one after the other: the same sums in every run.
+    """Add canvas[cells[k]] += values[k] for all k in order: the same sums in every run.
 
-    Each device has one operation that is both in order and fast: index_put_ races on a CPU with several threads,
-    scatter_add_ on a GPU.
+    Each device has one operation that is both ordered and fast: index_put_ is not ordered on a CPU with several
+    threads, scatter_add_ is not on a GPU.
     """
     if canvas.is_cuda:
         canvas.index_put_((cells,), values, accumulate=True)
@@ -120,8 +122,8 @@ def _add_rows(canvas: torch.Tensor, cells: torch.Tensor, values: torch.Tensor) -
         canvas.scatter_add_(0, cells[:, None].expand_as(values), values)
 
 
-def _turned(keypoints: torch.Tensor) -> torch.Tensor:
-    """The histograms [N, 16, 8] of descriptors as [N, 16, 12] in the image's directions, linear between bins."""
+def _rotated(keypoints: torch.Tensor) -> torch.Tensor:
+    """Return the histograms [N, 16, 8] of descriptors as [N, 16, 12] in the directions of the image."""
     angle = torch.atan2(keypoints[:, 130], keypoints[:, 131]) * (8 / (2 * math.pi))
     wanted = torch.arange(ORIENTATIONS, device=keypoints.device) * (8 / ORIENTATIONS)
     bins = torch.arange(8, device=keypoints.device)
@@ -130,6 +132,6 @@ def _turned(keypoints: torch.Tensor) -> torch.Tensor:
 
 
 def _window(device: torch.device) -> torch.Tensor:
-    """[16] weights that SIFT's Gaussian window gives the spatial bins."""
+    """Return the weights [16] of the spatial bins in SIFT's Gaussian window."""
     square = (torch.arange(4, device=device) - 1.5).square()
     return torch.exp(-(square[:, None] + square[None, :]) / (2 * _WINDOW**2)).reshape(16)

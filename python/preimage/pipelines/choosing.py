@@ -1,4 +1,4 @@
-"""Which inverter goes with which features."""
+"""Choose the inverter for features, and the representation for an inverter."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ RepresentationChoices = Representation | str | Sequence[Representation | str] | 
 
 
 def fitting_inverter(choice: InverterChoice, spec: Spec, features_name: str) -> tuple[Inverter, str]:
-    """The inverter asked for, or the pretrained one that fits; and what to call it.
+    """Return the chosen inverter, or the pretrained one for the features; and its name.
 
     Args:
-        choice: an inverter, a pretrained name, a folder, or ``None`` to look for one among the pretrained.
+        choice: an inverter, the name of a pretrained one, a folder, or ``None`` for a pretrained one.
         spec: of the features to invert.
-        features_name: what to call them in messages.
+        features_name: name of the features in messages.
 
     Raises:
-        ValueError: the inverter is for other features; names the fields that differ.
-        LookupError: no pretrained inverter fits.
+        ValueError: an inverter for other features; the message names the fields that differ.
+        LookupError: no pretrained inverter for these features.
     """
     if choice is None:
         _check_pretrained(spec.representation)
@@ -40,15 +40,15 @@ def fitting_inverter(choice: InverterChoice, spec: Spec, features_name: str) -> 
 
 
 def sift_inverter(choice: InverterChoice, variant: str) -> tuple[Inverter, str]:
-    """The inverter asked for, or the pretrained one for sparse SIFT; and what to call it.
+    """Return the chosen inverter, or the pretrained one for sparse SIFT; and its name.
 
     Args:
         choice: as for `fitting_inverter`.
-        variant: of the detector that found the keypoints; an inverter for the other is taken if there is none for it.
+        variant: of the detector that found the keypoints; preferred among the pretrained inverters.
 
     Raises:
-        ValueError: the inverter is for another representation.
-        LookupError: none for sparse SIFT is pretrained.
+        ValueError: an inverter for another representation.
+        LookupError: no pretrained inverter for sparse SIFT.
     """
     if choice is None:
         _check_pretrained("sift")
@@ -61,7 +61,7 @@ def sift_inverter(choice: InverterChoice, variant: str) -> tuple[Inverter, str]:
 
 
 def pretrained_representations() -> dict[str, Spec]:
-    """What there are pretrained inverters for, by representation; of several for one, the first by name."""
+    """Return the specs that pretrained inverters take, by representation; of several, that of the first by name."""
     return {spec.representation: spec for spec in reversed(list(pretrained.pretrained_specs().values()))}
 
 
@@ -77,7 +77,7 @@ def _pretrained_inverter(name: str) -> tuple[Inverter, str]:
 
 
 def named_inverter(choice: NamedInverter) -> tuple[Inverter, str]:
-    """Return the inverter, and what to call it in a summary."""
+    """Return the inverter, and its name for summaries."""
     if isinstance(choice, Inverter):
         return choice, choice.spec.representation
     return Inverter.load(choice), str(choice)
@@ -89,9 +89,9 @@ class Pairing:
 
     Attributes:
         representation: computes the features.
-        inverter: takes them; ``None`` if there is none.
-        name: of the inverter, or its folder; ``None`` if there is none.
-        missing: why there is none, one line; else empty.
+        inverter: inverts them; ``None`` if there is none.
+        name: name or folder of the inverter; ``None`` if there is none.
+        missing: reason why there is no inverter, one line; else empty.
     """
 
     representation: Representation
@@ -101,26 +101,25 @@ class Pairing:
 
 
 def pairings(inverter: InverterChoices, representation: RepresentationChoices) -> list[Pairing]:
-    """For each representation the inverter that was asked for, or the pretrained one that fits, if there is one.
+    """Return each representation with the chosen inverter, or the pretrained one if there is one.
 
     Args:
-        inverter: any number of them, each for another representation.
-        representation: any number; a name stands for the parameters that its inverter takes, or else for the default
-            ones. ``None``: what the inverters are for, or HOG if there are none.
+        inverter: any number of inverters, each for another representation.
+        representation: any number of representations; a name has the parameters that its inverter takes, or else the
+            default ones. ``None``: the representations of the inverters, or HOG without inverters.
 
     Raises:
-        ValueError: an inverter for none of the representations, or for other parameters; two for one; a name that is
-            not known.
+        ValueError: an inverter for none of the representations, or for other parameters; two inverters for one
+            representation; an unknown name.
     """
     chosen = _by_representation(_inverters(inverter))
     named = [representation] if isinstance(representation, str | Representation) else list(representation or ())
-    # torch:package.module:factory is no representation's name but makes one, by code that is run: the caller may name
-    # it, an inverter's file may not.
+    # torch:package.module:factory runs code: the caller may name it, the file of an inverter may not.
     asked = [create_representation(one) if isinstance(one, str) and ":" in one else one for one in named]
     asked = asked or list(chosen or ["hog"])
     names = [one if isinstance(one, str) else one.name for one in asked]
     if repeated := sorted({name for name in names if names.count(name) > 1}):
-        raise ValueError(f"{', '.join(repeated)} asked for more than once")
+        raise ValueError(f"{', '.join(repeated)} given more than once")
     for name, (_, called) in chosen.items():
         if name not in names:
             raise ValueError(f"inverter {called} is for {name}, not for {', '.join(names)}")

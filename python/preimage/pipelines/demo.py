@@ -1,4 +1,4 @@
-"""The demonstration: real photographs through every representation, as a sheet and a page."""
+"""The demonstration: photographs reconstructed from every representation, as a sheet and a page."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ from preimage.viz.html import Figure, Section, Table, html_page
 
 @dataclasses.dataclass(frozen=True)
 class DemoResult:
-    """Record how well one representation came back.
+    """The reconstructions from one representation.
 
     Attributes:
         spec: of the features.
         features: the feature file that the reconstructions were made from.
-        shape: (C, h, w) or (C,) of a photograph's features.
-        reconstructions: folder of what came back, a PNG a photograph.
-        inverter: name or folder of the inverter used.
+        shape: (C, h, w) or (C,) of the features of a photograph.
+        reconstructions: folder of the reconstructions, a PNG for each photograph.
+        inverter: name or folder of the inverter.
         error: normalized reconstruction error over the photographs.
-        scores: one entry a photograph.
+        scores: one for each photograph.
     """
 
     spec: Spec
@@ -54,15 +54,15 @@ class DemoResult:
 
 @dataclasses.dataclass(frozen=True)
 class DemoSummary:
-    """Record what the demonstration wrote, and its errors.
+    """The result of `demo`.
 
     Attributes:
         sheet: PNG of all photographs with their features and reconstructions.
         page: the same as a self-contained HTML page with the errors.
-        images: how many photographs.
-        mean_image_error: normalized error of answering every photograph with their mean image.
+        images: number of photographs.
+        mean_image_error: normalized error of reconstructing every photograph as their mean image.
         seconds: wall time.
-        results: one entry a representation.
+        results: one for each representation.
     """
 
     sheet: Path
@@ -76,27 +76,27 @@ class DemoSummary:
 def demo_page(
     summary: DemoSummary, photographs: Sequence[SheetRow], sizes: Sequence[int], command: str, credit: str = ""
 ) -> str:
-    """The page as text.
+    """Return the page as HTML.
 
     Args:
         summary: of the demonstration.
-        photographs: the photographs, in the order of the scores.
-        sizes: of the photographs, pixels, for each representation.
-        command: what to print as the command that made it.
-        credit: whose photographs they are, a sentence.
+        photographs: rows of the sheet, in the order of the scores.
+        sizes: side of the photographs for each representation, pixels.
+        command: command line to show on the page.
+        credit: source of the photographs, a sentence.
     """
     names = [title_of(result.spec) for result in summary.results]
     several = len(names) > 1
     size = " or ".join(f"{side} × {side}" for side in sorted(set(sizes)))
     colors = any(class_of(result.spec.representation).keeps_color for result in summary.results)
     blind = "" if colors else ", which keep no color"
-    which = "The lower row was" if several else "The right-hand pictures were"
+    which = "The lower row was" if several else "The images on the right were"
     return html_page(
         title=f"Photographs from their {_enumerated(names)} features",
         lead=(
-            f"Each photograph ({size} pixels) was reduced to the numbers described below{blind}, and forgotten. "
-            f"{which} made from those numbers alone, each in one pass of a network; colors and brightness are its "
-            "best guess."
+            f"Each photograph ({size} pixels) was reduced to the numbers described below{blind}, and then discarded. "
+            f"{which} reconstructed from those numbers alone, each in one pass of a network; colors and brightness are "
+            "its best guess."
         ),
         terms=[(name, _explained(result)) for name, result in zip(names, summary.results, strict=True)],
         sections=[_section(summary, row, index) for index, row in enumerate(photographs)],
@@ -111,7 +111,7 @@ def demo_page(
 
 
 def _explained(result: DemoResult) -> str:
-    """Return a sentence about what the representation keeps of an image."""
+    """Return a sentence about the information that the representation keeps of an image."""
     sentence = class_of(result.spec.representation).explain(result.spec, result.shape)
     return sentence[0].upper() + sentence[1:]
 
@@ -156,13 +156,13 @@ def _tables(summary: DemoSummary, photographs: Sequence[SheetRow], names: Sequen
     ]
     header = ["features", "normalized error", "PSNR, dB", "SSIM"]
     return [
-        Table("How close each comes: normalized error", ["photograph", *names], errors),
+        Table("Normalized error of each reconstruction", ["photograph", *names], errors),
         Table("Means over the photographs", header, measures),
     ]
 
 
 def _enumerated(words: Sequence[str]) -> str:
-    """``a``, ``a and b``, ``a, b and c``."""
+    """Join words as ``a``, ``a and b`` or ``a, b and c``."""
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
@@ -170,7 +170,7 @@ def _enumerated(words: Sequence[str]) -> str:
 # textures or micrographs.
 PHOTOGRAPHS = ("chelsea.png", "astronaut.png", "coffee.png", "rocket.jpg", "camera.png")
 _TILE = 320
-_SIZE = 384  # of photographs, where nothing says another
+_SIZE = 384  # default side of photographs
 
 
 def demo(
@@ -182,22 +182,21 @@ def demo(
     device: str = "auto",
     command: str = "preimage demo",
 ) -> DemoSummary:
-    """Extract the features of photographs, forget the photographs, and reconstruct them.
+    """Extract the features of photographs, and reconstruct the photographs from these alone.
 
     Args:
-        output: a folder, made if it is not there.
+        output: a folder, created if it does not exist.
         images: other photographs than scikit-image's, at least two.
-        inverter: pretrained names, folders or inverters, at most one for each representation; ``None`` takes the
-            pretrained
-            ones, one for each representation that there is one for.
-        size: short side resized to this many pixels and the center square cut out; ``None`` takes the only size that
-            a representation knows, or 384.
-        device: where features are computed and inverted.
-        command: what to print on the page as the command that made it.
+        inverter: names, folders or inverters, at most one for each representation; ``None`` for all pretrained
+            ones, one for each representation.
+        size: side to which the photographs are resized and center-cropped, pixels; ``None`` for the only size that a
+            representation takes, or 384.
+        device: for features and inverters.
+        command: command line to show on the page.
 
     Raises:
-        ImportError: scikit-image, whose photographs these are, is not installed.
-        LookupError: no inverter is pretrained.
+        ImportError: scikit-image, which contains the default photographs, is not installed.
+        LookupError: no pretrained inverters.
         ValueError: a bad image (named), a single one, `size` under 11 or too small for a representation, or two
             inverters for one representation.
     """
@@ -236,10 +235,10 @@ def demo(
 
 
 def sample_photographs() -> list[str]:
-    """Paths of the photographs that scikit-image brings along; nothing is downloaded.
+    """Return the paths of photographs in scikit-image's package; nothing is downloaded.
 
     Raises:
-        ImportError: scikit-image is not installed, or its wheel has other contents.
+        ImportError: scikit-image is not installed, or has other contents.
     """
     found = importlib.util.find_spec("skimage")
     locations = list(found.submodule_search_locations or ()) if found is not None else []
@@ -261,7 +260,7 @@ def _pretrained() -> list[Representation]:
 def _reconstructed(
     reconstructor: Reconstructor, sources: Sequence[ImageSource], folder: Path, size: int
 ) -> tuple[DemoResult, float]:
-    """Features into a file, and pictures back from the file alone; and the error of the mean image."""
+    """Extract features into a file, and reconstruct images from it; return the error of the mean image, too."""
     inverter, device = reconstructor.inverter, str(reconstructor.device)
     name = inverter.spec.representation
     path, returned = folder / f"photographs.{name}", folder / "reconstructions" / name
@@ -291,6 +290,6 @@ def _photographs(results: Sequence[DemoResult], sources: Sequence[ImageSource], 
             drawn.append(class_of(file.spec.representation).draw(file.spec, file[index], _TILE, pixels[size]))
             returned.append(decode_file(result.reconstructions / f"{file.key(index)}.png"))
         photograph = pixels[max(sizes)]
-        assert photograph is not None  # a bad image has stopped the extraction
+        assert photograph is not None  # a bad image stops the extraction
         photographs.append(SheetRow(files[0].key(index), photograph, tuple(drawn), tuple(returned)))
     return photographs

@@ -1,4 +1,4 @@
-"""The layers of a network that a pass calls, and what features each would make."""
+"""List the layers of a network, and the shape of their features."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from preimage.representations.network_factory import load_network
 
 @dataclasses.dataclass(frozen=True)
 class LayersSummary:
-    """What a network consists of.
+    """The layers of a network.
 
     Attributes:
-        network: its name, as in a spec.
+        network: name of the network, as in a spec.
         image_size: side of its images in pixels.
         weights: digest of its weights, as in a spec.
-        layers: those that a pass over one image calls, in the order in which they answer.
+        layers: those that a pass over one image calls, in the order in which they finish.
     """
 
     network: str
@@ -37,15 +37,15 @@ def layers(
     """List the layers of a network by one pass over a black image.
 
     Args:
-        network: a network; or ``torch:package.module:factory`` or the name of a representation that is a network's
-            layer, such as ``efficientnet-lite0``, which the other arguments are for.
-        preprocessing: ``"imagenet-rgb"`` unless given, ``"caffe-bgr"`` or ``"unit"``.
-        input_size: side of the images in pixels, 224 unless given.
+        network: a network; or ``torch:package.module:factory``, or the name of a representation that is a layer of a
+            network, such as ``efficientnet-lite0``. The other arguments are for these.
+        preprocessing: ``"imagenet-rgb"`` by default, ``"caffe-bgr"`` or ``"unit"``.
+        input_size: side of the images in pixels, 224 by default.
         weights: path for the factory or the representation.
 
     Raises:
-        ValueError: no such network, it takes no such argument, or it fails on an image of that size.
-        ImportError, OSError: the weights of a representation are not there.
+        ValueError: no such network, an argument that it does not take, or an error on an image of that size.
+        ImportError, OSError: the weights of a representation are missing.
     """
     if isinstance(network, str) and network in list_representations():
         given = {"preprocessing": preprocessing, "input_size": input_size, "weights": weights}

@@ -1,4 +1,4 @@
-"""Images on their way in: decoded in a few threads, in order, never far ahead of their use."""
+"""Load images: decoded in a few threads, in order, and never far ahead of their use."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Pixels = npt.NDArray[np.uint8]
 Images = str | PathLike[str] | Sequence[str | PathLike[str]] | Sequence[ImageSource]
-Skipped = list[tuple[str, str]]  # name and problem of each image that is left out
+Skipped = list[tuple[str, str]]  # name and problem of each image that is skipped
 
-SKIP_HINT = "--skip-bad leaves such images out and lists them"
-BATCH_BYTES = 1 << 30  # of working memory for the images computed at once; a larger image is computed alone
-_DECODERS = 8  # threads that decode for one that computes, at most
-AHEAD_BYTES = 256 << 20  # of decoded images that wait for their use
-_PIXEL_BYTES = 24  # an image in 8 bits and in float, and a few planes beside it
-_INVERTER_PIXEL_BYTES = 256  # the maps of an inverter at the image's resolution, of which a few are held
+SKIP_HINT = "--skip-bad skips and lists such images"
+BATCH_BYTES = 1 << 30  # of working memory for a batch; a larger image is computed alone
+_DECODERS = 8  # threads that decode, at most
+AHEAD_BYTES = 256 << 20  # of decoded images that wait to be used
+_PIXEL_BYTES = 24  # an image in 8 bits and in float, and a few planes
+_INVERTER_PIXEL_BYTES = 256  # the maps of an inverter at the resolution of the image
 
 
 @dataclasses.dataclass(frozen=True)
 class Loaded:
-    """An image that was read, or why it was not.
+    """An image that was read, or the reason why it was not.
 
     Attributes:
-        source: where it came from.
+        source: of the image.
         pixels: (H, W, 3) uint8 RGB, at the processed size; ``None`` if it could not be read.
         original_size: (H, W) as decoded.
         processed_size: (H, W) of the pixels.
@@ -54,26 +54,26 @@ class Loaded:
     problem: str = ""
 
     def without_pixels(self) -> Loaded:
-        """Return the same without the pixels, which take much memory."""
+        """Return a copy without the pixels, which take much memory."""
         return dataclasses.replace(self, pixels=None)
 
 
 def as_listing(images: Images, *, skip_bad: bool = False) -> Listing:
-    """Return a path, paths (folders, files, tar shards) or ready sources as a list of sources, with what is left out.
+    """Return the sources of a path, of paths (folders, files, tar shards) or of a list of sources.
 
     Args:
-        images: of which to make the list.
-        skip_bad: leave out what cannot be used, and list it, see `preimage.io.find_images`.
+        images: paths or sources.
+        skip_bad: skip and list what cannot be used, see `preimage.io.find_images`.
 
     Raises:
-        ValueError: there is no image among them; without `skip_bad` also what `preimage.io.list_images` raises.
+        ValueError: no images; without `skip_bad` also as `preimage.io.list_images`.
     """
     if isinstance(images, str | PathLike):
         images = [images]
     given = list(images)
     ready = [image for image in given if isinstance(image, ImageSource)]
     if ready and len(ready) != len(given):
-        raise TypeError("images are given either as paths or as sources, not as a mixture")
+        raise TypeError("images are either all paths or all sources, got both")
     paths = [image for image in given if not isinstance(image, ImageSource)]
     listing = Listing(ready) if ready else find_images(paths, skip_bad=skip_bad)
     if not listing.sources:
@@ -82,12 +82,12 @@ def as_listing(images: Images, *, skip_bad: bool = False) -> Listing:
 
 
 def as_sources(images: Images) -> list[ImageSource]:
-    """Return the sources of `as_listing`; what cannot be used is an error."""
+    """Return the sources of `as_listing`; files that cannot be used are an error."""
     return as_listing(images).sources
 
 
 def settled_size(representation: Representation, size: int | None) -> int | None:
-    """The side that images are fitted to: the only one that the representation takes, or else `size`.
+    """Return the side to which images are resized: the only one that the representation takes, or else `size`.
 
     Raises:
         ValueError: a size that the representation does not take.
@@ -99,10 +99,10 @@ def settled_size(representation: Representation, size: int | None) -> int | None
 
 
 def working_bytes(representation: Representation, height: int, width: int, *, inverted: bool = False) -> int:
-    """Return about how much memory an image of height × width pixels takes while its features are computed.
+    """Return the approximate memory in bytes for computing the features of an image of height × width pixels.
 
-    That is the image, its features and a copy of them, and what an inverter takes where they are inverted; activations
-    inside a network are not known.
+    It includes the image, its features and a copy of them, and the maps of an inverter if they are inverted, but not
+    the activations of a network.
     """
     grid = representation.feature_size(height, width) or (1, 1)
     features = 8 * representation.spec.channels * math.prod(grid)
@@ -110,17 +110,17 @@ def working_bytes(representation: Representation, height: int, width: int, *, in
 
 
 def inverting_bytes(height: int, width: int) -> int:
-    """Return about how much memory an inverter takes for an image of height × width pixels."""
+    """Return the approximate memory in bytes that an inverter takes for an image of height × width pixels."""
     return (_PIXEL_BYTES + _INVERTER_PIXEL_BYTES) * height * width
 
 
 def at_once(bytes_each: int, most: int) -> int:
-    """Return how many images, `most` or fewer, are computed at once so that they fit `BATCH_BYTES`; at least 1."""
+    """Return the batch size: `most`, or fewer images so that they take at most `BATCH_BYTES`; at least 1."""
     return max(1, min(most, BATCH_BYTES // max(1, bytes_each)))
 
 
 def in_budget(items: Iterable[T], bytes_of: Callable[[T], int], most: int) -> Generator[list[T], None, None]:
-    """Yield the items in lists of `most`, or as many as fit `BATCH_BYTES` together; at least 1."""
+    """Yield the items in lists of `most`, or fewer that take at most `BATCH_BYTES` together; at least 1."""
     window: list[T] = []
     total = 0
     for item in items:
@@ -135,12 +135,12 @@ def in_budget(items: Iterable[T], bytes_of: Callable[[T], int], most: int) -> Ge
 
 
 def load(sources: Sequence[ImageSource], size: int | None, *, ahead: int = 16) -> Generator[Loaded, None, None]:
-    """Decode in threads, at most `ahead` images before the one in use, fewer where they are large; order as given.
+    """Decode images in threads, in order, at most `ahead` images in advance, or fewer if they are large.
 
-    A bad image comes back with its problem instead of stopping the others.
+    A bad image is yielded with its problem, and does not stop the others.
     """
     workers = min(_DECODERS, cpu_threads())
-    room = workers  # until the size of an image is known
+    room = workers  # until the size of the images is known
     loaded = in_order(
         lambda source: read(source, size), sources, workers=workers, ahead=lambda: min(ahead, room), name="decode"
     )
@@ -162,9 +162,9 @@ def batches(
 
     Args:
         sources: the images.
-        size: the side that they are fitted to.
-        batch_size: images at once, see `at_once`.
-        skipped: takes (name, problem) of bad images; ``None`` makes them errors.
+        size: side to which they are resized and center-cropped.
+        batch_size: batch size, see `at_once`.
+        skipped: list to which (name, problem) of bad images are added; ``None`` makes them errors.
 
     Raises:
         ValueError: a bad image (named).
@@ -176,7 +176,7 @@ def batches(
 
 
 def usable(loaded: Iterable[Loaded], skipped: Skipped | None) -> Iterator[Loaded]:
-    """Yield the images that were read; the others go to `skipped`, or are a ``ValueError`` where that is ``None``."""
+    """Yield the images that were read; add the others to `skipped`, or raise ``ValueError`` if that is ``None``."""
     for item in loaded:
         if item.pixels is not None:
             yield item
@@ -187,14 +187,14 @@ def usable(loaded: Iterable[Loaded], skipped: Skipped | None) -> Iterator[Loaded
 
 
 def none_usable(skipped: Sequence[tuple[str, str]]) -> ValueError:
-    """Return the error for a set of images of which none is left."""
+    """Return the error for a set of images of which none can be used."""
     return ValueError(f"none of the {len(skipped)} images could be used; the first: {skipped[0][1]}")
 
 
 def sound_listing(images: Images, *, skip_bad: bool) -> Listing:
-    """Return `as_listing`; with `skip_bad` images that cannot be decoded are left out as well.
+    """Return `as_listing`; with `skip_bad` images that cannot be decoded are skipped as well.
 
-    For commands that go through the images several times; each is decoded once more for this.
+    For commands that read the images several times; each image is decoded once more for this.
     """
     listing = as_listing(images, skip_bad=skip_bad)
     if not skip_bad:
@@ -207,7 +207,7 @@ def sound_listing(images: Images, *, skip_bad: bool) -> Listing:
 
 
 def as_batch(pixels: Sequence[Pixels]) -> torch.Tensor:
-    """Pictures (H, W, 3) of one size as uint8 (B, 3, H, W)."""
+    """Stack images (H, W, 3) of one size as uint8 (B, 3, H, W)."""
     import torch
 
     return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous()
@@ -217,20 +217,20 @@ def as_pixels(images: torch.Tensor) -> Pixels:
     """Return images (..., 3, H, W) in [0, 1] as (..., H, W, 3) uint8, rounded."""
     import torch
 
-    half = torch.tensor(0.5)  # one pass over the images is twice as quick as a product and a sum
+    half = torch.tensor(0.5)  # one pass over the images is twice as fast as a product and a sum
     rounded = torch.add(half, images.detach().float(), alpha=255).to(torch.uint8)
     return rounded.movedim(-3, -1).contiguous().cpu().numpy()
 
 
 def in_windows(items: Iterable[T], length: int) -> Iterator[list[T]]:
-    """The items in lists of `length`, the last one shorter."""
+    """Yield the items in lists of `length`, the last one shorter."""
     iterator = iter(items)
     while window := list(itertools.islice(iterator, length)):
         yield window
 
 
 def by_size(items: Sequence[Any]) -> Iterator[list[int]]:
-    """Positions of the items (with a ``shape``), grouped by equal shape, in order of first appearance."""
+    """Yield the indices of the items (with a ``shape``), grouped by equal shape, in order of first appearance."""
     groups: dict[tuple[int, ...], list[int]] = {}
     for position, item in enumerate(items):
         groups.setdefault(tuple(item.shape), []).append(position)
@@ -238,7 +238,7 @@ def by_size(items: Sequence[Any]) -> Iterator[list[int]]:
 
 
 def read(source: ImageSource, size: int | None) -> Loaded:
-    """Decode an image and fit it to `size`; a bad one comes back with its problem."""
+    """Decode an image, and resize and center-crop it to `size`; a bad one is returned with its problem."""
     try:
         decoded = decode_image(source.read(), name=source.name)
         pixels = fit_image(decoded, size)

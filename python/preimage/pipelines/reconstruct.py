@@ -1,4 +1,4 @@
-"""Images → features → images in one object."""
+"""Compute features of images and reconstruct the images, in one object."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Comparison(NamedTuple):
 
     Attributes:
         features: (B, C, h, w) or (B, C), on the device that computed them.
-        target: (B, 3, H, W) float32 in [0, 1], on the CPU: what should come back of the images.
-        reconstruction: what comes back, like `target`.
+        target: (B, 3, H, W) float32 in [0, 1], on the CPU: the images, or the output region of the inverter.
+        reconstruction: like `target`, from the features.
     """
 
     features: torch.Tensor
@@ -36,25 +36,25 @@ class Comparison(NamedTuple):
 class Reconstructor:
     """Compute features of images, and images from features.
 
-    Images are (..., 3, H, W) RGB, uint8 or floating in [0, 1]; leading dimensions are kept. Of tensors come tensors on
-    their device, of NumPy arrays NumPy arrays. Large batches are computed in parts.
+    Images are (..., 3, H, W) RGB, uint8 or floating in [0, 1]; leading dimensions are kept. Tensors give tensors on
+    their device, NumPy arrays give NumPy arrays. Large batches are computed in parts.
 
     Args:
         representation: a representation, or the name of one, which then has the parameters that the inverter takes;
-            ``None`` is what the inverter is for.
-        inverter: an inverter, the name of a pretrained one, or a folder; ``None`` takes the pretrained one that fits.
-        device: ``"auto"`` (CUDA where there is a device), ``"cpu"``, ``"cuda"``, ... The inverter runs there, and the
-            representation where it can.
+            ``None`` for the representation of the inverter.
+        inverter: an inverter, the name of a pretrained one, or a folder; ``None`` for the pretrained one.
+        device: ``"auto"`` (CUDA where available), ``"cpu"``, ``"cuda"``, ... The inverter runs on it, and the
+            representation if it can.
 
     Attributes:
         inverter: the network, on `device`.
-        name: what the inverter is called: its name, its folder, or what it is for.
-        device: where the inverter runs.
+        name: name or folder of the inverter, or the name of its representation.
+        device: device of the inverter.
 
     Raises:
-        ValueError: the inverter is for other features (names the fields that differ); no such inverter, representation
+        ValueError: an inverter for other features (the fields that differ are named); no such inverter, representation
             or device; neither a representation nor an inverter.
-        LookupError: no pretrained inverter fits.
+        LookupError: no pretrained inverter for the representation.
 
     Example:
         >>> hog = preimage.Reconstructor("hog")
@@ -93,13 +93,13 @@ class Reconstructor:
 
     @property
     def representation(self) -> Representation:
-        """The representation; ``ValueError`` if the inverter's spec alone does not make it and none was given."""
+        """The representation; ``ValueError`` if none was given and the spec does not suffice to create it."""
         if self._representation is None:
             self._representation = representation_from_spec(self.inverter.spec)
         return self._representation
 
     def side(self, size: int | None = None, default: int = 256) -> int:
-        """Return the side of the square images to take: the only one that is possible, or else `size` or `default`.
+        """Return the side of the square images: the only one that is possible, or else `size` or `default`.
 
         Raises:
             ValueError: a size that the representation or the inverter does not take, or too small to have features.
@@ -130,8 +130,7 @@ class Reconstructor:
 
         Args:
             features: floating, of the inverter's spec.
-            size: (H, W) of the images that the features are of, see `Inverter.forward`; ``None`` is all that the
-                features cover.
+            size: (H, W) of the images, see `Inverter.forward`; ``None`` for all that the features cover.
 
         Raises:
             TypeError: features that are not floating.
@@ -143,21 +142,21 @@ class Reconstructor:
         return _like(features, self._invert(batch, size), rank)
 
     def target(self, images: Array) -> Array:
-        """X"""
+        """Return the part of images (..., 3, H, W) that is reconstructed, float32 in [0, 1]."""
         return _like(images, self._target(_checked_images(images).flatten(0, -4)), 3)
 
     def __call__(self, images: Array) -> Array:
-        """Return what comes back of images (..., 3, H, W) from their features alone, as large as `target`."""
+        """Return the reconstruction of images (..., 3, H, W) from their features, of the size of `target`."""
         batch = _checked_images(images)
         features = self._features(batch.flatten(0, -4))
         return _like(images, self._invert(features, self._whole(batch)), 3)
 
     def compare(self, images: torch.Tensor, features: torch.Tensor | None = None) -> Comparison:
-        """Reconstruct a batch of images (B, 3, H, W), uint8 or floating in [0, 1], beside what should come back.
+        """Reconstruct a batch of images (B, 3, H, W), uint8 or floating in [0, 1], and return it with the target.
 
         Args:
             images: the batch.
-            features: of the images, where they are known already.
+            features: of the images, if they are known already.
         """
         if features is None:
             features = self._features(images)
@@ -170,9 +169,9 @@ class Reconstructor:
 
         Args:
             sources: the images.
-            side: that they are fitted to, see `side`.
-            batch_size: images at once, fewer where they are so large that they would take over a gigabyte.
-            skipped: takes (name, problem) of bad images; ``None`` makes them errors.
+            side: to which they are resized and center-cropped, see `side`.
+            batch_size: batch size; smaller if the batch would take over a gigabyte.
+            skipped: list to which (name, problem) of bad images are added; ``None`` makes them errors.
 
         Raises:
             ValueError: a bad image (named).
@@ -185,10 +184,10 @@ class Reconstructor:
         height, width = images.shape[2:]
         if self._feature_device is None:
             self._feature_device = extraction_device(self.representation, (height, width), self.device)
-        place = self._feature_device
+        device = self._feature_device
         most = at_once(working_bytes(self.representation, height, width), max(1, len(images)))
         with torch.no_grad():
-            return _joined([self.representation(part.to(place)).float() for part in images.split(most)])
+            return _joined([self.representation(part.to(device)).float() for part in images.split(most)])
 
     def _invert(self, features: torch.Tensor, size: tuple[int, int] | None) -> torch.Tensor:
         region, stride = self.inverter.output_region, self.inverter.network.stride
@@ -235,6 +234,6 @@ def _checked_images(images: torch.Tensor | npt.NDArray[Any]) -> torch.Tensor:
 
 
 def _like(given: Array, values: torch.Tensor, rank: int) -> Array:
-    """Return values (N, ...) with the leading dimensions of what was given, in its container and on its device."""
+    """Return values (N, ...) with the leading dimensions of `given`, as a tensor on its device or as an array."""
     values = values.reshape(*given.shape[: max(0, given.ndim - rank)], *values.shape[1:])
     return values.to(given.device) if isinstance(given, torch.Tensor) else values.cpu().numpy()

@@ -1,4 +1,4 @@
-"""Sheets of originals, features and reconstructions: the paper's figures."""
+"""Sheets of photographs, features and reconstructions, as in the paper's figures."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ class SheetRow:
     """A photograph, and its features and reconstruction for each representation.
 
     Attributes:
-        key: what it is called.
+        key: name of the photograph.
         pixels: the photograph.
-        drawn: its features; ``None`` where they have no drawing.
-        returned: what came back; ``None`` where there is no inverter.
+        drawn: drawing of its features for each representation; ``None`` if there is none.
+        returned: reconstruction for each representation; ``None`` without an inverter.
     """
 
     key: str
@@ -58,7 +58,7 @@ def title_of(spec: Spec) -> str:
 
 
 def column_titles(spec: Spec) -> list[str]:
-    """Of photograph, features (if they can be drawn) and reconstruction, for a single representation."""
+    """Return the titles of photograph, features (if they can be drawn) and reconstruction of one representation."""
     middle = [f"Its {title_of(spec)} features"] if class_of(spec.representation).drawing else []
     return ["Photograph", *middle, "From the features alone"]
 
@@ -66,16 +66,16 @@ def column_titles(spec: Spec) -> list[str]:
 def figure(
     specs: Sequence[Spec], photographs: Sequence[SheetRow], errors: Sequence[Sequence[float] | None], *, tile: int
 ) -> Pixels:
-    """One picture of all.
+    """Return the sheet as an image.
 
-    Of one representation: photograph, features and reconstruction in a row. Of several, as in the paper: two rows a
-    photograph, the features above, a column each, and below them the reconstructions.
+    For one representation: photograph, features and reconstruction in a row. For several, as in the paper: two rows for
+    each photograph, the features above and the reconstructions below, with a column for each representation.
 
     Args:
         specs: of the representations.
-        photographs: the photographs.
-        errors: for each representation the normalized error of each photograph, or ``None``.
-        tile: side of a picture in pixels.
+        photographs: rows of the sheet.
+        errors: normalized errors of all photographs for each representation, or ``None``.
+        tile: side of an image on the sheet in pixels.
     """
     footer = ERROR_MEANS if any(given is not None for given in errors) else ""
     if len(specs) > 1:
@@ -99,7 +99,7 @@ def figure(
 def _pairs_of_rows(
     photographs: Sequence[SheetRow], errors: Sequence[Sequence[float] | None]
 ) -> tuple[list[list[Pixels | str]], list[list[str]]]:
-    """Pictures and captions: features with the photograph before them, then reconstructions, if there are any."""
+    """Return images and captions: photograph and features, then reconstructions, if there are any."""
     rows: list[list[Pixels | str]] = []
     captions: list[list[str]] = []
     for index, row in enumerate(photographs):
@@ -113,7 +113,7 @@ def _pairs_of_rows(
     return rows, captions
 
 
-_SIZE = 256  # of photographs, where nothing says another
+_SIZE = 256  # default side of photographs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,11 +121,11 @@ class SheetColumn:
     """A representation on the sheet.
 
     Attributes:
-        representation: its name.
-        inverter: name or folder of the inverter used; ``None`` if there are no reconstructions.
-        missing: why there are none, one line; else empty.
-        error: normalized error over the sheet's images; ``None`` without reconstructions, or where there are no two
-            images that differ.
+        representation: name of the representation.
+        inverter: name or folder of the inverter; ``None`` without reconstructions.
+        missing: reason why there are no reconstructions, one line; else empty.
+        error: normalized error over the images of the sheet; ``None`` without reconstructions, or if no two images
+            differ.
     """
 
     representation: str
@@ -136,16 +136,16 @@ class SheetColumn:
 
 @dataclasses.dataclass(frozen=True)
 class SheetSummary:
-    """What a sheet shows.
+    """The result of `sheet`.
 
     Attributes:
         output: the PNG written.
-        columns: one entry a representation.
-        images: how many photographs.
-        width: of the PNG, pixels.
-        height: of the PNG, pixels.
-        skipped: (name, problem) of the images left out.
-        notes: sentences about what was not looked at: links to folders, files of other formats.
+        columns: one for each representation.
+        images: number of photographs.
+        width: of the PNG in pixels.
+        height: of the PNG in pixels.
+        skipped: (name, problem) of the images that were skipped.
+        notes: sentences about files that were ignored: links to folders, files of other formats.
     """
 
     output: Path
@@ -168,37 +168,37 @@ def sheet(
     device: str = "auto",
     skip_bad: bool = False,
 ) -> SheetSummary:
-    """Photographs, their features and what comes back from these, as one PNG.
+    """Write photographs, their features and the reconstructions from these as one PNG.
 
-    For one representation a row an image: photograph, features, reconstruction. For several two rows an image, as in
-    the paper: a column each, features above and reconstruction below. Features that no pretrained inverter fits are
-    drawn
-    without the reconstruction; the summary says why. From two images on each reconstruction's error is told.
+    For one representation there is a row for each image: photograph, features, reconstruction. For several there are
+    two rows for each image, as in the paper: a column for each representation, features above and reconstruction below.
+    Features without a pretrained inverter are drawn without the reconstruction; the summary contains the reason. With
+    at least two images the error of each reconstruction is shown.
 
     Args:
         images: a path or paths (folders, files, tar shards), or sources.
         output: the PNG to write; an earlier one is replaced.
-        inverter: pretrained names, folders or inverters, at most one for each representation; the others take the
-            pretrained inverter that fits.
-        representation: what to invert, one or several; a name stands for the parameters that its inverter takes, or
-            the default ones. ``None`` takes what the inverters are for, or HOG if there are none.
-        size: short side resized to this many pixels and the center square cut out; ``None`` takes the only size that
-            a representation knows, or 256.
-        tile: side of a picture on the sheet, pixels.
-        device: where the inverters run, and the representations where they can, see `Reconstructor`.
-        skip_bad: leave out images that cannot be listed or read, and list them, instead of stopping.
+        inverter: names, folders or inverters, at most one for each representation; the other representations take the
+            pretrained one.
+        representation: one or several; a name has the parameters that its inverter takes, or the default ones. ``None``
+            for the representations of the inverters, or HOG without inverters.
+        size: side to which the images are resized and center-cropped, pixels; ``None`` for the only size that a
+            representation takes, or 256.
+        tile: side of an image on the sheet, pixels.
+        device: of the inverters, and of the representations if they can, see `Reconstructor`.
+        skip_bad: skip and list images that cannot be listed or read, instead of stopping.
 
     Raises:
         ValueError: a bad image (named), an inverter for another representation, no such device, a `size` too small for
-            a representation, a tile under 32, or an output that is a folder or named like another kind of file.
-        LookupError: no pretrained inverter fits, and there is no drawing of such features either.
+            a representation, a tile under 32, or an output that is a folder or has another suffix than ``.png``.
+        LookupError: neither a pretrained inverter for the features nor a drawing of them.
     """
     path = Path(output)
     if path.is_dir() or path.suffix.lower() not in ("", ".png"):
         raise ValueError(f"the sheet is a PNG file, got {path}{' (a folder)' if path.is_dir() else ''}")
     if tile < SMALLEST_TILE:
         raise ValueError(f"tile is at least {SMALLEST_TILE} pixels, got {tile}")
-    checked_device(device)  # refused even if nothing is inverted
+    checked_device(device)  # an error even if nothing is inverted
     pairs = pairings(inverter, representation)
     columns = [_Column(pair, size, device) for pair in pairs]
     listing = as_listing(images, skip_bad=skip_bad)
@@ -220,12 +220,12 @@ def sheet(
     )
 
 
-# For each photograph what should come back, and what did, (1, 3, H, W) in [0, 1]; empty without an inverter.
+# Target and reconstruction of each photograph, (1, 3, H, W) in [0, 1]; empty without an inverter.
 _Compared = list[tuple[torch.Tensor, torch.Tensor]]
 
 
 class _Column:
-    """A representation on the sheet; ``LookupError`` if there is nothing of it to show."""
+    """A representation on the sheet; ``LookupError`` without a drawing and an inverter."""
 
     def __init__(self, pair: Pairing, size: int | None, device: str) -> None:
         self.representation = pair.representation
@@ -240,7 +240,7 @@ class _Column:
             raise LookupError(pair.missing)
 
     def shown(self, pixels: Pixels, tile: int) -> tuple[Pixels | None, Comparison | None]:
-        """Return an image's features drawn, and what comes back of them."""
+        """Return the drawing of an image's features, and their reconstruction."""
         batch = as_batch([pixels])
         comparison = None
         if self._reconstructor is None:
@@ -256,12 +256,12 @@ class _Column:
 def _rows(
     columns: Sequence[_Column], sources: Sequence[ImageSource], tile: int, skipped: Skipped | None
 ) -> tuple[list[SheetRow], list[_Compared]]:
-    """Return the photographs as they are shown, and for each representation what to compare."""
+    """Return the rows of the sheet, and the images to compare for each representation."""
     loaders = {column.side: load(sources, column.side) for column in columns}
     rows: list[SheetRow] = []
     compared: list[_Compared] = [[] for _ in columns]
     for items in zip(*loaders.values(), strict=True):
-        # An image is read once for each size, and cannot be used at any of them or at none.
+        # An image is read once for each size; it can be used at all sizes or at none.
         if not list(usable(items[:1], skipped)):
             continue
         pixels = {side: item.pixels for side, item in zip(loaders, items, strict=True) if item.pixels is not None}
@@ -277,7 +277,7 @@ def _rows(
 
 
 def _report(compared: _Compared) -> ErrorReport | None:
-    """Return the errors; ``None`` without reconstructions, or where no two photographs differ."""
+    """Return the errors; ``None`` without reconstructions, or if no two photographs differ."""
     originals = Originals()
     for target, _ in compared:
         originals.add(target)

@@ -120,7 +120,7 @@ class AlexNetLayer(Representation):
 
     @functools.cached_property
     def network(self) -> Network:
-        """The network with these weights, which representations of other layers share."""
+        """The network with these weights, shared by the representations of other layers."""
         return alexnet(self.weights, self.variant, self.preprocessing or None)
 
     @functools.cached_property

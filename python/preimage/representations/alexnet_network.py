@@ -12,7 +12,7 @@ from preimage.representations.alexnet_variants import CONVOLUTIONS, LAYERS, VARI
 
 
 def parameter_shapes(variant: str) -> dict[str, tuple[int, ...]]:
-    """The shapes of all weights and biases, by name (``conv1.weight``), in the order of the layers."""
+    """Return the shapes of all weights and biases by name (``conv1.weight``), in the order of the layers."""
     return {name: tuple(value.shape) for name, value in build(variant, device="meta").state_dict().items()}
 
 
@@ -34,18 +34,18 @@ class Convolution(torch.nn.Conv2d):
 
 
 class Connected(torch.nn.Linear):
-    """A fully connected layer of everything before it, and ReLU."""
+    """Fully connected layer of the flattened input, and ReLU."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return F.relu(super().forward(x.flatten(1)), inplace=True)
 
 
 def build(variant: str, last: str = "prob", device: torch.device | str = "cpu") -> torch.nn.Sequential:
-    """Build AlexNet up to one layer; what lies beyond is not even built.
+    """Build AlexNet up to one layer.
 
     A layer's output is that of its last step: after ReLU, pooling and normalization for conv1…conv5, after ReLU for
-    fc6 and fc7, before the softmax for fc8, after it for prob. Its parameters are called ``conv1.weight``,
-    ``conv1.bias``, …, ``fc8.bias``.
+    fc6 and fc7, before the softmax for fc8, after it for prob. The names of its parameters are
+    ``conv1.weight``, ``conv1.bias``, …, ``fc8.bias``.
 
     Args:
         variant: ``"caffenet"`` (pools, then normalizes), ``"bvlc"`` (normalizes, then pools) or ``"torchvision"``

@@ -18,10 +18,10 @@ class Variant(NamedTuple):
 
     Attributes:
         image_side: pixels of the square images that make conv5's output 6×6 cells.
-        channels: of conv1 to conv5.
+        channels: of the outputs of conv1 to conv5.
         groups: of conv1 to conv5.
         padding: of conv1, in pixels.
-        after: steps behind the ReLU of conv1 and of conv2.
+        after: steps after the ReLU of conv1 and of conv2.
         ceil_mode: pooling keeps the last, incomplete window (Caffe).
     """
 
@@ -42,13 +42,13 @@ VARIANTS = {
 
 
 def channels(variant: str, layer: str) -> int:
-    """Channels of a layer's output, or the length of its vectors."""
+    """Return the channels of a layer's output, or the length of its vectors."""
     if layer in CONVOLUTIONS:
         return VARIANTS[variant].channels[CONVOLUTIONS.index(layer)]
     return 4096 if layer in ("fc6", "fc7") else 1000
 
 
 def check_variant(variant: str) -> None:
-    """``ValueError`` unless there is such a variant."""
+    """Raise ``ValueError`` for an unknown variant."""
     if variant not in VARIANTS:
         raise ValueError(f"unknown AlexNet variant {variant!r}; known are {', '.join(VARIANTS)}")

@@ -1,4 +1,4 @@
-"""Files of AlexNet's weights: where imported ones lie, what a file tells of itself, and its arrays."""
+"""Files of AlexNet's weights: the folder of imported ones, the variant of a file, and its arrays."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from preimage.representations.preprocessing import PREPROCESSINGS
 FORMAT = "preimage-weights"  # in the header of imported files
 
 USUAL_PREPROCESSING = {"caffenet": "caffe-bgr", "bvlc": "caffe-bgr", "torchvision": "imagenet-rgb"}
-PUBLISHED = {  # the files that hold a variant's weights, for messages
+PUBLISHED = {  # the published files of each variant, for messages
     "caffenet": "bvlc_reference_caffenet.caffemodel",
     "bvlc": "bvlc_alexnet.caffemodel",
     "torchvision": "alexnet-owt-7be5be79.pth",
 }
-TORCHVISION_NAMES = {  # of the layers in torchvision's state_dict
+TORCHVISION_NAMES = {  # layers in torchvision's state_dict
     "features.0": "conv1",
     "features.3": "conv2",
     "features.6": "conv3",
@@ -38,7 +38,7 @@ TORCHVISION_NAMES = {  # of the layers in torchvision's state_dict
     "classifier.4": "fc7",
     "classifier.6": "fc8",
 }
-_WRAPPERS = ("module", "_orig_mod")  # what nn.DataParallel and torch.compile put into names
+_WRAPPERS = ("module", "_orig_mod")  # prefixes of nn.DataParallel and torch.compile
 _MOST_SHOWN = 6  # names or differences, in a message
 
 
@@ -49,9 +49,9 @@ class AlexNetWeights:
     Attributes:
         path: of the file.
         variant: of AlexNet.
-        preprocessing: how these weights want their pixels, a name in `PREPROCESSINGS`.
-        arrays: by our names (``conv1.weight``), in the order of the layers.
-        others: names of the arrays that AlexNet does not have.
+        preprocessing: preprocessing for these weights, a name in `PREPROCESSINGS`.
+        arrays: weights and biases by name (``conv1.weight``), in the order of the layers.
+        others: names of arrays that AlexNet does not have.
     """
 
     path: Path
@@ -62,11 +62,11 @@ class AlexNetWeights:
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """Those whose weights are here: conv1 to some layer."""
+        """The layers that the file has weights of: conv1 to some layer."""
         return LAYERS[: len(self.arrays) // 2]
 
     def load(self) -> dict[str, NDArray[Any]]:
-        """The weights and biases: float16 as they are, all others as float32.
+        """Return the weights and biases: float16 unchanged, other dtypes as float32.
 
         Raises:
             FileFormatError: values that are not finite, or a file that is damaged.
@@ -75,35 +75,37 @@ class AlexNetWeights:
 
 
 def weights_folder() -> Path:
-    """``$PREIMAGE_WEIGHTS``, or ``$XDG_CACHE_HOME/preimage/weights``, or ``~/.cache/preimage/weights``."""
-    if ours := os.environ.get("PREIMAGE_WEIGHTS"):
-        return Path(ours).expanduser().absolute()
+    """Return ``$PREIMAGE_WEIGHTS``, or ``$XDG_CACHE_HOME/preimage/weights``, or ``~/.cache/preimage/weights``."""
+    if chosen := os.environ.get("PREIMAGE_WEIGHTS"):
+        return Path(chosen).expanduser().absolute()
     base = Path(os.environ.get("XDG_CACHE_HOME") or "")
     return (base if base.is_absolute() else Path.home() / ".cache") / "preimage" / "weights"
 
 
 def file_name(variant: str, digest: str) -> str:
-    """What the file of imported weights is called."""
+    """Return the name of a file of imported weights."""
     return f"alexnet-{variant}-{digest}.safetensors"
 
 
 def check_name(path: Path, digest: str) -> None:
-    """`FileFormatError` if a file's name, as of an imported one, has another digest than its arrays."""
+    """Raise `FileFormatError` if the name of an imported file has another digest than its arrays."""
     named = re.fullmatch(file_name(r"\w+", f"({DIGEST.pattern})").replace(".", r"\."), path.name)
     if named and named[1] != digest:
-        raise FileFormatError(path, f"is damaged or another's: it holds the weights {digest}, not those of its name")
+        raise FileFormatError(
+            path, f"is damaged or renamed: the digest of its weights is {digest}, not that of its name"
+        )
 
 
 def find(variant: str, weights: str = "") -> Path:
-    """The file meant by a representation's parameters.
+    """Return the path of the weights that a representation's parameters mean.
 
     Args:
         variant: of AlexNet.
-        weights: a digest; a path; or ``""`` for the only imported ones of the variant that there are.
+        weights: a digest; a path; or ``""`` for the only imported weights of the variant.
 
     Raises:
-        FileNotFoundError: there are none; says what to get and how to import it.
-        ValueError: several are there and none is named.
+        FileNotFoundError: no such weights; the message names the file to get and the command to import it.
+        ValueError: several imported weights of the variant, and none is named.
     """
     if weights and not DIGEST.fullmatch(weights):
         return Path(weights)
@@ -126,14 +128,15 @@ def read(path: StrPath, variant: str | None = None) -> AlexNetWeights:
     """Compare a file of weights with the network, by its header.
 
     Args:
-        path: of one of the kinds that `open_weights` reads: a state_dict or a checkpoint with one, with our names
+        path: a file that `open_weights` reads: a state_dict or a checkpoint with one, with the names of this package
             (``conv1.weight`` … ``fc8.bias``) or torchvision's; all layers, or conv1 to some layer.
-        variant: of AlexNet; ``None`` where the file tells: an imported one, a ``.caffemodel`` (and what was converted
-            from it) by the order of its layers, torchvision's by its shapes.
+        variant: of AlexNet; ``None`` if the file states it: imported weights do, a ``.caffemodel`` (or a file converted
+            from one) by the order of its layers, torchvision's by its shapes.
 
     Raises:
-        FileFormatError: damaged, or not the weights of that network: says which shapes differ and what is missing.
-        ValueError: unknown variant, or one that the file contradicts or does not tell.
+        FileFormatError: damaged, or not the weights of that network; the message names the shapes that differ and what
+            is missing.
+        ValueError: an unknown variant, a file of another variant, or one that does not state its variant.
         OSError: a file that cannot be read.
     """
     if variant is not None:
@@ -150,7 +153,7 @@ def read(path: StrPath, variant: str | None = None) -> AlexNetWeights:
 
 
 def digest(arrays: Mapping[str, NDArray[Any]]) -> str:
-    """16 hex digits that identify the numbers, whatever file they came from.
+    """Return 16 hexadecimal digits that identify the weights, independent of the file format.
 
     SHA-256 over names, shapes, and the SHA-256 of the values as little-endian float32 in C order, sorted by name.
     """
@@ -162,13 +165,12 @@ def digest(arrays: Mapping[str, NDArray[Any]]) -> str:
 
 
 def _named(file: StrPath, found: WeightFile) -> tuple[dict[str, StoredArray], tuple[str, ...]]:
-    """The arrays of AlexNet by our names, in the order of the layers, and the names of the others.
+    """Return the arrays of AlexNet by name, in the order of the layers, and the names of all others.
 
-    Names may have parts of wrappers in them (``module``, ``_orig_mod``), and all of them something in front, such as
-    ``model.``.
+    Names in the file may contain parts of wrappers (``module``, ``_orig_mod``), and share a prefix such as ``model.``.
     """
     known = {f"{layer}.{kind}": None for layer in LAYERS[:-1] for kind in ("weight", "bias")}
-    named: dict[str, list[tuple[str, StoredArray]]] = {}  # by what stands in front
+    named: dict[str, list[tuple[str, StoredArray]]] = {}  # by prefix
     for array in found.arrays:
         parts = [part for part in array.name.split(".") if part not in _WRAPPERS]
         for length in (3, 2):  # features.0.weight, conv1.weight
@@ -179,18 +181,20 @@ def _named(file: StrPath, found: WeightFile) -> tuple[dict[str, StoredArray], tu
                 break
     if len(named) > 1 and "" not in named:
         networks = ", ".join(f"{front}." for front in named)
-        raise FileFormatError(file, f"holds AlexNet's names in several places, {networks}: save one network alone")
+        raise FileFormatError(
+            file, f"contains AlexNet's names under several prefixes, {networks}: save one network alone"
+        )
     arrays: dict[str, StoredArray] = {}
     for name, array in named.get("", next(iter(named.values()), [])):
         if arrays.setdefault(name, array) is not array:
-            raise FileFormatError(file, f"holds {name} twice")
+            raise FileFormatError(file, f"contains {name} twice")
     taken = {id(array) for array in arrays.values()}
     others = tuple(array.name for array in found.arrays if id(array) not in taken)
     if not arrays:
         came = (", ".join(others[:_MOST_SHOWN]) or "nothing") + (", …" if len(others) > _MOST_SHOWN else "")
         raise FileFormatError(
             file,
-            f"holds nothing by AlexNet's names, conv1.weight, or torchvision's features.0.weight; it holds {came}",
+            f"contains none of AlexNet's names (conv1.weight, or torchvision's features.0.weight), but {came}",
         )
     return {name: arrays[name] for name in known if name in arrays}, others
 
@@ -198,37 +202,37 @@ def _named(file: StrPath, found: WeightFile) -> tuple[dict[str, StoredArray], tu
 def _variant(
     file: StrPath, found: WeightFile, header: Mapping[str, str], arrays: Mapping[str, StoredArray], asked: str | None
 ) -> str:
-    """The variant asked for, if the file does not contradict it, or else the one that the file tells."""
-    told = header.get("variant")
-    if told is not None:
-        if told not in VARIANTS:
-            raise FileFormatError(file, f"is damaged: unknown variant {told!r:.40}")
-        if asked not in (None, told):
-            raise ValueError(f"{file}: these are weights of variant {told!r}, not {asked!r}")
+    """Return the chosen variant, if the file does not contradict it, or else the one that the file states."""
+    stated = header.get("variant")
+    if stated is not None:
+        if stated not in VARIANTS:
+            raise FileFormatError(file, f"is damaged: unknown variant {stated!r:.40}")
+        if asked not in (None, stated):
+            raise ValueError(f"{file}: these are weights of variant {stated!r}, not {asked!r}")
     elif {"pool1", "norm1"} <= set(found.layers):
-        told = "caffenet" if found.layers.index("pool1") < found.layers.index("norm1") else "bvlc"
-        if asked not in (None, told):
-            order = "pools, then normalizes" if told == "caffenet" else "normalizes, then pools"
-            raise ValueError(f"{file}: this network {order}, so it is variant {told}, not {asked}")
+        stated = "caffenet" if found.layers.index("pool1") < found.layers.index("norm1") else "bvlc"
+        if asked not in (None, stated):
+            order = "pools, then normalizes" if stated == "caffenet" else "normalizes, then pools"
+            raise ValueError(f"{file}: this network {order}, so it is variant {stated}, not {asked}")
     elif "conv1.weight" in arrays and arrays["conv1.weight"].shape == _shapes("torchvision")["conv1.weight"]:
-        told = "torchvision"
-    variant = asked or told
+        stated = "torchvision"
+    variant = asked or stated
     if variant is None:
         shapes = [_shapes(name)["conv1.weight"] for name in ("caffenet", "torchvision")]
         first = arrays.get("conv1.weight")
         if first is None or first.shape not in shapes:
-            held = "is not there" if first is None else f"is {_shown(first.shape)}"
+            found_shape = "is missing" if first is None else f"is {_shown(first.shape)}"
             right = " or, in torchvision's, ".join(map(_shown, shapes))
-            raise FileFormatError(file, f"these are no AlexNet's weights: conv1.weight {held}; {right} would be right")
+            raise FileFormatError(file, f"these are not AlexNet's weights: conv1.weight {found_shape}, not {right}")
         raise ValueError(
-            f"{file}: does not tell which AlexNet this is, as caffenet and bvlc have equal shapes: give the variant "
+            f"{file}: does not state which AlexNet this is, as caffenet and bvlc have equal shapes: give the variant "
             "(--variant caffenet, bvlc or torchvision)"
         )
     return variant
 
 
 def _check(file: StrPath, arrays: Mapping[str, StoredArray], variant: str) -> None:
-    """`FileFormatError` unless the arrays are the variant's, conv1 to some layer, each whole."""
+    """Raise `FileFormatError` unless the arrays are the variant's: both of each layer, conv1 to some layer."""
     shapes = _shapes(variant)
     present = [layer for layer in LAYERS if any(name.startswith(f"{layer}.") for name in arrays)]
     wanted = [f"{layer}.{kind}" for layer in LAYERS[: LAYERS.index(present[-1]) + 1] for kind in ("weight", "bias")]
@@ -241,7 +245,7 @@ def _check(file: StrPath, arrays: Mapping[str, StoredArray], variant: str) -> No
         raise FileFormatError(file, f"these are not {variant}'s weights: {'; '.join(parts[:_MOST_SHOWN])}{dots}")
     for name, array in arrays.items():
         if array.dtype.kind != "f":
-            raise FileFormatError(file, f"{name} is {array.dtype.name}; weights are floating")
+            raise FileFormatError(file, f"{name} is {array.dtype.name}, but weights are floating")
 
 
 def _shapes(variant: str) -> dict[str, tuple[int, ...]]:
@@ -252,13 +256,13 @@ def _shapes(variant: str) -> dict[str, tuple[int, ...]]:
 
 def _values(file: StrPath, array: StoredArray) -> NDArray[Any]:
     values = array.load()
-    with np.errstate(over="ignore"):  # refused below
+    with np.errstate(over="ignore"):  # an error below
         kept = np.ascontiguousarray(values, np.float16 if values.dtype == np.float16 else np.float32)
     if not np.isfinite(kept).all():
-        raise FileFormatError(file, f"{array.name} holds values that are infinite or not numbers")
+        raise FileFormatError(file, f"{array.name} contains infinite values or NaN")
     return kept.reshape(values.shape)
 
 
 def _shown(shape: tuple[int, ...]) -> str:
-    """``96×3×11×11``."""
+    """Return a shape as ``96×3×11×11``."""
     return "×".join(map(str, shape))

@@ -25,18 +25,18 @@ T = TypeVar("T")
 
 @dataclasses.dataclass(frozen=True)
 class TracedLayer:
-    """A layer that a pass calls.
+    """A layer that a forward pass calls.
 
     Attributes:
         name: dotted, ``""`` for the network itself.
-        kind: its class.
-        output: what it returns for one image, in a phrase.
-        features: (C, h, w) or (C,) of the representation that it makes, or ``None`` if it makes none.
-        prefix_tokens: beside the grid, see `Network`.
-        problem: why it makes none; else empty.
-        channels_last: it seems to be a map (B, h, w, C), which needs ``layout="nhwc"``.
-        parameters: numbers that it learnt, those of its parts included.
-        calls: in one pass; a representation takes the first.
+        kind: name of its class.
+        output: its output for one image, in a phrase.
+        features: shape (C, h, w) or (C,) of its features, or ``None`` if it has none.
+        prefix_tokens: number of tokens that are not part of the grid, see `Network`.
+        problem: reason why it has no features; else empty.
+        channels_last: the output seems to be a map (B, h, w, C), which needs ``layout="nhwc"``.
+        parameters: number of parameters, those of its parts included.
+        calls: number of calls in one pass; a representation takes the first.
     """
 
     name: str
@@ -51,33 +51,37 @@ class TracedLayer:
 
 
 class Network:
-    """A torch network with the way it wants its pixels: features of any of its layers, several in one pass.
+    """A torch network with its preprocessing: features of any of its layers, of several in one pass.
 
-    A layer's output becomes features by its shape. (B, C, h, w) is a map, or a vector if h = w = 1; (B, C) a vector.
-    (B, N, C) are tokens: with N = n² + k and k ≤ 8 the last n² are laid out as a map of n × n cells, and the k before
-    them (class token, registers) lie beside: each adds C channels, the same at every cell, (B, (1 + k)·C, n, n).
-    ``layout="tokens-last"``, ``"tokens-middle"`` and ``"tokens-at-N"`` say that the k are elsewhere: at the end, behind
-    the first half of the n², behind N of them. ``layout="nhwc"`` takes maps with the channels last; a map that is
-    square only so is refused without it, unless ``layout="nchw"`` says that it is as it should be. ``layout="vector"``
-    flattens whatever comes.
+    The shape of a layer's output decides what its features are. (B, C, h, w) is a map, or a vector if h = w = 1;
+    (B, C) is a vector. (B, N, C) are tokens: with N = n² + k and k ≤ 8 the last n² form a map of n × n cells, and each
+    of the k tokens before them (class token, registers) adds C channels that are the same at every cell:
+    (B, (1 + k)·C, n, n). ``layout="tokens-last"``, ``"tokens-middle"`` and ``"tokens-at-N"`` are for networks that put
+    the k tokens at the end, after the first half of the n², or after N of them. ``layout="nhwc"`` takes maps with the
+    channels last; a map that is square only in that order is an error without it, unless ``layout="nchw"`` confirms
+    its order. ``layout="vector"`` flattens any output.
 
-    The module stays as it is: each pass runs in evaluation mode, without gradients of the weights, and then restores
-    the mode and ``requires_grad`` of every part. Images on another device are taken by a copy there, which is made once
-    for each state of the weights. Passes of several threads take turns.
+    The module is not changed: each pass runs in evaluation mode, without gradients of the weights, and then restores
+    the mode and ``requires_grad`` of every part. Images on another device are computed by a copy on that device, which
+    is made once for each state of the weights. Passes of several threads run one after the other.
 
     Args:
-        module: takes (B, 3, H, W) float of its own precision. What `torch.compile` or data parallelism wrapped, as a
-            whole or in parts, is unwrapped. TorchScript has no layers but ``""``, its output.
-        preprocess: a `Preprocessing`; or any function of images (B, 3, side, side) float32 RGB in [0, 1], which a spec
-            can name but not describe.
+        module: takes (B, 3, H, W) float of its precision. Wrappers of `torch.compile` and of data parallelism are
+            removed, also inside. TorchScript has no layers but ``""``, its output.
+        preprocess: a `Preprocessing`; or any function of images (B, 3, side, side) float32 RGB in [0, 1], of which a
+            spec contains the name only.
         image_size: side of the images in pixels, for such a function only.
-        name: what specs call the network; by default its class, with its package.
+        name: name of the network in specs; by default its class, with its package.
         identify: digest of a module's weights, for its specs; by default of the whole state, see `weights`.
 
     Raises:
-        TypeError: no module, or a `preprocess` that cannot be called.
-        ValueError: an `image_size` missing, out of range, or given twice; weights that hold no numbers (on the meta
-            device, of lazy layers) or only a share of them.
+        TypeError: not a module, or a `preprocess` that cannot be called.
+        ValueError: an `image_size` missing, out of range, or given twice; weights without values (on the meta device,
+            of lazy layers) or only a part of them.
+
+    Example:
+        >>> network = preimage.Network(vit, preimage.Preprocessing(224))
+        >>> features = network.representation("blocks.3")(images)
     """
 
     def __init__(
@@ -99,7 +103,7 @@ class Network:
         self._preprocess = preprocess
         self._identify = identify
         self._lock = threading.RLock()
-        self._versions = versions(self.module)  # of the weights that the three below are for
+        self._versions = versions(self.module)  # of the weights that the next three attributes are for
         self._weights = ""
         self._shapes: dict[tuple[str, str], LayerShape] = {}
         self._copies: dict[torch.device, nn.Module] = {}
@@ -113,35 +117,37 @@ class Network:
             return self._weights
 
     def representation(self, layer: str, layout: str = "auto") -> NetworkRepresentation:
-        """One layer as a representation.
+        """Return the representation of one layer.
 
         Args:
-            layer: its name in ``module.named_modules()``; ``""`` is the network's own output.
-            layout: of its output: ``"auto"``, ``"nchw"``, ``"nhwc"``, ``"vector"``, ``"tokens-middle"``,
+            layer: name in ``module.named_modules()``; ``""`` is the output of the network.
+            layout: axis order of its output: ``"auto"``, ``"nchw"``, ``"nhwc"``, ``"vector"``, ``"tokens-middle"``,
                 ``"tokens-last"`` or ``"tokens-at-N"``.
 
         Raises:
-            ValueError: no such layer (the nearest are named), or no such layout.
+            ValueError: no such layer (similar names are listed), or no such layout.
         """
         return NetworkRepresentation(self, layer, layout)
 
     def layers(self, images: torch.Tensor, names: Iterable[str], layout: str = "auto") -> dict[str, torch.Tensor]:
-        """Features of several layers in one pass, by name: (B, C, h, w) or (B, C), float32, on the images' device.
+        """Return the features of several layers by name, computed in one pass.
 
-        A layer that is called several times answers with its first call. NaN and infinite values stay.
+        The features are (B, C, h, w) or (B, C), float32, on the device of the images. Of a layer that is called several
+        times, the first call counts. NaN and infinite values are kept.
 
         Args:
-            images: (B, 3, side, side) RGB, uint8 or floating in [0, 1]. Gradients flow back to them if they want any.
-            names: of the layers; only the part of the network up to the last of them runs.
-            layout: of all their outputs.
+            images: (B, 3, side, side) RGB, uint8 or floating in [0, 1]. Gradients flow back to them if required.
+            names: of the layers; the pass ends after the last of them.
+            layout: axis order of all outputs.
 
         Raises:
-            TypeError: images or outputs of the wrong kind; says which layer and what to choose instead.
-            ValueError: images of another size, no such layer, or an output that makes no features.
+            TypeError: images of another dtype, or an output that is not one floating tensor; the message names the
+                layer.
+            ValueError: images of another size, no such layer, or an output of another shape.
         """
         wanted = list(names)
         if not wanted:
-            raise ValueError("no layers asked for")
+            raise ValueError("names must contain at least one layer, got none")
         shapes = self.shapes(wanted, layout)
         with self._on(images.device, gradients=torch.is_grad_enabled() and images.requires_grad) as module:
             outputs = layer_outputs(module, wanted, self._pixels(images), self._called)
@@ -156,7 +162,7 @@ class Network:
         return features
 
     def shapes(self, names: Collection[str], layout: str = "auto") -> dict[str, LayerShape]:
-        """What the features of these layers are like, by one pass over a black image, done once for the same weights.
+        """Return the shapes of the features of these layers, from one pass over a black image that is done once.
 
         Raises:
             TypeError, ValueError: as `layers`; also if the network fails on an image of its size.
@@ -174,19 +180,19 @@ class Network:
             return {name: self._shapes[name, layout] for name in names}
 
     def trace(self) -> list[TracedLayer]:
-        """Every layer that a pass over one image calls, in the order in which they answer."""
+        """Return all layers that a pass over one image calls, in the order in which they finish."""
         return [
             dataclasses.replace(found, calls=calls)
             for calls, found in self._on_black(lambda module, pixels: trace(module, pixels, _traced, self._called))
         ]
 
     def described_preprocessing(self) -> dict[str, Scalar]:
-        """How pixels are prepared, as a spec holds it."""
+        """Return the preprocessing as parameters of a spec."""
         return dict(self._described)
 
     @contextmanager
     def _on(self, device: torch.device, gradients: bool = False) -> Iterator[nn.Module]:
-        """The module, or its copy on that device, ready for a pass in the precision of its weights."""
+        """Prepare the module, or its copy on that device, for a pass in the precision of its weights."""
         has_autocast = torch.amp.is_autocast_available(device.type)
         precise = torch.autocast(device.type, enabled=False) if has_autocast else nullcontext()
         with self._lock, torch.set_grad_enabled(gradients), precise:
@@ -197,7 +203,7 @@ class Network:
                 yield module
 
     def _forget_if_changed(self) -> None:
-        """Forget what was found out about weights that the caller has changed since."""
+        """Forget digests, shapes and copies if the caller has changed the weights."""
         if (now := versions(self.module)) != self._versions:
             self._versions, self._weights = now, ""
             self._shapes.clear()
@@ -208,7 +214,7 @@ class Network:
         return next((tensor.device for tensor in tensors_of(self.module)), torch.device("cpu"))
 
     def _pixels(self, images: torch.Tensor) -> torch.Tensor:
-        """What the network takes, of its own precision."""
+        """Return the input of the network, of its precision."""
         floating = (tensor.dtype for tensor in tensors_of(self.module) if tensor.is_floating_point())
         dtype = next(floating, torch.float32)
         if isinstance(self._preprocess, Preprocessing):
@@ -219,15 +225,15 @@ class Network:
         except Exception as error:
             if is_out_of_memory(error):
                 raise
-            place = place_of(error)
-            raise ValueError(f"the preprocessing of {self._called} fails: {brief(error)}{place}") from error
+            position = place_of(error)
+            raise ValueError(f"the preprocessing of {self._called} fails: {brief(error)}{position}") from error
         if not isinstance(pixels, torch.Tensor) or pixels.dim() != 4:
             raise TypeError(f"the preprocessing of {self._called} makes {describe_output(pixels)}, not (B, 3, H, W)")
         return pixels.to(dtype)
 
     def _on_black(self, work: Callable[[nn.Module, torch.Tensor], T]) -> T:
         side = self.image_size
-        # Not in inference mode: a network that keeps what it computed here must stay able to give gradients.
+        # Not in inference mode: a network that caches tensors of this pass must still be able to give gradients.
         with torch.inference_mode(False), self._on(self._device) as module:
             return work(module, self._pixels(torch.zeros(1, 3, side, side, device=self._device)))
 
@@ -236,8 +242,7 @@ class Network:
 class NetworkRepresentation(Representation):
     """A layer of a network, see `Network`.
 
-    Its spec's stride is the image's side divided by the map's rows, rounded, at least 1: exact where the cells divide
-    the image.
+    The stride of its spec is the side of the image divided by the rows of the map, rounded, at least 1.
     """
 
     name: ClassVar[str] = NETWORK

@@ -1,4 +1,4 @@
-"""Networks by name: ``torch:package.module:factory``."""
+"""Representations by the name of a function that creates a network: ``torch:package.module:factory``."""
 
 from __future__ import annotations
 
@@ -69,11 +69,11 @@ def create(
 def load_network(
     name: str, *, preprocessing: str | None = None, input_size: int | None = None, weights: str | None = None
 ) -> Network:
-    """The network that a function makes; arguments as in `create`.
+    """Return the network that a function creates; arguments as in `create`.
 
     Raises:
-        ValueError: as `load_factory`; the factory makes a ready representation; an unknown preprocessing; or one, or an
-            `input_size`, for a factory that makes a `preimage.Network`, which has its own.
+        ValueError: as `load_factory`; a factory that creates a representation without layers; an unknown preprocessing;
+            or a preprocessing or `input_size` for a factory that creates a `preimage.Network`, which has both.
     """
     made = load_factory(name, weights)
     if isinstance(made, Representation):
@@ -85,7 +85,7 @@ def load_network(
 
 
 def as_network(name: str, made: nn.Module | Network, preprocessing: str | None, input_size: int | None) -> Network:
-    """What a factory made, with the preprocessing of that name."""
+    """Return the network of a factory, with the preprocessing of that name."""
     if isinstance(made, Network):
         _refuse(name, "makes a Network", preprocessing=preprocessing, input_size=input_size)
         return made
@@ -99,10 +99,10 @@ def load_factory(name: str, weights: str | None = None) -> nn.Module | Network |
 
     Args:
         name: ``torch:package.module:factory``; the factory takes no arguments, or `weights`.
-        weights: handed over as the argument ``weights`` if the factory has one, or else as the first.
+        weights: passed as the argument ``weights`` if the factory has one, or else as the first argument.
 
     Raises:
-        ValueError: a name of another form; no such module or function; it fails; or it makes something else.
+        ValueError: a name of another form; no such module or function; it fails; or it returns something else.
     """
     match = _NAME.fullmatch(name)
     if match is None:
@@ -131,7 +131,7 @@ def load_factory(name: str, weights: str | None = None) -> nn.Module | Network |
 def _attribute(name: str, module_name: str, path: str) -> Any:
     try:
         found = importlib.import_module(module_name)
-    except (Exception, SystemExit) as error:  # a script may parse its arguments and leave
+    except (Exception, SystemExit) as error:  # a script may parse its arguments and exit
         raise ValueError(
             f"{name}: cannot import {module_name} from the current folder or the installed packages: "
             f"{brief(error)}{place_of(error)}"
@@ -148,7 +148,7 @@ def _arguments(name: str, factory: Any, weights: str | None) -> tuple[tuple[str,
         return (), {}
     try:
         taken = inspect.signature(factory).parameters
-    except (TypeError, ValueError):  # written in C, for example
+    except (TypeError, ValueError):  # for example of functions in C
         return (weights,), {}
     if "weights" in taken:
         return (), {"weights": weights}
@@ -164,12 +164,12 @@ def _refuse(name: str, what: str, **given: object) -> None:
 
 @contextmanager
 def _current_folder_importable() -> Iterator[None]:
-    """As ``python -m`` has it, for as long as a network is loaded."""
+    """Put the current folder first on the import path, as ``python -m`` does, while a network is loaded."""
     folder = os.getcwd()
     sys.path.insert(0, folder)
     importlib.invalidate_caches()
     try:
         yield
     finally:
-        with suppress(ValueError):  # the network's own code took it out
+        with suppress(ValueError):  # removed by the network's code
             sys.path.remove(folder)

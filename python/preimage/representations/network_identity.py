@@ -1,4 +1,4 @@
-"""What a spec tells of a network besides its layer: a digest of its weights, and how it wants its pixels."""
+"""The digest of a network's weights and its preprocessing, as parameters of a spec."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ Preprocess = Preprocessing | Callable[[torch.Tensor], torch.Tensor]
 
 
 def digest(module: nn.Module) -> str:
-    """16 hexadecimal digits of SHA-256 over the names, types, shapes and bytes of all tensors of the state.
+    """Return 16 hexadecimal digits of SHA-256 over names, dtypes, shapes and bytes of all tensors of the state.
 
-    Tensors in tuples (packed weights of quantized layers) and the constants of frozen TorchScript count, too.
+    Tensors in tuples (packed weights of quantized layers) and the constants of frozen TorchScript are included.
     """
     total = hashlib.sha256()
     state = sorted(module.state_dict().items())
     scripts = [(name, part) for name, part in module.named_modules() if isinstance(part, torch.jit.ScriptModule)]
     for name, part in scripts:
-        with suppress(RuntimeError):  # one without a forward has no constants
+        with suppress(RuntimeError):  # without a forward method there are no constants
             state += sorted((f"{name}.{key}", one) for key, one in part.code_with_constants[1].const_mapping.items())
             packed = [node for node in part.inlined_graph.nodes() if node.kind() == "prim::ConstantMKLDNNTensor"]
             state += [(f"{name}.packed.{index}", node.t("value")) for index, node in enumerate(packed)]
@@ -36,9 +36,9 @@ def digest(module: nn.Module) -> str:
 
 
 def versions(module: nn.Module) -> tuple[tuple[int, int], ...]:
-    """Return what changes with the weights: where each tensor lies, and how often it was written to in place.
+    """Return the address of each tensor, and the number of in-place writes to it: they change with the weights.
 
-    Writing through ``parameter.data`` is not counted by torch, nor is anything in inference mode.
+    torch does not count writes through ``parameter.data``, nor those in inference mode.
     """
     return tuple(
         (
@@ -58,7 +58,7 @@ def tensors_of(module: nn.Module) -> Iterator[torch.Tensor]:
 
 
 def _tensors(name: str, value: object) -> Iterator[tuple[str, torch.Tensor]]:
-    """Plain dense tensors of an entry of the state."""
+    """Yield the plain dense tensors of an entry of the state."""
     if isinstance(value, tuple | list):
         for index, one in enumerate(value):
             yield from _tensors(f"{name}.{index}", one)
@@ -74,7 +74,7 @@ def _tensors(name: str, value: object) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def described(preprocess: Preprocess, image_size: int | None) -> tuple[dict[str, Scalar], int]:
-    """How images are prepared, as a spec holds it, and their side; errors as in `preimage.Network`."""
+    """Return the preprocessing as parameters of a spec, and the side of the images; errors as in `preimage.Network`."""
     if isinstance(preprocess, Preprocessing):
         if image_size not in (None, preprocess.image_size):
             raise ValueError(f"image_size is {image_size} but preprocess has {preprocess.image_size}: give the latter")
@@ -82,7 +82,9 @@ def described(preprocess: Preprocess, image_size: int | None) -> tuple[dict[str,
     if not callable(preprocess):
         raise TypeError(f"preprocess is a preimage.Preprocessing or a function of images, got {preprocess!r}")
     if image_size is None:
-        raise ValueError("image_size, the side of the images in pixels, must be given with a preprocess of your own")
+        raise ValueError(
+            "image_size, the side of the images in pixels, must be given for a preprocess that is a function"
+        )
     side = Preprocessing(image_size).image_size  # checked there
     named = preprocess if hasattr(preprocess, "__qualname__") else type(preprocess)
     return {"image_size": side, "preprocess": f"custom:{named.__module__}.{named.__qualname__}"}, side

@@ -1,4 +1,4 @@
-"""What the layers of a network return, by forward hooks: a pass stops as soon as the last wanted layer has answered."""
+"""The outputs of a network's layers, by forward hooks: a pass ends with the last of the layers."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ _NOT_THE_USERS = tuple(f"{Path(file).parent}{os.sep}" for file in (torch.__file_
 
 
 class _Enough(BaseException):
-    """Ends a pass early. No `Exception`, so that no network's own ``except`` swallows it."""
+    """End a pass early. Not an `Exception`, so that an ``except`` in the network does not catch it."""
 
 
 def named_layers(module: nn.Module) -> dict[str, nn.Module]:
-    """Every layer that can be hooked by its dotted name, the network itself under ``""``.
+    """Return the layers that can be hooked by their dotted names, the network itself as ``""``.
 
-    A shared layer stands under each of its names. What is inside of TorchScript cannot be hooked.
+    A shared layer has several names. Parts of TorchScript cannot be hooked.
     """
     layers: dict[str, nn.Module] = {}
-    script: str | None = None  # what the names inside of the last TorchScript begin with
+    script: str | None = None  # prefix of the names inside of the last TorchScript
     for name, layer in module.named_modules(remove_duplicate=False):
         if script is not None and name.startswith(script):
             continue
@@ -43,11 +43,11 @@ def named_layers(module: nn.Module) -> dict[str, nn.Module]:
 
 
 def find_layer(module: nn.Module, name: str) -> nn.Module:
-    """The layer of that dotted name.
+    """Return the layer of a dotted name.
 
     Raises:
-        TypeError: `name` is no string.
-        ValueError: there is none; names the nearest.
+        TypeError: `name` is not a string.
+        ValueError: no such layer; the message lists similar names.
     """
     if not isinstance(name, str):
         raise TypeError(f"a layer is named by a string such as 'features.4', got {name!r}")
@@ -72,7 +72,7 @@ def _nearest(name: str, known: Collection[str]) -> str:
 
 
 def listed(names: Collection[str], most: int = 12) -> str:
-    """The first names in quotes, and how many more there are."""
+    """Return the first names in quotes, and how many more there are."""
     shown = ", ".join(repr(name) for name in list(names)[:most])
     return shown + (f" and {len(names) - most} more" if len(names) > most else "")
 
@@ -80,41 +80,41 @@ def listed(names: Collection[str], most: int = 12) -> str:
 def layer_outputs(
     module: nn.Module, names: Collection[str], pixels: torch.Tensor, called: str = "the network"
 ) -> dict[str, Any]:
-    """What the named layers return in one pass over `pixels`, each on its first call.
+    """Return the outputs of the named layers in one pass over `pixels`, each of its first call.
 
-    The pass ends at the last of them: nothing behind it runs.
+    The pass ends at the last of them.
 
     Args:
-        called: what messages call the network.
+        called: name of the network in messages.
 
     Raises:
-        ValueError: a name that the network lacks, a layer that its forward never calls, or an error of the network's
-            code: with the layer, and the file and line of the code.
-        MemoryError, RuntimeError: no memory.
+        ValueError: a layer that the network does not have or that its forward never calls; or an error in the network's
+            code, with the layer, and the file and line of the code.
+        MemoryError, RuntimeError: not enough memory.
     """
     wanted = {name: find_layer(module, name) for name in names}
-    answers = _answers(module, list(dict.fromkeys(wanted.values())), pixels, called)
+    outputs = _outputs(module, list(dict.fromkeys(wanted.values())), pixels, called)
     for name, layer in wanted.items():
-        if layer not in answers:
+        if layer not in outputs:
             reached = [one for _, one in trace(module, pixels, lambda one, _layer, _output: one, called) if one]
             raise ValueError(
                 f"layer {name!r} ({type(layer).__name__}) is never called by the network's forward; "
                 f"layers that are: {listed(reached)}"
             )
-    return {name: answers[layer] for name, layer in wanted.items()}
+    return {name: outputs[layer] for name, layer in wanted.items()}
 
 
-def _answers(
+def _outputs(
     module: nn.Module, layers: Collection[nn.Module], pixels: torch.Tensor, called: str
 ) -> dict[nn.Module, Any]:
-    answers: dict[nn.Module, Any] = {}
+    outputs: dict[nn.Module, Any] = {}
 
     def keep(layer: nn.Module, _inputs: Any, output: Any) -> None:
-        if layer in answers:
+        if layer in outputs:
             return
-        last = len(answers) + 1 == len(layers)
-        # A layer that still runs may work in place, as ReLU(inplace=True) does.
-        answers[layer] = output.clone() if isinstance(output, torch.Tensor) and not last else output
+        last = len(outputs) + 1 == len(layers)
+        # A later layer may change it in place, as ReLU(inplace=True) does.
+        outputs[layer] = output.clone() if isinstance(output, torch.Tensor) and not last else output
         if last:
             raise _Enough
 
@@ -123,16 +123,16 @@ def _answers(
             hooks.callback(_hook(layer, keep).remove)
         hooks.enter_context(suppress(_Enough))
         _run(module, pixels, called)
-    return answers
+    return outputs
 
 
 def _hook(layer: nn.Module, hook: Callable[[nn.Module, Any, Any], None]) -> torch.utils.hooks.RemovableHandle:
-    # Not layer.register_forward_hook: TorchScript refuses that, but calls the hooks that it has.
+    # Not layer.register_forward_hook: TorchScript refuses that, but calls existing hooks.
     return nn.Module.register_forward_hook(layer, hook)
 
 
 def _run(module: nn.Module, pixels: torch.Tensor, called: str) -> None:
-    """One pass; errors of the network's code become a ``ValueError`` that says where."""
+    """Run one pass; errors in the network's code become a ``ValueError`` that states the layer and the line."""
     try:
         with _uncompiled():
             module(pixels)
@@ -146,14 +146,14 @@ def _run(module: nn.Module, pixels: torch.Tensor, called: str) -> None:
 
 @contextmanager
 def _uncompiled() -> Iterator[None]:
-    """Hooks inside of compiled code do not fire, or make torch compile it once more."""
+    """Disable compilation: hooks inside of compiled code do not run, or make torch compile it again."""
     compiles = "torch._dynamo" in sys.modules and not torch.compiler.is_compiling()
     with torch.compiler.set_stance("force_eager") if compiles else nullcontext():
         yield
 
 
 def _where(module: nn.Module, error: Exception) -> str:
-    """Where a pass failed: `` in layer 'head' (Linear): RuntimeError: … (nets.py:12, in forward)``."""
+    """Return where a pass failed: `` in layer 'head' (Linear): RuntimeError: … (nets.py:12, in forward)``."""
     names: dict[int, str] = {}
     for name, layer in named_layers(module).items():
         names.setdefault(id(layer), name)
@@ -166,14 +166,14 @@ def _where(module: nn.Module, error: Exception) -> str:
 
 
 def place_of(error: BaseException) -> str:
-    """Return the innermost line that is no library's but the network's, if any: `` (nets.py:12, in forward)``."""
+    """Return the innermost line of the network's code, not of a library's, if any: `` (nets.py:12, in forward)``."""
     place = ""
     for frame, line in traceback.walk_tb(error.__traceback__):
         file = frame.f_code.co_filename
         standard = file.startswith(_STANDARD_LIBRARY) and "site-packages" not in file
         if not standard and not file.startswith((*_NOT_THE_USERS, "<")):
             place = f" ({file}:{line}, in {frame.f_code.co_name})"
-    # TorchScript has frames of its own, in the text.
+    # TorchScript lists its frames in the message.
     if scripted := re.findall(r'^ *File "(.+)", line (\d+), in (\w+)', str(error), re.MULTILINE):
         place = " ({}:{}, in {})".format(*scripted[-1])
     return place
@@ -185,15 +185,15 @@ def trace(
     describe: Callable[[str, nn.Module, Any], T],
     called: str = "the network",
 ) -> list[tuple[int, T]]:
-    """One whole pass: every layer that it calls, in the order in which they first answer.
+    """Run a whole pass, and describe the layers that it calls, in the order in which they first finish.
 
     Args:
-        describe: makes of (name, layer, output) what is to be kept of a layer's first call; outputs are not kept. A
-            shared layer stands under the first of its names, the network under ``""``.
-        called: what messages call the network.
+        describe: called with (name, layer, output) of a layer's first call; outputs are not kept. A shared layer has
+            the first of its names, the network ``""``.
+        called: name of the network in messages.
 
     Returns:
-        (calls, description) of each.
+        (calls, description) of each layer.
 
     Raises:
         as `layer_outputs`.
@@ -201,7 +201,7 @@ def trace(
     names: dict[nn.Module, str] = {}
     for name, layer in named_layers(module).items():
         names.setdefault(layer, name)
-    seen: dict[nn.Module, tuple[int, T]] = {}  # in the order of first answers
+    seen: dict[nn.Module, tuple[int, T]] = {}  # in the order of first outputs
 
     def note(layer: nn.Module, _inputs: Any, output: Any) -> None:
         calls, description = seen[layer] if layer in seen else (0, describe(names[layer], layer, output))
@@ -215,7 +215,7 @@ def trace(
 
 
 def describe_output(output: Any) -> str:
-    """What a layer returned, in a phrase: ``tensor (1, 64, 56, 56) float32``, ``tuple (tensor ..., None)``."""
+    """Return a phrase for the output of a layer: ``tensor (1, 64, 56, 56) float32``, ``tuple (tensor ..., None)``."""
     match output:
         case torch.Tensor():
             return f"tensor {tuple(output.shape)} {str(output.dtype).removeprefix('torch.')}"

@@ -1,4 +1,4 @@
-"""From what a layer returns to features: maps, vectors, and tokens back on their grid."""
+"""Features from the output of a layer: maps, vectors, and tokens arranged on their grid."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ MOST_PREFIX_TOKENS = 8
 
 @dataclasses.dataclass(frozen=True)
 class LayerShape:
-    """What a layer's features are like.
+    """The shape of a layer's features.
 
     Attributes:
         features: (C, h, w), or (C,) for a vector.
-        prefix_tokens: class and register tokens, which lie beside the grid, each as C / (1 + prefix_tokens) channels.
+        prefix_tokens: number of class and register tokens, each of which is C / (1 + prefix_tokens) of the channels.
     """
 
     features: tuple[int, ...]
@@ -31,29 +31,29 @@ class LayerShape:
 
 
 def check_output_layout(layout: str) -> None:
-    """``ValueError`` if there is no such layout."""
+    """Raise ``ValueError`` for an unknown layout."""
     if layout not in LAYOUTS and not _TOKENS_AT.fullmatch(layout):
         known = ", ".join((*LAYOUTS, "tokens-at-N"))
         raise ValueError(f"the layout of a layer's output is one of {known}, got {layout!r}")
 
 
 def as_features(output: Any, layout: str, count: int, layer: str) -> tuple[torch.Tensor, LayerShape]:
-    """Features (B, C, h, w) or (B, C), float32, of a layer's output, and what they are like.
+    """Return features (B, C, h, w) or (B, C), float32, from the output of a layer, and their shape.
 
     Args:
         output: (B, C, h, w), with `layout` ``"nhwc"`` (B, h, w, C): a map, or a vector if h = w = 1.
-            (B, C): a vector. (B, N, C): N = n² + k tokens, see `grid_of_tokens`. With ``"vector"`` anything of B
-            entries: flattened, the last axis fastest. float16, bfloat16 and float64 become float32.
+            (B, C): a vector. (B, N, C): N = n² + k tokens, see `grid_of_tokens`. With ``"vector"`` any output of B
+            entries, flattened in C order. float16, bfloat16 and float64 become float32.
         layout: one of `LAYOUTS`, or ``"tokens-at-N"``. ``"auto"`` refuses a map that is square only as (B, h, w, C);
-            ``"nchw"`` takes it as (B, C, h, w). The k tokens that are not of the grid come first; with
-            ``"tokens-last"`` they come last, with ``"tokens-middle"`` behind the first half of the grid, with
-            ``"tokens-at-N"`` behind N tokens of it.
+            ``"nchw"`` takes it as (B, C, h, w). The k tokens that are not part of the grid come first; with
+            ``"tokens-last"`` they come last, with ``"tokens-middle"`` after the first half of the grid, with
+            ``"tokens-at-N"`` after N tokens of it.
         count: B, the number of images.
         layer: its name, for messages.
 
     Raises:
-        TypeError: no tensor, or a tensor of whole or complex numbers.
-        ValueError: the first axis is not the images, or there is no map, vector or square of tokens in it.
+        TypeError: not a tensor, or one of integers or complex numbers.
+        ValueError: the first axis is not the images, or the output is not a map, a vector or a square of tokens.
     """
     called = f"layer {layer!r}" if layer else "the network itself (layer '')"
     if not isinstance(output, torch.Tensor):
@@ -61,7 +61,7 @@ def as_features(output: Any, layout: str, count: int, layer: str) -> tuple[torch
             f"{called} returns {describe_output(output)}, not one tensor: choose a layer inside or behind it that does"
         )
     if not output.is_floating_point():
-        raise TypeError(f"{called} returns {describe_output(output)}; features are floating numbers: choose another")
+        raise TypeError(f"{called} returns {describe_output(output)}; features are floating-point: choose another")
     if output.dim() < 2 or output.shape[0] != count or 0 in output.shape[1:]:
         raise ValueError(
             f"{called} returns {describe_output(output)} for {count} image(s): its first axis must be the images, "
@@ -84,8 +84,8 @@ def _arranged(output: torch.Tensor, layout: str, called: str) -> tuple[torch.Ten
         case 4 if not layout.startswith("tokens"):
             if layout == "auto" and looks_channels_last(output.shape):
                 raise ValueError(
-                    f"{called} returns {describe_output(output)}, whose channels seem to be last, as images are square "
-                    "and so are maps (B, h, w, C) of this shape: layout 'nhwc' takes them so, layout 'nchw' as they are"
+                    f"{called} returns {describe_output(output)}, whose channels seem to be last: only (B, h, w, C) is "
+                    "square, like the images: layout 'nhwc' takes it as (B, h, w, C), layout 'nchw' as (B, C, h, w)"
                 )
             return (output.permute(0, 3, 1, 2) if layout == "nhwc" else output), 0
     if layout.startswith("tokens"):
@@ -102,10 +102,10 @@ def looks_channels_last(shape: Sequence[int]) -> bool:
 
 
 def grid_of_tokens(count: int) -> tuple[int, int]:
-    """(n, k) with count = n² + k: the largest square, and the tokens beside it, at most 8.
+    """Return (n, k) with count = n² + k: the largest square, and at most 8 further tokens.
 
     Raises:
-        ValueError: more would be left over.
+        ValueError: more than 8 further tokens.
     """
     side = math.isqrt(count)
     if side < 1 or count - side**2 > MOST_PREFIX_TOKENS:
@@ -117,7 +117,7 @@ def grid_of_tokens(count: int) -> tuple[int, int]:
 
 
 def _on_their_grid(tokens: torch.Tensor, layout: str, called: str) -> tuple[torch.Tensor, int]:
-    """(B, n² + k, C) → (B, (1 + k)·C, n, n): the grid's tokens, then each of the others repeated at every cell."""
+    """Arrange (B, n² + k, C) as (B, (1 + k)·C, n, n): the tokens of the grid, then each other token at every cell."""
     try:
         side, prefix = grid_of_tokens(tokens.shape[1])
     except ValueError as error:
@@ -126,7 +126,9 @@ def _on_their_grid(tokens: torch.Tensor, layout: str, called: str) -> tuple[torc
     at = _TOKENS_AT.fullmatch(layout)
     before = int(at[1]) if at else {"tokens-middle": cells // 2, "tokens-last": cells}.get(layout, 0)
     if before > cells:
-        raise ValueError(f"{called} returns {describe_output(tokens)}, {cells} of a grid; layout {layout!r} is none")
+        raise ValueError(
+            f"{called} returns {describe_output(tokens)}, {cells} of a grid, fewer than layout {layout!r} needs"
+        )
     grid = torch.cat([tokens[:, :before], tokens[:, before + prefix :]], 1).transpose(1, 2).unflatten(2, (side, side))
     beside = tokens[:, before : before + prefix].flatten(1)[:, :, None, None].expand(-1, -1, side, side)
     return torch.cat([grid, beside], dim=1), prefix

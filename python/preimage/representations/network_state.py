@@ -1,4 +1,4 @@
-"""A caller's module: unwrapped, checked, in evaluation mode for one pass, copied to another device."""
+"""The state of a user's module: wrappers, missing weights, evaluation mode for one pass, copies on other devices."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from preimage.representations.network_layers import listed
 def unwrapped(module: nn.Module) -> nn.Module:
     """Return a network without the wrappers of `torch.compile` and of data parallelism, at the top and inside.
 
-    The layers have the names that they had before, and hooks on them fire. The module itself stays as it is: a part
-    that holds a wrapped one is replaced by a shallow copy, which shares its parameters.
+    The layers have the names that they had before, and hooks on them run. The module itself is not changed: a part
+    that contains a wrapped one is replaced by a shallow copy, which shares its parameters.
     """
     return _unwrapped(module, {})
 
@@ -27,7 +27,7 @@ def _unwrapped(module: nn.Module, done: dict[nn.Module, nn.Module]) -> nn.Module
     module = _without_wrapper(module)
     if module in done or isinstance(module, torch.jit.ScriptModule):
         return done.get(module, module)
-    done[module] = module  # for a part that holds itself
+    done[module] = module  # for a part that contains itself
     parts = {name: None if part is None else _unwrapped(part, done) for name, part in module._modules.items()}
     if any(part is not module._modules[name] for name, part in parts.items()):
         done[module] = copy.copy(module)
@@ -46,26 +46,24 @@ def _without_wrapper(module: nn.Module) -> nn.Module:
 
 
 def check_weights(module: nn.Module, called: str) -> None:
-    """``ValueError`` for weights without numbers (meta device, lazy layers), or with a share of them (FSDP)."""
+    """Raise ``ValueError`` for weights without values (meta device, lazy layers), or with a part of them (FSDP)."""
     with_names = [*module.named_parameters(), *module.named_buffers()]
     lazy = [name for name, tensor in with_names if nn.parameter.is_lazy(tensor)]
     if lazy:
-        raise ValueError(
-            f"{called} has lazy layers without weights yet ({listed(lazy, 3)}): run it once on an image before"
-        )
+        raise ValueError(f"{called} has lazy layers without weights ({listed(lazy, 3)}): run it on an image first")
     meta = [name for name, tensor in with_names if tensor.is_meta]
     if meta:
         raise ValueError(
-            f"{called} has weights on the meta device, which hold no numbers ({listed(meta, 3)}): make it on the CPU, "
-            "or give it memory with to_empty(device='cpu') and load its state_dict"
+            f"{called} has weights on the meta device, which have no values ({listed(meta, 3)}): create it on the CPU, "
+            "or allocate memory with to_empty(device='cpu') and load its state_dict"
         )
-    shares = [
+    sharded = [
         name for name, tensor in with_names if hasattr(tensor, "full_tensor") or hasattr(tensor, "_is_flat_param")
     ]
-    if shares:
+    if sharded:
         raise ValueError(
-            f"{called} is spread over several processes ({listed(shares, 3)}): load its full state_dict into a plain "
-            "network"
+            f"{called} is distributed over several processes ({listed(sharded, 3)}): load its full state_dict into a "
+            "plain network"
         )
 
 
@@ -73,7 +71,7 @@ def check_weights(module: nn.Module, called: str) -> None:
 def evaluating(module: nn.Module) -> Iterator[None]:
     """Set evaluation mode and freeze the weights; restore both, part by part, at the end.
 
-    The flags are set one by one, as a module's own ``eval`` may do more, such as to merge weights, or be refused.
+    The flags are set one by one, because the ``eval`` method of a module may do more, such as merge weights, or fail.
     """
     training = [part for part in module.modules() if getattr(part, "training", False)]
     learning = [one for one in module.parameters() if one.requires_grad] if torch.is_grad_enabled() else []
@@ -91,16 +89,16 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 
 @torch.inference_mode(False)  # a copy made in inference mode would never allow gradients
-@torch.no_grad()  # TorchScript would make a copy whose weights depend on the first
+@torch.no_grad()  # else TorchScript's copy has weights that depend on the original's
 def copied_to(module: nn.Module, device: torch.device, called: str) -> nn.Module:
     """Return a copy of a module on another device, without a second copy of its weights on the first.
 
     Raises:
-        ValueError: it cannot be copied.
-        MemoryError, RuntimeError: no memory.
+        ValueError: the module cannot be copied.
+        MemoryError, RuntimeError: not enough memory.
     """
     try:
-        parameters = list(module.parameters())  # kept, as the copy knows them by their addresses
+        parameters = list(module.parameters())  # kept alive, as deepcopy identifies them by address
         buffers = list(module.buffers())
         moved: dict[int, Any] = {id(one): nn.Parameter(one.detach().to(device), False) for one in parameters}
         moved |= {id(one): one.detach().to(device) for one in buffers}
@@ -108,4 +106,4 @@ def copied_to(module: nn.Module, device: torch.device, called: str) -> nn.Module
     except Exception as error:
         if is_out_of_memory(error):
             raise
-        raise ValueError(f"{called} cannot be copied to {device}: {brief(error)}; move it there before") from error
+        raise ValueError(f"{called} cannot be copied to {device}: {brief(error)}; move it there first") from error

@@ -1,7 +1,7 @@
 """Representations of other packages, by their entry points in the group ``preimage.representations``.
 
-An entry point names a subclass of `Representation`, which is registered, or a function without arguments that registers
-what it likes. None is loaded before somebody asks for a name that is not known, or for all names.
+An entry point refers to a subclass of `Representation`, which is registered, or to a function without arguments that
+registers any number of them. None is loaded before an unknown name is looked up, or all names are listed.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from typing import Any
 
 GROUP = "preimage.representations"
 
-_tried: dict[tuple[str, str], str] = {}  # (name, value) of an entry point: why it failed, or empty
+_tried: dict[tuple[str, str], str] = {}  # (name, value) of an entry point → reason of failure, or empty
 
 
 def load(register: Callable[[Any], Any]) -> None:
-    """Load the entry points that were not tried before; one that fails is left out and does not stop the others."""
-    import importlib.metadata  # slow to load, and most commands name what comes with the package
+    """Load the entry points that were not tried before; one that fails is skipped and does not stop the others."""
+    import importlib.metadata  # slow to load, and rarely needed
 
     for point in importlib.metadata.entry_points(group=GROUP):
         if (point.name, point.value) in _tried:
             continue
-        _tried[point.name, point.value] = ""  # before loading: a plug-in may ask for names itself
+        _tried[point.name, point.value] = ""  # before loading: a plug-in may look up names itself
         try:
             found = point.load()
             if isinstance(found, type):
@@ -35,5 +35,5 @@ def load(register: Callable[[Any], Any]) -> None:
 
 
 def failures() -> list[str]:
-    """One phrase for each entry point that could not be loaded, naming it and its package."""
+    """Return one phrase for each entry point that could not be loaded, with its name and its package."""
     return [problem for problem in _tried.values() if problem]

@@ -1,4 +1,4 @@
-"""How a network wants its pixels: size, order of the channels, range, mean and deviation."""
+"""The preprocessing of a network: image size, channel order, range, mean and standard deviation."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Preprocessing:
     """x = (pixel · scale − mean) / std, channels in `order`, of square images.
 
     Attributes:
-        image_size: side of the images in pixels. Images of another size are refused: whoever reads them fits them.
+        image_size: side of the images in pixels; images of another size are an error.
         order: of the channels, and of `mean` and `std`.
-        scale: the largest value of a pixel, 1 or 255.
+        scale: largest value of a pixel, 1 or 255.
         mean: by channel.
         std: by channel.
     """
@@ -48,7 +48,7 @@ class Preprocessing:
             raise ValueError(f"std is three numbers > 0, got {self.std}")
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        """(B, 3, H, W) float32 for the network, of images (B, 3, H, W) RGB, uint8 or floating in [0, 1].
+        """Return the input (B, 3, H, W) float32 of a network for images (B, 3, H, W) RGB, uint8 or in [0, 1].
 
         Raises:
             TypeError: images that are neither uint8 nor floating.
@@ -69,12 +69,12 @@ class Preprocessing:
             raise TypeError(f"images are uint8, or floating in [0, 1], got {images.dtype}")
         if self.order == "bgr":
             pixels = pixels.flip(1)
-        # By channel and by number: a tensor made here would wait for the device, which a CUDA graph does not allow.
+        # By channel and by number: creating a tensor here synchronizes with the device, which CUDA graphs do not allow.
         channels = zip(pixels.unbind(1), self.mean, self.std, strict=True)
         return torch.stack([(channel - mean) / std for channel, mean, std in channels], dim=1)
 
     def parameters(self) -> dict[str, Scalar]:
-        """The fields as a spec holds them: scalars only, for example ``mean = "0.485,0.456,0.406"``."""
+        """Return the fields as parameters of a spec: scalars only, for example ``mean = "0.485,0.456,0.406"``."""
         return {
             "image_size": self.image_size,
             "order": self.order,
@@ -85,22 +85,22 @@ class Preprocessing:
 
 
 def _shortest(value: float) -> str:
-    """The shortest text that is this number alone: two that differ may not look the same in a spec."""
+    """Return the shortest text that identifies a number, so that different numbers differ in a spec."""
     return repr(value).removesuffix(".0")
 
 
 def imagenet_rgb(image_size: int) -> Preprocessing:
-    """RGB in [0, 1] by ImageNet's mean and standard deviation: torchvision, timm."""
+    """Return the preprocessing of torchvision and timm: RGB in [0, 1], normalized by ImageNet's mean and deviation."""
     return Preprocessing(image_size)
 
 
 def caffe_bgr(image_size: int) -> Preprocessing:
-    """BGR in 0…255 minus ImageNet's mean color, averaged over positions: Caffe's reference networks."""
+    """Return the preprocessing of Caffe's reference networks: BGR in 0…255 minus ImageNet's mean color."""
     return Preprocessing(image_size, "bgr", 255.0, (104.007, 116.669, 122.679), (1.0, 1.0, 1.0))
 
 
 def unit_rgb(image_size: int) -> Preprocessing:
-    """RGB in [0, 1] as it is."""
+    """Return the preprocessing that leaves RGB in [0, 1] unchanged."""
     return Preprocessing(image_size, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 
 
@@ -108,6 +108,6 @@ PREPROCESSINGS = {"imagenet-rgb": imagenet_rgb, "caffe-bgr": caffe_bgr, "unit": 
 
 
 def check_preprocessing(name: str) -> None:
-    """``ValueError`` unless there is a preprocessing of that name."""
+    """Raise ``ValueError`` for an unknown preprocessing."""
     if name not in PREPROCESSINGS:
         raise ValueError(f"preprocessing of a network is one of {', '.join(PREPROCESSINGS)}, got {name!r}")

@@ -488,12 +488,12 @@ def measure_statistics(model: Inverter, dataset: Dataset) -> None:
     among the others: with an output region it counts as varying by a hundredth of what the channels do on average.
     """
     colors, channels = _Moments(3), _Moments(dataset.spec.channels)
-    for images, features in dataset.examples(with_features=model.network.standardised):
+    for images, features in dataset.examples(with_features=model.network.standardized):
         colors.add(images)
         if features is not None:
             channels.add(model.measured(features))
     model.image_mean.copy_(colors.mean / 255)
-    if not model.network.standardised:
+    if not model.network.standardized:
         return
     deviation = channels.deviation()
     least = _LEAST_DEVIATION

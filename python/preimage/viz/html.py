@@ -1,4 +1,4 @@
-"""A report as one HTML file that needs nothing else: no script, no style sheet, no network."""
+"""Reports as a single HTML file, without scripts, external style sheets or network access."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ Array = npt.NDArray[Any]
 
 @dataclasses.dataclass(frozen=True)
 class Figure:
-    """A picture on the page.
+    """An image with its caption.
 
     Attributes:
         image: (H, W, 3) or (H, W), uint8 or float in [0, 1].
-        caption: what stands under it; nothing when empty.
-        alt: what a reader who cannot see it is told.
+        caption: text below the image; none if empty.
+        alt: alternative text for screen readers.
     """
 
     image: Array
@@ -34,15 +34,15 @@ class Figure:
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """A heading, pictures, and a line under them.
+    """A heading, images, and a note below them.
 
     Attributes:
-        title: the heading.
-        figures: the pictures, in order.
-        note: the line; none when empty.
-        span: room for a picture: a third of the page's width, so that three stand side by side ("third"), all of it
-            ("page"), or all of the window's ("window"); both are scrolled where the window is narrow.
-        columns: more pictures, in columns side by side; on a narrow screen each column becomes a row.
+        title: heading.
+        figures: images in order.
+        note: text below the images; none if empty.
+        span: width of an image: a third of the page ("third"), the page ("page") or the window ("window"); the last two
+            scroll in a narrow window.
+        columns: more images, in columns side by side; in a narrow window each column becomes a row.
     """
 
     title: str
@@ -54,7 +54,7 @@ class Section:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """A table of plain text; the first column names its row, the others are aligned right."""
+    """A table of plain text; the first column has the names of the rows, the others are aligned right."""
 
     caption: str
     header: Sequence[str]
@@ -73,16 +73,16 @@ def html_page(
     footer: str = "",
     quality: int = 85,
 ) -> str:
-    """The page as text. Every text is escaped; pictures become JPEG inside the page.
+    """Return the page as HTML. All text is escaped; images are embedded as JPEG.
 
     Args:
         title: heading and window title.
-        lead: one paragraph under the heading.
-        points: sentences below it, one a line.
-        sections: groups of pictures, in order.
-        terms: words and what they mean, below the lead.
-        tables: tables below the pictures.
-        command: the command line that made the page; left out when empty.
+        lead: paragraph below the heading.
+        points: list of sentences below the lead.
+        sections: groups of images, in order.
+        terms: terms and their meaning, below the lead.
+        tables: tables below the images.
+        command: command line that created the page; omitted if empty.
         footer: small print at the end.
         quality: of the JPEGs, 1…100.
 
@@ -97,7 +97,7 @@ def html_page(
     body += [_section(section, quality) for section in sections]
     body += [_table(table) for table in tables]
     if command:
-        body.append(f"<h2>The command that made this page</h2>\n<pre><code>{_text(command)}</code></pre>")
+        body.append(f"<h2>The command that created this page</h2>\n<pre><code>{_text(command)}</code></pre>")
     if footer:
         body.append(f"<footer>{_text(footer)}</footer>")
     return _PAGE.format(title=_text(title), style=_STYLE, body="\n".join(body))
@@ -150,7 +150,7 @@ def _data_uri(image: Array, quality: int) -> str:
     pixels = np.ascontiguousarray(as_picture(image)[:, :, ::-1])  # OpenCV encodes BGR
     done, data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])
     if not done:
-        raise ValueError(f"OpenCV could not encode a picture of shape {pixels.shape} as JPEG")
+        raise ValueError(f"OpenCV could not encode an image of shape {pixels.shape} as JPEG")
     return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode("ascii")
 
 
@@ -209,7 +209,7 @@ footer {
 }
 @media (max-width: 34rem) {
   .row { grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 0.5rem; }
-  /* Of three, the outer two stay side by side to be compared; the drawing between them gets the width below. */
+  /* Of three, the outer two stay side by side for comparison; the drawing between them moves below. */
   .row > figure:nth-child(2):nth-last-child(2) { grid-column: 1 / -1; order: 1; }
   .columns { grid-template-columns: minmax(0, 1fr); }
   .column { grid-template-columns: none; grid-auto-flow: column; grid-auto-columns: minmax(0, 1fr); }

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from preimage.optional import import_optional
 
 _INK, _MUTED, _CURVE = "#1f2328", "#59636e", "#0b7285"
-# Of the level lines, in order; distinct without color, too.
+# Of the level lines, in order; distinct also without color.
 _LEVELS = (
     ("#59636e", (0, (1, 2))),
     ("#c2410c", (0, (6, 2))),
@@ -22,10 +22,10 @@ _LEVELS = (
     ("#9d174d", (0, (2, 1))),
 )
 _COLORS = {"curve": _CURVE, "level": _MUTED}
-_POINTS = (("#c2410c", "^"), ("#7c3aed", "s"), ("#4d7c0f", "D"))  # distinct without color, too
+_POINTS = (("#c2410c", "^"), ("#7c3aed", "s"), ("#4d7c0f", "D"))  # distinct also without color
 _LONG = 9  # letters; longer names are slanted
-_ROOM = 13  # letters of a group's name above each of its names
-_LABEL_STEP = 0.075  # least distance of two labels, as a share of the axis
+_ROOM = 13  # letters of a group's name for each name in it
+_LABEL_STEP = 0.075  # minimum distance of two labels, as a fraction of the axis
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,11 +33,11 @@ class Panel:
     """One curve and its level lines.
 
     Attributes:
-        title: above it.
-        x: of the points.
-        y: of the points.
-        levels: label to value, at most five.
-        least_span: of the axis of values: differences far below it should not look large.
+        title: text above the plot.
+        x: coordinates of the points.
+        y: values of the points.
+        levels: values of horizontal lines by label, at most five.
+        least_span: minimum length of the value axis, so that small differences do not look large.
     """
 
     title: str
@@ -48,13 +48,13 @@ class Panel:
 
 
 def draw_panels(panels: Sequence[Panel], x_label: str) -> npt.NDArray[np.uint8]:
-    """The panels side by side.
+    """Draw panels side by side.
 
     Returns:
         (H, W, 3) uint8 RGB, 840 pixels high and 1200 for each panel wide.
 
     Raises:
-        ImportError: matplotlib is not installed or does not import.
+        ImportError: matplotlib is missing or cannot be imported.
         ValueError: no panel, or more levels than there are line styles.
     """
     if not panels or any(len(panel.levels) > len(_LEVELS) for panel in panels):
@@ -68,13 +68,13 @@ def draw_panels(panels: Sequence[Panel], x_label: str) -> npt.NDArray[np.uint8]:
 
 
 def _figure(**options: Any) -> tuple[Any, Any]:
-    """An empty figure and its canvas; ``ImportError`` where there is no matplotlib that imports."""
+    """Return an empty figure and its canvas; ``ImportError`` without matplotlib."""
     figure = import_optional("matplotlib", "matplotlib.figure").Figure(dpi=200, facecolor="white", **options)
     return figure, import_optional("matplotlib", "matplotlib.backends.backend_agg").FigureCanvasAgg(figure)
 
 
 def dress(axes: Any, title: str, pad: float) -> None:
-    """What all our plots have in common: the title, `pad` points above, two spines, a faint grid behind."""
+    """Apply the common style: the title `pad` points above, two spines, a faint grid."""
     axes.set_title(title, loc="left", fontsize=10.5, color=_INK, weight="bold", pad=pad)
     axes.tick_params(labelsize=8.5, colors=_MUTED)
     for side in ("top", "right"):
@@ -104,7 +104,7 @@ def _draw(axes: Any, panel: Panel, x_label: str) -> None:
 
 
 def _apart(heights: Sequence[float], step: float) -> list[float]:
-    """The heights, moved to be `step` apart: neighbors that would touch spread evenly about their middle."""
+    """Return heights that are at least `step` apart: overlapping neighbors are spread evenly about their middle."""
     order = sorted(range(len(heights)), key=lambda index: heights[index])
     groups: list[list[int]] = []
     for index in order:
@@ -131,9 +131,9 @@ class Values:
     """One value for each name.
 
     Attributes:
-        label: in the legend.
-        values: in the order of the names; ``None`` where there is none.
-        kind: a ``"curve"`` through the values of a group, ``"level"`` for a dash at each, or ``"points"``.
+        label: text in the legend.
+        values: in the order of the names; ``None`` for a missing value.
+        kind: ``"curve"`` through the values of a group, ``"level"`` for a dash at each value, or ``"points"``.
     """
 
     label: str
@@ -144,25 +144,25 @@ class Values:
 def draw_by_name(
     title: str, names: Sequence[str], series: Sequence[Values], groups: Sequence[str] = ()
 ) -> npt.NDArray[np.uint8]:
-    """All series over the same names, from 0 up.
+    """Draw several series over the same names, on an axis from 0.
 
     Args:
-        title: above them.
+        title: text above the plot.
         names: along the axis, in this order.
-        series: at most three of points.
-        groups: what each name belongs to. Curves join neighbors of one group only; where there are several groups,
-            lines part them and each is named.
+        series: at most three of kind ``"points"``.
+        groups: group of each name. Curves join neighbors of one group only; several groups are separated by lines and
+            labeled.
 
     Returns:
         (H, W, 3) uint8 RGB, at least 1400 pixels wide.
 
     Raises:
-        ImportError: matplotlib is not installed or does not import.
-        ValueError: no names, a series or groups of another number, or more series of points than there are markers.
+        ImportError: matplotlib is missing or cannot be imported.
+        ValueError: no names, series or groups of another length, or more series of points than there are markers.
     """
     owners = list(groups) or [""] * len(names)
     if not names or any(len(one.values) != len(names) for one in series) or len(owners) != len(names):
-        raise ValueError("a drawing by name takes at least one name, and a value and a group for each")
+        raise ValueError("a plot by name takes at least one name, and a value and a group for each")
     if sum(one.kind == "points" for one in series) > len(_POINTS):
         raise ValueError(f"at most {len(_POINTS)} series of points can be told apart")
     figure, canvas = _figure(figsize=(max(7.0, 3.0 + 0.75 * len(names)), 4.6), layout="constrained")
@@ -181,7 +181,7 @@ def draw_by_name(
 
 
 def _spans(owners: Sequence[str]) -> list[tuple[str, list[int]]]:
-    """Neighbors of one group, by position."""
+    """Return runs of neighbors in one group, by index."""
     runs = groupby(range(len(owners)), key=owners.__getitem__)
     return [(owner, list(positions)) for owner, positions in runs]
 
@@ -190,7 +190,7 @@ def _frame(axes: Any, title: str, names: Sequence[str]) -> None:
     dress(axes, title, pad=20)
     axes.set_xlim(-0.6, len(names) - 0.4)
     slant: dict[str, Any] = {"rotation": 30, "ha": "right"} if max(map(len, names)) > _LONG else {}
-    # Names are shown as they are: matplotlib would read $ as the start of a formula.
+    # Escaped, because matplotlib interprets $ as the start of a formula.
     axes.set_xticks(range(len(names)), [name.replace("$", r"\$") for name in names], **slant)
 
 

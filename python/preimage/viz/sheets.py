@@ -1,4 +1,4 @@
-"""Draw sheets: grids of pictures with lettering."""
+"""Sheets: grids of images with labels."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ Picture = npt.NDArray[np.uint8]
 
 INK = (32, 36, 44)
 QUIET_INK = (104, 110, 122)
-SMALLEST_TILE = 32  # pixels: there has to be room for words
+SMALLEST_TILE = 32  # pixels: labels need room
 
 _PAPER = 255
-_LEADING = 1.6  # from one line of text to the next, in sizes of the text
+_LEADING = 1.6  # distance of two lines of text, in sizes of the text
 _FONT = cv2.FONT_HERSHEY_DUPLEX
 _SUPERSAMPLING = 4
 _SIDE_BEARING = 2
 
 
 def as_picture(image: Array) -> Picture:
-    """Any picture as (H, W, 3) uint8 RGB.
+    """Convert an image to (H, W, 3) uint8 RGB.
 
     Args:
         image: (H, W), (H, W, 1) or (H, W, 3); uint8, or float in [0, 1] (clipped; non-finite values become 0).
@@ -34,17 +34,17 @@ def as_picture(image: Array) -> Picture:
     if pixels.ndim == 2:
         pixels = pixels[:, :, None]
     if pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or 0 in pixels.shape:
-        raise ValueError(f"a picture has shape (H, W) or (H, W, 3), got {np.shape(image)}")
+        raise ValueError(f"an image has shape (H, W) or (H, W, 3), got {np.shape(image)}")
     if np.issubdtype(pixels.dtype, np.floating):
         finite = np.nan_to_num(pixels.astype(np.float32), nan=0.0, posinf=1.0, neginf=0.0)
         pixels = np.rint(finite.clip(0, 1) * 255).astype(np.uint8)
     if pixels.dtype != np.uint8:
-        raise ValueError(f"a picture is uint8 or float, got {pixels.dtype}")
+        raise ValueError(f"an image is uint8 or float, got {pixels.dtype}")
     return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
 
 
 def fit_into(picture: Picture, tile: int) -> Picture:
-    """Scale a picture so that its longer side is `tile` pixels."""
+    """Scale an image so that its longer side is `tile` pixels."""
     height, width = picture.shape[:2]
     factor = tile / max(height, width)
     size = max(1, round(width * factor)), max(1, round(height * factor))
@@ -56,20 +56,20 @@ def fit_into(picture: Picture, tile: int) -> Picture:
 
 @dataclasses.dataclass(frozen=True)
 class _Line:
-    """A line of text ready to be laid on the page."""
+    """A rendered line of text."""
 
     pixels: Picture
     baseline: int
 
 
 def write(page: Picture, text: str, left: int, baseline: int, size: int, ink: tuple[int, int, int], room: int) -> None:
-    """Draw `text` with capitals about `size` * 0.7 pixels high, shortened to `room` pixels."""
+    """Draw text with capitals about `size` * 0.7 pixels high, shortened to `room` pixels."""
     printable = "".join(letter if " " <= letter <= "~" else "?" for letter in text)  # Hershey fonts are ASCII
     line = _line(printable, size)
     while line.pixels.shape[1] > room and len(printable) > 4:
         printable = printable.removesuffix("...")[:-1].rstrip() + "..."
         line = _line(printable, size)
-    left -= _SIDE_BEARING  # the letters, not their box, stand in line with the pictures
+    left -= _SIDE_BEARING  # align the letters, not their box, with the images
     top = baseline - line.baseline
     ascent = max(0, -top)
     coverage = line.pixels[ascent : page.shape[0] - top, : page.shape[1] - left].astype(np.float32) / 255
@@ -79,7 +79,7 @@ def write(page: Picture, text: str, left: int, baseline: int, size: int, ink: tu
 
 
 def _line(text: str, size: int) -> _Line:
-    """Coverage of a line of text, drawn large and shrunk: OpenCV's own small letters are ragged."""
+    """Render the coverage of a line of text, large and then reduced: OpenCV's small letters are ragged."""
     if not text:
         return _Line(np.zeros((1, 1), np.uint8), 0)
     scale = size * _SUPERSAMPLING / 30
@@ -102,28 +102,28 @@ def picture_sheet(
     gap: int = 12,
     footer: str = "",
 ) -> Picture:
-    """Lay pictures out in a grid on white paper.
+    """Arrange images in a grid on white background.
 
     Args:
-        rows: pictures (H, W, 3) or (H, W), uint8 in 0…255 or float in [0, 1]; rows may differ in length. Each is
-            scaled to fit a square of `tile` pixels, its proportions kept, and centered. A text in place of a picture
-            is written there line by line, the first line dark.
+        rows: images (H, W, 3) or (H, W), uint8 in 0…255 or float in [0, 1]; rows may differ in length. Each is scaled
+            to a square of `tile` pixels, with its aspect ratio, and centered. Text in place of an image is written
+            line by line, the first line dark.
         column_titles: above each column, one line or several, the first dark; an empty sequence for none.
-        row_titles: for each row one caption below it, at its left, or one below each of its pictures; ``None`` for
-            none. A row whose captions are all empty has no room for them.
+        row_titles: for each row one caption below its left end, or one below each of its images; ``None`` for none. A
+            row whose captions are all empty has no space for them.
         tile: side of a square in pixels, at least 32.
-        gap: white between the squares, in pixels.
+        gap: white space between the squares in pixels.
         footer: one line of small print at the bottom.
 
     Returns:
-        (H, W, 3) uint8 RGB. Text that does not fit its place is shortened with "...".
+        (H, W, 3) uint8 RGB. Text that is too long is shortened with "...".
 
     Raises:
-        ValueError: no picture, titles of another number than columns or rows, or a picture of another shape.
+        ValueError: no images, another number of titles than of columns or rows, or an image of another shape.
     """
     columns = max((len(row) for row in rows), default=0)
     if columns == 0:
-        raise ValueError("a picture sheet needs at least one picture")
+        raise ValueError("a sheet needs at least one image, got none")
     if column_titles and len(column_titles) != columns:
         raise ValueError(f"{len(column_titles)} column titles for {columns} columns")
     if row_titles is not None and len(row_titles) != len(rows):
@@ -144,7 +144,7 @@ def picture_sheet(
         _write_lines(page, title, margin, margin + index * step, tile)
     for row, titles, room in zip(rows, captions, heights, strict=True):
         for column, content in enumerate(row):
-            _place(page, content, top, margin + column * step, tile)
+            _draw_tile(page, content, top, margin + column * step, tile)
         for column, title in enumerate(titles):
             room_across = tile if len(titles) > 1 else width - 2 * margin
             write(page, title, margin + column * step, top + tile + round(1.5 * small), small, QUIET_INK, room_across)
@@ -154,8 +154,8 @@ def picture_sheet(
     return page
 
 
-def _place(page: Picture, content: Array | str, top: int, left: int, tile: int) -> None:
-    """A picture in the middle of its square, or lines of text from the square's upper left corner."""
+def _draw_tile(page: Picture, content: Array | str, top: int, left: int, tile: int) -> None:
+    """Draw an image in the middle of its square, or lines of text from the upper left corner of the square."""
     if isinstance(content, str):
         _write_lines(page, content, top, left, tile)
         return

@@ -1,4 +1,4 @@
-"""Dense SIFT drawn for the eye: a grid of descriptors, each 4×4 stars of eight arms."""
+"""Drawings of dense SIFT: a grid of descriptors, each 4×4 stars of eight arms."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ _SUPERSAMPLING = 4
 _FRACTION_BITS = 4  # of OpenCV's coordinates
 _PAPER, _LINE = 14, 52
 _SHADES = 4
-_LEAST = 0.2  # arms shorter than this share of the longest are left out: the eye wants the directions that matter
+_LEAST = 0.2  # arms shorter than this fraction of the longest are omitted, so that the main directions stand out
 
 
 def sift_glyphs(features: Array, tile: int = 320, *, glyph_pixels: int = 24) -> npt.NDArray[np.uint8]:
-    """The classic drawing of SIFT, for every k-th descriptor both ways, so that each is legible.
+    """Draw every k-th descriptor in both directions, so that each is legible.
 
     A descriptor is a square of 4×4 stars, one a bin. A star has eight arms, one a direction of the gradient (towards
-    the brighter side), as long and as bright as the bin's value; the smallest are left out. Colors are those of
+    the brighter side), as long and as bright as the bin's value; the smallest are omitted. Colors are those of
     `lbp_map`: red to the right, green-yellow down, turquoise to the left, violet up. Descriptors overlap on the
     image; their squares here do not.
 
     Args:
-        features: (128, h, w), any float type, layout t + 8·binx + 32·biny. Non-finite values are drawn as zero.
-        tile: longer side of the picture wanted, pixels.
-        glyph_pixels: smallest side of a descriptor's square, at least 12; as many descriptors are left out as it takes.
+        features: (128, h, w), any float type, channel t + 8·binx + 32·biny. Non-finite values are drawn as zero.
+        tile: longer side of the drawing in pixels, approximately.
+        glyph_pixels: minimum side of a descriptor's square in pixels, at least 12; descriptors are skipped to reach it.
 
     Returns:
         (H, W, 3) uint8 RGB, the longer side about `tile` pixels (more if a single descriptor needs more).
@@ -57,7 +57,7 @@ def sift_glyphs(features: Array, tile: int = 320, *, glyph_pixels: int = 24) -> 
 
 
 def _squares(rows: int, columns: int, side: int) -> npt.NDArray[np.uint8]:
-    """Dark paper with thin lines between the descriptors."""
+    """Return a dark canvas with thin lines between the descriptors."""
     canvas = np.full((rows * side, columns * side, 3), _PAPER, np.uint8)
     for row in range(1, rows):
         canvas[row * side - 2 : row * side + 2] = _LINE
@@ -67,7 +67,7 @@ def _squares(rows: int, columns: int, side: int) -> npt.NDArray[np.uint8]:
 
 
 def _draw_stars(canvas: npt.NDArray[np.uint8], values: Array, side: int) -> None:
-    """Arms of length and brightness by value, of values (biny, binx, t, rows, columns)."""
+    """Draw arms whose length and brightness are the values (biny, binx, t, rows, columns)."""
     _, _, _, rows, columns = values.shape
     bin_side = 0.92 * side / _BINS
     biny, binx, row, column = np.meshgrid(*map(np.arange, (_BINS, _BINS, rows, columns)), indexing="ij")

@@ -1,4 +1,4 @@
-"""HOG drawn for the eye, after VLFeat's ``vl_hog_render``."""
+"""Drawings of HOG, after VLFeat's ``vl_hog_render``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SUPERSAMPLING = 8
 
 
 def hog_glyphs(features: Array, cell_pixels: int = 16, *, full_scale: float | None = None) -> npt.NDArray[np.uint8]:
-    """One star of strokes a cell, light on black.
+    """Draw a star of strokes for each cell, light on black.
 
     A cell gets one stroke for each undirected orientation, perpendicular to the gradient (along the edge that
     caused it). Its brightness is the sum of the two directed channels and the undirected one, as in VLFeat,
@@ -26,7 +26,7 @@ def hog_glyphs(features: Array, cell_pixels: int = 16, *, full_scale: float | No
         features: (31, h, w), any float type, variant ``vlfeat-uoctti``. Non-finite values are drawn as zero.
         cell_pixels: side of one drawn cell in pixels, at least 4.
         full_scale: weight drawn as white; the largest possible is 1.2. By default the 95th percentile of the
-            cells' strongest strokes, so that one loud edge does not darken the rest.
+            cells' strongest strokes, so that a single strong edge does not darken the others.
 
     Returns:
         (h * cell_pixels, w * cell_pixels, 3) uint8 RGB.
@@ -48,18 +48,18 @@ def hog_glyphs(features: Array, cell_pixels: int = 16, *, full_scale: float | No
     scale = full_scale if full_scale is not None else float(np.percentile(strongest, 95))
     cells = np.minimum(weights.T @ _stencils(cell_pixels), strongest[:, None])  # (cells, pixels of a cell)
     light = np.clip(cells / max(scale, 1e-6), 0.0, 1.0)
-    picture = light.reshape(height, width, cell_pixels, cell_pixels).transpose(0, 2, 1, 3)
-    gray = np.rint(picture.reshape(height * cell_pixels, width * cell_pixels) * 255).astype(np.uint8)
+    drawn = light.reshape(height, width, cell_pixels, cell_pixels).transpose(0, 2, 1, 3)
+    gray = np.rint(drawn.reshape(height * cell_pixels, width * cell_pixels) * 255).astype(np.uint8)
     return np.repeat(gray[:, :, None], 3, axis=2)
 
 
 @functools.lru_cache(maxsize=8)
 def _stencils(cell_pixels: int) -> npt.NDArray[np.float32]:
-    """(9, cell_pixels²) share of each pixel that the stroke of each orientation covers; the same area for all."""
+    """Return (9, cell_pixels²) fractions of the pixels covered by the stroke of each orientation, of equal area."""
     side = cell_pixels * _SUPERSAMPLING
     centers = (np.arange(side) + 0.5) / _SUPERSAMPLING - cell_pixels / 2
     y, x = np.meshgrid(centers, centers, indexing="ij")
-    half_length = cell_pixels * 0.47  # a little air, so that neighboring cells do not run into one net
+    half_length = cell_pixels * 0.47  # a gap, so that the strokes of neighboring cells do not connect
     half_width = max(0.5, cell_pixels * 0.045)
     strokes = []
     for orientation in range(NUM_ORIENTATIONS):

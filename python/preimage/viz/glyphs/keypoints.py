@@ -1,4 +1,4 @@
-"""Sparse SIFT drawn for the eye: a circle for each keypoint, as large as its scale, with a hand in its direction."""
+"""Drawings of sparse SIFT: a circle for each keypoint, as large as its scale, with a hand in its direction."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ Array = npt.NDArray[Any]
 Picture = npt.NDArray[np.uint8]
 
 GRID_CHANNELS = 128 + 5
-_RADIUS = 1.5  # of a circle, in scales; a descriptor reaches to six, but such circles hide each other
-_SMALLEST = 3.2  # radius in pixels of the picture, so that the hand can be seen
+_RADIUS = 1.5  # of a circle, in scales; a descriptor reaches to six, but such circles overlap too much
+_SMALLEST = 3.2  # radius in pixels of the drawing, so that the hand is visible
 _SUPERSAMPLING = 4
 _FRACTION_BITS = 4  # of OpenCV's coordinates
 _PAPER = 14
-_COLORS = 72  # steps round the circle
-_ROOM = 150  # square pixels of the picture for each keypoint: more would be a tangle
-_DIMMED = 0.6  # brightness that is left of the image
+_COLORS = 72  # steps around the circle
+_ROOM = 150  # pixels of the drawing for each keypoint: with more keypoints they overlap
+_DIMMED = 0.6  # brightness of the image in the background
 
 
 def sift_keypoints(
@@ -37,13 +37,13 @@ def sift_keypoints(
     tile: int = 320,
     most: int | None = None,
 ) -> Picture:
-    """Keypoints over the image, in gray and darkened, or over dark paper.
+    """Draw keypoints over the image, in gray and darkened, or over a dark background.
 
     Each is a circle of one and a half scales' radius and a hand from its center along its angle, the direction of its
-    strongest gradient. The color tells the direction as in `lbp_map`: red to the right, green-yellow down, turquoise
-    to the left, violet up. Large ones are drawn first, so that small ones are not hidden. Of more than `most` those
-    with the largest scales are drawn. Those that are not finite, have no scale above 0 or lie outside the image are
-    left out.
+    strongest gradient. The color is that of the direction as in `lbp_map`: red to the right, green-yellow down,
+    turquoise to the left, violet up. Large ones are drawn first, so that small ones stay visible. Of more than `most`
+    keypoints those with the largest scales are drawn. Keypoints that are not finite, have no scale above 0, or are
+    outside the image are omitted.
 
     Args:
         x: (N,) pixels to the right of the center of the upper left pixel, any real type.
@@ -52,8 +52,8 @@ def sift_keypoints(
         angle: (N,) radians, from +x towards +y (down).
         image_size: (H, W) in pixels, of the image they were found in.
         image: that image, (H, W, 3) or (H, W), uint8 or float in [0, 1].
-        tile: longer side of the picture, pixels.
-        most: keypoints drawn; by default one for every 150 pixels of the picture.
+        tile: longer side of the drawing in pixels.
+        most: maximum number of keypoints; by default one for every 150 pixels of the drawing.
 
     Returns:
         uint8 RGB, the longer side `tile` pixels.
@@ -80,14 +80,13 @@ def sift_keypoints(
 
 
 def keypoint_grid(features: Array, cell_size: int, *, image: Array | None = None, tile: int = 320) -> Picture:
-    """`sift_keypoints` of what a grid of cells holds, at most one keypoint a cell.
+    """Draw the keypoints of a grid of cells, at most one for each cell, as `sift_keypoints`.
 
     Args:
-        features: (133, h, w), any float type, as `preimage.sift_grid` makes them. Cells that are not finite are left
-            out.
+        features: (133, h, w), any float type, as of `preimage.sift_grid`. Cells that are not finite are omitted.
         cell_size: side of a cell in pixels.
-        image: the image they were found in; without it they are drawn on dark paper, as large as the cells.
-        tile: longer side of the picture, pixels.
+        image: the image they were found in; ``None`` for a dark background of the size of the cells.
+        tile: longer side of the drawing in pixels.
 
     Raises:
         ValueError: another shape, or an image that the cells do not cover exactly.
@@ -116,7 +115,7 @@ def keypoint_grid(features: Array, cell_size: int, *, image: Array | None = None
 
 
 def _background(image: Array | None, size: tuple[int, int]) -> Picture:
-    """The image in gray and darkened, or dark paper, of (W, H) pixels."""
+    """Return the image in gray and darkened, or a dark background, of (W, H) pixels."""
     if image is None:
         return np.full((size[1], size[0], 3), _PAPER, np.uint8)
     gray = cv2.cvtColor(as_picture(image), cv2.COLOR_RGB2GRAY).astype(np.float32)
@@ -125,7 +124,7 @@ def _background(image: Array | None, size: tuple[int, int]) -> Picture:
 
 
 def _draw(canvas: Picture, keypoints: Array, factor: float) -> None:
-    """Circles with hands, of keypoints (4, N) in the order given; `factor` pixels of the canvas to one of the image."""
+    """Draw circles with hands for keypoints (4, N) in order, `factor` pixels of the canvas to one of the image."""
     one = 1 << _FRACTION_BITS
     line, halo = round(1.0 * _SUPERSAMPLING), round(2.4 * _SUPERSAMPLING)
     for x, y, scale, angle in keypoints.T:

@@ -1,4 +1,4 @@
-"""LBP histograms drawn for the eye: where edges lie, and on which side it is brighter."""
+"""Drawings of LBP histograms: edges, and their brighter side."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ _FAINTEST = 0.01  # weight of an edge that may be drawn as the brightest; noise 
 
 
 def direction_color(direction: int, count: int) -> npt.NDArray[np.float32]:
-    """RGB in [0, 1] of direction 2π · `direction` / `count` (y down): red to the right, then round the circle."""
+    """Return the RGB color in [0, 1] of direction 2π · `direction` / `count` (y down); red is to the right."""
     return np.array(colorsys.hls_to_rgb(direction / count, 0.66, 0.8), np.float32)
 
 
 def lbp_map(features: Array, cell_pixels: int = 20) -> npt.NDArray[np.uint8]:
-    """Strokes along the edges of each cell, colored by the side that is brighter, on gray where it is textured.
+    """Draw strokes along the edges of each cell, colored by the brighter side, on gray where it is textured.
 
     A uniform pattern is a run of neighbors brighter than their center. The run's middle points to the brighter side,
     in one of 16 directions, so there is an edge across it; a run of four neighbors is the clearest, a single one or
-    seven say little (weight: the sine of half the run's angle). The shares of the cell's pixels add up to 16
-    weights. What all directions have in common, as in noise, is taken off, and each that is left and stronger than
-    its two neighbors is drawn as a stroke across it: red if it is brighter to the right, green-yellow below,
-    turquoise to the left, violet above. The shade of the cell is the share of patterns that are not uniform.
+    seven indicate little (weight: the sine of half the run's angle). The fractions of the cell's pixels add up to 16
+    weights. What all directions have in common, as in noise, is subtracted, and each local maximum is drawn as a stroke
+    across its direction: red if it is brighter to the right, green-yellow below,
+    turquoise to the left, violet above. The shade of the cell is the fraction of patterns that are not uniform.
 
     Args:
-        features: (58, h, w), any float type, variant ``vlfeat-uniform``: square roots of shares. Non-finite values
+        features: (58, h, w), any float type, variant ``vlfeat-uniform``: square roots of fractions. Non-finite values
             are drawn as zero.
         cell_pixels: side of one drawn cell in pixels, at least 4.
 
@@ -52,20 +52,20 @@ def lbp_map(features: Array, cell_pixels: int = 20) -> npt.NDArray[np.uint8]:
     if cell_pixels < 4:
         raise ValueError(f"cell_pixels must be at least 4, got {cell_pixels}")
     _, height, width = values.shape
-    share = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0).reshape(CHANNELS, -1) ** 2
-    strokes = edge_strengths(share)
-    shade = _BACKGROUND * np.clip(share[_NOISE] / max(float(np.percentile(share[_NOISE], 98)), 1e-6), 0, 1)
-    picture = np.broadcast_to(shade[:, None, None, None], (shade.size, cell_pixels, cell_pixels, 3)).copy()
+    fraction = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0).reshape(CHANNELS, -1) ** 2
+    strokes = edge_strengths(fraction)
+    shade = _BACKGROUND * np.clip(fraction[_NOISE] / max(float(np.percentile(fraction[_NOISE], 98)), 1e-6), 0, 1)
+    drawn = np.broadcast_to(shade[:, None, None, None], (shade.size, cell_pixels, cell_pixels, 3)).copy()
     for direction, stencil in enumerate(_stencils(cell_pixels)):
         covered = strokes[direction][:, None, None] * stencil
-        np.maximum(picture, covered[..., None] * direction_color(direction, NUM_DIRECTIONS), out=picture)
-    rows = picture.reshape(height, width, cell_pixels, cell_pixels, 3).transpose(0, 2, 1, 3, 4)
+        np.maximum(drawn, covered[..., None] * direction_color(direction, NUM_DIRECTIONS), out=drawn)
+    rows = drawn.reshape(height, width, cell_pixels, cell_pixels, 3).transpose(0, 2, 1, 3, 4)
     return np.rint(rows.reshape(height * cell_pixels, width * cell_pixels, 3) * 255).astype(np.uint8)
 
 
-def edge_strengths(share: Array) -> npt.NDArray[np.float32]:
-    """(16, cells) strengths in [0, 1] of edges brighter towards k · 22.5°, of shares (58, cells)."""
-    weights = _directions() @ share
+def edge_strengths(fraction: Array) -> npt.NDArray[np.float32]:
+    """Return strengths (16, cells) in [0, 1] of edges brighter towards k · 22.5°, from fractions (58, cells)."""
+    weights = _directions() @ fraction
     weights = np.maximum(weights - np.sort(weights, axis=0)[NUM_DIRECTIONS // 2 - 2], 0)
     peak = (weights >= np.roll(weights, 1, axis=0)) & (weights > np.roll(weights, -1, axis=0))
     weights = np.where(peak, weights, 0)
@@ -76,7 +76,7 @@ def edge_strengths(share: Array) -> npt.NDArray[np.float32]:
 
 @functools.cache
 def _directions() -> npt.NDArray[np.float32]:
-    """(16, 58) how much a pattern tells of each direction: a run of j from bit i points to (2i + j - 1) · 22.5°."""
+    """Return the weights (16, 58) of patterns for directions: a run of j from bit i points to (2i + j - 1) · 22.5°."""
     table = np.zeros((NUM_DIRECTIONS, CHANNELS), np.float32)
     for start in range(8):
         for run in range(1, 8):
@@ -86,7 +86,7 @@ def _directions() -> npt.NDArray[np.float32]:
 
 @functools.lru_cache(maxsize=8)
 def _stencils(cell_pixels: int) -> npt.NDArray[np.float32]:
-    """(16, cell_pixels, cell_pixels) share of each pixel that the stroke across each direction covers."""
+    """Return (16, cell_pixels, cell_pixels) fractions of the pixels covered by the stroke across each direction."""
     side = cell_pixels * _SUPERSAMPLING
     centers = (np.arange(side) + 0.5) / _SUPERSAMPLING - cell_pixels / 2
     y, x = np.meshgrid(centers, centers, indexing="ij")
