@@ -64,9 +64,9 @@ def test_table_appends_and_refuses_another_table(tmp_path: Path) -> None:
     rows = read(path)
     assert [row["milliseconds"] for row in rows] == ["1.2500"] * 2
     assert rows[0]["processor"] == "one, with a comma" and "torch" in rows[0]["versions"]
-    with pytest.raises(ValueError, match="has no column ratio"):
+    with pytest.raises(ValueError, match="ratio"):
         table.add(descriptor="hog", images="8x8", implementation="ours", milliseconds=1.0, ratio=2.0)
-    with pytest.raises(SystemExit, match="move it away"):
+    with pytest.raises(SystemExit, match="move"):
         Table(path, {"gpu": "another"}, ("descriptor",))
 
 
@@ -142,5 +142,5 @@ def test_picture_shows_the_newest_run(tmp_path: Path) -> None:
         "HOG": [("preimage, AVX2", 4.0, True), ("VLFeat 0.9.21", 1.0, False), ("scikit-image", 0.1, False)]
     }
     path.write_text(header)
-    with pytest.raises(SystemExit, match="has no rows"):
+    with pytest.raises(SystemExit, match="rows"):
         newest(path)

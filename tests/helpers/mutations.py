@@ -16,11 +16,10 @@ RECORDS = [FeatureRecord(f"a/{i}", features, (9, 9), (16, 24)) for i, features i
 
 # Damage may take away, or change, what a file tells of itself: then the caller is asked, or contradicted.
 ASKED = (
-    "plain arrays do not say",
-    "does not say how",
-    "holds other features",
-    "says that its layout is",
-    "cannot be turned back",
+    "plain arrays",
+    "'matlab'",
+    "!=",
+    "turned",
 )
 
 

@@ -58,7 +58,7 @@ def test_hog_of_the_matlab_toolbox(made):
 
 
 def test_hog_of_a_transposed_image_is_refused_with_the_reason():
-    with pytest.raises(ValueError, match=r"90° is no multiple of the 20° between bins"):
+    with pytest.raises(ValueError, match=r"90°.*multiple.*20°"):
         conventions.check_layout(HOG, "matlab-transposed")
 
 
@@ -72,9 +72,9 @@ def test_lbp(made, layout, image):
 
 
 def test_cyvlfeats_lbp_of_an_image_that_is_not_square():
-    with pytest.raises(ValueError, match="means nothing"):
+    with pytest.raises(ValueError, match="means"):
         conventions.planar_shape(LBP, "cyvlfeat", (3, 4, 58))
-    with pytest.raises(ValueError, match="square images only"):
+    with pytest.raises(ValueError, match="square"):
         conventions.from_planar(LBP, "cyvlfeat", np.zeros((58, 3, 4), np.float32))
 
 
@@ -134,13 +134,13 @@ def test_stacks_in_each_layout(tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda f: f[:, :-1], "asks for 128×N descriptors"),
-        (lambda f: f[:1], "asks for 128×N descriptors"),
-        (lambda f: f + 1, "begins at"),
-        (lambda f: f * 2 - 7, "Another step or bin size"),
-        (lambda f: f[::-1], "step 16 and bin_size 4"),
-        (lambda f: f[:, ::-1], "step 16 and bin_size 4"),
-        (lambda f: np.full_like(f, np.nan), "full grid"),
+        (lambda f: f[:, :-1], "128×N descriptors"),
+        (lambda f: f[:1], "128×N descriptors"),
+        (lambda f: f + 1, "begins"),
+        (lambda f: f * 2 - 7, r"step.*bin"),
+        (lambda f: f[::-1], r"step 16.*bin_size 4"),
+        (lambda f: f[:, ::-1], r"step 16.*bin_size 4"),
+        (lambda f: np.full_like(f, np.nan), "grid"),
         (lambda f: np.where(np.arange(f.shape[1]) == 3, f + 1, f), "grid"),
     ],
 )
@@ -163,9 +163,7 @@ def test_norms_in_the_third_row_are_allowed(made):
 @pytest.mark.parametrize("layout", ["preimage", "matlab", "cyvlfeat"])
 def test_scikit_images_hog_is_refused_with_the_reason(tmp_path, shape, layout):
     np.save(tmp_path / "f.npy", np.zeros(shape))
-    with pytest.raises(
-        FileFormatError, match=r"f\.npy: .*scikit-image's HOG, which is another function.*preimage\.hog"
-    ):
+    with pytest.raises(FileFormatError, match=r"f\.npy: .*scikit-image's HOG.*preimage\.hog"):
         read_array_features(tmp_path / "f.npy", HOG, layout=layout)
 
 
@@ -173,13 +171,13 @@ def test_the_real_hog_of_scikit_image_is_refused(tmp_path):
     feature = pytest.importorskip("skimage.feature")
     for vector in (False, True):
         np.save(tmp_path / "f.npy", feature.hog(RNG.random((64, 64)), feature_vector=vector))
-        with pytest.raises(FileFormatError, match=r"correlation about 0\.6"):
+        with pytest.raises(FileFormatError, match=r"correlation.*0\.6"):
             read_array_features(tmp_path / "f.npy", HOG)
 
 
 def test_bytes_are_read_only_where_the_layout_means_them(tmp_path):
     np.save(tmp_path / "f.npy", np.zeros((128, 3, 4), np.uint8))
-    with pytest.raises(FileFormatError, match="array of uint8; float16"):
+    with pytest.raises(FileFormatError, match=r"uint8.*float16"):
         read_array_features(tmp_path / "f.npy", SIFT)
     frames = np.array([[7.0, 7, 23, 23], [7, 23, 7, 23]])
     descriptors = RNG.integers(0, 256, (128, 4)).astype(np.uint8)
@@ -192,9 +190,9 @@ def test_bytes_are_read_only_where_the_layout_means_them(tmp_path):
 @pytest.mark.parametrize(
     ("names", "words"),
     [
-        (("a", "b"), "pairs of arrays named descriptors and frames"),
-        (("a_D", "a_d"), "two arrays of descriptors"),
-        (("a_D", "b_F"), "only descriptors of image 'a'"),
+        (("a", "b"), r"descriptors.*frames"),
+        (("a_D", "a_d"), r"two arrays.*descriptors"),
+        (("a_D", "b_F"), r"only.*descriptors.*'a'"),
     ],
 )
 def test_arrays_that_are_no_pairs(tmp_path, names, words):
@@ -204,11 +202,11 @@ def test_arrays_that_are_no_pairs(tmp_path, names, words):
 
 
 def test_unknown_layouts_and_representations_without_one(tmp_path):
-    with pytest.raises(ValueError, match="layout is one of preimage, matlab"):
+    with pytest.raises(ValueError, match="preimage, matlab"):
         conventions.check_layout(HOG, "fortran")
-    with pytest.raises(ValueError, match="'gist' with 5 channels have only 'preimage'"):
+    with pytest.raises(ValueError, match=r"'gist'.*5 channels.*'preimage'"):
         conventions.check_layout(OTHER, "matlab")
-    with pytest.raises(ValueError, match="not written as one"):
+    with pytest.raises(ValueError, match="written"):
         write_array_features(tmp_path / "f.npy", HOG, [], layout="matlab")
 
 

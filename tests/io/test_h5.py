@@ -80,7 +80,7 @@ def test_what_others_write_is_read(tmp_path, options, dtype):
     native = np.dtype(dtype).newbyteorder("=")
     assert (file.stack().dtype, file[0].dtype, file.dtype) == (native, native, native.name)
     assert np.array_equal(file.stack(), STACK.astype(dtype))
-    with pytest.raises(ValueError, match="plain arrays do not say what they are"):
+    with pytest.raises(ValueError, match="plain arrays"):
         read_hdf5_features(tmp_path / "f.h5")
 
 
@@ -92,7 +92,7 @@ def test_global_descriptors(tmp_path):
     assert file[0].dtype == np.float16
     assert np.array_equal(file[0], vector)
     path = hloc(tmp_path / "g.h5", {"a.jpg": {"global_descriptor": vector}})
-    with pytest.raises(ValueError, match="give processed_sizes"):
+    with pytest.raises(ValueError, match="processed_sizes"):
         read_hdf5_features(path, VECTORS)
 
 
@@ -106,7 +106,7 @@ def test_dense_sift_of_others(tmp_path):
             assert set(file["a/b"]) == {"descriptors", "frames", "image_size", "processed_size"}
         file = read_foreign(path)
         assert (tuple(file), pairs(file.processed_sizes)) == (("a/b",), (size,))
-        with pytest.raises(ValueError, match=f"says that its layout is '{layout}', not 'preimage'"):
+        with pytest.raises(ValueError, match=rf"'{layout}'.*'preimage'"):
             read_foreign(path, layout="preimage")
         assert np.abs(file[0] - features).max() < 1e-7
 
@@ -134,25 +134,23 @@ def test_a_flipped_bit_names_the_image(tmp_path):
     path.write_bytes(data)
     file = read_hdf5_features(path)
     assert np.array_equal(file[0], STACK[0])
-    with pytest.raises(
-        FileFormatError, match=r"f\.h5: 'd/e\.1/features': damaged: its contents do not match its checksum"
-    ):
+    with pytest.raises(FileFormatError, match=r"f\.h5: 'd/e\.1/features'.*checksum"):
         file[1]
 
 
 @pytest.mark.parametrize(
     ("arrays", "words"),
     [
-        ({"keypoints": np.zeros((4, 2)), "descriptors": np.zeros((256, 4))}, "holds descriptors, keypoints; right are"),
-        ({"features": np.zeros((4, 6, 31))}, r"asks for features \(31, h, w\), got \(4, 6, 31\)"),
+        ({"keypoints": np.zeros((4, 2)), "descriptors": np.zeros((256, 4))}, "descriptors, keypoints"),
+        ({"features": np.zeros((4, 6, 31))}, r"\(31, h, w\).*\(4, 6, 31\)"),
         ({"features": np.zeros((4, 6, 2, 2, 9))}, "scikit-image's HOG"),
-        ({"features": np.zeros((31, 2, 2), np.int16)}, "array of int16; float16"),
-        ({"features": np.zeros((31, 2, 2), np.uint8)}, "array of uint8; float16"),
-        ({"features": np.zeros((31, 0, 2))}, "holds nothing"),
-        ({"features": STACK[0], "global_descriptor": np.zeros(5)}, "right are features"),
-        ({"features": STACK[0], "image_size": np.array([0, 4])}, r"is \(0, 4\); whole numbers"),
-        ({"features": STACK[0], "image_size": np.array([4.5, 4])}, "no pair of whole numbers"),
-        ({"features": "text"}, "no array|array of object"),
+        ({"features": np.zeros((31, 2, 2), np.int16)}, r"int16.*float16"),
+        ({"features": np.zeros((31, 2, 2), np.uint8)}, r"uint8.*float16"),
+        ({"features": np.zeros((31, 0, 2))}, "nothing"),
+        ({"features": STACK[0], "global_descriptor": np.zeros(5)}, "features"),
+        ({"features": STACK[0], "image_size": np.array([0, 4])}, r"\(0, 4\)"),
+        ({"features": STACK[0], "image_size": np.array([4.5, 4])}, "whole numbers"),
+        ({"features": "text"}, r"no array|object"),
     ],
 )
 def test_datasets_that_are_no_features(tmp_path, arrays, words):
@@ -167,11 +165,11 @@ def test_other_files(tmp_path):
             read_hdf5_features(tmp_path / "f.h5", HOG)
     with h5py.File(tmp_path / "g.h5", "w") as file:
         file["features"] = STACK
-    with pytest.raises(FileFormatError, match="outside of groups"):
+    with pytest.raises(FileFormatError, match="groups"):
         read_hdf5_features(tmp_path / "g.h5", HOG)
     with h5py.File(tmp_path / "h.h5", "w"):
         pass
-    with pytest.raises(FileFormatError, match="holds no arrays"):
+    with pytest.raises(FileFormatError, match="no arrays"):
         read_hdf5_features(tmp_path / "h.h5", HOG)
     with pytest.raises(FileNotFoundError):
         read_hdf5_features(tmp_path / "absent.h5", HOG)
@@ -186,19 +184,19 @@ def test_images_with_different_specs(tmp_path):
     assert read_hdf5_features(path).spec == HOG
     with h5py.File(path, "a") as file:
         file["b"].attrs["spec"] = np.bytes_(other.to_json().encode())
-    with pytest.raises(FileFormatError, match="different specs"):
+    with pytest.raises(FileFormatError, match="specs"):
         read_hdf5_features(path)
 
 
 def test_what_cannot_be_written(tmp_path):
     twice = [FeatureRecord(key, STACK[0], (9, 9), (32, 48)) for key in ("a", "a/features")]
     for items, options, words in [
-        ([], {}, "no image to write"),
-        (records() + records(), {}, r"'d/e\.0' comes twice"),
-        (records(), {"dtype": "float64"}, "got 'float64'"),
-        (records(STACK * 1e6), {"dtype": "float16"}, "do not fit in float16"),
-        (twice, {}, "use another format"),
-        (twice[::-1], {}, "use another format"),
+        ([], {}, "no image"),
+        (records() + records(), {}, r"'d/e\.0'.*twice"),
+        (records(), {"dtype": "float64"}, "'float64'"),
+        (records(STACK * 1e6), {"dtype": "float16"}, "float16"),
+        (twice, {}, "another format"),
+        (twice[::-1], {}, "another format"),
     ]:
         with pytest.raises(ValueError, match=words):
             write_hdf5_features(tmp_path / "f.h5", HOG, items, **options)
@@ -236,5 +234,5 @@ def test_without_h5py_the_remedy_is_told(tmp_path, monkeypatch):
         lambda: read_foreign(tmp_path / "f.h5", HOG),
         lambda: write_foreign(tmp_path / "f.h5", HOG, records()),
     ):
-        with pytest.raises(ImportError, match=r"pip install 'preimage\[formats\]'"):
+        with pytest.raises(ImportError, match=r"preimage\[formats\]"):
             call()

@@ -236,10 +236,10 @@ def test_what_vl_sift_of_matlab_returns(tmp_path):
     file = read_keypoints(tmp_path / "b.mat")
     assert dict(zip(file, file.counts, strict=True)) == {"x": 3, "y": 0}
     for arrays, words in [
-        ({"F": frames, "D": descriptors}, r"\(3, 4\) and \(3, 128\); \(4, N\) and \(128, N\) are right"),
-        ({"F": np.zeros((6, 3)), "D": descriptors.T}, r"ellipses \(6, 3\)"),
-        ({"F": frames.T}, "no descriptors of image 'c'"),
-        ({"hog": np.zeros((3, 3, 31))}, "its variables are hog"),
+        ({"F": frames, "D": descriptors}, r"\(3, 4\).*\(3, 128\).*\(4, N\).*\(128, N\)"),
+        ({"F": np.zeros((6, 3)), "D": descriptors.T}, r"ellipses.*\(6, 3\)"),
+        ({"F": frames.T}, r"descriptors.*'c'"),
+        ({"hog": np.zeros((3, 3, 31))}, "hog"),
     ]:
         scipy_io.savemat(tmp_path / "c.mat", arrays)
         with pytest.raises(FileFormatError, match=rf"c\.mat: .*{words}"):
@@ -267,7 +267,7 @@ def test_names_become_keys(tmp_path):
     path = hloc_file(tmp_path / "a.h5", dict.fromkeys(NAMES, hloc_arrays("colmap_l2.db", rootsift=False)))
     assert sorted(read_keypoints(path)) == sorted(NAMES.values())
     clash = colmap_database(tmp_path / "b.db", dict.fromkeys(["/a.jpg", "a.jpg"], (None, None)))
-    with pytest.raises(FileFormatError, match=r"one key, 'a\.jpg': '/a\.jpg' and 'a\.jpg'"):
+    with pytest.raises(FileFormatError, match=r"key.*'a\.jpg': '/a\.jpg'.*'a\.jpg'"):
         read_keypoints(clash)
 
 
@@ -306,15 +306,15 @@ def test_a_folder_of_files(tmp_path):
     assert (file.origin, tuple(file), file.counts) == ("colmap-text", ("b.jpg", "sub/a.jpg"), (None, None))
     assert [len(record.keypoints.x) for record in file.records()] == [78, 5]
     (tmp_path / "sub" / "a.jpg.txt").write_text("5 128\n1 2")
-    with pytest.raises(FileFormatError, match=r"a\.jpg\.txt: cut short: 5 keypoints"):
+    with pytest.raises(FileFormatError, match=r"a\.jpg\.txt: .*5 keypoints"):
         file["sub/a.jpg"]
     opencv_file(tmp_path / "b.jpg.yml", FACE, nested=False)
-    with pytest.raises(ValueError, match=r"are both of the image 'b\.jpg'; name the format"):
+    with pytest.raises(ValueError, match=r"'b\.jpg'.*format"):
         read_keypoints(tmp_path)
     assert tuple(read_keypoints(tmp_path, format="opencv")) == ("b.jpg",)
-    with pytest.raises(ValueError, match="a folder holds files of one image each, not of colmap"):
+    with pytest.raises(ValueError, match="colmap"):
         read_keypoints(tmp_path, format="colmap")
-    with pytest.raises(ValueError, match="holds no keypoint files"):
+    with pytest.raises(ValueError, match="no keypoint"):
         read_keypoints(tmp_path, format="lowe")
 
 
@@ -342,7 +342,7 @@ def test_what_is_a_keypoint_file(tmp_path):
 
 def test_a_file_is_written_by_its_records(tmp_path):
     """Iterating over the file itself gives its keys."""
-    with pytest.raises(TypeError, match=r"KeypointRecord, got str.*records"):
+    with pytest.raises(TypeError, match=r"KeypointRecord.*str"):
         write_keypoints(tmp_path / "f.npz", read_keypoints(GOLDEN / "colmap_l2.db"))
     assert os.listdir(tmp_path) == []
 
@@ -350,7 +350,7 @@ def test_a_file_is_written_by_its_records(tmp_path):
 def test_names_are_public():
     assert preimage.read_keypoints is read_keypoints
     assert preimage.write_keypoints is write_keypoints
-    with pytest.raises(KeyError, match="no image 'x'"):
+    with pytest.raises(KeyError, match="'x'"):
         read_keypoints(GOLDEN / "colmap_l2.db")["x"]
-    with pytest.raises(IndexError, match="image 3 of"):
+    with pytest.raises(IndexError, match="image 3"):
         read_keypoints(GOLDEN / "colmap_l2.db")[3]

@@ -1,5 +1,7 @@
 """Units and places of keypoints: what cannot be right is refused, what may be wrong is remarked on."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -44,12 +46,12 @@ def test_what_is_right_is_not_remarked_on():
 @pytest.mark.parametrize(
     ("factors", "degrees", "words"),
     [
-        ([1 / 400, 1 / 300, 1, 1], False, "80 positions lie between 0.* and 0.*pixels"),
-        ([1, 1, 1 / 400, 1], False, "scales around 0.0.*pixels"),
-        ([1, 1, -1, 1], False, "a keypoint of scale -"),
-        ([1, 1, 1, 57.3], False, "an angle of 34.* radians; is it in degrees"),
-        ([1, 1, 1, 1], True, "angles between .* and 5.9.* degrees; are they in radians"),
-        ([1, 1, 1, 1000], True, "an angle of 59.* degrees"),
+        ([1 / 400, 1 / 300, 1, 1], False, r"80 positions.*0.*0.*pixels"),
+        ([1, 1, 1 / 400, 1], False, r"scales.*0\.0.*pixels"),
+        ([1, 1, -1, 1], False, "scale -"),
+        ([1, 1, 1, 57.3], False, r"angle.*34.*radians.*degrees"),
+        ([1, 1, 1, 1], True, r"angles.*5\.9.*degrees.*radians"),
+        ([1, 1, 1, 1000], True, r"angle.*59.*degrees"),
     ],
 )
 def test_other_units_are_refused(factors, degrees, words):
@@ -60,10 +62,10 @@ def test_other_units_are_refused(factors, degrees, words):
 @pytest.mark.parametrize(
     ("descriptors", "words"),
     [
-        (DESCRIPTORS * 0, "all 80 descriptors are zero"),
-        (DESCRIPTORS - 1, "numbers from -1 to .*not negative"),
-        (np.where(DESCRIPTORS > 3, np.nan, DESCRIPTORS), "not finite"),
-        (np.where(DESCRIPTORS > 3, np.inf, DESCRIPTORS), "not finite"),
+        (DESCRIPTORS * 0, r"80 descriptors.*zero"),
+        (DESCRIPTORS - 1, r"-1.*negative"),
+        (np.where(DESCRIPTORS > 3, np.nan, DESCRIPTORS), "finite"),
+        (np.where(DESCRIPTORS > 3, np.inf, DESCRIPTORS), "finite"),
         (DESCRIPTORS[:, :64], r"descriptors \(80, 64\)"),
     ],
 )
@@ -74,16 +76,16 @@ def test_descriptors_of_something_else_are_refused(descriptors, words):
 
 def test_keypoints_outside_of_the_image():
     height, width = SIZE
-    with pytest.raises(ValueError, match=r"\d+ of 80 keypoints lie outside .*300×400.*; width and height exchanged"):
+    with pytest.raises(ValueError, match=r"\d+ of 80 keypoints.*300×400.*exchanged"):
         examine(read(), (width, height))
-    with pytest.raises(ValueError, match=r"7\d of 80 .* 100×100 .*they reach from \(\d+, \d+\) to \(3\d\d, 29\d\)"):
+    with pytest.raises(ValueError, match=r"7\d of 80 .*100×100 .*\(\d+, \d+\).*\(3\d\d, 29\d\)"):
         examine(read(), (100, 100))
     some = FRAMES.copy()
     some[:2, 0] = 401
-    assert "2 of 80 keypoints lie outside of the image of 400×300" in examine(read(some), SIZE)["outside"]
-    with pytest.raises(ValueError, match="1 of 1 keypoints lie outside"):
+    assert re.search("2 of 80 keypoints.*400×300", examine(read(some), SIZE)["outside"])
+    with pytest.raises(ValueError, match="1 of 1 keypoints"):
         examine(read(some[:1], DESCRIPTORS[:1]), SIZE)
-    with pytest.raises(ValueError, match="80 of 80 scales are larger"):
+    with pytest.raises(ValueError, match="80 of 80 scales"):
         examine(read(FRAMES * [1, 1, 300, 1]), SIZE)
 
 
@@ -125,10 +127,10 @@ def test_affine_shapes_are_noted(tmp_path):
     assert isinstance(file[0], Keypoints)
     assert file.notes == {}
     assert torch.allclose(file["b"].scale[0], torch.tensor((2 + 5**0.5) / 2))
-    assert "1 of 2 keypoints have an affine shape" in file.sized((30, 40)).notes["b"]["affine"]
+    assert re.search("1 of 2 keypoints.*affine", file.sized((30, 40)).notes["b"]["affine"])
 
 
 def test_units_in_files_are_named(tmp_path):
     np.savez(tmp_path / "a.npz", keypoints=FRAMES / [400, 300, 1, 1], descriptors=DESCRIPTORS)
-    with pytest.raises(FileFormatError, match=r"a\.npz: 'a': all 80 positions .*pixels"):
+    with pytest.raises(FileFormatError, match=r"a\.npz: 'a'.*80 positions.*pixels"):
         read_keypoints(tmp_path / "a.npz")[0]

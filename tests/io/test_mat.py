@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import sys
 import time
 
@@ -114,9 +115,9 @@ def test_our_own_files_need_no_words(tmp_path, spec, layout):
     assert pairs(file.processed_sizes) == tuple(record.processed_size for record in records(spec, arrays))
     assert np.abs(file.stack() - arrays).max() < 1e-7
     other = Spec("hog", "vlfeat-uoctti", 31, 4, {"cell_size": 4})
-    with pytest.raises(ValueError, match="holds other features"):
+    with pytest.raises(ValueError, match="!="):
         read_foreign(path, other)
-    with pytest.raises(ValueError, match=f"says that its layout is '{layout}', not 'matlab-transposed'"):
+    with pytest.raises(ValueError, match=rf"'{layout}'.*'matlab-transposed'"):
         read_foreign(path, layout="matlab-transposed")
 
 
@@ -140,9 +141,9 @@ def test_equal_features_give_equal_files(tmp_path):
 
 def test_what_is_missing_is_asked_for(tmp_path):
     scipy.io.savemat(tmp_path / "f.mat", {"a": STACK[0].transpose(1, 2, 0)})
-    with pytest.raises(ValueError, match=r"does not say how its arrays are laid out; name the layout: 'matlab'"):
+    with pytest.raises(ValueError, match="'matlab'"):
         read_foreign(tmp_path / "f.mat", HOG)
-    with pytest.raises(ValueError, match="plain arrays do not say what they are"):
+    with pytest.raises(ValueError, match="plain arrays"):
         read_foreign(tmp_path / "f.mat", layout="matlab")
 
 
@@ -150,17 +151,17 @@ def test_what_is_missing_is_asked_for(tmp_path):
     ("contents", "words"),
     [
         ({"a": np.zeros((2, 2, 9))}, "scikit-image's HOG"),
-        ({"a": np.zeros((2, 2, 31), np.int32)}, "array of int32; float16, float32 or float64"),
-        ({"a": np.zeros((2, 2, 31), complex)}, "'a' is a complex array"),
-        ({"a": np.zeros((2, 2, 31), bool)}, "'a' is a logical array"),
-        ({"a": {"b": 1}}, "'a' is a struct; features are single or double arrays"),
-        ({"a": "text"}, "'a' is text"),
-        ({"a": "größe"}, "'a' is text"),
-        ({"a": np.array([1, "x"], object)}, "'a' is a cell array"),
-        ({"a": np.zeros((0, 2, 31))}, "holds nothing"),
-        ({"a": np.zeros((2, 2, 30))}, r"asks for \(h, w, 31\), got \(2, 2, 30\), or a stack of such"),
-        ({"a": np.zeros((2, 2, 31)), "b": np.zeros((2, 3))}, r"'b': layout 'matlab' of hog asks for"),
-        ({}, "holds no arrays"),
+        ({"a": np.zeros((2, 2, 31), np.int32)}, r"int32.*float16, float32 or float64"),
+        ({"a": np.zeros((2, 2, 31), complex)}, r"'a'.*complex"),
+        ({"a": np.zeros((2, 2, 31), bool)}, r"'a'.*logical"),
+        ({"a": {"b": 1}}, r"'a'.*struct.*single or double"),
+        ({"a": "text"}, r"'a'.*text"),
+        ({"a": "größe"}, r"'a'.*text"),
+        ({"a": np.array([1, "x"], object)}, r"'a'.*cell"),
+        ({"a": np.zeros((0, 2, 31))}, "nothing"),
+        ({"a": np.zeros((2, 2, 30))}, r"\(h, w, 31\).*\(2, 2, 30\)"),
+        ({"a": np.zeros((2, 2, 31)), "b": np.zeros((2, 3))}, r"'b'.*'matlab'.*hog"),
+        ({}, "no arrays"),
     ],
 )
 def test_variables_that_are_no_features(tmp_path, contents, words):
@@ -175,22 +176,22 @@ def test_other_variables_may_stay_when_the_features_are_named(tmp_path):
         scipy.io.savemat(tmp_path / "f.mat", contents, do_compression=small)
         file = read_mat_features(tmp_path / "f.mat", HOG, layout="matlab", variables=["a"])
         assert np.array_equal(file["a"], STACK[0])
-        with pytest.raises(FileFormatError, match="there is no variable 'b'"):
+        with pytest.raises(FileFormatError, match="'b'"):
             read_mat_features(tmp_path / "f.mat", HOG, layout="matlab", variables=["b"])
 
 
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (b"", "cut short"),
-        (b"hello" * 60, "no MATLAB v5 file"),
+        (b"", "short"),
+        (b"hello" * 60, "MATLAB v5"),
         (
             b"MATLAB 7.3 MAT-file".ljust(512) + b"\x89HDF\r\n\x1a\n",
-            "v7.3 file, which is HDF5 inside: save it with '-v7'",
+            r"v7\.3.*HDF5.*-v7",
         ),
-        (HEADER + b"\7", "other bytes at its end"),
-        (HEADER + bytes(8), "type 0, which is no variable"),
-        (HEADER + b"\x0e\0\0\0\0\0\0\x7f", "cut short: a variable of"),
+        (HEADER + b"\7", "end"),
+        (HEADER + bytes(8), "type 0"),
+        (HEADER + b"\x0e\0\0\0\0\0\0\x7f", "variable"),
     ],
 )
 def test_other_files(tmp_path, data, words):
@@ -201,7 +202,7 @@ def test_other_files(tmp_path, data, words):
 
 def test_v4_files_are_named(tmp_path):
     scipy.io.savemat(tmp_path / "f.mat", {"a": np.zeros((31, 200))}, format="4")
-    with pytest.raises(FileFormatError, match="v4 files are not read"):
+    with pytest.raises(FileFormatError, match="v4"):
         read_mat_features(tmp_path / "f.mat", HOG, layout="matlab")
 
 
@@ -213,17 +214,17 @@ def test_a_flipped_bit_in_compressed_data_is_found_when_read(tmp_path):
     (tmp_path / "f.mat").write_bytes(data)
     file = read_mat_features(tmp_path / "f.mat", HOG, layout="matlab")
     assert file["b"].shape == (31, 2, 40)
-    with pytest.raises(FileFormatError, match="'a' is damaged"):
+    with pytest.raises(FileFormatError, match=r"'a'.*damaged"):
         file["a"]
 
 
 def test_what_cannot_be_written(tmp_path):
     for items, options, words in [
-        ([], {}, "no image to write"),
-        (records() + records(), {}, "'sub/0' comes twice"),
-        (records(), {"dtype": "float16"}, r"holds float32 \(single\), got dtype 'float16'"),
-        (records(), {"layout": "matlab-transposed"}, "cannot be turned back"),
-        (records(), {"layout": "fortran"}, "layout is one of"),
+        ([], {}, "no image"),
+        (records() + records(), {}, r"'sub/0'.*twice"),
+        (records(), {"dtype": "float16"}, r"float32.*'float16'"),
+        (records(), {"layout": "matlab-transposed"}, "turned"),
+        (records(), {"layout": "fortran"}, r"layout|convention"),
     ]:
         with pytest.raises(ValueError, match=words):
             write_mat_features(tmp_path / "f.mat", HOG, items, **options)
@@ -289,14 +290,14 @@ def test_without_scipy_the_remedy_is_told(tmp_path, monkeypatch):
         lambda: check_writable(tmp_path / "g.mat", HOG, "float32", None),
         lambda: write_foreign(tmp_path / "g.mat", HOG, records()),
     ):
-        with pytest.raises(ImportError, match=r"MATLAB files need scipy.*: pip install 'preimage\[formats\]'"):
+        with pytest.raises(ImportError, match=r"scipy.*preimage\[formats\]"):
             action()
     assert os.listdir(tmp_path) == ["f.mat"]
 
 
 def test_a_variable_that_matlab_cannot_read_is_not_written(tmp_path, monkeypatch):
     monkeypatch.setattr(mat5, "MAX_BYTES_WRITTEN", 1000)
-    with pytest.raises(ValueError, match="image_00001 has 2976 bytes; a variable of a v5 file has at most 1000"):
+    with pytest.raises(ValueError, match=r"image_00001.*2976 bytes.*1000"):
         write_foreign(tmp_path / "f.mat", HOG, records())
     assert os.listdir(tmp_path) == []
 
@@ -309,19 +310,19 @@ def test_other_variables_beside_the_array(tmp_path, run):
     options = ("invert", path, "-o", tmp_path / "out", "--spec", spec, "--layout", "matlab")
     code, _, err = run(*options)
     assert code == 1
-    assert "f.mat: 'name' is text" in err
-    assert "--variable NAME" in err
+    assert re.search(r"f\.mat: 'name'.*text", err)
+    assert "--variable" in err
     code, _, err = run(*options, "--variable", "hogs")
     assert code == 1
-    assert "there is no variable 'hogs'; there are hog, name, all" in err
+    assert re.search("variable.*'hogs'.*hog, name, all", err)
     assert run(*options, "--variable", "hog")[0] == 0
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["hog.png"]
     np.save(tmp_path / "f.npy", STACK)
-    with pytest.raises(ValueError, match="for MATLAB files only"):
+    with pytest.raises(ValueError, match="MATLAB"):
         read_foreign(tmp_path / "f.npy", HOG, variables=["hog"])
 
 
 def test_frames_of_sparse_sift_are_no_dense_sift(tmp_path):
     scipy.io.savemat(tmp_path / "f.mat", {"F": np.ones((4, 6)), "D": np.ones((128, 6))})
-    with pytest.raises(FileFormatError, match=r"dense SIFT are 2 or 3 .*got \(4, 6\); those of sparse SIFT"):
+    with pytest.raises(FileFormatError, match=r"SIFT.*\(4, 6\).*SIFT"):
         read_foreign(tmp_path / "f.mat", SIFT, "matlab")

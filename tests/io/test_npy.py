@@ -51,7 +51,7 @@ def test_a_single_image_is_called_after_its_file(tmp_path):
 def test_vectors(tmp_path):
     array = RNG.standard_normal((7, 5))
     path = save(tmp_path / "v.npy", array)
-    with pytest.raises(ValueError, match="give processed_sizes"):
+    with pytest.raises(ValueError, match="processed_sizes"):
         read_array_features(path, VECTORS)
     file = read_array_features(path, VECTORS, processed_sizes=(64, 48))
     assert pairs(file.processed_sizes) == ((64, 48),) * 7
@@ -65,7 +65,7 @@ def test_doubles_beyond_float32_stay_doubles(tmp_path):
     file = read_array_features(save(tmp_path / "v.npy", array), VECTORS, processed_sizes=(64, 48))
     assert (file.dtype, file[0].dtype) == ("float64", np.float64)
     assert np.array_equal(file[0], array[0], equal_nan=True)
-    with pytest.raises(ValueError, match=r"1e\+300 do not fit in float32"):
+    with pytest.raises(ValueError, match=r"1e\+300.*float32"):
         write_array_features(tmp_path / "w.npy", VECTORS, file.records())
 
 
@@ -75,11 +75,11 @@ def test_keys_and_sizes_from_the_caller(tmp_path):
     file = read_array_features(path, SPEC, keys=list("abcd"), processed_sizes=sizes)
     assert (tuple(file), pairs(file.processed_sizes)) == (tuple("abcd"), tuple(sizes))
     for options, words in [
-        ({"keys": ["a"]}, "1 keys for 4 images"),
-        ({"keys": ["a", "b", "c", "a"]}, "two images have one key"),
-        ({"keys": ["a", "b", "c", "../d"]}, "relative path"),
-        ({"processed_sizes": sizes[:3]}, "4 of them"),
-        ({"processed_sizes": (0, 4)}, "4 of them"),
+        ({"keys": ["a"]}, r"1 keys.*4 images"),
+        ({"keys": ["a", "b", "c", "a"]}, "one key"),
+        ({"keys": ["a", "b", "c", "../d"]}, "relative"),
+        ({"processed_sizes": sizes[:3]}, "4"),
+        ({"processed_sizes": (0, 4)}, "4"),
     ]:
         with pytest.raises(ValueError, match=words):
             read_array_features(path, SPEC, **options)
@@ -114,14 +114,14 @@ def test_npz_with_a_single_stack_or_a_single_image(tmp_path):
 @pytest.mark.parametrize(
     ("array", "words"),
     [
-        (np.zeros((4, 2, 2, 6)), r"\(3, h, w\), got \(4, 2, 2, 6\), or a stack"),
-        (np.zeros((3, 2)), r"got \(3, 2\)"),
-        (np.float32(1), r"got \(\)"),
-        (np.zeros((0, 3, 2, 2)), "holds nothing"),
-        (np.zeros((3, 2, 2), np.uint8), "uint8; float16, float32 or float64"),
+        (np.zeros((4, 2, 2, 6)), r"\(3, h, w\).*\(4, 2, 2, 6\)"),
+        (np.zeros((3, 2)), r"\(3, 2\)"),
+        (np.float32(1), r"\(\)"),
+        (np.zeros((0, 3, 2, 2)), "nothing"),
+        (np.zeros((3, 2, 2), np.uint8), r"uint8.*float16, float32 or float64"),
         (np.zeros((3, 2, 2), complex), "complex128"),
         (np.zeros((3, 2, 2), np.longdouble), "float16, float32 or float64"),
-        (np.array([None, {}]), "Python objects, which would have to be unpickled"),
+        (np.array([None, {}]), "Python objects"),
         (np.zeros(3, [("a", "f4")]), "float16, float32 or float64"),
     ],
 )
@@ -139,7 +139,7 @@ def test_npz_names_that_cannot_be_keys(tmp_path):
             out = io.BytesIO()
             np.save(out, STACK[0])
             archive.writestr(name, out.getvalue())
-    with pytest.raises(FileFormatError, match=r"'\.\./b' must be a relative path"):
+    with pytest.raises(FileFormatError, match=r"'\.\./b'.*relative"):
         read_array_features(tmp_path / "f.npz", SPEC)
 
 
@@ -168,7 +168,7 @@ def test_damaged_contents_of_an_npz_are_found_when_read(tmp_path):
     (tmp_path / "f.npz").write_bytes(data)
     file = read_array_features(tmp_path / "f.npz", SPEC)
     assert np.array_equal(file["b"], STACK[1])
-    with pytest.raises(FileFormatError, match=r"'a\.npy' is damaged: Bad CRC"):
+    with pytest.raises(FileFormatError, match=r"'a\.npy'.*CRC"):
         file["a"]
 
 
@@ -196,7 +196,7 @@ def test_written_files_are_numpys(tmp_path, dtype):
 
 def test_different_shapes_go_to_npz_only(tmp_path):
     mixed = records([STACK[0], STACK[1][:, :1]])
-    with pytest.raises(ValueError, match=r"'d/1' has shape \(3, 1, 6\).* write \.npz"):
+    with pytest.raises(ValueError, match=r"'d/1'.*\(3, 1, 6\).*\.npz"):
         write_array_features(tmp_path / "f.npy", SPEC, mixed)
     assert os.listdir(tmp_path) == []
     write_array_features(tmp_path / "f.npz", SPEC, mixed)
@@ -205,13 +205,13 @@ def test_different_shapes_go_to_npz_only(tmp_path):
 
 def test_what_cannot_be_written(tmp_path):
     for name, items, options, words in [
-        ("f.txt", records(), {}, r"suffix is \.npy or \.npz, got '\.txt'"),
-        ("f.npy", [], {}, "no image to write"),
-        ("f.npz", [], {}, "no image to write"),
-        ("f.npz", records() + records(), {}, "'d/0' comes twice"),
-        ("f.npy", records(STACK[:, :2]), {}, r"got \(2, 2, 6\)"),
-        ("f.npy", records(), {"dtype": "float64"}, "got 'float64'"),
-        ("f.npy", records(STACK * 1e6), {"dtype": "float16"}, "do not fit in float16"),
+        ("f.txt", records(), {}, r"suffix.*\.npy.*\.npz.*'\.txt'"),
+        ("f.npy", [], {}, "no image"),
+        ("f.npz", [], {}, "no image"),
+        ("f.npz", records() + records(), {}, r"'d/0'.*twice"),
+        ("f.npy", records(STACK[:, :2]), {}, r"\(2, 2, 6\)"),
+        ("f.npy", records(), {"dtype": "float64"}, "'float64'"),
+        ("f.npy", records(STACK * 1e6), {"dtype": "float16"}, "float16"),
     ]:
         with pytest.raises(ValueError, match=words):
             write_array_features(tmp_path / name, SPEC, items, **options)
@@ -227,14 +227,14 @@ def test_equal_features_give_equal_files(tmp_path):
 def test_objects_are_refused_first(tmp_path):
     """Before a spec is asked for, which would not help."""
     np.save(tmp_path / "a.npy", np.array([1, "a"], object))
-    with pytest.raises(FileFormatError, match=r"a\.npy: an array of Python objects.*save numbers"):
+    with pytest.raises(FileFormatError, match=r"a\.npy: .*Python objects"):
         read_foreign(tmp_path / "a.npy")
     np.savez(tmp_path / "a.npz", features=np.zeros((2, 3), np.float32), keys=np.array(["a", "b"], object))
-    with pytest.raises(FileFormatError, match=r"a\.npz: its keys are Python objects.*np\.array\(keys, dtype=str\)"):
+    with pytest.raises(FileFormatError, match=r"a\.npz: .*keys.*Python objects.*np\.array\(keys, dtype=str\)"):
         read_foreign(tmp_path / "a.npz")
     np.savez(tmp_path / "b.npz")
-    with pytest.raises(FileFormatError, match=r"b\.npz: an \.npz file without arrays"):
+    with pytest.raises(FileFormatError, match=r"b\.npz: .*\.npz.*arrays"):
         read_foreign(tmp_path / "b.npz")
     (tmp_path / "c.npz").write_bytes(gzip.compress(b""))
-    with pytest.raises(FileFormatError, match=r"c\.npz: is not an \.npy or \.npz file, but gzip-compressed data"):
+    with pytest.raises(FileFormatError, match=r"c\.npz: .*gzip"):
         read_foreign(tmp_path / "c.npz")

@@ -153,10 +153,10 @@ def test_names_of_several_networks_and_of_none(tmp_path: Path) -> None:
     torch.save(
         {f"{front}.{name}": a for front in ("student", "teacher") for name, a in plain.items()}, tmp_path / "a.pth"
     )
-    with pytest.raises(FileFormatError, match=r"several places, student\., teacher\."):
+    with pytest.raises(FileFormatError, match=r"student\., teacher\."):
         import_weights(tmp_path / "a.pth")
     torch.save({"layer4.0.fc.weight": torch.ones(2, 2), "pos": torch.ones(2)}, tmp_path / "b.pth")
-    with pytest.raises(FileFormatError, match=r"it holds layer4\.0\.fc\.weight, pos$"):
+    with pytest.raises(FileFormatError, match=r"layer4\.0\.fc\.weight, pos$"):
         import_weights(tmp_path / "b.pth")
 
 
@@ -196,9 +196,9 @@ def test_a_caffemodel_tells_the_order_of_pooling_and_normalization(tmp_path: Pat
         summaries = [import_weights(tmp_path / name) for name in ("n.caffemodel", "n.safetensors")]
         assert summaries[0] == summaries[1]
         assert summaries[0].variant == variant
-    with pytest.raises(ValueError, match="normalizes, then pools, so it is variant bvlc, not caffenet"):
+    with pytest.raises(ValueError, match=r"bvlc.*caffenet"):
         import_weights(path, variant="caffenet")
-    with pytest.raises(ValueError, match="does not tell which AlexNet this is"):
+    with pytest.raises(ValueError, match="AlexNet"):
         import_weights(write(tmp_path / "a.npz", CONV2))
 
 
@@ -212,17 +212,17 @@ def _changed(**changes: np.ndarray | None) -> Arrays:
     [
         (
             arrays_of("torchvision", "conv1"),
-            r"not caffenet's weights: conv1\.weight is 64×3×11×11, not 96×3×11×11; conv1\.bias is 64, not 96$",
+            r"caffenet.*conv1\.weight.*64×3×11×11.*96×3×11×11.*conv1\.bias.*64.*96$",
         ),
-        (_changed(conv2_weight=np.zeros((256, 96, 5, 5), np.float32)), "conv2.weight is 256×96×5×5, not 256×48×5×5"),
-        (_changed(conv1_weight=CONV2["conv1.weight"].T), r"conv1\.weight is 11×11×3×96"),
-        (_changed(conv1_bias=None), r"lacks conv1\.bias, though it has conv2"),
-        (_changed(conv1_bias=None, conv1_weight=None), r"lacks conv1\.weight, conv1\.bias, though it has conv2"),
-        ({"a": np.zeros(3)}, r"holds nothing by AlexNet's names"),
-        (_changed(conv1_bias=np.full(96, np.nan, np.float32)), r"conv1\.bias holds values that are infinite or not"),
-        (_changed(conv1_bias=np.full(96, 1e300)), r"conv1\.bias holds values that are infinite or not"),
-        (_changed(conv1_bias=np.zeros(96, np.uint8)), r"conv1\.bias is uint8; weights are floating"),
-        ({**CONV2, "features.0.weight": CONV2["conv1.weight"]}, r"holds conv1\.weight twice"),
+        (_changed(conv2_weight=np.zeros((256, 96, 5, 5), np.float32)), r"conv2\.weight.*256×96×5×5.*256×48×5×5"),
+        (_changed(conv1_weight=CONV2["conv1.weight"].T), r"conv1\.weight.*11×11×3×96"),
+        (_changed(conv1_bias=None), r"conv1\.bias.*conv2"),
+        (_changed(conv1_bias=None, conv1_weight=None), r"conv1\.weight, conv1\.bias.*conv2"),
+        ({"a": np.zeros(3)}, "AlexNet"),
+        (_changed(conv1_bias=np.full(96, np.nan, np.float32)), r"conv1\.bias.*infinite"),
+        (_changed(conv1_bias=np.full(96, 1e300)), r"conv1\.bias.*infinite"),
+        (_changed(conv1_bias=np.zeros(96, np.uint8)), r"conv1\.bias.*uint8.*floating"),
+        ({**CONV2, "features.0.weight": CONV2["conv1.weight"]}, r"conv1\.weight.*twice"),
     ],
     ids=lambda value: value[:40] if isinstance(value, str) else "",
 )
@@ -237,9 +237,9 @@ def test_what_is_not_imported(tmp_path: Path, folder: Path, arrays: Arrays, word
 @pytest.mark.parametrize(
     ("arrays", "words"),
     [
-        ({"a": np.zeros(3)}, "holds nothing by AlexNet's names"),
-        ({"conv1.weight": np.zeros((64, 3, 7, 7))}, r"weight is 64×3×7×7; 96×3×11×11 or, in torchvision's, 64×3×11×11"),
-        ({"conv2.weight": CONV2["conv2.weight"]}, r"no AlexNet's weights: conv1\.weight is not there"),
+        ({"a": np.zeros(3)}, "AlexNet"),
+        ({"conv1.weight": np.zeros((64, 3, 7, 7))}, r"weight.*64×3×7×7.*96×3×11×11.*64×3×11×11"),
+        ({"conv2.weight": CONV2["conv2.weight"]}, r"AlexNet.*conv1\.weight"),
     ],
 )
 def test_files_of_other_networks_are_not_asked_for_their_variant(tmp_path: Path, arrays: Arrays, words: str) -> None:
@@ -254,14 +254,14 @@ def test_a_folder_is_no_file_of_weights(tmp_path: Path) -> None:
 
 def test_wrong_options_and_files(tmp_path: Path) -> None:
     path = write(tmp_path / "a.npz", CONV2)
-    with pytest.raises(ValueError, match="unknown AlexNet variant 'zf'"):
+    with pytest.raises(ValueError, match=r"variant.*'zf'"):
         import_weights(path, variant="zf")
-    with pytest.raises(ValueError, match="one of imagenet-rgb, caffe-bgr, unit, got 'gray'"):
+    with pytest.raises(ValueError, match=r"imagenet-rgb, caffe-bgr, unit.*'gray'"):
         import_weights(path, variant="bvlc", preprocessing="gray")
     with pytest.raises(FileNotFoundError):
         import_weights(tmp_path / "nothing.npz", variant="bvlc")
     path = path.rename(tmp_path / "a.h5")
-    with pytest.raises(FileFormatError, match=r"weights come as \.caffemodel, .*, not \.h5"):
+    with pytest.raises(FileFormatError, match=r"\.caffemodel.*\.h5"):
         import_weights(path, variant="bvlc")
 
 
@@ -270,22 +270,22 @@ def test_imported_files_notice_damage(tmp_path: Path) -> None:
     path, data = summary.path, summary.path.read_bytes()
     path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     for weights in ("", summary.digest, str(path)):
-        with pytest.raises(FileFormatError, match=r"it holds the weights [0-9a-f]{16}, not those of its name"):
+        with pytest.raises(FileFormatError, match=r"weights.*[0-9a-f]{16}"):
             alexnet(weights)
     path.write_bytes(data[: len(data) // 2])
-    with pytest.raises(FileFormatError, match="no safetensors file"):
+    with pytest.raises(FileFormatError, match="no safetensors"):
         alexnet(str(path))
     path.write_bytes(data.replace(b'"dtype":"F32"', b'"dtype":"I32"'))
-    with pytest.raises(FileFormatError, match="holds nothing by AlexNet's names"):
+    with pytest.raises(FileFormatError, match="AlexNet"):
         alexnet(str(path))
 
 
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ("variant", "zf", "unknown variant 'zf'"),
-        ("variant", "torchvision", r"not torchvision's weights: conv1\.weight is 96×3×11×11, not 64×3×11×11"),
-        ("preprocessing", "none", "unknown preprocessing 'none'"),
+        ("variant", "zf", r"variant.*'zf'"),
+        ("variant", "torchvision", r"torchvision.*conv1\.weight.*96×3×11×11.*64×3×11×11"),
+        ("preprocessing", "none", r"preprocessing.*'none'"),
     ],
 )
 def test_headers_that_contradict_themselves(tmp_path: Path, old: str, new: str, words: str) -> None:
@@ -313,8 +313,8 @@ def test_the_commands(run: Run, tmp_path: Path) -> None:
     code, out, err = run("weights", "import", path, "--variant", "bvlc", "--preprocessing", "imagenet-rgb")
     assert (code, err) == (0, "")
     assert "imagenet-rgb" in out
-    assert "ends with conv2: there is no alexnet-conv3, " in out
-    assert "left out what AlexNet does not have: mean" in out
+    assert re.search("conv2.*alexnet-conv3", out)
+    assert re.search("AlexNet.*: mean", out)
     code, out, _ = run("weights", "import", path, "--variant", "caffenet", "--folder", tmp_path / "b", "--json")
     summary = json.loads(out)
     assert (code, summary["variant"], summary["layers"]) == (0, "caffenet", ["conv1", "conv2"])
@@ -324,7 +324,7 @@ def test_the_commands(run: Run, tmp_path: Path) -> None:
     assert (code, facts["kind"], facts["digest"]) == (0, "weights of AlexNet", summary["digest"])
     code, out, err = run("weights", "import", path)
     assert (code, out) == (1, "")
-    assert "--variant caffenet, bvlc or torchvision" in err
+    assert re.search("--variant.*caffenet, bvlc or torchvision", err)
     (tmp_path / "n.caffemodel").write_bytes(caffemodels.v1(as_layers(CONV2)))
     code, out, err = run("weights", "convert", tmp_path / "n.caffemodel", "-o", tmp_path / "n.safetensors")
     assert (code, err) == (0, "")
@@ -334,4 +334,4 @@ def test_the_commands(run: Run, tmp_path: Path) -> None:
             name: values.tobytes() for name, values in CONV2.items()
         }
     code, _, err = run("weights", "convert", tmp_path / "n.caffemodel", "-o", tmp_path / "n.npz")
-    assert (code, "end with .safetensors, got 'n.npz'" in err) == (1, True)
+    assert (code, bool(re.search(r"\.safetensors.*'n\.npz'", err))) == (1, True)

@@ -123,12 +123,12 @@ def test_float16_of_the_grid_has_signs_and_overflows() -> None:
 
 def test_wrong_dtypes_are_named() -> None:
     for op in (preimage.hog, preimage.lbp):
-        with pytest.raises(ValueError, match=r"dtype must be one of float32, float16, got 'bfloat16'"):
+        with pytest.raises(ValueError, match=r"dtype.*float32, float16.*'bfloat16'"):
             op(BATCH, dtype="bfloat16")
-        with pytest.raises(ValueError, match=r"dtype must be one of float32, float16, bfloat16, got .*float64"):
+        with pytest.raises(ValueError, match=r"dtype.*float32, float16, bfloat16.*float64"):
             op(torch.from_numpy(BATCH), dtype=torch.float64)
         assert op(torch.from_numpy(BATCH), dtype="bfloat16").dtype == torch.bfloat16
-    with pytest.raises(ValueError, match="dtype must be one of float32, float16, got 'uint8'"):
+    with pytest.raises(ValueError, match=r"dtype.*float32, float16.*'uint8'"):
         preimage.sift_grid(preimage.sift(BATCH), (101, 150), dtype="uint8")
 
 
@@ -181,9 +181,9 @@ def test_compute_into_refuses_what_does_not_fit(name: str) -> None:
     with pytest.raises(ValueError, match="writeable"):
         representation.compute_into(DECODED, good, threads=1)
     good.flags.writeable = True
-    with pytest.raises(ValueError, match=r"\(B, H, W, 3\), got shape \(2, 3, 101, 150\)"):
+    with pytest.raises(ValueError, match=r"\(B, H, W, 3\).*\(2, 3, 101, 150\)"):
         representation.compute_into(BATCH, good, threads=1)
-    with pytest.raises(TypeError, match="uint8, got float32"):
+    with pytest.raises(TypeError, match=r"uint8.*float32"):
         representation.compute_into(DECODED.astype(np.float32), good, threads=1)
 
 
@@ -199,7 +199,7 @@ def test_representations_keep_container_and_dimensions(name: str, images: np.nda
 def test_networks_do_not_compute_arrays() -> None:
     network = representations.create("alexnet-conv3")
     assert not network.computes_arrays
-    with pytest.raises(TypeError, match="alexnet-conv3 does not compute NumPy arrays"):
+    with pytest.raises(TypeError, match=r"alexnet-conv3.*NumPy"):
         network.compute_into(DECODED, np.zeros((2, 384, 13, 13), np.float32), threads=1)
 
 

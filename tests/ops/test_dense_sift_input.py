@@ -83,27 +83,27 @@ def test_bounds_of_the_whole_image_are_the_default(name: str) -> None:
 
 IMAGE = torch.rand(3, 16, 16)
 WRONG = {
-    "a list": (lambda sift: sift([[0.0] * 16] * 16), TypeError, "torch.Tensor or a numpy.ndarray, got list"),
+    "a list": (lambda sift: sift([[0.0] * 16] * 16), TypeError, r"torch\.Tensor.*numpy\.ndarray.*list"),
     "int64 tensor": (lambda sift: sift(torch.zeros(16, 16, dtype=torch.int64)), TypeError, "int64"),
     "int64 array": (lambda sift: sift(np.zeros((16, 16), dtype=np.int64)), TypeError, "int64"),
-    "rank 1": (lambda sift: sift(torch.zeros(16)), ValueError, r"\(B, C, H, W\).*got shape \(16,\)"),
-    "two channels": (lambda sift: sift(torch.zeros(2, 16, 16)), ValueError, r"got.*\(2, 16, 16\)"),
-    "too low": (lambda sift: sift(torch.zeros(12, 40)), ValueError, "at least 13 x 13 pixels.*got 12 x 40"),
-    "too narrow": (lambda sift: sift(torch.zeros(40, 12)), ValueError, "at least 13 x 13 pixels.*got 40 x 12"),
-    "huge bin": (lambda sift: sift(IMAGE, bin_size=2**70), ValueError, "got 16 x 16"),
-    "step of 0": (lambda sift: sift(IMAGE, step=0), ValueError, "step must be at least 1 pixel, got 0"),
-    "step of 2.0": (lambda sift: sift(IMAGE, step=2.0), TypeError, r"step must be an int, got 2\.0"),
-    "bin of -1": (lambda sift: sift(IMAGE, bin_size=-1), ValueError, "bin_size must be at least 1 pixel, got -1"),
-    "bin of True": (lambda sift: sift(IMAGE, bin_size=True), TypeError, "int, got True"),
-    "bounds below 0": (lambda sift: sift(IMAGE, bounds=(-1, 0, 15, 15)), ValueError, "inside.*16 x 16 pixels"),
-    "bounds past the end": (lambda sift: sift(IMAGE, bounds=(0, 0, 15, 16)), ValueError, r"got \(0, 0, 15, 16\)"),
-    "bounds turned": (lambda sift: sift(IMAGE, bounds=(15, 0, 0, 15)), ValueError, r"got \(15, 0, 0, 15\)"),
-    "bounds too close": (lambda sift: sift(IMAGE, bounds=(0, 0, 15, 11)), ValueError, "got 16 x 12"),
-    "float bounds": (lambda sift: sift(IMAGE, bounds=(0, 0, 15.0, 15)), TypeError, "four ints"),
-    "window": (lambda sift: sift(IMAGE, window="box"), ValueError, "gaussian, flat, got 'box'"),
-    "window of 0": (lambda sift: sift(IMAGE, window_size=0.0), ValueError, "window_size must be above 0"),
+    "rank 1": (lambda sift: sift(torch.zeros(16)), ValueError, r"\(B, C, H, W\).*\(16,\)"),
+    "two channels": (lambda sift: sift(torch.zeros(2, 16, 16)), ValueError, r"\(2, 16, 16\)"),
+    "too low": (lambda sift: sift(torch.zeros(12, 40)), ValueError, r"13 x 13.*12 x 40"),
+    "too narrow": (lambda sift: sift(torch.zeros(40, 12)), ValueError, r"13 x 13.*40 x 12"),
+    "huge bin": (lambda sift: sift(IMAGE, bin_size=2**70), ValueError, "16 x 16"),
+    "step of 0": (lambda sift: sift(IMAGE, step=0), ValueError, r"step.*1.*0"),
+    "step of 2.0": (lambda sift: sift(IMAGE, step=2.0), TypeError, r"step.*2\.0"),
+    "bin of -1": (lambda sift: sift(IMAGE, bin_size=-1), ValueError, r"bin_size.*1.*-1"),
+    "bin of True": (lambda sift: sift(IMAGE, bin_size=True), TypeError, r"int.*True"),
+    "bounds below 0": (lambda sift: sift(IMAGE, bounds=(-1, 0, 15, 15)), ValueError, "16 x 16"),
+    "bounds past the end": (lambda sift: sift(IMAGE, bounds=(0, 0, 15, 16)), ValueError, r"\(0, 0, 15, 16\)"),
+    "bounds turned": (lambda sift: sift(IMAGE, bounds=(15, 0, 0, 15)), ValueError, r"\(15, 0, 0, 15\)"),
+    "bounds too close": (lambda sift: sift(IMAGE, bounds=(0, 0, 15, 11)), ValueError, "16 x 12"),
+    "float bounds": (lambda sift: sift(IMAGE, bounds=(0, 0, 15.0, 15)), TypeError, "four"),
+    "window": (lambda sift: sift(IMAGE, window="box"), ValueError, r"gaussian, flat.*'box'"),
+    "window of 0": (lambda sift: sift(IMAGE, window_size=0.0), ValueError, r"window_size.*0"),
     "window of nan": (lambda sift: sift(IMAGE, window_size=float("nan")), ValueError, "window_size"),
-    "dtype": (lambda sift: sift(IMAGE, dtype=torch.int32), ValueError, "dtype must be one of.*torch.int32"),
+    "dtype": (lambda sift: sift(IMAGE, dtype=torch.int32), ValueError, r"dtype.*torch\.int32"),
     "meta device": (lambda sift: sift(IMAGE.to("meta")), ValueError, "meta"),
 }
 
@@ -118,7 +118,7 @@ def test_wrong_input_is_named(name: str, case: str) -> None:
 
 @pytest.mark.parametrize("frames", [dense_sift_frames, reference.dense_sift_frames])
 def test_frames_check_too(frames: Any) -> None:
-    with pytest.raises(ValueError, match="got 12 x 40"):
+    with pytest.raises(ValueError, match="12 x 40"):
         frames(12, 40)
     with pytest.raises(ValueError, match="inside"):
         frames(40, 40, bounds=(0, 0, 40, 39))
@@ -157,21 +157,21 @@ RIGHT = {"step": 4, "bin_size": 4, "window": "flat", "window_size": 2.0, "bounds
         ({"images": {"address": 0}}, {}, "address"),
         ({"images": {"shape": (1, 2, 8, 20)}}, {}, "1 or 3 channels"),
         ({"images": {"dtype": "float16", "strides": (8, 8, 40, 2)}}, {}, "uint8 or float32"),
-        ({"images": {"device": "cuda:0"}}, {}, "on cpu, got one on cuda:0"),
-        ({"features": {"shape": (1, 128, 2, 1)}}, {}, "features must be"),
-        ({"features": {"strides": (1024, 8, 8, 8)}}, {}, "features must be"),
-        ({"features": {"dtype": "uint8"}}, {}, "features must be"),
-        ({"norms": {"shape": (1, 2, 1, 1)}}, {}, "norms must be"),
-        ({"norms": {"dtype": "uint8", "strides": (2, 2, 2, 1)}}, {}, "norms must be"),
+        ({"images": {"device": "cuda:0"}}, {}, r"cpu.*cuda:0"),
+        ({"features": {"shape": (1, 128, 2, 1)}}, {}, "features"),
+        ({"features": {"strides": (1024, 8, 8, 8)}}, {}, "features"),
+        ({"features": {"dtype": "uint8"}}, {}, "features"),
+        ({"norms": {"shape": (1, 2, 1, 1)}}, {}, "norms"),
+        ({"norms": {"dtype": "uint8", "strides": (2, 2, 2, 1)}}, {}, "norms"),
         ({}, {"step": 0}, "step"),
         ({}, {"bin_size": 2**40}, "bin_size"),
-        ({}, {"bin_size": 6}, "too small for a descriptor"),
-        ({}, {"window": "box"}, "got 'box'"),
+        ({}, {"bin_size": 6}, "too small"),
+        ({}, {"window": "box"}, "'box'"),
         ({}, {"window_size": float("inf")}, "window_size"),
         ({}, {"window_size": float("nan")}, "window_size"),
-        ({}, {"bounds": (0, 0, 16, 19)}, "inside the image"),
-        ({}, {"bounds": (0, -1, 15, 19)}, "inside the image"),
-        ({}, {"bounds": (3, 0, 2, 19)}, "inside the image"),
+        ({}, {"bounds": (0, 0, 16, 19)}, "inside"),
+        ({}, {"bounds": (0, -1, 15, 19)}, "inside"),
+        ({}, {"bounds": (3, 0, 2, 19)}, "inside"),
     ],
 )
 def test_native_boundary_checks_again(

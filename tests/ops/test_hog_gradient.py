@@ -129,7 +129,7 @@ def test_threads_and_batch_do_not_change_the_gradient() -> None:
 def test_the_gradient_has_no_gradient() -> None:
     image = photograph("coffee", 16, 16).float().requires_grad_()
     (first,) = torch.autograd.grad(hog(image).sum(), image, create_graph=True)
-    with pytest.raises(RuntimeError, match="no second derivative"):
+    with pytest.raises(RuntimeError, match="second derivative"):
         first.sum().backward()
 
 

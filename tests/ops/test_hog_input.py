@@ -102,22 +102,22 @@ def test_other_floating_types_are_converted(name: str, dtype: torch.dtype) -> No
 
 IMAGE = torch.rand(3, 16, 16)
 WRONG = {
-    "a list": (lambda hog: hog([[0.0] * 16] * 16), TypeError, "torch.Tensor or a numpy.ndarray, got list"),
+    "a list": (lambda hog: hog([[0.0] * 16] * 16), TypeError, r"torch\.Tensor.*numpy\.ndarray.*list"),
     "int64 tensor": (lambda hog: hog(torch.zeros(16, 16, dtype=torch.int64)), TypeError, "int64"),
     "int64 array": (lambda hog: hog(np.zeros((16, 16), dtype=np.int64)), TypeError, "int64"),
     "bool array": (lambda hog: hog(np.zeros((16, 16), dtype=bool)), TypeError, "bool"),
     "complex": (lambda hog: hog(torch.zeros(16, 16, dtype=torch.complex64)), TypeError, "complex64"),
-    "rank 1": (lambda hog: hog(torch.zeros(16)), ValueError, r"\(B, C, H, W\).*got shape \(16,\)"),
-    "two channels": (lambda hog: hog(torch.zeros(2, 16, 16)), ValueError, r"got.*\(2, 16, 16\)"),
+    "rank 1": (lambda hog: hog(torch.zeros(16)), ValueError, r"\(B, C, H, W\).*\(16,\)"),
+    "two channels": (lambda hog: hog(torch.zeros(2, 16, 16)), ValueError, r"\(2, 16, 16\)"),
     "no rows": (lambda hog: hog(torch.zeros(3, 0, 16)), ValueError, "0 x 16"),
     "no rows, big cell": (lambda hog: hog(torch.zeros(3, 16, 0), cell_size=1), ValueError, "16 x 0"),
     "too small": (lambda hog: hog(torch.zeros(3, 3, 16)), ValueError, "3 x 16"),
     "huge cell": (lambda hog: hog(IMAGE, cell_size=2**70), ValueError, "16 x 16"),
-    "cell of 0": (lambda hog: hog(IMAGE, cell_size=0), ValueError, "got 0"),
-    "cell of 8.0": (lambda hog: hog(IMAGE, cell_size=8.0), TypeError, r"int, got 8\.0"),
-    "cell of True": (lambda hog: hog(IMAGE, cell_size=True), TypeError, "int, got True"),
-    "variant": (lambda hog: hog(IMAGE, variant="dalal-triggs"), ValueError, "vlfeat-uoctti, got 'dalal-triggs'"),
-    "color": (lambda hog: hog(IMAGE, color="mean"), ValueError, "luma.*strongest, got 'mean'"),
+    "cell of 0": (lambda hog: hog(IMAGE, cell_size=0), ValueError, r"cell_size.*0"),
+    "cell of 8.0": (lambda hog: hog(IMAGE, cell_size=8.0), TypeError, r"cell_size.*8\.0"),
+    "cell of True": (lambda hog: hog(IMAGE, cell_size=True), TypeError, r"cell_size.*True"),
+    "variant": (lambda hog: hog(IMAGE, variant="dalal-triggs"), ValueError, r"vlfeat-uoctti.*'dalal-triggs'"),
+    "color": (lambda hog: hog(IMAGE, color="mean"), ValueError, r"luma.*strongest.*'mean'"),
     "meta device": (lambda hog: hog(IMAGE.to("meta")), ValueError, "meta"),
 }
 
@@ -131,7 +131,7 @@ def test_wrong_input_is_named(name: str, case: str) -> None:
 
 
 def test_channels_last_shape_is_hinted_at() -> None:
-    with pytest.raises(ValueError, match="channels come before rows and columns"):
+    with pytest.raises(ValueError, match=r"channels.*before"):
         hog(np.zeros((64, 48, 3), dtype=np.uint8))
 
 
@@ -164,7 +164,7 @@ def test_lazily_negated_tensor() -> None:
 
 def test_unknown_instruction_set_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREIMAGE_ISA", "mmx")
-    with pytest.raises(ValueError, match=r"PREIMAGE_ISA='mmx' is not available here; choose one of:.* portable"):
+    with pytest.raises(ValueError, match=r"PREIMAGE_ISA='mmx'.*portable"):
         hog(IMAGE)
 
 
@@ -187,21 +187,21 @@ NATIVE_OUTPUT = np.zeros((1, 31, 2, 2), dtype=np.float32)
     ("image", "output", "options", "message"),
     [
         ({"address": 0}, {}, (8, "luma", "", 1), "address"),
-        ({"address": NATIVE_IMAGE.ctypes.data + 1}, {}, (8, "luma", "", 1), "multiples of its element size"),
-        ({"strides": (1024, 1024, 66, 4)}, {}, (8, "luma", "", 1), "multiples of its element size"),
+        ({"address": NATIVE_IMAGE.ctypes.data + 1}, {}, (8, "luma", "", 1), "element size"),
+        ({"strides": (1024, 1024, 66, 4)}, {}, (8, "luma", "", 1), "element size"),
         ({"shape": (1, 1, -1, 16)}, {}, (8, "luma", "", 1), "negative"),
         ({"shape": (2**40, 1, 2**40, 16)}, {}, (8, "luma", "", 1), "64-bit"),
         ({"strides": (0, 0, 2**62, 4)}, {}, (8, "luma", "", 1), "64-bit"),
-        ({"dtype": "int8"}, {}, (8, "luma", "", 1), "got int8"),
-        ({"device": "cuda"}, {}, (8, "luma", "", 1), "got cuda"),
+        ({"dtype": "int8"}, {}, (8, "luma", "", 1), "int8"),
+        ({"device": "cuda"}, {}, (8, "luma", "", 1), "cuda"),
         ({"shape": (1, 2, 8, 16)}, {}, (8, "luma", "", 1), "1 or 3 channels"),
-        ({"shape": (1, 1, 2, 16)}, {}, (8, "luma", "", 1), "smaller than a cell"),
-        ({}, {"shape": (1, 31, 2, 3)}, (8, "luma", "", 1), "output must be"),
-        ({}, {"strides": (496, 16, 8, 8)}, (8, "luma", "", 1), "output must be"),
-        ({}, {"dtype": "uint8"}, (8, "luma", "", 1), "output must be"),
+        ({"shape": (1, 1, 2, 16)}, {}, (8, "luma", "", 1), "cell"),
+        ({}, {"shape": (1, 31, 2, 3)}, (8, "luma", "", 1), "output"),
+        ({}, {"strides": (496, 16, 8, 8)}, (8, "luma", "", 1), "output"),
+        ({}, {"dtype": "uint8"}, (8, "luma", "", 1), "output"),
         ({}, {}, (0, "luma", "", 1), "cell_size"),
         ({}, {}, (2**31, "luma", "", 1), "cell_size"),
-        ({}, {}, (8, "gray", "", 1), "got 'gray'"),
+        ({}, {}, (8, "gray", "", 1), "'gray'"),
     ],
 )
 def test_native_boundary_checks_again(

@@ -89,23 +89,23 @@ def test_features_in_other_types_are_rounded(name: str, dtype: torch.dtype) -> N
 
 IMAGE = torch.rand(3, 16, 16)
 WRONG = {
-    "a list": (lambda op: op([[0.0] * 16] * 16), TypeError, "torch.Tensor or a numpy.ndarray, got list"),
+    "a list": (lambda op: op([[0.0] * 16] * 16), TypeError, r"torch\.Tensor.*numpy\.ndarray.*list"),
     "int64 tensor": (lambda op: op(torch.zeros(16, 16, dtype=torch.int64)), TypeError, "int64"),
     "int64 array": (lambda op: op(np.zeros((16, 16), dtype=np.int64)), TypeError, "int64"),
     "complex": (lambda op: op(torch.zeros(16, 16, dtype=torch.complex64)), TypeError, "complex64"),
-    "rank 1": (lambda op: op(torch.zeros(16)), ValueError, r"\(B, C, H, W\).*got shape \(16,\)"),
-    "two channels": (lambda op: op(torch.zeros(2, 16, 16)), ValueError, r"got.*\(2, 16, 16\)"),
+    "rank 1": (lambda op: op(torch.zeros(16)), ValueError, r"\(B, C, H, W\).*\(16,\)"),
+    "two channels": (lambda op: op(torch.zeros(2, 16, 16)), ValueError, r"\(2, 16, 16\)"),
     "no rows": (lambda op: op(torch.zeros(3, 0, 16)), ValueError, "0 x 16"),
-    "variant": (lambda op: op(IMAGE, variant="riu2"), ValueError, "vlfeat-uniform, got 'riu2'"),
+    "variant": (lambda op: op(IMAGE, variant="riu2"), ValueError, r"vlfeat-uniform.*'riu2'"),
     "meta device": (lambda op: op(IMAGE.to("meta")), ValueError, "meta"),
 }
 WRONG_CELLS = {
     "too small": (lambda op: op(torch.zeros(3, 15, 16)), ValueError, "15 x 16"),
     "cell of 17": (lambda op: op(IMAGE, cell_size=17), ValueError, "16 x 16"),
-    "huge cell": (lambda op: op(IMAGE, cell_size=2**15 + 1), ValueError, "at most 32768 pixels, got 32769"),
-    "cell of 0": (lambda op: op(IMAGE, cell_size=0), ValueError, "got 0"),
-    "cell of 8.0": (lambda op: op(IMAGE, cell_size=8.0), TypeError, r"int, got 8\.0"),
-    "cell of True": (lambda op: op(IMAGE, cell_size=True), TypeError, "int, got True"),
+    "huge cell": (lambda op: op(IMAGE, cell_size=2**15 + 1), ValueError, r"32768.*32769"),
+    "cell of 0": (lambda op: op(IMAGE, cell_size=0), ValueError, r"cell_size.*0"),
+    "cell of 8.0": (lambda op: op(IMAGE, cell_size=8.0), TypeError, r"cell_size.*8\.0"),
+    "cell of True": (lambda op: op(IMAGE, cell_size=True), TypeError, r"cell_size.*True"),
     "dtype": (lambda op: op(IMAGE, dtype=torch.float64), ValueError, "float64"),
 }
 
@@ -122,7 +122,7 @@ def test_wrong_input_is_named(name: str, case: str) -> None:
 def test_gradients_are_refused_not_dropped() -> None:
     image = IMAGE.clone().requires_grad_()
     for op in (lbp, lbp_codes):
-        with pytest.raises(ValueError, match="derivative is zero almost everywhere"):
+        with pytest.raises(ValueError, match=r"derivative.*zero"):
             op(image)
         with torch.no_grad():
             assert torch.equal(op(image), op(IMAGE))
@@ -145,10 +145,10 @@ NATIVE_CODES = np.zeros((1, 1, 16, 16), dtype=np.uint8)
     [
         ({"address": 0}, {}, (16, "", 1), "address"),
         ({"dtype": "uint8", "shape": (1, 2, 16, 16)}, {}, (16, "", 1), "1 or 3 channels"),
-        ({"shape": (1, 1, 15, 16)}, {}, (16, "", 1), "smaller than a cell"),
-        ({}, {"shape": (1, 58, 1, 2)}, (16, "", 1), "output must be"),
-        ({}, {"strides": (232, 8, 8, 8)}, (16, "", 1), "output must be"),
-        ({}, {"dtype": "uint8"}, (16, "", 1), "output must be"),
+        ({"shape": (1, 1, 15, 16)}, {}, (16, "", 1), "cell"),
+        ({}, {"shape": (1, 58, 1, 2)}, (16, "", 1), "output"),
+        ({}, {"strides": (232, 8, 8, 8)}, (16, "", 1), "output"),
+        ({}, {"dtype": "uint8"}, (16, "", 1), "output"),
         ({}, {"device": "cuda:0"}, (16, "", 1), "cuda:0"),
         ({}, {}, (0, "", 1), "cell_size"),
         ({}, {}, (2**15 + 1, "", 1), "cell_size"),
@@ -164,12 +164,12 @@ def test_native_boundary_checks_again(
 
 @pytest.mark.parametrize("output", [{"shape": (1, 1, 16, 15)}, {"dtype": "float32"}, {"device": "cuda:0"}])
 def test_native_boundary_of_the_map(output: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"output must be|cuda:0|element size"):
+    with pytest.raises(ValueError, match=r"output|cuda:0|element size"):
         _native.lbp_codes(described(NATIVE_IMAGE), described(NATIVE_CODES, **output), "", 1)
 
 
 def test_gradients_are_refused_under_compile_too() -> None:
     torch._dynamo.reset()
     compiled = torch.compile(lbp, backend="eager")
-    with pytest.raises(ValueError, match="derivative is zero almost everywhere"):
+    with pytest.raises(ValueError, match=r"derivative.*zero"):
         compiled(torch.rand(1, 1, 16, 16, requires_grad=True))

@@ -98,15 +98,15 @@ def test_gradients_flow_back() -> None:
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"sizes": ()}, ValueError, "at least one bin size"),
-        ({"sizes": (4, 0)}, ValueError, "every size must be at least 1"),
-        ({"sizes": (4, 2.5)}, TypeError, r"int, got 2\.5"),
+        ({"sizes": ()}, ValueError, "bin size"),
+        ({"sizes": (4, 0)}, ValueError, r"size.*1"),
+        ({"sizes": (4, 2.5)}, TypeError, r"int.*2\.5"),
         ({"sizes": (4, 10), "step": 0}, ValueError, "step"),
         ({"magnif": 0.0}, ValueError, "magnif"),
         ({"magnif": "6"}, TypeError, "magnif"),
         ({"contrast_threshold": None}, TypeError, "contrast_threshold"),
         ({"window": "box"}, ValueError, "gaussian, flat"),
-        ({"sizes": (4, 20)}, ValueError, "61 x 61 pixels, got 50 x 60"),
+        ({"sizes": (4, 20)}, ValueError, r"61 x 61.*50 x 60"),
     ],
 )
 def test_wrong_input_is_named(options: dict[str, object], error: type[Exception], message: str) -> None:

@@ -93,9 +93,9 @@ def test_layer_without_activation_is_linear() -> None:
 @pytest.mark.parametrize(
     ("x", "weight", "message"),
     [
-        ((4, 5, 5), (4, 2, 5, 5), r"maps \(B, C, H, W\), got shape \(4, 5, 5\)"),
-        ((1, 4, 5, 5), (3, 2, 5, 5), r"weight \(4, Co, 5, 5\), got \(3, 2, 5, 5\)"),
-        ((1, 4, 5, 5), (4, 2, 3, 3), r"got \(4, 2, 3, 3\)"),
+        ((4, 5, 5), (4, 2, 5, 5), r"maps \(B, C, H, W\).*\(4, 5, 5\)"),
+        ((1, 4, 5, 5), (3, 2, 5, 5), r"weight \(4, Co, 5, 5\).*\(3, 2, 5, 5\)"),
+        ((1, 4, 5, 5), (4, 2, 3, 3), r"\(4, 2, 3, 3\)"),
     ],
 )
 def test_refuses(x: tuple[int, ...], weight: tuple[int, ...], message: str) -> None:

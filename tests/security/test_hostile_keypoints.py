@@ -111,17 +111,17 @@ MANY = 3_000_000
     [
         ("f.yml", YAML + b"[" * MANY, ""),
         ("f.yml", YAML + b"- " * MANY, ""),
-        ("f.yml", YAML + b"&a [1,2,3]\nb: &b [*a,*a]\n", "is not a number"),
+        ("f.yml", YAML + b"&a [1,2,3]\nb: &b [*a,*a]\n", "not a number"),
         (
             "f.yml",
             YAML + b"!!opencv-matrix\n   rows: 99999999\n   cols: 99999999\n   dt: f\n   data: [ 1 ]",
             "1 numbers",
         ),
-        ("f.yml", YAML + b"!!opencv-matrix\n   rows: 1\n" * 40_000, "without cols"),
+        ("f.yml", YAML + b"!!opencv-matrix\n   rows: 1\n" * 40_000, "cols"),
         ("f.json", b'{"keypoints": ' + b"[" * MANY, ""),
-        ("f.json", b'{"a": ' * (MANY // 3), "no node 'keypoints'"),
-        ("f.json", b'{"keypoints": [' + b"9" * MANY + b"]}", "1 numbers|OpenCV writes 7"),
-        ("f.json", b'{"keypoints": {"type_id": "opencv-matrix", "rows": 5, "rows": 5', "without cols"),
+        ("f.json", b'{"a": ' * (MANY // 3), "'keypoints'"),
+        ("f.json", b'{"keypoints": [' + b"9" * MANY + b"]}", "1 numbers|OpenCV.*7"),
+        ("f.json", b'{"keypoints": {"type_id": "opencv-matrix", "rows": 5, "rows": 5', "cols"),
         (
             "f.xml",
             XML + b"<!DOCTYPE a [" + LAUGHS + b"]>\n<opencv_storage><keypoints>&l9;</keypoints>",
@@ -133,19 +133,19 @@ MANY = 3_000_000
             XML + b"<opencv_storage><keypoints>" + b"<_>" * MANY + b"</keypoints>",
             "",
         ),
-        ("f.xml", XML + b"<opencv_storage>" + b"<keypoints " * (MANY // 10), "no node 'keypoints'"),
-        ("f.xml", XML + b"<opencv_storage><keypoints" + b" " * MANY, "no node 'keypoints'"),
-        ("f.xml", XML_MATRIX + b"<data>" + b" " * MANY + b"<x></data></keypoints>", "'<x>' is not a number"),
-        ("f.xml", XML_MATRIX + b"<data>" * MANY + b"</keypoints>", "without data"),
-        ("f.json", b'{"keypoints": {"type_id": "opencv-matrix", ' + SHAPE + b'"data": [' * MANY + b"}", "without data"),
-        ("f.yml", YAML + b"!!opencv-matrix\n rows: 1\n cols: 7\n dt: f" + b"\n data: [" * MANY, "without data"),
-        ("f.sift", b"1 " * (MANY // 4), "numbers; keypoints have"),
+        ("f.xml", XML + b"<opencv_storage>" + b"<keypoints " * (MANY // 10), "'keypoints'"),
+        ("f.xml", XML + b"<opencv_storage><keypoints" + b" " * MANY, "'keypoints'"),
+        ("f.xml", XML_MATRIX + b"<data>" + b" " * MANY + b"<x></data></keypoints>", "'<x>'"),
+        ("f.xml", XML_MATRIX + b"<data>" * MANY + b"</keypoints>", "data"),
+        ("f.json", b'{"keypoints": {"type_id": "opencv-matrix", ' + SHAPE + b'"data": [' * MANY + b"}", "data"),
+        ("f.yml", YAML + b"!!opencv-matrix\n rows: 1\n cols: 7\n dt: f" + b"\n data: [" * MANY, "data"),
+        ("f.sift", b"1 " * (MANY // 4), "numbers.*keypoints"),
         ("f.sift", b"9" * MANY, "1 numbers"),
-        ("f.sift", b"e" * MANY, "is not a number"),
-        ("f.key", b"200000 128\n" + b"1 " * 100, "cut short"),
-        ("f.key", b"9" * MANY, "does not begin"),
-        ("f.txt", b"-1 128\n", "does not begin"),
-        ("f.txt", b"\xff\xfe1\x00", "does not begin"),
+        ("f.sift", b"e" * MANY, "not a number"),
+        ("f.key", b"200000 128\n" + b"1 " * 100, "short"),
+        ("f.key", b"9" * MANY, "128"),
+        ("f.txt", b"-1 128\n", "128"),
+        ("f.txt", b"\xff\xfe1\x00", "128"),
     ],
 )
 def test_texts(tmp_path, name, data, words):
@@ -166,17 +166,17 @@ def test_more_numbers_than_a_text_may_hold(tmp_path, monkeypatch):
     (tmp_path / "f.sift").write_bytes(b"1 " * (3 * text.ROW))
     assert len(read_keypoints(tmp_path / "f.sift")[0].x) == 3
     (tmp_path / "f.sift").write_bytes(b"1 " * (3 * text.ROW + 1))
-    refused(tmp_path / "f.sift", "holds more than 396 numbers")
+    refused(tmp_path / "f.sift", "396 numbers")
 
 
 def test_a_text_larger_than_any_image_has(tmp_path):
     for name in ("f.sift", "f.yml", "f.txt"):
         with open(tmp_path / name, "wb") as file:
             file.truncate(1 << 40)  # a hole: no disk is used
-        refused(tmp_path / name, "begins with zeros only")
+        refused(tmp_path / name, "zeros")
         with open(tmp_path / name, "r+b") as file:
             file.write(b"1 128\n" * 1000)
-        refused(tmp_path / name, "1099511627776 bytes of text")
+        refused(tmp_path / name, "1099511627776 bytes")
 
 
 def npy(shape, descr="<f4", size=0):
@@ -194,19 +194,19 @@ def archive(path, members):
 @pytest.mark.parametrize(
     ("members", "words"),
     [
-        ({"a/keypoints.npy": npy((10**9, 4)), "a/descriptors.npy": npy((10**9, 128))}, "cut short"),
+        ({"a/keypoints.npy": npy((10**9, 4)), "a/descriptors.npy": npy((10**9, 128))}, "short"),
         (
             {"a/keypoints.npy": npy((5_000_000, 4), size=80_000_000), "a/descriptors.npy": npy((1, 128), size=512)},
             "keyp",
         ),
         ({"a/keypoints.npy": npy((1, 4), "|O", 99), "a/descriptors.npy": npy((1, 128), size=512)}, "Python objects"),
-        ({"../../x/keypoints.npy": npy((0, 4)), "../../x/descriptors.npy": npy((0, 128))}, "relative path"),
-        ({"a/keypoints.npy": npy((-1, 4)), "a/descriptors.npy": npy((-1, 128))}, "holds nothing|-1"),
+        ({"../../x/keypoints.npy": npy((0, 4)), "../../x/descriptors.npy": npy((0, 128))}, "relative"),
+        ({"a/keypoints.npy": npy((-1, 4)), "a/descriptors.npy": npy((-1, 128))}, "nothing|-1"),
         (
             {"a/keypoints.npy": npy((1, 4), size=16), "a/descriptors.npy": npy((1, 128), size=512)},
-            "a keypoint of scale 0",
+            "scale.* 0",
         ),
-        ({"a/image_size.npy": npy((2,), "<f8", 16)}, "there is no keypoints of 'a'"),
+        ({"a/image_size.npy": npy((2,), "<f8", 16)}, "keypoints.*'a'"),
         (
             {
                 "a/keypoints.npy": npy((0, 4)),
@@ -275,12 +275,12 @@ def test_hloc_files(tmp_path):
         del file["a/keypoints"]
         file.create_dataset("a/keypoints", (10**12, 2), "<f2", chunks=(1000, 2))
 
-    attempt("is a link to elsewhere", external)
-    attempt("but only 0 are stored", huge)
-    attempt("relative path", climbing)
-    attempt("uncertainty of /a/keypoints is nan", uncertain)
-    attempt("uncertainty of /a/keypoints is no number", uncertain_text)
-    attempt("1000000000000 keypoints of one image", many)
+    attempt("link", external)
+    attempt(" 0 .*stored", huge)
+    attempt("relative", climbing)
+    attempt("uncertainty.*/a/keypoints.*nan", uncertain)
+    attempt("uncertainty.*/a/keypoints.*number", uncertain_text)
+    attempt("1000000000000 keypoints", many)
 
 
 def test_colmaps_golden_database_has_nothing_left_over():
