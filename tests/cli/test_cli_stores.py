@@ -177,7 +177,7 @@ def test_what_convert_refuses(run: Run, tmp_path: Path, store: Path) -> None:
     for arguments, words in [
         ((store, "-o", store), "output.*input"),
         ((store, "-o", tmp_path), "already"),
-        ((store, "-o", new, "--layout", "matlab"), "store"),
+        ((store, "-o", new, "--layout", "matlab"), "plain arrays"),
         ((store, "-o", new, "--dtype", "int8"), "float32, float16.*'int8'"),
         ((tmp_path / "a.npy", "-o", new), "plain arrays"),
         ((tmp_path / "absent", "-o", new), "absent"),

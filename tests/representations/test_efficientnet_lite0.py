@@ -177,10 +177,10 @@ def test_refusals(weights: Tensors, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"weights.*3"):
         representations.create("efficientnet-lite0", weights=3)
     wrong = {
-        "lacks _fc.bias": {name: tensor for name, tensor in weights.items() if name != "_fc.bias"},
-        r"_fc.bias is \(2,\), not \(1000,\)": weights | {"_fc.bias": torch.zeros(2)},
-        "has extra.weight": weights | {"extra.weight": torch.zeros(2)},
-        "_fc.bias holds values that are infinite": weights | {"_fc.bias": torch.full((1000,), torch.inf)},
+        r"lacks _fc\.bias": {name: tensor for name, tensor in weights.items() if name != "_fc.bias"},
+        r"_fc\.bias.*\(2,\).*\(1000,\)": weights | {"_fc.bias": torch.zeros(2)},
+        r"extra\.weight": weights | {"extra.weight": torch.zeros(2)},
+        r"_fc\.bias.*infinite": weights | {"_fc.bias": torch.full((1000,), torch.inf)},
     }
     for index, (words, tensors) in enumerate(wrong.items()):
         torch.save(tensors, tmp_path / f"{index}.pth")

@@ -89,7 +89,7 @@ def test_layers(tmp_path: Path, layers: object, words: str) -> None:
         ({"blocks_down": [10**9, 1]}, "100 blocks"),
         ({"blocks_up": [10**9]}, "100 blocks"),
         ({"widths": [10**12, 10**12]}, "network"),
-        ({"widths": [10**30, 16]}, ""),
+        ({"widths": [10**30, 16]}, "verflow"),
         ({"head": [10**6]}, "'up 1000000'"),
     ],
     ids=str,
