@@ -99,7 +99,7 @@ class Descriptor:
 
 
 GRAY, RGB = ("gray f32", "gray", {}), ("RGB u8", "planar", {})
-STRONGEST: dict[str, Any] = {"colour": "strongest"}
+STRONGEST: dict[str, Any] = {"color": "strongest"}
 HOG_VARIANTS = (GRAY, RGB, ("RGB u8 interleaved", "interleaved", {}), ("RGB u8 strongest", "planar", STRONGEST))
 
 

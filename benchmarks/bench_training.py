@@ -63,7 +63,7 @@ def train_state(config: TrainConfig) -> tuple[TrainState, Dataset]:
         dataset.representation,
         model,
         average=copy.deepcopy(model).eval().requires_grad_(False),
-        optimisers=trainer.optimisers(model, config),
+        optimizers=trainer.optimizers(model, config),
         dtype=choose_dtype(config.precision, device),
         loss_sum=torch.zeros((), dtype=torch.float64, device=device),
         extraction_device=dataset.compute_on(device),
@@ -109,7 +109,7 @@ class PlainStep:
         self._network = PlainNetwork(state.model)
         self._parameters = list(self._network.parameters())
         self._average = [parameter.detach().clone() for parameter in self._parameters]
-        self._adam = torch.optim.Adam(self._parameters, state.config.learning_rate, fused=state.device.type == "cuda")
+        self._adam = torch.optim.Adam(self._parameters, state.config.lr, fused=state.device.type == "cuda")
         self._loss = compile_loss(self._plain_loss) if compile_loss else self._plain_loss
 
     def _plain_loss(self, features: torch.Tensor, batch: torch.Tensor) -> torch.Tensor:
@@ -126,8 +126,8 @@ class PlainStep:
         self._adam.zero_grad(set_to_none=True)
         loss = self._loss(state.representation(batch), batch)
         loss.backward()
-        nn.utils.clip_grad_norm_(self._parameters, config.clip_norm)
-        self._adam.param_groups[0]["lr"] = schedule(step, config) * config.learning_rate
+        nn.utils.clip_grad_norm_(self._parameters, config.grad_clip)
+        self._adam.param_groups[0]["lr"] = schedule(step, config) * config.lr
         self._adam.step()
         with torch.no_grad():
             torch._foreach_lerp_(self._average, self._parameters, 1 - average_decay(step, config))
@@ -199,7 +199,7 @@ def measure(run: Run, table: Table, config: TrainConfig, steps: int, seconds: fl
     """Check all contenders, and time them in turns of `steps` steps."""
     torch.set_num_threads(threads)
     torch.compiler.reset()
-    about = {"preset": config.preset, "image_size": config.image_size, "batch": config.batch_size, "threads": threads}
+    about = {"preset": config.preset, "image_size": config.size, "batch": config.batch_size, "threads": threads}
     batches = [batch.pin_memory() if run.cuda else batch for batch in prepared(config, BATCHES)]
     exact, _ = train_state(dataclasses.replace(config, precision="float32"))
     reference = Contender(exact, EagerStep(exact), batches, plain_upconv=True)
@@ -244,9 +244,9 @@ def main(arguments: list[str] | None = None) -> int:
             representation="hog",
             images=(options.images or write_crops(Path(folder) / "images"),),
             output=f"{folder}/run",
-            validation_count=2,
+            val_count=2,
             preset="paper" if run.gpu else "compact",
-            image_size=size,
+            size=size,
             batch_size=batch,
             warmup_steps=0,  # so that every step changes the weights
             steps=1_000_000,

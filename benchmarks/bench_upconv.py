@@ -245,10 +245,9 @@ def contenders(run: Run, problem: Problem, dtype: torch.dtype, *, zeros: bool) -
             yield Contender("zeros inserted", problem, dtype, zeros_layer)
 
 
-def measure(
-    run: Run, table: Table, problem: Problem, dtype: torch.dtype, about: dict[str, Any], seconds: float
-) -> None:
+def measure(run: Run, table: Table, problem: Problem, dtype: torch.dtype, about: dict[str, Any]) -> None:
     """Check and time both passes of all contenders."""
+    seconds = SECONDS if about["layer"] == WHOLE else SECONDS / 4
     threads = about.get("threads", 1)
     torch.set_num_threads(threads)
     there = list(contenders(run, problem, dtype, zeros=about["layer"] == WHOLE and not run.quick))
