@@ -203,14 +203,17 @@ def dlib_fhog() -> Callable[[int, int, int], None] | None:
 def right(
     run: Run, name: str, compute: Runner, expected: torch.Tensor, tolerance: float = TOLERANCE
 ) -> dict[str, Runner]:
-    """Return a contender by its name if the features of its first image are right."""
+    """Return a contender by its name if it runs here and the features of its first image are right."""
     try:
         features: Any = compute()
         check(name, features[:1].cpu(), expected, tolerance)
     except WrongResultError as error:
         run.refuse(name, error)
-        return {}
-    return {name: compute}
+    except (RuntimeError, ValueError) as error:  # no kernels for this device, or not enough memory
+        run.absent.add(f"{name}: {str(error).splitlines()[0]}")
+    else:
+        return {name: compute}
+    return {}
 
 
 def ours(run: Run, descriptor: Descriptor, images: ImageSet) -> dict[str, Runner]:
@@ -353,7 +356,7 @@ def main(arguments: list[str] | None = None) -> int:
     with torch.inference_mode():
         if dense:
             table = run.table("descriptors", GPU_COLUMNS if run.gpu else COLUMNS, "processor")
-            source = torch.ones(1 << (24 if run.quick else 28), dtype=torch.uint8, device=run.device)
+            source = torch.ones(1 << (24 if run.rehearsal else 28), dtype=torch.uint8, device=run.device)
             target = torch.ones_like(source)
             copy = run.time({"copy": lambda: target.copy_(source)}, 0.5)["copy"].median
             for images in image_sets(run):

@@ -279,13 +279,13 @@ def rates(run: Run, dtype: torch.dtype, threads: int) -> tuple[float, float]:
 
     The maps of a CPU's batches may lie in its cache: their copies count as nothing.
     """
-    side = 128 if run.quick else 8192 if run.gpu else 1536
+    side = 128 if run.rehearsal else 8192 if run.gpu else 1536
     a, b = torch.randn(2, side, side, device=run.device).to(dtype)
     times = run.time({"matmul": lambda: a @ b}, 0.5, threads=threads)
     flops = 2 * side**3 / times["matmul"].min
     if not run.gpu:
         return flops, float("inf")
-    source, target = torch.ones(2, 1 << (20 if run.quick else 30), dtype=torch.uint8, device=run.device)
+    source, target = torch.ones(2, 1 << (20 if run.rehearsal else 30), dtype=torch.uint8, device=run.device)
     times = run.time({"copy": lambda: target.copy_(source)}, 0.5)
     return flops, 2 * source.nbytes / times["copy"].min
 
@@ -311,27 +311,6 @@ def floor(
     return total
 
 
-def grid(rows: list[dict[str, str]], group: Callable[[dict[str, str]], str]) -> list[list[str]]:
-    """Return a table of the times of groups of layers, summed, and the ratios of the other contenders to ours."""
-    names = [name for name in dict.fromkeys(row["contender"] for row in rows) if name not in (OURS, FLOOR)]
-    keys = [key for key in ("dtype", "batch", "threads", "pass") if key in rows[0]]
-    times: dict[tuple[str, ...], dict[str, list[float]]] = {}
-    for row in rows:
-        if row["median"]:
-            found = times.setdefault((group(row), *(row[key] for key in keys)), {})
-            found.setdefault(row["contender"], []).append(float(row["median"]))
-    table = [["", *keys, "preimage, ms", *names, FLOOR]]
-    for key, found in times.items():
-        mine = found.get(OURS, [])
-        # A contender that failed on a layer of the group has no sum.
-        ratios = {name: sum(other) / sum(mine) for name, other in found.items() if len(other) == len(mine)}
-        shown = [f"{ratios[name]:.2f}×" if name in ratios else "" for name in names]
-        if mine:
-            share = f"{ratios[FLOOR]:.0%}" if FLOOR in ratios else ""
-            table.append([*key, f"{sum(mine):.4g}", *shown, share])
-    return table
-
-
 def layer_class(row: dict[str, str]) -> str:
     """Return the decoder's name, or the class of a layer by its output channels."""
     if row["layer"] == WHOLE:
@@ -341,18 +320,30 @@ def layer_class(row: dict[str, str]) -> str:
 
 
 def markdown(path: Path) -> str:
-    """Return the tables of the newest run in a CSV."""
+    """Return a table of the newest run in a CSV: times of decoders and of classes of layers, summed, and ratios."""
     rows = newest_rows(path)
-    layers = [row for row in rows if row["layer"] != WHOLE]
-    grids = {"Classes of layers and whole decoders": grid(rows, layer_class)}
-    if layers:
-        grids["Layers"] = grid(layers, lambda row: f"{row['net']} {row['layer']}")
+    names = [name for name in dict.fromkeys(row["contender"] for row in rows) if name != OURS]
+    keys = [key for key in ("dtype", "batch", "threads", "pass") if key in rows[0]]
+    groups: dict[tuple[str, ...], dict[str, list[dict[str, str]]]] = {}
+    for row in sorted(rows, key=lambda row: row["layer"] != WHOLE):
+        if row["median"]:
+            group = groups.setdefault((layer_class(row), *(row[key] for key in keys)), {})
+            group.setdefault(row["contender"], []).append(row)
+    lines = [("layers", *keys, "preimage, ms", *names), ("---",) * (len(keys) + len(names) + 2)]
+    for key, group in groups.items():
+        if OURS in group:
+            medians = {name: sum(float(row["median"]) for row in found) for name, found in group.items()}
+            # A contender that failed on a layer of the group has no sum.
+            whole = {name for name, found in group.items() if len(found) == len(group[OURS])}
+            ratios = {name: medians[name] / medians[OURS] for name in whole}
+            if len(group[OURS]) == 1:
+                ratios |= {name: float(found[0]["ratio"]) for name, found in group.items() if found[0]["ratio"]}
+            shown = [f"{ratios[name]:.2f}×" if name in ratios else "" for name in names]
+            lines.append((*key, f"{medians[OURS]:.4g}", *shown))
     first = rows[0]
-    parts = [f"{first.get('machine') or first.get('gpu')}; {first['versions']}; load {first['load']}; {first['date']}."]
-    for title, (header, *lines) in grids.items():
-        head = [f"**{title}**", "", f"| {' | '.join(header)} |", "|" + "---|" * len(header)]
-        parts.append("\n".join([*head, *(f"| {' | '.join(line)} |" for line in lines)]))
-    return "\n\n".join(parts)
+    machine = f"{first.get('machine') or first.get('gpu')}; {first['versions']}; load {first['load']}; {first['date']}."
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return f"{machine}\n\n**Classes of layers and whole decoders**\n\n{table}"
 
 
 def write_markdown(document: Path, results: Path) -> None:

@@ -75,9 +75,6 @@ UPCONV = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 2e-3, torch.
 # mantissa, bfloat16 7: its results are rounded to that.
 UPCONV_KERNELS = {"ieee": 1e-5, "tf32": 5e-3, "bf16": 1e-2}
 
-# The benchmarks' plain-torch HOG against ours: near-ties between directions may fall the other way.
-TORCH_HOG = 1e-5
-
 # Adam in float32 over many steps against torch's in float64, weights of about 1: absolute and relative.
 ADAM = 2e-6
 
