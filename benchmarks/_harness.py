@@ -213,7 +213,7 @@ def parser(description: str | None, example: str, *, gpu: bool = False) -> argpa
     made = argparse.ArgumentParser(
         description=description, epilog=f"example: {example}", formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    made.add_argument("--quick", action="store_true", help="few rounds of small problems")
+    made.add_argument("--quick", action="store_true", help="one round of small problems")
     # gpu_check.py uses the longer name.
     made.add_argument("-o", "--output", "--results", type=Path, default=RESULTS, metavar="DIR", help="folder of CSVs")
     devices = ("auto", "cpu", "cuda", "rehearsal") if gpu else ("cpu",)

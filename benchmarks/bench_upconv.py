@@ -100,26 +100,18 @@ class Problem:
         return tuple(result.detach() for result in contender.forward_backward())
 
 
-Layer = Callable[..., torch.Tensor]  # of x, weight, bias and slope
+Layer = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]  # of x, weight and bias, without ReLU
 Parameters = tuple[torch.Tensor, torch.Tensor]  # weight and bias
 
 
-def plain_layer(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, slope: float | None) -> torch.Tensor:
+def plain_layer(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
     """torch's own transposed convolution."""
-    y = F.conv_transpose2d(x, weight, bias, stride=2, padding=2, output_padding=1)
-    return y if slope is None else F.leaky_relu(y, slope)
+    return F.conv_transpose2d(x, weight, bias, stride=2, padding=2, output_padding=1)
 
 
-def zeros_layer(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, slope: float | None) -> torch.Tensor:
-    """The definition: zeros between the pixels, and a convolution; 100 multiplications for every 25."""
-    y = reference.upconv(x, weight, bias)
-    return y if slope is None else F.leaky_relu(y, slope)
-
-
-def subpixel_layer(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, slope: float | None) -> torch.Tensor:
+def subpixel_layer(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
     """One 3×3 convolution to the four phases of every output pixel, and a pixel shuffle."""
-    y = F.pixel_shuffle(F.conv2d(x, weight, bias, padding=1), 2)
-    return y if slope is None else F.leaky_relu(y, slope)
+    return F.pixel_shuffle(F.conv2d(x, weight, bias, padding=1), 2)
 
 
 def subpixel_parameters(weight: torch.Tensor, bias: torch.Tensor) -> Parameters:
@@ -127,16 +119,6 @@ def subpixel_parameters(weight: torch.Tensor, bias: torch.Tensor) -> Parameters:
     turned = weight.flip(2, 3).transpose(0, 1)
     phases = [F.pad(turned[:, :, a::2, b::2], (b, 0, a, 0)) for a in (0, 1) for b in (0, 1)]
     return torch.stack(phases, dim=1).flatten(0, 1), bias.repeat_interleave(4)
-
-
-def ours(slopes: list[float | None], weights: list[nn.Parameter], biases: list[nn.Parameter]) -> nn.Module:
-    """Return a `preimage.nn.UpConvChain` of the parameters."""
-    layers = []
-    for slope, weight, bias in zip(slopes, weights, biases, strict=True):
-        layer = UpConv2d(*weight.shape[:2], slope)
-        layer.weight, layer.bias = weight, bias
-        layers.append(layer)
-    return UpConvChain(*layers)
 
 
 class Contender:
@@ -161,25 +143,33 @@ class Contender:
         compile_options: dict[str, Any] | None = None,
     ) -> None:
         self.name, self._problem, self._convert = name, problem, convert
-        placed: dict[str, Any] = {"device": problem.device, "dtype": dtype}
+        placed: dict[str, Any] = {"device": problem.device, "dtype": dtype, "copy": True}
         self.x = problem.x.to(**placed, memory_format=memory_format).requires_grad_()
         self._dy = problem.dy.to(**placed, memory_format=memory_format)
         pairs = [convert(weight, bias) for weight, bias in zip(problem.weights, problem.biases, strict=True)]
-        self._weights = [nn.Parameter(w.to(**placed, memory_format=memory_format, copy=True)) for w, _ in pairs]
-        self._biases = [nn.Parameter(b.to(**placed, copy=True)) for _, b in pairs]
+        self._weights = [nn.Parameter(weight.to(**placed, memory_format=memory_format)) for weight, _ in pairs]
+        self._biases = [nn.Parameter(bias.to(**placed)) for _, bias in pairs]
         slopes = [shape.negative_slope for shape in problem.layers]
+
+        def network(x: torch.Tensor) -> torch.Tensor:
+            assert layer is not None
+            for weight, bias, slope in zip(self._weights, self._biases, slopes, strict=True):
+                x = layer(x, weight, bias)
+                x = x if slope is None else F.leaky_relu(x, slope)
+            return x
+
+        self._network: Callable[[torch.Tensor], torch.Tensor] = network
+        if compile_options is not None:
+            self._network = torch.compile(network, **compile_options)
         if layer is None:
-            for weight in self._weights if problem.device.type == "cuda" else ():
-                weight.data = weight.data.permute(2, 3, 0, 1).contiguous().permute(2, 3, 0, 1)  # as the trainer does
-            self._network: Callable[[torch.Tensor], torch.Tensor] = ours(slopes, self._weights, self._biases)
-        else:
-
-            def network(x: torch.Tensor) -> torch.Tensor:
-                for weight, bias, slope in zip(self._weights, self._biases, slopes, strict=True):
-                    x = layer(x, weight, bias, slope)
-                return x
-
-            self._network = network if compile_options is None else torch.compile(network, **compile_options)
+            layers = [UpConv2d(*weight.shape[:2], slope) for weight, slope in zip(self._weights, slopes, strict=True)]
+            for ours, weight, bias in zip(layers, self._weights, self._biases, strict=True):
+                if weight.is_cuda:
+                    weight.data = (
+                        weight.data.permute(2, 3, 0, 1).contiguous().permute(2, 3, 0, 1)
+                    )  # as the trainer does
+                ours.weight, ours.bias = weight, bias
+            self._network = UpConvChain(*layers)
 
     def forward(self) -> tuple[torch.Tensor, ...]:
         """Return y, as in inference."""
@@ -212,21 +202,23 @@ class Contender:
 
     def _original(self, index: int, dw: torch.Tensor, db: torch.Tensor) -> Parameters:
         """Return gradients of (Ci, Co, 5, 5) and (Co,) from those of the converted parameters."""
-        pair = [tensor[index].to(dw).requires_grad_() for tensor in (self._problem.weights, self._problem.biases)]
+        pair = [
+            tensor[index].to(dw, copy=True).requires_grad_() for tensor in (self._problem.weights, self._problem.biases)
+        ]
         found = torch.autograd.grad(self._convert(*pair), pair, (dw, db))
         return found[0], found[1]
 
 
 def ready(run: Run, contender: Contender, which: str) -> Runner:
     """Return a pass that was checked, on a GPU as a CUDA graph, whose outputs are NaN before the check."""
-    pass_ = contender.runner(which)
+    call = contender.runner(which)
     if run.cuda:
-        pass_ = cuda_graph(pass_)
-        outputs: Any = pass_()
+        call = cuda_graph(call)
+        outputs: Any = call()
         for output in outputs:
             output.detach().fill_(float("nan"))
-    contender.check(pass_)
-    return pass_
+    contender.check(call)
+    return call
 
 
 def contenders(run: Run, problem: Problem, dtype: torch.dtype, *, zeros: bool) -> Iterator[Contender]:
@@ -242,7 +234,7 @@ def contenders(run: Run, problem: Problem, dtype: torch.dtype, *, zeros: bool) -
         yield Contender("torch, default layout", problem, dtype, memory_format=torch.contiguous_format)
         yield Contender("torch, channels_last", problem, dtype)
         if zeros:
-            yield Contender("zeros inserted", problem, dtype, zeros_layer)
+            yield Contender("zeros inserted", problem, dtype, reference.upconv)
 
 
 def measure(run: Run, table: Table, problem: Problem, dtype: torch.dtype, about: dict[str, Any]) -> None:

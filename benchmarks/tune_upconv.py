@@ -124,29 +124,18 @@ class Problem:
         return rounding + factors + 2.0**-23 * math.sqrt(most)
 
 
-class Check:
-    """Inputs of a problem at two sizes, and what is right for them, in float64."""
-
-    def __init__(self, problem: Problem, dtype: torch.dtype, device: torch.device | str) -> None:
-        self._tolerance = problem.tolerance(dtype)
-        self._cases: list[tuple[Inputs, Inputs]] = []
-        for awkward in (True, False):
-            inputs = problem.inputs(dtype, device, awkward=awkward)
-            exact = tuple(value.double() if value.is_floating_point() else value for value in inputs)
-            self._cases.append((inputs, problem.run(None, exact)))
-
-    def fault(self, run: Callable[[Inputs], Inputs]) -> str | None:
-        """Return what is wrong with the results of `run`, or ``None``."""
-        try:
-            for inputs, expected in self._cases:
-                outputs, again = run(inputs), run(inputs)
-                if found := difference(outputs, expected, self._tolerance):
-                    return found
-                if not all(map(torch.equal, outputs, again)):
-                    return "two runs differ"
-        except Exception as error:  # whatever a compiler or a launch may raise
-            return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        return None
+def find_fault(run: Callable[[Inputs], Inputs], cases: Iterable[tuple[Inputs, Inputs]], bound: float) -> str | None:
+    """Return what is wrong with the results of `run` for pairs of inputs and expected outputs, or ``None``."""
+    try:
+        for inputs, expected in cases:
+            outputs, again = run(inputs), run(inputs)
+            if found := difference(outputs, expected, bound):
+                return found
+            if not all(map(torch.equal, outputs, again)):
+                return "two runs differ"
+    except Exception as error:  # whatever a compiler or a launch may raise
+        return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    return None
 
 
 def difference(outputs: Inputs, expected: Inputs, bound: float) -> str | None:
@@ -254,22 +243,21 @@ def _order(entry: Entry) -> tuple[Any, ...]:
     return configs.PASSES.index(which), -in_channels, -out_channels, dtype, entry.pixels
 
 
-def poisoned() -> contextlib.AbstractContextManager[Any]:
-    """Return a context in which the outputs of kernels begin as NaN."""
-    context: contextlib.AbstractContextManager[Any] = importlib.import_module("preimage.ops.upconv.kernels").poisoned()
-    return context
-
-
 def right_candidates(
     problem: Problem, name: str, device: torch.device | str, candidates: Sequence[Config]
 ) -> tuple[list[Config], dict[Config, str]]:
     """Return the candidates that are right in every dtype of the name in `DTYPES`, and the faults of the others."""
+    kernels = importlib.import_module("preimage.ops.upconv.kernels")
     faults: dict[Config, str] = {}
     for dtype in DTYPES[name]:
-        check = Check(problem, dtype, device)
+        cases = []
+        for awkward in (True, False):
+            inputs = problem.inputs(dtype, device, awkward=awkward)
+            exact = tuple(value.double() if value.is_floating_point() else value for value in inputs)
+            cases.append((inputs, problem.run(None, exact)))
         for config in candidates:
-            with poisoned():
-                fault = check.fault(functools.partial(problem.run, config))
+            with kernels.poisoned():  # outputs begin as NaN
+                fault = find_fault(functools.partial(problem.run, config), cases, problem.tolerance(dtype))
             if fault is not None:
                 faults[config] = f"{dtype}: {fault}"
     return [config for config in candidates if config not in faults], faults
