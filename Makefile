@@ -45,7 +45,6 @@ bench: $(VENV)/bench.stamp
 	$(BIN)/python benchmarks/bench_descriptors.py
 	$(BIN)/python benchmarks/plot_descriptors.py
 	$(BIN)/python benchmarks/bench_upconv.py
-	$(BIN)/python benchmarks/bench_upconv.py --markdown docs/upconv.md
 	$(BIN)/python benchmarks/bench_training.py
 	$(BIN)/python benchmarks/bench_extraction.py
 	$(BIN)/python benchmarks/bench_commands.py

@@ -338,27 +338,17 @@ def markdown(path: Path) -> str:
     return f"{machine}\n\n**Classes of layers and whole decoders**\n\n{table}"
 
 
-def write_markdown(document: Path, results: Path) -> None:
-    """Put the tables of the newest runs into a document, between its marks."""
-    text = document.read_text(encoding="utf-8")
-    for name in ("upconv-cpu", "upconv-gpu"):
-        begin, end = f"<!-- {name}: written by benchmarks -->", f"<!-- end of {name} -->"
-        if (results / f"{name}.csv").exists():
-            before, rest = text.split(begin)
-            text = f"{before}{begin}\n{markdown(results / f'{name}.csv')}\n{end}{rest.split(end)[1]}"
-    document.write_text(text, encoding="utf-8")
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Append to the CSV and print its tables; 1 where a result was wrong."""
     made = parser(__doc__, "python benchmarks/bench_upconv.py --quick --nets F --threads 2", gpu=True)
     made.add_argument("--nets", default="H,F", help="decoders, separated by commas (default: %(default)s)")
     made.add_argument("--threads", default="1,2", help="CPU: numbers of threads (default: %(default)s)")
     made.add_argument("--float32", action="store_true", help="GPU: float32 (TF32) too")
-    made.add_argument("--markdown", type=Path, metavar="FILE", help="only write the newest results into this document")
+    made.add_argument("--show", action="store_true", help="only print the newest results, as Markdown")
     options = made.parse_args(arguments)
-    if options.markdown:
-        write_markdown(options.markdown, options.output)
+    if options.show:
+        for path in sorted(options.output.glob("upconv-*.csv")):
+            print(f"{markdown(path)}\n")
         return 0
     run = Run(options)
     table = run.table("upconv", COLUMNS if run.gpu else CPU_COLUMNS)

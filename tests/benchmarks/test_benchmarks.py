@@ -73,9 +73,9 @@ def test_table_appends_and_refuses_other_columns(tmp_path: Path) -> None:
         table.add(name="ours", milliseconds=1.25)
     assert list(newest_rows(path)[0]) == ["date", "machine", "load", "versions", "name", "milliseconds"]
     assert [(row["machine"], row["milliseconds"]) for row in newest_rows(path)] == [("one, with a comma", "1.25")] * 2
-    with pytest.raises(ValueError, match="has no column ratio"):
+    with pytest.raises(ValueError, match="ratio"):
         table.add(ratio=2.0)
-    with pytest.raises(SystemExit, match="has the columns"):
+    with pytest.raises(SystemExit, match="machine"):
         Table(path, "gpu", "another", ("name",))
 
 
@@ -103,7 +103,7 @@ def test_descriptors(device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("device", ["cpu", "rehearsal"])
-def test_upconv(device: str, tmp_path: Path) -> None:
+def test_upconv(device: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import bench_upconv as bench  # noqa: PLC0415
 
     arguments = ["--quick", "-o", str(tmp_path), "--device", device, "--nets", "tiny", "--threads", "1", "--float32"]
@@ -113,11 +113,8 @@ def test_upconv(device: str, tmp_path: Path) -> None:
     others = others if device == "cpu" else ["torch", "torch.compile", "cuDNN, sub-pixel"]
     assert [row["contender"] for row in rows[: len(others) + 2]] == ["preimage", *others, "floor"]
     assert all(float(row["median"]) > 0 for row in rows)
-    document = tmp_path / "page.md"
-    marks = [f"<!-- {n}: written by benchmarks -->\nold\n<!-- end of {n} -->" for n in ("upconv-cpu", "upconv-gpu")]
-    document.write_text("\n".join(["before", *marks, "after"]))
-    bench.main(["-o", str(tmp_path), "--markdown", str(document)])
-    assert document.read_text().count("old") == 1 and "| tiny | float32 |" in document.read_text()
+    assert bench.main(["-o", str(tmp_path), "--show"]) == 0
+    assert capsys.readouterr().out.count("| tiny | float32 |") == 2 * 2  # both passes, after the run and again
 
 
 @pytest.mark.parametrize("wrong", ["y", "dw0"])
