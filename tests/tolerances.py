@@ -42,6 +42,10 @@ DENSE_SIFT_PRECISION = 5e-6
 # Descriptors of an image turned around its axes: the same sums in another order.
 DENSE_SIFT_SYMMETRY = 5e-6
 
+# Descriptors and norms (relative) after a change of contrast: gradients are rounded, and FLT_EPSILON is added to |gy|.
+DENSE_SIFT_CONTRAST = 5e-4
+DENSE_SIFT_CONTRAST_NORMS = 1e-3
+
 # Dense SIFT's block programs against the CPU: the same sums in another order.
 DENSE_SIFT_BLOCKS = 1e-6
 

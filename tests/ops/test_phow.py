@@ -1,4 +1,4 @@
-"""PHOW: against the plain telling, and against the real VLFeat's dense SIFT of smoothed images."""
+"""PHOW: against the reference, and against the real VLFeat's dense SIFT of smoothed images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 import tolerances
 import vlfeat
 from conftest import photographs
-from dense_sift_implementations import KERNELS
+from implementations import KERNELS
 from preimage import phow, reference
 
 pytestmark = pytest.mark.instruction_set
@@ -85,7 +85,7 @@ def test_types_and_ranks() -> None:
 def test_tiny_sizes_are_not_smoothed() -> None:
     image = torch.rand(30, 30)
     (scale,) = phow(image, sizes=(2,), magnif=1000.0, contrast_threshold=0.0)
-    expected = next(iter(KERNELS.values()))(image, step=2, bin_size=2, window="flat", window_size=1.5)
+    expected = next(iter(KERNELS["dense_sift"].values()))(image, step=2, bin_size=2, window="flat", window_size=1.5)
     assert torch.equal(scale.features, expected)
 
 
