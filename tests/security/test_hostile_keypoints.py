@@ -2,100 +2,19 @@
 
 import contextlib
 import io
-import time
 import tracemalloc
 import zipfile
 
 import numpy as np
 import pytest
 
-import keypoint_files
-from keypoint_attacks import BYTES, FEW, FRAMES, check, refused, small_database
+from keypoint_attacks import BYTES, FRAMES, refused
 from keypoint_files import GOLDEN, colmap_arrays, hloc_arrays, pictures
-from mutations import MUTATIONS, mutated
 from preimage.errors import FileFormatError
-from preimage.io import is_keypoint_file, read_keypoints, write_keypoints
+from preimage.io import is_keypoint_file, read_keypoints
 from preimage.io.keypoints import text
 
 PART = pictures()["sub/coffee.png"]
-
-
-def golden_database(path):
-    path.write_bytes((GOLDEN / "colmap_l2.db").read_bytes())
-    return path
-
-
-def hloc_few(path):
-    arrays = hloc_arrays("colmap_l1_root.db", rootsift=True)
-    arrays = {key: array[:, :FEW] if key == "descriptors" else array[:FEW] for key, array in arrays.items()}
-    return keypoint_files.hloc_file(path, {"a/b.jpg": arrays, "c.jpg": arrays})
-
-
-def ours(path):
-    write_keypoints(path, read_keypoints(GOLDEN / "colmap_l2.db").records(), dtype="float16")
-    return path
-
-
-def ours_compressed(path):
-    np.savez_compressed(path, **{"a/keypoints": FRAMES, "a/descriptors": BYTES, "a/image_size": np.array([9, 9])})
-    return path
-
-
-def opencv(path):
-    return keypoint_files.opencv_file(path, PART, nested=False)
-
-
-def opencv_nested(path):
-    return keypoint_files.opencv_file(path, PART, nested=True, dtype=np.uint8)
-
-
-def vlfeat(path):
-    return keypoint_files.vlfeat_file(path, FRAMES, BYTES / 512)
-
-
-def lowe(path):
-    return keypoint_files.lowe_file(path, FRAMES, BYTES / 512)
-
-
-def colmap_text(path):
-    return keypoint_files.colmap_text(path, FRAMES, BYTES)
-
-
-WRITERS = {
-    ".db": (small_database, golden_database),
-    ".h5": (hloc_few,),
-    ".npz": (ours, ours_compressed),
-    ".yml": (opencv, opencv_nested),
-    ".xml": (opencv, opencv_nested),
-    ".json": (opencv, opencv_nested),
-    ".sift": (vlfeat,),
-    ".key": (lowe,),
-    ".txt": (colmap_text,),
-}
-
-
-@pytest.mark.parametrize("suffix", WRITERS)
-def test_mutations(tmp_path, suffix):
-    if suffix == ".h5":
-        pytest.importorskip("h5py")
-    seeds = []
-    for number, write in enumerate(WRITERS[suffix]):
-        seeds.append(write(tmp_path / f"seed{number}{suffix}").read_bytes())
-        check(read_keypoints(tmp_path / f"seed{number}{suffix}"))
-    path = tmp_path / f"f{suffix}"
-    accepted, slowest = 0, 0.0
-    for number in range(MUTATIONS):
-        path.write_bytes(mutated(seeds[number % len(seeds)], number))
-        start = time.process_time()
-        try:
-            is_keypoint_file(path)
-            check(read_keypoints(path))
-            accepted += 1
-        except FileFormatError as error:
-            assert str(path) in str(error)
-        slowest = max(slowest, time.process_time() - start)
-    assert 0 < accepted < MUTATIONS
-    assert slowest < 2, "seconds"
 
 
 YAML = b"%YAML:1.0\n---\nkeypoints: "
