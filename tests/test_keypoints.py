@@ -98,13 +98,13 @@ def test_mirrored() -> None:
         ({"offsets": torch.tensor([0, 3, 2, 5])}, r"offsets.*0"),
     ],
 )
-def test_what_does_not_fit_is_refused(changes: dict[str, Any], message: str) -> None:
+def test_inconsistent_fields_are_rejected(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(made([2, 3]), **changes)
 
 
 @pytest.mark.parametrize("scale", [torch.zeros(5, device="meta"), np.zeros(5, np.float32), [0.0] * 5])
-def test_other_containers_are_refused(scale: Any) -> None:
+def test_other_containers_are_rejected(scale: Any) -> None:
     with pytest.raises(TypeError, match=r"NumPy.*torch.*CPU"):
         dataclasses.replace(made([2, 3]), scale=scale)
 

@@ -37,7 +37,7 @@ def test_perfect_is_zero() -> None:
     assert measure.report().error == 0
 
 
-def test_refuses_what_has_no_distance() -> None:
+def test_rejects_what_has_no_distance() -> None:
     measure = NormalizedError()
     measure.update(torch.rand(1, 3, 8, 8), torch.rand(1, 3, 8, 8))
     with pytest.raises(ValueError, match=r"two images.*1"):
@@ -63,12 +63,12 @@ def test_equal_images_have_no_distance() -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 8, 9), (2, 3, 8, 8), (3, 8, 8)])
-def test_refuses_other_shapes(shape: tuple[int, ...]) -> None:
+def test_rejects_other_shapes(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="shape"):
         NormalizedError().update(torch.rand(1, 3, 8, 8), torch.rand(shape))
 
 
-def test_refuses_another_size_later() -> None:
+def test_rejects_another_size_later() -> None:
     measure = NormalizedError()
     measure.update(torch.rand(1, 3, 8, 8), torch.rand(1, 3, 8, 8))
     with pytest.raises(ValueError, match=r"\(9, 9\).*\(8, 8\)"):

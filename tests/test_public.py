@@ -23,7 +23,7 @@ _SMALL = {
 }
 
 
-def test_the_way_from_photographs_to_an_error(photo_folder: Path, tmp_path: Path) -> None:
+def test_examples_train_and_report_an_error(photo_folder: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     hog = representations.create("hog")
     assert pi.extract("hog", photo_folder, tmp_path / "photos.hog", size=64).images == 20

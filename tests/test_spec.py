@@ -65,7 +65,7 @@ def test_a_spec_cannot_be_changed():
         HOG.parameters["cell_size"] = 4
 
 
-def test_a_spec_keeps_no_hold_of_the_callers_dictionary():
+def test_spec_copies_the_dictionary_of_the_caller():
     parameters = {"cell_size": 8}
     spec = Spec("hog", "v", 31, 8, parameters)
     parameters["cell_size"] = 4

@@ -1,4 +1,4 @@
-"""The feature store: what comes back, that any change to it is noticed, and that nothing is half written."""
+"""The feature store: round trips, detection of any change, and no partial writes."""
 
 import errno
 import hashlib
@@ -134,7 +134,7 @@ def test_half_precision_rounds_once(tmp_path):
     assert np.array_equal(store["a"], written.features.astype(np.float16))
 
 
-def test_what_overflows_half_precision_is_refused_and_infinity_is_kept(tmp_path):
+def test_overflow_of_half_precision_is_rejected_and_infinity_is_kept(tmp_path):
     features = np.full((31, 1, 1), np.inf, np.float32)
     features[3] = np.nan
     store = FeatureStore(write(tmp_path / "f", FeatureRecord("a", features, (1, 1), (1, 1)), dtype="float16"))
@@ -221,7 +221,7 @@ def test_features_are_checked_when_a_shard_is_first_read(tmp_path, short_shards)
 
 
 @pytest.mark.usefixtures("short_shards")
-def test_shards_that_are_missing_swapped_or_anothers(tmp_path):
+def test_missing_swapped_or_foreign_shards_are_rejected(tmp_path):
     path = write(tmp_path / "f", *(record(key) for key in "abcd"))
     other = write(tmp_path / "g", *(record(key) for key in "abcd"))
     first, second = path / "shard-00000.safetensors", path / "shard-00001.safetensors"
@@ -240,7 +240,7 @@ def test_shards_that_are_missing_swapped_or_anothers(tmp_path):
 
 
 def edit_index(path, **fields):
-    """Change the index and seal it anew."""
+    """Change the index and seal it again."""
     index = json.loads((path / "index.json").read_bytes())
     text = json.dumps(index | fields | {"sha256": ZEROS}, indent=1).encode() + b"\n"
     digest = hashlib.sha256(text).hexdigest()
@@ -263,7 +263,7 @@ def edit_index(path, **fields):
         ({"complete": False}, "1 of 1 shards"),
     ],
 )
-def test_an_index_that_lies(tmp_path, fields, words):
+def test_inconsistent_index_is_rejected(tmp_path, fields, words):
     path = write(tmp_path / "f", record("a"))
     edit_index(path, **fields)
     with pytest.raises(FileFormatError, match=words):
@@ -288,7 +288,7 @@ def test_an_index_that_lies(tmp_path, fields, words):
         ({"processed_size": None}, ValueError, "processed_size"),
     ],
 )
-def test_records_that_no_store_should_hold(tmp_path, change, error, words):
+def test_invalid_records_are_rejected(tmp_path, change, error, words):
     fields = {"key": "a", "features": np.zeros((31, 4, 5), np.float32)}
     fields |= {"original_size": (1, 1), "processed_size": (1, 1)} | change
     with pytest.raises(error, match=words):
@@ -301,7 +301,7 @@ def test_one_key_twice(tmp_path):
         write(tmp_path / "f", record("a"), record("a"))
 
 
-def test_other_arguments_refused(tmp_path):
+def test_other_arguments_are_rejected(tmp_path):
     with pytest.raises(ValueError, match="'bfloat16'"):
         write(tmp_path / "f", record("a"), dtype="bfloat16")
     with pytest.raises(ValueError, match="JSON"):
@@ -310,7 +310,7 @@ def test_other_arguments_refused(tmp_path):
         write(tmp_path / "absent" / "f.safetensors")
 
 
-def test_other_files_are_told_apart(tmp_path):
+def test_other_files_are_distinguished(tmp_path):
     from safetensors.numpy import save_file  # noqa: PLC0415
 
     path = tmp_path / "f"
@@ -401,7 +401,7 @@ def test_a_store_grows_shard_by_shard(tmp_path):
     assert list(read_all(tmp_path / "f")) == [f"k{position}" for position in range(6)]
 
 
-def test_other_settings_are_refused_and_nothing_is_lost(tmp_path):
+def test_other_settings_are_rejected_and_nothing_is_lost(tmp_path):
     with begin(tmp_path / "f") as store:
         fill(store, 0)
     before = contents(tmp_path / "f")

@@ -1,4 +1,4 @@
-"""Damaged files: every reader gets many of them. MUTATIONS=2000 tries more."""
+"""Damaged bytes of files, and the features that the files hold. MUTATIONS=2000 tries more."""
 
 import os
 
@@ -14,7 +14,7 @@ RECORDS = [FeatureRecord(f"a/{i}", features, (9, 9), (16, 24)) for i, features i
 
 
 def mutated(seed, number):
-    """Bytes of a file, a few changed, more often near the beginning; some cut short."""
+    """Return the bytes of a file with a few changed, more often near the beginning; some are truncated."""
     rng = np.random.default_rng(number)
     data = bytearray(seed)
     for _ in range(rng.integers(1, 4)):

@@ -36,7 +36,7 @@ RNG = np.random.default_rng(7)
 RGB = RNG.integers(0, 256, (21, 34, 3), dtype=np.uint8)
 ALPHA = RNG.integers(0, 256, (21, 34), dtype=np.uint8)
 SMOOTH = cv2.resize(RNG.integers(0, 256, (4, 5, 3), dtype=np.uint8), (34, 21), interpolation=cv2.INTER_LINEAR)
-UPRIGHT = {  # what each EXIF orientation asks for, told independently of the package
+UPRIGHT = {  # the transformation of each EXIF orientation, independent of the package
     1: lambda image: image,
     2: lambda image: image[:, ::-1],
     3: lambda image: np.rot90(image, 2),
@@ -311,7 +311,7 @@ def test_damaged_image_data_of_a_png(problem, kind, capfd):
     assert capfd.readouterr().err == ""
 
 
-def test_texts_and_profiles_of_a_png_say_nothing(capfd):
+def test_texts_and_profiles_of_a_png_are_ignored(capfd):
     profile = chunk(b"iCCP", b"sRGB\0\0" + zlib.compress(bytes(99)))
     text = chunk(b"tEXt", b"no zero byte")
     assert np.array_equal(decode(png(profile, text, chunk(b"tRNS", b"1"), idat(RGB))), RGB)
@@ -363,14 +363,14 @@ def test_interlaced_pngs_are_checked_by_their_passes(mode, shape):
         )
 
 
-# TIFF: layouts that OpenCV decodes wrongly, some of them differently each time, are refused.
+# TIFF: layouts that OpenCV decodes wrongly, some of them differently each time, are rejected.
 
 
 @pytest.mark.parametrize("bits", [8, 16])
 @pytest.mark.parametrize(
     "options", [{}, {"rowsperstrip": 5}, {"byteorder": ">"}, {"bigtiff": True}, {"compression": "zlib"}]
 )
-def test_tiff_layouts_that_are_read(bits, options):
+def test_supported_tiff_layouts_are_read(bits, options):
     samples = RGB if bits == 8 else RGB.astype(np.uint16) * 257
     assert np.array_equal(decode(tiff(samples, photometric="rgb", **options)), RGB)
     assert np.array_equal(decode(tiff(samples[..., 0], photometric="minisblack", **options)), RGB[..., :1].repeat(3, 2))
@@ -424,14 +424,14 @@ PLANES = RGB.transpose(2, 0, 1).copy()
         (b"II*\0\x10\0\0\0CR\x02\0" + bytes(99), "Canon CR2"),
     ],
 )
-def test_tiff_layouts_that_are_refused(data, problem):
+def test_unsupported_tiff_layouts_are_rejected(data, problem):
     with pytest.raises(FileFormatError, match=f"it: .*{problem}"):
         decode(data)
 
 
 @pytest.mark.parametrize("bits", [8, 16])
 @pytest.mark.parametrize("compression", [None, "zlib"])
-def test_a_tiff_with_missing_strips_is_refused(bits, compression):
+def test_tiff_with_missing_strips_is_rejected(bits, compression):
     samples = RGB if bits == 8 else RGB.astype(np.uint16) * 257
     data = bytearray(tiff(samples, photometric="rgb", rowsperstrip=5, compression=compression, bigtiff=False))
     for tag, value, problem in ((273, 0, "1 of 5"), (273, len(data), "1 of 5"), (279, 7, "1 of 5"), (279, 0, "1 of 5")):
@@ -467,7 +467,7 @@ def test_a_jpeg_without_its_scans_is_not_gray(progressive, mode):
         decode(data[: start + 1] + b"\xff\xd9")
 
 
-def test_a_jpeg_without_some_restart_markers_is_refused():
+def test_jpeg_without_some_restart_markers_is_rejected():
     data = encode(SMOOTH, "JPEG", restart_marker_blocks=1)
     assert decode(data).shape == SMOOTH.shape
     with pytest.raises(FileFormatError, match=r"it: .*JPEG.*4 of 5 restart"):
@@ -485,7 +485,7 @@ def test_the_simplest_jpegs_are_long_enough(color, options):
             assert decode(encode(image, "JPEG", **options)).shape[:2] == shape
 
 
-def test_floating_point_samples_are_refused():
+def test_floating_point_samples_are_rejected():
     with pytest.raises(FileFormatError, match=r"samples.*float32"):
         decode(tiff(RGB.astype(np.float32), photometric="rgb"))
 
@@ -514,7 +514,7 @@ def test_a_jpeg_with_a_thumbnail_is_not_taken_for_complete():
         decode(data[: len(data) // 2 + len(thumbnail) // 2])
 
 
-def test_bytes_after_the_end_are_fine():
+def test_bytes_after_the_end_are_ignored():
     for kind in ("JPEG", "PNG"):
         data = encode(SMOOTH, kind)
         assert np.array_equal(decode(data + b"trailing\xff\xd8\xff" * 9), decode(data))
@@ -528,7 +528,7 @@ def test_a_flipped_bit_in_a_png_is_found():
 
 
 @pytest.mark.parametrize("data", [b"", b"hello", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"%PDF-1.7", bytes(999)])
-def test_what_is_no_image_is_named(data):
+def test_other_files_with_image_names_are_named(data):
     with pytest.raises(FileFormatError, match=r"^shard.tar:a.jpg: "):
         decode_image(data, name="shard.tar:a.jpg")
 
@@ -545,7 +545,7 @@ def test_what_is_no_image_is_named(data):
         (bytes(999), "zeros"),
     ],
 )
-def test_what_came_instead_of_an_image(data, what):
+def test_bytes_that_are_no_image_are_named(data, what):
     with pytest.raises(FileFormatError, match=f"^it: .*{what}"):
         decode(data)
 
@@ -584,7 +584,7 @@ def test_decode_file_names_the_file(tmp_path):
         decode_file(tmp_path / "c.png")
 
 
-def test_opencv_is_left_as_it_was_and_says_nothing(tmp_path):
+def test_settings_of_opencv_are_restored_and_nothing_is_printed(tmp_path):
     script = """
 import cv2
 from preimage.errors import FileFormatError
@@ -617,7 +617,7 @@ def test_fit_image_is_the_center_square(shape, size):
     assert np.array_equal(fit_image(image, size), np.full((size, size, 3), 200))
 
 
-def test_fit_image_averages_areas_when_shrinking_and_does_not_touch_what_fits():
+def test_fit_image_averages_areas_when_shrinking_and_keeps_images_of_the_size():
     blocks = RNG.integers(0, 256, (8, 8, 3), dtype=np.uint8)
     large = blocks.repeat(5, axis=0).repeat(5, axis=1)
     assert np.array_equal(fit_image(large, 8), blocks)
@@ -645,7 +645,7 @@ def test_fit_image_of_a_long_strip_stays_small():
         ([[1]], 8, TypeError),
     ],
 )
-def test_fit_image_refuses(image, size, error):
+def test_fit_image_rejects_wrong_images(image, size, error):
     with pytest.raises(error, match="got"):
         fit_image(image, size)
 

@@ -84,7 +84,7 @@ def _image(suffix):
         (b"\xe9\xe8\xe7 latin", None),
     ],
 )
-def test_what_a_file_is(start, what):
+def test_signatures_name_the_format(start, what):
     described = describe_file(start)
     if what is None:
         assert described is None
@@ -93,7 +93,7 @@ def test_what_a_file_is(start, what):
             raise ValueError(described)
 
 
-def test_a_signature_that_is_cut_off_is_no_error():
+def test_truncated_signature_is_no_error():
     for whole in (_tar(), _npz(), _image(".png"), b"\0\0\0\x24ftypheic\0\0\0\0mif1heic", b"RIFF\0\0\0\0WEBP"):
         for length in range(40):
             describe_file(whole[:length])

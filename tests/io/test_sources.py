@@ -84,7 +84,7 @@ def test_images_of_different_folders_get_as_many_folders_as_it_takes(tmp_path):
     assert keys(tmp_path / "1" / "photos", tmp_path / "2" / "photos") == ["1/photos/x", "2/photos/x"]
 
 
-def test_longer_keys_do_not_meet_others(tmp_path):
+def test_longer_keys_do_not_collide(tmp_path):
     touch(tmp_path, "a.jpg", "a.png", "a.jpg.png")
     found = keys(tmp_path)
     assert len(set(found)) == 3 and "a.jpg" in found
@@ -118,7 +118,7 @@ def test_nothing_to_list(tmp_path):
 # What cannot be used is an error, or left out and listed.
 
 
-def test_what_cannot_be_used_is_left_out_and_listed(tmp_path):
+def test_unusable_images_are_skipped_and_listed(tmp_path):
     photos = tmp_path / "photos"
     touch(photos, "ok.jpg", "control\n.jpg")
     shard(photos / "bad.tar", [("in.jpg", b"x"), ("../out.jpg", b"x")])
@@ -137,7 +137,7 @@ def test_what_cannot_be_used_is_left_out_and_listed(tmp_path):
     assert "tar" in problems[f"{photos}/half.tar"]
 
 
-def test_a_name_in_another_encoding_costs_only_itself(tmp_path):
+def test_name_in_another_encoding_is_skipped_alone(tmp_path):
     touch(tmp_path, "ok.jpg")
     try:
         with open(os.fsencode(tmp_path) + b"/caf\xe9.jpg", "wb"):

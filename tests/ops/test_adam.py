@@ -110,7 +110,7 @@ def test_takes_the_corners(form: str) -> None:
     assert weights[4:].isnan().all()  # as torch's: infinity / infinity
 
 
-def test_the_public_form_checks_its_tensors() -> None:
+def test_public_function_checks_its_tensors() -> None:
     def call(**changes: object) -> None:
         names = ("weights", "gradient", "mean", "square", "average")
         tensors = {name: torch.zeros(8) for name in names}
@@ -174,7 +174,7 @@ def test_compiles_without_spills_and_in_wide_accesses(
 
 
 def _resources(cubin: bytes) -> set[str]:
-    """What the disassembler that comes with Triton tells of a kernel: its spills are in STACK or LOCAL bytes."""
+    """Return the resources that Triton's disassembler reports of a kernel: its spills are in STACK or LOCAL bytes."""
     from triton import knobs  # noqa: PLC0415
 
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:

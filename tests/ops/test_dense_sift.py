@@ -223,7 +223,7 @@ RIGHT = {rule: RULES[rule] for rule in ("direction", "gradient", "kernels", "spa
 
 
 @pytest.mark.parametrize("wrong", WRONG_RULES)
-def test_wrong_rules_are_caught(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_rules_are_detected(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
     rule, replacement, window = WRONG_RULES[wrong]
     case = "default" if window == "gaussian" else "flat"
     image, expected = GOLDEN[f"{case}.image"], (GOLDEN[f"{case}.features"], GOLDEN[f"{case}.norms"])

@@ -171,7 +171,7 @@ def test_compute_into_from_several_threads(name: str) -> None:
 
 
 @every_representation
-def test_compute_into_refuses_what_does_not_fit(name: str) -> None:
+def test_compute_into_rejects_what_does_not_fit(name: str) -> None:
     representation = REPRESENTATIONS[name]
     good = allocated(representation, DECODED, "float32")
     for features in (good[:1], good[..., :-1], good.astype(np.float64), good.swapaxes(2, 3), good.astype(">f4")):

@@ -58,7 +58,7 @@ def agree(name: str, found: torch.Tensor, expected: torch.Tensor) -> None:
 
 @pytest.mark.parametrize("name", OPS)
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_as_on_the_cpu(name: str, layout: str) -> None:
+def test_cuda_agrees_with_the_cpu(name: str, layout: str) -> None:
     images = LAYOUTS[layout](batch() if layout == "bytes" else batch().float() / 255)
     agree(name, OPS[name](images.cuda()), OPS[name](images))
 
@@ -84,7 +84,7 @@ def test_gradients_as_on_the_cpu(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", OPS)
-def test_a_thousand_times_the_same(name: str) -> None:
+def test_a_thousand_calls_return_equal_features(name: str) -> None:
     images = batch().cuda()
     first = OPS[name](images)
     for _ in range(1000):
@@ -92,7 +92,7 @@ def test_a_thousand_times_the_same(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", OPS)
-def test_the_callers_stream(name: str) -> None:
+def test_ops_run_on_the_stream_of_the_caller(name: str) -> None:
     images = batch().float() / 255
     expected = OPS[name]((images * images).contiguous())
     stream = torch.cuda.Stream()
@@ -105,7 +105,7 @@ def test_the_callers_stream(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", OPS)
-def test_in_a_cuda_graph(name: str) -> None:
+def test_ops_run_in_a_cuda_graph(name: str) -> None:
     source = torch.zeros(2, 3, 96, 128, device="cuda")
     OPS[name](source)
     graph = torch.cuda.CUDAGraph()
@@ -118,7 +118,7 @@ def test_in_a_cuda_graph(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", OPS)
-def test_nothing_waits_for_the_device(name: str) -> None:
+def test_calls_do_not_synchronize_with_the_device(name: str) -> None:
     images = batch().cuda()
     OPS[name](images)
     begin, end = torch.cuda.Event(), torch.cuda.Event()

@@ -181,7 +181,7 @@ WRONG_RULES = {
 
 
 @pytest.mark.parametrize("rule", WRONG_RULES)
-def test_wrong_rules_are_caught(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_rules_are_detected(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
     name, replacement, color = WRONG_RULES[rule]
     monkeypatch.setitem(reference.hog.__globals__, name, replacement)
     worst = 0.0

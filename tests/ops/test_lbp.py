@@ -102,7 +102,7 @@ def test_cell_sizes_against_vlfeat(name: str, cell_size: int) -> None:
 
 
 @pytest.mark.parametrize("cell_size", [1, 3, 8, 16, 45, 46, 152, 153, 200])
-def test_everyone_agrees_to_the_bit(cell_size: int) -> None:
+def test_implementations_agree_to_the_bit(cell_size: int) -> None:
     """Features made on one machine equal those of another, and the definition's."""
     image = rgb("astronaut.png")[:203, :301].transpose(2, 0, 1)
     results = [lbp(image, cell_size=cell_size) for lbp in IMPLEMENTATIONS.values()]
@@ -195,7 +195,7 @@ WRONG_RULES = {
 
 
 @pytest.mark.parametrize("rule", WRONG_RULES)
-def test_wrong_rules_are_caught(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_rules_are_detected(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
     name, replacement = WRONG_RULES[rule]
     monkeypatch.setitem(reference.lbp.__globals__, name, replacement)
     for crop in ("face", "eye", "cup", "man"):

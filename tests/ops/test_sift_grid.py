@@ -1,4 +1,4 @@
-"""The grid of sparse keypoints: against its definition, the draw, and what it refuses."""
+"""The grid of sparse keypoints: its definition, the random draw, and wrong arguments."""
 
 from __future__ import annotations
 
@@ -65,7 +65,9 @@ places = arrays.arrays(np.float32, st.integers(0, 40), elements=st.floats(-3, 30
     scale=st.sampled_from([1.0, 2.5, 0.0]),
     cut=st.integers(0, 40),
 )
-def test_is_what_is_defined(x: np.ndarray, size: tuple[int, int], cell: int, seed: int, scale: float, cut: int) -> None:
+def test_grid_follows_the_definition(
+    x: np.ndarray, size: tuple[int, int], cell: int, seed: int, scale: float, cut: int
+) -> None:
     cut = min(cut, len(x))
     keypoints = made(x, np.roll(x, 1) * np.float32(0.9), [cut, 0, len(x) - cut])
     options = {"seed": seed, "descriptor_scale": scale}

@@ -1,4 +1,4 @@
-"""Sparse SIFT: what it takes as images and parameters, and what it refuses."""
+"""Images and parameters that sparse SIFT accepts and rejects."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_a_batch_is_its_images(variant: str) -> None:
         assert same(found[index], sift(image, variant=variant))
 
 
-def test_thresholds_take_away() -> None:
+def test_thresholds_remove_keypoints() -> None:
     all_found = sift(IMAGE)
     strong = sift(IMAGE, peak_threshold=0.02)
     assert 0 < len(strong.x) < len(all_found.x)
@@ -110,7 +110,7 @@ def test_thresholds_take_away() -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e30])
-def test_what_is_not_finite_is_left_out(value: float) -> None:
+def test_keypoints_that_are_not_finite_are_left_out(value: float) -> None:
     image = IMAGE[1].astype(np.float32) / 255
     everywhere = sift(image)
     image[40:44, 50:53] = value
@@ -121,7 +121,7 @@ def test_what_is_not_finite_is_left_out(value: float) -> None:
     assert far.any() and set(found.x[far].tolist()) & set(everywhere.x.tolist())
 
 
-def test_opencv_takes_what_is_not_finite_for_black_or_white() -> None:
+def test_opencv_clamps_values_that_are_not_finite() -> None:
     image = IMAGE[1].astype(np.float32) / 255
     limited = image.copy()
     for row, (value, taken) in enumerate([(np.nan, 0), (np.inf, 1), (-np.inf, 0), (1e30, 1)]):
@@ -174,12 +174,12 @@ def test_an_image_larger_than_any_memory() -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_cuda_is_refused() -> None:
+def test_cuda_tensors_are_rejected() -> None:
     with pytest.raises(ValueError, match="CPU"):
         sift(torch.zeros(8, 8, device="cuda"))
 
 
-def test_the_native_module_checks_too() -> None:
+def test_native_function_checks_again() -> None:
     image = torch.zeros(1, 1, 8, 8)
     described = (image.data_ptr(), (1, 1, 8, 8), tuple(4 * stride for stride in image.stride()), "float32", "cpu")
     good = (3, 0, 0.0, 10.0)

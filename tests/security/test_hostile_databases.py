@@ -1,4 +1,4 @@
-"""Databases of COLMAP made to harm a reader."""
+"""Databases of COLMAP crafted to attack a reader."""
 
 import contextlib
 import os
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import keypoint_files
-from keypoint_attacks import BYTES, FEW, FRAMES, check, refused, small_database
+from keypoint_attacks import BYTES, FEW, FRAMES, assert_rejected, check, small_database
 from preimage.io import read_keypoints
 
 ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i AS image_id, 1 AS rows, 4 AS cols, "
@@ -58,14 +58,14 @@ def test_databases(tmp_path, statements, words):
     path = small_database(tmp_path / "f.db")
     with contextlib.closing(sqlite3.connect(path)) as database:
         database.executescript(statements)
-    refused(path, words)
+    assert_rejected(path, words)
 
 
 def test_a_blob_larger_than_any_image_has(tmp_path):
     path = small_database(tmp_path / "f.db")
     with contextlib.closing(sqlite3.connect(path)) as database:
         database.executescript("UPDATE descriptors SET data = zeroblob(300000000), rows = 2343750, cols = 128")
-    refused(path, "2343750 keypoints|too big|malformed")
+    assert_rejected(path, "2343750 keypoints|too big|malformed")
 
 
 def test_numbers_that_are_not_finite_in_a_database(tmp_path):
@@ -73,21 +73,21 @@ def test_numbers_that_are_not_finite_in_a_database(tmp_path):
         frames = FRAMES.astype(np.float32)
         frames[2, 0] = value
         path = tmp_path / f"{value:.0f}.db".replace("+", "")
-        refused(keypoint_files.colmap_database(path, {"a": (frames, BYTES)}), "finite|pixels")
+        assert_rejected(keypoint_files.colmap_database(path, {"a": (frames, BYTES)}), "finite|pixels")
     affine = np.full((FEW, 6), 3e38, np.float32)
     affine[:, :2] = 1
-    refused(keypoint_files.colmap_database(tmp_path / "b.db", {"a": (affine, BYTES)}), "scale|finite")
+    assert_rejected(keypoint_files.colmap_database(tmp_path / "b.db", {"a": (affine, BYTES)}), "scale|finite")
 
 
 def test_a_schema_that_points_to_other_pages(tmp_path):
-    """The tables' pages exchanged: whatever is read, it is refused or sound."""
+    """The tables' pages exchanged: whatever is read is valid or rejected."""
     path = small_database(tmp_path / "f.db")
     with contextlib.closing(sqlite3.connect(path)) as database:
         database.executescript(
             "PRAGMA writable_schema=ON; UPDATE sqlite_master SET rootpage = "
             "(SELECT rootpage FROM sqlite_master WHERE name = 'images') WHERE name IN ('keypoints', 'descriptors')"
         )
-    refused(path, "columns|keypoints|malformed|plain")
+    assert_rejected(path, "columns|keypoints|malformed|plain")
 
 
 @pytest.mark.parametrize("length", [8, 100_000])
@@ -115,7 +115,7 @@ def test_a_tree_of_pages_that_repeats_itself(tmp_path, length):
         data[page + 8 : page + 12] = first
     path.write_bytes(data)
     assert int.from_bytes(data[16:18], "big") == 512
-    refused(path, "twice|malformed|interrupted|200000|long|number")
+    assert_rejected(path, "twice|malformed|interrupted|200000|long|number")
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")

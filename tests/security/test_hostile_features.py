@@ -1,4 +1,4 @@
-"""Feature files and NumPy files made to harm a reader, with checksums that are right."""
+"""Feature files and NumPy files crafted to attack a reader, with valid checksums."""
 
 import hashlib
 import json
@@ -53,7 +53,7 @@ def test_a_flip_of_any_byte_of_version_1_is_found(tmp_path):
     for position in range(len(VERSION_1)):
         changed = bytearray(VERSION_1)
         changed[position] ^= 1 << position % 8
-        refused(tmp_path, bytes(changed))
+        assert_rejected(tmp_path, bytes(changed))
 
 
 def split(data):
@@ -94,7 +94,7 @@ def with_columns(data, change):
     return seal(json.dumps(fields, separators=(",", ":")).encode(), body[:start] + columns)
 
 
-def refused(tmp_path, data, words=""):
+def assert_rejected(tmp_path, data, words=""):
     (tmp_path / "f").write_bytes(data)
     with pytest.raises(FileFormatError, match=f"f: .*({words})"):
         FeatureStore(tmp_path / "f").verify()
@@ -165,8 +165,8 @@ SPECS = [
         (lambda fields: bytes(10), "other tensors"),
     ],
 )
-def test_headers_of_version_1_that_lie(tmp_path, edit, words):
-    refused(tmp_path, edited(VERSION_1, edit), words)
+def test_inconsistent_headers_of_version_1_are_rejected(tmp_path, edit, words):
+    assert_rejected(tmp_path, edited(VERSION_1, edit), words)
 
 
 @pytest.mark.parametrize(
@@ -193,8 +193,8 @@ def test_headers_of_version_1_that_lie(tmp_path, edit, words):
         (lambda fields: bytes(10), "short"),
     ],
 )
-def test_headers_of_version_2_that_lie(tmp_path, version_2, edit, words):
-    refused(tmp_path, edited(version_2, edit), words)
+def test_inconsistent_headers_of_version_2_are_rejected(tmp_path, version_2, edit, words):
+    assert_rejected(tmp_path, edited(version_2, edit), words)
 
 
 @pytest.mark.parametrize(
@@ -213,8 +213,8 @@ def test_headers_of_version_2_that_lie(tmp_path, version_2, edit, words):
         (lambda columns: b"\xff" * 4 + columns[4:], "whole numbers"),
     ],
 )
-def test_keys_and_sizes_of_version_2_that_lie(tmp_path, version_2, change, words):
-    refused(tmp_path, with_columns(version_2, change), words or "one key")
+def test_inconsistent_keys_and_sizes_of_version_2_are_rejected(tmp_path, version_2, change, words):
+    assert_rejected(tmp_path, with_columns(version_2, change), words or "one key")
 
 
 def test_headers_that_are_no_json_objects(tmp_path, version_2):
@@ -230,13 +230,13 @@ def test_headers_that_are_no_json_objects(tmp_path, version_2):
             (b',"a":' + b'{"":' * 100_000, "deep"),
             (b',"a":' + b"9" * 100_000 + b"}}", "18 digits"),
         ]:
-            refused(tmp_path, seal(prefix + rest, body), words)
+            assert_rejected(tmp_path, seal(prefix + rest, body), words)
         for count in (0, 1, 7, 10, len(good), 1 << 31, 1 << 62, (1 << 64) - 1):
-            refused(tmp_path, count.to_bytes(8, "little") + good[8:])
+            assert_rejected(tmp_path, count.to_bytes(8, "little") + good[8:])
 
 
 @pytest.mark.parametrize("version", [1, 2])
-def test_2000_sealed_mutations_are_the_same_features_or_refused(tmp_path, version_2, version):
+def test_sealed_mutations_are_read_or_rejected(tmp_path, version_2, version):
     good = VERSION_1 if version == 1 else version_2
     path = tmp_path / "f"
     accepted = 0
@@ -280,7 +280,7 @@ for path in sys.argv[1:]:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux gives the peak in kilobytes")
-def test_the_worst_headers_cost_little(tmp_path, version_2):
+def test_worst_headers_are_rejected_quickly(tmp_path, version_2):
     paths = []
     limit = 32 << 20
     for good in (VERSION_1, version_2):
@@ -334,7 +334,7 @@ def test_headers_of_numpy_files(tmp_path, header):
         read_array_features(tmp_path / "f.npz", SPEC)
 
 
-def test_a_zip_bomb_is_refused_by_its_directory(tmp_path, monkeypatch):
+def test_zip_bomb_is_rejected_by_its_directory(tmp_path, monkeypatch):
     monkeypatch.setattr("preimage.io.arrays.npy.MAX_ARRAY_BYTES", 1 << 20)
     np.savez_compressed(tmp_path / "f.npz", a=np.zeros((2, 1000, 1000)))
     assert (tmp_path / "f.npz").stat().st_size < 1 << 15

@@ -1,4 +1,4 @@
-"""HDF5 files made to harm a reader."""
+"""HDF5 files crafted to attack a reader."""
 
 import os
 import sys
@@ -120,7 +120,7 @@ def climbing(h5py, file, other):
         (climbing, "relative"),
     ],
 )
-def test_what_an_hdf5_file_may_not_do(tmp_path, elsewhere, make, words):
+def test_unsafe_hdf5_files_are_rejected(tmp_path, elsewhere, make, words):
     h5py = h5py_or_skip()
     with h5py.File(tmp_path / "f.h5", "w") as file:
         make(h5py, file, elsewhere)

@@ -1,4 +1,4 @@
-"""Bytes made to harm a decoder, and tar files made to harm a listing: refused, quickly, by one kind of error."""
+"""Images crafted to attack a decoder, and tar files to attack a listing: rejected quickly, with FileFormatError."""
 
 import io
 import struct
@@ -66,7 +66,7 @@ def forbid_decoding(monkeypatch):
     monkeypatch.setattr(images_module.cv2, "imdecode", refuse)
 
 
-def test_a_decompression_bomb_is_refused_before_anything_is_allocated(monkeypatch):
+def test_decompression_bomb_is_rejected_before_allocation(monkeypatch):
     bomb = png_bomb(30_000)
     assert len(bomb) < 1_000_000
     forbid_decoding(monkeypatch)
@@ -112,7 +112,7 @@ def test_animated_and_lossy_webp_and_bigtiff_headers(monkeypatch):
         decode_image(out.getvalue(), name="it", max_pixels=3)
 
 
-def test_a_tiff_with_huge_tiles_is_refused():
+def test_tiff_with_huge_tiles_is_rejected():
     out = io.BytesIO()
     tifffile.imwrite(out, np.zeros((64, 64, 3), np.uint8), photometric="rgb", tile=(16, 16))
     data = bytearray(out.getvalue())
@@ -172,7 +172,7 @@ def test_links_devices_and_folders_in_a_tar_are_ignored(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["/etc/a.jpg", "../a.jpg", "a/../../b.jpg", "a\n.jpg", "C:a.jpg"])
-def test_names_that_lead_out_of_a_folder(tmp_path, name):
+def test_names_outside_the_folder_are_rejected(tmp_path, name):
     path = shard(tmp_path / "s.tar", ({"name": name}, b"x"))
     with pytest.raises(FileFormatError, match=r"s\.tar: member "):
         list_images(path)
@@ -227,7 +227,7 @@ def test_damage_between_members_is_not_taken_for_the_end(tmp_path):
 
 
 @pytest.mark.parametrize("data", [b"", b"hello", b"\x1f\x8b" + bytes(2000), bytes(100), b"x" * 5000])
-def test_what_is_no_tar(tmp_path, data):
+def test_files_that_are_no_tar_are_rejected(tmp_path, data):
     (tmp_path / "s.tar").write_bytes(data)
     with pytest.raises(FileFormatError, match=r"s\.tar: .*tar"):
         list_images(tmp_path / "s.tar")

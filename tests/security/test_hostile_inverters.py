@@ -1,4 +1,4 @@
-"""Inverters whose ``config.json`` was made to harm: refused by name, and before anything large is built."""
+"""Inverters with a crafted ``config.json``: rejected by field, before anything large is built."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ U = UShapedConfig(widths=(8, 16), blocks_down=(1, 1), blocks_up=(1,), head=(8,))
 VIEW = View(16, 16, 16)
 
 
-def refused(folder: Path, inverter: Inverter, **changes: Any) -> str:
-    """How the inverter with these fields of its config is refused, which takes no time."""
+def problem_of(folder: Path, inverter: Inverter, **changes: Any) -> str:
+    """Return the problem of an inverter with these fields of its config, which is found quickly."""
     path = inverter.save(folder) / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
     start = time.perf_counter()
@@ -54,13 +54,13 @@ def refused(folder: Path, inverter: Inverter, **changes: Any) -> str:
     ids=str,
 )
 def test_views(tmp_path: Path, view: object) -> None:
-    assert "view" in refused(tmp_path, Inverter(VECTORS, SMALL, view=VIEW), view=view)
+    assert "view" in problem_of(tmp_path, Inverter(VECTORS, SMALL, view=VIEW), view=view)
 
 
 def test_a_view_of_maps_that_would_fill_the_memory(tmp_path: Path) -> None:
     """Of vectors the network's side has to agree; of maps no weights would tell."""
     view = {"image_size": 10**9, "crop": 10**9, "size": 10**9}
-    assert "8192" in refused(tmp_path, Inverter(MAPS, U, view=VIEW), view=view)
+    assert "8192" in problem_of(tmp_path, Inverter(MAPS, U, view=VIEW), view=view)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_a_view_of_maps_that_would_fill_the_memory(tmp_path: Path) -> None:
 )
 def test_layers(tmp_path: Path, layers: object, words: str) -> None:
     network = {"architecture": "single-stream", "layers": layers}
-    assert words in refused(tmp_path, Inverter(VECTORS, SMALL, view=VIEW), network=network)
+    assert words in problem_of(tmp_path, Inverter(VECTORS, SMALL, view=VIEW), network=network)
 
 
 @pytest.mark.parametrize(
@@ -95,14 +95,14 @@ def test_layers(tmp_path: Path, layers: object, words: str) -> None:
     ids=str,
 )
 def test_sizes_of_a_u(tmp_path: Path, change: dict[str, object], words: str) -> None:
-    assert words in refused(tmp_path, Inverter(MAPS, U), network=config_to_dict(U) | change)
+    assert words in problem_of(tmp_path, Inverter(MAPS, U), network=config_to_dict(U) | change)
 
 
 def test_channels_and_empty_streams(tmp_path: Path) -> None:
     inverter = Inverter(MAPS, U)
-    assert "weights" in refused(tmp_path, inverter, spec=MAPS.to_dict() | {"channels": 10**10})
+    assert "weights" in problem_of(tmp_path, inverter, spec=MAPS.to_dict() | {"channels": 10**10})
     empty = config_to_dict(TwoStreamConfig(context=(), detail=(), joint=()))
-    assert "last layer" in refused(tmp_path, inverter, network=empty)
+    assert "last layer" in problem_of(tmp_path, inverter, network=empty)
 
 
 @pytest.mark.parametrize(

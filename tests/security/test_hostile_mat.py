@@ -1,4 +1,4 @@
-"""MATLAB files made to harm a reader."""
+"""MATLAB files crafted to attack a reader."""
 
 import struct
 import tracemalloc
@@ -26,7 +26,7 @@ from preimage.io.arrays import mat5, read_foreign, write_foreign
         (((1,) * 40, bytes(4)), "dimensions"),
     ],
 )
-def test_variables_that_lie(tmp_path, arguments, words, compress):
+def test_inconsistent_variables_are_rejected(tmp_path, arguments, words, compress):
     (tmp_path / "f.mat").write_bytes(HEADER + variable(*arguments, compress=compress))
     with pytest.raises(FileFormatError, match=words):
         read_foreign(tmp_path / "f.mat", SPEC, "matlab")
@@ -100,7 +100,7 @@ def test_parts_that_inflate_a_thousandfold(tmp_path, rest):
         tracemalloc.stop()
 
 
-def test_a_large_variable_is_refused_before_it_is_inflated(tmp_path, monkeypatch):
+def test_large_variable_is_rejected_before_it_is_inflated(tmp_path, monkeypatch):
     monkeypatch.setattr("preimage.io.arrays.stored.MAX_ARRAY_BYTES", 1 << 20)
     (tmp_path / "f.mat").write_bytes(HEADER + variable((100, 100, 31), bytes(100 * 100 * 31 * 4), compress=True))
     assert (tmp_path / "f.mat").stat().st_size < 1 << 12
@@ -130,7 +130,7 @@ def test_a_large_variable_is_refused_before_it_is_inflated(tmp_path, monkeypatch
         ("image_00004", np.zeros((2, 3, 31)), r"'image_00004'.*key"),
     ],
 )
-def test_notes_that_lie(tmp_path, name, value, words):
+def test_inconsistent_metadata_is_rejected(tmp_path, name, value, words):
     path = tmp_path / "f.mat"
     write_foreign(path, SPEC, RECORDS, layout="matlab")
     found = {key: array for key, array in scipy.io.loadmat(path).items() if not key.startswith("__")}

@@ -1,4 +1,4 @@
-"""Files of weights made to harm a reader, and a few hundred damaged ones of every kind."""
+"""Files of weights crafted to attack a reader."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def read(path: Path) -> int:
 
 @pytest.mark.parametrize("version", [v1, v2])
 def test_caffemodels_cut_short(tmp_path: Path, version: Callable[..., bytes]) -> None:
-    """Anywhere but between two layers, where what is left is a sound file of fewer layers."""
+    """Anywhere but between two layers, where the rest is a valid file of fewer layers."""
     path = tmp_path / "w.caffemodel"
     whole = version(LAYERS)
-    sound = {len(version(LAYERS[:count])): count for count in range(2, len(LAYERS) + 1)}
+    valid = {len(version(LAYERS[:count])): count for count in range(2, len(LAYERS) + 1)}
     for size in range(len(whole)):
         path.write_bytes(whole[:size])
-        if size in sound:
-            assert len(open_weights(path).layers) == sound[size]
+        if size in valid:
+            assert len(open_weights(path).layers) == valid[size]
             continue
         with pytest.raises(FileFormatError, match=r"short|empty|no layers|no weights") as caught:
             read(path)
@@ -95,7 +95,7 @@ TWO = np.ones(2, np.float32)
     ],
     ids=str,
 )
-def test_caffemodels_that_lie(tmp_path: Path, content: bytes, words: str) -> None:
+def test_inconsistent_caffemodels_are_rejected(tmp_path: Path, content: bytes, words: str) -> None:
     path = tmp_path / "w.caffemodel"
     path.write_bytes(content)
     with pytest.raises(FileFormatError, match=words):
@@ -110,7 +110,7 @@ def test_caffemodels_that_lie(tmp_path: Path, content: bytes, words: str) -> Non
     ],
     ids=["empty fields, a huge shape", "empty blobs"],
 )
-def test_a_lying_file_costs_no_memory(tmp_path: Path, content: bytes, words: str) -> None:
+def test_inconsistent_file_uses_no_memory(tmp_path: Path, content: bytes, words: str) -> None:
     path = tmp_path / "w.caffemodel"
     path.write_bytes(content)
     tracemalloc.start()
@@ -122,7 +122,7 @@ def test_a_lying_file_costs_no_memory(tmp_path: Path, content: bytes, words: str
         tracemalloc.stop()
 
 
-def test_bombs_are_told_by_their_headers(tmp_path: Path) -> None:
+def test_bombs_are_detected_by_their_headers(tmp_path: Path) -> None:
     """128 MB of zeros in a file of 128 kB: the shape is wrong, and that is known before anything is unpacked."""
     path = tmp_path / "w.npz"
     header = b"\x93NUMPY\1\0" + (118).to_bytes(2, "little")
@@ -189,7 +189,7 @@ def test_a_negative_view_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
-def test_nested_tensors_are_refused(tmp_path: Path) -> None:
+def test_nested_tensors_are_rejected(tmp_path: Path) -> None:
     torch.save({"a": torch.nested.nested_tensor([torch.ones(2), torch.ones(3)])}, tmp_path / "w.pth")
     with pytest.raises(FileFormatError, match=r"'a'.*nested"):
         read(tmp_path / "w.pth")

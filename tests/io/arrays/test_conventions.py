@@ -57,7 +57,7 @@ def test_hog_of_the_matlab_toolbox(made):
     assert np.array_equal(conventions.to_planar(HOG, "cyvlfeat", array), planar)
 
 
-def test_hog_of_a_transposed_image_is_refused_with_the_reason():
+def test_hog_of_a_transposed_image_is_rejected_with_the_reason():
     with pytest.raises(ValueError, match=r"90°.*multiple.*20°"):
         conventions.check_layout(HOG, "matlab-transposed")
 
@@ -161,13 +161,13 @@ def test_norms_in_the_third_row_are_allowed(made):
     "shape", [(3780,), (7, 3780), (7, 7, 2, 2, 9), (16, 16, 9), (16, 16, 36), (16, 16, 81)], ids=str
 )
 @pytest.mark.parametrize("layout", ["preimage", "matlab", "cyvlfeat"])
-def test_scikit_images_hog_is_refused_with_the_reason(tmp_path, shape, layout):
+def test_hog_of_scikit_image_is_rejected_with_the_reason(tmp_path, shape, layout):
     np.save(tmp_path / "f.npy", np.zeros(shape))
     with pytest.raises(FileFormatError, match=r"f\.npy: .*scikit-image's HOG.*preimage\.hog"):
         read_array_features(tmp_path / "f.npy", HOG, layout=layout)
 
 
-def test_the_real_hog_of_scikit_image_is_refused(tmp_path):
+def test_computed_hog_of_scikit_image_is_rejected(tmp_path):
     feature = pytest.importorskip("skimage.feature")
     for vector in (False, True):
         np.save(tmp_path / "f.npy", feature.hog(RNG.random((64, 64)), feature_vector=vector))
@@ -201,7 +201,7 @@ def test_arrays_that_are_no_pairs(tmp_path, names, words):
         read_array_features(tmp_path / "f.npz", SIFT, layout="matlab")
 
 
-def test_unknown_layouts_and_representations_without_one(tmp_path):
+def test_unknown_conventions_and_representations_without_one(tmp_path):
     with pytest.raises(ValueError, match="preimage, matlab"):
         conventions.check_layout(HOG, "fortran")
     with pytest.raises(ValueError, match=r"'gist'.*5 channels.*'preimage'"):

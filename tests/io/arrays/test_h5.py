@@ -39,7 +39,7 @@ def hloc(path, images, **options):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_our_own_files_need_no_words(tmp_path, dtype):
+def test_files_of_the_package_need_no_description(tmp_path, dtype):
     path = tmp_path / "f.h5"
     write_hdf5_features(path, HOG, records(), dtype=dtype)
     file = read_foreign(path)
@@ -52,7 +52,7 @@ def test_our_own_files_need_no_words(tmp_path, dtype):
         read_foreign(path, Spec("hog", "vlfeat-uoctti", 31, 4, {"cell_size": 4, "color": "luma"}))
 
 
-def test_what_is_written_is_hlocs_layout(tmp_path):
+def test_written_files_have_the_layout_of_hloc(tmp_path):
     write_hdf5_features(tmp_path / "f.h5", HOG, records())
     with h5py.File(tmp_path / "f.h5", "r") as file:
         assert list(file) == ["d"]
@@ -68,7 +68,7 @@ def test_what_is_written_is_hlocs_layout(tmp_path):
     "options", [{}, {"fletcher32": True}, {"compression": "gzip", "shuffle": True}, {"compression": "lzf"}]
 )
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64", ">f4"])
-def test_what_others_write_is_read(tmp_path, options, dtype):
+def test_files_of_other_programs_are_read(tmp_path, options, dtype):
     images = {
         f"db/{i}.jpg": {"features": STACK[i].astype(dtype), "image_size": np.array([50, 33 + 100 * i])}
         for i in range(3)
@@ -188,7 +188,7 @@ def test_images_with_different_specs(tmp_path):
         read_hdf5_features(path)
 
 
-def test_what_cannot_be_written(tmp_path):
+def test_unwritable_features_are_rejected(tmp_path):
     twice = [FeatureRecord(key, STACK[0], (9, 9), (32, 48)) for key in ("a", "a/features")]
     for items, options, words in [
         ([], {}, "no image"),
@@ -228,7 +228,7 @@ def test_a_full_disk_is_an_error_and_leaves_nothing_behind(tmp_path):
         assert os.listdir(tmp_path) == []
 
 
-def test_without_h5py_the_remedy_is_told(tmp_path, monkeypatch):
+def test_without_h5py_the_error_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "h5py", None)
     for call in (
         lambda: read_foreign(tmp_path / "f.h5", HOG),

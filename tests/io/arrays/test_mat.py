@@ -39,7 +39,7 @@ def records(spec=HOG, arrays=STACK):
 
 @pytest.mark.parametrize("compressed", [False, True])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_what_scipy_writes_is_read(tmp_path, dtype, compressed):
+def test_files_of_scipy_are_read(tmp_path, dtype, compressed):
     path = tmp_path / "f.mat"
     arrays = {name: STACK[i].transpose(1, 2, 0).astype(dtype) for i, name in enumerate("abc")}
     scipy.io.savemat(path, arrays, do_compression=compressed)
@@ -103,7 +103,7 @@ OWN = [(spec, layout) for spec in (HOG, SIFT) for layout in ("preimage", "matlab
 
 
 @pytest.mark.parametrize(("spec", "layout"), OWN, ids=[f"{spec.representation}-{layout}" for spec, layout in OWN])
-def test_our_own_files_need_no_words(tmp_path, spec, layout):
+def test_files_of_the_package_need_no_description(tmp_path, spec, layout):
     shape = (5,) if spec is VECTORS else (spec.channels, 3, 4)
     arrays = RNG.uniform(0, 0.4, (2, *shape)).astype(np.float32)
     path = tmp_path / "f.mat"
@@ -139,7 +139,7 @@ def test_equal_features_give_equal_files(tmp_path):
     assert (tmp_path / "a.mat").read_bytes() == (tmp_path / "b.mat").read_bytes()
 
 
-def test_what_is_missing_is_asked_for(tmp_path):
+def test_missing_descriptions_are_requested(tmp_path):
     scipy.io.savemat(tmp_path / "f.mat", {"a": STACK[0].transpose(1, 2, 0)})
     with pytest.raises(ValueError, match="'matlab'"):
         read_foreign(tmp_path / "f.mat", HOG)
@@ -218,7 +218,7 @@ def test_a_flipped_bit_in_compressed_data_is_found_when_read(tmp_path):
         file["a"]
 
 
-def test_what_cannot_be_written(tmp_path):
+def test_unwritable_features_are_rejected(tmp_path):
     for items, options, words in [
         ([], {}, "no image"),
         (records() + records(), {}, r"'sub/0'.*twice"),
@@ -282,7 +282,7 @@ def test_a_variable_is_read_without_walking_past_the_others(tmp_path):
     assert file.bytes_read < STACK[0].nbytes + 1000
 
 
-def test_without_scipy_the_remedy_is_told(tmp_path, monkeypatch):
+def test_without_scipy_the_error_names_the_extra(tmp_path, monkeypatch):
     write_foreign(tmp_path / "f.mat", HOG, records())
     monkeypatch.setitem(sys.modules, "scipy.io", None)
     for action in (

@@ -203,7 +203,7 @@ def test_different_shapes_go_to_npz_only(tmp_path):
     assert read_array_features(tmp_path / "f.npz", SPEC)["d/1"].shape == (3, 1, 6)
 
 
-def test_what_cannot_be_written(tmp_path):
+def test_unwritable_features_are_rejected(tmp_path):
     for name, items, options, words in [
         ("f.txt", records(), {}, r"suffix.*\.npy.*\.npz.*'\.txt'"),
         ("f.npy", [], {}, "no image"),
@@ -224,7 +224,7 @@ def test_equal_features_give_equal_files(tmp_path):
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
 
 
-def test_objects_are_refused_first(tmp_path):
+def test_python_objects_are_rejected_first(tmp_path):
     """Before a spec is asked for, which would not help."""
     np.save(tmp_path / "a.npy", np.array([1, "a"], object))
     with pytest.raises(FileFormatError, match=r"a\.npy: .*Python objects"):

@@ -54,7 +54,7 @@ def cosines(one, other):
 
 
 @needs_vlfeat
-def test_a_database_of_colmap_tells_what_vlfeat_finds():
+def test_colmap_database_has_the_keypoints_of_vlfeat():
     file = read_keypoints(GOLDEN / "colmap_l1_root.db")
     assert (file.origin, file.normalization) == ("colmap", "l1_root")
     assert tuple(file) == ("face.png", "flat.png", "sub/coffee.png")
@@ -189,7 +189,7 @@ def test_one_keypoint_has_one_descriptor_whoever_wrote_the_file(tmp_path):
 
 
 @pytest.mark.parametrize(("dtype", "worst"), [("float32", 1e-7), ("float16", 3e-4), ("uint8", 2e-3)])
-def test_our_own_files(tmp_path, dtype, worst):
+def test_files_of_the_package(tmp_path, dtype, worst):
     records = list(read_keypoints(GOLDEN / "colmap_l1_root.db").records())
     records.append(KeypointRecord("unsized", records[0].keypoints, None))
     write_keypoints(tmp_path / "f.npz", records, dtype=dtype)
@@ -216,7 +216,7 @@ def test_texts_in_other_encodings(tmp_path):
             assert read_keypoints(tmp_path / name).counts == (count if name == "b.yml" else 1,), (name, encoding)
 
 
-def test_what_vl_sift_of_matlab_returns(tmp_path):
+def test_results_of_vl_sift_in_matlab_are_read(tmp_path):
     """Frames count pixels from 1; descriptors are in the order of VLFeat's C library (toolbox/sift/vl_sift.m)."""
     scipy_io = pytest.importorskip("scipy.io")
     frames = np.array([[1, 1, 2, 0.5], [11, 21, 3, 4], [5, 6, 1.5, -1]])
@@ -281,7 +281,7 @@ def test_an_image_without_keypoints_may_have_arrays_of_any_empty_shape(tmp_path)
         assert len(read_keypoints(tmp_path / "a.npz")[0].x) == 0
 
 
-def test_our_own_file_of_one_image_needs_no_key(tmp_path):
+def test_file_of_the_package_with_one_image_needs_no_key(tmp_path):
     descriptors = np.zeros((2, 128), np.uint8)
     descriptors[0, 3] = 200
     np.savez_compressed(
@@ -318,7 +318,7 @@ def test_a_folder_of_files(tmp_path):
         read_keypoints(tmp_path, format="lowe")
 
 
-def test_what_is_a_keypoint_file(tmp_path):
+def test_keypoint_files_are_recognized(tmp_path):
     pytest.importorskip("h5py")
     image = np.zeros((8, 8), np.uint8)
     yes = [GOLDEN / "colmap_l2.db", hloc_file(tmp_path / "a.h5", {"a": hloc_arrays("colmap_l2.db", rootsift=False)})]

@@ -1,4 +1,4 @@
-"""Units and places of keypoints: what cannot be right is refused, what may be wrong is remarked on."""
+"""Units and positions of keypoints: impossible values are rejected, suspicious ones noted."""
 
 import re
 
@@ -33,7 +33,7 @@ def read(frames=FRAMES, descriptors=DESCRIPTORS, **options):
     return as_keypoints(np.array(frames), np.array(descriptors), **options)
 
 
-def test_what_is_right_is_not_remarked_on():
+def test_correct_keypoints_get_no_note():
     assert examine(read(), SIZE) == {}
     assert examine(read(FRAMES * [1, 1, 1, 57.3], degrees=True), SIZE) == {}
     assert examine(read(descriptors=DESCRIPTORS / DESCRIPTORS.max()), SIZE) == {}
@@ -54,7 +54,7 @@ def test_what_is_right_is_not_remarked_on():
         ([1, 1, 1, 1000], True, r"angle.*59.*degrees"),
     ],
 )
-def test_other_units_are_refused(factors, degrees, words):
+def test_other_units_are_rejected(factors, degrees, words):
     with pytest.raises(ValueError, match=words):
         read(FRAMES * factors, degrees=degrees)
 
@@ -69,7 +69,7 @@ def test_other_units_are_refused(factors, degrees, words):
         (DESCRIPTORS[:, :64], r"descriptors \(80, 64\)"),
     ],
 )
-def test_descriptors_of_something_else_are_refused(descriptors, words):
+def test_descriptors_other_than_sift_are_rejected(descriptors, words):
     with pytest.raises(ValueError, match=words):
         read(descriptors=descriptors)
 
@@ -89,7 +89,7 @@ def test_keypoints_outside_of_the_image():
         examine(read(FRAMES * [1, 1, 300, 1]), SIZE)
 
 
-def test_what_may_be_wrong_is_remarked_on():
+def test_suspicious_keypoints_get_a_note():
     def kinds(*arguments, size=SIZE, **options):
         return list(examine(read(*arguments, **options), size))
 
@@ -101,7 +101,7 @@ def test_what_may_be_wrong_is_remarked_on():
     assert kinds(descriptors=DESCRIPTORS * (np.arange(COUNT) > 9)[:, None]) == ["zero"]
 
 
-def test_both_normalizations_of_colmap_are_told_apart():
+def test_both_normalizations_of_colmap_are_distinguished():
     """By what COLMAP itself wrote; only databases of enough keypoints are judged."""
     for name, wrong, kind in (("colmap_l2.db", "l1_root", "square"), ("colmap_l1_root.db", "l2", "root")):
         affine, descriptors = colmap_arrays(name)

@@ -1,4 +1,4 @@
-"""Importing weights: every format, what is refused and with which words, and the command."""
+"""Import of weights: every format, rejected files, and the command."""
 
 from __future__ import annotations
 
@@ -187,7 +187,7 @@ def test_caffemodels(tmp_path: Path, version: str) -> None:
         assert np.array_equal(values, expected[array.name])
 
 
-def test_a_caffemodel_tells_the_order_of_pooling_and_normalization(tmp_path: Path) -> None:
+def test_caffemodel_determines_the_order_of_pooling_and_normalization(tmp_path: Path) -> None:
     """Also when it has been converted."""
     path = tmp_path / "n.caffemodel"
     for first, then, variant in (("pool1", "norm1", "caffenet"), ("norm1", "pool1", "bvlc")):
@@ -226,7 +226,7 @@ def _changed(**changes: np.ndarray | None) -> Arrays:
     ],
     ids=lambda value: value[:40] if isinstance(value, str) else "",
 )
-def test_what_is_not_imported(tmp_path: Path, folder: Path, arrays: Arrays, words: str) -> None:
+def test_unused_weights_are_not_imported(tmp_path: Path, folder: Path, arrays: Arrays, words: str) -> None:
     path = write(tmp_path / "a.npz", arrays)
     with pytest.raises(FileFormatError, match=words) as caught:
         import_weights(path, variant="caffenet")
@@ -288,7 +288,7 @@ def test_imported_files_notice_damage(tmp_path: Path) -> None:
         ("preprocessing", "none", r"preprocessing.*'none'"),
     ],
 )
-def test_headers_that_contradict_themselves(tmp_path: Path, old: str, new: str, words: str) -> None:
+def test_inconsistent_headers_are_rejected(tmp_path: Path, old: str, new: str, words: str) -> None:
     path = import_weights(write(tmp_path / "a.npz", CONV2), variant="caffenet").path
     with safetensors.safe_open(path, "np") as file:
         metadata = file.metadata()

@@ -98,12 +98,12 @@ def test_layer_without_activation_is_linear() -> None:
         ((1, 4, 5, 5), (4, 2, 3, 3), r"\(4, 2, 3, 3\)"),
     ],
 )
-def test_refuses(x: tuple[int, ...], weight: tuple[int, ...], message: str) -> None:
+def test_rejects(x: tuple[int, ...], weight: tuple[int, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         upconv(torch.zeros(x), torch.zeros(weight))
 
 
-def test_a_cpu_does_without_the_registered_ops() -> None:
+def test_cpu_does_not_use_the_registered_ops() -> None:
     """Registering them loads dynamo and inductor, which takes longer than importing torch."""
     script = """
 import sys, torch

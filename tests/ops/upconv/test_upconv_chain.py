@@ -117,7 +117,7 @@ def test_gradcheck() -> None:
 
 
 @pytest.mark.parametrize("which", ["x", "weight", "bias"])
-def test_second_derivatives_are_refused(which: str) -> None:
+def test_second_derivatives_are_rejected(which: str) -> None:
     x, weight, bias = (torch.randn(*shape, requires_grad=True) for shape in ((1, 2, 3, 3), (2, 5, 5, 5), (5,)))
     wanted = {"x": x, "weight": weight, "bias": bias}[which]
     (gradient,) = torch.autograd.grad(upconv(x, weight, bias).square().sum(), wanted, create_graph=True)
@@ -125,7 +125,7 @@ def test_second_derivatives_are_refused(which: str) -> None:
         gradient.sum().backward()
 
 
-def test_keeps_only_what_the_layers_put_out() -> None:
+def test_only_outputs_of_layers_are_kept() -> None:
     layers = UpConvChain(UpConv2d(8, 7), UpConv2d(7, 6), UpConv2d(6, 3, None))
     kept: dict[int, int] = {}
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.setdefault(t.data_ptr(), t.numel()), lambda n: n):
@@ -284,14 +284,14 @@ def test_works_without_memory() -> None:
         ),
     ],
 )
-def test_refuses(change: dict[str, object], error: type[Exception], message: str) -> None:
+def test_rejects(change: dict[str, object], error: type[Exception], message: str) -> None:
     x, weights, biases = a_chain((0.2, None))
     arguments = {"x": x, "weights": weights, "biases": biases, "slopes": (0.2, None)} | change
     with pytest.raises(error, match=message):
         upconv_chain(**arguments)
 
 
-def test_distance_refuses_what_does_not_fit() -> None:
+def test_distance_rejects_wrong_shapes() -> None:
     x, weights, biases = a_chain((0.2, None))
     target, mean = torch.zeros(2, 3, 12, 8, dtype=torch.uint8), torch.zeros(3)
     with pytest.raises(ValueError, match=r"activation.*0\.2"):

@@ -75,7 +75,7 @@ def test_tables_are_whole_and_name_only_candidates(
 
 
 @pytest.mark.parametrize("capability", CAPABILITIES, ids=str)
-def test_what_is_chosen_is_valid_on_the_device(capability: tuple[int, int]) -> None:
+def test_chosen_configurations_are_valid_on_the_device(capability: tuple[int, int]) -> None:
     """Tables of a lower architecture name what a device above it cannot run: those entries are left out."""
     for entries in choice._table(capability).values():
         for entry in entries:
@@ -93,7 +93,7 @@ def test_deep_layers_are_cudnns_until_measured_and_images_are_ours() -> None:
     assert rule("image_backward", 64, 32, 4096, HALF, (9, 0), tf32=True) is None
 
 
-def test_layers_that_no_table_has_go_by_the_rule() -> None:
+def test_layers_outside_the_tables_use_the_rule() -> None:
     for which, in_channels, out_channels in (("forward", 37, 11), ("dgrad", 37, 11), ("wgrad", 37, 300)):
         arguments = which, in_channels, out_channels, 5000, HALF, (9, 0)
         assert choose(*arguments, tf32=True) == rule(*arguments, tf32=True)
@@ -109,7 +109,7 @@ def test_layers_that_no_table_has_go_by_the_rule() -> None:
         (HALF, (9, 0), 1 << 26, True),
     ],
 )
-def test_what_has_no_kernels_is_torchs(
+def test_layers_without_kernels_use_torch(
     dtype: torch.dtype, capability: tuple[int, int], pixels: int, tf32: bool
 ) -> None:
     assert choose("forward", 64, 32, pixels, dtype, capability, tf32=tf32) is None
@@ -136,7 +136,7 @@ def test_the_nearest_architecture_below_is_taken(write_table: WriteTable) -> Non
     assert found[12, 0] == found[13, 0] == by_rule
 
 
-def test_without_tables_the_rule_decides(write_table: WriteTable) -> None:
+def test_without_tables_the_rule_is_used(write_table: WriteTable) -> None:
     assert chosen() == candidates("forward", 64, 32, 4096, HALF, (9, 0), tf32=True)[0]
 
 
@@ -165,13 +165,15 @@ def test_a_damaged_entry_is_left_out(what: str, write_table: WriteTable, caplog:
 @pytest.mark.parametrize(
     "change", [{"kernel": "none"}, {"block": [128, 64, 2048]}, {"block": [7, 7, 7]}, {"num_warps": 3}, {"split": 10**9}]
 )
-def test_what_is_no_candidate_is_never_launched(change: dict[str, Any], write_table: WriteTable) -> None:
+def test_configurations_outside_the_candidates_are_never_launched(
+    change: dict[str, Any], write_table: WriteTable
+) -> None:
     write_table("sm_90.json", [{**of_layer(), **change}])
     assert chosen() == candidates("forward", 64, 32, 4096, HALF, (9, 0), tf32=True)[0]
 
 
 @pytest.mark.parametrize("data", [b"", b"null", b"[]", b'{"entries": 3}', b"\xff\xfe", b"[" * 100_000])
-def test_a_file_that_is_no_table_is_as_good_as_none(
+def test_file_that_is_no_table_is_ignored(
     data: bytes, write_table: WriteTable, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = write_table("sm_90.json", data)
@@ -215,14 +217,16 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     return calls
 
 
-def test_the_ops_ask_for_the_layer_and_its_low_resolution(asked: list[tuple[Any, ...]]) -> None:
+def test_ops_look_up_the_layer_and_its_low_resolution(asked: list[tuple[Any, ...]]) -> None:
     library._config("forward", maps(2, 64, 5, 4), 64, 32)
     library._config("dgrad", maps(2, 32, 10, 8), 64, 32)
     size = 64, 32, 40, HALF, (9, 0), {"tf32": False}
     assert asked == [("forward", *size), ("dgrad", *size)]
 
 
-def test_the_ops_do_not_ask_where_no_kernel_runs(asked: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ops_look_up_nothing_where_no_kernel_runs(
+    asked: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     library._config("forward", torch.zeros(2, 64, 5, 4), 64, 32)
     open_size: Any = ShapeEnv().create_unbacked_symint()  # as where torch.compile traces for any batch
     library._config("forward", maps(open_size, 64, 5, 4), 64, 32)

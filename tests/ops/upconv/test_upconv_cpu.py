@@ -138,7 +138,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_changed_weight_is_packed_anew(change: str) -> None:
+def test_changed_weight_is_packed_again(change: str) -> None:
     x, _, weight, bias = operands((2, 24, 32, 9, 4), torch.float32)
     cpu.forward(x, weight, bias, 0.2, repeated=True)
     CHANGES[change](weight)

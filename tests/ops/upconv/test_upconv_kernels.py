@@ -266,7 +266,7 @@ def test_float32_is_tf32_where_torch_allows_it(allowed: bool, monkeypatch: pytes
     assert _launch.precision(torch.bfloat16) == "ieee"
 
 
-def test_refuses_maps_past_int32() -> None:
+def test_rejects_maps_past_int32() -> None:
     x = torch.empty(1, device="meta").expand(2**13, 16, 128, 128)
     with pytest.raises(ValueError, match=r"2\^31 - 1"):
         kernels.forward(x, torch.empty(16, 3, 5, 5, device="meta"), None, None, FORWARD[0])
@@ -275,7 +275,7 @@ def test_refuses_maps_past_int32() -> None:
         _launch.new_map(like, 16, 128, 128)
 
 
-def test_refuses_what_does_not_fit() -> None:
+def test_rejects_what_does_not_fit() -> None:
     passes = Passes((1, 5, 3, 2, 2))
     with pytest.raises(ValueError, match=r"weight.*\(4, Co, 5, 5\)"):
         kernels.forward(passes.x[:, :4], passes.weight, None, None, FORWARD[0])

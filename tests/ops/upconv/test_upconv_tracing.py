@@ -1,4 +1,4 @@
-"""What torch.compile sees of the up-convolution on a GPU: the Triton kernels themselves, and what they put out."""
+"""The up-convolution under torch.compile on a GPU: the Triton kernels in the graph, and their outputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keypoint files and arguments that are refused, and the words."""
+"""Keypoint files and arguments that are rejected, and the errors."""
 
 import contextlib
 import gzip
@@ -25,7 +25,7 @@ def test_image_sizes():
         read_keypoints(path, image_size=(0, 160))
 
 
-def test_arguments_that_are_wrong(tmp_path):
+def test_wrong_arguments_are_rejected(tmp_path):
     with pytest.raises(ValueError, match=r"format.*colmap, hloc, mat, preimage, colmap-text"):
         read_keypoints(tmp_path, format="sift")
     with pytest.raises(ValueError, match=r"normalization.*l2, l1_root, l1_root_twice"):
@@ -78,7 +78,7 @@ MATRIX = "descriptors: !!opencv-matrix\n   rows: {}\n   cols: {}\n   dt: f\n   d
         ("a.json", '{"keypoints": [1, 2, "a"]}', r"OpenCV.*7"),
     ],
 )
-def test_texts_that_are_refused(tmp_path, name, text, words):
+def test_wrong_texts_are_rejected(tmp_path, name, text, words):
     (tmp_path / name).write_text(text)
     with pytest.raises(FileFormatError, match=rf"{name}: .*({words})"):
         read_keypoints(tmp_path / name)
@@ -100,7 +100,7 @@ BYTES = np.ones((1, 128), np.uint8)
         (FOUR.astype(np.float64), BYTES, r"'a\.jpg'.*keypoints.*float64.*float32"),
     ],
 )
-def test_databases_that_are_refused(tmp_path, keypoints, descriptors, words):
+def test_wrong_databases_are_rejected(tmp_path, keypoints, descriptors, words):
     with pytest.raises(FileFormatError, match=rf"a\.db: .*{words}"):
         read_keypoints(colmap_database(tmp_path / "a.db", {"a.jpg": (keypoints, descriptors)}))
 
@@ -158,7 +158,7 @@ def test_a_database_copied_without_its_log(tmp_path):
         read_keypoints(tmp_path / "copy.db")
 
 
-def test_what_an_unknown_file_is(tmp_path):
+def test_unknown_files_are_named(tmp_path):
     for name, data, words in [
         ("a.yml.gz", gzip.compress(b"%YAML"), "gzip"),
         ("a.pkl", b"\x80\x04\x95", "pickle"),
@@ -213,7 +213,7 @@ def test_hdf5_files_that_their_writer_left(tmp_path):
         ({"image_size": np.array([0, 4])}, r"\(0, 4\)"),
     ],
 )
-def test_files_of_hloc_that_are_refused(tmp_path, change, words):
+def test_wrong_hloc_files_are_rejected(tmp_path, change, words):
     pytest.importorskip("h5py")
     arrays = hloc_arrays("colmap_l2.db", rootsift=False) | change
     path = hloc_file(tmp_path / "a.h5", {"a": {key: array for key, array in arrays.items() if array is not None}})
@@ -232,13 +232,13 @@ def test_files_of_hloc_that_are_refused(tmp_path, change, words):
         ({"../a/keypoints": np.ones((1, 4)), "../a/descriptors": BYTES}, "relative"),
     ],
 )
-def test_arrays_that_are_refused(tmp_path, arrays, words):
+def test_wrong_arrays_are_rejected(tmp_path, arrays, words):
     np.savez(tmp_path / "a.npz", **arrays)
     with pytest.raises(FileFormatError, match=rf"a\.npz: .*{words}"):
         read_keypoints(tmp_path / "a.npz")
 
 
-def test_what_cannot_be_written(tmp_path):
+def test_unwritable_features_are_rejected(tmp_path):
     record = read_keypoints(GOLDEN / "colmap_l2.db").record(0)
     both = Keypoints.cat([record.keypoints, record.keypoints])
     wrong = KeypointRecord("a", Keypoints.cat([record.keypoints]), (4, 0))
@@ -257,7 +257,7 @@ def test_what_cannot_be_written(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-def test_without_h5py_the_remedy_is_told(tmp_path, monkeypatch):
+def test_without_h5py_the_error_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "h5py", None)
     (tmp_path / "a.h5").write_bytes(b"")
     with pytest.raises(ImportError, match=r"preimage\[formats\]"):
