@@ -45,8 +45,9 @@ bench: $(VENV)/bench.stamp
 	$(BIN)/python benchmarks/bench_descriptors.py
 	$(BIN)/python benchmarks/plot_descriptors.py
 	$(BIN)/python benchmarks/bench_upconv.py
-	$(BIN)/python benchmarks/bench_upconv.py --markdown docs/upconv.md
 	$(BIN)/python benchmarks/bench_training.py
+	$(BIN)/python benchmarks/bench_extraction.py
+	$(BIN)/python benchmarks/bench_commands.py
 
 # With whatever Python has torch: a machine with a GPU may have no network.
 gpu-check:

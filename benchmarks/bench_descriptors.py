@@ -1,205 +1,375 @@
-"""Descriptors side by side: ours, the real VLFeat's, and other libraries' functions of the same names.
+"""Descriptors side by side: preimage, the real VLFeat, and functions of the same names in other libraries.
 
-One run, in turns, medians; on a busy machine the figures mean little. On the CPU one thread against one thread, with
-every instruction set there is, appended to results/descriptors-cpu.csv (keypoints to keypoints-cpu.csv); on a GPU
-(where there is one) batches in its memory against its own speed of copying, appended to results/descriptors-gpu.csv.
+On the CPU one thread against one thread, with every instruction set, appended to descriptors-cpu.csv and, for sparse
+SIFT, keypoints-cpu.csv; `ratio` is how many times VLFeat's speed. On a GPU batches in its memory, appended to
+descriptors-gpu.csv; `ratio` is how many times the speed of the other implementation on that GPU. Every result of
+preimage is compared with the float64 reference before it is timed.
 """
 
 from __future__ import annotations
 
-import argparse
 import ctypes
+import dataclasses
+import functools
+import importlib
 import os
+import shutil
+import subprocess
 import sys
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
+import numpy as np
+import skimage.data
+import skimage.feature
 import torch
 
-import _others
-import _sparse
-from _descriptors import Descriptor, ImageSet, chosen, image_sets, instruction_sets, rival, vlfeat_runners
-from _gpu import FULL, QUICK, REHEARSAL, GpuPart
-from _timing import Runner, Table, copy_speed, load, medians, processor
+import preimage
+from _harness import Run, Runner, Table, WrongResultError, check, cuda_graph, parser
+from preimage import reference
+from preimage.ops import _native
+from torch_hog import torch_hog
 
-ROUNDS = {"512x512": 21, "1920x1080": 9, "64 x 256x256": 9}
-QUICK_ROUNDS = 3
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "helpers"))
+vlfeat: Any = importlib.import_module("vlfeat")
+
+STEP, BIN = 4, 4  # pixels, of dense SIFT
+SECONDS = 3.0  # for the turns of a descriptor on one set of images
+# Dense SIFT's roots are 3e-6 off. Plain torch's HOG decides otherwise where two directions score equal.
+TOLERANCE, TORCH_TOLERANCE = 1e-5, 1e-3
 COLUMNS = ("descriptor", "images", "implementation", "milliseconds", "ratio", "remark")
+GPU_COLUMNS = (*COLUMNS[:-1], "gigabytes_per_second", "share_of_copy_speed", "remark")
+NAMES = ("hog", "lbp", "dense_sift", "sift", "sift_grid")
+NO_VLFEAT = "VLFeat: libvl.so.1 (package libvlfeat1) is not installed"
 
 
-class CpuPart:
-    """Measures descriptors on one thread of the CPU, and a little on two."""
+class ImageSet:
+    """Images of one size, on the device in all forms that the contenders take; made outside of what is timed."""
 
-    def __init__(self, quick: bool, results: Path) -> None:
-        self.quick = quick
-        self._results = results
-        self._machine = {"processor": processor(), "load": load()}
-        self.table = Table(results / "descriptors-cpu.csv", self._machine, COLUMNS)
-        self.absent: set[str] = set()
-        self._copying = copy_speed()
+    def __init__(self, name: str, pixels: np.ndarray, run: Run) -> None:  # pixels: [B, H, W, 3] uint8
+        self.name, self.count = name, len(pixels)
+        self.gray_bytes = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in pixels]
+        self.gray_arrays = np.stack(self.gray_bytes).astype(np.float32) / 255  # [B, H, W]
+        self.interleaved = torch.from_numpy(pixels).to(run.device).permute(0, 3, 1, 2)  # [B, 3, H, W]
+        self.planar = self.interleaved.contiguous()
+        self.gray = torch.from_numpy(self.gray_arrays).to(run.device)[:, None]  # [B, 1, H, W]
 
-    def measure(self, descriptor: Descriptor, images: ImageSet) -> None:
-        """All rows of a descriptor on one set of images."""
-        rounds = QUICK_ROUNDS if self.quick else ROUNDS[images.name]
-        runners = vlfeat_runners(descriptor, images, self.absent)
-        if descriptor.present():
-            for name in instruction_sets():
-                runners |= descriptor.runners(images, name)
+
+def image_sets(run: Run) -> Iterator[ImageSet]:
+    """Yield a photograph, the same enlarged, and many pieces of it; on a GPU frames that no cache holds."""
+    photograph = skimage.data.astronaut()
+    if run.gpu:
+        count, height, width = (2, 108, 192) if run.rehearsal else (16, 1080, 1920)
+        yield ImageSet(f"{count} x {width}x{height}", rolled(count, height, width), run)
+    else:
+        yield ImageSet("512x512", photograph[None], run)
+        if not run.quick:
+            yield ImageSet("1920x1080", rolled(1, 1080, 1920), run)
+            crops = [photograph[4 * i : 4 * i + 256, 256 - 4 * i : 512 - 4 * i] for i in range(64)]
+            yield ImageSet("64 x 256x256", np.stack(crops), run)
+
+
+def rolled(count: int, height: int, width: int) -> np.ndarray:
+    """Return photographs (B, H, W, 3) uint8 that differ from one to the next."""
+    photograph = cv2.resize(skimage.data.astronaut(), (width, height), interpolation=cv2.INTER_CUBIC)
+    return np.stack([np.roll(photograph, (7 * i, 11 * i), (0, 1)) for i in range(count)])
+
+
+@dataclasses.dataclass(frozen=True)
+class Descriptor:
+    """A function of `preimage` with its options, and the same in VLFeat."""
+
+    name: str
+    function: str
+    options: dict[str, Any]
+    vlfeat: Callable[[int, int], Callable[[np.ndarray], object]]  # from an image's height and width
+    variants: tuple[tuple[str, str, dict[str, Any]], ...]  # label, form of the images, further options
+
+    def compute(self, images: torch.Tensor | np.ndarray, **options: Any) -> Any:
+        return getattr(preimage, self.function)(images, **self.options, **options)
+
+    def expected(self, images: torch.Tensor, **options: Any) -> torch.Tensor:
+        """Return the features of the first image by the definition, in float64."""
+        dtype = {} if self.function == "lbp" else {"dtype": torch.float64}  # LBP's sums are exact in float32
+        features = getattr(reference, self.function)(images[:1].cpu(), **self.options, **dtype, **options)
+        return features.double()  # type: ignore[no-any-return]
+
+
+GRAY, RGB = ("gray f32", "gray", {}), ("RGB u8", "planar", {})
+STRONGEST: dict[str, Any] = {"color": "strongest"}
+HOG_VARIANTS = (GRAY, RGB, ("RGB u8 interleaved", "interleaved", {}), ("RGB u8 strongest", "planar", STRONGEST))
+
+
+def dense_sift(window: str) -> Descriptor:
+    options = {"step": STEP, "bin_size": BIN, "window": window}
+    name, theirs = f"dense_sift {window}", functools.partial(vlfeat.DenseSift, **options)
+    return Descriptor(name, "dense_sift", options, lambda height, width: theirs(height, width).process, (GRAY, RGB))
+
+
+DESCRIPTORS = (
+    Descriptor("hog", "hog", {}, lambda height, width: vlfeat.Hog(), HOG_VARIANTS),
+    Descriptor("lbp", "lbp", {}, lambda height, width: vlfeat.Lbp(), (GRAY, RGB)),
+    *(dense_sift("flat"), dense_sift("gaussian")),
+)
+
+
+def with_instruction_set(name: str, run: Runner) -> Runner:
+    """Return the function, run with one instruction set."""
+
+    def forced() -> object:
+        os.environ["PREIMAGE_ISA"] = name
+        try:
+            return run()
+        finally:
+            del os.environ["PREIMAGE_ISA"]
+
+    return forced
+
+
+def with_two_threads(run: Runner) -> Runner:
+    """Return the function, run with two threads."""
+
+    def threaded() -> object:
+        torch.set_num_threads(2)
+        try:
+            return run()
+        finally:
+            torch.set_num_threads(1)
+
+    return threaded
+
+
+def other_libraries(descriptor: Descriptor, images: ImageSet, absent: set[str]) -> dict[str, Runner]:
+    """Return functions of the same names in other libraries: their numbers differ, even with equal parameters."""
+    gray, pictures = images.gray_arrays, images.gray_bytes
+    height, width = gray.shape[1:]
+    found: dict[str, Runner] = {}
+    if descriptor.name == "hog":
+        found["scikit-image hog"] = lambda: [skimage.feature.hog(image) for image in pictures]
+        if hasattr(cv2, "HOGDescriptor"):
+            w, h = width // 8 * 8, height // 8 * 8
+            theirs = cv2.HOGDescriptor((w, h), (16, 16), (8, 8), (8, 8), 9)
+            found["OpenCV HOGDescriptor"] = lambda: [theirs.compute(image[:h, :w]) for image in pictures]
         else:
-            self.absent.add(f"preimage.{descriptor.function}: not in this version")
-        times = medians(runners, rounds)
-        context = _others.runners(descriptor, images, self.absent)
-        times |= medians(context, QUICK_ROUNDS, slow_rounds=0)  # for context: the slow ones once
-        for row, milliseconds in times.items():
-            against = times.get(rival(row))
-            self._add(descriptor, images, row, milliseconds, against)
-        if descriptor.present():
-            against = times.get("VLFeat grey")
-            self._threads(descriptor, images, against)
-            floor = descriptor.bytes_moved(images.grey) / self._copying
-            self._add(descriptor, images, "grey f32 at the speed of copying", floor, against)
-
-    def _add(
-        self,
-        descriptor: Descriptor,
-        images: ImageSet,
-        row: str,
-        milliseconds: float,
-        against: float | None,
-        remark: str = "",
-    ) -> None:
-        self.table.add(
-            descriptor=descriptor.name,
-            images=images.name,
-            implementation=row,
-            milliseconds=milliseconds,
-            ratio=against / milliseconds if against else None,
-            remark=remark,
-        )
-
-    def _threads(self, descriptor: Descriptor, images: ImageSet, against: float | None, memory: str = "") -> None:
-        """The best instruction set with one and with two threads."""
-        if (os.cpu_count() or 1) < 2:
-            self.absent.add("two threads: this machine has one core")
-            return
-
-        def with_threads(count: int) -> Runner:
-            def run() -> object:
-                before = torch.get_num_threads()
-                torch.set_num_threads(count)
-                try:
-                    return descriptor.compute(images.grey)
-                finally:
-                    torch.set_num_threads(before)
-
-            return run
-
-        times = medians({"1": with_threads(1), "2": with_threads(2)}, QUICK_ROUNDS if self.quick else 7)
-        gain = f"{times['1'] / times['2']:.2f} times one thread's speed"
-        self._add(descriptor, images, f"preimage 2 threads grey f32{memory}", times["2"], against, gain)
-
-    def threads_in_kept_memory(self, descriptors: list[Descriptor], images: ImageSet) -> None:
-        """The same where large results do not come in memory fresh from the system, which hands it out page by page."""
-        if not keep_freed_memory():
-            self.absent.add("two threads in kept memory: this C library has no mallopt")
-            return
-        for descriptor in descriptors:
-            if descriptor.present():
-                self._threads(descriptor, images, None, ", memory kept")
-
-    def measure_sparse(self, function: str, images: ImageSet) -> None:
-        """The same of what gives keypoints, in a table of its own."""
-        table = Table(self._results / "keypoints-cpu.csv", self._machine, COLUMNS)
-        rounds = QUICK_ROUNDS if self.quick else ROUNDS[images.name]
-        _sparse.measure(function, images, table, rounds, self.absent)
-
-    def call_overhead(self, descriptor: Descriptor) -> None:
-        """A call on an image that is hardly worth one."""
-        if not descriptor.present():
-            return
-        tensor = torch.rand(16, 16)
-        array = tensor.numpy()
-        runners: dict[str, Runner] = {
-            "call with a tensor": lambda: descriptor.compute(tensor),
-            "call with an array": lambda: descriptor.compute(array),
-            "torch.empty, for comparison": lambda: torch.empty(1, 31, 1, 1),
-        }
-        for row, milliseconds in medians(runners, 30 if self.quick else 1000).items():
-            self.table.add(descriptor=descriptor.name, images="16x16", implementation=row, milliseconds=milliseconds)
+            absent.add(f"OpenCV HOGDescriptor: OpenCV {cv2.__version__} is built without it")
+        if fhog := dlib_fhog():
+            found["dlib fhog gray"] = lambda: [fhog(image.ctypes.data, height, width) for image in gray]
+        else:
+            absent.add("dlib fhog: needs a C++ compiler and dlib's headers (package libdlib-dev)")
+    elif descriptor.name == "lbp":
+        codes = functools.partial(skimage.feature.local_binary_pattern, P=8, R=1, method="nri_uniform")
+        found["scikit-image codes, no histograms"] = lambda: [codes(image) for image in pictures]
+    elif descriptor.name == "dense_sift gaussian":
+        first = 3 * BIN // 2  # the bins of OpenCV are 1.5 times a keypoint's size wide, around its center
+        places = [(x, y) for y in range(first, height - first, STEP) for x in range(first, width - first, STEP)]
+        grid = [cv2.KeyPoint(float(x), float(y), BIN / 1.5) for x, y in places]
+        sift = cv2.SIFT_create()
+        found["OpenCV SIFT on a grid"] = lambda: [sift.compute(image, grid) for image in pictures]
+    else:
+        found |= kornia_sift(images, absent)
+    return found
 
 
-def keep_freed_memory() -> bool:
-    """Tells the C library to keep what is freed, whatever its size, for the rest of this process."""
-    function = getattr(ctypes.CDLL(None), "mallopt", None)
-    trim_threshold, mmap_max = -1, -4
-    return function is not None and bool(function(mmap_max, 0)) and bool(function(trim_threshold, 2**31 - 1))
+def kornia_sift(images: ImageSet, absent: set[str]) -> dict[str, Runner]:
+    """Return kornia's dense SIFT at our step and bin size, without a Gaussian window."""
+    try:
+        kornia: Any = importlib.import_module("kornia.feature")
+    except ImportError:
+        absent.add("kornia DenseSIFTDescriptor: kornia is not installed")
+        return {}
+    module = kornia.DenseSIFTDescriptor(spatial_bin_size=BIN, rootsift=False, stride=STEP, padding=0)
+    module = module.to(images.gray.device)
+    return {"kornia DenseSIFTDescriptor": lambda: [module(image[None]) for image in images.gray]}
 
 
-def measure_cpu(descriptors: list[Descriptor], sparse: list[str], quick: bool, results: Path) -> set[str]:
-    """Prints and keeps the CPU's table; what it had to do without."""
-    torch.set_num_threads(1)
+@functools.cache
+def dlib_fhog() -> Callable[[int, int, int], None] | None:
+    """Return dlib's fhog for an address, height and width, compiled here."""
+    compiler = shutil.which("g++") or shutil.which("clang++")
+    library = Path(tempfile.mkdtemp()) / "libdlib_fhog.so"
+    options = ["-std=c++17", "-O3", "-march=native", "-DDLIB_NO_GUI_SUPPORT", "-shared", "-fPIC", "-w"]
+    for libraries in ([], ["-ldlib"]) if compiler else ():
+        command = [compiler, *options, str(Path(__file__).with_name("dlib_fhog.cpp")), "-o", str(library), *libraries]
+        if subprocess.run([*command, "-Wl,--no-undefined"], capture_output=True, check=False).returncode == 0:
+            function = ctypes.CDLL(str(library)).dlib_fhog
+            function.argtypes = [ctypes.c_void_p, ctypes.c_long, ctypes.c_long]
+            return function  # type: ignore[no-any-return]
+    return None
+
+
+def right(
+    run: Run, name: str, compute: Runner, expected: torch.Tensor, tolerance: float = TOLERANCE
+) -> dict[str, Runner]:
+    """Return a contender by its name if it runs here and the features of its first image are right."""
+    try:
+        features: Any = compute()
+        check(name, features[:1].cpu(), expected, tolerance)
+    except WrongResultError as error:
+        run.refuse(name, error)
+    except (RuntimeError, ValueError) as error:  # no kernels for this device, or not enough memory
+        run.absent.add(f"{name}: {str(error).splitlines()[0]}")
+    else:
+        return {name: compute}
+    return {}
+
+
+def ours(run: Run, descriptor: Descriptor, images: ImageSet) -> dict[str, Runner]:
+    """Return our variants, on the CPU with every instruction set and with two threads."""
+    found: dict[str, Runner] = {}
+    for label, form, options in descriptor.variants:
+        pixels = getattr(images, form)
+        expected = descriptor.expected(pixels, **options)
+        compute = functools.partial(descriptor.compute, pixels, **options)
+        if run.gpu:
+            found |= right(run, f"preimage {label}", compute, expected)
+            continue
+        for name in _native.instruction_sets():  # best first
+            found |= right(run, f"preimage {name} {label}", with_instruction_set(name, compute), expected)
+        if label == "gray f32" and (os.cpu_count() or 1) > 1:
+            found |= right(run, f"preimage 2 threads {label}", with_two_threads(compute), expected)
+    return found
+
+
+def rivals(run: Run, descriptor: Descriptor, images: ImageSet) -> dict[str, Runner]:
+    """Return what the ratios compare with first, and then other libraries."""
+    if run.gpu:
+        if descriptor.name == "hog":
+            plain = functools.partial(torch_hog, images.gray)
+            expected = descriptor.expected(images.gray)
+            return right(run, "plain torch gray f32", plain, expected, TORCH_TOLERANCE)
+        return kornia_sift(images, run.absent) if descriptor.name == "dense_sift flat" else {}
+    found: dict[str, Runner] = {}
+    if vlfeat.library() is None:
+        run.absent.add(NO_VLFEAT)
+    else:
+        call = descriptor.vlfeat(*images.gray.shape[2:])
+        found["VLFeat gray"] = lambda: [call(image) for image in images.gray_arrays]
+        if descriptor.name == "hog":
+            color = images.planar.numpy().astype(np.float32) / 255
+            found["VLFeat color"] = lambda: [call(image) for image in color]
+    return found | other_libraries(descriptor, images, run.absent)
+
+
+def measure(run: Run, descriptor: Descriptor, images: ImageSet, table: Table, copy_speed: float) -> None:
+    """Measure a descriptor on a set of images; `copy_speed` in bytes per millisecond."""
+    others, mine = rivals(run, descriptor, images), ours(run, descriptor, images)
+    times = {name: found.median for name, found in run.time({**others, **mine}, SECONDS).items()}
+    moved = images.gray.nbytes + images.count * descriptor.compute(images.gray[:1]).nbytes
+    if not run.gpu:
+        times["gray f32 at the speed of copying"] = moved / copy_speed
+    for name, milliseconds in times.items():
+        rival = next(iter(others), "") if run.gpu else "VLFeat gray"
+        if name == "VLFeat color" or "strongest" in name:
+            rival = rival.replace("gray", "color")
+        cells: dict[str, Any] = {"ratio": times[rival] / milliseconds if rival in times else None}
+        if run.gpu and name == "preimage gray f32":
+            cells["gigabytes_per_second"] = moved / milliseconds / 1e6
+            cells["share_of_copy_speed"] = moved / milliseconds / copy_speed
+        row = {"descriptor": descriptor.name, "images": images.name, "implementation": name}
+        table.add(**row, milliseconds=milliseconds, **cells)
+
+
+def measure_calls(run: Run, descriptor: Descriptor, table: Table) -> None:
+    """Measure the cost of a call: on an image of hardly any pixels, on a GPU on small batches and as CUDA graphs."""
+    for count in (1, 16, 64) if run.cuda else (1,):
+        side = 256 if run.cuda else 16
+        images = ImageSet(f"{count} x {side}x{side}" if run.gpu else "16x16", rolled(count, side, side), run)
+        if run.gpu:
+            call = functools.partial(descriptor.compute, images.gray)
+            contenders = {"preimage gray f32, calls in a row": call}
+            contenders |= {"preimage gray f32, CUDA graph": cuda_graph(call)} if run.cuda else {}
+        else:
+            tensor, array = images.gray[0, 0], images.gray_arrays[0]
+            contenders = {
+                "call with a tensor": functools.partial(descriptor.compute, tensor),
+                "call with an array": functools.partial(descriptor.compute, array),
+                "torch.empty, for comparison": functools.partial(torch.empty, 1, 31, 1, 1),
+            }
+        for name, times in run.time(contenders, 0.5, wall=True).items():
+            row = {"descriptor": descriptor.name, "images": images.name, "implementation": name}
+            table.add(**row, milliseconds=times.median)
+
+
+def right_keypoints(run: Run, name: str, images: ImageSet) -> bool:
+    """Return whether the keypoints of a piece of the first image, all of them, are those of the definition."""
+    piece = images.gray[:1, :, :128, :128].contiguous()
+    found: Any = with_instruction_set(name, functools.partial(preimage.sift, piece))()
+    expected = reference.sift(piece)
+    try:
+        for field, tolerance in {"x": 1e-3, "y": 1e-3, "scale": 1e-3, "descriptors": 1e-2}.items():
+            check(field, getattr(found, field), getattr(expected, field).double(), tolerance)
+    except WrongResultError as error:
+        run.refuse(f"sift {name}", error)
+        return False
+    return True
+
+
+def measure_keypoints(run: Run, function: str, images: ImageSet, table: Table) -> None:
+    """Measure sparse SIFT, or the grid of its keypoints."""
+    keypoints = preimage.sift(images.gray)
+    height, width = images.gray.shape[2:]
+    contenders: dict[str, Runner] = {}
+    if function == "sift_grid":
+        names = ("x", "y", "scale", "angle", "descriptors", "offsets")
+        expected = reference.sift_grid(*(getattr(keypoints, name) for name in names), (height, width))
+        grid = functools.partial(preimage.sift_grid, keypoints, (height, width))
+        contenders |= right(run, "preimage", grid, expected[:1].double())
+    else:
+        if vlfeat.library() is None:
+            run.absent.add(NO_VLFEAT)
+        else:
+            theirs = vlfeat.Sift(height, width)
+            contenders["VLFeat gray"] = lambda: [theirs(image) for image in images.gray_arrays]
+        for name in filter(lambda name: right_keypoints(run, name, images), _native.instruction_sets()):
+            sift = functools.partial(preimage.sift, images.gray)
+            contenders[f"preimage {name} gray f32"] = with_instruction_set(name, sift)
+        detector = cv2.SIFT_create()  # doubles the image, and leaves out what has little contrast
+        contenders["OpenCV SIFT"] = lambda: [detector.detectAndCompute(image, None) for image in images.gray_bytes]
+        contenders["preimage opencv"] = functools.partial(preimage.sift, images.gray, variant="opencv")
+    times = {name: found.median for name, found in run.time(contenders, SECONDS).items()}
+    for name, milliseconds in times.items():
+        ratio = times["VLFeat gray"] / milliseconds if "VLFeat gray" in times else None
+        told = f"{1e3 * images.count / milliseconds:.0f} images/s"
+        if "opencv" not in name.lower():
+            told += f", {len(keypoints.x) / images.count:.0f} keypoints each"
+        row = {"descriptor": function, "images": images.name, "implementation": name}
+        table.add(**row, milliseconds=milliseconds, ratio=ratio, remark=told)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Append to the CSVs; 1 where a result was wrong."""
+    made = parser(__doc__, "python benchmarks/bench_descriptors.py --quick --only hog,sift", gpu=True)
+    made.add_argument("--only", default=",".join(NAMES), help="functions, separated by commas (default: %(default)s)")
+    options = made.parse_args(arguments)
+    names = options.only.split(",")
+    if unknown := set(names) - set(NAMES):
+        made.error(f"--only takes {', '.join(NAMES)}, got {', '.join(sorted(unknown))}")
+    run = Run(options)
     cv2.setNumThreads(1)
+    torch.set_num_threads(1)
     os.environ.pop("PREIMAGE_ISA", None)
-    if any(descriptor.function == "hog" for descriptor in descriptors):
-        _others.load_dlib()  # takes a while to compile
-    part = CpuPart(quick, results)
-    print(f"{processor()}, load {load()}; one thread; x: how many times VLFeat's speed (colour against colour)")
-    for images in image_sets(quick):
-        for descriptor in descriptors:
-            part.measure(descriptor, images)
-        for function in sparse:
-            part.measure_sparse(function, images)
-    for descriptor in descriptors:
-        part.call_overhead(descriptor)
-    part.threads_in_kept_memory(descriptors, images)
-    return part.absent
-
-
-def measure_gpu(descriptors: list[Descriptor], quick: bool, results: Path, rehearsal: bool) -> tuple[set[str], bool]:
-    """Prints and keeps the GPU's table; what it had to do without, and whether all checks held."""
-    scale = REHEARSAL if rehearsal else QUICK if quick else FULL
+    dense = [descriptor for descriptor in DESCRIPTORS if descriptor.function in names]
+    sparse = [name for name in ("sift", "sift_grid") if name in names and not run.gpu]
     with torch.inference_mode():
-        part = GpuPart(torch.device("cpu" if rehearsal else "cuda:0"), scale, results)
-        print("x: how many times the speed, a frame, of the other implementation on this device")
-        for descriptor in descriptors:
-            part.measure(descriptor)
-    for failure in part.failures:
-        print(f"FAILED: {failure}")
-    return part.absent, not part.failures
-
-
-def arguments() -> argparse.Namespace:
-    """What the command line says."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", help="functions, with commas between: hog,lbp,sift")
-    parser.add_argument("--quick", action="store_true", help="few turns; on the CPU only the 512x512 image")
-    devices = ("auto", "cpu", "cuda", "rehearsal")
-    parser.add_argument(
-        "--device", choices=devices, default="auto", help="rehearsal: the GPU's part on the CPU, tiny, to try its code"
-    )
-    parser.add_argument("--results", type=Path, default=Path(__file__).resolve().parent / "results", metavar="DIR")
-    return parser.parse_args()
-
-
-def main() -> int:
-    """Prints the tables and appends them to the CSVs; 1 when a check on the GPU failed."""
-    options = arguments()
-    descriptors, sparse = chosen(options.only)
-    there = torch.cuda.is_available()
-    if options.device == "cuda" and not there:
-        print(f"torch {torch.__version__} sees no CUDA device", file=sys.stderr)
-        return 1
-    absent: set[str] = set()
-    sound = True
-    if options.device in ("cuda", "rehearsal") or (options.device == "auto" and there):
-        missing, sound = measure_gpu(descriptors, options.quick, options.results, options.device == "rehearsal")
-        absent |= missing
-    if options.device in ("auto", "cpu"):
-        absent |= measure_cpu(descriptors, sparse, options.quick, options.results)
-    for line in sorted(absent):
-        print(f"absent: {line}")
-    print(f"appended to {options.results}")
-    return 0 if sound else 1
+        if dense:
+            table = run.table("descriptors", GPU_COLUMNS if run.gpu else COLUMNS, "processor")
+            source = torch.ones(1 << (24 if run.rehearsal else 28), dtype=torch.uint8, device=run.device)
+            target = torch.ones_like(source)
+            copy = run.time({"copy": lambda: target.copy_(source)}, 0.5)["copy"].median
+            for images in image_sets(run):
+                for descriptor in dense:
+                    measure(run, descriptor, images, table, 2 * source.nbytes / copy)
+            for descriptor in dense:
+                measure_calls(run, descriptor, table)
+        if sparse:
+            table = run.table("keypoints", COLUMNS, "processor")
+            for images in image_sets(run):
+                for name in sparse:
+                    measure_keypoints(run, name, images, table)
+    return run.finish()
 
 
 if __name__ == "__main__":

@@ -1,73 +1,261 @@
-"""Training images a second, with the trainer's own step, for an inverter of HOG.
+"""Training images per second of an inverter of HOG, with the trainer's own step.
 
-On the CPU the compact network, with the package's own up-convolutions and with torch's (PREIMAGE_UPCONV=plain), each in
-a process of its own, in turns, and the share of the time in which a step waits for its images; appended to
-results/training-cpu.csv. On a GPU (where there is one) the paper's network: the trainer's step as a CUDA graph, against
-the same network and step in plain torch, eager and compiled; appended to results/training-gpu.csv. Every contender's
-losses are compared with ours on the same images. `ratio` is how many times our time a step took, in milliseconds.
+On the CPU the compact network, with the package's up-convolutions and with torch's; appended to training-cpu.csv. On a
+GPU the paper's network, the step as one CUDA graph, against the same network and step in plain torch, eager and
+compiled; appended to training-gpu.csv. Before the timing the losses of all contenders are compared with those of the
+eager step in float32. `ratio` is how many times our time a contender took, `waiting` the share of the time that a step
+waits for its images where they are prepared while it runs.
 """
 
 from __future__ import annotations
 
-import argparse
+import copy
+import dataclasses
+import functools
+import itertools
+import math
 import os
 import sys
 import tempfile
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import nn
 
-import _training_cpu
-from _training_setup import write_crops
+from _harness import Run, Runner, Table, WrongResultError, check, parser, write_crops
+from preimage.inverters import Inverter
+from preimage.inverters.layers import NEGATIVE_SLOPE
+from preimage.nn import UpConv2d
+from preimage.pipelines.prefetch import in_order
+from preimage.training import TrainConfig, trainer
+from preimage.training.dataset import Dataset
+from preimage.training.graphed_step import GraphedStep, cuda_graph
+from preimage.training.precision import choose_dtype
+from preimage.training.step import EagerStep, Step, TrainState, average_decay, schedule
+
+OURS, WITH_DATA = "preimage", "preimage, its images prepared anew"
+TORCH_UPCONV = "preimage, torch's up-convolutions"
+EAGER, COMPILED, GRAPHS = "torch", "torch.compile", "torch.compile, CUDA graphs"
+LOSS_TOLERANCE = 0.05  # of the mean loss: the rounding of bfloat16, some steps long
+CHECKED_STEPS = 3
+BATCHES = 4  # are repeated: the time of a step does not depend on what the images show
+COLUMNS = (
+    *("preset", "image_size", "batch", "dtype", "threads", "contender"),
+    *("images_per_second", "median", "min", "ratio", "spread", "waiting", "remark"),
+)
+
+Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
-def measure_gpu(options: argparse.Namespace, images: str, output: Path) -> list[str]:
-    """Prints and keeps the GPU's rows; what was wrong."""
-    import _training_gpu as gpu  # noqa: PLC0415 - its parts may ask for Triton
-
-    scale = gpu.REHEARSAL if options.device == "rehearsal" else gpu.QUICK if options.quick else gpu.FULL
-    part = gpu.GpuPart(options, images, output, scale)
-    part.measure()
-    return part.failures
-
-
-def arguments() -> argparse.Namespace:
-    """What the command line says."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    devices = ("auto", "cpu", "cuda", "rehearsal")
-    parser.add_argument(
-        "--device",
-        choices=devices,
-        default="auto",
-        help="auto: CUDA where there is one; rehearsal: the GPU's part on the CPU, small, to try its code",
+def train_state(config: TrainConfig) -> tuple[TrainState, Dataset]:
+    """Return what a training run begins with: equal settings give equal weights."""
+    device = torch.device(config.device)
+    config, dataset = trainer.open_dataset(config)
+    torch.manual_seed(config.seed)
+    model = trainer.fresh_inverter(config, dataset)
+    trainer.measure_statistics(model, dataset)
+    model = model.to(device)
+    state = TrainState(
+        config,
+        dataset.representation,
+        model,
+        average=copy.deepcopy(model).eval().requires_grad_(False),
+        optimizers=trainer.optimizers(model, config),
+        dtype=choose_dtype(config.precision, device),
+        loss_sum=torch.zeros((), dtype=torch.float64, device=device),
+        extraction_device=dataset.compute_on(device),
     )
-    parser.add_argument("--images", default="", metavar="PATH", help="a folder or tar; else scikit-image's photographs")
-    parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1), help="CPU (default: %(default)s)")
-    parser.add_argument("--quick", action="store_true", help="few steps; on the CPU of small images")
-    parser.add_argument("--results", type=Path, default=Path(__file__).resolve().parent / "results", metavar="DIR")
-    return parser.parse_args()
+    return state, dataset
 
 
-def main() -> int:
-    """Prints the rows and appends them to the CSV; 1 where a contender was wrong."""
-    options = arguments()
-    there = torch.cuda.is_available()
-    if options.device == "cuda" and not there:
-        print(f"torch {torch.__version__} sees no CUDA device", file=sys.stderr)
-        return 1
-    on_gpu = options.device in ("cuda", "rehearsal") or (options.device == "auto" and there)
-    with tempfile.TemporaryDirectory(prefix="preimage-training-") as temporary:
-        folder = Path(temporary)
-        images = options.images or str(write_crops(folder / "images"))
-        if on_gpu:
-            failures = measure_gpu(options, images, folder / "run")
+class PlainNetwork(nn.Module):
+    """The paper's two-stream network in torch's own layers, channels last, with the weights of an inverter."""
+
+    def __init__(self, inverter: Inverter) -> None:
+        super().__init__()
+        network: Any = inverter.network
+        self.streams = nn.ModuleList([plain_layers(network.context), plain_layers(network.detail)])
+        self.joint = plain_layers(network.joint)
+        self.register_buffer("mean", inverter.feature_mean[:, None, None])
+        self.register_buffer("deviation", inverter.feature_deviation[:, None, None])
+        self.register_buffer("color", inverter.image_mean[:, None, None])
+        self.to(device=inverter.image_mean.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        standard = ((features - self.mean) / self.deviation).contiguous(memory_format=torch.channels_last)
+        return self.joint(torch.cat([stream(standard) for stream in self.streams], dim=1)).float() + self.color
+
+
+def plain_layers(chain: nn.Sequential) -> nn.Sequential:
+    """Return the same layers as torch's own modules."""
+    layers: list[nn.Module] = []
+    for module in copy.deepcopy(chain):
+        slope, layer = NEGATIVE_SLOPE, getattr(module, "conv", None)
+        if isinstance(module, UpConv2d):
+            layer, slope = nn.ConvTranspose2d(*module.weight.shape[:2], 5, 2, 2, 1), module.negative_slope
+            layer.load_state_dict(module.state_dict())
+        layers += [layer] if slope is None else [layer, nn.LeakyReLU(slope, inplace=True)]
+    return nn.Sequential(*layers)
+
+
+class PlainStep:
+    """The step in plain torch: mixed precision, clipping, fused Adam, a moving average of the weights."""
+
+    def __init__(self, state: TrainState, compile_loss: Callable[[Loss], Loss] | None = None) -> None:
+        self._state = state
+        self._network = PlainNetwork(state.model)
+        self._parameters = list(self._network.parameters())
+        self._average = [parameter.detach().clone() for parameter in self._parameters]
+        self._adam = torch.optim.Adam(self._parameters, state.config.lr, fused=state.device.type == "cuda")
+        self._loss = compile_loss(self._plain_loss) if compile_loss else self._plain_loss
+
+    def _plain_loss(self, features: torch.Tensor, batch: torch.Tensor) -> torch.Tensor:
+        images = batch.float().div_(255).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(features.device.type, self._state.dtype, enabled=self._state.dtype != torch.float32):
+            reconstructions = self._network(features)
+        distances = torch.linalg.vector_norm(images - reconstructions, dim=(1, 2, 3))
+        return distances.mean() / math.sqrt(images[0].numel())
+
+    def __call__(self, batch: torch.Tensor, step: int, features: torch.Tensor | None = None) -> None:
+        state, config = self._state, self._state.config
+        assert state.representation is not None
+        batch = batch.to(state.device, non_blocking=True)
+        self._adam.zero_grad(set_to_none=True)
+        loss = self._loss(state.representation(batch), batch)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self._parameters, config.grad_clip)
+        self._adam.param_groups[0]["lr"] = schedule(step, config) * config.lr
+        self._adam.step()
+        with torch.no_grad():
+            torch._foreach_lerp_(self._average, self._parameters, 1 - average_decay(step, config))
+        state.loss_sum += loss.detach()
+
+
+class Contender:
+    """A step that is taken again and again on the same few batches."""
+
+    def __init__(self, state: TrainState, step: Step, batches: list[torch.Tensor], *, plain_upconv: bool) -> None:
+        self._state, self._step, self._taken = state, step, 0
+        self._batches, self._mode = itertools.cycle(batches), "plain" if plain_upconv else "auto"
+
+    def run(self, count: int, batch: torch.Tensor | None = None) -> None:
+        os.environ["PREIMAGE_UPCONV"] = self._mode
+        for _ in range(count):
+            self._step(next(self._batches) if batch is None else batch, self._taken)
+            self._taken += 1
+
+    def mean_loss(self) -> torch.Tensor:
+        """Wait for the device and return the mean loss of all steps: [] float64."""
+        return self._state.loss_sum.cpu() / self._taken
+
+
+def makers(run: Run) -> dict[str, Callable[[TrainState], Step]]:
+    """Return what makes the steps to compare, ours first."""
+    if not run.gpu:
+        return {OURS: EagerStep, TORCH_UPCONV: EagerStep}
+    capture = (lambda work, device: work) if run.rehearsal else cuda_graph
+    backend = "aot_eager" if run.rehearsal else "inductor"
+    compiled = functools.partial(torch.compile, backend=backend, dynamic=False)
+    found: dict[str, Callable[[TrainState], Step]] = {
+        OURS: lambda state: GraphedStep(state, 0, capture),
+        EAGER: PlainStep,
+        COMPILED: lambda state: PlainStep(state, compiled),
+    }
+    if run.cuda:
+        graphs = functools.partial(torch.compile, mode="reduce-overhead", dynamic=False)
+        found[GRAPHS] = lambda state: PlainStep(state, graphs)
+    return found
+
+
+def prepared(config: TrainConfig, count: int) -> Iterator[torch.Tensor]:
+    """Yield the images of the trainer's own batches, prepared ahead."""
+    _, dataset = train_state(config)
+    batches = in_order(dataset.batch, range(count), workers=config.workers, ahead=config.workers + 2, name="batch")
+    return (batch.images for batch in batches)
+
+
+def with_data(config: TrainConfig, contender: Contender, count: int) -> tuple[float, float]:
+    """Return the share of the time spent waiting for images that are prepared meanwhile, and milliseconds per step."""
+    skipped = 3  # while the workers start
+    waited = begin = 0.0
+    batches = prepared(config, count + skipped)
+    for index in range(count + skipped):
+        if index == skipped:
+            contender.mean_loss()  # waits for the device
+            begin, waited = time.perf_counter(), 0.0
+        asked = time.perf_counter()
+        batch = next(batches)
+        waited += time.perf_counter() - asked
+        contender.run(1, batch)
+    contender.mean_loss()
+    total = time.perf_counter() - begin
+    return waited / total, 1e3 * total / count
+
+
+def measure(run: Run, table: Table, config: TrainConfig, steps: int, seconds: float, threads: int) -> None:
+    """Check all contenders, and time them in turns of `steps` steps."""
+    torch.set_num_threads(threads)
+    torch.compiler.reset()
+    about = {"preset": config.preset, "image_size": config.size, "batch": config.batch_size, "threads": threads}
+    batches = [batch.pin_memory() if run.cuda else batch for batch in prepared(config, BATCHES)]
+    exact, _ = train_state(dataclasses.replace(config, precision="float32"))
+    reference = Contender(exact, EagerStep(exact), batches, plain_upconv=True)
+    reference.run(CHECKED_STEPS)
+    contenders: dict[str, Contender] = {}
+    for name, make in makers(run).items():
+        state, _ = train_state(config)
+        about["dtype"] = str(state.dtype).removeprefix("torch.")
+        try:
+            contender = Contender(state, make(state), batches, plain_upconv=name == TORCH_UPCONV)
+            contender.run(CHECKED_STEPS)
+            check("the mean loss", contender.mean_loss(), reference.mean_loss(), LOSS_TOLERANCE)
+        except (RuntimeError, WrongResultError) as error:  # also what a compiler or a capture raises
+            table.add(**about, contender=name, remark=run.refuse(name, error))
         else:
-            scale = _training_cpu.QUICK if options.quick else _training_cpu.FULL
-            failures = _training_cpu.measure(options, images, folder / "run", scale)
-    for failure in failures:
-        print(f"FAILED: {failure}")
-    print(f"{len(failures)} wrong; appended to {options.results}")
-    return 1 if failures else 0
+            contenders[name] = contender
+    runners: dict[str, Runner] = {name: functools.partial(one.run, steps) for name, one in contenders.items()}
+    times = run.time(runners, seconds, threads=threads, wall=True)
+    for name, found in times.items():
+        cells = {"median": found.median / steps, "min": found.min / steps, "spread": found.spread}
+        cells["images_per_second"] = 1e3 * config.batch_size * steps / found.median
+        ratio = found.ratio(times[OURS]) if OURS in times else None
+        table.add(**about, contender=name, **cells, ratio=ratio, remark=f"{len(found.rounds)} rounds")
+    if OURS in contenders:
+        count = 1 if run.rehearsal else 2 * max(steps, 10)
+        waiting, milliseconds = with_data(config, contenders[OURS], count)
+        ratio, speed = milliseconds * steps / times[OURS].median, 1e3 * config.batch_size / milliseconds
+        cells = {"median": milliseconds, "images_per_second": speed, "ratio": ratio, "waiting": waiting}
+        table.add(**about, contender=WITH_DATA, **cells, remark=f"{count} steps")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Append to the CSV; 1 where a contender was wrong."""
+    made = parser(__doc__, "python benchmarks/bench_training.py --quick photographs/", gpu=True)
+    made.add_argument("images", nargs="?", metavar="PATH", help="folder or tar (default: scikit-image's photographs)")
+    made.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1), help="CPU (default: %(default)s)")
+    options = made.parse_args(arguments)
+    run = Run(options)
+    size, batch = (64, 1) if run.rehearsal else (256, 64) if run.gpu else (128, 4) if run.quick else (256, 16)
+    with tempfile.TemporaryDirectory(prefix="preimage-training-") as folder:
+        config = TrainConfig(
+            representation="hog",
+            images=(options.images or write_crops(Path(folder) / "images"),),
+            output=f"{folder}/run",
+            val_count=2,
+            preset="paper" if run.gpu else "compact",
+            size=size,
+            batch_size=batch,
+            warmup_steps=0,  # so that every step changes the weights
+            steps=1_000_000,
+            device=str(run.device),
+            workers=max(1, min(8, (os.cpu_count() or 2) - 1)) if run.cuda else 1,
+        )
+        table = run.table("training", COLUMNS)
+        measure(run, table, config, 20 if run.cuda else 1, 10.0 if run.cuda else 60.0, options.threads)
+    return run.finish()
 
 
 if __name__ == "__main__":

@@ -101,5 +101,5 @@ def test_squeezenet_is_the_network_that_it_claims(
 def test_an_example_without_its_weights_says_so(
     examples_importable: None, name: str, layer: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(ValueError, match=rf"torch:{name}:network failed: FileNotFoundError: .*missing.npz"):
+    with pytest.raises(ValueError, match=rf"torch:{name}:network.*FileNotFoundError: .*missing\.npz"):
         preimage.create_representation(f"torch:{name}:network", layer=layer, weights=str(tmp_path / "missing.npz"))

@@ -63,7 +63,7 @@ def test_select() -> None:
     assert torch.equal(chosen.descriptors, batch.descriptors[[0, 3, 4]])
     assert same(batch.select(torch.ones(6, dtype=torch.bool)), batch)
     for keep in (torch.ones(6), torch.ones(5, dtype=torch.bool)):
-        with pytest.raises(ValueError, match=r"keep is bool \(6,\)"):
+        with pytest.raises(ValueError, match=r"keep.*\(6,\)"):
             batch.select(keep)
 
 
@@ -87,25 +87,25 @@ def test_mirrored() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"y": torch.zeros(4)}, r"y is float32 \(5,\), got float32 \(4,\)"),
-        ({"angle": torch.zeros(5, dtype=torch.float64)}, r"angle is float32 \(5,\)"),
-        ({"descriptors": torch.zeros(5, 64)}, r"descriptors is float32 \(5, 128\)"),
-        ({"offsets": torch.tensor([0, 2, 5], dtype=torch.int32)}, "offsets is int64"),
-        ({"offsets": torch.zeros(0, dtype=torch.int64)}, "offsets is int64"),
-        ({"offsets": torch.tensor([[0, 5]])}, "offsets is int64"),
-        ({"offsets": torch.tensor([0, 4])}, "offsets rise from 0 to the number of keypoints, 5"),
-        ({"offsets": torch.tensor([1, 5])}, "offsets rise from 0"),
-        ({"offsets": torch.tensor([0, 3, 2, 5])}, "offsets rise from 0"),
+        ({"y": torch.zeros(4)}, r"y.*float32 \(5,\).*float32 \(4,\)"),
+        ({"angle": torch.zeros(5, dtype=torch.float64)}, r"angle.*float32 \(5,\)"),
+        ({"descriptors": torch.zeros(5, 64)}, r"descriptors.*float32 \(5, 128\)"),
+        ({"offsets": torch.tensor([0, 2, 5], dtype=torch.int32)}, r"offsets.*int64"),
+        ({"offsets": torch.zeros(0, dtype=torch.int64)}, r"offsets.*int64"),
+        ({"offsets": torch.tensor([[0, 5]])}, r"offsets.*int64"),
+        ({"offsets": torch.tensor([0, 4])}, r"offsets.*0.*5"),
+        ({"offsets": torch.tensor([1, 5])}, r"offsets.*0"),
+        ({"offsets": torch.tensor([0, 3, 2, 5])}, r"offsets.*0"),
     ],
 )
-def test_what_does_not_fit_is_refused(changes: dict[str, Any], message: str) -> None:
+def test_inconsistent_fields_are_rejected(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(made([2, 3]), **changes)
 
 
 @pytest.mark.parametrize("scale", [torch.zeros(5, device="meta"), np.zeros(5, np.float32), [0.0] * 5])
-def test_other_containers_are_refused(scale: Any) -> None:
-    with pytest.raises(TypeError, match="all NumPy arrays or all torch tensors on the CPU"):
+def test_other_containers_are_rejected(scale: Any) -> None:
+    with pytest.raises(TypeError, match=r"NumPy.*torch.*CPU"):
         dataclasses.replace(made([2, 3]), scale=scale)
 
 

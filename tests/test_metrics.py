@@ -37,10 +37,10 @@ def test_perfect_is_zero() -> None:
     assert measure.report().error == 0
 
 
-def test_refuses_what_has_no_distance() -> None:
+def test_rejects_what_has_no_distance() -> None:
     measure = NormalizedError()
     measure.update(torch.rand(1, 3, 8, 8), torch.rand(1, 3, 8, 8))
-    with pytest.raises(ValueError, match="at least two images, got 1"):
+    with pytest.raises(ValueError, match=r"two images.*1"):
         measure.report()
 
 
@@ -52,7 +52,7 @@ def test_equal_images_have_no_distance() -> None:
         originals.add(image)
         measure.update(image, torch.zeros_like(image))
     assert not originals.differ()
-    with pytest.raises(ValueError, match="images that differ, got 3 equal ones"):
+    with pytest.raises(ValueError, match=r"images.*3 equal"):
         measure.report()
     nearly = image.clone()
     nearly[0, 0, 0, 0] += 1 / 255
@@ -63,15 +63,15 @@ def test_equal_images_have_no_distance() -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 8, 9), (2, 3, 8, 8), (3, 8, 8)])
-def test_refuses_other_shapes(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match="one shape"):
+def test_rejects_other_shapes(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="shape"):
         NormalizedError().update(torch.rand(1, 3, 8, 8), torch.rand(shape))
 
 
-def test_refuses_another_size_later() -> None:
+def test_rejects_another_size_later() -> None:
     measure = NormalizedError()
     measure.update(torch.rand(1, 3, 8, 8), torch.rand(1, 3, 8, 8))
-    with pytest.raises(ValueError, match=r"\(9, 9\) after \(8, 8\)"):
+    with pytest.raises(ValueError, match=r"\(9, 9\).*\(8, 8\)"):
         measure.update(torch.rand(1, 3, 9, 9), torch.rand(1, 3, 9, 9))
 
 
@@ -88,7 +88,7 @@ def test_measures_of_the_same_images_share_them() -> None:
                 measure.update(images[part], answer[part])
     assert [measure.report() for measure in together] == [measure.report() for measure in alone]
     shared.add(images[:1])
-    with pytest.raises(ValueError, match="5 reconstructions for a set of 6 images"):
+    with pytest.raises(ValueError, match=r"5.*6 images"):
         together[0].report()
 
 

@@ -1,4 +1,4 @@
-"""The feature store: what comes back, that any change to it is noticed, and that nothing is half written."""
+"""The feature store: round trips, detection of any change, and no partial writes."""
 
 import errno
 import hashlib
@@ -134,13 +134,13 @@ def test_half_precision_rounds_once(tmp_path):
     assert np.array_equal(store["a"], written.features.astype(np.float16))
 
 
-def test_what_overflows_half_precision_is_refused_and_infinity_is_kept(tmp_path):
+def test_overflow_of_half_precision_is_rejected_and_infinity_is_kept(tmp_path):
     features = np.full((31, 1, 1), np.inf, np.float32)
     features[3] = np.nan
     store = FeatureStore(write(tmp_path / "f", FeatureRecord("a", features, (1, 1), (1, 1)), dtype="float16"))
     assert np.array_equal(store["a"], features, equal_nan=True)
     features[5] = 7e4
-    with pytest.raises(ValueError, match="'a': features up to 70000 do not fit in float16"):
+    with pytest.raises(ValueError, match=r"'a'.*70000.*float16"):
         write(tmp_path / "g.safetensors", FeatureRecord("a", features, (1, 1), (1, 1)), dtype="float16")
     assert not (tmp_path / "g.safetensors").exists()
 
@@ -151,9 +151,9 @@ def test_stack(tmp_path, form):
     assert np.array_equal(
         FeatureStore(write(tmp_path / form, *vectors, spec=VECTORS)).stack(), [item.features for item in vectors]
     )
-    with pytest.raises(ValueError, match=r"'b' has shape \(31, 2, 2\) and 'a' has \(31, 4, 5\)"):
+    with pytest.raises(ValueError, match=r"'b'.*\(31, 2, 2\).*'a'.*\(31, 4, 5\)"):
         FeatureStore(write(tmp_path / form, record("a"), record("b", (2, 2)))).stack()
-    with pytest.raises(ValueError, match="no image to stack"):
+    with pytest.raises(ValueError, match="no image"):
         FeatureStore(write(tmp_path / form)).stack()
 
 
@@ -167,10 +167,10 @@ def test_an_open_store_survives_being_replaced(tmp_path, form):
 
 def test_wrong_keys_and_positions(tmp_path):
     store = FeatureStore(write(tmp_path / "f", record("a")))
-    with pytest.raises(KeyError, match="no image 'b'"):
+    with pytest.raises(KeyError, match="'b'"):
         store["b"]
     for index in (1, -2):
-        with pytest.raises(IndexError, match="holds 1"):
+        with pytest.raises(IndexError, match="1"):
             store[index]
     assert store.get("b") is None
 
@@ -215,32 +215,32 @@ def test_features_are_checked_when_a_shard_is_first_read(tmp_path, short_shards)
     shard.write_bytes(data)
     store = FeatureStore(path)
     assert store["a"].shape == (31, 4, 5)
-    with pytest.raises(FileFormatError, match=r"shard-00001.*checksum of its features"):
+    with pytest.raises(FileFormatError, match=r"shard-00001.*checksum.*features"):
         store["c"]
     assert [error.args[0] for error in store.problems()] == [str(next(store.problems()))]
 
 
 @pytest.mark.usefixtures("short_shards")
-def test_shards_that_are_missing_swapped_or_anothers(tmp_path):
+def test_missing_swapped_or_foreign_shards_are_rejected(tmp_path):
     path = write(tmp_path / "f", *(record(key) for key in "abcd"))
     other = write(tmp_path / "g", *(record(key) for key in "abcd"))
     first, second = path / "shard-00000.safetensors", path / "shard-00001.safetensors"
     kept = first.read_bytes(), second.read_bytes()
     first.unlink()
-    with pytest.raises(FileFormatError, match=r"shard-00000.*is missing, but index.json lists it"):
+    with pytest.raises(FileFormatError, match=r"shard-00000.*index\.json"):
         FeatureStore(path)
     first.write_bytes(kept[1])
     second.write_bytes(kept[0])
-    with pytest.raises(FileFormatError, match=r"shard-00000.*two were swapped"):
+    with pytest.raises(FileFormatError, match=r"shard-00000.*swapped"):
         FeatureStore(path)
     second.write_bytes(kept[1])
     shutil.copy(other / first.name, first)
-    with pytest.raises(FileFormatError, match=r"shard-00000.*another store's"):
+    with pytest.raises(FileFormatError, match=r"shard-00000.*another store"):
         FeatureStore(path)
 
 
 def edit_index(path, **fields):
-    """Change the index and seal it anew."""
+    """Change the index and seal it again."""
     index = json.loads((path / "index.json").read_bytes())
     text = json.dumps(index | fields | {"sha256": ZEROS}, indent=1).encode() + b"\n"
     digest = hashlib.sha256(text).hexdigest()
@@ -250,20 +250,20 @@ def edit_index(path, **fields):
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"format_version": 2}, "format version 2 is newer than 1: update preimage"),
+        ({"format_version": 2}, r"version 2.*1"),
         ({"format_version": None}, "newer"),
-        ({"format": "other"}, "is not the index of a feature store"),
-        ({"spec": {}}, "its spec cannot be read"),
+        ({"format": "other"}, "not the index"),
+        ({"spec": {}}, "spec"),
         ({"shards": [{}]}, "number"),
         ({"shards": 3}, "not iterable"),
-        ({"dtype": "float64"}, "contradicts itself"),
-        ({"shard_length": 0}, "contradicts itself"),
-        ({"part": [2, 2]}, "contradicts itself"),
-        ({"count": 1 << 39}, "contradicts itself"),
-        ({"complete": False}, "unfinished, 1 of 1 shards"),
+        ({"dtype": "float64"}, "contradicts"),
+        ({"shard_length": 0}, "contradicts"),
+        ({"part": [2, 2]}, "contradicts"),
+        ({"count": 1 << 39}, "contradicts"),
+        ({"complete": False}, "1 of 1 shards"),
     ],
 )
-def test_an_index_that_lies(tmp_path, fields, words):
+def test_inconsistent_index_is_rejected(tmp_path, fields, words):
     path = write(tmp_path / "f", record("a"))
     edit_index(path, **fields)
     with pytest.raises(FileFormatError, match=words):
@@ -273,22 +273,22 @@ def test_an_index_that_lies(tmp_path, fields, words):
 @pytest.mark.parametrize(
     ("change", "error", "words"),
     [
-        ({"key": "../a"}, ValueError, "relative path"),
+        ({"key": "../a"}, ValueError, "relative"),
         ({"key": ""}, ValueError, "characters"),
-        ({"key": "a\nb"}, ValueError, "control character"),
-        ({"key": 3}, ValueError, "string, got int"),
-        ({"features": np.zeros((30, 4, 5), np.float32)}, ValueError, r"\(31, h, w\), got \(30, 4, 5\)"),
-        ({"features": np.zeros((31, 4), np.float32)}, ValueError, r"\(31, h, w\), got \(31, 4\)"),
-        ({"features": np.zeros((31, 0, 5), np.float32)}, ValueError, r"got \(31, 0, 5\)"),
+        ({"key": "a\nb"}, ValueError, "control"),
+        ({"key": 3}, ValueError, r"string.*int"),
+        ({"features": np.zeros((30, 4, 5), np.float32)}, ValueError, r"\(31, h, w\).*\(30, 4, 5\)"),
+        ({"features": np.zeros((31, 4), np.float32)}, ValueError, r"\(31, h, w\).*\(31, 4\)"),
+        ({"features": np.zeros((31, 0, 5), np.float32)}, ValueError, r"\(31, 0, 5\)"),
         ({"features": np.zeros((31, 4, 5), np.int32)}, TypeError, "int32"),
-        ({"features": [[1.0]]}, TypeError, "got list"),
-        ({"original_size": (0, 5)}, ValueError, r"original_size .* got \(0, 5\)"),
+        ({"features": [[1.0]]}, TypeError, "list"),
+        ({"original_size": (0, 5)}, ValueError, r"original_size.*\(0, 5\)"),
         ({"original_size": (5,)}, ValueError, "original_size"),
         ({"processed_size": (5.0, 5)}, ValueError, "processed_size"),
         ({"processed_size": None}, ValueError, "processed_size"),
     ],
 )
-def test_records_that_no_store_should_hold(tmp_path, change, error, words):
+def test_invalid_records_are_rejected(tmp_path, change, error, words):
     fields = {"key": "a", "features": np.zeros((31, 4, 5), np.float32)}
     fields |= {"original_size": (1, 1), "processed_size": (1, 1)} | change
     with pytest.raises(error, match=words):
@@ -297,33 +297,33 @@ def test_records_that_no_store_should_hold(tmp_path, change, error, words):
 
 
 def test_one_key_twice(tmp_path):
-    with pytest.raises(ValueError, match="'a' comes twice"):
+    with pytest.raises(ValueError, match=r"'a'.*twice"):
         write(tmp_path / "f", record("a"), record("a"))
 
 
-def test_other_arguments_refused(tmp_path):
-    with pytest.raises(ValueError, match="got 'bfloat16'"):
+def test_other_arguments_are_rejected(tmp_path):
+    with pytest.raises(ValueError, match="'bfloat16'"):
         write(tmp_path / "f", record("a"), dtype="bfloat16")
-    with pytest.raises(ValueError, match="does not survive JSON"):
+    with pytest.raises(ValueError, match="JSON"):
         write(tmp_path / "f.safetensors", spec=Spec("x", "v", 1, 1, {"a": float("nan")}))
     with pytest.raises(FileNotFoundError):
         write(tmp_path / "absent" / "f.safetensors")
 
 
-def test_other_files_are_told_apart(tmp_path):
+def test_other_files_are_distinguished(tmp_path):
     from safetensors.numpy import save_file  # noqa: PLC0415
 
     path = tmp_path / "f"
     save_file({"weight": np.zeros(3, np.float32)}, path, {"format": "pt"})
-    with pytest.raises(FileFormatError, match="without the preimage-features mark"):
+    with pytest.raises(FileFormatError, match="preimage-features"):
         FeatureStore(path)
     for data in (b"", b"hello", bytes(100), b"\x93NUMPY" + bytes(200)):
         path.write_bytes(data)
-        with pytest.raises(FileFormatError, match="not a feature file"):
+        with pytest.raises(FileFormatError, match="feature file"):
             FeatureStore(path)
     with pytest.raises(FileNotFoundError):
         FeatureStore(tmp_path / "absent")
-    with pytest.raises(FileFormatError, match=r"without index\.json"):
+    with pytest.raises(FileFormatError, match=r"index\.json"):
         FeatureStore(tmp_path)
 
 
@@ -392,7 +392,7 @@ def test_a_store_grows_shard_by_shard(tmp_path):
     with begin(tmp_path / "f") as store:
         assert store.index.missing == [0, 1, 2]
         fill(store, 1)
-    with pytest.raises(FileFormatError, match="unfinished, 1 of 3 shards are there"):
+    with pytest.raises(FileFormatError, match="1 of 3 shards"):
         FeatureStore(tmp_path / "f")
     with begin(tmp_path / "f", length=lambda: pytest.fail("decided long ago")) as store:
         assert store.index.missing == [0, 2]
@@ -401,16 +401,16 @@ def test_a_store_grows_shard_by_shard(tmp_path):
     assert list(read_all(tmp_path / "f")) == [f"k{position}" for position in range(6)]
 
 
-def test_other_settings_are_refused_and_nothing_is_lost(tmp_path):
+def test_other_settings_are_rejected_and_nothing_is_lost(tmp_path):
     with begin(tmp_path / "f") as store:
         fill(store, 0)
     before = contents(tmp_path / "f")
     for change, words in (
         ({"dtype": "float16"}, "dtype: float32 != float16"),
-        ({"spec": Spec("hog", "vlfeat-uoctti", 31, 8, {"cell_size": 4})}, "spec parameters.cell_size: 8 != 4"),
+        ({"spec": Spec("hog", "vlfeat-uoctti", 31, 8, {"cell_size": 4})}, r"parameters\.cell_size: 8 != 4"),
         ({"source": {"size": 32, "images": "x"}}, "size: 64 != 32"),
-        ({"count": 7}, r"the list of images \(6 images, now 7\)"),
-        ({"source": {"size": 64, "images": "y"}}, r"the list of images \(6 images, now 6\)"),
+        ({"count": 7}, r"6 images.*7"),
+        ({"source": {"size": 64, "images": "y"}}, r"6 images.*6"),
         ({"part": (0, 2)}, r"part: \(0, 1\) != \(0, 2\)"),
     ):
         with pytest.raises(ValueError, match=words), begin(tmp_path / "f", **change):
@@ -422,7 +422,7 @@ def test_other_settings_are_refused_and_nothing_is_lost(tmp_path):
 
 def test_a_folder_with_other_files_is_left_alone(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(FileExistsError, match=r"holds thesis\.tex"), begin(tmp_path, resume=False):
+    with pytest.raises(FileExistsError, match=r"thesis\.tex"), begin(tmp_path, resume=False):
         pass
     assert os.listdir(tmp_path) == ["thesis.tex"]
 
@@ -431,7 +431,7 @@ def test_one_writer_at_a_time(tmp_path):
     pytest.importorskip("fcntl")
     waits = []
     with begin(tmp_path / "f") as store:
-        with pytest.raises(ValueError, match="another process is writing there"), begin(tmp_path / "f"):
+        with pytest.raises(ValueError, match="process"), begin(tmp_path / "f"):
             pass
         second = threading.Thread(target=_write_after, args=(tmp_path / "f", waits))
         second.start()
@@ -485,16 +485,16 @@ def test_shares_merge_to_what_one_run_writes(tmp_path):
             store.finish()
     merge([tmp_path / "1", tmp_path / "0"], tmp_path / "merged")
     assert contents(tmp_path / "merged") == contents(tmp_path / "whole")
-    with pytest.raises(FileExistsError, match="is there already"):
+    with pytest.raises(FileExistsError, match="already"):
         merge([tmp_path / "1", tmp_path / "0"], tmp_path / "merged")
-    with pytest.raises(ValueError, match=r"2 of 3 shards are in none of the stores, first 0"):
+    with pytest.raises(ValueError, match=r"2 of 3 shards.* 0"):
         merge([tmp_path / "1"], tmp_path / "m")
-    with pytest.raises(ValueError, match=r"shard 1 is in .*1 and in .*whole"):
+    with pytest.raises(ValueError, match=r"shard 1.*1.*whole"):
         merge([tmp_path / "1", tmp_path / "whole"], tmp_path / "m")
     with begin(tmp_path / "other", part=(0, 2), source={"size": 32, "images": "x"}) as store:
         fill(store, 0, 2)
         store.finish()
-    with pytest.raises(ValueError, match=r"other does not go with .*1 .*size: 32 != 64"):
+    with pytest.raises(ValueError, match=r"other.*1.*size: 32 != 64"):
         merge([tmp_path / "1", tmp_path / "other"], tmp_path / "m")
     assert not (tmp_path / "m").exists()
     (tmp_path / "cut" / "m").mkdir(parents=True)

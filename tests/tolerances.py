@@ -42,6 +42,10 @@ DENSE_SIFT_PRECISION = 5e-6
 # Descriptors of an image turned around its axes: the same sums in another order.
 DENSE_SIFT_SYMMETRY = 5e-6
 
+# Descriptors and norms (relative) after a change of contrast: gradients are rounded, and FLT_EPSILON is added to |gy|.
+DENSE_SIFT_CONTRAST = 5e-4
+DENSE_SIFT_CONTRAST_NORMS = 1e-3
+
 # Dense SIFT's block programs against the CPU: the same sums in another order.
 DENSE_SIFT_BLOCKS = 1e-6
 
@@ -74,9 +78,6 @@ UPCONV = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 2e-3, torch.
 # The up-convolution's kernels against the plain passes in float64, relative to the largest value. tf32 has 10 bits of
 # mantissa, bfloat16 7: its results are rounded to that.
 UPCONV_KERNELS = {"ieee": 1e-5, "tf32": 5e-3, "bf16": 1e-2}
-
-# The benchmarks' plain-torch HOG against ours: near-ties between directions may fall the other way.
-TORCH_HOG = 1e-5
 
 # Adam in float32 over many steps against torch's in float64, weights of about 1: absolute and relative.
 ADAM = 2e-6

@@ -1,146 +1,225 @@
-"""The benchmarks' own parts: the plain-torch HOG, the tables, the picture's data. No timing is asserted."""
+"""Benchmarks with tiny settings: they write their CSVs, and refuse wrong contenders. No time is asserted."""
 
 from __future__ import annotations
 
 import csv
+import functools
+import itertools
+import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
-import skimage.data
 import torch
 
-import preimage
-import tolerances
-import vlfeat
 from paths import ROOT
+from preimage.inverters import TwoStreamConfig
+from preimage.inverters.architectures import config_to_dict
+from preimage.ops.upconv import choice
+from preimage.ops.upconv.choice import DTYPES, Entry, read_table
+from preimage.ops.upconv.configs import IMAGE_PASSES, PASSES, Config
+from preimage.representations.hog import Hog
+from preimage.representations.sift import Sift
 
 BENCHMARKS = ROOT / "benchmarks"
+RESULTS = BENCHMARKS / "results"
 sys.path.insert(0, str(BENCHMARKS))
 
 pytestmark = pytest.mark.skipif(not BENCHMARKS.is_dir(), reason="the benchmarks are not here")
 
+TINY = TwoStreamConfig(context=("c5/2 4", "up 4"), detail=("c5/1 4",), joint=("c3/1 8", "up 8", "up 4", "up 3"))
+
+
+@pytest.fixture(autouse=True)
+def torch_as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Undo the global switches that benchmarks set, and hide presets that other tests register."""
+    monkeypatch.setenv("PREIMAGE_UPCONV", "auto")
+    for kind in (Hog, Sift):
+        monkeypatch.setattr(kind, "presets", {name: fields for name, fields in kind.presets.items() if name != "tiny"})
+    threads, cudnn, matmul = torch.get_num_threads(), torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32
+    yield
+    torch.set_num_threads(threads)
+    cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32 = before
+
 
 def read(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV."""
+    """Return the rows of a CSV, whose columns must be those of the committed one of the same name."""
     with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+        reader = csv.DictReader(file)
+        rows = list(reader)
+    if (RESULTS / path.name).exists():
+        assert reader.fieldnames == (RESULTS / path.name).read_text().splitlines()[0].split(",")
+    return rows
 
 
-@pytest.mark.parametrize("size", [(512, 512), (131, 250), (100, 77), (64, 11)], ids=str)
-@pytest.mark.parametrize("cell_size", [8, 4])
-def test_torch_hog_is_hog(size: tuple[int, int], cell_size: int) -> None:
-    from torch_hog import torch_hog  # noqa: PLC0415 - only where the benchmarks are
-
-    image = torch.from_numpy(skimage.data.camera())[: size[0], : size[1]].float() / 255
-    images = torch.stack([image, image.flip(1)])[:, None]
-    difference = torch_hog(images, cell_size) - preimage.hog(images, cell_size=cell_size)
-    assert difference.abs().max() <= tolerances.TORCH_HOG
-
-
-def test_medians_take_turns_and_spare_the_slow(monkeypatch: pytest.MonkeyPatch) -> None:
-    import _timing  # noqa: PLC0415
+def test_turns_alternate_and_ratios_are_of_the_same_rounds() -> None:
+    from _harness import Times, take_turns  # noqa: PLC0415 - only where the benchmarks are
 
     calls: list[str] = []
-    monkeypatch.setattr(_timing, "SLOW", -1.0)  # everything is slow
-    _timing.medians({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 9, slow_rounds=2)
-    assert calls == ["a", "b"] * 3
-    calls.clear()
-    monkeypatch.setattr(_timing, "SLOW", 1e9)
-    _timing.medians({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 2, repeats=2)
-    assert calls == ["a", "b", "a", "a", "b", "b", "a", "a", "b", "b"]
+    runners = {name: functools.partial(calls.append, name) for name in "abc"}
+    times = take_turns(runners, seconds=0, min_rounds=2, turn=1e-5)
+    assert [name for name, _ in itertools.groupby(calls)] == ["a", "b", "c"] * 2
+    assert {len(found.rounds) for found in times.values()} == {2}
+    drifting = Times((1.0, 2.0, 4.0, 8.0, 16.0))
+    assert Times(tuple(3 * time for time in drifting.rounds)).ratio(drifting) == 3.0
 
 
-def test_table_appends_and_refuses_another_table(tmp_path: Path) -> None:
-    from _timing import Table  # noqa: PLC0415
+def test_table_appends_and_refuses_other_columns(tmp_path: Path) -> None:
+    from _harness import Table, newest_rows  # noqa: PLC0415
 
     path = tmp_path / "new" / "table.csv"
     for _ in range(2):
-        table = Table(
-            path, {"processor": "one, with a comma"}, ("descriptor", "images", "implementation", "milliseconds")
-        )
-        table.add(descriptor="hog", images="8x8", implementation="ours", milliseconds=1.25)
-    rows = read(path)
-    assert [row["milliseconds"] for row in rows] == ["1.2500"] * 2
-    assert rows[0]["processor"] == "one, with a comma" and "torch" in rows[0]["versions"]
-    with pytest.raises(ValueError, match="has no column ratio"):
-        table.add(descriptor="hog", images="8x8", implementation="ours", milliseconds=1.0, ratio=2.0)
-    with pytest.raises(SystemExit, match="move it away"):
-        Table(path, {"gpu": "another"}, ("descriptor",))
+        table = Table(path, "machine", "one, with a comma", ("name", "milliseconds"))
+        table.add(name="ours", milliseconds=1.25)
+    assert list(newest_rows(path)[0]) == ["date", "machine", "load", "versions", "name", "milliseconds"]
+    assert [(row["machine"], row["milliseconds"]) for row in newest_rows(path)] == [("one, with a comma", "1.25")] * 2
+    with pytest.raises(ValueError, match="ratio"):
+        table.add(ratio=2.0)
+    with pytest.raises(SystemExit, match="machine"):
+        Table(path, "gpu", "another", ("name",))
 
 
-def test_descriptors_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import _others  # noqa: PLC0415
-    import bench_descriptors  # noqa: PLC0415
-    from _descriptors import DESCRIPTORS, ImageSet, instruction_sets  # noqa: PLC0415
+@pytest.mark.parametrize("device", ["cpu", "rehearsal"])
+def test_descriptors(device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import bench_descriptors as bench  # noqa: PLC0415
 
-    monkeypatch.setattr(bench_descriptors, "copy_speed", lambda: 1e7)
-    monkeypatch.setattr(_others, "load_dlib", lambda: "it takes long to compile")
-    images = ImageSet("tiny", np.random.default_rng(0).integers(0, 256, (2, 80, 72, 3), dtype=np.uint8))
-    part = bench_descriptors.CpuPart(True, tmp_path)
-    for descriptor in DESCRIPTORS:
-        part.measure(descriptor, images)
-        part.call_overhead(descriptor)
-    rows = read(tmp_path / "descriptors-cpu.csv")
-    hog = {row["implementation"]: row for row in rows if row["descriptor"] == "hog"}
-    ours = {f"preimage {name} grey f32" for name in instruction_sets()}
-    assert ours | {"scikit-image hog", "grey f32 at the speed of copying", "call with a tensor"} <= hog.keys()
+    compute = bench.Descriptor.compute
+
+    def spoiled(self: Any, images: Any, **options: Any) -> Any:
+        features = compute(self, images, **options)
+        return features * 1.01 if self.name == "lbp" else features
+
+    monkeypatch.setattr(bench, "image_sets", lambda run: [bench.ImageSet("tiny", bench.rolled(2, 80, 72), run)])
+    monkeypatch.setattr(bench.Descriptor, "compute", spoiled)
+    assert bench.main(["--quick", "-o", str(tmp_path), "--device", device, "--only", "hog,lbp,sift,sift_grid"]) == 1
+    rows = read(tmp_path / f"descriptors-{'cpu' if device == 'cpu' else 'gpu'}.csv")
+    timed = {(row["descriptor"], row["implementation"]) for row in rows if row["images"] == "tiny"}
+    assert {descriptor for descriptor, name in timed if name.startswith("preimage")} == {"hog"}
     assert all(float(row["milliseconds"]) > 0 for row in rows)
-    absent = " ".join(part.absent)
-    assert "dlib fhog: it takes long to compile" in absent
-    for descriptor in DESCRIPTORS:  # nothing is left out in silence
-        there = any(row["descriptor"] == descriptor.name and "preimage" in row["implementation"] for row in rows)
-        assert there != (f"preimage.{descriptor.function}: not in this version" in absent)
-    if vlfeat.library() is None:
-        assert "VLFeat: libvl.so.1" in absent
+    if device == "cpu":
+        assert {row["descriptor"] for row in read(tmp_path / "keypoints-cpu.csv")} == {"sift", "sift_grid"}
     else:
-        assert hog["VLFeat grey"]["ratio"] == "1.00"
-    for row in ("preimage portable grey f32", "preimage portable RGB u8 strongest"):
-        assert bool(hog[row]["ratio"]) == (vlfeat.library() is not None)
+        assert ("hog", "plain torch gray f32") in timed
 
 
-def test_sparse_sift_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import bench_descriptors  # noqa: PLC0415
-    from _descriptors import SPARSE, ImageSet, chosen, instruction_sets  # noqa: PLC0415
+@pytest.mark.parametrize("device", ["cpu", "rehearsal"])
+def test_upconv(device: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import bench_upconv as bench  # noqa: PLC0415
 
-    monkeypatch.setattr(bench_descriptors, "copy_speed", lambda: 1e7)
-    assert chosen("sift_grid, hog")[1] == ["sift_grid"] and chosen("")[1] == list(SPARSE)
-    images = ImageSet("tiny", skimage.data.astronaut()[None, :100, 200:290])
-    part = bench_descriptors.CpuPart(True, tmp_path)
-    for function in SPARSE:
-        part.measure_sparse(function, images)
-    rows = read(tmp_path / "keypoints-cpu.csv")
-    names = {row["implementation"] for row in rows if row["descriptor"] == "sift"}
-    assert {f"preimage {name} grey f32" for name in instruction_sets()} | {"OpenCV SIFT", "preimage opencv"} <= names
-    assert all(float(row["milliseconds"]) > 0 and "images a second and core" in row["remark"] for row in rows)
-    assert ("VLFeat grey" in names) == (vlfeat.library() is not None)
+    arguments = ["--quick", "-o", str(tmp_path), "--device", device, "--nets", "tiny", "--threads", "1", "--float32"]
+    assert bench.main(arguments) == 0
+    rows = read(tmp_path / f"upconv-{'cpu' if device == 'cpu' else 'gpu'}.csv")
+    others = ["torch, default layout", "torch, channels_last"]
+    others = others if device == "cpu" else ["torch", "torch.compile", "cuDNN, sub-pixel"]
+    assert [row["contender"] for row in rows[: len(others) + 2]] == ["preimage", *others, "floor"]
+    assert all(float(row["median"]) > 0 for row in rows)
+    assert bench.main(["-o", str(tmp_path), "--show"]) == 0
+    assert capsys.readouterr().out.count("| tiny | float32 |") == 2 * 2  # both passes, after the run and again
 
 
-def test_picture_knows_every_descriptor() -> None:
-    from _descriptors import DESCRIPTORS  # noqa: PLC0415
-    from plot_descriptors import TITLES  # noqa: PLC0415
+@pytest.mark.parametrize("wrong", ["y", "dw0"])
+def test_upconv_refuses_a_wrong_contender(wrong: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import bench_upconv as bench  # noqa: PLC0415
 
-    assert {descriptor.name for descriptor in DESCRIPTORS} == TITLES.keys()
+    right = bench.subpixel_layer
+
+    def spoiled(x: torch.Tensor, *parameters: Any) -> torch.Tensor:
+        y = right(x, *parameters)
+        return y + 0.05 if wrong == "y" else y + 0.5 * (y - y.detach())  # the value alone, or the gradient alone
+
+    monkeypatch.setattr(bench, "subpixel_layer", spoiled)
+    assert bench.main(["-o", str(tmp_path), "--device", "rehearsal"]) == 1
+    rows = [row for row in read(tmp_path / "upconv-gpu.csv") if row["contender"] == "cuDNN, sub-pixel"]
+    refused = [row for row in rows if row["remark"].startswith("WRONG")]
+    assert {row["pass"] for row in refused} == set(bench.PASSES if wrong == "y" else bench.PASSES[1:])
+    assert not any(row["median"] for row in refused)
 
 
-def test_picture_shows_the_newest_run(tmp_path: Path) -> None:
-    from plot_descriptors import bars, newest  # noqa: PLC0415
+@pytest.mark.parametrize("device", ["cpu", "rehearsal"])
+def test_training(device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import bench_training as bench  # noqa: PLC0415
 
-    path = tmp_path / "table.csv"
-    header = "date,descriptor,images,implementation,ratio\n"
-    path.write_text(
-        header
-        + "2026-01-01T00:00Z,hog,1920x1080,preimage avx2 grey f32,3.0\n"
-        + "2026-01-02T00:00Z,hog,1920x1080,preimage avx2 grey f32,4.0\n"
-        + "2026-01-02T00:00Z,hog,512x512,preimage avx2 grey f32,5.0\n"
-        + "2026-01-02T00:00Z,hog,1920x1080,scikit-image hog,0.1\n"
-        + "2026-01-02T00:00Z,hog,1920x1080,VLFeat grey,1.0\n"
-        + "2026-01-02T00:00Z,lbp,1920x1080,scikit-image codes no histograms,\n"
-    )
-    assert bars(newest(path)) == {
-        "HOG": [("preimage, AVX2", 4.0, True), ("VLFeat 0.9.21", 1.0, False), ("scikit-image", 0.1, False)]
-    }
-    path.write_text(header)
-    with pytest.raises(SystemExit, match="has no rows"):
-        newest(path)
+    config, right, gpu = bench.TrainConfig, bench.PlainNetwork.forward, device == "rehearsal"
+    monkeypatch.setattr(Hog, "presets", {**Hog.presets, "tiny": config_to_dict(TINY)})
+    monkeypatch.setattr(bench, "TrainConfig", lambda **given: config(**{**given, "preset": "tiny", "size": 32}))
+    monkeypatch.setattr(bench, "write_crops", functools.partial(bench.write_crops, count=2))
+    monkeypatch.setattr(bench.PlainNetwork, "forward", lambda self, features: right(self, features) + 0.5)
+    assert bench.main(["--quick", "--device", device, "-o", str(tmp_path), "--threads", "1"]) == int(gpu)
+    rows = read(tmp_path / f"training-{'gpu' if gpu else 'cpu'}.csv")
+    timed = [row["contender"] for row in rows if row["median"]]
+    assert timed == [bench.OURS, *([] if gpu else [bench.TORCH_UPCONV]), bench.WITH_DATA]
+    refused = {row["contender"] for row in rows if row["remark"].startswith("WRONG: the mean loss")}
+    assert refused == ({bench.EAGER, bench.COMPILED} if gpu else set())
+    assert 0 <= float(rows[-1]["waiting"]) <= 1
+
+
+def test_extraction_and_commands(tmp_path: Path) -> None:
+    import bench_commands  # noqa: PLC0415
+    import bench_extraction  # noqa: PLC0415
+
+    assert bench_extraction.main(["--quick", "--only", "hog", "-o", str(tmp_path)]) == 0
+    assert bench_commands.main(["--quick", "-o", str(tmp_path)]) == 0
+    for name in ("extraction-cpu.csv", "commands-cpu.csv", "inversion-cpu.csv", "store-cpu.csv"):
+        assert read(tmp_path / name)
+
+
+def test_plot_shows_the_newest_run(tmp_path: Path) -> None:
+    import plot_descriptors as plot  # noqa: PLC0415
+
+    assert plot.main(["-o", str(tmp_path / "plot.png")]) == 0
+    bars = plot.bars(plot.newest_rows(RESULTS / "descriptors-cpu.csv"))
+    assert set(bars) == set(plot.TITLES.values()) and ("VLFeat 0.9.21", 1.0) in bars["HOG"]
+
+
+@pytest.mark.parametrize("name", DTYPES)
+@pytest.mark.parametrize("which", PASSES)
+def test_tuning_refuses_wrong_kernels(which: str, name: str) -> None:
+    pytest.importorskip("triton")
+    import tune_upconv as tune  # noqa: PLC0415
+
+    class Problem(tune.Problem):  # type: ignore[misc,name-defined]
+        def run(self, config: Config | None, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+            """Return the exact result rounded to the dtype, spoiled as the kernel's name says."""
+            exact = super().run(None, tuple(x.double() if x.is_floating_point() else x for x in inputs))
+            outputs = [y.to(torch.float32 if y.dim() == 1 else inputs[0].dtype).contiguous() for y in exact]
+            flat = outputs[-1].view(-1)
+            if config and config.kernel == "one place":
+                flat[len(flat) // 2] += 0.3 * flat.float().square().mean().sqrt()
+            elif config:
+                flat *= {"right": 1.0, "scaled": 1.02, "NaN": float("nan")}[config.kernel]
+            return tuple(outputs) if config else exact
+
+    problem = Problem(which, 4, 3 if which in IMAGE_PASSES else 6, 6, 8)
+    kernels = [Config(kernel, (1,), 4, 3) for kernel in ("right", "scaled", "NaN", "one place")]
+    right, faults = tune.right_candidates(problem, name, "cpu", kernels)
+    assert right == kernels[:1] and set(faults) == set(kernels[1:])
+    assert tune.fastest({None: 1.0, right[0]: 0.5}) == right[0]
+    assert tune.fastest({None: 1.0, right[0]: 0.99}) is None  # noise
+
+
+def test_tables_of_the_package_are_up_to_date(tmp_path: Path) -> None:
+    """`tune_upconv.py --estimates` leaves them as they are: they have every layer, and the rule's choices."""
+    import tune_upconv as tune  # noqa: PLC0415
+
+    paths = list(choice.architectures().values())
+    for path in paths:
+        shutil.copy(path, tmp_path)
+    names = [path.stem.removeprefix("sm_") for path in paths]
+    assert tune.main(["--output", str(tmp_path), "--estimates", *names]) == 0
+    for path in paths:
+        assert (tmp_path / path.name).read_text() == path.read_text()
+
+
+def test_measurements_replace_estimates(tmp_path: Path) -> None:
+    import tune_upconv as tune  # noqa: PLC0415
+
+    def entry(pixels: int, *times: float) -> Entry:
+        return Entry("forward", 64, 32, pixels, "16-bit", Config("phase", (64, 32, 32), 4, 3), *times)
+
+    path = tmp_path / "sm_90.json"
+    tune.Table(path, None).put([entry(64), entry(4096)])
+    tune.Table(path, {"gpu": "GPU 1", "date": "2026-01-02"}).put([entry(1024, 0.5, 1.0)])
+    assert read_table(path)[1] == [entry(1024, 0.5, 1.0)]

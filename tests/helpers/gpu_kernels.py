@@ -236,7 +236,7 @@ def _double(value: Any) -> Any:
 
 
 def main() -> int:
-    """1 where anything differs or is refused."""
+    """Return 1 if anything differs or is rejected."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=("cpu", "cuda"))
     parser.add_argument("--only", default="", help="ops, with commas between")

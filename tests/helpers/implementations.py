@@ -1,6 +1,6 @@
-"""The tellings of a descriptor under test: the plain reference, its kernel with every instruction set here, CUDA.
+"""Implementations of each descriptor: the reference, the CPU kernel with every instruction set of this machine, CUDA.
 
-All give tensors, also of NumPy arrays, so that they can be compared.
+All return tensors, also for NumPy arrays, so that results can be compared.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from preimage import Keypoints
+from preimage import Keypoints, dense_sift, hog, lbp, lbp_codes, reference
 from preimage.ops import _native
 
 Implementation = Callable[..., Any]
 
 
 def as_tensors(result: Any) -> Any:
-    """Results of NumPy arrays as tensors."""
+    """Convert NumPy results to tensors."""
     if isinstance(result, tuple):
         return tuple(map(as_tensors, result))
     if isinstance(result, Keypoints):
@@ -28,7 +28,7 @@ def as_tensors(result: Any) -> Any:
 
 
 def with_instruction_set(op: Implementation, name: str) -> Implementation:
-    """The op with PREIMAGE_ISA set for the length of the call."""
+    """Return the op with PREIMAGE_ISA set during each call."""
 
     def compute(images: Any, **options: Any) -> Any:
         before = os.environ.get("PREIMAGE_ISA")
@@ -45,7 +45,7 @@ def with_instruction_set(op: Implementation, name: str) -> Implementation:
 
 
 def with_one_thread(plain: Implementation) -> Implementation:
-    """The reference; on a busy machine threads that wait for each other make it a hundred times slower."""
+    """Return the reference limited to one thread: on a busy machine, waiting threads make it a hundred times slower."""
 
     def compute(images: Any, **options: Any) -> Any:
         before = torch.get_num_threads()
@@ -59,7 +59,7 @@ def with_one_thread(plain: Implementation) -> Implementation:
 
 
 def on_cuda(op: Implementation) -> Implementation:
-    """The op on the GPU, with the results brought back."""
+    """Return the op computed on the GPU, with results on the CPU."""
 
     def compute(images: Any, **options: Any) -> Any:
         tensor = torch.from_numpy(np.ascontiguousarray(images)) if isinstance(images, np.ndarray) else images
@@ -70,10 +70,18 @@ def on_cuda(op: Implementation) -> Implementation:
 
 
 def kernels(op: Implementation) -> dict[str, Implementation]:
-    """One for every instruction set of this processor."""
+    """Return one implementation per instruction set of this processor."""
     return {name: with_instruction_set(op, name) for name in _native.instruction_sets()}
 
 
 def cuda(op: Implementation) -> dict[str, Implementation]:
-    """One named cuda, where there is a device and the build has kernels for it; else nothing."""
+    """Return the implementation "cuda" if there is a device and the build has kernels for it, else nothing."""
     return {"cuda": on_cuda(op)} if torch.cuda.is_available() and _native.cuda_devices()["built"] else {}
+
+
+OPS: dict[str, Implementation] = {"hog": hog, "lbp": lbp, "lbp_codes": lbp_codes, "dense_sift": dense_sift}
+KERNELS = {name: kernels(op) for name, op in OPS.items()}
+IMPLEMENTATIONS = {
+    name: {"reference": with_one_thread(getattr(reference, name)), **KERNELS[name], **cuda(op)}
+    for name, op in OPS.items()
+}

@@ -1,4 +1,4 @@
-"""For the tests of keypoint files made to harm a reader: what is sound, and what is refused in time."""
+"""Assertions on crafted keypoint files: valid values, or a quick rejection."""
 
 import re
 import time
@@ -24,7 +24,7 @@ def small_database(path, **options):
 
 
 def check(file):
-    """Reads everything; what comes is sound."""
+    """Read everything and check that the values are valid."""
     for keypoints in file.values():
         assert len(keypoints) == 1
         for values in (keypoints.x, keypoints.y, keypoints.scale, keypoints.angle, keypoints.descriptors):
@@ -33,8 +33,8 @@ def check(file):
         assert not keypoints.descriptors.norm(dim=1).gt(1.001).any()
 
 
-def refused(path, words, **options):
-    """The file is refused within 1.5 seconds of this process's time, and 64 MB."""
+def assert_rejected(path, words, **options):
+    """Assert that the file is rejected within 1.5 seconds of this process's time, and 64 MB."""
     tracemalloc.start()
     start = time.process_time()
     try:

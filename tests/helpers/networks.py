@@ -77,7 +77,7 @@ class Mixer(nn.Module):
 
 
 class Odd(nn.Module):
-    """A layer that returns whatever it is told to make of the images."""
+    """A layer that returns the result of a given function of the images."""
 
     def __init__(self, make: object) -> None:
         super().__init__()

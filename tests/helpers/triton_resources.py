@@ -122,7 +122,7 @@ def tasks(
 
 
 def launches(task: Task) -> list[tuple[Any, dict[str, Any], dict[str, int]]]:
-    """(kernel, values of its parameters, options) of each launch of ours that the task makes."""
+    """(kernel, values of its parameters, options) of each launch of a kernel of the package in the task."""
     in_channels, out_channels, side = LAYERS[task.layer]
     dtype, config = DTYPES[task.dtype], task.config
     x = torch.empty(BATCH, side, side, in_channels, dtype=dtype, device="meta").permute(0, 3, 1, 2)
@@ -173,7 +173,7 @@ def compiled(kernel: Any, values: dict[str, Any], options: dict[str, int], archi
                 attributes[(index,)] = [["tt.divisibility", 16]]
     source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=attributes)
     triton.knobs.nvidia.dump_ptxas_log = True
-    triton.knobs.compilation.always_compile = True  # what comes out of the cache has no report
+    triton.knobs.compilation.always_compile = True  # cached kernels have no report
     report = io.StringIO()
     with contextlib.redirect_stdout(report):  # where triton prints what its assembler says
         built = triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=options)

@@ -63,7 +63,7 @@ def chosen(config: Config) -> Iterator[None]:
 
 
 def launches(graph: torch.fx.Graph) -> list[Found]:
-    """Name and written parameters of every kernel of ours in the graph."""
+    """Name and written parameters of every kernel of the package in the graph."""
     found = []
     for node in graph.nodes:
         if "triton_kernel_wrapper" in str(node.target):

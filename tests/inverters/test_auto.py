@@ -151,14 +151,14 @@ def test_sizes_far_from_the_images(cells: int | None, size: int) -> None:
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        ({"output_size": 100, "cells": None}, "3 to 7 times a power of two"),
-        ({"budget": 100}, "the smallest network for these features has"),
-        ({"cells": 224}, "too many for images of 224 pixels"),
-        ({"budget": 0}, "the smallest network for these features has"),
-        ({"output_size": 0}, "output_size is a number of pixels >= 1"),
-        ({"output_size": 0, "cells": None}, "output_size is a number of pixels >= 1"),
-        ({"output_size": 5, "cells": None}, "3 to 7 times a power of two"),
-        ({"preset": "huge"}, "no preset 'huge' for network; known are auto, compact, wide"),
+        ({"output_size": 100, "cells": None}, r"3.*7.*two"),
+        ({"budget": 100}, "smallest network"),
+        ({"cells": 224}, r"images.*224"),
+        ({"budget": 0}, "smallest network"),
+        ({"output_size": 0}, r"output_size.*>= 1"),
+        ({"output_size": 0, "cells": None}, r"output_size.*>= 1"),
+        ({"output_size": 5, "cells": None}, r"3.*7.*two"),
+        ({"preset": "huge"}, r"preset.*'huge'.*auto, compact, wide"),
     ],
 )
 def test_what_no_network_can_do_is_said(options: dict[str, object], problem: str) -> None:
@@ -168,11 +168,11 @@ def test_what_no_network_can_do_is_said(options: dict[str, object], problem: str
 
 
 def test_the_papers_networks_have_sizes_of_their_own() -> None:
-    with pytest.raises(ValueError, match=r"output_size.*'paper' of alexnet-conv1"):
+    with pytest.raises(ValueError, match="parameters"):
         inverter_of(96, 27, 227, "alexnet-conv1", preset="paper", budget=10**6)
-    with pytest.raises(ValueError, match="no preset 'large' for alexnet-conv1; known are paper, auto, compact, wide"):
+    with pytest.raises(ValueError, match=r"preset.*'large'.*alexnet-conv1.*paper, auto, compact, wide"):
         inverter_of(96, 27, 227, "alexnet-conv1", preset="large")
-    with pytest.raises(ValueError, match="square maps, got features of 3×4"):
+    with pytest.raises(ValueError, match=r"features.*3×4"):
         plan(Spec("network", "v", 8, 16), "auto", cells=(3, 4), image_size=64)
 
 
@@ -192,17 +192,17 @@ def test_an_output_region_is_saved_and_loaded(tmp_path: Path, channels: int, cel
 
 def test_features_of_another_kind_are_refused() -> None:
     vectors, maps = inverter_of(32, None, 64), inverter_of(32, 8, 64)
-    with pytest.raises(ValueError, match=r"takes features \(B, 32\), got shape \(2, 32, 8, 8\)"):
+    with pytest.raises(ValueError, match=r"features.*\(B, 32\).*\(2, 32, 8, 8\)"):
         vectors(features_of(32, 8))
-    with pytest.raises(ValueError, match=r"takes features \(B, 32, h, w\), got shape \(2, 32\)"):
+    with pytest.raises(ValueError, match=r"features.*\(B, 32, h, w\).*\(2, 32\)"):
         maps(features_of(32, None))
-    with pytest.raises(ValueError, match="the network takes vectors, but network features are maps"):
-        Inverter(Spec("network", "v", 32, 8), vectors.config, output_region=vectors.output_region)
-    with pytest.raises(ValueError, match=r"vectors.*output_region, got None"):
+    with pytest.raises(ValueError, match=r"vectors.*maps"):
+        Inverter(Spec("network", "v", 32, 8), vectors.config, view=vectors.view)
+    with pytest.raises(ValueError, match="vectors"):
         Inverter(vectors.spec, vectors.config)
-    with pytest.raises(ValueError, match=r"size is .* >= 1, got \(0, 64\)"):
-        maps(features_of(32, 8), size=(0, 64))
-    with pytest.raises(ValueError, match="for images of 64×64 pixels, got 32×32"):
+    with pytest.raises(ValueError, match=r"size.*>= 1.*\(0, 64\)"):
+        maps(features_of(32, 8), image_size=(0, 64))
+    with pytest.raises(ValueError, match=r"64×64.*32×32"):
         maps.distances(features_of(32, 8), torch.zeros(2, 3, 32, 32, dtype=torch.uint8))
 
 
@@ -215,9 +215,9 @@ def test_an_output_region_resizes_without_aliasing() -> None:
     pixels = view.of((stripes * 255).to(torch.uint8))
     assert pixels.dtype == torch.uint8 and (pixels.float() / 255 - 0.5).abs().max() < 0.15
     assert torch.equal(OutputRegion(64, 48, 48).of(stripes), stripes[:, :, 8:56, 8:56])
-    with pytest.raises(ValueError, match=r"images are \(B, 3, H, W\), got \(3, 64, 64\)"):
+    with pytest.raises(ValueError, match=r"images.*\(B, 3, H, W\).*\(3, 64, 64\)"):
         view.of(stripes[0])
-    with pytest.raises(ValueError, match=r"crop.*64, got 65"):
+    with pytest.raises(ValueError, match=r"crop.*65.*64"):
         OutputRegion(64, 65, 12)
-    with pytest.raises(ValueError, match="whole number of pixels"):
+    with pytest.raises(ValueError, match="pixels"):
         OutputRegion(64, 32, 0)

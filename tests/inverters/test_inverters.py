@@ -67,7 +67,7 @@ def test_an_inverter_from_before_entry_and_margin_still_loads(tiny: Inverter) ->
     fields = config_to_dict(TINY)
     del fields["entry"], fields["margin"]
     assert config_from_dict(fields) == TINY
-    with pytest.raises(ValueError, match="both >= 0, got"):
+    with pytest.raises(ValueError, match=">= 0"):
         UShapedConfig(margin=(-1, 0))
 
 
@@ -103,7 +103,7 @@ def test_distances_to_images_of_another_size_are_none(tiny: Inverter, sides: tup
     assert tiny.distances(features, torch.zeros(1, 3, 56, 64, dtype=torch.uint8)).shape == (1,)
     with pytest.raises((ValueError, RuntimeError), match=r"size|shape"):
         tiny.distances(features, torch.zeros(1, 3, *sides, dtype=torch.uint8))
-    with pytest.raises(TypeError, match=r"images are uint8, got torch\.float32"):
+    with pytest.raises(TypeError, match=r"images.*uint8.*torch\.float32"):
         tiny.distances(features, torch.zeros(1, 3, 56, 64))
 
 
@@ -152,7 +152,7 @@ def test_an_inverter_of_the_first_version_is_turned(tmp_path: Path) -> None:
     torch.testing.assert_close(Inverter.load(folder)(features), before, atol=1e-5, rtol=0)
     # The file read as one of this version is another network.
     (folder / "config.json").write_text(json.dumps({**config, "format_version": 2, "weights_sha256": digest}))
-    with pytest.raises(FileFormatError, match="weights do not fit the network"):
+    with pytest.raises(FileFormatError, match=r"weights.*network"):
         Inverter.load(folder)
 
 
@@ -169,10 +169,10 @@ def test_half_precision_on_disk(tiny: Inverter, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("shape", "dtype", "error", "message"),
     [
-        ((1, 30, 8, 8), torch.float32, ValueError, r"\(B, 31, h, w\), got shape \(1, 30, 8, 8\)"),
-        ((31, 8), torch.float32, ValueError, r"got shape \(31, 8\)"),
-        ((1, 31, 0, 8), torch.float32, ValueError, r"got shape \(1, 31, 0, 8\)"),
-        ((1, 31, 8, 8), torch.int32, TypeError, r"floating-point, got torch.int32"),
+        ((1, 30, 8, 8), torch.float32, ValueError, r"\(B, 31, h, w\).*\(1, 30, 8, 8\)"),
+        ((31, 8), torch.float32, ValueError, r"\(31, 8\)"),
+        ((1, 31, 0, 8), torch.float32, ValueError, r"\(1, 31, 0, 8\)"),
+        ((1, 31, 8, 8), torch.int32, TypeError, r"torch.int32"),
     ],
 )
 def test_refuses_features(
@@ -190,12 +190,12 @@ def test_takes_views_of_a_mapped_file(tiny: Inverter) -> None:
 
 
 def test_refuses_a_size_that_the_features_do_not_cover(tiny: Inverter) -> None:
-    with pytest.raises(ValueError, match="cover 64×64 pixels, not 64×80"):
-        tiny(torch.rand(1, 31, 8, 8), size=(64, 80))
+    with pytest.raises(ValueError, match=r"64×64.*64×80"):
+        tiny(torch.rand(1, 31, 8, 8), image_size=(64, 80))
 
 
 def test_refuses_a_network_of_another_stride() -> None:
-    with pytest.raises(ValueError, match="enlarges features 8 times, but a feature cell of hog stands for 4 pixels"):
+    with pytest.raises(ValueError, match=r"8.*cell.*hog.*4 pixels"):
         Inverter(Spec("hog", "vlfeat-uoctti", 31, 4), TINY)
 
 
@@ -205,19 +205,19 @@ def test_every_flipped_byte_of_the_weights_is_noticed(tiny: Inverter, tmp_path: 
     data = path.read_bytes()
     for position in range(0, len(data), 997):
         path.write_bytes(data[:position] + bytes([data[position] ^ 4]) + data[position + 1 :])
-        with pytest.raises(FileFormatError, match=r"model\.safetensors: is damaged"):
+        with pytest.raises(FileFormatError, match=r"model\.safetensors.*damaged"):
             Inverter.load(folder)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": "other"}, "not the config of an inverter"),
-        ({"format_version": 9}, "format version 9; this preimage reads 1 and 2"),
-        ({"network": {"architecture": "cube"}}, "unknown architecture 'cube'"),
-        ({"network": {"architecture": "u-shaped", "widths": [8]}}, "takes the fields"),
-        ({"spec": {"representation": "hog"}}, "the spec lacks channels"),
-        ({"network": {**config_to_dict(UShapedConfig())}}, "weights do not fit the network"),
+        ({"format": "other"}, "not the config"),
+        ({"format_version": 9}, r"version 9.*1 and 2"),
+        ({"network": {"architecture": "cube"}}, r"architecture.*'cube'"),
+        ({"network": {"architecture": "u-shaped", "widths": [8]}}, "fields"),
+        ({"spec": {"representation": "hog"}}, r"spec.*channels"),
+        ({"network": {**config_to_dict(UShapedConfig())}}, r"weights.*network"),
     ],
 )
 def test_names_the_config_and_what_is_wrong(
@@ -231,27 +231,27 @@ def test_names_the_config_and_what_is_wrong(
 
 
 def test_missing_pieces_are_named(tiny: Inverter, tmp_path: Path) -> None:
-    with pytest.raises(FileFormatError, match=r"it has no config\.json"):
+    with pytest.raises(FileFormatError, match=r"config\.json"):
         Inverter.load(tmp_path)
     folder = tiny.save(tmp_path / "whole")
     (folder / "model.safetensors").unlink()
-    with pytest.raises(FileFormatError, match=r"model\.safetensors: is missing"):
+    with pytest.raises(FileFormatError, match=r"model\.safetensors"):
         Inverter.load(folder)
     shutil.rmtree(folder)
-    with pytest.raises(ValueError, match="neither a folder nor the name of a pretrained inverter"):
+    with pytest.raises(ValueError, match="pretrained inverter"):
         Inverter.load(folder)
 
 
 def test_finds_the_pretrained_inverter_by_spec() -> None:
     assert find_inverter(SPEC) == "hog-compact"
     assert "hog-compact" in list_inverters()
-    with pytest.raises(LookupError, match=r"hog-compact, differs in parameters\.cell_size: 8 != 4"):
+    with pytest.raises(LookupError, match=r"hog-compact.*parameters\.cell_size: 8 != 4"):
         find_inverter(Spec("hog", "vlfeat-uoctti", 31, 8, {"cell_size": 4, "color": "luma"}))
 
 
 @pytest.mark.parametrize("text", ["c4/1 8", "c3/3 8", "c3 8", "up", "up 0", "up 3x", ""])
 def test_layer_notation_refuses(text: str) -> None:
-    with pytest.raises(ValueError, match="no layer"):
+    with pytest.raises(ValueError, match="layer"):
         Layer.parse(text)
 
 

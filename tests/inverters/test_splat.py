@@ -179,10 +179,10 @@ def test_a_network_with_a_splat_saves_loads_and_trains(tmp_path: object) -> None
 
 @pytest.mark.parametrize("changes", [{"splat_levels": -1}, {"entry": ()}, {"entry": ("c3/2 8", "up 8")}])
 def test_refuses_a_splat_without_an_entry_of_its_size(changes: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="splat_levels is 0, or"):
+    with pytest.raises(ValueError, match=r"splat_levels.*0"):
         dataclasses.replace(NETWORK, **changes)
 
 
 def test_refuses_features_of_other_channels() -> None:
-    with pytest.raises(ValueError, match="133 channels of sparse SIFT, not 31"):
+    with pytest.raises(ValueError, match=r"133 channels.*SIFT.*31"):
         Inverter(create_representation("hog").spec, NETWORK)

@@ -36,7 +36,7 @@ RNG = np.random.default_rng(7)
 RGB = RNG.integers(0, 256, (21, 34, 3), dtype=np.uint8)
 ALPHA = RNG.integers(0, 256, (21, 34), dtype=np.uint8)
 SMOOTH = cv2.resize(RNG.integers(0, 256, (4, 5, 3), dtype=np.uint8), (34, 21), interpolation=cv2.INTER_LINEAR)
-UPRIGHT = {  # what each EXIF orientation asks for, told independently of the package
+UPRIGHT = {  # the transformation of each EXIF orientation, independent of the package
     1: lambda image: image,
     2: lambda image: image[:, ::-1],
     3: lambda image: np.rot90(image, 2),
@@ -289,7 +289,7 @@ def test_an_animated_png_is_its_default_image(chunks):
 
 
 DAMAGED_IDAT = {
-    "the filter 9": zlib.compress(rows(RGB, 9)),
+    r"filter.*9": zlib.compress(rows(RGB, 9)),
     "100 of 2163 bytes": zlib.compress(rows(RGB)[:100]),
     "0 of 2163 bytes": b"",
     "cannot be unpacked": b"\x78\x9c" + b"\xff" * 99,
@@ -306,12 +306,12 @@ def test_damaged_image_data_of_a_png(problem, kind, capfd):
         "animated": png(ACTL, frame(0), damaged, frame(1), fdat(2, RGB)),
         "hidden default image": png(ACTL, damaged, frame(0), fdat(1, RGB), frame(2), fdat(3, RGB)),
     }[kind]
-    with pytest.raises(FileFormatError, match=f"it: a damaged PNG: .*{problem}"):
+    with pytest.raises(FileFormatError, match=rf"it: .*PNG.*{problem}"):
         decode(data)
     assert capfd.readouterr().err == ""
 
 
-def test_texts_and_profiles_of_a_png_say_nothing(capfd):
+def test_texts_and_profiles_of_a_png_are_ignored(capfd):
     profile = chunk(b"iCCP", b"sRGB\0\0" + zlib.compress(bytes(99)))
     text = chunk(b"tEXt", b"no zero byte")
     assert np.array_equal(decode(png(profile, text, chunk(b"tRNS", b"1"), idat(RGB))), RGB)
@@ -319,13 +319,13 @@ def test_texts_and_profiles_of_a_png_say_nothing(capfd):
 
 
 def test_png_chunks_that_break_the_format():
-    with pytest.raises(FileFormatError, match="unknown chunk b'CgBI'"):
+    with pytest.raises(FileFormatError, match=r"chunk.*b'CgBI'"):
         decode(png(chunk(b"CgBI", bytes(4)), idat(RGB)))
-    with pytest.raises(FileFormatError, match="no palette"):
+    with pytest.raises(FileFormatError, match="palette"):
         decode(png(idat(RGB[..., 0]), color=3))
-    with pytest.raises(FileFormatError, match="palette of 4 bytes"):
+    with pytest.raises(FileFormatError, match=r"palette.*4 bytes"):
         decode(png(chunk(b"PLTE", bytes(4)), idat(RGB[..., 0]), color=3))
-    with pytest.raises(FileFormatError, match="color type 5"):
+    with pytest.raises(FileFormatError, match=r"color type.*5"):
         decode(png(idat(RGB), color=5))
 
 
@@ -355,7 +355,7 @@ def test_interlaced_pngs_are_checked_by_their_passes(mode, shape):
     white = Image.new("RGBA", expected.size, "white")
     white.alpha_composite(expected)
     assert np.abs(decode(data).astype(int) - np.asarray(white.convert("RGB"))).max() <= 1
-    with pytest.raises(FileFormatError, match=r"a damaged PNG: \d+ of \d+ bytes"):
+    with pytest.raises(FileFormatError, match=r"PNG: \d+ of \d+ bytes"):
         decode(
             data.replace(
                 chunk(b"IDAT", zlib.compress(b"".join(pieces))), chunk(b"IDAT", zlib.compress(b"".join(pieces)[:-1]))
@@ -363,14 +363,14 @@ def test_interlaced_pngs_are_checked_by_their_passes(mode, shape):
         )
 
 
-# TIFF: layouts that OpenCV decodes wrongly, some of them differently each time, are refused.
+# TIFF: layouts that OpenCV decodes wrongly, some of them differently each time, are rejected.
 
 
 @pytest.mark.parametrize("bits", [8, 16])
 @pytest.mark.parametrize(
     "options", [{}, {"rowsperstrip": 5}, {"byteorder": ">"}, {"bigtiff": True}, {"compression": "zlib"}]
 )
-def test_tiff_layouts_that_are_read(bits, options):
+def test_supported_tiff_layouts_are_read(bits, options):
     samples = RGB if bits == 8 else RGB.astype(np.uint16) * 257
     assert np.array_equal(decode(tiff(samples, photometric="rgb", **options)), RGB)
     assert np.array_equal(decode(tiff(samples[..., 0], photometric="minisblack", **options)), RGB[..., :1].repeat(3, 2))
@@ -405,33 +405,33 @@ PLANES = RGB.transpose(2, 0, 1).copy()
         ),
         (
             tiff(PLANES[:2].copy(), photometric="minisblack", planarconfig="separate", extrasamples=["unassalpha"]),
-            "2 channels of 8 bits.*planar",
+            r"2 channels.*8 bits.*planar",
         ),
-        (tiff(RGB.astype(np.int16), photometric="rgb"), "samples are int16"),
-        (tiff(RGB.astype(np.uint32), photometric="rgb"), "samples are uint32"),
-        (tiff(RGB.astype(np.float16), photometric="rgb"), "samples are float16"),
-        (tiff(RGB, photometric="cielab"), "CIELab with 3 channels of 8 bits"),
-        (tiff(RGB, photometric="minisblack", planarconfig="contig"), "gray with 3 channels of 8 bits"),
-        (tiff(RGB.astype(np.uint16), photometric="minisblack", planarconfig="contig"), "gray with 3 channels of 16"),
-        (tiff(np.concatenate([RGB, RGB], 2), photometric="rgb"), "RGB with 6 channels"),
+        (tiff(RGB.astype(np.int16), photometric="rgb"), r"samples.*int16"),
+        (tiff(RGB.astype(np.uint32), photometric="rgb"), r"samples.*uint32"),
+        (tiff(RGB.astype(np.float16), photometric="rgb"), r"samples.*float16"),
+        (tiff(RGB, photometric="cielab"), r"CIELab.*3 channels.*8 bits"),
+        (tiff(RGB, photometric="minisblack", planarconfig="contig"), r"gray.*3 channels.*8 bits"),
+        (tiff(RGB.astype(np.uint16), photometric="minisblack", planarconfig="contig"), r"gray.*3 channels.*16"),
+        (tiff(np.concatenate([RGB, RGB], 2), photometric="rgb"), r"RGB.*6 channels"),
         (
             tiff(np.zeros((32, 32, 2), np.uint16), photometric="minisblack", planarconfig="contig", tile=(16, 16)),
             "tiles",
         ),
-        (tiff(RGB, photometric="rgb", subfiletype=1), "small preview"),
-        (tiff(RGB, photometric="rgb", extratags=[(50706, 1, 4, b"\1\4\0\0", True)]), "raw file"),
+        (tiff(RGB, photometric="rgb", subfiletype=1), "preview"),
+        (tiff(RGB, photometric="rgb", extratags=[(50706, 1, 4, b"\1\4\0\0", True)]), "raw"),
         (tiff(RGB[..., 0], photometric="cfa"), "raw samples"),
         (b"II*\0\x10\0\0\0CR\x02\0" + bytes(99), "Canon CR2"),
     ],
 )
-def test_tiff_layouts_that_are_refused(data, problem):
+def test_unsupported_tiff_layouts_are_rejected(data, problem):
     with pytest.raises(FileFormatError, match=f"it: .*{problem}"):
         decode(data)
 
 
 @pytest.mark.parametrize("bits", [8, 16])
 @pytest.mark.parametrize("compression", [None, "zlib"])
-def test_a_tiff_with_missing_strips_is_refused(bits, compression):
+def test_tiff_with_missing_strips_is_rejected(bits, compression):
     samples = RGB if bits == 8 else RGB.astype(np.uint16) * 257
     data = bytearray(tiff(samples, photometric="rgb", rowsperstrip=5, compression=compression, bigtiff=False))
     for tag, value, problem in ((273, 0, "1 of 5"), (273, len(data), "1 of 5"), (279, 7, "1 of 5"), (279, 0, "1 of 5")):
@@ -439,18 +439,18 @@ def test_a_tiff_with_missing_strips_is_refused(bits, compression):
         kind, _, values = struct.unpack_from("<HII", data, at + 2)
         damaged = bytearray(data)
         struct.pack_into("<H" if kind == 3 else "<I", damaged, values, value)
-        with pytest.raises(FileFormatError, match=f"it: a damaged .*TIFF: strip or tile {problem}"):
+        with pytest.raises(FileFormatError, match=rf"it: .*TIFF.*{problem}"):
             decode(bytes(damaged))
     at = data.index(struct.pack("<H", 273), 8)
     struct.pack_into("<I", data, at + 4, 4)
-    with pytest.raises(FileFormatError, match="4 of 5 strips or tiles are listed"):
+    with pytest.raises(FileFormatError, match="4 of 5"):
         decode(bytes(data))
 
 
 def test_a_flipped_bit_in_a_deflated_tiff_is_found():
     data = bytearray(tiff(RGB, photometric="rgb", compression="zlib"))
     data[data.index(b"\x78\x9c") + 900] ^= 4
-    with pytest.raises(FileFormatError, match="a damaged TIFF"):
+    with pytest.raises(FileFormatError, match="TIFF"):
         decode(bytes(data))
 
 
@@ -463,14 +463,14 @@ def test_a_jpeg_without_its_scans_is_not_gray(progressive, mode):
     data = encode(Image.fromarray(SMOOTH).convert(mode), "JPEG", progressive=progressive)
     start = data.index(b"\xff\xda") + 2
     start += struct.unpack_from(">H", data, start)[0]
-    with pytest.raises(FileFormatError, match="it: a damaged JPEG: a scan of 1 bytes"):
+    with pytest.raises(FileFormatError, match=r"it: .*JPEG.*1 byte"):
         decode(data[: start + 1] + b"\xff\xd9")
 
 
-def test_a_jpeg_without_some_restart_markers_is_refused():
+def test_jpeg_without_some_restart_markers_is_rejected():
     data = encode(SMOOTH, "JPEG", restart_marker_blocks=1)
     assert decode(data).shape == SMOOTH.shape
-    with pytest.raises(FileFormatError, match="it: a damaged JPEG: 4 of 5 restart markers"):
+    with pytest.raises(FileFormatError, match=r"it: .*JPEG.*4 of 5 restart"):
         decode(data.replace(b"\xff\xd1", b"", 1))
 
 
@@ -485,8 +485,8 @@ def test_the_simplest_jpegs_are_long_enough(color, options):
             assert decode(encode(image, "JPEG", **options)).shape[:2] == shape
 
 
-def test_floating_point_samples_are_refused():
-    with pytest.raises(FileFormatError, match="samples are float32"):
+def test_floating_point_samples_are_rejected():
+    with pytest.raises(FileFormatError, match=r"samples.*float32"):
         decode(tiff(RGB.astype(np.float32), photometric="rgb"))
 
 
@@ -510,11 +510,11 @@ def test_a_jpeg_with_a_thumbnail_is_not_taken_for_complete():
     thumbnail = encode(SMOOTH[:8, :8], "JPEG")
     data = encode(SMOOTH, "JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\0\0\0\0\0\0" + thumbnail)
     assert data.count(b"\xff\xd9") == 2
-    with pytest.raises(FileFormatError, match="no end marker"):
+    with pytest.raises(FileFormatError, match="end marker"):
         decode(data[: len(data) // 2 + len(thumbnail) // 2])
 
 
-def test_bytes_after_the_end_are_fine():
+def test_bytes_after_the_end_are_ignored():
     for kind in ("JPEG", "PNG"):
         data = encode(SMOOTH, kind)
         assert np.array_equal(decode(data + b"trailing\xff\xd8\xff" * 9), decode(data))
@@ -523,12 +523,12 @@ def test_bytes_after_the_end_are_fine():
 def test_a_flipped_bit_in_a_png_is_found():
     data = bytearray(encode(RGB, "PNG"))
     data[len(data) // 2] ^= 4
-    with pytest.raises(FileFormatError, match="checksum of chunk b'IDAT'"):
+    with pytest.raises(FileFormatError, match=r"checksum.*b'IDAT'"):
         decode(bytes(data))
 
 
 @pytest.mark.parametrize("data", [b"", b"hello", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"%PDF-1.7", bytes(999)])
-def test_what_is_no_image_is_named(data):
+def test_other_files_with_image_names_are_named(data):
     with pytest.raises(FileFormatError, match=r"^shard.tar:a.jpg: "):
         decode_image(data, name="shard.tar:a.jpg")
 
@@ -536,16 +536,16 @@ def test_what_is_no_image_is_named(data):
 @pytest.mark.parametrize(
     ("data", "what"),
     [
-        (b"", "an empty file"),
+        (b"", "empty"),
         (b"\0\0\0\x24ftypheic\0\0\0\0mif1heic", "HEIC.*iPhone.*PNG, JPEG"),
-        (b"<!doctype html><html>", "a web page.*PNG, JPEG"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "git-lfs pointer"),
+        (b"<!doctype html><html>", r"web page.*PNG, JPEG"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "git-lfs"),
         (b"\x1f\x8b\x08\0", "gzip.*unpack"),
         (b"%PDF-1.7", "PDF"),
         (bytes(999), "zeros"),
     ],
 )
-def test_what_came_instead_of_an_image(data, what):
+def test_bytes_that_are_no_image_are_named(data, what):
     with pytest.raises(FileFormatError, match=f"^it: .*{what}"):
         decode(data)
 
@@ -553,17 +553,17 @@ def test_what_came_instead_of_an_image(data, what):
 def test_formats_that_this_opencv_lacks_are_named(monkeypatch):
     monkeypatch.setattr(images_module, "_OPENCV", (4, 10))
     monkeypatch.setattr(images_module.cv2, "imdecode", lambda *_: None)
-    with pytest.raises(FileFormatError, match=r"this GIF needs OpenCV 4\.12 or later"):
+    with pytest.raises(FileFormatError, match=r"GIF.*OpenCV 4\.12"):
         decode(encode(Image.fromarray(RGB).quantize(9), "GIF"))
     frames = [Image.fromarray(RGB), Image.fromarray(255 - RGB)]
-    with pytest.raises(FileFormatError, match=r"this WebP needs OpenCV 4\.11 or later"):
+    with pytest.raises(FileFormatError, match=r"WebP.*OpenCV 4\.11"):
         decode(encode(frames[0], "WEBP", save_all=True, append_images=frames[1:]))
 
 
 def test_max_pixels_is_width_times_height():
     data = encode(RGB, "PNG")
     assert decode_image(data, name="it", max_pixels=21 * 34).shape == (21, 34, 3)
-    with pytest.raises(FileFormatError, match=r"34 × 21 pixels are more than the 713 allowed"):
+    with pytest.raises(FileFormatError, match=r"34 × 21 pixels.*713"):
         decode_image(data, name="it", max_pixels=713)
 
 
@@ -584,7 +584,7 @@ def test_decode_file_names_the_file(tmp_path):
         decode_file(tmp_path / "c.png")
 
 
-def test_opencv_is_left_as_it_was_and_says_nothing(tmp_path):
+def test_settings_of_opencv_are_restored_and_nothing_is_printed(tmp_path):
     script = """
 import cv2
 from preimage.errors import FileFormatError
@@ -617,7 +617,7 @@ def test_fit_image_is_the_center_square(shape, size):
     assert np.array_equal(fit_image(image, size), np.full((size, size, 3), 200))
 
 
-def test_fit_image_averages_areas_when_shrinking_and_does_not_touch_what_fits():
+def test_fit_image_averages_areas_when_shrinking_and_keeps_images_of_the_size():
     blocks = RNG.integers(0, 256, (8, 8, 3), dtype=np.uint8)
     large = blocks.repeat(5, axis=0).repeat(5, axis=1)
     assert np.array_equal(fit_image(large, 8), blocks)
@@ -645,7 +645,7 @@ def test_fit_image_of_a_long_strip_stays_small():
         ([[1]], 8, TypeError),
     ],
 )
-def test_fit_image_refuses(image, size, error):
+def test_fit_image_rejects_wrong_images(image, size, error):
     with pytest.raises(error, match="got"):
         fit_image(image, size)
 

@@ -57,7 +57,7 @@ def test_a_damaged_shard_is_hashed_once_until_it_changes(many: Path) -> None:
     opened = store.FeatureStore(many)
     with mock.patch.object(shards.hashlib, "sha256", wraps=shards.hashlib.sha256) as sha256:
         for _ in range(3):
-            with pytest.raises(FileFormatError, match=r"shard-00005.*the checksum of its features"):
+            with pytest.raises(FileFormatError, match=r"shard-00005.*checksum.*features"):
                 opened["5"]
         assert sha256.call_count == 1
     other = path.with_suffix(".new")

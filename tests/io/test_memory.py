@@ -28,13 +28,13 @@ def group(folder: Path, limit: str, **files: object) -> None:
         (folder / name).write_text(f"{value}\n")
 
 
-def test_what_the_system_has_left(system: Path) -> None:
+def test_available_memory_of_the_system(system: Path) -> None:
     assert memory.available_bytes() == 8 * GIB
     assert memory.bounded_bytes(4 * GIB, 0.25) == 2 * GIB
     assert memory.bounded_bytes(GIB, 0.25) == GIB
 
 
-def test_a_container_has_less(system: Path) -> None:
+def test_container_limit_is_respected(system: Path) -> None:
     (system / "cgroup").write_text("0::/jobs/one\n")
     group(system / "groups" / "jobs" / "one", "max", memory__current=GIB)
     group(system / "groups" / "jobs", str(3 * GIB), memory__current=2 * GIB)
@@ -43,7 +43,7 @@ def test_a_container_has_less(system: Path) -> None:
     assert memory.available_bytes() == GIB + GIB // 2, "cached files do not count"
 
 
-def test_a_container_that_sees_another_name(system: Path) -> None:
+def test_container_with_another_cgroup_name(system: Path) -> None:
     """The host's, of version 1: only the root of the groups is there."""
     (system / "cgroup").write_text("11:cpu,cpuacct:/docker/abc\n4:memory:/docker/abc\n")
     root = system / "groups" / "memory"
@@ -56,7 +56,7 @@ def test_a_container_that_sees_another_name(system: Path) -> None:
     assert memory.available_bytes() == 0
 
 
-def test_a_system_that_tells_nothing(system: Path) -> None:
+def test_system_without_memory_files(system: Path) -> None:
     (system / "meminfo").unlink()
     assert memory.available_bytes() == memory._UNKNOWN
 

@@ -41,12 +41,12 @@ def _image(suffix):
 @pytest.mark.parametrize(
     ("start", "what"),
     [
-        (b"", "an empty file"),
+        (b"", "empty"),
         (bytes(600), "zeros"),
         (gzip.compress(b"x", mtime=0), "gzip.*unpack"),
-        (_tar(), "a tar archive"),
+        (_tar(), "tar"),
         (_npz(), "NumPy arrays"),
-        (_zip(), "a zip archive"),
+        (_zip(), "zip"),
         (b"\0\0\0\x24ftypheic\0\0\0\0mif1heicMiHB", r"HEIC.*iPhone"),
         (b"\0\0\0\x1cftypmif1\0\0\0\0heicmiaf....", r"HEIC"),
         (b"\0\0\0\x18ftypmif1\0\0\0\0mif1....", "HEIF"),
@@ -56,22 +56,22 @@ def _image(suffix):
         (b"\0\0\0\x18ftypisom\0\0\2\0isomavc1", "MP4"),
         (b"\0\0\0\x0cjP  \r\n\x87\n\0\0\0\x14ftypjp2 ", "JPEG 2000"),
         (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
-        (b"\xff\xd8\xff\xe0\0\x10JFIF", "a JPEG image"),
-        (b"RIFF\x24\0\0\0WEBPVP8 ", "a WebP image"),
+        (b"\xff\xd8\xff\xe0\0\x10JFIF", "JPEG"),
+        (b"RIFF\x24\0\0\0WEBPVP8 ", "WebP"),
         (b"RIFF\x24\0\0\0AVI LIST", "AVI"),
         (b"II*\0\x10\0\0\0CR\x02\0", "Canon CR2"),
-        (b"II*\0\x08\0\0\0", "a TIFF image"),
+        (b"II*\0\x08\0\0\0", "TIFF"),
         (b"%PDF-1.7\n", "PDF"),
-        (b"\n<!DOCTYPE html>\n<html>", "a web page"),
-        (b"\xef\xbb\xbf<!-- saved -->\n<HTML lang='de'>", "a web page"),
+        (b"\n<!DOCTYPE html>\n<html>", "web page"),
+        (b"\xef\xbb\xbf<!-- saved -->\n<HTML lang='de'>", "web page"),
         (b'<?xml version="1.0"?>\n<!-- x --><svg xmlns="...">', "SVG"),
         (b'<?xml version="1.0"?><opencv_storage>', "FileStorage"),
-        (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code>", "an XML file"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12\n", "git-lfs pointer"),
+        (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code>", "XML"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12\n", "git-lfs"),
         (b"/annex/objects/SHA256E-s1--0.jpg\n", "git-annex"),
         (b'{"error": "not found"}', "JSON"),
         (b"P6\n2 2\n255\n" + bytes(range(12)), "PNM"),
-        ("Größe\n".encode(), "plain text"),
+        ("Größe\n".encode(), "text"),
         ("Größe\n".encode("utf-16"), "UTF-16"),
         (b"\x80\x04\x95\x10\0\0\0", "pickle"),
         (b"\x10\0\0\0\0\0\0\0{}" + b" " * 14, "safetensors"),
@@ -84,7 +84,7 @@ def _image(suffix):
         (b"\xe9\xe8\xe7 latin", None),
     ],
 )
-def test_what_a_file_is(start, what):
+def test_signatures_name_the_format(start, what):
     described = describe_file(start)
     if what is None:
         assert described is None
@@ -93,7 +93,7 @@ def test_what_a_file_is(start, what):
             raise ValueError(described)
 
 
-def test_a_signature_that_is_cut_off_is_no_error():
+def test_truncated_signature_is_no_error():
     for whole in (_tar(), _npz(), _image(".png"), b"\0\0\0\x24ftypheic\0\0\0\0mif1heic", b"RIFF\0\0\0\0WEBP"):
         for length in range(40):
             describe_file(whole[:length])

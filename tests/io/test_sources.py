@@ -84,7 +84,7 @@ def test_images_of_different_folders_get_as_many_folders_as_it_takes(tmp_path):
     assert keys(tmp_path / "1" / "photos", tmp_path / "2" / "photos") == ["1/photos/x", "2/photos/x"]
 
 
-def test_longer_keys_do_not_meet_others(tmp_path):
+def test_longer_keys_do_not_collide(tmp_path):
     touch(tmp_path, "a.jpg", "a.png", "a.jpg.png")
     found = keys(tmp_path)
     assert len(set(found)) == 3 and "a.jpg" in found
@@ -93,13 +93,13 @@ def test_longer_keys_do_not_meet_others(tmp_path):
 
 def test_the_same_image_twice_is_an_error(tmp_path):
     touch(tmp_path, "a.jpg", "b.jpg")
-    with pytest.raises(ValueError, match=r"a\.jpg: the image is listed twice.*--skip-bad"):
+    with pytest.raises(ValueError, match=r"a\.jpg: .*twice.*--skip-bad"):
         list_images([tmp_path, tmp_path / "a.jpg"])
     listing = find_images([tmp_path, tmp_path / "a.jpg"], skip_bad=True)
     assert [source.key for source in listing.sources] == ["a", "b"]
     assert listing.skipped == ((f"{tmp_path}/a.jpg", f"{tmp_path}/a.jpg: the image is listed twice"),)
     shard(tmp_path / "s.tar", [("m.jpg", b"first"), ("m.jpg", b"second")])
-    with pytest.raises(FileFormatError, match=r"s\.tar: holds the member 'm.jpg' twice"):
+    with pytest.raises(FileFormatError, match=r"s\.tar: .*'m\.jpg'.*twice"):
         list_images(tmp_path)
     listing = find_images(tmp_path / "s.tar", skip_bad=True)
     assert [source.read() for source in listing.sources] == [b"first"]
@@ -107,9 +107,9 @@ def test_the_same_image_twice_is_an_error(tmp_path):
 
 
 def test_nothing_to_list(tmp_path):
-    with pytest.raises(ValueError, match="no image found"):
+    with pytest.raises(ValueError, match="no image"):
         list_images(tmp_path)
-    with pytest.raises(ValueError, match="no image found"):
+    with pytest.raises(ValueError, match="no image"):
         find_images(tmp_path, skip_bad=True)
     with pytest.raises(FileNotFoundError, match="absent"):
         list_images(tmp_path / "absent")
@@ -118,7 +118,7 @@ def test_nothing_to_list(tmp_path):
 # What cannot be used is an error, or left out and listed.
 
 
-def test_what_cannot_be_used_is_left_out_and_listed(tmp_path):
+def test_unusable_images_are_skipped_and_listed(tmp_path):
     photos = tmp_path / "photos"
     touch(photos, "ok.jpg", "control\n.jpg")
     shard(photos / "bad.tar", [("in.jpg", b"x"), ("../out.jpg", b"x")])
@@ -126,30 +126,30 @@ def test_what_cannot_be_used_is_left_out_and_listed(tmp_path):
     (photos / "half.tar").write_bytes(data.replace(b"in.jpg", b"IN.jpg", 1))
     (photos / "packed.tar").write_bytes(gzip.compress(data))
     (photos / "gone.jpg").symlink_to("nowhere.jpg")
-    with pytest.raises(ValueError, match=r"bad.tar: member '../out.jpg'.* \(and \d more.*--skip-bad"):
+    with pytest.raises(ValueError, match=r"bad\.tar: .*'\.\./out\.jpg'.*\d more.*--skip-bad"):
         list_images(photos)
     listing = find_images(photos, skip_bad=True)
     assert [source.key for source in listing.sources] == ["in", "ok"]
     problems = dict(listing.skipped)
-    assert "control character" in problems[f"{photos}/control\n.jpg"]
+    assert "control" in problems[f"{photos}/control\n.jpg"]
     assert "gzip" in problems[f"{photos}/packed.tar"] and "unpack" in problems[f"{photos}/packed.tar"]
-    assert "link to nothing" in problems[f"{photos}/gone.jpg"]
-    assert "tar file" in problems[f"{photos}/half.tar"]
+    assert "link" in problems[f"{photos}/gone.jpg"]
+    assert "tar" in problems[f"{photos}/half.tar"]
 
 
-def test_a_name_in_another_encoding_costs_only_itself(tmp_path):
+def test_name_in_another_encoding_is_skipped_alone(tmp_path):
     touch(tmp_path, "ok.jpg")
     try:
         with open(os.fsencode(tmp_path) + b"/caf\xe9.jpg", "wb"):
             pass
     except OSError:
         pytest.skip("this file system takes UTF-8 names only")
-    with pytest.raises(ValueError, match=r"not valid Unicode.*--skip-bad"):
+    with pytest.raises(ValueError, match=r"Unicode.*--skip-bad"):
         list_images(tmp_path)
     listing = find_images(tmp_path, skip_bad=True)
     assert [source.key for source in listing.sources] == ["ok"]
     ((name, problem),) = listing.skipped
-    assert "caf\\udce9" in name and "not valid Unicode" in problem
+    assert "caf\\udce9" in name and "Unicode" in problem
     (name + problem).encode()  # can be printed and stored
 
 
@@ -157,7 +157,7 @@ def test_links_and_other_formats_are_counted(tmp_path):
     touch(tmp_path, "real/a.jpg", "photos/b.heic", "photos/notes.txt")
     for name in ("one", "two"):
         (tmp_path / "photos" / name).symlink_to(tmp_path / "real")
-    with pytest.raises(ValueError, match=r"no image found.*2 links to folders were not followed.*1 file .*b\.heic"):
+    with pytest.raises(ValueError, match=r"no image.*2 links.*1 file.*b\.heic"):
         list_images(tmp_path / "photos")
     listing = find_images(tmp_path)
     assert [source.key for source in listing.sources] == ["real/a"]
@@ -171,7 +171,7 @@ def test_a_file_that_shrank_is_an_error(tmp_path):
     (source,) = list_images(tmp_path / "s.tar")
     with open(tmp_path / "s.tar", "r+b") as file:
         file.truncate(800)
-    with pytest.raises(FileFormatError, match=r"s\.tar:a\.jpg: cut short: 288 of 1000"):
+    with pytest.raises(FileFormatError, match=r"s\.tar:a\.jpg: .*288.*1000"):
         source.read()
 
 
@@ -241,7 +241,7 @@ def test_atomic_write_respects_umask_links_and_devices(tmp_path):
         file.write(b"2")
     assert (tmp_path / "link").is_symlink() and (tmp_path / "real").read_bytes() == b"2"
     for path in (tmp_path, os.devnull):
-        with pytest.raises(ValueError, match="not a plain file"), atomic_write(path):
+        with pytest.raises(ValueError, match="file"), atomic_write(path):
             pass
     with pytest.raises(FileNotFoundError), atomic_write(tmp_path / "absent" / "f"):
         pass
@@ -270,11 +270,11 @@ def test_names_of_other_programs_become_keys(name: str, key: str) -> None:
 def test_keys_that_cannot_stand_together() -> None:
     assert as_keys(["/a", "b"]) == ["a", "b"]
     for names, words in [
-        (["/a", "a"], "one key, 'a': '/a' and 'a'"),
-        (["a", "a"], "'a' twice"),
-        (["a/../b"], "must be a relative path"),
-        (["C:/../b"], r"relative path.*of 'C:/\.\./b'"),
-        (["/"], "has 0 characters"),
+        (["/a", "a"], r"key.*'a': '/a'.*'a'"),
+        (["a", "a"], r"'a'.*twice"),
+        (["a/../b"], "relative"),
+        (["C:/../b"], r"relative.*'C:/\.\./b'"),
+        (["/"], "0 characters"),
     ]:
         with pytest.raises(ValueError, match=words):
             as_keys(names)
@@ -294,5 +294,5 @@ def test_keys_that_windows_cannot_name_files_after(key: str) -> None:
 def test_keys_that_differ_in_case_only() -> None:
     for keys in (["A.jpg", "a.jpg"], ["stra\u00dfe", "STRASSE"], ["caf\u00e9", "cafe\u0301"]):
         assert file_problem(keys, windows=False, folded=False) is None
-        assert "name one file" in (file_problem(keys, windows=False, folded=True) or "")
+        assert "one file" in (file_problem(keys, windows=False, folded=True) or "")
     assert file_problem(["a", "b"], folded=True) is None

@@ -110,7 +110,7 @@ def test_takes_the_corners(form: str) -> None:
     assert weights[4:].isnan().all()  # as torch's: infinity / infinity
 
 
-def test_the_public_form_checks_its_tensors() -> None:
+def test_public_function_checks_its_tensors() -> None:
     def call(**changes: object) -> None:
         names = ("weights", "gradient", "mean", "square", "average")
         tensors = {name: torch.zeros(8) for name in names}
@@ -120,14 +120,14 @@ def test_the_public_form_checks_its_tensors() -> None:
     call()
     call(rounded=torch.zeros(8, dtype=torch.bfloat16), gradient=torch.zeros(8, dtype=torch.bfloat16))
     for change, message in (
-        ({"mean": torch.zeros(7)}, "of one length, 8"),
-        ({"weights": torch.zeros(2, 4)}, "flat contiguous"),
-        ({"average": torch.zeros(16)[::2]}, "flat contiguous"),
-        ({"rounded": torch.zeros(8)}, "torch.bfloat16; got"),
-        ({"gradient": torch.zeros(8, dtype=torch.float64)}, "float32 or torch.bfloat16"),
-        ({"numbers": torch.ones(3)}, "at least 4 numbers"),
-        ({"scale": torch.ones((), dtype=torch.float64)}, "of float32"),
-        ({"square": torch.zeros(8, device="meta")}, "on one device"),
+        ({"mean": torch.zeros(7)}, r"length.*8"),
+        ({"weights": torch.zeros(2, 4)}, "contiguous"),
+        ({"average": torch.zeros(16)[::2]}, "contiguous"),
+        ({"rounded": torch.zeros(8)}, r"torch.bfloat16"),
+        ({"gradient": torch.zeros(8, dtype=torch.float64)}, r"float32.*torch.bfloat16"),
+        ({"numbers": torch.ones(3)}, "4 numbers"),
+        ({"scale": torch.ones((), dtype=torch.float64)}, "float32"),
+        ({"square": torch.zeros(8, device="meta")}, "device"),
     ):
         with pytest.raises(ValueError, match=message):
             call(**change)
@@ -174,7 +174,7 @@ def test_compiles_without_spills_and_in_wide_accesses(
 
 
 def _resources(cubin: bytes) -> set[str]:
-    """What the disassembler that comes with Triton tells of a kernel: its spills are in STACK or LOCAL bytes."""
+    """Return the resources that Triton's disassembler reports of a kernel: its spills are in STACK or LOCAL bytes."""
     from triton import knobs  # noqa: PLC0415
 
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:

@@ -2,36 +2,30 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
-import skimage.data
 import torch
 import torch.nn.functional as F
 
+import implementations
 import paths
 import tolerances
 import vlfeat
-from dense_sift_implementations import IMPLEMENTATIONS, KERNELS
 from golden.make_dense_sift import CASES
 from preimage import reference
 from preimage.ops.dense_sift import dense_sift_frames
+from skimage_files import NAMES, gray
 
+IMPLEMENTATIONS, KERNELS = implementations.IMPLEMENTATIONS["dense_sift"], implementations.KERNELS["dense_sift"]
 GOLDEN = dict(np.load(paths.GOLDEN / "dense_sift.npz"))
 
 needs_vlfeat = pytest.mark.skipif(vlfeat.library() is None, reason="libvl.so.1 (package libvlfeat1) is not installed")
 every_implementation = pytest.mark.parametrize("name", IMPLEMENTATIONS)
 every_kernel = pytest.mark.parametrize("name", KERNELS)
 both_windows = pytest.mark.parametrize("window", ["gaussian", "flat"])
-
-PHOTOGRAPHS = [
-    *("astronaut.png", "brick.png", "camera.png", "cell.png", "chelsea.png", "clock_motion.png", "coffee.png"),
-    *("coins.png", "grass.png", "gravel.png", "hubble_deep_field.jpg", "ihc.png", "microaneurysms.png", "moon.png"),
-    *("motorcycle_left.png", "motorcycle_right.png", "page.png", "retina.jpg", "rocket.jpg", "text.png"),
-]
 
 # (height, width): the smallest there are, single rows and columns of descriptors, and around the kernel's vectors of
 # 16 descriptors (4 pixels apart: 64 pixels) and its strips.
@@ -40,12 +34,6 @@ ODD_SIZES = [
     *((21, 31), (31, 64), (64, 31), (37, 65), (25, 72), (26, 73), (27, 76), (28, 77), (29, 78), (33, 80)),
     *((34, 81), (41, 135), (42, 136), (43, 137), (40, 140), (39, 141), (61, 66), (103, 131), (30, 1100), (35, 2061)),
 ]
-
-
-def gray(name: str, largest: int = 500) -> np.ndarray:
-    """(H, W) float32 in [0, 1]: a photograph's upper left, at most `largest` pixels a side."""
-    image = cv2.imread(str(Path(skimage.data_dir) / name), cv2.IMREAD_GRAYSCALE)[:largest, :largest]
-    return np.ascontiguousarray(image.astype(np.float32) / np.float32(255))
 
 
 def assert_close(result: Any, expected: tuple[np.ndarray, ...], window: str) -> None:
@@ -75,7 +63,7 @@ def test_golden(name: str, case: str) -> None:
 @needs_vlfeat
 @both_windows
 @every_implementation
-@pytest.mark.parametrize("file", PHOTOGRAPHS)
+@pytest.mark.parametrize("file", NAMES)
 def test_photographs_against_vlfeat(name: str, window: str, file: str) -> None:
     image = gray(file, 150 if name == "reference" else 300)
     expected = vlfeat.dense_sift(image, window=window)
@@ -235,7 +223,7 @@ RIGHT = {rule: RULES[rule] for rule in ("direction", "gradient", "kernels", "spa
 
 
 @pytest.mark.parametrize("wrong", WRONG_RULES)
-def test_wrong_rules_are_caught(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_rules_are_detected(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
     rule, replacement, window = WRONG_RULES[wrong]
     case = "default" if window == "gaussian" else "flat"
     image, expected = GOLDEN[f"{case}.image"], (GOLDEN[f"{case}.features"], GOLDEN[f"{case}.norms"])

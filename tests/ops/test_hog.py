@@ -8,28 +8,23 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import skimage.data
 import torch
 
+import implementations
 import paths
 import tolerances
 import vlfeat
 from golden.make_hog import luma
-from hog_implementations import IMPLEMENTATIONS, KERNELS
 from preimage import reference
+from skimage_files import NAMES, planes, rgb
 
+IMPLEMENTATIONS, KERNELS = implementations.IMPLEMENTATIONS["hog"], implementations.KERNELS["hog"]
 GOLDEN = dict(np.load(paths.GOLDEN / "hog.npz"))
 GOLDEN_CASES = [name for name in GOLDEN if not name.endswith(".image")]
 
 needs_vlfeat = pytest.mark.skipif(vlfeat.library() is None, reason="libvl.so.1 (package libvlfeat1) is not installed")
 every_implementation = pytest.mark.parametrize("name", IMPLEMENTATIONS)
 every_kernel = pytest.mark.parametrize("name", KERNELS)
-
-PHOTOGRAPHS = [
-    *("astronaut.png", "brick.png", "camera.png", "cell.png", "chelsea.png", "clock_motion.png", "coffee.png"),
-    *("coins.png", "grass.png", "gravel.png", "hubble_deep_field.jpg", "ihc.png", "microaneurysms.png", "moon.png"),
-    *("motorcycle_left.png", "motorcycle_right.png", "page.png", "retina.jpg", "rocket.jpg", "text.png"),
-]
 
 # (height, width): the smallest there are, single rows of cells, around the kernel's steps of 16 and tiles of 64
 # pixels, and what halves of cells do at every remainder.
@@ -39,17 +34,6 @@ ODD_SIZES = [
     *((67, 67), (59, 68), (60, 69), (57, 70), (63, 71), (99, 123), (100, 124), (101, 127), (102, 130), (103, 131)),
     *((129, 187), (130, 191), (131, 193), (257, 129), (301, 211)),
 ]
-
-
-def photograph(name: str, largest: int = 700) -> np.ndarray:
-    """(H, W, 3) uint8 RGB, its upper left at most `largest` pixels a side."""
-    image = cv2.imread(str(Path(skimage.data_dir) / name), cv2.IMREAD_COLOR)
-    return np.ascontiguousarray(image[:largest, :largest, ::-1])
-
-
-def planes(image: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8 -> (3, H, W) float32 in [0, 1]."""
-    return np.ascontiguousarray(image.transpose(2, 0, 1).astype(np.float32) / np.float32(255))
 
 
 def difference(features: torch.Tensor, expected: np.ndarray) -> float:
@@ -70,9 +54,9 @@ def test_golden(name: str, case: str) -> None:
 
 @needs_vlfeat
 @every_implementation
-@pytest.mark.parametrize("file", PHOTOGRAPHS)
+@pytest.mark.parametrize("file", NAMES)
 def test_photographs_against_vlfeat(name: str, file: str) -> None:
-    image = photograph(file, 300 if name == "reference" else 700)  # the reference takes its time
+    image = rgb(file, 300 if name == "reference" else 700)  # the reference takes its time
     color = planes(image)
     hog = IMPLEMENTATIONS[name]
     assert difference(hog(color[1]), vlfeat.hog(color[1])) <= tolerances.HOG
@@ -85,7 +69,7 @@ def test_photographs_against_vlfeat(name: str, file: str) -> None:
 @pytest.mark.parametrize("size", ODD_SIZES, ids=str)
 def test_odd_sizes_against_vlfeat(name: str, size: tuple[int, int]) -> None:
     height, width = size
-    color = planes(photograph("coffee.png")[:height, 100 : 100 + width])
+    color = planes(rgb("coffee.png")[:height, 100 : 100 + width])
     hog = IMPLEMENTATIONS[name]
     for cell_size in (8, 4, 5, 7):
         if min(size) >= cell_size:
@@ -98,7 +82,7 @@ def test_odd_sizes_against_vlfeat(name: str, size: tuple[int, int]) -> None:
 @every_implementation
 @pytest.mark.parametrize("cell_size", [1, 2, 3, 6, 9, 12, 16, 24, 33, 64])
 def test_cell_sizes_against_vlfeat(name: str, cell_size: int) -> None:
-    gray = planes(photograph("chelsea.png")[:133, :150])[1]
+    gray = planes(rgb("chelsea.png")[:133, :150])[1]
     assert difference(IMPLEMENTATIONS[name](gray, cell_size=cell_size), vlfeat.hog(gray, cell_size)) <= tolerances.HOG
 
 
@@ -134,7 +118,7 @@ def test_validation_images_against_vlfeat(name: str, shared_data: Path) -> None:
 
 def test_instruction_sets_agree_to_the_bit() -> None:
     """Features made on one machine equal those of another."""
-    image = photograph("astronaut.png")[:203, :301].transpose(2, 0, 1)
+    image = rgb("astronaut.png")[:203, :301].transpose(2, 0, 1)
     for options in ({}, {"color": "strongest"}, {"cell_size": 5}, {"cell_size": 16, "color": "strongest"}):
         results = [hog(image, **options) for hog in KERNELS.values()]
         assert all(torch.equal(result, results[0]) for result in results)
@@ -197,7 +181,7 @@ WRONG_RULES = {
 
 
 @pytest.mark.parametrize("rule", WRONG_RULES)
-def test_wrong_rules_are_caught(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_rules_are_detected(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
     name, replacement, color = WRONG_RULES[rule]
     monkeypatch.setitem(reference.hog.__globals__, name, replacement)
     worst = 0.0

@@ -5,14 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from test_hog import PHOTOGRAPHS, photograph, planes
 
+import implementations
 import paths
 import tolerances
 import vlfeat
-from lbp_implementations import CODES, IMPLEMENTATIONS, KERNELS
 from preimage import reference
+from skimage_files import NAMES, planes, rgb
 
+IMPLEMENTATIONS, KERNELS = implementations.IMPLEMENTATIONS["lbp"], implementations.KERNELS["lbp"]
+CODES = implementations.IMPLEMENTATIONS["lbp_codes"]
 GOLDEN = dict(np.load(paths.GOLDEN / "lbp.npz"))
 GOLDEN_CASES = [name for name in GOLDEN if not name.endswith(".image")]
 
@@ -66,9 +68,9 @@ def test_golden(name: str, case: str) -> None:
 
 @needs_vlfeat
 @every_implementation
-@pytest.mark.parametrize("file", PHOTOGRAPHS)
+@pytest.mark.parametrize("file", NAMES)
 def test_photographs_against_vlfeat(name: str, file: str) -> None:
-    image = photograph(file, 300 if name == "reference" else 700)  # the reference takes its time
+    image = rgb(file, 300 if name == "reference" else 700)  # the reference takes its time
     green = np.ascontiguousarray(image[..., 1])
     assert_equal(IMPLEMENTATIONS[name](green), vlfeat.lbp(green))
     color = planes(image)
@@ -82,7 +84,7 @@ def test_photographs_against_vlfeat(name: str, file: str) -> None:
 @pytest.mark.parametrize("size", ODD_SIZES, ids=str)
 def test_odd_sizes_against_vlfeat(name: str, size: tuple[int, int]) -> None:
     height, width = size
-    gray = planes(photograph("coffee.png")[:height, 100 : 100 + width])[1]
+    gray = planes(rgb("coffee.png")[:height, 100 : 100 + width])[1]
     for cell_size in (16, 8, 4):
         assert_equal(IMPLEMENTATIONS[name](gray, cell_size=cell_size), vlfeat.lbp(gray, cell_size))
 
@@ -91,7 +93,7 @@ def test_odd_sizes_against_vlfeat(name: str, size: tuple[int, int]) -> None:
 @every_implementation
 @pytest.mark.parametrize("cell_size", [1, 2, 3, 5, 6, 7, 9, 12, 15, 17, 24, 32, 33, 64, 100])
 def test_cell_sizes_against_vlfeat(name: str, cell_size: int) -> None:
-    gray = planes(photograph("chelsea.png")[:103, :150])[1]
+    gray = planes(rgb("chelsea.png")[:103, :150])[1]
     features, expected = IMPLEMENTATIONS[name](gray, cell_size=cell_size), vlfeat.lbp(gray, cell_size)
     if exact_in_vlfeat(cell_size):
         assert_equal(features, expected)
@@ -100,9 +102,9 @@ def test_cell_sizes_against_vlfeat(name: str, cell_size: int) -> None:
 
 
 @pytest.mark.parametrize("cell_size", [1, 3, 8, 16, 45, 46, 152, 153, 200])
-def test_everyone_agrees_to_the_bit(cell_size: int) -> None:
+def test_implementations_agree_to_the_bit(cell_size: int) -> None:
     """Features made on one machine equal those of another, and the definition's."""
-    image = photograph("astronaut.png")[:203, :301].transpose(2, 0, 1)
+    image = rgb("astronaut.png")[:203, :301].transpose(2, 0, 1)
     results = [lbp(image, cell_size=cell_size) for lbp in IMPLEMENTATIONS.values()]
     assert all(torch.equal(result, results[0]) for result in results)
 
@@ -140,7 +142,7 @@ def test_every_code_has_vlfeats_label() -> None:
 
 @pytest.mark.parametrize("name", CODES)
 def test_map_of_labels_is_what_is_counted(name: str) -> None:
-    image = photograph("rocket.jpg")[:90, :131].transpose(2, 0, 1)
+    image = rgb("rocket.jpg")[:90, :131].transpose(2, 0, 1)
     labels = CODES[name](image)
     histograms = reference.lbp.__globals__["cell_histograms"](labels[0], 16)
     features = reference.lbp.__globals__["normalize"](histograms)
@@ -193,7 +195,7 @@ WRONG_RULES = {
 
 
 @pytest.mark.parametrize("rule", WRONG_RULES)
-def test_wrong_rules_are_caught(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_rules_are_detected(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
     name, replacement = WRONG_RULES[rule]
     monkeypatch.setitem(reference.lbp.__globals__, name, replacement)
     for crop in ("face", "eye", "cup", "man"):

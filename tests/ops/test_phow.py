@@ -1,4 +1,4 @@
-"""PHOW: against the plain telling, and against the real VLFeat's dense SIFT of smoothed images."""
+"""PHOW: against the reference, and against the real VLFeat's dense SIFT of smoothed images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 import tolerances
 import vlfeat
 from conftest import photographs
-from dense_sift_implementations import KERNELS
+from implementations import KERNELS
 from preimage import phow, reference
 
 pytestmark = pytest.mark.instruction_set
@@ -85,7 +85,7 @@ def test_types_and_ranks() -> None:
 def test_tiny_sizes_are_not_smoothed() -> None:
     image = torch.rand(30, 30)
     (scale,) = phow(image, sizes=(2,), magnif=1000.0, contrast_threshold=0.0)
-    expected = next(iter(KERNELS.values()))(image, step=2, bin_size=2, window="flat", window_size=1.5)
+    expected = next(iter(KERNELS["dense_sift"].values()))(image, step=2, bin_size=2, window="flat", window_size=1.5)
     assert torch.equal(scale.features, expected)
 
 
@@ -98,15 +98,15 @@ def test_gradients_flow_back() -> None:
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"sizes": ()}, ValueError, "at least one bin size"),
-        ({"sizes": (4, 0)}, ValueError, "every size must be at least 1"),
-        ({"sizes": (4, 2.5)}, TypeError, r"int, got 2\.5"),
+        ({"sizes": ()}, ValueError, "bin size"),
+        ({"sizes": (4, 0)}, ValueError, r"size.*1"),
+        ({"sizes": (4, 2.5)}, TypeError, r"int.*2\.5"),
         ({"sizes": (4, 10), "step": 0}, ValueError, "step"),
         ({"magnif": 0.0}, ValueError, "magnif"),
         ({"magnif": "6"}, TypeError, "magnif"),
         ({"contrast_threshold": None}, TypeError, "contrast_threshold"),
         ({"window": "box"}, ValueError, "gaussian, flat"),
-        ({"sizes": (4, 20)}, ValueError, "61 x 61 pixels, got 50 x 60"),
+        ({"sizes": (4, 20)}, ValueError, r"61 x 61.*50 x 60"),
     ],
 )
 def test_wrong_input_is_named(options: dict[str, object], error: type[Exception], message: str) -> None:

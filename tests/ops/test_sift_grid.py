@@ -1,4 +1,4 @@
-"""The grid of sparse keypoints: against its definition, the draw, and what it refuses."""
+"""The grid of sparse keypoints: its definition, the random draw, and wrong arguments."""
 
 from __future__ import annotations
 
@@ -65,7 +65,9 @@ places = arrays.arrays(np.float32, st.integers(0, 40), elements=st.floats(-3, 30
     scale=st.sampled_from([1.0, 2.5, 0.0]),
     cut=st.integers(0, 40),
 )
-def test_is_what_is_defined(x: np.ndarray, size: tuple[int, int], cell: int, seed: int, scale: float, cut: int) -> None:
+def test_grid_follows_the_definition(
+    x: np.ndarray, size: tuple[int, int], cell: int, seed: int, scale: float, cut: int
+) -> None:
     cut = min(cut, len(x))
     keypoints = made(x, np.roll(x, 1) * np.float32(0.9), [cut, 0, len(x) - cut])
     options = {"seed": seed, "descriptor_scale": scale}
@@ -173,33 +175,33 @@ def test_keypoints_that_are_not_finite(name: str, value: float) -> None:
     keypoints = made([1.0, 2.0], [1.0, 2.0])
     field = getattr(keypoints, name).clone()
     field[1] = value
-    with pytest.raises(ValueError, match=f"must have finite x, y and angle.*{name} of keypoint 1 is"):
+    with pytest.raises(ValueError, match=rf"finite.*{name}.*keypoint 1"):
         preimage.sift_grid(dataclasses.replace(keypoints, **{name: field}), (8, 8))
 
 
 @pytest.mark.parametrize("scale", [0.0, -1.0])
 def test_scales_must_be_above_zero(scale: float) -> None:
     keypoints = dataclasses.replace(made([1.0], [1.0]), scale=torch.tensor([scale]))
-    with pytest.raises(ValueError, match="a finite scale above 0; scale of keypoint 0 is"):
+    with pytest.raises(ValueError, match=r"scale.*above 0.*keypoint 0"):
         preimage.sift_grid(keypoints, (8, 8))
 
 
 @pytest.mark.parametrize(
     ("arguments", "options", "error", "message"),
     [
-        (((8,),), {}, TypeError, "image_size must be \\(height, width\\)"),
-        ((8,), {}, TypeError, "image_size must be"),
-        (((0, 8),), {}, ValueError, "height must be at least 1"),
-        (((8, 8.0),), {}, TypeError, "width must be an int"),
-        (((8, 8), 0), {}, ValueError, "cell must be at least 1"),
-        (((8, 8), 4.0), {}, TypeError, "cell must be an int"),
-        (((8, 2**70), 2**69), {}, ValueError, "must be below 2\\^30, got 8 x"),
-        (((8, 8),), {"seed": 1.0}, TypeError, "seed must be an int"),
-        (((8, 8),), {"descriptor_scale": float("inf")}, ValueError, "descriptor_scale must be a finite number"),
+        (((8,),), {}, TypeError, r"image_size.*\(height, width\)"),
+        ((8,), {}, TypeError, "image_size"),
+        (((0, 8),), {}, ValueError, r"height.*1"),
+        (((8, 8.0),), {}, TypeError, r"width.*int"),
+        (((8, 8), 0), {}, ValueError, r"cell.*1"),
+        (((8, 8), 4.0), {}, TypeError, r"cell.*int"),
+        (((8, 2**70), 2**69), {}, ValueError, r"2\^30.*8 x"),
+        (((8, 8),), {"seed": 1.0}, TypeError, r"seed.*int"),
+        (((8, 8),), {"descriptor_scale": float("inf")}, ValueError, r"descriptor_scale.*finite"),
     ],
 )
 def test_wrong_arguments(arguments: Any, options: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         preimage.sift_grid(made([1.0], [1.0]), *arguments, **options)
-    with pytest.raises(TypeError, match=r"keypoints must be preimage.Keypoints, got list"):
+    with pytest.raises(TypeError, match=r"keypoints.*preimage\.Keypoints.*list"):
         preimage.sift_grid([1.0], (8, 8))  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Sparse SIFT: what it takes as images and parameters, and what it refuses."""
+"""Images and parameters that sparse SIFT accepts and rejects."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_a_batch_is_its_images(variant: str) -> None:
         assert same(found[index], sift(image, variant=variant))
 
 
-def test_thresholds_take_away() -> None:
+def test_thresholds_remove_keypoints() -> None:
     all_found = sift(IMAGE)
     strong = sift(IMAGE, peak_threshold=0.02)
     assert 0 < len(strong.x) < len(all_found.x)
@@ -110,7 +110,7 @@ def test_thresholds_take_away() -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e30])
-def test_what_is_not_finite_is_left_out(value: float) -> None:
+def test_keypoints_that_are_not_finite_are_left_out(value: float) -> None:
     image = IMAGE[1].astype(np.float32) / 255
     everywhere = sift(image)
     image[40:44, 50:53] = value
@@ -121,7 +121,7 @@ def test_what_is_not_finite_is_left_out(value: float) -> None:
     assert far.any() and set(found.x[far].tolist()) & set(everywhere.x.tolist())
 
 
-def test_opencv_takes_what_is_not_finite_for_black_or_white() -> None:
+def test_opencv_clamps_values_that_are_not_finite() -> None:
     image = IMAGE[1].astype(np.float32) / 255
     limited = image.copy()
     for row, (value, taken) in enumerate([(np.nan, 0), (np.inf, 1), (-np.inf, 0), (1e30, 1)]):
@@ -132,17 +132,17 @@ def test_opencv_takes_what_is_not_finite_for_black_or_white() -> None:
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"variant": "lowe"}, ValueError, "variant must be one of vlfeat, opencv, got 'lowe'"),
-        ({"levels": 0}, ValueError, "levels must be at least 1 level, got 0"),
-        ({"levels": 33}, ValueError, "levels must be at most 32, got 33"),
-        ({"levels": 3.0}, TypeError, "levels must be an int"),
-        ({"first_octave": -2}, ValueError, "first_octave must be in -1"),
-        ({"first_octave": 0.0}, TypeError, "first_octave must be an int"),
-        ({"peak_threshold": -0.1}, ValueError, "peak_threshold must be at least 0"),
-        ({"peak_threshold": float("nan")}, ValueError, "peak_threshold must be at least 0 and finite"),
-        ({"peak_threshold": "1"}, TypeError, "peak_threshold must be a number"),
-        ({"edge_threshold": 0.0}, ValueError, "edge_threshold must be above 0"),
-        ({"variant": "opencv", "levels": 4}, ValueError, "the parameters are those of the variant 'vlfeat'"),
+        ({"variant": "lowe"}, ValueError, r"variant.*vlfeat, opencv.*'lowe'"),
+        ({"levels": 0}, ValueError, r"levels.*1.*0"),
+        ({"levels": 33}, ValueError, r"levels.*32.*33"),
+        ({"levels": 3.0}, TypeError, r"levels.*int"),
+        ({"first_octave": -2}, ValueError, r"first_octave.*-1"),
+        ({"first_octave": 0.0}, TypeError, r"first_octave.*int"),
+        ({"peak_threshold": -0.1}, ValueError, r"peak_threshold.*0"),
+        ({"peak_threshold": float("nan")}, ValueError, r"peak_threshold.*0.*finite"),
+        ({"peak_threshold": "1"}, TypeError, r"peak_threshold.*number"),
+        ({"edge_threshold": 0.0}, ValueError, r"edge_threshold.*0"),
+        ({"variant": "opencv", "levels": 4}, ValueError, r"parameters.*'vlfeat'"),
     ],
 )
 def test_wrong_parameters(options: dict[str, Any], error: type[Exception], message: str) -> None:
@@ -153,14 +153,14 @@ def test_wrong_parameters(options: dict[str, Any], error: type[Exception], messa
 @both_variants
 def test_wrong_images(variant: str) -> None:
     for images, error, message in (
-        ([[1.0]], TypeError, "images must be a torch.Tensor or a numpy.ndarray, got list"),
-        (torch.zeros(5, 5, dtype=torch.int32), TypeError, "images must be uint8"),
-        (np.zeros((5, 5), np.int64), TypeError, "images must be uint8"),
-        (torch.zeros(5), ValueError, "images must be"),
+        ([[1.0]], TypeError, r"images.*torch\.Tensor.*numpy\.ndarray.*list"),
+        (torch.zeros(5, 5, dtype=torch.int32), TypeError, r"images.*uint8"),
+        (np.zeros((5, 5), np.int64), TypeError, r"images.*uint8"),
+        (torch.zeros(5), ValueError, "images"),
         (torch.zeros(2, 5, 5), ValueError, "1 or 3 channels"),
-        (torch.zeros(1, 0, 5), ValueError, "must not be empty"),
-        (torch.zeros(5, 5, requires_grad=True), ValueError, "sparse SIFT has no gradient"),
-        (torch.zeros(5, 5, device="meta"), ValueError, "must be on the CPU"),
+        (torch.zeros(1, 0, 5), ValueError, "empty"),
+        (torch.zeros(5, 5, requires_grad=True), ValueError, r"SIFT.*gradient"),
+        (torch.zeros(5, 5, device="meta"), ValueError, "CPU"),
     ):
         with pytest.raises(error, match=message):
             sift(images, variant=variant)
@@ -169,17 +169,17 @@ def test_wrong_images(variant: str) -> None:
 
 
 def test_an_image_larger_than_any_memory() -> None:
-    with pytest.raises(ValueError, match=r"fewer than 2\^40 pixels"):
+    with pytest.raises(ValueError, match=r"2\^40 pixels"):
         sift(torch.zeros(1, 1).expand(2**29, 2**29), first_octave=-1)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_cuda_is_refused() -> None:
-    with pytest.raises(ValueError, match="computed on the CPU"):
+def test_cuda_tensors_are_rejected() -> None:
+    with pytest.raises(ValueError, match="CPU"):
         sift(torch.zeros(8, 8, device="cuda"))
 
 
-def test_the_native_module_checks_too() -> None:
+def test_native_function_checks_again() -> None:
     image = torch.zeros(1, 1, 8, 8)
     described = (image.data_ptr(), (1, 1, 8, 8), tuple(4 * stride for stride in image.stride()), "float32", "cpu")
     good = (3, 0, 0.0, 10.0)

@@ -68,7 +68,7 @@ def test_a_large_image_at_fewer_pixels(tmp_path: Path, small: Path) -> None:
 
 def test_a_file_without_image_size(tmp_path: Path, small: Path) -> None:
     path = opencv_file(tmp_path / "face.yml", FACE, nested=False)
-    with pytest.raises(ValueError, match=r"does not tell the size of the image 'face': .*--image-size HxW"):
+    with pytest.raises(ValueError, match=r"size.*'face'.*--image-size"):
         invert(path, tmp_path / "out", inverter=small)
     assert not (tmp_path / "out").exists()
     summary = invert(path, tmp_path / "out", inverter=small, image_size=(128, 160))
@@ -77,10 +77,10 @@ def test_a_file_without_image_size(tmp_path: Path, small: Path) -> None:
 
 
 def test_which_inverter_is_taken(tmp_path: Path, small: Path, tiny: Path, ship: Callable[..., None]) -> None:
-    with pytest.raises(ValueError, match=r"inverter .*tiny is for hog, not for sift"):
+    with pytest.raises(ValueError, match=r"inverter .*tiny.*hog.*sift"):
         invert(DATABASE, tmp_path, inverter=tiny)
     ship(tiny)
-    with pytest.raises(LookupError, match=r"no inverter for sift is pretrained.*--inverter NAME_OR_FOLDER"):
+    with pytest.raises(LookupError, match=r"inverter.*sift.*--inverter"):
         invert(DATABASE, tmp_path)
     other = Inverter(Sift(variant="opencv").spec, Inverter.load(small).config).save(tmp_path / "other")
     ship(tiny, other, small)
@@ -93,18 +93,16 @@ def test_which_inverter_is_taken(tmp_path: Path, small: Path, tiny: Path, ship: 
 
 def test_options_for_keypoints_and_another_file(tmp_path: Path, small: Path) -> None:
     (tmp_path / "features").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"features: .* an empty file; .* or name its keypoint format"):
+    with pytest.raises(ValueError, match=r"features: .*empty.*format"):
         invert(tmp_path / "features", tmp_path / "out", inverter=small, max_side=80)
     np.savez(tmp_path / "f.npz", hog=np.zeros((31, 4, 4), np.float32))
-    with pytest.raises(ValueError, match=r"f\.npz: 'hog' is none of .*leave them out"):
+    with pytest.raises(ValueError, match=r"f\.npz: 'hog'"):
         invert(tmp_path / "f.npz", tmp_path / "out", inverter=small, max_side=80)
-    with pytest.raises(ValueError, match="not both at once"):
+    with pytest.raises(ValueError, match="both"):
         invert(DATABASE, tmp_path / "out", inverter=small, keypoint_format="colmap", layout="matlab")
-    with pytest.raises(
-        ValueError, match=r"\.db holds keypoints, not plain arrays: leave out representation, spec and layout"
-    ):
+    with pytest.raises(ValueError, match=r"\.db.*keypoints.*representation, spec"):
         invert(DATABASE, tmp_path / "out", inverter=small, spec=Sift().spec)
-    with pytest.raises(ValueError, match="max_side is at least 1"):
+    with pytest.raises(ValueError, match=r"max_side.*1"):
         invert(DATABASE, tmp_path / "out", inverter=small, max_side=0)
 
 
@@ -123,14 +121,14 @@ def test_width_and_height_exchanged(tmp_path: Path, small: Path, run: Run) -> No
     options = ("invert", tmp_path / "a.npz", "-o", tmp_path / "wrong", "--inverter", small, "--image-size")
     code, _, err = run(*options, "80x48")
     assert code == 1
-    assert re.search(r"a\.npz: 'a': \d+ of 60 keypoints lie outside .*48×80.*width and height exchanged", err)
+    assert re.search(r"a\.npz: 'a': \d+ of 60 keypoints.*48×80.*exchanged", err)
     assert list((tmp_path / "wrong").glob("*")) == []
     arrays = keypoint_arrays(60, 80, 48)
     arrays["keypoints"][7, 0] = 81
     np.savez(tmp_path / "a.npz", **arrays)
     code, out, _ = run(*options, "48x80")
     assert code == 0
-    assert re.search(r"note: 'a': 1 of 60 keypoints lie outside of the image of 80×48", out)
+    assert re.search(r"'a': 1 of 60 keypoints.*80×48", out)
 
 
 def test_one_bad_image_does_not_cost_the_others(tmp_path: Path, small: Path, run: Run) -> None:
@@ -139,7 +137,7 @@ def test_one_bad_image_does_not_cost_the_others(tmp_path: Path, small: Path, run
     images = {"a": good, "b": bad, "c": turned, "d": good}
     members = {f"{key}/{role}": array for key, arrays in images.items() for role, array in arrays.items()}
     np.savez(tmp_path / "f.npz", **members, **{f"{key}/image_size": np.array([30, 40]) for key in images})
-    with pytest.raises(FileFormatError, match=r"'b': .*not negative"):
+    with pytest.raises(FileFormatError, match=r"'b': .*negative"):
         invert(tmp_path / "f.npz", tmp_path / "out", inverter=small)
     options = ("invert", tmp_path / "f.npz", "-o", tmp_path / "out", "--inverter", small, "--skip-bad")
     code, out, err = run(*options, "--json")
@@ -150,7 +148,7 @@ def test_one_bad_image_does_not_cost_the_others(tmp_path: Path, small: Path, run
     np.savez(tmp_path / "f.npz", **bad, image_size=np.array([30, 40]))
     code, _, err = run(*options)
     assert code == 1
-    assert "none of the 1 images could be inverted; the first: " in err
+    assert "1 images" in err
 
 
 def test_nothing_to_invert(tmp_path: Path, small: Path, run: Run) -> None:
@@ -178,7 +176,7 @@ def test_nothing_to_invert(tmp_path: Path, small: Path, run: Run) -> None:
 def test_images_without_keypoints_are_counted(tmp_path: Path, small: Path, run: Run) -> None:
     code, out, _ = run("invert", DATABASE, "-o", tmp_path / "out", "--inverter", small)
     assert code == 0
-    assert "1 image without keypoints" in out
+    assert "1 image " in out
     assert invert(DATABASE, tmp_path / "out", inverter=small).empty == 1
     code, out, _ = run("info", DATABASE, "--json")
     assert json.loads(out)["images_without_keypoints"] == 1
@@ -186,7 +184,7 @@ def test_images_without_keypoints_are_counted(tmp_path: Path, small: Path, run: 
 
 def test_an_image_that_is_too_large(tmp_path: Path, small: Path) -> None:
     np.savez(tmp_path / "f.npz", **keypoint_arrays(20, 4000, 3000), image_size=np.array([1 << 20, 1 << 20]))
-    with pytest.raises(FileFormatError, match=r"1048576×1048576 pixels .*--max-side"):
+    with pytest.raises(FileFormatError, match=r"1048576×1048576 pixels.*--max-side"):
         invert(tmp_path / "f.npz", tmp_path / "out", inverter=small)
     assert invert(tmp_path / "f.npz", tmp_path / "out", inverter=small, max_side=64).images == 1
 
@@ -210,7 +208,7 @@ def test_keys_that_the_file_system_does_not_tell_apart(tmp_path: Path, small: Pa
     pair = arrays["keypoints"], np.minimum(arrays["descriptors"] * 20, 255).astype(np.uint8)
     database = colmap_database(tmp_path / "a.db", {"A.jpg": pair, "a.jpg": pair})
     monkeypatch.setattr(pictures_module, "file_problem", functools.partial(file_problem, folded=True))
-    with pytest.raises(ValueError, match=r"'A\.jpg' and 'a\.jpg' name one file"):
+    with pytest.raises(ValueError, match=r"'A\.jpg'.*'a\.jpg'"):
         invert(database, tmp_path / "out", inverter=small)
     monkeypatch.setattr(pictures_module, "file_problem", functools.partial(file_problem, folded=False))
     assert invert(database, tmp_path / "out", inverter=small).images == 2
@@ -220,7 +218,7 @@ def test_pictures_stay_in_their_folder(tmp_path: Path, small: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "sub").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(ValueError, match=r"'sub/coffee\.png' would leave"):
+    with pytest.raises(ValueError, match=r"'sub/coffee\.png'"):
         invert(DATABASE, tmp_path / "out", inverter=small)
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
@@ -234,7 +232,7 @@ def test_the_commands(tmp_path: Path, small: Path, run) -> None:  # type: ignore
     assert (code, json.loads(out)["images"]) == (0, 1)
     assert decode_file(tmp_path / "out" / "face.png").shape == (128, 160, 3)
     code, _, err = run("invert", path, "--inverter", small, "-o", tmp_path / "out", "--image-size", "128")
-    assert (code, "--image-size is height x width in pixels, such as 480x640, got '128'" in err) == (1, True)
+    assert (code, bool(re.search("--image-size.*'128'", err))) == (1, True)
     code, out, _ = run("info", DATABASE, "--json")
     facts = json.loads(out)
     assert (code, facts["kind"], facts["format"]) == (0, "keypoint file", "colmap")
@@ -243,7 +241,7 @@ def test_the_commands(tmp_path: Path, small: Path, run) -> None:  # type: ignore
     assert facts["sizes"] == {"128×160": 1, "64×80": 1, "96×112": 1}
     code, out, _ = run("info", tmp_path)
     assert code == 0
-    assert "keypoint file" in out
+    assert "keypoint" in out
     code, out, _ = run("info", data, "--keypoint-format", "opencv", "--json")
     assert (code, json.loads(out)["format"]) == (0, "opencv")
 

@@ -101,7 +101,7 @@ def test_an_encoder_that_fails_ends_the_work(
     features: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cv2, "imencode", lambda *_: (False, np.zeros(0, np.uint8)))
-    with pytest.raises(ValueError, match=r"OpenCV cannot encode an image of shape \(64, 64, 3\)"):
+    with pytest.raises(ValueError, match=r"OpenCV.*\(64, 64, 3\)"):
         invert(features, tmp_path / "out", inverter=tiny)
     assert files(tmp_path / "out") == []
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -54,18 +55,18 @@ def test_pictures_come_back_at_the_processed_size_from_the_file_alone(mixed: Pat
 
 def test_plain_arrays_need_a_spec(photo_folder: Path, tiny: Path, tmp_path: Path) -> None:
     extract(HOG, photo_folder, tmp_path / "f.npy")
-    with pytest.raises(ValueError, match=r"f\.npy: plain arrays do not say what they are.*--representation"):
+    with pytest.raises(ValueError, match=r"f\.npy: .*--representation"):
         invert(tmp_path / "f.npy", tmp_path / "out", inverter=tiny)
     assert invert(tmp_path / "f.npy", tmp_path / "out", inverter=tiny, spec=HOG.spec).images == 20
 
 
 def test_a_misfit_names_the_field(photo_folder: Path, tiny: Path, tmp_path: Path) -> None:
     extract(create_representation("hog", cell_size=4), photo_folder, tmp_path / "f")
-    with pytest.raises(ValueError, match=r"does not fit .*f \(inverter != features\): parameters.cell_size: 8 != 4"):
+    with pytest.raises(ValueError, match=r"inverter != features\): parameters\.cell_size: 8 != 4"):
         invert(tmp_path / "f", tmp_path / "out", inverter=tiny)
-    with pytest.raises(LookupError, match="--inverter NAME_OR_FOLDER"):
+    with pytest.raises(LookupError, match="--inverter"):
         invert(tmp_path / "f", tmp_path / "out")
-    with pytest.raises(ValueError, match=r"holds other features \(file != asked for\): parameters.cell_size: 4 != 8"):
+    with pytest.raises(ValueError, match=r"file != asked for\): parameters\.cell_size: 4 != 8"):
         invert(tmp_path / "f", tmp_path / "out", inverter=tiny, spec=HOG.spec)
     assert not (tmp_path / "out").exists()
 
@@ -76,7 +77,7 @@ def test_pictures_never_leave_the_folder_through_a_link(tiny: Path, tmp_path: Pa
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "link").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(ValueError, match="'link/a' would leave"):
+    with pytest.raises(ValueError, match="'link/a'"):
         invert(tmp_path / "f", tmp_path / "out", inverter=tiny)
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
@@ -85,22 +86,22 @@ def test_features_without_a_pre_image_are_named(tiny: Path, tmp_path: Path) -> N
     good, bad = np.zeros((31, 8, 8), np.float32), np.full((31, 8, 8), np.nan, np.float32)
     records = [FeatureRecord(key, value, (64, 64), (64, 64)) for key, value in (("good", good), ("bad", bad))]
     write_features(tmp_path / "f", HOG.spec, records)
-    with pytest.raises(ValueError, match="'bad' are partly NaN"):
+    with pytest.raises(ValueError, match=r"'bad'.*NaN"):
         invert(tmp_path / "f", tmp_path / "out", inverter=tiny)
 
 
 def test_damaged_features_and_absent_devices(photo_folder: Path, tiny: Path, tmp_path: Path) -> None:
     _extracted(photo_folder, tmp_path / "f")
-    with pytest.raises(ValueError, match="device is for example"):
+    with pytest.raises(ValueError, match="device"):
         invert(tmp_path / "f", tmp_path / "out", inverter=tiny, device="cuba")
     if not torch.cuda.is_available():
-        with pytest.raises(ValueError, match="'cuda' is not available here"):
+        with pytest.raises(ValueError, match="'cuda'"):
             invert(tmp_path / "f", tmp_path / "out", inverter=tiny, device="cuda")
     (shard,) = (tmp_path / "f").glob("shard-*")
     data = bytearray(shard.read_bytes())
     data[len(data) // 2] ^= 8
     shard.write_bytes(data)
-    with pytest.raises(FileFormatError, match=rf"{shard.name}: damaged"):
+    with pytest.raises(FileFormatError, match=f"{shard.name}: "):
         invert(tmp_path / "f", tmp_path / "out", inverter=tiny)
 
 
@@ -131,9 +132,9 @@ def test_evaluation_agrees_with_the_definitions(photo_folder: Path, tiny: Path, 
 
 
 def test_evaluation_refuses_bad_input(photo_folder: Path, tiny: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="at least two images, got 1"):
+    with pytest.raises(ValueError, match=r"two images.*1"):
         evaluate(tiny, list_images(photo_folder)[:1], size=64)
-    with pytest.raises(ValueError, match="size is at least 11"):
+    with pytest.raises(ValueError, match=r"size.*11"):
         evaluate(tiny, photo_folder, size=8)
     (tmp_path / "x.png").write_bytes(b"no image")
     with pytest.raises(ValueError, match=r"x\.png"):
@@ -148,7 +149,7 @@ def test_bad_images_are_left_out_and_listed(mixed: Path, tiny: Path, tmp_path: P
         lambda: sheet(mixed, tmp_path / "s.png", inverter=tiny, size=64, tile=96),
         lambda: sound_listing(mixed, skip_bad=False),
     ):
-        with pytest.raises(ValueError, match=r"gone\.png: is a link to nothing.*--skip-bad"):
+        with pytest.raises(ValueError, match=r"gone\.png: .*link.*--skip-bad"):
             run()
     seen: list[tuple[int, int]] = []
     scores = evaluate(tiny, mixed, size=64, skip_bad=True, progress=lambda *counts: seen.append(counts))
@@ -164,7 +165,7 @@ def test_bad_images_are_left_out_and_listed(mixed: Path, tiny: Path, tmp_path: P
         lambda: sheet(tmp_path / "bad", tmp_path / "s.png", inverter=tiny, size=64, tile=96, skip_bad=True),
         lambda: sound_listing(tmp_path / "bad", skip_bad=True),
     ):
-        with pytest.raises(ValueError, match=r"none of the 1 images could be used.*a\.png"):
+        with pytest.raises(ValueError, match=r"1 images.*a\.png"):
             run()
 
 
@@ -203,13 +204,13 @@ def test_sheets_without_errors(mixed: Path, tiny: Path, tmp_path: Path) -> None:
     twice = [mixed / "camera.png", mixed / "again.png"]
     (column,) = sheet(twice, tmp_path / "sheet.png", inverter=tiny, size=64, tile=96).columns
     assert column.error is None, "there is no distance between two of them to compare with"
-    with pytest.raises(ValueError, match=r"the sheet is a PNG file, got .*s\.jpg"):
+    with pytest.raises(ValueError, match=r"PNG.*s\.jpg"):
         sheet(tmp_path / "absent", tmp_path / "s.jpg", inverter=tiny)
-    with pytest.raises(ValueError, match=r"a PNG file, got .* \(a folder\)"):
+    with pytest.raises(ValueError, match=r"PNG.*folder"):
         sheet(tmp_path / "absent", tmp_path, inverter=tiny)
-    with pytest.raises(ValueError, match=r"3×3 pixels.*hog"):
+    with pytest.raises(ValueError, match=r"3×3 pixels.*HOG"):
         sheet(tmp_path / "absent", tmp_path / "s.png", inverter=tiny, size=3)
-    with pytest.raises(ValueError, match="tile is at least 32 pixels, got 31"):
+    with pytest.raises(ValueError, match=r"tile.*32.*31"):
         sheet(tmp_path / "absent", tmp_path / "s.png", inverter=tiny, tile=31)
 
 
@@ -230,7 +231,7 @@ def test_a_sheet_of_several_is_the_papers_figure(
         ("lbp", str(tiny_lbp)),
     ]
     assert summary.columns[1].error is None
-    assert summary.columns[1].missing.startswith("no inverter for sift is pretrained: ")
+    assert re.search("inverter.*sift", summary.columns[1].missing)
     by_itself = evaluate(tiny, mixed, size=64)
     assert summary.columns[0].error == pytest.approx(by_itself.error, rel=1e-5)
     alone = sheet(sorted(mixed.glob("*.png"))[:1], tmp_path / "t.png", inverter=[tiny, tiny_lbp], size=64, tile=96)
@@ -244,16 +245,16 @@ def test_inverters_find_their_representations(tiny: Path, tiny_lbp: Path, ship: 
     assert [pair.representation.name for pair in pairings([tiny_lbp, tiny], None)] == ["lbp", "hog"]
     assert [pair.name for pair in pairings(tiny_lbp, ["hog", "lbp"])] == ["hog-compact", str(tiny_lbp)]
     assert pairings(None, None)[0].name == "hog-compact"
-    assert pairings(None, "lbp")[0].missing.startswith("no inverter for lbp is pretrained: train one")
+    assert re.search("inverter.*lbp", pairings(None, "lbp")[0].missing)
     other = create_representation("hog", cell_size=4)
-    assert "hog-compact, differs in parameters.cell_size: 8 != 4" in pairings(None, other)[0].missing
-    with pytest.raises(ValueError, match=r"inverter .*tiny-lbp is for lbp, not for hog"):
+    assert re.search(r"hog-compact.*parameters\.cell_size: 8 != 4", pairings(None, other)[0].missing)
+    with pytest.raises(ValueError, match=r"inverter .*tiny-lbp.*lbp.*hog"):
         pairings(tiny_lbp, "hog")
-    with pytest.raises(ValueError, match=r"two inverters for hog: .*tiny and hog-compact"):
+    with pytest.raises(ValueError, match=r"hog: .*tiny and hog-compact"):
         pairings([tiny, "hog-compact"], None)
-    with pytest.raises(ValueError, match="hog asked for more than once"):
+    with pytest.raises(ValueError, match=r"hog.*once"):
         pairings(None, ["hog", HOG])
-    with pytest.raises(ValueError, match="unknown representation 'hock'"):
+    with pytest.raises(ValueError, match=r"representation.*'hock'"):
         pairings(None, ["hog", "hock"])
 
 
@@ -266,7 +267,7 @@ def test_a_folder_of_the_same_name_hides_no_pretrained_inverter(
     assert [pair.name for pair in pairings(None, None)] == ["tiny"]
     _extracted(mixed, tmp_path / "f")
     assert invert(tmp_path / "f", tmp_path / "out").inverter == "tiny"
-    with pytest.raises(FileFormatError, match="tiny: is not an inverter"):
+    with pytest.raises(FileFormatError, match=r"tiny: .*inverter"):
         invert(tmp_path / "f", tmp_path / "out", inverter="tiny")
 
 
@@ -314,13 +315,13 @@ def test_the_demo_tells_at_once_what_is_wrong(
     mixed: Path, tiny_lbp: Path, ship: Callable[..., None], tmp_path: Path
 ) -> None:
     ship()
-    with pytest.raises(ValueError, match=r"camera\.png is a file, and the output is a folder"):
+    with pytest.raises(ValueError, match=r"camera\.png.*folder"):
         demo(mixed / "camera.png", images=mixed)
     for error, words, options in (
-        (LookupError, "no inverter for hog is pretrained", {}),
-        (ValueError, "at least two photographs, got 1", {"images": mixed / "camera.png"}),
-        (ValueError, "size is at least 11 pixels, got 10", {"size": 10}),
-        (ValueError, r"12×12 pixels.*lbp.*at least 16", {"size": 12}),
+        (LookupError, r"inverter.*hog", {}),
+        (ValueError, r"two.*1", {"images": mixed / "camera.png"}),
+        (ValueError, r"size.*11.*10", {"size": 10}),
+        (ValueError, r"12×12 pixels.*LBP.*16.*16$", {"size": 12}),
     ):
         with pytest.raises(error, match=words):
             demo(tmp_path / "demo", **{"images": mixed, **options}, inverter=tiny_lbp if "size" in options else None)

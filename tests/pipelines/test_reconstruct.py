@@ -83,7 +83,7 @@ def test_with_a_view_part_of_the_image_comes_back(layer: str) -> None:
     assert torch.equal(made.compare(images[0], features).reconstruction, reconstruction)
     assert made.invert(features[0]).shape == (3, size, size)
     assert made.side() == made.side(SIDE) == made.side(default=300) == SIDE
-    with pytest.raises(ValueError, match=r"32×32 pixels only, got size 64"):
+    with pytest.raises(ValueError, match=r"32×32.*64"):
         made.side(64)
 
 
@@ -94,17 +94,17 @@ def test_the_size_is_settled(hog: Reconstructor) -> None:
 
 
 def test_misfits_name_the_fields(tiny: Path, tiny_lbp: Path, ship: Callable[..., None]) -> None:
-    with pytest.raises(ValueError, match=r"tiny does not fit hog features.*parameters\.cell_size: 8 != 4"):
+    with pytest.raises(ValueError, match=r"tiny.*hog.*parameters\.cell_size: 8 != 4"):
         Reconstructor(create_representation("hog", cell_size=4), tiny)
-    with pytest.raises(ValueError, match="is for lbp, not for hog"):
+    with pytest.raises(ValueError, match=r"lbp.*hog"):
         Reconstructor("hog", tiny_lbp)
-    with pytest.raises(ValueError, match="got neither"):
+    with pytest.raises(ValueError, match="neither"):
         Reconstructor()
-    with pytest.raises(ValueError, match="got 'cuba'"):
+    with pytest.raises(ValueError, match="'cuba'"):
         Reconstructor("hog", tiny, device="cuba")
     ship(tiny_lbp)
     assert Reconstructor("lbp").name == "tiny-lbp"
-    with pytest.raises(LookupError, match="no inverter for hog"):
+    with pytest.raises(LookupError, match=r"inverter.*hog"):
         Reconstructor("hog")
 
 
@@ -112,18 +112,18 @@ def test_without_a_representation_features_alone_are_inverted() -> None:
     spec = ToyNetwork().representation("maps").spec
     made = Reconstructor(None, tiny_inverter(spec, VIEWS["maps"]))
     assert made.invert(torch.zeros(3, 8, 8)).shape == (3, 24, 24)
-    with pytest.raises(ValueError, match=r"of layer 'maps' of the network toys\.net:make"):
+    with pytest.raises(ValueError, match=r"'maps'.*toys\.net:make"):
         made.features(torch.zeros(3, SIDE, SIDE))
 
 
 @pytest.mark.parametrize(
     ("given", "error", "words"),
     [
-        (torch.zeros(48, 64, 3, dtype=torch.uint8), ValueError, r"\(\.\.\., 3, H, W\), got shape \(48, 64, 3\)"),
-        (np.zeros((3, 0, 8), np.uint8), ValueError, r"got shape \(3, 0, 8\)"),
-        (np.zeros((48, 64), np.uint8), ValueError, r"got shape \(48, 64\)"),
-        (torch.zeros(3, 48, 64, dtype=torch.int64), TypeError, r"got torch\.int64"),
-        ([[1]], TypeError, "got list"),
+        (torch.zeros(48, 64, 3, dtype=torch.uint8), ValueError, r"\(\.\.\., 3, H, W\).*\(48, 64, 3\)"),
+        (np.zeros((3, 0, 8), np.uint8), ValueError, r"\(3, 0, 8\)"),
+        (np.zeros((48, 64), np.uint8), ValueError, r"\(48, 64\)"),
+        (torch.zeros(3, 48, 64, dtype=torch.int64), TypeError, r"torch\.int64"),
+        ([[1]], TypeError, "list"),
     ],
 )
 def test_what_are_no_images_is_refused(
@@ -135,11 +135,11 @@ def test_what_are_no_images_is_refused(
 
 
 def test_what_are_no_features_is_refused(hog: Reconstructor) -> None:
-    with pytest.raises(ValueError, match=r"takes features \(B, 31, h, w\), got shape \(2, 30, 4, 4\)"):
+    with pytest.raises(ValueError, match=r"features.*\(B, 31, h, w\).*\(2, 30, 4, 4\)"):
         hog.invert(torch.zeros(2, 30, 4, 4))
-    with pytest.raises(ValueError, match=r"takes features \(B, 31, h, w\)"):
+    with pytest.raises(ValueError, match=r"features.*\(B, 31, h, w\)"):
         hog.invert(torch.zeros(31, 4))
-    with pytest.raises(TypeError, match=r"floating-point, got torch\.int32"):
+    with pytest.raises(TypeError, match=r"torch\.int32"):
         hog.invert(np.zeros((31, 4, 4), np.int32))
 
 

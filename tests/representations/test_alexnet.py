@@ -159,9 +159,9 @@ def test_parameters_of_each_variant(variant: str) -> None:
 def test_networks_end_where_they_are_asked_to() -> None:
     network = build("caffenet", "conv2", device="meta")
     assert [name for name, _ in network.named_children()] == ["conv1", "conv2"]
-    with pytest.raises(ValueError, match="no layer 'pool5'; it has conv1, "):
+    with pytest.raises(ValueError, match=r"layer.*'pool5'.*conv1"):
         build("caffenet", "pool5")
-    with pytest.raises(ValueError, match="unknown AlexNet variant 'zf'; known are caffenet, bvlc, torchvision"):
+    with pytest.raises(ValueError, match=r"variant.*'zf'.*caffenet, bvlc, torchvision"):
         create_representation("alexnet-conv1", variant="zf")
 
 
@@ -191,10 +191,10 @@ def test_specs_there_and_back(convolutions: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"weights": "../../etc/passwd"}, "weights.*, got '../../etc/passwd'"),
-        ({"weights": None}, "weights.*, got None"),
-        ({"mean": "1,2,3"}, "no preprocessing with .*'mean': '1,2,3'"),
-        ({"extra": 1}, "no preprocessing"),
+        ({"weights": "../../etc/passwd"}, r"16 hex.*'\.\./\.\./etc/passwd'"),
+        ({"weights": None}, r"16 hex.*None"),
+        ({"mean": "1,2,3"}, r"preprocessing.*'mean': '1,2,3'"),
+        ({"extra": 1}, "preprocessing"),
     ],
 )
 def test_specs_of_others(convolutions: Path, changes: dict[str, object], words: str) -> None:
@@ -207,29 +207,29 @@ def test_specs_of_others(convolutions: Path, changes: dict[str, object], words: 
 
 def test_weights_that_are_not_there(convolutions: Path, folder: Path, tmp_path: Path) -> None:
     conv1 = create_representation("alexnet-conv1", variant="torchvision")
-    with pytest.raises(FileNotFoundError, match=r"no weights of .*variant torchvision in .*alexnet-owt-7be5be79\.pth"):
+    with pytest.raises(FileNotFoundError, match=r"torchvision.*alexnet-owt-7be5be79\.pth"):
         _ = conv1.spec
     spec = create_representation("alexnet-conv1").spec
     fields = spec.to_dict()
     fields["parameters"]["weights"] = "0" * 16
-    command = r"preimage weights import bvlc_reference_caffenet\.caffemodel --variant caffenet"
-    with pytest.raises(FileNotFoundError, match=f"no weights 0000000000000000 .*{command}"):
+    command = r"weights import bvlc_reference_caffenet\.caffemodel --variant caffenet"
+    with pytest.raises(FileNotFoundError, match=rf"0000000000000000.*{command}"):
         representation_from_spec(Spec.from_dict(fields))
     fc6 = create_representation("alexnet-fc6")
-    with pytest.raises(ValueError, match="no alexnet-fc6 with these weights, which end with conv3"):
+    with pytest.raises(ValueError, match=r"alexnet-fc6.*conv3"):
         fc6(torch.zeros(1, 3, 227, 227))
-    with pytest.raises(ValueError, match="variant 'caffenet', not 'bvlc'"):
+    with pytest.raises(ValueError, match=r"variant 'caffenet'.*'bvlc'"):
         _ = create_representation("alexnet-conv1", variant="bvlc", weights=str(convolutions)).spec
     import_weights(save(tmp_path, random_weights("caffenet", "conv2")), variant="caffenet")
-    with pytest.raises(ValueError, match=r"2 weights .*name one of [0-9a-f]{16}, [0-9a-f]{16}"):
+    with pytest.raises(ValueError, match=r"2 weights.*[0-9a-f]{16}, [0-9a-f]{16}"):
         _ = create_representation("alexnet-conv1").spec
 
 
 def test_images_of_other_sizes(convolutions: Path) -> None:
     conv1 = create_representation("alexnet-conv1")
-    with pytest.raises(ValueError, match="takes images of 227×227 pixels, got 224×224"):
+    with pytest.raises(ValueError, match=r"227×227.*224×224"):
         conv1(torch.zeros(1, 3, 224, 224))
-    with pytest.raises(ValueError, match="takes images of 227×227 pixels, got 256×227"):
+    with pytest.raises(ValueError, match=r"227×227.*256×227"):
         conv1.feature_size(256, 227)
 
 
@@ -318,6 +318,6 @@ def test_through_the_command_line(
     assert (code, err) == (0, "")
     assert "alexnet-conv3 caffenet" in out
     code, _, err = run("extract", "alexnet-conv3", *some, "-o", output, "--size", 128)
-    assert (code, "takes images of 227×227 pixels" in err) == (1, True)
+    assert (code, "227×227" in err) == (1, True)
     code, _, err = run("extract", "alexnet-conv3", *some, "-o", output, "--variant", "torchvision")
-    assert (code, "preimage weights import alexnet-owt-7be5be79.pth" in err) == (1, True)
+    assert (code, "weights import alexnet-owt-7be5be79.pth" in err) == (1, True)

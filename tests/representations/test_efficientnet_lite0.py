@@ -166,22 +166,22 @@ def test_the_packages_weights_are_found_without_running_its_code(file: Path) -> 
 def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, MODULE, None)
     chosen = create_representation("efficientnet-lite0")
-    with pytest.raises(ImportError, match=r"not installed: pip install 'preimage\[networks\]'"):
+    with pytest.raises(ImportError, match=r"preimage\[networks\]"):
         chosen(torch.zeros(1, 3, 224, 224))
 
 
 def test_refusals(weights: Tensors, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"no layer 'block16'; it has stem, block0, .*, prob"):
+    with pytest.raises(ValueError, match=r"layer.*'block16'.*stem, block0, .*, prob"):
         create_representation("efficientnet-lite0", layer="block16")
-    with pytest.raises(ValueError, match="variant 'b0'; known is tensorflow-same"):
+    with pytest.raises(ValueError, match=r"'b0'.*tensorflow-same"):
         create_representation("efficientnet-lite0", variant="b0")
-    with pytest.raises(ValueError, match="weights is a path or empty, got 3"):
+    with pytest.raises(ValueError, match=r"weights.*3"):
         create_representation("efficientnet-lite0", weights=3)
     wrong = {
-        "lacks _fc.bias": {name: tensor for name, tensor in weights.items() if name != "_fc.bias"},
-        r"_fc.bias is \(2,\), not \(1000,\)": weights | {"_fc.bias": torch.zeros(2)},
-        "has extra.weight": weights | {"extra.weight": torch.zeros(2)},
-        "_fc.bias holds values that are infinite": weights | {"_fc.bias": torch.full((1000,), torch.inf)},
+        r"lacks _fc\.bias": {name: tensor for name, tensor in weights.items() if name != "_fc.bias"},
+        r"_fc\.bias.*\(2,\).*\(1000,\)": weights | {"_fc.bias": torch.zeros(2)},
+        r"extra\.weight": weights | {"extra.weight": torch.zeros(2)},
+        r"_fc\.bias.*infinite": weights | {"_fc.bias": torch.full((1000,), torch.inf)},
     }
     for index, (words, tensors) in enumerate(wrong.items()):
         torch.save(tensors, tmp_path / f"{index}.pth")
@@ -202,7 +202,7 @@ def test_through_the_command_line(
     assert "layer block10" in out
     assert next(iter(FeatureStore(output).values())).shape == (112, 14, 14)
     code, _, err = run("invert", output, "-o", tmp_path / "out")
-    assert (code, "no inverter for efficientnet-lite0 is pretrained" in err) == (1, True)
+    assert (code, "efficientnet-lite0" in err) == (1, True)
     assert {layer.name for layer in layers("efficientnet-lite0").layers} > set(LAYERS)
     assert layers("efficientnet-lite0", weights=str(file)).weights == FeatureStore(output).spec.parameters["weights"]
 

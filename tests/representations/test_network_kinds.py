@@ -97,7 +97,7 @@ def test_torchscript_has_its_output_only(
     assert (network.representation("")(images) - expected(images)).abs().max() < NETWORK
     assert network.weights == expected.network.weights
     assert [layer.name for layer in network.trace()] == [""]
-    with pytest.raises(ValueError, match=r"no layer '0': TorchScript .*only its output"):
+    with pytest.raises(ValueError, match=r"'0'.*TorchScript"):
         network.representation("0")
 
 
@@ -120,7 +120,7 @@ def test_a_part_in_torchscript(cnn: Cnn, images: torch.Tensor) -> None:
     network = Network(cnn, PREPROCESSING)
     for name, features in network.layers(images, ["features", "again"]).items():
         assert (features - expected[name]).abs().max() < NETWORK
-    with pytest.raises(ValueError, match=r"no layer 'features.0': TorchScript .*'features'"):
+    with pytest.raises(ValueError, match=r"'features\.0'.*TorchScript.*'features'"):
         network.representation("features.0")
 
 
@@ -159,9 +159,9 @@ def test_graph_modules_and_parametrizations(cnn: Cnn, images: torch.Tensor) -> N
 def test_weights_without_numbers() -> None:
     with torch.device("meta"):
         meta = Vit()
-    with pytest.raises(ValueError, match=r"Vit has weights on the meta device.*'prefix'.* more\).*state_dict"):
+    with pytest.raises(ValueError, match=r"Vit.*meta.*'prefix'.*more.*state_dict"):
         Network(meta, PREPROCESSING)
-    with pytest.raises(ValueError, match=r"net has lazy layers without weights yet \('0.weight', '0.bias'\)"):
+    with pytest.raises(ValueError, match=r"'0\.weight', '0\.bias'"):
         Network(nn.Sequential(nn.LazyConv2d(4, 3)), PREPROCESSING, name="net")
 
 
@@ -178,7 +178,7 @@ def test_errors_of_the_networks_code_say_where(images: torch.Tensor) -> None:
     module = nn.Sequential(nn.Identity(), _Head())
     unit = preimage.Preprocessing(SIDE, mean=(0, 0, 0), std=(1, 1, 1))
     network = Network(module, unit, name="net")
-    words = r"net fails on 3 images of 32×32 pixels in layer '1' \(_Head\): NotImpl\w+: no light \(.*kinds\.py:\d+, in "
+    words = r"3 images.*32×32.*'1' \(_Head\): NotImpl\w+: no light \(.*kinds\.py:\d+, in "
     with pytest.raises(ValueError, match=words):
         network.layers(images, [""])
     assert not any(part._forward_hooks for part in module.modules())
@@ -200,9 +200,9 @@ def test_memory_that_is_not_there_stays_an_error_of_memory(images: torch.Tensor)
 @pytest.mark.parametrize(
     ("preprocess", "error", "words"),
     [
-        (lambda x: x.nothing, ValueError, r"preprocessing of the network net fails: AttributeError: .*kinds\.py:\d+"),
-        (lambda x: None, TypeError, r"preprocessing of the network net makes None, not \(B, 3, H, W\)"),
-        (lambda x: x[0], TypeError, r"makes tensor \(3, 32, 32\) float32"),
+        (lambda x: x.nothing, ValueError, r"preprocessing.*net.*AttributeError: .*kinds\.py:\d+"),
+        (lambda x: None, TypeError, r"preprocessing.*net.*None.*\(B, 3, H, W\)"),
+        (lambda x: x[0], TypeError, r"\(3, 32, 32\) float32"),
     ],
 )
 def test_preprocessing_that_fails(

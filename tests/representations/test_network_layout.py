@@ -21,7 +21,7 @@ from preimage.representations.network_layout import (
 def test_the_largest_square_with_at_most_eight_tokens_left_over(count: int) -> None:
     side = next((side for side in range(80, 0, -1) if 0 <= count - side**2 <= MOST_PREFIX_TOKENS), None)
     if count < 1 or side is None or side != math.isqrt(count):
-        with pytest.raises(ValueError, match=r"no square grid|nonnegative"):
+        with pytest.raises(ValueError, match=r"grid|nonnegative"):
             grid_of_tokens(count)
     else:
         assert grid_of_tokens(count) == (side, count - side**2)
@@ -57,18 +57,18 @@ def test_tokens_beside_the_grid_wherever_they_are(layout: str, before: int, extr
 
 
 def test_tokens_elsewhere_are_for_tokens_only() -> None:
-    with pytest.raises(ValueError, match=r"'tokens-last' is for tokens \(B, N, C\)"):
+    with pytest.raises(ValueError, match=r"'tokens-last'.*\(B, N, C\)"):
         as_features(torch.rand(2, 3, 4, 4), "tokens-last", 2, "x")
-    with pytest.raises(ValueError, match=r"16 of a grid; layout 'tokens-at-17'"):
+    with pytest.raises(ValueError, match=r"16.*'tokens-at-17'"):
         as_features(torch.rand(2, 17, 3), "tokens-at-17", 2, "x")
     for layout in ("tokens-at-", "tokens-at-N", "tokens-at-01", "tokens-at--1", "tokens-first", "tokens-at-1\n"):
-        with pytest.raises(ValueError, match="one of auto"):
+        with pytest.raises(ValueError, match="auto"):
             check_output_layout(layout)
 
 
 @pytest.mark.parametrize("shape", [(2, 7, 7, 96), (2, 28, 28, 1), (2, 1, 1, 5)])
 def test_a_map_that_is_square_with_its_channels_last_only(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"layer 'x' .*channels seem to be last.*'nhwc'.*'nchw'"):
+    with pytest.raises(ValueError, match=r"'x'.*channels.*'nhwc'.*'nchw'"):
         as_features(torch.rand(shape), "auto", 2, "x")
     assert as_features(torch.rand(shape), "nchw", 2, "x")[1].features == shape[1:]
     assert as_features(torch.rand(shape), "nhwc", 2, "x")[0].shape[:2] == (2, shape[3])

@@ -167,25 +167,25 @@ def test_factories_that_know_their_preprocessing(factory: str) -> None:
 @pytest.mark.parametrize(
     ("name", "parameters", "words"),
     [
-        ("make", {}, r"needs a layer \(--layer NAME\); `preimage layers torch:factories_\d+:make` lists them"),
-        ("make", {"layer": "body.7"}, "no layer 'body.7'; near are 'body"),
-        ("make", {"layer": "", "preprocessing": "zoom"}, "one of imagenet-rgb, caffe-bgr, unit, got 'zoom'"),
-        ("make", {"layer": "", "output_layout": "up"}, "one of auto, nchw, nhwc, vector, .*got 'up'"),
-        ("make", {"layer": "", "input_size": 0}, "whole number of pixels >= 1, got 0"),
-        ("make", {"layer": "", "color": "luma"}, "has no parameter color; it has layer, output_layout"),
-        ("make", {"layer": "", "weights": "w"}, "make takes no weights"),
-        ("only_keywords", {"layer": "", "weights": "w"}, "only_keywords takes no weights"),
-        ("with_weights", {"layer": ""}, "failed: TypeError: .*missing 1 required positional argument: 'file'"),
-        ("with_weights", {"layer": "", "weights": "none.txt"}, "failed: FileNotFoundError: .*none.txt"),
-        ("network", {"layer": "", "input_size": 8}, "makes a Network, which has its own: leave out --input-size"),
-        ("representation", {"layer": ""}, "makes a Representation, which has its own: leave out --layer"),
-        ("representation", {"preprocessing": "unit"}, "leave out --preprocessing"),
-        ("ready", {"layer": "", "weights": "w"}, "is a ready network, which has its own: leave out --weights"),
-        ("fails", {"layer": ""}, r"failed: RuntimeError: no weights in the cupboard \(.*\.py:\d+, in fails\)"),
-        ("leaves", {"layer": ""}, r"failed: SystemExit: 3 \(.*\.py:\d+, in leaves\)"),
-        ("number", {"layer": ""}, "made int, not a torch.nn.Module, preimage.Network or Representation"),
-        ("SIDE.x", {"layer": ""}, r"factories_\d+ has no SIDE.x"),
-        ("__name__", {"layer": ""}, "is no function that makes a network but str"),
+        ("make", {}, r"--layer.*preimage layers torch:factories_\d+:make"),
+        ("make", {"layer": "body.7"}, r"'body\.7'.*'body"),
+        ("make", {"layer": "", "preprocessing": "zoom"}, r"imagenet-rgb, caffe-bgr, unit.*'zoom'"),
+        ("make", {"layer": "", "output_layout": "up"}, r"auto, nchw, nhwc, vector.*'up'"),
+        ("make", {"layer": "", "input_size": 0}, r">= 1.*0"),
+        ("make", {"layer": "", "color": "luma"}, r"color.*layer, output_layout"),
+        ("make", {"layer": "", "weights": "w"}, r"make.*weights"),
+        ("only_keywords", {"layer": "", "weights": "w"}, r"only_keywords.*weights"),
+        ("with_weights", {"layer": ""}, r"TypeError: .*'file'"),
+        ("with_weights", {"layer": "", "weights": "none.txt"}, r"FileNotFoundError: .*none\.txt"),
+        ("network", {"layer": "", "input_size": 8}, r"Network.*--input-size"),
+        ("representation", {"layer": ""}, r"Representation.*--layer"),
+        ("representation", {"preprocessing": "unit"}, "--preprocessing"),
+        ("ready", {"layer": "", "weights": "w"}, r"network.*--weights"),
+        ("fails", {"layer": ""}, r"RuntimeError: no weights in the cupboard \(.*\.py:\d+, in fails\)"),
+        ("leaves", {"layer": ""}, r"SystemExit: 3 \(.*\.py:\d+, in leaves\)"),
+        ("number", {"layer": ""}, r"int.*torch\.nn\.Module.*preimage\.Network.*Representation"),
+        ("SIDE.x", {"layer": ""}, r"factories_\d+.*SIDE\.x"),
+        ("__name__", {"layer": ""}, r"network.*str"),
     ],
 )
 def test_what_is_refused(factory: str, name: str, parameters: dict[str, object], words: str) -> None:
@@ -195,7 +195,7 @@ def test_what_is_refused(factory: str, name: str, parameters: dict[str, object],
 
 @pytest.mark.parametrize("name", ["", "a", "a:", "a b:c", "a:b:c", "../a:b", ".a:b"])
 def test_names_of_another_form(name: str) -> None:
-    with pytest.raises(ValueError, match=rf"named torch:package\.module:factory, got 'torch:{re.escape(name)}'"):
+    with pytest.raises(ValueError, match=rf"torch:package\.module:factory.*'torch:{re.escape(name)}'"):
         create_representation(f"torch:{name}", layer="")
 
 
@@ -203,20 +203,20 @@ def test_modules_that_cannot_be_imported(factory: str) -> None:
     Path("broken_module.py").write_text("import no_such_thing")
     Path("no_python.py").write_text("def (")
     for name, words in [
-        ("nowhere.at_all", "ModuleNotFoundError: No module named 'nowhere'"),
-        ("broken_module", "ModuleNotFoundError: No module named 'no_such_thing'"),
+        ("nowhere.at_all", r"ModuleNotFoundError: .*'nowhere'"),
+        ("broken_module", r"ModuleNotFoundError: .*'no_such_thing'"),
         ("no_python", "SyntaxError: "),
     ]:
-        with pytest.raises(ValueError, match=rf"torch:{name}:make: cannot import {name} from the current.*{words}"):
+        with pytest.raises(ValueError, match=rf"torch:{name}:make: .*{name}.*{words}"):
             create_representation(f"torch:{name}:make", layer="")
         sys.modules.pop(name, None)
 
 
 def test_a_file_that_names_a_factory_imports_nothing(factory: str) -> None:
     spec = preimage.Spec(f"{factory}:make", "x", 3, None, {"layer": ""})
-    with pytest.raises(ValueError, match="name it"):
+    with pytest.raises(ValueError, match="name"):
         representation_from_spec(spec)
-    with pytest.raises(ValueError, match="name it"):
+    with pytest.raises(ValueError, match="name"):
         representation_from_spec(preimage.Spec("network", f"{factory}:make", 3, None, {"layer": ""}))
     assert factory.removeprefix("torch:") not in sys.modules
 
@@ -247,10 +247,10 @@ def test_layers_on_the_command_line(run: Run, factory: str) -> None:
     code, out, _ = run("layers", f"{factory}:tokens", "--input-size", SIDE)
     assert code == 0
     assert re.search(r"^0 .* 8×4×4 \(1 token beside\) ", out, re.MULTILINE)
-    assert re.search(r"taken from its front: --output-layout tokens-middle", out)
-    assert re.search(r"^channels last, to be taken with --output-layout nhwc: 1, ''$", out, re.MULTILINE)
+    assert re.search(r"--output-layout tokens-middle", out)
+    assert re.search(r"^channels last.*--output-layout nhwc: 1, ''$", out, re.MULTILINE)
     code, _, err = run("layers", f"{factory}:hog")
-    assert (code, "has no layers to choose from" in err) == (1, True)
+    assert (code, "no layers" in err) == (1, True)
     assert run("layers", "hog")[2] == (
         "error: a network is named torch:package.module:factory, or as a representation of a layer, got 'hog'\n"
     )
@@ -260,12 +260,10 @@ def test_errors_of_the_networks_code_are_one_line(run: Run, factory: str, photo_
     named = ("--layer", "", "--input-size", SIDE, "-o", "f.safetensors", "--batch-size", 2)
     code, out, err = run("extract", f"{factory}:Fails", photo_folder, *named)
     assert (code, out, err.count("\n")) == (1, "", 1)
-    assert re.search(
-        r"error: the network torch:\S+:Fails fails on .*index out of range in self \(.*\.py:\d+, in f", err
-    )
+    assert re.search(r"error: .*torch:\S+:Fails.*index out of range in self \(.*\.py:\d+, in f", err)
     code, out, err = run("extract", f"{factory}:Huge", photo_folder, *named)
     assert (code, out, err.count("\n")) == (1, "", 1)
-    assert re.search(r"error: out of memory: .*allocate.* --batch-size or --size", err)
+    assert re.search(r"error: out of memory: .*allocate.*--batch-size", err)
 
 
 def test_extract_invert_and_evaluate(run: Run, factory: str, photo_folder: Path) -> None:
@@ -282,14 +280,14 @@ def test_extract_invert_and_evaluate(run: Run, factory: str, photo_folder: Path)
     evaluated = ("evaluate", "tiny", "--images", photo_folder, "--size", SIDE)
     code, _, err = run(*evaluated)
     assert code == 1
-    assert "a file never imports a network, so name it (--representation torch:" in err
+    assert "--representation torch:" in err
     code, out, err = run(*evaluated, "--representation", *named)
     assert (code, err) == (0, "")
     assert "normalized error" in out
     code, _, err = run(*evaluated, "--representation", *named, "--output-layout", "vector")
-    assert (code, "does not fit network features (inverter != features): channels: 6 != 96" in err) == (1, True)
+    assert (code, "channels: 6 != 96" in err) == (1, True)
     code, _, err = run(*evaluated, "--layer", "body.2")
-    assert (code, err) == (1, "error: layer given without --representation\n")
+    assert (code, err.count("\n"), "layer" in err and "--representation" in err) == (1, 1, True)
 
 
 def test_a_sheet_of_a_factorys_representation(run: Run, factory: str, photo_folder: Path) -> None:
@@ -298,6 +296,6 @@ def test_a_sheet_of_a_factorys_representation(run: Run, factory: str, photo_fold
     Inverter(create_representation(name).spec, config).save(Path("tiny"))
     sheet = ("sheet", min(photo_folder.iterdir()), "-o", "s.png", "--size", SIDE, "--inverter", "tiny")
     code, out, err = run(*sheet, "--representation", name)
-    assert (code, err, "1 image, network by inverter tiny" in out) == (0, "", True)
+    assert (code, err, re.search("1 image.*network.*tiny", out) is not None) == (0, "", True)
     code, _, err = run(*sheet)
-    assert (code, "name it" in err) == (1, True)
+    assert (code, "--representation" in err) == (1, True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -119,15 +120,15 @@ def test_a_broken_plugin_is_named_and_does_not_break_the_others(install: Install
     install("good", {"copy": "good_one:Copy"}, {"good_one": CLASS.format(name="copy")})
     assert create_representation("copy").name == "copy"
     assert set(list_representations()) == {*OURS, "copy"}
-    with pytest.raises(ValueError, match="unknown representation 'bad'") as told:
+    with pytest.raises(ValueError, match=r"representation.*'bad'") as told:
         create_representation("bad")
     for words in (
-        "plug-in 'bad' of broken (bad_one:X) failed: RuntimeError: boom",
-        "plug-in 'worse' of broken (no_such_module:X) failed: ModuleNotFoundError",
-        "plug-in 'wrong' of wrong (wrong_one:Thing) failed: TypeError: a representation is a subclass of",
-        "plug-in 'hog' of thief (thief_one:Copy) failed: ValueError: a representation named 'hog' is registered",
+        r"'bad'.*broken.*\(bad_one:X\).*RuntimeError: boom",
+        r"'worse'.*broken.*\(no_such_module:X\).*ModuleNotFoundError",
+        r"'wrong'.*wrong.*\(wrong_one:Thing\).*TypeError: .*subclass",
+        r"'hog'.*thief.*\(thief_one:Copy\).*ValueError: .*'hog'",
     ):
-        assert words in str(told.value)
+        assert re.search(words, str(told.value))
 
 
 def test_the_documentation_shows_the_example_as_it_is() -> None:

@@ -47,14 +47,14 @@ def test_the_text_in_specs_stays_as_it_is() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"image_size": 0}, "image_size is a whole number"),
-        ({"order": "gbr"}, "'rgb' or 'bgr', got 'gbr'"),
-        ({"scale": math.inf}, "scale is the largest value of a pixel, > 0, got inf"),
-        ({"scale": math.nan}, "scale is the largest value"),
-        ({"mean": (0.5, 0.5)}, "mean is three numbers"),
-        ({"mean": (math.nan, 0.5, 0.5)}, "mean is three finite numbers"),
-        ({"std": (math.nan, 1, 1)}, "std is three finite numbers"),
-        ({"std": (1, 1, 0)}, "std is three numbers > 0"),
+        ({"image_size": 0}, "image_size"),
+        ({"order": "gbr"}, r"'rgb'.*'bgr'.*'gbr'"),
+        ({"scale": math.inf}, r"scale.*> 0.*inf"),
+        ({"scale": math.nan}, "scale"),
+        ({"mean": (0.5, 0.5)}, r"mean.*three"),
+        ({"mean": (math.nan, 0.5, 0.5)}, r"mean.*finite"),
+        ({"std": (math.nan, 1, 1)}, r"std.*finite"),
+        ({"std": (1, 1, 0)}, r"std.*> 0"),
     ],
 )
 def test_what_is_no_preprocessing(options: dict[str, object], words: str) -> None:
@@ -64,9 +64,9 @@ def test_what_is_no_preprocessing(options: dict[str, object], words: str) -> Non
 
 def test_what_are_no_images() -> None:
     pixels = imagenet_rgb(2)
-    with pytest.raises(ValueError, match="takes images of 2×2 pixels, got 2×3"):
+    with pytest.raises(ValueError, match=r"2×2.*2×3"):
         pixels(torch.zeros(1, 3, 2, 3))
-    with pytest.raises(ValueError, match=r"images are \(B, 3, H, W\), got \(3, 2, 2\)"):
+    with pytest.raises(ValueError, match=r"images.*\(B, 3, H, W\).*\(3, 2, 2\)"):
         pixels(torch.zeros(3, 2, 2))
-    with pytest.raises(TypeError, match=r"uint8, or floating in \[0, 1\], got torch\.int64"):
+    with pytest.raises(TypeError, match=r"uint8.*\[0, 1\].*torch\.int64"):
         pixels(torch.zeros(1, 3, 2, 2, dtype=torch.int64))

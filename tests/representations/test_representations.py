@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -72,9 +73,9 @@ def test_sizes_agree_with_what_is_computed(case: Representation, size: tuple[int
 @pytest.mark.parametrize(
     ("name", "parameters", "size", "words"),
     [
-        ("lbp", {}, (15, 40), r"15×40 pixels.*at least 16"),
-        ("dense-sift", {}, (40, 12), r"both sides must be at least 13"),
-        ("dense-sift", {"bin_size": 1}, (3, 40), r"both sides must be at least 4"),
+        ("lbp", {}, (15, 40), r"15×40 pixels.*LBP.*16.*16"),
+        ("dense-sift", {}, (40, 12), r"sides.*13"),
+        ("dense-sift", {"bin_size": 1}, (3, 40), r"sides.*4"),
     ],
 )
 def test_small_images_are_refused_with_the_least_size(
@@ -87,18 +88,18 @@ def test_small_images_are_refused_with_the_least_size(
 @pytest.mark.parametrize(
     ("name", "parameters", "words"),
     [
-        ("lbp", {"cell_size": 0}, "cell_size is a whole number of pixels >= 1, got 0"),
-        ("lbp", {"cell_size": True}, "got True"),
-        ("lbp", {"variant": "scikit-image"}, "variant 'scikit-image'.*vlfeat-uniform"),
-        ("dense-sift", {"step": 0}, "step is a whole number"),
-        ("dense-sift", {"bin_size": 2.5}, "bin_size is a whole number"),
-        ("dense-sift", {"window_size": 0}, "window_size is a number of bins above 0"),
-        ("dense-sift", {"window_size": float("inf")}, "above 0, got inf"),
-        ("dense-sift", {"variant": "flat"}, "known are vlfeat-dsift, vlfeat-dsift-flat"),
-        ("sift", {"cell_size": 0}, "cell_size is a whole number of pixels >= 1, got 0"),
-        ("sift", {"descriptor_scale": -1}, "descriptor_scale is a number above 0, got -1"),
-        ("sift", {"variant": "colmap"}, "known are vlfeat, opencv"),
-        ("dense-sift", {"cell_size": 8}, "dense-sift has no parameter cell_size; it has step, bin_size"),
+        ("lbp", {"cell_size": 0}, r"cell_size.*>= 1.*0"),
+        ("lbp", {"cell_size": True}, "True"),
+        ("lbp", {"variant": "scikit-image"}, "'vlfeat-uniform'"),
+        ("dense-sift", {"step": 0}, r"step.*whole"),
+        ("dense-sift", {"bin_size": 2.5}, r"bin_size.*whole"),
+        ("dense-sift", {"window_size": 0}, r"window_size.*0"),
+        ("dense-sift", {"window_size": float("inf")}, r"0.*inf"),
+        ("dense-sift", {"variant": "flat"}, "vlfeat-dsift, vlfeat-dsift-flat"),
+        ("sift", {"cell_size": 0}, r"cell_size.*>= 1.*0"),
+        ("sift", {"descriptor_scale": -1}, r"descriptor_scale.*0.*-1"),
+        ("sift", {"variant": "colmap"}, "vlfeat, opencv"),
+        ("dense-sift", {"cell_size": 8}, r"dense-sift.*cell_size.*step, bin_size"),
     ],
 )
 def test_parameters_out_of_range(name: str, parameters: dict[str, object], words: str) -> None:
@@ -161,11 +162,11 @@ def test_flat_windows_and_wrong_options(run: Run, photo_folder: Path, tmp_path: 
         True,
     )
     code, _, err = run("extract", "lbp", image, "-o", path, "--step", 4)
-    assert (code, "lbp has no parameter step; it has cell_size, variant" in err) == (1, True)
+    assert (code, bool(re.search("lbp.*step.*cell_size, variant", err))) == (1, True)
     code, _, err = run("extract", "lbp", image, "-o", path, "--layout", "matlab")
-    assert (code, "a feature store has its own layout" in err) == (1, True)
+    assert (code, "feature store" in err) == (1, True)
     code, _, err = run("extract", "hog", image, "-o", tmp_path / "f.mat", "--dtype", "float16")
-    assert (code, "holds float32" in err) == (1, True)
+    assert (code, "float32" in err) == (1, True)
     assert not (tmp_path / "f.mat.partial").exists(), "told before anything is computed"
 
 
@@ -181,12 +182,12 @@ def test_a_sheet_without_an_inverter_has_two_columns(
     assert 2 * 96 < page.shape[1] < 3 * 96
     (column,) = summary.columns
     assert column.inverter is None
-    assert column.missing.startswith(f"no inverter for {name} is pretrained: ")
+    assert re.search(f"inverter.*{name}", column.missing)
     variant = ["--variant", "opencv"] if name == "sift" else []
     code, out, _ = run(
         "sheet", mixed, "-o", tmp_path / "t.png", "--representation", name, *variant, "--size", 64, "--tile", 96
     )
-    assert (code, f"5 images, {name}: without reconstructions: {column.missing}" in out) == (0, True)
+    assert (code, re.search(f"5 images.*{re.escape(name)}.*{re.escape(column.missing)}", out) is not None) == (0, True)
     assert (decode_file(tmp_path / "t.png") == page).all()
-    with pytest.raises(ValueError, match="neither a folder nor"):
+    with pytest.raises(ValueError, match="neither"):
         sheet(mixed, tmp_path / "s.png", representation=representation, inverter="nobody")

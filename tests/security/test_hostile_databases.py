@@ -1,4 +1,4 @@
-"""Databases of COLMAP made to harm a reader."""
+"""Databases of COLMAP crafted to attack a reader."""
 
 import contextlib
 import os
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import keypoint_files
-from keypoint_attacks import BYTES, FEW, FRAMES, check, refused, small_database
+from keypoint_attacks import BYTES, FEW, FRAMES, assert_rejected, check, small_database
 from preimage.io import read_keypoints
 
 ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i AS image_id, 1 AS rows, 4 AS cols, "
@@ -19,53 +19,53 @@ ENDLESS += "zeroblob(16) AS data FROM n"
 @pytest.mark.parametrize(
     ("statements", "words"),
     [
-        (f"DROP TABLE keypoints; CREATE VIEW keypoints AS {ENDLESS}", "'keypoints' is no plain table"),
-        (f"DROP TABLE images; CREATE VIEW images AS {ENDLESS}", "'images' is no plain table"),
-        ("DROP TABLE cameras; CREATE VIRTUAL TABLE cameras USING fts5(camera_id, width, height)", "no plain table"),
+        (f"DROP TABLE keypoints; CREATE VIEW keypoints AS {ENDLESS}", "'keypoints'.*plain table"),
+        (f"DROP TABLE images; CREATE VIEW images AS {ENDLESS}", "'images'.*plain table"),
+        ("DROP TABLE cameras; CREATE VIRTUAL TABLE cameras USING fts5(camera_id, width, height)", "plain table"),
         (
             "DROP TABLE keypoints; CREATE TABLE keypoints (image_id INTEGER PRIMARY KEY, rows, cols, "
             "data AS (zeroblob(1000000000)))",
-            "'keypoints' has computed columns",
+            "'keypoints'.*computed",
         ),
-        ("DROP TABLE descriptors", "has no table 'descriptors'"),
+        ("DROP TABLE descriptors", "table.*'descriptors'"),
         (
             "CREATE VIRTUAL TABLE v USING fts5(camera_id, width, height); PRAGMA writable_schema=ON; "
             "UPDATE sqlite_master SET rootpage = 2, name = 'cameras', tbl_name = 'cameras', sql = "
             "'CREATE /**/ VIRTUAL TABLE cameras USING fts5(camera_id, width, height)' WHERE name = 'v'; "
             "DELETE FROM sqlite_master WHERE name = 'cameras' AND sql LIKE 'CREATE TABLE%'",
-            "no plain table",
+            "plain table",
         ),
-        ("ALTER TABLE images RENAME COLUMN name TO title", "'images' has no column name"),
-        ("UPDATE keypoints SET rows = 4000000000", "keypoints of one image; 0 to"),
-        ("UPDATE keypoints SET rows = -1", "-1 keypoints of one image"),
+        ("ALTER TABLE images RENAME COLUMN name TO title", "'images'.*column.*name"),
+        ("UPDATE keypoints SET rows = 4000000000", "4000000000 keypoints|None keypoints|keypoints.*0 to"),
+        ("UPDATE keypoints SET rows = -1", "-1 keypoints"),
         ("UPDATE keypoints SET cols = -4, rows = 0", "-4 columns"),
         ("UPDATE keypoints SET rows = 'many'", "None keypoints"),
-        ("UPDATE keypoints SET rows = 6", "80 bytes for 6 × 4 numbers"),
-        ("UPDATE keypoints SET data = zeroblob(79)", "79 bytes for 5 × 4"),
+        ("UPDATE keypoints SET rows = 6", "80 bytes.*6 × 4"),
+        ("UPDATE keypoints SET data = zeroblob(79)", "79 bytes.*5 × 4"),
         ("UPDATE keypoints SET data = 'text'", "None bytes"),
-        ("UPDATE keypoints SET data = zeroblob(80), cols = 4", "a keypoint of scale 0"),
-        ("UPDATE images SET name = '../../x' WHERE image_id = 1", "must be a relative path"),
-        ("UPDATE images SET name = '/../etc/passwd' WHERE image_id = 1", "must be a relative path"),
-        ("UPDATE images SET name = CAST(x'ff61' AS TEXT) WHERE image_id = 1", "decode to UTF-8"),
-        ("UPDATE images SET name = x'6162' WHERE image_id = 1", "a name that is no text"),
-        ("UPDATE images SET name = hex(zeroblob(1000)) WHERE image_id = 1", "characters; 1 to"),
-        ("UPDATE images SET name = hex(zeroblob(9000)) WHERE image_id = 1", "a name that is no text or very long"),
-        ("UPDATE cameras SET width = -5", "image size of"),
-        ("UPDATE cameras SET height = 2.5", "image size of"),
+        ("UPDATE keypoints SET data = zeroblob(80), cols = 4", "scale.* 0"),
+        ("UPDATE images SET name = '../../x' WHERE image_id = 1", "relative"),
+        ("UPDATE images SET name = '/../etc/passwd' WHERE image_id = 1", "relative"),
+        ("UPDATE images SET name = CAST(x'ff61' AS TEXT) WHERE image_id = 1", "UTF-8"),
+        ("UPDATE images SET name = x'6162' WHERE image_id = 1", "name.*text"),
+        ("UPDATE images SET name = hex(zeroblob(1000)) WHERE image_id = 1", "characters"),
+        ("UPDATE images SET name = hex(zeroblob(9000)) WHERE image_id = 1", "name.*long"),
+        ("UPDATE cameras SET width = -5", "image size"),
+        ("UPDATE cameras SET height = 2.5", "image size"),
     ],
 )
 def test_databases(tmp_path, statements, words):
     path = small_database(tmp_path / "f.db")
     with contextlib.closing(sqlite3.connect(path)) as database:
         database.executescript(statements)
-    refused(path, words)
+    assert_rejected(path, words)
 
 
 def test_a_blob_larger_than_any_image_has(tmp_path):
     path = small_database(tmp_path / "f.db")
     with contextlib.closing(sqlite3.connect(path)) as database:
         database.executescript("UPDATE descriptors SET data = zeroblob(300000000), rows = 2343750, cols = 128")
-    refused(path, "2343750 keypoints of one image|too big|malformed")
+    assert_rejected(path, "2343750 keypoints|too big|malformed")
 
 
 def test_numbers_that_are_not_finite_in_a_database(tmp_path):
@@ -73,21 +73,21 @@ def test_numbers_that_are_not_finite_in_a_database(tmp_path):
         frames = FRAMES.astype(np.float32)
         frames[2, 0] = value
         path = tmp_path / f"{value:.0f}.db".replace("+", "")
-        refused(keypoint_files.colmap_database(path, {"a": (frames, BYTES)}), "no finite number|pixels away")
+        assert_rejected(keypoint_files.colmap_database(path, {"a": (frames, BYTES)}), "finite|pixels")
     affine = np.full((FEW, 6), 3e38, np.float32)
     affine[:, :2] = 1
-    refused(keypoint_files.colmap_database(tmp_path / "b.db", {"a": (affine, BYTES)}), "scale|finite")
+    assert_rejected(keypoint_files.colmap_database(tmp_path / "b.db", {"a": (affine, BYTES)}), "scale|finite")
 
 
 def test_a_schema_that_points_to_other_pages(tmp_path):
-    """The tables' pages exchanged: whatever is read, it is refused or sound."""
+    """The tables' pages exchanged: whatever is read is valid or rejected."""
     path = small_database(tmp_path / "f.db")
     with contextlib.closing(sqlite3.connect(path)) as database:
         database.executescript(
             "PRAGMA writable_schema=ON; UPDATE sqlite_master SET rootpage = "
             "(SELECT rootpage FROM sqlite_master WHERE name = 'images') WHERE name IN ('keypoints', 'descriptors')"
         )
-    refused(path, "columns|keypoints|malformed|no plain")
+    assert_rejected(path, "columns|keypoints|malformed|plain")
 
 
 @pytest.mark.parametrize("length", [8, 100_000])
@@ -115,7 +115,7 @@ def test_a_tree_of_pages_that_repeats_itself(tmp_path, length):
         data[page + 8 : page + 12] = first
     path.write_bytes(data)
     assert int.from_bytes(data[16:18], "big") == 512
-    refused(path, "twice|malformed|interrupted|more than 200000|very long|no number")
+    assert_rejected(path, "twice|malformed|interrupted|200000|long|number")
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")

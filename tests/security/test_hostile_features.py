@@ -1,7 +1,6 @@
-"""Feature files and NumPy files made to harm a reader, with checksums that are right."""
+"""Feature files and NumPy files crafted to attack a reader, with valid checksums."""
 
 import hashlib
-import io
 import json
 import re
 import subprocess
@@ -54,7 +53,7 @@ def test_a_flip_of_any_byte_of_version_1_is_found(tmp_path):
     for position in range(len(VERSION_1)):
         changed = bytearray(VERSION_1)
         changed[position] ^= 1 << position % 8
-        refused(tmp_path, bytes(changed))
+        assert_rejected(tmp_path, bytes(changed))
 
 
 def split(data):
@@ -95,7 +94,7 @@ def with_columns(data, change):
     return seal(json.dumps(fields, separators=(",", ":")).encode(), body[:start] + columns)
 
 
-def refused(tmp_path, data, words=""):
+def assert_rejected(tmp_path, data, words=""):
     (tmp_path / "f").write_bytes(data)
     with pytest.raises(FileFormatError, match=f"f: .*({words})"):
         FeatureStore(tmp_path / "f").verify()
@@ -124,15 +123,15 @@ def test_sealing_alone_changes_nothing(version_2):
 
 
 SPECS = [
-    (metadata("spec", "{}"), "its spec cannot be read: the spec lacks"),
-    (metadata("spec", "[" * 60_000), "its spec cannot be read"),
-    (metadata("spec", " " * 70_000), "70000 characters"),
-    (metadata("spec", SPEC.to_json().replace('"channels": 2', '"channels": 3')), r"asks for features \(3, h, w\)"),
-    (metadata("spec", SPEC.to_json().replace('"stride": 8', '"stride": null')), r"asks for features \(2,\)"),
-    (metadata("spec", SPEC.to_json().replace('"version": 1', '"version": 1, "more": 1')), "unknown fields more"),
-    (metadata("format_version", "3"), "format version 3 is newer than 2: update preimage"),
-    (metadata("format_version", "0"), "without the preimage-features mark"),
-    (metadata("format", "other"), "without the preimage-features mark"),
+    (metadata("spec", "{}"), r"spec.*lacks"),
+    (metadata("spec", "[" * 60_000), "spec"),
+    (metadata("spec", " " * 70_000), "70000"),
+    (metadata("spec", SPEC.to_json().replace('"channels": 2', '"channels": 3')), r"\(3, h, w\)"),
+    (metadata("spec", SPEC.to_json().replace('"stride": 8', '"stride": null')), r"\(2,\)"),
+    (metadata("spec", SPEC.to_json().replace('"version": 1', '"version": 1, "more": 1')), r"fields.*more"),
+    (metadata("format_version", "3"), r"version 3.*2"),
+    (metadata("format_version", "0"), "preimage-features"),
+    (metadata("format", "other"), "preimage-features"),
     (metadata("dtype", "float64"), "float64"),
 ]
 
@@ -141,61 +140,61 @@ SPECS = [
     ("edit", "words"),
     [
         *SPECS,
-        (metadata("dtype", "float16"), "is not F16 at byte 0"),
-        (metadata("keys", '["a","b","b"]'), "two images have one key"),
-        (metadata("keys", '["a","\\u00fc/b"]'), "other tensors than it holds"),
-        (metadata("keys", '["a","b","../c"]'), "relative path"),
-        (metadata("keys", '["a","b",3]'), "string, got int"),
-        (metadata("keys", '["a","\u00fc/b","d"]'), "no tensor with a proper shape under key 'd'"),
-        (metadata("keys", '"abc"'), "no list"),
-        (metadata("keys", "[" * 10_000), "too deeply"),
-        (metadata("keys", 3), "lacks spec, dtype, keys or sizes"),
-        (metadata("original_sizes", "[[9,9],[9,9],[9,0]]"), "sizes are not 3 pairs"),
+        (metadata("dtype", "float16"), r"F16.*byte 0"),
+        (metadata("keys", '["a","b","b"]'), "one key"),
+        (metadata("keys", '["a","\\u00fc/b"]'), "other tensors"),
+        (metadata("keys", '["a","b","../c"]'), "relative"),
+        (metadata("keys", '["a","b",3]'), r"string.*int"),
+        (metadata("keys", '["a","\u00fc/b","d"]'), "'d'"),
+        (metadata("keys", '"abc"'), "list"),
+        (metadata("keys", "[" * 10_000), "deep"),
+        (metadata("keys", 3), "spec, dtype, keys or sizes"),
+        (metadata("original_sizes", "[[9,9],[9,9],[9,0]]"), r"sizes.*3 pairs"),
         (metadata("original_sizes", "[[9,9],[9,9],[9,9.5]]"), "whole number"),
         (metadata("original_sizes", "[[9,9],[9,9],[9,NaN]]"), "whole number"),
         (metadata("original_sizes", "[[9,9],[9,9],[9," + "9" * 4000 + "]]"), "18 digits"),
         (entry("a", "shape", [2, 3, 10**9]), "is not F32 at byte 0"),
-        (entry("a", "shape", [2, -3, -4]), "proper shape"),
+        (entry("a", "shape", [2, -3, -4]), "shape"),
         (entry("a", "shape", [2, 12]), r"got \(2, 12\)"),
-        (entry("a", "shape", [True, 3, 4]), "proper shape"),
-        (entry("c", "data_offsets", [0, 96]), "is not F32 at byte"),
-        (entry("c", "data_offsets", [112, 10**15]), "is not F32 at byte"),
+        (entry("a", "shape", [True, 3, 4]), "shape"),
+        (entry("c", "data_offsets", [0, 96]), r"F32.*byte"),
+        (entry("c", "data_offsets", [112, 10**15]), r"F32.*byte"),
         (entry("c", "dtype", "F64"), "is not F32"),
-        (lambda fields: fields.update(c=3), "no tensor"),
-        (lambda fields: fields.update(d=fields["c"]), "other tensors than it holds"),
-        (lambda fields: bytes(10), "other tensors than it holds"),
+        (lambda fields: fields.update(c=3), "tensor"),
+        (lambda fields: fields.update(d=fields["c"]), "other tensors"),
+        (lambda fields: bytes(10), "other tensors"),
     ],
 )
-def test_headers_of_version_1_that_lie(tmp_path, edit, words):
-    refused(tmp_path, edited(VERSION_1, edit), words)
+def test_inconsistent_headers_of_version_1_are_rejected(tmp_path, edit, words):
+    assert_rejected(tmp_path, edited(VERSION_1, edit), words)
 
 
 @pytest.mark.parametrize(
     ("edit", "words"),
     [
         *SPECS,
-        (metadata("dtype", "float16"), "is not F16 at byte 0"),
-        (metadata("features_sha256", "0" * 64), "checksum of its features does not match"),
-        (metadata("columns_sha256", "0" * 64), "checksum of its keys and sizes does not match"),
-        (metadata("columns_sha256", 3), "holds no metadata"),
+        (metadata("dtype", "float16"), r"F16.*byte 0"),
+        (metadata("features_sha256", "0" * 64), r"checksum.*features"),
+        (metadata("columns_sha256", "0" * 64), r"checksum.*keys and sizes"),
+        (metadata("columns_sha256", 3), "metadata"),
         (lambda fields: fields["__metadata__"].pop("dtype"), "lacks dtype"),
-        (entry("features.0", "shape", [1, 2, 3, 10**9]), "is not F32 at byte 0"),
-        (entry("features.0", "shape", [1, 2, -3, -4]), "proper shape"),
+        (entry("features.0", "shape", [1, 2, 3, 10**9]), r"F32.*byte 0"),
+        (entry("features.0", "shape", [1, 2, -3, -4]), "shape"),
         (entry("features.0", "shape", [1, 2, 12]), r"got \(2, 12\)"),
-        (entry("features.0", "shape", [True, 2, 3, 4]), "proper shape"),
-        (entry("features.1", "data_offsets", [0, 32]), "is not F32 at byte"),
+        (entry("features.0", "shape", [True, 2, 3, 4]), "shape"),
+        (entry("features.1", "data_offsets", [0, 32]), r"F32.*byte"),
         (entry("keys", "shape", [4]), "is not U8"),
         (entry("keys", "dtype", "I8"), "is not U8"),
-        (entry("original_sizes", "shape", [2, 2]), "is not I32|shape"),
-        (lambda fields: fields.pop("keys"), "no tensor with a proper shape under 'keys'"),
+        (entry("original_sizes", "shape", [2, 2]), r"I32|shape"),
+        (lambda fields: fields.pop("keys"), "'keys'"),
         (lambda fields: fields.update(keys=3), "no tensor"),
-        (lambda fields: fields.update(d=fields["keys"]), "holds 'd'"),
-        (lambda fields: fields.update({"features.7": fields.pop("features.1")}), "where that of image 1 belongs"),
-        (lambda fields: bytes(10), "cut short"),
+        (lambda fields: fields.update(d=fields["keys"]), "'d'"),
+        (lambda fields: fields.update({"features.7": fields.pop("features.1")}), "image 1"),
+        (lambda fields: bytes(10), "short"),
     ],
 )
-def test_headers_of_version_2_that_lie(tmp_path, version_2, edit, words):
-    refused(tmp_path, edited(version_2, edit), words)
+def test_inconsistent_headers_of_version_2_are_rejected(tmp_path, version_2, edit, words):
+    assert_rejected(tmp_path, edited(version_2, edit), words)
 
 
 @pytest.mark.parametrize(
@@ -203,19 +202,19 @@ def test_headers_of_version_2_that_lie(tmp_path, version_2, edit, words):
     [
         (lambda columns: columns[:-1] + b"b", ""),
         (lambda columns: columns[:-1] + b"\xff", "not UTF-8"),
-        (lambda columns: columns[:-5] + b"a\nb\n../c", "relative path"),
-        (lambda columns: columns[:-5] + b"a\n/b\nc", "relative path"),
-        (lambda columns: columns[:-5] + b"a\nb/\nc", "relative path"),
+        (lambda columns: columns[:-5] + b"a\nb\n../c", "relative"),
+        (lambda columns: columns[:-5] + b"a\n/b\nc", "relative"),
+        (lambda columns: columns[:-5] + b"a\nb/\nc", "relative"),
         (lambda columns: columns[:-5] + b"a\nb\n", "characters"),
-        (lambda columns: columns[:-5] + b"a\nb\tb\nc", "control character"),
+        (lambda columns: columns[:-5] + b"a\nb\tb\nc", "control"),
         (lambda columns: columns[:-5] + b"a\nb", "2 keys for 3 images"),
-        (lambda columns: columns[:-5] + b"a\nb\n" + b"c" * 2000, "2000 characters"),
-        (lambda columns: bytes(4) + columns[4:], "a size is two whole numbers"),
-        (lambda columns: b"\xff" * 4 + columns[4:], "a size is two whole numbers"),
+        (lambda columns: columns[:-5] + b"a\nb\n" + b"c" * 2000, "2000"),
+        (lambda columns: bytes(4) + columns[4:], "whole numbers"),
+        (lambda columns: b"\xff" * 4 + columns[4:], "whole numbers"),
     ],
 )
-def test_keys_and_sizes_of_version_2_that_lie(tmp_path, version_2, change, words):
-    refused(tmp_path, with_columns(version_2, change), words or "two images have one key")
+def test_inconsistent_keys_and_sizes_of_version_2_are_rejected(tmp_path, version_2, change, words):
+    assert_rejected(tmp_path, with_columns(version_2, change), words or "one key")
 
 
 def test_headers_that_are_no_json_objects(tmp_path, version_2):
@@ -227,17 +226,17 @@ def test_headers_that_are_no_json_objects(tmp_path, version_2):
             (b"}}", "lacks spec"),
             (b"}} 3", "Extra data"),
             (b"\xff}}", "not ASCII"),
-            (b',"a":' + b"[" * 100_000, "too deeply"),
-            (b',"a":' + b'{"":' * 100_000, "too deeply"),
+            (b',"a":' + b"[" * 100_000, "deep"),
+            (b',"a":' + b'{"":' * 100_000, "deep"),
             (b',"a":' + b"9" * 100_000 + b"}}", "18 digits"),
         ]:
-            refused(tmp_path, seal(prefix + rest, body), words)
+            assert_rejected(tmp_path, seal(prefix + rest, body), words)
         for count in (0, 1, 7, 10, len(good), 1 << 31, 1 << 62, (1 << 64) - 1):
-            refused(tmp_path, count.to_bytes(8, "little") + good[8:])
+            assert_rejected(tmp_path, count.to_bytes(8, "little") + good[8:])
 
 
 @pytest.mark.parametrize("version", [1, 2])
-def test_2000_sealed_mutations_are_the_same_features_or_refused(tmp_path, version_2, version):
+def test_sealed_mutations_are_read_or_rejected(tmp_path, version_2, version):
     good = VERSION_1 if version == 1 else version_2
     path = tmp_path / "f"
     accepted = 0
@@ -281,7 +280,7 @@ for path in sys.argv[1:]:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux gives the peak in kilobytes")
-def test_the_worst_headers_cost_little(tmp_path, version_2):
+def test_worst_headers_are_rejected_quickly(tmp_path, version_2):
     paths = []
     limit = 32 << 20
     for good in (VERSION_1, version_2):
@@ -335,28 +334,9 @@ def test_headers_of_numpy_files(tmp_path, header):
         read_array_features(tmp_path / "f.npz", SPEC)
 
 
-def test_a_zip_bomb_is_refused_by_its_directory(tmp_path, monkeypatch):
+def test_zip_bomb_is_rejected_by_its_directory(tmp_path, monkeypatch):
     monkeypatch.setattr("preimage.io.arrays.npy.MAX_ARRAY_BYTES", 1 << 20)
     np.savez_compressed(tmp_path / "f.npz", a=np.zeros((2, 1000, 1000)))
     assert (tmp_path / "f.npz").stat().st_size < 1 << 15
-    with pytest.raises(FileFormatError, match="16000128 bytes; 1048576 are allowed"):
+    with pytest.raises(FileFormatError, match=r"16000128.*1048576"):
         read_array_features(tmp_path / "f.npz", SPEC)
-
-
-def test_2000_mutations_of_numpy_files(tmp_path):
-    array = RNG.standard_normal((3, 2, 2, 2)).astype(np.float32)
-    seeds = []
-    for save in (np.save, np.savez, np.savez_compressed):
-        out = io.BytesIO()
-        save(out, array)
-        seeds.append(out.getvalue())
-    for number in range(2000):
-        data = bytearray(seeds[number % 3])
-        for _ in range(RNG.integers(1, 4)):
-            data[RNG.integers(len(data))] = RNG.integers(256)
-        (tmp_path / "f").write_bytes(data[: RNG.integers(len(data))] if number % 4 == 0 else data)
-        try:
-            file = read_array_features(tmp_path / "f", SPEC)
-            assert all(record.features.shape[0] == 2 for record in file.records())
-        except FileFormatError:
-            continue

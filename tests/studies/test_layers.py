@@ -190,11 +190,11 @@ def test_networks_of_other_sizes_stand_side_by_side(
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"size": 10}, "size is at least 11"),
-        ({"tile": 31}, "tile at least 32"),
-        ({"batch_size": 0}, "batch_size and pictures at least 1"),
-        ({"pictures": 0}, "batch_size and pictures at least 1"),
-        ({"device": "cuba"}, "device is for example"),
+        ({"size": 10}, r"size.*11"),
+        ({"tile": 31}, r"tile.*32"),
+        ({"batch_size": 0}, r"batch_size.*1"),
+        ({"pictures": 0}, r"batch_size.*1"),
+        ({"device": "cuba"}, "device"),
     ],
 )
 def test_bad_options_are_named(
@@ -207,25 +207,25 @@ def test_bad_options_are_named(
 
 def test_bad_input_is_named(photos: list[Path], inverters: list[Path], network: ToyNetwork, tmp_path: Path) -> None:
     rows = rows_for(inverters, [network])
-    with pytest.raises(ValueError, match="is a file, and the output is a folder"):
+    with pytest.raises(ValueError, match="is a file"):
         layers(photos, photos[0], rows)
-    with pytest.raises(ValueError, match="at least two images to measure on, got 1"):
+    with pytest.raises(ValueError, match=r"two images.*1"):
         layers(photos[0], tmp_path / "out", rows)
     shutil.copy(photos[0], tmp_path / "same.jpg")
-    with pytest.raises(ValueError, match="images that differ, got 2 equal ones"):
+    with pytest.raises(ValueError, match=r"images.*2 equal"):
         layers([photos[0], tmp_path / "same.jpg"], tmp_path / "out", rows)
     (tmp_path / "x.png").write_bytes(b"no image")
     for options in ({"images": [*photos, tmp_path / "x.png"]}, {"images": photos, "show": tmp_path / "x.png"}):
         with pytest.raises(ValueError, match=r"x\.png"):
             layers(output=tmp_path / "out", rows=rows, **options)
-    with pytest.raises(ValueError, match="at least one row"):
+    with pytest.raises(ValueError, match="row"):
         layers(photos, tmp_path / "out", [])
-    with pytest.raises(ValueError, match="two rows are called 'a'"):
+    with pytest.raises(ValueError, match=r"two rows.*'a'"):
         layers(photos, tmp_path / "out", [LayerRow("a", row.representation, row.inverter) for row in rows])
-    with pytest.raises(ValueError, match=r"^a: .*does not fit .*parameters\.layer: 'maps' != 'vector'"):
+    with pytest.raises(ValueError, match=r"^a: .*parameters\.layer: 'maps' != 'vector'"):
         layers(photos, tmp_path / "out", [LayerRow("a", rows[0].representation, rows[1].inverter)])
     small = tiny_inverter(rows[1].inverter.spec, OutputRegion(SIDE, SIDE, 8))
-    with pytest.raises(ValueError, match="returns images of 8 pixels: SSIM takes at least 11"):
+    with pytest.raises(ValueError, match=r"8 pixels.*11"):
         layers(photos, tmp_path / "out", [LayerRow("a", rows[1].representation, small)])
     assert not (tmp_path / "out").exists()
 
@@ -262,7 +262,7 @@ def test_on_the_command_line(
     ]
     assert "2 layers on 4 images" in told
     assert re.search(r"^vector  normalized error \d\.\d{3}   \(always the mean image: 0\.\d{3}\)$", told, re.M)
-    assert f"wrote {out / 'index.html'}" in told
+    assert str(out / "index.html") in told
     assert "preimage study layers" in (out / "index.html").read_text()
 
     code, told, _ = run(*arguments, "--network", "torch:toys.net:make", "--csv", tmp_path / "table.csv", "--json")
@@ -275,7 +275,7 @@ def test_on_the_command_line(
 
     code, told, err = run(*arguments)
     assert (code, told) == (1, "")
-    assert re.fullmatch(r"error: inverter .*vector is for 'vector' of the network toys\.net:make: .*--network.*\n", err)
+    assert re.fullmatch(r"error: .*'vector'.*toys\.net:make.*--network.*\n", err)
     code, _, err = run(*arguments, *chosen, "--weights", "another")
     assert code == 1
     assert err == (

@@ -42,7 +42,7 @@ def test_networks_that_do_not_fit_are_named(tmp_path: Path) -> None:
     network = ToyNetwork()
     folder = saved(network, "maps", tmp_path / "mine")
     name = re.escape(str(folder))
-    with pytest.raises(ValueError, match=rf"{name} is for 'maps' of the network toys\.net:make: name that \(--network"):
+    with pytest.raises(ValueError, match=rf"{name}.*'maps'.*toys\.net:make.*--network"):
         rows_for([folder])
     with pytest.raises(ValueError, match=r"\(inverter != network\): parameters\.weights: '0123' != 'ff'$"):
         rows_for([folder], [ToyNetwork(weights="ff")])
@@ -51,18 +51,18 @@ def test_networks_that_do_not_fit_are_named(tmp_path: Path) -> None:
         def representation(self, layer: str, layout: str = "auto") -> ToyLayer:
             raise ValueError(f"no layer {layer!r}")
 
-    with pytest.raises(ValueError, match=r"\(inverter != network\): no layer 'maps'$"):
+    with pytest.raises(ValueError, match=r"\(inverter != network\): .*'maps'$"):
         rows_for([folder], [Other()])
     with pytest.raises(ValueError, match=r"parameters\.weights: '0123' != 'ff'$"):
         rows_for([folder], [Other(), ToyNetwork(weights="ff")])
-    with pytest.raises(ValueError, match=rf"two inverters for the same layer, maps: {name} and an inverter"):
+    with pytest.raises(ValueError, match=f"maps: {name} and "):
         rows_for([folder, *_inverters(network, "maps")], [network])
-    with pytest.raises(ValueError, match="at least one inverter"):
+    with pytest.raises(ValueError, match="one inverter"):
         rows_for([])
     with pytest.raises(ValueError, match=r"neither|no such|nothing"):
         rows_for([tmp_path / "missing"])
     unknown = tiny_inverter(Spec("gist", "v", 12, None), OutputRegion(32, 32, 16))
-    with pytest.raises(ValueError, match="inverter gist: unknown representation 'gist'"):
+    with pytest.raises(ValueError, match=r"gist.*representation.*'gist'"):
         rows_for([unknown])
 
 
@@ -153,7 +153,7 @@ def test_values_are_drawn_by_name() -> None:
     assert (picture == (0x0B, 0x72, 0x85)).all(axis=2).any()
     assert draw_by_name("t", list("abcdefghij"), [Values("e", [0.1] * 10)]).shape[1] == 2100
     for names, series, groups in (([], [], []), (["a"], [curve], []), (["a"], [], ["g", "g"])):
-        with pytest.raises(ValueError, match="a value and a group for each"):
+        with pytest.raises(ValueError, match=r"value.*group"):
             draw_by_name("t", names, series, groups)
-    with pytest.raises(ValueError, match="at most 3 series of points"):
+    with pytest.raises(ValueError, match="3 series"):
         draw_by_name("t", ["a"], [Values("p", [1.0], "points")] * 4)

@@ -84,12 +84,12 @@ def test_every_keypoint_is_as_likely() -> None:
 
 @pytest.mark.parametrize("share", [0, -5, 100.5, float("nan")])
 def test_shares_that_are_none(keypoints: Keypoints, share: float) -> None:
-    with pytest.raises(ValueError, match="above 0 and at most 100 percent, got"):
+    with pytest.raises(ValueError, match=r"0.*100"):
         keep_share(keypoints, share)
 
 
 def test_seeds_that_are_none(keypoints: Keypoints) -> None:
-    with pytest.raises(ValueError, match="at least 0, got -1"):
+    with pytest.raises(ValueError, match=r"0.*-1"):
         keep_share(keypoints, 50, seed=-1)
 
 
@@ -140,7 +140,7 @@ def test_on_the_grid_every_keypoint_stays_in_its_cell(keypoints: Keypoints, size
 
 @pytest.mark.parametrize("scale", [0.0, -1.0, float("nan"), float("inf")])
 def test_scales_that_are_none(keypoints: Keypoints, scale: float) -> None:
-    with pytest.raises(ValueError, match="pixels above 0"):
+    with pytest.raises(ValueError, match=r"pixels.*0"):
         positions_only(keypoints, scale)
-    with pytest.raises(ValueError, match="pixels above 0"):
+    with pytest.raises(ValueError, match=r"pixels.*0"):
         descriptors_only(keypoints, SIZE, 4, scale)

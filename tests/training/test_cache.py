@@ -193,7 +193,7 @@ def test_damage_is_noticed_and_mended(photo_folder: Path, tmp_path: Path) -> Non
     _, again = built(config, tmp_path / "cache", notes)
     assert [Path(note.partition(":")[0]) for note in notes[:-1]] == paths[:4]
     assert all(note.endswith(": computed anew") for note in notes[:-1])
-    assert "the checksum of its features does not match" in notes[0]
+    assert "checksum" in notes[0]
     assert notes[-1].startswith("features of 48 of 64 views")
     assert np.array_equal(again.stack(), whole)
     assert paths[5].read_bytes() == sound
@@ -220,7 +220,7 @@ def test_damage_after_the_building_is_found_when_it_is_read(photo_folder: Path, 
         data = bytearray(path.read_bytes())
         data[-400] ^= 1
         path.write_bytes(data)
-    with pytest.raises(FileFormatError, match=r"shard-0000.*checksum of its features"):
+    with pytest.raises(FileFormatError, match=r"shard-0000.*checksum.*features"):
         CachedDataset(dataset, settings_of(dataset), made).batch(0)
 
 
@@ -235,7 +235,7 @@ def test_a_cache_of_something_else_is_refused(photo_folder: Path, tmp_path: Path
         store.shard(0) as shard,
     ):
         shard.append(["a"], np.zeros((1, *settings.shape), np.float16), [(1, 1)], [(1, 1)])
-    with pytest.raises(ValueError, match=r"other settings .*: min_crop: 0.25 != 0.5; seed: 5 != 0"):
+    with pytest.raises(ValueError, match=r"min_crop: 0\.25 != 0\.5; seed: 5 != 0"):
         built(config, tmp_path / "cache")
     (folder / "index.json").write_text("{")
     with pytest.raises(FileFormatError, match=r"index\.json"):
@@ -270,5 +270,5 @@ def test_what_half_precision_cannot_hold(photo_folder: Path, tmp_path: Path, mon
 def test_features_that_are_no_numbers(photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     compute = ToyMaps.__call__
     monkeypatch.setattr(ToyMaps, "__call__", lambda self, images: compute(self, images) / 0 * 0)
-    with pytest.raises(ValueError, match=r"features of .*astronaut-1\.jpg are NaN or infinite"):
+    with pytest.raises(ValueError, match=r"features.*astronaut-1\.jpg.*NaN"):
         built(toy_config(photo_folder, tmp_path / "run"), tmp_path / "cache")

@@ -71,7 +71,7 @@ def test_no_room_for_single_precision(photo_folder: Path, tmp_path: Path, monkey
     assert notes.notes[0].startswith("feature cache, because")
     assert notes.notes[1].startswith("no feature cache: ") and "do not fit on this disk" in notes.notes[1]
     assert json.loads((tmp_path / "auto" / "cache.json").read_text())["views"] == 0
-    with pytest.raises(cached_dataset.NoRoomError, match="give fewer cache_crops, another cache_folder, or"):
+    with pytest.raises(cached_dataset.NoRoomError, match=r"cache_crops.*cache_folder"):
         train(dataclasses.replace(config, output=str(tmp_path / "on"), cache="on"))
 
 

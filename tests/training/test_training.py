@@ -139,7 +139,7 @@ def test_thinned_images_keep_some_of_their_keypoints() -> None:
 
 
 def test_an_image_size_that_leaves_something_over_is_refused(photo_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="hog features of 66×66 pixels come back as 64×64"):
+    with pytest.raises(ValueError, match=r"hog.*66×66.*64×64"):
         train(small_config(photo_folder, tmp_path / "run", size=66))
 
 
@@ -177,7 +177,7 @@ def test_non_finite_loss_stops_with_the_checkpoint_kept(
         return batch_loss(*arguments) * (float("nan") if calls > 12 else 1.0)
 
     monkeypatch.setattr(training_step, "batch_loss", loss_that_breaks)
-    with pytest.raises(TrainingDivergedError, match=r"loss became nan by step 1\d; the checkpoint from before"):
+    with pytest.raises(TrainingDivergedError, match=r"nan.*step 1\d.*checkpoint"):
         train(config)
     _, progress = trainer.checkpoint.read_header(tmp_path / "run" / trainer.CHECKPOINT)
     assert progress.step == 10
@@ -189,9 +189,9 @@ def test_an_existing_run_is_never_overwritten(photo_folder: Path, tmp_path: Path
     config = small_config(photo_folder, tmp_path / "run", steps=4)
     train(config)
     before = weights(tmp_path / "run")
-    with pytest.raises(ValueError, match="holds a run already"):
+    with pytest.raises(ValueError, match="already"):
         train(config)
-    with pytest.raises(ValueError, match=r"other settings \(now != then\): batch_size: 2 != 4"):
+    with pytest.raises(ValueError, match="batch_size: 2 != 4"):
         train(small_config(photo_folder, tmp_path / "run", steps=4, batch_size=2), resume=True)
     assert weights(tmp_path / "run") == before
     metrics = metrics_without_time(tmp_path / "run")
@@ -204,7 +204,7 @@ def test_damaged_checkpoint_is_named(photo_folder: Path, tmp_path: Path) -> None
     train(config)
     path = tmp_path / "run" / trainer.CHECKPOINT
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(FileFormatError, match="is not a checkpoint"):
+    with pytest.raises(FileFormatError, match="not a checkpoint"):
         train(config, resume=True)
 
 
@@ -220,16 +220,16 @@ def test_starts_from_an_inverter(photo_folder: Path, tmp_path: Path) -> None:
 
 
 def test_absent_devices_are_refused(photo_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="got 'gpu'"):
+    with pytest.raises(ValueError, match="'gpu'"):
         train(small_config(photo_folder, tmp_path / "run", device="gpu"))
     assert not (tmp_path / "run").exists()
 
 
 def test_held_out_images_are_not_trained_on(photo_folder: Path, tmp_path: Path) -> None:
     folder = str(photo_folder)
-    with pytest.raises(ValueError, match="both trained on and held out"):
+    with pytest.raises(ValueError, match="held out"):
         train(small_config(photo_folder, tmp_path / "run", val_images=(folder,)))
-    with pytest.raises(ValueError, match="too few to hold 40 out"):
+    with pytest.raises(ValueError, match="40"):
         train(small_config(photo_folder, tmp_path / "run", val_count=40))
     assert not (tmp_path / "run").exists()
 
@@ -237,12 +237,12 @@ def test_held_out_images_are_not_trained_on(photo_folder: Path, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"steps": 0}, "steps is a whole number >= 1, got 0"),
-        ({"min_crop": 0.0}, r"min_crop is a share of the area in \(0, 1\], got 0.0"),
-        ({"precision": "float8"}, "precision is 'auto', 'float32' or 'bfloat16', got 'float8'"),
-        ({"lr": -1.0}, "lr is > 0, got -1.0"),
-        ({"ema_decay": 1.0}, r"ema_decay is in \[0, 1\), got 1.0"),
-        ({"images": ()}, "there are no images"),
+        ({"steps": 0}, r"steps.*>= 1.*0"),
+        ({"min_crop": 0.0}, r"min_crop.*\(0, 1\].*0\.0"),
+        ({"precision": "float8"}, r"precision.*'auto', 'float32' or 'bfloat16'.*'float8'"),
+        ({"lr": -1.0}, r"lr.*> 0.*-1\.0"),
+        ({"ema_decay": 1.0}, r"ema_decay.*\[0, 1\).*1\.0"),
+        ({"images": ()}, "no images"),
     ],
 )
 def test_refuses_settings(tmp_path: Path, change: dict[str, object], message: str) -> None:

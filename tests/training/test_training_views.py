@@ -115,17 +115,17 @@ def test_representations_of_other_sizes_side_by_side(
 
 
 def test_other_sizes_are_refused(photo_folder: Path, runs: dict[str, Path], tmp_path: Path) -> None:
-    words = "toy-maps takes images of 32×32 pixels only, got"
-    with pytest.raises(ValueError, match=f"{words} size 64"):
+    words = r"toy-maps.*32×32"
+    with pytest.raises(ValueError, match=rf"{words}.*64"):
         train(toy_config(photo_folder, tmp_path / "x", size=64))
-    with pytest.raises(ValueError, match=f"{words} size 64"):
+    with pytest.raises(ValueError, match=rf"{words}.*64"):
         extract(ToyMaps(), photo_folder, tmp_path / "f", size=64)
     for job in (evaluate, lambda *given, **size: sheet(given[1], tmp_path / "s.png", inverter=given[0], **size)):
-        with pytest.raises(ValueError, match=f"{words} size 64"):
+        with pytest.raises(ValueError, match=rf"{words}.*64"):
             job(runs["toy-maps"], photo_folder, size=64)
-    with pytest.raises(ValueError, match=f"{words} size 64"):
+    with pytest.raises(ValueError, match=rf"{words}.*64"):
         demo(tmp_path / "demo", images=photo_folder, inverter=runs["toy-maps"], size=64)
-    with pytest.raises(ValueError, match=r" != .*\): parameters\.scale: 1\.0 != 2\.0"):
+    with pytest.raises(ValueError, match=r"parameters\.scale: 1\.0 != 2\.0"):
         evaluate(runs["toy-maps"], photo_folder, representation=ToyMaps(scale=2.0))
 
 
@@ -136,7 +136,7 @@ def test_starts_from_an_inverter_of_the_same_view(
     assert train(config).error < 1.1 * Inverter.load(runs["toy-maps"]).training_notes["normalized_error"]
     network, view = NETWORKS[(4, 4)]
     monkeypatch.setitem(NETWORKS, (4, 4), (network, dataclasses.replace(view, crop=30)))
-    with pytest.raises(ValueError, match="another network than preset 'tiny', or for another spec or view"):
+    with pytest.raises(ValueError, match=r"'tiny'.*spec"):
         train(dataclasses.replace(config, output=str(tmp_path / "y")))
 
 
@@ -145,14 +145,14 @@ def test_a_representation_that_no_name_makes(
 ) -> None:
     monkeypatch.delitem(registry._REGISTER, "toy-maps")
     config = toy_config(photo_folder, tmp_path / "run", steps=2)
-    with pytest.raises(ValueError, match="unknown representation 'toy-maps'"):
+    with pytest.raises(ValueError, match=r"representation.*'toy-maps'"):
         train(config)
-    with pytest.raises(ValueError, match="the settings name 'toy-maps', the representation given is toy-vectors"):
+    with pytest.raises(ValueError, match=r"'toy-maps'.*toy-vectors"):
         train(config, representation=ToyVectors())
     summary = train(config, representation=ToyMaps(scale=3.0))
     assert Inverter.load(summary.folder).spec == ToyMaps(scale=3.0).spec
     assert evaluate(summary.folder, photo_folder, representation=ToyMaps(scale=3.0)).images == 20
-    with pytest.raises(ValueError, match=r"on other features \(now != then\): parameters.scale: 2.0 != 3.0"):
+    with pytest.raises(ValueError, match=r"parameters\.scale: 2\.0 != 3\.0"):
         train(config, representation=ToyMaps(scale=2.0), resume=True)
 
 

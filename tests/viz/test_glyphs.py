@@ -59,9 +59,9 @@ def test_glyphs_survive_non_finite_features_and_refuse_other_shapes() -> None:
     features = np.full((31, 2, 3), np.nan, np.float32)
     assert hog_glyphs(features, 8).shape == (16, 24, 3)
     assert hog_glyphs(features, 8).max() == 0
-    with pytest.raises(ValueError, match=r"\(31, h, w\), got \(30, 2, 3\)"):
+    with pytest.raises(ValueError, match=r"\(31, h, w\).*\(30, 2, 3\)"):
         hog_glyphs(features[:30])
-    with pytest.raises(ValueError, match="cell_pixels must be at least 4, got 2"):
+    with pytest.raises(ValueError, match=r"cell_pixels.*4.*2"):
         hog_glyphs(features, 2)
 
 
@@ -118,11 +118,11 @@ def test_other_glyphs_survive_non_finite_features_and_refuse_other_shapes(
     picture = drawing(np.full((channels, 2, 3), np.nan, np.float32))
     assert picture.dtype == np.uint8
     assert picture.max() < 60
-    with pytest.raises(ValueError, match=rf"\({channels}, h, w\), got \(31, 2, 3\)"):
+    with pytest.raises(ValueError, match=rf"\({channels}, h, w\).*\(31, 2, 3\)"):
         drawing(np.zeros((31, 2, 3), np.float32))
     with pytest.raises(ValueError, match="at least"):
         lbp_map(np.zeros((58, 1, 1)), 3)
-    with pytest.raises(ValueError, match="at least 12"):
+    with pytest.raises(ValueError, match="12"):
         sift_glyphs(np.zeros((128, 1, 1)), glyph_pixels=5)
 
 
@@ -153,7 +153,7 @@ def test_keypoints_lie_over_their_image_in_gray_and_darker() -> None:
     left, right = picture[0, 0], picture[0, -1]
     assert left.min() == left.max() > right.max() == 14
     assert left.max() < 80
-    with pytest.raises(ValueError, match=r"64 × 64 pixels, got shape \(32, 64, 3\)"):
+    with pytest.raises(ValueError, match=r"64 × 64.*\(32, 64, 3\)"):
         _keypoint(0.0, image=image[:32])
 
 
@@ -182,7 +182,7 @@ def test_a_grid_is_drawn_as_the_keypoints_that_are_in_it() -> None:
     sift = create_representation("sift")
     assert np.array_equal(sift.draw(sift.spec, grid, 160, image), over)
     assert np.shape(sift.draw(sift.spec, grid, 160)) == (128, 160, 3)
-    with pytest.raises(ValueError, match="16 × 20 cells of 4 pixels are not those of 64 × 90"):
+    with pytest.raises(ValueError, match=r"16 × 20.*4 pixels.*64 × 90"):
         keypoint_grid(grid, 4, image=np.zeros((64, 90), np.uint8))
 
 
@@ -191,5 +191,5 @@ def test_a_grid_of_anything_is_drawn() -> None:
     assert keypoint_grid(grid, 4, tile=64).max() == 14
     grid[:] = 1e30
     assert keypoint_grid(grid, 4, tile=64).shape == (48, 64, 3)
-    with pytest.raises(ValueError, match=r"\(133, h, w\), got \(128, 3, 4\)"):
+    with pytest.raises(ValueError, match=r"\(133, h, w\).*\(128, 3, 4\)"):
         keypoint_grid(grid[:128], 4)

@@ -50,15 +50,15 @@ def test_a_heading_may_have_more_lines() -> None:
 
 def test_a_sheet_refuses_what_it_cannot_lay_out() -> None:
     square = np.zeros((8, 8), np.uint8)
-    with pytest.raises(ValueError, match="at least one picture"):
+    with pytest.raises(ValueError, match="at least one"):
         picture_sheet([])
-    with pytest.raises(ValueError, match="1 column titles for 2 columns"):
+    with pytest.raises(ValueError, match=r"1 column titles.*2"):
         picture_sheet([[square, square]], ["only one"])
-    with pytest.raises(ValueError, match="2 row titles for 1 rows"):
+    with pytest.raises(ValueError, match=r"2 row titles.*1"):
         picture_sheet([[square]], row_titles=["a", "b"])
-    with pytest.raises(ValueError, match=r"got \(4, 8, 8\)"):
+    with pytest.raises(ValueError, match=r"\(4, 8, 8\)"):
         as_picture(np.zeros((4, 8, 8), np.uint8))
-    with pytest.raises(ValueError, match="uint8 or float, got int64"):
+    with pytest.raises(ValueError, match=r"uint8.*float.*int64"):
         as_picture(np.zeros((8, 8), np.int64))
 
 
@@ -144,5 +144,5 @@ def test_every_text_is_escaped() -> None:
 
 
 def test_a_table_with_a_short_row_is_refused() -> None:
-    with pytest.raises(ValueError, match="'t' has 2 columns"):
+    with pytest.raises(ValueError, match=r"'t'.*2 columns"):
         html_page(title="", lead="", sections=[], tables=[Table("t", ["a", "b"], [["only"]])])

@@ -1,0 +1,296 @@
+"""Damaged files of every format: each is read as valid values or rejected, quickly. MUTATIONS=2000 tries more."""
+
+from __future__ import annotations
+
+import functools
+import io
+import tarfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import scipy.io
+import torch
+from PIL import Image
+
+import keypoint_files
+from caffemodels import v1, v2
+from keypoint_attacks import BYTES, FEW, FRAMES, check, small_database
+from keypoint_files import GOLDEN, hloc_arrays, pictures
+from mutations import MUTATIONS, RECORDS, SPEC, STACK, mutated
+from preimage.errors import FileFormatError
+from preimage.io import decode_file, is_keypoint_file, list_images, read_keypoints, write_keypoints
+from preimage.io.arrays import read_foreign, write_foreign
+from preimage.io.weights import open_weights
+
+
+@dataclass(frozen=True)
+class Format:
+    """Functions that write valid files, and one that reads a damaged one to its end; it raises or returns success."""
+
+    suffix: str
+    writers: list[Callable[[Path], Any]]
+    read: Callable[[Path], bool]
+    has_checksums: bool = False  # of every byte
+
+
+# ---- Feature arrays ----
+
+# Damage may remove or change the description of the arrays; then the caller has to give it, or contradicts it.
+DESCRIPTION_NEEDED = ("plain arrays", "'matlab'", "!=", "turned")
+
+
+def read_arrays(path: Path, layout: str | None = None) -> bool:
+    try:
+        file = read_foreign(path, SPEC, layout)
+    except FileFormatError:
+        raise
+    except ValueError as error:
+        assert any(words in str(error) for words in DESCRIPTION_NEEDED), error
+        return False
+    assert all(features.shape[0] == SPEC.channels for features in file.values())
+    return True
+
+
+def write_hdf5(path: Path, version: str, **options: Any) -> None:
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(path, "w", libver=version) as file:
+        file.attrs["spec"] = np.bytes_(SPEC.to_json().encode())
+        file.attrs["note"] = SPEC.to_json()
+        for record in RECORDS:
+            group = file.create_group(record.key)
+            group.create_dataset("features", data=record.features, **options)
+            group["image_size"] = np.array([24, 16])
+
+
+def write_mat(path: Path, compress: bool) -> None:
+    arrays = {f"i{i}": features.transpose(1, 2, 0) for i, features in enumerate(STACK)}
+    scipy.io.savemat(path, arrays, do_compression=compress)
+
+
+HDF5_OPTIONS: list[dict[str, Any]] = [
+    {},
+    {"compression": "gzip", "shuffle": True, "fletcher32": True},
+    {"compression": "lzf"},
+]
+ARRAY_FORMATS = {
+    "NumPy array": Format(".npy", [lambda path: np.save(path, STACK)], read_arrays),
+    "NumPy archive": Format(
+        ".npz", [lambda path: np.savez(path, STACK), lambda path: np.savez_compressed(path, STACK)], read_arrays
+    ),
+    "MATLAB file of the package": Format(
+        ".mat", [lambda path: write_foreign(path, SPEC, RECORDS, layout="matlab")], read_arrays
+    ),
+    "MATLAB file": Format(
+        ".mat",
+        [functools.partial(write_mat, compress=compress) for compress in (False, True)],
+        functools.partial(read_arrays, layout="matlab"),
+    ),
+    "HDF5": Format(
+        ".h5",
+        [
+            lambda path: write_foreign(path, SPEC, RECORDS),
+            *(
+                functools.partial(write_hdf5, version=version, **options)
+                for version in ("earliest", "latest")
+                for options in HDF5_OPTIONS
+            ),
+        ],
+        read_arrays,
+    ),
+}
+
+
+# ---- Keypoints ----
+
+PICTURE = pictures()["sub/coffee.png"]
+
+
+def write_hloc(path: Path) -> None:
+    arrays = hloc_arrays("colmap_l1_root.db", rootsift=True)
+    arrays = {key: array[:, :FEW] if key == "descriptors" else array[:FEW] for key, array in arrays.items()}
+    keypoint_files.hloc_file(path, {"a/b.jpg": arrays, "c.jpg": arrays})
+
+
+def write_keypoint_archive(path: Path) -> None:
+    np.savez_compressed(path, **{"a/keypoints": FRAMES, "a/descriptors": BYTES, "a/image_size": np.array([9, 9])})
+
+
+def read_all_keypoints(path: Path) -> bool:
+    is_keypoint_file(path)
+    check(read_keypoints(path))
+    return True
+
+
+FILE_STORAGE = [
+    lambda path: keypoint_files.opencv_file(path, PICTURE, nested=False),
+    lambda path: keypoint_files.opencv_file(path, PICTURE, nested=True, dtype=np.uint8),
+]
+KEYPOINT_FORMATS = {
+    name: Format(suffix, writers, read_all_keypoints)
+    for name, suffix, writers in [
+        (
+            "COLMAP",
+            ".db",
+            [small_database, lambda path: path.write_bytes((GOLDEN / "colmap_l2.db").read_bytes())],
+        ),
+        ("hloc", ".h5", [write_hloc]),
+        (
+            "keypoint archive",
+            ".npz",
+            [
+                lambda path: write_keypoints(path, read_keypoints(GOLDEN / "colmap_l2.db").records(), dtype="float16"),
+                write_keypoint_archive,
+            ],
+        ),
+        ("OpenCV YAML", ".yml", FILE_STORAGE),
+        ("OpenCV XML", ".xml", FILE_STORAGE),
+        ("OpenCV JSON", ".json", FILE_STORAGE),
+        ("VLFeat", ".sift", [lambda path: keypoint_files.vlfeat_file(path, FRAMES, BYTES / 512)]),
+        ("Lowe", ".key", [lambda path: keypoint_files.lowe_file(path, FRAMES, BYTES / 512)]),
+        ("COLMAP text", ".txt", [lambda path: keypoint_files.colmap_text(path, FRAMES, BYTES)]),
+    ]
+}
+
+
+# ---- Weights ----
+
+RNG = np.random.default_rng(2)
+ARRAYS = {
+    "conv1.weight": RNG.standard_normal((4, 2, 3, 3)).astype(np.float32),
+    "conv1.bias": RNG.standard_normal(4).astype(np.float32),
+    "fc.weight": RNG.standard_normal((3, 5)).astype(np.float32),
+    "fc.bias": RNG.standard_normal(3).astype(np.float32),
+}
+LAYERS = [
+    ("data", []),
+    ("conv1", [ARRAYS["conv1.weight"], ARRAYS["conv1.bias"]]),
+    ("pool1", []),
+    ("fc", [ARRAYS["fc.weight"], ARRAYS["fc.bias"]]),
+]
+
+
+def write_pth(path: Path, legacy: bool) -> None:
+    tensors = {name: torch.from_numpy(values) for name, values in ARRAYS.items()}
+    torch.save(tensors, path, _use_new_zipfile_serialization=not legacy)
+
+
+def read_weights(path: Path) -> bool:
+    for array in open_weights(path).arrays:
+        array.load()
+    return True
+
+
+WEIGHT_FORMATS = {
+    "Caffe": Format(
+        ".caffemodel",
+        [
+            lambda path: path.write_bytes(v1(LAYERS)),
+            lambda path: path.write_bytes(v2(LAYERS)),
+            lambda path: path.write_bytes(v2(LAYERS, packed=False)),
+        ],
+        read_weights,
+    ),
+    "weight archive": Format(".npz", [lambda path: np.savez(path, **ARRAYS)], read_weights),
+    "safetensors": Format(".safetensors", [lambda path: safetensors.numpy.save_file(ARRAYS, path)], read_weights),
+    "PyTorch": Format(".pth", [functools.partial(write_pth, legacy=legacy) for legacy in (False, True)], read_weights),
+}
+
+
+# ---- Images ----
+
+RGB = RNG.integers(0, 256, (16, 24, 3), dtype=np.uint8)
+SAVED: dict[str, list[dict[str, Any]]] = {
+    "png": [{}],
+    "jpg": [{}, {"progressive": True}],
+    "gif": [{}],
+    "bmp": [{}],
+    "webp": [{}],
+    "tif": [{}, {"compression": "tiff_lzw"}],
+}
+
+
+def write_image(path: Path, **options: Any) -> None:
+    Image.fromarray(RGB).save(path, **options)
+
+
+def write_palette(path: Path) -> None:
+    Image.fromarray(RGB).quantize(9).save(path, transparency=2)
+
+
+def read_image(path: Path) -> bool:
+    image = decode_file(path, max_pixels=1_000_000)
+    assert image.dtype == np.uint8 and image.shape[2] == 3 and image.size <= 3_000_000
+    return True
+
+
+def write_tar(path: Path) -> None:
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as archive:
+        for index in range(4):
+            member = tarfile.TarInfo(f"{'long/' * 30}{index}.jpg" if index % 2 else f"{index}.jpg")
+            member.size = 700
+            archive.addfile(member, io.BytesIO(bytes(700)))
+
+
+def read_tar(path: Path) -> bool:
+    try:
+        sources = list_images(path)
+    except FileFormatError:
+        raise
+    except ValueError as error:  # no image left
+        assert str(path) in str(error)
+        return False
+    assert all(len(source.read()) == source.length for source in sources)
+    return True
+
+
+IMAGE_FORMATS = {
+    **{
+        kind: Format(
+            f".{kind}",
+            [functools.partial(write_image, **options) for options in saved],
+            read_image,
+            has_checksums=kind == "png",
+        )
+        for kind, saved in SAVED.items()
+    },
+    "png with a palette": Format(".png", [write_palette], read_image, has_checksums=True),
+    "tar": Format(".tar", [write_tar], read_tar),
+}
+
+
+FORMATS = ARRAY_FORMATS | KEYPOINT_FORMATS | WEIGHT_FORMATS | IMAGE_FORMATS
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_damaged_files_are_read_or_rejected(tmp_path: Path, name: str) -> None:
+    form = FORMATS[name]
+    if form.suffix == ".h5":
+        pytest.importorskip("h5py")
+    path = tmp_path / f"f{form.suffix}"
+    seeds = []
+    for write in form.writers:
+        path.unlink(missing_ok=True)
+        write(path)
+        assert form.read(path)
+        seeds.append(path.read_bytes())
+    accepted, slowest = 0, 0.0
+    for number in range(MUTATIONS):
+        seed = seeds[number % len(seeds)]
+        damaged = mutated(seed, number)
+        if damaged == seed:
+            continue
+        path.write_bytes(damaged)
+        begun = time.process_time()
+        try:
+            accepted += form.read(path)
+        except FileFormatError as error:
+            assert str(path) in str(error)
+        slowest = max(slowest, time.process_time() - begun)
+    assert accepted == 0 if form.has_checksums else 0 < accepted < MUTATIONS
+    assert slowest < 2, "seconds"
