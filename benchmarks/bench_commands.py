@@ -96,7 +96,7 @@ def measure_inversion(run: Run, table: Table, folder: Path, images: list[str], n
     def network() -> None:
         with torch.inference_mode():
             for batch in features.split(16):
-                inverter(batch, image_size=(256, 256))
+                inverter(batch, size=(256, 256))
 
     runners: dict[str, Runner] = {
         "network": network,

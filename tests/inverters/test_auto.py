@@ -197,11 +197,11 @@ def test_features_of_another_kind_are_refused() -> None:
     with pytest.raises(ValueError, match=r"features.*\(B, 32, h, w\).*\(2, 32\)"):
         maps(features_of(32, None))
     with pytest.raises(ValueError, match=r"vectors.*maps"):
-        Inverter(Spec("network", "v", 32, 8), vectors.config, view=vectors.view)
+        Inverter(Spec("network", "v", 32, 8), vectors.config, output_region=vectors.output_region)
     with pytest.raises(ValueError, match="vectors"):
         Inverter(vectors.spec, vectors.config)
     with pytest.raises(ValueError, match=r"size.*>= 1.*\(0, 64\)"):
-        maps(features_of(32, 8), image_size=(0, 64))
+        maps(features_of(32, 8), size=(0, 64))
     with pytest.raises(ValueError, match=r"64×64.*32×32"):
         maps.distances(features_of(32, 8), torch.zeros(2, 3, 32, 32, dtype=torch.uint8))
 

@@ -191,7 +191,7 @@ def test_takes_views_of_a_mapped_file(tiny: Inverter) -> None:
 
 def test_refuses_a_size_that_the_features_do_not_cover(tiny: Inverter) -> None:
     with pytest.raises(ValueError, match=r"64×64.*64×80"):
-        tiny(torch.rand(1, 31, 8, 8), image_size=(64, 80))
+        tiny(torch.rand(1, 31, 8, 8), size=(64, 80))
 
 
 def test_refuses_a_network_of_another_stride() -> None:

@@ -90,7 +90,7 @@ def test_small_images_are_refused_with_the_least_size(
     [
         ("lbp", {"cell_size": 0}, r"cell_size.*>= 1.*0"),
         ("lbp", {"cell_size": True}, "True"),
-        ("lbp", {"variant": "scikit-image"}, "'vlfeat-uniform'"),
+        ("lbp", {"variant": "scikit-image"}, "vlfeat-uniform"),
         ("dense-sift", {"step": 0}, r"step.*whole"),
         ("dense-sift", {"bin_size": 2.5}, r"bin_size.*whole"),
         ("dense-sift", {"window_size": 0}, r"window_size.*0"),

@@ -53,13 +53,13 @@ def problem_of(folder: Path, inverter: Inverter, **changes: Any) -> str:
     ],
     ids=str,
 )
-def test_views(tmp_path: Path, view: object) -> None:
+def test_output_regions(tmp_path: Path, region: object) -> None:
     assert "output" in problem_of(tmp_path, Inverter(VECTORS, SMALL, output_region=REGION), output_region=region)
 
 
 def test_an_output_region_of_maps_that_would_fill_the_memory(tmp_path: Path) -> None:
     """Of vectors the network's side has to agree; of maps no weights would tell."""
-    view = {"image_size": 10**9, "crop": 10**9, "size": 10**9}
+    region = {"image_size": 10**9, "crop": 10**9, "size": 10**9}
     assert "8192" in problem_of(tmp_path, Inverter(MAPS, U, output_region=REGION), output_region=region)
 
 

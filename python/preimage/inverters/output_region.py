@@ -38,7 +38,7 @@ class OutputRegion:
                 )
         if self.crop > self.image_size:
             raise ValueError(
-                f"the crop of an output region is at most its image_size {self.image_size}, got {self.crop}"
+                f"crop of an output region is at most its image_size, got {self.crop} of {self.image_size}"
             )
 
     @classmethod

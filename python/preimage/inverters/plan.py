@@ -57,7 +57,8 @@ def plan(
     if name in presets:
         if output_size is not None or budget is not None:
             raise ValueError(
-                f"output_size and budget are for 'auto': preset {name!r} of {spec.representation} has fixed ones"
+                f"preset {name!r} of {spec.representation} has a fixed size and number of parameters: output_size and "
+                "budget are for 'auto'"
             )
         config = preset(spec.representation, name)
         return Plan(config, _center_region(spec, config, cells, image_size))
