@@ -48,8 +48,8 @@ class CellRepresentation(Representation):
         if rows < 1 or columns < 1:
             least = next(side for side in range(1, self.cell_size + 1) if self.cell_count(side))
             raise ValueError(
-                f"an image of {height}×{width} pixels has no {self.title or self.name} cell of {self.cell_size} pixels: "
-                f"both sides must be at least {least}"
+                f"an image of {height}×{width} pixels has no {self.title or self.name} cell of {self.cell_size} "
+                f"pixels: both sides must be at least {least}"
             )
         return rows, columns
 
