@@ -2,7 +2,7 @@
 //
 // From the end to the beginning of the definition (sift.h), each step gathers what it needs, so that sums have one
 // order and nothing is added to by several threads:
-//   1. descriptors: through the two normalisations to the gradient of the 128 sums, (rows, 128, columns);
+//   1. descriptors: through the two normalizations to the gradient of the 128 sums, (rows, 128, columns);
 //   2. down: for every row of pixels, what a pixel column's vote would get from each row of descriptors,
 //      (pixel rows, 4 spatial columns x 8 orientations, columns);
 //   3. pixels: from the two orientations that a pixel votes for, through its vote to the slopes of (gx, gy);
@@ -32,31 +32,31 @@ void compute_backward(const TensorView& grad_features, const TensorView& grad_no
 Grid checked_backward(const TensorView& grad_features, const TensorView& grad_norms, const TensorView& images,
                       const TensorView& grad_images, const Parameters& parameters);
 
-// ---- 1. Normalisation ----
+// ---- 1. Normalization ----
 
 /// To unit length: a value times `factor`. A value's gradient is its result's times `factor`, less the value times
-/// `bend` times the scalar product of all values and their results' gradients.
+/// `projection` times the scalar product of all values and their results' gradients.
 struct UnitLength {
-    float factor, bend;
+    float factor, projection;
 
-    PREIMAGE_HOST_DEVICE float back(float value, float gradient, float dot) const {
-        return gradient * factor - value * (bend * dot);
+    PREIMAGE_HOST_DEVICE float backward(float value, float gradient, float dot) const {
+        return gradient * factor - value * (projection * dot);
     }
 };
 
 /// For values whose squares add up to this; zeros for near-flat ones.
 PREIMAGE_INLINE UnitLength unit_length(float squares) {
-    const float factor = normaliser(squares);
+    const float factor = normalizer(squares);
     return {factor, squares <= kDeadZone ? 0.0f : factor * factor / fast_sqrt(squares)};
 }
 
 /// The gradient of a value before clipping.
-PREIMAGE_INLINE float through_clip(float value, float gradient) { return value <= kClip ? gradient : 0.0f; }
+PREIMAGE_INLINE float clip_backward(float value, float gradient) { return value <= kClip ? gradient : 0.0f; }
 
 // ---- 2. and 3. Who sees a pixel ----
 
 /// A descriptor along one axis, in which a spatial bin sees a row (or a column) of pixels with a weight.
-struct Share {
+struct Contribution {
     std::uint32_t frame_and_bin;  // 4 * frame + bin
     float weight;
 
@@ -65,19 +65,19 @@ struct Share {
 };
 
 /// The most shares that a pixel can have along an axis.
-PREIMAGE_INLINE std::int32_t most_shares(const Grid& grid) {
+PREIMAGE_INLINE std::int32_t max_contributions(const Grid& grid) {
     return kSpatial * ((2 * grid.bin_size - 2) / grid.step + 1);
 }
 
 /// For every pixel along an axis its shares, `pixels` apart: shares[n * pixels + position], n < counts[position].
-struct ShareTable {
-    Share* shares;
+struct ContributionTable {
+    Contribution* contributions;
     std::int32_t* counts;
     std::int32_t pixels;
 };
 
 /// The weight of a tap at this pixel, and of those outside the image that repeat it.
-PREIMAGE_INLINE float seen_weight(const Grid& grid, const Axis& axis, const float* weights, int bin,
+PREIMAGE_INLINE float total_weight(const Grid& grid, const Axis& axis, const float* weights, int bin,
                                   std::int32_t position, std::int32_t tap) {
     const std::int32_t from = position == 0 ? 0 : tap;
     const std::int32_t to = position == axis.pixels - 1 ? taps_of(grid) - 1 : tap;
@@ -89,22 +89,22 @@ PREIMAGE_INLINE float seen_weight(const Grid& grid, const Axis& axis, const floa
 }
 
 /// Fills one position's place in the table, in the order of bins and descriptors. `weights` (taps, 4).
-PREIMAGE_INLINE void list_shares(const Grid& grid, const Axis& axis, const float* weights, std::int32_t position,
-                                 const ShareTable& table) {
+PREIMAGE_INLINE void list_contributions(const Grid& grid, const Axis& axis, const float* weights, std::int32_t position,
+                                 const ContributionTable& table) {
     std::int32_t count = 0;
     for (int bin = 0; bin < kSpatial; ++bin) {
-        // Descriptor f's bin is centred f * step after `offset` = 0; it sees bin_size - 1 pixels to both sides.
+        // Descriptor f's bin is centerd f * step after `offset` = 0; it sees bin_size - 1 pixels to both sides.
         const std::int32_t offset = position - axis.first - bin * grid.bin_size;
         const std::int32_t last = offset + grid.bin_size - 1;
-        const std::int32_t before = last - taps_of(grid);  // the last centre that is too far back
+        const std::int32_t before = last - taps_of(grid);  // the last center that is too far back
         if (last < 0) {
             continue;
         }
         std::int32_t frame = before < 0 ? 0 : before / grid.step + 1;
-        for (const std::int32_t end = at_most(last / grid.step + 1, axis.frames); frame < end; ++frame) {
-            const float weight = seen_weight(grid, axis, weights, bin, position, last - frame * grid.step);
+        for (const std::int32_t end = minimum(last / grid.step + 1, axis.frames); frame < end; ++frame) {
+            const float weight = total_weight(grid, axis, weights, bin, position, last - frame * grid.step);
             const auto which = kSpatial * static_cast<std::uint32_t>(frame) + static_cast<std::uint32_t>(bin);
-            table.shares[std::int64_t{count} * table.pixels + position] = {which, weight};
+            table.contributions[std::int64_t{count} * table.pixels + position] = {which, weight};
             ++count;
         }
     }
@@ -113,12 +113,12 @@ PREIMAGE_INLINE void list_shares(const Grid& grid, const Axis& axis, const float
 
 /// Step 2 for row y: kCount of its 32 * columns elements, from `element` on. `sums`: (rows, 128, columns).
 template <int kCount>
-PREIMAGE_INLINE void gather_down(const Grid& grid, const ShareTable& table, const float* sums, std::int32_t y,
+PREIMAGE_INLINE void gather_down(const Grid& grid, const ContributionTable& table, const float* sums, std::int32_t y,
                                  std::int64_t element, float* out) {
     const std::int64_t bin_pitch = std::int64_t{kSpatial * kOrientations} * grid.x.frames;
     float totals[kCount] = {};
     for (std::int32_t n = 0; n < table.counts[y]; ++n) {
-        const Share share = table.shares[std::int64_t{n} * table.pixels + y];
+        const Contribution share = table.contributions[std::int64_t{n} * table.pixels + y];
         const float* from = sums + (share.frame() * kSpatial + share.bin()) * bin_pitch + element;
         for (int lane = 0; lane < kCount; ++lane) {
             totals[lane] += share.weight * from[lane];
@@ -130,19 +130,19 @@ PREIMAGE_INLINE void gather_down(const Grid& grid, const ShareTable& table, cons
 }
 
 /// The gradients with respect to a vote's two parts.
-struct Halves {
+struct VoteGradient {
     float first, second;
 };
 
 /// Those of pixel x of a row, which votes for `bin` and the next one. `rows`: the row's (32, columns) from step 2.
-PREIMAGE_INLINE Halves gather_halves(const Grid& grid, const ShareTable& table, const float* rows, std::int32_t x,
+PREIMAGE_INLINE VoteGradient gather_vote_gradient(const Grid& grid, const ContributionTable& table, const float* rows, std::int32_t x,
                                      std::int32_t bin) {
     const std::int64_t columns = grid.x.frames;
     const float* first = rows + bin * columns;
     const float* second = rows + (bin + 1) % kOrientations * columns;
-    Halves total{};
+    VoteGradient total{};
     for (std::int32_t n = 0; n < table.counts[x]; ++n) {
-        const Share share = table.shares[std::int64_t{n} * table.pixels + x];
+        const Contribution share = table.contributions[std::int64_t{n} * table.pixels + x];
         const std::int64_t at = share.bin() * kOrientations * columns + share.frame();
         total.first += share.weight * first[at];
         total.second += share.weight * second[at];
@@ -153,68 +153,68 @@ PREIMAGE_INLINE Halves gather_halves(const Grid& grid, const ShareTable& table, 
 // ---- 3. Through a pixel's vote ----
 
 /// The gradient with respect to a pixel's two differences.
-struct Slopes {
+struct DifferenceGradient {
     float x, y;
 };
 
 /// From the gradients with respect to the vote's two parts.
-PREIMAGE_INLINE Slopes through_vote(float gx, float gy, const Halves& halves) {
+PREIMAGE_INLINE DifferenceGradient vote_backward(float gx, float gy, const VoteGradient& vote_gradient) {
     const float length = gradient_length(gx, gy);
     const bool dead = gx * gx + gy * gy <= kDeadZone;
-    const float eighths = direction(gx, gy);
-    const float share = eighths - static_cast<float>(static_cast<std::int32_t>(eighths));
-    const float along = ((1.0f - share) * halves.first + share * halves.second) / length;
+    const float octants = direction(gx, gy);
+    const float share = octants - static_cast<float>(static_cast<std::int32_t>(octants));
+    const float along = ((1.0f - share) * vote_gradient.first + share * vote_gradient.second) / length;
     // The direction is c(ratio) with ratio = (gx -+ down) / (|gx| + down): its slopes, per gx and per gy, are
     // c'(ratio) * 2 down / (|gx| + down)^2 with the sign of gy, and -c'(ratio) * 2 gx / (|gx| + down)^2.
     const float down = absolute(gy) + kEpsilon;
     const float both = absolute(gx) + down;
     const float ratio = (gx < 0.0f ? gx + down : gx - down) / both;
-    constexpr float kEighths = 1.27323954473516f;  // 8 / turn
+    constexpr float kOctantsPerRadian = 1.27323954473516f;  // 8 / turn
     const float cubic = 3.0f * 0.1821f * ratio * ratio - 0.9675f;
-    const float turning = length * (halves.second - halves.first) * (kEighths * 2.0f * cubic / (both * both));
+    const float turning = length * (vote_gradient.second - vote_gradient.first) * (kOctantsPerRadian * 2.0f * cubic / (both * both));
     const float x = along * gx + turning * (gy < 0.0f ? -down : down);
     const float y = along * gy - turning * gx;
     return {dead ? 0.0f : x, dead ? 0.0f : y};
 }
 
 /// Step 3 for pixel (y, x) of an image that is read where it lies.
-PREIMAGE_INLINE Slopes pixel_slopes(const Image& image, const Grid& grid, const ShareTable& table, const float* rows,
+PREIMAGE_INLINE DifferenceGradient difference_gradient(const Image& image, const Grid& grid, const ContributionTable& table, const float* rows,
                                     std::int32_t y, std::int32_t x) {
     const auto luma_at = [&](std::int32_t row, std::int32_t column) {
         return pixel_at(image, 1, 0, inside(grid.y, row), inside(grid.x, column));
     };
     const float gx = difference(luma_at(y, x - 1), luma_at(y, x + 1), x > 0 && x < grid.x.pixels - 1);
     const float gy = difference(luma_at(y - 1, x), luma_at(y + 1, x), y > 0 && y < grid.y.pixels - 1);
-    return through_vote(gx, gy, gather_halves(grid, table, rows, x, static_cast<std::int32_t>(direction(gx, gy))));
+    return vote_backward(gx, gy, gather_vote_gradient(grid, table, rows, x, static_cast<std::int32_t>(direction(gx, gy))));
 }
 
 // ---- 4. Through the differences ----
 
-/// What a pixel gets from the slopes of the differences along one axis, `pitch` apart; `slopes` points at its own.
-PREIMAGE_INLINE float through_differences(const float* slopes, std::int64_t pitch, std::int32_t position,
+/// What a pixel gets from the slopes of the differences along one axis, `pitch` apart; `difference_gradients` points at its own.
+PREIMAGE_INLINE float differences_backward(const float* difference_gradients, std::int64_t pitch, std::int32_t position,
                                           std::int32_t pixels) {
     float sum = 0.0f;
     if (position > 0) {
-        sum += (position > 1 ? 0.5f : 1.0f) * slopes[-pitch];
+        sum += (position > 1 ? 0.5f : 1.0f) * difference_gradients[-pitch];
     } else {
-        sum -= slopes[0];
+        sum -= difference_gradients[0];
     }
     if (position < pixels - 1) {
-        sum -= (position < pixels - 2 ? 0.5f : 1.0f) * slopes[pitch];
+        sum -= (position < pixels - 2 ? 0.5f : 1.0f) * difference_gradients[pitch];
     } else {
-        sum += slopes[0];
+        sum += difference_gradients[0];
     }
     return sum;
 }
 
-/// Step 4 for a pixel: `slopes` is (2, height, width), `gradient` (channels, height, width).
-PREIMAGE_INLINE void gather_image(const Grid& grid, int channels, const float* slopes, std::int32_t y, std::int32_t x,
+/// Step 4 for a pixel: `difference_gradients` is (2, height, width), `gradient` (channels, height, width).
+PREIMAGE_INLINE void gather_image(const Grid& grid, int channels, const float* difference_gradients, std::int32_t y, std::int32_t x,
                                   float* gradient) {
     const std::int64_t width = grid.x.pixels;
     const std::int64_t plane = width * grid.y.pixels;
     const std::int64_t here = y * width + x;
-    const float value = through_differences(slopes + here, 1, x, grid.x.pixels) +
-                        through_differences(slopes + plane + here, width, y, grid.y.pixels);
+    const float value = differences_backward(difference_gradients + here, 1, x, grid.x.pixels) +
+                        differences_backward(difference_gradients + plane + here, width, y, grid.y.pixels);
     if (channels == 1) {
         gradient[here] = value;
         return;

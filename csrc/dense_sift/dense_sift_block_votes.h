@@ -57,10 +57,10 @@ PREIMAGE_INLINE std::int64_t vote_floats(const Grid& grid) {
 }
 
 /// Where a vote goes among eight sums, `pitch` apart.
-struct Slots {
+struct BinOffsets {
     std::int32_t first, second;
 
-    PREIMAGE_HOST_DEVICE Slots(const Vote& vote, std::int32_t pitch)
+    PREIMAGE_HOST_DEVICE BinOffsets(const Vote& vote, std::int32_t pitch)
         : first(vote.bin * pitch), second(((vote.bin + 1) & (kOrientations - 1)) * pitch) {}
 
     PREIMAGE_HOST_DEVICE void add(float weight, const Vote& vote, float* sums) const {

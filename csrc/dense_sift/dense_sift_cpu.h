@@ -1,7 +1,7 @@
 // What the CPU kernel is given beside the band: a plan of the sums, made once a call, and a thread's memory.
 //
 // Columns. A descriptor at column m sums around pixels m * step + q, q < positions, counted from the first bin's first
-// tap. Rows of votes are therefore kept by phase, q mod step: then what neighbouring descriptors need lies side by
+// tap. Rows of votes are therefore kept by phase, q mod step: then what neighboring descriptors need lies side by
 // side, and a vector's lanes are descriptors. A *unit* is one sum along x for every descriptor column: with the
 // Gaussian window one per spatial bin, each with its own weights; with the flat one, whose weights are the same
 // triangle for all, one per phase that a bin begins at: bins in the same phase are the same sums some columns on.
@@ -58,11 +58,6 @@ struct Scratch {
 
 constexpr std::int64_t kMargin = 16;  // floats before and after directions and lengths that may be overwritten
 
-// One per translation unit that is compiled for an instruction set; only `compute` calls them.
-void band_portable(const Band& band, const Plan& plan, const Scratch& scratch);
-#ifdef PREIMAGE_X86_KERNELS
-void band_avx2(const Band& band, const Plan& plan, const Scratch& scratch);
-void band_avx512(const Band& band, const Plan& plan, const Scratch& scratch);
-#endif
+PREIMAGE_DECLARE_KERNEL(void band(const Band& band, const Plan& plan, const Scratch& scratch));
 
 }  // namespace preimage::dense_sift

@@ -1,13 +1,13 @@
-// Part of the CPU kernel (dense_sift_cpu_kernel.h): weighted sums along x and y, lanes being neighbouring descriptors.
+// Part of the CPU kernel (dense_sift_cpu_kernel.cpp): weighted sums along x and y, lanes being neighboring descriptors.
 #pragma once
 
 #include <cstring>
 
 #include "common/host_device.h"
-#include "common/lanes.h"
+#include "common/simd.h"
 #include "dense_sift/dense_sift_cpu.h"
 
-namespace preimage::dense_sift {
+namespace preimage::dense_sift::PREIMAGE_ISA {
 namespace {
 
 // Four sums at once, of kPlanes planes: what one axis of the Gaussian window takes. Sum n is over the positions
@@ -18,7 +18,7 @@ constexpr int kPlanes = 4;
 constexpr int kPlanes = 2;  // eight sums are what half as many registers hold
 #endif
 
-using FourSums = Lanes[kSpatial][kPlanes];
+using FourSums = FloatVec[kSpatial][kPlanes];
 
 /// The positions where sum n rises and sum n - 1 falls.
 template <int n>
@@ -35,7 +35,7 @@ PREIMAGE_INLINE void add_segment(const float* in, const std::int64_t* at, std::i
     }
     for (std::int64_t k = 0; k < bin_size - 1; ++k) {
         for (int p = 0; p < kPlanes; ++p) {
-            const Lanes value = load(in + at[k] + p * plane);
+            const FloatVec value = load(in + at[k] + p * plane);
             if (n < kSpatial) {
                 sums[n % kSpatial][p] += rising[k] * value;
             }
@@ -61,7 +61,7 @@ PREIMAGE_INLINE void four_sums(const float* in, const std::int64_t* at, std::int
 
 /// One sum of kOrientations planes over `taps` positions.
 PREIMAGE_INLINE void one_sum(const float* in, const std::int64_t* at, std::int64_t plane, const float* weights,
-                             std::int64_t taps, Lanes (&sums)[kOrientations]) {
+                             std::int64_t taps, FloatVec (&sums)[kOrientations]) {
     for (int p = 0; p < kOrientations; ++p) {
         sums[p] = weights[0] * load(in + at[0] + p * plane);
     }
@@ -85,7 +85,7 @@ void sum_across(const Band& band, const Plan& plan, const Scratch& scratch, std:
     const std::int64_t taps = tap_count(bin_size);
     const std::int64_t place = slot * kOrientations * kChunk;
     for (std::int64_t chunk = 0; chunk < plan.sums / kChunk; ++chunk) {
-        for (int part = 0; part < kChunk; part += kWidth) {
+        for (int part = 0; part < kChunk; part += kVecSize) {
             const float* in = scratch.votes + chunk * kChunk + part;
             if (band.parameters.window == Window::gaussian) {
                 for (int first = 0; first < kOrientations; first += kPlanes) {
@@ -101,7 +101,7 @@ void sum_across(const Band& band, const Plan& plan, const Scratch& scratch, std:
                 continue;
             }
             for (int unit = 0; unit < plan.units; ++unit) {
-                Lanes sums[kOrientations];
+                FloatVec sums[kOrientations];
                 one_sum(in, plan.at + plan.unit_first[unit], plane, plan.weights, taps, sums);
                 float* out = tile_of(plan, scratch, unit, chunk) + place + part;
                 for (int p = 0; p < kOrientations; ++p) {
@@ -115,10 +115,10 @@ void sum_across(const Band& band, const Plan& plan, const Scratch& scratch, std:
 /// Sums over a descriptor's channels and over their squares: even and odd orientations apart, so that no sum waits
 /// for the one before it.
 struct Norms {
-    Lanes totals[2] = {zeros(), zeros()};
-    Lanes squares[2] = {zeros(), zeros()};
+    FloatVec totals[2] = {zeros(), zeros()};
+    FloatVec squares[2] = {zeros(), zeros()};
 
-    __attribute__((always_inline)) void add(int orientation, Lanes value) {
+    __attribute__((always_inline)) void add(int orientation, FloatVec value) {
         totals[orientation % 2] += value;
         squares[orientation % 2] += value * value;
     }
@@ -131,7 +131,7 @@ struct Norms {
 /// Gaussian: sums along y, to `raw` (128, strip). `slots` tells where the rows of this row of descriptors are.
 void sum_down(const Band& band, const Plan& plan, const Scratch& scratch) {
     for (std::int64_t chunk = 0; chunk < plan.strip / kChunk; ++chunk) {
-        for (int part = 0; part < kChunk; part += kWidth) {
+        for (int part = 0; part < kChunk; part += kVecSize) {
             const std::int64_t column = chunk * kChunk + part;
             Norms norms;
             for (int i = 0; i < kSpatial; ++i) {
@@ -163,9 +163,9 @@ void sum_down(const Band& band, const Plan& plan, const Scratch& scratch) {
 void sum_row_down(const Band& band, const Plan& plan, const Scratch& scratch, const std::int64_t* slots, float* out) {
     const std::int64_t taps = tap_count(band.parameters.bin_size);
     for (int unit = 0; unit < plan.units; ++unit) {
-        for (std::int64_t column = 0; column < plan.sums; column += kWidth) {
+        for (std::int64_t column = 0; column < plan.sums; column += kVecSize) {
             const float* in = tile_of(plan, scratch, unit, column / kChunk) + column % kChunk;
-            Lanes sums[kOrientations];
+            FloatVec sums[kOrientations];
             one_sum(in, slots, kChunk, plan.weights, taps, sums);
             for (int p = 0; p < kOrientations; ++p) {
                 store(out + (unit * kOrientations + p) * scratch.down_pitch + column, sums[p]);
@@ -174,7 +174,7 @@ void sum_row_down(const Band& band, const Plan& plan, const Scratch& scratch, co
     }
 }
 
-/// Flat: puts the sums of a row of descriptors together, in `raw`. Neighbouring descriptors share them.
+/// Flat: puts the sums of a row of descriptors together, in `raw`. Neighboring descriptors share them.
 void gather_shared(const Band& band, const Plan& plan, const Scratch& scratch, std::int64_t first_position) {
     const std::int64_t bin_size = band.parameters.bin_size;
     const std::int64_t ring = extent(bin_size) + 1;
@@ -189,7 +189,7 @@ void gather_shared(const Band& band, const Plan& plan, const Scratch& scratch, s
         }
         rows[j] = out;
     }
-    for (std::int64_t column = 0; column < plan.strip; column += kWidth) {
+    for (std::int64_t column = 0; column < plan.strip; column += kVecSize) {
         Norms norms;
         for (int j = 0; j < kSpatial; ++j) {
             for (int i = 0; i < kSpatial; ++i) {
@@ -198,7 +198,7 @@ void gather_shared(const Band& band, const Plan& plan, const Scratch& scratch, s
                     rows[j] + plan.unit_of[i] * kOrientations * scratch.down_pitch + column + plan.shift_of[i];
                 float* out = scratch.raw + channel_of(0, i, j) * plan.strip + column;
                 for (int p = 0; p < kOrientations; ++p) {
-                    const Lanes value = factor * load(in + p * scratch.down_pitch);
+                    const FloatVec value = factor * load(in + p * scratch.down_pitch);
                     store(out + p * plan.strip, value);
                     norms.add(p, value);
                 }
@@ -209,4 +209,4 @@ void gather_shared(const Band& band, const Plan& plan, const Scratch& scratch, s
 }
 
 }  // namespace
-}  // namespace preimage::dense_sift
+}  // namespace preimage::dense_sift::PREIMAGE_ISA

@@ -1,14 +1,14 @@
-// Part of the CPU kernel (dense_sift_cpu_kernel.h): from a row of pixels to a row of votes, by phase.
+// Part of the CPU kernel (dense_sift_cpu_kernel.cpp): from a row of pixels to a row of votes, by phase.
 #pragma once
 
 #include <cstring>
 
 #include "common/image_rows.h"
-#include "common/lanes.h"
+#include "common/simd.h"
 #include "dense_sift/dense_sift_cpu.h"
 #include "dense_sift/dense_sift_math.h"
 
-namespace preimage::dense_sift {
+namespace preimage::dense_sift::PREIMAGE_ISA {
 namespace {
 
 /// The pixels that a strip's sums reach, [begin, begin + span) along x, and those of them that the image has.
@@ -17,7 +17,7 @@ struct StripColumns {
     std::int64_t first, last;  // of the image, last exclusive
 };
 
-/// Of a pixel in the image's first or last column, which has one neighbour along x: at `beside` columns from it.
+/// Of a pixel in the image's first or last column, which has one neighbor along x: at `beside` columns from it.
 PREIMAGE_INLINE void border_gradient(const float* here, const float* above, const float* below, int beside,
                                      bool inside_rows, float* direction_out, float* length_out) {
     const float gx = beside > 0 ? here[1] - here[0] : here[0] - here[-1];
@@ -31,17 +31,17 @@ PREIMAGE_INLINE void border_gradient(const float* here, const float* above, cons
 void gradient_row(const ImageRows& lines, std::int64_t origin, std::int64_t y, const Image& image,
                   const StripColumns& columns, float* __restrict directions, float* __restrict lengths) {
     const float* here = lines.row(0, y);
-    const float* above = lines.row(0, larger(y - 1, 0));
-    const float* below = lines.row(0, smaller(y + 1, image.height - 1));
+    const float* above = lines.row(0, maximum(y - 1, 0));
+    const float* below = lines.row(0, minimum(y + 1, image.height - 1));
     const bool inside_rows = y > 0 && y < image.height - 1;
-    const std::int64_t begin = larger(columns.first, 1) - origin;
-    const std::int64_t end = smaller(columns.last, image.width - 1) - origin;
+    const std::int64_t begin = maximum(columns.first, 1) - origin;
+    const std::int64_t end = minimum(columns.last, image.width - 1) - origin;
     const std::int64_t to_place = origin - columns.begin;
     const std::int64_t last_start = lines.last_start();
     const float vertical = inside_rows ? 0.5f : 1.0f;
-    for (std::int64_t x = begin; x < end; x += kLanes) {
-        const std::int64_t start = smaller(x, last_start);
-        for (int lane = 0; lane < kLanes; ++lane) {
+    for (std::int64_t x = begin; x < end; x += kChunk) {
+        const std::int64_t start = minimum(x, last_start);
+        for (int lane = 0; lane < kChunk; ++lane) {
             const float gx = 0.5f * (here[start + lane + 1] - here[start + lane - 1]);
             const float gy = vertical * (below[start + lane] - above[start + lane]);
             directions[start + to_place + lane] = direction(gx, gy);
@@ -108,7 +108,7 @@ void to_phases(const float* in, std::int64_t span, const Plan& plan, std::int64_
 }
 
 /// Splits every length between the two orientations next to its direction. Loops of unknown length: short ones of
-/// known length are unrolled before they could be vectorised.
+/// known length are unrolled before they could be vectorized.
 void split_votes(const float* __restrict directions, const float* __restrict lengths, std::int64_t count,
                  std::int32_t* __restrict bins, float* __restrict first, float* __restrict second) {
     for (std::int64_t place = 0; place < count; ++place) {
@@ -121,18 +121,18 @@ void split_votes(const float* __restrict directions, const float* __restrict len
 
 /// The planes of votes, `count` apart, of all orientations.
 void spread_votes(const std::int32_t* bins, const float* first, const float* second, std::int64_t count, float* votes) {
-    for (std::int64_t place = 0; place < count; place += kWidth) {
-        Integers bin;
+    for (std::int64_t place = 0; place < count; place += kVecSize) {
+        IntVec bin;
         __builtin_memcpy(&bin, bins + place, sizeof(bin));
-        const Lanes to_first = load(first + place);
-        const Lanes to_next = load(second + place);
+        const FloatVec to_first = load(first + place);
+        const FloatVec to_next = load(second + place);
         for (int orientation = 0; orientation < kOrientations; ++orientation) {
             const std::int32_t before = (orientation + kOrientations - 1) % kOrientations;
-            const Lanes later = bin == before ? to_next : zeros();
-            store(votes + orientation * count + place, bin == orientation ? to_first : later);
+            const FloatVec next_votes = bin == before ? to_next : zeros();
+            store(votes + orientation * count + place, bin == orientation ? to_first : next_votes);
         }
     }
 }
 
 }  // namespace
-}  // namespace preimage::dense_sift
+}  // namespace preimage::dense_sift::PREIMAGE_ISA

@@ -1,11 +1,11 @@
-// The arithmetic of dense SIFT, shared by host and device: a pixel's vote, the kernels, the normalisation.
+// The arithmetic of dense SIFT, shared by host and device: a pixel's vote, the kernels, the normalization.
 //
-// Written without branches so that compilers vectorise it. Compile with -ffp-contract=off (-fmad=false).
+// Written without branches so that compilers vectorize it. Compile with -ffp-contract=off (-fmad=false).
 #pragma once
 
 #include <cstdint>
 
-#include "common/float_bits.h"
+#include "common/float16.h"
 #include "common/host_device.h"
 #include "common/image.h"
 
@@ -32,7 +32,7 @@ PREIMAGE_INLINE float fast_sqrt(float square) {
 }
 
 /// A pixel's difference along one axis: central and halved inside, one-sided and whole at the image's border.
-/// `before` and `after` are its neighbours, or itself where it has none.
+/// `before` and `after` are its neighbors, or itself where it has none.
 PREIMAGE_INLINE float difference(float before, float after, bool inside) {
     return (inside ? 0.5f : 1.0f) * (after - before);
 }
@@ -43,26 +43,26 @@ PREIMAGE_INLINE float direction(float gx, float gy) {
     constexpr float kQuarterPi = 0.785398163397448f;
     constexpr float kThreeQuartersPi = 2.35619449019234f;
     constexpr float kTurn = 6.28318530717959f;
-    constexpr float kEighths = 1.27323954473516f;  // 8 / turn
+    constexpr float kOctantsPerRadian = 1.27323954473516f;  // 8 / turn
     const float down = absolute(gy) + kEpsilon;
     const float ratio = (gx < 0.0f ? gx + down : gx - down) / (absolute(gx) + down);  // in [-1, 1]
     float angle = (gx < 0.0f ? kThreeQuartersPi : kQuarterPi) + (0.1821f * ratio * ratio - 0.9675f) * ratio;
     angle = gy < 0.0f ? -angle : angle;
     angle = angle < 0.0f ? angle + kTurn : angle;
-    const float eighths = angle * kEighths;
-    return eighths < 8.0f ? eighths : 0.0f;
+    const float octants = angle * kOctantsPerRadian;
+    return octants < 8.0f ? octants : 0.0f;
 }
 
-/// What a pixel gives to two neighbouring orientation bins: `first` to bin, `second` to (bin + 1) mod 8. Their sum
+/// What a pixel gives to two neighboring orientation bins: `first` to bin, `second` to (bin + 1) mod 8. Their sum
 /// is the gradient's length. A gradient that is not finite gives what is not finite to at least one of them.
 struct Vote {
     std::int32_t bin;  // 0 ... 7
     float first, second;
 };
 
-PREIMAGE_INLINE Vote split_vote(float eighths, float length) {
-    const auto bin = static_cast<std::int32_t>(eighths);
-    const float share = eighths - static_cast<float>(bin);
+PREIMAGE_INLINE Vote split_vote(float octants, float length) {
+    const auto bin = static_cast<std::int32_t>(octants);
+    const float share = octants - static_cast<float>(bin);
     return {bin, (1.0f - share) * length, share * length};
 }
 
@@ -70,8 +70,8 @@ PREIMAGE_INLINE float gradient_length(float gx, float gy) { return fast_sqrt(gx 
 
 PREIMAGE_INLINE Vote vote(float gx, float gy) { return split_vote(direction(gx, gy), gradient_length(gx, gy)); }
 
-/// The Gaussian window over a descriptor's pixels, along one axis: at `offset` pixels from the centre of spatial
-/// bin `index` (0 ... 3), whose centre is bin_size * (index - 1.5) from the descriptor's. sigma = bin_size *
+/// The Gaussian window over a descriptor's pixels, along one axis: at `offset` pixels from the center of spatial
+/// bin `index` (0 ... 3), whose center is bin_size * (index - 1.5) from the descriptor's. sigma = bin_size *
 /// window_size pixels.
 PREIMAGE_INLINE float window_at(std::int64_t offset, int index, std::int64_t bin_size, float window_size) {
     const auto size = static_cast<float>(bin_size);
@@ -95,7 +95,7 @@ PREIMAGE_INLINE float window_mean(int index, std::int64_t bin_size, float window
 
 /// 1 / length of a descriptor whose squares sum to this; 0 for near-flat patches (VLFeat divides by 1.2e-7 there
 /// and returns noise), so that their descriptors are all zeros.
-PREIMAGE_INLINE float normaliser(float squares) {
+PREIMAGE_INLINE float normalizer(float squares) {
     return squares <= kDeadZone ? 0.0f : 1.0f / (fast_sqrt(squares) + kEpsilon);
 }
 

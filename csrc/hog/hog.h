@@ -2,14 +2,14 @@
 //
 // Images are (C, H, W), y down, values in [0, 1] (uint8 is divided by 255). A pixel's gradient, not halved, votes
 // with its length for one of 18 directions, spread bilinearly over the four nearest cells; border pixels do not
-// vote. Four normalisations by 2x2 cells, each clipped at 0.2, make 9 + 9 directed, 9 undirected and 4 texture
+// vote. Four normalizations by 2x2 cells, each clipped at 0.2, make 9 + 9 directed, 9 undirected and 4 texture
 // channels. The arithmetic is in hog_math.h.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 
-#include "common/cpu_features.h"
+#include "common/dispatch.h"
 #include "common/image.h"
 #include "tensor_view.h"
 
@@ -19,19 +19,19 @@ constexpr int kOrientations = 9;          // undirected, 20 degrees apart
 constexpr int kBins = 2 * kOrientations;  // directed
 constexpr int kChannels = 3 * kOrientations + 4;
 
-enum class Colour {
+enum class Color {
     luma,      // Rec. 601 of three channels
     strongest  // per pixel the channel with the longest gradient, the first of equals
 };
 
 struct Parameters {
     std::int64_t cell_size;  // pixels
-    Colour colour;           // means nothing for one channel
+    Color color;           // means nothing for one channel
 };
 
 /// How many of an image's planes take part: one after luma.
 PREIMAGE_INLINE int planes_of(const Image& image, const Parameters& parameters) {
-    return image.channels == 3 && parameters.colour == Colour::strongest ? 3 : 1;
+    return image.channels == 3 && parameters.color == Color::strongest ? 3 : 1;
 }
 
 /// One image's cell rows [first_row, last_row), the unit of work of a thread.
@@ -42,7 +42,7 @@ struct Band {
     std::int64_t first_row, last_row;
     std::byte* output;  // (31, cell_rows, cell_columns) of the whole image, of this type:
     ScalarType type;    // float32 or float16; or, where `raw`,
-    bool raw;           // float32 (18, cell_rows, cell_columns), the histograms before any normalisation
+    bool raw;           // float32 (18, cell_rows, cell_columns), the histograms before any normalization
 };
 
 /// A thread's working memory; nothing in it needs to be set beforehand.
@@ -54,7 +54,7 @@ struct Scratch {
     std::int64_t cell_pitch;
     float* lengths;            // (line_pitch): one row of votes; cell sizes other than 8 only
     std::int32_t* bins;        // (line_pitch)
-    float* right_shares;       // (line_pitch): of a pixel's vote, what goes to the cell on the right
+    float* right_weights;       // (line_pitch): of a pixel's vote, what goes to the cell on the right
     std::int32_t* left_cells;  // (line_pitch)
 };
 
@@ -90,20 +90,18 @@ inline void check_float_features(const TensorView& features, std::int64_t batch,
 /// images (B, C, H, W), uint8 or float32, any strides -> output (B, 31, Hc, Wc), contiguous, float32 or float16
 /// (rounded from it).
 /// The numbers do not depend on `threads`, on the instruction set, or on the batch an image is in.
-/// A pixel that is not finite spoils the cells that its four neighbours vote for and, through the shared
-/// normalisation, the cells next to those; all others keep their values to the bit.
+/// A pixel that is not finite spoils the cells that its four neighbors vote for and, through the shared
+/// normalization, the cells next to those; all others keep their values to the bit.
 /// Throws std::invalid_argument when shapes or types do not fit.
-void compute(const TensorView& images, const TensorView& output, const Parameters& parameters,
-             InstructionSet instruction_set, int threads);
+void compute(const TensorView& images, const TensorView& output, const Parameters& parameters, int threads);
 
-/// An image's histograms, (18, Hc, Wc), as `compute` has them before it normalises.
-void histograms(const Image& image, const Parameters& parameters, float* cells, InstructionSet instruction_set,
-                int threads);
+/// An image's histograms, (18, Hc, Wc), as `compute` has them before it normalizes.
+void histograms(const Image& image, const Parameters& parameters, float* cells, int threads);
 
 /// Gradient of the loss with respect to the output (B, 31, Hc, Wc) and the images -> `gradients` (B, C, H, W), with
 /// respect to the images' values in [0, 1]; both contiguous float32. hog_backward.h says what happens at kinks.
 void compute_backward(const TensorView& output, const TensorView& images, const TensorView& gradients,
-                      const Parameters& parameters, InstructionSet instruction_set, int threads);
+                      const Parameters& parameters, int threads);
 
 /// The same two on a CUDA device, always float32, on the stream at that address; nothing waits for the device.
 /// `scratch` is (1, 1, 1, N) float32 with N from `cuda_scratch`.
@@ -113,11 +111,6 @@ void compute_backward_cuda(const TensorView& output, const TensorView& images, c
                            const TensorView& gradients, const Parameters& parameters, std::uintptr_t stream);
 std::int64_t cuda_scratch(const TensorView& images, const Parameters& parameters, bool backward);
 
-// One per translation unit that is compiled for an instruction set; only `compute` calls them.
-void band_portable(const Band& band, const Scratch& scratch);
-#ifdef PREIMAGE_X86_KERNELS
-void band_avx2(const Band& band, const Scratch& scratch);
-void band_avx512(const Band& band, const Scratch& scratch);
-#endif
+PREIMAGE_DECLARE_KERNEL(void band(const Band& band, const Scratch& scratch));
 
 }  // namespace preimage::hog

@@ -3,7 +3,7 @@
 
 #include <algorithm>
 
-#include "common/aligned.h"
+#include "common/memory.h"
 #include "common/parallel.h"
 
 namespace preimage::hog {
@@ -27,8 +27,8 @@ void finish_energies(const Batch& batch, std::int64_t plane) {
     for (std::int64_t cell = 0; cell < plane; ++cell) {
         float energy = 0.0f;
         for (int k = 0; k < kOrientations; ++k) {
-            const float both = batch.cells[k * plane + cell] + batch.cells[(k + kOrientations) * plane + cell];
-            energy += both * both;
+            const float undirected = batch.cells[k * plane + cell] + batch.cells[(k + kOrientations) * plane + cell];
+            energy += undirected * undirected;
         }
         batch.energies[cell] = energy;
     }
@@ -56,7 +56,7 @@ void run(const Backward& backward, int workers) {
 }  // namespace
 
 void compute_backward(const TensorView& output, const TensorView& images, const TensorView& gradients,
-                      const Parameters& parameters, InstructionSet instruction_set, int threads) {
+                      const Parameters& parameters, int threads) {
     for (const TensorView* view : {&output, &images, &gradients}) {
         view->require_device(-1);
     }
@@ -76,7 +76,7 @@ void compute_backward(const TensorView& output, const TensorView& images, const 
         backward.output += index * kChannels * plane;
         backward.images += index * gradients.shape[1] * pixels;
         place_scratch(backward, memory.get() + worker * needed);
-        histograms(backward.batch.image, parameters, backward.batch.cells, instruction_set, workers / side_by_side);
+        histograms(backward.batch.image, parameters, backward.batch.cells, workers / side_by_side);
         run(backward, workers / side_by_side);
     });
 }

@@ -15,7 +15,7 @@ struct Backward {
     Batch batch;
     int planes;
     const float* output;  // (B, 31, Hc, Wc)
-    float* squares;       // (B, Hc + 1, Wc + 1): of the sums of energies that normalise
+    float* squares;       // (B, Hc + 1, Wc + 1): of the sums of energies that normalize
     float* cells;         // (B, 18, Hc, Wc)
     float* votes;         // (B, planes == 1 ? 2 : 3, H, W): of gx and gy, and the plane they were taken from
     float* images;        // (B, C, H, W)
@@ -74,23 +74,23 @@ inline Backward whole_backward(const TensorView& output, const TensorView& image
 }
 
 /// What clipping passes on: all up to the level, nothing beyond.
-PREIMAGE_INLINE float passed(float value, float gradient) { return kClip < value ? 0.0f : gradient; }
+PREIMAGE_INLINE float clip_gradient(float value, float gradient) { return kClip < value ? 0.0f : gradient; }
 
-/// Of a cell normalised by one square's factor: gradients of that factor, and of the cell's bins k and k + 9.
+/// Of a cell normalized by one square's factor: gradients of that factor, and of the cell's bins k and k + 9.
 struct ScaledGradient {
-    float factor, forth, back;
+    float factor, forward, opposite;
 };
 
 /// `output` points at the cell's channel 0, `cells` at its bin 0.
 PREIMAGE_INLINE ScaledGradient scaled_gradient(const float* output, const float* cells, std::int64_t plane, int k,
                                                int square, float factor) {
-    const float forth = cells[k * plane];
-    const float back = cells[(k + kOrientations) * plane];
+    const float forward = cells[k * plane];
+    const float opposite = cells[(k + kOrientations) * plane];
     const float texture = kTextureScale * output[(kBins + kOrientations + square) * plane];
-    const float both = passed(forth * factor + back * factor, 0.5f * output[(k + kBins) * plane] + texture);
-    const float of_forth = passed(forth * factor, 0.5f * output[k * plane]) + both;
-    const float of_back = passed(back * factor, 0.5f * output[(k + kOrientations) * plane]) + both;
-    return {of_forth * forth + of_back * back, of_forth * factor, of_back * factor};
+    const float undirected = clip_gradient(forward * factor + opposite * factor, 0.5f * output[(k + kBins) * plane] + texture);
+    const float of_forward = clip_gradient(forward * factor, 0.5f * output[k * plane]) + undirected;
+    const float of_opposite = clip_gradient(opposite * factor, 0.5f * output[(k + kOrientations) * plane]) + undirected;
+    return {of_forward * forward + of_opposite * opposite, of_forward * factor, of_opposite * factor};
 }
 
 /// Square (i, j) of image `number` lies between the cells (i - 1, j - 1) and (i, j).
@@ -101,9 +101,9 @@ PREIMAGE_INLINE void square_gradient(const Backward& backward, std::int64_t numb
     const std::int64_t plane = backward.plane();
     const float* energies = batch.energies + number * plane;
     const auto energy = [&](std::int64_t y, std::int64_t x) {
-        return energies[larger(smaller(y, rows - 1), 0) * columns + larger(smaller(x, columns - 1), 0)];
+        return energies[maximum(minimum(y, rows - 1), 0) * columns + maximum(minimum(x, columns - 1), 0)];
     };
-    const float factor = normaliser(energy(i - 1, j - 1), energy(i - 1, j), energy(i, j - 1), energy(i, j));
+    const float factor = normalizer(energy(i - 1, j - 1), energy(i - 1, j), energy(i, j - 1), energy(i, j));
     float sum = 0.0f;
     for (int corner = 0; corner < 4; ++corner) {  // the square is its lower right cell's first, and so on
         const std::int64_t y = i - corner / 2;
@@ -132,26 +132,26 @@ PREIMAGE_INLINE void cell_gradient(const Backward& backward, std::int64_t number
     for (int square = 0; square < 4; ++square) {
         const std::int64_t i = row + square / 2;
         const std::int64_t j = column + square % 2;
-        // At the array's edge the cell stands for its missing neighbour too.
-        const float times = (i == 0 || i == batch.cell_rows ? 2.0f : 1.0f) * (j == 0 || j == columns ? 2.0f : 1.0f);
-        of_energy += times * squares[i * (columns + 1) + j];
+        // At the array's edge the cell stands for its missing neighbor too.
+        const float multiplicity = (i == 0 || i == batch.cell_rows ? 2.0f : 1.0f) * (j == 0 || j == columns ? 2.0f : 1.0f);
+        of_energy += multiplicity * squares[i * (columns + 1) + j];
     }
     float factors[4];
-    normalisers(batch.energies + number * plane, batch.cell_rows, columns, row, column, factors);
+    normalizers(batch.energies + number * plane, batch.cell_rows, columns, row, column, factors);
     const float* output = backward.output + number * kChannels * plane + cell;
     const float* cells = batch.cells + number * kBins * plane + cell;
     float* gradients = backward.cells + number * kBins * plane + cell;
     for (int k = 0; k < kOrientations; ++k) {
-        const float both = 2.0f * (cells[k * plane] + cells[(k + kOrientations) * plane]) * of_energy;
-        float forth = both;
-        float back = both;
+        const float undirected = 2.0f * (cells[k * plane] + cells[(k + kOrientations) * plane]) * of_energy;
+        float forward = undirected;
+        float opposite = undirected;
         for (int square = 0; square < 4; ++square) {
             const ScaledGradient scaled = scaled_gradient(output, cells, plane, k, square, factors[square]);
-            forth += scaled.forth;
-            back += scaled.back;
+            forward += scaled.forward;
+            opposite += scaled.opposite;
         }
-        gradients[k * plane] = forth;
-        gradients[(k + kOrientations) * plane] = back;
+        gradients[k * plane] = forward;
+        gradients[(k + kOrientations) * plane] = opposite;
     }
 }
 
@@ -160,15 +160,15 @@ PREIMAGE_INLINE float length_gradient(const Backward& backward, const float* cel
     const Batch& batch = backward.batch;
     const std::int64_t row = cell_before(y, batch.cell_size);
     const std::int64_t column = cell_before(x, batch.cell_size);
-    const float below = share_after(y, batch.cell_size);
-    const float right = share_after(x, batch.cell_size);
+    const float below = weight_after(y, batch.cell_size);
+    const float right = weight_after(x, batch.cell_size);
     float sum = 0.0f;
     for (int corner = 0; corner < 4; ++corner) {
         const std::int64_t i = row + corner / 2;
         const std::int64_t j = column + corner % 2;
         if (i >= 0 && i < batch.cell_rows && j >= 0 && j < batch.cell_columns) {
-            const float share = (corner / 2 == 0 ? 1.0f - below : below) * (corner % 2 == 0 ? 1.0f - right : right);
-            sum += share * cells[i * batch.cell_columns + j];
+            const float weight = (corner / 2 == 0 ? 1.0f - below : below) * (corner % 2 == 0 ? 1.0f - right : right);
+            sum += weight * cells[i * batch.cell_columns + j];
         }
     }
     return sum;
@@ -212,9 +212,9 @@ PREIMAGE_INLINE void image_gradient(const Backward& backward, std::int64_t numbe
     const std::int64_t pixel = y * width + x;
     const float* votes = backward.votes + number * backward.vote_planes() * pixels;
     float sums[kPlanes] = {};
-    const auto add = [&](bool inside, int direction, std::int64_t neighbour, float sign) {
-        const float value = inside ? sign * votes[direction * pixels + neighbour] : 0.0f;
-        const float plane = inside && kPlanes > 1 ? votes[2 * pixels + neighbour] : 0.0f;
+    const auto add = [&](bool inside, int direction, std::int64_t neighbor, float sign) {
+        const float value = inside ? sign * votes[direction * pixels + neighbor] : 0.0f;
+        const float plane = inside && kPlanes > 1 ? votes[2 * pixels + neighbor] : 0.0f;
         for (int channel = 0; channel < kPlanes; ++channel) {
             sums[channel] += plane == static_cast<float>(channel) ? value : 0.0f;
         }

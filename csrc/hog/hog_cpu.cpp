@@ -1,7 +1,7 @@
 // Checks, cuts the batch into bands, and hands them to threads.
 #include <algorithm>
 
-#include "common/bands.h"
+#include "common/parallel.h"
 #include "hog/hog.h"
 
 namespace preimage::hog {
@@ -40,7 +40,7 @@ struct Layout {
         scratch.cells = take(cell_pitch * 3 * kBins);
         scratch.norms = take(cell_pitch * 3);
         scratch.lengths = take(column_pitch);
-        scratch.right_shares = take(column_pitch);
+        scratch.right_weights = take(column_pitch);
         scratch.bins = reinterpret_cast<std::int32_t*>(take(column_pitch));
         scratch.left_cells = reinterpret_cast<std::int32_t*>(take(column_pitch));
         return scratch;
@@ -57,12 +57,11 @@ Band whole_band(const Image& image, const Parameters& parameters) {
 }
 
 /// `whole` is the first of `batch` images, `stride` bytes apart.
-void compute_bands(const Band& whole, std::int64_t batch, std::int64_t stride, InstructionSet instruction_set,
-                   int threads) {
-    const auto run = PREIMAGE_PICK(instruction_set, band);
+void compute_bands(const Band& whole, std::int64_t batch, std::int64_t stride, int threads) {
+    const auto run = PREIMAGE_KERNEL(band);
     const Layout layout(whole);
     const std::int64_t output_bytes = kChannels * whole.cell_rows * whole.cell_columns * size_of(whole.type);
-    over_bands(batch, whole.image.height * whole.image.width, whole.cell_rows, kRowsPerBand, threads, layout.floats(),
+    for_each_band(batch, whole.image.height * whole.image.width, whole.cell_rows, kRowsPerBand, threads, layout.floats(),
                [&](std::int64_t index, std::int64_t first_row, std::int64_t last_row, float* memory) {
                    Band band = whole;
                    band.image.pixels += index * stride;
@@ -75,8 +74,7 @@ void compute_bands(const Band& whole, std::int64_t batch, std::int64_t stride, I
 
 }  // namespace
 
-void compute(const TensorView& images, const TensorView& output, const Parameters& parameters,
-             InstructionSet instruction_set, int threads) {
+void compute(const TensorView& images, const TensorView& output, const Parameters& parameters, int threads) {
     images.require_device(-1);
     output.require_device(-1);
     Band whole = whole_band(checked_image(images, parameters), parameters);
@@ -85,16 +83,15 @@ void compute(const TensorView& images, const TensorView& output, const Parameter
     check_features(output, images.shape[0], whole.cell_rows, whole.cell_columns, kOutput);
     whole.output = output.data;
     whole.type = output.type;
-    compute_bands(whole, images.shape[0], images.strides[0], instruction_set, threads);
+    compute_bands(whole, images.shape[0], images.strides[0], threads);
 }
 
-void histograms(const Image& image, const Parameters& parameters, float* cells, InstructionSet instruction_set,
-                int threads) {
+void histograms(const Image& image, const Parameters& parameters, float* cells, int threads) {
     Band whole = whole_band(image, parameters);
     whole.output = reinterpret_cast<std::byte*>(cells);
     whole.type = ScalarType::float32;
     whole.raw = true;
-    compute_bands(whole, 1, 0, instruction_set, threads);
+    compute_bands(whole, 1, 0, threads);
 }
 
 }  // namespace preimage::hog

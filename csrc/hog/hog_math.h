@@ -1,4 +1,4 @@
-// The arithmetic of one pixel and of one cell, written without branches so that compilers vectorise it.
+// The arithmetic of one pixel and of one cell, written without branches so that compilers vectorize it.
 //
 // Compile with -ffp-contract=off: a fused multiply-add would turn near-ties between directions.
 #pragma once
@@ -55,17 +55,17 @@ PREIMAGE_INLINE std::int32_t orientation_bin(float gx, float gy) {
 
 /// Is a second channel's gradient to be taken instead? The first of equals stays; what is not a number wins, and
 /// stays, so that it reaches the output instead of vanishing.
-PREIMAGE_INLINE bool takes_over(float energy, float best) { return (energy > best) | (energy != energy); }
+PREIMAGE_INLINE bool is_stronger(float energy, float best) { return (energy > best) | (energy != energy); }
 
 /// The smaller of the clipping level and a value; not a number stays so.
 PREIMAGE_INLINE float clip(float value) { return kClip < value ? kClip : value; }
 
 /// 1 / length of the 2x2 cells with these energies.
-PREIMAGE_INLINE float normaliser(float a, float b, float c, float d) {
+PREIMAGE_INLINE float normalizer(float a, float b, float c, float d) {
     return 1.0f / square_root((a + b) + (c + d) + kEpsilon);
 }
 
-/// The cell whose centre is at or before a pixel; -1 before the first centre.
+/// The cell whose center is at or before a pixel; -1 before the first center.
 PREIMAGE_INLINE std::int64_t cell_before(std::int64_t position, std::int64_t cell_size) {
     if (cell_size == 8) {  // without a division
         return ((position + 4) >> 3) - 1;
@@ -73,8 +73,8 @@ PREIMAGE_INLINE std::int64_t cell_before(std::int64_t position, std::int64_t cel
     return (position + cell_size - cell_size / 2) / cell_size - 1;
 }
 
-/// Distance to that cell's centre in cells, in VLFeat's roundings.
-PREIMAGE_INLINE float share_after(std::int64_t position, std::int64_t cell_size) {
+/// Distance to that cell's center in cells, in VLFeat's roundings.
+PREIMAGE_INLINE float weight_after(std::int64_t position, std::int64_t cell_size) {
     if (cell_size == 8) {
         return static_cast<float>(2 * ((position + 4) & 7) + 1) * 0.0625f;
     }
@@ -88,7 +88,7 @@ struct Gradient {
     int plane;
 };
 
-/// Of the planes' gradients at a pixel the longest. `read(plane, dy, dx)` gives the pixel's neighbours.
+/// Of the planes' gradients at a pixel the longest. `read(plane, dy, dx)` gives the pixel's neighbors.
 template <int kPlanes, class Read>
 PREIMAGE_INLINE Gradient strongest_gradient(const Read& read) {
     Gradient best{read(0, 0, 1) - read(0, 0, -1), read(0, 1, 0) - read(0, -1, 0), 0};
@@ -97,7 +97,7 @@ PREIMAGE_INLINE Gradient strongest_gradient(const Read& read) {
         const float gx = read(plane, 0, 1) - read(plane, 0, -1);
         const float gy = read(plane, 1, 0) - read(plane, -1, 0);
         const float other = gx * gx + gy * gy;
-        if (takes_over(other, energy)) {
+        if (is_stronger(other, energy)) {
             best = {gx, gy, plane};
             energy = other;
         }

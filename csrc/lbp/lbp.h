@@ -1,7 +1,7 @@
 // Local binary patterns as VLFeat's `vl_lbp` counts them, 58 labels: parameters, sizes and units.
 //
 // Images are (C, H, W), y down; three channels become luma. A pixel's code has one bit for each of its eight
-// neighbours, set where the neighbour is greater; a table gives the code one of 58 labels, and the pixel votes for
+// neighbors, set where the neighbor is greater; a table gives the code one of 58 labels, and the pixel votes for
 // its label in the four nearest cells, bilinearly. Border pixels do not vote. A cell's features are the roots of
 // its shares. Every vote is a whole number, so the sums are exact in any order. The arithmetic is in lbp_math.h.
 #pragma once
@@ -9,21 +9,21 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "common/cpu_features.h"
+#include "common/dispatch.h"
 #include "common/image.h"
 #include "tensor_view.h"
 
 namespace preimage::lbp {
 
 constexpr int kLabels = 58;
-constexpr int kFlatLabel = 56;   // no neighbour is greater, or all are
-constexpr int kMixedLabel = 57;  // the greater neighbours are in several runs
+constexpr int kFlatLabel = 56;   // no neighbor is greater, or all are
+constexpr int kMixedLabel = 57;  // the greater neighbors are in several runs
 constexpr std::uint8_t kNoLabel = 255;
 constexpr int kPaddedLabels = 64;  // what a cell's labels take in the CPU's working memory
 constexpr int kFastCell = 16;      // the cell size with a fast path
 
 /// Votes are counted in units of 1 / (2 cell_size)^2; a cell's sum is at most 4 cell_size^4, here 2^62.
-constexpr std::int64_t kLargestCell = std::int64_t{1} << 15;
+constexpr std::int64_t kMaxCellSize = std::int64_t{1} << 15;
 
 /// One image's cell rows [first_row, last_row), the unit of work of a thread.
 struct Band {
@@ -56,25 +56,17 @@ struct Scratch {
 /// contiguous, float32 or float16 (rounded from it). The numbers do not depend on `threads`, on the instruction set, or
 /// on the batch an image is in.
 /// Throws std::invalid_argument when shapes or types do not fit.
-void compute(const TensorView& images, const TensorView& output, std::int64_t cell_size, InstructionSet instruction_set,
-             int threads);
+void compute(const TensorView& images, const TensorView& output, std::int64_t cell_size, int threads);
 
 /// images -> output (B, 1, H, W), uint8, contiguous: every pixel's label, kNoLabel on the image's border.
-void compute_codes(const TensorView& images, const TensorView& output, InstructionSet instruction_set, int threads);
+void compute_codes(const TensorView& images, const TensorView& output, int threads);
 
 /// The same two on the CUDA device where images and output lie, features always float32, queued on the stream with this
 /// address.
 void compute_cuda(const TensorView& images, const TensorView& output, std::int64_t cell_size, std::uintptr_t stream);
 void compute_codes_cuda(const TensorView& images, const TensorView& output, std::uintptr_t stream);
 
-// One per translation unit that is compiled for an instruction set; only `compute` and `compute_codes` call them.
-void band_portable(const Band& band, const Scratch& scratch);
-void code_band_portable(const CodeBand& band, const Scratch& scratch);
-#ifdef PREIMAGE_X86_KERNELS
-void band_avx2(const Band& band, const Scratch& scratch);
-void band_avx512(const Band& band, const Scratch& scratch);
-void code_band_avx2(const CodeBand& band, const Scratch& scratch);
-void code_band_avx512(const CodeBand& band, const Scratch& scratch);
-#endif
+PREIMAGE_DECLARE_KERNEL(void band(const Band& band, const Scratch& scratch));
+PREIMAGE_DECLARE_KERNEL(void code_band(const CodeBand& band, const Scratch& scratch));
 
 }  // namespace preimage::lbp

@@ -1,28 +1,27 @@
 // LBP for the GPU, written once for device and host (common/block_program.h).
 //
-// Cells of 16: a block of threads walks down a strip of *blocks*, the squares between four cell centres, so that all
+// Cells of 16: a block of threads walks down a strip of *blocks*, the squares between four cell centers, so that all
 // pixels of one vote for the same four cells. Votes are added in shared memory as whole numbers, whose order does not
-// matter. After each block row the sums of neighbouring blocks are put together, and a row of cells is complete.
-// Other cell sizes: lbp_any_blocks.h.
+// matter. After each block row the sums of neighboring blocks are put together, and a row of cells is complete.
+// Other cell sizes: lbp_generic_blocks.h.
 #pragma once
 
 #include "common/block_program.h"
-#include "common/strips.h"
 #include "lbp/lbp_math.h"
 #include "lbp/lbp_tile.h"
 
 namespace preimage::lbp {
 
-template <class Kind>
+template <class PixelFormat>
 struct StripProgram {
     static constexpr int kThreads = 256;
     static constexpr int kBlocks = 8;
-    static constexpr int kColumns = kBlocks - 1;  // complete cells; the last block has no neighbour on the right
+    static constexpr int kColumns = kBlocks - 1;  // complete cells; the last block has no neighbor on the right
     static constexpr int kWidth = kBlocks * kFastCell;
     static constexpr int kRows = kFastCell * kWidth / kThreads;  // of a block that one thread counts
 
     // Sums of a label for the left cell and, 16 bits above it, for the right one. Four of them for every fourth
-    // column, because neighbours often have the same label, and a single one would not fit: 256 pixels give 2^16.
+    // column, because neighbors often have the same label, and a single one would not fit: 256 pixels give 2^16.
     static constexpr int kCopies = 4;
     struct alignas(16) Sums {
         std::int32_t of[kCopies];
@@ -30,9 +29,9 @@ struct StripProgram {
     struct Histogram {
         Sums upper[kLabels];
         Sums lower[kLabels];
-        Sums unused;  // sets neighbouring blocks apart by 20 banks
+        Sums unused;  // sets neighboring blocks apart by 20 banks
     };
-    using Pixels = Tile<Kind, kFastCell, kWidth, kThreads>;
+    using Pixels = Tile<PixelFormat, kFastCell, kWidth, kThreads>;
     struct Shared {
         Histogram histograms[kBlocks];
         std::int32_t carried[kColumns][kLabels];  // votes so far of the cell row below
@@ -41,7 +40,7 @@ struct StripProgram {
     };
 
     static Strips strips(const Batch& batch) {
-        return cut_strips(batch.images, batch.cell_rows, batch.cell_columns, kColumns, 1024);
+        return make_strips(batch.images, batch.cell_rows, batch.cell_columns, kColumns, 1024);
     }
 
     /// The cells of strip `index`.
@@ -55,9 +54,9 @@ struct StripProgram {
         const Image image = batch.at(number);
         const auto first_column = static_cast<int>(place % across) * kColumns;
         const auto first_row = static_cast<int>(place / across % down) * static_cast<int>(strips.rows);
-        const auto last_row = static_cast<int>(smaller(first_row + strips.rows, batch.cell_rows));
+        const auto last_row = static_cast<int>(minimum(first_row + strips.rows, batch.cell_rows));
         const int left = first_column * kFastCell - kFastCell / 2;
-        typename Block::template PerThread<typename Pixels::Share> fetched;  // one block row ahead
+        typename Block::template PerThread<typename Pixels::Fetched> fetched;  // one block row ahead
         block.each([&](int thread) {
             shared.tile.prepare(thread);
             fetched[thread] = Pixels::fetch(image, first_row * kFastCell - kFastCell / 2, left, thread);
@@ -115,7 +114,7 @@ private:
         const std::int32_t across = (2 * kFastCell - right) | right << 16;
         const auto height = static_cast<int>(image.height);
         Histogram& histogram = shared.histograms[column / kFastCell];
-        float rows[3][3];  // the pixel and its neighbours: each is read once
+        float rows[3][3];  // the pixel and its neighbors: each is read once
         shared.tile.read(first - 1, column, rows[0]);
         shared.tile.read(first, column, rows[1]);
 #ifdef __CUDA_ARCH__
@@ -153,7 +152,7 @@ private:
         const std::int64_t plane = batch.cell_rows * batch.cell_columns;
         float* output = batch.output + number * kLabels * plane + (row - 1) * batch.cell_columns + first_column;
         const int column = thread % kBlocks;
-        if (column >= smaller(batch.cell_columns - first_column, kColumns)) {
+        if (column >= minimum(batch.cell_columns - first_column, kColumns)) {
             return;
         }
         const Histogram& before = shared.histograms[column];

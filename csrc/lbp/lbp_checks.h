@@ -10,7 +10,7 @@ namespace preimage::lbp {
 
 /// The first image as one band. Throws std::invalid_argument when images, output and cell size do not fit.
 inline Band whole_image(const TensorView& images, const TensorView& output, std::int64_t cell_size) {
-    require(cell_size >= 1 && cell_size <= kLargestCell, "cell_size must be at least 1 and at most 32768");
+    require(cell_size >= 1 && cell_size <= kMaxCellSize, "cell_size must be at least 1 and at most 32768");
     Band band{};
     band.image = first_image(images);
     band.cell_size = cell_size;

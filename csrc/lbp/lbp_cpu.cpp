@@ -1,7 +1,7 @@
 // Checks, cuts the batch into bands, and hands them to threads.
 #include <algorithm>
 
-#include "common/bands.h"
+#include "common/parallel.h"
 #include "lbp/lbp.h"
 #include "lbp/lbp_checks.h"
 
@@ -46,15 +46,14 @@ struct Layout {
 
 }  // namespace
 
-void compute(const TensorView& images, const TensorView& output, std::int64_t cell_size, InstructionSet instruction_set,
-             int threads) {
+void compute(const TensorView& images, const TensorView& output, std::int64_t cell_size, int threads) {
     images.require_device(-1);
     output.require_device(-1);
     const Band whole = whole_image(images, output, cell_size);
-    const auto run = PREIMAGE_PICK(instruction_set, band);
+    const auto run = PREIMAGE_KERNEL(band);
     const Layout layout(whole.image, cell_size, whole.cell_columns);
     const std::int64_t output_bytes = kLabels * whole.cell_rows * whole.cell_columns * size_of(whole.type);
-    over_bands(images.shape[0], whole.image.height * whole.image.width, whole.cell_rows, kRowsPerBand, threads,
+    for_each_band(images.shape[0], whole.image.height * whole.image.width, whole.cell_rows, kRowsPerBand, threads,
                layout.floats(), [&](std::int64_t index, std::int64_t first_row, std::int64_t last_row, float* memory) {
                    Band band = whole;
                    band.image.pixels += index * images.strides[0];
@@ -65,14 +64,14 @@ void compute(const TensorView& images, const TensorView& output, std::int64_t ce
                });
 }
 
-void compute_codes(const TensorView& images, const TensorView& output, InstructionSet instruction_set, int threads) {
+void compute_codes(const TensorView& images, const TensorView& output, int threads) {
     images.require_device(-1);
     output.require_device(-1);
     const Image image = checked_image(images, output);
-    const auto run = PREIMAGE_PICK(instruction_set, code_band);
+    const auto run = PREIMAGE_KERNEL(code_band);
     const Layout layout(image, 0, 0);
     const std::int64_t pixels = image.height * image.width;
-    over_bands(images.shape[0], pixels, image.height, kPixelRowsPerBand, threads, layout.floats(),
+    for_each_band(images.shape[0], pixels, image.height, kPixelRowsPerBand, threads, layout.floats(),
                [&](std::int64_t index, std::int64_t first_row, std::int64_t last_row, float* memory) {
                    CodeBand band{image, first_row, last_row,
                                  reinterpret_cast<std::uint8_t*>(output.data) + index * pixels};

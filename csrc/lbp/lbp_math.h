@@ -8,13 +8,13 @@
 
 namespace preimage::lbp {
 
-/// One bit per neighbour, clockwise from the right (y down), set where it is greater than the centre. What is not
+/// One bit per neighbor, clockwise from the right (y down), set where it is greater than the center. What is not
 /// a number is neither greater nor exceeded.
 PREIMAGE_INLINE std::uint32_t code_at(const float* above, const float* here, const float* below) {
-    const float centre = here[0];
-    return (here[1] > centre ? 1u : 0u) | (below[1] > centre ? 2u : 0u) | (below[0] > centre ? 4u : 0u) |
-           (below[-1] > centre ? 8u : 0u) | (here[-1] > centre ? 16u : 0u) | (above[-1] > centre ? 32u : 0u) |
-           (above[0] > centre ? 64u : 0u) | (above[1] > centre ? 128u : 0u);
+    const float center = here[0];
+    return (here[1] > center ? 1u : 0u) | (below[1] > center ? 2u : 0u) | (below[0] > center ? 4u : 0u) |
+           (below[-1] > center ? 8u : 0u) | (here[-1] > center ? 16u : 0u) | (above[-1] > center ? 32u : 0u) |
+           (above[0] > center ? 64u : 0u) | (above[1] > center ? 128u : 0u);
 }
 
 /// A run of 1 ... 7 ones that begins at a bit is label 7 * bit + length - 1.
@@ -37,7 +37,7 @@ PREIMAGE_HOST_DEVICE constexpr int label_of(std::uint32_t code) {
     return label;
 }
 
-// Along each axis, cells lie `cell_size` pixels apart, and block i is the run of pixels between the centres of the
+// Along each axis, cells lie `cell_size` pixels apart, and block i is the run of pixels between the centers of the
 // cells i - 1 and i. Weights are in units of 1 / (2 cell_size). 32 bits are enough for cells of 16, and cheaper.
 
 /// Block i's first pixel.

@@ -3,13 +3,13 @@
 //
 // An octave is a stack of `levels` + 3 images of one size, level s = -1 ... levels + 1, blurred with
 // sigma = 1.6 * 2^((s + 1) / levels) of its pixels; pixel x of octave o is pixel x * 2^o of the image. Coordinates
-// count from the centre of the upper left pixel, y down; angles are in radians from +x towards +y.
+// count from the center of the upper left pixel, y down; angles are in radians from +x towards +y.
 #pragma once
 
 #include <cstdint>
 #include <vector>
 
-#include "common/cpu_features.h"
+#include "common/dispatch.h"
 #include "common/image.h"
 #include "tensor_view.h"
 
@@ -18,7 +18,7 @@ namespace preimage::sift {
 constexpr int kDescriptor = 128;  // orientation + 8 * column + 32 * row
 constexpr int kFrame = 5;         // x, y, scale, angle, response
 constexpr int kMaxLevels = 32;
-constexpr double kTurn = 6.283185307179586;
+constexpr double kTwoPi = 6.283185307179586;
 
 struct Parameters {
     int levels;        // scales an octave
@@ -34,8 +34,7 @@ struct Keypoints {
 
 /// images (B, C, H, W), uint8 or float32, any strides -> the keypoints of each. The numbers do not depend on
 /// `threads`, nor on the batch an image is in. Throws std::invalid_argument when something does not fit.
-std::vector<Keypoints> compute(const TensorView& images, const Parameters& parameters, InstructionSet instruction_set,
-                               int threads);
+std::vector<Keypoints> compute(const TensorView& images, const Parameters& parameters, int threads);
 
 /// One plane of an octave in memory: rows of `width` floats, `pitch` apart, with room to read on past the end.
 struct Size {
@@ -72,7 +71,7 @@ struct Kernels {
     /// A level's gradients: central differences, one-sided ones at the border.
     void (*gradients)(const float* level, const Size& size, float* lengths, float* angles);
 
-    /// The columns of row y where `here` is above all 26 neighbours in the three planes, or below them all; how many.
+    /// The columns of row y where `here` is above all 26 neighbors in the three planes, or below them all; how many.
     /// `work`: 5 * size.pitch floats. 1 <= y < height - 1.
     std::int64_t (*extrema)(const float* below, const float* here, const float* above, const Size& size, std::int64_t y,
                             float* work, std::int32_t* columns);
@@ -84,11 +83,6 @@ struct Kernels {
     bool (*describe)(const Patch& patch, double angle, float* descriptor);
 };
 
-// One per translation unit that is compiled for an instruction set; only `compute` calls them.
-Kernels kernels_portable();
-#ifdef PREIMAGE_X86_KERNELS
-Kernels kernels_avx2();
-Kernels kernels_avx512();
-#endif
+PREIMAGE_DECLARE_KERNEL(Kernels kernels());
 
 }  // namespace preimage::sift

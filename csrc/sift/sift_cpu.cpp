@@ -4,8 +4,8 @@
 #include <algorithm>
 #include <cmath>
 
-#include "common/aligned.h"
-#include "common/fresh_memory.h"
+#include "common/memory.h"
+#include "common/memory.h"
 #include "common/parallel.h"
 #include "sift/sift_refine.h"
 
@@ -14,7 +14,7 @@ namespace {
 
 constexpr double kSigma = 1.6;         // of an octave's lowest level
 constexpr double kImageSigma = 0.5;    // that the image is taken to have, in its own pixels
-constexpr std::int64_t kLeastSide = 3;  // an extremum needs neighbours
+constexpr std::int64_t kMinSide = 3;  // an extremum needs neighbors
 
 /// The Gaussian of this standard deviation in float32, its weights summing up to about 1.
 std::vector<float> gaussian(double sigma) {
@@ -43,8 +43,8 @@ struct Plan {
     double sigma;                              // of level 0
     std::vector<std::vector<float>> filters;  // to level s from s - 1, from -1 (from the image) on
 
-    Plan(const Image& image, const Parameters& wanted, InstructionSet instruction_set)
-        : parameters(wanted), kernels(PREIMAGE_PICK(instruction_set, kernels)()), first(), octaves(1) {
+    Plan(const Image& image, const Parameters& wanted)
+        : parameters(wanted), kernels(PREIMAGE_KERNEL(kernels)()), first(), octaves(1) {
         const int octave = wanted.first_octave;
         const auto scaled = [octave](std::int64_t side) { return octave < 0 ? side << -octave : side >> octave; };
         first = sized(scaled(image.width), scaled(image.height));
@@ -103,7 +103,7 @@ public:
     }
 
     Keypoints run(const Image& image) {
-        if (std::min(size_.width, size_.height) >= kLeastSide) {
+        if (std::min(size_.width, size_.height) >= kMinSide) {
             load(image);
             smooth(level(0), -1);
             for (octave_ = plan_.parameters.first_octave;; ++octave_) {
@@ -113,7 +113,7 @@ public:
                 detect();
                 const Size next = Plan::sized(size_.width / 2, size_.height / 2);
                 if (octave_ + 1 == plan_.parameters.first_octave + plan_.octaves ||
-                    std::min(next.width, next.height) < kLeastSide) {
+                    std::min(next.width, next.height) < kMinSide) {
                     break;
                 }
                 halve(next);
@@ -149,7 +149,7 @@ private:
         }
     }
 
-    /// Every second pixel is the mean of its neighbours; the last is its neighbour.
+    /// Every second pixel is the mean of its neighbors; the last is its neighbor.
     void load_doubled(const Image& image) {
         float* const out = level(0);
         for (std::int64_t y = 0; y < image.height; ++y) {
@@ -203,13 +203,13 @@ private:
     }
 
     void check(std::int64_t x, std::int64_t y, int s) {
-        const double least = 0.8 * plan_.parameters.peak_threshold;
+        const double threshold = 0.8 * plan_.parameters.peak_threshold;
         const float* here = difference(s);
         const auto value = static_cast<double>(here[y * size_.pitch + x]);
         Extremum extremum{};
         // A minimum above zero, or a maximum below it, is none.
         const bool maximum = value > static_cast<double>(here[y * size_.pitch + x - 1]);
-        if ((maximum ? value >= least : value <= -least) &&
+        if ((maximum ? value >= threshold : value <= -threshold) &&
             refine(here, size_, plan_.plane, x, y, s, plan_.parameters, &extremum)) {
             add(extremum, s);
         }
@@ -240,7 +240,7 @@ private:
                 found_.descriptors.resize(begin);
                 continue;
             }
-            constexpr auto turn = static_cast<float>(kTurn);
+            constexpr auto turn = static_cast<float>(kTwoPi);
             const auto angle = static_cast<float>(angles[k]);
             found_.frames.insert(found_.frames.end(), {x, y, sigma, angle < turn ? angle : 0.0f,
                                                        static_cast<float>(std::abs(extremum.value))});
@@ -260,15 +260,14 @@ void check(const Parameters& parameters) {
     require(parameters.levels >= 1 && parameters.levels <= kMaxLevels, "levels must be in 1 ... 32");
     require(parameters.first_octave >= -1 && parameters.first_octave < 30, "first_octave must be in -1 ... 29");
     require(parameters.peak_threshold >= 0.0 && std::isfinite(parameters.peak_threshold),
-            "peak_threshold must be at least 0");
+            "peak_threshold must be at threshold 0");
     require(parameters.edge_threshold > 0.0 && std::isfinite(parameters.edge_threshold),
             "edge_threshold must be above 0");
 }
 
 }  // namespace
 
-std::vector<Keypoints> compute(const TensorView& images, const Parameters& parameters, InstructionSet instruction_set,
-                               int threads) {
+std::vector<Keypoints> compute(const TensorView& images, const Parameters& parameters, int threads) {
     images.require_device(-1);
     const Image image = first_image(images);
     check(parameters);
@@ -277,7 +276,7 @@ std::vector<Keypoints> compute(const TensorView& images, const Parameters& param
     if (batch == 0) {
         return found;
     }
-    const Plan plan(image, parameters, instruction_set);
+    const Plan plan(image, parameters);
     const int workers = static_cast<int>(std::clamp<std::int64_t>(threads, 1, batch));
     const AlignedFloats memory = aligned_floats(plan.floats() * workers);
     prefer_large_pages(memory.get(), plan.floats() * workers * static_cast<std::int64_t>(sizeof(float)));

@@ -1,21 +1,21 @@
-// Part of the CPU kernels (sift_cpu_kernel.h): what is summed up around a keypoint.
+// Part of the CPU kernels (sift_cpu_kernel.cpp): what is summed up around a keypoint.
 //
-// Row by row of its window: first what every pixel gives, in plain loops that vectorise, then the votes.
+// Row by row of its window: first what every pixel gives, in plain loops that vectorize, then the votes.
 #pragma once
 
 #include <cstring>
 
 #include "common/host_device.h"
-#include "common/lanes.h"
+#include "common/simd.h"
 #include "dense_sift/dense_sift_math.h"
 #include "sift/sift.h"
 
-namespace preimage::sift {
+namespace preimage::sift::PREIMAGE_ISA {
 namespace {
 
 /// exp(-25 / 256) to the powers 1, 2, 4 ... 32, and what the first is below 1.
 constexpr float kPowers[6] = {0.906960618f, 0.822577562f, 0.676633846f, 0.457833361f, 0.209611387f, 0.0439369336f};
-constexpr float kFall = 0.0930393825f;
+constexpr float kSlope = 0.0930393825f;
 
 /// exp(-x), 0 <= x < 6.25, as VLFeat has it: straight lines between points 25 / 256 apart, up to 0.1 % too large. The
 /// values at the points are powers of the first, multiplied together bit by bit: a table would be slower.
@@ -26,7 +26,7 @@ PREIMAGE_INLINE float window_at(float x) {
                       ((whole & 4) != 0 ? kPowers[2] : 1.0f);
     const float high = ((whole & 8) != 0 ? kPowers[3] : 1.0f) * ((whole & 16) != 0 ? kPowers[4] : 1.0f) *
                        ((whole & 32) != 0 ? kPowers[5] : 1.0f);
-    return low * high * (1.0f - (place - static_cast<float>(whole)) * kFall);
+    return low * high * (1.0f - (place - static_cast<float>(whole)) * kSlope);
 }
 
 /// Whole vectors: what lies after a row's last pixel is computed too, and not used.
@@ -40,13 +40,13 @@ struct OrientationRow {
 
 void orientation_row(const Patch& patch, std::int64_t place, std::int64_t count, float dx, float dy, float reach,
                      float factor, OrientationRow& row) {
-    constexpr auto kBinsPerRadian = static_cast<float>(kOrientationBins / kTurn);
+    constexpr auto kBinsPerRadian = static_cast<float>(kOrientationBins / kTwoPi);
     const float* __restrict lengths = patch.lengths + place;
     const float* __restrict angles = patch.angles + place;
     for (std::int64_t k = 0; k < rounded_up(count); ++k) {
         const float x = dx + static_cast<float>(static_cast<std::int32_t>(k));
         const float square = x * x + dy * dy;
-        const float counts = square < reach ? 1.0f : 0.0f;  // a factor, because a choice would not vectorise
+        const float counts = square < reach ? 1.0f : 0.0f;  // a factor, because a choice would not vectorize
         const float length = lengths[k] * window_at(square * factor) * counts;
         const float bin = angles[k] * kBinsPerRadian + 0.5f;  // counted from the one before the first
         const auto whole = static_cast<std::int32_t>(bin);
@@ -61,17 +61,17 @@ void orientation_row(const Patch& patch, std::int64_t place, std::int64_t count,
 void orientations(const Patch& patch, double* histogram) {
     const double sigma = 1.5 * patch.sigma;
     const auto floor_radius = static_cast<std::int64_t>(3.0 * sigma);
-    const std::int64_t radius = larger(floor_radius, 1);
+    const std::int64_t radius = maximum(floor_radius, 1);
     const auto column = static_cast<std::int64_t>(patch.x + 0.5);
-    const auto centre_row = static_cast<std::int64_t>(patch.y + 0.5);
-    const std::int64_t left = larger(column - radius, 0);
-    const std::int64_t right = smaller(column + radius, patch.size.width - 1);
+    const auto center_row = static_cast<std::int64_t>(patch.y + 0.5);
+    const std::int64_t left = maximum(column - radius, 0);
+    const std::int64_t right = minimum(column + radius, patch.size.width - 1);
     const auto reach = static_cast<float>(radius * radius) + 0.6f;
     const auto factor = static_cast<float>(1.0 / (2.0 * sigma * sigma));
     double votes[kOrientationBins + 2] = {};  // the first and the last once more
     OrientationRow row;
-    for (std::int64_t y = larger(centre_row - radius, 0);
-         y <= smaller(centre_row + radius, patch.size.height - 1); ++y) {
+    for (std::int64_t y = maximum(center_row - radius, 0);
+         y <= minimum(center_row + radius, patch.size.height - 1); ++y) {
         const auto dx = static_cast<float>(static_cast<double>(left) - patch.x);
         const auto dy = static_cast<float>(static_cast<double>(y) - patch.y);
         const std::int64_t count = right - left + 1;
@@ -94,8 +94,8 @@ constexpr int kOrientations = 8;
 constexpr int kSide = 6;  // four spatial bins and one more at either end, whose votes are dropped
 
 /// Orientations of a spatial bin: all eight, or as many as a register holds (wider vectors would be kept in memory).
-constexpr int kPart = kWidth < kOrientations ? kWidth : kOrientations;
-using Part = float __attribute__((vector_size(kPart * sizeof(float))));
+constexpr int kPartSize = kVecSize < kOrientations ? kVecSize : kOrientations;
+using Part = float __attribute__((vector_size(kPartSize * sizeof(float))));
 
 struct DescriptorRow {
     std::int32_t cells[kPatchWidth];                // the upper left one of the four spatial bins that get something
@@ -118,8 +118,8 @@ PREIMAGE_INLINE float within(float place) {
 
 void descriptor_row(const Patch& patch, std::int64_t place, std::int64_t count, float dx, float dy, const Axes& axes,
                     DescriptorRow& row) {
-    constexpr auto kTurnFloat = static_cast<float>(kTurn);
-    constexpr auto kBinsPerRadian = static_cast<float>(kOrientations / kTurn);
+    constexpr auto kTwoPiFloat = static_cast<float>(kTwoPi);
+    constexpr auto kBinsPerRadian = static_cast<float>(kOrientations / kTwoPi);
     const float* __restrict lengths = patch.lengths + place;
     const float* __restrict angles = patch.angles + place;
     for (std::int64_t k = 0; k < rounded_up(count); ++k) {
@@ -127,7 +127,7 @@ void descriptor_row(const Patch& patch, std::int64_t place, std::int64_t count, 
         const float nx = axes.across_x * x + axes.across_y * dy;
         const float ny = axes.across_x * dy - axes.across_y * x;
         const float farther = absolute(nx) > absolute(ny) ? absolute(nx) : absolute(ny);
-        const float counts = farther < 2.5f ? 1.0f : 0.0f;  // a factor, because a choice would not vectorise
+        const float counts = farther < 2.5f ? 1.0f : 0.0f;  // a factor, because a choice would not vectorize
         const float length = lengths[k] * window_at((nx * nx + ny * ny) * axes.factor) * counts;
         const float column = within(nx + 2.5f);
         const float line = within(ny + 2.5f);
@@ -136,7 +136,7 @@ void descriptor_row(const Patch& patch, std::int64_t place, std::int64_t count, 
         const float right = column - static_cast<float>(whole_column);
         const float down = line - static_cast<float>(whole_line);
         const float turned = angles[k] - axes.angle;
-        const float bin = (turned + (turned < 0.0f ? kTurnFloat : 0.0f)) * kBinsPerRadian;
+        const float bin = (turned + (turned < 0.0f ? kTwoPiFloat : 0.0f)) * kBinsPerRadian;
         const auto whole = static_cast<std::int32_t>(bin);  // 0 ... 8
         const float share = bin - static_cast<float>(whole);
         row.cells[k] = whole_line * kSide + whole_column;
@@ -169,7 +169,7 @@ void add_votes(const DescriptorRow& row, std::int64_t count, const Marks& marks,
         const float* const one = marks.at[row.orientations[k]];
         float* const here = bins + row.cells[k] * kOrientations;
         float* const below = here + kSide * kOrientations;
-        for (int from = 0; from < kOrientations; from += kPart) {
+        for (int from = 0; from < kOrientations; from += kPartSize) {
             const Part given =
                 load_part(one + from) * row.first[k] + load_part(one + kOrientations + from) * row.second[k];
             const Part down = given * row.down[k];
@@ -185,7 +185,7 @@ void add_votes(const DescriptorRow& row, std::int64_t count, const Marks& marks,
 }
 
 /// Divides by the length, as VLFeat does; false for what is not finite.
-bool normalise(float* descriptor) {
+bool normalize(float* descriptor) {
     float squares = 0.0f;
     for (int k = 0; k < kDescriptor; ++k) {
         squares += descriptor[k] * descriptor[k];
@@ -209,8 +209,8 @@ void clip_row(const Axes& axes, float dy, float x, std::int64_t* first, std::int
         const float high = x + (a < b ? b : a);
         // Far outside what an integer holds, or not a number, nothing is clipped.
         if (absolute(low) < 1e9f && absolute(high) < 1e9f) {
-            *first = larger(*first, static_cast<std::int64_t>(low) - 1);
-            *last = smaller(*last, static_cast<std::int64_t>(high) + 1);
+            *first = maximum(*first, static_cast<std::int64_t>(low) - 1);
+            *last = minimum(*last, static_cast<std::int64_t>(high) + 1);
         }
     };
     clip(axes.across_x, axes.across_y * dy);
@@ -221,7 +221,7 @@ bool describe(const Patch& patch, double angle, float* descriptor) {
     const double bin_size = 3.0 * patch.sigma;
     const auto radius = static_cast<std::int64_t>(1.4142135623730951 * bin_size * 2.5 + 0.5);
     const auto column = static_cast<std::int64_t>(patch.x + 0.5);
-    const auto centre_row = static_cast<std::int64_t>(patch.y + 0.5);
+    const auto center_row = static_cast<std::int64_t>(patch.y + 0.5);
     // Standard deviation of the window: two bins.
     const Axes axes{static_cast<float>(__builtin_cos(angle) / bin_size),
                     static_cast<float>(__builtin_sin(angle) / bin_size), static_cast<float>(angle), 0.125f};
@@ -231,11 +231,11 @@ bool describe(const Patch& patch, double angle, float* descriptor) {
     }
     alignas(32) float bins[kSide * kSide * kOrientations] = {};
     DescriptorRow row;
-    for (std::int64_t y = larger(centre_row - radius, 1);
-         y <= smaller(centre_row + radius, patch.size.height - 2); ++y) {
+    for (std::int64_t y = maximum(center_row - radius, 1);
+         y <= minimum(center_row + radius, patch.size.height - 2); ++y) {
         const auto dy = static_cast<float>(static_cast<double>(y) - patch.y);
-        std::int64_t first = larger(column - radius, 1);
-        std::int64_t last = smaller(column + radius, patch.size.width - 2);
+        std::int64_t first = maximum(column - radius, 1);
+        std::int64_t last = minimum(column + radius, patch.size.width - 2);
         clip_row(axes, dy, static_cast<float>(patch.x), &first, &last);
         if (first <= last) {
             const auto dx = static_cast<float>(static_cast<double>(first) - patch.x);
@@ -247,13 +247,13 @@ bool describe(const Patch& patch, double angle, float* descriptor) {
         std::memcpy(descriptor + line * 4 * kOrientations, bins + ((line + 1) * kSide + 1) * kOrientations,
                     4 * kOrientations * sizeof(float));
     }
-    const bool finite = normalise(descriptor);
+    const bool finite = normalize(descriptor);
     for (int k = 0; k < kDescriptor; ++k) {
         descriptor[k] = dense_sift::clip(descriptor[k]);
     }
-    normalise(descriptor);
+    normalize(descriptor);
     return finite;
 }
 
 }  // namespace
-}  // namespace preimage::sift
+}  // namespace preimage::sift::PREIMAGE_ISA

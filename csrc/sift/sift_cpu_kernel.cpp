@@ -7,7 +7,7 @@
 #include "sift/sift_cpu_patch.h"
 #include "sift/sift_cpu_scale.h"
 
-namespace preimage::sift {
+namespace preimage::sift::PREIMAGE_ISA {
 namespace {
 
 void read_row(const Image& image, std::int64_t y, float* row) {
@@ -20,6 +20,6 @@ void read_row(const Image& image, std::int64_t y, float* row) {
 
 }  // namespace
 
-Kernels PREIMAGE_KERNELS() { return {read_row, smooth, gradients, extrema, orientations, describe}; }
+Kernels kernels() { return {read_row, smooth, gradients, extrema, orientations, describe}; }
 
-}  // namespace preimage::sift
+}  // namespace preimage::sift::PREIMAGE_ISA

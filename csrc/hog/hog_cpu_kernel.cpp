@@ -1,10 +1,10 @@
-// The CPU kernel: one source, compiled once per instruction set by a file that defines PREIMAGE_BAND.
+// The CPU kernel: one source, compiled once per instruction set by a file that defines band.
 //
 // Whatever is here has internal linkage, and nothing of the standard library's templates is used: see
-// host_device.h on what a linker could otherwise do. Loops over kLanes are written for the compiler to vectorise.
+// host_device.h on what a linker could otherwise do. Loops over kChunk are written for the compiler to vectorize.
 //
-// Work goes down the image by *block rows*: the rows between two lines of cell centres. A block is the square
-// between four cell centres, so all its pixels vote for the same four cells. Block row i lies between the cell
+// Work goes down the image by *block rows*: the rows between two lines of cell centers. A block is the square
+// between four cell centers, so all its pixels vote for the same four cells. Block row i lies between the cell
 // rows i - 1 and i; once it is done, cell row i - 1 is complete. Rings of three cell rows are kept. Every cell
 // receives its votes in the same order however the image is cut into bands.
 #include <cstring>
@@ -14,12 +14,12 @@
 #include "hog/hog_cpu_cells.h"
 #include "hog/hog_math.h"
 
-namespace preimage::hog {
+namespace preimage::hog::PREIMAGE_ISA {
 namespace {
 
 constexpr int kFastCell = 8;  // the cell size with a fast path
 constexpr int kTile = 64;     // pixels of a row whose votes are held at once: 8 rows of them stay in L1
-constexpr int kTilePitch = kTile + 2 * kLanes;  // a step of kLanes may begin or end outside the tile
+constexpr int kTilePitch = kTile + 2 * kChunk;  // a step of kChunk may begin or end outside the tile
 
 using Float4 = float __attribute__((vector_size(16)));
 using Float2 = float __attribute__((vector_size(8)));
@@ -44,7 +44,7 @@ PREIMAGE_INLINE void vote_step(const Rows& rows, std::int64_t x, float* __restri
         here[plane] = rows.here[plane] + x;
         below[plane] = rows.below[plane] + x;
     }
-    for (int lane = 0; lane < kLanes; ++lane) {
+    for (int lane = 0; lane < kChunk; ++lane) {
         float gx = here[0][lane + 1] - here[0][lane - 1];
         float gy = below[0][lane] - above[0][lane];
         float energy = gx * gx + gy * gy;
@@ -52,7 +52,7 @@ PREIMAGE_INLINE void vote_step(const Rows& rows, std::int64_t x, float* __restri
             const float other_gx = here[plane][lane + 1] - here[plane][lane - 1];
             const float other_gy = below[plane][lane] - above[plane][lane];
             const float other_energy = other_gx * other_gx + other_gy * other_gy;
-            const bool other = takes_over(other_energy, energy);
+            const bool other = is_stronger(other_energy, energy);
             gx = other ? other_gx : gx;
             gy = other ? other_gy : gy;
             energy = other ? other_energy : energy;
@@ -62,24 +62,24 @@ PREIMAGE_INLINE void vote_step(const Rows& rows, std::int64_t x, float* __restri
     }
 }
 
-/// Votes of the pixels [begin, end) of row y to lengths[x - origin], bins[x - origin]; up to kLanes places before
+/// Votes of the pixels [begin, end) of row y to lengths[x - origin], bins[x - origin]; up to kChunk places before
 /// and after may be overwritten.
 template <int kPlanes>
 PREIMAGE_INLINE void vote_row(const ImageRows& lines, std::int64_t y, std::int64_t begin, std::int64_t end,
                               std::int64_t origin, float* lengths, std::int32_t* bins) {
     Rows rows;
-    const float* later[kPlanes];
+    const float* to_prefetch[kPlanes];
     for (int plane = 0; plane < kPlanes; ++plane) {
-        later[plane] = lines.row_to_fetch(plane, y);
+        to_prefetch[plane] = lines.row_to_prefetch(plane, y);
         rows.above[plane] = lines.row(plane, y - 1);
         rows.here[plane] = lines.row(plane, y);
         rows.below[plane] = lines.row(plane, y + 1);
     }
     const std::int64_t last_start = lines.last_start();
-    for (std::int64_t x = begin; x < end; x += kLanes) {
-        const std::int64_t start = smaller(x, last_start);
-        for (int plane = 0; plane < kPlanes && later[plane] != nullptr; ++plane) {
-            __builtin_prefetch(later[plane] + start, 0, 2);
+    for (std::int64_t x = begin; x < end; x += kChunk) {
+        const std::int64_t start = minimum(x, last_start);
+        for (int plane = 0; plane < kPlanes && to_prefetch[plane] != nullptr; ++plane) {
+            __builtin_prefetch(to_prefetch[plane] + start, 0, 2);
         }
         vote_step<kPlanes>(rows, start, lengths + (start - origin), bins + (start - origin));
     }
@@ -88,28 +88,28 @@ PREIMAGE_INLINE void vote_row(const ImageRows& lines, std::int64_t y, std::int64
 // ---- Block rows, cell size 8 ----
 
 /// What a pixel of a block gives to its four cells: upper left, upper right, lower left, lower right.
-struct Shares {
+struct BlockWeights {
     alignas(64) float of[kFastCell][kFastCell][4];
 };
 
-constexpr Shares block_shares() {
-    Shares shares{};
+constexpr BlockWeights block_weights() {
+    BlockWeights weights{};
     for (int y = 0; y < kFastCell; ++y) {
         for (int x = 0; x < kFastCell; ++x) {
             const float right = (static_cast<float>(x) + 0.5f) / kFastCell;
             const float lower = (static_cast<float>(y) + 0.5f) / kFastCell;
-            shares.of[y][x][0] = (1.0f - right) * (1.0f - lower);
-            shares.of[y][x][1] = right * (1.0f - lower);
-            shares.of[y][x][2] = (1.0f - right) * lower;
-            shares.of[y][x][3] = right * lower;
+            weights.of[y][x][0] = (1.0f - right) * (1.0f - lower);
+            weights.of[y][x][1] = right * (1.0f - lower);
+            weights.of[y][x][2] = (1.0f - right) * lower;
+            weights.of[y][x][3] = right * lower;
         }
     }
-    return shares;
+    return weights;
 }
 
-constexpr Shares kShares = block_shares();
+constexpr BlockWeights kBlockWeights = block_weights();
 
-constexpr int kCopies = 4;  // histograms of a block: neighbouring pixels must not wait for each other's sums
+constexpr int kCopies = 4;  // histograms of a block: neighboring pixels must not wait for each other's sums
 
 /// The votes of the 8 rows of a tile.
 struct Tile {
@@ -126,10 +126,10 @@ PREIMAGE_INLINE void add_block(const Tile& tile, int offset, int first_row, int 
         const float* lengths = tile.lengths[row] + offset;
         const std::int32_t* bins = tile.bins[row] + offset;
         for (int x = 0; x < kFastCell; ++x) {
-            Float4 shares;
-            std::memcpy(&shares, kShares.of[row][x], sizeof(shares));
+            Float4 weights;
+            std::memcpy(&weights, kBlockWeights.of[row][x], sizeof(weights));
             Float4& sum = histograms[x % kCopies][bins[x]];
-            sum = sum + shares * lengths[x];
+            sum = sum + weights * lengths[x];
         }
     }
     for (int bin = 0; bin < kBins; ++bin) {
@@ -147,32 +147,32 @@ PREIMAGE_INLINE void add_block(const Tile& tile, int offset, int first_row, int 
 template <int kPlanes>
 void add_block_row(const Band& band, ImageRows& lines, const Cells& cells, std::int64_t index) {
     const std::int64_t top = kFastCell * index - kFastCell / 2;  // the block row's first image row
-    const auto first_row = static_cast<int>(larger(1 - top, 0));
-    const auto last_row = static_cast<int>(smaller(band.image.height - 1 - top, kFastCell));
+    const auto first_row = static_cast<int>(maximum(1 - top, 0));
+    const auto last_row = static_cast<int>(minimum(band.image.height - 1 - top, kFastCell));
     lines.require(top - 1, top + kFastCell + 1);
     const std::int64_t blocks = band.cell_columns + 1;
     constexpr int kTileBlocks = kTile / kFastCell;
     Tile tile;
     for (std::int64_t block = 0; block < blocks; block += kTileBlocks) {
         const std::int64_t left = kFastCell * block - kFastCell / 2;
-        const std::int64_t count = smaller(blocks - block, kTileBlocks);
-        const std::int64_t begin = larger(left, 1);
-        const std::int64_t end = smaller(left + kFastCell * count, band.image.width - 1);
+        const std::int64_t count = minimum(blocks - block, kTileBlocks);
+        const std::int64_t begin = maximum(left, 1);
+        const std::int64_t end = minimum(left + kFastCell * count, band.image.width - 1);
         for (int row = first_row; row < last_row; ++row) {
-            float* lengths = tile.lengths[row] + kLanes;
-            std::int32_t* bins = tile.bins[row] + kLanes;
+            float* lengths = tile.lengths[row] + kChunk;
+            std::int32_t* bins = tile.bins[row] + kChunk;
             vote_row<kPlanes>(lines, top + row, begin, end, left, lengths, bins);
             for (std::int64_t x = 0; x < begin - left; ++x) {
                 lengths[x] = 0.0f;
                 bins[x] = 0;
             }
-            for (std::int64_t x = larger(end - left, 0); x < kFastCell * count; ++x) {
+            for (std::int64_t x = maximum(end - left, 0); x < kFastCell * count; ++x) {
                 lengths[x] = 0.0f;
                 bins[x] = 0;
             }
         }
         for (std::int64_t k = 0; k < count; ++k) {
-            add_block(tile, static_cast<int>(kLanes + kFastCell * k), first_row, last_row,
+            add_block(tile, static_cast<int>(kChunk + kFastCell * k), first_row, last_row,
                       cells.row(index - 1) + block + k, cells.row(index) + block + k, cells.pitch());
         }
     }
@@ -183,30 +183,30 @@ void add_block_row(const Band& band, ImageRows& lines, const Cells& cells, std::
 void prepare_columns(const Band& band, const Scratch& scratch) {
     for (std::int64_t x = 0; x < band.image.width; ++x) {
         scratch.left_cells[x] = static_cast<std::int32_t>(cell_before(x, band.parameters.cell_size));
-        scratch.right_shares[x] = share_after(x, band.parameters.cell_size);
+        scratch.right_weights[x] = weight_after(x, band.parameters.cell_size);
     }
 }
 
 template <int kPlanes>
-void add_any_block_row(const Band& band, const Scratch& scratch, ImageRows& lines, const Cells& cells,
+void add_generic_block_row(const Band& band, const Scratch& scratch, ImageRows& lines, const Cells& cells,
                        std::int64_t index) {
     const std::int64_t cell_size = band.parameters.cell_size;
     const std::int64_t top = cell_size * (index - 1) + cell_size / 2;
-    const std::int64_t last_row = smaller(top + cell_size, band.image.height - 1);
-    for (std::int64_t y = larger(top, 1); y < last_row; ++y) {
+    const std::int64_t last_row = minimum(top + cell_size, band.image.height - 1);
+    for (std::int64_t y = maximum(top, 1); y < last_row; ++y) {
         lines.require(y - 1, y + 2);
         vote_row<kPlanes>(lines, y, 1, band.image.width - 1, 0, scratch.lengths, scratch.bins);
-        const float lower_share = share_after(y, cell_size);
+        const float lower_weight = weight_after(y, cell_size);
         for (std::int64_t x = 1; x < band.image.width - 1; ++x) {
             const std::int64_t column = scratch.bins[x] * cells.pitch() + scratch.left_cells[x] + 1;
-            const float right = scratch.right_shares[x] * scratch.lengths[x];
-            const float left = (1.0f - scratch.right_shares[x]) * scratch.lengths[x];
+            const float right = scratch.right_weights[x] * scratch.lengths[x];
+            const float left = (1.0f - scratch.right_weights[x]) * scratch.lengths[x];
             float* upper = cells.row(index - 1) + column;
             float* lower = cells.row(index) + column;
-            upper[0] += left * (1.0f - lower_share);
-            upper[1] += right * (1.0f - lower_share);
-            lower[0] += left * lower_share;
-            lower[1] += right * lower_share;
+            upper[0] += left * (1.0f - lower_weight);
+            upper[1] += right * (1.0f - lower_weight);
+            lower[0] += left * lower_weight;
+            lower[1] += right * lower_weight;
         }
     }
 }
@@ -220,16 +220,16 @@ void run_band(const Band& band, const Scratch& scratch, ImageRows& lines) {
     if (!fast) {
         prepare_columns(band, scratch);
     }
-    // The norms of the cell rows before and after the band belong to its normalisation.
-    const std::int64_t first_block_row = larger(band.first_row - 1, 0);
-    const std::int64_t last_block_row = smaller(band.last_row, band.cell_rows - 1) + 1;
+    // The norms of the cell rows before and after the band belong to its normalization.
+    const std::int64_t first_block_row = maximum(band.first_row - 1, 0);
+    const std::int64_t last_block_row = minimum(band.last_row, band.cell_rows - 1) + 1;
     cells.clear(first_block_row - 1);
     for (std::int64_t index = first_block_row; index <= last_block_row; ++index) {
         cells.clear(index);
         if (fast) {
             add_block_row<kPlanes>(band, lines, cells, index);
         } else {
-            add_any_block_row<kPlanes>(band, scratch, lines, cells, index);
+            add_generic_block_row<kPlanes>(band, scratch, lines, cells, index);
         }
         if (index > first_block_row) {
             cells.finish_norms(index - 1);
@@ -245,7 +245,7 @@ void run_band(const Band& band, const Scratch& scratch, ImageRows& lines) {
 
 }  // namespace
 
-void PREIMAGE_BAND(const Band& band, const Scratch& scratch) {
+void band(const Band& band, const Scratch& scratch) {
     // Rows that a block row of the fast path, or one row of the other, reads.
     const std::int64_t ring = band.parameters.cell_size == kFastCell ? kFastCell + 2 : 3;
     ImageRows lines(band.image, planes_of(band.image, band.parameters), scratch.lines, scratch.line_pitch, ring);
@@ -256,4 +256,4 @@ void PREIMAGE_BAND(const Band& band, const Scratch& scratch) {
     }
 }
 
-}  // namespace preimage::hog
+}  // namespace preimage::hog::PREIMAGE_ISA

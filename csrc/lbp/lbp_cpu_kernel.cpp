@@ -1,21 +1,21 @@
-// The CPU kernel: one source, compiled once per instruction set by a file that defines PREIMAGE_BAND and
-// PREIMAGE_CODE_BAND.
+// The CPU kernel: one source, compiled once per instruction set by a file that defines band and
+// code_band.
 //
 // Whatever is here has internal linkage, and nothing of the standard library's templates is used: see
-// host_device.h on what a linker could otherwise do. Loops over kLanes are written for the compiler to vectorise.
+// host_device.h on what a linker could otherwise do. Loops over kChunk are written for the compiler to vectorize.
 //
-// Work goes down the image by *block rows*: the rows between two lines of cell centres. A block is the square
-// between four cell centres, so all its pixels vote for the same four cells. Block row i lies between the cell
+// Work goes down the image by *block rows*: the rows between two lines of cell centers. A block is the square
+// between four cell centers, so all its pixels vote for the same four cells. Block row i lies between the cell
 // rows i - 1 and i; once it is done, cell row i - 1 is complete.
 #include <cstring>
 
 #include "common/image_rows.h"
-#include "common/lanes.h"
+#include "common/simd.h"
 #include "lbp/lbp.h"
 #include "lbp/lbp_cpu_codes.h"
 #include "lbp/lbp_math.h"
 
-namespace preimage::lbp {
+namespace preimage::lbp::PREIMAGE_ISA {
 namespace {
 
 // ---- Block rows, cell size 16 ----
@@ -23,7 +23,7 @@ namespace {
 // Blocks side by side that are worked on together, pixel by pixel in turns: so many that none waits for its sums of
 // the pixel before, which often has the same label.
 constexpr int kTileBlocks = 9;
-constexpr int kTileCodes = kTileBlocks * kFastCell + 2 * kLanes;  // a step of kLanes may begin or end outside the tile
+constexpr int kTileCodes = kTileBlocks * kFastCell + 2 * kChunk;  // a step of kChunk may begin or end outside the tile
 
 /// Votes for the four cells around a block, 16 bits each: upper left, upper right, lower left, lower right.
 using Quad = std::uint64_t;
@@ -78,15 +78,15 @@ struct Tile {
 PREIMAGE_INLINE void vote_tile(const ImageRows& lines, std::int64_t width, const Tile& tile, std::uint32_t* codes,
                                Histogram* histograms) {
     const int columns = kFastCell * tile.blocks;
-    const std::int64_t begin = larger(tile.left, 1);
-    const std::int64_t end = smaller(tile.left + columns, width - 1);
+    const std::int64_t begin = maximum(tile.left, 1);
+    const std::int64_t end = minimum(tile.left + columns, width - 1);
     std::memset(histograms, 0, static_cast<std::size_t>(tile.blocks) * sizeof(Histogram));
     for (int row = tile.first_row; row < tile.last_row; ++row) {
         code_row(lines, tile.top + row, begin, end, tile.left, codes);
         for (std::int64_t x = 0; x < begin - tile.left; ++x) {
             codes[x] = kNoCode;
         }
-        for (std::int64_t x = larger(end - tile.left, 0); x < columns; ++x) {
+        for (std::int64_t x = maximum(end - tile.left, 0); x < columns; ++x) {
             codes[x] = kNoCode;
         }
         if (tile.blocks == kTileBlocks) {
@@ -152,8 +152,8 @@ private:
 void add_block_row(const Band& band, const Scratch& scratch, ImageRows& lines, std::int64_t index) {
     Tile tile{};
     tile.top = block_start<std::int64_t>(index, kFastCell);
-    tile.first_row = static_cast<int>(larger(1 - tile.top, 0));
-    tile.last_row = static_cast<int>(smaller(band.image.height - 1 - tile.top, kFastCell));
+    tile.first_row = static_cast<int>(maximum(1 - tile.top, 0));
+    tile.last_row = static_cast<int>(minimum(band.image.height - 1 - tile.top, kFastCell));
     lines.require(tile.top - 1, tile.top + kFastCell + 1);
     const bool completes = index > band.first_row;
     const Roots roots(band, index - 1);
@@ -162,7 +162,7 @@ void add_block_row(const Band& band, const Scratch& scratch, ImageRows& lines, s
     Pair* from_left = sides[0];
     Pair* next = sides[1];
     alignas(64) std::uint32_t memory[kTileCodes];
-    std::uint32_t* codes = memory + kLanes;
+    std::uint32_t* codes = memory + kChunk;
     const std::int64_t blocks = band.cell_columns + 1;
     const std::int64_t tiles = (blocks + kTileBlocks - 1) / kTileBlocks;
     for (std::int64_t part = 0; part < tiles; ++part) {
@@ -201,11 +201,11 @@ void clear_votes(const Band& band, const Scratch& scratch, std::int64_t row) {
 
 /// One row's pixels of a block; `upper` and `lower` are the weights of the cells above and below it, whose left ones
 /// have their votes at `above` and `below`.
-PREIMAGE_INLINE void vote_any(const Band& band, const std::uint32_t* codes, std::int64_t block, std::int64_t upper,
+PREIMAGE_INLINE void vote_generic(const Band& band, const std::uint32_t* codes, std::int64_t block, std::int64_t upper,
                               std::int64_t lower, std::int64_t* above, std::int64_t* below) {
     const std::int64_t left = block_start(block, band.cell_size);
-    const std::int64_t end = smaller(left + band.cell_size, band.image.width - 1);
-    for (std::int64_t x = larger(left, 1); x < end; ++x) {
+    const std::int64_t end = minimum(left + band.cell_size, band.image.width - 1);
+    for (std::int64_t x = maximum(left, 1); x < end; ++x) {
         const int label = kLabelOf.of[codes[x]];
         const std::int64_t after = weight_after(x - left, band.cell_size);
         const std::int64_t before = 2 * band.cell_size - after;
@@ -216,23 +216,23 @@ PREIMAGE_INLINE void vote_any(const Band& band, const std::uint32_t* codes, std:
     }
 }
 
-void add_any_block_row(const Band& band, const Scratch& scratch, ImageRows& lines, std::int64_t index) {
+void add_generic_block_row(const Band& band, const Scratch& scratch, ImageRows& lines, std::int64_t index) {
     const std::int64_t top = block_start(index, band.cell_size);
-    const std::int64_t last_row = smaller(top + band.cell_size, band.image.height - 1);
+    const std::int64_t last_row = minimum(top + band.cell_size, band.image.height - 1);
     clear_votes(band, scratch, index);
-    for (std::int64_t y = larger(top, 1); y < last_row; ++y) {
+    for (std::int64_t y = maximum(top, 1); y < last_row; ++y) {
         lines.require(y - 1, y + 2);
         code_row(lines, y, 1, band.image.width - 1, 0, scratch.codes);
         const std::int64_t lower = weight_after(y - top, band.cell_size);
         for (std::int64_t block = 0; block <= band.cell_columns; ++block) {
-            vote_any(band, scratch.codes, block, 2 * band.cell_size - lower, lower,
+            vote_generic(band, scratch.codes, block, 2 * band.cell_size - lower, lower,
                      votes_of(band, scratch, index - 1) + block * kPaddedLabels,
                      votes_of(band, scratch, index) + block * kPaddedLabels);
         }
     }
 }
 
-void finish_any_row(const Band& band, const Scratch& scratch, std::int64_t row) {
+void finish_generic_row(const Band& band, const Scratch& scratch, std::int64_t row) {
     const Roots roots(band, row);
     for (std::int64_t column = 0; column < band.cell_columns; ++column) {
         const std::int64_t* votes = votes_of(band, scratch, row) + (column + 1) * kPaddedLabels;
@@ -250,15 +250,15 @@ void write_features(const Band& band, const Scratch& scratch, std::int64_t row) 
     const std::int64_t columns = band.cell_columns;
     const std::int64_t plane = band.cell_rows * columns;
     auto* output = reinterpret_cast<Stored*>(band.output) + row * columns;
-    for (std::int64_t step = 0; step < columns; step += kLanes) {
+    for (std::int64_t step = 0; step < columns; step += kChunk) {
         // The last step goes back to end with the row, so that it too writes whole chunks.
-        const std::int64_t x = larger(smaller(step, columns - kLanes), 0);
-        const std::int64_t count = smaller(columns, kLanes);
+        const std::int64_t x = maximum(minimum(step, columns - kChunk), 0);
+        const std::int64_t count = minimum(columns, kChunk);
         const float* features = scratch.features + x * kPaddedLabels;
         for (int label = 0; label < kLabels; ++label) {
-            float chunk[kLanes] = {};
-            if (count == kLanes) {
-                for (int lane = 0; lane < kLanes; ++lane) {
+            float chunk[kChunk] = {};
+            if (count == kChunk) {
+                for (int lane = 0; lane < kChunk; ++lane) {
                     chunk[lane] = features[lane * kPaddedLabels + label];
                 }
                 store_all(output + label * plane + x, chunk);
@@ -266,9 +266,9 @@ void write_features(const Band& band, const Scratch& scratch, std::int64_t row) 
                 for (std::int64_t lane = 0; lane < count; ++lane) {
                     chunk[lane] = features[lane * kPaddedLabels + label];
                 }
-                Stored few[kLanes];
-                store_all(few, chunk);
-                std::memcpy(output + label * plane, few, static_cast<std::size_t>(count) * sizeof(Stored));
+                Stored partial[kChunk];
+                store_all(partial, chunk);
+                std::memcpy(output + label * plane, partial, static_cast<std::size_t>(count) * sizeof(Stored));
             }
         }
     }
@@ -284,7 +284,7 @@ void write_row(const Band& band, const Scratch& scratch, std::int64_t row) {
 
 }  // namespace
 
-void PREIMAGE_BAND(const Band& band, const Scratch& scratch) {
+void band(const Band& band, const Scratch& scratch) {
     const bool fast = band.cell_size == kFastCell;
     // Rows that a block row of the fast path, or one row of the other, reads.
     ImageRows lines(band.image, 1, scratch.lines, scratch.line_pitch, fast ? kFastCell + 2 : 3);
@@ -295,15 +295,15 @@ void PREIMAGE_BAND(const Band& band, const Scratch& scratch) {
         if (fast) {
             add_block_row(band, scratch, lines, index);
         } else {
-            add_any_block_row(band, scratch, lines, index);
+            add_generic_block_row(band, scratch, lines, index);
         }
         if (index > band.first_row) {
             if (!fast) {
-                finish_any_row(band, scratch, index - 1);
+                finish_generic_row(band, scratch, index - 1);
             }
             write_row(band, scratch, index - 1);
         }
     }
 }
 
-}  // namespace preimage::lbp
+}  // namespace preimage::lbp::PREIMAGE_ISA

@@ -10,7 +10,7 @@ namespace preimage::lbp {
 struct CellProgram {
     static constexpr int kThreads = 128;
     static constexpr int kCopies = 8;
-    static constexpr std::int64_t kLargestAtOnce = 152;  // 4 * 152^4 is below 2^31: sums of all rows fit together
+    static constexpr std::int64_t kMaxSingleSum = 152;  // 4 * 152^4 is below 2^31: sums of all rows fit together
 
     struct Shared {
         std::int32_t votes[kLabels][kCopies];
@@ -25,24 +25,24 @@ struct CellProgram {
         const std::int64_t number = index / (batch.cell_columns * batch.cell_rows);
         const Image image = batch.at(number);
         const std::int64_t cell = batch.cell_size;
-        const std::int64_t top = larger(block_start(row, cell), 1);
-        const std::int64_t bottom = smaller(block_start(row, cell) + 2 * cell, image.height - 1);
-        const std::int64_t rows = cell <= kLargestAtOnce ? bottom - top : 1;  // whose votes are added up at once
+        const std::int64_t top = maximum(block_start(row, cell), 1);
+        const std::int64_t bottom = minimum(block_start(row, cell) + 2 * cell, image.height - 1);
+        const std::int64_t rows = cell <= kMaxSingleSum ? bottom - top : 1;  // whose votes are added up at once
         typename Block::template PerThread<std::int64_t> totals;
         block.each([&](int thread) {
             totals[thread] = 0;
             for (int code = thread; code < 256; code += kThreads) {
                 shared.labels[code] = label_of(static_cast<std::uint32_t>(code));
             }
-            take(shared, thread);
+            take_votes(shared, thread);
         });
         block.barrier();
         for (std::int64_t y = top; y < bottom; y += rows) {
             block.each([&](int thread) { vote(block, image, cell, row, column, y, rows, thread, shared); });
             block.barrier();
             block.each([&](int thread) {
-                const std::int64_t weight = cell <= kLargestAtOnce ? 1 : weight_at(y, row, cell);
-                totals[thread] += take(shared, thread) * weight;
+                const std::int64_t weight = cell <= kMaxSingleSum ? 1 : weight_at(y, row, cell);
+                totals[thread] += take_votes(shared, thread) * weight;
             });
             block.barrier();
         }
@@ -59,7 +59,7 @@ struct CellProgram {
 
 private:
     /// A label's votes, which are then zero.
-    PREIMAGE_HOST_DEVICE static std::int64_t take(Shared& shared, int label) {
+    PREIMAGE_HOST_DEVICE static std::int64_t take_votes(Shared& shared, int label) {
         std::int64_t sum = 0;
         for (int copy = 0; copy < kCopies && label < kLabels; ++copy) {
             sum += shared.votes[label][copy];
@@ -72,8 +72,8 @@ private:
     PREIMAGE_HOST_DEVICE static void vote(Block& block, const Image& image, std::int64_t cell, std::int64_t row,
                                           std::int64_t column, std::int64_t top, std::int64_t rows, int thread,
                                           Shared& shared) {
-        const std::int64_t left = larger(block_start(column, cell), 1);
-        const std::int64_t right = smaller(block_start(column, cell) + 2 * cell, image.width - 1);
+        const std::int64_t left = maximum(block_start(column, cell), 1);
+        const std::int64_t right = minimum(block_start(column, cell) + 2 * cell, image.width - 1);
         const auto width = static_cast<int>(right - left);
         for (int pixel = thread; pixel < static_cast<int>(rows) * width; pixel += kThreads) {
             const std::int64_t y = top + pixel / width;
@@ -83,7 +83,7 @@ private:
                 around[place / 3][place % 3] = pixel_at(image, 1, 0, y - 1 + place / 3, x - 1 + place % 3);
             }
             const std::int32_t label = shared.labels[code_at(&around[0][1], &around[1][1], &around[2][1])];
-            const std::int64_t down = cell <= kLargestAtOnce ? weight_at(y, row, cell) : 1;
+            const std::int64_t down = cell <= kMaxSingleSum ? weight_at(y, row, cell) : 1;
             block.add(&shared.votes[label][thread % kCopies],
                       static_cast<std::int32_t>(weight_at(x, column, cell) * down));
         }
@@ -91,12 +91,12 @@ private:
 };
 
 /// A piece of the map of labels.
-template <class Kind>
+template <class PixelFormat>
 struct CodeProgram {
     static constexpr int kThreads = 256;
     static constexpr int kWidth = 64;
     static constexpr int kRows = 16;
-    using Shared = Tile<Kind, kRows, kWidth, kThreads>;
+    using Shared = Tile<PixelFormat, kRows, kWidth, kThreads>;
 
     static std::int64_t across(const Batch& batch) { return (batch.image.width + kWidth - 1) / kWidth; }
     static std::int64_t down(const Batch& batch) { return (batch.image.height + kRows - 1) / kRows; }

@@ -1,11 +1,11 @@
-// The CPU kernel: one source, compiled once per instruction set by a file that defines PREIMAGE_BAND.
+// The CPU kernel: one source, compiled once per instruction set by a file that defines band.
 //
 // Whatever is here has internal linkage, and nothing of the standard library's templates is used: see
 // host_device.h on what a linker could otherwise do.
 //
 // Work goes down the image, strip by strip. Every row of pixels becomes a row of votes, and that a row of sums along
 // x (dense_sift_cpu.h says in which order they lie), kept in a ring of as many rows as a descriptor reaches over;
-// once the last row of a row of descriptors is there, the sums along y are made, normalised and written.
+// once the last row of a row of descriptors is there, the sums along y are made, normalized and written.
 // Every sum is made in the same order however the image is cut into bands and strips.
 #include <cstring>
 
@@ -15,7 +15,7 @@
 #include "dense_sift/dense_sift_cpu_votes.h"
 #include "dense_sift/dense_sift_cpu_write.h"
 
-namespace preimage::dense_sift {
+namespace preimage::dense_sift::PREIMAGE_ISA {
 namespace {
 
 /// The columns of the image that a strip's gradients are made of, as an image of its own.
@@ -33,10 +33,10 @@ public:
           plan_(plan),
           scratch_(scratch),
           column_(column),
-          count_(smaller(plan.strip, band.columns - column)),
+          count_(minimum(plan.strip, band.columns - column)),
           columns_(columns_of(band, plan, column)),
-          origin_(larger(columns_.first - 1, 0)),
-          part_(part_of(band.image, origin_, smaller(columns_.last + 1, band.image.width))),
+          origin_(maximum(columns_.first - 1, 0)),
+          part_(part_of(band.image, origin_, minimum(columns_.last + 1, band.image.width))),
           lines_(part_, 1, scratch.lines, scratch.line_pitch, 3) {}
 
     void run() {
@@ -50,7 +50,7 @@ public:
         }
         std::int64_t next = band_.first_row * step;  // the position, along y, that is added next
         for (std::int64_t row = band_.first_row; row < band_.last_row; ++row) {
-            for (next = larger(next, row * step); next < row * step + plan_.positions; ++next) {
+            for (next = maximum(next, row * step); next < row * step + plan_.positions; ++next) {
                 add_row(next);
             }
             finish_row(row);
@@ -61,9 +61,9 @@ private:
     static StripColumns columns_of(const Band& band, const Plan& plan, std::int64_t column) {
         const Parameters& parameters = band.parameters;
         const std::int64_t begin = parameters.left + column * parameters.step - (parameters.bin_size - 1);
-        const std::int64_t count = smaller(plan.strip, band.columns - column);
+        const std::int64_t count = minimum(plan.strip, band.columns - column);
         const std::int64_t span = (count - 1) * parameters.step + plan.positions;
-        return {begin, span, larger(begin, 0), smaller(begin + span, band.image.width)};
+        return {begin, span, maximum(begin, 0), minimum(begin + span, band.image.width)};
     }
 
     std::int64_t phases_size() const { return plan_.phases * plan_.phase_pitch; }
@@ -72,7 +72,7 @@ private:
     void add_row(std::int64_t next) {
         const Parameters& parameters = band_.parameters;
         const std::int64_t wanted = parameters.top - (parameters.bin_size - 1) + next;
-        const std::int64_t y = smaller(larger(wanted, 0), band_.image.height - 1);
+        const std::int64_t y = minimum(maximum(wanted, 0), band_.image.height - 1);
         lines_.require(y - 1, y + 2);
         gradient_row(lines_, origin_, y, band_.image, columns_, scratch_.directions, scratch_.lengths);
         to_phases(scratch_.directions, columns_.span, plan_, parameters.step, scratch_.phased_directions);
@@ -108,10 +108,10 @@ private:
 
 }  // namespace
 
-void PREIMAGE_BAND(const Band& band, const Plan& plan, const Scratch& scratch) {
+void band(const Band& band, const Plan& plan, const Scratch& scratch) {
     for (std::int64_t column = 0; column < band.columns; column += plan.strip) {
         Strip(band, plan, scratch, column).run();
     }
 }
 
-}  // namespace preimage::dense_sift
+}  // namespace preimage::dense_sift::PREIMAGE_ISA
