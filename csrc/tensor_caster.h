@@ -19,7 +19,8 @@ struct type_caster<preimage::TensorView> {
     template <class>
     using cast_op_type = const preimage::TensorView&;
 
-    /// An object of another type makes pybind11 raise TypeError; a description that does not pass the checks, ValueError.
+    /// An object of another type makes pybind11 raise TypeError; a description that does not pass the checks,
+    /// ValueError.
     bool load(handle source, bool convert) {
         Description description;
         if (!description.load(source, convert)) {

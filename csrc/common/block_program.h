@@ -11,8 +11,9 @@
 //         block.each([&](int thread) { ... });
 //     }
 //
-// Within a phase no thread reads what another writes, with the exception of integer sums by `block.add`. On the host the
-// phases are loops over the threads in forward, reverse or shuffled order: results that differ reveal a missing barrier.
+// Within a phase no thread reads what another writes, with the exception of integer sums by `block.add`. On the host
+// the phases are loops over the threads in forward, reverse or shuffled order: results that differ reveal a missing
+// barrier.
 #pragma once
 
 #include <cstdint>
@@ -96,8 +97,8 @@ struct Strips {
     std::int64_t across, down;  // strips of an image
 };
 
-/// Return strips `columns` cells wide for a batch of images. Long strips repeat less work at their ends, short ones keep
-/// the device busy with few images: they are halved until there are at least `enough`.
+/// Return strips `columns` cells wide for a batch of images. Long strips repeat less work at their ends, short ones
+/// keep the device busy with few images: they are halved until there are at least `enough`.
 inline Strips make_strips(std::int64_t images, std::int64_t cell_rows, std::int64_t cell_columns, std::int64_t columns,
                           std::int64_t enough) {
     const std::int64_t across = (cell_columns + columns - 1) / columns;

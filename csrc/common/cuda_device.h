@@ -26,7 +26,9 @@ struct CudaReport {
 #ifdef PREIMAGE_CUDA_KERNELS
 CudaReport cuda_report();
 #else
-inline CudaReport cuda_report() { return {false, 0, 0, {}, "this build has no CUDA code (PREIMAGE_CUDA=OFF, or no nvcc)"}; }
+inline CudaReport cuda_report() {
+    return {false, 0, 0, {}, "this build has no CUDA code (PREIMAGE_CUDA=OFF, or no nvcc)"};
+}
 #endif
 
 }  // namespace preimage

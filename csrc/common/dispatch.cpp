@@ -17,9 +17,7 @@ InstructionSet available(const std::string& name, const std::string& source) {
         }
         throw std::invalid_argument(message);
     }
-    return name == "avx512" ? InstructionSet::avx512
-           : name == "avx2" ? InstructionSet::avx2
-                            : InstructionSet::portable;
+    return name == "avx512" ? InstructionSet::avx512 : name == "avx2" ? InstructionSet::avx2 : InstructionSet::portable;
 }
 
 InstructionSet from_environment() {

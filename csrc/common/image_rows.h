@@ -11,7 +11,7 @@
 namespace preimage {
 namespace {
 
-constexpr int kChunk = 16;     // pixels (or cells) worked on together
+constexpr int kChunk = 16;        // pixels (or cells) worked on together
 constexpr int kPrefetchRows = 9;  // how far ahead of their use rows are fetched
 
 /// Strides in elements; a constant one lets the compiler vectorize the loop.

@@ -25,7 +25,8 @@ inline AlignedFloats aligned_floats(std::int64_t count) {
     return AlignedFloats(static_cast<float*>(::operator new[](bytes, std::align_val_t{kAlignment})));
 }
 
-/// Asks the operating system for 2 MiB pages where [memory, memory + bytes) spans some. It may refuse; no value changes.
+/// Asks the operating system for 2 MiB pages where [memory, memory + bytes) spans some. It may refuse; no value
+/// changes.
 ///
 /// Freshly allocated outputs are mapped page by page at the first write, which with 4 KiB pages takes longer than the
 /// kernels themselves.

@@ -78,9 +78,9 @@ inline Split split_images(std::int64_t batch, std::int64_t pixels, std::int64_t 
     return {static_cast<int>(std::min(allowed, batch * bands)), bands};
 }
 
-/// Calls body(image, first_row, last_row, memory) for every band of every image, in parallel. `memory` is aligned, `floats`
-/// long, and not shared with another thread during the call. `rows` are those of one image: of pixels, cells or
-/// descriptors.
+/// Calls body(image, first_row, last_row, memory) for every band of every image, in parallel. `memory` is aligned,
+/// `floats` long, and not shared with another thread during the call. `rows` are those of one image: of pixels, cells
+/// or descriptors.
 template <class Body>
 void for_each_band(std::int64_t batch, std::int64_t pixels, std::int64_t rows, std::int64_t rows_per_band, int threads,
                    std::int64_t floats, const Body& body) {

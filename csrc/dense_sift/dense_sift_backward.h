@@ -78,7 +78,7 @@ struct ContributionTable {
 
 /// The weight of a tap at this pixel, and of those outside the image that repeat it.
 PREIMAGE_INLINE float total_weight(const Grid& grid, const Axis& axis, const float* weights, int bin,
-                                  std::int32_t position, std::int32_t tap) {
+                                   std::int32_t position, std::int32_t tap) {
     const std::int32_t from = position == 0 ? 0 : tap;
     const std::int32_t to = position == axis.pixels - 1 ? taps_of(grid) - 1 : tap;
     float weight = 0.0f;
@@ -90,7 +90,7 @@ PREIMAGE_INLINE float total_weight(const Grid& grid, const Axis& axis, const flo
 
 /// Fills one position's place in the table, in the order of bins and descriptors. `weights` (taps, 4).
 PREIMAGE_INLINE void list_contributions(const Grid& grid, const Axis& axis, const float* weights, std::int32_t position,
-                                 const ContributionTable& table) {
+                                        const ContributionTable& table) {
     std::int32_t count = 0;
     for (int bin = 0; bin < kSpatial; ++bin) {
         // Descriptor f's bin is centerd f * step after `offset` = 0; it sees bin_size - 1 pixels to both sides.
@@ -135,8 +135,8 @@ struct VoteGradient {
 };
 
 /// Those of pixel x of a row, which votes for `bin` and the next one. `rows`: the row's (32, columns) from step 2.
-PREIMAGE_INLINE VoteGradient gather_vote_gradient(const Grid& grid, const ContributionTable& table, const float* rows, std::int32_t x,
-                                     std::int32_t bin) {
+PREIMAGE_INLINE VoteGradient gather_vote_gradient(const Grid& grid, const ContributionTable& table, const float* rows,
+                                                  std::int32_t x, std::int32_t bin) {
     const std::int64_t columns = grid.x.frames;
     const float* first = rows + bin * columns;
     const float* second = rows + (bin + 1) % kOrientations * columns;
@@ -171,28 +171,32 @@ PREIMAGE_INLINE DifferenceGradient vote_backward(float gx, float gy, const VoteG
     const float ratio = (gx < 0.0f ? gx + down : gx - down) / both;
     constexpr float kOctantsPerRadian = 1.27323954473516f;  // 8 / turn
     const float cubic = 3.0f * 0.1821f * ratio * ratio - 0.9675f;
-    const float turning = length * (vote_gradient.second - vote_gradient.first) * (kOctantsPerRadian * 2.0f * cubic / (both * both));
+    const float turning =
+        length * (vote_gradient.second - vote_gradient.first) * (kOctantsPerRadian * 2.0f * cubic / (both * both));
     const float x = along * gx + turning * (gy < 0.0f ? -down : down);
     const float y = along * gy - turning * gx;
     return {dead ? 0.0f : x, dead ? 0.0f : y};
 }
 
 /// Step 3 for pixel (y, x) of an image that is read where it lies.
-PREIMAGE_INLINE DifferenceGradient difference_gradient(const Image& image, const Grid& grid, const ContributionTable& table, const float* rows,
-                                    std::int32_t y, std::int32_t x) {
+PREIMAGE_INLINE DifferenceGradient difference_gradient(const Image& image, const Grid& grid,
+                                                       const ContributionTable& table, const float* rows,
+                                                       std::int32_t y, std::int32_t x) {
     const auto luma_at = [&](std::int32_t row, std::int32_t column) {
         return pixel_at(image, 1, 0, inside(grid.y, row), inside(grid.x, column));
     };
     const float gx = difference(luma_at(y, x - 1), luma_at(y, x + 1), x > 0 && x < grid.x.pixels - 1);
     const float gy = difference(luma_at(y - 1, x), luma_at(y + 1, x), y > 0 && y < grid.y.pixels - 1);
-    return vote_backward(gx, gy, gather_vote_gradient(grid, table, rows, x, static_cast<std::int32_t>(direction(gx, gy))));
+    return vote_backward(gx, gy,
+                         gather_vote_gradient(grid, table, rows, x, static_cast<std::int32_t>(direction(gx, gy))));
 }
 
 // ---- 4. Through the differences ----
 
-/// What a pixel gets from the slopes of the differences along one axis, `pitch` apart; `difference_gradients` points at its own.
+/// What a pixel gets from the slopes of the differences along one axis, `pitch` apart; `difference_gradients` points at
+/// its own.
 PREIMAGE_INLINE float differences_backward(const float* difference_gradients, std::int64_t pitch, std::int32_t position,
-                                          std::int32_t pixels) {
+                                           std::int32_t pixels) {
     float sum = 0.0f;
     if (position > 0) {
         sum += (position > 1 ? 0.5f : 1.0f) * difference_gradients[-pitch];
@@ -208,8 +212,8 @@ PREIMAGE_INLINE float differences_backward(const float* difference_gradients, st
 }
 
 /// Step 4 for a pixel: `difference_gradients` is (2, height, width), `gradient` (channels, height, width).
-PREIMAGE_INLINE void gather_image(const Grid& grid, int channels, const float* difference_gradients, std::int32_t y, std::int32_t x,
-                                  float* gradient) {
+PREIMAGE_INLINE void gather_image(const Grid& grid, int channels, const float* difference_gradients, std::int32_t y,
+                                  std::int32_t x, float* gradient) {
     const std::int64_t width = grid.x.pixels;
     const std::int64_t plane = width * grid.y.pixels;
     const std::int64_t here = y * width + x;

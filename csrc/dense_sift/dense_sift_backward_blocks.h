@@ -71,7 +71,8 @@ PREIMAGE_HOST_DEVICE void backward_program(Block& block, const BlockPlan& plan, 
     });
     block.barrier();
     each([&](int thread, const DescriptorSlice& slice, BackwardState& own) {
-        own.through_clipped(unit_length(reduce_partials(memory.partials, 1, slice)), reduce_partials(memory.partials, 2, slice));
+        own.through_clipped(unit_length(reduce_partials(memory.partials, 1, slice)),
+                            reduce_partials(memory.partials, 2, slice));
         store_partial(memory.partials, 3, thread, own.sums.dot(own.gradient));
     });
     block.barrier();

@@ -174,7 +174,8 @@ void normalize_backward(const Chunk& sums, Chunk& gradient) {
     dot(sums, gradient, products);
     for (int channel = 0; channel < kChannels; ++channel) {
         for (int lane = 0; lane < kChunk; ++lane) {
-            gradient[channel][lane] = first[lane].backward(sums[channel][lane], gradient[channel][lane], products[lane]);
+            gradient[channel][lane] =
+                first[lane].backward(sums[channel][lane], gradient[channel][lane], products[lane]);
         }
     }
 }
@@ -244,7 +245,8 @@ void difference_gradient_row(const Task& task, const ImageTask& one, std::int32_
     float* across = one.votes + std::int64_t{y} * grid.x.pixels;
     float* down = across + std::int64_t{grid.y.pixels} * grid.x.pixels;
     for (std::int32_t x = 0; x < grid.x.pixels; ++x) {
-        const VoteGradient vote_gradient = gather_vote_gradient(grid, task.across, rows, x, static_cast<std::int32_t>(down[x]));
+        const VoteGradient vote_gradient =
+            gather_vote_gradient(grid, task.across, rows, x, static_cast<std::int32_t>(down[x]));
         across[x] = vote_gradient.first;
         down[x] = vote_gradient.second;
     }

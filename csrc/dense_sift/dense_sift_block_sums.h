@@ -48,7 +48,7 @@ struct BlockMemory {
     Weights* weights;  // (taps)
     float* columns;    // (4 bin rows, 8 orientations, pitch)
     float* sums;       // (128, frame_pitch)
-    float* partials;      // (4, 8, 32): sums over an eighth of a descriptor; in the place of `columns`
+    float* partials;   // (4, 8, 32): sums over an eighth of a descriptor; in the place of `columns`
     std::int32_t any_pitch, any_frame_pitch;
 
     PREIMAGE_HOST_DEVICE BlockMemory(const BlockPlan& plan, float* shared)
@@ -242,7 +242,9 @@ PREIMAGE_INLINE std::int64_t block_count(const BlockPlan& plan) {
     return static_cast<std::int64_t>(plan.grid.y.frames) * ((plan.grid.x.frames + plan.frames - 1) / plan.frames);
 }
 
-inline bool has_default_pitches(const BlockPlan& plan) { return plan.pitch == kDefaultPitch && plan.frame_pitch == kMaxFrames; }
+inline bool has_default_pitches(const BlockPlan& plan) {
+    return plan.pitch == kDefaultPitch && plan.frame_pitch == kMaxFrames;
+}
 
 /// The plan for blocks of `frames` descriptors.
 inline BlockPlan plan_of(const Grid& grid, std::int32_t frames, const float* weights) {

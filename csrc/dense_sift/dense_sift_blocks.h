@@ -18,7 +18,8 @@ struct DescriptorSlice {
     int orientation;
     std::int32_t frame;
 
-    PREIMAGE_HOST_DEVICE explicit DescriptorSlice(int thread) : orientation(thread / kMaxFrames), frame(thread % kMaxFrames) {}
+    PREIMAGE_HOST_DEVICE explicit DescriptorSlice(int thread)
+        : orientation(thread / kMaxFrames), frame(thread % kMaxFrames) {}
 };
 
 constexpr int kBins = kSpatial * kSpatial;  // spatial bins of a descriptor, row-major
@@ -83,8 +84,8 @@ struct Output {
 /// From the sums of a block's descriptors, of which value(corner, bin) tells one, to what is put out. `partials`: three
 /// times the block's threads.
 template <class Block, class Value>
-PREIMAGE_HOST_DEVICE void finish(Block& block, const Grid& grid, const FrameRange& place, float* partials, const Output& output,
-                                 const Value& value) {
+PREIMAGE_HOST_DEVICE void finish(Block& block, const Grid& grid, const FrameRange& place, float* partials,
+                                 const Output& output, const Value& value) {
     static_assert(Block::threads == kBlockThreads);
     const std::int64_t first = static_cast<std::int64_t>(place.row) * grid.x.frames + place.first;
     typename Block::template PerThread<OrientationBins> values;
@@ -124,7 +125,8 @@ PREIMAGE_HOST_DEVICE void finish(Block& block, const Grid& grid, const FrameRang
     });
 }
 
-/// `index`: number of the block in the image. `shared`: shared_floats(plan), 16-byte aligned. `kDefaultPitches`: has_default_pitches(plan).
+/// `index`: number of the block in the image. `shared`: shared_floats(plan), 16-byte aligned. `kDefaultPitches`:
+/// has_default_pitches(plan).
 template <bool kDefaultPitches, class Block>
 PREIMAGE_HOST_DEVICE void descriptor_program(Block& block, const BlockPlan& plan, std::int64_t index,
                                              const Votes& votes, const Output& output, float* shared) {

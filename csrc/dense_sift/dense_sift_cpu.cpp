@@ -2,8 +2,8 @@
 #include <algorithm>
 #include <vector>
 
-#include "common/parallel.h"
 #include "common/memory.h"
+#include "common/parallel.h"
 #include "dense_sift/dense_sift.h"
 #include "dense_sift/dense_sift_cpu.h"
 #include "dense_sift/dense_sift_grid.h"
@@ -172,15 +172,15 @@ void compute(const TensorView& images, const TensorView& features, const TensorV
     const std::int64_t feature_bytes = kChannels * frames * size_of(features.type);
     prefer_large_pages(features.data, batch * feature_bytes);
     for_each_band(batch, whole.image.height * whole.image.width, whole.rows, kRowsPerBand, threads, layout.floats(),
-               [&](std::int64_t index, std::int64_t first_row, std::int64_t last_row, float* memory) {
-                   Band band = whole;
-                   band.image.pixels += index * images.strides[0];
-                   band.features = features.data + index * feature_bytes;
-                   band.norms = reinterpret_cast<float*>(norms.data) + index * frames;
-                   band.first_row = first_row;
-                   band.last_row = last_row;
-                   run(band, tables.plan, layout.scratch(memory));
-               });
+                  [&](std::int64_t index, std::int64_t first_row, std::int64_t last_row, float* memory) {
+                      Band band = whole;
+                      band.image.pixels += index * images.strides[0];
+                      band.features = features.data + index * feature_bytes;
+                      band.norms = reinterpret_cast<float*>(norms.data) + index * frames;
+                      band.first_row = first_row;
+                      band.last_row = last_row;
+                      run(band, tables.plan, layout.scratch(memory));
+                  });
 }
 
 }  // namespace preimage::dense_sift

@@ -92,8 +92,8 @@ __global__ void __launch_bounds__(kBlockThreads) votes_kernel(Call call, std::in
     DeviceBlock<kBlockThreads> block;
     const std::int64_t tiles = tiles_along(call.grid.y.pixels) * tiles_along(call.grid.x.pixels);
     const std::int64_t index = blockIdx.x / tiles;
-    vote_program(block, call.at(first + index), call.grid, blockIdx.x % tiles,
-                 Votes(call.grid, call.votes_of(index)), shared);
+    vote_program(block, call.at(first + index), call.grid, blockIdx.x % tiles, Votes(call.grid, call.votes_of(index)),
+                 shared);
 }
 
 template <bool kDefaultPitches>
@@ -103,7 +103,7 @@ __global__ void __launch_bounds__(kBlockThreads) descriptors_kernel(Call call, O
     const std::int64_t blocks = block_count(call.plan);
     const std::int64_t index = blockIdx.x / blocks;
     descriptor_program<kDefaultPitches>(block, call.plan, blockIdx.x % blocks, Votes(call.grid, call.votes_of(index)),
-                               call.at(output, index), reinterpret_cast<float*>(memory));
+                                        call.at(output, index), reinterpret_cast<float*>(memory));
 }
 
 __global__ void __launch_bounds__(kBlockThreads) centers_kernel(Call call, FlatPlan plan) {
@@ -120,8 +120,8 @@ __global__ void __launch_bounds__(kBlockThreads) flat_kernel(Call call, FlatPlan
     DeviceBlock<kBlockThreads> block;
     const std::int64_t blocks = flat_blocks(plan);
     const std::int64_t index = blockIdx.x / blocks;
-    flat_program(block, plan, blockIdx.x % blocks, call.sums + index * center_floats(plan),
-                 call.at(output, index), partials);
+    flat_program(block, plan, blockIdx.x % blocks, call.sums + index * center_floats(plan), call.at(output, index),
+                 partials);
 }
 
 // At least two blocks on a multiprocessor: left to itself ptxas 13.0 takes so few registers that it spills.
@@ -135,8 +135,8 @@ __global__ void __launch_bounds__(kBlockThreads, 2) backward_kernel(Call call, B
     input.features += index * kChannels * frames;
     input.norms += index * frames;
     input.sums = call.sums_of(index);
-    backward_program<kDefaultPitches>(block, call.plan, blockIdx.x % blocks, Votes(call.grid, call.votes_of(index)), input,
-                             reinterpret_cast<float*>(memory));
+    backward_program<kDefaultPitches>(block, call.plan, blockIdx.x % blocks, Votes(call.grid, call.votes_of(index)),
+                                      input, reinterpret_cast<float*>(memory));
 }
 
 struct ListContributions {
@@ -160,8 +160,9 @@ struct PixelGradients {
     std::int64_t first;
     __device__ void operator()(std::int64_t index, std::int64_t y, std::int64_t x) const {
         const Grid& grid = call.grid;
-        const DifferenceGradient difference_gradients = difference_gradient(call.at(first + index), grid, call.across, call.row_of(index, y),
-                                           static_cast<std::int32_t>(y), static_cast<std::int32_t>(x));
+        const DifferenceGradient difference_gradients =
+            difference_gradient(call.at(first + index), grid, call.across, call.row_of(index, y),
+                                static_cast<std::int32_t>(y), static_cast<std::int32_t>(x));
         float* out = call.votes_of(index) + y * grid.x.pixels + x;
         out[0] = difference_gradients.x;
         out[std::int64_t{grid.y.pixels} * grid.x.pixels] = difference_gradients.y;
@@ -197,7 +198,7 @@ Call prepare(const TensorView& images, const TensorView& scratch, const Paramete
     auto* memory = reinterpret_cast<float*>(scratch.data);
     const auto table = [&](int axis, const Axis& along) {
         return ContributionTable{reinterpret_cast<Contribution*>(memory + layout.contributions[axis]),
-                          reinterpret_cast<std::int32_t*>(memory + layout.counts[axis]), along.pixels};
+                                 reinterpret_cast<std::int32_t*>(memory + layout.counts[axis]), along.pixels};
     };
     send_weights(parameters, grid, memory, stream);
     Call call{};
@@ -259,8 +260,8 @@ void compute_cuda(const TensorView& images, const TensorView& scratch, const Ten
         if (can_share_bins(grid, parameters)) {
             launch_flat(call, flat_plan(grid, parameters), count, stream_of(stream), output);
         } else {
-            launch_blocks(has_default_pitches(call.plan) ? descriptors_kernel<true> : descriptors_kernel<false>, call, count,
-                          stream_of(stream), output);
+            launch_blocks(has_default_pitches(call.plan) ? descriptors_kernel<true> : descriptors_kernel<false>, call,
+                          count, stream_of(stream), output);
         }
     }
 }
@@ -285,10 +286,10 @@ void compute_backward_cuda(const TensorView& grad_features, const TensorView& gr
     for (std::int64_t first = 0; first < batch; first += layout.part) {
         const std::int64_t count = std::min(layout.part, batch - first);
         const BackwardInput input{reinterpret_cast<const float*>(grad_features.data) + first * kChannels * frames,
-                                reinterpret_cast<const float*>(grad_norms.data) + first * frames, nullptr};
+                                  reinterpret_cast<const float*>(grad_norms.data) + first * frames, nullptr};
         launch_votes(call, first, count, stream);
-        launch_blocks(has_default_pitches(call.plan) ? backward_kernel<true> : backward_kernel<false>, call, count, stream,
-                      input);
+        launch_blocks(has_default_pitches(call.plan) ? backward_kernel<true> : backward_kernel<false>, call, count,
+                      stream, input);
         const std::int64_t slots = std::int64_t{kSpatial * kOrientations} * grid.x.frames;
         float* gradient = reinterpret_cast<float*>(grad_images.data) + first * call.image.channels * pixels;
         for_each_element(count, grid.y.pixels, slots, stream, GatherDown{call});

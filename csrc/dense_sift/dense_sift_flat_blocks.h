@@ -12,11 +12,11 @@ namespace preimage::dense_sift {
 /// What is the same for all blocks of a launch.
 struct FlatPlan {
     Grid grid;
-    Axis y, x;              // the centers of bins, as if they were descriptors
-    std::int32_t frames_per_bin;     // centers from one bin of a descriptor to the next
-    std::int32_t centers;   // of a full block
-    std::int32_t pitch;     // floats between a column's sums in shared memory: a multiple of the 32 banks
-    float means[kSpatial];  // a bin's factor along one axis
+    Axis y, x;                    // the centers of bins, as if they were descriptors
+    std::int32_t frames_per_bin;  // centers from one bin of a descriptor to the next
+    std::int32_t centers;         // of a full block
+    std::int32_t pitch;           // floats between a column's sums in shared memory: a multiple of the 32 banks
+    float means[kSpatial];        // a bin's factor along one axis
 };
 
 /// Are these programs the ones to use? With few descriptors most centers of the grid would be no bin's.

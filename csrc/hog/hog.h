@@ -26,7 +26,7 @@ enum class Color {
 
 struct Parameters {
     std::int64_t cell_size;  // pixels
-    Color color;           // means nothing for one channel
+    Color color;             // means nothing for one channel
 };
 
 /// How many of an image's planes take part: one after luma.
@@ -54,7 +54,7 @@ struct Scratch {
     std::int64_t cell_pitch;
     float* lengths;            // (line_pitch): one row of votes; cell sizes other than 8 only
     std::int32_t* bins;        // (line_pitch)
-    float* right_weights;       // (line_pitch): of a pixel's vote, what goes to the cell on the right
+    float* right_weights;      // (line_pitch): of a pixel's vote, what goes to the cell on the right
     std::int32_t* left_cells;  // (line_pitch)
 };
 

@@ -87,7 +87,8 @@ PREIMAGE_INLINE ScaledGradient scaled_gradient(const float* output, const float*
     const float forward = cells[k * plane];
     const float opposite = cells[(k + kOrientations) * plane];
     const float texture = kTextureScale * output[(kBins + kOrientations + square) * plane];
-    const float undirected = clip_gradient(forward * factor + opposite * factor, 0.5f * output[(k + kBins) * plane] + texture);
+    const float undirected =
+        clip_gradient(forward * factor + opposite * factor, 0.5f * output[(k + kBins) * plane] + texture);
     const float of_forward = clip_gradient(forward * factor, 0.5f * output[k * plane]) + undirected;
     const float of_opposite = clip_gradient(opposite * factor, 0.5f * output[(k + kOrientations) * plane]) + undirected;
     return {of_forward * forward + of_opposite * opposite, of_forward * factor, of_opposite * factor};
@@ -133,7 +134,8 @@ PREIMAGE_INLINE void cell_gradient(const Backward& backward, std::int64_t number
         const std::int64_t i = row + square / 2;
         const std::int64_t j = column + square % 2;
         // At the array's edge the cell stands for its missing neighbor too.
-        const float multiplicity = (i == 0 || i == batch.cell_rows ? 2.0f : 1.0f) * (j == 0 || j == columns ? 2.0f : 1.0f);
+        const float multiplicity =
+            (i == 0 || i == batch.cell_rows ? 2.0f : 1.0f) * (j == 0 || j == columns ? 2.0f : 1.0f);
         of_energy += multiplicity * squares[i * (columns + 1) + j];
     }
     float factors[4];

@@ -169,8 +169,9 @@ private:
         }
     }
 
-    PREIMAGE_HOST_DEVICE static void generic_votes(const Image& image, std::int64_t cell_size, std::int64_t block_column,
-                                               std::int64_t row, int lower, int thread, Shared& shared) {
+    PREIMAGE_HOST_DEVICE static void generic_votes(const Image& image, std::int64_t cell_size,
+                                                   std::int64_t block_column, std::int64_t row, int lower, int thread,
+                                                   Shared& shared) {
         const std::int64_t top = cell_size * (row - 1) + cell_size / 2;
         const std::int64_t left = cell_size * (block_column - 1) + cell_size / 2;
         for (std::int64_t y = maximum(top, 1); y < minimum(top + cell_size, image.height - 1); ++y) {

@@ -61,15 +61,16 @@ void compute_bands(const Band& whole, std::int64_t batch, std::int64_t stride, i
     const auto run = PREIMAGE_KERNEL(band);
     const Layout layout(whole);
     const std::int64_t output_bytes = kChannels * whole.cell_rows * whole.cell_columns * size_of(whole.type);
-    for_each_band(batch, whole.image.height * whole.image.width, whole.cell_rows, kRowsPerBand, threads, layout.floats(),
-               [&](std::int64_t index, std::int64_t first_row, std::int64_t last_row, float* memory) {
-                   Band band = whole;
-                   band.image.pixels += index * stride;
-                   band.output += index * output_bytes;
-                   band.first_row = first_row;
-                   band.last_row = last_row;
-                   run(band, layout.scratch(memory));
-               });
+    for_each_band(batch, whole.image.height * whole.image.width, whole.cell_rows, kRowsPerBand, threads,
+                  layout.floats(),
+                  [&](std::int64_t index, std::int64_t first_row, std::int64_t last_row, float* memory) {
+                      Band band = whole;
+                      band.image.pixels += index * stride;
+                      band.output += index * output_bytes;
+                      band.first_row = first_row;
+                      band.last_row = last_row;
+                      run(band, layout.scratch(memory));
+                  });
 }
 
 }  // namespace

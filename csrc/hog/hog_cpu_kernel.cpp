@@ -189,7 +189,7 @@ void prepare_columns(const Band& band, const Scratch& scratch) {
 
 template <int kPlanes>
 void add_generic_block_row(const Band& band, const Scratch& scratch, ImageRows& lines, const Cells& cells,
-                       std::int64_t index) {
+                           std::int64_t index) {
     const std::int64_t cell_size = band.parameters.cell_size;
     const std::int64_t top = cell_size * (index - 1) + cell_size / 2;
     const std::int64_t last_row = minimum(top + cell_size, band.image.height - 1);

@@ -54,14 +54,15 @@ void compute(const TensorView& images, const TensorView& output, std::int64_t ce
     const Layout layout(whole.image, cell_size, whole.cell_columns);
     const std::int64_t output_bytes = kLabels * whole.cell_rows * whole.cell_columns * size_of(whole.type);
     for_each_band(images.shape[0], whole.image.height * whole.image.width, whole.cell_rows, kRowsPerBand, threads,
-               layout.floats(), [&](std::int64_t index, std::int64_t first_row, std::int64_t last_row, float* memory) {
-                   Band band = whole;
-                   band.image.pixels += index * images.strides[0];
-                   band.output += index * output_bytes;
-                   band.first_row = first_row;
-                   band.last_row = last_row;
-                   run(band, layout.scratch(memory));
-               });
+                  layout.floats(),
+                  [&](std::int64_t index, std::int64_t first_row, std::int64_t last_row, float* memory) {
+                      Band band = whole;
+                      band.image.pixels += index * images.strides[0];
+                      band.output += index * output_bytes;
+                      band.first_row = first_row;
+                      band.last_row = last_row;
+                      run(band, layout.scratch(memory));
+                  });
 }
 
 void compute_codes(const TensorView& images, const TensorView& output, int threads) {
@@ -72,12 +73,12 @@ void compute_codes(const TensorView& images, const TensorView& output, int threa
     const Layout layout(image, 0, 0);
     const std::int64_t pixels = image.height * image.width;
     for_each_band(images.shape[0], pixels, image.height, kPixelRowsPerBand, threads, layout.floats(),
-               [&](std::int64_t index, std::int64_t first_row, std::int64_t last_row, float* memory) {
-                   CodeBand band{image, first_row, last_row,
-                                 reinterpret_cast<std::uint8_t*>(output.data) + index * pixels};
-                   band.image.pixels += index * images.strides[0];
-                   run(band, layout.scratch(memory));
-               });
+                  [&](std::int64_t index, std::int64_t first_row, std::int64_t last_row, float* memory) {
+                      CodeBand band{image, first_row, last_row,
+                                    reinterpret_cast<std::uint8_t*>(output.data) + index * pixels};
+                      band.image.pixels += index * images.strides[0];
+                      run(band, layout.scratch(memory));
+                  });
 }
 
 }  // namespace preimage::lbp

@@ -10,7 +10,7 @@
 namespace preimage::lbp::PREIMAGE_ISA {
 namespace {
 
-constexpr std::uint32_t kNoCode = 256;     // of a pixel that does not vote
+constexpr std::uint32_t kNoCode = 256;          // of a pixel that does not vote
 constexpr std::uint8_t kUnusedLabel = kLabels;  // the label it votes for in place of one
 
 struct LabelTable {

@@ -202,7 +202,7 @@ void clear_votes(const Band& band, const Scratch& scratch, std::int64_t row) {
 /// One row's pixels of a block; `upper` and `lower` are the weights of the cells above and below it, whose left ones
 /// have their votes at `above` and `below`.
 PREIMAGE_INLINE void vote_generic(const Band& band, const std::uint32_t* codes, std::int64_t block, std::int64_t upper,
-                              std::int64_t lower, std::int64_t* above, std::int64_t* below) {
+                                  std::int64_t lower, std::int64_t* above, std::int64_t* below) {
     const std::int64_t left = block_start(block, band.cell_size);
     const std::int64_t end = minimum(left + band.cell_size, band.image.width - 1);
     for (std::int64_t x = maximum(left, 1); x < end; ++x) {
@@ -226,8 +226,8 @@ void add_generic_block_row(const Band& band, const Scratch& scratch, ImageRows& 
         const std::int64_t lower = weight_after(y - top, band.cell_size);
         for (std::int64_t block = 0; block <= band.cell_columns; ++block) {
             vote_generic(band, scratch.codes, block, 2 * band.cell_size - lower, lower,
-                     votes_of(band, scratch, index - 1) + block * kPaddedLabels,
-                     votes_of(band, scratch, index) + block * kPaddedLabels);
+                         votes_of(band, scratch, index - 1) + block * kPaddedLabels,
+                         votes_of(band, scratch, index) + block * kPaddedLabels);
         }
     }
 }

@@ -1,8 +1,8 @@
 // LBP on a CUDA device: launches of what lbp_blocks.h defines.
 #include "common/cuda_launch.h"
-#include "lbp/lbp_generic_blocks.h"
 #include "lbp/lbp_blocks.h"
 #include "lbp/lbp_checks.h"
+#include "lbp/lbp_generic_blocks.h"
 
 namespace preimage::lbp {
 namespace {
@@ -36,7 +36,8 @@ template <class PixelFormat>
 void launch_strips(PixelFormat, const Batch& batch, cudaStream_t stream) {
     using Program = StripProgram<PixelFormat>;
     const Strips strips = Program::strips(batch);
-    launch(strip_kernel<PixelFormat>, batch.images * strips.across * strips.down, Program::kThreads, 0, stream, batch, strips);
+    launch(strip_kernel<PixelFormat>, batch.images * strips.across * strips.down, Program::kThreads, 0, stream, batch,
+           strips);
 }
 
 template <class PixelFormat>
@@ -53,9 +54,14 @@ void compute_cuda(const TensorView& images, const TensorView& output, std::int64
     output.require_device(images.device);
     const Band whole = whole_image(images, output, cell_size);
     require(output.type == ScalarType::float32, "on a CUDA device the output must be float32");
-    const Batch batch{whole.image,     images.strides[0],  images.shape[0],
-                      cell_size,       whole.cell_rows,    whole.cell_columns,
-                      reinterpret_cast<float*>(output.data), nullptr};
+    const Batch batch{whole.image,
+                      images.strides[0],
+                      images.shape[0],
+                      cell_size,
+                      whole.cell_rows,
+                      whole.cell_columns,
+                      reinterpret_cast<float*>(output.data),
+                      nullptr};
     const DeviceGuard guard(images.device);
     if (cell_size == kFastCell) {
         with_pixel_format(batch.image, [&](auto format) { launch_strips(format, batch, stream_of(stream)); });

@@ -71,7 +71,8 @@ void register_ops(py::module_& module) {
                py::arg("edge_threshold"), py::arg("threads"));
     module.def("sift_grid", &sift_grid, py::arg("x"), py::arg("y"), py::arg("scale"), py::arg("angle"),
                py::arg("descriptors"), py::arg("offsets"), py::arg("output"), py::arg("image_size"), py::arg("cell"),
-               py::arg("seed"), py::arg("descriptor_scale"), py::arg("threads"), py::call_guard<py::gil_scoped_release>());
+               py::arg("seed"), py::arg("descriptor_scale"), py::arg("threads"),
+               py::call_guard<py::gil_scoped_release>());
 }
 
 }  // namespace preimage::sift

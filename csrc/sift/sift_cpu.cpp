@@ -5,15 +5,14 @@
 #include <cmath>
 
 #include "common/memory.h"
-#include "common/memory.h"
 #include "common/parallel.h"
 #include "sift/sift_refine.h"
 
 namespace preimage::sift {
 namespace {
 
-constexpr double kSigma = 1.6;         // of an octave's lowest level
-constexpr double kImageSigma = 0.5;    // that the image is taken to have, in its own pixels
+constexpr double kSigma = 1.6;        // of an octave's lowest level
+constexpr double kImageSigma = 0.5;   // that the image is taken to have, in its own pixels
 constexpr std::int64_t kMinSide = 3;  // an extremum needs neighbors
 
 /// The Gaussian of this standard deviation in float32, its weights summing up to about 1.
@@ -36,11 +35,11 @@ std::vector<float> gaussian(double sigma) {
 struct Plan {
     Parameters parameters;
     Kernels kernels;
-    Size first;   // of the first octave
+    Size first;  // of the first octave
     int octaves;
-    std::int64_t plane;                        // floats from one plane of an octave to the next
-    std::int64_t line;                         // floats of a row with margins
-    double sigma;                              // of level 0
+    std::int64_t plane;                       // floats from one plane of an octave to the next
+    std::int64_t line;                        // floats of a row with margins
+    double sigma;                             // of level 0
     std::vector<std::vector<float>> filters;  // to level s from s - 1, from -1 (from the image) on
 
     Plan(const Image& image, const Parameters& wanted)
@@ -227,7 +226,11 @@ private:
         const auto y = static_cast<float>(extremum.y * scale);
         const auto sigma =
             static_cast<float>(plan_.sigma * std::pow(2.0, extremum.level / plan_.parameters.levels) * scale);
-        const Patch patch{lengths_,  angles_,   size_, static_cast<double>(x) / scale, static_cast<double>(y) / scale,
+        const Patch patch{lengths_,
+                          angles_,
+                          size_,
+                          static_cast<double>(x) / scale,
+                          static_cast<double>(y) / scale,
                           static_cast<double>(sigma) / scale};
         double histogram[kOrientationBins];
         double angles[4];

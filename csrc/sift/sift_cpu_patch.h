@@ -70,8 +70,8 @@ void orientations(const Patch& patch, double* histogram) {
     const auto factor = static_cast<float>(1.0 / (2.0 * sigma * sigma));
     double votes[kOrientationBins + 2] = {};  // the first and the last once more
     OrientationRow row;
-    for (std::int64_t y = maximum(center_row - radius, 0);
-         y <= minimum(center_row + radius, patch.size.height - 1); ++y) {
+    for (std::int64_t y = maximum(center_row - radius, 0); y <= minimum(center_row + radius, patch.size.height - 1);
+         ++y) {
         const auto dx = static_cast<float>(static_cast<double>(left) - patch.x);
         const auto dy = static_cast<float>(static_cast<double>(y) - patch.y);
         const std::int64_t count = right - left + 1;
@@ -231,8 +231,8 @@ bool describe(const Patch& patch, double angle, float* descriptor) {
     }
     alignas(32) float bins[kSide * kSide * kOrientations] = {};
     DescriptorRow row;
-    for (std::int64_t y = maximum(center_row - radius, 1);
-         y <= minimum(center_row + radius, patch.size.height - 2); ++y) {
+    for (std::int64_t y = maximum(center_row - radius, 1); y <= minimum(center_row + radius, patch.size.height - 2);
+         ++y) {
         const auto dy = static_cast<float>(static_cast<double>(y) - patch.y);
         std::int64_t first = maximum(column - radius, 1);
         std::int64_t last = minimum(column + radius, patch.size.width - 2);

@@ -7,8 +7,8 @@
 #include <string>
 
 #include "common/float16.h"
-#include "common/memory.h"
 #include "common/image.h"
+#include "common/memory.h"
 #include "common/parallel.h"
 #include "sift/sift.h"
 

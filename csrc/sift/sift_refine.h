@@ -61,9 +61,15 @@ struct Quadratic {
     Quadratic(const float* at, std::int64_t pitch, std::int64_t plane) {
         const auto value = [=](int x, int y, int s) { return at[x + y * pitch + s * plane]; };
         const double twice = 2.0 * static_cast<double>(at[0]);
-        const auto first_derivative = [](float after, float before) { return 0.5 * static_cast<double>(after - before); };
-        const auto second_derivative = [=](float after, float before) { return static_cast<double>(after + before) - twice; };
-        const auto mixed_derivative = [](float a, float b, float c, float d) { return 0.25 * static_cast<double>(a + b - c - d); };
+        const auto first_derivative = [](float after, float before) {
+            return 0.5 * static_cast<double>(after - before);
+        };
+        const auto second_derivative = [=](float after, float before) {
+            return static_cast<double>(after + before) - twice;
+        };
+        const auto mixed_derivative = [](float a, float b, float c, float d) {
+            return 0.25 * static_cast<double>(a + b - c - d);
+        };
         gradient[0] = first_derivative(value(1, 0, 0), value(-1, 0, 0));
         gradient[1] = first_derivative(value(0, 1, 0), value(0, -1, 0));
         gradient[2] = first_derivative(value(0, 0, 1), value(0, 0, -1));
@@ -107,8 +113,8 @@ inline bool refine(const float* here, const Size& size, std::int64_t plane, std:
             y += step_y;
             continue;
         }
-        const double value = static_cast<double>(at[0]) +
-                             0.5 * (fit.gradient[0] * dx + fit.gradient[1] * dy + fit.gradient[2] * ds);
+        const double value =
+            static_cast<double>(at[0]) + 0.5 * (fit.gradient[0] * dx + fit.gradient[1] * dy + fit.gradient[2] * ds);
         const double score = (fit.xx + fit.yy) * (fit.xx + fit.yy) / (fit.xx * fit.yy - fit.xy * fit.xy);
         const double edge = parameters.edge_threshold;
         *result = {static_cast<double>(x) + dx, static_cast<double>(y) + dy, level + ds, value};

@@ -10,11 +10,11 @@
 #include <cstring>
 #include <memory>
 
-#include "common/aligned.h"
-#include "host_run.h"
+#include "common/memory.h"
 #include "dense_sift/dense_sift_backward_blocks.h"
 #include "dense_sift/dense_sift_blocks.h"
 #include "dense_sift/dense_sift_flat_blocks.h"
+#include "host_run.h"
 
 namespace {
 
@@ -127,7 +127,7 @@ std::vector<float> backward(const Run& run, const float* grad_features, const fl
     for (std::int64_t index = 0; index < run.batch; ++index) {
         std::vector<float> votes = votes_of(run, index);
         const BackwardInput input{grad_features + index * run.frames() * kChannels, grad_norms + index * run.frames(),
-                                sums.data()};
+                                  sums.data()};
         for (std::int64_t number = 0; number < run.blocks(); ++number) {
             Block block(run.order);
             const AlignedFloats shared = shared_memory(shared_floats(run.plan));
@@ -143,9 +143,11 @@ std::vector<float> backward(const Run& run, const float* grad_features, const fl
                 gather_down<1>(grid, down.table, sums.data(), y, element, row + element);
             }
             for (std::int32_t x = 0; x < grid.x.pixels; ++x) {
-                const DifferenceGradient difference_gradients = difference_gradient(run.at(index), grid, across.table, row, y, x);
+                const DifferenceGradient difference_gradients =
+                    difference_gradient(run.at(index), grid, across.table, row, y, x);
                 votes[static_cast<std::size_t>(std::int64_t{y} * grid.x.pixels + x)] = difference_gradients.x;
-                votes[static_cast<std::size_t>(run.pixels() + std::int64_t{y} * grid.x.pixels + x)] = difference_gradients.y;
+                votes[static_cast<std::size_t>(run.pixels() + std::int64_t{y} * grid.x.pixels + x)] =
+                    difference_gradients.y;
             }
         }
         for (std::int32_t y = 0; y < grid.y.pixels; ++y) {

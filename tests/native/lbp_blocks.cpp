@@ -5,8 +5,8 @@
 #include <memory>
 
 #include "host_run.h"
-#include "lbp/lbp_any_blocks.h"
 #include "lbp/lbp_blocks.h"
+#include "lbp/lbp_generic_blocks.h"
 
 using namespace preimage;
 using namespace preimage::lbp;
