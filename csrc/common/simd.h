@@ -1,7 +1,7 @@
-// Part of the CPU kernels: vectors as wide as the instruction set's registers (wider ones would be kept in memory), and
-// how they are stored as features.
+// Part of the CPU kernels: vectors of the instruction set's register width (GCC would keep wider ones in memory), and
+// stores that convert to the type of the features.
 //
-// Included by every source that is compiled for several instruction sets, hence without linkage.
+// In an anonymous namespace because it is compiled for several instruction sets (see host_device.h).
 #pragma once
 
 #include <cstdint>
@@ -11,6 +11,8 @@
 
 namespace preimage {
 namespace {
+
+constexpr int kChunk = 16;  // elements that loops process together: one cache line of float32
 
 #if defined(__AVX512F__)
 constexpr int kVecSize = 16;
@@ -31,8 +33,8 @@ PREIMAGE_INLINE FloatVec load(const float* from) {
 PREIMAGE_INLINE void store(float* to, FloatVec lanes) { __builtin_memcpy(to, &lanes, sizeof(lanes)); }
 PREIMAGE_INLINE FloatVec zeros() { return FloatVec{}; }
 
-// `unsigned_to_half` and `unsigned_to_bfloat16` of every lane: compilers unroll loops over the lanes before they could
-// vectorize them.
+// `unsigned_to_half` and `unsigned_to_bfloat16` (float16.h) for all lanes. Written with vectors because compilers
+// unroll a loop over the lanes before they can vectorize it.
 PREIMAGE_INLINE void store_as(float* out, FloatVec values) { store(out, values); }
 PREIMAGE_INLINE void store_as(Half* out, FloatVec values) {
     const auto bits = reinterpret_cast<IntVec>(values);
@@ -49,7 +51,7 @@ PREIMAGE_INLINE void store_as(Bfloat16* out, FloatVec values) {
     __builtin_memcpy(out, &rounded, sizeof(rounded));
 }
 
-/// The same of an array.
+/// Store a whole array.
 template <int kCount, class Stored>
 PREIMAGE_INLINE void store_all(Stored* out, const float (&values)[kCount]) {
     static_assert(kCount % kVecSize == 0);

@@ -1,4 +1,4 @@
-// The gradient of dense SIFT on the CPU: the steps of dense_sift_backward.h, each shared out by rows.
+// The gradient of dense SIFT on the CPU: the steps of dense_sift_backward.h, in parallel over rows or images.
 #include "dense_sift/dense_sift_backward.h"
 
 #include <algorithm>
@@ -11,7 +11,7 @@
 namespace preimage::dense_sift {
 namespace {
 
-constexpr std::int64_t kPixelsPerThread = 1 << 14;  // several times what starting the threads of five steps costs
+constexpr std::int64_t kPixelsPerThread = 1 << 14;  // several times the cost of starting threads for five steps
 
 /// `for_each(count, body)` calls body(index, worker) for every index.
 template <class ForEach>
@@ -33,7 +33,7 @@ void run_image(const Task& task, const ImageTask& one, float* memory, const ForE
     });
 }
 
-/// A table of shares in memory of its own.
+/// A table of contributions that owns its memory.
 struct AxisContributions {
     std::vector<Contribution> contributions;
     std::vector<std::int32_t> counts;
@@ -88,7 +88,8 @@ void compute_backward(const TensorView& grad_features, const TensorView& grad_no
     const std::int64_t frames = std::int64_t{grid.y.frames} * grid.x.frames;
     const auto workers = static_cast<int>(
         std::clamp<std::int64_t>(threads, 1, std::max<std::int64_t>(1, batch * pixels / kPixelsPerThread)));
-    const bool by_image = batch % workers == 0 || batch >= 4 * workers;  // else every image by rows
+    const bool by_image =
+        batch % workers == 0 || batch >= 4 * workers;  // images in parallel; otherwise the rows of each image
     const AlignedFloats images_memory = aligned_floats(image_floats(grid) * (by_image ? workers : 1));
     const AlignedFloats memory = aligned_floats(worker_floats(grid) * workers);
     const auto image_task = [&](std::int64_t index, float* own) {

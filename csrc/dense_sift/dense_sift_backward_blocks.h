@@ -1,5 +1,5 @@
 // The gradient of dense SIFT on the GPU: step 1 of dense_sift_backward.h as a block program. The other steps are
-// functions of one element, and need none.
+// element-wise.
 #pragma once
 
 #include <cstdint>
@@ -9,14 +9,14 @@
 
 namespace preimage::dense_sift {
 
-/// One image's part in step 1.
+/// Inputs and output of step 1 for one image.
 struct BackwardInput {
-    const float* features;  // (128, rows, columns): the gradient with respect to the descriptors
+    const float* features;  // (128, rows, columns): gradient with respect to the descriptors
     const float* norms;     // (rows, columns)
-    float* sums;            // (rows, 128, columns): written, that with respect to their sums
+    float* sums;            // (rows, 128, columns): output, gradient with respect to the sums
 };
 
-/// A thread's eighth of a descriptor on its way back.
+/// The state of a thread, which processes one orientation of a descriptor.
 struct BackwardState {
     OrientationBins sums, gradient;
     UnitLength unit;  // of the sums
@@ -26,8 +26,8 @@ struct BackwardState {
         values.load([this](int bin) { return clip(sums.of[bin] * unit.factor); });
         return values;
     }
-    /// Through the second normalization and the clipping; `product` of clipped values and gradient.
-    PREIMAGE_HOST_DEVICE void through_clipped(const UnitLength& second, float product) {
+    /// Goes back through the second normalization and clipping; `product` is that of clipped values and gradient.
+    PREIMAGE_HOST_DEVICE void normalize_backward(const UnitLength& second, float product) {
         for (int bin = 0; bin < kBins; ++bin) {
             const float value = sums.of[bin] * unit.factor;
             gradient.of[bin] = clip_backward(value, second.backward(clip(value), gradient.of[bin], product));
@@ -35,21 +35,21 @@ struct BackwardState {
     }
 };
 
-/// The sums of a block's descriptors once more, and back through their normalization. Parameters as for
+/// Recomputes the sums of the block's descriptors and goes back through their normalization. Parameters as for
 /// `descriptor_program`.
 template <bool kDefaultPitches, class Block>
 PREIMAGE_HOST_DEVICE void backward_program(Block& block, const BlockPlan& plan, std::int64_t index, const Votes& votes,
                                            const BackwardInput& input, float* shared) {
     static_assert(Block::threads == kBlockThreads);
     const BlockMemory<kDefaultPitches> memory(plan, shared);
-    const FrameRange place(plan.grid.x, plan.frames, index);
-    sum_bins(block, plan, memory, place, votes);
+    const FrameRange range(plan.grid.x, plan.frames, index);
+    sum_bins(block, plan, memory, range, votes);
     const std::int64_t columns = plan.grid.x.frames;
     typename Block::template PerThread<BackwardState> kept;
     const auto each = [&](const auto& phase) {
         block.each([&](int thread) {
             const DescriptorSlice slice(thread);
-            if (slice.frame < place.frames) {
+            if (slice.frame < range.frames) {
                 phase(thread, slice, kept[thread]);
             }
         });
@@ -63,7 +63,7 @@ PREIMAGE_HOST_DEVICE void backward_program(Block& block, const BlockPlan& plan, 
         own.unit = unit_length(reduce_partials(memory.partials, 0, slice));
         const std::int64_t plane = plan.grid.y.frames * columns;
         const float* from =
-            input.features + slice.orientation * plane + place.row * columns + place.first + slice.frame;
+            input.features + slice.orientation * plane + range.row * columns + range.first + slice.frame;
         own.gradient.load([&](int bin) { return from[bin * kOrientations * plane]; });
         const OrientationBins clipped = own.clipped();
         store_partial(memory.partials, 1, thread, clipped.dot(clipped));
@@ -71,16 +71,16 @@ PREIMAGE_HOST_DEVICE void backward_program(Block& block, const BlockPlan& plan, 
     });
     block.barrier();
     each([&](int thread, const DescriptorSlice& slice, BackwardState& own) {
-        own.through_clipped(unit_length(reduce_partials(memory.partials, 1, slice)),
-                            reduce_partials(memory.partials, 2, slice));
+        own.normalize_backward(unit_length(reduce_partials(memory.partials, 1, slice)),
+                               reduce_partials(memory.partials, 2, slice));
         store_partial(memory.partials, 3, thread, own.sums.dot(own.gradient));
     });
     block.barrier();
     each([&](int, const DescriptorSlice& slice, const BackwardState& own) {
         const float product = reduce_partials(memory.partials, 3, slice);
-        const std::int64_t frame = place.first + slice.frame;
-        const float more = input.norms[place.row * columns + frame] / norm_divisor(plan.grid.bin_size);
-        float* out = input.sums + (std::int64_t{place.row} * kChannels + slice.orientation) * columns + frame;
+        const std::int64_t frame = range.first + slice.frame;
+        const float more = input.norms[range.row * columns + frame] / norm_divisor(plan.grid.bin_size);
+        float* out = input.sums + (std::int64_t{range.row} * kChannels + slice.orientation) * columns + frame;
         for (int bin = 0; bin < kBins; ++bin, out += kOrientations * columns) {
             *out = own.unit.backward(own.sums.of[bin], own.gradient.of[bin], product) + more;
         }

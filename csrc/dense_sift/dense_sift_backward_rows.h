@@ -1,5 +1,4 @@
-// Part of the gradient on the CPU (dense_sift_backward.cpp): the steps of dense_sift_backward.h,
-// a row of an image at a time.
+// Part of the gradient on the CPU (dense_sift_backward.cpp): the steps of dense_sift_backward.h for a row of an image.
 #pragma once
 
 #include <algorithm>
@@ -13,13 +12,12 @@
 namespace preimage::dense_sift {
 namespace {
 
-constexpr int kChunk = 16;                        // descriptors whose normalization is worked on together
 constexpr int kSlots = kSpatial * kOrientations;  // sums of a pixel column
-constexpr std::int32_t kColumnsAtOnce = 64;       // of pixels, when they are summed down
+constexpr std::int32_t kColumnsAtOnce = 64;       // pixel columns summed together
 
 using Chunk = float[kChannels][kChunk];
 
-/// What is the same for all images.
+/// Parameters and tables shared by all images.
 struct Task {
     Grid grid;
     int channels;
@@ -28,15 +26,15 @@ struct Task {
     ContributionTable down, across;
 };
 
-/// One image: what comes in, what goes out, and what its steps leave for each other.
+/// Inputs, output and intermediate buffers of one image.
 struct ImageTask {
     Image image;
     const float* grad_features;  // (128, rows, columns)
     const float* grad_norms;     // (rows, columns)
     float* gradient;             // (channels, height, width)
     float* luma;                 // (height, width)
-    float* votes;                // (2, height, width): lengths and directions; later the slopes
-    float* sums;                 // (rows, 128, columns): their gradient
+    float* votes;  // (2, height, width): lengths and directions; later gradients with respect to gx and gy
+    float* sums;   // (rows, 128, columns): gradient with respect to the sums
 };
 
 std::int64_t image_floats(const Grid& grid) {
@@ -44,7 +42,7 @@ std::int64_t image_floats(const Grid& grid) {
     return 3 * pixels + std::int64_t{kChannels} * grid.y.frames * grid.x.frames;
 }
 
-/// A thread's columns of sums, or its row of gathered gradients.
+/// Return the size of a thread's buffer, for column sums or for a row of gathered gradients.
 std::int64_t worker_floats(const Grid& grid) { return std::int64_t{kSlots} * grid.x.pixels; }
 
 void luma_row(const ImageTask& one, std::int64_t y) {
@@ -56,7 +54,7 @@ void luma_row(const ImageTask& one, std::int64_t y) {
     }
 }
 
-/// The rows of luma above, at and below row y, and its gradients.
+/// Gradients of row y, from the rows of luma above, at and below it.
 class Gradients {
 public:
     Gradients(const Grid& grid, const float* luma, std::int32_t y)
@@ -72,7 +70,7 @@ public:
     }
     float down(std::int32_t x) const { return difference(above_[x], below_[x], inside_); }
 
-    /// Calls visit(x, gx, gy) for every pixel of the row; inside it, in a loop that compilers vectorize.
+    /// Calls visit(x, gx, gy) for every pixel of the row. The loop over the inner pixels vectorizes.
     template <class Visit>
     void each(const Visit& visit) const {
         visit(0, across(0), down(0));
@@ -101,7 +99,7 @@ void vote_row(const Task& task, const ImageTask& one, std::int32_t y) {
 
 using Four = float __attribute__((vector_size(16)));
 
-/// The sums of up to kChunk descriptors of a row, from its columns of sums: in the GPU's order of adding.
+/// Computes the sums of up to kChunk descriptors of a row from column sums, in the same order as on the GPU.
 void sum_chunk(const Task& task, const float* columns, std::int64_t first, int count, Chunk& sums) {
     const Grid& grid = task.grid;
     for (int lane = 0; lane < count; ++lane) {
@@ -125,7 +123,7 @@ void sum_chunk(const Task& task, const float* columns, std::int64_t first, int c
     }
 }
 
-/// Per descriptor, the scalar product of two chunks' values: over each orientation, then all.
+/// Computes, per descriptor, the scalar product of two chunks: over each orientation first, then in total.
 void dot(const Chunk& a, const Chunk& b, float (&total)[kChunk]) {
     std::fill_n(total, kChunk, 0.0f);
     for (int orientation = 0; orientation < kOrientations; ++orientation) {
@@ -151,7 +149,7 @@ void unit_lengths(const Chunk& values, Units& units) {
     }
 }
 
-/// Step 1 for a chunk: `gradient` with respect to the descriptors becomes that with respect to the sums.
+/// Step 1 for a chunk: replaces the gradient with respect to the descriptors by that with respect to the sums.
 void normalize_backward(const Chunk& sums, Chunk& gradient) {
     Chunk clipped;
     Units first;
@@ -180,8 +178,8 @@ void normalize_backward(const Chunk& sums, Chunk& gradient) {
     }
 }
 
-/// The 4 x 8 sums of the pixel columns [begin, end) under a row of descriptors, in the GPU's order of adding. Few
-/// enough columns at a time to stay in the level 1 cache.
+/// Computes the 4 x 8 sums of pixel columns [begin, end) under a row of descriptors, in the same order as on the GPU.
+/// Called with few enough columns to stay in the level 1 cache.
 void sum_columns(const Task& task, const float* votes, std::int32_t row, std::int32_t begin, std::int32_t end,
                  float* columns) {
     const Grid& grid = task.grid;
@@ -208,7 +206,7 @@ void descriptor_row(const Task& task, const ImageTask& one, std::int32_t row, fl
     for (std::int32_t x = begin; x < end; x += kColumnsAtOnce) {
         sum_columns(task, one.votes, row, x, std::min(x + kColumnsAtOnce, end), columns);
     }
-    // The descriptors' gradient is brought here by whole rows, then worked on in its new place.
+    // The gradient of the descriptors is copied here by whole rows, then processed in place.
     const std::int64_t width = grid.x.frames;
     const std::int64_t plane = grid.y.frames * width;
     float* own = one.sums + std::int64_t{row} * kChannels * width;
@@ -241,7 +239,7 @@ void difference_gradient_row(const Task& task, const ImageTask& one, std::int32_
     for (std::int64_t element = 0; element < std::int64_t{kSlots} * grid.x.frames; element += kChunk) {
         gather_down<kChunk>(grid, task.down, one.sums, y, element, rows + element);
     }
-    // The votes of this row are needed no more: what comes of them takes their place.
+    // The votes of this row are not needed any more, so the gradients replace them.
     float* across = one.votes + std::int64_t{y} * grid.x.pixels;
     float* down = across + std::int64_t{grid.y.pixels} * grid.x.pixels;
     for (std::int32_t x = 0; x < grid.x.pixels; ++x) {

@@ -1,4 +1,5 @@
-// Checks, plans the sums, cuts the batch into bands, and hands them to threads.
+// Dense SIFT on the CPU: checks arguments, plans the sums, divides the batch into bands and runs the kernel in
+// parallel.
 #include <algorithm>
 #include <vector>
 
@@ -12,15 +13,15 @@
 namespace preimage::dense_sift {
 namespace {
 
-constexpr std::int64_t kRowsPerBand = 16;  // of descriptors; each band makes the sums of a few more
-// Strips: wide ones write long stretches of memory, which pays even where their sums along x, 1.25 MiB at most, do not
-// all stay in the level 2 cache. Beyond 512 descriptors they gain nothing.
+constexpr std::int64_t kRowsPerBand = 16;  // rows of descriptors; each band also sums a few rows of its neighbors
+// Wide strips write long runs of memory, which pays even if their sums along x, at most 1.25 MiB, do not all stay in
+// the level 2 cache. Beyond 512 descriptors there is no further gain.
 constexpr std::int64_t kRingFloats = 10 << 15;
 constexpr std::int64_t kMaxStrip = 32 * kChunk;
 
 std::int64_t padded(std::int64_t count, std::int64_t to = kChunk) { return (count + to - 1) / to * to; }
 
-/// The plan and the tables that it points at.
+/// The plan, and the tables that it points to.
 struct PlanTables {
     Plan plan{};
     std::vector<float> weights;
@@ -80,7 +81,7 @@ void make_plan(PlanTables& tables, const Band& whole) {
     const std::int64_t widest = std::min(plan.strip, whole.columns);
     plan.span = (widest - 1) * parameters.step + plan.positions;
     plan.sums = padded(plan.strip + *std::max_element(plan.shift_of, plan.shift_of + kSpatial));
-    // An odd number of cache lines, so that the phases and orientations do not all fall into one cache set.
+    // An odd number of cache lines, so that phases and orientations do not share a cache set.
     const std::int64_t threshold = padded(plan.sums + (plan.positions - 1) / parameters.step + 1);
     plan.phase_pitch = threshold / kChunk % 2 == 0 ? threshold + kChunk : threshold;
     for (std::int64_t position = 0; position < plan.positions; ++position) {

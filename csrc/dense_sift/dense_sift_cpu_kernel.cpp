@@ -1,12 +1,11 @@
-// The CPU kernel: one source, compiled once per instruction set by a file that defines band.
+// The CPU kernel of dense SIFT, compiled once per instruction set (CMakeLists.txt).
 //
-// Whatever is here has internal linkage, and nothing of the standard library's templates is used: see
-// host_device.h on what a linker could otherwise do.
+// Everything here has internal linkage and uses no templates of the standard library: host_device.h says why.
 //
-// Work goes down the image, strip by strip. Every row of pixels becomes a row of votes, and that a row of sums along
-// x (dense_sift_cpu.h says in which order they lie), kept in a ring of as many rows as a descriptor reaches over;
-// once the last row of a row of descriptors is there, the sums along y are made, normalized and written.
-// Every sum is made in the same order however the image is cut into bands and strips.
+// The kernel goes down the image, strip by strip. Every row of pixels becomes a row of votes, and then a row of sums
+// along x (in the order described in dense_sift_cpu.h). These are kept in a ring buffer of as many rows as a descriptor
+// covers. After the last row of a row of descriptors, the sums along y are computed, normalized and written. Every sum
+// has the same order, however the image is divided into bands and strips.
 #include <cstring>
 
 #include "common/image_rows.h"
@@ -18,7 +17,7 @@
 namespace preimage::dense_sift::PREIMAGE_ISA {
 namespace {
 
-/// The columns of the image that a strip's gradients are made of, as an image of its own.
+/// Return the image columns needed for the gradients of a strip, as an image.
 Image part_of(const Image& image, std::int64_t first, std::int64_t last) {
     Image part = image;
     part.pixels += first * image.column_stride;
@@ -41,14 +40,14 @@ public:
 
     void run() {
         const std::int64_t step = band_.parameters.step;
-        // Phases are filled anew with every row, but for the places that only padding lanes read.
+        // Every row overwrites the phases, except for elements that only padding lanes read.
         const auto bytes = static_cast<std::size_t>(phases_size()) * sizeof(float);
         std::memset(scratch_.phased_directions, 0, bytes);
         std::memset(scratch_.phased_lengths, 0, bytes);
         for (std::int64_t place = 0; place <= extent(band_.parameters.bin_size); ++place) {
             scratch_.ready[place] = -1;
         }
-        std::int64_t next = band_.first_row * step;  // the position, along y, that is added next
+        std::int64_t next = band_.first_row * step;  // next position along y to be added
         for (std::int64_t row = band_.first_row; row < band_.last_row; ++row) {
             for (next = maximum(next, row * step); next < row * step + plan_.positions; ++next) {
                 add_row(next);
@@ -68,7 +67,7 @@ private:
 
     std::int64_t phases_size() const { return plan_.phases * plan_.phase_pitch; }
 
-    /// Position `next` along y is the image's row top - (bin_size - 1) + next, or the nearest there is.
+    /// Adds position `next` along y: row top - (bin_size - 1) + next of the image, or the nearest row inside it.
     void add_row(std::int64_t next) {
         const Parameters& parameters = band_.parameters;
         const std::int64_t wanted = parameters.top - (parameters.bin_size - 1) + next;

@@ -11,13 +11,14 @@
 namespace preimage::dense_sift::PREIMAGE_ISA {
 namespace {
 
-/// The pixels that a strip's sums reach, [begin, begin + span) along x, and those of them that the image has.
+/// The pixels under a strip's descriptors, [begin, begin + span) along x, and those of them inside the image.
 struct StripColumns {
     std::int64_t begin, span;
-    std::int64_t first, last;  // of the image, last exclusive
+    std::int64_t first, last;  // inside the image, last exclusive
 };
 
-/// Of a pixel in the image's first or last column, which has one neighbor along x: at `beside` columns from it.
+/// Computes the gradient of a pixel in the first or last column of the image; its only neighbor along x is `beside`
+/// columns away.
 PREIMAGE_INLINE void border_gradient(const float* here, const float* above, const float* below, int beside,
                                      bool inside_rows, float* direction_out, float* length_out) {
     const float gx = beside > 0 ? here[1] - here[0] : here[0] - here[-1];
@@ -26,8 +27,8 @@ PREIMAGE_INLINE void border_gradient(const float* here, const float* above, cons
     *length_out = gradient_length(gx, gy);
 }
 
-/// Row y's gradients, to directions[x - columns.begin] and lengths[...]; those outside the image repeat its edge.
-/// `lines` holds the image's columns from `origin` on.
+/// Computes the gradients of row y into directions[x - columns.begin] and lengths[...]; outside the image the values at
+/// its edge are repeated. The columns of `lines` start at `origin`.
 void gradient_row(const ImageRows& lines, std::int64_t origin, std::int64_t y, const Image& image,
                   const StripColumns& columns, float* __restrict directions, float* __restrict lengths) {
     const float* here = lines.row(0, y);
@@ -48,7 +49,7 @@ void gradient_row(const ImageRows& lines, std::int64_t origin, std::int64_t y, c
             lengths[start + to_place + lane] = gradient_length(gx, gy);
         }
     }
-    // The last step may have gone past the end: the edges come after it.
+    // The last step may have gone past the end, so the edges are written after it.
     const auto repeat_border = [&](std::int64_t x, int beside, std::int64_t from, std::int64_t to) {
         float edge_direction = 0.0f;
         float edge_length = 0.0f;
@@ -107,8 +108,8 @@ void to_phases(const float* in, std::int64_t span, const Plan& plan, std::int64_
     }
 }
 
-/// Splits every length between the two orientations next to its direction. Loops of unknown length: short ones of
-/// known length are unrolled before they could be vectorized.
+/// Splits every length between the two orientations nearest to its direction. Loops of unknown length, because
+/// compilers unroll short loops of known length before they can vectorize them.
 void split_votes(const float* __restrict directions, const float* __restrict lengths, std::int64_t count,
                  std::int32_t* __restrict bins, float* __restrict first, float* __restrict second) {
     for (std::int64_t place = 0; place < count; ++place) {
@@ -119,7 +120,7 @@ void split_votes(const float* __restrict directions, const float* __restrict len
     }
 }
 
-/// The planes of votes, `count` apart, of all orientations.
+/// Writes the planes of votes of all orientations, `count` apart.
 void spread_votes(const std::int32_t* bins, const float* first, const float* second, std::int64_t count, float* votes) {
     for (std::int64_t place = 0; place < count; place += kVecSize) {
         IntVec bin;

@@ -1,4 +1,5 @@
-// Part of the CPU kernel (dense_sift_cpu_kernel.cpp): from a row's sums to normalized descriptors of the wanted type.
+// Part of the CPU kernel (dense_sift_cpu_kernel.cpp): normalizes the sums of a row and stores them in the requested
+// type.
 #pragma once
 
 #include <cstring>
@@ -14,7 +15,7 @@ namespace {
 using ByteVec = std::uint8_t __attribute__((vector_size(kVecSize)));
 
 using preimage::store_as;
-/// `to_byte` of every lane.
+/// `to_byte` for all lanes.
 PREIMAGE_INLINE void store_as(std::uint8_t* out, FloatVec values) {
     const FloatVec scaled = 512.0f * values;
     const FloatVec limited = scaled < 255.0f ? scaled : zeros() + 255.0f;
@@ -22,12 +23,12 @@ PREIMAGE_INLINE void store_as(std::uint8_t* out, FloatVec values) {
     __builtin_memcpy(out, &rounded, sizeof(rounded));
 }
 
-/// `clip` of every lane.
+/// `clip` for all lanes.
 PREIMAGE_INLINE FloatVec clipped_at(FloatVec value) { return kClip < value ? zeros() + kClip : value; }
 
-constexpr std::size_t kCacheLine = 64;  // bytes in a cache line
+constexpr std::size_t kCacheLine = 64;  // bytes
 
-/// Both factors of kChunk descriptors, in place of their squares and totals; their norms to `norms`, `count` of them.
+/// Replaces the squares and totals of a strip by its two normalization factors, and writes `count` norms.
 void finish_norms(const Plan& plan, const Scratch& scratch, float divisor, std::int64_t count, float* norms) {
     float* __restrict squares = scratch.squares;
     float* __restrict totals = scratch.totals;
@@ -40,7 +41,8 @@ void finish_norms(const Plan& plan, const Scratch& scratch, float divisor, std::
             first[lane] = normalizer(squares[start + lane]);
         }
         const FloatVec factor = load(first);
-        FloatVec clipped[4] = {zeros(), zeros(), zeros(), zeros()};  // no sum waits for the one before it
+        FloatVec clipped[4] = {zeros(), zeros(), zeros(),
+                               zeros()};  // four, so that no addition waits for the previous one
         for (int channel = 0; channel < kChannels; channel += 4) {
             for (int k = 0; k < 4; ++k) {
                 const FloatVec value = clipped_at(load(scratch.raw + (channel + k) * plan.strip + start) * factor);
@@ -67,7 +69,7 @@ void write_features(const Band& band, const Plan& plan, const Scratch& scratch, 
             return clipped_at(load(raw + start) * load(scratch.squares + start)) * load(scratch.totals + start);
         };
         for (std::int64_t start = 0; channel + 2 < kChannels && start < count; start += kLine) {
-            __builtin_prefetch(out + 2 * plane + start, 1);  // jumps that the processor does not foresee
+            __builtin_prefetch(out + 2 * plane + start, 1);  // the hardware does not predict jumps between planes
         }
         if (count < kVecSize) {
             Stored values[kVecSize];
@@ -76,14 +78,14 @@ void write_features(const Band& band, const Plan& plan, const Scratch& scratch, 
             continue;
         }
         for (std::int64_t start = 0; start < count; start += kVecSize) {
-            // The last step goes back to end with the row, so that it too writes whole vectors.
+            // The last step moves back so that it ends with the row: it too writes whole vectors.
             const std::int64_t index = minimum(start, count - kVecSize);
             store_as(out + index, values_at(index));
         }
     }
 }
 
-/// Normalizes the row whose sums are in `raw` and writes its descriptors from `column` on, `count` of them.
+/// Normalizes the sums in `raw` and writes `count` descriptors of the row, starting at `column`.
 void write_row(const Band& band, const Plan& plan, const Scratch& scratch, std::int64_t row, std::int64_t column,
                std::int64_t count) {
     float* norms = band.norms + row * band.columns + column;

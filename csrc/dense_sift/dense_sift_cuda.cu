@@ -1,4 +1,4 @@
-// Dense SIFT on a CUDA device: launches of what dense_sift_blocks.h and dense_sift_backward.h define.
+// Dense SIFT on a CUDA device: launches the programs of dense_sift_blocks.h and the steps of dense_sift_backward.h.
 #include "dense_sift/dense_sift_cuda.h"
 
 #include <algorithm>
@@ -13,16 +13,18 @@
 namespace preimage::dense_sift {
 namespace {
 
-constexpr std::int64_t kPartFloats = 1 << 26;  // of working memory of a part of the batch: 256 MiB
-constexpr std::int64_t kPartPixels = 1 << 22;  // forward: their votes, 32 MiB, stay in the level 2 cache
-constexpr std::int64_t kPieceWeights = 960;    // of the weights: what a launch takes along by value
+constexpr std::int64_t kPartFloats = 1 << 26;  // working memory for a part of the batch: 256 MiB
+constexpr std::int64_t kPartPixels =
+    1 << 22;                                 // pixels per part, forward: their votes, 32 MiB, stay in the level 2 cache
+constexpr std::int64_t kPieceWeights = 960;  // weights passed by value to one launch
 
-/// How a call's working memory is laid out: the tables, then what every image of a part has for itself.
+/// Layout of the working memory: tables, then buffers for each image of a part of the batch.
 struct Layout {
-    std::int64_t weights, contributions[2], counts[2];  // tables; shares and counts down, then across
+    std::int64_t weights, contributions[2],
+        counts[2];  // offsets of tables; contributions and counts along y, then along x
     std::int64_t tables;
-    std::int64_t votes, sums, rows;  // of an image
-    std::int64_t part;               // images
+    std::int64_t votes, sums, rows;  // sizes per image
+    std::int64_t part;               // images per part
     std::int64_t total;
 
     Layout(const Grid& grid, const Parameters& parameters, std::int64_t batch, bool backward) {
@@ -46,7 +48,7 @@ struct Layout {
     }
 };
 
-/// A call's tensors and plan on the device, for one part of the batch after the other.
+/// Tensors and plan of a call on the device; the batch is processed in parts.
 struct Call {
     Grid grid;
     Image image;                 // the first of the batch
@@ -54,7 +56,7 @@ struct Call {
     std::int64_t feature_bytes;  // of an image's descriptors
     BlockPlan plan;
     ContributionTable down, across;
-    float* votes;  // of the part's first image, vote_floats apart
+    float* votes;  // votes of the part's images, vote_floats apart
     float* sums;
     float* rows;
 
@@ -80,7 +82,7 @@ struct Piece {
     float values[kPieceWeights];
 };
 
-/// The weights come by value: so they need no copy from memory that would have to outlive the call.
+/// The weights are passed by value, because memory that they were copied from would have to outlive the call.
 __global__ void write_weights(Piece piece, std::int64_t count, float* out) {
     for (std::int64_t place = threadIdx.x; place < count; place += kElementThreads) {
         out[place] = piece.values[place];
@@ -124,7 +126,7 @@ __global__ void __launch_bounds__(kBlockThreads) flat_kernel(Call call, FlatPlan
                  partials);
 }
 
-// At least two blocks on a multiprocessor: left to itself ptxas 13.0 takes so few registers that it spills.
+// At least two blocks per multiprocessor. Without this bound ptxas 13.0 uses so few registers that it spills.
 template <bool kDefaultPitches>
 __global__ void __launch_bounds__(kBlockThreads, 2) backward_kernel(Call call, BackwardInput input) {
     extern __shared__ float4 memory[];
@@ -219,7 +221,7 @@ void launch_votes(const Call& call, std::int64_t first, std::int64_t images, cud
     launch(votes_kernel, images * tiles, kBlockThreads, 0, stream, call, first);
 }
 
-/// A block for each of a plan's of every image.
+/// Launches one block for each block of the plan and each image.
 template <class Kernel, class Last>
 void launch_blocks(Kernel kernel, const Call& call, std::int64_t images, cudaStream_t stream, const Last& last) {
     launch(kernel, images * block_count(call.plan), kBlockThreads, shared_floats(call.plan) * 4, stream, call, last);

@@ -1,5 +1,4 @@
-// Dense SIFT on a CUDA device: kernels that run the block programs of dense_sift_blocks.h and the steps of
-// dense_sift_backward.h, one thread an element.
+// Dense SIFT on a CUDA device.
 #pragma once
 
 #include <cstdint>
@@ -8,13 +7,13 @@
 
 namespace preimage::dense_sift {
 
-/// Floats of working memory on the device that a call needs. It grows with the batch only up to some hundred megabytes
-/// (or one image, if that needs more): larger batches are worked on in parts.
+/// Return the working memory on the device that a call needs, in floats. For larger batches it stops growing at some
+/// hundred megabytes (or one image, if that needs more), and the batch is processed in parts.
 std::int64_t cuda_scratch(const TensorView& images, const Parameters& parameters, bool backward);
 
-/// As `compute` (sift.h), on the images' device: the same definition, summed in another order. `scratch` is
-/// contiguous float32 of cuda_scratch(...) elements, anything in it. Only launches kernels on `stream`: nothing waits
-/// for the device. Throws std::invalid_argument also where a descriptor does not fit into shared memory.
+/// As `compute` (dense_sift.h), on the images' device; sums have another order. `scratch` is contiguous float32 of
+/// cuda_scratch(...) elements, uninitialized. Only launches kernels on `stream`, and never synchronizes. Throws
+/// std::invalid_argument also if a descriptor does not fit into shared memory.
 void compute_cuda(const TensorView& images, const TensorView& scratch, const TensorView& features,
                   const TensorView& norms, const Parameters& parameters, std::uintptr_t stream);
 

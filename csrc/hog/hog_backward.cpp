@@ -1,4 +1,5 @@
-// The gradient of HOG on the CPU: cells from the forward kernel, then every step of hog_backward.h over its elements.
+// The gradient of HOG on the CPU: histograms from the forward kernel, then each step of hog_backward.h for all
+// elements.
 #include "hog/hog_backward.h"
 
 #include <algorithm>
@@ -9,9 +10,9 @@
 namespace preimage::hog {
 namespace {
 
-constexpr std::int64_t kRows = 8;  // of a task
+constexpr std::int64_t kRows = 8;  // per task
 
-/// Calls step(0, row, column) for every element of the one image.
+/// Calls step(0, row, column) for every element of one image, in parallel.
 template <class Step>
 void over(std::int64_t rows, std::int64_t columns, int workers, const Step& step) {
     parallel_for((rows + kRows - 1) / kRows, workers, [&](std::int64_t task, int) {
@@ -34,7 +35,7 @@ void finish_energies(const Batch& batch, std::int64_t plane) {
     }
 }
 
-/// One image; the working memory holds `floats_of` it.
+/// Computes the gradient of one image.
 void run(const Backward& backward, int workers) {
     const Batch& batch = backward.batch;
     finish_energies(batch, backward.plane());
@@ -66,7 +67,8 @@ void compute_backward(const TensorView& output, const TensorView& images, const 
     const std::int64_t pixels = whole.pixels();
     const std::int64_t needed = backward_scratch(whole);
     const int workers = split_images(batch, pixels, whole.batch.image.height, 16, threads).workers;
-    const int side_by_side = batch >= workers ? workers : 1;  // else the threads share every image
+    const int side_by_side =
+        batch >= workers ? workers : 1;  // images in parallel; otherwise the threads share each image
 
     const AlignedFloats memory = aligned_floats(needed * side_by_side);
     parallel_for(batch, side_by_side, [&](std::int64_t index, int worker) {

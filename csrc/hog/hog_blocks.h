@@ -1,9 +1,9 @@
-// HOG for the GPU, written once for device and host (common/block_program.h): a batch of images to histograms of
-// cells, then to channels.
+// HOG as block programs for the GPU (common/block_program.h): from a batch of images to histograms of cells, and from
+// these to channels.
 //
-// A thread walks down a column of *blocks*, the squares between four cell centers, so that all pixels of a block
-// vote for the same four cells: their sums are the thread's own, and no sum is shared. After each block row the two
-// neighbors' halves of every cell are put together.
+// A thread walks down a column of *blocks*, the squares between four cell centers. All pixels of a block vote for the
+// same four cells, so a thread has sums of its own and shares none. After each block row, the halves of each cell from
+// two neighboring threads are added.
 #pragma once
 
 #include "common/block_program.h"
@@ -13,7 +13,7 @@
 
 namespace preimage::hog {
 
-/// What the kernels read and write. Cells: (B, 18, Hc, Wc); energies: (B, Hc, Wc); output: (B, 31, Hc, Wc).
+/// Inputs and outputs. Cells: (B, 18, Hc, Wc); energies: (B, Hc, Wc); output: (B, 31, Hc, Wc).
 struct Batch {
     Image image;  // the first one
     std::int64_t image_stride, images;
@@ -32,10 +32,11 @@ struct Batch {
 template <int kPlanes>
 struct StripProgram {
     static constexpr int kThreads = kPlanes == 1 ? 64 : 32;
-    static constexpr int kColumns = kThreads - 1;  // complete cells; the strip's last column of blocks has no right
+    static constexpr int kColumns = kThreads - 1;  // complete cells: the last column of blocks has no neighbor
     static constexpr int kCell = 8;                // the cell size whose pixels go through shared memory
     static constexpr int kTileRows = 4;
-    // Column p of a tile lies at (p % 8) * kPitch + p / 8: threads 8 pixels apart, and neighbors, meet no bank twice.
+    // Column p of a tile is stored at (p % 8) * kPitch + p / 8, so that threads 8 pixels apart, and neighbors, use
+    // different banks.
     static constexpr int kPitch = kThreads + 4;
 
     struct alignas(16) CornerSums {
@@ -50,7 +51,7 @@ struct StripProgram {
         return make_strips(batch.images, batch.cell_rows, batch.cell_columns, kColumns, 2048);
     }
 
-    /// Cells and energies of strip `index`.
+    /// Compute cells and energies of strip `index`.
     template <class Block>
     PREIMAGE_HOST_DEVICE static void run(Block& block, const Batch& batch, const Strips& strips, std::int64_t index,
                                          Shared& shared) {
@@ -89,7 +90,7 @@ struct StripProgram {
     }
 
 private:
-    /// Sums of a new cell row take the place of those of two rows before.
+    /// Clears the sums of a new cell row, which replace those of two rows before.
     PREIMAGE_HOST_DEVICE static void clear_row(Shared& shared, int lower, int thread) {
         for (int bin = 0; bin < kBins; ++bin) {
             shared.sums[bin][thread].of[lower][0] = 0.0f;
@@ -101,7 +102,7 @@ private:
                                          int thread) {
         CornerSums& sums = shared.sums[orientation_bin(gradient.gx, gradient.gy)][thread];
         const float vote = length(gradient);
-        const float weight_0 = lower == 0 ? below : 1.0f - below;  // of the cell row in place 0
+        const float weight_0 = lower == 0 ? below : 1.0f - below;  // for the cell row stored at index 0
         const float weight_1 = lower == 0 ? 1.0f - below : below;
         CornerSums changed = sums;
         changed.of[0][0] += vote * ((1.0f - right) * weight_0);
@@ -153,7 +154,7 @@ private:
         }
     }
 
-    /// Pixels (top, left) and on; where the image has none nothing is read later.
+    /// Loads pixels from (top, left) on. Positions outside the image stay undefined and are not read.
     PREIMAGE_HOST_DEVICE static void load_tile(const Image& image, std::int64_t top, std::int64_t left, int thread,
                                                Shared& shared) {
         constexpr int kWidth = kCell * kThreads + 2;
@@ -206,7 +207,7 @@ private:
     }
 };
 
-/// The four normalizers of a cell: upper left, upper right, lower left, lower right.
+/// Compute the four factors of a cell: upper left, upper right, lower left, lower right.
 PREIMAGE_INLINE void normalizers(const float* energies, std::int64_t rows, std::int64_t columns, std::int64_t row,
                                  std::int64_t column, float (&factors)[4]) {
     const std::int64_t y[3] = {maximum(row - 1, 0), row, minimum(row + 1, rows - 1)};
@@ -219,7 +220,7 @@ PREIMAGE_INLINE void normalizers(const float* energies, std::int64_t rows, std::
     }
 }
 
-/// The 31 channels of a cell of image `number`.
+/// Compute the 31 channels of a cell of image `number`.
 PREIMAGE_INLINE void normalize_cell(const Batch& batch, std::int64_t number, std::int64_t row, std::int64_t column) {
     const std::int64_t plane = batch.cell_rows * batch.cell_columns;
     const std::int64_t cell = row * batch.cell_columns + column;

@@ -1,4 +1,4 @@
-// Checks, cuts the batch into bands, and hands them to threads.
+// HOG on the CPU: checks arguments, divides the batch into bands and runs the kernel on them in parallel.
 #include <algorithm>
 
 #include "common/parallel.h"
@@ -7,9 +7,9 @@
 namespace preimage::hog {
 namespace {
 
-constexpr std::int64_t kRowsPerBand = 8;  // cell rows; each band computes about two more than it keeps
+constexpr std::int64_t kRowsPerBand = 8;  // cell rows; each band computes about two more than it writes
 
-/// Rows are padded to whole cache lines, four of them.
+/// Return the count padded to whole cache lines, in groups of four.
 std::int64_t padded(std::int64_t count) { return (count + kAlignment - 1) / kAlignment * kAlignment; }
 
 struct Layout {
@@ -20,7 +20,7 @@ struct Layout {
         const int planes = planes_of(band.image, band.parameters);
         line_pitch = padded(band.image.width + 32);
         line_count = planes * (fast ? 10 : 3);
-        // An odd number of cache lines, so that the 18 bins of a cell do not all fall into one cache set.
+        // An odd number of cache lines, so that the 18 bins of a cell do not share a cache set.
         cell_pitch = padded(band.cell_columns + 2 + 16) + 16;
         column_pitch = fast ? 0 : line_pitch;
     }

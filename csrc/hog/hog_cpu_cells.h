@@ -1,4 +1,4 @@
-// Part of the CPU kernel (hog_cpu_kernel.cpp): rings of cell rows, their energies, and the 31 channels made of them.
+// Part of the CPU kernel (hog_cpu_kernel.cpp): ring buffers of cell rows and their energies, and the 31 channels.
 #pragma once
 
 #include <cstring>
@@ -11,13 +11,13 @@
 namespace preimage::hog::PREIMAGE_ISA {
 namespace {
 
-/// Rings of three cell rows. Columns are stored from -1 on: the blocks at the image's edge vote for cells outside,
-/// which are dropped by never being read.
+/// Ring buffers of three cell rows. Columns start at -1, because blocks at the edge also vote for cells outside the
+/// image; these are never read.
 class Cells {
 public:
     Cells(const Band& band, const Scratch& scratch) : band_(band), scratch_(scratch) {}
 
-    /// Bin 0 of cell (row, -1); bins are `pitch()` apart. row >= -1.
+    /// Return bin 0 of cell (row, -1); bins are `pitch()` apart. row >= -1.
     float* row(std::int64_t row) const { return scratch_.cells + (row + 3) % 3 * kBins * scratch_.cell_pitch; }
     std::int64_t pitch() const { return scratch_.cell_pitch; }
 
@@ -25,7 +25,7 @@ public:
         std::memset(row(index), 0, static_cast<std::size_t>(kBins * scratch_.cell_pitch) * sizeof(float));
     }
 
-    /// The cells' energies, from column -1 on; the columns -1 and Wc repeat their neighbors.
+    /// Return the energies from column -1 on; columns -1 and Wc repeat their neighbors.
     float* norms(std::int64_t row) const { return scratch_.norms + (row + 3) % 3 * scratch_.cell_pitch; }
 
     void finish_norms(std::int64_t index) const {
@@ -60,7 +60,7 @@ private:
 
 using Chunk = float[kChunk];
 
-/// The 31 channels of kChunk cells. `cells` and the three rows of energies point at the first one's column.
+/// Compute the 31 channels of kChunk cells. `cells` and the three rows of energies point to the first cell's column.
 PREIMAGE_INLINE void normalize(const float* cells, std::int64_t pitch, const float* above, const float* here,
                                const float* below, Chunk (&out)[kChannels]) {
     Chunk factors[4];
@@ -118,7 +118,7 @@ void Cells::write_features(std::int64_t index) const {
     auto* output = reinterpret_cast<Stored*>(band_.output) + index * columns;
     alignas(64) Chunk chunk[kChannels];
     for (std::int64_t step = 0; step < columns; step += kChunk) {
-        // The last step goes back to end with the row, so that it too writes whole chunks.
+        // The last step moves back so that it ends with the row: it too writes whole chunks.
         const std::int64_t x = maximum(minimum(step, columns - kChunk), 0);
         normalize(cells + x, pitch(), above + x, here + x, below + x, chunk);
         for (int channel = 0; channel < kChannels; ++channel) {

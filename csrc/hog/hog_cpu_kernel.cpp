@@ -1,12 +1,12 @@
-// The CPU kernel: one source, compiled once per instruction set by a file that defines band.
+// The CPU kernel of HOG, compiled once per instruction set (CMakeLists.txt).
 //
-// Whatever is here has internal linkage, and nothing of the standard library's templates is used: see
-// host_device.h on what a linker could otherwise do. Loops over kChunk are written for the compiler to vectorize.
+// Everything here has internal linkage and uses no templates of the standard library: host_device.h says why. Loops
+// over kChunk are written for the compiler to vectorize.
 //
-// Work goes down the image by *block rows*: the rows between two lines of cell centers. A block is the square
-// between four cell centers, so all its pixels vote for the same four cells. Block row i lies between the cell
-// rows i - 1 and i; once it is done, cell row i - 1 is complete. Rings of three cell rows are kept. Every cell
-// receives its votes in the same order however the image is cut into bands.
+// The kernel goes down the image by *block rows*, the rows of pixels between two lines of cell centers. A block is the
+// square between four cell centers, so that all its pixels vote for the same four cells. Block row i lies between the
+// cell rows i - 1 and i; after it, cell row i - 1 is complete. Three cell rows are kept in a ring buffer. Every cell
+// receives its votes in the same order, however the image is divided into bands.
 #include <cstring>
 
 #include "common/image_rows.h"
@@ -17,8 +17,8 @@
 namespace preimage::hog::PREIMAGE_ISA {
 namespace {
 
-constexpr int kFastCell = 8;  // the cell size with a fast path
-constexpr int kTile = 64;     // pixels of a row whose votes are held at once: 8 rows of them stay in L1
+constexpr int kFastCell = 8;                    // the cell size with a fast path
+constexpr int kTile = 64;                       // pixels of a row processed together: 8 rows of votes fit into L1
 constexpr int kTilePitch = kTile + 2 * kChunk;  // a step of kChunk may begin or end outside the tile
 
 using Float4 = float __attribute__((vector_size(16)));
@@ -26,7 +26,7 @@ using Float2 = float __attribute__((vector_size(8)));
 
 // ---- Votes: length and directed bin of every pixel's gradient ----
 
-/// The rows above, at and below the one whose gradients are taken, of each plane.
+/// Per plane, the rows above, at and below the current one.
 struct Rows {
     const float* above[3];
     const float* here[3];
@@ -62,8 +62,8 @@ PREIMAGE_INLINE void vote_step(const Rows& rows, std::int64_t x, float* __restri
     }
 }
 
-/// Votes of the pixels [begin, end) of row y to lengths[x - origin], bins[x - origin]; up to kChunk places before
-/// and after may be overwritten.
+/// Computes the votes of pixels [begin, end) of row y into lengths[x - origin], bins[x - origin]; up to kChunk elements
+/// before and after may be overwritten.
 template <int kPlanes>
 PREIMAGE_INLINE void vote_row(const ImageRows& lines, std::int64_t y, std::int64_t begin, std::int64_t end,
                               std::int64_t origin, float* lengths, std::int32_t* bins) {
@@ -87,7 +87,7 @@ PREIMAGE_INLINE void vote_row(const ImageRows& lines, std::int64_t y, std::int64
 
 // ---- Block rows, cell size 8 ----
 
-/// What a pixel of a block gives to its four cells: upper left, upper right, lower left, lower right.
+/// Weights of a pixel of a block for the four cells: upper left, upper right, lower left, lower right.
 struct BlockWeights {
     alignas(64) float of[kFastCell][kFastCell][4];
 };
@@ -109,7 +109,7 @@ constexpr BlockWeights block_weights() {
 
 constexpr BlockWeights kBlockWeights = block_weights();
 
-constexpr int kCopies = 4;  // histograms of a block: neighboring pixels must not wait for each other's sums
+constexpr int kCopies = 4;  // histograms per block, so that neighboring pixels do not wait for each other's sums
 
 /// The votes of the 8 rows of a tile.
 struct Tile {
@@ -117,7 +117,7 @@ struct Tile {
     alignas(64) std::int32_t bins[kFastCell][kTilePitch];
 };
 
-/// Adds one block's votes to its four cells. `upper` and `lower` point at bin 0 of the left cells.
+/// Adds the votes of one block to the four cells. `upper` and `lower` point to bin 0 of the left cells.
 PREIMAGE_INLINE void add_block(const Tile& tile, int offset, int first_row, int last_row, float* upper, float* lower,
                                std::int64_t pitch) {
     Float4 histograms[kCopies][kBins];
@@ -146,7 +146,7 @@ PREIMAGE_INLINE void add_block(const Tile& tile, int offset, int first_row, int 
 
 template <int kPlanes>
 void add_block_row(const Band& band, ImageRows& lines, const Cells& cells, std::int64_t index) {
-    const std::int64_t top = kFastCell * index - kFastCell / 2;  // the block row's first image row
+    const std::int64_t top = kFastCell * index - kFastCell / 2;  // first pixel row of the block row
     const auto first_row = static_cast<int>(maximum(1 - top, 0));
     const auto last_row = static_cast<int>(minimum(band.image.height - 1 - top, kFastCell));
     lines.require(top - 1, top + kFastCell + 1);
@@ -220,7 +220,7 @@ void run_band(const Band& band, const Scratch& scratch, ImageRows& lines) {
     if (!fast) {
         prepare_columns(band, scratch);
     }
-    // The norms of the cell rows before and after the band belong to its normalization.
+    // Normalization also needs the norms of the cell rows before and after the band.
     const std::int64_t first_block_row = maximum(band.first_row - 1, 0);
     const std::int64_t last_block_row = minimum(band.last_row, band.cell_rows - 1) + 1;
     cells.clear(first_block_row - 1);
@@ -246,7 +246,7 @@ void run_band(const Band& band, const Scratch& scratch, ImageRows& lines) {
 }  // namespace
 
 void band(const Band& band, const Scratch& scratch) {
-    // Rows that a block row of the fast path, or one row of the other, reads.
+    // Rows that one block row (fast path) or one row of pixels reads.
     const std::int64_t ring = band.parameters.cell_size == kFastCell ? kFastCell + 2 : 3;
     ImageRows lines(band.image, planes_of(band.image, band.parameters), scratch.lines, scratch.line_pitch, ring);
     if (lines.planes() == 3) {

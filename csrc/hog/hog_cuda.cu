@@ -1,4 +1,4 @@
-// HOG on a CUDA device: launches of what hog_blocks.h and hog_backward.h define.
+// HOG on a CUDA device: launches the programs of hog_blocks.h and the steps of hog_backward.h.
 #include "common/cuda_launch.h"
 #include "hog/hog_backward.h"
 

@@ -1,9 +1,8 @@
-// LBP for the GPU, written once for device and host (common/block_program.h).
+// LBP with cells of 16 as a block program for the GPU (common/block_program.h). Other sizes: lbp_generic_blocks.h.
 //
-// Cells of 16: a block of threads walks down a strip of *blocks*, the squares between four cell centers, so that all
-// pixels of one vote for the same four cells. Votes are added in shared memory as whole numbers, whose order does not
-// matter. After each block row the sums of neighboring blocks are put together, and a row of cells is complete.
-// Other cell sizes: lbp_generic_blocks.h.
+// A thread block walks down a strip of *blocks*, the squares between four cell centers, so that all pixels of one block
+// vote for the same four cells. Votes are added in shared memory as integers, whose order does not matter. After each
+// block row, the sums of neighboring blocks are added, which completes a row of cells.
 #pragma once
 
 #include "common/block_program.h"
@@ -18,10 +17,10 @@ struct StripProgram {
     static constexpr int kBlocks = 8;
     static constexpr int kColumns = kBlocks - 1;  // complete cells; the last block has no neighbor on the right
     static constexpr int kWidth = kBlocks * kFastCell;
-    static constexpr int kRows = kFastCell * kWidth / kThreads;  // of a block that one thread counts
+    static constexpr int kRows = kFastCell * kWidth / kThreads;  // of a block that one thread processes
 
-    // Sums of a label for the left cell and, 16 bits above it, for the right one. Four of them for every fourth
-    // column, because neighbors often have the same label, and a single one would not fit: 256 pixels give 2^16.
+    // Sums of a label for the left cell and, in the upper 16 bits, for the right one. Every fourth column has its own
+    // copy: neighbors often have the same label, and the 2^16 of a single sum over 256 pixels would not fit.
     static constexpr int kCopies = 4;
     struct alignas(16) Sums {
         std::int32_t of[kCopies];
@@ -29,12 +28,12 @@ struct StripProgram {
     struct Histogram {
         Sums upper[kLabels];
         Sums lower[kLabels];
-        Sums unused;  // sets neighboring blocks apart by 20 banks
+        Sums unused;  // offsets neighboring blocks by 20 banks
     };
     using Pixels = Tile<PixelFormat, kFastCell, kWidth, kThreads>;
     struct Shared {
         Histogram histograms[kBlocks];
-        std::int32_t carried[kColumns][kLabels];  // votes so far of the cell row below
+        std::int32_t carried[kColumns][kLabels];  // votes so far for the next cell row
         float roots[kColumns];
         Pixels tile;
     };
@@ -43,7 +42,7 @@ struct StripProgram {
         return make_strips(batch.images, batch.cell_rows, batch.cell_columns, kColumns, 1024);
     }
 
-    /// The cells of strip `index`.
+    /// Compute the cells of strip `index`.
     template <class Block>
     PREIMAGE_HOST_DEVICE static void run(Block& block, const Batch& batch, const Strips& strips, std::int64_t index,
                                          Shared& shared) {
@@ -100,7 +99,7 @@ private:
         }
     }
 
-    /// A thread counts a column of half a block, of which every pixel's row has another before and after if `kInside`.
+    /// Counts a column of half a block. With `kInside` all its pixels have a row before and after.
     template <bool kInside, class Block>
     PREIMAGE_HOST_DEVICE static void vote(Block& block, const Image& image, int top, int left, int thread,
                                           Shared& shared) {
@@ -114,7 +113,7 @@ private:
         const std::int32_t across = (2 * kFastCell - right) | right << 16;
         const auto height = static_cast<int>(image.height);
         Histogram& histogram = shared.histograms[column / kFastCell];
-        float rows[3][3];  // the pixel and its neighbors: each is read once
+        float rows[3][3];  // the pixel and its neighbors, each read once
         shared.tile.read(first - 1, column, rows[0]);
         shared.tile.read(first, column, rows[1]);
 #ifdef __CUDA_ARCH__
@@ -132,7 +131,7 @@ private:
         }
     }
 
-    // Two sums together still fit into their 16 bits.
+    // The sum of two copies still fits into 16 bits.
     PREIMAGE_HOST_DEVICE static std::int32_t for_left(const Sums& sums) {
         return static_cast<std::int32_t>((first_two(sums) & 0xffff) + (last_two(sums) & 0xffff));
     }
@@ -146,7 +145,8 @@ private:
         return static_cast<std::uint32_t>(sums.of[2]) + static_cast<std::uint32_t>(sums.of[3]);
     }
 
-    /// The cells between the strip's blocks: those in row - 1, if they are complete, and the votes of those below.
+    /// Writes the cells of row - 1 between the strip's blocks, if they are complete, and keeps the votes for the next
+    /// row.
     PREIMAGE_HOST_DEVICE static void finish(const Batch& batch, std::int64_t number, int row, bool complete,
                                             int first_column, int thread, Shared& shared) {
         const std::int64_t plane = batch.cell_rows * batch.cell_columns;

@@ -1,4 +1,4 @@
-// What `compute` and `compute_codes` ask of their tensors, on every device.
+// Checks of the arguments of `compute` and `compute_codes`, for every device.
 #pragma once
 
 #include <algorithm>
@@ -8,7 +8,7 @@
 
 namespace preimage::lbp {
 
-/// The first image as one band. Throws std::invalid_argument when images, output and cell size do not fit.
+/// Return the first image as one band. Throws std::invalid_argument if images, output and cell size do not fit.
 inline Band whole_image(const TensorView& images, const TensorView& output, std::int64_t cell_size) {
     require(cell_size >= 1 && cell_size <= kMaxCellSize, "cell_size must be at least 1 and at most 32768");
     Band band{};
@@ -27,7 +27,7 @@ inline Band whole_image(const TensorView& images, const TensorView& output, std:
     return band;
 }
 
-/// The first image, for the map of labels.
+/// Return the first image, for the map of labels.
 inline Image checked_image(const TensorView& images, const TensorView& output) {
     const Image image = first_image(images);
     const std::array<std::int64_t, 4> expected{images.shape[0], 1, image.height, image.width};

@@ -1,4 +1,4 @@
-// Checks, cuts the batch into bands, and hands them to threads.
+// LBP on the CPU: checks arguments, divides the batch into bands and runs the kernel on them in parallel.
 #include <algorithm>
 
 #include "common/parallel.h"
@@ -8,16 +8,16 @@
 namespace preimage::lbp {
 namespace {
 
-constexpr std::int64_t kRowsPerBand = 4;        // cell rows; each band computes half a row twice at either end
+constexpr std::int64_t kRowsPerBand = 4;        // cell rows; neighboring bands both compute half a row
 constexpr std::int64_t kPixelRowsPerBand = 64;  // of the map of labels
 
-/// Rows are padded to whole cache lines, four of them.
+/// Return the count padded to whole cache lines, in groups of four.
 std::int64_t padded(std::int64_t count) { return (count + kAlignment - 1) / kAlignment * kAlignment; }
 
 struct Layout {
-    std::int64_t line_pitch, line_count, columns, votes;  // floats but for the columns
+    std::int64_t line_pitch, line_count, columns, votes;  // in floats, except columns
 
-    /// For `cell_size` 0 of the map of labels.
+    /// With `cell_size` 0, for the map of labels.
     Layout(const Image& image, std::int64_t cell_size, std::int64_t cell_columns) {
         line_pitch = padded(image.width + 32);
         line_count = cell_size == kFastCell ? kFastCell + 2 : 3;

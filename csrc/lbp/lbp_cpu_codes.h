@@ -1,4 +1,4 @@
-// Part of the CPU kernel (lbp_cpu_kernel.cpp): pixels to codes, codes to labels, and the map of labels.
+// Part of the CPU kernel (lbp_cpu_kernel.cpp): codes of pixels, their labels, and the map of labels.
 #pragma once
 
 #include <cstring>
@@ -11,7 +11,7 @@ namespace preimage::lbp::PREIMAGE_ISA {
 namespace {
 
 constexpr std::uint32_t kNoCode = 256;          // of a pixel that does not vote
-constexpr std::uint8_t kUnusedLabel = kLabels;  // the label it votes for in place of one
+constexpr std::uint8_t kUnusedLabel = kLabels;  // the label that such a pixel votes for
 
 struct LabelTable {
     std::uint8_t of[kNoCode + 1];
@@ -28,8 +28,8 @@ constexpr LabelTable label_table() {
 
 constexpr LabelTable kLabelOf = label_table();
 
-/// Codes of the pixels [begin, end) of row y, begin >= 1, end < width, to codes[x - origin]; up to kChunk places
-/// before and after may be overwritten.
+/// Computes the codes of pixels [begin, end) of row y, begin >= 1, end < width, into codes[x - origin]; up to kChunk
+/// elements before and after may be overwritten.
 PREIMAGE_INLINE void code_row(const ImageRows& lines, std::int64_t y, std::int64_t begin, std::int64_t end,
                               std::int64_t origin, std::uint32_t* codes) {
     const float* to_prefetch = lines.row_to_prefetch(0, y, kFastCell + 1);

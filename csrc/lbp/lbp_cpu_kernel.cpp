@@ -1,12 +1,11 @@
-// The CPU kernel: one source, compiled once per instruction set by a file that defines band and
-// code_band.
+// The CPU kernel of LBP, compiled once per instruction set (CMakeLists.txt).
 //
-// Whatever is here has internal linkage, and nothing of the standard library's templates is used: see
-// host_device.h on what a linker could otherwise do. Loops over kChunk are written for the compiler to vectorize.
+// Everything here has internal linkage and uses no templates of the standard library: host_device.h says why. Loops
+// over kChunk are written for the compiler to vectorize.
 //
-// Work goes down the image by *block rows*: the rows between two lines of cell centers. A block is the square
-// between four cell centers, so all its pixels vote for the same four cells. Block row i lies between the cell
-// rows i - 1 and i; once it is done, cell row i - 1 is complete.
+// The kernel goes down the image by *block rows*, the rows of pixels between two lines of cell centers. A block is the
+// square between four cell centers, so that all its pixels vote for the same four cells. Block row i lies between the
+// cell rows i - 1 and i; after it, cell row i - 1 is complete.
 #include <cstring>
 
 #include "common/image_rows.h"
@@ -20,8 +19,8 @@ namespace {
 
 // ---- Block rows, cell size 16 ----
 
-// Blocks side by side that are worked on together, pixel by pixel in turns: so many that none waits for its sums of
-// the pixel before, which often has the same label.
+// Blocks processed together, pixel by pixel in turn: enough that none waits for its sums of the previous pixel, which
+// often has the same label.
 constexpr int kTileBlocks = 9;
 constexpr int kTileCodes = kTileBlocks * kFastCell + 2 * kChunk;  // a step of kChunk may begin or end outside the tile
 
@@ -43,8 +42,8 @@ struct Weights {
     alignas(64) Quad of[kFastCell][kFastCell];
 };
 
-/// A corner's votes of all 256 pixels sum up to 2^16, one too many for its bits. Hence a block's last pixel has no
-/// weight here and is added later.
+/// The votes of all 256 pixels for one corner sum to 2^16, one more than 16 bits hold. So the last pixel of a block has
+/// no weight here and is added later.
 constexpr Weights block_weights() {
     Weights weights{};
     for (int y = 0; y < kFastCell; ++y) {
@@ -57,7 +56,7 @@ constexpr Weights block_weights() {
 
 constexpr Weights kWeights = block_weights();
 
-/// `blocks` is a constant wherever speed matters.
+/// `blocks` is a compile-time constant wherever speed matters.
 PREIMAGE_INLINE void vote_row(const std::uint32_t* codes, const Quad* weights, int blocks, Histogram* histograms) {
     for (int x = 0; x < kFastCell; ++x) {
         const Quad weight = weights[x];
@@ -67,7 +66,7 @@ PREIMAGE_INLINE void vote_row(const std::uint32_t* codes, const Quad* weights, i
     }
 }
 
-/// The rows of one block row that vote, and the blocks of it that are worked on together.
+/// The voting rows of one block row, and the blocks processed together.
 struct Tile {
     std::int64_t top, left;   // of the first block, in the image
     int first_row, last_row;  // from the top
@@ -99,13 +98,13 @@ PREIMAGE_INLINE void vote_tile(const ImageRows& lines, std::int64_t width, const
     }
 }
 
-/// Votes of one label for an upper cell and, 32 bits above it, for the cell below.
+/// Votes of one label for the upper cell and, in the upper 32 bits, for the lower cell.
 using Pair = std::uint64_t;
 
 PREIMAGE_INLINE Pair left_pair(Quad votes) { return votes & 0x0000ffff0000ffff; }
 PREIMAGE_INLINE Pair right_pair(Quad votes) { return votes >> 16 & 0x0000ffff0000ffff; }
 
-/// A block's votes for its left and its right cells. `last_code` is that of its last pixel.
+/// Splits the votes of a block into those for its left and right cells. `last_code` is the code of its last pixel.
 PREIMAGE_INLINE void split(const Histogram& votes, std::uint32_t last_code, Pair* left, Pair* right) {
     for (int label = 0; label < kPaddedLabels; ++label) {
         left[label] = left_pair(votes[label]);
@@ -116,8 +115,8 @@ PREIMAGE_INLINE void split(const Histogram& votes, std::uint32_t last_code, Pair
     right[kLabelOf.of[last_code]] += right_pair(last);
 }
 
-/// Completes a cell, with the votes of the blocks on its left and on its right, where `features` is not null.
-/// Leaves the lower cell's votes so far in `carried`.
+/// Completes a cell from the votes of the blocks on its left and right, unless `features` is null, and leaves the votes
+/// for the lower cell in `carried`.
 PREIMAGE_INLINE void finish_cell(const Pair* from_left, const Pair* from_right, std::int32_t* carried, float* features,
                                  float root) {
     Pair sums[kPaddedLabels];
@@ -134,7 +133,7 @@ PREIMAGE_INLINE void finish_cell(const Pair* from_left, const Pair* from_right, 
     }
 }
 
-/// The roots of the sums of a row's cells.
+/// Square roots of the total votes of the cells of a row.
 class Roots {
 public:
     Roots(const Band& band, std::int64_t row)
@@ -188,8 +187,8 @@ void add_block_row(const Band& band, const Scratch& scratch, ImageRows& lines, s
 
 // ---- Block rows, any cell size ----
 
-/// Votes of one cell row, from column -1 on: the blocks at the image's edge vote for cells outside, which are
-/// dropped by never being read.
+/// Return the votes of one cell row from column -1 on: blocks at the edge also vote for cells outside the image, which
+/// are never read.
 std::int64_t* votes_of(const Band& band, const Scratch& scratch, std::int64_t row) {
     return scratch.votes + (row + 2) % 2 * (band.cell_columns + 2) * kPaddedLabels;
 }
@@ -199,8 +198,8 @@ void clear_votes(const Band& band, const Scratch& scratch, std::int64_t row) {
     std::memset(votes_of(band, scratch, row), 0, count * sizeof(std::int64_t));
 }
 
-/// One row's pixels of a block; `upper` and `lower` are the weights of the cells above and below it, whose left ones
-/// have their votes at `above` and `below`.
+/// Adds the votes of one row of a block. `upper` and `lower` are the row's weights for the cells above and below,
+/// `above` and `below` the votes of the left ones of these.
 PREIMAGE_INLINE void vote_generic(const Band& band, const std::uint32_t* codes, std::int64_t block, std::int64_t upper,
                                   std::int64_t lower, std::int64_t* above, std::int64_t* below) {
     const std::int64_t left = block_start(block, band.cell_size);
@@ -251,7 +250,7 @@ void write_features(const Band& band, const Scratch& scratch, std::int64_t row) 
     const std::int64_t plane = band.cell_rows * columns;
     auto* output = reinterpret_cast<Stored*>(band.output) + row * columns;
     for (std::int64_t step = 0; step < columns; step += kChunk) {
-        // The last step goes back to end with the row, so that it too writes whole chunks.
+        // The last step moves back so that it ends with the row: it too writes whole chunks.
         const std::int64_t x = maximum(minimum(step, columns - kChunk), 0);
         const std::int64_t count = minimum(columns, kChunk);
         const float* features = scratch.features + x * kPaddedLabels;
@@ -286,7 +285,7 @@ void write_row(const Band& band, const Scratch& scratch, std::int64_t row) {
 
 void band(const Band& band, const Scratch& scratch) {
     const bool fast = band.cell_size == kFastCell;
-    // Rows that a block row of the fast path, or one row of the other, reads.
+    // Rows that one block row (fast path) or one row of pixels reads.
     ImageRows lines(band.image, 1, scratch.lines, scratch.line_pitch, fast ? kFastCell + 2 : 3);
     if (!fast) {
         clear_votes(band, scratch, band.first_row - 1);

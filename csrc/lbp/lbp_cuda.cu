@@ -1,4 +1,4 @@
-// LBP on a CUDA device: launches of what lbp_blocks.h defines.
+// LBP on a CUDA device: launches the programs of lbp_blocks.h and lbp_generic_blocks.h.
 #include "common/cuda_launch.h"
 #include "lbp/lbp_blocks.h"
 #include "lbp/lbp_checks.h"
@@ -7,7 +7,7 @@
 namespace preimage::lbp {
 namespace {
 
-// On a multiprocessor: as many as get their registers without spilling, on every architecture.
+// Blocks per multiprocessor: as many as get their registers without spilling, on every architecture.
 constexpr int kMinStripBlocks = 4;
 
 template <class PixelFormat>

@@ -1,4 +1,4 @@
-// LBP for the GPU as lbp_blocks.h: cells of any size, and the map of labels.
+// LBP with cells of any size, and the map of labels, as block programs for the GPU.
 #pragma once
 
 #include "common/block_program.h"
@@ -6,18 +6,18 @@
 
 namespace preimage::lbp {
 
-/// One cell of any size: every pixel in its reach is looked at.
+/// One cell of any size: visits every pixel that votes for it.
 struct CellProgram {
     static constexpr int kThreads = 128;
     static constexpr int kCopies = 8;
-    static constexpr std::int64_t kMaxSingleSum = 152;  // 4 * 152^4 is below 2^31: sums of all rows fit together
+    static constexpr std::int64_t kMaxSingleSum = 152;  // 4 * 152^4 is below 2^31: a single sum holds all rows
 
     struct Shared {
         std::int32_t votes[kLabels][kCopies];
         std::int32_t labels[256];
     };
 
-    /// Cell `index` of the batch, counted along rows.
+    /// Compute cell `index` of the batch, in row-major order.
     template <class Block>
     PREIMAGE_HOST_DEVICE static void run(Block& block, const Batch& batch, std::int64_t index, Shared& shared) {
         const std::int64_t column = index % batch.cell_columns;
@@ -27,7 +27,7 @@ struct CellProgram {
         const std::int64_t cell = batch.cell_size;
         const std::int64_t top = maximum(block_start(row, cell), 1);
         const std::int64_t bottom = minimum(block_start(row, cell) + 2 * cell, image.height - 1);
-        const std::int64_t rows = cell <= kMaxSingleSum ? bottom - top : 1;  // whose votes are added up at once
+        const std::int64_t rows = cell <= kMaxSingleSum ? bottom - top : 1;  // whose votes are added to one sum
         typename Block::template PerThread<std::int64_t> totals;
         block.each([&](int thread) {
             totals[thread] = 0;
@@ -58,7 +58,7 @@ struct CellProgram {
     }
 
 private:
-    /// A label's votes, which are then zero.
+    /// Return the votes for a label, and reset them.
     PREIMAGE_HOST_DEVICE static std::int64_t take_votes(Shared& shared, int label) {
         std::int64_t sum = 0;
         for (int copy = 0; copy < kCopies && label < kLabels; ++copy) {
@@ -90,7 +90,7 @@ private:
     }
 };
 
-/// A piece of the map of labels.
+/// A tile of the map of labels.
 template <class PixelFormat>
 struct CodeProgram {
     static constexpr int kThreads = 256;

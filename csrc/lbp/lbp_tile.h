@@ -1,4 +1,4 @@
-// Part of LBP for the GPU (lbp_blocks.h): what its programs read and write, and a piece of an image in shared memory.
+// Part of LBP's block programs (lbp_blocks.h): inputs and outputs, and a tile of an image in shared memory.
 #pragma once
 
 #include "common/image.h"
@@ -7,7 +7,7 @@
 
 namespace preimage::lbp {
 
-/// What the kernels read and write. Output: (B, 58, Hc, Wc); labels: (B, H, W).
+/// Inputs and outputs. Output: (B, 58, Hc, Wc); labels: (B, H, W).
 struct Batch {
     Image image;  // the first one
     std::int64_t image_stride, images;
@@ -22,8 +22,8 @@ struct Batch {
     }
 };
 
-/// What pixels are: kernels are compiled for each. `fetch` reads one and `brightness` is called when it is needed,
-/// which may be much later, so that nobody waits for the memory.
+/// Type and channels of pixels, for which kernels are specialized. `fetch` loads a pixel, `brightness` converts it when
+/// it is needed, possibly much later, so that no thread waits for memory.
 template <class Pixel, int kChannels>
 struct PixelFormat {
     using Raw = float;  // three channels: their luma
@@ -42,11 +42,11 @@ struct PixelFormat<Pixel, 1> {
     PREIMAGE_HOST_DEVICE static Raw fetch(const std::byte* at, std::int64_t) {
         return *reinterpret_cast<const Pixel*>(at);
     }
-    /// Only the order counts: no need to divide bytes by 255.
+    /// Only the order of values matters, so bytes are not divided by 255.
     PREIMAGE_HOST_DEVICE static float brightness(Raw raw) { return static_cast<float>(raw); }
 };
 
-/// Calls call(PixelFormat) with the image's.
+/// Calls call(PixelFormat) with the image's format.
 template <class Call>
 void with_pixel_format(const Image& image, const Call& call) {
     if (image.type == ScalarType::float32) {
@@ -56,13 +56,13 @@ void with_pixel_format(const Image& image, const Call& call) {
     }
 }
 
-/// A piece of an image with one pixel more on every side, and what every code's label is.
+/// A tile of an image with a border of one pixel, and the table of labels.
 template <class PixelFormat, int kRows, int kWidth, int kThreads>
 struct Tile {
-    static constexpr int kStep = kThreads / kWidth;  // rows that all threads fetch together
+    static constexpr int kStep = kThreads / kWidth;  // rows fetched by all threads together
     static constexpr int kEach = (kRows + 2 + kStep - 1) / kStep;
 
-    /// What one thread fetches: every kStep-th pixel of a column, and one of the two columns that are left over.
+    /// Pixels fetched by one thread: every kStep-th pixel of a column, and one of the two remaining columns.
     struct Fetched {
         typename PixelFormat::Raw column[kEach];
         typename PixelFormat::Raw edge;
@@ -77,7 +77,8 @@ struct Tile {
         }
     }
 
-    /// Of the pixels from (top, left) on and those around them. Where the image has none nothing is read later.
+    /// Fetches pixels of the tile at (top, left) and its border. Positions outside the image stay zero and are not
+    /// used.
     PREIMAGE_HOST_DEVICE static Fetched fetch(const Image& image, int top, int left, int thread) {
         Fetched fetched{};
         const int y = top - 1 + thread / kWidth;
@@ -110,26 +111,27 @@ struct Tile {
         }
     }
 
-    /// Does the image have all rows of the piece at `top`, and those around it? Most pieces need no test for every row.
+    /// Return whether all rows of the tile at `top` and its border are inside the image. Most tiles need no test per
+    /// row.
     PREIMAGE_HOST_DEVICE static bool rows_inside(const Image& image, int top) {
         return top >= 1 && top + kRows < image.height;
     }
 
-    /// The pixels (y, x - 1), (y, x), (y, x + 1) of the piece.
+    /// Reads the pixels (y, x - 1), (y, x), (y, x + 1) of the tile.
     PREIMAGE_HOST_DEVICE void read(int y, int x, float (&row)[3]) const {
         row[0] = pixels[y + 1][x];
         row[1] = pixels[y + 1][x + 1];
         row[2] = pixels[y + 1][x + 2];
     }
 
-    /// The label of the pixel in the middle of three such rows.
+    /// Return the label of the pixel in the middle of three such rows.
     PREIMAGE_HOST_DEVICE std::int32_t label(const float (&above)[3], const float (&here)[3],
                                             const float (&below)[3]) const {
         return labels[code_at(&above[1], &here[1], &below[1])];
     }
 
 private:
-    /// The pixels (y, x), (y + kStep, x) and so on, as far as the image has them; it has all rows if `kInside`.
+    /// Fetches the pixels (y, x), (y + kStep, x) and so on that are inside the image; with `kInside` all rows are.
     template <bool kInside, int kCount>
     PREIMAGE_HOST_DEVICE static void fetch_column(const Image& image, int y, int x,
                                                   typename PixelFormat::Raw (&column)[kCount]) {

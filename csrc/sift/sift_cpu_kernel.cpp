@@ -1,7 +1,7 @@
-// The CPU kernels: one source, compiled once per instruction set by a file that defines PREIMAGE_KERNELS.
+// The CPU kernels of sparse SIFT, compiled once per instruction set (CMakeLists.txt).
 //
-// Whatever is here has internal linkage, and nothing of the standard library's templates is used: see
-// host_device.h on what a linker could otherwise do. Sums are made in the same order on every instruction set.
+// Everything here has internal linkage and uses no templates of the standard library: host_device.h says why. Sums have
+// the same order on every instruction set.
 #include "common/image_rows.h"
 #include "sift/sift.h"
 #include "sift/sift_cpu_patch.h"

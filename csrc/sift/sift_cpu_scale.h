@@ -1,4 +1,4 @@
-// Part of the CPU kernels (sift_cpu_kernel.cpp): whole planes of an octave.
+// Part of the CPU kernels (sift_cpu_kernel.cpp): smoothing, gradients and extrema of whole planes.
 #pragma once
 
 #include <cstring>
@@ -11,10 +11,10 @@
 namespace preimage::sift::PREIMAGE_ISA {
 namespace {
 
-constexpr int kVecsPerStep = 4;  // vectors summed side by side, so that one's additions do not wait for another's
+constexpr int kVecsPerStep = 4;  // independent vectors, so that no addition waits for another
 
-/// out[x ...] = the sum of weights[tap] * row(tap)[x ...] for kCount vectors, from the first tap to the last: VLFeat's
-/// order, to the bit.
+/// Computes kCount vectors of out[x] = sum of weights[tap] * row(tap)[x], from the first tap to the last, which is
+/// VLFeat's order.
 template <int kCount, class Row>
 PREIMAGE_INLINE void convolve(const Filter& filter, const Row& row, std::int64_t x, float* out) {
     FloatVec sums[kCount] = {};
@@ -28,7 +28,7 @@ PREIMAGE_INLINE void convolve(const Filter& filter, const Row& row, std::int64_t
     __builtin_memcpy(out + x, sums, sizeof(sums));
 }
 
-/// The same for a whole row, up to the next multiple of kVecSize, which the pitch has room for.
+/// Filters a whole row, up to the next multiple of kVecSize, for which the pitch has room.
 template <class Row>
 PREIMAGE_INLINE void convolve_row(const Filter& filter, const Row& row, std::int64_t width, float* out) {
     std::int64_t x = 0;
@@ -40,7 +40,7 @@ PREIMAGE_INLINE void convolve_row(const Filter& filter, const Row& row, std::int
     }
 }
 
-/// Down and then across, row by row.
+/// Filters along y, then along x, row by row.
 void smooth(const float* in, const Size& size, const Filter& filter, float* line, float* out, float* difference) {
     const std::int64_t radius = filter.radius;
     for (std::int64_t y = 0; y < size.height; ++y) {
@@ -67,7 +67,7 @@ void smooth(const float* in, const Size& size, const Filter& filter, float* line
     }
 }
 
-/// VLFeat's arc tangent of gy / gx, in [0, 2 pi] as floats have it; 0 for what is not a number.
+/// Return VLFeat's approximation of atan2(gy, gx) in [0, 2 pi] (as float32); 0 for NaN.
 PREIMAGE_INLINE float angle_of(float gx, float gy) {
     constexpr float kQuarterPi = 0.785398163397448f;
     constexpr float kThreeQuartersPi = 2.35619449019234f;
@@ -101,7 +101,7 @@ void gradients(const float* level, const Size& size, float* lengths, float* angl
             const float gy = half * (below[x] - above[x]);
             gradient_at(gx, gy, length + x, angle + x);
         }
-        for (std::int64_t x = size.width; x < size.pitch; ++x) {  // read, not used
+        for (std::int64_t x = size.width; x < size.pitch; ++x) {  // read but not used
             length[x] = 0.0f;
             angle[x] = 0.0f;
         }
@@ -110,8 +110,8 @@ void gradients(const float* level, const Size& size, float* lengths, float* angl
     }
 }
 
-/// Row y in three planes -> the largest and smallest of every column of nine, and of the eight without its center.
-/// (Parameters, because elsewhere compilers do not believe that outputs and inputs lie apart, and do not vectorize.)
+/// Computes, per column of row y, maximum and minimum of the nine values around it in three planes, and of the eight
+/// without the center. `__restrict` works on parameters only, and without it the loop does not vectorize.
 PREIMAGE_INLINE void column_bounds(const float* __restrict below, const float* __restrict here,
                                    const float* __restrict above, const Size& size, float* __restrict maxima,
                                    float* __restrict minima, float* __restrict maxima_around,
@@ -131,7 +131,7 @@ PREIMAGE_INLINE void column_bounds(const float* __restrict below, const float* _
     }
 }
 
-/// flags[x] = 1 where the center of column x is above or below all around it, else 0.
+/// Sets flags[x] to 1 where the center of column x is above or below all its neighbors, else to 0.
 PREIMAGE_INLINE void mark_extrema(const float* __restrict center, std::int64_t width, const float* __restrict maxima,
                                   const float* __restrict minima, const float* __restrict maxima_around,
                                   const float* __restrict minima_around, std::uint8_t* __restrict flags) {
@@ -158,7 +158,7 @@ std::int64_t extrema(const float* below, const float* here, const float* above, 
         std::uint64_t eight = 0;
         if (x + 8 < size.width) {
             __builtin_memcpy(&eight, flags + x, sizeof(eight));
-            if (eight == 0) {  // nearly always
+            if (eight == 0) {  // the usual case
                 x += 8;
                 continue;
             }

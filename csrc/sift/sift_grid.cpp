@@ -20,7 +20,7 @@ void store_one(Half* out, float value) { out->bits = to_half(value); }
 
 const float* floats_of(const TensorView& tensor) { return reinterpret_cast<const float*>(tensor.data); }
 
-/// A cell's keypoint, if it has one.
+/// The keypoint drawn for a cell, if any.
 struct Candidate {
     std::int64_t keypoint = -1;
     std::uint64_t key = 0;
@@ -42,7 +42,7 @@ public:
 
     std::int64_t cells() const { return rows_ * columns_; }
 
-    /// One image. Channel by channel, so that each one's cells are in the cache when its keypoints are written.
+    /// Draws one image, channel by channel, so that a channel's cells are in the cache when its keypoints are written.
     template <class Stored>
     void draw(std::int64_t image, Stored* out) const {
         const std::vector<Winner> winners = winners_of(image);
@@ -59,7 +59,7 @@ public:
     }
 
 private:
-    /// From the image's corner, half a pixel before the center of its first pixel.
+    /// Return the coordinate relative to the image's corner, half a pixel before the center of its first pixel.
     static float from_corner(float place) { return place + 0.5f; }
 
     std::vector<Winner> winners_of(std::int64_t image) const {

@@ -1,6 +1,6 @@
-// From an extremum's pixel to a keypoint: its place between the pixels and levels, and its directions.
+// Refinement of an extremum to a keypoint: sub-pixel position and scale, and directions.
 //
-// In double precision from float32 differences, operation by operation as VLFeat does it.
+// Computed in double precision from float32 differences, operation by operation as in VLFeat.
 #pragma once
 
 #include <cmath>
@@ -11,7 +11,7 @@
 
 namespace preimage::sift {
 
-/// The solution of a symmetric 3 x 3 system by Gaussian elimination with pivots; zeros where it has none.
+/// Solve a symmetric 3 x 3 system by Gaussian elimination with pivoting; zeros if it is singular.
 struct Offset {
     double value[3];
 };
@@ -52,12 +52,12 @@ inline Offset solve(double (&matrix)[3][3], double (&right)[3]) {
     return {{right[0], right[1], right[2]}};
 }
 
-/// The quadratic through a pixel's neighbors in three planes of differences.
+/// The quadratic fitted to a pixel's neighbors in three planes of differences.
 struct Quadratic {
     double gradient[3];
     double xx, yy, ss, xy, xs, ys;
 
-    /// `at`: the pixel in the middle plane; the planes lie `plane` floats apart.
+    /// `at`: the pixel in the middle plane; planes are `plane` floats apart.
     Quadratic(const float* at, std::int64_t pitch, std::int64_t plane) {
         const auto value = [=](int x, int y, int s) { return at[x + y * pitch + s * plane]; };
         const double twice = 2.0 * static_cast<double>(at[0]);
@@ -81,7 +81,7 @@ struct Quadratic {
         ys = mixed_derivative(value(0, 1, 1), value(0, -1, -1), value(0, -1, 1), value(0, 1, -1));
     }
 
-    /// From the pixel to where the quadratic is flat: x, y, level.
+    /// Return the offset from the pixel to the stationary point: x, y, level.
     Offset offset() const {
         double matrix[3][3] = {{xx, xy, xs}, {xy, yy, ys}, {xs, ys, ss}};
         double right[3] = {-gradient[0], -gradient[1], -gradient[2]};
@@ -89,13 +89,13 @@ struct Quadratic {
     }
 };
 
-/// In the octave's pixels and levels.
+/// Position in pixels and levels of the octave.
 struct Extremum {
     double x, y, level, value;
 };
 
-/// Where the extremum at pixel (x, y) of the plane `here` (that of `level`) lies; false if it is none after all: too
-/// weak, too much of an edge, or too far from the pixel.
+/// Refine the extremum at pixel (x, y) of plane `here` of `level`. Returns false if it is rejected: too weak, on an
+/// edge, or too far from the pixel.
 inline bool refine(const float* here, const Size& size, std::int64_t plane, std::int64_t x, std::int64_t y, int level,
                    const Parameters& parameters, Extremum* result) {
     const auto step_toward = [](double offset, std::int64_t place, std::int64_t count) {
@@ -126,7 +126,7 @@ inline bool refine(const float* here, const Size& size, std::int64_t plane, std:
     }
 }
 
-/// The histogram's peaks, smoothed, in radians: at most four, those above 0.8 of the highest; how many.
+/// Smooth the histogram and find its peaks in radians: at most four, above 0.8 of the highest. Returns their number.
 inline int peaks(double (&histogram)[kOrientationBins], double (&angles)[4]) {
     constexpr int count = kOrientationBins;
     for (int pass = 0; pass < 6; ++pass) {

@@ -1,11 +1,11 @@
-// Runs dense SIFT's block programs on the host: see tests/host_blocks.py.
+// Runs the block programs of dense SIFT on the host: see tests/helpers/host_blocks.py.
 //
-// sift_blocks ORDER INPUT OUTPUT BYTES BATCH CHANNELS HEIGHT WIDTH STEP BIN_SIZE FLAT WINDOW_SIZE TOP LEFT BOTTOM RIGHT
-//             FRAMES BACKWARD
+// dense_sift ORDER INPUT OUTPUT BYTES BATCH CHANNELS HEIGHT WIDTH STEP BIN_SIZE FLAT WINDOW_SIZE TOP LEFT BOTTOM RIGHT
+//            FRAMES BACKWARD
 //
-// INPUT holds the images, uint8 if BYTES, else float32; with BACKWARD, which wants float32, behind them the gradients
-// of descriptors and norms. OUTPUT gets descriptors and norms, or the images' gradient. FRAMES is the number of
-// descriptors of a block, 0 for the one that the GPU uses.
+// INPUT contains the images, uint8 if BYTES, else float32; with BACKWARD, which needs float32, the gradients of
+// descriptors and norms follow. OUTPUT receives descriptors and norms, or the images' gradient. FRAMES is the number of
+// descriptors per block, 0 for the number used on the GPU.
 #include <array>
 #include <cstring>
 #include <memory>
