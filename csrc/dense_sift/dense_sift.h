@@ -82,4 +82,26 @@ struct Band {
 void compute(const TensorView& images, const TensorView& features, const TensorView& norms,
              const Parameters& parameters, int threads);
 
+/// Compute the gradient with respect to the images: grad_features (B, 128, h, w) and grad_norms (B, 1, h, w), float32
+/// contiguous; images and parameters as for `compute` -> grad_images (B, C, H, W), float32 contiguous. The result does
+/// not depend on `threads` or on the batch that an image is in. Throws std::invalid_argument if shapes, types or
+/// parameters do not fit.
+void compute_backward(const TensorView& grad_features, const TensorView& grad_norms, const TensorView& images,
+                      const TensorView& grad_images, const Parameters& parameters, int threads);
+
+/// Return the working memory on the device that a call needs, in floats. For larger batches it stops growing at some
+/// hundred megabytes (or one image, if that needs more), and the batch is processed in parts.
+std::int64_t cuda_scratch(const TensorView& images, const Parameters& parameters, bool backward);
+
+/// As `compute`, on the images' device; sums have another order. `scratch` is contiguous float32 of
+/// cuda_scratch(...) elements, uninitialized. Only launches kernels on `stream`, and never synchronizes. Throws
+/// std::invalid_argument also if a descriptor does not fit into shared memory.
+void compute_cuda(const TensorView& images, const TensorView& scratch, const TensorView& features,
+                  const TensorView& norms, const Parameters& parameters, std::uintptr_t stream);
+
+/// As `compute_backward`, likewise.
+void compute_backward_cuda(const TensorView& grad_features, const TensorView& grad_norms, const TensorView& images,
+                           const TensorView& scratch, const TensorView& grad_images, const Parameters& parameters,
+                           std::uintptr_t stream);
+
 }  // namespace preimage::dense_sift

@@ -88,8 +88,7 @@ void compute_backward(const TensorView& grad_features, const TensorView& grad_no
     const std::int64_t frames = std::int64_t{grid.y.frames} * grid.x.frames;
     const auto workers = static_cast<int>(
         std::clamp<std::int64_t>(threads, 1, std::max<std::int64_t>(1, batch * pixels / kPixelsPerThread)));
-    const bool by_image =
-        batch % workers == 0 || batch >= 4 * workers;  // images in parallel; otherwise the rows of each image
+    const bool by_image = batch % workers == 0 || batch >= 4 * workers;  // else by rows
     const AlignedFloats images_memory = aligned_floats(image_floats(grid) * (by_image ? workers : 1));
     const AlignedFloats memory = aligned_floats(worker_floats(grid) * workers);
     const auto image_task = [&](std::int64_t index, float* own) {

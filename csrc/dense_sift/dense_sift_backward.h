@@ -21,13 +21,6 @@
 
 namespace preimage::dense_sift {
 
-/// Compute the gradient with respect to the images: grad_features (B, 128, h, w) and grad_norms (B, 1, h, w), float32
-/// contiguous; images and parameters as for `compute` -> grad_images (B, C, H, W), float32 contiguous. The result does
-/// not depend on `threads` or on the batch that an image is in. Throws std::invalid_argument if shapes, types or
-/// parameters do not fit.
-void compute_backward(const TensorView& grad_features, const TensorView& grad_norms, const TensorView& images,
-                      const TensorView& grad_images, const Parameters& parameters, int threads);
-
 /// Check the arguments and return the grid.
 Grid checked_backward(const TensorView& grad_features, const TensorView& grad_norms, const TensorView& images,
                       const TensorView& grad_images, const Parameters& parameters);
@@ -119,10 +112,10 @@ PREIMAGE_INLINE void gather_down(const Grid& grid, const ContributionTable& tabl
     const std::int64_t bin_pitch = std::int64_t{kSpatial * kOrientations} * grid.x.frames;
     float totals[kCount] = {};
     for (std::int32_t n = 0; n < table.counts[y]; ++n) {
-        const Contribution share = table.contributions[std::int64_t{n} * table.pixels + y];
-        const float* from = sums + (share.frame() * kSpatial + share.bin()) * bin_pitch + element;
+        const Contribution one = table.contributions[std::int64_t{n} * table.pixels + y];
+        const float* from = sums + (one.frame() * kSpatial + one.bin()) * bin_pitch + element;
         for (int lane = 0; lane < kCount; ++lane) {
-            totals[lane] += share.weight * from[lane];
+            totals[lane] += one.weight * from[lane];
         }
     }
     for (int lane = 0; lane < kCount; ++lane) {
@@ -143,10 +136,10 @@ PREIMAGE_INLINE VoteGradient gather_vote_gradient(const Grid& grid, const Contri
     const float* second = rows + (bin + 1) % kOrientations * columns;
     VoteGradient total{};
     for (std::int32_t n = 0; n < table.counts[x]; ++n) {
-        const Contribution share = table.contributions[std::int64_t{n} * table.pixels + x];
-        const std::int64_t at = share.bin() * kOrientations * columns + share.frame();
-        total.first += share.weight * first[at];
-        total.second += share.weight * second[at];
+        const Contribution one = table.contributions[std::int64_t{n} * table.pixels + x];
+        const std::int64_t at = one.bin() * kOrientations * columns + one.frame();
+        total.first += one.weight * first[at];
+        total.second += one.weight * second[at];
     }
     return total;
 }

@@ -8,10 +8,6 @@
 
 #include "bindings.h"
 #include "dense_sift/dense_sift.h"
-#include "dense_sift/dense_sift_backward.h"
-#ifdef PREIMAGE_CUDA_KERNELS
-#include "dense_sift/dense_sift_cuda.h"
-#endif
 #include "tensor_caster.h"
 
 namespace preimage::dense_sift {

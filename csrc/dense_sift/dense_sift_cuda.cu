@@ -1,10 +1,9 @@
 // Dense SIFT on a CUDA device: launches the programs of dense_sift_blocks.h and the steps of dense_sift_backward.h.
-#include "dense_sift/dense_sift_cuda.h"
-
 #include <algorithm>
 #include <vector>
 
 #include "common/cuda_launch.h"
+#include "dense_sift/dense_sift.h"
 #include "dense_sift/dense_sift_backward.h"
 #include "dense_sift/dense_sift_backward_blocks.h"
 #include "dense_sift/dense_sift_blocks.h"
@@ -14,9 +13,8 @@ namespace preimage::dense_sift {
 namespace {
 
 constexpr std::int64_t kPartFloats = 1 << 26;  // working memory for a part of the batch: 256 MiB
-constexpr std::int64_t kPartPixels =
-    1 << 22;                                 // pixels per part, forward: their votes, 32 MiB, stay in the level 2 cache
-constexpr std::int64_t kPieceWeights = 960;  // weights passed by value to one launch
+constexpr std::int64_t kPartPixels = 1 << 22;  // pixels per part, forward: 32 MiB of votes, for the L2 cache
+constexpr std::int64_t kPieceWeights = 960;    // weights passed by value to one launch
 
 /// Layout of the working memory: tables, then buffers for each image of a part of the batch.
 struct Layout {

@@ -67,8 +67,7 @@ void compute_backward(const TensorView& output, const TensorView& images, const 
     const std::int64_t pixels = whole.pixels();
     const std::int64_t needed = backward_scratch(whole);
     const int workers = split_images(batch, pixels, whole.batch.image.height, 16, threads).workers;
-    const int side_by_side =
-        batch >= workers ? workers : 1;  // images in parallel; otherwise the threads share each image
+    const int side_by_side = batch >= workers ? workers : 1;  // images in parallel; with 1, rows in parallel
 
     const AlignedFloats memory = aligned_floats(needed * side_by_side);
     parallel_for(batch, side_by_side, [&](std::int64_t index, int worker) {

@@ -3,7 +3,6 @@
 
 #include "common/parallel.h"
 #include "lbp/lbp.h"
-#include "lbp/lbp_checks.h"
 
 namespace preimage::lbp {
 namespace {

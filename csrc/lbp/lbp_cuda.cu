@@ -1,7 +1,7 @@
 // LBP on a CUDA device: launches the programs of lbp_blocks.h and lbp_generic_blocks.h.
 #include "common/cuda_launch.h"
+#include "lbp/lbp.h"
 #include "lbp/lbp_blocks.h"
-#include "lbp/lbp_checks.h"
 #include "lbp/lbp_generic_blocks.h"
 
 namespace preimage::lbp {

@@ -86,7 +86,7 @@ def dense_sift_backward(
     the images contiguous.
 
     In builds with CUDA there are also `dense_sift_cuda`, `dense_sift_backward_cuda` and `dense_sift_cuda_scratch`, see
-    `dense_sift_cuda.h`.
+    `dense_sift.h`.
     """
 
 def sift(
