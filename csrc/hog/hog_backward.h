@@ -74,7 +74,7 @@ inline Backward whole_backward(const TensorView& output, const TensorView& image
 }
 
 /// Return the gradient before clipping: zero above the clipping level.
-PREIMAGE_INLINE float clip_gradient(float value, float gradient) { return kClip < value ? 0.0f : gradient; }
+PREIMAGE_INLINE float clip_backward(float value, float gradient) { return kClip < value ? 0.0f : gradient; }
 
 /// Gradients with respect to the factor of one square, and to bins k and k + 9 of a cell normalized by it.
 struct ScaledGradient {
@@ -88,9 +88,9 @@ PREIMAGE_INLINE ScaledGradient scaled_gradient(const float* output, const float*
     const float opposite = cells[(k + kOrientations) * plane];
     const float texture = kTextureScale * output[(kBins + kOrientations + square) * plane];
     const float undirected =
-        clip_gradient(forward * factor + opposite * factor, 0.5f * output[(k + kBins) * plane] + texture);
-    const float of_forward = clip_gradient(forward * factor, 0.5f * output[k * plane]) + undirected;
-    const float of_opposite = clip_gradient(opposite * factor, 0.5f * output[(k + kOrientations) * plane]) + undirected;
+        clip_backward(forward * factor + opposite * factor, 0.5f * output[(k + kBins) * plane] + texture);
+    const float of_forward = clip_backward(forward * factor, 0.5f * output[k * plane]) + undirected;
+    const float of_opposite = clip_backward(opposite * factor, 0.5f * output[(k + kOrientations) * plane]) + undirected;
     return {of_forward * forward + of_opposite * opposite, of_forward * factor, of_opposite * factor};
 }
 

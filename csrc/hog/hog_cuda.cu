@@ -29,7 +29,7 @@ void cells_and_energies(const Batch& batch, int planes, cudaStream_t stream) {
 
 void check_scratch(const TensorView& scratch, std::int64_t needed) {
     require(scratch.type == ScalarType::float32 && scratch.is_contiguous() && scratch.shape[3] >= needed,
-            "the working memory must be contiguous float32 of the size that cuda_scratch tells");
+            "the working memory must be contiguous float32 of at least the size that cuda_scratch returns");
 }
 
 struct NormalizeCell {

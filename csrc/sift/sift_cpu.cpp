@@ -264,7 +264,7 @@ void check(const Parameters& parameters) {
     require(parameters.levels >= 1 && parameters.levels <= kMaxLevels, "levels must be in 1 ... 32");
     require(parameters.first_octave >= -1 && parameters.first_octave < 30, "first_octave must be in -1 ... 29");
     require(parameters.peak_threshold >= 0.0 && std::isfinite(parameters.peak_threshold),
-            "peak_threshold must be at threshold 0");
+            "peak_threshold must be at least 0");
     require(parameters.edge_threshold > 0.0 && std::isfinite(parameters.edge_threshold),
             "edge_threshold must be above 0");
 }
