@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 import torch
 
-from cache_runs import VIEWS, Notes, StopAt, built, dataset_of, row, settings_of, toy_config
+from cache_runs import CROPS, Notes, StopAt, built, dataset_of, row, settings_of, toy_config
+from preimage import training
 from preimage.errors import FileFormatError
 from preimage.store import ShardEntry, StoreWriter, open_writer, read_index
-from preimage.training import cache_decision, cached_dataset, train
-from preimage.training.cached_dataset import CachedDataset, view_key
+from preimage.training import cache_decision, cached_dataset
+from preimage.training.cached_dataset import CachedDataset, crop_key
 from preimage.training.dataset import Batch, CropDataset, Dataset
 from toys import ToyMaps
 from training_runs import metrics_without_time, weights
@@ -28,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("toys")
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cached_dataset, "_SHARD_VIEWS", 12)  # three images of four views
+    monkeypatch.setattr(cached_dataset, "_MAX_SHARD_CROPS", 12)  # three images of four views
 
 
 def losses(folder: Path) -> torch.Tensor:
@@ -55,7 +56,7 @@ class Zeros:
 def test_a_cached_run_is_the_same_run(
     photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, representation: str
 ) -> None:
-    train(toy_config(photo_folder, tmp_path / "cached", representation=representation))
+    training.run(toy_config(photo_folder, tmp_path / "cached", representation=representation))
     (store,) = (tmp_path / "cached" / "cache").iterdir()
     exact = read_index(store).dtype == "float32"
     assert exact == (representation == "toy-probabilities")
@@ -65,7 +66,7 @@ def test_a_cached_run_is_the_same_run(
         return dataset
 
     monkeypatch.setattr(cache_decision, "with_cache", same_crops)
-    train(toy_config(photo_folder, tmp_path / "fresh", representation=representation))
+    training.run(toy_config(photo_folder, tmp_path / "fresh", representation=representation))
     ours, theirs = losses(tmp_path / "cached"), losses(tmp_path / "fresh")
     assert len(ours) == 30
     torch.testing.assert_close(ours, theirs, atol=0, rtol=2e-3)
@@ -78,16 +79,16 @@ def test_every_row_is_its_view(photo_folder: Path, tmp_path: Path) -> None:
     settings = settings_of(dataset)
     assert made.index is not None
     assert (len(made), made.index.count, len(made.index.shards), made.dtype) == (64, 64, 6, "float16")
-    assert made.key(31) == view_key(7, 3) == "000007.3"
+    assert made.key(31) == crop_key(7, 3) == "000007.3"
     for index in range(64):
-        image, view = divmod(index, VIEWS)
-        pixels = settings.pixels(dataset.images[image], image, view)
+        image, view = divmod(index, CROPS)
+        pixels = settings.crop(dataset.images[image], image, view)
         features = dataset.representation(torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None])[0]
         np.testing.assert_allclose(row(made, index), features.numpy(), atol=1e-6, rtol=1e-3)
         np.testing.assert_array_equal(row(made, index), made[index])
     assert made.index.shards[5].images == 4
     assert made.processed_size(0) == made.record(0).original_size == (32, 32)
-    views = [settings.pixels(dataset.images[3], 3, view) for view in range(VIEWS)]
+    views = [settings.crop(dataset.images[3], 3, view) for view in range(CROPS)]
     assert np.array_equal(views[0][:, ::-1], views[1])
     assert not np.array_equal(views[0], views[2])
     batch = CachedDataset(dataset, settings, made).batch(7)
@@ -97,26 +98,26 @@ def test_every_row_is_its_view(photo_folder: Path, tmp_path: Path) -> None:
 def test_every_view_comes_before_any_returns(photo_folder: Path, tmp_path: Path) -> None:
     config = toy_config(photo_folder, tmp_path / "run")
     settings = settings_of(dataset_of(config))
-    orders = [[settings.view_in(epoch, image) for epoch in range(2 * VIEWS)] for image in range(20)]
-    assert all(sorted(order[:VIEWS]) == sorted(order[VIEWS:]) == list(range(VIEWS)) for order in orders)
+    orders = [[settings.crop_number(epoch, image) for epoch in range(2 * CROPS)] for image in range(20)]
+    assert all(sorted(order[:CROPS]) == sorted(order[CROPS:]) == list(range(CROPS)) for order in orders)
     assert len({tuple(order) for order in orders}) > 15
-    assert any(order[:VIEWS] != order[VIEWS:] for order in orders)
+    assert any(order[:CROPS] != order[CROPS:] for order in orders)
 
 
 _RUN = """
 import sys
 import toys
 from preimage.representations import base
-from preimage.training import TrainConfig, cached_dataset, train, trainer
-base._REGISTER["toy-slow"], trainer.plan, cached_dataset._SHARD_VIEWS = toys.SlowToy, toys.toy_plan, 12
-train(TrainConfig.from_json(sys.argv[1]))
+from preimage.training import TrainConfig, building, cached_dataset, run
+base._REGISTER["toy-slow"], building.plan, cached_dataset._MAX_SHARD_CROPS = toys.SlowToy, toys.toy_plan, 12
+run(TrainConfig.from_json(sys.argv[1]))
 """
 
 
 def test_a_killed_building_goes_on(photo_folder: Path, tmp_path: Path) -> None:
     whole = toy_config(photo_folder, tmp_path / "whole", representation="toy-slow", steps=12)
     cut = dataclasses.replace(whole, output=str(tmp_path / "cut"))
-    train(whole)
+    training.run(whole)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     process = subprocess.Popen([sys.executable, "-c", _RUN, cut.to_json()], env=environment)
     while process.poll() is None and len(list((tmp_path / "cut").glob("cache/*/shard-*"))) < 3:
@@ -129,7 +130,7 @@ def test_a_killed_building_goes_on(photo_folder: Path, tmp_path: Path) -> None:
     old = folder / ".preimage-0123456789abcdef.tmp"
     old.write_bytes(b"half")
     notes = Notes()
-    train(cut, display=notes)
+    training.run(cut, display=notes)
     assert notes.notes[-1].startswith(f"features of {64 - 12 * len(kept)} of 64 views computed in")
     assert {name: (folder / name).stat().st_mtime_ns for name in kept} == kept
     assert not old.exists()
@@ -138,10 +139,10 @@ def test_a_killed_building_goes_on(photo_folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_cached_run_resumes_bit_for_bit(photo_folder: Path, tmp_path: Path) -> None:
-    train(toy_config(photo_folder, tmp_path / "whole", workers=2))
+    training.run(toy_config(photo_folder, tmp_path / "whole", workers=2))
     with pytest.raises(OSError, match="went away"):
-        train(toy_config(photo_folder, tmp_path / "cut"), display=StopAt(17))
-    train(toy_config(photo_folder, tmp_path / "cut", workers=3), resume=True)
+        training.run(toy_config(photo_folder, tmp_path / "cut"), display=StopAt(17))
+    training.run(toy_config(photo_folder, tmp_path / "cut", workers=3), resume=True)
     assert weights(tmp_path / "whole") == weights(tmp_path / "cut")
     assert metrics_without_time(tmp_path / "whole") == metrics_without_time(tmp_path / "cut")
 
@@ -157,23 +158,23 @@ def test_ctrl_c_stops_the_building(photo_folder: Path, tmp_path: Path, monkeypat
     monkeypatch.setattr(StoreWriter, "_list", interrupted)
     config = toy_config(photo_folder, tmp_path / "run")
     with pytest.raises(KeyboardInterrupt):
-        train(config)
+        training.run(config)
     (folder,) = (tmp_path / "run" / "cache").iterdir()
     assert [entry.number for entry in read_index(folder).shards] == [0, 1]
     notes = Notes()
-    assert train(config, display=notes).steps == 30
+    assert training.run(config, display=notes).steps == 30
     assert notes.notes[-1].startswith("features of 40 of 64 views")
 
 
 def test_runs_share_a_cache(photo_folder: Path, tmp_path: Path) -> None:
     shared = str(tmp_path / "caches")
-    train(toy_config(photo_folder, tmp_path / "a", cache_folder=shared))
+    training.run(toy_config(photo_folder, tmp_path / "a", cache_folder=shared))
     assert not (tmp_path / "a" / "cache").exists()
     ToyMaps.calls, notes = 0, Notes()
-    train(toy_config(photo_folder, tmp_path / "b", cache_folder=shared, steps=20), display=notes)
+    training.run(toy_config(photo_folder, tmp_path / "b", cache_folder=shared, steps=20), display=notes)
     assert ToyMaps.calls == 16 + 4, "statistics and the validation"
     assert "all are in" in notes.notes[-1]
-    train(toy_config(photo_folder, tmp_path / "c", cache_folder=shared, seed=1))
+    training.run(toy_config(photo_folder, tmp_path / "c", cache_folder=shared, seed=1))
     assert len(list((tmp_path / "caches").iterdir())) == 2, "other crops are another cache"
 
 
@@ -262,7 +263,7 @@ def test_what_half_precision_cannot_hold(photo_folder: Path, tmp_path: Path, mon
     assert "jpg reach" in notes[0] and notes[0].endswith("the cache is begun anew in float32")
     assert made.dtype == "float32"
     assert notes[1].startswith("features of 64 of 64 views")
-    pixels = settings_of(dataset).pixels(dataset.images[0], 0, 1)
+    pixels = settings_of(dataset).crop(dataset.images[0], 0, 1)
     features = compute(ToyMaps(), torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None])[0]
     np.testing.assert_allclose(row(made, 1), 1e6 * features.numpy(), rtol=1e-6)
 

@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from preimage import representations
+from preimage import representations, training
 from preimage.inverters import Inverter, UShapedConfig
 from preimage.nn import UpConv2d
-from preimage.training import Display, TrainConfig, graphed_step, muon, train, trainer
+from preimage.training import Display, TrainConfig, building, checkpoint, graphed_step, muon, trainer
 from preimage.training.flat import FlatState
 from preimage.training.graphed_step import GraphedStep, cuda_graph
 from preimage.training.step import EagerStep, Step, TrainState
-from preimage.training.trainer import fastest_step
+from preimage.training.trainer import choose_step
 from tolerances import TRAINING_LOSS_GPU, trained_weights, training_loss
 from training_runs import small_config
 
@@ -54,7 +54,7 @@ def learner(optimizer: str = "muon", precision: str = "float32", device: str = "
     model.feature_deviation.fill_(0.1)
     average = copy.deepcopy(model).eval().requires_grad_(False)
     loss_sum = torch.zeros((), dtype=torch.float64, device=device)
-    optimizers = trainer.optimizers(model, config)
+    optimizers = building.build_optimizers(model, config)
     return TrainState(config, representation, model, average, optimizers, DTYPES[precision], loss_sum)
 
 
@@ -99,7 +99,7 @@ def distance(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], start: dict
 @pytest.fixture
 def exact_muon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Newton–Schulz in float32: in bfloat16 its rounding hides every other difference."""
-    monkeypatch.setattr(muon, "orthogonalised", functools.partial(muon.orthogonalised, dtype=torch.float32))
+    monkeypatch.setattr(muon, "orthogonalized", functools.partial(muon.orthogonalized, dtype=torch.float32))
 
 
 @pytest.mark.usefixtures("exact_muon")
@@ -174,7 +174,7 @@ def test_failing_leaves_the_learner_alone(broken: str, monkeypatch: pytest.Monke
 
 def test_falls_back_with_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     notes: list[str] = []
-    assert isinstance(fastest_step(learner(), 0, notes.append), EagerStep)
+    assert isinstance(choose_step(learner(), 0, notes.append), EagerStep)
     assert notes == []  # on a CPU that is no loss
 
     class OnCuda(TrainState):
@@ -183,10 +183,10 @@ def test_falls_back_with_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuses(*arguments: object) -> None:
         raise RuntimeError("operation not permitted\nCUDA kernel errors might be ...")
 
-    monkeypatch.setattr(trainer, "GraphedStep", refuses)
+    monkeypatch.setattr(building, "GraphedStep", refuses)
     ours = learner()
     ours.__class__ = OnCuda
-    assert isinstance(fastest_step(ours, 0, notes.append), EagerStep)
+    assert isinstance(choose_step(ours, 0, notes.append), EagerStep)
     assert len(notes) == 1 and notes[0].endswith("could be made: operation not permitted")
 
 
@@ -201,7 +201,7 @@ def test_memory_is_flat(optimizer: str, dtype: torch.dtype) -> None:
     packed = {f"{name}.weight" for name, module in ours.model.named_modules() if isinstance(module, UpConv2d)}
     assert len(packed) == 5
     end = 0
-    for place, leaf, gradient in zip(flat.places, flat.leaves, flat.gradients, strict=True):
+    for place, leaf, gradient in zip(flat.slots, flat.leaves, flat.gradients, strict=True):
         weight = ours.model.get_parameter(place.name)
         assert weight.shape == leaf.shape == gradient.shape == shapes[place.name]
         assert end <= place.offset and place.offset % 64 == 0
@@ -217,11 +217,11 @@ def test_memory_is_flat(optimizer: str, dtype: torch.dtype) -> None:
         assert torch.equal(leaf, weight.to(dtype))
     assert {leaf.dtype for leaf in flat.leaves} == {dtype}
     assert {name: tuple(value.shape) for name, value in ours.model.named_parameters()} == shapes
-    assert sum(len(stack.places) for stack in flat.stacks) == (0 if optimizer == "adam" else len(_muon(ours)))
-    assert optimizer == "adam" or max(len(stack.places) for stack in flat.stacks) >= 4  # batched where shapes agree
+    assert sum(len(stack.slots) for stack in flat.stacks) == (0 if optimizer == "adam" else len(_muon(ours)))
+    assert optimizer == "adam" or max(len(stack.slots) for stack in flat.stacks) >= 4  # batched where shapes agree
     for stack in flat.stacks:
         matrices = stack.view(flat.weights)
-        for matrix, place in zip(matrices, stack.places, strict=True):
+        for matrix, place in zip(matrices, stack.slots, strict=True):
             kernel = ours.model.get_parameter(place.name)
             assert matrix.data_ptr() == kernel.data_ptr()
             rows = kernel.movedim(1 if place.name in packed else 0, 0).flatten(1)  # output channels
@@ -254,14 +254,14 @@ def test_nothing_moves(precision: str) -> None:
     counts = {float(moments["step"]) for moments in ours.optimizers[0].state.values()}
     assert counts == {4.0}
     covered = torch.zeros_like(flat.weights, dtype=torch.bool)
-    for place in flat.places:
+    for place in flat.slots:
         place.view(covered).fill_(True)
-    for buffer in (flat.weights, flat.average, flat.mean, flat.gradient):
+    for buffer in (flat.weights, flat.average, flat.exp_avg, flat.gradient):
         assert not buffer[~covered].any()
 
 
 class _Graphed:
-    """`fastest_step` that takes the graphed one on a CPU too."""
+    """`choose_step` that takes the graphed one on a CPU too."""
 
     def __call__(self, learner: TrainState, step: int, note: Callable[[str], None]) -> Step:
         return GraphedStep(learner, step, again)
@@ -289,17 +289,17 @@ def test_runs_resume_in_the_other_step(
     precision: str,
 ) -> None:
     settings = {"optimizer": optimizer, "precision": precision, "steps": 20, "save_every": 7}
-    train(small_config(photo_folder, tmp_path / "whole", **settings))
+    training.run(small_config(photo_folder, tmp_path / "whole", **settings))
     cut = small_config(photo_folder, tmp_path / "cut", **settings)
     with monkeypatch.context() as patch:
         if graphed_first:
-            patch.setattr(trainer, "fastest_step", _Graphed())
+            patch.setattr(trainer, "choose_step", _Graphed())
         with pytest.raises(OSError, match="went away"):
-            train(cut, display=_GoesAway(10))
+            training.run(cut, display=_GoesAway(10))
     with monkeypatch.context() as patch:
         if not graphed_first:
-            patch.setattr(trainer, "fastest_step", _Graphed())
-        train(cut, resume=True)
+            patch.setattr(trainer, "choose_step", _Graphed())
+        training.run(cut, resume=True)
     curves = [_logged(folder, "loss") for folder in (tmp_path / "cut", tmp_path / "whole")]
     assert len(curves[0]) == 20
     assert_same_losses(*curves, precision)
@@ -318,16 +318,16 @@ def _logged(folder: Path, what: str) -> torch.Tensor:
 def test_a_run_in_the_graphed_step_resumes_bit_for_bit(
     photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trainer, "fastest_step", _Graphed())
+    monkeypatch.setattr(trainer, "choose_step", _Graphed())
     whole, cut = (
         small_config(photo_folder, tmp_path / name, optimizer="muon", precision="bfloat16") for name in ("whole", "cut")
     )
-    train(whole)
+    training.run(whole)
     with pytest.raises(OSError, match="went away"):
-        train(cut, display=_GoesAway(27))
-    train(cut, resume=True)
-    ends = [(tmp_path / name / trainer.CHECKPOINT).read_bytes() for name in ("whole", "cut")]
-    tensors = [trainer.checkpoint.safetensors.torch.load(end) for end in ends]
+        training.run(cut, display=_GoesAway(27))
+    training.run(cut, resume=True)
+    ends = [(tmp_path / name / checkpoint.CHECKPOINT).read_bytes() for name in ("whole", "cut")]
+    tensors = [checkpoint.safetensors.torch.load(end) for end in ends]
     assert tensors[0].keys() == tensors[1].keys()
     assert all(torch.equal(value, tensors[1][name]) for name, value in tensors[0].items())
 
@@ -342,7 +342,7 @@ def test_a_run_may_go_on_on_another_device(tmp_path: Path) -> None:
 def test_on_a_gpu_learns_as_the_eager_step(optimizer: str, precision: str) -> None:
     ours, theirs = (learner(optimizer, precision, "cuda", 64) for _ in range(2))
     notes: list[str] = []
-    step = fastest_step(ours, 0, notes.append)
+    step = choose_step(ours, 0, notes.append)
     assert isinstance(step, GraphedStep), notes
     curves = losses(ours, step, range(50), 64), losses(theirs, EagerStep(theirs), range(50), 64)
     torch.testing.assert_close(*curves, atol=0, rtol=TRAINING_LOSS_GPU[DTYPES[precision]])
@@ -371,12 +371,12 @@ def test_on_a_gpu_replays_allocate_nothing_and_never_wait() -> None:
 @pytest.mark.parametrize("devices", [("cuda", "cpu"), ("cpu", "cuda"), ("cuda", "cuda")])
 def test_on_a_gpu_runs_resume_across_devices(photo_folder: Path, tmp_path: Path, devices: tuple[str, str]) -> None:
     settings = {"optimizer": "muon", "steps": 20, "save_every": 7}
-    train(small_config(photo_folder, tmp_path / "whole", **settings))
+    training.run(small_config(photo_folder, tmp_path / "whole", **settings))
     with pytest.raises(OSError, match="went away"):
-        train(
+        training.run(
             small_config(photo_folder, tmp_path / "cut", device=devices[0], **settings),
             display=_GoesAway(10),
         )
-    train(small_config(photo_folder, tmp_path / "cut", device=devices[1], **settings), resume=True)
+    training.run(small_config(photo_folder, tmp_path / "cut", device=devices[1], **settings), resume=True)
     curves = [_logged(folder, "loss") for folder in (tmp_path / "whole", tmp_path / "cut")]
     torch.testing.assert_close(*curves, atol=0, rtol=TRAINING_LOSS_GPU[torch.float32])

@@ -15,10 +15,11 @@ import torch
 
 from cache_runs import Notes, toy_config
 from conftest import Run
+from preimage import training
 from preimage.errors import FileFormatError
 from preimage.inverters import Inverter
 from preimage.io import atomic, atomic_write
-from preimage.training import Display, TrainConfig, TrainingDivergedError, checkpoint, train, trainer
+from preimage.training import Display, TrainConfig, TrainingDivergedError, checkpoint, resuming, trainer
 from preimage.training import step as training_step
 from preimage.training.display import Metrics
 from training_runs import metrics_without_time, weights
@@ -52,20 +53,20 @@ class Ends(Notes):
 def test_an_error_costs_no_step(photo_folder: Path, tmp_path: Path, step: int, where: str) -> None:
     """Not even between a step and the lines, the validation and the checkpoint that are due after it."""
     settings = {"log_every": 3 if step % 3 == 0 else 7, "save_every": 1000}
-    train(config_of(photo_folder, tmp_path / "whole", **settings))
+    training.run(config_of(photo_folder, tmp_path / "whole", **settings))
     cut, display = config_of(photo_folder, tmp_path / "cut", **settings), Ends(step, where)
     with pytest.raises(RuntimeError, match="went away"):
-        train(cut, display=display)
-    assert checkpoint.read_header(tmp_path / "cut" / trainer.CHECKPOINT)[1].step == step
+        training.run(cut, display=display)
+    assert checkpoint.read_header(tmp_path / "cut" / checkpoint.CHECKPOINT)[1].step == step
     assert f"{step} steps" in display.notes[-1]
-    train(cut, resume=True)
+    training.run(cut, resume=True)
     assert weights(tmp_path / "whole") == weights(tmp_path / "cut")
     assert metrics_without_time(tmp_path / "whole") == metrics_without_time(tmp_path / "cut")
 
 
 def test_a_half_done_step_is_not_saved(photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = config_of(photo_folder, tmp_path / "run", save_every=5)
-    move, calls = training_step._move_average, []
+    move, calls = training_step._update_average, []
 
     def fails(*arguments: Any) -> None:
         calls.append(1)
@@ -73,11 +74,11 @@ def test_a_half_done_step_is_not_saved(photo_folder: Path, tmp_path: Path, monke
             raise MemoryError("out of memory")
         move(*arguments)
 
-    monkeypatch.setattr(training_step, "_move_average", fails)
+    monkeypatch.setattr(training_step, "_update_average", fails)
     with pytest.raises(MemoryError):
-        train(config)
-    assert checkpoint.read_header(tmp_path / "run" / trainer.CHECKPOINT)[1].step == 5
-    assert train(config, resume=True).steps == 24
+        training.run(config)
+    assert checkpoint.read_header(tmp_path / "run" / checkpoint.CHECKPOINT)[1].step == 5
+    assert training.run(config, resume=True).steps == 24
 
 
 def test_an_error_before_the_first_step_leaves_no_run(
@@ -88,8 +89,8 @@ def test_an_error_before_the_first_step_leaves_no_run(
     with monkeypatch.context() as patched:
         patched.setattr(training_step, "batch_loss", lambda *arguments: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            train(config)
-    assert train(config).steps == 24
+            training.run(config)
+    assert training.run(config).steps == 24
 
 
 def test_weights_that_are_not_finite_replace_nothing(
@@ -97,7 +98,7 @@ def test_weights_that_are_not_finite_replace_nothing(
 ) -> None:
     """Also where the loss of the last step was still a number."""
     config = config_of(photo_folder, tmp_path / "run", log_every=1000, eval_every=6, save_every=6)
-    move, calls = training_step._move_average, []
+    move, calls = training_step._update_average, []
 
     def spoils(average: torch.nn.Module, model: torch.nn.Module, decay: float) -> None:
         move(average, model, decay)
@@ -106,10 +107,10 @@ def test_weights_that_are_not_finite_replace_nothing(
             with torch.no_grad():
                 next(model.parameters()).fill_(float("nan"))
 
-    monkeypatch.setattr(training_step, "_move_average", spoils)
+    monkeypatch.setattr(training_step, "_update_average", spoils)
     with pytest.raises(TrainingDivergedError, match=r"weights.*NaN.*12"):
-        train(config)
-    assert checkpoint.read_header(tmp_path / "run" / trainer.CHECKPOINT)[1].step == 6
+        training.run(config)
+    assert checkpoint.read_header(tmp_path / "run" / checkpoint.CHECKPOINT)[1].step == 6
     inverter = Inverter.load(tmp_path / "run")
     assert inverter.training_notes["steps"] == 6
     assert all(bool(weight.isfinite().all()) for weight in inverter.parameters())
@@ -143,10 +144,10 @@ def test_a_full_disk_is_named_and_keeps_the_last_checkpoint(
 
     monkeypatch.setattr(checkpoint, "save", fills)
     with pytest.raises(OSError, match="No space left") as caught:
-        train(config)
-    assert caught.value.filename == str(tmp_path / "run" / trainer.CHECKPOINT)
+        training.run(config)
+    assert caught.value.filename == str(tmp_path / "run" / checkpoint.CHECKPOINT)
     assert len(calls) == 3, "once more at the end, in vain"
-    assert checkpoint.read_header(tmp_path / "run" / trainer.CHECKPOINT)[1].step == 5
+    assert checkpoint.read_header(tmp_path / "run" / checkpoint.CHECKPOINT)[1].step == 5
     assert not list((tmp_path / "run").glob(".preimage-*"))
     monkeypatch.undo()
 
@@ -176,54 +177,54 @@ def test_one_run_at_a_time(photo_folder: Path, tmp_path: Path) -> None:
             begun.set()
             assert goes_on.wait(60)
 
-    thread = threading.Thread(target=train, args=(config,), kwargs={"display": Waits()})
+    thread = threading.Thread(target=training.run, args=(config,), kwargs={"display": Waits()})
     thread.start()
     assert begun.wait(60)
     try:
         with pytest.raises(ValueError, match=r"another run.*run"):
-            train(config, resume=True)
+            training.run(config, resume=True)
     finally:
         goes_on.set()
         thread.join()
-    assert train(config, resume=True).steps == 24
+    assert training.run(config, resume=True).steps == 24
 
 
 @pytest.mark.parametrize("below", ["", "run"])
 def test_an_output_that_is_a_file(photo_folder: Path, tmp_path: Path, below: str) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises(NotADirectoryError, match="is a file"):
-        train(config_of(photo_folder, tmp_path / "file" / below))
+        training.run(config_of(photo_folder, tmp_path / "file" / below))
     assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_an_output_that_cannot_be_written_to(
     photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trainer.os, "access", lambda path, mode: Path(path) != tmp_path)
+    monkeypatch.setattr(resuming.os, "access", lambda path, mode: Path(path) != tmp_path)
     with pytest.raises(PermissionError, match="written") as caught:
-        train(config_of(photo_folder, tmp_path / "a" / "run"))
+        training.run(config_of(photo_folder, tmp_path / "a" / "run"))
     assert caught.value.filename == str(tmp_path)
 
 
 def test_a_run_of_another_version(photo_folder: Path, tmp_path: Path) -> None:
     config = config_of(photo_folder, tmp_path / "run", steps=1)
-    train(config)
-    path = tmp_path / "run" / trainer.CHECKPOINT
+    training.run(config)
+    path = tmp_path / "run" / checkpoint.CHECKPOINT
     with safetensors.safe_open(path, "pt") as file:
         metadata = file.metadata()
     tensors = safetensors.torch.load_file(path)
     settings = json.dumps(json.loads(metadata["config"]) | {"dropout": 0.5})
     for change, words in (
-        ({"format_version": "4"}, r"checkpoint\.safetensors.*version 4.*3"),
+        ({"format_version": "5"}, r"checkpoint\.safetensors.*version 5.*4"),
         ({"format_version": "2"}, r"checkpoint\.safetensors.*version 2.*orientation"),
         ({"config": settings}, r"checkpoint\.safetensors.*dropout"),
     ):
         safetensors.torch.save_file(tensors, path, metadata | change)
         with pytest.raises(FileFormatError, match=words):
-            train(config, resume=True)
+            training.run(config, resume=True)
     safetensors.torch.save_file(tensors | {"images": torch.zeros(3, dtype=torch.uint8)}, path, metadata)
     with pytest.raises(FileFormatError, match="list of images"):
-        train(config, resume=True)
+        training.run(config, resume=True)
 
 
 def test_errors_are_one_line_on_the_command_line(run: Run, photo_folder: Path, tmp_path: Path) -> None:
@@ -237,7 +238,7 @@ def test_other_settings_are_told_before_the_images_are_looked_at(
     photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = config_of(photo_folder, tmp_path / "run", steps=1)
-    train(config)
+    training.run(config)
     monkeypatch.setattr(trainer, "open_dataset", lambda *arguments, **options: pytest.fail("opened"))
     with pytest.raises(ValueError, match="batch_size: 2 != 4"):
-        train(dataclasses.replace(config, batch_size=2), resume=True)
+        training.run(dataclasses.replace(config, batch_size=2), resume=True)

@@ -13,6 +13,7 @@ import pytest
 import torch
 from test_graphed_step import again, everything
 
+from preimage import training
 from preimage.inverters import Inverter
 from preimage.inverters.plan import plan
 from preimage.io import decode_file, list_images
@@ -25,10 +26,11 @@ from preimage.pipelines.sheet import sheet
 from preimage.representations import base
 from preimage.representations.hog import Hog
 from preimage.store import FeatureStore
-from preimage.training import TrainConfig, graphed_step, train, trainer
-from preimage.training.dataset import are_probabilities, whole_images
+from preimage.training import TrainConfig, building, graphed_step, opening, statistics
+from preimage.training.dataset import are_probabilities
 from preimage.training.graphed_step import GraphedStep
 from preimage.training.images import ImageSet
+from preimage.training.sampling import center_crops
 from preimage.training.step import EagerStep, TrainState, batch_loss
 from tolerances import training_loss
 from toys import NETWORKS, SIDE, ToyMaps, ToyProbabilities, ToyVectors, introduce
@@ -53,7 +55,7 @@ def runs(photo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
         for name in KINDS:
             folder = tmp_path_factory.mktemp("runs") / name
             config = toy_config(photo_folder, folder, representation=name, steps=150, eval_every=50)
-            folders[name] = train(config).folder
+            folders[name] = training.run(config).folder
     return folders
 
 
@@ -64,7 +66,7 @@ def test_learns_what_its_view_shows(photo_folder: Path, runs: dict[str, Path], n
     errors = [line["error"] for line in metrics_without_time(runs[name]) if "error" in line]
     assert errors[-1] < 0.95 * errors[0]
     assert json.loads((runs[name] / "train.json").read_text())["size"] == SIDE
-    images = whole_images(ImageSet(list_images(photo_folder)[::5]), SIDE)
+    images = center_crops(ImageSet(list_images(photo_folder)[::5]), SIDE)
     measure = NormalizedError()
     measure.update(inverter.target(images).float() / 255, inverter(KINDS[name]()(images)))
     assert measure.report().error == pytest.approx(inverter.training_notes["normalized_error"], rel=1e-3)
@@ -74,7 +76,7 @@ def test_learns_what_its_view_shows(photo_folder: Path, runs: dict[str, Path], n
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_jobs_on_images_of_one_size(photo_folder: Path, runs: dict[str, Path], tmp_path: Path, name: str) -> None:
+def test_jobs_on_batch_images_one_size(photo_folder: Path, runs: dict[str, Path], tmp_path: Path, name: str) -> None:
     inverter, kind = Inverter.load(runs[name]), KINDS[name]()
     assert inverter.view is not None
     summary = evaluate(runs[name], photo_folder)
@@ -110,7 +112,7 @@ def test_representations_of_other_sizes_side_by_side(
 def test_other_sizes_are_refused(photo_folder: Path, runs: dict[str, Path], tmp_path: Path) -> None:
     words = r"toy-maps.*32×32"
     with pytest.raises(ValueError, match=rf"{words}.*64"):
-        train(toy_config(photo_folder, tmp_path / "x", size=64))
+        training.run(toy_config(photo_folder, tmp_path / "x", size=64))
     with pytest.raises(ValueError, match=rf"{words}.*64"):
         extract(ToyMaps(), photo_folder, tmp_path / "f", size=64)
     for job in (evaluate, lambda *given, **size: sheet(given[1], tmp_path / "s.png", inverter=given[0], **size)):
@@ -126,11 +128,11 @@ def test_starts_from_an_inverter_of_the_same_view(
     photo_folder: Path, runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = toy_config(photo_folder, tmp_path / "x", init=str(runs["toy-maps"]), steps=1)
-    assert train(config).error < 1.1 * Inverter.load(runs["toy-maps"]).training_notes["normalized_error"]
+    assert training.run(config).error < 1.1 * Inverter.load(runs["toy-maps"]).training_notes["normalized_error"]
     network, view = NETWORKS[(4, 4)]
     monkeypatch.setitem(NETWORKS, (4, 4), (network, dataclasses.replace(view, crop=30)))
     with pytest.raises(ValueError, match=r"'tiny'.*spec"):
-        train(dataclasses.replace(config, output=str(tmp_path / "y")))
+        training.run(dataclasses.replace(config, output=str(tmp_path / "y")))
 
 
 def test_a_representation_that_no_name_makes(
@@ -139,24 +141,24 @@ def test_a_representation_that_no_name_makes(
     monkeypatch.delitem(base._REGISTER, "toy-maps")
     config = toy_config(photo_folder, tmp_path / "run", steps=2)
     with pytest.raises(ValueError, match=r"representation.*'toy-maps'"):
-        train(config)
+        training.run(config)
     with pytest.raises(ValueError, match=r"'toy-maps'.*toy-vectors"):
-        train(config, representation=ToyVectors())
-    summary = train(config, representation=ToyMaps(scale=3.0))
+        training.run(config, representation=ToyVectors())
+    summary = training.run(config, representation=ToyMaps(scale=3.0))
     assert Inverter.load(summary.folder).spec == ToyMaps(scale=3.0).spec
     assert evaluate(summary.folder, photo_folder, representation=ToyMaps(scale=3.0)).images == 20
     with pytest.raises(ValueError, match=r"parameters\.scale: 2\.0 != 3\.0"):
-        train(config, representation=ToyMaps(scale=2.0), resume=True)
+        training.run(config, representation=ToyMaps(scale=2.0), resume=True)
 
 
 def test_budget_and_output_size_reach_the_plan(
     photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: dict[str, Any] = {}
-    planned = trainer.plan
-    monkeypatch.setattr(trainer, "plan", lambda *given, **named: (asked.update(named), planned(*given, **named))[1])
+    planned = building.plan
+    monkeypatch.setattr(building, "plan", lambda *given, **named: (asked.update(named), planned(*given, **named))[1])
     config = toy_config(photo_folder, tmp_path / "x", output_size=16, budget=10**6)
-    trainer.fresh_inverter(*trainer.open_dataset(config))
+    building.build_inverter(*opening.open_dataset(config))
     sizes = {"output_size": 16, "budget": 10**6}
     assert asked == {"cells": (4, 4), "image_size": SIDE, **sizes, "probabilities": False}
 
@@ -167,12 +169,12 @@ def test_budget_and_output_size_reach_the_plan(
 def test_of_probabilities_the_logarithms_are_taken(
     photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[ToyMaps], floor: float
 ) -> None:
-    monkeypatch.setattr(trainer, "plan", plan)
+    monkeypatch.setattr(building, "plan", plan)
     shape = {"preset": "auto", "output_size": 16, "budget": 200_000}
-    config, dataset = trainer.open_dataset(toy_config(photo_folder, tmp_path / "x", representation=kind.name, **shape))
-    model = trainer.fresh_inverter(config, dataset)
+    config, dataset = opening.open_dataset(toy_config(photo_folder, tmp_path / "x", representation=kind.name, **shape))
+    model = building.build_inverter(config, dataset)
     assert model.network.logarithm_from == floor
-    trainer.measure_statistics(model, dataset)
+    statistics.set_statistics(model, dataset)
     features = torch.cat([kind()(batch.images) for batch in dataset.examples(with_features=False)])
     if floor:
         assert features.min() < 1e-6
@@ -203,11 +205,11 @@ def test_what_probabilities_are(values: list[Any], are: bool) -> None:
 
 def test_statistics_are_those_of_all_examples(photo_folder: Path, tmp_path: Path) -> None:
     for name, kind in KINDS.items():
-        config, dataset = trainer.open_dataset(toy_config(photo_folder, tmp_path / "x", representation=name))
-        model = trainer.fresh_inverter(config, dataset)
-        trainer.measure_statistics(model, dataset)
+        config, dataset = opening.open_dataset(toy_config(photo_folder, tmp_path / "x", representation=name))
+        model = building.build_inverter(config, dataset)
+        statistics.set_statistics(model, dataset)
         sources = list_images(photo_folder)
-        images = whole_images(ImageSet([sources[i] for i in range(20) if i not in (0, 5, 10, 15)]), SIDE)
+        images = center_crops(ImageSet([sources[i] for i in range(20) if i not in (0, 5, 10, 15)]), SIDE)
         values = kind()(images).transpose(0, 1).flatten(1)
         deviation = values.std(dim=1)
         torch.testing.assert_close(model.feature_mean, values.mean(dim=1))
@@ -222,11 +224,11 @@ def test_statistics_are_those_of_all_examples(photo_folder: Path, tmp_path: Path
 def test_held_out_features_are_computed_once_where_they_fit(
     photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _, dataset = trainer.open_dataset(toy_config(photo_folder, tmp_path / "x"))
+    _, dataset = opening.open_dataset(toy_config(photo_folder, tmp_path / "x"))
     for room, computed in ((1000, 8), (1 << 20, 4)):
-        monkeypatch.setattr("preimage.training.dataset._KEPT_BYTES", room)
+        monkeypatch.setattr("preimage.training.dataset._VAL_FEATURE_BYTES", room)
         ToyMaps.calls = 0
-        first, second = ([*dataset.held_out(3)] for _ in range(2))
+        first, second = ([*dataset.val_batches(3)] for _ in range(2))
         assert ToyMaps.calls == computed
         for one, other in zip(first, second, strict=True):
             assert one.features is not None and other.features is not None
@@ -234,8 +236,8 @@ def test_held_out_features_are_computed_once_where_they_fit(
 
 
 def test_a_dead_channel_of_descriptors_is_left_alone(photo_folder: Path, tmp_path: Path) -> None:
-    config, dataset = trainer.open_dataset(small_config(photo_folder, tmp_path / "x"))
-    model = trainer.fresh_inverter(config, dataset)
+    config, dataset = opening.open_dataset(small_config(photo_folder, tmp_path / "x"))
+    model = building.build_inverter(config, dataset)
 
     class Dead(Hog):
         def __call__(self, images: torch.Tensor) -> torch.Tensor:
@@ -244,7 +246,7 @@ def test_a_dead_channel_of_descriptors_is_left_alone(photo_folder: Path, tmp_pat
             return features
 
     dataset.representation = Dead()
-    trainer.measure_statistics(model, dataset)
+    statistics.set_statistics(model, dataset)
     assert model.feature_deviation[3] == np.float32(1e-6)
 
 
@@ -270,7 +272,8 @@ def train_state(name: str) -> TrainState:
     average = copy.deepcopy(model).eval().requires_grad_(False)
     shape = tuple(kind(torch.zeros(1, 3, SIDE, SIDE)).shape[1:])
     zero = torch.zeros((), dtype=torch.float64)
-    return TrainState(config, None, model, average, trainer.optimizers(model, config), torch.float32, zero, shape)
+    optimizers = building.build_optimizers(model, config)
+    return TrainState(config, None, model, average, optimizers, torch.float32, zero, shape)
 
 
 @pytest.mark.parametrize("name", KINDS)
