@@ -109,8 +109,8 @@ def test_ablations_alter_only_what_they_say(keypoints: Keypoints) -> None:
     assert _same(descriptors, keypoints, "descriptors")
     assert (descriptors.scale == 2.5).all()
     assert not descriptors.angle.any()
-    for disturbed in (coordinates, positions, descriptors):
-        assert not disturbed.response.any()
+    for perturbed in (coordinates, positions, descriptors):
+        assert not perturbed.response.any()
     assert _same(keypoints, before, *FIELDS), "what came is untouched"
 
 

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("toys")
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cached_dataset, "_MAX_SHARD_CROPS", 12)  # three images of four views
+    monkeypatch.setattr(cached_dataset, "_MAX_SHARD_CROPS", 12)  # three images of four crops
 
 
 def losses(folder: Path) -> torch.Tensor:
@@ -37,7 +37,7 @@ def losses(folder: Path) -> torch.Tensor:
 
 
 class SameCrops(CropDataset):
-    """The cache's crops, their features computed anew in float32."""
+    """The cache's crops, their features recomputed in float32."""
 
     def batch(self, step: int) -> Batch:
         settings = settings_of(self)
@@ -88,9 +88,9 @@ def test_every_row_is_its_view(photo_folder: Path, tmp_path: Path) -> None:
         np.testing.assert_array_equal(row(made, index), made[index])
     assert made.index.shards[5].images == 4
     assert made.processed_size(0) == made.record(0).original_size == (32, 32)
-    views = [settings.crop(dataset.images[3], 3, view) for view in range(CROPS)]
-    assert np.array_equal(views[0][:, ::-1], views[1])
-    assert not np.array_equal(views[0], views[2])
+    crops = [settings.crop(dataset.images[3], 3, number) for number in range(CROPS)]
+    assert np.array_equal(crops[0][:, ::-1], crops[1])
+    assert not np.array_equal(crops[0], crops[2])
     batch = CachedDataset(dataset, settings, made).batch(7)
     torch.testing.assert_close(batch.features, dataset.representation(batch.images), atol=1e-6, rtol=1e-3)
 
@@ -131,7 +131,7 @@ def test_a_killed_building_goes_on(photo_folder: Path, tmp_path: Path) -> None:
     old.write_bytes(b"half")
     notes = Notes()
     training.run(cut, display=notes)
-    assert notes.notes[-1].startswith(f"features of {64 - 12 * len(kept)} of 64 views computed in")
+    assert notes.notes[-1].startswith(f"features of {64 - 12 * len(kept)} of 64 crops computed in")
     assert {name: (folder / name).stat().st_mtime_ns for name in kept} == kept
     assert not old.exists()
     assert weights(tmp_path / "whole") == weights(tmp_path / "cut")
@@ -163,7 +163,7 @@ def test_ctrl_c_stops_the_building(photo_folder: Path, tmp_path: Path, monkeypat
     assert [entry.number for entry in read_index(folder).shards] == [0, 1]
     notes = Notes()
     assert training.run(config, display=notes).steps == 30
-    assert notes.notes[-1].startswith("features of 40 of 64 views")
+    assert notes.notes[-1].startswith("features of 40 of 64 crops")
 
 
 def test_runs_share_a_cache(photo_folder: Path, tmp_path: Path) -> None:
@@ -193,9 +193,9 @@ def test_damage_is_noticed_and_mended(photo_folder: Path, tmp_path: Path) -> Non
     notes: list[str] = []
     _, again = built(config, tmp_path / "cache", notes)
     assert [Path(note.partition(":")[0]) for note in notes[:-1]] == paths[:4]
-    assert all(note.endswith(": computed anew") for note in notes[:-1])
+    assert all(note.endswith(": recomputed") for note in notes[:-1])
     assert "checksum" in notes[0]
-    assert notes[-1].startswith("features of 48 of 64 views")
+    assert notes[-1].startswith("features of 48 of 64 crops")
     assert np.array_equal(again.stack(), whole)
     assert paths[5].read_bytes() == sound
 
@@ -211,7 +211,7 @@ def test_every_flipped_bit_is_found(photo_folder: Path, tmp_path: Path) -> None:
         path.write_bytes(data)
         notes: list[str] = []
         built(config, tmp_path / "cache", notes)
-        assert notes[0].endswith("computed anew")
+        assert notes[0].endswith("recomputed")
         assert path.read_bytes() == sound
 
 
@@ -260,9 +260,9 @@ def test_what_half_precision_cannot_hold(photo_folder: Path, tmp_path: Path, mon
     monkeypatch.setattr(ToyMaps, "__call__", rises)
     notes: list[str] = []
     dataset, made = built(config, tmp_path / "cache", notes)
-    assert "jpg reach" in notes[0] and notes[0].endswith("the cache is begun anew in float32")
+    assert "jpg reach" in notes[0] and "restarted in float32" in notes[0]
     assert made.dtype == "float32"
-    assert notes[1].startswith("features of 64 of 64 views")
+    assert notes[1].startswith("features of 64 of 64 crops")
     pixels = settings_of(dataset).crop(dataset.images[0], 0, 1)
     features = compute(ToyMaps(), torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None])[0]
     np.testing.assert_allclose(row(made, 1), 1e6 * features.numpy(), rtol=1e-6)

@@ -42,7 +42,7 @@ def test_a_cache_is_made_where_it_pays(photo_folder: Path, tmp_path: Path) -> No
     slow = toy_config(photo_folder, tmp_path / "slow", representation="toy-slow", cache="auto", steps=13)
     training.run(slow, display=notes)
     made = decision(tmp_path / "slow")
-    assert made["crops"] == 2, "an image comes three times: more views would not all be used"
+    assert made["crops"] == 2, "an image comes three times: more crops would not all be used"
     assert made["extraction"] > 0.1
     assert "feature cache" in notes.notes[0]
     assert re.search("2 .*16 images", notes.notes[0])

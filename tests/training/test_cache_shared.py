@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("toys")
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cached_dataset, "_MAX_SHARD_CROPS", 12)  # three images of four views
+    monkeypatch.setattr(cached_dataset, "_MAX_SHARD_CROPS", 12)  # three images of four crops
     monkeypatch.setattr(cache_builder, "_POLL_EVERY", 0.01)
 
 
@@ -54,11 +54,11 @@ def test_one_fills_it_and_the_others_wait(photo_folder: Path, tmp_path: Path, mo
     _, made = built(config, tmp_path / "cache", notes)
     thread.join()
     timer.join()
-    assert [note.split(":")[0] for note in notes] == [f"another run fills {made.path}"] * 2 + [
-        f"features of {CROPS} views of every image"
+    assert [note.split(":")[0] for note in notes] == [f"another run computes {made.path}"] * 2 + [
+        f"features of {CROPS} crops of every image"
     ]
     assert made.dtype == "float32"
-    assert ToyMaps.calls == 24 + 64, "begun anew by the first, and not computed by the second"
+    assert ToyMaps.calls == 24 + 64, "restarted by the first, and not computed by the second"
     assert all(np.isfinite(row(made, view)).all() for view in range(64))
 
 

@@ -15,10 +15,10 @@ from preimage import representations, training
 from preimage.inverters import Inverter, UShapedConfig
 from preimage.nn import UpConv2d
 from preimage.training import Display, TrainConfig, building, checkpoint, graphed_step, muon, trainer
+from preimage.training.building import choose_step
 from preimage.training.flat import FlatState
 from preimage.training.graphed_step import GraphedStep, cuda_graph
 from preimage.training.step import EagerStep, Step, TrainState
-from preimage.training.trainer import choose_step
 from tolerances import TRAINING_LOSS_GPU, trained_weights, training_loss
 from training_runs import small_config
 
@@ -34,7 +34,7 @@ def again(work: Callable[[], None], device: torch.device) -> Callable[[], None]:
     return work
 
 
-def learner(optimizer: str = "muon", precision: str = "float32", device: str = "cpu", size: int = 32) -> TrainState:
+def new_state(optimizer: str = "muon", precision: str = "float32", device: str = "cpu", size: int = 32) -> TrainState:
     config = TrainConfig(
         representation="hog",
         images=("none",),
@@ -64,29 +64,29 @@ def batch_of(step: int, size: int = 32) -> torch.Tensor:
     return (smooth * 255).byte().contiguous(memory_format=torch.channels_last)
 
 
-def losses(learner: TrainState, step: Step, steps: range, size: int = 32) -> torch.Tensor:
+def losses(state: TrainState, step: Step, steps: range, size: int = 32) -> torch.Tensor:
     curve = []
     for number in steps:
-        before = learner.loss_sum.item()
+        before = state.loss_sum.item()
         step(batch_of(number, size), number)
-        curve.append(learner.loss_sum.item() - before)
+        curve.append(state.loss_sum.item() - before)
     return torch.tensor(curve)
 
 
 def assert_same_losses(ours: torch.Tensor, theirs: torch.Tensor, precision: str) -> None:
     """From the first step on, within what rounding explains."""
-    share = (ours / theirs - 1).abs() / training_loss(DTYPES[precision], len(theirs))
-    assert share.max() <= 1, f"after step {int(share.argmax())}: {ours.tolist()} instead of {theirs.tolist()}"
+    ratio = (ours / theirs - 1).abs() / training_loss(DTYPES[precision], len(theirs))
+    assert ratio.max() <= 1, f"after step {int(ratio.argmax())}: {ours.tolist()} instead of {theirs.tolist()}"
 
 
-def everything(learner: TrainState) -> dict[str, torch.Tensor]:
+def everything(state: TrainState) -> dict[str, torch.Tensor]:
     """A copy of all that a run consists of, by name."""
-    state = {f"model.{name}": value for name, value in learner.model.state_dict().items()}
-    state |= {f"average.{name}": value for name, value in learner.average.state_dict().items()}
-    for which, optimizer in enumerate(learner.optimizers):
+    tensors = {f"model.{name}": value for name, value in state.model.state_dict().items()}
+    tensors |= {f"average.{name}": value for name, value in state.average.state_dict().items()}
+    for which, optimizer in enumerate(state.optimizers):
         for index, moments in optimizer.state_dict()["state"].items():
-            state |= {f"optimizer.{which}.{index}.{name}": value for name, value in moments.items()}
-    return {name: value.detach().cpu().clone() for name, value in (state | {"loss_sum": learner.loss_sum}).items()}
+            tensors |= {f"optimizer.{which}.{index}.{name}": value for name, value in moments.items()}
+    return {name: value.detach().cpu().clone() for name, value in (tensors | {"loss_sum": state.loss_sum}).items()}
 
 
 def distance(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], start: dict[str, torch.Tensor]) -> float:
@@ -106,7 +106,7 @@ def exact_muon(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("precision", DTYPES)
 @pytest.mark.parametrize("optimizer", ["adam", "muon"])
 def test_learns_as_the_eager_step(optimizer: str, precision: str) -> None:
-    ours, theirs = learner(optimizer, precision), learner(optimizer, precision)
+    ours, theirs = new_state(optimizer, precision), new_state(optimizer, precision)
     start = everything(theirs)
     curves = [
         losses(ours, GraphedStep(ours, 0, again), range(20)),
@@ -119,17 +119,17 @@ def test_learns_as_the_eager_step(optimizer: str, precision: str) -> None:
     assert distance(everything(theirs), everything(ours), start) < limit
 
 
-@pytest.mark.parametrize("first", [EagerStep, lambda learner: GraphedStep(learner, 0, again)])
+@pytest.mark.parametrize("first", [EagerStep, lambda state: GraphedStep(state, 0, again)])
 def test_making_it_changes_no_bit(first: Callable[[TrainState], Step]) -> None:
     """Neither before the first step, nor after some of either kind."""
-    ours = learner()
+    ours = new_state()
     before = everything(ours)
     GraphedStep(ours, 0, again)
     after = everything(ours)
     assert all(torch.equal(value, after[name]) for name, value in before.items())
     assert all(not value.any() for name, value in after.items() if name not in before)  # moments, not there before
 
-    ours = learner()
+    ours = new_state()
     losses(ours, first(ours), range(3))
     before = everything(ours)
     GraphedStep(ours, 3, again)
@@ -139,15 +139,15 @@ def test_making_it_changes_no_bit(first: Callable[[TrainState], Step]) -> None:
 
 
 def test_making_it_draws_no_random_numbers() -> None:
-    ours = learner()
+    ours = new_state()
     before = torch.get_rng_state()
     GraphedStep(ours, 0, again)
     assert torch.equal(before, torch.get_rng_state())
 
 
 @pytest.mark.parametrize("broken", ["trial", "capture"])
-def test_failing_leaves_the_learner_alone(broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    ours, theirs = learner(), learner()
+def test_failing_leaves_the_state_alone(broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = new_state(), new_state()
     losses(ours, EagerStep(ours), range(2))
     losses(theirs, EagerStep(theirs), range(2))
     before, addresses = everything(ours), [weight.data_ptr() for weight in ours.model.parameters()]
@@ -174,7 +174,7 @@ def test_failing_leaves_the_learner_alone(broken: str, monkeypatch: pytest.Monke
 
 def test_falls_back_with_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     notes: list[str] = []
-    assert isinstance(choose_step(learner(), 0, notes.append), EagerStep)
+    assert isinstance(choose_step(new_state(), 0, notes.append), EagerStep)
     assert notes == []  # on a CPU that is no loss
 
     class OnCuda(TrainState):
@@ -184,7 +184,7 @@ def test_falls_back_with_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
         raise RuntimeError("operation not permitted\nCUDA kernel errors might be ...")
 
     monkeypatch.setattr(building, "GraphedStep", refuses)
-    ours = learner()
+    ours = new_state()
     ours.__class__ = OnCuda
     assert isinstance(choose_step(ours, 0, notes.append), EagerStep)
     assert len(notes) == 1 and notes[0].endswith("could be made: operation not permitted")
@@ -193,7 +193,7 @@ def test_falls_back_with_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("optimizer", ["adam", "muon"])
 @pytest.mark.parametrize("dtype", DTYPES.values())
 def test_memory_is_flat(optimizer: str, dtype: torch.dtype) -> None:
-    ours = learner(optimizer)
+    ours = new_state(optimizer)
     flat = FlatState(ours.model, ours.average, ours.optimizers, dtype)
     shapes = {name: tuple(value.shape) for name, value in ours.model.named_parameters()}
     flat.load()
@@ -235,7 +235,7 @@ def _muon(ours: TrainState) -> list[torch.nn.Parameter]:
 
 @pytest.mark.parametrize("precision", DTYPES)
 def test_nothing_moves(precision: str) -> None:
-    ours = learner(precision=precision)
+    ours = new_state(precision=precision)
     step = GraphedStep(ours, 0, again)
     flat = step._flat
 
@@ -263,8 +263,8 @@ def test_nothing_moves(precision: str) -> None:
 class _Graphed:
     """`choose_step` that takes the graphed one on a CPU too."""
 
-    def __call__(self, learner: TrainState, step: int, note: Callable[[str], None]) -> Step:
-        return GraphedStep(learner, step, again)
+    def __call__(self, state: TrainState, step: int, note: Callable[[str], None]) -> Step:
+        return GraphedStep(state, step, again)
 
 
 class _GoesAway(Display):
@@ -340,7 +340,7 @@ def test_a_run_may_go_on_on_another_device(tmp_path: Path) -> None:
 @pytest.mark.parametrize("precision", [pytest.param(name, marks=gpu) for name in DTYPES])
 @pytest.mark.parametrize("optimizer", ["adam", "muon"])
 def test_on_a_gpu_learns_as_the_eager_step(optimizer: str, precision: str) -> None:
-    ours, theirs = (learner(optimizer, precision, "cuda", 64) for _ in range(2))
+    ours, theirs = (new_state(optimizer, precision, "cuda", 64) for _ in range(2))
     notes: list[str] = []
     step = choose_step(ours, 0, notes.append)
     assert isinstance(step, GraphedStep), notes
@@ -351,7 +351,7 @@ def test_on_a_gpu_learns_as_the_eager_step(optimizer: str, precision: str) -> No
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 def test_on_a_gpu_replays_allocate_nothing_and_never_wait() -> None:
-    ours = learner("muon", "bfloat16", "cuda", 64)
+    ours = new_state("muon", "bfloat16", "cuda", 64)
     step = GraphedStep(ours, 0, cuda_graph)
     batches = [batch_of(number, 64) for number in range(4)]
     for number in range(10):

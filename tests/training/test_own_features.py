@@ -190,13 +190,13 @@ def test_what_does_not_go_together(photo_folder: Path, tmp_path: Path, made: dic
     features = made["vectors"]
     some = {key: value for key, value in features.items() if not key.startswith("rocket")}
     path = write_npz(tmp_path / "f.npz", some | {"moon": features["coffee-0"]})
-    words = r"16 fit.*4 images.*'rocket-0', .*\.\.\..*1 feature.*'moon'"
+    words = r"16 match.*4 images.*'rocket-0', .*\.\.\..*1 feature.*'moon'"
     with pytest.raises(ValueError, match=words):
         training.run(own_config(photo_folder, path, tmp_path / "run"))
     left = training.run(own_config(photo_folder, path, tmp_path / "run", size=SIDE, allow_missing=True, steps=2))
     assert Inverter.load(left.folder).training_notes["training_images"] == 12
     others = write_npz(tmp_path / "o.npz", {f"other/{key}": value for key, value in features.items()})
-    with pytest.raises(ValueError, match=r"0 fit.*20 images.*20 features"):
+    with pytest.raises(ValueError, match=r"0 match.*20 images.*20 features"):
         training.run(own_config(photo_folder, others, tmp_path / "x", allow_missing=True))
     twice = write_npz(tmp_path / "t.npz", features | {"coffee-0.jpg": features["coffee-0"]})
     with pytest.raises(ValueError, match=r"'coffee-0' and 'coffee-0\.jpg'.*'coffee-0'"):
@@ -276,7 +276,7 @@ def test_settings_that_do_not_go_with_it(tmp_path: Path, change: dict[str, Any],
 
 def test_names_of_representations_are_taken(photo_folder: Path, tmp_path: Path, made: dict[str, Features]) -> None:
     path = write_npz(tmp_path / "f.npz", made["vectors"])
-    with pytest.raises(ValueError, match=r"'hog'.*representation"):
+    with pytest.raises(ValueError, match=r"features_name.*'hog'"):
         training.run(own_config(photo_folder, path, tmp_path / "run", features_name="hog"))
 
 

@@ -234,7 +234,7 @@ def test_errors_are_one_line_on_the_command_line(run: Run, photo_folder: Path, t
     assert (code, err.count("\n"), err.startswith(f"error: {tmp_path / 'file'}: ")) == (1, 1, True)
 
 
-def test_other_settings_are_told_before_the_images_are_looked_at(
+def test_other_settings_are_refused_before_the_images_are_inspected(
     photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = config_of(photo_folder, tmp_path / "run", steps=1)

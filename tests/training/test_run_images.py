@@ -114,9 +114,9 @@ def test_the_images_may_come_in_another_order(photos: Path, tmp_path: Path, monk
     monkeypatch.setattr("preimage.training.split.find_images", backwards)
     training.run(cut, resume=True)
     assert weights(tmp_path / "whole") == weights(tmp_path / "cut")
-    held_out = read_images(tmp_path / "cut" / checkpoint.CHECKPOINT)
-    assert held_out is not None
-    assert list(held_out.held_out) == ["astronaut-0", "camera-1", "chelsea-2", "coffee-3"]
+    images = read_images(tmp_path / "cut" / checkpoint.CHECKPOINT)
+    assert images is not None
+    assert list(images.val) == ["astronaut-0", "camera-1", "chelsea-2", "coffee-3"]
 
 
 def test_separate_held_out_images(photos: Path, tmp_path: Path) -> None:
@@ -213,7 +213,7 @@ def test_an_image_that_only_decoding_finds_bad(photos: Path, tmp_path: Path, cac
     assert metrics_without_time(tmp_path / "whole") == metrics_without_time(tmp_path / "cut")
     known = read_images(tmp_path / "cut" / checkpoint.CHECKPOINT)
     assert known is not None
-    assert "coffee-1" in known.trained
+    assert "coffee-1" in known.train
     assert ImageList.from_json(known.to_json()) == known
 
 

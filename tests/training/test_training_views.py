@@ -76,7 +76,7 @@ def test_learns_what_its_view_shows(photo_folder: Path, runs: dict[str, Path], n
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_jobs_on_batch_images_one_size(photo_folder: Path, runs: dict[str, Path], tmp_path: Path, name: str) -> None:
+def test_pipelines_on_images_of_one_size(photo_folder: Path, runs: dict[str, Path], tmp_path: Path, name: str) -> None:
     inverter, kind = Inverter.load(runs[name]), KINDS[name]()
     assert inverter.view is not None
     summary = evaluate(runs[name], photo_folder)
@@ -115,9 +115,9 @@ def test_other_sizes_are_refused(photo_folder: Path, runs: dict[str, Path], tmp_
         training.run(toy_config(photo_folder, tmp_path / "x", size=64))
     with pytest.raises(ValueError, match=rf"{words}.*64"):
         extract(ToyMaps(), photo_folder, tmp_path / "f", size=64)
-    for job in (evaluate, lambda *given, **size: sheet(given[1], tmp_path / "s.png", inverter=given[0], **size)):
+    for pipeline in (evaluate, lambda *given, **size: sheet(given[1], tmp_path / "s.png", inverter=given[0], **size)):
         with pytest.raises(ValueError, match=rf"{words}.*64"):
-            job(runs["toy-maps"], photo_folder, size=64)
+            pipeline(runs["toy-maps"], photo_folder, size=64)
     with pytest.raises(ValueError, match=rf"{words}.*64"):
         demo(tmp_path / "demo", images=photo_folder, inverter=runs["toy-maps"], size=64)
     with pytest.raises(ValueError, match=r"parameters\.scale: 1\.0 != 2\.0"):
@@ -221,7 +221,7 @@ def test_statistics_are_those_of_all_examples(photo_folder: Path, tmp_path: Path
         torch.testing.assert_close(model.image_mean, images.float().mean(dim=(0, 2, 3)) / 255)
 
 
-def test_held_out_features_are_computed_once_where_they_fit(
+def test_validation_features_are_computed_once_where_they_fit(
     photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, dataset = opening.open_dataset(toy_config(photo_folder, tmp_path / "x"))

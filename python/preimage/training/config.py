@@ -131,7 +131,7 @@ class TrainConfig:
             ),
             (
                 not precomputed or self.representation is None,
-                "representation and features exclude each other: give one of them",
+                "representation and features exclude each other: give one or the other",
             ),
             (not precomputed or not self.parameters, "parameters do not apply to user-provided features"),
             (
