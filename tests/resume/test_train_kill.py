@@ -32,9 +32,9 @@ run(TrainConfig.from_json(sys.argv[1]), resume=True)
 
 
 @pytest.mark.parametrize("round_", range(max(1, KILLS // 5)))
-def test_killed_runs_end_like_whole_ones(photo_folder: Path, tmp_path: Path, round_: int) -> None:
-    whole = small_config(photo_folder, tmp_path / "whole", steps=60, save_every=3, eval_every=15)
-    training.run(whole)
+def test_killed_runs_end_like_uninterrupted_ones(photo_folder: Path, tmp_path: Path, round_: int) -> None:
+    full = small_config(photo_folder, tmp_path / "full", steps=60, save_every=3, eval_every=15)
+    training.run(full)
     cut = small_config(photo_folder, tmp_path / "cut", steps=60, save_every=3, eval_every=15)
     moments = random.Random(round_)
     kills = 0
@@ -52,8 +52,8 @@ def test_killed_runs_end_like_whole_ones(photo_folder: Path, tmp_path: Path, rou
         _nothing_is_half_written(tmp_path / "cut")
     training.run(cut, resume=True)
     assert kills > 0
-    assert weights(tmp_path / "whole") == weights(tmp_path / "cut")
-    assert metrics_without_time(tmp_path / "whole") == metrics_without_time(tmp_path / "cut")
+    assert weights(tmp_path / "full") == weights(tmp_path / "cut")
+    assert metrics_without_time(tmp_path / "full") == metrics_without_time(tmp_path / "cut")
 
 
 def _wait_for_progress(folder: Path, process: subprocess.Popen[bytes]) -> None:

@@ -86,8 +86,8 @@ def test_the_table_has_one_row_a_condition(study: DisclosureSummary) -> None:
 
 def test_all_keypoints_are_what_evaluate_sees(study: DisclosureSummary, photos: list[Path], inverter: Path) -> None:
     summary = evaluate(inverter, photos, size=SIZE, batch_size=3)
-    whole, floor = _by_name(study)["kept 100"], _by_name(study)["mean-image 0"]
-    assert (whole.error, whole.psnr, whole.ssim) == pytest.approx((summary.error, summary.psnr, summary.ssim))
+    full, floor = _by_name(study)["kept 100"], _by_name(study)["mean-image 0"]
+    assert (full.error, full.psnr, full.ssim) == pytest.approx((summary.error, summary.psnr, summary.ssim))
     assert floor.error == pytest.approx(summary.mean_image_error, rel=1e-4)
     assert floor.keypoints is None
 

@@ -141,14 +141,14 @@ def findings(*scores: LayerScore) -> str:
 
 
 def test_findings_state_what_the_scores_show() -> None:
-    said = findings(_score("a", 0.3), _score("b", 0.6, 0.71), _score("c", 0.703))
-    assert "lowest for A, 0.30, and highest for C, 0.70" in said
-    assert "the mean image has 0.70 to 0.71." in said
-    assert "nothing is recovered from C:" in said
-    said = findings(_score("a", 0.697))
-    assert "from A: the error is not at least 0.005 below that of the mean image." in said
-    said = findings(_score("a", 0.3))
-    assert said == "The normalized error is 0.30; the mean image has 0.70."
+    text = findings(_score("a", 0.3), _score("b", 0.6, 0.71), _score("c", 0.703))
+    assert "lowest for A, 0.30, and highest for C, 0.70" in text
+    assert "the mean image has 0.70 to 0.71." in text
+    assert "nothing is recovered from C:" in text
+    text = findings(_score("a", 0.697))
+    assert "from A: the error is not at least 0.005 below that of the mean image." in text
+    text = findings(_score("a", 0.3))
+    assert text == "The normalized error is 0.30; the mean image has 0.70."
 
 
 def test_values_are_drawn_by_name() -> None:

@@ -74,7 +74,7 @@ def test_a_cached_run_is_the_same_run(
     assert (weights(tmp_path / "cached") == weights(tmp_path / "fresh")) == exact
 
 
-def test_every_row_is_its_view(photo_folder: Path, tmp_path: Path) -> None:
+def test_every_row_is_its_crop(photo_folder: Path, tmp_path: Path) -> None:
     dataset, made = built(toy_config(photo_folder, tmp_path / "run"), tmp_path / "cache")
     settings = settings_of(dataset)
     assert made.index is not None
@@ -95,7 +95,7 @@ def test_every_row_is_its_view(photo_folder: Path, tmp_path: Path) -> None:
     torch.testing.assert_close(batch.features, dataset.representation(batch.images), atol=1e-6, rtol=1e-3)
 
 
-def test_every_view_comes_before_any_returns(photo_folder: Path, tmp_path: Path) -> None:
+def test_every_crop_is_used_before_any_is_used_again(photo_folder: Path, tmp_path: Path) -> None:
     config = toy_config(photo_folder, tmp_path / "run")
     settings = settings_of(dataset_of(config))
     orders = [[settings.crop_number(epoch, image) for epoch in range(2 * CROPS)] for image in range(20)]
@@ -114,10 +114,10 @@ run(TrainConfig.from_json(sys.argv[1]))
 """
 
 
-def test_a_killed_building_goes_on(photo_folder: Path, tmp_path: Path) -> None:
-    whole = toy_config(photo_folder, tmp_path / "whole", representation="toy-slow", steps=12)
-    cut = dataclasses.replace(whole, output=str(tmp_path / "cut"))
-    training.run(whole)
+def test_a_killed_computation_is_continued(photo_folder: Path, tmp_path: Path) -> None:
+    full = toy_config(photo_folder, tmp_path / "full", representation="toy-slow", steps=12)
+    cut = dataclasses.replace(full, output=str(tmp_path / "cut"))
+    training.run(full)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     process = subprocess.Popen([sys.executable, "-c", _RUN, cut.to_json()], env=environment)
     while process.poll() is None and len(list((tmp_path / "cut").glob("cache/*/shard-*"))) < 3:
@@ -126,7 +126,7 @@ def test_a_killed_building_goes_on(photo_folder: Path, tmp_path: Path) -> None:
     process.wait()
     (folder,) = (tmp_path / "cut" / "cache").iterdir()
     kept = {entry.file: (folder / entry.file).stat().st_mtime_ns for entry in read_index(folder).shards}
-    assert 2 <= len(kept) < 6, "killed while it was building"
+    assert 2 <= len(kept) < 6, "killed during the computation"
     old = folder / ".preimage-0123456789abcdef.tmp"
     old.write_bytes(b"half")
     notes = Notes()
@@ -134,20 +134,20 @@ def test_a_killed_building_goes_on(photo_folder: Path, tmp_path: Path) -> None:
     assert notes.notes[-1].startswith(f"features of {64 - 12 * len(kept)} of 64 crops computed in")
     assert {name: (folder / name).stat().st_mtime_ns for name in kept} == kept
     assert not old.exists()
-    assert weights(tmp_path / "whole") == weights(tmp_path / "cut")
-    assert metrics_without_time(tmp_path / "whole") == metrics_without_time(tmp_path / "cut")
+    assert weights(tmp_path / "full") == weights(tmp_path / "cut")
+    assert metrics_without_time(tmp_path / "full") == metrics_without_time(tmp_path / "cut")
 
 
 def test_a_cached_run_resumes_bit_for_bit(photo_folder: Path, tmp_path: Path) -> None:
-    training.run(toy_config(photo_folder, tmp_path / "whole", workers=2))
+    training.run(toy_config(photo_folder, tmp_path / "full", workers=2))
     with pytest.raises(OSError, match="went away"):
         training.run(toy_config(photo_folder, tmp_path / "cut"), display=StopAt(17))
     training.run(toy_config(photo_folder, tmp_path / "cut", workers=3), resume=True)
-    assert weights(tmp_path / "whole") == weights(tmp_path / "cut")
-    assert metrics_without_time(tmp_path / "whole") == metrics_without_time(tmp_path / "cut")
+    assert weights(tmp_path / "full") == weights(tmp_path / "cut")
+    assert metrics_without_time(tmp_path / "full") == metrics_without_time(tmp_path / "cut")
 
 
-def test_ctrl_c_stops_the_building(photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_stops_the_computation(photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     add = StoreWriter._list
 
     def interrupted(self: StoreWriter, entry: ShardEntry) -> None:
@@ -178,12 +178,12 @@ def test_runs_share_a_cache(photo_folder: Path, tmp_path: Path) -> None:
     assert len(list((tmp_path / "caches").iterdir())) == 2, "other crops are another cache"
 
 
-def test_damage_is_noticed_and_mended(photo_folder: Path, tmp_path: Path) -> None:
+def test_damage_is_found_and_repaired(photo_folder: Path, tmp_path: Path) -> None:
     config = toy_config(photo_folder, tmp_path / "run")
     _, made = built(config, tmp_path / "cache")
-    whole = made.stack()
+    full = made.stack()
     paths = [Path(made.path, f"shard-{shard:05d}.safetensors") for shard in range(6)]
-    sound = paths[5].read_bytes()
+    intact = paths[5].read_bytes()
     data = bytearray(paths[0].read_bytes())
     data[-400] ^= 1  # features
     paths[0].write_bytes(data)
@@ -196,26 +196,26 @@ def test_damage_is_noticed_and_mended(photo_folder: Path, tmp_path: Path) -> Non
     assert all(note.endswith(": recomputed") for note in notes[:-1])
     assert "checksum" in notes[0]
     assert notes[-1].startswith("features of 48 of 64 crops")
-    assert np.array_equal(again.stack(), whole)
-    assert paths[5].read_bytes() == sound
+    assert np.array_equal(again.stack(), full)
+    assert paths[5].read_bytes() == intact
 
 
 def test_every_flipped_bit_is_found(photo_folder: Path, tmp_path: Path) -> None:
     config = toy_config(photo_folder, tmp_path / "run", representation="toy-vectors")
     _, made = built(config, tmp_path / "cache")
     path = Path(made.path, "shard-00002.safetensors")
-    sound, random = path.read_bytes(), np.random.default_rng(0)
-    for position in random.choice(len(sound), 12, replace=False):
-        data = bytearray(sound)
+    intact, random = path.read_bytes(), np.random.default_rng(0)
+    for position in random.choice(len(intact), 12, replace=False):
+        data = bytearray(intact)
         data[position] ^= 1 << int(random.integers(8))
         path.write_bytes(data)
         notes: list[str] = []
         built(config, tmp_path / "cache", notes)
         assert notes[0].endswith("recomputed")
-        assert path.read_bytes() == sound
+        assert path.read_bytes() == intact
 
 
-def test_damage_after_the_building_is_found_when_it_is_read(photo_folder: Path, tmp_path: Path) -> None:
+def test_later_damage_is_found_when_it_is_read(photo_folder: Path, tmp_path: Path) -> None:
     dataset, made = built(toy_config(photo_folder, tmp_path / "run"), tmp_path / "cache")
     for path in Path(made.path).glob("shard-*"):
         data = bytearray(path.read_bytes())

@@ -61,13 +61,13 @@ def test_a_resumed_run_does_as_before_without_measuring(
 ) -> None:
     times = iter([(1.0, 0.1), (1.0, 0.1), (0.1, 1.0)])
     monkeypatch.setattr(cache_decision, "measure_times", lambda dataset, state: next(times))
-    training.run(toy_config(photo_folder, tmp_path / "whole", cache="auto"))
+    training.run(toy_config(photo_folder, tmp_path / "full", cache="auto"))
     cut = toy_config(photo_folder, tmp_path / "cut", cache="auto")
     with pytest.raises(OSError, match="went away"):
         training.run(cut, display=StopAt(17))
     training.run(cut, resume=True)
     assert decision(tmp_path / "cut")["crops"] == CROPS
-    assert weights(tmp_path / "whole") == weights(tmp_path / "cut")
+    assert weights(tmp_path / "full") == weights(tmp_path / "cut")
     plain = toy_config(photo_folder, tmp_path / "plain", cache="auto")
     with pytest.raises(OSError, match="went away"):
         training.run(plain, display=StopAt(17))

@@ -26,14 +26,16 @@ def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache_builder, "_POLL_EVERY", 0.01)
 
 
-def test_one_fills_it_and_the_others_wait(photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_run_computes_it_and_the_others_wait(
+    photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Also where the one finds out on the way that half precision will not do."""
-    compute, begun, goes_on = ToyMaps.__call__, threading.Event(), threading.Event()
+    compute, started, goes_on = ToyMaps.__call__, threading.Event(), threading.Event()
 
     def slow(self: ToyMaps, images: torch.Tensor) -> torch.Tensor:
         features = compute(self, images)
         if ToyMaps.calls > 24:
-            begun.set()
+            started.set()
             assert goes_on.wait(60)
             features = features * 1e6
         return features
@@ -43,7 +45,7 @@ def test_one_fills_it_and_the_others_wait(photo_folder: Path, tmp_path: Path, mo
     first = builder(config, tmp_path / "cache")[1]
     thread = threading.Thread(target=first.build)
     thread.start()
-    assert begun.wait(60)
+    assert started.wait(60)
     notes: list[str] = []
     stopped = threading.Event()
     stopped.set()

@@ -201,16 +201,16 @@ def test_memory_is_flat(optimizer: str, dtype: torch.dtype) -> None:
     packed = {f"{name}.weight" for name, module in ours.model.named_modules() if isinstance(module, UpConv2d)}
     assert len(packed) == 5
     end = 0
-    for place, leaf, gradient in zip(flat.slots, flat.leaves, flat.gradients, strict=True):
-        weight = ours.model.get_parameter(place.name)
-        assert weight.shape == leaf.shape == gradient.shape == shapes[place.name]
-        assert end <= place.offset and place.offset % 64 == 0
-        end = place.offset + place.size
+    for slot, leaf, gradient in zip(flat.slots, flat.leaves, flat.gradients, strict=True):
+        weight = ours.model.get_parameter(slot.name)
+        assert weight.shape == leaf.shape == gradient.shape == shapes[slot.name]
+        assert end <= slot.offset and slot.offset % 64 == 0
+        end = slot.offset + slot.size
         for view, buffer in ((weight, flat.weights), (gradient, flat.gradient), (leaf, flat.rounded)):
             if buffer is not None:
-                assert view.data_ptr() == buffer.data_ptr() + place.offset * buffer.element_size()
+                assert view.data_ptr() == buffer.data_ptr() + slot.offset * buffer.element_size()
                 assert view.untyped_storage().data_ptr() == buffer.untyped_storage().data_ptr()
-        if place.name in packed:
+        if slot.name in packed:
             assert all(view.permute(2, 3, 0, 1).is_contiguous() for view in (weight, leaf, gradient))
         elif weight.dim() == 4:
             assert all(view.is_contiguous(memory_format=torch.channels_last) for view in (weight, leaf, gradient))
@@ -221,10 +221,10 @@ def test_memory_is_flat(optimizer: str, dtype: torch.dtype) -> None:
     assert optimizer == "adam" or max(len(stack.slots) for stack in flat.stacks) >= 4  # batched where shapes agree
     for stack in flat.stacks:
         matrices = stack.view(flat.weights)
-        for matrix, place in zip(matrices, stack.slots, strict=True):
-            kernel = ours.model.get_parameter(place.name)
+        for matrix, slot in zip(matrices, stack.slots, strict=True):
+            kernel = ours.model.get_parameter(slot.name)
             assert matrix.data_ptr() == kernel.data_ptr()
-            rows = kernel.movedim(1 if place.name in packed else 0, 0).flatten(1)  # output channels
+            rows = kernel.movedim(1 if slot.name in packed else 0, 0).flatten(1)  # output channels
             assert matrix.shape == rows.shape
             assert torch.equal(matrix.sort(dim=1).values, rows.sort(dim=1).values)
 
@@ -254,8 +254,8 @@ def test_nothing_moves(precision: str) -> None:
     counts = {float(moments["step"]) for moments in ours.optimizers[0].state.values()}
     assert counts == {4.0}
     covered = torch.zeros_like(flat.weights, dtype=torch.bool)
-    for place in flat.slots:
-        place.view(covered).fill_(True)
+    for slot in flat.slots:
+        slot.view(covered).fill_(True)
     for buffer in (flat.weights, flat.average, flat.exp_avg, flat.gradient):
         assert not buffer[~covered].any()
 
@@ -289,7 +289,7 @@ def test_runs_resume_in_the_other_step(
     precision: str,
 ) -> None:
     settings = {"optimizer": optimizer, "precision": precision, "steps": 20, "save_every": 7}
-    training.run(small_config(photo_folder, tmp_path / "whole", **settings))
+    training.run(small_config(photo_folder, tmp_path / "full", **settings))
     cut = small_config(photo_folder, tmp_path / "cut", **settings)
     with monkeypatch.context() as patch:
         if graphed_first:
@@ -300,14 +300,14 @@ def test_runs_resume_in_the_other_step(
         if not graphed_first:
             patch.setattr(trainer, "choose_step", _Graphed())
         training.run(cut, resume=True)
-    curves = [_logged(folder, "loss") for folder in (tmp_path / "cut", tmp_path / "whole")]
+    curves = [_logged(folder, "loss") for folder in (tmp_path / "cut", tmp_path / "full")]
     assert len(curves[0]) == 20
     assert_same_losses(*curves, precision)
-    errors = [_logged(folder, "error") for folder in (tmp_path / "cut", tmp_path / "whole")]
+    errors = [_logged(folder, "error") for folder in (tmp_path / "cut", tmp_path / "full")]
     torch.testing.assert_close(*errors, atol=0, rtol=training_loss(DTYPES[precision], 20)[-1].item())
-    whole, ended = (Inverter.load(folder).state_dict() for folder in (tmp_path / "whole", tmp_path / "cut"))
-    assert list(whole) == list(ended)
-    assert {name: value.stride() for name, value in whole.items()} == {n: v.stride() for n, v in ended.items()}
+    full, ended = (Inverter.load(folder).state_dict() for folder in (tmp_path / "full", tmp_path / "cut"))
+    assert list(full) == list(ended)
+    assert {name: value.stride() for name, value in full.items()} == {n: v.stride() for n, v in ended.items()}
 
 
 def _logged(folder: Path, what: str) -> torch.Tensor:
@@ -319,14 +319,14 @@ def test_a_run_in_the_graphed_step_resumes_bit_for_bit(
     photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trainer, "choose_step", _Graphed())
-    whole, cut = (
-        small_config(photo_folder, tmp_path / name, optimizer="muon", precision="bfloat16") for name in ("whole", "cut")
+    full, cut = (
+        small_config(photo_folder, tmp_path / name, optimizer="muon", precision="bfloat16") for name in ("full", "cut")
     )
-    training.run(whole)
+    training.run(full)
     with pytest.raises(OSError, match="went away"):
         training.run(cut, display=_GoesAway(27))
     training.run(cut, resume=True)
-    ends = [(tmp_path / name / checkpoint.CHECKPOINT).read_bytes() for name in ("whole", "cut")]
+    ends = [(tmp_path / name / checkpoint.CHECKPOINT).read_bytes() for name in ("full", "cut")]
     tensors = [checkpoint.safetensors.torch.load(end) for end in ends]
     assert tensors[0].keys() == tensors[1].keys()
     assert all(torch.equal(value, tensors[1][name]) for name, value in tensors[0].items())
@@ -371,12 +371,12 @@ def test_on_a_gpu_replays_allocate_nothing_and_never_wait() -> None:
 @pytest.mark.parametrize("devices", [("cuda", "cpu"), ("cpu", "cuda"), ("cuda", "cuda")])
 def test_on_a_gpu_runs_resume_across_devices(photo_folder: Path, tmp_path: Path, devices: tuple[str, str]) -> None:
     settings = {"optimizer": "muon", "steps": 20, "save_every": 7}
-    training.run(small_config(photo_folder, tmp_path / "whole", **settings))
+    training.run(small_config(photo_folder, tmp_path / "full", **settings))
     with pytest.raises(OSError, match="went away"):
         training.run(
             small_config(photo_folder, tmp_path / "cut", device=devices[0], **settings),
             display=_GoesAway(10),
         )
     training.run(small_config(photo_folder, tmp_path / "cut", device=devices[1], **settings), resume=True)
-    curves = [_logged(folder, "loss") for folder in (tmp_path / "whole", tmp_path / "cut")]
+    curves = [_logged(folder, "loss") for folder in (tmp_path / "full", tmp_path / "cut")]
     torch.testing.assert_close(*curves, atol=0, rtol=TRAINING_LOSS_GPU[torch.float32])

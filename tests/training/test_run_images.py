@@ -1,4 +1,4 @@
-"""The images of a run: bad ones are found or left out, and a run goes on only with those that it began with."""
+"""The images of a run: bad ones are found or left out, and a run resumes only with the images that it started with."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def config_of(photos: Path, output: Path, **changes: Any) -> TrainConfig:
     return toy_config(photos, output, **{"cache": "off", "steps": 24, "eval_every": 12, **changes})
 
 
-def begun(config: TrainConfig, step: int = 13) -> None:
+def interrupt(config: TrainConfig, step: int = 13) -> None:
     """A run that an error ended after `step` steps."""
     with pytest.raises(OSError, match="went away"):
         training.run(config, display=StopAt(step))
@@ -54,8 +54,8 @@ def cut_end(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-200])
 
 
-def spoil(path: Path) -> None:
-    """Write a lossless WebP with a sound header and length whose pixels cannot be decoded."""
+def corrupt(path: Path) -> None:
+    """Write a lossless WebP with a valid header and length whose pixels cannot be decoded."""
     done, data = cv2.imencode(".webp", np.zeros((40, 40, 3), np.uint8), [cv2.IMWRITE_WEBP_QUALITY, 101])
     assert done
     header = 25  # RIFF, VP8L and the size in pixels
@@ -78,9 +78,9 @@ def replace_by(other: str) -> Change:
     ],
     ids=["deleted", "held-out deleted", "added", "replaced", "cut", "renamed"],
 )
-def test_a_run_goes_on_with_its_own_images_only(photos: Path, tmp_path: Path, change: Change, words: str) -> None:
+def test_a_run_resumes_with_the_same_images_only(photos: Path, tmp_path: Path, change: Change, words: str) -> None:
     config = config_of(photos, tmp_path / "run")
-    begun(config)
+    interrupt(config)
     before = (tmp_path / "run" / checkpoint.CHECKPOINT).read_bytes()
     change(photos)
     with pytest.raises(ValueError, match=rf"images.*{words}"):
@@ -95,7 +95,7 @@ def test_an_image_of_the_same_length_is_another_one(photos: Path, tmp_path: Path
     cv2.imwrite(str(photos / "coffee-1.bmp"), pixels[0])
     length = (photos / "coffee-1.bmp").stat().st_size
     config = config_of(photos, tmp_path / "run")
-    begun(config)
+    interrupt(config)
     cv2.imwrite(str(photos / "coffee-1.bmp"), pixels[1])
     assert (photos / "coffee-1.bmp").stat().st_size == length
     with pytest.raises(ValueError, match=r"1 changed.*'coffee-1'"):
@@ -103,30 +103,30 @@ def test_an_image_of_the_same_length_is_another_one(photos: Path, tmp_path: Path
 
 
 def test_the_images_may_come_in_another_order(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As from a shard that was packed anew."""
-    training.run(config_of(photos, tmp_path / "whole"))
+    """As from a tar shard that was packed again."""
+    training.run(config_of(photos, tmp_path / "full"))
     cut = config_of(photos, tmp_path / "cut")
-    begun(cut)
+    interrupt(cut)
 
     def backwards(paths: Any, *, skip_bad: bool) -> Listing:
         return Listing(list_images(paths)[::-1])
 
     monkeypatch.setattr("preimage.training.split.find_images", backwards)
     training.run(cut, resume=True)
-    assert weights(tmp_path / "whole") == weights(tmp_path / "cut")
+    assert weights(tmp_path / "full") == weights(tmp_path / "cut")
     images = read_images(tmp_path / "cut" / checkpoint.CHECKPOINT)
     assert images is not None
     assert list(images.val) == ["astronaut-0", "camera-1", "chelsea-2", "coffee-3"]
 
 
-def test_separate_held_out_images(photos: Path, tmp_path: Path) -> None:
+def test_separate_validation_images(photos: Path, tmp_path: Path) -> None:
     """They may have the names of training images, but not be the same."""
     apart = tmp_path / "apart"
     apart.mkdir()
     for index in range(4):
         shutil.move(photos / f"rocket-{index}.jpg", apart / f"coffee-{index}.jpg")
     config = config_of(photos, tmp_path / "run", val_images=(str(apart),))
-    begun(config)
+    interrupt(config)
     shutil.move(apart / "coffee-1.jpg", apart / "other.jpg")
     with pytest.raises(ValueError, match=r"16.*16.*validation images.*1 missing.*'coffee-1'"):
         training.run(config, resume=True)
@@ -137,14 +137,14 @@ def test_separate_held_out_images(photos: Path, tmp_path: Path) -> None:
         training.run(config_of(photos, tmp_path / "twin", val_images=(str(apart),)))
 
 
-def test_copies_among_the_held_out_images_are_said(photos: Path, tmp_path: Path) -> None:
+def test_copies_among_the_validation_images_are_reported(photos: Path, tmp_path: Path) -> None:
     shutil.copy(photos / "astronaut-0.jpg", photos / "z.jpg")
     notes = Notes()
     training.run(config_of(photos, tmp_path / "run", steps=1), display=notes)
     assert re.search("1 of 4 held-out images.*training images", notes.notes[0])
 
 
-def test_starting_from_an_inverter_that_has_seen_them(photos: Path, tmp_path: Path) -> None:
+def test_init_from_an_inverter_that_was_trained_on_them(photos: Path, tmp_path: Path) -> None:
     first = tmp_path / "first"
     training.run(config_of(photos, first, steps=2))
     same, other, unknown = Notes(), Notes(), Notes()
@@ -168,9 +168,9 @@ def test_bad_images_are_found_before_the_first_step(photos: Path, tmp_path: Path
 
 def test_bad_images_are_left_out_and_listed(photos: Path, tmp_path: Path) -> None:
     cut_end(photos / "coffee-1.jpg")
-    spoil(photos / "astronaut-0.jpg")  # held out
+    corrupt(photos / "astronaut-0.jpg")  # held out
     config = config_of(photos, tmp_path / "run", skip_bad=True)
-    begun(config)
+    interrupt(config)
     (photos / "coffee-1.jpg").unlink()  # which has no part in the run
     summary = training.run(config, resume=True)
     assert [key for key, _ in summary.skipped] == ["coffee-1", "astronaut-0"]
@@ -187,7 +187,7 @@ def test_what_cannot_be_listed_is_left_out_and_listed_too(photos: Path, tmp_path
     with pytest.raises(ValueError, match=r"shard\.tar"):
         training.run(config_of(photos, tmp_path / "run"))
     config = config_of(photos, tmp_path / "run", skip_bad=True)
-    begun(config)
+    interrupt(config)
     summary = training.run(config, resume=True)
     assert [Path(name).name for name, _ in summary.skipped] == ["shard.tar"]
     assert Inverter.load(tmp_path / "run").training_notes["training_images"] == 16
@@ -195,34 +195,34 @@ def test_what_cannot_be_listed_is_left_out_and_listed_too(photos: Path, tmp_path
 
 @pytest.mark.parametrize("cache", ["off", "on"])
 def test_an_image_that_only_decoding_finds_bad(photos: Path, tmp_path: Path, cache: str) -> None:
-    spoil(photos / "coffee-1.jpg")
+    corrupt(photos / "coffee-1.jpg")
     plain = config_of(photos, tmp_path / "plain", cache=cache)
     with pytest.raises(FileFormatError, match=r"coffee-1\.jpg.*--skip-bad"):
         training.run(plain)
     settings = {"cache": cache, "skip_bad": True}
-    whole = training.run(config_of(photos, tmp_path / "whole", **settings, workers=3))
-    assert [key for key, _ in whole.skipped] == ["coffee-1"]
+    full = training.run(config_of(photos, tmp_path / "full", **settings, workers=3))
+    assert [key for key, _ in full.skipped] == ["coffee-1"]
     if cache == "on":
-        (store,) = (tmp_path / "whole" / "cache").iterdir()
+        (store,) = (tmp_path / "full" / "cache").iterdir()
         (entry,) = read_index(store).shards
         assert (entry.images, entry.skipped[0][0]) == (4 * 15, str(photos / "coffee-1.jpg"))
     cut = config_of(photos, tmp_path / "cut", **settings)
-    begun(cut)
+    interrupt(cut)
     assert training.run(cut, resume=True).skipped[0][0] == "coffee-1"
-    assert weights(tmp_path / "whole") == weights(tmp_path / "cut")
-    assert metrics_without_time(tmp_path / "whole") == metrics_without_time(tmp_path / "cut")
+    assert weights(tmp_path / "full") == weights(tmp_path / "cut")
+    assert metrics_without_time(tmp_path / "full") == metrics_without_time(tmp_path / "cut")
     known = read_images(tmp_path / "cut" / checkpoint.CHECKPOINT)
     assert known is not None
     assert "coffee-1" in known.train
     assert ImageList.from_json(known.to_json()) == known
 
 
-def test_a_run_that_a_bad_image_ended_goes_on_without_it(
+def test_a_run_that_a_bad_image_ended_resumes_without_it(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("preimage.training.dataset._EXAMPLES", 1)  # of which the bad one is none
-    spoil(photos / "rocket-1.jpg")
-    order = [place.image for step in range(4) for place in sample_indices(step, 4, 16, 0)]
+    corrupt(photos / "rocket-1.jpg")
+    order = [sample.image for step in range(4) for sample in sample_indices(step, 4, 16, 0)]
     bad = 13  # rocket-1 among the training images
     first = order.index(bad) // 4
     config = config_of(photos, tmp_path / "run", steps=8, save_every=1000)
@@ -237,13 +237,13 @@ def test_a_run_that_a_bad_image_ended_goes_on_without_it(
     assert [key for key, _ in summary.skipped] == ["rocket-1"]
 
 
-def test_the_next_image_takes_a_bad_ones_turn(photos: Path) -> None:
+def test_the_next_image_replaces_a_bad_one(photos: Path) -> None:
     sources = list_images(photos)
-    good = ImageSet(sources)
+    valid = ImageSet(sources)
     bad = ImageSet(sources, skipped={7: "bad"})
     for step in range(5):
-        ours = [place.image for place, _ in batch_images(bad, step, 4, 0)]
-        theirs = [place.image for place, _ in batch_images(good, step, 4, 0)]
+        ours = [sample.image for sample, _ in batch_images(bad, step, 4, 0)]
+        theirs = [sample.image for sample, _ in batch_images(valid, step, 4, 0)]
         assert 7 not in ours
         assert all(one == other for one, other in zip(ours, theirs, strict=True) if other != 7)
     with pytest.raises(ValueError, match=r"20 images.*bad"):
@@ -251,7 +251,7 @@ def test_the_next_image_takes_a_bad_ones_turn(photos: Path) -> None:
 
 
 def test_images_that_cannot_be_read_now_are_not_bad(photos: Path) -> None:
-    """A disk that went away says nothing about them."""
+    """An unavailable disk does not make them bad."""
     images = ImageSet(list_images(photos), skip_bad=True)
     (photos / "astronaut-0.jpg").unlink()
     with pytest.raises(OSError, match=r"astronaut-0\.jpg"):
@@ -261,9 +261,9 @@ def test_images_that_cannot_be_read_now_are_not_bad(photos: Path) -> None:
 
 @pytest.mark.parametrize("below", ["run", "."])
 def test_a_run_in_the_folder_of_its_images(photos: Path, below: str) -> None:
-    """Its own sample sheets are no images of it."""
+    """Its sample sheets are not training images."""
     config = config_of(photos, photos / below, eval_every=6)
-    begun(config)
+    interrupt(config)
     assert list((photos / below / "samples").iterdir())
     notes = Notes()
     assert training.run(config, resume=True, display=notes).steps == 24
@@ -277,7 +277,7 @@ def test_nothing_left(photos: Path, tmp_path: Path) -> None:
         training.run(config_of(photos, tmp_path / "run", skip_bad=True))
 
 
-def own_features(photos: Path, path: Path, **changes: np.ndarray | None) -> Path:
+def write_features(photos: Path, path: Path, **changes: np.ndarray | None) -> Path:
     features: dict[str, np.ndarray | None] = {}
     for source in list_images(photos):
         random = np.random.default_rng(len(features))
@@ -287,13 +287,13 @@ def own_features(photos: Path, path: Path, **changes: np.ndarray | None) -> Path
     return path
 
 
-def own_config(photos: Path, path: Path, output: Path, **changes: Any) -> TrainConfig:
+def precomputed_config(photos: Path, path: Path, output: Path, **changes: Any) -> TrainConfig:
     settings = {"representation": None, "features": str(path), "size": SIDE, "cache": "auto"}
     return config_of(photos, output, **settings | changes)
 
 
 def test_a_few_bad_features_do_not_cost_the_others(photos: Path, tmp_path: Path) -> None:
-    path = own_features(
+    path = write_features(
         photos,
         tmp_path / "f.npz",
         astronaut_0=np.zeros(5, np.float32),  # the first one
@@ -304,23 +304,23 @@ def test_a_few_bad_features_do_not_cost_the_others(photos: Path, tmp_path: Path)
     )
     cut_end(photos / "camera-1.jpg")
     with pytest.raises(ValueError, match=r"f\.npz.*astronaut-0"):
-        training.run(own_config(photos, path, tmp_path / "run"))
+        training.run(precomputed_config(photos, path, tmp_path / "run"))
     notes = Notes()
-    summary = training.run(own_config(photos, path, tmp_path / "run", skip_bad=True), display=notes)
+    summary = training.run(precomputed_config(photos, path, tmp_path / "run", skip_bad=True), display=notes)
     assert [key for key, _ in summary.skipped] == ["astronaut-0", "coffee-1", "coffee-0", "camera-1"]
     assert re.search("1 image.*'coffee-2'.*1 feature.*'moon'", notes.notes[0])
     assert Inverter.load(summary.folder).training_notes["training_images"] == 20 - 4 - 4 - 1
-    assert training.run(own_config(photos, path, tmp_path / "run", skip_bad=True), resume=True).steps == 24
+    assert training.run(precomputed_config(photos, path, tmp_path / "run", skip_bad=True), resume=True).steps == 24
 
 
 def test_other_features_are_another_run(photos: Path, tmp_path: Path) -> None:
-    path = own_features(photos, tmp_path / "f.npz")
-    config = own_config(photos, path, tmp_path / "run")
-    begun(config)
-    own_features(photos, path, coffee_0=np.ones(7, np.float32), coffee_1=None)
+    path = write_features(photos, tmp_path / "f.npz")
+    config = precomputed_config(photos, path, tmp_path / "run")
+    interrupt(config)
+    write_features(photos, path, coffee_0=np.ones(7, np.float32), coffee_1=None)
     with pytest.raises(ValueError, match=r"1 missing.*'coffee-1'.*1 with.*'coffee-0'"):
         training.run(dataclasses.replace(config, skip_bad=True), resume=True)
-    own_features(photos, path)
+    write_features(photos, path)
     assert training.run(config, resume=True).steps == 24
 
 

@@ -1,4 +1,4 @@
-"""The trainer: it learns, resumes bit for bit, and stops without losing anything."""
+"""The trainer: it learns, resumes bit for bit, and stops without losing steps."""
 
 from __future__ import annotations
 
@@ -65,28 +65,28 @@ def test_learns_and_leaves_an_inverter(photo_folder: Path, tmp_path: Path) -> No
     [(7, "adam", "float32"), (20, "muon", "float32"), (21, "adam", "bfloat16"), (39, "muon", "bfloat16")],
 )
 def test_resumes_bit_for_bit(photo_folder: Path, tmp_path: Path, stop: int, optimizer: str, precision: str) -> None:
-    whole = small_config(photo_folder, tmp_path / "whole", optimizer=optimizer, precision=precision)
-    training.run(whole)
+    full = small_config(photo_folder, tmp_path / "full", optimizer=optimizer, precision=precision)
+    training.run(full)
     cut = small_config(photo_folder, tmp_path / "cut", optimizer=optimizer, precision=precision)
     with pytest.raises(OSError, match="went away"):
         training.run(cut, display=StopAt(stop))
     training.run(cut, resume=True)
-    assert weights(tmp_path / "whole") == weights(tmp_path / "cut")
-    assert metrics_without_time(tmp_path / "whole") == metrics_without_time(tmp_path / "cut")
+    assert weights(tmp_path / "full") == weights(tmp_path / "cut")
+    assert metrics_without_time(tmp_path / "full") == metrics_without_time(tmp_path / "cut")
 
 
 def test_features_from_the_workers_are_reproducible(photo_folder: Path, tmp_path: Path) -> None:
     """Sparse SIFT is computed ahead, some images thinned: the same batches however a run is cut."""
     settings: dict[str, Any] = {"representation": "sift", "parameters": {"variant": "opencv"}, "steps": 12}
     settings |= {"eval_every": 12, "save_every": 4, "workers": 2}
-    whole = training.run(small_config(photo_folder, tmp_path / "whole", **settings))
-    assert 0 < whole.error < 2
+    full = training.run(small_config(photo_folder, tmp_path / "full", **settings))
+    assert 0 < full.error < 2
     with pytest.raises(OSError, match="went away"):
         training.run(small_config(photo_folder, tmp_path / "cut", **settings), display=StopAt(7))
     training.run(small_config(photo_folder, tmp_path / "cut", **settings), resume=True)
-    assert weights(tmp_path / "whole") == weights(tmp_path / "cut")
-    assert metrics_without_time(tmp_path / "whole") == metrics_without_time(tmp_path / "cut")
-    lines = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
+    assert weights(tmp_path / "full") == weights(tmp_path / "cut")
+    assert metrics_without_time(tmp_path / "full") == metrics_without_time(tmp_path / "cut")
+    lines = [json.loads(line) for line in (tmp_path / "full" / "metrics.jsonl").read_text().splitlines()]
     assert all(line["waited"] >= 0 for line in lines if "loss" in line)
 
 
@@ -114,7 +114,7 @@ def test_only_waiting_for_batches_counts_as_waited(
     assert (summary.waited, summary.seconds) == (0, 20)  # steps 1 and 3; after 2 and 4 comes a validation
 
 
-def test_a_checkpoint_from_before_waiting_was_counted(photo_folder: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_without_the_time_waited(photo_folder: Path, tmp_path: Path) -> None:
     config = small_config(photo_folder, tmp_path / "run", steps=3, save_every=1, eval_every=3)
     with pytest.raises(OSError, match="went away"):
         training.run(config, display=StopAt(2))
@@ -131,11 +131,11 @@ def test_a_checkpoint_from_before_waiting_was_counted(photo_folder: Path, tmp_pa
 def test_thinned_images_keep_some_of_their_keypoints() -> None:
     images = torch.from_numpy(np.stack([image[:200, :200] for image in photographs().values()])).permute(0, 3, 1, 2)
     sift = representations.create("sift", variant="opencv")
-    whole = (sift(images)[:, 132] != 0).flatten(1).sum(1)
+    full = (sift(images)[:, 132] != 0).flatten(1).sum(1)
     found = torch.stack([(sift.for_training(images, (0, 2, n))[:, 132] != 0).flatten(1).sum(1) for n in range(40)])
-    shares = found / whole
-    assert 0.4 < (shares == 1).float().mean() < 0.75  # three quarters of three quarters are left alone
-    assert shares.min() < 0.5
+    fractions = found / full
+    assert 0.4 < (fractions == 1).float().mean() < 0.75  # three quarters of three quarters are left alone
+    assert fractions.min() < 0.5
 
 
 def test_an_image_size_that_leaves_something_over_is_refused(photo_folder: Path, tmp_path: Path) -> None:
@@ -152,8 +152,8 @@ def test_ctrl_c_saves_and_raises(photo_folder: Path, tmp_path: Path) -> None:
     _, progress = checkpoint.read_header(tmp_path / "run" / checkpoint.CHECKPOINT)
     assert progress.step == 13  # the step in hand was finished and is not lost
     training.run(config, resume=True)
-    training.run(whole := small_config(photo_folder, tmp_path / "whole"))
-    assert weights(Path(config.output)) == weights(Path(whole.output))
+    training.run(full := small_config(photo_folder, tmp_path / "full"))
+    assert weights(Path(config.output)) == weights(Path(full.output))
 
 
 def test_threads_other_than_the_main_one_can_train(photo_folder: Path, tmp_path: Path) -> None:
@@ -225,7 +225,7 @@ def test_absent_devices_are_refused(photo_folder: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def test_held_out_images_are_not_trained_on(photo_folder: Path, tmp_path: Path) -> None:
+def test_validation_images_are_not_trained_on(photo_folder: Path, tmp_path: Path) -> None:
     folder = str(photo_folder)
     with pytest.raises(ValueError, match="held out"):
         training.run(small_config(photo_folder, tmp_path / "run", val_images=(folder,)))

@@ -1,4 +1,4 @@
-"""Training and judging on features of images of one size: vectors, and maps of which a view comes back."""
+"""Training on features of images of one size: vectors, and maps that are inverted to an output region."""
 
 from __future__ import annotations
 

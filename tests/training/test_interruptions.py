@@ -1,4 +1,4 @@
-"""How a run ends before its time: nothing that is done gets lost, and nothing good is overwritten."""
+"""Interrupted runs: no finished step is lost, and nothing valid is overwritten."""
 
 from __future__ import annotations
 
@@ -53,15 +53,15 @@ class Ends(Notes):
 def test_an_error_costs_no_step(photo_folder: Path, tmp_path: Path, step: int, where: str) -> None:
     """Not even between a step and the lines, the validation and the checkpoint that are due after it."""
     settings = {"log_every": 3 if step % 3 == 0 else 7, "save_every": 1000}
-    training.run(config_of(photo_folder, tmp_path / "whole", **settings))
+    training.run(config_of(photo_folder, tmp_path / "full", **settings))
     cut, display = config_of(photo_folder, tmp_path / "cut", **settings), Ends(step, where)
     with pytest.raises(RuntimeError, match="went away"):
         training.run(cut, display=display)
     assert checkpoint.read_header(tmp_path / "cut" / checkpoint.CHECKPOINT)[1].step == step
     assert f"{step} steps" in display.notes[-1]
     training.run(cut, resume=True)
-    assert weights(tmp_path / "whole") == weights(tmp_path / "cut")
-    assert metrics_without_time(tmp_path / "whole") == metrics_without_time(tmp_path / "cut")
+    assert weights(tmp_path / "full") == weights(tmp_path / "cut")
+    assert metrics_without_time(tmp_path / "full") == metrics_without_time(tmp_path / "cut")
 
 
 def test_a_half_done_step_is_not_saved(photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,14 +100,14 @@ def test_weights_that_are_not_finite_replace_nothing(
     config = config_of(photo_folder, tmp_path / "run", log_every=1000, eval_every=6, save_every=6)
     move, calls = training_step._update_average, []
 
-    def spoils(average: torch.nn.Module, model: torch.nn.Module, decay: float) -> None:
+    def corrupts(average: torch.nn.Module, model: torch.nn.Module, decay: float) -> None:
         move(average, model, decay)
         calls.append(1)
         if len(calls) == 12:
             with torch.no_grad():
                 next(model.parameters()).fill_(float("nan"))
 
-    monkeypatch.setattr(training_step, "_update_average", spoils)
+    monkeypatch.setattr(training_step, "_update_average", corrupts)
     with pytest.raises(TrainingDivergedError, match=r"weights.*NaN.*12"):
         training.run(config)
     assert checkpoint.read_header(tmp_path / "run" / checkpoint.CHECKPOINT)[1].step == 6
@@ -170,16 +170,16 @@ def test_a_full_disk_under_the_metrics_is_named(tmp_path: Path, monkeypatch: pyt
 def test_one_run_at_a_time(photo_folder: Path, tmp_path: Path) -> None:
     pytest.importorskip("fcntl")
     config = config_of(photo_folder, tmp_path / "run")
-    begun, goes_on = threading.Event(), threading.Event()
+    started, goes_on = threading.Event(), threading.Event()
 
     class Waits(Display):
         def update(self, progress: object, loss: float) -> None:
-            begun.set()
+            started.set()
             assert goes_on.wait(60)
 
     thread = threading.Thread(target=training.run, args=(config,), kwargs={"display": Waits()})
     thread.start()
-    assert begun.wait(60)
+    assert started.wait(60)
     try:
         with pytest.raises(ValueError, match=r"another run.*run"):
             training.run(config, resume=True)

@@ -1,4 +1,4 @@
-"""Features of one's own: a file of them and the images make an inverter, which inverts such files."""
+"""User-provided features: a file of them and their images train an inverter, which inverts such files."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.usefixtures("toys")
 Features = dict[str, np.ndarray]
 
 
-def own_config(images: Path, features: Path, output: Path, **changes: Any) -> TrainConfig:
+def precomputed_config(images: Path, features: Path, output: Path, **changes: Any) -> TrainConfig:
     settings: dict[str, Any] = {"representation": None, "features": str(features), "size": None}
     return small_config(images, output, **settings | changes)
 
@@ -47,7 +47,9 @@ def made(photo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     for name, kind in (("maps", ToyMaps), ("vectors", ToyVectors)):
         extract(kind(), photo_folder, folder / name)
         file = FeatureStore(folder / name)
-        assert np.array_equal(file.processed_sizes, [(SIDE, SIDE)] * 20), "images are fitted to the only size there is"
+        assert np.array_equal(file.processed_sizes, [(SIDE, SIDE)] * 20), (
+            "images are resized to the only size that the toys take"
+        )
         found[name] = {key: np.array(features) for key, features in file.items()}
     return found
 
@@ -86,7 +88,7 @@ def test_plain_arrays_make_an_inverter_for_such_arrays(
 ) -> None:
     path = write(tmp_path / "f.npz", made[kind])
     summary = training.run(
-        own_config(photo_folder, path, tmp_path / "run", size=SIDE, steps=9, workers=3, features_name="mine")
+        precomputed_config(photo_folder, path, tmp_path / "run", size=SIDE, steps=9, workers=3, features_name="mine")
     )
     inverter = Inverter.load(summary.folder)
     channels, stride = (6, 8) if kind == "maps" else (7, None)
@@ -102,18 +104,18 @@ def test_plain_arrays_make_an_inverter_for_such_arrays(
 
 def test_a_feature_file_says_what_it_is(photo_folder: Path, tmp_path: Path) -> None:
     extract(ToyMaps(), photo_folder, tmp_path / "f.safetensors")
-    config = own_config(photo_folder, tmp_path / "f.safetensors", tmp_path / "run", steps=150, eval_every=50)
+    config = precomputed_config(photo_folder, tmp_path / "f.safetensors", tmp_path / "run", steps=150, eval_every=50)
     summary = training.run(config)
     inverter = Inverter.load(summary.folder)
     assert inverter.spec == ToyMaps().spec
-    assert inverter.training_notes["size"] == SIDE, "the file tells the size of its images"
+    assert inverter.training_notes["size"] == SIDE, "the file states the size of its images"
     errors = [line["error"] for line in metrics_without_time(tmp_path / "run") if "error" in line]
     assert errors[-1] < 0.9 * errors[0]
     assert summary.error < summary.mean_image_error
     with pytest.raises(ValueError, match=r"32 pixels.*64"):
-        training.run(own_config(photo_folder, tmp_path / "f.safetensors", tmp_path / "x", size=64))
+        training.run(precomputed_config(photo_folder, tmp_path / "f.safetensors", tmp_path / "x", size=64))
     with pytest.raises(ValueError, match="itself"):
-        training.run(own_config(photo_folder, tmp_path / "f.safetensors", tmp_path / "x", features_name="mine"))
+        training.run(precomputed_config(photo_folder, tmp_path / "f.safetensors", tmp_path / "x", features_name="mine"))
 
 
 @pytest.fixture
@@ -126,9 +128,9 @@ def several_shards(photo_folder: Path, tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_a_store_of_several_shards(photo_folder: Path, tmp_path: Path, several_shards: Path) -> None:
-    config = own_config(photo_folder, several_shards, tmp_path / "run", steps=12)
-    settled, dataset = opening.open_dataset(config)
-    assert (settled.size, dataset.image_count, dataset.val_count) == (SIDE, 16, 4)
+    config = precomputed_config(photo_folder, several_shards, tmp_path / "run", steps=12)
+    resolved, dataset = opening.open_dataset(config)
+    assert (resolved.size, dataset.image_count, dataset.val_count) == (SIDE, 16, 4)
     for part in (dataset.batch(3), *dataset.val_batches(4)):
         assert part.features is not None
         assert part.features.dtype == torch.float32
@@ -139,34 +141,34 @@ def test_a_store_of_several_shards(photo_folder: Path, tmp_path: Path, several_s
 
 def test_a_damaged_shard_costs_its_own_images_only(photo_folder: Path, tmp_path: Path, several_shards: Path) -> None:
     path = several_shards / "shard-00003.safetensors"
-    sound = path.read_bytes()
+    intact = path.read_bytes()
     first = FeatureStore(several_shards)["coffee-0"].tobytes()
-    path.write_bytes(sound.replace(first, first[::-1]))
-    config = own_config(photo_folder, several_shards, tmp_path / "run", steps=2)
+    path.write_bytes(intact.replace(first, first[::-1]))
+    config = precomputed_config(photo_folder, several_shards, tmp_path / "run", steps=2)
     with pytest.raises(ValueError, match=r"4 of 20 images.*shard-00003\.safetensors"):
         training.run(config)
     summary = training.run(dataclasses.replace(config, skip_bad=True))
     assert [key for key, _ in summary.skipped] == [f"coffee-{index}" for index in range(4)]
-    path.write_bytes(sound[:-1])
+    path.write_bytes(intact[:-1])
     with pytest.raises(FileFormatError, match=r"shard-00003\.safetensors"):
-        training.run(own_config(photo_folder, several_shards, tmp_path / "x", skip_bad=True))
+        training.run(precomputed_config(photo_folder, several_shards, tmp_path / "x", skip_bad=True))
     path.unlink()
     with pytest.raises(FileFormatError, match=r"shard-00003\.safetensors.*missing"):
-        training.run(own_config(photo_folder, several_shards, tmp_path / "x"))
+        training.run(precomputed_config(photo_folder, several_shards, tmp_path / "x"))
     index = store.read_index(several_shards)
     index = dataclasses.replace(index, complete=False, shards=index.shards[:3])
     (several_shards / store.INDEX).write_bytes(index.to_bytes())
     with pytest.raises(FileFormatError, match="3 of 5 shards"):
-        training.run(own_config(photo_folder, several_shards, tmp_path / "x"))
+        training.run(precomputed_config(photo_folder, several_shards, tmp_path / "x"))
     with pytest.raises(FileFormatError, match=r"nothing.*index\.json"):
         (tmp_path / "nothing").mkdir()
-        training.run(own_config(photo_folder, tmp_path / "nothing", tmp_path / "x"))
+        training.run(precomputed_config(photo_folder, tmp_path / "nothing", tmp_path / "x"))
 
 
 def test_every_image_has_its_own_features(photo_folder: Path, tmp_path: Path, made: dict[str, Features]) -> None:
     shuffled = dict(sorted(made["maps"].items(), key=lambda item: item[0][::-1]))
     path = write_stack(tmp_path / "f.npz", shuffled)
-    _, dataset = opening.open_dataset(own_config(photo_folder, path, tmp_path / "run", size=SIDE))
+    _, dataset = opening.open_dataset(precomputed_config(photo_folder, path, tmp_path / "run", size=SIDE))
     parts: list[Batch] = [*dataset.val_batches(3), *dataset.examples(with_features=True), *map(dataset.batch, range(5))]
     assert [len(part.images) for part in parts] == [3, 1, 16, 4, 4, 4, 4, 4]
     for part in parts:
@@ -178,12 +180,12 @@ def test_every_image_has_its_own_features(photo_folder: Path, tmp_path: Path, ma
 def test_it_resumes_bit_for_bit(photo_folder: Path, tmp_path: Path, made: dict[str, Features]) -> None:
     path = write_npy(tmp_path / "f.npz", made["vectors"])
     settings = {"size": SIDE, "optimizer": "muon"}
-    training.run(own_config(photo_folder, path, tmp_path / "whole", **settings, workers=2))
-    cut = own_config(photo_folder, path, tmp_path / "cut", **settings)
+    training.run(precomputed_config(photo_folder, path, tmp_path / "full", **settings, workers=2))
+    cut = precomputed_config(photo_folder, path, tmp_path / "cut", **settings)
     with pytest.raises(OSError, match="went away"):
         training.run(cut, display=StopAt(17))
     training.run(cut, resume=True)
-    assert weights(tmp_path / "whole") == weights(tmp_path / "cut")
+    assert weights(tmp_path / "full") == weights(tmp_path / "cut")
 
 
 def test_what_does_not_go_together(photo_folder: Path, tmp_path: Path, made: dict[str, Features]) -> None:
@@ -192,23 +194,25 @@ def test_what_does_not_go_together(photo_folder: Path, tmp_path: Path, made: dic
     path = write_npz(tmp_path / "f.npz", some | {"moon": features["coffee-0"]})
     words = r"16 match.*4 images.*'rocket-0', .*\.\.\..*1 feature.*'moon'"
     with pytest.raises(ValueError, match=words):
-        training.run(own_config(photo_folder, path, tmp_path / "run"))
-    left = training.run(own_config(photo_folder, path, tmp_path / "run", size=SIDE, allow_missing=True, steps=2))
+        training.run(precomputed_config(photo_folder, path, tmp_path / "run"))
+    left = training.run(
+        precomputed_config(photo_folder, path, tmp_path / "run", size=SIDE, allow_missing=True, steps=2)
+    )
     assert Inverter.load(left.folder).training_notes["training_images"] == 12
     others = write_npz(tmp_path / "o.npz", {f"other/{key}": value for key, value in features.items()})
     with pytest.raises(ValueError, match=r"0 match.*20 images.*20 features"):
-        training.run(own_config(photo_folder, others, tmp_path / "x", allow_missing=True))
+        training.run(precomputed_config(photo_folder, others, tmp_path / "x", allow_missing=True))
     twice = write_npz(tmp_path / "t.npz", features | {"coffee-0.jpg": features["coffee-0"]})
     with pytest.raises(ValueError, match=r"'coffee-0' and 'coffee-0\.jpg'.*'coffee-0'"):
-        training.run(own_config(photo_folder, twice, tmp_path / "x"))
+        training.run(precomputed_config(photo_folder, twice, tmp_path / "x"))
     nan = write_npz(tmp_path / "n.npz", features | {"coffee-1": np.full(7, np.nan, np.float32)})
     with pytest.raises(ValueError, match=r"1 of 20 images.*'coffee-1'.*NaN"):
-        training.run(own_config(photo_folder, nan, tmp_path / "x"))
+        training.run(precomputed_config(photo_folder, nan, tmp_path / "x"))
     maps = made["maps"] | {"coffee-1": np.zeros((6, 4, 5), np.float32)}
     with pytest.raises(ValueError, match=r"'coffee-1'.*\(6, 4, 5\).*\(6, 4, 4\)"):
-        training.run(own_config(photo_folder, write_npz(tmp_path / "m.npz", maps), tmp_path / "x", size=SIDE))
+        training.run(precomputed_config(photo_folder, write_npz(tmp_path / "m.npz", maps), tmp_path / "x", size=SIDE))
     with pytest.raises(ValueError, match=r"16 images.*16"):
-        training.run(own_config(photo_folder, path, tmp_path / "x", allow_missing=True, val_count=16))
+        training.run(precomputed_config(photo_folder, path, tmp_path / "x", allow_missing=True, val_count=16))
     assert not (tmp_path / "x").exists()
 
 
@@ -221,10 +225,10 @@ def test_maps_of_images_that_are_not_square(photo_folder: Path, tmp_path: Path, 
     ]
     write_features(tmp_path / "f", ToyMaps().spec, records)
     with pytest.raises(ValueError, match=r"32×40|32×32, 36×32"):
-        training.run(own_config(photo_folder, tmp_path / "f", tmp_path / "x"))
+        training.run(precomputed_config(photo_folder, tmp_path / "f", tmp_path / "x"))
     vectors = [FeatureRecord(one.key, np.zeros(7, np.float32), (96, 96), one.processed_size) for one in records]
     write_features(tmp_path / "v", ToyVectors().spec, vectors)
-    config, _ = opening.open_dataset(own_config(photo_folder, tmp_path / "v", tmp_path / "x"))
+    config, _ = opening.open_dataset(precomputed_config(photo_folder, tmp_path / "v", tmp_path / "x"))
     assert config.size == 256
 
 
@@ -240,22 +244,22 @@ def test_lists_of_keys(photo_folder: Path, tmp_path: Path, made: dict[str, Featu
     ):
         keys.write_text(text)
         with pytest.raises(ValueError, match=words):
-            training.run(own_config(photo_folder, path, tmp_path / "x"))
+            training.run(precomputed_config(photo_folder, path, tmp_path / "x"))
     keys.write_text("\r\n".join(lines) + "\r\n", encoding="utf-8-sig")  # as Windows' editors leave it
-    assert opening.open_dataset(own_config(photo_folder, path, tmp_path / "x"))[1].image_count == 16
+    assert opening.open_dataset(precomputed_config(photo_folder, path, tmp_path / "x"))[1].image_count == 16
     for text, encoding in (("\n".join(lines) + "\n \n\n", "utf-8"), ("\n".join(lines), "utf-16")):
         keys.write_text(text, encoding=encoding)
-        assert opening.open_dataset(own_config(photo_folder, path, tmp_path / "x"))[1].image_count == 16
+        assert opening.open_dataset(precomputed_config(photo_folder, path, tmp_path / "x"))[1].image_count == 16
     keys.write_bytes(b"\xff\xfe\0")
     with pytest.raises(FileFormatError, match=r"f\.keys\.txt.*UTF-8"):
-        training.run(own_config(photo_folder, path, tmp_path / "x"))
+        training.run(precomputed_config(photo_folder, path, tmp_path / "x"))
     keys.unlink()
     with pytest.raises(ValueError, match=r"f\.keys\.txt"):
-        training.run(own_config(photo_folder, path, tmp_path / "x"))
+        training.run(precomputed_config(photo_folder, path, tmp_path / "x"))
     np.save(path, np.zeros((20, 3, 4), np.float32))
     keys.write_text("\n".join(lines))
     with pytest.raises(FileFormatError, match=r"\(20, 3, 4\).*\(N, C\).*\(N, C, h, w\)"):
-        training.run(own_config(photo_folder, path, tmp_path / "x"))
+        training.run(precomputed_config(photo_folder, path, tmp_path / "x"))
 
 
 @pytest.mark.parametrize(
@@ -277,7 +281,7 @@ def test_settings_that_do_not_go_with_it(tmp_path: Path, change: dict[str, Any],
 def test_names_of_representations_are_taken(photo_folder: Path, tmp_path: Path, made: dict[str, Features]) -> None:
     path = write_npz(tmp_path / "f.npz", made["vectors"])
     with pytest.raises(ValueError, match=r"features_name.*'hog'"):
-        training.run(own_config(photo_folder, path, tmp_path / "run", features_name="hog"))
+        training.run(precomputed_config(photo_folder, path, tmp_path / "run", features_name="hog"))
 
 
 def test_on_the_command_line(run: Run, photo_folder: Path, tmp_path: Path, made: dict[str, Features]) -> None:
