@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -136,6 +138,22 @@ def test_making_it_changes_no_bit(first: Callable[[TrainState], Step]) -> None:
     after = everything(ours)
     assert before.keys() == after.keys()
     assert all(torch.equal(value, after[name]) for name, value in before.items())
+
+
+@pytest.mark.usefixtures("exact_muon")
+def test_the_learning_rate_follows_the_time_used() -> None:
+    ours, theirs, early = (new_state() for _ in range(3))
+    for state in (ours, theirs, early):
+        state.config = dataclasses.replace(state.config, steps=None, max_hours=1.0)
+    start = everything(early)
+    steps = GraphedStep(ours, 0, again), EagerStep(theirs), EagerStep(early)
+    for step, seconds in zip(steps, (3300.0, 3300.0, 0.0), strict=True):
+        step(batch_of(0), 0, seconds=seconds)
+    ended = [everything(state) for state in (ours, theirs, early)]
+    assert distance(ended[1], ended[0], start) < trained_weights("muon", torch.float32, 1)
+    name = next(name for name in start if name.startswith("model.network"))
+    late, full = ((end[name] - start[name]).norm() for end in ended[1:])
+    assert late / full == pytest.approx(0.5 * (1 + math.cos(math.pi * 3300 / 3600)), rel=1e-3)
 
 
 def test_making_it_draws_no_random_numbers() -> None:
