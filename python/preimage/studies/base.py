@@ -52,7 +52,7 @@ class SheetRow(NamedTuple):
     cells: list[Pixels]
 
 
-class Progress:
+class ProgressCounter:
     """Count of the work done, reported to a function.
 
     Args:

@@ -19,7 +19,7 @@ from preimage.pipelines.loading import Images, Pixels, as_pixels, at_once, batch
 from preimage.pipelines.pictures import folder_of
 from preimage.pipelines.reconstruct import Reconstructor
 from preimage.representations.sift import Sift
-from preimage.studies.base import SAME_ERROR, Progress, SheetRow, Study, StudySummary
+from preimage.studies.base import SAME_ERROR, ProgressCounter, SheetRow, Study, StudySummary
 from preimage.studies.perturbations import coordinates_only, descriptors_only, keep_share, positions_only
 from preimage.viz.glyphs import draw_features, has_drawing
 from preimage.viz.html import Figure, Section, Table, html_page
@@ -137,7 +137,7 @@ def disclosure(
         raise ValueError(f"the study needs at least two images, got {len(sources)}")
     sift = reconstructor.representation
     assert isinstance(sift, Sift)
-    steps = Progress(len(sources) * (len(shares) + 5), progress)  # detection, three ablations, the mean image
+    steps = ProgressCounter(len(sources) * (len(shares) + 5), progress)  # detection, three ablations, the mean image
     batch_size = at_once(inverting_bytes(size, size), batch_size)
     detected = _detect(sources, size, batch_size, sift, steps)
     conditions = _conditions(shares, seed, size, sift, detected.scale)
@@ -184,7 +184,9 @@ class _Detected:
     mean_image: torch.Tensor
 
 
-def _detect(sources: Sequence[ImageSource], size: int, batch_size: int, sift: Sift, steps: Progress) -> _Detected:
+def _detect(
+    sources: Sequence[ImageSource], size: int, batch_size: int, sift: Sift, steps: ProgressCounter
+) -> _Detected:
     """Detect the keypoints of all images; ``ValueError`` for a bad image, and if there is no keypoint in any."""
     found, total = [], torch.zeros(3, size, size, dtype=torch.float64)
     for _, originals in batches(sources, size, batch_size):
@@ -244,7 +246,7 @@ class _Measurement:
         self._rows: dict[int, SheetRow] = {}
         self._images = 0
 
-    def add(self, keys: Sequence[str], originals: torch.Tensor, keypoints: Keypoints, steps: Progress) -> None:
+    def add(self, keys: Sequence[str], originals: torch.Tensor, keypoints: Keypoints, steps: ProgressCounter) -> None:
         """Add a batch of images (B, 3, H, W) uint8 with all of their keypoints."""
         images = originals.float() / 255
         self._originals.add(images)

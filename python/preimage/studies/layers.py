@@ -18,7 +18,7 @@ from preimage.pipelines.evaluate import Scores
 from preimage.pipelines.loading import Images, Pixels, as_pixels, at_once, batches, inverting_bytes, sound_listing
 from preimage.pipelines.pictures import folder_of
 from preimage.pipelines.reconstruct import Comparison, Reconstructor
-from preimage.studies.base import SAME_ERROR, Progress, SheetRow, Study, StudySummary
+from preimage.studies.base import SAME_ERROR, ProgressCounter, SheetRow, Study, StudySummary
 from preimage.studies.layers_rows import LayerRow, layer_name, network_name
 from preimage.viz.html import Figure, Section, Table, html_page
 from preimage.viz.plots import Values, draw_by_name
@@ -214,7 +214,7 @@ def _measure(
         key = column.side, column.row.inverter.view
         collect = key not in targets
         scorers.append(_Scorer(column, targets.setdefault(key, Originals()), collect=collect))
-    progress = Progress(len(columns) * len(sources), report)
+    progress = ProgressCounter(len(columns) * len(sources), report)
     for keys, _, which, comparison in _comparisons(columns, sources, batch_size):
         scorers[which].add(keys, comparison)
         progress.add(len(keys))
