@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,8 +17,33 @@ from preimage.training.config import TrainConfig
 from preimage.training.dataset import Dataset, are_probabilities
 from preimage.training.graphed_step import GraphedStep, cuda_graph
 from preimage.training.muon import Muon
+from preimage.training.precision import choose_dtype
 from preimage.training.split import ImageList, image_digest
+from preimage.training.statistics import set_statistics
 from preimage.training.step import EagerStep, Step, TrainState
+
+
+def build_state(config: TrainConfig, dataset: Dataset, device: torch.device) -> TrainState:
+    """Return the state with which a run starts: equal settings give equal weights.
+
+    Raises:
+        ValueError: any of `build_inverter`.
+    """
+    extraction_device = dataset.extract_on(device)
+    torch.manual_seed(config.seed)
+    model = build_inverter(config, dataset)
+    set_statistics(model, dataset)
+    model = model.to(device)
+    return TrainState(
+        config,
+        dataset.representation,
+        model,
+        average=copy.deepcopy(model).eval().requires_grad_(False),
+        optimizers=build_optimizers(model, config),
+        dtype=choose_dtype(config.precision, device),
+        loss_sum=torch.zeros((), dtype=torch.float64, device=device),
+        extraction_device=extraction_device,
+    )
 
 
 def build_inverter(config: TrainConfig, dataset: Dataset) -> Inverter:

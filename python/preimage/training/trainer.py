@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import dataclasses
 import itertools
 import json
@@ -26,16 +25,14 @@ from preimage.pipelines.prefetch import in_order
 from preimage.pipelines.reconstruct import Comparison, Reconstructor
 from preimage.representations import Representation
 from preimage.training import cache_decision, checkpoint
-from preimage.training.building import build_inverter, build_optimizers, choose_step, init_warning
+from preimage.training.building import build_state, choose_step, init_warning
 from preimage.training.checkpoint import CHECKPOINT, Progress
 from preimage.training.config import SAMPLES, TrainConfig
 from preimage.training.dataset import Batch
 from preimage.training.display import Display, Metrics, write_sample_sheet
 from preimage.training.opening import open_dataset
-from preimage.training.precision import choose_dtype
 from preimage.training.resuming import Earlier, check_folder, check_settings, read_earlier, refuse_second_run, stamp
-from preimage.training.statistics import set_statistics
-from preimage.training.step import Step, TrainState
+from preimage.training.step import Step
 
 _SETTINGS = "train.json"
 _METRICS = "metrics.jsonl"
@@ -144,28 +141,14 @@ class Trainer:
         config, self.dataset = open_dataset(config, representation, known=known, note=display.note)
         if earlier is not None:
             check_settings(config, earlier.config)
-        extraction_device = self.dataset.extract_on(device)
         self.config, self.folder, self.display, self.resume = config, Path(config.output), display, resume
-
-        torch.manual_seed(config.seed)
-        model = build_inverter(config, self.dataset)
-        if earlier is not None and (differences := model.spec.differences(earlier.spec)):
+        if earlier is not None and (differences := self.dataset.spec.differences(earlier.spec)):
             raise ValueError(f"{self.folder} contains a run on other features (now != then): {'; '.join(differences)}")
-        set_statistics(model, self.dataset)
-        model = model.to(device)
+        self.state = build_state(config, self.dataset, device)
         self.progress = Progress() if earlier is None else earlier.progress
         self._saved = self.progress.step  # step of the last checkpoint
         self._skipped = -1  # number of left-out images in train.json
-        self.state = TrainState(
-            config,
-            self.dataset.representation,
-            model,
-            average=copy.deepcopy(model).eval().requires_grad_(False),
-            optimizers=build_optimizers(model, config),
-            dtype=choose_dtype(config.precision, device),
-            loss_sum=torch.full((), self.progress.loss_sum, dtype=torch.float64, device=device),
-            extraction_device=extraction_device,
-        )
+        self.state.loss_sum.fill_(self.progress.loss_sum)
         for warning in self._warnings(earlier):
             display.note(warning)
 
