@@ -2,6 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
+CPP := $(shell find csrc tests/native -name '*.h' -o -name '*.cpp' -o -name '*.cu' 2>/dev/null)
 SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(shell find csrc python -type f -not -name '*.pyc' 2>/dev/null)
 
 # The native module is built for the GPUs of this machine, or without CUDA where there is none, which halves the time of
@@ -38,6 +39,7 @@ nightly: lint
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run --Werror $(CPP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 

@@ -182,7 +182,7 @@ class CheckSteps:
 
 def _tests(beginnings: tuple[str, ...]) -> list[str]:
     """The test files whose names begin so."""
-    return list(dict.fromkeys(str(path) for name in beginnings for path in sorted(TESTS.glob(f"*/test_{name}*.py"))))
+    return list(dict.fromkeys(str(path) for name in beginnings for path in sorted(TESTS.glob(f"**/test_{name}*.py"))))
 
 
 def _sanitizer() -> str | None:

@@ -120,11 +120,11 @@ def with_instruction_set(name: str, run: Runner) -> Runner:
     """Return the function, run with one instruction set."""
 
     def forced() -> object:
-        os.environ["PREIMAGE_ISA"] = name
+        _native.set_instruction_set(name)
         try:
             return run()
         finally:
-            del os.environ["PREIMAGE_ISA"]
+            _native.set_instruction_set(_native.instruction_sets()[0])
 
     return forced
 
@@ -350,7 +350,7 @@ def main(arguments: list[str] | None = None) -> int:
     run = Run(options)
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
-    os.environ.pop("PREIMAGE_ISA", None)
+    _native.set_instruction_set(_native.instruction_sets()[0])
     dense = [descriptor for descriptor in DESCRIPTORS if descriptor.function in names]
     sparse = [name for name in ("sift", "sift_grid") if name in names and not run.gpu]
     with torch.inference_mode():

@@ -30,10 +30,11 @@ from preimage.inverters import Inverter
 from preimage.inverters.layers import NEGATIVE_SLOPE
 from preimage.nn import UpConv2d
 from preimage.pipelines.prefetch import in_order
-from preimage.training import TrainConfig, trainer
+from preimage.training import TrainConfig
+from preimage.training.building import build_state
 from preimage.training.dataset import Dataset
 from preimage.training.graphed_step import GraphedStep, cuda_graph
-from preimage.training.precision import choose_dtype
+from preimage.training.opening import open_dataset
 from preimage.training.step import EagerStep, Step, TrainState, average_decay, schedule
 
 OURS, WITH_DATA = "preimage", "preimage, its images prepared anew"
@@ -51,24 +52,9 @@ Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def train_state(config: TrainConfig) -> tuple[TrainState, Dataset]:
-    """Return what a training run begins with: equal settings give equal weights."""
-    device = torch.device(config.device)
-    config, dataset = trainer.open_dataset(config)
-    torch.manual_seed(config.seed)
-    model = trainer.fresh_inverter(config, dataset)
-    trainer.measure_statistics(model, dataset)
-    model = model.to(device)
-    state = TrainState(
-        config,
-        dataset.representation,
-        model,
-        average=copy.deepcopy(model).eval().requires_grad_(False),
-        optimizers=trainer.optimizers(model, config),
-        dtype=choose_dtype(config.precision, device),
-        loss_sum=torch.zeros((), dtype=torch.float64, device=device),
-        extraction_device=dataset.compute_on(device),
-    )
-    return state, dataset
+    """Return what a training run starts with: equal settings give equal weights."""
+    config, dataset = open_dataset(config)
+    return build_state(config, dataset, torch.device(config.device)), dataset
 
 
 class PlainNetwork(nn.Module):

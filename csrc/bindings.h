@@ -3,6 +3,9 @@
 
 #include <pybind11/pybind11.h>
 
+namespace preimage {
+void register_hardware(pybind11::module_& module);
+}
 namespace preimage::hog {
 void register_ops(pybind11::module_& module);
 }

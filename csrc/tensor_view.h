@@ -19,18 +19,18 @@ constexpr std::int64_t size_of(ScalarType type) {
     return type == ScalarType::uint8 ? 1 : type == ScalarType::float32 ? 4 : 2;
 }
 
-/// What Python says about a tensor: (address, shape, strides in bytes, dtype, device), always of rank 4.
+/// A tensor as Python describes it: (address, shape, strides in bytes, dtype, device), always of rank 4.
 using TensorDescription =
     std::tuple<std::uintptr_t, std::array<std::int64_t, 4>, std::array<std::int64_t, 4>, std::string, std::string>;
 
-/// A checked description: rank 4, known type, non-negative sizes, and no address computation overflows.
-/// The memory itself stays the caller's, who keeps it alive for the length of the call.
+/// A description that passed the checks: rank 4, a known type, no negative sizes, and no overflow in address
+/// computations. It does not own the memory, which the caller keeps alive during the call.
 struct TensorView {
     std::byte* data;
     std::array<std::int64_t, 4> shape;
     std::array<std::int64_t, 4> strides;  // bytes; any sign, zero for a broadcast axis
     ScalarType type;
-    int device;  // index of the CUDA device whose memory it is, -1 for the CPU's
+    int device;  // index of the CUDA device, -1 for the CPU
 
     explicit TensorView(const TensorDescription& description)
         : data(reinterpret_cast<std::byte*>(std::get<0>(description))),
@@ -41,7 +41,7 @@ struct TensorView {
         check_extent();
     }
 
-    /// Throws unless the memory is the CPU's, or that of the CUDA device with this index.
+    /// Throws std::invalid_argument unless the tensor is on this device.
     void require_device(int expected) const {
         if (device != expected) {
             throw std::invalid_argument("expected a tensor on " + device_name(expected) + ", got one on " +
@@ -51,7 +51,7 @@ struct TensorView {
 
     std::int64_t element_size() const { return size_of(type); }
 
-    /// Without elements it is, whatever the strides: NumPy's are then zeros.
+    /// An empty tensor is contiguous whatever its strides, which NumPy sets to zero.
     bool is_contiguous() const {
         if (std::find(shape.begin(), shape.end(), 0) != shape.end()) {
             return true;

@@ -19,7 +19,8 @@ from conftest import photographs
 from preimage.inverters import Inverter
 from preimage.io import write_png
 from preimage.representations import create_representation
-from preimage.training import TrainConfig, trainer
+from preimage.training import TrainConfig
+from preimage.training import run as resume_run
 from training_runs import small_config
 
 _SMALL = {
@@ -106,7 +107,7 @@ def test_train_takes_representations_and_paths_of_any_kind(
     photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[TrainConfig] = []
-    monkeypatch.setattr("preimage.training.api._train", lambda config, **_: seen.append(config))
+    monkeypatch.setattr("preimage.training.api.run", lambda config, **_: seen.append(config))
     other = create_representation("hog", color="strongest")
     pi.train(other, [photo_folder, "more"], tmp_path / "run", val_images=tmp_path, steps=7)
     pi.train("lbp", "photos", "run")
@@ -127,7 +128,7 @@ def test_a_run_of_other_parameters_goes_on_by_its_name_alone(photo_folder: Path,
     assert Inverter.load(tmp_path / "run").spec == made.spec
     fields = json.loads((tmp_path / "run" / "train.json").read_text())
     assert fields["parameters"] == {"color": "strongest"}
-    trainer.train(TrainConfig(**fields), resume=True)
+    resume_run(TrainConfig(**fields), resume=True)
 
 
 def test_train_has_the_defaults_of_the_command() -> None:

@@ -1,7 +1,7 @@
-// The executors of block programs: one source for a block's work, on the GPU and on the host.
+// Block programs: the work of one CUDA thread block, written once for the GPU and for the host.
 //
-// A block program is a function template over its executor. It is made of phases, each a function of the thread's
-// number, with barriers between:
+// A block program is a function template over its executor, DeviceBlock or HostBlock. It consists of phases, each a
+// function of the thread's index, separated by barriers:
 //
 //     template <class Block>
 //     PREIMAGE_HOST_DEVICE void program(Block& block, const Params& params, std::int64_t index, float* shared) {
@@ -11,8 +11,9 @@
 //         block.each([&](int thread) { ... });
 //     }
 //
-// Inside a phase a thread reads nothing that another writes; sums of integers by `block.add` are the exception. On
-// the host the phases are loops, in forward, reverse or shuffled order: results that differ show a missing barrier.
+// Within a phase no thread reads what another writes, with the exception of integer sums by `block.add`. On the host
+// the phases are loops over the threads in forward, reverse or shuffled order: results that differ reveal a missing
+// barrier.
 #pragma once
 
 #include <cstdint>
@@ -40,7 +41,7 @@ struct DeviceBlock {
     }
     __device__ void barrier() const { __syncthreads(); }
     __device__ void add(std::int32_t* sum, std::int32_t value) const { atomicAdd(sum, value); }
-#else  // never called; there so that programs for host and device compile in nvcc's pass for the host
+#else  // never called; declared for nvcc's host pass, which compiles the programs too
     template <class Phase>
     void each(const Phase&) const {}
     void barrier() const {}
@@ -75,13 +76,13 @@ struct HostBlock {
 
 private:
     int thread_at(int step) const {
-        static_assert((kThreads & (kThreads - 1)) == 0, "the shuffle below wants a power of two");
+        static_assert((kThreads & (kThreads - 1)) == 0, "the shuffle below needs a power of two");
         switch (order_) {
             case ThreadOrder::forward:
                 return step;
             case ThreadOrder::reverse:
                 return kThreads - 1 - step;
-            default:  // an odd factor permutes the numbers below a power of two, another way in every phase
+            default:  // an odd factor permutes the indices below a power of two, differently in every phase
                 return (step * (2 * phase_ + 5) + 7 * phase_ + 3) & (kThreads - 1);
         }
     }
@@ -89,5 +90,23 @@ private:
     ThreadOrder order_;
     int phase_ = 0;
 };
+
+/// Strips of cells, each of which one block walks down.
+struct Strips {
+    std::int64_t rows;          // cell rows of a strip
+    std::int64_t across, down;  // strips of an image
+};
+
+/// Return strips `columns` cells wide for a batch of images. Long strips repeat less work at their ends, short ones
+/// keep the device busy with few images: they are halved until there are at least `enough`.
+inline Strips make_strips(std::int64_t images, std::int64_t cell_rows, std::int64_t cell_columns, std::int64_t columns,
+                          std::int64_t enough) {
+    const std::int64_t across = (cell_columns + columns - 1) / columns;
+    std::int64_t rows = 32;
+    while (rows > 2 && images * across * ((cell_rows + rows - 1) / rows) < enough) {
+        rows /= 2;
+    }
+    return {rows, across, (cell_rows + rows - 1) / rows};
+}
 
 }  // namespace preimage

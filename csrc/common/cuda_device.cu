@@ -11,8 +11,8 @@ CudaReport cuda_report() {
     int count = 0;
     const cudaError_t status = cudaGetDeviceCount(&count);
     if (status != cudaSuccess) {
-        cudaGetLastError();  // forget it: the runtime would report it again to the next caller
-        // Without a driver the runtime complains of an old one.
+        cudaGetLastError();  // clear the error, which the next caller would otherwise see
+        // Without a driver the runtime reports one that is too old.
         report.reason = report.driver_version == 0 ? "no NVIDIA driver is installed" : cudaGetErrorString(status);
         return report;
     }

@@ -1,4 +1,4 @@
-// What CUDA finds on this machine, for `preimage doctor`. Never fails: no driver is an answer too.
+// CUDA devices and versions on this machine, for `preimage doctor`.
 #pragma once
 
 #include <cstdint>
@@ -22,6 +22,13 @@ struct CudaReport {
     std::string reason;  // why `devices` is empty, else empty itself
 };
 
+/// Return what the CUDA runtime reports. Never throws; initializing the driver can take seconds.
+#ifdef PREIMAGE_CUDA_KERNELS
 CudaReport cuda_report();
+#else
+inline CudaReport cuda_report() {
+    return {false, 0, 0, {}, "this build has no CUDA code (PREIMAGE_CUDA=OFF, or no nvcc)"};
+}
+#endif
 
 }  // namespace preimage

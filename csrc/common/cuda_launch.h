@@ -1,4 +1,4 @@
-// Launching kernels: the right device, the caller's stream, errors as exceptions. Only .cu files include this.
+// Kernel launches: on the right device and the caller's stream, with errors as exceptions. Only for .cu files.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -15,7 +15,7 @@ inline void check_cuda(cudaError_t status, const char* what) {
     }
 }
 
-/// Makes a device the current one for as long as it lives.
+/// Makes a device the current one during its lifetime.
 class DeviceGuard {
 public:
     explicit DeviceGuard(int device) {
@@ -40,8 +40,8 @@ private:
 
 inline cudaStream_t stream_of(std::uintptr_t address) { return reinterpret_cast<cudaStream_t>(address); }
 
-/// Launches `blocks` blocks; `shared` bytes of shared memory, more than 48 KiB too. Does nothing for no blocks.
-/// Nothing here waits for the device, so it may run while a CUDA graph is captured.
+/// Launches `blocks` blocks with `shared` bytes of shared memory, which may exceed 48 KiB. Does nothing for no blocks.
+/// Never synchronizes with the device, so it may run while a CUDA graph is captured.
 template <class... Parameters, class... Arguments>
 void launch(void (*kernel)(Parameters...), std::int64_t blocks, int threads, std::int64_t shared, cudaStream_t stream,
             const Arguments&... arguments) {
@@ -58,6 +58,31 @@ void launch(void (*kernel)(Parameters...), std::int64_t blocks, int threads, std
     kernel<<<static_cast<unsigned>(blocks), static_cast<unsigned>(threads), static_cast<std::size_t>(shared), stream>>>(
         arguments...);
     check_cuda(cudaGetLastError(), "cannot launch a kernel");
+}
+
+// ---- Kernels with one thread per element of (images, rows, columns) ----
+
+constexpr int kElementThreads = 128;
+// Blocks per multiprocessor. Without this bound ptxas 13.0 gives some kernels so few registers that they spill.
+constexpr int kMinElementBlocks = 4;
+
+/// Each block computes a piece of one row, so that the divisions that locate the row are done once per block.
+template <class Step>
+__global__ void __launch_bounds__(kElementThreads, kMinElementBlocks)
+    elements_kernel(std::int64_t rows, std::int64_t columns, std::int64_t pieces, Step step) {
+    const std::int64_t line = blockIdx.x / pieces;
+    const std::int64_t column = (blockIdx.x % pieces) * kElementThreads + threadIdx.x;
+    if (column < columns) {
+        step(line / rows, line % rows, column);
+    }
+}
+
+/// Calls step(image, row, column) for every element.
+template <class Step>
+void for_each_element(std::int64_t images, std::int64_t rows, std::int64_t columns, cudaStream_t stream,
+                      const Step& step) {
+    const std::int64_t pieces = (columns + kElementThreads - 1) / kElementThreads;
+    launch(elements_kernel<Step>, images * rows * pieces, kElementThreads, 0, stream, rows, columns, pieces, step);
 }
 
 }  // namespace preimage

@@ -1,10 +1,10 @@
-// What lets one source be compiled for the host and, by nvcc, for the GPU.
+// Macros and functions that let one source be compiled for the host and, by nvcc, for the GPU.
 #pragma once
 
-#include <cstdint>
+#include <type_traits>
 
-// PREIMAGE_INLINE functions leave no symbol: some files are compiled for several instruction sets, and a linker
-// that merged the copies could put AVX-512 code where any x86-64 must run.
+// PREIMAGE_INLINE functions leave no symbol. Some files are compiled for several instruction sets, and a linker that
+// merged copies of one function could put AVX-512 code where every x86-64 processor must run it.
 #ifdef __CUDACC__
 #define PREIMAGE_HOST_DEVICE __host__ __device__
 #define PREIMAGE_INLINE static __host__ __device__ __forceinline__
@@ -15,8 +15,15 @@
 
 namespace preimage {
 
-PREIMAGE_INLINE std::int64_t smaller(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
-PREIMAGE_INLINE std::int64_t larger(std::int64_t a, std::int64_t b) { return a > b ? a : b; }
+// Not std::min and std::max, which leave symbols and take two arguments of one type only.
+template <class A, class B>
+PREIMAGE_INLINE constexpr std::common_type_t<A, B> minimum(A a, B b) {
+    return a < b ? a : b;
+}
+template <class A, class B>
+PREIMAGE_INLINE constexpr std::common_type_t<A, B> maximum(A a, B b) {
+    return a > b ? a : b;
+}
 
 #ifdef __CUDA_ARCH__
 PREIMAGE_INLINE float absolute(float value) { return fabsf(value); }

@@ -1,4 +1,4 @@
-// One image of a batch, as the kernels read it: where it lies, and its pixels in [0, 1].
+// One image of a batch, as the kernels read it: memory layout, and pixel values in [0, 1].
 #pragma once
 
 #include <algorithm>
@@ -19,21 +19,22 @@ struct Image {
     std::int64_t channel_stride, row_stride, column_stride;  // bytes
 };
 
-/// Throws std::invalid_argument with that sentence unless the condition holds.
+/// Throws std::invalid_argument with this message unless the condition holds.
 inline void require(bool holds, const char* problem) {
     if (!holds) {
         throw std::invalid_argument(problem);
     }
 }
 
-/// The first image of a batch (B, C, H, W); the others lie images.strides[0] apart. Checks all but the device.
+/// Return the first image of a batch (B, C, H, W); the others follow images.strides[0] bytes apart. Checks everything
+/// but the device.
 inline Image first_image(const TensorView& images) {
     const auto [batch, channels, height, width] = images.shape;
     static_cast<void>(batch);
     require(images.type == ScalarType::uint8 || images.type == ScalarType::float32, "images must be uint8 or float32");
     require(channels == 1 || channels == 3, "images must have 1 or 3 channels");
     require(height > 0 && width > 0, "images must not be empty");
-    // Keeps every sum of sizes far from overflow, and columns inside 32 bits.
+    // Keeps sums of sizes far from overflow, and columns within 32 bits.
     require(std::max(height, width) < (std::int64_t{1} << 30), "an image's sides must be below 2^30");
     return {images.data, images.type,       static_cast<int>(channels), height,
             width,       images.strides[1], images.strides[2],          images.strides[3]};
@@ -41,7 +42,8 @@ inline Image first_image(const TensorView& images) {
 
 PREIMAGE_INLINE float unit_value(float value) { return value; }
 #ifdef __CUDA_ARCH__
-/// value / 255, rounded as a division (a quotient corrected by its remainder is, for all 256), at a third of the cost.
+/// Return value / 255, correctly rounded for all 256 values (a quotient corrected by its remainder), at a third of the
+/// cost of a division.
 PREIMAGE_INLINE float unit_value(std::uint8_t value) {
     constexpr float kInverse = 1.0f / 255.0f;
     const float whole = static_cast<float>(value);
@@ -52,13 +54,13 @@ PREIMAGE_INLINE float unit_value(std::uint8_t value) {
 PREIMAGE_INLINE float unit_value(std::uint8_t value) { return static_cast<float>(value) / 255.0f; }
 #endif
 
-/// Rec. 601 luma.
+/// Return Rec. 601 luma.
 PREIMAGE_INLINE float luma(float red, float green, float blue) {
     return (0.299f * red + 0.587f * green) + 0.114f * blue;
 }
 
-/// One pixel of one plane (of three channels' luma where `planes` is 1), read where it lies. For GPU kernels and
-/// rarely used paths: the others read whole rows (image_rows.h).
+/// Return one pixel of one plane; `planes` is 1 for luma of three channels. For GPU kernels and rarely used paths:
+/// others read whole rows (image_rows.h).
 PREIMAGE_INLINE float pixel_at(const Image& image, int planes, int plane, std::int64_t y, std::int64_t x) {
     const std::byte* at = image.pixels + plane * image.channel_stride + y * image.row_stride + x * image.column_stride;
     const auto value = [&image](const std::byte* place) {

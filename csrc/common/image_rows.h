@@ -1,20 +1,20 @@
-// Part of the CPU kernels: an image's rows as float32, one channel or three.
+// Part of the CPU kernels: rows of an image as float32, in one plane or three.
 //
-// Included by every source that is compiled for several instruction sets, hence without linkage.
+// In an anonymous namespace because it is compiled for several instruction sets (see host_device.h).
 #pragma once
 
 #include <cstring>
 
 #include "common/host_device.h"
 #include "common/image.h"
+#include "common/simd.h"
 
 namespace preimage {
 namespace {
 
-constexpr int kLanes = 16;     // pixels (or cells) worked on together
-constexpr int kRowsAhead = 9;  // how far ahead of their use rows are fetched
+constexpr int kPrefetchRows = 9;  // how many rows ahead pixels are prefetched
 
-/// Strides in elements; a constant one lets the compiler vectorise the loop.
+/// `stride` is in elements; a constant one lets the compiler vectorize the loop.
 template <class Pixel>
 PREIMAGE_INLINE void convert_plane(const Pixel* in, std::int64_t stride, std::int64_t width, float* __restrict out) {
     for (std::int64_t x = 0; x < width; ++x) {
@@ -31,7 +31,7 @@ PREIMAGE_INLINE void convert_luma(const Pixel* in, std::int64_t plane, std::int6
     }
 }
 
-/// Red, green and blue side by side, as decoders give them, to luma or to three planes. In two steps, since every
+/// Convert interleaved RGB, as image decoders return it, to luma or to three planes. In two steps, because every
 /// instruction set has shuffles for floats but not for bytes.
 template <class Pixel>
 PREIMAGE_INLINE void convert_interleaved(const Pixel* in, int planes, std::int64_t width, std::int64_t plane_pitch,
@@ -39,7 +39,7 @@ PREIMAGE_INLINE void convert_interleaved(const Pixel* in, int planes, std::int64
     constexpr std::int64_t kTogether = 64;
     alignas(64) float values[3 * kTogether];
     for (std::int64_t start = 0; start < width; start += kTogether) {
-        const std::int64_t count = smaller(kTogether, width - start);
+        const std::int64_t count = minimum(kTogether, width - start);
         convert_plane(in + 3 * start, 1, 3 * count, values);
         if (planes == 1) {
             convert_luma(values, 1, 3, count, out + start);
@@ -80,12 +80,11 @@ void convert_row(const Image& image, int planes, std::int64_t y, std::int64_t pl
     }
 }
 
-/// Gives the image's rows as float: in place where they are float and side by side, else from a ring of
-/// converted ones.
+/// Provides the image's rows as float32: in place if they are contiguous float32, else converted into a ring buffer.
 class ImageRows {
 public:
-    /// `planes` is 1 (three channels become luma) or the image's channels. `memory` holds planes * ring rows of
-    /// `pitch` floats, pitch >= width + 2 * kLanes.
+    /// `planes` is 1 (three channels become luma) or the image's number of channels. `memory` holds planes * ring rows
+    /// of `pitch` floats, pitch >= width + 2 * kChunk.
     ImageRows(const Image& image, int planes, float* memory, std::int64_t pitch, std::int64_t ring)
         : image_(image),
           planes_(planes),
@@ -93,8 +92,8 @@ public:
           pitch_(pitch),
           ring_(ring),
           direct_(planes == image.channels && image.type == ScalarType::float32 && image.column_stride == 4 &&
-                  image.width >= kLanes + 2) {
-        if (!direct_) {  // steps of kLanes read on past the row's end
+                  image.width >= kChunk + 2) {
+        if (!direct_) {  // steps of kChunk read past the end of the row
             for (std::int64_t row = 0; row < planes_ * ring_; ++row) {
                 std::memset(memory_ + row * pitch_ + image_.width, 0,
                             static_cast<std::size_t>(pitch_ - image_.width) * sizeof(float));
@@ -104,15 +103,15 @@ public:
 
     int planes() const { return planes_; }
 
-    /// The last x at which kLanes pixels with both their neighbours may be read without leaving the row.
-    std::int64_t last_start() const { return (direct_ ? image_.width : pitch_) - 1 - kLanes; }
+    /// Return the last x at which kChunk pixels and both their neighbors may be read without leaving the row.
+    std::int64_t last_start() const { return (direct_ ? image_.width : pitch_) - 1 - kChunk; }
 
-    /// Makes the rows [begin, end) readable, as far as the image has them. Calls go down the image.
+    /// Makes the rows [begin, end) readable, as far as the image has them. Successive calls go down the image.
     void require(std::int64_t begin, std::int64_t end) {
         if (direct_) {
             return;
         }
-        for (next_ = larger(larger(next_, begin), 0); next_ < smaller(end, image_.height); ++next_) {
+        for (next_ = maximum(maximum(next_, begin), 0); next_ < minimum(end, image_.height); ++next_) {
             float* out = memory_ + next_ % ring_ * pitch_;
             if (image_.type == ScalarType::uint8) {
                 convert_row<std::uint8_t>(image_, planes_, next_, ring_ * pitch_, out);
@@ -122,10 +121,10 @@ public:
         }
     }
 
-    /// What to fetch into the cache while row y is worked on: where the image is read in place, the row that comes
-    /// about a block row later (tiles jump from row to row, which the processor's own prefetching does not follow).
-    const float* row_to_fetch(int plane, std::int64_t y, std::int64_t ahead = kRowsAhead) const {
-        return direct_ ? row(plane, smaller(y + ahead, image_.height - 1)) : nullptr;
+    /// Return the row to prefetch while row y is processed, or null. Where the image is read in place, it is the row
+    /// needed about one block row later: tiles jump from row to row, which hardware prefetchers do not follow.
+    const float* row_to_prefetch(int plane, std::int64_t y, std::int64_t ahead = kPrefetchRows) const {
+        return direct_ ? row(plane, minimum(y + ahead, image_.height - 1)) : nullptr;
     }
 
     const float* row(int plane, std::int64_t y) const {

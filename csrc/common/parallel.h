@@ -1,8 +1,8 @@
-// Independent tasks on a few threads that live for one call.
+// Independent tasks, and bands of images, on threads that live for one call.
 //
-// No pool: nothing survives the call, so a fork (DataLoader workers) finds no broken state, and any number of
-// Python threads may call at once. Starting a thread costs about 20 us; callers give each one at least several
-// times that in work.
+// There is no thread pool: nothing outlives the call, so a forked process (a DataLoader worker) inherits no broken
+// state, and any number of Python threads may call at the same time. Starting a thread takes about 20 us; callers give
+// each one several times that in work.
 #pragma once
 
 #include <algorithm>
@@ -14,11 +14,13 @@
 #include <thread>
 #include <vector>
 
+#include "common/memory.h"
+
 namespace preimage {
 
 /// Calls body(task, worker) for every task in [0, tasks), worker < workers; the caller's thread is worker 0.
-/// Tasks are handed out in order, so the result must not depend on who runs which.
-/// The first exception stops the handing out and is thrown again here, after every thread has ended.
+/// Tasks start in order, but the result must not depend on which worker runs which.
+/// After the first exception no task is started, and it is rethrown here once every thread has ended.
 template <class Body>
 void parallel_for(std::int64_t tasks, int workers, const Body& body) {
     std::atomic<std::int64_t> next{0};
@@ -43,7 +45,7 @@ void parallel_for(std::int64_t tasks, int workers, const Body& body) {
         try {
             helpers.emplace_back(work, worker);
         } catch (const std::system_error&) {
-            break;  // no more threads to be had: those that run share the tasks
+            break;  // the system refuses another thread: those already running share the tasks
         }
     }
     work(0);
@@ -55,14 +57,14 @@ void parallel_for(std::int64_t tasks, int workers, const Body& body) {
     }
 }
 
-/// How a batch of images is shared out: `bands` horizontal parts an image, and threads.
+/// How a batch of images is divided: number of threads, and of horizontal bands per image.
 struct Split {
     int workers;
     std::int64_t bands;
 };
 
-/// Bands per image: enough for every thread to have work, and none smaller than `rows_per_band` of the image's
-/// `rows` (of cells, of frames), because neighbouring bands repeat some work at their border.
+/// Return bands enough for every thread to have work, but none of fewer than `rows_per_band` of the image's `rows` (of
+/// pixels, cells or descriptors), because neighboring bands repeat some work at their border.
 inline Split split_images(std::int64_t batch, std::int64_t pixels, std::int64_t rows, std::int64_t rows_per_band,
                           int threads) {
     constexpr std::int64_t kPixelsPerThread = 1 << 16;  // at least 0.2 ms of work, several times what a thread costs
@@ -74,6 +76,24 @@ inline Split split_images(std::int64_t batch, std::int64_t pixels, std::int64_t 
         bands = std::min(std::max<std::int64_t>(rows / rows_per_band, 1), wanted);
     }
     return {static_cast<int>(std::min(allowed, batch * bands)), bands};
+}
+
+/// Calls body(image, first_row, last_row, memory) for every band of every image, in parallel. `memory` is aligned,
+/// `floats` long, and not shared with another thread during the call. `rows` are those of one image: of pixels, cells
+/// or descriptors.
+template <class Body>
+void for_each_band(std::int64_t batch, std::int64_t pixels, std::int64_t rows, std::int64_t rows_per_band, int threads,
+                   std::int64_t floats, const Body& body) {
+    if (batch == 0) {
+        return;
+    }
+    const Split split = split_images(batch, pixels, rows, rows_per_band, threads);
+    const AlignedFloats memory = aligned_floats(floats * split.workers);
+    parallel_for(batch * split.bands, split.workers, [&](std::int64_t task, int worker) {
+        const std::int64_t part = task % split.bands;
+        body(task / split.bands, rows * part / split.bands, rows * (part + 1) / split.bands,
+             memory.get() + floats * worker);
+    });
 }
 
 }  // namespace preimage

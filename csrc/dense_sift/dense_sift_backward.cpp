@@ -1,50 +1,50 @@
-// The gradient of dense SIFT on the CPU: the steps of dense_sift_backward.h, each shared out by rows.
+// The gradient of dense SIFT on the CPU: the steps of dense_sift_backward.h, in parallel over rows or images.
 #include "dense_sift/dense_sift_backward.h"
 
 #include <algorithm>
 #include <vector>
 
-#include "common/aligned.h"
+#include "common/memory.h"
 #include "common/parallel.h"
 #include "dense_sift/dense_sift_backward_rows.h"
 
 namespace preimage::dense_sift {
 namespace {
 
-constexpr std::int64_t kPixelsPerThread = 1 << 14;  // several times what starting the threads of five steps costs
+constexpr std::int64_t kPixelsPerThread = 1 << 14;  // several times the cost of starting threads for five steps
 
-/// `share_out(count, body)` calls body(index, worker) for every index.
-template <class ShareOut>
-void one_image(const Task& task, const OneImage& one, float* memory, const ShareOut& share_out) {
+/// `for_each(count, body)` calls body(index, worker) for every index.
+template <class ForEach>
+void run_image(const Task& task, const ImageTask& one, float* memory, const ForEach& for_each) {
     const Grid& grid = task.grid;
     const auto of_worker = [&](int worker) { return memory + worker * worker_floats(grid); };
-    share_out(grid.y.pixels, [&](std::int64_t y, int) { luma_row(one, y); });
-    share_out(grid.y.pixels, [&](std::int64_t y, int) { vote_row(task, one, static_cast<std::int32_t>(y)); });
-    share_out(grid.y.frames, [&](std::int64_t row, int worker) {
+    for_each(grid.y.pixels, [&](std::int64_t y, int) { luma_row(one, y); });
+    for_each(grid.y.pixels, [&](std::int64_t y, int) { vote_row(task, one, static_cast<std::int32_t>(y)); });
+    for_each(grid.y.frames, [&](std::int64_t row, int worker) {
         descriptor_row(task, one, static_cast<std::int32_t>(row), of_worker(worker));
     });
-    share_out(grid.y.pixels, [&](std::int64_t y, int worker) {
-        slope_row(task, one, static_cast<std::int32_t>(y), of_worker(worker));
+    for_each(grid.y.pixels, [&](std::int64_t y, int worker) {
+        difference_gradient_row(task, one, static_cast<std::int32_t>(y), of_worker(worker));
     });
-    share_out(grid.y.pixels, [&](std::int64_t y, int) {
+    for_each(grid.y.pixels, [&](std::int64_t y, int) {
         for (std::int32_t x = 0; x < grid.x.pixels; ++x) {
             gather_image(grid, task.channels, one.votes, static_cast<std::int32_t>(y), x, one.gradient);
         }
     });
 }
 
-/// A table of shares in memory of its own.
-struct Shares {
-    std::vector<Share> shares;
+/// A table of contributions that owns its memory.
+struct AxisContributions {
+    std::vector<Contribution> contributions;
     std::vector<std::int32_t> counts;
-    ShareTable table;
+    ContributionTable table;
 
-    Shares(const Grid& grid, const Axis& axis, const float* weights)
-        : shares(static_cast<std::size_t>(std::int64_t{most_shares(grid)} * axis.pixels)),
+    AxisContributions(const Grid& grid, const Axis& axis, const float* weights)
+        : contributions(static_cast<std::size_t>(std::int64_t{max_contributions(grid)} * axis.pixels)),
           counts(static_cast<std::size_t>(axis.pixels)),
-          table{shares.data(), counts.data(), axis.pixels} {
+          table{contributions.data(), counts.data(), axis.pixels} {
         for (std::int32_t position = 0; position < axis.pixels; ++position) {
-            list_shares(grid, axis, weights, position, table);
+            list_contributions(grid, axis, weights, position, table);
         }
     }
 };
@@ -79,8 +79,8 @@ void compute_backward(const TensorView& grad_features, const TensorView& grad_no
     const std::int64_t batch = images.shape[0];
     const AlignedFloats weights = aligned_floats(std::int64_t{taps_of(grid)} * kSpatial);
     fill_weights(parameters, weights.get());
-    const Shares down(grid, grid.y, weights.get());
-    const Shares across(grid, grid.x, weights.get());
+    const AxisContributions down(grid, grid.y, weights.get());
+    const AxisContributions across(grid, grid.x, weights.get());
     const Image image = first_image(images);
     const Task task{grid, image.channels, norm_divisor(parameters.bin_size), weights.get(), down.table, across.table};
 
@@ -88,11 +88,11 @@ void compute_backward(const TensorView& grad_features, const TensorView& grad_no
     const std::int64_t frames = std::int64_t{grid.y.frames} * grid.x.frames;
     const auto workers = static_cast<int>(
         std::clamp<std::int64_t>(threads, 1, std::max<std::int64_t>(1, batch * pixels / kPixelsPerThread)));
-    const bool by_image = batch % workers == 0 || batch >= 4 * workers;  // else every image by rows
+    const bool by_image = batch % workers == 0 || batch >= 4 * workers;  // else by rows
     const AlignedFloats images_memory = aligned_floats(image_floats(grid) * (by_image ? workers : 1));
     const AlignedFloats memory = aligned_floats(worker_floats(grid) * workers);
-    const auto numbered = [&](std::int64_t index, float* own) {
-        OneImage one{};
+    const auto image_task = [&](std::int64_t index, float* own) {
+        ImageTask one{};
         one.image = image;
         one.image.pixels = images.data + index * images.strides[0];
         one.grad_features = reinterpret_cast<const float*>(grad_features.data) + index * kChannels * frames;
@@ -110,13 +110,13 @@ void compute_backward(const TensorView& grad_features, const TensorView& grad_no
                     body(item, 0);
                 }
             };
-            const OneImage one = numbered(index, images_memory.get() + image_floats(grid) * worker);
-            one_image(task, one, memory.get() + worker_floats(grid) * worker, alone);
+            const ImageTask one = image_task(index, images_memory.get() + image_floats(grid) * worker);
+            run_image(task, one, memory.get() + worker_floats(grid) * worker, alone);
         });
         return;
     }
     for (std::int64_t index = 0; index < batch; ++index) {
-        one_image(task, numbered(index, images_memory.get()), memory.get(),
+        run_image(task, image_task(index, images_memory.get()), memory.get(),
                   [&](std::int64_t count, const auto& body) { parallel_for(count, workers, body); });
     }
 }

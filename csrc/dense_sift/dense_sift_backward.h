@@ -1,15 +1,16 @@
-// The gradient of dense SIFT with respect to the image: what one element of every step computes.
+// The gradient of dense SIFT with respect to the image: element-wise steps shared by CPU and GPU.
 //
-// From the end to the beginning of the definition (sift.h), each step gathers what it needs, so that sums have one
-// order and nothing is added to by several threads:
-//   1. descriptors: through the two normalisations to the gradient of the 128 sums, (rows, 128, columns);
-//   2. down: for every row of pixels, what a pixel column's vote would get from each row of descriptors,
-//      (pixel rows, 4 spatial columns x 8 orientations, columns);
-//   3. pixels: from the two orientations that a pixel votes for, through its vote to the slopes of (gx, gy);
+// The steps follow the chain rule from the descriptors back to the image. Each gathers what it needs, so that sums have
+// a fixed order and threads share none:
+//   1. descriptors: through both normalizations to the gradient of the 128 sums, (rows, 128, columns);
+//   2. down: for every row of pixels, the gradient with respect to the votes of a pixel column in each column of
+//      descriptors, (pixel rows, 4 spatial columns x 8 orientations, columns);
+//   3. pixels: from the two orientations that a pixel votes for, through its vote to gx and gy;
 //   4. image: through the differences to the pixels, and through luma to three channels.
-// Sub-gradients: a clipped value passes its gradient where it is at most 0.2; an orientation's share is linear within
-// each eighth of a turn; pixels in the dead zone and near-flat patches have none. The roots are differentiated as
-// such, the cubic of the direction as it stands.
+// Sub-gradients: a clipped value passes its gradient if it is at most 0.2; the weight of an orientation is linear
+// within each octant; pixels in the dead zone and near-flat patches have none. Square roots are differentiated exactly,
+// although the forward pass approximates them; the polynomial that approximates the direction is differentiated as it
+// is.
 #pragma once
 
 #include <cstdint>
@@ -20,43 +21,35 @@
 
 namespace preimage::dense_sift {
 
-/// What the gradient is taken of; checked as for `compute`.
-/// grad_features (B, 128, h, w) and grad_norms (B, 1, h, w), float32 contiguous; images as for `compute`
-/// -> grad_images (B, C, H, W), float32 contiguous.
-/// The numbers do not depend on `threads` or on the batch an image is in.
-/// Throws std::invalid_argument when shapes, types or parameters do not fit.
-void compute_backward(const TensorView& grad_features, const TensorView& grad_norms, const TensorView& images,
-                      const TensorView& grad_images, const Parameters& parameters, int threads);
-
-/// The grid, where everything fits.
+/// Check the arguments and return the grid.
 Grid checked_backward(const TensorView& grad_features, const TensorView& grad_norms, const TensorView& images,
                       const TensorView& grad_images, const Parameters& parameters);
 
-// ---- 1. Normalisation ----
+// ---- 1. Normalization ----
 
-/// To unit length: a value times `factor`. A value's gradient is its result's times `factor`, less the value times
-/// `bend` times the scalar product of all values and their results' gradients.
+/// Scaling to unit length multiplies each value by `factor`. The gradient of a value is that of its result times
+/// `factor`, minus the value times `projection` times the scalar product of all values and gradients.
 struct UnitLength {
-    float factor, bend;
+    float factor, projection;
 
-    PREIMAGE_HOST_DEVICE float back(float value, float gradient, float dot) const {
-        return gradient * factor - value * (bend * dot);
+    PREIMAGE_HOST_DEVICE float backward(float value, float gradient, float dot) const {
+        return gradient * factor - value * (projection * dot);
     }
 };
 
-/// For values whose squares add up to this; zeros for near-flat ones.
+/// Return the scaling of values with this sum of squares; zeros for near-flat patches.
 PREIMAGE_INLINE UnitLength unit_length(float squares) {
-    const float factor = normaliser(squares);
+    const float factor = normalizer(squares);
     return {factor, squares <= kDeadZone ? 0.0f : factor * factor / fast_sqrt(squares)};
 }
 
-/// The gradient of a value before clipping.
-PREIMAGE_INLINE float through_clip(float value, float gradient) { return value <= kClip ? gradient : 0.0f; }
+/// Return the gradient of a value before clipping.
+PREIMAGE_INLINE float clip_backward(float value, float gradient) { return value <= kClip ? gradient : 0.0f; }
 
-// ---- 2. and 3. Who sees a pixel ----
+// ---- 2. and 3. Contributions of a pixel ----
 
-/// A descriptor along one axis, in which a spatial bin sees a row (or a column) of pixels with a weight.
-struct Share {
+/// Weight of a row (or column) of pixels in one spatial bin of a descriptor, along one axis.
+struct Contribution {
     std::uint32_t frame_and_bin;  // 4 * frame + bin
     float weight;
 
@@ -64,21 +57,21 @@ struct Share {
     PREIMAGE_HOST_DEVICE std::int64_t bin() const { return frame_and_bin % kSpatial; }
 };
 
-/// The most shares that a pixel can have along an axis.
-PREIMAGE_INLINE std::int32_t most_shares(const Grid& grid) {
+/// Return the maximum number of contributions of a pixel along an axis.
+PREIMAGE_INLINE std::int32_t max_contributions(const Grid& grid) {
     return kSpatial * ((2 * grid.bin_size - 2) / grid.step + 1);
 }
 
-/// For every pixel along an axis its shares, `pixels` apart: shares[n * pixels + position], n < counts[position].
-struct ShareTable {
-    Share* shares;
+/// Contributions of every pixel along an axis: contributions[n * pixels + position], n < counts[position].
+struct ContributionTable {
+    Contribution* contributions;
     std::int32_t* counts;
     std::int32_t pixels;
 };
 
-/// The weight of a tap at this pixel, and of those outside the image that repeat it.
-PREIMAGE_INLINE float seen_weight(const Grid& grid, const Axis& axis, const float* weights, int bin,
-                                  std::int32_t position, std::int32_t tap) {
+/// Return the weight of a tap at this pixel, plus, at the border, those of the taps outside the image that repeat it.
+PREIMAGE_INLINE float total_weight(const Grid& grid, const Axis& axis, const float* weights, int bin,
+                                   std::int32_t position, std::int32_t tap) {
     const std::int32_t from = position == 0 ? 0 : tap;
     const std::int32_t to = position == axis.pixels - 1 ? taps_of(grid) - 1 : tap;
     float weight = 0.0f;
@@ -88,40 +81,41 @@ PREIMAGE_INLINE float seen_weight(const Grid& grid, const Axis& axis, const floa
     return weight;
 }
 
-/// Fills one position's place in the table, in the order of bins and descriptors. `weights` (taps, 4).
-PREIMAGE_INLINE void list_shares(const Grid& grid, const Axis& axis, const float* weights, std::int32_t position,
-                                 const ShareTable& table) {
+/// Fills the table for one position, in the order of bins and descriptors. `weights` (taps, 4).
+PREIMAGE_INLINE void list_contributions(const Grid& grid, const Axis& axis, const float* weights, std::int32_t position,
+                                        const ContributionTable& table) {
     std::int32_t count = 0;
     for (int bin = 0; bin < kSpatial; ++bin) {
-        // Descriptor f's bin is centred f * step after `offset` = 0; it sees bin_size - 1 pixels to both sides.
+        // The bin of descriptor f is centered f * step after `offset` = 0, and covers bin_size - 1 pixels on both
+        // sides.
         const std::int32_t offset = position - axis.first - bin * grid.bin_size;
         const std::int32_t last = offset + grid.bin_size - 1;
-        const std::int32_t before = last - taps_of(grid);  // the last centre that is too far back
+        const std::int32_t before = last - taps_of(grid);  // the last center that is too far back
         if (last < 0) {
             continue;
         }
         std::int32_t frame = before < 0 ? 0 : before / grid.step + 1;
-        for (const std::int32_t end = at_most(last / grid.step + 1, axis.frames); frame < end; ++frame) {
-            const float weight = seen_weight(grid, axis, weights, bin, position, last - frame * grid.step);
+        for (const std::int32_t end = minimum(last / grid.step + 1, axis.frames); frame < end; ++frame) {
+            const float weight = total_weight(grid, axis, weights, bin, position, last - frame * grid.step);
             const auto which = kSpatial * static_cast<std::uint32_t>(frame) + static_cast<std::uint32_t>(bin);
-            table.shares[std::int64_t{count} * table.pixels + position] = {which, weight};
+            table.contributions[std::int64_t{count} * table.pixels + position] = {which, weight};
             ++count;
         }
     }
     table.counts[position] = count;
 }
 
-/// Step 2 for row y: kCount of its 32 * columns elements, from `element` on. `sums`: (rows, 128, columns).
+/// Step 2 for row y: kCount of its 32 * columns elements, starting at `element`. `sums`: (rows, 128, columns).
 template <int kCount>
-PREIMAGE_INLINE void gather_down(const Grid& grid, const ShareTable& table, const float* sums, std::int32_t y,
+PREIMAGE_INLINE void gather_down(const Grid& grid, const ContributionTable& table, const float* sums, std::int32_t y,
                                  std::int64_t element, float* out) {
     const std::int64_t bin_pitch = std::int64_t{kSpatial * kOrientations} * grid.x.frames;
     float totals[kCount] = {};
     for (std::int32_t n = 0; n < table.counts[y]; ++n) {
-        const Share share = table.shares[std::int64_t{n} * table.pixels + y];
-        const float* from = sums + (share.frame() * kSpatial + share.bin()) * bin_pitch + element;
+        const Contribution one = table.contributions[std::int64_t{n} * table.pixels + y];
+        const float* from = sums + (one.frame() * kSpatial + one.bin()) * bin_pitch + element;
         for (int lane = 0; lane < kCount; ++lane) {
-            totals[lane] += share.weight * from[lane];
+            totals[lane] += one.weight * from[lane];
         }
     }
     for (int lane = 0; lane < kCount; ++lane) {
@@ -129,92 +123,96 @@ PREIMAGE_INLINE void gather_down(const Grid& grid, const ShareTable& table, cons
     }
 }
 
-/// The gradients with respect to a vote's two parts.
-struct Halves {
+/// The gradients with respect to the two parts of a vote.
+struct VoteGradient {
     float first, second;
 };
 
-/// Those of pixel x of a row, which votes for `bin` and the next one. `rows`: the row's (32, columns) from step 2.
-PREIMAGE_INLINE Halves gather_halves(const Grid& grid, const ShareTable& table, const float* rows, std::int32_t x,
-                                     std::int32_t bin) {
+/// Return those of pixel x of a row, which votes for `bin` and the next one. `rows`: (32, columns) from step 2.
+PREIMAGE_INLINE VoteGradient gather_vote_gradient(const Grid& grid, const ContributionTable& table, const float* rows,
+                                                  std::int32_t x, std::int32_t bin) {
     const std::int64_t columns = grid.x.frames;
     const float* first = rows + bin * columns;
     const float* second = rows + (bin + 1) % kOrientations * columns;
-    Halves total{};
+    VoteGradient total{};
     for (std::int32_t n = 0; n < table.counts[x]; ++n) {
-        const Share share = table.shares[std::int64_t{n} * table.pixels + x];
-        const std::int64_t at = share.bin() * kOrientations * columns + share.frame();
-        total.first += share.weight * first[at];
-        total.second += share.weight * second[at];
+        const Contribution one = table.contributions[std::int64_t{n} * table.pixels + x];
+        const std::int64_t at = one.bin() * kOrientations * columns + one.frame();
+        total.first += one.weight * first[at];
+        total.second += one.weight * second[at];
     }
     return total;
 }
 
 // ---- 3. Through a pixel's vote ----
 
-/// The gradient with respect to a pixel's two differences.
-struct Slopes {
+/// The gradient with respect to the two differences of a pixel, gx and gy.
+struct DifferenceGradient {
     float x, y;
 };
 
-/// From the gradients with respect to the vote's two parts.
-PREIMAGE_INLINE Slopes through_vote(float gx, float gy, const Halves& halves) {
+/// Return it from the gradients with respect to the two parts of the vote.
+PREIMAGE_INLINE DifferenceGradient vote_backward(float gx, float gy, const VoteGradient& vote_gradient) {
     const float length = gradient_length(gx, gy);
     const bool dead = gx * gx + gy * gy <= kDeadZone;
-    const float eighths = direction(gx, gy);
-    const float share = eighths - static_cast<float>(static_cast<std::int32_t>(eighths));
-    const float along = ((1.0f - share) * halves.first + share * halves.second) / length;
-    // The direction is c(ratio) with ratio = (gx -+ down) / (|gx| + down): its slopes, per gx and per gy, are
-    // c'(ratio) * 2 down / (|gx| + down)^2 with the sign of gy, and -c'(ratio) * 2 gx / (|gx| + down)^2.
+    const float octants = direction(gx, gy);
+    const float share = octants - static_cast<float>(static_cast<std::int32_t>(octants));
+    const float along = ((1.0f - share) * vote_gradient.first + share * vote_gradient.second) / length;
+    // The direction is c(ratio) with ratio = (gx -+ down) / (|gx| + down). Its derivatives with respect to gx and gy
+    // are c'(ratio) * 2 down / (|gx| + down)^2 with the sign of gy, and -c'(ratio) * 2 gx / (|gx| + down)^2.
     const float down = absolute(gy) + kEpsilon;
     const float both = absolute(gx) + down;
     const float ratio = (gx < 0.0f ? gx + down : gx - down) / both;
-    constexpr float kEighths = 1.27323954473516f;  // 8 / turn
+    constexpr float kOctantsPerRadian = 1.27323954473516f;  // 8 / (2 pi)
     const float cubic = 3.0f * 0.1821f * ratio * ratio - 0.9675f;
-    const float turning = length * (halves.second - halves.first) * (kEighths * 2.0f * cubic / (both * both));
+    const float turning =
+        length * (vote_gradient.second - vote_gradient.first) * (kOctantsPerRadian * 2.0f * cubic / (both * both));
     const float x = along * gx + turning * (gy < 0.0f ? -down : down);
     const float y = along * gy - turning * gx;
     return {dead ? 0.0f : x, dead ? 0.0f : y};
 }
 
-/// Step 3 for pixel (y, x) of an image that is read where it lies.
-PREIMAGE_INLINE Slopes pixel_slopes(const Image& image, const Grid& grid, const ShareTable& table, const float* rows,
-                                    std::int32_t y, std::int32_t x) {
+/// Step 3 for pixel (y, x), read from the image in place.
+PREIMAGE_INLINE DifferenceGradient difference_gradient(const Image& image, const Grid& grid,
+                                                       const ContributionTable& table, const float* rows,
+                                                       std::int32_t y, std::int32_t x) {
     const auto luma_at = [&](std::int32_t row, std::int32_t column) {
         return pixel_at(image, 1, 0, inside(grid.y, row), inside(grid.x, column));
     };
     const float gx = difference(luma_at(y, x - 1), luma_at(y, x + 1), x > 0 && x < grid.x.pixels - 1);
     const float gy = difference(luma_at(y - 1, x), luma_at(y + 1, x), y > 0 && y < grid.y.pixels - 1);
-    return through_vote(gx, gy, gather_halves(grid, table, rows, x, static_cast<std::int32_t>(direction(gx, gy))));
+    return vote_backward(gx, gy,
+                         gather_vote_gradient(grid, table, rows, x, static_cast<std::int32_t>(direction(gx, gy))));
 }
 
 // ---- 4. Through the differences ----
 
-/// What a pixel gets from the slopes of the differences along one axis, `pitch` apart; `slopes` points at its own.
-PREIMAGE_INLINE float through_differences(const float* slopes, std::int64_t pitch, std::int32_t position,
-                                          std::int32_t pixels) {
+/// Return the gradient of a pixel from those of the differences along one axis, `pitch` apart; `difference_gradients`
+/// points to the pixel's own.
+PREIMAGE_INLINE float differences_backward(const float* difference_gradients, std::int64_t pitch, std::int32_t position,
+                                           std::int32_t pixels) {
     float sum = 0.0f;
     if (position > 0) {
-        sum += (position > 1 ? 0.5f : 1.0f) * slopes[-pitch];
+        sum += (position > 1 ? 0.5f : 1.0f) * difference_gradients[-pitch];
     } else {
-        sum -= slopes[0];
+        sum -= difference_gradients[0];
     }
     if (position < pixels - 1) {
-        sum -= (position < pixels - 2 ? 0.5f : 1.0f) * slopes[pitch];
+        sum -= (position < pixels - 2 ? 0.5f : 1.0f) * difference_gradients[pitch];
     } else {
-        sum += slopes[0];
+        sum += difference_gradients[0];
     }
     return sum;
 }
 
-/// Step 4 for a pixel: `slopes` is (2, height, width), `gradient` (channels, height, width).
-PREIMAGE_INLINE void gather_image(const Grid& grid, int channels, const float* slopes, std::int32_t y, std::int32_t x,
-                                  float* gradient) {
+/// Step 4 for a pixel: `difference_gradients` is (2, height, width), `gradient` (channels, height, width).
+PREIMAGE_INLINE void gather_image(const Grid& grid, int channels, const float* difference_gradients, std::int32_t y,
+                                  std::int32_t x, float* gradient) {
     const std::int64_t width = grid.x.pixels;
     const std::int64_t plane = width * grid.y.pixels;
     const std::int64_t here = y * width + x;
-    const float value = through_differences(slopes + here, 1, x, grid.x.pixels) +
-                        through_differences(slopes + plane + here, width, y, grid.y.pixels);
+    const float value = differences_backward(difference_gradients + here, 1, x, grid.x.pixels) +
+                        differences_backward(difference_gradients + plane + here, width, y, grid.y.pixels);
     if (channels == 1) {
         gradient[here] = value;
         return;

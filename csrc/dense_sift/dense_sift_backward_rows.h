@@ -1,5 +1,4 @@
-// Part of the gradient on the CPU (dense_sift_backward.cpp): the steps of dense_sift_backward.h,
-// a row of an image at a time.
+// Part of the gradient on the CPU (dense_sift_backward.cpp): the steps of dense_sift_backward.h for a row of an image.
 #pragma once
 
 #include <algorithm>
@@ -13,30 +12,29 @@
 namespace preimage::dense_sift {
 namespace {
 
-constexpr int kChunk = 16;                        // descriptors whose normalisation is worked on together
 constexpr int kSlots = kSpatial * kOrientations;  // sums of a pixel column
-constexpr std::int32_t kColumnsAtOnce = 64;       // of pixels, when they are summed down
+constexpr std::int32_t kColumnsAtOnce = 64;       // pixel columns summed together
 
 using Chunk = float[kChannels][kChunk];
 
-/// What is the same for all images.
+/// Parameters and tables shared by all images.
 struct Task {
     Grid grid;
     int channels;
     float norm_divisor;
     const float* weights;  // (taps, 4)
-    ShareTable down, across;
+    ContributionTable down, across;
 };
 
-/// One image: what comes in, what goes out, and what its steps leave for each other.
-struct OneImage {
+/// Inputs, output and intermediate buffers of one image.
+struct ImageTask {
     Image image;
     const float* grad_features;  // (128, rows, columns)
     const float* grad_norms;     // (rows, columns)
     float* gradient;             // (channels, height, width)
     float* luma;                 // (height, width)
-    float* votes;                // (2, height, width): lengths and directions; later the slopes
-    float* sums;                 // (rows, 128, columns): their gradient
+    float* votes;  // (2, height, width): lengths and directions; later gradients with respect to gx and gy
+    float* sums;   // (rows, 128, columns): gradient with respect to the sums
 };
 
 std::int64_t image_floats(const Grid& grid) {
@@ -44,10 +42,10 @@ std::int64_t image_floats(const Grid& grid) {
     return 3 * pixels + std::int64_t{kChannels} * grid.y.frames * grid.x.frames;
 }
 
-/// A thread's columns of sums, or its row of gathered gradients.
+/// Return the size of a thread's buffer, for column sums or for a row of gathered gradients.
 std::int64_t worker_floats(const Grid& grid) { return std::int64_t{kSlots} * grid.x.pixels; }
 
-void luma_row(const OneImage& one, std::int64_t y) {
+void luma_row(const ImageTask& one, std::int64_t y) {
     float* out = one.luma + y * one.image.width;
     if (one.image.type == ScalarType::uint8) {
         convert_row<std::uint8_t>(one.image, 1, y, one.image.width, out);
@@ -56,7 +54,7 @@ void luma_row(const OneImage& one, std::int64_t y) {
     }
 }
 
-/// The rows of luma above, at and below row y, and its gradients.
+/// Gradients of row y, from the rows of luma above, at and below it.
 class Gradients {
 public:
     Gradients(const Grid& grid, const float* luma, std::int32_t y)
@@ -72,7 +70,7 @@ public:
     }
     float down(std::int32_t x) const { return difference(above_[x], below_[x], inside_); }
 
-    /// Calls visit(x, gx, gy) for every pixel of the row; inside it, in a loop that compilers vectorise.
+    /// Calls visit(x, gx, gy) for every pixel of the row. The loop over the inner pixels vectorizes.
     template <class Visit>
     void each(const Visit& visit) const {
         visit(0, across(0), down(0));
@@ -90,7 +88,7 @@ private:
     const bool inside_;
 };
 
-void vote_row(const Task& task, const OneImage& one, std::int32_t y) {
+void vote_row(const Task& task, const ImageTask& one, std::int32_t y) {
     float* lengths = one.votes + std::int64_t{y} * task.grid.x.pixels;
     float* directions = lengths + std::int64_t{task.grid.y.pixels} * task.grid.x.pixels;
     Gradients(task.grid, one.luma, y).each([=](std::int32_t x, float gx, float gy) {
@@ -101,7 +99,7 @@ void vote_row(const Task& task, const OneImage& one, std::int32_t y) {
 
 using Four = float __attribute__((vector_size(16)));
 
-/// The sums of up to kChunk descriptors of a row, from its columns of sums: in the GPU's order of adding.
+/// Computes the sums of up to kChunk descriptors of a row from column sums, in the same order as on the GPU.
 void sum_chunk(const Task& task, const float* columns, std::int64_t first, int count, Chunk& sums) {
     const Grid& grid = task.grid;
     for (int lane = 0; lane < count; ++lane) {
@@ -125,7 +123,7 @@ void sum_chunk(const Task& task, const float* columns, std::int64_t first, int c
     }
 }
 
-/// Per descriptor, the scalar product of two chunks' values: over each orientation, then all.
+/// Computes, per descriptor, the scalar product of two chunks: over each orientation first, then in total.
 void dot(const Chunk& a, const Chunk& b, float (&total)[kChunk]) {
     std::fill_n(total, kChunk, 0.0f);
     for (int orientation = 0; orientation < kOrientations; ++orientation) {
@@ -151,8 +149,8 @@ void unit_lengths(const Chunk& values, Units& units) {
     }
 }
 
-/// Step 1 for a chunk: `gradient` with respect to the descriptors becomes that with respect to the sums.
-void through_normalisation(const Chunk& sums, Chunk& gradient) {
+/// Step 1 for a chunk: replaces the gradient with respect to the descriptors by that with respect to the sums.
+void normalize_backward(const Chunk& sums, Chunk& gradient) {
     Chunk clipped;
     Units first;
     Units second;
@@ -167,20 +165,21 @@ void through_normalisation(const Chunk& sums, Chunk& gradient) {
     dot(clipped, gradient, products);
     for (int channel = 0; channel < kChannels; ++channel) {
         for (int lane = 0; lane < kChunk; ++lane) {
-            const float back = second[lane].back(clipped[channel][lane], gradient[channel][lane], products[lane]);
-            gradient[channel][lane] = through_clip(sums[channel][lane] * first[lane].factor, back);
+            const float result = second[lane].backward(clipped[channel][lane], gradient[channel][lane], products[lane]);
+            gradient[channel][lane] = clip_backward(sums[channel][lane] * first[lane].factor, result);
         }
     }
     dot(sums, gradient, products);
     for (int channel = 0; channel < kChannels; ++channel) {
         for (int lane = 0; lane < kChunk; ++lane) {
-            gradient[channel][lane] = first[lane].back(sums[channel][lane], gradient[channel][lane], products[lane]);
+            gradient[channel][lane] =
+                first[lane].backward(sums[channel][lane], gradient[channel][lane], products[lane]);
         }
     }
 }
 
-/// The 4 x 8 sums of the pixel columns [begin, end) under a row of descriptors, in the GPU's order of adding. Few
-/// enough columns at a time to stay in the level 1 cache.
+/// Computes the 4 x 8 sums of pixel columns [begin, end) under a row of descriptors, in the same order as on the GPU.
+/// Called with few enough columns to stay in the level 1 cache.
 void sum_columns(const Task& task, const float* votes, std::int32_t row, std::int32_t begin, std::int32_t end,
                  float* columns) {
     const Grid& grid = task.grid;
@@ -188,17 +187,17 @@ void sum_columns(const Task& task, const float* votes, std::int32_t row, std::in
     const std::int64_t plane = std::int64_t{grid.y.pixels} * grid.x.pixels;
     std::fill(columns + std::int64_t{kSlots} * begin, columns + std::int64_t{kSlots} * end, 0.0f);
     std::int32_t y = grid.y.first + row * grid.step - grid.bin_size + 1;
-    each_row(grid.bin_size, [&](auto sees, std::int32_t above, std::int32_t offset) {
+    for_each_row(grid.bin_size, [&](auto coverage, std::int32_t above, std::int32_t offset) {
         const float* lengths = votes + std::int64_t{inside(grid.y, y)} * grid.x.pixels;
         for (std::int32_t x = begin; x < end; ++x) {
             const Vote vote = split_vote(lengths[plane + x], lengths[x]);
-            add_vote(sees, grid.bin_size, above, offset, weights, vote, columns + std::int64_t{kSlots} * x, 1);
+            add_vote(coverage, grid.bin_size, above, offset, weights, vote, columns + std::int64_t{kSlots} * x, 1);
         }
         ++y;
     });
 }
 
-void descriptor_row(const Task& task, const OneImage& one, std::int32_t row, float* columns) {
+void descriptor_row(const Task& task, const ImageTask& one, std::int32_t row, float* columns) {
     const Grid& grid = task.grid;
     const std::int32_t reach = grid.bin_size - 1;
     const std::int32_t begin = inside(grid.x, grid.x.first - reach);
@@ -207,7 +206,7 @@ void descriptor_row(const Task& task, const OneImage& one, std::int32_t row, flo
     for (std::int32_t x = begin; x < end; x += kColumnsAtOnce) {
         sum_columns(task, one.votes, row, x, std::min(x + kColumnsAtOnce, end), columns);
     }
-    // The descriptors' gradient is brought here by whole rows, then worked on in its new place.
+    // The gradient of the descriptors is copied here by whole rows, then processed in place.
     const std::int64_t width = grid.x.frames;
     const std::int64_t plane = grid.y.frames * width;
     float* own = one.sums + std::int64_t{row} * kChannels * width;
@@ -222,7 +221,7 @@ void descriptor_row(const Task& task, const OneImage& one, std::int32_t row, flo
         for (int channel = 0; channel < kChannels; ++channel) {
             std::copy_n(own + channel * width + first, count, gradient[channel]);
         }
-        through_normalisation(sums, gradient);
+        normalize_backward(sums, gradient);
         float more[kChunk] = {};
         for (int lane = 0; lane < count; ++lane) {
             more[lane] = one.grad_norms[row * width + first + lane] / task.norm_divisor;
@@ -235,23 +234,24 @@ void descriptor_row(const Task& task, const OneImage& one, std::int32_t row, flo
     }
 }
 
-void slope_row(const Task& task, const OneImage& one, std::int32_t y, float* rows) {
+void difference_gradient_row(const Task& task, const ImageTask& one, std::int32_t y, float* rows) {
     const Grid& grid = task.grid;
     for (std::int64_t element = 0; element < std::int64_t{kSlots} * grid.x.frames; element += kChunk) {
         gather_down<kChunk>(grid, task.down, one.sums, y, element, rows + element);
     }
-    // The votes of this row are needed no more: what comes of them takes their place.
+    // The votes of this row are not needed any more, so the gradients replace them.
     float* across = one.votes + std::int64_t{y} * grid.x.pixels;
     float* down = across + std::int64_t{grid.y.pixels} * grid.x.pixels;
     for (std::int32_t x = 0; x < grid.x.pixels; ++x) {
-        const Halves halves = gather_halves(grid, task.across, rows, x, static_cast<std::int32_t>(down[x]));
-        across[x] = halves.first;
-        down[x] = halves.second;
+        const VoteGradient vote_gradient =
+            gather_vote_gradient(grid, task.across, rows, x, static_cast<std::int32_t>(down[x]));
+        across[x] = vote_gradient.first;
+        down[x] = vote_gradient.second;
     }
     Gradients(grid, one.luma, y).each([=](std::int32_t x, float gx, float gy) {
-        const Slopes slopes = through_vote(gx, gy, {across[x], down[x]});
-        across[x] = slopes.x;
-        down[x] = slopes.y;
+        const DifferenceGradient difference_gradients = vote_backward(gx, gy, {across[x], down[x]});
+        across[x] = difference_gradients.x;
+        down[x] = difference_gradients.y;
     });
 }
 

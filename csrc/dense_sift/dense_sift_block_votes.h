@@ -1,4 +1,4 @@
-// Part of the GPU's block programs (dense_sift_blocks.h): every pixel's vote, stored once.
+// Part of the block programs (dense_sift_blocks.h): the vote of every pixel, computed once.
 #pragma once
 
 #include <cstdint>
@@ -12,10 +12,10 @@
 namespace preimage::dense_sift {
 
 constexpr int kBlockThreads = 256;
-constexpr int kMaxFrames = 32;  // of a block: in the finish (dense_sift_blocks.h) a descriptor has eight threads
+constexpr int kMaxFrames = 32;  // per block: `finish` (dense_sift_blocks.h) uses eight threads per descriptor
 static_assert(kBlockThreads == kMaxFrames * kOrientations);
 
-/// An image's votes, row-major: their parts, and the orientations that these go to.
+/// The votes of an image, row-major: their two parts, and the first of the two orientations.
 struct Votes {
     struct alignas(8) Parts {
         float first, second;
@@ -23,7 +23,7 @@ struct Votes {
     Parts* parts;
     std::uint8_t* bins;
 
-    /// In memory of vote_floats(grid), 8-byte aligned.
+    /// `memory`: vote_floats(grid), 8-byte aligned.
     PREIMAGE_HOST_DEVICE Votes(const Grid& grid, float* memory)
         : parts(reinterpret_cast<Parts*>(memory)),
           bins(reinterpret_cast<std::uint8_t*>(parts + static_cast<std::int64_t>(grid.y.pixels) * grid.x.pixels)) {}
@@ -34,7 +34,7 @@ struct Votes {
     }
 };
 
-/// The votes of the pixels at one x.
+/// The votes of the pixel column at x.
 struct VoteColumn {
     const Votes::Parts* parts;
     const std::uint8_t* bins;
@@ -50,17 +50,17 @@ struct VoteColumn {
     }
 };
 
-/// Nine bytes a pixel.
+/// Return the memory for an image's votes, in floats: nine bytes per pixel.
 PREIMAGE_INLINE std::int64_t vote_floats(const Grid& grid) {
     const std::int64_t pixels = static_cast<std::int64_t>(grid.y.pixels) * grid.x.pixels;
     return 2 * pixels + (pixels + 7) / 8 * 2;
 }
 
-/// Where a vote goes among eight sums, `pitch` apart.
-struct Slots {
+/// Offsets of the two orientations that a vote goes to, among eight sums `pitch` apart.
+struct BinOffsets {
     std::int32_t first, second;
 
-    PREIMAGE_HOST_DEVICE Slots(const Vote& vote, std::int32_t pitch)
+    PREIMAGE_HOST_DEVICE BinOffsets(const Vote& vote, std::int32_t pitch)
         : first(vote.bin * pitch), second(((vote.bin + 1) & (kOrientations - 1)) * pitch) {}
 
     PREIMAGE_HOST_DEVICE void add(float weight, const Vote& vote, float* sums) const {
@@ -70,12 +70,12 @@ struct Slots {
     }
 };
 
-constexpr int kTile = 32;  // pixels along the side of what a block of `vote_program` works on
+constexpr int kTile = 32;  // side of the tile of a block of `vote_program`, in pixels
 constexpr int kTilePitch = kTile + 2;
 
 PREIMAGE_INLINE std::int64_t tiles_along(std::int32_t pixels) { return (pixels + kTile - 1) / kTile; }
 
-/// `index`: row-major number of the tile in the image. `shared`: kTilePitch squared floats.
+/// `index`: number of the tile in the image, row-major. `shared`: kTilePitch^2 floats.
 template <class Block>
 PREIMAGE_HOST_DEVICE void vote_program(Block& block, const Image& image, const Grid& grid, std::int64_t index,
                                        const Votes& votes, float* shared) {

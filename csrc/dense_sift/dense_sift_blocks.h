@@ -1,8 +1,8 @@
-// Dense SIFT on the GPU as block programs (common/block_program.h), which the tests also run on the host.
+// Dense SIFT as block programs for the GPU (common/block_program.h), which tests also run on the host.
 //
-// `vote_program` stores every pixel's vote, so that the many descriptors over a pixel need not work it out again.
-// `descriptor_program` makes neighbouring descriptors of one row: their sums (dense_sift_block_sums.h), then the
-// finish, in which eight threads share a descriptor: normalised values and the norm.
+// `vote_program` stores the vote of every pixel, which the many descriptors over it share. `descriptor_program`
+// computes neighboring descriptors of a row: their sums (dense_sift_block_sums.h), then `finish`, in which eight
+// threads per descriptor normalize the values and compute the norm.
 #pragma once
 
 #include <cstdint>
@@ -13,21 +13,22 @@
 
 namespace preimage::dense_sift {
 
-/// Where the finish of one thread works: an orientation of a descriptor.
-struct Corner {
+/// The orientation and descriptor that a thread processes in `finish`.
+struct DescriptorSlice {
     int orientation;
     std::int32_t frame;
 
-    PREIMAGE_HOST_DEVICE explicit Corner(int thread) : orientation(thread / kMaxFrames), frame(thread % kMaxFrames) {}
+    PREIMAGE_HOST_DEVICE explicit DescriptorSlice(int thread)
+        : orientation(thread / kMaxFrames), frame(thread % kMaxFrames) {}
 };
 
 constexpr int kBins = kSpatial * kSpatial;  // spatial bins of a descriptor, row-major
 
-/// A descriptor's numbers of one orientation, kept by its thread through the phases of the finish.
-struct Eighth {
+/// The values of one orientation of a descriptor, kept by a thread across phases.
+struct OrientationBins {
     float of[kBins];
 
-    /// value(bin) for each of them.
+    /// Sets each value to value(bin).
     template <class Value>
     PREIMAGE_HOST_DEVICE void load(const Value& value) {
         for (int bin = 0; bin < kBins; ++bin) {
@@ -41,7 +42,7 @@ struct Eighth {
         }
         return total;
     }
-    PREIMAGE_HOST_DEVICE float dot(const Eighth& other) const {
+    PREIMAGE_HOST_DEVICE float dot(const OrientationBins& other) const {
         float total = 0.0f;
         for (int bin = 0; bin < kBins; ++bin) {
             total += of[bin] * other.of[bin];
@@ -50,19 +51,19 @@ struct Eighth {
     }
 };
 
-/// Sums over whole descriptors: every thread puts down its part and, after a barrier, adds up all eight in order.
-PREIMAGE_INLINE void put_part(float* parts, int which, int thread, float part) {
-    parts[which * kBlockThreads + thread] = part;
+/// Sums over whole descriptors: every thread stores a partial sum and, after a barrier, adds all eight in order.
+PREIMAGE_INLINE void store_partial(float* partials, int which, int thread, float part) {
+    partials[which * kBlockThreads + thread] = part;
 }
-PREIMAGE_INLINE float whole(const float* parts, int which, Corner corner) {
+PREIMAGE_INLINE float reduce_partials(const float* partials, int which, DescriptorSlice slice) {
     float total = 0.0f;
     for (int orientation = 0; orientation < kOrientations; ++orientation) {
-        total += parts[which * kBlockThreads + orientation * kMaxFrames + corner.frame];
+        total += partials[which * kBlockThreads + orientation * kMaxFrames + slice.frame];
     }
     return total;
 }
 
-/// One image's descriptors, planar, and their norms.
+/// The descriptors of one image, planar, and their norms.
 struct Output {
     std::byte* features;  // (128, rows, columns)
     ScalarType type;
@@ -80,43 +81,43 @@ struct Output {
     }
 };
 
-/// From the sums of a block's descriptors, of which value(corner, bin) tells one, to what is put out. `parts`: three
-/// times the block's threads.
+/// Normalizes the descriptors of a block, whose sums are value(slice, bin), and stores them. `partials`: three times
+/// the block's threads.
 template <class Block, class Value>
-PREIMAGE_HOST_DEVICE void finish(Block& block, const Grid& grid, const Place& place, float* parts, const Output& output,
-                                 const Value& value) {
+PREIMAGE_HOST_DEVICE void finish(Block& block, const Grid& grid, const FrameRange& range, float* partials,
+                                 const Output& output, const Value& value) {
     static_assert(Block::threads == kBlockThreads);
-    const std::int64_t first = static_cast<std::int64_t>(place.row) * grid.x.frames + place.first;
-    typename Block::template PerThread<Eighth> values;
+    const std::int64_t first = static_cast<std::int64_t>(range.row) * grid.x.frames + range.first;
+    typename Block::template PerThread<OrientationBins> values;
     block.each([&](int thread) {
-        const Corner corner(thread);
-        if (corner.frame < place.frames) {
-            values[thread].load([&](int bin) { return value(corner, bin); });
-            put_part(parts, 0, thread, values[thread].sum());
-            put_part(parts, 1, thread, values[thread].dot(values[thread]));
+        const DescriptorSlice slice(thread);
+        if (slice.frame < range.frames) {
+            values[thread].load([&](int bin) { return value(slice, bin); });
+            store_partial(partials, 0, thread, values[thread].sum());
+            store_partial(partials, 1, thread, values[thread].dot(values[thread]));
         }
     });
     block.barrier();
     block.each([&](int thread) {
-        const Corner corner(thread);
-        if (corner.frame < place.frames) {
-            if (corner.orientation == 0) {
-                output.norms[first + corner.frame] = whole(parts, 0, corner) / norm_divisor(grid.bin_size);
+        const DescriptorSlice slice(thread);
+        if (slice.frame < range.frames) {
+            if (slice.orientation == 0) {
+                output.norms[first + slice.frame] = reduce_partials(partials, 0, slice) / norm_divisor(grid.bin_size);
             }
-            const float factor = normaliser(whole(parts, 1, corner));
+            const float factor = normalizer(reduce_partials(partials, 1, slice));
             for (float& one : values[thread].of) {
                 one = clip(one * factor);
             }
-            put_part(parts, 2, thread, values[thread].dot(values[thread]));
+            store_partial(partials, 2, thread, values[thread].dot(values[thread]));
         }
     });
     block.barrier();
     block.each([&](int thread) {
-        const Corner corner(thread);
-        if (corner.frame < place.frames) {
-            const float factor = normaliser(whole(parts, 2, corner));
+        const DescriptorSlice slice(thread);
+        if (slice.frame < range.frames) {
+            const float factor = normalizer(reduce_partials(partials, 2, slice));
             const std::int64_t plane = static_cast<std::int64_t>(grid.y.frames) * grid.x.frames;
-            std::int64_t at = corner.orientation * plane + first + corner.frame;
+            std::int64_t at = slice.orientation * plane + first + slice.frame;
             for (int bin = 0; bin < kBins; ++bin, at += kOrientations * plane) {
                 output.store(at, values[thread].of[bin] * factor);
             }
@@ -124,15 +125,16 @@ PREIMAGE_HOST_DEVICE void finish(Block& block, const Grid& grid, const Place& pl
     });
 }
 
-/// `index`: number of the block in the image. `shared`: shared_floats(plan), 16-byte aligned. `kUsual`: is_usual(plan).
-template <bool kUsual, class Block>
+/// `index`: number of the block in the image. `shared`: shared_floats(plan), 16-byte aligned. `kDefaultPitches`:
+/// has_default_pitches(plan).
+template <bool kDefaultPitches, class Block>
 PREIMAGE_HOST_DEVICE void descriptor_program(Block& block, const BlockPlan& plan, std::int64_t index,
                                              const Votes& votes, const Output& output, float* shared) {
-    const BlockMemory<kUsual> memory(plan, shared);
-    const Place place(plan.grid.x, plan.frames, index);
-    sum_bins(block, plan, memory, place, votes);
-    finish(block, plan.grid, place, memory.parts, output, [&](const Corner& corner, int bin) {
-        return memory.sum(corner.orientation + kOrientations * bin, corner.frame);
+    const BlockMemory<kDefaultPitches> memory(plan, shared);
+    const FrameRange range(plan.grid.x, plan.frames, index);
+    sum_bins(block, plan, memory, range, votes);
+    finish(block, plan.grid, range, memory.partials, output, [&](const DescriptorSlice& slice, int bin) {
+        return memory.sum(slice.orientation + kOrientations * bin, slice.frame);
     });
 }
 

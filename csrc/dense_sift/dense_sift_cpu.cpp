@@ -1,9 +1,10 @@
-// Checks, plans the sums, cuts the batch into bands, and hands them to threads.
+// Dense SIFT on the CPU: checks arguments, plans the sums, divides the batch into bands and runs the kernel in
+// parallel.
 #include <algorithm>
 #include <vector>
 
-#include "common/bands.h"
-#include "common/fresh_memory.h"
+#include "common/memory.h"
+#include "common/parallel.h"
 #include "dense_sift/dense_sift.h"
 #include "dense_sift/dense_sift_cpu.h"
 #include "dense_sift/dense_sift_grid.h"
@@ -12,15 +13,15 @@
 namespace preimage::dense_sift {
 namespace {
 
-constexpr std::int64_t kRowsPerBand = 16;  // of descriptors; each band makes the sums of a few more
-// Strips: wide ones write long stretches of memory, which pays even where their sums along x, 1.25 MiB at most, do not
-// all stay in the level 2 cache. Beyond 512 descriptors they gain nothing.
+constexpr std::int64_t kRowsPerBand = 16;  // rows of descriptors; each band also sums a few rows of its neighbors
+// Wide strips write long runs of memory, which pays even if their sums along x, at most 1.25 MiB, do not all stay in
+// the level 2 cache. Beyond 512 descriptors there is no further gain.
 constexpr std::int64_t kRingFloats = 10 << 15;
-constexpr std::int64_t kLargestStrip = 32 * kChunk;
+constexpr std::int64_t kMaxStrip = 32 * kChunk;
 
 std::int64_t padded(std::int64_t count, std::int64_t to = kChunk) { return (count + to - 1) / to * to; }
 
-/// The plan and the tables that it points at.
+/// The plan, and the tables that it points to.
 struct PlanTables {
     Plan plan{};
     std::vector<float> weights;
@@ -73,16 +74,16 @@ void make_plan(PlanTables& tables, const Band& whole) {
 
     const std::int64_t ring_of_chunk = plan.units * plan.positions * kOrientations * kChunk;
     const std::int64_t chunks = padded(whole.columns) / kChunk;
-    const std::int64_t most = std::clamp<std::int64_t>(kRingFloats / ring_of_chunk, 2, kLargestStrip / kChunk);
+    const std::int64_t most = std::clamp<std::int64_t>(kRingFloats / ring_of_chunk, 2, kMaxStrip / kChunk);
     const std::int64_t strips = (chunks + most - 1) / most;
     plan.strip = (chunks + strips - 1) / strips * kChunk;
 
     const std::int64_t widest = std::min(plan.strip, whole.columns);
     plan.span = (widest - 1) * parameters.step + plan.positions;
     plan.sums = padded(plan.strip + *std::max_element(plan.shift_of, plan.shift_of + kSpatial));
-    // An odd number of cache lines, so that the phases and orientations do not all fall into one cache set.
-    const std::int64_t least = padded(plan.sums + (plan.positions - 1) / parameters.step + 1);
-    plan.phase_pitch = least / kChunk % 2 == 0 ? least + kChunk : least;
+    // An odd number of cache lines, so that phases and orientations do not share a cache set.
+    const std::int64_t threshold = padded(plan.sums + (plan.positions - 1) / parameters.step + 1);
+    plan.phase_pitch = threshold / kChunk % 2 == 0 ? threshold + kChunk : threshold;
     for (std::int64_t position = 0; position < plan.positions; ++position) {
         tables.at.push_back(position % parameters.step * plan.phase_pitch + position / parameters.step);
     }
@@ -158,29 +159,29 @@ Band whole_image(const TensorView& images, const TensorView& features, const Ten
 }  // namespace
 
 void compute(const TensorView& images, const TensorView& features, const TensorView& norms,
-             const Parameters& parameters, InstructionSet instruction_set, int threads) {
+             const Parameters& parameters, int threads) {
     images.require_device(-1);
     features.require_device(-1);
     norms.require_device(-1);
     const Band whole = whole_image(images, features, norms, parameters);
     const std::int64_t batch = images.shape[0];
-    const auto run = PREIMAGE_PICK(instruction_set, band);
+    const auto run = PREIMAGE_KERNEL(band);
     PlanTables tables;
     make_plan(tables, whole);
     const Layout layout(whole, tables.plan);
     const std::int64_t frames = whole.rows * whole.columns;
     const std::int64_t feature_bytes = kChannels * frames * size_of(features.type);
     prefer_large_pages(features.data, batch * feature_bytes);
-    over_bands(batch, whole.image.height * whole.image.width, whole.rows, kRowsPerBand, threads, layout.floats(),
-               [&](std::int64_t index, std::int64_t first_row, std::int64_t last_row, float* memory) {
-                   Band band = whole;
-                   band.image.pixels += index * images.strides[0];
-                   band.features = features.data + index * feature_bytes;
-                   band.norms = reinterpret_cast<float*>(norms.data) + index * frames;
-                   band.first_row = first_row;
-                   band.last_row = last_row;
-                   run(band, tables.plan, layout.scratch(memory));
-               });
+    for_each_band(batch, whole.image.height * whole.image.width, whole.rows, kRowsPerBand, threads, layout.floats(),
+                  [&](std::int64_t index, std::int64_t first_row, std::int64_t last_row, float* memory) {
+                      Band band = whole;
+                      band.image.pixels += index * images.strides[0];
+                      band.features = features.data + index * feature_bytes;
+                      band.norms = reinterpret_cast<float*>(norms.data) + index * frames;
+                      band.first_row = first_row;
+                      band.last_row = last_row;
+                      run(band, tables.plan, layout.scratch(memory));
+                  });
 }
 
 }  // namespace preimage::dense_sift

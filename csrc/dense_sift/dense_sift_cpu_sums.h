@@ -1,26 +1,26 @@
-// Part of the CPU kernel (dense_sift_cpu_kernel.h): weighted sums along x and y, lanes being neighbouring descriptors.
+// Part of the CPU kernel (dense_sift_cpu_kernel.cpp): weighted sums along x and y. Lanes are neighboring descriptors.
 #pragma once
 
 #include <cstring>
 
 #include "common/host_device.h"
-#include "common/lanes.h"
+#include "common/simd.h"
 #include "dense_sift/dense_sift_cpu.h"
 
-namespace preimage::dense_sift {
+namespace preimage::dense_sift::PREIMAGE_ISA {
 namespace {
 
-// Four sums at once, of kPlanes planes: what one axis of the Gaussian window takes. Sum n is over the positions
-// n * bin_size ... n * bin_size + 2 * bin_size - 2, so that every position is part of one or two of them: loaded once.
+// Four sums at once of kPlanes planes, for one axis of the Gaussian window. Sum n covers the positions n * bin_size ...
+// n * bin_size + 2 * bin_size - 2, so every position belongs to one or two sums and is loaded once.
 #if defined(__AVX512F__)
 constexpr int kPlanes = 4;
 #else
-constexpr int kPlanes = 2;  // eight sums are what half as many registers hold
+constexpr int kPlanes = 2;  // half as many registers hold eight sums
 #endif
 
-using FourSums = Lanes[kSpatial][kPlanes];
+using FourSums = FloatVec[kSpatial][kPlanes];
 
-/// The positions where sum n rises and sum n - 1 falls.
+/// Adds the positions where the weights of sum n rise and those of sum n - 1 fall.
 template <int n>
 PREIMAGE_INLINE void add_segment(const float* in, const std::int64_t* at, std::int64_t plane, const float* weights,
                                  std::int64_t bin_size, FourSums& sums) {
@@ -35,7 +35,7 @@ PREIMAGE_INLINE void add_segment(const float* in, const std::int64_t* at, std::i
     }
     for (std::int64_t k = 0; k < bin_size - 1; ++k) {
         for (int p = 0; p < kPlanes; ++p) {
-            const Lanes value = load(in + at[k] + p * plane);
+            const FloatVec value = load(in + at[k] + p * plane);
             if (n < kSpatial) {
                 sums[n % kSpatial][p] += rising[k] * value;
             }
@@ -49,7 +49,7 @@ PREIMAGE_INLINE void add_segment(const float* in, const std::int64_t* at, std::i
     }
 }
 
-/// For position q, `in + at[q]` holds kPlanes planes, `plane` floats apart.
+/// Computes four sums; `in + at[q]` points to position q of kPlanes planes, `plane` floats apart.
 PREIMAGE_INLINE void four_sums(const float* in, const std::int64_t* at, std::int64_t plane, const float* weights,
                                std::int64_t bin_size, FourSums& sums) {
     add_segment<0>(in, at, plane, weights, bin_size, sums);
@@ -59,9 +59,9 @@ PREIMAGE_INLINE void four_sums(const float* in, const std::int64_t* at, std::int
     add_segment<4>(in, at, plane, weights, bin_size, sums);
 }
 
-/// One sum of kOrientations planes over `taps` positions.
+/// Computes one sum of kOrientations planes over `taps` positions.
 PREIMAGE_INLINE void one_sum(const float* in, const std::int64_t* at, std::int64_t plane, const float* weights,
-                             std::int64_t taps, Lanes (&sums)[kOrientations]) {
+                             std::int64_t taps, FloatVec (&sums)[kOrientations]) {
     for (int p = 0; p < kOrientations; ++p) {
         sums[p] = weights[0] * load(in + at[0] + p * plane);
     }
@@ -72,20 +72,20 @@ PREIMAGE_INLINE void one_sum(const float* in, const std::int64_t* at, std::int64
     }
 }
 
-/// Where the sums of a unit and chunk of columns begin in `across`: (positions, 8, kChunk).
+/// Return the sums of a unit and chunk of columns in `across`: (positions, 8, kChunk).
 PREIMAGE_INLINE float* tile_of(const Plan& plan, const Scratch& scratch, int unit, std::int64_t chunk) {
     const std::int64_t chunks = plan.sums / kChunk;
     return scratch.across + (unit * chunks + chunk) * plan.positions * kOrientations * kChunk;
 }
 
-/// Sums a row of votes along x, into place `slot` of the ring `across`.
+/// Sums a row of votes along x into slot `slot` of the ring buffer `across`.
 void sum_across(const Band& band, const Plan& plan, const Scratch& scratch, std::int64_t slot) {
     const std::int64_t plane = plan.phases * plan.phase_pitch;
     const std::int64_t bin_size = band.parameters.bin_size;
     const std::int64_t taps = tap_count(bin_size);
     const std::int64_t place = slot * kOrientations * kChunk;
     for (std::int64_t chunk = 0; chunk < plan.sums / kChunk; ++chunk) {
-        for (int part = 0; part < kChunk; part += kWidth) {
+        for (int part = 0; part < kChunk; part += kVecSize) {
             const float* in = scratch.votes + chunk * kChunk + part;
             if (band.parameters.window == Window::gaussian) {
                 for (int first = 0; first < kOrientations; first += kPlanes) {
@@ -101,7 +101,7 @@ void sum_across(const Band& band, const Plan& plan, const Scratch& scratch, std:
                 continue;
             }
             for (int unit = 0; unit < plan.units; ++unit) {
-                Lanes sums[kOrientations];
+                FloatVec sums[kOrientations];
                 one_sum(in, plan.at + plan.unit_first[unit], plane, plan.weights, taps, sums);
                 float* out = tile_of(plan, scratch, unit, chunk) + place + part;
                 for (int p = 0; p < kOrientations; ++p) {
@@ -112,13 +112,13 @@ void sum_across(const Band& band, const Plan& plan, const Scratch& scratch, std:
     }
 }
 
-/// Sums over a descriptor's channels and over their squares: even and odd orientations apart, so that no sum waits
-/// for the one before it.
+/// Sums over a descriptor's channels and their squares. Even and odd orientations are separate, so that no addition
+/// waits for the previous one.
 struct Norms {
-    Lanes totals[2] = {zeros(), zeros()};
-    Lanes squares[2] = {zeros(), zeros()};
+    FloatVec totals[2] = {zeros(), zeros()};
+    FloatVec squares[2] = {zeros(), zeros()};
 
-    __attribute__((always_inline)) void add(int orientation, Lanes value) {
+    __attribute__((always_inline)) void add(int orientation, FloatVec value) {
         totals[orientation % 2] += value;
         squares[orientation % 2] += value * value;
     }
@@ -128,10 +128,11 @@ struct Norms {
     }
 };
 
-/// Gaussian: sums along y, to `raw` (128, strip). `slots` tells where the rows of this row of descriptors are.
+/// Gaussian window: sums along y into `raw` (128, strip). `slots` are the offsets of the rows under this row of
+/// descriptors.
 void sum_down(const Band& band, const Plan& plan, const Scratch& scratch) {
     for (std::int64_t chunk = 0; chunk < plan.strip / kChunk; ++chunk) {
-        for (int part = 0; part < kChunk; part += kWidth) {
+        for (int part = 0; part < kChunk; part += kVecSize) {
             const std::int64_t column = chunk * kChunk + part;
             Norms norms;
             for (int i = 0; i < kSpatial; ++i) {
@@ -145,7 +146,7 @@ void sum_down(const Band& band, const Plan& plan, const Scratch& scratch) {
                             store(out + p * plan.strip, sums[j][p]);
                         }
                     }
-                    // Two planes after two, so that the order does not depend on kPlanes.
+                    // In pairs of planes, so that the order does not depend on kPlanes.
                     for (int p = 0; p < kPlanes; p += 2) {
                         for (int j = 0; j < kSpatial; ++j) {
                             norms.add(p, sums[j][p]);
@@ -159,13 +160,14 @@ void sum_down(const Band& band, const Plan& plan, const Scratch& scratch) {
     }
 }
 
-/// Flat: the sums of all units around one row, along y, to `out` (units, 8, down_pitch). `slots` begins at its taps.
+/// Flat window: sums of all units around one row, along y, into `out` (units, 8, down_pitch). `slots` starts at the
+/// row's taps.
 void sum_row_down(const Band& band, const Plan& plan, const Scratch& scratch, const std::int64_t* slots, float* out) {
     const std::int64_t taps = tap_count(band.parameters.bin_size);
     for (int unit = 0; unit < plan.units; ++unit) {
-        for (std::int64_t column = 0; column < plan.sums; column += kWidth) {
+        for (std::int64_t column = 0; column < plan.sums; column += kVecSize) {
             const float* in = tile_of(plan, scratch, unit, column / kChunk) + column % kChunk;
-            Lanes sums[kOrientations];
+            FloatVec sums[kOrientations];
             one_sum(in, slots, kChunk, plan.weights, taps, sums);
             for (int p = 0; p < kOrientations; ++p) {
                 store(out + (unit * kOrientations + p) * scratch.down_pitch + column, sums[p]);
@@ -174,7 +176,7 @@ void sum_row_down(const Band& band, const Plan& plan, const Scratch& scratch, co
     }
 }
 
-/// Flat: puts the sums of a row of descriptors together, in `raw`. Neighbouring descriptors share them.
+/// Flat window: assembles the sums of a row of descriptors in `raw`. Neighboring descriptors share sums.
 void gather_shared(const Band& band, const Plan& plan, const Scratch& scratch, std::int64_t first_position) {
     const std::int64_t bin_size = band.parameters.bin_size;
     const std::int64_t ring = extent(bin_size) + 1;
@@ -189,7 +191,7 @@ void gather_shared(const Band& band, const Plan& plan, const Scratch& scratch, s
         }
         rows[j] = out;
     }
-    for (std::int64_t column = 0; column < plan.strip; column += kWidth) {
+    for (std::int64_t column = 0; column < plan.strip; column += kVecSize) {
         Norms norms;
         for (int j = 0; j < kSpatial; ++j) {
             for (int i = 0; i < kSpatial; ++i) {
@@ -198,7 +200,7 @@ void gather_shared(const Band& band, const Plan& plan, const Scratch& scratch, s
                     rows[j] + plan.unit_of[i] * kOrientations * scratch.down_pitch + column + plan.shift_of[i];
                 float* out = scratch.raw + channel_of(0, i, j) * plan.strip + column;
                 for (int p = 0; p < kOrientations; ++p) {
-                    const Lanes value = factor * load(in + p * scratch.down_pitch);
+                    const FloatVec value = factor * load(in + p * scratch.down_pitch);
                     store(out + p * plan.strip, value);
                     norms.add(p, value);
                 }
@@ -209,4 +211,4 @@ void gather_shared(const Band& band, const Plan& plan, const Scratch& scratch, s
 }
 
 }  // namespace
-}  // namespace preimage::dense_sift
+}  // namespace preimage::dense_sift::PREIMAGE_ISA

@@ -1,23 +1,24 @@
-// Part of the CPU kernel (dense_sift_cpu_kernel.h): from a row of pixels to a row of votes, by phase.
+// Part of the CPU kernel (dense_sift_cpu_kernel.cpp): from a row of pixels to a row of votes, by phase.
 #pragma once
 
 #include <cstring>
 
 #include "common/image_rows.h"
-#include "common/lanes.h"
+#include "common/simd.h"
 #include "dense_sift/dense_sift_cpu.h"
 #include "dense_sift/dense_sift_math.h"
 
-namespace preimage::dense_sift {
+namespace preimage::dense_sift::PREIMAGE_ISA {
 namespace {
 
-/// The pixels that a strip's sums reach, [begin, begin + span) along x, and those of them that the image has.
+/// The pixels under a strip's descriptors, [begin, begin + span) along x, and those of them inside the image.
 struct StripColumns {
     std::int64_t begin, span;
-    std::int64_t first, last;  // of the image, last exclusive
+    std::int64_t first, last;  // inside the image, last exclusive
 };
 
-/// Of a pixel in the image's first or last column, which has one neighbour along x: at `beside` columns from it.
+/// Computes the gradient of a pixel in the first or last column of the image; its only neighbor along x is `beside`
+/// columns away.
 PREIMAGE_INLINE void border_gradient(const float* here, const float* above, const float* below, int beside,
                                      bool inside_rows, float* direction_out, float* length_out) {
     const float gx = beside > 0 ? here[1] - here[0] : here[0] - here[-1];
@@ -26,29 +27,29 @@ PREIMAGE_INLINE void border_gradient(const float* here, const float* above, cons
     *length_out = gradient_length(gx, gy);
 }
 
-/// Row y's gradients, to directions[x - columns.begin] and lengths[...]; those outside the image repeat its edge.
-/// `lines` holds the image's columns from `origin` on.
+/// Computes the gradients of row y into directions[x - columns.begin] and lengths[...]; outside the image the values at
+/// its edge are repeated. The columns of `lines` start at `origin`.
 void gradient_row(const ImageRows& lines, std::int64_t origin, std::int64_t y, const Image& image,
                   const StripColumns& columns, float* __restrict directions, float* __restrict lengths) {
     const float* here = lines.row(0, y);
-    const float* above = lines.row(0, larger(y - 1, 0));
-    const float* below = lines.row(0, smaller(y + 1, image.height - 1));
+    const float* above = lines.row(0, maximum(y - 1, 0));
+    const float* below = lines.row(0, minimum(y + 1, image.height - 1));
     const bool inside_rows = y > 0 && y < image.height - 1;
-    const std::int64_t begin = larger(columns.first, 1) - origin;
-    const std::int64_t end = smaller(columns.last, image.width - 1) - origin;
+    const std::int64_t begin = maximum(columns.first, 1) - origin;
+    const std::int64_t end = minimum(columns.last, image.width - 1) - origin;
     const std::int64_t to_place = origin - columns.begin;
     const std::int64_t last_start = lines.last_start();
     const float vertical = inside_rows ? 0.5f : 1.0f;
-    for (std::int64_t x = begin; x < end; x += kLanes) {
-        const std::int64_t start = smaller(x, last_start);
-        for (int lane = 0; lane < kLanes; ++lane) {
+    for (std::int64_t x = begin; x < end; x += kChunk) {
+        const std::int64_t start = minimum(x, last_start);
+        for (int lane = 0; lane < kChunk; ++lane) {
             const float gx = 0.5f * (here[start + lane + 1] - here[start + lane - 1]);
             const float gy = vertical * (below[start + lane] - above[start + lane]);
             directions[start + to_place + lane] = direction(gx, gy);
             lengths[start + to_place + lane] = gradient_length(gx, gy);
         }
     }
-    // The last step may have gone past the end: the edges come after it.
+    // The last step may have gone past the end, so the edges are written after it.
     const auto repeat_border = [&](std::int64_t x, int beside, std::int64_t from, std::int64_t to) {
         float edge_direction = 0.0f;
         float edge_length = 0.0f;
@@ -107,8 +108,8 @@ void to_phases(const float* in, std::int64_t span, const Plan& plan, std::int64_
     }
 }
 
-/// Splits every length between the two orientations next to its direction. Loops of unknown length: short ones of
-/// known length are unrolled before they could be vectorised.
+/// Splits every length between the two orientations nearest to its direction. Loops of unknown length, because
+/// compilers unroll short loops of known length before they can vectorize them.
 void split_votes(const float* __restrict directions, const float* __restrict lengths, std::int64_t count,
                  std::int32_t* __restrict bins, float* __restrict first, float* __restrict second) {
     for (std::int64_t place = 0; place < count; ++place) {
@@ -119,20 +120,20 @@ void split_votes(const float* __restrict directions, const float* __restrict len
     }
 }
 
-/// The planes of votes, `count` apart, of all orientations.
+/// Writes the planes of votes of all orientations, `count` apart.
 void spread_votes(const std::int32_t* bins, const float* first, const float* second, std::int64_t count, float* votes) {
-    for (std::int64_t place = 0; place < count; place += kWidth) {
-        Integers bin;
+    for (std::int64_t place = 0; place < count; place += kVecSize) {
+        IntVec bin;
         __builtin_memcpy(&bin, bins + place, sizeof(bin));
-        const Lanes to_first = load(first + place);
-        const Lanes to_next = load(second + place);
+        const FloatVec to_first = load(first + place);
+        const FloatVec to_next = load(second + place);
         for (int orientation = 0; orientation < kOrientations; ++orientation) {
             const std::int32_t before = (orientation + kOrientations - 1) % kOrientations;
-            const Lanes later = bin == before ? to_next : zeros();
-            store(votes + orientation * count + place, bin == orientation ? to_first : later);
+            const FloatVec next_votes = bin == before ? to_next : zeros();
+            store(votes + orientation * count + place, bin == orientation ? to_first : next_votes);
         }
     }
 }
 
 }  // namespace
-}  // namespace preimage::dense_sift
+}  // namespace preimage::dense_sift::PREIMAGE_ISA

@@ -1,49 +1,51 @@
-// Part of the CPU kernel (dense_sift_cpu_kernel.h): from a row's sums to normalised descriptors of the wanted type.
+// Part of the CPU kernel (dense_sift_cpu_kernel.cpp): normalizes the sums of a row and stores them in the requested
+// type.
 #pragma once
 
 #include <cstring>
 
-#include "common/lanes.h"
+#include "common/simd.h"
 #include "dense_sift/dense_sift_cpu.h"
 #include "dense_sift/dense_sift_cpu_sums.h"
 #include "dense_sift/dense_sift_math.h"
 
-namespace preimage::dense_sift {
+namespace preimage::dense_sift::PREIMAGE_ISA {
 namespace {
 
-using Bytes = std::uint8_t __attribute__((vector_size(kWidth)));
+using ByteVec = std::uint8_t __attribute__((vector_size(kVecSize)));
 
 using preimage::store_as;
-/// `to_byte` of every lane.
-PREIMAGE_INLINE void store_as(std::uint8_t* out, Lanes values) {
-    const Lanes scaled = 512.0f * values;
-    const Lanes limited = scaled < 255.0f ? scaled : zeros() + 255.0f;
-    const auto rounded = __builtin_convertvector(__builtin_convertvector(limited, Integers), Bytes);
+/// `to_byte` for all lanes.
+PREIMAGE_INLINE void store_as(std::uint8_t* out, FloatVec values) {
+    const FloatVec scaled = 512.0f * values;
+    const FloatVec limited = scaled < 255.0f ? scaled : zeros() + 255.0f;
+    const auto rounded = __builtin_convertvector(__builtin_convertvector(limited, IntVec), ByteVec);
     __builtin_memcpy(out, &rounded, sizeof(rounded));
 }
 
-/// `clip` of every lane.
-PREIMAGE_INLINE Lanes clipped_at(Lanes value) { return kClip < value ? zeros() + kClip : value; }
+/// `clip` for all lanes.
+PREIMAGE_INLINE FloatVec clipped_at(FloatVec value) { return kClip < value ? zeros() + kClip : value; }
 
-constexpr std::size_t kCacheLine = 64;  // bytes in a cache line
+constexpr std::size_t kCacheLine = 64;  // bytes
 
-/// Both factors of kChunk descriptors, in place of their squares and totals; their norms to `norms`, `count` of them.
+/// Replaces the squares and totals of a strip by its two normalization factors, and writes `count` norms.
 void finish_norms(const Plan& plan, const Scratch& scratch, float divisor, std::int64_t count, float* norms) {
     float* __restrict squares = scratch.squares;
     float* __restrict totals = scratch.totals;
     for (std::int64_t index = 0; index < count; ++index) {
         norms[index] = totals[index] / divisor;
     }
-    for (std::int64_t start = 0; start < plan.strip; start += kWidth) {
-        float first[kWidth];
-        for (int lane = 0; lane < kWidth; ++lane) {
-            first[lane] = normaliser(squares[start + lane]);
+    for (std::int64_t start = 0; start < plan.strip; start += kVecSize) {
+        float first[kVecSize];
+        for (int lane = 0; lane < kVecSize; ++lane) {
+            first[lane] = normalizer(squares[start + lane]);
         }
-        const Lanes factor = load(first);
-        Lanes clipped[4] = {zeros(), zeros(), zeros(), zeros()};  // no sum waits for the one before it
+        const FloatVec factor = load(first);
+        FloatVec clipped[4] = {zeros(), zeros(), zeros(),
+                               zeros()};  // four, so that no addition waits for the previous one
         for (int channel = 0; channel < kChannels; channel += 4) {
             for (int k = 0; k < 4; ++k) {
-                const Lanes value = clipped_at(load(scratch.raw + (channel + k) * plan.strip + start) * factor);
+                const FloatVec value = clipped_at(load(scratch.raw + (channel + k) * plan.strip + start) * factor);
                 clipped[k] += value * value;
             }
         }
@@ -51,7 +53,7 @@ void finish_norms(const Plan& plan, const Scratch& scratch, float divisor, std::
         store(totals + start, (clipped[0] + clipped[1]) + (clipped[2] + clipped[3]));
     }
     for (std::int64_t index = 0; index < plan.strip; ++index) {
-        totals[index] = normaliser(totals[index]);
+        totals[index] = normalizer(totals[index]);
     }
 }
 
@@ -67,23 +69,23 @@ void write_features(const Band& band, const Plan& plan, const Scratch& scratch, 
             return clipped_at(load(raw + start) * load(scratch.squares + start)) * load(scratch.totals + start);
         };
         for (std::int64_t start = 0; channel + 2 < kChannels && start < count; start += kLine) {
-            __builtin_prefetch(out + 2 * plane + start, 1);  // jumps that the processor does not foresee
+            __builtin_prefetch(out + 2 * plane + start, 1);  // the hardware does not predict jumps between planes
         }
-        if (count < kWidth) {
-            Stored values[kWidth];
+        if (count < kVecSize) {
+            Stored values[kVecSize];
             store_as(values, values_at(0));
             std::memcpy(out, values, static_cast<std::size_t>(count) * sizeof(Stored));
             continue;
         }
-        for (std::int64_t start = 0; start < count; start += kWidth) {
-            // The last step goes back to end with the row, so that it too writes whole vectors.
-            const std::int64_t index = smaller(start, count - kWidth);
+        for (std::int64_t start = 0; start < count; start += kVecSize) {
+            // The last step moves back so that it ends with the row: it too writes whole vectors.
+            const std::int64_t index = minimum(start, count - kVecSize);
             store_as(out + index, values_at(index));
         }
     }
 }
 
-/// Normalises the row whose sums are in `raw` and writes its descriptors from `column` on, `count` of them.
+/// Normalizes the sums in `raw` and writes `count` descriptors of the row, starting at `column`.
 void write_row(const Band& band, const Plan& plan, const Scratch& scratch, std::int64_t row, std::int64_t column,
                std::int64_t count) {
     float* norms = band.norms + row * band.columns + column;
@@ -101,4 +103,4 @@ void write_row(const Band& band, const Plan& plan, const Scratch& scratch, std::
 }
 
 }  // namespace
-}  // namespace preimage::dense_sift
+}  // namespace preimage::dense_sift::PREIMAGE_ISA

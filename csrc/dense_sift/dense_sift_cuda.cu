@@ -1,10 +1,9 @@
-// Dense SIFT on a CUDA device: launches of what dense_sift_blocks.h and dense_sift_backward.h define.
-#include "dense_sift/dense_sift_cuda.h"
-
+// Dense SIFT on a CUDA device: launches the programs of dense_sift_blocks.h and the steps of dense_sift_backward.h.
 #include <algorithm>
 #include <vector>
 
-#include "common/cuda_elements.h"
+#include "common/cuda_launch.h"
+#include "dense_sift/dense_sift.h"
 #include "dense_sift/dense_sift_backward.h"
 #include "dense_sift/dense_sift_backward_blocks.h"
 #include "dense_sift/dense_sift_blocks.h"
@@ -13,16 +12,17 @@
 namespace preimage::dense_sift {
 namespace {
 
-constexpr std::int64_t kPartFloats = 1 << 26;  // of working memory of a part of the batch: 256 MiB
-constexpr std::int64_t kPartPixels = 1 << 22;  // forward: their votes, 32 MiB, stay in the level 2 cache
-constexpr std::int64_t kPieceWeights = 960;    // of the weights: what a launch takes along by value
+constexpr std::int64_t kPartFloats = 1 << 26;  // working memory for a part of the batch: 256 MiB
+constexpr std::int64_t kPartPixels = 1 << 22;  // pixels per part, forward: 32 MiB of votes, for the L2 cache
+constexpr std::int64_t kPieceWeights = 960;    // weights passed by value to one launch
 
-/// How a call's working memory is laid out: the tables, then what every image of a part has for itself.
+/// Layout of the working memory: tables, then buffers for each image of a part of the batch.
 struct Layout {
-    std::int64_t weights, shares[2], counts[2];  // tables; shares and counts down, then across
+    std::int64_t weights, contributions[2],
+        counts[2];  // offsets of tables; contributions and counts along y, then along x
     std::int64_t tables;
-    std::int64_t votes, sums, rows;  // of an image
-    std::int64_t part;               // images
+    std::int64_t votes, sums, rows;  // sizes per image
+    std::int64_t part;               // images per part
     std::int64_t total;
 
     Layout(const Grid& grid, const Parameters& parameters, std::int64_t batch, bool backward) {
@@ -31,13 +31,13 @@ struct Layout {
         tables = weights;
         for (int axis = 0; axis < 2; ++axis) {
             const std::int64_t along = axis == 0 ? grid.y.pixels : grid.x.pixels;
-            shares[axis] = tables;
-            counts[axis] = shares[axis] + 2 * along * most_shares(grid);
+            contributions[axis] = tables;
+            counts[axis] = contributions[axis] + 2 * along * max_contributions(grid);
             tables = backward ? counts[axis] + (along + 1) / 2 * 2 : weights;
         }
         votes = vote_floats(grid);
-        const std::int64_t centres = shares_centres(grid, parameters) ? centre_floats(flat_plan(grid, parameters)) : 0;
-        sums = backward ? std::int64_t{kChannels} * grid.y.frames * grid.x.frames : centres;
+        const std::int64_t centers = can_share_bins(grid, parameters) ? center_floats(flat_plan(grid, parameters)) : 0;
+        sums = backward ? std::int64_t{kChannels} * grid.y.frames * grid.x.frames : centers;
         rows = backward ? std::int64_t{kSpatial * kOrientations} * grid.y.pixels * grid.x.frames : 0;
         const std::int64_t image = votes + sums + rows;
         const std::int64_t most = backward ? kPartFloats / image : kPartPixels / pixels;
@@ -46,24 +46,24 @@ struct Layout {
     }
 };
 
-/// A call's tensors and plan on the device, for one part of the batch after the other.
+/// Tensors and plan of a call on the device; the batch is processed in parts.
 struct Call {
     Grid grid;
     Image image;                 // the first of the batch
     std::int64_t image_stride;   // bytes
     std::int64_t feature_bytes;  // of an image's descriptors
     BlockPlan plan;
-    ShareTable down, across;
-    float* votes;  // of the part's first image, vote_floats apart
+    ContributionTable down, across;
+    float* votes;  // votes of the part's images, vote_floats apart
     float* sums;
     float* rows;
 
-    __device__ Image numbered(std::int64_t index) const {
+    __device__ Image at(std::int64_t index) const {
         Image one = image;
         one.pixels += index * image_stride;
         return one;
     }
-    __device__ Output numbered(const Output& output, std::int64_t index) const {
+    __device__ Output at(const Output& output, std::int64_t index) const {
         return {output.features + index * feature_bytes, output.type,
                 output.norms + index * grid.y.frames * grid.x.frames};
     }
@@ -80,7 +80,7 @@ struct Piece {
     float values[kPieceWeights];
 };
 
-/// The weights come by value: so they need no copy from memory that would have to outlive the call.
+/// The weights are passed by value, because memory that they were copied from would have to outlive the call.
 __global__ void write_weights(Piece piece, std::int64_t count, float* out) {
     for (std::int64_t place = threadIdx.x; place < count; place += kElementThreads) {
         out[place] = piece.values[place];
@@ -92,60 +92,60 @@ __global__ void __launch_bounds__(kBlockThreads) votes_kernel(Call call, std::in
     DeviceBlock<kBlockThreads> block;
     const std::int64_t tiles = tiles_along(call.grid.y.pixels) * tiles_along(call.grid.x.pixels);
     const std::int64_t index = blockIdx.x / tiles;
-    vote_program(block, call.numbered(first + index), call.grid, blockIdx.x % tiles,
-                 Votes(call.grid, call.votes_of(index)), shared);
+    vote_program(block, call.at(first + index), call.grid, blockIdx.x % tiles, Votes(call.grid, call.votes_of(index)),
+                 shared);
 }
 
-template <bool kUsual>
+template <bool kDefaultPitches>
 __global__ void __launch_bounds__(kBlockThreads) descriptors_kernel(Call call, Output output) {
     extern __shared__ float4 memory[];
     DeviceBlock<kBlockThreads> block;
     const std::int64_t blocks = block_count(call.plan);
     const std::int64_t index = blockIdx.x / blocks;
-    descriptor_program<kUsual>(block, call.plan, blockIdx.x % blocks, Votes(call.grid, call.votes_of(index)),
-                               call.numbered(output, index), reinterpret_cast<float*>(memory));
+    descriptor_program<kDefaultPitches>(block, call.plan, blockIdx.x % blocks, Votes(call.grid, call.votes_of(index)),
+                                        call.at(output, index), reinterpret_cast<float*>(memory));
 }
 
-__global__ void __launch_bounds__(kBlockThreads) centres_kernel(Call call, FlatPlan plan) {
+__global__ void __launch_bounds__(kBlockThreads) centers_kernel(Call call, FlatPlan plan) {
     extern __shared__ float4 memory[];
     DeviceBlock<kBlockThreads> block;
-    const std::int64_t blocks = centre_blocks(plan);
+    const std::int64_t blocks = center_blocks(plan);
     const std::int64_t index = blockIdx.x / blocks;
-    centre_program(block, plan, blockIdx.x % blocks, Votes(call.grid, call.votes_of(index)),
-                   call.sums + index * centre_floats(plan), reinterpret_cast<float*>(memory));
+    center_program(block, plan, blockIdx.x % blocks, Votes(call.grid, call.votes_of(index)),
+                   call.sums + index * center_floats(plan), reinterpret_cast<float*>(memory));
 }
 
 __global__ void __launch_bounds__(kBlockThreads) flat_kernel(Call call, FlatPlan plan, Output output) {
-    __shared__ float parts[3 * kBlockThreads];
+    __shared__ float partials[3 * kBlockThreads];
     DeviceBlock<kBlockThreads> block;
     const std::int64_t blocks = flat_blocks(plan);
     const std::int64_t index = blockIdx.x / blocks;
-    flat_program(block, plan, blockIdx.x % blocks, call.sums + index * centre_floats(plan),
-                 call.numbered(output, index), parts);
+    flat_program(block, plan, blockIdx.x % blocks, call.sums + index * center_floats(plan), call.at(output, index),
+                 partials);
 }
 
-// At least two blocks on a multiprocessor: left to itself ptxas 13.0 takes so few registers that it spills.
-template <bool kUsual>
-__global__ void __launch_bounds__(kBlockThreads, 2) backward_kernel(Call call, Incoming incoming) {
+// At least two blocks per multiprocessor. Without this bound ptxas 13.0 uses so few registers that it spills.
+template <bool kDefaultPitches>
+__global__ void __launch_bounds__(kBlockThreads, 2) backward_kernel(Call call, BackwardInput input) {
     extern __shared__ float4 memory[];
     DeviceBlock<kBlockThreads> block;
     const std::int64_t blocks = block_count(call.plan);
     const std::int64_t frames = std::int64_t{call.grid.y.frames} * call.grid.x.frames;
     const std::int64_t index = blockIdx.x / blocks;
-    incoming.features += index * kChannels * frames;
-    incoming.norms += index * frames;
-    incoming.sums = call.sums_of(index);
-    backward_program<kUsual>(block, call.plan, blockIdx.x % blocks, Votes(call.grid, call.votes_of(index)), incoming,
-                             reinterpret_cast<float*>(memory));
+    input.features += index * kChannels * frames;
+    input.norms += index * frames;
+    input.sums = call.sums_of(index);
+    backward_program<kDefaultPitches>(block, call.plan, blockIdx.x % blocks, Votes(call.grid, call.votes_of(index)),
+                                      input, reinterpret_cast<float*>(memory));
 }
 
-struct ListShares {
+struct ListContributions {
     Grid grid;
     Axis axis;
     const float* weights;
-    ShareTable table;
+    ContributionTable table;
     __device__ void operator()(std::int64_t, std::int64_t, std::int64_t position) const {
-        list_shares(grid, axis, weights, static_cast<std::int32_t>(position), table);
+        list_contributions(grid, axis, weights, static_cast<std::int32_t>(position), table);
     }
 };
 struct GatherDown {
@@ -155,16 +155,17 @@ struct GatherDown {
                        call.row_of(index, y) + element);
     }
 };
-struct PixelSlopes {
+struct PixelGradients {
     Call call;
     std::int64_t first;
     __device__ void operator()(std::int64_t index, std::int64_t y, std::int64_t x) const {
         const Grid& grid = call.grid;
-        const Slopes slopes = pixel_slopes(call.numbered(first + index), grid, call.across, call.row_of(index, y),
-                                           static_cast<std::int32_t>(y), static_cast<std::int32_t>(x));
+        const DifferenceGradient difference_gradients =
+            difference_gradient(call.at(first + index), grid, call.across, call.row_of(index, y),
+                                static_cast<std::int32_t>(y), static_cast<std::int32_t>(x));
         float* out = call.votes_of(index) + y * grid.x.pixels + x;
-        out[0] = slopes.x;
-        out[std::int64_t{grid.y.pixels} * grid.x.pixels] = slopes.y;
+        out[0] = difference_gradients.x;
+        out[std::int64_t{grid.y.pixels} * grid.x.pixels] = difference_gradients.y;
     }
 };
 struct GatherImage {
@@ -196,8 +197,8 @@ Call prepare(const TensorView& images, const TensorView& scratch, const Paramete
             "the scratch memory is too small");
     auto* memory = reinterpret_cast<float*>(scratch.data);
     const auto table = [&](int axis, const Axis& along) {
-        return ShareTable{reinterpret_cast<Share*>(memory + layout.shares[axis]),
-                          reinterpret_cast<std::int32_t*>(memory + layout.counts[axis]), along.pixels};
+        return ContributionTable{reinterpret_cast<Contribution*>(memory + layout.contributions[axis]),
+                                 reinterpret_cast<std::int32_t*>(memory + layout.counts[axis]), along.pixels};
     };
     send_weights(parameters, grid, memory, stream);
     Call call{};
@@ -218,7 +219,7 @@ void launch_votes(const Call& call, std::int64_t first, std::int64_t images, cud
     launch(votes_kernel, images * tiles, kBlockThreads, 0, stream, call, first);
 }
 
-/// A block for each of a plan's of every image.
+/// Launches one block for each block of the plan and each image.
 template <class Kernel, class Last>
 void launch_blocks(Kernel kernel, const Call& call, std::int64_t images, cudaStream_t stream, const Last& last) {
     launch(kernel, images * block_count(call.plan), kBlockThreads, shared_floats(call.plan) * 4, stream, call, last);
@@ -226,7 +227,7 @@ void launch_blocks(Kernel kernel, const Call& call, std::int64_t images, cudaStr
 
 void launch_flat(const Call& call, const FlatPlan& plan, std::int64_t images, cudaStream_t stream,
                  const Output& output) {
-    launch(centres_kernel, images * centre_blocks(plan), kBlockThreads, centre_shared_floats(plan) * 4, stream, call,
+    launch(centers_kernel, images * center_blocks(plan), kBlockThreads, center_shared_floats(plan) * 4, stream, call,
            plan);
     launch(flat_kernel, images * flat_blocks(plan), kBlockThreads, 0, stream, call, plan, output);
 }
@@ -256,11 +257,11 @@ void compute_cuda(const TensorView& images, const TensorView& scratch, const Ten
         const Output output{features.data + first * call.feature_bytes, features.type,
                             reinterpret_cast<float*>(norms.data) + first * frames};
         launch_votes(call, first, count, stream_of(stream));
-        if (shares_centres(grid, parameters)) {
+        if (can_share_bins(grid, parameters)) {
             launch_flat(call, flat_plan(grid, parameters), count, stream_of(stream), output);
         } else {
-            launch_blocks(is_usual(call.plan) ? descriptors_kernel<true> : descriptors_kernel<false>, call, count,
-                          stream_of(stream), output);
+            launch_blocks(has_default_pitches(call.plan) ? descriptors_kernel<true> : descriptors_kernel<false>, call,
+                          count, stream_of(stream), output);
         }
     }
 }
@@ -278,22 +279,22 @@ void compute_backward_cuda(const TensorView& grad_features, const TensorView& gr
     const cudaStream_t stream = stream_of(stream_address);
     const Call call = prepare(images, scratch, parameters, grid, layout, stream);
     const float* weights = call.plan.weights;
-    over_elements(1, 1, grid.y.pixels, stream, ListShares{grid, grid.y, weights, call.down});
-    over_elements(1, 1, grid.x.pixels, stream, ListShares{grid, grid.x, weights, call.across});
+    for_each_element(1, 1, grid.y.pixels, stream, ListContributions{grid, grid.y, weights, call.down});
+    for_each_element(1, 1, grid.x.pixels, stream, ListContributions{grid, grid.x, weights, call.across});
     const std::int64_t frames = std::int64_t{grid.y.frames} * grid.x.frames;
     const std::int64_t pixels = std::int64_t{grid.y.pixels} * grid.x.pixels;
     for (std::int64_t first = 0; first < batch; first += layout.part) {
         const std::int64_t count = std::min(layout.part, batch - first);
-        const Incoming incoming{reinterpret_cast<const float*>(grad_features.data) + first * kChannels * frames,
-                                reinterpret_cast<const float*>(grad_norms.data) + first * frames, nullptr};
+        const BackwardInput input{reinterpret_cast<const float*>(grad_features.data) + first * kChannels * frames,
+                                  reinterpret_cast<const float*>(grad_norms.data) + first * frames, nullptr};
         launch_votes(call, first, count, stream);
-        launch_blocks(is_usual(call.plan) ? backward_kernel<true> : backward_kernel<false>, call, count, stream,
-                      incoming);
+        launch_blocks(has_default_pitches(call.plan) ? backward_kernel<true> : backward_kernel<false>, call, count,
+                      stream, input);
         const std::int64_t slots = std::int64_t{kSpatial * kOrientations} * grid.x.frames;
         float* gradient = reinterpret_cast<float*>(grad_images.data) + first * call.image.channels * pixels;
-        over_elements(count, grid.y.pixels, slots, stream, GatherDown{call});
-        over_elements(count, grid.y.pixels, grid.x.pixels, stream, PixelSlopes{call, first});
-        over_elements(count, grid.y.pixels, grid.x.pixels, stream, GatherImage{call, gradient});
+        for_each_element(count, grid.y.pixels, slots, stream, GatherDown{call});
+        for_each_element(count, grid.y.pixels, grid.x.pixels, stream, PixelGradients{call, first});
+        for_each_element(count, grid.y.pixels, grid.x.pixels, stream, GatherImage{call, gradient});
     }
 }
 

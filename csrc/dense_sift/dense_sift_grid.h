@@ -1,4 +1,4 @@
-// Where descriptors lie on an image and what their bins weigh, as the GPU's kernels and the gradient use it.
+// Positions of descriptors on an image and weights of their bins, for the GPU kernels and the gradient.
 #pragma once
 
 #include <array>
@@ -9,7 +9,7 @@
 
 namespace preimage::dense_sift {
 
-/// One axis of the grid: the first descriptor's first bin is centred on pixel `first`.
+/// One axis of the grid: the first bin of the first descriptor is centered on pixel `first`.
 struct Axis {
     std::int32_t pixels, frames, first;
 };
@@ -47,15 +47,12 @@ inline void require_descriptors(const TensorView& tensor, std::int64_t batch, st
 
 PREIMAGE_INLINE std::int32_t taps_of(const Grid& grid) { return 2 * grid.bin_size - 1; }
 
-PREIMAGE_INLINE std::int32_t at_most(std::int32_t a, std::int32_t b) { return a < b ? a : b; }
-PREIMAGE_INLINE std::int32_t at_least(std::int32_t a, std::int32_t b) { return a > b ? a : b; }
-
-/// The pixel whose votes stand at this position: outside the image those of its edge are repeated.
+/// Return the pixel whose votes are used at this position: outside the image, those at its edge.
 PREIMAGE_INLINE std::int32_t inside(const Axis& axis, std::int32_t position) {
-    return at_most(at_least(position, 0), axis.pixels - 1);
+    return minimum(maximum(position, 0), axis.pixels - 1);
 }
 
-/// (taps, 4): the weight along one axis of every pixel around a bin's centre, for each of the four bins.
+/// Fill (taps, 4): the weight along one axis of every pixel around a bin's center, for each of the four bins.
 inline void fill_weights(const Parameters& parameters, float* weights) {
     for (int bin = 0; bin < kSpatial; ++bin) {
         const float mean = window_mean(bin, parameters.bin_size, parameters.window_size);

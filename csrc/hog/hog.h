@@ -1,15 +1,15 @@
 // HOG in VLFeat's UoCTTI form, 31 channels: parameters, sizes and units.
 //
-// Images are (C, H, W), y down, values in [0, 1] (uint8 is divided by 255). A pixel's gradient, not halved, votes
-// with its length for one of 18 directions, spread bilinearly over the four nearest cells; border pixels do not
-// vote. Four normalisations by 2x2 cells, each clipped at 0.2, make 9 + 9 directed, 9 undirected and 4 texture
-// channels. The arithmetic is in hog_math.h.
+// Images are (C, H, W), y down, values in [0, 1] (uint8 is divided by 255). The gradient of a pixel is a plain
+// difference, not halved. It votes with its length for one of 18 directions, bilinearly for the four nearest cells;
+// border pixels do not vote. Each cell is normalized by the four 2x2 squares of cells that contain it and clipped at
+// 0.2, which gives 18 directed, 9 undirected and 4 texture channels. The arithmetic is in hog_math.h.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 
-#include "common/cpu_features.h"
+#include "common/dispatch.h"
 #include "common/image.h"
 #include "tensor_view.h"
 
@@ -19,51 +19,52 @@ constexpr int kOrientations = 9;          // undirected, 20 degrees apart
 constexpr int kBins = 2 * kOrientations;  // directed
 constexpr int kChannels = 3 * kOrientations + 4;
 
-enum class Colour {
+enum class Color {
     luma,      // Rec. 601 of three channels
-    strongest  // per pixel the channel with the longest gradient, the first of equals
+    strongest  // per pixel, the channel with the longest gradient (the first of equals)
 };
 
 struct Parameters {
     std::int64_t cell_size;  // pixels
-    Colour colour;           // means nothing for one channel
+    Color color;             // ignored for one channel
 };
 
-/// How many of an image's planes take part: one after luma.
+/// Return the number of planes whose gradients are computed: 1 for luma.
 PREIMAGE_INLINE int planes_of(const Image& image, const Parameters& parameters) {
-    return image.channels == 3 && parameters.colour == Colour::strongest ? 3 : 1;
+    return image.channels == 3 && parameters.color == Color::strongest ? 3 : 1;
 }
 
-/// One image's cell rows [first_row, last_row), the unit of work of a thread.
+/// Cell rows [first_row, last_row) of one image: the unit of work of a thread.
 struct Band {
     Image image;
     Parameters parameters;
     std::int64_t cell_rows, cell_columns;  // of the whole image
     std::int64_t first_row, last_row;
-    std::byte* output;  // (31, cell_rows, cell_columns) of the whole image, of this type:
-    ScalarType type;    // float32 or float16; or, where `raw`,
-    bool raw;           // float32 (18, cell_rows, cell_columns), the histograms before any normalisation
+    std::byte* output;  // of the whole image: (31, cell_rows, cell_columns), or if `raw`, histograms (18, ...)
+    ScalarType type;    // of the output: float32 or float16; float32 if `raw`
+    bool raw;           // write histograms before normalization
 };
 
-/// A thread's working memory; nothing in it needs to be set beforehand.
+/// Working memory of one thread, uninitialized.
 struct Scratch {
-    float* lines;  // (planes, ring of rows, line_pitch): rows as float, where the image itself cannot be read so
+    float* lines;  // (planes, ring of rows, line_pitch): converted rows (ImageRows)
     std::int64_t line_pitch;
     float* cells;  // (ring of 3 cell rows, 18, cell_pitch): histograms
     float* norms;  // (ring of 3 cell rows, cell_pitch): energies
     std::int64_t cell_pitch;
-    float* lengths;            // (line_pitch): one row of votes; cell sizes other than 8 only
+    float* lengths;            // (line_pitch): one row of votes; only for cell sizes other than 8
     std::int32_t* bins;        // (line_pitch)
-    float* right_shares;       // (line_pitch): of a pixel's vote, what goes to the cell on the right
+    float* right_weights;      // (line_pitch): weight of each pixel's vote for the cell on the right
     std::int32_t* left_cells;  // (line_pitch)
 };
 
-/// Cells along a side of `pixels`: one for every full cell and one more for half a cell left over.
+/// Return the number of cells along a side of `pixels`: one per full cell, and one for a remainder of half a cell or
+/// more.
 constexpr std::int64_t cell_count(std::int64_t pixels, std::int64_t cell_size) {
     return (pixels + cell_size / 2) / cell_size;
 }
 
-/// The first image of a batch. Throws std::invalid_argument unless it has at least one cell.
+/// Return the first image of a batch. Throws std::invalid_argument unless it has at least one cell.
 inline Image checked_image(const TensorView& images, const Parameters& parameters) {
     require(parameters.cell_size >= 1 && parameters.cell_size < (std::int64_t{1} << 30),
             "cell_size must be at least 1 and below 2^30");
@@ -73,51 +74,45 @@ inline Image checked_image(const TensorView& images, const Parameters& parameter
     return image;
 }
 
-/// Throws std::invalid_argument with that sentence unless features are contiguous and of that shape.
+/// Throws std::invalid_argument with this message unless features are contiguous and of this shape.
 inline void check_features(const TensorView& features, std::int64_t batch, std::int64_t rows, std::int64_t columns,
                            const char* problem) {
     const std::array<std::int64_t, 4> expected{batch, kChannels, rows, columns};
     require(features.shape == expected && features.is_contiguous(), problem);
 }
 
-/// The same for float32 features, or their gradient.
+/// Check float32 features, or their gradient.
 inline void check_float_features(const TensorView& features, std::int64_t batch, std::int64_t rows,
                                  std::int64_t columns, const char* problem) {
     require(features.type == ScalarType::float32, problem);
     check_features(features, batch, rows, columns, problem);
 }
 
-/// images (B, C, H, W), uint8 or float32, any strides -> output (B, 31, Hc, Wc), contiguous, float32 or float16
-/// (rounded from it).
-/// The numbers do not depend on `threads`, on the instruction set, or on the batch an image is in.
-/// A pixel that is not finite spoils the cells that its four neighbours vote for and, through the shared
-/// normalisation, the cells next to those; all others keep their values to the bit.
-/// Throws std::invalid_argument when shapes or types do not fit.
-void compute(const TensorView& images, const TensorView& output, const Parameters& parameters,
-             InstructionSet instruction_set, int threads);
+/// Compute HOG: images (B, C, H, W), uint8 or float32, any strides -> output (B, 31, Hc, Wc), contiguous, float32 or
+/// float16 (rounded from float32).
+///
+/// The result does not depend on `threads`, on the instruction set, or on the batch that an image is in. A pixel that
+/// is not finite affects the cells that its four neighbors vote for and, through normalization, the cells adjacent to
+/// those; all others keep their values to the bit. Throws std::invalid_argument if shapes or types do not fit.
+void compute(const TensorView& images, const TensorView& output, const Parameters& parameters, int threads);
 
-/// An image's histograms, (18, Hc, Wc), as `compute` has them before it normalises.
-void histograms(const Image& image, const Parameters& parameters, float* cells, InstructionSet instruction_set,
-                int threads);
+/// Compute an image's histograms (18, Hc, Wc), as `compute` has them before normalization.
+void histograms(const Image& image, const Parameters& parameters, float* cells, int threads);
 
-/// Gradient of the loss with respect to the output (B, 31, Hc, Wc) and the images -> `gradients` (B, C, H, W), with
-/// respect to the images' values in [0, 1]; both contiguous float32. hog_backward.h says what happens at kinks.
+/// Compute the gradient with respect to the images from `output`, the gradient with respect to HOG (B, 31, Hc, Wc) ->
+/// `gradients` (B, C, H, W), per unit of image values in [0, 1]. Both are contiguous float32. See hog_backward.h on
+/// sub-gradients.
 void compute_backward(const TensorView& output, const TensorView& images, const TensorView& gradients,
-                      const Parameters& parameters, InstructionSet instruction_set, int threads);
+                      const Parameters& parameters, int threads);
 
-/// The same two on a CUDA device, always float32, on the stream at that address; nothing waits for the device.
-/// `scratch` is (1, 1, 1, N) float32 with N from `cuda_scratch`.
+/// The same on a CUDA device, with float32 features, on the stream at this address. Never synchronizes. `scratch` is
+/// (1, 1, 1, N) float32, N from `cuda_scratch`.
 void compute_cuda(const TensorView& images, const TensorView& scratch, const TensorView& output,
                   const Parameters& parameters, std::uintptr_t stream);
 void compute_backward_cuda(const TensorView& output, const TensorView& images, const TensorView& scratch,
                            const TensorView& gradients, const Parameters& parameters, std::uintptr_t stream);
 std::int64_t cuda_scratch(const TensorView& images, const Parameters& parameters, bool backward);
 
-// One per translation unit that is compiled for an instruction set; only `compute` calls them.
-void band_portable(const Band& band, const Scratch& scratch);
-#ifdef PREIMAGE_X86_KERNELS
-void band_avx2(const Band& band, const Scratch& scratch);
-void band_avx512(const Band& band, const Scratch& scratch);
-#endif
+PREIMAGE_DECLARE_KERNEL(void band(const Band& band, const Scratch& scratch));
 
 }  // namespace preimage::hog

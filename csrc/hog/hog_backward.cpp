@@ -1,17 +1,18 @@
-// The gradient of HOG on the CPU: cells from the forward kernel, then every step of hog_backward.h over its elements.
+// The gradient of HOG on the CPU: histograms from the forward kernel, then each step of hog_backward.h for all
+// elements.
 #include "hog/hog_backward.h"
 
 #include <algorithm>
 
-#include "common/aligned.h"
+#include "common/memory.h"
 #include "common/parallel.h"
 
 namespace preimage::hog {
 namespace {
 
-constexpr std::int64_t kRows = 8;  // of a task
+constexpr std::int64_t kRows = 8;  // per task
 
-/// Calls step(0, row, column) for every element of the one image.
+/// Calls step(0, row, column) for every element of one image, in parallel.
 template <class Step>
 void over(std::int64_t rows, std::int64_t columns, int workers, const Step& step) {
     parallel_for((rows + kRows - 1) / kRows, workers, [&](std::int64_t task, int) {
@@ -27,14 +28,14 @@ void finish_energies(const Batch& batch, std::int64_t plane) {
     for (std::int64_t cell = 0; cell < plane; ++cell) {
         float energy = 0.0f;
         for (int k = 0; k < kOrientations; ++k) {
-            const float both = batch.cells[k * plane + cell] + batch.cells[(k + kOrientations) * plane + cell];
-            energy += both * both;
+            const float undirected = batch.cells[k * plane + cell] + batch.cells[(k + kOrientations) * plane + cell];
+            energy += undirected * undirected;
         }
         batch.energies[cell] = energy;
     }
 }
 
-/// One image; the working memory holds `floats_of` it.
+/// Computes the gradient of one image.
 void run(const Backward& backward, int workers) {
     const Batch& batch = backward.batch;
     finish_energies(batch, backward.plane());
@@ -56,7 +57,7 @@ void run(const Backward& backward, int workers) {
 }  // namespace
 
 void compute_backward(const TensorView& output, const TensorView& images, const TensorView& gradients,
-                      const Parameters& parameters, InstructionSet instruction_set, int threads) {
+                      const Parameters& parameters, int threads) {
     for (const TensorView* view : {&output, &images, &gradients}) {
         view->require_device(-1);
     }
@@ -66,7 +67,7 @@ void compute_backward(const TensorView& output, const TensorView& images, const 
     const std::int64_t pixels = whole.pixels();
     const std::int64_t needed = backward_scratch(whole);
     const int workers = split_images(batch, pixels, whole.batch.image.height, 16, threads).workers;
-    const int side_by_side = batch >= workers ? workers : 1;  // else the threads share every image
+    const int side_by_side = batch >= workers ? workers : 1;  // images in parallel; with 1, rows in parallel
 
     const AlignedFloats memory = aligned_floats(needed * side_by_side);
     parallel_for(batch, side_by_side, [&](std::int64_t index, int worker) {
@@ -76,7 +77,7 @@ void compute_backward(const TensorView& output, const TensorView& images, const 
         backward.output += index * kChannels * plane;
         backward.images += index * gradients.shape[1] * pixels;
         place_scratch(backward, memory.get() + worker * needed);
-        histograms(backward.batch.image, parameters, backward.batch.cells, instruction_set, workers / side_by_side);
+        histograms(backward.batch.image, parameters, backward.batch.cells, workers / side_by_side);
         run(backward, workers / side_by_side);
     });
 }

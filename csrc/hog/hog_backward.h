@@ -1,31 +1,31 @@
-// The gradient of HOG with respect to the image, element by element, for CPU and GPU alike.
+// The gradient of HOG with respect to the image: element-wise steps shared by CPU and GPU.
 //
-// Everything gathers: each element is computed by itself, in a fixed order, so the result depends neither on the
-// number of threads nor on the device. Where HOG has a kink, one side counts: what is clipped passes nothing on, a
-// vote stays with the direction (and, of several channels, the channel) it went to, and a gradient of length zero
-// passes nothing on.
+// Each element gathers what it needs in a fixed order, so the result depends neither on the number of threads nor on
+// the device. Sub-gradients: a clipped value passes no gradient, a vote keeps its direction (and, with several
+// channels, its channel), and a gradient of length zero passes none.
 #pragma once
 
 #include "hog/hog_blocks.h"
 
 namespace preimage::hog {
 
-/// Gradients of the loss, contiguous float32, from last to first. The batch's cells and energies are given.
+/// Buffers of the gradients, contiguous float32, in the order of the chain rule. The batch's cells and energies are
+/// inputs.
 struct Backward {
     Batch batch;
     int planes;
     const float* output;  // (B, 31, Hc, Wc)
-    float* squares;       // (B, Hc + 1, Wc + 1): of the sums of energies that normalise
+    float* squares;       // (B, Hc + 1, Wc + 1): with respect to the energies of 2x2 squares of cells
     float* cells;         // (B, 18, Hc, Wc)
-    float* votes;         // (B, planes == 1 ? 2 : 3, H, W): of gx and gy, and the plane they were taken from
-    float* images;        // (B, C, H, W)
+    float* votes;   // (B, planes == 1 ? 2 : 3, H, W): with respect to gx and gy, and the plane that these came from
+    float* images;  // (B, C, H, W)
 
     PREIMAGE_HOST_DEVICE std::int64_t plane() const { return batch.cell_rows * batch.cell_columns; }
     PREIMAGE_HOST_DEVICE std::int64_t pixels() const { return batch.image.height * batch.image.width; }
     PREIMAGE_HOST_DEVICE std::int64_t vote_planes() const { return planes == 1 ? 2 : 3; }
 };
 
-/// Floats of working memory for `backward.batch.images` images.
+/// Return the number of floats of working memory for `backward.batch.images` images.
 inline std::int64_t backward_scratch(const Backward& backward) {
     const Batch& batch = backward.batch;
     return batch.images * ((2 * kBins + 1) * backward.plane() + (batch.cell_rows + 1) * (batch.cell_columns + 1) +
@@ -46,7 +46,7 @@ inline void place_scratch(Backward& backward, float* memory) {
     backward.votes = take(backward.vote_planes() * backward.pixels());
 }
 
-/// A checked batch; working memory and output are still to be set.
+/// Return the checked batch, without buffers.
 inline Batch whole_batch(const TensorView& images, const Parameters& parameters) {
     Batch batch{};
     batch.image = checked_image(images, parameters);
@@ -58,7 +58,7 @@ inline Batch whole_batch(const TensorView& images, const Parameters& parameters)
     return batch;
 }
 
-/// The same for the gradient.
+/// Return the checked gradient, without working memory.
 inline Backward whole_backward(const TensorView& output, const TensorView& images, const TensorView& gradients,
                                const Parameters& parameters) {
     Backward backward{};
@@ -73,27 +73,28 @@ inline Backward whole_backward(const TensorView& output, const TensorView& image
     return backward;
 }
 
-/// What clipping passes on: all up to the level, nothing beyond.
-PREIMAGE_INLINE float passed(float value, float gradient) { return kClip < value ? 0.0f : gradient; }
+/// Return the gradient before clipping: zero above the clipping level.
+PREIMAGE_INLINE float clip_backward(float value, float gradient) { return kClip < value ? 0.0f : gradient; }
 
-/// Of a cell normalised by one square's factor: gradients of that factor, and of the cell's bins k and k + 9.
+/// Gradients with respect to the factor of one square, and to bins k and k + 9 of a cell normalized by it.
 struct ScaledGradient {
-    float factor, forth, back;
+    float factor, forward, opposite;
 };
 
-/// `output` points at the cell's channel 0, `cells` at its bin 0.
+/// `output` points to channel 0 of the cell, `cells` to bin 0.
 PREIMAGE_INLINE ScaledGradient scaled_gradient(const float* output, const float* cells, std::int64_t plane, int k,
                                                int square, float factor) {
-    const float forth = cells[k * plane];
-    const float back = cells[(k + kOrientations) * plane];
+    const float forward = cells[k * plane];
+    const float opposite = cells[(k + kOrientations) * plane];
     const float texture = kTextureScale * output[(kBins + kOrientations + square) * plane];
-    const float both = passed(forth * factor + back * factor, 0.5f * output[(k + kBins) * plane] + texture);
-    const float of_forth = passed(forth * factor, 0.5f * output[k * plane]) + both;
-    const float of_back = passed(back * factor, 0.5f * output[(k + kOrientations) * plane]) + both;
-    return {of_forth * forth + of_back * back, of_forth * factor, of_back * factor};
+    const float undirected =
+        clip_backward(forward * factor + opposite * factor, 0.5f * output[(k + kBins) * plane] + texture);
+    const float of_forward = clip_backward(forward * factor, 0.5f * output[k * plane]) + undirected;
+    const float of_opposite = clip_backward(opposite * factor, 0.5f * output[(k + kOrientations) * plane]) + undirected;
+    return {of_forward * forward + of_opposite * opposite, of_forward * factor, of_opposite * factor};
 }
 
-/// Square (i, j) of image `number` lies between the cells (i - 1, j - 1) and (i, j).
+/// Square (i, j) of image `number` consists of the cells (i - 1, j - 1) to (i, j).
 PREIMAGE_INLINE void square_gradient(const Backward& backward, std::int64_t number, std::int64_t i, std::int64_t j) {
     const Batch& batch = backward.batch;
     const std::int64_t rows = batch.cell_rows;
@@ -101,11 +102,11 @@ PREIMAGE_INLINE void square_gradient(const Backward& backward, std::int64_t numb
     const std::int64_t plane = backward.plane();
     const float* energies = batch.energies + number * plane;
     const auto energy = [&](std::int64_t y, std::int64_t x) {
-        return energies[larger(smaller(y, rows - 1), 0) * columns + larger(smaller(x, columns - 1), 0)];
+        return energies[maximum(minimum(y, rows - 1), 0) * columns + maximum(minimum(x, columns - 1), 0)];
     };
-    const float factor = normaliser(energy(i - 1, j - 1), energy(i - 1, j), energy(i, j - 1), energy(i, j));
+    const float factor = normalizer(energy(i - 1, j - 1), energy(i - 1, j), energy(i, j - 1), energy(i, j));
     float sum = 0.0f;
-    for (int corner = 0; corner < 4; ++corner) {  // the square is its lower right cell's first, and so on
+    for (int corner = 0; corner < 4; ++corner) {  // the square is the first of its lower right cell, and so on
         const std::int64_t y = i - corner / 2;
         const std::int64_t x = j - corner % 2;
         if (y < 0 || y >= rows || x < 0 || x >= columns) {
@@ -132,43 +133,44 @@ PREIMAGE_INLINE void cell_gradient(const Backward& backward, std::int64_t number
     for (int square = 0; square < 4; ++square) {
         const std::int64_t i = row + square / 2;
         const std::int64_t j = column + square % 2;
-        // At the array's edge the cell stands for its missing neighbour too.
-        const float times = (i == 0 || i == batch.cell_rows ? 2.0f : 1.0f) * (j == 0 || j == columns ? 2.0f : 1.0f);
-        of_energy += times * squares[i * (columns + 1) + j];
+        // At the edge of the array a cell also stands in for its missing neighbor.
+        const float multiplicity =
+            (i == 0 || i == batch.cell_rows ? 2.0f : 1.0f) * (j == 0 || j == columns ? 2.0f : 1.0f);
+        of_energy += multiplicity * squares[i * (columns + 1) + j];
     }
     float factors[4];
-    normalisers(batch.energies + number * plane, batch.cell_rows, columns, row, column, factors);
+    normalizers(batch.energies + number * plane, batch.cell_rows, columns, row, column, factors);
     const float* output = backward.output + number * kChannels * plane + cell;
     const float* cells = batch.cells + number * kBins * plane + cell;
     float* gradients = backward.cells + number * kBins * plane + cell;
     for (int k = 0; k < kOrientations; ++k) {
-        const float both = 2.0f * (cells[k * plane] + cells[(k + kOrientations) * plane]) * of_energy;
-        float forth = both;
-        float back = both;
+        const float undirected = 2.0f * (cells[k * plane] + cells[(k + kOrientations) * plane]) * of_energy;
+        float forward = undirected;
+        float opposite = undirected;
         for (int square = 0; square < 4; ++square) {
             const ScaledGradient scaled = scaled_gradient(output, cells, plane, k, square, factors[square]);
-            forth += scaled.forth;
-            back += scaled.back;
+            forward += scaled.forward;
+            opposite += scaled.opposite;
         }
-        gradients[k * plane] = forth;
-        gradients[(k + kOrientations) * plane] = back;
+        gradients[k * plane] = forward;
+        gradients[(k + kOrientations) * plane] = opposite;
     }
 }
 
-/// Gradient of the length of pixel (y, x)'s vote.
+/// Return the gradient with respect to the length of pixel (y, x)'s vote.
 PREIMAGE_INLINE float length_gradient(const Backward& backward, const float* cells, std::int64_t y, std::int64_t x) {
     const Batch& batch = backward.batch;
     const std::int64_t row = cell_before(y, batch.cell_size);
     const std::int64_t column = cell_before(x, batch.cell_size);
-    const float below = share_after(y, batch.cell_size);
-    const float right = share_after(x, batch.cell_size);
+    const float below = weight_after(y, batch.cell_size);
+    const float right = weight_after(x, batch.cell_size);
     float sum = 0.0f;
     for (int corner = 0; corner < 4; ++corner) {
         const std::int64_t i = row + corner / 2;
         const std::int64_t j = column + corner % 2;
         if (i >= 0 && i < batch.cell_rows && j >= 0 && j < batch.cell_columns) {
-            const float share = (corner / 2 == 0 ? 1.0f - below : below) * (corner % 2 == 0 ? 1.0f - right : right);
-            sum += share * cells[i * batch.cell_columns + j];
+            const float weight = (corner / 2 == 0 ? 1.0f - below : below) * (corner % 2 == 0 ? 1.0f - right : right);
+            sum += weight * cells[i * batch.cell_columns + j];
         }
     }
     return sum;
@@ -204,7 +206,7 @@ PREIMAGE_INLINE void vote_gradient(const Backward& backward, std::int64_t number
     }
 }
 
-/// Of one pixel, all channels.
+/// Compute the gradient with respect to all channels of one pixel.
 template <int kPlanes>
 PREIMAGE_INLINE void image_gradient(const Backward& backward, std::int64_t number, std::int64_t y, std::int64_t x) {
     const std::int64_t pixels = backward.pixels();
@@ -212,9 +214,9 @@ PREIMAGE_INLINE void image_gradient(const Backward& backward, std::int64_t numbe
     const std::int64_t pixel = y * width + x;
     const float* votes = backward.votes + number * backward.vote_planes() * pixels;
     float sums[kPlanes] = {};
-    const auto add = [&](bool inside, int direction, std::int64_t neighbour, float sign) {
-        const float value = inside ? sign * votes[direction * pixels + neighbour] : 0.0f;
-        const float plane = inside && kPlanes > 1 ? votes[2 * pixels + neighbour] : 0.0f;
+    const auto add = [&](bool inside, int direction, std::int64_t neighbor, float sign) {
+        const float value = inside ? sign * votes[direction * pixels + neighbor] : 0.0f;
+        const float plane = inside && kPlanes > 1 ? votes[2 * pixels + neighbor] : 0.0f;
         for (int channel = 0; channel < kPlanes; ++channel) {
             sums[channel] += plane == static_cast<float>(channel) ? value : 0.0f;
         }

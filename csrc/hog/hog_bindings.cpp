@@ -1,100 +1,73 @@
-// What the native module offers of HOG.
-#include <pybind11/pybind11.h>
-#include <pybind11/stl.h>
+// Python bindings of HOG.
+#include "hog/hog.h"
 
-#include <array>
+#include <pybind11/pybind11.h>
+
+#include <stdexcept>
 #include <string>
 
 #include "bindings.h"
-#include "common/cpu_features.h"
-#include "hog/hog.h"
-#include "tensor_view.h"
+#include "tensor_caster.h"
 
 namespace preimage::hog {
 
 namespace py = pybind11;
-using Description = TensorDescription;
 
 namespace {
 
-Colour colour_from(const std::string& name) {
+Color color_named(const std::string& name) {
     if (name == "luma") {
-        return Colour::luma;
+        return Color::luma;
     }
     if (name == "strongest") {
-        return Colour::strongest;
+        return Color::strongest;
     }
-    throw py::value_error("colour must be 'luma' or 'strongest', got '" + name + "'");
+    throw std::invalid_argument("color must be 'luma' or 'strongest', got '" + name + "'");
 }
 
-Parameters hog_parameters(std::int64_t cell_size, const std::string& colour) {
-    return {cell_size, colour_from(colour)};
+void hog(const TensorView& images, const TensorView& output, std::int64_t cell_size, const std::string& color,
+         int threads) {
+    compute(images, output, {cell_size, color_named(color)}, threads);
 }
 
-void hog(const Description& images, const Description& output, std::int64_t cell_size, const std::string& colour,
-         const std::string& instruction_set, int threads) {
-    const TensorView image_view(images);
-    const TensorView output_view(output);
-    const Parameters parameters = hog_parameters(cell_size, colour);
-    const InstructionSet chosen = choose_instruction_set(instruction_set);
-    const py::gil_scoped_release released;
-    compute(image_view, output_view, parameters, chosen, threads);
-}
-
-void hog_backward(const Description& output, const Description& images, const Description& gradients,
-                  std::int64_t cell_size, const std::string& colour, const std::string& instruction_set, int threads) {
-    const TensorView output_view(output);
-    const TensorView image_view(images);
-    const TensorView gradient_view(gradients);
-    const Parameters parameters = hog_parameters(cell_size, colour);
-    const InstructionSet chosen = choose_instruction_set(instruction_set);
-    const py::gil_scoped_release released;
-    compute_backward(output_view, image_view, gradient_view, parameters, chosen, threads);
+void hog_backward(const TensorView& output, const TensorView& images, const TensorView& gradients,
+                  std::int64_t cell_size, const std::string& color, int threads) {
+    compute_backward(output, images, gradients, {cell_size, color_named(color)}, threads);
 }
 
 #ifdef PREIMAGE_CUDA_KERNELS
-std::int64_t hog_cuda_scratch(const Description& images, std::int64_t cell_size, const std::string& colour,
+std::int64_t hog_cuda_scratch(const TensorView& images, std::int64_t cell_size, const std::string& color,
                               bool backward) {
-    return cuda_scratch(TensorView(images), hog_parameters(cell_size, colour), backward);
+    return cuda_scratch(images, {cell_size, color_named(color)}, backward);
 }
 
-void hog_cuda(const Description& images, const Description& scratch, const Description& output, std::int64_t cell_size,
-              const std::string& colour, std::uintptr_t stream) {
-    const TensorView image_view(images);
-    const TensorView scratch_view(scratch);
-    const TensorView output_view(output);
-    const Parameters parameters = hog_parameters(cell_size, colour);
-    const py::gil_scoped_release released;
-    compute_cuda(image_view, scratch_view, output_view, parameters, stream);
+void hog_cuda(const TensorView& images, const TensorView& scratch, const TensorView& output, std::int64_t cell_size,
+              const std::string& color, std::uintptr_t stream) {
+    compute_cuda(images, scratch, output, {cell_size, color_named(color)}, stream);
 }
 
-void hog_backward_cuda(const Description& output, const Description& images, const Description& scratch,
-                       const Description& gradients, std::int64_t cell_size, const std::string& colour,
+void hog_backward_cuda(const TensorView& output, const TensorView& images, const TensorView& scratch,
+                       const TensorView& gradients, std::int64_t cell_size, const std::string& color,
                        std::uintptr_t stream) {
-    const TensorView output_view(output);
-    const TensorView image_view(images);
-    const TensorView scratch_view(scratch);
-    const TensorView gradient_view(gradients);
-    const Parameters parameters = hog_parameters(cell_size, colour);
-    const py::gil_scoped_release released;
-    compute_backward_cuda(output_view, image_view, scratch_view, gradient_view, parameters, stream);
+    compute_backward_cuda(output, images, scratch, gradients, {cell_size, color_named(color)}, stream);
 }
 #endif
 
 }  // namespace
 
 void register_ops(py::module_& module) {
-    module.def("hog", &hog, py::arg("images"), py::arg("output"), py::arg("cell_size"), py::arg("colour"),
-               py::arg("instruction_set"), py::arg("threads"));
+    using Released = py::call_guard<py::gil_scoped_release>;
+    module.def("hog", &hog, py::arg("images"), py::arg("output"), py::arg("cell_size"), py::arg("color"),
+               py::arg("threads"), Released());
     module.def("hog_backward", &hog_backward, py::arg("output"), py::arg("images"), py::arg("gradients"),
-               py::arg("cell_size"), py::arg("colour"), py::arg("instruction_set"), py::arg("threads"));
+               py::arg("cell_size"), py::arg("color"), py::arg("threads"), Released());
 #ifdef PREIMAGE_CUDA_KERNELS
-    module.def("hog_cuda_scratch", &hog_cuda_scratch, py::arg("images"), py::arg("cell_size"), py::arg("colour"),
+    module.def("hog_cuda_scratch", &hog_cuda_scratch, py::arg("images"), py::arg("cell_size"), py::arg("color"),
                py::arg("backward"));
     module.def("hog_cuda", &hog_cuda, py::arg("images"), py::arg("scratch"), py::arg("output"), py::arg("cell_size"),
-               py::arg("colour"), py::arg("stream"));
+               py::arg("color"), py::arg("stream"), Released());
     module.def("hog_backward_cuda", &hog_backward_cuda, py::arg("output"), py::arg("images"), py::arg("scratch"),
-               py::arg("gradients"), py::arg("cell_size"), py::arg("colour"), py::arg("stream"));
+               py::arg("gradients"), py::arg("cell_size"), py::arg("color"), py::arg("stream"), Released());
 #endif
 }
 

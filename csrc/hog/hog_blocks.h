@@ -1,20 +1,19 @@
-// HOG for the GPU, written once for device and host (common/block_program.h): a batch of images to histograms of
-// cells, then to channels.
+// HOG as block programs for the GPU (common/block_program.h): from a batch of images to histograms of cells, and from
+// these to channels.
 //
-// A thread walks down a column of *blocks*, the squares between four cell centres, so that all pixels of a block
-// vote for the same four cells: their sums are the thread's own, and no sum is shared. After each block row the two
-// neighbours' halves of every cell are put together.
+// A thread walks down a column of *blocks*, the squares between four cell centers. All pixels of a block vote for the
+// same four cells, so a thread has sums of its own and shares none. After each block row, the halves of each cell from
+// two neighboring threads are added.
 #pragma once
 
 #include "common/block_program.h"
 #include "common/image.h"
-#include "common/strips.h"
 #include "hog/hog.h"
 #include "hog/hog_math.h"
 
 namespace preimage::hog {
 
-/// What the kernels read and write. Cells: (B, 18, Hc, Wc); energies: (B, Hc, Wc); output: (B, 31, Hc, Wc).
+/// Inputs and outputs. Cells: (B, 18, Hc, Wc); energies: (B, Hc, Wc); output: (B, 31, Hc, Wc).
 struct Batch {
     Image image;  // the first one
     std::int64_t image_stride, images;
@@ -33,25 +32,26 @@ struct Batch {
 template <int kPlanes>
 struct StripProgram {
     static constexpr int kThreads = kPlanes == 1 ? 64 : 32;
-    static constexpr int kColumns = kThreads - 1;  // complete cells; the strip's last column of blocks has no right
+    static constexpr int kColumns = kThreads - 1;  // complete cells: the last column of blocks has no neighbor
     static constexpr int kCell = 8;                // the cell size whose pixels go through shared memory
     static constexpr int kTileRows = 4;
-    // Column p of a tile lies at (p % 8) * kPitch + p / 8: threads 8 pixels apart, and neighbours, meet no bank twice.
+    // Column p of a tile is stored at (p % 8) * kPitch + p / 8, so that threads 8 pixels apart, and neighbors, use
+    // different banks.
     static constexpr int kPitch = kThreads + 4;
 
-    struct alignas(16) Corners {
+    struct alignas(16) CornerSums {
         float of[2][2];  // [cell row % 2][left, right]
     };
     struct Shared {
-        Corners sums[kBins][kThreads];
+        CornerSums sums[kBins][kThreads];
         float tile[kPlanes][kTileRows + 2][kCell * kPitch];
     };
 
     static Strips strips(const Batch& batch) {
-        return cut_strips(batch.images, batch.cell_rows, batch.cell_columns, kColumns, 2048);
+        return make_strips(batch.images, batch.cell_rows, batch.cell_columns, kColumns, 2048);
     }
 
-    /// Cells and energies of strip `index`.
+    /// Compute cells and energies of strip `index`.
     template <class Block>
     PREIMAGE_HOST_DEVICE static void run(Block& block, const Batch& batch, const Strips& strips, std::int64_t index,
                                          Shared& shared) {
@@ -60,10 +60,10 @@ struct StripProgram {
         const Image image = batch.at(number);
         const std::int64_t first_column = in_image % strips.across * kColumns;
         const std::int64_t first_row = in_image / strips.across * strips.rows;
-        const std::int64_t last_row = smaller(first_row + strips.rows, batch.cell_rows);
+        const std::int64_t last_row = minimum(first_row + strips.rows, batch.cell_rows);
         block.each([&](int thread) {
             for (int bin = 0; bin < kBins; ++bin) {
-                shared.sums[bin][thread] = Corners{};
+                shared.sums[bin][thread] = CornerSums{};
             }
         });
         for (std::int64_t row = first_row; row <= last_row; ++row) {  // block row: votes for cell rows row - 1 and row
@@ -72,8 +72,8 @@ struct StripProgram {
                 tile_votes(block, image, first_column, row, lower, shared);
             } else {
                 block.each([&](int thread) {
-                    forget(shared, lower, thread);
-                    any_votes(image, batch.cell_size, first_column + thread, row, lower, thread, shared);
+                    clear_row(shared, lower, thread);
+                    generic_votes(image, batch.cell_size, first_column + thread, row, lower, thread, shared);
                 });
             }
             block.barrier();
@@ -90,8 +90,8 @@ struct StripProgram {
     }
 
 private:
-    /// Sums of a new cell row take the place of those of two rows before.
-    PREIMAGE_HOST_DEVICE static void forget(Shared& shared, int lower, int thread) {
+    /// Clears the sums of a new cell row, which replace those of two rows before.
+    PREIMAGE_HOST_DEVICE static void clear_row(Shared& shared, int lower, int thread) {
         for (int bin = 0; bin < kBins; ++bin) {
             shared.sums[bin][thread].of[lower][0] = 0.0f;
             shared.sums[bin][thread].of[lower][1] = 0.0f;
@@ -100,15 +100,15 @@ private:
 
     PREIMAGE_HOST_DEVICE static void add(Shared& shared, const Gradient& gradient, float right, float below, int lower,
                                          int thread) {
-        Corners& sums = shared.sums[orientation_bin(gradient.gx, gradient.gy)][thread];
+        CornerSums& sums = shared.sums[orientation_bin(gradient.gx, gradient.gy)][thread];
         const float vote = length(gradient);
-        const float share_0 = lower == 0 ? below : 1.0f - below;  // of the cell row in place 0
-        const float share_1 = lower == 0 ? 1.0f - below : below;
-        Corners changed = sums;
-        changed.of[0][0] += vote * ((1.0f - right) * share_0);
-        changed.of[0][1] += vote * (right * share_0);
-        changed.of[1][0] += vote * ((1.0f - right) * share_1);
-        changed.of[1][1] += vote * (right * share_1);
+        const float weight_0 = lower == 0 ? below : 1.0f - below;  // for the cell row stored at index 0
+        const float weight_1 = lower == 0 ? 1.0f - below : below;
+        CornerSums changed = sums;
+        changed.of[0][0] += vote * ((1.0f - right) * weight_0);
+        changed.of[0][1] += vote * (right * weight_0);
+        changed.of[1][0] += vote * ((1.0f - right) * weight_1);
+        changed.of[1][1] += vote * (right * weight_1);
         sums = changed;
     }
 
@@ -124,7 +124,7 @@ private:
             block.barrier();
             block.each([&](int thread) {
                 if (half == 0) {
-                    forget(shared, lower, thread);
+                    clear_row(shared, lower, thread);
                 }
                 for (int y = 0; y < kTileRows; ++y) {
                     if (top + y >= 1 && top + y < image.height - 1) {
@@ -154,7 +154,7 @@ private:
         }
     }
 
-    /// Pixels (top, left) and on; where the image has none nothing is read later.
+    /// Loads pixels from (top, left) on. Positions outside the image stay undefined and are not read.
     PREIMAGE_HOST_DEVICE static void load_tile(const Image& image, std::int64_t top, std::int64_t left, int thread,
                                                Shared& shared) {
         constexpr int kWidth = kCell * kThreads + 2;
@@ -170,17 +170,18 @@ private:
         }
     }
 
-    PREIMAGE_HOST_DEVICE static void any_votes(const Image& image, std::int64_t cell_size, std::int64_t block_column,
-                                               std::int64_t row, int lower, int thread, Shared& shared) {
+    PREIMAGE_HOST_DEVICE static void generic_votes(const Image& image, std::int64_t cell_size,
+                                                   std::int64_t block_column, std::int64_t row, int lower, int thread,
+                                                   Shared& shared) {
         const std::int64_t top = cell_size * (row - 1) + cell_size / 2;
         const std::int64_t left = cell_size * (block_column - 1) + cell_size / 2;
-        for (std::int64_t y = larger(top, 1); y < smaller(top + cell_size, image.height - 1); ++y) {
-            const float below = share_after(y, cell_size);
-            for (std::int64_t x = larger(left, 1); x < smaller(left + cell_size, image.width - 1); ++x) {
+        for (std::int64_t y = maximum(top, 1); y < minimum(top + cell_size, image.height - 1); ++y) {
+            const float below = weight_after(y, cell_size);
+            for (std::int64_t x = maximum(left, 1); x < minimum(left + cell_size, image.width - 1); ++x) {
                 const auto read = [&](int plane, int dy, int dx) {
                     return pixel_at(image, kPlanes, plane, y + dy, x + dx);
                 };
-                add(shared, strongest_gradient<kPlanes>(read), share_after(x, cell_size), below, lower, thread);
+                add(shared, strongest_gradient<kPlanes>(read), weight_after(x, cell_size), below, lower, thread);
             }
         }
     }
@@ -196,56 +197,56 @@ private:
             const auto sum = [&](int bin) {
                 return shared.sums[bin][thread].of[place][1] + shared.sums[bin][thread + 1].of[place][0];
             };
-            const float forth = sum(k);
-            const float back = sum(k + kOrientations);
-            cells[k * plane] = forth;
-            cells[(k + kOrientations) * plane] = back;
-            energy += (forth + back) * (forth + back);
+            const float forward = sum(k);
+            const float opposite = sum(k + kOrientations);
+            cells[k * plane] = forward;
+            cells[(k + kOrientations) * plane] = opposite;
+            energy += (forward + opposite) * (forward + opposite);
         }
         batch.energies[number * plane + cell] = energy;
     }
 };
 
-/// The four normalisers of a cell: upper left, upper right, lower left, lower right.
-PREIMAGE_INLINE void normalisers(const float* energies, std::int64_t rows, std::int64_t columns, std::int64_t row,
+/// Compute the four factors of a cell: upper left, upper right, lower left, lower right.
+PREIMAGE_INLINE void normalizers(const float* energies, std::int64_t rows, std::int64_t columns, std::int64_t row,
                                  std::int64_t column, float (&factors)[4]) {
-    const std::int64_t y[3] = {larger(row - 1, 0), row, smaller(row + 1, rows - 1)};
-    const std::int64_t x[3] = {larger(column - 1, 0), column, smaller(column + 1, columns - 1)};
+    const std::int64_t y[3] = {maximum(row - 1, 0), row, minimum(row + 1, rows - 1)};
+    const std::int64_t x[3] = {maximum(column - 1, 0), column, minimum(column + 1, columns - 1)};
     const auto energy = [&](int i, int j) { return energies[y[i] * columns + x[j]]; };
     for (int square = 0; square < 4; ++square) {
         const int i = square / 2;
         const int j = square % 2;
-        factors[square] = normaliser(energy(i, j), energy(i, j + 1), energy(i + 1, j), energy(i + 1, j + 1));
+        factors[square] = normalizer(energy(i, j), energy(i, j + 1), energy(i + 1, j), energy(i + 1, j + 1));
     }
 }
 
-/// The 31 channels of a cell of image `number`.
-PREIMAGE_INLINE void normalise_cell(const Batch& batch, std::int64_t number, std::int64_t row, std::int64_t column) {
+/// Compute the 31 channels of a cell of image `number`.
+PREIMAGE_INLINE void normalize_cell(const Batch& batch, std::int64_t number, std::int64_t row, std::int64_t column) {
     const std::int64_t plane = batch.cell_rows * batch.cell_columns;
     const std::int64_t cell = row * batch.cell_columns + column;
     float factors[4];
-    normalisers(batch.energies + number * plane, batch.cell_rows, batch.cell_columns, row, column, factors);
+    normalizers(batch.energies + number * plane, batch.cell_rows, batch.cell_columns, row, column, factors);
     const float* cells = batch.cells + number * kBins * plane + cell;
     float* output = batch.output + number * kChannels * plane + cell;
     float textures[4] = {};
     for (int k = 0; k < kOrientations; ++k) {
-        const float forth = cells[k * plane];
-        const float back = cells[(k + kOrientations) * plane];
-        float sum_forth = 0.0f;
-        float sum_back = 0.0f;
-        float sum_both = 0.0f;
+        const float forward = cells[k * plane];
+        const float opposite = cells[(k + kOrientations) * plane];
+        float sum_forward = 0.0f;
+        float sum_opposite = 0.0f;
+        float sum_undirected = 0.0f;
         for (int square = 0; square < 4; ++square) {
-            const float scaled_forth = forth * factors[square];
-            const float scaled_back = back * factors[square];
-            const float both = clip(scaled_forth + scaled_back);
-            sum_forth += clip(scaled_forth);
-            sum_back += clip(scaled_back);
-            sum_both += both;
-            textures[square] += both;
+            const float scaled_forward = forward * factors[square];
+            const float scaled_opposite = opposite * factors[square];
+            const float undirected = clip(scaled_forward + scaled_opposite);
+            sum_forward += clip(scaled_forward);
+            sum_opposite += clip(scaled_opposite);
+            sum_undirected += undirected;
+            textures[square] += undirected;
         }
-        output[k * plane] = 0.5f * sum_forth;
-        output[(k + kOrientations) * plane] = 0.5f * sum_back;
-        output[(k + kBins) * plane] = 0.5f * sum_both;
+        output[k * plane] = 0.5f * sum_forward;
+        output[(k + kOrientations) * plane] = 0.5f * sum_opposite;
+        output[(k + kBins) * plane] = 0.5f * sum_undirected;
     }
     for (int square = 0; square < 4; ++square) {
         output[(kBins + kOrientations + square) * plane] = kTextureScale * textures[square];

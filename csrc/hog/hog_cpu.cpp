@@ -1,15 +1,15 @@
-// Checks, cuts the batch into bands, and hands them to threads.
+// HOG on the CPU: checks arguments, divides the batch into bands and runs the kernel on them in parallel.
 #include <algorithm>
 
-#include "common/bands.h"
+#include "common/parallel.h"
 #include "hog/hog.h"
 
 namespace preimage::hog {
 namespace {
 
-constexpr std::int64_t kRowsPerBand = 8;  // cell rows; each band computes about two more than it keeps
+constexpr std::int64_t kRowsPerBand = 8;  // cell rows; each band computes about two more than it writes
 
-/// Rows are padded to whole cache lines, four of them.
+/// Return the count padded to whole cache lines, in groups of four.
 std::int64_t padded(std::int64_t count) { return (count + kAlignment - 1) / kAlignment * kAlignment; }
 
 struct Layout {
@@ -20,7 +20,7 @@ struct Layout {
         const int planes = planes_of(band.image, band.parameters);
         line_pitch = padded(band.image.width + 32);
         line_count = planes * (fast ? 10 : 3);
-        // An odd number of cache lines, so that the 18 bins of a cell do not all fall into one cache set.
+        // An odd number of cache lines, so that the 18 bins of a cell do not share a cache set.
         cell_pitch = padded(band.cell_columns + 2 + 16) + 16;
         column_pitch = fast ? 0 : line_pitch;
     }
@@ -40,7 +40,7 @@ struct Layout {
         scratch.cells = take(cell_pitch * 3 * kBins);
         scratch.norms = take(cell_pitch * 3);
         scratch.lengths = take(column_pitch);
-        scratch.right_shares = take(column_pitch);
+        scratch.right_weights = take(column_pitch);
         scratch.bins = reinterpret_cast<std::int32_t*>(take(column_pitch));
         scratch.left_cells = reinterpret_cast<std::int32_t*>(take(column_pitch));
         return scratch;
@@ -57,26 +57,25 @@ Band whole_band(const Image& image, const Parameters& parameters) {
 }
 
 /// `whole` is the first of `batch` images, `stride` bytes apart.
-void compute_bands(const Band& whole, std::int64_t batch, std::int64_t stride, InstructionSet instruction_set,
-                   int threads) {
-    const auto run = PREIMAGE_PICK(instruction_set, band);
+void compute_bands(const Band& whole, std::int64_t batch, std::int64_t stride, int threads) {
+    const auto run = PREIMAGE_KERNEL(band);
     const Layout layout(whole);
     const std::int64_t output_bytes = kChannels * whole.cell_rows * whole.cell_columns * size_of(whole.type);
-    over_bands(batch, whole.image.height * whole.image.width, whole.cell_rows, kRowsPerBand, threads, layout.floats(),
-               [&](std::int64_t index, std::int64_t first_row, std::int64_t last_row, float* memory) {
-                   Band band = whole;
-                   band.image.pixels += index * stride;
-                   band.output += index * output_bytes;
-                   band.first_row = first_row;
-                   band.last_row = last_row;
-                   run(band, layout.scratch(memory));
-               });
+    for_each_band(batch, whole.image.height * whole.image.width, whole.cell_rows, kRowsPerBand, threads,
+                  layout.floats(),
+                  [&](std::int64_t index, std::int64_t first_row, std::int64_t last_row, float* memory) {
+                      Band band = whole;
+                      band.image.pixels += index * stride;
+                      band.output += index * output_bytes;
+                      band.first_row = first_row;
+                      band.last_row = last_row;
+                      run(band, layout.scratch(memory));
+                  });
 }
 
 }  // namespace
 
-void compute(const TensorView& images, const TensorView& output, const Parameters& parameters,
-             InstructionSet instruction_set, int threads) {
+void compute(const TensorView& images, const TensorView& output, const Parameters& parameters, int threads) {
     images.require_device(-1);
     output.require_device(-1);
     Band whole = whole_band(checked_image(images, parameters), parameters);
@@ -85,16 +84,15 @@ void compute(const TensorView& images, const TensorView& output, const Parameter
     check_features(output, images.shape[0], whole.cell_rows, whole.cell_columns, kOutput);
     whole.output = output.data;
     whole.type = output.type;
-    compute_bands(whole, images.shape[0], images.strides[0], instruction_set, threads);
+    compute_bands(whole, images.shape[0], images.strides[0], threads);
 }
 
-void histograms(const Image& image, const Parameters& parameters, float* cells, InstructionSet instruction_set,
-                int threads) {
+void histograms(const Image& image, const Parameters& parameters, float* cells, int threads) {
     Band whole = whole_band(image, parameters);
     whole.output = reinterpret_cast<std::byte*>(cells);
     whole.type = ScalarType::float32;
     whole.raw = true;
-    compute_bands(whole, 1, 0, instruction_set, threads);
+    compute_bands(whole, 1, 0, threads);
 }
 
 }  // namespace preimage::hog

@@ -1,23 +1,23 @@
-// Part of the CPU kernel (hog_cpu_kernel.h): rings of cell rows, their energies, and the 31 channels made of them.
+// Part of the CPU kernel (hog_cpu_kernel.cpp): ring buffers of cell rows and their energies, and the 31 channels.
 #pragma once
 
 #include <cstring>
 
 #include "common/image_rows.h"
-#include "common/lanes.h"
+#include "common/simd.h"
 #include "hog/hog.h"
 #include "hog/hog_math.h"
 
-namespace preimage::hog {
+namespace preimage::hog::PREIMAGE_ISA {
 namespace {
 
-/// Rings of three cell rows. Columns are stored from -1 on: the blocks at the image's edge vote for cells outside,
-/// which are dropped by never being read.
+/// Ring buffers of three cell rows. Columns start at -1, because blocks at the edge also vote for cells outside the
+/// image; these are never read.
 class Cells {
 public:
     Cells(const Band& band, const Scratch& scratch) : band_(band), scratch_(scratch) {}
 
-    /// Bin 0 of cell (row, -1); bins are `pitch()` apart. row >= -1.
+    /// Return bin 0 of cell (row, -1); bins are `pitch()` apart. row >= -1.
     float* row(std::int64_t row) const { return scratch_.cells + (row + 3) % 3 * kBins * scratch_.cell_pitch; }
     std::int64_t pitch() const { return scratch_.cell_pitch; }
 
@@ -25,20 +25,20 @@ public:
         std::memset(row(index), 0, static_cast<std::size_t>(kBins * scratch_.cell_pitch) * sizeof(float));
     }
 
-    /// The cells' energies, from column -1 on; the columns -1 and Wc repeat their neighbours.
+    /// Return the energies from column -1 on; columns -1 and Wc repeat their neighbors.
     float* norms(std::int64_t row) const { return scratch_.norms + (row + 3) % 3 * scratch_.cell_pitch; }
 
     void finish_norms(std::int64_t index) const {
         const float* cells = row(index);
         float* energies = norms(index);
-        for (std::int64_t x = 0; x < pitch(); x += kLanes) {
-            float sum[kLanes] = {};
+        for (std::int64_t x = 0; x < pitch(); x += kChunk) {
+            float sum[kChunk] = {};
             for (int k = 0; k < kOrientations; ++k) {
-                const float* forth = cells + k * pitch() + x;
-                const float* back = forth + kOrientations * pitch();
-                for (int lane = 0; lane < kLanes; ++lane) {
-                    const float both = forth[lane] + back[lane];
-                    sum[lane] += both * both;
+                const float* forward = cells + k * pitch() + x;
+                const float* opposite = forward + kOrientations * pitch();
+                for (int lane = 0; lane < kChunk; ++lane) {
+                    const float undirected = forward[lane] + opposite[lane];
+                    sum[lane] += undirected * undirected;
                 }
             }
             std::memcpy(energies + x, sum, sizeof(sum));
@@ -58,42 +58,42 @@ private:
     const Scratch& scratch_;
 };
 
-using Chunk = float[kLanes];
+using Chunk = float[kChunk];
 
-/// The 31 channels of kLanes cells. `cells` and the three rows of energies point at the first one's column.
-PREIMAGE_INLINE void normalise(const float* cells, std::int64_t pitch, const float* above, const float* here,
+/// Compute the 31 channels of kChunk cells. `cells` and the three rows of energies point to the first cell's column.
+PREIMAGE_INLINE void normalize(const float* cells, std::int64_t pitch, const float* above, const float* here,
                                const float* below, Chunk (&out)[kChannels]) {
     Chunk factors[4];
-    for (int lane = 0; lane < kLanes; ++lane) {
-        factors[0][lane] = normaliser(above[lane - 1], above[lane], here[lane - 1], here[lane]);
-        factors[1][lane] = normaliser(above[lane], above[lane + 1], here[lane], here[lane + 1]);
-        factors[2][lane] = normaliser(here[lane - 1], here[lane], below[lane - 1], below[lane]);
-        factors[3][lane] = normaliser(here[lane], here[lane + 1], below[lane], below[lane + 1]);
+    for (int lane = 0; lane < kChunk; ++lane) {
+        factors[0][lane] = normalizer(above[lane - 1], above[lane], here[lane - 1], here[lane]);
+        factors[1][lane] = normalizer(above[lane], above[lane + 1], here[lane], here[lane + 1]);
+        factors[2][lane] = normalizer(here[lane - 1], here[lane], below[lane - 1], below[lane]);
+        factors[3][lane] = normalizer(here[lane], here[lane + 1], below[lane], below[lane + 1]);
     }
     Chunk textures[4] = {};
     for (int k = 0; k < kOrientations; ++k) {
-        const float* forth = cells + k * pitch;
-        const float* back = forth + kOrientations * pitch;
-        for (int lane = 0; lane < kLanes; ++lane) {
-            float sum_forth = 0.0f;
-            float sum_back = 0.0f;
-            float sum_both = 0.0f;
+        const float* forward = cells + k * pitch;
+        const float* opposite = forward + kOrientations * pitch;
+        for (int lane = 0; lane < kChunk; ++lane) {
+            float sum_forward = 0.0f;
+            float sum_opposite = 0.0f;
+            float sum_undirected = 0.0f;
             for (int block = 0; block < 4; ++block) {
-                const float scaled_forth = forth[lane] * factors[block][lane];
-                const float scaled_back = back[lane] * factors[block][lane];
-                const float both = clip(scaled_forth + scaled_back);
-                sum_forth += clip(scaled_forth);
-                sum_back += clip(scaled_back);
-                sum_both += both;
-                textures[block][lane] += both;
+                const float scaled_forward = forward[lane] * factors[block][lane];
+                const float scaled_opposite = opposite[lane] * factors[block][lane];
+                const float undirected = clip(scaled_forward + scaled_opposite);
+                sum_forward += clip(scaled_forward);
+                sum_opposite += clip(scaled_opposite);
+                sum_undirected += undirected;
+                textures[block][lane] += undirected;
             }
-            out[k][lane] = 0.5f * sum_forth;
-            out[kOrientations + k][lane] = 0.5f * sum_back;
-            out[kBins + k][lane] = 0.5f * sum_both;
+            out[k][lane] = 0.5f * sum_forward;
+            out[kOrientations + k][lane] = 0.5f * sum_opposite;
+            out[kBins + k][lane] = 0.5f * sum_undirected;
         }
     }
     for (int block = 0; block < 4; ++block) {
-        for (int lane = 0; lane < kLanes; ++lane) {
+        for (int lane = 0; lane < kChunk; ++lane) {
             out[kBins + kOrientations + block][lane] = kTextureScale * textures[block][lane];
         }
     }
@@ -109,25 +109,25 @@ void Cells::write_raw(std::int64_t index) const {
 
 template <class Stored>
 void Cells::write_features(std::int64_t index) const {
-    const float* above = norms(larger(index - 1, 0)) + 1;
+    const float* above = norms(maximum(index - 1, 0)) + 1;
     const float* here = norms(index) + 1;
-    const float* below = norms(smaller(index + 1, band_.cell_rows - 1)) + 1;
+    const float* below = norms(minimum(index + 1, band_.cell_rows - 1)) + 1;
     const float* cells = row(index) + 1;
     const std::int64_t columns = band_.cell_columns;
     const std::int64_t plane = band_.cell_rows * columns;
     auto* output = reinterpret_cast<Stored*>(band_.output) + index * columns;
     alignas(64) Chunk chunk[kChannels];
-    for (std::int64_t step = 0; step < columns; step += kLanes) {
-        // The last step goes back to end with the row, so that it too writes whole chunks.
-        const std::int64_t x = larger(smaller(step, columns - kLanes), 0);
-        normalise(cells + x, pitch(), above + x, here + x, below + x, chunk);
+    for (std::int64_t step = 0; step < columns; step += kChunk) {
+        // The last step moves back so that it ends with the row: it too writes whole chunks.
+        const std::int64_t x = maximum(minimum(step, columns - kChunk), 0);
+        normalize(cells + x, pitch(), above + x, here + x, below + x, chunk);
         for (int channel = 0; channel < kChannels; ++channel) {
-            if (columns >= kLanes) {
+            if (columns >= kChunk) {
                 store_all(output + channel * plane + x, chunk[channel]);
             } else {
-                Stored few[kLanes];
-                store_all(few, chunk[channel]);
-                std::memcpy(output + channel * plane, few, static_cast<std::size_t>(columns) * sizeof(Stored));
+                Stored partial[kChunk];
+                store_all(partial, chunk[channel]);
+                std::memcpy(output + channel * plane, partial, static_cast<std::size_t>(columns) * sizeof(Stored));
             }
         }
     }
@@ -144,4 +144,4 @@ void Cells::write_row(std::int64_t index) const {
 }
 
 }  // namespace
-}  // namespace preimage::hog
+}  // namespace preimage::hog::PREIMAGE_ISA

@@ -1,5 +1,5 @@
-// HOG on a CUDA device: launches of what hog_blocks.h and hog_backward.h define.
-#include "common/cuda_elements.h"
+// HOG on a CUDA device: launches the programs of hog_blocks.h and the steps of hog_backward.h.
+#include "common/cuda_launch.h"
 #include "hog/hog_backward.h"
 
 namespace preimage::hog {
@@ -29,13 +29,13 @@ void cells_and_energies(const Batch& batch, int planes, cudaStream_t stream) {
 
 void check_scratch(const TensorView& scratch, std::int64_t needed) {
     require(scratch.type == ScalarType::float32 && scratch.is_contiguous() && scratch.shape[3] >= needed,
-            "the working memory must be contiguous float32 of the size that cuda_scratch tells");
+            "the working memory must be contiguous float32 of at least the size that cuda_scratch returns");
 }
 
-struct NormaliseCell {
+struct NormalizeCell {
     Batch batch;
     __device__ void operator()(std::int64_t number, std::int64_t row, std::int64_t column) const {
-        normalise_cell(batch, number, row, column);
+        normalize_cell(batch, number, row, column);
     }
 };
 struct SquareGradient {
@@ -88,7 +88,7 @@ void compute_cuda(const TensorView& images, const TensorView& scratch, const Ten
     batch.output = reinterpret_cast<float*>(output.data);
     const DeviceGuard guard(images.device);
     cells_and_energies(batch, planes_of(batch.image, parameters), stream_of(stream));
-    over_elements(batch.images, batch.cell_rows, batch.cell_columns, stream_of(stream), NormaliseCell{batch});
+    for_each_element(batch.images, batch.cell_rows, batch.cell_columns, stream_of(stream), NormalizeCell{batch});
 }
 
 void compute_backward_cuda(const TensorView& output, const TensorView& images, const TensorView& scratch,
@@ -105,14 +105,14 @@ void compute_backward_cuda(const TensorView& output, const TensorView& images, c
     cells_and_energies(batch, backward.planes, stream);
     const std::int64_t height = batch.image.height;
     const std::int64_t width = batch.image.width;
-    over_elements(batch.images, batch.cell_rows + 1, batch.cell_columns + 1, stream, SquareGradient{backward});
-    over_elements(batch.images, batch.cell_rows, batch.cell_columns, stream, CellGradient{backward});
+    for_each_element(batch.images, batch.cell_rows + 1, batch.cell_columns + 1, stream, SquareGradient{backward});
+    for_each_element(batch.images, batch.cell_rows, batch.cell_columns, stream, CellGradient{backward});
     if (backward.planes == 1) {
-        over_elements(batch.images, height, width, stream, VoteGradient<1>{backward});
-        over_elements(batch.images, height, width, stream, ImageGradient<1>{backward});
+        for_each_element(batch.images, height, width, stream, VoteGradient<1>{backward});
+        for_each_element(batch.images, height, width, stream, ImageGradient<1>{backward});
     } else {
-        over_elements(batch.images, height, width, stream, VoteGradient<3>{backward});
-        over_elements(batch.images, height, width, stream, ImageGradient<3>{backward});
+        for_each_element(batch.images, height, width, stream, VoteGradient<3>{backward});
+        for_each_element(batch.images, height, width, stream, ImageGradient<3>{backward});
     }
 }
 

@@ -1,6 +1,6 @@
-// The arithmetic of one pixel and of one cell, written without branches so that compilers vectorise it.
+// Arithmetic of one pixel and of one cell, without branches so that compilers vectorize it.
 //
-// Compile with -ffp-contract=off: a fused multiply-add would turn near-ties between directions.
+// Compile with -ffp-contract=off: fused multiply-adds would change which of two nearly equal directions wins.
 #pragma once
 
 #include <cstdint>
@@ -10,11 +10,11 @@
 namespace preimage::hog {
 
 constexpr float kClip = 0.2f;
-constexpr float kEpsilon = 1e-4f;                   // added to the energy of 2x2 cells, under the root
+constexpr float kEpsilon = 1e-4f;                   // added to the energy of 2x2 cells before the square root
 constexpr float kTextureScale = 0.23570226039552f;  // 1 / sqrt(18)
 
-/// Scalar product with the unit vector at k * 20 degrees, k = 0 ... 4, in float32; the other directions are these
-/// ones' mirror images.
+/// Return the scalar product with the unit vector at k * 20 degrees, k = 0 ... 4; the other directions are mirror
+/// images.
 template <int k>
 PREIMAGE_INLINE float score(float across, float down) {
     constexpr float kCosine[5] = {1.0f, 0.9396926164627075f, 0.7660444378852844f, 0.5f, 0.1736481785774231f};
@@ -27,11 +27,11 @@ PREIMAGE_INLINE float score(float across, float down) {
 
 /// The directed bin, 0 ... 17, whose unit vector at bin * 20 degrees has the largest scalar product with (gx, gy).
 ///
-/// VLFeat tries k = 0 ... 8 in turn, takes the product's absolute value (negative: bin k + 9) and keeps the first
-/// of equals. By symmetry the five directions of the first quadrant decide; along them the scores rise, then fall,
-/// so that counting the rises finds the top. Equal scores are frequent (a vertical gradient lies between 80 and
-/// 100 degrees), hence the care: in the mirrored quadrants VLFeat meets the steep directions first, so there the
-/// steeper of two equals wins, except against k = 0, which always comes first.
+/// VLFeat tries k = 0 ... 8 in turn, takes the absolute value of the product (bin k + 9 if negative) and keeps the
+/// first of equals. By symmetry, the five directions of the first quadrant suffice: along them the scores rise, then
+/// fall, so the number of rises is the position of the maximum. Equal scores are frequent (a vertical gradient lies
+/// between 80 and 100 degrees). In the mirrored quadrants VLFeat meets the steep directions first, so the steeper of
+/// two equals wins, except against k = 0, which always comes first.
 PREIMAGE_INLINE std::int32_t orientation_bin(float gx, float gy) {
     const float across = absolute(gx);
     const float down = absolute(gy);
@@ -53,19 +53,19 @@ PREIMAGE_INLINE std::int32_t orientation_bin(float gx, float gy) {
     return bin == 18 ? 0 : bin;
 }
 
-/// Is a second channel's gradient to be taken instead? The first of equals stays; what is not a number wins, and
-/// stays, so that it reaches the output instead of vanishing.
-PREIMAGE_INLINE bool takes_over(float energy, float best) { return (energy > best) | (energy != energy); }
+/// Return whether another channel's gradient replaces the best one so far. The first of equals stays. NaN wins and
+/// stays, so that it reaches the output.
+PREIMAGE_INLINE bool is_stronger(float energy, float best) { return (energy > best) | (energy != energy); }
 
-/// The smaller of the clipping level and a value; not a number stays so.
+/// Return the value clipped at 0.2; NaN stays NaN.
 PREIMAGE_INLINE float clip(float value) { return kClip < value ? kClip : value; }
 
-/// 1 / length of the 2x2 cells with these energies.
-PREIMAGE_INLINE float normaliser(float a, float b, float c, float d) {
+/// Return 1 / length of four cells with these energies.
+PREIMAGE_INLINE float normalizer(float a, float b, float c, float d) {
     return 1.0f / square_root((a + b) + (c + d) + kEpsilon);
 }
 
-/// The cell whose centre is at or before a pixel; -1 before the first centre.
+/// Return the cell whose center is at or before a pixel; -1 before the first center.
 PREIMAGE_INLINE std::int64_t cell_before(std::int64_t position, std::int64_t cell_size) {
     if (cell_size == 8) {  // without a division
         return ((position + 4) >> 3) - 1;
@@ -73,8 +73,8 @@ PREIMAGE_INLINE std::int64_t cell_before(std::int64_t position, std::int64_t cel
     return (position + cell_size - cell_size / 2) / cell_size - 1;
 }
 
-/// Distance to that cell's centre in cells, in VLFeat's roundings.
-PREIMAGE_INLINE float share_after(std::int64_t position, std::int64_t cell_size) {
+/// Return the distance to that center in cells, rounded as in VLFeat: the weight of the following cell.
+PREIMAGE_INLINE float weight_after(std::int64_t position, std::int64_t cell_size) {
     if (cell_size == 8) {
         return static_cast<float>(2 * ((position + 4) & 7) + 1) * 0.0625f;
     }
@@ -82,13 +82,13 @@ PREIMAGE_INLINE float share_after(std::int64_t position, std::int64_t cell_size)
     return static_cast<float>(distance) - static_cast<float>(cell_before(position, cell_size));
 }
 
-/// A pixel's gradient, and the plane it was taken from.
+/// A pixel's gradient, and the plane it comes from.
 struct Gradient {
     float gx, gy;
     int plane;
 };
 
-/// Of the planes' gradients at a pixel the longest. `read(plane, dy, dx)` gives the pixel's neighbours.
+/// Return the longest gradient among the planes. `read(plane, dy, dx)` returns a neighbor of the pixel.
 template <int kPlanes, class Read>
 PREIMAGE_INLINE Gradient strongest_gradient(const Read& read) {
     Gradient best{read(0, 0, 1) - read(0, 0, -1), read(0, 1, 0) - read(0, -1, 0), 0};
@@ -97,7 +97,7 @@ PREIMAGE_INLINE Gradient strongest_gradient(const Read& read) {
         const float gx = read(plane, 0, 1) - read(plane, 0, -1);
         const float gy = read(plane, 1, 0) - read(plane, -1, 0);
         const float other = gx * gx + gy * gy;
-        if (takes_over(other, energy)) {
+        if (is_stronger(other, energy)) {
             best = {gx, gy, plane};
             energy = other;
         }

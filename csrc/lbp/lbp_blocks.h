@@ -1,28 +1,26 @@
-// LBP for the GPU, written once for device and host (common/block_program.h).
+// LBP with cells of 16 as a block program for the GPU (common/block_program.h). Other sizes: lbp_generic_blocks.h.
 //
-// Cells of 16: a block of threads walks down a strip of *blocks*, the squares between four cell centres, so that all
-// pixels of one vote for the same four cells. Votes are added in shared memory as whole numbers, whose order does not
-// matter. After each block row the sums of neighbouring blocks are put together, and a row of cells is complete.
-// Other cell sizes: lbp_any_blocks.h.
+// A thread block walks down a strip of *blocks*, the squares between four cell centers, so that all pixels of one block
+// vote for the same four cells. Votes are added in shared memory as integers, whose order does not matter. After each
+// block row, the sums of neighboring blocks are added, which completes a row of cells.
 #pragma once
 
 #include "common/block_program.h"
-#include "common/strips.h"
 #include "lbp/lbp_math.h"
 #include "lbp/lbp_tile.h"
 
 namespace preimage::lbp {
 
-template <class Kind>
+template <class PixelFormat>
 struct StripProgram {
     static constexpr int kThreads = 256;
     static constexpr int kBlocks = 8;
-    static constexpr int kColumns = kBlocks - 1;  // complete cells; the last block has no neighbour on the right
+    static constexpr int kColumns = kBlocks - 1;  // complete cells; the last block has no neighbor on the right
     static constexpr int kWidth = kBlocks * kFastCell;
-    static constexpr int kRows = kFastCell * kWidth / kThreads;  // of a block that one thread counts
+    static constexpr int kRows = kFastCell * kWidth / kThreads;  // of a block that one thread processes
 
-    // Sums of a label for the left cell and, 16 bits above it, for the right one. Four of them for every fourth
-    // column, because neighbours often have the same label, and a single one would not fit: 256 pixels give 2^16.
+    // Sums of a label for the left cell and, in the upper 16 bits, for the right one. Every fourth column has its own
+    // copy: neighbors often have the same label, and the 2^16 of a single sum over 256 pixels would not fit.
     static constexpr int kCopies = 4;
     struct alignas(16) Sums {
         std::int32_t of[kCopies];
@@ -30,21 +28,21 @@ struct StripProgram {
     struct Histogram {
         Sums upper[kLabels];
         Sums lower[kLabels];
-        Sums unused;  // sets neighbouring blocks apart by 20 banks
+        Sums unused;  // offsets neighboring blocks by 20 banks
     };
-    using Pixels = Tile<Kind, kFastCell, kWidth, kThreads>;
+    using Pixels = Tile<PixelFormat, kFastCell, kWidth, kThreads>;
     struct Shared {
         Histogram histograms[kBlocks];
-        std::int32_t carried[kColumns][kLabels];  // votes so far of the cell row below
+        std::int32_t carried[kColumns][kLabels];  // votes so far for the next cell row
         float roots[kColumns];
         Pixels tile;
     };
 
     static Strips strips(const Batch& batch) {
-        return cut_strips(batch.images, batch.cell_rows, batch.cell_columns, kColumns, 1024);
+        return make_strips(batch.images, batch.cell_rows, batch.cell_columns, kColumns, 1024);
     }
 
-    /// The cells of strip `index`.
+    /// Compute the cells of strip `index`.
     template <class Block>
     PREIMAGE_HOST_DEVICE static void run(Block& block, const Batch& batch, const Strips& strips, std::int64_t index,
                                          Shared& shared) {
@@ -55,9 +53,9 @@ struct StripProgram {
         const Image image = batch.at(number);
         const auto first_column = static_cast<int>(place % across) * kColumns;
         const auto first_row = static_cast<int>(place / across % down) * static_cast<int>(strips.rows);
-        const auto last_row = static_cast<int>(smaller(first_row + strips.rows, batch.cell_rows));
+        const auto last_row = static_cast<int>(minimum(first_row + strips.rows, batch.cell_rows));
         const int left = first_column * kFastCell - kFastCell / 2;
-        typename Block::template PerThread<typename Pixels::Share> fetched;  // one block row ahead
+        typename Block::template PerThread<typename Pixels::Fetched> fetched;  // one block row ahead
         block.each([&](int thread) {
             shared.tile.prepare(thread);
             fetched[thread] = Pixels::fetch(image, first_row * kFastCell - kFastCell / 2, left, thread);
@@ -101,7 +99,7 @@ private:
         }
     }
 
-    /// A thread counts a column of half a block, of which every pixel's row has another before and after if `kInside`.
+    /// Counts a column of half a block. With `kInside` all its pixels have a row before and after.
     template <bool kInside, class Block>
     PREIMAGE_HOST_DEVICE static void vote(Block& block, const Image& image, int top, int left, int thread,
                                           Shared& shared) {
@@ -115,7 +113,7 @@ private:
         const std::int32_t across = (2 * kFastCell - right) | right << 16;
         const auto height = static_cast<int>(image.height);
         Histogram& histogram = shared.histograms[column / kFastCell];
-        float rows[3][3];  // the pixel and its neighbours: each is read once
+        float rows[3][3];  // the pixel and its neighbors, each read once
         shared.tile.read(first - 1, column, rows[0]);
         shared.tile.read(first, column, rows[1]);
 #ifdef __CUDA_ARCH__
@@ -133,7 +131,7 @@ private:
         }
     }
 
-    // Two sums together still fit into their 16 bits.
+    // The sum of two copies still fits into 16 bits.
     PREIMAGE_HOST_DEVICE static std::int32_t for_left(const Sums& sums) {
         return static_cast<std::int32_t>((first_two(sums) & 0xffff) + (last_two(sums) & 0xffff));
     }
@@ -147,13 +145,14 @@ private:
         return static_cast<std::uint32_t>(sums.of[2]) + static_cast<std::uint32_t>(sums.of[3]);
     }
 
-    /// The cells between the strip's blocks: those in row - 1, if they are complete, and the votes of those below.
+    /// Writes the cells of row - 1 between the strip's blocks, if they are complete, and keeps the votes for the next
+    /// row.
     PREIMAGE_HOST_DEVICE static void finish(const Batch& batch, std::int64_t number, int row, bool complete,
                                             int first_column, int thread, Shared& shared) {
         const std::int64_t plane = batch.cell_rows * batch.cell_columns;
         float* output = batch.output + number * kLabels * plane + (row - 1) * batch.cell_columns + first_column;
         const int column = thread % kBlocks;
-        if (column >= smaller(batch.cell_columns - first_column, kColumns)) {
+        if (column >= minimum(batch.cell_columns - first_column, kColumns)) {
             return;
         }
         const Histogram& before = shared.histograms[column];

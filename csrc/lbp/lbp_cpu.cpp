@@ -1,23 +1,22 @@
-// Checks, cuts the batch into bands, and hands them to threads.
+// LBP on the CPU: checks arguments, divides the batch into bands and runs the kernel on them in parallel.
 #include <algorithm>
 
-#include "common/bands.h"
+#include "common/parallel.h"
 #include "lbp/lbp.h"
-#include "lbp/lbp_checks.h"
 
 namespace preimage::lbp {
 namespace {
 
-constexpr std::int64_t kRowsPerBand = 4;        // cell rows; each band computes half a row twice at either end
+constexpr std::int64_t kRowsPerBand = 4;        // cell rows; neighboring bands both compute half a row
 constexpr std::int64_t kPixelRowsPerBand = 64;  // of the map of labels
 
-/// Rows are padded to whole cache lines, four of them.
+/// Return the count padded to whole cache lines, in groups of four.
 std::int64_t padded(std::int64_t count) { return (count + kAlignment - 1) / kAlignment * kAlignment; }
 
 struct Layout {
-    std::int64_t line_pitch, line_count, columns, votes;  // floats but for the columns
+    std::int64_t line_pitch, line_count, columns, votes;  // in floats, except columns
 
-    /// For `cell_size` 0 of the map of labels.
+    /// With `cell_size` 0, for the map of labels.
     Layout(const Image& image, std::int64_t cell_size, std::int64_t cell_columns) {
         line_pitch = padded(image.width + 32);
         line_count = cell_size == kFastCell ? kFastCell + 2 : 3;
@@ -46,39 +45,39 @@ struct Layout {
 
 }  // namespace
 
-void compute(const TensorView& images, const TensorView& output, std::int64_t cell_size, InstructionSet instruction_set,
-             int threads) {
+void compute(const TensorView& images, const TensorView& output, std::int64_t cell_size, int threads) {
     images.require_device(-1);
     output.require_device(-1);
     const Band whole = whole_image(images, output, cell_size);
-    const auto run = PREIMAGE_PICK(instruction_set, band);
+    const auto run = PREIMAGE_KERNEL(band);
     const Layout layout(whole.image, cell_size, whole.cell_columns);
     const std::int64_t output_bytes = kLabels * whole.cell_rows * whole.cell_columns * size_of(whole.type);
-    over_bands(images.shape[0], whole.image.height * whole.image.width, whole.cell_rows, kRowsPerBand, threads,
-               layout.floats(), [&](std::int64_t index, std::int64_t first_row, std::int64_t last_row, float* memory) {
-                   Band band = whole;
-                   band.image.pixels += index * images.strides[0];
-                   band.output += index * output_bytes;
-                   band.first_row = first_row;
-                   band.last_row = last_row;
-                   run(band, layout.scratch(memory));
-               });
+    for_each_band(images.shape[0], whole.image.height * whole.image.width, whole.cell_rows, kRowsPerBand, threads,
+                  layout.floats(),
+                  [&](std::int64_t index, std::int64_t first_row, std::int64_t last_row, float* memory) {
+                      Band band = whole;
+                      band.image.pixels += index * images.strides[0];
+                      band.output += index * output_bytes;
+                      band.first_row = first_row;
+                      band.last_row = last_row;
+                      run(band, layout.scratch(memory));
+                  });
 }
 
-void compute_codes(const TensorView& images, const TensorView& output, InstructionSet instruction_set, int threads) {
+void compute_codes(const TensorView& images, const TensorView& output, int threads) {
     images.require_device(-1);
     output.require_device(-1);
     const Image image = checked_image(images, output);
-    const auto run = PREIMAGE_PICK(instruction_set, code_band);
+    const auto run = PREIMAGE_KERNEL(code_band);
     const Layout layout(image, 0, 0);
     const std::int64_t pixels = image.height * image.width;
-    over_bands(images.shape[0], pixels, image.height, kPixelRowsPerBand, threads, layout.floats(),
-               [&](std::int64_t index, std::int64_t first_row, std::int64_t last_row, float* memory) {
-                   CodeBand band{image, first_row, last_row,
-                                 reinterpret_cast<std::uint8_t*>(output.data) + index * pixels};
-                   band.image.pixels += index * images.strides[0];
-                   run(band, layout.scratch(memory));
-               });
+    for_each_band(images.shape[0], pixels, image.height, kPixelRowsPerBand, threads, layout.floats(),
+                  [&](std::int64_t index, std::int64_t first_row, std::int64_t last_row, float* memory) {
+                      CodeBand band{image, first_row, last_row,
+                                    reinterpret_cast<std::uint8_t*>(output.data) + index * pixels};
+                      band.image.pixels += index * images.strides[0];
+                      run(band, layout.scratch(memory));
+                  });
 }
 
 }  // namespace preimage::lbp

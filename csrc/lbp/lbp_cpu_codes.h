@@ -1,4 +1,4 @@
-// Part of the CPU kernel (lbp_cpu_kernel.h): pixels to codes, codes to labels, and the map of labels.
+// Part of the CPU kernel (lbp_cpu_kernel.cpp): codes of pixels, their labels, and the map of labels.
 #pragma once
 
 #include <cstring>
@@ -7,11 +7,11 @@
 #include "lbp/lbp.h"
 #include "lbp/lbp_math.h"
 
-namespace preimage::lbp {
+namespace preimage::lbp::PREIMAGE_ISA {
 namespace {
 
-constexpr std::uint32_t kNoCode = 256;     // of a pixel that does not vote
-constexpr std::uint8_t kNobody = kLabels;  // the label it votes for in place of one
+constexpr std::uint32_t kNoCode = 256;          // of a pixel that does not vote
+constexpr std::uint8_t kUnusedLabel = kLabels;  // the label that such a pixel votes for
 
 struct LabelTable {
     std::uint8_t of[kNoCode + 1];
@@ -22,28 +22,28 @@ constexpr LabelTable label_table() {
     for (std::uint32_t code = 0; code < kNoCode; ++code) {
         table.of[code] = static_cast<std::uint8_t>(label_of(code));
     }
-    table.of[kNoCode] = kNobody;
+    table.of[kNoCode] = kUnusedLabel;
     return table;
 }
 
 constexpr LabelTable kLabelOf = label_table();
 
-/// Codes of the pixels [begin, end) of row y, begin >= 1, end < width, to codes[x - origin]; up to kLanes places
-/// before and after may be overwritten.
+/// Computes the codes of pixels [begin, end) of row y, begin >= 1, end < width, into codes[x - origin]; up to kChunk
+/// elements before and after may be overwritten.
 PREIMAGE_INLINE void code_row(const ImageRows& lines, std::int64_t y, std::int64_t begin, std::int64_t end,
                               std::int64_t origin, std::uint32_t* codes) {
-    const float* later = lines.row_to_fetch(0, y, kFastCell + 1);
+    const float* to_prefetch = lines.row_to_prefetch(0, y, kFastCell + 1);
     const float* above = lines.row(0, y - 1);
     const float* here = lines.row(0, y);
     const float* below = lines.row(0, y + 1);
     const std::int64_t last_start = lines.last_start();
-    for (std::int64_t x = begin; x < end; x += kLanes) {
-        const std::int64_t start = smaller(x, last_start);
-        if (later != nullptr) {
-            __builtin_prefetch(later + start, 0, 2);
+    for (std::int64_t x = begin; x < end; x += kChunk) {
+        const std::int64_t start = minimum(x, last_start);
+        if (to_prefetch != nullptr) {
+            __builtin_prefetch(to_prefetch + start, 0, 2);
         }
         std::uint32_t* out = codes + (start - origin);
-        for (int lane = 0; lane < kLanes; ++lane) {
+        for (int lane = 0; lane < kChunk; ++lane) {
             out[lane] = code_at(above + start + lane, here + start + lane, below + start + lane);
         }
     }
@@ -61,7 +61,7 @@ void write_label_row(const ImageRows& lines, std::int64_t y, std::int64_t width,
 
 }  // namespace
 
-void PREIMAGE_CODE_BAND(const CodeBand& band, const Scratch& scratch) {
+void code_band(const CodeBand& band, const Scratch& scratch) {
     const std::int64_t width = band.image.width;
     ImageRows lines(band.image, 1, scratch.lines, scratch.line_pitch, 3);
     for (std::int64_t y = band.first_row; y < band.last_row; ++y) {
@@ -75,4 +75,4 @@ void PREIMAGE_CODE_BAND(const CodeBand& band, const Scratch& scratch) {
     }
 }
 
-}  // namespace preimage::lbp
+}  // namespace preimage::lbp::PREIMAGE_ISA

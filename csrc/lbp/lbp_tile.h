@@ -1,4 +1,4 @@
-// Part of LBP for the GPU (lbp_blocks.h): what its programs read and write, and a piece of an image in shared memory.
+// Part of LBP's block programs (lbp_blocks.h): inputs and outputs, and a tile of an image in shared memory.
 #pragma once
 
 #include "common/image.h"
@@ -7,7 +7,7 @@
 
 namespace preimage::lbp {
 
-/// What the kernels read and write. Output: (B, 58, Hc, Wc); labels: (B, H, W).
+/// Inputs and outputs. Output: (B, 58, Hc, Wc); labels: (B, H, W).
 struct Batch {
     Image image;  // the first one
     std::int64_t image_stride, images;
@@ -22,10 +22,10 @@ struct Batch {
     }
 };
 
-/// What pixels are: kernels are compiled for each. `fetch` reads one and `brightness` is called when it is needed,
-/// which may be much later, so that nobody waits for the memory.
+/// Type and channels of pixels, for which kernels are specialized. `fetch` loads a pixel, `brightness` converts it when
+/// it is needed, possibly much later, so that no thread waits for memory.
 template <class Pixel, int kChannels>
-struct Kind {
+struct PixelFormat {
     using Raw = float;  // three channels: their luma
     PREIMAGE_HOST_DEVICE static Raw fetch(const std::byte* at, std::int64_t channel_stride) {
         const auto read = [at](std::int64_t offset) {
@@ -37,35 +37,35 @@ struct Kind {
 };
 
 template <class Pixel>
-struct Kind<Pixel, 1> {
+struct PixelFormat<Pixel, 1> {
     using Raw = Pixel;
     PREIMAGE_HOST_DEVICE static Raw fetch(const std::byte* at, std::int64_t) {
         return *reinterpret_cast<const Pixel*>(at);
     }
-    /// Only the order counts: no need to divide bytes by 255.
+    /// Only the order of values matters, so bytes are not divided by 255.
     PREIMAGE_HOST_DEVICE static float brightness(Raw raw) { return static_cast<float>(raw); }
 };
 
-/// Calls call(Kind) with the image's.
+/// Calls call(PixelFormat) with the image's format.
 template <class Call>
-void with_kind(const Image& image, const Call& call) {
+void with_pixel_format(const Image& image, const Call& call) {
     if (image.type == ScalarType::float32) {
-        image.channels == 1 ? call(Kind<float, 1>{}) : call(Kind<float, 3>{});
+        image.channels == 1 ? call(PixelFormat<float, 1>{}) : call(PixelFormat<float, 3>{});
     } else {
-        image.channels == 1 ? call(Kind<std::uint8_t, 1>{}) : call(Kind<std::uint8_t, 3>{});
+        image.channels == 1 ? call(PixelFormat<std::uint8_t, 1>{}) : call(PixelFormat<std::uint8_t, 3>{});
     }
 }
 
-/// A piece of an image with one pixel more on every side, and what every code's label is.
-template <class Kind, int kRows, int kWidth, int kThreads>
+/// A tile of an image with a border of one pixel, and the table of labels.
+template <class PixelFormat, int kRows, int kWidth, int kThreads>
 struct Tile {
-    static constexpr int kStep = kThreads / kWidth;  // rows that all threads fetch together
+    static constexpr int kStep = kThreads / kWidth;  // rows fetched by all threads together
     static constexpr int kEach = (kRows + 2 + kStep - 1) / kStep;
 
-    /// What one thread fetches: every kStep-th pixel of a column, and one of the two columns that are left over.
-    struct Share {
-        typename Kind::Raw column[kEach];
-        typename Kind::Raw edge;
+    /// Pixels fetched by one thread: every kStep-th pixel of a column, and one of the two remaining columns.
+    struct Fetched {
+        typename PixelFormat::Raw column[kEach];
+        typename PixelFormat::Raw edge;
     };
 
     float pixels[kRows + 2][kWidth + 2];
@@ -77,62 +77,64 @@ struct Tile {
         }
     }
 
-    /// Of the pixels from (top, left) on and those around them. Where the image has none nothing is read later.
-    PREIMAGE_HOST_DEVICE static Share fetch(const Image& image, int top, int left, int thread) {
-        Share share{};
+    /// Fetches pixels of the tile at (top, left) and its border. Positions outside the image stay zero and are not
+    /// used.
+    PREIMAGE_HOST_DEVICE static Fetched fetch(const Image& image, int top, int left, int thread) {
+        Fetched fetched{};
         const int y = top - 1 + thread / kWidth;
         const int x = left - 1 + thread % kWidth;
         if (rows_inside(image, top) && (kRows + 2) % kStep == 0) {
-            fetch_column<true>(image, y, x, share.column);
+            fetch_column<true>(image, y, x, fetched.column);
         } else {
-            fetch_column<false>(image, y, x, share.column);
+            fetch_column<false>(image, y, x, fetched.column);
         }
         if (thread < 2 * (kRows + 2)) {
-            typename Kind::Raw edge[1] = {};
+            typename PixelFormat::Raw edge[1] = {};
             fetch_column<false>(image, top - 1 + thread / 2, left - 1 + kWidth + thread % 2, edge);
-            share.edge = edge[0];
+            fetched.edge = edge[0];
         }
-        return share;
+        return fetched;
     }
 
-    PREIMAGE_HOST_DEVICE void store(const Share& share, int thread) {
+    PREIMAGE_HOST_DEVICE void store(const Fetched& fetched, int thread) {
 #ifdef __CUDA_ARCH__
 #pragma unroll
 #endif
         for (int index = 0; index < kEach; ++index) {
             const int row = thread / kWidth + index * kStep;
             if (row < kRows + 2) {
-                pixels[row][thread % kWidth] = Kind::brightness(share.column[index]);
+                pixels[row][thread % kWidth] = PixelFormat::brightness(fetched.column[index]);
             }
         }
         if (thread < 2 * (kRows + 2)) {
-            pixels[thread / 2][kWidth + thread % 2] = Kind::brightness(share.edge);
+            pixels[thread / 2][kWidth + thread % 2] = PixelFormat::brightness(fetched.edge);
         }
     }
 
-    /// Does the image have all rows of the piece at `top`, and those around it? Most pieces need no test for every row.
+    /// Return whether all rows of the tile at `top` and its border are inside the image. Most tiles need no test per
+    /// row.
     PREIMAGE_HOST_DEVICE static bool rows_inside(const Image& image, int top) {
         return top >= 1 && top + kRows < image.height;
     }
 
-    /// The pixels (y, x - 1), (y, x), (y, x + 1) of the piece.
+    /// Reads the pixels (y, x - 1), (y, x), (y, x + 1) of the tile.
     PREIMAGE_HOST_DEVICE void read(int y, int x, float (&row)[3]) const {
         row[0] = pixels[y + 1][x];
         row[1] = pixels[y + 1][x + 1];
         row[2] = pixels[y + 1][x + 2];
     }
 
-    /// The label of the pixel in the middle of three such rows.
+    /// Return the label of the pixel in the middle of three such rows.
     PREIMAGE_HOST_DEVICE std::int32_t label(const float (&above)[3], const float (&here)[3],
                                             const float (&below)[3]) const {
         return labels[code_at(&above[1], &here[1], &below[1])];
     }
 
 private:
-    /// The pixels (y, x), (y + kStep, x) and so on, as far as the image has them; it has all rows if `kInside`.
+    /// Fetches the pixels (y, x), (y + kStep, x) and so on that are inside the image; with `kInside` all rows are.
     template <bool kInside, int kCount>
     PREIMAGE_HOST_DEVICE static void fetch_column(const Image& image, int y, int x,
-                                                  typename Kind::Raw (&column)[kCount]) {
+                                                  typename PixelFormat::Raw (&column)[kCount]) {
         if (static_cast<std::uint32_t>(x) >= static_cast<std::uint32_t>(image.width)) {
             return;
         }
@@ -144,7 +146,7 @@ private:
 #endif
         for (int index = 0; index < kCount; ++index, offset += step) {
             if (kInside || static_cast<std::uint32_t>(y + index * kStep) < height) {
-                column[index] = Kind::fetch(image.pixels + offset, image.channel_stride);
+                column[index] = PixelFormat::fetch(image.pixels + offset, image.channel_stride);
             }
         }
     }

@@ -1,18 +1,16 @@
-// What the native module offers of sparse SIFT.
+// Python bindings of sparse SIFT.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
 #include <algorithm>
 #include <array>
-#include <string>
 #include <vector>
 
 #include "bindings.h"
-#include "common/cpu_features.h"
-#include "sift/sift_grid.h"
 #include "sift/sift.h"
-#include "tensor_view.h"
+#include "sift/sift_grid.h"
+#include "tensor_caster.h"
 
 namespace preimage::sift {
 
@@ -20,8 +18,8 @@ namespace py = pybind11;
 
 namespace {
 
-/// How many there are is known only at the end: hence arrays that are made here, unlike elsewhere.
-py::tuple gathered(const std::vector<Keypoints>& images) {
+/// Allocates the arrays here, unlike elsewhere, because the number of keypoints is known only at the end.
+py::tuple to_arrays(const std::vector<Keypoints>& images) {
     std::vector<py::ssize_t> offsets{0};
     for (const Keypoints& image : images) {
         offsets.push_back(offsets.back() + static_cast<py::ssize_t>(image.frames.size() / kFrame));
@@ -47,40 +45,34 @@ py::tuple gathered(const std::vector<Keypoints>& images) {
     return py::make_tuple(frames, descriptors, bounds);
 }
 
-py::tuple sift(const TensorDescription& images, int levels, int first_octave, double peak_threshold,
-               double edge_threshold, const std::string& instruction_set, int threads) {
-    const TensorView view(images);
-    const InstructionSet chosen = choose_instruction_set(instruction_set);
+py::tuple sift(const TensorView& images, int levels, int first_octave, double peak_threshold, double edge_threshold,
+               int threads) {
     std::vector<Keypoints> found;
     {
         const py::gil_scoped_release released;
-        found = compute(view, {levels, first_octave, peak_threshold, edge_threshold}, chosen, threads);
+        found = compute(images, {levels, first_octave, peak_threshold, edge_threshold}, threads);
     }
-    return gathered(found);
+    return to_arrays(found);
 }
 
-void sift_grid(const TensorDescription& x, const TensorDescription& y, const TensorDescription& scale,
-               const TensorDescription& angle, const TensorDescription& descriptors,
-               const std::vector<std::int64_t>& offsets, const TensorDescription& output,
+void sift_grid(const TensorView& x, const TensorView& y, const TensorView& scale, const TensorView& angle,
+               const TensorView& descriptors, const std::vector<std::int64_t>& offsets, const TensorView& output,
                const std::array<std::int64_t, 2>& image_size, std::int64_t cell, std::int64_t seed,
                double descriptor_scale, int threads) {
-    const GridInput keypoints{TensorView(x),     TensorView(y),           TensorView(scale),
-                              TensorView(angle), TensorView(descriptors), offsets};
     const GridParameters parameters{image_size[0], image_size[1], cell, static_cast<std::uint64_t>(seed),
                                     static_cast<float>(descriptor_scale)};
-    const TensorView output_view(output);
-    const py::gil_scoped_release released;
-    draw_grid(keypoints, parameters, output_view, threads);
+    draw_grid({x, y, scale, angle, descriptors, offsets}, parameters, output, threads);
 }
 
 }  // namespace
 
 void register_ops(py::module_& module) {
     module.def("sift", &sift, py::arg("images"), py::arg("levels"), py::arg("first_octave"), py::arg("peak_threshold"),
-               py::arg("edge_threshold"), py::arg("instruction_set"), py::arg("threads"));
+               py::arg("edge_threshold"), py::arg("threads"));
     module.def("sift_grid", &sift_grid, py::arg("x"), py::arg("y"), py::arg("scale"), py::arg("angle"),
                py::arg("descriptors"), py::arg("offsets"), py::arg("output"), py::arg("image_size"), py::arg("cell"),
-               py::arg("seed"), py::arg("descriptor_scale"), py::arg("threads"));
+               py::arg("seed"), py::arg("descriptor_scale"), py::arg("threads"),
+               py::call_guard<py::gil_scoped_release>());
 }
 
 }  // namespace preimage::sift

@@ -1,22 +1,21 @@
-// Checks, walks through the octaves, and hands images to threads.
+// Sparse SIFT on the CPU: checks arguments, builds the scale space octave by octave, and runs images in parallel.
 #include "sift/sift.h"
 
 #include <algorithm>
 #include <cmath>
 
-#include "common/aligned.h"
-#include "common/fresh_memory.h"
+#include "common/memory.h"
 #include "common/parallel.h"
 #include "sift/sift_refine.h"
 
 namespace preimage::sift {
 namespace {
 
-constexpr double kSigma = 1.6;         // of an octave's lowest level
-constexpr double kImageSigma = 0.5;    // that the image is taken to have, in its own pixels
-constexpr std::int64_t kLeastSide = 3;  // an extremum needs neighbours
+constexpr double kSigma = 1.6;        // of the lowest level of an octave
+constexpr double kImageSigma = 0.5;   // assumed blur of the image, in its pixels
+constexpr std::int64_t kMinSide = 3;  // an extremum needs neighbors
 
-/// The Gaussian of this standard deviation in float32, its weights summing up to about 1.
+/// Return the float32 Gaussian of this standard deviation; its weights sum to about 1.
 std::vector<float> gaussian(double sigma) {
     const std::int64_t radius = std::max<std::int64_t>(static_cast<std::int64_t>(std::ceil(4.0 * sigma)), 1);
     std::vector<float> weights(static_cast<std::size_t>(2 * radius + 1));
@@ -32,23 +31,24 @@ std::vector<float> gaussian(double sigma) {
     return weights;
 }
 
-/// What all images of a batch share.
+/// Sizes and filters shared by all images of a batch.
 struct Plan {
     Parameters parameters;
     Kernels kernels;
-    Size first;   // of the first octave
+    Size first;  // of the first octave
     int octaves;
-    std::int64_t plane;                        // floats from one plane of an octave to the next
-    std::int64_t line;                         // floats of a row with margins
-    double sigma;                              // of level 0
-    std::vector<std::vector<float>> filters;  // to level s from s - 1, from -1 (from the image) on
+    std::int64_t plane;                       // floats from one plane of an octave to the next
+    std::int64_t line;                        // floats of a row with margins
+    double sigma;                             // of level 0
+    std::vector<std::vector<float>> filters;  // from level s - 1 to s, starting with that from the image to level -1
 
-    Plan(const Image& image, const Parameters& wanted, InstructionSet instruction_set)
-        : parameters(wanted), kernels(PREIMAGE_PICK(instruction_set, kernels)()), first(), octaves(1) {
+    Plan(const Image& image, const Parameters& wanted)
+        : parameters(wanted), kernels(PREIMAGE_KERNEL(kernels)()), first(), octaves(1) {
         const int octave = wanted.first_octave;
         const auto scaled = [octave](std::int64_t side) { return octave < 0 ? side << -octave : side >> octave; };
         first = sized(scaled(image.width), scaled(image.height));
-        // Memory that no machine has; below it no sum of sizes overflows. (A tensor may repeat one pixel without end.)
+        // More memory than any machine has; below this limit no sum of sizes overflows. (A tensor may repeat one pixel
+        // without limit.)
         require(first.height <= (std::int64_t{1} << 40) / first.pitch, "an image must have fewer than 2^40 pixels");
         std::int64_t side = std::min(image.width, image.height);
         int log_side = 0;
@@ -73,7 +73,7 @@ struct Plan {
         line = std::max(first.pitch, image.width) + widest + 64;
     }
 
-    /// Rows padded to whole cache lines, and one more: an odd number of them keeps columns out of one cache set.
+    /// Return the size with rows padded to an odd number of cache lines, so that columns do not share a cache set.
     static Size sized(std::int64_t width, std::int64_t height) {
         const std::int64_t lines = (width + 15) / 16;
         return {width, height, (lines + 1 + lines % 2) * 16};
@@ -83,10 +83,10 @@ struct Plan {
     std::int64_t floats() const { return planes() * plane + line + 7 * first.pitch; }
 };
 
-/// One image's way through the octaves.
+/// Detects the keypoints of one image.
 class Detector {
 public:
-    /// `memory`: plan.floats() of them, that need not be set.
+    /// `memory`: plan.floats() uninitialized floats.
     Detector(const Plan& plan, float* memory) : plan_(plan), size_(plan.first) {
         const auto take = [&memory](std::int64_t floats) {
             float* taken = memory;
@@ -103,7 +103,7 @@ public:
     }
 
     Keypoints run(const Image& image) {
-        if (std::min(size_.width, size_.height) >= kLeastSide) {
+        if (std::min(size_.width, size_.height) >= kMinSide) {
             load(image);
             smooth(level(0), -1);
             for (octave_ = plan_.parameters.first_octave;; ++octave_) {
@@ -113,7 +113,7 @@ public:
                 detect();
                 const Size next = Plan::sized(size_.width / 2, size_.height / 2);
                 if (octave_ + 1 == plan_.parameters.first_octave + plan_.octaves ||
-                    std::min(next.width, next.height) < kLeastSide) {
+                    std::min(next.width, next.height) < kMinSide) {
                     break;
                 }
                 halve(next);
@@ -125,10 +125,10 @@ public:
 private:
     float* level(int s) { return levels_ + (s + 1) * plan_.plane; }
 
-    /// Of levels s and s + 1.
+    /// Return the difference of levels s and s + 1.
     float* difference(int s) { return differences_ + (s + 1) * plan_.plane; }
 
-    /// The image in the first octave's size, into the memory of level 0, from where it is smoothed into level -1.
+    /// Loads the image at the first octave's size into the memory of level 0, from which it is smoothed into level -1.
     void load(const Image& image) {
         float* out = level(0);
         const int octave = plan_.parameters.first_octave;
@@ -149,7 +149,7 @@ private:
         }
     }
 
-    /// Every second pixel is the mean of its neighbours; the last is its neighbour.
+    /// Every second pixel is the mean of its neighbors; the last one repeats its neighbor.
     void load_doubled(const Image& image) {
         float* const out = level(0);
         for (std::int64_t y = 0; y < image.height; ++y) {
@@ -171,7 +171,7 @@ private:
         }
     }
 
-    /// Every second pixel of level `levels` - 1, which has twice the blur of level -1, makes the next octave's.
+    /// Starts the next octave with every second pixel of level `levels` - 1, whose blur is twice that of level -1.
     void halve(const Size& next) {
         const float* from = level(plan_.parameters.levels - 1);
         float* to = level(-1);
@@ -203,31 +203,35 @@ private:
     }
 
     void check(std::int64_t x, std::int64_t y, int s) {
-        const double least = 0.8 * plan_.parameters.peak_threshold;
+        const double threshold = 0.8 * plan_.parameters.peak_threshold;
         const float* here = difference(s);
         const auto value = static_cast<double>(here[y * size_.pitch + x]);
         Extremum extremum{};
-        // A minimum above zero, or a maximum below it, is none.
+        // Minima above zero and maxima below it do not count.
         const bool maximum = value > static_cast<double>(here[y * size_.pitch + x - 1]);
-        if ((maximum ? value >= least : value <= -least) &&
+        if ((maximum ? value >= threshold : value <= -threshold) &&
             refine(here, size_, plan_.plane, x, y, s, plan_.parameters, &extremum)) {
             add(extremum, s);
         }
     }
 
-    /// Once for every direction.
+    /// Adds one keypoint per direction.
     void add(const Extremum& extremum, int s) {
         if (!has_gradients_) {
             plan_.kernels.gradients(level(s), size_, lengths_, angles_);
             has_gradients_ = true;
         }
-        // VLFeat keeps keypoints in float32, in the image's pixels, and goes on from there.
+        // VLFeat stores keypoints in float32, in pixels of the image, and continues from these rounded values.
         const double scale = std::pow(2.0, octave_);
         const auto x = static_cast<float>(extremum.x * scale);
         const auto y = static_cast<float>(extremum.y * scale);
         const auto sigma =
             static_cast<float>(plan_.sigma * std::pow(2.0, extremum.level / plan_.parameters.levels) * scale);
-        const Patch patch{lengths_,  angles_,   size_, static_cast<double>(x) / scale, static_cast<double>(y) / scale,
+        const Patch patch{lengths_,
+                          angles_,
+                          size_,
+                          static_cast<double>(x) / scale,
+                          static_cast<double>(y) / scale,
                           static_cast<double>(sigma) / scale};
         double histogram[kOrientationBins];
         double angles[4];
@@ -240,7 +244,7 @@ private:
                 found_.descriptors.resize(begin);
                 continue;
             }
-            constexpr auto turn = static_cast<float>(kTurn);
+            constexpr auto turn = static_cast<float>(kTwoPi);
             const auto angle = static_cast<float>(angles[k]);
             found_.frames.insert(found_.frames.end(), {x, y, sigma, angle < turn ? angle : 0.0f,
                                                        static_cast<float>(std::abs(extremum.value))});
@@ -267,8 +271,7 @@ void check(const Parameters& parameters) {
 
 }  // namespace
 
-std::vector<Keypoints> compute(const TensorView& images, const Parameters& parameters, InstructionSet instruction_set,
-                               int threads) {
+std::vector<Keypoints> compute(const TensorView& images, const Parameters& parameters, int threads) {
     images.require_device(-1);
     const Image image = first_image(images);
     check(parameters);
@@ -277,7 +280,7 @@ std::vector<Keypoints> compute(const TensorView& images, const Parameters& param
     if (batch == 0) {
         return found;
     }
-    const Plan plan(image, parameters, instruction_set);
+    const Plan plan(image, parameters);
     const int workers = static_cast<int>(std::clamp<std::int64_t>(threads, 1, batch));
     const AlignedFloats memory = aligned_floats(plan.floats() * workers);
     prefer_large_pages(memory.get(), plan.floats() * workers * static_cast<std::int64_t>(sizeof(float)));

@@ -1,24 +1,24 @@
-// Part of the CPU kernels (sift_cpu_kernel.h): what is summed up around a keypoint.
+// Part of the CPU kernels (sift_cpu_kernel.cpp): orientations and descriptor of a keypoint.
 //
-// Row by row of its window: first what every pixel gives, in plain loops that vectorise, then the votes.
+// Both go through the window row by row: loops that vectorize compute the votes of a row, then the votes are added.
 #pragma once
 
 #include <cstring>
 
 #include "common/host_device.h"
-#include "common/lanes.h"
+#include "common/simd.h"
 #include "dense_sift/dense_sift_math.h"
 #include "sift/sift.h"
 
-namespace preimage::sift {
+namespace preimage::sift::PREIMAGE_ISA {
 namespace {
 
-/// exp(-25 / 256) to the powers 1, 2, 4 ... 32, and what the first is below 1.
+/// exp(-25 / 256) to the powers 1, 2, 4 ... 32, and 1 minus the first.
 constexpr float kPowers[6] = {0.906960618f, 0.822577562f, 0.676633846f, 0.457833361f, 0.209611387f, 0.0439369336f};
-constexpr float kFall = 0.0930393825f;
+constexpr float kSlope = 0.0930393825f;
 
-/// exp(-x), 0 <= x < 6.25, as VLFeat has it: straight lines between points 25 / 256 apart, up to 0.1 % too large. The
-/// values at the points are powers of the first, multiplied together bit by bit: a table would be slower.
+/// Return exp(-x), 0 <= x < 6.25, as VLFeat does: piecewise linear between points 25 / 256 apart, up to 0.1 % too
+/// large. The values at the points are products of powers, one per bit of the index; a table would be slower.
 PREIMAGE_INLINE float window_at(float x) {
     const float place = x * 10.24f;
     const auto whole = static_cast<std::int32_t>(place);
@@ -26,13 +26,13 @@ PREIMAGE_INLINE float window_at(float x) {
                       ((whole & 4) != 0 ? kPowers[2] : 1.0f);
     const float high = ((whole & 8) != 0 ? kPowers[3] : 1.0f) * ((whole & 16) != 0 ? kPowers[4] : 1.0f) *
                        ((whole & 32) != 0 ? kPowers[5] : 1.0f);
-    return low * high * (1.0f - (place - static_cast<float>(whole)) * kFall);
+    return low * high * (1.0f - (place - static_cast<float>(whole)) * kSlope);
 }
 
-/// Whole vectors: what lies after a row's last pixel is computed too, and not used.
+/// Return the count rounded up to whole vectors: elements past the end of a row are computed but not used.
 PREIMAGE_INLINE std::int64_t rounded_up(std::int64_t count) { return (count + 15) / 16 * 16; }
 
-/// Two of 36 directions, as an index, and what each gets.
+/// Per pixel of a row, the first of two adjacent directions, and the votes for both.
 struct OrientationRow {
     std::int32_t bins[kPatchWidth];
     float first[kPatchWidth], second[kPatchWidth];
@@ -40,15 +40,15 @@ struct OrientationRow {
 
 void orientation_row(const Patch& patch, std::int64_t place, std::int64_t count, float dx, float dy, float reach,
                      float factor, OrientationRow& row) {
-    constexpr auto kBinsPerRadian = static_cast<float>(kOrientationBins / kTurn);
+    constexpr auto kBinsPerRadian = static_cast<float>(kOrientationBins / kTwoPi);
     const float* __restrict lengths = patch.lengths + place;
     const float* __restrict angles = patch.angles + place;
     for (std::int64_t k = 0; k < rounded_up(count); ++k) {
         const float x = dx + static_cast<float>(static_cast<std::int32_t>(k));
         const float square = x * x + dy * dy;
-        const float counts = square < reach ? 1.0f : 0.0f;  // a factor, because a choice would not vectorise
+        const float counts = square < reach ? 1.0f : 0.0f;  // a factor, because a conditional would not vectorize
         const float length = lengths[k] * window_at(square * factor) * counts;
-        const float bin = angles[k] * kBinsPerRadian + 0.5f;  // counted from the one before the first
+        const float bin = angles[k] * kBinsPerRadian + 0.5f;  // bin 0 is the one before the first
         const auto whole = static_cast<std::int32_t>(bin);
         const float share = bin - static_cast<float>(whole);
         row.bins[k] = whole;
@@ -57,21 +57,21 @@ void orientation_row(const Patch& patch, std::int64_t place, std::int64_t count,
     }
 }
 
-/// Every pixel in a circle of three times 1.5 sigma votes for the two nearest directions.
+/// Every pixel within a radius of three times 1.5 sigma votes for the two nearest directions.
 void orientations(const Patch& patch, double* histogram) {
     const double sigma = 1.5 * patch.sigma;
     const auto floor_radius = static_cast<std::int64_t>(3.0 * sigma);
-    const std::int64_t radius = larger(floor_radius, 1);
+    const std::int64_t radius = maximum(floor_radius, 1);
     const auto column = static_cast<std::int64_t>(patch.x + 0.5);
-    const auto centre_row = static_cast<std::int64_t>(patch.y + 0.5);
-    const std::int64_t left = larger(column - radius, 0);
-    const std::int64_t right = smaller(column + radius, patch.size.width - 1);
+    const auto center_row = static_cast<std::int64_t>(patch.y + 0.5);
+    const std::int64_t left = maximum(column - radius, 0);
+    const std::int64_t right = minimum(column + radius, patch.size.width - 1);
     const auto reach = static_cast<float>(radius * radius) + 0.6f;
     const auto factor = static_cast<float>(1.0 / (2.0 * sigma * sigma));
-    double votes[kOrientationBins + 2] = {};  // the first and the last once more
+    double votes[kOrientationBins + 2] = {};  // with a copy of the last before the first, and vice versa
     OrientationRow row;
-    for (std::int64_t y = larger(centre_row - radius, 0);
-         y <= smaller(centre_row + radius, patch.size.height - 1); ++y) {
+    for (std::int64_t y = maximum(center_row - radius, 0); y <= minimum(center_row + radius, patch.size.height - 1);
+         ++y) {
         const auto dx = static_cast<float>(static_cast<double>(left) - patch.x);
         const auto dy = static_cast<float>(static_cast<double>(y) - patch.y);
         const std::int64_t count = right - left + 1;
@@ -91,25 +91,26 @@ void orientations(const Patch& patch, double* histogram) {
 // ---- Descriptors ----
 
 constexpr int kOrientations = 8;
-constexpr int kSide = 6;  // four spatial bins and one more at either end, whose votes are dropped
+constexpr int kSide = 6;  // four spatial bins, and one at either end whose votes are dropped
 
-/// Orientations of a spatial bin: all eight, or as many as a register holds (wider vectors would be kept in memory).
-constexpr int kPart = kWidth < kOrientations ? kWidth : kOrientations;
-using Part = float __attribute__((vector_size(kPart * sizeof(float))));
+/// Orientations of a spatial bin that are added together: all eight, or as many as fit into a register (GCC would keep
+/// wider vectors in memory).
+constexpr int kPartSize = kVecSize < kOrientations ? kVecSize : kOrientations;
+using Part = float __attribute__((vector_size(kPartSize * sizeof(float))));
 
 struct DescriptorRow {
-    std::int32_t cells[kPatchWidth];                // the upper left one of the four spatial bins that get something
-    std::int32_t orientations[kPatchWidth];         // the first of two
-    float first[kPatchWidth], second[kPatchWidth];  // what the two get
-    float right[kPatchWidth], down[kPatchWidth];    // shares of the bins to the right and below
+    std::int32_t cells[kPatchWidth];                // upper left of the four spatial bins voted for
+    std::int32_t orientations[kPatchWidth];         // first of the two orientations voted for
+    float first[kPatchWidth], second[kPatchWidth];  // votes for the two orientations
+    float right[kPatchWidth], down[kPatchWidth];    // weights of the bins to the right and below
 };
 
-/// The window's axes in units of spatial bins: nx = across_x * dx + across_y * dy, ny = across_x * dy - across_y * dx.
+/// Axes of the window in units of spatial bins: nx = across_x * dx + across_y * dy, ny = across_x * dy - across_y * dx.
 struct Axes {
     float across_x, across_y, angle, factor;
 };
 
-/// Nearest place in [0, 5).
+/// Return the value clamped to [0, 5).
 PREIMAGE_INLINE float within(float place) {
     constexpr float most = 4.9999995f;
     const float low = place > 0.0f ? place : 0.0f;
@@ -118,8 +119,8 @@ PREIMAGE_INLINE float within(float place) {
 
 void descriptor_row(const Patch& patch, std::int64_t place, std::int64_t count, float dx, float dy, const Axes& axes,
                     DescriptorRow& row) {
-    constexpr auto kTurnFloat = static_cast<float>(kTurn);
-    constexpr auto kBinsPerRadian = static_cast<float>(kOrientations / kTurn);
+    constexpr auto kTwoPiFloat = static_cast<float>(kTwoPi);
+    constexpr auto kBinsPerRadian = static_cast<float>(kOrientations / kTwoPi);
     const float* __restrict lengths = patch.lengths + place;
     const float* __restrict angles = patch.angles + place;
     for (std::int64_t k = 0; k < rounded_up(count); ++k) {
@@ -127,7 +128,7 @@ void descriptor_row(const Patch& patch, std::int64_t place, std::int64_t count, 
         const float nx = axes.across_x * x + axes.across_y * dy;
         const float ny = axes.across_x * dy - axes.across_y * x;
         const float farther = absolute(nx) > absolute(ny) ? absolute(nx) : absolute(ny);
-        const float counts = farther < 2.5f ? 1.0f : 0.0f;  // a factor, because a choice would not vectorise
+        const float counts = farther < 2.5f ? 1.0f : 0.0f;  // a factor, because a conditional would not vectorize
         const float length = lengths[k] * window_at((nx * nx + ny * ny) * axes.factor) * counts;
         const float column = within(nx + 2.5f);
         const float line = within(ny + 2.5f);
@@ -136,7 +137,7 @@ void descriptor_row(const Patch& patch, std::int64_t place, std::int64_t count, 
         const float right = column - static_cast<float>(whole_column);
         const float down = line - static_cast<float>(whole_line);
         const float turned = angles[k] - axes.angle;
-        const float bin = (turned + (turned < 0.0f ? kTurnFloat : 0.0f)) * kBinsPerRadian;
+        const float bin = (turned + (turned < 0.0f ? kTwoPiFloat : 0.0f)) * kBinsPerRadian;
         const auto whole = static_cast<std::int32_t>(bin);  // 0 ... 8
         const float share = bin - static_cast<float>(whole);
         row.cells[k] = whole_line * kSide + whole_column;
@@ -148,7 +149,7 @@ void descriptor_row(const Patch& patch, std::int64_t place, std::int64_t count, 
     }
 }
 
-/// One at orientation k mod 8.
+/// Row k is 1 at orientation k mod 8, and 0 elsewhere.
 struct Marks {
     alignas(32) float at[kOrientations + 2][kOrientations];
 };
@@ -169,7 +170,7 @@ void add_votes(const DescriptorRow& row, std::int64_t count, const Marks& marks,
         const float* const one = marks.at[row.orientations[k]];
         float* const here = bins + row.cells[k] * kOrientations;
         float* const below = here + kSide * kOrientations;
-        for (int from = 0; from < kOrientations; from += kPart) {
+        for (int from = 0; from < kOrientations; from += kPartSize) {
             const Part given =
                 load_part(one + from) * row.first[k] + load_part(one + kOrientations + from) * row.second[k];
             const Part down = given * row.down[k];
@@ -184,8 +185,8 @@ void add_votes(const DescriptorRow& row, std::int64_t count, const Marks& marks,
     }
 }
 
-/// Divides by the length, as VLFeat does; false for what is not finite.
-bool normalise(float* descriptor) {
+/// Normalizes as VLFeat does; returns false if the length is not finite.
+bool normalize(float* descriptor) {
     float squares = 0.0f;
     for (int k = 0; k < kDescriptor; ++k) {
         squares += descriptor[k] * descriptor[k];
@@ -197,7 +198,8 @@ bool normalise(float* descriptor) {
     return squares < 3.0e38f;
 }
 
-/// The columns [first, last] of row dy that reach into the window, one more at either end: |nx| and |ny| below 2.5.
+/// Restricts the columns [first, last] of row dy to those within the window (|nx| and |ny| below 2.5), plus one at
+/// either end.
 void clip_row(const Axes& axes, float dy, float x, std::int64_t* first, std::int64_t* last) {
     const auto clip = [&](float slope, float offset) {
         if (absolute(slope) < 1e-6f) {
@@ -207,10 +209,10 @@ void clip_row(const Axes& axes, float dy, float x, std::int64_t* first, std::int
         const float b = (2.5f - offset) / slope;
         const float low = x + (a < b ? a : b);
         const float high = x + (a < b ? b : a);
-        // Far outside what an integer holds, or not a number, nothing is clipped.
+        // Skipped for NaN, and for values that an integer cannot hold.
         if (absolute(low) < 1e9f && absolute(high) < 1e9f) {
-            *first = larger(*first, static_cast<std::int64_t>(low) - 1);
-            *last = smaller(*last, static_cast<std::int64_t>(high) + 1);
+            *first = maximum(*first, static_cast<std::int64_t>(low) - 1);
+            *last = minimum(*last, static_cast<std::int64_t>(high) + 1);
         }
     };
     clip(axes.across_x, axes.across_y * dy);
@@ -221,8 +223,8 @@ bool describe(const Patch& patch, double angle, float* descriptor) {
     const double bin_size = 3.0 * patch.sigma;
     const auto radius = static_cast<std::int64_t>(1.4142135623730951 * bin_size * 2.5 + 0.5);
     const auto column = static_cast<std::int64_t>(patch.x + 0.5);
-    const auto centre_row = static_cast<std::int64_t>(patch.y + 0.5);
-    // Standard deviation of the window: two bins.
+    const auto center_row = static_cast<std::int64_t>(patch.y + 0.5);
+    // The window has a standard deviation of two bins.
     const Axes axes{static_cast<float>(__builtin_cos(angle) / bin_size),
                     static_cast<float>(__builtin_sin(angle) / bin_size), static_cast<float>(angle), 0.125f};
     Marks marks = {};
@@ -231,11 +233,11 @@ bool describe(const Patch& patch, double angle, float* descriptor) {
     }
     alignas(32) float bins[kSide * kSide * kOrientations] = {};
     DescriptorRow row;
-    for (std::int64_t y = larger(centre_row - radius, 1);
-         y <= smaller(centre_row + radius, patch.size.height - 2); ++y) {
+    for (std::int64_t y = maximum(center_row - radius, 1); y <= minimum(center_row + radius, patch.size.height - 2);
+         ++y) {
         const auto dy = static_cast<float>(static_cast<double>(y) - patch.y);
-        std::int64_t first = larger(column - radius, 1);
-        std::int64_t last = smaller(column + radius, patch.size.width - 2);
+        std::int64_t first = maximum(column - radius, 1);
+        std::int64_t last = minimum(column + radius, patch.size.width - 2);
         clip_row(axes, dy, static_cast<float>(patch.x), &first, &last);
         if (first <= last) {
             const auto dx = static_cast<float>(static_cast<double>(first) - patch.x);
@@ -247,13 +249,13 @@ bool describe(const Patch& patch, double angle, float* descriptor) {
         std::memcpy(descriptor + line * 4 * kOrientations, bins + ((line + 1) * kSide + 1) * kOrientations,
                     4 * kOrientations * sizeof(float));
     }
-    const bool finite = normalise(descriptor);
+    const bool finite = normalize(descriptor);
     for (int k = 0; k < kDescriptor; ++k) {
         descriptor[k] = dense_sift::clip(descriptor[k]);
     }
-    normalise(descriptor);
+    normalize(descriptor);
     return finite;
 }
 
 }  // namespace
-}  // namespace preimage::sift
+}  // namespace preimage::sift::PREIMAGE_ISA

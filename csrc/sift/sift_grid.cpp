@@ -6,9 +6,9 @@
 #include <stdexcept>
 #include <string>
 
-#include "common/float_bits.h"
-#include "common/fresh_memory.h"
+#include "common/float16.h"
 #include "common/image.h"
+#include "common/memory.h"
 #include "common/parallel.h"
 #include "sift/sift.h"
 
@@ -20,8 +20,8 @@ void store_one(Half* out, float value) { out->bits = to_half(value); }
 
 const float* floats_of(const TensorView& tensor) { return reinterpret_cast<const float*>(tensor.data); }
 
-/// A cell's keypoint, if it has one.
-struct Drawn {
+/// The keypoint drawn for a cell, if any.
+struct Candidate {
     std::int64_t keypoint = -1;
     std::uint64_t key = 0;
 };
@@ -42,7 +42,7 @@ public:
 
     std::int64_t cells() const { return rows_ * columns_; }
 
-    /// One image. Channel by channel, so that each one's cells are in the cache when its keypoints are written.
+    /// Draws one image, channel by channel, so that a channel's cells are in the cache when its keypoints are written.
     template <class Stored>
     void draw(std::int64_t image, Stored* out) const {
         const std::vector<Winner> winners = winners_of(image);
@@ -59,11 +59,11 @@ public:
     }
 
 private:
-    /// From the image's corner, half a pixel before the centre of its first pixel.
+    /// Return the coordinate relative to the image's corner, half a pixel before the center of its first pixel.
     static float from_corner(float place) { return place + 0.5f; }
 
     std::vector<Winner> winners_of(std::int64_t image) const {
-        std::vector<Drawn> drawn(static_cast<std::size_t>(cells()));
+        std::vector<Candidate> candidates(static_cast<std::size_t>(cells()));
         const auto begin = keypoints_.offsets[static_cast<std::size_t>(image)];
         const auto end = keypoints_.offsets[static_cast<std::size_t>(image) + 1];
         for (std::int64_t keypoint = begin; keypoint < end; ++keypoint) {
@@ -75,7 +75,7 @@ private:
             }
             const std::int64_t column = static_cast<std::int64_t>(right) / parameters_.cell;
             const std::int64_t row = static_cast<std::int64_t>(down) / parameters_.cell;
-            Drawn& best = drawn[static_cast<std::size_t>(row * columns_ + column)];
+            Candidate& best = candidates[static_cast<std::size_t>(row * columns_ + column)];
             const std::uint64_t key = draw_key(parameters_.seed, static_cast<std::uint64_t>(keypoint - begin));
             if (best.keypoint < 0 || key > best.key) {
                 best = {keypoint, key};
@@ -83,7 +83,7 @@ private:
         }
         std::vector<Winner> winners;
         for (std::int64_t cell = 0; cell < cells(); ++cell) {
-            const std::int64_t keypoint = drawn[static_cast<std::size_t>(cell)].keypoint;
+            const std::int64_t keypoint = candidates[static_cast<std::size_t>(cell)].keypoint;
             if (keypoint >= 0) {
                 winners.push_back({cell, keypoint});
             }

@@ -1,4 +1,4 @@
-// Sparse keypoints drawn onto a grid of cells, at most one a cell.
+// A grid of cells with at most one keypoint each, drawn at random from a sparse set.
 #pragma once
 
 #include <cstdint>
@@ -8,10 +8,10 @@
 
 namespace preimage::sift {
 
-constexpr int kGridChannels = 133;  // 128 of the descriptor, 2 of the place, sine, cosine, logarithm of the scale
+constexpr int kGridChannels = 133;  // descriptor (128), position (2), sine, cosine, log scale
 
-/// Keypoints of a batch: those of image i are offsets[i] ... offsets[i + 1]. Contiguous float32: (1, 1, 1, N) and
-/// (1, 1, N, 128).
+/// Keypoints of a batch: image i has offsets[i] ... offsets[i + 1]. Contiguous float32: (1, 1, 1, N) and (1, 1, N,
+/// 128).
 struct GridInput {
     TensorView x, y, scale, angle, descriptors;
     std::vector<std::int64_t> offsets;
@@ -23,13 +23,12 @@ struct GridParameters {
     float descriptor_scale;
 };
 
-/// -> output (B, 133, ceil(height / cell), ceil(width / cell)), contiguous, float32 or float16
-/// (rounded from it). Of the keypoints in a cell the one
-/// whose index in its image has the largest `draw_key` is drawn. Throws std::invalid_argument when something does not
-/// fit, and for keypoints that are not finite.
+/// Draw keypoints -> output (B, 133, ceil(height / cell), ceil(width / cell)), contiguous, float32 or float16 (rounded
+/// from float32). Of the keypoints in a cell, the one whose index within its image has the largest `draw_key` is kept.
+/// Throws std::invalid_argument if an argument does not fit or a keypoint is not finite.
 void draw_grid(const GridInput& keypoints, const GridParameters& parameters, const TensorView& output, int threads);
 
-/// Output number `index` of the generator splitmix64 started at `seed`: different for different indices.
+/// Return output number `index` of the splitmix64 generator started at `seed`. Different indices give different keys.
 inline std::uint64_t draw_key(std::uint64_t seed, std::uint64_t index) {
     std::uint64_t state = seed + (index + 1) * 0x9E3779B97F4A7C15u;
     state = (state ^ (state >> 30)) * 0xBF58476D1CE4E5B9u;

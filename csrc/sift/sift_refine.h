@@ -1,6 +1,6 @@
-// From an extremum's pixel to a keypoint: its place between the pixels and levels, and its directions.
+// Refinement of an extremum to a keypoint: sub-pixel position and scale, and directions.
 //
-// In double precision from float32 differences, operation by operation as VLFeat does it.
+// Computed in double precision from float32 differences, operation by operation as in VLFeat.
 #pragma once
 
 #include <cmath>
@@ -11,7 +11,7 @@
 
 namespace preimage::sift {
 
-/// The solution of a symmetric 3 x 3 system by Gaussian elimination with pivots; zeros where it has none.
+/// Solve a symmetric 3 x 3 system by Gaussian elimination with pivoting; zeros if it is singular.
 struct Offset {
     double value[3];
 };
@@ -29,13 +29,13 @@ inline Offset solve(double (&matrix)[3][3], double (&right)[3]) {
         if (pivot < 0 || largest < static_cast<double>(1e-10f)) {
             return {{0.0, 0.0, 0.0}};
         }
-        const double by = matrix[pivot][column];
+        const double pivot_value = matrix[pivot][column];
         for (int k = column; k < 3; ++k) {
             std::swap(matrix[pivot][k], matrix[column][k]);
-            matrix[column][k] /= by;
+            matrix[column][k] /= pivot_value;
         }
         std::swap(right[pivot], right[column]);
-        right[column] /= by;
+        right[column] /= pivot_value;
         for (int row = column + 1; row < 3; ++row) {
             const double factor = matrix[row][column];
             for (int k = column; k < 3; ++k) {
@@ -52,30 +52,36 @@ inline Offset solve(double (&matrix)[3][3], double (&right)[3]) {
     return {{right[0], right[1], right[2]}};
 }
 
-/// The quadratic through a pixel's neighbours in three planes of differences.
+/// The quadratic fitted to a pixel's neighbors in three planes of differences.
 struct Quadratic {
     double gradient[3];
     double xx, yy, ss, xy, xs, ys;
 
-    /// `at`: the pixel in the middle plane; the planes lie `plane` floats apart.
+    /// `at`: the pixel in the middle plane; planes are `plane` floats apart.
     Quadratic(const float* at, std::int64_t pitch, std::int64_t plane) {
         const auto value = [=](int x, int y, int s) { return at[x + y * pitch + s * plane]; };
         const double twice = 2.0 * static_cast<double>(at[0]);
-        const auto slope = [](float after, float before) { return 0.5 * static_cast<double>(after - before); };
-        const auto bend = [=](float after, float before) { return static_cast<double>(after + before) - twice; };
-        const auto twist = [](float a, float b, float c, float d) { return 0.25 * static_cast<double>(a + b - c - d); };
-        gradient[0] = slope(value(1, 0, 0), value(-1, 0, 0));
-        gradient[1] = slope(value(0, 1, 0), value(0, -1, 0));
-        gradient[2] = slope(value(0, 0, 1), value(0, 0, -1));
-        xx = bend(value(1, 0, 0), value(-1, 0, 0));
-        yy = bend(value(0, 1, 0), value(0, -1, 0));
-        ss = bend(value(0, 0, 1), value(0, 0, -1));
-        xy = twist(value(1, 1, 0), value(-1, -1, 0), value(-1, 1, 0), value(1, -1, 0));
-        xs = twist(value(1, 0, 1), value(-1, 0, -1), value(-1, 0, 1), value(1, 0, -1));
-        ys = twist(value(0, 1, 1), value(0, -1, -1), value(0, -1, 1), value(0, 1, -1));
+        const auto first_derivative = [](float after, float before) {
+            return 0.5 * static_cast<double>(after - before);
+        };
+        const auto second_derivative = [=](float after, float before) {
+            return static_cast<double>(after + before) - twice;
+        };
+        const auto mixed_derivative = [](float a, float b, float c, float d) {
+            return 0.25 * static_cast<double>(a + b - c - d);
+        };
+        gradient[0] = first_derivative(value(1, 0, 0), value(-1, 0, 0));
+        gradient[1] = first_derivative(value(0, 1, 0), value(0, -1, 0));
+        gradient[2] = first_derivative(value(0, 0, 1), value(0, 0, -1));
+        xx = second_derivative(value(1, 0, 0), value(-1, 0, 0));
+        yy = second_derivative(value(0, 1, 0), value(0, -1, 0));
+        ss = second_derivative(value(0, 0, 1), value(0, 0, -1));
+        xy = mixed_derivative(value(1, 1, 0), value(-1, -1, 0), value(-1, 1, 0), value(1, -1, 0));
+        xs = mixed_derivative(value(1, 0, 1), value(-1, 0, -1), value(-1, 0, 1), value(1, 0, -1));
+        ys = mixed_derivative(value(0, 1, 1), value(0, -1, -1), value(0, -1, 1), value(0, 1, -1));
     }
 
-    /// From the pixel to where the quadratic is flat: x, y, level.
+    /// Return the offset from the pixel to the stationary point: x, y, level.
     Offset offset() const {
         double matrix[3][3] = {{xx, xy, xs}, {xy, yy, ys}, {xs, ys, ss}};
         double right[3] = {-gradient[0], -gradient[1], -gradient[2]};
@@ -83,16 +89,16 @@ struct Quadratic {
     }
 };
 
-/// In the octave's pixels and levels.
+/// Position in pixels and levels of the octave.
 struct Extremum {
     double x, y, level, value;
 };
 
-/// Where the extremum at pixel (x, y) of the plane `here` (that of `level`) lies; false if it is none after all: too
-/// weak, too much of an edge, or too far from the pixel.
+/// Refine the extremum at pixel (x, y) of plane `here` of `level`. Returns false if it is rejected: too weak, on an
+/// edge, or too far from the pixel.
 inline bool refine(const float* here, const Size& size, std::int64_t plane, std::int64_t x, std::int64_t y, int level,
                    const Parameters& parameters, Extremum* result) {
-    const auto towards = [](double offset, std::int64_t place, std::int64_t count) {
+    const auto step_toward = [](double offset, std::int64_t place, std::int64_t count) {
         return offset > 0.6 && place < count - 2 ? 1 : offset < -0.6 && place > 1 ? -1 : 0;
     };
     for (int round = 0;; ++round) {
@@ -100,15 +106,15 @@ inline bool refine(const float* here, const Size& size, std::int64_t plane, std:
         const Quadratic fit(at, size.pitch, plane);
         const Offset offset = fit.offset();
         const auto& [dx, dy, ds] = offset.value;
-        const int step_x = towards(dx, x, size.width);
-        const int step_y = towards(dy, y, size.height);
+        const int step_x = step_toward(dx, x, size.width);
+        const int step_y = step_toward(dy, y, size.height);
         if (round < 4 && (step_x != 0 || step_y != 0)) {
             x += step_x;
             y += step_y;
             continue;
         }
-        const double value = static_cast<double>(at[0]) +
-                             0.5 * (fit.gradient[0] * dx + fit.gradient[1] * dy + fit.gradient[2] * ds);
+        const double value =
+            static_cast<double>(at[0]) + 0.5 * (fit.gradient[0] * dx + fit.gradient[1] * dy + fit.gradient[2] * ds);
         const double score = (fit.xx + fit.yy) * (fit.xx + fit.yy) / (fit.xx * fit.yy - fit.xy * fit.xy);
         const double edge = parameters.edge_threshold;
         *result = {static_cast<double>(x) + dx, static_cast<double>(y) + dy, level + ds, value};
@@ -120,7 +126,7 @@ inline bool refine(const float* here, const Size& size, std::int64_t plane, std:
     }
 }
 
-/// The histogram's peaks, smoothed, in radians: at most four, those above 0.8 of the highest; how many.
+/// Smooth the histogram and find its peaks in radians: at most four, above 0.8 of the highest. Returns their number.
 inline int peaks(double (&histogram)[kOrientationBins], double (&angles)[4]) {
     constexpr int count = kOrientationBins;
     for (int pass = 0; pass < 6; ++pass) {
@@ -144,7 +150,7 @@ inline int peaks(double (&histogram)[kOrientationBins], double (&angles)[4]) {
         const double after = histogram[(bin + 1) % count];
         if (height > 0.8 * highest && height > before && height > after) {
             const double shift = -0.5 * (after - before) / (after + before - 2.0 * height);
-            angles[found++] = kTurn * (bin + shift + 0.5) / count;
+            angles[found++] = kTwoPi * (bin + shift + 0.5) / count;
         }
     }
     return found;

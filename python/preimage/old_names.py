@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 SPEC_PARAMETERS = {"colour": "color"}
+ARCHITECTURE_FIELDS = {"logarithm_from": "log_floor"}
+INVERTER_FIELDS = {"view": "output_region"}
 TRAIN_SETTINGS = {
     "cache_views": "cache_crops",
     "checkpoint_every": "save_every",
@@ -18,11 +20,23 @@ TRAIN_SETTINGS = {
     "validation_count": "val_count",
     "validation_images": "val_images",
 }
-ARCHITECTURE_FIELDS = {"logarithm_from": "log_floor"}
-INVERTER_FIELDS = {"view": "output_region"}
-TRAINING_NOTES = {"normalised_error": "normalized_error"}
+TRAINING_NOTES = {
+    "held_out_images": "val_images",
+    "image_size": "size",
+    "normalised_error": "normalized_error",
+}
+CHECKPOINT_TENSORS = {"optimiser": "optimizer"}  # first part of the tensors' names
+PROGRESS = {"settled": "step_finished"}
+IMAGE_LIST = {"held_out": "val", "trained": "train"}
+CACHE_DECISION = {"asked": "requested", "views": "crops"}
+CACHE_SOURCE = {"views": "crops"}  # in the index of a feature cache
 
 
 def renamed(fields: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
     """Return the fields under their present names, in the same order."""
     return {names.get(name, name): value for name, value in fields.items()}
+
+
+def original(fields: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """Return the fields under the names of version 0.1, in the same order."""
+    return renamed(fields, {new: old for old, new in names.items()})

@@ -31,7 +31,8 @@ from preimage.pipelines.sheet import sheet
 from preimage.representations import create_representation, describe_representation, list_representations
 from preimage.spec import Spec
 from preimage.store import FeatureStore
-from preimage.training import TrainConfig, train
+from preimage.training import TrainConfig
+from preimage.training import run as run_training
 
 COMMANDS = (
     *("extract", "invert", "train", "evaluate", "sheet", "info", "layers", "convert", "merge", "verify"),
@@ -131,7 +132,7 @@ def test_training_defaults_are_those_of_the_config() -> None:
         default = options[field.name].default
         required = field.default is dataclasses.MISSING
         assert default is inspect.Parameter.empty if required else (default or ()) == (field.default or ()), field.name
-    assert options["resume"].default == inspect.signature(train).parameters["resume"].default
+    assert options["resume"].default == inspect.signature(run_training).parameters["resume"].default
 
 
 def test_every_parameter_of_every_representation_has_an_option() -> None:

@@ -11,12 +11,14 @@ import numpy as np
 import torch
 
 from preimage.store import FeatureStore
-from preimage.training import Display, TrainConfig, trainer
-from preimage.training.cached_dataset import CacheBuilder, CacheSettings, cache_settings, view_key
+from preimage.training import Display, TrainConfig
+from preimage.training.cache_builder import CacheBuilder
+from preimage.training.cached_dataset import CacheSettings, cache_settings, crop_key
 from preimage.training.dataset import CropDataset
+from preimage.training.opening import open_dataset
 from training_runs import small_config
 
-VIEWS = 4
+CROPS = 4
 
 
 class Notes(Display):
@@ -32,7 +34,7 @@ def toy_config(images: Path, output: Path, **changes: Any) -> TrainConfig:
         "representation": "toy-maps",
         "size": None,
         "cache": "on",
-        "cache_crops": VIEWS,
+        "cache_crops": CROPS,
         "steps": 30,
     }
     return small_config(images, output, **settings | changes)
@@ -48,18 +50,18 @@ class StopAt(Display):
 
 
 def dataset_of(config: TrainConfig) -> CropDataset:
-    dataset = trainer.open_dataset(config)[1]
+    dataset = open_dataset(config)[1]
     assert isinstance(dataset, CropDataset)
     return dataset
 
 
-def settings_of(dataset: CropDataset, views: int = VIEWS) -> CacheSettings:
-    return cache_settings(dataset.config, dataset.representation, dataset.images, views)
+def settings_of(dataset: CropDataset, crops: int = CROPS) -> CacheSettings:
+    return cache_settings(dataset.config, dataset.representation, dataset.images, crops)
 
 
 def row(store: FeatureStore, index: int) -> np.ndarray:
-    """The features of a view, counted through all images."""
-    return store[view_key(*divmod(index, VIEWS))]
+    """Return the features of a crop, counted through all images."""
+    return store[crop_key(*divmod(index, CROPS))]
 
 
 def built(config: TrainConfig, folder: Path, notes: list[str] | None = None) -> tuple[CropDataset, FeatureStore]:

@@ -5,8 +5,8 @@ All return tensors, also for NumPy arrays, so that results can be compared.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -27,19 +27,23 @@ def as_tensors(result: Any) -> Any:
     return torch.from_numpy(result) if isinstance(result, np.ndarray) else result
 
 
+@contextlib.contextmanager
+def instruction_set(name: str) -> Iterator[None]:
+    """Make the kernels use an instruction set within a `with` block."""
+    before = _native.instruction_set()
+    _native.set_instruction_set(name)
+    try:
+        yield
+    finally:
+        _native.set_instruction_set(before)
+
+
 def with_instruction_set(op: Implementation, name: str) -> Implementation:
-    """Return the op with PREIMAGE_ISA set during each call."""
+    """Return the op computed with an instruction set."""
 
     def compute(images: Any, **options: Any) -> Any:
-        before = os.environ.get("PREIMAGE_ISA")
-        os.environ["PREIMAGE_ISA"] = name
-        try:
+        with instruction_set(name):
             return as_tensors(op(images, **options))
-        finally:
-            if before is None:
-                del os.environ["PREIMAGE_ISA"]
-            else:
-                os.environ["PREIMAGE_ISA"] = before
 
     return compute
 

@@ -75,7 +75,7 @@ class ToyLayer(Representation):
         )
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        """Alone, in a pass of its own."""
+        """Compute the features in a separate forward pass."""
         return self.network.layers(images, [self.layer], self.layout)[self.layer]
 
 

@@ -16,7 +16,7 @@ from preimage.inverters.plan import Plan, plan
 from preimage.representations import registry
 from preimage.representations.base import Representation
 from preimage.spec import Spec
-from preimage.training import trainer
+from preimage.training import building
 
 SIDE = 32
 
@@ -109,4 +109,4 @@ def introduce(monkeypatch: pytest.MonkeyPatch) -> None:
     for kind in (ToyMaps, ToyVectors, ToyProbabilities, SlowToy):
         monkeypatch.setitem(registry._REGISTER, kind.name, kind)
         monkeypatch.setattr(kind, "calls", 0)
-    monkeypatch.setattr(trainer, "plan", toy_plan)
+    monkeypatch.setattr(building, "plan", toy_plan)

@@ -1,20 +1,20 @@
-// Runs dense SIFT's block programs on the host: see tests/host_blocks.py.
+// Runs the block programs of dense SIFT on the host: see tests/helpers/host_blocks.py.
 //
-// sift_blocks ORDER INPUT OUTPUT BYTES BATCH CHANNELS HEIGHT WIDTH STEP BIN_SIZE FLAT WINDOW_SIZE TOP LEFT BOTTOM RIGHT
-//             FRAMES BACKWARD
+// dense_sift ORDER INPUT OUTPUT BYTES BATCH CHANNELS HEIGHT WIDTH STEP BIN_SIZE FLAT WINDOW_SIZE TOP LEFT BOTTOM RIGHT
+//            FRAMES BACKWARD
 //
-// INPUT holds the images, uint8 if BYTES, else float32; with BACKWARD, which wants float32, behind them the gradients
-// of descriptors and norms. OUTPUT gets descriptors and norms, or the images' gradient. FRAMES is the number of
-// descriptors of a block, 0 for the one that the GPU uses.
+// INPUT contains the images, uint8 if BYTES, else float32; with BACKWARD, which needs float32, the gradients of
+// descriptors and norms follow. OUTPUT receives descriptors and norms, or the images' gradient. FRAMES is the number of
+// descriptors per block, 0 for the number used on the GPU.
 #include <array>
 #include <cstring>
 #include <memory>
 
-#include "common/aligned.h"
-#include "host_run.h"
+#include "common/memory.h"
 #include "dense_sift/dense_sift_backward_blocks.h"
 #include "dense_sift/dense_sift_blocks.h"
 #include "dense_sift/dense_sift_flat_blocks.h"
+#include "host_run.h"
 
 namespace {
 
@@ -31,7 +31,7 @@ struct Run {
     Grid grid;
     BlockPlan plan;
 
-    Image numbered(std::int64_t index) const {
+    Image at(std::int64_t index) const {
         Image one = image;
         one.pixels += index * image_bytes;
         return one;
@@ -54,7 +54,7 @@ std::vector<float> votes_of(const Run& run, std::int64_t index) {
     for (std::int64_t tile = 0; tile < tiles; ++tile) {
         Block block(run.order);
         const AlignedFloats shared = shared_memory(kTilePitch * kTilePitch);
-        vote_program(block, run.numbered(index), run.grid, tile, Votes(run.grid, votes.data()), shared.get());
+        vote_program(block, run.at(index), run.grid, tile, Votes(run.grid, votes.data()), shared.get());
     }
     return votes;
 }
@@ -62,11 +62,11 @@ std::vector<float> votes_of(const Run& run, std::int64_t index) {
 /// An image's descriptors with the flat window.
 void flat(const Run& run, const Votes& votes, const Output& output) {
     FlatPlan plan = flat_plan(run.grid, run.parameters);
-    std::vector<float> sums(static_cast<std::size_t>(centre_floats(plan)));
-    for (std::int64_t number = 0; number < centre_blocks(plan); ++number) {
+    std::vector<float> sums(static_cast<std::size_t>(center_floats(plan)));
+    for (std::int64_t number = 0; number < center_blocks(plan); ++number) {
         Block block(run.order);
-        const AlignedFloats shared = shared_memory(centre_shared_floats(plan));
-        centre_program(block, plan, number, votes, sums.data(), shared.get());
+        const AlignedFloats shared = shared_memory(center_shared_floats(plan));
+        center_program(block, plan, number, votes, sums.data(), shared.get());
     }
     for (std::int64_t number = 0; number < flat_blocks(plan); ++number) {
         Block block(run.order);
@@ -83,14 +83,14 @@ std::vector<float> forward(const Run& run) {
         std::vector<float> votes = votes_of(run, index);
         const Output output{reinterpret_cast<std::byte*>(out.data() + index * run.frames() * kChannels),
                             ScalarType::float32, norms + index * run.frames()};
-        if (shares_centres(run.grid, run.parameters)) {
+        if (can_share_bins(run.grid, run.parameters)) {
             flat(run, Votes(run.grid, votes.data()), output);
             continue;
         }
         for (std::int64_t number = 0; number < run.blocks(); ++number) {
             Block block(run.order);
             const AlignedFloats shared = shared_memory(shared_floats(run.plan));
-            if (is_usual(run.plan)) {
+            if (has_default_pitches(run.plan)) {
                 descriptor_program<true>(block, run.plan, number, Votes(run.grid, votes.data()), output, shared.get());
             } else {
                 descriptor_program<false>(block, run.plan, number, Votes(run.grid, votes.data()), output, shared.get());
@@ -101,16 +101,16 @@ std::vector<float> forward(const Run& run) {
 }
 
 struct Table {
-    std::vector<Share> shares;
+    std::vector<Contribution> contributions;
     std::vector<std::int32_t> counts;
-    ShareTable table;
+    ContributionTable table;
 
     Table(const Run& run, const Axis& axis)
-        : shares(static_cast<std::size_t>(most_shares(run.grid)) * static_cast<std::size_t>(axis.pixels)),
+        : contributions(static_cast<std::size_t>(max_contributions(run.grid)) * static_cast<std::size_t>(axis.pixels)),
           counts(static_cast<std::size_t>(axis.pixels)),
-          table{shares.data(), counts.data(), axis.pixels} {
+          table{contributions.data(), counts.data(), axis.pixels} {
         for (std::int32_t position = 0; position < axis.pixels; ++position) {
-            list_shares(run.grid, axis, run.plan.weights, position, table);
+            list_contributions(run.grid, axis, run.plan.weights, position, table);
         }
     }
 };
@@ -126,15 +126,15 @@ std::vector<float> backward(const Run& run, const float* grad_features, const fl
     std::vector<float> gradient(static_cast<std::size_t>(run.batch * run.image.channels * run.pixels()));
     for (std::int64_t index = 0; index < run.batch; ++index) {
         std::vector<float> votes = votes_of(run, index);
-        const Incoming incoming{grad_features + index * run.frames() * kChannels, grad_norms + index * run.frames(),
-                                sums.data()};
+        const BackwardInput input{grad_features + index * run.frames() * kChannels, grad_norms + index * run.frames(),
+                                  sums.data()};
         for (std::int64_t number = 0; number < run.blocks(); ++number) {
             Block block(run.order);
             const AlignedFloats shared = shared_memory(shared_floats(run.plan));
-            if (is_usual(run.plan)) {
-                backward_program<true>(block, run.plan, number, Votes(run.grid, votes.data()), incoming, shared.get());
+            if (has_default_pitches(run.plan)) {
+                backward_program<true>(block, run.plan, number, Votes(run.grid, votes.data()), input, shared.get());
             } else {
-                backward_program<false>(block, run.plan, number, Votes(run.grid, votes.data()), incoming, shared.get());
+                backward_program<false>(block, run.plan, number, Votes(run.grid, votes.data()), input, shared.get());
             }
         }
         for (std::int32_t y = 0; y < grid.y.pixels; ++y) {
@@ -143,9 +143,11 @@ std::vector<float> backward(const Run& run, const float* grad_features, const fl
                 gather_down<1>(grid, down.table, sums.data(), y, element, row + element);
             }
             for (std::int32_t x = 0; x < grid.x.pixels; ++x) {
-                const Slopes slopes = pixel_slopes(run.numbered(index), grid, across.table, row, y, x);
-                votes[static_cast<std::size_t>(std::int64_t{y} * grid.x.pixels + x)] = slopes.x;
-                votes[static_cast<std::size_t>(run.pixels() + std::int64_t{y} * grid.x.pixels + x)] = slopes.y;
+                const DifferenceGradient difference_gradients =
+                    difference_gradient(run.at(index), grid, across.table, row, y, x);
+                votes[static_cast<std::size_t>(std::int64_t{y} * grid.x.pixels + x)] = difference_gradients.x;
+                votes[static_cast<std::size_t>(run.pixels() + std::int64_t{y} * grid.x.pixels + x)] =
+                    difference_gradients.y;
             }
         }
         for (std::int32_t y = 0; y < grid.y.pixels; ++y) {
@@ -158,7 +160,7 @@ std::vector<float> backward(const Run& run, const float* grad_features, const fl
     return gradient;
 }
 
-std::int64_t whole_number(const char* text) { return std::strtoll(text, nullptr, 10); }
+std::int64_t integer(const char* text) { return std::strtoll(text, nullptr, 10); }
 
 }  // namespace
 
@@ -168,7 +170,7 @@ int main(int count, char** arguments) {
     }
     std::array<std::int64_t, 15> numbers{};
     for (std::size_t at = 0; at < numbers.size(); ++at) {
-        numbers[at] = whole_number(arguments[at + 4]);
+        numbers[at] = integer(arguments[at + 4]);
     }
     const auto [bytes, batch, channels, height, width, step, bin_size, flat, ignored, top, left, bottom, right, frames,
                 wants_backward] = numbers;

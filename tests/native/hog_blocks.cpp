@@ -57,7 +57,7 @@ int main(int count, char** arguments) {
     }
     for (std::int64_t index = 0; index < cells; ++index) {
         const std::int64_t row = index / batch.cell_columns;
-        normalise_cell(batch, row / batch.cell_rows, row % batch.cell_rows, index % batch.cell_columns);
+        normalize_cell(batch, row / batch.cell_rows, row % batch.cell_rows, index % batch.cell_columns);
     }
     host_run::write(arguments[3], output);
 }

@@ -5,8 +5,8 @@
 #include <memory>
 
 #include "host_run.h"
-#include "lbp/lbp_any_blocks.h"
 #include "lbp/lbp_blocks.h"
+#include "lbp/lbp_generic_blocks.h"
 
 using namespace preimage;
 using namespace preimage::lbp;
@@ -29,8 +29,8 @@ void run_features(const Batch& batch, ThreadOrder order, std::int64_t rows) {
             [&](auto& block, std::int64_t index, auto& shared) { CellProgram::run(block, batch, index, shared); });
         return;
     }
-    with_kind(batch.image, [&](auto kind) {
-        using Program = StripProgram<decltype(kind)>;
+    with_pixel_format(batch.image, [&](auto format) {
+        using Program = StripProgram<decltype(format)>;
         Strips strips = Program::strips(batch);
         if (rows > 0) {
             strips.rows = rows;
@@ -59,8 +59,8 @@ int main(int count, char** arguments) {
     if (batch.cell_size == 0) {
         std::vector<std::uint8_t> labels(static_cast<std::size_t>(batch.images * height * width), 200);
         batch.labels = labels.data();
-        with_kind(batch.image, [&](auto kind) {
-            using Program = CodeProgram<decltype(kind)>;
+        with_pixel_format(batch.image, [&](auto format) {
+            using Program = CodeProgram<decltype(format)>;
             const std::int64_t across = Program::across(batch);
             const std::int64_t down = Program::down(batch);
             for_blocks<Program>(batch.images * across * down, order,

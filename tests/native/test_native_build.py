@@ -62,10 +62,11 @@ def test_kernels_for_newer_processors_share_no_symbol(kernel: str, descriptor: s
     the whole module, which then dies of an illegal instruction on an older processor. Without optimisation nothing
     is inlined by luck."""
     flags = {"avx2": ["-mavx2", "-mfma"], "avx512": ["-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl"]}[kernel]
-    source = ROOT / "csrc" / descriptor / f"{descriptor}_cpu_{kernel}.cpp"
+    source = ROOT / "csrc" / descriptor / f"{descriptor}_cpu_kernel.cpp"
     target = tmp_path / "kernel.o"
     include = f"-I{ROOT / 'csrc'}"
-    command = [str(COMPILER), "-std=c++17", "-O0", "-DPREIMAGE_X86_KERNELS", include, *flags, "-c", str(source)]
+    defines = ["-DPREIMAGE_X86_KERNELS", f"-DPREIMAGE_ISA={kernel}"]
+    command = [str(COMPILER), "-std=c++17", "-O0", *defines, include, *flags, "-c", str(source)]
     probe = subprocess.run(
         [str(COMPILER), "-mavx512f", "-E", "-x", "c++", "/dev/null"], capture_output=True, check=False
     )
@@ -74,10 +75,9 @@ def test_kernels_for_newer_processors_share_no_symbol(kernel: str, descriptor: s
     subprocess.run([*command, "-o", str(target)], check=True, timeout=300)
     listing = subprocess.run(["nm", "-C", str(target)], capture_output=True, text=True, check=True).stdout
     shared = re.findall(r"^[0-9a-f]+ ([A-Zuv]) (.*)$", listing, re.MULTILINE)
-    others = {"lbp": [f"band_{kernel}", f"code_band_{kernel}"], "sift": [f"kernels_{kernel}"]}
-    functions = others.get(descriptor, [f"band_{kernel}"])
+    functions = {"lbp": ["band", "code_band"], "sift": ["kernels"]}.get(descriptor, ["band"])
     assert sorted((kind, re.sub(r"\(.*", "", name)) for kind, name in shared) == [
-        ("T", f"preimage::{descriptor}::{function}") for function in functions
+        ("T", f"preimage::{descriptor}::{kernel}::{function}") for function in functions
     ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 
 import preimage
 from conftest import photographs
+from implementations import instruction_set
 from preimage.ops import _native
 from preimage.ops._images import cpu_threads
 from preimage.representations import Representation, create_representation
@@ -42,7 +43,13 @@ REPRESENTATIONS: dict[str, Representation] = {
 
 every_op = pytest.mark.parametrize("name", OPS)
 every_representation = pytest.mark.parametrize("name", REPRESENTATIONS)
-every_instruction_set = pytest.mark.parametrize("kernel", _native.instruction_sets())
+every_instruction_set = pytest.mark.usefixtures("each_instruction_set")
+
+
+@pytest.fixture(params=_native.instruction_sets())
+def each_instruction_set(request: pytest.FixtureRequest) -> Iterator[None]:
+    with instruction_set(request.param):
+        yield
 
 
 @every_op
@@ -82,8 +89,7 @@ def test_keypoints_come_in_the_container_of_the_images() -> None:
 
 @every_op
 @every_instruction_set
-def test_float16_is_float32_rounded(name: str, kernel: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PREIMAGE_ISA", kernel)
+def test_float16_is_float32_rounded(name: str) -> None:
     for width in (150, 90, 33, 20):  # whole vectors, and rows of fewer features than a vector has
         features = OPS[name](BATCH[..., :width])
         rounded = torch.from_numpy(features).half().numpy()
@@ -93,9 +99,8 @@ def test_float16_is_float32_rounded(name: str, kernel: str, monkeypatch: pytest.
 
 
 @every_instruction_set
-def test_float16_of_faint_and_bad_pixels(kernel: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_float16_of_faint_and_bad_pixels() -> None:
     """Subnormal halves, and what is not a number."""
-    monkeypatch.setenv("PREIMAGE_ISA", kernel)
     image = np.random.default_rng(0).random((80, 200), dtype=np.float32) * np.geomspace(
         1e-9, 1e-2, 200, dtype=np.float32
     )
@@ -142,9 +147,8 @@ def allocated(representation: Representation, images: np.ndarray, dtype: str) ->
 
 @every_representation
 @every_instruction_set
-def test_compute_into_reads_decoded_images(name: str, kernel: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compute_into_reads_decoded_images(name: str) -> None:
     """Channels last, of any strides, to the bit what planes give; float16 rounded from float32."""
-    monkeypatch.setenv("PREIMAGE_ISA", kernel)
     representation = REPRESENTATIONS[name]
     assert representation.computes_arrays
     for width in (150, 49):  # of whole vectors of pixels and of others

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -245,11 +249,29 @@ def test_images_with_channels_last_get_a_hint(op: str) -> None:
         OPS[op](np.zeros((64, 48, 3), dtype=np.uint8))
 
 
-@every_op
-def test_unknown_instruction_set_is_rejected(op: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PREIMAGE_ISA", "mmx")
-    with pytest.raises(ValueError, match=r"PREIMAGE_ISA='mmx'.*portable"):
-        OPS[op](IMAGE)
+def test_unknown_instruction_set_is_rejected() -> None:
+    before = _native.instruction_set()
+    with pytest.raises(ValueError, match=r"'mmx'.*portable"):
+        _native.set_instruction_set("mmx")
+    assert _native.instruction_set() == before
+
+
+def run_with_instruction_set(name: str) -> subprocess.CompletedProcess[str]:
+    code = "import numpy, preimage; from preimage.ops import _native; preimage.hog(numpy.zeros((16, 16), 'uint8')); "
+    command = [sys.executable, "-c", code + "print(_native.instruction_set())"]
+    environment = os.environ | {"PREIMAGE_ISA": name}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("name", ["", *_native.instruction_sets()])
+def test_environment_chooses_the_instruction_set(name: str) -> None:
+    assert run_with_instruction_set(name).stdout.strip() == (name or _native.instruction_sets()[0])
+
+
+def test_unknown_instruction_set_in_the_environment_is_rejected() -> None:
+    done = run_with_instruction_set("mmx")
+    assert done.returncode == 1
+    assert re.search(r"ValueError: PREIMAGE_ISA='mmx'.*portable", done.stderr)
 
 
 @pytest.mark.parametrize("frames", [dense_sift_frames, reference.dense_sift_frames])
@@ -313,7 +335,6 @@ WRONG_NATIVE: list[tuple[list[str], dict[str, dict[str, Any]], dict[str, Any], s
     (EVERY_OP, {"images": {"device": "cuda:0"}}, {}, "cuda"),
     (EVERY_OP, {"images": {"shape": (1, 2, 8, 20)}}, {}, "1 or 3 channels"),
     (EVERY_OP, {"features": {"device": "cuda:0"}}, {}, "cuda"),
-    (EVERY_OP, {}, {"instruction_set": "mmx"}, "mmx"),
     (["hog"], {"images": {"shape": (1, 1, 2, 20)}}, {}, "cell"),
     (["lbp"], {"images": {"shape": (1, 1, 15, 20)}}, {}, "cell"),
     (["hog"], {"features": {"shape": (1, 31, 3, 2)}}, {}, "output"),
@@ -361,5 +382,5 @@ def test_native_functions_check_again(
     arguments = [described(array, **tensors.get(name, {})) for name, array in arrays.items()]
     function = getattr(_native, op)
     with pytest.raises(ValueError, match=message):
-        function(*arguments, *(right | {"instruction_set": ""} | parameters).values(), 1)
-    function(*(described(array) for array in arrays.values()), *right.values(), "", 1)
+        function(*arguments, *(right | parameters).values(), 1)
+    function(*(described(array) for array in arrays.values()), *right.values(), 1)

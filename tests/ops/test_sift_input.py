@@ -185,11 +185,11 @@ def test_native_function_checks_again() -> None:
     good = (3, 0, 0.0, 10.0)
     for parameters in ((0, *good[1:]), (3, -2, *good[2:]), (*good[:2], -1.0, 10.0), (*good[:3], 0.0)):
         with pytest.raises(ValueError, match="must be"):
-            _native.sift(described, *parameters, "", 1)
+            _native.sift(described, *parameters, 1)
     for wrong in (
         (*described[:3], "float16", "cpu"),
         (*described[:4], "cuda:0"),
         (described[0], (1, 2, 8, 8), *described[2:]),
     ):
         with pytest.raises(ValueError, match=r"must|expected"):
-            _native.sift(wrong, *good, "", 1)
+            _native.sift(wrong, *good, 1)

@@ -24,7 +24,7 @@ from preimage.pipelines.demo import demo
 from preimage.pipelines.evaluate import evaluate
 from preimage.pipelines.extract import ExtractSummary, extract
 from preimage.pipelines.invert import invert
-from preimage.pipelines.loading import sound_listing
+from preimage.pipelines.loading import decodable_listing
 from preimage.pipelines.sheet import sheet
 from preimage.representations import create_representation
 from preimage.store import FeatureStore, write_features
@@ -147,14 +147,14 @@ def test_bad_images_are_left_out_and_listed(mixed: Path, tiny: Path, tmp_path: P
     for run in (
         lambda: evaluate(tiny, mixed, size=64),
         lambda: sheet(mixed, tmp_path / "s.png", inverter=tiny, size=64, tile=96),
-        lambda: sound_listing(mixed, skip_bad=False),
+        lambda: decodable_listing(mixed, skip_bad=False),
     ):
         with pytest.raises(ValueError, match=r"gone\.png: .*link.*--skip-bad"):
             run()
     seen: list[tuple[int, int]] = []
     scores = evaluate(tiny, mixed, size=64, skip_bad=True, progress=lambda *counts: seen.append(counts))
     drawn = sheet(mixed, tmp_path / "s.png", inverter=tiny, size=64, tile=96, skip_bad=True)
-    listing = sound_listing(mixed, skip_bad=True)
+    listing = decodable_listing(mixed, skip_bad=True)
     assert scores.images == drawn.images == len(listing.sources) == 5 and seen[-1] == (6, 6)
     for skipped in (scores.skipped, drawn.skipped, listing.skipped):
         assert [Path(name).name for name, _ in skipped] == ["gone.png", "broken.png"]
@@ -163,7 +163,7 @@ def test_bad_images_are_left_out_and_listed(mixed: Path, tiny: Path, tmp_path: P
     for run in (
         lambda: evaluate(tiny, tmp_path / "bad", size=64, skip_bad=True),
         lambda: sheet(tmp_path / "bad", tmp_path / "s.png", inverter=tiny, size=64, tile=96, skip_bad=True),
-        lambda: sound_listing(tmp_path / "bad", skip_bad=True),
+        lambda: decodable_listing(tmp_path / "bad", skip_bad=True),
     ):
         with pytest.raises(ValueError, match=r"1 images.*a\.png"):
             run()

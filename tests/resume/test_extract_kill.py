@@ -41,7 +41,7 @@ def test_killed_at_every_step_on_the_disk(photo_folder: Path, tmp_path: Path, ou
     assert result["kills"] > 20, "each of the shards takes several steps"
     assert result["unsound"] == []
     assert result["different"] == []
-    assert result["left_over"] == []
+    assert result["left_behind"] == []
 
 
 @pytest.mark.parametrize("representation", ["hog", "lbp", "dense-sift", "sift", "convolution"])
@@ -50,7 +50,7 @@ def test_killed_at_random_moments(photo_folder: Path, tmp_path: Path, representa
     assert result["kills"] == KILLS
     assert result["unsound"] == []
     assert result["different"] == []
-    assert result["left_over"] == []
+    assert result["left_behind"] == []
 
 
 def _representation(name: str) -> Any:
@@ -94,9 +94,9 @@ class _Ward:
         self._open, self._index, self._keys = FeatureStore, read_index, stored_keys
         self._images = images
         self.folder = folder
-        self.result: dict[str, Any] = {"kills": 0, "unsound": [], "different": [], "left_over": []}
-        self.whole = folder / f"whole-{output}"
-        self.extract(self.whole)()
+        self.result: dict[str, Any] = {"kills": 0, "unsound": [], "different": [], "left_behind": []}
+        self.full = folder / f"full-{output}"
+        self.extract(self.full)()
 
     def extract(self, output: Path) -> Callable[[], object]:
         return lambda: self._extract(self._representation, self._images, output, size=64, batch_size=2)
@@ -122,13 +122,13 @@ class _Ward:
         return False
 
     def inspect(self, output: Path, attempt: str) -> None:
-        """After a kill: the output is not there, or whole, or an unfinished store whose shards can be read."""
+        """After a kill: the output is not there, or complete, or an unfinished store whose shards can be read."""
         store = output if output.suffix == "" else output.with_name(output.name + ".partial")
         try:
             if store != output and output.exists():
                 self._open(output).verify()
             if not (store / "index.json").exists():
-                return  # not begun, or done and being taken away: what is in it counts for nothing
+                return  # not started, or being removed: its contents do not matter
             index = self._index(store)
             for entry in index.shards:
                 assert len(self._keys(store, entry)) == entry.images == len(index.positions(entry.number))
@@ -140,9 +140,9 @@ class _Ward:
     def finish(self, output: Path, attempt: str) -> None:
         """Resume undisturbed, compare, and clean up."""
         self.child(self.extract(output))
-        if _contents(output) != _contents(self.whole):
+        if _contents(output) != _contents(self.full):
             self.result["different"].append(attempt)
-        self.result["left_over"] += [path.name for path in self.folder.iterdir() if path not in (output, self.whole)]
+        self.result["left_behind"] += [path.name for path in self.folder.iterdir() if path not in (output, self.full)]
         _remove(output)
 
 

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from paths import HELPERS
+from preimage import training
 from preimage.inverters import Inverter
-from preimage.training import train, trainer
+from preimage.training import checkpoint
 from training_runs import metrics_without_time, small_config, weights
 
 # PREIMAGE_KILLS=50 makes the long version of this test.
@@ -25,15 +26,15 @@ _PATH = os.pathsep.join(filter(None, (_HELPERS, os.environ.get("PYTHONPATH"))))
 _RUN = """
 import sys
 import training_runs  # knows the tiny network
-from preimage.training import TrainConfig, train
-train(TrainConfig.from_json(sys.argv[1]), resume=True)
+from preimage.training import TrainConfig, run
+run(TrainConfig.from_json(sys.argv[1]), resume=True)
 """
 
 
 @pytest.mark.parametrize("round_", range(max(1, KILLS // 5)))
-def test_killed_runs_end_like_whole_ones(photo_folder: Path, tmp_path: Path, round_: int) -> None:
-    whole = small_config(photo_folder, tmp_path / "whole", steps=60, save_every=3, eval_every=15)
-    train(whole)
+def test_killed_runs_end_like_uninterrupted_ones(photo_folder: Path, tmp_path: Path, round_: int) -> None:
+    full = small_config(photo_folder, tmp_path / "full", steps=60, save_every=3, eval_every=15)
+    training.run(full)
     cut = small_config(photo_folder, tmp_path / "cut", steps=60, save_every=3, eval_every=15)
     moments = random.Random(round_)
     kills = 0
@@ -49,10 +50,10 @@ def test_killed_runs_end_like_whole_ones(photo_folder: Path, tmp_path: Path, rou
             break
         kills += 1
         _nothing_is_half_written(tmp_path / "cut")
-    train(cut, resume=True)
+    training.run(cut, resume=True)
     assert kills > 0
-    assert weights(tmp_path / "whole") == weights(tmp_path / "cut")
-    assert metrics_without_time(tmp_path / "whole") == metrics_without_time(tmp_path / "cut")
+    assert weights(tmp_path / "full") == weights(tmp_path / "cut")
+    assert metrics_without_time(tmp_path / "full") == metrics_without_time(tmp_path / "cut")
 
 
 def _wait_for_progress(folder: Path, process: subprocess.Popen[bytes]) -> None:
@@ -66,9 +67,9 @@ def _wait_for_progress(folder: Path, process: subprocess.Popen[bytes]) -> None:
 
 
 def _nothing_is_half_written(folder: Path) -> None:
-    checkpoint = folder / trainer.CHECKPOINT
-    if checkpoint.exists():
-        trainer.checkpoint.read_header(checkpoint)
+    path = folder / checkpoint.CHECKPOINT
+    if path.exists():
+        checkpoint.read_header(path)
     if (folder / "config.json").exists():
         try:
             Inverter.load(folder)

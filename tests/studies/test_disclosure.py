@@ -23,9 +23,7 @@ from preimage.metrics import NormalizedError
 from preimage.pipelines.evaluate import evaluate
 from preimage.pipelines.loading import as_sources, batches
 from preimage.representations.sift import Sift
-from preimage.studies import disclosure_measure
-from preimage.studies.disclosure import DisclosureSummary, disclosure
-from preimage.studies.disclosure_page import ConditionScore
+from preimage.studies.disclosure import ConditionScore, DisclosureSummary, disclosure
 from preimage.studies.perturbations import descriptors_only, keep_share
 
 SIZE = 62  # cells of 4 stick out
@@ -88,8 +86,8 @@ def test_the_table_has_one_row_a_condition(study: DisclosureSummary) -> None:
 
 def test_all_keypoints_are_what_evaluate_sees(study: DisclosureSummary, photos: list[Path], inverter: Path) -> None:
     summary = evaluate(inverter, photos, size=SIZE, batch_size=3)
-    whole, floor = _by_name(study)["kept 100"], _by_name(study)["mean-image 0"]
-    assert (whole.error, whole.psnr, whole.ssim) == pytest.approx((summary.error, summary.psnr, summary.ssim))
+    full, floor = _by_name(study)["kept 100"], _by_name(study)["mean-image 0"]
+    assert (full.error, full.psnr, full.ssim) == pytest.approx((summary.error, summary.psnr, summary.ssim))
     assert floor.error == pytest.approx(summary.mean_image_error, rel=1e-4)
     assert floor.keypoints is None
 
@@ -97,11 +95,11 @@ def test_all_keypoints_are_what_evaluate_sees(study: DisclosureSummary, photos: 
 def test_conditions_agree_with_their_definitions(study: DisclosureSummary, photos: list[Path], inverter: Path) -> None:
     [(_, images)] = batches(as_sources(photos), SIZE, len(photos))
     found, network = SIFT.keypoints(images), Inverter.load(inverter)
-    disturbed = {
+    perturbed = {
         "kept 20": keep_share(found, 20, 3),
         "descriptors-only 100": descriptors_only(found, (SIZE, SIZE), 4, float(found.scale.median())),
     }
-    for name, keypoints in disturbed.items():
+    for name, keypoints in perturbed.items():
         grid = SIFT.grid(keypoints, (SIZE, SIZE))
         measure = NormalizedError()
         measure.update(images.float() / 255, network(grid, size=(SIZE, SIZE)))
@@ -119,7 +117,7 @@ def test_a_seed_decides_everything(
     options = {"inverter": inverter, "size": SIZE, "shares": (100, 50, 20, 50), "pictures": 2}
     again = disclosure(photos, tmp_path / "a", seed=3, batch_size=3, **options)
     assert again.scores == study.scores
-    for name in ("disclosure.csv", "strip.png", "disclosure.png"):
+    for name in ("disclosure.csv", "sheet.png", "plot.png"):
         assert (tmp_path / "a" / name).read_bytes() == (study.csv.parent / name).read_bytes()
     other = disclosure(photos, tmp_path / "b", seed=4, batch_size=3, **options)
     assert [a == b for a, b in zip(other.scores, study.scores, strict=True)] == [False] * 2 + [True] * 5
@@ -135,12 +133,12 @@ def test_the_page_shows_what_was_measured(study: DisclosureSummary) -> None:
     assert 3 <= len(study.findings) <= 5
     assert study.plot is not None
     assert decode_file(study.plot).shape == (840, 2400, 3)
-    assert decode_file(study.strip).shape[1] > (1 + 6) * 160
+    assert decode_file(study.sheet).shape[1] > (1 + 6) * 160
     assert sorted(path.name for path in study.page.parent.iterdir()) == [
         "disclosure.csv",
-        "disclosure.png",
         "index.html",
-        "strip.png",
+        "plot.png",
+        "sheet.png",
     ]
 
 
@@ -149,10 +147,10 @@ def test_without_matplotlib_the_rest_is_there(
 ) -> None:
     for name in ("matplotlib.figure", "matplotlib.backends.backend_agg"):
         monkeypatch.setitem(sys.modules, name, None)
-    (tmp_path / "disclosure.png").write_bytes(b"of an earlier study")
+    (tmp_path / "plot.png").write_bytes(b"of an earlier study")
     summary = disclosure(photos[:2], tmp_path, inverter=inverter, size=SIZE, shares=(100,))
     assert summary.plot is None
-    assert not (tmp_path / "disclosure.png").exists()
+    assert not (tmp_path / "plot.png").exists()
     [note] = [note for note in summary.notes if "plot" in note]
     assert "matplotlib" in note and "pip install 'preimage[plots]'" in note
     page = summary.page.read_text()
@@ -167,7 +165,7 @@ def test_lpips_is_a_column_where_it_can_be_had(
     def distance(made: torch.Tensor, images: torch.Tensor) -> list[float]:
         return (made - images).abs().mean(dim=(1, 2, 3)).tolist()
 
-    monkeypatch.setattr(disclosure_measure, "perceptual_distance", lambda: (distance, ""))
+    monkeypatch.setattr("preimage.studies.disclosure.perceptual_distance", lambda: (distance, ""))
     summary = disclosure(photos[:2], tmp_path, inverter=inverter, size=SIZE, shares=(50, 100))
     with open(summary.csv, newline="") as file:
         rows = list(csv.DictReader(file))
@@ -272,14 +270,14 @@ def test_defaults_are_those_of_the_library() -> None:
 
 
 def test_progress_ends_where_it_says(photos: list[Path], inverter: Path, tmp_path: Path) -> None:
-    told: list[tuple[int, int]] = []
+    reported: list[tuple[int, int]] = []
     disclosure(
         photos[:2],
         tmp_path,
         inverter=inverter,
         size=SIZE,
         shares=(40, 100),
-        progress=lambda *steps: told.append(steps),
+        progress=lambda *steps: reported.append(steps),
     )
-    assert [done for done, _ in told] == list(range(2, 15, 2))
-    assert {total for _, total in told} == {14}
+    assert [done for done, _ in reported] == list(range(2, 15, 2))
+    assert {total for _, total in reported} == {14}

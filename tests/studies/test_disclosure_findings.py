@@ -1,4 +1,4 @@
-"""The disclosure study's sentences, and what it says where LPIPS cannot be had."""
+"""The findings of the study of disclosure, and its note where LPIPS is not available."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ import pytest
 import torch
 
 from preimage.metrics import perceptual_distance
-from preimage.studies import disclosure_page
-from preimage.studies.disclosure_page import ConditionScore
+from preimage.studies.disclosure import ConditionScore, DisclosureStudy
 
 
 def test_why_there_is_no_lpips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,30 +50,32 @@ def _scores(kept: dict[float, float], coordinates: float = 0.6, descriptors: flo
     ]
 
 
-def test_sentences_say_what_the_numbers_say() -> None:
-    said = " ".join(disclosure_page.findings(_scores({5: 0.6, 25: 0.4, 50: 0.32, 100: 0.3})))
-    assert (
-        "With 25 % of the keypoints (75 on an image's grid) the normalized error is 0.40, against 0.30 with all" in said
-    )
-    assert "0.70 for always answering with the mean image" in said
-    assert (
-        "25 % is the smallest share tried that comes at least halfway from the mean image's error to the error" in said
-    )
-    assert "SSIM is 0.40 at 5 % and 0.70 at 100 %; the mean image has 0.30." in said
-    assert "makes more of the descriptors than of the geometry" in said
+def findings(scores: list[ConditionScore]) -> str:
+    return " ".join(DisclosureStudy(scores).findings())
 
-    said = " ".join(disclosure_page.findings(_scores({5: 0.68, 60: 0.3}, coordinates=0.4)))
-    assert "against 0.30 with 60 %" in said
-    assert "No smaller share that was tried comes halfway from the mean image's error to the error with 60 % of" in said
-    assert "makes more of the geometry than of the descriptors" in said
 
-    said = " ".join(disclosure_page.findings(_scores({20: 0.69, 100: 0.698}, coordinates=0.5)))
-    assert "With all of them the error, 0.70, is not below the mean image's, 0.70" in said
-    assert "makes more of" not in said
-    said = " ".join(disclosure_page.findings(_scores({20: 0.5, 100: 0.4}, coordinates=0.9, descriptors=0.7)))
-    assert "makes more of" not in said, "where both are no better than the mean image there is nothing to rank"
+def test_findings_state_what_the_scores_show() -> None:
+    text = findings(_scores({5: 0.6, 25: 0.4, 50: 0.32, 100: 0.3}))
+    assert (
+        "With 25 % of the keypoints (75 on an image's grid) the normalized error is 0.40, against 0.30 with all" in text
+    )
+    assert "0.70 for the mean image" in text
+    assert "25 % is the smallest share that gets at least halfway" in text
+    assert "SSIM is 0.40 at 5 % and 0.70 at 100 %; the mean image has 0.30." in text
+    assert "recovers more from the descriptors than from the geometry" in text
+
+    text = findings(_scores({5: 0.68, 60: 0.3}, coordinates=0.4))
+    assert "against 0.30 with 60 %" in text
+    assert "No smaller share gets halfway from the mean image's error to the error with 60 % of the keypoints" in text
+    assert "recovers more from the geometry than from the descriptors" in text
+
+    text = findings(_scores({20: 0.69, 100: 0.698}, coordinates=0.5))
+    assert "With all of them the error, 0.70, is not below the mean image's, 0.70" in text
+    assert "recovers more" not in text
+    text = findings(_scores({20: 0.5, 100: 0.4}, coordinates=0.9, descriptors=0.7))
+    assert "recovers more" not in text, "where both are no better than the mean image there is nothing to rank"
     for error, words in (
         (0.3, "With 100 % of the keypoints (300 on an image's grid) the normalized error is 0.30"),
         (0.8, "noth"),
     ):
-        assert words in " ".join(disclosure_page.findings(_scores({100: error})))
+        assert words in findings(_scores({100: error}))

@@ -148,7 +148,7 @@ def test_the_page_needs_nothing_else_and_shows_what_was_measured(study: LayersSu
     assert study.plot is not None
     assert decode_file(study.plot).shape[1] >= 1400
     names = sorted(path.name for path in study.page.parent.iterdir())
-    assert names == ["error.png", "index.html", "layers.csv", "layers.png"]
+    assert names == ["index.html", "layers.csv", "plot.png", "sheet.png"]
 
 
 def test_without_matplotlib_the_rest_is_there(
@@ -156,10 +156,10 @@ def test_without_matplotlib_the_rest_is_there(
 ) -> None:
     for name in ("matplotlib.figure", "matplotlib.backends.backend_agg"):
         monkeypatch.setitem(sys.modules, name, None)
-    (tmp_path / "error.png").write_bytes(b"of an earlier study")
+    (tmp_path / "plot.png").write_bytes(b"of an earlier study")
     summary = layers(photos[:2], tmp_path, rows_for(inverters, [network]), csv=tmp_path / "sub" / "x.csv")
     assert summary.plot is None
-    assert not (tmp_path / "error.png").exists()
+    assert not (tmp_path / "plot.png").exists()
     assert summary.notes == (
         "The plot is left out: plots need matplotlib, which is not installed: pip install 'preimage[plots]'.",
     )
@@ -179,12 +179,12 @@ def test_what_has_a_name_of_ours_needs_no_network(photos: list[Path], tiny: Path
 def test_networks_of_other_sizes_stand_side_by_side(
     photos: list[Path], inverters: list[Path], network: ToyNetwork, tiny: Path, tmp_path: Path
 ) -> None:
-    told: list[tuple[int, int]] = []
+    reported: list[tuple[int, int]] = []
     rows = rows_for([inverters[1], tiny, inverters[0]], [network])
-    summary = layers(photos[:3], tmp_path, rows, size=64, batch_size=2, progress=lambda *steps: told.append(steps))
+    summary = layers(photos[:3], tmp_path, rows, size=64, batch_size=2, progress=lambda *steps: reported.append(steps))
     assert [score.label for score in summary.scores] == ["maps", "hog", "vector"]
     assert [score.input_size for score in summary.scores] == [32, 64, 32]
-    assert told == [(done, 9) for done in (2, 4, 5, 6, 8, 9)]
+    assert reported == [(done, 9) for done in (2, 4, 5, 6, 8, 9)]
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ def test_networks_of_other_sizes_stand_side_by_side(
         ({"size": 10}, r"size.*11"),
         ({"tile": 31}, r"tile.*32"),
         ({"batch_size": 0}, r"batch_size.*1"),
-        ({"pictures": 0}, r"batch_size.*1"),
+        ({"pictures": 0}, r"pictures.*1"),
         ({"device": "cuba"}, "device"),
     ],
 )
@@ -220,7 +220,7 @@ def test_bad_input_is_named(photos: list[Path], inverters: list[Path], network: 
             layers(output=tmp_path / "out", rows=rows, **options)
     with pytest.raises(ValueError, match="row"):
         layers(photos, tmp_path / "out", [])
-    with pytest.raises(ValueError, match=r"two rows.*'a'"):
+    with pytest.raises(ValueError, match=r"labels.*'a'"):
         layers(photos, tmp_path / "out", [LayerRow("a", row.representation, row.inverter) for row in rows])
     with pytest.raises(ValueError, match=r"^a: .*parameters\.layer: 'maps' != 'vector'"):
         layers(photos, tmp_path / "out", [LayerRow("a", rows[0].representation, rows[1].inverter)])
@@ -255,26 +255,26 @@ def test_on_the_command_line(
     named = [part for folder in inverters for part in ("--inverter", folder)]
     arguments = ("study", "layers", *photos[:4], *named, "-o", out, "--show", photos[5], "--show", photos[6])
     chosen = ("--network", "torch:toys.net:make", "--weights", "w.pth", "--preprocessing", "unit")
-    code, told, err = run(*arguments, *chosen)
+    code, out_text, err = run(*arguments, *chosen)
     assert code == 0, err
     assert torch_names == [
         {"name": "torch:toys.net:make", "weights": "w.pth", "preprocessing": "unit", "input_size": None}
     ]
-    assert "2 layers on 4 images" in told
-    assert re.search(r"^vector  normalized error \d\.\d{3}   \(always the mean image: 0\.\d{3}\)$", told, re.M)
-    assert str(out / "index.html") in told
+    assert "2 layers on 4 images" in out_text
+    assert re.search(r"^vector  normalized error \d\.\d{3}   \(always the mean image: 0\.\d{3}\)$", out_text, re.M)
+    assert str(out / "index.html") in out_text
     assert "preimage study layers" in (out / "index.html").read_text()
 
-    code, told, _ = run(*arguments, "--network", "torch:toys.net:make", "--csv", tmp_path / "table.csv", "--json")
+    code, out_text, _ = run(*arguments, "--network", "torch:toys.net:make", "--csv", tmp_path / "table.csv", "--json")
     assert code == 0
-    found = json.loads(told)
+    found = json.loads(out_text)
     assert [score["label"] for score in found["scores"]] == ["vector", "maps"]
     assert found["shown"] == [photo.stem for photo in photos[5:7]]
     assert found["csv"] == str(tmp_path / "table.csv")
     assert (tmp_path / "table.csv").is_file()
 
-    code, told, err = run(*arguments)
-    assert (code, told) == (1, "")
+    code, out_text, err = run(*arguments)
+    assert (code, out_text) == (1, "")
     assert re.fullmatch(r"error: .*'vector'.*toys\.net:make.*--network.*\n", err)
     code, _, err = run(*arguments, *chosen, "--weights", "another")
     assert code == 1

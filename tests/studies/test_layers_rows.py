@@ -15,8 +15,8 @@ from layer_networks import VIEWS, ToyLayer, ToyNetwork, saved, tiny_inverter
 from preimage.inverters import Inverter
 from preimage.inverters.output_region import OutputRegion
 from preimage.spec import Spec
-from preimage.studies import layers_page, layers_rows
-from preimage.studies.layers_page import LayerScore
+from preimage.studies import layers_rows
+from preimage.studies.layers import LayerScore, LayersStudy
 from preimage.studies.layers_rows import layer_name, network_name, rows_for
 from preimage.viz.plots import Values, draw_by_name
 
@@ -124,25 +124,31 @@ def _score(representation: str, error: float, floor: float = 0.7, variant: str =
 
 def test_published_figures_stand_at_the_very_layers_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[Sequence[Values]] = []
-    monkeypatch.setattr(layers_page, "draw_by_name", lambda title, names, series, groups: drawn.append(series))
-    layers_page.plot([_score("alexnet-conv4", 0.3), _score("alexnet-conv5", 0.4), _score("alexnet-fc8", 0.6)])
+    monkeypatch.setattr(
+        "preimage.studies.layers.draw_by_name", lambda title, names, series, groups: drawn.append(series)
+    )
+    LayersStudy([_score("alexnet-conv4", 0.3), _score("alexnet-conv5", 0.4), _score("alexnet-fc8", 0.6)]).plot()
     assert [list(one.values) for one in drawn[0][2:]] == [[None, 0.35, 0.58], [None, 0.71, 0.84]]
-    layers_page.plot([_score("alexnet-conv5", 0.4, variant="torchvision"), _score("network", 0.5)])
+    LayersStudy([_score("alexnet-conv5", 0.4, variant="torchvision"), _score("network", 0.5)]).plot()
     assert len(drawn[1]) == 2
-    page = layers_page.page([_score("network", 0.5)], np.zeros((9, 9, 3), np.uint8), None, notes=[], command="")
+    page = LayersStudy([_score("network", 0.5)]).page(np.zeros((9, 9, 3), np.uint8), None, [], "")
     assert "of CaffeNet on ImageNet" in page
     assert '<th scope="row">FC7</th><td>0.56</td><td>0.82</td>' in page
 
 
-def test_sentences_say_what_the_numbers_say() -> None:
-    said = " ".join(layers_page.findings([_score("a", 0.3), _score("b", 0.6, 0.71), _score("c", 0.703)]))
-    assert "A gives the most back, with a normalized error of 0.30, and C the least, with 0.70" in said
-    assert "always answering with the mean image has 0.70 to 0.71." in said
-    assert "nothing comes back from C:" in said
-    said = " ".join(layers_page.findings([_score("a", 0.697)]))
-    assert "from A: the error is less than 0.005 below that of the mean image, or above it." in said
-    said = " ".join(layers_page.findings([_score("a", 0.3)]))
-    assert said == "The normalized error is 0.30; always answering with the mean image has 0.70."
+def findings(*scores: LayerScore) -> str:
+    return " ".join(LayersStudy(scores).findings())
+
+
+def test_findings_state_what_the_scores_show() -> None:
+    text = findings(_score("a", 0.3), _score("b", 0.6, 0.71), _score("c", 0.703))
+    assert "lowest for A, 0.30, and highest for C, 0.70" in text
+    assert "the mean image has 0.70 to 0.71." in text
+    assert "nothing is recovered from C:" in text
+    text = findings(_score("a", 0.697))
+    assert "from A: the error is not at least 0.005 below that of the mean image." in text
+    text = findings(_score("a", 0.3))
+    assert text == "The normalized error is 0.30; the mean image has 0.70."
 
 
 def test_values_are_drawn_by_name() -> None:

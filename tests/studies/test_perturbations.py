@@ -59,11 +59,11 @@ def test_shares_are_of_every_image_and_nested(keypoints: Keypoints) -> None:
 
 
 def test_a_draw_depends_on_seed_and_image_alone(keypoints: Keypoints) -> None:
-    whole = keep_share(keypoints, 30, seed=1)
+    full = keep_share(keypoints, 30, seed=1)
     parts = [keep_share(keypoints[image], 30, seed=1, first=image) for image in range(len(COUNTS))]
-    assert _same(whole, Keypoints.cat(parts), *FIELDS)
-    assert _same(whole, keep_share(keypoints, 30, seed=1), *FIELDS)
-    assert _rows(whole, 3) != _rows(keep_share(keypoints, 30, seed=2), 3)
+    assert _same(full, Keypoints.cat(parts), *FIELDS)
+    assert _same(full, keep_share(keypoints, 30, seed=1), *FIELDS)
+    assert _rows(full, 3) != _rows(keep_share(keypoints, 30, seed=2), 3)
     twins = keep_share(Keypoints.cat([keypoints[0], keypoints[0]]), 30)
     assert _rows(twins, 0) != _rows(twins, 1)
 
@@ -109,8 +109,8 @@ def test_ablations_alter_only_what_they_say(keypoints: Keypoints) -> None:
     assert _same(descriptors, keypoints, "descriptors")
     assert (descriptors.scale == 2.5).all()
     assert not descriptors.angle.any()
-    for disturbed in (coordinates, positions, descriptors):
-        assert not disturbed.response.any()
+    for perturbed in (coordinates, positions, descriptors):
+        assert not perturbed.response.any()
     assert _same(keypoints, before, *FIELDS), "what came is untouched"
 
 

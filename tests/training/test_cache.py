@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 import torch
 
-from cache_runs import VIEWS, Notes, StopAt, built, dataset_of, row, settings_of, toy_config
+from cache_runs import CROPS, Notes, StopAt, built, dataset_of, row, settings_of, toy_config
+from preimage import training
 from preimage.errors import FileFormatError
 from preimage.store import ShardEntry, StoreWriter, open_writer, read_index
-from preimage.training import cache_decision, cached_dataset, train
-from preimage.training.cached_dataset import CachedDataset, view_key
+from preimage.training import cache_decision, cached_dataset
+from preimage.training.cached_dataset import CachedDataset, crop_key
 from preimage.training.dataset import Batch, CropDataset, Dataset
 from toys import ToyMaps
 from training_runs import metrics_without_time, weights
@@ -28,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("toys")
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cached_dataset, "_SHARD_VIEWS", 12)  # three images of four views
+    monkeypatch.setattr(cached_dataset, "_MAX_SHARD_CROPS", 12)  # three images of four crops
 
 
 def losses(folder: Path) -> torch.Tensor:
@@ -36,7 +37,7 @@ def losses(folder: Path) -> torch.Tensor:
 
 
 class SameCrops(CropDataset):
-    """The cache's crops, their features computed anew in float32."""
+    """The cache's crops, their features recomputed in float32."""
 
     def batch(self, step: int) -> Batch:
         settings = settings_of(self)
@@ -55,7 +56,7 @@ class Zeros:
 def test_a_cached_run_is_the_same_run(
     photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, representation: str
 ) -> None:
-    train(toy_config(photo_folder, tmp_path / "cached", representation=representation))
+    training.run(toy_config(photo_folder, tmp_path / "cached", representation=representation))
     (store,) = (tmp_path / "cached" / "cache").iterdir()
     exact = read_index(store).dtype == "float32"
     assert exact == (representation == "toy-probabilities")
@@ -65,7 +66,7 @@ def test_a_cached_run_is_the_same_run(
         return dataset
 
     monkeypatch.setattr(cache_decision, "with_cache", same_crops)
-    train(toy_config(photo_folder, tmp_path / "fresh", representation=representation))
+    training.run(toy_config(photo_folder, tmp_path / "fresh", representation=representation))
     ours, theirs = losses(tmp_path / "cached"), losses(tmp_path / "fresh")
     assert len(ours) == 30
     torch.testing.assert_close(ours, theirs, atol=0, rtol=2e-3)
@@ -73,50 +74,50 @@ def test_a_cached_run_is_the_same_run(
     assert (weights(tmp_path / "cached") == weights(tmp_path / "fresh")) == exact
 
 
-def test_every_row_is_its_view(photo_folder: Path, tmp_path: Path) -> None:
+def test_every_row_is_its_crop(photo_folder: Path, tmp_path: Path) -> None:
     dataset, made = built(toy_config(photo_folder, tmp_path / "run"), tmp_path / "cache")
     settings = settings_of(dataset)
     assert made.index is not None
     assert (len(made), made.index.count, len(made.index.shards), made.dtype) == (64, 64, 6, "float16")
-    assert made.key(31) == view_key(7, 3) == "000007.3"
+    assert made.key(31) == crop_key(7, 3) == "000007.3"
     for index in range(64):
-        image, view = divmod(index, VIEWS)
-        pixels = settings.pixels(dataset.images[image], image, view)
+        image, view = divmod(index, CROPS)
+        pixels = settings.crop(dataset.images[image], image, view)
         features = dataset.representation(torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None])[0]
         np.testing.assert_allclose(row(made, index), features.numpy(), atol=1e-6, rtol=1e-3)
         np.testing.assert_array_equal(row(made, index), made[index])
     assert made.index.shards[5].images == 4
     assert made.processed_size(0) == made.record(0).original_size == (32, 32)
-    views = [settings.pixels(dataset.images[3], 3, view) for view in range(VIEWS)]
-    assert np.array_equal(views[0][:, ::-1], views[1])
-    assert not np.array_equal(views[0], views[2])
+    crops = [settings.crop(dataset.images[3], 3, number) for number in range(CROPS)]
+    assert np.array_equal(crops[0][:, ::-1], crops[1])
+    assert not np.array_equal(crops[0], crops[2])
     batch = CachedDataset(dataset, settings, made).batch(7)
     torch.testing.assert_close(batch.features, dataset.representation(batch.images), atol=1e-6, rtol=1e-3)
 
 
-def test_every_view_comes_before_any_returns(photo_folder: Path, tmp_path: Path) -> None:
+def test_every_crop_is_used_before_any_is_used_again(photo_folder: Path, tmp_path: Path) -> None:
     config = toy_config(photo_folder, tmp_path / "run")
     settings = settings_of(dataset_of(config))
-    orders = [[settings.view_in(epoch, image) for epoch in range(2 * VIEWS)] for image in range(20)]
-    assert all(sorted(order[:VIEWS]) == sorted(order[VIEWS:]) == list(range(VIEWS)) for order in orders)
+    orders = [[settings.crop_number(epoch, image) for epoch in range(2 * CROPS)] for image in range(20)]
+    assert all(sorted(order[:CROPS]) == sorted(order[CROPS:]) == list(range(CROPS)) for order in orders)
     assert len({tuple(order) for order in orders}) > 15
-    assert any(order[:VIEWS] != order[VIEWS:] for order in orders)
+    assert any(order[:CROPS] != order[CROPS:] for order in orders)
 
 
 _RUN = """
 import sys
 import toys
 from preimage.representations import registry
-from preimage.training import TrainConfig, cached_dataset, train, trainer
-registry._REGISTER["toy-slow"], trainer.plan, cached_dataset._SHARD_VIEWS = toys.SlowToy, toys.toy_plan, 12
-train(TrainConfig.from_json(sys.argv[1]))
+from preimage.training import TrainConfig, building, cached_dataset, run
+registry._REGISTER["toy-slow"], building.plan, cached_dataset._MAX_SHARD_CROPS = toys.SlowToy, toys.toy_plan, 12
+run(TrainConfig.from_json(sys.argv[1]))
 """
 
 
-def test_a_killed_building_goes_on(photo_folder: Path, tmp_path: Path) -> None:
-    whole = toy_config(photo_folder, tmp_path / "whole", representation="toy-slow", steps=12)
-    cut = dataclasses.replace(whole, output=str(tmp_path / "cut"))
-    train(whole)
+def test_a_killed_computation_is_continued(photo_folder: Path, tmp_path: Path) -> None:
+    full = toy_config(photo_folder, tmp_path / "full", representation="toy-slow", steps=12)
+    cut = dataclasses.replace(full, output=str(tmp_path / "cut"))
+    training.run(full)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     process = subprocess.Popen([sys.executable, "-c", _RUN, cut.to_json()], env=environment)
     while process.poll() is None and len(list((tmp_path / "cut").glob("cache/*/shard-*"))) < 3:
@@ -125,28 +126,28 @@ def test_a_killed_building_goes_on(photo_folder: Path, tmp_path: Path) -> None:
     process.wait()
     (folder,) = (tmp_path / "cut" / "cache").iterdir()
     kept = {entry.file: (folder / entry.file).stat().st_mtime_ns for entry in read_index(folder).shards}
-    assert 2 <= len(kept) < 6, "killed while it was building"
+    assert 2 <= len(kept) < 6, "killed during the computation"
     old = folder / ".preimage-0123456789abcdef.tmp"
     old.write_bytes(b"half")
     notes = Notes()
-    train(cut, display=notes)
-    assert notes.notes[-1].startswith(f"features of {64 - 12 * len(kept)} of 64 views computed in")
+    training.run(cut, display=notes)
+    assert notes.notes[-1].startswith(f"features of {64 - 12 * len(kept)} of 64 crops computed in")
     assert {name: (folder / name).stat().st_mtime_ns for name in kept} == kept
     assert not old.exists()
-    assert weights(tmp_path / "whole") == weights(tmp_path / "cut")
-    assert metrics_without_time(tmp_path / "whole") == metrics_without_time(tmp_path / "cut")
+    assert weights(tmp_path / "full") == weights(tmp_path / "cut")
+    assert metrics_without_time(tmp_path / "full") == metrics_without_time(tmp_path / "cut")
 
 
 def test_a_cached_run_resumes_bit_for_bit(photo_folder: Path, tmp_path: Path) -> None:
-    train(toy_config(photo_folder, tmp_path / "whole", workers=2))
+    training.run(toy_config(photo_folder, tmp_path / "full", workers=2))
     with pytest.raises(OSError, match="went away"):
-        train(toy_config(photo_folder, tmp_path / "cut"), display=StopAt(17))
-    train(toy_config(photo_folder, tmp_path / "cut", workers=3), resume=True)
-    assert weights(tmp_path / "whole") == weights(tmp_path / "cut")
-    assert metrics_without_time(tmp_path / "whole") == metrics_without_time(tmp_path / "cut")
+        training.run(toy_config(photo_folder, tmp_path / "cut"), display=StopAt(17))
+    training.run(toy_config(photo_folder, tmp_path / "cut", workers=3), resume=True)
+    assert weights(tmp_path / "full") == weights(tmp_path / "cut")
+    assert metrics_without_time(tmp_path / "full") == metrics_without_time(tmp_path / "cut")
 
 
-def test_ctrl_c_stops_the_building(photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_stops_the_computation(photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     add = StoreWriter._list
 
     def interrupted(self: StoreWriter, entry: ShardEntry) -> None:
@@ -157,32 +158,32 @@ def test_ctrl_c_stops_the_building(photo_folder: Path, tmp_path: Path, monkeypat
     monkeypatch.setattr(StoreWriter, "_list", interrupted)
     config = toy_config(photo_folder, tmp_path / "run")
     with pytest.raises(KeyboardInterrupt):
-        train(config)
+        training.run(config)
     (folder,) = (tmp_path / "run" / "cache").iterdir()
     assert [entry.number for entry in read_index(folder).shards] == [0, 1]
     notes = Notes()
-    assert train(config, display=notes).steps == 30
-    assert notes.notes[-1].startswith("features of 40 of 64 views")
+    assert training.run(config, display=notes).steps == 30
+    assert notes.notes[-1].startswith("features of 40 of 64 crops")
 
 
 def test_runs_share_a_cache(photo_folder: Path, tmp_path: Path) -> None:
     shared = str(tmp_path / "caches")
-    train(toy_config(photo_folder, tmp_path / "a", cache_folder=shared))
+    training.run(toy_config(photo_folder, tmp_path / "a", cache_folder=shared))
     assert not (tmp_path / "a" / "cache").exists()
     ToyMaps.calls, notes = 0, Notes()
-    train(toy_config(photo_folder, tmp_path / "b", cache_folder=shared, steps=20), display=notes)
+    training.run(toy_config(photo_folder, tmp_path / "b", cache_folder=shared, steps=20), display=notes)
     assert ToyMaps.calls == 16 + 4, "statistics and the validation"
     assert "all are in" in notes.notes[-1]
-    train(toy_config(photo_folder, tmp_path / "c", cache_folder=shared, seed=1))
+    training.run(toy_config(photo_folder, tmp_path / "c", cache_folder=shared, seed=1))
     assert len(list((tmp_path / "caches").iterdir())) == 2, "other crops are another cache"
 
 
-def test_damage_is_noticed_and_mended(photo_folder: Path, tmp_path: Path) -> None:
+def test_damage_is_found_and_repaired(photo_folder: Path, tmp_path: Path) -> None:
     config = toy_config(photo_folder, tmp_path / "run")
     _, made = built(config, tmp_path / "cache")
-    whole = made.stack()
+    full = made.stack()
     paths = [Path(made.path, f"shard-{shard:05d}.safetensors") for shard in range(6)]
-    sound = paths[5].read_bytes()
+    intact = paths[5].read_bytes()
     data = bytearray(paths[0].read_bytes())
     data[-400] ^= 1  # features
     paths[0].write_bytes(data)
@@ -192,29 +193,29 @@ def test_damage_is_noticed_and_mended(photo_folder: Path, tmp_path: Path) -> Non
     notes: list[str] = []
     _, again = built(config, tmp_path / "cache", notes)
     assert [Path(note.partition(":")[0]) for note in notes[:-1]] == paths[:4]
-    assert all(note.endswith(": computed anew") for note in notes[:-1])
+    assert all(note.endswith(": recomputed") for note in notes[:-1])
     assert "checksum" in notes[0]
-    assert notes[-1].startswith("features of 48 of 64 views")
-    assert np.array_equal(again.stack(), whole)
-    assert paths[5].read_bytes() == sound
+    assert notes[-1].startswith("features of 48 of 64 crops")
+    assert np.array_equal(again.stack(), full)
+    assert paths[5].read_bytes() == intact
 
 
 def test_every_flipped_bit_is_found(photo_folder: Path, tmp_path: Path) -> None:
     config = toy_config(photo_folder, tmp_path / "run", representation="toy-vectors")
     _, made = built(config, tmp_path / "cache")
     path = Path(made.path, "shard-00002.safetensors")
-    sound, random = path.read_bytes(), np.random.default_rng(0)
-    for position in random.choice(len(sound), 12, replace=False):
-        data = bytearray(sound)
+    intact, random = path.read_bytes(), np.random.default_rng(0)
+    for position in random.choice(len(intact), 12, replace=False):
+        data = bytearray(intact)
         data[position] ^= 1 << int(random.integers(8))
         path.write_bytes(data)
         notes: list[str] = []
         built(config, tmp_path / "cache", notes)
-        assert notes[0].endswith("computed anew")
-        assert path.read_bytes() == sound
+        assert notes[0].endswith("recomputed")
+        assert path.read_bytes() == intact
 
 
-def test_damage_after_the_building_is_found_when_it_is_read(photo_folder: Path, tmp_path: Path) -> None:
+def test_later_damage_is_found_when_it_is_read(photo_folder: Path, tmp_path: Path) -> None:
     dataset, made = built(toy_config(photo_folder, tmp_path / "run"), tmp_path / "cache")
     for path in Path(made.path).glob("shard-*"):
         data = bytearray(path.read_bytes())
@@ -259,10 +260,10 @@ def test_what_half_precision_cannot_hold(photo_folder: Path, tmp_path: Path, mon
     monkeypatch.setattr(ToyMaps, "__call__", rises)
     notes: list[str] = []
     dataset, made = built(config, tmp_path / "cache", notes)
-    assert "jpg reach" in notes[0] and notes[0].endswith("the cache is begun anew in float32")
+    assert "jpg reach" in notes[0] and "restarted in float32" in notes[0]
     assert made.dtype == "float32"
-    assert notes[1].startswith("features of 64 of 64 views")
-    pixels = settings_of(dataset).pixels(dataset.images[0], 0, 1)
+    assert notes[1].startswith("features of 64 of 64 crops")
+    pixels = settings_of(dataset).crop(dataset.images[0], 0, 1)
     features = compute(ToyMaps(), torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None])[0]
     np.testing.assert_allclose(row(made, 1), 1e6 * features.numpy(), rtol=1e-6)
 

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
+from preimage import training
 from preimage.inverters import Inverter, UShapedConfig
 from preimage.nn import UpConv2d
 from preimage.representations import create_representation
-from preimage.training import Display, TrainConfig, graphed_step, muon, train, trainer
+from preimage.training import Display, TrainConfig, building, checkpoint, graphed_step, muon, trainer
+from preimage.training.building import choose_step
 from preimage.training.flat import FlatState
 from preimage.training.graphed_step import GraphedStep, cuda_graph
 from preimage.training.step import EagerStep, Step, TrainState
-from preimage.training.trainer import fastest_step
 from tolerances import TRAINING_LOSS_GPU, trained_weights, training_loss
 from training_runs import small_config
 
@@ -34,7 +37,7 @@ def again(work: Callable[[], None], device: torch.device) -> Callable[[], None]:
     return work
 
 
-def learner(optimizer: str = "muon", precision: str = "float32", device: str = "cpu", size: int = 32) -> TrainState:
+def new_state(optimizer: str = "muon", precision: str = "float32", device: str = "cpu", size: int = 32) -> TrainState:
     config = TrainConfig(
         representation="hog",
         images=("none",),
@@ -54,7 +57,7 @@ def learner(optimizer: str = "muon", precision: str = "float32", device: str = "
     model.feature_deviation.fill_(0.1)
     average = copy.deepcopy(model).eval().requires_grad_(False)
     loss_sum = torch.zeros((), dtype=torch.float64, device=device)
-    optimizers = trainer.optimizers(model, config)
+    optimizers = building.build_optimizers(model, config)
     return TrainState(config, representation, model, average, optimizers, DTYPES[precision], loss_sum)
 
 
@@ -64,29 +67,29 @@ def batch_of(step: int, size: int = 32) -> torch.Tensor:
     return (smooth * 255).byte().contiguous(memory_format=torch.channels_last)
 
 
-def losses(learner: TrainState, step: Step, steps: range, size: int = 32) -> torch.Tensor:
+def losses(state: TrainState, step: Step, steps: range, size: int = 32) -> torch.Tensor:
     curve = []
     for number in steps:
-        before = learner.loss_sum.item()
+        before = state.loss_sum.item()
         step(batch_of(number, size), number)
-        curve.append(learner.loss_sum.item() - before)
+        curve.append(state.loss_sum.item() - before)
     return torch.tensor(curve)
 
 
 def assert_same_losses(ours: torch.Tensor, theirs: torch.Tensor, precision: str) -> None:
     """From the first step on, within what rounding explains."""
-    share = (ours / theirs - 1).abs() / training_loss(DTYPES[precision], len(theirs))
-    assert share.max() <= 1, f"after step {int(share.argmax())}: {ours.tolist()} instead of {theirs.tolist()}"
+    ratio = (ours / theirs - 1).abs() / training_loss(DTYPES[precision], len(theirs))
+    assert ratio.max() <= 1, f"after step {int(ratio.argmax())}: {ours.tolist()} instead of {theirs.tolist()}"
 
 
-def everything(learner: TrainState) -> dict[str, torch.Tensor]:
+def everything(state: TrainState) -> dict[str, torch.Tensor]:
     """A copy of all that a run consists of, by name."""
-    state = {f"model.{name}": value for name, value in learner.model.state_dict().items()}
-    state |= {f"average.{name}": value for name, value in learner.average.state_dict().items()}
-    for which, optimizer in enumerate(learner.optimizers):
+    tensors = {f"model.{name}": value for name, value in state.model.state_dict().items()}
+    tensors |= {f"average.{name}": value for name, value in state.average.state_dict().items()}
+    for which, optimizer in enumerate(state.optimizers):
         for index, moments in optimizer.state_dict()["state"].items():
-            state |= {f"optimizer.{which}.{index}.{name}": value for name, value in moments.items()}
-    return {name: value.detach().cpu().clone() for name, value in (state | {"loss_sum": learner.loss_sum}).items()}
+            tensors |= {f"optimizer.{which}.{index}.{name}": value for name, value in moments.items()}
+    return {name: value.detach().cpu().clone() for name, value in (tensors | {"loss_sum": state.loss_sum}).items()}
 
 
 def distance(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], start: dict[str, torch.Tensor]) -> float:
@@ -99,14 +102,14 @@ def distance(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], start: dict
 @pytest.fixture
 def exact_muon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Newton–Schulz in float32: in bfloat16 its rounding hides every other difference."""
-    monkeypatch.setattr(muon, "orthogonalised", functools.partial(muon.orthogonalised, dtype=torch.float32))
+    monkeypatch.setattr(muon, "orthogonalized", functools.partial(muon.orthogonalized, dtype=torch.float32))
 
 
 @pytest.mark.usefixtures("exact_muon")
 @pytest.mark.parametrize("precision", DTYPES)
 @pytest.mark.parametrize("optimizer", ["adam", "muon"])
 def test_learns_as_the_eager_step(optimizer: str, precision: str) -> None:
-    ours, theirs = learner(optimizer, precision), learner(optimizer, precision)
+    ours, theirs = new_state(optimizer, precision), new_state(optimizer, precision)
     start = everything(theirs)
     curves = [
         losses(ours, GraphedStep(ours, 0, again), range(20)),
@@ -119,17 +122,17 @@ def test_learns_as_the_eager_step(optimizer: str, precision: str) -> None:
     assert distance(everything(theirs), everything(ours), start) < limit
 
 
-@pytest.mark.parametrize("first", [EagerStep, lambda learner: GraphedStep(learner, 0, again)])
+@pytest.mark.parametrize("first", [EagerStep, lambda state: GraphedStep(state, 0, again)])
 def test_making_it_changes_no_bit(first: Callable[[TrainState], Step]) -> None:
     """Neither before the first step, nor after some of either kind."""
-    ours = learner()
+    ours = new_state()
     before = everything(ours)
     GraphedStep(ours, 0, again)
     after = everything(ours)
     assert all(torch.equal(value, after[name]) for name, value in before.items())
     assert all(not value.any() for name, value in after.items() if name not in before)  # moments, not there before
 
-    ours = learner()
+    ours = new_state()
     losses(ours, first(ours), range(3))
     before = everything(ours)
     GraphedStep(ours, 3, again)
@@ -138,16 +141,32 @@ def test_making_it_changes_no_bit(first: Callable[[TrainState], Step]) -> None:
     assert all(torch.equal(value, after[name]) for name, value in before.items())
 
 
+@pytest.mark.usefixtures("exact_muon")
+def test_the_learning_rate_follows_the_time_used() -> None:
+    ours, theirs, early = (new_state() for _ in range(3))
+    for state in (ours, theirs, early):
+        state.config = dataclasses.replace(state.config, steps=None, max_hours=1.0)
+    start = everything(early)
+    steps = GraphedStep(ours, 0, again), EagerStep(theirs), EagerStep(early)
+    for step, seconds in zip(steps, (3300.0, 3300.0, 0.0), strict=True):
+        step(batch_of(0), 0, seconds=seconds)
+    ended = [everything(state) for state in (ours, theirs, early)]
+    assert distance(ended[1], ended[0], start) < trained_weights("muon", torch.float32, 1)
+    name = next(name for name in start if name.startswith("model.network"))
+    late, full = ((end[name] - start[name]).norm() for end in ended[1:])
+    assert late / full == pytest.approx(0.5 * (1 + math.cos(math.pi * 3300 / 3600)), rel=1e-3)
+
+
 def test_making_it_draws_no_random_numbers() -> None:
-    ours = learner()
+    ours = new_state()
     before = torch.get_rng_state()
     GraphedStep(ours, 0, again)
     assert torch.equal(before, torch.get_rng_state())
 
 
 @pytest.mark.parametrize("broken", ["trial", "capture"])
-def test_failing_leaves_the_learner_alone(broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    ours, theirs = learner(), learner()
+def test_failing_leaves_the_state_alone(broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = new_state(), new_state()
     losses(ours, EagerStep(ours), range(2))
     losses(theirs, EagerStep(theirs), range(2))
     before, addresses = everything(ours), [weight.data_ptr() for weight in ours.model.parameters()]
@@ -174,7 +193,7 @@ def test_failing_leaves_the_learner_alone(broken: str, monkeypatch: pytest.Monke
 
 def test_falls_back_with_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     notes: list[str] = []
-    assert isinstance(fastest_step(learner(), 0, notes.append), EagerStep)
+    assert isinstance(choose_step(new_state(), 0, notes.append), EagerStep)
     assert notes == []  # on a CPU that is no loss
 
     class OnCuda(TrainState):
@@ -183,17 +202,17 @@ def test_falls_back_with_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuses(*arguments: object) -> None:
         raise RuntimeError("operation not permitted\nCUDA kernel errors might be ...")
 
-    monkeypatch.setattr(trainer, "GraphedStep", refuses)
-    ours = learner()
+    monkeypatch.setattr(building, "GraphedStep", refuses)
+    ours = new_state()
     ours.__class__ = OnCuda
-    assert isinstance(fastest_step(ours, 0, notes.append), EagerStep)
+    assert isinstance(choose_step(ours, 0, notes.append), EagerStep)
     assert len(notes) == 1 and notes[0].endswith("could be made: operation not permitted")
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "muon"])
 @pytest.mark.parametrize("dtype", DTYPES.values())
 def test_memory_is_flat(optimizer: str, dtype: torch.dtype) -> None:
-    ours = learner(optimizer)
+    ours = new_state(optimizer)
     flat = FlatState(ours.model, ours.average, ours.optimizers, dtype)
     shapes = {name: tuple(value.shape) for name, value in ours.model.named_parameters()}
     flat.load()
@@ -201,30 +220,30 @@ def test_memory_is_flat(optimizer: str, dtype: torch.dtype) -> None:
     packed = {f"{name}.weight" for name, module in ours.model.named_modules() if isinstance(module, UpConv2d)}
     assert len(packed) == 5
     end = 0
-    for place, leaf, gradient in zip(flat.places, flat.leaves, flat.gradients, strict=True):
-        weight = ours.model.get_parameter(place.name)
-        assert weight.shape == leaf.shape == gradient.shape == shapes[place.name]
-        assert end <= place.offset and place.offset % 64 == 0
-        end = place.offset + place.size
+    for slot, leaf, gradient in zip(flat.slots, flat.leaves, flat.gradients, strict=True):
+        weight = ours.model.get_parameter(slot.name)
+        assert weight.shape == leaf.shape == gradient.shape == shapes[slot.name]
+        assert end <= slot.offset and slot.offset % 64 == 0
+        end = slot.offset + slot.size
         for view, buffer in ((weight, flat.weights), (gradient, flat.gradient), (leaf, flat.rounded)):
             if buffer is not None:
-                assert view.data_ptr() == buffer.data_ptr() + place.offset * buffer.element_size()
+                assert view.data_ptr() == buffer.data_ptr() + slot.offset * buffer.element_size()
                 assert view.untyped_storage().data_ptr() == buffer.untyped_storage().data_ptr()
-        if place.name in packed:
+        if slot.name in packed:
             assert all(view.permute(2, 3, 0, 1).is_contiguous() for view in (weight, leaf, gradient))
         elif weight.dim() == 4:
             assert all(view.is_contiguous(memory_format=torch.channels_last) for view in (weight, leaf, gradient))
         assert torch.equal(leaf, weight.to(dtype))
     assert {leaf.dtype for leaf in flat.leaves} == {dtype}
     assert {name: tuple(value.shape) for name, value in ours.model.named_parameters()} == shapes
-    assert sum(len(stack.places) for stack in flat.stacks) == (0 if optimizer == "adam" else len(_muon(ours)))
-    assert optimizer == "adam" or max(len(stack.places) for stack in flat.stacks) >= 4  # batched where shapes agree
+    assert sum(len(stack.slots) for stack in flat.stacks) == (0 if optimizer == "adam" else len(_muon(ours)))
+    assert optimizer == "adam" or max(len(stack.slots) for stack in flat.stacks) >= 4  # batched where shapes agree
     for stack in flat.stacks:
         matrices = stack.view(flat.weights)
-        for matrix, place in zip(matrices, stack.places, strict=True):
-            kernel = ours.model.get_parameter(place.name)
+        for matrix, slot in zip(matrices, stack.slots, strict=True):
+            kernel = ours.model.get_parameter(slot.name)
             assert matrix.data_ptr() == kernel.data_ptr()
-            rows = kernel.movedim(1 if place.name in packed else 0, 0).flatten(1)  # output channels
+            rows = kernel.movedim(1 if slot.name in packed else 0, 0).flatten(1)  # output channels
             assert matrix.shape == rows.shape
             assert torch.equal(matrix.sort(dim=1).values, rows.sort(dim=1).values)
 
@@ -235,7 +254,7 @@ def _muon(ours: TrainState) -> list[torch.nn.Parameter]:
 
 @pytest.mark.parametrize("precision", DTYPES)
 def test_nothing_moves(precision: str) -> None:
-    ours = learner(precision=precision)
+    ours = new_state(precision=precision)
     step = GraphedStep(ours, 0, again)
     flat = step._flat
 
@@ -254,17 +273,17 @@ def test_nothing_moves(precision: str) -> None:
     counts = {float(moments["step"]) for moments in ours.optimizers[0].state.values()}
     assert counts == {4.0}
     covered = torch.zeros_like(flat.weights, dtype=torch.bool)
-    for place in flat.places:
-        place.view(covered).fill_(True)
-    for buffer in (flat.weights, flat.average, flat.mean, flat.gradient):
+    for slot in flat.slots:
+        slot.view(covered).fill_(True)
+    for buffer in (flat.weights, flat.average, flat.exp_avg, flat.gradient):
         assert not buffer[~covered].any()
 
 
 class _Graphed:
-    """`fastest_step` that takes the graphed one on a CPU too."""
+    """`choose_step` that takes the graphed one on a CPU too."""
 
-    def __call__(self, learner: TrainState, step: int, note: Callable[[str], None]) -> Step:
-        return GraphedStep(learner, step, again)
+    def __call__(self, state: TrainState, step: int, note: Callable[[str], None]) -> Step:
+        return GraphedStep(state, step, again)
 
 
 class _GoesAway(Display):
@@ -289,25 +308,25 @@ def test_runs_resume_in_the_other_step(
     precision: str,
 ) -> None:
     settings = {"optimizer": optimizer, "precision": precision, "steps": 20, "save_every": 7}
-    train(small_config(photo_folder, tmp_path / "whole", **settings))
+    training.run(small_config(photo_folder, tmp_path / "full", **settings))
     cut = small_config(photo_folder, tmp_path / "cut", **settings)
     with monkeypatch.context() as patch:
         if graphed_first:
-            patch.setattr(trainer, "fastest_step", _Graphed())
+            patch.setattr(trainer, "choose_step", _Graphed())
         with pytest.raises(OSError, match="went away"):
-            train(cut, display=_GoesAway(10))
+            training.run(cut, display=_GoesAway(10))
     with monkeypatch.context() as patch:
         if not graphed_first:
-            patch.setattr(trainer, "fastest_step", _Graphed())
-        train(cut, resume=True)
-    curves = [_logged(folder, "loss") for folder in (tmp_path / "cut", tmp_path / "whole")]
+            patch.setattr(trainer, "choose_step", _Graphed())
+        training.run(cut, resume=True)
+    curves = [_logged(folder, "loss") for folder in (tmp_path / "cut", tmp_path / "full")]
     assert len(curves[0]) == 20
     assert_same_losses(*curves, precision)
-    errors = [_logged(folder, "error") for folder in (tmp_path / "cut", tmp_path / "whole")]
+    errors = [_logged(folder, "error") for folder in (tmp_path / "cut", tmp_path / "full")]
     torch.testing.assert_close(*errors, atol=0, rtol=training_loss(DTYPES[precision], 20)[-1].item())
-    whole, ended = (Inverter.load(folder).state_dict() for folder in (tmp_path / "whole", tmp_path / "cut"))
-    assert list(whole) == list(ended)
-    assert {name: value.stride() for name, value in whole.items()} == {n: v.stride() for n, v in ended.items()}
+    full, ended = (Inverter.load(folder).state_dict() for folder in (tmp_path / "full", tmp_path / "cut"))
+    assert list(full) == list(ended)
+    assert {name: value.stride() for name, value in full.items()} == {n: v.stride() for n, v in ended.items()}
 
 
 def _logged(folder: Path, what: str) -> torch.Tensor:
@@ -318,16 +337,16 @@ def _logged(folder: Path, what: str) -> torch.Tensor:
 def test_a_run_in_the_graphed_step_resumes_bit_for_bit(
     photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trainer, "fastest_step", _Graphed())
-    whole, cut = (
-        small_config(photo_folder, tmp_path / name, optimizer="muon", precision="bfloat16") for name in ("whole", "cut")
+    monkeypatch.setattr(trainer, "choose_step", _Graphed())
+    full, cut = (
+        small_config(photo_folder, tmp_path / name, optimizer="muon", precision="bfloat16") for name in ("full", "cut")
     )
-    train(whole)
+    training.run(full)
     with pytest.raises(OSError, match="went away"):
-        train(cut, display=_GoesAway(27))
-    train(cut, resume=True)
-    ends = [(tmp_path / name / trainer.CHECKPOINT).read_bytes() for name in ("whole", "cut")]
-    tensors = [trainer.checkpoint.safetensors.torch.load(end) for end in ends]
+        training.run(cut, display=_GoesAway(27))
+    training.run(cut, resume=True)
+    ends = [(tmp_path / name / checkpoint.CHECKPOINT).read_bytes() for name in ("full", "cut")]
+    tensors = [checkpoint.safetensors.torch.load(end) for end in ends]
     assert tensors[0].keys() == tensors[1].keys()
     assert all(torch.equal(value, tensors[1][name]) for name, value in tensors[0].items())
 
@@ -340,9 +359,9 @@ def test_a_run_may_go_on_on_another_device(tmp_path: Path) -> None:
 @pytest.mark.parametrize("precision", [pytest.param(name, marks=gpu) for name in DTYPES])
 @pytest.mark.parametrize("optimizer", ["adam", "muon"])
 def test_on_a_gpu_learns_as_the_eager_step(optimizer: str, precision: str) -> None:
-    ours, theirs = (learner(optimizer, precision, "cuda", 64) for _ in range(2))
+    ours, theirs = (new_state(optimizer, precision, "cuda", 64) for _ in range(2))
     notes: list[str] = []
-    step = fastest_step(ours, 0, notes.append)
+    step = choose_step(ours, 0, notes.append)
     assert isinstance(step, GraphedStep), notes
     curves = losses(ours, step, range(50), 64), losses(theirs, EagerStep(theirs), range(50), 64)
     torch.testing.assert_close(*curves, atol=0, rtol=TRAINING_LOSS_GPU[DTYPES[precision]])
@@ -351,7 +370,7 @@ def test_on_a_gpu_learns_as_the_eager_step(optimizer: str, precision: str) -> No
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 def test_on_a_gpu_replays_allocate_nothing_and_never_wait() -> None:
-    ours = learner("muon", "bfloat16", "cuda", 64)
+    ours = new_state("muon", "bfloat16", "cuda", 64)
     step = GraphedStep(ours, 0, cuda_graph)
     batches = [batch_of(number, 64) for number in range(4)]
     for number in range(10):
@@ -371,12 +390,12 @@ def test_on_a_gpu_replays_allocate_nothing_and_never_wait() -> None:
 @pytest.mark.parametrize("devices", [("cuda", "cpu"), ("cpu", "cuda"), ("cuda", "cuda")])
 def test_on_a_gpu_runs_resume_across_devices(photo_folder: Path, tmp_path: Path, devices: tuple[str, str]) -> None:
     settings = {"optimizer": "muon", "steps": 20, "save_every": 7}
-    train(small_config(photo_folder, tmp_path / "whole", **settings))
+    training.run(small_config(photo_folder, tmp_path / "full", **settings))
     with pytest.raises(OSError, match="went away"):
-        train(
+        training.run(
             small_config(photo_folder, tmp_path / "cut", device=devices[0], **settings),
             display=_GoesAway(10),
         )
-    train(small_config(photo_folder, tmp_path / "cut", device=devices[1], **settings), resume=True)
-    curves = [_logged(folder, "loss") for folder in (tmp_path / "whole", tmp_path / "cut")]
+    training.run(small_config(photo_folder, tmp_path / "cut", device=devices[1], **settings), resume=True)
+    curves = [_logged(folder, "loss") for folder in (tmp_path / "full", tmp_path / "cut")]
     torch.testing.assert_close(*curves, atol=0, rtol=TRAINING_LOSS_GPU[torch.float32])

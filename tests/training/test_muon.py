@@ -12,7 +12,7 @@ from preimage.training import muon, precision
 @pytest.mark.parametrize("shape", [(24, 600), (64, 64), (3, 48, 20)])
 def test_singular_values_come_near_one(shape: tuple[int, ...], dtype: torch.dtype) -> None:
     matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    turned = muon.orthogonalised(matrix, dtype)
+    turned = muon.orthogonalized(matrix, dtype)
     assert turned.shape == matrix.shape and turned.dtype == matrix.dtype
     values = torch.linalg.svdvals(turned)
     well = torch.linalg.svdvals(matrix) > 0.05 * torch.linalg.matrix_norm(matrix, 2)[..., None]
@@ -27,7 +27,7 @@ def test_bfloat16_is_not_emulated(native: bool, expected: torch.dtype, monkeypat
     assert precision.choose_dtype("auto", torch.device("cpu")) == expected
     assert precision.choose_dtype("bfloat16", torch.device("cpu")) == torch.bfloat16, "as asked for"
     matrix = torch.randn(8, 12, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(muon.orthogonalised(matrix), muon.orthogonalised(matrix, expected))
+    assert torch.equal(muon.orthogonalized(matrix), muon.orthogonalized(matrix, expected))
 
 
 @pytest.mark.parametrize("channels", [(6, 4), (4, 40), (16, 16)])

@@ -1,4 +1,4 @@
-"""The images of a run: bad ones are found or left out, and a run goes on only with those that it began with."""
+"""The images of a run: bad ones are found or left out, and a run resumes only with the images that it started with."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ import pytest
 
 from cache_runs import Notes, StopAt, toy_config
 from conftest import Run
+from preimage import training
 from preimage.errors import FileFormatError
 from preimage.inverters import Inverter
 from preimage.io import Listing, list_images
 from preimage.store import read_index
-from preimage.training import TrainConfig, train, trainer
+from preimage.training import TrainConfig, checkpoint
 from preimage.training.checkpoint import read_header, read_images
-from preimage.training.dataset import images_of, places_of
-from preimage.training.images import ImageList, ImageSet
+from preimage.training.images import ImageSet
+from preimage.training.sampling import batch_images, sample_indices
+from preimage.training.split import ImageList
 from toys import SIDE, ToyVectors
 from training_runs import metrics_without_time, weights
 
@@ -42,18 +44,18 @@ def config_of(photos: Path, output: Path, **changes: Any) -> TrainConfig:
     return toy_config(photos, output, **{"cache": "off", "steps": 24, "eval_every": 12, **changes})
 
 
-def begun(config: TrainConfig, step: int = 13) -> None:
+def interrupt(config: TrainConfig, step: int = 13) -> None:
     """A run that an error ended after `step` steps."""
     with pytest.raises(OSError, match="went away"):
-        train(config, display=StopAt(step))
+        training.run(config, display=StopAt(step))
 
 
 def cut_end(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-200])
 
 
-def spoil(path: Path) -> None:
-    """Write a lossless WebP with a sound header and length whose pixels cannot be decoded."""
+def corrupt(path: Path) -> None:
+    """Write a lossless WebP with a valid header and length whose pixels cannot be decoded."""
     done, data = cv2.imencode(".webp", np.zeros((40, 40, 3), np.uint8), [cv2.IMWRITE_WEBP_QUALITY, 101])
     assert done
     header = 25  # RIFF, VP8L and the size in pixels
@@ -76,14 +78,14 @@ def replace_by(other: str) -> Change:
     ],
     ids=["deleted", "held-out deleted", "added", "replaced", "cut", "renamed"],
 )
-def test_a_run_goes_on_with_its_own_images_only(photos: Path, tmp_path: Path, change: Change, words: str) -> None:
+def test_a_run_resumes_with_the_same_images_only(photos: Path, tmp_path: Path, change: Change, words: str) -> None:
     config = config_of(photos, tmp_path / "run")
-    begun(config)
-    before = (tmp_path / "run" / trainer.CHECKPOINT).read_bytes()
+    interrupt(config)
+    before = (tmp_path / "run" / checkpoint.CHECKPOINT).read_bytes()
     change(photos)
     with pytest.raises(ValueError, match=rf"images.*{words}"):
-        train(config, resume=True)
-    assert (tmp_path / "run" / trainer.CHECKPOINT).read_bytes() == before
+        training.run(config, resume=True)
+    assert (tmp_path / "run" / checkpoint.CHECKPOINT).read_bytes() == before
 
 
 def test_an_image_of_the_same_length_is_another_one(photos: Path, tmp_path: Path) -> None:
@@ -93,63 +95,63 @@ def test_an_image_of_the_same_length_is_another_one(photos: Path, tmp_path: Path
     cv2.imwrite(str(photos / "coffee-1.bmp"), pixels[0])
     length = (photos / "coffee-1.bmp").stat().st_size
     config = config_of(photos, tmp_path / "run")
-    begun(config)
+    interrupt(config)
     cv2.imwrite(str(photos / "coffee-1.bmp"), pixels[1])
     assert (photos / "coffee-1.bmp").stat().st_size == length
     with pytest.raises(ValueError, match=r"1 changed.*'coffee-1'"):
-        train(config, resume=True)
+        training.run(config, resume=True)
 
 
 def test_the_images_may_come_in_another_order(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As from a shard that was packed anew."""
-    train(config_of(photos, tmp_path / "whole"))
+    """As from a tar shard that was packed again."""
+    training.run(config_of(photos, tmp_path / "full"))
     cut = config_of(photos, tmp_path / "cut")
-    begun(cut)
+    interrupt(cut)
 
     def backwards(paths: Any, *, skip_bad: bool) -> Listing:
         return Listing(list_images(paths)[::-1])
 
-    monkeypatch.setattr("preimage.training.dataset.find_images", backwards)
-    train(cut, resume=True)
-    assert weights(tmp_path / "whole") == weights(tmp_path / "cut")
-    held_out = read_images(tmp_path / "cut" / trainer.CHECKPOINT)
-    assert held_out is not None
-    assert list(held_out.held_out) == ["astronaut-0", "camera-1", "chelsea-2", "coffee-3"]
+    monkeypatch.setattr("preimage.training.split.find_images", backwards)
+    training.run(cut, resume=True)
+    assert weights(tmp_path / "full") == weights(tmp_path / "cut")
+    images = read_images(tmp_path / "cut" / checkpoint.CHECKPOINT)
+    assert images is not None
+    assert list(images.val) == ["astronaut-0", "camera-1", "chelsea-2", "coffee-3"]
 
 
-def test_separate_held_out_images(photos: Path, tmp_path: Path) -> None:
+def test_separate_validation_images(photos: Path, tmp_path: Path) -> None:
     """They may have the names of training images, but not be the same."""
     apart = tmp_path / "apart"
     apart.mkdir()
     for index in range(4):
         shutil.move(photos / f"rocket-{index}.jpg", apart / f"coffee-{index}.jpg")
     config = config_of(photos, tmp_path / "run", val_images=(str(apart),))
-    begun(config)
+    interrupt(config)
     shutil.move(apart / "coffee-1.jpg", apart / "other.jpg")
     with pytest.raises(ValueError, match=r"16.*16.*validation images.*1 missing.*'coffee-1'"):
-        train(config, resume=True)
+        training.run(config, resume=True)
     shutil.move(apart / "other.jpg", apart / "coffee-1.jpg")
-    assert train(config, resume=True).steps == 24
+    assert training.run(config, resume=True).steps == 24
     shutil.copy(photos / "camera-2.jpg", apart / "twin.jpg")
     with pytest.raises(ValueError, match=r"1 images.*'twin'"):
-        train(config_of(photos, tmp_path / "twin", val_images=(str(apart),)))
+        training.run(config_of(photos, tmp_path / "twin", val_images=(str(apart),)))
 
 
-def test_copies_among_the_held_out_images_are_said(photos: Path, tmp_path: Path) -> None:
+def test_copies_among_the_validation_images_are_reported(photos: Path, tmp_path: Path) -> None:
     shutil.copy(photos / "astronaut-0.jpg", photos / "z.jpg")
     notes = Notes()
-    train(config_of(photos, tmp_path / "run", steps=1), display=notes)
+    training.run(config_of(photos, tmp_path / "run", steps=1), display=notes)
     assert re.search("1 of 4 held-out images.*training images", notes.notes[0])
 
 
-def test_starting_from_an_inverter_that_has_seen_them(photos: Path, tmp_path: Path) -> None:
+def test_init_from_an_inverter_that_was_trained_on_them(photos: Path, tmp_path: Path) -> None:
     first = tmp_path / "first"
-    train(config_of(photos, first, steps=2))
+    training.run(config_of(photos, first, steps=2))
     same, other, unknown = Notes(), Notes(), Notes()
-    train(config_of(photos, tmp_path / "a", steps=1, init=str(first)), display=same)
-    train(config_of(photos, tmp_path / "b", steps=1, init=str(first), val_count=5), display=other)
-    (first / trainer.CHECKPOINT).unlink()
-    train(config_of(photos, tmp_path / "c", steps=1, init=str(first)), display=unknown)
+    training.run(config_of(photos, tmp_path / "a", steps=1, init=str(first)), display=same)
+    training.run(config_of(photos, tmp_path / "b", steps=1, init=str(first), val_count=5), display=other)
+    (first / checkpoint.CHECKPOINT).unlink()
+    training.run(config_of(photos, tmp_path / "c", steps=1, init=str(first)), display=unknown)
     assert same.notes == []
     assert re.search("4 of the 5 images.*'camera-0'", other.notes[0])
     assert "known" in unknown.notes[0]
@@ -160,96 +162,96 @@ def test_bad_images_are_found_before_the_first_step(photos: Path, tmp_path: Path
     (photos / "rocket-2.jpg").write_bytes(b"")
     words = r"2 of 20 images.*coffee-1\.jpg.*rocket-2\.jpg.*--skip-bad"
     with pytest.raises(ValueError, match=words):
-        train(config_of(photos, tmp_path / "run"))
+        training.run(config_of(photos, tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 
 
 def test_bad_images_are_left_out_and_listed(photos: Path, tmp_path: Path) -> None:
     cut_end(photos / "coffee-1.jpg")
-    spoil(photos / "astronaut-0.jpg")  # held out
+    corrupt(photos / "astronaut-0.jpg")  # held out
     config = config_of(photos, tmp_path / "run", skip_bad=True)
-    begun(config)
+    interrupt(config)
     (photos / "coffee-1.jpg").unlink()  # which has no part in the run
-    summary = train(config, resume=True)
+    summary = training.run(config, resume=True)
     assert [key for key, _ in summary.skipped] == ["coffee-1", "astronaut-0"]
     assert "truncated" in summary.skipped[0][1]
     fields = json.loads((tmp_path / "run" / "train.json").read_text())
     assert len(fields["skipped"]) == 2
     assert TrainConfig.from_json(json.dumps(fields)).skip_bad
     notes = Inverter.load(tmp_path / "run").training_notes
-    assert (notes["training_images"], notes["held_out_images"], notes["skipped_images"]) == (15, 3, 2)
+    assert (notes["training_images"], notes["val_images"], notes["skipped_images"]) == (15, 3, 2)
 
 
 def test_what_cannot_be_listed_is_left_out_and_listed_too(photos: Path, tmp_path: Path) -> None:
     (photos / "shard.tar").write_bytes(b"no archive" * 100)
     with pytest.raises(ValueError, match=r"shard\.tar"):
-        train(config_of(photos, tmp_path / "run"))
+        training.run(config_of(photos, tmp_path / "run"))
     config = config_of(photos, tmp_path / "run", skip_bad=True)
-    begun(config)
-    summary = train(config, resume=True)
+    interrupt(config)
+    summary = training.run(config, resume=True)
     assert [Path(name).name for name, _ in summary.skipped] == ["shard.tar"]
     assert Inverter.load(tmp_path / "run").training_notes["training_images"] == 16
 
 
 @pytest.mark.parametrize("cache", ["off", "on"])
 def test_an_image_that_only_decoding_finds_bad(photos: Path, tmp_path: Path, cache: str) -> None:
-    spoil(photos / "coffee-1.jpg")
+    corrupt(photos / "coffee-1.jpg")
     plain = config_of(photos, tmp_path / "plain", cache=cache)
     with pytest.raises(FileFormatError, match=r"coffee-1\.jpg.*--skip-bad"):
-        train(plain)
+        training.run(plain)
     settings = {"cache": cache, "skip_bad": True}
-    whole = train(config_of(photos, tmp_path / "whole", **settings, workers=3))
-    assert [key for key, _ in whole.skipped] == ["coffee-1"]
+    full = training.run(config_of(photos, tmp_path / "full", **settings, workers=3))
+    assert [key for key, _ in full.skipped] == ["coffee-1"]
     if cache == "on":
-        (store,) = (tmp_path / "whole" / "cache").iterdir()
+        (store,) = (tmp_path / "full" / "cache").iterdir()
         (entry,) = read_index(store).shards
         assert (entry.images, entry.skipped[0][0]) == (4 * 15, str(photos / "coffee-1.jpg"))
     cut = config_of(photos, tmp_path / "cut", **settings)
-    begun(cut)
-    assert train(cut, resume=True).skipped[0][0] == "coffee-1"
-    assert weights(tmp_path / "whole") == weights(tmp_path / "cut")
-    assert metrics_without_time(tmp_path / "whole") == metrics_without_time(tmp_path / "cut")
-    known = read_images(tmp_path / "cut" / trainer.CHECKPOINT)
+    interrupt(cut)
+    assert training.run(cut, resume=True).skipped[0][0] == "coffee-1"
+    assert weights(tmp_path / "full") == weights(tmp_path / "cut")
+    assert metrics_without_time(tmp_path / "full") == metrics_without_time(tmp_path / "cut")
+    known = read_images(tmp_path / "cut" / checkpoint.CHECKPOINT)
     assert known is not None
-    assert "coffee-1" in known.trained
+    assert "coffee-1" in known.train
     assert ImageList.from_json(known.to_json()) == known
 
 
-def test_a_run_that_a_bad_image_ended_goes_on_without_it(
+def test_a_run_that_a_bad_image_ended_resumes_without_it(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("preimage.training.dataset._STATISTICS_IMAGES", 1)  # of which the bad one is none
-    spoil(photos / "rocket-1.jpg")
-    order = [place.image for step in range(4) for place in places_of(step, 4, 16, 0)]
+    monkeypatch.setattr("preimage.training.dataset._EXAMPLES", 1)  # of which the bad one is none
+    corrupt(photos / "rocket-1.jpg")
+    order = [sample.image for step in range(4) for sample in sample_indices(step, 4, 16, 0)]
     bad = 13  # rocket-1 among the training images
     first = order.index(bad) // 4
     config = config_of(photos, tmp_path / "run", steps=8, save_every=1000)
     with pytest.raises(FileFormatError, match=r"rocket-1\.jpg"):
-        train(config)
-    path = tmp_path / "run" / trainer.CHECKPOINT
+        training.run(config)
+    path = tmp_path / "run" / checkpoint.CHECKPOINT
     if first:
         assert read_header(path)[1].step == first, "no step is lost"
     else:
         assert not path.exists()
-    summary = train(config_of(photos, tmp_path / "run", steps=8, skip_bad=True), resume=True)
+    summary = training.run(config_of(photos, tmp_path / "run", steps=8, skip_bad=True), resume=True)
     assert [key for key, _ in summary.skipped] == ["rocket-1"]
 
 
-def test_the_next_image_takes_a_bad_ones_turn(photos: Path) -> None:
+def test_the_next_image_replaces_a_bad_one(photos: Path) -> None:
     sources = list_images(photos)
-    good = ImageSet(sources)
+    valid = ImageSet(sources)
     bad = ImageSet(sources, skipped={7: "bad"})
     for step in range(5):
-        ours = [place.image for place, _ in images_of(bad, step, 4, 0)]
-        theirs = [place.image for place, _ in images_of(good, step, 4, 0)]
+        ours = [sample.image for sample, _ in batch_images(bad, step, 4, 0)]
+        theirs = [sample.image for sample, _ in batch_images(valid, step, 4, 0)]
         assert 7 not in ours
         assert all(one == other for one, other in zip(ours, theirs, strict=True) if other != 7)
     with pytest.raises(ValueError, match=r"20 images.*bad"):
-        list(images_of(ImageSet(sources, skipped=dict.fromkeys(range(20), "bad")), 0, 4, 0))
+        list(batch_images(ImageSet(sources, skipped=dict.fromkeys(range(20), "bad")), 0, 4, 0))
 
 
 def test_images_that_cannot_be_read_now_are_not_bad(photos: Path) -> None:
-    """A disk that went away says nothing about them."""
+    """An unavailable disk does not make them bad."""
     images = ImageSet(list_images(photos), skip_bad=True)
     (photos / "astronaut-0.jpg").unlink()
     with pytest.raises(OSError, match=r"astronaut-0\.jpg"):
@@ -259,12 +261,12 @@ def test_images_that_cannot_be_read_now_are_not_bad(photos: Path) -> None:
 
 @pytest.mark.parametrize("below", ["run", "."])
 def test_a_run_in_the_folder_of_its_images(photos: Path, below: str) -> None:
-    """Its own sample sheets are no images of it."""
+    """Its sample sheets are not training images."""
     config = config_of(photos, photos / below, eval_every=6)
-    begun(config)
+    interrupt(config)
     assert list((photos / below / "samples").iterdir())
     notes = Notes()
-    assert train(config, resume=True, display=notes).steps == 24
+    assert training.run(config, resume=True, display=notes).steps == 24
     assert re.search("2 .*sheets", notes.notes[0])
 
 
@@ -272,10 +274,10 @@ def test_nothing_left(photos: Path, tmp_path: Path) -> None:
     for path in photos.iterdir():
         path.write_bytes(b"x")
     with pytest.raises(ValueError, match=r"20 of 20 images.*10 more$"):
-        train(config_of(photos, tmp_path / "run", skip_bad=True))
+        training.run(config_of(photos, tmp_path / "run", skip_bad=True))
 
 
-def own_features(photos: Path, path: Path, **changes: np.ndarray | None) -> Path:
+def write_features(photos: Path, path: Path, **changes: np.ndarray | None) -> Path:
     features: dict[str, np.ndarray | None] = {}
     for source in list_images(photos):
         random = np.random.default_rng(len(features))
@@ -285,13 +287,13 @@ def own_features(photos: Path, path: Path, **changes: np.ndarray | None) -> Path
     return path
 
 
-def own_config(photos: Path, path: Path, output: Path, **changes: Any) -> TrainConfig:
+def precomputed_config(photos: Path, path: Path, output: Path, **changes: Any) -> TrainConfig:
     settings = {"representation": None, "features": str(path), "size": SIDE, "cache": "auto"}
     return config_of(photos, output, **settings | changes)
 
 
 def test_a_few_bad_features_do_not_cost_the_others(photos: Path, tmp_path: Path) -> None:
-    path = own_features(
+    path = write_features(
         photos,
         tmp_path / "f.npz",
         astronaut_0=np.zeros(5, np.float32),  # the first one
@@ -302,24 +304,24 @@ def test_a_few_bad_features_do_not_cost_the_others(photos: Path, tmp_path: Path)
     )
     cut_end(photos / "camera-1.jpg")
     with pytest.raises(ValueError, match=r"f\.npz.*astronaut-0"):
-        train(own_config(photos, path, tmp_path / "run"))
+        training.run(precomputed_config(photos, path, tmp_path / "run"))
     notes = Notes()
-    summary = train(own_config(photos, path, tmp_path / "run", skip_bad=True), display=notes)
+    summary = training.run(precomputed_config(photos, path, tmp_path / "run", skip_bad=True), display=notes)
     assert [key for key, _ in summary.skipped] == ["astronaut-0", "coffee-1", "coffee-0", "camera-1"]
     assert re.search("1 image.*'coffee-2'.*1 feature.*'moon'", notes.notes[0])
     assert Inverter.load(summary.folder).training_notes["training_images"] == 20 - 4 - 4 - 1
-    assert train(own_config(photos, path, tmp_path / "run", skip_bad=True), resume=True).steps == 24
+    assert training.run(precomputed_config(photos, path, tmp_path / "run", skip_bad=True), resume=True).steps == 24
 
 
 def test_other_features_are_another_run(photos: Path, tmp_path: Path) -> None:
-    path = own_features(photos, tmp_path / "f.npz")
-    config = own_config(photos, path, tmp_path / "run")
-    begun(config)
-    own_features(photos, path, coffee_0=np.ones(7, np.float32), coffee_1=None)
+    path = write_features(photos, tmp_path / "f.npz")
+    config = precomputed_config(photos, path, tmp_path / "run")
+    interrupt(config)
+    write_features(photos, path, coffee_0=np.ones(7, np.float32), coffee_1=None)
     with pytest.raises(ValueError, match=r"1 missing.*'coffee-1'.*1 with.*'coffee-0'"):
-        train(dataclasses.replace(config, skip_bad=True), resume=True)
-    own_features(photos, path)
-    assert train(config, resume=True).steps == 24
+        training.run(dataclasses.replace(config, skip_bad=True), resume=True)
+    write_features(photos, path)
+    assert training.run(config, resume=True).steps == 24
 
 
 def test_on_the_command_line(run: Run, photos: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from conftest import photographs
 from preimage.viz.html import Figure, Section, Table, html_page
-from preimage.viz.sheets import as_picture, picture_sheet
+from preimage.viz.sheets import as_rgb, draw_sheet
 
 
 def test_a_sheet_shows_each_picture_where_it_belongs() -> None:
@@ -17,7 +17,7 @@ def test_a_sheet_shows_each_picture_where_it_belongs() -> None:
     red[..., 0] = 255
     blue = np.zeros((32, 64, 3), np.float32)
     blue[..., 2] = 1.0
-    page = picture_sheet([[red, blue], [blue]], ["one", "two"], ["a", "b"], tile=64, gap=10)
+    page = draw_sheet([[red, blue], [blue]], ["one", "two"], ["a", "b"], tile=64, gap=10)
     assert page.dtype == np.uint8
     assert page.shape[1] == 20 + 64 + 10 + 64 + 20
     columns = np.flatnonzero((page == (255, 0, 0)).all(axis=2).any(axis=0))
@@ -30,18 +30,18 @@ def test_a_sheet_shows_each_picture_where_it_belongs() -> None:
 
 def test_titles_are_written_and_shortened() -> None:
     square = np.full((64, 64), 255, np.uint8)
-    plain = picture_sheet([[square]], tile=64)
+    plain = draw_sheet([[square]], tile=64)
     assert plain.min() == 255
-    titled = picture_sheet([[square, square]], ["t" * 100, ""], tile=64)
+    titled = draw_sheet([[square, square]], ["t" * 100, ""], tile=64)
     ink = np.flatnonzero((titled < 128).any(axis=(0, 2)))
     assert ink.size
     assert ink.max() < 24 + 64 + 12, "a title stays over its own column"
-    assert picture_sheet([[square]], ["Größe"], tile=64).min() < 128
+    assert draw_sheet([[square]], ["Größe"], tile=64).min() < 128
 
 
 def test_a_heading_may_have_more_lines() -> None:
     square = np.full((64, 64), 255, np.uint8)
-    one, two = (picture_sheet([[square, square]], [title, "b"], tile=64) for title in ("a", "a\nerror 0.35"))
+    one, two = (draw_sheet([[square, square]], [title, "b"], tile=64) for title in ("a", "a\nerror 0.35"))
     assert two.shape[0] - one.shape[0] == round(3.6 * 12) - 2 * 12
     below = two[24 + 14 : 24 + 40]
     assert below[:, : 24 + 64].min() < 160
@@ -51,20 +51,20 @@ def test_a_heading_may_have_more_lines() -> None:
 def test_a_sheet_refuses_what_it_cannot_lay_out() -> None:
     square = np.zeros((8, 8), np.uint8)
     with pytest.raises(ValueError, match="at least one"):
-        picture_sheet([])
+        draw_sheet([])
     with pytest.raises(ValueError, match=r"1 column titles.*2"):
-        picture_sheet([[square, square]], ["only one"])
+        draw_sheet([[square, square]], ["only one"])
     with pytest.raises(ValueError, match=r"2 row titles.*1"):
-        picture_sheet([[square]], row_titles=["a", "b"])
+        draw_sheet([[square]], row_titles=["a", "b"])
     with pytest.raises(ValueError, match=r"\(4, 8, 8\)"):
-        as_picture(np.zeros((4, 8, 8), np.uint8))
+        as_rgb(np.zeros((4, 8, 8), np.uint8))
     with pytest.raises(ValueError, match=r"uint8.*float.*int64"):
-        as_picture(np.zeros((8, 8), np.int64))
+        as_rgb(np.zeros((8, 8), np.int64))
 
 
 def test_words_stand_in_the_place_of_a_picture_and_captions_below_each() -> None:
     square = np.full((64, 64), 250, np.uint8)
-    page = picture_sheet([["one\ntwo", square], [square, square]], (), [[""], ["", "below"]], tile=64, gap=8)
+    page = draw_sheet([["one\ntwo", square], [square, square]], (), [[""], ["", "below"]], tile=64, gap=8)
     ink = page.min(axis=2) < 160
     assert page.shape == (16 + 64 + 8 + 64 + 24 + 16, 16 + 64 + 8 + 64 + 16, 3), "no room below the first row"
     left, right = ink[:, :80], ink[:, 88:]

@@ -89,12 +89,15 @@ def _system() -> dict[str, Any]:
 
 def _native() -> dict[str, Any]:
     native = importlib.import_module("preimage.ops._native")
-    sets = list(native.instruction_sets())
+    try:
+        used = native.instruction_set()
+    except ValueError as error:  # PREIMAGE_ISA names one that is not available
+        used = f"none: {error}"
     return {
         "file": str(native.__file__),
         "compiler": native.compiler,
-        "instruction_sets": sets,
-        "used": os.environ.get("PREIMAGE_ISA") or sets[0],  # best first
+        "instruction_sets": native.instruction_sets(),  # best first
+        "used": used,
     }
 
 

@@ -61,7 +61,13 @@ def train(
         int | None, typer.Option(help="Parameters of the network, where the preset leaves them open.")
     ] = None,
     min_crop: Annotated[float, typer.Option(help="Smallest random crop, as a share of the largest square.")] = 0.5,
-    steps: Annotated[int, typer.Option(help="Optimizer steps in all.")] = 20_000,
+    steps: Annotated[
+        int | None,
+        typer.Option(help="Optimizer steps; by default 20,000, or no limit with --max-hours.", show_default=False),
+    ] = None,
+    max_hours: Annotated[
+        float | None, typer.Option(help="Training time in hours, over which the learning rate then decays.")
+    ] = None,
     batch_size: Annotated[int, typer.Option(help="Images a step.")] = 32,
     optimizer: Annotated[str, typer.Option(help="adam, or muon for the inner layers.")] = "adam",
     lr: Annotated[float, typer.Option(help="Adam's, at its height.")] = 1e-3,
@@ -108,6 +114,7 @@ def train(
         budget=budget,
         min_crop=min_crop,
         steps=steps,
+        max_hours=max_hours,
         batch_size=batch_size,
         optimizer=cast(Literal["adam", "muon"], optimizer),
         lr=lr,
@@ -128,7 +135,7 @@ def train(
     )
     display = training.BarDisplay() if sys.stderr.isatty() and has_rich() else training.LineDisplay()
     try:
-        summary = training.train(config, resume=resume, display=display)
+        summary = training.run(config, resume=resume, display=display)
     except training.TrainingDivergedError as error:
         raise CommandError(str(error)) from error
     show = Output(json)

@@ -13,6 +13,7 @@ from preimage.errors import FileFormatError
 from preimage.io.atomic import StrPath
 from preimage.io.records import DTYPES
 from preimage.io.shards import SUFFIX, ZEROS, parse_spec
+from preimage.old_names import CACHE_SOURCE, renamed
 from preimage.spec import Spec
 
 INDEX = "index.json"
@@ -173,7 +174,7 @@ def _index(fields: Mapping[str, Any]) -> Index:
         dtype=str(fields["dtype"]),
         count=int(fields["count"]),
         shard_length=int(fields["shard_length"]),
-        source=dict(fields["source"]),
+        source=renamed(fields["source"], CACHE_SOURCE),
         part=(first, of),
         shards=entries,
         complete=fields["complete"] is True,

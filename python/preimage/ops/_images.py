@@ -132,11 +132,6 @@ def describe_output(array: npt.NDArray[Any]) -> Description:
     return describe_array(array)
 
 
-def instruction_set() -> str:
-    """Return the one that PREIMAGE_ISA forces, or "" for the best."""
-    return os.environ.get("PREIMAGE_ISA", "")
-
-
 def cpu_threads() -> int:
     """Return how many threads work on NumPy arrays: ``OMP_NUM_THREADS``, else the CPUs that this process may use.
 

@@ -1,4 +1,4 @@
-"""The native module: `csrc/bindings.cpp`. Addresses come in; `preimage.ops` checks and calls."""
+"""The native module, `csrc/bindings.cpp`: called by `preimage.ops`, which checks arguments and allocates outputs."""
 
 from typing import TypedDict
 
@@ -21,13 +21,12 @@ def hog(
     images: _Description,
     output: _Description,
     cell_size: int,
-    colour: str,
-    instruction_set: str,
+    color: str,
     threads: int,
 ) -> None:
     """images (B, C, H, W) -> output (B, 31, Hc, Wc), contiguous, float32 or float16, that the caller allocated.
 
-    instruction_set "" is the best of `instruction_sets()`. ValueError when anything does not fit.
+    ValueError when anything does not fit.
     """
 
 def hog_backward(
@@ -35,8 +34,7 @@ def hog_backward(
     images: _Description,
     gradients: _Description,
     cell_size: int,
-    colour: str,
-    instruction_set: str,
+    color: str,
     threads: int,
 ) -> None:
     """Gradients of the output (B, 31, Hc, Wc) and images (B, C, H, W) -> gradients of the images, contiguous float32.
@@ -48,12 +46,11 @@ def lbp(
     images: _Description,
     output: _Description,
     cell_size: int,
-    instruction_set: str,
     threads: int,
 ) -> None:
     """images (B, C, H, W) -> output (B, 58, H // cell_size, W // cell_size), contiguous, float32 or float16."""
 
-def lbp_codes(images: _Description, output: _Description, instruction_set: str, threads: int) -> None:
+def lbp_codes(images: _Description, output: _Description, threads: int) -> None:
     """images (B, C, H, W) -> output (B, 1, H, W), contiguous uint8.
 
     In builds with CUDA there are also `lbp_cuda` and `lbp_codes_cuda`, see `lbp.h`.
@@ -68,7 +65,6 @@ def dense_sift(
     window: str,
     window_size: float,
     bounds: tuple[int, int, int, int],
-    instruction_set: str,
     threads: int,
 ) -> None:
     """images (B, C, H, W) -> features (B, 128, h, w), float32, float16, bfloat16 or uint8, and norms (B, 1, h, w),
@@ -90,7 +86,7 @@ def dense_sift_backward(
     the images contiguous.
 
     In builds with CUDA there are also `dense_sift_cuda`, `dense_sift_backward_cuda` and `dense_sift_cuda_scratch`, see
-    `sift_cuda.h`.
+    `dense_sift.h`.
     """
 
 def sift(
@@ -99,7 +95,6 @@ def sift(
     first_octave: int,
     peak_threshold: float,
     edge_threshold: float,
-    instruction_set: str,
     threads: int,
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.int64]]:
     """images (B, C, H, W) -> x, y, scale, angle and response (5, N), descriptors (N, 128), offsets (B + 1,); new
@@ -123,7 +118,16 @@ def sift_grid(
     float16; all contiguous. ValueError for keypoints that are not finite, too."""
 
 def instruction_sets() -> list[str]:
-    """What the kernels can run with on this processor, best first; the last is always "portable"."""
+    """Return the instruction sets that this build and this processor support, best first, "portable" last."""
+
+def instruction_set() -> str:
+    """Return the one in use: that of the environment variable PREIMAGE_ISA at the first call, or the best.
+
+    ValueError if the variable names one that is not available.
+    """
+
+def set_instruction_set(name: str) -> None:
+    """Make all later calls use this one, on every thread; for tests and benchmarks. ValueError if not available."""
 
 def cuda_devices() -> _CudaReport:
-    """What CUDA finds here; never raises, `reason` says why there is nothing."""
+    """Return the CUDA devices and versions; never raises, `reason` says why there are no devices."""

@@ -20,7 +20,6 @@ from preimage.ops._images import (
     cpu_threads,
     describe_array,
     describe_output,
-    instruction_set,
     is_tensor,
     like_images,
     readable,
@@ -189,7 +188,6 @@ def dense_sift_into(
         window,
         window_size,
         box,
-        instruction_set(),
         threads,
     )
     return norms

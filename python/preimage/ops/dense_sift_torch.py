@@ -10,7 +10,7 @@ from preimage.ops import (
     _native,
     dense_sift_cuda,  # noqa: F401 (registers itself)
 )
-from preimage.ops._images import dtype_name, instruction_set
+from preimage.ops._images import dtype_name
 from preimage.ops._library import LIBRARY
 from preimage.ops._sizes import Bounds, grid_size
 from preimage.ops._tensors import as_native, describe, needs_gradient
@@ -52,7 +52,7 @@ def _dense_sift_cpu(
     norms = torch.empty((described[1][0], 1, *shape), dtype=torch.float32, device="cpu")
     outputs = describe(features, dtype_name(dtype)), describe(norms)
     threads = torch.get_num_threads()
-    _native.dense_sift(described, *outputs, step, bin_size, window, window_size, box, instruction_set(), threads)
+    _native.dense_sift(described, *outputs, step, bin_size, window, window_size, box, threads)
     return features, norms
 
 

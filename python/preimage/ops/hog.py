@@ -19,7 +19,6 @@ from preimage.ops._images import (
     cpu_threads,
     describe_array,
     describe_output,
-    instruction_set,
     is_tensor,
     like_images,
     readable,
@@ -108,4 +107,4 @@ def hog_into(images: npt.NDArray[Any], features: npt.NDArray[Any], *, cell_size:
     """
     images = readable(images)  # by name, so that a copy lives until the kernel has read it
     output = describe_output(features)
-    _native.hog(describe_array(images), output, cell_size, color, instruction_set(), threads)
+    _native.hog(describe_array(images), output, cell_size, color, threads)

@@ -9,7 +9,6 @@ import torch
 
 from preimage.ops import _native
 from preimage.ops._derivatives import last_derivative
-from preimage.ops._images import instruction_set
 from preimage.ops._library import LIBRARY
 from preimage.ops._sizes import cell_count
 from preimage.ops._tensors import as_native, describe, needs_gradient, stream, with_cuda, working_memory
@@ -31,7 +30,7 @@ def _hog_cpu(images: torch.Tensor, cell_size: int, variant: str, color: str) -> 
     batch, _, height, width = described[1]
     rows, columns = cell_count(height, cell_size), cell_count(width, cell_size)
     output = torch.empty((batch, 31, rows, columns), dtype=torch.float32, device="cpu")
-    _native.hog(described, describe(output), cell_size, color, instruction_set(), torch.get_num_threads())
+    _native.hog(described, describe(output), cell_size, color, torch.get_num_threads())
     return output
 
 
@@ -42,7 +41,7 @@ def _hog_backward_cpu(
     gradient, images = gradient.to(torch.float32).contiguous(), as_native(images)
     result = torch.empty(images.shape, dtype=torch.float32, device="cpu")
     described = describe(gradient), describe(images), describe(result)
-    _native.hog_backward(*described, cell_size, color, instruction_set(), torch.get_num_threads())
+    _native.hog_backward(*described, cell_size, color, torch.get_num_threads())
     return result
 
 

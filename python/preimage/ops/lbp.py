@@ -19,7 +19,6 @@ from preimage.ops._images import (
     cpu_threads,
     describe_array,
     describe_output,
-    instruction_set,
     is_tensor,
     like_images,
     readable,
@@ -105,7 +104,7 @@ def lbp_into(images: npt.NDArray[Any], features: npt.NDArray[Any], *, cell_size:
         ValueError: `features` of another shape, dtype or layout.
     """
     images = readable(images)  # by name, so that a copy lives until the kernel has read it
-    _native.lbp(describe_array(images), describe_output(features), cell_size, instruction_set(), threads)
+    _native.lbp(describe_array(images), describe_output(features), cell_size, threads)
 
 
 def lbp_codes(images: Images, *, variant: str = "vlfeat-uniform") -> Images:
@@ -133,5 +132,5 @@ def lbp_codes(images: Images, *, variant: str = "vlfeat-uniform") -> Images:
     else:
         array = readable(batch)
         codes = np.empty((len(array), 1, height, width), np.uint8)
-        _native.lbp_codes(describe_array(array), describe_array(codes), instruction_set(), cpu_threads())
+        _native.lbp_codes(describe_array(array), describe_array(codes), cpu_threads())
     return like_images(codes, images)

@@ -7,7 +7,6 @@ from collections.abc import Callable
 import torch
 
 from preimage.ops import _native
-from preimage.ops._images import instruction_set
 from preimage.ops._library import LIBRARY
 from preimage.ops._tensors import as_native, describe, needs_gradient, stream, with_cuda
 
@@ -38,7 +37,7 @@ def _lbp_cpu(images: torch.Tensor, cell_size: int, variant: str) -> torch.Tensor
     described = describe(images)
     batch, _, height, width = described[1]
     output = torch.empty((batch, 58, height // cell_size, width // cell_size), dtype=torch.float32, device="cpu")
-    _native.lbp(described, describe(output), cell_size, instruction_set(), torch.get_num_threads())
+    _native.lbp(described, describe(output), cell_size, torch.get_num_threads())
     return output
 
 
@@ -48,7 +47,7 @@ def _codes_cpu(images: torch.Tensor, variant: str) -> torch.Tensor:
     described = describe(images)
     batch, _, height, width = described[1]
     output = torch.empty((batch, 1, height, width), dtype=torch.uint8, device="cpu")
-    _native.lbp_codes(described, describe(output), instruction_set(), torch.get_num_threads())
+    _native.lbp_codes(described, describe(output), torch.get_num_threads())
     return output
 
 

@@ -16,7 +16,6 @@ from preimage.ops._images import (
     check_whole,
     cpu_threads,
     describe_array,
-    instruction_set,
     is_tensor,
     readable,
 )
@@ -113,7 +112,7 @@ def sift_of_arrays(
 
         return opencv_sift(images, threads)
     frames, descriptors, offsets = _native.sift(
-        describe_array(images), levels, first_octave, peak_threshold, edge_threshold, instruction_set(), threads
+        describe_array(images), levels, first_octave, peak_threshold, edge_threshold, threads
     )
     x, y, scale, angle, response = frames
     return Keypoints(x, y, scale, angle, response, descriptors, offsets)

@@ -191,7 +191,7 @@ def none_usable(skipped: Sequence[tuple[str, str]]) -> ValueError:
     return ValueError(f"none of the {len(skipped)} images could be used; the first: {skipped[0][1]}")
 
 
-def sound_listing(images: Images, *, skip_bad: bool) -> Listing:
+def decodable_listing(images: Images, *, skip_bad: bool) -> Listing:
     """Return `as_listing`; with `skip_bad` images that cannot be decoded are skipped as well.
 
     For commands that read the images several times; each image is decoded once more for this.

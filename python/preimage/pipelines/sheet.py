@@ -28,7 +28,7 @@ from preimage.pipelines.loading import (
 from preimage.pipelines.reconstruct import Comparison, Reconstructor
 from preimage.representations.registry import class_of
 from preimage.spec import Spec
-from preimage.viz.sheets import SMALLEST_TILE, picture_sheet
+from preimage.viz.sheets import SMALLEST_TILE, draw_sheet
 
 _NO_INVERTER = "\nThere is no inverter\nfor these features."
 _BELOW = "Reconstructions, each from\nthe features above it alone."
@@ -81,7 +81,7 @@ def figure(
     if len(specs) > 1:
         rows, captions = _pairs_of_rows(photographs, errors)
         names = [title_of(spec) for spec in specs]
-        return picture_sheet(
+        return draw_sheet(
             rows, ["Photograph", *(name[0].upper() + name[1:] for name in names)], captions, tile=tile, footer=footer
         )
     single = [[row.pixels, *row.drawn, *row.returned] for row in photographs]
@@ -93,7 +93,7 @@ def figure(
         for index, row in enumerate(photographs)
     ]
     there = [[picture for picture in row if picture is not None] for row in single]
-    return picture_sheet(there, titles, notes, tile=tile, footer=footer)
+    return draw_sheet(there, titles, notes, tile=tile, footer=footer)
 
 
 def _pairs_of_rows(

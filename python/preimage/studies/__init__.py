@@ -1,1 +1,1 @@
-"""Questions put to an inverter, each answered by a table, a plot, pictures, and one page of them."""
+"""Studies of inverters: each writes a table, a plot, a sheet of images, and a page."""

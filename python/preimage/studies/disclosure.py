@@ -1,60 +1,89 @@
-"""What stored SIFT keypoints reveal of the photographs that they came from."""
+"""The study of disclosure: what stored SIFT keypoints reveal of the photographs that they were detected in."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from os import PathLike
-from pathlib import Path
 
-from preimage.io import atomic_write, write_png
-from preimage.metrics import SMALLEST_FOR_SSIM
+import torch
+
+from preimage.io import ImageSource
+from preimage.keypoints import Keypoints
+from preimage.metrics import SMALLEST_FOR_SSIM, Originals, perceptual_distance
 from preimage.pipelines.choosing import InverterChoice, sift_inverter
-from preimage.pipelines.loading import Images, at_once, batches, inverting_bytes, sound_listing
+from preimage.pipelines.evaluate import ImageScore, Scores
+from preimage.pipelines.loading import Images, Pixels, as_pixels, at_once, batches, decodable_listing, inverting_bytes
 from preimage.pipelines.pictures import folder_of
 from preimage.pipelines.reconstruct import Reconstructor
 from preimage.representations.sift import Sift
-from preimage.studies import disclosure_page
-from preimage.studies.disclosure_measure import TILE, Measure, Steps, all_conditions, look
-from preimage.studies.disclosure_page import ConditionScore
+from preimage.studies.base import SAME_ERROR, ProgressCounter, SheetRow, Study, StudySummary
+from preimage.studies.perturbations import coordinates_only, descriptors_only, keep_share, positions_only
+from preimage.viz.html import Figure, Section, Table, html_page
+from preimage.viz.plots import Panel, draw_panels
 
 SHARES = (5.0, 10.0, 20.0, 40.0, 60.0, 80.0, 100.0)
 
+_KEPT = "kept"
+_MEAN_IMAGE = "mean-image"
+_TITLES = {
+    "coordinates-only": "coordinates only",
+    "positions-only": "positions only",
+    "descriptors-only": "descriptors only",
+    _MEAN_IMAGE: "the mean image",
+}
+_TILE = 160  # side of an image on the sheet, pixels
+_FEW = 20  # percent: the first finding is about the share closest to it
+
 
 @dataclasses.dataclass(frozen=True)
-class DisclosureSummary:
-    """What the study found and wrote.
+class ConditionScore:
+    """Mean scores of the reconstructions under one condition.
 
     Attributes:
-        page: the self-contained HTML page.
-        csv: one row a condition.
-        strip: PNG of a few photographs under all conditions.
-        plot: PNG of error and SSIM by share; ``None`` if it could not be drawn.
-        inverter: name or folder of the inverter used.
-        images: how many.
-        size: their side in pixels.
-        seed: of the shares.
-        scores: one entry a condition.
-        findings: sentences, from the scores.
-        notes: what is left out and why.
-        seconds: wall time.
-        skipped: (name, problem) of the images left out.
+        condition: ``kept``, ``coordinates-only``, ``positions-only``, ``descriptors-only``, or ``mean-image``, which
+            returns the mean of all images for every image.
+        share: Percentage of the keypoints; ``None`` for the mean image.
+        images: Number of images.
+        keypoints: Mean number of an image's cells with a keypoint; ``None`` for the mean image.
+        error: Normalized error.
+        psnr: PSNR in dB.
+        ssim: SSIM, at most 1.
+        lpips: LPIPS; ``None`` if it could not be computed.
     """
 
-    page: Path
-    csv: Path
-    strip: Path
-    plot: Path | None
-    inverter: str
+    condition: str
+    share: float | None
     images: int
+    keypoints: float | None
+    error: float
+    psnr: float
+    ssim: float
+    lpips: float | None
+
+    @property
+    def title(self) -> str:
+        """Name of the condition in prose, such as ``20 % kept``."""
+        return _TITLES.get(self.condition, f"{self.share or 0:g} % kept")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DisclosureSummary(StudySummary):
+    """Result of the study of disclosure.
+
+    Attributes:
+        inverter: Name or folder of the inverter.
+        size: Side of the images in pixels.
+        seed: Seed of the selection of keypoints.
+        scores: Scores of every condition.
+    """
+
+    inverter: str
     size: int
     seed: int
     scores: tuple[ConditionScore, ...]
-    findings: tuple[str, ...]
-    notes: tuple[str, ...]
-    seconds: float
-    skipped: tuple[tuple[str, str], ...] = ()
 
 
 def disclosure(
@@ -72,97 +101,372 @@ def disclosure(
     command: str = "preimage study disclosure",
     progress: Callable[[int, int], None] | None = None,
 ) -> DisclosureSummary:
-    """Invert the keypoints of photographs, then ever fewer of them, and part of what each tells.
+    """Invert the keypoints of photographs, then fewer and fewer of them, then only parts of each.
 
-    Keypoints are found once for every image and kept (about 0.2 MB for 256² pixels), as is the image in float16
-    (0.4 MB) for the normalized error; reconstructions are not.
+    Keypoints are detected once for every image and kept in memory (about 0.2 MB for 256² pixels), as are the images in
+    float16 (0.4 MB) for the normalized error; reconstructions are not.
 
     Args:
-        images: a path or paths (folders, files, tar shards), or sources; at least two images.
-        output: a folder, made if it is not there; an earlier study in it is replaced.
-        inverter: for ``sift``: a pretrained name or a folder; ``None`` takes a pretrained one.
-        size: short side resized to this many pixels and the center square cut out, at least 11.
-        shares: of the keypoints, percent, above 0 and at most 100.
-        seed: of the draws of the shares.
-        pictures: photographs on the strip, evenly spaced over the set.
-        batch_size: images at once.
-        device: where the inverter runs.
-        skip_bad: leave out images that cannot be listed or read, and list them, instead of stopping.
-        command: what to print on the page as the command that made it.
-        progress: called with (steps done, steps in all); a step is one image under one condition.
+        images: A path or paths (folders, files, tar shards), or sources; at least two images.
+        output: A folder, which is created if it does not exist; files of an earlier study are replaced.
+        inverter: Name or folder of an inverter for ``sift``; ``None`` takes a pretrained one.
+        size: Side to which images are resized and center-cropped in pixels, at least 11.
+        shares: Percentages of the keypoints to keep, above 0 and at most 100.
+        seed: Seed of the selection of keypoints.
+        pictures: Number of photographs on the sheet, evenly spaced over all of them.
+        batch_size: Batch size.
+        device: Device of the inverter.
+        skip_bad: Leave out and list images that cannot be read, instead of raising an error.
+        command: Command line shown on the page.
+        progress: Called with (steps done, steps in all); a step is one image under one condition.
 
     Raises:
-        ValueError: fewer than two images, a bad one (named), no keypoint in any; a share out of its range; an
-            inverter for other features; no such device or inverter.
-        LookupError: `inverter` is ``None`` and none for ``sift`` is pretrained.
+        ValueError: there are fewer than two images, a bad one (named), or no keypoint in any; a value is out of range;
+            the inverter is for other features; there is no such device or inverter.
+        LookupError: `inverter` is ``None`` and no inverter for ``sift`` is pretrained.
     """
     start = time.perf_counter()
     shares = _checked(size, shares, seed, pictures, batch_size)
     folder = folder_of(output)
     network, name = sift_inverter(inverter, "vlfeat")
     reconstructor = Reconstructor(None, network, device)
-    listing = sound_listing(images, skip_bad=skip_bad)
+    listing = decodable_listing(images, skip_bad=skip_bad)
     sources = listing.sources
     if len(sources) < 2:
-        raise ValueError(f"the study takes at least two images, got {len(sources)}")
-    known = reconstructor.representation
-    assert isinstance(known, Sift)
-    steps = Steps(len(sources) * (len(shares) + 5), progress)  # looking, three ablations, the mean image
+        raise ValueError(f"the study needs at least two images, got {len(sources)}")
+    sift = reconstructor.representation
+    assert isinstance(sift, Sift)
+    steps = ProgressCounter(len(sources) * (len(shares) + 5), progress)  # detection, three ablations, the mean image
     batch_size = at_once(inverting_bytes(size, size), batch_size)
-    survey = look(sources, size, batch_size, known, steps)
-    conditions = all_conditions(shares, seed, size, known, survey.scale)
-    chosen = {round(index * (len(sources) - 1) / max(1, pictures - 1)) for index in range(pictures)}
-    measure = Measure(reconstructor, known, conditions, survey, size, chosen)
-    for (keys, originals), keypoints in zip(batches(sources, size, batch_size), survey.keypoints, strict=True):
-        measure.add(keys, originals, keypoints, steps)
-    summary = _write(folder, measure, name, size, seed, command, start)
-    return dataclasses.replace(summary, skipped=listing.skipped, notes=(*summary.notes, *listing.notes))
+    detected = _detect(sources, size, batch_size, sift, steps)
+    conditions = _conditions(shares, seed, size, sift, detected.scale)
+    shown = {round(index * (len(sources) - 1) / max(1, pictures - 1)) for index in range(pictures)}
+    measurement = _Measurement(reconstructor, sift, conditions, detected.mean_image, size, shown)
+    for (keys, originals), keypoints in zip(batches(sources, size, batch_size), detected.keypoints, strict=True):
+        measurement.add(keys, originals, keypoints, steps)
+    scores = tuple(measurement.scores())
+    study = DisclosureStudy(scores, measurement.rows(), inverter=name, size=size, seed=seed, drawn=bool(sift.drawing))
+    notes = [measurement.missing] if measurement.missing else []
+    written = study.write(folder, start=start, listings=[listing], notes=notes, command=command)
+    return DisclosureSummary(**vars(written), inverter=name, size=size, seed=seed, scores=scores)
 
 
 def _checked(size: int, shares: Sequence[float], seed: int, pictures: int, batch_size: int) -> tuple[float, ...]:
-    """The shares in rising order, without repetitions."""
+    """Return the shares in ascending order without duplicates; ``ValueError`` if a value is out of range."""
     if not shares or not all(0 < share <= 100 for share in shares):
         listed = ", ".join(f"{share:g}" for share in shares) or "none"
-        raise ValueError(f"shares are percentages above 0 and at most 100, got {listed}")
-    if size < SMALLEST_FOR_SSIM or batch_size < 1 or pictures < 1 or seed < 0:
-        raise ValueError(
-            "size is at least 11 pixels, batch_size and pictures at least 1, seed at least 0, "
-            f"got {size}, {batch_size}, {pictures} and {seed}"
-        )
+        raise ValueError(f"shares must be percentages above 0 and at most 100, got {listed}")
+    limits = (("size", size, SMALLEST_FOR_SSIM), ("seed", seed, 0), ("pictures", pictures, 1))
+    for name, value, least in (*limits, ("batch_size", batch_size, 1)):
+        if value < least:
+            raise ValueError(f"{name} must be at least {least}, got {value}")
     return tuple(sorted({float(share) for share in shares}))
 
 
-def _write(
-    folder: Path, measure: Measure, name: str, size: int, seed: int, command: str, start: float
-) -> DisclosureSummary:
-    folder.mkdir(parents=True, exist_ok=True)
-    scores = tuple(measure.scores())
-    strip = disclosure_page.strip(list(measure.strip.values()), measure.titles(), TILE)
-    write_png(folder / "strip.png", strip)
-    disclosure_page.write_table(folder / "disclosure.csv", scores)
-    notes = [measure.missing] if measure.missing else []
-    try:
-        plot = disclosure_page.plot(scores)
-        write_png(folder / "disclosure.png", plot)
-    except ImportError as error:
-        plot = None
-        (folder / "disclosure.png").unlink(missing_ok=True)  # of an earlier study, with other numbers
-        notes.append(f"The plot is left out: {error}.")
-    summary = DisclosureSummary(
-        page=folder / "index.html",
-        csv=folder / "disclosure.csv",
-        strip=folder / "strip.png",
-        plot=None if plot is None else folder / "disclosure.png",
-        inverter=name,
-        images=measure.images,
-        size=size,
-        seed=seed,
-        scores=scores,
-        findings=tuple(disclosure_page.findings(scores)),
-        notes=tuple(notes),
-        seconds=time.perf_counter() - start,
+@dataclasses.dataclass(frozen=True)
+class _Condition:
+    """A perturbation, which takes the keypoints of a batch and the index of its first image."""
+
+    name: str
+    share: float
+    perturb: Callable[[Keypoints, int], Keypoints]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Detected:
+    """Keypoints by batch, the median of their scales, and the mean image (3, H, W)."""
+
+    keypoints: list[Keypoints]
+    scale: float
+    mean_image: torch.Tensor
+
+
+def _detect(
+    sources: Sequence[ImageSource], size: int, batch_size: int, sift: Sift, steps: ProgressCounter
+) -> _Detected:
+    """Detect the keypoints of all images; ``ValueError`` for a bad image, and if there is no keypoint in any."""
+    found, total = [], torch.zeros(3, size, size, dtype=torch.float64)
+    for _, originals in batches(sources, size, batch_size):
+        found.append(sift.keypoints(originals))
+        total += originals.double().sum(dim=0)
+        steps.add(len(originals))
+    scales = torch.cat([keypoints.scale for keypoints in found])
+    if not len(scales):
+        raise ValueError(f"there is no keypoint in any of the {len(sources)} images")
+    return _Detected(found, float(scales.median()), (total / len(sources) / 255).float())
+
+
+def _conditions(shares: Sequence[float], seed: int, size: int, sift: Sift, scale: float) -> list[_Condition]:
+    """Return the shares in the order given, then the ablations, in which a constant scale is `scale` pixels."""
+
+    def kept(share: float, keypoints: Keypoints, first: int) -> Keypoints:
+        return keep_share(keypoints, share, seed, first=first)
+
+    def descriptors(keypoints: Keypoints, _: int) -> Keypoints:
+        return descriptors_only(keypoints, (size, size), sift.cell_size, scale)
+
+    return [
+        *(_Condition(_KEPT, share, functools.partial(kept, share)) for share in shares),
+        _Condition("coordinates-only", 100, lambda keypoints, _: coordinates_only(keypoints)),
+        _Condition("positions-only", 100, lambda keypoints, _: positions_only(keypoints, scale)),
+        _Condition("descriptors-only", 100, descriptors),
+    ]
+
+
+class _Measurement:
+    """Scores of the reconstructions under all conditions, batch by batch, and the rows of the sheet.
+
+    Args:
+        reconstructor: The inverter.
+        sift: The representation.
+        conditions: All conditions.
+        mean_image: (3, H, W), the mean of all images.
+        size: Side of the images, pixels.
+        shown: Indices of the images on the sheet.
+    """
+
+    def __init__(
+        self,
+        reconstructor: Reconstructor,
+        sift: Sift,
+        conditions: Sequence[_Condition],
+        mean_image: torch.Tensor,
+        size: int,
+        shown: set[int],
+    ) -> None:
+        self._reconstructor, self._sift, self._conditions, self._size = reconstructor, sift, conditions, (size, size)
+        self._mean_image, self._shown = mean_image, shown
+        self._originals = Originals()
+        distance, self.missing = perceptual_distance()
+        self._scores = [Scores(self._originals, distance) for _ in (*conditions, _MEAN_IMAGE)]
+        self._cells = [0 for _ in conditions]
+        self._rows: dict[int, SheetRow] = {}
+        self._images = 0
+
+    def add(self, keys: Sequence[str], originals: torch.Tensor, keypoints: Keypoints, steps: ProgressCounter) -> None:
+        """Add a batch of images (B, 3, H, W) uint8 with all of their keypoints."""
+        images = originals.float() / 255
+        self._originals.add(images)
+        first, self._images = self._images, self._images + len(keys)
+        shown = [index for index in range(len(keys)) if first + index in self._shown]
+        for index in shown:
+            cells = [originals[index].permute(1, 2, 0).contiguous().numpy(), *self._drawing(keypoints[index])]
+            self._rows[first + index] = SheetRow(keys[index], cells)
+        for index, reconstructions in enumerate(self._reconstructions(keypoints, first)):
+            self._scores[index].add(keys, images, reconstructions)
+            for row in shown:
+                self._rows[first + row].cells.append(as_pixels(reconstructions[row]))
+            steps.add(len(keys))
+        self._scores[-1].add(keys, images, self._mean_image.expand_as(images))
+        steps.add(len(keys))
+
+    def scores(self) -> Iterator[ConditionScore]:
+        """Yield the score of every condition, the mean image last."""
+        for condition, cells, scores in zip(self._conditions, self._cells, self._scores, strict=False):
+            yield _score(condition.name, condition.share, cells / self._images, scores)
+        yield _score(_MEAN_IMAGE, None, None, self._scores[-1])
+
+    def rows(self) -> list[SheetRow]:
+        """Return the rows of the sheet."""
+        return list(self._rows.values())
+
+    def _reconstructions(self, keypoints: Keypoints, first: int) -> Iterator[torch.Tensor]:
+        for index, condition in enumerate(self._conditions):
+            features = self._sift.grid(condition.perturb(keypoints, first), self._size)
+            # Sine and cosine of the angle are both 0 only in empty cells.
+            self._cells[index] += int((features[:, 130:132] != 0).any(dim=1).sum())
+            yield self._reconstructor.invert(features, self._size)
+
+    def _drawing(self, keypoints: Keypoints) -> list[Pixels]:
+        """Draw keypoints without the photograph, which a database of keypoints does not contain."""
+        drawing = self._sift.draw(self._sift.spec, self._sift.grid(keypoints, self._size)[0].numpy(), _TILE)
+        return [] if drawing is None else [drawing]
+
+
+def _score(name: str, share: float | None, cells: float | None, scores: Scores) -> ConditionScore:
+    report, each = scores.report()
+
+    def mean(value: Callable[[ImageScore], float]) -> float:
+        return sum(map(value, each)) / len(each)
+
+    distances = [score.lpips for score in each if score.lpips is not None]
+    return ConditionScore(
+        condition=name,
+        share=share,
+        images=len(each),
+        keypoints=cells,
+        error=report.error,
+        psnr=mean(lambda score: score.psnr),
+        ssim=mean(lambda score: score.ssim),
+        lpips=sum(distances) / len(distances) if distances else None,
     )
-    page = disclosure_page.page(scores, strip, plot, inverter=name, size=size, seed=seed, notes=notes, command=command)
-    with atomic_write(summary.page) as file:
-        file.write(page.encode())
-    return summary
+
+
+class DisclosureStudy(Study):
+    """Presentation of the scores by condition.
+
+    Args:
+        scores: Scores of the shares in ascending order, of the ablations, and of the mean image.
+        sheet_rows: Rows of the sheet.
+        inverter: Name or folder of the inverter.
+        size: Side of the images, pixels.
+        seed: Seed of the selection of keypoints.
+        drawn: Whether the sheet contains drawings of the keypoints.
+    """
+
+    name = "disclosure"
+    tile = _TILE
+
+    def __init__(
+        self,
+        scores: Sequence[ConditionScore],
+        sheet_rows: Sequence[SheetRow] = (),
+        *,
+        inverter: str = "",
+        size: int = 256,
+        seed: int = 0,
+        drawn: bool = True,
+    ) -> None:
+        self.scores, self.sheet_rows = scores, sheet_rows
+        self._inverter, self._size, self._seed, self._drawn = inverter, size, seed, drawn
+        self._by_name = {score.condition: score for score in scores}
+        self._kept = [score for score in scores if score.condition == _KEPT]
+        self._all, self._mean_image = self._kept[-1], self._by_name[_MEAN_IMAGE]
+        self._has_lpips = all(score.lpips is not None for score in scores)
+
+    @property
+    def image_count(self) -> int:
+        return self._all.images
+
+    def table(self) -> Iterator[Sequence[object]]:
+        header = ["condition", "share", "images", "keypoints_per_image", "normalized_error", "psnr_db", "ssim"]
+        yield header + ["lpips"] * self._has_lpips
+        for score in self.scores:
+            share = "" if score.share is None else f"{score.share:g}"
+            keypoints = "" if score.keypoints is None else f"{score.keypoints:.2f}"
+            values = [f"{score.error:.6f}", f"{score.psnr:.4f}", f"{score.ssim:.6f}"]
+            values += [] if score.lpips is None else [f"{score.lpips:.6f}"]
+            yield [score.condition, share, score.images, keypoints, *values]
+
+    def sheet_titles(self) -> list[str]:
+        conditions = [score.title for score in self.scores if score.condition != _MEAN_IMAGE]
+        return ["photograph", *["its keypoints"] * self._drawn, *conditions]
+
+    def plot(self) -> Pixels:
+        """Draw error and SSIM by share, with the other conditions as horizontal lines."""
+        others = sorted(
+            (score for score in self.scores if score.condition != _KEPT),
+            key=lambda score: score is not self._mean_image,
+        )
+        panels = [
+            Panel(
+                heading,
+                [score.share or 0 for score in self._kept],
+                [getattr(score, name) for score in self._kept],
+                {score.title: getattr(score, name) for score in others},
+                least_span=0.1,
+            )
+            for heading, name in (("Normalized error (lower is closer)", "error"), ("SSIM (higher is closer)", "ssim"))
+        ]
+        return draw_panels(panels, "keypoints kept, %")
+
+    def findings(self) -> Iterator[str]:
+        yield from self._share_findings()
+        first, last, floor = self._kept[0], self._all, self._mean_image
+        yield (
+            f"SSIM is {first.ssim:.2f} at {first.share:g} % and {last.ssim:.2f} at {last.share:g} %; "
+            f"the mean image has {floor.ssim:.2f}."
+            if self._kept[:-1]
+            else f"SSIM is {last.ssim:.2f}; the mean image has {floor.ssim:.2f}."
+        )
+        coordinates, descriptors = self._by_name["coordinates-only"], self._by_name["descriptors-only"]
+        yield (
+            f"From coordinates, scales and angles without descriptors the error is {coordinates.error:.2f} (from "
+            f"positions alone {self._by_name['positions-only'].error:.2f}); from descriptors without geometry, each in "
+            f"its cell, {descriptors.error:.2f}."
+        )
+        difference = coordinates.error - descriptors.error
+        if abs(difference) > SAME_ERROR and min(coordinates.error, descriptors.error) < floor.error - SAME_ERROR:
+            more, less = ("descriptors", "geometry") if difference > 0 else ("geometry", "descriptors")
+            yield f"By that measure this inverter recovers more from the {more} than from the {less}."
+
+    def _share_findings(self) -> Iterator[str]:
+        """Yield sentences about the shares of keypoints."""
+        last, floor = self._all, self._mean_image
+        recovers = last.error < floor.error - SAME_ERROR
+        everything = "all of them" if last.share == 100 else f"{last.share:g} %"
+        if self._kept[:-1]:
+            few = min(self._kept[:-1], key=lambda score: abs((score.share or 0) - _FEW))
+            yield (
+                f"With {few.share:g} % of the keypoints ({few.keypoints:.0f} on an image's grid) the normalized error "
+                f"is {few.error:.2f}, against {last.error:.2f} with {everything} ({last.keypoints:.0f}) and "
+                f"{floor.error:.2f} for the mean image."
+            )
+            if recovers:
+                yield self._halfway()
+        elif recovers:
+            yield (
+                f"With {last.share:g} % of the keypoints ({last.keypoints:.0f} on an image's grid) the normalized "
+                f"error is {last.error:.2f}, against {floor.error:.2f} for the mean image."
+            )
+        if not recovers:
+            yield (
+                f"With {everything} the error, {last.error:.2f}, is not below the mean image's, {floor.error:.2f}: by "
+                "this measure the inverter recovers nothing from these keypoints."
+            )
+
+    def _halfway(self) -> str:
+        last = self._all
+        which = "all keypoints" if last.share == 100 else f"{last.share:g} % of the keypoints"
+        halfway = (last.error + self._mean_image.error) / 2
+        enough = next(score for score in self._kept if score.error <= halfway)
+        if enough is last:
+            return f"No smaller share gets halfway from the mean image's error to the error with {which}."
+        return (
+            f"{enough.share:g} % is the smallest share that gets at least halfway from the mean image's error to the "
+            f"error with {which}."
+        )
+
+    def page(self, sheet: Pixels, plot: Pixels | None, notes: Sequence[str], command: str) -> str:
+        sections = [
+            Section(
+                "The same photographs under every condition",
+                [Figure(sheet, "", "rows of photographs, their keypoints, and reconstructions from them")],
+                note="Coordinates only: no descriptors. Positions only: no scales and angles either. Descriptors only: "
+                "scales, angles and positions within the cell are constants.",
+                span="window",
+            )
+        ]
+        if plot is not None:
+            sections.append(
+                Section("By share", [Figure(plot, "", "error and SSIM by share of keypoints")], span="page")
+            )
+        header = ["condition", "keypoints per image", "normalized error", "PSNR, dB", "SSIM"]
+        return html_page(
+            title="What SIFT keypoints reveal",
+            lead=(
+                f"{self.image_count} photographs of {self._size} × {self._size} pixels were reduced to SIFT keypoints "
+                "and reconstructed from nothing else. Then part of the keypoints, or of every keypoint, was removed."
+            ),
+            points=self.findings(),
+            sections=sections,
+            tables=[Table("Scores of the reconstructions", header + ["LPIPS"] * self._has_lpips, list(self._lines()))],
+            command=command,
+            footer=" ".join(
+                [
+                    "Normalized error: mean Euclidean distance between photograph and reconstruction, divided by the "
+                    "average distance between two of the photographs.",
+                    f"Inverter: {self._inverter}. Seed of the selection of keypoints: {self._seed}.",
+                    "These are reconstructions by one inverter: another one, or one trained for a condition, may "
+                    "recover more.",
+                    *notes,
+                ]
+            ),
+        )
+
+    def _lines(self) -> Iterator[list[str]]:
+        """Yield the rows of the page's table."""
+        for score in self.scores:
+            keypoints = "" if score.keypoints is None else f"{score.keypoints:.1f}"
+            line = [score.title, keypoints, f"{score.error:.3f}", f"{score.psnr:.1f}", f"{score.ssim:.3f}"]
+            yield line if score.lpips is None else [*line, f"{score.lpips:.3f}"]

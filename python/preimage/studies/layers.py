@@ -1,55 +1,102 @@
-"""What comes back from each layer of a network: pictures side by side, and the error by layer."""
+"""The study of layers: reconstructions from each layer of a network side by side, and the error by layer."""
 
 from __future__ import annotations
 
 import dataclasses
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 
-from preimage.io import Listing, atomic_write, write_png
-from preimage.metrics import SMALLEST_FOR_SSIM
-from preimage.pipelines.loading import Images, sound_listing
+import torch
+
+from preimage.inverters.output_region import OutputRegion
+from preimage.io import ImageSource, Listing
+from preimage.metrics import SMALLEST_FOR_SSIM, Originals
+from preimage.pipelines.evaluate import Scores
+from preimage.pipelines.loading import Images, Pixels, as_pixels, at_once, batches, decodable_listing, inverting_bytes
 from preimage.pipelines.pictures import folder_of
-from preimage.pipelines.reconstruct import Reconstructor
-from preimage.studies import layers_page
-from preimage.studies.layers_measure import Column, measure, reconstructed
-from preimage.studies.layers_page import LayerScore, Shown
-from preimage.studies.layers_rows import LayerRow
+from preimage.pipelines.reconstruct import Comparison, Reconstructor
+from preimage.studies.base import SAME_ERROR, ProgressCounter, SheetRow, Study, StudySummary
+from preimage.studies.layers_rows import LayerRow, layer_name, network_name
+from preimage.viz.html import Figure, Section, Table, html_page
+from preimage.viz.plots import Values, draw_by_name
 from preimage.viz.sheets import SMALLEST_TILE
+
+# Dosovitskiy & Brox, CVPR 2016: errors of their inverters, and of gradient descent (Mahendran & Vedaldi, CVPR 2015).
+PUBLISHED = {
+    "alexnet-conv5": (0.35, 0.71),
+    "alexnet-fc6": (0.51, 0.80),
+    "alexnet-fc7": (0.56, 0.82),
+    "alexnet-fc8": (0.58, 0.84),
+}
+PUBLISHED_NOTE = (
+    "The published figures are of CaffeNet on ImageNet's validation set, quoted from memory: Dosovitskiy & Brox (CVPR "
+    "2016), and there Mahendran & Vedaldi's gradient descent (CVPR 2015). Unless those weights and that set were "
+    "measured here, they are of another network and of other images."
+)
 
 
 @dataclasses.dataclass(frozen=True)
-class LayersSummary:
-    """What the study found and wrote.
+class LayerScore:
+    """Mean scores of the reconstructions from one layer.
 
     Attributes:
-        page: the self-contained HTML page.
-        csv: one row a layer.
-        sheet: PNG, a row for each image shown and a column for each layer.
-        plot: PNG of the error by layer; ``None`` if it could not be drawn.
-        images: how many were measured.
-        shown: keys of those on the sheet.
-        scores: one entry a layer, in the order given.
-        findings: sentences, from the scores.
-        notes: what is left out and why.
-        seconds: wall time.
-        skipped: (name, problem) of the images left out.
+        label: Label of the layer.
+        network: Name of its network.
+        layer: Name of the layer in the network.
+        representation: Representation of its spec.
+        variant: Variant of its spec.
+        features: (C, h, w), or (C,) of vectors.
+        input_size: Side of the images, pixels.
+        crop: Side of the center square that is reconstructed, pixels.
+        output_size: Side of the reconstructions, pixels.
+        error: Normalized error. Both of its distances are between images as the inverter reconstructs them: of the
+            center square, at the output size.
+        mean_image_error: Normalized error of the mean image.
+        normalizer: Average distance between two images.
+        psnr: PSNR in dB.
+        ssim: SSIM, at most 1.
+        images: Number of images.
+        inverter: Folder or name of the inverter.
     """
 
-    page: Path
-    csv: Path
-    sheet: Path
-    plot: Path | None
+    label: str
+    network: str
+    layer: str
+    representation: str
+    variant: str
+    features: tuple[int, ...]
+    input_size: int
+    crop: int
+    output_size: int
+    error: float
+    mean_image_error: float
+    normalizer: float
+    psnr: float
+    ssim: float
     images: int
+    inverter: str
+
+    @property
+    def published(self) -> tuple[float, float] | None:
+        """Errors in the paper, of its inverters and of gradient descent, for layers of CaffeNet."""
+        # torchvision's AlexNet is another network.
+        return None if self.variant == "torchvision" else PUBLISHED.get(self.representation)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LayersSummary(StudySummary):
+    """Result of the study of layers.
+
+    Attributes:
+        shown: Keys of the images on the sheet.
+        scores: Scores of every layer, in the order given.
+    """
+
     shown: tuple[str, ...]
     scores: tuple[LayerScore, ...]
-    findings: tuple[str, ...]
-    notes: tuple[str, ...]
-    seconds: float
-    skipped: tuple[tuple[str, str], ...] = ()
 
 
 def layers(
@@ -68,113 +115,328 @@ def layers(
     command: str = "preimage study layers",
     progress: Callable[[int, int], None] | None = None,
 ) -> LayersSummary:
-    """Invert photographs from each of several layers, show what comes back, and measure how close it is.
+    """Invert photographs from each of several layers, and measure and show the reconstructions.
 
-    An image is brought to the size that a layer's network takes: its center square is cut out and resized. Layers that
-    share a pass (`LayerRow.shared`) are computed together. The normalized error of a layer is of what its inverter
-    should return (`Inverter.target`), at its size; so are N and the error of the mean image.
+    Images are center-cropped and resized to the input size of a layer's network. Layers that share a forward pass
+    (`LayerRow.shared`) are computed together. Errors are measured against the part of the image that a layer's inverter
+    reconstructs (`Inverter.target`), at its size.
 
     Args:
-        images: to measure on, at least two: a path or paths (folders, files, tar shards), or sources.
-        output: a folder, made if it is not there; an earlier study in it is replaced.
-        rows: the layers, in the order wanted; see `preimage.studies.layers_rows.rows_for`.
-        show: images for the sheet; ``None`` takes the first `pictures` of `images`.
-        pictures: how many of them.
-        size: side of the images for representations that take any, at least 11.
-        tile: side of a picture on the sheet, pixels, at least 32.
-        batch_size: images at once.
-        device: where inverters run, and networks where they can, see `Reconstructor`.
-        csv: the table; ``None`` puts it into `output`.
-        skip_bad: leave out images that cannot be listed or read, and list them, instead of stopping.
-        command: what to print on the page as the command that made it.
-        progress: called with (steps done, steps in all); a step is one image from one layer.
+        images: At least two images to measure: a path or paths (folders, files, tar shards), or sources.
+        output: A folder, which is created if it does not exist; files of an earlier study are replaced.
+        rows: The layers in the order of the columns, see `preimage.studies.layers_rows.rows_for`.
+        show: Images on the sheet; ``None`` takes the first `pictures` of `images`.
+        pictures: Number of images on the sheet without `show`.
+        size: Side of the images in pixels for representations that take any size, at least 11.
+        tile: Side of an image on the sheet in pixels, at least 32.
+        batch_size: Batch size.
+        device: Device of the inverters, and of the networks if they support it, see `Reconstructor`.
+        csv: File of the table; ``None`` is ``layers.csv`` in `output`.
+        skip_bad: Leave out and list images that cannot be read, instead of raising an error.
+        command: Command line shown on the page.
+        progress: Called with (steps done, steps in all); a step is one image from one layer.
 
     Raises:
-        ValueError: fewer than two images, only equal ones, or a bad one (named); no rows, two of one label, or one
-            whose inverter is for other features or returns images under 11 pixels; no such device; a number out of
-            its range.
+        ValueError: there are fewer than two images, only equal ones, or a bad one (named); there are no rows, two rows
+            with the same label, or one whose inverter is for other features or returns images under 11 pixels; there is
+            no such device; a value is out of range.
     """
     start = time.perf_counter()
-    if size < SMALLEST_FOR_SSIM or tile < SMALLEST_TILE or batch_size < 1 or pictures < 1:
-        raise ValueError(
-            f"size is at least {SMALLEST_FOR_SSIM} pixels, tile at least {SMALLEST_TILE}, batch_size and pictures at "
-            f"least 1, got {size}, {tile}, {batch_size} and {pictures}"
-        )
+    limits = (("size", size, SMALLEST_FOR_SSIM), ("tile", tile, SMALLEST_TILE), ("batch_size", batch_size, 1))
+    for name, value, least in (*limits, ("pictures", pictures, 1)):
+        if value < least:
+            raise ValueError(f"{name} must be at least {least}, got {value}")
     _check_rows(rows)
     folder = folder_of(output)
     columns = [_column(row, device, size) for row in rows]
-    listing = sound_listing(images, skip_bad=skip_bad)
+    listing = decodable_listing(images, skip_bad=skip_bad)
     sources = listing.sources
     if len(sources) < 2:
-        raise ValueError(f"the study takes at least two images to measure on, got {len(sources)}")
-    shown_listing = Listing(sources[:pictures]) if show is None else sound_listing(show, skip_bad=skip_bad)
-    shown = reconstructed(columns, shown_listing.sources, batch_size)
-    scores = measure(columns, sources, batch_size, progress)
-    table = folder / "layers.csv" if csv is None else Path(csv)
-    summary = _write(folder, table, scores, shown, tile, command, start)
-    return dataclasses.replace(
-        summary,
-        skipped=(*listing.skipped, *shown_listing.skipped),
-        notes=(*summary.notes, *listing.notes, *shown_listing.notes),
+        raise ValueError(f"the study needs at least two images to measure, got {len(sources)}")
+    shown = Listing(sources[:pictures]) if show is None else decodable_listing(show, skip_bad=skip_bad)
+    sheet_rows = _sheet_rows(columns, shown.sources, batch_size)
+    scores = tuple(_measure(columns, sources, batch_size, progress))
+    study = LayersStudy(scores, sheet_rows, tile=tile)
+    written = study.write(
+        folder, start=start, listings=[listing, shown], csv=None if csv is None else Path(csv), command=command
     )
+    return LayersSummary(**vars(written), shown=tuple(row.key for row in sheet_rows), scores=scores)
 
 
 def _check_rows(rows: Sequence[LayerRow]) -> None:
     if not rows:
-        raise ValueError("the study of layers takes at least one row")
+        raise ValueError("rows must contain at least one layer, got none")
     if repeated := [label for label, count in Counter(row.label for row in rows).items() if count > 1]:
-        raise ValueError(f"two rows are called {repeated[0]!r}: the label tells them apart")
+        raise ValueError(f"labels of rows must differ, got {repeated[0]!r} twice")
     for row in rows:
         region = row.inverter.output_region
         if region is not None and region.size < SMALLEST_FOR_SSIM:
             raise ValueError(
-                f"the inverter of {row.label} returns images of {region.size} pixels: SSIM takes at least "
+                f"the inverter of {row.label} returns images of {region.size} pixels: SSIM needs at least "
                 f"{SMALLEST_FOR_SSIM}"
             )
 
 
-def _column(row: LayerRow, device: str, size: int) -> Column:
+class _Column:
+    """A layer whose reconstructions are measured.
+
+    Args:
+        row: The layer.
+        reconstructor: Its representation and inverter.
+        size: Side of the images for representations that take any size.
+    """
+
+    def __init__(self, row: LayerRow, reconstructor: Reconstructor, size: int) -> None:
+        self.row, self.reconstructor = row, reconstructor
+        self.side = reconstructor.side(default=size)
+
+
+def _column(row: LayerRow, device: str, size: int) -> _Column:
     try:
-        return Column(row, Reconstructor(row.representation, row.inverter, device), size)
+        return _Column(row, Reconstructor(row.representation, row.inverter, device), size)
     except ValueError as error:
         raise ValueError(f"{row.label}: {error}") from error
 
 
-def _write(
-    folder: Path,
-    table: Path,
-    scores: Sequence[LayerScore],
-    shown: Sequence[Shown],
-    tile: int,
-    command: str,
-    start: float,
-) -> LayersSummary:
-    folder.mkdir(parents=True, exist_ok=True)
-    table.parent.mkdir(parents=True, exist_ok=True)
-    layers_page.write_table(table, scores)
-    sheet = layers_page.sheet(shown, scores, tile)
-    write_png(folder / "layers.png", sheet)
-    notes: list[str] = []
-    try:
-        plot = layers_page.plot(scores)
-        write_png(folder / "error.png", plot)
-    except ImportError as error:
-        plot = None
-        (folder / "error.png").unlink(missing_ok=True)  # of an earlier study, with other numbers
-        notes.append(f"The plot is left out: {error}.")
-    summary = LayersSummary(
-        page=folder / "index.html",
-        csv=table,
-        sheet=folder / "layers.png",
-        plot=None if plot is None else folder / "error.png",
-        images=scores[0].images,
-        shown=tuple(row.key for row in shown),
-        scores=tuple(scores),
-        findings=tuple(layers_page.findings(scores)),
-        notes=tuple(notes),
-        seconds=time.perf_counter() - start,
-    )
-    page = layers_page.page(scores, sheet, plot, notes=notes, command=command)
-    with atomic_write(summary.page) as file:
-        file.write(page.encode())
-    return summary
+def _measure(
+    columns: Sequence[_Column],
+    sources: Sequence[ImageSource],
+    batch_size: int,
+    report: Callable[[int, int], None] | None = None,
+) -> list[LayerScore]:
+    """Return a score for each column, in their order; ``ValueError`` for a bad image.
+
+    The targets are kept in memory in float16 (0.3 MB for an image of 227²), once for all columns with the same targets.
+    """
+    scorers: list[_Scorer] = []
+    targets: dict[tuple[int, OutputRegion | None], Originals] = {}
+    for column in columns:
+        key = column.side, column.row.inverter.output_region
+        collect = key not in targets
+        scorers.append(_Scorer(column, targets.setdefault(key, Originals()), collect=collect))
+    progress = ProgressCounter(len(columns) * len(sources), report)
+    for keys, _, which, comparison in _comparisons(columns, sources, batch_size):
+        scorers[which].add(keys, comparison)
+        progress.add(len(keys))
+    return [scorer.score() for scorer in scorers]
+
+
+def _sheet_rows(columns: Sequence[_Column], sources: Sequence[ImageSource], batch_size: int) -> list[SheetRow]:
+    """Return each image, at the largest input size of the columns, with its reconstructions from each column."""
+    reconstructions: dict[int, list[Pixels]] = {}
+    largest = max(range(len(columns)), key=lambda which: columns[which].side)
+    rows: list[SheetRow] = []
+    for keys, images, which, comparison in _comparisons(columns, sources, batch_size):
+        reconstructions.setdefault(which, []).extend(as_pixels(comparison.reconstruction))
+        if which == largest:
+            originals = images.permute(0, 2, 3, 1).contiguous().numpy()
+            rows += [SheetRow(key, [original]) for key, original in zip(keys, originals, strict=True)]
+    for which in range(len(columns)):
+        for row, reconstruction in zip(rows, reconstructions[which], strict=True):
+            row.cells.append(reconstruction)
+    return rows
+
+
+def _comparisons(
+    columns: Sequence[_Column], sources: Sequence[ImageSource], batch_size: int
+) -> Iterator[tuple[list[str], torch.Tensor, int, Comparison]]:
+    """Yield keys, images (B, 3, S, S) uint8, the index of a column, and its comparison, batch by batch."""
+    by_side: dict[int, list[int]] = {}
+    for which, column in enumerate(columns):
+        by_side.setdefault(column.side, []).append(which)
+    for side, indices in by_side.items():
+        for keys, images in batches(sources, side, at_once(inverting_bytes(side, side), batch_size)):
+            passes: dict[int, Mapping[str, torch.Tensor]] = {}
+            for which in indices:
+                row, reconstructor = columns[which].row, columns[which].reconstructor
+                features = None
+                if row.shared is not None:
+                    if id(row.shared) not in passes:
+                        with torch.no_grad():
+                            passes[id(row.shared)] = row.shared(images.to(reconstructor.device))
+                    features = passes[id(row.shared)][row.layer]
+                yield keys, images, which, reconstructor.compare(images, features)
+
+
+class _Scorer:
+    """The score of one column.
+
+    Args:
+        column: The column.
+        targets: Targets of its reconstructions, shared by all columns with the same targets.
+        collect: Whether this column adds the targets.
+    """
+
+    def __init__(self, column: _Column, targets: Originals, *, collect: bool) -> None:
+        self._row, self._side = column.row, column.side
+        self._scores = Scores(targets)
+        self._collected = targets if collect else None
+        self._shape: tuple[int, ...] = ()
+        self._size = 0
+
+    def add(self, keys: Sequence[str], comparison: Comparison) -> None:
+        """Add a batch."""
+        features, target, reconstruction = comparison
+        if self._collected is not None:
+            self._collected.add(target)
+        self._scores.add(keys, target, reconstruction)
+        self._shape, self._size = tuple(features.shape[1:]), reconstruction.shape[2]
+
+    def score(self) -> LayerScore:
+        """Return the score; ``ValueError`` if all images are equal."""
+        report, scores = self._scores.report()
+        spec, region = self._row.inverter.spec, self._row.inverter.output_region
+        return LayerScore(
+            label=self._row.label,
+            network=network_name(spec),
+            layer=layer_name(spec),
+            representation=spec.representation,
+            variant=spec.variant,
+            features=self._shape,
+            input_size=self._side,
+            crop=self._side if region is None else region.crop,
+            output_size=self._size,
+            error=report.error,
+            mean_image_error=report.mean_image,
+            normalizer=report.normalizer,
+            psnr=sum(score.psnr for score in scores) / len(scores),
+            ssim=sum(score.ssim for score in scores) / len(scores),
+            images=len(scores),
+            inverter=self._row.origin,
+        )
+
+
+class LayersStudy(Study):
+    """Presentation of the scores by layer.
+
+    Args:
+        scores: Scores of every layer.
+        sheet_rows: Rows of the sheet.
+        tile: Side of an image on the sheet, pixels.
+    """
+
+    name = "layers"
+
+    def __init__(self, scores: Sequence[LayerScore], sheet_rows: Sequence[SheetRow] = (), *, tile: int = 192) -> None:
+        self.scores, self.sheet_rows, self.tile = scores, sheet_rows, tile
+
+    @property
+    def image_count(self) -> int:
+        return self.scores[0].images
+
+    def table(self) -> Iterator[Sequence[object]]:
+        names = ["label", "network", "layer", "features", "output_size", "normalized_error", "mean_image_error"]
+        yield [*names, "psnr_db", "ssim", "images", "inverter"]
+        for score in self.scores:
+            errors = [f"{score.error:.6f}", f"{score.mean_image_error:.6f}", f"{score.psnr:.4f}", f"{score.ssim:.6f}"]
+            names = [score.label, score.network, score.layer, _shape(score, "x"), str(score.output_size)]
+            yield [*names, *errors, score.images, score.inverter]
+
+    def sheet_titles(self) -> list[str]:
+        return ["photograph", *(f"{score.label}\nerror {score.error:.2f}" for score in self.scores)]
+
+    def plot(self) -> Pixels:
+        """Draw the error by layer, with the published errors as points."""
+        scores = self.scores
+        series = [
+            Values("normalized error", [score.error for score in scores]),
+            Values("mean image", [score.mean_image_error for score in scores], "level"),
+        ]
+        published = [score.published for score in scores]
+        if any(published):
+            inverters, descent = "published (CaffeNet, ImageNet)", "published, gradient descent (CaffeNet, ImageNet)"
+            series += [
+                Values(inverters, [None if errors is None else errors[0] for errors in published], "points"),
+                Values(descent, [None if errors is None else errors[1] for errors in published], "points"),
+            ]
+        title = "Normalized error by layer (lower is closer)"
+        return draw_by_name(title, [score.label for score in scores], series, [score.network for score in scores])
+
+    def findings(self) -> Iterator[str]:
+        scores = self.scores
+        best, worst = min(scores, key=lambda score: score.error), max(scores, key=lambda score: score.error)
+        mean_image = _range([score.mean_image_error for score in scores])
+        if worst.error - best.error > SAME_ERROR:
+            yield (
+                f"The normalized error is lowest for {best.label}, {best.error:.2f}, and highest for {worst.label}, "
+                f"{worst.error:.2f}; the mean image has {mean_image}."
+            )
+        else:
+            yield (
+                f"The normalized error is {_range([score.error for score in scores])}; the mean image has {mean_image}."
+            )
+        if nothing := [score.label for score in scores if score.error > score.mean_image_error - SAME_ERROR]:
+            yield (
+                f"By this measure nothing is recovered from {', '.join(nothing)}: the error is not at least "
+                f"{SAME_ERROR} below that of the mean image."
+            )
+
+    def page(self, sheet: Pixels, plot: Pixels | None, notes: Sequence[str], command: str) -> str:
+        sections = [
+            Section(
+                "From each layer alone",
+                [Figure(sheet, "", "rows of photographs and their reconstructions from each layer")],
+                note="Images are of one size here; the table contains the size of the reconstructions, and how much of "
+                "the photograph they show.",
+                span="window",
+            )
+        ]
+        if plot is not None:
+            sections.append(
+                Section("Error by layer", [Figure(plot, "", "normalized error of each layer")], span="page")
+            )
+        which = f"each of {len(self.scores)} layers" if len(self.scores) > 1 else self.scores[0].label
+        return html_page(
+            title="Layer by layer",
+            lead=f"Photographs reconstructed from {which}, by an inverter trained for that layer.",
+            points=self.findings(),
+            sections=sections,
+            tables=[self._score_table(), _published_table()],
+            command=command,
+            footer=" ".join(
+                [
+                    f"Measured on {self.image_count} photographs, center-cropped and resized to the network's input "
+                    "size.",
+                    "Normalized error: mean Euclidean distance between reconstruction and photograph, divided by the "
+                    "average distance between two photographs, both at the inverter's output size.",
+                    "These are reconstructions by these inverters: others may recover more.",
+                    PUBLISHED_NOTE,
+                    *notes,
+                ]
+            ),
+        )
+
+    def _score_table(self) -> Table:
+        header = ["layer", "network", "features", "reconstructed", "normalized error", "mean image", "PSNR, dB", "SSIM"]
+        lines = [
+            [
+                score.label,
+                score.network,
+                _shape(score, " × "),
+                f"{score.crop} of {score.input_size} px at {score.output_size}",
+                f"{score.error:.3f}",
+                f"{score.mean_image_error:.3f}",
+                f"{score.psnr:.1f}",
+                f"{score.ssim:.3f}",
+            ]
+            for score in self.scores
+        ]
+        return Table("Scores of the reconstructions", header, lines)
+
+
+def _published_table() -> Table:
+    lines = [
+        [name.removeprefix("alexnet-").upper(), f"{inverters:.2f}", f"{descent:.2f}"]
+        for name, (inverters, descent) in PUBLISHED.items()
+    ]
+    header = ["AlexNet's layer", "paper's inverters", "gradient descent"]
+    return Table("Published, of CaffeNet on ImageNet's validation set", header, lines)
+
+
+def _shape(score: LayerScore, times: str) -> str:
+    return times.join(map(str, score.features))
+
+
+def _range(values: Sequence[float]) -> str:
+    low, high = f"{min(values):.2f}", f"{max(values):.2f}"
+    return low if low == high else f"{low} to {high}"

@@ -1,4 +1,4 @@
-"""The rows of the study of layers: which inverter goes with which representation, and which share a pass."""
+"""The rows of the study of layers: inverters with their representations, and layers that share a forward pass."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ SharedPass = Callable[[torch.Tensor], Mapping[str, torch.Tensor]]
 
 
 class HasLayers(Protocol):
-    """A network whose layers are representations, for example a `preimage.Network`."""
+    """A network whose layers are representations, such as `preimage.Network`."""
 
     def representation(self, layer: str, layout: str = "auto") -> Representation:
-        """One layer of it; ``ValueError`` where there is none of that name."""
+        """Return one of its layers; ``ValueError`` if there is none of that name."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LayerRow:
-    """A layer and the inverter of its features.
+    """A layer with the inverter of its features.
 
     Attributes:
-        label: what pictures, plot and table call it; each row has its own.
-        representation: makes the features.
-        inverter: takes them; of the same spec.
-        origin: the inverter's folder or name, for the table.
-        shared: images (B, 3, S, S) uint8 → features of several layers, by layer. Rows with the same object here are
-            computed together, in one pass; without it `representation` is called.
-        layer: this row's in what `shared` gives.
+        label: Label of the layer on sheet, plot and table, unique among the rows.
+        representation: Computes the features.
+        inverter: Inverts them; its spec must be that of the representation.
+        origin: Folder or name of the inverter, for the table.
+        shared: Computes the features of several layers, by layer, from images (B, 3, S, S) uint8. Rows with the same
+            object are computed together in one call; ``None`` calls `representation`.
+        layer: Key of this row's layer in the result of `shared`.
     """
 
     label: str
@@ -52,20 +52,20 @@ class LayerRow:
 
 
 def rows_for(inverters: Sequence[NamedInverter], networks: Sequence[HasLayers | Representation] = ()) -> list[LayerRow]:
-    """A row for each inverter, in the order given; layers of one network share a pass.
+    """Return a row for each inverter, in the order given; layers of one network share a forward pass.
 
     Args:
-        inverters: folders, pretrained names, or inverters.
-        networks: what has the layers that no name of ours stands for: networks, or single representations. No file
-            makes us import a network, so whoever asks brings it.
+        inverters: Folders, pretrained names, or inverters.
+        networks: Networks, or single representations, for inverters of layers that cannot be created by name. Files
+            never cause a network to be imported, so the caller must provide it.
 
     Raises:
-        ValueError: no inverter; one whose representation is not known, or is a layer of none of the networks (says what
-            differs); two for one layer.
-        OSError: a network's weights are not there.
+        ValueError: there is no inverter; an inverter's representation is unknown, or not a layer of any of the networks
+            (states the differences); two inverters are for one layer.
+        OSError: a network's weights are missing.
     """
     if not inverters:
-        raise ValueError("the study of layers takes at least one inverter (--inverter NAME_OR_FOLDER)")
+        raise ValueError("the study of layers needs at least one inverter (--inverter NAME_OR_FOLDER)")
     found: list[LayerRow] = []
     for choice in inverters:
         inverter, _ = named_inverter(choice)
@@ -80,14 +80,14 @@ def rows_for(inverters: Sequence[NamedInverter], networks: Sequence[HasLayers | 
 
 
 def network_name(spec: Spec) -> str:
-    """What the layer is of: a network's name, ``alexnet caffenet``, or ``hog`` for what is no layer."""
+    """Return the name of the layer's network, such as ``alexnet caffenet``, or ``hog`` for what is not a layer."""
     if spec.representation == NETWORK:
         return spec.variant
     return f"alexnet {spec.variant}" if spec.representation.startswith(_ALEXNET) else spec.representation
 
 
 def layer_name(spec: Spec) -> str:
-    """The layer's name in its network (``output`` for the network's own output), or the representation's."""
+    """Return the layer's name in its network (``output`` for the network's output), or the representation's name."""
     if "layer" in spec.parameters:
         return str(spec.parameters["layer"]) or "output"
     return spec.representation.removeprefix(_ALEXNET)
@@ -99,14 +99,14 @@ def _representation(spec: Spec, origin: str, networks: Sequence[HasLayers | Repr
             return representation_from_spec(spec)
         except ValueError as error:
             raise ValueError(f"inverter {origin or spec.representation}: {error}") from error
-    asked = f"inverter {origin or spec.representation} is for {layer_name(spec)!r} of the network {spec.variant}"
+    wanted = f"inverter {origin or spec.representation} is for {layer_name(spec)!r} of the network {spec.variant}"
     if not networks:
-        raise ValueError(f"{asked}: name that (--network torch:package.module:factory, --weights FILE)")
+        raise ValueError(f"{wanted}: name that (--network torch:package.module:factory, --weights FILE)")
     refusals: list[list[str]] = []
     for network in networks:
         try:
             candidate = _candidate(network, spec)
-        except ValueError as error:  # it has no such layer: further away than one that differs in a few fields
+        except ValueError as error:  # no such layer: less similar than one that differs in a few fields
             refusals.append([str(error)])
             continue
         differences = spec.differences(candidate.spec)
@@ -114,7 +114,7 @@ def _representation(spec: Spec, origin: str, networks: Sequence[HasLayers | Repr
             return candidate
         refusals.insert(0, differences)
     nearest = "; ".join(refusals[0])
-    raise ValueError(f"{asked}, and none given with --network makes these features (inverter != network): {nearest}")
+    raise ValueError(f"{wanted}, and no network of --network computes these features (inverter != network): {nearest}")
 
 
 def _candidate(network: HasLayers | Representation, spec: Spec) -> Representation:
@@ -125,9 +125,12 @@ def _candidate(network: HasLayers | Representation, spec: Spec) -> Representatio
 
 
 def _labels(specs: Sequence[Spec]) -> list[str]:
-    """The layers' names, as the paper writes AlexNet's; with their network's where two are called the same."""
+    """Return the layers' names, AlexNet's in capitals as in the paper, with their network's name if two are equal."""
     alexnet = [spec.representation.startswith(_ALEXNET) for spec in specs]
-    labels = [layer_name(spec).upper() if ours else layer_name(spec) for spec, ours in zip(specs, alexnet, strict=True)]
+    labels = [
+        layer_name(spec).upper() if capitals else layer_name(spec)
+        for spec, capitals in zip(specs, alexnet, strict=True)
+    ]
     often = Counter(labels)
     full = [network_name(spec).removeprefix("torch:") for spec in specs]
     for networks in ([re.split(r"[.: ]", name)[-1] for name in full], full):
@@ -144,7 +147,7 @@ def _labels(specs: Sequence[Spec]) -> list[str]:
 
 
 def _sharing(rows: Sequence[LayerRow]) -> list[LayerRow]:
-    """The rows, with one pass for those that are layers of one network."""
+    """Return the rows, with one shared forward pass for layers of one network."""
     groups: dict[Hashable, list[str]] = {}
     passes = [_pass_of(row.representation) for row in rows]
     for one in passes:
@@ -161,7 +164,7 @@ def _sharing(rows: Sequence[LayerRow]) -> list[LayerRow]:
 
 
 def _pass_of(representation: Any) -> tuple[Hashable, str, Callable[..., Mapping[str, torch.Tensor]]] | None:
-    """Which pass it belongs to, its layer there, and the function (images, names) of the pass."""
+    """Return identity of the forward pass, the layer in it, and the function (images, names) of the pass."""
     layer = getattr(representation, "layer", None)
     if not isinstance(layer, str):
         return None

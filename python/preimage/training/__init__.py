@@ -1,7 +1,7 @@
-"""Training inverters."""
+"""Training of inverters."""
 
 from preimage.training.config import TrainConfig
 from preimage.training.display import BarDisplay, Display, LineDisplay
-from preimage.training.trainer import TrainingDivergedError, TrainSummary, train
+from preimage.training.trainer import TrainingDivergedError, TrainSummary, run
 
-__all__ = ["BarDisplay", "Display", "LineDisplay", "TrainConfig", "TrainSummary", "TrainingDivergedError", "train"]
+__all__ = ["BarDisplay", "Display", "LineDisplay", "TrainConfig", "TrainSummary", "TrainingDivergedError", "run"]

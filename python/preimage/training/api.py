@@ -1,4 +1,4 @@
-"""`preimage.train`: a training run with the parameters of the command line."""
+"""`preimage.train`, with the parameters of the command ``preimage train``."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from preimage.representations import Representation, list_representations
 from preimage.spec import Scalar
 from preimage.training.config import TrainConfig
 from preimage.training.display import Display
-from preimage.training.trainer import TrainSummary
-from preimage.training.trainer import train as _train
+from preimage.training.trainer import TrainSummary, run
 
 Paths = str | PathLike[str] | Sequence[str | PathLike[str]]
 
@@ -26,41 +25,43 @@ def train(
     display: Display | None = None,
     **settings: Any,
 ) -> TrainSummary:
-    """Train an inverter on a folder of photographs, validate it on held-out images, and leave it in `output`.
+    """Train an inverter on photographs, validate it on held-out ones, and save it in `output`.
 
     Args:
-        representation: what to invert, or its name; ``None`` with ``features=...``, which are your own.
-        images: a path or paths (folders, image files, tar shards) to train on.
-        output: the run's folder; `preimage.Inverter.load` takes it.
-        val_images: a path or paths of held-out images; by default some of `images`.
-        resume: go on from the folder's checkpoint, if it has one.
-        display: where progress goes; ``preimage.training.LineDisplay()`` prints lines. None by default.
-        settings: the other options of ``preimage train``, such as ``steps=20_000``, ``preset="compact"`` and
+        representation: The representation to invert, or its name; ``None`` with user-provided ``features=...``.
+        images: A path or paths (folders, image files, tar shards) to train on.
+        output: Folder of the run, from which `preimage.load_inverter` loads the inverter.
+        val_images: A path or paths of validation images; by default some of `images` are held out.
+        resume: Resume from the folder's checkpoint, if it has one.
+        display: Shows progress, for example ``preimage.training.LineDisplay()``; ``None`` shows nothing.
+        settings: The other options of ``preimage train``, such as ``steps=20_000``, ``preset="compact"`` and
             ``device="auto"``: all fields of `preimage.training.TrainConfig`, with the same defaults.
 
+    Returns:
+        Errors and times of the run.
+
     Raises:
-        TypeError: a setting that there is not.
-        ValueError: a setting out of its range, or any of `preimage.training.train`, which raises more.
+        TypeError: a setting has an unknown name.
+        ValueError: a setting has an invalid value, or any of `preimage.training.run`, which raises other errors too.
 
     Example:
         >>> preimage.train("hog", "photos/", "runs/mine", steps=20_000).error
     """
-    given = None
-    if isinstance(representation, Representation):
-        given, representation = representation, representation.name
-        settings["parameters"] = _parameters(given)
+    instance = representation if isinstance(representation, Representation) else None
+    if instance is not None:
+        settings["parameters"] = _parameters(instance)
     config = TrainConfig(
-        representation=representation,
+        representation=representation.name if isinstance(representation, Representation) else representation,
         images=_as_strings(images),
         output=fspath(output),
         val_images=_as_strings(val_images),
         **settings,
     )
-    return _train(config, representation=given, resume=resume, display=display)
+    return run(config, representation=instance, resume=resume, display=display)
 
 
 def _parameters(representation: Representation) -> dict[str, Scalar]:
-    """Return the parameters that are not the defaults, of a representation that has a name of its own."""
+    """Return the parameters that differ from the defaults, of a representation that can be created by name."""
     if representation.name not in list_representations():
         return {}
     defaults = {known.name: known.default for known in representation.parameters()}

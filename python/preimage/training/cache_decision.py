@@ -1,4 +1,4 @@
-"""Whether a training run caches its features: as the settings say, or by what a batch costs."""
+"""The decision whether a run caches its features: as its settings say, or by the time that a batch takes."""
 
 from __future__ import annotations
 
@@ -14,41 +14,35 @@ from typing import Any
 import torch
 
 from preimage.io import atomic_write
-from preimage.training.cached_dataset import (
-    CacheBuilder,
-    CachedDataset,
-    NoRoomError,
-    bytes_free,
-    bytes_missing,
-    cache_settings,
-    size_text,
-)
+from preimage.old_names import CACHE_DECISION, renamed
+from preimage.training.cache_builder import CacheBuilder, NoRoomError, bytes_free, bytes_missing, size_text
+from preimage.training.cached_dataset import CachedDataset, cache_settings
 from preimage.training.dataset import CropDataset, Dataset
 from preimage.training.images import Note
 from preimage.training.step import TrainState, batch_loss
 
 _DECISION = "cache.json"
-_LEAST_SHARE = 0.25  # of a step's time: extraction that takes less is not worth a cache
+_MIN_FRACTION = 0.25  # of the rest of a step's time; faster extraction is not worth a cache
 _TRIALS = 2
 
 
 @dataclasses.dataclass(frozen=True)
 class Decision:
-    """Whether a run uses a cache; kept in its folder, so that it goes on as it began.
+    """Whether a run uses a cache; kept in its folder, so that a resumed run continues in the same way.
 
     Attributes:
-        views: of every image; 0 for no cache.
-        reason: a sentence.
-        extraction: seconds that the features of a batch took, where that was measured.
-        step: seconds that the rest of a training step took.
-        asked: the settings that it was made for.
+        crops: Number of cached crops of every image; 0 for no cache.
+        reason: One sentence.
+        extraction: Seconds that computing the features of a batch took, if that was measured.
+        step: Seconds that the rest of a training step took.
+        requested: The settings ``cache`` and ``cache_crops`` that the decision was made for.
     """
 
-    views: int
+    crops: int
     reason: str
     extraction: float | None = None
     step: float | None = None
-    asked: tuple[str, int] = ("auto", 0)
+    requested: tuple[str, int] = ("auto", 0)
 
 
 def with_cache(
@@ -57,23 +51,23 @@ def with_cache(
     folder: Path,
     *,
     resume: bool,
-    begun: bool,
+    started: bool,
     note: Note,
     interrupted: threading.Event,
 ) -> Dataset:
     """Return a cached dataset if enabled, or if ``cache="auto"`` and extraction dominates the step time.
 
     Args:
-        dataset: fresh crops; features that are there already are returned as they are.
-        state: the run as it begins, or goes on; nothing of it is changed.
-        folder: the run's.
-        resume: keep to the decision that is recorded in the folder.
-        begun: steps have been taken before.
-        note: called with sentences about the decision and the work.
-        interrupted: once set, ends the building of the cache with a ``KeyboardInterrupt``.
+        dataset: Dataset of the run; precomputed features are not cached.
+        state: State of the run, which is not changed.
+        folder: Folder of the run.
+        resume: Use the decision that is recorded in the folder.
+        started: Whether the run has done steps before.
+        note: Called with the decision and progress.
+        interrupted: Stops the computation of the cache with a ``KeyboardInterrupt`` once it is set.
 
     Raises:
-        ValueError: the disk is too small for a cache that is asked for, or another reason of `CacheBuilder.build`.
+        ValueError: the disk is too small for a requested cache, or any of `CacheBuilder.build`.
     """
     if not isinstance(dataset, CropDataset):
         return dataset
@@ -82,28 +76,28 @@ def with_cache(
         return dataset
     caches = Path(config.cache_folder) if config.cache_folder else folder / "cache"
     decision = _recorded(folder, state) if resume else None
-    if decision is None and begun and config.cache == "auto":
-        return dataset  # a run from before there were caches
+    if decision is None and started and config.cache == "auto":
+        return dataset  # the run has no recorded decision: it did its first steps without a cache
     if decision is None:
         decision = decide(dataset, state, caches)
         note(decision.reason)
         _record(folder, decision)
-    if not decision.views:
+    if not decision.crops:
         return dataset
     try:
-        return _cached(dataset, decision.views, caches, note, interrupted)
+        return _cached(dataset, decision.crops, caches, note, interrupted)
     except NoRoomError as error:
-        if config.cache == "on" or begun:
+        if config.cache == "on" or started:
             raise
-        # What was decided by half precision does not fit in float32, or something else has filled the disk.
-        _record(folder, dataclasses.replace(decision, views=0, reason=f"no feature cache: {error}"))
+        # The decision assumed half precision, but the features need float32, or something else has filled the disk.
+        _record(folder, dataclasses.replace(decision, crops=0, reason=f"no feature cache: {error}"))
         note(f"no feature cache: {error}")
         return dataset
 
 
-def _cached(dataset: CropDataset, views: int, caches: Path, note: Note, interrupted: threading.Event) -> CachedDataset:
+def _cached(dataset: CropDataset, crops: int, caches: Path, note: Note, interrupted: threading.Event) -> CachedDataset:
     config = dataset.config
-    settings = cache_settings(config, dataset.representation, dataset.images, views)
+    settings = cache_settings(config, dataset.representation, dataset.images, crops)
     builder = CacheBuilder(
         settings,
         caches / settings.digest(),
@@ -118,36 +112,38 @@ def _cached(dataset: CropDataset, views: int, caches: Path, note: Note, interrup
 
 
 def decide(dataset: CropDataset, state: TrainState, caches: Path) -> Decision:
-    """Decide whether to cache, and how many views, by the settings or else by what a batch costs."""
+    """Decide whether to cache, and how many crops, by the settings or by the time that a batch takes."""
     config = state.config
-    asked = (config.cache, config.cache_crops)
+    requested = (config.cache, config.cache_crops)
     if config.cache == "on":
-        return Decision(config.cache_crops, _told(dataset, config.cache_crops, caches, ""), asked=asked)
-    uses = config.steps * config.batch_size // dataset.image_count
-    views = min(config.cache_crops, uses // 2 * 2)
-    if views < 2:
-        return Decision(0, "no feature cache: too few steps for an image to come twice", asked=asked)
-    extraction, step = measured(dataset, state)
+        return Decision(config.cache_crops, _reason(dataset, config.cache_crops, caches, ""), requested=requested)
+    crops = config.cache_crops
+    if config.steps is not None:
+        epochs = config.steps * config.batch_size // dataset.image_count
+        crops = min(crops, epochs // 2 * 2)
+    if crops < 2:
+        return Decision(0, "no feature cache: too few steps to use an image twice", requested=requested)
+    extraction, step = measure_times(dataset, state)
     costs = f"features of a batch take {extraction:.3g} s, the rest of a step {step:.3g} s"
-    found: dict[str, Any] = {"extraction": extraction, "step": step, "asked": asked}
-    if extraction <= _LEAST_SHARE * step:
+    found: dict[str, Any] = {"extraction": extraction, "step": step, "requested": requested}
+    if extraction <= _MIN_FRACTION * step:
         return Decision(0, f"no feature cache: {costs}", **found)
-    settings = cache_settings(config, dataset.representation, dataset.images, views)
+    settings = cache_settings(config, dataset.representation, dataset.images, crops)
     missing, free = bytes_missing(settings, caches), bytes_free(caches)
     if missing > free:
         reason = f"no feature cache, although {costs}: {size_text(missing)} do not fit on the disk of {caches}"
         return Decision(0, reason, **found)
-    return Decision(views, _told(dataset, views, caches, f", because {costs}"), **found)
+    return Decision(crops, _reason(dataset, crops, caches, f", because {costs}"), **found)
 
 
-def _told(dataset: CropDataset, views: int, caches: Path, why: str) -> str:
-    settings = cache_settings(dataset.config, dataset.representation, dataset.images, views)
+def _reason(dataset: CropDataset, crops: int, caches: Path, why: str) -> str:
+    settings = cache_settings(dataset.config, dataset.representation, dataset.images, crops)
     missing, path = bytes_missing(settings, caches), caches / settings.digest()
-    return f"feature cache{why}: {views} views of {dataset.image_count} images, {size_text(missing)} to write in {path}"
+    return f"feature cache{why}: {crops} crops of {dataset.image_count} images, {size_text(missing)} to write in {path}"
 
 
-def measured(dataset: CropDataset, state: TrainState) -> tuple[float, float]:
-    """Return the seconds for the features of the first batch, and for the network with it, there and back."""
+def measure_times(dataset: CropDataset, state: TrainState) -> tuple[float, float]:
+    """Return the seconds for the features of the first batch, and for the network's forward and backward pass."""
     images = dataset.batch(0).images.to(dataset.device)
     model = copy.deepcopy(state.model)
     with torch.no_grad():
@@ -158,14 +154,14 @@ def measured(dataset: CropDataset, state: TrainState) -> tuple[float, float]:
         with torch.no_grad():
             dataset.representation(images)
 
-    def learn() -> None:
+    def train() -> None:
         batch_loss(state, model, features, targets).backward()
 
-    return _seconds(extract, state.device), _seconds(learn, state.device)
+    return _seconds(extract, state.device), _seconds(train, state.device)
 
 
 def _seconds(work: Callable[[], None], device: torch.device) -> float:
-    """Return the shortest of a few trials after one that warms up."""
+    """Return the shortest time of a few trials after a warm-up."""
     times = []
     for _ in range(1 + _TRIALS):
         begin = time.perf_counter()
@@ -182,13 +178,13 @@ def _record(folder: Path, decision: Decision) -> None:
 
 
 def _recorded(folder: Path, state: TrainState) -> Decision | None:
-    """Return what was decided before; ``None`` where nothing was, as in a run from before there were caches."""
-    path, asked = folder / _DECISION, (state.config.cache, state.config.cache_crops)
+    """Return the recorded decision; ``None`` if there is none for these settings."""
+    path, requested = folder / _DECISION, (state.config.cache, state.config.cache_crops)
     try:
-        fields = json.loads(path.read_bytes())
-        decision = Decision(**fields | {"asked": tuple(fields["asked"])})
+        fields = renamed(json.loads(path.read_bytes()), CACHE_DECISION)
+        decision = Decision(**fields | {"requested": tuple(fields["requested"])})
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is damaged ({error}): remove it, and the cache, and start anew") from error
-    return decision if decision.asked == asked else None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is damaged ({error}): remove it and the cache, and start another run") from error
+    return decision if decision.requested == requested else None

@@ -1,4 +1,4 @@
-"""Checkpoints: everything a run needs to go on bit for bit, in one file that is whole or absent."""
+"""Checkpoints: the complete state of a run in one file, from which it resumes bit for bit."""
 
 from __future__ import annotations
 
@@ -15,26 +15,30 @@ from torch import nn
 from preimage.errors import FileFormatError
 from preimage.inverters import Inverter
 from preimage.io.atomic import atomic_write
+from preimage.old_names import CHECKPOINT_TENSORS, PROGRESS, renamed
 from preimage.spec import Spec
-from preimage.training.images import ImageList
+from preimage.training.split import ImageList
 
+CHECKPOINT = "checkpoint.safetensors"
 FORMAT = "preimage-checkpoint"
-_VERSION = 3
-_IMAGES = "images"  # the tensor with the list of images, as UTF-8
+
+_VERSION = 4
+_MIN_VERSION = 3  # of version 0.1, with other names
+_IMAGES = "images"  # the tensor that contains the list of images as UTF-8
 
 
 @dataclasses.dataclass
 class Progress:
-    """Where a run stands.
+    """Progress of a run.
 
     Attributes:
-        step: optimizer steps done.
-        seconds: training time so far, over all resumptions.
-        waited: of that, seconds in which the next batch was not ready yet.
-        loss_sum, loss_count: of the steps since the last logged line.
-        settled: what was due after `step` (a logged line, a validation) has been done.
-        error: last normalized error on the held-out images.
-        mean_image_error: the same of those images' mean image.
+        step: Number of optimizer steps done.
+        seconds: Training time, summed over resumptions.
+        waited: Part of that time in which the next batch was not ready.
+        loss_sum, loss_count: Sum and number of the losses since the last log line.
+        step_finished: Whether the log line and validation that are due after `step` have been completed.
+        error: Last normalized error on the validation images.
+        mean_image_error: Normalized error of the validation images' mean image.
     """
 
     step: int = 0
@@ -42,7 +46,7 @@ class Progress:
     waited: float = 0.0
     loss_sum: float = 0.0
     loss_count: int = 0
-    settled: bool = True
+    step_finished: bool = True
     error: float | None = None
     mean_image_error: float | None = None
 
@@ -56,7 +60,7 @@ def save(
     optimizers: Sequence[torch.optim.Optimizer],
     images: ImageList,
 ) -> None:
-    """Write the checkpoint in place of the last one, atomically."""
+    """Write a checkpoint atomically, replacing the last one."""
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     tensors |= {f"average.{name}": value for name, value in average.state_dict().items()}
     for which, optimizer in enumerate(optimizers):
@@ -82,7 +86,7 @@ def read_images(path: Path) -> ImageList:
     try:
         with safetensors.safe_open(path, "pt") as file:
             return ImageList.from_json(file.get_tensor(_IMAGES).numpy().tobytes())
-    except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
+    except (safetensors.SafetensorError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise FileFormatError(path, f"its list of images is damaged: {error}") from error
 
 
@@ -93,7 +97,11 @@ def read_spec(path: Path) -> Spec:
 
 
 def read_header(path: Path) -> tuple[str, Progress]:
-    """Return the config's JSON and the progress of a checkpoint; `FileFormatError` for another file or version."""
+    """Return the settings, as JSON, and the progress of a checkpoint.
+
+    Raises:
+        FileFormatError: the file is damaged, not a checkpoint, or of a version that cannot be read.
+    """
     try:
         with safetensors.safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
@@ -103,22 +111,22 @@ def read_header(path: Path) -> tuple[str, Progress]:
             raise FileFormatError(
                 path, f"format version {version} is newer than {_VERSION}: update preimage to read it"
             )
-        if version < _VERSION:
+        if version < _MIN_VERSION:
             raise FileFormatError(
                 path,
-                f"format version {version} has the up-convolutions in another orientation: start a new run from this "
-                "one's inverter, with its folder as `init`",
+                f"format version {version} stores up-convolutions in another orientation: start a new run from the "
+                "inverter in its folder, which `init` accepts",
             )
-        return metadata["config"], Progress(**json.loads(metadata["progress"]))
-    except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
+        return metadata["config"], Progress(**renamed(json.loads(metadata["progress"]), PROGRESS))
+    except (safetensors.SafetensorError, AttributeError, KeyError, TypeError, ValueError) as error:
         if isinstance(error, FileFormatError):
             raise
         raise FileFormatError(path, f"is not a checkpoint of preimage: {error}") from error
 
 
 def restore(path: Path, model: nn.Module, average: nn.Module, optimizers: Sequence[torch.optim.Optimizer]) -> None:
-    """Put the weights, their average and the optimizers' moments back."""
-    tensors = safetensors.torch.load_file(path)
+    """Load the weights, their moving average and the optimizers' state from a checkpoint."""
+    tensors = {_present_name(name): value for name, value in safetensors.torch.load_file(path).items()}
     for module, prefix in ((model, "model."), (average, "average.")):
         module.load_state_dict({n.removeprefix(prefix): v for n, v in tensors.items() if n.startswith(prefix)})
     for which, optimizer in enumerate(optimizers):
@@ -128,3 +136,9 @@ def restore(path: Path, model: nn.Module, average: nn.Module, optimizers: Sequen
                 index, moment = name.split(".")[2:]
                 states.setdefault(int(index), {})[moment] = value
         optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _present_name(name: str) -> str:
+    """Return the name of a checkpoint's tensor, also of one of version 0.1."""
+    first, dot, rest = name.partition(".")
+    return CHECKPOINT_TENSORS.get(first, first) + dot + rest

@@ -1,4 +1,4 @@
-"""Every setting of a training run."""
+"""The settings of a training run."""
 
 from __future__ import annotations
 
@@ -7,14 +7,18 @@ import json
 from collections.abc import Mapping
 from typing import Literal
 
-from preimage.old_names import TRAIN_SETTINGS, renamed
+from preimage.old_names import SPEC_PARAMETERS, TRAIN_SETTINGS, renamed
 from preimage.spec import Scalar
 
-SAMPLES = "samples"  # the folder of sample sheets in a run's own
+SAMPLES = "samples"  # folder of the sample sheets in a run's folder
+DEFAULT_SIZE = 256  # of the images where neither the user nor the representation decides
 
-# What may differ between a run and its resumption, because the loss curve does not depend on it (on the device, up to
+_STEPS = 20_000  # of a run that is limited neither by steps nor by time
+MIN_VAL_IMAGES = 2  # the normalized error divides by the distance between two images
+
+# Settings that may change when a run is resumed, because the loss curve does not depend on them (on the device, up to
 # rounding).
-_FREE_TO_CHANGE = (
+_CHANGEABLE = (
     *("output", "device", "workers", "log_every", "eval_every", "save_every"),
     *("cache_folder", "skip_bad"),
 )
@@ -22,46 +26,51 @@ _FREE_TO_CHANGE = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """Settings of `preimage.training.train`.
+    """Settings of a training run, see `preimage.train` and `preimage.training.run`.
 
     Attributes:
-        representation: name of the representation to invert; ``None`` with ``features``.
-        parameters: its parameters where they are not the defaults.
-        images: folders, image files or tar shards to train on.
-        output: the run's folder.
-        features: a file with features of the images, instead of a representation, see `preimage.training.dataset`. The
-            images are then fitted whole, never cropped at random or mirrored: the features are of them as they are.
-        features_name: what to call features whose file does not tell what they are; ``None`` is ``"embedding"``.
-        allow_missing: leave out images without features and features without an image.
-        skip_bad: leave out images that are damaged, and with ``features`` those whose features are missing, NaN, or of
-            another shape than most; instead of refusing.
-        val_images: held-out images. None given: ``val_count`` are held out of ``images``.
-        val_count: how many images judge the inverter.
-        preset: the network, see `preimage.inverters.plan`.
-        init: an inverter (name or folder) of the same network to start from.
-        size: side of the square training images, pixels; ``None`` takes the only one that the representation
-            knows, that of the images which the file ``features`` is of, or else 256.
-        output_size: side of what comes back, pixels, and
-        budget: parameters of the network, about, both where the preset leaves them open.
-        min_crop: smallest area of a random crop, as a share of the image's largest square.
-        steps: optimizer steps in all.
-        batch_size: images a step.
-        optimizer: ``adam``, the paper's, or ``muon`` (see `preimage.training.muon`) for all but the biases, the
-            convolutions that read the features and the one that writes the image, which keep Adam.
-        lr: Adam's, at its height.
-        muon_lr: Muon's, at its height.
-        warmup_steps: linear rise of the learning rate from zero; a cosine takes it back to zero at the end.
-        grad_clip: longest gradient; what is longer is shortened to it.
-        ema_decay: of the exponential moving average of the weights, the one that is validated and saved.
-        precision: of the network's arithmetic; ``auto`` is bfloat16 where the machine computes in it.
-        device: ``auto`` is CUDA where there is one.
-        seed: of the initial weights, the order of the images and their crops.
-        workers: threads that prepare batches.
-        cache: whether the features of some views of every image are computed once and kept on disk; ``auto`` where
-            that pays, see `preimage.training.cache_decision`.
-        cache_crops: views of every image in the cache: half as many random crops, each with its mirror image.
-        cache_folder: where it lies, for any number of runs; ``None`` is ``<output>/cache``.
-        log_every, eval_every, save_every: in steps. Validation and a checkpoint come at the end too.
+        representation: Name of the representation to invert; ``None`` with ``features``.
+        parameters: Parameters of the representation that differ from its defaults.
+        images: Folders, image files or tar shards to train on.
+        output: Folder of the run.
+        features: File of user-provided features of the images, instead of a representation, see
+            `preimage.training.precomputed_dataset`. Its images are resized and center-cropped, never cropped at random
+            or mirrored, because the features are of the images as they are.
+        features_name: Name of user-provided features whose file does not name them; ``None`` is ``"embedding"``.
+        allow_missing: Leave out images without features and features without an image.
+        skip_bad: Leave out damaged images, and with ``features`` images whose features are missing, NaN, or of another
+            shape than most, instead of raising an error.
+        val_images: Validation images. If empty, ``val_count`` of ``images`` are held out.
+        val_count: Number of held-out validation images.
+        preset: Name of the network, see `preimage.inverters.plan`.
+        init: Name or folder of an inverter with the same network, whose weights to start from.
+        size: Side of the square training images in pixels. ``None`` takes the only size that the representation
+            supports, or the size of the images that ``features`` were computed from, or 256.
+        output_size: Side of the reconstructions in pixels, where the preset leaves it open.
+        budget: Approximate number of parameters of the network, where the preset leaves it open.
+        min_crop: Minimum area of a random crop, as a fraction of the largest square in the image.
+        steps: Number of optimizer steps. ``None`` is 20,000, or no limit if ``max_hours`` is given.
+        max_hours: Training time in hours, summed over resumptions; validation is not counted. The learning rate then
+            follows the time used. If ``steps`` is given too, the run ends at whichever limit it reaches first.
+        batch_size: Batch size.
+        optimizer: ``adam``, as in the paper, or ``muon`` (see `preimage.training.muon`) for all weights but the biases,
+            the convolutions that read the features and the one that writes the image, which keep Adam.
+        lr: Peak learning rate of Adam.
+        muon_lr: Peak learning rate of Muon.
+        warmup_steps: Number of steps over which the learning rate rises linearly from zero; a cosine decays it to zero.
+        grad_clip: Maximum gradient norm.
+        ema_decay: Decay of the exponential moving average of the weights, which is validated and saved.
+        precision: Precision of the network's arithmetic; ``auto`` is bfloat16 where the device supports it natively.
+        device: ``cpu``, ``cuda`` or ``auto``.
+        seed: Seed of the initial weights, the order of the images and their crops.
+        workers: Number of threads that prepare batches.
+        cache: Whether to compute the features of some crops of every image once and keep them on disk; ``auto`` decides
+            by what that saves, see `preimage.training.cache_decision`.
+        cache_crops: Number of cached crops of every image: half as many random crops, each with its mirror image.
+        cache_folder: Folder of the cache, which several runs may share; ``None`` is ``<output>/cache``.
+        log_every: Number of steps between log lines.
+        eval_every: Number of steps between validations; the run also ends with one.
+        save_every: Number of steps between checkpoints; the run also ends with one.
     """
 
     representation: str | None = None
@@ -80,7 +89,8 @@ class TrainConfig:
     output_size: int | None = None
     budget: int | None = None
     min_crop: float = 0.5
-    steps: int = 20_000
+    steps: int | None = None
+    max_hours: float | None = None
     batch_size: int = 32
     optimizer: Literal["adam", "muon"] = "adam"
     lr: float = 1e-3
@@ -103,89 +113,120 @@ class TrainConfig:
         for name in ("images", "val_images"):
             value = getattr(self, name)
             if isinstance(value, str):
-                raise TypeError(f"{name} is a sequence of paths, got the single string {value!r}")
+                raise TypeError(f"{name} must be a sequence of paths, got the string {value!r}")
             object.__setattr__(self, name, tuple(map(str, value)))
-        whole = ("steps", "batch_size", "workers", "log_every", "eval_every", "save_every")
-        open_ = tuple(name for name in ("size", "output_size", "budget") if getattr(self, name) is not None)
-        checks = [
-            *self._source_checks(),
-            (bool(self.images), "there are no images to train on"),
-            (self.val_count >= 2, f"validation takes at least 2 images, got {self.val_count}"),
-            (0 < self.min_crop <= 1, f"min_crop is a share of the area in (0, 1], got {self.min_crop}"),
-            (0 <= self.ema_decay < 1, f"ema_decay is in [0, 1), got {self.ema_decay}"),
-            (self.warmup_steps >= 0, f"warmup_steps is >= 0, got {self.warmup_steps}"),
-            (self.optimizer in {"adam", "muon"}, f"optimizer is 'adam' or 'muon', got {self.optimizer!r}"),
+        if self.steps is None and self.max_hours is None:
+            object.__setattr__(self, "steps", _STEPS)
+        for valid, problem in (*self._source_checks(), *self._value_checks()):
+            if not valid:
+                raise ValueError(problem)
+
+    def _source_checks(self) -> list[tuple[bool, str]]:
+        """Return (valid, message) for the settings of where the features come from."""
+        precomputed = self.features is not None
+        return [
             (
-                self.precision in {"auto", "float32", "bfloat16"},
-                f"precision is 'auto', 'float32' or 'bfloat16', got {self.precision!r}",
+                precomputed or self.representation is not None,
+                "representation or features must be given: there is nothing to invert",
+            ),
+            (
+                not precomputed or self.representation is None,
+                "representation and features exclude each other: give one or the other",
+            ),
+            (not precomputed or not self.parameters, "parameters do not apply to user-provided features"),
+            (
+                not precomputed or not self.val_images,
+                "val_images do not apply to user-provided features: val_count of the images in the file are held out",
+            ),
+            (
+                precomputed or (self.features_name is None and not self.allow_missing),
+                "features_name and allow_missing apply to user-provided features only: features must be given",
+            ),
+            (
+                not precomputed or self.cache != "on",
+                "cache must be 'auto' or 'off' with user-provided features, got 'on': there is nothing to compute",
+            ),
+            (bool(self.images), "images must not be empty: there is nothing to train on"),
+        ]
+
+    def _value_checks(self) -> list[tuple[bool, str]]:
+        """Return (valid, message) for the values of single settings."""
+        counts = ["batch_size", "workers", "log_every", "eval_every", "save_every"]
+        counts += [name for name in ("size", "output_size", "budget", "steps") if getattr(self, name) is not None]
+        positive = ["lr", "muon_lr", "grad_clip"] + ["max_hours"] * (self.max_hours is not None)
+        choices = {
+            "optimizer": ("adam", "muon"),
+            "precision": ("auto", "float32", "bfloat16"),
+            "cache": ("auto", "on", "off"),
+        }
+        return [
+            (
+                self.val_count >= MIN_VAL_IMAGES,
+                f"val_count must be at least {MIN_VAL_IMAGES}, got {self.val_count}",
+            ),
+            (0 < self.min_crop <= 1, f"min_crop must be a fraction of the area in (0, 1], got {self.min_crop}"),
+            (0 <= self.ema_decay < 1, f"ema_decay must be in [0, 1), got {self.ema_decay}"),
+            (self.warmup_steps >= 0, f"warmup_steps must be at least 0, got {self.warmup_steps}"),
+            (
+                isinstance(self.cache_crops, int) and self.cache_crops >= 2 and self.cache_crops % 2 == 0,
+                f"cache_crops must be an even integer of at least 2, got {self.cache_crops!r}",
+            ),
+            *(
+                (
+                    getattr(self, name) in values,
+                    f"{name} must be one of {', '.join(map(repr, values))}, got {getattr(self, name)!r}",
+                )
+                for name, values in choices.items()
             ),
             *(
                 (
                     isinstance(getattr(self, name), int) and getattr(self, name) >= 1,
-                    f"{name} is a whole number >= 1, got {getattr(self, name)!r}",
+                    f"{name} must be an integer of at least 1, got {getattr(self, name)!r}",
                 )
-                for name in (*open_, *whole)
+                for name in counts
             ),
-            *(
-                (getattr(self, name) > 0, f"{name} is > 0, got {getattr(self, name)}")
-                for name in ("lr", "muon_lr", "grad_clip")
-            ),
-        ]
-        for good, problem in checks:
-            if not good:
-                raise ValueError(problem)
-
-    def _source_checks(self) -> list[tuple[bool, str]]:
-        """Of what the features come from."""
-        own = self.features is not None
-        return [
-            (own or self.representation is not None, "there is no representation to invert, and no file of features"),
-            (
-                not own or self.representation is None,
-                "features of your own have no representation: give one or the other",
-            ),
-            (not own or not self.parameters, "features of your own have no parameters"),
-            (
-                not own or not self.val_images,
-                "of features of your own some images of the same file are held out: give val_count",
-            ),
-            (
-                own or (self.features_name is None and not self.allow_missing),
-                "there are no features of your own to name",
-            ),
-            (self.cache in {"auto", "on", "off"}, f"cache is 'auto', 'on' or 'off', got {self.cache!r}"),
-            (not own or self.cache != "on", "features of your own are computed already: there is nothing to cache"),
-            (
-                isinstance(self.cache_crops, int) and self.cache_crops >= 2 and self.cache_crops % 2 == 0,
-                f"cache_crops is an even number >= 2, crops and their mirror images, got {self.cache_crops!r}",
-            ),
+            *((getattr(self, name) > 0, f"{name} must be above 0, got {getattr(self, name)}") for name in positive),
         ]
 
     @property
     def side(self) -> int:
-        """``size``, once it is settled."""
+        """``size`` of a config whose size has been resolved by `preimage.training.opening.open_dataset`."""
         assert self.size is not None
         return self.size
 
+    @property
+    def max_seconds(self) -> float | None:
+        """``max_hours`` in seconds."""
+        return None if self.max_hours is None else 3600 * self.max_hours
+
+    def is_done(self, step: int, seconds: float) -> bool:
+        """Return whether a run has reached its limit of steps or of training time."""
+        return step == self.steps or (self.max_seconds is not None and seconds >= self.max_seconds)
+
     def to_json(self) -> str:
-        """One object, the fields in order."""
+        """Return a JSON object with the fields in order."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return json.dumps(fields | {"parameters": dict(self.parameters)})
 
     @classmethod
     def from_json(cls, text: str) -> TrainConfig:
-        """Return the settings in what `to_json` gave, or in a ``train.json``; ``ValueError`` if a field is unknown."""
+        """Return the config that `to_json` wrote, or that a ``train.json`` contains, also one of version 0.1.
+
+        Raises:
+            ValueError: a field is unknown.
+        """
         fields = renamed(json.loads(text), TRAIN_SETTINGS)
-        fields.pop("skipped", None)  # train.json lists the images that were left out beside the settings
+        fields["parameters"] = renamed(fields.get("parameters", {}), SPEC_PARAMETERS)
+        fields.pop("skipped", None)  # train.json also lists the images that were left out
         if unknown := sorted(set(fields) - {field.name for field in dataclasses.fields(cls)}):
             raise ValueError(f"unknown training settings: {', '.join(unknown)} (of a newer version of preimage?)")
         return cls(**fields)
 
     def changes(self, other: TrainConfig) -> list[str]:
-        """Settings that would change the loss curve and differ from another config's, one phrase each."""
+        """Return the settings that differ from another config's and change the loss curve, one phrase each."""
         ours, theirs = json.loads(self.to_json()), json.loads(other.to_json())
         return [
             f"{name}: {ours[name]!r} != {theirs[name]!r}"
             for name in ours
-            if name not in _FREE_TO_CHANGE and ours[name] != theirs[name]
+            if name not in _CHANGEABLE and ours[name] != theirs[name]
         ]

@@ -1,4 +1,4 @@
-"""What a run shows while it goes: a progress bar or plain lines, ``metrics.jsonl`` and sample sheets."""
+"""Progress of a training run: a progress bar or plain lines, ``metrics.jsonl`` and sample sheets."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from preimage.representations.registry import class_of
 from preimage.spec import Spec
 from preimage.training.checkpoint import Progress
 from preimage.training.config import TrainConfig
-from preimage.viz.sheets import picture_sheet
+from preimage.viz.sheets import draw_sheet
 
 _SAMPLES = 8  # images on a sample sheet
 _SAMPLE_TILE = 512  # pixels of a drawing
 
 
 class Display:
-    """Shows nothing. `BarDisplay` and `LineDisplay` show a run on a terminal and in a log."""
+    """Show nothing. `BarDisplay` shows a run on a terminal, `LineDisplay` in a log."""
 
     def __enter__(self) -> Display:
         return self
@@ -37,27 +37,27 @@ class Display:
         return None
 
     def start(self, config: TrainConfig, progress: Progress, image_count: int, dtype: torch.dtype) -> None:
-        """The run begins, or goes on at ``progress.step``."""
+        """Called when the run starts, or resumes at ``progress.step``."""
 
     def note(self, sentence: str) -> None:
-        """Something about the run that its user should know."""
+        """Called with a sentence that the user should know."""
 
     def update(self, progress: Progress, loss: float) -> None:
-        """A mean loss is there."""
+        """Called with the mean loss of each log interval."""
 
     def validated(self, progress: Progress, report: ErrorReport) -> None:
-        """A validation is done."""
+        """Called after each validation."""
 
 
 class LineDisplay(Display):
-    """Plain lines on standard error, one a log interval."""
+    """Print plain lines to standard error, one per log interval."""
 
     def start(self, config: TrainConfig, progress: Progress, image_count: int, dtype: torch.dtype) -> None:
         self._config, self._first, self._first_seconds = config, progress.step, progress.seconds
-        begin = f"step {progress.step} of {config.steps}" if progress.step else f"{config.steps} steps"
+        resumed = f"from step {progress.step} on, " if progress.step else ""
         self.say(
-            f"training {config.representation or config.features}/{config.preset} on {image_count} images: {begin} "
-            f"of {config.batch_size} images, {str(dtype).removeprefix('torch.')}"
+            f"training {config.representation or config.features}/{config.preset} on {image_count} images: {resumed}"
+            f"{_limit(config)} with batches of {config.batch_size} images, {str(dtype).removeprefix('torch.')}"
         )
 
     def note(self, sentence: str) -> None:
@@ -66,27 +66,34 @@ class LineDisplay(Display):
     def update(self, progress: Progress, loss: float) -> None:
         rate, remaining = self.pace(progress)
         error = f"  error {progress.error:.4f}" if progress.error is not None else ""
-        self.say(
-            f"step {progress.step}/{self._config.steps}  loss {loss:.4f}{error}  {rate:.0f} images/s  ETA {remaining}"
-        )
+        self.say(f"step {self.position(progress)}  loss {loss:.4f}{error}  {rate:.0f} images/s  ETA {remaining}")
 
     def validated(self, progress: Progress, report: ErrorReport) -> None:
         self.say(f"step {progress.step}  normalized error {report.error:.4f} (mean image {report.mean_image:.4f})")
 
+    def position(self, progress: Progress) -> str:
+        """Return the number of the step, out of all steps if they are limited."""
+        return str(progress.step) if self._config.steps is None else f"{progress.step}/{self._config.steps}"
+
     def pace(self, progress: Progress) -> tuple[float, str]:
-        """Images a second since this process began, and the time left as text."""
-        steps = progress.step - self._first
+        """Return the images per second since this process started, and the remaining time as text."""
+        config, steps = self._config, progress.step - self._first
         per_step = (progress.seconds - self._first_seconds) / max(steps, 1)
-        left = round(per_step * (self._config.steps - progress.step))
+        limits = []
+        if config.steps is not None:
+            limits.append(per_step * (config.steps - progress.step))
+        if config.max_seconds is not None:
+            limits.append(max(0.0, config.max_seconds - progress.seconds))
+        left = round(min(limits))
         hours, minutes, seconds = left // 3600, left // 60 % 60, left % 60
-        return self._config.batch_size / max(per_step, 1e-9), f"{hours}:{minutes:02d}:{seconds:02d}"
+        return config.batch_size / max(per_step, 1e-9), f"{hours}:{minutes:02d}:{seconds:02d}"
 
     def say(self, line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
 
 class BarDisplay(LineDisplay):
-    """A live progress bar on the terminal, with a line for each validation."""
+    """Show a live progress bar on the terminal, and print a line for each validation."""
 
     def __enter__(self) -> BarDisplay:
         from rich.console import Console  # noqa: PLC0415 - only a terminal needs it
@@ -94,7 +101,7 @@ class BarDisplay(LineDisplay):
         from rich.progress import Progress as Bar  # noqa: PLC0415
 
         columns = (
-            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+            TextColumn("{task.fields[position]}"),
             BarColumn(bar_width=None),
             TextColumn("{task.fields[text]}"),
         )
@@ -109,24 +116,31 @@ class BarDisplay(LineDisplay):
 
     def start(self, config: TrainConfig, progress: Progress, image_count: int, dtype: torch.dtype) -> None:
         super().start(config, progress, image_count, dtype)
-        self._task = self._bar.add_task("", total=config.steps, completed=progress.step, text="")
+        self._task = self._bar.add_task("", total=1.0, position="", text="")
+        self._show(progress, "")
 
     def update(self, progress: Progress, loss: float) -> None:
         rate, remaining = self.pace(progress)
         error = f" error {progress.error:.4f}" if progress.error is not None else ""
         text = f"loss {loss:.4f}{error} {rate:.0f} images/s ETA {remaining}"
-        self._bar.update(self._task, completed=progress.step, text=text)
+        self._show(progress, text)
+
+    def _show(self, progress: Progress, text: str) -> None:
+        config = self._config
+        fractions = [progress.step / config.steps] if config.steps else []
+        fractions += [progress.seconds / config.max_seconds] if config.max_seconds else []
+        self._bar.update(self._task, completed=max(fractions), position=self.position(progress), text=text)
 
     def say(self, line: str) -> None:
         self._bar.console.print(line, highlight=False)
 
 
 class Metrics:
-    """``metrics.jsonl``: one JSON object a line, in the order of the steps.
+    """The file ``metrics.jsonl``, a JSON object per line in the order of the steps.
 
     Args:
-        path: the file; what it says of steps after ``keep_until`` is dropped, since they are done again.
-        keep_until: step that the run goes on from.
+        path: The file. Lines of steps after ``keep_until`` are dropped, because the run repeats these steps.
+        keep_until: Last step whose lines are kept.
     """
 
     def __init__(self, path: Path, keep_until: int) -> None:
@@ -136,7 +150,7 @@ class Metrics:
             file.writelines(json.dumps(line).encode() + b"\n" for line in kept)
 
     def write(self, **values: float | int | None) -> None:
-        """Appends a line."""
+        """Append a line."""
         with naming_full_disk(self._path), open(self._path, "a", encoding="utf-8") as file:
             file.write(json.dumps(values) + "\n")
 
@@ -147,24 +161,30 @@ class Metrics:
                 try:
                     line = json.loads(text)
                 except ValueError:
-                    break  # the line that was being written when the run was killed
+                    break  # the run was killed while it wrote this line
                 if not isinstance(line, dict) or not isinstance(line.get("step"), int):
-                    break  # not ours
+                    break  # not a line of this file's format
                 lines.append(line)
         return lines
 
 
 def write_sample_sheet(path: Path, spec: Spec, samples: Comparison) -> None:
-    """Write a PNG of the first images of a batch, their features drawn where they can be, and the reconstructions."""
-    drawn, rows = class_of(spec.representation), []
+    """Write a PNG of the first images of a batch, drawings of their features if available, and reconstructions."""
+    kind, rows = class_of(spec.representation), []
     for image, feature, reconstruction in zip(
         as_pixels(samples.target[:_SAMPLES]),
         samples.features[:_SAMPLES].cpu().numpy(),
         as_pixels(samples.reconstruction[:_SAMPLES]),
         strict=True,
     ):
-        pictures = [image, drawn.draw(spec, feature, _SAMPLE_TILE), reconstruction]
-        rows.append([picture for picture in pictures if picture is not None])
-    titles = ["image", *(["features"] if drawn.drawing else []), "reconstruction"]
+        cells = [image, kind.draw(spec, feature, _SAMPLE_TILE), reconstruction]
+        rows.append([cell for cell in cells if cell is not None])
+    titles = ["image", *(["features"] if kind.drawing else []), "reconstruction"]
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_png(path, picture_sheet(rows, titles))
+    write_png(path, draw_sheet(rows, titles))
+
+
+def _limit(config: TrainConfig) -> str:
+    limits = [] if config.steps is None else [f"{config.steps} steps"]
+    limits += [] if config.max_hours is None else [f"{config.max_hours:g} hours"]
+    return " or ".join(limits)

@@ -1,7 +1,7 @@
-"""The whole optimizer step as one CUDA graph: features, network, gradients, optimizers and average in one launch.
+"""The optimizer step as one CUDA graph: features, network, gradients, optimizers and moving average in one launch.
 
-A graph replays the same kernels on the same addresses. So everything that changes from step to step is a tensor that
-stays in place (`FlatState`, `BatchStream`), and nothing in the step may ask the device for a value.
+A graph replays the same kernels on the same addresses. Therefore everything that changes from step to step is a tensor
+at a fixed address (`FlatState`, `BatchStream`), and nothing in the step may read a value back from the device.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ from preimage.training.streaming import BatchStream, CudaQueue, DirectQueue, Que
 
 _WARM_UP = 3
 
-# Takes work and a device, may run the work any number of times, and returns what runs it once more.
+# Captures a function on a device, possibly calling it several times, and returns a function that repeats it.
 Capture = Callable[[Callable[[], None], torch.device], Callable[[], None]]
 
 
 class GraphedStep:
-    """`EagerStep` in fixed memory, captured once and replayed: equal to it up to rounding.
+    """`EagerStep` in fixed memory, captured once and replayed; equal up to rounding.
 
-    Features are computed on the device, unless they come with the batches (`TrainState.feature_shape`). The network
-    computes with a copy of the weights in its own precision, which the optimizer keeps up to date; gradients are in
-    that precision.
+    Features are computed on the device, unless the batches contain them (`TrainState.feature_shape`). The network
+    computes with a copy of the weights in its precision, which the optimizer keeps up to date; gradients have that
+    precision too.
 
-    Making it leaves the state as it is, down to the bit, if it raises; else the state's tensors are from then on
-    views of flat memory, with the same values.
+    Constructing it does not change the state's values. The state's tensors become views of flat memory, unless the
+    construction raises an error.
 
     Args:
-        state: the run.
-        step: steps taken so far.
-        capture: `cuda_graph`, or another way to repeat work.
+        state: State of the run.
+        step: Number of steps done before.
+        capture: `cuda_graph`, or another function that captures work.
 
     Raises:
-        RuntimeError: the representation has no kernel on the device, or the step cannot be captured.
+        RuntimeError: the representation has no kernel for the device, or the step cannot be captured.
     """
 
     def __init__(self, state: TrainState, step: int, capture: Capture) -> None:
@@ -50,35 +50,37 @@ class GraphedStep:
         shape = (config.batch_size, 3, config.side, config.side)
         self._stream = BatchStream(shape, device, *_queues(device), state.feature_shape)
         self._loss_sum = torch.zeros_like(state.loss_sum)
-        # The trial runs before the capture see noise, not the first batch: their results are thrown away.
+        # The warm-up before the capture runs on noise; its results are discarded.
         generator = torch.Generator().manual_seed(0)
         noise = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
-        given = state.feature_shape
-        features = None if given is None else torch.randn(shape[0], *given, generator=generator)
-        self._stream.send(noise, self._numbers(step), features)
+        feature_shape = state.feature_shape
+        features = None if feature_shape is None else torch.randn(shape[0], *feature_shape, generator=generator)
+        self._stream.send(noise, self._numbers(step, 0.0), features)
         self._flat.load()
         self._replay = capture(self._work, device)
         self._flat.load()
         self._flat.adopt()
         state.loss_sum = self._loss_sum.copy_(state.loss_sum)
 
-    def __call__(self, batch: torch.Tensor, step: int, features: torch.Tensor | None = None) -> None:
-        self._stream.send(batch, self._numbers(step), features)
-        self._state.whole = False
+    def __call__(
+        self, batch: torch.Tensor, step: int, features: torch.Tensor | None = None, *, seconds: float = 0.0
+    ) -> None:
+        self._stream.send(batch, self._numbers(step, seconds), features)
+        self._state.consistent = False
         self._replay()
-        self._state.whole = True
+        self._state.consistent = True
 
-    def _numbers(self, step: int) -> tuple[float, ...]:
-        """Return what changes from step to step: `adam_step`'s four, and Muon's learning rate."""
-        state, share = self._state, schedule(step, self._state.config)
+    def _numbers(self, step: int, seconds: float) -> tuple[float, ...]:
+        """Return the scalars that change from step to step: `adam_step`'s four, and Muon's learning rate."""
+        state, scale = self._state, schedule(step, self._state.config, seconds)
         adam, *muon = state.optimizers
         first, second = adam.defaults["betas"]
         corrections = 1 - first ** (step + 1), 1 - second ** (step + 1)
-        rates = [share * optimizer.defaults["lr"] for optimizer in (adam, *muon)]
+        rates = [scale * optimizer.defaults["lr"] for optimizer in (adam, *muon)]
         return rates[0], *corrections, 1 - average_decay(step, state.config), *rates[1:]
 
     def _work(self) -> None:
-        """Do the step on what lies in the static memory; no synchronization, no address that changes."""
+        """Run the step on the batch in fixed memory, without synchronization."""
         state, flat = self._state, self._flat
         features = self._stream.features
         if features is None:
@@ -91,19 +93,19 @@ class GraphedStep:
             torch._foreach_copy_(flat.gradients, list(gradients))
             norm = torch.linalg.vector_norm(flat.gradient, dtype=torch.float32)
             clip = (state.config.grad_clip / (norm + 1e-6)).clamp(max=1)
-            self._move(clip)
+            self._update(clip)
             self._loss_sum.add_(loss)
 
-    def _move(self, clip: torch.Tensor) -> None:
-        """Move the weights, their average, and the copy that the network computes with."""
+    def _update(self, clip: torch.Tensor) -> None:
+        """Update the weights, their average, and the copy that the network computes with."""
         flat, numbers = self._flat, self._stream.numbers
         end, rounded = flat.adam_end, flat.rounded
         adam = self._state.optimizers[0].defaults
         adam_step(
             flat.weights[:end],
             flat.gradient[:end],
-            flat.mean[:end],
-            flat.square,
+            flat.exp_avg[:end],
+            flat.exp_avg_sq,
             flat.average[:end],
             None if rounded is None else rounded[:end],
             clip,
@@ -116,26 +118,26 @@ class GraphedStep:
             return
         for stack in flat.stacks:
             gradient = stack.view(flat.gradient).float() * clip
-            muon_step(stack.view(flat.weights), stack.view(flat.mean), gradient, numbers[4])
+            muon_step(stack.view(flat.weights), stack.view(flat.exp_avg), gradient, numbers[4])
         flat.average[end:].lerp_(flat.weights[end:], numbers[3])
         if rounded is not None:
             rounded[end:].copy_(flat.weights[end:])
 
 
 def cuda_graph(work: Callable[[], None], device: torch.device) -> Callable[[], None]:
-    """Capture work as a CUDA graph, after some trial runs, and returns its replay.
+    """Capture work as a CUDA graph, after a warm-up, and return its replay.
 
-    The trial runs are when lazily made handles come to be, kernels compile, and cuDNN measures and chooses its own.
-    They and the capture share a stream other than the default one, so that what is made for each stream (cuBLAS's
-    workspaces) is there before the capture.
+    During the warm-up handles are created, kernels are compiled, and cuDNN benchmarks its algorithms. Warm-up and
+    capture share a stream other than the default one, so that resources of the stream (cuBLAS's workspaces) exist
+    before the capture.
 
     Raises:
-        RuntimeError: the work waits for the device, or does something else that a graph cannot hold.
+        RuntimeError: the work synchronizes with the device, or does something else that a graph does not support.
     """
     stream, before = torch.cuda.Stream(device), torch.cuda.current_stream(device)
-    measured, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, True
+    benchmark, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, True
     try:
-        # The outer stream context brings the stream back even where the end of a failed capture raises.
+        # The outer stream context restores the stream even where the end of a failed capture raises.
         with torch.cuda.device(device), torch.cuda.stream(stream):
             stream.wait_stream(before)
             with torch.random.fork_rng([device], device_type="cuda"):
@@ -144,12 +146,12 @@ def cuda_graph(work: Callable[[], None], device: torch.device) -> Callable[[], N
                 with _synchronization_raises():
                     work()
             graph = torch.cuda.CUDAGraph()
-            # Other threads of the process may go on using the device meanwhile.
+            # Other threads of the process may use the device during the capture.
             with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
                 work()
     finally:
-        torch.backends.cudnn.benchmark = measured
-        before.wait_stream(stream)  # also after a failure: the memory that the trial runs wrote to is given back
+        torch.backends.cudnn.benchmark = benchmark
+        before.wait_stream(stream)  # also after a failure: the memory that the warm-up wrote to is freed
 
     def replay() -> None:
         with torch.cuda.device(device):
@@ -160,7 +162,7 @@ def cuda_graph(work: Callable[[], None], device: torch.device) -> Callable[[], N
 
 @contextmanager
 def _synchronization_raises() -> Iterator[None]:
-    """Find what waits for the device before a capture is spoilt by it."""
+    """Raise an error where work synchronizes with the device, with a better message than a failed capture has."""
     before = torch.cuda.get_sync_debug_mode()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Synchronization debug mode is a prototype")
@@ -172,7 +174,7 @@ def _synchronization_raises() -> Iterator[None]:
 
 
 def _queues(device: torch.device) -> tuple[Queue, Queue]:
-    """Return what computes and what copies."""
+    """Return the queue that computes and the queue that copies."""
     if device.type != "cuda":
         return DirectQueue(), DirectQueue()
     return CudaQueue(torch.cuda.current_stream(device)), CudaQueue(torch.cuda.Stream(device))

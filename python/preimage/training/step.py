@@ -1,4 +1,4 @@
-"""One optimizer step, as it is read."""
+"""The optimizer step, operation by operation."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from preimage.training.config import TrainConfig
 
 @dataclasses.dataclass
 class TrainState:
-    """What a training step works on and changes.
+    """What a training step reads and changes.
 
     Attributes:
-        config: the run's settings.
-        representation: what is inverted; ``None`` where every batch comes with its features.
-        model: the network that is trained.
-        average: the same with the moving average of its weights.
-        optimizers: Adam, and with it Muon where the config says so.
-        dtype: of the network's arithmetic.
-        loss_sum: [] float64 on the model's device; every step adds its loss.
-        feature_shape: of an image's features, where every batch comes with them.
-        extraction_device: where a step that is not one graph has the features computed.
-        whole: no step is half done: after an error the weights and moments are those of a number of whole steps.
+        config: Settings of the run.
+        representation: The representation to invert; ``None`` where every batch contains its features.
+        model: The network in training.
+        average: A copy of the network with the exponential moving average of its weights.
+        optimizers: Adam, followed by Muon if the settings ask for it.
+        dtype: Precision of the network's arithmetic.
+        loss_sum: [] float64 on the model's device, to which every step adds its loss.
+        feature_shape: Shape of an image's features where every batch contains them.
+        extraction_device: Device on which `EagerStep` computes the features.
+        consistent: ``False`` while the weights are being updated, or if an error interrupted that.
     """
 
     config: TrainConfig
@@ -40,16 +40,16 @@ class TrainState:
     loss_sum: torch.Tensor
     feature_shape: tuple[int, ...] | None = None
     extraction_device: torch.device = dataclasses.field(default_factory=lambda: torch.device("cpu"))
-    whole: bool = True
+    consistent: bool = True
 
     @property
     def device(self) -> torch.device:
         return self.loss_sum.device
 
     def mixed_precision(self) -> torch.autocast:
-        """Return a context for the network's arithmetic in `dtype`.
+        """Return a context in which the network computes in `dtype`.
 
-        On a CUDA device casts are not kept: a CUDA graph has to do them anew each time.
+        On a CUDA device casts of weights are not cached: a CUDA graph has to repeat them at each replay.
         """
         captured = self.device.type == "cuda"
         return torch.autocast(
@@ -58,19 +58,30 @@ class TrainState:
 
 
 class Step(Protocol):
-    """Take a run one optimizer step further."""
+    """One optimizer step."""
 
-    def __call__(self, batch: torch.Tensor, step: int, features: torch.Tensor | None = None) -> None:
-        """Take a batch (B, 3, H, W) uint8, and its features if they are there, after `step` steps have been taken."""
+    def __call__(
+        self, batch: torch.Tensor, step: int, features: torch.Tensor | None = None, *, seconds: float = 0.0
+    ) -> None:
+        """Update the state with a batch.
+
+        Args:
+            batch: (B, 3, H, W) uint8.
+            step: Number of steps done before.
+            features: (B, C, h, w) or (B, C) float32, where the step does not compute them.
+            seconds: Training time used before, which decides the learning rate of a run that is limited by time.
+        """
 
 
 class EagerStep:
-    """Operation by operation: the definition of the step."""
+    """Run the step operation by operation."""
 
     def __init__(self, state: TrainState) -> None:
         self._state = state
 
-    def __call__(self, batch: torch.Tensor, step: int, features: torch.Tensor | None = None) -> None:
+    def __call__(
+        self, batch: torch.Tensor, step: int, features: torch.Tensor | None = None, *, seconds: float = 0.0
+    ) -> None:
         state, config = self._state, self._state.config
         if features is None:
             assert state.representation is not None
@@ -80,15 +91,15 @@ class EagerStep:
         state.model.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(state.model.parameters(), config.grad_clip)
-        share = schedule(step, config)
-        state.whole = False
+        scale = schedule(step, config, seconds)
+        state.consistent = False
         for optimizer in state.optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = share * optimizer.defaults["lr"]
+                group["lr"] = scale * optimizer.defaults["lr"]
             optimizer.step()
-        _move_average(state.average, state.model, average_decay(step, config))
+        _update_average(state.average, state.model, average_decay(step, config))
         state.loss_sum += loss.detach()
-        state.whole = True
+        state.consistent = True
 
 
 def batch_loss(
@@ -97,10 +108,10 @@ def batch_loss(
     features: torch.Tensor,  # [B, C, h, w] or [B, C]
     batch: torch.Tensor,  # [B, 3, H, W] uint8
 ) -> torch.Tensor:  # []
-    """Return the mean over the batch of the root mean squared difference of a reconstruction and its image.
+    """Return the root mean squared difference between reconstruction and image, averaged over the batch.
 
-    The normalized error is a mean of norms too; minimising squared norms instead would spend the network on
-    the few images that are hardest.
+    The normalized error averages norms too; minimizing squared norms instead would spend the network's capacity on the
+    few most difficult images.
     """
     with state.mixed_precision():
         distances = model.distances(features, batch)
@@ -108,20 +119,34 @@ def batch_loss(
     return distances.mean() / math.sqrt(size)
 
 
-def schedule(step: int, config: TrainConfig) -> float:
-    """Return the share of the full learning rate: a linear rise over the warm-up, then half a cosine to zero."""
-    if step < config.warmup_steps:
-        return (step + 1) / config.warmup_steps
-    share = (step - config.warmup_steps) / max(config.steps - config.warmup_steps, 1)
-    return 0.5 * (1 + math.cos(math.pi * share))
+def schedule(step: int, config: TrainConfig, seconds: float = 0.0) -> float:
+    """Return the factor of the peak learning rate: a linear warm-up times half a cosine.
+
+    Args:
+        step: Number of steps done before.
+        config: Settings of the run.
+        seconds: Training time used before.
+    """
+    warmup = min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else 1.0
+    return warmup * 0.5 * (1 + math.cos(math.pi * fraction_done(step, config, seconds)))
+
+
+def fraction_done(step: int, config: TrainConfig, seconds: float) -> float:
+    """Return the fraction of the run's limit that is used: of its steps after the warm-up, or of its time if larger."""
+    fraction = 0.0
+    if config.steps is not None:
+        fraction = (step - config.warmup_steps) / max(config.steps - config.warmup_steps, 1)
+    if config.max_seconds is not None:
+        fraction = max(fraction, seconds / config.max_seconds)
+    return min(max(fraction, 0.0), 1.0)
 
 
 def average_decay(step: int, config: TrainConfig) -> float:
-    """Return what the moving average keeps of itself: less at first, when it holds the untrained weights."""
+    """Return the decay of the moving average: less in the first steps, when it consists of the initial weights."""
     return min(config.ema_decay, (step + 1) / (step + 10))
 
 
 @torch.no_grad()
-def _move_average(average: nn.Module, model: nn.Module, decay: float) -> None:
+def _update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
     for mean, weight in zip(average.parameters(), model.parameters(), strict=True):
         mean.lerp_(weight, 1 - decay)

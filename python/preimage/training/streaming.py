@@ -1,4 +1,4 @@
-"""Batches on their way to the device, the next one while the present one is computed with."""
+"""Transfer of batches to the device, overlapped with the computation on the batch before."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Protocol
 
 import torch
 
-_HEADER = 256  # bytes of the numbers before the images: the images then start as aligned as an allocation
-_ALIGNMENT = 256  # and so do the features after them
+_HEADER = 256  # bytes of the numbers before the images, so that the images are as aligned as an allocation
+_ALIGNMENT = 256  # bytes, of the features after the images
 
 
 class Mark(Protocol):
     """A point in a queue."""
 
     def synchronize(self) -> None:
-        """Holds the host until the queue has passed it."""
+        """Block the host until the queue has passed this point."""
 
 
 class Queue(Protocol):
-    """Work that a device does in order, while the host and other queues go on: what a CUDA stream is."""
+    """A sequence of operations on a device, asynchronous to the host and to other queues, like a CUDA stream."""
 
     def copy(self, target: torch.Tensor, source: torch.Tensor) -> None: ...
 
@@ -38,7 +38,7 @@ class CudaQueue:
     def copy(self, target: torch.Tensor, source: torch.Tensor) -> None:
         with torch.cuda.stream(self._stream):
             target.copy_(source, non_blocking=True)
-        target.record_stream(self._stream)  # its memory goes to nobody else before the copy is done
+        target.record_stream(self._stream)  # its memory is not reused before the copy is done
 
     def record(self) -> torch.cuda.Event:
         return self._stream.record_event()
@@ -54,7 +54,7 @@ class _Passed:
 
 
 class DirectQueue:
-    """The CPU as a `Queue`: everything is done when the call returns."""
+    """The CPU as a `Queue`: operations are done when the call returns."""
 
     def copy(self, target: torch.Tensor, source: torch.Tensor) -> None:
         target.copy_(source)
@@ -67,18 +67,18 @@ class DirectQueue:
 
 
 class BatchStream:
-    """Brings batches, and a few numbers with each, to memory on the device that never moves.
+    """Copy batches, with a few scalars each, to fixed memory on the device.
 
-    host, two slots in turn → staging memory on the device, by the queue `side` → `images` and `numbers`, by the queue
-    `main` that computes. The first copy goes over the bus and may run beside the computation with the batch before;
-    the second is within the device, a thousand times less.
+    Two alternating host buffers → staging memory on the device, by the queue `side` → `images`, `numbers` and
+    `features`, by the queue `main`, which computes. The first copy crosses the bus and may overlap with the computation
+    on the batch before; the second one is within the device and a thousand times shorter.
 
     Args:
         shape: (B, 3, H, W) of the batches.
-        device: where they go.
-        main: the queue that computes with what `send` brought.
-        side: the queue of the copies from the host.
-        features: (C, h, w) or (C,) of the features that come with every image, if any do.
+        device: Target device.
+        main: Queue that computes on the batches.
+        side: Queue of the copies from the host.
+        features: (C, h, w) or (C,) of the features of every image, if the batches contain features.
 
     Attributes:
         images: (B, 3, H, W) uint8, channels last.
@@ -102,37 +102,42 @@ class BatchStream:
 
         def split(memory: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
             images = memory[_HEADER:images_end].view(batch, height, width, channels).permute(0, 3, 1, 2)
-            given = None if features is None else memory[start:].view(torch.float32).view(batch, *features)
-            return images, memory[:_HEADER].view(torch.float32), given
+            values = None if features is None else memory[start:].view(torch.float32).view(batch, *features)
+            return images, memory[:_HEADER].view(torch.float32), values
 
         pinned = device.type == "cuda"
-        self._slots = [torch.zeros(size, dtype=torch.uint8, pin_memory=pinned) for _ in range(2)]
-        self._split_slots = [split(slot) for slot in self._slots]
+        self._buffers = [torch.zeros(size, dtype=torch.uint8, pin_memory=pinned) for _ in range(2)]
+        self._split_buffers = [split(buffer) for buffer in self._buffers]
         self._staging, self._memory = (torch.zeros(size, dtype=torch.uint8, device=device) for _ in range(2))
         self.images, self.numbers, self.features = split(self._memory)
-        self._left: list[Mark | None] = [None, None]
-        self._taken = main.record()  # staging memory is written only after what `main` had to do with it before
+        self._sent: list[Mark | None] = [None, None]  # after the last copy from each buffer
+        self._read = main.record()  # `main` has read the staging memory, which may be overwritten
         self._next = 0
 
     def send(self, batch: torch.Tensor, numbers: Sequence[float], features: torch.Tensor | None = None) -> None:
-        """`main` computes with this batch (B, 3, H, W) uint8, these numbers, at most 64, and features from here on.
+        """Copy a batch; operations queued on `main` from here on use it.
 
-        It waits only while the batch before the last has not left the host.
+        Blocks only until the batch before the last one has left the host.
+
+        Args:
+            batch: (B, 3, H, W) uint8.
+            numbers: At most 64 scalars.
+            features: (B, C, h, w) or (B, C), if the batches contain features.
         """
         which, self._next = self._next, 1 - self._next
-        left = self._left[which]
-        if left is not None:
-            left.synchronize()
-        images, head, given = self._split_slots[which]
-        assert (given is None) == (features is None)
+        sent = self._sent[which]
+        if sent is not None:
+            sent.synchronize()
+        images, head, values = self._split_buffers[which]
+        assert (values is None) == (features is None)
         images.copy_(batch)
-        if given is not None and features is not None:
-            given.copy_(features)
+        if values is not None and features is not None:
+            values.copy_(features)
         head[: len(numbers)] = torch.tensor(numbers, dtype=torch.float32)
 
-        self._side.wait(self._taken)
-        self._side.copy(self._staging, self._slots[which])
-        self._left[which] = arrived = self._side.record()
+        self._side.wait(self._read)
+        self._side.copy(self._staging, self._buffers[which])
+        self._sent[which] = arrived = self._side.record()
         self._main.wait(arrived)
         self._main.copy(self._memory, self._staging)
-        self._taken = self._main.record()
+        self._read = self._main.record()

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from preimage.viz.sheets import as_picture
+from preimage.viz.sheets import as_rgb
 
 Array = npt.NDArray[Any]
 
@@ -147,7 +147,7 @@ def _table(table: Table) -> str:
 
 
 def _data_uri(image: Array, quality: int) -> str:
-    pixels = np.ascontiguousarray(as_picture(image)[:, :, ::-1])  # OpenCV encodes BGR
+    pixels = np.ascontiguousarray(as_rgb(image)[:, :, ::-1])  # OpenCV encodes BGR
     done, data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])
     if not done:
         raise ValueError(f"OpenCV could not encode an image of shape {pixels.shape} as JPEG")

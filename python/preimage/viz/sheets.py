@@ -24,7 +24,7 @@ _SUPERSAMPLING = 4
 _SIDE_BEARING = 2
 
 
-def as_picture(image: Array) -> Picture:
+def as_rgb(image: Array) -> Picture:
     """Convert an image to (H, W, 3) uint8 RGB.
 
     Args:
@@ -93,7 +93,7 @@ def _line(text: str, size: int) -> _Line:
     return _Line(np.asarray(small, np.uint8), (pad + height) // _SUPERSAMPLING)
 
 
-def picture_sheet(
+def draw_sheet(
     rows: Sequence[Sequence[Array | str]],
     column_titles: Sequence[str] = (),
     row_titles: Sequence[str | Sequence[str]] | None = None,
@@ -159,7 +159,7 @@ def _draw_tile(page: Picture, content: Array | str, top: int, left: int, tile: i
     if isinstance(content, str):
         _write_lines(page, content, top, left, tile)
         return
-    scaled = fit_into(as_picture(content), tile)
+    scaled = fit_into(as_rgb(content), tile)
     top += (tile - scaled.shape[0]) // 2
     left += (tile - scaled.shape[1]) // 2
     page[top : top + scaled.shape[0], left : left + scaled.shape[1]] = scaled

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from preimage.viz.glyphs.lbp import direction_color
-from preimage.viz.sheets import as_picture
+from preimage.viz.sheets import as_rgb
 
 Array = npt.NDArray[Any]
 Picture = npt.NDArray[np.uint8]
@@ -118,7 +118,7 @@ def _background(image: Array | None, size: tuple[int, int]) -> Picture:
     """Return the image in gray and darkened, or a dark background, of (W, H) pixels."""
     if image is None:
         return np.full((size[1], size[0], 3), _PAPER, np.uint8)
-    gray = cv2.cvtColor(as_picture(image), cv2.COLOR_RGB2GRAY).astype(np.float32)
+    gray = cv2.cvtColor(as_rgb(image), cv2.COLOR_RGB2GRAY).astype(np.float32)
     large = cv2.resize(gray * _DIMMED + _PAPER, size, interpolation=cv2.INTER_LINEAR)
     return np.repeat(np.rint(large).astype(np.uint8)[:, :, None], 3, axis=2)
 

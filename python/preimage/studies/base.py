@@ -1,0 +1,172 @@
+"""What all studies share: a table, a sheet of images, a plot, and a page that shows them."""
+
+from __future__ import annotations
+
+import abc
+import csv
+import dataclasses
+import io
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from preimage.io import Listing, atomic_write, write_png
+from preimage.pipelines.loading import Pixels
+from preimage.viz.sheets import draw_sheet
+
+SAME_ERROR = 0.005  # errors that differ by less are not ranked
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StudySummary:
+    """Result of a study, and the files that it wrote.
+
+    Attributes:
+        page: Self-contained HTML page.
+        csv: Table of the scores.
+        sheet: PNG of images and their reconstructions.
+        plot: PNG of the scores; ``None`` if it could not be drawn.
+        images: Number of images measured.
+        findings: Sentences that state the main results.
+        notes: What is left out, and why.
+        seconds: Wall time.
+        skipped: (name, problem) of the images left out.
+    """
+
+    page: Path
+    csv: Path
+    sheet: Path
+    plot: Path | None
+    images: int
+    findings: tuple[str, ...]
+    notes: tuple[str, ...]
+    seconds: float
+    skipped: tuple[tuple[str, str], ...]
+
+
+class SheetRow(NamedTuple):
+    """A row of the sheet: the image's key, the image, and what is shown beside it."""
+
+    key: str
+    cells: list[Pixels]
+
+
+class ProgressCounter:
+    """Count of the work done, reported to a function.
+
+    Args:
+        total: Amount of work in all.
+        report: Called with (work done, work in all); ``None`` reports to nobody.
+    """
+
+    def __init__(self, total: int, report: Callable[[int, int], None] | None) -> None:
+        self._total, self._report, self._done = total, report, 0
+
+    def add(self, count: int) -> None:
+        """Count work that has been done."""
+        self._done += count
+        if self._report is not None:
+            self._report(self._done, self._total)
+
+
+class Study(abc.ABC):
+    """The scores of a study, and how they are presented.
+
+    Attributes:
+        name: Name of the table's file.
+        sheet_rows: Rows of the sheet.
+        tile: Side of an image on the sheet, pixels.
+    """
+
+    name: str
+    sheet_rows: Sequence[SheetRow]
+    tile: int
+
+    @abc.abstractmethod
+    def table(self) -> Iterator[Sequence[object]]:
+        """Yield the rows of the CSV file, its header first."""
+
+    @abc.abstractmethod
+    def sheet_titles(self) -> list[str]:
+        """Return the titles of the sheet's columns."""
+
+    @abc.abstractmethod
+    def plot(self) -> Pixels:
+        """Draw the scores; ``ImportError`` without matplotlib."""
+
+    @abc.abstractmethod
+    def findings(self) -> Iterator[str]:
+        """Yield sentences that state what the scores show, and nothing else."""
+
+    @abc.abstractmethod
+    def page(self, sheet: Pixels, plot: Pixels | None, notes: Sequence[str], command: str) -> str:
+        """Return the self-contained HTML page."""
+
+    @property
+    @abc.abstractmethod
+    def image_count(self) -> int:
+        """Number of images measured."""
+
+    def write(
+        self,
+        folder: Path,
+        *,
+        start: float,
+        listings: Sequence[Listing],
+        notes: Sequence[str] = (),
+        csv: Path | None = None,
+        command: str = "",
+    ) -> StudySummary:
+        """Write table, sheet, plot and page; each file is written atomically.
+
+        Args:
+            folder: Folder of the files, which is created if it does not exist; files of an earlier study are replaced.
+            start: ``time.perf_counter()`` at the start of the study.
+            listings: Where the images came from.
+            notes: What is left out, and why.
+            csv: File of the table; ``None`` is ``<name>.csv`` in the folder.
+            command: Command line shown on the page.
+        """
+        table = folder / f"{self.name}.csv" if csv is None else csv
+        folder.mkdir(parents=True, exist_ok=True)
+        table.parent.mkdir(parents=True, exist_ok=True)
+        _write_text(table, _csv(self.table()))
+        sheet = draw_sheet(
+            [row.cells for row in self.sheet_rows],
+            self.sheet_titles(),
+            [row.key for row in self.sheet_rows],
+            tile=self.tile,
+        )
+        write_png(folder / "sheet.png", sheet)
+        notes = list(notes)
+        try:
+            plot = self.plot()
+            write_png(folder / "plot.png", plot)
+        except ImportError as error:
+            plot = None
+            (folder / "plot.png").unlink(missing_ok=True)  # of an earlier study, with other scores
+            notes.append(f"The plot is left out: {error}.")
+        _write_text(folder / "index.html", self.page(sheet, plot, notes, command))
+        return StudySummary(
+            page=folder / "index.html",
+            csv=table,
+            sheet=folder / "sheet.png",
+            plot=None if plot is None else folder / "plot.png",
+            images=self.image_count,
+            findings=tuple(self.findings()),
+            notes=(*notes, *(note for listing in listings for note in listing.notes)),
+            seconds=time.perf_counter() - start,
+            skipped=tuple(skipped for listing in listings for skipped in listing.skipped),
+        )
+
+
+def _csv(rows: Iterator[Sequence[object]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+def _write_text(path: Path, text: str) -> None:
+    with atomic_write(path) as file:
+        file.write(text.encode())

@@ -1,0 +1,143 @@
+"""Network, optimizers and step of a training run."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from preimage.errors import FileFormatError
+from preimage.inverters import Inverter
+from preimage.inverters.layers import upconv_weights
+from preimage.inverters.plan import plan
+from preimage.training import checkpoint
+from preimage.training.config import TrainConfig
+from preimage.training.dataset import Dataset, are_probabilities
+from preimage.training.graphed_step import GraphedStep, cuda_graph
+from preimage.training.muon import Muon
+from preimage.training.precision import choose_dtype
+from preimage.training.split import ImageList, image_digest
+from preimage.training.statistics import set_statistics
+from preimage.training.step import EagerStep, Step, TrainState
+
+
+def build_state(config: TrainConfig, dataset: Dataset, device: torch.device) -> TrainState:
+    """Return the state with which a run starts: equal settings give equal weights.
+
+    Raises:
+        ValueError: any of `build_inverter`.
+    """
+    extraction_device = dataset.extract_on(device)
+    torch.manual_seed(config.seed)
+    model = build_inverter(config, dataset)
+    set_statistics(model, dataset)
+    model = model.to(device)
+    return TrainState(
+        config,
+        dataset.representation,
+        model,
+        average=copy.deepcopy(model).eval().requires_grad_(False),
+        optimizers=build_optimizers(model, config),
+        dtype=choose_dtype(config.precision, device),
+        loss_sum=torch.zeros((), dtype=torch.float64, device=device),
+        extraction_device=extraction_device,
+    )
+
+
+def build_inverter(config: TrainConfig, dataset: Dataset) -> Inverter:
+    """Return the network of the run's preset for the dataset's features, with its initial weights.
+
+    Raises:
+        ValueError: there is no such preset; the network does not reconstruct all of an image of this size; or the
+            inverter ``config.init`` has another network, view or spec.
+    """
+    spec, cells, size = dataset.spec, dataset.cells, config.side
+    planned = plan(
+        spec,
+        config.preset,
+        cells=cells,
+        image_size=size,
+        output_size=config.output_size,
+        budget=config.budget,
+        probabilities=_contains_probabilities(dataset),
+    )
+    model = Inverter(spec, planned.config, output_region=planned.output_region)
+    if planned.output_region is None and cells is not None and (covered := model.covered(*cells)) != (size, size):
+        raise ValueError(
+            f"{spec.representation} features of {size}×{size} pixels are inverted to {'×'.join(map(str, covered))}: "
+            f"size must be one that is reconstructed completely, such as 256, got {size}"
+        )
+    if config.init is not None:
+        start = Inverter.load(config.init)
+        if start.config != planned.config or start.output_region != planned.output_region or start.spec != spec:
+            raise ValueError(
+                f"{config.init} is another network than preset {config.preset!r}, or for another spec or view"
+            )
+        model.load_state_dict(start.state_dict())
+    return model
+
+
+def _contains_probabilities(dataset: Dataset) -> bool:
+    """Return whether the features are vectors that are never negative and sum to one."""
+    if dataset.cells is not None:
+        return False
+    features = next(iter(dataset.examples(with_features=True))).features
+    return features is not None and are_probabilities(features)
+
+
+def init_warning(init: str, images: ImageList) -> str | None:
+    """Return a warning if the inverter to start from was trained on validation images, or if that is unknown."""
+    folder = Path(init)
+    if not folder.is_dir():
+        return None  # a pretrained one
+    path = folder / checkpoint.CHECKPOINT
+    try:
+        earlier = checkpoint.read_images(path) if path.exists() else None
+    except FileFormatError:
+        earlier = None  # its weights are in other files
+    if earlier is None:
+        return f"the training images of {init} are unknown: some of the images held out now may be among them"
+    seen = {image_digest(digest) for digest in earlier.train.values()}
+    both = [key for key, digest in images.val.items() if image_digest(digest) in seen]
+    if not both:
+        return None
+    return (
+        f"{init}, which the run starts from, was trained on {len(both)} of the {len(images.val)} images held out "
+        f"now, first {both[0]!r}: the error measured on them says little about unseen images"
+    )
+
+
+def build_optimizers(model: Inverter, config: TrainConfig) -> list[torch.optim.Optimizer]:
+    """Return Adam for all weights, or with ``muon`` Adam and Muon.
+
+    Muon updates the kernels between the features and the image, and the matrix that reads vectors, where most of the
+    capacity for vectors is.
+    """
+    transposed = upconv_weights(model)
+    muon: tuple[list[torch.nn.Parameter], ...] = ([], [])  # by the axis of their output channels
+    adam: list[torch.nn.Parameter] = []
+    for name, weight in model.named_parameters():
+        rows = int(name in transposed)
+        reads_map = weight.dim() > 2 and weight.shape[1 - rows] == model.spec.channels
+        inner = weight.dim() > 1 and not reads_map and weight.shape[rows] != 3
+        (muon[rows] if inner and config.optimizer == "muon" else adam).append(weight)
+    fused = True if adam[0].is_cuda else None
+    optimizers: list[torch.optim.Optimizer] = [torch.optim.Adam(adam, config.lr, fused=fused)]
+    groups = [{"params": weights, "rows": rows} for rows, weights in enumerate(muon) if weights]
+    return [*optimizers, Muon(groups, config.muon_lr)] if groups else optimizers
+
+
+def choose_step(state: TrainState, step: int, note: Callable[[str], None]) -> Step:
+    """Return the step as one CUDA graph if the device supports that, else `EagerStep`; `note` gets the reason."""
+    representation = state.representation
+    if state.device.type == "cuda" and representation is not None and representation.in_workers:
+        note(f"the steps run operation by operation: {representation.name} features are computed on the CPU")
+    elif state.device.type == "cuda":
+        try:
+            return GraphedStep(state, step, cuda_graph)
+        except Exception as error:  # the state is unchanged, and training without a graph works after any error
+            reason = str(error).strip().partition("\n")[0] or type(error).__name__
+            note(f"the steps run operation by operation, more slowly, because no CUDA graph could be made: {reason}")
+    return EagerStep(state)

@@ -1,0 +1,62 @@
+"""Open the dataset of a training run."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from preimage.representations import Representation, create_representation
+from preimage.training.config import DEFAULT_SIZE, TrainConfig
+from preimage.training.dataset import CropDataset, Dataset
+from preimage.training.images import Note
+from preimage.training.precomputed_dataset import open_precomputed
+from preimage.training.split import ImageList, Item, inspect_images, list_images, split_images
+
+
+def ignore(sentence: str) -> None:
+    """Do nothing with a sentence about the run."""
+
+
+def open_dataset(
+    config: TrainConfig,
+    representation: Representation | None = None,
+    *,
+    known: ImageList | None = None,
+    note: Note = ignore,
+) -> tuple[TrainConfig, Dataset]:
+    """Return the run's settings with their size resolved, and its dataset.
+
+    Args:
+        config: The run's settings.
+        representation: The representation that ``config.representation`` names, if it exists already.
+        known: The images that a resumed run started with.
+        note: Called with warnings and progress.
+
+    Raises:
+        ValueError: the representation has another name; the representation or the file of features does not support the
+            size; a cache of features that vary at random; bad images or features (unless ``skip_bad``); too few images;
+            images that are in both sets; or other images than those known.
+    """
+    if representation is not None and representation.name != config.representation:
+        raise ValueError(
+            f"the settings name representation {config.representation!r}, got a representation {representation.name!r}"
+        )
+    if config.features is not None:
+        return open_precomputed(config, known, note)
+    assert config.representation is not None  # or there are features
+    if representation is None:
+        representation = create_representation(config.representation, **config.parameters)
+    if config.cache == "on" and representation.in_workers:
+        raise ValueError(
+            f"cache must be 'auto' or 'off' for {representation.name}, got 'on': its features vary at random"
+        )
+    side = representation.image_side
+    if side is not None and config.size not in (None, side):
+        raise ValueError(f"{representation.name} takes images of {side}×{side} pixels only, got size {config.size}")
+    config = dataclasses.replace(config, size=side or config.size or DEFAULT_SIZE)
+    images, bad = inspect_images(list_images(config.images, config, note), config, known, note)
+    separate: list[Item] | None = None
+    if config.val_images:
+        listing = list_images(config.val_images, config, note)
+        separate, more = inspect_images(listing, config, known, note, validation=True)
+        bad += more
+    return config, CropDataset(config, representation, split_images(images, separate, bad, config, known, note))

@@ -1,0 +1,226 @@
+"""Training on user-provided features: a file of them, and the images that they were computed from.
+
+The images are resized and center-cropped, never cropped at random or mirrored, because the features are of the images
+as they are.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+
+from preimage.errors import FileFormatError
+from preimage.io import FeatureFile, ImageSource, Listing
+from preimage.io.arrays import is_foreign
+from preimage.io.arrays.own import read_own_features
+from preimage.io.sources import IMAGE_SUFFIXES
+from preimage.representations import list_representations
+from preimage.store import FeatureStore
+from preimage.training.config import DEFAULT_SIZE, TrainConfig
+from preimage.training.dataset import Batch, Dataset
+from preimage.training.images import NAMED, BadImage, Note, count_phrase, refuse_bad
+from preimage.training.sampling import batch_images
+from preimage.training.split import ImageList, Item, Split, inspect_images, joint_digest, list_images, split_images
+
+Pair = tuple[ImageSource, int]  # an image, and the position of its features in the file
+
+
+class PrecomputedDataset(Dataset):
+    """Images with user-provided features from a file.
+
+    Args:
+        config: The run's settings with their size resolved.
+        file: The features.
+        split: Training and validation images.
+        shape: Shape of each image's features.
+    """
+
+    def __init__(self, config: TrainConfig, file: FeatureFile, split: Split, shape: tuple[int, ...]) -> None:
+        super().__init__(config, split, size=config.side)
+        self._file = file
+        self._positions = [item.position for item in split.train]
+        self._val_positions = [item.position for item in split.val]
+        self.spec = file.spec
+        self.cells = None if len(shape) == 1 else (shape[1], shape[2])
+        self.feature_shape = shape
+
+    def batch(self, step: int) -> Batch:
+        config = self.config
+        found = list(batch_images(self.images, step, config.batch_size, config.seed))
+        images = torch.stack([torch.from_numpy(image) for _, image in found]).permute(0, 3, 1, 2)
+        return Batch(images, self._features([self._positions[sample.image] for sample, _ in found]))
+
+    def examples(self, *, with_features: bool) -> Iterator[Batch]:
+        for images, indices in self._example_images():
+            yield Batch(images, self._features([self._positions[index] for index in indices]))
+
+    def val_batches(self, batch_size: int) -> Iterator[Batch]:
+        for images, indices in self._val_image_batches(batch_size):
+            yield Batch(images, self._features([self._val_positions[index] for index in indices]))
+
+    def _features(self, positions: Sequence[int]) -> torch.Tensor:
+        return torch.from_numpy(np.stack([self._file[position] for position in positions])).float()
+
+
+def open_precomputed(
+    config: TrainConfig, known: ImageList | None, note: Note
+) -> tuple[TrainConfig, PrecomputedDataset]:
+    """Open the file ``config.features`` and the images that its features are of.
+
+    Args:
+        config: The run's settings.
+        known: The images that a resumed run started with.
+        note: Called with warnings and progress.
+
+    Returns:
+        The settings with their size resolved, and the dataset.
+
+    Raises:
+        ValueError: features and images do not match, features differ in shape, are NaN or infinite, or are of images of
+            another size than ``config.size``; there are too few images.
+        FileFormatError: the file is damaged or of another format.
+    """
+    file, misshapen = _open_file(config)
+    config = dataclasses.replace(config, size=_image_size(file, config.size))
+    listing = list_images(config.images, config, note)
+    keys = {source.key for source in listing.sources}
+    misshapen = {_image_key(key, keys): shape for key, shape in misshapen.items()}
+    bad = [BadImage(key, f"{file.path}: {key!r} has features {shape}") for key, shape in misshapen.items()]
+    others = [source for source in listing.sources if source.key not in misshapen]
+    pairs = match_features(others, file, allow_missing=config.allow_missing or config.skip_bad, note=note)
+    shape, digests, bad_features = _check_features(file, pairs)
+    bad += bad_features
+    before = set() if known is None else {one.key for one in known.skipped}
+    new = [one for one in bad if one.key not in before]
+    refuse_bad(new, len(listing.sources), skip_bad=config.skip_bad, resumed=known is not None)
+    valid = [(source, position) for source, position in pairs if source.key in digests]
+    valid_listing = Listing([source for source, _ in valid], listing.skipped)
+    items, unreadable = inspect_images(valid_listing, config, known, note)
+    positions = {source.key: position for source, position in valid}
+    items = [
+        Item(source, joint_digest(digest, digests[source.key]), positions[source.key]) for source, digest, _ in items
+    ]
+    split = split_images(items, None, bad + unreadable, config, known, note)
+    return config, PrecomputedDataset(config, file, split, shape)
+
+
+def _open_file(config: TrainConfig) -> tuple[FeatureFile, dict[str, str]]:
+    """Return the features, and the shapes of those left out because they differ from most."""
+    assert config.features is not None
+    if config.features_name in list_representations():
+        raise ValueError(
+            f"features_name must not be that of a representation of this package, got {config.features_name!r}"
+        )
+    misshapen: dict[str, str] = {}
+    if is_foreign(config.features):
+        file: FeatureFile = read_own_features(
+            config.features,
+            name=config.features_name,
+            image_size=config.size or DEFAULT_SIZE,
+            odd=misshapen if config.skip_bad else None,
+        )
+    else:
+        file = FeatureStore(config.features)
+        if config.features_name is not None:
+            raise ValueError(
+                f"{config.features} names its features itself: features_name must not be given, "
+                f"got {config.features_name!r}"
+            )
+    if not len(file):
+        raise FileFormatError(config.features, "contains no images")
+    return file, misshapen
+
+
+def _image_size(file: FeatureFile, size: int | None) -> int:
+    """Return the side of the images: the one that the file states, if that is one size of squares."""
+    stated = file.processed_size(0)[0]
+    sizes = sorted({(height, width) for height, width in file.processed_sizes.tolist()})
+    if sizes == [(stated, stated)]:
+        if size not in (None, stated):
+            raise ValueError(f"{file.path}: its features are of images of {stated} pixels, got size {size}")
+        return stated
+    if file.spec.stride is not None:
+        named = ", ".join(f"{height}×{width}" for height, width in sizes[:NAMED])
+        raise ValueError(
+            f"{file.path}: its features are maps of images of {named}{', ...' if len(sizes) > NAMED else ''} pixels; "
+            "training needs maps of square images of one size (preimage extract --size)"
+        )
+    return size or DEFAULT_SIZE
+
+
+def match_features(
+    sources: Sequence[ImageSource], file: FeatureFile, *, allow_missing: bool = False, note: Note
+) -> list[Pair]:
+    """Return every image with the position of its features, in the images' order.
+
+    A key of the file is an image's key, with or without an image's suffix.
+
+    Raises:
+        ValueError: two features are of one image; or there are images without features or features without an image,
+            unless that is allowed and some match.
+    """
+    keys = {source.key for source in sources}
+    positions: dict[str, int] = {}
+    unmatched = []
+    for position, key in enumerate(file):
+        image = _image_key(key, keys)
+        if image not in keys:
+            unmatched.append(key)
+        elif image in positions:
+            first = file.key(positions[image])
+            raise ValueError(f"{file.path}: {first!r} and {key!r} are both features of image {image!r}")
+        else:
+            positions[image] = position
+    bare = [source.key for source in sources if source.key not in positions]
+    rest = (
+        f"{count_phrase(bare, 'image', 'without features')}; {count_phrase(unmatched, 'feature', 'without an image')}"
+    )
+    if not positions or ((bare or unmatched) and not allow_missing):
+        raise ValueError(
+            f"{file.path} and the images do not match: {len(positions)} match; {rest}. "
+            + (
+                "Leave those out with allow_missing (--allow-missing)"
+                if positions
+                else "Keys must be paths relative to the folder of images, with or without a suffix"
+            )
+        )
+    if bare or unmatched:
+        note(f"{file.path}: {len(positions)} images with features; left out are {rest}")
+    return [(source, positions[source.key]) for source in sources if source.key in positions]
+
+
+def _image_key(key: str, known: set[str]) -> str:
+    """Return the image's key for a key of a feature file, which may end in an image's suffix."""
+    stem, suffix = os.path.splitext(key)
+    return key if key in known or suffix.lower() not in IMAGE_SUFFIXES else stem
+
+
+def _check_features(file: FeatureFile, pairs: Sequence[Pair]) -> tuple[tuple[int, ...], dict[str, str], list[BadImage]]:
+    """Return the most common shape, a digest of every image's valid features, and the images with other features."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    digests: dict[str, str] = {}
+    bad: list[BadImage] = []
+    for source, position in pairs:
+        key = file.key(position)
+        try:
+            features = file[position]
+        except FileFormatError as error:
+            bad.append(BadImage(source.key, str(error)))
+            continue
+        if not np.isfinite(features).all():
+            bad.append(BadImage(source.key, f"{file.path}: {key!r} has features that are NaN or infinite"))
+            continue
+        shapes[source.key] = features.shape
+        digests[source.key] = hashlib.sha256(features.tobytes()).hexdigest()[:16]
+    common = Counter(shapes.values()).most_common(1)[0][0] if shapes else ()
+    for key, shape in shapes.items():
+        if shape != common:
+            bad.append(BadImage(key, f"{file.path}: {key!r} has features {shape}, most have {common}"))
+            del digests[key]
+    return common, digests, bad
