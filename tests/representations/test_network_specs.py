@@ -125,7 +125,7 @@ def test_the_digest_is_computed_once_for_each_state_of_the_weights(cnn: Cnn, ima
 
 def test_no_spec_makes_us_import_a_network(cnn: Cnn) -> None:
     layer = preimage.Network(cnn, PREPROCESSING).representation("pool")
-    words = r"'pool'.*networks\.Cnn: .*--representation torch:.*--layer pool"
+    words = r"'pool'.*networks\.Cnn: .*--representation torch:.*-p layer=pool"
     with pytest.raises(ValueError, match=words):
         representations.from_spec(layer.spec)
 

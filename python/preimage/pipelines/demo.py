@@ -18,9 +18,9 @@ from preimage.optional import OPTIONAL
 from preimage.pipelines.choosing import InverterChoices, pairings, pretrained_representations
 from preimage.pipelines.evaluate import ImageScore, Scores
 from preimage.pipelines.extract import extract
+from preimage.pipelines.image_writer import output_folder
 from preimage.pipelines.invert import invert
 from preimage.pipelines.loading import Images, Pixels, as_batch, as_sources, load
-from preimage.pipelines.pictures import folder_of
 from preimage.pipelines.reconstruct import Reconstructor
 from preimage.pipelines.sheet import SheetRow, figure, name_of_representation
 from preimage.spec import Spec
@@ -199,9 +199,9 @@ _ORDER = ("hog", "sift", "lbp", "dense-sift")  # the paper's, then the others
 
 
 def demo(
+    images: Images | None = None,
     output: str | PathLike[str] = "demo",
     *,
-    images: Images | None = None,
     inverter: InverterChoices = None,
     size: int | None = None,
     device: str = "auto",
@@ -210,8 +210,8 @@ def demo(
     """Extract the features of photographs, forget the photographs, and reconstruct them.
 
     Args:
-        output: a folder, made if it is not there.
         images: other photographs than scikit-image's, at least two.
+        output: a folder, made if it is not there.
         inverter: pretrained names, folders or inverters, at most one for each representation; ``None`` takes the
             pretrained
             ones, one for each representation that there is one for.
@@ -227,7 +227,7 @@ def demo(
             inverters for one representation.
     """
     start = time.perf_counter()
-    folder = folder_of(output)
+    folder = output_folder(output)
     sources = as_sources(sample_photographs() if images is None else images)
     if len(sources) < 2:
         raise ValueError(f"the demo takes at least two photographs, got {len(sources)}")

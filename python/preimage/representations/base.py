@@ -183,7 +183,7 @@ def from_spec(spec: Spec) -> Representation:
         layer = spec.parameters.get("layer")
         raise ValueError(
             f"features of layer {layer!r} of the network {spec.variant}: no file makes us import a network, so name it "
-            f"yourself (--representation torch:package.module:factory --layer {layer}; in Python preimage.Network)"
+            f"yourself (--representation torch:package.module:factory -p layer={layer}; in Python preimage.Network)"
         )
     if spec.variant == USER_VARIANT and spec.representation not in {*_MODULES, *_REGISTER}:
         raise ValueError(f"{spec.representation!r} are user-provided features, which cannot be recomputed from images")

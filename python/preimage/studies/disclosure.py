@@ -15,8 +15,8 @@ from preimage.keypoints import Keypoints
 from preimage.metrics import SMALLEST_FOR_SSIM, Originals, perceptual_distance
 from preimage.pipelines.choosing import InverterChoice, sift_inverter
 from preimage.pipelines.evaluate import ImageScore, Scores
+from preimage.pipelines.image_writer import output_folder
 from preimage.pipelines.loading import Images, Pixels, as_pixels, at_once, batches, inverting_bytes, sound_listing
-from preimage.pipelines.pictures import folder_of
 from preimage.pipelines.reconstruct import Reconstructor
 from preimage.representations.sift import Sift
 from preimage.studies.base import SAME_ERROR, ProgressCounter, SheetRow, Study, StudySummary
@@ -128,7 +128,7 @@ def disclosure(
     """
     start = time.perf_counter()
     shares = _checked(size, shares, seed, pictures, batch_size)
-    folder = folder_of(output)
+    folder = output_folder(output)
     network, name = sift_inverter(inverter, "vlfeat")
     reconstructor = Reconstructor(None, network, device)
     listing = sound_listing(images, skip_bad=skip_bad)

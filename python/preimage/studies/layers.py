@@ -15,8 +15,8 @@ from preimage.inverters.view import View
 from preimage.io import ImageSource, Listing
 from preimage.metrics import SMALLEST_FOR_SSIM, Originals
 from preimage.pipelines.evaluate import Scores
+from preimage.pipelines.image_writer import output_folder
 from preimage.pipelines.loading import Images, Pixels, as_pixels, at_once, batches, inverting_bytes, sound_listing
-from preimage.pipelines.pictures import folder_of
 from preimage.pipelines.reconstruct import Comparison, Reconstructor
 from preimage.studies.base import SAME_ERROR, ProgressCounter, SheetRow, Study, StudySummary
 from preimage.studies.layers_rows import LayerRow, layer_name, network_name
@@ -147,7 +147,7 @@ def layers(
         if value < least:
             raise ValueError(f"{name} must be at least {least}, got {value}")
     _check_rows(rows)
-    folder = folder_of(output)
+    folder = output_folder(output)
     columns = [_column(row, device, size) for row in rows]
     listing = sound_listing(images, skip_bad=skip_bad)
     sources = listing.sources
