@@ -56,7 +56,7 @@ def photos(photo_folder: Path) -> list[Path]:
 @pytest.fixture(scope="module")
 def study(photos: list[Path], inverter: Path, tmp_path_factory: pytest.TempPathFactory) -> DisclosureSummary:
     output = tmp_path_factory.mktemp("study") / "new" / "out"
-    return disclosure(photos, output, inverter=inverter, size=SIZE, shares=SHARES, seed=3, pictures=2, batch_size=3)
+    return disclosure(photos, output, inverter=inverter, size=SIZE, shares=SHARES, seed=3, show_count=2, batch_size=3)
 
 
 def _by_name(study: DisclosureSummary) -> dict[str, ConditionScore]:
@@ -111,7 +111,7 @@ def test_conditions_agree_with_their_definitions(study: DisclosureSummary, photo
 def test_a_seed_decides_everything(
     study: DisclosureSummary, photos: list[Path], inverter: Path, tmp_path: Path
 ) -> None:
-    options = {"inverter": inverter, "size": SIZE, "shares": (100, 50, 20, 50), "pictures": 2}
+    options = {"inverter": inverter, "size": SIZE, "shares": (100, 50, 20, 50), "show_count": 2}
     again = disclosure(photos, tmp_path / "a", seed=3, batch_size=3, **options)
     assert again.scores == study.scores
     for name in ("disclosure.csv", "sheet.png", "plot.png"):
@@ -181,7 +181,7 @@ def test_lpips_is_a_column_where_it_can_be_had(
         ({"shares": ()}, "none"),
         ({"size": 10}, r"size.*11"),
         ({"seed": -1}, r"seed.*0"),
-        ({"pictures": 0}, "1"),
+        ({"show_count": 0}, "1"),
         ({"device": "cuba"}, "device"),
     ],
 )

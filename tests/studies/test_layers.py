@@ -63,7 +63,7 @@ def study(
     photos: list[Path], inverters: list[Path], network: ToyNetwork, tmp_path_factory: pytest.TempPathFactory
 ) -> LayersSummary:
     output = tmp_path_factory.mktemp("study") / "new" / "out"
-    return layers(photos, output, rows_for(inverters, [network]), pictures=2, tile=TILE, batch_size=3)
+    return layers(photos, output, rows_for(inverters, [network]), show_count=2, tile=TILE, batch_size=3)
 
 
 def _by_hand(layer: ToyLayer, inverter: Inverter, photos: list[Path]) -> tuple[float, float]:
@@ -191,7 +191,7 @@ def test_networks_of_other_sizes_stand_side_by_side(
         ({"size": 10}, r"size.*11"),
         ({"tile": 31}, r"tile.*32"),
         ({"batch_size": 0}, r"batch_size.*1"),
-        ({"pictures": 0}, r"pictures.*1"),
+        ({"show_count": 0}, r"show_count.*1"),
         ({"device": "cuba"}, "device"),
     ],
 )

@@ -21,7 +21,7 @@ def disclosure(
         str, typer.Option(help="Percentages of the keypoints to keep, separated by commas.")
     ] = "5,10,20,40,60,80,100",
     seed: Annotated[int, typer.Option(help="Random seed for the selection of keypoints.")] = 0,
-    pictures: Annotated[int, typer.Option(help="Number of images on the film strip.")] = 4,
+    show_count: Annotated[int, typer.Option(help="Number of images on the sheet.")] = 4,
     batch_size: BatchSize = 16,
     device: Device = "auto",
     skip_bad: SkipBad = False,
@@ -45,7 +45,7 @@ def disclosure(
             size=size,
             shares=percentages,
             seed=seed,
-            pictures=pictures,
+            show_count=show_count,
             batch_size=batch_size,
             device=device,
             skip_bad=skip_bad,

@@ -40,7 +40,7 @@ def layers(
         list[str] | None,
         typer.Option(metavar="IMAGES", help="Images on the sheet. Repeatable. Default: the first of IMAGES."),
     ] = None,
-    pictures: Annotated[int, typer.Option(help="Number of IMAGES on the sheet, without --show.")] = 5,
+    show_count: Annotated[int, typer.Option(help="Number of IMAGES on the sheet, without --show.")] = 5,
     network: Annotated[
         list[str] | None,
         typer.Option(
@@ -76,7 +76,7 @@ def layers(
             output,
             rows,
             show=show or None,
-            pictures=pictures,
+            show_count=show_count,
             size=size,
             tile=tile,
             batch_size=batch_size,
