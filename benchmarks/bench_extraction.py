@@ -24,7 +24,7 @@ import numpy as np
 from _harness import Run, Runner, parser, take_turns, write_crops
 from preimage.io import list_images
 from preimage.ops._images import cpu_threads
-from preimage.pipelines.extract import extract
+from preimage.pipelines.extract import extract_with_summary
 from preimage.pipelines.loading import read
 from preimage.representations import create_representation
 
@@ -74,7 +74,9 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
     alone = {name: times.min / len(sample) for name, times in take_turns(parts, seconds=0).items()}
     alone["write"] = 1e3 * write_seconds(folder, len(sources) * features.nbytes) * features.nbytes
     begin = time.perf_counter()
-    summary = extract(representation, sources, folder / "store", size=size, dtype=case["dtype"], device="cpu")
+    summary = extract_with_summary(
+        representation, sources, folder / "store", size=size, dtype=case["dtype"], device="cpu"
+    )
     seconds = time.perf_counter() - begin
     rate, floor = summary.images / seconds, 1e3 * cpu_threads() / sum(alone.values())
     with open("/proc/self/status") as status:

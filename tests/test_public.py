@@ -92,7 +92,7 @@ def test_an_inverter_by_name_or_folder_on_a_device(tmp_path: Path) -> None:
 def test_examples_train_and_report_an_error(photo_folder: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     hog = create_representation("hog")
-    assert pi.extract("hog", photo_folder, tmp_path / "photos.hog", size=64).images == 20
+    assert len(pi.extract("hog", photo_folder, tmp_path / "photos.hog", size=64)) == 20
     assert pi.extract(hog, photo_folder, tmp_path / "again.hog", size=64).spec == hog.spec
     trained = pi.train("hog", photo_folder, run, **_SMALL)
     assert (trained.steps, trained.folder) == (2, run)

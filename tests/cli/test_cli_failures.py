@@ -1,4 +1,4 @@
-"""The command line when something is wrong: one line, the right exit code, nothing lost."""
+"""Errors of the command line: one line, the right exit code, nothing lost."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_errors_are_one_line_and_exit_1(run: Run, photo_folder: Path, tiny: Path
             ("extract", "hogg", photo_folder, "-o", tmp_path / "x"),
             r"representation.*'hogg'.*alexnet-conv1, ",
         ),
-        (("extract", "hog", photo_folder, "-o", tmp_path / "x", "--cell-size", 0), "cell_size"),
+        (("extract", "hog", photo_folder, "-o", tmp_path / "x", "-p", "cell_size=0"), "cell_size"),
         (("extract", "hog", photo_folder, "-o", tmp_path / "x", "--dtype", "int8"), r"float32.*float16.*'int8'"),
         (("extract", "hog", photo_folder, "-o", tmp_path), "already|holds|way"),
         (
@@ -64,7 +64,7 @@ def test_errors_are_one_line_and_exit_1(run: Run, photo_folder: Path, tiny: Path
         (("invert", tmp_path / "absent", "-o", tmp_path / "x"), "absent: "),
         (("invert", features, "-o", tmp_path / "x", "--inverter", "nobody"), "nobody: "),
         (("invert", features, "-o", tmp_path / "x", "--inverter", tiny, "--device", "tpu9"), "'tpu9'"),
-        (("evaluate", tiny, "--images", tmp_path / "empty"), "empty|no image"),
+        (("evaluate", tiny, tmp_path / "empty"), "empty|no image"),
         (("sheet", tmp_path / "text.safetensors", "-o", tmp_path / "x", "--inverter", tiny), "text.safetensors"),
         (("info", tmp_path / "text.safetensors"), r"text\.safetensors: "),
         (("info", tmp_path / "empty"), r"empty: .*config\.json"),
@@ -74,7 +74,7 @@ def test_errors_are_one_line_and_exit_1(run: Run, photo_folder: Path, tiny: Path
         (("info", tmp_path / "evil.h5"), r"evil\.h5: .*HDF5"),
         (("invert", tmp_path / "hog.mat", "-o", tmp_path / "x", *by_hog), "'matlab'"),
         (("invert", tmp_path / "skimage.npy", "-o", tmp_path / "x", *by_hog), "scikit-image's HOG"),
-        (("train", "hog", "--images", tmp_path / "empty", "-o", tmp_path / "x"), "empty|no image"),
+        (("train", "hog", tmp_path / "empty", "-o", tmp_path / "x"), "empty|no image"),
     ]
     for arguments, message in cases:
         code, out, err = run(*arguments)
@@ -114,7 +114,7 @@ def test_bad_images_are_listed(run: Run, photo_folder: Path, tmp_path: Path) -> 
     assert json.loads(out)["skipped"][0][0].endswith("broken.jpg")
 
 
-def test_an_unfinished_extraction_is_described(
+def test_info_describes_an_unfinished_extraction(
     run: Run, photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("preimage.store.MAX_SHARD_IMAGES", 1)
@@ -131,7 +131,7 @@ def test_an_unfinished_extraction_is_described(
     assert re.search("f: .*1 of 2 shards", out)
 
 
-def test_doctor_survives_a_native_module_that_does_not_load(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_reports_a_missing_native_module(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     code, out, _ = run("doctor")
     assert code == 0
     assert re.search(r"^torch +\d", out, re.MULTILINE)
@@ -144,7 +144,7 @@ def test_doctor_survives_a_native_module_that_does_not_load(run: Run, monkeypatc
     assert "reinstall" in out
 
 
-def test_doctor_survives_anything(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_reports_every_failure(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> object:
         raise RuntimeError("on fire")
 
@@ -197,7 +197,7 @@ def test_errors_of_other_programs_are_one_line(
 
 
 @pytest.mark.parametrize("error", [AssertionError("ours"), AttributeError("ours"), NameError("ours")])
-def test_our_own_mistakes_keep_their_traceback(error: Exception) -> None:
+def test_bugs_keep_their_traceback(error: Exception) -> None:
     namespace: dict[str, Callable[[], None]] = {}
     code = compile("def command():\n    raise error", str(Path(_shared.__file__).parent / "made_up.py"), "exec")
     exec(code, {"error": error}, namespace)
@@ -208,7 +208,7 @@ def test_our_own_mistakes_keep_their_traceback(error: Exception) -> None:
 BROKEN = ("torchvision", "torchmetrics", "matplotlib", "h5py", "scipy", "skimage", "triton")
 
 
-def test_broken_neighbors_break_only_what_needs_them(photo_folder: Path, tiny: Path, tmp_path: Path) -> None:
+def test_broken_packages_break_only_what_needs_them(photo_folder: Path, tiny: Path, tmp_path: Path) -> None:
     """As with a torchvision that was built for another torch."""
     site = tmp_path / "site"
     for name in BROKEN:
@@ -227,7 +227,7 @@ def test_broken_neighbors_break_only_what_needs_them(photo_folder: Path, tiny: P
             words, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False
         )
 
-    done = command("evaluate", tiny, "--images", photo_folder, "--size", 32)
+    done = command("evaluate", tiny, photo_folder, "--size", 32)
     assert (done.returncode, done.stderr) == (0, "")
     assert re.search(r"^SSIM +-?0\.\d+$", done.stdout, re.MULTILINE)
     (tmp_path / "f.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
@@ -243,7 +243,7 @@ def test_broken_neighbors_break_only_what_needs_them(photo_folder: Path, tiny: P
 
 
 @pytest.mark.parametrize("name", ["f", "f.safetensors"])
-def test_a_full_disk_leaves_nothing_behind_and_can_be_resumed(photo_folder: Path, tmp_path: Path, name: str) -> None:
+def test_full_disk_leaves_no_partial_file_and_resumes(photo_folder: Path, tmp_path: Path, name: str) -> None:
     resource = pytest.importorskip("resource")
     output = tmp_path / name
     store = output if name == "f" else tmp_path / f"{name}.partial"
@@ -275,7 +275,7 @@ def _shards(folder: Path) -> list[str]:
     return [entry.file for entry in read_index(folder).shards] if (folder / "index.json").exists() else []
 
 
-def test_ctrl_c_exits_130_and_can_be_resumed(tmp_path: Path) -> None:
+def test_ctrl_c_exits_130_and_resumes(tmp_path: Path) -> None:
     folder = tmp_path / "many"
     folder.mkdir()
     write_png(folder / "0000.png", photographs()["astronaut"])

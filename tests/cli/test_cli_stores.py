@@ -1,4 +1,4 @@
-"""The commands on feature stores: shares of an extraction, merge, verify and convert."""
+"""The commands on feature stores: extract --shard, merge, verify and convert."""
 
 from __future__ import annotations
 
@@ -42,9 +42,7 @@ def flip(path: Path, position: int) -> None:
 
 
 @pytest.mark.parametrize("count", [2, 9], ids=["2 shares", "more shares than shards"])
-def test_shares_merge_to_what_one_run_writes(
-    run: Run, photo_folder: Path, tmp_path: Path, store: Path, count: int
-) -> None:
+def test_merged_shards_equal_one_run(run: Run, photo_folder: Path, tmp_path: Path, store: Path, count: int) -> None:
     shares = [tmp_path / f"share-{number}" for number in range(count)]
     images = 0
     for number, share in enumerate(shares):
@@ -66,7 +64,14 @@ def test_shares_merge_to_what_one_run_writes(
     assert (json.loads(out)["images"], json.loads(out)["shards"]) == (20, SHARDS)
 
 
-def test_shares_that_do_not_merge(run: Run, photo_folder: Path, tmp_path: Path, store: Path) -> None:
+@pytest.mark.parametrize("shard", ["2/2", "half", "1", "-1/2"])
+def test_shard_must_be_a_number_below_another(run: Run, photo_folder: Path, tmp_path: Path, shard: str) -> None:
+    code, out, err = run("extract", "hog", photo_folder, "-o", tmp_path / "new", f"--shard={shard}")
+    assert (code, out) == (2, "")
+    assert f"--shard': expected I/N with I below N, such as 0/2 and 1/2, got '{shard}'" in err
+
+
+def test_merge_rejects_stores_that_do_not_match(run: Run, photo_folder: Path, tmp_path: Path, store: Path) -> None:
     extract = ("extract", "hog", photo_folder, "--shard")
     one, other = tmp_path / "one", tmp_path / "other"
     assert run(*extract, "0/2", "-o", one)[0] == 0
@@ -78,8 +83,6 @@ def test_shares_that_do_not_merge(run: Run, photo_folder: Path, tmp_path: Path, 
         (("merge", one, other, "-o", new), "size: 64 != None"),
         (("merge", one, tmp_path / "absent", "-o", new), r"absent: .*index\.json"),
         (("merge", store, "-o", one), "one.*already"),
-        ((*extract, "2/2", "-o", new), r"--shard.*'2/2'"),
-        ((*extract, "half", "-o", new), "'half'"),
         ((*extract, "0/2", "-o", new.with_suffix(".safetensors")), "folder"),
         ((*extract, "1/2", "-o", one), r"one.*: \(0, 2\) != \(1, 2\)"),
         ((*extract, "0/1", "-o", one), r": \(0, 2\) != \(0, 1\)"),
@@ -146,7 +149,7 @@ def test_convert_reads_files_of_version_1(run: Run, tmp_path: Path, name: str, o
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".npy", ".npz", ".mat", ".h5"])
-def test_convert_writes_what_extract_does(
+def test_convert_writes_the_same_files_as_extract(
     run: Run, photo_folder: Path, tmp_path: Path, store: Path, suffix: str
 ) -> None:
     if suffix == ".h5":
@@ -171,13 +174,13 @@ def test_convert_to_another_dtype(run: Run, tmp_path: Path, store: Path) -> None
     assert np.array_equal(half.stack(), FeatureStore(store).stack().astype(np.float16))
 
 
-def test_what_convert_refuses(run: Run, tmp_path: Path, store: Path) -> None:
+def test_convert_rejects_bad_arguments(run: Run, tmp_path: Path, store: Path) -> None:
     np.save(tmp_path / "a.npy", np.zeros((31, 2, 2)))
     new = tmp_path / "new"
     for arguments, words in [
         ((store, "-o", store), "output.*input"),
         ((store, "-o", tmp_path), "already"),
-        ((store, "-o", new, "--layout", "matlab"), "plain arrays"),
+        ((store, "-o", new, "--convention", "matlab"), "plain arrays"),
         ((store, "-o", new, "--dtype", "int8"), "float32, float16.*'int8'"),
         ((tmp_path / "a.npy", "-o", new), "plain arrays"),
         ((tmp_path / "absent", "-o", new), "absent"),

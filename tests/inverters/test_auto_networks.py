@@ -67,7 +67,7 @@ def there_and_back(
     length = ("--steps", steps, "--batch-size", 4, "--warmup-steps", 6, "--min-crop", 0.65)
     rates = ("--optimizer", "muon", "--muon-lr", 0.03, "--lr", 2e-3)
     told("train", *network, *images, "-o", trained, "--preset", "auto", "--budget", BUDGET, *length, *rates)
-    judged = told("evaluate", trained, "--images", judged_by, "--representation", *network)
+    judged = told("evaluate", trained, judged_by, "--representation", *network)
     told("extract", *network, judged_by, "-o", features)
     written = told("invert", features, "-o", pictures, "--inverter", trained)
 
@@ -100,8 +100,8 @@ def test_timms_networks_with_random_weights(
 ) -> None:
     """Judged by the photographs that it learned from and others like them: does anything come back?"""
     pytest.importorskip("timm")
-    images = ("--images", photo_folder, "--val-count", 4)
-    network = (f"torch:{__name__}:{factory}", "--layer", layer)
+    images = (photo_folder, "--val-count", 4)
+    network = (f"torch:{__name__}:{factory}", "-p", f"layer={layer}")
     inverter, error = there_and_back(run, tmp_path, 40, images, photo_folder, network)
     assert error < LEARNED
     assert isinstance(inverter.config, kind)
@@ -118,9 +118,9 @@ def test_squeezenet_with_its_own_weights(
     held_out.mkdir()
     for source in list_images([str(shared_data / "images" / "val" / "val227.tar")])[:40]:
         (held_out / f"{source.key}.jpg").write_bytes(source.read())
-    images = ("--images", shared_data / "images" / "train" / "train227-00000.tar", "--val-images", held_out)
+    images = (shared_data / "images" / "train" / "train227-00000.tar", "--val-images", held_out)
     weights = shared_data / "squeezenet" / "squeezenet1_1-features.npz"
-    network = ("torch:squeezenet_1_1:network", "--layer", "fire9", "--weights", weights)
+    network = ("torch:squeezenet_1_1:network", "-p", "layer=fire9", "-p", f"weights={weights}")
     inverter, error = there_and_back(run, tmp_path, 80, images, held_out, network)
     assert error < LEARNED
     assert isinstance(inverter.config, U)

@@ -16,9 +16,8 @@ import torch
 import preimage
 from preimage.errors import FileFormatError
 from preimage.io import ImageSource, decode_file, list_images
-from preimage.pipelines import extract as extract_module
-from preimage.pipelines import loading
-from preimage.pipelines.extract import extract
+from preimage.pipelines import extract_batches, loading
+from preimage.pipelines.extract import extract, extract_with_summary
 from preimage.representations import Representation, create_representation
 from preimage.spec import Spec
 from preimage.store import FeatureStore, merge, read_index
@@ -30,7 +29,7 @@ HOG = create_representation("hog")
 
 @pytest.fixture
 def short_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(extract_module, "shard_length", lambda image_bytes: 3)
+    monkeypatch.setattr(extract_batches, "shard_length", lambda image_bytes: 3)
 
 
 def contents(path: Path) -> dict[str, bytes]:
@@ -50,11 +49,13 @@ def _stop_after(images: int) -> object:
     return progress
 
 
-def test_features_are_those_of_each_image_alone_in_the_order_listed(mixed: Path, tmp_path: Path) -> None:
+def test_features_equal_those_of_single_images_in_listed_order(mixed: Path, tmp_path: Path) -> None:
     output = tmp_path / "deep" / "f.safetensors"
     output.parent.mkdir()
     calls: list[tuple[int, int]] = []
-    summary = extract(HOG, mixed, output, batch_size=4, progress=lambda done, total: calls.append((done, total)))
+    summary = extract_with_summary(
+        HOG, mixed, output, batch_size=4, progress=lambda done, total: calls.append((done, total))
+    )
     file = FeatureStore(output)
     assert list(file) == ["astronaut", "camera", "chelsea", "coffee", "sub/rocket"]
     for record, source in zip(file.records(), list_images(mixed), strict=True):
@@ -68,7 +69,7 @@ def test_features_are_those_of_each_image_alone_in_the_order_listed(mixed: Path,
     assert [path.name for path in output.parent.iterdir()] == ["f.safetensors"]
 
 
-def test_size_cuts_the_center_square(mixed: Path, tmp_path: Path) -> None:
+def test_size_crops_the_center_square(mixed: Path, tmp_path: Path) -> None:
     extract(HOG, mixed, tmp_path / "f", size=48, dtype="float16")
     file = FeatureStore(tmp_path / "f")
     assert set(pairs(file.processed_sizes)) == {(48, 48)}
@@ -79,7 +80,7 @@ def test_size_cuts_the_center_square(mixed: Path, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("short_shards")
 @pytest.mark.parametrize("stop_at", [1, 3, 4, 20])
-def test_an_interrupted_extraction_resumes_to_the_same_bytes(photo_folder: Path, tmp_path: Path, stop_at: int) -> None:
+def test_interrupted_extraction_resumes_to_the_same_bytes(photo_folder: Path, tmp_path: Path, stop_at: int) -> None:
     extract(HOG, photo_folder, tmp_path / "whole", size=64)
     output = tmp_path / "cut"
     with pytest.raises(Stop):
@@ -88,14 +89,14 @@ def test_an_interrupted_extraction_resumes_to_the_same_bytes(photo_folder: Path,
         FeatureStore(output)
     done = sum(entry.images for entry in read_index(output).shards)
     assert done == (20 if stop_at == 20 else stop_at // 3 * 3), "a shard whose images are all computed is finished"
-    summary = extract(HOG, photo_folder, output, size=64, batch_size=5)
+    summary = extract_with_summary(HOG, photo_folder, output, size=64, batch_size=5)
     assert summary.resumed == done, "only the shard that was at work is done again"
     assert contents(output) == contents(tmp_path / "whole")
-    assert extract(HOG, photo_folder, output, size=64).resumed == 20, "what is complete is kept"
+    assert extract_with_summary(HOG, photo_folder, output, size=64).resumed == 20, "what is complete is kept"
 
 
 @pytest.mark.usefixtures("short_shards")
-def test_resuming_with_other_settings_is_refused_and_says_which(photo_folder: Path, tmp_path: Path) -> None:
+def test_resume_with_other_settings_is_rejected(photo_folder: Path, tmp_path: Path) -> None:
     output = tmp_path / "f"
     with pytest.raises(Stop):
         extract(HOG, photo_folder, output, size=64, progress=_stop_after(4))  # type: ignore[arg-type]
@@ -109,11 +110,11 @@ def test_resuming_with_other_settings_is_refused_and_says_which(photo_folder: Pa
     with pytest.raises(ValueError, match=r"20 images.*19.*image 1: "):
         extract(HOG, list_images(photo_folder)[1:], output, size=64)
     assert contents(output) == before, "nothing is lost"
-    assert extract(HOG, photo_folder, output, size=32, resume=False).resumed == 0
+    assert extract_with_summary(HOG, photo_folder, output, size=32, resume=False).resumed == 0
 
 
 @pytest.mark.usefixtures("short_shards")
-def test_a_damaged_part_is_done_again(photo_folder: Path, tmp_path: Path) -> None:
+def test_damaged_shard_is_recomputed(photo_folder: Path, tmp_path: Path) -> None:
     output = tmp_path / "f"
     with pytest.raises(Stop):
         extract(HOG, photo_folder, output, progress=_stop_after(7))  # type: ignore[arg-type]
@@ -122,24 +123,24 @@ def test_a_damaged_part_is_done_again(photo_folder: Path, tmp_path: Path) -> Non
     data = bytearray(shard.read_bytes())
     data[-1] ^= 1
     shard.write_bytes(data)
-    summary = extract(HOG, photo_folder, output)
+    summary = extract_with_summary(HOG, photo_folder, output)
     assert summary.resumed == done - 3
-    assert "shard-00000.safetensors" in summary.notes[0] and "anew" in summary.notes[0]
+    assert "shard-00000.safetensors" in summary.notes[0] and "recomputed" in summary.notes[0]
     extract(HOG, photo_folder, tmp_path / "whole")
     assert contents(output) == contents(tmp_path / "whole")
 
 
-def test_what_a_failed_run_left_without_work_is_no_obstacle(mixed: Path, tmp_path: Path) -> None:
+def test_empty_store_of_a_failed_run_is_replaced(mixed: Path, tmp_path: Path) -> None:
     output = tmp_path / "f"
     (mixed / "zero.png").touch()
     with pytest.raises(ValueError, match=r"zero\.png.*empty.*--skip-bad"):
         extract(HOG, mixed, output)
     (mixed / "zero.png").unlink()
-    assert extract(HOG, mixed, output, size=64).images == 5
+    assert extract_with_summary(HOG, mixed, output, size=64).images == 5
 
 
 @pytest.mark.usefixtures("short_shards")
-def test_lists_of_equal_length_name_the_first_image_that_differs(photo_folder: Path, tmp_path: Path) -> None:
+def test_other_image_list_names_the_first_difference(photo_folder: Path, tmp_path: Path) -> None:
     sources = list_images(photo_folder)
     with pytest.raises(Stop):
         extract(HOG, sources, tmp_path / "f", size=64, progress=_stop_after(4))  # type: ignore[arg-type]
@@ -152,51 +153,51 @@ def test_lists_of_equal_length_name_the_first_image_that_differs(photo_folder: P
 
 
 @pytest.mark.usefixtures("short_shards")
-def test_shards_whose_images_have_changed_are_computed_anew(photo_folder: Path, tmp_path: Path) -> None:
+def test_shards_of_changed_images_are_recomputed(photo_folder: Path, tmp_path: Path) -> None:
     photographs = Path(shutil.copytree(photo_folder, tmp_path / "photographs"))
     extract(HOG, photographs, tmp_path / "f", size=64)
     shutil.copy(photographs / "coffee-0.jpg", photographs / "chelsea-1.jpg")
-    summary = extract(HOG, photographs, tmp_path / "f", size=64)
+    summary = extract_with_summary(HOG, photographs, tmp_path / "f", size=64)
     assert summary.resumed == 17
     assert ["1 of 7 shards" in note for note in summary.notes] == [True]
     extract(HOG, photographs, tmp_path / "whole", size=64)
     assert contents(tmp_path / "f") == contents(tmp_path / "whole")
 
 
-def test_photographs_that_were_moved_are_the_same(photo_folder: Path, tmp_path: Path) -> None:
+def test_moved_images_are_the_same(photo_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(Stop):
         extract(HOG, photo_folder, tmp_path / "f", size=64, progress=_stop_after(4))  # type: ignore[arg-type]
     shutil.copytree(photo_folder, tmp_path / "moved")
-    assert extract(HOG, tmp_path / "moved", tmp_path / "f", size=64).images == 20
+    assert extract_with_summary(HOG, tmp_path / "moved", tmp_path / "f", size=64).images == 20
 
 
 @pytest.mark.parametrize("budget", [1, 3_000_000, 1 << 30])
-def test_images_computed_together_fit_a_budget_of_bytes(
+def test_batches_fit_the_memory_budget(
     photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, budget: int
 ) -> None:
     extract(Brightness(), photo_folder, tmp_path / "whole")
     counts: list[int] = []
-    compute = extract_module._computed
+    compute = extract_batches._computed
 
-    def counted(number: int, window: list[loading.Loaded], job: object) -> object:
+    def counted(number: int, window: list[loading.Loaded], extraction: object) -> object:
         sizes = [item.processed_size for item in window]
         assert len(window) == 1 or sum(loading.working_bytes(Brightness(), *size) for size in sizes) <= budget
         counts.append(len(window))
-        return compute(number, window, job)  # type: ignore[arg-type]
+        return compute(number, window, extraction)  # type: ignore[arg-type]
 
     monkeypatch.setattr(loading, "BATCH_BYTES", budget)
-    monkeypatch.setattr(extract_module, "_computed", counted)
+    monkeypatch.setattr(extract_batches, "_computed", counted)
     extract(Brightness(), photo_folder, tmp_path / "f")
     assert sum(counts) == 20 and max(counts) == {1: 1, 1 << 30: 16}.get(budget, max(counts))
     assert contents(tmp_path / "f") == contents(tmp_path / "whole")
 
 
-def test_large_features_wait_in_few_batches(
+def test_few_batches_of_large_features_are_queued(
     photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(extract_module, "AHEAD_BYTES", 1)
-    monkeypatch.setattr(extract_module, "cpu_threads", lambda: 2)
-    monkeypatch.setattr(extract_module, "shard_length", lambda image_bytes: 20)  # one image in each task
+    monkeypatch.setattr(extract_batches, "AHEAD_BYTES", 1)
+    monkeypatch.setattr(extract_batches, "cpu_threads", lambda: 2)
+    monkeypatch.setattr(extract_batches, "shard_length", lambda image_bytes: 20)  # one image in each task
     begun: list[str] = []
     read = loading.read
 
@@ -204,7 +205,7 @@ def test_large_features_wait_in_few_batches(
         begun.append(source.key)
         return read(source, size)
 
-    monkeypatch.setattr(extract_module, "read", noted)
+    monkeypatch.setattr(extract_batches, "read", noted)
     ahead: list[int] = []
     extract(HOG, photo_folder, tmp_path / "f", progress=lambda done, total: ahead.append(len(begun) - done))
     assert max(ahead[4:]) <= 3, "two at work, and the one that the length of a shard was decided from"
@@ -232,27 +233,27 @@ def test_problems_of_the_listing_are_skipped_and_notes_are_kept(mixed: Path, tmp
     (mixed / "more").symlink_to(mixed / "sub")
     with pytest.raises(ValueError, match=r"gone\.jpg: .*link.*--skip-bad"):
         extract(HOG, mixed, tmp_path / "f")
-    summary = extract(HOG, mixed, tmp_path / "f", skip_bad=True)
+    summary = extract_with_summary(HOG, mixed, tmp_path / "f", skip_bad=True)
     assert summary.images == 5
     assert [Path(name).name for name, _ in summary.skipped] == ["gone.jpg"]
     assert any("1 link" in note for note in summary.notes)
 
 
 @pytest.mark.parametrize("name", ["f.pt", "f.txt", "f.CSV", "f.safetensor"])
-def test_an_unknown_suffix_is_noted(mixed: Path, tmp_path: Path, name: str) -> None:
-    summary = extract(HOG, mixed / "camera.png", tmp_path / name)
+def test_unknown_suffix_gives_a_note(mixed: Path, tmp_path: Path, name: str) -> None:
+    summary = extract_with_summary(HOG, mixed / "camera.png", tmp_path / name)
     assert re.search(rf"'{Path(name).suffix}' .*\.safetensors.*\.npy", summary.notes[0])
     assert tuple(FeatureStore(tmp_path / name)) == ("camera",)
 
 
 @pytest.mark.parametrize("name", ["f", "f.safetensors", "f.SAFETENSORS", "f.hog", "f.conv5", "f.hog.bak"])
 def test_names_of_feature_files(mixed: Path, tmp_path: Path, name: str) -> None:
-    assert extract(HOG, mixed / "camera.png", tmp_path / name).notes == ()
+    assert extract_with_summary(HOG, mixed / "camera.png", tmp_path / name).notes == ()
     assert tuple(FeatureStore(tmp_path / name)) == ("camera",)
 
 
 @pytest.mark.parametrize("name", ["f", "f.npz"])
-def test_a_foreign_folder_in_the_way_is_left_alone(photo_folder: Path, tmp_path: Path, name: str) -> None:
+def test_folder_with_other_files_is_not_touched(photo_folder: Path, tmp_path: Path, name: str) -> None:
     stranger = tmp_path / ("f" if name == "f" else "f.npz.partial") / "thesis.tex"
     stranger.parent.mkdir()
     stranger.write_text("years of work")
@@ -261,7 +262,7 @@ def test_a_foreign_folder_in_the_way_is_left_alone(photo_folder: Path, tmp_path:
     assert stranger.read_text() == "years of work"
 
 
-def test_a_file_in_the_place_of_a_folder_and_the_other_way_round(mixed: Path, tmp_path: Path) -> None:
+def test_output_of_the_wrong_type_is_rejected(mixed: Path, tmp_path: Path) -> None:
     (tmp_path / "f").write_text("years of work")
     (tmp_path / "f.npz").mkdir()
     with pytest.raises(ValueError, match="f is a file"):
@@ -278,7 +279,7 @@ def test_bad_images_are_named_or_skipped(mixed: Path, tmp_path: Path) -> None:
     output = tmp_path / "f"
     with pytest.raises(ValueError, match=r"broken\.png.*--skip-bad"):
         extract(HOG, mixed, output)
-    summary = extract(HOG, mixed, output, skip_bad=True)
+    summary = extract_with_summary(HOG, mixed, output, skip_bad=True)
     assert summary.images == 5
     assert [Path(name).name for name, _ in summary.skipped] == ["broken.png", "tiny.png"]
     assert re.search(r"tiny\.png: .*3×3", summary.skipped[1][1])
@@ -286,17 +287,17 @@ def test_bad_images_are_named_or_skipped(mixed: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("short_shards")
-def test_a_part_that_skipped_is_done_again_once_the_image_is_mended(mixed: Path, tmp_path: Path) -> None:
+def test_shard_with_skipped_images_is_recomputed_without_skip_bad(mixed: Path, tmp_path: Path) -> None:
     bad = mixed / "broken.png"
     bad.write_bytes(b"no image")
     with pytest.raises(Stop):
         extract(HOG, mixed, tmp_path / "f", skip_bad=True, progress=_stop_after(6))  # type: ignore[arg-type]
     shutil.copy(mixed / "coffee.png", bad)
-    summary = extract(HOG, mixed, tmp_path / "f")
+    summary = extract_with_summary(HOG, mixed, tmp_path / "f")
     assert (summary.images, summary.skipped) == (6, ())
 
 
-def test_nothing_usable_is_an_error(tmp_path: Path) -> None:
+def test_no_usable_image_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"no image")
     with pytest.raises(ValueError, match=r"1 images.*a\.png"):
         extract(HOG, tmp_path / "a.png", tmp_path / "f", skip_bad=True)
@@ -332,7 +333,7 @@ def test_vectors_and_nonfinite_features(photo_folder: Path, tmp_path: Path) -> N
         extract(Brightness(limit=0.4), photo_folder, output)
     with pytest.raises(FileFormatError, match="unfinished"):
         FeatureStore(output)
-    summary = extract(Brightness(limit=0.4), photo_folder, output, allow_nonfinite=True)
+    summary = extract_with_summary(Brightness(limit=0.4), photo_folder, output, allow_nonfinite=True)
     assert summary.resumed == 20, "refusing lost nothing"
     stored = FeatureStore(output).stack()
     assert stored.shape == (20, 3)
@@ -340,7 +341,28 @@ def test_vectors_and_nonfinite_features(photo_folder: Path, tmp_path: Path) -> N
     assert len(summary.nonfinite_images) == int(np.isnan(stored).any(axis=1).sum()) < 20
 
 
-def test_plain_arrays_out(photo_folder: Path, mixed: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("suffix", ["", ".safetensors", ".npy", ".npz", ".mat", ".h5"])
+def test_extract_returns_the_features_written(photo_folder: Path, tmp_path: Path, suffix: str) -> None:
+    if suffix == ".h5":
+        pytest.importorskip("h5py")
+    written = extract(HOG, photo_folder, tmp_path / f"f{suffix}")
+    expected = FeatureStore(tmp_path / "f") if not suffix else extract(HOG, photo_folder, tmp_path / "expected")
+    assert isinstance(written, FeatureStore) == (suffix in ("", ".safetensors"))
+    assert (written.spec, len(written)) == (HOG.spec, 20)
+    keys = list(expected) if suffix != ".npy" else list(written)  # .npy files have no keys
+    for key, features in zip(keys, expected.stack(), strict=True):
+        assert np.array_equal(written[key], features)
+
+
+def test_vectors_in_numpy_files_need_the_size_of_the_images(photo_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"f\.npy: size"):
+        extract(Brightness(), photo_folder, tmp_path / "f.npy")
+    assert not (tmp_path / "f.npy").exists()
+    written = extract(Brightness(), photo_folder, tmp_path / "f.npy", size=64)
+    assert np.array_equal(written.processed_sizes, [[64, 64]] * 20)
+
+
+def test_output_as_plain_arrays(photo_folder: Path, mixed: Path, tmp_path: Path) -> None:
     extract(HOG, photo_folder, tmp_path / "f")
     extract(HOG, photo_folder, tmp_path / "f.npy")
     np.testing.assert_array_equal(np.load(tmp_path / "f.npy"), FeatureStore(tmp_path / "f").stack())
@@ -367,7 +389,7 @@ def test_options_out_of_range(photo_folder: Path, tmp_path: Path, options: dict[
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_earlier_file_stays_until_the_new_one_is_whole(photo_folder: Path, mixed: Path, tmp_path: Path) -> None:
+def test_earlier_file_stays_until_the_new_one_is_complete(photo_folder: Path, mixed: Path, tmp_path: Path) -> None:
     output = tmp_path / "f.safetensors"
     extract(HOG, mixed, output)
     earlier = output.read_bytes()
@@ -380,31 +402,31 @@ def test_an_earlier_file_stays_until_the_new_one_is_whole(photo_folder: Path, mi
 
 
 @pytest.mark.usefixtures("short_shards")
-def test_shares_of_the_shards_merge_to_one_run(photo_folder: Path, tmp_path: Path) -> None:
+def test_stores_of_shards_merge_to_one_run(photo_folder: Path, tmp_path: Path) -> None:
     extract(HOG, photo_folder, tmp_path / "whole", size=64)
     for share in range(2):
-        extract(HOG, photo_folder, tmp_path / f"{share}", size=64, part=(share, 2))
+        extract(HOG, photo_folder, tmp_path / f"{share}", size=64, shard=(share, 2))
     assert len(FeatureStore(tmp_path / "0")) == 11
     merge([tmp_path / "0", tmp_path / "1"], tmp_path / "merged")
     assert contents(tmp_path / "merged") == contents(tmp_path / "whole")
-    extract(HOG, photo_folder, tmp_path / "none", size=64, part=(7, 8))
+    extract(HOG, photo_folder, tmp_path / "none", size=64, shard=(7, 8))
     assert len(FeatureStore(tmp_path / "none")) == 0, "there are fewer shards than shares"
     with pytest.raises(ValueError, match=r"f\.npz: .*folder"):
-        extract(HOG, photo_folder, tmp_path / "f.npz", part=(0, 2))
+        extract(HOG, photo_folder, tmp_path / "f.npz", shard=(0, 2))
 
 
-def test_two_extractions_into_one_store(photo_folder: Path, tmp_path: Path) -> None:
+def test_two_extractions_into_one_store_are_rejected(photo_folder: Path, tmp_path: Path) -> None:
     pytest.importorskip("fcntl")
 
     def again(done: int, total: int) -> None:
         with pytest.raises(ValueError, match="process"):
             extract(HOG, photo_folder, tmp_path / "f", size=64)
 
-    assert extract(HOG, photo_folder, tmp_path / "f", size=64, progress=again).images == 20
+    assert extract_with_summary(HOG, photo_folder, tmp_path / "f", size=64, progress=again).images == 20
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
-def test_device_computes_the_same(device: str, photo_folder: Path, tmp_path: Path) -> None:
+def test_devices_agree(device: str, photo_folder: Path, tmp_path: Path) -> None:
     if device == "cuda" and not torch.cuda.is_available():
         pytest.skip("no CUDA device")
     extract(HOG, photo_folder, tmp_path / "here")

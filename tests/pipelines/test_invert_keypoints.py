@@ -1,4 +1,4 @@
-"""Pictures from keypoint files: the job, `preimage invert` and `preimage info`."""
+"""Images from keypoint files: `preimage invert` and `preimage info`."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from preimage.errors import FileFormatError
 from preimage.inverters import Inverter, UShapedConfig
 from preimage.io import decode_file, read_keypoints
 from preimage.io.atomic import file_problem
-from preimage.pipelines import pictures as pictures_module
+from preimage.pipelines import image_writer
 from preimage.pipelines.invert import invert
-from preimage.pipelines.invert_keypoints import fitted
+from preimage.pipelines.invert_keypoints import scaled_down
 from preimage.representations import create_representation, representation_from_spec
 from preimage.representations.sift import Sift
 from preimage.store import write_features
@@ -39,7 +39,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Inverter(Sift().spec, network).save(tmp_path_factory.mktemp("inverter") / "small")
 
 
-def test_every_image_of_a_database_becomes_a_picture(tmp_path: Path, small: Path) -> None:
+def test_every_image_of_a_database_is_reconstructed(tmp_path: Path, small: Path) -> None:
     seen: list[tuple[int, int]] = []
     summary = invert(DATABASE, tmp_path / "out", inverter=small, progress=lambda *done: seen.append(done))
     assert (summary.images, summary.inverter, seen) == (3, str(small), [(1, 3), (2, 3), (3, 3)])
@@ -54,29 +54,29 @@ def test_every_image_of_a_database_becomes_a_picture(tmp_path: Path, small: Path
         assert np.abs(picture - expected).max() <= 0.51
 
 
-def test_a_large_image_at_fewer_pixels(tmp_path: Path, small: Path) -> None:
+def test_max_side_scales_large_images_down(tmp_path: Path, small: Path) -> None:
     invert(DATABASE, tmp_path, inverter=small, max_side=80)
     assert [decode_file(tmp_path / f"{key}.png").shape[:2] for key in ("face.png", "flat.png")] == [(64, 80), (64, 80)]
     keypoints = read_keypoints(DATABASE)[0]
-    half, size = fitted(keypoints, (128, 160), 80)
+    half, size = scaled_down(keypoints, (128, 160), 80)
     assert size == (64, 80)
     assert torch.allclose((half.x + 0.5) * 2 - 0.5, keypoints.x, atol=1e-4)
     assert torch.allclose(half.scale * 2, keypoints.scale)
-    assert fitted(keypoints, (128, 160), 160) == (keypoints, (128, 160))
-    assert fitted(keypoints, (1, 4000), 10)[1] == (1, 10)
+    assert scaled_down(keypoints, (128, 160), 160) == (keypoints, (128, 160))
+    assert scaled_down(keypoints, (1, 4000), 10)[1] == (1, 10)
 
 
-def test_a_file_without_image_size(tmp_path: Path, small: Path) -> None:
+def test_file_without_image_size_needs_size(tmp_path: Path, small: Path) -> None:
     path = opencv_file(tmp_path / "face.yml", FACE, nested=False)
-    with pytest.raises(ValueError, match=r"size.*'face'.*--image-size"):
+    with pytest.raises(ValueError, match=r"size.*'face'.*--size"):
         invert(path, tmp_path / "out", inverter=small)
     assert not (tmp_path / "out").exists()
-    summary = invert(path, tmp_path / "out", inverter=small, image_size=(128, 160))
+    summary = invert(path, tmp_path / "out", inverter=small, size=(128, 160))
     assert summary.images == 1
     assert decode_file(tmp_path / "out" / "face.png").shape == (128, 160, 3)
 
 
-def test_which_inverter_is_taken(tmp_path: Path, small: Path, tiny: Path, ship: Callable[..., None]) -> None:
+def test_choice_of_inverter(tmp_path: Path, small: Path, tiny: Path, ship: Callable[..., None]) -> None:
     with pytest.raises(ValueError, match=r"inverter .*tiny.*hog.*sift"):
         invert(DATABASE, tmp_path, inverter=tiny)
     ship(tiny)
@@ -86,12 +86,12 @@ def test_which_inverter_is_taken(tmp_path: Path, small: Path, tiny: Path, ship: 
     ship(tiny, other, small)
     assert invert(DATABASE, tmp_path / "out").inverter == "small"
     path = opencv_file(tmp_path / "face.yml", FACE, nested=False)
-    assert invert(path, tmp_path / "out", image_size=(128, 160)).inverter == "other"
+    assert invert(path, tmp_path / "out", size=(128, 160)).inverter == "other"
     ship(other)
     assert invert(DATABASE, tmp_path / "out").inverter == "other", "of the other detector rather than none"
 
 
-def test_options_for_keypoints_and_another_file(tmp_path: Path, small: Path) -> None:
+def test_keypoint_options_with_other_files_are_rejected(tmp_path: Path, small: Path) -> None:
     (tmp_path / "features").write_bytes(b"")
     with pytest.raises(ValueError, match=r"features: .*empty.*format"):
         invert(tmp_path / "features", tmp_path / "out", inverter=small, max_side=80)
@@ -99,7 +99,7 @@ def test_options_for_keypoints_and_another_file(tmp_path: Path, small: Path) -> 
     with pytest.raises(ValueError, match=r"f\.npz: 'hog'"):
         invert(tmp_path / "f.npz", tmp_path / "out", inverter=small, max_side=80)
     with pytest.raises(ValueError, match="both"):
-        invert(DATABASE, tmp_path / "out", inverter=small, keypoint_format="colmap", layout="matlab")
+        invert(DATABASE, tmp_path / "out", inverter=small, keypoint_format="colmap", convention="matlab")
     with pytest.raises(ValueError, match=r"\.db.*keypoints.*representation, spec"):
         invert(DATABASE, tmp_path / "out", inverter=small, spec=Sift().spec)
     with pytest.raises(ValueError, match=r"max_side.*1"):
@@ -115,10 +115,10 @@ def keypoint_arrays(count: int, width: int, height: int, seed: int = 0) -> dict[
     }
 
 
-def test_width_and_height_exchanged(tmp_path: Path, small: Path, run: Run) -> None:
+def test_exchanged_width_and_height_are_reported(tmp_path: Path, small: Path, run: Run) -> None:
     np.savez(tmp_path / "a.npz", **keypoint_arrays(60, 80, 48))
-    assert invert(tmp_path / "a.npz", tmp_path / "out", inverter=small, image_size=(48, 80)).notes == ()
-    options = ("invert", tmp_path / "a.npz", "-o", tmp_path / "wrong", "--inverter", small, "--image-size")
+    assert invert(tmp_path / "a.npz", tmp_path / "out", inverter=small, size=(48, 80)).notes == ()
+    options = ("invert", tmp_path / "a.npz", "-o", tmp_path / "wrong", "--inverter", small, "--size")
     code, _, err = run(*options, "80x48")
     assert code == 1
     assert re.search(r"a\.npz: 'a': \d+ of 60 keypoints.*48×80.*exchanged", err)
@@ -131,7 +131,7 @@ def test_width_and_height_exchanged(tmp_path: Path, small: Path, run: Run) -> No
     assert re.search(r"'a': 1 of 60 keypoints.*80×48", out)
 
 
-def test_one_bad_image_does_not_cost_the_others(tmp_path: Path, small: Path, run: Run) -> None:
+def test_bad_images_are_skipped(tmp_path: Path, small: Path, run: Run) -> None:
     good, bad, turned = keypoint_arrays(20, 40, 30), keypoint_arrays(20, 40, 30), keypoint_arrays(20, 30, 40)
     bad["descriptors"] -= 1
     images = {"a": good, "b": bad, "c": turned, "d": good}
@@ -159,11 +159,11 @@ def test_nothing_to_invert(tmp_path: Path, small: Path, run: Run) -> None:
     (tmp_path / "folder" / "a.sift").touch()
     write_features(tmp_path / "none.features", create_representation("hog").spec, [])
     for name, options, words in [
-        ("empty.sift", ("--image-size", "64x64"), "holds no keypoints"),
-        ("none.db", (), "holds no images"),
-        ("bare.db", (), "holds no keypoints for any of its 2 images"),
-        ("folder", ("--image-size", "64x64"), "holds no keypoints"),
-        ("none.features", (), "holds no images"),
+        ("empty.sift", ("--size", "64x64"), "contains no keypoints"),
+        ("none.db", (), "contains no images"),
+        ("bare.db", (), "contains no keypoints for any of its 2 images"),
+        ("folder", ("--size", "64x64"), "contains no keypoints"),
+        ("none.features", (), "contains no images"),
     ]:
         code, _, err = run("invert", tmp_path / name, "-o", tmp_path / "out", "--inverter", small, *options)
         if name == "none.features":
@@ -182,39 +182,39 @@ def test_images_without_keypoints_are_counted(tmp_path: Path, small: Path, run: 
     assert json.loads(out)["images_without_keypoints"] == 1
 
 
-def test_an_image_that_is_too_large(tmp_path: Path, small: Path) -> None:
+def test_too_large_image_is_rejected(tmp_path: Path, small: Path) -> None:
     np.savez(tmp_path / "f.npz", **keypoint_arrays(20, 4000, 3000), image_size=np.array([1 << 20, 1 << 20]))
     with pytest.raises(FileFormatError, match=r"1048576×1048576 pixels.*--max-side"):
         invert(tmp_path / "f.npz", tmp_path / "out", inverter=small)
     assert invert(tmp_path / "f.npz", tmp_path / "out", inverter=small, max_side=64).images == 1
 
 
-def test_frames_of_matlab_come_back(tmp_path: Path, small: Path, run: Run) -> None:
+def test_frames_of_matlab_are_inverted(tmp_path: Path, small: Path, run: Run) -> None:
     scipy_io = pytest.importorskip("scipy.io")
     arrays = keypoint_arrays(60, 80, 48)
     from_one = arrays["keypoints"] + np.array([1, 1, 0, 0])
     scipy_io.savemat(tmp_path / "a.mat", {"F": from_one.T, "D": arrays["descriptors"].T})
     np.savez(tmp_path / "b.npz", **arrays)
     for name in ("a.mat", "b.npz"):
-        invert(tmp_path / name, tmp_path / "out", inverter=small, image_size=(48, 80))
+        invert(tmp_path / name, tmp_path / "out", inverter=small, size=(48, 80))
     difference = decode_file(tmp_path / "out" / "a.png").astype(int) - decode_file(tmp_path / "out" / "b.png")
     assert np.abs(difference).max() <= 1
     code, out, _ = run("info", tmp_path / "a.mat", "--json")
     assert (code, json.loads(out)["format"], json.loads(out)["keypoints"]) == (0, "mat", 60)
 
 
-def test_keys_that_the_file_system_does_not_tell_apart(tmp_path: Path, small: Path, monkeypatch: Monkey) -> None:
+def test_keys_that_differ_only_in_case(tmp_path: Path, small: Path, monkeypatch: Monkey) -> None:
     arrays = {role: array.astype(np.float32) for role, array in keypoint_arrays(20, 40, 30).items()}
     pair = arrays["keypoints"], np.minimum(arrays["descriptors"] * 20, 255).astype(np.uint8)
     database = colmap_database(tmp_path / "a.db", {"A.jpg": pair, "a.jpg": pair})
-    monkeypatch.setattr(pictures_module, "file_problem", functools.partial(file_problem, folded=True))
+    monkeypatch.setattr(image_writer, "file_problem", functools.partial(file_problem, folded=True))
     with pytest.raises(ValueError, match=r"'A\.jpg'.*'a\.jpg'"):
         invert(database, tmp_path / "out", inverter=small)
-    monkeypatch.setattr(pictures_module, "file_problem", functools.partial(file_problem, folded=False))
+    monkeypatch.setattr(image_writer, "file_problem", functools.partial(file_problem, folded=False))
     assert invert(database, tmp_path / "out", inverter=small).images == 2
 
 
-def test_pictures_stay_in_their_folder(tmp_path: Path, small: Path) -> None:
+def test_images_stay_in_the_output_folder(tmp_path: Path, small: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "sub").symlink_to(tmp_path / "elsewhere")
@@ -223,20 +223,20 @@ def test_pictures_stay_in_their_folder(tmp_path: Path, small: Path) -> None:
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
-def test_the_commands(tmp_path: Path, small: Path, run) -> None:  # type: ignore[no-untyped-def]
+def test_invert_and_info_commands(tmp_path: Path, small: Path, run) -> None:  # type: ignore[no-untyped-def]
     path = opencv_file(tmp_path / "face.yml", FACE, nested=True)
     data = tmp_path / "face.dat"
     data.write_bytes(path.read_bytes())
-    options = ("--inverter", small, "-o", tmp_path / "out", "--image-size", "128x160", "--json")
+    options = ("--inverter", small, "-o", tmp_path / "out", "--size", "128x160", "--json")
     code, out, _ = run("invert", data, *options, "--keypoint-format", "opencv", "--normalization", "l2")
     assert (code, json.loads(out)["images"]) == (0, 1)
     assert decode_file(tmp_path / "out" / "face.png").shape == (128, 160, 3)
-    code, _, err = run("invert", path, "--inverter", small, "-o", tmp_path / "out", "--image-size", "128")
-    assert (code, bool(re.search("--image-size.*'128'", err))) == (1, True)
+    code, _, err = run("invert", path, "--inverter", small, "-o", tmp_path / "out", "--size", "128")
+    assert (code, bool(re.search("--size.*'128'", err))) == (2, True)
     code, out, _ = run("info", DATABASE, "--json")
     facts = json.loads(out)
     assert (code, facts["kind"], facts["format"]) == (0, "keypoint file", "colmap")
-    assert (facts["images"], facts["keypoints"], facts["most_in_an_image"]) == (3, 85, 78)
+    assert (facts["images"], facts["keypoints"], facts["max_per_image"]) == (3, 85, 78)
     assert facts["normalization"] == "l1_root"
     assert facts["sizes"] == {"128×160": 1, "64×80": 1, "96×112": 1}
     code, out, _ = run("info", tmp_path)
@@ -246,7 +246,7 @@ def test_the_commands(tmp_path: Path, small: Path, run) -> None:  # type: ignore
     assert (code, json.loads(out)["format"]) == (0, "opencv")
 
 
-def test_sparse_sift_is_what_the_inverter_says(small: Path) -> None:
+def test_keypoint_grid_has_the_parameters_of_the_inverter(small: Path) -> None:
     assert representation_from_spec(Inverter.load(small).spec) == Sift()
 
 
@@ -256,7 +256,7 @@ def _likeness(picture: np.ndarray, original: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("program", ["opencv", "vlfeat", "colmap"])
-def test_keypoints_that_another_program_wrote_come_back_as_the_photograph(tmp_path: Path, program: str) -> None:
+def test_reconstruction_from_keypoints_of_another_program(tmp_path: Path, program: str) -> None:
     """Found and written by the real program; read, and inverted with the inverter that comes with the package."""
     face = FACE
     if program == "colmap":
@@ -269,7 +269,7 @@ def test_keypoints_that_another_program_wrote_come_back_as_the_photograph(tmp_pa
             pytest.skip("VLFeat is not installed")
         else:
             path = vlfeat_file(tmp_path / "face.sift", *vlfeat.sift(face.astype(np.float32)))
-        invert(path, tmp_path / "out", image_size=(face.shape[0], face.shape[1]))
+        invert(path, tmp_path / "out", size=(face.shape[0], face.shape[1]))
         picture = decode_file(tmp_path / "out" / "face.png")
     likeness = _likeness(picture, face)
     assert likeness > 0.75

@@ -22,7 +22,7 @@ from preimage.pipelines import loading
 from preimage.pipelines.choosing import pairings
 from preimage.pipelines.demo import demo
 from preimage.pipelines.evaluate import evaluate
-from preimage.pipelines.extract import ExtractSummary, extract
+from preimage.pipelines.extract import ExtractSummary, extract, extract_with_summary
 from preimage.pipelines.invert import invert
 from preimage.pipelines.loading import decodable_listing
 from preimage.pipelines.sheet import sheet
@@ -34,10 +34,10 @@ HOG = create_representation("hog")
 
 
 def _extracted(images: Path, output: Path, **options: object) -> ExtractSummary:
-    return extract(HOG, images, output, **options)  # type: ignore[arg-type]
+    return extract_with_summary(HOG, images, output, **options)  # type: ignore[arg-type]
 
 
-def test_pictures_come_back_at_the_processed_size_from_the_file_alone(mixed: Path, tiny: Path, tmp_path: Path) -> None:
+def test_images_have_the_processed_size(mixed: Path, tiny: Path, tmp_path: Path) -> None:
     _extracted(mixed, tmp_path / "f")
     file = FeatureStore(tmp_path / "f")
     shutil.rmtree(mixed)
@@ -60,18 +60,18 @@ def test_plain_arrays_need_a_spec(photo_folder: Path, tiny: Path, tmp_path: Path
     assert invert(tmp_path / "f.npy", tmp_path / "out", inverter=tiny, spec=HOG.spec).images == 20
 
 
-def test_a_misfit_names_the_field(photo_folder: Path, tiny: Path, tmp_path: Path) -> None:
+def test_other_spec_names_the_field(photo_folder: Path, tiny: Path, tmp_path: Path) -> None:
     extract(create_representation("hog", cell_size=4), photo_folder, tmp_path / "f")
     with pytest.raises(ValueError, match=r"inverter != features\): parameters\.cell_size: 8 != 4"):
         invert(tmp_path / "f", tmp_path / "out", inverter=tiny)
     with pytest.raises(LookupError, match="--inverter"):
         invert(tmp_path / "f", tmp_path / "out")
-    with pytest.raises(ValueError, match=r"file != asked for\): parameters\.cell_size: 4 != 8"):
+    with pytest.raises(ValueError, match=r"file != spec\): parameters\.cell_size: 4 != 8"):
         invert(tmp_path / "f", tmp_path / "out", inverter=tiny, spec=HOG.spec)
     assert not (tmp_path / "out").exists()
 
 
-def test_pictures_never_leave_the_folder_through_a_link(tiny: Path, tmp_path: Path) -> None:
+def test_images_are_not_written_through_a_link(tiny: Path, tmp_path: Path) -> None:
     record = FeatureRecord("link/a", np.zeros((31, 8, 8), np.float32), (64, 64), (64, 64))
     write_features(tmp_path / "f", HOG.spec, [record])
     (tmp_path / "elsewhere").mkdir()
@@ -82,7 +82,7 @@ def test_pictures_never_leave_the_folder_through_a_link(tiny: Path, tmp_path: Pa
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
-def test_features_without_a_pre_image_are_named(tiny: Path, tmp_path: Path) -> None:
+def test_nonfinite_features_are_named(tiny: Path, tmp_path: Path) -> None:
     good, bad = np.zeros((31, 8, 8), np.float32), np.full((31, 8, 8), np.nan, np.float32)
     records = [FeatureRecord(key, value, (64, 64), (64, 64)) for key, value in (("good", good), ("bad", bad))]
     write_features(tmp_path / "f", HOG.spec, records)
@@ -90,7 +90,7 @@ def test_features_without_a_pre_image_are_named(tiny: Path, tmp_path: Path) -> N
         invert(tmp_path / "f", tmp_path / "out", inverter=tiny)
 
 
-def test_damaged_features_and_absent_devices(photo_folder: Path, tiny: Path, tmp_path: Path) -> None:
+def test_damaged_features_and_unknown_devices(photo_folder: Path, tiny: Path, tmp_path: Path) -> None:
     _extracted(photo_folder, tmp_path / "f")
     with pytest.raises(ValueError, match="device"):
         invert(tmp_path / "f", tmp_path / "out", inverter=tiny, device="cuba")
@@ -131,7 +131,7 @@ def test_evaluation_agrees_with_the_definitions(photo_folder: Path, tiny: Path, 
     assert np.mean([float(row["psnr_db"]) for row in rows[:20]]) == pytest.approx(summary.psnr, abs=1e-3)
 
 
-def test_evaluation_refuses_bad_input(photo_folder: Path, tiny: Path, tmp_path: Path) -> None:
+def test_evaluate_rejects_bad_input(photo_folder: Path, tiny: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"two images.*1"):
         evaluate(tiny, list_images(photo_folder)[:1], size=64)
     with pytest.raises(ValueError, match=r"size.*11"):
@@ -141,7 +141,7 @@ def test_evaluation_refuses_bad_input(photo_folder: Path, tiny: Path, tmp_path: 
         evaluate(tiny, [photo_folder, tmp_path / "x.png"], size=64)
 
 
-def test_bad_images_are_left_out_and_listed(mixed: Path, tiny: Path, tmp_path: Path) -> None:
+def test_bad_images_are_skipped_and_listed(mixed: Path, tiny: Path, tmp_path: Path) -> None:
     (mixed / "broken.png").write_bytes(b"no image")
     (mixed / "gone.png").symlink_to("nowhere.png")
     for run in (
@@ -169,7 +169,7 @@ def test_bad_images_are_left_out_and_listed(mixed: Path, tiny: Path, tmp_path: P
             run()
 
 
-def test_inversion_and_evaluation_keep_to_the_budget_of_bytes(
+def test_invert_and_evaluate_fit_the_memory_budget(
     photo_folder: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _extracted(photo_folder, tmp_path / "f", size=64)
@@ -189,7 +189,7 @@ def test_inversion_and_evaluation_keep_to_the_budget_of_bytes(
     assert again.error == pytest.approx(scores.error, rel=1e-5)
 
 
-def test_the_sheet_shows_photograph_glyphs_and_reconstruction(mixed: Path, tiny: Path, tmp_path: Path) -> None:
+def test_sheet_shows_image_drawing_and_reconstruction(mixed: Path, tiny: Path, tmp_path: Path) -> None:
     summary = sheet(mixed, tmp_path / "new" / "sheet.png", inverter=tiny, size=64, tile=96)
     page = decode_file(tmp_path / "new" / "sheet.png")
     assert page.shape == (summary.height, summary.width, 3)
@@ -214,7 +214,7 @@ def test_sheets_without_errors(mixed: Path, tiny: Path, tmp_path: Path) -> None:
         sheet(tmp_path / "absent", tmp_path / "s.png", inverter=tiny, tile=31)
 
 
-def test_a_sheet_of_several_is_the_papers_figure(
+def test_sheet_of_several_representations(
     mixed: Path, tiny: Path, tiny_lbp: Path, ship: Callable[..., None], tmp_path: Path
 ) -> None:
     ship()
@@ -258,7 +258,7 @@ def test_inverters_find_their_representations(tiny: Path, tiny_lbp: Path, ship: 
         pairings(None, ["hog", "hock"])
 
 
-def test_a_folder_of_the_same_name_hides_no_pretrained_inverter(
+def test_folder_of_the_same_name_does_not_hide_a_pretrained_inverter(
     mixed: Path, tiny: Path, ship: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ship(tiny)
@@ -271,8 +271,8 @@ def test_a_folder_of_the_same_name_hides_no_pretrained_inverter(
         invert(tmp_path / "f", tmp_path / "out", inverter="tiny")
 
 
-def test_the_demo_reconstructs_from_its_feature_file(tiny: Path, tmp_path: Path) -> None:
-    summary = demo(tmp_path / "demo", inverter=tiny, size=64, command="preimage demo --x")
+def test_demo_reconstructs_from_stored_features(tiny: Path, tmp_path: Path) -> None:
+    summary = demo(output=tmp_path / "demo", inverter=tiny, size=64, command="preimage demo --x")
     (result,) = summary.results
     assert summary.images == len(result.scores) == 5
     assert decode_file(summary.sheet).shape[2] == 3
@@ -288,8 +288,8 @@ def test_the_demo_reconstructs_from_its_feature_file(tiny: Path, tmp_path: Path)
     assert json.loads(json.dumps(plain(summary)))["results"][0]["inverter"] == str(tiny)
 
 
-def test_the_demo_shows_several_representations(tiny: Path, tiny_lbp: Path, mixed: Path, tmp_path: Path) -> None:
-    summary = demo(tmp_path / "demo", images=mixed, inverter=[tiny, tiny_lbp], size=64)
+def test_demo_of_several_representations(tiny: Path, tiny_lbp: Path, mixed: Path, tmp_path: Path) -> None:
+    summary = demo(mixed, tmp_path / "demo", inverter=[tiny, tiny_lbp], size=64)
     assert [result.features.name for result in summary.results] == ["photographs.hog", "photographs.lbp"]
     page = summary.page.read_text()
     assert page.count("<img ") == 25
@@ -301,22 +301,20 @@ def test_the_demo_shows_several_representations(tiny: Path, tiny_lbp: Path, mixe
         assert (result.reconstructions / "sub" / "rocket.png").is_file()
 
 
-def test_by_default_the_demo_shows_what_is_pretrained(
+def test_demo_uses_the_pretrained_inverters_by_default(
     mixed: Path, tiny: Path, tiny_lbp: Path, ship: Callable[..., None], tmp_path: Path
 ) -> None:
     some = sorted(mixed.glob("*.png"))[:2]
     second = Inverter.load(tiny).save(tmp_path / "tiny-2")
     ship(tiny_lbp, second, tiny)
-    summary = demo(tmp_path / "demo", images=some, size=64)
+    summary = demo(some, tmp_path / "demo", size=64)
     assert [result.inverter for result in summary.results] == ["tiny", "tiny-lbp"], "one for each, HOG first"
 
 
-def test_the_demo_tells_at_once_what_is_wrong(
-    mixed: Path, tiny_lbp: Path, ship: Callable[..., None], tmp_path: Path
-) -> None:
+def test_demo_rejects_bad_input(mixed: Path, tiny_lbp: Path, ship: Callable[..., None], tmp_path: Path) -> None:
     ship()
     with pytest.raises(ValueError, match=r"camera\.png.*folder"):
-        demo(mixed / "camera.png", images=mixed)
+        demo(mixed, mixed / "camera.png")
     for error, words, options in (
         (LookupError, r"inverter.*hog", {}),
         (ValueError, r"two.*1", {"images": mixed / "camera.png"}),
@@ -324,5 +322,9 @@ def test_the_demo_tells_at_once_what_is_wrong(
         (ValueError, r"12×12 pixels.*LBP.*16.*16$", {"size": 12}),
     ):
         with pytest.raises(error, match=words):
-            demo(tmp_path / "demo", **{"images": mixed, **options}, inverter=tiny_lbp if "size" in options else None)
+            demo(
+                output=tmp_path / "demo",
+                **{"images": mixed, **options},
+                inverter=tiny_lbp if "size" in options else None,
+            )
     assert not (tmp_path / "demo").exists()

@@ -34,7 +34,7 @@ def hog(tiny: Path) -> Reconstructor:
     return Reconstructor("hog", tiny, device="cpu")
 
 
-def test_it_is_the_representation_and_then_the_inverter(hog: Reconstructor, tiny: Path, images: torch.Tensor) -> None:
+def test_reconstruction_is_extraction_then_inversion(hog: Reconstructor, tiny: Path, images: torch.Tensor) -> None:
     features = HOG(images)
     assert torch.equal(hog.features(images), features)
     made = Inverter.load(tiny)(features, size=(48, 64))
@@ -61,7 +61,7 @@ def test_leading_dimensions_and_containers_are_kept(
     assert hog.invert(features).shape == hog.invert(features.numpy()).shape == (*leading, 3, 48, 64)
 
 
-def test_arrays_may_be_read_only_and_turned_round(hog: Reconstructor, images: torch.Tensor) -> None:
+def test_arrays_may_be_read_only_and_strided(hog: Reconstructor, images: torch.Tensor) -> None:
     array = images.numpy()[:, :, ::-1].copy()
     turned = array[:, :, ::-1]
     turned.flags.writeable = False
@@ -69,7 +69,7 @@ def test_arrays_may_be_read_only_and_turned_round(hog: Reconstructor, images: to
 
 
 @pytest.mark.parametrize("layer", ["maps", "vector"])
-def test_with_a_view_part_of_the_image_comes_back(layer: str) -> None:
+def test_output_region_is_part_of_the_image(layer: str) -> None:
     known = ToyNetwork().representation(layer)
     made = Reconstructor(known, tiny_inverter(known.spec, VIEWS[layer]), device="cpu")
     images = torch.randint(0, 256, (2, 2, 3, SIDE, SIDE), dtype=torch.uint8)
@@ -87,13 +87,13 @@ def test_with_a_view_part_of_the_image_comes_back(layer: str) -> None:
         made.side(64)
 
 
-def test_the_size_is_settled(hog: Reconstructor) -> None:
+def test_size_of_images(hog: Reconstructor) -> None:
     assert (hog.side(), hog.side(64), hog.side(default=96)) == (256, 64, 96)
     with pytest.raises(ValueError, match="3×3"):
         hog.side(3)
 
 
-def test_misfits_name_the_fields(tiny: Path, tiny_lbp: Path, ship: Callable[..., None]) -> None:
+def test_other_specs_name_the_fields(tiny: Path, tiny_lbp: Path, ship: Callable[..., None]) -> None:
     with pytest.raises(ValueError, match=r"tiny.*hog.*parameters\.cell_size: 8 != 4"):
         Reconstructor(create_representation("hog", cell_size=4), tiny)
     with pytest.raises(ValueError, match=r"lbp.*hog"):
@@ -126,15 +126,13 @@ def test_without_a_representation_features_alone_are_inverted() -> None:
         ([[1]], TypeError, "list"),
     ],
 )
-def test_what_are_no_images_is_refused(
-    hog: Reconstructor, given: torch.Tensor, error: type[Exception], words: str
-) -> None:
+def test_bad_images_are_rejected(hog: Reconstructor, given: torch.Tensor, error: type[Exception], words: str) -> None:
     for method in (hog, hog.features, hog.target):
         with pytest.raises(error, match=words):
             method(given)
 
 
-def test_what_are_no_features_is_refused(hog: Reconstructor) -> None:
+def test_bad_features_are_rejected(hog: Reconstructor) -> None:
     with pytest.raises(ValueError, match=r"features.*\(B, 31, h, w\).*\(2, 30, 4, 4\)"):
         hog.invert(torch.zeros(2, 30, 4, 4))
     with pytest.raises(ValueError, match=r"features.*\(B, 31, h, w\)"):
@@ -159,7 +157,7 @@ def test_large_batches_are_computed_in_parts(
     assert sizes == [3, 3, 2]
 
 
-def test_all_images_come_in_order_and_bad_ones_are_told(hog: Reconstructor, mixed: Path, tmp_path: Path) -> None:
+def test_images_keep_their_order_and_bad_ones_are_listed(hog: Reconstructor, mixed: Path, tmp_path: Path) -> None:
     (mixed / "broken.png").write_bytes(b"no image")
     sources, skipped = list_images(mixed), []
     batches = list(hog.compare_all(sources, 64, 2, skipped=skipped))
@@ -171,14 +169,14 @@ def test_all_images_come_in_order_and_bad_ones_are_told(hog: Reconstructor, mixe
         list(hog.compare_all(sources, 64, 2))
 
 
-def test_auto_is_cuda_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_is_cuda_if_available(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert checked_device() == checked_device("auto") == torch.device("cpu")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert checked_device() == checked_device("auto") == torch.device("cuda")
 
 
-def test_features_are_computed_on_the_cpu_where_the_device_cannot() -> None:
+def test_features_are_computed_on_the_cpu_if_the_device_cannot() -> None:
     meta = torch.device("meta")  # stands for a GPU: no data, but the operations of torch
     assert extraction_device(ToyMaps(), (SIDE, SIDE), meta) == meta
     assert extraction_device(HOG, (64, 64), meta) == torch.device("cpu"), "HOG has no kernel there"
@@ -187,7 +185,7 @@ def test_features_are_computed_on_the_cpu_where_the_device_cannot() -> None:
 
 
 @pytest.mark.parametrize("device", ["cuda"])
-def test_on_a_gpu_a_network_is_computed_there(device: str) -> None:
+def test_network_is_computed_on_the_gpu(device: str) -> None:
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
     known: ToyLayer = ToyNetwork().representation("maps")
@@ -203,5 +201,5 @@ def test_on_a_gpu_a_network_is_computed_there(device: str) -> None:
     torch.testing.assert_close(there.reconstruction, here.reconstruction, atol=1e-3, rtol=0)
 
 
-def test_it_is_public(tiny: Path) -> None:
+def test_reconstructor_is_public(tiny: Path) -> None:
     assert preimage.Reconstructor is Reconstructor

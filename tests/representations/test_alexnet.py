@@ -314,10 +314,12 @@ def test_through_the_command_line(
 ) -> None:
     some = sorted(photo_folder.iterdir())[:2]
     output = tmp_path / "f.safetensors"
-    code, out, err = run("extract", "alexnet-conv3", *some, "-o", output, "--size", 227, "--weights", convolutions)
+    code, out, err = run(
+        "extract", "alexnet-conv3", *some, "-o", output, "--size", 227, "-p", f"weights={convolutions}"
+    )
     assert (code, err) == (0, "")
     assert "alexnet-conv3 caffenet" in out
     code, _, err = run("extract", "alexnet-conv3", *some, "-o", output, "--size", 128)
     assert (code, "227×227" in err) == (1, True)
-    code, _, err = run("extract", "alexnet-conv3", *some, "-o", output, "--variant", "torchvision")
+    code, _, err = run("extract", "alexnet-conv3", *some, "-o", output, "-p", "variant=torchvision")
     assert (code, "weights import alexnet-owt-7be5be79.pth" in err) == (1, True)

@@ -197,7 +197,7 @@ def test_through_the_command_line(
 ) -> None:
     some = sorted(photo_folder.iterdir())[:2]
     output = tmp_path / "photos.lite0"
-    code, out, err = run("extract", "efficientnet-lite0", *some, "-o", output, "--layer", "block10")
+    code, out, err = run("extract", "efficientnet-lite0", *some, "-o", output, "-p", "layer=block10")
     assert (code, err) == (0, "")
     assert "layer block10" in out
     assert next(iter(FeatureStore(output).values())).shape == (112, 14, 14)

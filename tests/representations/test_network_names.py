@@ -167,7 +167,7 @@ def test_factories_that_know_their_preprocessing(factory: str) -> None:
 @pytest.mark.parametrize(
     ("name", "parameters", "words"),
     [
-        ("make", {}, r"--layer.*preimage layers torch:factories_\d+:make"),
+        ("make", {}, r"-p layer=.*preimage layers torch:factories_\d+:make"),
         ("make", {"layer": "body.7"}, r"'body\.7'.*'body"),
         ("make", {"layer": "", "preprocessing": "zoom"}, r"imagenet-rgb, caffe-bgr, unit.*'zoom'"),
         ("make", {"layer": "", "output_layout": "up"}, r"auto, nchw, nhwc, vector.*'up'"),
@@ -177,10 +177,10 @@ def test_factories_that_know_their_preprocessing(factory: str) -> None:
         ("only_keywords", {"layer": "", "weights": "w"}, r"only_keywords.*weights"),
         ("with_weights", {"layer": ""}, r"TypeError: .*'file'"),
         ("with_weights", {"layer": "", "weights": "none.txt"}, r"FileNotFoundError: .*none\.txt"),
-        ("network", {"layer": "", "input_size": 8}, r"Network.*--input-size"),
-        ("representation", {"layer": ""}, r"Representation.*--layer"),
-        ("representation", {"preprocessing": "unit"}, "--preprocessing"),
-        ("ready", {"layer": "", "weights": "w"}, r"network.*--weights"),
+        ("network", {"layer": "", "input_size": 8}, r"Network.*input_size"),
+        ("representation", {"layer": ""}, r"Representation.*layer"),
+        ("representation", {"preprocessing": "unit"}, "out preprocessing"),
+        ("ready", {"layer": "", "weights": "w"}, r"network.*weights"),
         ("fails", {"layer": ""}, r"RuntimeError: no weights in the cupboard \(.*\.py:\d+, in fails\)"),
         ("leaves", {"layer": ""}, r"SystemExit: 3 \(.*\.py:\d+, in leaves\)"),
         ("number", {"layer": ""}, r"int.*torch\.nn\.Module.*preimage\.Network.*Representation"),
@@ -222,7 +222,7 @@ def test_a_file_that_names_a_factory_imports_nothing(factory: str) -> None:
 
 
 def test_layers_on_the_command_line(run: Run, factory: str) -> None:
-    code, out, err = run("layers", f"{factory}:make", "--input-size", SIDE)
+    code, out, err = run("layers", f"{factory}:make", "-p", f"input_size={SIDE}")
     assert (code, err) == (0, "")
     rows = [line.split() for line in out.splitlines()]
     assert [row[0] for row in rows[:8]] == ["layer", "body.0", "body.1", "body.2", "body", "rows", "head", "''"]
@@ -244,11 +244,11 @@ def test_layers_on_the_command_line(run: Run, factory: str) -> None:
         "calls": 1,
     }
     assert "returns tuple" in found["layers"][4]["problem"]
-    code, out, _ = run("layers", f"{factory}:tokens", "--input-size", SIDE)
+    code, out, _ = run("layers", f"{factory}:tokens", "-p", f"input_size={SIDE}")
     assert code == 0
     assert re.search(r"^0 .* 8×4×4 \(1 token beside\) ", out, re.MULTILINE)
-    assert re.search(r"--output-layout tokens-middle", out)
-    assert re.search(r"^channels last.*--output-layout nhwc: 1, ''$", out, re.MULTILINE)
+    assert re.search(r"-p output_layout=tokens-middle", out)
+    assert re.search(r"^channels last.*-p output_layout=nhwc: 1, ''$", out, re.MULTILINE)
     code, _, err = run("layers", f"{factory}:hog")
     assert (code, "no layers" in err) == (1, True)
     assert run("layers", "hog")[2] == (
@@ -257,7 +257,7 @@ def test_layers_on_the_command_line(run: Run, factory: str) -> None:
 
 
 def test_errors_of_the_networks_code_are_one_line(run: Run, factory: str, photo_folder: Path) -> None:
-    named = ("--layer", "", "--input-size", SIDE, "-o", "f.safetensors", "--batch-size", 2)
+    named = ("-p", "layer=", "-p", f"input_size={SIDE}", "-o", "f.safetensors", "--batch-size", 2)
     code, out, err = run("extract", f"{factory}:Fails", photo_folder, *named)
     assert (code, out, err.count("\n")) == (1, "", 1)
     assert re.search(r"error: .*torch:\S+:Fails.*index out of range in self \(.*\.py:\d+, in f", err)
@@ -267,7 +267,7 @@ def test_errors_of_the_networks_code_are_one_line(run: Run, factory: str, photo_
 
 
 def test_extract_invert_and_evaluate(run: Run, factory: str, photo_folder: Path) -> None:
-    named = (f"{factory}:make", "--layer", "body.2", "--input-size", SIDE, "--preprocessing", "unit")
+    named = (f"{factory}:make", "-p", "layer=body.2", "-p", f"input_size={SIDE}", "-p", "preprocessing=unit")
     code, out, err = run("extract", *named[:1], photo_folder, "-o", "f.safetensors", *named[1:], "--size", SIDE)
     assert (code, err) == (0, "")
     assert "network" in out and "6 channels" in out
@@ -277,17 +277,17 @@ def test_extract_invert_and_evaluate(run: Run, factory: str, photo_folder: Path)
     Inverter(spec, config).save(Path("tiny"))
     assert run("invert", "f.safetensors", "-o", "out", "--inverter", "tiny")[0] == 0
 
-    evaluated = ("evaluate", "tiny", "--images", photo_folder, "--size", SIDE)
+    evaluated = ("evaluate", "tiny", photo_folder, "--size", SIDE)
     code, _, err = run(*evaluated)
     assert code == 1
     assert "--representation torch:" in err
     code, out, err = run(*evaluated, "--representation", *named)
     assert (code, err) == (0, "")
     assert "normalized error" in out
-    code, _, err = run(*evaluated, "--representation", *named, "--output-layout", "vector")
+    code, _, err = run(*evaluated, "--representation", *named, "-p", "output_layout=vector")
     assert (code, "channels: 6 != 96" in err) == (1, True)
-    code, _, err = run(*evaluated, "--layer", "body.2")
-    assert (code, err.count("\n"), "layer" in err and "--representation" in err) == (1, 1, True)
+    code, _, err = run(*evaluated, "-p", "layer=body.2")
+    assert (code, bool(re.search("layer=body.2.*--representation", err))) == (2, True)
 
 
 def test_a_sheet_of_a_factorys_representation(run: Run, factory: str, photo_folder: Path) -> None:

@@ -85,7 +85,7 @@ def test_the_example_is_known_by_its_name() -> None:
 @pytest.mark.usefixtures("mean_color")
 def test_the_example_on_the_command_line(run: Run, photo_folder: Path, tmp_path: Path) -> None:
     output = tmp_path / "f"
-    code, out, err = run("extract", "mean-color", photo_folder, "-o", output, "--cell-size", 32, "--json")
+    code, out, err = run("extract", "mean-color", photo_folder, "-o", output, "-p", "cell_size=32", "--json")
     assert code == 0, err
     assert json.loads(out)["spec"]["parameters"] == {"cell_size": 32}
 

@@ -127,7 +127,7 @@ def test_features_of_the_toolboxes_are_ours() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "options"), [("lbp", ["--cell-size", 8]), ("dense-sift", ["--step", 6, "--bin-size", 3])]
+    ("name", "options"), [("lbp", ["-p", "cell_size=8"]), ("dense-sift", ["-p", "step=6", "-p", "bin_size=3"])]
 )
 def test_extract_in_every_format(
     run: Run, photo_folder: Path, tmp_path: Path, name: str, options: list[object]
@@ -138,7 +138,7 @@ def test_extract_in_every_format(
     expected = FeatureStore(ours)
     for suffix, layout in [(".npz", "matlab"), (".npy", None), (".mat", None), (".h5", None), (".hdf5", "cyvlfeat")]:
         path = tmp_path / f"f{suffix}"
-        named = [] if layout is None else ["--layout", layout]
+        named = [] if layout is None else ["--convention", layout]
         code, _, err = run("extract", name, *some, "-o", path, *options, *named)
         assert (code, err) == (0, "")
         told = suffix in (".mat", ".h5", ".hdf5")
@@ -155,15 +155,15 @@ def test_flat_windows_and_wrong_options(run: Run, photo_folder: Path, tmp_path: 
     image = min(photo_folder.iterdir())
     path = tmp_path / "f"
     code, out, _ = run(
-        "extract", "dense-sift", image, "-o", path, "--variant", "vlfeat-dsift-flat", "--window-size", 1.5
+        "extract", "dense-sift", image, "-o", path, "-p", "variant=vlfeat-dsift-flat", "-p", "window_size=1.5"
     )
     assert (code, "dense-sift vlfeat-dsift-flat (bin_size 4, step 4, window_size 1.5), 128 channels" in out) == (
         0,
         True,
     )
-    code, _, err = run("extract", "lbp", image, "-o", path, "--step", 4)
-    assert (code, bool(re.search("lbp.*step.*cell_size, variant", err))) == (1, True)
-    code, _, err = run("extract", "lbp", image, "-o", path, "--layout", "matlab")
+    code, _, err = run("extract", "lbp", image, "-o", path, "-p", "step=4")
+    assert (code, bool(re.search("lbp.*step.*cell_size, variant", err))) == (2, True)
+    code, _, err = run("extract", "lbp", image, "-o", path, "--convention", "matlab")
     assert (code, "feature store" in err) == (1, True)
     code, _, err = run("extract", "hog", image, "-o", tmp_path / "f.mat", "--dtype", "float16")
     assert (code, "float32" in err) == (1, True)
@@ -183,7 +183,7 @@ def test_a_sheet_without_an_inverter_has_two_columns(
     (column,) = summary.columns
     assert column.inverter is None
     assert re.search(f"inverter.*{name}", column.missing)
-    variant = ["--variant", "opencv"] if name == "sift" else []
+    variant = ["-p", "variant=opencv"] if name == "sift" else []
     code, out, _ = run(
         "sheet", mixed, "-o", tmp_path / "t.png", "--representation", name, *variant, "--size", 64, "--tile", 96
     )

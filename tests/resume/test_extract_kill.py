@@ -85,12 +85,13 @@ class _Ward:
     """Starts extractions in children, kills them, and looks at what they leave."""
 
     def __init__(self, representation: str, images: Path, folder: Path, output: str) -> None:
-        from preimage.pipelines import extract as module  # noqa: PLC0415
+        from preimage.pipelines import extract_batches  # noqa: PLC0415
+        from preimage.pipelines.extract import extract  # noqa: PLC0415
         from preimage.store import FeatureStore, read_index, stored_keys  # noqa: PLC0415
 
-        module.shard_length = lambda image_bytes: 4
+        extract_batches.shard_length = lambda image_bytes: 4
         self._representation = _representation(representation)
-        self._extract = module.extract
+        self._extract = extract
         self._open, self._index, self._keys = FeatureStore, read_index, stored_keys
         self._images = images
         self.folder = folder

@@ -230,7 +230,7 @@ def test_a_run_of_another_version(photo_folder: Path, tmp_path: Path) -> None:
 def test_errors_are_one_line_on_the_command_line(run: Run, photo_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     options = ("--steps", 2, "--batch-size", 2, "--val-count", 4, "--precision", "float32", "--cache", "off")
-    code, _, err = run("train", "toy-maps", "--images", photo_folder, "-o", tmp_path / "file", *options)
+    code, _, err = run("train", "toy-maps", photo_folder, "-o", tmp_path / "file", *options)
     assert (code, err.count("\n"), err.startswith(f"error: {tmp_path / 'file'}: ")) == (1, 1, True)
 
 

@@ -96,7 +96,7 @@ def test_pipelines_on_images_of_one_size(photo_folder: Path, runs: dict[str, Pat
         inverter.output_region.crop,
         3,
     )
-    (result,) = demo(tmp_path / "demo", images=photo_folder, inverter=runs[name]).results
+    (result,) = demo(photo_folder, tmp_path / "demo", inverter=runs[name]).results
     assert result.shape == tuple(file[0].shape)
     assert 0.5 * summary.error < result.error < 1.5 * summary.error
     page = (tmp_path / "demo" / "index.html").read_text()
@@ -111,7 +111,7 @@ def test_representations_of_other_sizes_side_by_side(
     summary = sheet(some, tmp_path / "s.png", inverter=[tiny, *runs.values()], tile=64)
     assert [column.representation for column in summary.columns] == ["hog", *KINDS]
     assert all(column.error is not None for column in summary.columns)
-    results = demo(tmp_path / "demo", images=some, inverter=[tiny, *runs.values()]).results
+    results = demo(some, tmp_path / "demo", inverter=[tiny, *runs.values()]).results
     assert [result.spec.representation for result in results] == ["hog", *KINDS]
     assert "(32 × 32 or 384 × 384 pixels)" in (tmp_path / "demo" / "index.html").read_text()
 
@@ -126,7 +126,7 @@ def test_other_sizes_are_refused(photo_folder: Path, runs: dict[str, Path], tmp_
         with pytest.raises(ValueError, match=rf"{words}.*64"):
             pipeline(runs["toy-maps"], photo_folder, size=64)
     with pytest.raises(ValueError, match=rf"{words}.*64"):
-        demo(tmp_path / "demo", images=photo_folder, inverter=runs["toy-maps"], size=64)
+        demo(photo_folder, tmp_path / "demo", inverter=runs["toy-maps"], size=64)
     with pytest.raises(ValueError, match=r"parameters\.scale: 1\.0 != 2\.0"):
         evaluate(runs["toy-maps"], photo_folder, representation=ToyMaps(scale=2.0))
 

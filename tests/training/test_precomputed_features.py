@@ -286,17 +286,17 @@ def test_names_of_representations_are_taken(photo_folder: Path, tmp_path: Path, 
 
 def test_on_the_command_line(run: Run, photo_folder: Path, tmp_path: Path, made: dict[str, Features]) -> None:
     path = write_npz(tmp_path / "f.npz", made["vectors"])
-    common = ("train", "--features", path, "--images", photo_folder, "-o", tmp_path / "run")
+    common = ("train", "--features", path, photo_folder, "-o", tmp_path / "run")
     options = ("--steps", 2, "--batch-size", 2, "--val-count", 4, "--size", SIDE, "--precision", "float32")
-    code, out, err = run(*common, *options, "--name", "mine", "--json")
+    code, out, err = run(*common, *options, "--features-name", "mine", "--json")
     assert code == 0, err
     assert json.loads(out)["images_seen"] == 4
     assert re.search(f"{path}/compact.*16 images", err)
-    code, _, err = run("train", "hog", *common[1:], *options)
-    assert (code, "one or the other" in err) == (1, True)
+    code, _, err = run(*common, *options, "-p", "cell_size=8")
+    assert (code, bool(re.search("--param.*cell_size=8", err))) == (2, True)
     code, out, err = run("invert", path, "-o", tmp_path / "out", "--inverter", tmp_path / "run")
     assert code == 0, err
-    code, _, err = run("evaluate", tmp_path / "run", "--images", photo_folder)
+    code, _, err = run("evaluate", tmp_path / "run", photo_folder)
     assert (code, "'mine'" in err) == (1, True)
     code, out, err = run("info", tmp_path / "run")
     assert code == 0, err

@@ -326,7 +326,7 @@ def test_other_features_are_another_run(photos: Path, tmp_path: Path) -> None:
 
 def test_on_the_command_line(run: Run, photos: Path, tmp_path: Path) -> None:
     cut_end(photos / "coffee-1.jpg")
-    command = ("train", "toy-maps", "--images", photos, "-o", tmp_path / "run", "--steps", 2, "--batch-size", 2)
+    command = ("train", "toy-maps", photos, "-o", tmp_path / "run", "--steps", 2, "--batch-size", 2)
     options = ("--val-count", 4, "--precision", "float32", "--cache", "off")
     code, _, err = run(*command, *options)
     assert (code, "1 of 20 images" in err, err.count("\n")) == (1, True, 1)

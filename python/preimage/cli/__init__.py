@@ -1,6 +1,6 @@
-"""The command line: one file a command, each a call of the library.
+"""The command line: one file per command, each of which calls one library function.
 
-Nothing heavy is imported before a command runs, so that ``--help`` answers at once.
+Heavy imports wait until a command runs, so that ``--help`` and shell completion are fast.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from preimage.cli.info import info
 from preimage.cli.invert import invert
 from preimage.cli.layers import layers
 from preimage.cli.merge import merge
+from preimage.cli.representations import representations
 from preimage.cli.sheet import sheet
 from preimage.cli.study import study
 from preimage.cli.train import train
@@ -28,18 +29,21 @@ app = typer.Typer(
     name="preimage",
     help="Turn visual features back into images.",
     no_args_is_help=True,
-    add_completion=False,
+    rich_markup_mode=None,  # plain text is easier to read in 80 columns
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (extract, invert, train, evaluate, sheet, info, convert, merge, verify, layers, doctor, demo):
+for _command in (
+    *(demo, extract, invert, train, evaluate, sheet),
+    *(representations, layers, info, verify, convert, merge, doctor),
+):
     app.command()(_command)
 app.add_typer(study, name="study")
 app.add_typer(weights, name="weights")
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(requested: bool) -> None:
+    if requested:
         from preimage import __version__
 
         typer.echo(f"preimage {__version__}")
@@ -49,12 +53,12 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _global_options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     pass
 
 
 def main() -> None:
-    """Entry point of the ``preimage`` command. Exits 0; 1 on an error; 2 on a usage error; 130 on Ctrl-C."""
+    """Run the ``preimage`` command. Exit codes: 0, 1 for an error, 2 for a usage error, 130 for Ctrl-C."""
     app(prog_name="preimage")

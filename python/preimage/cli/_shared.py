@@ -1,4 +1,4 @@
-"""What all commands share: options, errors in one line, results as text or JSON, progress."""
+"""What all commands share: errors in one line, results as text or JSON, progress."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import inspect
 import json
 import math
 import os
+import shlex
 import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import MappingProxyType
-from typing import Annotated, Any, ParamSpec, TypeVar, get_type_hints
+from typing import Any, ParamSpec, TypeVar
 
 import typer
 
@@ -26,71 +26,24 @@ from preimage.spec import Spec
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# One option for each parameter of any representation, with what the representations take by themselves.
-_CELL_SIZE = "Side of a feature cell in pixels (hog: 8, lbp: 16, sift: 4)."
-_VARIANT = (
-    "Definition to follow (hog: vlfeat-uoctti, lbp: vlfeat-uniform, dense-sift: vlfeat-dsift[-flat], "
-    "sift: vlfeat or opencv, alexnet-...: caffenet, bvlc or torchvision)."
-)
-_WEIGHTS = "File of a network's weights (of alexnet-... also the digest of imported ones)."
-_PREPROCESSING = (
-    "How a network takes its pixels: caffe-bgr, imagenet-rgb or, of torch:..., unit (alexnet-...: as the weights say)."
-)
-_LAYER = "Of a network; `preimage layers` lists them (efficientnet-lite0: pooled)."
-_OUTPUT_LAYOUT = (
-    "Of a network's layer: auto, nchw, nhwc, vector; or where its class token is, if not in front: tokens-middle, "
-    "tokens-last, tokens-at-N (torch: auto)."
-)
-_PARAMETERS: dict[str, Any] = {
-    "cell_size": Annotated[int | None, typer.Option("--cell-size", help=_CELL_SIZE)],
-    "step": Annotated[int | None, typer.Option("--step", help="Pixels between descriptors (dense-sift: 4).")],
-    "bin_size": Annotated[int | None, typer.Option("--bin-size", help="Side of a bin in pixels (dense-sift: 4).")],
-    "window_size": Annotated[
-        float | None, typer.Option("--window-size", help="Width of the window in bins (dense-sift: 2).")
-    ],
-    "descriptor_scale": Annotated[
-        float | None, typer.Option("--descriptor-scale", help="Length of a descriptor on the grid (sift: 1).")
-    ],
-    "variant": Annotated[str | None, typer.Option("--variant", help=_VARIANT)],
-    "color": Annotated[
-        str | None, typer.Option("--color", help="What becomes of color: luma or strongest channel (hog: luma).")
-    ],
-    "weights": Annotated[str | None, typer.Option("--weights", help=_WEIGHTS)],
-    "preprocessing": Annotated[str | None, typer.Option("--preprocessing", help=_PREPROCESSING)],
-    "layer": Annotated[str | None, typer.Option("--layer", help=_LAYER)],
-    "output_layout": Annotated[str | None, typer.Option("--output-layout", help=_OUTPUT_LAYOUT)],
-    "input_size": Annotated[
-        int | None, typer.Option("--input-size", help="Side of a network's images in pixels (torch: 224).")
-    ],
-}
-Parameters = Mapping[str, Any]
-NO_PARAMETERS: Parameters = MappingProxyType({})
-Layout = Annotated[
-    str | None,
-    typer.Option("--layout", help="Of plain arrays: preimage, matlab, matlab-transposed or cyvlfeat."),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, everything else on stderr.")]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, ...")]
-SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out images that cannot be used, and list them.")]
-BatchSize = Annotated[int, typer.Option("--batch-size", help="Images computed at once.")]
-
 
 class CommandError(Exception):
-    """An error of ours that a command wants told in one line."""
+    """User-facing error, printed without a traceback."""
 
 
-# Typer's way to end a command; the base of its usage errors is click's, or typer's copy of that.
-_TYPERS_OWN: tuple[type[Exception], ...] = (typer.Exit, typer.Abort, *typer.BadParameter.__bases__)
-_TOLD_IN_FULL = (CommandError, ValueError, TypeError, OSError, LookupError, ImportError)  # of input and files
-_HOW_TO_SEE_MORE = " (PREIMAGE_DEBUG=1 shows where)"
-_OF_MEMORY = ("batch_size", "size", "max_side")  # options that decide how much memory a command takes
+# Exceptions that typer handles itself; the base of its usage errors is click's, or typer's copy of that.
+_TYPER_EXCEPTIONS: tuple[type[Exception], ...] = (typer.Exit, typer.Abort, *typer.BadParameter.__bases__)
+# Errors of input and files: their messages are complete without the type.
+_USER_ERRORS = (CommandError, ValueError, TypeError, OSError, LookupError, ImportError)
+_DEBUG_HINT = " (PREIMAGE_DEBUG=1 prints the traceback)"
+_MEMORY_OPTIONS = ("batch_size", "size", "max_side")  # options that determine how much memory a command needs
 
 
 def reporting(function: Callable[P, R]) -> Callable[P, R]:
-    """Every error becomes ``error: ...`` on stderr and exit code 1, Ctrl-C becomes 130.
+    """Report every error as ``error: ...`` on stderr with exit code 1, and Ctrl-C with 130.
 
-    Errors of memory name the command's options that it depends on. Only our own mistakes (an assertion, an attribute or
-    a name that is not there, in our code) keep their traceback; with ``PREIMAGE_DEBUG=1`` every error does.
+    An out-of-memory error names the options that reduce memory use. Bugs in this package (assertion, attribute and name
+    errors raised here) keep their traceback; with ``PREIMAGE_DEBUG=1`` every error does.
     """
 
     @functools.wraps(function)
@@ -101,29 +54,29 @@ def reporting(function: Callable[P, R]) -> Callable[P, R]:
             typer.echo("interrupted", err=True)
             raise typer.Exit(130) from None
         except BrokenPipeError:
-            raise  # the reader of our output went away: nothing to tell it
-        except _TYPERS_OWN:
+            raise  # whoever read the output is gone
+        except _TYPER_EXCEPTIONS:
             raise
         except Exception as error:
             if os.environ.get("PREIMAGE_DEBUG", "0") not in ("", "0") or _is_bug(error):
                 raise
             line = _one_line(error)
             if any(is_out_of_memory(cause) for cause in _causes(error)):
-                line = f"{'out of memory: ' if is_out_of_memory(error) else ''}{line}; {_less_memory(function)}"
+                line = f"{'out of memory: ' if is_out_of_memory(error) else ''}{line}; {_memory_hint(function)}"
             typer.echo(f"error: {line}", err=True)
             raise typer.Exit(1) from None
 
     return run
 
 
-def _less_memory(command: Callable[..., Any]) -> str:
-    taken = inspect.signature(command).parameters
-    options = [f"--{option.replace('_', '-')}" for option in _OF_MEMORY if option in taken]
-    return f"a smaller {' or '.join(options)} takes less" if options else "smaller files or images take less"
+def _memory_hint(command: Callable[..., Any]) -> str:
+    parameters = inspect.signature(command).parameters
+    options = [f"--{option.replace('_', '-')}" for option in _MEMORY_OPTIONS if option in parameters]
+    return f"reduce {' or '.join(options)}" if options else "use smaller files or images"
 
 
 def _is_bug(error: Exception) -> bool:
-    """Return whether an error says that code of ours is wrong, which a traceback tells best."""
+    """Return whether an error was raised by a mistake in this package, which needs a traceback."""
     if not isinstance(error, AssertionError | AttributeError | NameError):
         return False
     frames = list(traceback.walk_tb(error.__traceback__))
@@ -131,35 +84,10 @@ def _is_bug(error: Exception) -> bool:
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """The error and what it was raised from."""
+    """Yield the error and the errors that it was raised from."""
     while error is not None:
         yield error
         error = error.__cause__
-
-
-def with_parameters(function: Callable[..., R]) -> Callable[..., R]:
-    """Gives a command the options of all representations' parameters, in place of its argument `parameters`.
-
-    Those that were given (are not None) arrive as the dictionary `parameters`.
-    """
-
-    @functools.wraps(function)
-    def run(*args: Any, **kwargs: Any) -> R:
-        chosen = {name: kwargs.pop(name, None) for name in _PARAMETERS}
-        return function(*args, parameters=given(**chosen), **kwargs)
-
-    hints = get_type_hints(function, include_extras=True)
-    signature = inspect.signature(function)
-    after: list[inspect.Parameter] = []
-    for name, parameter in signature.parameters.items():
-        if name == "parameters":
-            options = _PARAMETERS.items()
-            after += [parameter.replace(name=option, default=None, annotation=kind) for option, kind in options]
-        else:
-            after.append(parameter.replace(annotation=hints[name]))
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in after}
-    run.__signature__ = signature.replace(parameters=after)  # type: ignore[attr-defined]
-    return run
 
 
 def _one_line(error: Exception) -> str:
@@ -167,28 +95,23 @@ def _one_line(error: Exception) -> str:
         return f"{error.filename}: {error.strerror}"  # without the number that str() puts first
     if isinstance(error, KeyError) and error.args:
         return str(error.args[0])  # str() would quote it
-    if isinstance(error, _TOLD_IN_FULL) and str(error).strip():
+    if isinstance(error, _USER_ERRORS) and str(error).strip():
         return " ".join(str(error).split())
-    return f"{brief(error)}{_HOW_TO_SEE_MORE}"
-
-
-def given(**values: Any) -> dict[str, Any]:
-    """The options that were given (are not None)."""
-    return {name: value for name, value in values.items() if value is not None}
+    return f"{brief(error)}{_DEBUG_HINT}"
 
 
 @dataclasses.dataclass(frozen=True)
 class Output:
-    """Where a command's words go: stdout for a person; with ``--json`` stderr, and one object on stdout."""
+    """Output of a command: text on stdout; with ``--json`` text on stderr and one JSON object on stdout."""
 
     json: bool
 
     def say(self, line: str) -> None:
-        """A line for a person."""
+        """Print a line of text."""
         typer.echo(line, err=self.json)
 
-    def left_out(self, skipped: Sequence[tuple[str, str]], notes: Sequence[str] = ()) -> None:
-        """Print what was skipped, one line each, with their number; and sentences about what was not read."""
+    def skipped(self, skipped: Sequence[tuple[str, str]], notes: Sequence[str] = ()) -> None:
+        """Print the skipped images, one line each, their number, and notes."""
         for _, problem in skipped:
             self.say(f"skipped {problem}")
         if skipped:
@@ -197,13 +120,13 @@ class Output:
             self.say(note)
 
     def finish(self, result: Any) -> None:
-        """The one JSON object, if that was asked for."""
+        """Print the result as one JSON object, with ``--json``."""
         if self.json:
             typer.echo(json.dumps(plain(result), allow_nan=False))
 
     @contextmanager
     def progress(self, label: str) -> Iterator[Callable[[int, int], None]]:
-        """A callback (done, total) that shows a bar on a terminal, and now and then a line elsewhere."""
+        """Give a callback (done, total) that draws a progress bar on a terminal, and prints lines elsewhere."""
         if sys.stderr.isatty() and has_rich():
             with _bar(label) as show:
                 yield show
@@ -212,7 +135,7 @@ class Output:
 
 
 def has_rich() -> bool:
-    """Return whether rich, which draws the progress bars, imports; plain lines do without."""
+    """Return whether rich, which draws the progress bars, can be imported."""
     try:
         importlib.import_module("rich.progress")
     except Exception:  # a broken installation raises anything
@@ -244,7 +167,7 @@ def _lines(label: str, seconds: float = 10.0) -> Callable[[int, int], None]:
 
 
 def plain(value: Any) -> Any:
-    """A summary as plain JSON values; numbers that JSON lacks become null."""
+    """Return a summary as JSON values; NaN and infinity become null."""
     if isinstance(value, Spec):
         return value.to_dict()
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -259,13 +182,18 @@ def plain(value: Any) -> Any:
 
 
 def describe_spec(spec: Spec) -> str:
-    """One phrase: ``hog vlfeat-uoctti (cell_size 8, color luma), 31 channels``."""
+    """Return a spec as text: ``hog vlfeat-uoctti (cell_size 8, color luma), 31 channels``."""
     parameters = ", ".join(f"{name} {value}" for name, value in spec.parameters.items())
     return f"{spec.representation} {spec.variant} ({parameters}), {spec.channels} channels"
 
 
+def command_line() -> str:
+    """Return the running command, as typed in a shell."""
+    return shlex.join(["preimage", *sys.argv[1:]])
+
+
 def bytes_text(count: int) -> str:
-    """A number of bytes for a person."""
+    """Return a number of bytes as text: ``1.5 MB``."""
     for factor, unit in ((10**12, "TB"), (10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
         if count >= factor:
             return f"{count / factor:.1f} {unit}"
@@ -273,5 +201,5 @@ def bytes_text(count: int) -> str:
 
 
 def plural(count: int, noun: str) -> str:
-    """``1 image``, ``2 images``."""
+    """Return ``1 image``, ``2 images``."""
     return f"{count} {noun}" + ("" if count == 1 else "s")

@@ -7,25 +7,37 @@ from typing import Annotated
 
 import typer
 
-from preimage.cli._shared import Json, Layout, Output, describe_spec, plural, reporting
+from preimage.cli._options import Convention, Json
+from preimage.cli._shared import Output, describe_spec, plural, reporting
 
 
 @reporting
 def convert(
-    features: Annotated[Path, typer.Argument(help="A feature store, a file of features, or arrays that tell a spec.")],
+    features: Annotated[Path, typer.Argument(help="Feature store, feature file, or arrays with a spec (.mat, .h5).")],
     output: Annotated[
         Path,
-        typer.Option("--output", "-o", help="A folder; a file: .safetensors; arrays: .npy, .npz, .mat, .h5."),
+        typer.Option(
+            "--output",
+            "-o",
+            help="Folder for a feature store, or a file: .safetensors; arrays as .npy, .npz, .mat or .h5.",
+        ),
     ],
-    dtype: Annotated[str | None, typer.Option(help="float32 or float16; by default as it is.")] = None,
-    layout: Layout = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="Data type: float32 or float16. Default: that of the features.")
+    ] = None,
+    convention: Convention = None,
     json: Json = False,
 ) -> None:
-    """Write features in another format, or those of an earlier version in the present one."""
+    """Write features in another format.
+
+    Features of an earlier version are read as well.
+
+    Example: preimage convert photos.hog -o photos.mat
+    """
     from preimage.pipelines.convert import convert as run
 
     show = Output(json)
-    source = run(features, output, dtype=dtype, layout=layout)
+    source = run(features, output, dtype=dtype, convention=convention)
     show.say(describe_spec(source.spec))
     show.say(f"wrote {plural(len(source), 'image')} to {output}")
     show.finish({"output": output, "images": len(source), "spec": source.spec})

@@ -1,45 +1,49 @@
-"""``preimage demo``: the whole journey on a few real photographs."""
+"""``preimage demo``: a few photographs from their features alone."""
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from preimage.cli._shared import Device, Json, Output, plural, reporting
+from preimage.cli._options import Device, Inverters, Json
+from preimage.cli._shared import Output, command_line, plural, reporting
 
 
 @reporting
 def demo(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for what the demo writes.")] = Path("demo"),
     images: Annotated[
-        list[str] | None, typer.Option("--images", help="Your own photographs instead of scikit-image's; repeatable.")
-    ] = None,
-    inverter: Annotated[
         list[str] | None,
-        typer.Option(help="Pretrained inverter or folder of one; repeatable. Default: all that are pretrained."),
+        typer.Argument(
+            metavar="IMAGES",
+            help="Folders, image files or tar shards. Default: photographs of scikit-image.",
+            show_default=False,
+        ),
     ] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the page and images.")] = Path("demo"),
+    inverter: Inverters = None,
     size: Annotated[
         int | None,
         typer.Option(
-            help="Resize the short side to this many pixels and cut out the center square; by default what the "
-            "features are made for, or 384."
+            help="Resize and center-crop images to this many pixels a side. Default: the representation's size, or 384."
         ),
     ] = None,
     device: Device = "auto",
     json: Json = False,
 ) -> None:
-    """Reconstruct real photographs from nothing but their features."""
+    """Reconstruct photographs from their features alone.
+
+    Writes an HTML page with the photographs, features and reconstructions.
+
+    Example: preimage demo -o demo/
+    """
     from preimage.pipelines.demo import demo as run
 
     show = Output(json)
-    command = shlex.join(["preimage", *sys.argv[1:]])
-    summary = run(output, images=images or None, inverter=inverter or None, size=size, device=device, command=command)
+    summary = run(images or None, output, inverter=inverter or None, size=size, device=device, command=command_line())
     show.say(f"{plural(summary.images, 'photograph')} from their features alone in {summary.seconds:.1f} s")
-    show.say(f"normalized errors (always the mean image: {summary.mean_image_error:.3f}):")
+    show.say(f"normalized errors (mean image: {summary.mean_image_error:.3f}):")
     for result in summary.results:
         show.say(f"  {result.spec.representation:<12}{result.error:.3f}  by {result.inverter}")
     show.say(f"wrote {summary.sheet}")

@@ -1,59 +1,54 @@
-"""``preimage evaluate``: how well an inverter reconstructs photographs."""
+"""``preimage evaluate``: how well an inverter reconstructs images."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from preimage.cli._shared import (
-    NO_PARAMETERS,
+from preimage.cli._options import (
     BatchSize,
-    CommandError,
+    Csv,
     Device,
+    Images,
     Json,
-    Output,
-    Parameters,
+    Params,
+    Size,
     SkipBad,
-    plural,
-    reporting,
-    with_parameters,
+    complete_inverter,
+    complete_representation,
+    create_if_named,
 )
+from preimage.cli._shared import Output, plural, reporting
 
 
 @reporting
-@with_parameters
 def evaluate(
-    inverter: Annotated[
-        str, typer.Argument(help="A training run's folder, an inverter's folder or a pretrained name.")
-    ],
-    images: Annotated[list[str], typer.Option("--images", help="Folder, image file or tar shard; repeatable.")],
+    inverter: Annotated[str, typer.Argument(help="Folder or name of an inverter.", autocompletion=complete_inverter)],
+    images: Images,
     representation: Annotated[
-        str | None, typer.Option(help="What it inverts, if that is a network's layer: torch:package.module:factory.")
-    ] = None,
-    parameters: Parameters = NO_PARAMETERS,
-    size: Annotated[
-        int | None,
+        str | None,
         typer.Option(
-            help="Resize the short side to this many pixels and cut out the center square; by default what the "
-            "features are made for, or 256."
+            help="Representation that it inverts, for a layer of a network: torch:package.module:factory.",
+            autocompletion=complete_representation,
         ),
     ] = None,
+    param: Params = None,
+    size: Size = None,
     batch_size: BatchSize = 16,
     device: Device = "auto",
-    csv: Annotated[Path | None, typer.Option(help="Write one line an image to this file.")] = None,
+    csv: Csv = None,
     skip_bad: SkipBad = False,
     json: Json = False,
 ) -> None:
-    """Extract, invert and compare: normalized error, PSNR and SSIM."""
-    from preimage.pipelines.evaluate import evaluate as run
-    from preimage.representations import create_representation
+    """Measure error, PSNR and SSIM of an inverter on images.
 
-    if representation is None and parameters:
-        raise CommandError(f"{', '.join(parameters)} given without --representation")
+    Example: preimage evaluate runs/mine val/ --csv scores.csv
+    """
+    from preimage.pipelines.evaluate import evaluate as run
+
     show = Output(json)
-    chosen = None if representation is None else create_representation(representation, **parameters)
+    chosen = create_if_named(representation, param)
     with show.progress("evaluating") as progress:
         summary = run(
             inverter,
@@ -68,10 +63,10 @@ def evaluate(
         )
     count = plural(summary.images, "image")
     show.say(f"{summary.inverter} on {count} of {summary.size} × {summary.size} in {summary.seconds:.1f} s")
-    show.say(f"normalized error  {summary.error:.4f}   (always the mean image: {summary.mean_image_error:.4f})")
+    show.say(f"normalized error  {summary.error:.4f}   (mean image: {summary.mean_image_error:.4f})")
     show.say(f"PSNR              {summary.psnr:.2f} dB")
     show.say(f"SSIM              {summary.ssim:.4f}")
-    show.left_out(summary.skipped, summary.notes)
+    show.skipped(summary.skipped, summary.notes)
     if summary.csv is not None:
         show.say(f"wrote {summary.csv}")
     show.finish(summary)

@@ -1,4 +1,4 @@
-"""``preimage layers``: what of a network can be inverted."""
+"""``preimage layers``: the layers of a network that can be inverted."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from preimage.cli._shared import Json, Output, plural, reporting
+from preimage.cli._options import Json, complete_representation, keyword_types, parse_parameters
+from preimage.cli._shared import Output, plural, reporting
 
 if TYPE_CHECKING:
     from preimage.representations.network import TracedLayer
@@ -16,38 +17,45 @@ if TYPE_CHECKING:
 def layers(
     network: Annotated[
         str,
-        typer.Argument(help="torch:package.module:factory, which makes it; or efficientnet-lite0, alexnet-conv1, ..."),
+        typer.Argument(
+            help="torch:package.module:factory, or a representation such as efficientnet-lite0 or alexnet-conv1.",
+            autocompletion=complete_representation,
+        ),
     ],
-    weights: Annotated[str | None, typer.Option(help="File of its weights, handed to the function.")] = None,
-    preprocessing: Annotated[
-        str | None, typer.Option(help="How it takes its pixels: imagenet-rgb (unless given), caffe-bgr or unit.")
+    param: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--param",
+            "-p",
+            metavar="KEY=VALUE",
+            help="weights=FILE, input_size=PIXELS, or preprocessing=imagenet-rgb, caffe-bgr or unit. Repeatable.",
+        ),
     ] = None,
-    input_size: Annotated[int | None, typer.Option(help="Side of its images in pixels, 224 unless given.")] = None,
     json: Json = False,
 ) -> None:
-    """List the layers of a network in the order in which they answer, with the features that each would make.
+    """List the layers of a network and their features.
 
-    A function is imported, from the current folder too, and called.
+    The layers are in the order of the forward pass. A factory is imported, also from the current folder, and called.
+
+    Example: preimage layers torch:torchvision.models:resnet18
     """
     from preimage.pipelines.layers import layers as run
 
     show = Output(json)
-    summary = run(network, weights=weights, preprocessing=preprocessing, input_size=input_size)
-    rows = [("layer", "kind", "output", "features", "parameters"), *map(_row, summary.layers)]
+    summary = run(network, **parse_parameters(param or (), keyword_types(run), "a network", "--param"))
+    rows = [("layer", "type", "output", "features", "parameters"), *map(_row, summary.layers)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         show.say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-    many = [layer.name for layer in summary.layers if layer.calls > 1]
-    if many:
-        show.say(f"called more than once, and taken the first time: {', '.join(many)}")
+    if repeated := [layer.name for layer in summary.layers if layer.calls > 1]:
+        show.say(f"called more than once (the first output is used): {', '.join(repeated)}")
     if any(layer.prefix_tokens for layer in summary.layers):
         show.say(
-            "tokens beside a grid are taken from its front: --output-layout tokens-middle, tokens-last or tokens-at-N "
-            "says where else they are"
+            "tokens beside a grid are removed from its start; -p output_layout=tokens-middle, tokens-last or "
+            "tokens-at-N states another position"
         )
-    last = [layer.name or "''" for layer in summary.layers if layer.channels_last]
-    if last:
-        show.say(f"channels last, to be taken with --output-layout nhwc: {', '.join(last)}")
+    if last := [layer.name or "''" for layer in summary.layers if layer.channels_last]:
+        show.say(f"channels last, to be used with -p output_layout=nhwc: {', '.join(last)}")
     show.say(f"{summary.network}: {plural(len(summary.layers), 'layer')}, images of {summary.image_size} pixels a side")
     show.finish(summary)
 

@@ -1,4 +1,4 @@
-"""``preimage merge``: stores that hold shares of the same extraction into one."""
+"""``preimage merge``: the stores of a distributed extraction into one."""
 
 from __future__ import annotations
 
@@ -7,18 +7,23 @@ from typing import Annotated
 
 import typer
 
-from preimage.cli._shared import Json, Output, describe_spec, plural, reporting
+from preimage.cli._options import Json
+from preimage.cli._shared import Output, describe_spec, plural, reporting
 
 
 @reporting
 def merge(
-    stores: Annotated[list[Path], typer.Argument(help="The n stores that `preimage extract --shard i/n` wrote.")],
+    stores: Annotated[
+        list[Path], typer.Argument(metavar="STORES", help="The N stores written by preimage extract --shard I/N.")
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the new store.")],
     json: Json = False,
 ) -> None:
-    """Join the stores of an extraction that was shared out into one, without reading their features.
+    """Merge the stores of a distributed extraction.
 
-    The shards are linked where the file system can, and copied otherwise. The stores are left as they are.
+    The features are not read: shards are hard-linked where the file system supports it, and copied otherwise.
+
+    Example: preimage merge part-0 part-1 -o photos.hog
     """
     from preimage.store import merge as run
 

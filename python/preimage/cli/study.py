@@ -1,4 +1,4 @@
-"""``preimage study``: questions put to inverters, each answered by one page."""
+"""``preimage study``: measurements over many images, each written as one page."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import typer
 from preimage.cli.study_disclosure import disclosure
 from preimage.cli.study_layers import layers
 
-study = typer.Typer(
-    help="Measure what features reveal: every study writes its answer as one page.", no_args_is_help=True
-)
+study = typer.Typer(help="Measure what features reveal.\n\nEach study writes one HTML page.", no_args_is_help=True)
 for _command in (disclosure, layers):
     study.command()(_command)

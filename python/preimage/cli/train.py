@@ -1,4 +1,4 @@
-"""``preimage train``: an inverter from a folder of photographs."""
+"""``preimage train``: an inverter from a folder of images."""
 
 from __future__ import annotations
 
@@ -8,97 +8,121 @@ from typing import Annotated, Literal, cast
 
 import typer
 
-from preimage.cli._shared import (
-    NO_PARAMETERS,
-    CommandError,
+from preimage.cli._options import (
     Device,
     Json,
-    Output,
-    Parameters,
-    has_rich,
-    plural,
-    reporting,
-    with_parameters,
+    Params,
+    complete_inverter,
+    complete_representation,
+    parameters_of,
+    usage_error,
 )
+from preimage.cli._shared import CommandError, Output, has_rich, plural, reporting
 
 
 @reporting
-@with_parameters
 def train(
-    images: Annotated[list[str], typer.Option("--images", help="Folder, image file or tar shard; repeatable.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run.")],
     representation: Annotated[
-        str | None, typer.Argument(help="What to invert, for example hog; none with --features.", show_default=False)
+        str | None,
+        typer.Argument(
+            help="Representation to invert, such as hog; omitted with --features.",
+            show_default=False,
+            autocompletion=complete_representation,
+        ),
+    ] = None,
+    images: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="IMAGES", help="Folders, image files or tar shards to train on.", show_default=False),
     ] = None,
     features: Annotated[
         str | None,
-        typer.Option(help="Your own features of the images: a feature file, or arrays with keys (.npz, .npy, .h5)."),
+        typer.Option(
+            help="Precomputed features of the images: a feature store, or arrays with keys (.npz, .npy, .h5)."
+        ),
     ] = None,
-    features_name: Annotated[str | None, typer.Option("--name", help="What to call your own features.")] = None,
+    features_name: Annotated[str | None, typer.Option(help="Name of the precomputed features.")] = None,
     allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="Leave out images without features, and features without an image.")
+        bool, typer.Option("--allow-missing", help="Skip images without features and features without an image.")
     ] = False,
     skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Leave out images or features that cannot be used, and list them.")
+        bool, typer.Option("--skip-bad", help="Skip and list images and features that cannot be used.")
     ] = False,
-    parameters: Parameters = NO_PARAMETERS,
+    param: Params = None,
     val_images: Annotated[
-        list[str] | None, typer.Option(help="Held-out images; by default some of --images. Repeatable.")
+        list[str] | None,
+        typer.Option(metavar="IMAGES", help="Validation images. Repeatable. Default: held out of IMAGES."),
     ] = None,
-    val_count: Annotated[int, typer.Option(help="Images held out of --images.")] = 200,
+    val_count: Annotated[int, typer.Option(help="Number of held-out validation images.")] = 200,
     preset: Annotated[
-        str, typer.Option(help="The network: compact, wide or paper; auto is made for the features.")
+        str, typer.Option(help="Architecture: compact, wide or paper, or auto to fit the shape of the features.")
     ] = "compact",
-    init: Annotated[str | None, typer.Option(help="An inverter of the same network to start from.")] = None,
+    init: Annotated[
+        str | None,
+        typer.Option(help="Inverter of the same architecture to start from.", autocompletion=complete_inverter),
+    ] = None,
     size: Annotated[
         int | None,
-        typer.Option(help="Side of the square training images in pixels; by default the representation's own, or 256."),
+        typer.Option(help="Side of the training images in pixels. Default: the representation's size, or 256."),
     ] = None,
     output_size: Annotated[
-        int | None, typer.Option(help="Side of what comes back, where the preset leaves it open.")
+        int | None, typer.Option(help="Side of the reconstructed images in pixels, with --preset auto.")
     ] = None,
     budget: Annotated[
-        int | None, typer.Option(help="Parameters of the network, where the preset leaves them open.")
+        int | None, typer.Option(help="Approximate number of network parameters, with --preset auto.")
     ] = None,
-    min_crop: Annotated[float, typer.Option(help="Smallest random crop, as a share of the largest square.")] = 0.5,
+    min_crop: Annotated[
+        float, typer.Option(help="Minimum area of a random crop, as a fraction of the largest square.")
+    ] = 0.5,
     steps: Annotated[
         int | None,
-        typer.Option(help="Optimizer steps; by default 20,000, or no limit with --max-hours.", show_default=False),
+        typer.Option(
+            "--max-steps", "--steps", help="Number of optimizer steps. Default: 20000, or no limit with --max-hours."
+        ),
     ] = None,
     max_hours: Annotated[
-        float | None, typer.Option(help="Training time in hours, over which the learning rate then decays.")
+        float | None, typer.Option(help="Training time in hours, over which the learning rate decays.")
     ] = None,
-    batch_size: Annotated[int, typer.Option(help="Images a step.")] = 32,
-    optimizer: Annotated[str, typer.Option(help="adam, or muon for the inner layers.")] = "adam",
-    lr: Annotated[float, typer.Option(help="Adam's, at its height.")] = 1e-3,
-    muon_lr: Annotated[float, typer.Option(help="Muon's, at its height.")] = 0.02,
-    warmup_steps: Annotated[int, typer.Option(help="Steps of linear rise of the learning rate.")] = 500,
-    grad_clip: Annotated[float, typer.Option(help="Longest gradient.")] = 1.0,
-    ema_decay: Annotated[float, typer.Option(help="Of the moving average of the weights.")] = 0.999,
-    precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
+    batch_size: Annotated[int, typer.Option(help="Batch size.")] = 32,
+    optimizer: Annotated[str, typer.Option(help="Optimizer: adam, or muon for the inner layers.")] = "adam",
+    lr: Annotated[float, typer.Option(help="Peak learning rate of Adam.")] = 1e-3,
+    muon_lr: Annotated[float, typer.Option(help="Peak learning rate of Muon.")] = 0.02,
+    warmup_steps: Annotated[int, typer.Option(help="Steps of linear learning-rate warmup.")] = 500,
+    grad_clip: Annotated[float, typer.Option(help="Maximum gradient norm.")] = 1.0,
+    ema_decay: Annotated[float, typer.Option(help="EMA decay.")] = 0.999,
+    precision: Annotated[str, typer.Option(help="Precision: auto, float32 or bfloat16.")] = "auto",
     device: Device = "auto",
-    seed: Annotated[int, typer.Option(help="Of weights, order and crops.")] = 0,
-    workers: Annotated[int, typer.Option(help="Threads that prepare batches.")] = 1,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
+    workers: Annotated[int, typer.Option(help="Number of data loading threads.")] = 1,
     cache: Annotated[
-        str, typer.Option(help="Keep features of some views of every image on disk: auto, on or off.")
+        str, typer.Option(help="Cache the features of a few crops of each image on disk: auto, on or off.")
     ] = "auto",
-    cache_crops: Annotated[int, typer.Option(help="Views of every image in the cache, an even number.")] = 8,
-    cache_folder: Annotated[str | None, typer.Option(help="Where the cache lies; by default in OUTPUT/cache.")] = None,
-    log_every: Annotated[int, typer.Option(help="Steps between lines of progress.")] = 20,
+    cache_crops: Annotated[int, typer.Option(help="Number of cached crops of each image; even.")] = 8,
+    cache_folder: Annotated[str | None, typer.Option(help="Folder of the cache. Default: OUTPUT/cache.")] = None,
+    log_every: Annotated[int, typer.Option(help="Steps between log lines.")] = 20,
     eval_every: Annotated[int, typer.Option(help="Steps between validations.")] = 1000,
     save_every: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 250,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the folder's checkpoint.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume from the checkpoint in OUTPUT.")] = False,
     json: Json = False,
 ) -> None:
-    """Train an inverter on a folder of photographs, or on features of your own and the images that they are of.
+    """Train an inverter on images or precomputed features.
 
-    Ctrl-C saves a checkpoint and exits; the same command with --resume goes on from it.
+    Ctrl-C saves a checkpoint; the same command with --resume continues from it.
+
+    Example: preimage train hog photos/ -o runs/mine --max-steps 20000
     """
+    images = list(images or ())
+    if features is not None:  # all arguments are images
+        representation, images = None, [path for path in (representation, *images) if path is not None]
+    if representation is None and param:
+        raise usage_error("--param", f"precomputed features have no parameters, got {param[0]}")
+    if not images:
+        raise typer.BadParameter("there are none", param_hint="'IMAGES'")
     from preimage import training
 
     config = training.TrainConfig(
         representation=representation,
-        parameters=dict(parameters),
+        parameters={} if representation is None else parameters_of(representation, param),
         images=tuple(images),
         output=str(output),
         features=features,
@@ -142,8 +166,7 @@ def train(
     seen = plural(summary.images_seen, "image")
     show.say(f"{plural(summary.steps, 'step')}, {seen} seen, in {summary.seconds:.0f} s of training")
     show.say(f"{summary.waited / max(summary.seconds, 1e-9):.1%} of that waiting for images")
-    for _, problem in summary.skipped:
-        show.say(f"skipped {problem}")
-    show.say(f"normalized error {summary.error:.4f} (always the mean image: {summary.mean_image_error:.4f})")
-    show.say(f"wrote the inverter, checkpoint.safetensors, metrics.jsonl and samples/ in {summary.folder}/")
+    show.skipped(summary.skipped)
+    show.say(f"normalized error {summary.error:.4f} (mean image: {summary.mean_image_error:.4f})")
+    show.say(f"wrote the inverter, checkpoint.safetensors, metrics.jsonl and samples/ to {summary.folder}/")
     show.finish(summary)

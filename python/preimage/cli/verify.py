@@ -1,4 +1,4 @@
-"""``preimage verify``: whether stored features are undamaged."""
+"""``preimage verify``: whether stored features are intact."""
 
 from __future__ import annotations
 
@@ -7,32 +7,31 @@ from typing import Annotated
 
 import typer
 
-from preimage.cli._shared import CommandError, Json, Output, plural, reporting
+from preimage.cli._options import Json
+from preimage.cli._shared import CommandError, Output, plural, reporting
 
 
 @reporting
 def verify(
-    features: Annotated[list[Path], typer.Argument(help="Feature stores, or single files of features.")],
+    features: Annotated[list[Path], typer.Argument(metavar="FEATURES", help="Feature stores or feature files.")],
     json: Json = False,
 ) -> None:
-    """Compare everything in feature stores with its checksums. Exits with 1 if something is damaged."""
-    from preimage.errors import FileFormatError
-    from preimage.store import FeatureStore
+    """Compare feature stores with their checksums.
+
+    The exit code is 1 if any is damaged.
+
+    Example: preimage verify photos.hog
+    """
+    from preimage.pipelines.verify import verify as run
 
     show = Output(json)
-    damaged: dict[str, list[str]] = {}
-    for path in features:
-        try:
-            store = FeatureStore(path)
-            problems = [str(problem) for problem in store.problems()]
-        except FileFormatError as error:
-            problems = [str(error)]
-        else:
-            if not problems:
-                show.say(f"{path}: {plural(len(store), 'image')}, undamaged")
-        damaged |= {str(path): problems} if problems else {}
-        for problem in problems:
+    results = run(features)
+    for result in results:
+        if not result.problems:
+            show.say(f"{result.path}: {plural(result.images, 'image')}, intact")
+        for problem in result.problems:
             show.say(problem)
-    show.finish({"damaged": damaged})
+    damaged = [result for result in results if result.problems]
+    show.finish({"damaged": {result.path: result.problems for result in damaged}})
     if damaged:
-        raise CommandError(f"{plural(len(damaged), 'store')} of {len(features)} damaged")
+        raise CommandError(f"{plural(len(damaged), 'store')} of {len(results)} damaged")

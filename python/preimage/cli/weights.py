@@ -1,4 +1,4 @@
-"""``preimage weights``: files of networks' weights."""
+"""``preimage weights``: weights of networks."""
 
 from __future__ import annotations
 
@@ -7,16 +7,15 @@ from typing import Annotated
 
 import typer
 
-from preimage.cli._shared import Json, Output, bytes_text, reporting
+from preimage.cli._options import Json
+from preimage.cli._shared import Output, bytes_text, reporting
 
-weights = typer.Typer(help="Import the weights of AlexNet, or convert those of any network.", no_args_is_help=True)
+weights = typer.Typer(help="Import or convert weights of networks.", no_args_is_help=True)
 
-_FILE = "bvlc_reference_caffenet.caffemodel, bvlc_alexnet.caffemodel, alexnet-owt-7be5be79.pth; also .npz."
-_VARIANT = (
-    "caffenet (pools, then normalizes), bvlc (normalizes, then pools) or torchvision; by default what FILE tells."
-)
-_PREPROCESSING = "How they want their pixels: caffe-bgr (caffenet, bvlc) or imagenet-rgb (torchvision)."
-_FOLDER = "Where imported weights are; by default $PREIMAGE_WEIGHTS or the user's cache."
+_FILE = "bvlc_reference_caffenet.caffemodel, bvlc_alexnet.caffemodel, alexnet-owt-7be5be79.pth, or either as .npz."
+_VARIANT = "AlexNet variant: caffenet, bvlc or torchvision. Default: the one stated in FILE."
+_PREPROCESSING = "Preprocessing: caffe-bgr or imagenet-rgb. Default: that of the variant."
+_FOLDER = "Folder for the imported weights. Default: $PREIMAGE_WEIGHTS or the user's cache."
 
 
 @weights.command("import")
@@ -28,7 +27,12 @@ def import_(
     folder: Annotated[Path | None, typer.Option(help=_FOLDER)] = None,
     json: Json = False,
 ) -> None:
-    """Check a file of AlexNet's weights and keep them where alexnet-conv1 … alexnet-prob find them."""
+    """Check and install AlexNet weights.
+
+    The representations alexnet-conv1 ... alexnet-prob use them.
+
+    Example: preimage weights import bvlc_reference_caffenet.caffemodel
+    """
     from preimage.pipelines.weights import import_weights
 
     show = Output(json)
@@ -43,11 +47,14 @@ def import_(
 @weights.command("convert")
 @reporting
 def convert(
-    file: Annotated[Path, typer.Argument(help="A .caffemodel; also .npz, .pth, .safetensors.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The .safetensors file to write.")],
+    file: Annotated[Path, typer.Argument(help="Weights: .caffemodel, .npz, .pth or .safetensors.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to write: .safetensors.")],
     json: Json = False,
 ) -> None:
-    """Write the weights of any network as plain safetensors, with tensors named <layer>.weight and <layer>.bias."""
+    """Convert the weights of any network to safetensors.
+
+    Example: preimage weights convert net.caffemodel -o net.safetensors
+    """
     from preimage.pipelines.weights import convert_weights
 
     show = Output(json)

@@ -1,4 +1,4 @@
-"""Features from one format into another."""
+"""Conversion of features from one format into another."""
 
 from __future__ import annotations
 
@@ -12,49 +12,60 @@ from preimage.store import FeatureStore, is_single_file, join, write_features
 
 
 def convert(
-    features: str | PathLike[str], output: str | PathLike[str], *, dtype: str | None = None, layout: str | None = None
+    features: str | PathLike[str],
+    output: str | PathLike[str],
+    *,
+    dtype: str | None = None,
+    convention: str | None = None,
 ) -> FeatureFile:
-    """Write features in another format, or those of an earlier version in the present one.
+    """Write features in another format, or rewrite those of an earlier version.
 
     Args:
-        features: a feature store, a single file of features (of format version 1, too), or arrays in a ``.mat``,
-            ``.h5`` or ``.hdf5`` file that tell what they are.
-        output: with suffix ``.safetensors`` a single file; ``.npy``, ``.npz``, ``.mat``, ``.h5``, ``.hdf5``: arrays;
-            otherwise a folder. An earlier file is replaced.
-        dtype: ``"float32"`` or ``"float16"``, as stored; ``None`` keeps that of the features where it is one of these,
+        features: Feature store, feature file (also of format version 1), or arrays in a ``.mat``, ``.h5`` or ``.hdf5``
+            file that contains their spec.
+        output: File with suffix ``.safetensors`` (a single-file store) or ``.npy``, ``.npz``, ``.mat``, ``.h5`` or
+            ``.hdf5`` (arrays), which replaces an earlier file; otherwise the folder of a new store.
+        dtype: Data type of the output, ``"float32"`` or ``"float16"``; ``None`` keeps float16 where the format has it,
             and is float32 otherwise.
-        layout: of arrays that are written, see `preimage.io.arrays.conventions`.
+        convention: Axis convention of arrays, see `preimage.io.arrays.conventions`; ``None`` is that of the format.
 
     Returns:
         The features that were read.
 
     Raises:
-        ValueError: the output is the input, is there already as a folder, or cannot hold these features.
-        FileFormatError: the features are damaged or of another format.
+        ValueError: The output is the input, or cannot hold these features.
+        FileExistsError: The output is an existing folder.
+        FileFormatError: The features are damaged or of another format.
     """
     if os.path.realpath(features) == os.path.realpath(output):
-        raise ValueError(f"{output}: the output is the input itself: give another name")
+        raise ValueError(f"{output}: the output is the input: choose another name")
     source = read_foreign(features) if is_foreign(features) else FeatureStore(features)
     if dtype is None:
         dtype = source.dtype if source.dtype == "float16" and Path(output).suffix.lower() != ".mat" else "float32"
-    write_as(source, output, dtype=dtype, layout=layout)
+    write_as(source, output, dtype=dtype, convention=convention)
     return source
 
 
-def write_as(source: FeatureFile, output: str | PathLike[str], *, dtype: str, layout: str | None) -> None:
-    """Write features in the format that the output's suffix names.
+def write_as(source: FeatureFile, output: str | PathLike[str], *, dtype: str, convention: str | None) -> None:
+    """Write features in the format of the output's suffix.
+
+    Args:
+        source: Features to write.
+        output: File or folder, as for `convert`.
+        dtype: Data type of the output, ``"float32"`` or ``"float16"``.
+        convention: Axis convention of arrays; ``None`` is that of the format.
 
     Raises:
-        ValueError: a layout for a format of ours, or features that the format does not hold.
-        FileExistsError: a folder is to be written and there is one.
+        ValueError: A convention for a feature store, or features that the format cannot hold.
+        FileExistsError: The output is an existing folder.
     """
     if is_foreign(output):
-        write_foreign(output, source.spec, source.records(), dtype=dtype, layout=layout)
+        write_foreign(output, source.spec, source.records(), dtype=dtype, layout=convention)
         return
-    if layout is not None:
-        raise ValueError(f"{output}: features of ours have their own layout; give one for plain arrays only")
+    if convention is not None:
+        raise ValueError(f"{output}: convention applies to plain arrays only, not to a feature store")
     if not is_single_file(output) and os.path.exists(output):
-        raise FileExistsError(f"{output} is there already")
+        raise FileExistsError(f"{output} already exists")
     if is_single_file(output) and isinstance(source, FeatureStore) and source.dtype == dtype:
         join(source, output)
     else:

@@ -17,9 +17,9 @@ from preimage.optional import OPTIONAL
 from preimage.pipelines.choosing import InverterChoices, pairings, pretrained_representations
 from preimage.pipelines.evaluate import ImageScore, Scores
 from preimage.pipelines.extract import extract
+from preimage.pipelines.image_writer import output_folder
 from preimage.pipelines.invert import invert
 from preimage.pipelines.loading import Images, Pixels, as_batch, as_sources, load
-from preimage.pipelines.pictures import folder_of
 from preimage.pipelines.reconstruct import Reconstructor
 from preimage.pipelines.sheet import SheetRow, figure, title_of
 from preimage.representations import Representation, representation_from_spec
@@ -174,9 +174,9 @@ _SIZE = 384  # default side of photographs
 
 
 def demo(
+    images: Images | None = None,
     output: str | PathLike[str] = "demo",
     *,
-    images: Images | None = None,
     inverter: InverterChoices = None,
     size: int | None = None,
     device: str = "auto",
@@ -185,8 +185,8 @@ def demo(
     """Extract the features of photographs, and reconstruct the photographs from these alone.
 
     Args:
-        output: a folder, created if it does not exist.
         images: other photographs than scikit-image's, at least two.
+        output: a folder, created if it does not exist.
         inverter: names, folders or inverters, at most one for each representation; ``None`` for all pretrained
             ones, one for each representation.
         size: side to which the photographs are resized and center-cropped, pixels; ``None`` for the only size that a
@@ -201,7 +201,7 @@ def demo(
             inverters for one representation.
     """
     start = time.perf_counter()
-    folder = folder_of(output)
+    folder = output_folder(output)
     sources = as_sources(sample_photographs() if images is None else images)
     if len(sources) < 2:
         raise ValueError(f"the demo takes at least two photographs, got {len(sources)}")

@@ -1,4 +1,4 @@
-"""How well an inverter reconstructs a set of photographs."""
+"""Evaluation of an inverter on a set of images."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from preimage.representations import Representation
 
 @dataclasses.dataclass(frozen=True)
 class ImageScore:
-    """One image's reconstruction.
+    """Scores of one reconstruction.
 
     Attributes:
-        key: of the image.
-        error: normalized error, its share in the mean.
-        psnr: peak signal-to-noise ratio in dB, peak 1.
-        ssim: structural similarity, at most 1.
-        lpips: perceptual distance, where there is one.
+        key: Key of the image.
+        error: Normalized error; the mean over the images is the error of the set.
+        psnr: Peak signal-to-noise ratio in dB, peak 1.
+        ssim: Structural similarity, at most 1.
+        lpips: Perceptual distance, if it was computed.
     """
 
     key: str
@@ -41,22 +41,22 @@ class ImageScore:
 
 @dataclasses.dataclass(frozen=True)
 class EvaluateSummary:
-    """An inverter's scores over a set of images.
+    """Scores of an inverter over a set of images.
 
     Attributes:
-        inverter: name or folder of the inverter.
-        images: how many images.
-        size: side in pixels of what is compared: of the images, or of what comes back of them.
-        error: normalized reconstruction error (lower is better).
-        mean_image_error: the same of answering every image with the set's mean image.
-        normalizer: N, the average distance between two images of the set.
-        psnr: mean over the images, dB.
-        ssim: mean over the images.
-        csv: the file with one line an image, if one was asked for.
-        seconds: wall time.
-        scores: one entry an image, in the order given.
-        skipped: (name, problem) of the images left out.
-        notes: sentences about what was not looked at: links to folders, files of other formats.
+        inverter: Name or folder of the inverter.
+        images: Number of images.
+        size: Side in pixels of the compared images: the images, or the region that the inverter reconstructs.
+        error: Normalized reconstruction error (lower is better).
+        mean_image_error: Normalized error of the set's mean image as the reconstruction of every image.
+        normalizer: Average distance between two images of the set, N in the paper.
+        psnr: Mean PSNR in dB.
+        ssim: Mean SSIM.
+        csv: CSV file with the scores, if written.
+        seconds: Wall time.
+        scores: Scores of each image, in the order given.
+        skipped: (name, problem) of the skipped images.
+        notes: Sentences about inputs that were not read: links to folders, files of other formats.
     """
 
     inverter: str
@@ -75,11 +75,11 @@ class EvaluateSummary:
 
 
 class Scores:
-    """Collect originals and reconstructions, and score them.
+    """Accumulate the scores of reconstructions.
 
     Args:
-        originals: see `NormalizedError`.
-        perceptual: a distance of reconstructions and originals, see `preimage.metrics`.
+        originals: Statistics of the original images, see `NormalizedError`.
+        perceptual: Perceptual distance, see `preimage.metrics`; ``None`` computes none.
     """
 
     def __init__(self, originals: Originals | None = None, perceptual: PerceptualDistance | None = None) -> None:
@@ -117,30 +117,32 @@ def evaluate(
     skip_bad: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> EvaluateSummary:
-    """Extract, invert and compare, at the images' own size after `size`, or the output region of the inverter.
+    """Extract the features of images, invert them and compare the reconstructions with the images.
 
     Args:
-        inverter: an inverter, a pretrained name or a folder (a training run's, too).
-        images: a path or paths (folders, files, tar shards), or sources; at least two images.
-        representation: what the inverter is for, where its spec alone does not make it.
-        size: short side resized to this many pixels and the center square cut out; ``None`` takes the only size that
-            the representation knows, or 256.
-        batch_size: images at once, fewer where they are so large that they would take over a gigabyte.
-        device: where the inverter runs, and the representation where it can, see `Reconstructor`.
-        csv: write one line an image, and the mean, to this file.
-        skip_bad: leave out images that cannot be listed or read, and list them, instead of stopping.
-        progress: called with (images done, images in all).
+        inverter: Inverter, its folder (also that of a training run), or the name of a pretrained one.
+        images: Path or paths (folders, image files, tar shards), or image sources; at least two images.
+        representation: Representation that the inverter inverts, or its name, for a layer of a network, which cannot be
+            created from the inverter's spec alone.
+        size: Side in pixels to which images are resized (short side) and center-cropped. ``None`` is the
+            representation's only size, or 256.
+        batch_size: Number of images at once; fewer for images so large that a batch would need over a gigabyte.
+        device: Device of the inverter and, where possible, of the representation, see `Reconstructor`.
+        csv: File to write the scores of each image and their mean to.
+        skip_bad: Skip and list images that cannot be listed or read, instead of stopping.
+        progress: Called with (images done, total number of images).
 
     Raises:
-        ValueError: fewer than two images, a bad image (named), no such device or inverter, a representation of another
-            spec, or a size that it does not take or that is under 11.
+        ValueError: Fewer than two images, an image that cannot be used (named), an unknown device or inverter, a
+            representation with another spec, or a size under 11 or that the representation does not take.
     """
     start = time.perf_counter()
     reconstructor = Reconstructor(representation, inverter, device)
     side, region = reconstructor.side(size), reconstructor.inverter.output_region
     compared = side if region is None else region.size
     if compared < SMALLEST_FOR_SSIM or batch_size < 1:
-        raise ValueError(f"size is at least 11 pixels and batch_size at least 1, got {compared} and {batch_size}")
+        least = f"size must be at least {SMALLEST_FOR_SSIM} pixels and batch_size at least 1"
+        raise ValueError(f"{least}, got {compared} and {batch_size}")
     listing = as_listing(images, skip_bad=skip_bad)
     scores, done, bad = Scores(), 0, list(listing.skipped)
     skipped = bad if skip_bad else None
@@ -173,7 +175,7 @@ def evaluate(
 
 
 def write_scores(path: Path, summary: EvaluateSummary) -> None:
-    """One line an image, the mean, and the mean image's error, as CSV; atomic."""
+    """Write the scores of each image, their mean and the mean image's error as CSV, atomically."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["key", "normalized_error", "psnr_db", "ssim"])

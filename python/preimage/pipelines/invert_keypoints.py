@@ -1,4 +1,4 @@
-"""Invert keypoint files."""
+"""Inversion of keypoint files."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from preimage.io.keypoints.convert import naming
 from preimage.io.keypoints.plausibility import examine
 from preimage.keypoints import Keypoints
 from preimage.pipelines.choosing import InverterChoice, sift_inverter
-from preimage.pipelines.inverting import Item, Size, Work
+from preimage.pipelines.invert_batches import Inversion, Item, Size
 from preimage.pipelines.reconstruct import Reconstructor
 from preimage.representations.sift import Sift
 
-_MOST_PIXELS = 64_000_000  # of a reconstruction: the keypoints' grid alone has 33 bytes a pixel
+_MAX_PIXELS = 64_000_000  # per image; the grid of keypoints alone needs 33 bytes per pixel
 
 
 @dataclasses.dataclass(frozen=True)
 class KeypointOptions:
-    """How to read a keypoint file, where it does not say.
+    """Options that only keypoint files have.
 
     Attributes:
-        image_size: (H, W) of the images, pixels, where the file does not tell.
-        normalization: of the descriptors, see `preimage.read_keypoints`.
-        format: of the file, see `preimage.read_keypoints`.
-        max_side: larger images are reconstructed smaller, with this many pixels along their longer side.
+        size: Size (H, W) in pixels of images whose size the file does not contain.
+        normalization: Normalization of the descriptors, see `preimage.read_keypoints`.
+        format: Format of the file, see `preimage.read_keypoints`.
+        max_side: Maximum side in pixels; larger images are scaled down.
     """
 
-    image_size: Size | None = None
+    size: Size | None = None
     normalization: str | None = None
     format: str | None = None
     max_side: int | None = None
@@ -42,76 +42,74 @@ def invert_keypoints(
     options: KeypointOptions,
     inverter: InverterChoice,
     device: torch.device,
-    work: Work,
+    inversion: Inversion,
 ) -> str:
-    """Invert every image of a keypoint file; return what the inverter is called."""
+    """Invert every image of a keypoint file; return the name of the inverter."""
     if options.max_side is not None and options.max_side < 1:
-        raise ValueError(f"max_side is at least 1, got {options.max_side}")
-    file = read_keypoints(
-        path, image_size=options.image_size, format=options.format, normalization=options.normalization
-    )
+        raise ValueError(f"max_side must be at least 1, got {options.max_side}")
+    file = read_keypoints(path, image_size=options.size, format=options.format, normalization=options.normalization)
     _check_any(file)
     sizes = _sizes(file)
     network, name = sift_inverter(inverter, "opencv" if file.origin == "opencv" else "vlfeat")
     reconstructor = Reconstructor(None, network, device)
     representation = reconstructor.representation
     assert isinstance(representation, Sift)
-    work.run(reconstructor, list(file), _items(file, sizes, representation, options.max_side, work))
+    inversion.run(reconstructor, list(file), _items(file, sizes, representation, options.max_side, inversion))
     return name
 
 
 def _items(
-    file: KeypointFile, sizes: list[Size], representation: Sift, max_side: int | None, work: Work
+    file: KeypointFile, sizes: list[Size], representation: Sift, max_side: int | None, inversion: Inversion
 ) -> Iterator[Item]:
-    """Yield the images, those without keypoints last; ``ValueError`` if there are no others."""
+    """Yield the images, those without keypoints last; ``ValueError`` if all have none."""
 
     def item(index: int, keypoints: Keypoints) -> Item:
-        fewer, size = fitted(keypoints, sizes[index], max_side)
-        return Item(index, representation.grid(fewer, size)[0], size)
+        scaled, size = scaled_down(keypoints, sizes[index], max_side)
+        return Item(index, representation.grid(scaled, size)[0], size)
 
-    empty, some = [], False
+    empty, any_keypoints = [], False
     for index, key in enumerate(file):
         try:
             with naming(file.path, key):
                 _check_pixels(sizes[index], max_side)
                 keypoints = file[key]
-                work.remark(key, examine(keypoints, sizes[index]) | dict(file.notes.get(key, {})))
+                inversion.remark(key, examine(keypoints, sizes[index]) | dict(file.notes.get(key, {})))
         except ValueError as error:
-            work.skip(key, error)
+            inversion.skip(key, error)
             continue
         if not len(keypoints.x):
             empty.append(index)
             continue
-        some = True
+        any_keypoints = True
         yield item(index, keypoints)
-    if not some:
-        if work.skipped:
-            raise ValueError(f"none of the {len(file)} images could be inverted; the first: {work.skipped[0][1]}")
-        raise ValueError(_none(file))
-    work.empty = len(empty)
+    if not any_keypoints:
+        if inversion.skipped:
+            raise ValueError(f"none of the {len(file)} images could be inverted; the first: {inversion.skipped[0][1]}")
+        raise ValueError(_no_keypoints(file))
+    inversion.empty = len(empty)
     for index in empty:
         yield item(index, file[index])
 
 
 def _check_any(file: KeypointFile) -> None:
-    """``ValueError`` if the list says already that there is nothing to invert."""
+    """Raise ``ValueError`` if the list shows that there is nothing to invert."""
     if not len(file):
-        raise ValueError(f"{file.path} holds no images: there is nothing to invert")
+        raise ValueError(f"{file.path} contains no images: nothing to invert")
     if not any(count is None or count for count in file.counts):
-        raise ValueError(_none(file))
+        raise ValueError(_no_keypoints(file))
 
 
-def _none(file: KeypointFile) -> str:
+def _no_keypoints(file: KeypointFile) -> str:
     what = "no keypoints" if len(file) == 1 else f"no keypoints for any of its {len(file)} images"
-    return f"{file.path} holds {what}: there is nothing to invert"
+    return f"{file.path} contains {what}: nothing to invert"
 
 
 def _check_pixels(size: Size, max_side: int | None) -> None:
     height, width = (min(side, max_side) if max_side is not None else side for side in size)
-    if height * width > _MOST_PIXELS:
+    if height * width > _MAX_PIXELS:
         raise ValueError(
-            f"an image of {size[1]}×{size[0]} pixels (width × height); up to {_MOST_PIXELS} pixels are reconstructed: "
-            "choose fewer (max_side, --max-side)"
+            f"an image of {size[1]}×{size[0]} pixels (width × height) is larger than {_MAX_PIXELS} pixels: reduce "
+            "max_side (--max-side)"
         )
 
 
@@ -120,15 +118,14 @@ def _sizes(file: KeypointFile) -> list[Size]:
     for key, size in zip(file, file.sizes, strict=True):
         if size is None:
             raise ValueError(
-                f"{file.path} does not tell the size of the image {key!r}: give it (image_size=(H, W), "
-                "--image-size HxW)"
+                f"{file.path} does not contain the size of the image {key!r}: pass size=(H, W) (--size HxW)"
             )
         found.append(size)
     return found
 
 
-def fitted(keypoints: Keypoints, size: Size, max_side: int | None) -> tuple[Keypoints, Size]:
-    """The keypoints as in the image scaled to at most `max_side` pixels, and that image's size."""
+def scaled_down(keypoints: Keypoints, size: Size, max_side: int | None) -> tuple[Keypoints, Size]:
+    """Return the keypoints in the image scaled down to at most `max_side` pixels, and that image's size."""
     if max_side is None or max(size) <= max_side:
         return keypoints, size
     factor = max_side / max(size)

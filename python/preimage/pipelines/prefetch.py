@@ -1,4 +1,4 @@
-"""Work done ahead in threads, in order."""
+"""Items processed ahead in threads, in order."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ R = TypeVar("R")
 def in_order(
     work: Callable[[T], R], items: Iterable[T], *, workers: int, ahead: Callable[[], int] | int, name: str
 ) -> Generator[R, None, None]:
-    """Yield what `work` gives for each item, in the items' order, done ahead in threads.
+    """Yield the results of a function for each item, in order, computed ahead in threads.
 
-    When the generator is closed, what has not begun is canceled and what has begun is waited for.
+    Closing the generator cancels the items that are not started and waits for the others.
 
     Args:
-        work: called in the threads.
-        items: consumed as the work goes on.
-        workers: number of threads.
-        ahead: how many items are worked on, or wait for their use, at most; a function is asked each time.
-        name: of the threads.
+        work: Function of an item, called in the threads.
+        items: Items, consumed as needed.
+        workers: Number of threads.
+        ahead: Maximum number of items in progress or waiting to be yielded; a function is called before each item.
+        name: Prefix of the threads' names.
     """
     pool = ThreadPoolExecutor(workers, thread_name_prefix=name)
-    waiting: deque[Future[R]] = deque()
+    pending: deque[Future[R]] = deque()
     remaining = iter(items)
     try:
         while True:
             most = max(1, ahead if isinstance(ahead, int) else ahead())
-            for item in itertools.islice(remaining, max(0, most - len(waiting))):
-                waiting.append(pool.submit(work, item))
-            if not waiting:
+            for item in itertools.islice(remaining, max(0, most - len(pending))):
+                pending.append(pool.submit(work, item))
+            if not pending:
                 return
-            yield waiting.popleft().result()
+            yield pending.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

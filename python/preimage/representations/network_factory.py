@@ -61,7 +61,7 @@ def create(
     network = as_network(name, made, preprocessing, input_size)
     if layer is None:
         raise ValueError(
-            f"{name} needs a layer (--layer NAME); `preimage layers {name}` lists them, and '' is the network's output"
+            f"{name} needs a layer (-p layer=NAME); `preimage layers {name}` lists them, and '' is the network's output"
         )
     return network.representation(layer, output_layout or "auto")
 
@@ -81,6 +81,21 @@ def load_network(
         if not isinstance(network, Network):
             raise ValueError(f"{name} makes a representation, {type(made).__name__}: it has no layers to choose from")
         made = network
+    return as_network(name, made, preprocessing, input_size)
+
+
+def load(
+    name: str, *, weights: str | None = None, preprocessing: str | None = None, input_size: int | None = None
+) -> Network | Representation:
+    """Return the network, or the ready representation, that a function makes; arguments as in `create`.
+
+    Raises:
+        ValueError: as `load_network`, or preprocessing options for a ready representation.
+    """
+    made = load_factory(name, weights)
+    if isinstance(made, Representation):
+        _refuse(name, "makes a Representation", preprocessing=preprocessing, input_size=input_size)
+        return made
     return as_network(name, made, preprocessing, input_size)
 
 
@@ -158,8 +173,8 @@ def _arguments(name: str, factory: Any, weights: str | None) -> tuple[tuple[str,
 
 
 def _refuse(name: str, what: str, **given: object) -> None:
-    if told := [f"--{option.replace('_', '-')}" for option, value in given.items() if value is not None]:
-        raise ValueError(f"{name} {what}, which has its own: leave out {', '.join(told)}")
+    if names := [parameter for parameter, value in given.items() if value is not None]:
+        raise ValueError(f"{name} {what}, which has its own: leave out {', '.join(names)}")
 
 
 @contextmanager

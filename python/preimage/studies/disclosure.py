@@ -15,8 +15,8 @@ from preimage.keypoints import Keypoints
 from preimage.metrics import SMALLEST_FOR_SSIM, Originals, perceptual_distance
 from preimage.pipelines.choosing import InverterChoice, sift_inverter
 from preimage.pipelines.evaluate import ImageScore, Scores
+from preimage.pipelines.image_writer import output_folder
 from preimage.pipelines.loading import Images, Pixels, as_pixels, at_once, batches, decodable_listing, inverting_bytes
-from preimage.pipelines.pictures import folder_of
 from preimage.pipelines.reconstruct import Reconstructor
 from preimage.representations.sift import Sift
 from preimage.studies.base import SAME_ERROR, ProgressCounter, SheetRow, Study, StudySummary
@@ -94,7 +94,7 @@ def disclosure(
     size: int = 256,
     shares: Sequence[float] = SHARES,
     seed: int = 0,
-    pictures: int = 4,
+    show_count: int = 4,
     batch_size: int = 16,
     device: str = "auto",
     skip_bad: bool = False,
@@ -113,7 +113,7 @@ def disclosure(
         size: Side to which images are resized and center-cropped in pixels, at least 11.
         shares: Percentages of the keypoints to keep, above 0 and at most 100.
         seed: Seed of the selection of keypoints.
-        pictures: Number of photographs on the sheet, evenly spaced over all of them.
+        show_count: Number of photographs on the sheet, evenly spaced over all of them.
         batch_size: Batch size.
         device: Device of the inverter.
         skip_bad: Leave out and list images that cannot be read, instead of raising an error.
@@ -126,8 +126,8 @@ def disclosure(
         LookupError: `inverter` is ``None`` and no inverter for ``sift`` is pretrained.
     """
     start = time.perf_counter()
-    shares = _checked(size, shares, seed, pictures, batch_size)
-    folder = folder_of(output)
+    shares = _checked(size, shares, seed, show_count, batch_size)
+    folder = output_folder(output)
     network, name = sift_inverter(inverter, "vlfeat")
     reconstructor = Reconstructor(None, network, device)
     listing = decodable_listing(images, skip_bad=skip_bad)
@@ -140,7 +140,7 @@ def disclosure(
     batch_size = at_once(inverting_bytes(size, size), batch_size)
     detected = _detect(sources, size, batch_size, sift, steps)
     conditions = _conditions(shares, seed, size, sift, detected.scale)
-    shown = {round(index * (len(sources) - 1) / max(1, pictures - 1)) for index in range(pictures)}
+    shown = {round(index * (len(sources) - 1) / max(1, show_count - 1)) for index in range(show_count)}
     measurement = _Measurement(reconstructor, sift, conditions, detected.mean_image, size, shown)
     for (keys, originals), keypoints in zip(batches(sources, size, batch_size), detected.keypoints, strict=True):
         measurement.add(keys, originals, keypoints, steps)
@@ -151,12 +151,12 @@ def disclosure(
     return DisclosureSummary(**vars(written), inverter=name, size=size, seed=seed, scores=scores)
 
 
-def _checked(size: int, shares: Sequence[float], seed: int, pictures: int, batch_size: int) -> tuple[float, ...]:
+def _checked(size: int, shares: Sequence[float], seed: int, show_count: int, batch_size: int) -> tuple[float, ...]:
     """Return the shares in ascending order without duplicates; ``ValueError`` if a value is out of range."""
     if not shares or not all(0 < share <= 100 for share in shares):
         listed = ", ".join(f"{share:g}" for share in shares) or "none"
         raise ValueError(f"shares must be percentages above 0 and at most 100, got {listed}")
-    limits = (("size", size, SMALLEST_FOR_SSIM), ("seed", seed, 0), ("pictures", pictures, 1))
+    limits = (("size", size, SMALLEST_FOR_SSIM), ("seed", seed, 0), ("show_count", show_count, 1))
     for name, value, least in (*limits, ("batch_size", batch_size, 1)):
         if value < least:
             raise ValueError(f"{name} must be at least {least}, got {value}")

@@ -15,8 +15,8 @@ from preimage.inverters.output_region import OutputRegion
 from preimage.io import ImageSource, Listing
 from preimage.metrics import SMALLEST_FOR_SSIM, Originals
 from preimage.pipelines.evaluate import Scores
+from preimage.pipelines.image_writer import output_folder
 from preimage.pipelines.loading import Images, Pixels, as_pixels, at_once, batches, decodable_listing, inverting_bytes
-from preimage.pipelines.pictures import folder_of
 from preimage.pipelines.reconstruct import Comparison, Reconstructor
 from preimage.studies.base import SAME_ERROR, ProgressCounter, SheetRow, Study, StudySummary
 from preimage.studies.layers_rows import LayerRow, layer_name, network_name
@@ -105,7 +105,7 @@ def layers(
     rows: Sequence[LayerRow],
     *,
     show: Images | None = None,
-    pictures: int = 5,
+    show_count: int = 5,
     size: int = 256,
     tile: int = 192,
     batch_size: int = 16,
@@ -125,8 +125,8 @@ def layers(
         images: At least two images to measure: a path or paths (folders, files, tar shards), or sources.
         output: A folder, which is created if it does not exist; files of an earlier study are replaced.
         rows: The layers in the order of the columns, see `preimage.studies.layers_rows.rows_for`.
-        show: Images on the sheet; ``None`` takes the first `pictures` of `images`.
-        pictures: Number of images on the sheet without `show`.
+        show: Images on the sheet; ``None`` takes the first `show_count` of `images`.
+        show_count: Number of images on the sheet without `show`.
         size: Side of the images in pixels for representations that take any size, at least 11.
         tile: Side of an image on the sheet in pixels, at least 32.
         batch_size: Batch size.
@@ -143,17 +143,17 @@ def layers(
     """
     start = time.perf_counter()
     limits = (("size", size, SMALLEST_FOR_SSIM), ("tile", tile, SMALLEST_TILE), ("batch_size", batch_size, 1))
-    for name, value, least in (*limits, ("pictures", pictures, 1)):
+    for name, value, least in (*limits, ("show_count", show_count, 1)):
         if value < least:
             raise ValueError(f"{name} must be at least {least}, got {value}")
     _check_rows(rows)
-    folder = folder_of(output)
+    folder = output_folder(output)
     columns = [_column(row, device, size) for row in rows]
     listing = decodable_listing(images, skip_bad=skip_bad)
     sources = listing.sources
     if len(sources) < 2:
         raise ValueError(f"the study needs at least two images to measure, got {len(sources)}")
-    shown = Listing(sources[:pictures]) if show is None else decodable_listing(show, skip_bad=skip_bad)
+    shown = Listing(sources[:show_count]) if show is None else decodable_listing(show, skip_bad=skip_bad)
     sheet_rows = _sheet_rows(columns, shown.sources, batch_size)
     scores = tuple(_measure(columns, sources, batch_size, progress))
     study = LayersStudy(scores, sheet_rows, tile=tile)

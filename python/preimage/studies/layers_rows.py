@@ -101,7 +101,7 @@ def _representation(spec: Spec, origin: str, networks: Sequence[HasLayers | Repr
             raise ValueError(f"inverter {origin or spec.representation}: {error}") from error
     wanted = f"inverter {origin or spec.representation} is for {layer_name(spec)!r} of the network {spec.variant}"
     if not networks:
-        raise ValueError(f"{wanted}: name that (--network torch:package.module:factory, --weights FILE)")
+        raise ValueError(f"{wanted}: name that (--network torch:package.module:factory,weights=FILE)")
     refusals: list[list[str]] = []
     for network in networks:
         try:

@@ -307,7 +307,7 @@ def test_other_variables_beside_the_array(tmp_path, run):
     path, spec = tmp_path / "f.mat", tmp_path / "hog.json"
     scipy.io.savemat(path, {"hog": STACK[0].transpose(1, 2, 0), "name": "photo", "all": np.array([1, "a"], object)})
     spec.write_text(HOG.to_json(), encoding="utf-8-sig")
-    options = ("invert", path, "-o", tmp_path / "out", "--spec", spec, "--layout", "matlab")
+    options = ("invert", path, "-o", tmp_path / "out", "--spec", spec, "--convention", "matlab")
     code, _, err = run(*options)
     assert code == 1
     assert re.search(r"f\.mat: 'name'.*text", err)

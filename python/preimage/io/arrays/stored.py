@@ -112,7 +112,7 @@ def agreed_spec(path: StrPath, given: Spec | None, told: Spec | None) -> Spec:
     if given is None and told is None:
         raise ValueError(
             f"{path}: plain arrays do not say what they are; give the representation and its parameters "
-            "(--representation hog --cell-size 8) or --spec FILE.json"
+            "(--representation hog -p cell_size=8) or --spec FILE.json"
         )
     if given is not None and told is not None and (differences := told.differences(given)):
         raise ValueError(f"{path} holds other features (file != asked for): {'; '.join(differences)}")

@@ -1,4 +1,4 @@
-"""The way from the features of many images to a folder of pictures."""
+"""Features of many images inverted batch by batch into a folder of images."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
+from preimage.pipelines.image_writer import ImageWriter, image_paths
 from preimage.pipelines.loading import Pixels, as_pixels, at_once, in_budget, in_windows, inverting_bytes
-from preimage.pipelines.pictures import PictureWriter, targets_of
 from preimage.pipelines.reconstruct import Reconstructor
 
 Size = tuple[int, int]
@@ -20,9 +20,9 @@ class Item:
     """The features of one image.
 
     Attributes:
-        index: of the image in its file.
-        features: (C, h, w) or (C,).
-        size: (H, W) of the picture.
+        index: Index of the image in its file.
+        features: Features (C, h, w) or (C,).
+        size: Size (H, W) of the reconstructed image in pixels.
     """
 
     index: int
@@ -30,19 +30,19 @@ class Item:
     size: Size
 
 
-class Work:
-    """What an inversion has done so far, and how it goes about its images.
+class Inversion:
+    """An inversion of many images into a folder, with its results so far.
 
     Args:
-        folder: of the pictures.
-        skip_bad: whether images that cannot be inverted are listed instead of stopping.
-        batch_size: images at once.
-        progress: called with (images done, images in all).
+        folder: Folder for the images.
+        skip_bad: Whether images that cannot be inverted are skipped and listed, instead of stopping.
+        batch_size: Number of images at once.
+        progress: Called with (images done, total number of images).
 
     Attributes:
-        images: pictures written.
-        empty: images among them that have no keypoints.
-        skipped: (key, problem) of the images left out.
+        images: Number of images written.
+        empty: Number of these without keypoints.
+        skipped: (key, problem) of the skipped images.
     """
 
     def __init__(
@@ -55,36 +55,36 @@ class Work:
         self._remarks: dict[str, list[tuple[str, str]]] = {}
 
     def run(self, reconstructor: Reconstructor, keys: Sequence[str], items: Iterator[Item]) -> None:
-        """Invert all items, and write the pictures while the next ones are computed.
+        """Invert all items, and write the images while the next ones are computed.
 
         Args:
-            reconstructor: has the inverter.
-            keys: of all images; each names a picture.
-            items: what of the images can be inverted.
+            reconstructor: Reconstructor with the inverter.
+            keys: Keys of all images, which name the files.
+            items: Images that can be inverted.
         """
-        targets = targets_of(self.folder, keys)
+        paths = image_paths(self.folder, keys)
         self._total = len(keys)
-        with PictureWriter(self._written, encode_ahead=reconstructor.device.type != "cpu") as writer:
-            for batch, pictures in _inverted(reconstructor, items, self._batch_size):
-                writer.write([targets[item.index] for item in batch], list(pictures))
+        with ImageWriter(self._written, encode_ahead=reconstructor.device.type != "cpu") as writer:
+            for batch, images in _inverted(reconstructor, items, self._batch_size):
+                writer.write([paths[item.index] for item in batch], list(images))
 
     def skip(self, key: str, error: ValueError) -> None:
-        """Note the image, or raise the error."""
+        """List the image as skipped, or raise the error."""
         if not self._skip_bad:
             raise error
         self.skipped.append((key, str(error)))
         self._advance()
 
     def remark(self, key: str, found: Mapping[str, str]) -> None:
-        """Keep what was remarked on an image, by kind."""
-        for kind, sentence in found.items():
-            self._remarks.setdefault(kind, []).append((key, sentence))
+        """Record remarks about an image, one for each topic."""
+        for topic, sentence in found.items():
+            self._remarks.setdefault(topic, []).append((key, sentence))
 
     def notes(self) -> tuple[str, ...]:
-        """Return one line for each kind of remark: the first image's, and how many others there are."""
+        """Return one line for each topic: the remark about the first image, and the number of other images."""
         lines = []
         for (key, sentence), *others in self._remarks.values():
-            lines.append(f"{key!r}: {sentence}" + (f" (and {len(others)} more images likewise)" if others else ""))
+            lines.append(f"{key!r}: {sentence}" + (f" (and {len(others)} more images)" if others else ""))
         return tuple(lines)
 
     def _written(self) -> None:
@@ -99,8 +99,8 @@ class Work:
 def _inverted(
     reconstructor: Reconstructor, items: Iterator[Item], batch_size: int
 ) -> Iterator[tuple[list[Item], Pixels]]:
-    """Yield batches of items with their pictures (B, H, W, 3) uint8; features of equal shapes go through together."""
-    # The features of a window wait in memory, and take less than it takes to invert them.
+    """Yield batches of items of equal shapes with their images (B, H, W, 3) uint8."""
+    # The features of a window are held in memory, and need less than their inversion does.
     for window in in_budget(items, lambda item: inverting_bytes(*item.size) // 8, 8 * batch_size):
         groups: dict[tuple[object, ...], list[Item]] = {}
         for item in window:

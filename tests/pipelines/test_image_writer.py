@@ -1,4 +1,4 @@
-"""Pictures are written in threads: complete or not there, in order, few at a time; what Ctrl-C and errors leave."""
+"""Images are written in threads: atomically, in order, few at a time; what Ctrl-C and errors leave."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import torch
 
 from preimage.inverters import Inverter
 from preimage.io import FeatureRecord, atomic, decode_file
-from preimage.pipelines import pictures
+from preimage.pipelines import image_writer
+from preimage.pipelines.image_writer import ImageWriter
 from preimage.pipelines.invert import invert
-from preimage.pipelines.pictures import PictureWriter
 from preimage.representations import create_representation
 from preimage.store import write_features
 
@@ -56,7 +56,7 @@ def test_progress_counts_up_in_order(features: Path, tiny: Path, tmp_path: Path)
     assert seen == [(done, 40) for done in range(1, 41)]
 
 
-def test_an_image_left_out_counts_as_done(tiny: Path, tmp_path: Path) -> None:
+def test_progress_counts_skipped_images(tiny: Path, tmp_path: Path) -> None:
     values = [np.full((31, 8, 8), value, np.float32) for value in (0.1, np.nan, 0.2, np.inf)]
     records = [FeatureRecord(str(i), value, (64, 64), (64, 64)) for i, value in enumerate(values)]
     write_features(tmp_path / "f", create_representation("hog").spec, records)
@@ -74,7 +74,7 @@ def test_huge_finite_features_are_inverted(tiny: Path, tmp_path: Path) -> None:
     assert invert(tmp_path / "f", tmp_path / "out", inverter=tiny).images == 1, "though their sum is infinite"
 
 
-def test_an_error_leaves_no_half_written_file(
+def test_error_leaves_no_partial_file(
     features: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real, lock, count = os.fsync, threading.Lock(), 0
@@ -97,7 +97,7 @@ def test_an_error_leaves_no_half_written_file(
     assert all(decode_file(path).shape == (64, 64, 3) for path in written), "no temporary file among them"
 
 
-def test_an_encoder_that_fails_ends_the_work(
+def test_encoder_error_stops_the_inversion(
     features: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cv2, "imencode", lambda *_: (False, np.zeros(0, np.uint8)))
@@ -107,7 +107,7 @@ def test_an_encoder_that_fails_ends_the_work(
 
 
 @pytest.mark.parametrize("place", ["network", "progress"])
-def test_ctrl_c_leaves_whole_pictures_and_no_threads(
+def test_ctrl_c_leaves_complete_images_and_no_threads(
     features: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     forward, calls = Inverter.forward, 0
@@ -140,14 +140,14 @@ def test_folders_are_synced_once_a_batch(tmp_path: Path, monkeypatch: pytest.Mon
     def note(folders: set[Path]) -> None:
         synced.extend(folder.name for folder in folders)
 
-    monkeypatch.setattr(pictures, "sync_folders", note)
+    monkeypatch.setattr(image_writer, "sync_folders", note)
     done = 0
 
     def written() -> None:
         nonlocal done
         done += 1
 
-    with PictureWriter(written, encode_ahead=ahead) as writer:
+    with ImageWriter(written, encode_ahead=ahead) as writer:
         for folder in ("a", "b"):
             writer.write([tmp_path / folder / f"{i}.png" for i in range(6)], [picture(i) for i in range(6)])
     assert set(synced) == {"a", "b"}
@@ -156,9 +156,9 @@ def test_folders_are_synced_once_a_batch(tmp_path: Path, monkeypatch: pytest.Mon
     assert [int(decode_file(tmp_path / "b" / f"{i}.png")[0, 0, 0]) for i in range(6)] == list(range(6))
 
 
-def test_few_pictures_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_images_are_queued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gate, begun = threading.Event(), 0
-    real = pictures.encode_png
+    real = image_writer.encode_png
 
     def slow(image: np.ndarray, **options: object) -> memoryview:
         nonlocal begun
@@ -166,9 +166,9 @@ def test_few_pictures_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         begun += 1
         return real(image, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(pictures, "encode_png", slow)
-    monkeypatch.setattr(pictures, "_WAITING_BYTES", 3 * picture(0).nbytes)
-    with PictureWriter(lambda: None, encode_ahead=True) as writer:
+    monkeypatch.setattr(image_writer, "encode_png", slow)
+    monkeypatch.setattr(image_writer, "_QUEUED_BYTES", 3 * picture(0).nbytes)
+    with ImageWriter(lambda: None, encode_ahead=True) as writer:
         for index in range(3):
             writer.write([tmp_path / f"{index}.png"], [picture(index)])
         assert begun == 0, "there is room for three"

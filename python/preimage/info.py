@@ -1,0 +1,220 @@
+"""What a file or folder contains: features, keypoints, an inverter, a training run, or weights."""
+
+from __future__ import annotations
+
+from collections import Counter
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from preimage.inverters import Inverter
+    from preimage.store import Index
+
+
+def info(path: str | PathLike[str], *, keypoint_format: str | None = None) -> dict[str, Any]:
+    """Describe a file or folder.
+
+    Args:
+        path: Feature store, feature file, arrays, keypoint file, weights, a training run's folder, or the folder or
+            name of an inverter.
+        keypoint_format: Format of a keypoint file, see `preimage.read_keypoints`; ``None`` goes by its suffix.
+
+    Returns:
+        Facts by name, among them ``path`` and ``kind``.
+
+    Raises:
+        FileNotFoundError: There is no such file, folder or pretrained inverter.
+        FileFormatError: The file is damaged or of an unknown format.
+    """
+    path = Path(path)
+    return _facts(path) if keypoint_format is None else _keypoints(path, keypoint_format)
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    from preimage import inverters
+    from preimage.errors import FileFormatError
+    from preimage.inverters.pretrained import resolve
+    from preimage.io import is_keypoint_file
+    from preimage.io.arrays import is_foreign
+    from preimage.store import read_index
+
+    if not path.exists() and str(path) in inverters.list_inverters():
+        path = resolve(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file or folder, and no pretrained inverter of that name")
+    if path.is_dir():
+        if (path / "config.json").is_file():
+            return _inverter(path)
+        if (path / "index.json").is_file():
+            index = read_index(path)
+            return _features(path) if index.complete else _unfinished(path, index)
+        if is_keypoint_file(path):
+            return _keypoints(path)
+        raise FileFormatError(path, "is a folder without config.json: neither an inverter nor a finished run")
+    if is_keypoint_file(path):
+        return _keypoints(path)
+    if is_foreign(path):
+        return _arrays(path)
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "np") as file:
+            kind = (file.metadata() or {}).get("format", "")
+    except SafetensorError:
+        kind = ""  # not a safetensors file: the reader of feature files raises the error
+    readers = {"preimage-checkpoint": _checkpoint, "preimage-weights": _weights}
+    return readers.get(kind, _features)(path)
+
+
+def _features(path: Path) -> dict[str, Any]:
+    from preimage.store import FeatureStore
+
+    file = FeatureStore(path)
+    sizes = Counter(map(tuple, file.processed_sizes.tolist()))
+    return {
+        "path": path,
+        "kind": "feature store" if file.index is not None else "feature file",
+        "bytes": file.bytes,
+        "shards": None if file.index is None else len(file.index.shards),
+        "checksum": "valid for keys and sizes; `preimage verify` checks the features",
+        "spec": file.spec,
+        "images": len(file),
+        "dtype": file.dtype,
+        "sizes": {f"{height}×{width}": count for (height, width), count in sizes.most_common(8)},
+        "different_sizes": len(sizes),
+        "first_keys": list(file)[:5],
+    }
+
+
+def _keypoints(path: Path, format: str | None = None) -> dict[str, Any]:
+    from preimage.io import read_keypoints
+
+    file = read_keypoints(path, format=format)
+    known = [count for count in file.counts if count is not None]
+    sizes = Counter(size for size in file.sizes if size is not None)
+    facts: dict[str, Any] = {"path": path, "kind": "keypoint file", "format": file.origin}
+    if path.is_file():
+        facts["bytes"] = path.stat().st_size
+    return facts | {
+        "normalization": file.normalization,
+        "images": len(file),
+        "images_without_keypoints": known.count(0),
+        "keypoints": sum(known) if len(known) == len(file) else None,
+        "max_per_image": max(known, default=None),
+        "sizes": {f"{height}×{width}": count for (height, width), count in sizes.most_common(8)},
+        "different_sizes": len(sizes),
+        "first_keys": list(file)[:5],
+    }
+
+
+def _inverter(path: Path) -> dict[str, Any]:
+    from preimage.inverters import Inverter
+
+    inverter = Inverter.load(path)
+    facts = {
+        "path": path,
+        "kind": "inverter",
+        "bytes": sum((path / name).stat().st_size for name in ("config.json", "model.safetensors")),
+        "checksum": "valid",
+        "spec": inverter.spec,
+        "network": type(inverter.config).__name__,
+        "parameters": sum(value.numel() for value in inverter.parameters()),
+        "reconstructs": _output_region(inverter),
+        "training": inverter.training_notes,
+    }
+    checkpoint = path / "checkpoint.safetensors"
+    if checkpoint.is_file():
+        facts["checkpoint"] = {name: value for name, value in _checkpoint(checkpoint).items() if name == "step"}
+    return facts
+
+
+def _output_region(inverter: Inverter) -> str:
+    """Return which part of an image the inverter reconstructs, as text."""
+    region = inverter.output_region
+    if region is None:
+        return "images of any size"
+    image, crop, size = (f"{side}×{side}" for side in (region.image_size, region.crop, region.size))
+    if region.crop == region.image_size:
+        return f"images of {image}" + ("" if region.size == region.crop else f", as {size}")
+    return f"the central {crop} of images of {image}" + ("" if region.size == region.crop else f", as {size}")
+
+
+def _checkpoint(path: Path) -> dict[str, Any]:
+    from preimage.training import TrainConfig
+    from preimage.training.checkpoint import read_header
+
+    text, progress = read_header(path)
+    config = TrainConfig.from_json(text)
+    return {
+        "path": path,
+        "kind": "training checkpoint",
+        "bytes": path.stat().st_size,
+        "checksum": "none in this format",
+        "representation": config.representation or config.features,
+        "preset": config.preset,
+        "step": progress.step,
+        "steps": config.steps,
+        "max_hours": config.max_hours,
+        "seconds": progress.seconds,
+        "error": progress.error,
+    }
+
+
+def _weights(path: Path) -> dict[str, Any]:
+    from preimage.representations.alexnet_weights import check_name, digest, read
+
+    found = read(path)
+    check_name(path, here := digest(found.load()))
+    return {
+        "path": path,
+        "kind": "weights of AlexNet",
+        "bytes": path.stat().st_size,
+        "checksum": "valid",
+        "variant": found.variant,
+        "preprocessing": found.preprocessing,
+        "digest": here,
+        "layers": list(found.layers),
+    }
+
+
+def _unfinished(path: Path, index: Index) -> dict[str, Any]:
+    return {
+        "path": path,
+        "kind": "unfinished feature store",
+        "spec": index.spec,
+        "images": index.count,
+        "dtype": index.dtype,
+        "shards_done": len(index.shards),
+        "shards": len(index.wanted),
+    }
+
+
+def _arrays(path: Path) -> dict[str, Any]:
+    """Describe arrays by the headers of their file."""
+    from preimage.io import arrays as formats
+
+    suffix = path.suffix.lower()
+    notes: dict[str, Any] = {}
+    if suffix in formats.NUMPY_SUFFIXES:
+        from preimage.io.arrays.npy import open_arrays
+
+        arrays = open_arrays(path)
+    elif suffix == ".mat":
+        from preimage.io.arrays.mat import open_mat
+
+        arrays, notes = open_mat(path)
+    else:
+        from preimage.io.arrays.h5 import open_hdf5
+
+        arrays, notes = open_hdf5(path)
+    spec = notes.get("spec")
+    facts = {
+        "path": path,
+        "kind": "arrays without a spec" if spec is None else "arrays with a spec",
+        "bytes": path.stat().st_size,
+        "checksum": "compared on reading, if the file has one" if suffix != ".npy" else "none in this format",
+        "array_count": len(arrays),
+        "arrays": {array.name: {"shape": list(array.shape), "dtype": array.dtype.name} for array in arrays[:8]},
+    }
+    return facts if spec is None else facts | {"spec": spec, "layout": notes["layout"]}

@@ -1,0 +1,162 @@
+"""Extracted features on their way into the shards of a feature store, and what is kept of an earlier run."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from preimage.errors import FileFormatError
+from preimage.pipelines.extract_batches import Batch, Extraction, computed_batches
+from preimage.pipelines.loading import SKIP_HINT
+from preimage.store import Index, StoreWriter, stored_keys
+
+if TYPE_CHECKING:
+    from preimage.io import ImageSource
+    from preimage.io.shards import ShardWriter
+
+_QUEUED_BATCHES = 4  # maximum number of batches that wait to be written
+
+
+def forget_stale(store: StoreWriter, sources: Sequence[ImageSource], skip_bad: bool) -> list[str]:
+    """Discard shards that are damaged, whose images have changed, or that skipped images; return notes about them."""
+    notes = [f"{problem}: recomputed" for problem in store.check()]
+    entries = store.index.shards
+    changed = [entry.number for entry in entries if entry.source != _source_of(store, entry.number, sources)]
+    if changed:
+        notes.append(f"{len(changed)} of {len(entries)} shards are recomputed: their images have changed")
+    store.forget([*changed, *(entry.number for entry in entries if entry.skipped and not skip_bad)])
+    return notes
+
+
+def fill(
+    store: StoreWriter,
+    sources: Sequence[ImageSource],
+    extraction: Extraction,
+    progress: Callable[[int, int], None] | None,
+) -> None:
+    """Compute and write the missing shards.
+
+    Args:
+        store: Store to complete.
+        sources: All listed images.
+        extraction: How features are computed.
+        progress: Called with (images done, total number of images).
+
+    Raises:
+        ValueError: An image cannot be used, without `skip_bad`.
+        OSError: The disk is full, or the store cannot be written.
+    """
+    index = store.index
+    missing = index.missing
+    total = sum(len(index.positions(number)) for number in index.wanted)
+    done = total - sum(len(index.positions(number)) for number in missing)
+    if progress is not None and done:
+        progress(done, total)
+    shards = [(number, [sources[position] for position in index.positions(number)]) for number in missing]
+    computed = computed_batches(shards, extraction, index.shard_length)
+    with contextlib.closing(computed), _Writer(store, sources) as writer:
+        for batch in computed:
+            if batch.skipped and not extraction.skip_bad:
+                raise ValueError(f"{batch.skipped[0][1]} ({SKIP_HINT})")
+            writer.put(batch)
+            done += batch.positions
+            if progress is not None:
+                progress(done, total)
+
+
+class _Writer:
+    """Write batches in order in a separate thread. After an error the batches put so far are still written."""
+
+    def __init__(self, store: StoreWriter, sources: Sequence[ImageSource]) -> None:
+        self._store, self._sources = store, sources
+        self._remaining = 0  # positions of the open shard
+        self._open_shard = contextlib.ExitStack()
+        self._shard: ShardWriter
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="write")
+        self._queue: deque[Future[None]] = deque()
+
+    def __enter__(self) -> _Writer:
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self._thread.shutdown(wait=True)
+        errors = [error for future in self._queue if (error := future.exception()) is not None]
+        first = exception[1] or next(iter(errors), None)
+        if first is None:
+            self._open_shard.close()
+            return
+        self._open_shard.__exit__(type(first), first, first.__traceback__)  # discards the incomplete shard
+        if exception[1] is None:
+            raise first
+
+    def put(self, batch: Batch) -> None:
+        """Queue a batch for writing; raise the error of an earlier one."""
+        while len(self._queue) >= _QUEUED_BATCHES:
+            self._queue.popleft().result()
+        self._queue.append(self._thread.submit(self._write, batch))
+
+    def _write(self, batch: Batch) -> None:
+        if not self._remaining:
+            self._remaining = len(self._store.index.positions(batch.shard))
+            shard = self._store.shard(batch.shard, _source_of(self._store, batch.shard, self._sources))
+            self._shard = self._open_shard.enter_context(shard)
+        for features, items in batch.groups:
+            self._shard.append(
+                [item.source.key for item in items],
+                features,
+                [item.original_size for item in items],
+                [item.processed_size for item in items],
+            )
+        self._shard.skipped += batch.skipped
+        self._shard.nonfinite += batch.nonfinite
+        batch.release()
+        self._remaining -= batch.positions
+        if not self._remaining:
+            self._open_shard.close()
+
+
+def _source_of(store: StoreWriter, number: int, sources: Sequence[ImageSource]) -> str:
+    """Return a digest of the lengths of a shard's image files; paths and times differ between machines."""
+    return digest(_length(sources[position]) for position in store.index.positions(number))
+
+
+def digest(values: Iterable[object]) -> str:
+    """Return the SHA-256 of JSON values, in order."""
+    hashed = hashlib.sha256()
+    for value in values:
+        hashed.update(json.dumps(value).encode())
+    return hashed.hexdigest()
+
+
+def _length(source: ImageSource) -> int:
+    """Return the size of an encoded image in bytes; -1 for a missing one, which is reported when it is read."""
+    if source.length is not None:
+        return source.length
+    try:
+        return os.path.getsize(source.path)
+    except OSError:
+        return -1
+
+
+def first_difference(folder: Path, earlier: Index, sources: Sequence[ImageSource]) -> str:
+    """Return where the list of images first differs from that of an earlier run, as far as its shards contain it."""
+    for entry in earlier.shards:
+        if entry.images < len(earlier.positions(entry.number)):
+            continue  # it is unknown which keys are missing
+        try:
+            keys = stored_keys(folder, entry)
+        except (OSError, FileFormatError):
+            continue
+        for position, then in zip(earlier.positions(entry.number), keys, strict=True):
+            now = sources[position].key if position < len(sources) else None
+            if then != now:
+                current = "none" if now is None else repr(now)
+                return f"the first difference is image {position + 1}: {then!r}, now {current}"
+    return ""

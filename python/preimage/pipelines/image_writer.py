@@ -1,0 +1,113 @@
+"""Images encoded and written as PNG files in threads, while the next ones are computed."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from os import PathLike
+from pathlib import Path
+from types import TracebackType
+
+from preimage.io import encode_png
+from preimage.io.atomic import atomic_write, file_problem, key_problem, sync_folders
+from preimage.ops._images import cpu_threads
+from preimage.pipelines.loading import Pixels
+
+_QUEUED_BYTES = 64 << 20  # maximum size of the images that wait to be written
+
+
+def output_folder(output: str | PathLike[str]) -> Path:
+    """Return the folder to write to, which need not exist; ``ValueError`` if it is a file."""
+    folder = Path(output)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file; the output must be a folder")
+    return folder
+
+
+def image_paths(folder: Path, keys: Sequence[str]) -> list[Path]:
+    """Return the file of each key's image: all different, none outside the folder."""
+    if problem := file_problem(keys):
+        raise ValueError(f"keys are not file names: {problem}")
+    return [_image_path(folder, key) for key in keys]
+
+
+def _image_path(folder: Path, key: str) -> Path:
+    if problem := key_problem(key) or file_problem([key]):
+        raise ValueError(f"key is not a file name: {problem}")
+    target = folder / f"{key}.png"
+    if not target.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(f"the image of key {key!r} would be outside {folder}: a link points out of it")
+    return target
+
+
+class ImageWriter:
+    """Write PNG files in threads, batch by batch, each atomically.
+
+    The folders are synchronized to disk once per batch. As a context manager it ends when all batches are written, or
+    after an exception when the files in progress are.
+
+    Args:
+        written: Function called for each image written, in order, in the caller's thread.
+        encode_ahead: Whether `write` returns while images are being encoded, or only while they are being written.
+            Encoding slows down a network on the same cores by more than its own time, because the network's threads
+            wait for each other.
+    """
+
+    def __init__(self, written: Callable[[], None], *, encode_ahead: bool) -> None:
+        self._written, self._encode_ahead = written, encode_ahead
+        self._folders: set[Path] = set()  # that exist
+        self._unsynced: set[Path] = set()
+        self._queue: deque[tuple[list[Future[None]], int]] = deque()
+        self._bytes = 0
+
+    def __enter__(self) -> ImageWriter:
+        self._pool = ThreadPoolExecutor(cpu_threads(), thread_name_prefix="write")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            while kind is None and self._queue:
+                self._finish_first()
+        finally:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+            sync_folders(self._unsynced)
+
+    def write(self, paths: Sequence[Path], images: Sequence[Pixels]) -> None:
+        """Queue images (H, W, 3) uint8 for writing; wait for earlier ones while the queue is full.
+
+        Raises:
+            OSError: An earlier image could not be written.
+        """
+        size = sum(image.nbytes for image in images)
+        while self._queue and (self._bytes + size > _QUEUED_BYTES or self._first_is_done()):
+            self._finish_first()
+        for folder in {path.parent for path in paths} - self._folders:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._folders.add(folder)
+        encoded = [self._pool.submit(encode_png, image, photograph=True) for image in images]
+        if not self._encode_ahead:
+            wait(encoded)
+        pairs = zip(paths, encoded, strict=True)
+        self._queue.append(([self._pool.submit(self._put, path, png) for path, png in pairs], size))
+        self._bytes += size
+
+    def _put(self, path: Path, png: Future[memoryview]) -> None:
+        with atomic_write(path, unsynced=self._unsynced) as file:
+            file.write(png.result())
+
+    def _first_is_done(self) -> bool:
+        return all(future.done() for future in self._queue[0][0])
+
+    def _finish_first(self) -> None:
+        futures, size = self._queue.popleft()
+        for future in futures:
+            future.result()
+        self._bytes -= size
+        folders = set(self._unsynced)  # a copy: later batches add to the set meanwhile
+        self._unsynced -= folders
+        sync_folders(folders)
+        for _ in futures:
+            self._written()
