@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
+from preimage.cli import app
 from run_code_blocks import BlockError, blocks_of, main, run_file
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -58,3 +62,30 @@ def test_python_blocks_of_the_documentation_compile(file: Path) -> None:
     for block in blocks_of(file):
         if block.language == "python":
             compile("\n" * (block.line - 1) + block.code, str(file), "exec")
+
+
+@pytest.mark.parametrize("file", PAGES, ids=lambda file: file.name)
+def test_commands_of_the_documentation_have_known_options(file: Path) -> None:
+    for block in blocks_of(file):
+        if block.language != "bash":
+            continue
+        for line in block.code.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            if words[:1] == ["preimage"]:
+                check_command(words[1:])
+
+
+def check_command(words: list[str]) -> None:
+    """Parse a command line without running it; unknown options and missing arguments raise a usage error."""
+    command: Any = typer.main.get_command(app)
+    while hasattr(command, "commands"):
+        command, words = command.commands[words[0]], words[1:]
+    if "--help" not in words:
+        command.make_context(command.name, words)
+
+
+def test_an_unknown_option_in_the_documentation_is_found() -> None:
+    check_command(["extract", "hog", "photos/", "-o", "photos.hog"])
+    for words in (["extract", "hog", "photos/", "-o", "x", "--cell-size", "4"], ["extract", "hog", "photos/"]):
+        with pytest.raises(Exception, match=r"cell-size|output"):
+            check_command(words)
