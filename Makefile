@@ -19,7 +19,7 @@ LOCAL := --config-settings build-dir=build/local \
 # A process per core, up to 8, and one thread in each: threads that wait for each other cost more than they gain.
 PYTEST := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 
-.PHONY: demo test nightly lint bench gpu-check asan tsan clean
+.PHONY: demo test nightly lint docs readme bench gpu-check asan tsan clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/preimage demo -o demo
@@ -42,6 +42,17 @@ lint: $(VENV)/test.stamp
 	$(BIN)/clang-format --dry-run --Werror $(CPP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The pages in docs/ and the API reference, into build/site; warnings are errors.
+docs: $(VENV)/docs.stamp
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# The code blocks of the README and of docs/, in a new environment with what the README installs.
+readme:
+	rm -rf build/readme-venv
+	$(PYTHON) -m venv build/readme-venv
+	build/readme-venv/bin/python -m pip install --disable-pip-version-check -q -c constraints.txt $(LOCAL) '.[demo]'
+	build/readme-venv/bin/python tests/helpers/run_code_blocks.py README.md docs/*.md
 
 bench: $(VENV)/bench.stamp
 	$(BIN)/python benchmarks/bench_descriptors.py

@@ -1,9 +1,9 @@
-"""GoogLeNet with batch normalization folded into its weights: a network of a user's own, ready to be inverted.
+"""GoogLeNet with batch normalization folded into its weights, as an example of a user's network.
 
-    preimage layers torch:googlenet:network --weights googlenet.npz
-    preimage extract torch:googlenet:network PHOTOGRAPHS -o e4.safetensors --layer e4 --weights googlenet.npz
+    preimage layers torch:googlenet:network -p weights=googlenet.npz
+    preimage extract torch:googlenet:network photos/ -o photos.e4 -p layer=e4 -p weights=googlenet.npz
 
-The branches have the widths of Inception-BN; the pools are 2×2, no pool stands before a projection, and the first two
+The branches have the widths of Inception-BN; the pools are 2×2, there is no pool before a projection, and the first two
 convolutions have no ReLU. The weights are an ``.npz`` of ``<layer>.weight`` (out, in, height, width) and
 ``<layer>.bias``.
 """

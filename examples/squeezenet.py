@@ -1,7 +1,7 @@
-"""SqueezeNet 1.0: a network of a user's own, ready to be inverted.
+"""SqueezeNet 1.0, as an example of a user's network.
 
-    preimage layers torch:squeezenet:network --weights squeezenet1_0.npz
-    preimage extract torch:squeezenet:network PHOTOGRAPHS -o s.safetensors --layer scores --weights squeezenet1_0.npz
+    preimage layers torch:squeezenet:network -p weights=squeezenet1_0.npz
+    preimage extract torch:squeezenet:network photos/ -o photos.scores -p layer=scores -p weights=squeezenet1_0.npz
 
 The weights are an ``.npz`` of ``<layer>.weight`` (out, in, height, width) and ``<layer>.bias``.
 """

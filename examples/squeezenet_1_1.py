@@ -1,7 +1,7 @@
-"""The features of SqueezeNet 1.1, without its classifier: a network of a user's own, ready to be inverted.
+"""The features of SqueezeNet 1.1, without its classifier, as an example of a user's network.
 
-    preimage train torch:squeezenet_1_1:network --layer fire9 --weights squeezenet1_1-features.npz \
-        --images PHOTOGRAPHS -o runs/fire9
+    preimage train torch:squeezenet_1_1:network photos/ -o runs/fire9 \
+        -p layer=fire9 -p weights=squeezenet1_1-features.npz
 """
 
 from __future__ import annotations
