@@ -17,7 +17,7 @@ from hypothesis.extra import numpy as npst
 
 from preimage import store as module
 from preimage.errors import FileFormatError
-from preimage.io.records import FeatureRecord
+from preimage.io.feature_file import FeatureRecord
 from preimage.io.shards import ZEROS
 from preimage.spec import Spec
 from preimage.store import FeatureStore, join, merge, open_writer, read_index, shard_length, write_features

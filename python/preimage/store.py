@@ -33,9 +33,9 @@ from numpy.typing import NDArray
 
 from preimage.errors import FileFormatError
 from preimage.io.atomic import StrPath, atomic_write, folder_lock, sync_folders
-from preimage.io.features_v1 import read_features_v1
-from preimage.io.records import DTYPES, FeatureFile, FeatureRecord, check_record, stored_array
+from preimage.io.feature_file import DTYPES, FeatureFile, FeatureRecord, check_record, stored_array
 from preimage.io.shards import SUFFIX, Shard, ShardWriter, check_version, read_header, write_shard
+from preimage.io.shards_v1 import read_features_v1
 from preimage.io.store_index import INDEX, Index, ShardEntry, read_index
 from preimage.spec import Spec
 

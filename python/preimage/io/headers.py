@@ -10,7 +10,7 @@ import struct
 from dataclasses import dataclass
 
 from preimage.io import jpeg, png, tiff
-from preimage.io.signatures import SIGNATURE_BYTES, describe_file
+from preimage.io.file_types import SIGNATURE_BYTES, describe_signature
 
 _MOST_SEGMENTS = 100_000  # in a JPEG or WebP; more would only cost time
 _FORMATS = "PNG, JPEG, GIF, BMP, WebP and TIFF"
@@ -61,7 +61,7 @@ def read_header(data: bytes) -> ImageHeader:
         return _webp(data)
     if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         return _tiff(data)
-    if what := describe_file(data[:SIGNATURE_BYTES]):
+    if what := describe_signature(data[:SIGNATURE_BYTES]):
         raise ValueError(f"{what}; images in the formats {_FORMATS} are read")
     raise ValueError(f"not an image in a known format ({_FORMATS})")
 

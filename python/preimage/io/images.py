@@ -39,7 +39,7 @@ _SILENT = 0
 _OPENCV = tuple(map(int, cv2.__version__.split(".")[:2]))
 
 
-class _PoliteOpenCV:
+class _QuietOpenCV:
     """OpenCV with one thread and no messages on stderr, for as long as any thread of ours is inside.
 
     Both are settings of the whole process, so they are put back when the last one leaves. One thread, because
@@ -69,7 +69,7 @@ class _PoliteOpenCV:
                     _log.setLogLevel(self._found[1])
 
 
-_polite_opencv = _PoliteOpenCV()
+_quiet_opencv = _QuietOpenCV()
 
 
 def decode_image(data: bytes, *, name: str, max_pixels: int = MAX_PIXELS) -> Image:
@@ -144,7 +144,7 @@ def _check_size(header: ImageHeader, max_pixels: int) -> None:
 
 def _decode(data: bytes, header: ImageHeader, name: str) -> NDArray[Any]:
     try:
-        with _polite_opencv():
+        with _quiet_opencv():
             samples = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except (cv2.error, MemoryError) as error:
         raise FileFormatError(name, f"this {header.format} cannot be decoded: {error}") from error
@@ -218,7 +218,7 @@ def decode_file(path: StrPath, *, max_pixels: int = MAX_PIXELS) -> Image:
     return decode_image(source.read(), name=source.name, max_pixels=max_pixels)
 
 
-def fit_image(image: Image, size: int | None) -> Image:
+def resize_and_center_crop(image: Image, size: int | None) -> Image:
     """The center square of an image, size × size pixels; ``None`` leaves the image as it is.
 
     The square is cut first, then resized: by area averaging when that shrinks it, bicubically when it enlarges.
@@ -242,7 +242,7 @@ def fit_image(image: Image, size: int | None) -> Image:
     square = np.ascontiguousarray(image[top : top + side, left : left + side])
     if side == size:
         return square
-    with _polite_opencv():
+    with _quiet_opencv():
         interpolation = cv2.INTER_AREA if size < side else cv2.INTER_CUBIC
         return np.asarray(cv2.resize(square, (size, size), interpolation=interpolation), np.uint8)
 
@@ -263,7 +263,7 @@ def encode_png(image: Image, *, photograph: bool = False) -> memoryview:
     """
     _check_image(image)
     options = _PNG_OF_PHOTOGRAPH if photograph else _PNG
-    with _polite_opencv():
+    with _quiet_opencv():
         done, encoded = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
     if not done:
         raise ValueError(f"OpenCV cannot encode an image of shape {image.shape} as PNG")

@@ -32,9 +32,8 @@ from numpy.typing import NDArray
 
 from preimage.errors import FileFormatError
 from preimage.io.atomic import LONGEST_KEY, StrPath, atomic_write, key_problem
-from preimage.io.records import DTYPES, Size, shape_problem
-from preimage.io.signatures import SIGNATURE_BYTES, describe_file
-from preimage.io.unread import unread
+from preimage.io.feature_file import DTYPES, Size, shape_problem
+from preimage.io.file_types import SIGNATURE_BYTES, describe_signature, why_unsupported
 from preimage.spec import Spec
 
 VERSION = 2
@@ -350,9 +349,9 @@ def read_header(file: BinaryIO, size: int) -> Header:
     if size < 10 or opening != b"{" or length > size - 8:
         file.seek(0)
         start = file.read(SIGNATURE_BYTES)
-        if describe_file(start) == "a safetensors file":
+        if describe_signature(start) == "a safetensors file":
             raise ValueError("not a feature file, or cut short: a safetensors file whose header goes beyond its end")
-        raise ValueError(unread(file.name, start))
+        raise ValueError(why_unsupported(file.name, start))
     if length > MAX_HEADER_BYTES:
         raise ValueError(f"its header claims {length} bytes; at most {MAX_HEADER_BYTES} are right")
     text = opening + file.read(length - 1)

@@ -13,7 +13,7 @@ from typing import BinaryIO, cast
 
 from preimage.errors import FileFormatError
 from preimage.io.atomic import StrPath, files_below, key_problem
-from preimage.io.signatures import SIGNATURE_BYTES, describe_file
+from preimage.io.file_types import SIGNATURE_BYTES, describe_signature
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 # Images, archives and videos' stills that a user may take for read; in a folder they are counted and left out.
@@ -328,7 +328,7 @@ def _list_tar(path: str) -> Iterator[ImageSource | FileFormatError]:
             raise
         except (tarfile.TarError, ValueError, TypeError, OverflowError, IndexError, RecursionError) as error:
             file.seek(0)
-            what = describe_file(file.read(SIGNATURE_BYTES))
+            what = describe_signature(file.read(SIGNATURE_BYTES))
             problem = str(error) if what in (None, "a tar archive") else f"it is {what}"
             raise FileFormatError(path, f"not a sound, uncompressed tar file: {problem}") from error
 

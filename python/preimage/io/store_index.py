@@ -11,7 +11,7 @@ from typing import Any
 
 from preimage.errors import FileFormatError
 from preimage.io.atomic import StrPath
-from preimage.io.records import DTYPES
+from preimage.io.feature_file import DTYPES
 from preimage.io.shards import SUFFIX, ZEROS, parse_spec
 from preimage.old_names import CACHE_SOURCE, renamed
 from preimage.spec import Spec

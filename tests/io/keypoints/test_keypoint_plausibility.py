@@ -9,8 +9,8 @@ import torch
 from keypoint_files import colmap_arrays, colmap_database
 from preimage.errors import FileFormatError
 from preimage.io import read_keypoints
+from preimage.io.keypoints.checks import examine
 from preimage.io.keypoints.convert import as_keypoints
-from preimage.io.keypoints.plausibility import examine
 from preimage.keypoints import Keypoints
 
 COUNT = 80

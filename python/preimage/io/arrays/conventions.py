@@ -1,6 +1,6 @@
-"""Where others put what: the named layouts of feature arrays, turned into planar (C, h, w) and back.
+"""Where others put what: the named conventions of feature arrays, turned into planar (C, h, w) and back.
 
-A layout is always named by the caller, because the arrays themselves do not tell:
+A convention is always named by the caller, because the arrays themselves do not tell:
 
 ``"preimage"``
     Planar (C, h, w), rows before columns, unit-norm SIFT. What this package writes.
@@ -32,10 +32,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from preimage.io.records import shape_problem
+from preimage.io.feature_file import shape_problem
 from preimage.spec import Spec
 
-LAYOUTS = ("preimage", "matlab", "matlab-transposed", "cyvlfeat")
+CONVENTIONS = ("preimage", "matlab", "matlab-transposed", "cyvlfeat")
 
 _CHANNELS = {"hog": 31, "lbp": 58, "dense-sift": 128}
 _SIFT_SCALE = 512.0
@@ -44,28 +44,28 @@ Array = NDArray[Any]
 Shape = tuple[int, ...]
 
 
-def check_layout(spec: Spec, layout: str) -> None:
-    """``ValueError`` unless features of `spec` have that layout."""
-    if layout not in LAYOUTS:
-        raise ValueError(f"layout is one of {', '.join(LAYOUTS)}, got {layout!r}")
-    if layout == "preimage":
+def check_convention(spec: Spec, convention: str) -> None:
+    """``ValueError`` unless features of `spec` have that convention."""
+    if convention not in CONVENTIONS:
+        raise ValueError(f"convention is one of {', '.join(CONVENTIONS)}, got {convention!r}")
+    if convention == "preimage":
         return
     if _CHANNELS.get(spec.representation) != spec.channels or spec.stride is None:
         raise ValueError(
-            f"layout {layout!r} is known for {', '.join(_CHANNELS)}; features of {spec.representation!r} "
+            f"convention {convention!r} is known for {', '.join(_CHANNELS)}; features of {spec.representation!r} "
             f"with {spec.channels} channels have only 'preimage'"
         )
-    if layout == "matlab-transposed" and spec.representation == "hog":
+    if convention == "matlab-transposed" and spec.representation == "hog":
         raise ValueError(
             "HOG features of a transposed image cannot be turned back: transposition takes direction a to 90° - a, "
             "and 90° is no multiple of the 20° between bins, so edges were counted in other bins. Compute them on "
-            "the image itself (vl_hog called in MATLAB on the image as it is displayed gives layout 'matlab')"
+            "the image itself (vl_hog called in MATLAB on the image as it is displayed gives convention 'matlab')"
         )
 
 
-def has_frames(spec: Spec, layout: str) -> bool:
+def has_frames(spec: Spec, convention: str) -> bool:
     """Whether an image has two arrays, descriptors and frames, instead of one."""
-    return layout != "preimage" and spec.representation == "dense-sift"
+    return convention != "preimage" and spec.representation == "dense-sift"
 
 
 def covered(spec: Spec, height: int, width: int) -> tuple[int, int]:
@@ -77,23 +77,23 @@ def covered(spec: Spec, height: int, width: int) -> tuple[int, int]:
     return height * spec.stride, width * spec.stride
 
 
-def planar_shape(spec: Spec, layout: str, shape: Shape) -> Shape:
-    """The shape (C, h, w) or (C,) of one image's array once planar, for layouts without frames.
+def planar_shape(spec: Spec, convention: str, shape: Shape) -> Shape:
+    """The shape (C, h, w) or (C,) of one image's array once planar, for conventions without frames.
 
     Raises:
         ValueError: the array is of another shape; for HOG says so if it looks like scikit-image's.
     """
-    if layout == "preimage":
+    if convention == "preimage":
         if problem := shape_problem(spec, shape):
-            raise ValueError(problem + foreign_hog(spec, shape))
+            raise ValueError(problem + skimage_hog_hint(spec, shape))
         return shape
     if len(shape) != 3 or shape[2] != spec.channels or min(shape) < 1:
-        wanted = f"layout {layout!r} of {spec.representation} asks for (h, w, {spec.channels}), got {shape}"
-        raise ValueError(wanted + foreign_hog(spec, shape))
+        wanted = f"convention {convention!r} of {spec.representation} asks for (h, w, {spec.channels}), got {shape}"
+        raise ValueError(wanted + skimage_hog_hint(spec, shape))
     height, width = shape[:2]
-    if layout == "matlab-transposed":
+    if convention == "matlab-transposed":
         return spec.channels, width, height
-    if layout == "cyvlfeat" and spec.representation == "lbp" and height != width:
+    if convention == "cyvlfeat" and spec.representation == "lbp" and height != width:
         raise ValueError(
             f"cyvlfeat's LBP of an image that is not square means nothing (it reads the pixels with height and "
             f"width exchanged): {height}×{width} cells cannot be used, recompute them with preimage.lbp"
@@ -101,22 +101,22 @@ def planar_shape(spec: Spec, layout: str, shape: Shape) -> Shape:
     return spec.channels, height, width
 
 
-def stack_of(spec: Spec, layout: str, shape: Shape) -> tuple[int, int] | None:
+def stack_of(spec: Spec, convention: str, shape: Shape) -> tuple[int, int] | None:
     """(axis, count) of the images in one array that holds several; ``None`` if it is no stack.
 
     MATLAB stacks along the last axis, everybody else along the first.
     """
     if len(shape) != (2 if spec.stride is None else 4) or min(shape) < 1:
         return None
-    axis = len(shape) - 1 if layout.startswith("matlab") else 0
+    axis = len(shape) - 1 if convention.startswith("matlab") else 0
     try:
-        planar_shape(spec, layout, shape[:axis] + shape[axis + 1 :])
+        planar_shape(spec, convention, shape[:axis] + shape[axis + 1 :])
     except ValueError:
         return None
     return axis, shape[axis]
 
 
-def foreign_hog(spec: Spec, shape: Shape) -> str:
+def skimage_hog_hint(spec: Spec, shape: Shape) -> str:
     """Why an array of that shape is no HOG of ours, if it looks like scikit-image's; else nothing."""
     last = shape[-1] if shape else 0
     if spec.representation != "hog" or not (len(shape) in (1, 2, 5) or last in (9, 36, 81)):
@@ -128,56 +128,56 @@ def foreign_hog(spec: Spec, shape: Shape) -> str:
     )
 
 
-def to_planar(spec: Spec, layout: str, array: Array) -> Array:
-    """One image's array in `layout` as (C, h, w) or (C,), for layouts without frames."""
-    if layout == "preimage":
+def to_planar(spec: Spec, convention: str, array: Array) -> Array:
+    """One image's array in `convention` as (C, h, w) or (C,), for conventions without frames."""
+    if convention == "preimage":
         return array
-    if layout == "cyvlfeat" and spec.representation == "lbp":
+    if convention == "cyvlfeat" and spec.representation == "lbp":
         height, width, channels = array.shape
         return np.ascontiguousarray(array).reshape(channels, height, width)[transposed_lbp()]
-    if layout == "matlab-transposed":
+    if convention == "matlab-transposed":
         return array.transpose(2, 1, 0)[transposed_lbp()]
     return array.transpose(2, 0, 1)
 
 
-def from_planar(spec: Spec, layout: str, features: Array) -> dict[str, Array]:
-    """The inverse: ``{"features": …}``, or ``{"descriptors": …, "frames": …}`` for dense SIFT of others' layouts.
+def from_planar(spec: Spec, convention: str, features: Array) -> dict[str, Array]:
+    """The inverse: ``{"features": …}``, or ``{"descriptors": …, "frames": …}`` for dense SIFT of others' conventions.
 
     Descriptors keep their floating type (as VLFeat's option FloatDescriptors), frames are float64.
 
     Raises:
-        ValueError: the layout cannot hold these features.
+        ValueError: the convention cannot hold these features.
     """
-    if layout == "preimage":
+    if convention == "preimage":
         return {"features": features}
-    if has_frames(spec, layout):
-        return _sift_from_planar(spec, layout, features)
-    if layout == "cyvlfeat" and spec.representation == "lbp":
+    if has_frames(spec, convention):
+        return _sift_from_planar(spec, convention, features)
+    if convention == "cyvlfeat" and spec.representation == "lbp":
         channels, height, width = features.shape
         if height != width:
             raise ValueError(f"cyvlfeat's LBP exists for square images only, got {height}×{width} cells")
         return {"features": np.ascontiguousarray(features[transposed_lbp()]).reshape(height, width, channels)}
-    if layout == "matlab-transposed":
+    if convention == "matlab-transposed":
         return {"features": features[transposed_lbp()].transpose(2, 1, 0)}
     return {"features": features.transpose(1, 2, 0)}
 
 
-def sift_grid(spec: Spec, layout: str, descriptors: Shape, frames: Array) -> tuple[int, int]:
+def sift_grid(spec: Spec, convention: str, descriptors: Shape, frames: Array) -> tuple[int, int]:
     """(h, w) of the grid that the frames of one image stand on.
 
     Raises:
         ValueError: the arrays do not go together, or the frames are not the full grid of the spec's step and bin
-            size that begins at the image's corner, in the layout's order.
+            size that begins at the image's corner, in the convention's order.
     """
-    rows = frames if layout.startswith("matlab") else frames.T
-    by_rows = descriptors if layout.startswith("matlab") else descriptors[::-1]
-    wanted = "128×N descriptors and 2×N frames" if layout.startswith("matlab") else "(N, 128) and (N, 2)"
+    rows = frames if convention.startswith("matlab") else frames.T
+    by_rows = descriptors if convention.startswith("matlab") else descriptors[::-1]
+    wanted = "128×N descriptors and 2×N frames" if convention.startswith("matlab") else "(N, 128) and (N, 2)"
     if rows.ndim != 2 or rows.shape[0] not in (2, 3) or by_rows != (128, rows.shape[1]) or rows.shape[1] < 1:
         raise ValueError(
-            f"layout {layout!r} of dense-sift asks for {wanted}, got shapes {descriptors} and {frames.shape}"
+            f"convention {convention!r} of dense-sift asks for {wanted}, got shapes {descriptors} and {frames.shape}"
         )
     outer, inner = rows[0], rows[1]  # matlab: x, y of a column-major image; cyvlfeat: y, x
-    first = 1.0 if layout.startswith("matlab") else 0.0
+    first = 1.0 if convention.startswith("matlab") else 0.0
     bin_size, step = _geometry(spec)
     count = int(np.count_nonzero(outer == outer[0]))
     if count < 1 or outer.size % count:
@@ -192,32 +192,32 @@ def sift_grid(spec: Spec, layout: str, descriptors: Shape, frames: Array) -> tup
             f"that begins at ({places[0]:g}, {places[0]:g}), these at ({outer[0]:g}, {inner[0]:g}) and go on to "
             f"({outer[-1]:g}, {inner[-1]:g}). Another step or bin size, or only a part of the image (Bounds)?"
         )
-    if layout == "matlab":
+    if convention == "matlab":
         return count, outer.size // count
     return outer.size // count, count
 
 
-def sift_to_planar(layout: str, descriptors: Array, size: tuple[int, int]) -> NDArray[np.float32]:
+def sift_to_planar(convention: str, descriptors: Array, size: tuple[int, int]) -> NDArray[np.float32]:
     """Descriptors of a checked grid (h, w) as (128, h, w) float32 of about unit norm."""
     height, width = size
     values = descriptors.astype(np.float32) / np.float32(_SIFT_SCALE)
-    if layout == "matlab":
+    if convention == "matlab":
         return values.reshape(128, width, height).transpose(0, 2, 1)
-    if layout == "matlab-transposed":
+    if convention == "matlab-transposed":
         return values.reshape(128, height, width)[transposed_sift()]
     return values.reshape(height, width, 128).transpose(2, 0, 1)
 
 
-def _sift_from_planar(spec: Spec, layout: str, features: Array) -> dict[str, Array]:
+def _sift_from_planar(spec: Spec, convention: str, features: Array) -> dict[str, Array]:
     channels, height, width = features.shape
     bin_size, step = _geometry(spec)
     values = np.minimum(features * features.dtype.type(_SIFT_SCALE), features.dtype.type(255))
     y, x = (1.5 * bin_size + step * np.arange(count) for count in (height, width))
-    if layout == "matlab":
+    if convention == "matlab":
         frames = np.stack([np.repeat(x, height), np.tile(y, width)]) + 1
         return {"descriptors": values.transpose(0, 2, 1).reshape(channels, -1), "frames": frames}
     frames = np.stack([np.repeat(y, width), np.tile(x, height)])
-    if layout == "matlab-transposed":
+    if convention == "matlab-transposed":
         return {"descriptors": values[transposed_sift()].reshape(channels, -1), "frames": frames + 1}
     return {"descriptors": values.reshape(channels, -1).T, "frames": frames.T}
 

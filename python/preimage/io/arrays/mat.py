@@ -13,21 +13,22 @@ from numpy.typing import NDArray
 
 from preimage.errors import FileFormatError
 from preimage.io.arrays import mat5
-from preimage.io.arrays.conventions import check_layout
-from preimage.io.arrays.stored import (
+from preimage.io.arrays.conventions import check_convention
+from preimage.io.arrays.stored_arrays import (
     StoredArray,
-    agreed_layout,
+    agreed_convention,
     agreed_spec,
     check_array,
     feature_file,
     stored_records,
 )
 from preimage.io.atomic import StrPath, atomic_write, key_problem
-from preimage.io.records import MAX_IMAGES, FeatureFile, FeatureRecord, Size, is_size
+from preimage.io.feature_file import MAX_IMAGES, FeatureFile, FeatureRecord, Size, is_size
 from preimage.io.shards import MAX_HEADER_BYTES, header_problem, parse_spec
+from preimage.old_names import MATLAB_VARIABLES
 from preimage.spec import Spec
 
-_OURS = ("preimage_spec", "preimage_layout", "preimage_keys", "preimage_sizes")
+_OURS = ("preimage_spec", "preimage_convention", "preimage_keys", "preimage_sizes")
 _IMAGE = re.compile(r"image_(\d{1,9})(?:_(descriptors|frames))?")
 
 
@@ -35,7 +36,7 @@ def read_mat_features(
     path: StrPath,
     spec: Spec | None = None,
     *,
-    layout: str | None = None,
+    convention: str | None = None,
     variables: Sequence[str] | None = None,
     keys: Sequence[str] | None = None,
     processed_sizes: Sequence[Size] | Size | None = None,
@@ -44,44 +45,44 @@ def read_mat_features(
 
     Args:
         path: a file with one single or double array per image under its key, or one stack of images along the
-            fourth axis (MATLAB layouts); for dense SIFT pairs of descriptors (also uint8) and frames, called ``D``
+            fourth axis (MATLAB conventions); for dense SIFT pairs of descriptors (also uint8) and frames, called ``D``
             and ``F``, ``descrs`` and ``frames``, or ``KEY_descriptors`` and ``KEY_frames``.
         spec: what the features are of; files that `write_mat_features` wrote tell it themselves.
-        layout: of the arrays, see `preimage.io.arrays.conventions`; our own files tell it themselves, for
+        convention: of the arrays, see `preimage.io.arrays.conventions`; our own files tell it themselves, for
             others it must be named.
         variables: which to read, of a file that holds others too; ``None`` takes all.
         keys: one per image instead of the variables' names.
-        processed_sizes: as for `read_array_features`.
+        processed_sizes: as for `read_numpy_features`.
 
     Raises:
         FileFormatError: another format or version, damaged, variables that are no arrays of numbers, or that do
-            not fit spec and layout.
-        ValueError: no spec or layout for a file that does not tell, or others than it tells; keys or sizes that do
+            not fit spec and convention.
+        ValueError: no spec or convention for a file that does not tell, or others than it tells; keys or sizes that do
             not fit.
         ImportError: SciPy is not installed.
     """
     arrays, notes = open_mat(path, variables)
     spec = agreed_spec(path, spec, notes.get("spec"))
-    layout = agreed_layout(path, layout, notes.get("layout"))
-    if layout is None:
+    convention = agreed_convention(path, convention, notes.get("convention"))
+    if convention is None:
         raise ValueError(
-            f"{path}: a MATLAB file does not say how its arrays are laid out; name the layout: 'matlab' for what "
-            "VLFeat's toolbox gives, 'matlab-transposed', 'cyvlfeat' or 'preimage' (--layout)"
+            f"{path}: a MATLAB file does not say how its arrays are laid out; name the convention: 'matlab' for what "
+            "VLFeat's toolbox gives, 'matlab-transposed', 'cyvlfeat' or 'preimage' (--convention)"
         )
-    check_layout(spec, layout)
+    check_convention(spec, convention)
     if spec.stride is None:
         arrays = [_as_vector(array) for array in arrays]
     if "keys" not in notes or variables is not None:
-        return feature_file(path, spec, layout, arrays, keys=keys, processed_sizes=processed_sizes)
+        return feature_file(path, spec, convention, arrays, keys=keys, processed_sizes=processed_sizes)
     try:
         return feature_file(
             path,
             spec,
-            layout,
+            convention,
             _renamed(path, arrays, notes["keys"]),
             keys=keys,
             processed_sizes=processed_sizes,
-            told_sizes=notes["processed"],
+            stored_sizes=notes["processed"],
             original_sizes=notes["original"],
         )
     except ValueError as error:
@@ -100,7 +101,7 @@ def _as_vector(array: StoredArray) -> StoredArray:
 def open_mat(path: StrPath, names: Sequence[str] | None = None) -> tuple[list[StoredArray], dict[str, Any]]:
     """The arrays of a MATLAB file by their headers, and what our own files say about them.
 
-    The notes are empty, or hold spec, layout, keys, and lists of processed and original sizes.
+    The notes are empty, or hold spec, convention, keys, and lists of processed and original sizes.
 
     Raises:
         FileFormatError, ImportError: see `read_mat_features`.
@@ -111,8 +112,8 @@ def open_mat(path: StrPath, names: Sequence[str] | None = None) -> tuple[list[St
             found = list(mat5.variables(file))
             if len({variable.name for variable in found}) < len(found):
                 raise ValueError("two variables have one name")
-            ours = {variable.name: variable for variable in found if variable.name in _OURS}
-            wanted = [variable for variable in found if variable.name not in _OURS]
+            ours = {name: variable for variable in found if (name := _current_name(variable)) in _OURS}
+            wanted = [variable for variable in found if _current_name(variable) not in _OURS]
             if names is not None:
                 if missing := [name for name in names if name not in {variable.name for variable in wanted}]:
                     there = ", ".join(variable.name for variable in wanted[:20]) or "none"
@@ -127,6 +128,10 @@ def open_mat(path: StrPath, names: Sequence[str] | None = None) -> tuple[list[St
     return [
         StoredArray(v.name, v.shape, v.dtype, functools.partial(_read, path, v)) for v in wanted if v.dtype is not None
     ], told
+
+
+def _current_name(variable: mat5.Variable) -> str:
+    return MATLAB_VARIABLES.get(variable.name, variable.name)
 
 
 def _check(variable: mat5.Variable) -> None:
@@ -173,11 +178,11 @@ def _told(notes: dict[str, Any]) -> dict[str, Any]:
     sizes = [tuple(int(side) if 1 <= side < 1 << 31 and side % 1 == 0 else 0 for side in row) for row in rows]
     if not all(is_size(size[:2]) and is_size(size[2:]) for size in sizes):
         raise ValueError("the sizes of its images are damaged")
-    spec, layout = parse_spec(notes["preimage_spec"]), notes["preimage_layout"]
-    check_layout(spec, layout)
+    spec, convention = parse_spec(notes["preimage_spec"]), notes["preimage_convention"]
+    check_convention(spec, convention)
     return {
         "spec": spec,
-        "layout": layout,
+        "convention": convention,
         "keys": keys,
         "original": [size[:2] for size in sizes],
         "processed": [size[2:] for size in sizes],
@@ -204,39 +209,39 @@ def write_mat_features(
     records: Iterable[FeatureRecord],
     *,
     dtype: str = "float32",
-    layout: str = "matlab",
+    convention: str = "matlab",
 ) -> None:
     """Write features as a MATLAB v5 file, uncompressed, atomically, one image in memory at a time.
 
-    Variables: ``image_00001``, ``image_00002``, … single, one per image (for dense SIFT in others' layouts
+    Variables: ``image_00001``, ``image_00002``, … single, one per image (for dense SIFT in others' conventions
     ``image_00001_descriptors`` and ``image_00001_frames``); ``preimage_keys``, a JSON list as text (``jsondecode``);
     ``preimage_sizes``, B×4 double: height and width of each image as decoded and as processed, pixels;
-    ``preimage_spec``, JSON, and ``preimage_layout``. Equal features give equal files.
+    ``preimage_spec``, JSON, and ``preimage_convention``. Equal features give equal files.
 
     Args:
         path: the file to write; replaced only when all went well.
         spec: what every record's features are of.
         records: any iterable, consumed once.
         dtype: only ``"float32"``; MATLAB files know no float16.
-        layout: see `preimage.io.arrays.conventions`; ``"matlab"`` is what VLFeat's toolbox gives and takes
-            (``vl_hog('render', image_00001)``). Features without such a layout are written with ``"preimage"``.
+        convention: see `preimage.io.arrays.conventions`; ``"matlab"`` is what VLFeat's toolbox gives and takes
+            (``vl_hog('render', image_00001)``). Features without such a convention are written with ``"preimage"``.
 
     Raises:
         ValueError: another dtype, a record that `write_features` would refuse, no record at all, an array of 2 GiB
-            or more, or a layout these features do not have.
+            or more, or a convention these features do not have.
         TypeError: features that are not a floating-point NumPy array.
         OSError: such as a full disk. After any error `path` is as it was.
         ImportError: SciPy is not installed.
     """
     if dtype != "float32":
         raise ValueError(f"{path}: a MATLAB file holds float32 (single), got dtype {dtype!r}")
-    check_layout(spec, layout)
+    check_convention(spec, convention)
     with atomic_write(path) as file:
-        mat5.write(file, _entries(path, spec, layout, stored_records(spec, layout, records, dtype)))
+        mat5.write(file, _entries(path, spec, convention, stored_records(spec, convention, records, dtype)))
 
 
 def _entries(
-    path: StrPath, spec: Spec, layout: str, stored: Iterable[tuple[FeatureRecord, dict[str, NDArray[Any]]]]
+    path: StrPath, spec: Spec, convention: str, stored: Iterable[tuple[FeatureRecord, dict[str, NDArray[Any]]]]
 ) -> Iterator[tuple[str, NDArray[Any] | str]]:
     """The variables of a file of ours."""
     keys: list[str] = []
@@ -252,4 +257,4 @@ def _entries(
     yield "preimage_keys", json.dumps(keys)
     yield "preimage_sizes", np.array(sizes, np.float64)
     yield "preimage_spec", spec.to_json()
-    yield "preimage_layout", layout
+    yield "preimage_convention", convention

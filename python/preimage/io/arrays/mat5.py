@@ -29,7 +29,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from preimage.io.signatures import describe_file
+from preimage.io.file_types import describe_signature
 from preimage.optional import import_optional
 
 HEADER_BYTES = 128
@@ -179,7 +179,7 @@ def _byte_order(head: bytes) -> str:
         raise ValueError("is a MATLAB v7.3 file, which is HDF5 inside: save it with '-v7' instead")
     order = {b"IM": "<", b"MI": ">"}.get(head[126:128])
     if order is None or struct.unpack(order + "H", head[124:126])[0] >> 8 != 1 or 0 in head[:4]:
-        what = describe_file(head)
+        what = describe_signature(head)
         but = f", but {what}" if what else ""
         raise ValueError(f"is no MATLAB v5 file{but} (v4 files are not read: save with '-v7')")
     return order

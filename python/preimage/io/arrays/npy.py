@@ -18,12 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preimage.errors import FileFormatError
-from preimage.io.arrays.conventions import check_layout, has_frames
-from preimage.io.arrays.keylists import KEYS_MEMBER, holds_objects, holds_text, keys_of
-from preimage.io.arrays.stored import MAX_ARRAY_BYTES, StoredArray, feature_file, stored_records
+from preimage.io.arrays.conventions import check_convention, has_frames
+from preimage.io.arrays.keys import KEYS_MEMBER, holds_objects, holds_text, keys_of
+from preimage.io.arrays.stored_arrays import MAX_ARRAY_BYTES, StoredArray, feature_file, stored_records
 from preimage.io.atomic import StrPath, atomic_write
-from preimage.io.records import DTYPES, FeatureFile, FeatureRecord, Size
-from preimage.io.unread import other_than
+from preimage.io.feature_file import DTYPES, FeatureFile, FeatureRecord, Size
+from preimage.io.file_types import mismatch
 from preimage.spec import Spec
 
 _MAX_NPY_HEADER = 10_000  # bytes; NumPy writes 118
@@ -31,11 +31,11 @@ _BROKEN = (ValueError, TypeError, SyntaxError, EOFError, OverflowError, Recursio
 _BROKEN_ZIP = (*_BROKEN, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, IndexError, KeyError)
 
 
-def read_array_features(
+def read_numpy_features(
     path: StrPath,
     spec: Spec,
     *,
-    layout: str = "preimage",
+    convention: str = "preimage",
     keys: Sequence[str] | None = None,
     processed_sizes: Sequence[Size] | Size | None = None,
 ) -> FeatureFile:
@@ -46,10 +46,10 @@ def read_array_features(
             ``.npz`` file with either one such array or one (C, h, w) or (C,) array per image under its key.
             Arrays are float16, float32 or float64.
         spec: what the features are of; its channels and stride must fit the shapes.
-        layout: how the arrays are laid out, see `preimage.io.arrays.conventions`; other layouts than
+        convention: how the arrays are laid out, see `preimage.io.arrays.conventions`; other conventions than
             ``"preimage"`` have other shapes, and dense SIFT then comes in an ``.npz`` file as a pair of arrays
             ``KEY/descriptors`` (also uint8) and ``KEY/frames``, or just ``descriptors`` and ``frames``.
-        keys: one per image. Otherwise those of `preimage.io.arrays.keylists`, the names in an ``.npz`` file of
+        keys: one per image. Otherwise those of `preimage.io.arrays.keys`, the names in an ``.npz`` file of
             one array per image, the file's stem for a single image, and ``00000``, ``00001``, … for a stack.
         processed_sizes: (height, width) of the images the features were computed from, pixels, one for all or
             one each; otherwise the pixels that the features cover, (h · stride, w · stride) for cells, which
@@ -59,14 +59,14 @@ def read_array_features(
         A `FeatureFile`; its original sizes equal its processed sizes, as the file does not hold them.
 
     Raises:
-        FileFormatError: not such a file, object arrays, another dtype, or shapes that do not fit spec and layout.
-        ValueError: keys or sizes that do not fit the file, or sizes missing; a layout these features do not have.
+        FileFormatError: not such a file, object arrays, another dtype, or shapes that do not fit spec and convention.
+        ValueError: keys or sizes that do not fit the file, or sizes missing; a convention these features do not have.
     """
-    check_layout(spec, layout)
+    check_convention(spec, convention)
     arrays = open_arrays(path)
     if keys is None:
         keys = keys_of(path)
-    return feature_file(path, spec, layout, arrays, keys=keys, processed_sizes=processed_sizes)
+    return feature_file(path, spec, convention, arrays, keys=keys, processed_sizes=processed_sizes)
 
 
 def open_arrays(path: StrPath) -> list[StoredArray]:
@@ -78,7 +78,7 @@ def open_arrays(path: StrPath) -> list[StoredArray]:
             return open_npz(path)
         if signature == b"\x93NUM":
             return _open_npy(path)
-        raise ValueError(other_than("an .npy or .npz file", path))
+        raise ValueError(mismatch("an .npy or .npz file", path))
     except _BROKEN_ZIP as error:
         raise FileFormatError(path, str(error) or "damaged") from error
 
@@ -97,7 +97,7 @@ def open_npz(path: StrPath, *, any_numbers: bool = False) -> list[StoredArray]:
         ValueError, zipfile.BadZipFile and their like: damaged, or not such arrays.
     """
     if not zipfile.is_zipfile(path):
-        raise ValueError(other_than("an .npz file, or cut short", path))
+        raise ValueError(mismatch("an .npz file, or cut short", path))
     archive = zipfile.ZipFile(path)  # stays open for `load`, and closes itself when that is dropped
     arrays = []
     for member in archive.infolist():
@@ -186,13 +186,13 @@ def _name(descr: str) -> str:
         return repr(descr)
 
 
-def write_array_features(
+def write_numpy_features(
     path: StrPath,
     spec: Spec,
     records: Iterable[FeatureRecord],
     *,
     dtype: str = "float32",
-    layout: str = "preimage",
+    convention: str = "preimage",
 ) -> None:
     """Write features as plain NumPy, atomically, one image in memory at a time.
 
@@ -202,12 +202,12 @@ def write_array_features(
         spec: what every record's features are of.
         records: any iterable, such as ``file.records()``; consumed once.
         dtype: ``"float32"`` or ``"float16"``, as stored.
-        layout: see `preimage.io.arrays.conventions`. Dense SIFT in others' layouts becomes two arrays an
+        convention: see `preimage.io.arrays.conventions`. Dense SIFT in others' conventions becomes two arrays an
             image, ``KEY/descriptors`` and ``KEY/frames``, which needs ``.npz``; an ``.npy`` stack always has the
             image's axis first.
 
     Raises:
-        ValueError: another suffix or dtype, a record that `write_features` would refuse, no record at all, a layout
+        ValueError: another suffix or dtype, a record that `write_features` would refuse, no record at all, a convention
             these features do not have, or, for ``.npy``, images of different shapes.
         TypeError: features that are not a floating-point NumPy array.
         OSError: such as a full disk. After any error `path` is as it was.
@@ -217,17 +217,19 @@ def write_array_features(
         raise ValueError(f"{path}: the suffix is .npy or .npz, got {suffix!r}")
     if dtype not in DTYPES:
         raise ValueError(f"dtype is one of {', '.join(DTYPES)}, got {dtype!r}")
-    check_layout(spec, layout)
-    if suffix == ".npy" and (layout.startswith("matlab") or has_frames(spec, layout)):
-        raise ValueError(f"{path}: features in layout {layout!r} are not written as one .npy array, use .npz")
+    check_convention(spec, convention)
+    if suffix == ".npy" and (convention.startswith("matlab") or has_frames(spec, convention)):
+        raise ValueError(f"{path}: features in convention {convention!r} are not written as one .npy array, use .npz")
     with atomic_write(path) as file:
-        written = (_write_npz if suffix == ".npz" else _write_npy)(file, _named(spec, layout, records, dtype))
+        written = (_write_npz if suffix == ".npz" else _write_npy)(file, _named(spec, convention, records, dtype))
         if not written:
             raise ValueError(f"{path}: no image to write")
 
 
-def _named(spec: Spec, layout: str, records: Iterable[FeatureRecord], dtype: str) -> Iterator[tuple[str, NDArray[Any]]]:
-    for record, arrays in stored_records(spec, layout, records, dtype):
+def _named(
+    spec: Spec, convention: str, records: Iterable[FeatureRecord], dtype: str
+) -> Iterator[tuple[str, NDArray[Any]]]:
+    for record, arrays in stored_records(spec, convention, records, dtype):
         for role, array in arrays.items():
             yield record.key if len(arrays) == 1 else f"{record.key}/{role}", array
 

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from preimage.errors import FileFormatError
 from preimage.io.atomic import StrPath, as_keys
-from preimage.io.keypoints.convert import as_keypoints, check_count, naming, no_keypoints
-from preimage.io.keypoints.records import KeypointFile
+from preimage.io.feature_file import MAX_IMAGES, Size, is_size
+from preimage.io.keypoints.convert import as_keypoints, check_count, file_errors, no_keypoints
+from preimage.io.keypoints.keypoint_file import KeypointFile
 from preimage.io.keypoints.sqlite import check_table, open_database
-from preimage.io.records import MAX_IMAGES, Size, is_size
 from preimage.keypoints import DESCRIPTOR, Keypoints
 
 _ROUND = 1e-3  # of the scale: a shape that is closer to a circle is one
@@ -61,7 +61,7 @@ def read_colmap(path: StrPath, normalization: str | None = None) -> KeypointFile
             raises it.
     """
     normalization = normalization or "l1_root"
-    with naming(path), open_database(path) as database:
+    with file_errors(path), open_database(path) as database:
         images = _images(database)
         wrong = [image.problem for image in images if image.problem]
         if wrong and len(wrong) == sum(image.rows > 0 for image in images):
@@ -74,7 +74,7 @@ def read_colmap(path: StrPath, normalization: str | None = None) -> KeypointFile
             raise FileFormatError(path, image.problem)
         if not image.rows:
             return no_keypoints()
-        with naming(path, image.key), open_database(path) as again:
+        with file_errors(path, image.key), open_database(path) as again:
             frames, descriptors, sheared = _arrays(again, image)
             if sheared:
                 notes[image.key] = {

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from preimage.errors import FileFormatError
 from preimage.io.atomic import StrPath
-from preimage.io.keypoints.plausibility import check_descriptors, check_units
+from preimage.io.keypoints.checks import check_descriptors, check_units
 from preimage.keypoints import DESCRIPTOR, Keypoints
 
 MAX_KEYPOINTS = 200_000  # of one image: five times what SIFT finds in a photograph of 12 megapixels
@@ -34,7 +34,7 @@ _BROKEN = (
 
 
 @contextmanager
-def naming(path: StrPath, key: str = "") -> Iterator[None]:
+def file_errors(path: StrPath, key: str = "") -> Iterator[None]:
     """Whatever a damaged file raises becomes a `FileFormatError` that names file and image."""
     try:
         yield

@@ -17,13 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preimage.errors import FileFormatError
-from preimage.io.arrays.h5 import SIGNATURE, load_dataset, size_in, telling
-from preimage.io.arrays.h5walk import check_dataset, image_groups, require_h5py
+from preimage.io.arrays.hdf5 import SIGNATURE, hdf5_errors, load_dataset, read_size
+from preimage.io.arrays.hdf5_checks import check_dataset, image_groups, require_h5py
 from preimage.io.atomic import StrPath
-from preimage.io.keypoints.convert import as_keypoints, check_count, naming, no_keypoints
-from preimage.io.keypoints.records import KeypointFile
-from preimage.io.records import MAX_IMAGES, Size
-from preimage.io.unread import other_than
+from preimage.io.feature_file import MAX_IMAGES, Size
+from preimage.io.file_types import mismatch
+from preimage.io.keypoints.convert import as_keypoints, check_count, file_errors, no_keypoints
+from preimage.io.keypoints.keypoint_file import KeypointFile
 from preimage.keypoints import DESCRIPTOR, Keypoints
 
 _BLOCK = 4096  # descriptors looked at together
@@ -55,8 +55,8 @@ def read_hloc(path: StrPath, normalization: str | None = None) -> KeypointFile:
     h5py = require_h5py()
     with open(path, "rb") as start:
         if start.read(len(SIGNATURE)) != SIGNATURE:
-            raise FileFormatError(path, other_than("an HDF5 file", path))
-    with telling(path):
+            raise FileFormatError(path, mismatch("an HDF5 file", path))
+    with hdf5_errors(path):
         file = h5py.File(path, "r")  # stays open for `load`, and closes itself when that is dropped
         try:
             images = [_listed(key, datasets) for key, _, datasets in image_groups(h5py, file)]
@@ -71,7 +71,7 @@ def read_hloc(path: StrPath, normalization: str | None = None) -> KeypointFile:
         if not image.count:
             return no_keypoints()
         arrays = {role: load_dataset(path, file, name) for role, name in image.names.items()}
-        with naming(path, image.key):
+        with file_errors(path, image.key):
             return _converted(image, arrays, normalization)
 
     return KeypointFile(
@@ -92,7 +92,7 @@ def _listed(key: str, datasets: dict[str, Any]) -> _Image:
             "oris for SIFT only, and only its newer versions do)"
         )
     shapes = {name: datasets[name].shape for name in _NEEDED}
-    size = size_in(datasets.get("image_size"))
+    size = read_size(datasets.get("image_size"))
     if all(shape is not None and 0 in shape for shape in shapes.values()):
         return _Image(key, 0, size, 0.0, {})  # nothing, in whatever shape
     if any(shape is None or len(shape) != rank for shape, rank in zip(shapes.values(), _NEEDED.values(), strict=True)):

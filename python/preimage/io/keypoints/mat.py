@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preimage.io.arrays import mat5
-from preimage.io.arrays.stored import role_of
+from preimage.io.arrays.stored_arrays import role_of
 from preimage.io.atomic import StrPath, as_keys
-from preimage.io.keypoints.convert import as_keypoints, check_count, naming, no_keypoints
-from preimage.io.keypoints.records import KeypointFile
-from preimage.io.records import MAX_IMAGES
+from preimage.io.feature_file import MAX_IMAGES
+from preimage.io.keypoints.convert import as_keypoints, check_count, file_errors, no_keypoints
+from preimage.io.keypoints.keypoint_file import KeypointFile
 from preimage.keypoints import DESCRIPTOR, Keypoints
 
 _FIRST = 1.0  # MATLAB counts pixels from 1
@@ -42,7 +42,7 @@ def read_mat(path: StrPath, normalization: str | None = None) -> KeypointFile:
         ImportError: SciPy is not installed.
     """
     mat5.require_scipy()
-    with naming(path), open(path, "rb") as file:
+    with file_errors(path), open(path, "rb") as file:
         images = _images(Path(path).stem, list(mat5.variables(file)))
         keys = as_keys(image.key for image in images)
     chosen = normalization or "l2"
@@ -51,7 +51,7 @@ def read_mat(path: StrPath, normalization: str | None = None) -> KeypointFile:
         image = images[position]
         if not image.count:
             return no_keypoints()
-        with naming(path, keys[position]), open(path, "rb") as again:
+        with file_errors(path, keys[position]), open(path, "rb") as again:
             frames = mat5.read(again, image.frames).T.astype(np.float64)
             descriptors: NDArray[Any] = mat5.read(again, image.descriptors).T
             frames[:, :2] -= _FIRST
@@ -70,7 +70,7 @@ def read_mat(path: StrPath, normalization: str | None = None) -> KeypointFile:
 
 def holds_frames(path: StrPath) -> bool:
     """Return whether a MATLAB file holds sparse SIFT's frames and descriptors; dense SIFT's frames have 2 or 3 rows."""
-    with naming(path), open(path, "rb") as file:
+    with file_errors(path), open(path, "rb") as file:
         pairs = _pairs(Path(path).stem, list(mat5.variables(file)))
     return any(
         len(pair) == len(_ROWS) and all(pair[role].shape[axis] == rows for role, rows in _ROWS.items())

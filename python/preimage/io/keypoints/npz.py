@@ -23,11 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preimage.io.arrays.npy import open_npz
-from preimage.io.arrays.stored import StoredArray
+from preimage.io.arrays.stored_arrays import StoredArray
 from preimage.io.atomic import StrPath, as_keys, atomic_write, key_problem
-from preimage.io.keypoints.convert import as_keypoints, check_count, naming, no_keypoints
-from preimage.io.keypoints.records import KeypointFile, KeypointRecord
-from preimage.io.records import MAX_IMAGES, Size, check_type, is_size
+from preimage.io.feature_file import MAX_IMAGES, Size, check_type, is_size
+from preimage.io.keypoints.convert import as_keypoints, check_count, file_errors, no_keypoints
+from preimage.io.keypoints.keypoint_file import KeypointFile, KeypointRecord
 from preimage.keypoints import DESCRIPTOR, Keypoints
 
 DTYPES = ("float32", "float16", "uint8")
@@ -43,7 +43,7 @@ def read_npz(path: StrPath, normalization: str | None = None) -> KeypointFile:
         FileFormatError: no such file, damaged, or arrays of other shapes or types.
     """
     chosen = normalization or "l2"
-    with naming(path):
+    with file_errors(path):
         images = _images(Path(path).stem, open_npz(path, any_numbers=True))
         names = list(images)
         keys = as_keys(names)
@@ -55,7 +55,7 @@ def read_npz(path: StrPath, normalization: str | None = None) -> KeypointFile:
             return no_keypoints()
         roles = images[names[position]]
         arrays = {role: roles[role].load() for role in _ROLES if role in roles and role != "image_size"}
-        with naming(path, keys[position]):
+        with file_errors(path, keys[position]):
             return as_keypoints(
                 arrays["keypoints"],
                 arrays["descriptors"],

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from preimage.io.atomic import StrPath
+from preimage.io.file_types import describe_signature
 from preimage.io.keypoints.convert import as_keypoints, no_keypoints
 from preimage.io.keypoints.filestorage import node_names, read_node, syntax_of
 from preimage.io.keypoints.text import read_text
-from preimage.io.signatures import describe_file
 from preimage.keypoints import DESCRIPTOR, Keypoints
 from preimage.ops.sift_opencv import POSITION_SHIFT
 
@@ -23,7 +23,7 @@ def read_opencv(path: StrPath, normalization: str | None = None) -> Keypoints:
     text = read_text(path)
     syntax = syntax_of(text)
     if syntax is None:
-        what = describe_file(text)
+        what = describe_signature(text)
         raise ValueError("no file of OpenCV's FileStorage (YAML, XML or JSON)" + (f", but {what}" if what else ""))
     fields = read_node(text, syntax, "keypoints")
     descriptors = read_node(text, syntax, "descriptors")

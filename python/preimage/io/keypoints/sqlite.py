@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from preimage.io.atomic import StrPath
-from preimage.io.unread import other_than
+from preimage.io.file_types import mismatch
 
 _SIGNATURE = b"SQLite format 3\0"
 _SECONDS = 1.0  # and this long for every 100 MB: a damaged tree of pages can lead in circles
@@ -63,7 +63,7 @@ def _check_files(path: StrPath) -> int:
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         if file.read(len(_SIGNATURE)) != _SIGNATURE:
-            raise ValueError(other_than("an SQLite database", path))
+            raise ValueError(mismatch("an SQLite database", path))
     for suffix, remedy in _WRITE_BACK.items():
         beside = f"{os.fspath(path)}{suffix}"
         with contextlib.suppress(FileNotFoundError):

@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preimage.io.atomic import StrPath
-from preimage.io.signatures import SIGNATURE_BYTES, describe_file
-from preimage.io.unread import unread
+from preimage.io.file_types import SIGNATURE_BYTES, describe_signature, why_unsupported
 
 # A number takes about 0.1 µs: with these limits any file is read, or refused, within two seconds or so. A keypoint
 # takes 450 bytes in most formats, 750 in OpenCV's: there is room for those of a photograph of 12 megapixels.
@@ -79,8 +78,8 @@ def _decoded(path: StrPath, text: bytes, *, whole: bool) -> bytes:
 
 def _check_text(path: StrPath, start: bytes) -> None:
     """``ValueError`` unless the first bytes are of a text that may be what is looked for; says what they are of."""
-    if describe_file(start) not in _TEXTS or re.search(rb"[\0-\x08\x0e-\x1a\x7f]", start):
-        raise ValueError(unread(path, start))
+    if describe_signature(start) not in _TEXTS or re.search(rb"[\0-\x08\x0e-\x1a\x7f]", start):
+        raise ValueError(why_unsupported(path, start))
 
 
 def numbers(

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preimage.errors import FileFormatError
-from preimage.io.arrays.stored import StoredArray
+from preimage.io.arrays.stored_arrays import StoredArray
 from preimage.io.atomic import StrPath
 from preimage.io.weights.wire import BYTES, FIXED32, FIXED64, VARINT, Field, expect, fields, varint
 

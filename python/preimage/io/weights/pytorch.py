@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from preimage.errors import FileFormatError
-from preimage.io.arrays.stored import StoredArray
+from preimage.io.arrays.stored_arrays import StoredArray
 from preimage.io.atomic import StrPath
 
 _CHECKPOINT_KEYS = ("state_dict", "model", "model_state_dict", "model_state", "net", "network", "weights", "params")

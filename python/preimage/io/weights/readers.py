@@ -8,9 +8,9 @@ from pathlib import Path
 
 from preimage.errors import FileFormatError
 from preimage.io.arrays.npy import open_arrays
-from preimage.io.arrays.stored import StoredArray
+from preimage.io.arrays.stored_arrays import StoredArray
 from preimage.io.atomic import StrPath
-from preimage.io.signatures import SIGNATURE_BYTES, describe_file
+from preimage.io.file_types import SIGNATURE_BYTES, describe_signature
 from preimage.io.weights.caffemodel import read_caffemodel
 from preimage.io.weights.pytorch import read_state_dict
 from preimage.io.weights.safetensors_file import read_tensors
@@ -18,7 +18,7 @@ from preimage.io.weights.safetensors_file import read_tensors
 _ZIP = "a zip archive (unpack it first)"
 _TORCH = "a PyTorch file"
 _TORCHS = (_TORCH, "a Python pickle", "a tar archive", _ZIP)
-# What `describe_file` calls the files that belong to a suffix.
+# What `describe_signature` calls the files that belong to a suffix.
 _OWN = {
     ".npz": ("NumPy arrays (.npz)", _ZIP),
     ".safetensors": ("a safetensors file",),
@@ -57,7 +57,7 @@ def open_weights(path: StrPath) -> WeightFile:
     suffix = Path(path).suffix.lower()
     if Path(path).name.lower().endswith((".pth.tar", ".pt.tar")):  # as PyTorch's ImageNet program names checkpoints
         suffix = ".pth"
-    what = describe_file(start)
+    what = describe_signature(start)
     if suffix not in SUFFIXES and what == _TORCH:  # checkpoint.tar, or no suffix at all
         suffix = ".pth"
     try:

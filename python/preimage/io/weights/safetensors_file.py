@@ -11,7 +11,7 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from preimage.errors import FileFormatError
-from preimage.io.arrays.stored import StoredArray
+from preimage.io.arrays.stored_arrays import StoredArray
 from preimage.io.atomic import StrPath, atomic_write
 
 _DTYPES = {"F16": "<f2", "BF16": "<f4", "F32": "<f4", "F64": "<f8"}  # NumPy has no bfloat16

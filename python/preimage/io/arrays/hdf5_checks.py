@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from preimage.io.arrays.stored import check_array
+from preimage.io.arrays.stored_arrays import check_array
 from preimage.io.atomic import as_key, key_problem
-from preimage.io.records import MAX_IMAGES
+from preimage.io.feature_file import MAX_IMAGES
 from preimage.optional import import_optional
 
 _DEFLATE = 1

@@ -1,10 +1,13 @@
-"""Describe files by their first bytes, for messages about files that cannot be read."""
+"""Describe files by their contents, for messages about files that cannot be read."""
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
-SIGNATURE_BYTES = 4096  # as many first bytes as `describe_file` looks at
+from preimage.io.atomic import StrPath
+
+SIGNATURE_BYTES = 4096  # as many first bytes as `describe_signature` looks at
 
 # (offset, bytes there, what the file is); the first match counts.
 _TABLE: tuple[tuple[int, bytes, str], ...] = (
@@ -113,8 +116,23 @@ _TEXTS = tuple(
 )
 _NOT_TEXT = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
 
+_READ = (
+    "read are feature files of this package, arrays (.npy, .npz, .mat, .h5, .hdf5), and SIFT keypoints of COLMAP (.db, "
+    ".txt), hloc (.h5), OpenCV (.yml, .xml, .json), VLFeat (.sift, .mat) and Lowe (.key), or as .npz"
+)
+_BINARY = re.compile(rb"[\0-\x08\x0e-\x1a\x7f-\xff]")
+_BY_SUFFIX = {  # where the contents look like any text or nothing known
+    ".feat": "keypoints of OpenMVG or AliceVision (.feat)",
+    ".desc": "descriptors of OpenMVG or AliceVision (.desc)",
+    ".haraff": "regions of Mikolajczyk's programs",
+    ".hesaff": "regions of Mikolajczyk's programs",
+    ".csv": "a table of text (.csv)",
+    ".pth": "a file of PyTorch",
+    ".pt": "a file of PyTorch",
+}
 
-def describe_file(start: bytes) -> str | None:
+
+def describe_signature(start: bytes) -> str | None:
     """Return what a file is by its first bytes, or ``None`` where they say nothing.
 
     The phrase fits behind a path and a colon: ``an HEIC image (an iPhone's)``, ``gzip-compressed data (unpack it
@@ -185,3 +203,37 @@ def _is_utf8(text: bytes) -> bool:
     except UnicodeDecodeError as error:
         return error.start >= len(text) - 3  # a character cut at the end
     return True
+
+
+def describe_file(path: StrPath, start: bytes | None = None) -> str:
+    """Return a phrase for a file by its first bytes, or else its suffix; empty where both say nothing.
+
+    Args:
+        path: the file.
+        start: its first bytes; ``None`` reads them.
+    """
+    if start is None:
+        with open(path, "rb") as file:
+            start = file.read(SIGNATURE_BYTES)
+    found = describe_signature(start)
+    if found in (None, "plain text"):
+        binary = "binary data of an unknown format, or cut short" if _BINARY.search(start) else ""
+        return _BY_SUFFIX.get(Path(path).suffix.lower()) or found or binary
+    return found
+
+
+def mismatch(wanted: str, path: StrPath) -> str:
+    """Return that a file is not what is wanted, but what it is."""
+    what = describe_file(path)
+    return f"is not {wanted}" + (f", but {what}" if what else "")
+
+
+def why_unsupported(path: StrPath, start: bytes | None = None) -> str:
+    """Return why a file is not taken, without its name: what it is, and what is read.
+
+    Args:
+        path: the file.
+        start: its first bytes; ``None`` reads them.
+    """
+    what = describe_file(path, start)
+    return f"not a feature file or keypoint file, {f'but {what}' if what else 'or cut short'}; {_READ}"

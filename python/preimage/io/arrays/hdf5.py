@@ -1,4 +1,4 @@
-"""Features from and to HDF5 files in the layout of hloc: one group an image, datasets inside.
+"""Features from and to HDF5 files in the convention of hloc: one group an image, datasets inside.
 
 hloc (https://github.com/cvg/Hierarchical-Localization, ``hloc/extract_features.py``) names the group after the image,
 so that a key with slashes becomes nested groups, and stores ``image_size`` (width, height) as decoded beside what its
@@ -19,9 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preimage.errors import FileFormatError
-from preimage.io.arrays.conventions import check_layout
-from preimage.io.arrays.h5sink import Sink
-from preimage.io.arrays.h5walk import (
+from preimage.io.arrays.conventions import check_convention
+from preimage.io.arrays.hdf5_checks import (
     check_dataset,
     check_inflation,
     filters,
@@ -29,11 +28,13 @@ from preimage.io.arrays.h5walk import (
     require_h5py,
     text_attribute,
 )
-from preimage.io.arrays.stored import StoredArray, agreed_layout, agreed_spec, feature_file, stored_records
+from preimage.io.arrays.hdf5_stream import Sink
+from preimage.io.arrays.stored_arrays import StoredArray, agreed_convention, agreed_spec, feature_file, stored_records
 from preimage.io.atomic import StrPath, atomic_write
-from preimage.io.records import DTYPES, FeatureFile, FeatureRecord, Size, is_size
+from preimage.io.feature_file import DTYPES, FeatureFile, FeatureRecord, Size, is_size
+from preimage.io.file_types import mismatch
 from preimage.io.shards import parse_spec
-from preimage.io.unread import other_than
+from preimage.old_names import HDF5_ATTRIBUTES
 from preimage.spec import Spec
 
 _SINGLE = ("features", "global_descriptor")
@@ -64,52 +65,52 @@ def read_hdf5_features(
     path: StrPath,
     spec: Spec | None = None,
     *,
-    layout: str | None = None,
+    convention: str | None = None,
     keys: Sequence[str] | None = None,
     processed_sizes: Sequence[Size] | Size | None = None,
 ) -> FeatureFile:
-    """Features from an HDF5 file in hloc's layout, read image by image on demand.
+    """Features from an HDF5 file in hloc's convention, read image by image on demand.
 
     Links (soft, external), external and virtual storage, and filters other than gzip, lzf, shuffle and fletcher32 are
     refused: nothing outside the file is ever touched.
 
     Args:
         path: a file with one group an image: a dataset ``features`` (C, h, w), or ``global_descriptor`` (C,); for
-            dense SIFT in others' layouts ``descriptors`` and ``frames``; and optionally ``image_size`` (width,
+            dense SIFT in others' conventions ``descriptors`` and ``frames``; and optionally ``image_size`` (width,
             height) as decoded and ``processed_size`` (width, height), pixels. float16, float32 or float64.
         spec: what the features are of; files with an attribute ``spec`` (ours, JSON as a string of fixed
             length) tell it themselves.
-        layout: of the arrays, see `preimage.io.arrays.conventions`; by default what an attribute ``layout``
+        convention: of the arrays, see `preimage.io.arrays.conventions`; by default what an attribute ``convention``
             says, or ``"preimage"``.
         keys: one per image instead of the groups' names.
-        processed_sizes: as for `read_array_features`; by default ``processed_size``, or ``image_size`` where the
+        processed_sizes: as for `read_numpy_features`; by default ``processed_size``, or ``image_size`` where the
             features' shape agrees with it.
 
     Raises:
         FileFormatError: another format, damaged (a wrong checksum is told when the features are read), something
-            refused, or arrays that do not fit spec and layout.
-        ValueError: no spec for a file that does not tell, or another spec or layout than it tells; keys or sizes that
+            refused, or arrays that do not fit spec and convention.
+        ValueError: no spec for a file that does not tell, or another spec or convention than it tells; keys or sizes that
             do not fit.
         ImportError: h5py is not installed.
     """
     arrays, notes = open_hdf5(path)
     spec = agreed_spec(path, spec, notes["spec"])
-    layout = agreed_layout(path, layout, notes["layout"]) or "preimage"
-    check_layout(spec, layout)
+    convention = agreed_convention(path, convention, notes["convention"]) or "preimage"
+    check_convention(spec, convention)
     return feature_file(
         path,
         spec,
-        layout,
+        convention,
         arrays,
         keys=keys,
         processed_sizes=processed_sizes,
-        told_sizes=notes["processed"],
+        stored_sizes=notes["processed"],
         original_sizes=notes["original"],
     )
 
 
 def open_hdf5(path: StrPath) -> tuple[list[StoredArray], dict[str, Any]]:
-    """The arrays of an HDF5 file by their headers, and what the file says: spec, layout, and lists of sizes.
+    """The arrays of an HDF5 file by their headers, and what the file says: spec, convention, and lists of sizes.
 
     Raises:
         FileFormatError, ImportError: see `read_hdf5_features`.
@@ -117,8 +118,8 @@ def open_hdf5(path: StrPath) -> tuple[list[StoredArray], dict[str, Any]]:
     h5py = require_h5py()
     with open(path, "rb") as start:
         if start.read(8) != SIGNATURE:
-            raise FileFormatError(path, other_than("an HDF5 file", path))
-    with telling(path):
+            raise FileFormatError(path, mismatch("an HDF5 file", path))
+    with hdf5_errors(path):
         file = h5py.File(path, "r")  # stays open for the loaders, and closes itself when they are dropped
         try:
             return _opened(h5py, path, file)
@@ -129,28 +130,37 @@ def open_hdf5(path: StrPath) -> tuple[list[StoredArray], dict[str, Any]]:
 
 def _opened(h5py: ModuleType, path: StrPath, file: Any) -> tuple[list[StoredArray], dict[str, Any]]:
     """What `open_hdf5` gives, of an open file."""
-    told = [(text_attribute(h5py, file, "spec"), text_attribute(h5py, file, "layout"))]
+    labels = [_labels(h5py, file)]
     arrays: list[StoredArray] = []
     processed: list[Size | None] = []
     original: list[Size | None] = []
     for key, group, datasets in image_groups(h5py, file):
         arrays += _arrays(path, file, key, datasets)
-        original.append(size_in(datasets.get("image_size")))
-        processed.append(size_in(datasets.get("processed_size")) or original[-1])
-        if told[0] == (None, None):
-            told.append((text_attribute(h5py, group, "spec"), text_attribute(h5py, group, "layout")))
-    found = [entry for entry in told if entry != (None, None)]
+        original.append(read_size(datasets.get("image_size")))
+        processed.append(read_size(datasets.get("processed_size")) or original[-1])
+        if labels[0] == (None, None):
+            labels.append(_labels(h5py, group))
+    found = [entry for entry in labels if entry != (None, None)]
     if len(set(found)) > 1:
         raise ValueError("its images have different specs")
-    spec, layout = found[0] if found else (None, None)
+    spec, convention = found[0] if found else (None, None)
     known = None if spec is None else parse_spec(spec)
-    if known is not None and layout is not None:
-        check_layout(known, layout)
-    return arrays, {"spec": known, "layout": layout, "processed": processed, "original": original}
+    if known is not None and convention is not None:
+        check_convention(known, convention)
+    return arrays, {"spec": known, "convention": convention, "processed": processed, "original": original}
+
+
+def _labels(h5py: ModuleType, entry: Any) -> tuple[str | None, str | None]:
+    """Return the spec and the convention that an entry's attributes state."""
+    found = {}
+    for name in ("spec", *HDF5_ATTRIBUTES, "convention"):
+        if (text := text_attribute(h5py, entry, name)) is not None:
+            found[HDF5_ATTRIBUTES.get(name, name)] = text
+    return found.get("spec"), found.get("convention")
 
 
 @contextmanager
-def telling(path: StrPath, key: str = "") -> Iterator[None]:
+def hdf5_errors(path: StrPath, key: str = "") -> Iterator[None]:
     """Whatever HDF5 raises becomes an error that names file and image."""
     try:
         yield
@@ -181,7 +191,7 @@ def _arrays(path: StrPath, file: Any, key: str, datasets: dict[str, Any]) -> Ite
 
 def load_dataset(path: StrPath, file: Any, name: str) -> NDArray[Any]:
     """The whole dataset of that name in an open file; `FileFormatError` if it is not sound."""
-    with telling(path, name.strip("/")):
+    with hdf5_errors(path, name.strip("/")):
         dataset = file[name]
         check_dataset(name, dataset)
         check_inflation(dataset)
@@ -189,7 +199,7 @@ def load_dataset(path: StrPath, file: Any, name: str) -> NDArray[Any]:
         return array
 
 
-def size_in(dataset: Any) -> Size | None:
+def read_size(dataset: Any) -> Size | None:
     """(height, width) from a dataset that holds (width, height); ``None`` if there is none."""
     if dataset is None:
         return None
@@ -209,13 +219,13 @@ def write_hdf5_features(
     records: Iterable[FeatureRecord],
     *,
     dtype: str = "float32",
-    layout: str = "preimage",
+    convention: str = "preimage",
 ) -> None:
-    """Write features as HDF5 in hloc's layout, atomically, one image in memory at a time.
+    """Write features as HDF5 in hloc's convention, atomically, one image in memory at a time.
 
     Every image becomes a group named by its key with datasets ``features`` (or ``descriptors`` and ``frames``, for
-    dense SIFT in others' layouts), ``image_size`` and ``processed_size``, both (width, height); all chunked, with a
-    fletcher32 checksum. The file's attributes ``spec`` (JSON) and ``layout`` make it readable without more words.
+    dense SIFT in others' conventions), ``image_size`` and ``processed_size``, both (width, height); all chunked, with a
+    fletcher32 checksum. The file's attributes ``spec`` (JSON) and ``convention`` make it readable without more words.
     Equal features give equal files. Readable since HDF5 1.10.
 
     Args:
@@ -223,11 +233,11 @@ def write_hdf5_features(
         spec: what every record's features are of.
         records: any iterable, consumed once.
         dtype: ``"float32"`` or ``"float16"``, as stored.
-        layout: see `preimage.io.arrays.conventions`.
+        convention: see `preimage.io.arrays.conventions`.
 
     Raises:
         ValueError: another dtype, a record that `write_features` would refuse, no record at all, keys of which one
-            would be inside another's datasets, or a layout these features do not have.
+            would be inside another's datasets, or a convention these features do not have.
         TypeError: features that are not a floating-point NumPy array.
         OSError: such as a full disk. After any error `path` is as it was.
         ImportError: h5py is not installed.
@@ -235,14 +245,14 @@ def write_hdf5_features(
     h5py = require_h5py()
     if dtype not in DTYPES:
         raise ValueError(f"dtype is one of {', '.join(DTYPES)}, got {dtype!r}")
-    check_layout(spec, layout)
+    check_convention(spec, convention)
     with atomic_write(path) as stream:
         count = 0
         sink = Sink(stream)
         with h5py.File(sink, "w", libver=("v110", "v110")) as file:
             file.attrs["spec"] = np.bytes_(spec.to_json().encode("ascii"))
-            file.attrs["layout"] = np.bytes_(layout.encode("ascii"))
-            for record, arrays in stored_records(spec, layout, records, dtype):
+            file.attrs["convention"] = np.bytes_(convention.encode("ascii"))
+            for record, arrays in stored_records(spec, convention, records, dtype):
                 _write_image(file, record, arrays)
                 count += 1
                 sink.check()

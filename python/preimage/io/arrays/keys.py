@@ -12,7 +12,7 @@ import numpy as np
 
 from preimage.errors import FileFormatError
 from preimage.io.atomic import StrPath
-from preimage.io.records import MAX_IMAGES
+from preimage.io.feature_file import MAX_IMAGES
 
 KEYS_MEMBER = "keys.npy"
 _MAX_BYTES = 64 << 20

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from preimage.io.records import Size
+from preimage.io.feature_file import Size
 from preimage.keypoints import Keypoints
 
 _CORNER = 1.5  # pixels: where coordinates in [-1, 1] lie, with any origin's half pixel

@@ -9,20 +9,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 from preimage.errors import FileFormatError
-from preimage.io.arrays.h5walk import image_groups, require_h5py
+from preimage.io.arrays.hdf5_checks import image_groups, require_h5py
 from preimage.io.atomic import StrPath, files_below, key_problem
+from preimage.io.feature_file import MAX_IMAGES, Size, is_size
+from preimage.io.file_types import why_unsupported
 from preimage.io.keypoints.colmap import read_colmap
-from preimage.io.keypoints.convert import NORMALIZATIONS, naming
+from preimage.io.keypoints.convert import NORMALIZATIONS, file_errors
 from preimage.io.keypoints.filestorage import syntax_of
 from preimage.io.keypoints.hloc import read_hloc
-from preimage.io.keypoints.lowe import read_colmap_text, read_lowe, read_vlfeat
+from preimage.io.keypoints.keypoint_file import KeypointFile
 from preimage.io.keypoints.mat import holds_frames, read_mat
 from preimage.io.keypoints.npz import read_npz
 from preimage.io.keypoints.opencv import read_opencv
-from preimage.io.keypoints.records import KeypointFile
 from preimage.io.keypoints.text import read_start, read_text
-from preimage.io.records import MAX_IMAGES, Size, is_size
-from preimage.io.unread import unread
+from preimage.io.keypoints.text_formats import read_colmap_text, read_lowe, read_vlfeat
 from preimage.keypoints import Keypoints
 
 _MANY: dict[str, Callable[[StrPath, str | None], KeypointFile]] = {
@@ -93,11 +93,11 @@ def read_keypoints(
     chosen = format or _kind(path)
     if chosen is None:
         raise ValueError(
-            f"{os.fspath(path)}: the suffix is one of {', '.join(_SUFFIXES)} (or name the format); {unread(path)}"
+            f"{os.fspath(path)}: the suffix is one of {', '.join(_SUFFIXES)} (or name the format); {why_unsupported(path)}"
         )
     if chosen in _MANY:
         return _MANY[chosen](path, normalization).sized(image_size)
-    with naming(path):
+    with file_errors(path):
         keypoints = _ONE[chosen](path, normalization)
     stem = Path(path).stem
     if problem := key_problem(stem):
@@ -134,7 +134,7 @@ def _read_folder(path: StrPath, format: str | None, normalization: str | None) -
 
     def load(position: int) -> Keypoints:
         file, kind = files[position]
-        with naming(file):
+        with file_errors(file):
             return _ONE[kind](file, normalization)
 
     unknown = [None] * len(files)
@@ -177,7 +177,7 @@ def _is_member(path: StrPath) -> bool:
         return False
     if _kind(path) != "opencv":
         return True
-    with naming(path):
+    with file_errors(path):
         return b"keypoints" in read_start(path) or b"keypoints" in read_text(path)
 
 
@@ -194,13 +194,13 @@ def _is_headed(path: StrPath) -> bool:
 
 
 def _is_ours(path: StrPath) -> bool:
-    with naming(path), zipfile.ZipFile(path) as archive:
+    with file_errors(path), zipfile.ZipFile(path) as archive:
         return any(name.rpartition("/")[2] == "keypoints.npy" for name in archive.namelist())
 
 
 def _is_hloc(path: StrPath) -> bool:
     h5py = require_h5py()
-    with naming(path), h5py.File(path, "r") as file:
+    with file_errors(path), h5py.File(path, "r") as file:
         for _, _, datasets in image_groups(h5py, file):
             return "keypoints" in datasets
     return False

@@ -6,19 +6,19 @@ from collections import Counter
 from pathlib import Path
 
 from preimage.errors import FileFormatError
-from preimage.io.arrays.by_suffix import NUMPY_SUFFIXES, read_foreign, told_spec
-from preimage.io.arrays.h5 import open_hdf5
-from preimage.io.arrays.keylists import keys_file, keys_of
+from preimage.io.arrays.formats import NUMPY_SUFFIXES, read_array_file, stored_spec
+from preimage.io.arrays.hdf5 import open_hdf5
+from preimage.io.arrays.keys import keys_file, keys_of
 from preimage.io.arrays.npy import open_arrays
-from preimage.io.arrays.stored import feature_file
+from preimage.io.arrays.stored_arrays import feature_file
 from preimage.io.atomic import StrPath
-from preimage.io.records import FeatureFile
+from preimage.io.feature_file import FeatureFile
 from preimage.spec import USER_VARIANT, Spec
 
 DEFAULT_NAME = "embedding"
 
 
-def read_own_features(
+def read_user_features(
     path: StrPath, *, name: str | None, image_size: int, odd: dict[str, str] | None = None
 ) -> FeatureFile:
     """Features of images, each under its key.
@@ -42,10 +42,10 @@ def read_own_features(
         ImportError: HDF5 without h5py, or ``.mat`` without SciPy.
     """
     suffix = Path(path).suffix.lower()
-    if told_spec(path) is not None:
+    if stored_spec(path) is not None:
         if name is not None:
             raise ValueError(f"{path} says itself what its features are: give them no name")
-        return read_foreign(path)
+        return read_array_file(path)
     if suffix == ".mat":
         raise ValueError(f"{path}: a MATLAB file does not tell how its arrays lie: give .npz, .npy or .h5")
     keys = None

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from preimage.io.atomic import StrPath
-from preimage.io.records import KeyedFile, Size
+from preimage.io.feature_file import KeyedFile, Size
 from preimage.keypoints import Keypoints
 
 

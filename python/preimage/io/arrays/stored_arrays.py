@@ -1,4 +1,4 @@
-"""From the arrays in a file to the features of images: which arrays belong to which image, in which layout."""
+"""From the arrays in a file to the features of images: which arrays belong to which image, in which convention."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from preimage.errors import FileFormatError
 from preimage.io.arrays import conventions
 from preimage.io.atomic import StrPath, as_keys
-from preimage.io.records import MAX_IMAGES, FeatureFile, FeatureRecord, Size, check_record, is_size, stored_array
+from preimage.io.feature_file import MAX_IMAGES, FeatureFile, FeatureRecord, Size, check_record, is_size, stored_array
 from preimage.spec import Spec
 
 MAX_ARRAY_BYTES = 4 << 30  # of one array, which may lie compressed a thousandfold
@@ -51,12 +51,12 @@ class _Image:
 def feature_file(
     path: StrPath,
     spec: Spec,
-    layout: str,
+    convention: str,
     arrays: Sequence[StoredArray],
     *,
     keys: Sequence[str] | None = None,
     processed_sizes: Sequence[Size] | Size | None = None,
-    told_sizes: Sequence[Size | None] | None = None,
+    stored_sizes: Sequence[Size | None] | None = None,
     original_sizes: Sequence[Size | None] | None = None,
 ) -> FeatureFile:
     """The features that a file's arrays hold.
@@ -64,22 +64,22 @@ def feature_file(
     Args:
         path: of the file, for messages and for the key of a single image.
         spec: what the features are of.
-        layout: see `conventions`; checked already.
+        convention: see `conventions`; checked already.
         arrays: one stack of several images, or one array per image, or descriptors and frames of each.
         keys: one per image, instead of the arrays' names.
         processed_sizes: (height, width), pixels, one for all or one each, instead of what the features cover.
-        told_sizes: what the file says of them, one each: taken where features of that shape come from an image of
+        stored_sizes: what the file says of them, one each: taken where features of that shape come from an image of
             that size (some makers tell the size before resizing), and for vectors.
         original_sizes: what the file says, one each; otherwise the processed sizes.
 
     Raises:
-        FileFormatError: the arrays do not fit spec and layout.
+        FileFormatError: the arrays do not fit spec and convention.
         ValueError: keys or sizes that do not fit the file, or sizes missing.
     """
     try:
-        images = _images(Path(path).stem, spec, layout, arrays)
-        if told_sizes is not None and len(told_sizes) != len(images):
-            raise ValueError(f"holds {len(images)} images in the place of {len(told_sizes)}")
+        images = _images(Path(path).stem, spec, convention, arrays)
+        if stored_sizes is not None and len(stored_sizes) != len(images):
+            raise ValueError(f"holds {len(images)} images in the place of {len(stored_sizes)}")
         if keys is None:
             check_keys([image.key for image in images], len(images))
     except FileFormatError:
@@ -87,9 +87,9 @@ def feature_file(
     except ValueError as error:
         raise FileFormatError(path, str(error)) from error
     names = check_keys([image.key for image in images] if keys is None else keys, len(images))
-    if told_sizes is None:
-        told_sizes = [None] * len(images)
-    sizes = _checked_sizes(processed_sizes, [image.shape for image in images], spec, told_sizes)
+    if stored_sizes is None:
+        stored_sizes = [None] * len(images)
+    sizes = _checked_sizes(processed_sizes, [image.shape for image in images], spec, stored_sizes)
     originals = sizes if original_sizes is None else original_sizes
     return FeatureFile(
         path,
@@ -97,7 +97,7 @@ def feature_file(
         keys=names,
         original_sizes=[given or size for given, size in zip(originals, sizes, strict=True)],
         processed_sizes=sizes,
-        dtype=np.result_type(*{array.dtype for array in arrays if not _is_frames(array, spec, layout)}).name,
+        dtype=np.result_type(*{array.dtype for array in arrays if not _is_frames(array, spec, convention)}).name,
         load=lambda position: _native(images[position].load()),
     )
 
@@ -121,10 +121,10 @@ def agreed_spec(path: StrPath, given: Spec | None, told: Spec | None) -> Spec:
     return spec
 
 
-def agreed_layout(path: StrPath, given: str | None, told: str | None) -> str | None:
-    """The layout that the caller names, or the file tells, if any; ``ValueError`` if they differ."""
+def agreed_convention(path: StrPath, given: str | None, told: str | None) -> str | None:
+    """The convention that the caller names, or the file tells, if any; ``ValueError`` if they differ."""
     if given is not None and told is not None and given != told:
-        raise ValueError(f"{path} says that its layout is {told!r}, not {given!r}")
+        raise ValueError(f"{path} says that its convention is {told!r}, not {given!r}")
     return told if given is None else given
 
 
@@ -142,7 +142,7 @@ def check_array(name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None
 
 
 def stored_records(
-    spec: Spec, layout: str, records: Iterable[FeatureRecord], dtype: str
+    spec: Spec, convention: str, records: Iterable[FeatureRecord], dtype: str
 ) -> Iterator[tuple[FeatureRecord, dict[str, NDArray[Any]]]]:
     """Every record, checked, with its arrays as they go to disk, by role (see `conventions.from_planar`)."""
     seen: set[str] = set()
@@ -151,7 +151,7 @@ def stored_records(
         if len(seen) > MAX_IMAGES:
             raise ValueError(f"more than {MAX_IMAGES} images do not fit in one file: write several")
         try:
-            arrays = conventions.from_planar(spec, layout, record.features)
+            arrays = conventions.from_planar(spec, convention, record.features)
         except ValueError as error:
             raise ValueError(f"{record.key!r}: {error}") from error
         kept = {"frames": arrays.pop("frames")} if "frames" in arrays else {}
@@ -159,43 +159,43 @@ def stored_records(
         yield record, stored | kept
 
 
-def _images(stem: str, spec: Spec, layout: str, arrays: Sequence[StoredArray]) -> list[_Image]:
+def _images(stem: str, spec: Spec, convention: str, arrays: Sequence[StoredArray]) -> list[_Image]:
     if not arrays:
         raise ValueError("holds no arrays")
-    if conventions.has_frames(spec, layout):
-        return [_sift_image(key, spec, layout, *pair) for key, pair in _pairs(stem, arrays).items()]
+    if conventions.has_frames(spec, convention):
+        return [_sift_image(key, spec, convention, *pair) for key, pair in _pairs(stem, arrays).items()]
     for array in arrays:
         if array.dtype == np.uint8:
             raise ValueError(
                 f"{array.name!r} is an array of uint8; {_FLOATS} (uint8 SIFT descriptors are read with "
-                f"representation dense-sift and the layout matlab, matlab-transposed or cyvlfeat)"
+                f"representation dense-sift and the convention matlab, matlab-transposed or cyvlfeat)"
             )
     if len(arrays) == 1:
-        return _one_array(stem, spec, layout, arrays[0])
+        return _one_array(stem, spec, convention, arrays[0])
     images = []
     for array in arrays:
         try:
-            shape = conventions.planar_shape(spec, layout, array.shape)
+            shape = conventions.planar_shape(spec, convention, array.shape)
         except ValueError as error:
             raise ValueError(f"{array.name!r}: {error}") from error
-        images.append(_Image(array.name, shape, _planar(spec, layout, array.load)))
+        images.append(_Image(array.name, shape, _planar(spec, convention, array.load)))
     return images
 
 
-def _one_array(stem: str, spec: Spec, layout: str, array: StoredArray) -> list[_Image]:
+def _one_array(stem: str, spec: Spec, convention: str, array: StoredArray) -> list[_Image]:
     """The images in a single array, which is one image or a stack."""
-    stack = conventions.stack_of(spec, layout, array.shape)
+    stack = conventions.stack_of(spec, convention, array.shape)
     if stack is None:
         try:
-            shape = conventions.planar_shape(spec, layout, array.shape)
+            shape = conventions.planar_shape(spec, convention, array.shape)
         except ValueError as error:
             problem, dot, reason = str(error).partition(". ")
             raise ValueError(f"{problem}, or a stack of such{dot}{reason}") from error
-        return [_Image(array.name or stem, shape, _planar(spec, layout, array.load))]
+        return [_Image(array.name or stem, shape, _planar(spec, convention, array.load))]
     axis, count = stack
     if count > MAX_IMAGES:
         raise ValueError(f"a stack of {count} images; {MAX_IMAGES} are allowed")
-    shape = conventions.planar_shape(spec, layout, array.shape[:axis] + array.shape[axis + 1 :])
+    shape = conventions.planar_shape(spec, convention, array.shape[:axis] + array.shape[axis + 1 :])
     whole = functools.cache(array.load)
 
     def part(index: int) -> NDArray[Any]:
@@ -203,11 +203,11 @@ def _one_array(stem: str, spec: Spec, layout: str, array: StoredArray) -> list[_
         return found
 
     loads = (functools.partial(part, index) for index in range(count))
-    return [_Image(f"{index:05d}", shape, _planar(spec, layout, load)) for index, load in enumerate(loads)]
+    return [_Image(f"{index:05d}", shape, _planar(spec, convention, load)) for index, load in enumerate(loads)]
 
 
-def _planar(spec: Spec, layout: str, load: Callable[[], NDArray[Any]]) -> Callable[[], NDArray[Any]]:
-    return lambda: conventions.to_planar(spec, layout, load())
+def _planar(spec: Spec, convention: str, load: Callable[[], NDArray[Any]]) -> Callable[[], NDArray[Any]]:
+    return lambda: conventions.to_planar(spec, convention, load())
 
 
 def role_of(name: str) -> tuple[str, str]:
@@ -225,7 +225,7 @@ def _pairs(stem: str, arrays: Sequence[StoredArray]) -> dict[str, tuple[StoredAr
         key, role = role_of(array.name)
         if not role:
             raise ValueError(
-                f"{array.name!r}: dense SIFT of this layout comes as pairs of arrays named descriptors and frames "
+                f"{array.name!r}: dense SIFT of this convention comes as pairs of arrays named descriptors and frames "
                 "(D and F, KEY_descriptors and KEY_frames)"
             )
         if found.setdefault(key or stem, {}).setdefault(role, array) is not array:
@@ -236,24 +236,24 @@ def _pairs(stem: str, arrays: Sequence[StoredArray]) -> dict[str, tuple[StoredAr
     return {key: (roles["descriptors"], roles["frames"]) for key, roles in found.items()}
 
 
-def _sift_image(key: str, spec: Spec, layout: str, descriptors: StoredArray, frames: StoredArray) -> _Image:
+def _sift_image(key: str, spec: Spec, convention: str, descriptors: StoredArray, frames: StoredArray) -> _Image:
     if frames.dtype.kind != "f" or len(frames.shape) != 2 or not {2, 3} & set(frames.shape):
-        sparse = "; those of sparse SIFT (4 numbers) are read without representation and layout"
+        sparse = "; those of sparse SIFT (4 numbers) are read without representation and convention"
         raise ValueError(
             f"{frames.name!r}: frames of dense SIFT are 2 or 3 floating-point numbers each, got {frames.shape}"
             + (sparse if 4 in frames.shape else "")
         )
     try:
-        size = conventions.sift_grid(spec, layout, descriptors.shape, frames.load())
+        size = conventions.sift_grid(spec, convention, descriptors.shape, frames.load())
     except FileFormatError:
         raise
     except ValueError as error:
         raise ValueError(f"{descriptors.name!r}: {error}") from error
-    return _Image(key, (128, *size), lambda: conventions.sift_to_planar(layout, descriptors.load(), size))
+    return _Image(key, (128, *size), lambda: conventions.sift_to_planar(convention, descriptors.load(), size))
 
 
-def _is_frames(array: StoredArray, spec: Spec, layout: str) -> bool:
-    return conventions.has_frames(spec, layout) and role_of(array.name)[1] == "frames"
+def _is_frames(array: StoredArray, spec: Spec, convention: str) -> bool:
+    return conventions.has_frames(spec, convention) and role_of(array.name)[1] == "frames"
 
 
 def check_keys(keys: Sequence[str], count: int) -> list[str]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from preimage.errors import FileFormatError
 from preimage.io.atomic import StrPath, key_problem
-from preimage.io.records import FeatureFile, Size, is_size, shape_problem
+from preimage.io.feature_file import FeatureFile, Size, is_size, shape_problem
 from preimage.io.shards import ZEROS, Header, loads, loads_text, parse_spec
 from preimage.spec import Spec
 
