@@ -1,4 +1,4 @@
-"""Files: images in, features in and out, every write atomic. The names load on first use."""
+"""Read and write images, features and keypoints. Writes are atomic; names are imported on first use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Feature files of other makers, in and out: NumPy, MATLAB, HDF5; VLFeat's and cyvlfeat's conventions."""
+"""Read and write features as plain arrays in NumPy, MATLAB and HDF5 files, in the conventions of several libraries."""
 
 from preimage.io.arrays.formats import (
     HDF5_SUFFIXES,

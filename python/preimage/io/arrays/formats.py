@@ -1,4 +1,4 @@
-"""Feature files of other makers, in and out, by the suffix of their names."""
+"""Read and write features as plain arrays, in the format given by the file's suffix."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SUFFIXES = (*NUMPY_SUFFIXES, ".mat", *HDF5_SUFFIXES)
 
 
 def is_array_file(path: StrPath) -> bool:
-    """Whether the suffix says that the file is of another maker's format."""
+    """Return whether a path has the suffix of a file of plain arrays."""
     return Path(path).suffix.lower() in SUFFIXES
 
 
@@ -35,28 +35,28 @@ def read_array_file(
     image_size: Size | None = None,
     variables: Sequence[str] | None = None,
 ) -> FeatureFile:
-    """Features from an ``.npy``, ``.npz``, ``.mat``, ``.h5`` or ``.hdf5`` file, by its suffix.
+    """Open features in an ``.npy``, ``.npz``, ``.mat``, ``.h5`` or ``.hdf5`` file.
 
     Args:
-        path: the file.
-        spec: what the features are of; our own ``.mat`` and HDF5 files tell it themselves.
-        convention: of the arrays, see `conventions`; by default what our own files tell, or ``"preimage"``. Others'
-            ``.mat`` files need it named.
-        fallback: the spec, where neither `spec` nor the file tells one.
-        image_size: (height, width) of the images that features were computed from, of a file that tells no spec;
-            needed for vectors.
-        variables: which to read of a MATLAB file that holds others too; ``None`` takes all.
+        path: Path of the file.
+        spec: Spec of the features. ``.mat`` and HDF5 files written by this package contain it.
+        convention: Convention of the arrays, see `preimage.io.arrays.conventions`; by default the one stated in the
+            file, or ``"preimage"``. It is required for ``.mat`` files of other programs.
+        fallback: Spec used if `spec` is ``None`` and the file contains none.
+        image_size: (height, width) in pixels of the images that the features were computed from, for files without a
+            spec; required for vectors.
+        variables: Variables to read from a MATLAB file; ``None`` reads all.
 
     Raises:
-        FileFormatError: damaged, of another format, or not fitting spec and convention.
-        ValueError: spec or convention are missing, or not what the file tells; another suffix.
-        ImportError: HDF5 without h5py, or ``.mat`` without SciPy.
+        FileFormatError: The file is damaged, of another format, or does not match spec and convention.
+        ValueError: Spec or convention is missing or differs from the file's; the suffix is not supported.
+        ImportError: h5py (for HDF5) or SciPy (for ``.mat``) is not installed.
     """
     suffix = Path(path).suffix.lower()
     if suffix not in SUFFIXES:
-        raise ValueError(f"{path}: the suffix is one of {', '.join(SUFFIXES)}, got {suffix!r}")
+        raise ValueError(f"{path}: suffix must be one of {', '.join(SUFFIXES)}, got {suffix!r}")
     if variables is not None and suffix != ".mat":
-        raise ValueError(f"{path}: variables are named for MATLAB files only")
+        raise ValueError(f"{path}: variables can be selected in MATLAB files only")
     sizes = None
     if (fallback is not None or image_size is not None) and stored_spec(path, variables) is None:
         spec, sizes = spec or fallback, image_size
@@ -65,30 +65,35 @@ def read_array_file(
     if suffix in HDF5_SUFFIXES:
         return read_hdf5_features(path, spec, convention=convention, processed_sizes=sizes)
     if spec is None:
-        open_arrays(path)  # so that a file that cannot be read at all is reported first
+        open_arrays(path)  # reports an unreadable file before the missing spec
     return read_numpy_features(
         path, agreed_spec(path, spec, None), convention=convention or "preimage", processed_sizes=sizes
     )
 
 
 def stored_spec(path: StrPath, variables: Sequence[str] | None = None) -> Spec | None:
-    """What a foreign file says that its features are; ``None`` if it is silent."""
+    """Return the spec stored in a file of arrays, or ``None`` if there is none."""
     suffix = Path(path).suffix.lower()
     if suffix in NUMPY_SUFFIXES:
         return None
-    told: Spec | None = (open_mat(path, variables) if suffix == ".mat" else open_hdf5(path))[1].get("spec")
-    return told
+    spec: Spec | None = (open_mat(path, variables) if suffix == ".mat" else open_hdf5(path))[1].get("spec")
+    return spec
 
 
 def check_writable(path: StrPath, spec: Spec, dtype: str, convention: str | None) -> None:
-    """``ValueError`` or ``ImportError`` if features could not be written to `path`, before any are computed."""
+    """Check that features can be written to `path`, before any are computed.
+
+    Raises:
+        ValueError: The format does not support the dtype or convention.
+        ImportError: h5py or SciPy is not installed.
+    """
     suffix = Path(path).suffix.lower()
     chosen = convention or default_convention(path, spec)
     check_convention(spec, chosen)
     if suffix == ".mat" and dtype != "float32":
-        raise ValueError(f"{path}: a MATLAB file holds float32 (single), got dtype {dtype!r}")
+        raise ValueError(f"{path}: dtype must be 'float32' (single) in a MATLAB file, got {dtype!r}")
     if suffix == ".npy" and (chosen.startswith("matlab") or has_frames(spec, chosen)):
-        raise ValueError(f"{path}: features in convention {chosen!r} are not written as one .npy array, use .npz")
+        raise ValueError(f"{path}: one .npy array cannot hold convention {chosen!r}, use .npz")
     if suffix in HDF5_SUFFIXES:
         require_h5py()
     if suffix == ".mat":
@@ -96,8 +101,7 @@ def check_writable(path: StrPath, spec: Spec, dtype: str, convention: str | None
 
 
 def default_convention(path: StrPath, spec: Spec) -> str:
-    """The convention that features are written in if none is named: MATLAB's own for ``.mat`` where there is one."""
-
+    """Return the default convention for writing: ``"matlab"`` for ``.mat`` files if the spec supports it."""
     if Path(path).suffix.lower() == ".mat":
         try:
             check_convention(spec, "matlab")
@@ -115,19 +119,20 @@ def write_array_file(
     dtype: str = "float32",
     convention: str | None = None,
 ) -> None:
-    """Write features to an ``.npy``, ``.npz``, ``.mat``, ``.h5`` or ``.hdf5`` file, by its suffix, atomically.
+    """Write features to an ``.npy``, ``.npz``, ``.mat``, ``.h5`` or ``.hdf5`` file, atomically.
 
     Args:
-        path: the file to write; replaced only when all went well.
-        spec: what every record's features are of.
-        records: any iterable, consumed once.
-        dtype: ``"float32"``, or ``"float16"`` where the format knows it.
-        convention: see `conventions`; ``None`` takes `default_convention`.
+        path: Path of the file. An earlier file is replaced only on success.
+        spec: Spec of the features.
+        records: Any iterable of records, consumed once.
+        dtype: Stored dtype, ``"float32"``, or ``"float16"`` except for ``.mat``.
+        convention: Convention of the arrays, see `preimage.io.arrays.conventions`; ``None`` uses `default_convention`.
 
     Raises:
-        ValueError: see the formats' own writers; another suffix.
-        OSError: such as a full disk. After any error `path` is as it was.
-        ImportError: HDF5 without h5py, or ``.mat`` without SciPy.
+        ValueError: The features cannot be written in this format, see `write_numpy_features`, `write_mat_features` and
+            `write_hdf5_features`.
+        OSError: Any error of the operating system, such as a full disk. `path` is unchanged then.
+        ImportError: h5py (for HDF5) or SciPy (for ``.mat``) is not installed.
     """
     check_writable(path, spec, dtype, convention)
     suffix = Path(path).suffix.lower()

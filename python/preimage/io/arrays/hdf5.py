@@ -1,8 +1,8 @@
-"""Features from and to HDF5 files in the convention of hloc: one group an image, datasets inside.
+"""Read and write features in HDF5 files with the structure of hloc: one group of datasets per image.
 
 hloc (https://github.com/cvg/Hierarchical-Localization, ``hloc/extract_features.py``) names the group after the image,
-so that a key with slashes becomes nested groups, and stores ``image_size`` (width, height) as decoded beside what its
-extractor gave, such as ``global_descriptor``. Dense maps are called ``features`` here.
+so that a key with slashes becomes nested groups, and stores ``image_size`` (width, height) of the decoded image next to
+the output of its extractor, such as ``global_descriptor``. Dense maps are called ``features`` here.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from preimage.io.arrays.hdf5_checks import (
     require_h5py,
     text_attribute,
 )
-from preimage.io.arrays.hdf5_stream import Sink
+from preimage.io.arrays.hdf5_stream import OutputStream
 from preimage.io.arrays.stored_arrays import StoredArray, agreed_convention, agreed_spec, feature_file, stored_records
 from preimage.io.atomic import StrPath, atomic_write
 from preimage.io.feature_file import DTYPES, FeatureFile, FeatureRecord, Size, is_size
@@ -41,19 +41,19 @@ _SINGLE = ("features", "global_descriptor")
 _PAIR = ("descriptors", "frames")
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _CHUNK_BYTES = 4 << 20
-_DAMAGED = "damaged: its contents do not match its checksum (fletcher32), or cannot be decompressed"
+_DAMAGED = "damaged: checksum mismatch (fletcher32), or its data cannot be decompressed"
 _UNCLOSED = (
-    "its writer has not closed it: wait until it has, or, if it was killed, clear the mark it left (h5clear -s FILE; "
-    "what was not written is lost)"
+    "not closed by the program that writes it: wait for it, or, if it was killed, clear the flag (h5clear -s FILE; "
+    "unwritten data is lost)"
 )
-_REASONS = {  # by words of HDF5's
+_REASONS = {  # by parts of HDF5's messages
     "filter returned failure": _DAMAGED,
     "Fletcher32": _DAMAGED,
-    "unable to lock file": "another program has it open for writing, and keeps it locked: wait for it, or close it "
-    "(HDF5_USE_FILE_LOCKING=FALSE in the environment where the file system cannot lock)",
+    "unable to lock file": "another program has it open for writing and locks it: wait for it, or close it "
+    "(set HDF5_USE_FILE_LOCKING=FALSE on file systems that do not support locks)",
     "already open for": _UNCLOSED,
     "h5clear": _UNCLOSED,
-    "truncated file": "cut short: its writer was stopped before it closed the file, or the copy is not complete",
+    "truncated file": "truncated: the program that wrote it was stopped before closing it, or the copy is incomplete",
 }
 _BROKEN = (
     *(OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, RuntimeError, NotImplementedError),
@@ -69,28 +69,28 @@ def read_hdf5_features(
     keys: Sequence[str] | None = None,
     processed_sizes: Sequence[Size] | Size | None = None,
 ) -> FeatureFile:
-    """Features from an HDF5 file in hloc's convention, read image by image on demand.
+    """Open features in an HDF5 file with the structure of hloc. Images are read on demand.
 
-    Links (soft, external), external and virtual storage, and filters other than gzip, lzf, shuffle and fletcher32 are
-    refused: nothing outside the file is ever touched.
+    Soft and external links, external and virtual storage, and filters other than gzip, lzf, shuffle and fletcher32 are
+    rejected: nothing outside the file is opened.
 
     Args:
-        path: a file with one group an image: a dataset ``features`` (C, h, w), or ``global_descriptor`` (C,); for
-            dense SIFT in others' conventions ``descriptors`` and ``frames``; and optionally ``image_size`` (width,
-            height) as decoded and ``processed_size`` (width, height), pixels. float16, float32 or float64.
-        spec: what the features are of; files with an attribute ``spec`` (ours, JSON as a string of fixed
-            length) tell it themselves.
-        convention: of the arrays, see `preimage.io.arrays.conventions`; by default what an attribute ``convention``
-            says, or ``"preimage"``.
-        keys: one per image instead of the groups' names.
-        processed_sizes: as for `read_numpy_features`; by default ``processed_size``, or ``image_size`` where the
-            features' shape agrees with it.
+        path: Path of a file with one group per image, which contains a dataset ``features`` (C, h, w) or
+            ``global_descriptor`` (C,), or for dense SIFT in other conventions ``descriptors`` and ``frames``; float16,
+            float32 or float64; and optionally ``image_size`` (width, height) of the decoded image and
+            ``processed_size`` (width, height), in pixels.
+        spec: Spec of the features. Files written by this package contain it as an attribute ``spec`` (JSON, string of
+            fixed length).
+        convention: Convention of the arrays, see `preimage.io.arrays.conventions`; by default that of the attribute
+            ``convention``, or ``"preimage"``.
+        keys: Keys of the images, instead of the groups' names.
+        processed_sizes: As in `read_numpy_features`; by default ``processed_size``, or ``image_size`` if it agrees
+            with the shape of the features.
 
     Raises:
-        FileFormatError: another format, damaged (a wrong checksum is told when the features are read), something
-            refused, or arrays that do not fit spec and convention.
-        ValueError: no spec for a file that does not tell, or another spec or convention than it tells; keys or sizes that
-            do not fit.
+        FileFormatError: The file is of another format or damaged (checksums are compared when features are read), it
+            contains something that is rejected, or its arrays do not match spec and convention.
+        ValueError: The spec is missing, spec or convention differ from the file's, or keys or sizes do not match.
         ImportError: h5py is not installed.
     """
     arrays, notes = open_hdf5(path)
@@ -110,17 +110,21 @@ def read_hdf5_features(
 
 
 def open_hdf5(path: StrPath) -> tuple[list[StoredArray], dict[str, Any]]:
-    """The arrays of an HDF5 file by their headers, and what the file says: spec, convention, and lists of sizes.
+    """Return the arrays in an HDF5 file, not yet read, and its metadata.
+
+    Returns:
+        The arrays, and a dictionary with ``spec``, ``convention``, and the lists of sizes ``processed`` and
+        ``original``.
 
     Raises:
-        FileFormatError, ImportError: see `read_hdf5_features`.
+        FileFormatError, ImportError: See `read_hdf5_features`.
     """
     h5py = require_h5py()
     with open(path, "rb") as start:
         if start.read(8) != SIGNATURE:
             raise FileFormatError(path, mismatch("an HDF5 file", path))
     with hdf5_errors(path):
-        file = h5py.File(path, "r")  # stays open for the loaders, and closes itself when they are dropped
+        file = h5py.File(path, "r")  # stays open for the loaders; closed when they are deleted
         try:
             return _opened(h5py, path, file)
         except BaseException:
@@ -129,7 +133,7 @@ def open_hdf5(path: StrPath) -> tuple[list[StoredArray], dict[str, Any]]:
 
 
 def _opened(h5py: ModuleType, path: StrPath, file: Any) -> tuple[list[StoredArray], dict[str, Any]]:
-    """What `open_hdf5` gives, of an open file."""
+    """Return the arrays and metadata of an open file."""
     labels = [_labels(h5py, file)]
     arrays: list[StoredArray] = []
     processed: list[Size | None] = []
@@ -161,7 +165,7 @@ def _labels(h5py: ModuleType, entry: Any) -> tuple[str | None, str | None]:
 
 @contextmanager
 def hdf5_errors(path: StrPath, key: str = "") -> Iterator[None]:
-    """Whatever HDF5 raises becomes an error that names file and image."""
+    """Convert any error that HDF5 raises to a `FileFormatError` with the names of file and image."""
     try:
         yield
     except FileFormatError:
@@ -169,18 +173,18 @@ def hdf5_errors(path: StrPath, key: str = "") -> Iterator[None]:
     except _BROKEN as error:
         problem = " ".join(str(error).split()) or type(error).__name__
         if isinstance(error, OSError):
-            problem = next((ours for theirs, ours in _REASONS.items() if theirs in problem), problem)
+            problem = next((reason for part, reason in _REASONS.items() if part in problem), problem)
         raise FileFormatError(path, f"{key!r}: {problem}" if key else problem) from error
 
 
 def _arrays(path: StrPath, file: Any, key: str, datasets: dict[str, Any]) -> Iterator[StoredArray]:
-    """The arrays of one image."""
+    """Yield the arrays of one image."""
     single = [name for name in _SINGLE if name in datasets]
     names = single if len(single) == 1 else [name for name in _PAIR if name in datasets and not single]
     if len(names) != (1 if single else 2):
         raise ValueError(
-            f"{key!r} holds {', '.join(sorted(datasets))}; right are features (C, h, w) or global_descriptor (C,), "
-            "or descriptors and frames of dense SIFT (keypoints with SIFT descriptors are read by read_keypoints)"
+            f"{key!r} must contain features (C, h, w), global_descriptor (C,), or descriptors and frames of dense "
+            f"SIFT, got {', '.join(sorted(datasets))} (keypoints with SIFT descriptors are read by read_keypoints)"
         )
     for name in names:
         dataset = datasets[name]
@@ -190,7 +194,11 @@ def _arrays(path: StrPath, file: Any, key: str, datasets: dict[str, Any]) -> Ite
 
 
 def load_dataset(path: StrPath, file: Any, name: str) -> NDArray[Any]:
-    """The whole dataset of that name in an open file; `FileFormatError` if it is not sound."""
+    """Read a dataset of an open file.
+
+    Raises:
+        FileFormatError: The dataset is damaged or rejected.
+    """
     with hdf5_errors(path, name.strip("/")):
         dataset = file[name]
         check_dataset(name, dataset)
@@ -200,16 +208,16 @@ def load_dataset(path: StrPath, file: Any, name: str) -> NDArray[Any]:
 
 
 def read_size(dataset: Any) -> Size | None:
-    """(height, width) from a dataset that holds (width, height); ``None`` if there is none."""
+    """Read (height, width) from a dataset that contains (width, height); ``None`` if there is no dataset."""
     if dataset is None:
         return None
     if dataset.shape != (2,) or dataset.dtype.kind not in "iu" or dataset.is_virtual or dataset.external:
-        raise ValueError(f"{dataset.name} is no pair of whole numbers (width, height)")
+        raise ValueError(f"{dataset.name} must be a pair of integers (width, height)")
     if not set(filters(dataset)) <= {3}:
-        raise ValueError(f"{dataset.name} uses HDF5 filters")
+        raise ValueError(f"{dataset.name} must not use HDF5 filters")
     width, height = dataset[()].tolist()
     if not is_size((height, width)):
-        raise ValueError(f"{dataset.name} is ({width}, {height}); whole numbers >= 1 are right")
+        raise ValueError(f"{dataset.name} must be two positive integers (width, height), got ({width}, {height})")
     return height, width
 
 
@@ -221,52 +229,52 @@ def write_hdf5_features(
     dtype: str = "float32",
     convention: str = "preimage",
 ) -> None:
-    """Write features as HDF5 in hloc's convention, atomically, one image in memory at a time.
+    """Write features to an HDF5 file with the structure of hloc, atomically, with one image in memory at a time.
 
-    Every image becomes a group named by its key with datasets ``features`` (or ``descriptors`` and ``frames``, for
-    dense SIFT in others' conventions), ``image_size`` and ``processed_size``, both (width, height); all chunked, with a
-    fletcher32 checksum. The file's attributes ``spec`` (JSON) and ``convention`` make it readable without more words.
-    Equal features give equal files. Readable since HDF5 1.10.
+    Every image becomes a group named by its key, with the datasets ``features`` (or ``descriptors`` and ``frames`` for
+    dense SIFT in other conventions), ``image_size`` and ``processed_size``, both (width, height); all are chunked,
+    with fletcher32 checksums. The attributes ``spec`` (JSON) and ``convention`` describe the arrays. Equal features
+    give identical files, which HDF5 1.10 and later read.
 
     Args:
-        path: the file to write; replaced only when all went well.
-        spec: what every record's features are of.
-        records: any iterable, consumed once.
-        dtype: ``"float32"`` or ``"float16"``, as stored.
-        convention: see `preimage.io.arrays.conventions`.
+        path: Path of the file. An earlier file is replaced only on success.
+        spec: Spec of the features.
+        records: Any iterable of records, consumed once.
+        dtype: Stored dtype, ``"float32"`` or ``"float16"``.
+        convention: Convention of the arrays, see `preimage.io.arrays.conventions`.
 
     Raises:
-        ValueError: another dtype, a record that `write_features` would refuse, no record at all, keys of which one
-            would be inside another's datasets, or a convention these features do not have.
-        TypeError: features that are not a floating-point NumPy array.
-        OSError: such as a full disk. After any error `path` is as it was.
+        ValueError: `dtype` is invalid, a record is invalid (see `preimage.write_features`), there is no record, a key
+            is inside another image's group under a dataset's name, or the spec does not support the convention.
+        TypeError: Features are not a floating-point NumPy array.
+        OSError: Any error of the operating system, such as a full disk. `path` is unchanged then.
         ImportError: h5py is not installed.
     """
     h5py = require_h5py()
     if dtype not in DTYPES:
-        raise ValueError(f"dtype is one of {', '.join(DTYPES)}, got {dtype!r}")
+        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
     check_convention(spec, convention)
     with atomic_write(path) as stream:
         count = 0
-        sink = Sink(stream)
-        with h5py.File(sink, "w", libver=("v110", "v110")) as file:
+        output = OutputStream(stream)
+        with h5py.File(output, "w", libver=("v110", "v110")) as file:
             file.attrs["spec"] = np.bytes_(spec.to_json().encode("ascii"))
             file.attrs["convention"] = np.bytes_(convention.encode("ascii"))
             for record, arrays in stored_records(spec, convention, records, dtype):
                 _write_image(file, record, arrays)
                 count += 1
-                sink.check()
-        sink.check()
+                output.check()
+        output.check()
         if not count:
-            raise ValueError(f"{path}: no image to write")
+            raise ValueError(f"{path}: no images to write")
 
 
 def _write_image(file: Any, record: FeatureRecord, arrays: dict[str, NDArray[Any]]) -> None:
     sizes = {"image_size": record.original_size, "processed_size": record.processed_size}
-    clash = f"{record.key!r} and another key would be in one place in an HDF5 file: use another format"
+    clash = f"key {record.key!r} conflicts with another key in an HDF5 file: use another format"
     try:
         group = file.require_group(record.key)
-    except (TypeError, KeyError, ValueError) as error:  # a part of the key is another image's dataset
+    except (TypeError, KeyError, ValueError) as error:  # a part of the key is a dataset of another image
         raise ValueError(clash) from error
     for name, array in [*arrays.items(), *((name, np.array(size[::-1], np.int64)) for name, size in sizes.items())]:
         if name in group:
@@ -276,7 +284,7 @@ def _write_image(file: Any, record: FeatureRecord, arrays: dict[str, NDArray[Any
 
 
 def _chunks(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
-    """The whole array if it is small, else as many of its first axes' entries as make a few megabytes."""
+    """Return the chunk shape: the whole array if it is small, else blocks along the first axes of a few megabytes."""
     sides = list(shape)
     for axis in range(len(sides)):
         rest = math.prod(sides[axis + 1 :]) * itemsize

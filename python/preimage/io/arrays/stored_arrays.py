@@ -1,4 +1,4 @@
-"""From the arrays in a file to the features of images: which arrays belong to which image, in which convention."""
+"""Assign the arrays in a file to images, and convert them to planar features."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from preimage.io.atomic import StrPath, as_keys
 from preimage.io.feature_file import MAX_IMAGES, FeatureFile, FeatureRecord, Size, check_record, is_size, stored_array
 from preimage.spec import Spec
 
-MAX_ARRAY_BYTES = 4 << 30  # of one array, which may lie compressed a thousandfold
+MAX_ARRAY_BYTES = 4 << 30  # of one array, which compression can make a thousand times smaller in the file
 
-_FLOATS = "float16, float32 or float64 are right"
+_FLOATS = "float16, float32 or float64"
 _ROLE = re.compile(r"(?:(?P<key>.+)[/_.])?(?P<role>descriptors|descrs|d|frames|f)", re.IGNORECASE | re.DOTALL)
 
 
 @dataclass(frozen=True)
 class StoredArray:
-    """An array in a file, read when wanted.
+    """Array in a file, read on demand.
 
     Attributes:
-        name: how the file calls it; an image's key, or that and the array's role.
-        shape: as stored.
-        dtype: as stored.
-        load: reads it; raises `FileFormatError`.
+        name: Name in the file: the key of an image, or key and role of the array.
+        shape: Stored shape.
+        dtype: Stored dtype.
+        load: Function that reads the array; it can raise `FileFormatError`.
     """
 
     name: str
@@ -59,27 +59,28 @@ def feature_file(
     stored_sizes: Sequence[Size | None] | None = None,
     original_sizes: Sequence[Size | None] | None = None,
 ) -> FeatureFile:
-    """The features that a file's arrays hold.
+    """Return the features contained in the arrays of a file.
 
     Args:
-        path: of the file, for messages and for the key of a single image.
-        spec: what the features are of.
-        convention: see `conventions`; checked already.
-        arrays: one stack of several images, or one array per image, or descriptors and frames of each.
-        keys: one per image, instead of the arrays' names.
-        processed_sizes: (height, width), pixels, one for all or one each, instead of what the features cover.
-        stored_sizes: what the file says of them, one each: taken where features of that shape come from an image of
-            that size (some makers tell the size before resizing), and for vectors.
-        original_sizes: what the file says, one each; otherwise the processed sizes.
+        path: Path of the file, for error messages and the key of a single image.
+        spec: Spec of the features.
+        convention: Convention of the arrays, which the spec must support.
+        arrays: One stack of several images, one array per image, or descriptors and frames of each image.
+        keys: Keys of the images, instead of the arrays' names.
+        processed_sizes: (height, width) in pixels of the images that the features were computed from, one for all or
+            one per image.
+        stored_sizes: Sizes stated in the file, one per image. Without `processed_sizes` they are used for vectors, and
+            for maps if the shape can result from that size (some programs store the size before resizing).
+        original_sizes: Sizes of the decoded images stated in the file, one per image; by default the processed sizes.
 
     Raises:
-        FileFormatError: the arrays do not fit spec and convention.
-        ValueError: keys or sizes that do not fit the file, or sizes missing.
+        FileFormatError: The arrays do not match spec and convention.
+        ValueError: Keys or sizes do not match the file, or sizes are missing.
     """
     try:
         images = _images(Path(path).stem, spec, convention, arrays)
         if stored_sizes is not None and len(stored_sizes) != len(images):
-            raise ValueError(f"holds {len(images)} images in the place of {len(stored_sizes)}")
+            raise ValueError(f"contains {len(images)} images instead of {len(stored_sizes)}")
         if keys is None:
             check_keys([image.key for image in images], len(images))
     except FileFormatError:
@@ -103,53 +104,61 @@ def feature_file(
 
 
 def _native(array: NDArray[Any]) -> NDArray[Any]:
-    """Return an array in this machine's byte order; torch takes no other."""
+    """Return an array in native byte order, which torch requires."""
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
-def agreed_spec(path: StrPath, given: Spec | None, told: Spec | None) -> Spec:
-    """The spec that the caller gives, or the file tells; ``ValueError`` if there is none or they differ."""
-    if given is None and told is None:
+def agreed_spec(path: StrPath, given: Spec | None, stored: Spec | None) -> Spec:
+    """Return the given or else the stored spec.
+
+    Raises:
+        ValueError: Both are ``None``, or they differ.
+    """
+    if given is None and stored is None:
         raise ValueError(
-            f"{path}: plain arrays do not say what they are; give the representation and its parameters "
+            f"{path}: the file does not contain a spec; give the representation and its parameters "
             "(--representation hog -p cell_size=8) or --spec FILE.json"
         )
-    if given is not None and told is not None and (differences := told.differences(given)):
-        raise ValueError(f"{path} holds other features (file != asked for): {'; '.join(differences)}")
-    spec = told if given is None else given
+    if given is not None and stored is not None and (differences := stored.differences(given)):
+        raise ValueError(f"{path} contains other features (file != requested): {'; '.join(differences)}")
+    spec = stored if given is None else given
     assert spec is not None
     return spec
 
 
-def agreed_convention(path: StrPath, given: str | None, told: str | None) -> str | None:
-    """The convention that the caller names, or the file tells, if any; ``ValueError`` if they differ."""
-    if given is not None and told is not None and given != told:
-        raise ValueError(f"{path} says that its convention is {told!r}, not {given!r}")
-    return told if given is None else given
+def agreed_convention(path: StrPath, given: str | None, stored: str | None) -> str | None:
+    """Return the given or else the stored convention, if any.
+
+    Raises:
+        ValueError: They differ.
+    """
+    if given is not None and stored is not None and given != stored:
+        raise ValueError(f"{path}: convention must be {stored!r}, as stated in the file, got {given!r}")
+    return stored if given is None else given
 
 
 def check_array(name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-    """``ValueError`` unless an array of that kind could be features and is worth reading."""
+    """Raise ``ValueError`` unless an array of this shape and dtype can be features."""
     if (dtype.kind != "f" and dtype != np.uint8) or dtype.itemsize > 8:
-        raise ValueError(f"{name!r} is an array of {dtype.name}; {_FLOATS}")
+        raise ValueError(f"{name!r} must be an array of {_FLOATS}, got {dtype.name}")
     if min(shape, default=1) < 1:
-        raise ValueError(f"{name!r} is an array of shape {shape}, which holds nothing")
+        raise ValueError(f"{name!r} must not be empty, got shape {shape}")
     count = dtype.itemsize
     for side in shape:
         count *= side
     if count > MAX_ARRAY_BYTES:
-        raise ValueError(f"{name!r} has {count} bytes; {MAX_ARRAY_BYTES} are allowed")
+        raise ValueError(f"{name!r} must have at most {MAX_ARRAY_BYTES} bytes, got {count}")
 
 
 def stored_records(
     spec: Spec, convention: str, records: Iterable[FeatureRecord], dtype: str
 ) -> Iterator[tuple[FeatureRecord, dict[str, NDArray[Any]]]]:
-    """Every record, checked, with its arrays as they go to disk, by role (see `conventions.from_planar`)."""
+    """Check records, and yield each with its arrays to write, by role (see `conventions.from_planar`)."""
     seen: set[str] = set()
     for record in records:
         check_record(record, spec, seen)
         if len(seen) > MAX_IMAGES:
-            raise ValueError(f"more than {MAX_IMAGES} images do not fit in one file: write several")
+            raise ValueError(f"at most {MAX_IMAGES} images fit in one file: write several files")
         try:
             arrays = conventions.from_planar(spec, convention, record.features)
         except ValueError as error:
@@ -163,11 +172,11 @@ def _images(stem: str, spec: Spec, convention: str, arrays: Sequence[StoredArray
     if not arrays:
         raise ValueError("holds no arrays")
     if conventions.has_frames(spec, convention):
-        return [_sift_image(key, spec, convention, *pair) for key, pair in _pairs(stem, arrays).items()]
+        return [_dense_sift_image(key, spec, convention, *pair) for key, pair in _pairs(stem, arrays).items()]
     for array in arrays:
         if array.dtype == np.uint8:
             raise ValueError(
-                f"{array.name!r} is an array of uint8; {_FLOATS} (uint8 SIFT descriptors are read with "
+                f"{array.name!r} must be an array of {_FLOATS}, got uint8 (uint8 SIFT descriptors need the "
                 f"representation dense-sift and the convention matlab, matlab-transposed or cyvlfeat)"
             )
     if len(arrays) == 1:
@@ -183,18 +192,18 @@ def _images(stem: str, spec: Spec, convention: str, arrays: Sequence[StoredArray
 
 
 def _one_array(stem: str, spec: Spec, convention: str, array: StoredArray) -> list[_Image]:
-    """The images in a single array, which is one image or a stack."""
+    """Return the images in a single array, which is one image or a stack."""
     stack = conventions.stack_of(spec, convention, array.shape)
     if stack is None:
         try:
             shape = conventions.planar_shape(spec, convention, array.shape)
         except ValueError as error:
             problem, dot, reason = str(error).partition(". ")
-            raise ValueError(f"{problem}, or a stack of such{dot}{reason}") from error
+            raise ValueError(f"{problem}, or be a stack of such arrays{dot}{reason}") from error
         return [_Image(array.name or stem, shape, _planar(spec, convention, array.load))]
     axis, count = stack
     if count > MAX_IMAGES:
-        raise ValueError(f"a stack of {count} images; {MAX_IMAGES} are allowed")
+        raise ValueError(f"a stack must have at most {MAX_IMAGES} images, got {count}")
     shape = conventions.planar_shape(spec, convention, array.shape[:axis] + array.shape[axis + 1 :])
     whole = functools.cache(array.load)
 
@@ -211,7 +220,7 @@ def _planar(spec: Spec, convention: str, load: Callable[[], NDArray[Any]]) -> Ca
 
 
 def role_of(name: str) -> tuple[str, str]:
-    """Return key and role of an array of a pair: ``"frames"``, ``"descriptors"``, or empty if it is none."""
+    """Return key and role (``"frames"`` or ``"descriptors"``) of an array; both are empty for other names."""
     match = _ROLE.fullmatch(name)
     if match is None:
         return "", ""
@@ -219,37 +228,37 @@ def role_of(name: str) -> tuple[str, str]:
 
 
 def _pairs(stem: str, arrays: Sequence[StoredArray]) -> dict[str, tuple[StoredArray, StoredArray]]:
-    """Descriptors and frames of each image, by key."""
+    """Return descriptors and frames of each image, by key."""
     found: dict[str, dict[str, StoredArray]] = {}
     for array in arrays:
         key, role = role_of(array.name)
         if not role:
             raise ValueError(
-                f"{array.name!r}: dense SIFT of this convention comes as pairs of arrays named descriptors and frames "
+                f"{array.name!r}: dense SIFT in this convention must be pairs of arrays named descriptors and frames "
                 "(D and F, KEY_descriptors and KEY_frames)"
             )
         if found.setdefault(key or stem, {}).setdefault(role, array) is not array:
-            raise ValueError(f"{array.name!r}: there are two arrays of {role} for one image")
+            raise ValueError(f"{array.name!r}: two arrays of {role} for one image")
     for key, roles in found.items():
         if len(roles) < 2:
-            raise ValueError(f"there are only {next(iter(roles))} of image {key!r}: the grid needs both")
+            raise ValueError(f"image {key!r} must have descriptors and frames, got only {next(iter(roles))}")
     return {key: (roles["descriptors"], roles["frames"]) for key, roles in found.items()}
 
 
-def _sift_image(key: str, spec: Spec, convention: str, descriptors: StoredArray, frames: StoredArray) -> _Image:
+def _dense_sift_image(key: str, spec: Spec, convention: str, descriptors: StoredArray, frames: StoredArray) -> _Image:
     if frames.dtype.kind != "f" or len(frames.shape) != 2 or not {2, 3} & set(frames.shape):
-        sparse = "; those of sparse SIFT (4 numbers) are read without representation and convention"
+        sparse = "; sparse SIFT (4 numbers per frame) is read without representation and convention"
         raise ValueError(
-            f"{frames.name!r}: frames of dense SIFT are 2 or 3 floating-point numbers each, got {frames.shape}"
+            f"{frames.name!r}: frames of dense SIFT must have 2 or 3 floating-point numbers each, got {frames.shape}"
             + (sparse if 4 in frames.shape else "")
         )
     try:
-        size = conventions.sift_grid(spec, convention, descriptors.shape, frames.load())
+        size = conventions.dense_sift_grid(spec, convention, descriptors.shape, frames.load())
     except FileFormatError:
         raise
     except ValueError as error:
         raise ValueError(f"{descriptors.name!r}: {error}") from error
-    return _Image(key, (128, *size), lambda: conventions.sift_to_planar(convention, descriptors.load(), size))
+    return _Image(key, (128, *size), lambda: conventions.dense_sift_to_planar(convention, descriptors.load(), size))
 
 
 def _is_frames(array: StoredArray, spec: Spec, convention: str) -> bool:
@@ -257,7 +266,7 @@ def _is_frames(array: StoredArray, spec: Spec, convention: str) -> bool:
 
 
 def check_keys(keys: Sequence[str], count: int) -> list[str]:
-    """The keys as `as_key` has them, if they can name that many images; else ``ValueError``."""
+    """Return `as_keys` of the keys of `count` images; raises ``ValueError`` if they are invalid."""
     if len(keys) != count:
         raise ValueError(f"{len(keys)} keys for {count} images")
     return as_keys(keys)
@@ -267,24 +276,26 @@ def _checked_sizes(
     sizes: Sequence[Size] | Size | None,
     shapes: Sequence[tuple[int, ...]],
     spec: Spec,
-    told: Sequence[Size | None],
+    stored: Sequence[Size | None],
 ) -> list[Size]:
     if sizes is None:
-        return [_likely_size(spec, shape, size) for shape, size in zip(shapes, told, strict=True)]
+        return [_likely_size(spec, shape, size) for shape, size in zip(shapes, stored, strict=True)]
     given: list[Any] = [sizes] * len(shapes) if is_size(sizes) else list(sizes)
     if len(given) != len(shapes) or not all(map(is_size, given)):
-        raise ValueError(f"processed_sizes is one (height, width) or {len(shapes)} of them, got {sizes!r:.200}")
+        raise ValueError(
+            f"processed_sizes must be one (height, width), or {len(shapes)} of them in a list, got {sizes!r:.200}"
+        )
     return [(height, width) for height, width in given]
 
 
-def _likely_size(spec: Spec, shape: tuple[int, ...], told: Size | None) -> Size:
-    """The size of the image that features of `shape` come from: as told if that is possible, else what they cover."""
+def _likely_size(spec: Spec, shape: tuple[int, ...], stored: Size | None) -> Size:
+    """Return the stored size if features of `shape` can come from it, else the smallest possible size."""
     stride = spec.stride
     if stride is None:
-        if told is None:
-            raise ValueError("vectors do not tell the size of their images: give processed_sizes=(height, width)")
-        return told
+        if stored is None:
+            raise ValueError("processed_sizes=(height, width) is required for vectors, got None")
+        return stored
     size = conventions.covered(spec, shape[1], shape[2])
-    if told is not None and all(abs(ours - theirs) < stride for ours, theirs in zip(size, told, strict=True)):
-        return told
+    if stored is not None and all(abs(least - side) < stride for least, side in zip(size, stored, strict=True)):
+        return stored
     return size
