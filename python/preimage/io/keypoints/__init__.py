@@ -1,4 +1,4 @@
-"""Keypoint files of other programs, in, and ours, in and out."""
+"""Read keypoint files of several programs, and write keypoints as ``.npz``."""
 
 from preimage.io.keypoints.convert import NORMALIZATIONS
 from preimage.io.keypoints.formats import FORMATS, is_keypoint_file, read_keypoints
