@@ -12,7 +12,7 @@ from layouts import LAYOUTS
 from preimage import reference
 from preimage.nn import UpConv2d, UpConvChain
 from preimage.ops.upconv import (
-    registered,  # noqa: F401 (defines the ops)
+    torch_ops,  # noqa: F401 (defines the ops)
     upconv,
     upconv_chain,
     upconv_chain_distance,

@@ -58,9 +58,7 @@ def check_units(frames: NDArray[np.float64], *, degrees: bool) -> None:
         hint = "" if degrees or largest > 720 else f"; is it in {other}?"
         raise ValueError(f"angles must be in {unit}, got {largest:g}{hint}")
     if degrees and len(angle) >= _MANY and largest < 6.3 and np.ptp(angle) > np.pi:
-        raise ValueError(
-            f"angles must be in {unit}, got values between {angle.min():.3g} and {angle.max():.3g}; are they in {other}?"
-        )
+        raise ValueError(f"angles must be in {unit}, got {angle.min():.3g} to {angle.max():.3g}; are they in {other}?")
 
 
 def check_descriptors(descriptors: NDArray[Any]) -> None:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import torch
 
-from preimage.ops.upconv import dispatch, library, plain
-from preimage.ops.upconv.chain_gradient import Chain, ChainDistance, Parameters, Slope, forward, layers_of
+from preimage.ops.upconv import dispatch, passes, torch_passes
+from preimage.ops.upconv.chain_backward import Chain, ChainDistance, Parameters, Slope, forward, layers_of
 
 
 def upconv_chain(
@@ -33,7 +33,7 @@ def upconv_chain(
         RuntimeError: a second derivative is asked for.
     """
     x, parameters, repeated = _prepared(x, weights, biases, slopes)
-    if library.plain_only():
+    if passes.plain_only():
         return _layer_by_layer(x, parameters, slopes)
     if _needs_gradient(x, parameters):
         result: torch.Tensor = Chain.apply(x, tuple(slopes), *parameters)  # type: ignore[no-untyped-call]
@@ -74,20 +74,20 @@ def upconv_chain_distance(
             f"the targets of this chain are {tuple(size)} uint8 on {x.device}, "
             f"got {tuple(target.shape)} {target.dtype} on {target.device}"
         )
-    if library.plain_only():
-        return plain.image_distance(_layer_by_layer(x, parameters, slopes), target, mean)
+    if passes.plain_only():
+        return torch_passes.image_distance(_layer_by_layer(x, parameters, slopes), target, mean)
     if _needs_gradient(x, parameters):
         result: torch.Tensor = ChainDistance.apply(x, target, mean, tuple(slopes), *parameters)  # type: ignore[no-untyped-call]
         return result
     y = forward(x, parameters, slopes, repeated)[-1]
-    return dispatch.passes(x).image_distance(y, target, mean)
+    return dispatch.ops_for(x).image_distance(y, target, mean)
 
 
 def _layer_by_layer(x: torch.Tensor, parameters: Parameters, slopes: Sequence[Slope]) -> torch.Tensor:
     """The same through torch alone and its own gradients: the reference."""
     for weight, bias, slope in layers_of(parameters, slopes):
         assert weight is not None
-        x = plain.forward(x, weight, bias, slope)
+        x = torch_passes.forward(x, weight, bias, slope)
     return x
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import torch
 
-from preimage.ops.upconv.configs import Config
+from preimage.ops.upconv.kernel_configs import Config
 from preimage.ops.upconv.kernels import _launch
 from preimage.ops.upconv.kernels._launch import poisoned
 from preimage.ops.upconv.kernels.dgrad import dgrad_taps
@@ -60,7 +60,7 @@ def forward(
     negative_slope: float | None,
     config: Config,
 ) -> torch.Tensor:  # [B, Co, 2H, 2W]
-    """`plain.forward` by one of "phase", "all_phases", "row_pair", "subpixel" (at most 4 output channels)."""
+    """`torch_passes.forward` by one of "phase", "all_phases", "row_pair", "subpixel" (at most 4 output channels)."""
     _launch.check_weight(weight, x.shape[1], x.dtype)
     x = _launch.channels_last("x", x, tuple(x.shape))
     bias = None if bias is None else _launch.vector("the bias", bias, weight.shape[1])
@@ -74,7 +74,7 @@ def dgrad(
     negative_slope: float | None,
     config: Config,
 ) -> tuple[torch.Tensor, torch.Tensor]:  # [B, Ci, H, W], [Ci]
-    """`plain.dgrad` by "dgrad" or "dgrad_window"; the second result is empty without `below`."""
+    """`torch_passes.dgrad` by "dgrad" or "dgrad_window"; the second result is empty without `below`."""
     _launch.check_weight(weight, weight.shape[0], dz.dtype)
     batch, _, height, width = dz.shape
     dz = _launch.channels_last("dz", dz, (batch, weight.shape[1], height // 2 * 2, width // 2 * 2))
@@ -88,7 +88,7 @@ def wgrad(
     dz: torch.Tensor,  # [B, Co, 2H, 2W]
     config: Config,
 ) -> torch.Tensor:  # [Ci, Co, 5, 5]
-    """`plain.wgrad` by "wgrad" or "wgrad_window"; its memory is (5, 5, Ci, Co)."""
+    """`torch_passes.wgrad` by "wgrad" or "wgrad_window"; its memory is (5, 5, Ci, Co)."""
     return _WGRAD[config.kernel](*_pair(x, dz), config)
 
 
@@ -99,7 +99,7 @@ def image_backward(
     negative_slope: float | None,
     config: Config,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # [B, Ci, H, W], [Ci], [Ci, Co, 5, 5]
-    """`plain.image_backward` by "image_backward"."""
+    """`torch_passes.image_backward` by "image_backward"."""
     _launch.check_weight(weight, x.shape[1], x.dtype)
     return _of_gradient(*_pair(x, dz, weight), weight, negative_slope, config)
 
@@ -114,7 +114,7 @@ def distance_backward(
     negative_slope: float | None,
     config: Config,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:  # [B, Ci, H, W], [Ci], [Ci, Co, 5, 5], [Co]
-    """`plain.distance_backward` by "image_backward": the gradient of the image is formed inside and never stored."""
+    """`torch_passes.distance_backward` by "image_backward": the gradient of the image is formed inside and never stored."""
     _launch.check_weight(weight, x.shape[1], x.dtype)
     x, y = _pair(x, y, weight)
     target = _launch.channels_last("the target", target, tuple(y.shape))

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 import triton
 
-from preimage.ops.upconv.configs import Config
+from preimage.ops.upconv.kernel_configs import Config
 from preimage.ops.upconv.kernels import _launch
 
 

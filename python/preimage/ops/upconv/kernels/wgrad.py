@@ -13,7 +13,7 @@ import torch
 import triton
 import triton.language as tl
 
-from preimage.ops.upconv.configs import Config
+from preimage.ops.upconv.kernel_configs import Config
 from preimage.ops.upconv.kernels import _launch
 from preimage.ops.upconv.kernels._sums import sum_parts
 

@@ -12,7 +12,7 @@ import torch
 import triton
 import triton.language as tl
 
-from preimage.ops.upconv.configs import Config
+from preimage.ops.upconv.kernel_configs import Config
 from preimage.ops.upconv.kernels.wgrad import launch_wgrad
 
 

@@ -14,45 +14,45 @@ import torch
 from torch import Tensor
 
 from preimage.ops._triton import has_triton
-from preimage.ops.upconv import choice, configs, cpu, plain
-from preimage.ops.upconv.configs import Config
+from preimage.ops.upconv import cpu_passes, kernel_choice, kernel_configs, torch_passes
+from preimage.ops.upconv.kernel_configs import Config
 
 # `registered` makes schemas of the annotations: they are no strings in this file.
 
 
 def upconv(x: Tensor, weight: Tensor, bias: Tensor | None, negative_slope: float | None, repeated: bool) -> Tensor:
-    """`plain.forward`. `repeated`: the same weight will come again, unchanged, as in inference."""
+    """`torch_passes.forward`. `repeated`: the same weight will come again, unchanged, as in inference."""
     x = channels_last(x)
     if config := _config("forward", x, *weight.shape[:2]):
         return _kernels().forward(x, weight, bias, negative_slope, config)
     if _on_cpu(x):
-        return channels_last(cpu.forward(x, weight, bias, negative_slope, repeated=repeated))
-    return channels_last(plain.forward(x, weight, bias, negative_slope))
+        return channels_last(cpu_passes.forward(x, weight, bias, negative_slope, repeated=repeated))
+    return channels_last(torch_passes.forward(x, weight, bias, negative_slope))
 
 
 def upconv_dgrad(
     dz: Tensor, weight: Tensor, below: Tensor | None, negative_slope: float | None
 ) -> tuple[Tensor, Tensor]:
-    """`plain.dgrad`."""
+    """`torch_passes.dgrad`."""
     dz = channels_last(dz)
     if config := _config("dgrad", dz, *weight.shape[:2]):
         return _kernels().dgrad(dz, weight, below, negative_slope, config)
-    dx, bias_gradient = (cpu if _on_cpu(dz) else plain).dgrad(dz, weight, below, negative_slope)
+    dx, bias_gradient = (cpu_passes if _on_cpu(dz) else torch_passes).dgrad(dz, weight, below, negative_slope)
     return channels_last(dx), bias_gradient
 
 
 def upconv_wgrad(x: Tensor, dz: Tensor) -> Tensor:
-    """`plain.wgrad`."""
+    """`torch_passes.wgrad`."""
     x, dz = channels_last(x), channels_last(dz)
     if config := _config("wgrad", x, x.shape[1], dz.shape[1]):
         return _kernels().wgrad(x, dz, config)
-    return as_kept((cpu if _on_cpu(x) else plain).wgrad(x, dz))
+    return as_kept((cpu_passes if _on_cpu(x) else torch_passes).wgrad(x, dz))
 
 
 def upconv_image_backward(
     x: Tensor, dz: Tensor, weight: Tensor, negative_slope: float | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """`plain.image_backward`."""
+    """`torch_passes.image_backward`."""
     x, dz = channels_last(x), channels_last(dz)
     if config := _config("image_backward", x, *weight.shape[:2]):
         return _kernels().image_backward(x, dz, weight, negative_slope, config)
@@ -60,11 +60,11 @@ def upconv_image_backward(
 
 
 def image_distance(y: Tensor, target: Tensor, mean: Tensor) -> Tensor:
-    """`plain.image_distance`."""
+    """`torch_passes.image_distance`."""
     y, target = channels_last(y), channels_last(target)
     if _fits_image_kernels(y):
         return _kernels().image_distance(y, target, mean)
-    return plain.image_distance(y, target, mean)
+    return torch_passes.image_distance(y, target, mean)
 
 
 def upconv_distance_backward(
@@ -76,12 +76,12 @@ def upconv_distance_backward(
     weight: Tensor,
     negative_slope: float | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """`plain.distance_backward`."""
+    """`torch_passes.distance_backward`."""
     x, y, target = channels_last(x), channels_last(y), channels_last(target)
     if config := _config("distance_backward", x, *weight.shape[:2]):
         return _kernels().distance_backward(x, y, target, mean, scale, weight, negative_slope, config)
-    dz = channels_last(plain.image_distance_backward(y, target, mean, scale))
-    return *upconv_image_backward(x, dz, weight, negative_slope), plain.bias_gradient(dz)
+    dz = channels_last(torch_passes.image_distance_backward(y, target, mean, scale))
+    return *upconv_image_backward(x, dz, weight, negative_slope), torch_passes.bias_gradient(dz)
 
 
 def channels_last(maps: Tensor) -> Tensor:
@@ -116,8 +116,10 @@ def _config(which: str, maps: Tensor, in_channels: int, out_channels: int) -> Co
     pixels = batch * (height // 2) * (width // 2) if which == "dgrad" else batch * height * width
     if not all(type(size) is int for size in (in_channels, out_channels, pixels)):
         return None  # only a symbol yet, where torch.compile traces for sizes that change
-    tf32 = configs.tf32_allowed()
-    return choice.choose(which, in_channels, out_channels, pixels, maps.dtype, _capability(maps.device), tf32=tf32)
+    tf32 = kernel_configs.tf32_allowed()
+    return kernel_choice.choose(
+        which, in_channels, out_channels, pixels, maps.dtype, _capability(maps.device), tf32=tf32
+    )
 
 
 @functools.cache

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.library import triton_op
 
 from preimage.ops._triton import has_triton
-from preimage.ops.upconv import library
-from preimage.ops.upconv.library import as_kept
+from preimage.ops.upconv import passes
+from preimage.ops.upconv.passes import as_kept
 
 if not has_triton():  # torch looks for kernels in every op, and would say for each that there is no Triton
     logging.getLogger("torch._library.triton").setLevel(logging.ERROR)
@@ -25,12 +25,12 @@ if not has_triton():  # torch looks for kernels in every op, and would say for e
 _OPS: dict[str, Any] = {
     function.__name__: triton_op(f"preimage::{function.__name__}", function, mutates_args=())
     for function in (
-        library.upconv,
-        library.upconv_dgrad,
-        library.upconv_wgrad,
-        library.upconv_image_backward,
-        library.image_distance,
-        library.upconv_distance_backward,
+        passes.upconv,
+        passes.upconv_dgrad,
+        passes.upconv_wgrad,
+        passes.upconv_image_backward,
+        passes.image_distance,
+        passes.upconv_distance_backward,
     )
 }
 

@@ -19,7 +19,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
-from preimage.ops.upconv import cpu_products, plain
+from preimage.ops.upconv import cpu_matmul, torch_passes
 
 _mkldnn = torch.ops.mkldnn
 _CHANNELS_LAST = torch.channels_last
@@ -30,13 +30,13 @@ _lock = threading.Lock()
 def forward(
     x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, negative_slope: float | None, *, repeated: bool
 ) -> torch.Tensor:
-    """As `plain.forward`, of maps in channels_last.
+    """As `torch_passes.forward`, of maps in channels_last.
 
     Args:
         repeated: the weight will come again unchanged, as in inference: it is then kept as oneDNN wants it.
     """
     if not usable(x.dtype) or x.numel() == 0:
-        return plain.forward(x, weight, bias, negative_slope)
+        return torch_passes.forward(x, weight, bias, negative_slope)
     activation = ("none", [], "") if negative_slope is None else ("leaky_relu", [negative_slope], "")
     if weight.shape[1] <= 4:
         kernel = _packed(x, weight, _pack_subpixel)[0] if repeated else _subpixel_kernel(weight)
@@ -44,7 +44,7 @@ def forward(
     if not repeated:
         # In half precision the products of single taps would be rounded before they are summed.
         if x.dtype == torch.float32 and _reading_decides(_pixels(x), weight.shape[0]) and weight.numel() >= 1 << 19:
-            return cpu_products.forward(x, weight, bias, negative_slope)
+            return cpu_matmul.forward(x, weight, bias, negative_slope)
         return _deconvolution(x, weight, bias, activation)
     if _phases_win(x, weight):
         return _phases(x, _packed(x, weight, _pack_phases), bias, activation)
@@ -54,22 +54,22 @@ def forward(
 def dgrad(
     dz: torch.Tensor, weight: torch.Tensor, below: torch.Tensor | None, negative_slope: float | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """As `plain.dgrad`, of maps in channels_last."""
+    """As `torch_passes.dgrad`, of maps in channels_last."""
     if not usable(dz.dtype) or dz.numel() == 0:
-        return plain.dgrad(dz, weight, below, negative_slope)
+        return torch_passes.dgrad(dz, weight, below, negative_slope)
     if _reading_decides(_pixels(dz) // 4, weight.shape[0]):
-        dx = cpu_products.input_gradient(dz, weight)
+        dx = cpu_matmul.input_gradient(dz, weight)
     else:
         dx = F.conv2d(dz, weight, stride=2, padding=2).contiguous(memory_format=_CHANNELS_LAST)
-    return plain.after_dgrad(dx, below, negative_slope)
+    return torch_passes.after_dgrad(dx, below, negative_slope)
 
 
 def wgrad(x: torch.Tensor, dz: torch.Tensor) -> torch.Tensor:
-    """As `plain.wgrad`, of maps in channels_last; in channels_last, as `preimage.nn.UpConv2d` keeps weights."""
+    """As `torch_passes.wgrad`, of maps in channels_last; in channels_last, as `preimage.nn.UpConv2d` keeps weights."""
     if not usable(dz.dtype) or dz.numel() == 0:
-        return plain.wgrad(x, dz)
+        return torch_passes.wgrad(x, dz)
     if _pixels(x) <= 2 * x.shape[1]:
-        return cpu_products.wgrad(x, dz)
+        return cpu_matmul.wgrad(x, dz)
     # The transposed convolution's weight gradient is that of the convolution from dz to x, its roles exchanged.
     shape = (x.shape[1], dz.shape[1], 5, 5)
     weight = torch.empty(shape, dtype=x.dtype, memory_format=_CHANNELS_LAST)  # only its shape and layout are read
@@ -208,7 +208,7 @@ def usable(dtype: torch.dtype) -> bool:
     x = torch.linspace(-1, 1, 2 * 16 * 9).view(2, 16, 3, 3).to(dtype).contiguous(memory_format=_CHANNELS_LAST)
     weight = torch.linspace(-1, 1, 16 * 16 * 25).view(16, 16, 5, 5).to(dtype)
     bias = torch.linspace(-1, 1, 16).to(dtype)
-    wanted = plain.forward(x.float(), weight.float(), bias.float(), 0.2)
+    wanted = torch_passes.forward(x.float(), weight.float(), bias.float(), 0.2)
     activation = ("leaky_relu", [0.2], "")
     tolerance = 1e-5 if dtype == torch.float32 else 2e-2
     try:

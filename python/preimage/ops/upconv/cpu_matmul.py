@@ -14,7 +14,7 @@ import torch.nn.functional as F
 def forward(
     x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, negative_slope: float | None
 ) -> torch.Tensor:
-    """As `plain.forward`, in float32."""
+    """As `torch_passes.forward`, in float32."""
     batch, _, height, width = x.shape
     out_channels = weight.shape[1]
     products = (_pixels(x) @ _matrix(weight)).view(batch, height, width, 5, 5, out_channels)
@@ -35,7 +35,7 @@ def input_gradient(dz: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
 
 
 def wgrad(x: torch.Tensor, dz: torch.Tensor) -> torch.Tensor:
-    """As `plain.wgrad`, in channels_last."""
+    """As `torch_passes.wgrad`, in channels_last."""
     return (_pixels(x).T @ _windows(dz)).view(x.shape[1], 5, 5, dz.shape[1]).permute(0, 3, 1, 2)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from preimage.ops.upconv.configs import PASSES, Config, candidates, supported
+from preimage.ops.upconv.kernel_configs import PASSES, Config, candidates, supported
 
 TABLES = Path(__file__).with_name("tables")
 # By their names in the tables: bfloat16 and float16 are equally large and fast, and float32 has kernels only where TF32
@@ -39,7 +39,7 @@ class Entry:
     """A line of a table: what runs one pass of one layer.
 
     Attributes:
-        which: one of `configs.PASSES`; "pass" in the file.
+        which: one of `kernel_configs.PASSES`; "pass" in the file.
         in_channels, out_channels: of the layer.
         pixels: B·H·W of the low resolution. The nearest entry serves every other size.
         dtype: a name of `DTYPES`.
@@ -105,7 +105,7 @@ def choose(
 ) -> Config | None:
     """Return the configuration of the kernel that runs a pass, or ``None`` where torch (cuDNN) does.
 
-    The arguments are those of `configs.candidates`. Entries of a table that are none of the candidates for their own
+    The arguments are those of `kernel_configs.candidates`. Entries of a table that are none of the candidates for their own
     size on this device are left out, so that a table can never name what does not run there.
     """
     if not supported(which, in_channels, out_channels, pixels, dtype, capability, tf32=tf32):
