@@ -1,4 +1,4 @@
-"""Choose between the registered ops and the functions behind them."""
+"""Choose between the torch ops of the passes and their plain functions."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from preimage.ops.upconv import passes
 
 
 def ops_for(maps: torch.Tensor) -> Any:
-    """Return what has the passes as attributes, for maps like these: the registered ops, or the functions behind them.
+    """Return a namespace with the passes: ``torch.ops.preimage`` on CUDA or when compiling, otherwise `passes`.
 
-    On a CPU the way through the dispatcher would take longer than a small layer does, and registering the ops longer
-    than importing torch.
+    On the CPU torch's dispatcher would take longer than a small layer, and registering the ops longer than importing
+    torch.
     """
     if not (maps.is_cuda or torch.compiler.is_compiling()):
         return passes
