@@ -327,7 +327,7 @@ def open_writer(
     resume: bool = True,
     wait: Callable[[float], None] | None = None,
     hint: Callable[[Index], str] = lambda earlier: "",
-    remedy: str = "start anew with --no-resume",
+    remedy: str = "start over with --no-resume",
 ) -> Iterator[StoreWriter]:
     """Create a store or resume writing one, with exclusive access.
 

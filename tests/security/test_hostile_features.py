@@ -13,7 +13,7 @@ import pytest
 
 from preimage.errors import FileFormatError
 from preimage.io import FeatureRecord
-from preimage.io.arrays.npy import read_array_features
+from preimage.io.arrays.npy import read_numpy_features
 from preimage.spec import Spec
 from preimage.store import FeatureStore, write_features
 
@@ -327,11 +327,11 @@ def npy(header, body=b""):
 def test_headers_of_numpy_files(tmp_path, header):
     (tmp_path / "f.npy").write_bytes(npy(header, bytes(64)))
     with pytest.raises(FileFormatError, match=r"f\.npy"):
-        read_array_features(tmp_path / "f.npy", SPEC)
+        read_numpy_features(tmp_path / "f.npy", SPEC)
     with zipfile.ZipFile(tmp_path / "f.npz", "w") as archive:
         archive.writestr("a.npy", npy(header, bytes(64)))
     with pytest.raises(FileFormatError, match=r"f\.npz"):
-        read_array_features(tmp_path / "f.npz", SPEC)
+        read_numpy_features(tmp_path / "f.npz", SPEC)
 
 
 def test_zip_bomb_is_rejected_by_its_directory(tmp_path, monkeypatch):
@@ -339,4 +339,4 @@ def test_zip_bomb_is_rejected_by_its_directory(tmp_path, monkeypatch):
     np.savez_compressed(tmp_path / "f.npz", a=np.zeros((2, 1000, 1000)))
     assert (tmp_path / "f.npz").stat().st_size < 1 << 15
     with pytest.raises(FileFormatError, match=r"16000128.*1048576"):
-        read_array_features(tmp_path / "f.npz", SPEC)
+        read_numpy_features(tmp_path / "f.npz", SPEC)

@@ -127,7 +127,7 @@ def _webp(data: bytes) -> ImageHeader:
     if kind == b"VP8X":
         width, height = (int.from_bytes(body[at : at + 3], "little") + 1 for at in (4, 7))
         orientation = _webp_orientation(data) if body[0] & 8 else 1
-        body[9]  # IndexError if cut short
+        body[9]  # IndexError if truncated
         animated = bool(body[0] & 2)
     elif kind == b"VP8L":
         (bits,) = struct.unpack_from("<I", body, 1)

@@ -101,12 +101,12 @@ class Index:
         if earlier.count != self.count or earlier.source.get("images") != self.source.get("images"):
             more = f"; {hint}" if hint else ""
             phrases.append(f"the list of images ({earlier.count} images, now {self.count}{more})")
-        ours, theirs = (
+        new, old = (
             {"dtype": one.dtype, "part": one.part, "shard_length": one.shard_length, **one.source}
             for one in (self, earlier)
         )
-        names = [name for name in ours | theirs if name != "images" and ours.get(name) != theirs.get(name)]
-        return phrases + [f"{name}: {theirs.get(name)} != {ours.get(name)}" for name in names]
+        names = [name for name in new | old if name != "images" and new.get(name) != old.get(name)]
+        return phrases + [f"{name}: {old.get(name)} != {new.get(name)}" for name in names]
 
     def to_bytes(self) -> bytes:
         """Return the contents of the file, including its checksum."""

@@ -28,7 +28,7 @@ from preimage.io.shards import MAX_HEADER_BYTES, header_problem, parse_spec
 from preimage.old_names import MATLAB_VARIABLES
 from preimage.spec import Spec
 
-_OURS = ("preimage_spec", "preimage_convention", "preimage_keys", "preimage_sizes")
+_METADATA = ("preimage_spec", "preimage_convention", "preimage_keys", "preimage_sizes")
 _IMAGE = re.compile(r"image_(\d{1,9})(?:_(descriptors|frames))?")
 
 
@@ -113,8 +113,10 @@ def open_mat(path: StrPath, names: Sequence[str] | None = None) -> tuple[list[St
             found = list(mat5.variables(file))
             if len({variable.name for variable in found}) < len(found):
                 raise ValueError("two variables have the same name")
-            ours = {name: variable for variable in found if (name := _current_name(variable)) in _OURS}
-            wanted = [variable for variable in found if _current_name(variable) not in _OURS]
+            metadata_variables = {
+                name: variable for variable in found if (name := _current_name(variable)) in _METADATA
+            }
+            wanted = [variable for variable in found if _current_name(variable) not in _METADATA]
             if names is not None:
                 if missing := [name for name in names if name not in {variable.name for variable in wanted}]:
                     there = ", ".join(variable.name for variable in wanted[:20]) or "none"
@@ -122,7 +124,7 @@ def open_mat(path: StrPath, names: Sequence[str] | None = None) -> tuple[list[St
                 wanted = [variable for variable in wanted if variable.name in names]
             for variable in wanted:
                 _check(variable)
-            contents = {name: _contents(file, variable) for name, variable in ours.items()}
+            contents = {name: _contents(file, variable) for name, variable in metadata_variables.items()}
             metadata = _metadata(contents) if contents else {}
     except (ValueError, MemoryError, OverflowError) as error:
         raise FileFormatError(path, str(error) or "damaged") from error
@@ -165,7 +167,7 @@ def _contents(file: IO[bytes], variable: mat5.Variable) -> Any:
 
 
 def _metadata(contents: dict[str, Any]) -> dict[str, Any]:
-    if missing := sorted(set(_OURS) - set(contents)):
+    if missing := sorted(set(_METADATA) - set(contents)):
         raise ValueError(f"lacks {', '.join(missing)}")
     try:
         if problem := header_problem(contents["preimage_keys"].encode()):
