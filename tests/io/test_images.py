@@ -292,8 +292,8 @@ DAMAGED_IDAT = {
     r"filter.*9": zlib.compress(rows(RGB, 9)),
     "100 of 2163 bytes": zlib.compress(rows(RGB)[:100]),
     "0 of 2163 bytes": b"",
-    "cannot be unpacked": b"\x78\x9c" + b"\xff" * 99,
-    "unpacked.*data check": zlib.compress(rows(RGB))[:-4] + b"abcd",
+    "data.*block type": b"\x78\x9c" + b"\xff" * 99,
+    "data check": zlib.compress(rows(RGB))[:-4] + b"abcd",
 }
 
 
@@ -463,7 +463,7 @@ def test_a_jpeg_without_its_scans_is_not_gray(progressive, mode):
     data = encode(Image.fromarray(SMOOTH).convert(mode), "JPEG", progressive=progressive)
     start = data.index(b"\xff\xda") + 2
     start += struct.unpack_from(">H", data, start)[0]
-    with pytest.raises(FileFormatError, match=r"it: .*JPEG.*1 byte"):
+    with pytest.raises(FileFormatError, match=r"it: .*JPEG.*bytes, got 1"):
         decode(data[: start + 1] + b"\xff\xd9")
 
 

@@ -114,9 +114,9 @@ def climbing(h5py, file, other):
         (nothing_stored_in_chunks, r"0.*stored"),
         (other_filter, "filters"),
         (large_chunks, "chunks"),
-        (too_large, "allowed"),
+        (too_large, "4294967296 bytes"),
         (long_spec, "spec"),
-        (list_spec, r"spec.*text"),
+        (list_spec, r"spec.*string"),
         (climbing, "relative"),
     ],
 )

@@ -87,7 +87,7 @@ _TABLE: tuple[tuple[int, bytes, str], ...] = (
 # Brands of ISO base media files.
 _BRANDS = {
     **dict.fromkeys((b"avif", b"avis"), "an AVIF image"),
-    **dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"), "an HEIC image"),
+    **dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"), "an HEIC image (iPhone photo)"),
     **dict.fromkeys((b"mif1", b"msf1"), "an HEIF image"),
     b"crx ": "a camera raw file (Canon CR3)",
     b"jp2 ": "a JPEG 2000 image",

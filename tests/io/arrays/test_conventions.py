@@ -58,7 +58,7 @@ def test_hog_of_the_matlab_toolbox(made):
 
 
 def test_hog_of_a_transposed_image_is_rejected_with_the_reason():
-    with pytest.raises(ValueError, match=r"90°.*multiple.*20°"):
+    with pytest.raises(ValueError, match=r"90°.*20°"):
         conventions.check_convention(HOG, "matlab-transposed")
 
 
@@ -72,7 +72,7 @@ def test_lbp(made, convention, image):
 
 
 def test_cyvlfeats_lbp_of_an_image_that_is_not_square():
-    with pytest.raises(ValueError, match="means"):
+    with pytest.raises(ValueError, match="square.*3×4"):
         conventions.planar_shape(LBP, "cyvlfeat", (3, 4, 58))
     with pytest.raises(ValueError, match="square"):
         conventions.from_planar(LBP, "cyvlfeat", np.zeros((58, 3, 4), np.float32))
@@ -165,7 +165,7 @@ def test_norms_in_the_third_row_are_allowed(made):
 @pytest.mark.parametrize("convention", ["preimage", "matlab", "cyvlfeat"])
 def test_hog_of_scikit_image_is_rejected_with_the_reason(tmp_path, shape, convention):
     np.save(tmp_path / "f.npy", np.zeros(shape))
-    with pytest.raises(FileFormatError, match=r"f\.npy: .*scikit-image's HOG.*preimage\.hog"):
+    with pytest.raises(FileFormatError, match=r"f\.npy: .*HOG of scikit-image.*preimage\.hog"):
         read_numpy_features(tmp_path / "f.npy", HOG, convention=convention)
 
 
@@ -179,7 +179,7 @@ def test_computed_hog_of_scikit_image_is_rejected(tmp_path):
 
 def test_bytes_are_read_only_where_the_layout_means_them(tmp_path):
     np.save(tmp_path / "f.npy", np.zeros((128, 3, 4), np.uint8))
-    with pytest.raises(FileFormatError, match=r"uint8.*float16"):
+    with pytest.raises(FileFormatError, match=r"float16.*uint8"):
         read_numpy_features(tmp_path / "f.npy", SIFT)
     frames = np.array([[7.0, 7, 23, 23], [7, 23, 7, 23]])
     descriptors = RNG.integers(0, 256, (128, 4)).astype(np.uint8)
@@ -194,7 +194,7 @@ def test_bytes_are_read_only_where_the_layout_means_them(tmp_path):
     [
         (("a", "b"), r"descriptors.*frames"),
         (("a_D", "a_d"), r"two arrays.*descriptors"),
-        (("a_D", "b_F"), r"only.*descriptors.*'a'"),
+        (("a_D", "b_F"), r"'a'.*only descriptors"),
     ],
 )
 def test_arrays_that_are_no_pairs(tmp_path, names, words):
@@ -206,9 +206,9 @@ def test_arrays_that_are_no_pairs(tmp_path, names, words):
 def test_unknown_conventions_and_representations_without_one(tmp_path):
     with pytest.raises(ValueError, match="preimage, matlab"):
         conventions.check_convention(HOG, "fortran")
-    with pytest.raises(ValueError, match=r"'gist'.*5 channels.*'preimage'"):
+    with pytest.raises(ValueError, match=r"'preimage'.*'gist'.*5 channels.*'matlab'"):
         conventions.check_convention(OTHER, "matlab")
-    with pytest.raises(ValueError, match="written"):
+    with pytest.raises(ValueError, match="npy.*'matlab'"):
         write_numpy_features(tmp_path / "f.npy", HOG, [], convention="matlab")
 
 

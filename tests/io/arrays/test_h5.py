@@ -80,7 +80,7 @@ def test_files_of_other_programs_are_read(tmp_path, options, dtype):
     native = np.dtype(dtype).newbyteorder("=")
     assert (file.stack().dtype, file[0].dtype, file.dtype) == (native, native, native.name)
     assert np.array_equal(file.stack(), STACK.astype(dtype))
-    with pytest.raises(ValueError, match="plain arrays"):
+    with pytest.raises(ValueError, match="spec"):
         read_hdf5_features(tmp_path / "f.h5")
 
 
@@ -143,13 +143,13 @@ def test_a_flipped_bit_names_the_image(tmp_path):
     [
         ({"keypoints": np.zeros((4, 2)), "descriptors": np.zeros((256, 4))}, "descriptors, keypoints"),
         ({"features": np.zeros((4, 6, 31))}, r"\(31, h, w\).*\(4, 6, 31\)"),
-        ({"features": np.zeros((4, 6, 2, 2, 9))}, "scikit-image's HOG"),
-        ({"features": np.zeros((31, 2, 2), np.int16)}, r"int16.*float16"),
-        ({"features": np.zeros((31, 2, 2), np.uint8)}, r"uint8.*float16"),
-        ({"features": np.zeros((31, 0, 2))}, "nothing"),
+        ({"features": np.zeros((4, 6, 2, 2, 9))}, "HOG of scikit-image"),
+        ({"features": np.zeros((31, 2, 2), np.int16)}, r"float16.*int16"),
+        ({"features": np.zeros((31, 2, 2), np.uint8)}, r"float16.*uint8"),
+        ({"features": np.zeros((31, 0, 2))}, "empty"),
         ({"features": STACK[0], "global_descriptor": np.zeros(5)}, "features"),
         ({"features": STACK[0], "image_size": np.array([0, 4])}, r"\(0, 4\)"),
-        ({"features": STACK[0], "image_size": np.array([4.5, 4])}, "whole numbers"),
+        ({"features": STACK[0], "image_size": np.array([4.5, 4])}, "pair of integers"),
         ({"features": "text"}, r"no array|object"),
     ],
 )
@@ -165,7 +165,7 @@ def test_other_files(tmp_path):
             read_hdf5_features(tmp_path / "f.h5", HOG)
     with h5py.File(tmp_path / "g.h5", "w") as file:
         file["features"] = STACK
-    with pytest.raises(FileFormatError, match="groups"):
+    with pytest.raises(FileFormatError, match="group.*features"):
         read_hdf5_features(tmp_path / "g.h5", HOG)
     with h5py.File(tmp_path / "h.h5", "w"):
         pass

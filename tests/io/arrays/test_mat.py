@@ -145,22 +145,22 @@ def test_missing_descriptions_are_requested(tmp_path):
     scipy.io.savemat(tmp_path / "f.mat", {"a": STACK[0].transpose(1, 2, 0)})
     with pytest.raises(ValueError, match="'matlab'"):
         read_array_file(tmp_path / "f.mat", HOG)
-    with pytest.raises(ValueError, match="plain arrays"):
+    with pytest.raises(ValueError, match="spec"):
         read_array_file(tmp_path / "f.mat", convention="matlab")
 
 
 @pytest.mark.parametrize(
     ("contents", "words"),
     [
-        ({"a": np.zeros((2, 2, 9))}, "scikit-image's HOG"),
-        ({"a": np.zeros((2, 2, 31), np.int32)}, r"int32.*float16, float32 or float64"),
+        ({"a": np.zeros((2, 2, 9))}, "HOG of scikit-image"),
+        ({"a": np.zeros((2, 2, 31), np.int32)}, r"float16, float32 or float64.*int32"),
         ({"a": np.zeros((2, 2, 31), complex)}, r"'a'.*complex"),
         ({"a": np.zeros((2, 2, 31), bool)}, r"'a'.*logical"),
-        ({"a": {"b": 1}}, r"'a'.*struct.*single or double"),
+        ({"a": {"b": 1}}, r"'a'.*single or double.*struct"),
         ({"a": "text"}, r"'a'.*text"),
         ({"a": "größe"}, r"'a'.*text"),
         ({"a": np.array([1, "x"], object)}, r"'a'.*cell"),
-        ({"a": np.zeros((0, 2, 31))}, "nothing"),
+        ({"a": np.zeros((0, 2, 31))}, "empty"),
         ({"a": np.zeros((2, 2, 30))}, r"\(h, w, 31\).*\(2, 2, 30\)"),
         ({"a": np.zeros((2, 2, 31)), "b": np.zeros((2, 3))}, r"'b'.*'matlab'.*hog"),
         ({}, "no arrays"),
@@ -185,13 +185,13 @@ def test_other_variables_may_stay_when_the_features_are_named(tmp_path):
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (b"", "short"),
+        (b"", "truncated"),
         (b"hello" * 60, "MATLAB v5"),
         (
             b"MATLAB 7.3 MAT-file".ljust(512) + b"\x89HDF\r\n\x1a\n",
             r"v7\.3.*HDF5.*-v7",
         ),
-        (HEADER + b"\7", "end"),
+        (HEADER + b"\7", "truncated"),
         (HEADER + bytes(8), "type 0"),
         (HEADER + b"\x0e\0\0\0\0\0\0\x7f", "variable"),
     ],
@@ -225,7 +225,7 @@ def test_unwritable_features_are_rejected(tmp_path):
         ([], {}, "no image"),
         (records() + records(), {}, r"'sub/0'.*twice"),
         (records(), {"dtype": "float16"}, r"float32.*'float16'"),
-        (records(), {"convention": "matlab-transposed"}, "turned"),
+        (records(), {"convention": "matlab-transposed"}, "90°"),
         (records(), {"convention": "fortran"}, r"convention|convention"),
     ]:
         with pytest.raises(ValueError, match=words):
@@ -299,7 +299,7 @@ def test_without_scipy_the_error_names_the_extra(tmp_path, monkeypatch):
 
 def test_a_variable_that_matlab_cannot_read_is_not_written(tmp_path, monkeypatch):
     monkeypatch.setattr(mat5, "MAX_BYTES_WRITTEN", 1000)
-    with pytest.raises(ValueError, match=r"image_00001.*2976 bytes.*1000"):
+    with pytest.raises(ValueError, match=r"image_00001.*1000 bytes.*2976"):
         write_array_file(tmp_path / "f.mat", HOG, records())
     assert os.listdir(tmp_path) == []
 

@@ -76,7 +76,7 @@ def test_keys_and_sizes_from_the_caller(tmp_path):
     assert (tuple(file), pairs(file.processed_sizes)) == (tuple("abcd"), tuple(sizes))
     for options, words in [
         ({"keys": ["a"]}, r"1 keys.*4 images"),
-        ({"keys": ["a", "b", "c", "a"]}, "one key"),
+        ({"keys": ["a", "b", "c", "a"]}, "key 'a'"),
         ({"keys": ["a", "b", "c", "../d"]}, "relative"),
         ({"processed_sizes": sizes[:3]}, "4"),
         ({"processed_sizes": (0, 4)}, "4"),
@@ -117,8 +117,8 @@ def test_npz_with_a_single_stack_or_a_single_image(tmp_path):
         (np.zeros((4, 2, 2, 6)), r"\(3, h, w\).*\(4, 2, 2, 6\)"),
         (np.zeros((3, 2)), r"\(3, 2\)"),
         (np.float32(1), r"\(\)"),
-        (np.zeros((0, 3, 2, 2)), "nothing"),
-        (np.zeros((3, 2, 2), np.uint8), r"uint8.*float16, float32 or float64"),
+        (np.zeros((0, 3, 2, 2)), "empty"),
+        (np.zeros((3, 2, 2), np.uint8), r"float16, float32 or float64.*uint8"),
         (np.zeros((3, 2, 2), complex), "complex128"),
         (np.zeros((3, 2, 2), np.longdouble), "float16, float32 or float64"),
         (np.array([None, {}]), "Python objects"),

@@ -236,9 +236,9 @@ def test_results_of_vl_sift_in_matlab_are_read(tmp_path):
     file = read_keypoints(tmp_path / "b.mat")
     assert dict(zip(file, file.counts, strict=True)) == {"x": 3, "y": 0}
     for arrays, words in [
-        ({"F": frames, "D": descriptors}, r"\(3, 4\).*\(3, 128\).*\(4, N\).*\(128, N\)"),
+        ({"F": frames, "D": descriptors}, r"\(4, N\).*\(128, N\).*\(3, 4\).*\(3, 128\)"),
         ({"F": np.zeros((6, 3)), "D": descriptors.T}, r"ellipses.*\(6, 3\)"),
-        ({"F": frames.T}, r"descriptors.*'c'"),
+        ({"F": frames.T}, r"'c'.*descriptors"),
         ({"hog": np.zeros((3, 3, 31))}, "hog"),
     ]:
         scipy_io.savemat(tmp_path / "c.mat", arrays)
@@ -267,7 +267,7 @@ def test_names_become_keys(tmp_path):
     path = hloc_file(tmp_path / "a.h5", dict.fromkeys(NAMES, hloc_arrays("colmap_l2.db", rootsift=False)))
     assert sorted(read_keypoints(path)) == sorted(NAMES.values())
     clash = colmap_database(tmp_path / "b.db", dict.fromkeys(["/a.jpg", "a.jpg"], (None, None)))
-    with pytest.raises(FileFormatError, match=r"key.*'a\.jpg': '/a\.jpg'.*'a\.jpg'"):
+    with pytest.raises(FileFormatError, match=r"key.*'a\.jpg'.*'/a\.jpg'.*'a\.jpg'"):
         read_keypoints(clash)
 
 
@@ -352,5 +352,5 @@ def test_names_are_public():
     assert preimage.write_keypoints is write_keypoints
     with pytest.raises(KeyError, match="'x'"):
         read_keypoints(GOLDEN / "colmap_l2.db")["x"]
-    with pytest.raises(IndexError, match="image 3"):
+    with pytest.raises(IndexError, match="image index.*3"):
         read_keypoints(GOLDEN / "colmap_l2.db")[3]

@@ -55,7 +55,7 @@ def check_units(frames: NDArray[np.float64], *, degrees: bool) -> None:
     turn = 360.0 if degrees else 2 * np.pi
     unit, other = ("degrees", "radians") if degrees else ("radians", "degrees")
     if largest > 2 * turn:
-        hint = "" if degrees or largest > 720 else f"; is it in {other}?"
+        hint = "" if degrees or largest > 720 else f"; are they in {other}?"
         raise ValueError(f"angles must be in {unit}, got {largest:g}{hint}")
     if degrees and len(angle) >= _MANY and largest < 6.3 and np.ptp(angle) > np.pi:
         raise ValueError(f"angles must be in {unit}, got {angle.min():.3g} to {angle.max():.3g}; are they in {other}?")
