@@ -72,7 +72,7 @@ def test_lbp(made, convention, image):
 
 
 def test_cyvlfeats_lbp_of_an_image_that_is_not_square():
-    with pytest.raises(ValueError, match="square.*3×4"):
+    with pytest.raises(ValueError, match=r"square.*3×4"):
         conventions.planar_shape(LBP, "cyvlfeat", (3, 4, 58))
     with pytest.raises(ValueError, match="square"):
         conventions.from_planar(LBP, "cyvlfeat", np.zeros((58, 3, 4), np.float32))
@@ -208,7 +208,7 @@ def test_unknown_conventions_and_representations_without_one(tmp_path):
         conventions.check_convention(HOG, "fortran")
     with pytest.raises(ValueError, match=r"'preimage'.*'gist'.*5 channels.*'matlab'"):
         conventions.check_convention(OTHER, "matlab")
-    with pytest.raises(ValueError, match="npy.*'matlab'"):
+    with pytest.raises(ValueError, match=r"npy.*'matlab'"):
         write_numpy_features(tmp_path / "f.npy", HOG, [], convention="matlab")
 
 

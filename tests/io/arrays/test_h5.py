@@ -165,7 +165,7 @@ def test_other_files(tmp_path):
             read_hdf5_features(tmp_path / "f.h5", HOG)
     with h5py.File(tmp_path / "g.h5", "w") as file:
         file["features"] = STACK
-    with pytest.raises(FileFormatError, match="group.*features"):
+    with pytest.raises(FileFormatError, match=r"group.*features"):
         read_hdf5_features(tmp_path / "g.h5", HOG)
     with h5py.File(tmp_path / "h.h5", "w"):
         pass

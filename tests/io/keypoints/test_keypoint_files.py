@@ -352,5 +352,5 @@ def test_names_are_public():
     assert preimage.write_keypoints is write_keypoints
     with pytest.raises(KeyError, match="'x'"):
         read_keypoints(GOLDEN / "colmap_l2.db")["x"]
-    with pytest.raises(IndexError, match="image index.*3"):
+    with pytest.raises(IndexError, match=r"image index.*3"):
         read_keypoints(GOLDEN / "colmap_l2.db")[3]

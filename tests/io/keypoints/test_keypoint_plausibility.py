@@ -85,7 +85,7 @@ def test_keypoints_outside_of_the_image():
     assert re.search("2 of 80 keypoints.*400×300", examine(read(some), SIZE)["outside"])
     with pytest.raises(ValueError, match="1 of 1 keypoints"):
         examine(read(some[:1], DESCRIPTORS[:1]), SIZE)
-    with pytest.raises(ValueError, match="scales.*80 of 80"):
+    with pytest.raises(ValueError, match=r"scales.*80 of 80"):
         examine(read(FRAMES * [1, 1, 300, 1]), SIZE)
 
 
