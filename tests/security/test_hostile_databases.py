@@ -36,7 +36,7 @@ ENDLESS += "zeroblob(16) AS data FROM n"
             "plain table",
         ),
         ("ALTER TABLE images RENAME COLUMN name TO title", "'images'.*column.*name"),
-        ("UPDATE keypoints SET rows = 4000000000", "4000000000 keypoints|keypoints.*None|keypoints.*0 to"),
+        ("UPDATE keypoints SET rows = 4000000000", "keypoints.*(4000000000|None)"),
         ("UPDATE keypoints SET rows = -1", "keypoints.*-1"),
         ("UPDATE keypoints SET cols = -4, rows = 0", "columns.*-4"),
         ("UPDATE keypoints SET rows = 'many'", "keypoints.*None"),
