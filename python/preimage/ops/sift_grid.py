@@ -115,8 +115,8 @@ def _check(keypoints: Keypoints, image_size: tuple[int, int], cell: int, seed: i
     if not isinstance(image_size, tuple | list) or len(image_size) != 2:
         raise TypeError(f"image_size must be (height, width), got {image_size!r}")
     height, width = image_size
-    check_positive_int("image_size[0]", height)
-    check_positive_int("image_size[1]", width)
+    check_positive_int("image height", height)
+    check_positive_int("image width", width)
     check_positive_int("cell", cell)
     if max(height, width, cell) >= _LIMIT:
         raise ValueError(f"image_size and cell must be below 2^30, got {height} x {width} and {cell}")

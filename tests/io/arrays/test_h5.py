@@ -111,6 +111,16 @@ def test_dense_sift_of_others(tmp_path):
         assert np.abs(file[0] - features).max() < 1e-7
 
 
+def test_files_of_version_0_1_are_read(tmp_path):
+    path = tmp_path / "f.h5"
+    write_hdf5_features(path, HOG, records())
+    with h5py.File(path, "a") as file:
+        file.attrs["layout"] = file.attrs.pop("convention")
+    assert np.array_equal(read_array_file(path).stack(), STACK)
+    with pytest.raises(ValueError, match=r"'preimage'.*'matlab'"):
+        read_array_file(path, convention="matlab")
+
+
 def test_equal_features_give_equal_files(tmp_path):
     write_array_file(tmp_path / "a.h5", HOG, records())
     time.sleep(1.1)

@@ -123,6 +123,17 @@ def test_files_of_the_package_need_no_description(tmp_path, spec, convention):
         read_array_file(path, convention="matlab-transposed")
 
 
+def test_files_of_version_0_1_are_read(tmp_path):
+    path = tmp_path / "f.mat"
+    write_mat_features(path, HOG, records())
+    variables = {name: value for name, value in scipy.io.loadmat(path).items() if not name.startswith("__")}
+    variables["preimage_layout"] = variables.pop("preimage_convention")
+    scipy.io.savemat(path, variables)
+    assert np.array_equal(read_array_file(path).stack(), STACK)
+    with pytest.raises(ValueError, match=r"'matlab'.*'preimage'"):
+        read_array_file(path, convention="preimage")
+
+
 def test_scipy_reads_what_we_write(tmp_path):
     write_mat_features(tmp_path / "f.mat", HOG, records())
     found = scipy.io.loadmat(tmp_path / "f.mat", chars_as_strings=True)

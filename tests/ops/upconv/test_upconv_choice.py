@@ -159,7 +159,7 @@ def test_a_damaged_entry_is_left_out(what: str, write_table: WriteTable, caplog:
     path = write_table("sm_90.json", [{**of_layer(4096, 2), **DAMAGED[what]}, 3, {}, of_layer(8192, 1)])
     assert chosen() == candidates("forward", 64, 32, 8192, HALF, (9, 0), tf32=True)[1]
     assert [record.levelname for record in caplog.records] == ["WARNING"] * 3
-    assert f"{path}: entry 0 is left out" in caplog.text
+    assert f"{path}: entry 0 is ignored" in caplog.text
 
 
 @pytest.mark.parametrize(
