@@ -93,7 +93,7 @@ def _keypoints(path: Path, format: str | None = None) -> dict[str, Any]:
     file = read_keypoints(path, format=format)
     known = [count for count in file.counts if count is not None]
     sizes = Counter(size for size in file.sizes if size is not None)
-    facts: dict[str, Any] = {"path": path, "kind": "keypoint file", "format": file.origin}
+    facts: dict[str, Any] = {"path": path, "kind": "keypoint file", "format": file.format}
     if path.is_file():
         facts["bytes"] = path.stat().st_size
     return facts | {

@@ -50,7 +50,7 @@ def invert_keypoints(
     file = read_keypoints(path, image_size=options.size, format=options.format, normalization=options.normalization)
     _check_any(file)
     sizes = _sizes(file)
-    network, name = sift_inverter(inverter, "opencv" if file.origin == "opencv" else "vlfeat")
+    network, name = sift_inverter(inverter, "opencv" if file.format == "opencv" else "vlfeat")
     reconstructor = Reconstructor(None, network, device)
     representation = reconstructor.representation
     assert isinstance(representation, Sift)

@@ -33,7 +33,7 @@ class KeypointFile(KeyedFile[Keypoints, KeypointRecord]):
 
     Attributes:
         path: Path of the file or folder.
-        origin: Format: ``"colmap"``, ``"colmap-text"``, ``"hloc"``, ``"lowe"``, ``"mat"``, ``"opencv"``,
+        format: Format: ``"colmap"``, ``"colmap-text"``, ``"hloc"``, ``"lowe"``, ``"mat"``, ``"opencv"``,
             ``"preimage"`` or ``"vlfeat"``.
         sizes: (height, width) of each image in pixels, or ``None`` if unknown.
         counts: Number of keypoints of each image, or ``None`` if unknown before reading.
@@ -44,7 +44,7 @@ class KeypointFile(KeyedFile[Keypoints, KeypointRecord]):
     def __init__(
         self,
         path: StrPath,
-        origin: str,
+        format: str,
         *,
         keys: Sequence[str],
         sizes: Sequence[Size | None],
@@ -54,7 +54,7 @@ class KeypointFile(KeyedFile[Keypoints, KeypointRecord]):
         notes: Mapping[str, Mapping[str, str]] | None = None,
     ) -> None:
         super().__init__(path, keys)
-        self.origin = origin
+        self.format = format
         self.sizes = tuple(sizes)
         self.counts = tuple(counts)
         self.normalization = normalization
@@ -83,7 +83,7 @@ class KeypointFile(KeyedFile[Keypoints, KeypointRecord]):
                 )
         return KeypointFile(
             self.path,
-            self.origin,
+            self.format,
             keys=self._keys,
             sizes=[image_size] * len(self),
             counts=self.counts,
