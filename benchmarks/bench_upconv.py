@@ -22,7 +22,7 @@ from torch import nn
 from _harness import Run, Runner, Table, WrongResultError, check, cuda_graph, newest_rows, parser
 from preimage import reference
 from preimage.nn import UpConv2d, UpConvChain
-from preimage.ops.upconv import configs
+from preimage.ops.upconv import kernel_configs
 
 SLOPE = 0.2
 SECONDS = 3.0  # of turns for a pass of a whole decoder
@@ -189,7 +189,7 @@ class Contender:
         """Compare all results of a pass with float64; raises `WrongResultError`."""
         results: Any = run()
         count, expected = len(self._problem.layers), self._problem.expected
-        tf32 = self.x.is_cuda and self.x.dtype == torch.float32 and configs.tf32_allowed()
+        tf32 = self.x.is_cuda and self.x.dtype == torch.float32 and kernel_configs.tf32_allowed()
         of_y, of_gradient, of_chained = TF32_TOLERANCES if tf32 else TOLERANCES[self.x.dtype]
         tolerance = of_gradient if count == 1 else of_chained
         check("y", results[0], expected[0], of_y)
@@ -295,7 +295,7 @@ def floor(
     for index, layer in enumerate(layers):
         x, w, y = (dtype.itemsize * count for count in layer.sizes(batch))
         passes = [(1, x + w + y)]
-        if which != "forward" and layer.out_channels <= configs.IMAGE_CHANNELS:
+        if which != "forward" and layer.out_channels <= kernel_configs.IMAGE_CHANNELS:
             passes.append((2, 2 * x + y + 2 * w))
         elif which != "forward":
             passes += [(1, y + w + x + (x if index else 0)), (1, x + y + w)]
@@ -308,7 +308,7 @@ def layer_class(row: dict[str, str]) -> str:
     if row["layer"] == WHOLE:
         return row["net"]
     channels = int(row["layer"].split("→")[1].split(" ")[0])
-    return "RGB" if channels <= configs.IMAGE_CHANNELS else "Co ≥ 128" if channels >= 128 else f"Co = {channels}"
+    return "RGB" if channels <= kernel_configs.IMAGE_CHANNELS else "Co ≥ 128" if channels >= 128 else f"Co = {channels}"
 
 
 def markdown(path: Path) -> str:

@@ -31,9 +31,9 @@ from preimage.inverters.architectures import UShapedConfig, build
 from preimage.inverters.presets import preset, preset_names
 from preimage.io.atomic import atomic_write
 from preimage.nn import UpConv2d
-from preimage.ops.upconv import choice, configs, plain
-from preimage.ops.upconv.choice import DTYPES, Capability, Entry
-from preimage.ops.upconv.configs import Config
+from preimage.ops.upconv import kernel_choice, kernel_configs, torch_passes
+from preimage.ops.upconv.kernel_choice import DTYPES, Capability, Entry
+from preimage.ops.upconv.kernel_configs import Config
 from preimage.representations import list_representations
 
 IMAGE_SIZE, BATCH = 256, 64  # of a training step
@@ -66,12 +66,12 @@ class Problem:
 
     @property
     def shape(self) -> tuple[str, int, int, int]:
-        """Pass, Ci, Co and pixels: the first arguments of `configs.candidates`."""
+        """Pass, Ci, Co and pixels: the first arguments of `kernel_configs.candidates`."""
         return self.which, self.in_channels, self.out_channels, self.batch * self.side**2
 
     def run(self, config: Config | None, inputs: Inputs) -> Inputs:
         """Return the outputs by a kernel, or by torch where there is no configuration."""
-        home = plain if config is None else importlib.import_module("preimage.ops.upconv.kernels")
+        home = torch_passes if config is None else importlib.import_module("preimage.ops.upconv.kernels")
         slope = () if self.which == "wgrad" else (SLOPE,)
         result = getattr(home, self.which)(*inputs, *slope, *([] if config is None else [config]))
         return (result,) if isinstance(result, torch.Tensor) else tuple(result)
@@ -186,9 +186,9 @@ def problems(layers: Iterable[LayerShape]) -> list[Problem]:
     found = [
         Problem(which, layer.in_channels, layer.out_channels, layer.side, batch)
         for layer in layers
-        for which in configs.PASSES
+        for which in kernel_configs.PASSES
         for batch in ((BATCH, 1) if which == "forward" else (BATCH,))
-        if which not in configs.IMAGE_PASSES or layer.out_channels <= configs.IMAGE_CHANNELS
+        if which not in kernel_configs.IMAGE_PASSES or layer.out_channels <= kernel_configs.IMAGE_CHANNELS
     ]
     return list(dict.fromkeys(found))
 
@@ -204,7 +204,7 @@ class Table:
 
     def __init__(self, path: Path, measured: dict[str, str] | None) -> None:
         self.path = path
-        before, entries = choice.read_table(path) if path.exists() else (None, [])
+        before, entries = kernel_choice.read_table(path) if path.exists() else (None, [])
         self._measured = before if measured is None else measured
         if {**(before or {}), "date": ""} != {**(self._measured or {}), "date": ""}:
             entries = [dataclasses.replace(entry, milliseconds=None, torch_milliseconds=None) for entry in entries]
@@ -225,13 +225,13 @@ class Table:
             file.write(text.encode())
 
     def estimate(self, capability: Capability) -> None:
-        """Replace all estimates by what `choice.rule` says, for every layer of every network."""
+        """Replace all estimates by what `kernel_choice.rule` says, for every layer of every network."""
         self._entries = [entry for entry in self._entries if entry.milliseconds is not None]
         known = {entry.key for entry in self._entries}
-        found: dict[choice.Key, list[Entry]] = {}
+        found: dict[kernel_choice.Key, list[Entry]] = {}
         for problem in problems(layer for net in networks().values() for layer in net):
             for name, dtypes in DTYPES.items():
-                config = choice.rule(*problem.shape, dtypes[0], capability, tf32=True)
+                config = kernel_choice.rule(*problem.shape, dtypes[0], capability, tf32=True)
                 entry = Entry(*problem.shape, name, config)
                 of_layer = found.setdefault(entry.key, [])
                 # The nearest entry serves all sizes: one is enough where the rule does not depend on them.
@@ -242,7 +242,7 @@ class Table:
 
 def _order(entry: Entry) -> tuple[Any, ...]:
     which, in_channels, out_channels, dtype = entry.key
-    return configs.PASSES.index(which), -in_channels, -out_channels, dtype, entry.pixels
+    return kernel_configs.PASSES.index(which), -in_channels, -out_channels, dtype, entry.pixels
 
 
 def right_candidates(
@@ -325,7 +325,7 @@ def measure(nets: Iterable[str], dtypes: Iterable[str], processes: int, output: 
     for net in nets:
         wanted = [(problem, name) for name in dtypes for problem in problems(networks()[net])]
         todo = {
-            (problem, name): configs.candidates(*problem.shape, DTYPES[name][0], capability, tf32=True)
+            (problem, name): kernel_configs.candidates(*problem.shape, DTYPES[name][0], capability, tf32=True)
             for problem, name in wanted
             if (problem, name) not in done
         }
@@ -341,7 +341,7 @@ def measure(nets: Iterable[str], dtypes: Iterable[str], processes: int, output: 
 
 
 def path_of(capability: Capability, folder: Path | None) -> Path:
-    return (folder or choice.TABLES) / f"sm_{capability[0]}{capability[1]}.json"
+    return (folder or kernel_choice.TABLES) / f"sm_{capability[0]}{capability[1]}.json"
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -17,7 +17,7 @@ from hypothesis.extra import numpy as npst
 
 from preimage import store as module
 from preimage.errors import FileFormatError
-from preimage.io.records import FeatureRecord
+from preimage.io.feature_file import FeatureRecord
 from preimage.io.shards import ZEROS
 from preimage.spec import Spec
 from preimage.store import FeatureStore, join, merge, open_writer, read_index, shard_length, write_features
@@ -151,9 +151,9 @@ def test_stack(tmp_path, form):
     assert np.array_equal(
         FeatureStore(write(tmp_path / form, *vectors, spec=VECTORS)).stack(), [item.features for item in vectors]
     )
-    with pytest.raises(ValueError, match=r"'b'.*\(31, 2, 2\).*'a'.*\(31, 4, 5\)"):
+    with pytest.raises(ValueError, match=r"'a'.*\(31, 4, 5\).*'b'.*\(31, 2, 2\)"):
         FeatureStore(write(tmp_path / form, record("a"), record("b", (2, 2)))).stack()
-    with pytest.raises(ValueError, match="no image"):
+    with pytest.raises(ValueError, match="no features"):
         FeatureStore(write(tmp_path / form)).stack()
 
 
@@ -256,10 +256,10 @@ def edit_index(path, **fields):
         ({"spec": {}}, "spec"),
         ({"shards": [{}]}, "number"),
         ({"shards": 3}, "not iterable"),
-        ({"dtype": "float64"}, "contradicts"),
-        ({"shard_length": 0}, "contradicts"),
-        ({"part": [2, 2]}, "contradicts"),
-        ({"count": 1 << 39}, "contradicts"),
+        ({"dtype": "float64"}, "inconsistent"),
+        ({"shard_length": 0}, "inconsistent"),
+        ({"part": [2, 2]}, "inconsistent"),
+        ({"count": 1 << 39}, "inconsistent"),
         ({"complete": False}, "1 of 1 shards"),
     ],
 )

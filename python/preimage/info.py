@@ -36,7 +36,7 @@ def _facts(path: Path) -> dict[str, Any]:
     from preimage.errors import FileFormatError
     from preimage.inverters.pretrained import resolve
     from preimage.io import is_keypoint_file
-    from preimage.io.arrays import is_foreign
+    from preimage.io.arrays import is_array_file
     from preimage.store import read_index
 
     if not path.exists() and str(path) in inverters.list_inverters():
@@ -54,7 +54,7 @@ def _facts(path: Path) -> dict[str, Any]:
         raise FileFormatError(path, "is a folder without config.json: neither an inverter nor a finished run")
     if is_keypoint_file(path):
         return _keypoints(path)
-    if is_foreign(path):
+    if is_array_file(path):
         return _arrays(path)
     from safetensors import SafetensorError, safe_open
 
@@ -93,7 +93,7 @@ def _keypoints(path: Path, format: str | None = None) -> dict[str, Any]:
     file = read_keypoints(path, format=format)
     known = [count for count in file.counts if count is not None]
     sizes = Counter(size for size in file.sizes if size is not None)
-    facts: dict[str, Any] = {"path": path, "kind": "keypoint file", "format": file.origin}
+    facts: dict[str, Any] = {"path": path, "kind": "keypoint file", "format": file.format}
     if path.is_file():
         facts["bytes"] = path.stat().st_size
     return facts | {
@@ -205,7 +205,7 @@ def _arrays(path: Path) -> dict[str, Any]:
 
         arrays, notes = open_mat(path)
     else:
-        from preimage.io.arrays.h5 import open_hdf5
+        from preimage.io.arrays.hdf5 import open_hdf5
 
         arrays, notes = open_hdf5(path)
     spec = notes.get("spec")
@@ -217,4 +217,4 @@ def _arrays(path: Path) -> dict[str, Any]:
         "array_count": len(arrays),
         "arrays": {array.name: {"shape": list(array.shape), "dtype": array.dtype.name} for array in arrays[:8]},
     }
-    return facts if spec is None else facts | {"spec": spec, "layout": notes["layout"]}
+    return facts if spec is None else facts | {"spec": spec, "convention": notes["convention"]}

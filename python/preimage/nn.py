@@ -7,7 +7,7 @@ import math
 import torch
 from torch import nn
 
-from preimage.ops import registered  # noqa: F401 - the descriptors' ops
+from preimage.ops import torch_ops  # noqa: F401 - the descriptors' ops
 from preimage.ops.upconv import upconv, upconv_chain, upconv_chain_distance
 
 

@@ -30,6 +30,8 @@ PROGRESS = {"settled": "step_finished"}
 IMAGE_LIST = {"held_out": "val", "trained": "train"}
 CACHE_DECISION = {"asked": "requested", "views": "crops"}
 CACHE_SOURCE = {"views": "crops"}  # in the index of a feature cache
+HDF5_ATTRIBUTES = {"layout": "convention"}
+MATLAB_VARIABLES = {"preimage_layout": "preimage_convention"}
 
 
 def renamed(fields: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:

@@ -1,17 +1,16 @@
-"""Features of many images on disk: written shard by shard, read by key.
+"""Store the features of many images on disk, written shard by shard and read by key.
 
-A store is a folder::
+A feature store is a folder::
 
-    photos.hog/index.json             what the features are, and which shards there are
+    photos.hog/index.json                    spec of the features, list of shards
                shard-00000.safetensors, ...
 
-or a single ``.safetensors`` file, see `preimage.io.shards`. Shard k holds the images at positions k·L up to (k+1)·L of
-the list that the features were computed from, but for those that were skipped; L is decided once, from the first image.
-A shard is written once, under a temporary name, and counts when the index lists it.
+or a single ``.safetensors`` file, see `preimage.io.shards`. Shard k contains the images at positions k·L to (k+1)·L - 1
+of the list of images, except for skipped ones; L is determined once, by the size of the first image's features. A shard
+is written under a temporary name, renamed, and then listed in the index.
 
-What is checked when: opening a store compares the index with its own checksum and every shard's header, keys and sizes
-with the digest in the index; a shard's features are compared with their checksum when one of them is first read;
-`FeatureStore.verify` checks everything at once.
+Opening a store checks the checksum of the index, and the header, keys and sizes of every shard against the digest in
+the index. The features of a shard are checked when one of them is first read. `FeatureStore.verify` checks everything.
 """
 
 from __future__ import annotations
@@ -32,45 +31,45 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preimage.errors import FileFormatError
-from preimage.io.atomic import StrPath, atomic_write, folder_lock, sync_folders
-from preimage.io.features_v1 import read_features_v1
-from preimage.io.records import DTYPES, FeatureFile, FeatureRecord, check_record, stored_array
+from preimage.io.atomic import LOCK, StrPath, atomic_write, folder_lock, sync_folders
+from preimage.io.feature_file import DTYPES, FeatureFile, FeatureRecord, check_record, stored_array
 from preimage.io.shards import SUFFIX, Shard, ShardWriter, check_version, read_header, write_shard
+from preimage.io.shards_v1 import read_features_v1
 from preimage.io.store_index import INDEX, Index, ShardEntry, read_index
 from preimage.spec import Spec
 
 SHARD_BYTES = 64 << 20
 MAX_SHARD_IMAGES = 65_536
-MAX_MAPPED = 256  # shards of a store at once: each takes a file descriptor
+MAX_MAPPED = 256  # shards of a store mapped at once; each takes a file descriptor
 
 
 class FeatureStore(FeatureFile):
-    """Features of many images on disk, opened for reading: a mapping from keys to arrays.
+    """Feature store opened for reading: a mapping from image keys to arrays.
 
-    ``store["cat"]`` is a read-only NumPy array (C, h, w) or (C,) of the stored dtype, a view of the mapped file. Of a
-    shard nothing else is read, but for its checksum the first time. Positions are taken in place of keys.
+    ``store["cat"]`` is a read-only NumPy array (C, h, w) or (C,) of the stored dtype, a view of the memory-mapped
+    file. Positions are accepted instead of keys. The first access to a shard reads all of it to check its checksum.
 
     Args:
-        path: a store's folder, or a single ``.safetensors`` file of features (of format version 1, too).
+        path: Folder of a store, or a single ``.safetensors`` file of features, also of format version 1.
 
     Attributes:
-        path: the same.
-        spec: what the features are of.
-        dtype: ``"float32"`` or ``"float16"``, as stored.
-        original_sizes: (N, 2) int32, (height, width) of each image as decoded, pixels.
-        processed_sizes: (N, 2) int32, (height, width) of what the features were computed from, pixels.
-        index: what ``index.json`` says; ``None`` for a single file.
+        path: Path of the folder or file.
+        spec: Spec of the features.
+        dtype: Stored dtype, ``"float32"`` or ``"float16"``.
+        original_sizes: (N, 2) int32, (height, width) of each decoded image in pixels.
+        processed_sizes: (N, 2) int32, (height, width) in pixels of the images that the features were computed from.
+        index: Contents of ``index.json``; ``None`` for a single file.
 
     Raises:
-        FileFormatError: damaged, unfinished, of another format or a newer version, or with shards that are missing,
-            of another length than they had, or not its own.
-        FileNotFoundError: there is nothing at `path`.
+        FileFormatError: The store is damaged, unfinished, of another format or a newer version, or a shard is missing,
+            has changed its size, or belongs to another store.
+        FileNotFoundError: `path` does not exist.
     """
 
     def __init__(self, path: StrPath) -> None:
         self.index: Index | None = None
         self._shards: list[Shard] = []
-        self._mapped: dict[int, None] = {}  # numbers of the shards in use, the one used last at the end
+        self._mapped: dict[int, None] = {}  # numbers of the mapped shards, the most recently used last
         self._lock = threading.Lock()
         if os.path.isdir(path):
             self.index = _complete_index(Path(path))
@@ -105,24 +104,24 @@ class FeatureStore(FeatureFile):
             load=self._from_shard,
         )
         if len(self._positions) < len(keys):
-            raise FileFormatError(path, "two images have one key")
+            raise FileFormatError(path, "two images have the same key")
 
     @property
     def bytes(self) -> int:
-        """Bytes on disk."""
+        """Size on disk in bytes."""
         return os.path.getsize(self.path) if self.index is None else _bytes(self.path, self.index)
 
     def verify(self) -> None:
         """Compare all features with their checksums.
 
         Raises:
-            FileFormatError: names the first file that is damaged.
+            FileFormatError: A file is damaged; the first one is named.
         """
         for problem in self.problems():
             raise problem
 
     def problems(self) -> Iterator[FileFormatError]:
-        """Compare all features with their checksums; yield what is wrong with each file that is damaged."""
+        """Compare all features with their checksums and yield the error of each damaged file."""
         for number, shard in enumerate(self._shards):
             try:
                 shard.verify()
@@ -131,7 +130,11 @@ class FeatureStore(FeatureFile):
             self._use(number)
 
     def batches(self, size: int) -> Iterator[tuple[list[str], NDArray[Any], NDArray[np.int32], NDArray[np.int32]]]:
-        """Yield keys, features (B, ...), original and processed sizes of consecutive images of one shape."""
+        """Yield batches of at most `size` consecutive images with features of one shape.
+
+        Yields:
+            Keys of B images, their features (B, C, h, w) or (B, C), original sizes (B, 2) and processed sizes (B, 2).
+        """
         position = 0
         while position < len(self):
             end = position + 1
@@ -151,7 +154,7 @@ class FeatureStore(FeatureFile):
         return features
 
     def _use(self, which: int) -> None:
-        """Take down that a shard is mapped, and let go of the one that has not been used for longest."""
+        """Note that a shard is used, and unmap the least recently used one if too many are mapped."""
         with self._lock:
             self._mapped.pop(which, None)
             self._mapped[which] = None
@@ -173,23 +176,23 @@ def _complete_index(folder: Path) -> Index:
     try:
         index = read_index(folder)
     except FileNotFoundError:
-        raise FileFormatError(folder, f"a folder without {INDEX}: no feature store, or one hardly begun") from None
+        raise FileFormatError(folder, f"not a feature store: the folder has no {INDEX}") from None
     if not index.complete:
-        done = f"{len(index.shards)} of {len(index.wanted)} shards are there"
+        done = f"{len(index.shards)} of {len(index.wanted)} shards are complete"
         raise FileFormatError(folder, f"unfinished, {done}: repeat the command that writes it")
     return index
 
 
 def _shard(folder: Path, index: Index, entry: ShardEntry) -> Shard:
-    """Open a shard of a store; `FileFormatError` unless it is the one that the index means."""
+    """Open a shard of a store and check that it is the one listed in the index."""
     path = folder / entry.file
     if not path.exists():
-        raise FileFormatError(path, f"is missing, but {INDEX} lists it")
+        raise FileFormatError(path, f"missing, but listed in {INDEX}")
     if path.stat().st_size != entry.bytes:
-        raise FileFormatError(path, f"has {path.stat().st_size} bytes, not {entry.bytes}: cut short, or another's")
+        raise FileFormatError(path, f"must have {entry.bytes} bytes, got {path.stat().st_size}: truncated or replaced")
     shard = _open_file(path)
     if not isinstance(shard, Shard) or shard.digest != entry.digest or shard.spec != index.spec:
-        raise FileFormatError(path, f"is not the shard that {INDEX} means: another store's, or two were swapped")
+        raise FileFormatError(path, f"not the shard listed in {INDEX}: from another store, or swapped")
     return shard
 
 
@@ -207,23 +210,31 @@ def _open_file(path: StrPath) -> Shard | FeatureFile:
 
 
 def stored_keys(folder: StrPath, entry: ShardEntry) -> list[str]:
-    """Return the keys in one shard of a store, complete or not; `FileFormatError` if it is damaged."""
+    """Return the keys in one shard of a store, which need not be complete.
+
+    Raises:
+        FileFormatError: The shard is damaged.
+    """
     opened = _open_file(Path(folder) / entry.file)
     assert isinstance(opened, Shard)
     return opened.keys
 
 
 def shard_length(image_bytes: int) -> int:
-    """Return how many images whose features have so many bytes are a shard: about 64 MiB, at most 65,536."""
+    """Return the number of images per shard: about 64 MiB of features, at most 65,536 images.
+
+    Args:
+        image_bytes: Size of the features of one image.
+    """
     return max(1, min(MAX_SHARD_IMAGES, SHARD_BYTES // max(1, image_bytes)))
 
 
 class StoreWriter:
-    """A store that is being written, or written further. Use `open_writer`.
+    """Write a new store or continue an unfinished one, see `open_writer`.
 
     Attributes:
-        folder: of the store.
-        index: what is on disk.
+        folder: Folder of the store.
+        index: Index as it is on disk.
     """
 
     def __init__(self, folder: Path, index: Index) -> None:
@@ -231,16 +242,16 @@ class StoreWriter:
 
     @property
     def bytes(self) -> int:
-        """Bytes on disk."""
+        """Size on disk in bytes."""
         return _bytes(self.folder, self.index)
 
     @contextmanager
     def shard(self, number: int, source: str = "") -> Iterator[ShardWriter]:
-        """Write one shard; it is complete when the block ends without an exception.
+        """Write one shard, which is complete when the ``with`` block ends without an exception.
 
         Args:
-            number: of the shard.
-            source: names what the features are computed from.
+            number: Number of the shard.
+            source: Identifier of what the features are computed from.
         """
         entry = ShardEntry(number, 0, 0, "", source)
         path = self.folder / entry.file
@@ -257,27 +268,27 @@ class StoreWriter:
         self._list(dataclasses.replace(entry, skipped=skipped, nonfinite=nonfinite))
 
     def finish(self) -> None:
-        """Make the store readable, once all shards are there."""
+        """Mark the store as complete, so that it can be read."""
         if not self.index.complete:
             self._write(dataclasses.replace(self.index, complete=True))
 
     def change_dtype(self, dtype: str) -> None:
-        """Go on with features stored as another dtype; the shards that are there are deleted and written anew."""
-        gone = [entry for entry in self.index.shards if entry.images]
+        """Continue with another stored dtype; existing shards are deleted, to be written again."""
+        removed = [entry for entry in self.index.shards if entry.images]
         kept = tuple(entry for entry in self.index.shards if not entry.images)
         self._write(dataclasses.replace(self.index, dtype=dtype, shards=kept, complete=False))
-        for entry in gone:
+        for entry in removed:
             (self.folder / entry.file).unlink(missing_ok=True)
 
     def forget(self, numbers: Iterable[int]) -> None:
-        """Take shards out of the index, so that they are written anew."""
-        gone = set(numbers)
-        if gone:
-            kept = tuple(entry for entry in self.index.shards if entry.number not in gone)
+        """Remove shards from the index, so that they are written again."""
+        removed = set(numbers)
+        if removed:
+            kept = tuple(entry for entry in self.index.shards if entry.number not in removed)
             self._write(dataclasses.replace(self.index, shards=kept, complete=False))
 
     def check(self) -> list[FileFormatError]:
-        """Compare all complete shards with their checksums; forget the damaged ones, and return what is wrong."""
+        """Compare all complete shards with their checksums; forget the damaged ones and return their errors."""
         problems = {}
         for entry in self.index.shards:
             if entry.images:
@@ -316,106 +327,107 @@ def open_writer(
     resume: bool = True,
     wait: Callable[[float], None] | None = None,
     hint: Callable[[Index], str] = lambda earlier: "",
-    remedy: str = "start anew with --no-resume",
+    remedy: str = "start over with --no-resume",
 ) -> Iterator[StoreWriter]:
-    """Begin a store, or go on with one, alone.
+    """Create a store or resume writing one, with exclusive access.
 
     Args:
-        folder: made if it is not there.
-        spec: what the features are of.
-        dtype: ``"float32"`` or ``"float16"``, as stored; ``None`` leaves it as it is, and begins with ``"float32"``.
-        count: positions in the list of images.
-        length: positions in a shard, or a function that tells it, called for a new store only.
-        source: what else decides the features: plain JSON values, by name.
-        part: (i, n) takes every n-th shard only, from number i on.
-        resume: keep the shards that are there; otherwise all are written anew.
-        wait: called again and again, with the seconds waited so far, while another process writes the store; ``None``
-            raises then.
-        hint: tells how the list of images differs from that of an earlier index.
-        remedy: what to do about a store of other features, for the message.
+        folder: Folder of the store, created if it does not exist.
+        spec: Spec of the features.
+        dtype: Stored dtype, ``"float32"`` or ``"float16"``; ``None`` keeps that of an existing store and is
+            ``"float32"`` for a new one.
+        count: Length of the list of images.
+        length: Number of images in the list per shard, or a function that returns it, called for new stores only.
+        source: Other settings that determine the features, as JSON values by name.
+        part: (i, n) writes only every n-th shard, beginning with number i.
+        resume: Keep existing shards; otherwise all are written again.
+        wait: Function called repeatedly with the seconds waited so far while another process writes the store;
+            ``None`` raises instead of waiting.
+        hint: Function that describes how the list of images differs from that of an earlier index.
+        remedy: Advice in the error message for a store with other settings.
 
     Raises:
-        ValueError: the store is of other features (says which settings differ), or another process is writing it.
-        FileFormatError: its index is damaged.
-        FileExistsError: the folder holds files that are not a store's.
+        ValueError: The store has other settings, which are listed, or another process is writing it.
+        FileFormatError: The index is damaged.
+        FileExistsError: The folder contains files that do not belong to a store.
     """
     path = Path(folder)
     if not 0 <= part[0] < part[1]:
-        raise ValueError(f"a part is (i, n) with 0 <= i < n, got {part}")
-    if path.is_dir() and (strangers := _strangers(path)):
-        raise FileExistsError(f"{path} is in the way: it holds {strangers[0]}, which is no part of a feature store")
+        raise ValueError(f"part must be (i, n) with 0 <= i < n, got {part}")
+    if path.is_dir() and (others := _other_files(path)):
+        raise FileExistsError(f"{path} contains {others[0]}, which does not belong to a feature store")
     with folder_lock(path, wait):
         earlier = None
         if resume and (path / INDEX).exists():
             earlier = read_index(path)
             if not earlier.shards:
-                earlier = None  # nothing is lost by beginning anew, with whatever settings
-        _sweep(path, everything=earlier is None)
+                earlier = None  # without shards nothing is lost by starting over with other settings
+        _delete_files(path, everything=earlier is None)
         if dtype is None:
             dtype = "float32" if earlier is None else earlier.dtype
         if earlier is not None:
-            index = dataclasses.replace(earlier, spec=spec, dtype=dtype, count=count, source=plain(source), part=part)
-            others = index.source.get("images") != earlier.source.get("images")
-            if differences := index.differences(earlier, hint(earlier) if others else ""):
+            index = dataclasses.replace(earlier, spec=spec, dtype=dtype, count=count, source=as_json(source), part=part)
+            other_images = index.source.get("images") != earlier.source.get("images")
+            if differences := index.differences(earlier, hint(earlier) if other_images else ""):
                 raise ValueError(
-                    f"{path} holds features with other settings (then != now): {'; '.join(differences)}. Repeat those "
-                    f"settings, choose another folder, or {remedy}"
+                    f"{path} contains features with other settings (then != now): {'; '.join(differences)}. Repeat "
+                    f"those settings, choose another folder, or {remedy}"
                 )
             yield StoreWriter(path, earlier)
             return
-        index = Index(spec, dtype, count, length if isinstance(length, int) else length(), plain(source), part)
+        index = Index(spec, dtype, count, length if isinstance(length, int) else length(), as_json(source), part)
         writer = StoreWriter(path, index)
         writer._write(index)
         yield writer
 
 
-def plain(source: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values as JSON gives them back."""
+def as_json(source: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values after a round trip through JSON."""
     return dict(json.loads(json.dumps(source)))
 
 
 def remove_store(folder: StrPath) -> None:
-    """Delete a store's files, and its folder if nothing else is in it. The index goes first."""
+    """Delete the files of a store, index first, and its folder if nothing else is in it."""
     path = Path(folder)
-    _sweep(path, everything=True)
+    _delete_files(path, everything=True)
     with contextlib.suppress(OSError):
-        (path / ".lock").unlink(missing_ok=True)
+        (path / LOCK).unlink(missing_ok=True)
         path.rmdir()
 
 
-def _sweep(folder: Path, *, everything: bool) -> None:
-    """Delete what kills left half written, or all of a store. The index goes first: without it the rest is nothing."""
+def _delete_files(folder: Path, *, everything: bool) -> None:
+    """Delete temporary files left by killed processes, or all files of a store. The index is deleted first."""
     if everything:
         (folder / INDEX).unlink(missing_ok=True)
     for entry in folder.iterdir():
-        if entry.name.startswith(".preimage-") or (everything and _is_ours(entry.name) and entry.name != ".lock"):
+        if entry.name.startswith(".preimage-") or (everything and _is_store_file(entry.name) and entry.name != LOCK):
             entry.unlink(missing_ok=True)
 
 
-def _strangers(folder: Path) -> list[str]:
-    """Return the names in a folder that are not of a store's files."""
-    return [entry.name for entry in folder.iterdir() if not _is_ours(entry.name)]
+def _other_files(folder: Path) -> list[str]:
+    """Return the names in a folder that do not belong to a store."""
+    return [entry.name for entry in folder.iterdir() if not _is_store_file(entry.name)]
 
 
-def _is_ours(name: str) -> bool:
-    return name in (INDEX, ".lock") or name.startswith(".preimage-") or (name[:6] == "shard-" and name.endswith(SUFFIX))
+def _is_store_file(name: str) -> bool:
+    return name in (INDEX, LOCK) or name.startswith(".preimage-") or (name[:6] == "shard-" and name.endswith(SUFFIX))
 
 
 def write_features(path: StrPath, spec: Spec, records: Iterable[FeatureRecord], *, dtype: str = "float32") -> None:
-    """Write a store of features, one record at a time.
+    """Write a feature store, one record at a time.
 
     Args:
-        path: with suffix ``.safetensors`` a single file, otherwise a folder; an earlier one is replaced, a file only
-            when all went well.
-        spec: what every record's features are of.
-        records: any iterable, consumed once. Non-finite features are stored as they are.
-        dtype: ``"float32"`` or ``"float16"``, as stored.
+        path: Path of a folder, or of a single file with the suffix ``.safetensors``. An earlier store is replaced, a
+            single file only on success.
+        spec: Spec of the features.
+        records: Any iterable of records, consumed once. Non-finite features are stored unchanged.
+        dtype: Stored dtype, ``"float32"`` or ``"float16"``.
 
     Raises:
-        ValueError: a key that repeats or is no relative path, features that do not fit the spec or overflow
-            float16, or a size that is not two whole numbers >= 1.
-        TypeError: features that are not a floating-point NumPy array.
-        OSError: such as a full disk.
+        ValueError: A key is repeated or invalid, features do not match the spec or overflow float16, or a size is not
+            a pair of positive integers.
+        TypeError: Features are not a floating-point NumPy array.
+        OSError: Any error of the operating system, such as a full disk.
     """
     checked = _checked(records, spec, dtype)
     if is_single_file(path):
@@ -439,7 +451,7 @@ def write_features(path: StrPath, spec: Spec, records: Iterable[FeatureRecord], 
 
 def _checked(records: Iterable[FeatureRecord], spec: Spec, dtype: str) -> Iterator[FeatureRecord]:
     if dtype not in DTYPES:
-        raise ValueError(f"dtype is one of {', '.join(DTYPES)}, got {dtype!r}")
+        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
     seen: set[str] = set()
     for record in records:
         check_record(record, spec, seen)
@@ -451,12 +463,12 @@ def _append(writer: ShardWriter, record: FeatureRecord) -> None:
 
 
 def is_single_file(path: StrPath) -> bool:
-    """Return whether a name is that of a single file of features: with suffix ``.safetensors``."""
+    """Return whether a path is that of a single file of features, by its suffix ``.safetensors``."""
     return Path(path).suffix.lower() == SUFFIX
 
 
 def join(store: FeatureStore, path: StrPath) -> None:
-    """Write all of a store into a single ``.safetensors`` file, atomically."""
+    """Write the features of a store to a single ``.safetensors`` file, atomically."""
     runs = max(1, sum(shard.runs for shard in store._shards))
     with write_shard(path, store.spec, store.dtype, runs=runs) as writer:
         for keys, features, original, processed in store.batches(256):
@@ -468,27 +480,27 @@ def _pairs(sizes: NDArray[np.int32]) -> list[tuple[int, int]]:
 
 
 def merge(parts: Sequence[StrPath], output: StrPath) -> FeatureStore:
-    """Join stores that were written with ``part=(i, n)`` (``extract --shard i/n``) into one, by their indexes alone.
+    """Merge stores that were written with ``part=(i, n)`` (``extract --shard i/n``) into one.
 
-    Shards are linked where the file system can, and copied otherwise; none is read or written anew.
+    Shards are hard-linked where the file system allows it, and copied otherwise.
 
     Args:
-        parts: the stores; each is left as it is.
-        output: the folder of the new store.
+        parts: Paths of the stores, which are not changed.
+        output: Folder of the new store.
 
     Raises:
-        ValueError: stores of different features, shards that are there twice, or missing ones (names them).
-        FileFormatError: a part is damaged or unfinished.
-        FileExistsError: there is something at `output` already.
+        ValueError: The stores have different settings, or a shard is missing or in two of them.
+        FileFormatError: A store is damaged or unfinished.
+        FileExistsError: `output` exists already.
     """
     if not parts:
-        raise ValueError("give the stores to join")
+        raise ValueError("parts must contain at least one store, got none")
     indexes = [_complete_index(Path(part)) for part in parts]
     first = dataclasses.replace(indexes[0], part=(0, 1), shards=(), complete=False)
     for part, index in zip(parts, indexes, strict=True):
         whole = dataclasses.replace(index, part=(0, 1), shards=())
         if differences := first.differences(whole):
-            raise ValueError(f"{part} does not go with {parts[0]} (there != here): {'; '.join(differences)}")
+            raise ValueError(f"{part} has other settings than {parts[0]} (there != here): {'; '.join(differences)}")
     found: dict[int, tuple[Path, ShardEntry]] = {}
     for part, index in zip(parts, indexes, strict=True):
         for entry in index.shards:
@@ -496,12 +508,12 @@ def merge(parts: Sequence[StrPath], output: StrPath) -> FeatureStore:
                 raise ValueError(f"shard {entry.number} is in {found[entry.number][0]} and in {part}")
             found[entry.number] = (Path(part), entry)
     if missing := [number for number in first.wanted if number not in found]:
-        raise ValueError(f"{len(missing)} of {len(first.wanted)} shards are in none of the stores, first {missing[0]}")
+        raise ValueError(f"{len(missing)} of {len(first.wanted)} shards are missing, the first is shard {missing[0]}")
     target = Path(output)
-    if (target / INDEX).exists() or (target.exists() and (not target.is_dir() or _strangers(target))):
-        raise FileExistsError(f"{target} is there already")
+    if (target / INDEX).exists() or (target.exists() and (not target.is_dir() or _other_files(target))):
+        raise FileExistsError(f"{target} exists already")
     with folder_lock(target):
-        _sweep(target, everything=True)  # what an earlier merge left that was cut short
+        _delete_files(target, everything=True)  # left by a merge that was killed
         for _, (part_folder, entry) in sorted(found.items()):
             if entry.images:
                 _link(part_folder / entry.file, target / entry.file)

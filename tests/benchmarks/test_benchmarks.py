@@ -17,9 +17,9 @@ import torch
 from paths import ROOT
 from preimage.inverters import TwoStreamConfig
 from preimage.inverters.architectures import config_to_dict
-from preimage.ops.upconv import choice
-from preimage.ops.upconv.choice import DTYPES, Entry, read_table
-from preimage.ops.upconv.configs import IMAGE_PASSES, PASSES, Config
+from preimage.ops.upconv import kernel_choice
+from preimage.ops.upconv.kernel_choice import DTYPES, Entry, read_table
+from preimage.ops.upconv.kernel_configs import IMAGE_PASSES, PASSES, Config
 from preimage.representations.hog import Hog
 from preimage.representations.sift import Sift
 
@@ -204,7 +204,7 @@ def test_tables_of_the_package_are_up_to_date(tmp_path: Path) -> None:
     """`tune_upconv.py --estimates` leaves them as they are: they have every layer, and the rule's choices."""
     import tune_upconv as tune  # noqa: PLC0415
 
-    paths = list(choice.architectures().values())
+    paths = list(kernel_choice.architectures().values())
     for path in paths:
         shutil.copy(path, tmp_path)
     names = [path.stem.removeprefix("sm_") for path in paths]

@@ -12,7 +12,7 @@ import pytest
 
 from conftest import Run
 from paths import GOLDEN
-from preimage.io.arrays import read_foreign
+from preimage.io.arrays import read_array_file
 from preimage.store import FeatureStore
 
 SHARDS = 7
@@ -139,7 +139,7 @@ def test_convert_reads_files_of_version_1(run: Run, tmp_path: Path, name: str, o
     old = FeatureStore(GOLDEN / name)
     code, _, err = run("convert", GOLDEN / name, "-o", tmp_path / output)
     assert (code, err) == (0, "")
-    new = read_foreign(tmp_path / output) if output.endswith(".h5") else FeatureStore(tmp_path / output)
+    new = read_array_file(tmp_path / output) if output.endswith(".h5") else FeatureStore(tmp_path / output)
     assert (new.spec, new.dtype) == (old.spec, old.dtype)
     assert list(new) == (sorted(old) if output.endswith(".h5") else list(old)), "HDF5 sorts its groups"
     for record in old.records():

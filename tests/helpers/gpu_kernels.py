@@ -20,7 +20,7 @@ import torch
 
 import preimage
 from preimage import reference
-from preimage.ops.upconv import configs, plain
+from preimage.ops.upconv import kernel_configs, torch_passes
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -204,22 +204,25 @@ def check_upconv_passes(
     limit = TF32 if dtype == torch.float32 else BFLOAT
     for which, given in passes.items():
         pixels = batch * height * width
-        found = configs.candidates(which, inside, outside, pixels, dtype, capability, tf32=True)
-        expected = getattr(plain, which)(*map(_double, given)) if found else None
+        found = kernel_configs.candidates(which, inside, outside, pixels, dtype, capability, tf32=True)
+        expected = getattr(torch_passes, which)(*map(_double, given)) if found else None
         for config in {config.kernel: config for config in reversed(found)}.values():
             label = f"{sizes} {dtype} {config}"
             ours = getattr(kernels, which)(*(_there(value, results.device) for value in given), config)
             results.compare(f"{which} of upconv", label, ours, expected, limit)
             if which == "image_backward":
                 given_too = (x, y, target, mean, scale, weight, 0.2)
-                dz = plain.image_distance_backward(*map(_double, (y, target, mean, scale)))
-                expected_too = *plain.image_backward(x.double(), dz, weight.double(), 0.2), plain.bias_gradient(dz)
+                dz = torch_passes.image_distance_backward(*map(_double, (y, target, mean, scale)))
+                expected_too = (
+                    *torch_passes.image_backward(x.double(), dz, weight.double(), 0.2),
+                    torch_passes.bias_gradient(dz),
+                )
                 ours = kernels.distance_backward(*(_there(v, results.device) for v in given_too), config)
                 results.compare("image_backward_of_distance", label, ours, expected_too, limit)
-    if outside <= configs.IMAGE_CHANNELS:
+    if outside <= kernel_configs.IMAGE_CHANNELS:
         ours = kernels.image_distance(*(_there(value, results.device) for value in (y, target, mean)))
         results.compare(
-            "image_distance", f"{sizes} {dtype}", ours, plain.image_distance(_double(y), target, mean), FLOAT
+            "image_distance", f"{sizes} {dtype}", ours, torch_passes.image_distance(_double(y), target, mean), FLOAT
         )
 
 

@@ -26,8 +26,8 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from preimage.ops.upconv import choice, configs, kernels
-from preimage.ops.upconv.configs import Config
+from preimage.ops.upconv import kernel_choice, kernel_configs, kernels
+from preimage.ops.upconv.kernel_configs import Config
 from preimage.ops.upconv.kernels import _launch
 
 ARCHITECTURES = (80, 90)
@@ -105,12 +105,12 @@ def tasks(
     for others in (False, True) if candidates else (False,):
         for layer, dtype, architecture in itertools.product(layers, dtypes, architectures):
             in_channels, out_channels, side = LAYERS[layer]
-            for which in configs.PASSES[:4]:
+            for which in kernel_configs.PASSES[:4]:
                 known = (which, in_channels, out_channels, BATCH * side * side, DTYPES[dtype])
                 capability = divmod(architecture, 10)
-                found = configs.candidates(*known, capability, tf32=True)
+                found = kernel_configs.candidates(*known, capability, tf32=True)
                 if not others:
-                    chosen = choice.choose(*known, capability, tf32=True)
+                    chosen = kernel_choice.choose(*known, capability, tf32=True)
                     found = () if chosen is None else (chosen,)
                 for config in found:
                     # Sizes and splits are numbers to most kernels: nothing else would be compiled.

@@ -24,14 +24,14 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from triton.backends.compiler import GPUTarget
 
 from preimage.ops.upconv import (
-    choice,
-    library,
-    registered,  # noqa: F401 (defines the ops)
+    kernel_choice,
+    passes,
+    torch_ops,  # noqa: F401 (defines the ops)
     upconv_chain,
     upconv_chain_distance,
 )
-from preimage.ops.upconv.chain_gradient import Chain, ChainDistance
-from preimage.ops.upconv.configs import Config
+from preimage.ops.upconv.chain_backward import Chain, ChainDistance
+from preimage.ops.upconv.kernel_configs import Config
 
 Found = dict[str, Any]
 
@@ -55,11 +55,11 @@ def stand_in_for_cuda() -> None:
 @contextlib.contextmanager
 def chosen(config: Config) -> Iterator[None]:
     """Within, every pass is run by one configuration."""
-    before, choice.choose = choice.choose, lambda *_, **__: config
+    before, kernel_choice.choose = kernel_choice.choose, lambda *_, **__: config
     try:
         yield
     finally:
-        choice.choose = before
+        kernel_choice.choose = before
 
 
 def launches(graph: torch.fx.Graph) -> list[Found]:
@@ -227,7 +227,7 @@ def compiled(dtype: torch.dtype) -> Iterator[Found]:
 def main() -> None:
     stand_in_for_cuda()
     triton.runtime.driver.set_active(Driver())
-    library._capability = lambda device: (9, 0)
+    passes._capability = lambda device: (9, 0)
     torch.backends.cudnn.allow_tf32 = True
     with FakeTensorMode():
         found = {

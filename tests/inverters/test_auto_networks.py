@@ -13,7 +13,7 @@ import torch
 from conftest import Run
 from paths import EXAMPLES
 from preimage.inverters import Inverter, SingleStreamConfig, UShapedConfig
-from preimage.io import decode_file, fit_image, list_images
+from preimage.io import decode_file, list_images, resize_and_center_crop
 from preimage.metrics import NormalizedError
 from preimage.store import FeatureStore
 
@@ -49,7 +49,7 @@ def mixer() -> torch.nn.Module:
 
 def pixels(path: Path, side: int) -> torch.Tensor:
     """(1, 3, side, side) in [0, 1]."""
-    return torch.from_numpy(fit_image(decode_file(path), side)).permute(2, 0, 1)[None] / 255
+    return torch.from_numpy(resize_and_center_crop(decode_file(path), side)).permute(2, 0, 1)[None] / 255
 
 
 def there_and_back(

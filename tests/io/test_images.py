@@ -20,7 +20,7 @@ from preimage.io import (
     decode_file,
     decode_image,
     encode_png,
-    fit_image,
+    resize_and_center_crop,
     write_png,
 )
 from preimage.io import images as images_module
@@ -292,8 +292,8 @@ DAMAGED_IDAT = {
     r"filter.*9": zlib.compress(rows(RGB, 9)),
     "100 of 2163 bytes": zlib.compress(rows(RGB)[:100]),
     "0 of 2163 bytes": b"",
-    "cannot be unpacked": b"\x78\x9c" + b"\xff" * 99,
-    "unpacked.*data check": zlib.compress(rows(RGB))[:-4] + b"abcd",
+    "data.*block type": b"\x78\x9c" + b"\xff" * 99,
+    "data check": zlib.compress(rows(RGB))[:-4] + b"abcd",
 }
 
 
@@ -463,7 +463,7 @@ def test_a_jpeg_without_its_scans_is_not_gray(progressive, mode):
     data = encode(Image.fromarray(SMOOTH).convert(mode), "JPEG", progressive=progressive)
     start = data.index(b"\xff\xda") + 2
     start += struct.unpack_from(">H", data, start)[0]
-    with pytest.raises(FileFormatError, match=r"it: .*JPEG.*1 byte"):
+    with pytest.raises(FileFormatError, match=r"it: .*JPEG.*bytes, got 1"):
         decode(data[: start + 1] + b"\xff\xd9")
 
 
@@ -614,25 +614,25 @@ def test_fit_image_is_the_center_square(shape, size):
     side = min(shape)
     top, left = (shape[0] - side) // 2, (shape[1] - side) // 2
     image[top : top + side, left : left + side] = 200
-    assert np.array_equal(fit_image(image, size), np.full((size, size, 3), 200))
+    assert np.array_equal(resize_and_center_crop(image, size), np.full((size, size, 3), 200))
 
 
 def test_fit_image_averages_areas_when_shrinking_and_keeps_images_of_the_size():
     blocks = RNG.integers(0, 256, (8, 8, 3), dtype=np.uint8)
     large = blocks.repeat(5, axis=0).repeat(5, axis=1)
-    assert np.array_equal(fit_image(large, 8), blocks)
-    assert np.array_equal(fit_image(blocks, 8), blocks)
-    assert fit_image(RGB, None) is RGB
+    assert np.array_equal(resize_and_center_crop(large, 8), blocks)
+    assert np.array_equal(resize_and_center_crop(blocks, 8), blocks)
+    assert resize_and_center_crop(RGB, None) is RGB
 
 
 def test_fit_image_enlarges_smoothly():
     ramp = np.arange(0, 160, 10, dtype=np.uint8)[None, :, None].repeat(16, 0).repeat(3, 2)
-    wide = fit_image(ramp, 64)[32, 8:-8, 0].astype(int)
+    wide = resize_and_center_crop(ramp, 64)[32, 8:-8, 0].astype(int)
     assert np.abs(np.diff(wide) - 2.5).max() <= 1.5
 
 
 def test_fit_image_of_a_long_strip_stays_small():
-    assert fit_image(np.zeros((1, 1_000_000, 3), np.uint8), 256).shape == (256, 256, 3)
+    assert resize_and_center_crop(np.zeros((1, 1_000_000, 3), np.uint8), 256).shape == (256, 256, 3)
 
 
 @pytest.mark.parametrize(
@@ -647,7 +647,7 @@ def test_fit_image_of_a_long_strip_stays_small():
 )
 def test_fit_image_rejects_wrong_images(image, size, error):
     with pytest.raises(error, match="got"):
-        fit_image(image, size)
+        resize_and_center_crop(image, size)
 
 
 @pytest.mark.parametrize("photograph", [False, True])

@@ -12,7 +12,7 @@ import pytest
 from preimage import store
 from preimage.errors import FileFormatError
 from preimage.io import shards
-from preimage.io.records import FeatureRecord
+from preimage.io.feature_file import FeatureRecord
 from preimage.spec import Spec
 
 SPEC = Spec("mine", "user", channels=7, stride=None)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from preimage.io import memory
+from preimage.io import available_memory as memory
 
 GIB = 1 << 30
 

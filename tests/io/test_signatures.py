@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from preimage.io.signatures import SIGNATURE_BYTES, describe_file
+from preimage.io.file_types import SIGNATURE_BYTES, describe_signature
 
 
 def _tar():
@@ -85,7 +85,7 @@ def _image(suffix):
     ],
 )
 def test_signatures_name_the_format(start, what):
-    described = describe_file(start)
+    described = describe_signature(start)
     if what is None:
         assert described is None
     else:
@@ -96,9 +96,9 @@ def test_signatures_name_the_format(start, what):
 def test_truncated_signature_is_no_error():
     for whole in (_tar(), _npz(), _image(".png"), b"\0\0\0\x24ftypheic\0\0\0\0mif1heic", b"RIFF\0\0\0\0WEBP"):
         for length in range(40):
-            describe_file(whole[:length])
+            describe_signature(whole[:length])
 
 
 @pytest.mark.parametrize("piece", [b"<!---->", b"<!--", b"<?xml ", b"<?xml>", b" \n", b"../", b"<", b"{ "])
 def test_repeated_beginnings_end(piece):
-    describe_file((piece * SIGNATURE_BYTES)[:SIGNATURE_BYTES])  # a search that backtracks would take forever
+    describe_signature((piece * SIGNATURE_BYTES)[:SIGNATURE_BYTES])  # a search that backtracks would take forever

@@ -270,11 +270,11 @@ def test_names_of_other_programs_become_keys(name: str, key: str) -> None:
 def test_keys_that_cannot_stand_together() -> None:
     assert as_keys(["/a", "b"]) == ["a", "b"]
     for names, words in [
-        (["/a", "a"], r"key.*'a': '/a'.*'a'"),
+        (["/a", "a"], r"key.*'a'.*'/a'.*'a'"),
         (["a", "a"], r"'a'.*twice"),
         (["a/../b"], "relative"),
         (["C:/../b"], r"relative.*'C:/\.\./b'"),
-        (["/"], "0 characters"),
+        (["/"], "characters.* 0 "),
     ]:
         with pytest.raises(ValueError, match=words):
             as_keys(names)
@@ -294,5 +294,5 @@ def test_keys_that_windows_cannot_name_files_after(key: str) -> None:
 def test_keys_that_differ_in_case_only() -> None:
     for keys in (["A.jpg", "a.jpg"], ["stra\u00dfe", "STRASSE"], ["caf\u00e9", "cafe\u0301"]):
         assert file_problem(keys, windows=False, folded=False) is None
-        assert "one file" in (file_problem(keys, windows=False, folded=True) or "")
+        assert "the same file" in (file_problem(keys, windows=False, folded=True) or "")
     assert file_problem(["a", "b"], folded=True) is None

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from paths import HELPERS
-from preimage.ops.upconv.configs import shared_memory_limit
+from preimage.ops.upconv.kernel_configs import shared_memory_limit
 
 pytest.importorskip("triton")
 

@@ -26,11 +26,11 @@ FORMS = [
 
 def steps(form: str):
     if form == "plain":
-        return adam.plain
+        return adam.adam_step_torch
     from preimage.ops import _adam_triton  # noqa: PLC0415 - not everywhere
 
     def kernel(*tensors: object) -> None:
-        _adam_triton.adam_step(*tensors, adam.BETAS, adam.EPSILON)
+        _adam_triton.adam_step(*tensors, adam.BETAS, adam.EPS)
 
     return kernel
 
@@ -112,22 +112,22 @@ def test_takes_the_corners(form: str) -> None:
 
 def test_public_function_checks_its_tensors() -> None:
     def call(**changes: object) -> None:
-        names = ("weights", "gradient", "mean", "square", "average")
+        names = ("weights", "grad", "exp_avg", "exp_avg_sq", "ema")
         tensors = {name: torch.zeros(8) for name in names}
-        others = {"rounded": None, "scale": torch.ones(()), "numbers": torch.ones(4)}
+        others = {"bfloat16_weights": None, "grad_scale": torch.ones(()), "scalars": torch.ones(4)}
         adam.adam_step(**{**tensors, **others, **changes})
 
     call()
-    call(rounded=torch.zeros(8, dtype=torch.bfloat16), gradient=torch.zeros(8, dtype=torch.bfloat16))
+    call(bfloat16_weights=torch.zeros(8, dtype=torch.bfloat16), grad=torch.zeros(8, dtype=torch.bfloat16))
     for change, message in (
-        ({"mean": torch.zeros(7)}, r"length.*8"),
+        ({"exp_avg": torch.zeros(7)}, r"shape.*8"),
         ({"weights": torch.zeros(2, 4)}, "contiguous"),
-        ({"average": torch.zeros(16)[::2]}, "contiguous"),
-        ({"rounded": torch.zeros(8)}, r"torch.bfloat16"),
-        ({"gradient": torch.zeros(8, dtype=torch.float64)}, r"float32.*torch.bfloat16"),
-        ({"numbers": torch.ones(3)}, "4 numbers"),
-        ({"scale": torch.ones((), dtype=torch.float64)}, "float32"),
-        ({"square": torch.zeros(8, device="meta")}, "device"),
+        ({"ema": torch.zeros(16)[::2]}, "contiguous"),
+        ({"bfloat16_weights": torch.zeros(8)}, "torch.bfloat16.*float32"),
+        ({"grad": torch.zeros(8, dtype=torch.float64)}, "torch.bfloat16.*float64"),
+        ({"scalars": torch.ones(3)}, "scalars.*3"),
+        ({"grad_scale": torch.ones((), dtype=torch.float64)}, "grad_scale.*float64"),
+        ({"exp_avg_sq": torch.zeros(8, device="meta")}, "device.*meta"),
     ):
         with pytest.raises(ValueError, match=message):
             call(**change)
@@ -148,16 +148,16 @@ def test_compiles_without_spills_and_in_wide_accesses(
 
     monkeypatch.setenv("TRITON_DEFAULT_FP_FUSION", "1")
     constants = {
-        "FIRST": 0.1,
-        "SECOND": 0.999,
-        "SECOND_SHARE": 0.001,
-        "EPSILON": 1e-8,
+        "GRAD_WEIGHT": 0.1,
+        "BETA_2": 0.999,
+        "GRAD_SQ_WEIGHT": 0.001,
+        "EPS": 1e-8,
         "ROUND": rounds,
         "BLOCK": _adam_triton._BLOCK,
     }
     narrow = "*bf16" if rounds else "*fp32"
-    signature = dict.fromkeys(("weights", "mean", "square", "average", "scale", "numbers"), "*fp32")
-    signature |= {"gradient": narrow, "rounded": narrow, "count": "i32"} | dict.fromkeys(constants, "constexpr")
+    signature = dict.fromkeys(("weights", "exp_avg", "exp_avg_sq", "ema", "grad_scale", "scalars"), "*fp32")
+    signature |= {"grad": narrow, "bfloat16_weights": narrow, "count": "i32"} | dict.fromkeys(constants, "constexpr")
     kernel = JITFunction(_adam_triton._adam.fn)
     signature = {name: signature[name] for name in kernel.arg_names}
     # What a launch finds out: the addresses, and the length of flat memory, are multiples of 16.

@@ -199,11 +199,11 @@ def zeros_outside(planes: torch.Tensor, box: Any, step: int, weights: torch.Tens
 
 
 def normalized_once(sums: torch.Tensor) -> torch.Tensor:
-    return RULES["_to_unit_length"](sums)
+    return RULES["_to_unit_norm"](sums)
 
 
 def clipped_last(sums: torch.Tensor) -> torch.Tensor:
-    return RULES["_to_unit_length"](sums).clamp(max=0.2)
+    return RULES["_to_unit_norm"](sums).clamp(max=0.2)
 
 
 WRONG_RULES = {

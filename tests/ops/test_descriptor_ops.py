@@ -12,11 +12,11 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 import preimage
 from layouts import LAYOUTS
-from preimage.ops import registered as _registered
+from preimage.ops import torch_ops as _torch_ops
 
 pytestmark = pytest.mark.instruction_set
 
-del _registered
+del _torch_ops
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 OPS = torch.ops.preimage

@@ -160,19 +160,19 @@ def averaged_channels(image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def hard_cells(pixels: int, cell_size: int, dtype: torch.dtype) -> torch.Tensor:
-    shares = torch.zeros(RIGHT_SHARES(pixels, cell_size, dtype).shape, dtype=torch.float64)
+    shares = torch.zeros(RIGHT_WEIGHTS(pixels, cell_size, dtype).shape, dtype=torch.float64)
     cells = (torch.arange(pixels) // cell_size).clamp(max=shares.shape[1] - 1)
     shares[torch.arange(pixels), cells] = 1
     return shares
 
 
 RIGHT_GRADIENT = reference.hog.__globals__["strongest_gradient"]
-RIGHT_SHARES = reference.hog.__globals__["bilinear_shares"]
+RIGHT_WEIGHTS = reference.hog.__globals__["bilinear_weights"]
 WRONG_RULES = {
     "bins by rounded atan2": ("directed_bins", rounded_angle, "luma"),
     "halved gradient": ("strongest_gradient", halved_gradient, "luma"),
     "replicated border": ("strongest_gradient", replicated_border, "luma"),
-    "each pixel to one cell": ("bilinear_shares", hard_cells, "luma"),
+    "each pixel to one cell": ("bilinear_weights", hard_cells, "luma"),
     "no epsilon": ("EPSILON", 0.0, "luma"),
     "averaged channels": ("strongest_gradient", averaged_channels, "strongest"),
     "last of equal channels": ("strongest_gradient", last_of_equals, "strongest"),

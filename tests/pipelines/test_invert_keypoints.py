@@ -96,7 +96,7 @@ def test_keypoint_options_with_other_files_are_rejected(tmp_path: Path, small: P
     with pytest.raises(ValueError, match=r"features: .*empty.*format"):
         invert(tmp_path / "features", tmp_path / "out", inverter=small, max_side=80)
     np.savez(tmp_path / "f.npz", hog=np.zeros((31, 4, 4), np.float32))
-    with pytest.raises(ValueError, match=r"f\.npz: 'hog'"):
+    with pytest.raises(ValueError, match=r"f\.npz: .*'hog'"):
         invert(tmp_path / "f.npz", tmp_path / "out", inverter=small, max_side=80)
     with pytest.raises(ValueError, match="both"):
         invert(DATABASE, tmp_path / "out", inverter=small, keypoint_format="colmap", convention="matlab")

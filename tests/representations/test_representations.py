@@ -121,8 +121,8 @@ def test_features_of_the_toolboxes_are_ours() -> None:
     expected = np.minimum(sift(image)[0].numpy(), 255 / 512)
     for layout in ("matlab", "matlab-transposed", "cyvlfeat"):
         descriptors, frames = stored[f"{layout}_dsift_descriptors"], stored[f"{layout}_dsift_frames"]
-        size = conventions.sift_grid(sift.spec, layout, descriptors.shape, frames)
-        error = expected - conventions.sift_to_planar(layout, descriptors, size)
+        size = conventions.dense_sift_grid(sift.spec, layout, descriptors.shape, frames)
+        error = expected - conventions.dense_sift_to_planar(layout, descriptors, size)
         assert -2e-5 <= error.min() <= error.max() <= 1 / 512 + 2e-5
 
 

@@ -36,20 +36,20 @@ ENDLESS += "zeroblob(16) AS data FROM n"
             "plain table",
         ),
         ("ALTER TABLE images RENAME COLUMN name TO title", "'images'.*column.*name"),
-        ("UPDATE keypoints SET rows = 4000000000", "4000000000 keypoints|None keypoints|keypoints.*0 to"),
-        ("UPDATE keypoints SET rows = -1", "-1 keypoints"),
-        ("UPDATE keypoints SET cols = -4, rows = 0", "-4 columns"),
-        ("UPDATE keypoints SET rows = 'many'", "None keypoints"),
-        ("UPDATE keypoints SET rows = 6", "80 bytes.*6 × 4"),
-        ("UPDATE keypoints SET data = zeroblob(79)", "79 bytes.*5 × 4"),
-        ("UPDATE keypoints SET data = 'text'", "None bytes"),
+        ("UPDATE keypoints SET rows = 4000000000", "keypoints.*(4000000000|None)"),
+        ("UPDATE keypoints SET rows = -1", "keypoints.*-1"),
+        ("UPDATE keypoints SET cols = -4, rows = 0", "columns.*-4"),
+        ("UPDATE keypoints SET rows = 'many'", "keypoints.*None"),
+        ("UPDATE keypoints SET rows = 6", "6 × 4.*80"),
+        ("UPDATE keypoints SET data = zeroblob(79)", "80 bytes.*5 × 4.*79"),
+        ("UPDATE keypoints SET data = 'text'", "bytes.*None"),
         ("UPDATE keypoints SET data = zeroblob(80), cols = 4", "scale.* 0"),
         ("UPDATE images SET name = '../../x' WHERE image_id = 1", "relative"),
         ("UPDATE images SET name = '/../etc/passwd' WHERE image_id = 1", "relative"),
         ("UPDATE images SET name = CAST(x'ff61' AS TEXT) WHERE image_id = 1", "UTF-8"),
-        ("UPDATE images SET name = x'6162' WHERE image_id = 1", "name.*text"),
+        ("UPDATE images SET name = x'6162' WHERE image_id = 1", "name"),
         ("UPDATE images SET name = hex(zeroblob(1000)) WHERE image_id = 1", "characters"),
-        ("UPDATE images SET name = hex(zeroblob(9000)) WHERE image_id = 1", "name.*long"),
+        ("UPDATE images SET name = hex(zeroblob(9000)) WHERE image_id = 1", "name.*4096"),
         ("UPDATE cameras SET width = -5", "image size"),
         ("UPDATE cameras SET height = 2.5", "image size"),
     ],
@@ -65,7 +65,7 @@ def test_a_blob_larger_than_any_image_has(tmp_path):
     path = small_database(tmp_path / "f.db")
     with contextlib.closing(sqlite3.connect(path)) as database:
         database.executescript("UPDATE descriptors SET data = zeroblob(300000000), rows = 2343750, cols = 128")
-    assert_rejected(path, "2343750 keypoints|too big|malformed")
+    assert_rejected(path, "keypoints.*2343750|too big|malformed")
 
 
 def test_numbers_that_are_not_finite_in_a_database(tmp_path):
@@ -115,7 +115,7 @@ def test_a_tree_of_pages_that_repeats_itself(tmp_path, length):
         data[page + 8 : page + 12] = first
     path.write_bytes(data)
     assert int.from_bytes(data[16:18], "big") == 512
-    assert_rejected(path, "twice|malformed|interrupted|200000|long|number")
+    assert_rejected(path, "twice|malformed|interrupted|200000|numeric id")
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")

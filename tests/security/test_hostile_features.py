@@ -13,7 +13,7 @@ import pytest
 
 from preimage.errors import FileFormatError
 from preimage.io import FeatureRecord
-from preimage.io.arrays.npy import read_array_features
+from preimage.io.arrays.npy import read_numpy_features
 from preimage.spec import Spec
 from preimage.store import FeatureStore, write_features
 
@@ -141,8 +141,8 @@ SPECS = [
     [
         *SPECS,
         (metadata("dtype", "float16"), r"F16.*byte 0"),
-        (metadata("keys", '["a","b","b"]'), "one key"),
-        (metadata("keys", '["a","\\u00fc/b"]'), "other tensors"),
+        (metadata("keys", '["a","b","b"]'), "same key"),
+        (metadata("keys", '["a","\\u00fc/b"]'), "header.*tensors"),
         (metadata("keys", '["a","b","../c"]'), "relative"),
         (metadata("keys", '["a","b",3]'), r"string.*int"),
         (metadata("keys", '["a","\u00fc/b","d"]'), "'d'"),
@@ -150,19 +150,19 @@ SPECS = [
         (metadata("keys", "[" * 10_000), "deep"),
         (metadata("keys", 3), "spec, dtype, keys or sizes"),
         (metadata("original_sizes", "[[9,9],[9,9],[9,0]]"), r"sizes.*3 pairs"),
-        (metadata("original_sizes", "[[9,9],[9,9],[9,9.5]]"), "whole number"),
-        (metadata("original_sizes", "[[9,9],[9,9],[9,NaN]]"), "whole number"),
+        (metadata("original_sizes", "[[9,9],[9,9],[9,9.5]]"), "integers.*9.5"),
+        (metadata("original_sizes", "[[9,9],[9,9],[9,NaN]]"), "integers.*NaN"),
         (metadata("original_sizes", "[[9,9],[9,9],[9," + "9" * 4000 + "]]"), "18 digits"),
-        (entry("a", "shape", [2, 3, 10**9]), "is not F32 at byte 0"),
+        (entry("a", "shape", [2, 3, 10**9]), "F32 at byte 0"),
         (entry("a", "shape", [2, -3, -4]), "shape"),
         (entry("a", "shape", [2, 12]), r"got \(2, 12\)"),
         (entry("a", "shape", [True, 3, 4]), "shape"),
         (entry("c", "data_offsets", [0, 96]), r"F32.*byte"),
         (entry("c", "data_offsets", [112, 10**15]), r"F32.*byte"),
-        (entry("c", "dtype", "F64"), "is not F32"),
+        (entry("c", "dtype", "F64"), "F32"),
         (lambda fields: fields.update(c=3), "tensor"),
-        (lambda fields: fields.update(d=fields["c"]), "other tensors"),
-        (lambda fields: bytes(10), "other tensors"),
+        (lambda fields: fields.update(d=fields["c"]), "header.*tensors"),
+        (lambda fields: bytes(10), "header.*tensors"),
     ],
 )
 def test_inconsistent_headers_of_version_1_are_rejected(tmp_path, edit, words):
@@ -183,14 +183,14 @@ def test_inconsistent_headers_of_version_1_are_rejected(tmp_path, edit, words):
         (entry("features.0", "shape", [1, 2, 12]), r"got \(2, 12\)"),
         (entry("features.0", "shape", [True, 2, 3, 4]), "shape"),
         (entry("features.1", "data_offsets", [0, 32]), r"F32.*byte"),
-        (entry("keys", "shape", [4]), "is not U8"),
-        (entry("keys", "dtype", "I8"), "is not U8"),
+        (entry("keys", "shape", [4]), "U8"),
+        (entry("keys", "dtype", "I8"), "U8"),
         (entry("original_sizes", "shape", [2, 2]), r"I32|shape"),
         (lambda fields: fields.pop("keys"), "'keys'"),
         (lambda fields: fields.update(keys=3), "no tensor"),
         (lambda fields: fields.update(d=fields["keys"]), "'d'"),
-        (lambda fields: fields.update({"features.7": fields.pop("features.1")}), "image 1"),
-        (lambda fields: bytes(10), "short"),
+        (lambda fields: fields.update({"features.7": fields.pop("features.1")}), "features\\.1"),
+        (lambda fields: bytes(10), "truncated"),
     ],
 )
 def test_inconsistent_headers_of_version_2_are_rejected(tmp_path, version_2, edit, words):
@@ -201,7 +201,7 @@ def test_inconsistent_headers_of_version_2_are_rejected(tmp_path, version_2, edi
     ("change", "words"),
     [
         (lambda columns: columns[:-1] + b"b", ""),
-        (lambda columns: columns[:-1] + b"\xff", "not UTF-8"),
+        (lambda columns: columns[:-1] + b"\xff", "UTF-8"),
         (lambda columns: columns[:-5] + b"a\nb\n../c", "relative"),
         (lambda columns: columns[:-5] + b"a\n/b\nc", "relative"),
         (lambda columns: columns[:-5] + b"a\nb/\nc", "relative"),
@@ -209,12 +209,12 @@ def test_inconsistent_headers_of_version_2_are_rejected(tmp_path, version_2, edi
         (lambda columns: columns[:-5] + b"a\nb\tb\nc", "control"),
         (lambda columns: columns[:-5] + b"a\nb", "2 keys for 3 images"),
         (lambda columns: columns[:-5] + b"a\nb\n" + b"c" * 2000, "2000"),
-        (lambda columns: bytes(4) + columns[4:], "whole numbers"),
-        (lambda columns: b"\xff" * 4 + columns[4:], "whole numbers"),
+        (lambda columns: bytes(4) + columns[4:], "positive"),
+        (lambda columns: b"\xff" * 4 + columns[4:], "positive"),
     ],
 )
 def test_inconsistent_keys_and_sizes_of_version_2_are_rejected(tmp_path, version_2, change, words):
-    assert_rejected(tmp_path, with_columns(version_2, change), words or "one key")
+    assert_rejected(tmp_path, with_columns(version_2, change), words or "same key")
 
 
 def test_headers_that_are_no_json_objects(tmp_path, version_2):
@@ -225,7 +225,7 @@ def test_headers_that_are_no_json_objects(tmp_path, version_2):
             (b"", "Expecting|delimiter"),
             (b"}}", "lacks spec"),
             (b"}} 3", "Extra data"),
-            (b"\xff}}", "not ASCII"),
+            (b"\xff}}", "ASCII"),
             (b',"a":' + b"[" * 100_000, "deep"),
             (b',"a":' + b'{"":' * 100_000, "deep"),
             (b',"a":' + b"9" * 100_000 + b"}}", "18 digits"),
@@ -327,16 +327,16 @@ def npy(header, body=b""):
 def test_headers_of_numpy_files(tmp_path, header):
     (tmp_path / "f.npy").write_bytes(npy(header, bytes(64)))
     with pytest.raises(FileFormatError, match=r"f\.npy"):
-        read_array_features(tmp_path / "f.npy", SPEC)
+        read_numpy_features(tmp_path / "f.npy", SPEC)
     with zipfile.ZipFile(tmp_path / "f.npz", "w") as archive:
         archive.writestr("a.npy", npy(header, bytes(64)))
     with pytest.raises(FileFormatError, match=r"f\.npz"):
-        read_array_features(tmp_path / "f.npz", SPEC)
+        read_numpy_features(tmp_path / "f.npz", SPEC)
 
 
 def test_zip_bomb_is_rejected_by_its_directory(tmp_path, monkeypatch):
     monkeypatch.setattr("preimage.io.arrays.npy.MAX_ARRAY_BYTES", 1 << 20)
     np.savez_compressed(tmp_path / "f.npz", a=np.zeros((2, 1000, 1000)))
     assert (tmp_path / "f.npz").stat().st_size < 1 << 15
-    with pytest.raises(FileFormatError, match=r"16000128.*1048576"):
-        read_array_features(tmp_path / "f.npz", SPEC)
+    with pytest.raises(FileFormatError, match=r"1048576.*16000128"):
+        read_numpy_features(tmp_path / "f.npz", SPEC)

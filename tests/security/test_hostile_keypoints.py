@@ -30,16 +30,16 @@ MANY = 3_000_000
     [
         ("f.yml", YAML + b"[" * MANY, ""),
         ("f.yml", YAML + b"- " * MANY, ""),
-        ("f.yml", YAML + b"&a [1,2,3]\nb: &b [*a,*a]\n", "not a number"),
+        ("f.yml", YAML + b"&a [1,2,3]\nb: &b [*a,*a]\n", "number"),
         (
             "f.yml",
             YAML + b"!!opencv-matrix\n   rows: 99999999\n   cols: 99999999\n   dt: f\n   data: [ 1 ]",
-            "1 numbers",
+            "99999999 × 99999999.* 1",
         ),
         ("f.yml", YAML + b"!!opencv-matrix\n   rows: 1\n" * 40_000, "cols"),
         ("f.json", b'{"keypoints": ' + b"[" * MANY, ""),
         ("f.json", b'{"a": ' * (MANY // 3), "'keypoints'"),
-        ("f.json", b'{"keypoints": [' + b"9" * MANY + b"]}", "1 numbers|OpenCV.*7"),
+        ("f.json", b'{"keypoints": [' + b"9" * MANY + b"]}", "7 numbers.*1"),
         ("f.json", b'{"keypoints": {"type_id": "opencv-matrix", "rows": 5, "rows": 5', "cols"),
         (
             "f.xml",
@@ -58,10 +58,10 @@ MANY = 3_000_000
         ("f.xml", XML_MATRIX + b"<data>" * MANY + b"</keypoints>", "data"),
         ("f.json", b'{"keypoints": {"type_id": "opencv-matrix", ' + SHAPE + b'"data": [' * MANY + b"}", "data"),
         ("f.yml", YAML + b"!!opencv-matrix\n rows: 1\n cols: 7\n dt: f" + b"\n data: [" * MANY, "data"),
-        ("f.sift", b"1 " * (MANY // 4), "numbers.*keypoints"),
-        ("f.sift", b"9" * MANY, "1 numbers"),
-        ("f.sift", b"e" * MANY, "not a number"),
-        ("f.key", b"200000 128\n" + b"1 " * 100, "short"),
+        ("f.sift", b"1 " * (MANY // 4), "keypoints.*numbers"),
+        ("f.sift", b"9" * MANY, "numbers.* 1 "),
+        ("f.sift", b"e" * MANY, "number.*eee"),
+        ("f.key", b"200000 128\n" + b"1 " * 100, "truncated"),
         ("f.key", b"9" * MANY, "128"),
         ("f.txt", b"-1 128\n", "128"),
         ("f.txt", b"\xff\xfe1\x00", "128"),
@@ -95,7 +95,7 @@ def test_a_text_larger_than_any_image_has(tmp_path):
         assert_rejected(tmp_path / name, "zeros")
         with open(tmp_path / name, "r+b") as file:
             file.write(b"1 128\n" * 1000)
-        assert_rejected(tmp_path / name, "1099511627776 bytes")
+        assert_rejected(tmp_path / name, "bytes.*1099511627776")
 
 
 def npy(shape, descr="<f4", size=0):
@@ -113,7 +113,7 @@ def archive(path, members):
 @pytest.mark.parametrize(
     ("members", "words"),
     [
-        ({"a/keypoints.npy": npy((10**9, 4)), "a/descriptors.npy": npy((10**9, 128))}, "short"),
+        ({"a/keypoints.npy": npy((10**9, 4)), "a/descriptors.npy": npy((10**9, 128))}, "truncated"),
         (
             {"a/keypoints.npy": npy((5_000_000, 4), size=80_000_000), "a/descriptors.npy": npy((1, 128), size=512)},
             "keyp",
@@ -125,14 +125,14 @@ def archive(path, members):
             {"a/keypoints.npy": npy((1, 4), size=16), "a/descriptors.npy": npy((1, 128), size=512)},
             "scale.* 0",
         ),
-        ({"a/image_size.npy": npy((2,), "<f8", 16)}, "keypoints.*'a'"),
+        ({"a/image_size.npy": npy((2,), "<f8", 16)}, "'a'.*keypoints"),
         (
             {
                 "a/keypoints.npy": npy((0, 4)),
                 "a/descriptors.npy": npy((0, 128)),
                 "a/image_size.npy": npy((2,), "<f8", 16),
             },
-            "image size",
+            "image_size",
         ),
     ],
 )
@@ -143,7 +143,7 @@ def test_archives(tmp_path, members, words):
 def test_an_image_size_that_is_no_number(tmp_path):
     for values in ([np.nan, 5], [np.inf, 5], [1e300, 5]):
         np.savez(tmp_path / "f.npz", keypoints=FRAMES, descriptors=BYTES, image_size=np.array(values))
-        assert_rejected(tmp_path / "f.npz", "image size|NaN|infinity")
+        assert_rejected(tmp_path / "f.npz", "image_size|NaN|infinity")
 
 
 def test_a_member_that_inflates_to_more_than_it_says(tmp_path):
@@ -199,7 +199,7 @@ def test_hloc_files(tmp_path):
     attempt("relative", climbing)
     attempt("uncertainty.*/a/keypoints.*nan", uncertain)
     attempt("uncertainty.*/a/keypoints.*number", uncertain_text)
-    attempt("1000000000000 keypoints", many)
+    attempt("keypoints.*1000000000000", many)
 
 
 def test_colmaps_golden_database_has_nothing_left_over():

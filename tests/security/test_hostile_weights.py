@@ -71,11 +71,11 @@ TWO = np.ones(2, np.float32)
         (message(1, b"net"), "layers"),
         (message(100, message(1, b"data")), "weights"),
         (varint(100 << 3 | 2) + varint(1 << 62), rf"{1 << 62} bytes.*0"),
-        (message(100, varint(7 << 3 | 2) + varint(200), bytes(100)), r"field 7.*byte 3.*200 bytes.*100"),
-        (number(100, 5), r"field 100.*number.*bytes"),
+        (message(100, varint(7 << 3 | 2) + varint(200), bytes(100)), r"100 of 200 bytes.*field 7.*byte 3"),
+        (number(100, 5), r"field 100.*bytes.*varint"),
         (message(100, message(7, blob(TWO))), r"blobs.*name"),
         (_v2_layer(blob(TWO), name=b"\xff\xfe"), "decode"),
-        (_v2_layer(blob(TWO), name=b"n" * 2000), r"name.*2000 bytes"),
+        (_v2_layer(blob(TWO), name=b"n" * 2000), r"name.*1024 bytes.*2000"),
         (_v2_layer(data(TWO)), r"'conv1\.weight'.*blob.*shape"),
         (_v2_layer(shape([3]) + data(TWO)), r"'conv1\.weight'.*\(3,\).*2 values"),
         (_v2_layer(shape([1 << 40, 1 << 40]) + data(TWO)), "2 values"),
@@ -84,9 +84,9 @@ TWO = np.ones(2, np.float32)
         (_v2_layer(legacy_shape([1 << 31, 1 << 31]) + data(TWO)), "2 values"),
         (_v2_layer(shape([1] * 33) + data(TWO[:1])), r"shape.*32"),
         (_v2_layer(shape([1] * 33, packed=False) + data(TWO[:1])), r"shape.*32"),
-        (_v2_layer(shape([1]) + message(5, b"abc")), r"3 bytes.*4"),
+        (_v2_layer(shape([1]) + message(5, b"abc")), r"4.* 3"),
         (_v2_layer(shape([4]) + data(TWO) + data(TWO.astype(np.float64))), "single and double"),
-        (_v2_layer(shape([2]) + number(5, 7)), r"field 5.*number.*4 bytes"),
+        (_v2_layer(shape([2]) + number(5, 7)), r"field 5.*4 bytes.*varint"),
         (_v2_layer(blob(TWO)) * 2, r"two layers.*'conv1'"),
         (_v2_layer(*[blob(TWO)] * 101), "100 blobs"),
         (message(100, message(1, b"a")) * 10_001, "10000 layers"),
@@ -152,7 +152,7 @@ def test_a_pickle_with_code_does_not_run(tmp_path: Path, monkeypatch: pytest.Mon
     torch.save({"conv1.weight": _Evil()}, path, _use_new_zipfile_serialization=not legacy)
     with pytest.raises(FileFormatError, match="tensors") as caught:
         read(path)
-    assert "it holds a pickled posix.mkdir" in str(caught.value)
+    assert "it contains a pickled posix.mkdir" in str(caught.value)
     assert "weights_only" not in str(caught.value), "torch advises to run the code"
     path.write_bytes(pickle.dumps(_Evil()))
     with pytest.raises(FileFormatError, match="tensors"):
@@ -163,7 +163,7 @@ def test_a_pickle_with_code_does_not_run(tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ([torch.ones(2)], r"list.*state_dict"),
+        ([torch.ones(2)], r"state_dict.*list"),
         ({"epoch": 3}, "tensors"),
         ({"a": torch.eye(2).to_sparse()}, r"'a'.*sparse_coo"),
         ({"a": torch.ones(2, device="meta")}, r"'a'.*meta"),

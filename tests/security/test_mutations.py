@@ -25,7 +25,7 @@ from keypoint_files import GOLDEN, hloc_arrays, pictures
 from mutations import MUTATIONS, RECORDS, SPEC, STACK, mutated
 from preimage.errors import FileFormatError
 from preimage.io import decode_file, is_keypoint_file, list_images, read_keypoints, write_keypoints
-from preimage.io.arrays import read_foreign, write_foreign
+from preimage.io.arrays import read_array_file, write_array_file
 from preimage.io.weights import open_weights
 
 
@@ -45,9 +45,9 @@ class Format:
 DESCRIPTION_NEEDED = ("plain arrays", "'matlab'", "!=", "turned")
 
 
-def read_arrays(path: Path, layout: str | None = None) -> bool:
+def read_arrays(path: Path, convention: str | None = None) -> bool:
     try:
-        file = read_foreign(path, SPEC, layout)
+        file = read_array_file(path, SPEC, convention)
     except FileFormatError:
         raise
     except ValueError as error:
@@ -84,17 +84,17 @@ ARRAY_FORMATS = {
         ".npz", [lambda path: np.savez(path, STACK), lambda path: np.savez_compressed(path, STACK)], read_arrays
     ),
     "MATLAB file of the package": Format(
-        ".mat", [lambda path: write_foreign(path, SPEC, RECORDS, layout="matlab")], read_arrays
+        ".mat", [lambda path: write_array_file(path, SPEC, RECORDS, convention="matlab")], read_arrays
     ),
     "MATLAB file": Format(
         ".mat",
         [functools.partial(write_mat, compress=compress) for compress in (False, True)],
-        functools.partial(read_arrays, layout="matlab"),
+        functools.partial(read_arrays, convention="matlab"),
     ),
     "HDF5": Format(
         ".h5",
         [
-            lambda path: write_foreign(path, SPEC, RECORDS),
+            lambda path: write_array_file(path, SPEC, RECORDS),
             *(
                 functools.partial(write_hdf5, version=version, **options)
                 for version in ("earliest", "latest")

@@ -20,7 +20,7 @@ from conftest import Run
 from layer_networks import SIDE, VIEWS, ToyLayer, ToyNetwork, saved, tiny_inverter
 from preimage.inverters import Inverter
 from preimage.inverters.output_region import OutputRegion
-from preimage.io import decode_file, fit_image, write_png
+from preimage.io import decode_file, resize_and_center_crop, write_png
 from preimage.pipelines.evaluate import evaluate
 from preimage.representations import network_factory
 from preimage.studies.layers import LayersSummary, layers
@@ -68,7 +68,7 @@ def study(
 
 def _by_hand(layer: ToyLayer, inverter: Inverter, photos: list[Path]) -> tuple[float, float]:
     """The paper's normalized error, and the mean image's, in the plainest way."""
-    fitted = np.stack([fit_image(decode_file(photo), SIDE) for photo in photos])
+    fitted = np.stack([resize_and_center_crop(decode_file(photo), SIDE) for photo in photos])
     images = torch.from_numpy(fitted).permute(0, 3, 1, 2).contiguous()
     made = inverter(layer(images)).double()
     targets = VIEWS[layer.layer].of(images).double() / 255
@@ -119,7 +119,7 @@ def test_the_sheet_has_a_row_an_image_and_a_column_a_layer(
     assert page.shape[1] == 48 + 3 * (TILE + 12) - 12
     assert study.shown == tuple(photo.stem for photo in photos[:2])
     top = 24 + round((2 + 1.6) * 12)
-    fitted = fit_image(decode_file(photos[0]), SIDE)
+    fitted = resize_and_center_crop(decode_file(photos[0]), SIDE)
     square = page[top : top + TILE, 24 : 24 + TILE].astype(float)
     assert np.abs(square.mean(axis=(0, 1)) - fitted.mean(axis=(0, 1))).max() < 3, "first the photograph itself"
     images = torch.from_numpy(fitted).permute(2, 0, 1)[None]

@@ -239,7 +239,7 @@ def test_lists_of_keys(photo_folder: Path, tmp_path: Path, made: dict[str, Featu
     for text, words in (
         ("\n".join(lines[:-1]), r"19 keys.*20 images"),
         ("\n".join([*lines, "more"]), r"21 keys.*20 images"),
-        ("\n".join([*lines[:-1], lines[0]]), "one key"),
+        ("\n".join([*lines[:-1], lines[0]]), "key 'astronaut-0"),
         ("\n".join([*lines[:-1], "../up"]), "relative"),
     ):
         keys.write_text(text)

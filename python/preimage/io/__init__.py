@@ -1,4 +1,4 @@
-"""Files: images in, features in and out, every write atomic. The names load on first use."""
+"""Read and write images, features and keypoints. Writes are atomic; names are imported on first use."""
 
 from __future__ import annotations
 
@@ -6,9 +6,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from preimage.io.arrays import read_foreign, write_foreign
+    from preimage.io.arrays import read_array_file, write_array_file
     from preimage.io.atomic import atomic_write
-    from preimage.io.images import check_image, decode_file, decode_image, encode_png, fit_image, read_image, write_png
+    from preimage.io.feature_file import FeatureFile, FeatureRecord
+    from preimage.io.images import (
+        check_image,
+        decode_file,
+        decode_image,
+        encode_png,
+        read_image,
+        resize_and_center_crop,
+        write_png,
+    )
     from preimage.io.keypoints import (
         KeypointFile,
         KeypointRecord,
@@ -16,7 +25,6 @@ if TYPE_CHECKING:
         read_keypoints,
         write_keypoints,
     )
-    from preimage.io.records import FeatureFile, FeatureRecord
     from preimage.io.sources import ImageSource, Listing, find_images, list_images
 
 __all__ = [
@@ -32,23 +40,31 @@ __all__ = [
     "decode_image",
     "encode_png",
     "find_images",
-    "fit_image",
     "is_keypoint_file",
     "list_images",
-    "read_foreign",
+    "read_array_file",
     "read_image",
     "read_keypoints",
-    "write_foreign",
+    "resize_and_center_crop",
+    "write_array_file",
     "write_keypoints",
     "write_png",
 ]
 
 _HOMES = {
     "atomic": ("atomic_write",),
-    "arrays": ("read_foreign", "write_foreign"),
-    "images": ("check_image", "decode_file", "decode_image", "encode_png", "fit_image", "read_image", "write_png"),
+    "arrays": ("read_array_file", "write_array_file"),
+    "images": (
+        "check_image",
+        "decode_file",
+        "decode_image",
+        "encode_png",
+        "resize_and_center_crop",
+        "read_image",
+        "write_png",
+    ),
     "keypoints": ("KeypointFile", "KeypointRecord", "is_keypoint_file", "read_keypoints", "write_keypoints"),
-    "records": ("FeatureFile", "FeatureRecord"),
+    "feature_file": ("FeatureFile", "FeatureRecord"),
     "sources": ("ImageSource", "Listing", "find_images", "list_images"),
 }
 

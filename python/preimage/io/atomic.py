@@ -1,4 +1,4 @@
-"""Writing without half-written files, and the rules for image keys and for the files named after them."""
+"""Write files atomically, lock folders, and check image keys and the file names made of them."""
 
 from __future__ import annotations
 
@@ -22,34 +22,34 @@ except ImportError:  # not a POSIX system
 StrPath = str | os.PathLike[str]
 
 _NO_ROOM = {getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name)}
-LOCK = ".lock"  # in a folder that one process writes at a time
+LOCK = ".lock"  # lock file in a folder that one process writes at a time
 LONGEST_KEY = 1024  # characters
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]+(?:/[A-Za-z0-9_-]+)*")  # most keys, at a tenth of the full check's cost
 
 
 @contextlib.contextmanager
 def atomic_write(path: StrPath, *, unsynced: set[Path] | None = None) -> Iterator[BinaryIO]:
-    """Write a file that is either complete or not there.
+    """Write a file that is either complete or absent.
 
     Yields a binary file, open for writing, reading and seeking, under a temporary name (``.preimage-*.tmp``) in
-    the folder of `path`. When the block ends it is flushed, fsynced and renamed to `path`, and the folder is
-    fsynced. After any exception the temporary file is gone and what was at `path` is untouched. The folder must
-    exist; a link at `path` is followed.
+    the folder of `path`. When the block ends, the file is flushed, fsynced and renamed to `path`, and the folder is
+    fsynced. After any exception the temporary file is deleted and an earlier file at `path` is unchanged. The folder
+    must exist; a link at `path` is followed.
 
     Args:
-        path: of the file.
-        unsynced: takes the folder instead of its being fsynced, for who writes many files and calls `sync_folders` on
-            their folders once.
+        path: Path of the file.
+        unsynced: Set to which the folder is added instead of being fsynced. When writing many files, call
+            `sync_folders` on it once at the end.
 
     Raises:
-        FileNotFoundError: the folder does not exist.
-        ValueError: `path` names a folder, a device, or anything else that is not a plain file.
-        OSError: the system's own errors, such as a full disk, with the path.
+        FileNotFoundError: The folder does not exist.
+        ValueError: `path` is a folder, a device, or anything else that is not a regular file.
+        OSError: Any error of the operating system, such as a full disk, with the path.
     """
     target = Path(os.path.realpath(path))
     if target.exists() and not target.is_file():
         # Renaming over a device such as /dev/null would replace it for the whole machine.
-        raise ValueError(f"{os.fspath(path)}: is not a plain file and cannot be written to")
+        raise ValueError(f"{os.fspath(path)}: not a regular file, cannot be replaced")
     temporary = target.with_name(f".preimage-{secrets.token_hex(8)}.tmp")
     file = open(temporary, "x+b", buffering=1 << 20)  # noqa: SIM115 - closed in both branches
     try:
@@ -73,7 +73,7 @@ def atomic_write(path: StrPath, *, unsynced: set[Path] | None = None) -> Iterato
 
 @contextlib.contextmanager
 def naming_full_disk(path: StrPath) -> Iterator[None]:
-    """Add the path of the file that is written to an error of a full disk, which the system leaves out."""
+    """Add the path of the written file to disk-full errors, which do not contain it."""
     try:
         yield
     except OSError as error:
@@ -83,11 +83,11 @@ def naming_full_disk(path: StrPath) -> Iterator[None]:
 
 
 def sync_folders(folders: Iterable[Path]) -> None:
-    """Make the names of new files in the folders outlast a crash."""
+    """Fsync folders, so that new names in them survive a crash."""
     if os.name != "posix":
         return  # elsewhere a folder cannot be opened
     for folder in folders:
-        # The new files are in place by now: a file system that cannot sync folders is no reason to report a failure.
+        # The files are renamed already; some file systems cannot sync folders, which is no failure.
         with contextlib.suppress(OSError):
             descriptor = os.open(folder, os.O_RDONLY)
             try:
@@ -97,7 +97,7 @@ def sync_folders(folders: Iterable[Path]) -> None:
 
 
 def move_into_place(finished: Path, output: StrPath) -> None:
-    """Rename a file within one file system, and make the rename last. A link at `output` is followed."""
+    """Rename a file within one file system and sync its folder. A link at `output` is followed."""
     target = Path(os.path.realpath(output))
     os.replace(finished, target)
     sync_folders([target.parent])
@@ -105,16 +105,18 @@ def move_into_place(finished: Path, output: StrPath) -> None:
 
 @contextlib.contextmanager
 def folder_lock(folder: StrPath, wait: Callable[[float], None] | None = None) -> Iterator[None]:
-    """Hold a folder, made if it is not there, against other processes and threads that do the same.
+    """Hold an exclusive lock on a folder, which is created if it does not exist.
 
-    The lock is released when the process ends, also by a kill. Without support for locks it is not taken.
+    The lock is released when the process ends, even if it is killed. It is not taken where the operating system or
+    file system does not support locks.
 
     Args:
-        folder: the one to hold.
-        wait: called with the seconds waited so far, again and again, while another holds it; ``None`` raises then.
+        folder: Folder to lock.
+        wait: Function called repeatedly with the seconds waited so far while another process holds the lock. ``None``
+            raises instead of waiting.
 
     Raises:
-        ValueError: another process holds it, and there is no `wait`.
+        ValueError: Another process holds the lock and `wait` is ``None``.
     """
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)
@@ -139,21 +141,21 @@ def folder_lock(folder: StrPath, wait: Callable[[float], None] | None = None) ->
 
 
 def key_problem(key: object) -> str | None:
-    """Why `key` cannot name an image, or ``None`` when it can.
+    """Return why `key` is not a valid image key, or ``None`` if it is valid.
 
-    Keys become the names of output files, so they must be relative POSIX paths that stay inside the folder they
-    are joined to, on every system: no ``..``, no absolute path, no drive letter, no control character.
+    Keys become names of output files, so they must be relative POSIX paths that stay inside the folder they are
+    joined to, on every system: no ``..``, no absolute path, no drive letter, no control characters.
     """
     if not isinstance(key, str):
-        return f"a key is a string, got {type(key).__name__}"
+        return f"key must be a string, got {type(key).__name__}"
     if len(key) <= LONGEST_KEY and _PLAIN_KEY.fullmatch(key) and key != "__metadata__":
         return None
     shown = repr(key if len(key) <= 80 else key[:77] + "...")
     problem = None
     if not key or len(key) > LONGEST_KEY:
-        problem = f"has {len(key)} characters; 1 to {LONGEST_KEY} are right"
+        problem = f"must have 1 to {LONGEST_KEY} characters, got {len(key)}"
     elif re.search(r"[\x00-\x1f\x7f]", key):
-        problem = "holds a control character"
+        problem = "contains a control character"
     elif re.search(r"[\ud800-\udfff]", key):
         problem = "is not valid Unicode (a file name in another encoding?)"
     elif key == "__metadata__":
@@ -164,11 +166,10 @@ def key_problem(key: object) -> str | None:
 
 
 def as_key(name: str) -> str:
-    """Return the key for another program's name of an image.
+    """Return the key for an image name written by another program.
 
-    Databases and lists of names hold ``/data/a.jpg``, ``./a.jpg``, ``a//b.jpg`` or ``C:\\img\\a.jpg``: the drive, the
-    root and parts that say nothing are dropped, and ``/`` separates the rest. ``..`` stays, and is refused by
-    `key_problem`.
+    Names such as ``/data/a.jpg``, ``./a.jpg``, ``a//b.jpg`` or ``C:\\img\\a.jpg`` are split at slashes and backslashes;
+    the drive, the root and empty or ``.`` parts are dropped. ``..`` is kept, and rejected by `key_problem`.
     """
     if _PLAIN_KEY.fullmatch(name):
         return name
@@ -177,7 +178,11 @@ def as_key(name: str) -> str:
 
 
 def as_keys(names: Iterable[str]) -> list[str]:
-    """Return `as_key` of every name; ``ValueError`` if one cannot be a key, or two images have the same."""
+    """Return `as_key` of every name.
+
+    Raises:
+        ValueError: A name cannot be a key, or two images have the same key.
+    """
     found: dict[str, str] = {}
     for name in names:
         key = as_key(name) if isinstance(name, str) else name
@@ -185,22 +190,22 @@ def as_keys(names: Iterable[str]) -> list[str]:
             raise ValueError(problem if key == name else f"{problem} (of {name!r:.80})")
         if key in found:
             both = f"{found[key]!r:.80} twice" if found[key] == name else f"{found[key]!r:.80} and {name!r:.80}"
-            raise ValueError(f"two images have one key, {key!r:.80}: {both}")
+            raise ValueError(f"key {key!r:.80} is used for two images: {both}")
         found[key] = name
     return list(found)
 
 
-_DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d) *(\..*)?", re.IGNORECASE)  # files that Windows does not make
-IGNORES_CASE = os.name == "nt" or sys.platform == "darwin"  # A.png and a.png are one file there
+_DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d) *(\..*)?", re.IGNORECASE)  # reserved file names of Windows
+IGNORES_CASE = os.name == "nt" or sys.platform == "darwin"  # A.png and a.png are the same file there
 
 
 def file_problem(keys: Iterable[str], *, windows: bool = os.name == "nt", folded: bool = IGNORES_CASE) -> str | None:
-    """Return why the files named after these keys cannot all be made on this system, or ``None`` when they can.
+    """Return why this system cannot hold files named after the keys, or ``None`` if it can.
 
     Args:
-        keys: as `key_problem` permits them; each names a file ``KEY.png`` or the like.
-        windows: whether the names have to be such as Windows allows.
-        folded: whether names that differ in case only, or in how accents are composed, are one file.
+        keys: Valid keys (see `key_problem`), each the name of a file such as ``KEY.png``.
+        windows: Whether the names must be valid on Windows.
+        folded: Whether names that differ only in case or Unicode normalization are the same file.
     """
     seen: dict[str, str] = {}
     for key in keys:
@@ -210,19 +215,19 @@ def file_problem(keys: Iterable[str], *, windows: bool = os.name == "nt", folded
             or any(map(_DEVICE.fullmatch, parts))
             or any(folder.endswith((" ", ".")) for folder in folders)
         ):
-            return f"key {key!r:.80} is no name for a file on Windows"
+            return f"key {key!r:.80} is not a valid file name on Windows"
         if folded:
             other = seen.setdefault(unicodedata.normalize("NFC", key).casefold(), key)
             if other is not key:
-                return f"keys {other!r:.80} and {key!r:.80} name one file on this system, which ignores case"
+                return f"keys {other!r:.80} and {key!r:.80} are the same file on this system, which ignores case"
     return None
 
 
 def files_below(folder: str, prefix: str = "", *, links: list[str] | None = None) -> Iterator[tuple[str, str]]:
-    """(path below the folder, ``/`` between parts, behind `prefix`; path) of every file, by name.
+    """Yield the relative path (``/`` between parts, after `prefix`) and the path of every file, sorted by name.
 
-    Without names that begin with a dot, such as the ``._photo.jpg`` that macOS leaves, and without links to folders
-    and links to nothing, which are appended to `links`.
+    Names that begin with a dot are omitted, such as the ``._photo.jpg`` of macOS. So are links to folders and broken
+    links, which are appended to `links`.
     """
     with os.scandir(folder) as scan:
         entries = sorted(scan, key=lambda entry: entry.name)

@@ -1,6 +1,6 @@
-"""Read what an encoded image says about itself, before anything is decoded or allocated.
+"""Read the headers of encoded images, before anything is decoded or allocated.
 
-Every function raises ``ValueError``, ``IndexError`` or ``struct.error`` on bytes that break the format.
+Every function raises ``ValueError``, ``IndexError`` or ``struct.error`` for invalid files.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import struct
 from dataclasses import dataclass
 
 from preimage.io import jpeg, png, tiff
-from preimage.io.signatures import SIGNATURE_BYTES, describe_file
+from preimage.io.file_types import SIGNATURE_BYTES, describe_signature
 
-_MOST_SEGMENTS = 100_000  # in a JPEG or WebP; more would only cost time
+_MOST_SEGMENTS = 100_000  # in a JPEG or WebP; bounds the time
 _FORMATS = "PNG, JPEG, GIF, BMP, WebP and TIFF"
 _JPEG_FILL = re.compile(rb"\xff+")
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -20,18 +20,18 @@ _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 @dataclass
 class ImageHeader:
-    """The facts the decoder cannot be trusted, or is not able, to act upon.
+    """Properties of an encoded image that OpenCV ignores or handles wrongly.
 
     Attributes:
-        format: the name for messages.
-        width: pixels, as stored (before rotation).
-        height: pixels, as stored.
-        orientation: EXIF's 1…8 that the caller has to undo; 1 for TIFF, which OpenCV turns itself.
-        transparent_gray: the sample value a gray PNG declares transparent.
-        alpha: whether a fourth channel is alpha; TIFF may hold anything in it.
-        premultiplied: whether colors were multiplied by alpha; ``None`` where alpha is always straight.
-        inverted: TIFF in which 0 is white.
-        opencv: the first version of OpenCV that reads such a file.
+        format: Name of the format.
+        width: Stored width in pixels, before rotation.
+        height: Stored height in pixels, before rotation.
+        orientation: EXIF orientation 1 to 8 that the caller must undo; 1 for TIFF, which OpenCV rotates.
+        transparent_gray: Gray value that a PNG declares transparent, or ``None``.
+        alpha: Whether a fourth channel is alpha; in TIFF it can be anything.
+        premultiplied: Whether colors are multiplied by alpha; ``None`` for formats where they never are.
+        inverted: Whether 0 is white (TIFF).
+        opencv: First version of OpenCV that reads the file.
     """
 
     format: str
@@ -61,16 +61,16 @@ def read_header(data: bytes) -> ImageHeader:
         return _webp(data)
     if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         return _tiff(data)
-    if what := describe_file(data[:SIGNATURE_BYTES]):
-        raise ValueError(f"{what}; images in the formats {_FORMATS} are read")
+    if what := describe_signature(data[:SIGNATURE_BYTES]):
+        raise ValueError(f"{what}; supported image formats are {_FORMATS}")
     raise ValueError(f"not an image in a known format ({_FORMATS})")
 
 
 def check_complete(data: bytes, header: ImageHeader) -> bytes:
-    """Complete `header` from what follows, and return the bytes to decode.
+    """Check the rest of a file, complete `header` from it, and return the bytes to decode.
 
-    Cut or damaged files that decoders would show half gray, black or as noise are refused. Of a PNG
-    only the default image is left, see `preimage.io.png`.
+    Truncated or damaged files that decoders would show partly gray, black or as noise are rejected. A PNG is reduced
+    to its default image, see `preimage.io.png`.
     """
     if header.format == "PNG":
         image = png.read_png(data)
@@ -127,7 +127,7 @@ def _webp(data: bytes) -> ImageHeader:
     if kind == b"VP8X":
         width, height = (int.from_bytes(body[at : at + 3], "little") + 1 for at in (4, 7))
         orientation = _webp_orientation(data) if body[0] & 8 else 1
-        body[9]  # IndexError if cut short
+        body[9]  # IndexError if truncated
         animated = bool(body[0] & 2)
     elif kind == b"VP8L":
         (bits,) = struct.unpack_from("<I", body, 1)
@@ -152,7 +152,7 @@ def _webp_orientation(data: bytes) -> int:
 
 
 def _tiff(data: bytes) -> ImageHeader:
-    tags = tiff.read_layout(data)
+    tags = tiff.read_image_tags(data)
     extra = tags.get(tiff.EXTRA, (0,))[0]
     return ImageHeader(
         "TIFF",
@@ -165,7 +165,7 @@ def _tiff(data: bytes) -> ImageHeader:
 
 
 def exif_orientation(exif: bytes) -> int:
-    """The orientation 1…8 in an EXIF block; 1 if it has none, or is damaged: no reason to refuse an image."""
+    """Return the orientation, 1 to 8, in an EXIF block; 1 if it is missing or the block is damaged."""
     try:
         (orientation, *_) = tiff.read_tags(exif, {tiff.ORIENTATION}).get(tiff.ORIENTATION, (1,))
     except (ValueError, IndexError, struct.error):

@@ -1,4 +1,4 @@
-"""Images in and out: one decoding function, the same for every format, safe on any bytes."""
+"""Decode, read, resize and write images. Decoding behaves the same for all formats and is safe on any bytes."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ MAX_PIXELS = 178_956_970  # width × height; half a gigabyte of RGB
 _TO_8_BIT = ((np.arange(65536) + 128) // 257).astype(np.uint8)  # rounds x / 257; 257 is odd, so there are no ties
 
 
-# On photographs a fifth smaller than with OpenCV's own choice, the filter SUB. Without a search for repetitions, which
-# photographs do not have, the encoder is a quarter faster.
+# Paeth makes files of photographs a fifth smaller than SUB, OpenCV's default. Huffman-only compression skips the
+# search for repetitions, which photographs do not have, and is a quarter faster.
 _PAETH = (cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_PAETH, cv2.IMWRITE_PNG_STRATEGY)
 _PNG = (*_PAETH, cv2.IMWRITE_PNG_STRATEGY_RLE)
 _PNG_OF_PHOTOGRAPH = (*_PAETH, cv2.IMWRITE_PNG_STRATEGY_HUFFMAN_ONLY)
 
-_log: Any = getattr(cv2.utils, "logging", cv2)  # where OpenCV 5 and OpenCV 4 keep get- and setLogLevel
+_log: Any = getattr(cv2.utils, "logging", cv2)  # module with getLogLevel and setLogLevel in OpenCV 5 and 4
 _SILENT = 0
 _OPENCV = tuple(map(int, cv2.__version__.split(".")[:2]))
 
 
-class _PoliteOpenCV:
-    """OpenCV with one thread and no messages on stderr, for as long as any thread of ours is inside.
+class _QuietOpenCV:
+    """Context in which OpenCV uses one thread and prints nothing to stderr.
 
-    Both are settings of the whole process, so they are put back when the last one leaves. One thread, because
-    callers decode many images side by side; no messages, because every failure becomes an exception.
+    Both are settings of the process; they are restored when the last thread leaves the context. One thread, because
+    callers decode many images in parallel; no messages, because every failure becomes an exception.
     """
 
     def __init__(self) -> None:
@@ -69,62 +69,63 @@ class _PoliteOpenCV:
                     _log.setLogLevel(self._found[1])
 
 
-_polite_opencv = _PoliteOpenCV()
+_quiet_opencv = _QuietOpenCV()
 
 
 def decode_image(data: bytes, *, name: str, max_pixels: int = MAX_PIXELS) -> Image:
-    """Decode an image to 8-bit RGB, upright.
+    """Decode an image to upright 8-bit RGB.
 
-    - Rotation: EXIF's orientation (all 8; of TIFF its own tag) is applied.
-    - 16 bits a sample: divided by 257 and rounded. Other than 8 or 16 bits (floating point): refused.
-    - Gray, with 1 to 16 bits: three equal channels.
-    - Alpha, and a PNG's transparent color: composited over white. A gray TIFF's alpha is ignored, as is BMP's.
-    - Palettes are looked up; CMYK is converted without a color profile.
-    - Color profiles and gamma tags are ignored: the samples count as sRGB.
-    - Of several pages (TIFF) or frames (GIF, WebP) the first is taken; of an animated PNG the default image, which
-      programs without animation show, whether it is one of the frames or not.
+    - The EXIF orientation (for TIFF, the orientation tag) is applied.
+    - Samples of 16 bits are divided by 257 and rounded; floating-point samples are rejected.
+    - Gray images of 1 to 16 bits become three equal channels.
+    - Alpha, and the transparent color of PNG, is composited over white. Alpha of gray TIFF and of BMP is ignored.
+    - Palettes are expanded; CMYK is converted without a color profile.
+    - Color profiles and gamma tags are ignored; samples are taken as sRGB.
+    - The first page (TIFF) or frame (GIF, WebP) is used; for animated PNG the default image, whether or not it is one
+      of the frames.
     - TIFF: gray (with alpha), RGB and RGBA of 8 or 16 bits, palettes of 4 or 8 bits, gray of 1 bit, CMYK and YCbCr of
-      8 bits; channels stored one after the other (planar configuration 2) of 8 bits only. A fourth channel counts as
-      alpha where the file says so. Other layouts are refused: OpenCV decodes some of them wrongly.
-    - Damage: what checksums and lengths show (PNG; TIFF without compression or with Deflate) and every cut file is
-      refused, also a JPEG that lacks only its end marker. Damage inside a JPEG's or lossy WebP's data, or in a TIFF's
-      LZW or PackBits data, can go unnoticed: these have no checksum.
+      8 bits; planar configuration 2 with 8 bits only. A fourth channel is alpha only if the file marks it so. Other
+      variants are rejected, because OpenCV decodes some of them wrongly.
+    - Truncated files are rejected, even a JPEG that lacks only its end marker, and so is damage that checksums and
+      lengths reveal (PNG; TIFF without compression or with Deflate). Damage inside the data of JPEG, lossy WebP, and
+      LZW or PackBits TIFF can go unnoticed, because these have no checksum.
 
     Args:
-        data: the encoded bytes: PNG, JPEG, BMP, WebP or TIFF, and GIF from OpenCV 4.12 on (animated WebP from 4.11).
-        name: what error messages call the image.
-        max_pixels: largest width × height; checked in the header, before anything is allocated.
+        data: Encoded image: PNG, JPEG, BMP, WebP or TIFF; GIF with OpenCV 4.12 or later, animated WebP with 4.11.
+        name: Name of the image in error messages.
+        max_pixels: Largest accepted width × height, checked in the header before anything is allocated.
 
     Returns:
         (H, W, 3) uint8, RGB, contiguous.
 
     Raises:
-        FileFormatError: not an image, truncated, damaged, or too large.
+        FileFormatError: The data is not an image, is truncated or damaged, or the image is too large.
     """
-    header, sound = _checked(data, name, max_pixels)
-    samples = _decode(sound, header, name)
+    header, still = _checked(data, name, max_pixels)
+    samples = _decode(still, header, name)
     if header.inverted and samples.dtype == np.uint16:
-        samples = 65535 - samples  # OpenCV turns white-is-zero round for 8 bits only
+        samples = 65535 - samples  # OpenCV inverts white-is-zero for 8 bits only
     rgb = _to_rgb(samples, header)
     return np.ascontiguousarray(_upright(rgb, header.orientation))
 
 
 def check_image(data: bytes, *, name: str, max_pixels: int = MAX_PIXELS) -> ImageHeader:
-    """Read the header of an encoded image and look for its end, without decoding it.
+    """Read the header of an encoded image and check that the file is complete, without decoding it.
 
     Args:
-        data: the encoded bytes.
-        name: what error messages call the image.
-        max_pixels: largest width × height.
+        data: Encoded image.
+        name: Name of the image in error messages.
+        max_pixels: Largest accepted width × height.
 
     Raises:
-        FileFormatError: not an image, cut short, or too large. Damage in between shows only when it is decoded.
+        FileFormatError: The data is not an image, is truncated, or the image is too large. Other damage is found only
+            by decoding.
     """
     return _checked(data, name, max_pixels)[0]
 
 
 def _checked(data: bytes, name: str, max_pixels: int) -> tuple[ImageHeader, bytes]:
-    """Return the header, and the bytes to decode: those of a still image."""
+    """Return the header, and the bytes of a still image to decode."""
     try:
         header = read_header(data)
         _check_size(header, max_pixels)
@@ -139,31 +140,31 @@ def _check_size(header: ImageHeader, max_pixels: int) -> None:
     if header.width < 1 or header.height < 1:
         raise ValueError(f"a {header.format} of {header.width} × {header.height} pixels")
     if header.width * header.height > max_pixels:
-        raise ValueError(f"{header.width} × {header.height} pixels are more than the {max_pixels} allowed (max_pixels)")
+        raise ValueError(f"{header.width} × {header.height} pixels; at most {max_pixels} are allowed (max_pixels)")
 
 
 def _decode(data: bytes, header: ImageHeader, name: str) -> NDArray[Any]:
     try:
-        with _polite_opencv():
+        with _quiet_opencv():
             samples = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except (cv2.error, MemoryError) as error:
         raise FileFormatError(name, f"this {header.format} cannot be decoded: {error}") from error
     if samples is None and header.opencv > _OPENCV:
         needed = ".".join(map(str, header.opencv))
-        raise FileFormatError(name, f"this {header.format} needs OpenCV {needed} or later, here is {cv2.__version__}")
+        raise FileFormatError(name, f"this {header.format} needs OpenCV {needed} or later, got {cv2.__version__}")
     if samples is None:
         raise FileFormatError(name, f"a truncated, damaged or unsupported {header.format}")
     if samples.dtype not in (np.uint8, np.uint16):
-        raise FileFormatError(name, f"samples are {samples.dtype}; images of 8 or 16 bits are right")
+        raise FileFormatError(name, f"samples must have 8 or 16 bits, got {samples.dtype}")
     if samples.shape[0] * samples.shape[1] != header.width * header.height:
-        raise FileFormatError(name, f"a {header.format} that contradicts itself about its size")
+        raise FileFormatError(name, f"a damaged {header.format}: its header states another size than its data")
     if samples.ndim == 3 and samples.shape[2] not in (1, 3, 4):
-        raise FileFormatError(name, f"{samples.shape[2]} channels; 1, 3 or 4 are right")
+        raise FileFormatError(name, f"an image must have 1, 3 or 4 channels, got {samples.shape[2]}")
     return np.asarray(samples)
 
 
 def _to_rgb(samples: NDArray[Any], header: ImageHeader) -> Image:
-    """OpenCV's (H, W), (H, W, 3) BGR or (H, W, 4) BGRA, 8 or 16 bits, to (H, W, 3) RGB of 8 bits."""
+    """Convert OpenCV's (H, W), (H, W, 3) BGR or (H, W, 4) BGRA of 8 or 16 bits to (H, W, 3) 8-bit RGB."""
     alpha: NDArray[Any] | None = None
     top = np.iinfo(samples.dtype).max
     if samples.ndim == 2 or samples.shape[2] == 1:
@@ -175,7 +176,7 @@ def _to_rgb(samples: NDArray[Any], header: ImageHeader) -> Image:
         color = samples[..., 2::-1]
         alpha = samples[..., 3] if samples.shape[2] == 4 and header.alpha else None
     if alpha is not None and alpha.min() < top:
-        # libtiff multiplies 8-bit colors by alpha while reading, whatever the file said.
+        # libtiff always multiplies 8-bit colors by alpha while reading.
         multiplied = header.premultiplied is not None and (header.premultiplied or top == 255)
         color = _over_white(color, alpha[..., None], multiplied=multiplied)
     return _TO_8_BIT[color] if top == 65535 else color
@@ -184,8 +185,7 @@ def _to_rgb(samples: NDArray[Any], header: ImageHeader) -> Image:
 def _over_white(color: NDArray[Any], alpha: NDArray[Any], *, multiplied: bool) -> NDArray[Any]:
     kind = color.dtype
     top = int(np.iinfo(kind).max)
-    # Every array is widened before any arithmetic, so that no rule for the type of mixed operands matters. The square
-    # of `top` plus its half just fits.
+    # Widen all arrays before any arithmetic, so that type promotion does not matter. top² + top / 2 just fits.
     wide = np.uint16 if top == 255 else np.uint32
     samples: NDArray[Any] = color.astype(wide)
     opaque: NDArray[Any] = alpha.astype(wide)
@@ -203,9 +203,10 @@ def _upright(image: Image, orientation: int) -> Image:
 
 
 def read_image(path: StrPath, *, max_pixels: int = MAX_PIXELS) -> torch.Tensor:
-    """Read an image file as a tensor (3, H, W) uint8 RGB, as torchvision's `read_image` does; errors as `decode_image`.
+    """Read an image file as a tensor (3, H, W) uint8 RGB, as `torchvision.io.read_image` does.
 
-    Images are turned upright and laid over white where they are transparent; `decode_file` gives the NumPy array.
+    Images are rotated upright and composited over white where they are transparent, see `decode_image`, which also
+    lists the errors raised. `decode_file` returns a NumPy array.
     """
     import torch
 
@@ -213,19 +214,19 @@ def read_image(path: StrPath, *, max_pixels: int = MAX_PIXELS) -> torch.Tensor:
 
 
 def decode_file(path: StrPath, *, max_pixels: int = MAX_PIXELS) -> Image:
-    """Decode an image file to (H, W, 3) uint8 RGB, as `decode_image` does and with its errors."""
+    """Read an image file as an array (H, W, 3) uint8 RGB, see `decode_image`."""
     source = ImageSource(Path(path).stem, str(path))
     return decode_image(source.read(), name=source.name, max_pixels=max_pixels)
 
 
-def fit_image(image: Image, size: int | None) -> Image:
-    """The center square of an image, size × size pixels; ``None`` leaves the image as it is.
+def resize_and_center_crop(image: Image, size: int | None) -> Image:
+    """Crop the center square of an image and resize it.
 
-    The square is cut first, then resized: by area averaging when that shrinks it, bicubically when it enlarges.
+    The square is cropped before it is resized, with area averaging to shrink and bicubic interpolation to enlarge.
 
     Args:
         image: (H, W, 3) uint8.
-        size: pixels, >= 1, or ``None``.
+        size: Side of the result in pixels, at least 1; ``None`` returns the image unchanged.
 
     Returns:
         (size, size, 3) uint8, contiguous.
@@ -234,36 +235,43 @@ def fit_image(image: Image, size: int | None) -> Image:
     if size is None:
         return image
     if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-        raise ValueError(f"size is a whole number of pixels >= 1 or None, got {size!r}")
+        raise ValueError(f"size must be a positive integer or None, got {size!r}")
     height, width = image.shape[:2]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
-    # Cut before resizing: a strip of 1 × 1,000,000 pixels would become 256 times that first.
+    # Resizing first would enlarge an image of 1 × 1,000,000 pixels to 256 × 256,000,000.
     square = np.ascontiguousarray(image[top : top + side, left : left + side])
     if side == size:
         return square
-    with _polite_opencv():
+    with _quiet_opencv():
         interpolation = cv2.INTER_AREA if size < side else cv2.INTER_CUBIC
         return np.asarray(cv2.resize(square, (size, size), interpolation=interpolation), np.uint8)
 
 
 def write_png(path: StrPath, image: Image) -> None:
-    """Write (H, W, 3) uint8 RGB as PNG, atomically; ``TypeError`` / ``ValueError`` for another array."""
+    """Write an image (H, W, 3) uint8 RGB as PNG, atomically.
+
+    Raises:
+        TypeError, ValueError: The image is not an array of this dtype and shape.
+    """
     encoded = encode_png(image)
     with atomic_write(path) as file:
         file.write(encoded)
 
 
 def encode_png(image: Image, *, photograph: bool = False) -> memoryview:
-    """Return (H, W, 3) uint8 RGB as the bytes of a PNG file; ``TypeError`` / ``ValueError`` for another array.
+    """Encode an image as PNG.
 
     Args:
-        image: the picture.
-        photograph: it has no flat areas, which then would take more space than needed.
+        image: (H, W, 3) uint8, RGB.
+        photograph: Use faster compression, which makes larger files of images with flat areas.
+
+    Raises:
+        TypeError, ValueError: The image is not an array of this dtype and shape.
     """
     _check_image(image)
     options = _PNG_OF_PHOTOGRAPH if photograph else _PNG
-    with _polite_opencv():
+    with _quiet_opencv():
         done, encoded = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
     if not done:
         raise ValueError(f"OpenCV cannot encode an image of shape {image.shape} as PNG")
@@ -273,6 +281,6 @@ def encode_png(image: Image, *, photograph: bool = False) -> memoryview:
 def _check_image(image: object) -> None:
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
         what = getattr(image, "dtype", type(image).__name__)
-        raise TypeError(f"an image is a NumPy array of uint8, got {what}")
+        raise TypeError(f"image must be a NumPy array of uint8, got {what}")
     if image.ndim != 3 or image.shape[2] != 3 or min(image.shape) < 1:
-        raise ValueError(f"an image has shape (H, W, 3), got {image.shape}")
+        raise ValueError(f"image must have shape (H, W, 3), got {image.shape}")

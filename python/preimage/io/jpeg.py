@@ -1,4 +1,4 @@
-"""JPEG files: their segments, and whether all of the image data can be there."""
+"""Check that JPEG files have an end marker and enough image data."""
 
 from __future__ import annotations
 
@@ -7,23 +7,26 @@ import re
 import struct
 from collections.abc import Iterator
 
-_MOST_SEGMENTS = 100_000  # more would only cost time
+_MOST_SEGMENTS = 100_000  # bounds the time
 _MARKER = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]")  # not a stuffed zero, nor a restart marker
 _RESTART = re.compile(rb"\xff[\xd0-\xd7]")
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_SEQUENTIAL, _PROGRESSIVE = (0xC0, 0xC1), 0xC2  # with Huffman codes, which all but every JPEG has
+_SEQUENTIAL, _PROGRESSIVE = (0xC0, 0xC1), 0xC2  # Huffman-coded; arithmetic coding is hardly ever used
 
-_Component = tuple[int, int]  # horizontal and vertical sampling
+_Component = tuple[int, int]  # horizontal and vertical sampling factors
 
 
 def check_jpeg(data: bytes) -> None:
-    """Raise ``ValueError`` for a JPEG that is cut, or whose scans are too short for its blocks.
+    """Check that a JPEG is not truncated.
 
-    libjpeg fills what is missing with gray. JPEG data has no checksum: a scan that is damaged inside, or cut but long
-    enough for the simplest picture of its size, goes unnoticed.
+    libjpeg fills missing blocks with gray. JPEG has no checksum: a scan that is damaged inside, or truncated but long
+    enough for the simplest image of its size, goes unnoticed.
+
+    Raises:
+        ValueError: There is no end marker, or a scan is too short for its number of blocks.
     """
     frame: _Frame | None = None
-    shortest: dict[int, int] = {}  # bits of the shortest code, by class and number of the Huffman table
+    shortest: dict[int, int] = {}  # bits of the shortest code, by class and index of the Huffman table
     interval = 0
     for marker, body, end, following in _segments(data):
         if marker in _FRAMES and frame is None:
@@ -37,8 +40,8 @@ def check_jpeg(data: bytes) -> None:
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int, int, int]]:
-    """(marker, start of the body, its end, next marker) of all segments; ``ValueError`` without an end marker."""
-    # Thumbnails inside segments have end markers of their own, so segments are stepped over, never searched.
+    """Yield marker, start and end of the body, and position of the next marker for all segments."""
+    # Thumbnails inside segments contain end markers, so segment bodies are skipped, not searched.
     match = _MARKER.search(data, 2)
     for _ in range(_MOST_SEGMENTS):
         if match is None:
@@ -48,7 +51,7 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int, int]]:
         if marker == 0xD9:
             return
         length = 0
-        if marker != 0x01:  # the one other marker without a length
+        if marker != 0x01:  # the only other marker without a length
             (length,) = struct.unpack_from(">H", data, position)
         match = _MARKER.search(data, position + length)
         if length:
@@ -66,7 +69,7 @@ def _shortest_codes(tables: bytes) -> dict[int, int]:
 
 
 class _Frame:
-    """A frame header, for the least number of bits that its scans can have."""
+    """Frame header, from which the minimum number of bits of each scan follows."""
 
     def __init__(self, marker: int, data: bytes, body: int) -> None:
         self._marker = marker
@@ -76,18 +79,18 @@ class _Frame:
             self._components[data[at]] = data[at + 1] >> 4, data[at + 1] & 15
         sampling = self._components.values()
         if not sampling or not all(1 <= factor <= 4 for pair in sampling for factor in pair):
-            raise ValueError("a damaged JPEG: sampling factors outside of 1 to 4")
+            raise ValueError("a damaged JPEG: sampling factors must be 1 to 4")
         self._across, self._down = max(pair[0] for pair in sampling), max(pair[1] for pair in sampling)
 
     def check_scan(self, data: bytes, body: int, start: int, end: int, shortest: dict[int, int], interval: int) -> None:
-        """Compare the bytes of a scan, from `start` to `end`, with the least that its blocks take."""
+        """Compare the length of a scan, from `start` to `end`, with the minimum that its blocks need."""
         count = data[body]
         chosen = [(data[at], data[at + 1]) for at in range(body + 1, body + 1 + 2 * count, 2)]
         if not all(number in self._components for number, _ in chosen):
             raise ValueError("a damaged JPEG: a scan of a channel that does not exist")
         first_pass = data[body + 1 + 2 * count] == 0 and data[body + 3 + 2 * count] >> 4 == 0
         if self._marker not in _SEQUENTIAL and not (self._marker == _PROGRESSIVE and first_pass):
-            return  # later passes may skip any number of blocks with one code
+            return  # later passes can skip any number of blocks with one code
         units, blocks = self._units(chosen)
         bits = 0
         for (_, tables), times in zip(chosen, blocks, strict=True):
@@ -96,13 +99,13 @@ class _Frame:
                 code += shortest.get(0x10 | tables & 15, 1)
             bits += times * units * code
         if 8 * (end - start) < bits:
-            raise ValueError(f"a damaged JPEG: a scan of {end - start} bytes, at least {-(-bits // 8)} are needed")
+            raise ValueError(f"a damaged JPEG: a scan needs at least {-(-bits // 8)} bytes, got {end - start}")
         expected = -(-units // interval) - 1 if interval else 0
         if interval and (found := len(_RESTART.findall(data, start, end))) < expected:
-            raise ValueError(f"a damaged JPEG: {found} of {expected} restart markers are there")
+            raise ValueError(f"a damaged JPEG: {found} of {expected} restart markers")
 
     def _units(self, chosen: list[tuple[int, int]]) -> tuple[int, list[int]]:
-        """Units that the scan is coded in, and the blocks of 8 × 8 samples of each channel in one of them."""
+        """Return the number of minimum coded units of a scan, and each channel's 8 × 8 blocks in one of them."""
         if len(chosen) > 1:
             wide, high = 8 * self._across, 8 * self._down
             blocks = [self._components[number][0] * self._components[number][1] for number, _ in chosen]

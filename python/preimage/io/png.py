@@ -1,7 +1,7 @@
-"""PNG files: every chunk and the image data checked, and reduced to what a decoder of still images needs.
+"""Check all chunks and the image data of PNG files, and reduce them to what decoding a still image needs.
 
-OpenCV's decoders of animated PNGs differ from version to version in the frame they take, show damaged frames black or
-crash, and libpng writes its complaints to stderr. Neither happens with files that went through here.
+Depending on its version, OpenCV decodes another frame of an animated PNG, shows damaged frames black, or crashes, and
+libpng prints warnings to stderr. The files returned from here avoid both.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ import numpy as np
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 _MOST_CHUNKS = 1_000_000
-_PIECE = 1 << 20  # bytes of image data looked at at once
+_PIECE = 1 << 20  # bytes of image data inflated at once
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by color type
 _DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
-# Of an interlaced image: first column and row of each pass, and its steps across and down.
+# First column, first row, column step and row step of each pass of an interlaced image.
 _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 
 
 @dataclass
 class Png:
-    """Hold what a PNG file contains besides its size.
+    """Contents of a PNG file.
 
     Attributes:
-        still: the file with the default image alone: header, palette, transparency and image data.
-        exif: the EXIF block, or ``None``.
-        transparent_gray: the sample value declared transparent, spread over 8 bits as OpenCV spreads the samples.
+        still: PNG file of the default image: header, palette, transparency and image data only.
+        exif: EXIF block, or ``None``.
+        transparent_gray: Gray value declared transparent, scaled to 8 bits as OpenCV scales the samples.
     """
 
     still: bytes
@@ -46,15 +46,15 @@ class _Chunks:
 
 
 def read_png(data: bytes) -> Png:
-    """Check a whole PNG file and return its default image as a file of its own.
+    """Check a whole PNG file and return its default image as a separate PNG file.
 
-    The default image is what viewers without animation show. Animation (``acTL``, ``fcTL``, ``fdAT``), texts, color
+    The default image is what viewers without animation show. Animation (``acTL``, ``fcTL``, ``fdAT``), text, color
     profiles and all other chunks that do not change it are left out.
 
     Raises:
-        ValueError: a chunk whose checksum is wrong, a header or palette that breaks the format, or image data that is
-            no zlib stream, too short, or filtered in an unknown way.
-        IndexError, struct.error: the file is cut short.
+        ValueError: A chunk has a wrong checksum, the header or palette is invalid, or the image data is not a zlib
+            stream, is too short, or uses an unknown filter.
+        IndexError, struct.error: The file is truncated.
     """
     header = struct.unpack_from(">IIBBBBB", data, 16)
     _, _, depth, color, packing, filtering, interlace = header
@@ -100,10 +100,10 @@ def _read_chunks(data: bytes) -> _Chunks:
         elif kind == b"IEND":
             return chunks
         elif kind != b"IHDR" and not kind[0] & 32:
-            # A capital first letter: the picture cannot be shown without it, as in the PNGs inside iPhone apps (CgBI).
-            raise ValueError(f"a PNG that is not read: it needs an unknown chunk {kind!r}")
+            # An uppercase first letter marks a critical chunk, such as CgBI in the PNGs of iPhone apps.
+            raise ValueError(f"an unsupported PNG: it has an unknown critical chunk {kind!r}")
         position += 12 + length
-    raise ValueError("a PNG of too many chunks")
+    raise ValueError(f"a PNG with more than {_MOST_CHUNKS} chunks")
 
 
 def _chunk(kind: bytes, body: bytes) -> bytes:
@@ -111,14 +111,14 @@ def _chunk(kind: bytes, body: bytes) -> bytes:
 
 
 def _transparency(chunks: _Chunks, color: int) -> bytes:
-    """The transparency that fits the color type; one of a wrong length is ignored, as libpng does."""
+    """Return the transparency chunk, or nothing if its length does not match the color type, as in libpng."""
     length = len(chunks.transparency)
     fits = {0: length == 2, 2: length == 6, 3: 1 <= length <= len(chunks.palette) // 3}.get(color, False)
     return chunks.transparency if fits else b""
 
 
 def _check_image(bodies: list[bytes], header: tuple[int, ...]) -> None:
-    """Inflate the image data piece by piece and look at its length and at the filter in front of each row."""
+    """Inflate the image data piece by piece, and check its length and the filter type of each row."""
     parts = _rows(header)
     needed = parts[-1][1]
     engine, there = zlib.decompressobj(), 0
@@ -133,13 +133,13 @@ def _check_image(bodies: list[bytes], header: tuple[int, ...]) -> None:
                 if not piece:
                     break
     except zlib.error as error:
-        raise ValueError(f"a damaged PNG: its image data cannot be unpacked ({error})") from error
+        raise ValueError(f"a damaged PNG: its image data cannot be decompressed ({error})") from error
     if there < needed:
-        raise ValueError(f"a damaged PNG: {there} of {needed} bytes of image data are there")
+        raise ValueError(f"a damaged PNG: {there} of {needed} bytes of image data")
 
 
 def _rows(header: tuple[int, ...]) -> list[tuple[int, int, int]]:
-    """(start, end, bytes of a row with its filter) of each pass over the image."""
+    """Return start, end and bytes per row, filter byte included, of each pass over the image."""
     width, height, depth, color, _, _, interlace = header
     bits, parts, position = depth * _CHANNELS[color], [], 0
     for x, y, across, down in _PASSES if interlace else ((0, 0, 1, 1),):
@@ -156,4 +156,4 @@ def _check_filters(piece: np.ndarray, start: int, parts: list[tuple[int, int, in
         low, high = max(start, begin), min(start + len(piece), end)
         low += (begin - low) % stride
         if low < high and (worst := int(piece[low - start : high - start : stride].max())) > 4:
-            raise ValueError(f"a damaged PNG: a row has the filter {worst}; 0 to 4 are right")
+            raise ValueError(f"a damaged PNG: the filter of a row must be 0 to 4, got {worst}")

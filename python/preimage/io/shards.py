@@ -1,16 +1,16 @@
-"""The file format of features: a safetensors file with the features of some images, their keys and their sizes.
+"""Read and write shards: safetensors files with the features, keys and sizes of images.
 
-A feature store is a folder of such files, its shards, and a ``.safetensors`` file of features is a single one. The
-tensors, one after another without gaps:
+A feature store is a folder of shards; a single ``.safetensors`` file of features is one shard. Its tensors follow each
+other without gaps:
 
-- ``features`` (N, C, h, w) or (N, C), float16 or float32. Where shapes differ, consecutive images of one shape are a
-  tensor ``features.I`` each; I is the position of the first.
+- ``features`` (N, C, h, w) or (N, C), float16 or float32. If shapes differ, each run of consecutive images of one
+  shape is a tensor ``features.I``, where I is the position of its first image.
 - ``original_sizes``, ``processed_sizes`` (N, 2) int32: (height, width) in pixels.
-- ``keys`` (bytes) uint8: the images' names in UTF-8, with a newline between two.
+- ``keys`` (number of bytes,) uint8: names of the images in UTF-8, separated by newlines.
 
-The metadata say what the features are (``spec``, ``dtype``) and hold three SHA-256 digests: ``features_sha256`` of the
-features, ``columns_sha256`` of sizes and keys, and ``sha256`` of the header itself with those 64 digits as zeros.
-Header and columns are checked when a file is opened, the features when they are first read.
+The metadata contains ``spec``, ``dtype`` and three SHA-256 digests: ``features_sha256`` of the features,
+``columns_sha256`` of the sizes and keys, and ``sha256`` of the header with those 64 digits replaced by zeros. Header
+and columns are checked when a file is opened, the features when they are first read.
 """
 
 from __future__ import annotations
@@ -32,23 +32,22 @@ from numpy.typing import NDArray
 
 from preimage.errors import FileFormatError
 from preimage.io.atomic import LONGEST_KEY, StrPath, atomic_write, key_problem
-from preimage.io.records import DTYPES, Size, shape_problem
-from preimage.io.signatures import SIGNATURE_BYTES, describe_file
-from preimage.io.unread import unread
+from preimage.io.feature_file import DTYPES, Size, shape_problem
+from preimage.io.file_types import SIGNATURE_BYTES, describe_signature, why_unsupported
 from preimage.spec import Spec
 
 VERSION = 2
 SUFFIX = ".safetensors"
-MAX_HEADER_BYTES = 32 << 20  # bounds what a hostile header costs
+MAX_HEADER_BYTES = 32 << 20  # bounds the memory that a malicious header takes
 ZEROS = "0" * 64
 
 _CODES = {"float32": "F32", "float16": "F16"}
 _KINDS: dict[str, np.dtype[Any]] = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2")}
 _COLUMNS = (("original_sizes", "I32"), ("processed_sizes", "I32"), ("keys", "U8"))
-_MAX_MARKS = 3_300_000  # brackets and commas, so values, in a header: the other half of that bound
+_MAX_MARKS = 3_300_000  # brackets and commas in a header, which bounds the number of JSON values
 _MAX_SPEC_CHARACTERS = 1 << 16
-_HEADER_BYTES = 1024  # kept for the header before the features, beside the spec,
-_RUN_BYTES = 128  # and as many more for every tensor of features
+_HEADER_BYTES = 1024  # reserved for the header before the features, in addition to the spec
+_RUN_BYTES = 128  # and to this for every tensor of features
 _BLOCK = 1 << 24
 _PREFIX = re.compile(
     rb'\{"__metadata__":\{"format":"preimage-features","format_version":"([1-9][0-9]{0,8})","sha256":"([0-9a-f]{64})"'
@@ -59,14 +58,14 @@ _EMPTY_PARTS = (b"//", b"\n/", b"/\n", b"\n\n")
 
 @dataclass(frozen=True)
 class Header:
-    """The opening of a file of features, of whatever version.
+    """Header of a file of features, of any version.
 
     Attributes:
-        version: of the format.
-        digest: SHA-256 as the file tells it: of the header (version 2), or of the whole file (version 1).
-        position: of the digest in `text`.
-        text: the JSON.
-        body: where the tensors begin.
+        version: Version of the format.
+        digest: Stored SHA-256 of the header (version 2) or of the whole file (version 1).
+        position: Position of the digest in `text`.
+        text: JSON text of the header.
+        body: Offset of the tensors in the file.
     """
 
     version: int
@@ -77,13 +76,13 @@ class Header:
 
 
 class ShardWriter:
-    """Appends images to a file of features and hashes what is written. See `write_shard`.
+    """Append images to a shard and hash what is written, see `write_shard`.
 
     Attributes:
-        count: images so far.
-        digest: SHA-256 of the header, once all is written.
-        skipped: (name, problem) of images left out, and
-        nonfinite: (name, count) of those with NaN or infinite features: for the index of a store, not for the file.
+        count: Number of images so far.
+        digest: SHA-256 of the header, after `finish`.
+        skipped: Name and problem of every skipped image, for the index of a store.
+        nonfinite: Name of every image with NaN or infinite features, and their number, for the index of a store.
     """
 
     def __init__(self, file: BinaryIO, spec: Spec, dtype: str, runs: int) -> None:
@@ -112,10 +111,10 @@ class ShardWriter:
         """Append images whose features have one shape.
 
         Args:
-            keys: of the images.
-            features: (B, C, h, w) or (B, C), of the file's dtype.
-            original_sizes: (height, width) as decoded, pixels, one each.
-            processed_sizes: (height, width) of what the features were computed from, pixels, one each.
+            keys: Keys of the B images.
+            features: (B, C, h, w) or (B, C), of the shard's dtype.
+            original_sizes: (height, width) of each decoded image in pixels.
+            processed_sizes: (height, width) in pixels of the images that the features were computed from.
         """
         assert len(keys) == len(features) == len(original_sizes) == len(processed_sizes)
         shape = features.shape[1:]
@@ -134,7 +133,7 @@ class ShardWriter:
         self._processed += processed_sizes
 
     def finish(self) -> None:
-        """Write sizes, keys and the header; `digest` is the header's then."""
+        """Write sizes, keys and the header, and set `digest`."""
         sizes = (np.array(pairs, "<i4").reshape(-1, 2).tobytes() for pairs in (self._original, self._processed))
         columns = [*sizes, "\n".join(self._keys).encode()]
         self._file.write(b"".join(columns))
@@ -169,12 +168,12 @@ class ShardWriter:
         return json.dumps(entries, separators=(",", ":")).encode("ascii")
 
     def _make_room(self, runs: int) -> None:
-        """Move the features up, so that a header with so many tensors fits before them."""
+        """Move the features, so that a header with `runs` tensors of features fits before them."""
         end, start = self._file.tell(), self._header_room(runs)
         if start > MAX_HEADER_BYTES:
-            raise ValueError(f"over {self._room} changes of shape do not fit in one file: write a folder")
+            raise ValueError(f"a single file holds at most {self._room} changes of shape: write a folder")
         moved = start - self._start
-        for first in reversed(range(self._start, end, _BLOCK)):  # from the end: the two overlap
+        for first in reversed(range(self._start, end, _BLOCK)):  # from the end, because old and new range overlap
             self._file.seek(first)
             block = self._file.read(min(_BLOCK, end - first))
             self._file.seek(first + moved)
@@ -188,22 +187,22 @@ class ShardWriter:
 
 @contextmanager
 def write_shard(path: StrPath, spec: Spec, dtype: str, *, runs: int = 1) -> Iterator[ShardWriter]:
-    """Write a file of features atomically, image by image or batch by batch.
+    """Write a shard atomically, image by image or batch by batch.
 
     Args:
-        path: the file to write; replaced only when all went well.
-        spec: what the features are of.
-        dtype: ``"float32"`` or ``"float16"``, as stored.
-        runs: how often a new shape begins, if that is known; otherwise the file is rearranged when it is found out.
+        path: Path of the file. An earlier file is replaced only on success.
+        spec: Spec of the features.
+        dtype: Stored dtype, ``"float32"`` or ``"float16"``.
+        runs: Expected number of runs of images of one shape; if there are more, the file is rearranged.
 
     Raises:
-        ValueError: another dtype, a spec that JSON does not keep, or images of too many different shapes.
-        OSError: such as a full disk. After any error `path` is as it was.
+        ValueError: `dtype` is invalid, the spec is changed by conversion to JSON, or there are too many runs.
+        OSError: Any error of the operating system, such as a full disk. `path` is unchanged then.
     """
     if dtype not in DTYPES:
-        raise ValueError(f"dtype is one of {', '.join(DTYPES)}, got {dtype!r}")
+        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
     if parse_spec(spec.to_json()) != spec:
-        raise ValueError(f"the spec does not survive JSON (a parameter that is not a number?): {spec.to_json()}")
+        raise ValueError(f"the spec is changed by JSON (a parameter that is not a number?): {spec.to_json()}")
     with atomic_write(path) as file:
         writer = ShardWriter(file, spec, dtype, runs)
         yield writer
@@ -211,42 +210,42 @@ def write_shard(path: StrPath, spec: Spec, dtype: str, *, runs: int = 1) -> Iter
 
 
 class Shard:
-    """A file of features, opened: header and columns are checked, the features are checked when they are first read.
-
-    Attributes:
-        path: of the file.
-        digest: SHA-256 of the header, which holds those of the rest.
-        spec: what the features are of.
-        dtype: ``"float32"`` or ``"float16"``, as stored.
-        keys: of the images, in file order.
-        original_sizes: (N, 2) int32, (height, width) as decoded, pixels.
-        processed_sizes: (N, 2) int32, (height, width) of what the features were computed from, pixels.
+    """Shard opened for reading. Header and columns are checked now, the features when they are first read.
 
     Args:
-        path: of the file.
-        header: as `read_header` gives it, of this version.
-        size: of the file, bytes.
+        path: Path of the file.
+        header: Header as returned by `read_header`, of this version of the format.
+        size: Size of the file in bytes.
+
+    Attributes:
+        path: Path of the file.
+        digest: SHA-256 of the header, which contains the digests of the rest.
+        spec: Spec of the features.
+        dtype: Stored dtype, ``"float32"`` or ``"float16"``.
+        keys: Keys of the images, in file order.
+        original_sizes: (N, 2) int32, (height, width) of each decoded image in pixels.
+        processed_sizes: (N, 2) int32, (height, width) in pixels of the images that the features were computed from.
 
     Raises:
-        FileFormatError: damaged, or inconsistent.
+        FileFormatError: The file is damaged or inconsistent.
     """
 
     def __init__(self, path: StrPath, header: Header, size: int) -> None:
         self.path, self.digest = path, header.digest
         self._lock = threading.Lock()
         self._memory: NDArray[np.uint8] | None = None
-        self._hashed: tuple[tuple[int, int], str] | None = None  # the file as it was then, and its features' digest
+        self._hashed: tuple[tuple[int, int], str] | None = None  # inode and time of the hashed file, features' digest
         self._size = size
         blank = header.text[: header.position] + ZEROS.encode() + header.text[header.position + len(ZEROS) :]
         if hashlib.sha256(blank).hexdigest() != header.digest:
-            raise FileFormatError(path, "damaged: the checksum of its header does not match it")
+            raise FileFormatError(path, "damaged: checksum mismatch in its header")
         try:
             columns = self._parse(header)
             with open(path, "rb") as file:
                 file.seek(self._columns)
                 stored = file.read(sum(columns))
             if hashlib.sha256(stored).hexdigest() != self._columns_digest:
-                raise ValueError("damaged: the checksum of its keys and sizes does not match them")
+                raise ValueError("damaged: checksum mismatch in its keys and sizes")
             first, second, _ = columns
             self.original_sizes = _sizes(stored[:first])
             self.processed_sizes = _sizes(stored[first : first + second])
@@ -255,7 +254,7 @@ class Shard:
             raise FileFormatError(path, str(error)) from error
 
     def features(self, position: int) -> NDArray[Any]:
-        """Return the features of one image, (C, h, w) or (C,): a read-only view of the mapped file."""
+        """Return the features of one image, (C, h, w) or (C,), as a read-only view of the mapped file."""
         memory = self._mapped()
         run = int(np.searchsorted(self._firsts, position, side="right")) - 1
         first, start, shape = self._runs[run]
@@ -266,15 +265,19 @@ class Shard:
 
     @property
     def runs(self) -> int:
-        """Number of tensors that hold the features: one for each run of images of one shape."""
+        """Number of tensors of features, one for each run of images of one shape."""
         return len(self._runs)
 
     def verify(self) -> None:
-        """Compare the features with their checksum; `FileFormatError` if they do not match."""
+        """Compare the features with their checksum.
+
+        Raises:
+            FileFormatError: The checksum does not match.
+        """
         self._mapped()
 
     def unmap(self) -> None:
-        """Let go of the mapped file and its file descriptor, once no array of its features is left."""
+        """Release the mapped file and its descriptor, as soon as no view of its features is left."""
         with self._lock:
             self._memory = None
 
@@ -285,38 +288,38 @@ class Shard:
             return self._memory
 
     def _checked(self) -> NDArray[np.uint8]:
-        """Map the file, and hash its features unless it is the file that was hashed before."""
+        """Map the file, and hash its features unless they were hashed before."""
         with open(self.path, "rb") as file:
             status = os.fstat(file.fileno())
             if status.st_size != self._size:
-                raise FileFormatError(self.path, "has changed its length since it was opened")
+                raise FileFormatError(self.path, f"has {status.st_size} bytes, {self._size} when it was opened")
             memory = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
         stamp = status.st_ino, status.st_mtime_ns
         if self._hashed is None or self._hashed[0] != stamp:
             self._hashed = stamp, hashlib.sha256(memory[self._body : self._columns].data).hexdigest()
         if self._hashed[1] != self._features_digest:
-            raise FileFormatError(self.path, "damaged: the checksum of its features does not match them")
+            raise FileFormatError(self.path, "damaged: checksum mismatch in its features")
         return memory
 
     def _parse(self, header: Header) -> list[int]:
-        """Take what the header says; return the bytes of each column. ``ValueError`` says what is wrong with it."""
+        """Set the attributes stated in the header and return the number of bytes of each column."""
         entries = loads(header.text)
         metadata = entries.pop("__metadata__", None) if isinstance(entries, dict) else None
         if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-            raise ValueError("the header holds no metadata")
+            raise ValueError("the header has no metadata")
         names = ("spec", "dtype", "features_sha256", "columns_sha256")
         if missing := [name for name in names if name not in metadata]:
             raise ValueError(f"the metadata lacks {', '.join(missing)}")
         self.spec, self.dtype = parse_spec(metadata["spec"]), metadata["dtype"]
         self._features_digest, self._columns_digest = metadata["features_sha256"], metadata["columns_sha256"]
         if self.dtype not in DTYPES:
-            raise ValueError(f"dtype is one of {', '.join(DTYPES)}, got {self.dtype[:40]!r}")
+            raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {self.dtype[:40]!r}")
         self._body = end = header.body
         self._runs: list[tuple[int, int, tuple[int, ...]]] = []  # first position, first byte, shape of an image
         count = 0
         for name in [name for name in entries if name.partition(".")[0] == "features"]:
             if name not in (f"features.{count}", "features" if not count else ""):
-                raise ValueError(f"tensor {name[:40]!r} where that of image {count} belongs")
+                raise ValueError(f"tensor features.{count} is missing, got {name[:40]!r}")
             shape = _tensor(entries, name, _CODES[self.dtype], end - self._body)
             if problem := shape_problem(self.spec, shape[1:]):
                 raise ValueError(problem)
@@ -328,66 +331,77 @@ class Shard:
         for name, code in _COLUMNS:
             shape = _tensor(entries, name, code, end - self._body)
             if code != "U8" and shape != (count, 2):
-                raise ValueError(f"{name} of shape {shape} for {count} images")
+                raise ValueError(f"{name} must have shape ({count}, 2), got {shape}")
             columns.append(math.prod(shape) * (1 if code == "U8" else 4))
             end += columns[-1]
         if entries:
-            raise ValueError(f"holds {next(iter(entries))[:40]!r}, which no file of features does")
+            raise ValueError(f"contains an unknown tensor {next(iter(entries))[:40]!r}")
         if end != self._size:
-            raise ValueError(f"has {self._size} bytes, {end} by its header: cut short, or longer than it was")
+            raise ValueError(f"has {self._size} bytes, {end} according to its header: truncated or extended")
         return columns
 
 
 def read_header(file: BinaryIO, size: int) -> Header:
-    """Return the opening of a file of features; ``ValueError`` says what else it is, or what is wrong with it.
+    """Read the header of a file of features.
 
     Args:
-        file: at its beginning.
-        size: of the file, bytes.
+        file: The file, at its beginning.
+        size: Size of the file in bytes.
+
+    Raises:
+        ValueError: The file is something else, or damaged.
     """
     length = int.from_bytes(file.read(8), "little")
     opening = file.read(1)
     if size < 10 or opening != b"{" or length > size - 8:
         file.seek(0)
         start = file.read(SIGNATURE_BYTES)
-        if describe_file(start) == "a safetensors file":
-            raise ValueError("not a feature file, or cut short: a safetensors file whose header goes beyond its end")
-        raise ValueError(unread(file.name, start))
+        if describe_signature(start) == "a safetensors file":
+            raise ValueError("not a feature file, or truncated: a safetensors file whose header exceeds the file")
+        raise ValueError(why_unsupported(file.name, start))
     if length > MAX_HEADER_BYTES:
-        raise ValueError(f"its header claims {length} bytes; at most {MAX_HEADER_BYTES} are right")
+        raise ValueError(f"its header must have at most {MAX_HEADER_BYTES} bytes, got {length}")
     text = opening + file.read(length - 1)
     match = _PREFIX.match(text)
     if match is None:
-        raise ValueError("no feature file: a safetensors header without the preimage-features mark, or damaged")
+        raise ValueError("not a feature file, or damaged: a safetensors file without the format preimage-features")
     return Header(int(match[1]), match[2].decode(), match.start(2), text, 8 + length)
 
 
 def check_version(version: int) -> None:
-    """Refuse a version of a format that is newer than this package's."""
+    """Raise ``ValueError`` if a version of the format is newer than `VERSION`."""
     if version > VERSION:
         raise ValueError(f"format version {version} is newer than {VERSION}: update preimage to read it")
 
 
 def loads(text: bytes) -> Any:
-    """Return a header's JSON. Bounded in memory and time; ``ValueError`` if it is none that we write."""
+    """Parse the JSON of a header in bounded memory and time.
+
+    Raises:
+        ValueError: The text is invalid, or larger than headers can be.
+    """
     if problem := header_problem(text):
         raise ValueError(problem)
     return loads_text(text.decode("ascii"))
 
 
 def header_problem(header: bytes) -> str | None:
-    """Return why parsing a header could take too much memory or time, or ``None`` when it cannot."""
+    """Return why parsing a header could take too much memory or time, or ``None`` if it cannot."""
     if len(header) > MAX_HEADER_BYTES:
-        return f"a header of {len(header)} bytes; at most {MAX_HEADER_BYTES} are right"
+        return f"a header must have at most {MAX_HEADER_BYTES} bytes, got {len(header)}"
     if sum(map(header.count, (b"[", b"{", b","))) > _MAX_MARKS:
-        return f"a header of more than {_MAX_MARKS} values"
+        return f"a header must have at most {_MAX_MARKS} values"
     if not header.isascii():
-        return "a header with bytes that are not ASCII"  # one wide character makes Python's text four times as big
+        return "a header must be ASCII"  # one wide character makes Python's string four times as large
     return None
 
 
 def loads_text(text: str) -> Any:
-    """Return JSON whose only numbers are whole ones of at most 18 digits; ``ValueError`` for any other."""
+    """Parse JSON in which all numbers are integers of at most 18 digits.
+
+    Raises:
+        ValueError: The text is invalid or contains other numbers.
+    """
     try:
         return json.loads(text, parse_int=_whole_number, parse_float=_refuse, parse_constant=_refuse)
     except RecursionError:
@@ -395,9 +409,13 @@ def loads_text(text: str) -> Any:
 
 
 def parse_spec(text: str) -> Spec:
-    """Return the spec in `text`; ``ValueError`` if it is none, or longer than any spec needs to be."""
+    """Parse the JSON of a spec.
+
+    Raises:
+        ValueError: The text is not a spec, or is too long.
+    """
     if len(text) > _MAX_SPEC_CHARACTERS:
-        raise ValueError(f"a spec of {len(text)} characters; at most {_MAX_SPEC_CHARACTERS} are right")
+        raise ValueError(f"a spec must have at most {_MAX_SPEC_CHARACTERS} characters, got {len(text)}")
     try:
         return Spec.from_json(text)
     except (ValueError, TypeError, RecursionError) as error:
@@ -406,12 +424,12 @@ def parse_spec(text: str) -> Spec:
 
 def _whole_number(digits: str) -> int:
     if len(digits) > 18:
-        raise ValueError("a number of more than 18 digits")  # parsing long ones takes quadratic time
+        raise ValueError("a number has more than 18 digits")  # parsing takes quadratic time
     return int(digits)
 
 
 def _refuse(text: str) -> None:
-    raise ValueError(f"{text[:40]!r} where a whole number belongs")
+    raise ValueError(f"numbers must be integers, got {text[:40]!r}")
 
 
 def _entry(code: str, shape: tuple[int, ...], start: int, end: int) -> dict[str, Any]:
@@ -419,21 +437,21 @@ def _entry(code: str, shape: tuple[int, ...], start: int, end: int) -> dict[str,
 
 
 def _tensor(entries: dict[str, Any], name: str, code: str, start: int) -> tuple[int, ...]:
-    """Take a tensor out of the entries and return its shape; ``ValueError`` unless it begins at `start`."""
+    """Remove a tensor from the entries and return its shape, after checking that it begins at `start`."""
     entry = entries.pop(name, None)
     shape = entry.get("shape") if isinstance(entry, dict) else None
     if not isinstance(shape, list) or not all(type(side) is int and 0 <= side < 1 << 40 for side in shape):
-        raise ValueError(f"no tensor with a proper shape under {name[:40]!r}")
+        raise ValueError(f"no tensor {name[:40]!r} with a valid shape")
     width = {"F32": 4, "F16": 2, "I32": 4, "U8": 1}[code]
     if entry != _entry(code, shape, start, start + math.prod(shape) * width) | {"shape": shape}:  # type: ignore[arg-type]
-        raise ValueError(f"tensor {name[:40]!r} is not {code} at byte {start}")
+        raise ValueError(f"tensor {name[:40]!r} must be {code} at byte {start}")
     return tuple(shape)
 
 
 def _sizes(stored: bytes) -> NDArray[np.int32]:
     sizes = np.frombuffer(stored, "<i4").reshape(-1, 2)
     if sizes.size and sizes.min() < 1:
-        raise ValueError("a size is two whole numbers >= 1")
+        raise ValueError(f"sizes must be positive, got {sizes.min()}")
     return sizes
 
 
@@ -441,10 +459,10 @@ def _keys(stored: bytes, count: int) -> list[str]:
     try:
         keys = stored.decode().split("\n") if count else []
     except UnicodeDecodeError:
-        raise ValueError("its keys are not UTF-8") from None
+        raise ValueError("its keys must be UTF-8") from None
     if len(keys) != count or (stored and not count):
         raise ValueError(f"{len(keys)} keys for {count} images")
-    # Nearly all keys are of plain characters, and a million of them are checked together in a tenth of a second.
+    # Nearly all keys consist of plain characters: checking a million of them together takes a tenth of a second.
     around = b"\n" + stored + b"\n"
     plain = not stored.translate(None, _PLAIN) and not any(part in around for part in _EMPTY_PARTS)
     if not plain or max(map(len, keys), default=0) > LONGEST_KEY:

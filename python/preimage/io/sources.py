@@ -1,4 +1,4 @@
-"""List images in folders, single files and tar shards as `ImageSource`."""
+"""List the images in folders, tar shards and single files."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from typing import BinaryIO, cast
 
 from preimage.errors import FileFormatError
 from preimage.io.atomic import StrPath, files_below, key_problem
-from preimage.io.signatures import SIGNATURE_BYTES, describe_file
+from preimage.io.file_types import SIGNATURE_BYTES, describe_signature
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
-# Images, archives and videos' stills that a user may take for read; in a folder they are counted and left out.
+# Image and archive formats that are not supported; such files in a folder are counted and reported.
 _NOT_READ = (
     *(".heic", ".heif", ".avif", ".jxl", ".jp2", ".j2k", ".jfif", ".jpe", ".psd", ".svg", ".exr", ".hdr", ".ico"),
     *(".ppm", ".pgm", ".pnm", ".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".orf", ".rw2", ".pef", ".srw"),
     *(".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".zip", ".7z", ".rar"),
 )
-MAX_ENCODED_BYTES = 1 << 30  # of one encoded image; a larger file is no photograph
+MAX_ENCODED_BYTES = 1 << 30  # of one encoded image
 
 _LONGEST_TAR_READ = 1 << 20  # bytes; tar headers are 512, long names a few thousand
 
@@ -32,11 +32,11 @@ class ImageSource:
     """One encoded image: a whole file, or a member of a tar file.
 
     Attributes:
-        key: relative path without suffix, ``/`` between parts; longer where that repeats, so unique within a list.
-        path: the file on disk.
-        member: the member's name inside a tar file, else ``None``.
-        offset: first byte of the image inside `path`.
-        length: bytes of the image; ``None`` means up to the end of the file.
+        key: Relative path without suffix, ``/`` between parts; made longer where needed to be unique within a list.
+        path: Path of the file on disk.
+        member: Name of the member in a tar file, or ``None``.
+        offset: Offset of the image in the file, in bytes.
+        length: Number of bytes of the image; ``None`` means up to the end of the file.
     """
 
     key: str
@@ -47,11 +47,16 @@ class ImageSource:
 
     @property
     def name(self) -> str:
-        """What to call the image in messages: ``photos/a.jpg`` or ``shard.tar:a.jpg``."""
+        """Name of the image in messages: ``photos/a.jpg`` or ``shard.tar:a.jpg``."""
         return self.path if self.member is None else f"{self.path}:{self.member}"
 
     def read(self) -> bytes:
-        """The encoded bytes; `FileFormatError` if cut short or over 1 GiB, ``OSError`` if unreadable."""
+        """Read the encoded bytes.
+
+        Raises:
+            FileFormatError: The file is truncated, or larger than 1 GiB.
+            OSError: The file cannot be read.
+        """
         limit = MAX_ENCODED_BYTES if self.length is None else self.length
         with open(self.path, "rb", buffering=0) as file:
             if self.length is None and os.fstat(file.fileno()).st_size > limit:
@@ -59,7 +64,7 @@ class ImageSource:
             file.seek(self.offset)
             data = _read_up_to(file, limit)
         if self.length is not None and len(data) < self.length:
-            raise FileFormatError(self.name, f"cut short: {len(data)} of {self.length} bytes are there")
+            raise FileFormatError(self.name, f"truncated: {len(data)} of {self.length} bytes")
         return data
 
 
@@ -73,12 +78,12 @@ def _read_up_to(file: io.FileIO, limit: int) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """The images found under some paths, and what was left out.
+    """Images found under given paths, and what was left out.
 
     Attributes:
-        sources: the images, each with a key of its own.
-        skipped: (name, problem) of images and tar files that cannot be used; empty unless asked to skip them.
-        notes: sentences that count what is never used: links to folders, and files of formats that are not read.
+        sources: Images, with unique keys.
+        skipped: Name and problem of every image or tar file that cannot be used; empty unless ``skip_bad=True``.
+        notes: Sentences about links to folders and files of unsupported formats, which are never used.
     """
 
     sources: list[ImageSource]
@@ -90,38 +95,38 @@ def list_images(paths: StrPath | Sequence[StrPath]) -> list[ImageSource]:
     """List all images in folders (recursively), tar shards and single files, in a fixed order.
 
     Args:
-        paths: one path or several. In a folder, files with an image's suffix (bmp, gif, jpeg, jpg, png, tif, tiff,
-            webp, in any case) and ``.tar`` files count; names that begin with a dot, and links to folders, do not.
-            A single file counts whatever its suffix. A tar file is uncompressed, in the webdataset layout; only
-            its headers are read, nothing is unpacked to disk, and links in it are ignored.
+        paths: One path or several. In a folder, files with an image suffix (bmp, gif, jpeg, jpg, png, tif, tiff,
+            webp, in any case) and ``.tar`` files are used; names that begin with a dot and links to folders are not.
+            A single file is used whatever its suffix. Tar files must be uncompressed (webdataset shards); only their
+            headers are read, nothing is unpacked to disk, and links in them are ignored.
 
     Returns:
-        The sources: paths in the order given, folders sorted by name, tar members in their stored order. The key
-        is the path below the folder given (of a tar member: inside the tar file) without its suffix. Where several
-        images would have one key, these take the first of the following forms that tells them apart, and all others
-        keep theirs: the key with its suffix (``a.jpg`` and ``a.png`` in one folder); behind the name of the tar file
-        or folder they were found in (``00000/0001`` and ``00001/0001`` of two shards), with as many folders above it
-        as it takes; the same with the suffix. The keys depend on the paths given and the names found only.
+        The images: paths in the order given, folders sorted by name, tar members in stored order. The key is the path
+        relative to the given folder (for a tar member, its name in the tar file), without suffix. Images whose keys
+        would be equal take the first of these forms that is unique: the key with its suffix (``a.jpg`` and ``a.png``
+        in one folder); the key after the name of the tar file or folder (``00000/0001`` and ``00001/0001`` of two
+        shards), with as many parent folders as needed; the same with the suffix. Keys depend only on the given paths
+        and the names found.
 
     Raises:
-        FileNotFoundError: a path does not exist.
-        ValueError: a path holds no image, a name cannot be a key, or an image is listed twice.
-        FileFormatError: a tar file is damaged or hostile.
+        FileNotFoundError: A path does not exist.
+        ValueError: A path contains no image, a name cannot be a key, or an image is listed twice.
+        FileFormatError: A tar file is damaged.
     """
     return find_images(paths).sources
 
 
 def find_images(paths: StrPath | Sequence[StrPath], *, skip_bad: bool = False) -> Listing:
-    """List images as `list_images` does, with what was left out.
+    """List images as `list_images` does, and report what was left out.
 
     Args:
-        paths: see `list_images`.
-        skip_bad: leave out what would be an error of an image or tar file, and list it; of a damaged tar file the
-            images before the damage are kept.
+        paths: One path or several, see `list_images`.
+        skip_bad: Skip images and tar files that cannot be used, and list them as skipped. The images before the
+            damage in a tar file are kept.
 
     Raises:
-        FileNotFoundError: a path does not exist.
-        ValueError: no image is left; without `skip_bad` also what `list_images` raises.
+        FileNotFoundError: A path does not exist.
+        ValueError: No image is left; without `skip_bad`, see also `list_images`.
     """
     if isinstance(paths, (str, os.PathLike)):
         paths = [paths]
@@ -133,13 +138,13 @@ def find_images(paths: StrPath | Sequence[StrPath], *, skip_bad: bool = False) -
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """An image with its short key, and the path of the folder or tar file that the key is below."""
+    """Image with its short key, and the path of the folder or tar file that contains it."""
 
     source: ImageSource
     container: str
 
     def keys(self) -> Iterator[str]:
-        """The keys that it can have, the shortest first."""
+        """Yield the possible keys, shortest first."""
         short = self.source.key
         suffix = PurePosixPath(self.source.member or self.source.path.replace(os.sep, "/")).suffix
         yield short
@@ -151,7 +156,7 @@ class _Found:
 
 
 class _Search:
-    """Images on their way to a `Listing`."""
+    """Collect images for a `Listing`."""
 
     def __init__(self) -> None:
         self._found: list[_Found] = []
@@ -160,7 +165,7 @@ class _Search:
         self._left_out: list[str] = []
 
     def look_in(self, path: Path) -> None:
-        """Add what a path of the user's holds."""
+        """Add the images of a folder, tar file or single file."""
         before, problems = len(self._found), len(self._problems)
         if path.is_dir():
             self._folder(os.fspath(path))
@@ -178,17 +183,17 @@ class _Search:
             self._problems.append((os.fspath(path), ValueError(f"{path}: no image found ({wanted}){notes}")))
 
     def notes(self) -> Iterator[str]:
-        """Sentences about what is left out without being an error."""
+        """Yield sentences about what is left out without an error."""
         folders = [link for link in self._links if os.path.isdir(link)]
         if folders:
             some = f"{len(folders)} links to folders were" if len(folders) > 1 else "1 link to a folder was"
-            yield f"{some} not followed ({_some(folders)}): give what they point to as paths of their own"
+            yield f"{some} not followed ({_some(folders)}): list the folders they point to as separate paths"
         if self._left_out:
             some = f"{len(self._left_out)} files were" if len(self._left_out) > 1 else "1 file was"
-            yield f"{some} left out, of a format that is not read ({_some(self._left_out)})"
+            yield f"{some} left out, format not supported ({_some(self._left_out)})"
 
     def listing(self, *, skip_bad: bool) -> Listing:
-        """Give every image its key; the first problem is raised unless such are skipped."""
+        """Return the images with unique keys. Raises the first problem unless `skip_bad`."""
         sources = self._with_keys()
         if self._problems and (not skip_bad or not sources):
             raise _counted(self._problems[0][1], len(self._problems), some_left=bool(sources))
@@ -218,7 +223,7 @@ class _Search:
                 self._left_out.append(path)
         for link in self._links[links:]:
             if not os.path.exists(link) and os.path.splitext(link)[1].lower() in IMAGE_SUFFIXES:
-                self._problems.append((link, ValueError(f"{_shown(link)}: is a link to nothing")))
+                self._problems.append((link, ValueError(f"{_shown(link)}: broken link")))
 
     def _tar(self, path: str, container: str) -> None:
         try:
@@ -231,7 +236,7 @@ class _Search:
             self._problems.append((path, error))
 
     def _with_keys(self) -> list[ImageSource]:
-        """The sources, those of one short key with longer ones that tell them apart."""
+        """Return the images, with longer keys where short keys are equal."""
         groups: dict[str, list[int]] = {}
         for position, found in enumerate(self._found):
             groups.setdefault(found.source.key, []).append(position)
@@ -255,12 +260,12 @@ class _Search:
         kept = []
         for position in group:
             source = self._found[position].source
-            place = os.path.realpath(source.path), source.member
-            if place not in seen:
-                seen[place] = source
+            identity = os.path.realpath(source.path), source.member
+            if identity not in seen:
+                seen[identity] = source
                 kept.append(position)
-            elif seen[place].offset != source.offset:
-                problem = f"holds the member {source.member!r} twice"
+            elif seen[identity].offset != source.offset:
+                problem = f"contains the member {source.member!r} twice"
                 self._problems.append((source.name, FileFormatError(source.path, problem)))
             else:
                 self._problems.append((source.name, ValueError(f"{source.name}: the image is listed twice")))
@@ -268,22 +273,22 @@ class _Search:
 
 
 def _distinct_keys(group: Sequence[_Found], taken: set[str]) -> list[str]:
-    """The first form of key that tells the images apart, from each other and from all the others."""
+    """Return keys in the first form in which they are unique and not taken."""
     longest: list[str] = []
     for keys in itertools.zip_longest(*(found.keys() for found in group)):
-        # A shorter path has fewer forms: it keeps its longest one.
+        # A shorter path has fewer forms and keeps its longest one.
         longest = [old if key is None else key for key, old in zip(keys, longest or keys, strict=True)]
         if len(set(longest)) == len(longest) and taken.isdisjoint(longest) and not any(map(key_problem, longest)):
             return longest
-    # Only where names above the images cannot be part of a key, or repeat each other.
+    # Reached only if the parent folders' names are not valid in keys, or are equal.
     numbers = (f"{group[0].source.key}#{number}" for number in itertools.count(1))
     return list(itertools.islice((key for key in numbers if key not in taken), len(group)))
 
 
 def _counted(error: ValueError, count: int, *, some_left: bool) -> ValueError:
-    """The error with the number of its like, and the option that helps if other images are left."""
+    """Return the error with the number of further ones, and the option that skips them if other images are left."""
     more = f" (and {count - 1} more that cannot be used)" if count > 1 else ""
-    advice = "; --skip-bad leaves out what cannot be used, and lists it" if some_left else ""
+    advice = "; --skip-bad skips and lists what cannot be used" if some_left else ""
     if isinstance(error, FileFormatError):
         return FileFormatError(error.path, error.problem + more + advice)
     return ValueError(f"{error}{more}{advice}")
@@ -294,12 +299,12 @@ def _some(paths: Sequence[str]) -> str:
 
 
 def _shown(name: str) -> str:
-    """The name in characters that can be printed and stored, whatever its encoding was."""
+    """Return the name with undecodable bytes escaped."""
     return name.encode("utf-8", "backslashreplace").decode()
 
 
 class _HeaderReader:
-    """A file for `tarfile` that refuses the huge reads only a hostile header asks for."""
+    """File for `tarfile` that rejects huge reads, which only a malicious header requests."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -313,14 +318,14 @@ class _HeaderReader:
 
 
 def _list_tar(path: str) -> Iterator[ImageSource | FileFormatError]:
-    """The images in a tar file, and errors of single members; raises where it cannot be read on."""
+    """Yield the images in a tar file and the errors of single members; raise if the rest cannot be read."""
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         try:
-            # A malformed extended header raises ValueError and its kin from inside tarfile.
+            # tarfile raises ValueError and others for malformed extended headers.
             with tarfile.open(fileobj=cast(BinaryIO, _HeaderReader(file)), mode="r:") as archive:
                 yield from _list_members(archive, path, size)
-                # tarfile takes a damaged header for the end; a real end is zeros, or the end of the file.
+                # tarfile stops at a damaged header without an error; a valid archive ends with zeros or the file.
                 file.seek(archive.offset)
                 if any(file.read(tarfile.BLOCKSIZE)):
                     raise tarfile.ReadError("a damaged header hides the rest")
@@ -328,23 +333,23 @@ def _list_tar(path: str) -> Iterator[ImageSource | FileFormatError]:
             raise
         except (tarfile.TarError, ValueError, TypeError, OverflowError, IndexError, RecursionError) as error:
             file.seek(0)
-            what = describe_file(file.read(SIGNATURE_BYTES))
+            what = describe_signature(file.read(SIGNATURE_BYTES))
             problem = str(error) if what in (None, "a tar archive") else f"it is {what}"
-            raise FileFormatError(path, f"not a sound, uncompressed tar file: {problem}") from error
+            raise FileFormatError(path, f"not a valid uncompressed tar file: {problem}") from error
 
 
 def _list_members(archive: tarfile.TarFile, path: str, size: int) -> Iterator[ImageSource | FileFormatError]:
     position = -1
     while (member := archive.next()) is not None:
-        archive.members = []  # type: ignore[attr-defined] # tarfile's own list would grow with the shard
+        archive.members = []  # type: ignore[attr-defined] # else tarfile keeps every member in memory
         if member.offset <= position or member.size < 0:
-            raise FileFormatError(path, f"member {member.name!r} points backwards")  # else an endless loop
+            raise FileFormatError(path, f"member {member.name!r} points backwards")  # would loop forever
         position = member.offset
         name = PurePosixPath(member.name)
         if not member.isreg() or name.suffix.lower() not in IMAGE_SUFFIXES or name.name.startswith("."):
             continue
         if not _fits(member, size):
-            raise FileFormatError(path, f"member {member.name!r} ({member.size} bytes) is cut short")
+            raise FileFormatError(path, f"member {member.name!r} ({member.size} bytes) is truncated")
         if member.sparse is not None:
             yield FileFormatError(path, f"member {member.name!r} is sparse")
         else:

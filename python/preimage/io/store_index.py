@@ -1,4 +1,4 @@
-"""The index of a feature store: what the features are, and which shards are complete."""
+"""Read and describe the index of a feature store: the spec of its features and the list of complete shards."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from preimage.errors import FileFormatError
 from preimage.io.atomic import StrPath
-from preimage.io.records import DTYPES
+from preimage.io.feature_file import DTYPES
 from preimage.io.shards import SUFFIX, ZEROS, parse_spec
 from preimage.old_names import CACHE_SOURCE, renamed
 from preimage.spec import Spec
@@ -25,16 +25,16 @@ _MAX_INDEX_BYTES = 1 << 28
 
 @dataclasses.dataclass(frozen=True)
 class ShardEntry:
-    """Describe one shard in the index.
+    """One shard in the index.
 
     Attributes:
-        number: of the shard; the first is 0.
-        images: features in it; 0 where every image was skipped, then there is no file.
-        bytes: of the file.
-        digest: SHA-256 of the file's header, which holds those of the rest.
-        source: identifies what the features were computed from; empty if it was not given.
-        skipped: (name, problem) of the images left out.
-        nonfinite: (name, count) of the images with NaN or infinite features.
+        number: Number of the shard, from 0.
+        images: Number of images in the shard; if 0, because all were skipped, there is no file.
+        bytes: Size of the file.
+        digest: SHA-256 of the file's header, which contains the digests of the rest.
+        source: Identifier of what the features were computed from, or empty.
+        skipped: Name and problem of every skipped image.
+        nonfinite: Name of every image with NaN or infinite features, and their number.
     """
 
     number: int
@@ -52,17 +52,17 @@ class ShardEntry:
 
 @dataclasses.dataclass(frozen=True)
 class Index:
-    """Describe a store: the contents of ``index.json``.
+    """Contents of ``index.json``.
 
     Attributes:
-        spec: what the features are of.
-        dtype: ``"float32"`` or ``"float16"``, as stored.
-        count: positions in the list of images, skipped ones included.
-        shard_length: positions in each shard but the last.
-        source: what else decides the features: plain JSON values, by name.
-        part: (i, n) of a store that takes every n-th shard only, the first being number i.
-        shards: those that are complete, by number.
-        complete: the store is as whoever wrote it wanted it, and can be read.
+        spec: Spec of the features.
+        dtype: Stored dtype, ``"float32"`` or ``"float16"``.
+        count: Length of the list of images, including skipped ones.
+        shard_length: Number of images in the list for each shard but the last.
+        source: Other settings that determine the features, as JSON values by name.
+        part: (i, n) if the store contains only every n-th shard, beginning with number i.
+        shards: Complete shards, sorted by number.
+        complete: Whether writing was finished, so that the store can be read.
     """
 
     spec: Spec
@@ -76,40 +76,40 @@ class Index:
 
     @property
     def wanted(self) -> range:
-        """Numbers of all shards that the store is to have."""
+        """Numbers of all shards of the finished store."""
         return range(self.part[0], -(-self.count // self.shard_length), self.part[1])
 
     @property
     def missing(self) -> list[int]:
         """Numbers of the shards that are not complete yet."""
-        there = {entry.number for entry in self.shards}
-        return [number for number in self.wanted if number not in there]
+        complete = {entry.number for entry in self.shards}
+        return [number for number in self.wanted if number not in complete]
 
     def positions(self, number: int) -> range:
-        """Return the positions of a shard's images in the list."""
+        """Return the positions of a shard's images in the list of images."""
         first = number * self.shard_length
         return range(first, min(first + self.shard_length, self.count))
 
     def differences(self, earlier: Index, hint: str = "") -> list[str]:
-        """Return where an earlier index is of other features, one phrase each (earlier first).
+        """Return the differences from an earlier index, one phrase each with the earlier value first.
 
         Args:
-            earlier: the other index.
-            hint: how the lists of images differ.
+            earlier: Index to compare with.
+            hint: Description of how the lists of images differ.
         """
         phrases = [f"spec {phrase}" for phrase in earlier.spec.differences(self.spec)]
         if earlier.count != self.count or earlier.source.get("images") != self.source.get("images"):
             more = f"; {hint}" if hint else ""
             phrases.append(f"the list of images ({earlier.count} images, now {self.count}{more})")
-        ours, theirs = (
+        new, old = (
             {"dtype": one.dtype, "part": one.part, "shard_length": one.shard_length, **one.source}
             for one in (self, earlier)
         )
-        names = [name for name in ours | theirs if name != "images" and ours.get(name) != theirs.get(name)]
-        return phrases + [f"{name}: {theirs.get(name)} != {ours.get(name)}" for name in names]
+        names = [name for name in new | old if name != "images" and new.get(name) != old.get(name)]
+        return phrases + [f"{name}: {old.get(name)} != {new.get(name)}" for name in names]
 
     def to_bytes(self) -> bytes:
-        """Return the file's contents, its own checksum included."""
+        """Return the contents of the file, including its checksum."""
         fields = {
             "format": _FORMAT,
             "format_version": _VERSION,
@@ -128,16 +128,16 @@ class Index:
 
 
 def read_index(folder: StrPath) -> Index:
-    """Read a store's index.
+    """Read the index of a store.
 
     Raises:
-        FileNotFoundError: the folder has no index.
-        FileFormatError: damaged, no index, or of a newer version.
+        FileNotFoundError: The folder has no index.
+        FileFormatError: The index is damaged, is something else, or has a newer version.
     """
     path = Path(folder) / INDEX
     try:
         if path.stat().st_size > _MAX_INDEX_BYTES:
-            raise ValueError(f"has {path.stat().st_size} bytes; at most {_MAX_INDEX_BYTES} are right")
+            raise ValueError(f"an index must have at most {_MAX_INDEX_BYTES} bytes, got {path.stat().st_size}")
         text = path.read_bytes()
         fields = json.loads(text)
         if not isinstance(fields, dict) or fields.get("format") != _FORMAT:
@@ -147,7 +147,7 @@ def read_index(folder: StrPath) -> Index:
             raise ValueError(f"format version {version} is newer than {_VERSION}: update preimage to read it")
         stored = str(fields.get("sha256"))
         if hashlib.sha256(text.replace(stored.encode(), ZEROS.encode(), 1)).hexdigest() != stored:
-            raise ValueError("damaged: its checksum does not match it")
+            raise ValueError("damaged: checksum mismatch")
         return _index(fields)
     except RecursionError:
         raise FileFormatError(path, "nested too deeply") from None
@@ -179,12 +179,12 @@ def _index(fields: Mapping[str, Any]) -> Index:
         shards=entries,
         complete=fields["complete"] is True,
     )
-    if not _is_sound(index):
-        raise ValueError("contradicts itself")
+    if not _is_consistent(index):
+        raise ValueError("damaged: its fields are inconsistent")
     return index
 
 
-def _is_sound(index: Index) -> bool:
+def _is_consistent(index: Index) -> bool:
     numbers = [entry.number for entry in index.shards]
     first, of = index.part
     return (

@@ -1,8 +1,8 @@
-"""TIFF files: their tags, which of their many layouts are read, and whether all of the samples are there.
+"""Read the tags of TIFF files, reject unsupported variants, and check that all samples are present.
 
-OpenCV decodes some layouts to other colors, or to memory that was never written, without an error. Only layouts that
-come out right with every OpenCV from 4.10 to 5.0 pass. Functions raise ``ValueError``, ``IndexError`` or
-``struct.error`` on bytes that break the format.
+OpenCV decodes some variants of TIFF to wrong colors, or returns uninitialized memory, without an error. Only variants
+that every OpenCV from 4.10 to 5.0 decodes correctly are accepted. Functions raise ``ValueError``, ``IndexError`` or
+``struct.error`` for invalid files.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ _SUBFILE, WIDTH, HEIGHT, _BITS, _COMPRESSION, PHOTOMETRIC = 254, 256, 257, 258, 
 _OFFSETS, ORIENTATION, _SAMPLES, _ROWS, _COUNTS, _PLANAR = 273, 274, 277, 278, 279, 284
 TILE_WIDTH, TILE_HEIGHT, _TILE_OFFSETS, _TILE_COUNTS, EXTRA, _FORMAT, _DNG = 322, 323, 324, 325, 338, 339, 50706
 
-_TYPES = {1: "u1", 3: "u2", 4: "u4", 16: "u8"}  # the unsigned types, by their number in the file
+_TYPES = {1: "u1", 3: "u2", 4: "u4", 16: "u8"}  # unsigned integer types, by their code in the file
 _PIECE = 1 << 20  # bytes inflated at once
 _LONGEST_TAG = 1 << 24  # values; more strips than any image has rows
-_LAYOUT_TAGS = {_SUBFILE, WIDTH, HEIGHT, _BITS, PHOTOMETRIC, _SAMPLES, _PLANAR, TILE_WIDTH, TILE_HEIGHT, EXTRA}
-_LAYOUT_TAGS |= {_FORMAT, _DNG}
+_IMAGE_TAGS = {_SUBFILE, WIDTH, HEIGHT, _BITS, PHOTOMETRIC, _SAMPLES, _PLANAR, TILE_WIDTH, TILE_HEIGHT, EXTRA}
+_IMAGE_TAGS |= {_FORMAT, _DNG}
 _STRIP_TAGS = {WIDTH, HEIGHT, _BITS, _COMPRESSION, PHOTOMETRIC, _OFFSETS, _SAMPLES, _ROWS, _COUNTS, _PLANAR}
 _STRIP_TAGS |= {TILE_WIDTH, TILE_HEIGHT, _TILE_OFFSETS, _TILE_COUNTS}
 
@@ -38,16 +38,16 @@ _COLORS = {
     8: "CIELab",
     9: "CIELab",
     10: "CIELab",
-    32803: "a camera's raw samples",
+    32803: "camera raw samples",
     32844: "LogLuv",
     32845: "LogLuv",
-    34892: "a camera's raw samples",
+    34892: "camera raw samples",
 }
 _FORMATS = {1: "uint", 2: "int", 3: "float", 5: "complex int", 6: "complex"}
 _NOT_COMPRESSED, _DEFLATE = 1, (8, 32946)
 
-# (color, samples without extra ones, extra samples): bits of a sample that decode right.
-_BITS_READ: dict[tuple[int, int, int], frozenset[int]] = {
+# Supported bits per sample, by color, number of color samples, and number of extra samples.
+_SUPPORTED_BITS: dict[tuple[int, int, int], frozenset[int]] = {
     (_WHITE_IS_ZERO, 1, 0): frozenset({1, 8, 10, 12, 14, 16}),
     (_GRAY, 1, 0): frozenset({1, 8, 10, 12, 14, 16}),
     (_GRAY, 1, 1): frozenset({8, 16}),
@@ -62,7 +62,7 @@ _BITS_READ: dict[tuple[int, int, int], frozenset[int]] = {
 def read_tags(data: bytes, wanted: set[int]) -> Tags:
     """Return the values of the wanted tags in the first directory of a (Big)TIFF file or EXIF block.
 
-    Only tags of unsigned whole numbers; of a tag that repeats the first counts, as in libtiff.
+    Only tags of unsigned integers are read. The first of repeated tags is used, as in libtiff.
     """
     order = {b"II": "<", b"MM": ">"}.get(data[:2])
     if order is None:
@@ -85,65 +85,72 @@ def read_tags(data: bytes, wanted: set[int]) -> Tags:
         if not 1 <= number <= _LONGEST_TAG:
             raise ValueError(f"a TIFF whose tag {tag} has {number} values")
         if at + number * dtype.itemsize > len(data):
-            raise IndexError(f"tag {tag} lies beyond the end")
+            raise IndexError(f"tag {tag} is beyond the end of the file")
         tags[tag] = tuple(np.frombuffer(data, dtype, number, at).tolist())
     return tags
 
 
-def read_layout(data: bytes) -> Tags:
-    """Return the tags that say how the first image is stored; ``ValueError`` for a layout that is not read."""
+def read_image_tags(data: bytes) -> Tags:
+    """Return the tags that describe how the first image is stored.
+
+    Raises:
+        ValueError: The variant of TIFF is not supported.
+    """
     if data[8:10] == b"CR":
-        raise ValueError("a camera's raw file (Canon CR2); convert it to an image")
-    tags = read_tags(data, _LAYOUT_TAGS)
+        raise ValueError("a camera raw file (Canon CR2); convert it to an image")
+    tags = read_tags(data, _IMAGE_TAGS)
     if WIDTH not in tags or HEIGHT not in tags:
         raise ValueError("a TIFF without width and height")
     width, height = tags[WIDTH][0], tags[HEIGHT][0]
     if _first(tags, TILE_WIDTH, 1) > max(2 * width, 4096) or _first(tags, TILE_HEIGHT, 1) > max(2 * height, 4096):
-        raise ValueError("a TIFF whose tiles are larger than itself")  # they would be allocated whole
-    if problem := _layout_problem(tags):
-        raise ValueError(f"a TIFF that is not read: {problem}")
+        raise ValueError("a TIFF with tiles larger than the image")  # tiles would be allocated whole
+    if problem := _unsupported(tags):
+        raise ValueError(f"an unsupported TIFF: {problem}")
     return tags
 
 
-def _layout_problem(tags: Tags) -> str | None:
+def _unsupported(tags: Tags) -> str | None:
     samples, bits, color = _first(tags, _SAMPLES, 1), tags.get(_BITS, (1,)), _first(tags, PHOTOMETRIC, _GRAY)
     if _DNG in tags or _first(tags, _SUBFILE, 0) & 1:
-        return "its first image is a small preview (a camera's raw file?); convert it to a full image"
+        return "its first image is a small preview (a camera raw file?); convert it to a full image"
     if len(set(bits)) > 1:
-        return f"its channels have {', '.join(map(str, bits[:8]))} bits; an equal number is right"
+        return f"its channels must have equal bits, got {', '.join(map(str, bits[:8]))}"
     kinds = tags.get(_FORMAT, (1,))
     if set(kinds) != {1} or bits[0] > 16:
         kind = next((_FORMATS.get(kind, "undefined ") for kind in kinds if kind != 1), "uint")
-        return f"samples are {kind}{bits[0]}; images of 8 or 16 bits are right"
+        return f"samples must have 8 or 16 bits, got {kind}{bits[0]}"
     extra = len(tags.get(EXTRA, ()))
     if color == _RGB and samples == 4 and not extra:
         extra = 1
-    layout, named = (color, samples - extra, extra), _COLORS.get(color, f"color {color}")
-    if bits[0] not in _BITS_READ.get(layout, frozenset()):
+    channels, named = (color, samples - extra, extra), _COLORS.get(color, f"color {color}")
+    if bits[0] not in _SUPPORTED_BITS.get(channels, frozenset()):
         return (
-            f"{named} with {samples} channels of {bits[0]} bits; gray (with alpha), RGB and RGBA of 8 or 16 bits, "
-            "palettes, and CMYK of 8 bits are right"
+            f"{named} with {samples} channels of {bits[0]} bits; supported are gray (with alpha), RGB and RGBA of 8 or "
+            "16 bits, palettes, and CMYK of 8 bits"
         )
-    return _order_problem(tags, layout, bits[0], named)
+    return _unsupported_storage(tags, channels, bits[0], named)
 
 
-def _order_problem(tags: Tags, layout: tuple[int, int, int], bits: int, named: str) -> str | None:
-    color, channels, extra = layout
-    if _first(tags, _PLANAR, 1) == 2 and channels + extra > 1 and (bits > 8 or color in (_GRAY, _YCBCR)):
+def _unsupported_storage(tags: Tags, channels: tuple[int, int, int], bits: int, named: str) -> str | None:
+    color, count, extra = channels
+    if _first(tags, _PLANAR, 1) == 2 and count + extra > 1 and (bits > 8 or color in (_GRAY, _YCBCR)):
         return (
-            f"its {channels + extra} channels of {bits} bits ({named}) lie one after the other (planar "
-            "configuration 2); interleaved channels (1) are right"
+            f"its {count + extra} channels of {bits} bits ({named}) are planar (planar configuration 2); they must be "
+            "interleaved (1)"
         )
-    if layout == (_GRAY, 1, 1) and TILE_WIDTH in tags:
-        return "gray with alpha in tiles; strips are right"
+    if channels == (_GRAY, 1, 1) and TILE_WIDTH in tags:
+        return "gray with alpha must be in strips, got tiles"
     return None
 
 
 def check_samples(data: bytes) -> None:
-    """Raise ``ValueError`` where strips or tiles of the first image are missing or too short.
+    """Check that no strip or tile of the first image is missing or too short.
 
-    OpenCV leaves such parts black, or as the memory was. LZW, PackBits, JPEG and fax data is only looked at for its
-    length in the file.
+    OpenCV leaves such parts black or uninitialized. Of LZW, PackBits, JPEG and fax data only the compressed length is
+    checked.
+
+    Raises:
+        ValueError: A strip or tile is missing or too short.
     """
     tags = read_tags(data, _STRIP_TAGS)
     width, height, samples = tags[WIDTH][0], tags[HEIGHT][0], _first(tags, _SAMPLES, 1)
@@ -155,14 +162,14 @@ def check_samples(data: bytes) -> None:
         across, down = width, min(_first(tags, _ROWS, height), height)
         offsets, counts = tags.get(_OFFSETS, ()), tags.get(_COUNTS, ())
     if across < 1 or down < 1:
-        raise ValueError(f"a TIFF of {across} × {down} pixels a part")
+        raise ValueError(f"a TIFF with strips or tiles of {across} × {down} pixels")
     rows = -(-height // down)
     parts = rows * -(-width // across) * planes
     if len(offsets) < parts or len(counts) < parts:
-        raise ValueError(f"a damaged TIFF: {min(len(offsets), len(counts))} of {parts} strips or tiles are listed")
+        raise ValueError(f"a damaged TIFF: it lists {min(len(offsets), len(counts))} of {parts} strips or tiles")
     line = -(-across * inside * _first(tags, _BITS, 1) // 8)
     compression = _first(tags, _COMPRESSION, 1)
-    # The samples of subsampled YCbCr are fewer than pixels × channels.
+    # Subsampled YCbCr has fewer samples than pixels × channels.
     countable = _first(tags, PHOTOMETRIC, _GRAY) != _YCBCR
     for part, (offset, count) in enumerate(zip(offsets[:parts], counts[:parts], strict=True)):
         last = TILE_WIDTH not in tags and part % rows == rows - 1
@@ -177,10 +184,10 @@ def check_samples(data: bytes) -> None:
 
 
 def _inflated(packed: bytes, needed: int) -> int:
-    """Bytes that compressed data gives, a little more than those needed at most; 0 where it is damaged."""
+    """Return the length of the decompressed data, at most a little more than `needed`; 0 if it is damaged."""
     engine, there = zlib.decompressobj(), 0
     try:
-        # Up to the end of the stream, whose checksum is the only sign of some damage.
+        # Read up to the end of the stream: its checksum is the only sign of some damage.
         while not engine.eof and there < needed + _PIECE and (piece := engine.decompress(packed, _PIECE)):
             there += len(piece)
             packed = engine.unconsumed_tail

@@ -1,4 +1,4 @@
-"""Checks of images that all descriptors share, and how the native module is given arrays. Imports no torch."""
+"""Check images and parameters of descriptors, and describe NumPy arrays to the native module. Does not import torch."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     import torch
 
-# Features come in the container of the images: torch tensors of torch tensors, NumPy arrays of NumPy arrays.
+# Features have the container of the images, torch.Tensor or numpy.ndarray.
 Images = TypeVar("Images", "torch.Tensor", "npt.NDArray[Any]")
 DType: TypeAlias = "str | np.dtype[Any] | type[np.generic] | torch.dtype"
 
 # (address, shape, strides in bytes, dtype, device)
 Description = tuple[int, tuple[int, ...], tuple[int, ...], str, str]
 
-_NAMES = {np.dtype(name): name for name in ("uint8", "float16", "float32")}  # NumPy takes microseconds to tell
+_NAMES = {np.dtype(name): name for name in ("uint8", "float16", "float32")}  # np.dtype.name takes microseconds
 _TYPES = ("uint8", "float16", "bfloat16", "float32", "float64")
-_READ_AS_THEY_ARE = (np.dtype(np.uint8), np.dtype(np.float32))  # in this machine's byte order
+_NATIVE_DTYPES = (np.dtype(np.uint8), np.dtype(np.float32))  # in native byte order
 
 
 def is_tensor(value: object) -> TypeGuard[torch.Tensor]:
-    """Return whether a value is a torch tensor, without importing torch: where it is not imported, there are none."""
+    """Return whether a value is a torch tensor, without importing torch."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(value, torch.Tensor)
 
@@ -35,8 +35,8 @@ def check_images(images: torch.Tensor | npt.NDArray[Any]) -> tuple[int, int]:
     """Return (height, width) of images (..., C, H, W) or (H, W).
 
     Raises:
-        TypeError: neither a tensor nor an array, or of a dtype that is not taken.
-        ValueError: of another shape, empty, or on a device that is not taken.
+        TypeError: `images` is neither a tensor nor an array, or its dtype is not supported.
+        ValueError: The shape is invalid, or the device is not supported.
     """
     if not is_tensor(images) and not isinstance(images, np.ndarray):
         raise TypeError(f"images must be a torch.Tensor or a numpy.ndarray, got {type(images).__name__}")
@@ -49,12 +49,12 @@ def check_images(images: torch.Tensor | npt.NDArray[Any]) -> tuple[int, int]:
 
 
 def check_shape(shape: tuple[int, ...]) -> tuple[int, int]:
-    """Return (height, width) of images of that shape, (..., C, H, W) or (H, W); ``ValueError`` for anything else."""
+    """Return (height, width) of images of a shape (..., C, H, W) or (H, W); raise ``ValueError`` for other shapes."""
     rank = len(shape)
     if rank < 2:
         raise ValueError(f"images must be (H, W), (C, H, W) or (B, C, H, W), got shape {tuple(shape)}")
     if rank > 2 and shape[-3] not in (1, 3):
-        hint = "; channels come before rows and columns, not last" if shape[-1] in (1, 3) else ""
+        hint = "; the channels must come before rows and columns" if shape[-1] in (1, 3) else ""
         raise ValueError(f"images must have 1 or 3 channels, got {shape[-3]} in shape {tuple(shape)}{hint}")
     height, width = shape[-2], shape[-1]
     if height < 1 or width < 1:
@@ -71,13 +71,13 @@ def as_batch(images: Any) -> Any:
 
 
 def like_images(result: Any, images: Images) -> Images:
-    """Return the result (B, C, h, w) for `as_batch` of the images in their leading dimensions: (..., C, h, w)."""
+    """Reshape a result (B, C, h, w) for `as_batch` of images to (..., C, h, w), with their leading dimensions."""
     shaped: Images = result if images.ndim == 4 else result.reshape((*images.shape[:-3], *result.shape[1:]))
     return shaped
 
 
 def dtype_name(dtype: Any) -> str:
-    """Return the name that torch and NumPy have for a dtype of either, or for a string: ``"float16"``."""
+    """Return the name of a dtype of torch or NumPy, such as ``"float16"``. Strings are returned unchanged."""
     if isinstance(dtype, str):
         return dtype
     if isinstance(dtype, np.dtype):
@@ -86,9 +86,12 @@ def dtype_name(dtype: Any) -> str:
 
 
 def check_dtype(dtype: Any, known: tuple[str, ...], images: object) -> str:
-    """Return the name of the dtype that features are to have; ``ValueError`` unless it is among the known ones.
+    """Return the name of a dtype of features; raise ``ValueError`` unless it is supported.
 
-    NumPy has no bfloat16.
+    Args:
+        dtype: Name or dtype of torch or NumPy.
+        known: Names of the supported dtypes. ``"bfloat16"`` is supported for tensors only.
+        images: Images that the features are computed from.
     """
     name = dtype_name(dtype)
     possible = known if is_tensor(images) else tuple(one for one in known if one != "bfloat16")
@@ -97,8 +100,8 @@ def check_dtype(dtype: Any, known: tuple[str, ...], images: object) -> str:
     return name
 
 
-def check_whole(name: str, value: int, unit: str = "pixel") -> None:
-    """``TypeError`` unless `value` is an int, ``ValueError`` unless it is at least 1."""
+def check_positive_int(name: str, value: int, unit: str = "pixel") -> None:
+    """Raise ``TypeError`` unless `value` is an int, and ``ValueError`` unless it is at least 1."""
     if type(value) is not int:
         raise TypeError(f"{name} must be an int, got {value!r}")
     if value < 1:
@@ -106,36 +109,36 @@ def check_whole(name: str, value: int, unit: str = "pixel") -> None:
 
 
 def check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
-    """``ValueError`` unless `value` is one of `known`."""
+    """Raise ``ValueError`` unless `value` is one of `known`."""
     if value not in known:
         raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
 
 
 def readable(images: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return the array itself where the kernels can read it, else a copy that they can."""
-    if images.dtype in _READ_AS_THEY_ARE and images.flags.aligned:
+    """Return the array if the kernels can read it, otherwise a copy of a supported dtype."""
+    if images.dtype in _NATIVE_DTYPES and images.flags.aligned:
         return images
     return images.copy() if images.dtype == np.uint8 else images.astype(np.float32)
 
 
 def describe_array(array: npt.NDArray[Any]) -> Description:
-    """Describe an array of at most four axes to the native module, missing axes first."""
+    """Return the description of an array of at most four axes for the native module, with leading axes added."""
     missing = 4 - array.ndim
     address = array.__array_interface__["data"][0]
     return address, (1,) * missing + array.shape, (0,) * missing + array.strides, dtype_name(array.dtype), "cpu"
 
 
 def describe_output(array: npt.NDArray[Any]) -> Description:
-    """Describe an array that the native module writes; ``ValueError`` unless it may be written."""
+    """Return the description of an output array; raise ``ValueError`` unless it is writeable and in native order."""
     if not array.flags.writeable or not array.dtype.isnative:
         raise ValueError(f"features must be a writeable array in native byte order, got dtype {array.dtype.str}")
     return describe_array(array)
 
 
 def cpu_threads() -> int:
-    """Return how many threads work on NumPy arrays: ``OMP_NUM_THREADS``, else the CPUs that this process may use.
+    """Return the number of threads for NumPy arrays: ``OMP_NUM_THREADS``, or the CPUs available to the process.
 
-    On tensors it is `torch.get_num_threads()`.
+    For tensors the number is `torch.get_num_threads()`.
     """
     wanted = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
     if wanted.isdecimal() and int(wanted) > 0:

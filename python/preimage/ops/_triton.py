@@ -1,4 +1,4 @@
-"""Check whether Triton imports; it is not available on every system."""
+"""Check whether Triton can be imported; it is not available on every system."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from preimage.optional import import_optional
 
 @functools.cache
 def has_triton() -> bool:
-    """Return whether Triton imports. The first call imports it."""
+    """Return whether Triton can be imported. The first call imports it."""
     try:
         import_optional("triton")
     except ImportError:

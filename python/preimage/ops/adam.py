@@ -1,4 +1,4 @@
-"""Adam, the moving average of the weights and their bfloat16 copy, in one pass over flat memory."""
+"""Update weights with Adam, their moving average, and their bfloat16 copy, in one pass over flat memory."""
 
 from __future__ import annotations
 
@@ -7,90 +7,95 @@ import torch
 from preimage.ops._triton import has_triton
 
 BETAS = (0.9, 0.999)
-EPSILON = 1e-8
+EPS = 1e-8
 
 
 def adam_step(
-    weights: torch.Tensor,  # [N] float32, changed
-    gradient: torch.Tensor,  # [N] float32 or bfloat16
-    mean: torch.Tensor,  # [N] float32, changed
-    square: torch.Tensor,  # [N] float32, changed
-    average: torch.Tensor,  # [N] float32, changed
-    rounded: torch.Tensor | None,  # [N] bfloat16, written
-    scale: torch.Tensor,  # [] float32
-    numbers: torch.Tensor,  # [>= 4] float32
+    weights: torch.Tensor,  # [N] float32, modified in place
+    grad: torch.Tensor,  # [N] float32 or bfloat16
+    exp_avg: torch.Tensor,  # [N] float32, modified in place
+    exp_avg_sq: torch.Tensor,  # [N] float32, modified in place
+    ema: torch.Tensor,  # [N] float32, modified in place
+    bfloat16_weights: torch.Tensor | None,  # [N] bfloat16, output
+    grad_scale: torch.Tensor,  # [] float32
+    scalars: torch.Tensor,  # [>= 4] float32
     betas: tuple[float, float] = BETAS,
-    epsilon: float = EPSILON,
+    eps: float = EPS,
 ) -> None:
-    """One step of Adam on `gradient` · `scale`: moments, weights, then average ← lerp(average, weights, share).
+    """Perform one step of Adam on the gradient times `grad_scale`, and update the moving average of the weights.
 
-    Equal to `torch.optim.Adam` (Kingma & Ba, 2015; no weight decay) and `Tensor.lerp_` up to rounding. What differs
-    from step to step comes in tensors on the weights' device, so that a CUDA graph can hold the call.
+    Equal to `torch.optim.Adam` (Kingma & Ba, 2015; no weight decay) and `Tensor.lerp_` up to rounding. Values that
+    change between steps are tensors on the weights' device, so that a CUDA graph can contain the call.
 
     Args:
-        weights, mean, square: the parameters and Adam's two moments.
-        average: their moving average.
-        rounded: becomes the weights rounded to bfloat16; ``None`` for no such copy.
-        scale: what the gradient is multiplied by (clipping).
-        numbers: learning rate, 1 - β₁ᵗ, 1 - β₂ᵗ, share of the weights in their average; t counts from 1.
-        betas, epsilon: as in `torch.optim.Adam`.
+        weights: Parameters.
+        grad: Gradient of the parameters.
+        exp_avg: First moment of Adam.
+        exp_avg_sq: Second moment of Adam.
+        ema: Moving average of the parameters.
+        bfloat16_weights: Output for the new parameters in bfloat16, or ``None``.
+        grad_scale: Factor of the gradient, for clipping.
+        scalars: Learning rate, 1 - β₁ᵗ, 1 - β₂ᵗ, and the weight of the parameters in their average; t counts from 1.
+        betas: Coefficients β₁ and β₂ of the moments.
+        eps: Term added to the denominator.
 
     Raises:
-        ValueError: a tensor is not flat, contiguous, of its dtype, as long as the weights and on their device.
+        ValueError: A tensor is not contiguous, or its shape, dtype or device is wrong.
     """
-    _check(weights, gradient, mean, square, average, rounded, scale, numbers)
-    tensors = (weights, gradient, mean, square, average, rounded, scale, numbers)
+    _check(weights, grad, exp_avg, exp_avg_sq, ema, bfloat16_weights, grad_scale, scalars)
+    tensors = (weights, grad, exp_avg, exp_avg_sq, ema, bfloat16_weights, grad_scale, scalars)
     if weights.is_cuda and has_triton():
-        from preimage.ops import _adam_triton  # Triton is not everywhere
+        from preimage.ops import _adam_triton  # Triton is not available on every system
 
-        _adam_triton.adam_step(*tensors, betas, epsilon)
+        _adam_triton.adam_step(*tensors, betas, eps)
     else:
-        plain(*tensors, betas, epsilon)
+        adam_step_torch(*tensors, betas, eps)
 
 
-def plain(
+def adam_step_torch(
     weights: torch.Tensor,
-    gradient: torch.Tensor,
-    mean: torch.Tensor,
-    square: torch.Tensor,
-    average: torch.Tensor,
-    rounded: torch.Tensor | None,
-    scale: torch.Tensor,
-    numbers: torch.Tensor,
+    grad: torch.Tensor,
+    exp_avg: torch.Tensor,
+    exp_avg_sq: torch.Tensor,
+    ema: torch.Tensor,
+    bfloat16_weights: torch.Tensor | None,
+    grad_scale: torch.Tensor,
+    scalars: torch.Tensor,
     betas: tuple[float, float] = BETAS,
-    epsilon: float = EPSILON,
+    eps: float = EPS,
 ) -> None:
-    """`adam_step` through torch, operation by operation: the reference of the kernel, and what a CPU runs."""
-    rate, correction_1, correction_2, share = numbers[:4].unbind()
-    scaled = gradient.float() * scale
-    mean.lerp_(scaled, 1 - betas[0])
-    square.mul_(betas[1]).addcmul_(scaled, scaled, value=1 - betas[1])
-    weights.sub_(rate / correction_1 * (mean / (square.sqrt() / correction_2.sqrt() + epsilon)))
-    average.lerp_(weights, share)
-    if rounded is not None:
-        rounded.copy_(weights)
+    """Perform `adam_step` with torch operations. Used on the CPU, and the reference of the Triton kernel."""
+    rate, correction_1, correction_2, ema_weight = scalars[:4].unbind()
+    scaled = grad.float() * grad_scale
+    exp_avg.lerp_(scaled, 1 - betas[0])
+    exp_avg_sq.mul_(betas[1]).addcmul_(scaled, scaled, value=1 - betas[1])
+    weights.sub_(rate / correction_1 * (exp_avg / (exp_avg_sq.sqrt() / correction_2.sqrt() + eps)))
+    ema.lerp_(weights, ema_weight)
+    if bfloat16_weights is not None:
+        bfloat16_weights.copy_(weights)
 
 
-def _check(weights: torch.Tensor, gradient: torch.Tensor, *others: torch.Tensor | None) -> None:
-    *flat, rounded, scale, numbers = others
+def _check(weights: torch.Tensor, grad: torch.Tensor, *others: torch.Tensor | None) -> None:
+    *flat, bfloat16_weights, grad_scale, scalars = others
     float32, bfloat16 = torch.float32, torch.bfloat16
-    wanted = [(weights, (float32,)), (gradient, (float32, bfloat16)), *((tensor, (float32,)) for tensor in flat)]
-    if rounded is not None:
-        wanted.append((rounded, (bfloat16,)))
+    wanted = [(weights, (float32,)), (grad, (float32, bfloat16)), *((tensor, (float32,)) for tensor in flat)]
+    if bfloat16_weights is not None:
+        wanted.append((bfloat16_weights, (bfloat16,)))
     for tensor, dtypes in wanted:
         assert tensor is not None
         if tensor.shape != (weights.numel(),) or tensor.dtype not in dtypes or not tensor.is_contiguous():
             raise ValueError(
-                f"adam_step takes flat contiguous tensors of one length, {weights.numel()}, and "
-                f"{' or '.join(map(str, dtypes))}; got {tuple(tensor.shape)} {tensor.dtype}"
+                f"tensors must be contiguous, of shape ({weights.numel()},) and {' or '.join(map(str, dtypes))}, got "
+                f"{tuple(tensor.shape)} {tensor.dtype}"
             )
-    assert scale is not None and numbers is not None
-    if scale.numel() != 1 or numbers.dim() != 1 or numbers.numel() < 4 or not numbers.is_contiguous():
+    assert grad_scale is not None and scalars is not None
+    if grad_scale.numel() != 1 or scalars.dim() != 1 or scalars.numel() < 4 or not scalars.is_contiguous():
         raise ValueError(
-            f"adam_step takes one scale and at least 4 numbers, got {tuple(scale.shape)} and {tuple(numbers.shape)}"
+            f"grad_scale must have one element and scalars at least 4, got {tuple(grad_scale.shape)} and "
+            f"{tuple(scalars.shape)}"
         )
-    if scale.dtype != float32 or numbers.dtype != float32:
-        raise ValueError(f"adam_step takes a scale and numbers of float32, got {scale.dtype} and {numbers.dtype}")
-    devices = {str(tensor.device) for tensor in (weights, gradient, *others) if tensor is not None}
+    if grad_scale.dtype != float32 or scalars.dtype != float32:
+        raise ValueError(f"grad_scale and scalars must be float32, got {grad_scale.dtype} and {scalars.dtype}")
+    devices = {str(tensor.device) for tensor in (weights, grad, *others) if tensor is not None}
     if len(devices) > 1:
-        raise ValueError(f"adam_step takes tensors on one device, got {', '.join(sorted(devices))}")
+        raise ValueError(f"tensors must be on one device, got {', '.join(sorted(devices))}")

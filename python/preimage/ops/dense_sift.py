@@ -1,4 +1,4 @@
-"""Dense SIFT: check, describe the memory, call the native kernel. Imports torch for tensors only."""
+"""Compute dense SIFT descriptors with the native kernels. Imports torch only for tensors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from preimage.ops._images import (
     check_choice,
     check_dtype,
     check_images,
-    check_whole,
+    check_positive_int,
     cpu_threads,
     describe_array,
     describe_output,
@@ -24,7 +24,7 @@ from preimage.ops._images import (
     like_images,
     readable,
 )
-from preimage.ops._sizes import Bounds, grid_size
+from preimage.ops._output_sizes import Bounds, grid_size
 
 CHANNELS = 128
 WINDOWS = ("gaussian", "flat")
@@ -70,59 +70,59 @@ def dense_sift(
     norms: bool = False,
     dtype: DType = "float32",
 ) -> Images | tuple[Images, Images]:
-    """SIFT descriptors on a regular grid, equal to VLFeat's `vl_dsift` (4 × 4 bins of 8 orientations).
+    """Compute SIFT descriptors on a regular grid, equal to VLFeat's `vl_dsift` (4 × 4 bins of 8 orientations).
 
-    With the Gaussian window every value is within 5e-6 of VLFeat's where the norm is at least 1e-4. With the flat one
-    it is within 1e-3 where the norm is at least 1e-3, because VLFeat's own running sums are no more exact than that;
-    from the definition in double precision it is 5e-6 off at most.
+    With the Gaussian window all values are within 5e-6 of VLFeat's for norms of at least 1e-4. With the flat window
+    they are within 1e-3 for norms of at least 1e-3, because VLFeat's running sums are less exact; they are within 5e-6
+    of the definition in double precision.
+
+    Descriptors (except uint8) and norms are differentiable once with respect to the images, on either device. At kinks
+    one-sided derivatives are used: values above 0.2, which are clipped, have derivative 0; the magnitude of a gradient
+    is split between orientations linearly within each 45°; pixels whose squared gradient is at most 1e-8 and
+    descriptors of nearly flat patches have derivative 0.
 
     Args:
-        images: (H, W) or (..., C, H, W), y down; C is 1 or 3 (red, green, blue; their luma
-            0.299 R + 0.587 G + 0.114 B is taken); leading dimensions may be 0. uint8 (divided by 255), float16,
-            bfloat16, float32 or float64 with values in [0, 1] (not enforced). Any strides; uint8 and float32 are read
-            where they lie.
-            A tensor on the CPU or a CUDA device, or a NumPy array. They are not smoothed; `preimage.phow` does that.
-        step: pixels between descriptors along both axes, at least 1.
-        bin_size: pixels between the centers of a descriptor's spatial bins along both axes, at least 1.
-        window: ``"gaussian"`` weighs every pixel by its distance from the descriptor's center, as SIFT does;
-            ``"flat"`` every spatial bin by the Gaussian's mean over it (VLFeat's "fast" one).
-        window_size: the Gaussian's standard deviation in bins, above 0.
-        bounds: (top, left, bottom, right), the pixels that bin centers may lie on, inclusive, as VLFeat's bounds but
-            y before x and from 0; ``None`` for the whole image.
-        norms: give the norms as well.
-        dtype: of the descriptors: float32, float16, (tensors only) bfloat16, or uint8 for min(⌊512 · d⌋, 255), as
-            VLFeat's toolbox stores them; a name or a dtype of torch or NumPy.
+        images: (H, W) or (..., C, H, W), where C is 1 or 3 (RGB, of which the luma 0.299 R + 0.587 G + 0.114 B is used)
+            and leading dimensions can be 0; a tensor on the CPU or a CUDA device, or a NumPy array. uint8 (divided by
+            255), or float16, bfloat16, float32 or float64 with values in [0, 1], which is not enforced. Any strides;
+            uint8 and float32 images are not copied. Images are not smoothed, see `preimage.phow`.
+        step: Distance between descriptors along both axes in pixels, at least 1.
+        bin_size: Distance between the centers of a descriptor's spatial bins along both axes in pixels, at least 1.
+        window: ``"gaussian"`` weights every pixel by its distance from the descriptor's center, as SIFT does;
+            ``"flat"`` weights every spatial bin by the mean of the Gaussian over it (VLFeat's option "fast").
+        window_size: Standard deviation of the Gaussian in bins, above 0.
+        bounds: (top, left, bottom, right) of the pixels allowed for bin centers, inclusive and 0-based; ``None`` for
+            the whole image.
+        norms: Also return the norms.
+        dtype: Dtype of the descriptors as a name or a dtype of torch or NumPy: float32, float16, bfloat16 (tensors
+            only), or uint8 for min(⌊512 · d⌋, 255), as in VLFeat's toolbox.
 
     Returns:
-        (..., 128, h, w), contiguous, with the images' leading dimensions; a tensor on the images' device for a tensor,
-        a NumPy array for an array. h = (bottom - top - 3 · bin_size) // step + 1 and w alike. Channel = orientation +
-        8 · spatial column + 32 · spatial row; orientation k is along k · 45°, 0 along +x, y down. Values in [0, 1],
-        every descriptor of length 1. `preimage.dense_sift_frames` tells their centers.
+        (..., 128, h, w) of `dtype`, contiguous, where h = (bottom - top - 3 · bin_size) // step + 1 and w likewise; a
+        tensor on the images' device for tensors, a NumPy array for arrays. The channel is orientation + 8 · spatial
+        column + 32 · spatial row, where orientation k is the direction k · 45° from +x, and y points down. Values are
+        in [0, 1], and all descriptors have norm 1. Their centers are given by `preimage.dense_sift_frames`.
 
-        With `norms` also float32 (..., 1, h, w): the sum of a descriptor's 128 values before they are normalized,
-        over (3 · bin_size + 1)²; VLFeat's measure of contrast.
+        With ``norms=True`` also (..., 1, h, w) float32: the sum of a descriptor's 128 values before normalization,
+        divided by (3 · bin_size + 1)², which VLFeat uses as a measure of contrast.
 
-        A near-flat patch has a descriptor of zeros: one whose values before normalizing, squared, add up to at most
-        1e-8. (There VLFeat divides by 1.2e-7 and returns noise.)
+        The descriptor of a nearly flat patch is zero: the sum of its squared values before normalization is at most
+        1e-8. (VLFeat divides by 1.2e-7 and returns noise.)
 
-        A pixel that is not finite spoils the descriptors that it, or one of its four neighbors, votes for; a NaN
-        makes them NaN (255 in uint8). All others keep their values to the bit.
+        A pixel that is not finite affects the descriptors that it or one of its four neighbors votes for; a NaN makes
+        them NaN (255 in uint8). All other descriptors are unaffected.
 
     Raises:
-        TypeError: not an array or tensor, or of another dtype; `step`, `bin_size` or a bound not an int.
-        ValueError: wrong rank, channel count or device; an unknown `window` or `dtype`; bounds outside the image, or
-            too narrow for one descriptor (3 · bin_size + 1 pixels); on a CUDA device a `bin_size` above 143, which
-            its shared memory has no room for.
-        RuntimeError: a CUDA tensor where the package was built without CUDA.
+        TypeError: `images` is not an array or tensor or has another dtype, or `step`, `bin_size` or a bound is not an
+            int.
+        ValueError: The shape or device of `images` is invalid, `window` or `dtype` is invalid, `bounds` are outside the
+            image or smaller than a descriptor (3 · bin_size + 1 pixels), or `bin_size` is above 143 on a CUDA device,
+            which exceeds its shared memory.
+        RuntimeError: `images` is on a CUDA device, but this build has no CUDA kernels.
 
-    Gradients of descriptors (except as uint8) and norms flow back to the images, on either device. Where the
-    definition has a kink, one side counts: a value clipped at 0.2 passes its gradient on where it is at most 0.2; a
-    pixel's length is split linearly within each eighth of a turn; pixels whose squared gradient is at most 1e-8, and
-    the descriptors of near-flat patches, pass nothing on. The gradient itself has none.
-
-    On the CPU the number of threads is `torch.get_num_threads()`, for arrays ``OMP_NUM_THREADS`` or the CPUs that the
-    process may use; it does not change the numbers. The environment variable ``PREIMAGE_ISA`` (avx512, avx2, portable)
-    forces an instruction set.
+    On the CPU the number of threads is `torch.get_num_threads()` for tensors, and ``OMP_NUM_THREADS`` or the number of
+    CPUs available to the process for arrays; it does not affect the result. The environment variable ``PREIMAGE_ISA``
+    (avx512, avx2 or portable) selects an instruction set.
     """
     height, width = check_images(images)
     box = check_grid(height, width, step, bin_size, bounds)
@@ -136,9 +136,9 @@ def dense_sift(
     features: Any
     sums: Any
     if is_tensor(batch):
-        from preimage.ops.dense_sift_torch import dense_sift_of_tensors
+        from preimage.ops.dense_sift_torch import dense_sift_torch
 
-        features, sums = dense_sift_of_tensors(batch, step, bin_size, window, float(window_size), bounds, name)
+        features, sums = dense_sift_torch(batch, step, bin_size, window, float(window_size), bounds, name)
     else:
         rows, columns = grid_size(box, step, bin_size)
         features = np.empty((len(batch), CHANNELS, rows, columns), name)
@@ -168,15 +168,15 @@ def dense_sift_into(
     bounds: Bounds | None = None,
     threads: int,
 ) -> npt.NDArray[np.float32]:
-    """Write the features (B, 128, h, w), C-contiguous, of images (B, C, H, W) in place.
+    """Compute `dense_sift` of images (B, C, H, W) into `features`, (B, 128, h, w), C-contiguous.
 
     Returns:
-        The norms (B, 1, h, w).
+        Norms (B, 1, h, w).
 
     Raises:
-        ValueError: `features` of another shape, dtype or layout.
+        ValueError: The shape, dtype or strides of `features` are wrong.
     """
-    images = readable(images)  # by name, so that a copy lives until the kernel has read it
+    images = readable(images)  # keeps a copy alive until the kernel has read it
     box = (0, 0, images.shape[-2] - 1, images.shape[-1] - 1) if bounds is None else bounds
     norms = np.empty((len(images), 1, *grid_size(box, step, bin_size)), np.float32)
     _native.dense_sift(
@@ -196,21 +196,24 @@ def dense_sift_into(
 def dense_sift_frames(
     height: int, width: int, *, step: int = 4, bin_size: int = 4, bounds: Bounds | None = None
 ) -> npt.NDArray[np.float32]:
-    """Return where `dense_sift` puts its descriptors on an image of this size.
+    """Return the centers of the descriptors that `dense_sift` computes.
 
     Args:
-        height, width: of the image, in pixels.
-        step, bin_size, bounds: as for `dense_sift`.
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
+        step: Distance between descriptors in pixels.
+        bin_size: Distance between the centers of spatial bins in pixels.
+        bounds: (top, left, bottom, right) as in `dense_sift`.
 
     Returns:
-        float32 (h, w, 2): the centers, y before x, in pixels from the center of the upper left one. A descriptor's
-        first bin is centered 1.5 · bin_size before it, its last as much after it.
+        (h, w, 2) float32, centers (y, x) in pixels, where (0, 0) is the center of the upper left pixel. The centers of
+        a descriptor's first and last bin are 1.5 · bin_size before and after it.
 
     Raises:
-        TypeError, ValueError: as `dense_sift`.
+        TypeError, ValueError: As in `dense_sift`.
     """
-    check_whole("height", height)
-    check_whole("width", width)
+    check_positive_int("height", height)
+    check_positive_int("width", width)
     box = check_grid(height, width, step, bin_size, bounds)
     rows, columns = grid_size(box, step, bin_size)
     center = 1.5 * bin_size
@@ -220,9 +223,14 @@ def dense_sift_frames(
 
 
 def check_grid(height: int, width: int, step: int, bin_size: int, bounds: Bounds | None) -> Bounds:
-    """The bounds in full; ``TypeError`` or ``ValueError`` unless they hold a descriptor and lie inside the image."""
-    check_whole("step", step)
-    check_whole("bin_size", bin_size)
+    """Check the parameters of a grid and return its bounds, which are those of the image for ``None``.
+
+    Raises:
+        TypeError: `step`, `bin_size` or a bound is not an int.
+        ValueError: `step` or `bin_size` is below 1, or the bounds are outside the image or smaller than a descriptor.
+    """
+    check_positive_int("step", step)
+    check_positive_int("bin_size", bin_size)
     if bounds is None:
         top, left, bottom, right = 0, 0, height - 1, width - 1
     else:
@@ -231,12 +239,12 @@ def check_grid(height: int, width: int, step: int, bin_size: int, bounds: Bounds
         top, left, bottom, right = bounds
         if not (0 <= top <= bottom < height and 0 <= left <= right < width):
             raise ValueError(
-                f"bounds must be (top, left, bottom, right), inclusive, inside an image of {height} x {width} pixels, "
+                f"bounds must be (top, left, bottom, right), inclusive, inside the image of {height} x {width} pixels, "
                 f"got {tuple(bounds)}"
             )
     if bottom - top < 3 * bin_size or right - left < 3 * bin_size:
         least = 3 * bin_size + 1
-        where = "an image" if bounds is None else "the bounds"
+        where = "images" if bounds is None else "bounds"
         raise ValueError(
             f"{where} must have at least {least} x {least} pixels for a bin_size of {bin_size}, "
             f"got {bottom - top + 1} x {right - left + 1}"

@@ -1,4 +1,4 @@
-"""Dense SIFT's gradient: the backward op on the CPU, and what ties it to autograd."""
+"""Compute the gradient of dense SIFT: the backward op for the CPU, and the autograd function."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any
 import torch
 
 from preimage.ops import _native
-from preimage.ops._derivatives import last_derivative
-from preimage.ops._library import LIBRARY
-from preimage.ops._sizes import Bounds
-from preimage.ops._tensors import as_native, describe
+from preimage.ops._native_tensors import as_native, describe
+from preimage.ops._once_differentiable import once_differentiable
+from preimage.ops._output_sizes import Bounds
+from preimage.ops._schemas import LIBRARY
 
 Pair = tuple[torch.Tensor, torch.Tensor]
 
 
 def full_bounds(images: torch.Tensor, bounds: Bounds | None) -> Bounds:
-    """The bounds, or those of the whole image."""
+    """Return the bounds, which are those of the whole image for ``None``."""
     return (0, 0, images.shape[-2] - 1, images.shape[-1] - 1) if bounds is None else bounds
 
 
@@ -55,7 +55,7 @@ _backward: Callable[..., torch.Tensor] = torch.ops.preimage.dense_sift_backward.
 
 
 class DenseSift(torch.autograd.Function):
-    """The op in float32 with its gradient; apart from it, because a call without one shall not pay for it."""
+    """Autograd function of the op in float32, used only if a gradient is required, because it adds overhead."""
 
     @staticmethod
     def forward(
@@ -77,4 +77,11 @@ class DenseSift(torch.autograd.Function):
     ) -> tuple[torch.Tensor, None, None, None, None, None]:
         (images,) = ctx.saved_tensors
         result = _backward(grad_features, grad_norms, images, *ctx.parameters).to(images.dtype)
-        return last_derivative("dense_sift", result, grad_features, grad_norms, images), None, None, None, None, None
+        return (
+            once_differentiable("dense_sift", result, grad_features, grad_norms, images),
+            None,
+            None,
+            None,
+            None,
+            None,
+        )

@@ -1,13 +1,13 @@
-"""Dense SIFT and its gradient on a CUDA device: memory from torch, work from the native kernels."""
+"""Compute dense SIFT and its gradient on CUDA devices: torch ops that call the native kernels."""
 
 from __future__ import annotations
 
 import torch
 
 from preimage.ops._images import dtype_name
-from preimage.ops._library import LIBRARY
-from preimage.ops._sizes import Bounds, grid_size
-from preimage.ops._tensors import as_native, describe, stream, with_cuda, working_memory
+from preimage.ops._native_tensors import as_native, describe, require_cuda, stream, workspace
+from preimage.ops._output_sizes import Bounds, grid_size
+from preimage.ops._schemas import LIBRARY
 from preimage.ops.dense_sift_backward import full_bounds
 
 
@@ -21,13 +21,13 @@ def _dense_sift_cuda(
     bounds: Bounds | None,
     dtype: torch.dtype,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    native, images = with_cuda(), as_native(images)
+    native, images = require_cuda(), as_native(images)
     described, box = describe(images), full_bounds(images, bounds)
     parameters = step, bin_size, window, window_size, box
     shape = grid_size(box, step, bin_size)
     features = images.new_empty((described[1][0], 128, *shape), dtype=dtype)
     norms = images.new_empty((described[1][0], 1, *shape), dtype=torch.float32)
-    scratch = working_memory(images, native.dense_sift_cuda_scratch(described, *parameters, False))
+    scratch = workspace(images, native.dense_sift_cuda_scratch(described, *parameters, False))
     outputs = describe(features, dtype_name(dtype)), describe(norms)
     native.dense_sift_cuda(described, describe(scratch), *outputs, *parameters, stream(images))
     return features, norms
@@ -44,12 +44,12 @@ def _dense_sift_backward_cuda(
     window_size: float,
     bounds: Bounds | None,
 ) -> torch.Tensor:
-    native, images = with_cuda(), as_native(images)
+    native, images = require_cuda(), as_native(images)
     described = describe(images)
     parameters = step, bin_size, window, window_size, full_bounds(images, bounds)
     gradients = grad_features.to(torch.float32).contiguous(), grad_norms.to(torch.float32).contiguous()
     result = torch.empty(images.shape, dtype=torch.float32, device=images.device)
-    scratch = working_memory(images, native.dense_sift_cuda_scratch(described, *parameters, True))
+    scratch = workspace(images, native.dense_sift_cuda_scratch(described, *parameters, True))
     tensors = describe(gradients[0]), describe(gradients[1]), described, describe(scratch), describe(result)
     native.dense_sift_backward_cuda(*tensors, *parameters, stream(images))
     return result

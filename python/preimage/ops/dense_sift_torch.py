@@ -1,4 +1,4 @@
-"""Dense SIFT of tensors: the op on the CPU, and the choice between it and the one with a gradient."""
+"""Compute dense SIFT descriptors of tensors: the torch op for the CPU, with or without autograd."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import torch
 
 from preimage.ops import (
     _native,
-    dense_sift_cuda,  # noqa: F401 (registers itself)
+    dense_sift_cuda,  # noqa: F401 (registers the op for CUDA)
 )
 from preimage.ops._images import dtype_name
-from preimage.ops._library import LIBRARY
-from preimage.ops._sizes import Bounds, grid_size
-from preimage.ops._tensors import as_native, describe, needs_gradient
+from preimage.ops._native_tensors import as_native, describe, needs_gradient
+from preimage.ops._output_sizes import Bounds, grid_size
+from preimage.ops._schemas import LIBRARY
 from preimage.ops.dense_sift_backward import DenseSift, full_bounds
 
 
-def dense_sift_of_tensors(
+def dense_sift_torch(
     images: torch.Tensor,
     step: int,
     bin_size: int,
@@ -26,7 +26,7 @@ def dense_sift_of_tensors(
     bounds: Bounds | None,
     dtype: str,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the features and norms of images (B, C, H, W), checked; see `preimage.dense_sift`."""
+    """Compute the features and norms of checked images (B, C, H, W), see `preimage.dense_sift`."""
     kind: torch.dtype = getattr(torch, dtype)
     parameters = step, bin_size, window, window_size, bounds
     if needs_gradient(images) and kind.is_floating_point:
@@ -45,7 +45,7 @@ def _dense_sift_cpu(
     bounds: Bounds | None,
     dtype: torch.dtype,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    images = as_native(images)  # by name, so that a copy lives until the kernel has read it
+    images = as_native(images)  # keeps a copy alive until the kernel has read it
     described, box = describe(images), full_bounds(images, bounds)
     shape = grid_size(box, step, bin_size)
     features = torch.empty((described[1][0], 128, *shape), dtype=dtype, device="cpu")

@@ -1,4 +1,4 @@
-"""HOG: check, describe the memory, call the native kernel. Imports torch for tensors only."""
+"""Compute HOG features with the native kernels. Imports torch only for tensors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from preimage.ops._images import (
     check_choice,
     check_dtype,
     check_images,
-    check_whole,
+    check_positive_int,
     cpu_threads,
     describe_array,
     describe_output,
@@ -23,7 +23,7 @@ from preimage.ops._images import (
     like_images,
     readable,
 )
-from preimage.ops._sizes import cell_count
+from preimage.ops._output_sizes import cell_count
 
 CHANNELS = 31
 VARIANTS = ("vlfeat-uoctti",)
@@ -39,45 +39,46 @@ def hog(
     color: str = "luma",
     dtype: DType = "float32",
 ) -> Images:
-    """Histograms of oriented gradients, equal to VLFeat's `vl_hog` (UoCTTI, 9 orientations) within 1e-6.
+    """Compute histograms of oriented gradients, equal to VLFeat's `vl_hog` (UoCTTI, 9 orientations) within 1e-6.
+
+    HOG features are differentiable once with respect to the images, on either device. At kinks one-sided derivatives
+    are used: clipped values have derivative 0 (values equal to the clipping level have not), the direction bin and the
+    channel of a pixel are constant, and a pixel without gradient has derivative 0.
 
     Args:
-        images: (H, W) or (..., C, H, W), y down; C is 1 or 3 (red, green, blue); leading dimensions may be 0.
-            uint8 (divided by 255), float16, bfloat16, float32 or float64 with values in [0, 1] (not enforced;
-            the normalization's epsilon makes the features depend on the range). Any strides; uint8 and float32
-            are read where they lie. A tensor on the CPU or a CUDA device, or a NumPy array.
-        cell_size: side of a cell in pixels, at least 1. 8 is the fast one.
-        variant: the definition followed; only ``"vlfeat-uoctti"``.
-        color: what becomes of three channels: ``"luma"`` takes 0.299 R + 0.587 G + 0.114 B; ``"strongest"``
-            takes at every pixel the channel with the longest gradient, the first of equals, as VLFeat does.
-        dtype: of the features: float32, float16 or (tensors only) bfloat16, rounded from float32; a name or a dtype of
-            torch or NumPy.
+        images: (H, W) or (..., C, H, W), where C is 1 or 3 (RGB) and leading dimensions can be 0; a tensor on the CPU
+            or a CUDA device, or a NumPy array. uint8 (divided by 255), or float16, bfloat16, float32 or float64 with
+            values in [0, 1]; the range is not enforced, but features depend on it through an epsilon. Any strides;
+            uint8 and float32 images are not copied.
+        cell_size: Side of a cell in pixels, at least 1. A size of 8 is fastest.
+        variant: Definition of the features; only ``"vlfeat-uoctti"``.
+        color: How images of three channels are reduced to one: ``"luma"`` is 0.299 R + 0.587 G + 0.114 B;
+            ``"strongest"`` uses at every pixel the channel with the largest gradient, as VLFeat does.
+        dtype: Dtype of the features as a name or a dtype of torch or NumPy: float32, float16, or bfloat16 (tensors
+            only), rounded from float32.
 
     Returns:
-        (..., 31, Hc, Wc) of `dtype`, contiguous, with the images' leading dimensions; a tensor on the images' device
-        for a tensor, a NumPy array for an array. Hc = (H + cell_size // 2) // cell_size and Wc alike. Channels: 0-8
-        directed at k · 20° (y down), 9-17 the opposite directions, 18-26 undirected, 27-30 texture of the cells' blocks
-        upper left, upper right, lower left, lower right. Values in [0, 0.43].
+        (..., 31, Hc, Wc) of `dtype`, contiguous, where Hc = (H + cell_size // 2) // cell_size and Wc likewise; a
+        tensor on the images' device for tensors, a NumPy array for arrays. Channels 0 to 8 are the directed gradients
+        at k · 20° (y points down), 9 to 17 the opposite directions, 18 to 26 the undirected gradients, and 27 to 30 the
+        texture in the blocks of cells to the upper left, upper right, lower left and lower right. Values are in
+        [0, 0.43].
 
-        A pixel that is not finite spoils the cells that its four neighbors vote for (at most 3 × 3) and the cells
-        next to those, which share their normalization; a NaN makes them NaN. All others keep their values to the bit.
+        A pixel that is not finite affects the cells that its four neighbors vote for (at most 3 × 3) and, through the
+        normalization, the cells next to them; a NaN makes them NaN. All other cells are unaffected.
 
     Raises:
-        TypeError: not an array or tensor, or of another dtype; `cell_size` not an int.
-        ValueError: wrong rank, channel count or device; an empty image or one too small for a cell; an unknown
-            `variant`, `color` or `dtype`.
-        RuntimeError: a CUDA tensor where the package was built without CUDA.
+        TypeError: `images` is not an array or tensor or has another dtype, or `cell_size` is not an int.
+        ValueError: The shape or device of `images` is invalid, the images are smaller than a cell, or `cell_size`,
+            `variant`, `color` or `dtype` is invalid.
+        RuntimeError: `images` is on a CUDA device, but this build has no CUDA kernels.
 
-    Gradients flow back to the images, on either device. Where HOG has a kink, one side counts: a clipped value passes
-    nothing on (a value at the level of clipping does), a pixel's vote keeps its direction and its channel, and a
-    pixel without gradient passes nothing on. The gradient itself has none.
-
-    On the CPU the number of threads is `torch.get_num_threads()`, for arrays ``OMP_NUM_THREADS`` or the CPUs that the
-    process may use; it does not change the numbers. The environment variable ``PREIMAGE_ISA`` (avx512, avx2, portable)
-    forces an instruction set.
+    On the CPU the number of threads is `torch.get_num_threads()` for tensors, and ``OMP_NUM_THREADS`` or the number of
+    CPUs available to the process for arrays; it does not affect the result. The environment variable ``PREIMAGE_ISA``
+    (avx512, avx2 or portable) selects an instruction set.
     """
     height, width = check_images(images)
-    check_whole("cell_size", cell_size)
+    check_positive_int("cell_size", cell_size)
     check_choice("variant", variant, VARIANTS)
     check_choice("color", color, COLORS)
     name = check_dtype(dtype, DTYPES, images)
@@ -85,14 +86,15 @@ def hog(
     if rows < 1 or columns < 1:
         needed = cell_size - cell_size // 2
         raise ValueError(
-            f"an image must have at least {needed} x {needed} pixels for a cell of {cell_size}, got {height} x {width}"
+            f"images must have at least {needed} x {needed} pixels for a cell_size of {cell_size}, "
+            f"got {height} x {width}"
         )
     batch = as_batch(images)
     features: Any
     if is_tensor(batch):
-        from preimage.ops.hog_torch import hog_of_tensors
+        from preimage.ops.hog_torch import hog_torch
 
-        features = hog_of_tensors(batch, cell_size, variant, color, name)
+        features = hog_torch(batch, cell_size, variant, color, name)
     else:
         features = np.empty((len(batch), CHANNELS, rows, columns), name)
         hog_into(batch, features, cell_size=cell_size, color=color, threads=cpu_threads())
@@ -100,11 +102,11 @@ def hog(
 
 
 def hog_into(images: npt.NDArray[Any], features: npt.NDArray[Any], *, cell_size: int, color: str, threads: int) -> None:
-    """Write the features (B, 31, Hc, Wc), float32 or float16, C-contiguous, of images (B, C, H, W) in place.
+    """Compute `hog` of images (B, C, H, W) into `features`, (B, 31, Hc, Wc), float32 or float16, C-contiguous.
 
     Raises:
-        ValueError: `features` of another shape, dtype or layout.
+        ValueError: The shape, dtype or strides of `features` are wrong.
     """
-    images = readable(images)  # by name, so that a copy lives until the kernel has read it
+    images = readable(images)  # keeps a copy alive until the kernel has read it
     output = describe_output(features)
     _native.hog(describe_array(images), output, cell_size, color, threads)

@@ -1,4 +1,4 @@
-"""HOG of tensors: the ops on CPU and CUDA, and autograd."""
+"""Compute HOG features of tensors: torch ops for CPU and CUDA, and autograd."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 import torch
 
 from preimage.ops import _native
-from preimage.ops._derivatives import last_derivative
-from preimage.ops._library import LIBRARY
-from preimage.ops._sizes import cell_count
-from preimage.ops._tensors import as_native, describe, needs_gradient, stream, with_cuda, working_memory
+from preimage.ops._native_tensors import as_native, describe, needs_gradient, require_cuda, stream, workspace
+from preimage.ops._once_differentiable import once_differentiable
+from preimage.ops._output_sizes import cell_count
+from preimage.ops._schemas import LIBRARY
 
 
-def hog_of_tensors(images: torch.Tensor, cell_size: int, variant: str, color: str, dtype: str) -> torch.Tensor:
-    """Return the features of images (B, C, H, W), checked; see `preimage.hog`."""
+def hog_torch(images: torch.Tensor, cell_size: int, variant: str, color: str, dtype: str) -> torch.Tensor:
+    """Compute the features of checked images (B, C, H, W), see `preimage.hog`."""
     if needs_gradient(images):
         features: torch.Tensor = _Hog.apply(images, cell_size, variant, color)  # type: ignore[no-untyped-call]
     else:
@@ -25,7 +25,7 @@ def hog_of_tensors(images: torch.Tensor, cell_size: int, variant: str, color: st
 
 @torch.library.impl(LIBRARY, "hog", "CPU")
 def _hog_cpu(images: torch.Tensor, cell_size: int, variant: str, color: str) -> torch.Tensor:
-    images = as_native(images)  # by name, so that a copy lives until the kernel has read it
+    images = as_native(images)  # keeps a copy alive until the kernel has read it
     described = describe(images)
     batch, _, height, width = described[1]
     rows, columns = cell_count(height, cell_size), cell_count(width, cell_size)
@@ -47,12 +47,12 @@ def _hog_backward_cpu(
 
 @torch.library.impl(LIBRARY, "hog", "CUDA")
 def _hog_cuda(images: torch.Tensor, cell_size: int, variant: str, color: str) -> torch.Tensor:
-    native, images = with_cuda(), as_native(images)
+    native, images = require_cuda(), as_native(images)
     described = describe(images)
     batch, _, height, width = described[1]
     rows, columns = cell_count(height, cell_size), cell_count(width, cell_size)
     output = images.new_empty((batch, 31, rows, columns), dtype=torch.float32)
-    scratch = working_memory(images, native.hog_cuda_scratch(described, cell_size, color, False))
+    scratch = workspace(images, native.hog_cuda_scratch(described, cell_size, color, False))
     native.hog_cuda(described, describe(scratch), describe(output), cell_size, color, stream(images))
     return output
 
@@ -61,11 +61,11 @@ def _hog_cuda(images: torch.Tensor, cell_size: int, variant: str, color: str) ->
 def _hog_backward_cuda(
     gradient: torch.Tensor, images: torch.Tensor, cell_size: int, variant: str, color: str
 ) -> torch.Tensor:
-    native, images = with_cuda(), as_native(images)
+    native, images = require_cuda(), as_native(images)
     gradient = gradient.to(torch.float32).contiguous()
     result = torch.empty(images.shape, dtype=torch.float32, device=images.device)
     described = describe(images)
-    scratch = working_memory(images, native.hog_cuda_scratch(described, cell_size, color, True))
+    scratch = workspace(images, native.hog_cuda_scratch(described, cell_size, color, True))
     tensors = describe(gradient), described, describe(scratch), describe(result)
     native.hog_backward_cuda(*tensors, cell_size, color, stream(images))
     return result
@@ -77,7 +77,7 @@ _backward = torch.ops.preimage.hog_backward.default
 
 
 class _Hog(torch.autograd.Function):
-    """The op with its gradient; apart from it, because a call without one shall not pay for it."""
+    """Autograd function of the op, used only if a gradient is required, because it adds overhead."""
 
     @staticmethod
     def forward(ctx: Any, images: torch.Tensor, cell_size: int, variant: str, color: str) -> torch.Tensor:
@@ -89,4 +89,4 @@ class _Hog(torch.autograd.Function):
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
         (images,) = ctx.saved_tensors
         result = _backward(gradient, images, *ctx.parameters).to(images.dtype)
-        return last_derivative("hog", result, gradient, images), None, None, None
+        return once_differentiable("hog", result, gradient, images), None, None, None

@@ -1,4 +1,4 @@
-"""LBP: check, describe the memory, call the native kernel. Imports torch for tensors only."""
+"""Compute LBP features with the native kernels. Imports torch only for tensors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from preimage.ops._images import (
     check_choice,
     check_dtype,
     check_images,
-    check_whole,
+    check_positive_int,
     cpu_threads,
     describe_array,
     describe_output,
@@ -27,7 +27,7 @@ from preimage.ops._images import (
 CHANNELS = 58
 VARIANTS = ("vlfeat-uniform",)
 DTYPES = ("float32", "float16", "bfloat16")
-LARGEST_CELL = 2**15  # a cell's votes are counted in 64 bits
+LARGEST_CELL = 2**15  # the votes of a cell are counted in 64 bits
 
 
 def lbp(
@@ -37,60 +37,60 @@ def lbp(
     variant: str = "vlfeat-uniform",
     dtype: DType = "float32",
 ) -> Images:
-    """Histograms of local binary patterns, bit for bit those of VLFeat's `vl_lbp`.
+    """Compute histograms of local binary patterns, identical to VLFeat's `vl_lbp`.
 
     Args:
-        images: (H, W) or (..., C, H, W), y down; C is 1 or 3 (red, green, blue: their luma 0.299 R + 0.587 G + 0.114 B
-            is taken); leading dimensions may be 0. uint8 (divided by 255), float16, bfloat16, float32 or
-            float64 (turned into float32, where close values can become equal). Any strides; uint8 and float32 are
-            read where they lie. A tensor in the CPU's memory or on a CUDA device, or a NumPy array.
-        cell_size: side of a cell in pixels, 1 to 32768. 16 is the fast one.
-        variant: the definition followed; only ``"vlfeat-uniform"``.
-        dtype: of the features: float32, float16 or (tensors only) bfloat16, rounded from float32; a name or a dtype of
-            torch or NumPy.
+        images: (H, W) or (..., C, H, W), where C is 1 or 3 (RGB, of which the luma 0.299 R + 0.587 G + 0.114 B is used)
+            and leading dimensions can be 0; a tensor on the CPU or a CUDA device, or a NumPy array. uint8 (divided by
+            255), float16, bfloat16, float32, or float64, which is converted to float32, where close values can become
+            equal. Any strides; uint8 and float32 images are not copied.
+        cell_size: Side of a cell in pixels, 1 to 32768. A size of 16 is fastest.
+        variant: Definition of the features; only ``"vlfeat-uniform"``.
+        dtype: Dtype of the features as a name or a dtype of torch or NumPy: float32, float16, or bfloat16 (tensors
+            only), rounded from float32.
 
     Returns:
-        (..., 58, H // cell_size, W // cell_size), contiguous, with the images' leading dimensions; a tensor on the
-        images' device for a tensor, a NumPy array for an array. A pixel's code has one bit for each of its eight
-        neighbors, clockwise from the right, set where the neighbor is greater. Channel 7 i + j - 1 counts the codes
-        whose ones are a run of length j, 1 to 7, from bit i on; 56 those of all zeros or all ones; 57 the others.
-        Pixels on the image's border do not vote. Each votes bilinearly for its four nearest cells. A cell's features
-        are the square roots of its votes' shares: their squares sum up to 1, or to 0 where no pixel votes.
+        (..., 58, H // cell_size, W // cell_size) of `dtype`, contiguous; a tensor on the images' device for tensors, a
+        NumPy array for arrays. The code of a pixel has one bit for each of its eight neighbors, clockwise from the
+        right, which is set if the neighbor is greater. Channel 7 i + j - 1 counts the codes whose ones are a run of
+        length j, 1 to 7, that begins at bit i; channel 56 counts codes of all zeros or all ones, channel 57 all others.
+        Pixels on the image border do not vote; others vote bilinearly for their four nearest cells. Features are the
+        square roots of the fractions of a cell's votes: their squares sum to 1, or to 0 if there are no votes.
 
-        Only the order of the values counts. With one channel, uint8, the same numbers as floats, and those divided
-        by 255 give equal results; with three, uint8 gives what it gives divided by 255 in float32, while other
-        scales round the luma differently, which can turn near-ties. A NaN is neither greater nor exceeded: its own
-        code is all zeros, and its bit is clear in its neighbors' codes.
+        Only the order of pixel values matters. For one channel, integers, the same values as floats, and these divided
+        by 255 give equal results. For three channels, uint8 is equal to uint8 / 255 in float32; other scales round the
+        luma differently, which can change the order of nearly equal values. Comparisons with NaN are false: the code of
+        such a pixel is zero, and so is its bit in the codes of its neighbors.
 
-        Votes are counted in whole numbers: CPU and GPU, any number of threads and any instruction set give the same
-        bits. They are VLFeat's bits where the cell size is a power of two up to 32. With others VLFeat's own float32
-        sums are inexact: results then differ by up to 1e-6 in small images and some 1e-6 in large ones.
+        Votes are counted in integers, so that CPU and GPU, any number of threads and any instruction set give
+        identical results. These are identical to VLFeat's for cell sizes that are powers of two up to 32; for others
+        they differ by about 1e-6, because VLFeat sums in float32.
 
     Raises:
-        TypeError: not an array or tensor, or of another dtype; `cell_size` not an int.
-        ValueError: wrong rank, channel count or device; an empty image or one smaller than a cell; `cell_size` out of
-            range; an unknown `variant` or `dtype`; a tensor that requires a gradient, outside `no_grad`: LBP only
-            compares pixels, its derivative is zero almost everywhere.
-        RuntimeError: a tensor on a CUDA device, in a build without CUDA.
+        TypeError: `images` is not an array or tensor or has another dtype, or `cell_size` is not an int.
+        ValueError: The shape or device of `images` is invalid, the images are smaller than a cell, `cell_size`,
+            `variant` or `dtype` is invalid, or `images` requires a gradient: LBP only compares pixels, and its
+            derivative is zero almost everywhere.
+        RuntimeError: `images` is on a CUDA device, but this build has no CUDA kernels.
 
-    The CPU's number of threads is `torch.get_num_threads()`, for arrays ``OMP_NUM_THREADS`` or the CPUs that the
-    process may use. The environment variable ``PREIMAGE_ISA`` (avx512, avx2, portable) forces an instruction set. On a
-    GPU the work is queued on the current stream.
+    On the CPU the number of threads is `torch.get_num_threads()` for tensors, and ``OMP_NUM_THREADS`` or the number of
+    CPUs available to the process for arrays. The environment variable ``PREIMAGE_ISA`` (avx512, avx2 or portable)
+    selects an instruction set.
     """
     height, width = check_images(images)
-    check_whole("cell_size", cell_size)
+    check_positive_int("cell_size", cell_size)
     if cell_size > LARGEST_CELL:
         raise ValueError(f"cell_size must be at most {LARGEST_CELL} pixels, got {cell_size}")
     if height < cell_size or width < cell_size:
-        raise ValueError(f"an image must have at least {cell_size} x {cell_size} pixels, got {height} x {width}")
+        raise ValueError(f"images must have at least {cell_size} x {cell_size} pixels, got {height} x {width}")
     check_choice("variant", variant, VARIANTS)
     name = check_dtype(dtype, DTYPES, images)
     batch = as_batch(images)
     features: Any
     if is_tensor(batch):
-        from preimage.ops.lbp_torch import lbp_of_tensors
+        from preimage.ops.lbp_torch import lbp_torch
 
-        features = lbp_of_tensors(batch, cell_size, variant, name)
+        features = lbp_torch(batch, cell_size, variant, name)
     else:
         features = np.empty((len(batch), CHANNELS, height // cell_size, width // cell_size), name)
         lbp_into(batch, features, cell_size=cell_size, threads=cpu_threads())
@@ -98,37 +98,37 @@ def lbp(
 
 
 def lbp_into(images: npt.NDArray[Any], features: npt.NDArray[Any], *, cell_size: int, threads: int) -> None:
-    """Write the features (B, 58, h, w), float32 or float16, C-contiguous, of images (B, C, H, W) in place.
+    """Compute `lbp` of images (B, C, H, W) into `features`, (B, 58, h, w), float32 or float16, C-contiguous.
 
     Raises:
-        ValueError: `features` of another shape, dtype or layout.
+        ValueError: The shape, dtype or strides of `features` are wrong.
     """
-    images = readable(images)  # by name, so that a copy lives until the kernel has read it
+    images = readable(images)  # keeps a copy alive until the kernel has read it
     _native.lbp(describe_array(images), describe_output(features), cell_size, threads)
 
 
 def lbp_codes(images: Images, *, variant: str = "vlfeat-uniform") -> Images:
-    """Return every pixel's label: what `lbp` counts.
+    """Compute the label of every pixel: the channel of `lbp` that it votes for.
 
     Args:
-        images: as `lbp`; at least 1 x 1 pixels.
-        variant: only ``"vlfeat-uniform"``.
+        images: As in `lbp`, at least 1 x 1 pixels.
+        variant: Definition of the labels; only ``"vlfeat-uniform"``.
 
     Returns:
-        uint8 (..., 1, H, W), contiguous, a tensor or an array as the images are: the channel of `lbp` that the pixel
-        votes for, 0 to 57, and 255 for the pixels of the image's border, which do not vote.
+        (..., 1, H, W) uint8, contiguous, a tensor or an array like `images`: labels 0 to 57, and 255 for pixels on the
+        image border, which do not vote.
 
     Raises:
-        TypeError, ValueError, RuntimeError: as `lbp`.
+        TypeError, ValueError, RuntimeError: As in `lbp`.
     """
     height, width = check_images(images)
     check_choice("variant", variant, VARIANTS)
     batch = as_batch(images)
     codes: Any
     if is_tensor(batch):
-        from preimage.ops.lbp_torch import codes_of_tensors
+        from preimage.ops.lbp_torch import lbp_codes_torch
 
-        codes = codes_of_tensors(batch, variant)
+        codes = lbp_codes_torch(batch, variant)
     else:
         array = readable(batch)
         codes = np.empty((len(array), 1, height, width), np.uint8)

@@ -1,4 +1,4 @@
-"""LBP of tensors: the ops on CPU and CUDA."""
+"""Compute LBP features of tensors: torch ops for CPU and CUDA."""
 
 from __future__ import annotations
 
@@ -7,33 +7,33 @@ from collections.abc import Callable
 import torch
 
 from preimage.ops import _native
-from preimage.ops._library import LIBRARY
-from preimage.ops._tensors import as_native, describe, needs_gradient, stream, with_cuda
+from preimage.ops._native_tensors import as_native, describe, needs_gradient, require_cuda, stream
+from preimage.ops._schemas import LIBRARY
 
 
-def lbp_of_tensors(images: torch.Tensor, cell_size: int, variant: str, dtype: str) -> torch.Tensor:
-    """Return the features of images (B, C, H, W), checked; see `preimage.lbp`."""
-    _refuse_gradient(images)
+def lbp_torch(images: torch.Tensor, cell_size: int, variant: str, dtype: str) -> torch.Tensor:
+    """Compute the features of checked images (B, C, H, W), see `preimage.lbp`."""
+    _check_no_gradient(images)
     return _lbp_op(images, cell_size, variant).to(getattr(torch, dtype))
 
 
-def codes_of_tensors(images: torch.Tensor, variant: str) -> torch.Tensor:
-    """Return the labels of images (B, C, H, W), checked; see `preimage.lbp_codes`."""
-    _refuse_gradient(images)
+def lbp_codes_torch(images: torch.Tensor, variant: str) -> torch.Tensor:
+    """Compute the labels of checked images (B, C, H, W), see `preimage.lbp_codes`."""
+    _check_no_gradient(images)
     return _codes_op(images, variant)
 
 
-def _refuse_gradient(images: torch.Tensor) -> None:
+def _check_no_gradient(images: torch.Tensor) -> None:
     if needs_gradient(images):
         raise ValueError(
-            "LBP has no useful gradient (it compares pixels: its derivative is zero almost everywhere), got a tensor "
-            "that requires one: pass images.detach() or call it under torch.no_grad()"
+            "images must not require a gradient, because the derivative of LBP is zero almost everywhere: pass "
+            "images.detach() or use torch.no_grad()"
         )
 
 
 @torch.library.impl(LIBRARY, "lbp", "CPU")
 def _lbp_cpu(images: torch.Tensor, cell_size: int, variant: str) -> torch.Tensor:
-    images = as_native(images)  # by name, so that a copy lives until the kernel has read it
+    images = as_native(images)  # keeps a copy alive until the kernel has read it
     described = describe(images)
     batch, _, height, width = described[1]
     output = torch.empty((batch, 58, height // cell_size, width // cell_size), dtype=torch.float32, device="cpu")
@@ -53,7 +53,7 @@ def _codes_cpu(images: torch.Tensor, variant: str) -> torch.Tensor:
 
 @torch.library.impl(LIBRARY, "lbp", "CUDA")
 def _lbp_cuda(images: torch.Tensor, cell_size: int, variant: str) -> torch.Tensor:
-    native, images = with_cuda(), as_native(images)
+    native, images = require_cuda(), as_native(images)
     described = describe(images)
     batch, _, height, width = described[1]
     output = images.new_empty((batch, 58, height // cell_size, width // cell_size), dtype=torch.float32)
@@ -63,7 +63,7 @@ def _lbp_cuda(images: torch.Tensor, cell_size: int, variant: str) -> torch.Tenso
 
 @torch.library.impl(LIBRARY, "lbp_codes", "CUDA")
 def _codes_cuda(images: torch.Tensor, variant: str) -> torch.Tensor:
-    native, images = with_cuda(), as_native(images)
+    native, images = require_cuda(), as_native(images)
     described = describe(images)
     batch, _, height, width = described[1]
     output = images.new_empty((batch, 1, height, width), dtype=torch.uint8)

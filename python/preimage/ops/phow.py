@@ -1,21 +1,30 @@
-"""PHOW: dense SIFT at several sizes, each on an image smoothed to match."""
+"""Compute PHOW: dense SIFT at several sizes, each on an image smoothed accordingly."""
 
 from __future__ import annotations
 
 import math
 from typing import Any, NamedTuple
 
-from preimage.ops._images import DType, Images, as_batch, check_images, check_whole, is_tensor, like_images, readable
+from preimage.ops._images import (
+    DType,
+    Images,
+    as_batch,
+    check_images,
+    check_positive_int,
+    is_tensor,
+    like_images,
+    readable,
+)
 from preimage.ops.dense_sift import dense_sift, dense_sift_frames
 
 
 class PhowScale(NamedTuple):
-    """The descriptors of one size: tensors or arrays as the images were."""
+    """Descriptors of one size, as tensors or arrays like the images."""
 
     bin_size: int
     features: Any  # (..., 128, h, w)
     norms: Any  # (..., 1, h, w)
-    frames: Any  # (h, w, 2): centers, y before x
+    frames: Any  # (h, w, 2), centers (y, x)
 
 
 def phow(
@@ -29,40 +38,42 @@ def phow(
     contrast_threshold: float = 0.005,
     dtype: DType = "float32",
 ) -> list[PhowScale]:
-    """Dense SIFT at several sizes, as VLFeat's `vl_phow` computes it for gray images.
+    """Compute dense SIFT descriptors at several sizes, as VLFeat's `vl_phow` does for gray images.
 
-    For every size the image is smoothed by a Gaussian of size / magnif pixels (cut off at four standard deviations,
-    the image's edge repeated), then `dense_sift` takes the descriptors; the sizes' first centers coincide, as far as
-    whole pixels allow: all of `sizes` even, or all odd.
+    For every size the image is smoothed by a Gaussian of size / magnif pixels (truncated at four standard deviations,
+    with the border replicated), and `dense_sift` is computed with this bin size. The first centers of all sizes
+    coincide if the sizes are all even or all odd. The defaults are VLFeat's, except for `dtype`, which is uint8 there.
 
     Args:
-        images: as for `dense_sift`; values in [0, 1], which the contrast threshold is for.
-        sizes: the bins' sizes in pixels, at least one; VLFeat's defaults, as everything below.
-        step: pixels between descriptors.
-        window, window_size: as for `dense_sift`; ``"flat"`` is VLFeat's ``'Fast', true``.
-        magnif: bin size over the Gaussian's standard deviation, above 0.
-        contrast_threshold: descriptors with a smaller norm become zeros.
-        dtype: of the descriptors, as for `dense_sift`; VLFeat's own default is uint8.
+        images: As in `dense_sift`, with values in [0, 1], for which `contrast_threshold` is meant.
+        sizes: Bin sizes in pixels, at least one.
+        step: Distance between descriptors in pixels.
+        window: Window as in `dense_sift`; ``"flat"`` is VLFeat's ``'Fast', true``.
+        window_size: Standard deviation of the window in bins.
+        magnif: Ratio of bin size and standard deviation of the smoothing, above 0.
+        contrast_threshold: Norm below which descriptors are set to zero.
+        dtype: Dtype of the descriptors as in `dense_sift`.
 
     Returns:
-        One ``PhowScale`` for every size, in their order: ``bin_size``, ``features`` (..., 128, h, w), their ``norms``
-        (..., 1, h, w), and the centers ``frames`` (h, w, 2), y before x, on the CPU. Leading dimensions are those of
-        the images; tensors for tensors, NumPy arrays for arrays. Smaller sizes have more descriptors, at the lower and
-        right ends.
+        One ``PhowScale`` per size, in order: ``bin_size``, ``features`` (..., 128, h, w), ``norms`` (..., 1, h, w), and
+        the centers ``frames`` (h, w, 2), (y, x) in pixels, on the CPU; tensors for tensors, NumPy arrays for arrays.
+        Smaller sizes have more descriptors, at the bottom and on the right.
 
     Raises:
-        TypeError, ValueError: as `dense_sift`; also when `sizes` is empty, or when the image is too small for one.
+        TypeError, ValueError: As in `dense_sift`; also if `sizes` is empty or an image is too small for a size.
     """
     height, width = check_images(images)
     planes = _gray(as_batch(images))
     _check(sizes, magnif, contrast_threshold)
     scales = []
     for size in sizes:
-        # vl_phow.m's offset, which counts from 1.
+        # Offset in vl_phow.m, which is 1-based.
         offset = math.floor(1 + 1.5 * (max(sizes) - size)) - 1
         least = 3 * size + 1 + offset
         if height < least or width < least:
-            raise ValueError(f"sizes {tuple(sizes)} need at least {least} x {least} pixels, got {height} x {width}")
+            raise ValueError(
+                f"images must have at least {least} x {least} pixels for sizes {tuple(sizes)}, got {height} x {width}"
+            )
         bounds = (offset, offset, height - 1, width - 1)
         features, norms = dense_sift(
             _smooth(planes, size / magnif),
@@ -91,7 +102,7 @@ def _check(sizes: tuple[int, ...], magnif: float, contrast_threshold: float) -> 
     if not isinstance(sizes, tuple | list) or len(sizes) == 0:
         raise ValueError(f"sizes must be a tuple of at least one bin size, got {sizes!r}")
     for size in sizes:
-        check_whole("every size", size)
+        check_positive_int("each of sizes", size)
     for name, value in (("magnif", magnif), ("contrast_threshold", contrast_threshold)):
         if not isinstance(value, float | int):
             raise TypeError(f"{name} must be a number, got {value!r}")
@@ -110,18 +121,18 @@ def _gray(batch: Any) -> Any:
 
 
 def _smooth(planes: Any, sigma: float) -> Any:
-    """`vl_imsmooth`. By sums of shifted images: a convolution would be rounded to 10 bits on newer GPUs."""
+    """Smooth like `vl_imsmooth`, by sums of shifted images, because a convolution could use TF32 on the GPU."""
     if sigma < 0.01:
         return planes
     reach = math.ceil(4 * sigma)
-    shares = [math.exp(-0.5 * (offset / sigma) ** 2) for offset in range(-reach, reach + 1)]
-    total = sum(shares)
+    weights = [math.exp(-0.5 * (offset / sigma) ** 2) for offset in range(-reach, reach + 1)]
+    total = sum(weights)
     for axis in (2, 3):
         size = planes.shape[axis]
-        nearest = [min(max(place, 0), size - 1) for place in range(-reach, size + reach)]
+        nearest = [min(max(position, 0), size - 1) for position in range(-reach, size + reach)]
         padded = planes[:, :, nearest] if axis == 2 else planes[:, :, :, nearest]
         planes = 0
-        for shift, share in enumerate(shares):
+        for shift, weight in enumerate(weights):
             part = padded[:, :, shift : shift + size] if axis == 2 else padded[..., shift : shift + size]
-            planes = planes + part * (share / total)
+            planes = planes + part * (weight / total)
     return planes

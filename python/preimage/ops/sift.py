@@ -1,4 +1,4 @@
-"""Sparse SIFT: check, describe the memory, call whoever computes the variant. Imports torch for tensors only."""
+"""Detect keypoints and compute SIFT descriptors. Imports torch only for tensors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from preimage.ops._images import (
     as_batch,
     check_choice,
     check_images,
-    check_whole,
+    check_positive_int,
     cpu_threads,
     describe_array,
     is_tensor,
@@ -36,47 +36,45 @@ def sift(
     peak_threshold: float = 0.0,
     edge_threshold: float = 10.0,
 ) -> Keypoints:
-    """Keypoints of every image, with SIFT descriptors.
+    """Detect keypoints in images and compute their SIFT descriptors, on the CPU.
 
     Args:
-        images: (H, W) or (..., C, H, W), y down; C is 1 or 3 (red, green, blue; their luma
-            0.299 R + 0.587 G + 0.114 B is taken); leading dimensions may be 0. uint8 (divided by 255), float16,
-            bfloat16, float32 or float64 with values in [0, 1] (not enforced by ``"vlfeat"``). Any strides. A tensor on
-            the CPU or a NumPy array.
-        variant: ``"vlfeat"``: detector and descriptor of VLFeat's C library (`vl_sift`), given the same values in
-            [0, 1], as COLMAP gives them. VLFeat's own programs give it values up to 255, and find nearly the same
-            keypoints (92 to 100 % on photographs): it counts gradients below 1e-4 as none whatever the unit.
-            Thresholds are in the images' unit.
-            ``"opencv"``: `cv2.SIFT_create()` with its own parameters, on the luma limited to [0, 1] (what is not a
-            number is 0) and rounded to uint8; it starts with the image doubled (like `first_octave` -1) and leaves
-            out what has little contrast.
-        levels: scales an octave, 1 to 32.
-        first_octave: 0 starts with the image as it is, -1 with the image doubled (which finds smaller keypoints),
-            n > 0 with every 2ⁿ-th pixel. The last octave is the one whose shorter side has 16 to 31 pixels (the first
-            where that is less).
-        peak_threshold: least absolute difference of Gaussians, in the images' unit; at least 0.
-        edge_threshold: largest ratio of the difference's curvatures across and along an edge, above 0.
+        images: (H, W) or (..., C, H, W), where C is 1 or 3 (RGB, of which the luma 0.299 R + 0.587 G + 0.114 B is used)
+            and leading dimensions can be 0; a tensor on the CPU or a NumPy array. uint8 (divided by 255), or float16,
+            bfloat16, float32 or float64 with values in [0, 1], which is not enforced. Any strides.
+        variant: ``"vlfeat"`` is the detector and descriptor of VLFeat's C library (`vl_sift`) for images in [0, 1], as
+            in COLMAP. VLFeat's own programs use images in [0, 255] and find nearly the same keypoints (92 to 100 % in
+            photographs), because the library ignores gradients below 1e-4 on either scale. Thresholds are on the scale
+            of the images.
+            ``"opencv"`` is `cv2.SIFT_create()` with its default parameters, on the luma, clipped to [0, 1] (NaN
+            becomes 0) and rounded to uint8. It begins with the image enlarged twofold, as with `first_octave` -1, and
+            discards keypoints of low contrast.
+        levels: Number of scales per octave, 1 to 32.
+        first_octave: 0 begins with the original image, -1 with the image enlarged twofold (for smaller keypoints), n >
+            0 with every 2ⁿ-th pixel. The shorter side of the last octave has 16 to 31 pixels, if possible.
+        peak_threshold: Smallest absolute difference of Gaussians, on the scale of the images, at least 0.
+        edge_threshold: Largest ratio of the principal curvatures of the difference of Gaussians, above 0.
 
     Returns:
-        `Keypoints` of torch tensors for a tensor, of NumPy arrays for an array; a batch of one for a single image, and
-        of all images in order for several leading dimensions. `response` is the absolute difference of Gaussians at the
-        extremum, for ``"opencv"`` OpenCV's own measure. They come octave by octave, level by level, down and across;
-        one with several directions comes once for each (up to four).
+        Keypoints of all images in order, as tensors for a tensor and NumPy arrays for an array; a batch of one for a
+        single image. `response` is the absolute difference of Gaussians at the extremum, or OpenCV's response for
+        ``"opencv"``. Keypoints are ordered by octave, level, row and column; a keypoint with several orientations is
+        repeated for each, up to four times.
 
-        Places, scales and angles are VLFeat's (nearly all to the last bits of float32), values of descriptors within
-        1e-5 or so. Descriptors of keypoints that lie less than 1.5 pixels of their octave from the image's lower
-        border are those of their surroundings; VLFeat leaves there what its memory held. Keypoints whose surroundings
-        are not finite are left out.
+        Positions, scales and angles are VLFeat's (nearly all to the last bits of float32), descriptors are within about
+        1e-5. Descriptors of keypoints closer than 1.5 pixels of their octave to the lower image border are computed
+        from the pixels inside; VLFeat returns uninitialized memory there. Keypoints with non-finite pixels in their
+        neighborhood are left out.
 
     Raises:
-        TypeError: not an array or tensor, or of another dtype; `levels` or `first_octave` not an int, a threshold not
-            a number.
-        ValueError: wrong rank or channel count; a tensor on another device; parameters out of range, or any of them
-            with ``"opencv"``; an unknown `variant`; a tensor that requires a gradient, outside `no_grad`.
+        TypeError: `images` is not an array or tensor or has another dtype, `levels` or `first_octave` is not an int, or
+            a threshold is not a number.
+        ValueError: The shape or device of `images` is invalid, a parameter is invalid or not the default with
+            ``variant="opencv"``, or `images` requires a gradient.
 
-    Images are shared out among `torch.get_num_threads()` threads, for arrays ``OMP_NUM_THREADS`` or the CPUs that the
-    process may use; it does not change the numbers. The environment variable ``PREIMAGE_ISA`` (avx512, avx2, portable)
-    forces an instruction set.
+    The number of threads is `torch.get_num_threads()` for tensors, and ``OMP_NUM_THREADS`` or the number of CPUs
+    available to the process for arrays; it does not affect the result. The environment variable ``PREIMAGE_ISA``
+    (avx512, avx2 or portable) selects an instruction set.
     """
     check_choice("variant", variant, VARIANTS)
     _check_parameters(levels, first_octave, peak_threshold, edge_threshold)
@@ -91,12 +89,12 @@ def sift(
         array, threads = as_batch(images), cpu_threads()
     parameters = levels, first_octave, float(peak_threshold), float(edge_threshold)
     if variant == "opencv" and parameters != (3, 0, 0.0, 10.0):
-        raise ValueError("the parameters are those of the variant 'vlfeat': 'opencv' has its own, fixed ones")
-    found = sift_of_arrays(array, variant, threads, *parameters)
+        raise ValueError(f"parameters must be the defaults for the variant 'opencv', got {parameters}")
+    found = sift_numpy(array, variant, threads, *parameters)
     return found.to_torch() if is_tensor(images) else found
 
 
-def sift_of_arrays(
+def sift_numpy(
     images: npt.NDArray[Any],
     variant: str,
     threads: int,
@@ -105,10 +103,10 @@ def sift_of_arrays(
     peak_threshold: float = 0.0,
     edge_threshold: float = 10.0,
 ) -> Keypoints:
-    """Return the keypoints of images (B, C, H, W), checked, as arrays; see `sift`."""
-    images = readable(images)  # by name, so that a copy lives until the kernel has read it
+    """Compute the keypoints of checked images (B, C, H, W) as NumPy arrays, see `sift`."""
+    images = readable(images)  # keeps a copy alive until the kernel has read it
     if variant == "opencv":
-        from preimage.ops.sift_opencv import opencv_sift  # cv2 takes a while to load
+        from preimage.ops.sift_opencv import opencv_sift  # importing cv2 is slow
 
         return opencv_sift(images, threads)
     frames, descriptors, offsets = _native.sift(
@@ -119,13 +117,13 @@ def sift_of_arrays(
 
 
 def _check_parameters(levels: int, first_octave: int, peak_threshold: float, edge_threshold: float) -> None:
-    check_whole("levels", levels, "level")
+    check_positive_int("levels", levels, "level")
     if levels > MOST_LEVELS:
         raise ValueError(f"levels must be at most {MOST_LEVELS}, got {levels}")
     if type(first_octave) is not int:
         raise TypeError(f"first_octave must be an int, got {first_octave!r}")
     if not -1 <= first_octave < 30:
-        raise ValueError(f"first_octave must be in -1 … 29, got {first_octave}")
+        raise ValueError(f"first_octave must be between -1 and 29, got {first_octave}")
     for name, value in (("peak_threshold", peak_threshold), ("edge_threshold", edge_threshold)):
         if not isinstance(value, float | int):
             raise TypeError(f"{name} must be a number, got {value!r}")
@@ -138,9 +136,9 @@ def _check_tensor(images: torch.Tensor) -> None:
     import torch
 
     if images.device.type != "cpu":
-        raise ValueError(f"sparse SIFT is computed on the CPU, got images on {images.device}: pass images.cpu()")
+        raise ValueError(f"images must be on the CPU for sparse SIFT, got {images.device}: pass images.cpu()")
     if images.requires_grad and torch.is_grad_enabled():
         raise ValueError(
-            "sparse SIFT has no gradient, got a tensor that requires one: pass images.detach() or call it under "
+            "images must not require a gradient, because sparse SIFT has none: pass images.detach() or use "
             "torch.no_grad()"
         )

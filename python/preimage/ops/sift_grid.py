@@ -1,4 +1,4 @@
-"""Sparse keypoints drawn onto a grid of cells, one a cell: what a convolutional inverter can take."""
+"""Rasterize sparse keypoints onto a grid of cells, the input of convolutional inverters."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from preimage.ops import _native
 from preimage.ops._images import (
     DType,
     check_dtype,
-    check_whole,
+    check_positive_int,
     cpu_threads,
     describe_array,
     describe_output,
@@ -22,7 +22,7 @@ from preimage.ops._images import (
 
 CHANNELS = 128 + 5
 DTYPES = ("float32", "float16")
-_LIMIT = 2**30  # the kernel's
+_LIMIT = 2**30  # of the kernel
 _FIELDS = ("x", "y", "scale", "angle", "descriptors")
 
 
@@ -35,41 +35,40 @@ def sift_grid(
     descriptor_scale: float = 1.0,
     dtype: DType = "float32",
 ) -> Any:
-    """At most one keypoint for every cell of cell × cell pixels, its descriptor and place as channels.
+    """Rasterize keypoints onto a grid, with at most one keypoint in each cell of cell × cell pixels.
 
-    A keypoint lies in cell (⌊(y + 0.5) / cell⌋, ⌊(x + 0.5) / cell⌋): a pixel's square spans half a pixel on either
-    side of its center. Those outside the image are left out. Of several in a cell one is drawn: the one with the
-    largest key, where keypoint k of its image (from 0) has the key splitmix64 gives as output number k when started
-    at `seed` (unsigned 64-bit integers, wrapping around). All seeds together draw evenly, and the other keypoints of
-    an image, or the other images, make no difference to a draw beyond the index.
+    A keypoint is in cell (⌊(y + 0.5) / cell⌋, ⌊(x + 0.5) / cell⌋), because a pixel extends half a pixel to either side
+    of its center. Keypoints outside the image are left out. If a cell contains several keypoints, the one with the
+    largest key is used, where the key of the k-th keypoint of its image is the k-th output of splitmix64 with the
+    initial state `seed`. The choice is uniform over all seeds, and does not depend on other cells or images.
 
     Args:
-        keypoints: of a batch of B images, from `preimage.sift` or elsewhere.
-        image_size: (H, W) in pixels, that of every image in the batch; at least 1 and below 2³⁰.
-        cell: side of a cell in pixels, at least 1 and below 2³⁰.
-        seed: of the draw; of larger integers the lowest 64 bits count.
-        descriptor_scale: what descriptors are multiplied by.
-        dtype: of the result: float32 or float16, rounded from float32; a name or a dtype of torch or NumPy.
+        keypoints: Keypoints of a batch of B images.
+        image_size: (H, W) of all images in pixels, at least 1 and below 2³⁰.
+        cell: Side of a cell in pixels, at least 1 and below 2³⁰.
+        seed: Seed of the random choice; its lowest 64 bits are used.
+        descriptor_scale: Factor of the descriptors.
+        dtype: Dtype of the result as a name or a dtype of torch or NumPy: float32, or float16, rounded from float32.
 
     Returns:
-        (B, 133, ⌈H / cell⌉, ⌈W / cell⌉) of `dtype`, contiguous; a torch tensor for keypoints in tensors, a NumPy array
-        for those in arrays. Channels 0 to 127: the descriptor times
-        `descriptor_scale`; 128 and 129: (x + 0.5) mod cell and (y + 0.5) mod cell, pixels from the cell's left and
-        upper edge; 130 and 131: sine and cosine of the angle; 132: natural logarithm of the scale. All 0 in cells
-        that hold no keypoint (elsewhere sine and cosine are never both 0).
+        (B, 133, ⌈H / cell⌉, ⌈W / cell⌉) of `dtype`, contiguous; a tensor for keypoints in tensors, a NumPy array for
+        keypoints in arrays. Channels 0 to 127 are the descriptor times `descriptor_scale`; 128 and 129 are
+        (x + 0.5) mod cell and (y + 0.5) mod cell, the position in the cell in pixels; 130 and 131 are sine and cosine
+        of the angle; 132 is the natural logarithm of the scale. Cells without a keypoint are 0 in all channels; in
+        others sine and cosine are never both 0.
 
     Raises:
-        TypeError: `keypoints` is something else; `cell`, `seed` or a size is not an int.
-        ValueError: a size or `cell` out of range; coordinates, angles or scales that are not finite, or scales not
-            above 0; a `descriptor_scale` that is not finite; an unknown `dtype`.
+        TypeError: `keypoints` is not a `Keypoints` object, or `cell`, `seed` or a size is not an int.
+        ValueError: A size or `cell` is out of range, positions, angles or scales are not finite, a scale is not
+            positive, `descriptor_scale` is not finite, or `dtype` is invalid.
     """
     _check(keypoints, image_size, cell, seed, descriptor_scale)
     name = check_dtype(dtype, DTYPES, keypoints.x)
     signed = (seed + 2**63) % 2**64 - 2**63
     if is_tensor(keypoints.x):
-        from preimage.ops.sift_grid_torch import grid_of_tensors
+        from preimage.ops.sift_grid_torch import sift_grid_torch
 
-        return grid_of_tensors(keypoints, image_size, cell, signed, float(descriptor_scale), name)
+        return sift_grid_torch(keypoints, image_size, cell, signed, float(descriptor_scale), name)
     rows, columns = -(-image_size[0] // cell), -(-image_size[1] // cell)
     grid = np.empty((len(keypoints), CHANNELS, rows, columns), name)
     sift_grid_into(
@@ -88,10 +87,10 @@ def sift_grid_into(
     descriptor_scale: float,
     threads: int,
 ) -> None:
-    """Write the grid (B, 133, rows, columns), float32 or float16, C-contiguous, of keypoints in arrays in place.
+    """Compute `sift_grid` of keypoints in arrays into `grid`, (B, 133, h, w), float32 or float16, C-contiguous.
 
     Raises:
-        ValueError: `grid` of another shape, dtype or layout; keypoints that are not finite.
+        ValueError: The shape, dtype or strides of `grid` are wrong, or keypoints are not finite.
     """
     x, y, scale, angle, descriptors = (np.ascontiguousarray(getattr(keypoints, name)) for name in _FIELDS)
     _native.sift_grid(
@@ -116,11 +115,11 @@ def _check(keypoints: Keypoints, image_size: tuple[int, int], cell: int, seed: i
     if not isinstance(image_size, tuple | list) or len(image_size) != 2:
         raise TypeError(f"image_size must be (height, width), got {image_size!r}")
     height, width = image_size
-    check_whole("the image's height", height)
-    check_whole("the image's width", width)
-    check_whole("cell", cell)
+    check_positive_int("image height", height)
+    check_positive_int("image width", width)
+    check_positive_int("cell", cell)
     if max(height, width, cell) >= _LIMIT:
-        raise ValueError(f"the image's sides and the cell must be below 2^30, got {height} x {width} and {cell}")
+        raise ValueError(f"image_size and cell must be below 2^30, got {height} x {width} and {cell}")
     if type(seed) is not int:
         raise TypeError(f"seed must be an int, got {seed!r}")
     if not isinstance(descriptor_scale, float | int) or not math.isfinite(descriptor_scale):

@@ -1,4 +1,4 @@
-"""Keypoints in tensors drawn onto a grid: the op."""
+"""Rasterize keypoints in tensors: the torch op."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import torch
 
 from preimage.keypoints import Keypoints
 from preimage.ops import _native
-from preimage.ops._library import LIBRARY
-from preimage.ops._tensors import describe
+from preimage.ops._native_tensors import describe
+from preimage.ops._schemas import LIBRARY
 
 
-def grid_of_tensors(
+def sift_grid_torch(
     keypoints: Keypoints, image_size: tuple[int, int], cell: int, seed: int, descriptor_scale: float, dtype: str
 ) -> torch.Tensor:
-    """Return the grid (B, 133, rows, columns) of keypoints, checked; see `preimage.sift_grid`."""
+    """Compute the grid (B, 133, h, w) of checked keypoints, see `preimage.sift_grid`."""
     fields = keypoints.x, keypoints.y, keypoints.scale, keypoints.angle, keypoints.descriptors, keypoints.offsets
     return _op(*fields, image_size, cell, seed, descriptor_scale).to(getattr(torch, dtype))
 

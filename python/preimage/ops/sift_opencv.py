@@ -1,4 +1,4 @@
-"""OpenCV's SIFT in our convention."""
+"""Compute SIFT keypoints with OpenCV, in the convention of `preimage.Keypoints`."""
 
 from __future__ import annotations
 
@@ -11,20 +11,22 @@ import numpy.typing as npt
 
 from preimage.keypoints import DESCRIPTOR, Keypoints
 
-_cv2: Any = cv2  # its stubs do not know SIFT_create
+_cv2: Any = cv2  # the stubs lack SIFT_create
 
-# OpenCV finds keypoints in the image enlarged twofold, whose pixel u is centered on (u + 0.5) / 2 - 0.5, and takes that
-# for u / 2.
+# OpenCV detects keypoints in the image enlarged twofold. The center of its pixel u is at (u + 0.5) / 2 - 0.5 in the
+# original image, but OpenCV returns u / 2.
 POSITION_SHIFT = 0.25
 
-# Where our descriptors' channels are in OpenCV's, whose orientations run from columns away from rows.
+# OpenCV's channel for each of our channels: the order of orientations is reversed.
 _CHANNELS = np.arange(DESCRIPTOR) // 8 * 8 + -np.arange(DESCRIPTOR) % 8
 
 
 def opencv_sift(images: npt.NDArray[Any], threads: int) -> Keypoints:
-    """(B, C, H, W), C 1 or 3, uint8 or float32 in [0, 1] -> keypoints as `cv2.SIFT_create()` finds them.
+    """Compute the keypoints of `cv2.SIFT_create()`.
 
-    Images are shared out among threads, which does not change the numbers.
+    Args:
+        images: (B, C, H, W), C 1 or 3, uint8, or float32 in [0, 1].
+        threads: Number of threads, each of which processes whole images.
     """
     workers = min(threads, len(images))
     if workers <= 1:
@@ -34,7 +36,7 @@ def opencv_sift(images: npt.NDArray[Any], threads: int) -> Keypoints:
 
 
 def _of_image(image: npt.NDArray[Any]) -> Keypoints:
-    """(C, H, W) -> a batch of one."""
+    """Compute the keypoints of an image (C, H, W)."""
     found, described = _cv2.SIFT_create().detectAndCompute(_gray(image), None)
     fields = [(k.pt[0], k.pt[1], k.size, k.angle, k.response, k.octave) for k in found]
     x, y, size, angle, response, octave = np.array(fields, dtype=np.float64).reshape(-1, 6).T
@@ -43,8 +45,8 @@ def _of_image(image: npt.NDArray[Any]) -> Keypoints:
     descriptors = descriptors / np.where(lengths > 0, lengths, 1)
     radians = np.deg2rad(angle).astype(np.float32)
     radians[radians >= np.float32(2 * np.pi)] = 0
-    # By octave and level, then down and across, as VLFeat yields them. OpenCV packs the octave (signed) into the
-    # lowest byte and the level into the next.
+    # Sort by octave, level, row and column, as VLFeat does. OpenCV packs the octave (signed) into the lowest byte and
+    # the level into the next.
     packed = octave.astype(np.int64)
     order = np.lexsort((angle, x, y, packed >> 8 & 255, (packed + 128) % 256))
     floats = {
@@ -60,7 +62,7 @@ def _of_image(image: npt.NDArray[Any]) -> Keypoints:
 
 
 def _gray(image: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    """(C, H, W), uint8 or float32 in [0, 1] -> the luma (H, W), rounded to uint8; 0 for what is not a number."""
+    """Return the luma (H, W) of an image (C, H, W), uint8 or float32 in [0, 1], rounded to uint8; NaN becomes 0."""
     if image.dtype == np.uint8 and len(image) == 1:
         return np.ascontiguousarray(image[0])
     unit = image.astype(np.float32) / np.float32(255 if image.dtype == np.uint8 else 1)

@@ -7,7 +7,7 @@ from os import PathLike
 from pathlib import Path
 
 from preimage.io import FeatureFile
-from preimage.io.arrays import is_foreign, read_foreign, write_foreign
+from preimage.io.arrays import is_array_file, read_array_file, write_array_file
 from preimage.store import FeatureStore, is_single_file, join, write_features
 
 
@@ -39,7 +39,7 @@ def convert(
     """
     if os.path.realpath(features) == os.path.realpath(output):
         raise ValueError(f"{output}: the output is the input: choose another name")
-    source = read_foreign(features) if is_foreign(features) else FeatureStore(features)
+    source = read_array_file(features) if is_array_file(features) else FeatureStore(features)
     if dtype is None:
         dtype = source.dtype if source.dtype == "float16" and Path(output).suffix.lower() != ".mat" else "float32"
     write_as(source, output, dtype=dtype, convention=convention)
@@ -59,8 +59,8 @@ def write_as(source: FeatureFile, output: str | PathLike[str], *, dtype: str, co
         ValueError: A convention for a feature store, or features that the format cannot hold.
         FileExistsError: The output is an existing folder.
     """
-    if is_foreign(output):
-        write_foreign(output, source.spec, source.records(), dtype=dtype, layout=convention)
+    if is_array_file(output):
+        write_array_file(output, source.spec, source.records(), dtype=dtype, convention=convention)
         return
     if convention is not None:
         raise ValueError(f"{output}: convention applies to plain arrays only, not to a feature store")

@@ -10,7 +10,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from preimage.io.arrays import NUMPY_SUFFIXES, SUFFIXES, check_writable, is_foreign, read_foreign
+from preimage.io.arrays import NUMPY_SUFFIXES, SUFFIXES, check_writable, is_array_file, read_array_file
 from preimage.io.atomic import move_into_place
 from preimage.pipelines.convert import write_as
 from preimage.pipelines.extract_batches import Extraction, resolved_device
@@ -134,9 +134,9 @@ def extract(
         shard=shard,
         progress=progress,
     )
-    if not is_foreign(output):
+    if not is_array_file(output):
         return FeatureStore(output)
-    return read_foreign(output, summary.spec, convention, image_size=None if side is None else (side, side))
+    return read_array_file(output, summary.spec, convention, image_size=None if side is None else (side, side))
 
 
 def extract_with_summary(
@@ -230,7 +230,7 @@ def _check(output: Path, size: int | None, dtype: str, batch_size: int, shard: t
 
 def _store_folder(output: Path) -> Path:
     """Return the folder of the store from which the output is made; the output itself if it is a folder."""
-    if not is_foreign(output) and not is_single_file(output):
+    if not is_array_file(output) and not is_single_file(output):
         return output
     target = Path(os.path.realpath(output))  # on the disk of the output, for an atomic rename
     return target.with_name(target.name + ".partial")
@@ -238,7 +238,7 @@ def _store_folder(output: Path) -> Path:
 
 def _check_format(output: Path, spec: Spec, dtype: str, convention: str | None) -> tuple[str, ...]:
     """Check that the output can be written in its format; return a note if its suffix suggests another format."""
-    if is_foreign(output):
+    if is_array_file(output):
         check_writable(output, spec, dtype, convention)
         return ()
     if convention is not None:

@@ -15,7 +15,7 @@ import torch
 from preimage.errors import FileFormatError
 from preimage.inverters import Inverter, checked_device
 from preimage.io import FeatureFile, is_keypoint_file, read_keypoints
-from preimage.io.arrays import is_foreign, read_foreign
+from preimage.io.arrays import is_array_file, read_array_file
 from preimage.pipelines.choosing import InverterChoice, fitting_inverter, named_inverter
 from preimage.pipelines.image_writer import output_folder
 from preimage.pipelines.invert_batches import Inversion, Item, Size
@@ -107,7 +107,7 @@ def invert(
     if _is_keypoints(features, spec, convention, variables, options):
         name = invert_keypoints(features, options, inverter, checked, inversion)
     else:
-        chosen = named_inverter(inverter)[0] if inverter is not None and is_foreign(features) else None
+        chosen = named_inverter(inverter)[0] if inverter is not None and is_array_file(features) else None
         file = open_features(features, spec, convention, chosen, variables)
         network, name = fitting_inverter(inverter, file.spec, os.fspath(features))
         _invert_features(file, Reconstructor(None, network, checked), inversion)
@@ -171,7 +171,7 @@ def _is_keypoints(
             raise ValueError(
                 "spec, convention and variables are for plain arrays, the other options for keypoints: not both at once"
             )
-        if not is_foreign(path) and is_keypoint_file(path):
+        if not is_array_file(path) and is_keypoint_file(path):
             raise ValueError(
                 f"{os.fspath(path)} contains keypoints, not plain arrays: leave out representation, spec and convention"
             )
@@ -211,12 +211,12 @@ def open_features(
         FileFormatError: The file is damaged or of another format.
         ImportError: HDF5 without h5py, or ``.mat`` without SciPy.
     """
-    if is_foreign(path):
+    if is_array_file(path):
         if inverter is None or not _implies_spec(inverter):
-            return read_foreign(path, spec, convention, variables=variables)
+            return read_array_file(path, spec, convention, variables=variables)
         region = inverter.output_region
         size = None if region is None else (region.image_size, region.image_size)
-        return read_foreign(path, spec, convention, fallback=inverter.spec, image_size=size, variables=variables)
+        return read_array_file(path, spec, convention, fallback=inverter.spec, image_size=size, variables=variables)
     if variables is not None:
         raise ValueError(f"{os.fspath(path)}: variables apply to MATLAB files only")
     if convention is not None:

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import torch
 
 from preimage.io import KeypointFile, read_keypoints
-from preimage.io.keypoints.convert import naming
-from preimage.io.keypoints.plausibility import examine
+from preimage.io.keypoints.checks import examine
+from preimage.io.keypoints.convert import file_errors
 from preimage.keypoints import Keypoints
 from preimage.pipelines.choosing import InverterChoice, sift_inverter
 from preimage.pipelines.invert_batches import Inversion, Item, Size
@@ -50,7 +50,7 @@ def invert_keypoints(
     file = read_keypoints(path, image_size=options.size, format=options.format, normalization=options.normalization)
     _check_any(file)
     sizes = _sizes(file)
-    network, name = sift_inverter(inverter, "opencv" if file.origin == "opencv" else "vlfeat")
+    network, name = sift_inverter(inverter, "opencv" if file.format == "opencv" else "vlfeat")
     reconstructor = Reconstructor(None, network, device)
     representation = reconstructor.representation
     assert isinstance(representation, Sift)
@@ -70,7 +70,7 @@ def _items(
     empty, any_keypoints = [], False
     for index, key in enumerate(file):
         try:
-            with naming(file.path, key):
+            with file_errors(file.path, key):
                 _check_pixels(sizes[index], max_side)
                 keypoints = file[key]
                 inversion.remark(key, examine(keypoints, sizes[index]) | dict(file.notes.get(key, {})))

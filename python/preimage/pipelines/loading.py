@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from preimage.io import ImageSource, Listing, decode_image, find_images, fit_image
+from preimage.io import ImageSource, Listing, decode_image, find_images, resize_and_center_crop
 from preimage.ops._images import cpu_threads
 from preimage.pipelines.prefetch import in_order
 
@@ -241,7 +241,7 @@ def read(source: ImageSource, size: int | None) -> Loaded:
     """Decode an image, and resize and center-crop it to `size`; a bad one is returned with its problem."""
     try:
         decoded = decode_image(source.read(), name=source.name)
-        pixels = fit_image(decoded, size)
+        pixels = resize_and_center_crop(decoded, size)
         return Loaded(source, pixels, decoded.shape[:2], pixels.shape[:2])
     except (ValueError, OSError) as error:
         problem = str(error)

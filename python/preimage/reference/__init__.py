@@ -1,4 +1,4 @@
-"""Plain definitions of what the fast kernels compute: to be read, and to test against."""
+"""Plain definitions of the functions that the fast kernels compute: documentation, and oracles of the tests."""
 
 from preimage.reference.dense_sift import dense_sift, dense_sift_frames
 from preimage.reference.hog import hog

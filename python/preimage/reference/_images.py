@@ -1,4 +1,4 @@
-"""What the references take as images."""
+"""Check and convert the images given to the reference functions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,12 @@ import torch
 
 
 def checked_images(images: torch.Tensor | npt.NDArray[Any]) -> torch.Tensor:
-    """(H, W) or (..., C, H, W) as a tensor of that shape; ``TypeError`` or ``ValueError`` for what is none."""
+    """Return images (H, W) or (..., C, H, W) as a tensor of the same shape.
+
+    Raises:
+        TypeError: `images` is not an array or tensor, or its dtype is not supported.
+        ValueError: The shape or device is not supported.
+    """
     if isinstance(images, np.ndarray):
         if images.dtype.name not in ("uint8", "float16", "float32", "float64"):
             raise TypeError(f"images must be uint8, float16, float32 or float64, got {images.dtype.name}")
@@ -31,18 +36,25 @@ def checked_images(images: torch.Tensor | npt.NDArray[Any]) -> torch.Tensor:
     return tensor
 
 
-def as_batch(images: torch.Tensor) -> torch.Tensor:
-    """(..., C, H, W) or (H, W) -> (B, C, H, W)."""
+def as_batch(
+    images: torch.Tensor,  # [..., C, H, W] or [H, W]
+) -> torch.Tensor:  # [B, C, H, W]
+    """Flatten leading dimensions to one batch dimension."""
     planes = images[None] if images.dim() == 2 else images
     return planes.reshape(math.prod(planes.shape[:-3]), *planes.shape[-3:])
 
 
-def like_images(result: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
-    """(B, C, h, w) -> the images' leading dimensions: (..., C, h, w)."""
+def like_images(
+    result: torch.Tensor,  # [B, C, h, w]
+    images: torch.Tensor,  # [..., C, H, W] or [H, W]
+) -> torch.Tensor:  # [..., C, h, w]
+    """Restore the leading dimensions of the images."""
     return result.reshape(*images.shape[:-3], *result.shape[1:])
 
 
-def luma(images: torch.Tensor) -> torch.Tensor:
-    """(B, 3, H, W) -> (B, 1, H, W), Rec. 601."""
+def luma(
+    images: torch.Tensor,  # [B, 3, H, W]
+) -> torch.Tensor:  # [B, 1, H, W]
+    """Compute the luma of RGB images (ITU-R BT.601)."""
     red, green, blue = images.unbind(1)
     return (0.299 * red + 0.587 * green + 0.114 * blue)[:, None]

@@ -1,11 +1,11 @@
-"""Dense SIFT as VLFeat's `vl_dsift` computes it, to be read; autograd differentiates it.
+"""Reference definition of dense SIFT as implemented in VLFeat 0.9.21 (``vl/dsift.c``).
 
-Every step is one function. Gradients and votes are computed in the image's own precision, so that float32 images
-decide as VLFeat does; what is summed is summed in float64.
+Every step is one function, and autograd differentiates them. Gradients and votes are computed in the precision of the
+image, so that float32 images give the same decisions as VLFeat; sums are float64.
 
-Sub-gradients, where the definition has kinks: a value clipped at 0.2 passes its gradient where it is at most 0.2; the
-split between two orientations is linear within each eighth of a turn; a pixel whose squared gradient is below 1e-8
-neither votes nor has a gradient; nor has a near-flat patch, whose descriptor is zero.
+At kinks one-sided derivatives are used: values above 0.2, which are clipped, have derivative 0; the split between two
+orientations is linear within each 45°; pixels whose squared gradient is below 1e-8, which do not vote, and nearly flat
+patches, whose descriptor is zero, have derivative 0.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ ORIENTATIONS = 8  # 45° apart
 SPATIAL = 4  # bins along each axis of a descriptor
 CHANNELS = ORIENTATIONS * SPATIAL * SPATIAL
 CLIP = 0.2
-DEAD_ZONE = 1e-8  # squares below it have the root 0
-EPSILON = 1.19209290e-7  # float32's, also in double precision
+DEAD_ZONE = 1e-8  # square roots of smaller numbers are 0 (vl_fast_sqrt_f in vl/mathop.h)
+EPSILON = 1.19209290e-7  # VL_EPSILON_F, the epsilon of float32, also in double precision
 
 WINDOWS = ("gaussian", "flat")
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.uint8, torch.float64)
@@ -43,27 +43,29 @@ def dense_sift(
     norms: bool = False,
     dtype: torch.dtype = torch.float32,
 ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
-    """SIFT descriptors on a regular grid.
+    """Compute SIFT descriptors on a regular grid.
 
     Args:
-        images: (H, W) or (..., C, H, W), y down, C 1 or 3 (red, green, blue; their luma is taken). uint8 is
-            divided by 255; floating values are expected in [0, 1]. A tensor or a NumPy array.
-        step: pixels between descriptors, at least 1.
-        bin_size: pixels between the centers of a descriptor's spatial bins, at least 1.
-        window: ``"gaussian"`` weighs every pixel by its distance from the descriptor's center; ``"flat"`` every
-            spatial bin by the Gaussian's mean over it.
-        window_size: the Gaussian's sigma in bins, above 0.
-        bounds: (top, left, bottom, right), the pixels that bin centers may lie on, inclusive; ``None`` for all.
-        norms: give the norms as well.
-        dtype: of the descriptors; ``torch.uint8`` is min(⌊512 · d⌋, 255). ``torch.float64`` only here.
+        images: (H, W) or (..., C, H, W), where C is 1 or 3 (RGB, of which the luma is used); a tensor or a NumPy array,
+            uint8 (divided by 255), or floating point in [0, 1].
+        step: Distance between descriptors in pixels, at least 1.
+        bin_size: Distance between the centers of a descriptor's spatial bins in pixels, at least 1.
+        window: ``"gaussian"`` weights every pixel by its distance from the descriptor's center; ``"flat"`` weights
+            every spatial bin by the mean of the Gaussian over it.
+        window_size: Standard deviation of the Gaussian in bins, above 0.
+        bounds: (top, left, bottom, right) of the pixels allowed for bin centers, inclusive; ``None`` for all.
+        norms: Also return the norms.
+        dtype: Dtype of the descriptors; ``torch.uint8`` is min(⌊512 · d⌋, 255). Unlike `preimage.dense_sift`,
+            ``torch.float64`` is supported.
 
     Returns:
-        (..., 128, h, w), channel = orientation + 8 · spatial column + 32 · spatial row; with `norms` also their norms
-        (..., 1, h, w): the sum of the 128 sums before normalizing, over (3 · bin_size + 1)², float32 (float64 for
-        float64 images). A near-flat patch, whose sums squared add up to less than 1e-8, has a descriptor of zeros.
+        (..., 128, h, w), where the channel is orientation + 8 · spatial column + 32 · spatial row; with ``norms=True``
+        also (..., 1, h, w), the sum of a descriptor's 128 values before normalization divided by (3 · bin_size + 1)²,
+        float32 (float64 for float64 images). The descriptor of a nearly flat patch, whose squared values add up to less
+        than 1e-8, is zero.
 
     Raises:
-        TypeError, ValueError: as `preimage.dense_sift`.
+        TypeError, ValueError: As in `preimage.dense_sift`.
     """
     tensor = _checked(images, window, dtype)
     height, width = tensor.shape[-2:]
@@ -84,7 +86,7 @@ def dense_sift(
 def dense_sift_frames(
     height: int, width: int, *, step: int = 4, bin_size: int = 4, bounds: Bounds | None = None
 ) -> torch.Tensor:
-    """The centers of the descriptors: (h, w, 2) float32 in pixels, y before x."""
+    """Return the centers (y, x) of the descriptors in pixels, (h, w, 2) float32, see `preimage.dense_sift_frames`."""
     top, left, bottom, right = checked_grid(height, width, step, bin_size, bounds)
     rows = frames_along(top, bottom, step, bin_size)
     columns = frames_along(left, right, step, bin_size)
@@ -94,14 +96,15 @@ def dense_sift_frames(
 
 
 def frames_along(first: int, last: int, step: int, bin_size: int) -> int:
-    """Descriptors along an axis whose four bin centers lie in first … last, inclusive."""
+    """Return the number of descriptors along an axis whose four bin centers are between `first` and `last`."""
     room = last - first - (SPATIAL - 1) * bin_size
     return 0 if room < 0 else room // step + 1
 
 
-def gradient(planes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(B, 1, H, W) -> gx, gy, each (B, 1, H, W): half the difference of the two neighbors; at the image's border,
-    where there is one neighbor, the whole difference to it."""
+def gradient(
+    planes: torch.Tensor,  # [B, 1, H, W]
+) -> tuple[torch.Tensor, torch.Tensor]:  # gx and gy, [B, 1, H, W] each
+    """Compute image gradients by central differences, and one-sided differences at the border."""
 
     def along(axis: int) -> torch.Tensor:
         size = planes.shape[axis]
@@ -112,12 +115,16 @@ def gradient(planes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return along(3), along(2)
 
 
-def direction(gx: torch.Tensor, gy: torch.Tensor) -> torch.Tensor:
-    """The gradient's direction in eighths of a turn, [0, 8), y down.
+def direction(
+    gx: torch.Tensor,  # [B, 1, H, W]
+    gy: torch.Tensor,  # [B, 1, H, W]
+) -> torch.Tensor:  # [B, 1, H, W]
+    """Compute the direction of gradients in units of 45°, in [0, 8), where y points down.
 
-    VLFeat's cubic replaces the arc tangent. It is up to 0.0061 rad off, and part of the definition.
+    VLFeat's cubic approximation of the arc tangent (``vl_fast_atan2_f`` in ``vl/mathop.h``) is part of the definition;
+    its error is up to 0.0061 rad.
     """
-    # Not abs(), whose slope at 0 is taken to be 0: the direction changes smoothly there.
+    # Not abs(), whose derivative at 0 is 0 in torch: the direction is smooth there.
     across, down = torch.where(gx < 0, -gx, gx), torch.where(gy < 0, -gy, gy) + EPSILON
     ratio = torch.where(gx < 0, gx + down, gx - down) / (across + down)
     angle = torch.where(gx < 0, 3 * math.pi / 4, math.pi / 4) + (0.1821 * ratio * ratio - 0.9675) * ratio
@@ -126,38 +133,52 @@ def direction(gx: torch.Tensor, gy: torch.Tensor) -> torch.Tensor:
     return angle * (ORIENTATIONS / (2 * math.pi))
 
 
-def length(gx: torch.Tensor, gy: torch.Tensor) -> torch.Tensor:
-    """The gradient's length; 0, and without a gradient of its own, where its square is below 1e-8."""
+def magnitude(
+    gx: torch.Tensor,  # [B, 1, H, W]
+    gy: torch.Tensor,  # [B, 1, H, W]
+) -> torch.Tensor:  # [B, 1, H, W]
+    """Compute the magnitude of gradients; it is 0, with derivative 0, if its square is below 1e-8."""
     square = gx * gx + gy * gy
     dead = square < DEAD_ZONE
-    return torch.where(dead, 0, torch.where(dead, 1, square).sqrt())  # the root's slope at 0 must not be asked for
+    return torch.where(dead, 0, torch.where(dead, 1, square).sqrt())  # avoids the infinite derivative of the root at 0
 
 
-def votes(gx: torch.Tensor, gy: torch.Tensor) -> torch.Tensor:
-    """(B, 1, H, W) each -> (B, 8, H, W): every pixel's length, split between the two orientations it lies between."""
-    eighths, strength = direction(gx, gy), length(gx, gy)
-    before = eighths.detach().floor().nan_to_num(0)  # what is not a number votes for bins 0 and 1, and spoils them
-    share = eighths - before
+def votes(
+    gx: torch.Tensor,  # [B, 1, H, W]
+    gy: torch.Tensor,  # [B, 1, H, W]
+) -> torch.Tensor:  # [B, 8, H, W]
+    """Split the gradient magnitude of each pixel linearly between its two nearest orientations."""
+    position, strength = direction(gx, gy), magnitude(gx, gy)
+    before = position.detach().floor().nan_to_num(0)  # NaN affects bins 0 and 1
+    weight = position - before
     bins = torch.arange(ORIENTATIONS).reshape(1, -1, 1, 1)
-    first = torch.where(bins == before % ORIENTATIONS, (1 - share) * strength, 0)
-    return torch.where(bins == (before + 1) % ORIENTATIONS, share * strength, first)
+    first = torch.where(bins == before % ORIENTATIONS, (1 - weight) * strength, 0)
+    return torch.where(bins == (before + 1) % ORIENTATIONS, weight * strength, first)
 
 
-def kernels(bin_size: int, window: str, window_size: float) -> torch.Tensor:
-    """(4, 2 · bin_size - 1) float64: for each spatial bin along one axis, the weights of the pixels from bin_size - 1
-    before its center to bin_size - 1 after it. A triangle, times the window."""
+def kernels(bin_size: int, window: str, window_size: float) -> torch.Tensor:  # [4, 2 · bin_size - 1] float64
+    """Compute, for each spatial bin along one axis, the weights of the pixels around its center.
+
+    The weights are those of the pixels from bin_size - 1 before the center to bin_size - 1 after it: a triangle times
+    the window.
+    """
     offset = torch.arange(1 - bin_size, bin_size, dtype=torch.float64)
     bins = torch.arange(SPATIAL, dtype=torch.float64)[:, None]
-    from_center = offset + bin_size * (bins - 1.5)  # of the descriptor
+    from_center = offset + bin_size * (bins - 1.5)  # distance from the descriptor's center
     gaussian = torch.exp(-0.5 * (from_center / (bin_size * window_size)) ** 2)
     triangle = 1 - offset.abs() / bin_size
     return triangle * (gaussian if window == "gaussian" else gaussian.mean(1, keepdim=True))
 
 
-def spatial_sums(planes: torch.Tensor, box: Bounds, step: int, weights: torch.Tensor) -> torch.Tensor:
-    """(B, 8, H, W) votes -> (B, 128, h, w): the weighted sums around the center of every descriptor's every bin.
+def spatial_sums(
+    planes: torch.Tensor,  # [B, 8, H, W] votes
+    box: Bounds,
+    step: int,
+    weights: torch.Tensor,  # [4, 2 · bin_size - 1]
+) -> torch.Tensor:  # [B, 128, h, w]
+    """Compute the weighted sums of votes around the center of every bin of every descriptor.
 
-    Outside the image the votes at its edge are repeated.
+    Votes outside the image are those at its border (replicate padding).
     """
     top, left, bottom, right = box
     taps = weights.shape[1]
@@ -167,7 +188,7 @@ def spatial_sums(planes: torch.Tensor, box: Bounds, step: int, weights: torch.Te
     padded = F.pad(planes, (bin_size - 1,) * 4, mode="replicate")
     by_row = []
     for j in range(SPATIAL):
-        # Padding moved a bin centered on pixel y so that its first tap is at y.
+        # In the padded image the first tap of a bin centered on pixel y is at y.
         lines = padded.narrow(2, top + j * bin_size, (rows - 1) * step + taps)
         summed = _filter(lines, weights[j].reshape(-1, 1), (step, 1))
         for i in range(SPATIAL):
@@ -176,19 +197,25 @@ def spatial_sums(planes: torch.Tensor, box: Bounds, step: int, weights: torch.Te
     return torch.cat(by_row, dim=1)
 
 
-def _filter(planes: torch.Tensor, kernel: torch.Tensor, stride: tuple[int, int]) -> torch.Tensor:
-    """Every plane by itself, correlated with one kernel."""
+def _filter(
+    planes: torch.Tensor,  # [B, C, H, W]
+    kernel: torch.Tensor,  # [kh, kw]
+    stride: tuple[int, int],
+) -> torch.Tensor:  # [B, C, h, w]
+    """Correlate each plane with one kernel."""
     flat = planes.reshape(-1, 1, *planes.shape[2:])
     out = F.conv2d(flat, kernel[None, None], stride=stride)
     return out.reshape(*planes.shape[:2], *out.shape[2:])
 
 
-def normalize(sums: torch.Tensor) -> torch.Tensor:
-    """(B, 128, h, w): to unit length, clipped at 0.2, to unit length again."""
-    return _to_unit_length(_to_unit_length(sums).clamp(max=CLIP))
+def normalize(
+    sums: torch.Tensor,  # [B, 128, h, w]
+) -> torch.Tensor:  # [B, 128, h, w]
+    """Normalize descriptors to unit norm, clip them at 0.2, and normalize again (Lowe, IJCV 2004, section 6.1)."""
+    return _to_unit_norm(_to_unit_norm(sums).clamp(max=CLIP))
 
 
-def _to_unit_length(sums: torch.Tensor) -> torch.Tensor:
+def _to_unit_norm(sums: torch.Tensor) -> torch.Tensor:
     square = sums.square().sum(1, keepdim=True)
     flat = square < DEAD_ZONE
     root = torch.where(flat, 1, square).sqrt()
@@ -196,12 +223,12 @@ def _to_unit_length(sums: torch.Tensor) -> torch.Tensor:
 
 
 def as_dtype(features: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Descriptors as `dtype`; a byte holds 512 times the value, rounded down, at most 255."""
+    """Convert descriptors to `dtype`; uint8 is 512 times the value, rounded down, at most 255."""
     return (512 * features).clamp(max=255).to(dtype) if dtype == torch.uint8 else features.to(dtype)
 
 
 def checked_grid(height: int, width: int, step: int, bin_size: int, bounds: Bounds | None) -> Bounds:
-    """(top, left, bottom, right); ``TypeError`` or ``ValueError`` unless there is at least one descriptor."""
+    """Check the parameters of a grid and return its bounds (top, left, bottom, right)."""
     for name, value in (("step", step), ("bin_size", bin_size)):
         if type(value) is not int:
             raise TypeError(f"{name} must be an int, got {value!r}")
@@ -215,7 +242,7 @@ def checked_grid(height: int, width: int, step: int, bin_size: int, bounds: Boun
     if not (frames_along(top, bottom, step, bin_size) and frames_along(left, right, step, bin_size)):
         least = (SPATIAL - 1) * bin_size + 1
         raise ValueError(
-            f"descriptors with a bin_size of {bin_size} need at least {least} x {least} pixels within the bounds, "
+            f"bounds must have at least {least} x {least} pixels for a bin_size of {bin_size}, "
             f"got {bottom - top + 1} x {right - left + 1}"
         )
     return top, left, bottom, right

@@ -1,8 +1,9 @@
-"""HOG as VLFeat's `vl_hog` computes it (UoCTTI variant, 9 orientations), to be read.
+"""Reference definition of HOG as implemented in VLFeat 0.9.21 (``vl/hog.c``, UoCTTI variant, 9 orientations).
 
-Every step is one function. What decides between directions or channels is computed in the image's own precision,
-so that float32 images decide as VLFeat does; what is summed is summed in float64. Autograd goes through: decisions
-(direction, channel, clipping) count as constant, and a pixel without gradient passes nothing on.
+The features are those of Felzenszwalb et al., "Object detection with discriminatively trained part-based models" (PAMI
+2010), section 6. Every step is one function. The choice of directions and channels is computed in the precision of the
+image, so that float32 images give the same decisions as VLFeat; sums are float64. Autograd differentiates all steps,
+where choices (direction, channel, clipping) are constant, and pixels without gradient have derivative 0.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ import torch
 
 from preimage.reference._images import as_batch, checked_images, like_images, luma
 
-ORIENTATIONS = 9  # undirected, 20° apart; twice as many directed bins
-EPSILON = 1e-4  # added to the energy of 2 x 2 cells, inside the root
+ORIENTATIONS = 9  # undirected, 20° apart; there are twice as many directed bins
+EPSILON = 1e-4  # added to the energy of 2 x 2 cells under the square root
 CLIP = 0.2
 
 
@@ -29,23 +30,23 @@ def hog(
     color: str = "luma",
     dtype: torch.dtype | None = None,
 ) -> torch.Tensor:
-    """Histograms of oriented gradients.
+    """Compute histograms of oriented gradients.
 
     Args:
-        images: (H, W) or (..., C, H, W), y down, C 1 or 3 (red, green, blue). uint8 is divided by 255;
-            floating values are expected in [0, 1]. A tensor or a NumPy array.
-        cell_size: side of a cell in pixels, at least 1.
-        variant: only ``"vlfeat-uoctti"``.
-        color: ``"luma"`` turns three channels into 0.299 R + 0.587 G + 0.114 B; ``"strongest"`` takes at every
-            pixel the channel with the longest gradient, the first of equals.
-        dtype: of the features; by default float64 for float64 images, else float32.
+        images: (H, W) or (..., C, H, W), where C is 1 or 3 (RGB); a tensor or a NumPy array, uint8 (divided by 255), or
+            floating point in [0, 1].
+        cell_size: Side of a cell in pixels, at least 1.
+        variant: Definition of the features; only ``"vlfeat-uoctti"``.
+        color: ``"luma"`` reduces three channels to 0.299 R + 0.587 G + 0.114 B; ``"strongest"`` uses at every pixel the
+            channel with the largest gradient, the first one if several are equal.
+        dtype: Dtype of the features; by default float64 for float64 images, otherwise float32.
 
     Returns:
-        (..., 31, Hc, Wc), Hc = (H + cell_size // 2) // cell_size and Wc alike. Channels: 0-8 directed at k · 20°, 9-17
-        the opposite directions, 18-26 undirected, 27-30 texture.
+        (..., 31, Hc, Wc), where Hc = (H + cell_size // 2) // cell_size and Wc likewise. Channels 0 to 8 are directed
+        gradients at k · 20°, 9 to 17 the opposite directions, 18 to 26 undirected gradients, and 27 to 30 texture.
 
     Raises:
-        TypeError, ValueError: as `preimage.hog`.
+        TypeError, ValueError: As in `preimage.hog`.
     """
     tensor = _checked(images, cell_size, variant, color)
     result_type = torch.float64 if tensor.dtype == torch.float64 else torch.float32
@@ -60,15 +61,16 @@ def hog(
 
 
 def cells_along(pixels: int, cell_size: int) -> int:
-    """One cell for every full one, and one more for half a cell left over."""
+    """Return the number of cells along an axis: all full cells, and one for a remainder of at least half a cell."""
     return (pixels + cell_size // 2) // cell_size
 
 
-def strongest_gradient(image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(C, H, W) -> gx, gy, each (H, W): I(x + 1) - I(x - 1), not halved; zero on the image's border.
+def strongest_gradient(
+    image: torch.Tensor,  # [C, H, W]
+) -> tuple[torch.Tensor, torch.Tensor]:  # gx and gy, [H, W] each
+    """Compute the gradient I(x + 1) - I(x - 1) of the channel where it is largest; it is zero on the image border.
 
-    Of several channels the one with the longest gradient counts, the first of equals; one that is not a number
-    counts as the longest.
+    The first of several equal channels is used; NaN is larger than all numbers.
     """
     gradients = torch.zeros((2, *image.shape), dtype=image.dtype)
     if min(image.shape[1:]) > 2:
@@ -83,16 +85,19 @@ def strongest_gradient(image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]
     return gx, gy
 
 
-def directed_bins(gx: torch.Tensor, gy: torch.Tensor) -> torch.Tensor:
-    """(H, W) each -> (H, W) int64, 0 ... 17: the direction, at bin · 20°, with the largest scalar product.
+def directed_bins(
+    gx: torch.Tensor,  # [H, W]
+    gy: torch.Tensor,  # [H, W]
+) -> torch.Tensor:  # [H, W] int64, 0 … 17
+    """Return the direction, at bin · 20°, with the largest scalar product with the gradient.
 
-    The scalar products' signs and sizes decide, not the angle: a vertical gradient scores equal for 80° and 100°,
-    which happens at one pixel in eight of a photograph, and then the lower of the nine directions wins.
+    Scalar products are compared instead of angles: those of a vertical gradient, which one in eight pixels of a
+    photograph has, are equal for 80° and 100°, and the lower of the nine orientations is used.
     """
     best = torch.full_like(gx, -1.0)
     bins = torch.zeros(gx.shape, dtype=torch.int64)
     for k in range(ORIENTATIONS):
-        # float32 even for float64 images: only rounded so are the sines of 80° and 100° the same number.
+        # float32 even for float64 images, because in float64 the sines of 80° and 100° are not equal.
         cosine = np.float32(math.cos(k * math.pi / ORIENTATIONS)).item()
         sine = np.float32(math.sin(k * math.pi / ORIENTATIONS)).item()
         score = gx * cosine + gy * sine
@@ -102,38 +107,46 @@ def directed_bins(gx: torch.Tensor, gy: torch.Tensor) -> torch.Tensor:
     return bins
 
 
-def bilinear_shares(pixels: int, cell_size: int, dtype: torch.dtype) -> torch.Tensor:
-    """(pixels, cells): what a pixel at each position gives to each cell along one axis.
+def bilinear_weights(pixels: int, cell_size: int, dtype: torch.dtype) -> torch.Tensor:  # [pixels, cells] float64
+    """Compute the weight of each pixel for each cell along one axis.
 
-    A pixel shares its vote between the two cells whose centers it lies between, by distance. What falls outside
-    the array of cells is dropped, and the cells at the border are not made up for it.
+    A pixel votes for the two cells with the nearest centers, linearly in the distance. Votes for cells outside the grid
+    are dropped, so cells at the border get fewer votes.
     """
     position = (torch.arange(pixels, dtype=torch.float64) + 0.5) / cell_size - 0.5
-    position = position.to(dtype)  # in cells, from the first one's center
+    position = position.to(dtype)  # in cells, from the center of the first one
     before = position.floor()
-    after_share = position - before
-    shares = torch.zeros((pixels, cells_along(pixels, cell_size) + 2), dtype=torch.float64)
-    everyone = torch.arange(pixels)
-    shares[everyone, before.long() + 1] += (1 - after_share).double()
-    shares[everyone, before.long() + 2] += after_share.double()
-    return shares[:, 1:-1]
+    after_weight = position - before
+    weights = torch.zeros((pixels, cells_along(pixels, cell_size) + 2), dtype=torch.float64)
+    index = torch.arange(pixels)
+    weights[index, before.long() + 1] += (1 - after_weight).double()
+    weights[index, before.long() + 2] += after_weight.double()
+    return weights[:, 1:-1]
 
 
-def cell_histograms(gx: torch.Tensor, gy: torch.Tensor, cell_size: int) -> torch.Tensor:
-    """(H, W) each -> (18, Hc, Wc) float64: every pixel votes with its gradient's length for one directed bin."""
+def cell_histograms(
+    gx: torch.Tensor,  # [H, W]
+    gy: torch.Tensor,  # [H, W]
+    cell_size: int,
+) -> torch.Tensor:  # [18, Hc, Wc] float64
+    """Compute histograms in which each pixel votes with its gradient magnitude for one directed bin."""
     height, width = gx.shape
     energy = gx * gx + gy * gy
-    some = energy != 0  # at length zero the root has no derivative; it is taken as zero there
-    length = energy.where(some, 1).sqrt().where(some, 0)
+    nonzero = energy != 0  # the derivative of the root at zero is infinite; use zero
+    magnitude = energy.where(nonzero, 1).sqrt().where(nonzero, 0)
     bins = directed_bins(gx.detach(), gy.detach())
-    row_shares = bilinear_shares(height, cell_size, gx.dtype)
-    column_shares = bilinear_shares(width, cell_size, gx.dtype)
-    votes = (torch.where(bins == index, length, 0).double() for index in range(2 * ORIENTATIONS))
-    return torch.stack([_gather(row_shares.T, vote, column_shares) for vote in votes])
+    row_weights = bilinear_weights(height, cell_size, gx.dtype)
+    column_weights = bilinear_weights(width, cell_size, gx.dtype)
+    votes = (torch.where(bins == index, magnitude, 0).double() for index in range(2 * ORIENTATIONS))
+    return torch.stack([_gather(row_weights.T, vote, column_weights) for vote in votes])
 
 
-def _gather(left: torch.Tensor, votes: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    """left @ votes @ right, where a vote that is not a number spoils only the cells it has a share in."""
+def _gather(
+    left: torch.Tensor,  # [Hc, H]
+    votes: torch.Tensor,  # [H, W]
+    right: torch.Tensor,  # [W, Wc]
+) -> torch.Tensor:  # [Hc, Wc]
+    """Compute left @ votes @ right, where non-finite votes affect only cells for which they have a weight."""
     finite = votes.isfinite()
     total = left @ votes.where(finite, 0) @ right
     if not finite.all():
@@ -142,12 +155,13 @@ def _gather(left: torch.Tensor, votes: torch.Tensor, right: torch.Tensor) -> tor
     return total
 
 
-def normalize(histograms: torch.Tensor) -> torch.Tensor:
-    """(18, Hc, Wc) -> (31, Hc, Wc).
+def normalize(
+    histograms: torch.Tensor,  # [18, Hc, Wc]
+) -> torch.Tensor:  # [31, Hc, Wc]
+    """Normalize each cell by the energy of each of the four blocks of 2 x 2 cells that contain it.
 
-    Every cell is normalized by each of the four squares of 2 x 2 cells it belongs to (neighbors outside the array
-    repeat the cell at its edge), clipped, and the four results averaged over two for the 27 direction channels;
-    the sums over the undirected bins of each make the four texture channels.
+    Cells outside the grid are those at its border (replicate padding). The results are clipped. Half of the sum of the
+    four is the 27 direction channels; the sums of each over the undirected bins are the four texture channels.
     """
     forth, back = histograms[:ORIENTATIONS], histograms[ORIENTATIONS:]
     undirected = forth + back
@@ -176,5 +190,5 @@ def _checked(images: torch.Tensor | npt.NDArray[Any], cell_size: int, variant: s
         raise ValueError(f"color must be luma or strongest, got {color!r}")
     height, width = tensor.shape[-2:]
     if min(cells_along(height, cell_size), cells_along(width, cell_size), height, width) < 1:
-        raise ValueError(f"an image of {height} x {width} pixels has no cell of {cell_size}")
+        raise ValueError(f"images must contain a cell of cell_size {cell_size}, got {height} x {width} pixels")
     return tensor

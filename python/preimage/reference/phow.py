@@ -1,4 +1,7 @@
-"""PHOW as VLFeat's `vl_phow` computes it for gray images: dense SIFT at several sizes, each on a smoothed image."""
+"""Reference definition of PHOW as in VLFeat 0.9.21 (``toolbox/sift/vl_phow.m``) for gray images.
+
+PHOW is dense SIFT at several sizes, each on a smoothed image.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +18,12 @@ from preimage.reference.dense_sift import dense_sift, dense_sift_frames
 
 
 class PhowScale(NamedTuple):
-    """The descriptors of one size."""
+    """Descriptors of one size."""
 
     bin_size: int
-    features: torch.Tensor  # (..., 128, h, w)
-    norms: torch.Tensor  # (..., 1, h, w)
-    frames: torch.Tensor  # (h, w, 2), y before x
+    features: torch.Tensor  # [..., 128, h, w]
+    norms: torch.Tensor  # [..., 1, h, w]
+    frames: torch.Tensor  # [h, w, 2], centers (y, x)
 
 
 def phow(
@@ -34,9 +37,9 @@ def phow(
     contrast_threshold: float = 0.005,
     dtype: torch.dtype = torch.float32,
 ) -> list[PhowScale]:
-    """Dense SIFT with the bins of each of `sizes`, on the image smoothed by sigma = size / magnif.
+    """Compute dense SIFT with each of the bin sizes, on images smoothed with sigma = size / magnif.
 
-    Parameters as `preimage.phow`.
+    The parameters are those of `preimage.phow`.
     """
     tensor = torch.from_numpy(np.ascontiguousarray(images)) if isinstance(images, np.ndarray) else images
     batch = as_batch(tensor)
@@ -45,7 +48,7 @@ def phow(
     height, width = planes.shape[-2:]
     scales = []
     for size in sizes:
-        # All sizes share their first center; VLFeat's formula counts from 1.
+        # The first centers of all sizes coincide; VLFeat's formula is 1-based.
         offset = math.floor(1 + 1.5 * (max(sizes) - size)) - 1
         bounds = (offset, offset, height - 1, width - 1)
         features, norms = dense_sift(
@@ -64,9 +67,14 @@ def phow(
     return scales
 
 
-def smooth(planes: torch.Tensor, sigma: float) -> torch.Tensor:
-    """(B, 1, H, W) -> the same, smoothed as `vl_imsmooth` does: a Gaussian cut off at ⌈4 · sigma⌉ pixels, of sum 1;
-    outside the image its edge is repeated. A sigma below 0.01 does nothing."""
+def smooth(
+    planes: torch.Tensor,  # [B, 1, H, W]
+    sigma: float,
+) -> torch.Tensor:  # [B, 1, H, W]
+    """Smooth like `vl_imsmooth`: a Gaussian truncated at ⌈4 · sigma⌉ pixels, with replicate padding.
+
+    Images are unchanged if sigma is below 0.01.
+    """
     if sigma < 0.01:
         return planes
     reach = math.ceil(4 * sigma)

@@ -1,7 +1,8 @@
-"""Sparse SIFT as VLFeat defines it (`vl_sift`), in double precision.
+"""Reference definition of sparse SIFT as implemented in VLFeat 0.9.21 (``vl/sift.c``), in double precision.
 
-The steps are those of Lowe, "Distinctive image features from scale-invariant keypoints" (IJCV 2004); the constants,
-the approximations of the arc tangent, the root and the window, and what happens at borders are VLFeat's (vl/sift.c).
+The steps are those of Lowe, "Distinctive image features from scale-invariant keypoints" (IJCV 2004), whose sections are
+given below. Constants, the approximations of arc tangent, square root and exponential, and the treatment of borders are
+VLFeat's.
 """
 
 from __future__ import annotations
@@ -17,37 +18,37 @@ import torch
 from preimage.reference._images import as_batch, checked_images, luma
 
 Array = npt.NDArray[np.float64]
-Places = npt.NDArray[np.signedinteger[Any]]
+Indices = npt.NDArray[np.signedinteger[Any]]
 
 TURN = 2 * math.pi
-SIGMA = 1.6  # of an octave's lowest level, in its pixels
-IMAGE_SIGMA = 0.5  # that an image is taken to have already
-DIRECTIONS = 36  # bins of the histogram that a keypoint's angle comes from
+SIGMA = 1.6  # blur of level 0 of an octave, in its pixels
+IMAGE_SIGMA = 0.5  # assumed blur of the image, in pixels
+DIRECTIONS = 36  # bins of the orientation histogram
 EPSILON = float(np.finfo(np.float32).eps)
 
 
 class SparseKeypoints(NamedTuple):
-    """The fields of `preimage.Keypoints`, in float64 but for the offsets."""
+    """Fields of `preimage.Keypoints`, in float64 except for the offsets."""
 
-    x: torch.Tensor
-    y: torch.Tensor
-    scale: torch.Tensor
-    angle: torch.Tensor
-    response: torch.Tensor
-    descriptors: torch.Tensor
-    offsets: torch.Tensor
+    x: torch.Tensor  # [N]
+    y: torch.Tensor  # [N]
+    scale: torch.Tensor  # [N]
+    angle: torch.Tensor  # [N]
+    response: torch.Tensor  # [N]
+    descriptors: torch.Tensor  # [N, 128]
+    offsets: torch.Tensor  # [B + 1] int64
 
 
 class Octave(NamedTuple):
-    """Images of one size, each more blurred than the one before."""
+    """Images of one size with increasing blur."""
 
-    number: int  # a pixel is 2^number of the image's
-    levels: Array  # (levels + 3, H, W): -1 … levels + 1
-    differences: Array  # (levels + 2, H, W): of a level and the next, from -1 on
+    number: int  # the pixel size is 2^number pixels of the image
+    levels: Array  # [levels + 3, H, W], from level -1 to levels + 1
+    differences: Array  # [levels + 2, H, W], differences of a level and the next, from -1 on
 
 
 class Extremum(NamedTuple):
-    """In the octave's pixels and levels."""
+    """Extremum of the difference of Gaussians, in the pixels and levels of its octave."""
 
     x: float
     y: float
@@ -63,7 +64,7 @@ def sift(
     peak_threshold: float = 0.0,
     edge_threshold: float = 10.0,
 ) -> SparseKeypoints:
-    """Keypoints of every image; see `preimage.sift` for arguments and order."""
+    """Detect keypoints in images and compute their descriptors, see `preimage.sift` for arguments and order."""
     tensor = checked_images(images)
     batch = as_batch(tensor).double()
     batch = batch / 255 if tensor.dtype == torch.uint8 else batch
@@ -87,11 +88,15 @@ def sift(
     return SparseKeypoints(x, y, scale, angles, response, descriptors, torch.tensor(offsets))
 
 
-# ---- Scale space ----
+# ---- Scale space (section 3) ----
 
 
-def octaves(image: Array, levels: int, first_octave: int) -> Iterator[Octave]:
-    """(H, W) → the octaves, down to a shorter side of 16 to 31 pixels."""
+def octaves(
+    image: Array,  # [H, W]
+    levels: int,
+    first_octave: int,
+) -> Iterator[Octave]:
+    """Yield the octaves of an image, down to a shorter side of 16 to 31 pixels."""
     count = max(min(image.shape).bit_length() - 1 - first_octave - 3, 1)
     factor = 2 ** (1 / levels)
     base = smooth(scaled(image, first_octave), math.sqrt(SIGMA**2 - (IMAGE_SIGMA * 2.0**-first_octave) ** 2))
@@ -104,11 +109,14 @@ def octaves(image: Array, levels: int, first_octave: int) -> Iterator[Octave]:
         all_levels = np.stack(stack)
         yield Octave(number, all_levels, np.diff(all_levels, axis=0))
         height, width = base.shape
-        base = all_levels[levels][: height // 2 * 2 : 2, : width // 2 * 2 : 2]  # blurred by 2 · SIGMA
+        base = all_levels[levels][: height // 2 * 2 : 2, : width // 2 * 2 : 2]  # its blur is 2 · SIGMA
 
 
-def scaled(image: Array, octave: int) -> Array:
-    """Doubled for -1: means of neighbors between the pixels; for others every 2^octave-th pixel."""
+def scaled(
+    image: Array,  # [H, W]
+    octave: int,
+) -> Array:  # [H', W']
+    """Enlarge an image twofold by linear interpolation for octave -1, or return every 2^octave-th pixel."""
     if octave >= 0:
         step = 2**octave
         height, width = (side // step for side in image.shape)
@@ -120,8 +128,11 @@ def scaled(image: Array, octave: int) -> Array:
     return image
 
 
-def smooth(image: Array, sigma: float) -> Array:
-    """Blurred by a Gaussian of four standard deviations on either side, the edges repeated."""
+def smooth(
+    image: Array,  # [H, W]
+    sigma: float,
+) -> Array:  # [H, W]
+    """Smooth with a Gaussian truncated at four standard deviations, with replicate padding."""
     if min(image.shape) == 0:
         return image
     radius = max(math.ceil(4 * sigma), 1)
@@ -133,13 +144,13 @@ def smooth(image: Array, sigma: float) -> Array:
     return np.asarray(sum(weight * down[:, k : k + width] for k, weight in enumerate(weights)))
 
 
-# ---- Extrema ----
+# ---- Extrema (sections 3.1 and 4) ----
 
 
 def extrema(
     octave: Octave, levels: int, peak_threshold: float, edge_threshold: float
 ) -> Iterator[tuple[int, Extremum]]:
-    """Level by level, down and across, with the level they were seen at."""
+    """Yield the level at which an extremum was found and the refined extremum, ordered by level, row and column."""
     for level in range(levels):
         planes = octave.differences[level : level + 3]
         center = planes[1, 1:-1, 1:-1]
@@ -155,10 +166,17 @@ def extrema(
                 yield level, extremum
 
 
-def refine(planes: Array, x: int, y: int, level: int, peak_threshold: float, edge_threshold: float) -> Extremum | None:
-    """The flat point of the quadratic through the neighbors of pixel (x, y); None if it is no keypoint.
+def refine(
+    planes: Array,  # [3, H, W], differences around the level
+    x: int,
+    y: int,
+    level: int,
+    peak_threshold: float,
+    edge_threshold: float,
+) -> Extremum | None:
+    """Return the stationary point of the quadratic fit at pixel (x, y), or ``None`` if it is rejected.
 
-    Where it is far from the pixel, the pixel next to it is tried, four times at most; the level stays.
+    If it is far from the pixel, the fit is repeated at the neighboring pixel, up to four times; the level is fixed.
     """
     _, height, width = planes.shape
     for attempt in range(5):
@@ -166,62 +184,70 @@ def refine(planes: Array, x: int, y: int, level: int, peak_threshold: float, edg
         singular = abs(np.linalg.det(hessian)) < 1e-30
         offset = np.zeros(3) if singular else np.linalg.solve(hessian, -gradient)
         step_x, step_y = (
-            int(shift > 0.6 and place < side - 2) - int(shift < -0.6 and place > 1)
-            for shift, place, side in ((offset[0], x, width), (offset[1], y, height))
+            int(shift > 0.6 and position < side - 2) - int(shift < -0.6 and position > 1)
+            for shift, position, side in ((offset[0], x, width), (offset[1], y, height))
         )
         if attempt == 4 or (step_x == 0 and step_y == 0):
             break
         x, y = x + step_x, y + step_y
     value = float(planes[1, y, x] + 0.5 * gradient @ offset)
-    place = Extremum(x + float(offset[0]), y + float(offset[1]), level + float(offset[2]), value)
+    refined = Extremum(x + float(offset[0]), y + float(offset[1]), level + float(offset[2]), value)
     determinant = hessian[0, 0] * hessian[1, 1] - hessian[0, 1] ** 2
     edge = (hessian[0, 0] + hessian[1, 1]) ** 2 / determinant if determinant != 0 else math.inf
-    good = (
+    accepted = (
         abs(value) > peak_threshold
         and 0 <= edge < (edge_threshold + 1) ** 2 / edge_threshold
         and np.abs(offset).max() < 1.5
-        and 0 <= place.x <= width - 1
-        and 0 <= place.y <= height - 1
+        and 0 <= refined.x <= width - 1
+        and 0 <= refined.y <= height - 1
     )
-    return place if good else None
+    return refined if accepted else None
 
 
-def derivatives(cube: Array) -> tuple[Array, Array]:
-    """(3, 3, 3), level by row by column → gradient (3,) and Hessian (3, 3) along x, y and level."""
+def derivatives(
+    cube: Array,  # [3, 3, 3]: level, row, column
+) -> tuple[Array, Array]:  # [3], [3, 3]
+    """Compute gradient and Hessian along x, y and level by central differences."""
     s, y, x = (np.moveaxis(cube, axis, 0) for axis in range(3))
     gradient = np.array([(along[2, 1, 1] - along[0, 1, 1]) / 2 for along in (x, y, s)])
     hessian = np.diag([along[2, 1, 1] + along[0, 1, 1] - 2 * cube[1, 1, 1] for along in (x, y, s)])
 
-    def twist(face: Array) -> float:
+    def mixed(face: Array) -> float:
         return float(face[2, 2] + face[0, 0] - face[0, 2] - face[2, 0]) / 4
 
     for i, j, face in ((0, 1, cube[1]), (0, 2, cube[:, 1, :]), (1, 2, cube[:, :, 1])):
-        hessian[i, j] = hessian[j, i] = twist(face)
+        hessian[i, j] = hessian[j, i] = mixed(face)
     return gradient, hessian
 
 
-# ---- Directions and descriptors ----
+# ---- Orientations and descriptors (sections 5 and 6) ----
 
 
-def polar_gradient(level: Array) -> tuple[Array, Array]:
-    """Lengths and angles in [0, 2π] of a level's gradients: central differences, one-sided ones at the border."""
+def polar_gradient(
+    level: Array,  # [H, W]
+) -> tuple[Array, Array]:  # [H, W], [H, W]
+    """Compute magnitudes and angles in [0, 2π] of gradients by central differences, one-sided at the border."""
     gy, gx = np.gradient(level)
     down = np.abs(gy) + EPSILON
     ratio = (gx - np.copysign(down, gx + 0.0)) / (np.abs(gx) + down)
-    angle = np.where(gx < 0, 3 * TURN / 8, TURN / 8) + (0.1821 * ratio**2 - 0.9675) * ratio  # 0.006 off at most
+    angle = np.where(gx < 0, 3 * TURN / 8, TURN / 8) + (0.1821 * ratio**2 - 0.9675) * ratio  # vl_fast_atan2_f
     angle = np.where(gy < 0, TURN - angle, angle)
     squares = gx**2 + gy**2
     return np.where(squares < 1e-8, 0.0, np.sqrt(squares)), angle
 
 
-def window(x: Array) -> Array:
-    """exp(-x), as straight lines between points 25 / 256 apart."""
+def window(
+    x: Array,  # [N]
+) -> Array:  # [N]
+    """Compute exp(-x) by linear interpolation between points at a distance of 25 / 256 (``fast_expn``)."""
     points = 25 / 256 * np.arange(258)
     return np.interp(x, points, np.exp(-points))
 
 
-def surroundings(shape: tuple[int, ...], x: float, y: float, radius: int, margin: int) -> tuple[Places, Places]:
-    """Rows and columns up to `radius` from the pixel at (x, y), `margin` pixels inside the border."""
+def surroundings(
+    shape: tuple[int, ...], x: float, y: float, radius: int, margin: int
+) -> tuple[Indices, Indices]:  # [N], [N]
+    """Return rows and columns of the pixels up to `radius` from (x, y) and at least `margin` from the border."""
     row, column = int(y + 0.5), int(x + 0.5)
     rows = np.arange(max(row - radius, margin), min(row + radius, shape[0] - 1 - margin) + 1)
     columns = np.arange(max(column - radius, margin), min(column + radius, shape[1] - 1 - margin) + 1)
@@ -229,18 +255,24 @@ def surroundings(shape: tuple[int, ...], x: float, y: float, radius: int, margin
     return down.ravel(), across.ravel()
 
 
-def directions(lengths: Array, angles: Array, x: float, y: float, sigma: float) -> list[float]:
-    """The peaks, at most four, of the histogram of the gradients around a keypoint, in radians."""
+def directions(
+    magnitudes: Array,  # [H, W]
+    angles: Array,  # [H, W]
+    x: float,
+    y: float,
+    sigma: float,
+) -> list[float]:
+    """Return up to four peaks of the histogram of gradient orientations around a keypoint, in radians."""
     spread = 1.5 * sigma
     radius = max(math.floor(3 * spread), 1)
-    rows, columns = surroundings(lengths.shape, x, y, radius, 0)
+    rows, columns = surroundings(magnitudes.shape, x, y, radius, 0)
     squares = (columns - x) ** 2 + (rows - y) ** 2
-    votes = lengths[rows, columns] * window(squares / (2 * spread**2)) * (squares < radius**2 + 0.6)
-    place = angles[rows, columns] * DIRECTIONS / TURN - 0.5
-    whole = np.floor(place).astype(int)
+    votes = magnitudes[rows, columns] * window(squares / (2 * spread**2)) * (squares < radius**2 + 0.6)
+    position = angles[rows, columns] * DIRECTIONS / TURN - 0.5
+    before = np.floor(position).astype(int)
     histogram = np.zeros(DIRECTIONS)
-    np.add.at(histogram, whole % DIRECTIONS, (1 - (place - whole)) * votes)
-    np.add.at(histogram, (whole + 1) % DIRECTIONS, (place - whole) * votes)
+    np.add.at(histogram, before % DIRECTIONS, (1 - (position - before)) * votes)
+    np.add.at(histogram, (before + 1) % DIRECTIONS, (position - before) * votes)
     for _ in range(6):
         histogram = (np.roll(histogram, 1) + histogram + np.roll(histogram, -1)) / 3
     peaks = []
@@ -252,25 +284,34 @@ def directions(lengths: Array, angles: Array, x: float, y: float, sigma: float) 
     return peaks[:4]
 
 
-def descriptor(lengths: Array, angles: Array, x: float, y: float, sigma: float, angle: float) -> Array:
-    """(128,): 4 rows by 4 columns by 8 orientations, in the frame turned by `angle`."""
+def descriptor(
+    magnitudes: Array,  # [H, W]
+    angles: Array,  # [H, W]
+    x: float,
+    y: float,
+    sigma: float,
+    angle: float,
+) -> Array:  # [128]: 4 rows, 4 columns, 8 orientations
+    """Compute the descriptor of a keypoint, in the frame rotated by `angle`."""
     size = 3 * sigma  # of a spatial bin
-    rows, columns = surroundings(lengths.shape, x, y, math.floor(math.sqrt(2) * size * 2.5 + 0.5), 1)
+    rows, columns = surroundings(magnitudes.shape, x, y, math.floor(math.sqrt(2) * size * 2.5 + 0.5), 1)
     dx, dy = columns - x, rows - y
     along = (math.cos(angle) * dx + math.sin(angle) * dy) / size
     aside = (-math.sin(angle) * dx + math.cos(angle) * dy) / size
-    votes = lengths[rows, columns] * window((along**2 + aside**2) / 8)
-    turned = (angles[rows, columns] - angle) % TURN * 8 / TURN
+    votes = magnitudes[rows, columns] * window((along**2 + aside**2) / 8)
+    orientation = (angles[rows, columns] - angle) % TURN * 8 / TURN
     centers = np.arange(4) - 1.5
     by_column = np.maximum(1 - np.abs(along[:, None] - centers), 0)
     by_row = np.maximum(1 - np.abs(aside[:, None] - centers), 0)
-    apart = np.abs(turned[:, None] - np.arange(8))
+    apart = np.abs(orientation[:, None] - np.arange(8))
     by_orientation = np.maximum(1 - np.minimum(apart, 8 - apart), 0)
     sums = np.einsum("n,ni,nj,nk->ijk", votes, by_row, by_column, by_orientation).ravel()
     return normalized(np.minimum(normalized(sums), 0.2))
 
 
-def normalized(values: Array) -> Array:
-    """Divided by the length, which is 0 up to 1e-4, plus a little."""
+def normalized(
+    values: Array,  # [128]
+) -> Array:  # [128]
+    """Divide by the norm plus `EPSILON`; norms below 1e-4 are 0, as in VLFeat."""
     squares = float((values**2).sum())
     return values / ((math.sqrt(squares) if squares >= 1e-8 else 0.0) + EPSILON)

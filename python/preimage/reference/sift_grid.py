@@ -1,4 +1,4 @@
-"""Sparse keypoints drawn onto a grid of cells: the plain definition."""
+"""Reference definition of the rasterization of sparse keypoints onto a grid of cells."""
 
 from __future__ import annotations
 
@@ -8,44 +8,38 @@ CHANNELS = 128 + 5
 
 
 def sift_grid(
-    x: torch.Tensor,
-    y: torch.Tensor,
-    scale: torch.Tensor,
-    angle: torch.Tensor,
-    descriptors: torch.Tensor,
-    offsets: torch.Tensor,
+    x: torch.Tensor,  # [N] float32 or float64, also the following
+    y: torch.Tensor,  # [N]
+    scale: torch.Tensor,  # [N]
+    angle: torch.Tensor,  # [N]
+    descriptors: torch.Tensor,  # [N, 128]
+    offsets: torch.Tensor,  # [B + 1] int64
     image_size: tuple[int, int],
     cell: int = 4,
     *,
     seed: int = 0,
     descriptor_scale: float = 1.0,
-) -> torch.Tensor:
-    """At most one keypoint for every cell of cell × cell pixels; see `preimage.sift_grid` for the channels.
+) -> torch.Tensor:  # [B, 133, ⌈H / cell⌉, ⌈W / cell⌉], dtype of x
+    """Rasterize keypoints onto a grid, with at most one keypoint in each cell of cell × cell pixels.
 
-    Args:
-        x, y, scale, angle: [N] float32 or float64, as `preimage.Keypoints` has them.
-        descriptors: [N, 128], of the same dtype.
-        offsets: [B + 1] int64.
-        image_size, cell, seed, descriptor_scale: as `preimage.sift_grid`.
-
-    Returns:
-        (B, 133, ceil(H / cell), ceil(W / cell)), of the keypoints' dtype.
+    The first arguments are the fields of `preimage.Keypoints`; channels and other arguments are those of
+    `preimage.sift_grid`.
     """
     height, width = image_size
     rows, columns = -(-height // cell), -(-width // cell)
     batch, count = len(offsets) - 1, len(x)
 
-    # A pixel's square spans half a pixel on either side of its center.
+    # A pixel extends half a pixel to either side of its center.
     right, down = x + 0.5, y + 0.5
     inside = (right >= 0) & (right < width) & (down >= 0) & (down < height)
-    column, row = (torch.where(inside, place, 0).long() // cell for place in (right, down))
+    column, row = (torch.where(inside, position, 0).long() // cell for position in (right, down))
 
     image = torch.repeat_interleave(torch.arange(batch), offsets.diff(), output_size=count)
-    place = (image * rows + row) * columns + column
+    index = (image * rows + row) * columns + column
     key = draw_key(torch.arange(count) - offsets[image], seed)
     best = torch.zeros(batch * rows * columns, dtype=torch.int64)
-    best = best.scatter_reduce(0, place[inside], key[inside], "amax", include_self=False)
-    drawn = inside & (best[place] == key)  # one a cell: no two keypoints of an image have the same key
+    best = best.scatter_reduce(0, index[inside], key[inside], "amax", include_self=False)
+    drawn = inside & (best[index] == key)  # one per cell, because the keys of an image are distinct
 
     values = torch.cat(
         (
@@ -55,15 +49,18 @@ def sift_grid(
         dim=1,
     )
     grid = torch.zeros(batch * rows * columns, CHANNELS, dtype=x.dtype)
-    grid[place[drawn]] = values[drawn]
+    grid[index[drawn]] = values[drawn]
     return grid.view(batch, rows, columns, CHANNELS).permute(0, 3, 1, 2).contiguous()
 
 
-def draw_key(index: torch.Tensor, seed: int) -> torch.Tensor:
-    """Output number `index` ([N] int64, from 0) of the generator splitmix64 started at `seed`, less 2⁶³.
+def draw_key(
+    index: torch.Tensor,  # [N] int64
+    seed: int,
+) -> torch.Tensor:  # [N] int64
+    """Return output number `index` (from 0) of splitmix64 with the initial state `seed`, minus 2⁶³.
 
-    splitmix64 computes in unsigned 64-bit integers, of which int64 has the same bits; what is taken off makes signed
-    keys rise as the unsigned ones do. It maps different indices to different keys.
+    splitmix64 (Steele et al., "Fast splittable pseudorandom number generators", OOPSLA 2014) uses unsigned 64-bit
+    integers. int64 has the same bits, and subtracting 2⁶³ preserves the order. Different indices have different keys.
     """
     state = _signed(seed) + (index + 1) * _signed(0x9E3779B97F4A7C15)
     state = (state ^ _shifted(state, 30)) * _signed(0xBF58476D1CE4E5B9)
@@ -72,11 +69,11 @@ def draw_key(index: torch.Tensor, seed: int) -> torch.Tensor:
 
 
 def _shifted(value: torch.Tensor, bits: int) -> torch.Tensor:
-    """To the right, zeros coming in."""
+    """Shift right, filling with zeros."""
     return (value >> bits) & ((1 << (64 - bits)) - 1)
 
 
 def _signed(value: int) -> int:
-    """The int64 of the same 64 bits."""
+    """Return the signed integer with the same 64 bits."""
     value &= (1 << 64) - 1
     return value - (1 << 64) if value >= 1 << 63 else value

@@ -1,4 +1,4 @@
-"""The up-convolution told plainly: zeros between the pixels, then a convolution."""
+"""Reference definition of the up-convolution: zero insertion followed by a convolution."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ def upconv(
     bias: torch.Tensor | None = None,  # [Co]
     negative_slope: float | None = None,
 ) -> torch.Tensor:  # [B, Co, 2H, 2W]
-    """Up-convolution of Dosovitskiy & Brox (CVPR 2016), section 3, in any floating dtype.
+    """Compute the up-convolution of Dosovitskiy & Brox (CVPR 2016), section 3, in any floating-point dtype.
 
-    Every value goes to the top-left of a 2×2 block of zeros; a 5×5 convolution (with the kernel turned by 180°, where
-    ``conv2d`` computes a cross-correlation) with padding 2 follows; then, unless ``negative_slope`` is ``None``, a
-    leaky ReLU. The weight is that of an ``nn.ConvTranspose2d`` of stride 2, padding 2 and output padding 1.
+    Every value becomes the upper left pixel of a 2×2 block of zeros. A 5×5 convolution with padding 2 follows (the
+    kernel is flipped, because ``conv2d`` is a cross-correlation), and a leaky ReLU unless ``negative_slope`` is
+    ``None``. The weight is that of ``nn.ConvTranspose2d`` with stride 2, padding 2 and output padding 1.
     """
     batch, channels, height, width = x.shape
     spread = x.new_zeros(batch, channels, 2 * height, 2 * width)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preimage.errors import FileFormatError
-from preimage.io.arrays.stored import StoredArray
+from preimage.io.arrays.stored_arrays import StoredArray
 from preimage.io.atomic import StrPath
 from preimage.io.weights import WeightFile, open_weights
 from preimage.representations.alexnet_variants import DIGEST, LAYERS, VARIANTS, check_variant

@@ -6,7 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from preimage.ops._images import Images
-from preimage.ops._sizes import cell_count
+from preimage.ops._output_sizes import cell_count
 from preimage.ops.hog import COLORS, VARIANTS, hog, hog_into
 from preimage.representations.base import Presets, decoded, parameter
 from preimage.representations.cells import CellRepresentation

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from preimage.keypoints import Keypoints
 from preimage.ops._images import Images, is_tensor, like_images
-from preimage.ops.sift import VARIANTS, sift, sift_of_arrays
+from preimage.ops.sift import VARIANTS, sift, sift_numpy
 from preimage.ops.sift_grid import CHANNELS, sift_grid, sift_grid_into
 from preimage.representations.base import Presets, decoded, parameter
 from preimage.representations.cells import CellRepresentation
@@ -77,7 +77,7 @@ class Sift(CellRepresentation):
         """
         planes = decoded(images)
         height, width = planes.shape[2:]
-        keypoints = sift_of_arrays(planes, self.variant, threads)
+        keypoints = sift_numpy(planes, self.variant, threads)
         scale = self.descriptor_scale
         sift_grid_into(keypoints, features, (height, width), self.cell_size, descriptor_scale=scale, threads=threads)
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 
 from preimage.inverters import extraction_device
-from preimage.io.memory import bounded_bytes
+from preimage.io.available_memory import bounded_bytes
 from preimage.pipelines.loading import at_once, working_bytes
 from preimage.representations import Representation
 from preimage.spec import Spec

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from preimage.errors import FileFormatError
-from preimage.io import ImageSource, check_image, decode_image, fit_image
-from preimage.io.memory import available_bytes, bounded_bytes
+from preimage.io import ImageSource, check_image, decode_image, resize_and_center_crop
+from preimage.io.available_memory import available_bytes, bounded_bytes
 from preimage.pipelines.loading import SKIP_HINT
 from preimage.pipelines.prefetch import in_order
 
@@ -151,7 +151,7 @@ class ImageSet:
         if index in self._decoded:
             return self._decoded[index]
         source = self.sources[index]
-        image = fit_image(decode_image(source.read(), name=source.name), self._size)
+        image = resize_and_center_crop(decode_image(source.read(), name=source.name), self._size)
         if image.nbytes <= self._room:
             self._room -= image.nbytes
             self._decoded[index] = image

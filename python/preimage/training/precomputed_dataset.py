@@ -17,8 +17,8 @@ import torch
 
 from preimage.errors import FileFormatError
 from preimage.io import FeatureFile, ImageSource, Listing
-from preimage.io.arrays import is_foreign
-from preimage.io.arrays.own import read_own_features
+from preimage.io.arrays import is_array_file
+from preimage.io.arrays.user_features import read_user_features
 from preimage.io.sources import IMAGE_SUFFIXES
 from preimage.representations import list_representations
 from preimage.store import FeatureStore
@@ -118,12 +118,12 @@ def _open_file(config: TrainConfig) -> tuple[FeatureFile, dict[str, str]]:
             f"features_name must not be that of a representation of this package, got {config.features_name!r}"
         )
     misshapen: dict[str, str] = {}
-    if is_foreign(config.features):
-        file: FeatureFile = read_own_features(
+    if is_array_file(config.features):
+        file: FeatureFile = read_user_features(
             config.features,
             name=config.features_name,
             image_size=config.size or DEFAULT_SIZE,
-            odd=misshapen if config.skip_bad else None,
+            excluded=misshapen if config.skip_bad else None,
         )
     else:
         file = FeatureStore(config.features)

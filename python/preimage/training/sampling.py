@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import torch
 
-from preimage.io import fit_image
+from preimage.io import resize_and_center_crop
 from preimage.training.images import ImageSet, Pixels
 
 
@@ -108,7 +108,7 @@ def center_crops(images: ImageSet, size: int, indices: Sequence[int] | None = No
         (N, 3, size, size) uint8.
     """
     found = [images.usable(index) for index in (range(len(images)) if indices is None else indices)]
-    squares = [fit_image(image, size) for image in found if image is not None]
+    squares = [resize_and_center_crop(image, size) for image in found if image is not None]
     stack = np.stack(squares) if squares else np.empty((0, size, size, 3), np.uint8)
     return torch.from_numpy(stack).permute(0, 3, 1, 2)
 

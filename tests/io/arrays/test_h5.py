@@ -1,4 +1,4 @@
-"""HDF5 files in hloc's layout, in and out."""
+"""HDF5 files in hloc's convention, in and out."""
 
 import os
 import subprocess
@@ -10,8 +10,8 @@ import pytest
 
 from preimage.errors import FileFormatError
 from preimage.io import FeatureRecord
-from preimage.io.arrays import conventions, read_foreign, write_foreign
-from preimage.io.arrays.h5 import read_hdf5_features, write_hdf5_features
+from preimage.io.arrays import conventions, read_array_file, write_array_file
+from preimage.io.arrays.hdf5 import read_hdf5_features, write_hdf5_features
 from preimage.spec import Spec
 from sizes import pairs
 
@@ -42,14 +42,14 @@ def hloc(path, images, **options):
 def test_files_of_the_package_need_no_description(tmp_path, dtype):
     path = tmp_path / "f.h5"
     write_hdf5_features(path, HOG, records(), dtype=dtype)
-    file = read_foreign(path)
+    file = read_array_file(path)
     assert (file.spec, file.dtype, tuple(file)) == (HOG, dtype, ("d/e.0", "d/e.1", "d/e.2"))
     assert pairs(file.original_sizes) == ((60, 90), (61, 90), (62, 90))
     assert pairs(file.processed_sizes) == ((32, 51),) * 3
     assert (file.stack().dtype, file[0].dtype) == (dtype, dtype)
     assert np.array_equal(file.stack(), STACK.astype(dtype))
     with pytest.raises(ValueError, match=r"cell_size: 8 != 4"):
-        read_foreign(path, Spec("hog", "vlfeat-uoctti", 31, 4, {"cell_size": 4, "color": "luma"}))
+        read_array_file(path, Spec("hog", "vlfeat-uoctti", 31, 4, {"cell_size": 4, "color": "luma"}))
 
 
 def test_written_files_have_the_layout_of_hloc(tmp_path):
@@ -80,7 +80,7 @@ def test_files_of_other_programs_are_read(tmp_path, options, dtype):
     native = np.dtype(dtype).newbyteorder("=")
     assert (file.stack().dtype, file[0].dtype, file.dtype) == (native, native, native.name)
     assert np.array_equal(file.stack(), STACK.astype(dtype))
-    with pytest.raises(ValueError, match="plain arrays"):
+    with pytest.raises(ValueError, match="spec"):
         read_hdf5_features(tmp_path / "f.h5")
 
 
@@ -99,22 +99,32 @@ def test_global_descriptors(tmp_path):
 def test_dense_sift_of_others(tmp_path):
     features = RNG.uniform(0, 0.4, (128, 3, 4)).astype(np.float32)
     size = conventions.covered(SIFT, 3, 4)
-    for layout in ("cyvlfeat", "matlab"):
-        path = tmp_path / f"{layout}.h5"
-        write_foreign(path, SIFT, [FeatureRecord("a/b", features, size, size)], layout=layout)
+    for convention in ("cyvlfeat", "matlab"):
+        path = tmp_path / f"{convention}.h5"
+        write_array_file(path, SIFT, [FeatureRecord("a/b", features, size, size)], convention=convention)
         with h5py.File(path, "r") as file:
             assert set(file["a/b"]) == {"descriptors", "frames", "image_size", "processed_size"}
-        file = read_foreign(path)
+        file = read_array_file(path)
         assert (tuple(file), pairs(file.processed_sizes)) == (("a/b",), (size,))
-        with pytest.raises(ValueError, match=rf"'{layout}'.*'preimage'"):
-            read_foreign(path, layout="preimage")
+        with pytest.raises(ValueError, match=rf"'{convention}'.*'preimage'"):
+            read_array_file(path, convention="preimage")
         assert np.abs(file[0] - features).max() < 1e-7
 
 
+def test_files_of_version_0_1_are_read(tmp_path):
+    path = tmp_path / "f.h5"
+    write_hdf5_features(path, HOG, records())
+    with h5py.File(path, "a") as file:
+        file.attrs["layout"] = file.attrs.pop("convention")
+    assert np.array_equal(read_array_file(path).stack(), STACK)
+    with pytest.raises(ValueError, match=r"'preimage'.*'matlab'"):
+        read_array_file(path, convention="matlab")
+
+
 def test_equal_features_give_equal_files(tmp_path):
-    write_foreign(tmp_path / "a.h5", HOG, records())
+    write_array_file(tmp_path / "a.h5", HOG, records())
     time.sleep(1.1)
-    write_foreign(tmp_path / "b.h5", HOG, records())
+    write_array_file(tmp_path / "b.h5", HOG, records())
     assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
 
 
@@ -123,7 +133,7 @@ def test_large_features_are_cut_into_chunks(tmp_path):
     write_hdf5_features(tmp_path / "f.hdf5", HOG, [FeatureRecord("a", large, (2400, 3200), (2400, 3200))])
     with h5py.File(tmp_path / "f.hdf5", "r") as file:
         assert file["a/features"].chunks == (8, 300, 400)
-    assert np.array_equal(read_foreign(tmp_path / "f.hdf5")[0], large)
+    assert np.array_equal(read_array_file(tmp_path / "f.hdf5")[0], large)
 
 
 def test_a_flipped_bit_names_the_image(tmp_path):
@@ -143,13 +153,13 @@ def test_a_flipped_bit_names_the_image(tmp_path):
     [
         ({"keypoints": np.zeros((4, 2)), "descriptors": np.zeros((256, 4))}, "descriptors, keypoints"),
         ({"features": np.zeros((4, 6, 31))}, r"\(31, h, w\).*\(4, 6, 31\)"),
-        ({"features": np.zeros((4, 6, 2, 2, 9))}, "scikit-image's HOG"),
-        ({"features": np.zeros((31, 2, 2), np.int16)}, r"int16.*float16"),
-        ({"features": np.zeros((31, 2, 2), np.uint8)}, r"uint8.*float16"),
-        ({"features": np.zeros((31, 0, 2))}, "nothing"),
+        ({"features": np.zeros((4, 6, 2, 2, 9))}, "HOG of scikit-image"),
+        ({"features": np.zeros((31, 2, 2), np.int16)}, r"float16.*int16"),
+        ({"features": np.zeros((31, 2, 2), np.uint8)}, r"float16.*uint8"),
+        ({"features": np.zeros((31, 0, 2))}, "empty"),
         ({"features": STACK[0], "global_descriptor": np.zeros(5)}, "features"),
         ({"features": STACK[0], "image_size": np.array([0, 4])}, r"\(0, 4\)"),
-        ({"features": STACK[0], "image_size": np.array([4.5, 4])}, "whole numbers"),
+        ({"features": STACK[0], "image_size": np.array([4.5, 4])}, "pair of integers"),
         ({"features": "text"}, r"no array|object"),
     ],
 )
@@ -165,7 +175,7 @@ def test_other_files(tmp_path):
             read_hdf5_features(tmp_path / "f.h5", HOG)
     with h5py.File(tmp_path / "g.h5", "w") as file:
         file["features"] = STACK
-    with pytest.raises(FileFormatError, match="groups"):
+    with pytest.raises(FileFormatError, match=r"group.*features"):
         read_hdf5_features(tmp_path / "g.h5", HOG)
     with h5py.File(tmp_path / "h.h5", "w"):
         pass
@@ -207,13 +217,13 @@ _ON_A_FULL_DISK = """
 import os, resource, sys
 import numpy as np
 from preimage.spec import Spec
-from preimage.io import FeatureRecord, write_foreign
+from preimage.io import FeatureRecord, write_array_file
 spec = Spec("hog", "v", 31, 8, {})
 features = np.ones((31, 32, 32), np.float32)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
 for count in (8, 9, 20):
     try:
-        write_foreign(sys.argv[1], spec, [FeatureRecord(str(i), features, (9, 9), (256, 256)) for i in range(count)])
+        write_array_file(sys.argv[1], spec, [FeatureRecord(str(i), features, (9, 9), (256, 256)) for i in range(count)])
     except OSError as error:
         print(error.strerror)
 """
@@ -231,8 +241,8 @@ def test_a_full_disk_is_an_error_and_leaves_nothing_behind(tmp_path):
 def test_without_h5py_the_error_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "h5py", None)
     for call in (
-        lambda: read_foreign(tmp_path / "f.h5", HOG),
-        lambda: write_foreign(tmp_path / "f.h5", HOG, records()),
+        lambda: read_array_file(tmp_path / "f.h5", HOG),
+        lambda: write_array_file(tmp_path / "f.h5", HOG, records()),
     ):
         with pytest.raises(ImportError, match=r"preimage\[formats\]"):
             call()

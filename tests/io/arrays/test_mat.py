@@ -15,9 +15,9 @@ import matfiles
 from matfiles import HEADER, compressed, element
 from preimage.errors import FileFormatError
 from preimage.io import FeatureRecord
-from preimage.io.arrays import mat5, read_foreign, write_foreign
-from preimage.io.arrays.by_suffix import check_writable
+from preimage.io.arrays import mat5, read_array_file, write_array_file
 from preimage.io.arrays.conventions import covered
+from preimage.io.arrays.formats import check_writable
 from preimage.io.arrays.mat import read_mat_features, write_mat_features
 from preimage.spec import Spec
 from sizes import pairs
@@ -43,18 +43,18 @@ def test_files_of_scipy_are_read(tmp_path, dtype, compressed):
     path = tmp_path / "f.mat"
     arrays = {name: STACK[i].transpose(1, 2, 0).astype(dtype) for i, name in enumerate("abc")}
     scipy.io.savemat(path, arrays, do_compression=compressed)
-    file = read_mat_features(path, HOG, layout="matlab")
+    file = read_mat_features(path, HOG, convention="matlab")
     assert tuple(file) == tuple("abc")
     assert file.dtype == np.dtype(dtype).name
     assert pairs(file.processed_sizes) == ((32, 48),) * 3
     assert np.array_equal(file.stack(), STACK)
-    assert tuple(read_mat_features(path, HOG, layout="matlab", variables=["b"])) == ("b",)
-    assert tuple(read_mat_features(path, HOG, layout="matlab", keys=list("xyz"))) == tuple("xyz")
+    assert tuple(read_mat_features(path, HOG, convention="matlab", variables=["b"])) == ("b",)
+    assert tuple(read_mat_features(path, HOG, convention="matlab", keys=list("xyz"))) == tuple("xyz")
 
 
 def test_a_stack_along_the_fourth_axis(tmp_path):
     scipy.io.savemat(tmp_path / "f.mat", {"all": STACK.transpose(2, 3, 1, 0)})
-    file = read_foreign(tmp_path / "f.mat", HOG, "matlab")
+    file = read_array_file(tmp_path / "f.mat", HOG, "matlab")
     assert tuple(file) == ("00000", "00001", "00002")
     assert np.array_equal(file.stack(), STACK)
 
@@ -67,7 +67,7 @@ def test_whole_numbers_that_matlab_stores_small(tmp_path):
     data[flags : flags + 4] = (6).to_bytes(4, "little")  # class double, data still uint8
     (tmp_path / "f.mat").write_bytes(HEADER + data)
     assert scipy.io.loadmat(tmp_path / "f.mat", mat_dtype=True)["x"].dtype == np.float64
-    file = read_mat_features(tmp_path / "f.mat", HOG, layout="matlab")
+    file = read_mat_features(tmp_path / "f.mat", HOG, convention="matlab")
     assert file.dtype == "float64"
     assert np.array_equal(file["x"], values.transpose(2, 0, 1).astype(np.float32))
 
@@ -81,7 +81,7 @@ def test_big_endian_files(tmp_path):
     turned = words[:name] + b"x\0\0\0" + words[name + 4 :]
     (tmp_path / "f.mat").write_bytes(HEADER[:124] + b"\1\0MI" + turned)
     assert np.array_equal(scipy.io.loadmat(tmp_path / "f.mat")["x"], values)
-    file = read_mat_features(tmp_path / "f.mat", HOG, layout="matlab")
+    file = read_mat_features(tmp_path / "f.mat", HOG, convention="matlab")
     assert np.array_equal(file["x"], values.transpose(2, 0, 1))
 
 
@@ -91,24 +91,26 @@ def test_vl_dsift(tmp_path, dtype):
     frames = np.stack([np.repeat(x, 2), np.tile(y, 3)])
     descriptors = RNG.integers(0, 256, (128, 6)).astype(dtype)
     scipy.io.savemat(tmp_path / "cat.mat", {"f": frames, "d": descriptors})
-    file = read_mat_features(tmp_path / "cat.mat", SIFT, layout="matlab")
+    file = read_mat_features(tmp_path / "cat.mat", SIFT, convention="matlab")
     assert (tuple(file), file.dtype, file[0].shape) == (("cat",), np.dtype(dtype).name, (128, 2, 3))
     assert pairs(file.processed_sizes) == ((17, 21),)
     assert np.array_equal(file[0][:, 1, 2], descriptors[:, 5].astype(np.float32) / 512)
 
 
-OWN = [(spec, layout) for spec in (HOG, SIFT) for layout in ("preimage", "matlab", "cyvlfeat")] + [
+OWN = [(spec, convention) for spec in (HOG, SIFT) for convention in ("preimage", "matlab", "cyvlfeat")] + [
     (VECTORS, "preimage")
 ]
 
 
-@pytest.mark.parametrize(("spec", "layout"), OWN, ids=[f"{spec.representation}-{layout}" for spec, layout in OWN])
-def test_files_of_the_package_need_no_description(tmp_path, spec, layout):
+@pytest.mark.parametrize(
+    ("spec", "convention"), OWN, ids=[f"{spec.representation}-{convention}" for spec, convention in OWN]
+)
+def test_files_of_the_package_need_no_description(tmp_path, spec, convention):
     shape = (5,) if spec is VECTORS else (spec.channels, 3, 4)
     arrays = RNG.uniform(0, 0.4, (2, *shape)).astype(np.float32)
     path = tmp_path / "f.mat"
-    write_mat_features(path, spec, records(spec, arrays), layout=layout)
-    file = read_foreign(path)
+    write_mat_features(path, spec, records(spec, arrays), convention=convention)
+    file = read_array_file(path)
     assert file.spec == spec
     assert tuple(file) == ("sub/0", "sub/1")
     assert pairs(file.original_sizes) == ((50, 60),) * 2
@@ -116,9 +118,20 @@ def test_files_of_the_package_need_no_description(tmp_path, spec, layout):
     assert np.abs(file.stack() - arrays).max() < 1e-7
     other = Spec("hog", "vlfeat-uoctti", 31, 4, {"cell_size": 4})
     with pytest.raises(ValueError, match="!="):
-        read_foreign(path, other)
-    with pytest.raises(ValueError, match=rf"'{layout}'.*'matlab-transposed'"):
-        read_foreign(path, layout="matlab-transposed")
+        read_array_file(path, other)
+    with pytest.raises(ValueError, match=rf"'{convention}'.*'matlab-transposed'"):
+        read_array_file(path, convention="matlab-transposed")
+
+
+def test_files_of_version_0_1_are_read(tmp_path):
+    path = tmp_path / "f.mat"
+    write_mat_features(path, HOG, records())
+    variables = {name: value for name, value in scipy.io.loadmat(path).items() if not name.startswith("__")}
+    variables["preimage_layout"] = variables.pop("preimage_convention")
+    scipy.io.savemat(path, variables)
+    assert np.array_equal(read_array_file(path).stack(), STACK)
+    with pytest.raises(ValueError, match=r"'matlab'.*'preimage'"):
+        read_array_file(path, convention="preimage")
 
 
 def test_scipy_reads_what_we_write(tmp_path):
@@ -128,37 +141,37 @@ def test_scipy_reads_what_we_write(tmp_path):
     assert found["image_00002"].dtype == np.float32
     assert json.loads(found["preimage_keys"][0]) == ["sub/0", "sub/1", "sub/2"]
     assert Spec.from_json(found["preimage_spec"][0]) == HOG
-    assert found["preimage_layout"][0] == "matlab"
+    assert found["preimage_convention"][0] == "matlab"
     assert found["preimage_sizes"].tolist() == [[50, 60, 32, 48]] * 3
 
 
 def test_equal_features_give_equal_files(tmp_path):
-    write_foreign(tmp_path / "a.mat", HOG, records())
+    write_array_file(tmp_path / "a.mat", HOG, records())
     time.sleep(1.1)
-    write_foreign(tmp_path / "b.mat", HOG, records())
+    write_array_file(tmp_path / "b.mat", HOG, records())
     assert (tmp_path / "a.mat").read_bytes() == (tmp_path / "b.mat").read_bytes()
 
 
 def test_missing_descriptions_are_requested(tmp_path):
     scipy.io.savemat(tmp_path / "f.mat", {"a": STACK[0].transpose(1, 2, 0)})
     with pytest.raises(ValueError, match="'matlab'"):
-        read_foreign(tmp_path / "f.mat", HOG)
-    with pytest.raises(ValueError, match="plain arrays"):
-        read_foreign(tmp_path / "f.mat", layout="matlab")
+        read_array_file(tmp_path / "f.mat", HOG)
+    with pytest.raises(ValueError, match="spec"):
+        read_array_file(tmp_path / "f.mat", convention="matlab")
 
 
 @pytest.mark.parametrize(
     ("contents", "words"),
     [
-        ({"a": np.zeros((2, 2, 9))}, "scikit-image's HOG"),
-        ({"a": np.zeros((2, 2, 31), np.int32)}, r"int32.*float16, float32 or float64"),
+        ({"a": np.zeros((2, 2, 9))}, "HOG of scikit-image"),
+        ({"a": np.zeros((2, 2, 31), np.int32)}, r"float16, float32 or float64.*int32"),
         ({"a": np.zeros((2, 2, 31), complex)}, r"'a'.*complex"),
         ({"a": np.zeros((2, 2, 31), bool)}, r"'a'.*logical"),
-        ({"a": {"b": 1}}, r"'a'.*struct.*single or double"),
+        ({"a": {"b": 1}}, r"'a'.*single or double.*struct"),
         ({"a": "text"}, r"'a'.*text"),
         ({"a": "größe"}, r"'a'.*text"),
         ({"a": np.array([1, "x"], object)}, r"'a'.*cell"),
-        ({"a": np.zeros((0, 2, 31))}, "nothing"),
+        ({"a": np.zeros((0, 2, 31))}, "empty"),
         ({"a": np.zeros((2, 2, 30))}, r"\(h, w, 31\).*\(2, 2, 30\)"),
         ({"a": np.zeros((2, 2, 31)), "b": np.zeros((2, 3))}, r"'b'.*'matlab'.*hog"),
         ({}, "no arrays"),
@@ -167,29 +180,29 @@ def test_missing_descriptions_are_requested(tmp_path):
 def test_variables_that_are_no_features(tmp_path, contents, words):
     scipy.io.savemat(tmp_path / "f.mat", contents)
     with pytest.raises(FileFormatError, match=words):
-        read_mat_features(tmp_path / "f.mat", HOG, layout="matlab")
+        read_mat_features(tmp_path / "f.mat", HOG, convention="matlab")
 
 
 def test_other_variables_may_stay_when_the_features_are_named(tmp_path):
     contents = {"a": STACK[0].transpose(1, 2, 0), "options": {"cell": 8}, "note": "größe", "n": 3.0, "z": 1j}
     for small in (False, True):
         scipy.io.savemat(tmp_path / "f.mat", contents, do_compression=small)
-        file = read_mat_features(tmp_path / "f.mat", HOG, layout="matlab", variables=["a"])
+        file = read_mat_features(tmp_path / "f.mat", HOG, convention="matlab", variables=["a"])
         assert np.array_equal(file["a"], STACK[0])
         with pytest.raises(FileFormatError, match="'b'"):
-            read_mat_features(tmp_path / "f.mat", HOG, layout="matlab", variables=["b"])
+            read_mat_features(tmp_path / "f.mat", HOG, convention="matlab", variables=["b"])
 
 
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (b"", "short"),
+        (b"", "truncated"),
         (b"hello" * 60, "MATLAB v5"),
         (
             b"MATLAB 7.3 MAT-file".ljust(512) + b"\x89HDF\r\n\x1a\n",
             r"v7\.3.*HDF5.*-v7",
         ),
-        (HEADER + b"\7", "end"),
+        (HEADER + b"\7", "truncated"),
         (HEADER + bytes(8), "type 0"),
         (HEADER + b"\x0e\0\0\0\0\0\0\x7f", "variable"),
     ],
@@ -197,13 +210,13 @@ def test_other_variables_may_stay_when_the_features_are_named(tmp_path):
 def test_other_files(tmp_path, data, words):
     (tmp_path / "f.mat").write_bytes(data)
     with pytest.raises(FileFormatError, match=rf"f\.mat: .*{words}"):
-        read_mat_features(tmp_path / "f.mat", HOG, layout="matlab")
+        read_mat_features(tmp_path / "f.mat", HOG, convention="matlab")
 
 
 def test_v4_files_are_named(tmp_path):
     scipy.io.savemat(tmp_path / "f.mat", {"a": np.zeros((31, 200))}, format="4")
     with pytest.raises(FileFormatError, match="v4"):
-        read_mat_features(tmp_path / "f.mat", HOG, layout="matlab")
+        read_mat_features(tmp_path / "f.mat", HOG, convention="matlab")
 
 
 def test_a_flipped_bit_in_compressed_data_is_found_when_read(tmp_path):
@@ -212,7 +225,7 @@ def test_a_flipped_bit_in_compressed_data_is_found_when_read(tmp_path):
     data = bytearray((tmp_path / "f.mat").read_bytes())
     data[150_000] ^= 1
     (tmp_path / "f.mat").write_bytes(data)
-    file = read_mat_features(tmp_path / "f.mat", HOG, layout="matlab")
+    file = read_mat_features(tmp_path / "f.mat", HOG, convention="matlab")
     assert file["b"].shape == (31, 2, 40)
     with pytest.raises(FileFormatError, match=r"'a'.*damaged"):
         file["a"]
@@ -223,8 +236,8 @@ def test_unwritable_features_are_rejected(tmp_path):
         ([], {}, "no image"),
         (records() + records(), {}, r"'sub/0'.*twice"),
         (records(), {"dtype": "float16"}, r"float32.*'float16'"),
-        (records(), {"layout": "matlab-transposed"}, "turned"),
-        (records(), {"layout": "fortran"}, r"layout|convention"),
+        (records(), {"convention": "matlab-transposed"}, "90°"),
+        (records(), {"convention": "fortran"}, r"convention|convention"),
     ]:
         with pytest.raises(ValueError, match=words):
             write_mat_features(tmp_path / "f.mat", HOG, items, **options)
@@ -283,12 +296,12 @@ def test_a_variable_is_read_without_walking_past_the_others(tmp_path):
 
 
 def test_without_scipy_the_error_names_the_extra(tmp_path, monkeypatch):
-    write_foreign(tmp_path / "f.mat", HOG, records())
+    write_array_file(tmp_path / "f.mat", HOG, records())
     monkeypatch.setitem(sys.modules, "scipy.io", None)
     for action in (
-        lambda: read_foreign(tmp_path / "f.mat"),
+        lambda: read_array_file(tmp_path / "f.mat"),
         lambda: check_writable(tmp_path / "g.mat", HOG, "float32", None),
-        lambda: write_foreign(tmp_path / "g.mat", HOG, records()),
+        lambda: write_array_file(tmp_path / "g.mat", HOG, records()),
     ):
         with pytest.raises(ImportError, match=r"scipy.*preimage\[formats\]"):
             action()
@@ -297,8 +310,8 @@ def test_without_scipy_the_error_names_the_extra(tmp_path, monkeypatch):
 
 def test_a_variable_that_matlab_cannot_read_is_not_written(tmp_path, monkeypatch):
     monkeypatch.setattr(mat5, "MAX_BYTES_WRITTEN", 1000)
-    with pytest.raises(ValueError, match=r"image_00001.*2976 bytes.*1000"):
-        write_foreign(tmp_path / "f.mat", HOG, records())
+    with pytest.raises(ValueError, match=r"image_00001.*1000 bytes.*2976"):
+        write_array_file(tmp_path / "f.mat", HOG, records())
     assert os.listdir(tmp_path) == []
 
 
@@ -319,10 +332,10 @@ def test_other_variables_beside_the_array(tmp_path, run):
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["hog.png"]
     np.save(tmp_path / "f.npy", STACK)
     with pytest.raises(ValueError, match="MATLAB"):
-        read_foreign(tmp_path / "f.npy", HOG, variables=["hog"])
+        read_array_file(tmp_path / "f.npy", HOG, variables=["hog"])
 
 
 def test_frames_of_sparse_sift_are_no_dense_sift(tmp_path):
     scipy.io.savemat(tmp_path / "f.mat", {"F": np.ones((4, 6)), "D": np.ones((128, 6))})
     with pytest.raises(FileFormatError, match=r"SIFT.*\(4, 6\).*SIFT"):
-        read_foreign(tmp_path / "f.mat", SIFT, "matlab")
+        read_array_file(tmp_path / "f.mat", SIFT, "matlab")

@@ -19,9 +19,9 @@ from preimage.store import FeatureStore
 
 def test_image_sizes():
     path = GOLDEN / "colmap_l2.db"
-    with pytest.raises(ValueError, match=r"'flat\.png'.*80×64.*160×128"):
+    with pytest.raises(ValueError, match=r"80×64.*'flat\.png'.*160×128"):
         read_keypoints(path, image_size=(128, 160))
-    with pytest.raises(ValueError, match=">= 1"):
+    with pytest.raises(ValueError, match="positive integers"):
         read_keypoints(path, image_size=(0, 160))
 
 
@@ -45,12 +45,12 @@ MATRIX = "descriptors: !!opencv-matrix\n   rows: {}\n   cols: {}\n   dt: f\n   d
 @pytest.mark.parametrize(
     ("name", "text", "words"),
     [
-        ("a.sift", ROW + "\n" + ROW[:-2], r"263 numbers.*4 \+ 128"),
+        ("a.sift", ROW + "\n" + ROW[:-2], r"4 \+ 128.*263"),
         ("a.sift", ROW.replace("3 0.1", "0 0.1"), r"scale.* 0"),
-        ("a.sift", ROW.replace("3 0.1", "nan 0.1"), "not a number"),
+        ("a.sift", ROW.replace("3 0.1", "nan 0.1"), "number.*nan"),
         ("a.sift", ROW.replace("3 0.1", "1e999 0.1"), "finite"),
         ("a.sift", ROW.replace("3 0.1", "3 0.1.2"), r"'0\.1\.2'"),
-        ("a.sift", ROW.replace("1.5", "-1e9"), r"1e\+09 pixels"),
+        ("a.sift", ROW.replace("1.5", "-1e9"), r"pixels.*1e\+09"),
         ("a.sift", ROW.replace("7 7", "7 -7", 1), "negative"),
         ("a.sift", "1 128\n" + ROW, r"format.*lowe"),
         ("a.sift", "\0\0\0", "zeros"),
@@ -58,24 +58,24 @@ MATRIX = "descriptors: !!opencv-matrix\n   rows: {}\n   cols: {}\n   dt: f\n   d
         ("a.sift", "SIFTV4.0\1\0\0\0", "VisualSFM"),
         ("a.key", "", "empty"),
         ("a.key", "<html>", "web page"),
-        ("a.sift", ROW.replace("3 0.1", "3 95"), r"angle.*95 radians.*degrees"),
+        ("a.sift", ROW.replace("3 0.1", "3 95"), r"angle.*radians.*95.*degrees"),
         ("a.key", ROW, "128"),
         ("a.key", "2 128\n" + ROW, "2 keypoints"),
-        ("a.key", "1 64\n" + ROW, r"descriptors.*64.*SIFT"),
-        ("a.key", "999999999 128\n" + ROW, r"999999999 keypoints.*200000"),
+        ("a.key", "1 64\n" + ROW, r"descriptors.*SIFT.*64"),
+        ("a.key", "999999999 128\n" + ROW, r"200000 keypoints.*999999999"),
         ("a.txt", "199999 128\n" + ROW, "199999 keypoints"),
         ("a.yml", "keypoints: [ ]", "FileStorage"),
-        ("a.yml", YAML.format("1, 2, 3") + MATRIX.format(1, 128, "1., " * 128), r"3 numbers.*7"),
+        ("a.yml", YAML.format("1, 2, 3") + MATRIX.format(1, 128, "1., " * 128), r"7 numbers.*3"),
         ("a.yml", YAML.format("1, 2, 3, 4, 5, 6, 7"), "'descriptors'"),
-        ("a.yml", YAML.format("1, 2, 3, 4, 5, 6, 7") + MATRIX.format(1, 32, "1., " * 32), r"descriptors \(1, 32\)"),
-        ("a.yml", YAML.format("1, 2, 3, 4, 5, 6, 7") + MATRIX.format(1, 128, "1., " * 127), "127 numbers"),
+        ("a.yml", YAML.format("1, 2, 3, 4, 5, 6, 7") + MATRIX.format(1, 32, "1., " * 32), r"descriptors.*\(1, 32\)"),
+        ("a.yml", YAML.format("1, 2, 3, 4, 5, 6, 7") + MATRIX.format(1, 128, "1., " * 127), "128 values.*127"),
         ("a.yml", YAML.format("1, 2, 3, -1, 5, 6, 7") + MATRIX.format(1, 128, "1., " * 128), "angle"),
-        ("a.yml", YAML.format("1, 2, .Inf, 4, 5, 6, 7") + MATRIX.format(1, 128, "1., " * 128), "not a number"),
+        ("a.yml", YAML.format("1, 2, .Inf, 4, 5, 6, 7") + MATRIX.format(1, 128, "1., " * 128), "number.*Inf"),
         ("a.yml", "%YAML:1.0\n---\nkp: [ 1 ]\ndesc: 3\n", r"'keypoints'.*kp, desc"),
         ("a.xml", "<?xml?>\n<opencv_storage>\n<kp>1 2</kp>\n<desc></desc>", "kp, desc"),
-        ("a.xml", "<?xml?><opencv_storage><keypoints>1 2", r"keypoints.*end"),
+        ("a.xml", "<?xml?><opencv_storage><keypoints>1 2", r"truncated.*keypoints"),
         ("a.json", '{"keypoints": {"a": 1}}', r"keypoints.*matrix"),
-        ("a.json", '{"keypoints": [1, 2, "a"]}', r"OpenCV.*7"),
+        ("a.json", '{"keypoints": [1, 2, "a"]}', r"7 numbers.*2"),
     ],
 )
 def test_wrong_texts_are_rejected(tmp_path, name, text, words):
@@ -92,12 +92,12 @@ BYTES = np.ones((1, 128), np.uint8)
     ("keypoints", "descriptors", "words"),
     [
         (FOUR[:, :2], BYTES, r"scale.*angle"),
-        (FOUR[:, :3], BYTES, r"3 columns.*4.*6"),
+        (FOUR[:, :3], BYTES, r"4.*6 columns.*3"),
         (FOUR, None, r"1 keypoints.*0 descriptors"),
-        (FOUR, BYTES[:, :64], r"64.*SIFT"),
+        (FOUR, BYTES[:, :64], r"SIFT.*64"),
         (FOUR, BYTES.repeat(2, 0), r"1 keypoints.*2 descriptors"),
-        (FOUR, BYTES.astype(np.float32), r"'a\.jpg'.*descriptors.*float32.*uint8"),
-        (FOUR.astype(np.float64), BYTES, r"'a\.jpg'.*keypoints.*float64.*float32"),
+        (FOUR, BYTES.astype(np.float32), r"'a\.jpg'.*descriptors.*uint8.*float32"),
+        (FOUR.astype(np.float64), BYTES, r"'a\.jpg'.*keypoints.*float32.*float64"),
     ],
 )
 def test_wrong_databases_are_rejected(tmp_path, keypoints, descriptors, words):
@@ -111,7 +111,7 @@ def test_features_of_another_kind_in_a_database(tmp_path):
     with contextlib.closing(sqlite3.connect(path)) as database, database:
         database.execute("UPDATE descriptors SET type = 1 WHERE image_id = 3")
     file = read_keypoints(path)
-    with pytest.raises(FileFormatError, match=r"coffee.*type 1 of image 3.*SIFT"):
+    with pytest.raises(FileFormatError, match=r"coffee.*SIFT.*type 1.*image 3"):
         file[2]
     assert len(file[0].x) == 78, "one bad image does not cost the others"
     with contextlib.closing(sqlite3.connect(path)) as database, database:
@@ -207,7 +207,7 @@ def test_hdf5_files_that_their_writer_left(tmp_path):
     ("change", "words"),
     [
         ({"scales": None}, "scales"),
-        ({"descriptors": np.zeros((256, 78), np.float16)}, r"\(256, 78\).*SIFT"),
+        ({"descriptors": np.zeros((256, 78), np.float16)}, r"SIFT.*\(256, 78\)"),
         ({"oris": np.zeros(77, np.float16)}, "shapes"),
         ({"scales": np.full(78, np.nan, np.float16)}, "finite"),
         ({"image_size": np.array([0, 4])}, r"\(0, 4\)"),
@@ -224,10 +224,10 @@ def test_wrong_hloc_files_are_rejected(tmp_path, change, words):
 @pytest.mark.parametrize(
     ("arrays", "words"),
     [
-        ({"a/keypoints": np.zeros((1, 4))}, r"descriptors.*'a'"),
-        ({"a/keypoints": np.zeros((1, 3)), "a/descriptors": BYTES}, r"float64 \(1, 3\).*\(1, 4\)"),
+        ({"a/keypoints": np.zeros((1, 4))}, r"'a'.*descriptors"),
+        ({"a/keypoints": np.zeros((1, 3)), "a/descriptors": BYTES}, r"\(1, 4\).*float64 \(1, 3\)"),
         ({"a/keypoints": np.zeros((1, 4)), "a/descriptors": BYTES.astype(np.int16)}, "int16"),
-        ({"a/keypoints": np.ones((1, 4)), "a/descriptors": BYTES, "a/image_size": np.array([4, 0])}, "image size"),
+        ({"a/keypoints": np.ones((1, 4)), "a/descriptors": BYTES, "a/image_size": np.array([4, 0])}, "image_size"),
         ({"a/points": np.ones((1, 4))}, "KEY/keypoints"),
         ({"../a/keypoints": np.ones((1, 4)), "../a/descriptors": BYTES}, "relative"),
     ],
@@ -247,8 +247,8 @@ def test_unwritable_features_are_rejected(tmp_path):
         ([record, record], {}, "twice"),
         ([record], {"dtype": "int8"}, "'int8'"),
         ([KeypointRecord("../a", record.keypoints, None)], {}, "relative"),
-        ([KeypointRecord("a", both, None)], {}, "got 2"),
-        ([wrong], {}, ">= 1"),
+        ([KeypointRecord("a", both, None)], {}, "got.* 2"),
+        ([wrong], {}, "positive integers"),
     ]:
         with pytest.raises(ValueError, match=words):
             write_keypoints(tmp_path / "f.npz", records, **options)

@@ -56,7 +56,7 @@ def cosines(one, other):
 @needs_vlfeat
 def test_colmap_database_has_the_keypoints_of_vlfeat():
     file = read_keypoints(GOLDEN / "colmap_l1_root.db")
-    assert (file.origin, file.normalization) == ("colmap", "l1_root")
+    assert (file.format, file.normalization) == ("colmap", "l1_root")
     assert tuple(file) == ("face.png", "flat.png", "sub/coffee.png")
     assert file.sizes == ((128, 160), (64, 80), (96, 112))
     assert file.counts == (78, 0, 7)
@@ -109,7 +109,7 @@ def test_a_text_that_colmap_imports(tmp_path):
     scale, angle = np.hypot(affine[:, 2], affine[:, 4]), np.arctan2(affine[:, 4], affine[:, 2])
     path = colmap_text(tmp_path / "face.png.txt", np.column_stack([affine[:, :2], scale, angle]), descriptors)
     file = read_keypoints(path)
-    assert (file.origin, tuple(file), file.sizes, file.counts) == ("colmap-text", ("face.png",), (None,), (78,))
+    assert (file.format, tuple(file), file.sizes, file.counts) == ("colmap-text", ("face.png",), (None,), (78,))
     whole = read_keypoints(GOLDEN / "colmap_l2.db", normalization="l2")[0]
     assert np.abs(frames_of(file[0]) - frames_of(whole)).max() < 2e-6
     assert torch.equal(file[0].descriptors, whole.descriptors)
@@ -125,7 +125,7 @@ def test_files_of_hloc(tmp_path, name, rootsift, shrunk):
         "flat.png": none | {"oris": np.zeros(0), "image_size": np.array([80, 64])},
     }
     file = read_keypoints(hloc_file(tmp_path / "f.h5", images, uncertainty=shrunk))
-    assert (file.origin, tuple(file)) == ("hloc", ("db/face.png", "flat.png"))
+    assert (file.format, tuple(file)) == ("hloc", ("db/face.png", "flat.png"))
     assert (file.sizes, file.counts) == (((128, 160), (64, 80)), (78, 0))
     whole = read_keypoints(GOLDEN / name, normalization="l1_root" if rootsift else "l2")[0]
     expected = (frames_of(whole) + HALF) * np.array([shrunk, shrunk, shrunk, 1]) - HALF
@@ -149,7 +149,7 @@ def test_files_in_hlocs_layout_by_others_keep_its_origin(tmp_path):
 @pytest.mark.parametrize("dtype", [np.float32, np.uint8])
 def test_files_of_opencv(tmp_path, suffix, nested, dtype):
     file = read_keypoints(opencv_file(tmp_path / f"face.{suffix}", FACE, nested=nested, dtype=dtype))
-    assert (file.origin, tuple(file), file.sizes) == ("opencv", ("face",), (None,))
+    assert (file.format, tuple(file), file.sizes) == ("opencv", ("face",), (None,))
     expected = opencv_sift(FACE[None, None], threads=1).to_torch()
     one, other = matched(frames_of(file[0]), frames_of(expected), most=1e-4)
     assert sorted(other) == list(range(len(expected.x)))
@@ -223,7 +223,7 @@ def test_results_of_vl_sift_in_matlab_are_read(tmp_path):
     descriptors = np.random.default_rng(1).integers(0, 120, (3, 128)).astype(np.uint8)
     scipy_io.savemat(tmp_path / "a.mat", {"F": frames.T, "D": descriptors.T, "name": "a", "I": np.zeros((9, 9))})
     file = read_keypoints(tmp_path / "a.mat")
-    assert (file.origin, tuple(file), file.sizes, file.counts) == ("mat", ("a",), (None,), (3,))
+    assert (file.format, tuple(file), file.sizes, file.counts) == ("mat", ("a",), (None,), (3,))
     ours = read_keypoints(vlfeat_file(tmp_path / "a.sift", frames - [1, 1, 0, 0], descriptors / 512.0))[0]
     assert np.abs(frames_of(file[0]) - frames_of(ours)).max() < 1e-6
     assert torch.allclose(file[0].descriptors, ours.descriptors)
@@ -236,9 +236,9 @@ def test_results_of_vl_sift_in_matlab_are_read(tmp_path):
     file = read_keypoints(tmp_path / "b.mat")
     assert dict(zip(file, file.counts, strict=True)) == {"x": 3, "y": 0}
     for arrays, words in [
-        ({"F": frames, "D": descriptors}, r"\(3, 4\).*\(3, 128\).*\(4, N\).*\(128, N\)"),
+        ({"F": frames, "D": descriptors}, r"\(4, N\).*\(128, N\).*\(3, 4\).*\(3, 128\)"),
         ({"F": np.zeros((6, 3)), "D": descriptors.T}, r"ellipses.*\(6, 3\)"),
-        ({"F": frames.T}, r"descriptors.*'c'"),
+        ({"F": frames.T}, r"'c'.*descriptors"),
         ({"hog": np.zeros((3, 3, 31))}, "hog"),
     ]:
         scipy_io.savemat(tmp_path / "c.mat", arrays)
@@ -267,7 +267,7 @@ def test_names_become_keys(tmp_path):
     path = hloc_file(tmp_path / "a.h5", dict.fromkeys(NAMES, hloc_arrays("colmap_l2.db", rootsift=False)))
     assert sorted(read_keypoints(path)) == sorted(NAMES.values())
     clash = colmap_database(tmp_path / "b.db", dict.fromkeys(["/a.jpg", "a.jpg"], (None, None)))
-    with pytest.raises(FileFormatError, match=r"key.*'a\.jpg': '/a\.jpg'.*'a\.jpg'"):
+    with pytest.raises(FileFormatError, match=r"key.*'a\.jpg'.*'/a\.jpg'.*'a\.jpg'"):
         read_keypoints(clash)
 
 
@@ -288,7 +288,7 @@ def test_file_of_the_package_with_one_image_needs_no_key(tmp_path):
         tmp_path / "a b.npz", keypoints=np.array([[1, 2, 3, 4], [5, 6, 7, 8.0]]), descriptors=descriptors
     )
     file = read_keypoints(tmp_path / "a b.npz", image_size=(9, 8))
-    assert (file.origin, tuple(file), file.sizes) == ("preimage", ("a b",), ((9, 8),))
+    assert (file.format, tuple(file), file.sizes) == ("preimage", ("a b",), ((9, 8),))
     assert file[0].descriptors[0, 3] == 1
     assert file[0].descriptors[1].eq(0).all(), "an image without gradient has none"
 
@@ -303,7 +303,7 @@ def test_a_folder_of_files(tmp_path):
     (tmp_path / "notes.txt").write_text("nothing of note")
     assert is_keypoint_file(tmp_path)
     file = read_keypoints(tmp_path, image_size=(128, 160))
-    assert (file.origin, tuple(file), file.counts) == ("colmap-text", ("b.jpg", "sub/a.jpg"), (None, None))
+    assert (file.format, tuple(file), file.counts) == ("colmap-text", ("b.jpg", "sub/a.jpg"), (None, None))
     assert [len(record.keypoints.x) for record in file.records()] == [78, 5]
     (tmp_path / "sub" / "a.jpg.txt").write_text("5 128\n1 2")
     with pytest.raises(FileFormatError, match=r"a\.jpg\.txt: .*5 keypoints"):
@@ -352,5 +352,5 @@ def test_names_are_public():
     assert preimage.write_keypoints is write_keypoints
     with pytest.raises(KeyError, match="'x'"):
         read_keypoints(GOLDEN / "colmap_l2.db")["x"]
-    with pytest.raises(IndexError, match="image 3"):
+    with pytest.raises(IndexError, match=r"image index.*3"):
         read_keypoints(GOLDEN / "colmap_l2.db")[3]

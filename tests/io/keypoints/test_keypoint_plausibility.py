@@ -9,8 +9,8 @@ import torch
 from keypoint_files import colmap_arrays, colmap_database
 from preimage.errors import FileFormatError
 from preimage.io import read_keypoints
+from preimage.io.keypoints.checks import examine
 from preimage.io.keypoints.convert import as_keypoints
-from preimage.io.keypoints.plausibility import examine
 from preimage.keypoints import Keypoints
 
 COUNT = 80
@@ -46,12 +46,12 @@ def test_correct_keypoints_get_no_note():
 @pytest.mark.parametrize(
     ("factors", "degrees", "words"),
     [
-        ([1 / 400, 1 / 300, 1, 1], False, r"80 positions.*0.*0.*pixels"),
-        ([1, 1, 1 / 400, 1], False, r"scales.*0\.0.*pixels"),
-        ([1, 1, -1, 1], False, "scale -"),
-        ([1, 1, 1, 57.3], False, r"angle.*34.*radians.*degrees"),
-        ([1, 1, 1, 1], True, r"angles.*5\.9.*degrees.*radians"),
-        ([1, 1, 1, 1000], True, r"angle.*59.*degrees"),
+        ([1 / 400, 1 / 300, 1, 1], False, r"positions.*pixels.*80.*0.*0"),
+        ([1, 1, 1 / 400, 1], False, r"scales.*pixels.*0\.0"),
+        ([1, 1, -1, 1], False, "scales.*-"),
+        ([1, 1, 1, 57.3], False, r"angle.*radians.*34.*degrees"),
+        ([1, 1, 1, 1], True, r"angles.*degrees.*5\.9.*radians"),
+        ([1, 1, 1, 1000], True, r"angle.*degrees.*59"),
     ],
 )
 def test_other_units_are_rejected(factors, degrees, words):
@@ -63,10 +63,10 @@ def test_other_units_are_rejected(factors, degrees, words):
     ("descriptors", "words"),
     [
         (DESCRIPTORS * 0, r"80 descriptors.*zero"),
-        (DESCRIPTORS - 1, r"-1.*negative"),
+        (DESCRIPTORS - 1, r"negative.*-1"),
         (np.where(DESCRIPTORS > 3, np.nan, DESCRIPTORS), "finite"),
         (np.where(DESCRIPTORS > 3, np.inf, DESCRIPTORS), "finite"),
-        (DESCRIPTORS[:, :64], r"descriptors \(80, 64\)"),
+        (DESCRIPTORS[:, :64], r"descriptors.*\(80, 64\)"),
     ],
 )
 def test_descriptors_other_than_sift_are_rejected(descriptors, words):
@@ -85,7 +85,7 @@ def test_keypoints_outside_of_the_image():
     assert re.search("2 of 80 keypoints.*400×300", examine(read(some), SIZE)["outside"])
     with pytest.raises(ValueError, match="1 of 1 keypoints"):
         examine(read(some[:1], DESCRIPTORS[:1]), SIZE)
-    with pytest.raises(ValueError, match="80 of 80 scales"):
+    with pytest.raises(ValueError, match=r"scales.*80 of 80"):
         examine(read(FRAMES * [1, 1, 300, 1]), SIZE)
 
 
@@ -132,5 +132,5 @@ def test_affine_shapes_are_noted(tmp_path):
 
 def test_units_in_files_are_named(tmp_path):
     np.savez(tmp_path / "a.npz", keypoints=FRAMES / [400, 300, 1, 1], descriptors=DESCRIPTORS)
-    with pytest.raises(FileFormatError, match=r"a\.npz: 'a'.*80 positions.*pixels"):
+    with pytest.raises(FileFormatError, match=r"a\.npz: 'a'.*positions.*pixels.*80 positions"):
         read_keypoints(tmp_path / "a.npz")[0]

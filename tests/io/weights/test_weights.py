@@ -273,7 +273,7 @@ def test_imported_files_notice_damage(tmp_path: Path) -> None:
         with pytest.raises(FileFormatError, match=r"weights.*[0-9a-f]{16}"):
             alexnet(weights)
     path.write_bytes(data[: len(data) // 2])
-    with pytest.raises(FileFormatError, match="no safetensors"):
+    with pytest.raises(FileFormatError, match="safetensors"):
         alexnet(str(path))
     path.write_bytes(data.replace(b'"dtype":"F32"', b'"dtype":"I32"'))
     with pytest.raises(FileFormatError, match="AlexNet"):

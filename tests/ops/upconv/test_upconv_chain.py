@@ -12,7 +12,7 @@ from layouts import LAYOUTS
 from preimage import reference
 from preimage.nn import UpConv2d, UpConvChain
 from preimage.ops.upconv import (
-    registered,  # noqa: F401 (defines the ops)
+    torch_ops,  # noqa: F401 (defines the ops)
     upconv,
     upconv_chain,
     upconv_chain_distance,
@@ -294,7 +294,7 @@ def test_rejects(change: dict[str, object], error: type[Exception], message: str
 def test_distance_rejects_wrong_shapes() -> None:
     x, weights, biases = a_chain((0.2, None))
     target, mean = torch.zeros(2, 3, 12, 8, dtype=torch.uint8), torch.zeros(3)
-    with pytest.raises(ValueError, match=r"activation.*0\.2"):
+    with pytest.raises(ValueError, match=r"slopes.*0\.2"):
         upconv_chain_distance(x, weights, biases, (0.2, 0.2), target, mean)
     with pytest.raises(ValueError, match=r"\(2, 3, 12, 8\) uint8.*cpu.*\(2, 3, 12, 8\) torch.float32.*cpu"):
         upconv_chain_distance(x, weights, biases, (0.2, None), target.float(), mean)

@@ -14,11 +14,11 @@ import torch
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from mutations import MUTATIONS, mutated
-from preimage.ops.upconv import choice, configs, library
-from preimage.ops.upconv.choice import DTYPES, Entry, choose, read_table, rule
-from preimage.ops.upconv.configs import IMAGE_PASSES, PASSES, Config, candidates
+from preimage.ops.upconv import kernel_choice, kernel_configs, passes
+from preimage.ops.upconv.kernel_choice import DTYPES, Entry, choose, read_table, rule
+from preimage.ops.upconv.kernel_configs import IMAGE_PASSES, PASSES, Config, candidates
 
-TABLES = list(choice.architectures().items())
+TABLES = list(kernel_choice.architectures().items())
 CAPABILITIES = [(8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (10, 3), (12, 0), (13, 0)]
 HALF = torch.bfloat16
 
@@ -28,17 +28,17 @@ WriteTable = Callable[[str, bytes | list[Any]], Path]
 @pytest.fixture
 def write_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WriteTable]:
     """Writes tables into an empty folder in place of the bundled ones."""
-    monkeypatch.setattr(choice, "TABLES", tmp_path)
+    monkeypatch.setattr(kernel_choice, "TABLES", tmp_path)
 
     def write(name: str, content: bytes | list[Any]) -> Path:
         data = content if isinstance(content, bytes) else json.dumps({"measured": None, "entries": content}).encode()
         (tmp_path / name).write_bytes(data)
-        choice._table.cache_clear()
+        kernel_choice._table.cache_clear()
         return tmp_path / name
 
-    choice._table.cache_clear()
+    kernel_choice._table.cache_clear()
     yield write
-    choice._table.cache_clear()
+    kernel_choice._table.cache_clear()
 
 
 def of_layer(pixels: int = 4096, nth: int | None = 1) -> dict[str, Any]:
@@ -77,7 +77,7 @@ def test_tables_are_whole_and_name_only_candidates(
 @pytest.mark.parametrize("capability", CAPABILITIES, ids=str)
 def test_chosen_configurations_are_valid_on_the_device(capability: tuple[int, int]) -> None:
     """Tables of a lower architecture name what a device above it cannot run: those entries are left out."""
-    for entries in choice._table(capability).values():
+    for entries in kernel_choice._table(capability).values():
         for entry in entries:
             for dtype in DTYPES[entry.dtype]:
                 shape = entry.which, entry.in_channels, entry.out_channels, entry.pixels
@@ -159,7 +159,7 @@ def test_a_damaged_entry_is_left_out(what: str, write_table: WriteTable, caplog:
     path = write_table("sm_90.json", [{**of_layer(4096, 2), **DAMAGED[what]}, 3, {}, of_layer(8192, 1)])
     assert chosen() == candidates("forward", 64, 32, 8192, HALF, (9, 0), tf32=True)[1]
     assert [record.levelname for record in caplog.records] == ["WARNING"] * 3
-    assert f"{path}: entry 0 is left out" in caplog.text
+    assert f"{path}: entry 0 is ignored" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -210,16 +210,16 @@ def maps(*shape: int) -> Any:
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     """What the ops ask for on a GPU."""
     calls: list[tuple[Any, ...]] = []
-    monkeypatch.setattr(library, "has_triton", lambda: True)
-    monkeypatch.setattr(library, "_capability", lambda device: (9, 0))
-    monkeypatch.setattr(configs, "tf32_allowed", lambda: False)
-    monkeypatch.setattr(choice, "choose", lambda *given, **named: calls.append((*given, named)))
+    monkeypatch.setattr(passes, "has_triton", lambda: True)
+    monkeypatch.setattr(passes, "_capability", lambda device: (9, 0))
+    monkeypatch.setattr(kernel_configs, "tf32_allowed", lambda: False)
+    monkeypatch.setattr(kernel_choice, "choose", lambda *given, **named: calls.append((*given, named)))
     return calls
 
 
 def test_ops_look_up_the_layer_and_its_low_resolution(asked: list[tuple[Any, ...]]) -> None:
-    library._config("forward", maps(2, 64, 5, 4), 64, 32)
-    library._config("dgrad", maps(2, 32, 10, 8), 64, 32)
+    passes._config("forward", maps(2, 64, 5, 4), 64, 32)
+    passes._config("dgrad", maps(2, 32, 10, 8), 64, 32)
     size = 64, 32, 40, HALF, (9, 0), {"tf32": False}
     assert asked == [("forward", *size), ("dgrad", *size)]
 
@@ -227,12 +227,12 @@ def test_ops_look_up_the_layer_and_its_low_resolution(asked: list[tuple[Any, ...
 def test_ops_look_up_nothing_where_no_kernel_runs(
     asked: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    library._config("forward", torch.zeros(2, 64, 5, 4), 64, 32)
+    passes._config("forward", torch.zeros(2, 64, 5, 4), 64, 32)
     open_size: Any = ShapeEnv().create_unbacked_symint()  # as where torch.compile traces for any batch
-    library._config("forward", maps(open_size, 64, 5, 4), 64, 32)
+    passes._config("forward", maps(open_size, 64, 5, 4), 64, 32)
     monkeypatch.setenv("PREIMAGE_UPCONV", "plain")
-    library._config("forward", maps(2, 64, 5, 4), 64, 32)
+    passes._config("forward", maps(2, 64, 5, 4), 64, 32)
     monkeypatch.setenv("PREIMAGE_UPCONV", "auto")
-    monkeypatch.setattr(library, "has_triton", lambda: False)
-    library._config("forward", maps(2, 64, 5, 4), 64, 32)
+    monkeypatch.setattr(passes, "has_triton", lambda: False)
+    passes._config("forward", maps(2, 64, 5, 4), 64, 32)
     assert asked == []

@@ -8,10 +8,10 @@ from unittest import mock
 import pytest
 import torch
 
-from preimage.ops.upconv import cpu, cpu_products, plain
+from preimage.ops.upconv import cpu_matmul, cpu_passes, torch_passes
 from tolerances import UPCONV
 
-DTYPES = [dtype for dtype in (torch.float32, torch.bfloat16, torch.float16) if cpu.usable(dtype)]
+DTYPES = [dtype for dtype in (torch.float32, torch.bfloat16, torch.float16) if cpu_passes.usable(dtype)]
 
 # B, Ci, Co, H, W of each algorithm, odd ones among them.
 FORWARD = {
@@ -58,23 +58,25 @@ def cases(table: dict[str, list[tuple[int, ...]]]) -> list[tuple[str, tuple[int,
 @pytest.mark.parametrize(("algorithm", "shape"), cases(FORWARD))
 def test_forward(algorithm: str, shape: tuple[int, ...], dtype: torch.dtype, negative_slope: float | None) -> None:
     x, _, weight, bias = operands(shape, dtype)
-    wanted = plain.forward(x.double(), weight.double(), bias.double(), negative_slope)
-    with mock.patch.object(cpu, algorithm, wraps=getattr(cpu, algorithm)) as spy:
-        close(cpu.forward(x, weight, bias, negative_slope, repeated=True), wanted, dtype)
+    wanted = torch_passes.forward(x.double(), weight.double(), bias.double(), negative_slope)
+    with mock.patch.object(cpu_passes, algorithm, wraps=getattr(cpu_passes, algorithm)) as spy:
+        close(cpu_passes.forward(x, weight, bias, negative_slope, repeated=True), wanted, dtype)
         assert spy.called
-    close(cpu.forward(x, weight, bias, negative_slope, repeated=False), wanted, dtype)
-    without_bias = plain.forward(x.double(), weight.double(), None, negative_slope)
-    close(cpu.forward(x, weight.contiguous(), None, negative_slope, repeated=False), without_bias, dtype)
+    close(cpu_passes.forward(x, weight, bias, negative_slope, repeated=False), wanted, dtype)
+    without_bias = torch_passes.forward(x.double(), weight.double(), None, negative_slope)
+    close(cpu_passes.forward(x, weight.contiguous(), None, negative_slope, repeated=False), without_bias, dtype)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("shape", [(1, 512, 83, 4, 4), (2, 700, 60, 5, 3)])
 def test_forward_as_a_matrix_product(shape: tuple[int, ...], dtype: torch.dtype) -> None:
     x, _, weight, bias = operands(shape, dtype)
-    with mock.patch.object(cpu_products, "forward", wraps=cpu_products.forward) as spy:
+    with mock.patch.object(cpu_matmul, "forward", wraps=cpu_matmul.forward) as spy:
         for slope, offset in ((0.2, bias), (None, None)):
-            wanted = plain.forward(x.double(), weight.double(), None if offset is None else offset.double(), slope)
-            close(cpu.forward(x, weight, offset, slope, repeated=False), wanted, dtype)
+            wanted = torch_passes.forward(
+                x.double(), weight.double(), None if offset is None else offset.double(), slope
+            )
+            close(cpu_passes.forward(x, weight, offset, slope, repeated=False), wanted, dtype)
         assert spy.call_count == (2 if dtype == torch.float32 else 0)
 
 
@@ -82,13 +84,17 @@ def test_forward_as_a_matrix_product(shape: tuple[int, ...], dtype: torch.dtype)
 @pytest.mark.parametrize(("algorithm", "shape"), cases(DGRAD))
 def test_dgrad(algorithm: str, shape: tuple[int, ...], dtype: torch.dtype) -> None:
     x, dz, weight, _ = operands(shape, dtype)
-    with mock.patch.object(cpu_products, "input_gradient", wraps=cpu_products.input_gradient) as spy:
+    with mock.patch.object(cpu_matmul, "input_gradient", wraps=cpu_matmul.input_gradient) as spy:
         for below, slope in ((x, 0.2), (x, None), (None, None)):
             for kernel in (weight, weight.contiguous()):
-                got = cpu.dgrad(dz, kernel, below, slope)
-                wanted = plain.dgrad(dz.double(), weight.double(), None if below is None else below.double(), slope)
+                got = cpu_passes.dgrad(dz, kernel, below, slope)
+                wanted = torch_passes.dgrad(
+                    dz.double(), weight.double(), None if below is None else below.double(), slope
+                )
                 close(got[0], wanted[0], dtype)
-                torch.testing.assert_close(got[1], plain.bias_gradient(got[0]) if below is not None else torch.empty(0))
+                torch.testing.assert_close(
+                    got[1], torch_passes.bias_gradient(got[0]) if below is not None else torch.empty(0)
+                )
         assert spy.called == (algorithm == "input_gradient")
 
 
@@ -96,36 +102,36 @@ def test_dgrad(algorithm: str, shape: tuple[int, ...], dtype: torch.dtype) -> No
 @pytest.mark.parametrize(("algorithm", "shape"), cases(WGRAD))
 def test_wgrad(algorithm: str, shape: tuple[int, ...], dtype: torch.dtype) -> None:
     x, dz, _, _ = operands(shape, dtype)
-    with mock.patch.object(cpu_products, "wgrad", wraps=cpu_products.wgrad) as spy:
-        dw = cpu.wgrad(x, dz)
+    with mock.patch.object(cpu_matmul, "wgrad", wraps=cpu_matmul.wgrad) as spy:
+        dw = cpu_passes.wgrad(x, dz)
         assert spy.called == (algorithm == "wgrad")
-    close(dw, plain.wgrad(x.double(), dz.double()), dtype)
+    close(dw, torch_passes.wgrad(x.double(), dz.double()), dtype)
     assert dw.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_falls_back_without_onednns_private_ops() -> None:
     x, dz, weight, bias = operands((2, 40, 65, 3, 5), torch.float32)
-    cpu.usable.cache_clear()
+    cpu_passes.usable.cache_clear()
     try:
-        with mock.patch.object(cpu, "_mkldnn", object()):
-            assert not cpu.usable(torch.float32)
+        with mock.patch.object(cpu_passes, "_mkldnn", object()):
+            assert not cpu_passes.usable(torch.float32)
             close(
-                cpu.forward(x, weight, bias, 0.2, repeated=True),
-                plain.forward(x.double(), weight.double(), bias.double(), 0.2),
+                cpu_passes.forward(x, weight, bias, 0.2, repeated=True),
+                torch_passes.forward(x.double(), weight.double(), bias.double(), 0.2),
                 torch.float32,
             )
-            close(cpu.wgrad(x, dz), plain.wgrad(x.double(), dz.double()), torch.float32)
+            close(cpu_passes.wgrad(x, dz), torch_passes.wgrad(x.double(), dz.double()), torch.float32)
     finally:
-        cpu.usable.cache_clear()
+        cpu_passes.usable.cache_clear()
 
 
 def test_a_wrong_private_op_is_not_used() -> None:
-    cpu.usable.cache_clear()
+    cpu_passes.usable.cache_clear()
     try:
-        with mock.patch.object(cpu, "_deconvolution", lambda x, *_: torch.zeros(2, 16, 6, 6)):
-            assert not cpu.usable(torch.float32)
+        with mock.patch.object(cpu_passes, "_deconvolution", lambda x, *_: torch.zeros(2, 16, 6, 6)):
+            assert not cpu_passes.usable(torch.float32)
     finally:
-        cpu.usable.cache_clear()
+        cpu_passes.usable.cache_clear()
 
 
 CHANGES = {
@@ -140,33 +146,33 @@ CHANGES = {
 @pytest.mark.parametrize("change", CHANGES)
 def test_changed_weight_is_packed_again(change: str) -> None:
     x, _, weight, bias = operands((2, 24, 32, 9, 4), torch.float32)
-    cpu.forward(x, weight, bias, 0.2, repeated=True)
+    cpu_passes.forward(x, weight, bias, 0.2, repeated=True)
     CHANGES[change](weight)
-    wanted = plain.forward(x.double(), weight.double(), bias.double(), 0.2)
-    close(cpu.forward(x, weight, bias, 0.2, repeated=True), wanted, torch.float32)
+    wanted = torch_passes.forward(x.double(), weight.double(), bias.double(), 0.2)
+    close(cpu_passes.forward(x, weight, bias, 0.2, repeated=True), wanted, torch.float32)
 
 
 def test_packed_weights_are_reused_few_and_go_with_the_weight() -> None:
     x, _, weight, bias = operands((2, 24, 32, 9, 4), torch.float32)
-    cpu._cache.clear()
+    cpu_passes._cache.clear()
     for _ in range(3):
-        cpu.forward(x, weight, bias, 0.2, repeated=True)
-        (entry,) = cpu._cache.values()
+        cpu_passes.forward(x, weight, bias, 0.2, repeated=True)
+        (entry,) = cpu_passes._cache.values()
         (packed,) = entry.by_size.values()
-    cpu.forward(x, weight, bias, 0.2, repeated=True)
+    cpu_passes.forward(x, weight, bias, 0.2, repeated=True)
     assert next(iter(entry.by_size.values())) is packed
     for width in range(1, 9):
-        cpu.forward(x[..., :1].expand(2, 24, 9, width).contiguous(), weight, bias, 0.2, repeated=True)
-    assert len(entry.by_size) == cpu._Packed.SIZES
+        cpu_passes.forward(x[..., :1].expand(2, 24, 9, width).contiguous(), weight, bias, 0.2, repeated=True)
+    assert len(entry.by_size) == cpu_passes._Packed.SIZES
     del weight
     gc.collect()
-    assert not cpu._cache
+    assert not cpu_passes._cache
 
 
 @pytest.mark.filterwarnings("error")
 def test_weights_made_in_inference_mode() -> None:
     with torch.inference_mode():
         x, _, weight, bias = operands((2, 24, 32, 9, 4), torch.float32)
-        first = cpu.forward(x, weight, bias, 0.2, repeated=True)
+        first = cpu_passes.forward(x, weight, bias, 0.2, repeated=True)
         weight.mul_(-1)
-        assert not torch.equal(first, cpu.forward(x, weight, bias, 0.2, repeated=True))
+        assert not torch.equal(first, cpu_passes.forward(x, weight, bias, 0.2, repeated=True))

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from preimage.ops.upconv import plain
-from preimage.ops.upconv.choice import choose
-from preimage.ops.upconv.configs import PASSES, Config, candidates, tf32_allowed
+from preimage.ops.upconv import torch_passes
+from preimage.ops.upconv.kernel_choice import choose
+from preimage.ops.upconv.kernel_configs import PASSES, Config, candidates, tf32_allowed
 from tolerances import UPCONV_KERNELS
 
 interpreter = pytest.importorskip("triton.runtime.interpreter")
@@ -80,16 +80,16 @@ class Passes:
     def right(self, config: Config) -> tuple[torch.Tensor, ...]:
         x, weight, dz = self.x.double(), self.weight.double(), self.dz.double()
         if _which(config) == "forward":
-            return (plain.forward(x, weight, None if self.bias is None else self.bias.double(), self.slope),)
+            return (torch_passes.forward(x, weight, None if self.bias is None else self.bias.double(), self.slope),)
         if _which(config) == "dgrad":
-            return plain.dgrad(dz, weight, x if self.below is not None else None, self.slope)
+            return torch_passes.dgrad(dz, weight, x if self.below is not None else None, self.slope)
         if _which(config) == "wgrad":
-            return (plain.wgrad(x, dz),)
-        formed = plain.image_distance_backward(self.y, self.target, self.mean, self.scale).double()
+            return (torch_passes.wgrad(x, dz),)
+        formed = torch_passes.image_distance_backward(self.y, self.target, self.mean, self.scale).double()
         return (
-            *plain.image_backward(x, dz, weight, self.slope),
-            *plain.image_backward(x, formed, weight, self.slope),
-            plain.bias_gradient(formed),
+            *torch_passes.image_backward(x, dz, weight, self.slope),
+            *torch_passes.image_backward(x, formed, weight, self.slope),
+            torch_passes.bias_gradient(formed),
         )
 
 
@@ -201,7 +201,7 @@ def test_distance(shape: tuple[int, ...]) -> None:
     mean = torch.randn(shape[1], generator=generator).to(device)
     with kernels.poisoned():
         ours = kernels.image_distance(y, target, mean)
-    theirs = plain.image_distance(y.double(), target, mean)
+    theirs = torch_passes.image_distance(y.double(), target, mean)
     torch.testing.assert_close(ours.double(), theirs.double(), rtol=UPCONV_KERNELS["ieee"], atol=0)
 
 

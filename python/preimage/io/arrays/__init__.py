@@ -1,14 +1,14 @@
-"""Feature files of other makers, in and out: NumPy, MATLAB, HDF5; VLFeat's and cyvlfeat's layouts."""
+"""Read and write features as plain arrays in NumPy, MATLAB and HDF5 files, in the conventions of several libraries."""
 
-from preimage.io.arrays.by_suffix import (
+from preimage.io.arrays.formats import (
     HDF5_SUFFIXES,
     NUMPY_SUFFIXES,
     SUFFIXES,
     check_writable,
-    default_layout,
-    is_foreign,
-    read_foreign,
-    write_foreign,
+    default_convention,
+    is_array_file,
+    read_array_file,
+    write_array_file,
 )
 
 __all__ = [
@@ -16,8 +16,8 @@ __all__ = [
     "NUMPY_SUFFIXES",
     "SUFFIXES",
     "check_writable",
-    "default_layout",
-    "is_foreign",
-    "read_foreign",
-    "write_foreign",
+    "default_convention",
+    "is_array_file",
+    "read_array_file",
+    "write_array_file",
 ]

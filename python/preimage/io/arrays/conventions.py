@@ -1,24 +1,24 @@
-"""Where others put what: the named layouts of feature arrays, turned into planar (C, h, w) and back.
+"""Convert feature arrays between the conventions of other libraries and planar (C, h, w) arrays.
 
-A layout is always named by the caller, because the arrays themselves do not tell:
+Arrays do not state their convention, so the caller names it:
 
 ``"preimage"``
-    Planar (C, h, w), rows before columns, unit-norm SIFT. What this package writes.
+    Planar (C, h, w), rows before columns, SIFT descriptors of unit norm. The convention of this package.
 ``"matlab"``
-    What VLFeat's MATLAB toolbox returns. ``vl_hog`` and ``vl_lbp``: (h, w, C) single. ``vl_dsift``: descriptors
-    128×N, holding min(512·d, 255), uint8 or single, and frames 2×N or 3×N, (x; y; norm) 1-based, x in the outer loop.
-    The toolbox undoes MATLAB's column-major order inside (``vl_hog_new(…, VL_TRUE)``, ``vl_lbp_new(…, VL_TRUE)``,
-    ``vl_dsift_transpose_descriptor``), so channels mean the same as here.
+    Arrays returned by VLFeat's MATLAB toolbox. ``vl_hog`` and ``vl_lbp``: (h, w, C) single. ``vl_dsift``: descriptors
+    128×N, min(512·d, 255), uint8 or single, and frames 2×N or 3×N, 1-based (x; y; norm), x in the outer loop.
+    The toolbox compensates for MATLAB's column-major order (``vl_hog_new(…, VL_TRUE)``, ``vl_lbp_new(…, VL_TRUE)``,
+    ``vl_dsift_transpose_descriptor``), so channels have the same meaning as here.
 ``"matlab-transposed"``
-    The same functions called on the transposed image. Turned back exactly for LBP (a run of bits changes its sense)
-    and dense SIFT (direction t becomes (2 - t) mod 8, the two bin axes change places); impossible for HOG.
+    The same functions called on the transposed image. This can be undone exactly for LBP (runs of bits reverse their
+    direction) and dense SIFT (direction t becomes (2 - t) mod 8, and the two bin axes are exchanged), but not for HOG.
 ``"cyvlfeat"``
-    What cyvlfeat returns. ``hog``: (h, w, C). ``dsift``: descriptors (N, 128), holding min(512·d, 255), uint8 or
-    float32, and frames (N, 2 or 3), (y, x, norm) 0-based, y in the outer loop. ``lbp``: the library is told a
-    transposed image and gets an untransposed one, so the array (h, w, 58) holds the memory of a (58, h, w) array
-    with the channels of a transposed image; for images that are not square the numbers mean nothing.
+    Arrays returned by cyvlfeat. ``hog``: (h, w, C). ``dsift``: descriptors (N, 128), min(512·d, 255), uint8 or
+    float32, and frames (N, 2 or 3), 0-based (y, x, norm), y in the outer loop. ``lbp``: cyvlfeat passes an
+    untransposed image with the option for transposed ones, so the array (h, w, 58) contains the memory of a
+    (58, h, w) array with the channels of a transposed image; for images that are not square it is meaningless.
 
-VLFeat truncates 512·d to uint8; d comes back as v / 512, up to 1/512 below what it was, and 255 means 0.498 or more.
+VLFeat truncates 512·d to uint8; d is restored as v / 512, which is up to 1/512 too small, and 255 means d ≥ 0.498.
 
 Sources: VLFeat 0.9.21 ``toolbox/misc/vl_hog.c``, ``toolbox/misc/vl_lbp.c``, ``toolbox/sift/vl_dsift.c``; cyvlfeat
 ``hog/cyhog.pyx``, ``misc/cylbp.pyx``, ``sift/cysift.pyx``.
@@ -32,44 +32,44 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from preimage.io.records import shape_problem
+from preimage.io.feature_file import shape_problem
 from preimage.spec import Spec
 
-LAYOUTS = ("preimage", "matlab", "matlab-transposed", "cyvlfeat")
+CONVENTIONS = ("preimage", "matlab", "matlab-transposed", "cyvlfeat")
 
 _CHANNELS = {"hog": 31, "lbp": 58, "dense-sift": 128}
-_SIFT_SCALE = 512.0
+_DESCRIPTOR_SCALE = 512.0
 
 Array = NDArray[Any]
 Shape = tuple[int, ...]
 
 
-def check_layout(spec: Spec, layout: str) -> None:
-    """``ValueError`` unless features of `spec` have that layout."""
-    if layout not in LAYOUTS:
-        raise ValueError(f"layout is one of {', '.join(LAYOUTS)}, got {layout!r}")
-    if layout == "preimage":
+def check_convention(spec: Spec, convention: str) -> None:
+    """Raise ``ValueError`` unless features of `spec` can be stored in a convention."""
+    if convention not in CONVENTIONS:
+        raise ValueError(f"convention must be one of {', '.join(CONVENTIONS)}, got {convention!r}")
+    if convention == "preimage":
         return
     if _CHANNELS.get(spec.representation) != spec.channels or spec.stride is None:
         raise ValueError(
-            f"layout {layout!r} is known for {', '.join(_CHANNELS)}; features of {spec.representation!r} "
-            f"with {spec.channels} channels have only 'preimage'"
+            f"convention must be 'preimage' for {spec.representation!r} with {spec.channels} channels, got "
+            f"{convention!r}, which exists for {', '.join(_CHANNELS)}"
         )
-    if layout == "matlab-transposed" and spec.representation == "hog":
+    if convention == "matlab-transposed" and spec.representation == "hog":
         raise ValueError(
-            "HOG features of a transposed image cannot be turned back: transposition takes direction a to 90° - a, "
-            "and 90° is no multiple of the 20° between bins, so edges were counted in other bins. Compute them on "
-            "the image itself (vl_hog called in MATLAB on the image as it is displayed gives layout 'matlab')"
+            "convention 'matlab-transposed' is not possible for HOG: transposition maps direction a to 90° - a, which "
+            "is not a bin, because bins are 20° apart. Compute the features of the image itself (vl_hog called on the "
+            "image as MATLAB displays it gives convention 'matlab')"
         )
 
 
-def has_frames(spec: Spec, layout: str) -> bool:
-    """Whether an image has two arrays, descriptors and frames, instead of one."""
-    return layout != "preimage" and spec.representation == "dense-sift"
+def has_frames(spec: Spec, convention: str) -> bool:
+    """Return whether the features of an image are two arrays, descriptors and frames."""
+    return convention != "preimage" and spec.representation == "dense-sift"
 
 
 def covered(spec: Spec, height: int, width: int) -> tuple[int, int]:
-    """Pixels (H, W) that features of (h, w) cells cover at least."""
+    """Return the smallest image size (H, W) in pixels that features of (h, w) cells can come from."""
     assert spec.stride is not None
     bin_size = spec.parameters.get("bin_size")
     if spec.representation == "dense-sift" and isinstance(bin_size, int):
@@ -77,169 +77,171 @@ def covered(spec: Spec, height: int, width: int) -> tuple[int, int]:
     return height * spec.stride, width * spec.stride
 
 
-def planar_shape(spec: Spec, layout: str, shape: Shape) -> Shape:
-    """The shape (C, h, w) or (C,) of one image's array once planar, for layouts without frames.
+def planar_shape(spec: Spec, convention: str, shape: Shape) -> Shape:
+    """Return the planar shape (C, h, w) or (C,) of one image's array, for conventions without frames.
 
     Raises:
-        ValueError: the array is of another shape; for HOG says so if it looks like scikit-image's.
+        ValueError: The shape does not match spec and convention.
     """
-    if layout == "preimage":
+    if convention == "preimage":
         if problem := shape_problem(spec, shape):
-            raise ValueError(problem + foreign_hog(spec, shape))
+            raise ValueError(problem + skimage_hog_hint(spec, shape))
         return shape
     if len(shape) != 3 or shape[2] != spec.channels or min(shape) < 1:
-        wanted = f"layout {layout!r} of {spec.representation} asks for (h, w, {spec.channels}), got {shape}"
-        raise ValueError(wanted + foreign_hog(spec, shape))
+        wanted = f"features of {spec.representation} must have shape (h, w, {spec.channels}) in convention"
+        raise ValueError(f"{wanted} {convention!r}, got {shape}" + skimage_hog_hint(spec, shape))
     height, width = shape[:2]
-    if layout == "matlab-transposed":
+    if convention == "matlab-transposed":
         return spec.channels, width, height
-    if layout == "cyvlfeat" and spec.representation == "lbp" and height != width:
+    if convention == "cyvlfeat" and spec.representation == "lbp" and height != width:
         raise ValueError(
-            f"cyvlfeat's LBP of an image that is not square means nothing (it reads the pixels with height and "
-            f"width exchanged): {height}×{width} cells cannot be used, recompute them with preimage.lbp"
+            f"LBP features of cyvlfeat must have a square grid, got {height}×{width} cells: cyvlfeat exchanges height "
+            "and width when it reads the pixels. Recompute them with preimage.lbp"
         )
     return spec.channels, height, width
 
 
-def stack_of(spec: Spec, layout: str, shape: Shape) -> tuple[int, int] | None:
-    """(axis, count) of the images in one array that holds several; ``None`` if it is no stack.
+def stack_of(spec: Spec, convention: str, shape: Shape) -> tuple[int, int] | None:
+    """Return axis and number of the images in a stack, or ``None`` if `shape` is not that of a stack.
 
-    MATLAB stacks along the last axis, everybody else along the first.
+    MATLAB stacks along the last axis, the other conventions along the first.
     """
     if len(shape) != (2 if spec.stride is None else 4) or min(shape) < 1:
         return None
-    axis = len(shape) - 1 if layout.startswith("matlab") else 0
+    axis = len(shape) - 1 if convention.startswith("matlab") else 0
     try:
-        planar_shape(spec, layout, shape[:axis] + shape[axis + 1 :])
+        planar_shape(spec, convention, shape[:axis] + shape[axis + 1 :])
     except ValueError:
         return None
     return axis, shape[axis]
 
 
-def foreign_hog(spec: Spec, shape: Shape) -> str:
-    """Why an array of that shape is no HOG of ours, if it looks like scikit-image's; else nothing."""
+def skimage_hog_hint(spec: Spec, shape: Shape) -> str:
+    """Return a hint for error messages if `shape` looks like HOG features of scikit-image, otherwise nothing."""
     last = shape[-1] if shape else 0
     if spec.representation != "hog" or not (len(shape) in (1, 2, 5) or last in (9, 36, 81)):
         return ""
     return (
-        ". This looks like scikit-image's HOG, which is another function (no directed channels, another "
-        "normalization; correlation about 0.6 at equal parameters), so no inverter for VLFeat's HOG fits it: "
-        "recompute with preimage.hog"
+        ". This looks like HOG of scikit-image, which is another function (no directed channels, another "
+        "normalization; correlation about 0.6 at equal parameters) and cannot be inverted as VLFeat's HOG: recompute "
+        "the features with preimage.hog"
     )
 
 
-def to_planar(spec: Spec, layout: str, array: Array) -> Array:
-    """One image's array in `layout` as (C, h, w) or (C,), for layouts without frames."""
-    if layout == "preimage":
+def to_planar(spec: Spec, convention: str, array: Array) -> Array:
+    """Convert one image's array to (C, h, w) or (C,), for conventions without frames."""
+    if convention == "preimage":
         return array
-    if layout == "cyvlfeat" and spec.representation == "lbp":
+    if convention == "cyvlfeat" and spec.representation == "lbp":
         height, width, channels = array.shape
         return np.ascontiguousarray(array).reshape(channels, height, width)[transposed_lbp()]
-    if layout == "matlab-transposed":
+    if convention == "matlab-transposed":
         return array.transpose(2, 1, 0)[transposed_lbp()]
     return array.transpose(2, 0, 1)
 
 
-def from_planar(spec: Spec, layout: str, features: Array) -> dict[str, Array]:
-    """The inverse: ``{"features": …}``, or ``{"descriptors": …, "frames": …}`` for dense SIFT of others' layouts.
+def from_planar(spec: Spec, convention: str, features: Array) -> dict[str, Array]:
+    """Convert features (C, h, w) or (C,) of one image to arrays in a convention.
 
-    Descriptors keep their floating type (as VLFeat's option FloatDescriptors), frames are float64.
+    Returns:
+        ``{"features": array}``, or ``{"descriptors": array, "frames": array}`` if `has_frames`. Descriptors keep their
+        floating-point dtype (as with VLFeat's option ``FloatDescriptors``); frames are float64.
 
     Raises:
-        ValueError: the layout cannot hold these features.
+        ValueError: The convention cannot represent these features.
     """
-    if layout == "preimage":
+    if convention == "preimage":
         return {"features": features}
-    if has_frames(spec, layout):
-        return _sift_from_planar(spec, layout, features)
-    if layout == "cyvlfeat" and spec.representation == "lbp":
+    if has_frames(spec, convention):
+        return _dense_sift_from_planar(spec, convention, features)
+    if convention == "cyvlfeat" and spec.representation == "lbp":
         channels, height, width = features.shape
         if height != width:
-            raise ValueError(f"cyvlfeat's LBP exists for square images only, got {height}×{width} cells")
+            raise ValueError(f"LBP features of cyvlfeat must have a square grid, got {height}×{width} cells")
         return {"features": np.ascontiguousarray(features[transposed_lbp()]).reshape(height, width, channels)}
-    if layout == "matlab-transposed":
+    if convention == "matlab-transposed":
         return {"features": features[transposed_lbp()].transpose(2, 1, 0)}
     return {"features": features.transpose(1, 2, 0)}
 
 
-def sift_grid(spec: Spec, layout: str, descriptors: Shape, frames: Array) -> tuple[int, int]:
-    """(h, w) of the grid that the frames of one image stand on.
+def dense_sift_grid(spec: Spec, convention: str, descriptors: Shape, frames: Array) -> tuple[int, int]:
+    """Return the size (h, w) of the grid formed by the frames of one image.
 
     Raises:
-        ValueError: the arrays do not go together, or the frames are not the full grid of the spec's step and bin
-            size that begins at the image's corner, in the layout's order.
+        ValueError: Descriptors and frames do not match, or the frames are not the full grid of the spec's step and
+            bin size, which begins at the image's corner, in the order of the convention.
     """
-    rows = frames if layout.startswith("matlab") else frames.T
-    by_rows = descriptors if layout.startswith("matlab") else descriptors[::-1]
-    wanted = "128×N descriptors and 2×N frames" if layout.startswith("matlab") else "(N, 128) and (N, 2)"
+    rows = frames if convention.startswith("matlab") else frames.T
+    by_rows = descriptors if convention.startswith("matlab") else descriptors[::-1]
+    wanted = "128×N descriptors and 2×N frames" if convention.startswith("matlab") else "(N, 128) and (N, 2)"
     if rows.ndim != 2 or rows.shape[0] not in (2, 3) or by_rows != (128, rows.shape[1]) or rows.shape[1] < 1:
         raise ValueError(
-            f"layout {layout!r} of dense-sift asks for {wanted}, got shapes {descriptors} and {frames.shape}"
+            f"dense-sift in convention {convention!r} must have {wanted}, got shapes {descriptors} and {frames.shape}"
         )
     outer, inner = rows[0], rows[1]  # matlab: x, y of a column-major image; cyvlfeat: y, x
-    first = 1.0 if layout.startswith("matlab") else 0.0
+    first = 1.0 if convention.startswith("matlab") else 0.0
     bin_size, step = _geometry(spec)
     count = int(np.count_nonzero(outer == outer[0]))
     if count < 1 or outer.size % count:
-        raise ValueError("the frames do not form a full grid")
-    places = first + 1.5 * bin_size + step * np.arange(max(count, outer.size // count))
+        raise ValueError("the frames must form a full grid")
+    centers = first + 1.5 * bin_size + step * np.arange(max(count, outer.size // count))
     if not (
-        np.array_equal(outer, np.repeat(places[: outer.size // count], count))
-        and np.array_equal(inner, np.tile(places[:count], outer.size // count))
+        np.array_equal(outer, np.repeat(centers[: outer.size // count], count))
+        and np.array_equal(inner, np.tile(centers[:count], outer.size // count))
     ):
         raise ValueError(
-            f"the frames are not the grid of step {step:g} and bin_size {bin_size:g} over a whole image: "
-            f"that begins at ({places[0]:g}, {places[0]:g}), these at ({outer[0]:g}, {inner[0]:g}) and go on to "
-            f"({outer[-1]:g}, {inner[-1]:g}). Another step or bin size, or only a part of the image (Bounds)?"
+            f"the frames must be the grid of step {step:g} and bin_size {bin_size:g} over a whole image, which begins "
+            f"at ({centers[0]:g}, {centers[0]:g}), got frames from ({outer[0]:g}, {inner[0]:g}) to ({outer[-1]:g}, "
+            f"{inner[-1]:g}). Another step or bin size, or only a part of the image (Bounds)?"
         )
-    if layout == "matlab":
+    if convention == "matlab":
         return count, outer.size // count
     return outer.size // count, count
 
 
-def sift_to_planar(layout: str, descriptors: Array, size: tuple[int, int]) -> NDArray[np.float32]:
-    """Descriptors of a checked grid (h, w) as (128, h, w) float32 of about unit norm."""
+def dense_sift_to_planar(convention: str, descriptors: Array, size: tuple[int, int]) -> NDArray[np.float32]:
+    """Convert the descriptors of a checked grid of `size` (h, w) to (128, h, w) float32 of about unit norm."""
     height, width = size
-    values = descriptors.astype(np.float32) / np.float32(_SIFT_SCALE)
-    if layout == "matlab":
+    values = descriptors.astype(np.float32) / np.float32(_DESCRIPTOR_SCALE)
+    if convention == "matlab":
         return values.reshape(128, width, height).transpose(0, 2, 1)
-    if layout == "matlab-transposed":
-        return values.reshape(128, height, width)[transposed_sift()]
+    if convention == "matlab-transposed":
+        return values.reshape(128, height, width)[transposed_dense_sift()]
     return values.reshape(height, width, 128).transpose(2, 0, 1)
 
 
-def _sift_from_planar(spec: Spec, layout: str, features: Array) -> dict[str, Array]:
+def _dense_sift_from_planar(spec: Spec, convention: str, features: Array) -> dict[str, Array]:
     channels, height, width = features.shape
     bin_size, step = _geometry(spec)
-    values = np.minimum(features * features.dtype.type(_SIFT_SCALE), features.dtype.type(255))
+    values = np.minimum(features * features.dtype.type(_DESCRIPTOR_SCALE), features.dtype.type(255))
     y, x = (1.5 * bin_size + step * np.arange(count) for count in (height, width))
-    if layout == "matlab":
+    if convention == "matlab":
         frames = np.stack([np.repeat(x, height), np.tile(y, width)]) + 1
         return {"descriptors": values.transpose(0, 2, 1).reshape(channels, -1), "frames": frames}
     frames = np.stack([np.repeat(y, width), np.tile(x, height)])
-    if layout == "matlab-transposed":
-        return {"descriptors": values[transposed_sift()].reshape(channels, -1), "frames": frames + 1}
+    if convention == "matlab-transposed":
+        return {"descriptors": values[transposed_dense_sift()].reshape(channels, -1), "frames": frames + 1}
     return {"descriptors": values.reshape(channels, -1).T, "frames": frames.T}
 
 
 def _geometry(spec: Spec) -> tuple[float, float]:
     bin_size, step = spec.parameters.get("bin_size"), spec.parameters.get("step", spec.stride)
     if not isinstance(bin_size, int | float) or not isinstance(step, int | float):
-        raise ValueError(f"a spec of dense-sift tells step and bin_size, got {dict(spec.parameters)}")
+        raise ValueError(f"a spec of dense-sift must contain step and bin_size, got {dict(spec.parameters)}")
     return bin_size, step
 
 
 @functools.cache
 def transposed_lbp() -> NDArray[np.intp]:
-    """(58,) channels c' with lbp(I)[c] = lbp(Iᵀ)[c'] at the exchanged place; its own inverse.
+    """Return the permutation p (58,) with lbp(I)[c, y, x] = lbp(Iᵀ)[p[c], x, y]; it is its own inverse.
 
-    Bit i (0 east, then clockwise) becomes bit 2 - i, so a run of j ones from bit i begins at 2 - i - (j - 1).
+    Bit i (0 is east, then clockwise) becomes bit 2 - i, so a run of j ones from bit i begins at 2 - i - (j - 1).
     """
     runs = [(2 - i - (j - 1)) % 8 * 7 + (j - 1) for i in range(8) for j in range(1, 8)]
     return np.array([*runs, 56, 57])
 
 
 @functools.cache
-def transposed_sift() -> NDArray[np.intp]:
-    """(128,) channels c' with dsift(I)[c] = dsift(Iᵀ)[c'] at the exchanged place; its own inverse."""
+def transposed_dense_sift() -> NDArray[np.intp]:
+    """Return the permutation p (128,) with dsift(I)[c, y, x] = dsift(Iᵀ)[p[c], x, y]; it is its own inverse."""
     return np.array([(2 - t) % 8 + 8 * y + 32 * x for y in range(4) for x in range(4) for t in range(8)])

@@ -1,4 +1,4 @@
-"""Features from and to plain NumPy files, which know nothing of a spec: the caller names it."""
+"""Read and write features in ``.npy`` and ``.npz`` files, which do not contain the spec."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preimage.errors import FileFormatError
-from preimage.io.arrays.conventions import check_layout, has_frames
-from preimage.io.arrays.keylists import KEYS_MEMBER, holds_objects, holds_text, keys_of
-from preimage.io.arrays.stored import MAX_ARRAY_BYTES, StoredArray, feature_file, stored_records
+from preimage.io.arrays.conventions import check_convention, has_frames
+from preimage.io.arrays.keys import KEYS_MEMBER, holds_objects, holds_text, keys_of
+from preimage.io.arrays.stored_arrays import MAX_ARRAY_BYTES, StoredArray, feature_file, stored_records
 from preimage.io.atomic import StrPath, atomic_write
-from preimage.io.records import DTYPES, FeatureFile, FeatureRecord, Size
-from preimage.io.unread import other_than
+from preimage.io.feature_file import DTYPES, FeatureFile, FeatureRecord, Size
+from preimage.io.file_types import mismatch
 from preimage.spec import Spec
 
 _MAX_NPY_HEADER = 10_000  # bytes; NumPy writes 118
@@ -31,46 +31,52 @@ _BROKEN = (ValueError, TypeError, SyntaxError, EOFError, OverflowError, Recursio
 _BROKEN_ZIP = (*_BROKEN, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, IndexError, KeyError)
 
 
-def read_array_features(
+def read_numpy_features(
     path: StrPath,
     spec: Spec,
     *,
-    layout: str = "preimage",
+    convention: str = "preimage",
     keys: Sequence[str] | None = None,
     processed_sizes: Sequence[Size] | Size | None = None,
 ) -> FeatureFile:
-    """Features from an ``.npy`` or ``.npz`` file, never unpickled.
+    """Open features in an ``.npy`` or ``.npz`` file. Nothing is unpickled.
 
     Args:
-        path: an ``.npy`` file with one array, (B, C, h, w), (C, h, w), (B, C) or (C,), which is mapped, or an
-            ``.npz`` file with either one such array or one (C, h, w) or (C,) array per image under its key.
-            Arrays are float16, float32 or float64.
-        spec: what the features are of; its channels and stride must fit the shapes.
-        layout: how the arrays are laid out, see `preimage.io.arrays.conventions`; other layouts than
-            ``"preimage"`` have other shapes, and dense SIFT then comes in an ``.npz`` file as a pair of arrays
-            ``KEY/descriptors`` (also uint8) and ``KEY/frames``, or just ``descriptors`` and ``frames``.
-        keys: one per image. Otherwise those of `preimage.io.arrays.keylists`, the names in an ``.npz`` file of
-            one array per image, the file's stem for a single image, and ``00000``, ``00001``, … for a stack.
-        processed_sizes: (height, width) of the images the features were computed from, pixels, one for all or
-            one each; otherwise the pixels that the features cover, (h · stride, w · stride) for cells, which
-            vectors do not have.
+        path: Path of an ``.npy`` file with one array (B, C, h, w), (C, h, w), (B, C) or (C,), which is memory-mapped,
+            or of an ``.npz`` file with one such array, or with one array (C, h, w) or (C,) per image under its key.
+            Arrays must be float16, float32 or float64.
+        spec: Spec of the features, whose channels and stride must match the shapes.
+        convention: Convention of the arrays, see `preimage.io.arrays.conventions`. Shapes differ in conventions other
+            than ``"preimage"``, and dense SIFT is a pair of arrays ``KEY/descriptors`` (also uint8) and
+            ``KEY/frames``, or just ``descriptors`` and ``frames``, in an ``.npz`` file.
+        keys: Keys of the images. By default they are read as described in `preimage.io.arrays.keys`, or are the names
+            in an ``.npz`` file of one array per image, the file's stem for a single image, and ``00000``, ``00001``, …
+            for a stack.
+        processed_sizes: (height, width) in pixels of the images that the features were computed from, one for all or
+            one per image. The default is the smallest possible size, (h · stride, w · stride) for cells; there is
+            none for vectors.
 
     Returns:
-        A `FeatureFile`; its original sizes equal its processed sizes, as the file does not hold them.
+        Feature file, whose original sizes equal its processed sizes.
 
     Raises:
-        FileFormatError: not such a file, object arrays, another dtype, or shapes that do not fit spec and layout.
-        ValueError: keys or sizes that do not fit the file, or sizes missing; a layout these features do not have.
+        FileFormatError: The file is of another format, contains object arrays or another dtype, or its shapes do not
+            match spec and convention.
+        ValueError: Keys or sizes do not match the file, sizes are missing, or the spec does not support the convention.
     """
-    check_layout(spec, layout)
+    check_convention(spec, convention)
     arrays = open_arrays(path)
     if keys is None:
         keys = keys_of(path)
-    return feature_file(path, spec, layout, arrays, keys=keys, processed_sizes=processed_sizes)
+    return feature_file(path, spec, convention, arrays, keys=keys, processed_sizes=processed_sizes)
 
 
 def open_arrays(path: StrPath) -> list[StoredArray]:
-    """The arrays in an ``.npy`` or ``.npz`` file by their headers; `FileFormatError` if they are no features."""
+    """Return the arrays in an ``.npy`` or ``.npz`` file, not yet read.
+
+    Raises:
+        FileFormatError: The file is damaged, of another format, or contains arrays that cannot be features.
+    """
     try:
         with open(path, "rb") as file:
             signature = file.read(4)
@@ -78,7 +84,7 @@ def open_arrays(path: StrPath) -> list[StoredArray]:
             return open_npz(path)
         if signature == b"\x93NUM":
             return _open_npy(path)
-        raise ValueError(other_than("an .npy or .npz file", path))
+        raise ValueError(mismatch("an .npy or .npz file", path))
     except _BROKEN_ZIP as error:
         raise FileFormatError(path, str(error) or "damaged") from error
 
@@ -91,20 +97,25 @@ def _open_npy(path: StrPath) -> list[StoredArray]:
 
 
 def open_npz(path: StrPath, *, any_numbers: bool = False) -> list[StoredArray]:
-    """The arrays in an ``.npz`` file by their headers; with `any_numbers` also integers and empty arrays.
+    """Return the arrays in an ``.npz`` file, not yet read.
+
+    Args:
+        path: Path of the file.
+        any_numbers: Also accept arrays of integers and empty arrays.
 
     Raises:
-        ValueError, zipfile.BadZipFile and their like: damaged, or not such arrays.
+        ValueError, zipfile.BadZipFile, and other errors of `zipfile` and NumPy: The file is damaged or contains other
+            arrays.
     """
     if not zipfile.is_zipfile(path):
-        raise ValueError(other_than("an .npz file, or cut short", path))
-    archive = zipfile.ZipFile(path)  # stays open for `load`, and closes itself when that is dropped
+        raise ValueError(mismatch("an .npz file, or truncated", path))
+    archive = zipfile.ZipFile(path)  # stays open for the loaders; closed when they are deleted
     arrays = []
     for member in archive.infolist():
         if member.file_size > MAX_ARRAY_BYTES:
-            raise ValueError(f"{member.filename!r} has {member.file_size} bytes; {MAX_ARRAY_BYTES} are allowed")
+            raise ValueError(f"{member.filename!r} must have at most {MAX_ARRAY_BYTES} bytes, got {member.file_size}")
         if member.header_offset < 0:
-            raise ValueError(f"{member.filename!r} begins before the file does")  # seeking there is an OSError
+            raise ValueError(f"{member.filename!r} begins before the file")  # seeking there would be an OSError
         if member.filename == KEYS_MEMBER and not any_numbers:
             with archive.open(member) as file:
                 if holds_text(file):
@@ -112,7 +123,7 @@ def open_npz(path: StrPath, *, any_numbers: bool = False) -> list[StoredArray]:
             with archive.open(member) as file:
                 if holds_objects(file):
                     raise ValueError(
-                        "its keys are Python objects, which would have to be unpickled: save them as strings, "
+                        "its keys are Python objects, which are not unpickled: save them as strings, "
                         "keys=np.array(keys, dtype=str)"
                     )
         with archive.open(member) as file:
@@ -131,14 +142,14 @@ def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: StrPat
     try:
         with archive.open(member) as file:
             array: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
-            file.read(1)  # at the end of the member its checksum is compared
+            file.read(1)  # the checksum is compared at the end of the member
             return array
     except _BROKEN_ZIP as error:
         raise FileFormatError(path, f"{member.filename!r} is damaged: {error}") from error
 
 
 def _read_npy_header(file: IO[bytes], size: int, any_numbers: bool = False) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Shape and dtype; ``ValueError`` unless they are floats, nothing is empty, and `size` bytes are enough."""
+    """Return shape and dtype, after checking that they are valid for features and fit into `size` bytes."""
     magic = file.read(8)
     if magic[:6] != b"\x93NUMPY" or magic[6:] not in (b"\1\0", b"\2\0", b"\3\0"):
         raise ValueError("not an .npy array")
@@ -146,36 +157,34 @@ def _read_npy_header(file: IO[bytes], size: int, any_numbers: bool = False) -> t
     prefix = file.read(struct.calcsize(code))
     (length,) = struct.unpack(code, prefix)
     if length > _MAX_NPY_HEADER:
-        raise ValueError(f"an .npy header of {length} bytes; at most {_MAX_NPY_HEADER} are right")
+        raise ValueError(f"an .npy header must have at most {_MAX_NPY_HEADER} bytes, got {length}")
     shape, dtype = _described(file.read(length), any_numbers)
     if min(shape, default=1) < (0 if any_numbers else 1):
-        raise ValueError(f"an array of shape {shape}, which holds nothing")
+        raise ValueError(f"an array must not be empty, got shape {shape}")
     needed = math.prod(shape) * dtype.itemsize + len(magic) + len(prefix) + length
     if needed > size:
-        raise ValueError(f"cut short: {size} bytes, but an array of shape {shape} needs {needed}")
+        raise ValueError(f"truncated: {size} of {needed} bytes of an array of shape {shape}")
     return shape, dtype
 
 
 def _described(header: bytes, any_numbers: bool = False) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Shape and dtype from the dictionary in an .npy header, read more strictly than NumPy does."""
+    """Parse shape and dtype from the dictionary in an .npy header, more strictly than NumPy."""
     try:
         fields = ast.literal_eval(header.decode("utf-8").strip())
     except _BROKEN as error:
-        raise ValueError("an .npy header that is no dictionary") from error
+        raise ValueError("an .npy header that is not a dictionary") from error
     if not isinstance(fields, dict) or set(fields) != {"descr", "fortran_order", "shape"}:
         raise ValueError("an .npy header without shape and dtype")
     descr, shape = fields["descr"], fields["shape"]
     if "O" in str(descr):
-        raise ValueError(
-            "an array of Python objects, which would have to be unpickled: save numbers instead (dtype=np.float32)"
-        )
+        raise ValueError("an array of Python objects, which are not unpickled: save numbers instead (dtype=np.float32)")
     wanted = "[<>=|]?(?:f[248]|[iu][1248])" if any_numbers else "[<>=|]?f[248]|[|<=]?u1"
     if not isinstance(descr, str) or not re.fullmatch(wanted, descr):
         simple = isinstance(descr, str) and re.fullmatch(r"[<>=|][biuc](1|2|4|8|16)", descr)
         came = _name(descr) if simple else f"{descr!r:.60}"
-        raise ValueError(f"an array of {came}; float16, float32 or float64 are right")
+        raise ValueError(f"dtype must be float16, float32 or float64, got {came}")
     if not isinstance(shape, tuple) or not all(type(side) is int for side in shape):
-        raise ValueError(f"an array of shape {shape!r:.60}")
+        raise ValueError(f"the shape of an array must be a tuple of integers, got {shape!r:.60}")
     return shape, np.dtype(descr)
 
 
@@ -186,48 +195,49 @@ def _name(descr: str) -> str:
         return repr(descr)
 
 
-def write_array_features(
+def write_numpy_features(
     path: StrPath,
     spec: Spec,
     records: Iterable[FeatureRecord],
     *,
     dtype: str = "float32",
-    layout: str = "preimage",
+    convention: str = "preimage",
 ) -> None:
-    """Write features as plain NumPy, atomically, one image in memory at a time.
+    """Write features to an ``.npy`` or ``.npz`` file, atomically, with one image in memory at a time.
 
     Args:
-        path: with suffix ``.npy``: one array (B, C, h, w) or (B, C); with ``.npz``: one array per image under its
-            key, uncompressed. Spec and sizes are not kept.
-        spec: what every record's features are of.
-        records: any iterable, such as ``file.records()``; consumed once.
-        dtype: ``"float32"`` or ``"float16"``, as stored.
-        layout: see `preimage.io.arrays.conventions`. Dense SIFT in others' layouts becomes two arrays an
-            image, ``KEY/descriptors`` and ``KEY/frames``, which needs ``.npz``; an ``.npy`` stack always has the
-            image's axis first.
+        path: Path of the file. With the suffix ``.npy`` it contains one array (B, C, h, w) or (B, C), with ``.npz``
+            one uncompressed array per image under its key. Spec and sizes are not stored.
+        spec: Spec of the features.
+        records: Any iterable of records, such as ``file.records()``, consumed once.
+        dtype: Stored dtype, ``"float32"`` or ``"float16"``.
+        convention: Convention of the arrays, see `preimage.io.arrays.conventions`. Dense SIFT in conventions other
+            than ``"preimage"`` needs ``.npz``, with two arrays ``KEY/descriptors`` and ``KEY/frames`` per image.
 
     Raises:
-        ValueError: another suffix or dtype, a record that `write_features` would refuse, no record at all, a layout
-            these features do not have, or, for ``.npy``, images of different shapes.
-        TypeError: features that are not a floating-point NumPy array.
-        OSError: such as a full disk. After any error `path` is as it was.
+        ValueError: Suffix or `dtype` is invalid, a record is invalid (see `preimage.write_features`), there is no
+            record, the spec does not support the convention, or images have different shapes (``.npy``).
+        TypeError: Features are not a floating-point NumPy array.
+        OSError: Any error of the operating system, such as a full disk. `path` is unchanged then.
     """
     suffix = Path(path).suffix.lower()
     if suffix not in (".npy", ".npz"):
-        raise ValueError(f"{path}: the suffix is .npy or .npz, got {suffix!r}")
+        raise ValueError(f"{path}: suffix must be .npy or .npz, got {suffix!r}")
     if dtype not in DTYPES:
-        raise ValueError(f"dtype is one of {', '.join(DTYPES)}, got {dtype!r}")
-    check_layout(spec, layout)
-    if suffix == ".npy" and (layout.startswith("matlab") or has_frames(spec, layout)):
-        raise ValueError(f"{path}: features in layout {layout!r} are not written as one .npy array, use .npz")
+        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
+    check_convention(spec, convention)
+    if suffix == ".npy" and (convention.startswith("matlab") or has_frames(spec, convention)):
+        raise ValueError(f"{path}: one .npy array cannot hold convention {convention!r}, use .npz")
     with atomic_write(path) as file:
-        written = (_write_npz if suffix == ".npz" else _write_npy)(file, _named(spec, layout, records, dtype))
+        written = (_write_npz if suffix == ".npz" else _write_npy)(file, _named(spec, convention, records, dtype))
         if not written:
-            raise ValueError(f"{path}: no image to write")
+            raise ValueError(f"{path}: no images to write")
 
 
-def _named(spec: Spec, layout: str, records: Iterable[FeatureRecord], dtype: str) -> Iterator[tuple[str, NDArray[Any]]]:
-    for record, arrays in stored_records(spec, layout, records, dtype):
+def _named(
+    spec: Spec, convention: str, records: Iterable[FeatureRecord], dtype: str
+) -> Iterator[tuple[str, NDArray[Any]]]:
+    for record, arrays in stored_records(spec, convention, records, dtype):
         for role, array in arrays.items():
             yield record.key if len(arrays) == 1 else f"{record.key}/{role}", array
 
@@ -235,7 +245,7 @@ def _named(spec: Spec, layout: str, records: Iterable[FeatureRecord], dtype: str
 def _write_npz(file: IO[bytes], arrays: Iterable[tuple[str, NDArray[Any]]]) -> int:
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for key, array in arrays:
-            member = zipfile.ZipInfo(f"{key}.npy")  # dated 1980: equal features give equal bytes
+            member = zipfile.ZipInfo(f"{key}.npy")  # constant date, so that equal features give equal bytes
             with archive.open(member, "w", force_zip64=True) as output:
                 np.lib.format.write_array(output, array, allow_pickle=False)
         return len(archive.infolist())
@@ -249,8 +259,8 @@ def _write_npy(file: IO[bytes], arrays: Iterable[tuple[str, NDArray[Any]]]) -> i
             file.write(_npy_header(0, shape, descr))
         if array.shape != shape:
             raise ValueError(
-                f"{key!r} has shape {array.shape}, the first image {shape}: "
-                "different shapes do not fit in one array, write .npz"
+                f"features must have equal shapes in an .npy file, {key!r} has {array.shape} and the first image has "
+                f"{shape}: write .npz"
             )
         file.write(array.tobytes())
         count += 1
@@ -260,6 +270,6 @@ def _write_npy(file: IO[bytes], arrays: Iterable[tuple[str, NDArray[Any]]]) -> i
 
 
 def _npy_header(count: int, shape: tuple[int, ...], descr: str) -> bytes:
-    """A version 1 header of 256 bytes whatever the count, which is known last."""
+    """Return a version 1 header, always of 256 bytes, because the count is known only at the end."""
     fields = {"descr": descr, "fortran_order": False, "shape": (count, *shape)}
     return b"\x93NUMPY\1\0" + (246).to_bytes(2, "little") + repr(fields).ljust(245).encode("ascii") + b"\n"

@@ -1,9 +1,9 @@
-"""Keypoint files of other programs, in, and ours, in and out."""
+"""Read keypoint files of several programs, and write keypoints as ``.npz``."""
 
-from preimage.io.keypoints.by_suffix import FORMATS, is_keypoint_file, read_keypoints
 from preimage.io.keypoints.convert import NORMALIZATIONS
+from preimage.io.keypoints.formats import FORMATS, is_keypoint_file, read_keypoints
+from preimage.io.keypoints.keypoint_file import KeypointFile, KeypointRecord
 from preimage.io.keypoints.npz import write_keypoints
-from preimage.io.keypoints.records import KeypointFile, KeypointRecord
 
 __all__ = [
     "FORMATS",

@@ -1,4 +1,4 @@
-"""COLMAP's database: keypoints and descriptors of all images."""
+"""Read keypoints and descriptors from COLMAP databases."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from numpy.typing import NDArray
 
 from preimage.errors import FileFormatError
 from preimage.io.atomic import StrPath, as_keys
-from preimage.io.keypoints.convert import as_keypoints, check_count, naming, no_keypoints
-from preimage.io.keypoints.records import KeypointFile
+from preimage.io.feature_file import MAX_IMAGES, Size, is_size
+from preimage.io.keypoints.convert import as_keypoints, check_count, file_errors, no_keypoints
+from preimage.io.keypoints.keypoint_file import KeypointFile
 from preimage.io.keypoints.sqlite import check_table, open_database
-from preimage.io.records import MAX_IMAGES, Size, is_size
 from preimage.keypoints import DESCRIPTOR, Keypoints
 
-_ROUND = 1e-3  # of the scale: a shape that is closer to a circle is one
-_CORNER = 0.5  # the origin is the corner of the upper left pixel
+_ROUND = 1e-3  # largest deviation of a shape from a circle, relative to the scale
+_CORNER = 0.5  # COLMAP's origin is the corner of the upper left pixel
 _NAME = "CASE WHEN typeof(name) = 'text' AND length(CAST(name AS BLOB)) <= 4096 THEN name END"
-_SIFT = 0  # COLMAP's number for it, in databases of COLMAP 4 and later
+_SIFT = 0  # type of SIFT features in databases of COLMAP 4 and later
 
 
 @dataclasses.dataclass(frozen=True)
 class _Image:
-    """One image as listed: the number of its rows, its key and size, the shape of its keypoints, and what is wrong."""
+    """Row of the table of images: its id, key and size, the shape of its keypoints, and its problem or nothing."""
 
     number: int
     key: str
@@ -37,7 +37,7 @@ class _Image:
 
 @dataclasses.dataclass(frozen=True)
 class _Blob:
-    """One row of a table of arrays, by its shape; what is wrong with it, where that names no image yet."""
+    """Row of a table of arrays: its shape, and its problem or nothing."""
 
     rows: int
     columns: int
@@ -45,23 +45,22 @@ class _Blob:
 
 
 def read_colmap(path: StrPath, normalization: str | None = None) -> KeypointFile:
-    """All images of a database, by name.
+    """Open all images of a COLMAP database, with their names as keys.
 
-    COLMAP's origin is the corner of the upper left pixel, its angles are ours, its descriptors are in Lowe's order and
-    by default RootSIFT; affine shapes become the scale and orientation that COLMAP itself takes of them, which is noted
-    where it leaves something out.
+    COLMAP's origin is the corner of the upper left pixel, its angles are those of `Keypoints`, its descriptors are in
+    Lowe's order and by default RootSIFT. Affine shapes are reduced to scale and orientation as COLMAP does; a note is
+    added if this loses information.
 
     Args:
-        path: the database; opened for reading only, and nothing but it.
-        normalization: see `read_keypoints`; ``"l1_root"`` by default, as COLMAP's own default is.
+        path: Path of the database, which is opened read-only.
+        normalization: See `read_keypoints`; ``"l1_root"`` by default, as in COLMAP.
 
     Raises:
-        FileFormatError: no such database, damaged, not all written, or every image that has keypoints has features
-            other than SIFT, or keypoints without scale, angle or descriptors. Where only some have, asking for them
-            raises it.
+        FileFormatError: The file is not a COLMAP database, is damaged or incompletely written, or no image has SIFT
+            keypoints with scale, angle and descriptors. If only some have not, accessing them raises.
     """
     normalization = normalization or "l1_root"
-    with naming(path), open_database(path) as database:
+    with file_errors(path), open_database(path) as database:
         images = _images(database)
         wrong = [image.problem for image in images if image.problem]
         if wrong and len(wrong) == sum(image.rows > 0 for image in images):
@@ -74,12 +73,12 @@ def read_colmap(path: StrPath, normalization: str | None = None) -> KeypointFile
             raise FileFormatError(path, image.problem)
         if not image.rows:
             return no_keypoints()
-        with naming(path, image.key), open_database(path) as again:
+        with file_errors(path, image.key), open_database(path) as again:
             frames, descriptors, sheared = _arrays(again, image)
             if sheared:
                 notes[image.key] = {
-                    "affine": f"{sheared} of {image.rows} keypoints have an affine shape, which is taken for a circle "
-                    "of its mean radius: the picture may be worse"
+                    "affine": f"{sheared} of {image.rows} keypoints have an affine shape, which is replaced by a "
+                    "circle of its mean radius: the image may be worse"
                 }
             return as_keypoints(frames, descriptors, lowe_order=True, normalization=normalization)
 
@@ -105,12 +104,12 @@ def _images(database: sqlite3.Connection) -> list[_Image]:
     rows = _all(database, "images", _whole("image_id"), _NAME, _whole("camera_id"))
     for number, name, _ in rows:
         if not isinstance(number, int) or name is None:
-            raise ValueError(f"image {number} has no number, or a name that is no text or very long")
+            raise ValueError(f"image {number} must have a numeric id and a name of at most 4096 bytes")
     images = []
     for (number, _, camera), key in zip(rows, as_keys(name for _, name, _ in rows), strict=True):
         size = sizes.get(camera)
         if size is not None and not is_size(size):
-            raise ValueError(f"the camera of {key!r} has an image size of {size}")
+            raise ValueError(f"the image size of {key!r} must be two positive integers (height, width), got {size}")
         found = keypoints.get(number, _Blob(0, 0))
         problem = _problem(found, descriptors.get(number, _Blob(0, DESCRIPTOR)))
         images.append(_Image(number, key, size, found.rows, found.columns, problem and f"{key!r}: {problem}"))
@@ -118,7 +117,7 @@ def _images(database: sqlite3.Connection) -> list[_Image]:
 
 
 def _blobs(database: sqlite3.Connection, table: str) -> dict[int, _Blob]:
-    """Rows and columns by image, compared with the bytes that are there."""
+    """Return rows and columns by image id, after comparing them with the number of bytes."""
     names = check_table(database, table, ("image_id", "rows", "cols", "data"))
     kind = _whole("type") if table == "descriptors" and "type" in names else str(_SIFT)
     length = "CASE typeof(data) WHEN 'blob' THEN length(data) WHEN 'null' THEN 0 END"
@@ -128,22 +127,22 @@ def _blobs(database: sqlite3.Connection, table: str) -> dict[int, _Blob]:
     for image, rows, columns, number, size in _all(database, table, *wanted):
         check_count(rows)
         if not isinstance(image, int) or not isinstance(columns, int) or not 0 <= columns <= 10_000:
-            raise ValueError(f"{table} of image {image} have {columns} columns")
+            raise ValueError(f"{table} of image {image} must have 0 to 10000 columns, got {columns}")
         problem = ""
         bytes_of = {name: rows * columns * np.dtype(name).itemsize for name in (dtype, other)}
         if number != _SIFT and rows:
-            problem = f"holds features of another kind (type {number} of image {image}), not SIFT"
+            problem = f"features must be SIFT (type {_SIFT}), got type {number} for image {image}"
         elif size == bytes_of[other] and size:
-            advice = " (512 times the entries of a descriptor of length 1)" if dtype == "uint8" else ""
-            problem = f"its {table} are {other}; COLMAP's are {dtype}{advice}"
+            advice = " (512 times a descriptor of unit norm)" if dtype == "uint8" else ""
+            problem = f"{table} must be {dtype}{advice}, got {other}"
         elif size != bytes_of[dtype]:
-            problem = f"its {table} have {size} bytes for {rows} × {columns} numbers of {dtype}"
+            problem = f"{table} must have {bytes_of[dtype]} bytes for {rows} × {columns} values of {dtype}, got {size}"
         blobs[image] = _Blob(rows, columns, problem)
     return blobs
 
 
 def _problem(keypoints: _Blob, descriptors: _Blob) -> str:
-    """Why the keypoints and descriptors of an image cannot be read; empty where they can."""
+    """Return why the keypoints and descriptors of an image are not valid, or nothing."""
     problem = keypoints.problem
     if not keypoints.rows or problem:
         pass
@@ -152,11 +151,11 @@ def _problem(keypoints: _Blob, descriptors: _Blob) -> str:
     elif keypoints.columns == 2:
         problem = "the keypoints are positions only, without scale and angle"
     elif keypoints.columns not in (4, 6):
-        problem = f"the keypoints have {keypoints.columns} columns; 4 or 6 are right"
+        problem = f"the keypoints must have 4 or 6 columns, got {keypoints.columns}"
     elif descriptors.rows != keypoints.rows:
         problem = f"{keypoints.rows} keypoints, but {descriptors.rows} descriptors"
     elif descriptors.columns != DESCRIPTOR:
-        problem = f"the descriptors have {descriptors.columns} numbers and are not SIFT ({DESCRIPTOR})"
+        problem = f"the descriptors must have {DESCRIPTOR} values (SIFT), got {descriptors.columns}"
     return problem
 
 
@@ -165,7 +164,7 @@ def _whole(column: str) -> str:
 
 
 def _all(database: sqlite3.Connection, table: str, *columns: str) -> list[Any]:
-    """Some expressions of all rows; each is small, since a damaged tree may repeat one row without end."""
+    """Return expressions of all rows, each of bounded size, because a damaged tree can repeat a row forever."""
     rows = database.execute(f"SELECT {', '.join(columns)} FROM main.{table} LIMIT {MAX_IMAGES + 1}").fetchall()
     if len(rows) > MAX_IMAGES:
         raise ValueError(f"has more than {MAX_IMAGES} {table}")
@@ -173,7 +172,7 @@ def _all(database: sqlite3.Connection, table: str, *columns: str) -> list[Any]:
 
 
 def _arrays(database: sqlite3.Connection, image: _Image) -> tuple[NDArray[Any], NDArray[Any], int]:
-    """Frames in our convention, descriptors as they are, and how many frames were more than turned and scaled."""
+    """Read frames (x, y, scale, angle), descriptors as stored, and the number of frames that are not circles."""
     sheared = 0
     check_table(database, "keypoints", ("image_id", "data"))
     check_table(database, "descriptors", ("image_id", "data"))
@@ -182,7 +181,7 @@ def _arrays(database: sqlite3.Connection, image: _Image) -> tuple[NDArray[Any], 
     frames[:, :2] -= _CORNER
     if image.columns == 6:
         a11, a12, a21, a22 = frames[:, 2:].T
-        with np.errstate(over="ignore", invalid="ignore"):  # told as such further on
+        with np.errstate(over="ignore", invalid="ignore"):  # as_keypoints reports them
             scale = (np.hypot(a11, a21) + np.hypot(a12, a22)) / 2
             sheared = int(np.count_nonzero(np.abs(a11 - a22) + np.abs(a12 + a21) > _ROUND * scale))
         frames = np.stack([frames[:, 0], frames[:, 1], scale, np.arctan2(a21, a11)], axis=1)
@@ -196,5 +195,5 @@ def _blob(database: sqlite3.Connection, table: str, number: int, dtype: str, sha
         (number, size),
     ).fetchone()
     if found is None or not isinstance(found[0], bytes) or len(found[0]) != size:
-        raise ValueError(f"its {table} cannot be found any more")
+        raise ValueError(f"its {table} were changed while the file was open")
     return np.frombuffer(found[0], dtype).reshape(shape)

@@ -1,4 +1,4 @@
-"""From what files hold to our convention: checks, orders of channels, normalizations."""
+"""Convert keypoints of other programs: check values, reorder channels, undo normalizations."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from numpy.typing import NDArray
 
 from preimage.errors import FileFormatError
 from preimage.io.atomic import StrPath
-from preimage.io.keypoints.plausibility import check_descriptors, check_units
+from preimage.io.keypoints.checks import check_descriptors, check_units
 from preimage.keypoints import DESCRIPTOR, Keypoints
 
-MAX_KEYPOINTS = 200_000  # of one image: five times what SIFT finds in a photograph of 12 megapixels
+MAX_KEYPOINTS = 200_000  # of one image; SIFT finds a fifth of this in a photograph of 12 megapixels
 NORMALIZATIONS = ("l2", "l1_root", "l1_root_twice")
 
-_BLOCK = 4096  # descriptors worked on together
-_FARTHEST = 2.0**20  # pixels; a coordinate or scale beyond is no photograph's
-_SMALLEST = 2.0**-10  # pixels
-_LONGEST = 500  # characters of a message, which may quote what is in the file
+_BLOCK = 4096  # descriptors converted at once
+_FARTHEST = 2.0**20  # largest coordinate or scale, pixels
+_SMALLEST = 2.0**-10  # smallest scale, pixels
+_LONGEST = 500  # characters of a message, which can quote the file
 _REVERSED = -np.arange(8) % 8
 _BROKEN = (
     *(ValueError, TypeError, KeyError, IndexError, OverflowError, MemoryError, RecursionError, EOFError),
@@ -34,8 +34,8 @@ _BROKEN = (
 
 
 @contextmanager
-def naming(path: StrPath, key: str = "") -> Iterator[None]:
-    """Whatever a damaged file raises becomes a `FileFormatError` that names file and image."""
+def file_errors(path: StrPath, key: str = "") -> Iterator[None]:
+    """Convert any error that a damaged file raises to a `FileFormatError` with the names of file and image."""
     try:
         yield
     except FileFormatError:
@@ -47,9 +47,9 @@ def naming(path: StrPath, key: str = "") -> Iterator[None]:
 
 
 def check_count(count: object) -> int:
-    """A number of keypoints that an image may have; else ``ValueError``."""
+    """Return a number of keypoints of an image; raises ``ValueError`` if it is invalid."""
     if not isinstance(count, int) or not 0 <= count <= MAX_KEYPOINTS:
-        raise ValueError(f"{count!r} keypoints of one image; 0 to {MAX_KEYPOINTS} are read")
+        raise ValueError(f"an image must have 0 to {MAX_KEYPOINTS} keypoints, got {count!r}")
     return count
 
 
@@ -62,37 +62,41 @@ def as_keypoints(
     response: NDArray[Any] | None = None,
     degrees: bool = False,
 ) -> Keypoints:
-    """Keypoints of one image from arrays, checked.
+    """Check the arrays of one image and convert them to `Keypoints`.
 
     Args:
-        frames: (N, 4): x, y, scale and angle as in `Keypoints`, but for the angle's range.
-        descriptors: (N, 128), ≥ 0, of any length, in VLFeat's order or Lowe's.
-        lowe_order: orientations run the other way round, as in Lowe's program, SiftGPU, COLMAP and OpenCV.
-        normalization: what has been done to them: ``"l2"`` (their lengths were made equal), ``"l1_root"`` (RootSIFT:
-            the roots of entries that sum to 1), or ``"l1_root_twice"`` (that of that); it is undone.
-        response: (N,).
-        degrees: whether the angles are degrees.
+        frames: (N, 4), x and y (pixels, center of the upper left pixel is (0, 0)), scale σ (pixels) and angle (any
+            range), as in `Keypoints`.
+        descriptors: (N, 128), ≥ 0, of any norm, in VLFeat's or Lowe's order.
+        lowe_order: Whether orientation bins are in reverse order, as in Lowe's program, SiftGPU, COLMAP and OpenCV.
+        normalization: Normalization to undo: ``"l2"`` (none), ``"l1_root"`` (RootSIFT, square roots of entries that
+            sum to 1), or ``"l1_root_twice"``.
+        response: (N,), or ``None`` for zeros.
+        degrees: Whether angles are in degrees instead of radians.
 
     Raises:
-        ValueError: too many of them, shapes that disagree, numbers that are not finite, beyond reason, or in other
-            units.
+        ValueError: There are too many keypoints, shapes do not match, or values are not finite, not plausible, or in
+            other units.
     """
     count = check_count(len(frames))
     if not count:
-        return no_keypoints()  # whatever shape the other arrays of nothing have
+        return no_keypoints()  # empty arrays can have any shape
     if frames.shape != (count, 4) or descriptors.shape != (count, DESCRIPTOR):
-        raise ValueError(f"{count} keypoints of shape {frames.shape} with descriptors {descriptors.shape}")
+        raise ValueError(
+            f"frames and descriptors must have shapes ({count}, 4) and ({count}, {DESCRIPTOR}), got {frames.shape} and "
+            f"{descriptors.shape}"
+        )
     if normalization not in NORMALIZATIONS:
-        raise ValueError(f"normalization is one of {', '.join(NORMALIZATIONS)}, got {normalization!r}")
+        raise ValueError(f"normalization must be one of {', '.join(NORMALIZATIONS)}, got {normalization!r}")
     if response is None:
         response = np.zeros(count, np.float32)
     if response.shape != (count,):
-        raise ValueError(f"{count} keypoints with responses of shape {response.shape}")
+        raise ValueError(f"response must have shape ({count},), got {response.shape}")
     x, y, scale, angle = _checked_frames(frames, degrees)
     with np.errstate(over="ignore", invalid="ignore"):
         strength = response.astype(np.float32)
     if not np.isfinite(strength).all():
-        raise ValueError("a keypoint's response is no finite number")
+        raise ValueError("response must be finite")
     fields = {"x": x, "y": y, "scale": scale, "angle": angle, "response": strength}
     fields["descriptors"] = _unit_length(descriptors, lowe_order, normalization)
     tensors = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in fields.items()}
@@ -100,21 +104,21 @@ def as_keypoints(
 
 
 def no_keypoints() -> Keypoints:
-    """Those of an image that has none."""
+    """Return the keypoints of an image without keypoints."""
     none = torch.zeros(0)
     return Keypoints(none, none, none, none, none, torch.zeros(0, DESCRIPTOR), torch.tensor([0, 0]))
 
 
 def _checked_frames(frames: NDArray[Any], degrees: bool) -> NDArray[np.float32]:
-    """(N, 4) -> (4, N), angles in [0, 2π)."""
+    """Check frames (N, 4) and return them as (4, N), with angles in [0, 2π)."""
     values = frames.T.astype(np.float64)
     if not np.isfinite(values).all():
-        raise ValueError("a keypoint's position, scale or angle is no finite number")
+        raise ValueError("positions, scales and angles must be finite")
     if np.abs(values[:2]).max(initial=0) > _FARTHEST:
-        raise ValueError(f"a keypoint {np.abs(values[:2]).max():g} pixels away from the image's corner")
+        raise ValueError(f"coordinates must be at most {_FARTHEST:g} pixels, got {np.abs(values[:2]).max():g}")
     if values.shape[1] and not _SMALLEST <= values[2].min() <= values[2].max() <= _FARTHEST:
         wrong = values[2].min() if values[2].min() < _SMALLEST else values[2].max()
-        raise ValueError(f"a keypoint of scale {wrong:g}; scales are above 0, in pixels")
+        raise ValueError(f"scales must be positive and at most {_FARTHEST:g} pixels, got {wrong:g}")
     check_units(values, degrees=degrees)
     if degrees:
         values[3] = np.deg2rad(values[3])
@@ -125,14 +129,14 @@ def _checked_frames(frames: NDArray[Any], degrees: bool) -> NDArray[np.float32]:
 
 
 def _unit_length(descriptors: NDArray[Any], lowe_order: bool, normalization: str) -> NDArray[np.float32]:
-    """In parts, so that no second copy of them all is needed."""
+    """Undo the normalization and return descriptors of unit norm; in blocks, to save memory."""
     check_descriptors(descriptors)
     unit = np.empty(descriptors.shape, np.float32)
     for start in range(0, len(descriptors), _BLOCK):
         with np.errstate(over="ignore", invalid="ignore"):
             values = descriptors[start : start + _BLOCK].astype(np.float32)
         if not np.isfinite(values).all():
-            raise ValueError("a descriptor holds a number that is not finite")  # as float32
+            raise ValueError("descriptors must be finite as float32")
         _divide(values, values.max(axis=1))
         for _ in range(NORMALIZATIONS.index(normalization)):
             values *= values

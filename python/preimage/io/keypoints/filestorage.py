@@ -1,7 +1,7 @@
-"""Files of OpenCV's ``FileStorage``: nodes of numbers and matrices in YAML, XML or JSON as OpenCV writes them.
+"""Read numbers and matrices from YAML, XML and JSON files of OpenCV's ``FileStorage``.
 
-OpenCV's own parser is not meant for files of unknown origin, so this reads the little that is needed: nodes at the top,
-each a sequence of numbers (nested or not) or a matrix.
+OpenCV's parser is not safe for files of unknown origin. This one reads only top-level nodes that are sequences of
+numbers, nested or not, or matrices.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _CHANNELS = re.compile(rb"([1-9]?[0-9]?)([a-z])")
 
 @dataclasses.dataclass(frozen=True)
 class _Node:
-    """Where a node's content stands in the text."""
+    """Range of a node's contents in the text."""
 
     start: int
     end: int
@@ -36,7 +36,7 @@ class _Node:
 
 
 def syntax_of(text: bytes) -> str | None:
-    """``"yaml"``, ``"xml"`` or ``"json"`` by the first bytes; ``None`` for anything else."""
+    """Return ``"yaml"``, ``"xml"`` or ``"json"`` according to the first bytes, or ``None``."""
     start = text[:4096].lstrip(b"\xef\xbb\xbf \t\r\n")
     if start.startswith(b"%YAML"):
         return "yaml"
@@ -46,10 +46,13 @@ def syntax_of(text: bytes) -> str | None:
 
 
 def read_node(text: bytes, syntax: str, name: str) -> NDArray[Any] | None:
-    """The numbers of a node at the top: (N,) for a sequence, (rows, columns) for a matrix; ``None`` if there is none.
+    """Read the numbers of a top-level node.
+
+    Returns:
+        (N,) for a sequence, (rows, columns) for a matrix, or ``None`` if there is no such node.
 
     Raises:
-        ValueError: it is damaged, or something else than numbers.
+        ValueError: The node is damaged or does not consist of numbers.
     """
     find = {"yaml": _yaml, "xml": _xml, "json": _json}[syntax]
     node = find(text, name.encode("ascii"))
@@ -64,7 +67,7 @@ def read_node(text: bytes, syntax: str, name: str) -> NDArray[Any] | None:
 
 
 def node_names(text: bytes, syntax: str) -> list[str]:
-    """The names of the first nodes at the top, as OpenCV indents them; for messages."""
+    """Return the names of the first top-level nodes, recognized by OpenCV's indentation, for error messages."""
     found = itertools.islice(_TOP[syntax].finditer(text), 20)
     return [match[1][:40].decode("utf-8", "replace") for match in found if match[1] != b"opencv_storage"]
 
@@ -79,13 +82,13 @@ def _yaml(text: bytes, name: bytes) -> _Node | None:
 
 def _xml(text: bytes, name: bytes) -> _Node | None:
     if re.search(rb"<![A-Z]", text):
-        raise ValueError("declares a document type or entities, which are not read")
+        raise ValueError("document types and entities are not supported")
     match = re.search(rb"<" + name + rb"([ \t][^<>]{0,200})?>", text)
     if match is None:
         return None
     end = text.find(b"</" + name + b">", match.end())
     if end < 0:
-        raise ValueError(f"cut short: {name.decode()} does not end")
+        raise ValueError(f"truncated: {name.decode()} is not closed")
     return _Node(match.end(), end, b'"opencv-matrix"' in (match[1] or b""))
 
 
@@ -97,7 +100,7 @@ def _json(text: bytes, name: bytes) -> _Node | None:
     last = re.compile(rb"}" if is_matrix else rb'["{}:]').search(text, match.end())
     node = _Node(match.end(), last.start() if last else len(text), is_matrix)
     if is_matrix and text.find(b'"opencv-matrix"', node.start, node.end) < 0:
-        raise ValueError(f"{name.decode()} is no matrix")
+        raise ValueError(f"{name.decode()} must be a matrix")
     return node
 
 
@@ -105,18 +108,20 @@ def _matrix(text: bytes, node: _Node, syntax: str) -> NDArray[np.float64]:
     rows, columns = (int(text[slice(*_field(text, node, syntax, name, rb"(\d{1,9})"))]) for name in ("rows", "cols"))
     kind = _CHANNELS.fullmatch(text[slice(*_field(text, node, syntax, "dt", rb'"?([0-9a-z]{1,3})"?'))])
     if kind is None:
-        raise ValueError("a matrix of an unknown type")
+        raise ValueError("a matrix has an unknown element type")
     shape = rows, columns * int(kind[1] or 1)
     if shape[0] * shape[1] == 0:
         return np.zeros(shape)
     values = numbers(text, *_data(text, node, syntax), _CLEAN[syntax])
     if len(values) != shape[0] * shape[1]:
-        raise ValueError(f"{len(values)} numbers in a matrix of {shape[0]} × {shape[1]}")
+        raise ValueError(
+            f"a matrix of {shape[0]} × {shape[1]} must have {shape[0] * shape[1]} values, got {len(values)}"
+        )
     return values.reshape(shape)
 
 
 def _field(text: bytes, node: _Node, syntax: str, name: str, pattern: bytes) -> tuple[int, int]:
-    """Where the group in `pattern` stands."""
+    """Return the range of the group in `pattern`, which is the value of a field."""
     label = name.encode("ascii")
     before, after = {
         "yaml": (rb"\n[ \t]+" + label + rb":[ \t]*", b""),
@@ -130,7 +135,7 @@ def _field(text: bytes, node: _Node, syntax: str, name: str, pattern: bytes) -> 
 
 
 def _data(text: bytes, node: _Node, syntax: str) -> tuple[int, int]:
-    """Where a matrix's numbers stand: its first list of data, whose end is looked for only once."""
+    """Return the range of a matrix's numbers, its first list of data, searching for the end only once."""
     start, end = {
         "yaml": (rb"\n[ \t]+data:[ \t]*\[", b"]"),
         "xml": (rb"<data>", b"</data>"),
@@ -140,7 +145,7 @@ def _data(text: bytes, node: _Node, syntax: str) -> tuple[int, int]:
     stop = text.find(end, match.end(), node.end) if match else -1
     if match is None or stop < 0:
         if _BASE64.search(text, node.start, node.end):
-            raise ValueError("a matrix in base64, which is not read: write the file without FILE_STORAGE_WRITE_BASE64")
+            raise ValueError("base64 matrices are not supported: write the file without FILE_STORAGE_WRITE_BASE64")
         raise ValueError("a matrix without data")
     return match.end(), stop
 
@@ -150,7 +155,7 @@ def _without_brackets(part: bytes) -> bytes:
 
 
 def _without_dashes(part: bytes) -> bytes:
-    """Nor the dashes that begin the entries of a YAML list."""
+    """Remove brackets, and the dashes that begin the entries of a YAML list."""
     part = part.translate(_SPACES)
     return re.sub(rb"-(?=\s)", b" ", part) if b"- " in part else part
 

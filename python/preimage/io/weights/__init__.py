@@ -1,4 +1,4 @@
-"""Weights of networks from the files of other programs, and into safetensors. Nothing is unpickled into objects."""
+"""Read network weights from files of several programs, and write them as safetensors. No objects are unpickled."""
 
 from preimage.io.weights.readers import SUFFIXES, WeightFile, open_weights
 from preimage.io.weights.safetensors_file import write_tensors

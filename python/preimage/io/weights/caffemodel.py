@@ -1,4 +1,4 @@
-"""Caffe's ``.caffemodel``: a NetParameter message of layers with blobs (caffe.proto), current (V2) or of 2014 (V1)."""
+"""Read ``.caffemodel`` files of Caffe: a NetParameter message (caffe.proto) with layers of version 2 or 1 (2014)."""
 
 from __future__ import annotations
 
@@ -12,45 +12,45 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preimage.errors import FileFormatError
-from preimage.io.arrays.stored import StoredArray
+from preimage.io.arrays.stored_arrays import StoredArray
 from preimage.io.atomic import StrPath
-from preimage.io.weights.wire import BYTES, FIXED32, FIXED64, VARINT, Field, expect, fields, varint
+from preimage.io.weights.protobuf import BYTES, FIXED32, FIXED64, VARINT, Field, expect, fields, varint
 
 _LAYER, _LAYER_NAME, _LAYER_BLOBS = 100, 1, 7  # NetParameter.layer, LayerParameter.name and .blobs
 _V1_LAYER, _V1_NAME, _V1_BLOBS = 2, 4, 6  # NetParameter.layers, V1LayerParameter.name and .blobs
-_V0_LAYER = 1  # V1LayerParameter.layer: how a file of 2013 nests its layers
+_V0_LAYER = 1  # V1LayerParameter.layer: nested layers of files of 2013
 _LEGACY_SHAPE, _DATA, _SHAPE, _DOUBLES = (1, 2, 3, 4), 5, 7, 8  # BlobProto
 _DIM = 1  # BlobShape
-_KINDS = ("weight", "bias")  # what the first blobs of convolutions and inner products are
+_KINDS = ("weight", "bias")  # first blobs of convolutions and inner products
 _MOST_LAYERS, _MOST_BLOBS, _MOST_AXES = 10_000, 100, 32  # the last as in Caffe
 _LONGEST_NAME = 1024  # bytes
 
 
 class _Range(NamedTuple):
-    """A blob, as bytes of the file."""
+    """Range of a blob in the file, in bytes."""
 
     start: int
     stop: int
 
 
 def read_caffemodel(path: StrPath) -> tuple[list[StoredArray], list[str]]:
-    """The blobs in a ``.caffemodel``, and the names of all layers in the order of the file.
+    """Return the blobs in a ``.caffemodel``, not yet read, and the names of all layers in file order.
 
-    The file is mapped: nothing but names and shapes is read before an array's `load`, which takes the array's size.
+    The file is memory-mapped, and only names and shapes are read.
 
     Returns:
         Arrays named ``<layer>.weight``, ``<layer>.bias`` and, for further blobs, ``<layer>.2``, …; float32 or float64.
-        The leading ones of shapes in the old style of four numbers, such as (1, 1, 4096, 9216), are left out. Groups of
-        a convolution need nothing: its blob holds the channels of one group.
+        Leading ones are removed from legacy shapes of four numbers, such as (1, 1, 4096, 9216). The weights of a
+        convolution with groups have the input channels of one group, as in PyTorch.
 
     Raises:
-        FileFormatError: not such a file, cut short, or with lengths or shapes that cannot be.
+        FileFormatError: The file is of another format, truncated, or has invalid lengths or shapes.
     """
     with open(path, "rb") as file:
         try:
             data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
             return _arrays(path, data)
-        except ValueError as error:  # also of an empty file
+        except ValueError as error:  # also raised by mmap for an empty file
             raise FileFormatError(path, f"cannot be read as a .caffemodel: {error}") from error
 
 
@@ -60,7 +60,7 @@ def _arrays(path: StrPath, data: memoryview) -> tuple[list[StoredArray], list[st
     for name, blobs in _layers(data):
         names.append(name)
         if len(names) > _MOST_LAYERS:
-            raise ValueError(f"more than {_MOST_LAYERS} layers")
+            raise ValueError(f"at most {_MOST_LAYERS} layers are allowed")
         for index, blob in enumerate(blobs):
             full = f"{name}.{_KINDS[index] if index < len(_KINDS) else index}"
             if full in arrays:
@@ -71,9 +71,9 @@ def _arrays(path: StrPath, data: memoryview) -> tuple[list[StoredArray], list[st
                 raise ValueError(f"{full!r}: {error}") from error
             arrays[full] = StoredArray(full, shape, dtype, functools.partial(_load, path, data, blob, shape, dtype))
     if not names:
-        raise ValueError("it holds no layers")
+        raise ValueError("it contains no layers")
     if not arrays:
-        raise ValueError("its layers hold no weights: the definition of a network alone?")
+        raise ValueError("its layers have no weights: the definition of a network only?")
     return list(arrays.values()), names
 
 
@@ -91,22 +91,25 @@ def _layer(data: memoryview, layer: Field, name_field: int, blobs_field: int) ->
         if field.number == name_field:
             expect(field, BYTES)
             if field.stop - field.start > _LONGEST_NAME:
-                raise ValueError(f"a layer's name of {field.stop - field.start} bytes at byte {field.start}")
+                raise ValueError(
+                    f"the layer name at byte {field.start} must have at most {_LONGEST_NAME} bytes, "
+                    f"got {field.stop - field.start}"
+                )
             name = bytes(data[field.start : field.stop]).decode("utf-8")
         elif field.number == blobs_field:
             expect(field, BYTES)
             blobs.append(_Range(field.start, field.stop))
-            if len(blobs) > _MOST_BLOBS:  # an empty one takes two bytes there, and a hundred here
-                raise ValueError(f"more than {_MOST_BLOBS} blobs in the layer at byte {layer.start}")
+            if len(blobs) > _MOST_BLOBS:  # an empty blob takes two bytes in the file and a hundred in memory
+                raise ValueError(f"the layer at byte {layer.start} must have at most {_MOST_BLOBS} blobs")
         elif field.number == _V0_LAYER and name_field == _V1_NAME:
-            raise ValueError("it is of Caffe's first format: convert it with Caffe's upgrade_net_proto_binary")
+            raise ValueError("it has the first format of Caffe: convert it with Caffe's upgrade_net_proto_binary")
     if blobs and not name:
-        raise ValueError(f"the layer at byte {layer.start} has blobs and no name")
+        raise ValueError(f"the layer at byte {layer.start} has blobs but no name")
     return name, blobs
 
 
 def _described(data: memoryview, blob: _Range) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Shape and dtype of a blob; ``ValueError`` unless its values are as many as its shape says."""
+    """Return shape and dtype of a blob, after checking that the number of values matches the shape."""
     legacy: dict[int, int] = {}
     modern: list[int] | None = None
     counts = {_DATA: 0, _DOUBLES: 0}
@@ -145,17 +148,17 @@ def _dimensions(data: memoryview, shape: Field) -> list[int]:
             value, at = varint(data, at, field.stop)
             found.append(value)
         if len(found) > _MOST_AXES:
-            raise ValueError(f"a shape of more than {_MOST_AXES} numbers")
+            raise ValueError(f"a shape must have at most {_MOST_AXES} numbers")
     return found
 
 
 def _values(field: Field) -> int:
-    """How many numbers a field of data holds: one, or all of them packed."""
+    """Return the number of values in a field of data, which is a single value or a packed array."""
     width, single = (4, FIXED32) if field.number == _DATA else (8, FIXED64)
     expect(field, single, BYTES)
     size = field.stop - field.start
     if size % width:
-        raise ValueError(f"{size} bytes of data at byte {field.start}, which is no multiple of {width}")
+        raise ValueError(f"the length of the data at byte {field.start} must be a multiple of {width}, got {size}")
     return size // width
 
 
@@ -166,5 +169,5 @@ def _load(path: StrPath, data: memoryview, blob: _Range, shape: tuple[int, ...],
             if field.number in (_DATA, _DOUBLES):
                 values += data[field.start : field.stop]
         return np.frombuffer(values, dtype).reshape(shape)
-    except ValueError as error:  # it was whole when it was opened
-        raise FileFormatError(path, f"changed while it was read: {error}") from error
+    except ValueError as error:  # the file was valid when it was opened
+        raise FileFormatError(path, f"changed since it was opened: {error}") from error

@@ -1,4 +1,4 @@
-"""Weights from and to ``.safetensors``."""
+"""Read and write weights in ``.safetensors`` files."""
 
 from __future__ import annotations
 
@@ -11,44 +11,44 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from preimage.errors import FileFormatError
-from preimage.io.arrays.stored import StoredArray
+from preimage.io.arrays.stored_arrays import StoredArray
 from preimage.io.atomic import StrPath, atomic_write
 
 _DTYPES = {"F16": "<f2", "BF16": "<f4", "F32": "<f4", "F64": "<f8"}  # NumPy has no bfloat16
 
 
 def read_tensors(path: StrPath) -> tuple[list[StoredArray], dict[str, str]]:
-    """The floating-point tensors in a ``.safetensors`` file, bfloat16 as float32, and its metadata.
+    """Return the floating-point tensors in a ``.safetensors`` file, bfloat16 as float32, and its metadata.
 
     Raises:
-        FileFormatError: it is no such file.
+        FileFormatError: The file is damaged or of another format.
     """
     arrays = []
     try:
         with safetensors.safe_open(path, "pt") as file:
             metadata: dict[str, str] = file.metadata() or {}
-            for name in file.keys():  # noqa: SIM118 - no dictionary
+            for name in file.keys():  # noqa: SIM118 - not a dictionary
                 part = file.get_slice(name)
                 if part.get_dtype() in _DTYPES:
                     load = functools.partial(_load, path, name)
                     arrays.append(StoredArray(name, tuple(part.get_shape()), np.dtype(_DTYPES[part.get_dtype()]), load))
     except safetensors.SafetensorError as error:
-        raise FileFormatError(path, f"no safetensors file: {error}") from error
+        raise FileFormatError(path, f"not a safetensors file: {error}") from error
     return arrays, metadata
 
 
 def _load(path: StrPath, name: str) -> NDArray[Any]:
     try:
-        with safetensors.safe_open(path, "pt") as file:  # torch knows bfloat16
+        with safetensors.safe_open(path, "pt") as file:  # torch supports bfloat16
             tensor = file.get_tensor(name)
             values: NDArray[Any] = (tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor).numpy()
             return values
     except safetensors.SafetensorError as error:
-        raise FileFormatError(path, f"no safetensors file: {error}") from error
+        raise FileFormatError(path, f"not a safetensors file: {error}") from error
 
 
 def write_tensors(path: StrPath, tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> None:
-    """Write a ``.safetensors`` file atomically, with `metadata` in its header, into a folder that exists."""
+    """Write tensors and metadata to a ``.safetensors`` file, atomically. The folder must exist."""
     data = safetensors.numpy.save(dict(tensors), dict(metadata))
     with atomic_write(path) as file:
         file.write(data)

@@ -1,6 +1,5 @@
-"""The up-convolution: the layer, chains of it, and the arithmetic of each of their passes on each device."""
+"""Up-convolutions, chains of them, and the implementations of their forward and backward passes on each device."""
 
-from preimage.ops.upconv.chain import upconv_chain, upconv_chain_distance
-from preimage.ops.upconv.layer import upconv
+from preimage.ops.upconv.chain import upconv, upconv_chain, upconv_chain_distance
 
 __all__ = ["upconv", "upconv_chain", "upconv_chain_distance"]

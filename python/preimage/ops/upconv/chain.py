@@ -1,4 +1,4 @@
-"""Chains of up-convolutions: checked, cast as autocast asks, and run with or without a gradient."""
+"""Compute up-convolutions and chains of them: check arguments, apply autocast, and run with or without autograd."""
 
 from __future__ import annotations
 
@@ -6,8 +6,40 @@ from collections.abc import Sequence
 
 import torch
 
-from preimage.ops.upconv import dispatch, library, plain
-from preimage.ops.upconv.chain_gradient import Chain, ChainDistance, Parameters, Slope, forward, layers_of
+from preimage.ops.upconv import dispatch, passes, torch_passes
+from preimage.ops.upconv.chain_backward import Chain, ChainDistance, Parameters, Slope, forward, layers_of
+
+
+def upconv(
+    x: torch.Tensor,  # [B, Ci, H, W]
+    weight: torch.Tensor,  # [Ci, Co, 5, 5]
+    bias: torch.Tensor | None = None,  # [Co]
+    negative_slope: float | None = 0.2,
+) -> torch.Tensor:  # [B, Co, 2H, 2W]
+    """Compute an up-convolution: zero insertion ×2, 5×5 convolution, bias and leaky ReLU, in one pass.
+
+    Defined by Dosovitskiy & Brox, "Inverting Visual Representations with Convolutional Networks" (CVPR 2016), section
+    3. Equal to ``leaky_relu(conv_transpose2d(x, weight, bias, stride=2, padding=2, output_padding=1), negative_slope)``
+    and to `preimage.reference.upconv` up to rounding.
+
+    Args:
+        x: Feature maps (B, Ci, H, W), floating point, any strides; channels_last maps are not copied.
+        weight: (Ci, Co, 5, 5), as in ``nn.ConvTranspose2d``, with the dtype and device of ``x``; on the CPU it is
+            fastest in channels_last memory format.
+        bias: (Co,) or ``None``.
+        negative_slope: Slope of the leaky ReLU for negative values, above 0; ``None`` for no activation (the last layer
+            of a network).
+
+    Returns:
+        (B, Co, 2H, 2W) in channels_last memory format, with the dtype of ``x`` or of autocast. Sums are float32.
+
+    Raises:
+        ValueError: The shape of ``x``, ``weight`` or ``bias`` is wrong, they are on different devices, or the slope is
+            not positive.
+        TypeError: The dtypes differ or are not floating point.
+        RuntimeError: A second derivative is requested.
+    """
+    return upconv_chain(x, [weight], [bias], [negative_slope])
 
 
 def upconv_chain(
@@ -16,24 +48,24 @@ def upconv_chain(
     biases: Sequence[torch.Tensor | None],  # [C1], [C2], …
     slopes: Sequence[Slope],
 ) -> torch.Tensor:  # [B, CL, 2^L H, 2^L W]
-    """`upconv` layer after layer, with one backward for all of them.
+    """Compute a sequence of `upconv` layers with a single autograd node.
 
     Args:
-        x: maps (B, C0, H, W), floating, any strides.
-        weights: of every layer, in the orientation of ``nn.ConvTranspose2d``, with the maps' dtype and device.
-        biases: of every layer, or ``None``.
-        slopes: of every layer's leaky ReLU below zero, greater than 0; ``None`` for no activation.
+        x: Feature maps (B, C0, H, W), floating point, any strides.
+        weights: Weight of each layer as in ``nn.ConvTranspose2d``, with the dtype and device of ``x``.
+        biases: Bias of each layer, or ``None``.
+        slopes: Slope of each layer's leaky ReLU for negative values, above 0; ``None`` for no activation.
 
     Returns:
-        (B, CL, 2^L · H, 2^L · W), channels_last in memory, of the dtype of ``x`` (under autocast, autocast's).
+        (B, CL, 2^L · H, 2^L · W) in channels_last memory format, with the dtype of ``x`` or of autocast.
 
     Raises:
-        ValueError: shapes, devices or slopes that do not fit.
-        TypeError: dtypes that differ or are not floating.
-        RuntimeError: a second derivative is asked for.
+        ValueError: Shapes, devices or slopes are wrong.
+        TypeError: The dtypes differ or are not floating point.
+        RuntimeError: A second derivative is requested.
     """
     x, parameters, repeated = _prepared(x, weights, biases, slopes)
-    if library.plain_only():
+    if passes.plain_only():
         return _layer_by_layer(x, parameters, slopes)
     if _needs_gradient(x, parameters):
         result: torch.Tensor = Chain.apply(x, tuple(slopes), *parameters)  # type: ignore[no-untyped-call]
@@ -49,45 +81,48 @@ def upconv_chain_distance(
     target: torch.Tensor,  # [B, CL, 2^L H, 2^L W] uint8
     mean: torch.Tensor,  # [CL]
 ) -> torch.Tensor:  # [B]
-    """How far every image is from its target: ‖`upconv_chain` + mean - target / 255‖₂.
+    """Compute the distance of each output image of a chain to its target, ‖`upconv_chain` + mean - target / 255‖₂.
 
-    The gradient of the image is formed inside the backward of the last layer, which has no activation, and never
-    lies in memory. Gradients flow to the maps, weights and biases.
+    The backward pass of the last layer computes the gradient of the image on the fly, without storing it. Gradients
+    are computed for the feature maps, weights and biases.
 
     Args:
-        x, weights, biases, slopes: as for `upconv_chain`; the last slope is ``None``.
-        target: images of the chain's output size, uint8, on the maps' device.
-        mean: added to every pixel, (CL,) floating.
+        x: Feature maps as in `upconv_chain`.
+        weights: Weights as in `upconv_chain`.
+        biases: Biases as in `upconv_chain`.
+        slopes: Slopes as in `upconv_chain`; the last one must be ``None``.
+        target: Target images of the size of the chain's output, uint8, on the device of ``x``.
+        mean: Mean color that is added to every pixel, (CL,), floating point.
 
     Returns:
         (B,) float32.
 
     Raises:
-        ValueError, TypeError, RuntimeError: as `upconv_chain`, and where the target does not fit.
+        ValueError, TypeError, RuntimeError: As in `upconv_chain`, or the target has another shape, dtype or device.
     """
     x, parameters, repeated = _prepared(x, weights, biases, slopes)
     if slopes[-1] is not None:
-        raise ValueError(f"the layer that puts out an image has no activation, got the slope {slopes[-1]}")
+        raise ValueError(f"the last of slopes must be None, got {slopes[-1]}")
     size = (len(x), weights[-1].shape[1], *(side << len(weights) for side in x.shape[2:]))
     if target.shape != size or target.dtype != torch.uint8 or target.device != x.device:
         raise ValueError(
-            f"the targets of this chain are {tuple(size)} uint8 on {x.device}, "
+            f"target must be {tuple(size)} uint8 on {x.device}, "
             f"got {tuple(target.shape)} {target.dtype} on {target.device}"
         )
-    if library.plain_only():
-        return plain.image_distance(_layer_by_layer(x, parameters, slopes), target, mean)
+    if passes.plain_only():
+        return torch_passes.image_distance(_layer_by_layer(x, parameters, slopes), target, mean)
     if _needs_gradient(x, parameters):
         result: torch.Tensor = ChainDistance.apply(x, target, mean, tuple(slopes), *parameters)  # type: ignore[no-untyped-call]
         return result
     y = forward(x, parameters, slopes, repeated)[-1]
-    return dispatch.passes(x).image_distance(y, target, mean)
+    return dispatch.ops_for(x).image_distance(y, target, mean)
 
 
 def _layer_by_layer(x: torch.Tensor, parameters: Parameters, slopes: Sequence[Slope]) -> torch.Tensor:
-    """The same through torch alone and its own gradients: the reference."""
+    """Compute the chain with torch functions and their gradients."""
     for weight, bias, slope in layers_of(parameters, slopes):
         assert weight is not None
-        x = plain.forward(x, weight, bias, slope)
+        x = torch_passes.forward(x, weight, bias, slope)
     return x
 
 
@@ -101,7 +136,7 @@ def _prepared(
     biases: Sequence[torch.Tensor | None],
     slopes: Sequence[Slope],
 ) -> tuple[torch.Tensor, list[torch.Tensor | None], bool]:
-    """Checked, in autocast's dtype where it is on; and whether the same weights will come again, unchanged."""
+    """Check arguments and apply autocast; also return whether the weights are the caller's, and can be cached."""
     _check(x, weights, biases, slopes)
     parameters: list[torch.Tensor | None] = [*weights, *biases]
     if not _autocasts(x):
@@ -122,31 +157,28 @@ def _check(
     slopes: Sequence[Slope],
 ) -> None:
     if x.dim() != 4:
-        raise ValueError(f"upconv takes maps (B, C, H, W), got shape {tuple(x.shape)}")
+        raise ValueError(f"x must have shape (B, C, H, W), got {tuple(x.shape)}")
     if not weights or not len(weights) == len(biases) == len(slopes):
         raise ValueError(
-            f"a chain has as many weights as biases and slopes, at least one: "
-            f"got {len(weights)}, {len(biases)} and {len(slopes)}"
+            f"weights, biases and slopes must be of equal length, at least 1, got {len(weights)}, {len(biases)} and "
+            f"{len(slopes)}"
         )
     autocast = _autocasts(x)
     channels = x.shape[1]
     for weight, bias, slope in zip(weights, biases, slopes, strict=True):
         if weight.dim() != 4 or weight.shape[2:] != (5, 5) or weight.shape[0] != channels:
             raise ValueError(
-                f"upconv of {channels} channels takes a weight ({channels}, Co, 5, 5), got {tuple(weight.shape)}"
+                f"weight must have shape ({channels}, Co, 5, 5) for {channels} channels, got {tuple(weight.shape)}"
             )
         channels = weight.shape[1]
         if bias is not None and bias.shape != (channels,):
-            raise ValueError(f"a layer of {channels} outputs takes a bias ({channels},), got {tuple(bias.shape)}")
+            raise ValueError(f"bias must have shape ({channels},), got {tuple(bias.shape)}")
         if slope is not None and not slope > 0:
-            raise ValueError(f"negative_slope is greater than 0, or None for no activation; got {slope}")
+            raise ValueError(f"negative_slope must be above 0, or None for no activation, got {slope}")
         for name, tensor in (("weight", weight), ("bias", bias)):
             if tensor is None:
                 continue
             if tensor.device != x.device:
-                raise ValueError(f"maps on {x.device} take a {name} there, got one on {tensor.device}")
+                raise ValueError(f"{name} must be on {x.device}, the device of x, got {tensor.device}")
             if not x.is_floating_point() or (tensor.dtype != x.dtype and not autocast):
-                raise TypeError(
-                    f"upconv takes floating maps, weights and biases of one dtype, got {x.dtype} and "
-                    f"a {name} of {tensor.dtype}"
-                )
+                raise TypeError(f"x and {name} must have one floating-point dtype, got {x.dtype} and {tensor.dtype}")

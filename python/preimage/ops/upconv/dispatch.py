@@ -1,4 +1,4 @@
-"""Choose between the registered ops and the functions behind them."""
+"""Choose between the torch ops of the passes and their plain functions."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from typing import Any
 
 import torch
 
-from preimage.ops.upconv import library
+from preimage.ops.upconv import passes
 
 
-def passes(maps: torch.Tensor) -> Any:
-    """Return what has the passes as attributes, for maps like these: the registered ops, or the functions behind them.
+def ops_for(maps: torch.Tensor) -> Any:
+    """Return a namespace with the passes: ``torch.ops.preimage`` on CUDA or when compiling, otherwise `passes`.
 
-    On a CPU the way through the dispatcher would take longer than a small layer does, and registering the ops longer
-    than importing torch.
+    On the CPU torch's dispatcher would take longer than a small layer, and registering the ops longer than importing
+    torch.
     """
     if not (maps.is_cuda or torch.compiler.is_compiling()):
-        return library
-    from preimage.ops.upconv import registered  # noqa: F401 - loads dynamo and inductor
+        return passes
+    from preimage.ops.upconv import torch_ops  # noqa: F401 - loads dynamo and inductor
 
     return torch.ops.preimage

@@ -1,9 +1,9 @@
-"""The up-convolution's passes as Triton kernels: parameters as in `plain`, and the configuration to run.
+"""Compute the passes of the up-convolution with Triton kernels. Importing this package requires Triton.
 
-Needs triton. Maps are float32, bfloat16 or float16 on a CUDA device (on the CPU in Triton's interpreter), in any memory
-format; results are channels_last. Sums are formed in float32, in an order fixed by the configuration: two runs give the
-same bits. ``ValueError`` for maps of more than 2^31 - 1 elements and shapes that do not fit together, ``TypeError`` for
-dtypes that do not.
+Parameters are those in `torch_passes`, followed by the configuration. Maps are float32, bfloat16 or float16 on a CUDA
+device (on the CPU in Triton's interpreter), in any memory format; results are channels_last. Sums are float32, in an
+order fixed by the configuration, so results are reproducible. All functions raise ``ValueError`` for maps of more than
+2^31 - 1 elements and shapes that do not match, and ``TypeError`` for dtypes that do not match.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import torch
 
-from preimage.ops.upconv.configs import Config
+from preimage.ops.upconv.kernel_configs import Config
 from preimage.ops.upconv.kernels import _launch
 from preimage.ops.upconv.kernels._launch import poisoned
 from preimage.ops.upconv.kernels.dgrad import dgrad_taps
@@ -60,7 +60,7 @@ def forward(
     negative_slope: float | None,
     config: Config,
 ) -> torch.Tensor:  # [B, Co, 2H, 2W]
-    """`plain.forward` by one of "phase", "all_phases", "row_pair", "subpixel" (at most 4 output channels)."""
+    """Compute `torch_passes.forward` by "phase", "all_phases", "row_pair" or "subpixel" (at most 4 output channels)."""
     _launch.check_weight(weight, x.shape[1], x.dtype)
     x = _launch.channels_last("x", x, tuple(x.shape))
     bias = None if bias is None else _launch.vector("the bias", bias, weight.shape[1])
@@ -74,7 +74,7 @@ def dgrad(
     negative_slope: float | None,
     config: Config,
 ) -> tuple[torch.Tensor, torch.Tensor]:  # [B, Ci, H, W], [Ci]
-    """`plain.dgrad` by "dgrad" or "dgrad_window"; the second result is empty without `below`."""
+    """Compute `torch_passes.dgrad` by "dgrad" or "dgrad_window"; the second result is empty without `below`."""
     _launch.check_weight(weight, weight.shape[0], dz.dtype)
     batch, _, height, width = dz.shape
     dz = _launch.channels_last("dz", dz, (batch, weight.shape[1], height // 2 * 2, width // 2 * 2))
@@ -88,7 +88,7 @@ def wgrad(
     dz: torch.Tensor,  # [B, Co, 2H, 2W]
     config: Config,
 ) -> torch.Tensor:  # [Ci, Co, 5, 5]
-    """`plain.wgrad` by "wgrad" or "wgrad_window"; its memory is (5, 5, Ci, Co)."""
+    """Compute `torch_passes.wgrad` by "wgrad" or "wgrad_window"; in memory the result is (5, 5, Ci, Co)."""
     return _WGRAD[config.kernel](*_pair(x, dz), config)
 
 
@@ -99,7 +99,7 @@ def image_backward(
     negative_slope: float | None,
     config: Config,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # [B, Ci, H, W], [Ci], [Ci, Co, 5, 5]
-    """`plain.image_backward` by "image_backward"."""
+    """Compute `torch_passes.image_backward` by "image_backward"."""
     _launch.check_weight(weight, x.shape[1], x.dtype)
     return _of_gradient(*_pair(x, dz, weight), weight, negative_slope, config)
 
@@ -114,12 +114,12 @@ def distance_backward(
     negative_slope: float | None,
     config: Config,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:  # [B, Ci, H, W], [Ci], [Ci, Co, 5, 5], [Co]
-    """`plain.distance_backward` by "image_backward": the gradient of the image is formed inside and never stored."""
+    """Compute `torch_passes.distance_backward` by "image_backward", without storing the gradient of the image."""
     _launch.check_weight(weight, x.shape[1], x.dtype)
     x, y = _pair(x, y, weight)
     target = _launch.channels_last("the target", target, tuple(y.shape))
     if target.dtype != torch.uint8:
-        raise TypeError(f"the target must be uint8, got {target.dtype}")
+        raise TypeError(f"target must be uint8, got {target.dtype}")
     mean, scale = _launch.vector("the mean", mean, y.shape[1]), _launch.vector("the scale", scale, y.shape[0])
     return _of_distance(x, y, target, mean, scale, weight, negative_slope, config)
 
@@ -128,7 +128,7 @@ def _pair(x: torch.Tensor, dz: torch.Tensor, weight: torch.Tensor | None = None)
     batch, _, height, width = x.shape
     out_channels = dz.shape[1] if weight is None else weight.shape[1]
     if x.dtype != dz.dtype:
-        raise TypeError(f"the maps must be of one dtype, got {x.dtype} and {dz.dtype}")
+        raise TypeError(f"maps must have one dtype, got {x.dtype} and {dz.dtype}")
     return (
         _launch.channels_last("x", x, tuple(x.shape)),
         _launch.channels_last("the layer's output", dz, (batch, out_channels, 2 * height, 2 * width)),

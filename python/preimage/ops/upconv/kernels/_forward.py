@@ -1,4 +1,4 @@
-"""The launch that the forward kernels share: they take the same parameters."""
+"""Launch the forward kernels, which have the same parameters."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import torch
 import triton
 
-from preimage.ops.upconv.configs import Config
+from preimage.ops.upconv.kernel_configs import Config
 from preimage.ops.upconv.kernels import _launch
 
 
@@ -23,9 +23,9 @@ def launch_forward(
     columns: int,
     phases: tuple[int, ...] = (),
 ) -> torch.Tensor:  # [B, Co, 2H, 2W]
-    """A program for every tile of pixels × `columns`, times `phases` where those have programs of their own.
+    """Launch one program for every tile of pixels × `columns`, times `phases` for kernels of one phase per program.
 
-    `matrix` is the weight as the kernel reads it, with the strides of the index that is summed over and of a column.
+    `matrix` is the weight in the order that the kernel reads, with the strides of the summed index and of columns.
     """
     _, in_channels, height, width = x.shape
     block_m, block_n, block_k = config.block

@@ -1,4 +1,4 @@
-"""Partial sums, added in an order that depends on nothing but their number."""
+"""Add partial sums in an order that depends only on their number."""
 # ruff: noqa: N803
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, misc, untyped-decorator"
 
@@ -13,7 +13,7 @@ from preimage.ops.upconv.kernels import _launch
 
 @triton.jit
 def sum_parts_kernel(parts, result, count, size, BP: tl.constexpr, BE: tl.constexpr):
-    """result[e] = sum of parts[p, e], p < count, in float32."""
+    """Compute result[e] = Σ parts[p, e] over p < count, in float32."""
     element = tl.program_id(0) * BE + tl.arange(0, BE)
     part = tl.arange(0, BP)
     total = tl.zeros((BP, BE), dtype=tl.float32)
@@ -24,10 +24,10 @@ def sum_parts_kernel(parts, result, count, size, BP: tl.constexpr, BE: tl.conste
 
 
 def sum_parts(parts: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:  # [P, ...] float32 to [...]
-    """The sum over the leading axis, rounded to `dtype` once."""
+    """Sum over the leading axis in float32 and round to `dtype`."""
     result = _launch.allocate(tuple(parts.shape[1:]), dtype, parts.device)
     size = result.numel()
-    # Many parts are usually those of few elements: a tile of both keeps enough loads in flight.
+    # Sums of many parts usually have few elements: tiles of both axes keep enough loads in flight.
     many = parts.shape[0] > 16
     block_parts, block_elements = (32, 64) if many else (8, 256)
     _launch.launch(

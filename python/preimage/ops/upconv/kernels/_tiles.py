@@ -1,7 +1,7 @@
-"""Pieces of kernels: where a pixel lies, tiles of maps and weights, what happens to a finished tile.
+"""Load tiles of maps and weights, and apply bias, activation and mask; functions shared by the kernels.
 
-Everywhere m counts the low-resolution pixels of all images, so that small maps fill a tile together: row = m // W
-counts the rows of all images, i = row % H, j = m % W. Masks of channels are there only where a block does not divide
+m is the index of a pixel at the input resolution in all images, so that a tile can contain several small maps; row =
+m // W is the index of a row in all images, i = row % H, j = m % W. Channels are masked only if a block does not divide
 them.
 """
 # ruff: noqa: N803
@@ -15,7 +15,7 @@ import triton.language as tl
 
 @triton.jit
 def input_tile(x, m, i, j, valid, dy, dx, channel, height, width, CI: tl.constexpr, BK: tl.constexpr):
-    """[BM, BK]: the channels from `channel` on of the pixels shifted by (dy, dx); zero outside their image."""
+    """Load [BM, BK], channels from `channel` on of the pixels shifted by (dy, dx); zero outside their image."""
     inside = valid & (i + dy >= 0) & (i + dy < height) & (j + dx >= 0) & (j + dx < width)
     k = tl.arange(0, BK)
     pointers = x + (m[:, None] * CI + k[None, :]) + ((dy * width + dx) * CI + channel)
@@ -32,7 +32,7 @@ def weight_tile(
     CI: tl.constexpr, CO: tl.constexpr, K_STRIDE: tl.constexpr, N_STRIDE: tl.constexpr,
     BK: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip
-    """[BK, BN]: of the tap 5 ky + kx, the input channels from `channel` on and the output channels `columns`."""
+    """Load [BK, BN], the weights of the tap 5 ky + kx for input channels from `channel` on and channels `columns`."""
     k = tl.arange(0, BK)
     pointers = weight + (k[:, None] * K_STRIDE + columns[None, :] * N_STRIDE) + (tap * (CI * CO) + channel * K_STRIDE)
     if CI % BK == 0:
@@ -44,7 +44,7 @@ def weight_tile(
 
 @triton.jit
 def activated(total, bias, channels, valid, HAS_BIAS: tl.constexpr, SLOPE: tl.constexpr):
-    """Bias and leaky ReLU on the float32 sums; `channels` of the columns, `valid` where they exist."""
+    """Apply bias and leaky ReLU to the float32 sums of columns with `channels`, where `valid`."""
     if HAS_BIAS:
         total += tl.load(bias + channels, mask=valid, other=0.0).to(tl.float32)[None, :]
     if SLOPE != 1.0:
@@ -54,6 +54,6 @@ def activated(total, bias, channels, valid, HAS_BIAS: tl.constexpr, SLOPE: tl.co
 
 @triton.jit
 def masked_by(gradient, below, offsets, mask, SLOPE: tl.constexpr):
-    """The gradient before the leaky ReLU whose output `below` is; at exactly zero the slope applies, as in torch."""
+    """Return the gradient before the leaky ReLU with the output `below`; zero takes the slope, as in torch."""
     value = tl.load(below + offsets, mask=mask, other=0.0)
     return tl.where(value.to(tl.float32) > 0, gradient, gradient * SLOPE)

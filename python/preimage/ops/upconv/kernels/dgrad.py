@@ -1,4 +1,4 @@
-"""The gradient of the input, with the mask of the layer below and that layer's bias gradient in its epilogue.
+"""Compute the input gradient, with the mask and the bias gradient of the layer below fused.
 
 block = (pixels, input channels, output channels) of one tile.
 """
@@ -14,7 +14,7 @@ import torch
 import triton
 import triton.language as tl
 
-from preimage.ops.upconv.configs import Config
+from preimage.ops.upconv.kernel_configs import Config
 from preimage.ops.upconv.kernels import _launch
 from preimage.ops.upconv.kernels._tiles import masked_by
 
@@ -26,9 +26,9 @@ def dgrad_kernel(
     MASK: tl.constexpr, SUMS: tl.constexpr, SLOPE: tl.constexpr, PRECISION: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
-    """Program (tile): dx[i, j] = sum of dz[2i + ky - 2, 2j + kx - 2] · w[ky, kx] over 25 taps and Co channels.
+    """Program (tile): dx[i, j] = Σ dz[2i + ky - 2, 2j + kx - 2] · w[ky, kx] over 25 taps and Co channels.
 
-    Its column sums, after the mask, go to bias_parts (tiles of pixels, Ci), where SUMS asks for them.
+    With SUMS the column sums, after the mask, are stored in bias_parts (tiles of pixels, Ci).
     """
     COLUMN_BLOCKS: tl.constexpr = (CI + BN - 1) // BN
     CHANNEL_BLOCKS: tl.constexpr = (CO + BK - 1) // BK
@@ -40,7 +40,7 @@ def dgrad_kernel(
     j = m % width
     row = m // width
     i = row % height
-    corner = (row * (4 * width) + 2 * j)[:, None] * CO + k[None, :]  # of the 2 × 2 block in dz
+    corner = (row * (4 * width) + 2 * j)[:, None] * CO + k[None, :]  # upper left pixel of the 2 × 2 block in dz
     of_weight = columns[None, :] * CO + k[:, None]
     total = tl.zeros((BM, BN), dtype=tl.float32)
     for step in range(0, 25 * CHANNEL_BLOCKS):
@@ -64,7 +64,7 @@ def dgrad_kernel(
     if MASK:
         total = masked_by(total, below, offsets, mask, SLOPE)
     tl.store(dx + offsets, total.to(dx.dtype.element_ty), mask=mask)
-    if SUMS:  # rows past the last pixel were loaded as zeros: they add nothing
+    if SUMS:  # rows beyond the last pixel are zero
         tl.store(bias_parts + tile_m * CI + columns, tl.sum(total, axis=0), mask=columns < CI)
 
 
@@ -76,7 +76,7 @@ def launch_dgrad(
     negative_slope: float | None,
     config: Config,
 ) -> tuple[torch.Tensor, torch.Tensor]:  # [B, Ci, H, W], [Ci]
-    """Either of the two kernels: they take the same parameters."""
+    """Launch either of the two kernels, which have the same parameters."""
     in_channels, out_channels = weight.shape[:2]
     height, width = dz.shape[2] // 2, dz.shape[3] // 2
     block_m, block_n, block_k = config.block

@@ -1,4 +1,4 @@
-"""The gradient of the input for few output channels: five neighboring pixels of a row are one run of 5 Co values.
+"""Compute the input gradient for few output channels: five neighboring pixels of a row are one run of 5 Co values.
 
 block = (pixels, input channels, values of the run) of one tile. Co need not divide the last.
 """
@@ -23,12 +23,12 @@ def dgrad_window_kernel(
     MASK: tl.constexpr, SUMS: tl.constexpr, SLOPE: tl.constexpr, PRECISION: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
-    """Program (tile): for each of 5 rows, the run from pixel 2j - 2 to 2j + 2 meets the taps kx = 0 to 4.
+    """Program (tile): for each of 5 rows, the run from pixel 2j - 2 to 2j + 2 is multiplied by the taps kx = 0 to 4.
 
-    The mask of dz is in values along a row, not in pixels, so that pairs of values stay whole and are loaded together.
-    Values past the run's end are the next pixel's, and their weights zero.
+    The mask of dz is by values along a row, not by pixels, so that pairs of values are loaded together. Values beyond
+    the end of the run belong to the next pixel, and their weights are zero.
 
-    The column sums, after the mask, go to bias_parts (tiles of pixels, Ci), where SUMS asks for them.
+    With SUMS the column sums, after the mask, are stored in bias_parts (tiles of pixels, Ci).
     """
     COLUMN_BLOCKS: tl.constexpr = (CI + BN - 1) // BN
     RUN: tl.constexpr = 5 * CO
@@ -41,7 +41,7 @@ def dgrad_window_kernel(
     j = m % width
     row = m // width
     i = row % height
-    first = ((2 * j - 2) * CO)[:, None] + k[None, :]  # where in its row of dz the run starts
+    first = ((2 * j - 2) * CO)[:, None] + k[None, :]  # start of the run in its row of dz
     in_row = row * (4 * width * CO)
     total = tl.zeros((BM, BN), dtype=tl.float32)
     for step in range(0, 5 * PIECES):
@@ -61,7 +61,7 @@ def dgrad_window_kernel(
     if MASK:
         total = masked_by(total, below, offsets, mask, SLOPE)
     tl.store(dx + offsets, total.to(dx.dtype.element_ty), mask=mask)
-    if SUMS:  # rows past the last pixel were loaded as zeros: they add nothing
+    if SUMS:  # rows beyond the last pixel are zero
         tl.store(bias_parts + tile_m * CI + columns, tl.sum(total, axis=0), mask=columns < CI)
 
 

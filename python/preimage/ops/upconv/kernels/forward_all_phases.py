@@ -1,4 +1,4 @@
-"""Forward, all four phases of the output per program: 9 shifted tiles of the input serve 25 taps.
+"""Compute the forward pass with all four phases of the output per program: 9 shifted input tiles for 25 taps.
 
 block = (pixels, output channels, input channels) of one tile; four accumulators of pixels × output channels.
 """
@@ -11,7 +11,7 @@ import torch
 import triton
 import triton.language as tl
 
-from preimage.ops.upconv.configs import Config
+from preimage.ops.upconv.kernel_configs import Config
 from preimage.ops.upconv.kernels import _launch
 from preimage.ops.upconv.kernels._forward import launch_forward
 from preimage.ops.upconv.kernels._tiles import activated, input_tile, weight_tile
@@ -24,11 +24,10 @@ def all_phases_kernel(
     HAS_BIAS: tl.constexpr, SLOPE: tl.constexpr, PRECISION: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
-    """Program (tile): the 2 × 2 blocks of BM pixels in BN channels.
+    """Program (tile): the 2 × 2 output blocks of BM pixels in BN channels.
 
-    A shift (sy, sx) of the input meets phase (a, b) in the tap (4 - 2 sy + a, 4 - 2 sx + b), where that exists. The
-    shifts are grouped by the phases that they meet, each group is one flat loop: a loop of a single trip is not
-    pipelined.
+    The input shifted by (sy, sx) contributes to phase (a, b) by the tap (4 - 2 sy + a, 4 - 2 sx + b), if it exists.
+    Shifts that contribute to the same phases are one flat loop, because loops of one iteration are not pipelined.
     """
     COLUMN_BLOCKS: tl.constexpr = (CO + BN - 1) // BN
     CHANNEL_BLOCKS: tl.constexpr = (CI + BK - 1) // BK

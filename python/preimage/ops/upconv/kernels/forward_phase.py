@@ -1,4 +1,4 @@
-"""Forward, one phase of the output per program: for many output channels.
+"""Compute the forward pass with one phase of the output per program, for many output channels.
 
 block = (pixels, output channels, input channels) of one tile.
 """
@@ -11,7 +11,7 @@ import torch
 import triton
 import triton.language as tl
 
-from preimage.ops.upconv.configs import Config
+from preimage.ops.upconv.kernel_configs import Config
 from preimage.ops.upconv.kernels import _launch
 from preimage.ops.upconv.kernels._forward import launch_forward
 from preimage.ops.upconv.kernels._tiles import activated, input_tile, weight_tile
@@ -28,7 +28,7 @@ def phase_kernel(
     COLUMN_BLOCKS: tl.constexpr = (CO + BN - 1) // BN
     CHANNEL_BLOCKS: tl.constexpr = (CI + BK - 1) // BK
     tile = tl.program_id(0)
-    phase = tl.program_id(1)  # the slowest index: programs of 9 taps start first, those of 4 fill the end
+    phase = tl.program_id(1)  # slowest index: programs of 9 taps start first, those of 4 taps fill the end
     a = phase // 2
     b = phase % 2
     m = (tile // COLUMN_BLOCKS) * BM + tl.arange(0, BM)
@@ -38,7 +38,7 @@ def phase_kernel(
     row = m // width
     i = row % height
     total = tl.zeros((BM, BN), dtype=tl.float32)
-    # One flat loop over taps and channels, so that the pipeline never drains.
+    # One flat loop over taps and channels, so that the pipeline does not drain.
     for step in range(0, (3 - a) * (3 - b) * CHANNEL_BLOCKS):
         tap = step // CHANNEL_BLOCKS
         channel = (step - tap * CHANNEL_BLOCKS) * BK

@@ -1,7 +1,7 @@
-"""Forward, both phases of a row side by side as columns, both rows per program: for few output channels.
+"""Compute the forward pass with both phases of a row as columns, and both rows per program, for few output channels.
 
-block = (pixels, columns out of 2 Co, input channels) of one tile; two accumulators of pixels × columns. 30 slots hold
-the 25 taps, but a tile has twice the columns, and rows of the output are contiguous.
+block = (pixels, columns out of 2 Co, input channels) of one tile; two accumulators of pixels × columns. The 25 taps
+take 30 products, but a tile has twice the columns, and rows of the output are contiguous.
 """
 # ruff: noqa: N803, N806
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, misc, untyped-decorator"
@@ -12,7 +12,7 @@ import torch
 import triton
 import triton.language as tl
 
-from preimage.ops.upconv.configs import Config
+from preimage.ops.upconv.kernel_configs import Config
 from preimage.ops.upconv.kernels import _launch
 from preimage.ops.upconv.kernels._forward import launch_forward
 from preimage.ops.upconv.kernels._tiles import activated, input_tile
@@ -23,7 +23,7 @@ def pair_tile(
     weight, ky, sx, channel, columns,
     CI: tl.constexpr, CO: tl.constexpr, K_STRIDE: tl.constexpr, N_STRIDE: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
-    """Load weights [BK, BN]: column (b, co) holds those at (ky, 4 - 2 sx + b), or zeros outside the kernel."""
+    """Load weights [BK, BN]: column (b, co) is the tap (ky, 4 - 2 sx + b), or zero outside the kernel."""
     k = tl.arange(0, BK)
     b = columns // CO
     of_column = (columns - b * CO) * N_STRIDE + b * (CI * CO)
@@ -45,7 +45,7 @@ def row_pair_kernel(
     HAS_BIAS: tl.constexpr, SLOPE: tl.constexpr, PRECISION: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
-    """Program (tile): the 2 × 2 blocks of BM pixels; a column is (b, channel)."""
+    """Program (tile): the 2 × 2 output blocks of BM pixels; a column is (b, channel)."""
     COLUMN_BLOCKS: tl.constexpr = (2 * CO + BN - 1) // BN
     CHANNEL_BLOCKS: tl.constexpr = (CI + BK - 1) // BK
     tile = tl.program_id(0)
@@ -57,7 +57,7 @@ def row_pair_kernel(
     i = row % height
     upper = tl.zeros((BM, BN), dtype=tl.float32)
     lower = tl.zeros((BM, BN), dtype=tl.float32)
-    for step in range(0, 6 * CHANNEL_BLOCKS):  # the pixel's own row and the next serve both rows of the output
+    for step in range(0, 6 * CHANNEL_BLOCKS):  # the pixel's row and the next contribute to both output rows
         shift = step // CHANNEL_BLOCKS
         channel = (step - shift * CHANNEL_BLOCKS) * BK
         sy = 1 + shift // 3
@@ -67,7 +67,7 @@ def row_pair_kernel(
         below = pair_tile(weight, 5 - 2 * sy, sx, channel, columns, CI, CO, K_STRIDE, N_STRIDE, BK)
         upper = tl.dot(part, above, upper, input_precision=PRECISION)
         lower = tl.dot(part, below, lower, input_precision=PRECISION)
-    for step in range(0, 3 * CHANNEL_BLOCKS):  # the row before serves the upper one
+    for step in range(0, 3 * CHANNEL_BLOCKS):  # the row before contributes to the upper one
         sx = step // CHANNEL_BLOCKS
         channel = (step - sx * CHANNEL_BLOCKS) * BK
         part = input_tile(x, m, i, j, valid, -1, sx - 1, channel, height, width, CI, BK)

@@ -1,8 +1,8 @@
-"""Forward for images: all four phases of at most 4 channels as the 16 columns of one 3 × 3 convolution.
+"""Compute the forward pass of images: all four phases of at most 4 channels as 16 columns of one 3 × 3 convolution.
 
-block = (pixels, 16, input channels) of one tile. The image is stored densely, three channels to a pixel, as its readers
-expect it: padded to four it would be a third more to write and read. A row's columns, of neighboring pixels, are
-contiguous in memory; each row is stored by itself, so that a warp writes one run of them.
+block = (pixels, 16, input channels) of one tile. The image is stored with three channels per pixel; padding to four
+would add a third to the memory traffic. The columns of a row, of neighboring pixels, are contiguous in memory; rows are
+stored one by one, so that a warp writes contiguous memory.
 """
 # ruff: noqa: N803, N806
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, misc, untyped-decorator"
@@ -13,7 +13,7 @@ import torch
 import triton
 import triton.language as tl
 
-from preimage.ops.upconv.configs import Config
+from preimage.ops.upconv.kernel_configs import Config
 from preimage.ops.upconv.kernels import _launch
 from preimage.ops.upconv.kernels._forward import launch_forward
 from preimage.ops.upconv.kernels._tiles import activated, input_tile
@@ -28,7 +28,7 @@ def subpixel_kernel(
     HAS_BIAS: tl.constexpr, SLOPE: tl.constexpr, PRECISION: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
-    """Program (tile): the 2 × 2 blocks of BM pixels; weight is (9 Ci, 16) by its strides."""
+    """Program (tile): the 2 × 2 output blocks of BM pixels; the weight is (9 Ci, 16) by its strides."""
     CHANNEL_BLOCKS: tl.constexpr = (CI + BK - 1) // BK
     m = tl.program_id(0) * BM + tl.arange(0, BM)
     columns = tl.arange(0, BN)
@@ -61,7 +61,7 @@ def subpixel_weight_kernel(
     weight, matrix, CI: tl.constexpr, CO: tl.constexpr, K_STRIDE: tl.constexpr, N_STRIDE: tl.constexpr,
     COLUMNS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """matrix[(shift, channel), (a, b, co)] = weight[4 - 2 sy + a, 4 - 2 sx + b, channel, co], 0 where there is none."""
+    """Write matrix[(shift, channel), (a, b, co)] = weight[4 - 2 sy + a, 4 - 2 sx + b, channel, co], or 0."""
     element = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     column = element % COLUMNS
     k = element // COLUMNS
@@ -76,9 +76,9 @@ def subpixel_weight_kernel(
 
 
 def subpixel_weight(weight: torch.Tensor) -> tuple[torch.Tensor, int, int]:
-    """The weight as the matrix (9 Ci, 16) that the kernel multiplies with, and its two strides."""
+    """Return the weight as a matrix (9 Ci, 16), and its strides."""
     in_channels, out_channels = weight.shape[:2]
-    # tf32 takes the index that is summed over innermost.
+    # TF32 needs the summed index innermost.
     k_stride, n_stride = (1, 9 * in_channels) if weight.dtype == torch.float32 else (COLUMNS, 1)
     size = 9 * in_channels * COLUMNS
     matrix = _launch.allocate((size,), weight.dtype, weight.device)
@@ -101,9 +101,9 @@ def forward_subpixel(
 ) -> torch.Tensor:  # [B, Co, 2H, 2W]
     out_channels = weight.shape[1]
     if 2 * out_channels > COLUMNS // 2:
-        raise ValueError(f"the sub-pixel kernel is for at most 4 output channels, got {out_channels}")
+        raise ValueError(f"the subpixel kernel needs at most 4 output channels, got {out_channels}")
     if config.block[1] != COLUMNS:
-        raise ValueError(f"the sub-pixel kernel's blocks have {COLUMNS} columns, got {config.block[1]}")
+        raise ValueError(f"blocks of the subpixel kernel must have {COLUMNS} columns, got {config.block[1]}")
     matrix = subpixel_weight(weight)
     return launch_forward(
         subpixel_kernel, x, matrix, bias, negative_slope, config, out_channels=out_channels, columns=COLUMNS

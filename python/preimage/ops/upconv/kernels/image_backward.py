@@ -1,11 +1,11 @@
-"""The whole backward pass of an image's layer in one kernel: input, mask and bias of the layer below, weight.
+"""Compute the backward pass of a layer that outputs an image in one kernel: gradients of input, weight and biases.
 
-The 5 × 5 window of dz at a pixel, at most 100 values, is gathered once and used twice: times the weight it is the
-gradient of the input, times the input that of the weight. With the loss fused in, dz is formed from the image and its
-target while it is gathered, and the layer's own bias gradient comes out as well.
+The 5 × 5 window of dz at a pixel, at most 100 values, is loaded once and used twice: multiplied by the weight it gives
+the input gradient, multiplied by the input the weight gradient. With the loss fused, dz is computed from the image and
+its target when it is loaded, and the layer's bias gradient is computed as well.
 
-block = (pixels, input channels, values of a row of the window: a power of two of at least 5 Co) of one tile;
-`split` programs, each of which walks over many tiles and keeps its sums.
+block = (pixels, input channels, values of a row of the window: a power of two of at least 5 Co) of one tile; `split`
+programs, each of which sums over many tiles.
 """
 # ruff: noqa: N803
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, misc, untyped-decorator"
@@ -16,7 +16,7 @@ import torch
 import triton
 import triton.language as tl
 
-from preimage.ops.upconv.configs import Config
+from preimage.ops.upconv.kernel_configs import Config
 from preimage.ops.upconv.kernels import _launch
 from preimage.ops.upconv.kernels._sums import sum_parts
 
@@ -26,10 +26,10 @@ def window_tile(
     dz, target, mean, scale, row, i, j, valid, ky, e,
     H: tl.constexpr, W: tl.constexpr, CO: tl.constexpr, LOSS: tl.constexpr,
 ):  # fmt: skip
-    """[BM, N]: value e of the row ky of every pixel's window, zero outside the image.
+    """Load [BM, N], value e of row ky of every pixel's window; zero outside the image.
 
-    The mask is in values along a row, not in pixels, so that pairs of values stay whole and are loaded together. Values
-    past the run's end (e >= 5 Co) are therefore the next pixel's; their weights are zero and their sums are not stored.
+    The mask is by values along a row, not by pixels, so that pairs of values are loaded together. Values beyond the end
+    of the run (e >= 5 Co) belong to the next pixel; their weights are zero, and their sums are not stored.
     """
     within = ((2 * j - 2) * CO)[:, None] + e[None, :]
     yy = 2 * i[:, None] + (ky - 2)[None, :]
@@ -47,7 +47,7 @@ def window_tile(
 
 @triton.jit
 def window_weight(weight, ky, e, ci, CI: tl.constexpr, CO: tl.constexpr):
-    """[N, BN]: value e of a window's row is the tap kx = e // Co and the channel e % Co."""
+    """Load [N, BN], where value e of a window's row is the tap kx = e // Co and the channel e % Co."""
     pointers = weight + ((ky * 5 + e // CO) * (CI * CO) + e % CO)[:, None] + (ci * CO)[None, :]
     return tl.load(pointers, mask=(e < 5 * CO)[:, None] & (ci < CI)[None, :], other=0.0)
 
@@ -65,9 +65,9 @@ def image_backward_kernel(
     LOSS: tl.constexpr, SLOPE: tl.constexpr, PRECISION: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, RUN: tl.constexpr,
 ):  # fmt: skip
-    """Program (first tile, block of input channels). With LOSS, `dz` is the image itself.
+    """Program (first tile, block of input channels). With LOSS, `dz` is the image.
 
-    The window's rows 0 to 3 are one operand, row 4 another: 5 · RUN columns where the next power of two were 8 · RUN.
+    Rows 0 to 3 of the window are one operand and row 4 another: 5 · RUN columns instead of the power of two 8 · RUN.
     """
     program = tl.program_id(0)
     programs = tl.num_programs(0)
@@ -108,7 +108,7 @@ def image_backward_kernel(
     store_weight(of_program, dw_four, ky, e, ci, CI, CO)
     store_weight(of_program, dw_last, ky_last, e_last, ci, CI, CO)
     if LOSS:
-        # Every value of dz stands once among rows 2i and 2i + 1 (ky = 2, 3), pixels 2j and 2j + 1 (2 and 3 of a run).
+        # Every value of dz occurs once in rows 2i and 2i + 1 (ky = 2, 3), pixels 2j and 2j + 1 (2 and 3 of a run).
         pixel = e // CO
         once = (ky >= 2) & (ky <= 3) & (pixel >= 2) & (pixel <= 3)
         if tl.program_id(1) == 0:
@@ -130,7 +130,7 @@ def _run(
     height, width = x.shape[2:]
     block_m, block_n, run = config.block
     if run < 5 * out_channels:
-        raise ValueError(f"a row of the window has {5 * out_channels} values, the block {run}")
+        raise ValueError(f"blocks must have at least {5 * out_channels} values per row of the window, got {run}")
     pixels = _launch.pixel_count(x)
     programs = max(1, min(config.split, triton.cdiv(pixels, block_m)))
     dx = _launch.new_map(x, in_channels, height, width)

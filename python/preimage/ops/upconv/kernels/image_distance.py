@@ -1,4 +1,4 @@
-"""The Euclidean distance of every image from its target, without a map of differences in memory."""
+"""Compute the Euclidean distance of each image to its target, without storing the differences."""
 # ruff: noqa: N803
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, misc, untyped-decorator"
 
@@ -15,8 +15,9 @@ BLOCK = 4096
 
 @triton.jit(do_not_specialize=["size", "chunks"])
 def image_distance_kernel(y, target, mean, parts, size, chunks, C: tl.constexpr, BLOCK: tl.constexpr):
-    """Program (image, chunk), on the one axis that is not limited to 65535: the sum of squares of BLOCK values, of
-    `size` that an image has.
+    """Program (image, chunk): the sum of squares of BLOCK of the `size` values of an image.
+
+    Both indices are on axis 0 of the grid, because the other axes are limited to 65535 programs.
     """
     image = tl.program_id(0) // chunks
     chunk = tl.program_id(0) % chunks
@@ -34,7 +35,7 @@ def image_distance(
     target: torch.Tensor,  # [B, C, H, W] uint8
     mean: torch.Tensor,  # [C]
 ) -> torch.Tensor:  # [B] float32
-    """‖y + mean - target / 255‖₂ of every image; y of any floating dtype, summed in float32 in a fixed order."""
+    """Compute ‖y + mean - target / 255‖₂ of each image for floating-point y, in float32 and a fixed order."""
     batch, channels, height, width = y.shape
     y = _launch.channels_last("the images", y, tuple(y.shape))
     target = _launch.channels_last("the target", target, tuple(y.shape))

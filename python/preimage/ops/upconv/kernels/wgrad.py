@@ -1,4 +1,4 @@
-"""The gradient of the weight: for every tap a product of matrices (Ci, pixels) · (pixels, Co).
+"""Compute the weight gradient: for every tap a product of matrices (Ci, pixels) · (pixels, Co).
 
 block = (input channels, output channels, pixels) of one step; `split` parts of the pixels, summed by `sum_parts`.
 """
@@ -13,7 +13,7 @@ import torch
 import triton
 import triton.language as tl
 
-from preimage.ops.upconv.configs import Config
+from preimage.ops.upconv.kernel_configs import Config
 from preimage.ops.upconv.kernels import _launch
 from preimage.ops.upconv.kernels._sums import sum_parts
 
@@ -24,9 +24,9 @@ def wgrad_kernel(
     H: tl.constexpr, W: tl.constexpr, CI: tl.constexpr, CO: tl.constexpr, PRECISION: tl.constexpr,
     BI: tl.constexpr, BO: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
-    """Program (tap, block, part): dw[ky, kx] = sum of x[i, j] · dz[2i + ky - 2, 2j + kx - 2] over `span` pixels.
+    """Program (tap, block, part): dw[ky, kx] = Σ x[i, j] · dz[2i + ky - 2, 2j + kx - 2] over `span` pixels.
 
-    H and W are constants because every step divides by them.
+    H and W are constants, because every step divides by them.
     """
     OUT_BLOCKS: tl.constexpr = (CO + BO - 1) // BO
     tap = tl.program_id(0)
@@ -63,7 +63,7 @@ def wgrad_kernel(
 
 
 def spans(pixels: int, split: int, block: int) -> tuple[int, int]:
-    """How many parts there are, at most `split`, and the pixels of one: whole blocks."""
+    """Return the number of parts, at most `split`, and the number of pixels per part, a multiple of `block`."""
     span = max(1, triton.cdiv(triton.cdiv(pixels, split), block)) * block
     return max(1, triton.cdiv(pixels, span)), span
 
@@ -76,7 +76,7 @@ def launch_wgrad(
     config: Config,
     **blocks: int,
 ) -> torch.Tensor:  # [Ci, Co, 5, 5]
-    """Either of the two kernels: a program for every tile and part of the sum, then the sum of the parts."""
+    """Launch either of the two kernels, one program for every tile and part of the sum, and add the parts."""
     _, in_channels, height, width = x.shape
     out_channels = dz.shape[1]
     block_i, _, block_k = config.block

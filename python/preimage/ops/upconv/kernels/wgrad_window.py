@@ -1,7 +1,7 @@
-"""The gradient of the weight for few output channels: a row of the kernel, five taps, is one run of 5 Co values of dz.
+"""Compute the weight gradient for few output channels: five taps of a row are one run of 5 Co values of dz.
 
-block = (input channels, values of the run in the first accumulator, pixels) of one step; a second accumulator takes
-the rest of the run. `split` parts of the pixels, summed by `sum_parts`. The tile of x serves five taps.
+block = (input channels, values of the run in the first accumulator, pixels) of one step; the rest of the run is in a
+second accumulator. `split` parts of the pixels, summed by `sum_parts`. A tile of x is used for five taps.
 """
 # ruff: noqa: N803
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, misc, untyped-decorator"
@@ -12,15 +12,15 @@ import torch
 import triton
 import triton.language as tl
 
-from preimage.ops.upconv.configs import Config
+from preimage.ops.upconv.kernel_configs import Config
 from preimage.ops.upconv.kernels.wgrad import launch_wgrad
 
 
 @triton.jit
 def run_tile(dz, in_row, first, inside, start, row_end, BN: tl.constexpr):
-    """[BK, BN]: of every pixel's run, the values from `start` on, zero outside the row.
+    """Load [BK, BN], the values from `start` on of every pixel's run; zero outside the row.
 
-    Values past the run's end are the next pixel's; their sums are not stored.
+    Values beyond the end of the run belong to the next pixel; their sums are not stored.
     """
     e = start + tl.arange(0, BN)
     within = first[:, None] + e[None, :]
@@ -30,7 +30,7 @@ def run_tile(dz, in_row, first, inside, start, row_end, BN: tl.constexpr):
 
 @triton.jit
 def store_run(parts, total, ci, start, CI: tl.constexpr, CO: tl.constexpr, BN: tl.constexpr):
-    """Value e of the run is the tap kx = e // Co and the channel e % Co."""
+    """Store the sums of a run, where value e is the tap kx = e // Co and the channel e % Co."""
     e = start + tl.arange(0, BN)
     offsets = (ci * CO)[:, None] + ((e // CO) * (CI * CO) + e % CO)[None, :]
     tl.store(parts + offsets, total.to(parts.dtype.element_ty), mask=(ci < CI)[:, None] & (e < 5 * CO)[None, :])
@@ -42,7 +42,7 @@ def wgrad_window_kernel(
     H: tl.constexpr, W: tl.constexpr, CI: tl.constexpr, CO: tl.constexpr, PRECISION: tl.constexpr,
     BI: tl.constexpr, BN: tl.constexpr, REST: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
-    """Program (ky, block, part): dw[ky] over `span` pixels; REST columns of a second accumulator, 0 for none."""
+    """Program (ky, block, part): dw[ky] over `span` pixels, with REST columns in a second accumulator."""
     ky = tl.program_id(0)
     part = tl.program_id(2)
     dy = ky - 2

@@ -1,7 +1,7 @@
-"""The gradient of chains of up-convolutions: one autograd node that keeps only what the layers put out.
+"""Compute gradients of chains of up-convolutions in one autograd node that saves only the outputs of the layers.
 
-The backward of a layer begins with the gradient before its leaky ReLU. The layer above hands it over in that state,
-masked by the sign of the output that it had as its input, so that no pass over the maps is spent on activations.
+The backward pass of a layer begins with the gradient before its leaky ReLU. The next layer applies the mask, the sign
+of its own input, while it computes the gradient of that input, so that activations need no extra pass over the maps.
 """
 
 from __future__ import annotations
@@ -11,14 +11,16 @@ from typing import Any
 
 import torch
 
-from preimage.ops._derivatives import last_derivative
-from preimage.ops.upconv import dispatch, library, plain
+from preimage.ops._once_differentiable import once_differentiable
+from preimage.ops.upconv import dispatch, passes, torch_passes
 
 Slope = float | None
 Parameters = Sequence[torch.Tensor | None]  # weights of all layers, then biases of all layers
 
 
 class Chain(torch.autograd.Function):
+    """Autograd function of `upconv_chain`."""
+
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, slopes: tuple[Slope, ...], *parameters: torch.Tensor | None) -> torch.Tensor:
         maps = forward(x, parameters, slopes, repeated=False)
@@ -30,9 +32,9 @@ class Chain(torch.autograd.Function):
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         layers = len(ctx.slopes)
         maps, parameters = ctx.saved_tensors[: layers + 1], ctx.saved_tensors[layers + 1 :]
-        dz = gradient if ctx.slopes[-1] is None else plain.masked(gradient, maps[-1], ctx.slopes[-1])
+        dz = gradient if ctx.slopes[-1] is None else torch_passes.masked(gradient, maps[-1], ctx.slopes[-1])
         needs = ctx.needs_input_grad[2:]
-        bias_gradient = plain.bias_gradient(dz) if needs[-1] else None
+        bias_gradient = torch_passes.bias_gradient(dz) if needs[-1] else None
         gradients = _Gradients(maps[:-1], parameters, ctx.slopes, (ctx.needs_input_grad[0], *needs))
         gradients.go_down(layers - 1, dz, bias_gradient)
         dx, *rest = gradients.last((gradient, *ctx.saved_tensors))
@@ -40,6 +42,8 @@ class Chain(torch.autograd.Function):
 
 
 class ChainDistance(torch.autograd.Function):
+    """Autograd function of `upconv_chain_distance`."""
+
     @staticmethod
     def forward(
         ctx: Any,
@@ -50,7 +54,7 @@ class ChainDistance(torch.autograd.Function):
         *parameters: torch.Tensor | None,
     ) -> torch.Tensor:
         maps = forward(x, parameters, slopes, repeated=False)
-        distances: torch.Tensor = dispatch.passes(x).image_distance(maps[-1], target, mean)
+        distances: torch.Tensor = dispatch.ops_for(x).image_distance(maps[-1], target, mean)
         ctx.slopes = slopes
         ctx.save_for_backward(target, mean, distances, *maps, *parameters)
         return distances
@@ -60,10 +64,10 @@ class ChainDistance(torch.autograd.Function):
         target, mean, distances, *saved = ctx.saved_tensors
         layers = len(ctx.slopes)
         maps, parameters = saved[: layers + 1], saved[layers + 1 :]
-        # A distance of zero has no gradient: none is passed on, as torch.linalg.vector_norm does.
+        # The gradient of a distance of zero is zero, as in torch.linalg.vector_norm.
         scale = torch.where(distances > 0, gradient / distances, 0.0)
         below = ctx.slopes[-2] if layers > 1 else None
-        dx, below_gradient, dw, bias_gradient = dispatch.passes(target).upconv_distance_backward(
+        dx, below_gradient, dw, bias_gradient = dispatch.ops_for(target).upconv_distance_backward(
             maps[-2], maps[-1], target, mean, scale, parameters[layers - 1], below
         )
         needs = (ctx.needs_input_grad[0], *ctx.needs_input_grad[4:])
@@ -78,13 +82,13 @@ class ChainDistance(torch.autograd.Function):
 
 
 class _Gradients:
-    """The way back through a chain, layer by layer.
+    """Backward pass of a chain, layer by layer.
 
     Args:
-        inputs: what every layer read.
-        parameters: see `Parameters`.
-        slopes: of every layer.
-        needs: whether a gradient of the chain's input, then of each parameter, is asked for.
+        inputs: Input of each layer.
+        parameters: Weights and biases, see `Parameters`.
+        slopes: Slope of each layer.
+        needs: Whether the gradient of the chain's input, then of each parameter, is required.
     """
 
     def __init__(
@@ -95,8 +99,8 @@ class _Gradients:
         self.dx: torch.Tensor | None = None
 
     def go_down(self, top: int, dz: torch.Tensor, bias_gradient: torch.Tensor | None) -> None:
-        """From the gradient before layer `top`'s activation down to the chain's input."""
-        passes = dispatch.passes(dz)
+        """Propagate the gradient before the activation of layer `top` down to the chain's input."""
+        ops = dispatch.ops_for(dz)
         for layer in range(top, -1, -1):
             x, weight = self.inputs[layer], self.parameters[layer]
             assert weight is not None
@@ -104,12 +108,12 @@ class _Gradients:
             slope = self.slopes[layer - 1] if layer else None
             dw = None
             if goes_on and self.needs[1 + layer] and layer and weight.shape[1] <= 4:
-                dx, below_gradient, dw = passes.upconv_image_backward(x, dz, weight, slope)
+                dx, below_gradient, dw = ops.upconv_image_backward(x, dz, weight, slope)
             else:
                 if self.needs[1 + layer]:
-                    dw = passes.upconv_wgrad(x, dz)
+                    dw = ops.upconv_wgrad(x, dz)
                 if goes_on:
-                    dx, below_gradient = passes.upconv_dgrad(dz, weight, x if layer else None, slope)
+                    dx, below_gradient = ops.upconv_dgrad(dz, weight, x if layer else None, slope)
             self.keep(layer, dw, bias_gradient)
             if not goes_on:
                 return
@@ -117,16 +121,16 @@ class _Gradients:
         self.dx = dz
 
     def last(self, sources: Sequence[torch.Tensor | None]) -> list[torch.Tensor | None]:
-        """Of the input and of every parameter; a second derivative of them is refused."""
+        """Return the gradients of the input and every parameter, which cannot be differentiated again."""
         known = [source for source in sources if source is not None]
         every = (self.dx, *self.of_parameters)
-        return [g if g is None else last_derivative("upconv", g, *known) for g in every]
+        return [g if g is None else once_differentiable("upconv", g, *known) for g in every]
 
     def _needs(self, layer: int) -> bool:
         return self.needs[1 + layer] or self.needs[1 + len(self.slopes) + layer]
 
     def keep(self, layer: int, dw: torch.Tensor | None, bias_gradient: torch.Tensor | None) -> None:
-        """The gradients of one layer's weight and bias, where they are asked for."""
+        """Keep the gradients of one layer's weight and bias, if they are required."""
         bias = len(self.slopes) + layer
         if self.needs[1 + layer]:
             self.of_parameters[layer] = dw
@@ -137,11 +141,11 @@ class _Gradients:
 
 
 def forward(x: torch.Tensor, parameters: Parameters, slopes: Sequence[Slope], repeated: bool) -> list[torch.Tensor]:
-    """The chain's input and what every layer puts out."""
-    passes = dispatch.passes(x)
-    maps = [library.channels_last(x)]
+    """Compute the chain and return its input and the output of each layer, in channels_last memory format."""
+    ops = dispatch.ops_for(x)
+    maps = [passes.channels_last(x)]
     for weight, bias, slope in layers_of(parameters, slopes):
-        maps.append(passes.upconv(maps[-1], weight, bias, slope, repeated))
+        maps.append(ops.upconv(maps[-1], weight, bias, slope, repeated))
     return maps
 
 

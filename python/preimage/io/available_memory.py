@@ -1,4 +1,4 @@
-"""Measure available memory: what the system has left, within the limits of a container or a process."""
+"""Measure available memory, within the limits of the system, container and process."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ try:
 except ImportError:  # not a POSIX system
     resource = None  # type: ignore[assignment]
 
-_UNKNOWN = 4 << 30  # bytes, where the system tells nothing
+_UNKNOWN = 4 << 30  # bytes, if no limit is known
 _MEMINFO = Path("/proc/meminfo")
 _CGROUP = Path("/proc/self/cgroup")
 _CGROUPS = Path("/sys/fs/cgroup")
@@ -20,18 +20,18 @@ _PAGE = 4096
 
 
 def available_bytes() -> int:
-    """Return the bytes of memory that this process may still take without the system swapping or killing it.
+    """Return the number of bytes that this process can allocate without being swapped out or killed.
 
-    That is the least of what Linux counts as available, what the control groups of the process (a container's limit)
-    leave, and what is left of its address space. 4 GiB where none of these is known.
+    This is the minimum of the memory that Linux counts as available, the remainder of the process's control groups
+    (limits of a container), and the remainder of its address space; 4 GiB if none of these is known.
     """
     limits = [*_system(), *_control_groups(), *_address_space()]
     return max(0, min(limits)) if limits else _UNKNOWN
 
 
-def bounded_bytes(most: int, share: float) -> int:
-    """Return `most` bytes, or that share of the memory that is available if it is less."""
-    return min(most, int(share * available_bytes()))
+def bounded_bytes(limit: int, fraction: float) -> int:
+    """Return the smaller of `limit` and a fraction of the available memory, in bytes."""
+    return min(limit, int(fraction * available_bytes()))
 
 
 def _system() -> Iterator[int]:
@@ -42,7 +42,7 @@ def _system() -> Iterator[int]:
 
 
 def _control_groups() -> Iterator[int]:
-    """Yield what each limit leaves that holds for the process: its own group's and those of all groups above."""
+    """Yield the bytes left below the limit of the process's control group and of every parent group."""
     try:
         lines = _CGROUP.read_text().splitlines()
     except OSError:
@@ -51,24 +51,24 @@ def _control_groups() -> Iterator[int]:
         _, _, rest = line.partition(":")
         controllers, _, name = rest.partition(":")
         if not controllers:  # version 2
-            yield from _left(_CGROUPS, name, "memory.max", "memory.current", "inactive_file")
+            yield from _remaining(_CGROUPS, name, "memory.max", "memory.current", "inactive_file")
         elif "memory" in controllers.split(","):
             root = _CGROUPS / "memory"
-            yield from _left(root, name, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+            yield from _remaining(root, name, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
 
 
-def _left(root: Path, name: str, limit: str, usage: str, reclaimable: str) -> Iterator[int]:
-    # In a container the name may be the host's, which is not to be seen: the groups above it, up to the root, are.
+def _remaining(root: Path, name: str, limit: str, usage: str, reclaimable: str) -> Iterator[int]:
+    # In a container the group's name can be that of the host, which is not visible; its parents up to the root are.
     group = root / name.strip("/")
     for folder in (group, *group.parents):
         if not folder.is_relative_to(root):
             return
         with contextlib.suppress(OSError, ValueError):  # no such file, or "max"
-            left = int((folder / limit).read_text()) - int((folder / usage).read_text())
-            with contextlib.suppress(OSError, ValueError):  # cached files are given up when memory is short
+            remaining = int((folder / limit).read_text()) - int((folder / usage).read_text())
+            with contextlib.suppress(OSError, ValueError):  # the kernel drops cached files when memory is short
                 fields = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-                left += int(fields.get(reclaimable, 0))
-            yield left
+                remaining += int(fields.get(reclaimable, 0))
+            yield remaining
 
 
 def _address_space() -> Iterator[int]:

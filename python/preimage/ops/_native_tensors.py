@@ -1,4 +1,4 @@
-"""Description of tensors for the native module, and working memory for its CUDA kernels."""
+"""Describe torch tensors to the native module, and allocate workspaces for its CUDA kernels."""
 
 from __future__ import annotations
 
@@ -9,21 +9,26 @@ import torch
 from preimage.ops import _native
 from preimage.ops._images import Description
 
-_NATIVE_TYPES = {torch.uint8: "uint8", torch.float32: "float32"}  # what the kernels read themselves
+_NATIVE_TYPES = {torch.uint8: "uint8", torch.float32: "float32"}  # dtypes that the kernels read
 
 
 def needs_gradient(images: torch.Tensor) -> bool:
-    """Return whether a gradient is to flow back to these images."""
+    """Return whether the gradient of these images is required."""
     return images.requires_grad and torch.is_grad_enabled()
 
 
 def as_native(images: torch.Tensor) -> torch.Tensor:
-    """Return the tensor itself where the kernels read its dtype, else a float32 copy."""
+    """Return the tensor if the kernels can read its dtype, otherwise a float32 copy."""
     return images if images.dtype in _NATIVE_TYPES else images.to(torch.float32)
 
 
 def describe(tensor: torch.Tensor, dtype: str | None = None) -> Description:
-    """Describe a tensor of at most four axes to the native module, missing axes first; `dtype` for other types."""
+    """Return the description of a tensor of at most four axes for the native module, with leading axes added.
+
+    Args:
+        tensor: Tensor of uint8 or float32, or of any dtype if `dtype` is given.
+        dtype: Name of the dtype.
+    """
     size = tensor.element_size()
     missing = 4 - tensor.dim()
     shape = (1,) * missing + tuple(tensor.shape)
@@ -33,21 +38,21 @@ def describe(tensor: torch.Tensor, dtype: str | None = None) -> Description:
 
 
 def stream(tensor: torch.Tensor) -> int:
-    """Return the address of the current CUDA stream on the tensor's device."""
+    """Return the handle of the current CUDA stream of the tensor's device."""
     address: int = torch.cuda.current_stream(tensor.device).cuda_stream
     return address
 
 
-def with_cuda() -> Any:
-    """Return the native module, if it has CUDA kernels; ``RuntimeError`` if not."""
+def require_cuda() -> Any:
+    """Return the native module; raise ``RuntimeError`` if it was built without CUDA kernels."""
     if not hasattr(_native, "hog_cuda"):
         raise RuntimeError(
-            "this build of preimage has no CUDA kernels: build it where nvcc is found (`preimage doctor` tells), "
-            "or pass images.cpu()"
+            "this build of preimage has no CUDA kernels: build it with nvcc installed (see `preimage doctor`), or pass "
+            "images.cpu()"
         )
     return _native
 
 
-def working_memory(images: torch.Tensor, floats: int) -> torch.Tensor:
-    """Return uninitialized float32 on the images' device. The allocator keeps it for the stream that uses it."""
+def workspace(images: torch.Tensor, floats: int) -> torch.Tensor:
+    """Return uninitialized float32 memory on the images' device, allocated for the current stream."""
     return torch.empty(max(floats, 1), dtype=torch.float32, device=images.device)

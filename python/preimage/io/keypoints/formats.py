@@ -1,4 +1,4 @@
-"""Keypoint files of any format, told by suffix and first bytes."""
+"""Read keypoint files, whose format is recognized by suffix and first bytes."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 from preimage.errors import FileFormatError
-from preimage.io.arrays.h5walk import image_groups, require_h5py
+from preimage.io.arrays.hdf5_checks import image_groups, require_h5py
 from preimage.io.atomic import StrPath, files_below, key_problem
+from preimage.io.feature_file import MAX_IMAGES, Size, is_size
+from preimage.io.file_types import why_unsupported
 from preimage.io.keypoints.colmap import read_colmap
-from preimage.io.keypoints.convert import NORMALIZATIONS, naming
+from preimage.io.keypoints.convert import NORMALIZATIONS, file_errors
 from preimage.io.keypoints.filestorage import syntax_of
 from preimage.io.keypoints.hloc import read_hloc
-from preimage.io.keypoints.lowe import read_colmap_text, read_lowe, read_vlfeat
+from preimage.io.keypoints.keypoint_file import KeypointFile
 from preimage.io.keypoints.mat import holds_frames, read_mat
 from preimage.io.keypoints.npz import read_npz
 from preimage.io.keypoints.opencv import read_opencv
-from preimage.io.keypoints.records import KeypointFile
 from preimage.io.keypoints.text import read_start, read_text
-from preimage.io.records import MAX_IMAGES, Size, is_size
-from preimage.io.unread import unread
+from preimage.io.keypoints.text_formats import read_colmap_text, read_lowe, read_vlfeat
 from preimage.keypoints import Keypoints
 
 _MANY: dict[str, Callable[[StrPath, str | None], KeypointFile]] = {
@@ -52,40 +52,39 @@ def read_keypoints(
     format: str | None = None,
     normalization: str | None = None,
 ) -> KeypointFile:
-    """Keypoints with SIFT descriptors from a file of COLMAP, hloc, OpenCV, VLFeat or Lowe, or of ours.
+    """Open keypoints with SIFT descriptors in a file of COLMAP, hloc, OpenCV, VLFeat, Lowe or this package.
 
-    ``docs/keypoint-files.md`` tells each format's convention; what comes is in ours, see
-    `preimage.keypoints.Keypoints`.
+    The keypoints are converted to the convention of `preimage.keypoints.Keypoints`. The conventions of the formats are
+    described in ``docs/keypoint-files.md``.
 
     Args:
-        path: a COLMAP database (``.db``), a file of hloc (``.h5``, ``.hdf5``), of OpenCV's FileStorage (``.yml``,
-            ``.yaml``, ``.xml``, ``.json``; nodes ``keypoints`` and ``descriptors``), of VLFeat's ``sift`` (``.sift``),
-            of Lowe's program (``.key``), text that COLMAP imports (``.txt``), frames and descriptors of VLFeat's MATLAB
-            toolbox (``.mat``), or ours (``.npz``, `write_keypoints`).
-            Formats of one image a file also as a folder of such files, searched through; the key of an image is then
-            its path in the folder without suffix (of ``a.jpg.txt``: ``a.jpg``).
-        image_size: (height, width) of the images of which the file does not tell it, pixels.
-        format: one of `FORMATS`, where suffix or first bytes mislead.
-        normalization: what was done to the descriptors, to be undone: ``"l2"`` (nothing but a common length),
-            ``"l1_root"`` (RootSIFT), ``"l1_root_twice"``. Both look alike, so that it cannot be told from the file; by
-            default COLMAP's databases are taken for RootSIFT, hloc's files are told apart as hloc itself writes
-            them, and all others are taken for plain SIFT.
+        path: Path of a COLMAP database (``.db``), or of a file of hloc (``.h5``, ``.hdf5``), OpenCV's FileStorage
+            (``.yml``, ``.yaml``, ``.xml``, ``.json``; nodes ``keypoints`` and ``descriptors``), VLFeat's ``sift``
+            command (``.sift``), Lowe's program (``.key``), COLMAP's text import (``.txt``), VLFeat's MATLAB toolbox
+            (``.mat``, frames and descriptors), or `write_keypoints` (``.npz``).
+            For formats of one image per file also a folder of such files, searched recursively; the key of an image is
+            its path in the folder without suffix (``a.jpg`` for ``a.jpg.txt``).
+        image_size: (height, width) in pixels of the images whose size is not in the file.
+        format: One of `FORMATS`, if suffix and first bytes are misleading.
+        normalization: Normalization of the stored descriptors, which is undone: ``"l2"`` (plain SIFT), ``"l1_root"``
+            (RootSIFT) or ``"l1_root_twice"``. Files do not state it. The default is RootSIFT for COLMAP databases,
+            recognized from the values for hloc, and plain SIFT for others.
 
     Raises:
-        FileFormatError: damaged, another format, features other than SIFT, keypoints without scale, angle or
-            descriptors, numbers beyond reason or in other units. Formats of one image a file in a folder, and the
-            arrays of an image in the others, are read when they are asked for.
-        ValueError: an unknown format or normalization, an image size that the file contradicts, or a folder without
+        FileFormatError: The file is damaged, of another format, has features other than SIFT, lacks scales, angles or
+            descriptors, or has implausible values or units. Files in a folder, and the arrays of each image in other
+            formats, are read and checked on access.
+        ValueError: The format or normalization is unknown, the file states another image size, or a folder contains no
             such files.
-        FileNotFoundError: there is no such file.
-        ImportError: hloc's format without h5py.
+        FileNotFoundError: The file does not exist.
+        ImportError: h5py (for hloc) or SciPy (for ``.mat``) is not installed.
     """
     if format is not None and format not in FORMATS:
-        raise ValueError(f"the format is one of {', '.join(FORMATS)}, got {format!r}")
+        raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
     if normalization is not None and normalization not in NORMALIZATIONS:
-        raise ValueError(f"normalization is one of {', '.join(NORMALIZATIONS)}, got {normalization!r}")
+        raise ValueError(f"normalization must be one of {', '.join(NORMALIZATIONS)}, got {normalization!r}")
     if image_size is not None and not is_size(image_size):
-        raise ValueError(f"image_size is (height, width), whole numbers >= 1, got {image_size!r}")
+        raise ValueError(f"image_size must be two positive integers (height, width), got {image_size!r}")
     if os.path.isdir(path):
         return _read_folder(path, format, normalization).sized(image_size)
     if not os.path.exists(path):
@@ -93,11 +92,12 @@ def read_keypoints(
     chosen = format or _kind(path)
     if chosen is None:
         raise ValueError(
-            f"{os.fspath(path)}: the suffix is one of {', '.join(_SUFFIXES)} (or name the format); {unread(path)}"
+            f"{os.fspath(path)}: suffix must be one of {', '.join(_SUFFIXES)} (or give the format); "
+            f"{why_unsupported(path)}"
         )
     if chosen in _MANY:
         return _MANY[chosen](path, normalization).sized(image_size)
-    with naming(path):
+    with file_errors(path):
         keypoints = _ONE[chosen](path, normalization)
     stem = Path(path).stem
     if problem := key_problem(stem):
@@ -115,7 +115,7 @@ def read_keypoints(
 
 def _read_folder(path: StrPath, format: str | None, normalization: str | None) -> KeypointFile:
     if format in _MANY:
-        raise ValueError(f"{os.fspath(path)}: a folder holds files of one image each, not of {format}")
+        raise ValueError(f"{os.fspath(path)}: format must be one of {', '.join(_ONE)} for a folder, got {format!r}")
     found: dict[str, tuple[str, str]] = {}
     for relative, file in files_below(os.fspath(path)):
         stem, kind = os.path.splitext(relative)[0], _kind(file)
@@ -124,17 +124,17 @@ def _read_folder(path: StrPath, format: str | None, normalization: str | None) -
         if problem := key_problem(stem):
             raise ValueError(f"{file}: {problem}; rename it")
         if stem in found:
-            raise ValueError(f"{found[stem][0]} and {file} are both of the image {stem!r}; name the format")
+            raise ValueError(f"{found[stem][0]} and {file} are both of image {stem!r}: give the format")
         found[stem] = file, kind
         if len(found) > MAX_IMAGES:
             raise ValueError(f"{os.fspath(path)}: more than {MAX_IMAGES} files")
     if not found:
-        raise ValueError(f"{os.fspath(path)}: holds no keypoint files ({', '.join(_ONE)})")
+        raise ValueError(f"{os.fspath(path)}: contains no keypoint files ({', '.join(_ONE)})")
     files = list(found.values())
 
     def load(position: int) -> Keypoints:
         file, kind = files[position]
-        with naming(file):
+        with file_errors(file):
             return _ONE[kind](file, normalization)
 
     unknown = [None] * len(files)
@@ -155,10 +155,10 @@ def _kind(path: StrPath) -> str | None:
 
 
 def is_keypoint_file(path: StrPath) -> bool:
-    """Whether suffix, and for ambiguous ones a look inside, say that this is a file of keypoints.
+    """Return whether a path is a keypoint file, by its suffix and, for ambiguous suffixes, its contents.
 
-    Damaged files are not, where the look inside cannot tell; a folder is if any file of one image in it is. Any file of
-    OpenCV's FileStorage in YAML or XML is one: its reader says which nodes are missing.
+    A folder is one if any file in it is. Damaged files of ambiguous suffix are not. Every YAML or XML file of OpenCV's
+    FileStorage is one, whether or not it has the nodes that `read_keypoints` requires.
     """
     if os.path.isdir(path):
         return any(_kind(file) in _ONE and _is_member(file) for _, file in files_below(os.fspath(path)))
@@ -166,44 +166,50 @@ def is_keypoint_file(path: StrPath) -> bool:
         kind = _kind(path)
         if kind is None or not os.path.isfile(path):
             return False
-        return _LOOKS[kind](path) if kind in _LOOKS else True
+        return _CHECKS[kind](path) if kind in _CHECKS else True
     except (OSError, ValueError, FileFormatError, ImportError):
         return False
 
 
 def _is_member(path: StrPath) -> bool:
-    """Return whether a file in a folder holds keypoints; others may lie beside it, such as a camera's calibration."""
+    """Return whether a file in a folder contains keypoints, unlike, for example, the calibration of a camera."""
     if not is_keypoint_file(path):
         return False
     if _kind(path) != "opencv":
         return True
-    with naming(path):
+    with file_errors(path):
         return b"keypoints" in read_start(path) or b"keypoints" in read_text(path)
 
 
 def _is_opencv(path: StrPath) -> bool:
     start = read_start(path)
     syntax = syntax_of(start)
-    if syntax == "json":  # anything may be in there
+    if syntax == "json":  # any program writes JSON
         return b"keypoints" in start or b"keypoints" in read_text(path)
     return syntax is not None
 
 
-def _is_headed(path: StrPath) -> bool:
+def _is_colmap_text(path: StrPath) -> bool:
     return re.match(rb"\s*\d{1,9}[ \t]+128\s", read_start(path)[:64] + b"\n") is not None
 
 
-def _is_ours(path: StrPath) -> bool:
-    with naming(path), zipfile.ZipFile(path) as archive:
+def _is_npz(path: StrPath) -> bool:
+    with file_errors(path), zipfile.ZipFile(path) as archive:
         return any(name.rpartition("/")[2] == "keypoints.npy" for name in archive.namelist())
 
 
 def _is_hloc(path: StrPath) -> bool:
     h5py = require_h5py()
-    with naming(path), h5py.File(path, "r") as file:
+    with file_errors(path), h5py.File(path, "r") as file:
         for _, _, datasets in image_groups(h5py, file):
             return "keypoints" in datasets
     return False
 
 
-_LOOKS = {"opencv": _is_opencv, "colmap-text": _is_headed, "preimage": _is_ours, "hloc": _is_hloc, "mat": holds_frames}
+_CHECKS = {
+    "colmap-text": _is_colmap_text,
+    "hloc": _is_hloc,
+    "mat": holds_frames,
+    "opencv": _is_opencv,
+    "preimage": _is_npz,
+}

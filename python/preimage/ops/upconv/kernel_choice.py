@@ -1,7 +1,7 @@
-"""Choose the kernel that runs a pass on a GPU, or cuDNN: from the table of the architecture, or by a rule.
+"""Choose the Triton kernel or cuDNN for a pass on a GPU, by the table of the device's architecture or by a rule.
 
-The tables, ``tables/sm_*.json``, are bundled and written by ``benchmarks/tune_upconv.py``: nothing is measured at run
-time.
+The bundled tables, ``tables/sm_*.json``, are named by compute capability and written by ``benchmarks/tune_upconv.py``.
+Nothing is measured at run time.
 """
 
 from __future__ import annotations
@@ -17,13 +17,12 @@ from typing import Any
 
 import torch
 
-from preimage.ops.upconv.configs import PASSES, Config, candidates, supported
+from preimage.ops.upconv.kernel_configs import PASSES, Config, candidates, supported
 
 TABLES = Path(__file__).with_name("tables")
-# By their names in the tables: bfloat16 and float16 are equally large and fast, and float32 has kernels only where TF32
-# is allowed.
+# Dtypes by their names in the tables. bfloat16 and float16 are equally fast; float32 has kernels only for TF32.
 DTYPES = {"16-bit": (torch.bfloat16, torch.float16), "tf32": (torch.float32,)}
-# The rule: with more output channels the arithmetic outweighs what is fused, and cuDNN is better at it. An estimate.
+# Limit of the rule, an estimate: with more output channels cuDNN's faster arithmetic outweighs the benefit of fusion.
 MOST_OUT_CHANNELS = 64
 
 Capability = tuple[int, int]
@@ -36,15 +35,17 @@ _log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """A line of a table: what runs one pass of one layer.
+    """Entry of a table: the kernel for one pass of one layer.
 
     Attributes:
-        which: one of `configs.PASSES`; "pass" in the file.
-        in_channels, out_channels: of the layer.
-        pixels: B·H·W of the low resolution. The nearest entry serves every other size.
-        dtype: a name of `DTYPES`.
-        config: the kernel's configuration; ``None``, in the file the kernel "torch", where cuDNN runs the pass.
-        milliseconds, torch_milliseconds: measured times of the choice and of torch; ``None`` for an estimate.
+        which: Pass, one of `kernel_configs.PASSES`; ``"pass"`` in the file.
+        in_channels: Number of input channels.
+        out_channels: Number of output channels.
+        pixels: B · H · W at the input resolution. Other sizes use the nearest entry.
+        dtype: Name in `DTYPES`.
+        config: Configuration of the kernel; ``None`` for cuDNN, which is the kernel ``"torch"`` in the file.
+        milliseconds: Measured time of the kernel, or ``None`` for an estimate.
+        torch_milliseconds: Measured time of torch, or ``None`` for an estimate.
     """
 
     which: str
@@ -58,11 +59,11 @@ class Entry:
 
     @property
     def key(self) -> Key:
-        """The key for look-up; several entries of a key differ in their pixels."""
+        """Key for look-up; entries of one key differ in their pixels."""
         return self.which, self.in_channels, self.out_channels, self.dtype
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values, without those that are ``None``."""
+        """Return the fields as JSON values, without those that are ``None``."""
         values = dataclasses.asdict(self)
         config = {"kernel": "torch"} if self.config is None else dataclasses.asdict(self.config)
         values = {"pass": values.pop("which"), **values, **config}
@@ -71,7 +72,11 @@ class Entry:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Entry:
-        """Return the entry of a `to_dict`. Raises ``ValueError`` saying which field is missing or wrong."""
+        """Return the entry with the given fields, see `to_dict`.
+
+        Raises:
+            ValueError: A field is missing or invalid.
+        """
         rest = dict(values)
         try:
             kernel = rest.pop("kernel")
@@ -81,7 +86,7 @@ class Entry:
                 config = Config(kernel, tuple(block), warps, stages, rest.pop("split", 1))
             entry = cls(rest.pop("pass"), config=config, **rest)
         except KeyError as error:
-            raise ValueError(f"the field {error} is missing") from error
+            raise ValueError(f"field {error} is missing") from error
         except TypeError as error:
             raise ValueError(str(error)) from error
         if entry.which not in PASSES or entry.dtype not in list(DTYPES):
@@ -89,7 +94,7 @@ class Entry:
         numbers = [entry.in_channels, entry.out_channels, entry.pixels]
         numbers += [] if config is None else [*config.block, config.num_warps, config.num_stages, config.split]
         if not all(type(number) is int and number >= 1 for number in numbers):
-            raise ValueError(f"channels, pixels and blocks must be whole numbers of at least 1, got {numbers}")
+            raise ValueError(f"channels, pixels and blocks must be positive integers, got {numbers}")
         return entry
 
 
@@ -103,10 +108,10 @@ def choose(
     *,
     tf32: bool,
 ) -> Config | None:
-    """Return the configuration of the kernel that runs a pass, or ``None`` where torch (cuDNN) does.
+    """Return the configuration of the kernel for a pass, or ``None`` for torch (cuDNN).
 
-    The arguments are those of `configs.candidates`. Entries of a table that are none of the candidates for their own
-    size on this device are left out, so that a table can never name what does not run there.
+    The arguments are those of `kernel_configs.candidates`. Entries of a table that are not candidates for their size
+    on this device are ignored, so that only kernels that can run are chosen.
     """
     if not supported(which, in_channels, out_channels, pixels, dtype, capability, tf32=tf32):
         return None
@@ -116,7 +121,7 @@ def choose(
     return min(entries, key=lambda entry: max(entry.pixels, pixels) / min(entry.pixels, pixels)).config
 
 
-@functools.lru_cache(maxsize=4096)  # a fraction of a millisecond, in every pass of a layer that no table has
+@functools.lru_cache(maxsize=4096)  # takes a fraction of a millisecond, in every pass of a layer without an entry
 def rule(
     which: str,
     in_channels: int,
@@ -127,7 +132,7 @@ def rule(
     *,
     tf32: bool,
 ) -> Config | None:
-    """Return what `choose` does for layers that no table has: the first candidate for layers that are not deep."""
+    """Return the choice for layers without an entry: the first candidate unless there are many output channels."""
     if out_channels > MOST_OUT_CHANNELS:
         return None
     found = candidates(which, in_channels, out_channels, pixels, dtype, capability, tf32=tf32)
@@ -135,7 +140,7 @@ def rule(
 
 
 def architectures() -> dict[Capability, Path]:
-    """Return the path of each table by the compute capability that it is for, ascending."""
+    """Return the path of each bundled table by compute capability, in ascending order."""
     found = {}
     for path in TABLES.glob("sm_*.json"):
         if match := re.fullmatch(r"sm_(\d+)(\d)", path.stem):
@@ -144,37 +149,40 @@ def architectures() -> dict[Capability, Path]:
 
 
 def read_table(path: Path) -> tuple[dict[str, str] | None, list[Entry]]:
-    """Return where and when a table's times were measured, and its entries; damaged entries are left out.
+    """Read a table.
+
+    Returns:
+        Device and date of the measurements (``None`` for estimates), and the entries; invalid ones are left out.
 
     Raises:
-        OSError: the file cannot be read.
-        ValueError: it is no table.
+        OSError: The file cannot be read.
+        ValueError: The file is not a table.
     """
     try:
         table = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: is no JSON: {error}") from error
+        raise ValueError(f"{path}: not valid JSON: {error}") from error
     if not isinstance(table, dict) or not isinstance(table.get("entries"), list):
-        raise ValueError(f"{path}: is no table of kernel configurations, it has no list of entries")
+        raise ValueError(f"{path}: not a table of kernel configurations, it has no list of entries")
     entries = []
     for number, values in enumerate(table["entries"]):
         try:
             entries.append(Entry.from_dict(values))
         except (ValueError, TypeError) as error:
-            _log.warning("%s: entry %d is left out: %s", path, number, error)
+            _log.warning("%s: entry %d is ignored: %s", path, number, error)
     return table.get("measured"), entries
 
 
 @functools.cache
 def _table(capability: Capability) -> dict[Key, list[Entry]]:
-    """Return what can run on a device from the table of the nearest architecture that is not above its own."""
+    """Return the valid entries of the table of the device's architecture, or else of the nearest older one."""
     paths = [path for architecture, path in architectures().items() if architecture <= capability]
     if not paths:
         return {}
     try:
         _, entries = read_table(paths[-1])
     except (OSError, ValueError) as error:
-        _log.warning("the up-convolution goes without its table of kernel configurations: %s", error)
+        _log.warning("up-convolutions do not use the table of kernel configurations: %s", error)
         return {}
     found: dict[Key, list[Entry]] = {}
     for entry in entries:

@@ -1,4 +1,4 @@
-"""Import this to have every descriptor's op registered: `torch.ops.preimage.hog`, …"""
+"""Register the torch ops of all descriptors, `torch.ops.preimage.hog` and others, by importing their modules."""
 
 from preimage.ops import dense_sift_torch, hog_torch, lbp_torch, sift_grid_torch
 

@@ -1,4 +1,4 @@
-"""What a keypoint file holds, whoever wrote it: the keypoints of images, their names and sizes."""
+"""Represent the keypoints of one image, and keypoint files that are read on demand."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from preimage.io.atomic import StrPath
-from preimage.io.records import KeyedFile, Size
+from preimage.io.feature_file import KeyedFile, Size
 from preimage.keypoints import Keypoints
 
 
 @dataclass(frozen=True, eq=False)
 class KeypointRecord:
-    """The keypoints of one image.
+    """Keypoints of one image.
 
     Attributes:
-        key: names the image, unique within a file. Other programs' names keep their suffix: ``sub/a.jpg``.
-        keypoints: a batch of one.
-        image_size: (height, width), pixels; ``None`` where it is not known.
+        key: Name of the image, unique within a file. Names of other programs keep their suffix, as in ``sub/a.jpg``.
+        keypoints: Keypoints, a batch of one image.
+        image_size: (height, width) in pixels, or ``None`` if unknown.
     """
 
     key: str
@@ -26,25 +26,25 @@ class KeypointRecord:
 
 
 class KeypointFile(KeyedFile[Keypoints, KeypointRecord]):
-    """Keypoints of several images in our convention, read image by image on demand.
+    """Keypoints of several images, each read and converted on demand.
 
-    A mapping from keys to `Keypoints`, batches of one; positions are taken in place of keys. Every access may raise
-    `FileFormatError` if the file behind it fails.
+    A mapping from keys to `Keypoints`, batches of one image; positions are accepted instead of keys. Every access may
+    raise `FileFormatError` if the file is damaged.
 
     Attributes:
-        path: where the keypoints come from.
-        origin: the format: ``"colmap"``, ``"colmap-text"``, ``"hloc"``, ``"opencv"``, ``"vlfeat"``, ``"lowe"``,
-            ``"preimage"``.
-        sizes: (height, width) per image, pixels; ``None`` where the file does not tell and nobody did.
-        counts: keypoints per image; ``None`` where that is known only when they are read.
-        notes: by key, what was left out of the keypoints that were read so far: a sentence under a word for its kind.
-        normalization: how the file's descriptors are taken to be normalized, see `read_keypoints`.
+        path: Path of the file or folder.
+        format: Format: ``"colmap"``, ``"colmap-text"``, ``"hloc"``, ``"lowe"``, ``"mat"``, ``"opencv"``,
+            ``"preimage"`` or ``"vlfeat"``.
+        sizes: (height, width) of each image in pixels, or ``None`` if unknown.
+        counts: Number of keypoints of each image, or ``None`` if unknown before reading.
+        notes: Notes on the images read so far, by key: sentences by topic.
+        normalization: Normalization of the stored descriptors, which is undone, see `read_keypoints`.
     """
 
     def __init__(
         self,
         path: StrPath,
-        origin: str,
+        format: str,
         *,
         keys: Sequence[str],
         sizes: Sequence[Size | None],
@@ -54,7 +54,7 @@ class KeypointFile(KeyedFile[Keypoints, KeypointRecord]):
         notes: Mapping[str, Mapping[str, str]] | None = None,
     ) -> None:
         super().__init__(path, keys)
-        self.origin = origin
+        self.format = format
         self.sizes = tuple(sizes)
         self.counts = tuple(counts)
         self.normalization = normalization
@@ -68,22 +68,22 @@ class KeypointFile(KeyedFile[Keypoints, KeypointRecord]):
         return KeypointRecord(self._keys[position], self._load(position), self.sizes[position])
 
     def sized(self, image_size: Size | None) -> KeypointFile:
-        """The same with `image_size` for the images of which the file does not tell it.
+        """Return the same file with `image_size` for images of unknown size.
 
         Raises:
-            ValueError: the file tells another size.
+            ValueError: An image has another size.
         """
         if image_size is None:
             return self
         for key, size in zip(self, self.sizes, strict=True):
             if size not in (None, image_size):
                 raise ValueError(
-                    f"{self.path} says that {key!r} has {size[1]}×{size[0]} pixels (width × height), "
-                    f"not {image_size[1]}×{image_size[0]}: leave the image size out"
+                    f"{self.path}: image_size must be {size[1]}×{size[0]} (width × height) for {key!r}, as stated in "
+                    f"the file, got {image_size[1]}×{image_size[0]}: omit it"
                 )
         return KeypointFile(
             self.path,
-            self.origin,
+            self.format,
             keys=self._keys,
             sizes=[image_size] * len(self),
             counts=self.counts,

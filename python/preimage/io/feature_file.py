@@ -1,4 +1,4 @@
-"""Features in memory: one image's, and a collection read on demand whatever file is behind it."""
+"""Represent the features of one image, and files of features that are read on demand."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from preimage.spec import Spec
 
 Size = tuple[int, int]
 DTYPES = ("float32", "float16")
-MAX_IMAGES = 200_000  # in one file of another format
+MAX_IMAGES = 200_000  # in one file, except for feature stores
 
 R = TypeVar("R")
 V = TypeVar("V")
@@ -24,13 +24,13 @@ V = TypeVar("V")
 
 @dataclass(frozen=True, eq=False)
 class FeatureRecord:
-    """The features of one image.
+    """Features of one image.
 
     Attributes:
-        key: names the image; a relative path without suffix, unique within a file.
-        features: (C, h, w), or (C,) for a representation that gives a vector; floating point.
-        original_size: (height, width) of the image as decoded, pixels.
-        processed_size: (height, width) of what the features were computed from, pixels.
+        key: Name of the image: a relative path without suffix, unique within a file.
+        features: (C, h, w), or (C,) for representations that return vectors; floating point.
+        original_size: (height, width) of the decoded image in pixels.
+        processed_size: (height, width) in pixels of the image that the features were computed from.
     """
 
     key: str
@@ -40,10 +40,10 @@ class FeatureRecord:
 
 
 class KeyedFile(Mapping[str, V], Generic[V, R]):
-    """Map keys to what a file holds of each image; positions in the file are taken in place of keys.
+    """Mapping from image keys to the contents of a file; positions in the file are accepted instead of keys.
 
     Attributes:
-        path: of the file or folder.
+        path: Path of the file or folder.
     """
 
     def __init__(self, path: StrPath, keys: Sequence[str]) -> None:
@@ -68,46 +68,46 @@ class KeyedFile(Mapping[str, V], Generic[V, R]):
         return self._keys[self._position(position)]
 
     def record(self, index: int | str) -> R:
-        """Return all that is stored of one image."""
+        """Return the record of one image."""
         return self._record(self._position(index))
 
     def records(self) -> Iterator[R]:
-        """Yield all that is stored of each image, in file order."""
+        """Yield the record of each image, in file order."""
         return map(self._record, range(len(self)))
 
     @abc.abstractmethod
     def _load(self, position: int) -> V:
-        """Read what is mapped from the key at a position."""
+        """Read the value of the image at a position."""
 
     @abc.abstractmethod
     def _record(self, position: int) -> R:
-        """Read all that is stored of the image at a position."""
+        """Read the record of the image at a position."""
 
     def _position(self, index: int | str) -> int:
-        """Return the position of a key, or a position counted from the end where it is negative."""
+        """Return the position of a key, or the non-negative form of a position."""
         if isinstance(index, str):
             if index not in self._positions:
                 raise KeyError(f"no image {index!r} in {self.path}")
             return self._positions[index]
         position = index + len(self) if index < 0 else index
         if not 0 <= position < len(self):
-            raise IndexError(f"image {index} of {self.path}, which holds {len(self)}")
+            raise IndexError(f"image index must be below {len(self)} in {self.path}, got {index}")
         return position
 
 
 class FeatureFile(KeyedFile[NDArray[Any], FeatureRecord]):
-    """Features of several images with one spec, read image by image on demand.
+    """Features of several images with one spec, each read on demand.
 
-    A mapping from keys to arrays (C, h, w) or (C,); positions are taken in place of keys. Every access may raise
-    `FileFormatError` if the file behind it fails.
+    A mapping from keys to arrays (C, h, w) or (C,); positions are accepted instead of keys. Every access may raise
+    `FileFormatError` if the file is damaged.
 
     Attributes:
-        path: where the features came from.
-        spec: the representation they are of.
-        original_sizes: (N, 2), (height, width) of each image as decoded, pixels.
-        processed_sizes: (N, 2), (height, width) of what the features were computed from, pixels.
-        dtype: of the arrays, as stored: ``"float16"``, ``"float32"``, ``"float64"``, or ``"uint8"`` (VLFeat's
-            descriptors, which come as float32); where arrays differ, the widest.
+        path: Path of the file or folder.
+        spec: Spec of the features.
+        original_sizes: (N, 2) int32, (height, width) of each decoded image in pixels.
+        processed_sizes: (N, 2) int32, (height, width) in pixels of the images that the features were computed from.
+        dtype: Stored dtype, the widest if arrays differ: ``"float16"``, ``"float32"``, ``"float64"``, or ``"uint8"``
+            (descriptors of VLFeat, which are returned as float32).
     """
 
     def __init__(
@@ -129,21 +129,25 @@ class FeatureFile(KeyedFile[NDArray[Any], FeatureRecord]):
         self._read = load
 
     def processed_size(self, index: int | str) -> Size:
-        """Return (height, width) of what the features of one image were computed from, pixels."""
+        """Return (height, width) in pixels of the image that the features at an index or key were computed from."""
         return _size(self.processed_sizes[self._position(index)])
 
     def stack(self) -> NDArray[Any]:
-        """Return all features in one array, (N, C, h, w) or (N, C); ``ValueError`` if their shapes differ."""
+        """Return all features in one array, (N, C, h, w) or (N, C).
+
+        Raises:
+            ValueError: There are no features, or their shapes differ.
+        """
         if not len(self):
-            raise ValueError(f"{self.path}: holds no image to stack")
+            raise ValueError(f"{self.path}: contains no features to stack")
         first = self[0]
         stacked = np.empty((len(self), *first.shape), np.result_type(first.dtype, self.dtype))
         for position in range(len(self)):
             features = self[position]
             if features.shape != first.shape:
                 raise ValueError(
-                    f"{self.path}: {self.key(position)!r} has shape {features.shape} and {self.key(0)!r} has "
-                    f"{first.shape}; features of different sizes do not stack, take them one by one"
+                    f"{self.path}: features must have equal shapes to be stacked, {self.key(0)!r} has {first.shape} "
+                    f"and {self.key(position)!r} has {features.shape}; read them one by one"
                 )
             stacked[position] = features
         return stacked
@@ -161,7 +165,7 @@ def _size(pair: NDArray[Any]) -> Size:
 
 
 def is_size(value: object) -> bool:
-    """Return whether `value` is two whole numbers >= 1: (height, width)."""
+    """Return whether `value` is a pair of positive integers (height, width)."""
     return (
         isinstance(value, (list, tuple))
         and len(value) == 2
@@ -170,53 +174,58 @@ def is_size(value: object) -> bool:
 
 
 def shape_problem(spec: Spec, shape: tuple[int, ...]) -> str | None:
-    """Return why features of `shape` do not fit `spec`, or ``None`` when they do."""
+    """Return why `shape` is not a shape of features of `spec`, or ``None`` if it is."""
     wanted = f"({spec.channels}, h, w)" if spec.stride is not None else f"({spec.channels},)"
     if len(shape) == (1 if spec.stride is None else 3) and shape[0] == spec.channels and min(shape) > 0:
         return None
-    return f"the spec asks for features {wanted}, got {shape}"
+    return f"features must have shape {wanted} for this spec, got {shape}"
 
 
 def check_type(record: object, wanted: type) -> None:
-    """Refuse what is no record, such as the keys that iterating over a file gives; ``TypeError``."""
+    """Raise ``TypeError`` unless `record` is an instance of `wanted`."""
     if not isinstance(record, wanted):
+        # Iterating over a file yields keys.
         name = type(record).__name__
-        raise TypeError(f"every record is a {wanted.__name__}, got {name}: a file's are file.records()")
+        raise TypeError(f"records must be {wanted.__name__} objects, got {name}; those of a file are file.records()")
 
 
 def check_record(record: FeatureRecord, spec: Spec, seen: set[str] | None = None) -> None:
-    """Refuse a record that no file should hold, or whose key is in `seen`, to which it is added.
+    """Check that a record can be written, and add its key to `seen`.
 
     Raises:
-        ValueError: a key that repeats or is no relative path, features that do not fit the spec, or a size that is
-            not two whole numbers >= 1.
-        TypeError: no record, or features that are not a floating-point NumPy array.
+        ValueError: The key is invalid or in `seen`, the features do not match the spec, or a size is not a pair of
+            positive integers.
+        TypeError: `record` is not a `FeatureRecord`, or its features are not a floating-point NumPy array.
     """
     check_type(record, FeatureRecord)
     if problem := key_problem(record.key):
         raise ValueError(problem)
     if seen is not None:
         if record.key in seen:
-            raise ValueError(f"key {record.key!r} comes twice; every image needs a key of its own")
+            raise ValueError(f"keys must be unique, got {record.key!r} twice")
         seen.add(record.key)
     features = record.features
     if not isinstance(features, np.ndarray) or features.dtype.kind != "f":
         what = getattr(features, "dtype", type(features).__name__)
-        raise TypeError(f"{record.key!r}: features are a floating-point NumPy array, got {what}")
+        raise TypeError(f"{record.key!r}: features must be a floating-point NumPy array, got {what}")
     if problem := shape_problem(spec, features.shape):
         raise ValueError(f"{record.key!r}: {problem}")
     for name in ("original_size", "processed_size"):
         size = getattr(record, name)
         if not is_size(size):
-            raise ValueError(f"{record.key!r}: {name} is (height, width), whole numbers >= 1, got {size!r}")
+            raise ValueError(f"{record.key!r}: {name} must be two positive integers (height, width), got {size!r}")
 
 
 def stored_array(record: FeatureRecord, dtype: str) -> NDArray[Any]:
-    """Return the features as they go to disk, little-endian; ``ValueError`` if they overflow `dtype`."""
+    """Return the features as a contiguous little-endian array of `dtype`.
+
+    Raises:
+        ValueError: A value overflows `dtype`.
+    """
     kind = {"float32": "<f4", "float16": "<f2"}[dtype]
     try:
         with np.errstate(over="raise"):
             return record.features.astype(kind, order="C", copy=False)
     except FloatingPointError:
         largest = np.abs(record.features[np.isfinite(record.features)]).max()
-        raise ValueError(f"{record.key!r}: features up to {largest:g} do not fit in {dtype}") from None
+        raise ValueError(f"{record.key!r}: features up to {largest:g} overflow {dtype}") from None

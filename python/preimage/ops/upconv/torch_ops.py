@@ -1,7 +1,7 @@
-"""Register the passes as ops, ``torch.ops.preimage.upconv*``, which torch.compile looks into to see the Triton kernels.
+"""Register the passes as ops, ``torch.ops.preimage.upconv*``, whose Triton kernels torch.compile can trace.
 
-Importing this takes longer than importing torch, since `torch.library.triton_op` loads dynamo and inductor: `dispatch`
-does so where the ops are needed.
+Importing this module takes longer than importing torch, because `torch.library.triton_op` loads dynamo and inductor;
+`dispatch` imports it only when the ops are needed.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from torch import Tensor
 from torch.library import triton_op
 
 from preimage.ops._triton import has_triton
-from preimage.ops.upconv import library
-from preimage.ops.upconv.library import as_kept
+from preimage.ops.upconv import passes
+from preimage.ops.upconv.passes import as_kept
 
-if not has_triton():  # torch looks for kernels in every op, and would say for each that there is no Triton
+if not has_triton():  # torch searches every op for kernels, and would warn for each that Triton is missing
     logging.getLogger("torch._library.triton").setLevel(logging.ERROR)
-    sys.modules.setdefault("triton", None)  # type: ignore[arg-type] # one that does not import is none, for torch too
+    sys.modules.setdefault("triton", None)  # type: ignore[arg-type] # hides a broken Triton from torch, too
 
 _OPS: dict[str, Any] = {
     function.__name__: triton_op(f"preimage::{function.__name__}", function, mutates_args=())
     for function in (
-        library.upconv,
-        library.upconv_dgrad,
-        library.upconv_wgrad,
-        library.upconv_image_backward,
-        library.image_distance,
-        library.upconv_distance_backward,
+        passes.upconv,
+        passes.upconv_dgrad,
+        passes.upconv_wgrad,
+        passes.upconv_image_backward,
+        passes.image_distance,
+        passes.upconv_distance_backward,
     )
 }
 

@@ -1,6 +1,6 @@
-"""Files of features in format version 1: a tensor for every image, keys and sizes in the metadata.
+"""Read single files of features in format version 1: one tensor per image, keys and sizes in the metadata.
 
-``preimage convert`` rewrites them.
+``preimage convert`` rewrites them in the current format.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from preimage.errors import FileFormatError
 from preimage.io.atomic import StrPath, key_problem
-from preimage.io.records import FeatureFile, Size, is_size, shape_problem
+from preimage.io.feature_file import FeatureFile, Size, is_size, shape_problem
 from preimage.io.shards import ZEROS, Header, loads, loads_text, parse_spec
 from preimage.spec import Spec
 
@@ -26,16 +26,16 @@ _BLOCK = 1 << 20
 
 
 def read_features_v1(path: StrPath, file: BinaryIO, header: Header, size: int) -> FeatureFile:
-    """Open a file of features of version 1: all of it is compared with its checksum.
+    """Open a file of features in format version 1 and compare its contents with its checksum.
 
     Args:
-        path: of the file.
-        file: open for reading.
-        header: as `preimage.io.shards.read_header` gives it.
-        size: of the file, bytes.
+        path: Path of the file.
+        file: The file, open for reading.
+        header: Header as returned by `preimage.io.shards.read_header`.
+        size: Size of the file in bytes.
 
     Raises:
-        FileFormatError: damaged, or inconsistent.
+        FileFormatError: The file is damaged or inconsistent.
     """
     digest = hashlib.sha256((header.body - 8).to_bytes(8, "little"))
     digest.update(header.text[: header.position] + ZEROS.encode() + header.text[header.position + len(ZEROS) :])
@@ -43,7 +43,7 @@ def read_features_v1(path: StrPath, file: BinaryIO, header: Header, size: int) -
     while block := file.read(_BLOCK):
         digest.update(block)
     if digest.hexdigest() != header.digest:
-        raise FileFormatError(path, "damaged: its checksum does not match its contents (cut short, or bits changed)")
+        raise FileFormatError(path, "damaged: checksum mismatch (truncated, or bits changed)")
     try:
         return _opened(path, header, size)
     except ValueError as error:
@@ -58,7 +58,7 @@ def _opened(path: StrPath, header: Header, size: int) -> FeatureFile:
         raise ValueError("the metadata lacks spec, dtype, keys or sizes")
     spec, dtype = parse_spec(metadata["spec"]), metadata["dtype"]
     if dtype not in _KINDS:
-        raise ValueError(f"dtype is one of {', '.join(_KINDS)}, got {dtype[:40]!r}")
+        raise ValueError(f"dtype must be one of {', '.join(_KINDS)}, got {dtype[:40]!r}")
     keys = _keys(metadata["keys"])
     code, kind = _KINDS[dtype]
     shapes: list[tuple[int, ...]] = []
@@ -68,7 +68,7 @@ def _opened(path: StrPath, header: Header, size: int) -> FeatureFile:
         shapes.append(shape)
         starts.append(starts[-1] + math.prod(shape) * kind.itemsize)
     if entries or starts[-1] != size:
-        raise ValueError("its header describes other tensors than it holds")
+        raise ValueError("damaged: its header does not match its tensors")
     memory = np.memmap(path, np.uint8, "r")
 
     def load(position: int) -> NDArray[Any]:
@@ -89,29 +89,29 @@ def _opened(path: StrPath, header: Header, size: int) -> FeatureFile:
 def _keys(text: str) -> list[str]:
     keys = loads_text(text)
     if not isinstance(keys, list):
-        raise ValueError("the keys are no list")
+        raise ValueError("the keys must be a list")
     for key in keys:
         if problem := key_problem(key):
             raise ValueError(problem)
     if len(set(keys)) < len(keys):
-        raise ValueError("two images have one key")
+        raise ValueError("two images have the same key")
     return keys
 
 
 def _sizes(text: str, count: int) -> list[Size]:
     sizes = loads_text(text)
     if not isinstance(sizes, list) or len(sizes) != count or not all(map(is_size, sizes)):
-        raise ValueError(f"the sizes are not {count} pairs of whole numbers >= 1")
+        raise ValueError(f"the sizes must be {count} pairs of positive integers")
     return [(height, width) for height, width in sizes]
 
 
 def _shape(spec: Spec, key: str, entry: object, code: str, start: int, width: int) -> tuple[int, ...]:
     shape = entry.get("shape") if isinstance(entry, dict) else None
     if not isinstance(shape, list) or not all(type(side) is int and 0 < side < 1 << 40 for side in shape):
-        raise ValueError(f"no tensor with a proper shape under key {key!r}")
+        raise ValueError(f"key {key!r} has no tensor with a valid shape")
     if problem := shape_problem(spec, tuple(shape)):
-        raise ValueError(f"{problem} under key {key!r}")
+        raise ValueError(f"key {key!r}: {problem}")
     offsets = [start, start + math.prod(shape) * width]
     if entry != {"dtype": code, "shape": shape, "data_offsets": offsets}:
-        raise ValueError(f"the tensor of key {key!r} is not {code} at byte {start}")
+        raise ValueError(f"the tensor of key {key!r} must be {code} at byte {start}")
     return tuple(shape)

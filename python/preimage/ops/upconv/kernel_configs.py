@@ -1,4 +1,4 @@
-"""List the kernel configurations that can run a pass of a layer. Does not import triton."""
+"""List the kernel configurations that can run a pass of a layer. Does not import Triton."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import torch
 
 IMAGE_PASSES = ("image_backward", "distance_backward")
 PASSES = ("forward", "dgrad", "wgrad", *IMAGE_PASSES)
-MOST = 8  # candidates
-IMAGE_CHANNELS = 4  # at most: such layers have kernels of their own
+MOST = 8  # number of candidates
+IMAGE_CHANNELS = 4  # layers with at most so many output channels have separate kernels
 HALVES = (torch.bfloat16, torch.float16)
 
 _MOST_ELEMENTS = 2**31 - 1  # the kernels' offsets are int32
@@ -17,13 +17,13 @@ _MOST_ELEMENTS = 2**31 - 1  # the kernels' offsets are int32
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """A kernel and its blocks. What the three numbers of `block` are is said in the kernel's own file."""
+    """Kernel and its block sizes. The three numbers of `block` are described in the module of the kernel."""
 
     kernel: str
     block: tuple[int, ...]
     num_warps: int
     num_stages: int
-    split: int = 1  # parts of the sum over pixels, where there is one
+    split: int = 1  # number of parts of the sum over pixels, for kernels with such a sum
 
     def __str__(self) -> str:
         blocks = "x".join(map(str, self.block))
@@ -32,8 +32,8 @@ class Config:
 
 
 def tf32_allowed() -> bool:
-    """Return whether torch's settings let cuDNN's convolutions, and so our kernels, compute float32 in TF32."""
-    # The newer setting where torch has it: the older one raises where the two disagree.
+    """Return whether torch's settings allow TF32 in cuDNN's convolutions, which our kernels follow."""
+    # Prefer the newer setting: reading the older one raises if the two disagree.
     precision: str | None = getattr(getattr(torch.backends.cudnn, "conv", None), "fp32_precision", None)
     return torch.backends.cudnn.allow_tf32 if precision is None else precision == "tf32"
 
@@ -48,7 +48,7 @@ def supported(
     *,
     tf32: bool,
 ) -> bool:
-    """Return whether any kernel can run a pass; the arguments and the reasons are those of `candidates`."""
+    """Return whether any kernel can run a pass, see `candidates`."""
     if which not in PASSES:
         raise ValueError(f"which must be one of {', '.join(PASSES)}, got {which!r}")
     largest = max(pixels * in_channels, 4 * pixels * out_channels, 25 * in_channels * out_channels)
@@ -71,23 +71,24 @@ def candidates(
     *,
     tf32: bool,
 ) -> tuple[Config, ...]:
-    """Return the configurations of a pass worth measuring, a handful, likely best first.
+    """Return a few configurations for a pass that are worth measuring, the best estimate first.
 
     Args:
-        which: one of `PASSES`.
-        in_channels, out_channels: of the layer.
-        pixels: B·H·W, of the low resolution.
-        dtype: of maps and weight.
-        capability: of the device, as ``torch.cuda.get_device_capability`` returns it.
-        tf32: whether float32 may be computed in TF32.
+        which: Pass, one of `PASSES`.
+        in_channels: Number of input channels.
+        out_channels: Number of output channels.
+        pixels: B · H · W at the input resolution.
+        dtype: Dtype of maps and weight.
+        capability: Compute capability of the device, as returned by ``torch.cuda.get_device_capability``.
+        tf32: Whether float32 may be computed in TF32.
 
     Returns:
-        Empty where no kernel applies: float32 without TF32 (Triton has no instructions for exact products, and its
-        loops of them cannot compete), another dtype, a device before 8.0, a map or weight of more than 2^31 - 1
-        elements, "image_backward" and "distance_backward" of more than 4 output channels.
+        Configurations; empty if no kernel applies: for float32 without TF32 (exact products are slow in Triton), other
+        dtypes, capabilities below 8.0, maps or weights of more than 2^31 - 1 elements, and ``"image_backward"`` and
+        ``"distance_backward"`` with more than 4 output channels.
 
     Raises:
-        ValueError: an unknown pass.
+        ValueError: `which` is not a pass.
     """
     if not supported(which, in_channels, out_channels, pixels, dtype, capability, tf32=tf32):
         return ()
@@ -104,19 +105,22 @@ def candidates(
 
 
 def shared_memory_limit(capability: tuple[int, int]) -> int:
-    """Bytes that one program may have."""
+    """Return the maximum shared memory of one program in bytes."""
     if capability in ((8, 6), (8, 9)) or capability >= (12, 0):
         return 99 * 1024
     return (163 if capability < (9, 0) else 227) * 1024
 
 
 def _power(number: int) -> int:
-    """The smallest power of two that is not below, and not below 16, the least that the tensor cores take."""
+    """Return the smallest power of two that is at least `number` and at least 16, the minimum of tensor cores."""
     return max(16, 1 << (number - 1).bit_length())
 
 
 def _covering(channels: int, most: int, waste: float = 1.1) -> int:
-    """The largest block that covers the channels with at most that much more than the least; 16 only where it must."""
+    """Return the largest block size that covers the channels with little padding, avoiding 16.
+
+    `waste` is the largest ratio of the padded number of channels to the smallest possible one.
+    """
     sizes = [size for size in (16, 32, 64, 128, 256) if size <= most]
     total = {size: -(-channels // size) * size for size in sizes}
     found = max(size for size in sizes if total[size] <= waste * min(total.values()))
@@ -124,12 +128,12 @@ def _covering(channels: int, most: int, waste: float = 1.1) -> int:
 
 
 def _rows(most: int, pixels: int) -> int:
-    """Pixels of a tile: not more than there are."""
+    """Return the number of pixels of a tile, not more than necessary."""
     return min(most, max(64, _power(pixels)))
 
 
 def _step(channels: int, dtype: torch.dtype) -> int:
-    """Channels summed over in a step: 128 bytes, or less where that covers them with less waste."""
+    """Return the number of channels summed in a step: 128 bytes, or less if that needs less padding."""
     return _covering(channels, 128 // dtype.itemsize)
 
 
@@ -147,7 +151,7 @@ def _forward(in_channels: int, out_channels: int, pixels: int, dtype: torch.dtyp
         found += [Config("row_pair", (64, n, k), 4, 3)]
     if out_channels <= 128:
         n = _covering(out_channels, 64)
-        short = min(k, 64 // dtype.itemsize)  # of four products a step, the operands of longer ones spill
+        short = min(k, 64 // dtype.itemsize)  # longer steps spill, because each has four products
         found += [Config("all_phases", (rows, n, short), 8, 3), Config("all_phases", (64, n, short), 4, 3)]
         n = _covering(out_channels, 32)
         found += [Config("all_phases", (rows, n, k), 8, 3), Config("all_phases", (64, n, k), 4, 3)]
@@ -179,7 +183,7 @@ def _wgrad(in_channels: int, out_channels: int, pixels: int, dtype: torch.dtype)
     found = []
     if out_channels <= 64:
         i, run = _covering(in_channels, 64), 5 * out_channels
-        first = max(16, min(128, 1 << (run.bit_length() - 1)))  # a second accumulator takes the rest
+        first = max(16, min(128, 1 << (run.bit_length() - 1)))  # the rest goes to a second accumulator
         blocks = 5 * -(-in_channels // i)
         if run - first <= first:
             for warps in (4, 8):
@@ -194,7 +198,7 @@ def _wgrad(in_channels: int, out_channels: int, pixels: int, dtype: torch.dtype)
 
 
 def _splits(blocks: int, pixels: int, step: int) -> tuple[int, ...]:
-    """Parts so that two or eight programs come to each of some 130 multiprocessors, each with some steps to do."""
+    """Return numbers of parts that give two or eight programs per multiprocessor (of about 130), with several steps."""
     most = max(1, pixels // (4 * step))
     return tuple(dict.fromkeys(min(most, max(1, -(-programs // blocks))) for programs in (264, 1056)))
 
@@ -207,9 +211,9 @@ def _image_backward(in_channels: int, out_channels: int, pixels: int, dtype: tor
 
 
 def _in_registers(config: Config, out_channels: int, dtype: torch.dtype, capability: tuple[int, int]) -> bool:
-    """Whether a thread holds its sums without spilling, and the loops are pipelined: by what the compiler made of it.
+    """Return whether the sums fit in registers and loops are pipelined, according to compiled kernels.
 
-    Before 9.0, and again from 12.0 on, the operands of the tensor cores are in registers as well.
+    Before 9.0, and from 12.0 on, operands of tensor cores are in registers, too.
     """
     m, n, k = config.block
     old = not (9, 0) <= capability < (12, 0)
@@ -234,7 +238,7 @@ def _in_registers(config: Config, out_channels: int, dtype: torch.dtype, capabil
 
 
 def _shared_memory(config: Config, out_channels: int, dtype: torch.dtype) -> int:
-    """Bytes of the operands' buffers, an estimate: each of `num_stages` has a tile of every operand."""
+    """Return an estimate of the bytes of shared memory: a tile of each operand for each of `num_stages`."""
     m, n, k = config.block
     tiles = {
         "phase": m * k + n * k,

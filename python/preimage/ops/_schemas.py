@@ -1,14 +1,14 @@
-"""Every op's schema and shapes, in one place: `torch.ops.preimage.*`.
+"""Define the schemas and output shapes of the descriptors' torch ops, `torch.ops.preimage.*`.
 
-The implementations for CPU and CUDA (`hog_torch.py`, …) register themselves on import; `registered.py` imports all.
-A `*_backward` op takes the gradient of its op's output, then its op's parameters in the same order.
+The implementations for CPU and CUDA (`hog_torch.py`, …) are registered when they are imported; `torch_ops.py` imports
+all. A `*_backward` op takes the gradient of the op's output, followed by the op's parameters in the same order.
 """
 
 from __future__ import annotations
 
 import torch
 
-from preimage.ops._sizes import cell_count, grid_size
+from preimage.ops._output_sizes import cell_count, grid_size
 
 LIBRARY = torch.library.Library("preimage", "DEF")
 
@@ -20,10 +20,10 @@ for _schema in (
     # Features and norms; bounds are (top, left, bottom, right), inclusive.
     "dense_sift(Tensor images, int step, int bin_size, str window, float window_size, SymInt[]? bounds, "
     "ScalarType dtype) -> (Tensor, Tensor)",
-    # Always from float32 features.
+    # Gradients of float32 features.
     "dense_sift_backward(Tensor grad_features, Tensor grad_norms, Tensor images, int step, int bin_size, str window, "
     "float window_size, SymInt[]? bounds) -> Tensor",
-    # The fields of Keypoints; the seed's 64 bits as a signed integer.
+    # The fields of Keypoints; the seed is a 64-bit signed integer.
     "sift_grid(Tensor x, Tensor y, Tensor scale, Tensor angle, Tensor descriptors, Tensor offsets, "
     "SymInt[2] image_size, SymInt cell, int seed, float descriptor_scale) -> Tensor",
 ):

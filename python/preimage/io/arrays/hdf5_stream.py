@@ -1,4 +1,4 @@
-"""What HDF5 writes into, so that a full disk is an error and no crash."""
+"""Write HDF5 files through a stream that turns a full disk into an error instead of a crash."""
 
 from __future__ import annotations
 
@@ -6,18 +6,15 @@ from collections.abc import Callable
 from typing import Any, BinaryIO
 
 
-class Sink:
-    """A file that takes everything HDF5 gives it, and tells us instead of HDF5 if it could not be written.
-
-    HDF5 crashes when a file cannot be finished, as on a full disk.
-    """
+class OutputStream:
+    """File object for h5py that keeps write errors for `check`, because HDF5 crashes if closing a file fails."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
         self._error: OSError | None = None
 
     def check(self) -> None:
-        """The first error of the disk, if there was one."""
+        """Raise the first error, if there was one."""
         if self._error is not None:
             raise self._error
 
