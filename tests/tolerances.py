@@ -11,11 +11,18 @@ HOG_SYMMETRY = 1e-6
 # float32 against float64 throughout, on images without near-ties between directions.
 HOG_PRECISION = 2e-6
 
+# Values computed by torch.compile against eager ones, relative.
+COMPILED = 1e-5
+
 # AlexNet's layers against another way to compute them, in float32, relative to the largest value.
 ALEXNET = 1e-5
 
 # HOG's gradient in float32 against the reference's autograd, relative to its Euclidean length.
 HOG_GRADIENT = 1e-4
+
+# Autograd of the references in float64 against finite differences, absolute, by op; relative for all.
+FINITE_DIFFERENCES = {"hog": 1e-4, "dense_sift": 1e-5}
+FINITE_DIFFERENCES_RELATIVE = 1e-4
 
 # Descriptors on a CUDA device against the CPU: the same arithmetic, summed in another order.
 CUDA = 1e-5
@@ -42,6 +49,9 @@ DENSE_SIFT_PRECISION = 5e-6
 # Descriptors of an image turned around its axes: the same sums in another order.
 DENSE_SIFT_SYMMETRY = 5e-6
 
+# Euclidean lengths of descriptors, summed in float32.
+DENSE_SIFT_LENGTH = 1e-5
+
 # Descriptors and norms (relative) after a change of contrast: gradients are rounded, and FLT_EPSILON is added to |gy|.
 DENSE_SIFT_CONTRAST = 5e-4
 DENSE_SIFT_CONTRAST_NORMS = 1e-3
@@ -52,12 +62,23 @@ DENSE_SIFT_BLOCKS = 1e-6
 # Dense SIFT's gradient in float32 against the reference's autograd in float64, relative to its Euclidean length.
 DENSE_SIFT_GRADIENT = 1e-4
 
+# The block programs' gradient against the CPU's, relative to its Euclidean length: the same steps and sums, only the
+# options of the compiler differ.
+DENSE_SIFT_BLOCKS_GRADIENT = 1e-7
+
+# The gradient of dense SIFT along a direction against finite differences of the reference, relative.
+DENSE_SIFT_DIRECTION = 1e-3
+
 # Sparse SIFT against VLFeat: pixels, and the share of the scale; the scale space is VLFeat's to the bit. Angles come
 # from a histogram summed in float32 instead of double: 4e-4 measured where three bins are nearly equal. Descriptors lie
 # in [0, 1]; they follow the angle (2e-4 measured; 2e-5 nearly everywhere).
 SPARSE_SIFT_PLACE = 1e-5
 SPARSE_SIFT_ANGLE = 1e-3
 SPARSE_SIFT = 1e-3
+SPARSE_SIFT_MEDIAN = 1e-5
+
+# Euclidean lengths of descriptors, by variant.
+SPARSE_SIFT_LENGTH = {"vlfeat": 1e-4, "opencv": 1e-5}
 
 # Descriptors of a mirrored image, whose keypoints lie a little elsewhere: the sums are in another order.
 SPARSE_SIFT_SYMMETRY = 1e-2
@@ -74,6 +95,13 @@ SIFT_GRID = 1e-6
 # The up-convolution's passes against the plain ones in float64, relative to the largest value, at least 1. float64: the
 # same products in another order. bfloat16 has 7 bits of mantissa, float16 10; up to nine partial sums are rounded.
 UPCONV = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}
+
+# A chain of up-convolutions: the distance of its image in float32 and the gradient of that, relative to the largest
+# value; outputs under autocast, (absolute, relative); gradients of compiled layers.
+UPCONV_DISTANCE = 1e-6
+UPCONV_DISTANCE_GRADIENT = 1e-5
+UPCONV_AUTOCAST = {torch.float16: (8e-3, 2e-2), torch.bfloat16: (4e-2, 2e-2)}
+UPCONV_COMPILED = 1e-4
 
 # The up-convolution's kernels against the plain passes in float64, relative to the largest value. tf32 has 10 bits of
 # mantissa, bfloat16 7: its results are rounded to that.
@@ -124,3 +152,17 @@ NETWORK = 2e-6
 # PSNR in dB and SSIM against torchmetrics, which sums in another order.
 PSNR = 1e-4
 SSIM = 1e-5
+
+# Features in the axis order of another toolbox, converted to the package's and back, by the dtype they are stored in:
+# uint8 is truncated; the toolbox computes float32 on the transposed image, in another order of additions.
+CONVENTIONS = {"float32": 1e-5, "uint8": 1 / 512}
+CONVENTIONS_BACK = 2e-5
+
+# Arrays of float32 in [0, 1] written and read in another convention.
+STORED_ARRAYS = 1e-7
+
+# Keypoints written and read: pixels and radians in binary files; (pixels, radians) in text files; unit descriptors by
+# the dtype they are stored in.
+STORED_KEYPOINTS = 1e-6
+STORED_KEYPOINTS_TEXT = {"vlfeat": (1e-3, 1e-5), "lowe": (6e-3, 6e-4)}
+STORED_DESCRIPTORS = {"float32": 1e-7, "float16": 3e-4, "uint8": 2e-3}

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from conftest import photographs
 from paths import ROOT, TESTS
 
 ORDERS = ("forward", "reverse", "shuffled")
@@ -44,3 +45,13 @@ def run_blocks(name: str, order: str, array: np.ndarray, *numbers: float) -> np.
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return np.fromfile(f"{folder}/out", dtype=np.float32)
+
+
+def pixels(shape: tuple[int, ...], dtype: type) -> np.ndarray:
+    """Return a batch (B, C, H, W) of crops of photographs, uint8 or float32 in [0, 1]."""
+    batch, channels, height, width = shape
+    photos = [
+        np.resize(photo.transpose(2, 0, 1)[:channels], (channels, height, width)) for photo in photographs().values()
+    ]
+    images = np.stack(photos[:batch])
+    return images if dtype is np.uint8 else images.astype(np.float32) / np.float32(255)

@@ -13,6 +13,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 import preimage
 from layouts import LAYOUTS
 from preimage.ops import torch_ops as _torch_ops
+from tolerances import COMPILED
 
 pytestmark = pytest.mark.instruction_set
 
@@ -102,7 +103,7 @@ def test_compile_with_the_default_backend() -> None:
 
     images = torch.rand(2, 48, 56, 3)
     compiled = torch.compile(energy, fullgraph=True)
-    assert torch.allclose(compiled(images), energy(images), rtol=1e-5)
+    assert torch.allclose(compiled(images), energy(images), rtol=COMPILED)
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

@@ -243,7 +243,7 @@ def test_lbp_shapes_and_lengths(name: str, image: np.ndarray, cell_size: int) ->
     assert features.shape == (58, rows, columns)
     assert (features >= 0).all()
     lengths = features.double().square().sum(0)
-    assert ((lengths - 1).abs() < 1e-6).logical_or(lengths == 0).all()
+    assert ((lengths - 1).abs() < tolerances.LBP).logical_or(lengths == 0).all()
     if min(image.shape) <= 2:  # only border
         assert not features.any()
     elif cell_size > 2:  # every cell has pixels that vote
@@ -308,7 +308,7 @@ def test_bad_pixels_reach_only_their_neighbors_of_lbp(name: str, channels: int, 
         others[20, 30] = False
         assert torch.equal(labels[others], CODES[name](lowest)[0][others])
     features = LBP[name](image)
-    assert ((features.double().square().sum(0) - 1).abs() < 1e-6).all()
+    assert ((features.double().square().sum(0) - 1).abs() < tolerances.LBP).all()
 
 
 @every_lbp
@@ -342,7 +342,7 @@ def test_dense_sift_shape_and_range(name: str, image: np.ndarray, step: int, bin
     assert torch.isfinite(features).all() and (features >= 0).all()
     assert torch.isfinite(norms).all() and (norms >= 0).all()
     lengths = features.square().sum(0).sqrt()
-    assert ((lengths <= 1 + 1e-5) & ((lengths >= 0.99) | (lengths == 0))).all()
+    assert ((lengths <= 1 + tolerances.DENSE_SIFT_LENGTH) & ((lengths >= 0.99) | (lengths == 0))).all()
 
 
 @every_dense_sift
@@ -369,7 +369,7 @@ def test_dense_sift_of_faint_images_is_finite(name: str, exponent: float, seed: 
     image = np.float32(10**exponent) * random_image(seed, 20, 25)
     features = DENSE_SIFT[name](image, step=2)
     lengths = features.square().sum(0).sqrt()
-    assert torch.isfinite(features).all() and (lengths <= 1 + 1e-5).all()
+    assert torch.isfinite(features).all() and (lengths <= 1 + tolerances.DENSE_SIFT_LENGTH).all()
 
 
 @every_dense_sift

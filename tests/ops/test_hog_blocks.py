@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import photographs
-from host_blocks import ORDERS, needs_compiler, run_blocks
+from host_blocks import ORDERS, needs_compiler, pixels, run_blocks
 from preimage.ops.hog import hog
 from tolerances import HOG
 
@@ -23,16 +22,6 @@ SHAPES = {
     "cells of 5": ((1, 3, 64, 83), 5, 0),
     "cells of 1": ((1, 1, 9, 70), 1, 4),
 }
-
-
-def pixels(shape: tuple[int, ...], dtype: type) -> np.ndarray:
-    """A batch of crops of photographs."""
-    batch, channels, height, width = shape
-    photos = [
-        np.resize(photo.transpose(2, 0, 1)[:channels], (channels, height, width)) for photo in photographs().values()
-    ]
-    images = np.stack(photos[:batch])
-    return images if dtype is np.uint8 else images.astype(np.float32) / np.float32(255)
 
 
 @needs_compiler

@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from test_hog_blocks import pixels
 
-from host_blocks import ORDERS, needs_compiler, run_blocks
+from host_blocks import ORDERS, needs_compiler, pixels, run_blocks
 from preimage.ops.lbp import lbp, lbp_codes
 
 # (B, C, H, W), cell size, strip rows (0: what the launch would choose)

@@ -12,6 +12,7 @@ from preimage.io.arrays.npy import read_numpy_features, write_numpy_features
 from preimage.io.feature_file import FeatureRecord
 from preimage.spec import Spec
 from sizes import pairs
+from tolerances import CONVENTIONS, CONVENTIONS_BACK, STORED_ARRAYS
 from tolerances import HOG as HOG_TOLERANCE
 
 HOG = Spec("hog", "vlfeat-uoctti", 31, 8, {"cell_size": 8, "color": "luma"})
@@ -87,12 +88,12 @@ def test_dense_sift(made, convention, image):
     planar = conventions.dense_sift_to_planar(convention, descriptors, size)
     assert planar.dtype == np.float32
     error = expected - planar
-    # uint8 is truncated; the toolbox computes on the transposed image, in another order of additions.
-    bound = 1 / 512 if descriptors.dtype == np.uint8 else 1e-5
-    assert -1e-5 <= error.min() <= error.max() <= bound + 1e-5
+    rounding = CONVENTIONS["float32"]
+    bound = CONVENTIONS["uint8"] if descriptors.dtype == np.uint8 else rounding
+    assert -rounding <= error.min() <= error.max() <= bound + rounding
     back = conventions.from_planar(SIFT, convention, planar)
     assert np.array_equal(back["frames"], frames)
-    assert np.abs(back["descriptors"] - descriptors).max() <= 2e-5
+    assert np.abs(back["descriptors"] - descriptors).max() <= CONVENTIONS_BACK
 
 
 PAIRS = [(spec, convention) for spec in (LBP, SIFT) for convention in conventions.CONVENTIONS]
@@ -113,7 +114,7 @@ def test_there_and_back_through_a_file(tmp_path, spec, convention):
     file = read_numpy_features(tmp_path / "f.npz", spec, convention=convention)
     assert tuple(file) == ("d/0", "d/1")
     for ours, theirs in zip(records, file.records(), strict=True):
-        assert np.abs(ours.features - theirs.features).max() <= 1e-7
+        assert np.abs(ours.features - theirs.features).max() <= STORED_ARRAYS
         assert theirs.processed_size == ours.processed_size
     if convention != "preimage":
         with pytest.raises(FileFormatError):

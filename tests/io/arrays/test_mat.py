@@ -21,6 +21,7 @@ from preimage.io.arrays.formats import check_writable
 from preimage.io.arrays.mat import read_mat_features, write_mat_features
 from preimage.spec import Spec
 from sizes import pairs
+from tolerances import STORED_ARRAYS
 
 RNG = np.random.default_rng(5)
 HOG = Spec("hog", "vlfeat-uoctti", 31, 8, {"cell_size": 8, "color": "luma"})
@@ -115,7 +116,7 @@ def test_files_of_the_package_need_no_description(tmp_path, spec, convention):
     assert tuple(file) == ("sub/0", "sub/1")
     assert pairs(file.original_sizes) == ((50, 60),) * 2
     assert pairs(file.processed_sizes) == tuple(record.processed_size for record in records(spec, arrays))
-    assert np.abs(file.stack() - arrays).max() < 1e-7
+    assert np.abs(file.stack() - arrays).max() < STORED_ARRAYS
     other = Spec("hog", "vlfeat-uoctti", 31, 4, {"cell_size": 4})
     with pytest.raises(ValueError, match="!="):
         read_array_file(path, other)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import preimage
+import tolerances
 import vlfeat
 from keypoint_files import (
     GOLDEN,
@@ -81,7 +82,7 @@ def test_both_normalizations_of_colmap_give_one_descriptor():
     assert cosines(roots.descriptors, plain.descriptors).min() > 0.9999
     wrong = read_keypoints(GOLDEN / "colmap_l1_root.db", normalization="l2")[0]
     assert cosines(wrong.descriptors, plain.descriptors).max() < 0.99
-    assert torch.allclose(roots.descriptors.norm(dim=1), torch.ones(78), atol=1e-6)
+    assert torch.allclose(roots.descriptors.norm(dim=1), torch.ones(78), atol=tolerances.STORED_KEYPOINTS)
 
 
 def test_keypoints_of_colmap_with_four_or_six_columns(tmp_path):
@@ -94,12 +95,14 @@ def test_keypoints_of_colmap_with_four_or_six_columns(tmp_path):
     file = read_keypoints(path)
     assert (tuple(file), file.sizes, file.counts) == (("d/e.jpg", "f.jpg", "g"), ((30, 40),) * 3, (2, 1, 0))
     expected = np.array([[0, 0, 2, 2 * math.pi - 0.5], [9.5, 19.5, 3, 1]], np.float32)
-    assert np.abs(frames_of(file["d/e.jpg"]) - expected).max() < 1e-6
-    assert np.abs(frames_of(file[1]) - np.array([[0.5, 0.5, 4, 1]])).max() < 1e-6
+    assert np.abs(frames_of(file["d/e.jpg"]) - expected).max() < tolerances.STORED_KEYPOINTS
+    assert np.abs(frames_of(file[1]) - np.array([[0.5, 0.5, 4, 1]])).max() < tolerances.STORED_KEYPOINTS
     assert len(file[-1].x) == 0
     lowe = (np.arange(128.0) / np.arange(128.0).max()) ** 2
     assert np.allclose(
-        file[0].descriptors[0, :9], (lowe / np.linalg.norm(lowe))[[0, 7, 6, 5, 4, 3, 2, 1, 8]], atol=1e-7
+        file[0].descriptors[0, :9],
+        (lowe / np.linalg.norm(lowe))[[0, 7, 6, 5, 4, 3, 2, 1, 8]],
+        atol=tolerances.STORED_DESCRIPTORS["float32"],
     )
     assert sorted(os.listdir(tmp_path)) == ["a?b#%41.db"], "nothing is written beside it"
 
@@ -154,7 +157,7 @@ def test_files_of_opencv(tmp_path, suffix, nested, dtype):
     one, other = matched(frames_of(file[0]), frames_of(expected), most=1e-4)
     assert sorted(other) == list(range(len(expected.x)))
     assert torch.allclose(file[0].response[one], expected.response[other])
-    assert torch.allclose(file[0].descriptors[one], expected.descriptors[other], atol=1e-6)
+    assert torch.allclose(file[0].descriptors[one], expected.descriptors[other], atol=tolerances.STORED_KEYPOINTS)
     flat = read_keypoints(opencv_file(tmp_path / f"flat.{suffix}", pictures()["flat.png"], nested=nested))
     assert flat.counts == (0,)
 
@@ -166,7 +169,8 @@ def test_files_of_vlfeat_and_lowe(tmp_path, first):
     fitting = descriptors.max(1) < 0.498  # VLFeat's command wraps larger entries around to small bytes
     frames, descriptors = frames[fitting], descriptors[fitting]
     assert len(frames) > 80
-    for write, suffix, place, angle in ((vlfeat_file, "sift", 1e-3, 1e-5), (lowe_file, "key", 6e-3, 6e-4)):
+    for name, write, suffix in (("vlfeat", vlfeat_file, "sift"), ("lowe", lowe_file, "key")):
+        place, angle = tolerances.STORED_KEYPOINTS_TEXT[name]
         file = read_keypoints(write(tmp_path / f"face.{suffix}", frames, descriptors), image_size=FACE.shape)
         assert (tuple(file), file.sizes, file.counts) == (("face",), ((128, 160),), (len(frames),))
         assert np.abs(frames_of(file[0]) - frames)[:, :3].max() < place
@@ -188,8 +192,8 @@ def test_one_keypoint_has_one_descriptor_whoever_wrote_the_file(tmp_path):
     assert np.abs(np.median(away, axis=0)).max() < 0.05, "one origin"
 
 
-@pytest.mark.parametrize(("dtype", "worst"), [("float32", 1e-7), ("float16", 3e-4), ("uint8", 2e-3)])
-def test_files_of_the_package(tmp_path, dtype, worst):
+@pytest.mark.parametrize("dtype", tolerances.STORED_DESCRIPTORS)
+def test_files_of_the_package(tmp_path, dtype):
     records = list(read_keypoints(GOLDEN / "colmap_l1_root.db").records())
     records.append(KeypointRecord("unsized", records[0].keypoints, None))
     write_keypoints(tmp_path / "f.npz", records, dtype=dtype)
@@ -197,9 +201,14 @@ def test_files_of_the_package(tmp_path, dtype, worst):
     assert tuple(file) == ("face.png", "flat.png", "sub/coffee.png", "unsized")
     assert file.sizes == ((128, 160), (64, 80), (96, 112), None)
     for record, back in zip(records, file.records(), strict=True):
-        assert np.allclose(frames_of(back.keypoints), frames_of(record.keypoints), rtol=0, atol=1e-6)
+        assert np.allclose(
+            frames_of(back.keypoints), frames_of(record.keypoints), rtol=0, atol=tolerances.STORED_KEYPOINTS
+        )
         assert torch.equal(back.keypoints.response, record.keypoints.response)
-        assert np.abs((back.keypoints.descriptors - record.keypoints.descriptors).numpy()).max(initial=0) < worst
+        assert (
+            np.abs((back.keypoints.descriptors - record.keypoints.descriptors).numpy()).max(initial=0)
+            < tolerances.STORED_DESCRIPTORS[dtype]
+        )
     write_keypoints(tmp_path / "g.npz", records, dtype=dtype)
     assert (tmp_path / "f.npz").read_bytes() == (tmp_path / "g.npz").read_bytes()
 
@@ -225,7 +234,7 @@ def test_results_of_vl_sift_in_matlab_are_read(tmp_path):
     file = read_keypoints(tmp_path / "a.mat")
     assert (file.format, tuple(file), file.sizes, file.counts) == ("mat", ("a",), (None,), (3,))
     ours = read_keypoints(vlfeat_file(tmp_path / "a.sift", frames - [1, 1, 0, 0], descriptors / 512.0))[0]
-    assert np.abs(frames_of(file[0]) - frames_of(ours)).max() < 1e-6
+    assert np.abs(frames_of(file[0]) - frames_of(ours)).max() < tolerances.STORED_KEYPOINTS
     assert torch.allclose(file[0].descriptors, ours.descriptors)
     scipy_io.savemat(
         tmp_path / "b.mat",

@@ -17,7 +17,7 @@ from preimage.ops.upconv import (
     upconv_chain,
     upconv_chain_distance,
 )
-from tolerances import UPCONV
+from tolerances import UPCONV, UPCONV_AUTOCAST, UPCONV_COMPILED, UPCONV_DISTANCE, UPCONV_DISTANCE_GRADIENT
 
 SLOPES = [(0.2, None), (0.1, 0.3, None), (0.2, None, 0.2), (None,), (0.2,)]
 
@@ -50,7 +50,7 @@ def asking(x: torch.Tensor, weights: list, biases: list) -> list[torch.Tensor]:
 
 def assert_all_close(ours: tuple[torch.Tensor, ...], theirs: tuple[torch.Tensor, ...]) -> None:
     for got, wanted in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(got, wanted, atol=1e-12, rtol=1e-12)
+        torch.testing.assert_close(got, wanted, atol=UPCONV[torch.float64], rtol=UPCONV[torch.float64])
 
 
 @pytest.mark.parametrize("slopes", SLOPES)
@@ -87,14 +87,15 @@ def test_distance_equals_that_of_the_image(slopes: tuple[float | None, ...]) -> 
     mean = torch.rand(3, dtype=torch.float64)
     ours = upconv_chain_distance(x, weights, biases, slopes, target, mean)
     theirs = torch.linalg.vector_norm(image + mean[:, None, None] - target / 255.0, dim=(1, 2, 3))
-    torch.testing.assert_close(ours.double(), theirs, atol=0, rtol=1e-6)  # in float32
+    torch.testing.assert_close(ours.double(), theirs, atol=0, rtol=UPCONV_DISTANCE)
     share = torch.tensor([0.3, 1.7])
     inputs = asking(x, weights, biases)
     gradients = zip(
         torch.autograd.grad(ours, inputs, share), torch.autograd.grad(theirs, inputs, share.double()), strict=True
     )
     for got, wanted in gradients:
-        torch.testing.assert_close(got, wanted, atol=1e-6 * wanted.abs().max().item(), rtol=1e-5)
+        atol = UPCONV_DISTANCE * wanted.abs().max().item()
+        torch.testing.assert_close(got, wanted, atol=atol, rtol=UPCONV_DISTANCE_GRADIENT)
 
 
 def test_a_distance_of_zero_has_no_gradient() -> None:
@@ -143,7 +144,8 @@ def test_autocast(dtype: torch.dtype) -> None:
     with torch.autocast("cpu", dtype):
         y = layers(x)
     assert y.dtype == dtype
-    torch.testing.assert_close(y.float(), wanted, atol=UPCONV[dtype] * 4, rtol=0.02)
+    atol, rtol = UPCONV_AUTOCAST[dtype]
+    torch.testing.assert_close(y.float(), wanted, atol=atol, rtol=rtol)
     y.float().square().sum().backward()
     assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in layers.parameters())
 
@@ -175,7 +177,7 @@ def test_compiles_whole_with_gradients(backend: str) -> None:
             torch.autograd.grad(theirs.square().sum(), list(layers.parameters())),
             strict=True,
         ):
-            torch.testing.assert_close(got, wanted, atol=1e-4, rtol=1e-4)
+            torch.testing.assert_close(got, wanted, atol=UPCONV_COMPILED, rtol=UPCONV_COMPILED)
 
 
 OPS = torch.ops.preimage
