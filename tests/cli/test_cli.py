@@ -16,7 +16,7 @@ from scipy.io import savemat
 import preimage
 from conftest import Run
 from preimage.cli import _shared
-from preimage.inverters import Inverter, UShapedConfig, View
+from preimage.inverters import Inverter, OutputRegion, UShapedConfig
 from preimage.representations import create_representation
 from preimage.spec import Spec
 from preimage.store import FeatureStore
@@ -225,18 +225,18 @@ def test_invert_features_of_the_matlab_toolbox(run: Run, photo_folder: Path, tin
 
 
 @pytest.mark.parametrize(
-    ("view", "words"),
+    ("region", "words"),
     [
         (None, "images of any size"),
-        (View(64, 64, 64), "images of 64×64"),
-        (View(64, 64, 32), "images of 64×64, as 32×32"),
-        (View(64, 48, 48), "the central 48×48 of images of 64×64"),
-        (View(64, 48, 32), "the central 48×48 of images of 64×64, as 32×32"),
+        (OutputRegion(64, 64, 64), "images of 64×64"),
+        (OutputRegion(64, 64, 32), "images of 64×64, as 32×32"),
+        (OutputRegion(64, 48, 48), "the central 48×48 of images of 64×64"),
+        (OutputRegion(64, 48, 32), "the central 48×48 of images of 64×64, as 32×32"),
     ],
 )
-def test_info_describes_the_output_region(run: Run, tmp_path: Path, view: View | None, words: str) -> None:
+def test_info_describes_the_output_region(run: Run, tmp_path: Path, region: OutputRegion | None, words: str) -> None:
     network = UShapedConfig(widths=(8, 16), blocks_down=(1, 1), blocks_up=(1,), head=(8,))
-    Inverter(Spec("network", "v", 8, 4), network, output_region=view).save(tmp_path / "inverter")
+    Inverter(Spec("network", "v", 8, 4), network, output_region=region).save(tmp_path / "inverter")
     code, out, err = run("info", tmp_path / "inverter")
     assert code == 0, err
     assert re.search(rf"^reconstructs +{words}$", out, re.MULTILINE)

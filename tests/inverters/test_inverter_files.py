@@ -13,10 +13,11 @@ import torch
 
 from preimage.errors import FileFormatError
 from preimage.inverters import Inverter, OutputRegion, SingleStreamConfig
+from preimage.inverters.architectures import config_to_dict
 from preimage.inverters.layers import upconv_weights
 from preimage.spec import Spec
 
-VECTORS = SingleStreamConfig(layers=("fc 64", "grid 4 4", "res", "up 48", "up 3"))
+VECTORS = SingleStreamConfig(layers=("fc 64", "grid 4 4", "res", "up 48", "up 3"), log_floor=1e-6)
 Tensors = dict[str, torch.Tensor]
 
 
@@ -53,11 +54,14 @@ def test_an_inverter_of_version_0_1_loads(inverter: Inverter, tmp_path: Path) ->
         return {n: v.transpose(0, 1).flip(2, 3) if n in names else v for n, v in tensors.items()}
 
     spec = inverter.spec.to_dict() | {"parameters": {"colour": "luma"}}
+    network = config_to_dict(VECTORS)
+    network["logarithm_from"] = network.pop("log_floor")
     folder = rewritten(
         inverter.save(tmp_path / "old"),
         turned,
         format_version=1,
         spec=spec,
+        network=network,
         view={"image_size": 64, "crop": 32, "size": 16},
         output_region=None,
         training={"normalised_error": 0.5},
@@ -67,7 +71,7 @@ def test_an_inverter_of_version_0_1_loads(inverter: Inverter, tmp_path: Path) ->
     old = Inverter.load(folder)
     assert (old.spec, old.output_region, old.config) == (inverter.spec, inverter.output_region, VECTORS)
     assert old.training_notes == {"normalized_error": 0.5}
-    features = torch.randn(2, 128)
+    features = torch.rand(2, 128)
     torch.testing.assert_close(old(features), inverter(features))
     # Saved again it has the present names.
     config = json.loads((old.save(tmp_path / "new") / "config.json").read_text())

@@ -16,8 +16,9 @@ from preimage.representations import plugins
 from preimage.representations.base import NETWORK, Parameter, Representation, check_names
 from preimage.spec import USER_VARIANT, Spec
 
-# Modules of this folder. Each defines the representation of its name, with "-" for "_", or several "<its name>-...".
-BUILT_IN = ("alexnet", "dense_sift", "efficientnet_lite0", "hog", "lbp", "sift")
+# Modules of this folder that define the representation of their name, with "-" for "_", or several "<their name>-...".
+_ONE = ("dense_sift", "efficientnet_lite0", "hog", "lbp", "sift")
+_SEVERAL = ("alexnet",)
 _FAMILY_MODULES = {"torch": "network_factory"}
 
 _REGISTER: dict[str, type[Representation]] = {}
@@ -79,10 +80,10 @@ def register_family(prefix: str) -> Callable[[F], F]:
 
 def list_representations() -> list[str]:
     """Return the names of all representations, sorted, including those of installed plug-ins."""
-    for module in BUILT_IN:
+    for module in _SEVERAL:
         importlib.import_module(_import_name(module))
     plugins.load(register)
-    return sorted(_REGISTER)
+    return sorted({*(module.replace("_", "-") for module in _ONE), *_REGISTER})
 
 
 def describe_representation(name: str) -> RepresentationInfo:
@@ -183,8 +184,9 @@ def _known_class(name: str) -> type[Representation] | None:
 
 def _module_of(name: str) -> str | None:
     """Return the module of the package that defines a representation of this name."""
-    prefixes = ((module.replace("_", "-"), module) for module in BUILT_IN)
-    return next((module for prefix, module in prefixes if name == prefix or name.startswith(f"{prefix}-")), None)
+    modules = {module.replace("_", "-"): module for module in _ONE}
+    several = next((module for module in _SEVERAL if name.startswith(f"{module}-")), None)
+    return modules.get(name, several)
 
 
 def _import_name(module: str) -> str:
