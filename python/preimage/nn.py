@@ -54,10 +54,8 @@ class UpConvChain(nn.Sequential):
     """Layers in sequence, of which consecutive up-convolutions run as one, see `preimage.ops.upconv.upconv_chain`.
 
     Such a run has a single backward pass, which keeps only the outputs of its layers and needs no pass for their
-    activations. Parameters and names are those of an ``nn.Sequential`` of the layers.
-
-    Args:
-        layers: `UpConv2d` or any others, each with as many inputs as the one before has outputs.
+    activations. Parameters and names are those of an ``nn.Sequential`` of the layers. Each layer, an
+    `UpConv2d` or any other module, has as many inputs as the one before has outputs.
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
