@@ -92,7 +92,7 @@ def figure(
         row.key + (f": normalized error {errors[0][index]:.2f}" if errors[0] is not None else "")
         for index, row in enumerate(photographs)
     ]
-    there = [[picture for picture in row if picture is not None] for row in single]
+    there = [[image for image in row if image is not None] for row in single]
     return draw_sheet(there, titles, notes, tile=tile, footer=footer)
 
 
@@ -104,7 +104,7 @@ def _pairs_of_rows(
     captions: list[list[str]] = []
     for index, row in enumerate(photographs):
         rows.append([row.pixels, *("" if drawn is None else drawn for drawn in row.drawn)])
-        if all(picture is None for picture in row.returned):
+        if all(image is None for image in row.returned):
             captions.append([row.key, *[""] * len(row.drawn)])
             continue
         captions.append([""])
@@ -267,8 +267,8 @@ def _rows(
         pixels = {side: item.pixels for side, item in zip(loaders, items, strict=True) if item.pixels is not None}
         drawn, returned = [], []
         for column, pairs in zip(columns, compared, strict=True):
-            picture, comparison = column.shown(pixels[column.side], tile)
-            drawn.append(picture)
+            drawing, comparison = column.shown(pixels[column.side], tile)
+            drawn.append(drawing)
             returned.append(None if comparison is None else as_pixels(comparison.reconstruction)[0])
             if comparison is not None:
                 pairs.append((comparison.target, comparison.reconstruction))

@@ -164,7 +164,7 @@ def draw_by_name(
     if not names or any(len(one.values) != len(names) for one in series) or len(owners) != len(names):
         raise ValueError("a plot by name takes at least one name, and a value and a group for each")
     if sum(one.kind == "points" for one in series) > len(_POINTS):
-        raise ValueError(f"at most {len(_POINTS)} series of points can be told apart")
+        raise ValueError(f"at most {len(_POINTS)} series of points can be distinguished")
     figure, canvas = _figure(figsize=(max(7.0, 3.0 + 0.75 * len(names)), 4.6), layout="constrained")
     axes = figure.add_subplot()
     _frame(axes, title, names)

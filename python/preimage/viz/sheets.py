@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
-Picture = npt.NDArray[np.uint8]
+RgbImage = npt.NDArray[np.uint8]
 
 INK = (32, 36, 44)
 QUIET_INK = (104, 110, 122)
@@ -24,7 +24,7 @@ _SUPERSAMPLING = 4
 _SIDE_BEARING = 2
 
 
-def as_rgb(image: Array) -> Picture:
+def as_rgb(image: Array) -> RgbImage:
     """Convert an image to (H, W, 3) uint8 RGB.
 
     Args:
@@ -43,26 +43,26 @@ def as_rgb(image: Array) -> Picture:
     return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
 
 
-def fit_into(picture: Picture, tile: int) -> Picture:
+def fit_into(image: RgbImage, tile: int) -> RgbImage:
     """Scale an image so that its longer side is `tile` pixels."""
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     factor = tile / max(height, width)
     size = max(1, round(width * factor)), max(1, round(height * factor))
     if size == (width, height):
-        return picture
+        return image
     method = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
-    return np.asarray(cv2.resize(picture, size, interpolation=method), np.uint8)
+    return np.asarray(cv2.resize(image, size, interpolation=method), np.uint8)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Line:
     """A rendered line of text."""
 
-    pixels: Picture
+    pixels: RgbImage
     baseline: int
 
 
-def write(page: Picture, text: str, left: int, baseline: int, size: int, ink: tuple[int, int, int], room: int) -> None:
+def write(page: RgbImage, text: str, left: int, baseline: int, size: int, ink: tuple[int, int, int], room: int) -> None:
     """Draw text with capitals about `size` * 0.7 pixels high, shortened to `room` pixels."""
     printable = "".join(letter if " " <= letter <= "~" else "?" for letter in text)  # Hershey fonts are ASCII
     line = _line(printable, size)
@@ -101,7 +101,7 @@ def draw_sheet(
     tile: int = 256,
     gap: int = 12,
     footer: str = "",
-) -> Picture:
+) -> RgbImage:
     """Arrange images in a grid on white background.
 
     Args:
@@ -154,7 +154,7 @@ def draw_sheet(
     return page
 
 
-def _draw_tile(page: Picture, content: Array | str, top: int, left: int, tile: int) -> None:
+def _draw_tile(page: RgbImage, content: Array | str, top: int, left: int, tile: int) -> None:
     """Draw an image in the middle of its square, or lines of text from the upper left corner of the square."""
     if isinstance(content, str):
         _write_lines(page, content, top, left, tile)
@@ -165,7 +165,7 @@ def _draw_tile(page: Picture, content: Array | str, top: int, left: int, tile: i
     page[top : top + scaled.shape[0], left : left + scaled.shape[1]] = scaled
 
 
-def _write_lines(page: Picture, content: str, top: int, left: int, tile: int) -> None:
+def _write_lines(page: RgbImage, content: str, top: int, left: int, tile: int) -> None:
     text = max(12, tile // 18)
     for index, line in enumerate(content.split("\n")):
         ink, size = (QUIET_INK, round(text * 0.85)) if index else (INK, text)

@@ -13,7 +13,7 @@ from preimage.viz.glyphs.lbp import direction_color
 from preimage.viz.sheets import as_rgb
 
 Array = npt.NDArray[Any]
-Picture = npt.NDArray[np.uint8]
+RgbImage = npt.NDArray[np.uint8]
 
 GRID_CHANNELS = 128 + 5
 _RADIUS = 1.5  # of a circle, in scales; a descriptor reaches to six, but such circles overlap too much
@@ -36,7 +36,7 @@ def sift_keypoints(
     image: Array | None = None,
     tile: int = 320,
     most: int | None = None,
-) -> Picture:
+) -> RgbImage:
     """Draw keypoints over the image, in gray and darkened, or over a dark background.
 
     Each is a circle of one and a half scales' radius and a hand from its center along its angle, the direction of its
@@ -79,7 +79,7 @@ def sift_keypoints(
     return np.asarray(cv2.resize(canvas, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def keypoint_grid(features: Array, cell_size: int, *, image: Array | None = None, tile: int = 320) -> Picture:
+def keypoint_grid(features: Array, cell_size: int, *, image: Array | None = None, tile: int = 320) -> RgbImage:
     """Draw the keypoints of a grid of cells, at most one for each cell, as `sift_keypoints`.
 
     Args:
@@ -114,7 +114,7 @@ def keypoint_grid(features: Array, cell_size: int, *, image: Array | None = None
     )
 
 
-def _background(image: Array | None, size: tuple[int, int]) -> Picture:
+def _background(image: Array | None, size: tuple[int, int]) -> RgbImage:
     """Return the image in gray and darkened, or a dark background, of (W, H) pixels."""
     if image is None:
         return np.full((size[1], size[0], 3), _PAPER, np.uint8)
@@ -123,7 +123,7 @@ def _background(image: Array | None, size: tuple[int, int]) -> Picture:
     return np.repeat(np.rint(large).astype(np.uint8)[:, :, None], 3, axis=2)
 
 
-def _draw(canvas: Picture, keypoints: Array, factor: float) -> None:
+def _draw(canvas: RgbImage, keypoints: Array, factor: float) -> None:
     """Draw circles with hands for keypoints (4, N) in order, `factor` pixels of the canvas to one of the image."""
     one = 1 << _FRACTION_BITS
     line, halo = round(1.0 * _SUPERSAMPLING), round(2.4 * _SUPERSAMPLING)
