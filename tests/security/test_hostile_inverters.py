@@ -128,7 +128,7 @@ def test_no_inverter_names_code_that_is_run(
     jobs: list[Callable[[], object]] = [
         lambda: sheet(photo_folder, tmp_path / "s.png", inverter=evil),
         lambda: sheet(photo_folder, tmp_path / "s.png", inverter=[evil]),
-        lambda: demo(tmp_path / "demo", images=photo_folder, inverter=evil),
+        lambda: demo(photo_folder, tmp_path / "demo", inverter=evil),
         lambda: evaluate(evil, photo_folder),
         lambda: representation_from_spec(spec),
     ]
