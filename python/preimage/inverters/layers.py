@@ -81,10 +81,10 @@ class FullyConnected(nn.Linear):
 
 
 class ResidualBlock(nn.Module):
-    """x + conv(lrelu(conv(lrelu(x)))), initialized as the identity, so that deep stacks train without normalization.
+    """Residual block x + conv(lrelu(conv(lrelu(x)))), initialized as the identity.
 
-    Without batch statistics the absolute brightness of an image is preserved, and the reconstruction of an image does
-    not depend on the others in its batch.
+    Deep stacks of it train without normalization. Without batch statistics the absolute brightness of an image is
+    preserved, and the reconstruction of an image does not depend on the others in its batch.
     """
 
     def __init__(self, channels: int, *, repeat_edges: bool = False) -> None:

@@ -207,6 +207,10 @@ def read_image(path: StrPath, *, max_pixels: int = MAX_PIXELS) -> torch.Tensor:
 
     Images are rotated upright and composited over white where they are transparent, see `decode_image`, which also
     lists the errors raised. `decode_file` returns a NumPy array.
+
+    Args:
+        path: Image file in one of the formats of `decode_image`.
+        max_pixels: Largest number of pixels of an image, width times height.
     """
     import torch
 

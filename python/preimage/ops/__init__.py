@@ -1,0 +1,1 @@
+"""Descriptors and layers computed by native kernels: arguments are checked, then the kernel is called."""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
-    """x = (pixel · scale − mean) / std, channels in `order`, of square images.
+    """Preprocessing of square images, x = (pixel · scale − mean) / std, with channels in `order`.
 
     Attributes:
         image_size: side of the images in pixels; images of another size are an error.

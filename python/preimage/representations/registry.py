@@ -89,6 +89,9 @@ def list_representations() -> list[str]:
 def describe_representation(name: str) -> RepresentationInfo:
     """Describe a representation: its title, summary, parameters and presets.
 
+    Args:
+        name: one of `list_representations`, or ``torch:package.module:factory``.
+
     Raises:
         ValueError: no such name; the message lists the known ones.
     """

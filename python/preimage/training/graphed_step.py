@@ -25,7 +25,7 @@ Capture = Callable[[Callable[[], None], torch.device], Callable[[], None]]
 
 
 class GraphedStep:
-    """`EagerStep` in fixed memory, captured once and replayed; equal up to rounding.
+    """Training step in fixed memory, captured once and replayed; equal to `EagerStep` up to rounding.
 
     Features are computed on the device, unless the batches contain them (`TrainState.feature_shape`). The network
     computes with a copy of the weights in its precision, which the optimizer keeps up to date; gradients have that

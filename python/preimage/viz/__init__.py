@@ -1,0 +1,1 @@
+"""Drawings of features, sheets of images, plots and HTML."""

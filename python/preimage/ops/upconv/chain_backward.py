@@ -152,4 +152,5 @@ def forward(x: torch.Tensor, parameters: Parameters, slopes: Sequence[Slope], re
 def layers_of(
     parameters: Parameters, slopes: Sequence[Slope]
 ) -> zip[tuple[torch.Tensor | None, torch.Tensor | None, Slope]]:
+    """Return weight, bias and slope of each layer."""
     return zip(parameters[: len(slopes)], parameters[len(slopes) :], slopes, strict=True)

@@ -85,6 +85,7 @@ def upconv_distance_backward(
 
 
 def channels_last(maps: Tensor) -> Tensor:
+    """Return the maps with channels last in memory."""
     return maps.contiguous(memory_format=torch.channels_last)
 
 

@@ -63,6 +63,7 @@ def forward_phase(
     negative_slope: float | None,
     config: Config,
 ) -> torch.Tensor:  # [B, Co, 2H, 2W]
+    """Compute the forward pass with one phase of the output in each program."""
     out_channels = weight.shape[1]
     matrix = _launch.forward_weight(weight)
     return launch_forward(

@@ -88,6 +88,7 @@ def forward_row_pair(
     negative_slope: float | None,
     config: Config,
 ) -> torch.Tensor:  # [B, Co, 2H, 2W]
+    """Compute the forward pass with both phases of a row side by side as columns."""
     out_channels = weight.shape[1]
     matrix = _launch.forward_weight(weight)
     return launch_forward(

@@ -99,6 +99,7 @@ def forward_subpixel(
     negative_slope: float | None,
     config: Config,
 ) -> torch.Tensor:  # [B, Co, 2H, 2W]
+    """Compute the forward pass as one 3 × 3 convolution with 16 columns, for at most 4 output channels."""
     out_channels = weight.shape[1]
     if 2 * out_channels > COLUMNS // 2:
         raise ValueError(f"the subpixel kernel needs at most 4 output channels, got {out_channels}")

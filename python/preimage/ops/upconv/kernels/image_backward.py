@@ -54,6 +54,7 @@ def window_weight(weight, ky, e, ci, CI: tl.constexpr, CO: tl.constexpr):
 
 @triton.jit
 def store_weight(parts, total, ky, e, ci, CI: tl.constexpr, CO: tl.constexpr):
+    """Store a partial sum of the weight's gradient, for values e of window row ky and input channels ci."""
     pointers = parts + ((ky * 5 + e // CO) * (CI * CO) + e % CO)[:, None] + (ci * CO)[None, :]
     tl.store(pointers, total, mask=(e < 5 * CO)[:, None] & (ci < CI)[None, :])
 
@@ -156,6 +157,7 @@ def image_backward_of_gradient(
     negative_slope: float | None,
     config: Config,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # [B, Ci, H, W], [Ci], [Ci, Co, 5, 5]
+    """Compute the gradients of an image's layer from the gradient of its output."""
     return _run(x, dz, None, weight, negative_slope, config)[:3]
 
 
@@ -169,5 +171,6 @@ def image_backward_of_distance(
     negative_slope: float | None,
     config: Config,
 ) -> Gradients:  # [B, Ci, H, W], [Ci], [Ci, C, 5, 5], [C]
+    """Compute the gradients of an image's layer from the distance of the image to a target."""
     dx, below, dw, own_parts = _run(x, y, (target, mean, scale), weight, negative_slope, config)
     return dx, below, dw, own_parts.sum((0, 1))

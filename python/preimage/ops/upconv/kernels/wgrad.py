@@ -100,6 +100,7 @@ def wgrad_taps(
     dz: torch.Tensor,  # [B, Co, 2H, 2W]
     config: Config,
 ) -> torch.Tensor:  # [Ci, Co, 5, 5]
+    """Compute the gradient of the weight, one tap in each program."""
     block_i, block_o, _ = config.block
     blocks = triton.cdiv(x.shape[1], block_i) * triton.cdiv(dz.shape[1], block_o)
     return launch_wgrad(wgrad_kernel, (25, blocks), x, dz, config, BO=block_o)

@@ -82,6 +82,7 @@ def wgrad_window(
     dz: torch.Tensor,  # [B, Co, 2H, 2W]
     config: Config,
 ) -> torch.Tensor:  # [Ci, Co, 5, 5]
+    """Compute the gradient of the weight, one row of taps in each program."""
     block_i, block_n, _ = config.block
     rest = max(0, 5 * dz.shape[1] - block_n)
     tiles = (5, triton.cdiv(x.shape[1], block_i))
