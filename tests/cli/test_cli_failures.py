@@ -73,7 +73,7 @@ def test_errors_are_one_line_and_exit_1(run: Run, photo_folder: Path, tiny: Path
         (("info", tmp_path / "evil.mat"), r"evil\.mat: .*v7\.3"),
         (("info", tmp_path / "evil.h5"), r"evil\.h5: .*HDF5"),
         (("invert", tmp_path / "hog.mat", "-o", tmp_path / "x", *by_hog), "'matlab'"),
-        (("invert", tmp_path / "skimage.npy", "-o", tmp_path / "x", *by_hog), "scikit-image's HOG"),
+        (("invert", tmp_path / "skimage.npy", "-o", tmp_path / "x", *by_hog), "HOG of scikit-image"),
         (("train", "hog", tmp_path / "empty", "-o", tmp_path / "x"), "empty|no image"),
     ]
     for arguments, message in cases:

@@ -182,7 +182,7 @@ def test_convert_rejects_bad_arguments(run: Run, tmp_path: Path, store: Path) ->
         ((store, "-o", tmp_path), "already"),
         ((store, "-o", new, "--convention", "matlab"), "plain arrays"),
         ((store, "-o", new, "--dtype", "int8"), "float32, float16.*'int8'"),
-        ((tmp_path / "a.npy", "-o", new), "plain arrays"),
+        ((tmp_path / "a.npy", "-o", new), "--spec"),
         ((tmp_path / "absent", "-o", new), "absent"),
     ]:
         code, out, err = run("convert", *arguments)
