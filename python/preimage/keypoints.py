@@ -11,6 +11,9 @@ from typing import Any
 import numpy as np
 
 DESCRIPTOR = 128
+DESCRIPTOR_NAMES = tuple(
+    f"row {row}, column {column}, {45 * k}°" for row in range(4) for column in range(4) for k in range(8)
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)  # comparing tensors has no single truth value

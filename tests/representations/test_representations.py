@@ -56,6 +56,28 @@ def test_a_spec_says_everything(case: Representation) -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=_name)
+def test_every_channel_has_a_name(case: Representation) -> None:
+    assert len(set(case.channel_names)) == case.spec.channels
+
+
+@pytest.mark.parametrize(
+    ("name", "strongest"),
+    [
+        ("hog", ["gradient 0°", "gradient 80°"]),
+        ("lbp", ["3 brighter neighbors from 315°", "3 brighter neighbors from 45°"]),
+        ("dense-sift", ["0°", "90°"]),
+    ],
+)
+def test_channel_names_agree_with_gradients(name: str, strongest: list[str]) -> None:
+    """Brightness that rises to the right, and downwards; HOG has no direction of 90°."""
+    ramp = np.broadcast_to(np.arange(64, dtype=np.uint8) * 3, (3, 64, 64))
+    case = create_representation(name)
+    for image, direction in ((ramp, strongest[0]), (ramp.transpose(0, 2, 1), strongest[1])):
+        features = case(torch.from_numpy(image.copy())[None])[0].mean(dim=(1, 2))
+        assert direction in case.channel_names[int(features.argmax())]
+
+
+@pytest.mark.parametrize("case", CASES, ids=_name)
 @pytest.mark.parametrize("size", [(64, 64), (47, 61), (33, 80)])
 def test_sizes_agree_with_what_is_computed(case: Representation, size: tuple[int, int]) -> None:
     image = torch.from_numpy(photographs()["astronaut"][: size[0], : size[1]]).permute(2, 0, 1)[None].contiguous()

@@ -53,4 +53,6 @@ def _show(show: Output, described: RepresentationInfo) -> None:
         for line in textwrap.wrap(parameter.help, 70):
             show.say(f"      {line}")
     show.say("")
+    if names := described.channel_names:
+        show.say(f"{len(names)} channels: {'; '.join(names[:2])}; …; {names[-1]}")
     show.say(f"Architectures (preimage train --preset): {', '.join(described.presets) or 'auto'}")

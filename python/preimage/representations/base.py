@@ -51,6 +51,7 @@ class Representation(abc.ABC):
         name: identifier in specs, files and on the command line.
         title: name in prose and in the labels of sheets, for example ``"dense SIFT"``; `name` if empty.
         summary: one sentence for lists.
+        channel_names: names of the channels, in order; empty where they have no names.
         presets: networks that invert the features, by preset name, in the form of ``"network"`` in an inverter's
             ``config.json``; fields that are left out have the architecture's defaults.
         drawing: what `draw` shows, a noun phrase; empty if the features cannot be drawn.
@@ -63,6 +64,7 @@ class Representation(abc.ABC):
     name: ClassVar[str]
     title: ClassVar[str] = ""
     summary: ClassVar[str] = ""
+    channel_names: ClassVar[tuple[str, ...]] = ()
     presets: ClassVar[Presets] = MappingProxyType({})
     drawing: ClassVar[str] = ""
     keeps_color: ClassVar[bool] = True

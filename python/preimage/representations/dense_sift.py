@@ -6,6 +6,7 @@ import dataclasses
 import math
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from preimage.keypoints import DESCRIPTOR_NAMES
 from preimage.ops._images import Images
 from preimage.ops.dense_sift import dense_sift, dense_sift_into
 from preimage.representations.base import Presets, Representation, decoded, parameter
@@ -28,6 +29,7 @@ class DenseSift(Representation):
     name = "dense-sift"
     title = "dense SIFT"
     summary = "SIFT descriptors on a dense grid (VLFeat's vl_dsift)."
+    channel_names = DESCRIPTOR_NAMES
     drawing = "stars of gradients"
     keeps_color = False
     computes_arrays = True

@@ -27,6 +27,11 @@ class Hog(CellRepresentation):
     title = "HOG"
     summary = "Histograms of oriented gradients in square cells (VLFeat's vl_hog)."
     channels = 31
+    channel_names = (
+        *(f"gradient {20 * k}°" for k in range(18)),
+        *(f"undirected gradient {20 * k}°" for k in range(9)),
+        *(f"texture {corner}" for corner in range(1, 5)),
+    )
     variants = VARIANTS
     drawing = "edge strokes"
     keeps_color = False

@@ -26,6 +26,11 @@ class Lbp(CellRepresentation):
     title = "LBP"
     summary = "Histograms of local binary patterns in square cells (VLFeat's vl_lbp)."
     channels = 58
+    channel_names = (
+        *(f"{length} brighter neighbors from {45 * bit}°" for bit in range(8) for length in range(1, 8)),
+        "none or all brighter",
+        "several runs",
+    )
     variants = VARIANTS
     drawing = "edges colored by their brighter side"
     keeps_color = False

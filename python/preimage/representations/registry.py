@@ -36,6 +36,7 @@ class RepresentationInfo:
         name: identifier.
         title: name in prose.
         summary: one sentence.
+        channel_names: names of the channels, in order; empty where they have no names.
         parameters: with types, defaults and meaning.
         presets: names of the networks that are designed to invert it.
     """
@@ -43,6 +44,7 @@ class RepresentationInfo:
     name: str
     title: str
     summary: str
+    channel_names: tuple[str, ...]
     parameters: tuple[Parameter, ...]
     presets: tuple[str, ...]
 
@@ -97,9 +99,11 @@ def describe_representation(name: str) -> RepresentationInfo:
     """
     if (family := _family(name)) is not None:
         summary = (inspect.getdoc(family) or "").partition("\n")[0]
-        return RepresentationInfo(name, name, summary, _family_parameters(family), ())
+        return RepresentationInfo(name, name, summary, (), _family_parameters(family), ())
     kind = representation_class(name)
-    return RepresentationInfo(name, kind.title or name, kind.summary, kind.parameters(), tuple(kind.presets))
+    return RepresentationInfo(
+        name, kind.title or name, kind.summary, kind.channel_names, kind.parameters(), tuple(kind.presets)
+    )
 
 
 def create_representation(name: str, /, **parameters: Any) -> Representation:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from preimage.keypoints import Keypoints
+from preimage.keypoints import DESCRIPTOR_NAMES, Keypoints
 from preimage.ops._images import Images, is_tensor, like_images
 from preimage.ops.sift import VARIANTS, sift, sift_numpy
 from preimage.ops.sift_grid import CHANNELS, sift_grid, sift_grid_into
@@ -38,6 +38,10 @@ class Sift(CellRepresentation):
     title = "SIFT"
     summary = "Sparse SIFT keypoints, at most one in each cell of a grid."
     channels = CHANNELS
+    channel_names = (
+        *DESCRIPTOR_NAMES,
+        *("x in the cell", "y in the cell", "sine of the angle", "cosine of the angle", "logarithm of the scale"),
+    )
     variants = VARIANTS
     drawing = "circles as large as the keypoints, with hands in their direction"
     keeps_color = False
