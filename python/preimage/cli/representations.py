@@ -55,4 +55,5 @@ def _show(show: Output, described: RepresentationInfo) -> None:
     show.say("")
     if names := described.channel_names:
         show.say(f"{len(names)} channels: {'; '.join(names[:2])}; …; {names[-1]}")
-    show.say(f"Architectures (preimage train --preset): {', '.join(described.presets) or 'auto'}")
+    presets = dict.fromkeys((*described.presets, "compact", "wide", "auto"))  # the last three fit any features
+    show.say(f"Architectures (preimage train --preset): {', '.join(presets)}")
