@@ -1,4 +1,4 @@
-"""Layers for other networks."""
+"""Descriptors and up-convolutions as `torch.nn` modules."""
 
 from __future__ import annotations
 
@@ -7,8 +7,82 @@ import math
 import torch
 from torch import nn
 
-from preimage.ops import torch_ops  # noqa: F401 - the descriptors' ops
+from preimage.ops import torch_ops  # noqa: F401 - registers the descriptors with torch
+from preimage.ops.dense_sift import dense_sift
+from preimage.ops.hog import hog
+from preimage.ops.lbp import lbp
 from preimage.ops.upconv import upconv, upconv_chain, upconv_chain_distance
+
+
+class HOG(nn.Module):
+    """Compute HOG features with `preimage.hog`, for example as a loss between images.
+
+    Args:
+        cell_size: Side of a cell in pixels, at least 1.
+        variant: Definition of the features; only ``"vlfeat-uoctti"``.
+        color: ``"luma"`` or ``"strongest"``.
+
+    Shape:
+        (..., C, H, W), where C is 1 or 3, to (..., 31, h, w).
+    """
+
+    def __init__(self, cell_size: int = 8, variant: str = "vlfeat-uoctti", color: str = "luma") -> None:
+        super().__init__()
+        self.cell_size, self.variant, self.color = cell_size, variant, color
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return hog(images, cell_size=self.cell_size, variant=self.variant, color=self.color)
+
+    def extra_repr(self) -> str:
+        return f"cell_size={self.cell_size}, variant={self.variant!r}, color={self.color!r}"
+
+
+class LBP(nn.Module):
+    """Compute LBP features with `preimage.lbp`. They have no gradient.
+
+    Args:
+        cell_size: Side of a cell in pixels, at least 1.
+        variant: Definition of the features; only ``"vlfeat-uniform"``.
+
+    Shape:
+        (..., C, H, W), where C is 1 or 3, to (..., 58, H // cell_size, W // cell_size).
+    """
+
+    def __init__(self, cell_size: int = 16, variant: str = "vlfeat-uniform") -> None:
+        super().__init__()
+        self.cell_size, self.variant = cell_size, variant
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return lbp(images, cell_size=self.cell_size, variant=self.variant)
+
+    def extra_repr(self) -> str:
+        return f"cell_size={self.cell_size}, variant={self.variant!r}"
+
+
+class DenseSIFT(nn.Module):
+    """Compute dense SIFT descriptors with `preimage.dense_sift`, for example as a loss between images.
+
+    Args:
+        step: Distance between descriptors in pixels, at least 1.
+        bin_size: Distance between the centers of a descriptor's spatial bins in pixels, at least 1.
+        window: ``"gaussian"`` or ``"flat"``.
+        window_size: Standard deviation of the Gaussian in bins, above 0.
+
+    Shape:
+        (..., C, H, W), where C is 1 or 3, to (..., 128, h, w).
+    """
+
+    def __init__(self, step: int = 4, bin_size: int = 4, window: str = "gaussian", window_size: float = 2.0) -> None:
+        super().__init__()
+        self.step, self.bin_size, self.window, self.window_size = step, bin_size, window, window_size
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return dense_sift(
+            images, step=self.step, bin_size=self.bin_size, window=self.window, window_size=self.window_size
+        )
+
+    def extra_repr(self) -> str:
+        return f"step={self.step}, bin_size={self.bin_size}, window={self.window!r}, window_size={self.window_size}"
 
 
 class UpConv2d(nn.Module):

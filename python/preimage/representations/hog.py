@@ -30,7 +30,7 @@ class Hog(CellRepresentation):
     channel_names = (
         *(f"gradient {20 * k}°" for k in range(18)),
         *(f"undirected gradient {20 * k}°" for k in range(9)),
-        *(f"texture {corner}" for corner in range(1, 5)),
+        *(f"texture, {corner} cells" for corner in ("upper left", "upper right", "lower left", "lower right")),
     )
     variants = VARIANTS
     drawing = "edge strokes"
