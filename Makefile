@@ -6,8 +6,8 @@ CPP := $(shell find csrc tests/native -name '*.h' -o -name '*.cpp' -o -name '*.c
 SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(shell find csrc python -type f -not -name '*.pyc' 2>/dev/null)
 
 # The native module is built for the GPUs of this machine, or without CUDA where there is none, which halves the time of
-# a build. Wheels (`pip install .`, `pip wheel .`) and `make nightly` build for all architectures, in another folder:
-# CMake remembers what it was told.
+# a build. Wheels (`pip install .`, `pip wheel .`) and `make nightly` build for all architectures, in another folder,
+# because CMake caches its settings.
 CAPABILITIES := $(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | \
     sed -n 's/^\([0-9]*\)\.\([0-9]\)$$/\1\2-real/p' | sort -u | paste -sd';' -)
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt \
@@ -16,7 +16,7 @@ LOCAL := --config-settings build-dir=build/local \
     --config-settings cmake.define.PREIMAGE_CUDA=$(if $(CAPABILITIES),AUTO,OFF) \
     --config-settings "cmake.define.CMAKE_CUDA_ARCHITECTURES=$(CAPABILITIES)"
 
-# A process per core, up to 8, and one thread in each: threads that wait for each other cost more than they gain.
+# One process per core, up to 8, with one thread each: more threads than cores slow the tests down.
 PYTEST := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 
 .PHONY: demo test nightly lint docs readme bench gpu-check asan tsan clean
@@ -28,7 +28,7 @@ test: lint
 	PREIMAGE_ISA=portable $(PYTEST) -q -m 'instruction_set and not nightly'
 	$(PYTEST) --durations 20
 
-# All that `make test` leaves out for its time: every architecture, long rounds of kills and damaged files, sanitizers.
+# What takes too long for `make test`: every architecture, long rounds of kills and damaged files, sanitizers.
 nightly: lint
 	$(INSTALL) --force-reinstall --no-deps .
 	HYPOTHESIS_PROFILE=nightly MUTATIONS=2000 PREIMAGE_KILLS=50 $(PYTEST) --durations 20 -m ""
@@ -62,7 +62,7 @@ bench: $(VENV)/bench.stamp
 	$(BIN)/python benchmarks/bench_extraction.py
 	$(BIN)/python benchmarks/bench_commands.py
 
-# With whatever Python has torch: a machine with a GPU may have no network.
+# Uses any Python that has torch, because a machine with a GPU may have no network.
 gpu-check:
 	@for python in $(BIN)/python python3 $(PYTHON); do \
 	    if $$python -c 'import importlib.util, sys; sys.exit(not importlib.util.find_spec("torch"))' 2>/dev/null; \
@@ -72,7 +72,7 @@ gpu-check:
 asan tsan: $(VENV)/test.stamp
 	tests/helpers/sanitize.sh $@ $(BIN)/python
 
-# The package is installed as a user would get it, not in place: what is tested is what is shipped.
+# The package is installed as users install it, not in place, so that tests see the files of the wheel.
 $(VENV)/%.stamp: $(SOURCES) | $(VENV)/bin/python
 	$(INSTALL) $(LOCAL) ".[$*]"
 	touch $@
