@@ -60,6 +60,10 @@ class Keypoints:
         if offsets[0] != 0 or offsets[-1] != count or bool((offsets[1:] < offsets[:-1]).any()):
             raise ValueError(f"offsets rise from 0 to the number of keypoints, {count}, got {offsets.tolist()[:8]}")
 
+    def __repr__(self) -> str:
+        arrays = "arrays" if isinstance(self.x, np.ndarray) else "tensors"
+        return f"Keypoints({len(self.x)} keypoints of {len(self)} images, {arrays})"
+
     def to_numpy(self) -> Keypoints:
         """Return the same in NumPy arrays, which share the memory of tensors."""
         if isinstance(self.x, np.ndarray):

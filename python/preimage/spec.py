@@ -46,7 +46,7 @@ class Spec:
         if self.channels < 1 or self.version < 1:
             raise ValueError(f"channels and version start at 1, got {self.channels} and {self.version}")
         if self.stride is not None and (not isinstance(self.stride, int) or self.stride < 1):
-            raise ValueError(f"stride must be a whole number of pixels >= 1 or None, got {self.stride!r}")
+            raise ValueError(f"stride must be an integer of at least 1 or None, got {self.stride!r}")
         if not isinstance(self.parameters, Mapping):
             raise TypeError(f"parameters must be a mapping of names to scalars, got {self.parameters!r}")
         for name, value in self.parameters.items():

@@ -370,7 +370,7 @@ def open_writer(
             other_images = index.source.get("images") != earlier.source.get("images")
             if differences := index.differences(earlier, hint(earlier) if other_images else ""):
                 raise ValueError(
-                    f"{path} contains features with other settings (then != now): {'; '.join(differences)}. Repeat "
+                    f"{path} contains features with other settings (stored != requested): {'; '.join(differences)}. Repeat "
                     f"those settings, choose another folder, or {remedy}"
                 )
             yield StoreWriter(path, earlier)
@@ -500,7 +500,7 @@ def merge(parts: Sequence[StrPath], output: StrPath) -> FeatureStore:
     for part, index in zip(parts, indexes, strict=True):
         whole = dataclasses.replace(index, part=(0, 1), shards=())
         if differences := first.differences(whole):
-            raise ValueError(f"{part} has other settings than {parts[0]} (there != here): {'; '.join(differences)}")
+            raise ValueError(f"{part} has other settings than {parts[0]} ({part} != {parts[0]}): {'; '.join(differences)}")
     found: dict[int, tuple[Path, ShardEntry]] = {}
     for part, index in zip(parts, indexes, strict=True):
         for entry in index.shards:

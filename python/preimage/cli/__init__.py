@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from preimage.cli._command import Command
 from preimage.cli.convert import convert
 from preimage.cli.demo import demo
 from preimage.cli.doctor import doctor
@@ -37,7 +38,7 @@ for _command in (
     *(demo, extract, invert, train, evaluate, sheet),
     *(representations, layers, info, verify, convert, merge, doctor),
 ):
-    app.command()(_command)
+    app.command(cls=Command)(_command)
 app.add_typer(study, name="study")
 app.add_typer(weights, name="weights")
 

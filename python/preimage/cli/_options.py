@@ -52,6 +52,7 @@ Params = Annotated[
 InverterOption = Annotated[
     str | None,
     typer.Option(
+        metavar="INVERTER",
         help="Folder or name of an inverter. Default: the pretrained one for these features.",
         autocompletion=complete_inverter,
     ),
@@ -72,9 +73,11 @@ Size = Annotated[
 ]
 Convention = Annotated[
     str | None,
-    typer.Option(help="Axis convention of plain arrays: preimage, matlab, matlab-transposed or cyvlfeat."),
+    typer.Option(
+        metavar="NAME", help="Axis convention of plain arrays: preimage, matlab, matlab-transposed or cyvlfeat."
+    ),
 ]
-Device = Annotated[str, typer.Option(help="Device: auto, cpu, cuda or cuda:N.")]
+Device = Annotated[str, typer.Option(metavar="DEVICE", help="Device: auto, cpu, cuda or cuda:N.")]
 BatchSize = Annotated[int, typer.Option(help="Batch size.")]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Skip and list images that cannot be used.")]
 Csv = Annotated[Path | None, typer.Option(help="CSV file to write the scores to.")]

@@ -23,7 +23,8 @@ def convert(
         ),
     ],
     dtype: Annotated[
-        str | None, typer.Option(help="Data type: float32 or float16. Default: that of the features.")
+        str | None,
+        typer.Option(metavar="DTYPE", help="Data type: float32 or float16. Default: that of the features."),
     ] = None,
     convention: Convention = None,
     json: Json = False,

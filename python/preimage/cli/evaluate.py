@@ -29,6 +29,7 @@ def evaluate(
     representation: Annotated[
         str | None,
         typer.Option(
+            metavar="NAME",
             help="Representation that it inverts, for a layer of a network: torch:package.module:factory.",
             autocompletion=complete_representation,
         ),

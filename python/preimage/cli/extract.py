@@ -42,7 +42,9 @@ def extract(
             "representation's only one."
         ),
     ] = None,
-    dtype: Annotated[str, typer.Option(help="Data type of the stored features: float32 or float16.")] = "float32",
+    dtype: Annotated[
+        str, typer.Option(metavar="DTYPE", help="Data type of the stored features: float32 or float16.")
+    ] = "float32",
     convention: Convention = None,
     batch_size: BatchSize = 16,
     device: Device = "auto",

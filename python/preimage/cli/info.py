@@ -22,7 +22,8 @@ def info(
         ),
     ],
     keypoint_format: Annotated[
-        str | None, typer.Option(help="Format of a keypoint file, as for preimage invert. Default: by its suffix.")
+        str | None,
+        typer.Option(metavar="NAME", help="Format of a keypoint file, as for preimage invert. Default: by its suffix."),
     ] = None,
     json: Json = False,
 ) -> None:

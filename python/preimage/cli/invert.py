@@ -39,7 +39,11 @@ def invert(
     inverter: InverterOption = None,
     representation: Annotated[
         str | None,
-        typer.Option(help="Representation of plain arrays, such as hog.", autocompletion=complete_representation),
+        typer.Option(
+            metavar="NAME",
+            help="Representation of plain arrays, such as hog.",
+            autocompletion=complete_representation,
+        ),
     ] = None,
     param: Params = None,
     spec: Annotated[Path | None, typer.Option(help="JSON file with the spec of plain arrays.")] = None,
@@ -54,13 +58,17 @@ def invert(
     ] = None,
     normalization: Annotated[
         str | None,
-        typer.Option(help="Normalization of keypoint descriptors: l2 (SIFT), l1_root (RootSIFT) or l1_root_twice."),
+        typer.Option(
+            metavar="NAME",
+            help="Normalization of keypoint descriptors: l2 (SIFT), l1_root (RootSIFT) or l1_root_twice.",
+        ),
     ] = None,
     keypoint_format: Annotated[
         str | None,
         typer.Option(
+            metavar="NAME",
             help="Format of a keypoint file: colmap, colmap-text, hloc, mat, opencv, vlfeat, lowe or preimage. "
-            "Default: by its suffix."
+            "Default: by its suffix.",
         ),
     ] = None,
     max_side: Annotated[

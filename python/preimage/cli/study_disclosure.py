@@ -18,7 +18,8 @@ def disclosure(
     inverter: InverterOption = None,
     size: Annotated[int, typer.Option(help="Resize and center-crop images to this many pixels a side.")] = 256,
     shares: Annotated[
-        str, typer.Option(help="Percentages of the keypoints to keep, separated by commas.")
+        str,
+        typer.Option(metavar="NUMBERS", help="Percentages of the keypoints to keep, separated by commas."),
     ] = "5,10,20,40,60,80,100",
     seed: Annotated[int, typer.Option(help="Random seed for the selection of keypoints.")] = 0,
     show_count: Annotated[int, typer.Option(help="Number of images on the sheet.")] = 4,

@@ -38,10 +38,11 @@ def train(
     features: Annotated[
         str | None,
         typer.Option(
-            help="Precomputed features of the images: a feature store, or arrays with keys (.npz, .npy, .h5)."
+            metavar="PATH",
+            help="Precomputed features of the images: a feature store, or arrays with keys (.npz, .npy, .h5).",
         ),
     ] = None,
-    features_name: Annotated[str | None, typer.Option(help="Name of the precomputed features.")] = None,
+    features_name: Annotated[str | None, typer.Option(metavar="NAME", help="Name of the precomputed features.")] = None,
     allow_missing: Annotated[
         bool, typer.Option("--allow-missing", help="Skip images without features and features without an image.")
     ] = False,
@@ -55,11 +56,18 @@ def train(
     ] = None,
     val_count: Annotated[int, typer.Option(help="Number of held-out validation images.")] = 200,
     preset: Annotated[
-        str, typer.Option(help="Architecture: compact, wide or paper, or auto to fit the shape of the features.")
+        str,
+        typer.Option(
+            metavar="NAME", help="Architecture: compact, wide or paper, or auto to fit the shape of the features."
+        ),
     ] = "compact",
     init: Annotated[
         str | None,
-        typer.Option(help="Inverter of the same architecture to start from.", autocompletion=complete_inverter),
+        typer.Option(
+            metavar="INVERTER",
+            help="Inverter of the same architecture to start from.",
+            autocompletion=complete_inverter,
+        ),
     ] = None,
     size: Annotated[
         int | None,
@@ -84,21 +92,26 @@ def train(
         float | None, typer.Option(help="Training time in hours, over which the learning rate decays.")
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Batch size.")] = 32,
-    optimizer: Annotated[str, typer.Option(help="Optimizer: adam, or muon for the inner layers.")] = "adam",
+    optimizer: Annotated[
+        str, typer.Option(metavar="NAME", help="Optimizer: adam, or muon for the inner layers.")
+    ] = "adam",
     lr: Annotated[float, typer.Option(help="Peak learning rate of Adam.")] = 1e-3,
     muon_lr: Annotated[float, typer.Option(help="Peak learning rate of Muon.")] = 0.02,
     warmup_steps: Annotated[int, typer.Option(help="Steps of linear learning-rate warmup.")] = 500,
     grad_clip: Annotated[float, typer.Option(help="Maximum gradient norm.")] = 1.0,
     ema_decay: Annotated[float, typer.Option(help="EMA decay.")] = 0.999,
-    precision: Annotated[str, typer.Option(help="Precision: auto, float32 or bfloat16.")] = "auto",
+    precision: Annotated[str, typer.Option(metavar="DTYPE", help="Precision: auto, float32 or bfloat16.")] = "auto",
     device: Device = "auto",
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     workers: Annotated[int, typer.Option(help="Number of data loading threads.")] = 1,
     cache: Annotated[
-        str, typer.Option(help="Cache the features of a few crops of each image on disk: auto, on or off.")
+        str,
+        typer.Option(metavar="WHEN", help="Cache the features of a few crops of each image on disk: auto, on or off."),
     ] = "auto",
     cache_crops: Annotated[int, typer.Option(help="Number of cached crops of each image; even.")] = 8,
-    cache_folder: Annotated[str | None, typer.Option(help="Folder of the cache. Default: OUTPUT/cache.")] = None,
+    cache_folder: Annotated[
+        str | None, typer.Option(metavar="PATH", help="Folder of the cache. Default: OUTPUT/cache.")
+    ] = None,
     log_every: Annotated[int, typer.Option(help="Steps between log lines.")] = 20,
     eval_every: Annotated[int, typer.Option(help="Steps between validations.")] = 1000,
     save_every: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 250,
@@ -117,7 +130,8 @@ def train(
     if representation is None and param:
         raise usage_error("--param", f"precomputed features have no parameters, got {param[0]}")
     if not images:
-        raise typer.BadParameter("there are none", param_hint="'IMAGES'")
+        given = "" if representation is None else f"; {representation!r} is taken as the representation"
+        raise usage_error("IMAGES", f"expected REPRESENTATION IMAGES..., or IMAGES... with --features{given}")
     from preimage import training
 
     config = training.TrainConfig(

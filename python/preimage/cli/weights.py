@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from preimage.cli._command import Command
 from preimage.cli._options import Json
 from preimage.cli._shared import Output, bytes_text, reporting
 
@@ -18,12 +19,12 @@ _PREPROCESSING = "Preprocessing: caffe-bgr or imagenet-rgb. Default: that of the
 _FOLDER = "Folder for the imported weights. Default: $PREIMAGE_WEIGHTS or the user's cache."
 
 
-@weights.command("import")
+@weights.command("import", cls=Command)
 @reporting
 def import_(
     file: Annotated[Path, typer.Argument(help=_FILE)],
-    variant: Annotated[str | None, typer.Option(help=_VARIANT)] = None,
-    preprocessing: Annotated[str | None, typer.Option(help=_PREPROCESSING)] = None,
+    variant: Annotated[str | None, typer.Option(metavar="NAME", help=_VARIANT)] = None,
+    preprocessing: Annotated[str | None, typer.Option(metavar="NAME", help=_PREPROCESSING)] = None,
     folder: Annotated[Path | None, typer.Option(help=_FOLDER)] = None,
     json: Json = False,
 ) -> None:
@@ -44,7 +45,7 @@ def import_(
     show.finish(summary)
 
 
-@weights.command("convert")
+@weights.command("convert", cls=Command)
 @reporting
 def convert(
     file: Annotated[Path, typer.Argument(help="Weights: .caffemodel, .npz, .pth or .safetensors.")],

@@ -21,7 +21,7 @@ def checked_device(device: str | torch.device = "auto") -> torch.device:
     try:
         wanted = torch.device(device)
     except RuntimeError as error:
-        raise ValueError(f"device is for example 'auto', 'cpu' or 'cuda', got {str(device)!r}") from error
+        raise ValueError(f"device must be 'auto', 'cpu', 'cuda' or 'cuda:N', got {str(device)!r}") from error
     if wanted.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device {str(device)!r} is not available here: use 'cpu' (`preimage doctor` explains why)")
     if wanted.type == "cuda" and (wanted.index or 0) >= torch.cuda.device_count():

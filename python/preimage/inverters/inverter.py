@@ -135,7 +135,7 @@ class Inverter(nn.Module):
             TypeError: images that are not uint8.
         """
         if images.dtype != torch.uint8:
-            raise TypeError(f"images are uint8, got {images.dtype}")
+            raise TypeError(f"images must be uint8, got {images.dtype}")
         target = self.target(images)
         arranged = self._arranged(features)
         made = tuple(cells * self.network.stride for cells in arranged.shape[2:])
@@ -201,7 +201,7 @@ class Inverter(nn.Module):
             TypeError: another dtype.
         """
         if dtype not in (torch.float32, torch.float16, torch.bfloat16, torch.int8):
-            raise TypeError(f"weights are stored as float32, float16, bfloat16 or int8, got {dtype}")
+            raise TypeError(f"dtype must be float32, float16, bfloat16 or int8, got {dtype}")
         state = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
         weights = {name: value for name, value in state.items() if name.startswith("network.")}
         if dtype == torch.int8:
@@ -244,30 +244,36 @@ class Inverter(nn.Module):
             features = np.require(features, requirements="W")  # torch warns of views of a mapped file
         features = torch.as_tensor(features)
         if not features.is_floating_point():
-            raise TypeError(f"features are floating-point, got {features.dtype}")
+            raise TypeError(f"features must be floating point, got {features.dtype}")
         rank = 2 if self.network.side is not None else 4
+        given = tuple(features.shape)
         is_single = features.dim() == rank - 1
         if is_single:
             features = features[None]
         if features.dim() != rank or features.shape[1] != self.spec.channels or 0 in features.shape[2:]:
             wanted = ", ".join(("B", str(self.spec.channels), "h", "w")[:rank])
             raise ValueError(
-                f"an inverter of {self.spec.representation} takes features ({wanted}), "
-                f"got shape {tuple(features.shape)}"
+                f"features of {self.spec.representation} must be ({wanted}), or without the first axis, "
+                f"got shape {given}"
             )
         return features.to(self.image_mean), is_single
 
     def _resized(self, images: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
         """Crop or repeat up to a cell at the lower and right edge; resize an output region."""
+        if isinstance(size, int):
+            raise TypeError(f"size must be (height, width) in pixels, got {size!r}")
         if len(size) != 2 or min(size) < 1:
-            raise ValueError(f"size is (height, width) in pixels, both >= 1, got {tuple(size)}")
+            raise ValueError(f"size must be (height, width) in pixels, both at least 1, got {tuple(size)}")
         if self.output_region is not None:
             fraction = self.output_region.crop / self.output_region.image_size
             return resized(images, *(max(1, round(side * fraction)) for side in size))
         missing = [wanted - have for wanted, have in zip(size, images.shape[2:], strict=True)]
         if any(abs(pixels) >= self.network.stride for pixels in missing):
             covered = "×".join(map(str, images.shape[2:]))
-            raise ValueError(f"the features cover {covered} pixels, not {'×'.join(map(str, size))}")
+            raise ValueError(
+                f"size must differ from the {covered} pixels that the features cover by less than "
+                f"{self.network.stride}, got {'×'.join(map(str, size))}"
+            )
         below, right = (max(pixels, 0) for pixels in missing)
         if below or right:
             images = F.pad(images, (0, right, 0, below), mode="replicate")

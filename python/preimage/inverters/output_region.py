@@ -34,7 +34,7 @@ class OutputRegion:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _LARGEST:
                 raise ValueError(
-                    f"{name} of an output region is a whole number of pixels from 1 to {_LARGEST}, got {value!r}"
+                    f"{name} of an output region must be an integer from 1 to {_LARGEST}, got {value!r}"
                 )
         if self.crop > self.image_size:
             raise ValueError(

@@ -53,8 +53,8 @@ def plan(
         ValueError: no such preset (the known ones are listed), options that a preset does not have, features that are
             not square, or as `auto`.
     """
-    presets = preset_names(spec.representation)
-    if name in presets:
+    check_preset(spec.representation, name)
+    if name in preset_names(spec.representation):
         if output_size is not None or budget is not None:
             raise ValueError(
                 f"preset {name!r} of {spec.representation} has a fixed size and number of parameters: output_size and "
@@ -62,14 +62,18 @@ def plan(
             )
         config = preset(spec.representation, name)
         return Plan(config, _center_region(spec, config, cells, image_size))
-    if name not in _BUDGETS:
-        known = ", ".join(dict.fromkeys((*presets, *_BUDGETS)))
-        raise ValueError(f"no preset {name!r} for {spec.representation}; known are {known}")
     if cells is not None and cells[0] != cells[1]:
         raise ValueError(f"'auto' takes square maps, got features of {cells[0]}×{cells[1]} cells")
     side = None if cells is None else cells[0]
     limit = _BUDGETS[name] if budget is None else budget
     return Plan(*auto(spec.channels, side, image_size, output_size, limit, probabilities=probabilities))
+
+
+def check_preset(representation: str, name: str) -> None:
+    """Raise ``ValueError`` for an unknown preset; the message lists the known ones."""
+    known = tuple(dict.fromkeys((*preset_names(representation), *_BUDGETS)))
+    if name not in known:
+        raise ValueError(f"preset must be one of {', '.join(known)} for {representation}, got {name!r}")
 
 
 def _center_region(

@@ -63,6 +63,13 @@ class KeyedFile(Mapping[str, V], Generic[V, R]):
     def __getitem__(self, index: int | str) -> V:
         return self._load(self._position(index))
 
+    def __fspath__(self) -> str:
+        """Return the path, so that an open file can be passed to every function that takes a path."""
+        return self.path
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.path!r}, images={len(self)})"
+
     def key(self, position: int) -> str:
         """Return the key of the image at a position."""
         return self._keys[self._position(position)]

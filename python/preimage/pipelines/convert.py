@@ -38,7 +38,7 @@ def convert(
         FileFormatError: The features are damaged or of another format.
     """
     if os.path.realpath(features) == os.path.realpath(output):
-        raise ValueError(f"{output}: the output is the input: choose another name")
+        raise ValueError(f"{output}: output and features are the same: choose another name")
     source = read_array_file(features) if is_array_file(features) else FeatureStore(features)
     if dtype is None:
         dtype = source.dtype if source.dtype == "float16" and Path(output).suffix.lower() != ".mat" else "float32"

@@ -206,7 +206,7 @@ def demo(
     if len(sources) < 2:
         raise ValueError(f"the demo takes at least two photographs, got {len(sources)}")
     if size is not None and size < SMALLEST_FOR_SSIM:
-        raise ValueError(f"size is at least {SMALLEST_FOR_SSIM} pixels, got {size}")
+        raise ValueError(f"size must be at least {SMALLEST_FOR_SSIM} pixels, got {size}")
     reconstructors = [
         Reconstructor.from_pairing(pair, device)
         for pair in pairings(inverter, _pretrained() if inverter is None else None)

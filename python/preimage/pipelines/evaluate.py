@@ -140,9 +140,10 @@ def evaluate(
     reconstructor = Reconstructor(representation, inverter, device)
     side, region = reconstructor.side(size), reconstructor.inverter.output_region
     compared = side if region is None else region.size
-    if compared < SMALLEST_FOR_SSIM or batch_size < 1:
-        least = f"size must be at least {SMALLEST_FOR_SSIM} pixels and batch_size at least 1"
-        raise ValueError(f"{least}, got {compared} and {batch_size}")
+    if compared < SMALLEST_FOR_SSIM:
+        raise ValueError(f"size must be at least {SMALLEST_FOR_SSIM} pixels, got {compared}")
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     listing = as_listing(images, skip_bad=skip_bad)
     scores, done, bad = Scores(), 0, list(listing.skipped)
     skipped = bad if skip_bad else None

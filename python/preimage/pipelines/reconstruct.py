@@ -75,6 +75,9 @@ class Reconstructor:
         else:
             raise ValueError("a Reconstructor takes a representation, an inverter, or both; got neither")
 
+    def __repr__(self) -> str:
+        return f"Reconstructor({self.inverter.spec.representation!r}, {self.name!r}, device={str(self.device)!r})"
+
     @classmethod
     def from_pairing(cls, pair: Pairing, device: str | torch.device = "auto") -> Reconstructor:
         """Return the reconstructor of a pairing; ``LookupError`` if that has no inverter."""
@@ -227,9 +230,9 @@ def _tensor(values: torch.Tensor | npt.NDArray[Any]) -> torch.Tensor:
 def _checked_images(images: torch.Tensor | npt.NDArray[Any]) -> torch.Tensor:
     batch = _tensor(images)
     if batch.dtype != torch.uint8 and not batch.is_floating_point():
-        raise TypeError(f"images are uint8, or floating in [0, 1], got {batch.dtype}")
+        raise TypeError(f"images must be uint8, or floating point in [0, 1], got {batch.dtype}")
     if batch.dim() < 3 or batch.shape[-3] != 3 or 0 in batch.shape[-3:]:
-        raise ValueError(f"images are (..., 3, H, W), got shape {tuple(batch.shape)}")
+        raise ValueError(f"images must be (..., 3, H, W), got shape {tuple(batch.shape)}")
     return batch[None] if batch.dim() == 3 else batch
 
 

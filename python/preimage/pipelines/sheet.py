@@ -195,9 +195,9 @@ def sheet(
     """
     path = Path(output)
     if path.is_dir() or path.suffix.lower() not in ("", ".png"):
-        raise ValueError(f"the sheet is a PNG file, got {path}{' (a folder)' if path.is_dir() else ''}")
+        raise ValueError(f"output must be a PNG file, got {path}{' (a folder)' if path.is_dir() else ''}")
     if tile < SMALLEST_TILE:
-        raise ValueError(f"tile is at least {SMALLEST_TILE} pixels, got {tile}")
+        raise ValueError(f"tile must be at least {SMALLEST_TILE} pixels, got {tile}")
     checked_device(device)  # an error even if nothing is inverted
     pairs = pairings(inverter, representation)
     columns = [_Column(pair, size, device) for pair in pairs]

@@ -100,7 +100,7 @@ class AlexNetLayer(Representation):
         if isinstance(self.weights, os.PathLike):
             object.__setattr__(self, "weights", os.fspath(self.weights))
         if not isinstance(self.weights, str):
-            raise ValueError(f"weights is a digest, a path or empty, got {self.weights!r}")
+            raise ValueError(f"weights must be a digest, a path or empty, got {self.weights!r}")
         if self.preprocessing:
             check_preprocessing(self.preprocessing)
 

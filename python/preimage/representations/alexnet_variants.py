@@ -51,4 +51,4 @@ def channels(variant: str, layer: str) -> int:
 def check_variant(variant: str) -> None:
     """Raise ``ValueError`` for an unknown variant."""
     if variant not in VARIANTS:
-        raise ValueError(f"unknown AlexNet variant {variant!r}; known are {', '.join(VARIANTS)}")
+        raise ValueError(f"variant must be one of {', '.join(VARIANTS)}, got {variant!r}")

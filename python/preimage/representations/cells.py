@@ -29,9 +29,9 @@ class CellRepresentation(Representation):
 
     def __post_init__(self) -> None:
         if not isinstance(self.cell_size, int) or isinstance(self.cell_size, bool) or self.cell_size < 1:
-            raise ValueError(f"cell_size is a whole number of pixels >= 1, got {self.cell_size!r}")
+            raise ValueError(f"cell_size must be an integer of at least 1, got {self.cell_size!r}")
         if self.variant not in self.variants:
-            raise ValueError(f"unknown variant {self.variant!r} of {self.name}; known are {', '.join(self.variants)}")
+            raise ValueError(f"variant must be one of {', '.join(self.variants)}, got {self.variant!r}")
 
     @property
     def spec(self) -> Spec:

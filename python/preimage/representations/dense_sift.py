@@ -47,13 +47,13 @@ class DenseSift(Representation):
         for name in ("step", "bin_size"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{name} is a whole number of pixels >= 1, got {value!r}")
+                raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
         size = self.window_size
         if not isinstance(size, int | float) or isinstance(size, bool) or not 0 < size < math.inf:
-            raise ValueError(f"window_size is a number of bins above 0, got {size!r}")
+            raise ValueError(f"window_size must be a number above 0, got {size!r}")
         object.__setattr__(self, "window_size", float(size))
         if self.variant not in WINDOWS:
-            raise ValueError(f"unknown variant {self.variant!r} of {self.name}; known are {', '.join(WINDOWS)}")
+            raise ValueError(f"variant must be one of {', '.join(WINDOWS)}, got {self.variant!r}")
 
     @property
     def spec(self) -> Spec:

@@ -101,11 +101,11 @@ class EfficientNetLite0Layer(Representation):
         if self.layer not in LAYERS:
             raise ValueError(f"EfficientNet-Lite0 has no layer {self.layer!r}; it has {', '.join(LAYERS)}")
         if self.variant != VARIANT:
-            raise ValueError(f"unknown EfficientNet-Lite0 variant {self.variant!r}; known is {VARIANT}")
+            raise ValueError(f"variant must be {VARIANT}, got {self.variant!r}")
         if isinstance(self.weights, os.PathLike):
             object.__setattr__(self, "weights", os.fspath(self.weights))
         if not isinstance(self.weights, str):
-            raise ValueError(f"weights is a path or empty, got {self.weights!r}")
+            raise ValueError(f"weights must be a path or empty, got {self.weights!r}")
 
     @classmethod
     def from_parameters(cls, variant: str, values: Mapping[str, Any]) -> Representation:

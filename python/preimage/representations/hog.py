@@ -45,7 +45,7 @@ class Hog(CellRepresentation):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.color not in COLORS:
-            raise ValueError(f"color is 'luma' or 'strongest', got {self.color!r}")
+            raise ValueError(f"color must be luma or strongest, got {self.color!r}")
 
     def __call__(self, images: Images) -> Images:
         return hog(images, cell_size=self.cell_size, variant=self.variant, color=self.color)

@@ -32,20 +32,20 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         if not isinstance(self.image_size, int) or isinstance(self.image_size, bool) or self.image_size < 1:
-            raise ValueError(f"image_size is a whole number of pixels >= 1, got {self.image_size!r}")
+            raise ValueError(f"image_size must be an integer of at least 1, got {self.image_size!r}")
         if self.order not in ("rgb", "bgr"):
-            raise ValueError(f"order of the channels is 'rgb' or 'bgr', got {self.order!r}")
+            raise ValueError(f"order must be 'rgb' or 'bgr', got {self.order!r}")
         if not 0 < self.scale < math.inf:
-            raise ValueError(f"scale is the largest value of a pixel, > 0, got {self.scale!r}")
+            raise ValueError(f"scale must be a number above 0, got {self.scale!r}")
         for name in ("mean", "std"):
             values = getattr(self, name)
             if len(values) != 3:
-                raise ValueError(f"{name} is three numbers, one a channel, got {values!r}")
+                raise ValueError(f"{name} must be three numbers, one for each channel, got {values!r}")
             if not all(map(math.isfinite, values)):
-                raise ValueError(f"{name} is three finite numbers, got {values!r}")
+                raise ValueError(f"{name} must be three finite numbers, got {values!r}")
             object.__setattr__(self, name, tuple(map(float, values)))
         if min(self.std) <= 0:
-            raise ValueError(f"std is three numbers > 0, got {self.std}")
+            raise ValueError(f"std must be three numbers above 0, got {self.std}")
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         """Return the input (B, 3, H, W) float32 of a network for images (B, 3, H, W) RGB, uint8 or in [0, 1].
@@ -57,7 +57,7 @@ class Preprocessing:
         import torch
 
         if images.dim() != 4 or images.shape[1] != 3:
-            raise ValueError(f"images are (B, 3, H, W), got {tuple(images.shape)}")
+            raise ValueError(f"images must be (B, 3, H, W), got shape {tuple(images.shape)}")
         if tuple(images.shape[2:]) != (self.image_size, self.image_size):
             size = "×".join(map(str, images.shape[2:]))
             raise ValueError(f"the network takes images of {self.image_size}×{self.image_size} pixels, got {size}")
@@ -66,7 +66,7 @@ class Preprocessing:
         elif images.is_floating_point():
             pixels = images.float() * self.scale
         else:
-            raise TypeError(f"images are uint8, or floating in [0, 1], got {images.dtype}")
+            raise TypeError(f"images must be uint8, or floating point in [0, 1], got {images.dtype}")
         if self.order == "bgr":
             pixels = pixels.flip(1)
         # By channel and by number: creating a tensor here synchronizes with the device, which CUDA graphs do not allow.
@@ -110,4 +110,4 @@ PREPROCESSINGS = {"imagenet-rgb": imagenet_rgb, "caffe-bgr": caffe_bgr, "unit": 
 def check_preprocessing(name: str) -> None:
     """Raise ``ValueError`` for an unknown preprocessing."""
     if name not in PREPROCESSINGS:
-        raise ValueError(f"preprocessing of a network is one of {', '.join(PREPROCESSINGS)}, got {name!r}")
+        raise ValueError(f"preprocessing must be one of {', '.join(PREPROCESSINGS)}, got {name!r}")

@@ -66,7 +66,7 @@ class Sift(CellRepresentation):
         super().__post_init__()
         scale = self.descriptor_scale
         if not isinstance(scale, int | float) or isinstance(scale, bool) or not 0 < scale < math.inf:
-            raise ValueError(f"descriptor_scale is a number above 0, got {scale!r}")
+            raise ValueError(f"descriptor_scale must be a number above 0, got {scale!r}")
         object.__setattr__(self, "descriptor_scale", float(scale))
 
     def __call__(self, images: Images) -> Images:

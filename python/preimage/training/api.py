@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from os import PathLike, fspath
 from typing import Any
@@ -47,6 +48,9 @@ def train(
     Example:
         >>> preimage.train("hog", "photos/", "runs/mine", steps=20_000).error
     """
+    known = {field.name for field in dataclasses.fields(TrainConfig)} - {"representation", "parameters"}
+    if unknown := sorted(set(settings) - known):
+        raise TypeError(f"train() has no setting {', '.join(unknown)}; it has {', '.join(sorted(known))}")
     instance = representation if isinstance(representation, Representation) else None
     if instance is not None:
         settings["parameters"] = _parameters(instance)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from preimage.inverters.plan import check_preset
 from preimage.representations import Representation, create_representation
 from preimage.training.config import DEFAULT_SIZE, TrainConfig
 from preimage.training.dataset import CropDataset, Dataset
@@ -45,6 +46,7 @@ def open_dataset(
     assert config.representation is not None  # or there are features
     if representation is None:
         representation = create_representation(config.representation, **config.parameters)
+    check_preset(representation.name, config.preset)
     if config.cache == "on" and representation.in_workers:
         raise ValueError(
             f"cache must be 'auto' or 'off' for {representation.name}, got 'on': its features vary at random"

@@ -45,7 +45,7 @@ def read_earlier(path: Path, config: TrainConfig) -> Earlier:
 def check_settings(now: TrainConfig, then: TrainConfig) -> None:
     """Raise a ``ValueError`` if settings that change the loss curve differ."""
     if changes := now.changes(then):
-        raise ValueError(f"{now.output} contains a run with other settings (now != then): {'; '.join(changes)}")
+        raise ValueError(f"{now.output} contains a run with other settings (requested != stored): {'; '.join(changes)}")
 
 
 def check_folder(folder: Path) -> None:

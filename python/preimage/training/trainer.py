@@ -101,7 +101,7 @@ def run(
     path = folder / CHECKPOINT
     before = stamp(path)
     if before is not None and not resume:
-        raise ValueError(f"{folder} contains a run already: resume it, or train into another folder")
+        raise ValueError(f"{folder} contains a run: resume it (--resume), or train into another folder")
     if folder.exists():
         with folder_lock(folder, lambda waited: refuse_second_run(folder)):
             pass  # another run is reported at once, not after all images have been inspected
@@ -143,7 +143,7 @@ class Trainer:
             check_settings(config, earlier.config)
         self.config, self.folder, self.display, self.resume = config, Path(config.output), display, resume
         if earlier is not None and (differences := self.dataset.spec.differences(earlier.spec)):
-            raise ValueError(f"{self.folder} contains a run on other features (now != then): {'; '.join(differences)}")
+            raise ValueError(f"{self.folder} contains a run on other features (requested != stored): {'; '.join(differences)}")
         self.state = build_state(config, self.dataset, device)
         self.progress = Progress() if earlier is None else earlier.progress
         self._saved = self.progress.step  # step of the last checkpoint
