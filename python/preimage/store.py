@@ -500,7 +500,9 @@ def merge(parts: Sequence[StrPath], output: StrPath) -> FeatureStore:
     for part, index in zip(parts, indexes, strict=True):
         whole = dataclasses.replace(index, part=(0, 1), shards=())
         if differences := first.differences(whole):
-            raise ValueError(f"{part} has other settings than {parts[0]} ({part} != {parts[0]}): {'; '.join(differences)}")
+            raise ValueError(
+                f"{part} has other settings than {parts[0]} ({part} != {parts[0]}): {'; '.join(differences)}"
+            )
     found: dict[int, tuple[Path, ShardEntry]] = {}
     for part, index in zip(parts, indexes, strict=True):
         for entry in index.shards:

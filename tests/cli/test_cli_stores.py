@@ -178,7 +178,7 @@ def test_convert_rejects_bad_arguments(run: Run, tmp_path: Path, store: Path) ->
     np.save(tmp_path / "a.npy", np.zeros((31, 2, 2)))
     new = tmp_path / "new"
     for arguments, words in [
-        ((store, "-o", store), "output.*input"),
+        ((store, "-o", store), "output.*features"),
         ((store, "-o", tmp_path), "already"),
         ((store, "-o", new, "--convention", "matlab"), "plain arrays"),
         ((store, "-o", new, "--dtype", "int8"), "float32, float16.*'int8'"),

@@ -158,7 +158,7 @@ def test_sizes_far_from_the_images(cells: int | None, size: int) -> None:
         ({"output_size": 0}, r"output_size.*>= 1"),
         ({"output_size": 0, "cells": None}, r"output_size.*>= 1"),
         ({"output_size": 5, "cells": None}, r"3.*7.*two"),
-        ({"preset": "huge"}, r"preset.*'huge'.*auto, compact, wide"),
+        ({"preset": "huge"}, r"preset.*auto, compact, wide.*'huge'"),
     ],
 )
 def test_what_no_network_can_do_is_said(options: dict[str, object], problem: str) -> None:
@@ -170,7 +170,7 @@ def test_what_no_network_can_do_is_said(options: dict[str, object], problem: str
 def test_the_papers_networks_have_sizes_of_their_own() -> None:
     with pytest.raises(ValueError, match="parameters"):
         inverter_of(96, 27, 227, "alexnet-conv1", preset="paper", budget=10**6)
-    with pytest.raises(ValueError, match=r"preset.*'large'.*alexnet-conv1.*paper, auto, compact, wide"):
+    with pytest.raises(ValueError, match=r"preset.*paper, auto, compact, wide.*alexnet-conv1.*'large'"):
         inverter_of(96, 27, 227, "alexnet-conv1", preset="large")
     with pytest.raises(ValueError, match=r"features.*3×4"):
         plan(Spec("network", "v", 8, 16), "auto", cells=(3, 4), image_size=64)
@@ -200,7 +200,7 @@ def test_features_of_another_kind_are_refused() -> None:
         Inverter(Spec("network", "v", 32, 8), vectors.config, output_region=vectors.output_region)
     with pytest.raises(ValueError, match="vectors"):
         Inverter(vectors.spec, vectors.config)
-    with pytest.raises(ValueError, match=r"size.*>= 1.*\(0, 64\)"):
+    with pytest.raises(ValueError, match=r"size.*at least 1.*\(0, 64\)"):
         maps(features_of(32, 8), size=(0, 64))
     with pytest.raises(ValueError, match=r"64×64.*32×32"):
         maps.distances(features_of(32, 8), torch.zeros(2, 3, 32, 32, dtype=torch.uint8))
@@ -219,5 +219,5 @@ def test_an_output_region_resizes_without_aliasing() -> None:
         view.of(stripes[0])
     with pytest.raises(ValueError, match=r"crop.*65.*64"):
         OutputRegion(64, 65, 12)
-    with pytest.raises(ValueError, match="pixels"):
+    with pytest.raises(ValueError, match=r"size.*1 to 8192.*0"):
         OutputRegion(64, 32, 0)

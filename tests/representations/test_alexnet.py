@@ -161,7 +161,7 @@ def test_networks_end_where_they_are_asked_to() -> None:
     assert [name for name, _ in network.named_children()] == ["conv1", "conv2"]
     with pytest.raises(ValueError, match=r"layer.*'pool5'.*conv1"):
         build("caffenet", "pool5")
-    with pytest.raises(ValueError, match=r"variant.*'zf'.*caffenet, bvlc, torchvision"):
+    with pytest.raises(ValueError, match=r"variant.*caffenet, bvlc, torchvision.*'zf'"):
         create_representation("alexnet-conv1", variant="zf")
 
 

@@ -173,7 +173,7 @@ def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_refusals(weights: Tensors, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"layer.*'block16'.*stem, block0, .*, prob"):
         create_representation("efficientnet-lite0", layer="block16")
-    with pytest.raises(ValueError, match=r"'b0'.*tensorflow-same"):
+    with pytest.raises(ValueError, match=r"variant.*tensorflow-same.*'b0'"):
         create_representation("efficientnet-lite0", variant="b0")
     with pytest.raises(ValueError, match=r"weights.*3"):
         create_representation("efficientnet-lite0", weights=3)

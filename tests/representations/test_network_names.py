@@ -171,7 +171,7 @@ def test_factories_that_know_their_preprocessing(factory: str) -> None:
         ("make", {"layer": "body.7"}, r"'body\.7'.*'body"),
         ("make", {"layer": "", "preprocessing": "zoom"}, r"imagenet-rgb, caffe-bgr, unit.*'zoom'"),
         ("make", {"layer": "", "output_layout": "up"}, r"auto, nchw, nhwc, vector.*'up'"),
-        ("make", {"layer": "", "input_size": 0}, r">= 1.*0"),
+        ("make", {"layer": "", "input_size": 0}, r"image_size.*at least 1.*0"),
         ("make", {"layer": "", "color": "luma"}, r"color.*layer, output_layout"),
         ("make", {"layer": "", "weights": "w"}, r"make.*weights"),
         ("only_keywords", {"layer": "", "weights": "w"}, r"only_keywords.*weights"),

@@ -49,12 +49,12 @@ def test_the_text_in_specs_stays_as_it_is() -> None:
     [
         ({"image_size": 0}, "image_size"),
         ({"order": "gbr"}, r"'rgb'.*'bgr'.*'gbr'"),
-        ({"scale": math.inf}, r"scale.*> 0.*inf"),
+        ({"scale": math.inf}, r"scale.*above 0.*inf"),
         ({"scale": math.nan}, "scale"),
         ({"mean": (0.5, 0.5)}, r"mean.*three"),
         ({"mean": (math.nan, 0.5, 0.5)}, r"mean.*finite"),
         ({"std": (math.nan, 1, 1)}, r"std.*finite"),
-        ({"std": (1, 1, 0)}, r"std.*> 0"),
+        ({"std": (1, 1, 0)}, r"std.*above 0"),
     ],
 )
 def test_what_is_no_preprocessing(options: dict[str, object], words: str) -> None:

@@ -33,9 +33,7 @@ class OutputRegion:
         for name in ("image_size", "crop", "size"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _LARGEST:
-                raise ValueError(
-                    f"{name} of an output region must be an integer from 1 to {_LARGEST}, got {value!r}"
-                )
+                raise ValueError(f"{name} of an output region must be an integer from 1 to {_LARGEST}, got {value!r}")
         if self.crop > self.image_size:
             raise ValueError(
                 f"crop of an output region is at most its image_size, got {self.crop} of {self.image_size}"

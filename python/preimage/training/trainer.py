@@ -143,7 +143,9 @@ class Trainer:
             check_settings(config, earlier.config)
         self.config, self.folder, self.display, self.resume = config, Path(config.output), display, resume
         if earlier is not None and (differences := self.dataset.spec.differences(earlier.spec)):
-            raise ValueError(f"{self.folder} contains a run on other features (requested != stored): {'; '.join(differences)}")
+            raise ValueError(
+                f"{self.folder} contains a run on other features (requested != stored): {'; '.join(differences)}"
+            )
         self.state = build_state(config, self.dataset, device)
         self.progress = Progress() if earlier is None else earlier.progress
         self._saved = self.progress.step  # step of the last checkpoint
