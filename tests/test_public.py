@@ -131,6 +131,24 @@ def test_a_run_of_other_parameters_goes_on_by_its_name_alone(photo_folder: Path,
     resume_run(TrainConfig(**fields), resume=True)
 
 
+def test_an_unknown_preset_is_an_error_before_images_are_read(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"preset.*compact.*'huge'"):
+        pi.train("hog", tmp_path / "absent", tmp_path / "run", preset="huge")
+
+
+def test_an_open_store_is_accepted_where_a_path_is(photo_folder: Path, tmp_path: Path) -> None:
+    store = pi.extract("hog", photo_folder, tmp_path / "photos.hog", size=64)
+    assert repr(store) == f"FeatureStore({str(tmp_path / 'photos.hog')!r}, images=20)"
+    assert pi.invert(store, tmp_path / "out").images == 20
+    assert list(pi.FeatureStore(store)) == list(store)
+
+
+def test_objects_have_short_descriptions() -> None:
+    keypoints = pi.sift(photographs()["rocket"].transpose(2, 0, 1))
+    assert repr(keypoints) == f"Keypoints({len(keypoints.x)} keypoints of 1 images, arrays)"
+    assert repr(pi.Reconstructor("hog", device="cpu")) == "Reconstructor('hog', 'hog-compact', device='cpu')"
+
+
 def test_train_has_the_defaults_of_the_command() -> None:
     parameters = inspect.signature(pi.train).parameters
     named = {field for field in TrainConfig.__dataclass_fields__ if field in parameters}

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from preimage import nn as nn
     from preimage import reference as reference
     from preimage.errors import FileFormatError as FileFormatError
+    from preimage.inspection import info as info
+    from preimage.installation import doctor as doctor
     from preimage.inverters import Inverter as Inverter
     from preimage.inverters import list_inverters as list_inverters
     from preimage.inverters import load_inverter as load_inverter
@@ -48,10 +50,15 @@ if TYPE_CHECKING:
     from preimage.ops.sift import sift as sift
     from preimage.ops.sift_grid import sift_grid as sift_grid
     from preimage.ops.upconv import upconv as upconv
+    from preimage.pipelines.convert import convert as convert
+    from preimage.pipelines.demo import demo as demo
     from preimage.pipelines.evaluate import evaluate as evaluate
     from preimage.pipelines.extract import extract as extract
     from preimage.pipelines.invert import invert as invert
+    from preimage.pipelines.layers import layers as layers
     from preimage.pipelines.reconstruct import Reconstructor as Reconstructor
+    from preimage.pipelines.sheet import sheet as sheet
+    from preimage.pipelines.verify import verify as verify
     from preimage.representations import Representation as Representation
     from preimage.representations import create_representation as create_representation
     from preimage.representations import describe_representation as describe_representation
@@ -60,12 +67,13 @@ if TYPE_CHECKING:
     from preimage.representations.preprocessing import Preprocessing as Preprocessing
     from preimage.spec import Spec as Spec
     from preimage.store import FeatureStore as FeatureStore
+    from preimage.store import merge as merge
     from preimage.store import write_features as write_features
     from preimage.training.api import train as train
 
     __version__: str
 
-_HOMES = {
+_LAZY_NAMES = {
     "FeatureStore": "preimage.store",
     "FileFormatError": "preimage.errors",
     "Inverter": "preimage.inverters",
@@ -75,38 +83,46 @@ _HOMES = {
     "Reconstructor": "preimage.pipelines.reconstruct",
     "Representation": "preimage.representations",
     "Spec": "preimage.spec",
+    "convert": "preimage.pipelines.convert",
     "create_representation": "preimage.representations",
+    "demo": "preimage.pipelines.demo",
     "dense_sift": "preimage.ops.dense_sift",
     "dense_sift_frames": "preimage.ops.dense_sift",
     "describe_representation": "preimage.representations",
+    "doctor": "preimage.installation",
     "evaluate": "preimage.pipelines.evaluate",
     "extract": "preimage.pipelines.extract",
     "hog": "preimage.ops.hog",
+    "info": "preimage.inspection",
     "invert": "preimage.pipelines.invert",
+    "layers": "preimage.pipelines.layers",
     "lbp": "preimage.ops.lbp",
     "lbp_codes": "preimage.ops.lbp",
     "list_inverters": "preimage.inverters",
     "list_representations": "preimage.representations",
     "load_inverter": "preimage.inverters",
+    "merge": "preimage.store",
     "phow": "preimage.ops.phow",
     "read_image": "preimage.io",
     "read_keypoints": "preimage.io",
+    "sheet": "preimage.pipelines.sheet",
     "sift": "preimage.ops.sift",
     "sift_grid": "preimage.ops.sift_grid",
     "train": "preimage.training.api",
     "upconv": "preimage.ops.upconv",
+    "verify": "preimage.pipelines.verify",
     "write_features": "preimage.store",
     "write_keypoints": "preimage.io",
 }
-_MODULES = ("inverters", "nn", "reference", "representations")
+_LAZY_MODULES = ("inverters", "nn", "reference", "representations")
 
-__all__ = ["__version__", *_HOMES, *_MODULES]  # noqa: PLE0604 - names of strings
+__all__ = ["__version__", *_LAZY_NAMES, *_LAZY_MODULES]  # noqa: PLE0604 - names of strings
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        value = getattr(importlib.import_module(_HOMES[name]), name)
-    elif name in _MODULES:
+    if name in _LAZY_NAMES:
+        value = getattr(importlib.import_module(_LAZY_NAMES[name]), name)
+    elif name in _LAZY_MODULES:
         value = importlib.import_module(f"preimage.{name}")
     elif name == "__version__":
         value = importlib.import_module("importlib.metadata").version("preimage")

@@ -107,7 +107,7 @@ class UpConv2d(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, negative_slope: float | None = 0.2) -> None:
         super().__init__()
         if in_channels < 1 or out_channels < 1:
-            raise ValueError(f"channels start at 1, got {in_channels} in and {out_channels} out")
+            raise ValueError(f"in_channels and out_channels must be at least 1, got {in_channels} and {out_channels}")
         self.negative_slope = negative_slope
         weight = torch.empty(in_channels, out_channels, 5, 5, memory_format=torch.channels_last)
         self.weight = nn.Parameter(weight)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-SPEC_PARAMETERS = {"colour": "color"}
+SPEC_PARAMETERS = {"colour": "color", "layout": "output_layout"}
 ARCHITECTURE_FIELDS = {"logarithm_from": "log_floor"}
 INVERTER_FIELDS = {"view": "output_region"}
 TRAIN_SETTINGS = {

@@ -370,8 +370,8 @@ def open_writer(
             other_images = index.source.get("images") != earlier.source.get("images")
             if differences := index.differences(earlier, hint(earlier) if other_images else ""):
                 raise ValueError(
-                    f"{path} contains features with other settings (stored != requested): {'; '.join(differences)}. Repeat "
-                    f"those settings, choose another folder, or {remedy}"
+                    f"{path} contains features with other settings (stored != requested): {'; '.join(differences)}. "
+                    f"Repeat those settings, choose another folder, or {remedy}"
                 )
             yield StoreWriter(path, earlier)
             return
@@ -479,13 +479,13 @@ def _pairs(sizes: NDArray[np.int32]) -> list[tuple[int, int]]:
     return [(height, width) for height, width in sizes.tolist()]
 
 
-def merge(parts: Sequence[StrPath], output: StrPath) -> FeatureStore:
+def merge(stores: Sequence[StrPath], output: StrPath) -> FeatureStore:
     """Merge stores that were written with ``part=(i, n)`` (``extract --shard i/n``) into one.
 
     Shards are hard-linked where the file system allows it, and copied otherwise.
 
     Args:
-        parts: Paths of the stores, which are not changed.
+        stores: Paths of the stores, which are not changed.
         output: Folder of the new store.
 
     Raises:
@@ -493,22 +493,20 @@ def merge(parts: Sequence[StrPath], output: StrPath) -> FeatureStore:
         FileFormatError: A store is damaged or unfinished.
         FileExistsError: `output` exists already.
     """
-    if not parts:
-        raise ValueError("parts must contain at least one store, got none")
-    indexes = [_complete_index(Path(part)) for part in parts]
+    if not stores:
+        raise ValueError("stores must contain at least one store, got none")
+    indexes = [_complete_index(Path(path)) for path in stores]
     first = dataclasses.replace(indexes[0], part=(0, 1), shards=(), complete=False)
-    for part, index in zip(parts, indexes, strict=True):
+    for path, index in zip(stores, indexes, strict=True):
         whole = dataclasses.replace(index, part=(0, 1), shards=())
         if differences := first.differences(whole):
-            raise ValueError(
-                f"{part} has other settings than {parts[0]} ({part} != {parts[0]}): {'; '.join(differences)}"
-            )
+            raise ValueError(f"{path} and {stores[0]} have different settings: {'; '.join(differences)}")
     found: dict[int, tuple[Path, ShardEntry]] = {}
-    for part, index in zip(parts, indexes, strict=True):
+    for path, index in zip(stores, indexes, strict=True):
         for entry in index.shards:
             if entry.number in found:
-                raise ValueError(f"shard {entry.number} is in {found[entry.number][0]} and in {part}")
-            found[entry.number] = (Path(part), entry)
+                raise ValueError(f"shard {entry.number} is in {found[entry.number][0]} and in {path}")
+            found[entry.number] = (Path(path), entry)
     if missing := [number for number in first.wanted if number not in found]:
         raise ValueError(f"{len(missing)} of {len(first.wanted)} shards are missing, the first is shard {missing[0]}")
     target = Path(output)

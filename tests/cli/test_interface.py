@@ -23,8 +23,8 @@ from preimage.cli.study_disclosure import disclosure as disclosure_command
 from preimage.cli.study_layers import layers as study_layers_command
 from preimage.cli.weights import convert as convert_weights_command
 from preimage.cli.weights import import_ as import_weights_command
-from preimage.doctor import doctor
-from preimage.info import info
+from preimage.inspection import info
+from preimage.installation import doctor
 from preimage.pipelines.convert import convert
 from preimage.pipelines.demo import demo
 from preimage.pipelines.evaluate import evaluate
@@ -65,7 +65,7 @@ def test_extract_has_the_same_parameters_with_and_without_summary() -> None:
         (cli.info, info, set(), set()),
         (cli.invert, invert, {"representation"}, set()),  # becomes the spec of plain arrays
         (cli.layers, layers, set(), {"weights", "preprocessing", "input_size"}),  # with --param
-        (cli.merge, store.merge, {"stores"}, {"parts"}),
+        (cli.merge, store.merge, set(), set()),
         (cli.sheet, sheet, set(), set()),
         (cli.verify, verify, set(), set()),
         (disclosure_command, disclosure.disclosure, set(), set()),
@@ -128,6 +128,25 @@ def test_help_fits_80_columns_and_describes_everything(run: Run, words: str, mon
             parameter.name
         )
         assert parameter.help.endswith("."), parameter.name
+
+
+@pytest.mark.parametrize(
+    ("words", "usage"),
+    [
+        ("extract", "REPRESENTATION IMAGES..."),
+        ("train", "[REPRESENTATION] [IMAGES...]"),
+        ("demo", "[IMAGES...]"),
+        ("weights convert", "FILE"),
+        ("study disclosure", "IMAGES..."),
+    ],
+)
+def test_usage_names_arguments_in_capitals(run: Run, words: str, usage: str) -> None:
+    _, out, _ = run(*words.split(), "--help")
+    first, _, rest = out.partition("\n")
+    assert first == f"Usage: preimage {words} [OPTIONS] {usage}"
+    for name in usage.replace("[", "").replace("]", "").split():
+        assert re.search(rf"^  {re.escape(name)} +[A-Z.]", rest, re.MULTILINE), "without a type"
+    assert "<" not in rest
 
 
 @pytest.mark.parametrize("words", LEAVES)

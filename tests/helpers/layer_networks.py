@@ -27,13 +27,15 @@ class ToyNetwork:
         self.name, self.weights, self.gain = name, weights, gain
         self.passes: list[tuple[int, tuple[str, ...]]] = []
 
-    def representation(self, layer: str, layout: str = "auto") -> ToyLayer:
+    def representation(self, layer: str, output_layout: str = "auto") -> ToyLayer:
         """As `preimage.Network` has it."""
         if layer not in _CHANNELS:
             raise ValueError(f"no layer {layer!r}; there are {', '.join(_CHANNELS)}")
-        return ToyLayer(self, layer, layout)
+        return ToyLayer(self, layer, output_layout)
 
-    def layers(self, images: torch.Tensor, names: Iterable[str], layout: str = "auto") -> dict[str, torch.Tensor]:
+    def layers(
+        self, images: torch.Tensor, names: Iterable[str], output_layout: str = "auto"
+    ) -> dict[str, torch.Tensor]:
         """As `preimage.Network` has it."""
         wanted = tuple(names)
         assert images.shape[1:] == (3, SIDE, SIDE)
@@ -51,7 +53,7 @@ class ToyLayer(Representation):
     name: ClassVar[str] = "network"
     network: ToyNetwork
     layer: str
-    layout: str = "auto"
+    output_layout: str = "auto"
 
     @property
     def image_side(self) -> int:
@@ -69,14 +71,14 @@ class ToyLayer(Representation):
     @property
     def spec(self) -> Spec:
         """As a layer of any torch network has it."""
-        parameters = {"layer": self.layer, "layout": self.layout, "weights": self.network.weights}
+        parameters = {"layer": self.layer, "output_layout": self.output_layout, "weights": self.network.weights}
         return Spec(
             "network", self.network.name, _CHANNELS[self.layer], 4 if self.layer == "maps" else None, parameters
         )
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         """Compute the features in a separate forward pass."""
-        return self.network.layers(images, [self.layer], self.layout)[self.layer]
+        return self.network.layers(images, [self.layer], self.output_layout)[self.layer]
 
 
 def tiny_inverter(spec: Spec, region: OutputRegion | None) -> Inverter:

@@ -14,7 +14,7 @@ from preimage.inverters import SingleStreamConfig
 from preimage.inverters.output_region import OutputRegion
 from preimage.inverters.plan import Plan, plan
 from preimage.representations import registry
-from preimage.representations.base import Representation
+from preimage.representations.base import Presets, Representation
 from preimage.spec import Spec
 from preimage.training import building
 
@@ -26,6 +26,7 @@ class ToyMaps(Representation):
     """(6, 4, 4): colors of 8×8 pixels and how much they vary."""
 
     name: ClassVar[str] = "toy-maps"
+    presets: ClassVar[Presets] = {"tiny": {"architecture": "single-stream", "layers": ["c3/1 8", "up 8", "up 3"]}}
     variant: str = "toy"
     scale: float = 1.0
     calls: ClassVar[int] = 0  # images that features were computed of

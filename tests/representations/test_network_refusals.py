@@ -113,11 +113,11 @@ def test_a_network_that_fails_on_images_of_its_size() -> None:
         ({"preprocess": 3}, TypeError, r"preimage.Preprocessing.*3"),
         ({"preprocess": UNIT, "image_size": 8}, ValueError, r"image_size.*8.*preprocess.*32"),
         ({"preprocess": UNIT, "module": torch.relu}, TypeError, r"torch.nn.Module.*builtin"),
-        ({"preprocess": UNIT, "layout": "hwc"}, ValueError, r"auto, nchw, nhwc, vector.*'hwc'"),
+        ({"preprocess": UNIT, "output_layout": "hwc"}, ValueError, r"auto, nchw, nhwc, vector.*'hwc'"),
         ({"preprocess": UNIT, "layer": 3}, TypeError, r"'features\.4'.*3"),
     ],
 )
 def test_arguments_out_of_range(arguments: dict[str, object], error: type[Exception], words: str) -> None:
-    of_layer = {"layer": "", **{name: arguments.pop(name) for name in ("layer", "layout") if name in arguments}}
+    of_layer = {"layer": "", **{name: arguments.pop(name) for name in ("layer", "output_layout") if name in arguments}}
     with pytest.raises(error, match=words):
         preimage.Network(**{"module": nn.Identity(), **arguments}).representation(**of_layer)  # type: ignore[arg-type]

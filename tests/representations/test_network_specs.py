@@ -39,7 +39,7 @@ def test_a_spec_says_everything_that_decides_the_numbers(cnn: Cnn) -> None:
         4,
         {
             "layer": "features.3",
-            "layout": "auto",
+            "output_layout": "auto",
             "prefix_tokens": 0,
             "weights": digest(cnn),
             "image_size": SIDE,
@@ -55,6 +55,19 @@ def test_a_spec_says_everything_that_decides_the_numbers(cnn: Cnn) -> None:
         cnn.spare.bias[0] += 1
     other = preimage.Network(cnn, PREPROCESSING).representation("features.3").spec
     assert [one.partition(":")[0] for one in spec.differences(other)] == ["parameters.weights"]
+
+
+def test_a_spec_of_version_0_1_names_its_layout(cnn: Cnn) -> None:
+    spec = preimage.Network(cnn, PREPROCESSING).representation("features.3").spec
+    fields = spec.to_dict()
+    fields["parameters"]["layout"] = fields["parameters"].pop("output_layout")
+    assert Spec.from_dict(fields) == spec
+
+
+def test_a_single_image_gives_features_without_a_batch(cnn: Cnn) -> None:
+    representation = preimage.Network(cnn, PREPROCESSING).representation("features.3")
+    images = torch.rand(2, 3, SIDE, SIDE)
+    assert torch.equal(representation(images[0]), representation(images[:1])[0])
 
 
 def test_a_digest_is_of_the_weights_not_of_where_or_how_they_lie() -> None:

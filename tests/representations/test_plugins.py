@@ -80,7 +80,7 @@ def test_the_example_is_known_by_its_name() -> None:
     ]
     with pytest.raises(ValueError, match=r"15×40 pixels.*at least 16"):
         create_representation("mean-color").feature_size(15, 40)
-    with pytest.raises(ValueError, match="variant.*'hsv'"):
+    with pytest.raises(ValueError, match=r"variant.*'hsv'"):
         create_representation("mean-color", variant="hsv")
 
 

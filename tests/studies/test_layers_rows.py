@@ -48,7 +48,7 @@ def test_networks_that_do_not_fit_are_named(tmp_path: Path) -> None:
         rows_for([folder], [ToyNetwork(weights="ff")])
 
     class Other(ToyNetwork):
-        def representation(self, layer: str, layout: str = "auto") -> ToyLayer:
+        def representation(self, layer: str, output_layout: str = "auto") -> ToyLayer:
             raise ValueError(f"no layer {layer!r}")
 
     with pytest.raises(ValueError, match=r"\(inverter != network\): .*'maps'$"):
@@ -70,7 +70,7 @@ def test_layers_of_alexnet_share_a_pass_and_have_the_papers_names(monkeypatch: p
     passes: list[list[str]] = []
 
     class Passes:
-        def layers(self, images: torch.Tensor, names: Iterable[str], layout: str) -> dict[str, torch.Tensor]:
+        def layers(self, images: torch.Tensor, names: Iterable[str], output_layout: str) -> dict[str, torch.Tensor]:
             passes.append(list(names))
             return {name: torch.zeros(len(images), 12) for name in passes[-1]}
 

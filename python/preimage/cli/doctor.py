@@ -16,7 +16,7 @@ def doctor(json: Json = False) -> None:
 
     Example: preimage doctor
     """
-    from preimage.doctor import doctor as run
+    from preimage.installation import doctor as run
 
     show = Output(json)
     facts = run()

@@ -31,13 +31,20 @@ def info(
 
     Example: preimage info photos.hog
     """
-    from preimage.info import info as run
+    from preimage.inspection import info as run
 
     show = Output(json)
     facts = run(path, keypoint_format=keypoint_format)
     for name, value in facts.items():
-        show.say(f"{name.replace('_', ' '):<16} {_text(name, value)}")
+        show.say(f"{_label(name):<16} {_text(name, value)}")
     show.finish(facts)
+
+
+_KEYED = ("sizes", "arrays")  # facts whose keys come from the file and are shown as they are
+
+
+def _label(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def _text(name: str, value: Any) -> str:
@@ -48,8 +55,12 @@ def _text(name: str, value: Any) -> str:
             text = "-"
         case dict() | list() if not value:
             text = "-"
+        case dict() if name in _KEYED:
+            text = ", ".join(f"{key} ({_text('', entry)})" for key, entry in value.items())
         case dict():
-            text = ", ".join(f"{key.replace('_', ' ')} {_text(key, entry)}" for key, entry in value.items())
+            text = ", ".join(f"{_label(key)} {_text(key, entry)}" for key, entry in value.items())
+        case list() if name in ("shape", "feature_shape"):
+            text = "×".join(map(str, value))
         case list():
             text = ", ".join(_text(name, entry) for entry in value)
         case int() if name in ("bytes", "memory"):

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from preimage.representations import RepresentationInfo
 
 
+_ANY_NETWORK = "torch:package.module:factory"
+
+
 @reporting
 def representations(
     name: Annotated[
@@ -33,10 +36,10 @@ def representations(
     show = Output(json)
     if name is None:
         found = [describe_representation(known) for known in list_representations()]
-        width = max(len(one.name) for one in found)
+        width = len(_ANY_NETWORK)
         for one in found:
             show.say(f"{one.name:<{width}}  {one.summary}")
-        show.say(f"{'torch:package.module:factory':<{width}}  A layer of the PyTorch network that a function makes.")
+        show.say(f"{_ANY_NETWORK:<{width}}  A layer of the torch network that a function returns.")
         show.finish({"representations": found})
         return
     described = describe_representation(name)

@@ -51,7 +51,7 @@ __all__ = [
     "write_png",
 ]
 
-_HOMES = {
+_LAZY_NAMES = {
     "atomic": ("atomic_write",),
     "arrays": ("read_array_file", "write_array_file"),
     "images": (
@@ -70,7 +70,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    for module, names in _HOMES.items():
+    for module, names in _LAZY_NAMES.items():
         if name in names:
             return getattr(import_module(f"preimage.io.{module}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

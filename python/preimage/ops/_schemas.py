@@ -25,7 +25,7 @@ for _schema in (
     "float window_size, SymInt[]? bounds) -> Tensor",
     # The fields of Keypoints; the seed is a 64-bit signed integer.
     "sift_grid(Tensor x, Tensor y, Tensor scale, Tensor angle, Tensor descriptors, Tensor offsets, "
-    "SymInt[2] image_size, SymInt cell, int seed, float descriptor_scale) -> Tensor",
+    "SymInt[2] image_size, SymInt cell_size, int seed, float descriptor_scale) -> Tensor",
 ):
     LIBRARY.define(_schema, tags=(torch.Tag.pt2_compliant_tag,))
 
@@ -98,9 +98,9 @@ def _sift_grid(
     descriptors: torch.Tensor,
     offsets: torch.Tensor,
     image_size: list[int],
-    cell: int,
+    cell_size: int,
     seed: int,
     descriptor_scale: float,
 ) -> torch.Tensor:
-    rows, columns = -(-image_size[0] // cell), -(-image_size[1] // cell)
+    rows, columns = -(-image_size[0] // cell_size), -(-image_size[1] // cell_size)
     return x.new_empty((offsets.shape[0] - 1, 133, rows, columns), dtype=torch.float32)

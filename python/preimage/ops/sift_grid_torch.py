@@ -13,11 +13,11 @@ from preimage.ops._schemas import LIBRARY
 
 
 def sift_grid_torch(
-    keypoints: Keypoints, image_size: tuple[int, int], cell: int, seed: int, descriptor_scale: float, dtype: str
+    keypoints: Keypoints, image_size: tuple[int, int], cell_size: int, seed: int, descriptor_scale: float, dtype: str
 ) -> torch.Tensor:
     """Compute the grid (B, 133, h, w) of checked keypoints, see `preimage.sift_grid`."""
     fields = keypoints.x, keypoints.y, keypoints.scale, keypoints.angle, keypoints.descriptors, keypoints.offsets
-    return _op(*fields, image_size, cell, seed, descriptor_scale).to(getattr(torch, dtype))
+    return _op(*fields, image_size, cell_size, seed, descriptor_scale).to(getattr(torch, dtype))
 
 
 @torch.library.impl(LIBRARY, "sift_grid", "CPU")
@@ -29,7 +29,7 @@ def _sift_grid_cpu(
     descriptors: torch.Tensor,
     offsets: torch.Tensor,
     image_size: tuple[int, int],
-    cell: int,
+    cell_size: int,
     seed: int,
     descriptor_scale: float,
 ) -> torch.Tensor:
@@ -37,7 +37,7 @@ def _sift_grid_cpu(
     descriptors = descriptors.contiguous()
     height, width = image_size
     output = torch.empty(
-        (len(offsets) - 1, 133, -(-height // cell), -(-width // cell)), dtype=torch.float32, device="cpu"
+        (len(offsets) - 1, 133, -(-height // cell_size), -(-width // cell_size)), dtype=torch.float32, device="cpu"
     )
     _native.sift_grid(
         describe(x),
@@ -48,7 +48,7 @@ def _sift_grid_cpu(
         offsets.tolist(),
         describe(output),
         (height, width),
-        cell,
+        cell_size,
         seed,
         descriptor_scale,
         torch.get_num_threads(),

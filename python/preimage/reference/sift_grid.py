@@ -15,24 +15,24 @@ def sift_grid(
     descriptors: torch.Tensor,  # [N, 128]
     offsets: torch.Tensor,  # [B + 1] int64
     image_size: tuple[int, int],
-    cell: int = 4,
+    cell_size: int = 4,
     *,
     seed: int = 0,
     descriptor_scale: float = 1.0,
-) -> torch.Tensor:  # [B, 133, ⌈H / cell⌉, ⌈W / cell⌉], dtype of x
-    """Rasterize keypoints onto a grid, with at most one keypoint in each cell of cell × cell pixels.
+) -> torch.Tensor:  # [B, 133, ⌈H / cell_size⌉, ⌈W / cell_size⌉], dtype of x
+    """Rasterize keypoints onto a grid, with at most one keypoint in each cell of cell_size × cell_size pixels.
 
     The first arguments are the fields of `preimage.Keypoints`; channels and other arguments are those of
     `preimage.sift_grid`.
     """
     height, width = image_size
-    rows, columns = -(-height // cell), -(-width // cell)
+    rows, columns = -(-height // cell_size), -(-width // cell_size)
     batch, count = len(offsets) - 1, len(x)
 
     # A pixel extends half a pixel to either side of its center.
     right, down = x + 0.5, y + 0.5
     inside = (right >= 0) & (right < width) & (down >= 0) & (down < height)
-    column, row = (torch.where(inside, position, 0).long() // cell for position in (right, down))
+    column, row = (torch.where(inside, position, 0).long() // cell_size for position in (right, down))
 
     image = torch.repeat_interleave(torch.arange(batch), offsets.diff(), output_size=count)
     index = (image * rows + row) * columns + column
@@ -44,7 +44,9 @@ def sift_grid(
     values = torch.cat(
         (
             descriptors * descriptor_scale,
-            torch.stack((right - column * cell, down - row * cell, angle.sin(), angle.cos(), scale.log()), dim=1),
+            torch.stack(
+                (right - column * cell_size, down - row * cell_size, angle.sin(), angle.cos(), scale.log()), dim=1
+            ),
         ),
         dim=1,
     )

@@ -39,10 +39,10 @@ __all__ = [
     "representation_from_spec",
 ]
 
-_HOMES = {"Network": "network", "NetworkRepresentation": "network", "Preprocessing": "preprocessing"}
+_LAZY_NAMES = {"Network": "network", "NetworkRepresentation": "network", "Preprocessing": "preprocessing"}
 
 
 def __getattr__(name: str) -> object:
-    if name in _HOMES:
-        return getattr(import_module(f"preimage.representations.{_HOMES[name]}"), name)
+    if name in _LAZY_NAMES:
+        return getattr(import_module(f"preimage.representations.{_LAZY_NAMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -34,7 +34,7 @@ class TracedLayer:
         features: shape (C, h, w) or (C,) of its features, or ``None`` if it has none.
         prefix_tokens: number of tokens that are not part of the grid, see `Network`.
         problem: reason why it has no features; else empty.
-        channels_last: the output seems to be a map (B, h, w, C), which needs ``layout="nhwc"``.
+        channels_last: the output seems to be a map (B, h, w, C), which needs ``output_layout="nhwc"``.
         parameters: number of parameters, those of its parts included.
         calls: number of calls in one pass; a representation takes the first.
     """
@@ -56,10 +56,10 @@ class Network:
     The shape of a layer's output decides what its features are. (B, C, h, w) is a map, or a vector if h = w = 1;
     (B, C) is a vector. (B, N, C) are tokens: with N = n² + k and k ≤ 8 the last n² form a map of n × n cells, and each
     of the k tokens before them (class token, registers) adds C channels that are the same at every cell:
-    (B, (1 + k)·C, n, n). ``layout="tokens-last"``, ``"tokens-middle"`` and ``"tokens-at-N"`` are for networks that put
-    the k tokens at the end, after the first half of the n², or after N of them. ``layout="nhwc"`` takes maps with the
-    channels last; a map that is square only in that order is an error without it, unless ``layout="nchw"`` confirms
-    its order. ``layout="vector"`` flattens any output.
+    (B, (1 + k)·C, n, n). ``output_layout="tokens-last"``, ``"tokens-middle"`` and ``"tokens-at-N"`` are for networks
+    that put the k tokens at the end, after the first half of the n², or after N of them. ``output_layout="nhwc"`` takes
+    maps with the channels last; a map that is square only in that order is an error without it, unless
+    ``output_layout="nchw"`` confirms its order. ``output_layout="vector"`` flattens any output.
 
     The module is not changed: each pass runs in evaluation mode, without gradients of the weights, and then restores
     the mode and ``requires_grad`` of every part. Images on another device are computed by a copy on that device, which
@@ -116,20 +116,22 @@ class Network:
             self._weights = self._weights or self._identify(self.module)
             return self._weights
 
-    def representation(self, layer: str, layout: str = "auto") -> NetworkRepresentation:
+    def representation(self, layer: str, output_layout: str = "auto") -> NetworkRepresentation:
         """Return the representation of one layer.
 
         Args:
             layer: name in ``module.named_modules()``; ``""`` is the output of the network.
-            layout: axis order of its output: ``"auto"``, ``"nchw"``, ``"nhwc"``, ``"vector"``, ``"tokens-middle"``,
-                ``"tokens-last"`` or ``"tokens-at-N"``.
+            output_layout: axis order of its output: ``"auto"``, ``"nchw"``, ``"nhwc"``, ``"vector"``,
+                ``"tokens-middle"``, ``"tokens-last"`` or ``"tokens-at-N"``.
 
         Raises:
-            ValueError: no such layer (similar names are listed), or no such layout.
+            ValueError: no such layer (similar names are listed), or no such `output_layout`.
         """
-        return NetworkRepresentation(self, layer, layout)
+        return NetworkRepresentation(self, layer, output_layout)
 
-    def layers(self, images: torch.Tensor, names: Iterable[str], layout: str = "auto") -> dict[str, torch.Tensor]:
+    def layers(
+        self, images: torch.Tensor, names: Iterable[str], output_layout: str = "auto"
+    ) -> dict[str, torch.Tensor]:
         """Return the features of several layers by name, computed in one pass.
 
         The features are (B, C, h, w) or (B, C), float32, on the device of the images. Of a layer that is called several
@@ -138,7 +140,7 @@ class Network:
         Args:
             images: (B, 3, side, side) RGB, uint8 or floating in [0, 1]. Gradients flow back to them if required.
             names: of the layers; the pass ends after the last of them.
-            layout: axis order of all outputs.
+            output_layout: axis order of all outputs.
 
         Raises:
             TypeError: images of another dtype, or an output that is not one floating tensor; the message names the
@@ -148,12 +150,12 @@ class Network:
         wanted = list(names)
         if not wanted:
             raise ValueError("names must contain at least one layer, got none")
-        shapes = self.shapes(wanted, layout)
+        shapes = self.shapes(wanted, output_layout)
         with self._on(images.device, gradients=torch.is_grad_enabled() and images.requires_grad) as module:
             outputs = layer_outputs(module, wanted, self._pixels(images), self._called)
         features: dict[str, torch.Tensor] = {}
         for name in wanted:
-            features[name], shape = as_features(outputs[name], layout, len(images), name)
+            features[name], shape = as_features(outputs[name], output_layout, len(images), name)
             if shape != shapes[name]:
                 raise ValueError(
                     f"layer {name!r} has features {shape.features} here but {shapes[name].features} for a single "
@@ -161,23 +163,23 @@ class Network:
                 )
         return features
 
-    def shapes(self, names: Collection[str], layout: str = "auto") -> dict[str, LayerShape]:
+    def shapes(self, names: Collection[str], output_layout: str = "auto") -> dict[str, LayerShape]:
         """Return the shapes of the features of these layers, from one pass over a black image that is done once.
 
         Raises:
             TypeError, ValueError: as `layers`; also if the network fails on an image of its size.
         """
-        check_output_layout(layout)
+        check_output_layout(output_layout)
         with self._lock:
             self._forget_if_changed()
-            missing = [name for name in names if (name, layout) not in self._shapes]
+            missing = [name for name in names if (name, output_layout) not in self._shapes]
             for name in missing:
                 find_layer(self.module, name)
             if missing:
                 outputs = self._on_black(lambda module, pixels: layer_outputs(module, missing, pixels, self._called))
                 for name, output in outputs.items():
-                    self._shapes[name, layout] = as_features(output, layout, 1, name)[1]
-            return {name: self._shapes[name, layout] for name in names}
+                    self._shapes[name, output_layout] = as_features(output, output_layout, 1, name)[1]
+            return {name: self._shapes[name, output_layout] for name in names}
 
     def trace(self) -> list[TracedLayer]:
         """Return all layers that a pass over one image calls, in the order in which they finish."""
@@ -248,10 +250,10 @@ class NetworkRepresentation(Representation):
     name: ClassVar[str] = NETWORK
     network: Network
     layer: str
-    layout: str = "auto"
+    output_layout: str = "auto"
 
     def __post_init__(self) -> None:
-        check_output_layout(self.layout)
+        check_output_layout(self.output_layout)
         find_layer(self.network.module, self.layer)
 
     @property
@@ -260,7 +262,7 @@ class NetworkRepresentation(Representation):
         side = self.network.image_size
         parameters: dict[str, Scalar] = {
             "layer": self.layer,
-            "layout": self.layout,
+            "output_layout": self.output_layout,
             "prefix_tokens": shape.prefix_tokens,
             "weights": self.network.weights,
         }
@@ -273,7 +275,9 @@ class NetworkRepresentation(Representation):
         )
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        return self.network.layers(images, [self.layer], self.layout)[self.layer]
+        batch = images[None] if images.dim() == 3 else images
+        features = self.network.layers(batch, [self.layer], self.output_layout)[self.layer]
+        return features[0] if images.dim() == 3 else features
 
     @property
     def image_side(self) -> int:
@@ -291,7 +295,7 @@ class NetworkRepresentation(Representation):
 
     @property
     def _shape(self) -> LayerShape:
-        return self.network.shapes([self.layer], self.layout)[self.layer]
+        return self.network.shapes([self.layer], self.output_layout)[self.layer]
 
 
 def _traced(name: str, layer: nn.Module, output: Any) -> TracedLayer:

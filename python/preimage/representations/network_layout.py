@@ -30,24 +30,24 @@ class LayerShape:
     prefix_tokens: int
 
 
-def check_output_layout(layout: str) -> None:
-    """Raise ``ValueError`` for an unknown layout."""
-    if layout not in LAYOUTS and not _TOKENS_AT.fullmatch(layout):
+def check_output_layout(output_layout: str) -> None:
+    """Raise ``ValueError`` for an unknown output layout."""
+    if output_layout not in LAYOUTS and not _TOKENS_AT.fullmatch(output_layout):
         known = ", ".join((*LAYOUTS, "tokens-at-N"))
-        raise ValueError(f"the layout of a layer's output is one of {known}, got {layout!r}")
+        raise ValueError(f"output_layout must be one of {known}, got {output_layout!r}")
 
 
-def as_features(output: Any, layout: str, count: int, layer: str) -> tuple[torch.Tensor, LayerShape]:
+def as_features(output: Any, output_layout: str, count: int, layer: str) -> tuple[torch.Tensor, LayerShape]:
     """Return features (B, C, h, w) or (B, C), float32, from the output of a layer, and their shape.
 
     Args:
-        output: (B, C, h, w), with `layout` ``"nhwc"`` (B, h, w, C): a map, or a vector if h = w = 1.
+        output: (B, C, h, w), with `output_layout` ``"nhwc"`` (B, h, w, C): a map, or a vector if h = w = 1.
             (B, C): a vector. (B, N, C): N = n² + k tokens, see `grid_of_tokens`. With ``"vector"`` any output of B
             entries, flattened in C order. float16, bfloat16 and float64 become float32.
-        layout: one of `LAYOUTS`, or ``"tokens-at-N"``. ``"auto"`` refuses a map that is square only as (B, h, w, C);
-            ``"nchw"`` takes it as (B, C, h, w). The k tokens that are not part of the grid come first; with
-            ``"tokens-last"`` they come last, with ``"tokens-middle"`` after the first half of the grid, with
-            ``"tokens-at-N"`` after N tokens of it.
+        output_layout: one of `LAYOUTS`, or ``"tokens-at-N"``. ``"auto"`` refuses a map that is square only as
+            (B, h, w, C); ``"nchw"`` takes it as (B, C, h, w). The k tokens that are not part of the grid come
+            first; with ``"tokens-last"`` they come last, with ``"tokens-middle"`` after the first half of the grid,
+            with ``"tokens-at-N"`` after N tokens of it.
         count: B, the number of images.
         layer: its name, for messages.
 
@@ -67,32 +67,34 @@ def as_features(output: Any, layout: str, count: int, layer: str) -> tuple[torch
             f"{called} returns {describe_output(output)} for {count} image(s): its first axis must be the images, "
             "with something for each"
         )
-    features, prefix_tokens = _arranged(output.float(), layout, called)
+    features, prefix_tokens = _arranged(output.float(), output_layout, called)
     if features.dim() == 4 and features.shape[2:] == (1, 1):
         features = features.flatten(1)
     return features.contiguous(), LayerShape(tuple(features.shape[1:]), prefix_tokens)
 
 
-def _arranged(output: torch.Tensor, layout: str, called: str) -> tuple[torch.Tensor, int]:
-    if layout == "vector":
+def _arranged(output: torch.Tensor, output_layout: str, called: str) -> tuple[torch.Tensor, int]:
+    if output_layout == "vector":
         return output.flatten(1), 0
     match output.dim():
         case 2:
             return output, 0
         case 3:
-            return _on_their_grid(output, layout, called)
-        case 4 if not layout.startswith("tokens"):
-            if layout == "auto" and looks_channels_last(output.shape):
+            return _on_their_grid(output, output_layout, called)
+        case 4 if not output_layout.startswith("tokens"):
+            if output_layout == "auto" and looks_channels_last(output.shape):
                 raise ValueError(
                     f"{called} returns {describe_output(output)}, whose channels seem to be last: only (B, h, w, C) is "
-                    "square, like the images: layout 'nhwc' takes it as (B, h, w, C), layout 'nchw' as (B, C, h, w)"
+                    "square, like the images: output_layout='nhwc' takes it as (B, h, w, C), 'nchw' as (B, C, h, w)"
                 )
-            return (output.permute(0, 3, 1, 2) if layout == "nhwc" else output), 0
-    if layout.startswith("tokens"):
-        raise ValueError(f"{called} returns {describe_output(output)}; layout {layout!r} is for tokens (B, N, C)")
+            return (output.permute(0, 3, 1, 2) if output_layout == "nhwc" else output), 0
+    if output_layout.startswith("tokens"):
+        raise ValueError(
+            f"{called} returns {describe_output(output)}; output_layout={output_layout!r} is for tokens (B, N, C)"
+        )
     raise ValueError(
         f"{called} returns {describe_output(output)}: neither a map (B, C, h, w), nor tokens (B, N, C), nor a vector "
-        "(B, C); layout 'vector' flattens it"
+        "(B, C); output_layout='vector' flattens it"
     )
 
 
@@ -111,23 +113,24 @@ def grid_of_tokens(count: int) -> tuple[int, int]:
     if side < 1 or count - side**2 > MOST_PREFIX_TOKENS:
         raise ValueError(
             f"{count} tokens are no square grid with up to {MOST_PREFIX_TOKENS} tokens more "
-            f"({side}² = {side**2}); layout 'vector' flattens them"
+            f"({side}² = {side**2}); output_layout='vector' flattens them"
         )
     return side, count - side**2
 
 
-def _on_their_grid(tokens: torch.Tensor, layout: str, called: str) -> tuple[torch.Tensor, int]:
+def _on_their_grid(tokens: torch.Tensor, output_layout: str, called: str) -> tuple[torch.Tensor, int]:
     """Arrange (B, n² + k, C) as (B, (1 + k)·C, n, n): the tokens of the grid, then each other token at every cell."""
     try:
         side, prefix = grid_of_tokens(tokens.shape[1])
     except ValueError as error:
         raise ValueError(f"{called} returns {describe_output(tokens)}: {error}") from error
     cells = side**2
-    at = _TOKENS_AT.fullmatch(layout)
-    before = int(at[1]) if at else {"tokens-middle": cells // 2, "tokens-last": cells}.get(layout, 0)
+    at = _TOKENS_AT.fullmatch(output_layout)
+    before = int(at[1]) if at else {"tokens-middle": cells // 2, "tokens-last": cells}.get(output_layout, 0)
     if before > cells:
         raise ValueError(
-            f"{called} returns {describe_output(tokens)}, {cells} of a grid, fewer than layout {layout!r} needs"
+            f"{called} returns {describe_output(tokens)}, {cells} of a grid, fewer than "
+            f"output_layout={output_layout!r} needs"
         )
     grid = torch.cat([tokens[:, :before], tokens[:, before + prefix :]], 1).transpose(1, 2).unflatten(2, (side, side))
     beside = tokens[:, before : before + prefix].flatten(1)[:, :, None, None].expand(-1, -1, side, side)

@@ -25,7 +25,7 @@ SharedPass = Callable[[torch.Tensor], Mapping[str, torch.Tensor]]
 class HasLayers(Protocol):
     """A network whose layers are representations, such as `preimage.Network`."""
 
-    def representation(self, layer: str, layout: str = "auto") -> Representation:
+    def representation(self, layer: str, output_layout: str = "auto") -> Representation:
         """Return one of its layers; ``ValueError`` if there is none of that name."""
 
 
@@ -120,8 +120,8 @@ def _representation(spec: Spec, origin: str, networks: Sequence[HasLayers | Repr
 def _candidate(network: HasLayers | Representation, spec: Spec) -> Representation:
     if isinstance(network, Representation):
         return network
-    layer, layout = (str(spec.parameters.get(name, default)) for name, default in (("layer", ""), ("layout", "auto")))
-    return network.representation(layer, layout)
+    parameters = spec.parameters
+    return network.representation(str(parameters.get("layer", "")), str(parameters.get("output_layout", "auto")))
 
 
 def _labels(specs: Sequence[Spec]) -> list[str]:
@@ -170,6 +170,6 @@ def _pass_of(representation: Any) -> tuple[Hashable, str, Callable[..., Mapping[
         return None
     network: Any = getattr(representation, "network", None)
     if hasattr(network, "layers"):
-        layout = getattr(representation, "layout", "auto")
-        return (id(network), layout), layer, functools.partial(network.layers, layout=layout)
+        output_layout = getattr(representation, "output_layout", "auto")
+        return (id(network), output_layout), layer, functools.partial(network.layers, output_layout=output_layout)
     return None

@@ -10,13 +10,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import NamedTuple
 
-import numpy as np
-import numpy.typing as npt
-
 from preimage.errors import FileFormatError
 from preimage.io import ImageSource, check_image, decode_image, resize_and_center_crop
 from preimage.io.available_memory import available_bytes, bounded_bytes
-from preimage.pipelines.loading import SKIP_HINT
+from preimage.pipelines.loading import SKIP_HINT, Pixels
 from preimage.pipelines.prefetch import in_order
 
 NAMED = 3  # examples in a message
@@ -28,7 +25,6 @@ _MAX_INSPECTING = 8  # threads, each with an encoded image in memory
 _INSPECTING_FRACTION = 4  # a quarter of the available memory, at most
 _NOTE_EVERY = 30.0  # seconds
 
-Pixels = npt.NDArray[np.uint8]
 Note = Callable[[str], None]
 
 

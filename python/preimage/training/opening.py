@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from preimage.inverters.plan import check_preset
+from preimage.pipelines.loading import settled_size
 from preimage.representations import Representation, create_representation
 from preimage.training.config import DEFAULT_SIZE, TrainConfig
 from preimage.training.dataset import CropDataset, Dataset
@@ -51,10 +52,7 @@ def open_dataset(
         raise ValueError(
             f"cache must be 'auto' or 'off' for {representation.name}, got 'on': its features vary at random"
         )
-    side = representation.image_side
-    if side is not None and config.size not in (None, side):
-        raise ValueError(f"{representation.name} takes images of {side}×{side} pixels only, got size {config.size}")
-    config = dataclasses.replace(config, size=side or config.size or DEFAULT_SIZE)
+    config = dataclasses.replace(config, size=settled_size(representation, config.size) or DEFAULT_SIZE)
     images, bad = inspect_images(list_images(config.images, config, note), config, known, note)
     separate: list[Item] | None = None
     if config.val_images:

@@ -116,8 +116,8 @@ def agreed_spec(path: StrPath, given: Spec | None, stored: Spec | None) -> Spec:
     """
     if given is None and stored is None:
         raise ValueError(
-            f"{path}: the file does not contain a spec; give the representation and its parameters "
-            "(--representation hog -p cell_size=8) or --spec FILE.json"
+            f"{path}: plain arrays do not contain a spec; give the representation and its parameters "
+            "(preimage invert --representation hog -p cell_size=8) or --spec FILE.json"
         )
     if given is not None and stored is not None and (differences := stored.differences(given)):
         raise ValueError(f"{path} contains other features (file != requested): {'; '.join(differences)}")

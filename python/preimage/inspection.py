@@ -118,7 +118,7 @@ def _inverter(path: Path) -> dict[str, Any]:
         "bytes": sum((path / name).stat().st_size for name in ("config.json", "model.safetensors")),
         "checksum": "valid",
         "spec": inverter.spec,
-        "network": type(inverter.config).__name__,
+        "architecture": inverter.config.architecture,
         "parameters": sum(value.numel() for value in inverter.parameters()),
         "reconstructs": _output_region(inverter),
         "training": inverter.training_notes,
