@@ -146,7 +146,7 @@ def test_a_representation_that_no_name_makes(
     photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delitem(registry._REGISTER, "toy-maps")
-    config = toy_config(photo_folder, tmp_path / "run", steps=2)
+    config = toy_config(photo_folder, tmp_path / "run", steps=2, preset="auto")
     with pytest.raises(ValueError, match=r"representation.*'toy-maps'"):
         training.run(config)
     with pytest.raises(ValueError, match=r"'toy-maps'.*toy-vectors"):

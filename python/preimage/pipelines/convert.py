@@ -7,8 +7,14 @@ from os import PathLike
 from pathlib import Path
 
 from preimage.io import FeatureFile
-from preimage.io.arrays import is_array_file, read_array_file, write_array_file
+from preimage.io.arrays import SUFFIXES, is_array_file, read_array_file, write_array_file
 from preimage.store import FeatureStore, is_single_file, join, write_features
+
+# Suffixes of formats that are not written: a folder of such a name would be a mistake.
+_OTHER_SUFFIXES = (
+    *(".bin", ".csv", ".hdf", ".json", ".parquet", ".pickle", ".pkl"),
+    *(".pt", ".pth", ".safetensor", ".txt", ".zip"),
+)
 
 
 def convert(
@@ -33,17 +39,31 @@ def convert(
         The features that were read.
 
     Raises:
-        ValueError: The output is the input, or cannot hold these features.
+        ValueError: The output is the input, has the suffix of a format that is not written, or cannot hold these
+            features.
         FileExistsError: The output is an existing folder.
         FileFormatError: The features are damaged or of another format.
     """
     if os.path.realpath(features) == os.path.realpath(output):
         raise ValueError(f"{output}: output and features are the same: choose another name")
+    if (problem := suffix_problem(output)) is not None:
+        raise ValueError(problem)
     source = read_array_file(features) if is_array_file(features) else FeatureStore(features)
     if dtype is None:
         dtype = source.dtype if source.dtype == "float16" and Path(output).suffix.lower() != ".mat" else "float32"
     write_as(source, output, dtype=dtype, convention=convention)
     return source
+
+
+def suffix_problem(output: str | PathLike[str]) -> str | None:
+    """Return a message if the suffix of the output is that of a format that cannot be written, else ``None``."""
+    suffix = Path(output).suffix.lower()
+    if suffix not in _OTHER_SUFFIXES:
+        return None
+    return (
+        f"{os.fspath(output)}: {suffix!r} files are not written (.safetensors writes a single file, "
+        f"{', '.join(SUFFIXES)} write arrays)"
+    )
 
 
 def write_as(source: FeatureFile, output: str | PathLike[str], *, dtype: str, convention: str | None) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from preimage.io.arrays import NUMPY_SUFFIXES, SUFFIXES, check_writable, is_array_file, read_array_file
 from preimage.io.atomic import move_into_place
-from preimage.pipelines.convert import write_as
+from preimage.pipelines.convert import suffix_problem, write_as
 from preimage.pipelines.extract_batches import Extraction, resolved_device
 from preimage.pipelines.extract_shards import digest, fill, first_difference, forget_stale
 from preimage.pipelines.loading import Images, as_listing, none_usable, settled_size
@@ -24,11 +24,6 @@ if TYPE_CHECKING:
     from preimage.spec import Spec
 
 _DTYPES = ("float32", "float16")
-# Suffixes of formats that are not written; such a name may be a mistake.
-_OTHER_SUFFIXES = (
-    *(".bin", ".csv", ".hdf", ".json", ".parquet", ".pickle", ".pkl"),
-    *(".pt", ".pth", ".safetensor", ".txt", ".zip"),
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -243,12 +238,8 @@ def _check_format(output: Path, spec: Spec, dtype: str, convention: str | None) 
         return ()
     if convention is not None:
         raise ValueError(f"{output}: convention applies to {', '.join(SUFFIXES)} only, not to a feature store")
-    if output.suffix.lower() not in _OTHER_SUFFIXES:
-        return ()
-    return (
-        f"{output}: {output.suffix!r} files are not written, so this is a folder with a feature store; "
-        f".safetensors writes a single file, {', '.join(SUFFIXES)} write arrays",
-    )
+    problem = suffix_problem(output)
+    return () if problem is None else (f"{problem}, so this is a folder with a feature store",)
 
 
 def _refuse_nonfinite(nonfinite: Sequence[tuple[str, int]], folder: Path, allowed: bool) -> None:

@@ -101,7 +101,7 @@ def run(
     path = folder / CHECKPOINT
     before = stamp(path)
     if before is not None and not resume:
-        raise ValueError(f"{folder} contains a run: resume it (--resume), or train into another folder")
+        raise ValueError(f"{folder} contains a run already: resume it (--resume), or train into another folder")
     if folder.exists():
         with folder_lock(folder, lambda waited: refuse_second_run(folder)):
             pass  # another run is reported at once, not after all images have been inspected
