@@ -25,7 +25,7 @@ from _harness import Run, Runner, parser, take_turns, write_crops
 from preimage.io import list_images
 from preimage.ops._images import cpu_threads
 from preimage.pipelines.extract import extract_with_summary
-from preimage.pipelines.loading import read
+from preimage.pipelines.image_loading import read
 from preimage.representations import create_representation
 
 CASES: tuple[tuple[str, dict[str, Any]], ...] = (

@@ -31,10 +31,10 @@ from preimage.inverters.layers import NEGATIVE_SLOPE
 from preimage.nn import UpConv2d
 from preimage.pipelines.prefetch import in_order
 from preimage.training import TrainConfig
-from preimage.training.building import build_state
+from preimage.training.builders import build_state
 from preimage.training.dataset import Dataset
+from preimage.training.dataset_factory import open_dataset
 from preimage.training.graphed_step import GraphedStep, cuda_graph
-from preimage.training.opening import open_dataset
 from preimage.training.step import EagerStep, Step, TrainState, average_decay, schedule
 
 OURS, WITH_DATA = "preimage", "preimage, its images prepared anew"

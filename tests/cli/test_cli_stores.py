@@ -182,6 +182,7 @@ def test_convert_rejects_bad_arguments(run: Run, tmp_path: Path, store: Path) ->
         ((store, "-o", tmp_path), "already"),
         ((store, "-o", new, "--convention", "matlab"), "plain arrays"),
         ((store, "-o", new, "--dtype", "int8"), "float32, float16.*'int8'"),
+        ((store, "-o", tmp_path / "new.csv"), r"new\.csv.*'\.csv'.*\.npy"),
         ((tmp_path / "a.npy", "-o", new), "--spec"),
         ((tmp_path / "absent", "-o", new), "absent"),
     ]:

@@ -15,7 +15,7 @@ from preimage.training import Display, TrainConfig
 from preimage.training.cache_builder import CacheBuilder
 from preimage.training.cached_dataset import CacheSettings, cache_settings, crop_key
 from preimage.training.dataset import CropDataset
-from preimage.training.opening import open_dataset
+from preimage.training.dataset_factory import open_dataset
 from training_runs import small_config
 
 CROPS = 4

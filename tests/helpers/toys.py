@@ -16,7 +16,7 @@ from preimage.inverters.plan import Plan, plan
 from preimage.representations import registry
 from preimage.representations.base import Presets, Representation
 from preimage.spec import Spec
-from preimage.training import building
+from preimage.training import builders
 
 SIDE = 32
 
@@ -110,4 +110,4 @@ def introduce(monkeypatch: pytest.MonkeyPatch) -> None:
     for kind in (ToyMaps, ToyVectors, ToyProbabilities, SlowToy):
         monkeypatch.setitem(registry._REGISTER, kind.name, kind)
         monkeypatch.setattr(kind, "calls", 0)
-    monkeypatch.setattr(building, "plan", toy_plan)
+    monkeypatch.setattr(builders, "plan", toy_plan)

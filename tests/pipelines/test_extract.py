@@ -16,7 +16,7 @@ import torch
 import preimage
 from preimage.errors import FileFormatError
 from preimage.io import ImageSource, decode_file, list_images
-from preimage.pipelines import extract_batches, loading
+from preimage.pipelines import extract_batches, image_loading
 from preimage.pipelines.extract import extract, extract_with_summary
 from preimage.representations import Representation, create_representation
 from preimage.spec import Spec
@@ -179,13 +179,13 @@ def test_batches_fit_the_memory_budget(
     counts: list[int] = []
     compute = extract_batches._computed
 
-    def counted(number: int, window: list[loading.Loaded], extraction: object) -> object:
+    def counted(number: int, window: list[image_loading.Loaded], extraction: object) -> object:
         sizes = [item.processed_size for item in window]
-        assert len(window) == 1 or sum(loading.working_bytes(Brightness(), *size) for size in sizes) <= budget
+        assert len(window) == 1 or sum(image_loading.working_bytes(Brightness(), *size) for size in sizes) <= budget
         counts.append(len(window))
         return compute(number, window, extraction)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(loading, "BATCH_BYTES", budget)
+    monkeypatch.setattr(image_loading, "BATCH_BYTES", budget)
     monkeypatch.setattr(extract_batches, "_computed", counted)
     extract(Brightness(), photo_folder, tmp_path / "f")
     assert sum(counts) == 20 and max(counts) == {1: 1, 1 << 30: 16}.get(budget, max(counts))
@@ -199,9 +199,9 @@ def test_few_batches_of_large_features_are_queued(
     monkeypatch.setattr(extract_batches, "cpu_threads", lambda: 2)
     monkeypatch.setattr(extract_batches, "shard_length", lambda image_bytes: 20)  # one image in each task
     begun: list[str] = []
-    read = loading.read
+    read = image_loading.read
 
-    def noted(source: ImageSource, size: int | None) -> loading.Loaded:
+    def noted(source: ImageSource, size: int | None) -> image_loading.Loaded:
         begun.append(source.key)
         return read(source, size)
 
@@ -213,17 +213,17 @@ def test_few_batches_of_large_features_are_queued(
 
 
 def test_few_large_images_are_decoded_ahead(monkeypatch: pytest.MonkeyPatch, photo_folder: Path) -> None:
-    monkeypatch.setattr(loading, "AHEAD_BYTES", 1)
-    monkeypatch.setattr(loading, "cpu_threads", lambda: 2)
+    monkeypatch.setattr(image_loading, "AHEAD_BYTES", 1)
+    monkeypatch.setattr(image_loading, "cpu_threads", lambda: 2)
     begun: list[str] = []
-    read = loading.read
+    read = image_loading.read
 
-    def noted(source: ImageSource, size: int | None) -> loading.Loaded:
+    def noted(source: ImageSource, size: int | None) -> image_loading.Loaded:
         begun.append(source.key)
         return read(source, size)
 
-    monkeypatch.setattr(loading, "read", noted)
-    for number, _ in enumerate(loading.load(list_images(photo_folder), None, ahead=16), 1):
+    monkeypatch.setattr(image_loading, "read", noted)
+    for number, _ in enumerate(image_loading.load(list_images(photo_folder), None, ahead=16), 1):
         assert len(begun) <= number + 1
     assert len(begun) == 20
 

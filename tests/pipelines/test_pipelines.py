@@ -18,13 +18,13 @@ from preimage.cli._shared import plain
 from preimage.errors import FileFormatError
 from preimage.inverters import Inverter, pretrained
 from preimage.io import FeatureRecord, decode_file, list_images
-from preimage.pipelines import loading
-from preimage.pipelines.choosing import pairings
+from preimage.pipelines import image_loading
 from preimage.pipelines.demo import demo
 from preimage.pipelines.evaluate import evaluate
 from preimage.pipelines.extract import ExtractSummary, extract, extract_with_summary
+from preimage.pipelines.image_loading import decodable_listing
 from preimage.pipelines.invert import invert
-from preimage.pipelines.loading import decodable_listing
+from preimage.pipelines.inverter_choice import pairings
 from preimage.pipelines.sheet import sheet
 from preimage.representations import create_representation
 from preimage.store import FeatureStore, write_features
@@ -182,7 +182,7 @@ def test_invert_and_evaluate_fit_the_memory_budget(
         return call(self, features, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Inverter, "forward", noted)
-    monkeypatch.setattr(loading, "BATCH_BYTES", 2 * loading.working_bytes(HOG, 64, 64, inverted=True))
+    monkeypatch.setattr(image_loading, "BATCH_BYTES", 2 * image_loading.working_bytes(HOG, 64, 64, inverted=True))
     invert(tmp_path / "f", tmp_path / "out", inverter=tiny)
     again = evaluate(tiny, photo_folder, size=64)
     assert max(largest) == 2

@@ -12,9 +12,9 @@ import torch
 import preimage
 from conftest import photographs
 from layer_networks import SIDE, VIEWS, ToyLayer, ToyNetwork, tiny_inverter
-from preimage.inverters import Inverter, checked_device, extraction_device
+from preimage.inverters import Inverter, extraction_device, resolve_device
 from preimage.io import list_images
-from preimage.pipelines import loading
+from preimage.pipelines import image_loading
 from preimage.pipelines.reconstruct import Reconstructor
 from preimage.representations import create_representation
 from toys import ToyMaps
@@ -152,7 +152,7 @@ def test_large_batches_are_computed_in_parts(
         return forward(self, features, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Inverter, "forward", noted)
-    monkeypatch.setattr(loading, "BATCH_BYTES", 3 * loading.inverting_bytes(48, 64))
+    monkeypatch.setattr(image_loading, "BATCH_BYTES", 3 * image_loading.inverting_bytes(48, 64))
     torch.testing.assert_close(hog(images.repeat(4, 1, 1, 1)), whole)
     assert sizes == [3, 3, 2]
 
@@ -171,9 +171,9 @@ def test_images_keep_their_order_and_bad_ones_are_listed(hog: Reconstructor, mix
 
 def test_auto_is_cuda_if_available(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert checked_device() == checked_device("auto") == torch.device("cpu")
+    assert resolve_device() == resolve_device("auto") == torch.device("cpu")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert checked_device() == checked_device("auto") == torch.device("cuda")
+    assert resolve_device() == resolve_device("auto") == torch.device("cuda")
 
 
 def test_features_are_computed_on_the_cpu_if_the_device_cannot() -> None:

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 import tolerances
-from preimage.pipelines.loading import as_sources, load
+from preimage.pipelines.image_loading import as_sources, load
 from preimage.pipelines.weights import import_weights
 from preimage.representations import create_representation, representation_from_spec
 from preimage.representations.alexnet_network import LAYERS, build, channels, parameter_shapes

@@ -18,7 +18,7 @@ from preimage.inverters import Inverter, UShapedConfig
 from preimage.io import decode_file, write_png
 from preimage.metrics import NormalizedError
 from preimage.pipelines.evaluate import evaluate
-from preimage.pipelines.loading import as_sources, batches
+from preimage.pipelines.image_loading import as_sources, batches
 from preimage.representations.sift import Sift
 from preimage.studies.disclosure import ConditionScore, DisclosureSummary, disclosure
 from preimage.studies.perturbations import descriptors_only, keep_share

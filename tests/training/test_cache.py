@@ -108,8 +108,8 @@ _RUN = """
 import sys
 import toys
 from preimage.representations import registry
-from preimage.training import TrainConfig, building, cached_dataset, run
-registry._REGISTER["toy-slow"], building.plan, cached_dataset._MAX_SHARD_CROPS = toys.SlowToy, toys.toy_plan, 12
+from preimage.training import TrainConfig, builders, cached_dataset, run
+registry._REGISTER["toy-slow"], builders.plan, cached_dataset._MAX_SHARD_CROPS = toys.SlowToy, toys.toy_plan, 12
 run(TrainConfig.from_json(sys.argv[1]))
 """
 

@@ -17,9 +17,9 @@ from preimage import training
 from preimage.inverters import Inverter, UShapedConfig
 from preimage.nn import UpConv2d
 from preimage.representations import create_representation
-from preimage.training import Display, TrainConfig, building, checkpoint, graphed_step, muon, trainer
-from preimage.training.building import choose_step
-from preimage.training.flat import FlatState
+from preimage.training import Display, TrainConfig, builders, checkpoint, graphed_step, muon, trainer
+from preimage.training.builders import choose_step
+from preimage.training.flat_buffers import FlatState
 from preimage.training.graphed_step import GraphedStep, cuda_graph
 from preimage.training.step import EagerStep, Step, TrainState
 from tolerances import TRAINING_LOSS_GPU, trained_weights, training_loss
@@ -57,7 +57,7 @@ def new_state(optimizer: str = "muon", precision: str = "float32", device: str =
     model.feature_deviation.fill_(0.1)
     average = copy.deepcopy(model).eval().requires_grad_(False)
     loss_sum = torch.zeros((), dtype=torch.float64, device=device)
-    optimizers = building.build_optimizers(model, config)
+    optimizers = builders.build_optimizers(model, config)
     return TrainState(config, representation, model, average, optimizers, DTYPES[precision], loss_sum)
 
 
@@ -202,7 +202,7 @@ def test_falls_back_with_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuses(*arguments: object) -> None:
         raise RuntimeError("operation not permitted\nCUDA kernel errors might be ...")
 
-    monkeypatch.setattr(building, "GraphedStep", refuses)
+    monkeypatch.setattr(builders, "GraphedStep", refuses)
     ours = new_state()
     ours.__class__ = OnCuda
     assert isinstance(choose_step(ours, 0, notes.append), EagerStep)

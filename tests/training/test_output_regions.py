@@ -26,7 +26,7 @@ from preimage.pipelines.sheet import sheet
 from preimage.representations import registry
 from preimage.representations.hog import Hog
 from preimage.store import FeatureStore
-from preimage.training import TrainConfig, building, graphed_step, opening, statistics
+from preimage.training import TrainConfig, builders, dataset_factory, graphed_step, statistics
 from preimage.training.dataset import are_probabilities
 from preimage.training.graphed_step import GraphedStep
 from preimage.training.images import ImageSet
@@ -162,10 +162,10 @@ def test_budget_and_output_size_reach_the_plan(
     photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: dict[str, Any] = {}
-    planned = building.plan
-    monkeypatch.setattr(building, "plan", lambda *given, **named: (asked.update(named), planned(*given, **named))[1])
+    planned = builders.plan
+    monkeypatch.setattr(builders, "plan", lambda *given, **named: (asked.update(named), planned(*given, **named))[1])
     config = toy_config(photo_folder, tmp_path / "x", output_size=16, budget=10**6)
-    building.build_inverter(*opening.open_dataset(config))
+    builders.build_inverter(*dataset_factory.open_dataset(config))
     sizes = {"output_size": 16, "budget": 10**6}
     assert asked == {"cells": (4, 4), "image_size": SIDE, **sizes, "probabilities": False}
 
@@ -176,10 +176,12 @@ def test_budget_and_output_size_reach_the_plan(
 def test_of_probabilities_the_logarithms_are_taken(
     photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[ToyMaps], floor: float
 ) -> None:
-    monkeypatch.setattr(building, "plan", plan)
+    monkeypatch.setattr(builders, "plan", plan)
     shape = {"preset": "auto", "output_size": 16, "budget": 200_000}
-    config, dataset = opening.open_dataset(toy_config(photo_folder, tmp_path / "x", representation=kind.name, **shape))
-    model = building.build_inverter(config, dataset)
+    config, dataset = dataset_factory.open_dataset(
+        toy_config(photo_folder, tmp_path / "x", representation=kind.name, **shape)
+    )
+    model = builders.build_inverter(config, dataset)
     assert model.network.log_floor == floor
     statistics.set_statistics(model, dataset)
     features = torch.cat([kind()(batch.images) for batch in dataset.examples(with_features=False)])
@@ -212,8 +214,8 @@ def test_what_probabilities_are(values: list[Any], are: bool) -> None:
 
 def test_statistics_are_those_of_all_examples(photo_folder: Path, tmp_path: Path) -> None:
     for name, kind in KINDS.items():
-        config, dataset = opening.open_dataset(toy_config(photo_folder, tmp_path / "x", representation=name))
-        model = building.build_inverter(config, dataset)
+        config, dataset = dataset_factory.open_dataset(toy_config(photo_folder, tmp_path / "x", representation=name))
+        model = builders.build_inverter(config, dataset)
         statistics.set_statistics(model, dataset)
         sources = list_images(photo_folder)
         images = center_crops(ImageSet([sources[i] for i in range(20) if i not in (0, 5, 10, 15)]), SIDE)
@@ -231,7 +233,7 @@ def test_statistics_are_those_of_all_examples(photo_folder: Path, tmp_path: Path
 def test_validation_features_are_computed_once_where_they_fit(
     photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _, dataset = opening.open_dataset(toy_config(photo_folder, tmp_path / "x"))
+    _, dataset = dataset_factory.open_dataset(toy_config(photo_folder, tmp_path / "x"))
     for room, computed in ((1000, 8), (1 << 20, 4)):
         monkeypatch.setattr("preimage.training.dataset._VAL_FEATURE_BYTES", room)
         ToyMaps.calls = 0
@@ -243,8 +245,8 @@ def test_validation_features_are_computed_once_where_they_fit(
 
 
 def test_a_dead_channel_of_descriptors_is_left_alone(photo_folder: Path, tmp_path: Path) -> None:
-    config, dataset = opening.open_dataset(small_config(photo_folder, tmp_path / "x"))
-    model = building.build_inverter(config, dataset)
+    config, dataset = dataset_factory.open_dataset(small_config(photo_folder, tmp_path / "x"))
+    model = builders.build_inverter(config, dataset)
 
     class Dead(Hog):
         def __call__(self, images: torch.Tensor) -> torch.Tensor:
@@ -279,7 +281,7 @@ def train_state(name: str) -> TrainState:
     average = copy.deepcopy(model).eval().requires_grad_(False)
     shape = tuple(kind(torch.zeros(1, 3, SIDE, SIDE)).shape[1:])
     zero = torch.zeros((), dtype=torch.float64)
-    optimizers = building.build_optimizers(model, config)
+    optimizers = builders.build_optimizers(model, config)
     return TrainState(config, None, model, average, optimizers, torch.float32, zero, shape)
 
 

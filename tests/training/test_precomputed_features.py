@@ -24,7 +24,7 @@ from preimage.pipelines.extract import extract
 from preimage.pipelines.invert import invert
 from preimage.spec import Spec
 from preimage.store import FeatureStore, write_features
-from preimage.training import TrainConfig, opening
+from preimage.training import TrainConfig, dataset_factory
 from preimage.training.dataset import Batch
 from toys import SIDE, ToyMaps, ToyVectors
 from training_runs import metrics_without_time, small_config, weights
@@ -129,7 +129,7 @@ def several_shards(photo_folder: Path, tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_a_store_of_several_shards(photo_folder: Path, tmp_path: Path, several_shards: Path) -> None:
     config = precomputed_config(photo_folder, several_shards, tmp_path / "run", steps=12)
-    resolved, dataset = opening.open_dataset(config)
+    resolved, dataset = dataset_factory.open_dataset(config)
     assert (resolved.size, dataset.image_count, dataset.val_count) == (SIDE, 16, 4)
     for part in (dataset.batch(3), *dataset.val_batches(4)):
         assert part.features is not None
@@ -168,7 +168,7 @@ def test_a_damaged_shard_costs_its_own_images_only(photo_folder: Path, tmp_path:
 def test_every_image_has_its_own_features(photo_folder: Path, tmp_path: Path, made: dict[str, Features]) -> None:
     shuffled = dict(sorted(made["maps"].items(), key=lambda item: item[0][::-1]))
     path = write_stack(tmp_path / "f.npz", shuffled)
-    _, dataset = opening.open_dataset(precomputed_config(photo_folder, path, tmp_path / "run", size=SIDE))
+    _, dataset = dataset_factory.open_dataset(precomputed_config(photo_folder, path, tmp_path / "run", size=SIDE))
     parts: list[Batch] = [*dataset.val_batches(3), *dataset.examples(with_features=True), *map(dataset.batch, range(5))]
     assert [len(part.images) for part in parts] == [3, 1, 16, 4, 4, 4, 4, 4]
     for part in parts:
@@ -228,7 +228,7 @@ def test_maps_of_images_that_are_not_square(photo_folder: Path, tmp_path: Path, 
         training.run(precomputed_config(photo_folder, tmp_path / "f", tmp_path / "x"))
     vectors = [FeatureRecord(one.key, np.zeros(7, np.float32), (96, 96), one.processed_size) for one in records]
     write_features(tmp_path / "v", ToyVectors().spec, vectors)
-    config, _ = opening.open_dataset(precomputed_config(photo_folder, tmp_path / "v", tmp_path / "x"))
+    config, _ = dataset_factory.open_dataset(precomputed_config(photo_folder, tmp_path / "v", tmp_path / "x"))
     assert config.size == 256
 
 
@@ -246,10 +246,10 @@ def test_lists_of_keys(photo_folder: Path, tmp_path: Path, made: dict[str, Featu
         with pytest.raises(ValueError, match=words):
             training.run(precomputed_config(photo_folder, path, tmp_path / "x"))
     keys.write_text("\r\n".join(lines) + "\r\n", encoding="utf-8-sig")  # as Windows' editors leave it
-    assert opening.open_dataset(precomputed_config(photo_folder, path, tmp_path / "x"))[1].image_count == 16
+    assert dataset_factory.open_dataset(precomputed_config(photo_folder, path, tmp_path / "x"))[1].image_count == 16
     for text, encoding in (("\n".join(lines) + "\n \n\n", "utf-8"), ("\n".join(lines), "utf-16")):
         keys.write_text(text, encoding=encoding)
-        assert opening.open_dataset(precomputed_config(photo_folder, path, tmp_path / "x"))[1].image_count == 16
+        assert dataset_factory.open_dataset(precomputed_config(photo_folder, path, tmp_path / "x"))[1].image_count == 16
     keys.write_bytes(b"\xff\xfe\0")
     with pytest.raises(FileFormatError, match=r"f\.keys\.txt.*UTF-8"):
         training.run(precomputed_config(photo_folder, path, tmp_path / "x"))

@@ -24,7 +24,7 @@ from preimage.cli._shared import Output, plural, reporting
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from preimage.pipelines.choosing import RepresentationChoices
+    from preimage.pipelines.inverter_choice import RepresentationChoices
 
 
 @reporting

@@ -1,7 +1,7 @@
 """Inverters: up-convolutional networks from features to images."""
 
 from preimage.inverters.architectures import ArchitectureConfig, SingleStreamConfig, TwoStreamConfig, UShapedConfig
-from preimage.inverters.device import checked_device, extraction_device
+from preimage.inverters.device import extraction_device, resolve_device
 from preimage.inverters.inverter import Inverter, load_inverter
 from preimage.inverters.output_region import OutputRegion
 from preimage.inverters.plan import Plan, plan
@@ -16,11 +16,11 @@ __all__ = [
     "SingleStreamConfig",
     "TwoStreamConfig",
     "UShapedConfig",
-    "checked_device",
     "extraction_device",
     "find_inverter",
     "list_inverters",
     "load_inverter",
     "plan",
     "preset",
+    "resolve_device",
 ]

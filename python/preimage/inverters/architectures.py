@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from preimage.inverters import splat
+from preimage.inverters import keypoint_splat
 from preimage.inverters.layers import (
     ConvLayer,
     Layer,
@@ -74,8 +74,8 @@ class UShapedConfig:
             another resolution.
         margin: cells padded (before, after) the features along both axes, copies of the outermost: for features whose
             first cell is not at the edge of the image.
-        splat_levels: for sparse SIFT, number of maps of `preimage.inverters.splat.KeypointSplat` that are concatenated
-            with the output of the entry; the features are then not standardized.
+        splat_levels: for sparse SIFT, number of maps of `preimage.inverters.keypoint_splat.KeypointSplat` that are
+            concatenated with the output of the entry; the features are then not standardized.
         widths: channels at the resolution of the features, at half of it, at a quarter, …
         blocks_down: residual blocks at each size on the way down; the last entry is the bottom.
         blocks_up: residual blocks at each size on the way up, the finest first.
@@ -186,15 +186,17 @@ class UShaped(nn.Module):
         self.multiple = max(1, 2 ** (len(widths) - 1 + down - doublings(config.entry)))
         self.stride = 2 ** (up - down)
         self.standardized = not config.splat_levels
-        if config.splat_levels and in_channels != splat.CHANNELS:
-            raise ValueError(f"splat_levels is for the {splat.CHANNELS} channels of sparse SIFT, not {in_channels}")
+        if config.splat_levels and in_channels != keypoint_splat.CHANNELS:
+            raise ValueError(
+                f"splat_levels is for the {keypoint_splat.CHANNELS} channels of sparse SIFT, not {in_channels}"
+            )
         self.entry: nn.Module = nn.Identity()
         if config.entry:
             self.entry = chain(in_channels, config.entry)
             in_channels = out_channels(in_channels, config.entry)
-        self.splat: splat.KeypointSplat | None = None
+        self.splat: keypoint_splat.KeypointSplat | None = None
         if config.splat_levels:
-            self.splat = splat.KeypointSplat(self.stride, self.stride * 2**down, config.splat_levels)
+            self.splat = keypoint_splat.KeypointSplat(self.stride, self.stride * 2**down, config.splat_levels)
             in_channels += self.splat.out_channels
         self.stem = ConvLayer(in_channels, widths[0])
         repeats = [size >= len(widths) - config.repeat_edges for size in range(len(widths))]

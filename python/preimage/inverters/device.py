@@ -7,7 +7,7 @@ import torch
 from preimage.representations.base import Representation
 
 
-def checked_device(device: str | torch.device = "auto") -> torch.device:
+def resolve_device(device: str | torch.device = "auto") -> torch.device:
     """Return a device after checking that it exists.
 
     Args:

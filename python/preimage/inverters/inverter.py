@@ -17,7 +17,7 @@ from torch import nn
 
 from preimage.inverters import pretrained
 from preimage.inverters.architectures import ArchitectureConfig, build, config_from_dict, config_to_dict
-from preimage.inverters.device import checked_device
+from preimage.inverters.device import resolve_device
 from preimage.inverters.layers import upconv_weights
 from preimage.inverters.output_region import OutputRegion, placed, resized
 from preimage.inverters.quantization import dequantized, quantized
@@ -295,7 +295,7 @@ def load_inverter(name_or_folder: str | os.PathLike[str], device: str | torch.de
         >>> inverter = preimage.load_inverter("hog-compact")
         >>> inverter(preimage.hog(image), size=image.shape[-2:])  # [3, H, W] in [0, 1]
     """
-    wanted = checked_device(device)
+    wanted = resolve_device(device)
     return Inverter.load(name_or_folder).to(wanted)
 
 

@@ -14,12 +14,12 @@ from pathlib import Path
 from preimage.io import ImageSource, atomic_write, decode_file, write_png
 from preimage.metrics import SMALLEST_FOR_SSIM
 from preimage.optional import OPTIONAL
-from preimage.pipelines.choosing import InverterChoices, pairings, pretrained_representations
 from preimage.pipelines.evaluate import ImageScore, Scores
 from preimage.pipelines.extract import extract
+from preimage.pipelines.image_loading import Images, Pixels, as_batch, as_sources, load
 from preimage.pipelines.image_writer import output_folder
 from preimage.pipelines.invert import invert
-from preimage.pipelines.loading import Images, Pixels, as_batch, as_sources, load
+from preimage.pipelines.inverter_choice import InverterChoices, pairings, pretrained_representations
 from preimage.pipelines.reconstruct import Reconstructor
 from preimage.pipelines.sheet import SheetRow, figure, title_of
 from preimage.representations import Representation, representation_from_spec

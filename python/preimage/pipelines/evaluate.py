@@ -14,8 +14,8 @@ import torch
 
 from preimage.io import atomic_write
 from preimage.metrics import SMALLEST_FOR_SSIM, ErrorReport, NormalizedError, Originals, PerceptualDistance, psnr, ssim
-from preimage.pipelines.choosing import NamedInverter
-from preimage.pipelines.loading import Images, as_listing, none_usable
+from preimage.pipelines.image_loading import Images, as_listing, none_usable
+from preimage.pipelines.inverter_choice import NamedInverter
 from preimage.pipelines.reconstruct import Reconstructor
 from preimage.representations import Representation
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 from preimage.io.arrays import NUMPY_SUFFIXES, SUFFIXES, check_writable, is_array_file, read_array_file
 from preimage.io.atomic import move_into_place
 from preimage.pipelines.convert import suffix_problem, write_as
-from preimage.pipelines.extract_batches import Extraction, resolved_device
+from preimage.pipelines.extract_batches import Extraction, device_for_extraction
 from preimage.pipelines.extract_shards import digest, fill, first_difference, forget_stale
-from preimage.pipelines.loading import Images, as_listing, none_usable, settled_size
+from preimage.pipelines.image_loading import Images, as_listing, none_usable, settled_size
 from preimage.representations import Representation, create_representation
 from preimage.store import FeatureStore, is_single_file, open_writer, remove_store
 
@@ -159,7 +159,7 @@ def extract_with_summary(
     format_note = _check_format(path, representation.spec, dtype, convention)
     listing, side = as_listing(images, skip_bad=skip_bad), settled_size(representation, size)
     sources = listing.sources
-    resolved = resolved_device(representation, device, side)
+    resolved = device_for_extraction(representation, device, side)
     extraction = Extraction(representation, side, dtype, batch_size, resolved, skip_bad)
     folder = _store_folder(path)
     source = {"size": side, "device": extraction.device_type, "images": digest(image.key for image in sources)}

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preimage.ops._images import cpu_threads
-from preimage.pipelines.loading import (
+from preimage.pipelines.image_loading import (
     AHEAD_BYTES,
     Loaded,
     by_size,
@@ -244,13 +244,13 @@ def _nonfinite(features: torch.Tensor) -> list[int]:
     return counts
 
 
-def resolved_device(representation: Representation, device: str, size: int | None) -> torch.device | None:
+def device_for_extraction(representation: Representation, device: str, size: int | None) -> torch.device | None:
     """Return the device on which features are computed; ``None`` for NumPy arrays, which need no torch."""
     if representation.computes_arrays and device in ("auto", "cpu"):
         return None
-    from preimage.inverters import checked_device, extraction_device
+    from preimage.inverters import extraction_device, resolve_device
 
-    checked = checked_device(device)
+    checked = resolve_device(device)
     if device != "auto":
         return checked
     return extraction_device(representation, (size or _TRIAL_SIDE, size or _TRIAL_SIDE), checked)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from preimage.errors import FileFormatError
 from preimage.pipelines.extract_batches import Batch, Extraction, computed_batches
-from preimage.pipelines.loading import SKIP_HINT
+from preimage.pipelines.image_loading import SKIP_HINT
 from preimage.store import Index, StoreWriter, stored_keys
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from types import TracebackType
 from preimage.io import encode_png
 from preimage.io.atomic import atomic_write, file_problem, key_problem, sync_folders
 from preimage.ops._images import cpu_threads
-from preimage.pipelines.loading import Pixels
+from preimage.pipelines.image_loading import Pixels
 
 _QUEUED_BYTES = 64 << 20  # maximum size of the images that wait to be written
 

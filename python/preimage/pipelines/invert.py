@@ -13,13 +13,13 @@ import numpy as np
 import torch
 
 from preimage.errors import FileFormatError
-from preimage.inverters import Inverter, checked_device
+from preimage.inverters import Inverter, resolve_device
 from preimage.io import FeatureFile, is_keypoint_file, read_keypoints
 from preimage.io.arrays import is_array_file, read_array_file
-from preimage.pipelines.choosing import InverterChoice, fitting_inverter, named_inverter
 from preimage.pipelines.image_writer import output_folder
 from preimage.pipelines.invert_batches import Inversion, Item, Size
 from preimage.pipelines.invert_keypoints import KeypointOptions, invert_keypoints
+from preimage.pipelines.inverter_choice import InverterChoice, fitting_inverter, named_inverter
 from preimage.pipelines.reconstruct import Reconstructor
 from preimage.spec import USER_VARIANT, Spec
 from preimage.store import FeatureStore
@@ -98,7 +98,7 @@ def invert(
     start = time.perf_counter()
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    checked = checked_device(device)
+    checked = resolve_device(device)
     options = KeypointOptions(size, normalization, keypoint_format, max_side)
     folder = output_folder(output)
     if isinstance(spec, str | PathLike):

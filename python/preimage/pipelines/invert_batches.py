@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
+from preimage.pipelines.image_loading import Pixels, as_pixels, at_once, in_budget, in_windows, inverting_bytes
 from preimage.pipelines.image_writer import ImageWriter, image_paths
-from preimage.pipelines.loading import Pixels, as_pixels, at_once, in_budget, in_windows, inverting_bytes
 from preimage.pipelines.reconstruct import Reconstructor
 
 Size = tuple[int, int]

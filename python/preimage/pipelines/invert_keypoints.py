@@ -12,8 +12,8 @@ from preimage.io import KeypointFile, read_keypoints
 from preimage.io.keypoints.checks import examine
 from preimage.io.keypoints.convert import file_errors
 from preimage.keypoints import Keypoints
-from preimage.pipelines.choosing import InverterChoice, sift_inverter
 from preimage.pipelines.invert_batches import Inversion, Item, Size
+from preimage.pipelines.inverter_choice import InverterChoice, sift_inverter
 from preimage.pipelines.reconstruct import Reconstructor
 from preimage.representations.sift import Sift
 

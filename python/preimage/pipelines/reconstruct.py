@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from preimage.inverters import Inverter, checked_device, extraction_device
+from preimage.inverters import Inverter, extraction_device, resolve_device
 from preimage.io import ImageSource
-from preimage.pipelines.choosing import InverterChoice, Pairing, named_inverter, pairings
-from preimage.pipelines.loading import Skipped, at_once, batches, inverting_bytes, settled_size, working_bytes
+from preimage.pipelines.image_loading import Skipped, at_once, batches, inverting_bytes, settled_size, working_bytes
+from preimage.pipelines.inverter_choice import InverterChoice, Pairing, named_inverter, pairings
 from preimage.representations import Representation, representation_from_spec
 
 Array = TypeVar("Array", torch.Tensor, npt.NDArray[Any])
@@ -88,7 +88,7 @@ class Reconstructor:
     def _set_up(
         self, representation: Representation | None, inverter: Inverter, name: str, device: str | torch.device
     ) -> None:
-        self.device = checked_device(device)
+        self.device = resolve_device(device)
         self.inverter: Inverter = inverter.to(self.device)
         self.name = name
         self._representation = representation

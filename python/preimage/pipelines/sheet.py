@@ -9,11 +9,10 @@ from pathlib import Path
 
 import torch
 
-from preimage.inverters import checked_device
+from preimage.inverters import resolve_device
 from preimage.io import ImageSource, write_png
 from preimage.metrics import ErrorReport, NormalizedError, Originals
-from preimage.pipelines.choosing import InverterChoices, Pairing, RepresentationChoices, pairings
-from preimage.pipelines.loading import (
+from preimage.pipelines.image_loading import (
     Images,
     Pixels,
     Skipped,
@@ -25,6 +24,7 @@ from preimage.pipelines.loading import (
     settled_size,
     usable,
 )
+from preimage.pipelines.inverter_choice import InverterChoices, Pairing, RepresentationChoices, pairings
 from preimage.pipelines.reconstruct import Comparison, Reconstructor
 from preimage.representations.registry import class_of
 from preimage.spec import Spec
@@ -198,7 +198,7 @@ def sheet(
         raise ValueError(f"output must be a PNG file, got {path}{' (a folder)' if path.is_dir() else ''}")
     if tile < SMALLEST_TILE:
         raise ValueError(f"tile must be at least {SMALLEST_TILE} pixels, got {tile}")
-    checked_device(device)  # an error even if nothing is inverted
+    resolve_device(device)  # an error even if nothing is inverted
     pairs = pairings(inverter, representation)
     columns = [_Column(pair, size, device) for pair in pairs]
     listing = as_listing(images, skip_bad=skip_bad)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from preimage.io import Listing, atomic_write, write_png
-from preimage.pipelines.loading import Pixels
+from preimage.pipelines.image_loading import Pixels
 from preimage.viz.sheets import draw_sheet
 
 SAME_ERROR = 0.005  # errors that differ by less are not ranked

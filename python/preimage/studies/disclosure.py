@@ -13,10 +13,18 @@ import torch
 from preimage.io import ImageSource
 from preimage.keypoints import Keypoints
 from preimage.metrics import SMALLEST_FOR_SSIM, Originals, perceptual_distance
-from preimage.pipelines.choosing import InverterChoice, sift_inverter
 from preimage.pipelines.evaluate import ImageScore, Scores
+from preimage.pipelines.image_loading import (
+    Images,
+    Pixels,
+    as_pixels,
+    at_once,
+    batches,
+    decodable_listing,
+    inverting_bytes,
+)
 from preimage.pipelines.image_writer import output_folder
-from preimage.pipelines.loading import Images, Pixels, as_pixels, at_once, batches, decodable_listing, inverting_bytes
+from preimage.pipelines.inverter_choice import InverterChoice, sift_inverter
 from preimage.pipelines.reconstruct import Reconstructor
 from preimage.representations.sift import Sift
 from preimage.studies.base import SAME_ERROR, ProgressCounter, SheetRow, Study, StudySummary

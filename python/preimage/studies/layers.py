@@ -15,8 +15,16 @@ from preimage.inverters.output_region import OutputRegion
 from preimage.io import ImageSource, Listing
 from preimage.metrics import SMALLEST_FOR_SSIM, Originals
 from preimage.pipelines.evaluate import Scores
+from preimage.pipelines.image_loading import (
+    Images,
+    Pixels,
+    as_pixels,
+    at_once,
+    batches,
+    decodable_listing,
+    inverting_bytes,
+)
 from preimage.pipelines.image_writer import output_folder
-from preimage.pipelines.loading import Images, Pixels, as_pixels, at_once, batches, decodable_listing, inverting_bytes
 from preimage.pipelines.reconstruct import Comparison, Reconstructor
 from preimage.studies.base import SAME_ERROR, ProgressCounter, SheetRow, Study, StudySummary
 from preimage.studies.layers_rows import LayerRow, layer_name, network_name

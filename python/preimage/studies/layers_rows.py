@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 
 from preimage.inverters import Inverter
-from preimage.pipelines.choosing import NamedInverter, named_inverter
+from preimage.pipelines.inverter_choice import NamedInverter, named_inverter
 from preimage.representations import Representation, representation_from_spec
 from preimage.representations.base import NETWORK
 from preimage.spec import Spec

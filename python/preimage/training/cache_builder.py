@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from preimage.errors import FileFormatError
-from preimage.pipelines.loading import at_once, working_bytes
+from preimage.pipelines.image_loading import at_once, working_bytes
 from preimage.pipelines.prefetch import in_order
 from preimage.representations import Representation
 from preimage.store import FeatureStore, StoreWriter, open_writer

@@ -190,7 +190,7 @@ class TrainConfig:
 
     @property
     def side(self) -> int:
-        """``size`` of a config whose size has been resolved by `preimage.training.opening.open_dataset`."""
+        """``size`` of a config whose size has been resolved by `preimage.training.dataset_factory.open_dataset`."""
         assert self.size is not None
         return self.size
 

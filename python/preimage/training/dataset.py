@@ -10,7 +10,7 @@ import torch
 
 from preimage.inverters import extraction_device
 from preimage.io.available_memory import bounded_bytes
-from preimage.pipelines.loading import at_once, working_bytes
+from preimage.pipelines.image_loading import at_once, working_bytes
 from preimage.representations import Representation
 from preimage.spec import Spec
 from preimage.training.config import TrainConfig

@@ -13,7 +13,7 @@ import torch
 from preimage.io import write_png
 from preimage.io.atomic import atomic_write, naming_full_disk
 from preimage.metrics import ErrorReport
-from preimage.pipelines.loading import as_pixels
+from preimage.pipelines.image_loading import as_pixels
 from preimage.pipelines.reconstruct import Comparison
 from preimage.representations.registry import class_of
 from preimage.spec import Spec

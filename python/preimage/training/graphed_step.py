@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import torch
 
 from preimage.ops.adam import adam_step
-from preimage.training.flat import FlatState
+from preimage.training.flat_buffers import FlatState
 from preimage.training.muon import muon_step
 from preimage.training.step import TrainState, average_decay, batch_loss, schedule
 from preimage.training.streaming import BatchStream, CudaQueue, DirectQueue, Queue

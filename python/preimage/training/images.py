@@ -13,7 +13,7 @@ from typing import NamedTuple
 from preimage.errors import FileFormatError
 from preimage.io import ImageSource, check_image, decode_image, resize_and_center_crop
 from preimage.io.available_memory import available_bytes, bounded_bytes
-from preimage.pipelines.loading import SKIP_HINT, Pixels
+from preimage.pipelines.image_loading import SKIP_HINT, Pixels
 from preimage.pipelines.prefetch import in_order
 
 NAMED = 3  # examples in a message

@@ -18,19 +18,19 @@ from typing import NoReturn
 
 import torch
 
-from preimage.inverters import checked_device
+from preimage.inverters import resolve_device
 from preimage.io.atomic import atomic_write, folder_lock
 from preimage.metrics import NormalizedError
 from preimage.pipelines.prefetch import in_order
 from preimage.pipelines.reconstruct import Comparison, Reconstructor
 from preimage.representations import Representation
 from preimage.training import cache_decision, checkpoint
-from preimage.training.building import build_state, choose_step, init_warning
+from preimage.training.builders import build_state, choose_step, init_warning
 from preimage.training.checkpoint import CHECKPOINT, Progress
 from preimage.training.config import SAMPLES, TrainConfig
 from preimage.training.dataset import Batch
+from preimage.training.dataset_factory import open_dataset
 from preimage.training.display import Display, Metrics, write_sample_sheet
-from preimage.training.opening import open_dataset
 from preimage.training.resuming import Earlier, check_folder, check_settings, read_earlier, refuse_second_run, stamp
 from preimage.training.step import Step
 
@@ -136,7 +136,7 @@ class Trainer:
         resume: bool,
         display: Display,
     ) -> None:
-        device = checked_device(config.device)
+        device = resolve_device(config.device)
         known = None if earlier is None else earlier.images
         config, self.dataset = open_dataset(config, representation, known=known, note=display.note)
         if earlier is not None:

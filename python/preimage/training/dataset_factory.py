@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from preimage.inverters.plan import check_preset
-from preimage.pipelines.loading import settled_size
+from preimage.pipelines.image_loading import settled_size
 from preimage.representations import Representation, create_representation
 from preimage.training.config import DEFAULT_SIZE, TrainConfig
 from preimage.training.dataset import CropDataset, Dataset

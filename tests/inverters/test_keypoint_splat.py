@@ -13,7 +13,7 @@ import torch.nn.functional as F
 
 from conftest import photographs
 from preimage.inverters import Inverter, UShapedConfig
-from preimage.inverters.splat import ORIENTATIONS, KeypointSplat
+from preimage.inverters.keypoint_splat import ORIENTATIONS, KeypointSplat
 from preimage.keypoints import Keypoints
 from preimage.ops.sift_grid import sift_grid
 from preimage.representations import create_representation
