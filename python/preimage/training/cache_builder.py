@@ -16,13 +16,13 @@ import torch
 from numpy.typing import NDArray
 
 from preimage.errors import FileFormatError
-from preimage.pipelines.image_loading import at_once, working_bytes
+from preimage.pipelines.image_loading import Pixels, at_once, working_bytes
 from preimage.pipelines.prefetch import in_order
 from preimage.representations import Representation
 from preimage.store import FeatureStore, StoreWriter, open_writer
 from preimage.training.cached_dataset import CacheSettings, crop_key
 from preimage.training.dataset import MAX_BATCH, are_probabilities
-from preimage.training.images import ImageSet, Note, Pixels
+from preimage.training.images import ImageSet, Note
 
 _MARGIN = 4.0  # by which later features may exceed the largest value of the first shard in half precision
 _MAX_ROUNDING = 0.01  # of half precision, relative to a channel's standard deviation

@@ -17,12 +17,13 @@ import numpy as np
 import torch
 
 from preimage.old_names import CACHE_SOURCE, SPEC_PARAMETERS, original
+from preimage.pipelines.image_loading import Pixels
 from preimage.representations import Representation
 from preimage.spec import Spec
 from preimage.store import FeatureStore, shard_length
 from preimage.training.config import TrainConfig
 from preimage.training.dataset import Batch, CropDataset, Dataset
-from preimage.training.images import ImageSet, Pixels
+from preimage.training.images import ImageSet
 from preimage.training.sampling import batch_images, random_square
 from preimage.training.split import ImageList
 

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from preimage.io import resize_and_center_crop
-from preimage.training.images import ImageSet, Pixels
+from preimage.pipelines.image_loading import Pixels
+from preimage.training.images import ImageSet
 
 
 class SampleIndex(NamedTuple):
