@@ -57,8 +57,8 @@ def convert(
 
 def suffix_problem(output: str | PathLike[str]) -> str | None:
     """Return a message if the suffix of the output is that of a format that cannot be written, else ``None``."""
-    suffix = Path(output).suffix.lower()
-    if suffix not in _OTHER_SUFFIXES:
+    suffix = Path(output).suffix
+    if suffix.lower() not in _OTHER_SUFFIXES:
         return None
     return (
         f"{os.fspath(output)}: {suffix!r} files are not written (.safetensors writes a single file, "
