@@ -46,7 +46,7 @@ _LIBRARY_ONLY = {"progress", "command"}
 # Options whose text is parsed.
 _PARSED: dict[str, Callable[[str], object]] = {
     "shard": _options.parse_shard,
-    "shares": lambda text: tuple(_options.parse_numbers(text, "--shares")),
+    "percentages": lambda text: tuple(_options.parse_numbers(text, "--percentages")),
 }
 
 

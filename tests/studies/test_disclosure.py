@@ -21,12 +21,12 @@ from preimage.pipelines.evaluate import evaluate
 from preimage.pipelines.image_loading import as_sources, batches
 from preimage.representations.sift import Sift
 from preimage.studies.disclosure import ConditionScore, DisclosureSummary, disclosure
-from preimage.studies.perturbations import descriptors_only, keep_share
+from preimage.studies.perturbations import descriptors_only, keep_percentage
 
 SIZE = 62  # cells of 4 stick out
-SHARES = (20, 50, 100)
+PERCENTAGES = (20, 50, 100)
 SIFT = Sift(variant="opencv")
-COLUMNS = ["condition", "share", "images", "keypoints_per_image", "normalized_error", "psnr_db", "ssim"]
+COLUMNS = ["condition", "percentage", "images", "keypoints_per_image", "normalized_error", "psnr_db", "ssim"]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -56,11 +56,13 @@ def photos(photo_folder: Path) -> list[Path]:
 @pytest.fixture(scope="module")
 def study(photos: list[Path], inverter: Path, tmp_path_factory: pytest.TempPathFactory) -> DisclosureSummary:
     output = tmp_path_factory.mktemp("study") / "new" / "out"
-    return disclosure(photos, output, inverter=inverter, size=SIZE, shares=SHARES, seed=3, show_count=2, batch_size=3)
+    return disclosure(
+        photos, output, inverter=inverter, size=SIZE, percentages=PERCENTAGES, seed=3, show_count=2, batch_size=3
+    )
 
 
 def _by_name(study: DisclosureSummary) -> dict[str, ConditionScore]:
-    return {f"{score.condition} {score.share or 0:g}": score for score in study.scores}
+    return {f"{score.condition} {score.percentage or 0:g}": score for score in study.scores}
 
 
 def test_the_table_has_one_row_a_condition(study: DisclosureSummary) -> None:
@@ -93,7 +95,7 @@ def test_conditions_agree_with_their_definitions(study: DisclosureSummary, photo
     [(_, images)] = batches(as_sources(photos), SIZE, len(photos))
     found, network = SIFT.keypoints(images), Inverter.load(inverter)
     perturbed = {
-        "kept 20": keep_share(found, 20, 3),
+        "kept 20": keep_percentage(found, 20, 3),
         "descriptors-only 100": descriptors_only(found, (SIZE, SIZE), 4, float(found.scale.median())),
     }
     for name, keypoints in perturbed.items():
@@ -111,7 +113,7 @@ def test_conditions_agree_with_their_definitions(study: DisclosureSummary, photo
 def test_a_seed_decides_everything(
     study: DisclosureSummary, photos: list[Path], inverter: Path, tmp_path: Path
 ) -> None:
-    options = {"inverter": inverter, "size": SIZE, "shares": (100, 50, 20, 50), "show_count": 2}
+    options = {"inverter": inverter, "size": SIZE, "percentages": (100, 50, 20, 50), "show_count": 2}
     again = disclosure(photos, tmp_path / "a", seed=3, batch_size=3, **options)
     assert again.scores == study.scores
     for name in ("disclosure.csv", "sheet.png", "plot.png"):
@@ -145,7 +147,7 @@ def test_without_matplotlib_the_rest_is_there(
     for name in ("matplotlib.figure", "matplotlib.backends.backend_agg"):
         monkeypatch.setitem(sys.modules, name, None)
     (tmp_path / "plot.png").write_bytes(b"of an earlier study")
-    summary = disclosure(photos[:2], tmp_path, inverter=inverter, size=SIZE, shares=(100,))
+    summary = disclosure(photos[:2], tmp_path, inverter=inverter, size=SIZE, percentages=(100,))
     assert summary.plot is None
     assert not (tmp_path / "plot.png").exists()
     [note] = [note for note in summary.notes if "plot" in note]
@@ -163,7 +165,7 @@ def test_lpips_is_a_column_where_it_can_be_had(
         return (made - images).abs().mean(dim=(1, 2, 3)).tolist()
 
     monkeypatch.setattr("preimage.studies.disclosure.perceptual_distance", lambda: (distance, ""))
-    summary = disclosure(photos[:2], tmp_path, inverter=inverter, size=SIZE, shares=(50, 100))
+    summary = disclosure(photos[:2], tmp_path, inverter=inverter, size=SIZE, percentages=(50, 100))
     with open(summary.csv, newline="") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == [*COLUMNS, "lpips"]
@@ -175,10 +177,10 @@ def test_lpips_is_a_column_where_it_can_be_had(
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"shares": (10, 0)}, r"0.*100.*10, 0"),
-        ({"shares": (101,)}, r"0.*100.*101"),
-        ({"shares": (float("nan"),)}, r"0.*100.*nan"),
-        ({"shares": ()}, "none"),
+        ({"percentages": (10, 0)}, r"0.*100.*10, 0"),
+        ({"percentages": (101,)}, r"0.*100.*101"),
+        ({"percentages": (float("nan"),)}, r"0.*100.*nan"),
+        ({"percentages": ()}, "none"),
         ({"size": 10}, r"size.*11"),
         ({"seed": -1}, r"seed.*0"),
         ({"show_count": 0}, "1"),
@@ -218,14 +220,14 @@ def test_by_default_the_pretrained_inverter_answers(
         disclosure(photos, tmp_path / "out", size=SIZE)
     assert not (tmp_path / "out").exists()
     ship(tiny, inverter)
-    summary = disclosure(photos[:2], tmp_path / "out", size=SIZE, shares=(100,))
+    summary = disclosure(photos[:2], tmp_path / "out", size=SIZE, percentages=(100,))
     assert summary.inverter == "tiny-sift"
 
 
 def test_an_image_without_keypoints_is_no_obstacle(photos: list[Path], inverter: Path, tmp_path: Path) -> None:
     _write_gray(tmp_path / "gray.png")
     summary = disclosure(
-        [tmp_path / "gray.png", photos[0]], tmp_path / "out", inverter=inverter, size=SIZE, shares=(5,)
+        [tmp_path / "gray.png", photos[0]], tmp_path / "out", inverter=inverter, size=SIZE, percentages=(5,)
     )
     assert summary.images == 2
     assert _by_name(summary)["kept 5"].keypoints < _by_name(summary)["coordinates-only 100"].keypoints
@@ -238,21 +240,21 @@ def _write_gray(path: Path) -> None:
 def test_on_the_command_line(run: Run, photos: list[Path], inverter: Path, tiny: Path, tmp_path: Path) -> None:
     images = photos[:3]
     arguments = ("study", "disclosure", *images, "--inverter", inverter, "--size", SIZE, "-o", tmp_path / "out")
-    code, out, err = run(*arguments, "--shares", "20,100")
+    code, out, err = run(*arguments, "--percentages", "20,100")
     assert code == 0, err
     assert "on 3 images of 62 × 62" in out
     assert "With 20 % of the keypoints" in out
     assert str(tmp_path / "out" / "index.html") in out
     assert "preimage study disclosure" in (tmp_path / "out" / "index.html").read_text()
 
-    code, out, _ = run(*arguments, "--shares", "100", "--json")
+    code, out, _ = run(*arguments, "--percentages", "100", "--json")
     assert code == 0
     found = json.loads(out)
     assert [score["condition"] for score in found["scores"]][::4] == ["kept", "mean-image"]
 
-    code, out, err = run(*arguments, "--shares", "5;10")
+    code, out, err = run(*arguments, "--percentages", "5;10")
     assert (code, out) == (2, "")
-    assert re.search("--shares.*'5;10'", err)
+    assert re.search("--percentages.*'5;10'", err)
     code, _, err = run("study", "disclosure", *images, "--inverter", tiny, "-o", tmp_path / "other")
     assert code == 1
     assert re.fullmatch(r"error: .*tiny.*hog.*sift\n", err)
@@ -265,7 +267,7 @@ def test_progress_ends_where_it_says(photos: list[Path], inverter: Path, tmp_pat
         tmp_path,
         inverter=inverter,
         size=SIZE,
-        shares=(40, 100),
+        percentages=(40, 100),
         progress=lambda *steps: reported.append(steps),
     )
     assert [done for done, _ in reported] == list(range(2, 15, 2))

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from preimage import Keypoints, sift_grid
-from preimage.studies.perturbations import coordinates_only, descriptors_only, keep_share, positions_only
+from preimage.studies.perturbations import coordinates_only, descriptors_only, keep_percentage, positions_only
 
 SIZE = (61, 90)  # cells of 4 stick out at both ends
 COUNTS = (40, 0, 1, 57)
@@ -44,11 +44,11 @@ def _same(a: Keypoints, b: Keypoints, *names: str) -> bool:
     return all(torch.equal(getattr(a, name), getattr(b, name)) for name in (*names, "offsets"))
 
 
-def test_shares_are_of_every_image_and_nested(keypoints: Keypoints) -> None:
+def test_percentages_are_of_every_image_and_nested(keypoints: Keypoints) -> None:
     expected = {5: [2, 0, 1, 3], 10: [4, 0, 1, 6], 50: [20, 0, 1, 29], 99.9: [40, 0, 1, 57], 100: list(COUNTS)}
     before: Keypoints | None = None
-    for share, counts in expected.items():
-        kept = keep_share(keypoints, share, seed=4)
+    for percentage, counts in expected.items():
+        kept = keep_percentage(keypoints, percentage, seed=4)
         assert kept.offsets.diff().tolist() == counts
         for image in range(len(COUNTS)):
             assert _rows(kept, image) <= _rows(keypoints, image)
@@ -59,12 +59,12 @@ def test_shares_are_of_every_image_and_nested(keypoints: Keypoints) -> None:
 
 
 def test_a_draw_depends_on_seed_and_image_alone(keypoints: Keypoints) -> None:
-    full = keep_share(keypoints, 30, seed=1)
-    parts = [keep_share(keypoints[image], 30, seed=1, first=image) for image in range(len(COUNTS))]
+    full = keep_percentage(keypoints, 30, seed=1)
+    parts = [keep_percentage(keypoints[image], 30, seed=1, first=image) for image in range(len(COUNTS))]
     assert _same(full, Keypoints.cat(parts), *FIELDS)
-    assert _same(full, keep_share(keypoints, 30, seed=1), *FIELDS)
-    assert _rows(full, 3) != _rows(keep_share(keypoints, 30, seed=2), 3)
-    twins = keep_share(Keypoints.cat([keypoints[0], keypoints[0]]), 30)
+    assert _same(full, keep_percentage(keypoints, 30, seed=1), *FIELDS)
+    assert _rows(full, 3) != _rows(keep_percentage(keypoints, 30, seed=2), 3)
+    twins = keep_percentage(Keypoints.cat([keypoints[0], keypoints[0]]), 30)
     assert _rows(twins, 0) != _rows(twins, 1)
 
 
@@ -76,21 +76,21 @@ def test_every_keypoint_is_as_likely() -> None:
         descriptors=torch.zeros(count, 128),
         offsets=torch.tensor([0, count]),
     )
-    many = keep_share(Keypoints.cat([one] * draws), 25)
+    many = keep_percentage(Keypoints.cat([one] * draws), 25)
     frequency = many.x.long().bincount(minlength=count) / draws
     assert many.x.numel() == 5 * draws
     assert (frequency - 0.25).abs().max() < 5 * (0.25 * 0.75 / draws) ** 0.5
 
 
-@pytest.mark.parametrize("share", [0, -5, 100.5, float("nan")])
-def test_shares_that_are_none(keypoints: Keypoints, share: float) -> None:
+@pytest.mark.parametrize("percentage", [0, -5, 100.5, float("nan")])
+def test_percentages_out_of_range(keypoints: Keypoints, percentage: float) -> None:
     with pytest.raises(ValueError, match=r"0.*100"):
-        keep_share(keypoints, share)
+        keep_percentage(keypoints, percentage)
 
 
 def test_seeds_that_are_none(keypoints: Keypoints) -> None:
     with pytest.raises(ValueError, match=r"0.*-1"):
-        keep_share(keypoints, 50, seed=-1)
+        keep_percentage(keypoints, 50, seed=-1)
 
 
 def test_ablations_alter_only_what_they_say(keypoints: Keypoints) -> None:

@@ -17,7 +17,7 @@ def disclosure(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the page, table, plot and images.")],
     inverter: InverterOption = None,
     size: Annotated[int, typer.Option(help="Resize and center-crop images to this many pixels a side.")] = 256,
-    shares: Annotated[
+    percentages: Annotated[
         str,
         typer.Option(metavar="NUMBERS", help="Percentages of the keypoints to keep, separated by commas."),
     ] = "5,10,20,40,60,80,100",
@@ -34,7 +34,7 @@ def disclosure(
 
     Example: preimage study disclosure photos/ -o disclosure/
     """
-    percentages = parse_numbers(shares, "--shares")
+    percentages = parse_numbers(percentages, "--percentages")
     from preimage.studies.disclosure import disclosure as run
 
     show = Output(json)
@@ -44,7 +44,7 @@ def disclosure(
             output,
             inverter=inverter,
             size=size,
-            shares=percentages,
+            percentages=percentages,
             seed=seed,
             show_count=show_count,
             batch_size=batch_size,

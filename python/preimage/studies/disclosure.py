@@ -28,11 +28,11 @@ from preimage.pipelines.inverter_choice import InverterChoice, sift_inverter
 from preimage.pipelines.reconstruct import Reconstructor
 from preimage.representations.sift import Sift
 from preimage.studies.base import SAME_ERROR, ProgressCounter, SheetRow, Study, StudySummary
-from preimage.studies.perturbations import coordinates_only, descriptors_only, keep_share, positions_only
+from preimage.studies.perturbations import coordinates_only, descriptors_only, keep_percentage, positions_only
 from preimage.viz.html import Figure, Section, Table, html_page
 from preimage.viz.plots import Panel, draw_panels
 
-SHARES = (5.0, 10.0, 20.0, 40.0, 60.0, 80.0, 100.0)
+PERCENTAGES = (5.0, 10.0, 20.0, 40.0, 60.0, 80.0, 100.0)
 
 _KEPT = "kept"
 _MEAN_IMAGE = "mean-image"
@@ -53,7 +53,7 @@ class ConditionScore:
     Attributes:
         condition: ``kept``, ``coordinates-only``, ``positions-only``, ``descriptors-only``, or ``mean-image``, which
             returns the mean of all images for every image.
-        share: Percentage of the keypoints; ``None`` for the mean image.
+        percentage: Percentage of the keypoints; ``None`` for the mean image.
         images: Number of images.
         keypoints: Mean number of an image's cells with a keypoint; ``None`` for the mean image.
         error: Normalized error.
@@ -63,7 +63,7 @@ class ConditionScore:
     """
 
     condition: str
-    share: float | None
+    percentage: float | None
     images: int
     keypoints: float | None
     error: float
@@ -74,7 +74,7 @@ class ConditionScore:
     @property
     def title(self) -> str:
         """Name of the condition in prose, such as ``20 % kept``."""
-        return _TITLES.get(self.condition, f"{self.share or 0:g} % kept")
+        return _TITLES.get(self.condition, f"{self.percentage or 0:g} % kept")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -100,7 +100,7 @@ def disclosure(
     *,
     inverter: InverterChoice = None,
     size: int = 256,
-    shares: Sequence[float] = SHARES,
+    percentages: Sequence[float] = PERCENTAGES,
     seed: int = 0,
     show_count: int = 4,
     batch_size: int = 16,
@@ -119,7 +119,7 @@ def disclosure(
         output: A folder, which is created if it does not exist; files of an earlier study are replaced.
         inverter: Name or folder of an inverter for ``sift``; ``None`` takes a pretrained one.
         size: Side to which images are resized and center-cropped in pixels, at least 11.
-        shares: Percentages of the keypoints to keep, above 0 and at most 100.
+        percentages: Percentages of the keypoints to keep, above 0 and at most 100.
         seed: Seed of the selection of keypoints.
         show_count: Number of photographs on the sheet, evenly spaced over all of them.
         batch_size: Batch size.
@@ -134,7 +134,7 @@ def disclosure(
         LookupError: `inverter` is ``None`` and no inverter for ``sift`` is pretrained.
     """
     start = time.perf_counter()
-    shares = _checked(size, shares, seed, show_count, batch_size)
+    percentages = _checked(size, percentages, seed, show_count, batch_size)
     folder = output_folder(output)
     network, name = sift_inverter(inverter, "vlfeat")
     reconstructor = Reconstructor(None, network, device)
@@ -144,10 +144,11 @@ def disclosure(
         raise ValueError(f"the study needs at least two images, got {len(sources)}")
     sift = reconstructor.representation
     assert isinstance(sift, Sift)
-    steps = ProgressCounter(len(sources) * (len(shares) + 5), progress)  # detection, three ablations, the mean image
+    # Five more: detection, three ablations, the mean image.
+    steps = ProgressCounter(len(sources) * (len(percentages) + 5), progress)
     batch_size = at_once(inverting_bytes(size, size), batch_size)
     detected = _detect(sources, size, batch_size, sift, steps)
-    conditions = _conditions(shares, seed, size, sift, detected.scale)
+    conditions = _conditions(percentages, seed, size, sift, detected.scale)
     shown = {round(index * (len(sources) - 1) / max(1, show_count - 1)) for index in range(show_count)}
     measurement = _Measurement(reconstructor, sift, conditions, detected.mean_image, size, shown)
     for (keys, originals), keypoints in zip(batches(sources, size, batch_size), detected.keypoints, strict=True):
@@ -159,16 +160,16 @@ def disclosure(
     return DisclosureSummary(**vars(written), inverter=name, size=size, seed=seed, scores=scores)
 
 
-def _checked(size: int, shares: Sequence[float], seed: int, show_count: int, batch_size: int) -> tuple[float, ...]:
+def _checked(size: int, percentages: Sequence[float], seed: int, show_count: int, batch_size: int) -> tuple[float, ...]:
     """Return the shares in ascending order without duplicates; ``ValueError`` if a value is out of range."""
-    if not shares or not all(0 < share <= 100 for share in shares):
-        listed = ", ".join(f"{share:g}" for share in shares) or "none"
-        raise ValueError(f"shares must be percentages above 0 and at most 100, got {listed}")
+    if not percentages or not all(0 < percentage <= 100 for percentage in percentages):
+        listed = ", ".join(f"{percentage:g}" for percentage in percentages) or "none"
+        raise ValueError(f"percentages must be above 0 and at most 100, got {listed}")
     limits = (("size", size, SMALLEST_FOR_SSIM), ("seed", seed, 0), ("show_count", show_count, 1))
     for name, value, least in (*limits, ("batch_size", batch_size, 1)):
         if value < least:
             raise ValueError(f"{name} must be at least {least}, got {value}")
-    return tuple(sorted({float(share) for share in shares}))
+    return tuple(sorted({float(percentage) for percentage in percentages}))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,7 +177,7 @@ class _Condition:
     """A perturbation, which takes the keypoints of a batch and the index of its first image."""
 
     name: str
-    share: float
+    percentage: float
     perturb: Callable[[Keypoints, int], Keypoints]
 
 
@@ -204,17 +205,17 @@ def _detect(
     return _Detected(found, float(scales.median()), (total / len(sources) / 255).float())
 
 
-def _conditions(shares: Sequence[float], seed: int, size: int, sift: Sift, scale: float) -> list[_Condition]:
+def _conditions(percentages: Sequence[float], seed: int, size: int, sift: Sift, scale: float) -> list[_Condition]:
     """Return the shares in the order given, then the ablations, in which a constant scale is `scale` pixels."""
 
-    def kept(share: float, keypoints: Keypoints, first: int) -> Keypoints:
-        return keep_share(keypoints, share, seed, first=first)
+    def kept(percentage: float, keypoints: Keypoints, first: int) -> Keypoints:
+        return keep_percentage(keypoints, percentage, seed, first=first)
 
     def descriptors(keypoints: Keypoints, _: int) -> Keypoints:
         return descriptors_only(keypoints, (size, size), sift.cell_size, scale)
 
     return [
-        *(_Condition(_KEPT, share, functools.partial(kept, share)) for share in shares),
+        *(_Condition(_KEPT, percentage, functools.partial(kept, percentage)) for percentage in percentages),
         _Condition("coordinates-only", 100, lambda keypoints, _: coordinates_only(keypoints)),
         _Condition("positions-only", 100, lambda keypoints, _: positions_only(keypoints, scale)),
         _Condition("descriptors-only", 100, descriptors),
@@ -271,7 +272,7 @@ class _Measurement:
     def scores(self) -> Iterator[ConditionScore]:
         """Yield the score of every condition, the mean image last."""
         for condition, cells, scores in zip(self._conditions, self._cells, self._scores, strict=False):
-            yield _score(condition.name, condition.share, cells / self._images, scores)
+            yield _score(condition.name, condition.percentage, cells / self._images, scores)
         yield _score(_MEAN_IMAGE, None, None, self._scores[-1])
 
     def rows(self) -> list[SheetRow]:
@@ -291,7 +292,7 @@ class _Measurement:
         return [] if drawing is None else [drawing]
 
 
-def _score(name: str, share: float | None, cells: float | None, scores: Scores) -> ConditionScore:
+def _score(name: str, percentage: float | None, cells: float | None, scores: Scores) -> ConditionScore:
     report, each = scores.report()
 
     def mean(value: Callable[[ImageScore], float]) -> float:
@@ -300,7 +301,7 @@ def _score(name: str, share: float | None, cells: float | None, scores: Scores) 
     distances = [score.lpips for score in each if score.lpips is not None]
     return ConditionScore(
         condition=name,
-        share=share,
+        percentage=percentage,
         images=len(each),
         keypoints=cells,
         error=report.error,
@@ -347,14 +348,14 @@ class DisclosureStudy(Study):
         return self._all.images
 
     def table(self) -> Iterator[Sequence[object]]:
-        header = ["condition", "share", "images", "keypoints_per_image", "normalized_error", "psnr_db", "ssim"]
+        header = ["condition", "percentage", "images", "keypoints_per_image", "normalized_error", "psnr_db", "ssim"]
         yield header + ["lpips"] * self._has_lpips
         for score in self.scores:
-            share = "" if score.share is None else f"{score.share:g}"
+            percentage = "" if score.percentage is None else f"{score.percentage:g}"
             keypoints = "" if score.keypoints is None else f"{score.keypoints:.2f}"
             values = [f"{score.error:.6f}", f"{score.psnr:.4f}", f"{score.ssim:.6f}"]
             values += [] if score.lpips is None else [f"{score.lpips:.6f}"]
-            yield [score.condition, share, score.images, keypoints, *values]
+            yield [score.condition, percentage, score.images, keypoints, *values]
 
     def sheet_titles(self) -> list[str]:
         conditions = [score.title for score in self.scores if score.condition != _MEAN_IMAGE]
@@ -369,7 +370,7 @@ class DisclosureStudy(Study):
         panels = [
             Panel(
                 heading,
-                [score.share or 0 for score in self._kept],
+                [score.percentage or 0 for score in self._kept],
                 [getattr(score, name) for score in self._kept],
                 {score.title: getattr(score, name) for score in others},
                 least_span=0.1,
@@ -379,10 +380,10 @@ class DisclosureStudy(Study):
         return draw_panels(panels, "keypoints kept, %")
 
     def findings(self) -> Iterator[str]:
-        yield from self._share_findings()
+        yield from self._percentage_findings()
         first, last, floor = self._kept[0], self._all, self._mean_image
         yield (
-            f"SSIM is {first.ssim:.2f} at {first.share:g} % and {last.ssim:.2f} at {last.share:g} %; "
+            f"SSIM is {first.ssim:.2f} at {first.percentage:g} % and {last.ssim:.2f} at {last.percentage:g} %; "
             f"the mean image has {floor.ssim:.2f}."
             if self._kept[:-1]
             else f"SSIM is {last.ssim:.2f}; the mean image has {floor.ssim:.2f}."
@@ -398,23 +399,23 @@ class DisclosureStudy(Study):
             more, less = ("descriptors", "geometry") if difference > 0 else ("geometry", "descriptors")
             yield f"By that measure this inverter recovers more from the {more} than from the {less}."
 
-    def _share_findings(self) -> Iterator[str]:
+    def _percentage_findings(self) -> Iterator[str]:
         """Yield sentences about the shares of keypoints."""
         last, floor = self._all, self._mean_image
         recovers = last.error < floor.error - SAME_ERROR
-        everything = "all of them" if last.share == 100 else f"{last.share:g} %"
+        everything = "all of them" if last.percentage == 100 else f"{last.percentage:g} %"
         if self._kept[:-1]:
-            few = min(self._kept[:-1], key=lambda score: abs((score.share or 0) - _FEW))
+            few = min(self._kept[:-1], key=lambda score: abs((score.percentage or 0) - _FEW))
             yield (
-                f"With {few.share:g} % of the keypoints ({few.keypoints:.0f} on an image's grid) the normalized error "
-                f"is {few.error:.2f}, against {last.error:.2f} with {everything} ({last.keypoints:.0f}) and "
+                f"With {few.percentage:g} % of the keypoints ({few.keypoints:.0f} on an image's grid) the normalized "
+                f"error is {few.error:.2f}, against {last.error:.2f} with {everything} ({last.keypoints:.0f}) and "
                 f"{floor.error:.2f} for the mean image."
             )
             if recovers:
                 yield self._halfway()
         elif recovers:
             yield (
-                f"With {last.share:g} % of the keypoints ({last.keypoints:.0f} on an image's grid) the normalized "
+                f"With {last.percentage:g} % of the keypoints ({last.keypoints:.0f} on an image's grid) the normalized "
                 f"error is {last.error:.2f}, against {floor.error:.2f} for the mean image."
             )
         if not recovers:
@@ -425,14 +426,14 @@ class DisclosureStudy(Study):
 
     def _halfway(self) -> str:
         last = self._all
-        which = "all keypoints" if last.share == 100 else f"{last.share:g} % of the keypoints"
+        which = "all keypoints" if last.percentage == 100 else f"{last.percentage:g} % of the keypoints"
         halfway = (last.error + self._mean_image.error) / 2
         enough = next(score for score in self._kept if score.error <= halfway)
         if enough is last:
             return f"No smaller share gets halfway from the mean image's error to the error with {which}."
         return (
-            f"{enough.share:g} % is the smallest share that gets at least halfway from the mean image's error to the "
-            f"error with {which}."
+            f"{enough.percentage:g} % is the smallest share that gets at least halfway from the mean image's error "
+            f"to the error with {which}."
         )
 
     def page(self, sheet: Pixels, plot: Pixels | None, notes: Sequence[str], command: str) -> str:

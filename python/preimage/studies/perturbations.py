@@ -15,24 +15,24 @@ import torch
 from preimage.keypoints import Keypoints
 
 
-def keep_share(keypoints: Keypoints, share: float, seed: int = 0, *, first: int = 0) -> Keypoints:
+def keep_percentage(keypoints: Keypoints, percentage: float, seed: int = 0, *, first: int = 0) -> Keypoints:
     """Keep a percentage of every image's keypoints, selected uniformly without replacement.
 
     Selections are nested: with one seed, a smaller share is a subset of every larger one.
 
     Args:
         keypoints: Keypoints of a batch of images.
-        share: Percentage, above 0 and at most 100. Of n keypoints n · share / 100 are kept, rounded half up, but at
-            least one if there are any.
+        percentage: Percentage, above 0 and at most 100. Of n keypoints n · percentage / 100 are kept, rounded half up,
+            but at least one if there are any.
         seed: Seed of the selection, at least 0.
         first: Index of the batch's first image among all images. The selection in an image depends on `seed` and its
             index alone, not on the batch size.
 
     Raises:
-        ValueError: `share`, `seed` or `first` is out of range.
+        ValueError: `percentage`, `seed` or `first` is out of range.
     """
-    if not 0 < share <= 100:
-        raise ValueError(f"share must be a percentage above 0 and at most 100, got {share:g}")
+    if not 0 < percentage <= 100:
+        raise ValueError(f"percentage must be above 0 and at most 100, got {percentage:g}")
     if seed < 0 or first < 0:
         raise ValueError(f"seed and first must be at least 0, got {seed} and {first}")
     kept = np.zeros(len(keypoints.x), bool)
@@ -41,7 +41,7 @@ def keep_share(keypoints: Keypoints, share: float, seed: int = 0, *, first: int 
         count = stop - start
         # Nested, because a larger share takes a longer prefix of the same permutation.
         order = np.random.default_rng((seed, first + image)).permutation(count)
-        kept[start + order[: max(1, math.floor(count * share / 100 + 0.5))]] = True
+        kept[start + order[: max(1, math.floor(count * percentage / 100 + 0.5))]] = True
     return keypoints.select(torch.from_numpy(kept))
 
 
