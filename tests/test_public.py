@@ -145,7 +145,7 @@ def test_an_open_store_is_accepted_where_a_path_is(photo_folder: Path, tmp_path:
 
 def test_objects_have_short_descriptions() -> None:
     keypoints = pi.sift(photographs()["rocket"].transpose(2, 0, 1))
-    assert repr(keypoints) == f"Keypoints({len(keypoints.x)} keypoints of 1 images, arrays)"
+    assert repr(keypoints) == f"Keypoints(keypoints={len(keypoints.x)}, images=1, type=ndarray)"
     assert repr(pi.Reconstructor("hog", device="cpu")) == "Reconstructor('hog', 'hog-compact', device='cpu')"
 
 

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from preimage.inverters import Inverter as Inverter
     from preimage.inverters import list_inverters as list_inverters
     from preimage.inverters import load_inverter as load_inverter
+    from preimage.io import FeatureRecord as FeatureRecord
+    from preimage.io import KeypointRecord as KeypointRecord
     from preimage.io import read_image as read_image
     from preimage.io import read_keypoints as read_keypoints
     from preimage.io import write_keypoints as write_keypoints
@@ -74,9 +76,11 @@ if TYPE_CHECKING:
     __version__: str
 
 _LAZY_NAMES = {
+    "FeatureRecord": "preimage.io",
     "FeatureStore": "preimage.store",
     "FileFormatError": "preimage.errors",
     "Inverter": "preimage.inverters",
+    "KeypointRecord": "preimage.io",
     "Keypoints": "preimage.keypoints",
     "Network": "preimage.representations.network",
     "Preprocessing": "preimage.representations.preprocessing",

@@ -61,8 +61,7 @@ class Keypoints:
             raise ValueError(f"offsets rise from 0 to the number of keypoints, {count}, got {offsets.tolist()[:8]}")
 
     def __repr__(self) -> str:
-        arrays = "arrays" if isinstance(self.x, np.ndarray) else "tensors"
-        return f"Keypoints({len(self.x)} keypoints of {len(self)} images, {arrays})"
+        return f"Keypoints(keypoints={len(self.x)}, images={len(self)}, type={type(self.x).__name__})"
 
     def to_numpy(self) -> Keypoints:
         """Return the same in NumPy arrays, which share the memory of tensors."""

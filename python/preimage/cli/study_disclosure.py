@@ -34,7 +34,7 @@ def disclosure(
 
     Example: preimage study disclosure photos/ -o disclosure/
     """
-    percentages = parse_numbers(percentages, "--percentages")
+    parsed = parse_numbers(percentages, "--percentages")
     from preimage.studies.disclosure import disclosure as run
 
     show = Output(json)
@@ -44,7 +44,7 @@ def disclosure(
             output,
             inverter=inverter,
             size=size,
-            percentages=percentages,
+            percentages=parsed,
             seed=seed,
             show_count=show_count,
             batch_size=batch_size,

@@ -34,4 +34,4 @@ def verify(
     damaged = [result for result in results if result.problems]
     show.finish({"damaged": {result.path: result.problems for result in damaged}})
     if damaged:
-        raise CommandError(f"{plural(len(damaged), 'store')} of {len(results)} damaged")
+        raise CommandError(f"{len(damaged)} of {plural(len(results), 'store')} damaged or not readable")

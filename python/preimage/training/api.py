@@ -48,7 +48,8 @@ def train(
     Example:
         >>> preimage.train("hog", "photos/", "runs/mine", steps=20_000).error
     """
-    known = {field.name for field in dataclasses.fields(TrainConfig)} - {"representation", "parameters"}
+    named = {"representation", "parameters", "images", "output", "val_images"}
+    known = {field.name for field in dataclasses.fields(TrainConfig)} - named
     if unknown := sorted(set(settings) - known):
         raise TypeError(f"train() has no setting {', '.join(unknown)}; it has {', '.join(sorted(known))}")
     instance = representation if isinstance(representation, Representation) else None
