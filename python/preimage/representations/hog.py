@@ -45,7 +45,7 @@ class Hog(CellRepresentation):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.color not in COLORS:
-            raise ValueError(f"color is 'luma' or 'strongest', got {self.color!r}")
+            raise ValueError(f"color must be 'luma' or 'strongest', got {self.color!r}")
 
     def __call__(self, images: Images) -> Images:
         return hog(images, cell_size=self.cell_size, variant=self.variant, color=self.color)
@@ -69,6 +69,6 @@ class Hog(CellRepresentation):
     @classmethod
     def explain(cls, spec: Spec, shape: tuple[int, ...]) -> str:
         return (
-            f"how strong the edges of each direction are in each cell of {spec.stride} × {spec.stride} pixels: "
+            f"the strength of the edges in each direction in each cell of {spec.stride} × {spec.stride} pixels: "
             f"{shape[1]} × {shape[2]} cells of {shape[0]} numbers."
         )

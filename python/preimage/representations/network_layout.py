@@ -34,7 +34,7 @@ def check_output_layout(layout: str) -> None:
     """Raise ``ValueError`` for an unknown layout."""
     if layout not in LAYOUTS and not _TOKENS_AT.fullmatch(layout):
         known = ", ".join((*LAYOUTS, "tokens-at-N"))
-        raise ValueError(f"the layout of a layer's output is one of {known}, got {layout!r}")
+        raise ValueError(f"the layout of a layer's output must be one of {known}, got {layout!r}")
 
 
 def as_features(output: Any, layout: str, count: int, layer: str) -> tuple[torch.Tensor, LayerShape]:
@@ -44,28 +44,28 @@ def as_features(output: Any, layout: str, count: int, layer: str) -> tuple[torch
         output: (B, C, h, w), with `layout` ``"nhwc"`` (B, h, w, C): a map, or a vector if h = w = 1.
             (B, C): a vector. (B, N, C): N = n² + k tokens, see `grid_of_tokens`. With ``"vector"`` any output of B
             entries, flattened in C order. float16, bfloat16 and float64 become float32.
-        layout: one of `LAYOUTS`, or ``"tokens-at-N"``. ``"auto"`` refuses a map that is square only as (B, h, w, C);
-            ``"nchw"`` takes it as (B, C, h, w). The k tokens that are not part of the grid come first; with
+        layout: one of `LAYOUTS`, or ``"tokens-at-N"``. ``"auto"`` rejects a map that is square only as (B, h, w, C);
+            ``"nchw"`` reads it as (B, C, h, w). The k tokens that are not part of the grid come first; with
             ``"tokens-last"`` they come last, with ``"tokens-middle"`` after the first half of the grid, with
             ``"tokens-at-N"`` after N tokens of it.
         count: B, the number of images.
-        layer: its name, for messages.
+        layer: name of the layer, for messages.
 
     Raises:
-        TypeError: not a tensor, or one of integers or complex numbers.
+        TypeError: not a tensor, or a tensor of integers or complex numbers.
         ValueError: the first axis is not the images, or the output is not a map, a vector or a square of tokens.
     """
     called = f"layer {layer!r}" if layer else "the network itself (layer '')"
     if not isinstance(output, torch.Tensor):
         raise TypeError(
-            f"{called} returns {describe_output(output)}, not one tensor: choose a layer inside or behind it that does"
+            f"{called} returns {describe_output(output)}, not one tensor: choose a layer inside or after it"
         )
     if not output.is_floating_point():
-        raise TypeError(f"{called} returns {describe_output(output)}; features are floating-point: choose another")
+        raise TypeError(f"{called} returns {describe_output(output)}; choose a layer with floating-point output")
     if output.dim() < 2 or output.shape[0] != count or 0 in output.shape[1:]:
         raise ValueError(
-            f"{called} returns {describe_output(output)} for {count} image(s): its first axis must be the images, "
-            "with something for each"
+            f"{called} returns {describe_output(output)}: its first axis must have an entry for each of "
+            f"{count} image(s)"
         )
     features, prefix_tokens = _arranged(output.float(), layout, called)
     if features.dim() == 4 and features.shape[2:] == (1, 1):
@@ -85,7 +85,7 @@ def _arranged(output: torch.Tensor, layout: str, called: str) -> tuple[torch.Ten
             if layout == "auto" and looks_channels_last(output.shape):
                 raise ValueError(
                     f"{called} returns {describe_output(output)}, whose channels seem to be last: only (B, h, w, C) is "
-                    "square, like the images: layout 'nhwc' takes it as (B, h, w, C), layout 'nchw' as (B, C, h, w)"
+                    "square, like the images: layout 'nhwc' reads it as (B, h, w, C), layout 'nchw' as (B, C, h, w)"
                 )
             return (output.permute(0, 3, 1, 2) if layout == "nhwc" else output), 0
     if layout.startswith("tokens"):
@@ -110,7 +110,7 @@ def grid_of_tokens(count: int) -> tuple[int, int]:
     side = math.isqrt(count)
     if side < 1 or count - side**2 > MOST_PREFIX_TOKENS:
         raise ValueError(
-            f"{count} tokens are no square grid with up to {MOST_PREFIX_TOKENS} tokens more "
+            f"{count} tokens do not form a square grid and up to {MOST_PREFIX_TOKENS} further tokens "
             f"({side}² = {side**2}); layout 'vector' flattens them"
         )
     return side, count - side**2

@@ -18,10 +18,10 @@ class Preprocessing:
 
     Attributes:
         image_size: side of the images in pixels; images of another size are an error.
-        order: of the channels, and of `mean` and `std`.
+        order: order of the channels, also in `mean` and `std`: ``"rgb"`` or ``"bgr"``.
         scale: largest value of a pixel, 1 or 255.
-        mean: by channel.
-        std: by channel.
+        mean: mean of each channel.
+        std: standard deviation of each channel.
     """
 
     image_size: int
@@ -32,20 +32,20 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         if not isinstance(self.image_size, int) or isinstance(self.image_size, bool) or self.image_size < 1:
-            raise ValueError(f"image_size is a whole number of pixels >= 1, got {self.image_size!r}")
+            raise ValueError(f"image_size must be an integer >= 1 (pixels), got {self.image_size!r}")
         if self.order not in ("rgb", "bgr"):
-            raise ValueError(f"order of the channels is 'rgb' or 'bgr', got {self.order!r}")
+            raise ValueError(f"order must be 'rgb' or 'bgr', got {self.order!r}")
         if not 0 < self.scale < math.inf:
-            raise ValueError(f"scale is the largest value of a pixel, > 0, got {self.scale!r}")
+            raise ValueError(f"scale must be the largest value of a pixel, > 0, got {self.scale!r}")
         for name in ("mean", "std"):
             values = getattr(self, name)
             if len(values) != 3:
-                raise ValueError(f"{name} is three numbers, one a channel, got {values!r}")
+                raise ValueError(f"{name} must be three numbers, one for each channel, got {values!r}")
             if not all(map(math.isfinite, values)):
-                raise ValueError(f"{name} is three finite numbers, got {values!r}")
+                raise ValueError(f"{name} must be three finite numbers, got {values!r}")
             object.__setattr__(self, name, tuple(map(float, values)))
         if min(self.std) <= 0:
-            raise ValueError(f"std is three numbers > 0, got {self.std}")
+            raise ValueError(f"std must be three numbers > 0, got {self.std}")
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         """Return the input (B, 3, H, W) float32 of a network for images (B, 3, H, W) RGB, uint8 or in [0, 1].
@@ -57,7 +57,7 @@ class Preprocessing:
         import torch
 
         if images.dim() != 4 or images.shape[1] != 3:
-            raise ValueError(f"images are (B, 3, H, W), got {tuple(images.shape)}")
+            raise ValueError(f"images must be (B, 3, H, W), got {tuple(images.shape)}")
         if tuple(images.shape[2:]) != (self.image_size, self.image_size):
             size = "×".join(map(str, images.shape[2:]))
             raise ValueError(f"the network takes images of {self.image_size}×{self.image_size} pixels, got {size}")
@@ -66,10 +66,11 @@ class Preprocessing:
         elif images.is_floating_point():
             pixels = images.float() * self.scale
         else:
-            raise TypeError(f"images are uint8, or floating in [0, 1], got {images.dtype}")
+            raise TypeError(f"images must be uint8, or floating-point in [0, 1], got {images.dtype}")
         if self.order == "bgr":
             pixels = pixels.flip(1)
-        # By channel and by number: creating a tensor here synchronizes with the device, which CUDA graphs do not allow.
+        # One channel and one Python number at a time, because creating a tensor here would synchronize with the device,
+        # which CUDA graphs do not allow.
         channels = zip(pixels.unbind(1), self.mean, self.std, strict=True)
         return torch.stack([(channel - mean) / std for channel, mean, std in channels], dim=1)
 
@@ -90,7 +91,7 @@ def _shortest(value: float) -> str:
 
 
 def imagenet_rgb(image_size: int) -> Preprocessing:
-    """Return the preprocessing of torchvision and timm: RGB in [0, 1], normalized by ImageNet's mean and deviation."""
+    """Return torchvision's and timm's preprocessing: RGB in [0, 1], normalized by ImageNet's mean and deviation."""
     return Preprocessing(image_size)
 
 
@@ -110,4 +111,4 @@ PREPROCESSINGS = {"imagenet-rgb": imagenet_rgb, "caffe-bgr": caffe_bgr, "unit": 
 def check_preprocessing(name: str) -> None:
     """Raise ``ValueError`` for an unknown preprocessing."""
     if name not in PREPROCESSINGS:
-        raise ValueError(f"preprocessing of a network is one of {', '.join(PREPROCESSINGS)}, got {name!r}")
+        raise ValueError(f"preprocessing must be one of {', '.join(PREPROCESSINGS)}, got {name!r}")
