@@ -100,9 +100,9 @@ class Representation(abc.ABC):
 
         Args:
             spec: spec of the features.
-            features: features (C, h, w).
+            features: (C, h, w).
             tile: longer side of the drawing in pixels, approximately.
-            image: image (H, W, 3) to draw in the background.
+            image: (H, W, 3) to draw in the background.
 
         Returns:
             (H', W', 3) uint8.
@@ -151,7 +151,7 @@ class Representation(abc.ABC):
         A representation may augment them at random.
 
         Args:
-            images: images (B, 3, H, W) uint8, on the CPU.
+            images: (B, 3, H, W) uint8, on the CPU.
             seed: seed of the augmentation, non-negative integers; the same seed gives the same features.
         """
         return self(images)
