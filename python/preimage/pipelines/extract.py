@@ -1,4 +1,4 @@
-"""Extraction of features into a feature store; a kill at any moment loses at most one shard of the work."""
+"""Extract features to a feature store. Killing the process loses at most one shard of work."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from preimage.io.atomic import move_into_place
 from preimage.pipelines.convert import write_as
 from preimage.pipelines.extract_batches import Extraction, resolved_device
 from preimage.pipelines.extract_shards import digest, fill, first_difference, forget_stale
-from preimage.pipelines.loading import Images, as_listing, none_usable, settled_size
+from preimage.pipelines.loading import Images, as_listing, none_usable, resolved_size
 from preimage.representations import Representation, create_representation
 from preimage.store import FeatureStore, is_single_file, open_writer, remove_store
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from preimage.spec import Spec
 
 _DTYPES = ("float32", "float16")
-# Suffixes of formats that are not written; such a name may be a mistake.
+# Suffixes of formats that are not supported; an output with such a suffix may be a mistake.
 _OTHER_SUFFIXES = (
     *(".bin", ".csv", ".hdf", ".json", ".parquet", ".pickle", ".pkl"),
     *(".pt", ".pth", ".safetensor", ".txt", ".zip"),
@@ -78,8 +78,8 @@ def extract(
 ) -> FeatureFile:
     """Compute the features of images, write them to a feature store and open it.
 
-    After a kill, Ctrl-C or an error the same call resumes with the first incomplete shard; the resulting store is
-    byte-identical to that of an uninterrupted run.
+    After an interruption (kill, Ctrl-C or an error) the same call resumes with the first incomplete shard. The
+    resulting store is byte-identical to that of an uninterrupted run.
 
     Args:
         representation: Representation to compute, or its name.
@@ -114,7 +114,7 @@ def extract(
     """
     if isinstance(representation, str):
         representation = create_representation(representation)
-    side = settled_size(representation, size)
+    side = resolved_size(representation, size)
     if side is None and representation.spec.stride is None and Path(output).suffix.lower() in NUMPY_SUFFIXES:
         raise ValueError(
             f"{output}: size is needed, because vectors in NumPy files do not imply the size of their images"
@@ -162,7 +162,7 @@ def extract_with_summary(
     path = Path(output)
     _check(path, size, dtype, batch_size, shard)
     format_note = _check_format(path, representation.spec, dtype, convention)
-    listing, side = as_listing(images, skip_bad=skip_bad), settled_size(representation, size)
+    listing, side = as_listing(images, skip_bad=skip_bad), resolved_size(representation, size)
     sources = listing.sources
     resolved = resolved_device(representation, device, side)
     extraction = Extraction(representation, side, dtype, batch_size, resolved, skip_bad)
