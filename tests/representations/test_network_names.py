@@ -246,7 +246,7 @@ def test_layers_on_the_command_line(run: Run, factory: str) -> None:
     assert "returns tuple" in found["layers"][4]["problem"]
     code, out, _ = run("layers", f"{factory}:tokens", "-p", f"input_size={SIDE}")
     assert code == 0
-    assert re.search(r"^0 .* 8×4×4 \(1 token beside\) ", out, re.MULTILINE)
+    assert re.search(r"^0 .* 8×4×4 \+ 1 prefix token ", out, re.MULTILINE)
     assert re.search(r"-p output_layout=tokens-middle", out)
     assert re.search(r"^channels last.*-p output_layout=nhwc: 1, ''$", out, re.MULTILINE)
     code, _, err = run("layers", f"{factory}:hog")

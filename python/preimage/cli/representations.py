@@ -1,4 +1,4 @@
-"""``preimage representations``: the representations and their parameters."""
+"""Command ``preimage representations``: list the representations and describe their parameters."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def representations(
         width = max(len(one.name) for one in found)
         for one in found:
             show.say(f"{one.name:<{width}}  {one.summary}")
-        show.say(f"{'torch:package.module:factory':<{width}}  A layer of the PyTorch network that a function makes.")
+        show.say(f"{'torch:package.module:factory':<{width}}  A layer of the PyTorch network that a function creates.")
         show.finish({"representations": found})
         return
     described = describe_representation(name)

@@ -13,7 +13,7 @@ from preimage.training.split import ImageList, Item, inspect_images, list_images
 
 
 def ignore(sentence: str) -> None:
-    """Do nothing with a sentence about the run."""
+    """Ignore a note about the run."""
 
 
 def open_dataset(
