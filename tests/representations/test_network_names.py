@@ -252,7 +252,7 @@ def test_layers_on_the_command_line(run: Run, factory: str) -> None:
     code, _, err = run("layers", f"{factory}:hog")
     assert (code, "no layers" in err) == (1, True)
     assert run("layers", "hog")[2] == (
-        "error: a network is named torch:package.module:factory, or as a representation of a layer, got 'hog'\n"
+        "error: network must be torch:package.module:factory or a representation that is a layer, got 'hog'\n"
     )
 
 

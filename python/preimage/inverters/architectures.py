@@ -55,7 +55,7 @@ class SingleStreamConfig:
     The input may be vectors: fully connected layers ("fc 4096") then come first, and a "grid" reshapes them to a map.
 
     Attributes:
-        layers: in the notation of `preimage.inverters.layers.Layer`.
+        layers: layers in the notation of `preimage.inverters.layers.Layer`.
         log_floor: features are replaced by log(max(x, log_floor)) if above zero: for probabilities, most of which are
             negligible beside the largest.
     """

@@ -1,4 +1,4 @@
-"""The device on which networks run."""
+"""Choose and check the device on which networks run."""
 
 from __future__ import annotations
 

@@ -193,8 +193,8 @@ class Inverter(nn.Module):
 
         Args:
             folder: created if it does not exist; an inverter in it is replaced.
-            dtype: of the weights on disk: ``torch.float32``, ``torch.float16`` or ``torch.bfloat16``; ``torch.int8``
-                with a float32 scale for each output channel takes a quarter of float32's space.
+            dtype: dtype of the weights on disk: ``torch.float32``, ``torch.float16`` or ``torch.bfloat16``;
+                ``torch.int8`` with a float32 scale for each output channel takes a quarter of float32's space.
 
         Raises:
             TypeError: another dtype.

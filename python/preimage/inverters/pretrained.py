@@ -78,7 +78,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 @contextmanager
 def naming(folder: Path) -> Iterator[None]:
-    """Turn an error about the values of a config into one that names the file."""
+    """Convert an error about the values of a config to one that names the file."""
     try:
         yield
     except (ValueError, TypeError) as error:

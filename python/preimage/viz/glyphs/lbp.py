@@ -82,7 +82,8 @@ def _directions() -> npt.NDArray[np.float32]:
     for start in range(8):
         for run in range(1, 8):
             table[(2 * start + run - 1) % NUM_DIRECTIONS, start * 7 + run - 1] = math.sin(math.pi * run / 8)
-    return table / table.sum(axis=1, keepdims=True)  # odd and even runs point between each other
+    # Runs of odd length point between the directions of runs of even length.
+    return table / table.sum(axis=1, keepdims=True)
 
 
 @functools.lru_cache(maxsize=8)
