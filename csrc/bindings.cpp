@@ -1,4 +1,4 @@
-// The native module: a table of contents.
+// The native module: registers the parts listed in bindings.h.
 #include "bindings.h"
 
 PYBIND11_MODULE(_native, module) {

@@ -41,7 +41,7 @@ struct TensorView {
         check_extent();
     }
 
-    /// Throws std::invalid_argument unless the tensor is on this device.
+    /// Throw std::invalid_argument unless the tensor is on this device.
     void require_device(int expected) const {
         if (device != expected) {
             throw std::invalid_argument("expected a tensor on " + device_name(expected) + ", got one on " +

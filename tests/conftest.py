@@ -1,4 +1,4 @@
-"""Photographs that scikit-image carries, and where the optional larger data set lies."""
+"""Provide photographs of scikit-image and the optional larger data set."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-# Tests in several processes share the cores, and so does what they start. Torch has to know before it is imported.
+# Tests run in several processes, which share the cores with their children. Torch reads this when it is imported.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -43,7 +43,7 @@ SHARED = ROOT.parent / "shared"
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks what runs on a CUDA device, by its parameters, so that `pytest -m gpu` selects it."""
+    """Mark tests that run on a CUDA device, according to their parameters, so that `pytest -m gpu` selects them."""
     for item in items:
         parameters = getattr(item, "callspec", None)
         if parameters is not None and any(str(value).startswith("cuda") for value in parameters.params.values()):
@@ -51,7 +51,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def photographs() -> dict[str, np.ndarray]:
-    """Real photographs (H, W, 3) uint8 RGB that come inside scikit-image's wheel."""
+    """Return photographs (H, W, 3) uint8 RGB from scikit-image's wheel."""
     names = ("astronaut", "camera", "chelsea", "coffee", "rocket")
     images = {name: getattr(skimage.data, name)() for name in names}
     return {name: image if image.ndim == 3 else np.stack([image] * 3, axis=-1) for name, image in images.items()}
@@ -59,7 +59,7 @@ def photographs() -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="session")
 def photo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of 20 small JPEGs cut from photographs."""
+    """Return a folder of 20 small JPEGs cropped from photographs."""
     folder = tmp_path_factory.mktemp("photos")
     for name, image in photographs().items():
         height, width = image.shape[:2]
@@ -71,7 +71,7 @@ def photo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The larger data set beside the project, where there is one."""
+    """Return the folder of the larger data set next to the project, or skip the test without it."""
     if not (SHARED / "data").is_dir():
         pytest.skip("the larger data set is not beside the project")
     return SHARED / "data"
@@ -79,7 +79,7 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of an untrained inverter for HOG, small and quick."""
+    """Return the folder of a small, fast, untrained inverter for HOG."""
     torch.manual_seed(0)
     network = UShapedConfig(widths=(8, 12), blocks_down=(1, 1), blocks_up=(1,), head=(8, 4))
     return Inverter(create_representation("hog").spec, network).save(tmp_path_factory.mktemp("inverter") / "tiny")
@@ -87,7 +87,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_lbp(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same for LBP."""
+    """Return the folder of a small, fast, untrained inverter for LBP."""
     torch.manual_seed(0)
     network = UShapedConfig(entry=("c3/1 8", "up 8"), widths=(8, 12), blocks_down=(1, 1), blocks_up=(1,), head=(8, 4))
     return Inverter(create_representation("lbp").spec, network).save(tmp_path_factory.mktemp("inverter") / "tiny-lbp")
@@ -95,7 +95,7 @@ def tiny_lbp(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def ship(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Makes these inverters' folders, under their own names, all that the package ships."""
+    """Return a function that makes the given inverters' folders the only pretrained inverters, under their names."""
 
     def only(*folders: Path) -> None:
         weights = tmp_path_factory.mktemp("weights")
@@ -108,7 +108,7 @@ def ship(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
 
 @pytest.fixture
 def mixed(tmp_path: Path) -> Path:
-    """Five photographs of three sizes, one of them in a folder."""
+    """Return a folder of five photographs of three sizes, one of them in a subfolder."""
     folder = tmp_path / "mixed"
     (folder / "sub").mkdir(parents=True)
     for name, image in photographs().items():
@@ -123,7 +123,7 @@ Run = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs the command in this process; gives exit code, stdout and stderr."""
+    """Return a function that runs a command in this process and returns exit code, stdout and stderr."""
 
     def call(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["preimage", *map(str, arguments)])

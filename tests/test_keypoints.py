@@ -52,7 +52,7 @@ def test_indices() -> None:
     assert same(batch[-1], batch[2]) and same(batch[-3], batch[0])
     assert torch.equal(batch[2].x, batch.x[2:])
     for index in (3, -4):
-        with pytest.raises(IndexError, match=f"image {index} of 3"):
+        with pytest.raises(IndexError, match=rf"3.*{index}"):
             batch[index]
 
 

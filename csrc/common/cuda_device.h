@@ -17,9 +17,9 @@ struct CudaDevice {
 struct CudaReport {
     bool built;           // this module contains CUDA code
     int driver_version;   // highest CUDA version of the driver, 1000 * major + 10 * minor; 0 without a driver
-    int runtime_version;  // of the runtime linked in; 0 when built without CUDA
+    int runtime_version;  // version of the CUDA runtime linked in; 0 when built without CUDA
     std::vector<CudaDevice> devices;
-    std::string reason;  // why `devices` is empty, else empty itself
+    std::string reason;  // reason why `devices` is empty; empty if it is not
 };
 
 /// Return what the CUDA runtime reports. Never throws; initializing the driver can take seconds.

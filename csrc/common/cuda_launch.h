@@ -19,7 +19,7 @@ inline void check_cuda(cudaError_t status, const char* what) {
 class DeviceGuard {
 public:
     explicit DeviceGuard(int device) {
-        check_cuda(cudaGetDevice(&before_), "cannot ask for the current CUDA device");
+        check_cuda(cudaGetDevice(&before_), "cannot get the current CUDA device");
         if (device != before_) {
             check_cuda(cudaSetDevice(device), "cannot select the CUDA device");
             changed_ = true;
@@ -40,7 +40,7 @@ private:
 
 inline cudaStream_t stream_of(std::uintptr_t address) { return reinterpret_cast<cudaStream_t>(address); }
 
-/// Launches `blocks` blocks with `shared` bytes of shared memory, which may exceed 48 KiB. Does nothing for no blocks.
+/// Launch `blocks` blocks with `shared` bytes of shared memory, which may exceed 48 KiB. Does nothing if `blocks` is 0.
 /// Never synchronizes with the device, so it may run while a CUDA graph is captured.
 template <class... Parameters, class... Arguments>
 void launch(void (*kernel)(Parameters...), std::int64_t blocks, int threads, std::int64_t shared, cudaStream_t stream,
@@ -77,7 +77,7 @@ __global__ void __launch_bounds__(kElementThreads, kMinElementBlocks)
     }
 }
 
-/// Calls step(image, row, column) for every element.
+/// Call step(image, row, column) for every element.
 template <class Step>
 void for_each_element(std::int64_t images, std::int64_t rows, std::int64_t columns, cudaStream_t stream,
                       const Step& step) {

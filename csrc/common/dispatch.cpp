@@ -36,7 +36,7 @@ std::atomic<InstructionSet>& current() {
 std::vector<std::string> instruction_sets() {
     std::vector<std::string> names;
 #ifdef PREIMAGE_X86_KERNELS
-    // The compiler's probe also asks whether the operating system saves the wide registers.
+    // The compiler's builtin also checks that the operating system saves the wide registers.
     const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
                         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");

@@ -19,7 +19,7 @@ struct Image {
     std::int64_t channel_stride, row_stride, column_stride;  // bytes
 };
 
-/// Throws std::invalid_argument with this message unless the condition holds.
+/// Throw std::invalid_argument with this message unless the condition holds.
 inline void require(bool holds, const char* problem) {
     if (!holds) {
         throw std::invalid_argument(problem);
@@ -63,9 +63,9 @@ PREIMAGE_INLINE float luma(float red, float green, float blue) {
 /// others read whole rows (image_rows.h).
 PREIMAGE_INLINE float pixel_at(const Image& image, int planes, int plane, std::int64_t y, std::int64_t x) {
     const std::byte* at = image.pixels + plane * image.channel_stride + y * image.row_stride + x * image.column_stride;
-    const auto value = [&image](const std::byte* place) {
-        return image.type == ScalarType::uint8 ? unit_value(*reinterpret_cast<const std::uint8_t*>(place))
-                                               : unit_value(*reinterpret_cast<const float*>(place));
+    const auto value = [&image](const std::byte* address) {
+        return image.type == ScalarType::uint8 ? unit_value(*reinterpret_cast<const std::uint8_t*>(address))
+                                               : unit_value(*reinterpret_cast<const float*>(address));
     };
     if (planes == image.channels) {
         return value(at);

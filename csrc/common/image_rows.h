@@ -12,7 +12,7 @@
 namespace preimage {
 namespace {
 
-constexpr int kPrefetchRows = 9;  // how many rows ahead pixels are prefetched
+constexpr int kPrefetchRows = 9;  // number of rows ahead that pixels are prefetched
 
 /// `stride` is in elements; a constant one lets the compiler vectorize the loop.
 template <class Pixel>
@@ -83,8 +83,8 @@ void convert_row(const Image& image, int planes, std::int64_t y, std::int64_t pl
 /// Provides the image's rows as float32: in place if they are contiguous float32, else converted into a ring buffer.
 class ImageRows {
 public:
-    /// `planes` is 1 (three channels become luma) or the image's number of channels. `memory` holds planes * ring rows
-    /// of `pitch` floats, pitch >= width + 2 * kChunk.
+    /// `planes` is 1 (three channels become luma) or the image's number of channels. `memory` has space for planes *
+    /// ring rows of `pitch` floats, pitch >= width + 2 * kChunk.
     ImageRows(const Image& image, int planes, float* memory, std::int64_t pitch, std::int64_t ring)
         : image_(image),
           planes_(planes),
@@ -106,7 +106,7 @@ public:
     /// Return the last x at which kChunk pixels and both their neighbors may be read without leaving the row.
     std::int64_t last_start() const { return (direct_ ? image_.width : pitch_) - 1 - kChunk; }
 
-    /// Makes the rows [begin, end) readable, as far as the image has them. Successive calls go down the image.
+    /// Make the rows [begin, end) readable, as far as the image has them. Successive calls go down the image.
     void require(std::int64_t begin, std::int64_t end) {
         if (direct_) {
             return;

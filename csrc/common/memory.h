@@ -19,14 +19,14 @@ struct AlignedDelete {
 };
 using AlignedFloats = std::unique_ptr<float[], AlignedDelete>;
 
-/// Allocates `count` uninitialized floats.
+/// Allocate `count` uninitialized floats.
 inline AlignedFloats aligned_floats(std::int64_t count) {
     const auto bytes = static_cast<std::size_t>(count) * sizeof(float);
     return AlignedFloats(static_cast<float*>(::operator new[](bytes, std::align_val_t{kAlignment})));
 }
 
-/// Asks the operating system for 2 MiB pages where [memory, memory + bytes) spans some. It may refuse; no value
-/// changes.
+/// Ask the operating system for 2 MiB pages where [memory, memory + bytes) spans some. The request may be refused; no
+/// value changes.
 ///
 /// Freshly allocated outputs are mapped page by page at the first write, which with 4 KiB pages takes longer than the
 /// kernels themselves.

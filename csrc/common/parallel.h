@@ -18,7 +18,7 @@
 
 namespace preimage {
 
-/// Calls body(task, worker) for every task in [0, tasks), worker < workers; the caller's thread is worker 0.
+/// Call body(task, worker) for every task in [0, tasks), worker < workers; the caller's thread is worker 0.
 /// Tasks start in order, but the result must not depend on which worker runs which.
 /// After the first exception no task is started, and it is rethrown here once every thread has ended.
 template <class Body>
@@ -45,7 +45,7 @@ void parallel_for(std::int64_t tasks, int workers, const Body& body) {
         try {
             helpers.emplace_back(work, worker);
         } catch (const std::system_error&) {
-            break;  // the system refuses another thread: those already running share the tasks
+            break;  // no more threads are available: those already running share the tasks
         }
     }
     work(0);
@@ -78,7 +78,7 @@ inline Split split_images(std::int64_t batch, std::int64_t pixels, std::int64_t 
     return {static_cast<int>(std::min(allowed, batch * bands)), bands};
 }
 
-/// Calls body(image, first_row, last_row, memory) for every band of every image, in parallel. `memory` is aligned,
+/// Call body(image, first_row, last_row, memory) for every band of every image, in parallel. `memory` is aligned,
 /// `floats` long, and not shared with another thread during the call. `rows` are those of one image: of pixels, cells
 /// or descriptors.
 template <class Body>

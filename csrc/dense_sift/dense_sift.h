@@ -66,7 +66,7 @@ struct Band {
     std::int64_t rows, columns;  // descriptors of the whole image
     std::int64_t first_row, last_row;
     std::byte* features;  // (128, rows, columns) of the whole image
-    ScalarType type;      // of the features
+    ScalarType type;      // type of the features
     float* norms;         // (rows, columns) of the whole image
 };
 

@@ -81,7 +81,7 @@ PREIMAGE_INLINE float total_weight(const Grid& grid, const Axis& axis, const flo
     return weight;
 }
 
-/// Fills the table for one position, in the order of bins and descriptors. `weights` (taps, 4).
+/// Fill the table for one position, in the order of bins and descriptors. `weights` (taps, 4).
 PREIMAGE_INLINE void list_contributions(const Grid& grid, const Axis& axis, const float* weights, std::int32_t position,
                                         const ContributionTable& table) {
     std::int32_t count = 0;

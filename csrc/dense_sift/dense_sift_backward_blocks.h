@@ -19,14 +19,14 @@ struct BackwardInput {
 /// The state of a thread, which processes one orientation of a descriptor.
 struct BackwardState {
     OrientationBins sums, gradient;
-    UnitLength unit;  // of the sums
+    UnitLength unit;  // scaling of the sums
 
     PREIMAGE_HOST_DEVICE OrientationBins clipped() const {
         OrientationBins values;
         values.load([this](int bin) { return clip(sums.of[bin] * unit.factor); });
         return values;
     }
-    /// Goes back through the second normalization and clipping; `product` is that of clipped values and gradient.
+    /// Go back through the second normalization and clipping; `product` is that of clipped values and gradient.
     PREIMAGE_HOST_DEVICE void normalize_backward(const UnitLength& second, float product) {
         for (int bin = 0; bin < kBins; ++bin) {
             const float value = sums.of[bin] * unit.factor;
@@ -35,7 +35,7 @@ struct BackwardState {
     }
 };
 
-/// Recomputes the sums of the block's descriptors and goes back through their normalization. Parameters as for
+/// Recompute the sums of the block's descriptors and go back through their normalization. Parameters as for
 /// `descriptor_program`.
 template <bool kDefaultPitches, class Block>
 PREIMAGE_HOST_DEVICE void backward_program(Block& block, const BlockPlan& plan, std::int64_t index, const Votes& votes,

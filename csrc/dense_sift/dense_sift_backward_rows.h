@@ -54,7 +54,7 @@ void luma_row(const ImageTask& one, std::int64_t y) {
     }
 }
 
-/// Gradients of row y, from the rows of luma above, at and below it.
+/// Gradients of the pixels of row y, from the rows of luma above, at and below it.
 class Gradients {
 public:
     Gradients(const Grid& grid, const float* luma, std::int32_t y)
@@ -70,7 +70,7 @@ public:
     }
     float down(std::int32_t x) const { return difference(above_[x], below_[x], inside_); }
 
-    /// Calls visit(x, gx, gy) for every pixel of the row. The loop over the inner pixels vectorizes.
+    /// Call visit(x, gx, gy) for every pixel of the row. The loop over the inner pixels vectorizes.
     template <class Visit>
     void each(const Visit& visit) const {
         visit(0, across(0), down(0));
@@ -99,7 +99,7 @@ void vote_row(const Task& task, const ImageTask& one, std::int32_t y) {
 
 using Four = float __attribute__((vector_size(16)));
 
-/// Computes the sums of up to kChunk descriptors of a row from column sums, in the same order as on the GPU.
+/// Compute the sums of up to kChunk descriptors of a row from column sums, in the same order as on the GPU.
 void sum_chunk(const Task& task, const float* columns, std::int64_t first, int count, Chunk& sums) {
     const Grid& grid = task.grid;
     for (int lane = 0; lane < count; ++lane) {
@@ -178,7 +178,7 @@ void normalize_backward(const Chunk& sums, Chunk& gradient) {
     }
 }
 
-/// Computes the 4 x 8 sums of pixel columns [begin, end) under a row of descriptors, in the same order as on the GPU.
+/// Compute the 4 x 8 sums of pixel columns [begin, end) under a row of descriptors, in the same order as on the GPU.
 /// Called with few enough columns to stay in the level 1 cache.
 void sum_columns(const Task& task, const float* votes, std::int32_t row, std::int32_t begin, std::int32_t end,
                  float* columns) {

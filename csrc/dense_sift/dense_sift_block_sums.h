@@ -86,7 +86,7 @@ struct Coverage {
     static constexpr bool below = kBelow;
 };
 
-/// Calls visit(coverage, above, offset) for each row of pixels under a descriptor, from top to bottom. The row is
+/// Call visit(coverage, above, offset) for each row of pixels under a descriptor, from top to bottom. The row is
 /// `offset` pixels, less than bin_size, below the center of the row of spatial bins `above`, which is -1 before the
 /// first.
 template <class Visit>
@@ -105,7 +105,7 @@ PREIMAGE_INLINE void for_each_row(std::int32_t bin_size, const Visit& visit) {
     }
 }
 
-/// Adds the vote of a pixel to the 4 x 8 sums of its column, `pitch` apart, for the rows of bins above and below it.
+/// Add the vote of a pixel to the 4 x 8 sums of its column, `pitch` apart, for the rows of bins above and below it.
 template <class Rows>
 PREIMAGE_INLINE void add_vote(Rows, std::int32_t bin_size, std::int32_t above, std::int32_t offset,
                               const Weights* weights, const Vote& vote, float* sums, std::int32_t pitch) {
@@ -122,8 +122,8 @@ PREIMAGE_INLINE void add_vote(Rows, std::int32_t bin_size, std::int32_t above, s
 /// Step 1 for the pixel column at x.
 template <class Memory>
 PREIMAGE_INLINE void sum_down(const Grid& grid, const Memory& memory, const Votes& votes, std::int32_t row,
-                              std::int32_t x, std::uint32_t place) {
-    float* sums = memory.columns + place;
+                              std::int32_t x, std::uint32_t position) {
+    float* sums = memory.columns + position;
     for (int slot = 0; slot < kSpatial * kOrientations; ++slot) {
         sums[slot * memory.pitch()] = 0.0f;
     }
@@ -153,9 +153,9 @@ struct Across {
         const float* columns = memory.columns + orientation * memory.pitch();
         for (std::int32_t tap = 0; tap < taps; ++tap) {
             const Weights weights = memory.weights[tap];
-            const std::uint32_t place = shared_column(column + tap);
+            const std::uint32_t position = shared_column(column + tap);
             for (int row = 0; row < kSpatial; ++row) {
-                const float value = columns[row * kOrientations * memory.pitch() + place];
+                const float value = columns[row * kOrientations * memory.pitch() + position];
                 for (int i = 0; i < kBins; ++i) {
                     sums[row][i] += (kBins == 1 ? memory.weights[tap].of[bin] : weights.of[i]) * value;
                 }
@@ -163,7 +163,7 @@ struct Across {
         }
     }
 
-    /// Stores the sums of `frame` in spatial column `bin`.
+    /// Store the sums of `frame` in spatial column `bin`.
     template <class Memory>
     PREIMAGE_HOST_DEVICE void store(const Memory& memory, int orientation, int bin, int i, std::int32_t frame) const {
         for (int row = 0; row < kSpatial; ++row) {

@@ -82,10 +82,10 @@ PREIMAGE_HOST_DEVICE void vote_program(Block& block, const Image& image, const G
     const auto top = static_cast<std::int32_t>(index / tiles_along(grid.x.pixels)) * kTile;
     const auto left = static_cast<std::int32_t>(index % tiles_along(grid.x.pixels)) * kTile;
     block.each([&](int thread) {
-        for (int place = thread; place < kTilePitch * kTilePitch; place += Block::threads) {
-            const std::int32_t y = inside(grid.y, top + place / kTilePitch - 1);
-            const std::int32_t x = inside(grid.x, left + place % kTilePitch - 1);
-            shared[place] = pixel_at(image, 1, 0, y, x);
+        for (int position = thread; position < kTilePitch * kTilePitch; position += Block::threads) {
+            const std::int32_t y = inside(grid.y, top + position / kTilePitch - 1);
+            const std::int32_t x = inside(grid.x, left + position % kTilePitch - 1);
+            shared[position] = pixel_at(image, 1, 0, y, x);
         }
     });
     block.barrier();

@@ -28,7 +28,7 @@ constexpr int kBins = kSpatial * kSpatial;  // spatial bins of a descriptor, row
 struct OrientationBins {
     float of[kBins];
 
-    /// Sets each value to value(bin).
+    /// Set each value to value(bin).
     template <class Value>
     PREIMAGE_HOST_DEVICE void load(const Value& value) {
         for (int bin = 0; bin < kBins; ++bin) {
@@ -81,7 +81,7 @@ struct Output {
     }
 };
 
-/// Normalizes the descriptors of a block, whose sums are value(slice, bin), and stores them. `partials`: three times
+/// Normalize the descriptors of a block, whose sums are value(slice, bin), and store them. `partials`: three times
 /// the block's threads.
 template <class Block, class Value>
 PREIMAGE_HOST_DEVICE void finish(Block& block, const Grid& grid, const FrameRange& range, float* partials,

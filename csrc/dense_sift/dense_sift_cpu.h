@@ -26,7 +26,7 @@ struct Plan {
     std::int64_t span;           // pixels of a strip's row
     int units;                   // 1 ... 4
     std::int64_t unit_first[4];  // first tap of a unit, as a position of its column
-    int unit_of[4];              // of a spatial bin
+    int unit_of[4];              // unit of a spatial bin
     std::int64_t shift_of[4];    // columns from a descriptor to its sum in that unit
     std::int64_t sums;           // columns of sums per unit, a multiple of kChunk: strip plus the largest shift
     float means[4];              // flat window: factor of a bin along one axis

@@ -1,6 +1,6 @@
 // The CPU kernel of dense SIFT, compiled once per instruction set (CMakeLists.txt).
 //
-// Everything here has internal linkage and uses no templates of the standard library: host_device.h says why.
+// Everything here has internal linkage and uses no templates of the standard library: host_device.h explains why.
 //
 // The kernel goes down the image, strip by strip. Every row of pixels becomes a row of votes, and then a row of sums
 // along x (in the order described in dense_sift_cpu.h). These are kept in a ring buffer of as many rows as a descriptor
@@ -44,8 +44,8 @@ public:
         const auto bytes = static_cast<std::size_t>(phases_size()) * sizeof(float);
         std::memset(scratch_.phased_directions, 0, bytes);
         std::memset(scratch_.phased_lengths, 0, bytes);
-        for (std::int64_t place = 0; place <= extent(band_.parameters.bin_size); ++place) {
-            scratch_.ready[place] = -1;
+        for (std::int64_t position = 0; position <= extent(band_.parameters.bin_size); ++position) {
+            scratch_.ready[position] = -1;
         }
         std::int64_t next = band_.first_row * step;  // next position along y to be added
         for (std::int64_t row = band_.first_row; row < band_.last_row; ++row) {
@@ -67,7 +67,7 @@ private:
 
     std::int64_t phases_size() const { return plan_.phases * plan_.phase_pitch; }
 
-    /// Adds position `next` along y: row top - (bin_size - 1) + next of the image, or the nearest row inside it.
+    /// Add position `next` along y: row top - (bin_size - 1) + next of the image, or the nearest row inside it.
     void add_row(std::int64_t next) {
         const Parameters& parameters = band_.parameters;
         const std::int64_t wanted = parameters.top - (parameters.bin_size - 1) + next;
@@ -98,7 +98,7 @@ private:
     const Band& band_;
     const Plan& plan_;
     const Scratch& scratch_;
-    const std::int64_t column_, count_;  // of the strip's descriptors
+    const std::int64_t column_, count_;  // first column and number of the strip's descriptors
     const StripColumns columns_;
     const std::int64_t origin_;  // the first column of `part_`
     const Image part_;

@@ -20,7 +20,7 @@ constexpr int kPlanes = 2;  // half as many registers hold eight sums
 
 using FourSums = FloatVec[kSpatial][kPlanes];
 
-/// Adds the positions where the weights of sum n rise and those of sum n - 1 fall.
+/// Add the positions where the weights of sum n rise and those of sum n - 1 fall.
 template <int n>
 PREIMAGE_INLINE void add_segment(const float* in, const std::int64_t* at, std::int64_t plane, const float* weights,
                                  std::int64_t bin_size, FourSums& sums) {
@@ -49,7 +49,7 @@ PREIMAGE_INLINE void add_segment(const float* in, const std::int64_t* at, std::i
     }
 }
 
-/// Computes four sums; `in + at[q]` points to position q of kPlanes planes, `plane` floats apart.
+/// Compute four sums; `in + at[q]` points to position q of kPlanes planes, `plane` floats apart.
 PREIMAGE_INLINE void four_sums(const float* in, const std::int64_t* at, std::int64_t plane, const float* weights,
                                std::int64_t bin_size, FourSums& sums) {
     add_segment<0>(in, at, plane, weights, bin_size, sums);
@@ -59,7 +59,7 @@ PREIMAGE_INLINE void four_sums(const float* in, const std::int64_t* at, std::int
     add_segment<4>(in, at, plane, weights, bin_size, sums);
 }
 
-/// Computes one sum of kOrientations planes over `taps` positions.
+/// Compute one sum of kOrientations planes over `taps` positions.
 PREIMAGE_INLINE void one_sum(const float* in, const std::int64_t* at, std::int64_t plane, const float* weights,
                              std::int64_t taps, FloatVec (&sums)[kOrientations]) {
     for (int p = 0; p < kOrientations; ++p) {
@@ -78,12 +78,12 @@ PREIMAGE_INLINE float* tile_of(const Plan& plan, const Scratch& scratch, int uni
     return scratch.across + (unit * chunks + chunk) * plan.positions * kOrientations * kChunk;
 }
 
-/// Sums a row of votes along x into slot `slot` of the ring buffer `across`.
+/// Sum a row of votes along x into slot `slot` of the ring buffer `across`.
 void sum_across(const Band& band, const Plan& plan, const Scratch& scratch, std::int64_t slot) {
     const std::int64_t plane = plan.phases * plan.phase_pitch;
     const std::int64_t bin_size = band.parameters.bin_size;
     const std::int64_t taps = tap_count(bin_size);
-    const std::int64_t place = slot * kOrientations * kChunk;
+    const std::int64_t position = slot * kOrientations * kChunk;
     for (std::int64_t chunk = 0; chunk < plan.sums / kChunk; ++chunk) {
         for (int part = 0; part < kChunk; part += kVecSize) {
             const float* in = scratch.votes + chunk * kChunk + part;
@@ -92,7 +92,7 @@ void sum_across(const Band& band, const Plan& plan, const Scratch& scratch, std:
                     FourSums sums;
                     four_sums(in + first * plane, plan.at, plane, plan.weights, bin_size, sums);
                     for (int n = 0; n < kSpatial; ++n) {
-                        float* out = tile_of(plan, scratch, n, chunk) + place + first * kChunk + part;
+                        float* out = tile_of(plan, scratch, n, chunk) + position + first * kChunk + part;
                         for (int p = 0; p < kPlanes; ++p) {
                             store(out + p * kChunk, sums[n][p]);
                         }
@@ -103,7 +103,7 @@ void sum_across(const Band& band, const Plan& plan, const Scratch& scratch, std:
             for (int unit = 0; unit < plan.units; ++unit) {
                 FloatVec sums[kOrientations];
                 one_sum(in, plan.at + plan.unit_first[unit], plane, plan.weights, taps, sums);
-                float* out = tile_of(plan, scratch, unit, chunk) + place + part;
+                float* out = tile_of(plan, scratch, unit, chunk) + position + part;
                 for (int p = 0; p < kOrientations; ++p) {
                     store(out + p * kChunk, sums[p]);
                 }
@@ -183,11 +183,11 @@ void gather_shared(const Band& band, const Plan& plan, const Scratch& scratch, s
     const float* rows[kSpatial];
     for (int j = 0; j < kSpatial; ++j) {
         const std::int64_t row = first_position + j * bin_size;
-        const std::int64_t place = row % ring;
-        float* out = scratch.down + place * plan.units * kOrientations * scratch.down_pitch;
-        if (scratch.ready[place] != row) {
+        const std::int64_t position = row % ring;
+        float* out = scratch.down + position * plan.units * kOrientations * scratch.down_pitch;
+        if (scratch.ready[position] != row) {
             sum_row_down(band, plan, scratch, scratch.slots + j * bin_size, out);
-            scratch.ready[place] = row;
+            scratch.ready[position] = row;
         }
         rows[j] = out;
     }

@@ -17,7 +17,7 @@ struct StripColumns {
     std::int64_t first, last;  // inside the image, last exclusive
 };
 
-/// Computes the gradient of a pixel in the first or last column of the image; its only neighbor along x is `beside`
+/// Compute the gradient of a pixel in the first or last column of the image; its only neighbor along x is `beside`
 /// columns away.
 PREIMAGE_INLINE void border_gradient(const float* here, const float* above, const float* below, int beside,
                                      bool inside_rows, float* direction_out, float* length_out) {
@@ -27,7 +27,7 @@ PREIMAGE_INLINE void border_gradient(const float* here, const float* above, cons
     *length_out = gradient_length(gx, gy);
 }
 
-/// Computes the gradients of row y into directions[x - columns.begin] and lengths[...]; outside the image the values at
+/// Compute the gradients of row y into directions[x - columns.begin] and lengths[...]; outside the image the values at
 /// its edge are repeated. The columns of `lines` start at `origin`.
 void gradient_row(const ImageRows& lines, std::int64_t origin, std::int64_t y, const Image& image,
                   const StripColumns& columns, float* __restrict directions, float* __restrict lengths) {
@@ -54,9 +54,9 @@ void gradient_row(const ImageRows& lines, std::int64_t origin, std::int64_t y, c
         float edge_direction = 0.0f;
         float edge_length = 0.0f;
         border_gradient(here + x, above + x, below + x, beside, inside_rows, &edge_direction, &edge_length);
-        for (std::int64_t place = from; place < to; ++place) {
-            directions[place] = edge_direction;
-            lengths[place] = edge_length;
+        for (std::int64_t position = from; position < to; ++position) {
+            directions[position] = edge_direction;
+            lengths[position] = edge_length;
         }
     };
     if (columns.first == 0) {
@@ -108,29 +108,29 @@ void to_phases(const float* in, std::int64_t span, const Plan& plan, std::int64_
     }
 }
 
-/// Splits every length between the two orientations nearest to its direction. Loops of unknown length, because
+/// Split every length between the two orientations nearest to its direction. Loops of unknown length, because
 /// compilers unroll short loops of known length before they can vectorize them.
 void split_votes(const float* __restrict directions, const float* __restrict lengths, std::int64_t count,
                  std::int32_t* __restrict bins, float* __restrict first, float* __restrict second) {
-    for (std::int64_t place = 0; place < count; ++place) {
-        const Vote given = split_vote(directions[place], lengths[place]);
-        bins[place] = given.bin;
-        first[place] = given.first;
-        second[place] = given.second;
+    for (std::int64_t position = 0; position < count; ++position) {
+        const Vote given = split_vote(directions[position], lengths[position]);
+        bins[position] = given.bin;
+        first[position] = given.first;
+        second[position] = given.second;
     }
 }
 
-/// Writes the planes of votes of all orientations, `count` apart.
+/// Write the planes of votes of all orientations, `count` apart.
 void spread_votes(const std::int32_t* bins, const float* first, const float* second, std::int64_t count, float* votes) {
-    for (std::int64_t place = 0; place < count; place += kVecSize) {
+    for (std::int64_t position = 0; position < count; position += kVecSize) {
         IntVec bin;
-        __builtin_memcpy(&bin, bins + place, sizeof(bin));
-        const FloatVec to_first = load(first + place);
-        const FloatVec to_next = load(second + place);
+        __builtin_memcpy(&bin, bins + position, sizeof(bin));
+        const FloatVec to_first = load(first + position);
+        const FloatVec to_next = load(second + position);
         for (int orientation = 0; orientation < kOrientations; ++orientation) {
             const std::int32_t before = (orientation + kOrientations - 1) % kOrientations;
             const FloatVec next_votes = bin == before ? to_next : zeros();
-            store(votes + orientation * count + place, bin == orientation ? to_first : next_votes);
+            store(votes + orientation * count + position, bin == orientation ? to_first : next_votes);
         }
     }
 }

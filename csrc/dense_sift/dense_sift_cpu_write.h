@@ -28,7 +28,7 @@ PREIMAGE_INLINE FloatVec clipped_at(FloatVec value) { return kClip < value ? zer
 
 constexpr std::size_t kCacheLine = 64;  // bytes
 
-/// Replaces the squares and totals of a strip by its two normalization factors, and writes `count` norms.
+/// Replace the squares and totals of a strip by its two normalization factors, and write `count` norms.
 void finish_norms(const Plan& plan, const Scratch& scratch, float divisor, std::int64_t count, float* norms) {
     float* __restrict squares = scratch.squares;
     float* __restrict totals = scratch.totals;
@@ -85,7 +85,7 @@ void write_features(const Band& band, const Plan& plan, const Scratch& scratch, 
     }
 }
 
-/// Normalizes the sums in `raw` and writes `count` descriptors of the row, starting at `column`.
+/// Normalize the sums in `raw` and write `count` descriptors of the row, starting at `column`.
 void write_row(const Band& band, const Plan& plan, const Scratch& scratch, std::int64_t row, std::int64_t column,
                std::int64_t count) {
     float* norms = band.norms + row * band.columns + column;

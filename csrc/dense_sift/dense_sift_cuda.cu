@@ -82,8 +82,8 @@ struct Piece {
 
 /// The weights are passed by value, because memory that they were copied from would have to outlive the call.
 __global__ void write_weights(Piece piece, std::int64_t count, float* out) {
-    for (std::int64_t place = threadIdx.x; place < count; place += kElementThreads) {
-        out[place] = piece.values[place];
+    for (std::int64_t position = threadIdx.x; position < count; position += kElementThreads) {
+        out[position] = piece.values[position];
     }
 }
 
@@ -219,7 +219,7 @@ void launch_votes(const Call& call, std::int64_t first, std::int64_t images, cud
     launch(votes_kernel, images * tiles, kBlockThreads, 0, stream, call, first);
 }
 
-/// Launches one block for each block of the plan and each image.
+/// Launch one block for each block of the plan and each image.
 template <class Kernel, class Last>
 void launch_blocks(Kernel kernel, const Call& call, std::int64_t images, cudaStream_t stream, const Last& last) {
     launch(kernel, images * block_count(call.plan), kBlockThreads, shared_floats(call.plan) * 4, stream, call, last);

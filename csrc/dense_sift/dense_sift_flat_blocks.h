@@ -62,7 +62,7 @@ PREIMAGE_INLINE std::int64_t flat_blocks(const FlatPlan& plan) {
     return static_cast<std::int64_t>(plan.grid.y.frames) * ((plan.grid.x.frames + kMaxFrames - 1) / kMaxFrames);
 }
 
-/// Computes the sums around the centers of a block: `sums` is (8, rows, columns of centers). `shared`:
+/// Compute the sums around the centers of a block: `sums` is (8, rows, columns of centers). `shared`:
 /// center_shared_floats(plan).
 template <class Block>
 PREIMAGE_HOST_DEVICE void center_program(Block& block, const FlatPlan& plan, std::int64_t index, const Votes& votes,
@@ -109,7 +109,7 @@ PREIMAGE_HOST_DEVICE void center_program(Block& block, const FlatPlan& plan, std
     });
 }
 
-/// Computes up to 32 descriptors of a row from the sums around their bin centers. `shared`: three times the block's
+/// Compute up to 32 descriptors of a row from the sums around their bin centers. `shared`: three times the block's
 /// threads.
 template <class Block>
 PREIMAGE_HOST_DEVICE void flat_program(Block& block, const FlatPlan& plan, std::int64_t index, const float* sums,

@@ -19,7 +19,7 @@ struct Grid {
     std::int32_t step, bin_size;
 };
 
-/// Throws std::invalid_argument unless the parameters fit the image and leave at least one descriptor.
+/// Throw std::invalid_argument unless the parameters fit the image and leave at least one descriptor.
 inline Grid checked_grid(const Image& image, const Parameters& parameters) {
     constexpr std::int64_t limit = std::int64_t{1} << 30;
     require(parameters.step >= 1 && parameters.step < limit, "step must be at least 1 and below 2^30");
@@ -38,7 +38,7 @@ inline Grid checked_grid(const Image& image, const Parameters& parameters) {
             static_cast<std::int32_t>(parameters.step), static_cast<std::int32_t>(parameters.bin_size)};
 }
 
-/// Throws std::invalid_argument unless this is a contiguous tensor (batch, channels, rows, columns) of descriptors.
+/// Throw std::invalid_argument unless this is a contiguous tensor (batch, channels, rows, columns) of descriptors.
 inline void require_descriptors(const TensorView& tensor, std::int64_t batch, std::int64_t channels, const Grid& grid,
                                 const char* problem) {
     const std::array<std::int64_t, 4> expected{batch, channels, grid.y.frames, grid.x.frames};

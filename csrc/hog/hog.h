@@ -41,7 +41,7 @@ struct Band {
     std::int64_t cell_rows, cell_columns;  // of the whole image
     std::int64_t first_row, last_row;
     std::byte* output;  // of the whole image: (31, cell_rows, cell_columns), or if `raw`, histograms (18, ...)
-    ScalarType type;    // of the output: float32 or float16; float32 if `raw`
+    ScalarType type;    // type of the output: float32 or float16; float32 if `raw`
     bool raw;           // write histograms before normalization
 };
 
@@ -74,7 +74,7 @@ inline Image checked_image(const TensorView& images, const Parameters& parameter
     return image;
 }
 
-/// Throws std::invalid_argument with this message unless features are contiguous and of this shape.
+/// Throw std::invalid_argument with this message unless features are contiguous and of this shape.
 inline void check_features(const TensorView& features, std::int64_t batch, std::int64_t rows, std::int64_t columns,
                            const char* problem) {
     const std::array<std::int64_t, 4> expected{batch, kChannels, rows, columns};

@@ -10,9 +10,9 @@
 namespace preimage::hog {
 namespace {
 
-constexpr std::int64_t kRows = 8;  // per task
+constexpr std::int64_t kRows = 8;  // rows per task
 
-/// Calls step(0, row, column) for every element of one image, in parallel.
+/// Call step(0, row, column) for every element of one image, in parallel.
 template <class Step>
 void over(std::int64_t rows, std::int64_t columns, int workers, const Step& step) {
     parallel_for((rows + kRows - 1) / kRows, workers, [&](std::int64_t task, int) {
@@ -35,7 +35,7 @@ void finish_energies(const Batch& batch, std::int64_t plane) {
     }
 }
 
-/// Computes the gradient of one image.
+/// Compute the gradient of one image.
 void run(const Backward& backward, int workers) {
     const Batch& batch = backward.batch;
     finish_energies(batch, backward.plane());

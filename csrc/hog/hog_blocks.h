@@ -2,7 +2,7 @@
 // these to channels.
 //
 // A thread walks down a column of *blocks*, the squares between four cell centers. All pixels of a block vote for the
-// same four cells, so a thread has sums of its own and shares none. After each block row, the halves of each cell from
+// same four cells, so each thread has separate sums. After each block row, the halves of each cell from
 // two neighboring threads are added.
 #pragma once
 
@@ -90,7 +90,7 @@ struct StripProgram {
     }
 
 private:
-    /// Clears the sums of a new cell row, which replace those of two rows before.
+    /// Clear the sums of a new cell row, which replace those of two rows before.
     PREIMAGE_HOST_DEVICE static void clear_row(Shared& shared, int lower, int thread) {
         for (int bin = 0; bin < kBins; ++bin) {
             shared.sums[bin][thread].of[lower][0] = 0.0f;
@@ -112,7 +112,7 @@ private:
         sums = changed;
     }
 
-    PREIMAGE_HOST_DEVICE static int place(int column) { return (column & 7) * kPitch + (column >> 3); }
+    PREIMAGE_HOST_DEVICE static int position(int column) { return (column & 7) * kPitch + (column >> 3); }
 
     template <class Block>
     PREIMAGE_HOST_DEVICE static void tile_votes(Block& block, const Image& image, std::int64_t first_column,
@@ -147,14 +147,14 @@ private:
                 continue;
             }
             const auto read = [&](int plane, int dy, int dx) {
-                return shared.tile[plane][y + 1 + dy][place(x + 1 + dx) + thread];
+                return shared.tile[plane][y + 1 + dy][position(x + 1 + dx) + thread];
             };
             const float right = (static_cast<float>(x) + 0.5f) / kCell;
             add(shared, strongest_gradient<kPlanes>(read), right, below, lower, thread);
         }
     }
 
-    /// Loads pixels from (top, left) on. Positions outside the image stay undefined and are not read.
+    /// Load pixels from (top, left) on. Positions outside the image stay undefined and are not read.
     PREIMAGE_HOST_DEVICE static void load_tile(const Image& image, std::int64_t top, std::int64_t left, int thread,
                                                Shared& shared) {
         constexpr int kWidth = kCell * kThreads + 2;
@@ -163,7 +163,8 @@ private:
                 const bool inside = top + y >= 0 && top + y < image.height;
                 for (int column = thread; column < kWidth; column += kThreads) {
                     if (inside && left + column >= 0 && left + column < image.width) {
-                        shared.tile[plane][y][place(column)] = pixel_at(image, kPlanes, plane, top + y, left + column);
+                        shared.tile[plane][y][position(column)] =
+                            pixel_at(image, kPlanes, plane, top + y, left + column);
                     }
                 }
             }
@@ -190,12 +191,12 @@ private:
                                                  std::int64_t column, int thread, const Shared& shared) {
         const std::int64_t plane = batch.cell_rows * batch.cell_columns;
         const std::int64_t cell = row * batch.cell_columns + column;
-        const int place = static_cast<int>(row & 1);
+        const int position = static_cast<int>(row & 1);
         float* cells = batch.cells + number * kBins * plane + cell;
         float energy = 0.0f;
         for (int k = 0; k < kOrientations; ++k) {
             const auto sum = [&](int bin) {
-                return shared.sums[bin][thread].of[place][1] + shared.sums[bin][thread + 1].of[place][0];
+                return shared.sums[bin][thread].of[position][1] + shared.sums[bin][thread + 1].of[position][0];
             };
             const float forward = sum(k);
             const float opposite = sum(k + kOrientations);

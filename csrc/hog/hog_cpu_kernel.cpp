@@ -1,6 +1,6 @@
 // The CPU kernel of HOG, compiled once per instruction set (CMakeLists.txt).
 //
-// Everything here has internal linkage and uses no templates of the standard library: host_device.h says why. Loops
+// Everything here has internal linkage and uses no templates of the standard library: host_device.h explains why. Loops
 // over kChunk are written for the compiler to vectorize.
 //
 // The kernel goes down the image by *block rows*, the rows of pixels between two lines of cell centers. A block is the
@@ -62,7 +62,7 @@ PREIMAGE_INLINE void vote_step(const Rows& rows, std::int64_t x, float* __restri
     }
 }
 
-/// Computes the votes of pixels [begin, end) of row y into lengths[x - origin], bins[x - origin]; up to kChunk elements
+/// Compute the votes of pixels [begin, end) of row y into lengths[x - origin], bins[x - origin]; up to kChunk elements
 /// before and after may be overwritten.
 template <int kPlanes>
 PREIMAGE_INLINE void vote_row(const ImageRows& lines, std::int64_t y, std::int64_t begin, std::int64_t end,
@@ -117,7 +117,7 @@ struct Tile {
     alignas(64) std::int32_t bins[kFastCell][kTilePitch];
 };
 
-/// Adds the votes of one block to the four cells. `upper` and `lower` point to bin 0 of the left cells.
+/// Add the votes of one block to the four cells. `upper` and `lower` point to bin 0 of the left cells.
 PREIMAGE_INLINE void add_block(const Tile& tile, int offset, int first_row, int last_row, float* upper, float* lower,
                                std::int64_t pitch) {
     Float4 histograms[kCopies][kBins];

@@ -33,7 +33,7 @@ struct Band {
     std::int64_t cell_rows, cell_columns;  // of the whole image
     std::int64_t first_row, last_row;
     std::byte* output;  // (58, cell_rows, cell_columns) of the whole image
-    ScalarType type;    // of the output: float32 or float16
+    ScalarType type;    // type of the output: float32 or float16
 };
 
 /// Rows [first_row, last_row) of one image's map of labels.

@@ -46,13 +46,13 @@ struct StripProgram {
     template <class Block>
     PREIMAGE_HOST_DEVICE static void run(Block& block, const Batch& batch, const Strips& strips, std::int64_t index,
                                          Shared& shared) {
-        const auto place = static_cast<std::uint32_t>(index);  // a launch has fewer than 2^31 blocks
+        const auto position = static_cast<std::uint32_t>(index);  // a launch has fewer than 2^31 blocks
         const auto across = static_cast<std::uint32_t>(strips.across);
         const auto down = static_cast<std::uint32_t>(strips.down);
-        const std::int64_t number = place / (across * down);
+        const std::int64_t number = position / (across * down);
         const Image image = batch.at(number);
-        const auto first_column = static_cast<int>(place % across) * kColumns;
-        const auto first_row = static_cast<int>(place / across % down) * static_cast<int>(strips.rows);
+        const auto first_column = static_cast<int>(position % across) * kColumns;
+        const auto first_row = static_cast<int>(position / across % down) * static_cast<int>(strips.rows);
         const auto last_row = static_cast<int>(minimum(first_row + strips.rows, batch.cell_rows));
         const int left = first_column * kFastCell - kFastCell / 2;
         typename Block::template PerThread<typename Pixels::Fetched> fetched;  // one block row ahead
@@ -93,13 +93,13 @@ private:
     PREIMAGE_HOST_DEVICE static void clear(Shared& shared, int thread) {
         Sums* sums = shared.histograms[0].upper;
         constexpr int kCount = kBlocks * (2 * kLabels + 1);
-        static_assert(sizeof(shared.histograms) == kCount * sizeof(Sums), "histograms are nothing but sums");
-        for (int place = thread; place < kCount; place += kThreads) {
-            sums[place] = Sums{};
+        static_assert(sizeof(shared.histograms) == kCount * sizeof(Sums), "histograms must consist of sums only");
+        for (int position = thread; position < kCount; position += kThreads) {
+            sums[position] = Sums{};
         }
     }
 
-    /// Counts a column of half a block. With `kInside` all its pixels have a row before and after.
+    /// Count a column of half a block. With `kInside` all its pixels have a row before and after.
     template <bool kInside, class Block>
     PREIMAGE_HOST_DEVICE static void vote(Block& block, const Image& image, int top, int left, int thread,
                                           Shared& shared) {
@@ -145,7 +145,7 @@ private:
         return static_cast<std::uint32_t>(sums.of[2]) + static_cast<std::uint32_t>(sums.of[3]);
     }
 
-    /// Writes the cells of row - 1 between the strip's blocks, if they are complete, and keeps the votes for the next
+    /// Write the cells of row - 1 between the strip's blocks, if they are complete, and keep the votes for the next
     /// row.
     PREIMAGE_HOST_DEVICE static void finish(const Batch& batch, std::int64_t number, int row, bool complete,
                                             int first_column, int thread, Shared& shared) {

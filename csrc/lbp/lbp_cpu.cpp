@@ -8,7 +8,7 @@ namespace preimage::lbp {
 namespace {
 
 constexpr std::int64_t kRowsPerBand = 4;        // cell rows; neighboring bands both compute half a row
-constexpr std::int64_t kPixelRowsPerBand = 64;  // of the map of labels
+constexpr std::int64_t kPixelRowsPerBand = 64;  // rows of the map of labels
 
 /// Return the count padded to whole cache lines, in groups of four.
 std::int64_t padded(std::int64_t count) { return (count + kAlignment - 1) / kAlignment * kAlignment; }

@@ -10,7 +10,7 @@
 namespace preimage::lbp::PREIMAGE_ISA {
 namespace {
 
-constexpr std::uint32_t kNoCode = 256;          // of a pixel that does not vote
+constexpr std::uint32_t kNoCode = 256;          // code of a pixel that does not vote
 constexpr std::uint8_t kUnusedLabel = kLabels;  // the label that such a pixel votes for
 
 struct LabelTable {
@@ -28,7 +28,7 @@ constexpr LabelTable label_table() {
 
 constexpr LabelTable kLabelOf = label_table();
 
-/// Computes the codes of pixels [begin, end) of row y, begin >= 1, end < width, into codes[x - origin]; up to kChunk
+/// Compute the codes of pixels [begin, end) of row y, begin >= 1, end < width, into codes[x - origin]; up to kChunk
 /// elements before and after may be overwritten.
 PREIMAGE_INLINE void code_row(const ImageRows& lines, std::int64_t y, std::int64_t begin, std::int64_t end,
                               std::int64_t origin, std::uint32_t* codes) {

@@ -1,6 +1,6 @@
 // The CPU kernel of LBP, compiled once per instruction set (CMakeLists.txt).
 //
-// Everything here has internal linkage and uses no templates of the standard library: host_device.h says why. Loops
+// Everything here has internal linkage and uses no templates of the standard library: host_device.h explains why. Loops
 // over kChunk are written for the compiler to vectorize.
 //
 // The kernel goes down the image by *block rows*, the rows of pixels between two lines of cell centers. A block is the
@@ -104,7 +104,7 @@ using Pair = std::uint64_t;
 PREIMAGE_INLINE Pair left_pair(Quad votes) { return votes & 0x0000ffff0000ffff; }
 PREIMAGE_INLINE Pair right_pair(Quad votes) { return votes >> 16 & 0x0000ffff0000ffff; }
 
-/// Splits the votes of a block into those for its left and right cells. `last_code` is the code of its last pixel.
+/// Split the votes of a block into those for its left and right cells. `last_code` is the code of its last pixel.
 PREIMAGE_INLINE void split(const Histogram& votes, std::uint32_t last_code, Pair* left, Pair* right) {
     for (int label = 0; label < kPaddedLabels; ++label) {
         left[label] = left_pair(votes[label]);
@@ -115,7 +115,7 @@ PREIMAGE_INLINE void split(const Histogram& votes, std::uint32_t last_code, Pair
     right[kLabelOf.of[last_code]] += right_pair(last);
 }
 
-/// Completes a cell from the votes of the blocks on its left and right, unless `features` is null, and leaves the votes
+/// Complete a cell from the votes of the blocks on its left and right, unless `features` is null, and leave the votes
 /// for the lower cell in `carried`.
 PREIMAGE_INLINE void finish_cell(const Pair* from_left, const Pair* from_right, std::int32_t* carried, float* features,
                                  float root) {
@@ -174,9 +174,9 @@ void add_block_row(const Band& band, const Scratch& scratch, ImageRows& lines, s
             split(histograms[block], last_code, sides[2], next);
             const std::int64_t column = first + block - 1;
             if (column >= 0) {
-                const std::int64_t place = column * kPaddedLabels;
-                finish_cell(from_left, sides[2], scratch.carried + place,
-                            completes ? scratch.features + place : nullptr, roots.of(column));
+                const std::int64_t position = column * kPaddedLabels;
+                finish_cell(from_left, sides[2], scratch.carried + position,
+                            completes ? scratch.features + position : nullptr, roots.of(column));
             }
             Pair* swapped = from_left;
             from_left = next;
@@ -198,7 +198,7 @@ void clear_votes(const Band& band, const Scratch& scratch, std::int64_t row) {
     std::memset(votes_of(band, scratch, row), 0, count * sizeof(std::int64_t));
 }
 
-/// Adds the votes of one row of a block. `upper` and `lower` are the row's weights for the cells above and below,
+/// Add the votes of one row of a block. `upper` and `lower` are the row's weights for the cells above and below,
 /// `above` and `below` the votes of the left ones of these.
 PREIMAGE_INLINE void vote_generic(const Band& band, const std::uint32_t* codes, std::int64_t block, std::int64_t upper,
                                   std::int64_t lower, std::int64_t* above, std::int64_t* below) {

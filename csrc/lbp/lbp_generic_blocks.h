@@ -79,8 +79,8 @@ private:
             const std::int64_t y = top + pixel / width;
             const std::int64_t x = left + pixel % width;
             float around[3][3];
-            for (int place = 0; place < 9; ++place) {
-                around[place / 3][place % 3] = pixel_at(image, 1, 0, y - 1 + place / 3, x - 1 + place % 3);
+            for (int position = 0; position < 9; ++position) {
+                around[position / 3][position % 3] = pixel_at(image, 1, 0, y - 1 + position / 3, x - 1 + position % 3);
             }
             const std::int32_t label = shared.labels[code_at(&around[0][1], &around[1][1], &around[2][1])];
             const std::int64_t down = cell <= kMaxSingleSum ? weight_at(y, row, cell) : 1;

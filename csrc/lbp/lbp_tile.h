@@ -46,7 +46,7 @@ struct PixelFormat<Pixel, 1> {
     PREIMAGE_HOST_DEVICE static float brightness(Raw raw) { return static_cast<float>(raw); }
 };
 
-/// Calls call(PixelFormat) with the image's format.
+/// Call call(PixelFormat) with the image's format.
 template <class Call>
 void with_pixel_format(const Image& image, const Call& call) {
     if (image.type == ScalarType::float32) {
@@ -77,7 +77,7 @@ struct Tile {
         }
     }
 
-    /// Fetches pixels of the tile at (top, left) and its border. Positions outside the image stay zero and are not
+    /// Fetch pixels of the tile at (top, left) and its border. Positions outside the image stay zero and are not
     /// used.
     PREIMAGE_HOST_DEVICE static Fetched fetch(const Image& image, int top, int left, int thread) {
         Fetched fetched{};
@@ -117,7 +117,7 @@ struct Tile {
         return top >= 1 && top + kRows < image.height;
     }
 
-    /// Reads the pixels (y, x - 1), (y, x), (y, x + 1) of the tile.
+    /// Read the pixels (y, x - 1), (y, x), (y, x + 1) of the tile.
     PREIMAGE_HOST_DEVICE void read(int y, int x, float (&row)[3]) const {
         row[0] = pixels[y + 1][x];
         row[1] = pixels[y + 1][x + 1];
@@ -131,7 +131,7 @@ struct Tile {
     }
 
 private:
-    /// Fetches the pixels (y, x), (y + kStep, x) and so on that are inside the image; with `kInside` all rows are.
+    /// Fetch the pixels (y, x), (y + kStep, x) and so on that are inside the image; with `kInside` all rows are.
     template <bool kInside, int kCount>
     PREIMAGE_HOST_DEVICE static void fetch_column(const Image& image, int y, int x,
                                                   typename PixelFormat::Raw (&column)[kCount]) {

@@ -62,25 +62,25 @@ constexpr int kOrientationBins = 36;
 
 /// The kernels of one instruction set.
 struct Kernels {
-    /// Reads row y as float32, three channels as luma.
+    /// Read row y as float32, three channels as luma.
     void (*read_row)(const Image& image, std::int64_t y, float* row);
 
-    /// Blurs along both axes, with the edges repeated; difference = out - in, unless null. `line`: size.pitch + 2 *
+    /// Blur along both axes, with the edges repeated; difference = out - in, unless null. `line`: size.pitch + 2 *
     /// filter.radius floats.
     void (*smooth)(const float* in, const Size& size, const Filter& filter, float* line, float* out, float* difference);
 
-    /// Computes the gradients of a level: central differences, one-sided at the border.
+    /// Compute the gradients of a level: central differences, one-sided at the border.
     void (*gradients)(const float* level, const Size& size, float* lengths, float* angles);
 
-    /// Writes the columns of row y where `here` is above or below all 26 neighbors in the three planes; returns their
+    /// Write the columns of row y where `here` is above or below all 26 neighbors in the three planes; return their
     /// number. `work`: 5 * size.pitch floats. 1 <= y < height - 1.
     std::int64_t (*extrema)(const float* below, const float* here, const float* above, const Size& size, std::int64_t y,
                             float* work, std::int32_t* columns);
 
-    /// Accumulates the gradients around a keypoint into 36 directions.
+    /// Accumulate the gradients around a keypoint into 36 directions.
     void (*orientations)(const Patch& patch, double* histogram);
 
-    /// Computes the descriptor in the frame rotated by `angle`; returns false if it is not finite.
+    /// Compute the descriptor in the frame rotated by `angle`; return false if it is not finite.
     bool (*describe)(const Patch& patch, double angle, float* descriptor);
 };
 

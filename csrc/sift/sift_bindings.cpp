@@ -18,7 +18,7 @@ namespace py = pybind11;
 
 namespace {
 
-/// Allocates the arrays here, unlike elsewhere, because the number of keypoints is known only at the end.
+/// Allocate the arrays here, unlike elsewhere, because the number of keypoints is known only at the end.
 py::tuple to_arrays(const std::vector<Keypoints>& images) {
     std::vector<py::ssize_t> offsets{0};
     for (const Keypoints& image : images) {
@@ -35,10 +35,10 @@ py::tuple to_arrays(const std::vector<Keypoints>& images) {
         for (std::size_t index = 0; index < images.size(); ++index) {
             const Keypoints& image = images[index];
             std::copy(image.descriptors.begin(), image.descriptors.end(), described + offsets[index] * kDescriptor);
-            for (std::size_t place = 0; place < image.frames.size(); ++place) {
-                const auto field = static_cast<py::ssize_t>(place % kFrame);
-                const auto keypoint = offsets[index] + static_cast<py::ssize_t>(place / kFrame);
-                fields[field * offsets.back() + keypoint] = image.frames[place];
+            for (std::size_t position = 0; position < image.frames.size(); ++position) {
+                const auto field = static_cast<py::ssize_t>(position % kFrame);
+                const auto keypoint = offsets[index] + static_cast<py::ssize_t>(position / kFrame);
+                fields[field * offsets.back() + keypoint] = image.frames[position];
             }
         }
     }

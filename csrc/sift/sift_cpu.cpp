@@ -11,7 +11,7 @@
 namespace preimage::sift {
 namespace {
 
-constexpr double kSigma = 1.6;        // of the lowest level of an octave
+constexpr double kSigma = 1.6;        // blur of the lowest level of an octave
 constexpr double kImageSigma = 0.5;   // assumed blur of the image, in its pixels
 constexpr std::int64_t kMinSide = 3;  // an extremum needs neighbors
 
@@ -35,11 +35,11 @@ std::vector<float> gaussian(double sigma) {
 struct Plan {
     Parameters parameters;
     Kernels kernels;
-    Size first;  // of the first octave
+    Size first;  // size of the first octave
     int octaves;
     std::int64_t plane;                       // floats from one plane of an octave to the next
     std::int64_t line;                        // floats of a row with margins
-    double sigma;                             // of level 0
+    double sigma;                             // blur of level 0
     std::vector<std::vector<float>> filters;  // from level s - 1 to s, starting with that from the image to level -1
 
     Plan(const Image& image, const Parameters& wanted)
@@ -128,7 +128,7 @@ private:
     /// Return the difference of levels s and s + 1.
     float* difference(int s) { return differences_ + (s + 1) * plan_.plane; }
 
-    /// Loads the image at the first octave's size into the memory of level 0, from which it is smoothed into level -1.
+    /// Load the image at the first octave's size into the memory of level 0, from which it is smoothed into level -1.
     void load(const Image& image) {
         float* out = level(0);
         const int octave = plan_.parameters.first_octave;
@@ -171,7 +171,7 @@ private:
         }
     }
 
-    /// Starts the next octave with every second pixel of level `levels` - 1, whose blur is twice that of level -1.
+    /// Start the next octave with every second pixel of level `levels` - 1, whose blur is twice that of level -1.
     void halve(const Size& next) {
         const float* from = level(plan_.parameters.levels - 1);
         float* to = level(-1);
@@ -215,7 +215,7 @@ private:
         }
     }
 
-    /// Adds one keypoint per direction.
+    /// Add one keypoint per direction.
     void add(const Extremum& extremum, int s) {
         if (!has_gradients_) {
             plan_.kernels.gradients(level(s), size_, lengths_, angles_);

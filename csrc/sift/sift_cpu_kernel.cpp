@@ -1,7 +1,7 @@
 // The CPU kernels of sparse SIFT, compiled once per instruction set (CMakeLists.txt).
 //
-// Everything here has internal linkage and uses no templates of the standard library: host_device.h says why. Sums have
-// the same order on every instruction set.
+// Everything here has internal linkage and uses no templates of the standard library: host_device.h explains why. Sums
+// have the same order on every instruction set.
 #include "common/image_rows.h"
 #include "sift/sift.h"
 #include "sift/sift_cpu_patch.h"

@@ -20,13 +20,13 @@ constexpr float kSlope = 0.0930393825f;
 /// Return exp(-x), 0 <= x < 6.25, as VLFeat does: piecewise linear between points 25 / 256 apart, up to 0.1 % too
 /// large. The values at the points are products of powers, one per bit of the index; a table would be slower.
 PREIMAGE_INLINE float window_at(float x) {
-    const float place = x * 10.24f;
-    const auto whole = static_cast<std::int32_t>(place);
+    const float position = x * 10.24f;
+    const auto whole = static_cast<std::int32_t>(position);
     const float low = ((whole & 1) != 0 ? kPowers[0] : 1.0f) * ((whole & 2) != 0 ? kPowers[1] : 1.0f) *
                       ((whole & 4) != 0 ? kPowers[2] : 1.0f);
     const float high = ((whole & 8) != 0 ? kPowers[3] : 1.0f) * ((whole & 16) != 0 ? kPowers[4] : 1.0f) *
                        ((whole & 32) != 0 ? kPowers[5] : 1.0f);
-    return low * high * (1.0f - (place - static_cast<float>(whole)) * kSlope);
+    return low * high * (1.0f - (position - static_cast<float>(whole)) * kSlope);
 }
 
 /// Return the count rounded up to whole vectors: elements past the end of a row are computed but not used.
@@ -38,11 +38,11 @@ struct OrientationRow {
     float first[kPatchWidth], second[kPatchWidth];
 };
 
-void orientation_row(const Patch& patch, std::int64_t place, std::int64_t count, float dx, float dy, float reach,
+void orientation_row(const Patch& patch, std::int64_t position, std::int64_t count, float dx, float dy, float reach,
                      float factor, OrientationRow& row) {
     constexpr auto kBinsPerRadian = static_cast<float>(kOrientationBins / kTwoPi);
-    const float* __restrict lengths = patch.lengths + place;
-    const float* __restrict angles = patch.angles + place;
+    const float* __restrict lengths = patch.lengths + position;
+    const float* __restrict angles = patch.angles + position;
     for (std::int64_t k = 0; k < rounded_up(count); ++k) {
         const float x = dx + static_cast<float>(static_cast<std::int32_t>(k));
         const float square = x * x + dy * dy;
@@ -111,18 +111,18 @@ struct Axes {
 };
 
 /// Return the value clamped to [0, 5).
-PREIMAGE_INLINE float within(float place) {
+PREIMAGE_INLINE float within(float position) {
     constexpr float most = 4.9999995f;
-    const float low = place > 0.0f ? place : 0.0f;
+    const float low = position > 0.0f ? position : 0.0f;
     return low < most ? low : most;
 }
 
-void descriptor_row(const Patch& patch, std::int64_t place, std::int64_t count, float dx, float dy, const Axes& axes,
+void descriptor_row(const Patch& patch, std::int64_t position, std::int64_t count, float dx, float dy, const Axes& axes,
                     DescriptorRow& row) {
     constexpr auto kTwoPiFloat = static_cast<float>(kTwoPi);
     constexpr auto kBinsPerRadian = static_cast<float>(kOrientations / kTwoPi);
-    const float* __restrict lengths = patch.lengths + place;
-    const float* __restrict angles = patch.angles + place;
+    const float* __restrict lengths = patch.lengths + position;
+    const float* __restrict angles = patch.angles + position;
     for (std::int64_t k = 0; k < rounded_up(count); ++k) {
         const float x = dx + static_cast<float>(static_cast<std::int32_t>(k));
         const float nx = axes.across_x * x + axes.across_y * dy;
@@ -185,7 +185,7 @@ void add_votes(const DescriptorRow& row, std::int64_t count, const Marks& marks,
     }
 }
 
-/// Normalizes as VLFeat does; returns false if the length is not finite.
+/// Normalize as VLFeat does; return false if the length is not finite.
 bool normalize(float* descriptor) {
     float squares = 0.0f;
     for (int k = 0; k < kDescriptor; ++k) {
@@ -198,7 +198,7 @@ bool normalize(float* descriptor) {
     return squares < 3.0e38f;
 }
 
-/// Restricts the columns [first, last] of row dy to those within the window (|nx| and |ny| below 2.5), plus one at
+/// Restrict the columns [first, last] of row dy to those within the window (|nx| and |ny| below 2.5), plus one at
 /// either end.
 void clip_row(const Axes& axes, float dy, float x, std::int64_t* first, std::int64_t* last) {
     const auto clip = [&](float slope, float offset) {

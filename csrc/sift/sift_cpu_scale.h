@@ -13,7 +13,7 @@ namespace {
 
 constexpr int kVecsPerStep = 4;  // independent vectors, so that no addition waits for another
 
-/// Computes kCount vectors of out[x] = sum of weights[tap] * row(tap)[x], from the first tap to the last, which is
+/// Compute kCount vectors of out[x] = sum of weights[tap] * row(tap)[x], from the first tap to the last, which is
 /// VLFeat's order.
 template <int kCount, class Row>
 PREIMAGE_INLINE void convolve(const Filter& filter, const Row& row, std::int64_t x, float* out) {
@@ -28,7 +28,7 @@ PREIMAGE_INLINE void convolve(const Filter& filter, const Row& row, std::int64_t
     __builtin_memcpy(out + x, sums, sizeof(sums));
 }
 
-/// Filters a whole row, up to the next multiple of kVecSize, for which the pitch has room.
+/// Filter a whole row, up to the next multiple of kVecSize, for which the pitch has room.
 template <class Row>
 PREIMAGE_INLINE void convolve_row(const Filter& filter, const Row& row, std::int64_t width, float* out) {
     std::int64_t x = 0;
@@ -40,7 +40,7 @@ PREIMAGE_INLINE void convolve_row(const Filter& filter, const Row& row, std::int
     }
 }
 
-/// Filters along y, then along x, row by row.
+/// Filter along y, then along x, row by row.
 void smooth(const float* in, const Size& size, const Filter& filter, float* line, float* out, float* difference) {
     const std::int64_t radius = filter.radius;
     for (std::int64_t y = 0; y < size.height; ++y) {
@@ -131,7 +131,7 @@ PREIMAGE_INLINE void column_bounds(const float* __restrict below, const float* _
     }
 }
 
-/// Sets flags[x] to 1 where the center of column x is above or below all its neighbors, else to 0.
+/// Set flags[x] to 1 where the center of column x is above or below all its neighbors, else to 0.
 PREIMAGE_INLINE void mark_extrema(const float* __restrict center, std::int64_t width, const float* __restrict maxima,
                                   const float* __restrict minima, const float* __restrict maxima_around,
                                   const float* __restrict minima_around, std::uint8_t* __restrict flags) {

@@ -42,7 +42,7 @@ public:
 
     std::int64_t cells() const { return rows_ * columns_; }
 
-    /// Draws one image, channel by channel, so that a channel's cells are in the cache when its keypoints are written.
+    /// Draw one image, channel by channel, so that a channel's cells are in the cache when its keypoints are written.
     template <class Stored>
     void draw(std::int64_t image, Stored* out) const {
         const std::vector<Winner> winners = winners_of(image);
@@ -60,7 +60,7 @@ public:
 
 private:
     /// Return the coordinate relative to the image's corner, half a pixel before the center of its first pixel.
-    static float from_corner(float place) { return place + 0.5f; }
+    static float from_corner(float position) { return position + 0.5f; }
 
     std::vector<Winner> winners_of(std::int64_t image) const {
         std::vector<Candidate> candidates(static_cast<std::size_t>(cells()));
@@ -93,8 +93,8 @@ private:
 
     float pose(const Winner& winner, int channel) const {
         const std::int64_t keypoint = winner.keypoint;
-        const auto in_cell = [this](float place, std::int64_t cell) {
-            return from_corner(place) - static_cast<float>(cell * parameters_.cell);
+        const auto in_cell = [this](float position, std::int64_t cell) {
+            return from_corner(position) - static_cast<float>(cell * parameters_.cell);
         };
         switch (channel) {
             case 0:

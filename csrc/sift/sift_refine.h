@@ -98,8 +98,8 @@ struct Extremum {
 /// edge, or too far from the pixel.
 inline bool refine(const float* here, const Size& size, std::int64_t plane, std::int64_t x, std::int64_t y, int level,
                    const Parameters& parameters, Extremum* result) {
-    const auto step_toward = [](double offset, std::int64_t place, std::int64_t count) {
-        return offset > 0.6 && place < count - 2 ? 1 : offset < -0.6 && place > 1 ? -1 : 0;
+    const auto step_toward = [](double offset, std::int64_t position, std::int64_t count) {
+        return offset > 0.6 && position < count - 2 ? 1 : offset < -0.6 && position > 1 ? -1 : 0;
     };
     for (int round = 0;; ++round) {
         const float* at = here + y * size.pitch + x;

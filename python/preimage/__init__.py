@@ -1,6 +1,6 @@
 """Turn visual features back into images.
 
-Public names are imported on first use: ``import preimage`` is fast, and what does not need torch does not import it.
+Public names are imported on first use, so that ``import preimage`` is fast, and torch is imported only when needed.
 
 Example::
 
@@ -13,7 +13,7 @@ Example::
     again = inv(f, size=image.shape[-2:])  # (3, H, W) in [0, 1]
     pi.list_representations(), pi.list_inverters()
     hog = pi.create_representation("hog", cell_size=8)  # callable, with .spec
-    vit = pi.Network(model, transform)  # any torch network, which stays as it is
+    vit = pi.Network(model, transform)  # any torch network, which is not changed
     deep = vit.representation("blocks.3")
     pi.extract(hog, "photos/", "photos.hog")  # FeatureStore
     pi.invert("photos.hog", "out/")

@@ -6,11 +6,11 @@ from os import PathLike
 
 
 class FileFormatError(ValueError):
-    """A file is damaged, foreign, or of another version.
+    """Error for a file that is damaged, of another format, or of an unknown version.
 
     Attributes:
-        path: the file, as the caller named it.
-        problem: what was found and what would be right.
+        path: path of the file, as given by the caller.
+        problem: what was found, and what is expected.
     """
 
     def __init__(self, path: str | PathLike[str], problem: str) -> None:
@@ -19,7 +19,7 @@ class FileFormatError(ValueError):
         self.problem = problem
 
     def __reduce__(self) -> tuple[type[FileFormatError], tuple[str, str]]:
-        return type(self), (self.path, self.problem)  # pickles, for worker processes
+        return type(self), (self.path, self.problem)  # makes the error picklable, for worker processes
 
 
 _NO_MEMORY = ("can't allocate memory", "out of memory", "not enough memory", "insufficient memory", "bad_alloc")

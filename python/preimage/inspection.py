@@ -1,4 +1,4 @@
-"""What a file or folder contains: features, keypoints, an inverter, a training run, or weights."""
+"""Describe a file or folder: features, keypoints, an inverter, a training run, or weights."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def info(path: str | PathLike[str], *, keypoint_format: str | None = None) -> di
     Args:
         path: Feature store, feature file, arrays, keypoint file, weights, a training run's folder, or the folder or
             name of an inverter.
-        keypoint_format: Format of a keypoint file, see `preimage.read_keypoints`; ``None`` goes by its suffix.
+        keypoint_format: Format of a keypoint file, see `preimage.read_keypoints`; ``None`` recognizes it by the suffix.
 
     Returns:
         Facts by name, among them ``path`` and ``kind``.
@@ -130,7 +130,7 @@ def _inverter(path: Path) -> dict[str, Any]:
 
 
 def _output_region(inverter: Inverter) -> str:
-    """Return which part of an image the inverter reconstructs, as text."""
+    """Return a phrase for the part of an image that the inverter reconstructs."""
     region = inverter.output_region
     if region is None:
         return "images of any size"

@@ -1,4 +1,4 @@
-"""What is installed, what this machine has, and what is missing."""
+"""Report what is installed and what is missing."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def doctor() -> dict[str, Any]:
     for name, probe in probes.items():
         try:
             facts[name] = probe()
-        except Exception as error:  # whatever is broken
+        except Exception as error:  # a broken installation may raise any error
             facts[name] = None
             facts["problems"].append(f"{name}: {brief(error)}")
     facts["problems"] += _problems(facts)
@@ -87,7 +87,7 @@ def _native() -> dict[str, Any]:
     native = importlib.import_module("preimage.ops._native")
     try:
         used = native.instruction_set()
-    except ValueError as error:  # PREIMAGE_ISA names one that is not available
+    except ValueError as error:  # PREIMAGE_ISA names an instruction set that is not available
         used = f"none: {error}"
     return {
         "file": str(native.__file__),
@@ -149,7 +149,7 @@ def _problem_of(module: str, optional: str = "") -> str:
 
 
 def _problems(facts: dict[str, Any]) -> list[str]:
-    """Return what is missing, each with the way to install it."""
+    """Return a sentence for each missing part, with the command that installs it."""
     problems = []
     for package, version in (facts["versions"] or {}).items():
         if version is None:

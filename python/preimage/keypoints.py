@@ -1,4 +1,4 @@
-"""Sparse keypoints with SIFT descriptors, in one convention for all detectors."""
+"""Represent sparse keypoints with SIFT descriptors, in one convention for all detectors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DESCRIPTOR_NAMES = tuple(
 
 @dataclasses.dataclass(frozen=True, eq=False)  # comparing tensors has no single truth value
 class Keypoints:
-    """Keypoints of a batch of B images, N in total: those of image i are `offsets[i]` up to `offsets[i + 1]`.
+    """Keypoints of a batch of B images, N in total; those of image i are ``offsets[i]`` to ``offsets[i + 1] - 1``.
 
     All fields are NumPy arrays, or all are torch tensors on the CPU: `preimage.sift` returns the type of its images.
 
@@ -47,30 +47,30 @@ class Keypoints:
     def __post_init__(self) -> None:
         kinds = {_kind(getattr(self, field.name)) for field in dataclasses.fields(self)}
         if len(kinds) > 1 or None in kinds:
-            raise TypeError("keypoints are all NumPy arrays or all torch tensors on the CPU")
+            raise TypeError("keypoints must be all NumPy arrays or all torch tensors on the CPU")
         count = len(self.x)
         for name in _FIELDS:
             value = getattr(self, name)
             shape = (count, DESCRIPTOR) if name == "descriptors" else (count,)
             if _dtype(value) != "float32" or value.shape != shape:
-                raise ValueError(f"{name} is float32 {shape}, got {_dtype(value)} {tuple(value.shape)}")
+                raise ValueError(f"{name} must be float32 {shape}, got {_dtype(value)} {tuple(value.shape)}")
         offsets = self.offsets
         if _dtype(offsets) != "int64" or offsets.ndim != 1 or len(offsets) < 1:
-            raise ValueError(f"offsets is int64 (B + 1,), got {_dtype(offsets)} {tuple(offsets.shape)}")
+            raise ValueError(f"offsets must be int64 (B + 1,), got {_dtype(offsets)} {tuple(offsets.shape)}")
         if offsets[0] != 0 or offsets[-1] != count or bool((offsets[1:] < offsets[:-1]).any()):
-            raise ValueError(f"offsets rise from 0 to the number of keypoints, {count}, got {offsets.tolist()[:8]}")
+            raise ValueError(f"offsets must rise from 0 to the {count} keypoints, got {offsets.tolist()[:8]}")
 
     def __repr__(self) -> str:
         return f"Keypoints(keypoints={len(self.x)}, images={len(self)}, type={type(self.x).__name__})"
 
     def to_numpy(self) -> Keypoints:
-        """Return the same in NumPy arrays, which share the memory of tensors."""
+        """Return the same keypoints as NumPy arrays, which share the memory of the tensors."""
         if isinstance(self.x, np.ndarray):
             return self
         return Keypoints(**{field.name: getattr(self, field.name).numpy() for field in dataclasses.fields(self)})
 
     def to_torch(self) -> Keypoints:
-        """Return the same in torch tensors, which share the memory of arrays."""
+        """Return the same keypoints as torch tensors, which share the memory of the arrays."""
         import torch
 
         if isinstance(self.x, torch.Tensor):
@@ -80,7 +80,7 @@ class Keypoints:
         )
 
     def _like(self, arrays: Keypoints) -> Keypoints:
-        """Return keypoints in arrays as these are: arrays or tensors."""
+        """Return keypoints in arrays as arrays or tensors, whichever these keypoints are."""
         return arrays if isinstance(self.x, np.ndarray) else arrays.to_torch()
 
     def __len__(self) -> int:
@@ -90,16 +90,16 @@ class Keypoints:
     def __getitem__(self, image: int) -> Keypoints:
         """Return the keypoints of one image, as a batch of one."""
         if not -len(self) <= image < len(self):
-            raise IndexError(f"image {image} of {len(self)}")
+            raise IndexError(f"image index must be below {len(self)}, got {image}")
         first, last = (int(self.offsets[image % len(self) + end]) for end in (0, 1))
         arrays = self.to_numpy()
         fields = {name: getattr(arrays, name)[first:last] for name in _FIELDS}
         return self._like(Keypoints(**fields, offsets=np.array([0, last - first])))
 
     def select(self, keep: Any) -> Keypoints:
-        """Return the keypoints whose entry in `keep` ([N] bool, an array or a tensor) is set, in their order."""
+        """Return the keypoints for which `keep` ([N] bool, an array or a tensor) is true, in the same order."""
         if _dtype(keep) != "bool" or keep.shape != self.x.shape:
-            raise ValueError(f"keep is bool ({len(self.x)},), got {_dtype(keep)} {tuple(keep.shape)}")
+            raise ValueError(f"keep must be bool ({len(self.x)},), got {_dtype(keep)} {tuple(keep.shape)}")
         arrays, chosen = self.to_numpy(), np.asarray(keep)
         kept = np.concatenate(([0], chosen.cumsum(dtype=np.int64)))
         fields = {name: getattr(arrays, name)[chosen] for name in _FIELDS}
@@ -108,8 +108,8 @@ class Keypoints:
     def mirrored(self, width: int) -> Keypoints:
         """Return the keypoints of the images mirrored left to right, `width` pixels wide.
 
-        Positions, angles and descriptors are exact. A detector may find other keypoints in the mirrored image beyond
-        its first octave, because it halves the image by dropping every second column.
+        Positions, angles and descriptors are exact. A detector may find other keypoints in mirrored images, except in
+        the first octave, because it halves images by dropping every second column.
         """
         descriptors = self.descriptors[:, _mirrored_channels()]
         angle = (math.pi - self.angle) % (2 * math.pi)
@@ -117,7 +117,7 @@ class Keypoints:
 
     @classmethod
     def cat(cls, parts: Sequence[Keypoints]) -> Keypoints:
-        """Return several batches as one, in tensors if the first one is; without batches, arrays of no images."""
+        """Concatenate batches, in tensors if the first one is; without batches, return arrays of no images."""
         if not parts:
             none = np.zeros(0, np.float32)
             fields = {name: none.reshape(0, DESCRIPTOR) if name == "descriptors" else none for name in _FIELDS}
@@ -135,7 +135,7 @@ def _kind(value: object) -> str | None:
     """Return ``"numpy"`` or ``"torch"``, or ``None`` if it is neither an array nor a tensor on the CPU."""
     if isinstance(value, np.ndarray):
         return "numpy"
-    torch = sys.modules.get("torch")  # without torch there are no tensors
+    torch = sys.modules.get("torch")  # if torch is not imported, there are no tensors
     return "torch" if torch is not None and isinstance(value, torch.Tensor) and value.is_cpu else None
 
 

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 
 from preimage.optional import import_optional
 
-SMALLEST_FOR_SSIM = 11  # its Gaussian window, in pixels
-_NO_SPREAD = 1e-4  # one gray level in one channel of one pixel is 4e-3
+SMALLEST_FOR_SSIM = 11  # side of SSIM's Gaussian window in pixels
+_NO_SPREAD = 1e-4  # average distance of images that count as equal; one gray level in one value is 4e-3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,8 +22,8 @@ class ErrorReport:
     Attributes:
         error: mean over the images of ‖x − f(φ(x))‖₂ / N.
         per_image: ‖x − f(φ(x))‖₂ / N of each image, in order.
-        mean_image: error of reconstructing every image as the mean image of the set, about 0.7: an inverter near it
-            has learned nothing.
+        mean_image: error of reconstructing every image as the mean image of the set, about 0.7: an inverter with about
+            this error has learned nothing.
         normalizer: N, the average Euclidean distance between two images of the set.
     """
 
@@ -34,10 +34,10 @@ class ErrorReport:
 
 
 class Originals:
-    """The images of a set, collected batch by batch, from which the normalized error computes N.
+    """Images of a set, collected batch by batch, from which the normalizer N of the normalized error is computed.
 
-    All have one size. They are kept in float16, since N needs every pair; 8-bit images lose less than 1e-3 of a gray
-    level.
+    All images have one size. They are kept in memory, because N needs all pairs, in float16; 8-bit images lose less
+    than 1e-3 of a gray level.
     """
 
     def __init__(self) -> None:
@@ -64,11 +64,11 @@ class Originals:
             ValueError: fewer than two images, or only equal ones.
         """
         if len(self) < 2:
-            raise ValueError(f"the normalized error takes at least two images, got {len(self)}")
+            raise ValueError(f"the normalized error needs at least two images, got {len(self)}")
         if self._spread is None:
             self._spread = _spread(torch.cat(self._images).flatten(1))
         if self._spread[0] < _NO_SPREAD:
-            raise ValueError(f"the normalized error takes images that differ, got {len(self)} equal ones")
+            raise ValueError(f"the normalized error needs images that differ, got {len(self)} equal ones")
         return self._spread
 
     def differ(self) -> bool:
@@ -87,8 +87,8 @@ class NormalizedError:
     two different images of the set. All images have one size.
 
     Args:
-        originals: a set that is shared with other measures of the same images, and filled by the caller; by default
-            `update` collects the images.
+        originals: set of images that is filled by the caller and shared with other measures of the same images; by
+            default, `update` collects the images.
     """
 
     def __init__(self, originals: Originals | None = None) -> None:
@@ -97,14 +97,14 @@ class NormalizedError:
         self._distances: list[float] = []
 
     def update(self, images: torch.Tensor, reconstructions: torch.Tensor) -> None:
-        """Add a batch: both (B, 3, H, W) in [0, 1].
+        """Add a batch of images and reconstructions, both (B, 3, H, W) in [0, 1].
 
         Raises:
             ValueError: the shapes differ from each other or from those of earlier batches.
         """
         if images.shape != reconstructions.shape or images.dim() != 4:
             raise ValueError(
-                "images and reconstructions are (B, 3, H, W) of one shape, "
+                "images and reconstructions must be (B, 3, H, W) of one shape, "
                 f"got {tuple(images.shape)} and {tuple(reconstructions.shape)}"
             )
         if not self._shared:
@@ -116,7 +116,7 @@ class NormalizedError:
         """Return the error over all batches.
 
         Raises:
-            ValueError: fewer than two images, or only equal ones, or a shared set of another number of images.
+            ValueError: fewer than two images, only equal ones, or a shared set with another number of images.
         """
         normalizer, to_mean = self._originals.spread()
         if len(self._distances) != len(self._originals):
@@ -131,9 +131,9 @@ class NormalizedError:
 
 
 def _spread(images: torch.Tensor) -> tuple[float, float]:
-    """Return the average distance between two different rows of (N, D), and from a row to the mean row.
+    """Return the average distance between two different rows of (N, D), and the average distance to the mean row.
 
-    Computed from the Gram matrix of the centered rows in float64, a block of columns at a time.
+    They are computed from the Gram matrix of the centered rows in float64, one block of columns at a time.
     """
     count, size = images.shape
     gram = torch.zeros(count, count, dtype=torch.float64, device=images.device)
@@ -160,8 +160,9 @@ def psnr(reconstructions: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
 def ssim(reconstructions: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
     """Return the structural similarity of each image, (B,), at most 1 (Wang et al., 2004).
 
-    A Gaussian window of 11 × 11 pixels (σ = 1.5) around every pixel of every channel, images mirrored at their borders,
-    population variances; K₁ = 0.01, K₂ = 0.03: the values of torchmetrics 1.9.
+    The window is a Gaussian of 11 × 11 pixels (σ = 1.5) around every pixel of every channel, with images mirrored at
+    their borders; variances are those of the population, K₁ = 0.01 and K₂ = 0.03. The values equal those of
+    torchmetrics 1.9.
 
     Args:
         reconstructions: (B, C, H, W) in [0, 1], at least `SMALLEST_FOR_SSIM` pixels a side.
@@ -182,7 +183,7 @@ def ssim(reconstructions: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
     return (luminance * contrast).flatten(1).mean(dim=1)
 
 
-# Maps reconstructions and originals, both (B, 3, H, W) in [0, 1], to one number each.
+# Function of reconstructions and originals, both (B, 3, H, W) in [0, 1], that returns one number for each pair.
 PerceptualDistance = Callable[[torch.Tensor, torch.Tensor], list[float]]
 
 
@@ -192,7 +193,7 @@ def perceptual_distance() -> tuple[PerceptualDistance | None, str]:
     It needs torchvision, and the AlexNet weights that torchvision stores in torch's cache on first use.
 
     Returns:
-        The distance (0 for equal images) and an empty reason; or ``None`` and one sentence.
+        The distance function (0 for equal images) and an empty reason; or ``None`` and the reason, one sentence.
     """
     try:
         models = import_optional("torchvision")

@@ -89,18 +89,19 @@ class UpConv2d(nn.Module):
     """Up-convolution ×2: zero-insertion, 5×5 convolution, bias, optional leaky ReLU, in one pass.
 
     Dosovitskiy & Brox, "Inverting Visual Representations with Convolutional Networks" (CVPR 2016), section 3.
-    Maps (B, in_channels, H, W) become (B, out_channels, 2H, 2W), see `preimage.upconv`; for several, `UpConvChain`.
+    The input is (B, in_channels, H, W), the output (B, out_channels, 2H, 2W), see `preimage.upconv`. For several layers
+    in sequence, use `UpConvChain`.
 
     Args:
-        in_channels: Ci.
-        out_channels: Co.
+        in_channels: number of input channels, Ci.
+        out_channels: number of output channels, Co.
         negative_slope: slope of the leaky ReLU below zero; ``None`` for no activation (the last layer of a network).
 
     Attributes:
-        weight: (Ci, Co, 5, 5), that of ``nn.ConvTranspose2d(Ci, Co, 5, stride=2, padding=2, output_padding=1)``, whose
-            state_dict can be loaded; channels_last in memory, as its gradient. He-initialized for the 25/4 taps that
-            meet a value rather than an inserted zero; a last layer starts ten times smaller, so that training begins
-            near the mean image.
+        weight: (Ci, Co, 5, 5), that of ``nn.ConvTranspose2d(Ci, Co, 5, stride=2, padding=2, output_padding=1)``,
+            whose state_dict can be loaded; in channels_last memory format, like its gradient. He-initialized for the
+            25/4 taps that meet a value rather than an inserted zero, and ten times smaller in a last layer, so that
+            training begins near the mean image.
         bias: (Co,), initially zero.
     """
 
@@ -125,11 +126,11 @@ class UpConv2d(nn.Module):
 
 
 class UpConvChain(nn.Sequential):
-    """Layers in sequence, of which consecutive up-convolutions run as one, see `preimage.ops.upconv.upconv_chain`.
+    """Layers in sequence, where consecutive up-convolutions run as one op, see `preimage.ops.upconv.upconv_chain`.
 
     Such a run has a single backward pass, which keeps only the outputs of its layers and needs no pass for their
-    activations. Parameters and names are those of an ``nn.Sequential`` of the layers. Each layer, an
-    `UpConv2d` or any other module, has as many inputs as the one before has outputs.
+    activations. Layers may be `UpConv2d` or any other modules. Parameters and their names are those of an
+    ``nn.Sequential`` of the layers.
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -152,7 +153,7 @@ class UpConvChain(nn.Sequential):
         return upconv_chain_distance(x, *_parameters(last), target, mean)
 
     def _runs(self) -> list[nn.Module | list[UpConv2d]]:
-        """Return the layers, consecutive up-convolutions as a list."""
+        """Return the layers, with consecutive up-convolutions in a list."""
         runs: list[nn.Module | list[UpConv2d]] = []
         for layer in self:
             if not isinstance(layer, UpConv2d) or _does_more(layer):

@@ -1,4 +1,4 @@
-"""Names in files that version 0.1 wrote, and what they are called now."""
+"""Translate the names in files that version 0.1 wrote to the present ones."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TRAINING_NOTES = {
     "image_size": "size",
     "normalised_error": "normalized_error",
 }
-CHECKPOINT_TENSORS = {"optimiser": "optimizer"}  # first part of the tensors' names
+CHECKPOINT_TENSORS = {"optimiser": "optimizer"}  # first parts of the tensors' names
 PROGRESS = {"settled": "step_finished"}
 IMAGE_LIST = {"held_out": "val", "trained": "train"}
 CACHE_DECISION = {"asked": "requested", "views": "crops"}
@@ -35,10 +35,10 @@ MATLAB_VARIABLES = {"preimage_layout": "preimage_convention"}
 
 
 def renamed(fields: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    """Return the fields under their present names, in the same order."""
+    """Return fields with their present names, in the same order."""
     return {names.get(name, name): value for name, value in fields.items()}
 
 
 def original(fields: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    """Return the fields under the names of version 0.1, in the same order."""
+    """Return fields with their names in version 0.1, in the same order."""
     return renamed(fields, {new: old for old, new in names.items()})

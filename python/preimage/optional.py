@@ -1,4 +1,4 @@
-"""Optional packages, imported by one function whose error explains how to install them."""
+"""Import optional packages, with errors that state how to install them."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from types import ModuleType
 
 @dataclass(frozen=True)
 class OptionalPackage:
-    """A package that some functions need.
+    """A package that only some functions need.
 
     Attributes:
         package: name on PyPI.
         modules: modules that are imported.
-        purpose: what needs the package, a plural noun phrase.
+        purpose: features that need the package, a plural noun phrase.
         install: command that installs it.
-        repair: command or advice if it is installed but cannot be imported; reinstallation by default.
+        repair: command or advice for a package that is installed but cannot be imported; empty for reinstallation.
     """
 
     package: str

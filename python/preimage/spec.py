@@ -12,22 +12,22 @@ from preimage.old_names import SPEC_PARAMETERS, renamed
 
 Scalar = bool | int | float | str | None
 
-USER_VARIANT = "user"  # of features that were computed by other programs
+USER_VARIANT = "user"  # variant of features that were computed by other programs
 
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
-    """A representation with every parameter that changes its numbers.
+    """A representation with every parameter that changes the values of its features.
 
-    An inverter takes the features of a file exactly if their specs are equal.
+    An inverter accepts the features of a file if and only if their specs are equal.
 
     Attributes:
         representation: registered name, for example ``"hog"``.
         variant: definition of the features, with a stated reference implementation, for example ``"vlfeat-uoctti"``.
-        channels: C of the features (B, C, h, w), or of the vectors (B, C).
+        channels: number of channels C of features (B, C, h, w) or vectors (B, C).
         stride: pixels between neighboring feature cells; ``None`` for vectors.
-        parameters: all other parameters by name, scalars only.
-        version: increased whenever the same parameters give other numbers than before.
+        parameters: all other parameters by name, only scalars.
+        version: number that increases whenever the features for the same parameters change.
     """
 
     representation: str
@@ -44,7 +44,7 @@ class Spec:
             if not isinstance(value, kind) or isinstance(value, bool):
                 raise TypeError(f"spec field {name!r} must be {kind.__name__}, got {value!r}")
         if self.channels < 1 or self.version < 1:
-            raise ValueError(f"channels and version start at 1, got {self.channels} and {self.version}")
+            raise ValueError(f"channels and version must be at least 1, got {self.channels} and {self.version}")
         if self.stride is not None and (not isinstance(self.stride, int) or self.stride < 1):
             raise ValueError(f"stride must be an integer of at least 1 or None, got {self.stride!r}")
         if not isinstance(self.parameters, Mapping):
@@ -71,9 +71,9 @@ class Spec:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Spec:
-        """Return the spec that `to_dict` gave, also in version 0.1; ``ValueError`` names what is missing or unknown."""
+        """Return the spec with the fields of `to_dict`; ``ValueError`` names missing and unknown fields."""
         if not isinstance(fields, Mapping):
-            raise ValueError(f"a spec is a JSON object, got {type(fields).__name__}")
+            raise ValueError(f"a spec must be a JSON object, got {type(fields).__name__}")
         known = {field.name for field in dataclasses.fields(cls)}
         if missing := sorted(known - set(fields)):
             raise ValueError(f"the spec lacks {', '.join(missing)}")
@@ -89,13 +89,13 @@ class Spec:
 
     @classmethod
     def from_json(cls, text: str) -> Spec:
-        """Return the spec of `to_json`; ``ValueError`` for other text."""
+        """Return the spec that `to_json` returned as text; ``ValueError`` for other text."""
         return cls.from_dict(json.loads(text))
 
     def differences(self, other: Spec) -> list[str]:
         """Return the fields in which two specs differ, one phrase each; empty for equal specs.
 
-        For example ``["parameters.cell_size: 8 != 4"]`` (ours first).
+        For example ``["parameters.cell_size: 8 != 4"]``, with the value of this spec first.
         """
         ours, theirs = _flat(self.to_dict()), _flat(other.to_dict())
         names = sorted(ours.keys() | theirs.keys())

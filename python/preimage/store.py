@@ -154,7 +154,7 @@ class FeatureStore(FeatureFile):
         return features
 
     def _use(self, which: int) -> None:
-        """Note that a shard is used, and unmap the least recently used one if too many are mapped."""
+        """Record the use of a shard, and unmap the least recently used one if too many are mapped."""
         with self._lock:
             self._mapped.pop(which, None)
             self._mapped[which] = None

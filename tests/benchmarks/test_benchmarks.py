@@ -1,4 +1,4 @@
-"""Benchmarks with tiny settings: they write their CSVs, and refuse wrong contenders. No time is asserted."""
+"""Test that benchmarks with tiny settings write their CSVs and reject wrong contenders. No time is asserted."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_upconv(device: str, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert [row["contender"] for row in rows[: len(others) + 2]] == ["preimage", *others, "floor"]
     assert all(float(row["median"]) > 0 for row in rows)
     assert bench.main(["-o", str(tmp_path), "--show"]) == 0
-    assert capsys.readouterr().out.count("| tiny | float32 |") == 2 * 2  # both passes, after the run and again
+    assert capsys.readouterr().out.count("| tiny | float32 |") == 2 * 2  # both passes, after the run and once more
 
 
 @pytest.mark.parametrize("wrong", ["y", "dw0"])

@@ -1,4 +1,4 @@
-"""benchmarks/gpu_check.py and what it runs, as far as that can be tried without a GPU."""
+"""Test benchmarks/gpu_check.py and its steps as far as possible without a GPU."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 
 
 def check(*options: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Runs the script on the package under test."""
+    """Run the script on the package under test."""
     package = str(Path(preimage.__file__).resolve().parents[1])
     variables = os.environ | {"PYTHONPATH": package, "OMP_NUM_THREADS": "1"} | environment
     command = [sys.executable, str(SCRIPT), *options]
@@ -76,7 +76,7 @@ def test_dry_run_rehearses_the_up_convolution(tmp_path: Path) -> None:
 
 
 def test_no_test_for_the_gpu_is_left_out(tmp_path: Path) -> None:
-    """What is not in a step of its own is in the step for all others."""
+    """Tests that have no separate step are in the step for all others."""
     from _check_run import Commands, Outcome  # noqa: PLC0415
     from _check_steps import GPU_TESTS, CheckSteps  # noqa: PLC0415
 
@@ -150,7 +150,7 @@ esac
 
 
 def test_sanitizers_verdicts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a stand-in for compute-sanitizer: all tools run once, and each one's answer is its step's."""
+    """A stand-in for compute-sanitizer is run once for all tools; each step reports the result of its tool."""
     from _check_run import Commands  # noqa: PLC0415
     from _check_steps import SANITIZERS, CheckSteps  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""Errors of the command line: one line, the right exit code, nothing lost."""
+"""Test errors of the command line: one line, the right exit code, no lost data."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def test_doctor_reports_every_failure(run: Run, monkeypatch: pytest.MonkeyPatch)
 
 
 class _CvError(Exception):
-    """As OpenCV's, whose module is cv2."""
+    """An error like OpenCV's, whose module is cv2."""
 
 
 _CvError.__module__ = "cv2"
@@ -209,7 +209,7 @@ BROKEN = ("torchvision", "torchmetrics", "matplotlib", "h5py", "scipy", "skimage
 
 
 def test_broken_packages_break_only_what_needs_them(photo_folder: Path, tiny: Path, tmp_path: Path) -> None:
-    """As with a torchvision that was built for another torch."""
+    """Simulates, for example, a torchvision that was built for another torch."""
     site = tmp_path / "site"
     for name in BROKEN:
         (site / name).mkdir(parents=True)
@@ -271,7 +271,7 @@ cli.main()
 
 
 def _shards(folder: Path) -> list[str]:
-    """The files of the shards that are complete."""
+    """Return the files of complete shards."""
     return [entry.file for entry in read_index(folder).shards] if (folder / "index.json").exists() else []
 
 

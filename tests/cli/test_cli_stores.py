@@ -1,4 +1,4 @@
-"""The commands on feature stores: extract --shard, merge, verify and convert."""
+"""Test the commands for feature stores: extract --shard, merge, verify and convert."""
 
 from __future__ import annotations
 

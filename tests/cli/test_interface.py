@@ -1,4 +1,4 @@
-"""The commands against the library functions that they call; help, completion and parameters."""
+"""Compare the commands with the library functions that they call; test help, completion and parameters."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ def test_every_command_prints_json(words: str) -> None:
 
 
 def completions(words: str) -> list[str]:
-    """What bash would offer for the last word."""
+    """Return the completions that bash offers for the last word."""
     environment = os.environ | {
         "_PREIMAGE_COMPLETE": "complete_bash",
         "COMP_WORDS": words,

@@ -1,8 +1,8 @@
-"""Makes colmap_l1_root.db and colmap_l2.db as COLMAP itself does.
+"""Create colmap_l1_root.db and colmap_l2.db with COLMAP.
 
 Run it as `PYTHONPATH=helpers python -m golden.make_colmap` in tests/.
 
-Needs pycolmap and scikit-image (`pip install pycolmap scikit-image`). Three small pictures, one of them flat; SIFT on
+Needs pycolmap and scikit-image (`pip install pycolmap scikit-image`). Three small images, one of them flat; SIFT on
 the CPU from the first octave, at most about 60 features each.
 """
 
@@ -19,7 +19,7 @@ from keypoint_files import pictures
 
 
 def main() -> None:
-    """Writes the databases beside this file."""
+    """Write the databases next to this file."""
     for name, normalisation in (("l1_root", pycolmap.Normalization.L1_ROOT), ("l2", pycolmap.Normalization.L2)):
         database = Path(__file__).with_name(f"colmap_{name}.db")
         database.unlink(missing_ok=True)

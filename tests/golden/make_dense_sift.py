@@ -1,4 +1,4 @@
-"""Makes dense_sift.npz from the real VLFeat and photographs of scikit-image.
+"""Create dense_sift.npz with the real VLFeat and photographs of scikit-image.
 
 Run it as `PYTHONPATH=helpers python -m golden.make_dense_sift` in tests/.
 
@@ -18,7 +18,7 @@ import vlfeat
 
 
 class Case(NamedTuple):
-    """A crop (top, left, height, width) of a photograph's green channel, and how it is described."""
+    """A crop (top, left, height, width) of a photograph's green channel, with parameters of the descriptors."""
 
     photograph: str
     crop: tuple[int, int, int, int]
@@ -37,7 +37,7 @@ CASES = {
 
 
 def main() -> None:
-    """Writes dense_sift.npz beside this file."""
+    """Write dense_sift.npz next to this file."""
     arrays: dict[str, np.ndarray] = {}
     for name, (photograph, (top, left, height, width), options) in CASES.items():
         image = getattr(skimage.data, photograph)()[top : top + height, left : left + width, 1]

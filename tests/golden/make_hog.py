@@ -1,4 +1,4 @@
-"""Makes hog.npz from the real VLFeat and photographs of scikit-image.
+"""Create hog.npz with the real VLFeat and photographs of scikit-image.
 
 Run it as `PYTHONPATH=helpers python -m golden.make_hog` in tests/.
 
@@ -26,13 +26,13 @@ CROPS = {
 
 
 def luma(image: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8 -> (H, W) float32, Rec. 601, rounded step by step in float32."""
+    """Convert (H, W, 3) uint8 to (H, W) float32, Rec. 601, rounded step by step in float32."""
     red, green, blue = (image[..., channel].astype(np.float32) / np.float32(255) for channel in range(3))
     return (np.float32(0.299) * red + np.float32(0.587) * green) + np.float32(0.114) * blue
 
 
 def main() -> None:
-    """Writes hog.npz beside this file."""
+    """Write hog.npz next to this file."""
     arrays: dict[str, np.ndarray] = {}
     for name, (photograph, top, left, height, width, cell_sizes) in CROPS.items():
         image = getattr(skimage.data, photograph)()[top : top + height, left : left + width]

@@ -1,4 +1,4 @@
-"""Makes lbp.npz from the real VLFeat and photographs of scikit-image.
+"""Create lbp.npz with the real VLFeat and photographs of scikit-image.
 
 Run it as `PYTHONPATH=helpers python -m golden.make_lbp` in tests/.
 
@@ -26,7 +26,7 @@ CROPS = {
 
 
 def main() -> None:
-    """Writes lbp.npz beside this file."""
+    """Write lbp.npz next to this file."""
     arrays: dict[str, np.ndarray] = {}
     for name, (photograph, top, left, height, width, cell_sizes) in CROPS.items():
         image = getattr(skimage.data, photograph)()[top : top + height, left : left + width]

@@ -1,9 +1,9 @@
-"""Makes sift.npz from the real VLFeat and photographs of scikit-image.
+"""Create sift.npz with the real VLFeat and photographs of scikit-image.
 
 Run it as `PYTHONPATH=helpers python -m golden.make_sift` in tests/; it needs Debian's libvlfeat1.
 
 For every crop: `<name>.image` uint8 (H, W), given to VLFeat divided by 255 in float32; `<name>.frames` float32 (N, 4),
-x, y, sigma and angle, and `<name>.descriptors` float32 (N, 128), all zeros where VLFeat leaves them as they were.
+x, y, sigma and angle, and `<name>.descriptors` float32 (N, 128), all zeros where VLFeat does not write them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CROPS: dict[str, tuple[str, int, int, int, int, dict[str, Any]]] = {
 
 
 def main() -> None:
-    """Write sift.npz beside this file."""
+    """Write sift.npz next to this file."""
     arrays: dict[str, np.ndarray] = {}
     for name, (photograph, top, left, height, width, options) in CROPS.items():
         image = getattr(skimage.data, photograph)()[top : top + height, left : left + width]

@@ -1,4 +1,4 @@
-"""Makes toolboxes.npz from the real VLFeat.
+"""Create toolboxes.npz with the real VLFeat.
 
 Run it as `PYTHONPATH=helpers python -m golden.make_toolboxes` in tests/.
 
@@ -16,7 +16,7 @@ import toolboxes
 
 
 def main() -> None:
-    """Writes toolboxes.npz beside this file."""
+    """Write toolboxes.npz next to this file."""
     image = skimage.data.camera()[100:164, 180:244]
     path = Path(__file__).with_name("toolboxes.npz")
     np.savez_compressed(path, image=image, **toolboxes.all_of(image.astype(np.float32) / np.float32(255)))

@@ -1,4 +1,4 @@
-"""Small training runs of toys with a cache of features."""
+"""Provide small training runs of toy representations with a feature cache."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small `.caffemodel` files, written by the schema in caffe.proto: the tests' own encoder."""
+"""Encode small `.caffemodel` files according to caffe.proto, independently of the package."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def blob(array: np.ndarray, legacy: bool = False, packed: bool = True) -> bytes:
 
 
 def v2(layers: Layers, packed: bool = True) -> bytes:
-    """As Caffe writes it since 2014: type is a text, and there is more that is of no interest."""
+    """Encode layers as Caffe does since 2014: the type is text, and there are further fields, which are ignored."""
     parts = [message(1, b"a net")]
     for name, arrays in layers:
         fields = [message(1, name.encode()), message(2, b"Convolution"), message(3, b"data"), number(10, 0)]
@@ -60,7 +60,7 @@ def v2(layers: Layers, packed: bool = True) -> bytes:
 
 
 def v1(layers: Layers) -> bytes:
-    """As the published AlexNets are: layers in field 2, their type a number, shapes of four numbers."""
+    """Encode layers like the published AlexNets: in field 2, with a number as type and shapes of four numbers."""
     parts = [message(1, b"a net")]
     for name, arrays in layers:
         fields = [message(2, b"data"), message(3, b"out"), message(4, name.encode()), number(5, 4)]

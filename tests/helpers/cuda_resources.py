@@ -13,7 +13,7 @@ from paths import ROOT
 
 CSRC = ROOT / "csrc"
 ARCHITECTURES = (80, 90, 100, 120)
-# As CMakeLists.txt has them.
+# As in CMakeLists.txt.
 _OPTIONS = ["-std=c++17", "-O3", "-fmad=false", "--extended-lambda", f"-I{CSRC}"]
 
 _ENTRY = re.compile(r"Compiling entry function '(\S+)' for 'sm_(\d+)\w?'")
@@ -23,7 +23,7 @@ _USED = re.compile(r"Used (\d+) registers(?:.*?(\d+) bytes smem)?")
 
 @dataclass(frozen=True)
 class Resources:
-    """Of one kernel on one architecture; sizes in bytes."""
+    """Resources of one kernel on one architecture; sizes in bytes."""
 
     source: str
     kernel: str
@@ -35,12 +35,12 @@ class Resources:
 
 
 def sources() -> list[Path]:
-    """The files with kernels."""
+    """Return the files with kernels."""
     return sorted(CSRC.glob("*/*_cuda.cu"))
 
 
 def resources(source: Path, architectures: tuple[int, ...]) -> list[Resources]:
-    """Of every kernel in a file, by the assembler's own report."""
+    """Return the resources of every kernel in a file, according to the assembler's report."""
     nvcc = shutil.which("nvcc")
     assert nvcc is not None
     targets = [f"-gencode=arch=compute_{number},code=sm_{number}" for number in architectures]
@@ -72,7 +72,7 @@ def _readable(name: str) -> str:
 
 
 def main() -> None:
-    """Prints the table in Markdown."""
+    """Print the table in Markdown."""
     print("| file | kernel | sm | registers | shared memory | stack | spilled |")
     print("|---|---|---|---|---|---|---|")
     for source in sources():

@@ -1,7 +1,9 @@
-"""Every op on small odd shapes, forward and backward, on a GPU against the CPU; on the CPU against the reference.
+"""Compare every op on small irregular shapes, forward and backward, on a GPU with the CPU, or on the CPU with the
+reference.
 
-A script and not a test, so that compute-sanitizer can watch it: `python tests/helpers/gpu_kernels.py --device cuda`.
-All data is made on the CPU, so that the kernels it sees are ours. Exit code 1 where anything differs or is refused.
+This is a script and not a test, so that compute-sanitizer can run it: `python tests/helpers/gpu_kernels.py --device
+cuda`. All data is created on the CPU, so that only the package's kernels run on the GPU. The exit code is 1 if anything
+differs or is rejected.
 """
 
 from __future__ import annotations
@@ -26,11 +28,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import tolerances
 
-# Largest difference, relative to the largest value where that is above 1.
+# Largest difference, relative to the largest value if that is above 1.
 EXACT = 0.0
 FLOAT = 1e-5
 BFLOAT = 2e-2
-TF32 = 5e-3  # what the Triton kernels compute float32 with
+TF32 = 5e-3  # precision of float32 in the Triton kernels
 
 SHAPES = [(1, 1, 16, 16), (2, 3, 37, 53), (1, 1, 19, 131), (3, 1, 64, 40), (1, 3, 130, 67), (2, 1, 70, 16)]
 
@@ -59,7 +61,7 @@ TRITON_UPCONVS = [
 
 
 class Comparison:
-    """Counts what agreed, collects what did not."""
+    """Counter of results that agree, and list of those that differ."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -68,7 +70,7 @@ class Comparison:
         self.findings: dict[str, tuple[int, float]] = {}
 
     def compare(self, name: str, label: str, ours: Any, expected: Any, limit: float) -> None:
-        """Tensors, or tuples of them; NaN never passes."""
+        """Compare tensors or tuples of tensors; NaN always differs."""
         pairs = zip(ours, expected, strict=True) if isinstance(ours, tuple) else [(ours, expected)]
         for one, other in pairs:
             a, b = (tensor.detach().cpu().double() for tensor in (one, other))
@@ -84,7 +86,7 @@ class Comparison:
 
 
 def layouts(shape: tuple[int, int, int, int]) -> Iterator[tuple[str, torch.Tensor]]:
-    """Random images of a shape, as they come: bytes, floats, side by side, a window of larger ones."""
+    """Return random images of a shape in several layouts: bytes, floats, interleaved, a window of larger images."""
     batch, channels, height, width = shape
     values = torch.randint(0, 256, (batch, channels, height, width), dtype=torch.uint8)
     yield "uint8", values
@@ -94,7 +96,7 @@ def layouts(shape: tuple[int, int, int, int]) -> Iterator[tuple[str, torch.Tenso
 
 
 def check_descriptor(results: Comparison, name: str) -> None:
-    """One descriptor with all its options, on all shapes and layouts."""
+    """Compare one descriptor with all its options, on all shapes and layouts."""
     home: Any = reference if results.device.type == "cpu" else preimage
     ours: Callable[..., Any] = getattr(preimage, name)
     theirs: Callable[..., Any] = getattr(home, name)
@@ -117,7 +119,7 @@ def check_gradient(
     images: torch.Tensor,
     options: dict[str, Any],
 ) -> None:
-    """The gradient of a weighted sum of the features."""
+    """Compare the gradient of a weighted sum of the features."""
     gradients: list[torch.Tensor] = []
     weights: torch.Tensor | None = None
     for function, device in ((ours, results.device), (theirs, torch.device("cpu"))):
@@ -139,7 +141,7 @@ def check_gradient(
 
 
 def check_upconv(results: Comparison) -> None:
-    """The up-convolution and its three gradients, against the plain one in float64."""
+    """Compare the up-convolution and its three gradients with the plain implementation in float64."""
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
     types = {torch.float32: FLOAT} | ({torch.bfloat16: BFLOAT} if results.device.type == "cuda" else {})
@@ -164,7 +166,7 @@ def check_upconv(results: Comparison) -> None:
 
 
 def check_upconv_kernels(results: Comparison) -> None:
-    """Every Triton kernel, on outputs that start as NaN, against plain torch in float64."""
+    """Compare every Triton kernel, with outputs initialized to NaN, with plain torch in float64."""
     on_gpu = results.device.type == "cuda"
     if not on_gpu and os.environ.get("TRITON_INTERPRET") != "1":
         results.absent.add("Triton kernels: they need a GPU, or TRITON_INTERPRET=1")
@@ -187,7 +189,7 @@ def check_upconv_kernels(results: Comparison) -> None:
 def check_upconv_passes(
     results: Comparison, kernels: Any, sizes: tuple[int, ...], dtype: torch.dtype, capability: tuple[int, int]
 ) -> None:
-    """The passes of one layer, each by one configuration of every kernel that can run it."""
+    """Compare the passes of one layer, each with one configuration of every kernel that can run it."""
     batch, inside, outside, height, width = sizes
     x = torch.nn.functional.leaky_relu(torch.randn(batch, inside, height, width), 0.2).to(dtype)
     weight = (torch.randn(inside, outside, 5, 5) / (6.25 * inside) ** 0.5).to(dtype)
@@ -227,7 +229,7 @@ def check_upconv_passes(
 
 
 def _there(value: Any, device: torch.device) -> Any:
-    """On the device, maps with the channels last, as the chain has them."""
+    """Move tensors to the device, maps in channels_last, as in a chain."""
     if not isinstance(value, torch.Tensor):
         return value
     return value.to(device, memory_format=torch.channels_last if value.dim() == 4 else torch.contiguous_format)

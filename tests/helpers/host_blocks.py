@@ -1,6 +1,6 @@
-"""Runs the block programs of the CUDA kernels on the host, under AddressSanitizer and UndefinedBehaviorSanitizer.
+"""Run the block programs of the CUDA kernels on the host, with AddressSanitizer and UndefinedBehaviorSanitizer.
 
-`tests/native/<name>_blocks.cpp` is compiled once a run of the tests; its program is called as
+`tests/native/<name>_blocks.cpp` is compiled once per test run; its program is called as
 `program ORDER INPUT OUTPUT NUMBER...`, with the arrays as raw bytes in files.
 """
 
@@ -28,7 +28,7 @@ needs_compiler = pytest.mark.skipif(not _COMPILER, reason="no C++ compiler")
 
 @functools.cache
 def program(name: str) -> Path:
-    """The compiled `native/<name>_blocks.cpp`."""
+    """Return the compiled `native/<name>_blocks.cpp`."""
     path = Path(tempfile.mkdtemp(prefix="preimage-blocks-")) / name
     source = TESTS / "native" / f"{name}_blocks.cpp"
     command = [_COMPILER, *_OPTIONS.split(), f"-I{ROOT / 'csrc'}", str(source), "-o", str(path)]
@@ -38,7 +38,7 @@ def program(name: str) -> Path:
 
 
 def run_blocks(name: str, order: str, array: np.ndarray, *numbers: float) -> np.ndarray:
-    """What the program writes, as flat float32; the threads of every phase in the given order."""
+    """Return the output of the program as flat float32, with the threads of every phase in the given order."""
     with tempfile.TemporaryDirectory() as folder:
         array.tofile(f"{folder}/in")
         command = [str(program(name)), order, f"{folder}/in", f"{folder}/out", *map(str, numbers)]

@@ -1,4 +1,4 @@
-"""Implementations of each descriptor: the reference, the CPU kernel with every instruction set of this machine, CUDA.
+"""List implementations of each descriptor: the reference, the CPU kernel with every instruction set, CUDA.
 
 All return tensors, also for NumPy arrays, so that results can be compared.
 """

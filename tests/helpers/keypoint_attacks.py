@@ -1,4 +1,4 @@
-"""Assertions on crafted keypoint files: valid values, or a quick rejection."""
+"""Check crafted keypoint files: they must have valid values, or be rejected quickly."""
 
 import re
 import time

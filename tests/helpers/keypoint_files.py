@@ -1,4 +1,4 @@
-"""Pictures and files for the tests of keypoint files: each format as its own program writes it."""
+"""Create images and files for tests of keypoint files, in each format as its program writes it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CREATE TABLE descriptors (image_id INTEGER PRIMARY KEY NOT NULL, rows INTEGER NO
 
 
 def pictures() -> dict[str, np.ndarray]:
-    """Three small pictures (H, W) uint8 by name, one of them flat: those of golden/colmap_*.db."""
+    """Return three small images (H, W) uint8 by name, one of them flat: those of golden/colmap_*.db."""
     astronaut, coffee = (cv2.cvtColor(image(), cv2.COLOR_RGB2GRAY) for image in _SOURCES)
     return {
         "face.png": astronaut[20:148, 160:320],
@@ -40,7 +40,7 @@ _SOURCES: tuple[Any, ...] = (skimage.data.astronaut, skimage.data.coffee)
 
 
 def colmap_arrays(name: str, image: str = "face.png") -> tuple[np.ndarray, np.ndarray]:
-    """(N, 6) float32 and (N, 128) uint8 of an image, as a golden database holds them."""
+    """Return keypoints (N, 6) float32 and descriptors (N, 128) uint8 of an image in a golden database."""
     with contextlib.closing(sqlite3.connect(f"file:{GOLDEN / name}?mode=ro&immutable=1", uri=True)) as database:
         query = (
             "SELECT k.data, d.data FROM images i, keypoints k, descriptors d "
@@ -51,7 +51,7 @@ def colmap_arrays(name: str, image: str = "face.png") -> tuple[np.ndarray, np.nd
 
 
 def colmap_database(path: Path, images: dict[str, tuple[np.ndarray | None, np.ndarray | None]]) -> Path:
-    """A database of COLMAP 3, images of 40 × 30 pixels."""
+    """Write a database of COLMAP 3 with images of 40 × 30 pixels."""
     with contextlib.closing(sqlite3.connect(path)) as database, database:
         database.executescript(_TABLES)
         database.execute("INSERT INTO cameras VALUES (1, 2, 40, 30, NULL, 0)")
@@ -65,7 +65,7 @@ def colmap_database(path: Path, images: dict[str, tuple[np.ndarray | None, np.nd
 
 
 def opencv_file(path: Path, image: np.ndarray, *, nested: bool, dtype: Any = np.float32) -> Path:
-    """SIFT of an image as C++ writes ``fs << "keypoints" << keypoints << "descriptors" << descriptors``."""
+    """Write SIFT of an image like ``fs << "keypoints" << keypoints << "descriptors" << descriptors`` in C++."""
     found, descriptors = _cv2.SIFT_create().detectAndCompute(image, None)
     storage = cv2.FileStorage(str(path), cv2.FILE_STORAGE_WRITE)
     storage.startWriteStruct("keypoints", cv2.FILE_NODE_SEQ + (0 if nested else cv2.FILE_NODE_FLOW))
@@ -87,7 +87,7 @@ def opencv_file(path: Path, image: np.ndarray, *, nested: bool, dtype: Any = np.
 
 
 def vlfeat_file(path: Path, frames: np.ndarray, descriptors: np.ndarray) -> Path:
-    """As VLFeat's src/sift.c writes it: ``%g `` four times, ``%d `` 128 times, a line each."""
+    """Write keypoints as VLFeat's src/sift.c does: one line each, with ``%g `` four times and ``%d `` 128 times."""
     lines = []
     for frame, descriptor in zip(frames, descriptors, strict=True):
         floats = "".join(f"{value:g} " for value in frame)
@@ -97,7 +97,7 @@ def vlfeat_file(path: Path, frames: np.ndarray, descriptors: np.ndarray) -> Path
 
 
 def lowe_file(path: Path, frames: np.ndarray, descriptors: np.ndarray) -> Path:
-    """As Lowe's program writes it, of frames and descriptors in our convention: see VLFeat's vl_ubcread.m."""
+    """Write frames and descriptors in our convention as Lowe's program does, see VLFeat's vl_ubcread.m."""
     order = np.arange(128) // 8 * 8 + -np.arange(128) % 8
     lines = [f"{len(frames)} 128"]
     for (x, y, scale, angle), descriptor in zip(frames, descriptors, strict=True):
@@ -110,7 +110,7 @@ def lowe_file(path: Path, frames: np.ndarray, descriptors: np.ndarray) -> Path:
 
 
 def colmap_text(path: Path, keypoints: np.ndarray, descriptors: np.ndarray) -> Path:
-    """(N, 4) and (N, 128) as COLMAP's feature_importer takes them."""
+    """Write frames (N, 4) and descriptors (N, 128) in the format of COLMAP's feature_importer."""
     lines = [f"{len(keypoints)} 128"]
     lines += [
         " ".join([*(f"{value:.6f}" for value in keypoint), *map(str, descriptor)])
@@ -121,12 +121,12 @@ def colmap_text(path: Path, keypoints: np.ndarray, descriptors: np.ndarray) -> P
 
 
 def hloc_arrays(name: str, *, rootsift: bool, shrunk: float = 1.0) -> dict[str, np.ndarray]:
-    """What hloc stores for SIFT of face.png, from what COLMAP found: hloc/extractors/dog.py and extract_features.py.
+    """Return the arrays that hloc stores for COLMAP's SIFT of face.png (hloc/extractors/dog.py, extract_features.py).
 
-    `shrunk` is how many times smaller the image was for detection.
+    `shrunk` is the factor by which the image was reduced for detection.
     """
     affine, descriptors = colmap_arrays(name)
-    values = descriptors.astype(np.float32) / 512  # as pycolmap.Sift gives them
+    values = descriptors.astype(np.float32) / 512  # as returned by pycolmap.Sift
     if rootsift:
         values = np.sqrt((values / (values.sum(1, keepdims=True) + 1e-6)).clip(min=1e-6))
         values /= np.linalg.norm(values, axis=1, keepdims=True) + 1e-6
@@ -143,7 +143,7 @@ def hloc_arrays(name: str, *, rootsift: bool, shrunk: float = 1.0) -> dict[str, 
 
 
 def hloc_file(path: Path, images: dict[str, dict[str, np.ndarray]], uncertainty: float | None = 1.0) -> Path:
-    """The groups as hloc/extract_features.py writes them."""
+    """Write groups as hloc/extract_features.py does."""
     import h5py  # noqa: PLC0415 - optional
 
     for name, arrays in images.items():

@@ -1,4 +1,4 @@
-"""A toy network with a layer of maps and one of vectors, and tiny untrained inverters for them."""
+"""Provide a toy network with a layer of maps and one of vectors, and tiny untrained inverters for them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _CHANNELS = {"maps": 3, "vector": 12}
 
 
 class ToyNetwork:
-    """Blurred pixels as 8×8 maps, and coarser ones as a vector; counts its passes."""
+    """Network that returns blurred pixels as 8×8 maps, and coarser ones as a vector, and counts its passes."""
 
     def __init__(self, name: str = "toys.net:make", weights: str = "0123", gain: float = 1.0) -> None:
         self.name, self.weights, self.gain = name, weights, gain
@@ -57,15 +57,15 @@ class ToyLayer(Representation):
 
     @property
     def image_side(self) -> int:
-        """The only one."""
+        """The only supported size."""
         return SIDE
 
     def feature_size(self, height: int, width: int) -> tuple[int, int] | None:
-        """Of maps."""
+        """Return the size of the maps."""
         return (height // 4, width // 4) if self.layer == "maps" else None
 
     def image_size(self, height: int, width: int) -> tuple[int, int]:
-        """Always the same."""
+        """Return the only supported size."""
         return SIDE, SIDE
 
     @property
@@ -82,7 +82,7 @@ class ToyLayer(Representation):
 
 
 def tiny_inverter(spec: Spec, region: OutputRegion | None) -> Inverter:
-    """Untrained, always the same, and not indifferent to its features."""
+    """Return an untrained inverter with fixed weights, whose output depends on the features."""
     torch.manual_seed(spec.channels)
     layers = ("c3/1 8", "up 8", "up 3") if spec.stride else ("fc 64", "grid 4 4", "up 8", "up 3")
     inverter = Inverter(spec, SingleStreamConfig(layers), output_region=region).eval().requires_grad_(False)
@@ -92,5 +92,5 @@ def tiny_inverter(spec: Spec, region: OutputRegion | None) -> Inverter:
 
 
 def saved(network: ToyNetwork, layer: str, folder: Path) -> Path:
-    """The folder of a tiny inverter for that layer."""
+    """Save a tiny inverter for a layer and return its folder."""
     return tiny_inverter(network.representation(layer).spec, VIEWS[layer]).save(folder)

@@ -1,4 +1,4 @@
-"""Memory layouts of images (B, C, H, W): of torch tensors and of NumPy arrays."""
+"""List memory layouts of images (B, C, H, W) in torch tensors and NumPy arrays."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""MATLAB v5 files by hand, for tests that need their bytes."""
+"""Encode MATLAB v5 files, for tests that need control over their bytes."""
 
 import io
 import struct
@@ -10,7 +10,7 @@ HEADER = b"MATLAB 5.0 MAT-file".ljust(116) + bytes(8) + struct.pack("<HH", 0x010
 
 
 def element(name, array):
-    """A variable as SciPy writes it, uncompressed."""
+    """Encode a variable as SciPy does, without compression."""
     file = io.BytesIO()
     scipy.io.savemat(file, {name: array})
     return file.getvalue()[128:]
@@ -26,7 +26,7 @@ def part(code, contents):
 
 
 def variable(shape, data, *, stored=7, kind=7, compress=False, name=b"a"):
-    """A variable whose parts need not agree."""
+    """Encode a variable whose parts may be inconsistent."""
     body = part(6, struct.pack("<II", kind, 0)) + part(5, struct.pack(f"<{len(shape)}i", *shape)) + part(1, name)
     body += part(stored, data)
     whole = struct.pack("<II", 14, len(body)) + body

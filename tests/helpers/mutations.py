@@ -1,4 +1,4 @@
-"""Damaged bytes of files, and the features that the files hold. MUTATIONS=2000 tries more."""
+"""Damage the bytes of files. MUTATIONS=2000 tests more variants."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Arguments of the native module's functions, as `preimage.ops` passes them."""
+"""Create arguments of the native module's functions as `preimage.ops` does."""
 
 from __future__ import annotations
 

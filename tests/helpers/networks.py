@@ -1,4 +1,4 @@
-"""Small networks of every kind whose layers the tests take."""
+"""Define small networks of several types for tests of layers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ SIDE = 32
 
 
 class Cnn(nn.Module):
-    """Convolutions with in-place steps between them, a layer that is never called, one called twice."""
+    """Convolutions with in-place steps between them, a layer that is never called, and one that is called twice."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class Cnn(nn.Module):
 
 
 class Block(nn.Module):
-    """A transformer's block."""
+    """Block of a transformer."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class Block(nn.Module):
 
 
 class Vit(nn.Module):
-    """A vision transformer with `prefix` tokens before the 4 × 4 of the image."""
+    """Vision transformer with `prefix` tokens before the 4 × 4 tokens of the image."""
 
     def __init__(self, prefix: int = 1, width: int = 8) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class Vit(nn.Module):
         self.head = nn.Linear(width, 5)
 
     def tokens(self, x: torch.Tensor) -> torch.Tensor:
-        """What goes into the first block."""
+        """Return the input of the first block."""
         tokens = self.patches(x).flatten(2).transpose(1, 2)
         return torch.cat([self.prefix.expand(len(x), -1, -1), tokens], 1) + self.positions
 
@@ -62,7 +62,7 @@ class Vit(nn.Module):
 
 
 class Mixer(nn.Module):
-    """Tokens mixed by a linear layer across them, no class token."""
+    """Network whose tokens, without class token, are mixed by a linear layer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ class Mixer(nn.Module):
 
 
 class Odd(nn.Module):
-    """A layer that returns the result of a given function of the images."""
+    """Network with a layer that returns a given function of the images."""
 
     def __init__(self, make: object) -> None:
         super().__init__()
@@ -97,7 +97,7 @@ class Lambda(nn.Module):
 
 
 class Shared(nn.Module):
-    """One convolution under two names."""
+    """Network with one convolution under two names."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -109,7 +109,7 @@ class Shared(nn.Module):
 
 
 class Counting(nn.Module):
-    """Counts the passes that come through."""
+    """Layer that counts its passes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -121,7 +121,7 @@ class Counting(nn.Module):
 
 
 class Careful(nn.Module):
-    """Goes on whatever error its first layer raises."""
+    """Network that continues after any error of its first layer."""
 
     def __init__(self) -> None:
         super().__init__()

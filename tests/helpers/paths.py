@@ -1,4 +1,4 @@
-"""Folders of the source tree that tests read from."""
+"""Define the folders of the source tree that tests read."""
 
 from pathlib import Path
 

@@ -119,7 +119,7 @@ def run_file(file: Path, folder: Path) -> int:
     """Run the blocks of a file in an empty folder.
 
     Returns:
-        How many blocks were run.
+        Number of blocks that were run.
 
     Raises:
         BlockError: a block failed.

@@ -1,4 +1,4 @@
-"""Sizes of images as tests compare them."""
+"""Convert sizes of images for comparisons."""
 
 from __future__ import annotations
 

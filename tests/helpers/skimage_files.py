@@ -1,4 +1,4 @@
-"""Image files of scikit-image as descriptors take them."""
+"""Read image files of scikit-image for descriptors."""
 
 from __future__ import annotations
 

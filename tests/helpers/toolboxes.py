@@ -1,6 +1,6 @@
-"""What VLFeat's MATLAB toolbox and cyvlfeat return, made by the real library called as their sources call it.
+"""Compute the results of VLFeat's MATLAB toolbox and cyvlfeat, by calling the library as their sources do.
 
-MATLAB hands over its memory, which is column-major: to the library the image is transposed. See
+MATLAB's memory is column-major, so the library receives the transposed image. See
 ``toolbox/misc/vl_hog.c``, ``toolbox/misc/vl_lbp.c`` and ``toolbox/sift/vl_dsift.c`` of VLFeat 0.9.21, and
 ``cyhog.pyx``, ``cylbp.pyx`` and ``cysift.pyx`` of cyvlfeat. Images are (H, W) float32 in [0, 1].
 """
@@ -54,7 +54,7 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
 def _library() -> ctypes.CDLL:
     loaded = vlfeat.library()
     assert loaded is not None
-    own = ctypes.CDLL(loaded._name)  # its own signatures, whatever the other driver declares
+    own = ctypes.CDLL(loaded._name)  # separate signatures, independent of those that the other driver declares
     for name, (result, *arguments) in _SIGNATURES.items():
         getattr(own, name).restype = result
         getattr(own, name).argtypes = arguments
@@ -84,7 +84,7 @@ def _lbp(pixels: np.ndarray, width: int, height: int, cell_size: int, transposed
 
 
 def _dsift(pixels: np.ndarray, step: int, bin_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Frames (N, 2), x and y from 0, and descriptors (N, 128), in the library's order."""
+    """Return frames (N, 2), 0-based x and y, and descriptors (N, 128), in the library's order."""
     vl, (height, width) = _library(), pixels.shape
     dsift = vl.vl_dsift_new_basic(width, height, step, bin_size)
     vl.vl_dsift_process(dsift, pixels.ctypes.data_as(_FLOATS))
@@ -96,35 +96,35 @@ def _dsift(pixels: np.ndarray, step: int, bin_size: int) -> tuple[np.ndarray, np
 
 
 def library_hog(image: np.ndarray, cell_size: int) -> np.ndarray:
-    """(31, h, w), by the library itself."""
+    """Return the library's HOG (31, h, w)."""
     return _hog(np.ascontiguousarray(image), cell_size, transposed=False)
 
 
 def library_lbp(image: np.ndarray, cell_size: int) -> np.ndarray:
-    """(58, h, w), by the library itself."""
+    """Return the library's LBP (58, h, w)."""
     return _lbp(np.ascontiguousarray(image), image.shape[1], image.shape[0], cell_size, transposed=False)
 
 
 def library_dsift(image: np.ndarray, step: int, bin_size: int) -> np.ndarray:
-    """(128, h, w), by the library itself."""
+    """Return the library's dense SIFT (128, h, w)."""
     frames, descriptors = _dsift(np.ascontiguousarray(image), step, bin_size)
     height, width = (len(np.unique(frames[:, axis])) for axis in (1, 0))
     return descriptors.reshape(height, width, 128).transpose(2, 0, 1)
 
 
 def matlab_hog(image: np.ndarray, cell_size: int) -> np.ndarray:
-    """``vl_hog(image, cell_size)``: (h, w, 31)."""
+    """Return the result of ``vl_hog(image, cell_size)``, (h, w, 31)."""
     return _hog(np.ascontiguousarray(image.T), cell_size, transposed=True).T
 
 
 def matlab_lbp(image: np.ndarray, cell_size: int) -> np.ndarray:
-    """``vl_lbp(image, cell_size)``: (h, w, 58)."""
+    """Return the result of ``vl_lbp(image, cell_size)``, (h, w, 58)."""
     height, width = image.shape
     return _lbp(np.ascontiguousarray(image.T), height, width, cell_size, transposed=True).T
 
 
 def matlab_dsift(image: np.ndarray, step: int, bin_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """``[f, d] = vl_dsift(image, 'Step', step, 'Size', bin_size, 'FloatDescriptors')``: (2, N) and (128, N)."""
+    """Return ``[f, d] = vl_dsift(image, 'Step', step, 'Size', bin_size, 'FloatDescriptors')``, (2, N) and (128, N)."""
     frames, descriptors = _dsift(np.ascontiguousarray(image.T), step, bin_size)
     turned = np.empty_like(descriptors)
     for y in range(4):
@@ -135,20 +135,20 @@ def matlab_dsift(image: np.ndarray, step: int, bin_size: int) -> tuple[np.ndarra
 
 
 def cyvlfeat_lbp(image: np.ndarray, cell_size: int) -> np.ndarray:
-    """``cyvlfeat.misc.lbp(image, cell_size)``: (h, w, 58), for an image that is square."""
+    """Return the result of ``cyvlfeat.misc.lbp(image, cell_size)``, (h, w, 58), for a square image."""
     height, width = image.shape
     out = _lbp(np.ascontiguousarray(image), height, width, cell_size, transposed=True)
     return out.reshape(height // cell_size, width // cell_size, 58)
 
 
 def cyvlfeat_dsift(image: np.ndarray, step: int, bin_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """``cyvlfeat.sift.dsift(image, step, bin_size, float_descriptors=True)``: (N, 2) and (N, 128)."""
+    """Return ``cyvlfeat.sift.dsift(image, step, bin_size, float_descriptors=True)``, (N, 2) and (N, 128)."""
     frames, descriptors = _dsift(np.ascontiguousarray(image), step, bin_size)
     return frames[:, ::-1].astype(np.float32), np.minimum(512 * descriptors, 255)
 
 
 def all_of(image: np.ndarray) -> dict[str, np.ndarray]:
-    """What the tests compare, of one square gray image; HOG with cells of 8, LBP of 16, SIFT with step 16, bin 4."""
+    """Return all results for a square gray image: HOG with cells of 8, LBP of 16, SIFT with step 16 and bin size 4."""
     f, d = matlab_dsift(image, 16, 4)
     ft, dt = matlab_dsift(np.ascontiguousarray(image.T), 16, 4)
     fc, dc = cyvlfeat_dsift(image, 16, 4)

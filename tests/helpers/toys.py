@@ -1,4 +1,4 @@
-"""Small stand-ins for networks: representations of images of one size, and networks that invert them at once."""
+"""Provide toy representations of images of one size, and networks that invert them after little training."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ SIDE = 32
 
 @dataclasses.dataclass(frozen=True)
 class ToyMaps(Representation):
-    """(6, 4, 4): colors of 8×8 pixels and how much they vary."""
+    """Features (6, 4, 4): mean and variation of the colors in blocks of 8×8 pixels."""
 
     name: ClassVar[str] = "toy-maps"
     presets: ClassVar[Presets] = {"tiny": {"architecture": "single-stream", "layers": ["c3/1 8", "up 8", "up 3"]}}
     variant: str = "toy"
     scale: float = 1.0
-    calls: ClassVar[int] = 0  # images that features were computed of
+    calls: ClassVar[int] = 0  # number of images whose features were computed
 
     @property
     def spec(self) -> Spec:
@@ -55,7 +55,7 @@ class ToyMaps(Representation):
 
 
 class ToyVectors(ToyMaps):
-    """(6,): the same of the whole image, and one that is always 0."""
+    """Features (6,): the same for the whole image, one of which is always 0."""
 
     name = "toy-vectors"
 
@@ -71,7 +71,7 @@ class ToyVectors(ToyMaps):
 
 
 class ToyProbabilities(ToyVectors):
-    """(7,): never negative, and their sum is one; some are far below what half precision has."""
+    """Features (7,): non-negative with sum one; some are far below the range of half precision."""
 
     name = "toy-probabilities"
 
@@ -94,7 +94,7 @@ NETWORKS = {
 
 
 def toy_plan(spec: Spec, name: str, *, cells: tuple[int, int] | None, image_size: int, **options: Any) -> Plan:
-    """In the place of `plan`: networks for the toys, and for features of one's own that look like theirs."""
+    """Replace `plan`: return networks for the toys, and for user-provided features of the same shapes."""
     if spec.variant in ("toy", "user"):
         return Plan(*NETWORKS[cells])
     return plan(spec, name, cells=cells, image_size=image_size, **options)
@@ -102,7 +102,7 @@ def toy_plan(spec: Spec, name: str, *, cells: tuple[int, int] | None, image_size
 
 @pytest.fixture
 def toys(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Makes the toys known, and has networks planned for them."""
+    """Register the toys, and plan networks for them."""
     introduce(monkeypatch)
 
 

@@ -1,4 +1,4 @@
-"""Small training runs that several test files start."""
+"""Configure small training runs for several test files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Sift.presets = {**Sift.presets, "tiny": config_to_dict(_TINY_SIFT)}
 
 
 def small_config(images: Path, output: Path, **changes: Any) -> TrainConfig:
-    """A run of a few seconds with a tiny network on 64² images."""
+    """Return the settings of a run of a few seconds with a tiny network on 64² images."""
     settings: dict[str, Any] = {
         "representation": "hog",
         "images": (str(images),),
@@ -43,11 +43,11 @@ def small_config(images: Path, output: Path, **changes: Any) -> TrainConfig:
 
 
 def weights(folder: Path) -> str:
-    """A digest of the run's inverter, bit for bit."""
+    """Return a digest of the run's inverter."""
     return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
 
 
 def metrics_without_time(folder: Path) -> list[dict[str, Any]]:
-    """The lines of ``metrics.jsonl``, without what depends on the clock."""
+    """Return the lines of ``metrics.jsonl`` without fields that depend on the clock."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return [{name: value for name, value in line.items() if name not in ("seconds", "waited")} for line in lines]

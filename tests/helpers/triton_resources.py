@@ -1,10 +1,9 @@
-"""What the Triton kernels need on each architecture; needs no GPU.
+"""Report the resources that the Triton kernels need on each architecture, without a GPU.
 
-`python tests/helpers/triton_resources.py` prints a table.
-
-That is of the configurations which the tables or the rule choose; with --candidates of all that may be tuned. The
-launchers run on tensors without memory (device "meta"), and every launch that they would make is compiled ahead of time
-instead, for the signature, alignment and constants that the real launch would have.
+`python tests/helpers/triton_resources.py` prints a table of the configurations that the tables or the rule choose, or
+with --candidates of all that can be tuned. The launchers run on tensors without memory (device "meta"), and every
+launch that they would make is compiled ahead of time instead, for the signature, alignment and constants that the real
+launch would have.
 """
 
 from __future__ import annotations
@@ -69,7 +68,7 @@ BATCH = 64
 
 @dataclass(frozen=True)
 class Task:
-    """A configuration of a pass of a layer, on an architecture."""
+    """A configuration for a pass of a layer on an architecture."""
 
     which: str
     layer: str
@@ -80,7 +79,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Resources:
-    """Of one kernel that a task launches; sizes in bytes."""
+    """Resources of one kernel that a task launches; sizes in bytes."""
 
     which: str
     layer: str
@@ -100,7 +99,7 @@ class Resources:
 def tasks(
     layers: list[str], dtypes: list[str], architectures: list[int], *, candidates: bool = False
 ) -> Iterator[Task]:
-    """Every configuration that is chosen, then if asked for all other candidates."""
+    """Yield every configuration that is chosen, then, if requested, all other candidates."""
     seen = set()
     for others in (False, True) if candidates else (False,):
         for layer, dtype, architecture in itertools.product(layers, dtypes, architectures):
@@ -122,7 +121,7 @@ def tasks(
 
 
 def launches(task: Task) -> list[tuple[Any, dict[str, Any], dict[str, int]]]:
-    """(kernel, values of its parameters, options) of each launch of a kernel of the package in the task."""
+    """Return (kernel, values of its parameters, options) for each launch of a kernel of the package in the task."""
     in_channels, out_channels, side = LAYERS[task.layer]
     dtype, config = DTYPES[task.dtype], task.config
     x = torch.empty(BATCH, side, side, in_channels, dtype=dtype, device="meta").permute(0, 3, 1, 2)
@@ -156,7 +155,7 @@ def launches(task: Task) -> list[tuple[Any, dict[str, Any], dict[str, int]]]:
 
 
 def compiled(kernel: Any, values: dict[str, Any], options: dict[str, int], architecture: int) -> tuple[Any, str]:
-    """The kernel as the launch with these values would have it, and the assembler's report."""
+    """Return the kernel compiled for a launch with these values, and the assembler's report."""
     signature, constants, attributes = {}, {}, {}
     unspecialised = set(kernel.do_not_specialize)
     for index, name in enumerate(kernel.arg_names):
@@ -175,13 +174,13 @@ def compiled(kernel: Any, values: dict[str, Any], options: dict[str, int], archi
     triton.knobs.nvidia.dump_ptxas_log = True
     triton.knobs.compilation.always_compile = True  # cached kernels have no report
     report = io.StringIO()
-    with contextlib.redirect_stdout(report):  # where triton prints what its assembler says
+    with contextlib.redirect_stdout(report):  # where Triton prints the assembler's report
         built = triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=options)
     return built, report.getvalue()
 
 
 def resources(task: Task) -> list[Resources]:
-    """Of every kernel that the task launches, by the assembler's own report."""
+    """Return the resources of every kernel that the task launches, according to the assembler's report."""
     found = []
     for kernel, values, options in launches(task):
         built, report = compiled(kernel, values, options, task.architecture)
@@ -205,7 +204,7 @@ def _name(kernel: Any, values: dict[str, Any]) -> str:
 
 
 def _numbers(report: str) -> tuple[int, int, int]:
-    """Registers, bytes spilled, bytes of stack, from the assembler's report."""
+    """Return registers, spilled bytes and bytes of stack from the assembler's report."""
     stack, stored, loaded = (
         int(number) for number in re.findall(r"(\d+) bytes (?:stack frame|spill stores|spill loads)", report)
     )
@@ -222,13 +221,13 @@ def _safely(task: Task) -> list[Resources] | str:
 
 
 def table(work: list[Task], jobs: int) -> Iterator[list[Resources] | str]:
-    """The resources of every task as they become known, or what failed."""
+    """Yield the resources of every task as they become known, or the failure."""
     with ProcessPoolExecutor(jobs) as pool:
         yield from pool.map(_safely, work)
 
 
 def main() -> None:
-    """Prints the table in Markdown, or everything as JSON; exits with 1 where something spills or does not compile."""
+    """Print the table in Markdown, or everything as JSON; exit with 1 if a kernel spills or does not compile."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--layers", nargs="*", default=list(LAYERS), choices=list(LAYERS))
     parser.add_argument("--dtypes", nargs="*", default=list(DTYPES), choices=list(DTYPES))

@@ -1,6 +1,6 @@
-"""Traces the up-convolution's ops as torch.compile does, on CUDA tensors without memory; prints what it found as JSON.
+"""Trace the up-convolution's ops as torch.compile does, on CUDA tensors without memory, and print findings as JSON.
 
-Needs triton, in its real form, and no GPU.
+This needs Triton without its interpreter, but no GPU.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ Found = dict[str, Any]
 
 
 class Driver:
-    """As much of a GPU's driver as torch asks for to find out which tensors a kernel writes to."""
+    """The part of a GPU's driver that torch uses to determine which tensors a kernel writes."""
 
     def get_current_target(self) -> GPUTarget:
         return GPUTarget("cuda", 90, 32)
 
 
 def stand_in_for_cuda() -> None:
-    """Where torch is built without CUDA: the guard that makes a tensor's device the current one does nothing."""
+    """Disable the guard that makes a tensor's device the current one, for a torch built without CUDA."""
     if torch.backends.cuda.is_built():
         return
     library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libc10.so"))
@@ -54,7 +54,7 @@ def stand_in_for_cuda() -> None:
 
 @contextlib.contextmanager
 def chosen(config: Config) -> Iterator[None]:
-    """Within, every pass is run by one configuration."""
+    """Run every pass with one configuration within a ``with`` block."""
     before, kernel_choice.choose = kernel_choice.choose, lambda *_, **__: config
     try:
         yield
@@ -63,7 +63,7 @@ def chosen(config: Config) -> Iterator[None]:
 
 
 def launches(graph: torch.fx.Graph) -> list[Found]:
-    """Name and written parameters of every kernel of the package in the graph."""
+    """Return name and written parameters of every kernel of the package in the graph."""
     found = []
     for node in graph.nodes:
         if "triton_kernel_wrapper" in str(node.target):
@@ -74,12 +74,12 @@ def launches(graph: torch.fx.Graph) -> list[Found]:
 
 
 def left(graph: torch.fx.Graph) -> list[str]:
-    """Our ops that stand in the graph as such."""
+    """Return the package's ops that are in the graph as ops."""
     return [str(node.target) for node in graph.nodes if node.op == "call_function" and "preimage" in str(node.target)]
 
 
 def parts(module: torch.fx.GraphModule) -> list[torch.fx.GraphModule]:
-    """The graph and those inside it, a function's forward and backward."""
+    """Yield the graph and those inside it, a function's forward and backward."""
     return [part for part in module.modules() if isinstance(part, torch.fx.GraphModule)]
 
 
@@ -93,7 +93,7 @@ def map_of(batch: int, channels: int, side: int, dtype: torch.dtype) -> torch.Te
 
 
 def ops(dtype: torch.dtype) -> Iterator[Found]:
-    """Every registered op with every kernel behind it: the traced graph's outputs, and those of the op's fake."""
+    """Return, for every registered op and every kernel, the outputs of the traced graph and of the op's fake."""
     package_ops = torch.ops.preimage
     for kernel, split in KERNELS:
         out_channels = 3 if kernel in ("subpixel", "image_backward") else 24
@@ -144,18 +144,18 @@ SLOPES = (0.2, None)
 
 
 def leaves(dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
-    """Maps, weights and biases of a chain."""
+    """Return maps, weights and biases of a chain."""
     weights = [torch.empty(*size, 5, 5, dtype=dtype, device="cuda") for size in SIZES]
     return (map_of(2, 16, 4, dtype), *weights, *(torch.empty(size[1], dtype=dtype, device="cuda") for size in SIZES))
 
 
 def loss() -> tuple[torch.Tensor, torch.Tensor]:
-    """Target and mean."""
+    """Return target and mean."""
     return torch.empty(2, 3, 16, 16, dtype=torch.uint8, device="cuda"), torch.empty(3, device="cuda")
 
 
 class Context:
-    """What autograd gives to a function: its engine runs no CUDA node where torch is built without CUDA."""
+    """Stand-in for autograd's context, because the engine runs no CUDA nodes if torch is built without CUDA."""
 
     def __init__(self, needs: Sequence[bool]) -> None:
         self.needs_input_grad = tuple(needs)
@@ -166,7 +166,7 @@ class Context:
 
 
 def both_ways(dtype: torch.dtype) -> Iterator[Found]:
-    """Forward and backward of chains of two layers, in one graph."""
+    """Trace forward and backward passes of chains of two layers in one graph."""
 
     def chain(*tensors: torch.Tensor) -> list[torch.Tensor]:
         context = Context([True, False, *[True] * 4])
@@ -195,7 +195,7 @@ def both_ways(dtype: torch.dtype) -> Iterator[Found]:
 
 
 def compiled(dtype: torch.dtype) -> Iterator[Found]:
-    """The same by torch.compile, in one graph: without gradients through AOTAutograd, with them up to it."""
+    """Trace with torch.compile in one graph: through AOTAutograd without gradients, up to it with gradients."""
     for gradients in (False, True):
         x, *parameters = (leaf.requires_grad_(gradients) for leaf in leaves(dtype))
         chain = (parameters[:2], parameters[2:], SLOPES)

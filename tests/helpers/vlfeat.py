@@ -1,4 +1,4 @@
-"""The real VLFeat's HOG, LBP, dense and sparse SIFT through ctypes: the package libvlfeat1 of Debian and Ubuntu."""
+"""Call the real VLFeat's HOG, LBP, dense and sparse SIFT with ctypes: the package libvlfeat1 of Debian and Ubuntu."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class _Geometry(ctypes.Structure):
 
 
 class _Filter(ctypes.Structure):
-    """`VlDsiftFilter` as far as is needed here; its setters are inline functions of the header."""
+    """The fields of `VlDsiftFilter` that are needed here; its setters are inline functions of the header."""
 
     _fields_ = [
         *((name, ctypes.c_int) for name in ("imWidth", "imHeight", "stepX", "stepY")),
@@ -73,7 +73,7 @@ class _SiftKeypoint(ctypes.Structure):
 
 
 class _SiftFilter(ctypes.Structure):
-    """`VlSiftFilt` as far as is needed here."""
+    """The fields of `VlSiftFilt` that are needed here."""
 
     _fields_ = [
         *((name, ctypes.c_double) for name in ("sigman", "sigma0", "sigmak", "dsigma0")),
@@ -91,7 +91,7 @@ class _SiftFilter(ctypes.Structure):
 
 @functools.cache
 def library() -> ctypes.CDLL | None:
-    """The loaded library, or None where it is not installed. VLFEAT_LIBRARY names one elsewhere."""
+    """Return the loaded library, or ``None`` if it is not installed. VLFEAT_LIBRARY contains another path."""
     for name in (os.environ.get("VLFEAT_LIBRARY"), "libvl.so.1", "libvl.so"):
         if not name:
             continue
@@ -108,7 +108,7 @@ def library() -> ctypes.CDLL | None:
 
 
 class Hog:
-    """One `VlHog` object, UoCTTI with 9 orientations; it keeps its buffers from image to image."""
+    """A `VlHog` object, UoCTTI with 9 orientations, whose buffers are kept from image to image."""
 
     def __init__(self) -> None:
         loaded = library()
@@ -122,7 +122,7 @@ class Hog:
             self._vl.vl_hog_delete(self._hog)
 
     def __call__(self, image: np.ndarray, cell_size: int = 8) -> np.ndarray:
-        """(H, W) or (C, H, W), H and W above 3, used as float32 -> float32 (31, Hc, Wc)."""
+        """Compute (31, Hc, Wc) float32 from (H, W) or (C, H, W), with H and W above 3, used as float32."""
         image = np.ascontiguousarray(image, dtype=np.float32)
         channels = image.shape[0] if image.ndim == 3 else 1
         height, width = image.shape[-2:]
@@ -135,12 +135,12 @@ class Hog:
 
 
 def hog(image: np.ndarray, cell_size: int = 8) -> np.ndarray:
-    """`Hog` for a single image."""
+    """Compute `Hog` for a single image."""
     return Hog()(image, cell_size)
 
 
 class Lbp:
-    """One `VlLbp` object, uniform patterns."""
+    """A `VlLbp` object with uniform patterns."""
 
     def __init__(self) -> None:
         loaded = library()
@@ -154,7 +154,7 @@ class Lbp:
             self._vl.vl_lbp_delete(self._lbp)
 
     def __call__(self, image: np.ndarray, cell_size: int = 16) -> np.ndarray:
-        """(H, W), used as float32 -> float32 (58, H // cell_size, W // cell_size)."""
+        """Compute (58, H // cell_size, W // cell_size) float32 from (H, W), used as float32."""
         image = np.ascontiguousarray(image, dtype=np.float32)
         height, width = image.shape
         features = np.empty((58, height // cell_size, width // cell_size), dtype=np.float32)
@@ -164,12 +164,12 @@ class Lbp:
 
 
 def lbp(image: np.ndarray, cell_size: int = 16) -> np.ndarray:
-    """`Lbp` for a single image."""
+    """Compute `Lbp` for a single image."""
     return Lbp()(image, cell_size)
 
 
 class DenseSift:
-    """One `VlDsiftFilter`, for images of one size; it keeps its buffers from image to image."""
+    """A `VlDsiftFilter` for images of one size, whose buffers are kept from image to image."""
 
     def __init__(
         self,
@@ -204,11 +204,11 @@ class DenseSift:
             self._vl.vl_dsift_delete(self._address)
 
     def process(self, image: np.ndarray) -> None:
-        """Leaves the results in VLFeat's own memory: what is timed. (H, W) float32, contiguous."""
+        """Process (H, W) float32, contiguous, and leave the results in VLFeat's memory; benchmarks time this."""
         self._vl.vl_dsift_process(self._address, image.ctypes.data_as(_FLOATS))
 
     def __call__(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(H, W), used as float32 -> (128, h, w) float32, norms (h, w), centers (h, w, 2), y before x."""
+        """Compute (128, h, w) float32, norms (h, w) and centers (h, w, 2), (y, x), from (H, W), used as float32."""
         self.process(np.ascontiguousarray(image, dtype=np.float32))
         grid = (self.rows, self.columns)
         assert self.filter.numFrames == self.rows * self.columns
@@ -219,12 +219,12 @@ class DenseSift:
 
 
 def dense_sift(image: np.ndarray, **options: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """`DenseSift` for a single image: features, norms, centers."""
+    """Compute features, norms and centers with `DenseSift` for a single image."""
     return DenseSift(*image.shape, **options)(image)
 
 
 class Sift:
-    """One `VlSiftFilt` object, for images of one size; it keeps its buffers from image to image."""
+    """A `VlSiftFilt` object for images of one size, whose buffers are kept from image to image."""
 
     def __init__(
         self,
@@ -250,9 +250,10 @@ class Sift:
             self._vl.vl_sift_delete(self._address)
 
     def __call__(self, image: np.ndarray, frames: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """(H, W), used as float32 -> frames (N, 4): x, y, sigma, angle, and descriptors (N, 128), octave by octave.
+        """Compute frames (N, 4), x, y, sigma and angle, and descriptors (N, 128), octave by octave, from (H, W).
 
-        `frames` are described instead of detected ones. Where VLFeat leaves a descriptor as it was, it is all zeros.
+        The image is used as float32. Descriptors of `frames` are computed instead of those of detected frames, if
+        given. Descriptors that VLFeat does not write are all zeros.
         """
         image = np.ascontiguousarray(image, dtype=np.float32)
         found: list[tuple[float, ...]] = []
@@ -292,5 +293,5 @@ class Sift:
 
 
 def sift(image: np.ndarray, frames: np.ndarray | None = None, **options: Any) -> tuple[np.ndarray, np.ndarray]:
-    """`Sift` for a single image: frames, descriptors."""
+    """Compute frames and descriptors with `Sift` for a single image."""
     return Sift(*image.shape, **options)(image, frames)

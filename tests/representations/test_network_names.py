@@ -179,11 +179,11 @@ def test_factories_that_know_their_preprocessing(factory: str) -> None:
         ("with_weights", {"layer": "", "weights": "none.txt"}, r"FileNotFoundError: .*none\.txt"),
         ("network", {"layer": "", "input_size": 8}, r"Network.*input_size"),
         ("representation", {"layer": ""}, r"Representation.*layer"),
-        ("representation", {"preprocessing": "unit"}, "out preprocessing"),
+        ("representation", {"preprocessing": "unit"}, r"Representation.*preprocessing"),
         ("ready", {"layer": "", "weights": "w"}, r"network.*weights"),
         ("fails", {"layer": ""}, r"RuntimeError: no weights in the cupboard \(.*\.py:\d+, in fails\)"),
         ("leaves", {"layer": ""}, r"SystemExit: 3 \(.*\.py:\d+, in leaves\)"),
-        ("number", {"layer": ""}, r"int.*torch\.nn\.Module.*preimage\.Network.*Representation"),
+        ("number", {"layer": ""}, r"torch\.nn\.Module.*preimage\.Network.*Representation.*int"),
         ("SIDE.x", {"layer": ""}, r"factories_\d+.*SIDE\.x"),
         ("__name__", {"layer": ""}, r"network.*str"),
     ],
@@ -246,13 +246,13 @@ def test_layers_on_the_command_line(run: Run, factory: str) -> None:
     assert "returns tuple" in found["layers"][4]["problem"]
     code, out, _ = run("layers", f"{factory}:tokens", "-p", f"input_size={SIDE}")
     assert code == 0
-    assert re.search(r"^0 .* 8×4×4 \(1 token beside\) ", out, re.MULTILINE)
+    assert re.search(r"^0 .* 8×4×4 \+ 1 prefix token ", out, re.MULTILINE)
     assert re.search(r"-p output_layout=tokens-middle", out)
     assert re.search(r"^channels last.*-p output_layout=nhwc: 1, ''$", out, re.MULTILINE)
     code, _, err = run("layers", f"{factory}:hog")
     assert (code, "no layers" in err) == (1, True)
     assert run("layers", "hog")[2] == (
-        "error: a network is named torch:package.module:factory, or as a representation of a layer, got 'hog'\n"
+        "error: network must be torch:package.module:factory or a representation that is a layer, got 'hog'\n"
     )
 
 

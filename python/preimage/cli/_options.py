@@ -1,4 +1,4 @@
-"""Options that several commands share, and how their values are parsed."""
+"""Define options that several commands share, and parse their values."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _NUMBERS: dict[str, tuple[Callable[[str], object], str]] = {"int": (int, "an int
 
 
 def complete_representation(incomplete: str) -> list[str]:
-    """Return the representations whose names start so, for shell completion."""
+    """Return the representations whose names begin with a text, for shell completion."""
     from preimage.representations import list_representations
 
     return [name for name in list_representations() if name.startswith(incomplete)]
 
 
 def complete_inverter(incomplete: str) -> list[str]:
-    """Return the pretrained inverters whose names start so, for shell completion; without importing torch."""
+    """Return the pretrained inverters whose names begin with a text, for shell completion, without importing torch."""
     from importlib import resources
 
     folder = resources.files("preimage") / "inverters" / "weights"
@@ -116,7 +116,7 @@ def parse_parameters(texts: Sequence[str], known: Mapping[str, str], owner: str,
     Args:
         texts: Texts as given on the command line; a later one overrides an earlier one of the same name.
         known: Type of each parameter by name, as written in Python: ``"int"``, ``"str | None"``.
-        owner: What has these parameters, for error messages.
+        owner: Name of the object that has these parameters, for error messages.
         option: Option that the texts were given to, for error messages.
     """
     values: dict[str, Any] = {}
@@ -140,7 +140,7 @@ def keyword_types(function: Callable[..., Any]) -> dict[str, str]:
 
 
 def _parse(text: str, kind: str) -> object:
-    """Return the text as a value of a type; the ``ValueError`` says what is expected."""
+    """Return the text as a value of a type; the ``ValueError`` contains the expected type."""
     if kind == "bool":
         if text.lower() not in ("true", "false"):
             raise ValueError("true or false")

@@ -1,4 +1,4 @@
-"""What all commands share: errors in one line, results as text or JSON, progress."""
+"""Provide what all commands share: one-line errors, results as text or JSON, and progress."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def reporting(function: Callable[P, R]) -> Callable[P, R]:
             typer.echo("interrupted", err=True)
             raise typer.Exit(130) from None
         except BrokenPipeError:
-            raise  # whoever read the output is gone
+            raise  # the reader of the output has closed the pipe
         except _TYPER_EXCEPTIONS:
             raise
         except Exception as error:
@@ -92,7 +92,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 def _one_line(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"  # without the number that str() puts first
+        return f"{error.filename}: {error.strerror}"  # without the error number with which str() begins
     if isinstance(error, KeyError) and error.args:
         return str(error.args[0])  # str() would quote it
     if isinstance(error, _USER_ERRORS) and str(error).strip():
@@ -126,7 +126,7 @@ class Output:
 
     @contextmanager
     def progress(self, label: str) -> Iterator[Callable[[int, int], None]]:
-        """Give a callback (done, total) that draws a progress bar on a terminal, and prints lines elsewhere."""
+        """Yield a callback (done, total) that draws a progress bar on a terminal, and prints lines elsewhere."""
         if sys.stderr.isatty() and has_rich():
             with _bar(label) as show:
                 yield show

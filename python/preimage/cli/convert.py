@@ -1,4 +1,4 @@
-"""``preimage convert``: features from one format into another."""
+"""Command ``preimage convert``: convert features to another format."""
 
 from __future__ import annotations
 

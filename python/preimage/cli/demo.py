@@ -1,4 +1,4 @@
-"""``preimage demo``: a few photographs from their features alone."""
+"""Command ``preimage demo``: reconstruct a few photographs from their features alone."""
 
 from __future__ import annotations
 

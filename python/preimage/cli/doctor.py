@@ -1,4 +1,4 @@
-"""``preimage doctor``: what is installed and what is missing."""
+"""Command ``preimage doctor``: report what is installed and what is missing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``preimage evaluate``: how well an inverter reconstructs images."""
+"""Command ``preimage evaluate``: measure how well an inverter reconstructs images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``preimage extract``: features of images into a feature store."""
+"""Command ``preimage extract``: extract features of images to a feature store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``preimage info``: what a file or folder contains."""
+"""Command ``preimage info``: describe the contents of a file or folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``preimage invert``: images from stored features or keypoints."""
+"""Command ``preimage invert``: reconstruct images from stored features or keypoints."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``preimage layers``: the layers of a network that can be inverted."""
+"""Command ``preimage layers``: list the layers of a network that can be inverted."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def layers(
         show.say(f"called more than once (the first output is used): {', '.join(repeated)}")
     if any(layer.prefix_tokens for layer in summary.layers):
         show.say(
-            "tokens beside a grid are removed from its start; -p output_layout=tokens-middle, tokens-last or "
+            "prefix tokens are assumed to come before the grid; -p output_layout=tokens-middle, tokens-last or "
             "tokens-at-N states another position"
         )
     if last := [layer.name or "''" for layer in summary.layers if layer.channels_last]:
@@ -63,5 +63,5 @@ def layers(
 def _row(layer: TracedLayer) -> tuple[str, str, str, str, str]:
     features = "-" if layer.features is None else "×".join(map(str, layer.features))
     if layer.prefix_tokens:
-        features += f" ({plural(layer.prefix_tokens, 'token')} beside)"
+        features += f" + {plural(layer.prefix_tokens, 'prefix token')}"
     return layer.name or "''", layer.kind, layer.output, features, f"{layer.parameters:,}"

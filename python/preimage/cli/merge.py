@@ -1,4 +1,4 @@
-"""``preimage merge``: the stores of a distributed extraction into one."""
+"""Command ``preimage merge``: merge the stores of a distributed extraction."""
 
 from __future__ import annotations
 

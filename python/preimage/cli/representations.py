@@ -1,4 +1,4 @@
-"""``preimage representations``: the representations and their parameters."""
+"""Command ``preimage representations``: list the representations and describe their parameters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``preimage sheet``: originals, feature drawings and reconstructions side by side."""
+"""Command ``preimage sheet``: draw images, features and reconstructions side by side."""
 
 from __future__ import annotations
 

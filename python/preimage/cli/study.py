@@ -1,4 +1,4 @@
-"""``preimage study``: measurements over many images, each written as one page."""
+"""Command group ``preimage study``: measurements over many images, each of which writes one page."""
 
 from __future__ import annotations
 

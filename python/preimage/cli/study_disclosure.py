@@ -1,4 +1,4 @@
-"""``preimage study disclosure``: what stored SIFT keypoints reveal."""
+"""Command ``preimage study disclosure``: measure what stored SIFT keypoints reveal."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def disclosure(
 ) -> None:
     """Reconstruct images from fewer and fewer SIFT keypoints.
 
-    Also from the coordinates or the descriptors of all keypoints alone.
+    They are also reconstructed from only the coordinates or only the descriptors of all keypoints.
 
     Example: preimage study disclosure photos/ -o disclosure/
     """

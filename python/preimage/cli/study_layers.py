@@ -1,4 +1,4 @@
-"""``preimage study layers``: reconstructions from each layer of a network."""
+"""Command ``preimage study layers``: compare reconstructions from the layers of a network."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def layers(
 ) -> None:
     """Compare reconstructions from layers of a network.
 
-    Each layer takes an inverter.
+    An inverter is needed for each layer.
 
     Example: preimage study layers val/ --inverter runs/conv1 -o study/
     """

@@ -1,4 +1,4 @@
-"""``preimage train``: an inverter from a folder of images."""
+"""Command ``preimage train``: train an inverter on images or precomputed features."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def train(
     Example: preimage train hog photos/ -o runs/mine --max-steps 20000
     """
     images = list(images or ())
-    if features is not None:  # all arguments are images
+    if features is not None:  # then all arguments are images
         representation, images = None, [path for path in (representation, *images) if path is not None]
     if representation is None and param:
         raise usage_error("--param", f"precomputed features have no parameters, got {param[0]}")

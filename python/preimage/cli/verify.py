@@ -1,4 +1,4 @@
-"""``preimage verify``: whether stored features are intact."""
+"""Command ``preimage verify``: compare stored features with their checksums."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``preimage weights``: weights of networks."""
+"""Command group ``preimage weights``: import or convert weights of networks."""
 
 from __future__ import annotations
 

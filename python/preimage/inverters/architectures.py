@@ -1,10 +1,10 @@
-"""The networks: the paper's, of one stream or two, and a U-shaped one that learns more per second of training.
+"""Network architectures: the paper's, with one stream or two, and a U-shaped one that trains faster.
 
-A config is a frozen dataclass of plain values. A network takes features (B, C, h, w), standardized if ``standardized``
-is set, whose sides are multiples of ``multiple``, and returns (B, 3, h·stride, w·stride), an image minus the mean
-color. The sides include ``margin`` cells around the features. A network with a ``side`` takes vectors (B, C) instead,
-and returns (B, 3, side, side). With a ``log_floor`` above zero, features are replaced by log(max(x, log_floor)) before
-they are standardized.
+A config is a frozen dataclass of plain values. The input of a network is features (B, C, h, w), standardized if
+``standardized`` is set, whose sides are multiples of ``multiple`` and include ``margin`` cells around the features. The
+output is (B, 3, h·stride, w·stride), images minus the mean color. If a network has a ``side``, its input is vectors (B,
+C) instead, and its output (B, 3, side, side). If ``log_floor`` is above zero, features are replaced by log(max(x,
+log_floor)) before they are standardized.
 """
 
 from __future__ import annotations
@@ -50,12 +50,12 @@ class TwoStreamConfig:
 
 @dataclasses.dataclass(frozen=True)
 class SingleStreamConfig:
-    """Layers in sequence, the last of which returns the image: the paper's networks for sparse SIFT and AlexNet.
+    """Layers in sequence, the last of which computes the image, as in the paper's networks for sparse SIFT and AlexNet.
 
-    The first layers may be for vectors ("fc 4096"), which a "grid" arranges as a map.
+    The input may be vectors: fully connected layers ("fc 4096") then come first, and a "grid" reshapes them to a map.
 
     Attributes:
-        layers: in the notation of `preimage.inverters.layers.Layer`.
+        layers: layers in the notation of `preimage.inverters.layers.Layer`.
         log_floor: features are replaced by log(max(x, log_floor)) if above zero: for probabilities, most of which are
             negligible beside the largest.
     """
@@ -67,7 +67,7 @@ class SingleStreamConfig:
 
 @dataclasses.dataclass(frozen=True)
 class UShapedConfig:
-    """Down by strided convolutions and back up by up-convolutions, with skips and residual blocks at every size.
+    """U-shaped network: strided convolutions, then up-convolutions, with skips and residual blocks at every size.
 
     Attributes:
         entry: layers before the first size, in the notation of `preimage.inverters.layers.Layer`, for features of
@@ -79,8 +79,8 @@ class UShapedConfig:
         widths: channels at the resolution of the features, at half of it, at a quarter, …
         blocks_down: residual blocks at each size on the way down; the last entry is the bottom.
         blocks_up: residual blocks at each size on the way up, the finest first.
-        head: channels of the up-convolutions from the resolution of the features to that of the image, without the
-            last 3.
+        head: channels of the up-convolutions from the resolution of the features to that of the image, except for the 3
+            channels of the image.
         repeat_edges: number of the coarsest sizes at which the edges of a map are repeated instead of padded with
             zeros. An image of 256² has 2×2 values at the coarsest size, all of them at an edge: with zeros the kernels
             never see a full neighborhood in training, and fail on larger images.
@@ -99,16 +99,16 @@ class UShapedConfig:
     def __post_init__(self) -> None:
         if len(self.blocks_down) != len(self.widths) or len(self.blocks_up) != len(self.widths) - 1:
             raise ValueError(
-                f"{len(self.widths)} widths take {len(self.widths)} blocks_down and {len(self.widths) - 1} "
+                f"{len(self.widths)} widths need {len(self.widths)} blocks_down and {len(self.widths) - 1} "
                 f"blocks_up, got {len(self.blocks_down)} and {len(self.blocks_up)}"
             )
         if max((*self.blocks_down, *self.blocks_up)) > _MOST_BLOCKS:
             raise ValueError(f"at most {_MOST_BLOCKS} blocks at a size, got {self.blocks_down} and {self.blocks_up}")
         if len(self.margin) != 2 or min(self.margin) < 0:
-            raise ValueError(f"margin is the cells (before, after) the features, both >= 0, got {self.margin}")
+            raise ValueError(f"margin must be the cells (before, after) the features, both >= 0, got {self.margin}")
         if self.splat_levels < 0 or (self.splat_levels and (not self.entry or doublings(self.entry))):
             raise ValueError(
-                "splat_levels above 0 takes an entry without up-convolutions, got "
+                "splat_levels above 0 needs an entry without up-convolutions, got "
                 f"{self.splat_levels} and the entry {self.entry}"
             )
 
@@ -156,7 +156,7 @@ class SingleStream(nn.Module):
         grids = [layer.side * 2 ** (up - down) for layer in map(Layer.parse, config.layers) if layer.side]
         self.side = grids[0] if grids else None
         if up < down:
-            raise ValueError(f"the layers halve the features {down} times and double them {up} times only")
+            raise ValueError(f"the layers halve the features {down} times, but double them only {up} times")
         self.multiple = 2**down
         self.stride = 2 ** (up - down)
         self.log_floor = config.log_floor
@@ -181,7 +181,7 @@ class UShaped(nn.Module):
         widths = config.widths
         down, up = halvings(config.entry), doublings(config.entry) + len(config.head) + 1
         if up < down:
-            raise ValueError(f"the entry halves the features {down} times, the rest doubles them {up} times only")
+            raise ValueError(f"the entry halves the features {down} times, but the rest doubles them only {up} times")
         self.margin = config.margin
         self.multiple = max(1, 2 ** (len(widths) - 1 + down - doublings(config.entry)))
         self.stride = 2 ** (up - down)
@@ -221,7 +221,7 @@ class UShaped(nn.Module):
         return self.head.distance(self._decoded(features), images, mean)
 
     def _entered(self, features: torch.Tensor) -> torch.Tensor:
-        """Return the input of the stem: the features at the resolution of the first size."""
+        """Return the features at the resolution of the first size, the input of the stem."""
         if self.splat is None:
             return self.entry(features)
         entered = self.entry(self.splat.scaled(features))
@@ -270,9 +270,9 @@ def config_from_dict(fields: Mapping[str, Any]) -> ArchitectureConfig:
     """Return the config of `config_to_dict`; ``ValueError`` names unknown and missing fields."""
     kind, given = _kind_and_fields(fields)
     known = {field.name for field in dataclasses.fields(kind)}
-    # Fields that were added later have defaults for the files written before.
+    # Fields that were added later have defaults, which are those of files written before.
     if not known - _LATER_FIELDS <= set(given) <= known:
-        raise ValueError(f"{kind.architecture} takes the fields {sorted(known)}, got {sorted(given)}")
+        raise ValueError(f"{kind.architecture} has the fields {sorted(known)}, got {sorted(given)}")
     return kind(**given)
 
 

@@ -13,10 +13,10 @@ from preimage.inverters.architectures import ArchitectureConfig, SingleStreamCon
 from preimage.inverters.output_region import OutputRegion
 
 BUDGET = 4_000_000
-_VECTOR_OUTPUT = 128  # vectors hold no finer detail; the paper's size for FC6 to FC8
+_VECTOR_OUTPUT = 128  # side in pixels, the paper's for FC6 to FC8; vectors contain no finer detail
 _LEAST_PROBABILITY = 1e-7  # about the smallest number of float16
 _U_CELLS = 28  # cells along a side at the first size of a U, approximately: with 5 sizes the last has 2
-_FEW_CELLS = 12  # maps of fewer cells need no contracting part: three layers of 3×3 see all of them
+_FEW_CELLS = 12  # maps of fewer cells need no contracting part, because three 3×3 layers cover them
 
 
 def auto(
@@ -28,32 +28,32 @@ def auto(
     *,
     probabilities: bool = False,
 ) -> tuple[ArchitectureConfig, OutputRegion]:
-    """Return a network, and the region of the images that it returns.
+    """Return a network and its output region.
 
     A fully connected layer turns vectors into a small map, which up-convolutions with residual blocks between them
-    enlarge. Maps of few cells are enlarged in the same way; larger ones first go through a U: down to about two
-    cells, and back up with skips.
+    enlarge. Maps of few cells are enlarged in the same way; larger ones first pass a U-shaped network, down to about
+    two cells and back up with skips.
 
     Features with fewer cells than a power-of-two stride gives, such as 27 for 227 pixels, are assumed to lie in the
     middle of the image (convolutions without padding). Others, such as 16 for 224, are assumed to tile it; the output
     then has the size that their doublings reach (256).
 
     Args:
-        channels: of the features.
-        cells: along a side of their square map; ``None`` for vectors.
-        image_size: side of the square images, pixels.
-        output_size: side of the returned images; for maps the nearest that doublings reach. Default: the image's size
-            for maps, 128 for vectors.
+        channels: number of channels of the features.
+        cells: number of cells along a side of the square map; ``None`` for vectors.
+        image_size: side of the square images in pixels.
+        output_size: side of the reconstructed images in pixels; for maps the nearest size that doublings reach. By
+            default, the size of the images for maps, and 128 for vectors.
         budget: maximum number of parameters, four million by default.
-        probabilities: the features are probabilities; the network takes the logarithms of vectors.
+        probabilities: whether the features are probabilities; the network then takes the logarithms of vectors.
 
     Raises:
-        ValueError: an output size that no grid of 3 to 7 cells reaches by doublings, features finer than the image,
-            or a budget below the smallest such network.
+        ValueError: an output size that no grid of 3 to 7 cells reaches by doublings, too many cells for the size of the
+            images, or a budget below the size of the smallest such network.
     """
     budget = BUDGET if budget is None else budget
     if output_size is not None and output_size < 1:
-        raise ValueError(f"output_size is a number of pixels >= 1, got {output_size}")
+        raise ValueError(f"output_size must be at least 1 pixel, got {output_size}")
     if cells is None:
         size = _VECTOR_OUTPUT if output_size is None else output_size
         make = functools.partial(_from_vector, size, _LEAST_PROBABILITY if probabilities else 0.0)
@@ -65,10 +65,10 @@ def auto(
 
 
 def _region(cells: int, image_size: int, output_size: int | None) -> tuple[int, OutputRegion]:
-    """Return how often the cells are doubled, and the output region."""
+    """Return the number of doublings from cells to pixels, and the output region."""
     if cells > image_size / 2**0.5:
         raise ValueError(
-            f"{cells} cells along a side are too many for images of {image_size} pixels: at most one for two pixels"
+            f"{cells} cells along a side are too many for images of {image_size} pixels: at most one per two pixels"
         )
     native = max(1, round(math.log2(image_size / cells)))
     whole = image_size if cells * 2**native <= image_size else cells * 2**native
@@ -89,8 +89,8 @@ def _from_vector(size: int, log_floor: float, scale: float) -> ArchitectureConfi
     first, *widths = _scaled(_long((160, 128, 96, 64, 32, 16, 8), doublings), scale)
     ups = [f"up {width}" for width in widths]
     between = [layer for index, up in enumerate(ups) for layer in ((up, "res") if index < 3 else (up,))]
-    # A narrow first layer takes a sixth fewer parameters: for GoogLeNet's pooled vector the error was 0.603 with it and
-    # 0.604 without.
+    # A narrow first layer saves a sixth of the parameters: for GoogLeNet's pooled vector the error was 0.603 with it
+    # and 0.604 without.
     hidden, *_ = _scaled((512,), scale)
     entry = (f"fc {hidden}", f"fc {int(side) ** 2 * first}", f"grid {int(side)} {first}", "res")
     return SingleStreamConfig(layers=(*entry, *between, "up 3"), log_floor=log_floor)
@@ -108,7 +108,7 @@ def _u_shaped(cells: int, doublings: int, scale: float) -> ArchitectureConfig:
     wide, narrow, *_ = _scaled((128, 64), scale)
     before = round(math.log2(_U_CELLS / cells))  # doublings (or, negative, halvings) up to the first size of the U
     before = min(before, doublings - 1)
-    # Fine maps hold fine detail: with more channels at the entry, AlexNet's CONV1 has an error of 0.198, not 0.208.
+    # Fine maps contain fine detail: with more channels at the entry, AlexNet's CONV1 has an error of 0.198, not 0.208.
     fine = before <= 0
     widths = _scaled((80, 96, 112, 128, 144) if fine else (48, 64, 96, 128, 176), scale)
     levels = min(len(widths), max(1, 1 + round(math.log2(cells * 2.0**before / 2))))

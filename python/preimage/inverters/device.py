@@ -1,4 +1,4 @@
-"""The device on which networks run."""
+"""Choose and check the device on which networks run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
         device: ``"auto"`` (CUDA where available, else the CPU), ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...
 
     Raises:
-        ValueError: not the name of a device, or a device that this machine or this build of torch does not have.
+        ValueError: not the name of a device, or a device that is not available.
     """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -23,9 +23,9 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
     except RuntimeError as error:
         raise ValueError(f"device must be 'auto', 'cpu', 'cuda' or 'cuda:N', got {str(device)!r}") from error
     if wanted.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device {str(device)!r} is not available here: use 'cpu' (`preimage doctor` explains why)")
+        raise ValueError(f"device {str(device)!r} is not available: use 'cpu' (`preimage doctor` explains why)")
     if wanted.type == "cuda" and (wanted.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"device {str(device)!r} does not exist: this machine has {torch.cuda.device_count()}")
+        raise ValueError(f"device {str(device)!r} does not exist; CUDA devices: {torch.cuda.device_count()}")
     return wanted
 
 
@@ -35,9 +35,10 @@ def extraction_device(
     """Return the device on which features are computed: `device` if the representation supports it, else the CPU.
 
     Args:
-        representation: tried on one black image, unless it computes in worker threads of the CPU.
+        representation: representation, which is tried on one black image unless its features are computed in worker
+            threads.
         image_size: (H, W) of the images.
-        device: the preferred one.
+        device: preferred device.
     """
     cpu = torch.device("cpu")
     if device.type == "cpu" or representation.in_workers:
@@ -45,6 +46,6 @@ def extraction_device(
     try:
         with torch.no_grad():
             representation(torch.zeros(1, 3, *image_size, dtype=torch.uint8, device=device))
-    except Exception:  # any failure: the CPU can
+    except Exception:  # whatever the error is, the CPU is used
         return cpu
     return device

@@ -1,4 +1,4 @@
-"""The inverter: a network from features to images, with the spec of the features."""
+"""Inverters: networks from features to images, with the spec of the features."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class Inverter(nn.Module):
     """Estimate an image from its features in one forward pass.
 
     Args:
-        spec: of the features.
+            spec: spec of the features.
         config: architecture of the network, for example from `preimage.inverters.preset`.
         training_notes: plain JSON values about the training, stored in ``config.json``.
-        output_region: the part of an image that is returned, for features of images of one size only; ``None`` for
-            features of images of any size, which are returned whole.
+        output_region: part of an image that is reconstructed, for features of images of one size only; ``None`` if
+            features of images of any size are inverted to whole images.
 
     Raises:
         ValueError: a network for maps with a spec of vectors or the reverse; a stride that is not the spec's; an output
@@ -83,24 +83,23 @@ class Inverter(nn.Module):
     ) -> torch.Tensor:  # [B, 3, H, W] or [3, H, W]
         """Return images in [0, 1] from features.
 
-        Features whose sides are no multiple of the network's are continued below and at the right by their mirror
-        image, and the image is cropped.
+        Features whose sides are not multiples of the network's are padded by reflection at the bottom and the right,
+        and the image is cropped.
 
         Args:
-            features: (B, C, h, w), or (C, h, w) of one image; for a spec of vectors (B, C) or (C,). Floating, of
-                `spec`.
-            size: (H, W) of the images, see `covered` for the default. A HOG grid may end up to half a cell before the
-                edge of the image (the last row and column are then repeated) or after it (the surplus is cropped).
-                With an `output_region`, this is the size of the whole image, and the returned part is resized in
-                proportion.
+            features: (B, C, h, w), or (C, h, w) of one image; for a spec of vectors (B, C) or (C,). Floating-point,
+                described by `spec`.
+            size: (H, W) of the images, by default that of `covered`. A HOG grid may end up to half a cell before
+                the edge of the image (the last row and column are then repeated) or after it (the rest is cropped).
+                With an `output_region`, this is the size of the whole image, and the region is resized in proportion.
 
         Returns:
             (B, 3, H, W), or (3, H, W) of one image: float32 RGB on the device of the inverter.
 
         Raises:
-            TypeError: features that are not floating.
-            ValueError: another rank or number of channels; a size below 1 or, without an output region, a cell or more
-                away from what the features cover.
+            TypeError: features that are not floating-point.
+            ValueError: features of another rank or number of channels; a size below 1 or, without an output region, one
+                that differs by a cell or more from the size that the features cover.
         """
         batch, is_single = self._checked(features)
         images = self.reconstruct(batch).clamp(0, 1)
@@ -109,7 +108,7 @@ class Inverter(nn.Module):
         return images[0] if is_single else images
 
     def reconstruct(self, features: torch.Tensor) -> torch.Tensor:
-        """Return `forward` of checked features (B, C, h, w) or (B, C), without the clamp."""
+        """Return the images of `forward` before clamping, for checked features (B, C, h, w) or (B, C)."""
         image = self.network(self._arranged(features)).float()
         height, width = self.covered(*features.shape[2:])
         top, left = self._first_pixels(features)
@@ -120,12 +119,12 @@ class Inverter(nn.Module):
         features: torch.Tensor,  # [B, C, h, w] or [B, C]
         images: torch.Tensor,  # [B, 3, H, W] uint8
     ) -> torch.Tensor:  # [B]
-        """Return ‖`reconstruct`(features) - `target`(images) / 255‖₂ of every image, which training minimizes.
+        """Return ‖`reconstruct`(features) - `target`(images) / 255‖₂ for every image, which training minimizes.
 
         Args:
-            features: checked, (B, C, h, w) or (B, C).
-            images: (B, 3, H, W) uint8, on the device of the features, of the size that they cover, or of the
-                `output_region`.
+            features: checked features, (B, C, h, w) or (B, C).
+            images: (B, 3, H, W) uint8, on the device of the features, of the size that the features cover, or
+                with an `output_region` of its ``image_size``.
 
         Returns:
             (B,) float32. Where the output of the network is not cropped, the gradient of the images is computed inside
@@ -144,7 +143,7 @@ class Inverter(nn.Module):
         return torch.linalg.vector_norm(self.reconstruct(features) - target.float() / 255, dim=(1, 2, 3))
 
     def target(self, images: torch.Tensor) -> torch.Tensor:
-        """Return the part of images (B, 3, H, W) that is reconstructed: all of it, or the `output_region`."""
+        """Return the part of images (B, 3, H, W) that is reconstructed: whole images, or the `output_region`."""
         return images if self.output_region is None else self.output_region.of(images)
 
     def covered(self, *cells: int) -> tuple[int, int]:
@@ -161,7 +160,7 @@ class Inverter(nn.Module):
         return features.clamp_min(floor).log() if floor > 0 else features
 
     def _arranged(self, features: torch.Tensor) -> torch.Tensor:
-        """Return the input of the network: standardized features, padded to the size that it takes."""
+        """Return the input of the network: standardized features, padded to a size that it supports."""
         features = self.measured(features)
         shape = (-1, 1, 1)[: features.dim() - 1]
         standard = (features - self.feature_mean.view(shape)) / self.feature_deviation.view(shape)
@@ -175,7 +174,7 @@ class Inverter(nn.Module):
                 standard = F.pad(standard, self.network.margin * 2, mode="replicate")
             for axis in (2, 3):
                 standard = _mirrored_to(standard, axis, self.network.multiple)
-        # Convolutions on a CPU are up to twice as fast with the channels last.
+        # Convolutions on a CPU are up to twice as fast in channels_last memory format.
         return standard.contiguous(memory_format=torch.channels_last)
 
     def _first_pixels(self, features: torch.Tensor) -> tuple[int, int]:
@@ -194,8 +193,8 @@ class Inverter(nn.Module):
 
         Args:
             folder: created if it does not exist; an inverter in it is replaced.
-            dtype: of the weights on disk: ``torch.float32``, ``torch.float16`` or ``torch.bfloat16``; ``torch.int8``
-                with a float32 scale for each output channel takes a quarter of float32's space.
+            dtype: dtype of the weights on disk: ``torch.float32``, ``torch.float16`` or ``torch.bfloat16``;
+                ``torch.int8`` with a float32 scale for each output channel takes a quarter of float32's space.
 
         Raises:
             TypeError: another dtype.
@@ -241,7 +240,7 @@ class Inverter(nn.Module):
     def _checked(self, features: torch.Tensor | npt.NDArray[Any]) -> tuple[torch.Tensor, bool]:
         """Return features as a batch on the inverter's device, and whether they were those of a single image."""
         if isinstance(features, np.ndarray):
-            features = np.require(features, requirements="W")  # torch warns of views of a mapped file
+            features = np.require(features, requirements="W")  # torch warns about read-only arrays
         features = torch.as_tensor(features)
         if not features.is_floating_point():
             raise TypeError(f"features must be floating point, got {features.dtype}")
@@ -300,7 +299,7 @@ def load_inverter(name_or_folder: str | os.PathLike[str], device: str | torch.de
 
 
 def _from_fields(fields: dict[str, Any]) -> Inverter:
-    region = fields.get("output_region")  # the first inverters had none
+    region = fields.get("output_region")  # not in the first configs
     return Inverter(
         Spec.from_dict(fields["spec"]),
         config_from_dict(fields["network"]),
@@ -310,19 +309,19 @@ def _from_fields(fields: dict[str, Any]) -> Inverter:
 
 
 def _checked_weights(fields: dict[str, Any], tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return floating weights in the present orientation, of the network that the fields describe.
+    """Return floating-point weights in the current orientation, for the network that the fields describe.
 
-    The network is not built here: a config can ask for more than there is memory, the weights beside it cannot.
+    The network is not allocated here, because a damaged config may describe one that is larger than the memory.
 
     Raises:
-        ValueError: the weights of another network.
+        ValueError: weights of another network.
     """
     try:
         with torch.device("meta"):
             described = _from_fields(fields)
     except (RuntimeError, OverflowError) as error:
         reason = str(error).partition("\n")[0]
-        raise ValueError(f"there is no such network: {reason}") from error
+        raise ValueError(f"its network cannot be built: {reason}") from error
     tensors = dequantized(tensors)
     if fields["format_version"] == pretrained.CONV2D_VERSION:
         names = upconv_weights(described)
@@ -341,10 +340,10 @@ def _from_conv2d(weight: torch.Tensor) -> torch.Tensor:
 
 
 def _mirrored_to(maps: torch.Tensor, axis: int, multiple: int) -> torch.Tensor:
-    """Continue an axis by its mirror image up to the next multiple.
+    """Pad an axis by reflection up to the next multiple.
 
-    Repeating the last row or column instead makes long stripes, which photographs do not have: on some images they
-    disturb the whole reconstruction.
+    Repeating the last row or column instead would give long stripes, which photographs do not have and which disturb
+    the whole reconstruction of some images.
     """
     size = maps.shape[axis]
     missing = -size % multiple

@@ -1,4 +1,4 @@
-"""A fixed first layer for sparse SIFT: maps of the gradients that the keypoints of a grid describe."""
+"""A fixed first layer for sparse SIFT: maps of the gradients described by the keypoints of a grid."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-CHANNELS = 133  # of `preimage.sift_grid`: descriptor, x and y in the cell, sine, cosine, logarithm of the scale
+CHANNELS = 133  # channels of `preimage.sift_grid`: descriptor, x and y in the cell, sine, cosine, log of the scale
 ORIENTATIONS = 12
 _BIN = 3.0  # side of a descriptor's spatial bin, in scales
 _WINDOW = 2.0  # standard deviation of the Gaussian that weighs a descriptor's bins, in bins
-_NEARLY_NONE = 0.02  # weight below which a cell is hardly covered by keypoints
+_NEARLY_NONE = 0.02  # weight below which a cell counts as hardly covered by keypoints
 
 
 class KeypointSplat(nn.Module):
@@ -36,7 +36,7 @@ class KeypointSplat(nn.Module):
         super().__init__()
         self.grid_cell, self.cell, self.levels = grid_cell, cell, levels
         self.out_channels = levels * (ORIENTATIONS + 1)
-        # Scales the channels of the grid to about 1 in cells with a keypoint.
+        # Factors that scale the channels of the grid to about 1 in cells with a keypoint.
         scales = torch.tensor([8.0] * 128 + [2 / grid_cell] * 2 + [1.0] * 2 + [0.5])
         self.register_buffer("scales", scales[:, None, None], persistent=False)
 
@@ -46,11 +46,12 @@ class KeypointSplat(nn.Module):
 
     @torch.no_grad()
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Return maps (B, levels · 13, h', w') float32 of features (B, 133, h, w), as of `preimage.sift_grid`.
+        """Return maps (B, levels · 13, h', w') float32 of features (B, 133, h, w) of `preimage.sift_grid`.
 
         h' = ⌊h · grid_cell / cell⌋: an incomplete cell at the lower and right edge is dropped. Each level has 12
-        directions, k · 30° from +x towards +y, and the coverage of the cell, 0 to 1. Computed in float32 also under
-        autocast, without gradients of the features. The numbers do not depend on the number of threads.
+        directions, k · 30° from +x towards +y, and the coverage of the cell, 0 to 1. The maps are computed in float32,
+        also under autocast, and have no gradients with respect to the features. They do not depend on the number of
+        threads.
         """
         with torch.autocast(features.device.type, enabled=False):
             return self._maps(features.float())
@@ -111,7 +112,7 @@ class KeypointSplat(nn.Module):
 
 
 def _add_rows(canvas: torch.Tensor, cells: torch.Tensor, values: torch.Tensor) -> None:
-    """Add canvas[cells[k]] += values[k] for all k in order: the same sums in every run.
+    """Compute canvas[cells[k]] += values[k] for all k in order, so that every run gives the same sums.
 
     Each device has one operation that is both ordered and fast: index_put_ is not ordered on a CPU with several
     threads, scatter_add_ is not on a GPU.

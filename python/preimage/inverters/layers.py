@@ -1,4 +1,4 @@
-"""The layers of inverters, and the notation for them in configs."""
+"""Layers of inverters, and their notation in configs."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Layer:
     """One layer in the notation of the paper's tables: ``"c5/2 256"`` or ``"up 128"``.
 
     ``cK/S N`` is a K×K convolution with stride S to N channels, ``up N`` an up-convolution ×2 to N channels, ``res`` a
-    `ResidualBlock`. For vectors, ``fc N`` is a fully connected layer to N values, and ``grid S N`` the S² · N values
-    of a vector as a map of S×S with N channels.
+    `ResidualBlock`. For vectors, ``fc N`` is a fully connected layer to N values, and ``grid S N`` reshapes the S² · N
+    values of a vector to a map of S×S with N channels.
     """
 
     kind: Literal["conv", "up", "res", "fc", "grid"]
@@ -128,19 +128,19 @@ def upconv_weights(model: nn.Module) -> set[str]:
 
 
 def halvings(layers: Sequence[str]) -> int:
-    """Return how many layers halve the map."""
+    """Return the number of layers that halve the map."""
     return sum(Layer.parse(layer).stride == 2 for layer in layers)
 
 
 def doublings(layers: Sequence[str]) -> int:
-    """Return how many layers double the map."""
+    """Return the number of layers that double the map."""
     return sum(Layer.parse(layer).kind == "up" for layer in layers)
 
 
 def conv(in_channels: int, out_channels: int, kernel: int, stride: int = 1, *, repeat_edges: bool = False) -> nn.Conv2d:
     """Return a He-initialized convolution with zero bias, padded by ``kernel // 2`` zeros or repeated edges.
 
-    Its weight is channels_last in memory, like the maps: up to twice as fast on CPUs and GPUs.
+    Its weight is in channels_last memory format, like the maps, which is up to twice as fast on CPUs and GPUs.
     """
     mode: Literal["replicate", "zeros"] = "replicate" if repeat_edges else "zeros"
     layer = nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, padding_mode=mode)
@@ -157,11 +157,11 @@ def chain(in_channels: int, layers: Sequence[str], *, last_is_image: bool = Fals
     Args:
         in_channels: number of input channels.
         layers: notation, see `Layer`.
-        last_is_image: the last layer is an up-convolution without activation.
+        last_is_image: whether the last layer must be an up-convolution to an image, which has no activation.
 
     Raises:
-        ValueError: not a layer, or one that does not take the output of the previous one; too many layers; or a last
-            layer that does not return an image.
+        ValueError: text that is not a layer; a layer that does not accept the output of the previous one; too many
+            layers; or a last layer that does not return an image.
     """
     if len(layers) > _MOST_LAYERS:
         raise ValueError(f"{len(layers)} layers; at most {_MOST_LAYERS} are allowed")

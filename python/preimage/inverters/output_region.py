@@ -16,8 +16,9 @@ _LARGEST = 8192  # pixels: an inverter from another source must not exhaust the 
 class OutputRegion:
     """The center square of an image, resized.
 
-    Networks take images of one size only, and their features need not cover all of an image, nor at its own resolution:
-    the paper's inverters for AlexNet return the middle 216² of 227² for CONV1, and the whole image at 128² for FC6.
+    Networks take images of one size only, and their features need not cover the whole image, nor have its resolution:
+    the paper's inverters for AlexNet return the middle 216² of 227² pixels for CONV1, and the whole image at 128² for
+    FC6.
 
     Attributes:
         image_size: side of the images whose features are inverted, pixels.
@@ -36,35 +37,35 @@ class OutputRegion:
                 raise ValueError(f"{name} of an output region must be an integer from 1 to {_LARGEST}, got {value!r}")
         if self.crop > self.image_size:
             raise ValueError(
-                f"crop of an output region is at most its image_size, got {self.crop} of {self.image_size}"
+                f"crop of an output region must be at most its image_size, got {self.crop} of {self.image_size}"
             )
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> OutputRegion:
-        """Return the region from its fields, as of ``dataclasses.asdict``.
+        """Return the region with the given fields, as returned by ``dataclasses.asdict``.
 
         Raises:
             ValueError: other fields, or values out of range.
         """
         names = [field.name for field in dataclasses.fields(cls)]
         if not isinstance(fields, Mapping) or fields.keys() != set(names):
-            raise ValueError(f"an output region has the fields {', '.join(names)}, got {fields!r:.200}")
+            raise ValueError(f"an output region must have the fields {', '.join(names)}, got {fields!r:.200}")
         return cls(**fields)
 
     def of(self, images: torch.Tensor) -> torch.Tensor:
-        """Return the region of images: (B, 3, size, size) of the same dtype.
+        """Return the region of images, (B, 3, size, size) of the same dtype.
 
         Args:
-            images: (B, 3, image_size, image_size), uint8 or floating.
+            images: (B, 3, image_size, image_size), uint8 or floating-point.
 
         Raises:
             ValueError: images of another shape or size.
         """
         if images.dim() != 4 or images.shape[1] != 3:
-            raise ValueError(f"images are (B, 3, H, W), got {tuple(images.shape)}")
+            raise ValueError(f"images must be (B, 3, H, W), got {tuple(images.shape)}")
         if images.shape[2:] != (self.image_size, self.image_size):
             size = "×".join(map(str, images.shape[2:]))
-            raise ValueError(f"the inverter is for images of {self.image_size}×{self.image_size} pixels, got {size}")
+            raise ValueError(f"the inverter takes images of {self.image_size}×{self.image_size} pixels, got {size}")
         return resized(self.cropped(images), self.size, self.size)
 
     def cropped(self, images: torch.Tensor) -> torch.Tensor:
@@ -82,18 +83,18 @@ def resized(images: torch.Tensor, height: int, width: int) -> torch.Tensor:
 
 
 def placed(cells: int, multiple: int, stride: int, size: int) -> tuple[int, int, int]:
-    """Return the padding of a row of feature cells, and where the wanted pixels start in the network's output.
+    """Return the padding of a row of feature cells, and the position of the wanted pixels in the network's output.
 
     The row is padded to a multiple of `multiple` that covers the wanted pixels, and stays in the middle.
 
     Args:
         cells: number of cells in the row.
-        multiple: the network takes multiples of this many cells.
-        stride: pixels that the network makes of a cell.
-        size: pixels wanted, around the middle of the features.
+        multiple: number of cells of which the network takes multiples.
+        stride: number of output pixels for each cell.
+        size: number of wanted pixels, around the middle of the features.
 
     Returns:
-        (cells padded before the row, cells padded after it, first wanted pixel).
+        (cells padded before the row, cells padded after it, index of the first wanted pixel).
     """
     wanted = max(cells, -(-size // stride))
     total = -(-wanted // multiple) * multiple

@@ -1,4 +1,4 @@
-"""Choose the network for features: a preset of their representation, or a network for features of their shape."""
+"""Choose the network for features: a preset of their representation, or one generated for their shape."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from preimage.inverters.output_region import OutputRegion
 from preimage.inverters.presets import preset, preset_names
 from preimage.spec import Spec
 
-# Parameters of the networks for features of any shape, where the representation has no preset of that name.
+# Numbers of parameters of generated networks, if the representation has no preset of that name.
 _BUDGETS = {"auto": BUDGET, "compact": BUDGET, "wide": 9_000_000}
 _VECTOR_SIZE = 128  # side of the images that the paper's networks return for vectors, pixels
 
@@ -34,24 +34,24 @@ def plan(
     budget: int | None = None,
     probabilities: bool = False,
 ) -> Plan:
-    """Return the network of a preset, and the output region of its inverter.
+    """Return the network of a preset and the output region of its inverter.
 
     Args:
-        spec: of the features.
-        name: a preset of the representation, such as ``"paper"``; else ``"auto"``, ``"compact"`` (the same) or
-            ``"wide"``: a network for features of this shape, see `preimage.inverters.auto.auto`.
-        cells: (h, w) of the features of an image of `image_size`; ``None`` for vectors.
+        spec: spec of the features.
+        name: preset of the representation, such as ``"paper"``; or ``"auto"``, ``"compact"`` (the same) or ``"wide"``
+            for a network generated for features of this shape, see `preimage.inverters.auto.auto`.
+        cells: size (h, w) of the features of an image of `image_size`; ``None`` for vectors.
         image_size: side of the square images in pixels.
-        output_size: side of the returned images in pixels; only for ``"auto"``.
+        output_size: side of the reconstructed images in pixels; only for ``"auto"``.
         budget: maximum number of parameters: four million by default, nine million for ``"wide"``.
-        probabilities: the features are probabilities; ``"auto"`` then takes their logarithms.
+        probabilities: whether the features are probabilities; ``"auto"`` then takes their logarithms.
 
     Returns:
-        The network; without an output region if features of any size can be inverted.
+        The network and its output region, which is ``None`` if features of any size can be inverted.
 
     Raises:
-        ValueError: no such preset (the known ones are listed), options that a preset does not have, features that are
-            not square, or as `auto`.
+        ValueError: no such preset (the message lists the known ones), an option that the preset does not support,
+            features that are not square, or as `auto`.
     """
     check_preset(spec.representation, name)
     if name in preset_names(spec.representation):
@@ -63,7 +63,7 @@ def plan(
         config = preset(spec.representation, name)
         return Plan(config, _center_region(spec, config, cells, image_size))
     if cells is not None and cells[0] != cells[1]:
-        raise ValueError(f"'auto' takes square maps, got features of {cells[0]}×{cells[1]} cells")
+        raise ValueError(f"features must be square maps for 'auto', got {cells[0]}×{cells[1]} cells")
     side = None if cells is None else cells[0]
     limit = _BUDGETS[name] if budget is None else budget
     return Plan(*auto(spec.channels, side, image_size, output_size, limit, probabilities=probabilities))
@@ -79,7 +79,7 @@ def check_preset(representation: str, name: str) -> None:
 def _center_region(
     spec: Spec, config: ArchitectureConfig, cells: tuple[int, int] | None, image_size: int
 ) -> OutputRegion | None:
-    """Return the region for features of images of one size: for maps the middle that they cover, for vectors all."""
+    """Return the region of images of one size: for maps the center that they cover, for vectors the whole image."""
     if "image_size" not in spec.parameters or not isinstance(config, SingleStreamConfig):
         return None
     if cells is None:

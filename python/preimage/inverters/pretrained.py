@@ -1,4 +1,4 @@
-"""The folder of an inverter, ``config.json`` beside ``model.safetensors``, and the inverters of the package."""
+"""Read and write the folder of an inverter (``config.json``, ``model.safetensors``), and find pretrained inverters."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from preimage.spec import Spec
 
 FORMAT = "preimage-inverter"
 FORMAT_VERSION = 2
-CONV2D_VERSION = 1  # with the weights of up-convolutions in the orientation of `conv2d`
+CONV2D_VERSION = 1  # format version with the weights of up-convolutions in the orientation of `conv2d`
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 
@@ -47,17 +47,17 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     try:
         data = path.read_bytes()
     except FileNotFoundError as error:
-        raise FileFormatError(path, "is missing, though there is a config.json") from error
+        raise FileFormatError(path, "is missing, but there is a config.json") from error
     if hashlib.sha256(data).hexdigest() != fields["weights_sha256"]:
         raise FileFormatError(path, "is damaged, or does not belong to its config.json (another SHA-256)")
     try:
         return fields, safetensors.torch.load(data)
     except safetensors.SafetensorError as error:
-        raise FileFormatError(path, f"no safetensors file: {error}") from error
+        raise FileFormatError(path, f"is not a safetensors file: {error}") from error
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Return the config under its present names, without reading the weights."""
+    """Read the config, with old names translated, but not the weights."""
     path = folder / CONFIG
     try:
         fields = json.loads(path.read_bytes())
@@ -78,7 +78,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 @contextmanager
 def naming(folder: Path) -> Iterator[None]:
-    """Turn an error about the values of a config into one that names the file."""
+    """Convert an error about the values of a config to one that names the file."""
     try:
         yield
     except (ValueError, TypeError) as error:
@@ -92,7 +92,7 @@ def list_inverters() -> list[str]:
 
 
 def pretrained_folder(name: str) -> Path:
-    """Return the folder of a pretrained inverter, even if the current folder has one of the same name."""
+    """Return the folder of a pretrained inverter, even if the current folder contains one of the same name."""
     return _weights_folder() / name
 
 
@@ -105,7 +105,7 @@ def find_inverter(spec: Spec) -> str:
     """Return the name of a pretrained inverter for features of this spec.
 
     Raises:
-        LookupError: there is none; the message names the fields in which the nearest one differs.
+        LookupError: there is no such inverter; the message names the fields in which the nearest one differs.
     """
     candidates = {}
     for name, other in pretrained_specs().items():
@@ -117,7 +117,7 @@ def find_inverter(spec: Spec) -> str:
         raise LookupError("this installation has no pretrained inverters: train one and name it")
     name, differences = min(candidates.items(), key=lambda item: len(item[1]))
     raise LookupError(
-        f"no pretrained inverter fits; the nearest, {name}, differs in {'; '.join(differences)} "
+        f"no pretrained inverter takes these features; the nearest, {name}, differs in {'; '.join(differences)} "
         "(inverter != features): train one for these features and name it"
     )
 
@@ -130,7 +130,7 @@ def resolve(name_or_folder: str | os.PathLike[str]) -> Path:
     if str(name_or_folder) in list_inverters():
         return pretrained_folder(str(name_or_folder))
     known = ", ".join(list_inverters()) or "none"
-    raise ValueError(f"{name_or_folder}: neither a folder nor the name of a pretrained inverter (there are: {known})")
+    raise ValueError(f"{name_or_folder}: neither a folder nor the name of a pretrained inverter ({known})")
 
 
 def _weights_folder() -> Path:

@@ -1,4 +1,4 @@
-"""Weights as int8 with a float32 scale for each output channel, for storage."""
+"""Quantize weights to int8 with a float32 scale for each output channel, for storage."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import torch
 
 _SUFFIX = ".scale"
 _LARGEST = 127
-_SMALLEST_SIZE = 4096  # smaller tensors save nothing
+_SMALLEST_SIZE = 4096  # number of values; quantizing smaller tensors saves nothing
 
 
 def quantized(weights: Mapping[str, torch.Tensor], transposed: Collection[str]) -> dict[str, torch.Tensor]:
-    """Return weights as int8, each with its scales under ``NAME.scale``; small tensors and vectors stay as they are.
+    """Return weights as int8, with their scales under ``NAME.scale``; small tensors and vectors are unchanged.
 
     Args:
-        weights: floating tensors by name.
-        transposed: names of the weights whose output channels are axis 1; of the others they are axis 0.
+        weights: floating-point tensors by name.
+        transposed: names of the weights whose output channels are axis 1; in others they are axis 0.
     """
     stored: dict[str, torch.Tensor] = {}
     for name, value in weights.items():
@@ -33,10 +33,11 @@ def quantized(weights: Mapping[str, torch.Tensor], transposed: Collection[str]) 
 
 
 def dequantized(stored: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return the floating weights of `quantized`; tensors of other dtypes stay as they are.
+    """Return floating-point weights from those of `quantized`; tensors of other dtypes are unchanged.
 
     Raises:
-        ValueError: int8 weights without scales, or with scales of another shape than one for each channel.
+        ValueError: int8 weights without scales, or with scales of another shape or dtype than one float32 for each
+            channel.
     """
     weights: dict[str, torch.Tensor] = {}
     for name, value in stored.items():

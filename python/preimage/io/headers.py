@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from preimage.io import jpeg, png, tiff
 from preimage.io.file_types import SIGNATURE_BYTES, describe_signature
 
-_MOST_SEGMENTS = 100_000  # in a JPEG or WebP; bounds the time
+_MOST_SEGMENTS = 100_000  # maximum number in a JPEG or WebP, to limit the time
 _FORMATS = "PNG, JPEG, GIF, BMP, WebP and TIFF"
 _JPEG_FILL = re.compile(rb"\xff+")
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}

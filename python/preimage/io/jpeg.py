@@ -7,7 +7,7 @@ import re
 import struct
 from collections.abc import Iterator
 
-_MOST_SEGMENTS = 100_000  # bounds the time
+_MOST_SEGMENTS = 100_000  # maximum number, to limit the time
 _MARKER = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]")  # not a stuffed zero, nor a restart marker
 _RESTART = re.compile(rb"\xff[\xd0-\xd7]")
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}

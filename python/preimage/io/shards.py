@@ -171,7 +171,7 @@ class ShardWriter:
         """Move the features, so that a header with `runs` tensors of features fits before them."""
         end, start = self._file.tell(), self._header_room(runs)
         if start > MAX_HEADER_BYTES:
-            raise ValueError(f"a single file holds at most {self._room} changes of shape: write a folder")
+            raise ValueError(f"a single file must have at most {self._room} changes of shape: write a folder")
         moved = start - self._start
         for first in reversed(range(self._start, end, _BLOCK)):  # from the end, because old and new range overlap
             self._file.seek(first)
@@ -210,7 +210,7 @@ def write_shard(path: StrPath, spec: Spec, dtype: str, *, runs: int = 1) -> Iter
 
 
 class Shard:
-    """Shard opened for reading. Header and columns are checked now, the features when they are first read.
+    """Shard opened for reading. Header and columns are checked immediately, the features when they are first read.
 
     Args:
         path: Path of the file.

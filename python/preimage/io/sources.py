@@ -22,7 +22,7 @@ _NOT_READ = (
     *(".ppm", ".pgm", ".pnm", ".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".orf", ".rw2", ".pef", ".srw"),
     *(".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".zip", ".7z", ".rar"),
 )
-MAX_ENCODED_BYTES = 1 << 30  # of one encoded image
+MAX_ENCODED_BYTES = 1 << 30  # maximum size of an encoded image
 
 _LONGEST_TAR_READ = 1 << 20  # bytes; tar headers are 512, long names a few thousand
 
@@ -78,7 +78,7 @@ def _read_up_to(file: io.FileIO, limit: int) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """Images found under given paths, and what was left out.
+    """Images found in paths, and those that were left out.
 
     Attributes:
         sources: Images, with unique keys.
@@ -117,7 +117,7 @@ def list_images(paths: StrPath | Sequence[StrPath]) -> list[ImageSource]:
 
 
 def find_images(paths: StrPath | Sequence[StrPath], *, skip_bad: bool = False) -> Listing:
-    """List images as `list_images` does, and report what was left out.
+    """List images as `list_images` does, and report those that were left out.
 
     Args:
         paths: One path or several, see `list_images`.
@@ -183,7 +183,7 @@ class _Search:
             self._problems.append((os.fspath(path), ValueError(f"{path}: no image found ({wanted}){notes}")))
 
     def notes(self) -> Iterator[str]:
-        """Yield sentences about what is left out without an error."""
+        """Yield sentences about files that are left out without an error."""
         folders = [link for link in self._links if os.path.isdir(link)]
         if folders:
             some = f"{len(folders)} links to folders were" if len(folders) > 1 else "1 link to a folder was"

@@ -1,4 +1,4 @@
-"""Make the gradients of ops once differentiable: asking for a second derivative is an error."""
+"""Make ops differentiable only once: requesting a second derivative is an error."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-Bounds = tuple[int, int, int, int]  # of dense SIFT: (top, left, bottom, right), inclusive
+Bounds = tuple[int, int, int, int]  # bounds of dense SIFT: (top, left, bottom, right), inclusive
 
 
 def cell_count(pixels: int, cell_size: int) -> int:

@@ -22,7 +22,7 @@ from preimage.ops._images import (
 
 CHANNELS = 128 + 5
 DTYPES = ("float32", "float16")
-_LIMIT = 2**30  # of the kernel
+_LIMIT = 2**30  # exclusive upper limit of sizes in the kernel
 _FIELDS = ("x", "y", "scale", "angle", "descriptors")
 
 

@@ -1,1 +1,1 @@
-"""What the commands do: images in, files and pictures out, every write atomic."""
+"""Run each command of the package: read images or features, compute, and write files atomically."""

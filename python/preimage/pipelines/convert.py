@@ -1,4 +1,4 @@
-"""Conversion of features from one format into another."""
+"""Convert features from one format to another."""
 
 from __future__ import annotations
 
@@ -31,9 +31,10 @@ def convert(
             file that contains their spec.
         output: File with suffix ``.safetensors`` (a single-file store) or ``.npy``, ``.npz``, ``.mat``, ``.h5`` or
             ``.hdf5`` (arrays), which replaces an earlier file; otherwise the folder of a new store.
-        dtype: Data type of the output, ``"float32"`` or ``"float16"``; ``None`` keeps float16 where the format has it,
-            and is float32 otherwise.
-        convention: Axis convention of arrays, see `preimage.io.arrays.conventions`; ``None`` is that of the format.
+        dtype: Data type of the output, ``"float32"`` or ``"float16"``; ``None`` keeps float16 if the format supports
+            it, and is float32 otherwise.
+        convention: Axis convention of arrays, see `preimage.io.arrays.conventions`; ``None`` is the default of the
+            format.
 
     Returns:
         The features that were read.
@@ -73,10 +74,10 @@ def write_as(source: FeatureFile, output: str | PathLike[str], *, dtype: str, co
         source: Features to write.
         output: File or folder, as for `convert`.
         dtype: Data type of the output, ``"float32"`` or ``"float16"``.
-        convention: Axis convention of arrays; ``None`` is that of the format.
+        convention: Axis convention of arrays; ``None`` is the default of the format.
 
     Raises:
-        ValueError: A convention for a feature store, or features that the format cannot hold.
+        ValueError: A convention for a feature store, or features that the format cannot store.
         FileExistsError: The output is an existing folder.
     """
     if is_array_file(output):

@@ -1,4 +1,4 @@
-"""The demonstration: photographs reconstructed from every representation, as a sheet and a page."""
+"""Reconstruct photographs from every representation, and write a sheet and an HTML page."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from preimage.pipelines.image_writer import output_folder
 from preimage.pipelines.invert import invert
 from preimage.pipelines.inverter_choice import InverterChoices, pairings, pretrained_representations
 from preimage.pipelines.reconstruct import Reconstructor
-from preimage.pipelines.sheet import SheetRow, figure, title_of
+from preimage.pipelines.sheet import SheetRow, draw, title_of
 from preimage.representations import Representation, representation_from_spec
 from preimage.representations.registry import class_of
 from preimage.spec import Spec
@@ -34,8 +34,8 @@ class DemoResult:
     """The reconstructions from one representation.
 
     Attributes:
-        spec: of the features.
-        features: the feature file that the reconstructions were made from.
+        spec: spec of the features.
+        features: feature file from which the photographs were reconstructed.
         shape: (C, h, w) or (C,) of the features of a photograph.
         reconstructions: folder of the reconstructions, a PNG for each photograph.
         inverter: name or folder of the inverter.
@@ -58,7 +58,7 @@ class DemoSummary:
 
     Attributes:
         sheet: PNG of all photographs with their features and reconstructions.
-        page: the same as a self-contained HTML page with the errors.
+        page: self-contained HTML page with the same images and the errors.
         images: number of photographs.
         mean_image_error: normalized error of reconstructing every photograph as their mean image.
         seconds: wall time.
@@ -79,7 +79,7 @@ def demo_page(
     """Return the page as HTML.
 
     Args:
-        summary: of the demonstration.
+        summary: summary of the demonstration.
         photographs: rows of the sheet, in the order of the scores.
         sizes: side of the photographs for each representation, pixels.
         command: command line to show on the page.
@@ -111,7 +111,7 @@ def demo_page(
 
 
 def _explained(result: DemoResult) -> str:
-    """Return a sentence about the information that the representation keeps of an image."""
+    """Return a sentence about the information in the features of an image."""
     sentence = class_of(result.spec.representation).explain(result.spec, result.shape)
     return sentence[0].upper() + sentence[1:]
 
@@ -130,7 +130,7 @@ def _section(summary: DemoSummary, row: SheetRow, index: int) -> Section:
 
 
 def _features_and_reconstruction(row: SheetRow, which: int, spec: Spec, error: str) -> Iterator[Figure]:
-    name, drawn, returned = title_of(spec), row.drawn[which], row.returned[which]
+    name, drawn, returned = title_of(spec), row.drawings[which], row.reconstructions[which]
     if drawn is not None:
         how = class_of(spec.representation).drawing
         yield Figure(drawn, f"{name} features", f"{row.key}, its {name} features, drawn as {how}")
@@ -166,7 +166,7 @@ def _enumerated(words: Sequence[str]) -> str:
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
-# Photographs inside scikit-image's wheel, free to show (CC0 or public domain); others there are drawings,
+# Photographs in scikit-image's wheel that may be shown freely (CC0 or public domain); its other images are drawings,
 # textures or micrographs.
 PHOTOGRAPHS = ("chelsea.png", "astronaut.png", "coffee.png", "rocket.jpg", "camera.png")
 _TILE = 320
@@ -182,29 +182,29 @@ def demo(
     device: str = "auto",
     command: str = "preimage demo",
 ) -> DemoSummary:
-    """Extract the features of photographs, and reconstruct the photographs from these alone.
+    """Extract the features of photographs, and reconstruct the photographs from their features alone.
 
     Args:
-        images: other photographs than scikit-image's, at least two.
-        output: a folder, created if it does not exist.
+        images: at least two photographs; ``None`` for those in scikit-image's package.
+        output: folder of the results, created if it does not exist.
         inverter: names, folders or inverters, at most one for each representation; ``None`` for all pretrained
             ones, one for each representation.
-        size: side to which the photographs are resized and center-cropped, pixels; ``None`` for the only size that a
-            representation takes, or 384.
-        device: for features and inverters.
+        size: side in pixels to which the photographs are resized and center-cropped; ``None`` for the only size that a
+            representation supports, or 384.
+        device: device of the inverters and, where possible, of the representations.
         command: command line to show on the page.
 
     Raises:
         ImportError: scikit-image, which contains the default photographs, is not installed.
         LookupError: no pretrained inverters.
-        ValueError: a bad image (named), a single one, `size` under 11 or too small for a representation, or two
-            inverters for one representation.
+        ValueError: an image that cannot be used (named), a single image, a `size` below 11 or too small for a
+            representation, or two inverters for one representation.
     """
     start = time.perf_counter()
     folder = output_folder(output)
     sources = as_sources(sample_photographs() if images is None else images)
     if len(sources) < 2:
-        raise ValueError(f"the demo takes at least two photographs, got {len(sources)}")
+        raise ValueError(f"the demo needs at least two photographs, got {len(sources)}")
     if size is not None and size < SMALLEST_FOR_SSIM:
         raise ValueError(f"size must be at least {SMALLEST_FOR_SSIM} pixels, got {size}")
     reconstructors = [
@@ -227,7 +227,7 @@ def demo(
         results=tuple(results),
     )
     errors = [[score.error for score in result.scores] for result in results]
-    write_png(summary.sheet, figure([result.spec for result in results], photographs, errors, tile=_TILE))
+    write_png(summary.sheet, draw([result.spec for result in results], photographs, errors, tile=_TILE))
     page = demo_page(summary, photographs, sizes, command, "Photographs: scikit-image." if images is None else "")
     with atomic_write(summary.page) as stream:
         stream.write(page.encode())
@@ -246,7 +246,7 @@ def sample_photographs() -> list[str]:
     present = [path for path in paths if os.path.isfile(path)]
     if len(present) < 2:
         needs = OPTIONAL["scikit-image"]
-        raise ImportError(f"{needs.purpose} are those of scikit-image, which has none here: {needs.install}")
+        raise ImportError(f"{needs.purpose} are not in the installed scikit-image: {needs.install}")
     return present
 
 
@@ -260,7 +260,7 @@ def _pretrained() -> list[Representation]:
 def _reconstructed(
     reconstructor: Reconstructor, sources: Sequence[ImageSource], folder: Path, size: int
 ) -> tuple[DemoResult, float]:
-    """Extract features into a file, and reconstruct images from it; return the error of the mean image, too."""
+    """Extract features to a file and reconstruct images from it; also return the error of the mean image."""
     inverter, device = reconstructor.inverter, str(reconstructor.device)
     name = inverter.spec.representation
     path, returned = folder / f"photographs.{name}", folder / "reconstructions" / name
@@ -290,6 +290,6 @@ def _photographs(results: Sequence[DemoResult], sources: Sequence[ImageSource], 
             drawn.append(class_of(file.spec.representation).draw(file.spec, file[index], _TILE, pixels[size]))
             returned.append(decode_file(result.reconstructions / f"{file.key(index)}.png"))
         photograph = pixels[max(sizes)]
-        assert photograph is not None  # a bad image stops the extraction
+        assert photograph is not None  # an image that cannot be read stops the extraction
         photographs.append(SheetRow(files[0].key(index), photograph, tuple(drawn), tuple(returned)))
     return photographs

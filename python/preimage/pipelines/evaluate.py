@@ -1,4 +1,4 @@
-"""Evaluation of an inverter on a set of images."""
+"""Evaluate an inverter on a set of images."""
 
 from __future__ import annotations
 
@@ -122,8 +122,8 @@ def evaluate(
     Args:
         inverter: Inverter, its folder (also that of a training run), or the name of a pretrained one.
         images: Path or paths (folders, image files, tar shards), or image sources; at least two images.
-        representation: Representation that the inverter inverts, or its name, for a layer of a network, which cannot be
-            created from the inverter's spec alone.
+        representation: Representation that the inverter inverts, or its name; required for a layer of a network, which
+            cannot be created from the inverter's spec alone.
         size: Side in pixels to which images are resized (short side) and center-cropped. ``None`` is the
             representation's only size, or 256.
         batch_size: Number of images at once; fewer for images so large that a batch would need over a gigabyte.

@@ -1,4 +1,4 @@
-"""Extraction of features into a feature store; a kill at any moment loses at most one shard of the work."""
+"""Extract features to a feature store. Killing the process loses at most one shard of work."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from preimage.io.atomic import move_into_place
 from preimage.pipelines.convert import suffix_problem, write_as
 from preimage.pipelines.extract_batches import Extraction, device_for_extraction
 from preimage.pipelines.extract_shards import digest, fill, first_difference, forget_stale
-from preimage.pipelines.image_loading import Images, as_listing, none_usable, settled_size
+from preimage.pipelines.image_loading import Images, as_listing, none_usable, resolved_size
 from preimage.representations import Representation, create_representation
 from preimage.store import FeatureStore, is_single_file, open_writer, remove_store
 
@@ -73,8 +73,8 @@ def extract(
 ) -> FeatureFile:
     """Compute the features of images, write them to a feature store and open it.
 
-    After a kill, Ctrl-C or an error the same call resumes with the first incomplete shard; the resulting store is
-    byte-identical to that of an uninterrupted run.
+    After an interruption (kill, Ctrl-C or an error) the same call resumes with the first incomplete shard. The
+    resulting store is byte-identical to that of an uninterrupted run.
 
     Args:
         representation: Representation to compute, or its name.
@@ -109,7 +109,7 @@ def extract(
     """
     if isinstance(representation, str):
         representation = create_representation(representation)
-    side = settled_size(representation, size)
+    side = resolved_size(representation, size)
     if side is None and representation.spec.stride is None and Path(output).suffix.lower() in NUMPY_SUFFIXES:
         raise ValueError(
             f"{output}: size is needed, because vectors in NumPy files do not imply the size of their images"
@@ -157,7 +157,7 @@ def extract_with_summary(
     path = Path(output)
     _check(path, size, dtype, batch_size, shard)
     format_note = _check_format(path, representation.spec, dtype, convention)
-    listing, side = as_listing(images, skip_bad=skip_bad), settled_size(representation, size)
+    listing, side = as_listing(images, skip_bad=skip_bad), resolved_size(representation, size)
     sources = listing.sources
     resolved = device_for_extraction(representation, device, side)
     extraction = Extraction(representation, side, dtype, batch_size, resolved, skip_bad)

@@ -1,4 +1,4 @@
-"""Features of images, computed batch by batch."""
+"""Compute the features of images batch by batch."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
     from preimage.io import ImageSource
 
 _TASK_IMAGES = 8  # maximum number of images that a thread processes in one task
-_TASKS_PER_SHARD = 16  # minimum
+_TASKS_PER_SHARD = 16  # minimum number of tasks per shard
 _TRIAL_SIDE = 256  # side in pixels of the image on which a representation is tried on a device
 
 
 @dataclasses.dataclass(frozen=True)
 class Extraction:
-    """How features are computed.
+    """Settings of an extraction.
 
     Attributes:
         representation: Representation to compute.
@@ -72,7 +72,7 @@ class Extraction:
                 values = self.representation.spec.channels * math.prod(cells)
                 return shard_length(values * np.dtype(self.dtype).itemsize)
             if not self.skip_bad:
-                break  # reported where the features are computed
+                break  # reported when the features are computed
         return 1
 
     def problem(self, item: Loaded) -> str:
@@ -113,7 +113,7 @@ def computed_batches(
 
     Args:
         shards: Number and images of each shard.
-        extraction: How features are computed.
+        extraction: Settings of the extraction.
         length: Number of images in a full shard.
     """
     if extraction.device is None:
@@ -122,7 +122,7 @@ def computed_batches(
 
 
 class _ArrayPool:
-    """Arrays that are reused."""
+    """Pool of arrays that are reused."""
 
     def __init__(self) -> None:
         self._free: dict[tuple[tuple[int, ...], str], list[NDArray[Any]]] = {}

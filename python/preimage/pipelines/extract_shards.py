@@ -1,4 +1,4 @@
-"""Extracted features on their way into the shards of a feature store, and what is kept of an earlier run."""
+"""Write extracted features to the shards of a feature store, and decide which shards of an earlier run are kept."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def fill(
     Args:
         store: Store to complete.
         sources: All listed images.
-        extraction: How features are computed.
+        extraction: Settings of the extraction.
         progress: Called with (images done, total number of images).
 
     Raises:
@@ -76,7 +76,7 @@ class _Writer:
 
     def __init__(self, store: StoreWriter, sources: Sequence[ImageSource]) -> None:
         self._store, self._sources = store, sources
-        self._remaining = 0  # positions of the open shard
+        self._remaining = 0  # number of positions that the open shard still lacks
         self._open_shard = contextlib.ExitStack()
         self._shard: ShardWriter
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="write")
@@ -146,7 +146,7 @@ def _length(source: ImageSource) -> int:
 
 
 def first_difference(folder: Path, earlier: Index, sources: Sequence[ImageSource]) -> str:
-    """Return where the list of images first differs from that of an earlier run, as far as its shards contain it."""
+    """Return a phrase for the first difference from an earlier run's list of images, as far as its shards reveal it."""
     for entry in earlier.shards:
         if entry.images < len(earlier.positions(entry.number)):
             continue  # it is unknown which keys are missing

@@ -1,4 +1,4 @@
-"""Load images: decoded in a few threads, in order, and never far ahead of their use."""
+"""Load images, decoded in a few threads, in order and only a few images in advance."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ Images = str | PathLike[str] | Sequence[str | PathLike[str]] | Sequence[ImageSou
 Skipped = list[tuple[str, str]]  # name and problem of each image that is skipped
 
 SKIP_HINT = "--skip-bad skips and lists such images"
-BATCH_BYTES = 1 << 30  # of working memory for a batch; a larger image is computed alone
-_DECODERS = 8  # threads that decode, at most
-AHEAD_BYTES = 256 << 20  # of decoded images that wait to be used
-_PIXEL_BYTES = 24  # an image in 8 bits and in float, and a few planes
-_INVERTER_PIXEL_BYTES = 256  # the maps of an inverter at the resolution of the image
+BATCH_BYTES = 1 << 30  # maximum working memory of a batch; a larger image is processed alone
+_DECODERS = 8  # maximum number of threads that decode
+AHEAD_BYTES = 256 << 20  # maximum size of decoded images that wait to be used
+_PIXEL_BYTES = 24  # memory per pixel for an image in 8 bits and in float, and a few planes
+_INVERTER_PIXEL_BYTES = 256  # memory per pixel for the maps of an inverter at the resolution of the image
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,11 +40,11 @@ class Loaded:
     """An image that was read, or the reason why it was not.
 
     Attributes:
-        source: of the image.
+        source: source of the image.
         pixels: (H, W, 3) uint8 RGB, at the processed size; ``None`` if it could not be read.
-        original_size: (H, W) as decoded.
+        original_size: (H, W) of the decoded image.
         processed_size: (H, W) of the pixels.
-        problem: one line that names the image; empty if it was read.
+        problem: reason why it could not be read, one line that names the image; else empty.
     """
 
     source: ImageSource
@@ -63,7 +63,7 @@ def as_listing(images: Images, *, skip_bad: bool = False) -> Listing:
 
     Args:
         images: paths or sources.
-        skip_bad: skip and list what cannot be used, see `preimage.io.find_images`.
+        skip_bad: whether images that cannot be used are skipped and listed, see `preimage.io.find_images`.
 
     Raises:
         ValueError: no images; without `skip_bad` also as `preimage.io.list_images`.
@@ -73,7 +73,7 @@ def as_listing(images: Images, *, skip_bad: bool = False) -> Listing:
     given = list(images)
     ready = [image for image in given if isinstance(image, ImageSource)]
     if ready and len(ready) != len(given):
-        raise TypeError("images are either all paths or all sources, got both")
+        raise TypeError("images must be either all paths or all sources, got both")
     paths = [image for image in given if not isinstance(image, ImageSource)]
     listing = Listing(ready) if ready else find_images(paths, skip_bad=skip_bad)
     if not listing.sources:
@@ -86,11 +86,11 @@ def as_sources(images: Images) -> list[ImageSource]:
     return as_listing(images).sources
 
 
-def settled_size(representation: Representation, size: int | None) -> int | None:
-    """Return the side to which images are resized: the only one that the representation takes, or else `size`.
+def resolved_size(representation: Representation, size: int | None) -> int | None:
+    """Return the side to which images are resized: the only one that the representation supports, or else `size`.
 
     Raises:
-        ValueError: a size that the representation does not take.
+        ValueError: a size that the representation does not support.
     """
     side = representation.image_side
     if side is not None and size not in (None, side):
@@ -137,7 +137,7 @@ def in_budget(items: Iterable[T], bytes_of: Callable[[T], int], most: int) -> Ge
 def load(sources: Sequence[ImageSource], size: int | None, *, ahead: int = 16) -> Generator[Loaded, None, None]:
     """Decode images in threads, in order, at most `ahead` images in advance, or fewer if they are large.
 
-    A bad image is yielded with its problem, and does not stop the others.
+    An image that cannot be read is yielded with its problem, and does not stop the others.
     """
     workers = min(_DECODERS, cpu_threads())
     room = workers  # until the size of the images is known
@@ -164,10 +164,11 @@ def batches(
         sources: the images.
         size: side to which they are resized and center-cropped.
         batch_size: batch size, see `at_once`.
-        skipped: list to which (name, problem) of bad images are added; ``None`` makes them errors.
+        skipped: list to which (name, problem) of images that cannot be read are added; ``None`` raises an error
+            instead.
 
     Raises:
-        ValueError: a bad image (named).
+        ValueError: an image that cannot be read (the message names it).
     """
     loaded = usable(load(sources, size, ahead=2 * batch_size), skipped)
     for window in in_windows(loaded, batch_size):
@@ -194,7 +195,7 @@ def none_usable(skipped: Sequence[tuple[str, str]]) -> ValueError:
 def decodable_listing(images: Images, *, skip_bad: bool) -> Listing:
     """Return `as_listing`; with `skip_bad` images that cannot be decoded are skipped as well.
 
-    For commands that read the images several times; each image is decoded once more for this.
+    This is for commands that read the images several times; each image is decoded once more.
     """
     listing = as_listing(images, skip_bad=skip_bad)
     if not skip_bad:
@@ -238,7 +239,7 @@ def by_size(items: Sequence[Any]) -> Iterator[list[int]]:
 
 
 def read(source: ImageSource, size: int | None) -> Loaded:
-    """Decode an image, and resize and center-crop it to `size`; a bad one is returned with its problem."""
+    """Decode an image, and resize and center-crop it to `size`; if that fails, return it with its problem."""
     try:
         decoded = decode_image(source.read(), name=source.name)
         pixels = resize_and_center_crop(decoded, size)

@@ -1,4 +1,4 @@
-"""Images encoded and written as PNG files in threads, while the next ones are computed."""
+"""Encode and write PNG files in threads, while further images are computed."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def output_folder(output: str | PathLike[str]) -> Path:
 def image_paths(folder: Path, keys: Sequence[str]) -> list[Path]:
     """Return the file of each key's image: all different, none outside the folder."""
     if problem := file_problem(keys):
-        raise ValueError(f"keys are not file names: {problem}")
+        raise ValueError(f"keys must be file names: {problem}")
     return [_image_path(folder, key) for key in keys]
 
 
 def _image_path(folder: Path, key: str) -> Path:
     if problem := key_problem(key) or file_problem([key]):
-        raise ValueError(f"key is not a file name: {problem}")
+        raise ValueError(f"key must be a file name: {problem}")
     target = folder / f"{key}.png"
     if not target.resolve().is_relative_to(folder.resolve()):
         raise ValueError(f"the image of key {key!r} would be outside {folder}: a link points out of it")
@@ -44,19 +44,19 @@ def _image_path(folder: Path, key: str) -> Path:
 class ImageWriter:
     """Write PNG files in threads, batch by batch, each atomically.
 
-    The folders are synchronized to disk once per batch. As a context manager it ends when all batches are written, or
-    after an exception when the files in progress are.
+    The folders are synchronized to disk once per batch. On exit, the context manager waits for all batches, or after an
+    exception only for the files that are being written.
 
     Args:
         written: Function called for each image written, in order, in the caller's thread.
-        encode_ahead: Whether `write` returns while images are being encoded, or only while they are being written.
+        encode_ahead: Whether `write` returns while images are still being encoded, instead of waiting for the encoding.
             Encoding slows down a network on the same cores by more than its own time, because the network's threads
             wait for each other.
     """
 
     def __init__(self, written: Callable[[], None], *, encode_ahead: bool) -> None:
         self._written, self._encode_ahead = written, encode_ahead
-        self._folders: set[Path] = set()  # that exist
+        self._folders: set[Path] = set()  # folders that exist
         self._unsynced: set[Path] = set()
         self._queue: deque[tuple[list[Future[None]], int]] = deque()
         self._bytes = 0

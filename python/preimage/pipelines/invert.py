@@ -1,4 +1,4 @@
-"""Inversion of feature files and keypoint files into folders of images."""
+"""Invert feature files and keypoint files, and write the images to folders."""
 
 from __future__ import annotations
 
@@ -73,15 +73,16 @@ def invert(
         output: Folder for the images, created if needed; images of the same names are replaced.
         inverter: Inverter, its folder, or the name of a pretrained one; ``None`` is the pretrained inverter with the
             spec of the features, for keypoints one for sparse SIFT.
-        spec: Spec of plain arrays, or a JSON file that contains it. ``None`` is the inverter's spec, if that is for
-            user-provided features or a layer of a network. For a file that contains its spec, it must be equal.
+        spec: Spec of plain arrays, or a JSON file that contains it. ``None`` is the inverter's spec, if that is one of
+            user-provided features or of a layer of a network. It must equal the spec in the file, if the file contains
+            one.
         convention: Axis convention of plain arrays: ``"preimage"``, ``"matlab"``, ``"matlab-transposed"`` or
             ``"cyvlfeat"``, see `preimage.io.arrays.conventions`.
         variables: Variables to read of a MATLAB file of plain arrays; ``None`` reads all.
         size: Size (H, W) in pixels of the images of a keypoint file that does not contain it.
         normalization: Normalization of keypoint descriptors, see `preimage.read_keypoints`.
-        keypoint_format: Format of a keypoint file, see `preimage.read_keypoints`; ``None`` goes by its suffix and
-            first bytes.
+        keypoint_format: Format of a keypoint file, see `preimage.read_keypoints`; ``None`` recognizes it by the suffix
+            and the first bytes.
         max_side: Maximum side in pixels of images of a keypoint file; larger ones are scaled down.
         batch_size: Number of images at once; fewer for images so large that a batch would need over a gigabyte.
         device: Device of the inverter: ``"auto"`` (CUDA if available), ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...
@@ -89,10 +90,10 @@ def invert(
         progress: Called with (images done, total number of images).
 
     Raises:
-        ValueError: Nothing to invert, keypoints outside of their image, no spec for plain arrays, no size for
-            keypoints, an inverter for other features (names the fields that differ), a key that would be written
-            outside of the folder, options for keypoints with another file, or an unknown device.
-        LookupError: No pretrained inverter is for these features.
+        ValueError: Nothing to invert, keypoints outside their image, no spec for plain arrays, no size for
+            keypoints, an inverter for other features (the message names the fields that differ), a key that would be
+            written outside the folder, keypoint options for another file, or an unknown device.
+        LookupError: There is no pretrained inverter for these features.
         FileFormatError: The file is damaged or of another format.
     """
     start = time.perf_counter()
@@ -169,11 +170,11 @@ def _is_keypoints(
     if spec is not None or convention is not None or variables is not None:
         if for_keypoints:
             raise ValueError(
-                "spec, convention and variables are for plain arrays, the other options for keypoints: not both at once"
+                "spec, convention and variables are for plain arrays, the others for keypoints: not both at once"
             )
         if not is_array_file(path) and is_keypoint_file(path):
             raise ValueError(
-                f"{os.fspath(path)} contains keypoints, not plain arrays: leave out representation, spec and convention"
+                f"{os.fspath(path)} contains keypoints, not plain arrays: omit representation, spec and convention"
             )
         return False
     if options.format is not None or is_keypoint_file(path):
@@ -183,7 +184,7 @@ def _is_keypoints(
             read_keypoints(path)
         except ValueError as error:
             raise ValueError(
-                f"{error}. size, normalization and max_side are for keypoint files: leave them out, or pass the "
+                f"{error}. size, normalization and max_side are for keypoint files: omit them, or pass the "
                 "format of the keypoint file (--keypoint-format)"
             ) from error
     return for_keypoints
@@ -230,6 +231,6 @@ def open_features(
 def _implies_spec(inverter: Inverter) -> bool:
     """Return whether choosing the inverter implies that plain arrays have its spec.
 
-    It does not where libraries disagree on the features of one name, as with HOG.
+    It does not if libraries disagree about the features of one name, as for HOG.
     """
     return inverter.output_region is not None or inverter.spec.variant == USER_VARIANT

@@ -1,4 +1,4 @@
-"""Features of many images inverted batch by batch into a folder of images."""
+"""Invert the features of many images batch by batch, and write the images to a folder."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def _inverted(
     reconstructor: Reconstructor, items: Iterator[Item], batch_size: int
 ) -> Iterator[tuple[list[Item], Pixels]]:
     """Yield batches of items of equal shapes with their images (B, H, W, 3) uint8."""
-    # The features of a window are held in memory, and need less than their inversion does.
+    # The features of a window are kept in memory, which takes less than their inversion.
     for window in in_budget(items, lambda item: inverting_bytes(*item.size) // 8, 8 * batch_size):
         groups: dict[tuple[object, ...], list[Item]] = {}
         for item in window:

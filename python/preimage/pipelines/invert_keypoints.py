@@ -1,4 +1,4 @@
-"""Inversion of keypoint files."""
+"""Invert keypoint files."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def invert_keypoints(
 def _items(
     file: KeypointFile, sizes: list[Size], representation: Sift, max_side: int | None, inversion: Inversion
 ) -> Iterator[Item]:
-    """Yield the images, those without keypoints last; ``ValueError`` if all have none."""
+    """Yield the images, those without keypoints last; ``ValueError`` if no image has keypoints."""
 
     def item(index: int, keypoints: Keypoints) -> Item:
         scaled, size = scaled_down(keypoints, sizes[index], max_side)

@@ -20,8 +20,8 @@ def fitting_inverter(choice: InverterChoice, spec: Spec, features_name: str) -> 
     """Return the chosen inverter, or the pretrained one for the features; and its name.
 
     Args:
-        choice: an inverter, the name of a pretrained one, a folder, or ``None`` for a pretrained one.
-        spec: of the features to invert.
+        choice: inverter, its name or folder, or ``None`` for the pretrained inverter of the features.
+        spec: spec of the features to invert.
         features_name: name of the features in messages.
 
     Raises:
@@ -43,8 +43,8 @@ def sift_inverter(choice: InverterChoice, variant: str) -> tuple[Inverter, str]:
     """Return the chosen inverter, or the pretrained one for sparse SIFT; and its name.
 
     Args:
-        choice: as for `fitting_inverter`.
-        variant: of the detector that found the keypoints; preferred among the pretrained inverters.
+        choice: as in `fitting_inverter`.
+        variant: variant of the detector that found the keypoints; inverters for this variant are preferred.
 
     Raises:
         ValueError: an inverter for another representation.
@@ -56,19 +56,19 @@ def sift_inverter(choice: InverterChoice, variant: str) -> tuple[Inverter, str]:
         return _pretrained_inverter(min(fitting, key=lambda name: fitting[name].variant != variant))
     inverter, name = named_inverter(choice)
     if inverter.spec.representation != "sift":
-        raise ValueError(f"inverter {name} is for {inverter.spec.representation}, not for sift")
+        raise ValueError(f"inverter {name} is for {inverter.spec.representation}, but must be for sift")
     return inverter, name
 
 
 def pretrained_representations() -> dict[str, Spec]:
-    """Return the specs that pretrained inverters take, by representation; of several, that of the first by name."""
+    """Return the specs of pretrained inverters by representation; of several inverters, the first by name."""
     return {spec.representation: spec for spec in reversed(list(pretrained.pretrained_specs().values()))}
 
 
 def _check_pretrained(representation: str) -> None:
     if representation not in pretrained_representations():
         raise LookupError(
-            f"no inverter for {representation} is pretrained: train one and name it (--inverter NAME_OR_FOLDER)"
+            f"there is no pretrained inverter for {representation}: train one and name it (--inverter NAME_OR_FOLDER)"
         )
 
 
@@ -77,7 +77,7 @@ def _pretrained_inverter(name: str) -> tuple[Inverter, str]:
 
 
 def named_inverter(choice: NamedInverter) -> tuple[Inverter, str]:
-    """Return the inverter, and its name for summaries."""
+    """Return the inverter and its name for summaries."""
     if isinstance(choice, Inverter):
         return choice, choice.spec.representation
     return Inverter.load(choice), str(choice)
@@ -88,10 +88,10 @@ class Pairing:
     """A representation and the inverter for it.
 
     Attributes:
-        representation: computes the features.
-        inverter: inverts them; ``None`` if there is none.
-        name: name or folder of the inverter; ``None`` if there is none.
-        missing: reason why there is no inverter, one line; else empty.
+        representation: representation that computes the features.
+        inverter: inverter of these features; ``None`` if there is none.
+        name: name or folder of the inverter; ``None`` without an inverter.
+        missing: reason why there is no inverter, one line; empty with an inverter.
     """
 
     representation: Representation
@@ -101,20 +101,20 @@ class Pairing:
 
 
 def pairings(inverter: InverterChoices, representation: RepresentationChoices) -> list[Pairing]:
-    """Return each representation with the chosen inverter, or the pretrained one if there is one.
+    """Return each representation with the inverter chosen for it, or else the pretrained one if it exists.
 
     Args:
         inverter: any number of inverters, each for another representation.
-        representation: any number of representations; a name has the parameters that its inverter takes, or else the
-            default ones. ``None``: the representations of the inverters, or HOG without inverters.
+        representation: any number of representations; those given by name have the parameters of their inverter, or
+            else the default ones. ``None`` for the representations of the inverters, or HOG without inverters.
 
     Raises:
-        ValueError: an inverter for none of the representations, or for other parameters; two inverters for one
-            representation; an unknown name.
+        ValueError: an inverter for none of the representations or for other parameters, two inverters for one
+            representation, or an unknown name.
     """
     chosen = _by_representation(_inverters(inverter))
     named = [representation] if isinstance(representation, str | Representation) else list(representation or ())
-    # torch:package.module:factory runs code: the caller may name it, the file of an inverter may not.
+    # torch:package.module:factory runs code, so it may come from the caller, but not from the file of an inverter.
     asked = [create_representation(one) if isinstance(one, str) and ":" in one else one for one in named]
     asked = asked or list(chosen or ["hog"])
     names = [one if isinstance(one, str) else one.name for one in asked]

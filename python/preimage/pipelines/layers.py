@@ -18,7 +18,7 @@ class LayersSummary:
         network: name of the network, as in a spec.
         image_size: side of its images in pixels.
         weights: digest of its weights, as in a spec.
-        layers: those that a pass over one image calls, in the order in which they finish.
+        layers: layers called in a pass over one image, in the order in which they finish.
     """
 
     network: str
@@ -37,14 +37,14 @@ def layers(
     """List the layers of a network by one pass over a black image.
 
     Args:
-        network: a network; or ``torch:package.module:factory``, or the name of a representation that is a layer of a
-            network, such as ``efficientnet-lite0``. The other arguments are for these.
+        network: network, ``torch:package.module:factory``, or the name of a representation that is a layer of a
+            network, such as ``efficientnet-lite0``. The other arguments are only for names.
         preprocessing: ``"imagenet-rgb"`` by default, ``"caffe-bgr"`` or ``"unit"``.
         input_size: side of the images in pixels, 224 by default.
-        weights: path for the factory or the representation.
+        weights: path of the weights, passed to the factory or the representation.
 
     Raises:
-        ValueError: no such network, an argument that it does not take, or an error on an image of that size.
+        ValueError: no such network, an argument that it does not accept, or an error on an image of that size.
         ImportError, OSError: the weights of a representation are missing.
     """
     if isinstance(network, str) and network in list_representations():
@@ -59,6 +59,6 @@ def _network_of(name: str, given: dict[str, Any]) -> Network:
     network = getattr(create_representation(name, **given), "network", None)
     if not isinstance(network, Network):
         raise ValueError(
-            f"a network is named torch:package.module:factory, or as a representation of a layer, got {name!r}"
+            f"network must be torch:package.module:factory or a representation that is a layer, got {name!r}"
         )
     return network

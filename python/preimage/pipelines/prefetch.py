@@ -1,4 +1,4 @@
-"""Items processed ahead in threads, in order."""
+"""Process items ahead of their use in threads, in order."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def in_order(
 ) -> Generator[R, None, None]:
     """Yield the results of a function for each item, in order, computed ahead in threads.
 
-    Closing the generator cancels the items that are not started and waits for the others.
+    Closing the generator cancels the items that have not been started and waits for the others.
 
     Args:
-        work: Function of an item, called in the threads.
+        work: Function that processes an item, called in the threads.
         items: Items, consumed as needed.
         workers: Number of threads.
         ahead: Maximum number of items in progress or waiting to be yielded; a function is called before each item.

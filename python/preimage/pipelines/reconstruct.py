@@ -12,7 +12,7 @@ import torch
 
 from preimage.inverters import Inverter, extraction_device, resolve_device
 from preimage.io import ImageSource
-from preimage.pipelines.image_loading import Skipped, at_once, batches, inverting_bytes, settled_size, working_bytes
+from preimage.pipelines.image_loading import Skipped, at_once, batches, inverting_bytes, resolved_size, working_bytes
 from preimage.pipelines.inverter_choice import InverterChoice, Pairing, named_inverter, pairings
 from preimage.representations import Representation, representation_from_spec
 
@@ -25,7 +25,7 @@ class Comparison(NamedTuple):
     Attributes:
         features: (B, C, h, w) or (B, C), on the device that computed them.
         target: (B, 3, H, W) float32 in [0, 1], on the CPU: the images, or the output region of the inverter.
-        reconstruction: like `target`, from the features.
+        reconstruction: images like `target`, reconstructed from the features.
     """
 
     features: torch.Tensor
@@ -36,18 +36,18 @@ class Comparison(NamedTuple):
 class Reconstructor:
     """Compute features of images, and images from features.
 
-    Images are (..., 3, H, W) RGB, uint8 or floating in [0, 1]; leading dimensions are kept. Tensors give tensors on
-    their device, NumPy arrays give NumPy arrays. Large batches are computed in parts.
+    Images are (..., 3, H, W) RGB, uint8 or floating in [0, 1]; leading dimensions are kept. Results for tensors are
+    tensors on the same device, results for NumPy arrays are NumPy arrays. Large batches are processed in parts.
 
     Args:
-        representation: a representation, or the name of one, which then has the parameters that the inverter takes;
-            ``None`` for the representation of the inverter.
-        inverter: an inverter, the name of a pretrained one, or a folder; ``None`` for the pretrained one.
-        device: ``"auto"`` (CUDA where available), ``"cpu"``, ``"cuda"``, ... The inverter runs on it, and the
-            representation if it can.
+        representation: representation, or its name, for the parameters of the inverter's spec; ``None`` for the
+            representation of the inverter.
+        inverter: inverter, its name or folder; ``None`` for the pretrained inverter of the representation.
+        device: device of the inverter and, if it supports the device, of the representation: ``"auto"`` (CUDA where
+            available), ``"cpu"``, ``"cuda"``, ...
 
     Attributes:
-        inverter: the network, on `device`.
+        inverter: inverter, on `device`.
         name: name or folder of the inverter, or the name of its representation.
         device: device of the inverter.
 
@@ -73,7 +73,7 @@ class Reconstructor:
         elif inverter is not None:
             self._set_up(None, *named_inverter(inverter), device)
         else:
-            raise ValueError("a Reconstructor takes a representation, an inverter, or both; got neither")
+            raise ValueError("a Reconstructor needs a representation, an inverter, or both; got neither")
 
     def __repr__(self) -> str:
         return f"Reconstructor({self.inverter.spec.representation!r}, {self.name!r}, device={str(self.device)!r})"
@@ -96,22 +96,23 @@ class Reconstructor:
 
     @property
     def representation(self) -> Representation:
-        """The representation; ``ValueError`` if none was given and the spec does not suffice to create it."""
+        """The representation; ``ValueError`` if none was given and it cannot be created from the inverter's spec."""
         if self._representation is None:
             self._representation = representation_from_spec(self.inverter.spec)
         return self._representation
 
     def side(self, size: int | None = None, default: int = 256) -> int:
-        """Return the side of the square images: the only one that is possible, or else `size` or `default`.
+        """Return the side of the square images: the only supported one, or else `size` or `default`.
 
         Raises:
-            ValueError: a size that the representation or the inverter does not take, or too small to have features.
+            ValueError: a size that the representation or the inverter does not support, or that is too small to have
+                features.
         """
-        side, region = settled_size(self.representation, size), self.inverter.output_region
+        side, region = resolved_size(self.representation, size), self.inverter.output_region
         if region is not None:
             if side not in (None, region.image_size):
                 raise ValueError(
-                    f"the inverter is for images of {region.image_size}×{region.image_size} pixels, got size {side}"
+                    f"the inverter takes images of {region.image_size}×{region.image_size} pixels, got size {side}"
                 )
             side = region.image_size
         side = default if side is None else side
@@ -122,8 +123,8 @@ class Reconstructor:
         """Return features (..., C, h, w) or (..., C), float32, of images (..., 3, H, W).
 
         Raises:
-            TypeError: images that are neither uint8 nor floating.
-            ValueError: images of another shape, or of a size that the representation does not take.
+            TypeError: images that are neither uint8 nor floating-point.
+            ValueError: images of another shape, or of a size that the representation does not support.
         """
         batch = _checked_images(images)
         return _like(images, self._features(batch.flatten(0, -4)), 3)
@@ -132,11 +133,11 @@ class Reconstructor:
         """Return images (..., 3, H, W), float32 in [0, 1], from features (..., C, h, w) or (..., C).
 
         Args:
-            features: floating, of the inverter's spec.
-            size: (H, W) of the images, see `Inverter.forward`; ``None`` for all that the features cover.
+            features: floating-point features described by the inverter's spec.
+            size: (H, W) of the images, see `Inverter.forward`; ``None`` for the size that the features cover.
 
         Raises:
-            TypeError: features that are not floating.
+            TypeError: features that are not floating-point.
             ValueError: features of another shape, or a size that they do not cover.
         """
         batch = _tensor(features)
@@ -158,8 +159,8 @@ class Reconstructor:
         """Reconstruct a batch of images (B, 3, H, W), uint8 or floating in [0, 1], and return it with the target.
 
         Args:
-            images: the batch.
-            features: of the images, if they are known already.
+            images: batch of images.
+            features: features of the images; ``None`` to compute them.
         """
         if features is None:
             features = self._features(images)
@@ -172,12 +173,13 @@ class Reconstructor:
 
         Args:
             sources: the images.
-            side: to which they are resized and center-cropped, see `side`.
-            batch_size: batch size; smaller if the batch would take over a gigabyte.
-            skipped: list to which (name, problem) of bad images are added; ``None`` makes them errors.
+            side: side in pixels to which they are resized and center-cropped, see `side`.
+            batch_size: batch size; smaller if a batch would need over a gigabyte.
+            skipped: list to which (name, problem) of images that cannot be read are added; ``None`` raises an error
+                instead.
 
         Raises:
-            ValueError: a bad image (named).
+            ValueError: an image that cannot be read (the message names it).
         """
         together = at_once(working_bytes(self.representation, side, side, inverted=True), batch_size)
         for keys, images in batches(sources, side, together, skipped=skipped):
@@ -205,7 +207,7 @@ class Reconstructor:
         return target / 255 if images.dtype == torch.uint8 else target
 
     def _whole(self, images: torch.Tensor) -> tuple[int, int] | None:
-        """Return the size to invert to; with an output region the default."""
+        """Return the size of the images to reconstruct; ``None``, the default, for inverters with an output region."""
         return None if self.inverter.output_region is not None else (images.shape[-2], images.shape[-1])
 
 
@@ -223,7 +225,7 @@ def _tensor(values: torch.Tensor | npt.NDArray[Any]) -> torch.Tensor:
     if isinstance(values, torch.Tensor):
         return values
     if not isinstance(values, np.ndarray):
-        raise TypeError(f"images and features are torch tensors or NumPy arrays, got {type(values).__name__}")
+        raise TypeError(f"images and features must be torch tensors or NumPy arrays, got {type(values).__name__}")
     return torch.from_numpy(np.require(values, requirements=("C", "W")))
 
 

@@ -1,4 +1,4 @@
-"""Sheets of photographs, features and reconstructions, as in the paper's figures."""
+"""Write sheets of photographs, features and reconstructions, as in the paper's figures."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from preimage.pipelines.image_loading import (
     as_pixels,
     load,
     none_usable,
-    settled_size,
+    resolved_size,
     usable,
 )
 from preimage.pipelines.inverter_choice import InverterChoices, Pairing, RepresentationChoices, pairings
@@ -32,7 +32,7 @@ from preimage.viz.sheets import SMALLEST_TILE, draw_sheet
 
 _NO_INVERTER = "\nThere is no inverter\nfor these features."
 _BELOW = "Reconstructions, each from\nthe features above it alone."
-ERROR_MEANS = "Error: distance from the photograph, over the average distance between two of these photographs."
+ERROR_NOTE = "Error: distance from the photograph, over the average distance between two of these photographs."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,15 +41,15 @@ class SheetRow:
 
     Attributes:
         key: name of the photograph.
-        pixels: the photograph.
-        drawn: drawing of its features for each representation; ``None`` if there is none.
-        returned: reconstruction for each representation; ``None`` without an inverter.
+        pixels: the photograph, (H, W, 3) uint8 RGB.
+        drawings: drawing of its features for each representation; ``None`` if they cannot be drawn.
+        reconstructions: reconstruction for each representation; ``None`` without an inverter.
     """
 
     key: str
     pixels: Pixels
-    drawn: tuple[Pixels | None, ...]
-    returned: tuple[Pixels | None, ...]
+    drawings: tuple[Pixels | None, ...]
+    reconstructions: tuple[Pixels | None, ...]
 
 
 def title_of(spec: Spec) -> str:
@@ -58,35 +58,35 @@ def title_of(spec: Spec) -> str:
 
 
 def column_titles(spec: Spec) -> list[str]:
-    """Return the titles of photograph, features (if they can be drawn) and reconstruction of one representation."""
+    """Return the column titles for one representation: photograph, features (if they can be drawn), reconstruction."""
     middle = [f"Its {title_of(spec)} features"] if class_of(spec.representation).drawing else []
     return ["Photograph", *middle, "From the features alone"]
 
 
-def figure(
+def draw(
     specs: Sequence[Spec], photographs: Sequence[SheetRow], errors: Sequence[Sequence[float] | None], *, tile: int
 ) -> Pixels:
-    """Return the sheet as an image.
+    """Draw the sheet.
 
-    For one representation: photograph, features and reconstruction in a row. For several, as in the paper: two rows for
-    each photograph, the features above and the reconstructions below, with a column for each representation.
+    For one representation, a row shows photograph, features and reconstruction. For several, as in the paper, there are
+    two rows for each photograph, features above and reconstructions below, with a column for each representation.
 
     Args:
-        specs: of the representations.
+        specs: specs of the representations.
         photographs: rows of the sheet.
         errors: normalized errors of all photographs for each representation, or ``None``.
         tile: side of an image on the sheet in pixels.
     """
-    footer = ERROR_MEANS if any(given is not None for given in errors) else ""
+    footer = ERROR_NOTE if any(given is not None for given in errors) else ""
     if len(specs) > 1:
         rows, captions = _pairs_of_rows(photographs, errors)
         names = [title_of(spec) for spec in specs]
         return draw_sheet(
             rows, ["Photograph", *(name[0].upper() + name[1:] for name in names)], captions, tile=tile, footer=footer
         )
-    single = [[row.pixels, *row.drawn, *row.returned] for row in photographs]
+    single = [[row.pixels, *row.drawings, *row.reconstructions] for row in photographs]
     titles = column_titles(specs[0])
-    if photographs[0].returned[0] is None:
+    if photographs[0].reconstructions[0] is None:
         titles = titles[:-1]
     notes = [
         row.key + (f": normalized error {errors[0][index]:.2f}" if errors[0] is not None else "")
@@ -99,16 +99,16 @@ def figure(
 def _pairs_of_rows(
     photographs: Sequence[SheetRow], errors: Sequence[Sequence[float] | None]
 ) -> tuple[list[list[Pixels | str]], list[list[str]]]:
-    """Return images and captions: photograph and features, then reconstructions, if there are any."""
+    """Return images and captions: a row of photograph and features, then a row of reconstructions, if there are any."""
     rows: list[list[Pixels | str]] = []
     captions: list[list[str]] = []
     for index, row in enumerate(photographs):
-        rows.append([row.pixels, *("" if drawn is None else drawn for drawn in row.drawn)])
-        if all(image is None for image in row.returned):
-            captions.append([row.key, *[""] * len(row.drawn)])
+        rows.append([row.pixels, *("" if drawn is None else drawn for drawn in row.drawings)])
+        if all(image is None for image in row.reconstructions):
+            captions.append([row.key, *[""] * len(row.drawings)])
             continue
         captions.append([""])
-        rows.append([f"{row.key}\n{_BELOW}", *(_NO_INVERTER if p is None else p for p in row.returned)])
+        rows.append([f"{row.key}\n{_BELOW}", *(_NO_INVERTER if p is None else p for p in row.reconstructions)])
         captions.append(["", *("" if given is None else f"error {given[index]:.2f}" for given in errors)])
     return rows, captions
 
@@ -123,7 +123,7 @@ class SheetColumn:
     Attributes:
         representation: name of the representation.
         inverter: name or folder of the inverter; ``None`` without reconstructions.
-        missing: reason why there are no reconstructions, one line; else empty.
+        missing: reason why there are no reconstructions, one line; empty with reconstructions.
         error: normalized error over the images of the sheet; ``None`` without reconstructions, or if no two images
             differ.
     """
@@ -139,13 +139,13 @@ class SheetSummary:
     """The result of `sheet`.
 
     Attributes:
-        output: the PNG written.
+        output: PNG file.
         columns: one for each representation.
         images: number of photographs.
-        width: of the PNG in pixels.
-        height: of the PNG in pixels.
+        width: width of the PNG in pixels.
+        height: height of the PNG in pixels.
         skipped: (name, problem) of the images that were skipped.
-        notes: sentences about files that were ignored: links to folders, files of other formats.
+        notes: sentences about inputs that were not read: links to folders, files of other formats.
     """
 
     output: Path
@@ -176,21 +176,20 @@ def sheet(
     at least two images the error of each reconstruction is shown.
 
     Args:
-        images: a path or paths (folders, files, tar shards), or sources.
-        output: the PNG to write; an earlier one is replaced.
-        inverter: names, folders or inverters, at most one for each representation; the other representations take the
-            pretrained one.
-        representation: one or several; a name has the parameters that its inverter takes, or the default ones. ``None``
-            for the representations of the inverters, or HOG without inverters.
-        size: side to which the images are resized and center-cropped, pixels; ``None`` for the only size that a
-            representation takes, or 256.
-        tile: side of an image on the sheet, pixels.
-        device: of the inverters, and of the representations if they can, see `Reconstructor`.
-        skip_bad: skip and list images that cannot be listed or read, instead of stopping.
+        images: path or paths (folders, image files, tar shards), or image sources.
+        output: PNG file to write; an earlier one is replaced.
+        inverter: inverters, their names or folders, at most one for each representation; the pretrained ones for other
+            representations. representation: one or several representations; those given by name have the parameters of
+            their inverter, or the default ones. ``None`` for the representations of the inverters, or HOG without
+            inverters. size: side in pixels to which the images are resized and center-cropped; ``None`` for the only
+            size that a representation supports, or 256. tile: side of an image on the sheet in pixels. device: device
+            of the inverters and, where possible, of the representations, see `Reconstructor`. skip_bad: whether images
+            that cannot be listed or read are skipped and listed, instead of stopping.
 
     Raises:
-        ValueError: a bad image (named), an inverter for another representation, no such device, a `size` too small for
-            a representation, a tile under 32, or an output that is a folder or has another suffix than ``.png``.
+        ValueError: an image that cannot be read (named), an inverter for another representation, no such device, a
+            `size` too small for a representation, a tile below 32, or an output that is a folder or whose suffix is not
+            ``.png``.
         LookupError: neither a pretrained inverter for the features nor a drawing of them.
     """
     path = Path(output)
@@ -208,7 +207,7 @@ def sheet(
         raise none_usable(bad)
     reports = [_report(column) for column in compared]
     specs = [pair.representation.spec for pair in pairs]
-    page = figure(specs, rows, [None if report is None else report.per_image for report in reports], tile=tile)
+    page = draw(specs, rows, [None if report is None else report.per_image for report in reports], tile=tile)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_png(path, page)
     shown = [
@@ -220,12 +219,12 @@ def sheet(
     )
 
 
-# Target and reconstruction of each photograph, (1, 3, H, W) in [0, 1]; empty without an inverter.
+# Targets and reconstructions of the photographs, each (1, 3, H, W) in [0, 1]; empty without an inverter.
 _Compared = list[tuple[torch.Tensor, torch.Tensor]]
 
 
 class _Column:
-    """A representation on the sheet; ``LookupError`` without a drawing and an inverter."""
+    """A representation on the sheet; ``LookupError`` if it has neither a drawing nor an inverter."""
 
     def __init__(self, pair: Pairing, size: int | None, device: str) -> None:
         self.representation = pair.representation
@@ -234,7 +233,7 @@ class _Column:
             self._reconstructor = Reconstructor.from_pairing(pair, device)
             self.side = self._reconstructor.side(size, _SIZE)
             return
-        self.side = settled_size(pair.representation, size) or _SIZE
+        self.side = resolved_size(pair.representation, size) or _SIZE
         pair.representation.feature_size(self.side, self.side)
         if not pair.representation.drawing:
             raise LookupError(pair.missing)
@@ -261,7 +260,7 @@ def _rows(
     rows: list[SheetRow] = []
     compared: list[_Compared] = [[] for _ in columns]
     for items in zip(*loaders.values(), strict=True):
-        # An image is read once for each size; it can be used at all sizes or at none.
+        # An image is read once for each size; it can be used at all sizes or not at all.
         if not list(usable(items[:1], skipped)):
             continue
         pixels = {side: item.pixels for side, item in zip(loaders, items, strict=True) if item.pixels is not None}

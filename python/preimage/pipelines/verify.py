@@ -1,4 +1,4 @@
-"""Whether stored features agree with their checksums."""
+"""Verify stored features by their checksums."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Verification:
 
 
 def verify(features: Sequence[str | PathLike[str]]) -> list[Verification]:
-    """Compare everything in feature stores or feature files with its checksums.
+    """Compare all contents of feature stores or feature files with their checksums.
 
     Args:
         features: Folders of feature stores, or single feature files.

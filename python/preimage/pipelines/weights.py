@@ -1,4 +1,4 @@
-"""Import of AlexNet weights, and conversion of the weights of any network to safetensors."""
+"""Import AlexNet weights, and convert the weights of any network to safetensors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from preimage.representations import alexnet_weights
 from preimage.representations.alexnet_variants import LAYERS
 from preimage.representations.preprocessing import check_preprocessing
 
-_MAX_NAMES = 6  # in a note
+_MAX_NAMES = 6  # maximum number of names in a note
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def import_weights(
     preprocessing: str | None = None,
     folder: StrPath | None = None,
 ) -> WeightsSummary:
-    """Check a published file of AlexNet weights and install it as safetensors. Nothing is downloaded.
+    """Check a published file of AlexNet weights and install it as safetensors, without downloading anything.
 
     Args:
         file: File of weights, see `preimage.representations.alexnet_weights.read`; float16 stays float16.
@@ -57,8 +57,10 @@ def import_weights(
         folder: Folder for the weights, created if needed; ``None`` is the folder where representations look for them.
 
     Raises:
-        FileFormatError: The file is damaged or does not fit the network; names missing weights and other shapes.
-        ValueError: Unknown variant or preprocessing, or a variant that the file contradicts or does not state.
+        FileFormatError: The file is damaged or does not fit the network; the message names missing weights and wrong
+            shapes.
+        ValueError: Unknown variant or preprocessing, or a variant that the file contradicts, or none although the file
+            does not state it.
         OSError: A file cannot be read or written.
     """
     if preprocessing is not None:
@@ -76,7 +78,7 @@ def import_weights(
     notes = []
     if found.layers[-1] != "fc8":
         rest = ", ".join(f"alexnet-{name}" for name in LAYERS[len(found.layers) :])
-        notes.append(f"ends with {found.layers[-1]}: there is no {rest}")
+        notes.append(f"ends with {found.layers[-1]}, without {rest}")
     if found.others:
         dots = ", …" if len(found.others) > _MAX_NAMES else ""
         notes.append(f"skipped weights that AlexNet does not have: {', '.join(found.others[:_MAX_NAMES])}{dots}")

@@ -17,7 +17,7 @@ from preimage.reference._images import as_batch, checked_images, like_images, lu
 LABELS = 58
 FLAT = 56  # no neighbor is greater, or all are
 MIXED = 57  # the greater neighbors form several runs
-NO_LABEL = 255  # of pixels on the image border
+NO_LABEL = 255  # label of pixels on the image border
 LARGEST_CELL = 2**15  # the votes of a cell sum to at most 4 cell_size**4, which must fit in 64 bits
 
 # (dy, dx) of each bit, clockwise from the right; y points down.

@@ -293,7 +293,7 @@ def descriptor(
     angle: float,
 ) -> Array:  # [128]: 4 rows, 4 columns, 8 orientations
     """Compute the descriptor of a keypoint, in the frame rotated by `angle`."""
-    size = 3 * sigma  # of a spatial bin
+    size = 3 * sigma  # side of a spatial bin
     rows, columns = surroundings(magnitudes.shape, x, y, math.floor(math.sqrt(2) * size * 2.5 + 0.5), 1)
     dx, dy = columns - x, rows - y
     along = (math.cos(angle) * dx + math.sin(angle) * dy) / size

@@ -30,18 +30,18 @@ _CONNECTED = ("fc 4096", "fc 4096", "fc 4096", "grid 4 256", "up 256", "up 128",
 
 
 def alexnet(weights: str | Path = "", variant: str | None = None, preprocessing: str | None = None) -> Network:
-    """Return AlexNet up to the last layer that there are weights for; its layers are named conv1 … fc8 and prob.
+    """Return AlexNet up to the last layer with weights; its layers are named conv1 … fc8 and prob.
 
     Args:
-        weights: path of a file that `preimage.pipelines.weights.import_weights` reads; the digest of imported weights;
-            or empty for the only imported weights of the variant.
-        variant: ``"caffenet"`` (the paper's: pools, then normalizes), ``"bvlc"`` or ``"torchvision"``; ``None`` for
-            the variant that the file states.
-        preprocessing: ``"caffe-bgr"`` or ``"imagenet-rgb"``; ``None`` for what the file states, or else the usual one
-            of the variant.
+        weights: path of a file that `preimage.pipelines.weights.import_weights` reads, the digest of imported weights,
+            or ``""`` for the only imported weights of the variant.
+        variant: ``"caffenet"`` (the paper's: pools, then normalizes), ``"bvlc"`` or ``"torchvision"``; ``None`` for the
+            variant stated in the file.
+        preprocessing: ``"caffe-bgr"`` or ``"imagenet-rgb"``; ``None`` for the one stated in the file, or else the
+            default of the variant.
 
     Raises:
-        FileNotFoundError: no weights; the message names the file to get.
+        FileNotFoundError: no weights; the message names the file to download.
         FileFormatError: a damaged file, or not the weights of that network.
         ValueError: an unknown variant or preprocessing, or a file that states another variant or none.
     """
@@ -62,7 +62,7 @@ def _load(path: Path, _modified: int, variant: str | None, preprocessing: str | 
     from preimage.representations.network import Network
 
     found = read(path, variant)
-    with torch.inference_mode(False):  # or a network first used in that mode could never give gradients
+    with torch.inference_mode(False):  # otherwise a network first used in inference mode never has gradients
         module = build(found.variant, "prob" if found.layers[-1] == "fc8" else found.layers[-1], device="meta")
         tensors = {name: torch.from_numpy(values).float() for name, values in found.load().items()}
         module.load_state_dict(tensors, assign=True)
@@ -83,7 +83,7 @@ def _identify(module: torch.nn.Module) -> str:
 class AlexNetLayer(Representation):
     """The output of one layer of AlexNet, after its ReLU, pooling and normalization.
 
-    Weights are opened when they are first needed, and nothing is ever downloaded.
+    Weights are loaded on first use. Nothing is downloaded.
     """
 
     layer: ClassVar[str]
@@ -93,7 +93,7 @@ class AlexNetLayer(Representation):
     weights: str = parameter(
         "", "Path of a file of weights, or the digest of imported weights; empty for the only imported ones."
     )
-    preprocessing: str = parameter("", "Preprocessing: caffe-bgr or imagenet-rgb; empty for what the file states.")
+    preprocessing: str = parameter("", "Preprocessing: caffe-bgr or imagenet-rgb; empty for that stated in the file.")
 
     def __post_init__(self) -> None:
         check_variant(self.variant)
@@ -106,12 +106,12 @@ class AlexNetLayer(Representation):
 
     @classmethod
     def from_parameters(cls, variant: str, values: Mapping[str, Any]) -> Representation:
-        """Return the representation of a spec, which lists the preprocessing, and the digest of the weights."""
+        """Return the representation of a spec, whose parameters include preprocessing and digest of the weights."""
         check_variant(variant)
         weights = values.get("weights")
         if not isinstance(weights, str) or not DIGEST.fullmatch(weights):
             # With a path, the author of the file could choose what is opened here.
-            raise ValueError(f"weights in a spec of {cls.name} are 16 hexadecimal digits, got {weights!r:.40}")
+            raise ValueError(f"weights in a spec of {cls.name} must be 16 hexadecimal digits, got {weights!r:.40}")
         others = {name: value for name, value in values.items() if name != "weights"}
         for name, pixels in PREPROCESSINGS.items():
             if pixels(VARIANTS[variant].image_side).parameters() == others:
@@ -127,7 +127,7 @@ class AlexNetLayer(Representation):
     def _of_network(self) -> NetworkRepresentation:
         built = dict(self.network.module.named_children())
         if self.layer not in built:
-            raise ValueError(f"there is no {self.name} with these weights, which end with {list(built)[-1]}")
+            raise ValueError(f"{self.name} is not in the network of these weights, which ends with {list(built)[-1]}")
         return self.network.representation(self.layer)
 
     @property

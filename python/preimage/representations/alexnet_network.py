@@ -34,7 +34,7 @@ class Convolution(torch.nn.Conv2d):
 
 
 class Connected(torch.nn.Linear):
-    """Fully connected layer of the flattened input, and ReLU."""
+    """Fully connected layer on the flattened input, and ReLU."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return F.relu(super().forward(x.flatten(1)), inplace=True)
@@ -50,8 +50,8 @@ def build(variant: str, last: str = "prob", device: torch.device | str = "cpu") 
     Args:
         variant: ``"caffenet"`` (pools, then normalizes), ``"bvlc"`` (normalizes, then pools) or ``"torchvision"``
             (64-192-384-256-256 channels, no normalization, no groups).
-        last: the layer to build up to.
-        device: of the parameters.
+        last: last layer to build.
+        device: device of the parameters.
 
     Raises:
         ValueError: unknown variant or layer.

@@ -7,8 +7,8 @@ from typing import Literal, NamedTuple
 
 CONVOLUTIONS = ("conv1", "conv2", "conv3", "conv4", "conv5")
 LAYERS = (*CONVOLUTIONS, "fc6", "fc7", "fc8", "prob")
-STRIDES = {"conv1": 8, "conv2": 16, "conv3": 16, "conv4": 16, "conv5": 32}  # pixels; the others are vectors
-DIGEST = re.compile(r"[0-9a-f]{16}")  # of weights
+STRIDES = {"conv1": 8, "conv2": 16, "conv3": 16, "conv4": 16, "conv5": 32}  # pixels; other layers return vectors
+DIGEST = re.compile(r"[0-9a-f]{16}")  # digest of weights
 
 Step = Literal["pool", "norm"]
 
@@ -18,11 +18,11 @@ class Variant(NamedTuple):
 
     Attributes:
         image_side: pixels of the square images that make conv5's output 6×6 cells.
-        channels: of the outputs of conv1 to conv5.
-        groups: of conv1 to conv5.
-        padding: of conv1, in pixels.
+        channels: numbers of output channels of conv1 to conv5.
+        groups: numbers of groups of conv1 to conv5.
+        padding: padding of conv1 in pixels.
         after: steps after the ReLU of conv1 and of conv2.
-        ceil_mode: pooling keeps the last, incomplete window (Caffe).
+        ceil_mode: whether pooling keeps the last, incomplete window, as Caffe does.
     """
 
     image_side: int

@@ -1,4 +1,4 @@
-"""Files of AlexNet's weights: the folder of imported ones, the variant of a file, and its arrays."""
+"""Find and read files of AlexNet's weights, and determine their variant."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from preimage.io.weights import WeightFile, open_weights
 from preimage.representations.alexnet_variants import DIGEST, LAYERS, VARIANTS, check_variant
 from preimage.representations.preprocessing import PREPROCESSINGS
 
-FORMAT = "preimage-weights"  # in the header of imported files
+FORMAT = "preimage-weights"  # stated in the header of imported files
 
 USUAL_PREPROCESSING = {"caffenet": "caffe-bgr", "bvlc": "caffe-bgr", "torchvision": "imagenet-rgb"}
-PUBLISHED = {  # the published files of each variant, for messages
+PUBLISHED = {  # published file of each variant, for messages
     "caffenet": "bvlc_reference_caffenet.caffemodel",
     "bvlc": "bvlc_alexnet.caffemodel",
     "torchvision": "alexnet-owt-7be5be79.pth",
 }
-TORCHVISION_NAMES = {  # layers in torchvision's state_dict
+TORCHVISION_NAMES = {  # names of layers in torchvision's state_dict
     "features.0": "conv1",
     "features.3": "conv2",
     "features.6": "conv3",
@@ -39,17 +39,17 @@ TORCHVISION_NAMES = {  # layers in torchvision's state_dict
     "classifier.6": "fc8",
 }
 _WRAPPERS = ("module", "_orig_mod")  # prefixes of nn.DataParallel and torch.compile
-_MOST_SHOWN = 6  # names or differences, in a message
+_MOST_SHOWN = 6  # maximum number of names or differences in a message
 
 
 @dataclasses.dataclass(frozen=True)
 class AlexNetWeights:
-    """A file of AlexNet's weights, by its header.
+    """Contents of a file of AlexNet's weights, according to its header.
 
     Attributes:
-        path: of the file.
-        variant: of AlexNet.
-        preprocessing: preprocessing for these weights, a name in `PREPROCESSINGS`.
+        path: path of the file.
+        variant: variant of AlexNet.
+        preprocessing: preprocessing of the images that the weights were trained with, a name in `PREPROCESSINGS`.
         arrays: weights and biases by name (``conv1.weight``), in the order of the layers.
         others: names of arrays that AlexNet does not have.
     """
@@ -62,11 +62,11 @@ class AlexNetWeights:
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """The layers that the file has weights of: conv1 to some layer."""
+        """Layers whose weights the file contains: conv1 up to some layer."""
         return LAYERS[: len(self.arrays) // 2]
 
     def load(self) -> dict[str, NDArray[Any]]:
-        """Return the weights and biases: float16 unchanged, other dtypes as float32.
+        """Read the weights and biases; float16 is unchanged, other dtypes become float32.
 
         Raises:
             FileFormatError: values that are not finite, or a file that is damaged.
@@ -88,7 +88,7 @@ def file_name(variant: str, digest: str) -> str:
 
 
 def check_name(path: Path, digest: str) -> None:
-    """Raise `FileFormatError` if the name of an imported file has another digest than its arrays."""
+    """Raise `FileFormatError` if the digest in the name of an imported file is not that of its arrays."""
     named = re.fullmatch(file_name(r"\w+", f"({DIGEST.pattern})").replace(".", r"\."), path.name)
     if named and named[1] != digest:
         raise FileFormatError(
@@ -97,15 +97,15 @@ def check_name(path: Path, digest: str) -> None:
 
 
 def find(variant: str, weights: str = "") -> Path:
-    """Return the path of the weights that a representation's parameters mean.
+    """Return the path of the weights selected by a representation's parameters.
 
     Args:
-        variant: of AlexNet.
-        weights: a digest; a path; or ``""`` for the only imported weights of the variant.
+        variant: variant of AlexNet.
+        weights: digest or path of the weights, or ``""`` for the only imported weights of the variant.
 
     Raises:
-        FileNotFoundError: no such weights; the message names the file to get and the command to import it.
-        ValueError: several imported weights of the variant, and none is named.
+        FileNotFoundError: no such weights; the message names the file to download and the command that imports it.
+        ValueError: several imported weights of the variant, and `weights` does not select one.
     """
     if weights and not DIGEST.fullmatch(weights):
         return Path(weights)
@@ -120,23 +120,26 @@ def find(variant: str, weights: str = "") -> Path:
         )
     if len(found) > 1:
         digests = ", ".join(path.stem.rpartition("-")[2] for path in found)
-        raise ValueError(f"{len(found)} weights of AlexNet's variant {variant} are in {folder}: name one of {digests}")
+        raise ValueError(
+            f"{len(found)} weights of AlexNet's variant {variant} are in {folder}: choose one of {digests}"
+        )
     return found[0]
 
 
 def read(path: StrPath, variant: str | None = None) -> AlexNetWeights:
-    """Compare a file of weights with the network, by its header.
+    """Read the header of a file of weights, and check that the shapes are those of the network.
 
     Args:
-        path: a file that `open_weights` reads: a state_dict or a checkpoint with one, with the names of this package
-            (``conv1.weight`` … ``fc8.bias``) or torchvision's; all layers, or conv1 to some layer.
-        variant: of AlexNet; ``None`` if the file states it: imported weights do, a ``.caffemodel`` (or a file converted
-            from one) by the order of its layers, torchvision's by its shapes.
+        path: a file that `open_weights` reads: a state_dict or a checkpoint that contains one, with the names of this
+            package (``conv1.weight`` … ``fc8.bias``) or torchvision's, for all layers or for conv1 up to some layer.
+        variant: variant of AlexNet; ``None`` to determine it from the file: from the header of imported weights, from
+            the order of the layers of a ``.caffemodel`` (or a file converted from one), or from the shapes of
+            torchvision's weights.
 
     Raises:
-        FileFormatError: damaged, or not the weights of that network; the message names the shapes that differ and what
-            is missing.
-        ValueError: an unknown variant, a file of another variant, or one that does not state its variant.
+        FileFormatError: a damaged file, or not the weights of that network; the message names the shapes that differ
+            and the missing weights.
+        ValueError: an unknown variant, a file of another variant, or a file whose variant cannot be determined.
         OSError: a file that cannot be read.
     """
     if variant is not None:
@@ -155,7 +158,8 @@ def read(path: StrPath, variant: str | None = None) -> AlexNetWeights:
 def digest(arrays: Mapping[str, NDArray[Any]]) -> str:
     """Return 16 hexadecimal digits that identify the weights, independent of the file format.
 
-    SHA-256 over names, shapes, and the SHA-256 of the values as little-endian float32 in C order, sorted by name.
+    The digest is the SHA-256 of names, shapes, and the SHA-256 of the values as little-endian float32 in C order,
+    sorted by name.
     """
     total = hashlib.sha256()
     for name in sorted(arrays):
@@ -167,7 +171,8 @@ def digest(arrays: Mapping[str, NDArray[Any]]) -> str:
 def _named(file: StrPath, found: WeightFile) -> tuple[dict[str, StoredArray], tuple[str, ...]]:
     """Return the arrays of AlexNet by name, in the order of the layers, and the names of all others.
 
-    Names in the file may contain parts of wrappers (``module``, ``_orig_mod``), and share a prefix such as ``model.``.
+    Names in the file may contain the parts of wrappers (``module``, ``_orig_mod``) and a common prefix such as
+    ``model.``.
     """
     known = {f"{layer}.{kind}": None for layer in LAYERS[:-1] for kind in ("weight", "bias")}
     named: dict[str, list[tuple[str, StoredArray]]] = {}  # by prefix
@@ -202,7 +207,7 @@ def _named(file: StrPath, found: WeightFile) -> tuple[dict[str, StoredArray], tu
 def _variant(
     file: StrPath, found: WeightFile, header: Mapping[str, str], arrays: Mapping[str, StoredArray], asked: str | None
 ) -> str:
-    """Return the chosen variant, if the file does not contradict it, or else the one that the file states."""
+    """Return the requested variant if the file does not contradict it, or else the variant stated in the file."""
     stated = header.get("variant")
     if stated is not None:
         if stated not in VARIANTS:
@@ -232,7 +237,7 @@ def _variant(
 
 
 def _check(file: StrPath, arrays: Mapping[str, StoredArray], variant: str) -> None:
-    """Raise `FileFormatError` unless the arrays are the variant's: both of each layer, conv1 to some layer."""
+    """Raise `FileFormatError` unless the arrays are those of the variant, complete from conv1 up to some layer."""
     shapes = _shapes(variant)
     present = [layer for layer in LAYERS if any(name.startswith(f"{layer}.") for name in arrays)]
     wanted = [f"{layer}.{kind}" for layer in LAYERS[: LAYERS.index(present[-1]) + 1] for kind in ("weight", "bias")]
@@ -245,7 +250,7 @@ def _check(file: StrPath, arrays: Mapping[str, StoredArray], variant: str) -> No
         raise FileFormatError(file, f"these are not {variant}'s weights: {'; '.join(parts[:_MOST_SHOWN])}{dots}")
     for name, array in arrays.items():
         if array.dtype.kind != "f":
-            raise FileFormatError(file, f"{name} is {array.dtype.name}, but weights are floating")
+            raise FileFormatError(file, f"{name} must be floating-point, got {array.dtype.name}")
 
 
 def _shapes(variant: str) -> dict[str, tuple[int, ...]]:
@@ -256,7 +261,7 @@ def _shapes(variant: str) -> dict[str, tuple[int, ...]]:
 
 def _values(file: StrPath, array: StoredArray) -> NDArray[Any]:
     values = array.load()
-    with np.errstate(over="ignore"):  # an error below
+    with np.errstate(over="ignore"):  # infinite values raise an error below
         kept = np.ascontiguousarray(values, np.float16 if values.dtype == np.float16 else np.float32)
     if not np.isfinite(kept).all():
         raise FileFormatError(file, f"{array.name} contains infinite values or NaN")

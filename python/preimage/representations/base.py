@@ -15,19 +15,19 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import torch
 
-NETWORK = "network"  # what specs call every layer of a `preimage.Network`
+NETWORK = "network"  # name in the specs of all layers of a `preimage.Network`
 Presets = Mapping[str, Mapping[str, Any]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Parameter:
-    """A parameter of a representation, as its users see it.
+    """A parameter of a representation.
 
     Attributes:
         name: keyword of the constructor and key of ``-p name=value``.
-        type: its type as written in Python, for example ``"int"`` or ``"str | None"``.
+        type: type as written in Python, for example ``"int"`` or ``"str | None"``.
         default: value if none is given.
-        help: meaning, one sentence.
+        help: meaning in one sentence.
     """
 
     name: str
@@ -54,11 +54,11 @@ class Representation(abc.ABC):
         channel_names: names of the channels, in order; empty where they have no names.
         presets: networks that invert the features, by preset name, in the form of ``"network"`` in an inverter's
             ``config.json``; fields that are left out have the architecture's defaults.
-        drawing: what `draw` shows, a noun phrase; empty if the features cannot be drawn.
+        drawing: noun phrase that describes the result of `draw`; empty if the features cannot be drawn.
         keeps_color: whether the colors of an image can be recovered from its features.
-        in_workers: extraction is so slow that training does it ahead, by `for_training`, in the threads that prepare
-            batches.
-        computes_arrays: `compute_into` is implemented, and NumPy arrays are computed without torch.
+        in_workers: whether training extracts features in the threads that prepare batches, see `for_training`, because
+            extraction is slow.
+        computes_arrays: whether `compute_into` is implemented, so that NumPy arrays are processed without torch.
     """
 
     name: ClassVar[str]
@@ -83,7 +83,7 @@ class Representation(abc.ABC):
     def from_parameters(cls, variant: str, values: Mapping[str, Any]) -> Representation:
         """Return the representation with the variant and the parameters of a spec.
 
-        By default these are the fields of the class.
+        By default the parameters of a spec are the fields of the class.
 
         Raises:
             ValueError: an unknown parameter, or a value out of range.
@@ -99,10 +99,10 @@ class Representation(abc.ABC):
         """Draw features as an RGB image, or return ``None`` if there is no drawing.
 
         Args:
-            spec: of the features.
+            spec: spec of the features.
             features: (C, h, w).
             tile: longer side of the drawing in pixels, approximately.
-            image: (H, W, 3), drawn in the background where features leave room.
+            image: (H, W, 3) to draw in the background.
 
         Returns:
             (H', W', 3) uint8.
@@ -111,26 +111,27 @@ class Representation(abc.ABC):
 
     @classmethod
     def explain(cls, spec: Spec, shape: tuple[int, ...]) -> str:
-        """Return a sentence, without its capital letter, about what features of this shape keep of an image."""
+        """Return a sentence, beginning in lower case, about the information in features of this shape."""
         return f"{' × '.join(map(str, shape))} numbers."
 
     @property
     @abc.abstractmethod
     def spec(self) -> Spec:
-        """Everything that decides the numbers."""
+        """Spec of the features: everything that determines their values."""
 
     @abc.abstractmethod
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         """Return features (B, C, h, w) or (B, C), float32, of images (B, 3, H, W) in [0, 1] or uint8, RGB.
 
-        Where `computes_arrays` is set, images may also be a NumPy array, which gives an array, and have other leading
-        dimensions or none, which the features keep.
+        If `computes_arrays` is set, images may also be a NumPy array, for which the result is an array, and may have
+        any number of leading dimensions, which the features keep.
         """
 
     def compute_into(self, images: npt.NDArray[np.uint8], features: npt.NDArray[Any], *, threads: int) -> None:
-        """Write the features of images in place, where `computes_arrays` is set.
+        """Compute the features of images into an array, if `computes_arrays` is set.
 
-        Several Python threads may call it at once. The features of uint8 images are finite, and within float16's range.
+        Several Python threads may call this method at once. The features of uint8 images are finite and within the
+        range of float16.
 
         Args:
             images: (B, H, W, 3), as decoders return them; any strides.
@@ -138,19 +139,20 @@ class Representation(abc.ABC):
             threads: number of threads for the batch.
 
         Raises:
-            ValueError: images without features, or `features` of another shape, dtype or memory order.
+            ValueError: images that are too small to have features, or `features` of another shape, dtype or memory
+                order.
             TypeError: images of another dtype, or a representation that does not compute arrays.
         """
         raise TypeError(f"{self.name} does not compute NumPy arrays: call it with tensors")
 
     def for_training(self, images: torch.Tensor, seed: tuple[int, ...]) -> torch.Tensor:
-        """Return features (B, C, h, w), float32, of a training batch, where `in_workers` is set.
+        """Return features (B, C, h, w), float32, of a training batch, if `in_workers` is set.
 
         A representation may augment them at random.
 
         Args:
             images: (B, 3, H, W) uint8, on the CPU.
-            seed: of the augmentation, numbers >= 0; the same seed gives the same features.
+            seed: seed of the augmentation, non-negative integers; the same seed gives the same features.
         """
         return self(images)
 
@@ -173,7 +175,7 @@ class Representation(abc.ABC):
 
 
 def decoded(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Return a view (B, 3, H, W) of decoded images (B, H, W, 3); ``TypeError`` or ``ValueError`` for anything else."""
+    """Check decoded images (B, H, W, 3), and return a view (B, 3, H, W) of them."""
     if images.dtype != "uint8":
         raise TypeError(f"decoded images must be uint8, got {images.dtype}")
     if images.ndim != 4 or images.shape[3] != 3:
@@ -182,7 +184,7 @@ def decoded(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 
 
 def check_names(representation: str, given: Mapping[str, Any], known: list[str]) -> None:
-    """Raise ``ValueError`` if a parameter is given that is not known; the message lists the known ones."""
+    """Raise ``ValueError`` if a parameter is unknown; the message lists the known ones."""
     if unknown := sorted(set(given) - set(known)):
         raise ValueError(f"{representation} has no parameter {', '.join(unknown)}; it has {', '.join(known)}")
 

@@ -11,15 +11,15 @@ from preimage.spec import Spec
 
 @dataclasses.dataclass(frozen=True)
 class CellRepresentation(Representation):
-    """One feature vector for each square cell of a grid that starts at the upper left corner of the image.
+    """Representation with a feature vector for each square cell of a grid that starts at the image's upper left corner.
 
     All fields are part of the spec. Subclasses give the fields their defaults, and implement ``__call__``.
 
     Attributes:
         channels: length of a feature vector.
-        variants: the values that `variant` may have.
+        variants: supported values of `variant`.
         cell_size: side of a cell in pixels, at least 1.
-        variant: definition followed.
+        variant: definition of the features.
     """
 
     channels: ClassVar[int]
@@ -40,7 +40,7 @@ class CellRepresentation(Representation):
         return Spec(self.name, self.variant, self.channels, self.cell_size, parameters)
 
     def cell_count(self, pixels: int) -> int:
-        """Return the number of cells along a side of the image: by default that of the full ones."""
+        """Return the number of cells along a side of the image: by default only full cells."""
         return pixels // self.cell_size
 
     def feature_size(self, height: int, width: int) -> tuple[int, int]:

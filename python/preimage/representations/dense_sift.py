@@ -33,7 +33,7 @@ class DenseSift(Representation):
     drawing = "stars of gradients"
     keeps_color = False
     computes_arrays = True
-    # A descriptor reaches 6 pixels to each side of its center: the first stands one cell inside the image.
+    # A descriptor extends 6 pixels to each side of its center, so the first center is one cell inside the image.
     presets: ClassVar[Presets] = {"compact": {"architecture": "u-shaped", "entry": ["c3/2 64"], "margin": [1, 2]}}
 
     step: int = parameter(4, "Pixels between neighboring descriptors.")
@@ -90,7 +90,7 @@ class DenseSift(Representation):
         least = 3 * self.bin_size + 1
         if height < least or width < least:
             raise ValueError(
-                f"an image of {height}×{width} pixels has no room for a descriptor with bins of {self.bin_size}: "
+                f"an image of {height}×{width} pixels is too small for a descriptor with bin_size {self.bin_size}: "
                 f"both sides must be at least {least}"
             )
         return (height - least) // self.step + 1, (width - least) // self.step + 1
@@ -111,6 +111,6 @@ class DenseSift(Representation):
     def explain(cls, spec: Spec, shape: tuple[int, ...]) -> str:
         size = spec.parameters["bin_size"]
         return (
-            f"how strong the gradients of 8 directions are in each of 4 × 4 bins of {size} × {size} pixels, every "
+            f"the strength of the gradients in 8 directions in 4 × 4 bins of {size} × {size} pixels, every "
             f"{spec.stride} pixels: {shape[1]} × {shape[2]} descriptors of {shape[0]} numbers."
         )

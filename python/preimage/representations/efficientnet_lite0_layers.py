@@ -1,4 +1,4 @@
-"""The blocks and the names of the layers of EfficientNet-Lite0, as plain data."""
+"""Blocks and layer names of EfficientNet-Lite0, as plain data."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from preimage.representations.efficientnet_lite0_layers import BLOCKS, STAGES
 
 
 class SameConv2d(nn.Conv2d):
-    """Convolution without bias that pads as TensorFlow's "same": ⌈n / stride⌉ outputs, the smaller half in front."""
+    """Convolution without bias and with TensorFlow's "same" padding: ⌈n / stride⌉ outputs, the smaller half before."""
 
     def __init__(self, before: int, after: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
         super().__init__(before, after, kernel, stride, groups=groups, bias=False)
@@ -28,7 +28,7 @@ class SameConv2d(nn.Conv2d):
 
 
 class Block(nn.Module):
-    """Inverted residual: expand, unless `expansion` is 1; convolve by channel; project; add the input if it fits."""
+    """Inverted residual: expand unless `expansion` is 1, convolve depthwise, project, add the input if shapes agree."""
 
     def __init__(self, before: int, after: int, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class EfficientNetLite0(nn.Module):
     """EfficientNet-Lite0: images (B, 3, H, W) → class probabilities (B, 1000).
 
     Its tensors have the names of the published state_dict (``_blocks.3._bn1.weight``). The modules named in `LAYERS`
-    have none: they give names to the outputs that can be inverted.
+    have no weights: they give names to the outputs that can be inverted.
     """
 
     def __init__(self) -> None:

@@ -69,6 +69,6 @@ class Hog(CellRepresentation):
     @classmethod
     def explain(cls, spec: Spec, shape: tuple[int, ...]) -> str:
         return (
-            f"how strong the edges of each direction are in each cell of {spec.stride} × {spec.stride} pixels: "
+            f"the strength of the edges in each direction in each cell of {spec.stride} × {spec.stride} pixels: "
             f"{shape[1]} × {shape[2]} cells of {shape[0]} numbers."
         )

@@ -66,6 +66,6 @@ class Lbp(CellRepresentation):
     @classmethod
     def explain(cls, spec: Spec, shape: tuple[int, ...]) -> str:
         return (
-            f"how often each of {shape[0]} patterns of pixels brighter than their neighbor, by however little, occurs "
+            f"the frequency of {shape[0]} patterns of brighter neighbors, regardless of how much brighter they are, "
             f"in each cell of {spec.stride} × {spec.stride} pixels: {shape[1]} × {shape[2]} cells."
         )

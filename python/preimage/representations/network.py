@@ -25,13 +25,13 @@ T = TypeVar("T")
 
 @dataclasses.dataclass(frozen=True)
 class TracedLayer:
-    """A layer that a forward pass calls.
+    """A layer called in a forward pass.
 
     Attributes:
-        name: dotted, ``""`` for the network itself.
+        name: dotted name, ``""`` for the network itself.
         kind: name of its class.
-        output: its output for one image, in a phrase.
-        features: shape (C, h, w) or (C,) of its features, or ``None`` if it has none.
+        output: description of its output for one image.
+        features: shape (C, h, w) or (C,) of its features, or ``None`` if its output cannot be features.
         prefix_tokens: number of tokens that are not part of the grid, see `Network`.
         problem: reason why it has no features; else empty.
         channels_last: the output seems to be a map (B, h, w, C), which needs ``output_layout="nhwc"``.
@@ -51,7 +51,7 @@ class TracedLayer:
 
 
 class Network:
-    """A torch network with its preprocessing: features of any of its layers, of several in one pass.
+    """A torch network with its preprocessing, for features of any of its layers, or of several in one pass.
 
     The shape of a layer's output decides what its features are. (B, C, h, w) is a map, or a vector if h = w = 1;
     (B, C) is a vector. (B, N, C) are tokens: with N = n² + k and k ≤ 8 the last n² form a map of n × n cells, and each
@@ -62,17 +62,19 @@ class Network:
     ``output_layout="nchw"`` confirms its order. ``output_layout="vector"`` flattens any output.
 
     The module is not changed: each pass runs in evaluation mode, without gradients of the weights, and then restores
-    the mode and ``requires_grad`` of every part. Images on another device are computed by a copy on that device, which
-    is made once for each state of the weights. Passes of several threads run one after the other.
+    the mode and ``requires_grad`` of every submodule. Images on another device are processed by a copy of the network
+    on that device, which is created again only if the weights change. Passes of several threads run one after the
+    other.
 
     Args:
-        module: takes (B, 3, H, W) float of its precision. Wrappers of `torch.compile` and of data parallelism are
-            removed, also inside. TorchScript has no layers but ``""``, its output.
-        preprocess: a `Preprocessing`; or any function of images (B, 3, side, side) float32 RGB in [0, 1], of which a
-            spec contains the name only.
-        image_size: side of the images in pixels, for such a function only.
-        name: name of the network in specs; by default its class, with its package.
-        identify: digest of a module's weights, for its specs; by default of the whole state, see `weights`.
+        module: network whose input is (B, 3, H, W) in the precision of its weights. Wrappers of `torch.compile` and of
+            data parallelism are removed, also from submodules. The only layer of TorchScript is ``""``, its output.
+        preprocess: a `Preprocessing`, or any function of images (B, 3, side, side) float32 RGB in [0, 1], of which a
+            spec contains only the name.
+        image_size: side of the images in pixels; required if `preprocess` is a function, and not allowed otherwise.
+        name: name of the network in specs; by default that of its class, with its package.
+        identify: function that returns a digest of a module's weights for specs; by default a digest of the whole
+            state, see `weights`.
 
     Raises:
         TypeError: not a module, or a `preprocess` that cannot be called.
@@ -94,7 +96,7 @@ class Network:
         identify: Callable[[nn.Module], str] = digest,
     ) -> None:
         if not isinstance(module, nn.Module):
-            raise TypeError(f"a network is a torch.nn.Module, got {describe_output(module)}")
+            raise TypeError(f"module must be a torch.nn.Module, got {describe_output(module)}")
         self._described, self.image_size = described(preprocess, image_size)
         self.module: nn.Module = unwrapped(module)
         self.name = name or f"{type(self.module).__module__}.{type(self.module).__qualname__}"
@@ -103,14 +105,14 @@ class Network:
         self._preprocess = preprocess
         self._identify = identify
         self._lock = threading.RLock()
-        self._versions = versions(self.module)  # of the weights that the next three attributes are for
+        self._versions = versions(self.module)  # state of the weights to which the next three attributes belong
         self._weights = ""
         self._shapes: dict[tuple[str, str], LayerShape] = {}
         self._copies: dict[torch.device, nn.Module] = {}
 
     @property
     def weights(self) -> str:
-        """16 hexadecimal digits that identify the weights, computed anew when they have changed."""
+        """Digest of the weights, 16 hexadecimal digits, computed again when they change."""
         with self._lock:
             self._forget_if_changed()
             self._weights = self._weights or self._identify(self.module)
@@ -134,8 +136,8 @@ class Network:
     ) -> dict[str, torch.Tensor]:
         """Return the features of several layers by name, computed in one pass.
 
-        The features are (B, C, h, w) or (B, C), float32, on the device of the images. Of a layer that is called several
-        times, the first call counts. NaN and infinite values are kept.
+        The features are (B, C, h, w) or (B, C), float32, on the device of the images. If a layer is called several
+        times, its first call is used. NaN and infinite values are kept.
 
         Args:
             images: (B, 3, side, side) RGB, uint8 or floating in [0, 1]. Gradients flow back to them if required.
@@ -159,7 +161,7 @@ class Network:
             if shape != shapes[name]:
                 raise ValueError(
                     f"layer {name!r} has features {shape.features} here but {shapes[name].features} for a single "
-                    "image: they depend on the other images or on what is in them"
+                    "image: they must not depend on the number or the contents of the images"
                 )
         return features
 
@@ -182,7 +184,7 @@ class Network:
             return {name: self._shapes[name, output_layout] for name in names}
 
     def trace(self) -> list[TracedLayer]:
-        """Return all layers that a pass over one image calls, in the order in which they finish."""
+        """Return all layers called in a pass over one image, in the order in which they finish."""
         return [
             dataclasses.replace(found, calls=calls)
             for calls, found in self._on_black(lambda module, pixels: trace(module, pixels, _traced, self._called))
@@ -230,19 +232,21 @@ class Network:
             position = place_of(error)
             raise ValueError(f"the preprocessing of {self._called} fails: {brief(error)}{position}") from error
         if not isinstance(pixels, torch.Tensor) or pixels.dim() != 4:
-            raise TypeError(f"the preprocessing of {self._called} makes {describe_output(pixels)}, not (B, 3, H, W)")
+            raise TypeError(
+                f"the preprocessing of {self._called} must return (B, 3, H, W), got {describe_output(pixels)}"
+            )
         return pixels.to(dtype)
 
     def _on_black(self, work: Callable[[nn.Module, torch.Tensor], T]) -> T:
         side = self.image_size
-        # Not in inference mode: a network that caches tensors of this pass must still be able to give gradients.
+        # Not in inference mode, because tensors that the network caches in this pass may need gradients later.
         with torch.inference_mode(False), self._on(self._device) as module:
             return work(module, self._pixels(torch.zeros(1, 3, side, side, device=self._device)))
 
 
 @dataclasses.dataclass(frozen=True)
 class NetworkRepresentation(Representation):
-    """A layer of a network, see `Network`.
+    """A layer of a network as a representation, see `Network`.
 
     The stride of its spec is the side of the image divided by the rows of the map, rounded, at least 1.
     """

@@ -1,4 +1,4 @@
-"""Representations by the name of a function that creates a network: ``torch:package.module:factory``."""
+"""Create representations from the name of a function that creates a network, ``torch:package.module:factory``."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ def create(
 
     Args:
         name: ``torch:package.module:factory``, see `load_factory`.
-        layer: its name in the network; ``""`` is the output of the network.
-        output_layout: of the layer's output, ``"auto"`` by default; see `preimage.Network`.
+        layer: name of the layer; ``""`` is the output of the network.
+        output_layout: axis order of the layer's output, ``"auto"`` by default; see `preimage.Network`.
         preprocessing: ``"imagenet-rgb"`` by default, ``"caffe-bgr"``, or ``"unit"``: RGB in [0, 1].
         input_size: side of the images in pixels, 224 by default.
-        weights: path for the factory.
+        weights: path of the weights, passed to the factory.
 
     Raises:
-        ValueError: as `load_factory` and `load_network`; no layer given, or none of that name.
+        ValueError: as `load_factory` and `load_network`; no layer is given, or the network has no layer of that name.
     """
     made = load_factory(name, weights)
     if isinstance(made, Representation):
@@ -61,7 +61,7 @@ def create(
     network = as_network(name, made, preprocessing, input_size)
     if layer is None:
         raise ValueError(
-            f"{name} needs a layer (-p layer=NAME); `preimage layers {name}` lists them, and '' is the network's output"
+            f"layer must be given for {name} (-p layer=NAME); `preimage layers {name}` lists them, '' is the output"
         )
     return network.representation(layer, output_layout or "auto")
 
@@ -73,13 +73,13 @@ def load_network(
 
     Raises:
         ValueError: as `load_factory`; a factory that creates a representation without layers; an unknown preprocessing;
-            or a preprocessing or `input_size` for a factory that creates a `preimage.Network`, which has both.
+            or a preprocessing or `input_size`, if the factory creates a `preimage.Network`, which has both.
     """
     made = load_factory(name, weights)
     if isinstance(made, Representation):
         network = getattr(made, "network", None)
         if not isinstance(network, Network):
-            raise ValueError(f"{name} makes a representation, {type(made).__name__}: it has no layers to choose from")
+            raise ValueError(f"{name} returns a representation, {type(made).__name__}, which has no layers")
         made = network
     return as_network(name, made, preprocessing, input_size)
 
@@ -87,10 +87,10 @@ def load_network(
 def load(
     name: str, *, weights: str | None = None, preprocessing: str | None = None, input_size: int | None = None
 ) -> Network | Representation:
-    """Return the network, or the ready representation, that a function makes; arguments as in `create`.
+    """Return the network or the representation that a function creates; arguments as in `create`.
 
     Raises:
-        ValueError: as `load_network`, or preprocessing options for a ready representation.
+        ValueError: as `load_network`, or preprocessing options if the function creates a representation.
     """
     made = load_factory(name, weights)
     if isinstance(made, Representation):
@@ -100,7 +100,7 @@ def load(
 
 
 def as_network(name: str, made: nn.Module | Network, preprocessing: str | None, input_size: int | None) -> Network:
-    """Return the network of a factory, with the preprocessing of that name."""
+    """Return the network that a factory created, with the preprocessing of the given name."""
     if isinstance(made, Network):
         _refuse(name, "makes a Network", preprocessing=preprocessing, input_size=input_size)
         return made
@@ -110,25 +110,25 @@ def as_network(name: str, made: nn.Module | Network, preprocessing: str | None, 
 
 
 def load_factory(name: str, weights: str | None = None) -> nn.Module | Network | Representation:
-    """Import ``package.module``, from the current folder or from what is installed, and call ``factory``.
+    """Import ``package.module``, from the current folder or the installed packages, and call ``factory``.
 
     Args:
-        name: ``torch:package.module:factory``; the factory takes no arguments, or `weights`.
+        name: ``torch:package.module:factory``; the factory takes no arguments, or only `weights`.
         weights: passed as the argument ``weights`` if the factory has one, or else as the first argument.
 
     Raises:
-        ValueError: a name of another form; no such module or function; it fails; or it returns something else.
+        ValueError: a name of another form; no such module or function; a function that fails or returns anything else.
     """
     match = _NAME.fullmatch(name)
     if match is None:
-        raise ValueError(f"a network is named torch:package.module:factory, got {name!r}")
+        raise ValueError(f"the name of a network must be torch:package.module:factory, got {name!r}")
     with _current_folder_importable():
         factory = _attribute(name, *match.groups())
         if isinstance(factory, nn.Module | Network | Representation):
             _refuse(name, "is a ready network", weights=weights)
             return factory
         if not callable(factory):
-            raise ValueError(f"{name} is no function that makes a network but {describe_output(factory)}")
+            raise ValueError(f"{name} must be a function that creates a network, got {describe_output(factory)}")
         args, kwargs = _arguments(name, factory, weights)
         try:
             made = factory(*args, **kwargs)
@@ -138,7 +138,7 @@ def load_factory(name: str, weights: str | None = None) -> nn.Module | Network |
             raise ValueError(f"{name} failed: {brief(error)}{place_of(error)}") from error
     if not isinstance(made, nn.Module | Network | Representation):
         raise ValueError(
-            f"{name} made {describe_output(made)}, not a torch.nn.Module, preimage.Network or Representation"
+            f"{name} must return a torch.nn.Module, preimage.Network or Representation, got {describe_output(made)}"
         )
     return made
 
@@ -163,7 +163,7 @@ def _arguments(name: str, factory: Any, weights: str | None) -> tuple[tuple[str,
         return (), {}
     try:
         taken = inspect.signature(factory).parameters
-    except (TypeError, ValueError):  # for example of functions in C
+    except (TypeError, ValueError):  # functions written in C may have no signature
         return (weights,), {}
     if "weights" in taken:
         return (), {"weights": weights}
@@ -174,7 +174,7 @@ def _arguments(name: str, factory: Any, weights: str | None) -> tuple[tuple[str,
 
 def _refuse(name: str, what: str, **given: object) -> None:
     if names := [parameter for parameter, value in given.items() if value is not None]:
-        raise ValueError(f"{name} {what}, which has its own: leave out {', '.join(names)}")
+        raise ValueError(f"{name} {what}, which has its own: omit {', '.join(names)}")
 
 
 @contextmanager

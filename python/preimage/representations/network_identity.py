@@ -1,4 +1,4 @@
-"""The digest of a network's weights and its preprocessing, as parameters of a spec."""
+"""Describe a network's weights, by a digest, and its preprocessing as parameters of a spec."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Preprocess = Preprocessing | Callable[[torch.Tensor], torch.Tensor]
 
 
 def digest(module: nn.Module) -> str:
-    """Return 16 hexadecimal digits of SHA-256 over names, dtypes, shapes and bytes of all tensors of the state.
+    """Return 16 hexadecimal digits of the SHA-256 of names, dtypes, shapes and bytes of all tensors of the state.
 
     Tensors in tuples (packed weights of quantized layers) and the constants of frozen TorchScript are included.
     """
@@ -36,7 +36,7 @@ def digest(module: nn.Module) -> str:
 
 
 def versions(module: nn.Module) -> tuple[tuple[int, int], ...]:
-    """Return the address of each tensor, and the number of in-place writes to it: they change with the weights.
+    """Return the address of each tensor and the number of in-place writes to it, which change when the weights change.
 
     torch does not count writes through ``parameter.data``, nor those in inference mode.
     """
@@ -77,14 +77,14 @@ def described(preprocess: Preprocess, image_size: int | None) -> tuple[dict[str,
     """Return the preprocessing as parameters of a spec, and the side of the images; errors as in `preimage.Network`."""
     if isinstance(preprocess, Preprocessing):
         if image_size not in (None, preprocess.image_size):
-            raise ValueError(f"image_size is {image_size} but preprocess has {preprocess.image_size}: give the latter")
+            raise ValueError(f"image_size must be that of preprocess, {preprocess.image_size}, got {image_size}")
         return preprocess.parameters(), preprocess.image_size
     if not callable(preprocess):
-        raise TypeError(f"preprocess is a preimage.Preprocessing or a function of images, got {preprocess!r}")
+        raise TypeError(f"preprocess must be a preimage.Preprocessing or a function of images, got {preprocess!r}")
     if image_size is None:
         raise ValueError(
             "image_size, the side of the images in pixels, must be given for a preprocess that is a function"
         )
-    side = Preprocessing(image_size).image_size  # checked there
+    side = Preprocessing(image_size).image_size  # checks the value
     named = preprocess if hasattr(preprocess, "__qualname__") else type(preprocess)
     return {"image_size": side, "preprocess": f"custom:{named.__module__}.{named.__qualname__}"}, side

@@ -1,4 +1,4 @@
-"""The outputs of a network's layers, by forward hooks: a pass ends with the last of the layers."""
+"""Compute the outputs of a network's layers with forward hooks, in a pass that ends after the last of them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def named_layers(module: nn.Module) -> dict[str, nn.Module]:
     A shared layer has several names. Parts of TorchScript cannot be hooked.
     """
     layers: dict[str, nn.Module] = {}
-    script: str | None = None  # prefix of the names inside of the last TorchScript
+    script: str | None = None  # prefix of the names inside the last TorchScript module
     for name, layer in module.named_modules(remove_duplicate=False):
         if script is not None and name.startswith(script):
             continue
@@ -50,7 +50,7 @@ def find_layer(module: nn.Module, name: str) -> nn.Module:
         ValueError: no such layer; the message lists similar names.
     """
     if not isinstance(name, str):
-        raise TypeError(f"a layer is named by a string such as 'features.4', got {name!r}")
+        raise TypeError(f"the name of a layer must be a string such as 'features.4', got {name!r}")
     layers = named_layers(module)
     if name not in layers:
         parts = name.split(".")
@@ -68,7 +68,7 @@ def _nearest(name: str, known: Collection[str]) -> str:
     below = [one for one in known if one and one.startswith(f"{parent}." if parent else "")]
     children = [one for one in below if "." not in one[len(parent) + 1 if parent else 0 :]]
     near = list(dict.fromkeys([*difflib.get_close_matches(name, known, n=5), *children]))
-    return f"near are {listed(near)}" if near else "it has none but itself, named ''"
+    return f"similar names are {listed(near)}" if near else "its only layer is itself, named ''"
 
 
 def listed(names: Collection[str], most: int = 12) -> str:
@@ -80,9 +80,9 @@ def listed(names: Collection[str], most: int = 12) -> str:
 def layer_outputs(
     module: nn.Module, names: Collection[str], pixels: torch.Tensor, called: str = "the network"
 ) -> dict[str, Any]:
-    """Return the outputs of the named layers in one pass over `pixels`, each of its first call.
+    """Return the outputs of the named layers in one pass over `pixels`, each from the layer's first call.
 
-    The pass ends at the last of them.
+    The pass ends after the last of them.
 
     Args:
         called: name of the network in messages.
@@ -146,14 +146,14 @@ def _run(module: nn.Module, pixels: torch.Tensor, called: str) -> None:
 
 @contextmanager
 def _uncompiled() -> Iterator[None]:
-    """Disable compilation: hooks inside of compiled code do not run, or make torch compile it again."""
+    """Disable compilation: hooks inside compiled code do not run, or make torch compile it again."""
     compiles = "torch._dynamo" in sys.modules and not torch.compiler.is_compiling()
     with torch.compiler.set_stance("force_eager") if compiles else nullcontext():
         yield
 
 
 def _where(module: nn.Module, error: Exception) -> str:
-    """Return where a pass failed: `` in layer 'head' (Linear): RuntimeError: … (nets.py:12, in forward)``."""
+    """Return the place where a pass failed: `` in layer 'head' (Linear): RuntimeError: … (nets.py:12, in forward)``."""
     names: dict[int, str] = {}
     for name, layer in named_layers(module).items():
         names.setdefault(id(layer), name)
@@ -166,7 +166,7 @@ def _where(module: nn.Module, error: Exception) -> str:
 
 
 def place_of(error: BaseException) -> str:
-    """Return the innermost line of the network's code, not of a library's, if any: `` (nets.py:12, in forward)``."""
+    """Return the innermost line of the traceback that is not in a library, if any: `` (nets.py:12, in forward)``."""
     place = ""
     for frame, line in traceback.walk_tb(error.__traceback__):
         file = frame.f_code.co_filename
@@ -185,11 +185,11 @@ def trace(
     describe: Callable[[str, nn.Module, Any], T],
     called: str = "the network",
 ) -> list[tuple[int, T]]:
-    """Run a whole pass, and describe the layers that it calls, in the order in which they first finish.
+    """Run a whole pass and describe the layers called, in the order in which they first finish.
 
     Args:
-        describe: called with (name, layer, output) of a layer's first call; outputs are not kept. A shared layer has
-            the first of its names, the network ``""``.
+        describe: function called with (name, layer, output) of a layer's first call; outputs are not kept. A shared
+            layer has the first of its names, the network the name ``""``.
         called: name of the network in messages.
 
     Returns:

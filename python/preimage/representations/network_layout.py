@@ -49,23 +49,23 @@ def as_features(output: Any, output_layout: str, count: int, layer: str) -> tupl
             first; with ``"tokens-last"`` they come last, with ``"tokens-middle"`` after the first half of the grid,
             with ``"tokens-at-N"`` after N tokens of it.
         count: B, the number of images.
-        layer: its name, for messages.
+        layer: name of the layer, for messages.
 
     Raises:
-        TypeError: not a tensor, or one of integers or complex numbers.
+        TypeError: not a tensor, or a tensor of integers or complex numbers.
         ValueError: the first axis is not the images, or the output is not a map, a vector or a square of tokens.
     """
     called = f"layer {layer!r}" if layer else "the network itself (layer '')"
     if not isinstance(output, torch.Tensor):
         raise TypeError(
-            f"{called} returns {describe_output(output)}, not one tensor: choose a layer inside or behind it that does"
+            f"{called} returns {describe_output(output)}, not one tensor: choose a layer inside or after it"
         )
     if not output.is_floating_point():
-        raise TypeError(f"{called} returns {describe_output(output)}; features are floating-point: choose another")
+        raise TypeError(f"{called} returns {describe_output(output)}; choose a layer with floating-point output")
     if output.dim() < 2 or output.shape[0] != count or 0 in output.shape[1:]:
         raise ValueError(
-            f"{called} returns {describe_output(output)} for {count} image(s): its first axis must be the images, "
-            "with something for each"
+            f"{called} returns {describe_output(output)}: its first axis must have an entry for each of "
+            f"{count} image(s)"
         )
     features, prefix_tokens = _arranged(output.float(), output_layout, called)
     if features.dim() == 4 and features.shape[2:] == (1, 1):

@@ -1,4 +1,4 @@
-"""The state of a user's module: wrappers, missing weights, evaluation mode for one pass, copies on other devices."""
+"""Prepare a user's module for a pass: wrappers, missing weights, evaluation mode, copies on other devices."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from preimage.representations.network_layers import listed
 def unwrapped(module: nn.Module) -> nn.Module:
     """Return a network without the wrappers of `torch.compile` and of data parallelism, at the top and inside.
 
-    The layers have the names that they had before, and hooks on them run. The module itself is not changed: a part
-    that contains a wrapped one is replaced by a shallow copy, which shares its parameters.
+    The layers keep the names that they had before wrapping, and their hooks run. The module itself is not changed: a
+    submodule that contains a wrapped one is replaced by a shallow copy, which shares its parameters.
     """
     return _unwrapped(module, {})
 
@@ -27,7 +27,7 @@ def _unwrapped(module: nn.Module, done: dict[nn.Module, nn.Module]) -> nn.Module
     module = _without_wrapper(module)
     if module in done or isinstance(module, torch.jit.ScriptModule):
         return done.get(module, module)
-    done[module] = module  # for a part that contains itself
+    done[module] = module  # for a module that contains itself
     parts = {name: None if part is None else _unwrapped(part, done) for name, part in module._modules.items()}
     if any(part is not module._modules[name] for name, part in parts.items()):
         done[module] = copy.copy(module)
@@ -37,7 +37,7 @@ def _unwrapped(module: nn.Module, done: dict[nn.Module, nn.Module]) -> nn.Module
 
 def _without_wrapper(module: nn.Module) -> nn.Module:
     while True:
-        inner = getattr(module, "_orig_mod", None)  # of torch.compile
+        inner = getattr(module, "_orig_mod", None)  # attribute of torch.compile's wrapper
         if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
             inner = module.module
         if not isinstance(inner, nn.Module):
@@ -46,7 +46,7 @@ def _without_wrapper(module: nn.Module) -> nn.Module:
 
 
 def check_weights(module: nn.Module, called: str) -> None:
-    """Raise ``ValueError`` for weights without values (meta device, lazy layers), or with a part of them (FSDP)."""
+    """Raise ``ValueError`` for weights without values (meta device, lazy layers), or distributed weights (FSDP)."""
     with_names = [*module.named_parameters(), *module.named_buffers()]
     lazy = [name for name, tensor in with_names if nn.parameter.is_lazy(tensor)]
     if lazy:
@@ -69,7 +69,7 @@ def check_weights(module: nn.Module, called: str) -> None:
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Set evaluation mode and freeze the weights; restore both, part by part, at the end.
+    """Set evaluation mode and freeze the weights; restore both for every submodule at the end.
 
     The flags are set one by one, because the ``eval`` method of a module may do more, such as merge weights, or fail.
     """
@@ -88,8 +88,8 @@ def evaluating(module: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-@torch.inference_mode(False)  # a copy made in inference mode would never allow gradients
-@torch.no_grad()  # else TorchScript's copy has weights that depend on the original's
+@torch.inference_mode(False)  # a copy created in inference mode never has gradients
+@torch.no_grad()  # otherwise the weights of a copied TorchScript module depend on the original's
 def copied_to(module: nn.Module, device: torch.device, called: str) -> nn.Module:
     """Return a copy of a module on another device, without a second copy of its weights on the first.
 

@@ -1,7 +1,7 @@
 """Representations of other packages, by their entry points in the group ``preimage.representations``.
 
 An entry point refers to a subclass of `Representation`, which is registered, or to a function without arguments that
-registers any number of them. None is loaded before an unknown name is looked up, or all names are listed.
+registers any number of them. Entry points are loaded when an unknown name is looked up or all names are listed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _tried: dict[tuple[str, str], str] = {}  # (name, value) of an entry point → r
 
 
 def load(register: Callable[[Any], Any]) -> None:
-    """Load the entry points that were not tried before; one that fails is skipped and does not stop the others."""
+    """Load the entry points that were not tried before; those that fail are skipped."""
     import importlib.metadata  # slow to load, and rarely needed
 
     for point in importlib.metadata.entry_points(group=GROUP):

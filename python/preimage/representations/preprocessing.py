@@ -18,10 +18,10 @@ class Preprocessing:
 
     Attributes:
         image_size: side of the images in pixels; images of another size are an error.
-        order: of the channels, and of `mean` and `std`.
+        order: order of the channels, also in `mean` and `std`: ``"rgb"`` or ``"bgr"``.
         scale: largest value of a pixel, 1 or 255.
-        mean: by channel.
-        std: by channel.
+        mean: mean of each channel.
+        std: standard deviation of each channel.
     """
 
     image_size: int
@@ -69,7 +69,8 @@ class Preprocessing:
             raise TypeError(f"images must be uint8, or floating point in [0, 1], got {images.dtype}")
         if self.order == "bgr":
             pixels = pixels.flip(1)
-        # By channel and by number: creating a tensor here synchronizes with the device, which CUDA graphs do not allow.
+        # One channel and one Python number at a time, because creating a tensor here would synchronize with the device,
+        # which CUDA graphs do not allow.
         channels = zip(pixels.unbind(1), self.mean, self.std, strict=True)
         return torch.stack([(channel - mean) / std for channel, mean, std in channels], dim=1)
 
@@ -90,7 +91,7 @@ def _shortest(value: float) -> str:
 
 
 def imagenet_rgb(image_size: int) -> Preprocessing:
-    """Return the preprocessing of torchvision and timm: RGB in [0, 1], normalized by ImageNet's mean and deviation."""
+    """Return torchvision's and timm's preprocessing: RGB in [0, 1], normalized by ImageNet's mean and deviation."""
     return Preprocessing(image_size)
 
 

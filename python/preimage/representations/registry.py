@@ -1,6 +1,6 @@
-"""The register of representations: those of the package, of plug-ins, and families such as ``torch:...``.
+"""Registry of representations: those of the package, of plug-ins, and families such as ``torch:...``.
 
-A module of the package is imported when one of its names is asked for.
+A module of the package is imported when one of its representations is first used.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from preimage.representations import plugins
 from preimage.representations.base import NETWORK, Parameter, Representation, check_names
 from preimage.spec import USER_VARIANT, Spec
 
-# Modules of this folder that define the representation of their name, with "-" for "_", or several "<their name>-...".
+# Modules of this package that define the representation of the same name (with "-" instead of "_"), or several whose
+# names begin with it.
 _ONE = ("dense_sift", "efficientnet_lite0", "hog", "lbp", "sift")
 _SEVERAL = ("alexnet",)
 _FAMILY_MODULES = {"torch": "network_factory"}
@@ -30,14 +31,14 @@ F = TypeVar("F", bound=Callable[..., Representation])
 
 @dataclasses.dataclass(frozen=True)
 class RepresentationInfo:
-    """Describe a representation without computing anything.
+    """Description of a representation.
 
     Attributes:
         name: identifier.
         title: name in prose.
         summary: one sentence.
-        channel_names: names of the channels, in order; empty where they have no names.
-        parameters: with types, defaults and meaning.
+        channel_names: names of the channels, in order; empty if they have no names.
+        parameters: parameters with types, defaults and meaning.
         presets: names of the networks that are designed to invert it.
     """
 
@@ -50,17 +51,17 @@ class RepresentationInfo:
 
 
 def register(kind: R) -> R:
-    """Register a subclass of `Representation` under its ``name``; a class decorator.
+    """Register a subclass of `Representation` under its ``name``; used as a class decorator.
 
     Raises:
         TypeError: not a subclass of `Representation`.
         ValueError: the name is taken.
     """
     if not (isinstance(kind, type) and issubclass(kind, Representation)):
-        raise TypeError(f"a representation is a subclass of preimage.representations.Representation, got {kind}")
+        raise TypeError(f"a representation must be a subclass of preimage.representations.Representation, got {kind}")
     module = _module_of(kind.name)
     if module is not None and kind.__module__ != _import_name(module):
-        importlib.import_module(_import_name(module))  # registers the names of the package
+        importlib.import_module(_import_name(module))  # registers the representation of the package with this name
     if _REGISTER.get(kind.name, kind) is not kind:
         raise ValueError(f"a representation named {kind.name!r} is registered already: {_REGISTER[kind.name]}")
     _REGISTER[kind.name] = kind
@@ -68,9 +69,9 @@ def register(kind: R) -> R:
 
 
 def register_family(prefix: str) -> Callable[[F], F]:
-    """Register a function that creates the representations named ``prefix:...``; a decorator.
+    """Register a function that creates the representations named ``prefix:...``; used as a decorator.
 
-    The function takes the name, and the parameters by keyword. Their annotations are ``Annotated[type, help]``.
+    The arguments of the function are the name, and the parameters by keyword, annotated as ``Annotated[type, help]``.
     """
 
     def keep(function: F) -> F:
@@ -114,7 +115,7 @@ def create_representation(name: str, /, **parameters: Any) -> Representation:
 
     Args:
         name: one of `list_representations`, or ``torch:package.module:factory``.
-        parameters: those that shall differ from the defaults, see `describe_representation`.
+        parameters: parameters that differ from the defaults, see `describe_representation`.
 
     Raises:
         ValueError: no such name or parameter (the known ones are listed), or a value out of range.
@@ -134,23 +135,23 @@ def create_representation(name: str, /, **parameters: Any) -> Representation:
 def representation_from_spec(spec: Spec) -> Representation:
     """Return the representation that computes features of exactly this spec.
 
-    Never imports code that a spec names; plug-ins that are installed are loaded for a name that is not known.
+    Code named in a spec is never imported. Installed plug-ins are loaded if the name is unknown.
 
     Raises:
-        ValueError: no representation of this version computes them (the fields that differ are named), or the spec is
-            that of a network's layer or of user-provided features.
+        ValueError: no representation of this version computes these features (the message names the fields that
+            differ), or the spec is that of a network's layer or of user-provided features.
     """
     if spec.representation == NETWORK or _family(spec.representation) is not None:
         layer = spec.parameters.get("layer")
         raise ValueError(
-            f"features of layer {layer!r} of the network {spec.variant}: a file never imports a network, so name it "
+            f"features of layer {layer!r} of the network {spec.variant}: opening a file imports no network, so name it "
             f"(--representation torch:package.module:factory -p layer={layer}; in Python preimage.Network)"
         )
     if spec.variant == USER_VARIANT and _known_class(spec.representation) is None:
         raise ValueError(f"{spec.representation!r} are user-provided features, which cannot be recomputed from images")
     representation = representation_class(spec.representation).from_parameters(spec.variant, spec.parameters)
     if differences := representation.spec.differences(spec):
-        raise ValueError(f"this version computes another {spec.representation}: {'; '.join(differences)}")
+        raise ValueError(f"this version computes {spec.representation} differently: {'; '.join(differences)}")
     return representation
 
 
@@ -174,7 +175,7 @@ def representation_class(name: str) -> type[Representation]:
 
 
 def class_of(name: str) -> type[Representation]:
-    """Return the class of a representation; for an unknown name `Representation`, which has the defaults of all."""
+    """Return the class of a representation; for an unknown name `Representation`, which has the default attributes."""
     if (known := _known_class(name)) is not None:
         return known
     if name != NETWORK:
@@ -183,7 +184,7 @@ def class_of(name: str) -> type[Representation]:
 
 
 def _known_class(name: str) -> type[Representation] | None:
-    """Return a class that is registered or part of the package."""
+    """Return a class that is registered or part of the package, or ``None``."""
     if name not in _REGISTER and (module := _module_of(name)) is not None:
         importlib.import_module(_import_name(module))
     return _REGISTER.get(name)

@@ -21,7 +21,7 @@ from preimage.spec import Spec
 if TYPE_CHECKING:
     import torch
 
-# Keypoint files come from many programs, and often hold only the keypoints that were matched. So that an inverter
+# Keypoint files come from many programs, and often contain only the keypoints that were matched. So that an inverter
 # generalizes to both, these fractions of the training images have keypoints of the other variant, and a random subset
 # of their keypoints, down to the fraction `_FEWEST`.
 _OTHER_VARIANT = 0.25
@@ -32,7 +32,7 @@ _FEWEST = 0.05
 @register
 @dataclasses.dataclass(frozen=True)
 class Sift(CellRepresentation):
-    """Keypoints of `preimage.sift`, at most one in each cell of a grid, see `preimage.sift_grid`."""
+    """Keypoints of `preimage.sift` on a grid, at most one in each cell, see `preimage.sift_grid`."""
 
     name = "sift"
     title = "SIFT"
@@ -75,9 +75,9 @@ class Sift(CellRepresentation):
         return like_images(grid.to(images.device) if is_tensor(images) else grid, images)
 
     def compute_into(self, images: npt.NDArray[np.uint8], features: npt.NDArray[Any], *, threads: int) -> None:
-        """Write the features in place, see `Representation.compute_into`.
+        """Compute the features into an array, see `Representation.compute_into`.
 
-        They stay within float16's range as long as `cell_size` and `descriptor_scale` are at most 65504.
+        They are within the range of float16 if `cell_size` and `descriptor_scale` are at most 65504.
         """
         planes = decoded(images)
         height, width = planes.shape[2:]
@@ -86,9 +86,9 @@ class Sift(CellRepresentation):
         sift_grid_into(keypoints, features, (height, width), self.cell_size, descriptor_scale=scale, threads=threads)
 
     def for_training(self, images: torch.Tensor, seed: tuple[int, ...]) -> torch.Tensor:
-        """Return features of a training batch, some with fewer keypoints, some with those of the other variant.
+        """Return features of a training batch; some images have fewer keypoints, some have those of the other variant.
 
-        The seed also decides which keypoint of a cell is kept.
+        The seed also determines which keypoint of a cell is kept.
         """
         import torch
 
@@ -107,7 +107,7 @@ class Sift(CellRepresentation):
         return features
 
     def keypoints(self, images: torch.Tensor | npt.NDArray[Any]) -> Keypoints:
-        """Return the keypoints of images (..., 3, H, W) that the features are made of."""
+        """Return the keypoints of images (..., 3, H, W) from which the features are computed."""
         return sift(images.cpu() if is_tensor(images) else images, variant=self.variant)
 
     def grid(self, keypoints: Keypoints, image_size: tuple[int, int], *, seed: int = 0) -> Any:
@@ -129,7 +129,7 @@ class Sift(CellRepresentation):
     @classmethod
     def explain(cls, spec: Spec, shape: tuple[int, ...]) -> str:
         return (
-            "a few hundred keypoints, each with its position, scale, direction, and 128 numbers about the gradients "
+            "a few hundred keypoints, each with its position, scale, direction and 128 numbers that describe gradients "
             f"around it, at most one in a cell of {spec.stride} × {spec.stride} pixels; nothing about the pixels "
             "between them."
         )

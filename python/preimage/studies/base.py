@@ -1,4 +1,4 @@
-"""What all studies share: a table, a sheet of images, a plot, and a page that shows them."""
+"""The base class of studies, which write a table, a sheet of images, a plot, and a page that shows them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from preimage.io import Listing, atomic_write, write_png
 from preimage.pipelines.image_loading import Pixels
 from preimage.viz.sheets import draw_sheet
 
-SAME_ERROR = 0.005  # errors that differ by less are not ranked
+SAME_ERROR = 0.005  # minimum difference of errors that are ranked
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ class StudySummary:
         plot: PNG of the scores; ``None`` if it could not be drawn.
         images: Number of images measured.
         findings: Sentences that state the main results.
-        notes: What is left out, and why.
+        notes: Sentences about what is left out, with the reason.
         seconds: Wall time.
         skipped: (name, problem) of the images left out.
     """
@@ -46,18 +46,18 @@ class StudySummary:
 
 
 class SheetRow(NamedTuple):
-    """A row of the sheet: the image's key, the image, and what is shown beside it."""
+    """A row of the sheet: the image's key, and the images in the row."""
 
     key: str
     cells: list[Pixels]
 
 
 class ProgressCounter:
-    """Count of the work done, reported to a function.
+    """Counter of the work done, which reports to a function.
 
     Args:
-        total: Amount of work in all.
-        report: Called with (work done, work in all); ``None`` reports to nobody.
+        total: Total amount of work.
+        report: Function called with (work done, total amount); ``None`` for no reports.
     """
 
     def __init__(self, total: int, report: Callable[[int, int], None] | None) -> None:
@@ -71,7 +71,7 @@ class ProgressCounter:
 
 
 class Study(abc.ABC):
-    """The scores of a study, and how they are presented.
+    """Scores of a study, and their presentation.
 
     Attributes:
         name: Name of the table's file.
@@ -97,7 +97,7 @@ class Study(abc.ABC):
 
     @abc.abstractmethod
     def findings(self) -> Iterator[str]:
-        """Yield sentences that state what the scores show, and nothing else."""
+        """Yield sentences that state what the scores show."""
 
     @abc.abstractmethod
     def page(self, sheet: Pixels, plot: Pixels | None, notes: Sequence[str], command: str) -> str:
@@ -123,8 +123,8 @@ class Study(abc.ABC):
         Args:
             folder: Folder of the files, which is created if it does not exist; files of an earlier study are replaced.
             start: ``time.perf_counter()`` at the start of the study.
-            listings: Where the images came from.
-            notes: What is left out, and why.
+            listings: Listings from which the images were taken.
+            notes: Sentences about what is left out, with the reason.
             csv: File of the table; ``None`` is ``<name>.csv`` in the folder.
             command: Command line shown on the page.
         """
@@ -145,7 +145,7 @@ class Study(abc.ABC):
             write_png(folder / "plot.png", plot)
         except ImportError as error:
             plot = None
-            (folder / "plot.png").unlink(missing_ok=True)  # of an earlier study, with other scores
+            (folder / "plot.png").unlink(missing_ok=True)  # the plot of an earlier study has other scores
             notes.append(f"The plot is left out: {error}.")
         _write_text(folder / "index.html", self.page(sheet, plot, notes, command))
         return StudySummary(

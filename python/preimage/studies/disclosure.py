@@ -1,4 +1,4 @@
-"""The study of disclosure: what stored SIFT keypoints reveal of the photographs that they were detected in."""
+"""Measure disclosure: what stored SIFT keypoints reveal about the photographs in which they were detected."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _TITLES = {
     _MEAN_IMAGE: "the mean image",
 }
 _TILE = 160  # side of an image on the sheet, pixels
-_FEW = 20  # percent: the first finding is about the share closest to it
+_FEW = 20  # percent; the first finding is about the share closest to this
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +115,7 @@ def disclosure(
     float16 (0.4 MB) for the normalized error; reconstructions are not.
 
     Args:
-        images: A path or paths (folders, files, tar shards), or sources; at least two images.
+        images: Path or paths (folders, files, tar shards), or sources; at least two images.
         output: A folder, which is created if it does not exist; files of an earlier study are replaced.
         inverter: Name or folder of an inverter for ``sift``; ``None`` takes a pretrained one.
         size: Side to which images are resized and center-cropped in pixels, at least 11.
@@ -124,14 +124,14 @@ def disclosure(
         show_count: Number of photographs on the sheet, evenly spaced over all of them.
         batch_size: Batch size.
         device: Device of the inverter.
-        skip_bad: Leave out and list images that cannot be read, instead of raising an error.
+        skip_bad: Whether images that cannot be read are left out and listed, instead of raising an error.
         command: Command line shown on the page.
-        progress: Called with (steps done, steps in all); a step is one image under one condition.
+        progress: Function called with (steps done, total number of steps); a step is one image under one condition.
 
     Raises:
         ValueError: there are fewer than two images, a bad one (named), or no keypoint in any; a value is out of range;
             the inverter is for other features; there is no such device or inverter.
-        LookupError: `inverter` is ``None`` and no inverter for ``sift`` is pretrained.
+        LookupError: `inverter` is ``None`` and there is no pretrained inverter for ``sift``.
     """
     start = time.perf_counter()
     percentages = _checked(size, percentages, seed, show_count, batch_size)
@@ -174,7 +174,7 @@ def _checked(size: int, percentages: Sequence[float], seed: int, show_count: int
 
 @dataclasses.dataclass(frozen=True)
 class _Condition:
-    """A perturbation, which takes the keypoints of a batch and the index of its first image."""
+    """A perturbation: a function of the keypoints of a batch and the index of its first image."""
 
     name: str
     percentage: float
@@ -287,7 +287,7 @@ class _Measurement:
             yield self._reconstructor.invert(features, self._size)
 
     def _drawing(self, keypoints: Keypoints) -> list[Pixels]:
-        """Draw keypoints without the photograph, which a database of keypoints does not contain."""
+        """Draw keypoints without the photograph, because a database of keypoints does not contain it."""
         drawing = self._sift.draw(self._sift.spec, self._sift.grid(keypoints, self._size)[0].numpy(), _TILE)
         return [] if drawing is None else [drawing]
 

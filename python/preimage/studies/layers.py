@@ -1,4 +1,4 @@
-"""The study of layers: reconstructions from each layer of a network side by side, and the error by layer."""
+"""Compare the layers of a network: reconstructions from each layer side by side, and the error by layer."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def layers(
     reconstructs (`Inverter.target`), at its size.
 
     Args:
-        images: At least two images to measure: a path or paths (folders, files, tar shards), or sources.
+        images: Path or paths (folders, files, tar shards), or sources; at least two images.
         output: A folder, which is created if it does not exist; files of an earlier study are replaced.
         rows: The layers in the order of the columns, see `preimage.studies.layers_rows.rows_for`.
         show: Images on the sheet; ``None`` takes the first `show_count` of `images`.
@@ -140,9 +140,9 @@ def layers(
         batch_size: Batch size.
         device: Device of the inverters, and of the networks if they support it, see `Reconstructor`.
         csv: File of the table; ``None`` is ``layers.csv`` in `output`.
-        skip_bad: Leave out and list images that cannot be read, instead of raising an error.
+        skip_bad: Whether images that cannot be read are left out and listed, instead of raising an error.
         command: Command line shown on the page.
-        progress: Called with (steps done, steps in all); a step is one image from one layer.
+        progress: Function called with (steps done, total number of steps); a step is one image from one layer.
 
     Raises:
         ValueError: there are fewer than two images, only equal ones, or a bad one (named); there are no rows, two rows

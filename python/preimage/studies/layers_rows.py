@@ -1,4 +1,4 @@
-"""The rows of the study of layers: inverters with their representations, and layers that share a forward pass."""
+"""Create the rows of the study of layers: inverters with their representations, and shared forward passes."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ class LayerRow:
 
     Attributes:
         label: Label of the layer on sheet, plot and table, unique among the rows.
-        representation: Computes the features.
-        inverter: Inverts them; its spec must be that of the representation.
+        representation: Representation that computes the features.
+        inverter: Inverter of the features; its spec must be that of the representation.
         origin: Folder or name of the inverter, for the table.
-        shared: Computes the features of several layers, by layer, from images (B, 3, S, S) uint8. Rows with the same
-            object are computed together in one call; ``None`` calls `representation`.
+        shared: Function of images (B, 3, S, S) uint8 that computes the features of several layers by name. Rows with
+            the same function are computed together in one call; ``None`` calls `representation`.
         layer: Key of this row's layer in the result of `shared`.
     """
 
@@ -61,7 +61,7 @@ def rows_for(inverters: Sequence[NamedInverter], networks: Sequence[HasLayers | 
 
     Raises:
         ValueError: there is no inverter; an inverter's representation is unknown, or not a layer of any of the networks
-            (states the differences); two inverters are for one layer.
+            (states the differences); there are two inverters for one layer.
         OSError: a network's weights are missing.
     """
     if not inverters:
@@ -80,7 +80,7 @@ def rows_for(inverters: Sequence[NamedInverter], networks: Sequence[HasLayers | 
 
 
 def network_name(spec: Spec) -> str:
-    """Return the name of the layer's network, such as ``alexnet caffenet``, or ``hog`` for what is not a layer."""
+    """Return the name of the layer's network, such as ``alexnet caffenet``, or a representation such as ``hog``."""
     if spec.representation == NETWORK:
         return spec.variant
     return f"alexnet {spec.variant}" if spec.representation.startswith(_ALEXNET) else spec.representation
@@ -101,12 +101,12 @@ def _representation(spec: Spec, origin: str, networks: Sequence[HasLayers | Repr
             raise ValueError(f"inverter {origin or spec.representation}: {error}") from error
     wanted = f"inverter {origin or spec.representation} is for {layer_name(spec)!r} of the network {spec.variant}"
     if not networks:
-        raise ValueError(f"{wanted}: name that (--network torch:package.module:factory,weights=FILE)")
+        raise ValueError(f"{wanted}: name it (--network torch:package.module:factory,weights=FILE)")
     refusals: list[list[str]] = []
     for network in networks:
         try:
             candidate = _candidate(network, spec)
-        except ValueError as error:  # no such layer: less similar than one that differs in a few fields
+        except ValueError as error:  # no such layer, which is less similar than a layer that differs in a few fields
             refusals.append([str(error)])
             continue
         differences = spec.differences(candidate.spec)
@@ -141,7 +141,7 @@ def _labels(specs: Sequence[Spec]) -> list[str]:
     seen: Counter[str] = Counter()
     for index, label in enumerate(labels):
         seen[label] += 1
-        if seen[label] > 1:  # the same layer with other weights
+        if seen[label] > 1:  # the same layer, but other weights
             labels[index] = f"{label} ({seen[label]})"
     return labels
 
@@ -164,7 +164,7 @@ def _sharing(rows: Sequence[LayerRow]) -> list[LayerRow]:
 
 
 def _pass_of(representation: Any) -> tuple[Hashable, str, Callable[..., Mapping[str, torch.Tensor]]] | None:
-    """Return identity of the forward pass, the layer in it, and the function (images, names) of the pass."""
+    """Return the identity of the forward pass, the layer in it, and the function of images and names that runs it."""
     layer = getattr(representation, "layer", None)
     if not isinstance(layer, str):
         return None

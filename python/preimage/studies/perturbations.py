@@ -1,4 +1,4 @@
-"""Perturbations of keypoints: fewer keypoints, or only part of every keypoint.
+"""Perturb keypoints: keep fewer keypoints, or only part of every keypoint.
 
 All functions return new `Keypoints` of the same images; an image may have no keypoints left.
 """

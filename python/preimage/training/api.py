@@ -1,4 +1,4 @@
-"""`preimage.train`, with the parameters of the command ``preimage train``."""
+"""Provide `preimage.train`, with the parameters of the command ``preimage train``."""
 
 from __future__ import annotations
 

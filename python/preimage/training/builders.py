@@ -1,4 +1,4 @@
-"""Network, optimizers and step of a training run."""
+"""Build the network, optimizers and step of a training run."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def build_inverter(config: TrainConfig, dataset: Dataset) -> Inverter:
 
     Raises:
         ValueError: there is no such preset; the network does not reconstruct all of an image of this size; or the
-            inverter ``config.init`` has another network, view or spec.
+            inverter ``config.init`` has another network, output region or spec.
     """
     spec, cells, size = dataset.spec, dataset.cells, config.side
     planned = plan(
@@ -73,7 +73,7 @@ def build_inverter(config: TrainConfig, dataset: Dataset) -> Inverter:
         start = Inverter.load(config.init)
         if start.config != planned.config or start.output_region != planned.output_region or start.spec != spec:
             raise ValueError(
-                f"{config.init} is another network than preset {config.preset!r}, or for another spec or view"
+                f"{config.init} has another network than preset {config.preset!r}, or another spec or output region"
             )
         model.load_state_dict(start.state_dict())
     return model
@@ -91,12 +91,12 @@ def init_warning(init: str, images: ImageList) -> str | None:
     """Return a warning if the inverter to start from was trained on validation images, or if that is unknown."""
     folder = Path(init)
     if not folder.is_dir():
-        return None  # a pretrained one
+        return None  # a pretrained inverter
     path = folder / checkpoint.CHECKPOINT
     try:
         earlier = checkpoint.read_images(path) if path.exists() else None
     except FileFormatError:
-        earlier = None  # its weights are in other files
+        earlier = None  # the folder contains no checkpoint of this format
     if earlier is None:
         return f"the training images of {init} are unknown: some of the images held out now may be among them"
     seen = {image_digest(digest) for digest in earlier.train.values()}

@@ -1,4 +1,4 @@
-"""Computation of a feature cache, shard by shard, so that an interrupted one is continued."""
+"""Compute a feature cache shard by shard, so that an interrupted computation can be continued."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from preimage.training.cached_dataset import CacheSettings, crop_key
 from preimage.training.dataset import MAX_BATCH, are_probabilities
 from preimage.training.images import ImageSet, Note
 
-_MARGIN = 4.0  # by which later features may exceed the largest value of the first shard in half precision
-_MAX_ROUNDING = 0.01  # of half precision, relative to a channel's standard deviation
-_MIN_DEVIATION = 0.01  # of a channel, relative to the mean over the channels
-_RESERVED_BYTES = 1 << 28  # of the disk that a cache leaves free
+_MARGIN = 4.0  # in half precision, later features may exceed the largest value of the first shard by this factor
+_MAX_ROUNDING = 0.01  # maximum rounding error of half precision, relative to a channel's standard deviation
+_MIN_DEVIATION = 0.01  # minimum standard deviation of a channel, relative to the mean over the channels
+_RESERVED_BYTES = 1 << 28  # space on the disk that a cache leaves free
 _NOTE_EVERY = 30.0  # seconds
-_POLL_EVERY = 0.2  # seconds, for whether another run has finished the cache
+_POLL_EVERY = 0.2  # seconds between checks whether another run has finished the cache
 
 Rows = NDArray[np.float32]
 
@@ -45,12 +45,12 @@ class CacheBuilder:
     Attributes:
         settings: Settings of the cache.
         path: Folder of the cache.
-        representation: Computes the features.
+        representation: Representation that computes the features.
         images: Training images.
         device: Device on which the features are computed.
         workers: Number of threads that cut crops.
-        note: Called with progress and warnings.
-        interrupted: Stops the computation with a ``KeyboardInterrupt`` once it is set; complete shards are kept.
+        note: Function called with progress and warnings.
+        interrupted: Event that stops the computation with a ``KeyboardInterrupt``; complete shards are kept.
     """
 
     settings: CacheSettings
@@ -67,7 +67,8 @@ class CacheBuilder:
 
         Raises:
             NoRoomError: the disk is too small.
-            ValueError: the folder contains other features, or features are NaN or infinite (names the image).
+            ValueError: the folder contains other features, or features are NaN or infinite (the message names the
+                image).
             FileFormatError: the store's index or an image is damaged.
         """
         settings = self.settings
@@ -91,7 +92,7 @@ class CacheBuilder:
             return FeatureStore(self.path)
 
     def _intact(self) -> FeatureStore | None:
-        """Return the store if nothing in it is damaged. Its checksums are not compared again when it is read."""
+        """Return the store if it is intact. Its checksums are not compared again when it is read."""
         try:
             store = FeatureStore(self.path)
             store.verify()
@@ -155,8 +156,8 @@ class CacheBuilder:
         free = max(0, bytes_free(self.path))
         if needed > free:
             raise NoRoomError(
-                f"{self.path}: {size_text(needed)} of features do not fit on this disk, which has {size_text(free)} to "
-                "spare: give fewer cache_crops, another cache_folder, or cache='off'"
+                f"{self.path}: {size_text(needed)} of features do not fit on this disk, which has {size_text(free)} "
+                "free: give fewer cache_crops, another cache_folder, or cache='off'"
             )
 
     def _computed(self, positions: range) -> tuple[list[int], Rows]:
@@ -237,7 +238,7 @@ def size_text(count: int) -> str:
 def _half_precision_suffices(rows: Rows) -> bool:
     """Return whether half precision has enough range and resolution for features like these.
 
-    It has not for probabilities: networks take their logarithms, and half precision rounds small numbers to zero.
+    It is not enough for probabilities: networks take their logarithms, and half precision rounds small numbers to zero.
     """
     if are_probabilities(torch.from_numpy(rows)):
         return False

@@ -1,4 +1,4 @@
-"""The decision whether a run caches its features: as its settings say, or by the time that a batch takes."""
+"""Decide whether a run caches its features, by its settings or by the time that a batch takes."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from preimage.training.images import Note
 from preimage.training.step import TrainState, batch_loss
 
 _DECISION = "cache.json"
-_MIN_FRACTION = 0.25  # of the rest of a step's time; faster extraction is not worth a cache
+_MIN_FRACTION = 0.25  # time of extraction relative to the rest of a step; faster extraction is not worth a cache
 _TRIALS = 2
 
 
 @dataclasses.dataclass(frozen=True)
 class Decision:
-    """Whether a run uses a cache; kept in its folder, so that a resumed run continues in the same way.
+    """Decision whether a run uses a cache, recorded in its folder so that a resumed run continues in the same way.
 
     Attributes:
         crops: Number of cached crops of every image; 0 for no cache.
         reason: One sentence.
-        extraction: Seconds that computing the features of a batch took, if that was measured.
-        step: Seconds that the rest of a training step took.
-        requested: The settings ``cache`` and ``cache_crops`` that the decision was made for.
+        extraction: Measured time of computing the features of a batch in seconds, if any.
+        step: Measured time of the rest of a training step in seconds, if any.
+        requested: Settings ``cache`` and ``cache_crops`` for which the decision was made.
     """
 
     crops: int
@@ -61,10 +61,10 @@ def with_cache(
         dataset: Dataset of the run; precomputed features are not cached.
         state: State of the run, which is not changed.
         folder: Folder of the run.
-        resume: Use the decision that is recorded in the folder.
+        resume: Whether to use the decision recorded in the folder.
         started: Whether the run has done steps before.
-        note: Called with the decision and progress.
-        interrupted: Stops the computation of the cache with a ``KeyboardInterrupt`` once it is set.
+        note: Function called with the decision and progress.
+        interrupted: Event that stops the computation of the cache with a ``KeyboardInterrupt``.
 
     Raises:
         ValueError: the disk is too small for a requested cache, or any of `CacheBuilder.build`.

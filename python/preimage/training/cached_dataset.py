@@ -1,7 +1,7 @@
-"""Training on cached features: those of some random crops of every image, computed once into a feature store.
+"""Train on cached features: those of some random crops of every image, computed once and kept in a feature store.
 
-Which pixels a crop shows is a function of the run's seed, the image and the crop's number, so training cuts the same
-pixels again and only the features are kept.
+The pixels of a crop are a function of the run's seed, the image and the crop's number, so only the features need to be
+stored: training cuts the same crops again.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from preimage.training.images import ImageSet
 from preimage.training.sampling import batch_images, random_square
 from preimage.training.split import ImageList
 
-_MAX_SHARD_CROPS = 4096  # which an interruption may lose
+_MAX_SHARD_CROPS = 4096  # maximum number of crops in a shard, which is what an interruption may lose
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +61,7 @@ class CacheSettings:
 
     @property
     def source(self) -> dict[str, Any]:
-        """What the store's index contains beside spec and count."""
+        """Settings in the store's index, besides spec and count."""
         return {name: getattr(self, name) for name in ("images", "crops", "size", "min_crop", "seed")}
 
     @property
@@ -75,7 +75,7 @@ class CacheSettings:
         return math.prod(self.shape) * np.dtype(dtype).itemsize
 
     def digest(self) -> str:
-        """Return the name of the cache's folder: a digest under the names of version 0.1, so that its caches match."""
+        """Return the name of the cache's folder: a digest with field names of version 0.1, so that its caches match."""
         spec = self.spec.to_dict()
         spec["parameters"] = original(spec["parameters"], SPEC_PARAMETERS)
         fields = [spec, self.image_count, original(self.source, CACHE_SOURCE)]

@@ -1,4 +1,4 @@
-"""Checkpoints: the complete state of a run in one file, from which it resumes bit for bit."""
+"""Save and restore checkpoints: the complete state of a run in one file, from which it resumes bit for bit."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ CHECKPOINT = "checkpoint.safetensors"
 FORMAT = "preimage-checkpoint"
 
 _VERSION = 4
-_MIN_VERSION = 3  # of version 0.1, with other names
-_IMAGES = "images"  # the tensor that contains the list of images as UTF-8
+_MIN_VERSION = 3  # oldest readable version, of preimage 0.1, with other names
+_IMAGES = "images"  # name of the tensor that contains the list of images as UTF-8
 
 
 @dataclasses.dataclass
@@ -82,7 +82,7 @@ def save(
 
 
 def read_images(path: Path) -> ImageList:
-    """Return the images of a checkpoint's run."""
+    """Return the list of images in a checkpoint."""
     try:
         with safetensors.safe_open(path, "pt") as file:
             return ImageList.from_json(file.get_tensor(_IMAGES).numpy().tobytes())
@@ -91,7 +91,7 @@ def read_images(path: Path) -> ImageList:
 
 
 def read_spec(path: Path) -> Spec:
-    """Return the spec of the features that a checkpoint's run inverts."""
+    """Return the spec in a checkpoint."""
     with safetensors.safe_open(path, "pt") as file:
         return Spec.from_json(file.metadata()["spec"])
 
@@ -139,6 +139,6 @@ def restore(path: Path, model: nn.Module, average: nn.Module, optimizers: Sequen
 
 
 def _present_name(name: str) -> str:
-    """Return the name of a checkpoint's tensor, also of one of version 0.1."""
+    """Return the present name of a tensor in a checkpoint, which version 0.1 may have written."""
     first, dot, rest = name.partition(".")
     return CHECKPOINT_TENSORS.get(first, first) + dot + rest

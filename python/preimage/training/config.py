@@ -11,9 +11,9 @@ from preimage.old_names import SPEC_PARAMETERS, TRAIN_SETTINGS, renamed
 from preimage.spec import Scalar
 
 SAMPLES = "samples"  # folder of the sample sheets in a run's folder
-DEFAULT_SIZE = 256  # of the images where neither the user nor the representation decides
+DEFAULT_SIZE = 256  # side of the images in pixels if neither the user nor the representation determines it
 
-_STEPS = 20_000  # of a run that is limited neither by steps nor by time
+_STEPS = 20_000  # number of steps of a run that is limited neither by steps nor by time
 MIN_VAL_IMAGES = 2  # the normalized error divides by the distance between two images
 
 # Settings that may change when a run is resumed, because the loss curve does not depend on them (on the device, up to
@@ -37,9 +37,10 @@ class TrainConfig:
             `preimage.training.precomputed_dataset`. Its images are resized and center-cropped, never cropped at random
             or mirrored, because the features are of the images as they are.
         features_name: Name of user-provided features whose file does not name them; ``None`` is ``"embedding"``.
-        allow_missing: Leave out images without features and features without an image.
-        skip_bad: Leave out damaged images, and with ``features`` images whose features are missing, NaN, or of another
-            shape than most, instead of raising an error.
+        allow_missing: Whether images without features and features without an image are left out, instead of raising an
+            error.
+        skip_bad: Whether damaged images are left out, and with ``features`` also images whose features are missing, NaN
+            or of an unusual shape, instead of raising an error.
         val_images: Validation images. If empty, ``val_count`` of ``images`` are held out.
         val_count: Number of held-out validation images.
         preset: Name of the network, see `preimage.inverters.plan`.
@@ -65,7 +66,7 @@ class TrainConfig:
         seed: Seed of the initial weights, the order of the images and their crops.
         workers: Number of threads that prepare batches.
         cache: Whether to compute the features of some crops of every image once and keep them on disk; ``auto`` decides
-            by what that saves, see `preimage.training.cache_decision`.
+            by the time that this saves, see `preimage.training.cache_decision`.
         cache_crops: Number of cached crops of every image: half as many random crops, each with its mirror image.
         cache_folder: Folder of the cache, which several runs may share; ``None`` is ``<output>/cache``.
         log_every: Number of steps between log lines.
@@ -122,7 +123,7 @@ class TrainConfig:
                 raise ValueError(problem)
 
     def _source_checks(self) -> list[tuple[bool, str]]:
-        """Return (valid, message) for the settings of where the features come from."""
+        """Return (valid, message) for the settings that determine the source of the features."""
         precomputed = self.features is not None
         return [
             (
@@ -210,7 +211,7 @@ class TrainConfig:
 
     @classmethod
     def from_json(cls, text: str) -> TrainConfig:
-        """Return the config that `to_json` wrote, or that a ``train.json`` contains, also one of version 0.1.
+        """Return the config written by `to_json`, or contained in a ``train.json``, also of version 0.1.
 
         Raises:
             ValueError: a field is unknown.

@@ -1,4 +1,4 @@
-"""Training data: the interface of datasets, and random crops with features computed as they are needed."""
+"""Provide training data: the interface of datasets, and random crops with features computed when needed."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from preimage.training.images import BadImage, ImageSet
 from preimage.training.sampling import center_crops, crop_batch, spread_indices
 from preimage.training.split import ImageList, Split
 
-MAX_BATCH = 32  # images whose features are computed at once
+MAX_BATCH = 32  # maximum number of images whose features are computed at once
 
-_EXAMPLES = 256  # images over which the features' mean and standard deviation are computed
-_VAL_IMAGE_BYTES = 1 << 29  # of decoded validation images in memory; further ones are decoded each time
-_VAL_FEATURE_BYTES = 1 << 29  # of validation images' features in memory; otherwise they are computed each time
-_VAL_FEATURE_FRACTION = 0.125  # of the available memory, if that is less
+_EXAMPLES = 256  # number of images over which the features' mean and standard deviation are computed
+_VAL_IMAGE_BYTES = 1 << 29  # maximum size of decoded validation images in memory; further ones are decoded each time
+_VAL_FEATURE_BYTES = 1 << 29  # maximum size of validation features in memory; otherwise they are computed each time
+_VAL_FEATURE_FRACTION = 0.125  # fraction of the available memory, if that is less
 _PROBABILITY_TOLERANCE = 1e-2  # rounding of the sum of a thousand probabilities in float16
 
 
@@ -32,7 +32,7 @@ class Batch(NamedTuple):
 
     Attributes:
         images: (B, 3, size, size) uint8.
-        features: (B, C, h, w) or (B, C) float32, or ``None`` where the step computes them.
+        features: (B, C, h, w) or (B, C) float32, or ``None`` if the step computes them.
     """
 
     images: torch.Tensor
@@ -45,16 +45,16 @@ class Dataset(abc.ABC):
     Args:
         config: The run's settings with their size resolved.
         split: Training and validation images.
-        size: Side to which training images are resized and center-cropped when they are decoded; ``None`` keeps them as
-            they are.
+        size: Side to which training images are resized and center-cropped when they are decoded; ``None`` does not
+            change them.
 
     Attributes:
         config: The same settings.
         images: Training images.
         spec: Spec of the features.
         cells: (h, w) of an image's features; ``None`` for vectors.
-        representation: Computes the features of batches without features; ``None`` where all batches contain them.
-        feature_shape: (C, h, w) or (C,) of the features in every batch; ``None`` where the step computes them.
+        representation: Representation for batches without features; ``None`` if all batches contain features.
+        feature_shape: (C, h, w) or (C,) of the features in every batch; ``None`` if the step computes them.
     """
 
     spec: Spec
@@ -100,12 +100,12 @@ class Dataset(abc.ABC):
         )
 
     def extract_on(self, device: torch.device) -> torch.device:
-        """Compute features on this device from now on, or on the CPU if it does not support them; return which."""
+        """Compute features on this device from now on, or on the CPU if it does not support them; return the device."""
         return torch.device("cpu")
 
     @abc.abstractmethod
     def batch(self, step: int) -> Batch:
-        """Return the batch of a step: a function of the step and the run's settings alone. Called from threads."""
+        """Return the batch of a step, which depends only on the step and the run's settings. Called from threads."""
 
     @abc.abstractmethod
     def examples(self, *, with_features: bool) -> Iterator[Batch]:
@@ -145,7 +145,7 @@ class CropDataset(Dataset):
         split: Training and validation images.
 
     Attributes:
-        device: Device on which features are computed, but for those that the step computes.
+        device: Device on which features are computed, except for those that the step computes.
     """
 
     representation: Representation

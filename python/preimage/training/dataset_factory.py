@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from preimage.inverters.plan import check_preset
-from preimage.pipelines.image_loading import settled_size
+from preimage.pipelines.image_loading import resolved_size
 from preimage.representations import Representation, create_representation
 from preimage.training.config import DEFAULT_SIZE, TrainConfig
 from preimage.training.dataset import CropDataset, Dataset
@@ -15,7 +15,7 @@ from preimage.training.split import ImageList, Item, inspect_images, list_images
 
 
 def ignore(sentence: str) -> None:
-    """Do nothing with a sentence about the run."""
+    """Ignore a note about the run."""
 
 
 def open_dataset(
@@ -52,7 +52,7 @@ def open_dataset(
         raise ValueError(
             f"cache must be 'auto' or 'off' for {representation.name}, got 'on': its features vary at random"
         )
-    config = dataclasses.replace(config, size=settled_size(representation, config.size) or DEFAULT_SIZE)
+    config = dataclasses.replace(config, size=resolved_size(representation, config.size) or DEFAULT_SIZE)
     images, bad = inspect_images(list_images(config.images, config, note), config, known, note)
     separate: list[Item] | None = None
     if config.val_images:

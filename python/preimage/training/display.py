@@ -1,4 +1,4 @@
-"""Progress of a training run: a progress bar or plain lines, ``metrics.jsonl`` and sample sheets."""
+"""Show the progress of a training run by a progress bar or plain lines, ``metrics.jsonl`` and sample sheets."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from preimage.training.checkpoint import Progress
 from preimage.training.config import TrainConfig
 from preimage.viz.sheets import draw_sheet
 
-_SAMPLES = 8  # images on a sample sheet
-_SAMPLE_TILE = 512  # pixels of a drawing
+_SAMPLES = 8  # number of images on a sample sheet
+_SAMPLE_TILE = 512  # side of a drawing in pixels
 
 
 class Display:
-    """Show nothing. `BarDisplay` shows a run on a terminal, `LineDisplay` in a log."""
+    """Display that shows nothing. `BarDisplay` shows a run on a terminal, `LineDisplay` in a log."""
 
     def __enter__(self) -> Display:
         return self
@@ -50,7 +50,7 @@ class Display:
 
 
 class LineDisplay(Display):
-    """Print plain lines to standard error, one per log interval."""
+    """Display that prints plain lines to standard error, one per log interval."""
 
     def start(self, config: TrainConfig, progress: Progress, image_count: int, dtype: torch.dtype) -> None:
         self._config, self._first, self._first_seconds = config, progress.step, progress.seconds
@@ -93,7 +93,7 @@ class LineDisplay(Display):
 
 
 class BarDisplay(LineDisplay):
-    """Show a live progress bar on the terminal, and print a line for each validation."""
+    """Display that draws a live progress bar on the terminal, and prints a line for each validation."""
 
     def __enter__(self) -> BarDisplay:
         from rich.console import Console  # noqa: PLC0415 - only a terminal needs it

@@ -1,4 +1,4 @@
-"""Weights and optimizer state in a few flat buffers, with a view of each buffer for every parameter."""
+"""Store weights and optimizer state in a few flat buffers, with a view of each buffer for every parameter."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class FlatState:
 
     Args:
         model: The network in training.
-        average: A copy of it with the moving average of its weights.
+        average: Copy of the network with the moving average of its weights.
         optimizers: Adam, and optionally Muon, over `model`'s parameters.
         dtype: Precision of the network's arithmetic, float32 or bfloat16.
 
@@ -87,7 +87,7 @@ class FlatState:
         stacks: Muon's parameters.
         weights, average, exp_avg: (N,) float32. `exp_avg` also contains Muon's momentum.
         exp_avg_sq: (adam_end,) float32.
-        gradient: (N,) of `dtype`; `gradients` are its views in the order of `slots`.
+        gradient: (N,) of `dtype`; `gradients` contains its views in the order of `slots`.
         rounded: (N,) bfloat16, the weights that the network computes with, or ``None`` for float32.
         steps: (number of Adam's parameters,) float32, Adam's step counts.
         network: A copy of the model whose parameters are views of `rounded`, or of `weights` for float32.

@@ -1,4 +1,4 @@
-"""The images of a run: inspected before the first step, decoded when they are needed."""
+"""Inspect the images of a run before the first step, and decode them when they are needed."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from preimage.io.available_memory import available_bytes, bounded_bytes
 from preimage.pipelines.image_loading import SKIP_HINT, Pixels
 from preimage.pipelines.prefetch import in_order
 
-NAMED = 3  # examples in a message
+NAMED = 3  # maximum number of examples in a message
 
-_DECODED_BYTES = 4 << 30  # of decoded images in memory at most; further images are decoded each time
-_DECODED_FRACTION = 0.25  # of the available memory, if that is less
+_DECODED_BYTES = 4 << 30  # maximum size of decoded images in memory; further images are decoded each time
+_DECODED_FRACTION = 0.25  # fraction of the available memory, if that is less
 _PROBLEMS_NAMED = 10
-_MAX_INSPECTING = 8  # threads, each with an encoded image in memory
-_INSPECTING_FRACTION = 4  # a quarter of the available memory, at most
-_NOTE_EVERY = 30.0  # seconds
+_MAX_INSPECTING = 8  # maximum number of threads, each with an encoded image in memory
+_INSPECTING_FRACTION = 4  # inverse of the fraction of the available memory that encoded images may take
+_NOTE_EVERY = 30.0  # seconds between progress notes
 
 Note = Callable[[str], None]
 
@@ -86,7 +86,7 @@ def _inspect(source: ImageSource) -> Inspected:
 
 
 def refuse_bad(bad: Sequence[BadImage], count: int, *, skip_bad: bool, resumed: bool = False) -> None:
-    """Raise an error for bad images, unless they may be left out and some images remain.
+    """Raise an error if there are bad images, unless they may be left out and some images remain.
 
     Args:
         bad: Bad images.
@@ -95,7 +95,7 @@ def refuse_bad(bad: Sequence[BadImage], count: int, *, skip_bad: bool, resumed: 
         resumed: Whether a run was started with these images, which then cannot be left out.
 
     Raises:
-        ValueError: names some of the bad images.
+        ValueError: there are bad images; the message names some of them.
     """
     if not bad or (skip_bad and not resumed and len(bad) < count):
         return
@@ -112,10 +112,9 @@ class ImageSet:
 
     Args:
         sources: Encoded images.
-        size: Side of the square to which images are resized and center-cropped, pixels; ``None`` leaves them as they
-            are.
+        size: Side of the square to which images are resized and center-cropped, pixels; ``None`` does not change them.
         digests: Digests of the images' contents, where they are known.
-        skip_bad: Leave out images that cannot be decoded.
+        skip_bad: Whether images that cannot be decoded are left out.
         skipped: Index and problem of images that are known to be bad.
         max_bytes: Maximum number of bytes of decoded images in memory.
 

@@ -1,4 +1,4 @@
-"""Muon for convolutions: steps along the orthogonalized momentum."""
+"""Optimize convolutions with Muon: steps along the orthogonalized momentum."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _QUINTIC = (3.4445, -4.7750, 2.0315)
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum, orthogonalized (K. Jordan et al., "Muon: an optimizer for hidden layers", 2024).
+    """Muon: orthogonalized momentum (K. Jordan et al., "Muon: an optimizer for hidden layers", 2024).
 
     A weight (Co, Ci, K, K), or an up-convolution's (Ci, Co, K, K), is updated as the matrix (Co, Ci·K·K): its Nesterov
     momentum is replaced by the nearest matrix whose singular values are all about one, times √max(1, Co / (Ci·K·K)),

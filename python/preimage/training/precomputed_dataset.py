@@ -1,7 +1,7 @@
-"""Training on user-provided features: a file of them, and the images that they were computed from.
+"""Train on user-provided features in a file, and the images that they were computed from.
 
-The images are resized and center-cropped, never cropped at random or mirrored, because the features are of the images
-as they are.
+The images are resized and center-cropped, but never randomly cropped or mirrored, because the features belong to the
+original images.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class PrecomputedDataset(Dataset):
 def open_precomputed(
     config: TrainConfig, known: ImageList | None, note: Note
 ) -> tuple[TrainConfig, PrecomputedDataset]:
-    """Open the file ``config.features`` and the images that its features are of.
+    """Open the file ``config.features`` and the images that its features were computed from.
 
     Args:
         config: The run's settings.
@@ -82,8 +82,8 @@ def open_precomputed(
         The settings with their size resolved, and the dataset.
 
     Raises:
-        ValueError: features and images do not match, features differ in shape, are NaN or infinite, or are of images of
-            another size than ``config.size``; there are too few images.
+        ValueError: features and images do not match; features differ in shape, are NaN or infinite, or belong to images
+            of another size than ``config.size``; or there are too few images.
         FileFormatError: the file is damaged or of another format.
     """
     file, misshapen = _open_file(config)
@@ -129,7 +129,7 @@ def _open_file(config: TrainConfig) -> tuple[FeatureFile, dict[str, str]]:
         file = FeatureStore(config.features)
         if config.features_name is not None:
             raise ValueError(
-                f"{config.features} names its features itself: features_name must not be given, "
+                f"{config.features} contains the name of its features: features_name must not be given, "
                 f"got {config.features_name!r}"
             )
     if not len(file):
@@ -138,17 +138,17 @@ def _open_file(config: TrainConfig) -> tuple[FeatureFile, dict[str, str]]:
 
 
 def _image_size(file: FeatureFile, size: int | None) -> int:
-    """Return the side of the images: the one that the file states, if that is one size of squares."""
+    """Return the side of the images: the one stated in the file, if all images are squares of one size."""
     stated = file.processed_size(0)[0]
     sizes = sorted({(height, width) for height, width in file.processed_sizes.tolist()})
     if sizes == [(stated, stated)]:
         if size not in (None, stated):
-            raise ValueError(f"{file.path}: its features are of images of {stated} pixels, got size {size}")
+            raise ValueError(f"{file.path}: size must be that of the features' images, {stated}, got {size}")
         return stated
     if file.spec.stride is not None:
         named = ", ".join(f"{height}×{width}" for height, width in sizes[:NAMED])
         raise ValueError(
-            f"{file.path}: its features are maps of images of {named}{', ...' if len(sizes) > NAMED else ''} pixels; "
+            f"{file.path}: its maps belong to images of {named}{', ...' if len(sizes) > NAMED else ''} pixels; "
             "training needs maps of square images of one size (preimage extract --size)"
         )
     return size or DEFAULT_SIZE
@@ -159,11 +159,11 @@ def match_features(
 ) -> list[Pair]:
     """Return every image with the position of its features, in the images' order.
 
-    A key of the file is an image's key, with or without an image's suffix.
+    Keys in the file are the images' keys, with or without the suffix of an image.
 
     Raises:
-        ValueError: two features are of one image; or there are images without features or features without an image,
-            unless that is allowed and some match.
+        ValueError: there are two features for one image; or images without features or features without an image,
+            unless these are allowed and some features match.
     """
     keys = {source.key for source in sources}
     positions: dict[str, int] = {}
@@ -174,7 +174,7 @@ def match_features(
             unmatched.append(key)
         elif image in positions:
             first = file.key(positions[image])
-            raise ValueError(f"{file.path}: {first!r} and {key!r} are both features of image {image!r}")
+            raise ValueError(f"{file.path}: {first!r} and {key!r} are both keys of image {image!r}")
         else:
             positions[image] = position
     bare = [source.key for source in sources if source.key not in positions]
@@ -185,7 +185,7 @@ def match_features(
         raise ValueError(
             f"{file.path} and the images do not match: {len(positions)} match; {rest}. "
             + (
-                "Leave those out with allow_missing (--allow-missing)"
+                "allow_missing (--allow-missing) leaves those out"
                 if positions
                 else "Keys must be paths relative to the folder of images, with or without a suffix"
             )

@@ -1,4 +1,4 @@
-"""Checks before a run starts in a folder, or resumes from the checkpoint there."""
+"""Check the folder and settings before a run starts, or resumes from the checkpoint in the folder."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from preimage.training.split import ImageList
 
 
 class Earlier(NamedTuple):
-    """The run that a checkpoint is of."""
+    """The run stored in a checkpoint."""
 
     config: TrainConfig
     progress: Progress
@@ -26,7 +26,7 @@ class Earlier(NamedTuple):
 
 
 def read_earlier(path: Path, config: TrainConfig) -> Earlier:
-    """Read the run that a checkpoint is of.
+    """Read the run stored in a checkpoint.
 
     Raises:
         ValueError: its settings differ from `config`.
@@ -37,7 +37,7 @@ def read_earlier(path: Path, config: TrainConfig) -> Earlier:
         earlier = TrainConfig.from_json(text)
     except (ValueError, TypeError, AttributeError) as error:
         raise FileFormatError(path, f"contains settings that this version does not have: {error}") from error
-    # The size of the images may be resolved only when the dataset is opened.
+    # The size of the images may be determined only when the dataset is opened.
     check_settings(dataclasses.replace(config, size=config.size or earlier.size), earlier)
     return Earlier(earlier, progress, checkpoint.read_spec(path), checkpoint.read_images(path))
 

@@ -1,4 +1,4 @@
-"""Which images, and which crops of them, are in a batch: functions of the step and the seed alone, so runs resume."""
+"""Select the images and crops of a batch. They depend only on the step and the seed, so that runs can be resumed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from preimage.training.images import ImageSet
 
 
 class SampleIndex(NamedTuple):
-    """Identity of a row of a batch.
+    """Origin of a row of a batch.
 
     Attributes:
         image: Index of the image.
@@ -30,7 +30,7 @@ class SampleIndex(NamedTuple):
 
 
 def sample_indices(step: int, batch_size: int, count: int, seed: int) -> list[SampleIndex]:
-    """Return which of `count` images are in a step's batch: every epoch is a permutation that the seed decides."""
+    """Return which of `count` images are in a step's batch: every epoch is a permutation determined by the seed."""
     indices = []
     for position in range(step * batch_size, (step + 1) * batch_size):
         epoch, offset = divmod(position, count)

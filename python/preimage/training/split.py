@@ -1,4 +1,4 @@
-"""The split of a run's images into training and validation images, which a resumed run keeps."""
+"""Split a run's images into training and validation images; a resumed run keeps its split."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class ImageList:
     Attributes:
         train: Digest of every training image's contents by key, in the order by which batches index the images.
         val: Digest of every validation image's contents by key.
-        skipped: Images that are left out. An image that turned out bad during training is in `train` too; other images
-            replace it in the batches.
+        skipped: Images that are left out. Images found to be bad during training are in `train`, too; other images
+            replace them in the batches.
     """
 
     train: Mapping[str, str]
@@ -39,7 +39,7 @@ class ImageList:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> ImageList:
-        """Return the list that `to_json` wrote, also one of version 0.1.
+        """Return the list written by `to_json`, also of version 0.1.
 
         Raises:
             ValueError, KeyError, TypeError: the text is not such a list.
@@ -48,14 +48,14 @@ class ImageList:
         return cls(dict(fields["train"]), dict(fields["val"]), tuple(BadImage(*entry) for entry in fields["skipped"]))
 
     def check(self, sources: Mapping[str, str], validation: Mapping[str, str] | None) -> None:
-        """Raise an error for other images than those of this list.
+        """Raise an error if the images differ from those of this list.
 
         Args:
             sources: Digests of the present images by key.
             validation: Digests of separate validation images by key; ``None`` where some of `sources` are held out.
 
         Raises:
-            ValueError: images are missing, new or changed; counts them and names the first.
+            ValueError: images are missing, new or changed; the message counts them and names the first.
         """
         left_out = {bad.key for bad in self.skipped if not bad.validation}
         left_out_val = {bad.key for bad in self.skipped if bad.validation}
@@ -127,7 +127,7 @@ class Split(NamedTuple):
 
 
 def list_images(paths: Sequence[str], config: TrainConfig, note: Note) -> Listing:
-    """List the images, without the run's own sample sheets if its folder is among the paths."""
+    """List the images, except for the run's sample sheets if its folder is among the paths."""
     sheets = os.path.join(os.path.abspath(config.output), SAMPLES, "step-")
     listing = find_images(paths, skip_bad=config.skip_bad)
     for sentence in listing.notes:

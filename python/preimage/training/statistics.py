@@ -1,4 +1,4 @@
-"""Mean and standard deviation of a run's features, with which its network normalizes them."""
+"""Compute the mean and standard deviation of a run's features, with which its network normalizes them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _MIN_RELATIVE_DEVIATION = 0.01  # relative to the mean over the channels
 
 
 def set_statistics(model: Inverter, dataset: Dataset) -> None:
-    """Set the mean color, and mean and standard deviation of every feature channel if the network normalizes them.
+    """Set a model's mean color and, if it normalizes features, the mean and standard deviation of every channel.
 
     They are computed over some training images. A channel that hardly varies among them (a dead unit, for example) may
     vary among the others: for the layer of a network, its deviation is at least a hundredth of the channels' mean

@@ -16,17 +16,17 @@ from preimage.training.config import TrainConfig
 
 @dataclasses.dataclass
 class TrainState:
-    """What a training step reads and changes.
+    """State that a training step reads and updates.
 
     Attributes:
         config: Settings of the run.
-        representation: The representation to invert; ``None`` where every batch contains its features.
+        representation: The representation to invert; ``None`` if every batch contains its features.
         model: The network in training.
         average: A copy of the network with the exponential moving average of its weights.
-        optimizers: Adam, followed by Muon if the settings ask for it.
+        optimizers: Adam, followed by Muon if it is used.
         dtype: Precision of the network's arithmetic.
         loss_sum: [] float64 on the model's device, to which every step adds its loss.
-        feature_shape: Shape of an image's features where every batch contains them.
+        feature_shape: Shape of an image's features, if every batch contains them.
         extraction_device: Device on which `EagerStep` computes the features.
         consistent: ``False`` while the weights are being updated, or if an error interrupted that.
     """
@@ -68,8 +68,8 @@ class Step(Protocol):
         Args:
             batch: (B, 3, H, W) uint8.
             step: Number of steps done before.
-            features: (B, C, h, w) or (B, C) float32, where the step does not compute them.
-            seconds: Training time used before, which decides the learning rate of a run that is limited by time.
+            features: (B, C, h, w) or (B, C) float32, if the step does not compute them.
+            seconds: Training time used before, which determines the learning rate of a run that is limited by time.
         """
 
 

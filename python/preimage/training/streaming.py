@@ -1,4 +1,4 @@
-"""Transfer of batches to the device, overlapped with the computation on the batch before."""
+"""Transfer batches to the device, overlapped with the computation on the previous batch."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Protocol
 
 import torch
 
-_HEADER = 256  # bytes of the numbers before the images, so that the images are as aligned as an allocation
-_ALIGNMENT = 256  # bytes, of the features after the images
+_HEADER = 256  # bytes reserved for the numbers before the images, so that the images are as aligned as an allocation
+_ALIGNMENT = 256  # alignment in bytes of the features after the images
 
 
 class Mark(Protocol):
@@ -110,14 +110,14 @@ class BatchStream:
         self._split_buffers = [split(buffer) for buffer in self._buffers]
         self._staging, self._memory = (torch.zeros(size, dtype=torch.uint8, device=device) for _ in range(2))
         self.images, self.numbers, self.features = split(self._memory)
-        self._sent: list[Mark | None] = [None, None]  # after the last copy from each buffer
-        self._read = main.record()  # `main` has read the staging memory, which may be overwritten
+        self._sent: list[Mark | None] = [None, None]  # mark after the last copy from each buffer
+        self._read = main.record()  # when passed, `main` has read the staging memory, which may then be overwritten
         self._next = 0
 
     def send(self, batch: torch.Tensor, numbers: Sequence[float], features: torch.Tensor | None = None) -> None:
         """Copy a batch; operations queued on `main` from here on use it.
 
-        Blocks only until the batch before the last one has left the host.
+        This blocks only until the batch before the last one has left the host.
 
         Args:
             batch: (B, 3, H, W) uint8.

@@ -39,7 +39,7 @@ _METRICS = "metrics.jsonl"
 
 
 class TrainingDivergedError(RuntimeError):
-    """The loss or the weights became NaN or infinite. The run's last checkpoint is from before that."""
+    """The loss or the weights became NaN or infinite. The last checkpoint was saved before that."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +104,7 @@ def run(
         raise ValueError(f"{folder} contains a run already: resume it (--resume), or train into another folder")
     if folder.exists():
         with folder_lock(folder, lambda waited: refuse_second_run(folder)):
-            pass  # another run is reported at once, not after all images have been inspected
+            pass  # reports another run at once, instead of after all images have been inspected
     with display or Display() as shown:
         earlier = None if before is None else read_earlier(path, config)
         trainer = Trainer(config, representation, earlier, resume=resume, display=shown)
@@ -121,10 +121,10 @@ class Trainer:
 
     Args:
         config: All settings.
-        representation: As of `run`.
+        representation: Representation, as in `run`.
         earlier: The run that is resumed.
-        resume: As of `run`.
-        display: Shows progress.
+        resume: Whether to resume, as in `run`.
+        display: Display that shows progress.
     """
 
     def __init__(
@@ -206,7 +206,7 @@ class Trainer:
         return self.summary()
 
     def run_steps(self, step: Step, batches: Iterable[Batch], metrics: Metrics, interrupted: threading.Event) -> None:
-        """Run a step for each batch, with what is due after it, until the run is done."""
+        """Run a step for each batch, followed by due logging, validation and checkpoints, until the run is done."""
         progress = self.progress
         clock = requested = time.monotonic()
         for batch in batches:
@@ -229,7 +229,7 @@ class Trainer:
     def finish_step(self, metrics: Metrics) -> bool:
         """Log, validate and save if they are due after the last step. Return whether the run was validated.
 
-        The sum of losses is reset only at the end, so that all of it can be repeated after an error.
+        The sum of losses is reset only at the end, so that this method can be repeated after an error.
         """
         config, progress, done = self.config, self.progress, self.done
         log = progress.step % config.log_every == 0 or done

@@ -1,4 +1,4 @@
-"""Reports as a single HTML file, without scripts, external style sheets or network access."""
+"""Write reports as a single HTML file, without scripts, external style sheets or network access."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def html_page(
         tables: tables below the images.
         command: command line that created the page; omitted if empty.
         footer: small print at the end.
-        quality: of the JPEGs, 1…100.
+        quality: quality of the JPEGs, 1 to 100.
 
     Raises:
         ValueError: a table row of another length than its header.

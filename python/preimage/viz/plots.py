@@ -13,7 +13,7 @@ import numpy.typing as npt
 from preimage.optional import import_optional
 
 _INK, _MUTED, _CURVE = "#1f2328", "#59636e", "#0b7285"
-# Of the level lines, in order; distinct also without color.
+# Styles of the level lines, in order; distinct also without color.
 _LEVELS = (
     ("#59636e", (0, (1, 2))),
     ("#c2410c", (0, (6, 2))),
@@ -23,8 +23,8 @@ _LEVELS = (
 )
 _COLORS = {"curve": _CURVE, "level": _MUTED}
 _POINTS = (("#c2410c", "^"), ("#7c3aed", "s"), ("#4d7c0f", "D"))  # distinct also without color
-_LONG = 9  # letters; longer names are slanted
-_ROOM = 13  # letters of a group's name for each name in it
+_LONG = 9  # number of letters; longer names are slanted
+_ROOM = 13  # number of letters in the label of a group for each name in the group
 _LABEL_STEP = 0.075  # minimum distance of two labels, as a fraction of the axis
 
 
@@ -58,7 +58,7 @@ def draw_panels(panels: Sequence[Panel], x_label: str) -> npt.NDArray[np.uint8]:
         ValueError: no panel, or more levels than there are line styles.
     """
     if not panels or any(len(panel.levels) > len(_LEVELS) for panel in panels):
-        raise ValueError(f"curves take at least one panel and at most {len(_LEVELS)} levels in each")
+        raise ValueError(f"a plot must have at least one panel, each with at most {len(_LEVELS)} levels")
     figure, canvas = _figure(figsize=(6 * len(panels), 4.2))
     for index, panel in enumerate(panels):
         left, width = (index + 0.08) / len(panels), 0.61 / len(panels)
@@ -73,7 +73,7 @@ def _figure(**options: Any) -> tuple[Any, Any]:
     return figure, import_optional("matplotlib", "matplotlib.backends.backend_agg").FigureCanvasAgg(figure)
 
 
-def dress(axes: Any, title: str, pad: float) -> None:
+def apply_style(axes: Any, title: str, pad: float) -> None:
     """Apply the common style: the title `pad` points above, two spines, a faint grid."""
     axes.set_title(title, loc="left", fontsize=10.5, color=_INK, weight="bold", pad=pad)
     axes.tick_params(labelsize=8.5, colors=_MUTED)
@@ -86,7 +86,7 @@ def dress(axes: Any, title: str, pad: float) -> None:
 
 
 def _draw(axes: Any, panel: Panel, x_label: str) -> None:
-    dress(axes, panel.title, pad=14)
+    apply_style(axes, panel.title, pad=14)
     axes.set_xlabel(x_label, fontsize=9, color=_MUTED)
     axes.plot(panel.x, panel.y, color=_CURVE, linewidth=2, marker="o", markersize=4.5, clip_on=False, zorder=4)
     axes.set_xlim(0, max(panel.x) * 1.03)
@@ -132,7 +132,7 @@ class Values:
 
     Attributes:
         label: text in the legend.
-        values: in the order of the names; ``None`` for a missing value.
+        values: values in the order of the names; ``None`` for a missing value.
         kind: ``"curve"`` through the values of a group, ``"level"`` for a dash at each value, or ``"points"``.
     """
 
@@ -148,10 +148,10 @@ def draw_by_name(
 
     Args:
         title: text above the plot.
-        names: along the axis, in this order.
-        series: at most three of kind ``"points"``.
-        groups: group of each name. Curves join neighbors of one group only; several groups are separated by lines and
-            labeled.
+        names: names along the axis, in this order.
+        series: values to draw, at most three series of kind ``"points"``.
+        groups: group of each name. Curves connect only neighbors in one group; several groups are separated by lines
+            and labeled.
 
     Returns:
         (H, W, 3) uint8 RGB, at least 1400 pixels wide.
@@ -162,7 +162,7 @@ def draw_by_name(
     """
     owners = list(groups) or [""] * len(names)
     if not names or any(len(one.values) != len(names) for one in series) or len(owners) != len(names):
-        raise ValueError("a plot by name takes at least one name, and a value and a group for each")
+        raise ValueError("a plot must have at least one name, with a value and a group for each")
     if sum(one.kind == "points" for one in series) > len(_POINTS):
         raise ValueError(f"at most {len(_POINTS)} series of points can be distinguished")
     figure, canvas = _figure(figsize=(max(7.0, 3.0 + 0.75 * len(names)), 4.6), layout="constrained")
@@ -187,7 +187,7 @@ def _spans(owners: Sequence[str]) -> list[tuple[str, list[int]]]:
 
 
 def _frame(axes: Any, title: str, names: Sequence[str]) -> None:
-    dress(axes, title, pad=20)
+    apply_style(axes, title, pad=20)
     axes.set_xlim(-0.6, len(names) - 0.4)
     slant: dict[str, Any] = {"rotation": 30, "ha": "right"} if max(map(len, names)) > _LONG else {}
     # Escaped, because matplotlib interprets $ as the start of a formula.

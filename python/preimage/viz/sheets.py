@@ -15,10 +15,10 @@ RgbImage = npt.NDArray[np.uint8]
 
 INK = (32, 36, 44)
 QUIET_INK = (104, 110, 122)
-SMALLEST_TILE = 32  # pixels: labels need room
+SMALLEST_TILE = 32  # pixels; smaller tiles leave no room for labels
 
 _PAPER = 255
-_LEADING = 1.6  # distance of two lines of text, in sizes of the text
+_LEADING = 1.6  # distance between lines of text, relative to the text size
 _FONT = cv2.FONT_HERSHEY_DUPLEX
 _SUPERSAMPLING = 4
 _SIDE_BEARING = 2
@@ -34,17 +34,17 @@ def as_rgb(image: Array) -> RgbImage:
     if pixels.ndim == 2:
         pixels = pixels[:, :, None]
     if pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or 0 in pixels.shape:
-        raise ValueError(f"an image has shape (H, W) or (H, W, 3), got {np.shape(image)}")
+        raise ValueError(f"an image must have shape (H, W) or (H, W, 3), got {np.shape(image)}")
     if np.issubdtype(pixels.dtype, np.floating):
         finite = np.nan_to_num(pixels.astype(np.float32), nan=0.0, posinf=1.0, neginf=0.0)
         pixels = np.rint(finite.clip(0, 1) * 255).astype(np.uint8)
     if pixels.dtype != np.uint8:
-        raise ValueError(f"an image is uint8 or float, got {pixels.dtype}")
+        raise ValueError(f"an image must be uint8 or float, got {pixels.dtype}")
     return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
 
 
 def fit_into(image: RgbImage, tile: int) -> RgbImage:
-    """Scale an image so that its longer side is `tile` pixels."""
+    """Resize an image so that its longer side is `tile` pixels."""
     height, width = image.shape[:2]
     factor = tile / max(height, width)
     size = max(1, round(width * factor)), max(1, round(height * factor))
@@ -102,28 +102,29 @@ def draw_sheet(
     gap: int = 12,
     footer: str = "",
 ) -> RgbImage:
-    """Arrange images in a grid on white background.
+    """Arrange images in a grid on a white background.
 
     Args:
-        rows: images (H, W, 3) or (H, W), uint8 in 0…255 or float in [0, 1]; rows may differ in length. Each is scaled
-            to a square of `tile` pixels, with its aspect ratio, and centered. Text in place of an image is written
-            line by line, the first line dark.
-        column_titles: above each column, one line or several, the first dark; an empty sequence for none.
-        row_titles: for each row one caption below its left end, or one below each of its images; ``None`` for none. A
-            row whose captions are all empty has no space for them.
+        rows: images (H, W, 3) or (H, W), uint8, or float in [0, 1]; rows may differ in length. Each image is resized to
+            fit into a square of `tile` pixels, with its aspect ratio, and centered. Text instead of an image is written
+            line by line, with the first line dark.
+        column_titles: text above each column, one line or several, with the first dark; empty for no titles.
+        row_titles: captions, for each row one below its left end, or one below each of its images; ``None`` for no
+            captions. If all captions of a row are empty, no space is left for them.
         tile: side of a square in pixels, at least 32.
-        gap: white space between the squares in pixels.
-        footer: one line of small print at the bottom.
+        gap: space between the squares in pixels.
+        footer: line of small print at the bottom.
 
     Returns:
-        (H, W, 3) uint8 RGB. Text that is too long is shortened with "...".
+        Image (H, W, 3) uint8 RGB. Text that is too long is shortened with "...".
 
     Raises:
-        ValueError: no images, another number of titles than of columns or rows, or an image of another shape.
+        ValueError: no images, a number of titles that differs from that of columns or rows, or an image of another
+            shape.
     """
     columns = max((len(row) for row in rows), default=0)
     if columns == 0:
-        raise ValueError("a sheet needs at least one image, got none")
+        raise ValueError("a sheet must have at least one image, got none")
     if column_titles and len(column_titles) != columns:
         raise ValueError(f"{len(column_titles)} column titles for {columns} columns")
     if row_titles is not None and len(row_titles) != len(rows):

@@ -221,7 +221,7 @@ def _changed(**changes: np.ndarray | None) -> Arrays:
         ({"a": np.zeros(3)}, "AlexNet"),
         (_changed(conv1_bias=np.full(96, np.nan, np.float32)), r"conv1\.bias.*infinite"),
         (_changed(conv1_bias=np.full(96, 1e300)), r"conv1\.bias.*infinite"),
-        (_changed(conv1_bias=np.zeros(96, np.uint8)), r"conv1\.bias.*uint8.*floating"),
+        (_changed(conv1_bias=np.zeros(96, np.uint8)), r"conv1\.bias.*floating.*uint8"),
         ({**CONV2, "features.0.weight": CONV2["conv1.weight"]}, r"conv1\.weight.*twice"),
     ],
     ids=lambda value: value[:40] if isinstance(value, str) else "",

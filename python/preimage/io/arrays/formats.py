@@ -93,7 +93,7 @@ def check_writable(path: StrPath, spec: Spec, dtype: str, convention: str | None
     if suffix == ".mat" and dtype != "float32":
         raise ValueError(f"{path}: dtype must be 'float32' (single) in a MATLAB file, got {dtype!r}")
     if suffix == ".npy" and (chosen.startswith("matlab") or has_frames(spec, chosen)):
-        raise ValueError(f"{path}: one .npy array cannot hold convention {chosen!r}, use .npz")
+        raise ValueError(f"{path}: one .npy array cannot store convention {chosen!r}, use .npz")
     if suffix in HDF5_SUFFIXES:
         require_h5py()
     if suffix == ".mat":

@@ -36,7 +36,7 @@ from preimage.optional import import_optional
 
 HEADER_BYTES = 128
 MAX_VARIABLES = 400_000
-MAX_BYTES_WRITTEN = (1 << 31) - 256  # of one variable; MATLAB's limit for this version
+MAX_BYTES_WRITTEN = (1 << 31) - 256  # maximum size of a variable, MATLAB's limit for this version
 
 _MATRIX, _COMPRESSED = 14, 15
 _HEAD = 1024  # bytes that contain flags, dimensions and name: at most 63 characters and 32 dimensions

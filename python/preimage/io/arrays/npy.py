@@ -227,7 +227,7 @@ def write_numpy_features(
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
     check_convention(spec, convention)
     if suffix == ".npy" and (convention.startswith("matlab") or has_frames(spec, convention)):
-        raise ValueError(f"{path}: one .npy array cannot hold convention {convention!r}, use .npz")
+        raise ValueError(f"{path}: one .npy array cannot store convention {convention!r}, use .npz")
     with atomic_write(path) as file:
         written = (_write_npz if suffix == ".npz" else _write_npy)(file, _named(spec, convention, records, dtype))
         if not written:

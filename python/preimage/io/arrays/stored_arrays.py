@@ -18,7 +18,7 @@ from preimage.io.atomic import StrPath, as_keys
 from preimage.io.feature_file import MAX_IMAGES, FeatureFile, FeatureRecord, Size, check_record, is_size, stored_array
 from preimage.spec import Spec
 
-MAX_ARRAY_BYTES = 4 << 30  # of one array, which compression can make a thousand times smaller in the file
+MAX_ARRAY_BYTES = 4 << 30  # maximum size of an array, which can be a thousand times smaller in a compressed file
 
 _FLOATS = "float16, float32 or float64"
 _ROLE = re.compile(r"(?:(?P<key>.+)[/_.])?(?P<role>descriptors|descrs|d|frames|f)", re.IGNORECASE | re.DOTALL)
@@ -170,7 +170,7 @@ def stored_records(
 
 def _images(stem: str, spec: Spec, convention: str, arrays: Sequence[StoredArray]) -> list[_Image]:
     if not arrays:
-        raise ValueError("holds no arrays")
+        raise ValueError("contains no arrays")
     if conventions.has_frames(spec, convention):
         return [_dense_sift_image(key, spec, convention, *pair) for key, pair in _pairs(stem, arrays).items()]
     for array in arrays:

@@ -19,7 +19,7 @@ from preimage.io.atomic import StrPath
 from preimage.io.keypoints.checks import check_descriptors, check_units
 from preimage.keypoints import DESCRIPTOR, Keypoints
 
-MAX_KEYPOINTS = 200_000  # of one image; SIFT finds a fifth of this in a photograph of 12 megapixels
+MAX_KEYPOINTS = 200_000  # maximum number per image; SIFT finds a fifth of this in a photograph of 12 megapixels
 NORMALIZATIONS = ("l2", "l1_root", "l1_root_twice")
 
 _BLOCK = 4096  # descriptors converted at once

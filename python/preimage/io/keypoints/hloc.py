@@ -35,8 +35,8 @@ class _Image:
     key: str
     count: int
     size: Size | None
-    shift: float  # of the positions, pixels
-    names: dict[str, str]  # of the datasets in the file, by role
+    shift: float  # subtracted from the positions, pixels
+    names: dict[str, str]  # names of the datasets in the file, by role
 
 
 def read_hloc(path: StrPath, normalization: str | None = None) -> KeypointFile:

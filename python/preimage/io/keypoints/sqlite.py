@@ -23,7 +23,7 @@ _WRITE_BACK = {"-wal": "PRAGMA wal_checkpoint(TRUNCATE)", "-journal": "PRAGMA in
 _STEPS = 200  # instructions of SQLite's virtual machine between checks of the time
 _UNWRITTEN = " (was it copied without its -wal file, which can contain the rest?)"
 _LIMITS = {  # by SQLite's names, which Python has since 3.11
-    "SQLITE_LIMIT_LENGTH": 128 << 20,  # of a string or blob
+    "SQLITE_LIMIT_LENGTH": 128 << 20,  # size of a string or blob
     "SQLITE_LIMIT_SQL_LENGTH": 100_000,
     "SQLITE_LIMIT_COLUMN": 100,
     "SQLITE_LIMIT_EXPR_DEPTH": 100,

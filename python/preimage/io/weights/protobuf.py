@@ -1,7 +1,7 @@
 """Read the wire format of Protocol Buffers, checking all lengths.
 
-A message is a range of bytes. Nested messages are traversed by the caller, who knows which fields they are, so the
-depth of nesting needs no limit here.
+A message is a range of bytes. Nested messages are traversed by the caller, which knows the fields that contain them, so
+the depth of nesting needs no limit here.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 _KINDS = {VARINT: "a varint", FIXED64: "8 bytes", BYTES: "bytes with a length", FIXED32: "4 bytes"}
-_LARGEST_NUMBER = (1 << 29) - 1  # of a field
+_LARGEST_NUMBER = (1 << 29) - 1  # largest number of a field
 
 
 class Field(NamedTuple):

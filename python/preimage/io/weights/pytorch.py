@@ -1,4 +1,4 @@
-"""Read ``.pth`` and ``.pt`` files. The only place where pickles are loaded, restricted to tensors."""
+"""Read ``.pth`` and ``.pt`` files. Only this module loads pickles, and it restricts them to tensors."""
 
 from __future__ import annotations
 

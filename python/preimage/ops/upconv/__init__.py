@@ -1,4 +1,4 @@
-"""Up-convolutions, chains of them, and the implementations of their forward and backward passes on each device."""
+"""Compute up-convolutions and chains of them, with forward and backward passes for each device."""
 
 from preimage.ops.upconv.chain import upconv, upconv_chain, upconv_chain_distance
 

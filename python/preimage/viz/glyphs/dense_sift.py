@@ -1,4 +1,4 @@
-"""Drawings of dense SIFT: a grid of descriptors, each 4×4 stars of eight arms."""
+"""Draw dense SIFT: a grid of descriptors, each of 4×4 stars with eight arms."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Array = npt.NDArray[Any]
 
 CHANNELS, _BINS, _DIRECTIONS = 128, 4, 8
 _SUPERSAMPLING = 4
-_FRACTION_BITS = 4  # of OpenCV's coordinates
+_FRACTION_BITS = 4  # fractional bits of OpenCV's coordinates
 _PAPER, _LINE = 14, 52
 _SHADES = 4
 _LEAST = 0.2  # arms shorter than this fraction of the longest are omitted, so that the main directions stand out
@@ -24,10 +24,10 @@ _LEAST = 0.2  # arms shorter than this fraction of the longest are omitted, so t
 def sift_glyphs(features: Array, tile: int = 320, *, glyph_pixels: int = 24) -> npt.NDArray[np.uint8]:
     """Draw every k-th descriptor in both directions, so that each is legible.
 
-    A descriptor is a square of 4×4 stars, one a bin. A star has eight arms, one a direction of the gradient (towards
-    the brighter side), as long and as bright as the bin's value; the smallest are omitted. Colors are those of
-    `lbp_map`: red to the right, green-yellow down, turquoise to the left, violet up. Descriptors overlap on the
-    image; their squares here do not.
+    A descriptor is drawn as a square of 4×4 stars, one for each bin. A star has eight arms, one for each direction of
+    the gradient (towards the brighter side), whose length and brightness are the value of the bin; the smallest are
+    omitted. Colors are those of `lbp_map`: red to the right, green-yellow down, turquoise to the left, violet up. The
+    squares do not overlap, although the descriptors overlap on the image.
 
     Args:
         features: (128, h, w), any float type, channel t + 8·binx + 32·biny. Non-finite values are drawn as zero.
@@ -35,14 +35,15 @@ def sift_glyphs(features: Array, tile: int = 320, *, glyph_pixels: int = 24) -> 
         glyph_pixels: minimum side of a descriptor's square in pixels, at least 12; descriptors are skipped to reach it.
 
     Returns:
-        (H, W, 3) uint8 RGB, the longer side about `tile` pixels (more if a single descriptor needs more).
+        Image (H, W, 3) uint8 RGB, whose longer side is about `tile` pixels, or more if a single descriptor needs
+        more.
 
     Raises:
         ValueError: another shape, or squares too small to draw in.
     """
     values = np.asarray(features, dtype=np.float32)
     if values.ndim != 3 or values.shape[0] != CHANNELS or 0 in values.shape:
-        raise ValueError(f"SIFT glyphs need features of shape (128, h, w), got {values.shape}")
+        raise ValueError(f"features must have shape (128, h, w), got {values.shape}")
     if glyph_pixels < 12 or tile < 1:
         raise ValueError(f"glyph_pixels must be at least 12 and tile positive, got {glyph_pixels} and {tile}")
     _, height, width = values.shape

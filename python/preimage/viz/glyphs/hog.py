@@ -1,4 +1,4 @@
-"""Drawings of HOG, after VLFeat's ``vl_hog_render``."""
+"""Draw HOG features like VLFeat's ``vl_hog_render``."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _SUPERSAMPLING = 8
 def hog_glyphs(features: Array, cell_pixels: int = 16, *, full_scale: float | None = None) -> npt.NDArray[np.uint8]:
     """Draw a star of strokes for each cell, light on black.
 
-    A cell gets one stroke for each undirected orientation, perpendicular to the gradient (along the edge that
-    caused it). Its brightness is the sum of the two directed channels and the undirected one, as in VLFeat,
-    and where strokes cross they never add up to more than the largest weight of their cell.
+    A cell gets one stroke for each undirected orientation, perpendicular to the gradient (along the edge that caused
+    it). Its brightness is the sum of the two directed channels and the undirected one, as in VLFeat. Where strokes
+    cross, they never add up to more than the largest weight of their cell.
 
     Args:
         features: (31, h, w), any float type, variant ``vlfeat-uoctti``. Non-finite values are drawn as zero.
@@ -36,7 +36,7 @@ def hog_glyphs(features: Array, cell_pixels: int = 16, *, full_scale: float | No
     """
     values = np.asarray(features, dtype=np.float32)
     if values.ndim != 3 or values.shape[0] != 31 or 0 in values.shape:
-        raise ValueError(f"HOG glyphs need features of shape (31, h, w), got {values.shape}")
+        raise ValueError(f"features must have shape (31, h, w), got {values.shape}")
     if cell_pixels < 4:
         raise ValueError(f"cell_pixels must be at least 4, got {cell_pixels}")
     if full_scale is not None and not full_scale > 0:

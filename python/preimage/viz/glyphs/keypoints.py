@@ -1,4 +1,4 @@
-"""Drawings of sparse SIFT: a circle for each keypoint, as large as its scale, with a hand in its direction."""
+"""Draw sparse SIFT keypoints: circles with radii in proportion to the scale, and hands in their directions."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ Array = npt.NDArray[Any]
 RgbImage = npt.NDArray[np.uint8]
 
 GRID_CHANNELS = 128 + 5
-_RADIUS = 1.5  # of a circle, in scales; a descriptor reaches to six, but such circles overlap too much
-_SMALLEST = 3.2  # radius in pixels of the drawing, so that the hand is visible
+_RADIUS = 1.5  # radius of a circle in scales; descriptors extend to six, but such circles would overlap too much
+_SMALLEST = 3.2  # minimum radius in pixels of the drawing, so that the hand is visible
 _SUPERSAMPLING = 4
-_FRACTION_BITS = 4  # of OpenCV's coordinates
+_FRACTION_BITS = 4  # fractional bits of OpenCV's coordinates
 _PAPER = 14
-_COLORS = 72  # steps around the circle
-_ROOM = 150  # pixels of the drawing for each keypoint: with more keypoints they overlap
+_COLORS = 72  # number of colors around the circle
+_ROOM = 150  # pixels of the drawing for each keypoint; more keypoints would overlap
 _DIMMED = 0.6  # brightness of the image in the background
 
 
@@ -39,11 +39,11 @@ def sift_keypoints(
 ) -> RgbImage:
     """Draw keypoints over the image, in gray and darkened, or over a dark background.
 
-    Each is a circle of one and a half scales' radius and a hand from its center along its angle, the direction of its
-    strongest gradient. The color is that of the direction as in `lbp_map`: red to the right, green-yellow down,
-    turquoise to the left, violet up. Large ones are drawn first, so that small ones stay visible. Of more than `most`
-    keypoints those with the largest scales are drawn. Keypoints that are not finite, have no scale above 0, or are
-    outside the image are omitted.
+    A keypoint is drawn as a circle with a radius of one and a half scales, and a hand from its center along its angle,
+    the direction of its strongest gradient. The color is that of the direction in `lbp_map`: red to the right,
+    green-yellow down, turquoise to the left, violet up. Large circles are drawn first, so that small ones stay visible.
+    If there are more than `most` keypoints, those with the largest scales are drawn. Keypoints that are not finite,
+    whose scale is not above 0, or that are outside the image are omitted.
 
     Args:
         x: (N,) pixels to the right of the center of the upper left pixel, any real type.
@@ -51,15 +51,15 @@ def sift_keypoints(
         scale: (N,) σ in pixels.
         angle: (N,) radians, from +x towards +y (down).
         image_size: (H, W) in pixels, of the image they were found in.
-        image: that image, (H, W, 3) or (H, W), uint8 or float in [0, 1].
+        image: the image, (H, W, 3) or (H, W), uint8 or float in [0, 1].
         tile: longer side of the drawing in pixels.
         most: maximum number of keypoints; by default one for every 150 pixels of the drawing.
 
     Returns:
-        uint8 RGB, the longer side `tile` pixels.
+        Image (H, W, 3) uint8 RGB, whose longer side is `tile` pixels.
 
     Raises:
-        ValueError: arrays of different lengths, an image of another size, or no size or tile at all.
+        ValueError: arrays of different lengths, an image of another size, or an `image_size` or `tile` below 1.
     """
     table = np.stack([np.asarray(values, np.float64).reshape(-1) for values in (x, y, scale, angle)])
     height, width = image_size
@@ -80,12 +80,12 @@ def sift_keypoints(
 
 
 def keypoint_grid(features: Array, cell_size: int, *, image: Array | None = None, tile: int = 320) -> RgbImage:
-    """Draw the keypoints of a grid of cells, at most one for each cell, as `sift_keypoints`.
+    """Draw the keypoints of a grid of cells, at most one for each cell, as `sift_keypoints` does.
 
     Args:
-        features: (133, h, w), any float type, as of `preimage.sift_grid`. Cells that are not finite are omitted.
+        features: (133, h, w) of `preimage.sift_grid`, any float type. Cells that are not finite are omitted.
         cell_size: side of a cell in pixels.
-        image: the image they were found in; ``None`` for a dark background of the size of the cells.
+        image: image that the keypoints were found in; ``None`` for a dark background of the size of the cells.
         tile: longer side of the drawing in pixels.
 
     Raises:
@@ -93,12 +93,12 @@ def keypoint_grid(features: Array, cell_size: int, *, image: Array | None = None
     """
     values = np.asarray(features, dtype=np.float64)
     if values.ndim != 3 or values.shape[0] != GRID_CHANNELS or 0 in values.shape:
-        raise ValueError(f"a grid of SIFT keypoints has shape (133, h, w), got {values.shape}")
+        raise ValueError(f"features must have shape (133, h, w), got {values.shape}")
     _, rows, columns = values.shape
     size = (rows * cell_size, columns * cell_size) if image is None else (image.shape[0], image.shape[1])
     if tuple(-(-side // cell_size) for side in size) != (rows, columns):
         raise ValueError(
-            f"{rows} × {columns} cells of {cell_size} pixels are not those of {size[0]} × {size[1]} pixels"
+            f"{rows} × {columns} cells of {cell_size} pixels do not cover exactly {size[0]} × {size[1]} pixels"
         )
     right, down, sine, cosine, logarithm = values[128:]
     row, column = np.nonzero((sine != 0) | (cosine != 0))
@@ -124,7 +124,7 @@ def _background(image: Array | None, size: tuple[int, int]) -> RgbImage:
 
 
 def _draw(canvas: RgbImage, keypoints: Array, factor: float) -> None:
-    """Draw circles with hands for keypoints (4, N) in order, `factor` pixels of the canvas to one of the image."""
+    """Draw circles with hands for keypoints (4, N), in order and enlarged by `factor`."""
     one = 1 << _FRACTION_BITS
     line, halo = round(1.0 * _SUPERSAMPLING), round(2.4 * _SUPERSAMPLING)
     for x, y, scale, angle in keypoints.T:

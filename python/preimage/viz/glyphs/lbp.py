@@ -1,4 +1,4 @@
-"""Drawings of LBP histograms: edges, and their brighter side."""
+"""Draw LBP histograms as edges, colored by their brighter side."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Array = npt.NDArray[Any]
 
 CHANNELS = 58
 NUM_DIRECTIONS = 16
-_NOISE = 57  # the channel of all patterns that are not uniform
+_NOISE = 57  # channel of all patterns that are not uniform
 _SUPERSAMPLING = 8
-_BACKGROUND = 0.24  # brightest shade of a cell of nothing but texture
-_FAINTEST = 0.01  # weight of an edge that may be drawn as the brightest; noise in a cell of 16 × 16 comes to half of it
+_BACKGROUND = 0.24  # brightness of a cell that consists only of texture
+_FAINTEST = 0.01  # smallest weight drawn with full brightness; noise in a cell of 16 × 16 gives half of it
 
 
 def direction_color(direction: int, count: int) -> npt.NDArray[np.float32]:
@@ -26,18 +26,19 @@ def direction_color(direction: int, count: int) -> npt.NDArray[np.float32]:
 
 
 def lbp_map(features: Array, cell_pixels: int = 20) -> npt.NDArray[np.uint8]:
-    """Draw strokes along the edges of each cell, colored by the brighter side, on gray where it is textured.
+    """Draw strokes along the edges of each cell, colored by the brighter side, on gray where the cell is textured.
 
-    A uniform pattern is a run of neighbors brighter than their center. The run's middle points to the brighter side,
-    in one of 16 directions, so there is an edge across it; a run of four neighbors is the clearest, a single one or
-    seven indicate little (weight: the sine of half the run's angle). The fractions of the cell's pixels add up to 16
-    weights. What all directions have in common, as in noise, is subtracted, and each local maximum is drawn as a stroke
-    across its direction: red if it is brighter to the right, green-yellow below,
-    turquoise to the left, violet above. The shade of the cell is the fraction of patterns that are not uniform.
+    A uniform pattern is a run of neighbors that are brighter than their center. The middle of the run points to the
+    brighter side, in one of 16 directions, so there is an edge across it. A run of four neighbors is the clearest
+    evidence, a run of one or seven is weak (the weight is the sine of half the run's angle). The fractions of the
+    cell's pixels are added with these weights for each of the 16 directions. The part that all directions have in
+    common, as in noise, is subtracted, and each local maximum is drawn as a stroke across its direction: red if it is
+    brighter to the right, green-yellow below, turquoise to the left, violet above. The gray of the cell is the fraction
+    of patterns that are not uniform.
 
     Args:
-        features: (58, h, w), any float type, variant ``vlfeat-uniform``: square roots of fractions. Non-finite values
-            are drawn as zero.
+        features: (58, h, w), any float type, variant ``vlfeat-uniform``, which are square roots of
+            fractions. Non-finite values are drawn as zero.
         cell_pixels: side of one drawn cell in pixels, at least 4.
 
     Returns:
@@ -48,7 +49,7 @@ def lbp_map(features: Array, cell_pixels: int = 20) -> npt.NDArray[np.uint8]:
     """
     values = np.asarray(features, dtype=np.float32)
     if values.ndim != 3 or values.shape[0] != CHANNELS or 0 in values.shape:
-        raise ValueError(f"an LBP map needs features of shape (58, h, w), got {values.shape}")
+        raise ValueError(f"features must have shape (58, h, w), got {values.shape}")
     if cell_pixels < 4:
         raise ValueError(f"cell_pixels must be at least 4, got {cell_pixels}")
     _, height, width = values.shape
@@ -81,7 +82,8 @@ def _directions() -> npt.NDArray[np.float32]:
     for start in range(8):
         for run in range(1, 8):
             table[(2 * start + run - 1) % NUM_DIRECTIONS, start * 7 + run - 1] = math.sin(math.pi * run / 8)
-    return table / table.sum(axis=1, keepdims=True)  # odd and even runs point between each other
+    # Runs of odd length point between the directions of runs of even length.
+    return table / table.sum(axis=1, keepdims=True)
 
 
 @functools.lru_cache(maxsize=8)

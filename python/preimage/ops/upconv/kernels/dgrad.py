@@ -26,7 +26,7 @@ def dgrad_kernel(
     MASK: tl.constexpr, SUMS: tl.constexpr, SLOPE: tl.constexpr, PRECISION: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
-    """Program (tile): dx[i, j] = Σ dz[2i + ky - 2, 2j + kx - 2] · w[ky, kx] over 25 taps and Co channels.
+    """Compute dx[i, j] = Σ dz[2i + ky - 2, 2j + kx - 2] · w[ky, kx] over 25 taps and Co channels, one tile per program.
 
     With SUMS the column sums, after the mask, are stored in bias_parts (tiles of pixels, Ci).
     """

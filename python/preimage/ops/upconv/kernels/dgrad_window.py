@@ -23,7 +23,7 @@ def dgrad_window_kernel(
     MASK: tl.constexpr, SUMS: tl.constexpr, SLOPE: tl.constexpr, PRECISION: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
-    """Program (tile): for each of 5 rows, the run from pixel 2j - 2 to 2j + 2 is multiplied by the taps kx = 0 to 4.
+    """Multiply, for each of 5 rows, the run from pixel 2j - 2 to 2j + 2 by the taps kx = 0 to 4; one tile per program.
 
     The mask of dz is by values along a row, not by pixels, so that pairs of values are loaded together. Values beyond
     the end of the run belong to the next pixel, and their weights are zero.

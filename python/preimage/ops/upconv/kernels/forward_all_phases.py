@@ -24,7 +24,7 @@ def all_phases_kernel(
     HAS_BIAS: tl.constexpr, SLOPE: tl.constexpr, PRECISION: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
-    """Program (tile): the 2 × 2 output blocks of BM pixels in BN channels.
+    """Compute the 2 × 2 output blocks of a tile of BM pixels, in BN channels.
 
     The input shifted by (sy, sx) contributes to phase (a, b) by the tap (4 - 2 sy + a, 4 - 2 sx + b), if it exists.
     Shifts that contribute to the same phases are one flat loop, because loops of one iteration are not pipelined.

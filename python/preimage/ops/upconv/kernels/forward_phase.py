@@ -24,7 +24,7 @@ def phase_kernel(
     HAS_BIAS: tl.constexpr, SLOPE: tl.constexpr, PRECISION: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
-    """Program (tile, phase): y[2i + a, 2j + b] of BM pixels (i, j) and BN channels."""
+    """Compute the phase (a, b) of a tile, y[2i + a, 2j + b] for BM pixels (i, j) and BN channels."""
     COLUMN_BLOCKS: tl.constexpr = (CO + BN - 1) // BN
     CHANNEL_BLOCKS: tl.constexpr = (CI + BK - 1) // BK
     tile = tl.program_id(0)

@@ -45,7 +45,7 @@ def row_pair_kernel(
     HAS_BIAS: tl.constexpr, SLOPE: tl.constexpr, PRECISION: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
-    """Program (tile): the 2 × 2 output blocks of BM pixels; a column is (b, channel)."""
+    """Compute the 2 × 2 output blocks of a tile of BM pixels; a column is (b, channel)."""
     COLUMN_BLOCKS: tl.constexpr = (2 * CO + BN - 1) // BN
     CHANNEL_BLOCKS: tl.constexpr = (CI + BK - 1) // BK
     tile = tl.program_id(0)

@@ -28,7 +28,7 @@ def subpixel_kernel(
     HAS_BIAS: tl.constexpr, SLOPE: tl.constexpr, PRECISION: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
-    """Program (tile): the 2 × 2 output blocks of BM pixels; the weight is (9 Ci, 16) by its strides."""
+    """Compute the 2 × 2 output blocks of a tile of BM pixels; the strides give the weight the shape (9 Ci, 16)."""
     CHANNEL_BLOCKS: tl.constexpr = (CI + BK - 1) // BK
     m = tl.program_id(0) * BM + tl.arange(0, BM)
     columns = tl.arange(0, BN)

@@ -66,7 +66,7 @@ def image_backward_kernel(
     LOSS: tl.constexpr, SLOPE: tl.constexpr, PRECISION: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, RUN: tl.constexpr,
 ):  # fmt: skip
-    """Program (first tile, block of input channels). With LOSS, `dz` is the image.
+    """Compute the gradients over several tiles for a block of input channels. With LOSS, `dz` is the image.
 
     Rows 0 to 3 of the window are one operand and row 4 another: 5 · RUN columns instead of the power of two 8 · RUN.
     """

@@ -15,9 +15,9 @@ BLOCK = 4096
 
 @triton.jit(do_not_specialize=["size", "chunks"])
 def image_distance_kernel(y, target, mean, parts, size, chunks, C: tl.constexpr, BLOCK: tl.constexpr):
-    """Program (image, chunk): the sum of squares of BLOCK of the `size` values of an image.
+    """Compute the sum of squares of a chunk: BLOCK of the `size` values of an image.
 
-    Both indices are on axis 0 of the grid, because the other axes are limited to 65535 programs.
+    Axis 0 of the grid is both image and chunk, because the other axes are limited to 65535 programs.
     """
     image = tl.program_id(0) // chunks
     chunk = tl.program_id(0) % chunks

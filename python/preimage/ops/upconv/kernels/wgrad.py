@@ -24,7 +24,8 @@ def wgrad_kernel(
     H: tl.constexpr, W: tl.constexpr, CI: tl.constexpr, CO: tl.constexpr, PRECISION: tl.constexpr,
     BI: tl.constexpr, BO: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
-    """Program (tap, block, part): dw[ky, kx] = Σ x[i, j] · dz[2i + ky - 2, 2j + kx - 2] over `span` pixels.
+    """Compute dw[ky, kx] = Σ x[i, j] · dz[2i + ky - 2, 2j + kx - 2] over a part of `span` pixels, one block per
+    program.
 
     H and W are constants, because every step divides by them.
     """

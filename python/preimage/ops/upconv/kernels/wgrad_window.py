@@ -42,7 +42,7 @@ def wgrad_window_kernel(
     H: tl.constexpr, W: tl.constexpr, CI: tl.constexpr, CO: tl.constexpr, PRECISION: tl.constexpr,
     BI: tl.constexpr, BN: tl.constexpr, REST: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
-    """Program (ky, block, part): dw[ky] over `span` pixels, with REST columns in a second accumulator."""
+    """Compute dw[ky] over a part of `span` pixels, with REST columns in a second accumulator."""
     ky = tl.program_id(0)
     part = tl.program_id(2)
     dy = ky - 2
