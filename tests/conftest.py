@@ -94,7 +94,7 @@ def tiny_lbp(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def ship(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+def use_as_pretrained(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Return a function that makes the given inverters' folders the only pretrained inverters, under their names."""
 
     def only(*folders: Path) -> None:

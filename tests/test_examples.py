@@ -1,4 +1,4 @@
-"""The worked examples: two complete real networks, against the statistics and accuracy known of them."""
+"""Compare the worked examples, two real networks, with known statistics and accuracy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import preimage
 from paths import EXAMPLES
 from preimage.io import decode_image, list_images
 
-# mean, standard deviation, maximum, share of zeros (%) over the 200 validation images of 227²
+# mean, standard deviation, maximum, fraction of zeros (%) over the 200 validation images of 227²
 GOOGLENET = {
     "conv1": (-0.0272, 1.2982, 30.88, 0.0),
     "conv2": (-0.1335, 1.6338, 29.37, 0.0),
@@ -40,7 +40,7 @@ def examples_importable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def validation(shared_data: Path) -> tuple[torch.Tensor, torch.Tensor]:
-    """(200, 3, 227, 227) uint8 and their classes."""
+    """Return images (200, 3, 227, 227) uint8 and their classes."""
     sources = list_images([str(shared_data / "images" / "val" / "val227.tar")])
     images = torch.stack([torch.from_numpy(decode_image(source.read(), name=source.name)) for source in sources])
     with (shared_data / "images" / "index.csv").open(newline="") as file:

@@ -1,4 +1,4 @@
-"""The container of sparse keypoints."""
+"""Test the container of sparse keypoints."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FIELDS = ("x", "y", "scale", "angle", "response", "descriptors")
 
 
 def made(counts: list[int]) -> Keypoints:
-    """So many an image, at random."""
+    """Return random keypoints with the given number for each image."""
     count = sum(counts)
     generator = torch.Generator().manual_seed(count)
     fields = {name: torch.rand(count, generator=generator) * 6 for name in FIELDS[:-1]}
@@ -68,7 +68,7 @@ def test_select() -> None:
 
 
 def test_mirrored() -> None:
-    """Along x = 3, columns to rows: a keypoint along +x with energy on its right hand, 45° from it."""
+    """Mirrors a keypoint along +x whose gradients are at 45° on its right side."""
     angle = torch.tensor([0.0, math.pi / 2, 1.0])
     descriptors = torch.zeros(3, 128)
     descriptors[:, 1 + 8 * 2 + 32 * 3] = 1  # orientation 1, column 2, row 3

@@ -1,4 +1,4 @@
-"""The normalized error against its definition, written out; PSNR and SSIM against torchmetrics."""
+"""Compare the normalized error with its definition, PSNR and SSIM with torchmetrics."""
 
 from __future__ import annotations
 

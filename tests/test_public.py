@@ -1,4 +1,4 @@
-"""The public functions of the package: the example of its documentation, pipelines, names."""
+"""Test the public functions of the package: the example in its documentation, pipelines, names."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _SHORT = "steps=1, val_count=2, size=64, batch_size=2"
 
 
 class _Blocks(torch.nn.Module):
-    """A network with layers blocks.0 to blocks.3."""
+    """Network with layers blocks.0 to blocks.3."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ def test_the_example_of_the_package_runs_line_by_line(tmp_path: Path, monkeypatc
     for name, key in (("chelsea", "cat"), ("astronaut", "astronaut"), ("coffee", "coffee"), ("rocket", "rocket")):
         for file in (f"photos/{key}.png", f"val/{key}.png"):
             write_png(tmp_path / file, photographs()[name])
-    write_png(tmp_path / "photo.jpg", photographs()["rocket"])  # the contents decide, not the suffix
+    write_png(tmp_path / "photo.jpg", photographs()["rocket"])  # the contents matter, not the suffix
     assert pi.__doc__ is not None
     lines = textwrap.dedent(pi.__doc__.partition("Example::")[2]).strip().splitlines()
     assert len(lines) == 17
@@ -121,8 +121,10 @@ def test_train_takes_representations_and_paths_of_any_kind(
         pi.train("hog", "photos", "run", batch_size=0)
 
 
-def test_a_run_of_other_parameters_goes_on_by_its_name_alone(photo_folder: Path, tmp_path: Path) -> None:
-    """What `train.json` and the checkpoint say of a representation is enough to make it again."""
+def test_a_run_with_other_parameters_resumes_by_the_name_of_its_representation(
+    photo_folder: Path, tmp_path: Path
+) -> None:
+    """The representation is created again from `train.json` and the checkpoint."""
     made = create_representation("hog", color="strongest")
     pi.train(made, photo_folder, tmp_path / "run", **_SMALL)
     assert Inverter.load(tmp_path / "run").spec == made.spec

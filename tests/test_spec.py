@@ -1,4 +1,4 @@
-"""`preimage.spec`: equality, differences, and the way through JSON."""
+"""Test `preimage.spec`: equality, differences, and round trips through JSON."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""The feature store: round trips, detection of any change, and no partial writes."""
+"""Test the feature store: round trips, detection of any change, and no partial writes."""
 
 import errno
 import hashlib
@@ -39,7 +39,7 @@ def write(path, *records, spec=SPEC, **options):
 
 
 def contents(path):
-    """Every file of a store, or the single file."""
+    """Return the contents of every file of a store, or of the single file."""
     files = [path] if path.is_file() else sorted(file for file in path.iterdir() if file.name != ".lock")
     return {file.name: file.read_bytes() for file in files}
 
@@ -58,7 +58,7 @@ def short_shards(monkeypatch):
 
 @pytest.fixture(params=FORMS)
 def small(request, tmp_path, short_shards):
-    """A store of three small images, for reading it very often."""
+    """Return a store of three small images, which can be read very often."""
     records = [record("a", (1, 2), 2), record("ü/b", (2, 1), 2), record("c", (2, 1), 2)]
     return write(tmp_path / request.param, *records, spec=Spec("hog", "v", 2, 8))
 
@@ -240,7 +240,7 @@ def test_missing_swapped_or_foreign_shards_are_rejected(tmp_path):
 
 
 def edit_index(path, **fields):
-    """Change the index and seal it again."""
+    """Change the index and update its checksum."""
     index = json.loads((path / "index.json").read_bytes())
     text = json.dumps(index | fields | {"sha256": ZEROS}, indent=1).encode() + b"\n"
     digest = hashlib.sha256(text).hexdigest()
@@ -510,7 +510,7 @@ def test_shards_are_of_about_64_mebibytes():
 
 
 def test_a_million_entries(tmp_path):
-    # Speed and memory are for benchmarks; here it is that shards, keys and positions fit together.
+    # Benchmarks measure speed and memory; this tests that shards, keys and positions are consistent.
     spec, count = Spec("v", "v", 2, None), 200_000
     keys = [f"{number:06d}" for number in range(count)]
     with open_writer(tmp_path / "f", spec, "float32", count=count, length=65_536, source={}) as store:

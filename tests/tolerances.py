@@ -1,4 +1,4 @@
-"""Every numerical tolerance of the tests: largest absolute difference. Prefer better test data to a larger number."""
+"""List the numerical tolerances of all tests, as largest absolute differences. Prefer better data to larger numbers."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""Networks made for the shape of any feature, the paper's for AlexNet, and the views that they give of the images."""
+"""Test networks generated for features of any shape, the paper's for AlexNet, and their output regions."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def features_of(channels: int, cells: int | None, count: int = 2) -> torch.Tenso
 
 @pytest.mark.parametrize("name", PAPER)
 def test_the_papers_networks_for_alexnet(name: str) -> None:
-    """Section 3 of the paper: sizes of the images and numbers of parameters, 3×3 before the up-convolutions."""
+    """Checks image sizes and parameter counts of the paper's section 3, with 3×3 layers before up-convolutions."""
     channels, cells, size, parameters = PAPER[name]
     with torch.device("meta"):
         inverter = inverter_of(channels, cells, 227, name, preset="paper")
@@ -96,7 +96,7 @@ def test_auto_trains_on_features_of_any_shape(channels: int, cells: int | None, 
 
 @pytest.mark.parametrize(("cells", "image_size"), [(27, 227), (13, 227), (6, 227), (14, 224), (16, 224), (55, 227)])
 def test_features_stay_where_they_were_seen(cells: int, image_size: int) -> None:
-    """The middle cell is the middle of what comes back, to half a cell."""
+    """The middle cell is in the middle of the reconstruction, up to half a cell."""
     inverter = inverter_of(1, cells, image_size)
     assert inverter.output_region is not None
     stride, size = inverter.network.stride, inverter.output_region.size
@@ -135,7 +135,7 @@ def test_networks_of_probabilities_see_the_small_ones() -> None:
     inverter.feature_mean.copy_(measured.mean(0))
     inverter.feature_deviation.copy_(measured.std(0))
     changed = probabilities.clone()
-    changed[:, probabilities.argmin(dim=1)] *= 3  # about nothing beside the largest
+    changed[:, probabilities.argmin(dim=1)] *= 3  # negligible compared with the largest
     assert (inverter(changed) - inverter(probabilities)).abs().max() > 1e-4
     assert inverter(torch.zeros(1, 20)).isfinite().all()
 

@@ -1,4 +1,4 @@
-"""Preset ``auto`` from one end to the other on networks that nothing was tuned for: what comes back is the images."""
+"""Test preset ``auto`` end to end on networks for which nothing was tuned: reconstructions resemble the images."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from preimage.io import decode_file, list_images, resize_and_center_crop
 from preimage.metrics import NormalizedError
 from preimage.store import FeatureStore
 
-LEARNED = 0.95  # of the mean image's error; on images held out of such runs 0.60 to 0.81 measured
+LEARNED = 0.95  # fraction of the mean image's error; measured on held-out images of such runs: 0.60 to 0.81
 BUDGET = 600_000
 U, EXPANDING = UShapedConfig, SingleStreamConfig
 
 
 def timms(name: str) -> torch.nn.Module:
-    """With random weights, the same at every call: a feature file and an inverter of it would not fit otherwise."""
+    """Create a network with the same random weights at every call, so that feature files match the inverter."""
     timm: Any = importlib.import_module("timm")
     torch.manual_seed(0)
     module = timm.create_model(name, pretrained=False)
@@ -48,14 +48,14 @@ def mixer() -> torch.nn.Module:
 
 
 def pixels(path: Path, side: int) -> torch.Tensor:
-    """(1, 3, side, side) in [0, 1]."""
+    """Return an image (1, 3, side, side) in [0, 1]."""
     return torch.from_numpy(resize_and_center_crop(decode_file(path), side)).permute(2, 0, 1)[None] / 255
 
 
 def there_and_back(
     run: Run, folder: Path, steps: int, images: tuple[object, ...], judged_by: Path, network: tuple[object, ...]
 ) -> tuple[Inverter, float]:
-    """Trains, judges, extracts and inverts by the command line; the error is a share of the mean image's."""
+    """Train, evaluate, extract and invert by the command line; return the error as a fraction of the mean image's."""
     trained, features, pictures = folder / "run", folder / "f.safetensors", folder / "pictures"
 
     def told(*arguments: object) -> dict[str, Any]:
@@ -98,7 +98,7 @@ def there_and_back(
 def test_timms_networks_with_random_weights(
     run: Run, tmp_path: Path, photo_folder: Path, factory: str, layer: str, channels: int, kind: type
 ) -> None:
-    """Judged by the photographs that it learned from and others like them: does anything come back?"""
+    """The error is measured on the training photographs and similar ones."""
     pytest.importorskip("timm")
     images = (photo_folder, "--val-count", 4)
     network = (f"torch:{__name__}:{factory}", "-p", f"layer={layer}")
@@ -108,11 +108,11 @@ def test_timms_networks_with_random_weights(
     assert inverter.spec.channels == channels
 
 
-@pytest.mark.nightly  # half a minute; test_auto.py trains on such shapes by day
+@pytest.mark.nightly  # takes half a minute; test_auto.py tests such shapes in the fast suite
 def test_squeezenet_with_its_own_weights(
     run: Run, tmp_path: Path, shared_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Judged by photographs that it has not seen."""
+    """The error is measured on unseen photographs."""
     monkeypatch.syspath_prepend(str(EXAMPLES))
     held_out = tmp_path / "held-out"
     held_out.mkdir()

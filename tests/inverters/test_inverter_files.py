@@ -1,4 +1,4 @@
-"""Files of inverters: those of version 0.1, and weights as int8."""
+"""Test files of inverters: those of version 0.1, and int8 weights."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Tensors = dict[str, torch.Tensor]
 
 @pytest.fixture
 def inverter() -> Inverter:
-    """Of vectors, with weights of every kind, some large enough to be quantized."""
+    """Return an inverter of vectors with all types of layers, some with enough weights to be quantized."""
     torch.manual_seed(0)
     spec = Spec("hog", "pooled", 128, None, {"color": "luma"})
     made = Inverter(spec, VECTORS, {"normalized_error": 0.5}, OutputRegion(64, 32, 16)).eval().requires_grad_(False)
@@ -73,7 +73,7 @@ def test_an_inverter_of_version_0_1_loads(inverter: Inverter, tmp_path: Path) ->
     assert old.training_notes == {"normalized_error": 0.5}
     features = torch.rand(2, 128)
     torch.testing.assert_close(old(features), inverter(features))
-    # Saved again it has the present names.
+    # A new file has the present names.
     config = json.loads((old.save(tmp_path / "new") / "config.json").read_text())
     assert config["format_version"] == 2 and config["output_region"] == {"image_size": 64, "crop": 32, "size": 16}
     assert "view" not in config and config["spec"]["parameters"] == {"color": "luma"}

@@ -1,4 +1,4 @@
-"""Inverters: shapes, saving and loading, and what they refuse."""
+"""Test inverters: shapes, saving and loading, and rejected arguments."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_odd_sides_are_continued_by_their_mirror_image(tiny: Inverter, rows: tup
 
 @pytest.mark.parametrize("sides", [(61, 64), (64, 64)])
 def test_distances_to_images_of_another_size_are_none(tiny: Inverter, sides: tuple[int, int]) -> None:
-    """Of 64², which the network makes of 7 rows and a mirrored one, only seven eighths are of the features."""
+    """The network computes 64² pixels from 7 rows and a mirrored one, so only seven eighths belong to the features."""
     features = torch.rand(1, 31, 7, 8)
     assert tiny.distances(features, torch.zeros(1, 3, 56, 64, dtype=torch.uint8)).shape == (1,)
     with pytest.raises((ValueError, RuntimeError), match=r"size|shape"):
@@ -130,7 +130,7 @@ def test_save_and_load(tiny: Inverter, tmp_path: Path) -> None:
 
 
 def test_an_inverter_of_the_first_version_is_turned(tmp_path: Path) -> None:
-    """Square layers of distinct taps, where shapes would not betray weights that were left as they are."""
+    """Layers are square with distinct taps, so that shapes do not reveal weights that were not transposed."""
     torch.manual_seed(0)
     layers = ("c3/2 512", "up 512", "c3/1 256", "up 256", "up 8", "up 3")
     inverter = Inverter(SPEC, SingleStreamConfig(layers)).eval().requires_grad_(False)
@@ -150,7 +150,7 @@ def test_an_inverter_of_the_first_version_is_turned(tmp_path: Path) -> None:
     digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
     (folder / "config.json").write_text(json.dumps({**config, "format_version": 1, "weights_sha256": digest}))
     torch.testing.assert_close(Inverter.load(folder)(features), before, atol=1e-5, rtol=0)
-    # The file read as one of this version is another network.
+    # Read as a file of this version, the file contains another network.
     (folder / "config.json").write_text(json.dumps({**config, "format_version": 2, "weights_sha256": digest}))
     with pytest.raises(FileFormatError, match=r"weights.*network"):
         Inverter.load(folder)
@@ -183,7 +183,7 @@ def test_refuses_features(
 
 
 def test_takes_views_of_a_mapped_file(tiny: Inverter) -> None:
-    """As a `FeatureStore` gives them: NumPy arrays that nothing may write to, of which torch warns."""
+    """A `FeatureStore` returns read-only NumPy arrays, about which torch warns."""
     features = torch.rand(31, 8, 8)
     view = np.frombuffer(features.numpy().tobytes(), np.float32).reshape(31, 8, 8)
     assert torch.equal(tiny(view), tiny(features))
@@ -266,7 +266,7 @@ _SIZES = {
 @pytest.mark.parametrize("name", ["astronaut", "chelsea", "coffee", "rocket"])
 @pytest.mark.parametrize(("inverter", "short_side"), [(name, side) for name in _SIZES for side in _SIZES[name]])
 def test_pretrained_inverters_work_at_any_size(inverter: str, name: str, short_side: int) -> None:
-    """A network that never met a full neighborhood at its coarsest size is off by 0.44 and more on large images."""
+    """A network trained without full neighborhoods at its coarsest size has errors of 0.44 and more on large images."""
     photograph = photographs()[name]
     scale = short_side / min(photograph.shape[:2])
     image = cv2.resize(photograph, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
@@ -274,12 +274,12 @@ def test_pretrained_inverters_work_at_any_size(inverter: str, name: str, short_s
     network = Inverter.load(inverter)
     features = representation_from_spec(network.spec)(original)
     returned = network(features, size=image.shape[:2])
-    limit = 0.35 if inverter == "lbp-compact" else 0.3  # LBP leaves brightness open
+    limit = 0.35 if inverter == "lbp-compact" else 0.3  # LBP does not determine brightness
     assert (returned - original.float() / 255).square().mean().sqrt() < limit
 
 
 def test_a_pretrained_inverter_for_every_descriptor() -> None:
-    """Those of layers of networks, whose weights are not part of the package either, are in a folder beside it."""
+    """Inverters of network layers, whose weights are not part of the package, are in a separate folder."""
     networks = ("alexnet-", "efficientnet-")
     descriptors = [name for name in list_representations() if not name.startswith(networks)]
     assert {find_inverter(create_representation(name).spec) for name in descriptors} == set(list_inverters())

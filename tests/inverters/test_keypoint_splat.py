@@ -1,4 +1,4 @@
-"""Keypoints drawn as gradients: where each histogram lands, and in which directions."""
+"""Test maps of gradients from keypoints: positions and directions of histograms."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NETWORK = UShapedConfig(
 
 
 def one_keypoint(x: float, y: float, scale: float, angle: float, descriptor: torch.Tensor) -> torch.Tensor:
-    """The grid (1, 133, 64, 64) of a single keypoint."""
+    """Return the grid (1, 133, 64, 64) of a single keypoint."""
     value = [torch.tensor([float(number)]) for number in (x, y, scale, angle, 0)]
     return sift_grid(Keypoints(*value, descriptor[None], torch.tensor([0, 1])), (256, 256))
 
@@ -56,7 +56,7 @@ def test_a_bin_lands_where_it_was_taken(angle: float, row: int, column: int, ori
     by_direction = deposited.sum(dim=(1, 2))
     mean = torch.atan2((by_direction * directions.sin()).sum(), (by_direction * directions.cos()).sum()).item()
     off = (mean - angle - orientation * math.pi / 4 + math.pi) % (2 * math.pi) - math.pi
-    assert abs(off) < math.radians(6)  # 8 bins read at 12 places
+    assert abs(off) < math.radians(6)  # 8 bins interpolated at 12 positions
 
 
 @pytest.mark.parametrize(("scale", "level"), [(0.9, 0), (2.5, 0), (3.9, 1), (7.6, 2), (40.0, 2)])
@@ -77,8 +77,8 @@ def test_where_keypoints_overlap_their_histograms_are_averaged() -> None:
     assert maps[:, :ORIENTATIONS].max() < 4 * 1.6  # no descriptor value is above 1; the window divides by 0.57 at most
 
 
-def test_tells_the_gradients_of_a_photograph() -> None:
-    """Where descriptors cover the image, directions agree with those of the image's own gradient."""
+def test_maps_agree_with_the_gradients_of_a_photograph() -> None:
+    """Where descriptors cover the image, directions agree with those of the image's gradient."""
     image = torch.from_numpy(photographs()["astronaut"][:256, 100:356]).permute(2, 0, 1)[None]
     maps = KeypointSplat(4, 8, 1)(SIFT(image))[0]
     gray = F.avg_pool2d(image.float().mean(dim=1, keepdim=True) / 255, 3, 1, 1)[0, 0]
@@ -106,7 +106,7 @@ def test_no_keypoints_and_batches() -> None:
 
 
 def crops() -> torch.Tensor:
-    """Features of photographs, 100 × 130 pixels each."""
+    """Return features of photographs, 100 × 130 pixels each."""
     images = torch.from_numpy(np.stack([image[60:160, :130] for image in photographs().values()])).permute(0, 3, 1, 2)
     return SIFT(images)
 
@@ -139,7 +139,7 @@ def test_what_is_left_over_at_the_edge_has_no_cell() -> None:
     assert features.shape[2:] == (25, 33)
     maps = KeypointSplat(4, 8, 3)(features)
     assert maps.shape == (len(features), 39, 12, 16)
-    # The finest map, because coarser cells at the edge reach beyond it.
+    # Only the finest map, because coarser cells at the edge extend beyond the image.
     torch.testing.assert_close(maps[:, :13], KeypointSplat(4, 8, 3)(F.pad(features, (0, 3, 0, 3)))[:, :13, :12, :16])
 
 

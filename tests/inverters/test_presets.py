@@ -1,4 +1,4 @@
-"""The presets: the paper's shapes, layer by layer, and what every one of them has to do."""
+"""Test the presets: the paper's shapes, layer by layer, and properties of all presets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SPEC = create_representation("hog").spec
 
 
 def shapes_within(network: torch.nn.Module, image: torch.Tensor, parts: tuple[str, ...]) -> list[list[tuple[int, ...]]]:
-    """(C, h, w) after every layer of the parts of a network."""
+    """Return (C, h, w) after every layer of the parts of a network."""
     shapes: list[list[tuple[int, ...]]] = []
     for part in parts:
         shapes.append([])
@@ -24,7 +24,7 @@ def shapes_within(network: torch.nn.Module, image: torch.Tensor, parts: tuple[st
 
 
 def test_paper_preset_for_hog_has_the_papers_shapes() -> None:
-    """Section 3 of the paper: every layer's output for a 256² image."""
+    """Checks the output of every layer for a 256² image against section 3 of the paper."""
     with torch.device("meta"):
         network = build(31, preset("hog", "paper"))
         context, detail, joint = shapes_within(network, torch.empty(2, 31, 32, 32), ("context", "detail", "joint"))
@@ -33,7 +33,7 @@ def test_paper_preset_for_hog_has_the_papers_shapes() -> None:
     ]  # fmt: skip
     assert detail == [(128, 32, 32), (128, 32, 32)]
     assert joint == [(256, 32, 32), (128, 32, 32), (64, 64, 64), (32, 128, 128), (3, 256, 256)]
-    assert sum(p.numel() for p in network.parameters()) == 26_790_211  # 5×5 in every up-convolution, as the text has it
+    assert sum(p.numel() for p in network.parameters()) == 26_790_211  # 5×5 in every up-convolution, as in the text
     assert network.joint[-1].negative_slope is None  # the last layer has no activation
 
 
@@ -68,7 +68,7 @@ def test_every_preset_gives_an_image_of_any_size(name: str, size: tuple[int, int
     cells = representation.feature_size(*size)
     assert cells is not None
     for kind in ("compact", "wide", *(["paper"] if name != "dense-sift" else [])):
-        # Where keypoints are drawn depends on the features: on "meta" there are none.
+        # Positions of keypoints depend on the features, which have no values on "meta".
         where = "cpu" if (name, kind) in (("sift", "compact"), ("sift", "wide")) else "meta"
         with torch.device(where), torch.inference_mode():
             inverter = Inverter(representation.spec, preset(name, kind))

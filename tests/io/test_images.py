@@ -1,4 +1,4 @@
-"""`preimage.io`: images in (every kind with its documented result) and out."""
+"""Test reading and writing of images in `preimage.io`, with the documented result for every format."""
 
 import io
 import os
@@ -49,7 +49,7 @@ UPRIGHT = {  # the transformation of each EXIF orientation, independent of the p
 
 
 def encode(image, kind, **options):
-    """Bytes of a NumPy or Pillow image as Pillow writes them."""
+    """Return a NumPy or Pillow image as encoded by Pillow."""
     image = image if isinstance(image, Image.Image) else Image.fromarray(image)
     out = io.BytesIO()
     image.save(out, kind, **options)
@@ -503,7 +503,7 @@ def test_every_truncation_is_an_error(kind):
             assert str(error).startswith("photos/it.x: ")
         else:
             assert name == "TIFF"
-            assert np.array_equal(image, SMOOTH)  # only what does not matter was missing
+            assert np.array_equal(image, SMOOTH)  # only parts without effect were missing
 
 
 def test_a_jpeg_with_a_thumbnail_is_not_taken_for_complete():

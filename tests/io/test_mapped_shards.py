@@ -1,4 +1,4 @@
-"""How many shards of a store are mapped at once, and how often their features are hashed."""
+"""Test the number of shards of a store that are mapped at once, and how often their features are hashed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SPEC = Spec("mine", "user", channels=7, stride=None)
 
 @pytest.fixture
 def many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A store of 12 shards with one image each, of which three may be mapped at once."""
+    """Return a store of 12 shards with one image each, of which three may be mapped at once."""
     monkeypatch.setattr(store, "SHARD_BYTES", 1)
     monkeypatch.setattr(store, "MAX_MAPPED", 3)
     records = (FeatureRecord(f"{i}", np.full(7, i, np.float32), (9, 9), (9, 9)) for i in range(12))

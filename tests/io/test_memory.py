@@ -1,4 +1,4 @@
-"""How much memory there is, by files such as Linux shows."""
+"""Test the measurement of available memory with files like those of Linux."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ GIB = 1 << 30
 
 @pytest.fixture
 def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A machine with 8 GiB available, no control groups and no limit on the address space."""
+    """Simulate a machine with 8 GiB available, no control groups and no limit on the address space."""
     (tmp_path / "meminfo").write_text("MemTotal:       16777216 kB\nMemAvailable:    8388608 kB\n")
     monkeypatch.setattr(memory, "_MEMINFO", tmp_path / "meminfo")
     monkeypatch.setattr(memory, "_CGROUP", tmp_path / "cgroup")
@@ -44,7 +44,7 @@ def test_container_limit_is_respected(system: Path) -> None:
 
 
 def test_container_with_another_cgroup_name(system: Path) -> None:
-    """The host's, of version 1: only the root of the groups is there."""
+    """With version 1, the name is the host's, and only the root of the groups exists."""
     (system / "cgroup").write_text("11:cpu,cpuacct:/docker/abc\n4:memory:/docker/abc\n")
     root = system / "groups" / "memory"
     root.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""What a file is said to be, by its first bytes."""
+"""Test descriptions of files by their first bytes."""
 
 import gzip
 import io

@@ -1,4 +1,4 @@
-"""Where images come from, which keys they get, and how files are written."""
+"""Test sources of images, their keys, and atomic writing."""
 
 import errno
 import gzip
@@ -58,7 +58,7 @@ def touch(folder, *names):
         (folder / name).write_bytes(name.encode())
 
 
-# Images that would have one key get longer ones.
+# Images with equal keys get longer ones.
 
 
 def test_images_that_differ_in_their_suffix_keep_it(tmp_path):
@@ -115,7 +115,7 @@ def test_nothing_to_list(tmp_path):
         list_images(tmp_path / "absent")
 
 
-# What cannot be used is an error, or left out and listed.
+# Files that cannot be used are errors, or are left out and listed.
 
 
 def test_unusable_images_are_skipped_and_listed(tmp_path):

@@ -1,6 +1,6 @@
-"""Every CUDA kernel compiles for every architecture we ship, without spilling registers. Needs nvcc, no GPU.
+"""Test that every CUDA kernel compiles for all architectures of wheels without spilling registers, using nvcc only.
 
-Whatever the package under test was built with.
+The tests do not depend on how the package under test was built.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The native build: what it links, what it must not contain, and how it refuses."""
+"""Test the native build: linked libraries, symbols that it must not contain, and its errors."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ def test_cuda_auto_without_nvcc_goes_on(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kernel", ["avx2", "avx512"])
 def test_kernels_for_newer_processors_share_no_symbol(kernel: str, descriptor: str, tmp_path: Path) -> None:
     """A weak symbol (an inline function, a template) in such an object may be the copy that the linker keeps for
-    the whole module, which then dies of an illegal instruction on an older processor. Without optimisation nothing
-    is inlined by luck."""
+    the whole module, which then dies of an illegal instruction on an older processor. Without optimization nothing is
+    inlined by luck."""
     flags = {"avx2": ["-mavx2", "-mfma"], "avx512": ["-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl"]}[kernel]
     source = ROOT / "csrc" / descriptor / f"{descriptor}_cpu_kernel.cpp"
     target = tmp_path / "kernel.o"
@@ -83,7 +83,7 @@ def test_kernels_for_newer_processors_share_no_symbol(kernel: str, descriptor: s
 
 @pytest.mark.skipif(shutil.which("readelf") is None, reason="readelf is not installed")
 def test_module_needs_neither_torch_nor_cuda_nor_python() -> None:
-    """One wheel serves every torch, and imports where there is no driver."""
+    """One wheel works with every torch, and can be imported without a driver."""
     dynamic = subprocess.run(["readelf", "-d", _native.__file__], capture_output=True, text=True, check=True).stdout
     needed = set(re.findall(r"\(NEEDED\).*\[(.*)\]", dynamic))
     assert needed and all(

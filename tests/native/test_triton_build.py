@@ -1,4 +1,4 @@
-"""The Triton kernels, compiled ahead of time: no spills, tensor cores, pipelines, within the shared memory."""
+"""Test Triton kernels compiled ahead of time: no spills, tensor cores, pipelines, limits of shared memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The fused Adam over flat memory: the kernel and its plain form against torch's own optimizer."""
+"""Compare the fused Adam over flat memory, as kernel and as torch operations, with torch's optimizer."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_equals_torch_over_many_steps(count: int, dtype: torch.dtype, form: str)
     reference = torch.nn.Parameter(start.double())
     optimizer = torch.optim.Adam([reference], 1e-2, foreach=False)
     reference_average = start.double()
-    # Each buffer with some elements behind it that nobody may touch, and the pure output full of NaN.
+    # Each buffer is followed by elements that must not be touched, and the output is filled with NaN.
     room = {name: torch.full((count + 5,), 7.0, device=device) for name in ("weights", "mean", "square", "average")}
     rounded = torch.full((count + 5,), torch.nan, dtype=torch.bfloat16, device=device)
     flat = {name: buffer[:count] for name, buffer in room.items()}
@@ -93,8 +93,8 @@ def test_equals_torch_over_many_steps(count: int, dtype: torch.dtype, form: str)
 
 @pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")  # NumPy's, in Triton's interpreter
 @pytest.mark.parametrize("form", FORMS)
-def test_takes_the_corners(form: str) -> None:
-    """No copy wanted, a share of 1, no gradient yet, and tiny, huge and undefined gradients."""
+def test_edge_cases(form: str) -> None:
+    """Edge cases: no copy, a weight of 1 in the average, no gradient yet, and tiny, huge and NaN gradients."""
     device = torch.device("cuda" if CUDA and form == "kernel" else "cpu")
     weights = torch.ones(6, device=device)
     mean, square, average = torch.zeros(3, 6, device=device).unbind()

@@ -1,4 +1,4 @@
-"""Dense SIFT's numbers: against the real VLFeat, stored and live, and between the implementations."""
+"""Compare dense SIFT with the real VLFeat, stored and live, and between implementations."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ ODD_SIZES = [
 
 
 def assert_close(result: Any, expected: tuple[np.ndarray, ...], window: str) -> None:
-    """Features where the norm is large enough for VLFeat's to be right, and the norms everywhere."""
+    """Compare features whose norm is large enough for VLFeat to be accurate, and all norms."""
     features, norms = result
     wanted, wanted_norms = expected[:2]
     assert features.dtype == norms.dtype == torch.float32
@@ -119,7 +119,7 @@ def test_bounds_against_vlfeat(name: str, window: str, bounds: tuple[int, int, i
 @every_kernel
 @pytest.mark.parametrize("grid", [(4, 4), (2, 6), (3, 5)], ids=str)
 def test_against_the_definition_in_double_precision(name: str, window: str, grid: tuple[int, int]) -> None:
-    """What VLFeat's inexact running sums cannot show of the flat window."""
+    """The flat window is compared with more accuracy than VLFeat's running sums allow."""
     step, bin_size = grid
     image = gray("astronaut.png")[40:140, 100:220]
     options = {"step": step, "bin_size": bin_size, "window": window, "norms": True}
@@ -133,7 +133,7 @@ def test_against_the_definition_in_double_precision(name: str, window: str, grid
 
 @both_windows
 def test_instruction_sets_agree_to_the_bit(window: str) -> None:
-    """Features made on one machine equal those of another."""
+    """Features computed on different machines are equal."""
     image = (255 * gray("astronaut.png")[:203, :301]).astype(np.uint8)
     for options in ({}, {"step": 3, "bin_size": 5}, {"step": 2, "bin_size": 6, "dtype": torch.float16}):
         results = [dense_sift(image, window=window, norms=True, **options) for dense_sift in KERNELS.values()]
@@ -155,7 +155,7 @@ def test_smaller_types_are_the_rounded_descriptors(name: str) -> None:
     assert (dense_sift(image, dtype=torch.uint8).int() - expected.int()).abs().max() <= int(name == "reference")
 
 
-# ---- Wrong rules: what a plausible misreading of the definition costs must be far above the tolerance ----
+# ---- Wrong rules: the error of a plausible misreading of the definition must be far above the tolerance ----
 
 RULES = reference.dense_sift.__globals__
 
@@ -187,7 +187,7 @@ def no_window(bin_size: int, window: str, window_size: float) -> torch.Tensor:
 
 
 def window_at_the_center(bin_size: int, window: str, window_size: float) -> torch.Tensor:
-    """The flat window's factor from the bin's center instead of its mean."""
+    """Compute the flat window's factor at the bin's center instead of its mean."""
     weights = RIGHT["kernels"](bin_size, "gaussian", window_size)
     return weights[:, bin_size - 1 : bin_size] * RIGHT["kernels"](bin_size, "flat", 1e6)
 

@@ -1,4 +1,4 @@
-"""The GPU kernels' own source on the host: sanitizers, three orders of the threads, and the CPU op beside it."""
+"""Test the source of the GPU kernels on the host: sanitizers, three orders of threads, comparison with the CPU op."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tolerances import DENSE_SIFT_BLOCKS, DENSE_SIFT_BLOCKS_GRADIENT
 class Case(NamedTuple):
     shape: tuple[int, int, int, int]
     options: dict[str, Any]
-    frames: int = 0  # of a block; 0: what the launch would choose
+    frames: int = 0  # frames of a block; 0 for the number that a launch chooses
 
 
 CASES = {
@@ -36,7 +36,7 @@ CASES = {
 
 
 def pixels(case: Case, dtype: type) -> np.ndarray:
-    """A batch of crops of photographs, with a little noise: no near-flat patches."""
+    """Return a batch of crops of photographs, with a little noise so that no patch is nearly flat."""
     batch, channels, height, width = case.shape
     crops = [photo[60 : 60 + height, 80 : 80 + width, :channels] for photo in photographs().values()]
     images = np.stack(crops[:batch]).transpose(0, 3, 1, 2)
@@ -46,7 +46,7 @@ def pixels(case: Case, dtype: type) -> np.ndarray:
 
 
 def run(case: Case, images: np.ndarray, window: str, *gradients: torch.Tensor) -> np.ndarray:
-    """What the program writes, the same bytes in every order of the threads."""
+    """Return the output of the program, which must be the same in every order of the threads."""
     height, width = case.shape[2:]
     given = case.options
     numbers = (

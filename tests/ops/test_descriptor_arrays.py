@@ -1,4 +1,4 @@
-"""Descriptors of NumPy arrays: the container, the leading dimensions, float16, memory layouts, and no torch."""
+"""Test descriptors of NumPy arrays: container, leading dimensions, float16, memory layouts, no import of torch."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_float16_is_float32_rounded(name: str) -> None:
 
 @every_instruction_set
 def test_float16_of_faint_and_bad_pixels() -> None:
-    """Subnormal halves, and what is not a number."""
+    """Covers subnormal float16 values and NaN."""
     image = np.random.default_rng(0).random((80, 200), dtype=np.float32) * np.geomspace(
         1e-9, 1e-2, 200, dtype=np.float32
     )
@@ -148,10 +148,10 @@ def allocated(representation: Representation, images: np.ndarray, dtype: str) ->
 @every_representation
 @every_instruction_set
 def test_compute_into_reads_decoded_images(name: str) -> None:
-    """Channels last, of any strides, to the bit what planes give; float16 rounded from float32."""
+    """Channels-last images of any strides give the same bits as planes; float16 is rounded from float32."""
     representation = REPRESENTATIONS[name]
     assert representation.computes_arrays
-    for width in (150, 49):  # of whole vectors of pixels and of others
+    for width in (150, 49):  # with and without a remainder after whole vectors of pixels
         decoded = DECODED[:, :, :width]
         expected = representation(BATCH[..., :width])
         assert isinstance(expected, np.ndarray) and np.isfinite(expected).all()

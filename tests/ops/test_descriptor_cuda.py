@@ -1,4 +1,4 @@
-"""Descriptors on a CUDA device beside the CPU's. Skipped where there is none; test_*_blocks.py run the source there."""
+"""Compare descriptors on a CUDA device with the CPU. Without a device, test_*_blocks.py run the kernels' source."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ DIFFERENTIABLE = {name for name in OPS if not name.startswith("lbp")}
 
 
 def batch(count: int = 3, height: int = 157, width: int = 203) -> torch.Tensor:
-    """uint8 (B, 3, H, W) crops of photographs, with a little noise: flat patches have no SIFT to compare."""
+    """Return (B, 3, H, W) uint8 crops of photographs, with a little noise, because flat patches have no SIFT."""
     crops = [torch.from_numpy(photo[40 : 40 + height, 60 : 60 + width]) for photo in photographs().values()]
     images = torch.stack(crops[:count]).permute(0, 3, 1, 2)
     noise = torch.randint(0, 8, images.shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -41,14 +41,14 @@ def batch(count: int = 3, height: int = 157, width: int = 203) -> torch.Tensor:
 
 @pytest.fixture(autouse=True)
 def poisoned_memory() -> Iterator[None]:
-    """What a kernel leaves unwritten is not a number, or not a label."""
+    """Fill memory so that values that a kernel does not write are NaN or invalid labels."""
     torch.use_deterministic_algorithms(True, warn_only=True)
     yield
     torch.use_deterministic_algorithms(False)
 
 
 def agree(name: str, found: torch.Tensor, expected: torch.Tensor) -> None:
-    """On the device the same, to the bit or within the table's tolerance."""
+    """Check that results on the device are equal to the bit, or within the tolerance of the table."""
     assert found.is_cuda and found.dtype == expected.dtype and found.shape == expected.shape
     if name in EXACT:
         assert torch.equal(found.cpu(), expected)
@@ -98,7 +98,7 @@ def test_ops_run_on_the_stream_of_the_caller(name: str) -> None:
     stream = torch.cuda.Stream()
     with torch.cuda.stream(stream):
         source = images.cuda()
-        torch.cuda._sleep(10_000_000)  # whoever does not wait on this stream reads too early
+        torch.cuda._sleep(10_000_000)  # a kernel that does not wait for this stream reads too early
         found = OPS[name](source * source)
     stream.synchronize()
     agree(name, found, expected)
@@ -127,7 +127,7 @@ def test_calls_do_not_synchronize_with_the_device(name: str) -> None:
     begin.record()
     OPS[name](images)
     end.record()
-    assert not begin.query()  # the call came back while the device still slept
+    assert not begin.query()  # the call returned while the device was still waiting
     torch.cuda.synchronize()
 
 

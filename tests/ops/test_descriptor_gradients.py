@@ -1,4 +1,4 @@
-"""Gradients of HOG and dense SIFT: kernels against the reference's autograd, and that against finite differences."""
+"""Compare gradients of HOG and dense SIFT with the reference's autograd, and that with finite differences."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images and parameters that HOG, LBP and dense SIFT accept, in which memory layouts, and what they reject."""
+"""Test images, memory layouts and parameters that HOG, LBP and dense SIFT accept or reject."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_ranks_and_batches(op: str, name: str) -> None:
         features = run(batch, **options)
         assert features.shape == (3, *shape) and features.is_contiguous()
         assert features.dtype == (torch.uint8 if op == "lbp_codes" else torch.float32)
-        assert torch.equal(run(batch[1], **options), features[1])  # alone as in a batch
+        assert torch.equal(run(batch[1], **options), features[1])  # single images equal those in a batch
         assert torch.equal(run(batch[None], **options), features[None])
         assert run(batch[:0], **options).shape == (0, *shape)
         assert run(BATCH[:0], **options).shape == (0, *shape)

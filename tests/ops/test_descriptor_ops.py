@@ -1,4 +1,4 @@
-"""`torch.ops.preimage.*`, the descriptors' ops: schema, fake shapes, torch.compile."""
+"""Test `torch.ops.preimage.*`, the descriptors' ops: schema, fake shapes, torch.compile."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ SIZES = [(64, 64), (72, 100), (96, 128), (130, 61), (200, 96)]
 
 
 def outputs(result: Any) -> tuple[torch.Tensor, ...]:
-    """Of an op with one or more."""
+    """Return the outputs of an op as a tuple."""
     return result if isinstance(result, tuple) else (result,)
 
 
@@ -91,7 +91,7 @@ def test_compile_without_breaks_and_with_few_recompilations(name: str) -> None:
     assert counter.frame_count <= 3  # the first compilation and at most two more
 
 
-# What torch 2.13's own compiler does on import.
+# Warnings of torch 2.13's compiler on import.
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
 @pytest.mark.skipif(shutil.which("g++") is None and shutil.which("clang++") is None, reason="no C++ compiler")
 def test_compile_with_the_default_backend() -> None:

@@ -1,4 +1,4 @@
-"""Properties that HOG, LBP and dense SIFT have for any image."""
+"""Test properties that HOG, LBP and dense SIFT have for any image."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def random_image(seed: int, height: int, width: int) -> np.ndarray:
 @every_implementation
 @given(value=st.integers(0, 255), height=st.integers(16, 50), width=st.integers(16, 160), window=windows)
 def test_constant_image(op: str, name: str, value: int, height: int, width: int, window: str) -> None:
-    """No gradients; for LBP, blocks whose 256 pixels have one label: their sums are the largest there are."""
+    """There are no gradients; for LBP, all 256 pixels of a block have one label, which gives the largest sums."""
     image = np.full((3, height, width), value, dtype=np.uint8)
     options = {"hog": ({}, {"color": "strongest"}), "lbp": ({},), "dense_sift": ({"window": window},)}[op]
     for parameters in options:
@@ -132,7 +132,7 @@ def test_nan_in_an_image_leaves_the_rest_of_the_batch(op: str, name: str) -> Non
     batch[1] = torch.nan
     features = run(batch)
     assert torch.equal(features[0], expected[0]) and torch.equal(features[2], expected[2])
-    if op != "lbp":  # which only compares, and NaN is neither greater nor smaller
+    if op != "lbp":  # LBP only compares, and NaN is neither greater nor smaller
         assert features[1].isnan().all()
     if op == "dense_sift":
         assert (run(batch, dtype=torch.uint8)[1] == 255).all()
@@ -184,7 +184,7 @@ def test_hog_of_one_bright_pixel(name: str, y: int, x: int, value: float) -> Non
 @every_hog
 @pytest.mark.parametrize("photograph", ["astronaut", "coffee", "chelsea"])
 def test_half_a_turn_of_photographs_permutes_channels_of_hog(name: str, photograph: str) -> None:
-    """With all their ties between directions."""
+    """Photographs have many ties between directions."""
     image = photographs()[photograph][40:200, 60:300].transpose(2, 0, 1)
     axes, channels = FLIPS["hog", "half a turn"]
     for color in ("luma", "strongest"):
@@ -303,7 +303,7 @@ def test_bad_pixels_reach_only_their_neighbors_of_lbp(name: str, channels: int, 
     if np.isnan(bad):
         assert labels[20, 30] == 56
         lowest = image.copy()
-        lowest[channels - 1, 20, 30] = -np.inf  # for its neighbors the same
+        lowest[channels - 1, 20, 30] = -np.inf  # equal for its neighbors
         others = torch.ones_like(labels, dtype=torch.bool)
         others[20, 30] = False
         assert torch.equal(labels[others], CODES[name](lowest)[0][others])
@@ -365,7 +365,7 @@ def test_dense_sift_of_a_nearly_flat_image_is_zero(name: str, seed: int, height:
 @every_dense_sift
 @given(exponent=st.floats(-14, 0), seed=seeds)
 def test_dense_sift_of_faint_images_is_finite(name: str, exponent: float, seed: int) -> None:
-    """On both sides of the threshold of nearly flat patches."""
+    """The images are on both sides of the threshold for nearly flat patches."""
     image = np.float32(10**exponent) * random_image(seed, 20, 25)
     features = DENSE_SIFT[name](image, step=2)
     lengths = features.square().sum(0).sqrt()

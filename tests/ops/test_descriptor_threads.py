@@ -1,4 +1,4 @@
-"""Descriptors under threads, forks and many calls: the same numbers, no dead child, no growing memory."""
+"""Test descriptors with threads, forks and many calls: equal results, no dead child, no growing memory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SHAPES = [(1, 1, 1200, 900), (1, 3, 700, 1111), (2, 3, 801, 640), (5, 1, 333, 40
 
 @dataclass(frozen=True)
 class Descriptor:
-    """What is called, and with what."""
+    """A function with its arguments."""
 
     compute: Callable[..., Any]
     options: list[dict[str, Any]] = field(default_factory=lambda: [{}])
@@ -31,7 +31,7 @@ class Descriptor:
 
 
 def dense_sift_and_norms(images: torch.Tensor, **options: Any) -> torch.Tensor:
-    """Both outputs as one."""
+    """Return both outputs as one array."""
     return torch.cat(preimage.dense_sift(images, **options, norms=True), dim=-3)
 
 
@@ -113,7 +113,7 @@ def test_forked_child_computes(name: str) -> None:
 
 
 def preimage_numbers(name: str, images: torch.Tensor) -> np.ndarray:
-    """As `DESCRIPTORS`, without an operation of torch's own."""
+    """Compute `DESCRIPTORS` without operations of torch."""
     if name == "dense_sift":
         return np.concatenate([part.numpy() for part in preimage.dense_sift(images, norms=True)], axis=1)
     features: torch.Tensor = DESCRIPTORS[name].compute(images)
@@ -121,7 +121,7 @@ def preimage_numbers(name: str, images: torch.Tensor) -> np.ndarray:
 
 
 class FeatureSet(torch.utils.data.Dataset):
-    """All descriptors of a small image, in one vector."""
+    """All descriptors of a small image in one vector."""
 
     def __len__(self) -> int:
         return 8

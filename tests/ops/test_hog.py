@@ -1,4 +1,4 @@
-"""HOG's numbers: against golden output of the real VLFeat, live against it, and between the implementations."""
+"""Compare HOG with stored output of the real VLFeat, with VLFeat live, and between implementations."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_validation_images_against_vlfeat(name: str, shared_data: Path) -> None:
 
 
 def test_instruction_sets_agree_to_the_bit() -> None:
-    """Features made on one machine equal those of another."""
+    """Features computed on different machines are equal."""
     image = rgb("astronaut.png")[:203, :301].transpose(2, 0, 1)
     for options in ({}, {"color": "strongest"}, {"cell_size": 5}, {"cell_size": 16, "color": "strongest"}):
         results = [hog(image, **options) for hog in KERNELS.values()]
@@ -129,11 +129,11 @@ def test_reference_in_double_precision() -> None:
     double = reference.hog(image)
     assert double.dtype == torch.float64
     assert (double - reference.hog(image.astype(np.float32))).abs().max() <= tolerances.HOG_PRECISION
-    # Doubling twice as many digits must move the result closer to float64's, not leave it where it was.
+    # Doubling the number of digits must move the result closer to float64's.
     assert not torch.equal(double, reference.hog(image.astype(np.float32)).double())
 
 
-# ---- Wrong rules: what a plausible misreading of the definition costs must be far above the tolerance ----
+# ---- Wrong rules: the error of a plausible misreading of the definition must be far above the tolerance ----
 
 
 def rounded_angle(gx: torch.Tensor, gy: torch.Tensor) -> torch.Tensor:

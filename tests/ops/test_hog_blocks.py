@@ -1,4 +1,4 @@
-"""The GPU kernel's own source on the host: sanitizers, three orders of the threads, and the CPU kernel beside it."""
+"""Test the source of the GPU kernel on the host: sanitizers, three orders of threads, comparison with the CPU."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from host_blocks import ORDERS, needs_compiler, pixels, run_blocks
 from preimage.ops.hog import hog
 from tolerances import HOG
 
-# (B, C, H, W), cell size, strip rows (0: what the launch would choose)
+# (B, C, H, W), cell size, strip rows (0 for the number that a launch chooses)
 SHAPES = {
     "one cell": ((1, 1, 8, 8), 8, 0),
     "half a cell": ((2, 1, 4, 5), 8, 0),
@@ -36,4 +36,4 @@ def test_block_program(case: str, color: str) -> None:
         assert all(result.tobytes() == results[0].tobytes() for result in results[1:])
         expected = hog(torch.from_numpy(images), cell_size=cell_size, color=color)
         difference = torch.from_numpy(results[0]).reshape(expected.shape) - expected
-        assert difference.abs().max().item() <= HOG  # not a number, where something was not written
+        assert difference.abs().max().item() <= HOG  # NaN where a value was not written

@@ -1,4 +1,4 @@
-"""LBP's numbers: against golden output of the real VLFeat, live against it, and between the implementations."""
+"""Compare LBP with stored output of the real VLFeat, with VLFeat live, and between implementations."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ ODD_SIZES = [
 
 
 def assert_equal(features: torch.Tensor, expected: np.ndarray) -> None:
-    """To the bit."""
+    """Check that results are equal to the bit."""
     assert features.dtype == torch.float32
     assert np.array_equal(features.numpy(), expected)
 
 
 def exact_in_vlfeat(cell_size: int) -> bool:
-    """Do VLFeat's float32 sums have no rounding?"""
+    """Return whether VLFeat's float32 sums are exact."""
     return cell_size in (1, 2, 4, 8, 16, 32)
 
 
@@ -103,7 +103,7 @@ def test_cell_sizes_against_vlfeat(name: str, cell_size: int) -> None:
 
 @pytest.mark.parametrize("cell_size", [1, 3, 8, 16, 45, 46, 152, 153, 200])
 def test_implementations_agree_to_the_bit(cell_size: int) -> None:
-    """Features made on one machine equal those of another, and the definition's."""
+    """Features computed on different machines are equal to each other and to the definition."""
     image = rgb("astronaut.png")[:203, :301].transpose(2, 0, 1)
     results = [lbp(image, cell_size=cell_size) for lbp in IMPLEMENTATIONS.values()]
     assert all(torch.equal(result, results[0]) for result in results)
@@ -128,7 +128,7 @@ def test_labels_by_hand(name: str) -> None:
 
 @needs_vlfeat
 def test_every_code_has_vlfeats_label() -> None:
-    """A center among eight neighbors, all 256 ways; in one cell of 3 only it votes."""
+    """Tests all 256 patterns of eight neighbors; in a single cell of 3 only the center votes."""
     for code in range(256):
         image = np.zeros((3, 3), dtype=np.float32)
         for bit, (dy, dx) in enumerate(((0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1), (-1, 0), (-1, 1))):
@@ -153,7 +153,7 @@ def test_map_of_labels_is_what_is_counted(name: str) -> None:
     assert (border == 255).all() and (labels[:, 1:-1, 1:-1] < 58).all()
 
 
-# ---- Wrong rules: what a plausible misreading of the definition costs must not pass unseen ----
+# ---- Wrong rules: a plausible misreading of the definition must be detected ----
 
 
 def greater_or_equal(image: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""The GPU kernels' own source on the host: sanitizers, three orders of the threads, and the CPU kernel beside it."""
+"""Test the source of the GPU kernels on the host: sanitizers, three orders of threads, comparison with the CPU."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from host_blocks import ORDERS, needs_compiler, pixels, run_blocks
 from preimage.ops.lbp import lbp, lbp_codes
 
-# (B, C, H, W), cell size, strip rows (0: what the launch would choose)
+# (B, C, H, W), cell size, strip rows (0 for the number that a launch chooses)
 SHAPES = {
     "one cell": ((1, 1, 16, 16), 16, 0),
     "a strip": ((1, 3, 64, 119), 16, 0),
@@ -40,7 +40,7 @@ def test_block_programs(case: str, dtype: type) -> None:
 
 @needs_compiler
 def test_blocks_of_one_label() -> None:
-    """Where the votes of all 256 pixels of a block meet in one place, and where they cancel to nothing."""
+    """All 256 pixels of a block vote for one label, whose sums are the largest possible or cancel to zero."""
     flat = np.zeros((1, 1, 64, 80), dtype=np.float32)
     ramp = np.broadcast_to(np.arange(80, dtype=np.float32), flat.shape).copy()
     for images in (flat, ramp):

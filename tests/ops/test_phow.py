@@ -1,4 +1,4 @@
-"""PHOW: against the reference, and against the real VLFeat's dense SIFT of smoothed images."""
+"""Compare PHOW with the reference, and with the real VLFeat's dense SIFT of smoothed images."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_against_the_reference(options: dict[str, object]) -> None:
 
 @pytest.mark.skipif(vlfeat.library() is None, reason="libvl.so.1 (package libvlfeat1) is not installed")
 def test_against_vlfeat() -> None:
-    """vl_phow.m's steps, with OpenCV's Gaussian in place of vl_imsmooth."""
+    """The steps are those of vl_phow.m, with OpenCV's Gaussian instead of vl_imsmooth."""
     height, width = IMAGE.shape[:2]
     for scale in phow(IMAGE.transpose(2, 0, 1)):
         size = scale.bin_size

@@ -1,4 +1,4 @@
-"""Sparse SIFT: against the real VLFeat, stored and live, and against OpenCV."""
+"""Compare sparse SIFT with the real VLFeat, stored and live, and with OpenCV."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ every_kernel = pytest.mark.parametrize("kernel", KERNELS)
 
 
 def sift(images: Any, **options: Any) -> Keypoints:
-    """`preimage.sift` with tensors in any case, to compare them."""
+    """Compute `preimage.sift` and convert the keypoints to tensors."""
     return preimage.sift(images, **options).to_torch()
 
 
 def gray(name: str, size: tuple[int, int]) -> np.ndarray:
-    """float32 in [0, 1], out of the middle."""
+    """Return a central crop as float32 in [0, 1]."""
     image = getattr(skimage.data, name)()
     image = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     top, left = ((have - want) // 2 for have, want in zip(image.shape, size, strict=True))
@@ -55,12 +55,12 @@ def gray(name: str, size: tuple[int, int]) -> np.ndarray:
 
 
 def frames_of(keypoints: Keypoints) -> np.ndarray:
-    """(N, 4): x, y, scale, angle."""
+    """Return x, y, scale and angle, (N, 4)."""
     return torch.stack((keypoints.x, keypoints.y, keypoints.scale, keypoints.angle), 1).double().numpy()
 
 
 def distances(frames: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """In place (pixels; of scales the share), the largest; in angle."""
+    """Return the largest distance of positions (pixels) and scales (relative), and the largest distance of angles."""
     apart = np.abs(frames - others)
     apart[..., 2] /= others[..., 2]
     angle = np.minimum(apart[..., 3], 2 * math.pi - apart[..., 3])
@@ -68,7 +68,7 @@ def distances(frames: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.nd
 
 
 def check_against_vlfeat(keypoints: Keypoints, frames: np.ndarray, descriptors: np.ndarray, place: float) -> None:
-    """The same keypoints in the same order."""
+    """Check that keypoints are the same, in the same order."""
     ours = frames_of(keypoints)
     assert len(ours) == len(frames)
     apart, turned = distances(ours, frames)

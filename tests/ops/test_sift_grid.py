@@ -1,4 +1,4 @@
-"""The grid of sparse keypoints: its definition, the random draw, and wrong arguments."""
+"""Test the grid of sparse keypoints: its definition, the random choice, and wrong arguments."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ OP = torch.ops.preimage.sift_grid.default
 
 
 def made(x: Any, y: Any, counts: list[int] | None = None, seed: int = 0) -> Keypoints:
-    """Keypoints at these places, the rest at random."""
+    """Return keypoints at the given positions, with other fields at random."""
     rng = np.random.default_rng(seed)
     count = len(x)
     floats = {
@@ -42,13 +42,13 @@ def made(x: Any, y: Any, counts: list[int] | None = None, seed: int = 0) -> Keyp
 
 
 def defined(keypoints: Keypoints, *arguments: Any, **options: Any) -> torch.Tensor:
-    """By the plain definition."""
+    """Compute the grid by the plain definition."""
     names = ("x", "y", "scale", "angle", "descriptors", "offsets")
     return reference.sift_grid(*(getattr(keypoints, name) for name in names), *arguments, **options)
 
 
 def check(grid: torch.Tensor, expected: torch.Tensor) -> None:
-    """The same keypoints drawn, descriptors and places to the bit."""
+    """Check that the same keypoints are chosen, with descriptors and positions equal to the bit."""
     assert grid.shape == expected.shape and grid.dtype == torch.float32 and grid.is_contiguous()
     assert torch.equal(grid[:, :130], expected[:, :130])
     assert (grid[:, 130:] - expected[:, 130:]).abs().max() <= tolerances.SIFT_GRID if grid.numel() else True
@@ -119,7 +119,7 @@ def test_no_images_and_no_keypoints() -> None:
 
 
 def test_no_keypoints_in_arrays_without_strides() -> None:
-    """As NumPy's may come."""
+    """NumPy arrays may have such strides."""
     none, described = torch.empty_strided((0,), (0,)), torch.empty_strided((0, 128), (0, 0))
     keypoints = Keypoints(none, none, none, none, none, described, torch.tensor([0, 0]))
     assert not preimage.sift_grid(keypoints, (8, 8)).any()
@@ -129,7 +129,7 @@ def test_no_keypoints_in_arrays_without_strides() -> None:
 
 
 def test_the_keys_are_splitmix64s() -> None:
-    """Its well-known first numbers from 1234567."""
+    """Checks the published first numbers for the seed 1234567."""
     keys = [(int(key) + 2**63) % 2**64 for key in draw_key(torch.arange(3), 1234567)]
     assert keys == [6457827717110365317, 3203168211198807973, 9817491932198370423]
 

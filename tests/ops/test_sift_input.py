@@ -1,4 +1,4 @@
-"""Images and parameters that sparse SIFT accepts and rejects."""
+"""Test images and parameters that sparse SIFT accepts and rejects."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ both_variants = pytest.mark.parametrize("variant", ["vlfeat", "opencv"])
 
 
 def sift(images: Any, **options: Any) -> Keypoints:
-    """`preimage.sift` with tensors in any case, to compare them."""
+    """Compute `preimage.sift` and convert the keypoints to tensors."""
     return preimage.sift(images, **options).to_torch()
 
 
 def same(one: Keypoints, other: Keypoints) -> bool:
-    """To the bit."""
+    """Return whether keypoints are equal to the bit."""
     return all(torch.equal(getattr(one, name), getattr(other, name)) for name in FIELDS)
 
 

@@ -1,4 +1,4 @@
-"""Sparse SIFT and its grid under threads: the same numbers, from one Python thread or several."""
+"""Test sparse SIFT and its grid with threads: equal results from one Python thread or several."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Extraction: the right features in the right order, and never half a file."""
+"""Test extraction: the right features in the right order, and no partial files."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def short_shards(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def contents(path: Path) -> dict[str, bytes]:
-    """Every file of a store, but for the lock."""
+    """Return the contents of every file of a store except the lock."""
     return {file.name: file.read_bytes() for file in sorted(path.iterdir()) if file.name != ".lock"}
 
 
@@ -307,7 +307,7 @@ def test_no_usable_image_is_an_error(tmp_path: Path) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Brightness(Representation):
-    """A vector: mean color; NaN for images darker than a limit."""
+    """Representation by vectors: the mean color, or NaN for images darker than a limit."""
 
     name: ClassVar[str] = "brightness"
     limit: float = 0.0

@@ -1,4 +1,4 @@
-"""Images are written in threads: atomically, in order, few at a time; what Ctrl-C and errors leave."""
+"""Test writing of images in threads: atomic, in order, few at a time; the state after Ctrl-C and errors."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from preimage.store import write_features
 
 @pytest.fixture
 def features(tmp_path: Path) -> Path:
-    """Forty images in two folders."""
+    """Return features of forty images in two folders."""
     random = np.random.default_rng(0)
     write_features(
         tmp_path / "f.safetensors",

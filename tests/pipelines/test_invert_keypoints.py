@@ -1,4 +1,4 @@
-"""Images from keypoint files: `preimage invert` and `preimage info`."""
+"""Test images from keypoint files: `preimage invert` and `preimage info`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ DATABASE = GOLDEN / "colmap_l1_root.db"
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of an untrained inverter for sparse SIFT."""
+    """Return the folder of an untrained inverter for sparse SIFT."""
     torch.manual_seed(0)
     network = UShapedConfig(widths=(8, 12), blocks_down=(1, 1), blocks_up=(1,), head=(8,))
     return Inverter(Sift().spec, network).save(tmp_path_factory.mktemp("inverter") / "small")
@@ -76,18 +76,18 @@ def test_file_without_image_size_needs_size(tmp_path: Path, small: Path) -> None
     assert decode_file(tmp_path / "out" / "face.png").shape == (128, 160, 3)
 
 
-def test_choice_of_inverter(tmp_path: Path, small: Path, tiny: Path, ship: Callable[..., None]) -> None:
+def test_choice_of_inverter(tmp_path: Path, small: Path, tiny: Path, use_as_pretrained: Callable[..., None]) -> None:
     with pytest.raises(ValueError, match=r"inverter .*tiny.*hog.*sift"):
         invert(DATABASE, tmp_path, inverter=tiny)
-    ship(tiny)
+    use_as_pretrained(tiny)
     with pytest.raises(LookupError, match=r"inverter.*sift.*--inverter"):
         invert(DATABASE, tmp_path)
     other = Inverter(Sift(variant="opencv").spec, Inverter.load(small).config).save(tmp_path / "other")
-    ship(tiny, other, small)
+    use_as_pretrained(tiny, other, small)
     assert invert(DATABASE, tmp_path / "out").inverter == "small"
     path = opencv_file(tmp_path / "face.yml", FACE, nested=False)
     assert invert(path, tmp_path / "out", size=(128, 160)).inverter == "other"
-    ship(other)
+    use_as_pretrained(other)
     assert invert(DATABASE, tmp_path / "out").inverter == "other", "of the other detector rather than none"
 
 
@@ -107,7 +107,7 @@ def test_keypoint_options_with_other_files_are_rejected(tmp_path: Path, small: P
 
 
 def keypoint_arrays(count: int, width: int, height: int, seed: int = 0) -> dict[str, np.ndarray]:
-    """Keypoints anywhere in an image, as our own files have them."""
+    """Return arrays of random keypoints in an image, in the format of the package."""
     random = np.random.default_rng(seed)
     return {
         "keypoints": random.uniform([0, 0, 1, 0], [width - 1, height - 1, 3, 6], (count, 4)),
@@ -251,13 +251,13 @@ def test_keypoint_grid_has_the_parameters_of_the_inverter(small: Path) -> None:
 
 
 def _likeness(picture: np.ndarray, original: np.ndarray) -> float:
-    """Correlation of the luminance of a reconstruction (H, W, 3) and a gray photograph (H, W)."""
+    """Return the correlation of the luminance of a reconstruction (H, W, 3) with a gray photograph (H, W)."""
     return float(np.corrcoef(picture.mean(axis=2).ravel(), original.astype(float).ravel())[0, 1])
 
 
 @pytest.mark.parametrize("program", ["opencv", "vlfeat", "colmap"])
 def test_reconstruction_from_keypoints_of_another_program(tmp_path: Path, program: str) -> None:
-    """Found and written by the real program; read, and inverted with the inverter that comes with the package."""
+    """The keypoints were written by the real program, and are inverted with the pretrained inverter."""
     face = FACE
     if program == "colmap":
         invert(DATABASE, tmp_path / "out")
@@ -273,4 +273,4 @@ def test_reconstruction_from_keypoints_of_another_program(tmp_path: Path, progra
         picture = decode_file(tmp_path / "out" / "face.png")
     likeness = _likeness(picture, face)
     assert likeness > 0.75
-    assert _likeness(picture[:, ::-1], face) < likeness - 0.3  # it is this photograph's, and the right way round
+    assert _likeness(picture[:, ::-1], face) < likeness - 0.3  # it resembles this photograph, in the right orientation

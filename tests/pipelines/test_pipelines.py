@@ -1,4 +1,4 @@
-"""Extraction, inversion, evaluation, sheets and the demo as library calls."""
+"""Test extraction, inversion, evaluation, sheets and the demo as library calls."""
 
 from __future__ import annotations
 
@@ -215,9 +215,9 @@ def test_sheets_without_errors(mixed: Path, tiny: Path, tmp_path: Path) -> None:
 
 
 def test_sheet_of_several_representations(
-    mixed: Path, tiny: Path, tiny_lbp: Path, ship: Callable[..., None], tmp_path: Path
+    mixed: Path, tiny: Path, tiny_lbp: Path, use_as_pretrained: Callable[..., None], tmp_path: Path
 ) -> None:
-    ship()
+    use_as_pretrained()
     sparse = create_representation("sift", variant="opencv")
     asked = [HOG, sparse, "lbp"]
     summary = sheet(mixed, tmp_path / "s.png", inverter=[tiny_lbp, tiny], representation=asked, size=64, tile=96)
@@ -240,8 +240,10 @@ def test_sheet_of_several_representations(
     assert only_features.height < summary.height / 1.5, "no row of reconstructions"
 
 
-def test_inverters_find_their_representations(tiny: Path, tiny_lbp: Path, ship: Callable[..., None]) -> None:
-    ship(pretrained.resolve("hog-compact"))
+def test_inverters_find_their_representations(
+    tiny: Path, tiny_lbp: Path, use_as_pretrained: Callable[..., None]
+) -> None:
+    use_as_pretrained(pretrained.resolve("hog-compact"))
     assert [pair.representation.name for pair in pairings([tiny_lbp, tiny], None)] == ["lbp", "hog"]
     assert [pair.name for pair in pairings(tiny_lbp, ["hog", "lbp"])] == ["hog-compact", str(tiny_lbp)]
     assert pairings(None, None)[0].name == "hog-compact"
@@ -259,9 +261,9 @@ def test_inverters_find_their_representations(tiny: Path, tiny_lbp: Path, ship: 
 
 
 def test_folder_of_the_same_name_does_not_hide_a_pretrained_inverter(
-    mixed: Path, tiny: Path, ship: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    mixed: Path, tiny: Path, use_as_pretrained: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ship(tiny)
+    use_as_pretrained(tiny)
     (tmp_path / "tiny").mkdir()
     monkeypatch.chdir(tmp_path)
     assert [pair.name for pair in pairings(None, None)] == ["tiny"]
@@ -302,17 +304,19 @@ def test_demo_of_several_representations(tiny: Path, tiny_lbp: Path, mixed: Path
 
 
 def test_demo_uses_the_pretrained_inverters_by_default(
-    mixed: Path, tiny: Path, tiny_lbp: Path, ship: Callable[..., None], tmp_path: Path
+    mixed: Path, tiny: Path, tiny_lbp: Path, use_as_pretrained: Callable[..., None], tmp_path: Path
 ) -> None:
     some = sorted(mixed.glob("*.png"))[:2]
     second = Inverter.load(tiny).save(tmp_path / "tiny-2")
-    ship(tiny_lbp, second, tiny)
+    use_as_pretrained(tiny_lbp, second, tiny)
     summary = demo(some, tmp_path / "demo", size=64)
     assert [result.inverter for result in summary.results] == ["tiny", "tiny-lbp"], "one for each, HOG first"
 
 
-def test_demo_rejects_bad_input(mixed: Path, tiny_lbp: Path, ship: Callable[..., None], tmp_path: Path) -> None:
-    ship()
+def test_demo_rejects_bad_input(
+    mixed: Path, tiny_lbp: Path, use_as_pretrained: Callable[..., None], tmp_path: Path
+) -> None:
+    use_as_pretrained()
     with pytest.raises(ValueError, match=r"camera\.png.*folder"):
         demo(mixed, mixed / "camera.png")
     for error, words, options in (

@@ -1,4 +1,4 @@
-"""`Reconstructor`: containers, leading dimensions, views, sizes and misfits; and where things are computed."""
+"""Test `Reconstructor`: containers, leading dimensions, output regions, sizes, wrong inverters, and devices."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HOG = create_representation("hog")
 
 @pytest.fixture
 def images() -> torch.Tensor:
-    """(2, 3, 48, 64) uint8."""
+    """Return images (2, 3, 48, 64) uint8."""
     pictures = [torch.from_numpy(pixels[100:148, 150:214]) for pixels in list(photographs().values())[:2]]
     return torch.stack(pictures).permute(0, 3, 1, 2).contiguous()
 
@@ -93,7 +93,7 @@ def test_size_of_images(hog: Reconstructor) -> None:
         hog.side(3)
 
 
-def test_other_specs_name_the_fields(tiny: Path, tiny_lbp: Path, ship: Callable[..., None]) -> None:
+def test_other_specs_name_the_fields(tiny: Path, tiny_lbp: Path, use_as_pretrained: Callable[..., None]) -> None:
     with pytest.raises(ValueError, match=r"tiny.*hog.*parameters\.cell_size: 8 != 4"):
         Reconstructor(create_representation("hog", cell_size=4), tiny)
     with pytest.raises(ValueError, match=r"lbp.*hog"):
@@ -102,7 +102,7 @@ def test_other_specs_name_the_fields(tiny: Path, tiny_lbp: Path, ship: Callable[
         Reconstructor()
     with pytest.raises(ValueError, match="'cuba'"):
         Reconstructor("hog", tiny, device="cuba")
-    ship(tiny_lbp)
+    use_as_pretrained(tiny_lbp)
     assert Reconstructor("lbp").name == "tiny-lbp"
     with pytest.raises(LookupError, match=r"inverter.*hog"):
         Reconstructor("hog")

@@ -1,4 +1,4 @@
-"""AlexNet's layers: against a forward pass written anew, and against statistics measured elsewhere."""
+"""Compare AlexNet's layers with an independent forward pass, and with statistics measured elsewhere."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ Tensors = dict[str, torch.Tensor]
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where imported weights are, of this test alone."""
+    """Return a folder for imported weights, used by this test only."""
     monkeypatch.setenv("PREIMAGE_WEIGHTS", str(tmp_path / "weights"))
     return tmp_path / "weights"
 
 
 def random_weights(variant: str, last: str) -> Tensors:
-    """Weights that keep the activations' size, so that every layer's output means something."""
+    """Return weights that preserve the size of activations, so that the outputs of all layers are meaningful."""
     generator = torch.Generator().manual_seed(3)
     weights = {}
     for name, shape in parameter_shapes(variant).items():
@@ -48,28 +48,28 @@ def save(folder: Path, weights: Tensors) -> Path:
 
 
 def convolved(x: torch.Tensor, weights: Tensors, name: str, groups: int = 1, **options: int) -> torch.Tensor:
-    """A convolution and ReLU; in groups, each sees its own part of the channels."""
+    """Compute a convolution and ReLU, in groups of channels."""
     weight, bias = weights[f"{name}.weight"], weights[f"{name}.bias"]
     parts = zip(x.chunk(groups, 1), weight.chunk(groups), bias.chunk(groups), strict=True)
     return torch.cat([F.conv2d(part, w, b, **options) for part, w, b in parts], 1).clamp(min=0)
 
 
 def pooled(x: torch.Tensor, ceil: bool) -> torch.Tensor:
-    """The largest of 3×3 every 2, with what hangs over the edge or without."""
+    """Compute 3×3 max pooling with stride 2, with or without incomplete windows at the edge."""
     if ceil:
         x = F.pad(x, (0, (x.shape[3] - 3) % 2, 0, (x.shape[2] - 3) % 2), value=-torch.inf)
     return x.unfold(2, 3, 2).unfold(3, 3, 2).amax((4, 5))
 
 
 def normalized(x: torch.Tensor) -> torch.Tensor:
-    """x / (1 + 1e-4 / 5 · sum of squares over five channels) ** 0.75."""
+    """Compute x / (1 + 1e-4 / 5 · sum of squares over five channels) ** 0.75."""
     squares = F.pad(x.square(), (0, 0, 0, 0, 2, 2))
     total = sum(squares[:, first : first + x.shape[1]] for first in range(5))
     return x / (1 + 1e-4 / 5 * total) ** 0.75
 
 
 def forward(variant: str, x: torch.Tensor, w: Tensors) -> Tensors:
-    """All layers' outputs, from the prototxts and from torchvision's source."""
+    """Compute the outputs of all layers, as in the prototxts and in torchvision's source."""
     if variant == "torchvision":
         out = {"conv1": pooled(convolved(x, w, "conv1", stride=4, padding=2), ceil=False)}
         out["conv2"] = pooled(convolved(out["conv1"], w, "conv2", padding=2), ceil=False)
@@ -104,11 +104,13 @@ def assert_close(ours: torch.Tensor, expected: torch.Tensor) -> None:
     ("variant", "side", "cells"), [("caffenet", 231, 28), ("bvlc", 231, 28), ("torchvision", 228, 27)]
 )
 def test_convolutions_against_a_forward_pass_written_anew(variant: str, side: int, cells: int) -> None:
-    """At a size where the pooling of Caffe, which keeps the last window, differs from torchvision's."""
+    """Uses a size for which Caffe's pooling, which keeps the last window, differs from torchvision's."""
     weights = random_weights(variant, "conv5")
     network = build(variant, "conv5").requires_grad_(False)
     network.load_state_dict(weights)
-    pixels = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(0)) * 100  # LRN then counts
+    pixels = (
+        torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(0)) * 100
+    )  # so that normalization matters
     expected = forward(variant, pixels, weights)
     ours = layer_outputs(network, LAYERS[:5], pixels)
     assert list(ours) == list(LAYERS[:5])
@@ -125,7 +127,7 @@ def test_convolutions_against_a_forward_pass_written_anew(variant: str, side: in
 @pytest.mark.parametrize("variant", ["caffenet", pytest.param("torchvision", marks=pytest.mark.nightly)])
 def test_the_whole_network(variant: str, tmp_path: Path) -> None:
     weights = random_weights(variant, "fc8")
-    weights["fc8.weight"] *= 0.01  # or the exponentials overflow
+    weights["fc8.weight"] *= 0.01  # otherwise the exponentials overflow
     assert sum(values.numel() for values in weights.values()) == PARAMETERS[variant]
     summary = import_weights(save(tmp_path, weights), variant=variant)
     assert (summary.parameters, summary.layers, summary.notes) == (PARAMETERS[variant], LAYERS[:8], ())
@@ -167,7 +169,7 @@ def test_networks_end_where_they_are_asked_to() -> None:
 
 @pytest.fixture
 def convolutions(tmp_path: Path) -> Path:
-    """Random weights of conv1 to conv3, imported."""
+    """Import random weights of conv1 to conv3."""
     return import_weights(save(tmp_path, random_weights("caffenet", "conv3")), variant="caffenet").path
 
 
@@ -265,7 +267,7 @@ def test_layers_share_a_network(convolutions: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", [".npz", ".pth", ".pth.tar", ".safetensors"])
 def test_weights_by_path_are_those_imported(tmp_path: Path, suffix: str) -> None:
-    """Also through the name of the function that makes the network."""
+    """This also holds for the name of the function that creates the network."""
     weights = random_weights("torchvision", "conv2")
     path = tmp_path / f"w{suffix}"
     if suffix == ".npz":
@@ -285,7 +287,7 @@ def test_weights_by_path_are_those_imported(tmp_path: Path, suffix: str) -> None
 
 
 def test_statistics_of_real_weights(shared_data: Path) -> None:
-    """Mean, deviation, maximum and share of zeros as the weights' own description gives them, on 200 photographs."""
+    """Mean, deviation, maximum and fraction of zeros on 200 photographs are those that the weights describe."""
     expected = {
         "conv1": (2.124, 3.212, 66.72, 0.24),
         "conv2": (2.068, 3.756, 98.38, 0.47),

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0: against a forward pass written anew, and with its real weights where they are installed."""
+"""Compare EfficientNet-Lite0 with an independent forward pass; test its real weights if they are installed."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ needs_weights = pytest.mark.skipif(importlib.util.find_spec(MODULE) is None, rea
 
 @pytest.fixture(scope="module")
 def weights() -> Tensors:
-    """Random weights that keep the activations' size, with statistics of batch normalization that matter."""
+    """Return random weights that preserve the size of activations, with effective batch normalization."""
     generator = torch.Generator().manual_seed(5)
     state = EfficientNetLite0().state_dict()
     for name, tensor in state.items():
@@ -74,7 +74,7 @@ def file(weights: Tensors, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def package(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The package with the weights, those here and with code that must not run."""
+    """Simulate the package with these weights, and with code that must not run."""
     folder = tmp_path / "site" / MODULE
     (folder / PACKAGE_FILE).parent.mkdir(parents=True)
     (folder / PACKAGE_FILE).symlink_to(file)
@@ -84,7 +84,7 @@ def package(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def convolved(x: torch.Tensor, weight: torch.Tensor, stride: int = 1) -> torch.Tensor:
-    """TensorFlow's "same": output i begins at input i · stride − before; ⌈n / stride⌉ outputs."""
+    """Compute TensorFlow's "same" convolution: output i begins at input i · stride − before; ⌈n / stride⌉ outputs."""
     kernel, side = weight.shape[-1], x.shape[-1]
     count = -(-side // stride)
     before = max((count - 1) * stride + kernel - side, 0) // 2
@@ -95,7 +95,7 @@ def convolved(x: torch.Tensor, weight: torch.Tensor, stride: int = 1) -> torch.T
 
 
 def forward(images: torch.Tensor, w: Tensors) -> Tensors:
-    """All layers' outputs."""
+    """Compute the outputs of all layers."""
 
     def normalized(x: torch.Tensor, name: str) -> torch.Tensor:
         mean, var, scale, shift = (
@@ -132,7 +132,7 @@ def test_structure(weights: Tensors) -> None:
 
 
 def test_every_layer_against_the_definition(weights: Tensors) -> None:
-    """In float64, as random weights enlarge whatever is rounded, layer by layer."""
+    """Computed in float64, because random weights amplify rounding errors layer by layer."""
     module = EfficientNetLite0().double()
     module.load_state_dict(weights, strict=True)
     images = torch.randint(0, 256, (2, 3, 224, 224), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
@@ -219,7 +219,7 @@ def test_the_real_weights() -> None:
 
 @needs_weights
 def test_accuracy_with_the_real_weights(shared_data: Path) -> None:
-    """200 validation images of ILSVRC2012, 227×227, made 224×224 by area."""
+    """Uses 200 validation images of ILSVRC2012, 227×227, resized to 224×224 by area."""
     with (shared_data / "images" / "index.csv").open(newline="") as file:
         labels = {row["key"]: int(row["label"]) for row in csv.DictReader(file) if row["label"]}
     sources = list_images([str(shared_data / "images" / "val" / "val227.tar")])

@@ -1,4 +1,4 @@
-"""Networks as people have them: compiled, scripted, wrapped, quantized, exported, not loaded yet."""
+"""Test networks that are compiled, scripted, wrapped, quantized, exported, or not loaded yet."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ def test_weights_without_numbers() -> None:
 
 
 class _Head(nn.Module):
-    """Works on dark images only."""
+    """Layer that works on dark images only."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if x.max() > 0.5:

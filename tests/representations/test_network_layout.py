@@ -1,4 +1,4 @@
-"""Tokens back on their grid: counts, places, and what lies beside."""
+"""Test the arrangement of tokens on their grid: counts, positions, and prefix tokens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Networks by name, ``torch:package.module:factory``: in the library and on the command line."""
+"""Test networks by name, ``torch:package.module:factory``, in the library and on the command line."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ _numbers = itertools.count()
 
 @pytest.fixture
 def factory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A module with factories in the current folder, under a name that no other test has imported."""
+    """Write a module with factories in the current folder, under a name that no other test has imported."""
     folder = tmp_path / "here"
     (folder / "some_package").mkdir(parents=True)
     number = next(_numbers)

@@ -1,4 +1,4 @@
-"""What is no layer, no network and no feature map: each refused with what would be right."""
+"""Test the errors for arguments that are not layers, networks or feature maps."""
 
 from __future__ import annotations
 

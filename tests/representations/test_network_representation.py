@@ -1,4 +1,4 @@
-"""Layers of networks as representations, against calling the network's own parts by hand."""
+"""Compare layers of networks as representations with direct calls of the network's submodules."""
 
 from __future__ import annotations
 
@@ -87,14 +87,14 @@ def test_networks_that_swallow_exceptions_are_stopped_all_the_same(images: torch
     assert module.after.passes == 0
 
 
-def test_a_layer_called_twice_answers_with_its_first_call(cnn: Cnn, images: torch.Tensor) -> None:
+def test_a_layer_called_twice_returns_the_output_of_its_first_call(cnn: Cnn, images: torch.Tensor) -> None:
     layer = Network(cnn, PREPROCESSING).representation("again")
     assert close(layer(images), cnn.again(cnn.features(PREPROCESSING(images))))
     traced = {found.name: found for found in layer.network.trace()}
     assert (traced["again"].calls, traced["features.0"].calls) == (2, 1)
 
 
-def test_a_shared_layer_answers_under_each_of_its_names(images: torch.Tensor) -> None:
+def test_a_shared_layer_has_each_of_its_names(images: torch.Tensor) -> None:
     module = Shared()
     both = Network(module, UNIT).layers(images, ["first", "second", ""])
     assert close(both["first"], module.first(images))
@@ -180,7 +180,7 @@ def test_an_image_alone_has_the_features_that_it_has_among_others(images: torch.
 def test_the_module_stays_as_it_was(cnn: Cnn, images: torch.Tensor) -> None:
     expected = Network(copy.deepcopy(cnn), PREPROCESSING).representation("")(images)
     cnn.train()
-    cnn.features[1].eval()  # a part that the caller holds still
+    cnn.features[1].eval()  # a part that the caller has frozen
     cnn.again.bias.requires_grad_(False)
     state = {name: value.clone() for name, value in cnn.state_dict().items()}
 
@@ -203,7 +203,7 @@ def test_the_module_stays_as_it_was(cnn: Cnn, images: torch.Tensor) -> None:
 
 
 class _Merging(nn.Conv2d):
-    """Has an ``eval`` that changes its weights, as layers with adapters have."""
+    """Layer whose ``eval`` changes its weights, like layers with adapters."""
 
     def train(self, mode: bool = True) -> _Merging:
         with torch.no_grad():
@@ -267,7 +267,7 @@ def test_features_are_computed_where_the_images_are(cnn: Cnn, images: torch.Tens
 def test_another_device_gets_a_copy_made_once_for_each_state_of_the_weights(
     cnn: Cnn, images: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On the meta device, which every machine has; it computes shapes only."""
+    """Uses the meta device, which every machine has and which computes only shapes."""
     copies: list[nn.Module] = []
 
     def copied(*arguments: Any) -> nn.Module:

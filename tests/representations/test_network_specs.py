@@ -1,4 +1,4 @@
-"""What a spec tells of a network's layer, and that none makes us import code."""
+"""Test the specs of network layers, which never cause code to be imported."""
 
 from __future__ import annotations
 

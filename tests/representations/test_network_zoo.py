@@ -1,4 +1,4 @@
-"""Layers of timm's and torchvision's networks, with random weights, where those packages are installed."""
+"""Test layers of timm's and torchvision's networks with random weights, if those packages are installed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def images() -> torch.Tensor:
 
 
 def by_hand(module: torch.nn.Module, layer: str, images: torch.Tensor) -> torch.Tensor:
-    """What the layer returns in a whole pass."""
+    """Return the output of a layer in a complete pass."""
     found: list[torch.Tensor] = []
     module.get_submodule(layer).register_forward_hook(lambda _part, _inputs, output: found.append(output.clone()))
     with torch.no_grad():

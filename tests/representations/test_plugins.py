@@ -1,4 +1,4 @@
-"""Representations of other packages, as an installer would leave them on the path."""
+"""Test representations of other packages, installed on the path."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Install = Callable[..., None]
 
 @pytest.fixture
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
-    """Puts a package (name, entry points by name, modules by name) on the path, and forgets it after the test."""
+    """Return a function (name, entry points, modules) that puts a package on the path until the end of the test."""
     for name in OURS:
         describe_representation(name)  # imports its module, which registers it for good
     monkeypatch.setattr(registry, "_REGISTER", dict(registry._REGISTER))

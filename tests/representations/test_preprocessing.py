@@ -1,4 +1,4 @@
-"""How networks want their pixels: the arithmetic, what stands in a spec, and what is refused."""
+"""Test preprocessing of networks: arithmetic, parameters of a spec, and rejected arguments."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from preimage.representations.preprocessing import Preprocessing, caffe_bgr, ima
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.float64])
 def test_pixels_by_hand(dtype: torch.dtype) -> None:
-    """One red pixel: its channels keep their mean, in the network's order."""
+    """The channels of a red pixel are normalized with their mean, in the network's order."""
     red = torch.tensor([255, 51, 0], dtype=torch.uint8)[None, :, None, None]
     images = red if dtype == torch.uint8 else red.to(dtype) / 255
     rgb, bgr = imagenet_rgb(1)(images), caffe_bgr(1)(images)

@@ -1,4 +1,4 @@
-"""The registered representations: specs there and back, sizes, and the way through the command line."""
+"""Test the registered representations: round trips of specs, sizes, and the command line."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_parameters_out_of_range(name: str, parameters: dict[str, object], words
 
 
 def test_features_of_the_toolboxes_are_ours() -> None:
-    """What VLFeat's MATLAB toolbox and cyvlfeat return, turned, equals what is computed here."""
+    """Features of VLFeat's MATLAB toolbox and cyvlfeat, converted to our convention, equal ours."""
     with np.load(GOLDEN / "toolboxes.npz") as file:
         stored = dict(file)
     image = torch.from_numpy(stored["image"])[None, None]
@@ -194,9 +194,9 @@ def test_flat_windows_and_wrong_options(run: Run, photo_folder: Path, tmp_path: 
 
 @pytest.mark.parametrize("name", ["lbp", "dense-sift", "sift"])
 def test_a_sheet_without_an_inverter_has_two_columns(
-    run: Run, mixed: Path, tiny: Path, ship: Callable[..., None], tmp_path: Path, name: str
+    run: Run, mixed: Path, tiny: Path, use_as_pretrained: Callable[..., None], tmp_path: Path, name: str
 ) -> None:
-    ship(tiny)
+    use_as_pretrained(tiny)
     representation = create_representation(name, **({"variant": "opencv"} if name == "sift" else {}))
     summary = sheet(mixed, tmp_path / "s.png", representation=representation, size=64, tile=96)
     page = decode_file(tmp_path / "s.png")

@@ -1,5 +1,5 @@
-"""``kill -9`` during extraction, at every step that touches the disk and at random moments: it always resumes to the
-same bytes, and nothing is half-written.
+"""Test ``kill -9`` during extraction, at every disk operation and at random moments: it always resumes to the same
+bytes, and no file is partial.
 
 The file is also the program that is killed: run as a script it loads everything once and forks a child for every
 attempt, which is what makes dozens of kills quick.
@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-# PREIMAGE_KILLS=50 makes the long version of this test.
+# PREIMAGE_KILLS=50 runs the long version of this test.
 KILLS = int(os.environ.get("PREIMAGE_KILLS", "6"))
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks the processes that it kills")
@@ -54,8 +54,8 @@ def test_killed_at_random_moments(photo_folder: Path, tmp_path: Path, representa
 
 
 def _representation(name: str) -> Any:
-    """A representation by name, or a convolution that torch computes, in batches."""
-    # The test process itself needs none of this.
+    """Return a representation by name, or a convolution, which torch computes in batches."""
+    # The test process does not need these imports.
     from preimage.representations import Representation, create_representation  # noqa: PLC0415
     from preimage.spec import Spec  # noqa: PLC0415
 
@@ -82,7 +82,7 @@ def _representation(name: str) -> Any:
 
 
 class _Ward:
-    """Starts extractions in children, kills them, and looks at what they leave."""
+    """Process that starts extractions in children, kills them, and examines the files."""
 
     def __init__(self, representation: str, images: Path, folder: Path, output: str) -> None:
         from preimage.pipelines import extract_batches  # noqa: PLC0415
@@ -103,7 +103,7 @@ class _Ward:
         return lambda: self._extract(self._representation, self._images, output, size=64, batch_size=2)
 
     def child(self, work: Callable[[], object], kill_after: float | None = None) -> bool:
-        """Whether the child was killed; it must end well otherwise."""
+        """Run a child and return whether it was killed; otherwise it must succeed."""
         process = os.fork()
         if process == 0:
             try:
@@ -123,7 +123,7 @@ class _Ward:
         return False
 
     def inspect(self, output: Path, attempt: str) -> None:
-        """After a kill: the output is not there, or complete, or an unfinished store whose shards can be read."""
+        """Check after a kill that the output is missing, complete, or an unfinished store with readable shards."""
         store = output if output.suffix == "" else output.with_name(output.name + ".partial")
         try:
             if store != output and output.exists():
@@ -139,7 +139,7 @@ class _Ward:
             self.result["unsound"].append(f"{attempt}: {error}")
 
     def finish(self, output: Path, attempt: str) -> None:
-        """Resume undisturbed, compare, and clean up."""
+        """Resume without a kill, compare the results, and clean up."""
         self.child(self.extract(output))
         if _contents(output) != _contents(self.full):
             self.result["different"].append(attempt)
@@ -160,7 +160,7 @@ def _remove(path: Path) -> None:
 
 
 def _dying_at(step: int, work: Callable[[], object]) -> Callable[[], object]:
-    """The work, cut short before the given one of its calls that change or secure what is on the disk."""
+    """Run the work, killed before the given call that writes to the disk or synchronizes it."""
 
     def run() -> object:
         seen = 0

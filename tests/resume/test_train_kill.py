@@ -1,4 +1,4 @@
-"""``kill -9`` at random moments of a training run: it resumes to the same bits, nothing is half-written."""
+"""Test ``kill -9`` at random moments of a training run: it resumes to the same bits, and no file is partial."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from preimage.inverters import Inverter
 from preimage.training import checkpoint
 from training_runs import metrics_without_time, small_config, weights
 
-# PREIMAGE_KILLS=50 makes the long version of this test.
+# PREIMAGE_KILLS=50 runs the long version of this test.
 KILLS = int(os.environ.get("PREIMAGE_KILLS", "2"))
 
 _HELPERS = str(HELPERS)
@@ -57,7 +57,7 @@ def test_killed_runs_end_like_uninterrupted_ones(photo_folder: Path, tmp_path: P
 
 
 def _wait_for_progress(folder: Path, process: subprocess.Popen[bytes]) -> None:
-    """Until the process has taken the run over and written to it."""
+    """Wait until the process has resumed the run and written to its folder."""
     started = time.time()
     while process.poll() is None and time.time() - started < 60:
         metrics = folder / "metrics.jsonl"
@@ -73,5 +73,5 @@ def _nothing_is_half_written(folder: Path) -> None:
     if (folder / "config.json").exists():
         try:
             Inverter.load(folder)
-        except ValueError as error:  # killed between the two renames: noticed, and mended by resuming
+        except ValueError as error:  # killed between the two renames, which is detected, and repaired by resuming
             assert "config.json" in str(error)

@@ -1,4 +1,4 @@
-"""Databases of COLMAP crafted to attack a reader."""
+"""Test databases of COLMAP crafted to attack a reader."""
 
 import contextlib
 import os
@@ -80,7 +80,7 @@ def test_numbers_that_are_not_finite_in_a_database(tmp_path):
 
 
 def test_a_schema_that_points_to_other_pages(tmp_path):
-    """The tables' pages exchanged: whatever is read is valid or rejected."""
+    """The pages of the tables are exchanged: values are valid or rejected."""
     path = small_database(tmp_path / "f.db")
     with contextlib.closing(sqlite3.connect(path)) as database:
         database.executescript(
@@ -92,7 +92,7 @@ def test_a_schema_that_points_to_other_pages(tmp_path):
 
 @pytest.mark.parametrize("length", [8, 100_000])
 def test_a_tree_of_pages_that_repeats_itself(tmp_path, length):
-    """Every inner page of the table leads to its first child only: more rows than the file has bytes."""
+    """Every inner page of the table leads to its first child only, so that there are more rows than bytes."""
     path = small_database(tmp_path / "f.db")
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as database:
         database.executescript(

@@ -1,4 +1,4 @@
-"""Feature files and NumPy files crafted to attack a reader, with valid checksums."""
+"""Test feature files and NumPy files crafted to attack a reader, with valid checksums."""
 
 import hashlib
 import json
@@ -62,7 +62,7 @@ def split(data):
 
 
 def seal(header, body=b""):
-    """A file with this header (bytes) whose length and digests are right, of either version."""
+    """Return a file with this header (bytes), with correct length and digests, of either version."""
     data = len(header).to_bytes(8, "little") + header + body
     match = DIGEST.search(data)
     if match is None:
@@ -73,7 +73,7 @@ def seal(header, body=b""):
 
 
 def edited(data, edit):
-    """The file with its header's JSON changed by `edit`, sealed again."""
+    """Return the file with the JSON of its header changed by `edit`, and correct digests."""
     header, body = split(data)
     fields = json.loads(header)
     more = edit(fields)
@@ -83,7 +83,7 @@ def edited(data, edit):
 
 
 def with_columns(data, change):
-    """The file of version 2 with its sizes and keys changed, sealed again."""
+    """Return the file of version 2 with changed sizes and keys, and correct digests."""
     header, body = split(data)
     fields = json.loads(header)
     start = fields["original_sizes"]["data_offsets"][0]

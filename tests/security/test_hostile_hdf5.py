@@ -1,4 +1,4 @@
-"""HDF5 files crafted to attack a reader."""
+"""Test HDF5 files crafted to attack a reader."""
 
 import os
 import sys
@@ -18,7 +18,7 @@ def h5py_or_skip():
 
 @pytest.fixture
 def elsewhere(tmp_path):
-    """A file that must not be opened."""
+    """Return a file that must not be opened."""
     h5py = h5py_or_skip()
     with h5py.File(tmp_path / "secret.h5", "w") as file:
         file["a/features"] = STACK[0]
@@ -140,7 +140,7 @@ def test_a_chunk_that_inflates_beyond_its_size(tmp_path):
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_nothing_else_is_opened(tmp_path, elsewhere):
-    """Of the files above, none leaves another file of the folder open."""
+    """None of the files above causes another file in the folder to be opened."""
     h5py = h5py_or_skip()
     for make in (external, external_inside, external_storage, virtual):
         with h5py.File(tmp_path / "f.h5", "w") as file:

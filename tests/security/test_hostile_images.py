@@ -1,4 +1,4 @@
-"""Images crafted to attack a decoder, and tar files to attack a listing: rejected quickly, with FileFormatError."""
+"""Test images and tar files crafted to attack a reader: they are rejected quickly, with FileFormatError."""
 
 import io
 import struct
@@ -28,7 +28,7 @@ def encode(image, kind, **options):
 
 
 def png_bomb(side):
-    """A one-bit PNG of side² pixels, as well compressed as can be."""
+    """Return a one-bit PNG of side² pixels with maximum compression."""
 
     def chunk(kind, body):
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(body, zlib.crc32(kind)))
@@ -39,7 +39,7 @@ def png_bomb(side):
 
 
 def claim(kind, width, height):
-    """A small valid image of each format whose header claims width × height."""
+    """Return a small image of a format whose header claims width × height."""
     data = bytearray(encode(Image.fromarray(RGB), kind, **({"lossless": True} if kind == "WEBP" else {})))
     if kind == "JPEG":
         data[data.index(b"\xff\xc0") + 5 :][:4] = b""
@@ -154,7 +154,7 @@ def test_an_error_of_opencv_is_translated(monkeypatch):
 
 
 def shard(path, *members):
-    """A tar file of (TarInfo fields, data)."""
+    """Write a tar file of (TarInfo fields, data)."""
     with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as archive:
         for fields, data in members:
             member = tarfile.TarInfo()

@@ -1,4 +1,4 @@
-"""Inverters with a crafted ``config.json``: rejected by field, before anything large is built."""
+"""Test inverters with a crafted ``config.json``: they are rejected before anything large is built."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_output_regions(tmp_path: Path, region: object) -> None:
 
 
 def test_an_output_region_of_maps_that_would_fill_the_memory(tmp_path: Path) -> None:
-    """Of vectors the network's side has to agree; of maps no weights would tell."""
+    """For vectors the side of the network must agree; for maps, weights do not reveal the size."""
     region = {"image_size": 10**9, "crop": 10**9, "size": 10**9}
     assert "8192" in problem_of(tmp_path, Inverter(MAPS, U, output_region=REGION), output_region=region)
 
@@ -120,7 +120,7 @@ def test_a_part_may_end_with_a_residual_block(config: UShapedConfig | TwoStreamC
 def test_no_inverter_names_code_that_is_run(
     photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What a person names as ``torch:package.module:factory`` is imported; what an inverter's file names never is."""
+    """A user's ``torch:package.module:factory`` is imported, but never one in the file of an inverter."""
     (tmp_path / "preimage_evil.py").write_text("raise SystemExit('imported')\n")
     monkeypatch.chdir(tmp_path)
     spec = Spec("torch:preimage_evil:network", "v", 8, 4)

@@ -1,4 +1,4 @@
-"""Keypoint files crafted to attack a reader; databases: test_hostile_databases.py."""
+"""Test keypoint files crafted to attack a reader; for databases see test_hostile_databases.py."""
 
 import contextlib
 import io

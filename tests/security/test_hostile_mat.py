@@ -1,4 +1,4 @@
-"""MATLAB files crafted to attack a reader."""
+"""Test MATLAB files crafted to attack a reader."""
 
 import struct
 import tracemalloc
@@ -35,7 +35,7 @@ def test_inconsistent_variables_are_rejected(tmp_path, arguments, words, compres
 def test_stored_types_and_names_that_do_not_exist(tmp_path):
     data = np.zeros((2, 2, 31), np.float32).tobytes()
     for options, words in [
-        ({"stored": 8}, "type 8"),  # SciPy alone would end the interpreter, here and with the next two
+        ({"stored": 8}, "type 8"),  # SciPy would crash, here and for the next two
         ({"stored": 14}, "type 14"),
         ({"stored": 60_000}, "type 60000"),
         ({"name": b"_a"}, "'_a'"),
@@ -68,7 +68,7 @@ def test_two_variables_of_one_name(tmp_path):
 
 
 def test_a_zlib_stream_that_goes_on_is_not_followed(tmp_path):
-    """The variable asks for 496 bytes; the stream would give 64 MB."""
+    """The variable needs 496 bytes; the stream inflates to 64 MB."""
     element = variable((2, 2, 31), np.zeros((2, 2, 31), np.float32).tobytes())
     stream = zlib.compressobj(9)
     pieces = [stream.compress(element), *(stream.compress(bytes(1 << 20)) for _ in range(64)), stream.flush()]
@@ -85,7 +85,7 @@ def test_a_zlib_stream_that_goes_on_is_not_followed(tmp_path):
     ids=["name", "numbers"],
 )
 def test_parts_that_inflate_a_thousandfold(tmp_path, rest):
-    """A name, or numbers, of 1 GB: SciPy alone would fill as much memory."""
+    """A name or an array inflates to 1 GB, which SciPy would allocate."""
     start = struct.pack("<II", 14, 1 << 31) + part(6, struct.pack("<II", 7, 0)) + part(5, struct.pack("<3i", 2, 2, 31))
     stream = zlib.compressobj(1)
     pieces = [stream.compress(start + rest), *(stream.compress(bytes(1 << 20)) for _ in range(256)), stream.flush()]

@@ -1,4 +1,4 @@
-"""Files of weights crafted to attack a reader."""
+"""Test files of weights crafted to attack a reader."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ LAYERS = [
 
 
 def read(path: Path) -> int:
-    """Reads everything; gives how many numbers there were."""
+    """Read all arrays and return the number of values."""
     return sum(array.load().size for array in open_weights(path).arrays)
 
 
 @pytest.mark.parametrize("version", [v1, v2])
 def test_caffemodels_cut_short(tmp_path: Path, version: Callable[..., bytes]) -> None:
-    """Anywhere but between two layers, where the rest is a valid file of fewer layers."""
+    """The file is cut anywhere except between two layers, where it is a valid file of fewer layers."""
     path = tmp_path / "w.caffemodel"
     whole = version(LAYERS)
     valid = {len(version(LAYERS[:count])): count for count in range(2, len(LAYERS) + 1)}
@@ -123,7 +123,7 @@ def test_inconsistent_file_uses_no_memory(tmp_path: Path, content: bytes, words:
 
 
 def test_bombs_are_detected_by_their_headers(tmp_path: Path) -> None:
-    """128 MB of zeros in a file of 128 kB: the shape is wrong, and that is known before anything is unpacked."""
+    """A file of 128 kB contains 128 MB of zeros; the wrong shape is detected before anything is inflated."""
     path = tmp_path / "w.npz"
     header = b"\x93NUMPY\1\0" + (118).to_bytes(2, "little")
     header += repr({"descr": "<f4", "fortran_order": False, "shape": (1 << 25,)}).ljust(117).encode() + b"\n"

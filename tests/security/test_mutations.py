@@ -1,4 +1,4 @@
-"""Damaged files of every format: each is read as valid values or rejected, quickly. MUTATIONS=2000 tries more."""
+"""Test damaged files of every format: they give valid values or are rejected, quickly. MUTATIONS=2000 tests more."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The disclosure study: its numbers against the definitions, what it writes, and what it refuses."""
+"""Test the study of disclosure: scores against their definitions, files, and rejected arguments."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ COLUMNS = ["condition", "percentage", "images", "keypoints_per_image", "normaliz
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
-    """More than one only wait for each other on pictures this small."""
+    """Use one thread, because several only wait for each other on images this small."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -40,7 +40,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def inverter(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of an untrained inverter for SIFT, small, quick, and not indifferent to its features."""
+    """Return the folder of a small, fast, untrained inverter for SIFT whose output depends on the features."""
     torch.manual_seed(0)
     config = UShapedConfig(widths=(8, 12), blocks_down=(1, 1), blocks_up=(1,), entry=("c3/2 8",), head=(8, 4))
     network = Inverter(SIFT.spec, config)
@@ -212,14 +212,14 @@ def test_bad_input_is_named(photos: list[Path], inverter: Path, tiny: Path, tmp_
     assert not (tmp_path / "out").exists()
 
 
-def test_by_default_the_pretrained_inverter_answers(
-    photos: list[Path], inverter: Path, tiny: Path, ship: Callable[..., None], tmp_path: Path
+def test_the_default_is_the_pretrained_inverter(
+    photos: list[Path], inverter: Path, tiny: Path, use_as_pretrained: Callable[..., None], tmp_path: Path
 ) -> None:
-    ship(tiny)
+    use_as_pretrained(tiny)
     with pytest.raises(LookupError, match=r"inverter.*sift.*--inverter"):
         disclosure(photos, tmp_path / "out", size=SIZE)
     assert not (tmp_path / "out").exists()
-    ship(tiny, inverter)
+    use_as_pretrained(tiny, inverter)
     summary = disclosure(photos[:2], tmp_path / "out", size=SIZE, percentages=(100,))
     assert summary.inverter == "tiny-sift"
 

@@ -1,4 +1,4 @@
-"""The findings of the study of disclosure, and its note where LPIPS is not available."""
+"""Test the findings of the study of disclosure, and its note if LPIPS is not available."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The study of layers: numbers against the definition, what it writes, and what it refuses."""
+"""Test the study of layers: scores against their definitions, files, and rejected arguments."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ TILE = 48
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
-    """More than one only wait for each other on pictures this small."""
+    """Use one thread, because several only wait for each other on images this small."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -42,7 +42,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def photos(photo_folder: Path) -> list[Path]:
-    """Seven, of 96² pixels: larger than what the toy network takes."""
+    """Return seven photographs of 96² pixels, larger than the input of the toy network."""
     return sorted(photo_folder.iterdir())[::3]
 
 
@@ -53,7 +53,7 @@ def network() -> ToyNetwork:
 
 @pytest.fixture(scope="module")
 def inverters(network: ToyNetwork, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Of the vector first: the order is the user's, not the network's."""
+    """Return the inverters, that of the vector first: the order is the user's, not the network's."""
     folder = tmp_path_factory.mktemp("inverters")
     return [saved(network, layer, folder / layer) for layer in ("vector", "maps")]
 
@@ -67,7 +67,7 @@ def study(
 
 
 def _by_hand(layer: ToyLayer, inverter: Inverter, photos: list[Path]) -> tuple[float, float]:
-    """The paper's normalized error, and the mean image's, in the plainest way."""
+    """Compute the paper's normalized error, and that of the mean image, by the definition."""
     fitted = np.stack([resize_and_center_crop(decode_file(photo), SIDE) for photo in photos])
     images = torch.from_numpy(fitted).permute(0, 3, 1, 2).contiguous()
     made = inverter(layer(images)).double()
@@ -230,7 +230,7 @@ def test_bad_input_is_named(photos: list[Path], inverters: list[Path], network: 
 
 @pytest.fixture
 def torch_names(network: ToyNetwork, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, object]]:
-    """``torch:`` names stand for the toy network; keeps what was asked of them."""
+    """Replace ``torch:`` names by the toy network, and record the arguments."""
     asked: list[dict[str, object]] = []
 
     def load(name: str, weights: str | None = None) -> nn.Linear:
@@ -278,8 +278,10 @@ def test_on_the_command_line(
     assert (code, bool(re.search("--network.*'weight'.*weights, preprocessing, input_size", err))) == (2, True)
 
 
-def test_pictures_of_any_shape_are_cut_and_resized(inverters: list[Path], network: ToyNetwork, tmp_path: Path) -> None:
-    """Only the center square of a picture counts, whatever lies beside it."""
+def test_images_of_any_shape_are_resized_and_center_cropped(
+    inverters: list[Path], network: ToyNetwork, tmp_path: Path
+) -> None:
+    """Only the center square of an image matters, not the rest."""
     inner = [np.random.default_rng(seed).integers(0, 256, (90, 90, 3), np.uint8) for seed in range(3)]
     for index, square in enumerate(inner):
         wide = np.pad(square, ((0, 0), (25, 25), (0, 0)), constant_values=255 * (index % 2))

@@ -1,4 +1,4 @@
-"""Which inverter goes with which representation, what the rows are called, and how values by name are drawn."""
+"""Test the pairs of inverter and representation, the labels of rows, and plots of values by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Disturbed keypoints: what is taken away, and that nothing else is."""
+"""Test perturbations of keypoints: the intended fields change, and no others."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FIELDS = ("x", "y", "scale", "angle", "response", "descriptors")
 
 @pytest.fixture
 def keypoints() -> Keypoints:
-    """Of four images, some of them outside, some on the edge of a cell or of the image."""
+    """Return keypoints of four images, some of them outside, some on the edge of a cell or of the image."""
     random = torch.Generator().manual_seed(3)
     count = sum(COUNTS)
     height, width = SIZE

@@ -1,4 +1,4 @@
-"""Batches on their way to the device: no copy overwrites what is still read, however the queues are run."""
+"""Test transfers of batches: no copy overwrites memory that is still read, in any order of the queues."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SHAPE = (2, 3, 4, 5)
 
 
 class SlowQueue:
-    """A queue that runs what it was given only when the test's device gets round to it."""
+    """Queue that runs its operations only when the test's device selects it."""
 
     def __init__(self, device: Device) -> None:
         self.work: deque[Callable[[], bool]] = deque()
@@ -60,7 +60,7 @@ class SlowMark:
 
 
 class Device:
-    """Runs its queues in an order that the seed decides, each in its own order."""
+    """Device that interleaves its queues in an order determined by the seed."""
 
     def __init__(self, seed: int) -> None:
         self.queues: list[SlowQueue] = []
@@ -106,7 +106,7 @@ def test_every_computation_sees_its_own_batch(seed: int, shape: tuple[int, ...] 
 
 
 def test_the_next_copy_runs_beside_the_computation() -> None:
-    """The copy from the host needs nothing of the computation with the batch before but that it has begun."""
+    """The copy from the host may start as soon as the computation on the previous batch has started."""
     device = Device(0)
     main, side = SlowQueue(device), SlowQueue(device)
     stream = BatchStream(SHAPE, torch.device("cpu"), main, side)

@@ -1,4 +1,4 @@
-"""The cache of features: the same run up to half precision, resumable, checked, and made only where it pays."""
+"""Test the feature cache: equal runs up to half precision, resumption, checks, and use only if it saves time."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def losses(folder: Path) -> torch.Tensor:
 
 
 class SameCrops(CropDataset):
-    """The cache's crops, their features recomputed in float32."""
+    """Dataset of the cache's crops, with features recomputed in float32."""
 
     def batch(self, step: int) -> Batch:
         settings = settings_of(self)

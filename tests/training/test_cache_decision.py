@@ -1,4 +1,4 @@
-"""When a run makes a cache of features, and that it does the same when it goes on."""
+"""Test the decision whether a run caches features, which is kept when it resumes."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_a_resumed_run_does_as_before_without_measuring(
     plain = toy_config(photo_folder, tmp_path / "plain", cache="auto")
     with pytest.raises(OSError, match="went away"):
         training.run(plain, display=StopAt(17))
-    (tmp_path / "plain" / "cache.json").unlink()  # as if from before there were caches
+    (tmp_path / "plain" / "cache.json").unlink()  # as in a run from before caches existed
     training.run(plain, resume=True)
     training.run(toy_config(photo_folder, tmp_path / "off", cache="off"))
     assert weights(tmp_path / "plain") == weights(tmp_path / "off")

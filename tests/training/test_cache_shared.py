@@ -1,4 +1,4 @@
-"""A cache that several runs fill at once, and runs that end before their time."""
+"""Test a cache that several runs fill at once, and runs that are interrupted."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_one_run_computes_it_and_the_others_wait(
     photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where the one finds out on the way that half precision will not do."""
+    """This also holds if half precision turns out not to suffice."""
     compute, started, goes_on = ToyMaps.__call__, threading.Event(), threading.Event()
 
     def slow(self: ToyMaps, images: torch.Tensor) -> torch.Tensor:
@@ -79,7 +79,7 @@ def test_no_room_for_single_precision(photo_folder: Path, tmp_path: Path, monkey
 
 
 def test_probabilities_are_kept_in_single_precision(photo_folder: Path, tmp_path: Path) -> None:
-    """Their logarithms are what a network takes: in half precision the small ones are zero."""
+    """Networks take their logarithms, and half precision rounds small probabilities to zero."""
     config = toy_config(photo_folder, tmp_path / "run", representation="toy-probabilities")
     _, made = built(config, tmp_path / "cache")
     rows = made.stack()

@@ -1,4 +1,4 @@
-"""The step in fixed memory against the eager one. Without a GPU "replay" calls the captured function again."""
+"""Compare the step in fixed memory with the eager one. Without a GPU, a replay calls the captured function again."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ gpu = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason
 
 
 def again(work: Callable[[], None], device: torch.device) -> Callable[[], None]:
-    """`cuda_graph` without a graph: trial runs, then the work itself."""
+    """Replace `cuda_graph` on a CPU: warm up, and return a function that repeats the work."""
     for _ in range(3):
         work()
     return work
@@ -77,13 +77,13 @@ def losses(state: TrainState, step: Step, steps: range, size: int = 32) -> torch
 
 
 def assert_same_losses(ours: torch.Tensor, theirs: torch.Tensor, precision: str) -> None:
-    """From the first step on, within what rounding explains."""
+    """Check that losses agree from the first step on, up to rounding."""
     ratio = (ours / theirs - 1).abs() / training_loss(DTYPES[precision], len(theirs))
     assert ratio.max() <= 1, f"after step {int(ratio.argmax())}: {ours.tolist()} instead of {theirs.tolist()}"
 
 
 def everything(state: TrainState) -> dict[str, torch.Tensor]:
-    """A copy of all that a run consists of, by name."""
+    """Return a copy of the complete state of a run, by name."""
     tensors = {f"model.{name}": value for name, value in state.model.state_dict().items()}
     tensors |= {f"average.{name}": value for name, value in state.average.state_dict().items()}
     for which, optimizer in enumerate(state.optimizers):
@@ -93,7 +93,7 @@ def everything(state: TrainState) -> dict[str, torch.Tensor]:
 
 
 def distance(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], start: dict[str, torch.Tensor]) -> float:
-    """How far two runs' weights are apart, as a share of the way that they went."""
+    """Return the distance between the weights of two runs, relative to their change in training."""
     names = [name for name in start if name.startswith(("model.network", "average.network"))]
     apart = torch.cat([(a[name] - b[name]).flatten() for name in names]).norm()
     return float(apart / torch.cat([(a[name] - start[name]).flatten() for name in names]).norm())
@@ -101,7 +101,7 @@ def distance(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], start: dict
 
 @pytest.fixture
 def exact_muon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Newton–Schulz in float32: in bfloat16 its rounding hides every other difference."""
+    """Use Newton–Schulz in float32, because rounding to bfloat16 hides all other differences."""
     monkeypatch.setattr(muon, "orthogonalized", functools.partial(muon.orthogonalized, dtype=torch.float32))
 
 
@@ -124,13 +124,15 @@ def test_learns_as_the_eager_step(optimizer: str, precision: str) -> None:
 
 @pytest.mark.parametrize("first", [EagerStep, lambda state: GraphedStep(state, 0, again)])
 def test_making_it_changes_no_bit(first: Callable[[TrainState], Step]) -> None:
-    """Neither before the first step, nor after some of either kind."""
+    """Tests this before the first step, and after eager and graphed steps."""
     ours = new_state()
     before = everything(ours)
     GraphedStep(ours, 0, again)
     after = everything(ours)
     assert all(torch.equal(value, after[name]) for name, value in before.items())
-    assert all(not value.any() for name, value in after.items() if name not in before)  # moments, not there before
+    assert all(
+        not value.any() for name, value in after.items() if name not in before
+    )  # moments, which did not exist before
 
     ours = new_state()
     losses(ours, first(ours), range(3))
@@ -280,7 +282,7 @@ def test_nothing_moves(precision: str) -> None:
 
 
 class _Graphed:
-    """`choose_step` that takes the graphed one on a CPU too."""
+    """Stand-in for `choose_step` that chooses the graphed step also on a CPU."""
 
     def __call__(self, state: TrainState, step: int, note: Callable[[str], None]) -> Step:
         return GraphedStep(state, step, again)

@@ -1,4 +1,4 @@
-"""Interrupted runs: no finished step is lost, and nothing valid is overwritten."""
+"""Test interrupted runs: no finished step is lost, and no valid file is overwritten."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def config_of(photos: Path, output: Path, **changes: Any) -> TrainConfig:
 
 
 class Ends(Notes):
-    """Raises where a run shows something."""
+    """Display that raises an error when it is called."""
 
     def __init__(self, step: int, where: str) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class Ends(Notes):
 
 @pytest.mark.parametrize(("step", "where"), [(7, "update"), (12, "update"), (12, "validated"), (24, "validated")])
 def test_an_error_costs_no_step(photo_folder: Path, tmp_path: Path, step: int, where: str) -> None:
-    """Not even between a step and the lines, the validation and the checkpoint that are due after it."""
+    """This also holds between a step and the logging, validation and checkpoint that are due after it."""
     settings = {"log_every": 3 if step % 3 == 0 else 7, "save_every": 1000}
     training.run(config_of(photo_folder, tmp_path / "full", **settings))
     cut, display = config_of(photo_folder, tmp_path / "cut", **settings), Ends(step, where)
@@ -84,7 +84,7 @@ def test_a_half_done_step_is_not_saved(photo_folder: Path, tmp_path: Path, monke
 def test_an_error_before_the_first_step_leaves_no_run(
     photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So that the same command can be repeated once the cause is gone."""
+    """The same command can be repeated when the cause is fixed."""
     config = config_of(photo_folder, tmp_path / "run")
     with monkeypatch.context() as patched:
         patched.setattr(training_step, "batch_loss", lambda *arguments: 1 / 0)
@@ -96,7 +96,7 @@ def test_an_error_before_the_first_step_leaves_no_run(
 def test_weights_that_are_not_finite_replace_nothing(
     photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where the loss of the last step was still a number."""
+    """This also holds if the loss of the last step was finite."""
     config = config_of(photo_folder, tmp_path / "run", log_every=1000, eval_every=6, save_every=6)
     move, calls = training_step._update_average, []
 
@@ -117,7 +117,7 @@ def test_weights_that_are_not_finite_replace_nothing(
 
 
 class _Full:
-    """A file on a full disk."""
+    """File on a full disk."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file

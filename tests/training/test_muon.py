@@ -1,4 +1,4 @@
-"""The orthogonalized step of Muon, in both precisions that a machine may choose."""
+"""Test the orthogonalized step of Muon in both precisions."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_bfloat16_is_not_emulated(native: bool, expected: torch.dtype, monkeypat
 def test_an_up_convolution_moves_as_the_matrix_of_its_output_channels(
     channels: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same steps as its kernel takes in the orientation of conv2d, (Co, Ci, 5, 5), by rows."""
+    """Its steps equal those of the kernel in the orientation of conv2d, (Co, Ci, 5, 5)."""
     monkeypatch.setattr(muon, "fastest_dtype", lambda device: torch.float32)
     generator = torch.Generator().manual_seed(0)
     weight = torch.nn.Parameter(torch.randn(*channels, 5, 5, generator=generator))

@@ -1,4 +1,4 @@
-"""Files of version 0.1: a run in its folder resumes, with the same checkpoint and feature cache."""
+"""Test files of version 0.1: a run in its folder resumes, with the same checkpoint and feature cache."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from preimage.store import FeatureStore
 from preimage.training import TrainConfig, checkpoint
 from training_runs import metrics_without_time
 
-# Of the last two steps when version 0.1 resumed the run, and its error on the validation images.
+# Losses of the last two steps when version 0.1 resumed the run, and its error on the validation images.
 LOSSES = [0.2651144564151764, 0.2310306429862976]
 ERROR = 0.7577103712130566
 ROUNDING = 2e-3  # Muon in bfloat16 or float32

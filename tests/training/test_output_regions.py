@@ -1,4 +1,4 @@
-"""Training on features of images of one size: vectors, and maps that are inverted to an output region."""
+"""Test training on features of images of one size: vectors, and maps that are inverted to an output region."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def toy_config(images: Path, output: Path, **changes: Any) -> TrainConfig:
 
 @pytest.fixture(scope="module")
 def runs(photo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The folders of short runs, by representation."""
+    """Return the folders of short runs by representation."""
     with pytest.MonkeyPatch.context() as patch:
         introduce(patch)
         folders = {}

@@ -1,4 +1,4 @@
-"""User-provided features: a file of them and their images train an inverter, which inverts such files."""
+"""Test user-provided features: training an inverter on a file and its images, and inverting such files."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def precomputed_config(images: Path, features: Path, output: Path, **changes: An
 
 @pytest.fixture(scope="module")
 def made(photo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Features]:
-    """Maps and vectors of the photographs, by key."""
+    """Return maps and vectors of the photographs by key."""
     folder = tmp_path_factory.mktemp("features")
     found = {}
     for name, kind in (("maps", ToyMaps), ("vectors", ToyVectors)):
@@ -120,7 +120,7 @@ def test_a_feature_file_says_what_it_is(photo_folder: Path, tmp_path: Path) -> N
 
 @pytest.fixture
 def several_shards(photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A store of the photographs' maps in float16, four images a shard."""
+    """Return a store of the photographs' maps in float16, four images per shard."""
     monkeypatch.setattr(store, "SHARD_BYTES", 4 * 6 * 4 * 4 * 2)
     extract(ToyMaps(), photo_folder, tmp_path / "maps", dtype="float16")
     assert len(list((tmp_path / "maps").glob("shard-*"))) == 5
@@ -218,7 +218,7 @@ def test_what_does_not_go_together(photo_folder: Path, tmp_path: Path, made: dic
 
 @pytest.mark.parametrize("sizes", [[(SIDE, SIDE + 8)], [(SIDE, SIDE), (SIDE + 4, SIDE)]], ids=str)
 def test_maps_of_images_that_are_not_square(photo_folder: Path, tmp_path: Path, sizes: list[tuple[int, int]]) -> None:
-    """Images are shown as squares: their pixels would not be those that the cells are of."""
+    """Training images are cropped to squares, which do not match the cells of such maps."""
     records = [
         FeatureRecord(source.key, np.zeros((6, 4, 4), np.float32), (96, 96), sizes[index % len(sizes)])
         for index, source in enumerate(list_images(photo_folder))
@@ -245,7 +245,7 @@ def test_lists_of_keys(photo_folder: Path, tmp_path: Path, made: dict[str, Featu
         keys.write_text(text)
         with pytest.raises(ValueError, match=words):
             training.run(precomputed_config(photo_folder, path, tmp_path / "x"))
-    keys.write_text("\r\n".join(lines) + "\r\n", encoding="utf-8-sig")  # as Windows' editors leave it
+    keys.write_text("\r\n".join(lines) + "\r\n", encoding="utf-8-sig")  # as written by editors on Windows
     assert dataset_factory.open_dataset(precomputed_config(photo_folder, path, tmp_path / "x"))[1].image_count == 16
     for text, encoding in (("\n".join(lines) + "\n \n\n", "utf-8"), ("\n".join(lines), "utf-16")):
         keys.write_text(text, encoding=encoding)

@@ -1,4 +1,4 @@
-"""The images of a run: bad ones are found or left out, and a run resumes only with the images that it started with."""
+"""Test the images of a run: bad ones are detected or left out, and a run resumes only with its initial images."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Change = Callable[[Path], None]
 
 @pytest.fixture
 def photos(photo_folder: Path, tmp_path: Path) -> Path:
-    """A copy to change: 20 images, of which astronaut-0, camera-1, chelsea-2 and coffee-3 are held out."""
+    """Return a copy of 20 images to change; astronaut-0, camera-1, chelsea-2 and coffee-3 are held out."""
     return Path(shutil.copytree(photo_folder, tmp_path / "photos"))
 
 
@@ -45,7 +45,7 @@ def config_of(photos: Path, output: Path, **changes: Any) -> TrainConfig:
 
 
 def interrupt(config: TrainConfig, step: int = 13) -> None:
-    """A run that an error ended after `step` steps."""
+    """Start a run that is ended by an error after `step` steps."""
     with pytest.raises(OSError, match="went away"):
         training.run(config, display=StopAt(step))
 
@@ -103,7 +103,7 @@ def test_an_image_of_the_same_length_is_another_one(photos: Path, tmp_path: Path
 
 
 def test_the_images_may_come_in_another_order(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As from a tar shard that was packed again."""
+    """The order may change, for example, in a new tar shard."""
     training.run(config_of(photos, tmp_path / "full"))
     cut = config_of(photos, tmp_path / "cut")
     interrupt(cut)
@@ -220,7 +220,7 @@ def test_an_image_that_only_decoding_finds_bad(photos: Path, tmp_path: Path, cac
 def test_a_run_that_a_bad_image_ended_resumes_without_it(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("preimage.training.dataset._EXAMPLES", 1)  # of which the bad one is none
+    monkeypatch.setattr("preimage.training.dataset._EXAMPLES", 1)  # which do not include the bad one
     corrupt(photos / "rocket-1.jpg")
     order = [sample.image for step in range(4) for sample in sample_indices(step, 4, 16, 0)]
     bad = 13  # rocket-1 among the training images

@@ -1,4 +1,4 @@
-"""Runs that are limited by time: the learning rate follows the clock, and resumed runs keep the time used."""
+"""Test runs limited by time: the learning rate follows the clock, and resumed runs keep the time used."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from training_runs import small_config
 
 
 class Clock:
-    """A clock that moves only when a step is run."""
+    """Clock that advances only when a step is run."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -30,7 +30,7 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """Every step takes half a minute, and everything else no time."""
+    """Install a clock for which every step takes half a minute, and everything else no time."""
     clock, loss = Clock(), training_step.batch_loss
 
     def takes_time(*arguments: Any) -> torch.Tensor:
@@ -56,7 +56,7 @@ class Rates(Display):
 
 
 def timed(images: Path, output: Path, **changes: Any) -> TrainConfig:
-    """A run of five minutes, which is ten steps by the clock of these tests."""
+    """Return a run of five minutes, which is ten steps by the clock of these tests."""
     settings: dict[str, Any] = {"steps": None, "max_hours": 5 / 60, "warmup_steps": 2, "cache": "off"}
     return small_config(images, output, **settings | changes)
 

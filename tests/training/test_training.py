@@ -1,4 +1,4 @@
-"""The trainer: it learns, resumes bit for bit, and stops without losing steps."""
+"""Test the trainer: it learns, resumes bit for bit, and stops without losing steps."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from training_runs import metrics_without_time, small_config, weights
 
 
 class StopAt(Display):
-    """Sends the process a signal, or raises, once a step is reached."""
+    """Display that sends the process a signal, or raises an error, when a step is reached."""
 
     def __init__(self, step: int, number: int | None = None) -> None:
         self.step, self.number = step, number
@@ -77,7 +77,7 @@ def test_resumes_bit_for_bit(photo_folder: Path, tmp_path: Path, stop: int, opti
 
 
 def test_features_from_the_workers_are_reproducible(photo_folder: Path, tmp_path: Path) -> None:
-    """Sparse SIFT is computed ahead, some images thinned: the same batches however a run is cut."""
+    """Sparse SIFT is computed ahead with random augmentation, and batches are equal however a run is interrupted."""
     settings: dict[str, Any] = {"representation": "sift", "parameters": {"variant": "opencv"}, "steps": 12}
     settings |= {"eval_every": 12, "save_every": 4, "workers": 2}
     full = training.run(small_config(photo_folder, tmp_path / "full", **settings))
@@ -94,7 +94,7 @@ def test_features_from_the_workers_are_reproducible(photo_folder: Path, tmp_path
 def test_only_waiting_for_batches_counts_as_waited(
     photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By a clock that stands still but for what the display and the checkpoint take."""
+    """Uses a clock that advances only during calls of the display and the checkpoint."""
 
     class Clock:
         now = 0.0

@@ -1,4 +1,4 @@
-"""Glyphs: features and keypoints drawn."""
+"""Test drawings of features and keypoints."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _one_cell(channel: int, cell_pixels: int = 32) -> np.ndarray:
 
 
 def _stroke_angle(picture: np.ndarray) -> float:
-    """Direction of a stroke in degrees, [0, 180), y down, by its second moments."""
+    """Return the direction of a stroke in degrees, [0, 180), y down, from its second moments."""
     y, x = np.indices(picture.shape) - (picture.shape[0] - 1) / 2
     weight = picture / picture.sum()
     angle = 0.5 * math.atan2(2 * (weight * x * y).sum(), (weight * x * x).sum() - (weight * y * y).sum())
@@ -127,7 +127,7 @@ def test_other_glyphs_survive_non_finite_features_and_refuse_other_shapes(
 
 
 def _keypoint(angle: float, **options: object) -> np.ndarray:
-    """One of scale 8 in the middle of 64 × 64 pixels, drawn at their size."""
+    """Draw a keypoint of scale 8 in the middle of 64 × 64 pixels, without resizing."""
     middle, scale = np.array([31.5]), np.array([8.0])
     return sift_keypoints(middle, middle, scale, np.array([angle]), (64, 64), tile=64, **options)  # type: ignore[arg-type]
 

@@ -1,4 +1,4 @@
-"""Picture sheets and the HTML page."""
+"""Test sheets of images and the HTML page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Others' conventions, against what VLFeat's MATLAB toolbox and cyvlfeat return for the same image."""
+"""Compare conventions with the results of VLFeat's MATLAB toolbox and cyvlfeat for the same image."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""HDF5 files in hloc's convention, in and out."""
+"""Test reading and writing of HDF5 files in hloc's convention."""
 
 import os
 import subprocess
@@ -30,7 +30,7 @@ def records(arrays=STACK):
 
 
 def hloc(path, images, **options):
-    """A file as hloc/extract_features.py writes it."""
+    """Write a file as hloc/extract_features.py does."""
     for name, arrays in images.items():
         with h5py.File(path, "a", libver="latest") as file:
             group = file.create_group(name)

@@ -1,4 +1,4 @@
-"""MATLAB v5 files in and out; `scipy.io` is the other side."""
+"""Test reading and writing of MATLAB v5 files against `scipy.io`."""
 
 import io
 import json
@@ -61,7 +61,7 @@ def test_a_stack_along_the_fourth_axis(tmp_path):
 
 
 def test_whole_numbers_that_matlab_stores_small(tmp_path):
-    """MATLAB keeps doubles that are whole numbers as integers, here done by hand."""
+    """MATLAB stores doubles that are whole numbers as integers, which the test encodes by hand."""
     values = np.arange(31 * 2 * 3, dtype=np.uint8).reshape(2, 3, 31)
     data = bytearray(element("x", values))
     flags = data.index((9).to_bytes(4, "little"), 8)  # class uint8
@@ -74,7 +74,7 @@ def test_whole_numbers_that_matlab_stores_small(tmp_path):
 
 
 def test_big_endian_files(tmp_path):
-    """As old MATLABs on workstations wrote; the same elements with their words turned around."""
+    """Old versions of MATLAB on workstations wrote them: the same elements with swapped bytes."""
     values = RNG.random((2, 3, 31)).astype(np.float32)
     little = element("x", values)
     words = np.frombuffer(little, "<u4").byteswap().tobytes()
@@ -268,7 +268,7 @@ def test_listing_costs_only_the_first_bytes():
 
 
 def test_text_in_two_bytes_a_letter(tmp_path):
-    """As MATLAB writes text; SciPy writes UTF-8."""
+    """MATLAB writes text so; SciPy writes UTF-8."""
     words = '["a/0"]'
     (variable,) = mat5.variables(
         file := io.BytesIO(HEADER + matfiles.variable((1, len(words)), words.encode("utf-16-le"), stored=4, kind=4))
@@ -317,7 +317,7 @@ def test_a_variable_that_matlab_cannot_read_is_not_written(tmp_path, monkeypatch
 
 
 def test_other_variables_beside_the_array(tmp_path, run):
-    """The command line names the variable to read."""
+    """The command line states the variable to read."""
     path, spec = tmp_path / "f.mat", tmp_path / "hog.json"
     scipy.io.savemat(path, {"hog": STACK[0].transpose(1, 2, 0), "name": "photo", "all": np.array([1, "a"], object)})
     spec.write_text(HOG.to_json(), encoding="utf-8-sig")

@@ -1,4 +1,4 @@
-"""Plain NumPy files in and out."""
+"""Test reading and writing of plain NumPy files."""
 
 import gzip
 import io
@@ -161,7 +161,7 @@ def test_a_truncated_npy(tmp_path):
 
 
 def test_damaged_contents_of_an_npz_are_found_when_read(tmp_path):
-    large = RNG.standard_normal((3, 60, 60))  # more than is read along with the header
+    large = RNG.standard_normal((3, 60, 60))  # more than is read with the header
     np.savez(tmp_path / "f.npz", a=large, b=STACK[1])
     data = bytearray((tmp_path / "f.npz").read_bytes())
     data[data.index(large.tobytes()) + 80_000] ^= 1
@@ -225,7 +225,7 @@ def test_equal_features_give_equal_files(tmp_path):
 
 
 def test_python_objects_are_rejected_first(tmp_path):
-    """Before a spec is asked for, which would not help."""
+    """They are rejected before a missing spec, which would not help."""
     np.save(tmp_path / "a.npy", np.array([1, "a"], object))
     with pytest.raises(FileFormatError, match=r"a\.npy: .*Python objects"):
         read_array_file(tmp_path / "a.npy")

@@ -1,4 +1,4 @@
-"""Keypoint files and arguments that are rejected, and the errors."""
+"""Test the errors for keypoint files and arguments that are rejected."""
 
 import contextlib
 import gzip
@@ -138,7 +138,7 @@ def test_a_database_whose_writer_was_killed(tmp_path):
         database.execute("PRAGMA journal_mode=WAL")
         database.execute("UPDATE images SET name = 'b.jpg'")
         database.commit()
-        for name in ("a.db", "a.db-wal"):  # as a kill leaves them
+        for name in ("a.db", "a.db-wal"):  # as after a kill
             (tmp_path / f"killed-{name}").write_bytes((tmp_path / name).read_bytes())
     killed = tmp_path / "killed-a.db"
     with pytest.raises(FileFormatError, match=r"sqlite3 killed-a\.db 'PRAGMA wal_checkpoint\(TRUNCATE\)'"):

@@ -1,4 +1,4 @@
-"""Keypoint files of other programs and ours: every format in our convention."""
+"""Test keypoint files of other programs and of this package: every format is converted to our convention."""
 
 import math
 import os
@@ -36,12 +36,12 @@ def frames_of(keypoints):
 
 
 def turned(angles):
-    """The smallest turns by those angles."""
+    """Return the angles as the smallest rotations."""
     return np.abs((angles + np.pi) % (2 * np.pi) - np.pi)
 
 
 def matched(frames, others, most=0.3):
-    """Positions (i, j) of the nearest pairs: places within `most` pixels, scales and angles alike."""
+    """Return indices (i, j) of the nearest pairs, with positions within `most` pixels and similar scales and angles."""
     away = np.abs(frames[:, None, :2] - others[None, :, :2]).sum(2)
     away = away + np.abs(np.log(frames[:, None, 2] / others[None, :, 2]))
     away = away + turned(frames[:, None, 3] - others[None, :, 3])
@@ -214,7 +214,7 @@ def test_files_of_the_package(tmp_path, dtype):
 
 
 def test_texts_in_other_encodings(tmp_path):
-    """Windows' editors begin a text with a byte order mark, or write UTF-16."""
+    """Editors on Windows write a byte order mark, or UTF-16."""
     row = "1 2 3 0.5 " + "1 " * 128 + "\n"
     yaml = opencv_file(tmp_path / "a.yml", FACE, nested=False).read_text()
     count = read_keypoints(tmp_path / "a.yml").counts[0]
@@ -350,7 +350,7 @@ def test_keypoint_files_are_recognized(tmp_path):
 
 
 def test_a_file_is_written_by_its_records(tmp_path):
-    """Iterating over the file itself gives its keys."""
+    """Iterating over the file yields its keys."""
     with pytest.raises(TypeError, match=r"KeypointRecord.*str"):
         write_keypoints(tmp_path / "f.npz", read_keypoints(GOLDEN / "colmap_l2.db"))
     assert os.listdir(tmp_path) == []

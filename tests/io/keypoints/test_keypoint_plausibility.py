@@ -1,4 +1,4 @@
-"""Units and positions of keypoints: impossible values are rejected, suspicious ones noted."""
+"""Test units and positions of keypoints: impossible values are rejected, suspicious ones noted."""
 
 import re
 
@@ -24,7 +24,7 @@ FRAMES = np.column_stack(
         random.uniform(0, 6, COUNT),
     ]
 )
-# As sparse as SIFT: the sums of unit descriptors lie where those of photographs do.
+# As sparse as SIFT, so that the sums of unit descriptors are those of photographs.
 DESCRIPTORS = random.exponential(1, (COUNT, 128)) ** 1.4
 
 
@@ -102,7 +102,7 @@ def test_suspicious_keypoints_get_a_note():
 
 
 def test_both_normalizations_of_colmap_are_distinguished():
-    """By what COLMAP itself wrote; only databases of enough keypoints are judged."""
+    """The databases were written by COLMAP; only images with enough keypoints are examined."""
     for name, wrong, kind in (("colmap_l2.db", "l1_root", "square"), ("colmap_l1_root.db", "l2", "root")):
         affine, descriptors = colmap_arrays(name)
         frames = np.column_stack([affine[:, :2], affine[:, 2], np.zeros(len(affine))])

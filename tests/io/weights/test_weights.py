@@ -1,4 +1,4 @@
-"""Import of weights: every format, rejected files, and the command."""
+"""Test import of weights: every format, rejected files, and the command."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ Arrays = dict[str, np.ndarray]
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where imported weights are, of this test alone."""
+    """Return a folder for imported weights, used by this test only."""
     monkeypatch.setenv("PREIMAGE_WEIGHTS", str(tmp_path / "weights"))
     return tmp_path / "weights"
 
 
 def arrays_of(variant: str, last: str) -> Arrays:
-    """Weights that float16 holds exactly."""
+    """Return weights that float16 represents exactly."""
     rng = np.random.default_rng(5)
     layers = LAYERS[: LAYERS.index(last) + 1]
     shapes = {name: shape for name, shape in parameter_shapes(variant).items() if name.partition(".")[0] in layers}
@@ -45,7 +45,7 @@ CONV2 = arrays_of("caffenet", "conv2")
 
 
 def as_layers(arrays: Arrays, first: str = "pool1", then: str = "norm1") -> list[tuple[str, list[np.ndarray]]]:
-    """Layers as in a caffemodel, some of which have no blobs."""
+    """Return layers as in a caffemodel, some of which have no blobs."""
     layers: list[tuple[str, list[np.ndarray]]] = [("data", [])]
     for layer in dict.fromkeys(name.partition(".")[0] for name in arrays):
         layers += [(layer, [arrays[f"{layer}.weight"], arrays[f"{layer}.bias"]]), (f"relu{layer[-1]}", [])]
@@ -162,7 +162,7 @@ def test_names_of_several_networks_and_of_none(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("version", ["v1", "v2", "v2 unpacked"])
 def test_caffemodels(tmp_path: Path, version: str) -> None:
-    """Both generations; a fully connected layer's shape of four numbers; double precision; more blobs than two."""
+    """Both versions are read, with shapes of four numbers, double precision, and more than two blobs."""
     rng = np.random.default_rng(0)
     layers = [
         ("conv", [rng.standard_normal((4, 2, 3, 3)).astype(np.float32), rng.standard_normal(4).astype(np.float32)]),
@@ -188,7 +188,7 @@ def test_caffemodels(tmp_path: Path, version: str) -> None:
 
 
 def test_caffemodel_determines_the_order_of_pooling_and_normalization(tmp_path: Path) -> None:
-    """Also when it has been converted."""
+    """This also holds for a converted file."""
     path = tmp_path / "n.caffemodel"
     for first, then, variant in (("pool1", "norm1", "caffenet"), ("norm1", "pool1", "bvlc")):
         path.write_bytes(caffemodels.v1(as_layers(CONV2, first, then)))

@@ -1,4 +1,4 @@
-"""The up-convolution: the fast form against the plain one, forward and backward."""
+"""Compare the up-convolution with the plain implementation, forward and backward."""
 
 from __future__ import annotations
 

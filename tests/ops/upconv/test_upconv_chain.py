@@ -1,4 +1,4 @@
-"""Chains of up-convolutions against the same layers one by one: values, gradients, and what torch makes of them."""
+"""Compare chains of up-convolutions with single layers: values, gradients, torch.compile."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SLOPES = [(0.2, None), (0.1, 0.3, None), (0.2, None, 0.2), (None,), (0.2,)]
 
 
 def a_chain(slopes: tuple[float | None, ...], dtype: torch.dtype = torch.float64) -> tuple[torch.Tensor, list, list]:
-    """(x, weights, biases), all asking for gradients; the second layer of three has no bias."""
+    """Return (x, weights, biases), all with gradients; the second layer of three has no bias."""
     torch.manual_seed(0)
     channels = [*(4, 6, 5, 3)[: len(slopes)], 3]
     x = torch.randn(2, 4, 3, 2, dtype=dtype, requires_grad=True)
@@ -65,7 +65,7 @@ def test_equals_layer_by_layer(slopes: tuple[float | None, ...]) -> None:
 
 @pytest.mark.parametrize("frozen", range(1, 127, 5))
 def test_frozen_parameters_get_no_gradient(frozen: int) -> None:
-    """Any of x, three weights, three biases may be without gradient, the way below ends where nothing is asked for."""
+    """Any of x, three weights and three biases may need no gradient; propagation ends where none is needed."""
     slopes = (0.2, 0.2, None)
     x, weights, biases = a_chain(slopes)
     biases[1] = torch.randn(5, dtype=torch.float64)

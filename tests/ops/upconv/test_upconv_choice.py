@@ -1,4 +1,4 @@
-"""Which kernel runs a pass on a GPU: the bundled tables, the rule for what they lack, and damaged tables."""
+"""Test the choice of kernels on a GPU: bundled tables, the rule for missing entries, and damaged tables."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ WriteTable = Callable[[str, bytes | list[Any]], Path]
 
 @pytest.fixture
 def write_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WriteTable]:
-    """Writes tables into an empty folder in place of the bundled ones."""
+    """Return a function that writes tables to an empty folder, which replaces the bundled ones."""
     monkeypatch.setattr(kernel_choice, "TABLES", tmp_path)
 
     def write(name: str, content: bytes | list[Any]) -> Path:
@@ -42,7 +42,7 @@ def write_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Wri
 
 
 def of_layer(pixels: int = 4096, nth: int | None = 1) -> dict[str, Any]:
-    """A line for 64→32, forward: the nth candidate on 9.0 (the rule takes the first), or torch."""
+    """Return an entry for 64→32, forward: the nth candidate on 9.0 (the rule chooses the first), or torch."""
     found = candidates("forward", 64, 32, pixels, HALF, (9, 0), tf32=True)
     return Entry("forward", 64, 32, pixels, "16-bit", None if nth is None else found[nth]).to_dict()
 
@@ -76,7 +76,7 @@ def test_tables_are_whole_and_name_only_candidates(
 
 @pytest.mark.parametrize("capability", CAPABILITIES, ids=str)
 def test_chosen_configurations_are_valid_on_the_device(capability: tuple[int, int]) -> None:
-    """Tables of a lower architecture name what a device above it cannot run: those entries are left out."""
+    """Entries of an older architecture's table that a newer device cannot run are left out."""
     for entries in kernel_choice._table(capability).values():
         for entry in entries:
             for dtype in DTYPES[entry.dtype]:
@@ -208,7 +208,7 @@ def maps(*shape: int) -> Any:
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
-    """What the ops ask for on a GPU."""
+    """Return the configurations that the ops request on a GPU."""
     calls: list[tuple[Any, ...]] = []
     monkeypatch.setattr(passes, "has_triton", lambda: True)
     monkeypatch.setattr(passes, "_capability", lambda device: (9, 0))

@@ -1,4 +1,4 @@
-"""The up-convolution's passes on a CPU: every algorithm against plain float64, and weights that are kept packed."""
+"""Test the up-convolution's passes on a CPU: every algorithm against plain float64, and cached weights."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tolerances import UPCONV
 
 DTYPES = [dtype for dtype in (torch.float32, torch.bfloat16, torch.float16) if cpu_passes.usable(dtype)]
 
-# B, Ci, Co, H, W of each algorithm, odd ones among them.
+# B, Ci, Co, H, W for each algorithm, including odd numbers.
 FORWARD = {
     "_subpixel": [(2, 5, 3, 6, 5), (1, 1, 1, 1, 1), (3, 8, 4, 33, 17), (1, 2, 2, 1, 9)],
     "_deconvolution": [(2, 3, 5, 1, 7), (3, 2, 70, 4, 4), (1, 48, 32, 33, 17), (1, 70, 69, 3, 5)],
@@ -32,7 +32,7 @@ WGRAD = {
 def operands(
     shape: tuple[int, ...], dtype: torch.dtype
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """(x, dz, weight, bias) of a layer, rounded to a dtype; x has zeros and both signs."""
+    """Return (x, dz, weight, bias) of a layer, rounded to a dtype; x has zeros and both signs."""
     batch, in_channels, out_channels, height, width = shape
     torch.manual_seed(sum(shape))
     x = torch.nn.functional.leaky_relu(torch.randn(batch, in_channels, height, width).clamp_min(-1.5), 0.2)

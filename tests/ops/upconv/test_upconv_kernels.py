@@ -1,4 +1,4 @@
-"""The up-convolution's Triton kernels against the plain passes: in Triton's interpreter, or compiled, on a GPU."""
+"""Compare the up-convolution's Triton kernels with the plain passes, in Triton's interpreter or on a GPU."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ WGRAD = [Config("wgrad", (32, 32, 64), 4, 2, 2), Config("wgrad_window", (32, 64,
 
 
 class Passes:
-    """A layer's tensors, what the kernels make of them, and what is right, in float64."""
+    """Tensors of a layer, results of the kernels, and expected results in float64."""
 
     def __init__(
         self,
@@ -118,7 +118,7 @@ def _configurations(out_channels: int) -> list[Config]:
 
 @pytest.fixture(params=PRECISIONS)
 def precision(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Sets whether float32 may be tf32."""
+    """Set whether float32 may be computed in TF32."""
     name: str = request.param
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = name == "tf32"
@@ -186,7 +186,7 @@ def test_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _dot(_: object, a: Any, b: Any, total: Any, *__: object) -> Any:
-    """The interpreter keeps bfloat16 as its bits, and its own product multiplies those as whole numbers."""
+    """Replace the interpreter's product, which multiplies the bits of bfloat16 as integers."""
     bits = (operand.data.astype(np.uint32) << 16 for operand in (a, b))
     left, right = (value.view(np.float32) for value in bits)
     return interpreter.TensorHandle(left @ right + total.data, total.dtype.scalar)
@@ -217,14 +217,14 @@ def test_two_runs_give_the_same_bits() -> None:
 @pytest.mark.parametrize("precision", ["tf32", "bf16"], indirect=True)
 @pytest.mark.parametrize("layer", list(LAYERS))
 def test_every_choice(layer: str, precision: str) -> None:
-    """Compiled code can be wrong where the interpreter is right: all that the tables or the rule choose for layers."""
+    """Runs all configurations chosen by the tables or the rule, since compiled code can differ from interpreted."""
     in_channels, out_channels, side = LAYERS[layer]
     batch = max(1, min(16, 16384 // side**2))
     passes = Passes(
         (batch, in_channels, out_channels, side, side), 0.2, torch.bfloat16 if precision == "bf16" else torch.float32
     )
     size = in_channels, out_channels, batch * side**2
-    for which in PASSES[:4]:  # image_backward stands for distance_backward too
+    for which in PASSES[:4]:  # image_backward also represents distance_backward
         config = choose(which, *size, passes.x.dtype, torch.cuda.get_device_capability(), tf32=True)
         if config is not None:
             _compare(passes, config, precision)

@@ -1,4 +1,4 @@
-"""The up-convolution under torch.compile on a GPU: the Triton kernels in the graph, and their outputs."""
+"""Test the up-convolution under torch.compile on a GPU: the Triton kernels in the graph, and their outputs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from paths import HELPERS
 
 pytest.importorskip("triton")
 
-# Of each kernel, the parameters that it writes to: what else torch took for written, it would copy before the launch.
+# The parameters that each kernel writes. Torch would copy others that it considers written before the launch.
 WRITES = {
     "phase_kernel": ["y"],
     "all_phases_kernel": ["y"],
@@ -35,7 +35,7 @@ Cases = dict[str, dict[str, Any]]
 
 @pytest.fixture(scope="module")
 def traced(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Cases]:
-    """In a process of its own, because in this one the kernels may be those of Triton's interpreter."""
+    """Run in a separate process, because in this one the kernels may be those of Triton's interpreter."""
     environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
     environment |= {"TRITON_CACHE_DIR": str(tmp_path_factory.mktemp("triton")), "TRITON_DEFAULT_FP_FUSION": "1"}
     command = [sys.executable, str(HELPERS / "triton_tracing.py")]
@@ -67,7 +67,7 @@ def test_nothing_but_results_counts_as_written(traced: dict[str, Cases]) -> None
         for name, case in cases.items():
             for launch in case["launches"]:
                 written = WRITES[launch["kernel"]]
-                # Which of them are written depends on the constants: the sums that nobody asked for are not.
+                # Constants determine which of them are written: sums that are not needed are not.
                 assert set(launch["writes"]) <= set(written), (name, launch)
                 assert set(written) - set(launch["writes"]) <= {"bias_parts", "own_parts"}, (name, launch)
 
