@@ -179,12 +179,14 @@ def sheet(
         images: path or paths (folders, image files, tar shards), or image sources.
         output: PNG file to write; an earlier one is replaced.
         inverter: inverters, their names or folders, at most one for each representation; the pretrained ones for other
-            representations. representation: one or several representations; those given by name have the parameters of
-            their inverter, or the default ones. ``None`` for the representations of the inverters, or HOG without
-            inverters. size: side in pixels to which the images are resized and center-cropped; ``None`` for the only
-            size that a representation supports, or 256. tile: side of an image on the sheet in pixels. device: device
-            of the inverters and, where possible, of the representations, see `Reconstructor`. skip_bad: whether images
-            that cannot be listed or read are skipped and listed, instead of stopping.
+            representations.
+        representation: one or several representations; those given by name have the parameters of their inverter, or
+            the default ones. ``None`` for the representations of the inverters, or HOG without inverters.
+        size: side in pixels to which the images are resized and center-cropped; ``None`` for the only size that a
+            representation supports, or 256.
+        tile: side of an image on the sheet in pixels.
+        device: device of the inverters and, where possible, of the representations, see `Reconstructor`.
+        skip_bad: whether images that cannot be listed or read are skipped and listed, instead of stopping.
 
     Raises:
         ValueError: an image that cannot be read (named), an inverter for another representation, no such device, a
