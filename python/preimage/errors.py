@@ -9,8 +9,8 @@ class FileFormatError(ValueError):
     """Error for a file that is damaged, of another format, or of an unknown version.
 
     Attributes:
-        path: path of the file, as given by the caller.
-        problem: what was found, and what is expected.
+        path: Path of the file, as given by the caller.
+        problem: What was found, and what is expected.
     """
 
     def __init__(self, path: str | PathLike[str], problem: str) -> None:

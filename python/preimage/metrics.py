@@ -20,9 +20,9 @@ class ErrorReport:
     """The normalized reconstruction error of a set of images.
 
     Attributes:
-        error: mean over the images of ‖x − f(φ(x))‖₂ / N.
+        error: Mean over the images of ‖x − f(φ(x))‖₂ / N.
         per_image: ‖x − f(φ(x))‖₂ / N of each image, in order.
-        mean_image: error of reconstructing every image as the mean image of the set, about 0.7: an inverter with about
+        mean_image: Error of reconstructing every image as the mean image of the set, about 0.7: an inverter with about
             this error has learned nothing.
         normalizer: N, the average Euclidean distance between two images of the set.
     """
@@ -61,7 +61,7 @@ class Originals:
         """Return N, the average distance between two different images, and the average distance to the mean image.
 
         Raises:
-            ValueError: fewer than two images, or only equal ones.
+            ValueError: Fewer than two images, or only equal ones.
         """
         if len(self) < 2:
             raise ValueError(f"the normalized error needs at least two images, got {len(self)}")
@@ -87,7 +87,7 @@ class NormalizedError:
     two different images of the set. All images have one size.
 
     Args:
-        originals: set of images that is filled by the caller and shared with other measures of the same images; by
+        originals: Set of images that is filled by the caller and shared with other measures of the same images; by
             default, `update` collects the images.
     """
 
@@ -100,7 +100,7 @@ class NormalizedError:
         """Add a batch of images and reconstructions, both (B, 3, H, W) in [0, 1].
 
         Raises:
-            ValueError: the shapes differ from each other or from those of earlier batches.
+            ValueError: The shapes differ from each other or from those of earlier batches.
         """
         if images.shape != reconstructions.shape or images.dim() != 4:
             raise ValueError(
@@ -116,7 +116,7 @@ class NormalizedError:
         """Return the error over all batches.
 
         Raises:
-            ValueError: fewer than two images, only equal ones, or a shared set with another number of images.
+            ValueError: Fewer than two images, only equal ones, or a shared set with another number of images.
         """
         normalizer, to_mean = self._originals.spread()
         if len(self._distances) != len(self._originals):
@@ -152,7 +152,7 @@ def psnr(reconstructions: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
 
     Args:
         reconstructions: (B, C, H, W) in [0, 1].
-        images: the same shape.
+        images: The same shape.
     """
     return -10 * (reconstructions - images).square().flatten(1).mean(dim=1).log10()
 
@@ -166,7 +166,7 @@ def ssim(reconstructions: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
 
     Args:
         reconstructions: (B, C, H, W) in [0, 1], at least `SMALLEST_FOR_SSIM` pixels a side.
-        images: the same shape.
+        images: The same shape.
     """
     radius = SMALLEST_FOR_SSIM // 2
     offsets = torch.arange(-radius, radius + 1, dtype=images.dtype, device=images.device)

@@ -93,9 +93,9 @@ class UpConv2d(nn.Module):
     in sequence, use `UpConvChain`.
 
     Args:
-        in_channels: number of input channels, Ci.
-        out_channels: number of output channels, Co.
-        negative_slope: slope of the leaky ReLU below zero; ``None`` for no activation (the last layer of a network).
+        in_channels: Number of input channels, Ci.
+        out_channels: Number of output channels, Co.
+        negative_slope: Slope of the leaky ReLU below zero; ``None`` for no activation (the last layer of a network).
 
     Attributes:
         weight: (Ci, Co, 5, 5), that of ``nn.ConvTranspose2d(Ci, Co, 5, stride=2, padding=2, output_padding=1)``,
@@ -143,7 +143,7 @@ class UpConvChain(nn.Sequential):
         """Return distances ‖forward(x) + mean - target / 255‖₂, (B,), see `preimage.ops.upconv.upconv_chain_distance`.
 
         Raises:
-            ValueError: the last layer is not an up-convolution without activation, or the target has another shape.
+            ValueError: The last layer is not an up-convolution without activation, or the target has another shape.
         """
         *before, last = self._runs()
         if not isinstance(last, list):

@@ -14,11 +14,11 @@ class OptionalPackage:
     """A package that only some functions need.
 
     Attributes:
-        package: name on PyPI.
-        modules: modules that are imported.
-        purpose: features that need the package, a plural noun phrase.
-        install: command that installs it.
-        repair: command or advice for a package that is installed but cannot be imported; empty for reinstallation.
+        package: Name on PyPI.
+        modules: Modules that are imported.
+        purpose: Features that need the package, a plural noun phrase.
+        install: Command that installs it.
+        repair: Command or advice for a package that is installed but cannot be imported; empty for reinstallation.
     """
 
     package: str
@@ -63,11 +63,11 @@ def import_optional(package: str, module: str | None = None) -> ModuleType:
     """Import a module of an optional package, one of `OPTIONAL`.
 
     Args:
-        package: name on PyPI.
-        module: one of its modules; ``None`` for the first in `OPTIONAL`.
+        package: Name on PyPI.
+        module: One of its modules; ``None`` for the first in `OPTIONAL`.
 
     Raises:
-        ImportError: the package is missing or cannot be imported; the message states what needs it, and the remedy.
+        ImportError: The package is missing or cannot be imported; the message states what needs it, and the remedy.
     """
     entry = OPTIONAL[package]
     name = entry.modules[0] if module is None else module
@@ -86,7 +86,7 @@ def find_optional(package: str) -> Path:
     """Return the folder of an optional package, one of `OPTIONAL`, without importing it.
 
     Raises:
-        ImportError: the package is missing; the message states what needs it, and how to install it.
+        ImportError: The package is missing; the message states what needs it, and how to install it.
     """
     entry = OPTIONAL[package]
     found = importlib.util.find_spec(entry.modules[0])

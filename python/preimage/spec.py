@@ -22,12 +22,12 @@ class Spec:
     An inverter accepts the features of a file if and only if their specs are equal.
 
     Attributes:
-        representation: registered name, for example ``"hog"``.
-        variant: definition of the features, with a stated reference implementation, for example ``"vlfeat-uoctti"``.
-        channels: number of channels C of features (B, C, h, w) or vectors (B, C).
-        stride: pixels between neighboring feature cells; ``None`` for vectors.
-        parameters: all other parameters by name, only scalars.
-        version: number that increases whenever the features for the same parameters change.
+        representation: Registered name, for example ``"hog"``.
+        variant: Definition of the features, with a stated reference implementation, for example ``"vlfeat-uoctti"``.
+        channels: Number of channels C of features (B, C, h, w) or vectors (B, C).
+        stride: Pixels between neighboring feature cells; ``None`` for vectors.
+        parameters: All other parameters by name, only scalars.
+        version: Number that increases whenever the features for the same parameters change.
     """
 
     representation: str

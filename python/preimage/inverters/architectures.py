@@ -55,8 +55,8 @@ class SingleStreamConfig:
     The input may be vectors: fully connected layers ("fc 4096") then come first, and a "grid" reshapes them to a map.
 
     Attributes:
-        layers: layers in the notation of `preimage.inverters.layers.Layer`.
-        log_floor: features are replaced by log(max(x, log_floor)) if above zero: for probabilities, most of which are
+        layers: Layers in the notation of `preimage.inverters.layers.Layer`.
+        log_floor: Features are replaced by log(max(x, log_floor)) if above zero: for probabilities, most of which are
             negligible beside the largest.
     """
 
@@ -70,18 +70,18 @@ class UShapedConfig:
     """U-shaped network: strided convolutions, then up-convolutions, with skips and residual blocks at every size.
 
     Attributes:
-        entry: layers before the first size, in the notation of `preimage.inverters.layers.Layer`, for features of
+        entry: Layers before the first size, in the notation of `preimage.inverters.layers.Layer`, for features of
             another resolution.
-        margin: cells padded (before, after) the features along both axes, copies of the outermost: for features whose
+        margin: Cells padded (before, after) the features along both axes, copies of the outermost: for features whose
             first cell is not at the edge of the image.
-        splat_levels: for sparse SIFT, number of maps of `preimage.inverters.keypoint_splat.KeypointSplat` that are
+        splat_levels: For sparse SIFT, number of maps of `preimage.inverters.keypoint_splat.KeypointSplat` that are
             concatenated with the output of the entry; the features are then not standardized.
-        widths: channels at the resolution of the features, at half of it, at a quarter, …
-        blocks_down: residual blocks at each size on the way down; the last entry is the bottom.
-        blocks_up: residual blocks at each size on the way up, the finest first.
-        head: channels of the up-convolutions from the resolution of the features to that of the image, except for the 3
+        widths: Channels at the resolution of the features, at half of it, at a quarter, …
+        blocks_down: Residual blocks at each size on the way down; the last entry is the bottom.
+        blocks_up: Residual blocks at each size on the way up, the finest first.
+        head: Channels of the up-convolutions from the resolution of the features to that of the image, except for the 3
             channels of the image.
-        repeat_edges: number of the coarsest sizes at which the edges of a map are repeated instead of padded with
+        repeat_edges: Number of the coarsest sizes at which the edges of a map are repeated instead of padded with
             zeros. An image of 256² has 2×2 values at the coarsest size, all of them at an edge: with zeros the kernels
             never see a full neighborhood in training, and fail on larger images.
     """

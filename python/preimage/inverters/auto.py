@@ -39,16 +39,16 @@ def auto(
     then has the size that their doublings reach (256).
 
     Args:
-        channels: number of channels of the features.
-        cells: number of cells along a side of the square map; ``None`` for vectors.
-        image_size: side of the square images in pixels.
-        output_size: side of the reconstructed images in pixels; for maps the nearest size that doublings reach. By
+        channels: Number of channels of the features.
+        cells: Number of cells along a side of the square map; ``None`` for vectors.
+        image_size: Side of the square images in pixels.
+        output_size: Side of the reconstructed images in pixels; for maps the nearest size that doublings reach. By
             default, the size of the images for maps, and 128 for vectors.
-        budget: maximum number of parameters, four million by default.
-        probabilities: whether the features are probabilities; the network then takes the logarithms of vectors.
+        budget: Maximum number of parameters, four million by default.
+        probabilities: Whether the features are probabilities; the network then takes the logarithms of vectors.
 
     Raises:
-        ValueError: an output size that no grid of 3 to 7 cells reaches by doublings, too many cells for the size of the
+        ValueError: An output size that no grid of 3 to 7 cells reaches by doublings, too many cells for the size of the
             images, or a budget below the size of the smallest such network.
     """
     budget = BUDGET if budget is None else budget

@@ -14,7 +14,7 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
         device: ``"auto"`` (CUDA where available, else the CPU), ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...
 
     Raises:
-        ValueError: not the name of a device, or a device that is not available.
+        ValueError: Not the name of a device, or a device that is not available.
     """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -35,10 +35,10 @@ def extraction_device(
     """Return the device on which features are computed: `device` if the representation supports it, else the CPU.
 
     Args:
-        representation: representation, which is tried on one black image unless its features are computed in worker
+        representation: Representation, which is tried on one black image unless its features are computed in worker
             threads.
         image_size: (H, W) of the images.
-        device: preferred device.
+        device: Preferred device.
     """
     cpu = torch.device("cpu")
     if device.type == "cpu" or representation.in_workers:

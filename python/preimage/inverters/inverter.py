@@ -30,13 +30,13 @@ class Inverter(nn.Module):
 
     Args:
             spec: spec of the features.
-        config: architecture of the network, for example from `preimage.inverters.preset`.
-        training_notes: plain JSON values about the training, stored in ``config.json``.
-        output_region: part of an image that is reconstructed, for features of images of one size only; ``None`` if
+        config: Architecture of the network, for example from `preimage.inverters.preset`.
+        training_notes: Plain JSON values about the training, stored in ``config.json``.
+        output_region: Part of an image that is reconstructed, for features of images of one size only; ``None`` if
             features of images of any size are inverted to whole images.
 
     Raises:
-        ValueError: a network for maps with a spec of vectors or the reverse; a stride that is not the spec's; an output
+        ValueError: A network for maps with a spec of vectors or the reverse; a stride that is not the spec's; an output
             region of another size than the network's; or vectors without an output region.
     """
 
@@ -97,8 +97,8 @@ class Inverter(nn.Module):
             (B, 3, H, W), or (3, H, W) of one image: float32 RGB on the device of the inverter.
 
         Raises:
-            TypeError: features that are not floating-point.
-            ValueError: features of another rank or number of channels; a size below 1 or, without an output region, one
+            TypeError: Features that are not floating-point.
+            ValueError: Features of another rank or number of channels; a size below 1 or, without an output region, one
                 that differs by a cell or more from the size that the features cover.
         """
         batch, is_single = self._checked(features)
@@ -122,7 +122,7 @@ class Inverter(nn.Module):
         """Return ‖`reconstruct`(features) - `target`(images) / 255‖₂ for every image, which training minimizes.
 
         Args:
-            features: checked features, (B, C, h, w) or (B, C).
+            features: Checked features, (B, C, h, w) or (B, C).
             images: (B, 3, H, W) uint8, on the device of the features, of the size that the features cover, or
                 with an `output_region` of its ``image_size``.
 
@@ -131,7 +131,7 @@ class Inverter(nn.Module):
             the backward pass of the last layer.
 
         Raises:
-            TypeError: images that are not uint8.
+            TypeError: Images that are not uint8.
         """
         if images.dtype != torch.uint8:
             raise TypeError(f"images must be uint8, got {images.dtype}")
@@ -192,12 +192,12 @@ class Inverter(nn.Module):
         """Write ``config.json`` and ``model.safetensors``, and return the folder.
 
         Args:
-            folder: created if it does not exist; an inverter in it is replaced.
-            dtype: dtype of the weights on disk: ``torch.float32``, ``torch.float16`` or ``torch.bfloat16``;
+            folder: Created if it does not exist; an inverter in it is replaced.
+            dtype: Dtype of the weights on disk: ``torch.float32``, ``torch.float16`` or ``torch.bfloat16``;
                 ``torch.int8`` with a float32 scale for each output channel takes a quarter of float32's space.
 
         Raises:
-            TypeError: another dtype.
+            TypeError: Another dtype.
         """
         if dtype not in (torch.float32, torch.float16, torch.bfloat16, torch.int8):
             raise TypeError(f"dtype must be float32, float16, bfloat16 or int8, got {dtype}")
@@ -223,8 +223,8 @@ class Inverter(nn.Module):
         (``inverter.requires_grad_()`` turns them on).
 
         Raises:
-            ValueError: neither a folder nor the name of a pretrained inverter; the message lists the names.
-            FileFormatError: a file in the folder is missing, damaged or of another version.
+            ValueError: Neither a folder nor the name of a pretrained inverter; the message lists the names.
+            FileFormatError: A file in the folder is missing, damaged or of another version.
         """
         folder = pretrained.resolve(name_or_folder)
         fields, tensors = pretrained.read(folder)
@@ -283,12 +283,12 @@ def load_inverter(name_or_folder: str | os.PathLike[str], device: str | torch.de
     """Load a pretrained inverter by name, or one from a folder.
 
     Args:
-        name_or_folder: one of `list_inverters`, or the folder of an inverter or of a training run.
+        name_or_folder: One of `list_inverters`, or the folder of an inverter or of a training run.
         device: ``"auto"`` (CUDA where available), ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...
 
     Raises:
-        ValueError: neither a folder nor the name of a pretrained inverter (the names are listed), or no such device.
-        FileFormatError: a file in the folder is missing, damaged or of another version.
+        ValueError: Neither a folder nor the name of a pretrained inverter (the names are listed), or no such device.
+        FileFormatError: A file in the folder is missing, damaged or of another version.
 
     Example:
         >>> inverter = preimage.load_inverter("hog-compact")
@@ -314,7 +314,7 @@ def _checked_weights(fields: dict[str, Any], tensors: dict[str, torch.Tensor]) -
     The network is not allocated here, because a damaged config may describe one that is larger than the memory.
 
     Raises:
-        ValueError: weights of another network.
+        ValueError: Weights of another network.
     """
     try:
         with torch.device("meta"):

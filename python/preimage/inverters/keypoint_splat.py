@@ -25,9 +25,9 @@ class KeypointSplat(nn.Module):
     with the weights of SIFT's Gaussian window.
 
     Args:
-        grid_cell: side of the grid's cells in pixels.
-        cell: side of the finest map's cells in pixels, a multiple of `grid_cell`.
-        levels: number of maps, each with cells twice as large as the one before.
+        grid_cell: Side of the grid's cells in pixels.
+        cell: Side of the finest map's cells in pixels, a multiple of `grid_cell`.
+        levels: Number of maps, each with cells twice as large as the one before.
     """
 
     scales: torch.Tensor  # [133, 1, 1]

@@ -155,12 +155,12 @@ def chain(in_channels: int, layers: Sequence[str], *, last_is_image: bool = Fals
     """Return the layers of a notation in sequence, each with leaky ReLU 0.2.
 
     Args:
-        in_channels: number of input channels.
-        layers: notation, see `Layer`.
-        last_is_image: whether the last layer must be an up-convolution to an image, which has no activation.
+        in_channels: Number of input channels.
+        layers: Notation, see `Layer`.
+        last_is_image: Whether the last layer must be an up-convolution to an image, which has no activation.
 
     Raises:
-        ValueError: text that is not a layer; a layer that does not accept the output of the previous one; too many
+        ValueError: Text that is not a layer; a layer that does not accept the output of the previous one; too many
             layers; or a last layer that does not return an image.
     """
     if len(layers) > _MOST_LAYERS:

@@ -21,9 +21,9 @@ class OutputRegion:
     FC6.
 
     Attributes:
-        image_size: side of the images whose features are inverted, pixels.
-        crop: side of the center square that is returned, pixels of the image.
-        size: side of the returned image, pixels.
+        image_size: Side of the images whose features are inverted, pixels.
+        crop: Side of the center square that is returned, pixels of the image.
+        size: Side of the returned image, pixels.
     """
 
     image_size: int
@@ -45,7 +45,7 @@ class OutputRegion:
         """Return the region with the given fields, as returned by ``dataclasses.asdict``.
 
         Raises:
-            ValueError: other fields, or values out of range.
+            ValueError: Other fields, or values out of range.
         """
         names = [field.name for field in dataclasses.fields(cls)]
         if not isinstance(fields, Mapping) or fields.keys() != set(names):
@@ -59,7 +59,7 @@ class OutputRegion:
             images: (B, 3, image_size, image_size), uint8 or floating-point.
 
         Raises:
-            ValueError: images of another shape or size.
+            ValueError: Images of another shape or size.
         """
         if images.dim() != 4 or images.shape[1] != 3:
             raise ValueError(f"images must be (B, 3, H, W), got {tuple(images.shape)}")
@@ -88,10 +88,10 @@ def placed(cells: int, multiple: int, stride: int, size: int) -> tuple[int, int,
     The row is padded to a multiple of `multiple` that covers the wanted pixels, and stays in the middle.
 
     Args:
-        cells: number of cells in the row.
-        multiple: number of cells of which the network takes multiples.
-        stride: number of output pixels for each cell.
-        size: number of wanted pixels, around the middle of the features.
+        cells: Number of cells in the row.
+        multiple: Number of cells of which the network takes multiples.
+        stride: Number of output pixels for each cell.
+        size: Number of wanted pixels, around the middle of the features.
 
     Returns:
         (cells padded before the row, cells padded after it, index of the first wanted pixel).

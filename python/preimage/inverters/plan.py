@@ -37,20 +37,20 @@ def plan(
     """Return the network of a preset and the output region of its inverter.
 
     Args:
-        spec: spec of the features.
-        name: preset of the representation, such as ``"paper"``; or ``"auto"``, ``"compact"`` (the same) or ``"wide"``
+        spec: Spec of the features.
+        name: Preset of the representation, such as ``"paper"``; or ``"auto"``, ``"compact"`` (the same) or ``"wide"``
             for a network generated for features of this shape, see `preimage.inverters.auto.auto`.
-        cells: size (h, w) of the features of an image of `image_size`; ``None`` for vectors.
-        image_size: side of the square images in pixels.
-        output_size: side of the reconstructed images in pixels; only for ``"auto"``.
-        budget: maximum number of parameters: four million by default, nine million for ``"wide"``.
-        probabilities: whether the features are probabilities; ``"auto"`` then takes their logarithms.
+        cells: Size (h, w) of the features of an image of `image_size`; ``None`` for vectors.
+        image_size: Side of the square images in pixels.
+        output_size: Side of the reconstructed images in pixels; only for ``"auto"``.
+        budget: Maximum number of parameters: four million by default, nine million for ``"wide"``.
+        probabilities: Whether the features are probabilities; ``"auto"`` then takes their logarithms.
 
     Returns:
         The network and its output region, which is ``None`` if features of any size can be inverted.
 
     Raises:
-        ValueError: no such preset (the message lists the known ones), an option that the preset does not support,
+        ValueError: No such preset (the message lists the known ones), an option that the preset does not support,
             features that are not square, or as `auto`.
     """
     check_preset(spec.representation, name)

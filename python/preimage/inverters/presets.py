@@ -25,7 +25,7 @@ def preset(representation: str, name: str) -> ArchitectureConfig:
     8.6 to 8.8 million parameters.
 
     Raises:
-        ValueError: no such representation or preset; the message lists the known presets.
+        ValueError: No such representation or preset; the message lists the known presets.
     """
     presets = _presets(representation)
     if not presets:

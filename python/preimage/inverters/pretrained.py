@@ -105,7 +105,7 @@ def find_inverter(spec: Spec) -> str:
     """Return the name of a pretrained inverter for features of this spec.
 
     Raises:
-        LookupError: there is no such inverter; the message names the fields in which the nearest one differs.
+        LookupError: There is no such inverter; the message names the fields in which the nearest one differs.
     """
     candidates = {}
     for name, other in pretrained_specs().items():

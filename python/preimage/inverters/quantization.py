@@ -15,8 +15,8 @@ def quantized(weights: Mapping[str, torch.Tensor], transposed: Collection[str]) 
     """Return weights as int8, with their scales under ``NAME.scale``; small tensors and vectors are unchanged.
 
     Args:
-        weights: floating-point tensors by name.
-        transposed: names of the weights whose output channels are axis 1; in others they are axis 0.
+        weights: Floating-point tensors by name.
+        transposed: Names of the weights whose output channels are axis 1; in others they are axis 0.
     """
     stored: dict[str, torch.Tensor] = {}
     for name, value in weights.items():

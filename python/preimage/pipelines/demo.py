@@ -34,13 +34,13 @@ class DemoResult:
     """The reconstructions from one representation.
 
     Attributes:
-        spec: spec of the features.
-        features: feature file from which the photographs were reconstructed.
+        spec: Spec of the features.
+        features: Feature file from which the photographs were reconstructed.
         shape: (C, h, w) or (C,) of the features of a photograph.
-        reconstructions: folder of the reconstructions, a PNG for each photograph.
-        inverter: name or folder of the inverter.
-        error: normalized reconstruction error over the photographs.
-        scores: one for each photograph.
+        reconstructions: Folder of the reconstructions, a PNG for each photograph.
+        inverter: Name or folder of the inverter.
+        error: Normalized reconstruction error over the photographs.
+        scores: One for each photograph.
     """
 
     spec: Spec
@@ -58,11 +58,11 @@ class DemoSummary:
 
     Attributes:
         sheet: PNG of all photographs with their features and reconstructions.
-        page: self-contained HTML page with the same images and the errors.
-        images: number of photographs.
-        mean_image_error: normalized error of reconstructing every photograph as their mean image.
-        seconds: wall time.
-        results: one for each representation.
+        page: Self-contained HTML page with the same images and the errors.
+        images: Number of photographs.
+        mean_image_error: Normalized error of reconstructing every photograph as their mean image.
+        seconds: Wall time.
+        results: One for each representation.
     """
 
     sheet: Path
@@ -79,11 +79,11 @@ def demo_page(
     """Return the page as HTML.
 
     Args:
-        summary: summary of the demonstration.
-        photographs: rows of the sheet, in the order of the scores.
-        sizes: side of the photographs for each representation, pixels.
-        command: command line to show on the page.
-        credit: source of the photographs, a sentence.
+        summary: Summary of the demonstration.
+        photographs: Rows of the sheet, in the order of the scores.
+        sizes: Side of the photographs for each representation, pixels.
+        command: Command line to show on the page.
+        credit: Source of the photographs, a sentence.
     """
     names = [title_of(result.spec) for result in summary.results]
     several = len(names) > 1
@@ -185,19 +185,19 @@ def demo(
     """Extract the features of photographs, and reconstruct the photographs from their features alone.
 
     Args:
-        images: at least two photographs; ``None`` for those in scikit-image's package.
-        output: folder of the results, created if it does not exist.
-        inverter: names, folders or inverters, at most one for each representation; ``None`` for all pretrained
+        images: At least two photographs; ``None`` for those in scikit-image's package.
+        output: Folder of the results, created if it does not exist.
+        inverter: Names, folders or inverters, at most one for each representation; ``None`` for all pretrained
             ones, one for each representation.
-        size: side in pixels to which the photographs are resized and center-cropped; ``None`` for the only size that a
+        size: Side in pixels to which the photographs are resized and center-cropped; ``None`` for the only size that a
             representation supports, or 384.
-        device: device of the inverters and, where possible, of the representations.
-        command: command line to show on the page.
+        device: Device of the inverters and, where possible, of the representations.
+        command: Command line to show on the page.
 
     Raises:
-        ImportError: scikit-image, which contains the default photographs, is not installed.
-        LookupError: no pretrained inverters.
-        ValueError: an image that cannot be used (named), a single image, a `size` below 11 or too small for a
+        ImportError: Scikit-image, which contains the default photographs, is not installed.
+        LookupError: No pretrained inverters.
+        ValueError: An image that cannot be used (named), a single image, a `size` below 11 or too small for a
             representation, or two inverters for one representation.
     """
     start = time.perf_counter()
@@ -238,7 +238,7 @@ def sample_photographs() -> list[str]:
     """Return the paths of photographs in scikit-image's package; nothing is downloaded.
 
     Raises:
-        ImportError: scikit-image is not installed, or has other contents.
+        ImportError: Scikit-image is not installed, or has other contents.
     """
     found = importlib.util.find_spec("skimage")
     locations = list(found.submodule_search_locations or ()) if found is not None else []

@@ -40,11 +40,11 @@ class Loaded:
     """An image that was read, or the reason why it was not.
 
     Attributes:
-        source: source of the image.
+        source: Source of the image.
         pixels: (H, W, 3) uint8 RGB, at the processed size; ``None`` if it could not be read.
         original_size: (H, W) of the decoded image.
         processed_size: (H, W) of the pixels.
-        problem: reason why it could not be read, one line that names the image; else empty.
+        problem: Reason why it could not be read, one line that names the image; else empty.
     """
 
     source: ImageSource
@@ -62,11 +62,11 @@ def as_listing(images: Images, *, skip_bad: bool = False) -> Listing:
     """Return the sources of a path, of paths (folders, files, tar shards) or of a list of sources.
 
     Args:
-        images: paths or sources.
-        skip_bad: whether images that cannot be used are skipped and listed, see `preimage.io.find_images`.
+        images: Paths or sources.
+        skip_bad: Whether images that cannot be used are skipped and listed, see `preimage.io.find_images`.
 
     Raises:
-        ValueError: no images; without `skip_bad` also as `preimage.io.list_images`.
+        ValueError: No images; without `skip_bad` also as `preimage.io.list_images`.
     """
     if isinstance(images, str | PathLike):
         images = [images]
@@ -90,7 +90,7 @@ def resolved_size(representation: Representation, size: int | None) -> int | Non
     """Return the side to which images are resized: the only one that the representation supports, or else `size`.
 
     Raises:
-        ValueError: a size that the representation does not support.
+        ValueError: A size that the representation does not support.
     """
     side = representation.image_side
     if side is not None and size not in (None, side):
@@ -161,14 +161,14 @@ def batches(
     """Yield keys and images (B, 3, size, size) uint8, in order.
 
     Args:
-        sources: the images.
-        size: side to which they are resized and center-cropped.
-        batch_size: batch size, see `at_once`.
-        skipped: list to which (name, problem) of images that cannot be read are added; ``None`` raises an error
+        sources: The images.
+        size: Side to which they are resized and center-cropped.
+        batch_size: Batch size, see `at_once`.
+        skipped: List to which (name, problem) of images that cannot be read are added; ``None`` raises an error
             instead.
 
     Raises:
-        ValueError: an image that cannot be read (the message names it).
+        ValueError: An image that cannot be read (the message names it).
     """
     loaded = usable(load(sources, size, ahead=2 * batch_size), skipped)
     for window in in_windows(loaded, batch_size):

@@ -20,13 +20,13 @@ def fitting_inverter(choice: InverterChoice, spec: Spec, features_name: str) -> 
     """Return the chosen inverter, or the pretrained one for the features; and its name.
 
     Args:
-        choice: inverter, its name or folder, or ``None`` for the pretrained inverter of the features.
-        spec: spec of the features to invert.
-        features_name: name of the features in messages.
+        choice: Inverter, its name or folder, or ``None`` for the pretrained inverter of the features.
+        spec: Spec of the features to invert.
+        features_name: Name of the features in messages.
 
     Raises:
-        ValueError: an inverter for other features; the message names the fields that differ.
-        LookupError: no pretrained inverter for these features.
+        ValueError: An inverter for other features; the message names the fields that differ.
+        LookupError: No pretrained inverter for these features.
     """
     if choice is None:
         _check_pretrained(spec.representation)
@@ -43,12 +43,12 @@ def sift_inverter(choice: InverterChoice, variant: str) -> tuple[Inverter, str]:
     """Return the chosen inverter, or the pretrained one for sparse SIFT; and its name.
 
     Args:
-        choice: as in `fitting_inverter`.
-        variant: variant of the detector that found the keypoints; inverters for this variant are preferred.
+        choice: As in `fitting_inverter`.
+        variant: Variant of the detector that found the keypoints; inverters for this variant are preferred.
 
     Raises:
-        ValueError: an inverter for another representation.
-        LookupError: no pretrained inverter for sparse SIFT.
+        ValueError: An inverter for another representation.
+        LookupError: No pretrained inverter for sparse SIFT.
     """
     if choice is None:
         _check_pretrained("sift")
@@ -88,10 +88,10 @@ class Pairing:
     """A representation and the inverter for it.
 
     Attributes:
-        representation: representation that computes the features.
-        inverter: inverter of these features; ``None`` if there is none.
-        name: name or folder of the inverter; ``None`` without an inverter.
-        missing: reason why there is no inverter, one line; empty with an inverter.
+        representation: Representation that computes the features.
+        inverter: Inverter of these features; ``None`` if there is none.
+        name: Name or folder of the inverter; ``None`` without an inverter.
+        missing: Reason why there is no inverter, one line; empty with an inverter.
     """
 
     representation: Representation
@@ -104,12 +104,12 @@ def pairings(inverter: InverterChoices, representation: RepresentationChoices) -
     """Return each representation with the inverter chosen for it, or else the pretrained one if it exists.
 
     Args:
-        inverter: any number of inverters, each for another representation.
-        representation: any number of representations; those given by name have the parameters of their inverter, or
+        inverter: Any number of inverters, each for another representation.
+        representation: Any number of representations; those given by name have the parameters of their inverter, or
             else the default ones. ``None`` for the representations of the inverters, or HOG without inverters.
 
     Raises:
-        ValueError: an inverter for none of the representations or for other parameters, two inverters for one
+        ValueError: An inverter for none of the representations or for other parameters, two inverters for one
             representation, or an unknown name.
     """
     chosen = _by_representation(_inverters(inverter))

@@ -15,10 +15,10 @@ class LayersSummary:
     """The layers of a network.
 
     Attributes:
-        network: name of the network, as in a spec.
-        image_size: side of its images in pixels.
-        weights: digest of its weights, as in a spec.
-        layers: layers called in a pass over one image, in the order in which they finish.
+        network: Name of the network, as in a spec.
+        image_size: Side of its images in pixels.
+        weights: Digest of its weights, as in a spec.
+        layers: Layers called in a pass over one image, in the order in which they finish.
     """
 
     network: str
@@ -37,15 +37,15 @@ def layers(
     """List the layers of a network by one pass over a black image.
 
     Args:
-        network: network, ``torch:package.module:factory``, or the name of a representation that is a layer of a
+        network: Network, ``torch:package.module:factory``, or the name of a representation that is a layer of a
             network, such as ``efficientnet-lite0``. The other arguments are only for names.
         preprocessing: ``"imagenet-rgb"`` by default, ``"caffe-bgr"`` or ``"unit"``.
-        input_size: side of the images in pixels, 224 by default.
-        weights: path of the weights, passed to the factory or the representation.
+        input_size: Side of the images in pixels, 224 by default.
+        weights: Path of the weights, passed to the factory or the representation.
 
     Raises:
-        ValueError: no such network, an argument that it does not accept, or an error on an image of that size.
-        ImportError, OSError: the weights of a representation are missing.
+        ValueError: No such network, an argument that it does not accept, or an error on an image of that size.
+        ImportError, OSError: The weights of a representation are missing.
     """
     if isinstance(network, str) and network in list_representations():
         given = {"preprocessing": preprocessing, "input_size": input_size, "weights": weights}

@@ -25,7 +25,7 @@ class Comparison(NamedTuple):
     Attributes:
         features: (B, C, h, w) or (B, C), on the device that computed them.
         target: (B, 3, H, W) float32 in [0, 1], on the CPU: the images, or the output region of the inverter.
-        reconstruction: images like `target`, reconstructed from the features.
+        reconstruction: Images like `target`, reconstructed from the features.
     """
 
     features: torch.Tensor
@@ -40,21 +40,21 @@ class Reconstructor:
     tensors on the same device, results for NumPy arrays are NumPy arrays. Large batches are processed in parts.
 
     Args:
-        representation: representation, or its name, for the parameters of the inverter's spec; ``None`` for the
+        representation: Representation, or its name, for the parameters of the inverter's spec; ``None`` for the
             representation of the inverter.
-        inverter: inverter, its name or folder; ``None`` for the pretrained inverter of the representation.
-        device: device of the inverter and, if it supports the device, of the representation: ``"auto"`` (CUDA where
+        inverter: Inverter, its name or folder; ``None`` for the pretrained inverter of the representation.
+        device: Device of the inverter and, if it supports the device, of the representation: ``"auto"`` (CUDA where
             available), ``"cpu"``, ``"cuda"``, ...
 
     Attributes:
-        inverter: inverter, on `device`.
-        name: name or folder of the inverter, or the name of its representation.
-        device: device of the inverter.
+        inverter: Inverter, on `device`.
+        name: Name or folder of the inverter, or the name of its representation.
+        device: Device of the inverter.
 
     Raises:
-        ValueError: an inverter for other features (the fields that differ are named); no such inverter, representation
+        ValueError: An inverter for other features (the fields that differ are named); no such inverter, representation
             or device; neither a representation nor an inverter.
-        LookupError: no pretrained inverter for the representation.
+        LookupError: No pretrained inverter for the representation.
 
     Example:
         >>> hog = preimage.Reconstructor("hog")
@@ -105,7 +105,7 @@ class Reconstructor:
         """Return the side of the square images: the only supported one, or else `size` or `default`.
 
         Raises:
-            ValueError: a size that the representation or the inverter does not support, or that is too small to have
+            ValueError: A size that the representation or the inverter does not support, or that is too small to have
                 features.
         """
         side, region = resolved_size(self.representation, size), self.inverter.output_region
@@ -123,8 +123,8 @@ class Reconstructor:
         """Return features (..., C, h, w) or (..., C), float32, of images (..., 3, H, W).
 
         Raises:
-            TypeError: images that are neither uint8 nor floating-point.
-            ValueError: images of another shape, or of a size that the representation does not support.
+            TypeError: Images that are neither uint8 nor floating-point.
+            ValueError: Images of another shape, or of a size that the representation does not support.
         """
         batch = _checked_images(images)
         return _like(images, self._features(batch.flatten(0, -4)), 3)
@@ -133,12 +133,12 @@ class Reconstructor:
         """Return images (..., 3, H, W), float32 in [0, 1], from features (..., C, h, w) or (..., C).
 
         Args:
-            features: floating-point features described by the inverter's spec.
+            features: Floating-point features described by the inverter's spec.
             size: (H, W) of the images, see `Inverter.forward`; ``None`` for the size that the features cover.
 
         Raises:
-            TypeError: features that are not floating-point.
-            ValueError: features of another shape, or a size that they do not cover.
+            TypeError: Features that are not floating-point.
+            ValueError: Features of another shape, or a size that they do not cover.
         """
         batch = _tensor(features)
         rank = 1 if self.inverter.spec.stride is None else 3
@@ -159,8 +159,8 @@ class Reconstructor:
         """Reconstruct a batch of images (B, 3, H, W), uint8 or floating in [0, 1], and return it with the target.
 
         Args:
-            images: batch of images.
-            features: features of the images; ``None`` to compute them.
+            images: Batch of images.
+            features: Features of the images; ``None`` to compute them.
         """
         if features is None:
             features = self._features(images)
@@ -172,14 +172,14 @@ class Reconstructor:
         """Yield keys and comparisons of all images, in order.
 
         Args:
-            sources: the images.
-            side: side in pixels to which they are resized and center-cropped, see `side`.
-            batch_size: batch size; smaller if a batch would need over a gigabyte.
-            skipped: list to which (name, problem) of images that cannot be read are added; ``None`` raises an error
+            sources: The images.
+            side: Side in pixels to which they are resized and center-cropped, see `side`.
+            batch_size: Batch size; smaller if a batch would need over a gigabyte.
+            skipped: List to which (name, problem) of images that cannot be read are added; ``None`` raises an error
                 instead.
 
         Raises:
-            ValueError: an image that cannot be read (the message names it).
+            ValueError: An image that cannot be read (the message names it).
         """
         together = at_once(working_bytes(self.representation, side, side, inverted=True), batch_size)
         for keys, images in batches(sources, side, together, skipped=skipped):

@@ -40,10 +40,10 @@ class SheetRow:
     """A photograph, and its features and reconstruction for each representation.
 
     Attributes:
-        key: name of the photograph.
-        pixels: the photograph, (H, W, 3) uint8 RGB.
-        drawings: drawing of its features for each representation; ``None`` if they cannot be drawn.
-        reconstructions: reconstruction for each representation; ``None`` without an inverter.
+        key: Name of the photograph.
+        pixels: The photograph, (H, W, 3) uint8 RGB.
+        drawings: Drawing of its features for each representation; ``None`` if they cannot be drawn.
+        reconstructions: Reconstruction for each representation; ``None`` without an inverter.
     """
 
     key: str
@@ -72,10 +72,10 @@ def draw(
     two rows for each photograph, features above and reconstructions below, with a column for each representation.
 
     Args:
-        specs: specs of the representations.
-        photographs: rows of the sheet.
-        errors: normalized errors of all photographs for each representation, or ``None``.
-        tile: side of an image on the sheet in pixels.
+        specs: Specs of the representations.
+        photographs: Rows of the sheet.
+        errors: Normalized errors of all photographs for each representation, or ``None``.
+        tile: Side of an image on the sheet in pixels.
     """
     footer = ERROR_NOTE if any(given is not None for given in errors) else ""
     if len(specs) > 1:
@@ -121,10 +121,10 @@ class SheetColumn:
     """A representation on the sheet.
 
     Attributes:
-        representation: name of the representation.
-        inverter: name or folder of the inverter; ``None`` without reconstructions.
-        missing: reason why there are no reconstructions, one line; empty with reconstructions.
-        error: normalized error over the images of the sheet; ``None`` without reconstructions, or if no two images
+        representation: Name of the representation.
+        inverter: Name or folder of the inverter; ``None`` without reconstructions.
+        missing: Reason why there are no reconstructions, one line; empty with reconstructions.
+        error: Normalized error over the images of the sheet; ``None`` without reconstructions, or if no two images
             differ.
     """
 
@@ -140,12 +140,12 @@ class SheetSummary:
 
     Attributes:
         output: PNG file.
-        columns: one for each representation.
-        images: number of photographs.
-        width: width of the PNG in pixels.
-        height: height of the PNG in pixels.
+        columns: One for each representation.
+        images: Number of photographs.
+        width: Width of the PNG in pixels.
+        height: Height of the PNG in pixels.
         skipped: (name, problem) of the images that were skipped.
-        notes: sentences about inputs that were not read: links to folders, files of other formats.
+        notes: Sentences about inputs that were not read: links to folders, files of other formats.
     """
 
     output: Path
@@ -176,23 +176,23 @@ def sheet(
     at least two images the error of each reconstruction is shown.
 
     Args:
-        images: path or paths (folders, image files, tar shards), or image sources.
+        images: Path or paths (folders, image files, tar shards), or image sources.
         output: PNG file to write; an earlier one is replaced.
-        inverter: inverters, their names or folders, at most one for each representation; the pretrained ones for other
+        inverter: Inverters, their names or folders, at most one for each representation; the pretrained ones for other
             representations.
-        representation: one or several representations; those given by name have the parameters of their inverter, or
+        representation: One or several representations; those given by name have the parameters of their inverter, or
             the default ones. ``None`` for the representations of the inverters, or HOG without inverters.
-        size: side in pixels to which the images are resized and center-cropped; ``None`` for the only size that a
+        size: Side in pixels to which the images are resized and center-cropped; ``None`` for the only size that a
             representation supports, or 256.
-        tile: side of an image on the sheet in pixels.
-        device: device of the inverters and, where possible, of the representations, see `Reconstructor`.
-        skip_bad: whether images that cannot be listed or read are skipped and listed, instead of stopping.
+        tile: Side of an image on the sheet in pixels.
+        device: Device of the inverters and, where possible, of the representations, see `Reconstructor`.
+        skip_bad: Whether images that cannot be listed or read are skipped and listed, instead of stopping.
 
     Raises:
-        ValueError: an image that cannot be read (named), an inverter for another representation, no such device, a
+        ValueError: An image that cannot be read (named), an inverter for another representation, no such device, a
             `size` too small for a representation, a tile below 32, or an output that is a folder or whose suffix is not
             ``.png``.
-        LookupError: neither a pretrained inverter for the features nor a drawing of them.
+        LookupError: Neither a pretrained inverter for the features nor a drawing of them.
     """
     path = Path(output)
     if path.is_dir() or path.suffix.lower() not in ("", ".png"):

@@ -33,7 +33,7 @@ def alexnet(weights: str | Path = "", variant: str | None = None, preprocessing:
     """Return AlexNet up to the last layer with weights; its layers are named conv1 … fc8 and prob.
 
     Args:
-        weights: path of a file that `preimage.pipelines.weights.import_weights` reads, the digest of imported weights,
+        weights: Path of a file that `preimage.pipelines.weights.import_weights` reads, the digest of imported weights,
             or ``""`` for the only imported weights of the variant.
         variant: ``"caffenet"`` (the paper's: pools, then normalizes), ``"bvlc"`` or ``"torchvision"``; ``None`` for the
             variant stated in the file.
@@ -41,9 +41,9 @@ def alexnet(weights: str | Path = "", variant: str | None = None, preprocessing:
             default of the variant.
 
     Raises:
-        FileNotFoundError: no weights; the message names the file to download.
-        FileFormatError: a damaged file, or not the weights of that network.
-        ValueError: an unknown variant or preprocessing, or a file that states another variant or none.
+        FileNotFoundError: No weights; the message names the file to download.
+        FileFormatError: A damaged file, or not the weights of that network.
+        ValueError: An unknown variant or preprocessing, or a file that states another variant or none.
     """
     from preimage.representations.alexnet_weights import find
 

@@ -50,11 +50,11 @@ def build(variant: str, last: str = "prob", device: torch.device | str = "cpu") 
     Args:
         variant: ``"caffenet"`` (pools, then normalizes), ``"bvlc"`` (normalizes, then pools) or ``"torchvision"``
             (64-192-384-256-256 channels, no normalization, no groups).
-        last: last layer to build.
-        device: device of the parameters.
+        last: Last layer to build.
+        device: Device of the parameters.
 
     Raises:
-        ValueError: unknown variant or layer.
+        ValueError: Unknown variant or layer.
     """
     check_variant(variant)
     if last not in LAYERS:

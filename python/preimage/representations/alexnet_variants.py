@@ -17,12 +17,12 @@ class Variant(NamedTuple):
     """One definition of AlexNet.
 
     Attributes:
-        image_side: pixels of the square images that make conv5's output 6×6 cells.
-        channels: numbers of output channels of conv1 to conv5.
-        groups: numbers of groups of conv1 to conv5.
-        padding: padding of conv1 in pixels.
-        after: steps after the ReLU of conv1 and of conv2.
-        ceil_mode: whether pooling keeps the last, incomplete window, as Caffe does.
+        image_side: Pixels of the square images that make conv5's output 6×6 cells.
+        channels: Numbers of output channels of conv1 to conv5.
+        groups: Numbers of groups of conv1 to conv5.
+        padding: Padding of conv1 in pixels.
+        after: Steps after the ReLU of conv1 and of conv2.
+        ceil_mode: Whether pooling keeps the last, incomplete window, as Caffe does.
     """
 
     image_side: int

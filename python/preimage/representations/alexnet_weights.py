@@ -47,11 +47,11 @@ class AlexNetWeights:
     """Contents of a file of AlexNet's weights, according to its header.
 
     Attributes:
-        path: path of the file.
-        variant: variant of AlexNet.
-        preprocessing: preprocessing of the images that the weights were trained with, a name in `PREPROCESSINGS`.
-        arrays: weights and biases by name (``conv1.weight``), in the order of the layers.
-        others: names of arrays that AlexNet does not have.
+        path: Path of the file.
+        variant: Variant of AlexNet.
+        preprocessing: Preprocessing of the images that the weights were trained with, a name in `PREPROCESSINGS`.
+        arrays: Weights and biases by name (``conv1.weight``), in the order of the layers.
+        others: Names of arrays that AlexNet does not have.
     """
 
     path: Path
@@ -69,7 +69,7 @@ class AlexNetWeights:
         """Read the weights and biases; float16 is unchanged, other dtypes become float32.
 
         Raises:
-            FileFormatError: values that are not finite, or a file that is damaged.
+            FileFormatError: Values that are not finite, or a file that is damaged.
         """
         return {name: _values(self.path, array) for name, array in self.arrays.items()}
 
@@ -100,12 +100,12 @@ def find(variant: str, weights: str = "") -> Path:
     """Return the path of the weights selected by a representation's parameters.
 
     Args:
-        variant: variant of AlexNet.
-        weights: digest or path of the weights, or ``""`` for the only imported weights of the variant.
+        variant: Variant of AlexNet.
+        weights: Digest or path of the weights, or ``""`` for the only imported weights of the variant.
 
     Raises:
-        FileNotFoundError: no such weights; the message names the file to download and the command that imports it.
-        ValueError: several imported weights of the variant, and `weights` does not select one.
+        FileNotFoundError: No such weights; the message names the file to download and the command that imports it.
+        ValueError: Several imported weights of the variant, and `weights` does not select one.
     """
     if weights and not DIGEST.fullmatch(weights):
         return Path(weights)
@@ -130,17 +130,17 @@ def read(path: StrPath, variant: str | None = None) -> AlexNetWeights:
     """Read the header of a file of weights, and check that the shapes are those of the network.
 
     Args:
-        path: a file that `open_weights` reads: a state_dict or a checkpoint that contains one, with the names of this
+        path: A file that `open_weights` reads: a state_dict or a checkpoint that contains one, with the names of this
             package (``conv1.weight`` … ``fc8.bias``) or torchvision's, for all layers or for conv1 up to some layer.
-        variant: variant of AlexNet; ``None`` to determine it from the file: from the header of imported weights, from
+        variant: Variant of AlexNet; ``None`` to determine it from the file: from the header of imported weights, from
             the order of the layers of a ``.caffemodel`` (or a file converted from one), or from the shapes of
             torchvision's weights.
 
     Raises:
-        FileFormatError: a damaged file, or not the weights of that network; the message names the shapes that differ
+        FileFormatError: A damaged file, or not the weights of that network; the message names the shapes that differ
             and the missing weights.
-        ValueError: an unknown variant, a file of another variant, or a file whose variant cannot be determined.
-        OSError: a file that cannot be read.
+        ValueError: An unknown variant, a file of another variant, or a file whose variant cannot be determined.
+        OSError: A file that cannot be read.
     """
     if variant is not None:
         check_variant(variant)

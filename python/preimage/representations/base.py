@@ -24,10 +24,10 @@ class Parameter:
     """A parameter of a representation.
 
     Attributes:
-        name: keyword of the constructor and key of ``-p name=value``.
-        type: type as written in Python, for example ``"int"`` or ``"str | None"``.
-        default: value if none is given.
-        help: meaning in one sentence.
+        name: Keyword of the constructor and key of ``-p name=value``.
+        type: Type as written in Python, for example ``"int"`` or ``"str | None"``.
+        default: Value if none is given.
+        help: Meaning in one sentence.
     """
 
     name: str
@@ -48,17 +48,17 @@ class Representation(abc.ABC):
     Everything that is specific to one representation is an attribute or a method of its class.
 
     Attributes:
-        name: identifier in specs, files and on the command line.
-        title: name in prose and in the labels of sheets, for example ``"dense SIFT"``; `name` if empty.
-        summary: one sentence for lists.
-        channel_names: names of the channels, in order; empty where they have no names.
-        presets: networks that invert the features, by preset name, in the form of ``"network"`` in an inverter's
+        name: Identifier in specs, files and on the command line.
+        title: Name in prose and in the labels of sheets, for example ``"dense SIFT"``; `name` if empty.
+        summary: One sentence for lists.
+        channel_names: Names of the channels, in order; empty where they have no names.
+        presets: Networks that invert the features, by preset name, in the form of ``"network"`` in an inverter's
             ``config.json``; fields that are left out have the architecture's defaults.
-        drawing: noun phrase that describes the result of `draw`; empty if the features cannot be drawn.
-        keeps_color: whether the colors of an image can be recovered from its features.
-        in_workers: whether training extracts features in the threads that prepare batches, see `for_training`, because
+        drawing: Noun phrase that describes the result of `draw`; empty if the features cannot be drawn.
+        keeps_color: Whether the colors of an image can be recovered from its features.
+        in_workers: Whether training extracts features in the threads that prepare batches, see `for_training`, because
             extraction is slow.
-        computes_arrays: whether `compute_into` is implemented, so that NumPy arrays are processed without torch.
+        computes_arrays: Whether `compute_into` is implemented, so that NumPy arrays are processed without torch.
     """
 
     name: ClassVar[str]
@@ -86,7 +86,7 @@ class Representation(abc.ABC):
         By default the parameters of a spec are the fields of the class.
 
         Raises:
-            ValueError: an unknown parameter, or a value out of range.
+            ValueError: An unknown parameter, or a value out of range.
         """
         given = {**values, "variant": variant}
         check_names(cls.name, given, [known.name for known in cls.parameters()])
@@ -99,9 +99,9 @@ class Representation(abc.ABC):
         """Draw features as an RGB image, or return ``None`` if there is no drawing.
 
         Args:
-            spec: spec of the features.
+            spec: Spec of the features.
             features: (C, h, w).
-            tile: longer side of the drawing in pixels, approximately.
+            tile: Longer side of the drawing in pixels, approximately.
             image: (H, W, 3) to draw in the background.
 
         Returns:
@@ -136,12 +136,12 @@ class Representation(abc.ABC):
         Args:
             images: (B, H, W, 3), as decoders return them; any strides.
             features: (B, C, h, w), float32 or float16, C-contiguous.
-            threads: number of threads for the batch.
+            threads: Number of threads for the batch.
 
         Raises:
-            ValueError: images that are too small to have features, or `features` of another shape, dtype or memory
+            ValueError: Images that are too small to have features, or `features` of another shape, dtype or memory
                 order.
-            TypeError: images of another dtype, or a representation that does not compute arrays.
+            TypeError: Images of another dtype, or a representation that does not compute arrays.
         """
         raise TypeError(f"{self.name} does not compute NumPy arrays: call it with tensors")
 
@@ -152,7 +152,7 @@ class Representation(abc.ABC):
 
         Args:
             images: (B, 3, H, W) uint8, on the CPU.
-            seed: seed of the augmentation, non-negative integers; the same seed gives the same features.
+            seed: Seed of the augmentation, non-negative integers; the same seed gives the same features.
         """
         return self(images)
 
@@ -166,7 +166,7 @@ class Representation(abc.ABC):
         """Return (h, w) of the features of an image of (height, width) pixels; ``None`` for vectors.
 
         Raises:
-            ValueError: such an image is too small to have features.
+            ValueError: Such an image is too small to have features.
         """
 
     @abc.abstractmethod

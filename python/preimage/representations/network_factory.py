@@ -44,14 +44,14 @@ def create(
 
     Args:
         name: ``torch:package.module:factory``, see `load_factory`.
-        layer: name of the layer; ``""`` is the output of the network.
-        output_layout: axis order of the layer's output, ``"auto"`` by default; see `preimage.Network`.
+        layer: Name of the layer; ``""`` is the output of the network.
+        output_layout: Axis order of the layer's output, ``"auto"`` by default; see `preimage.Network`.
         preprocessing: ``"imagenet-rgb"`` by default, ``"caffe-bgr"``, or ``"unit"``: RGB in [0, 1].
-        input_size: side of the images in pixels, 224 by default.
-        weights: path of the weights, passed to the factory.
+        input_size: Side of the images in pixels, 224 by default.
+        weights: Path of the weights, passed to the factory.
 
     Raises:
-        ValueError: as `load_factory` and `load_network`; no layer is given, or the network has no layer of that name.
+        ValueError: As `load_factory` and `load_network`; no layer is given, or the network has no layer of that name.
     """
     made = load_factory(name, weights)
     if isinstance(made, Representation):
@@ -72,7 +72,7 @@ def load_network(
     """Return the network that a function creates; arguments as in `create`.
 
     Raises:
-        ValueError: as `load_factory`; a factory that creates a representation without layers; an unknown preprocessing;
+        ValueError: As `load_factory`; a factory that creates a representation without layers; an unknown preprocessing;
             or a preprocessing or `input_size`, if the factory creates a `preimage.Network`, which has both.
     """
     made = load_factory(name, weights)
@@ -90,7 +90,7 @@ def load(
     """Return the network or the representation that a function creates; arguments as in `create`.
 
     Raises:
-        ValueError: as `load_network`, or preprocessing options if the function creates a representation.
+        ValueError: As `load_network`, or preprocessing options if the function creates a representation.
     """
     made = load_factory(name, weights)
     if isinstance(made, Representation):
@@ -114,10 +114,10 @@ def load_factory(name: str, weights: str | None = None) -> nn.Module | Network |
 
     Args:
         name: ``torch:package.module:factory``; the factory takes no arguments, or only `weights`.
-        weights: passed as the argument ``weights`` if the factory has one, or else as the first argument.
+        weights: Passed as the argument ``weights`` if the factory has one, or else as the first argument.
 
     Raises:
-        ValueError: a name of another form; no such module or function; a function that fails or returns anything else.
+        ValueError: A name of another form; no such module or function; a function that fails or returns anything else.
     """
     match = _NAME.fullmatch(name)
     if match is None:

@@ -47,7 +47,7 @@ def find_layer(module: nn.Module, name: str) -> nn.Module:
 
     Raises:
         TypeError: `name` is not a string.
-        ValueError: no such layer; the message lists similar names.
+        ValueError: No such layer; the message lists similar names.
     """
     if not isinstance(name, str):
         raise TypeError(f"the name of a layer must be a string such as 'features.4', got {name!r}")
@@ -85,12 +85,12 @@ def layer_outputs(
     The pass ends after the last of them.
 
     Args:
-        called: name of the network in messages.
+        called: Name of the network in messages.
 
     Raises:
-        ValueError: a layer that the network does not have or that its forward never calls; or an error in the network's
+        ValueError: A layer that the network does not have or that its forward never calls; or an error in the network's
             code, with the layer, and the file and line of the code.
-        MemoryError, RuntimeError: not enough memory.
+        MemoryError, RuntimeError: Not enough memory.
     """
     wanted = {name: find_layer(module, name) for name in names}
     outputs = _outputs(module, list(dict.fromkeys(wanted.values())), pixels, called)
@@ -188,9 +188,9 @@ def trace(
     """Run a whole pass and describe the layers called, in the order in which they first finish.
 
     Args:
-        describe: function called with (name, layer, output) of a layer's first call; outputs are not kept. A shared
+        describe: Function called with (name, layer, output) of a layer's first call; outputs are not kept. A shared
             layer has the first of its names, the network the name ``""``.
-        called: name of the network in messages.
+        called: Name of the network in messages.
 
     Returns:
         (calls, description) of each layer.

@@ -23,7 +23,7 @@ class LayerShape:
 
     Attributes:
         features: (C, h, w), or (C,) for a vector.
-        prefix_tokens: number of class and register tokens, each of which is C / (1 + prefix_tokens) of the channels.
+        prefix_tokens: Number of class and register tokens, each of which is C / (1 + prefix_tokens) of the channels.
     """
 
     features: tuple[int, ...]
@@ -44,16 +44,16 @@ def as_features(output: Any, output_layout: str, count: int, layer: str) -> tupl
         output: (B, C, h, w), with `output_layout` ``"nhwc"`` (B, h, w, C): a map, or a vector if h = w = 1.
             (B, C): a vector. (B, N, C): N = n² + k tokens, see `grid_of_tokens`. With ``"vector"`` any output of B
             entries, flattened in C order. float16, bfloat16 and float64 become float32.
-        output_layout: one of `LAYOUTS`, or ``"tokens-at-N"``. ``"auto"`` refuses a map that is square only as
+        output_layout: One of `LAYOUTS`, or ``"tokens-at-N"``. ``"auto"`` refuses a map that is square only as
             (B, h, w, C); ``"nchw"`` takes it as (B, C, h, w). The k tokens that are not part of the grid come
             first; with ``"tokens-last"`` they come last, with ``"tokens-middle"`` after the first half of the grid,
             with ``"tokens-at-N"`` after N tokens of it.
         count: B, the number of images.
-        layer: name of the layer, for messages.
+        layer: Name of the layer, for messages.
 
     Raises:
-        TypeError: not a tensor, or a tensor of integers or complex numbers.
-        ValueError: the first axis is not the images, or the output is not a map, a vector or a square of tokens.
+        TypeError: Not a tensor, or a tensor of integers or complex numbers.
+        ValueError: The first axis is not the images, or the output is not a map, a vector or a square of tokens.
     """
     called = f"layer {layer!r}" if layer else "the network itself (layer '')"
     if not isinstance(output, torch.Tensor):
@@ -107,7 +107,7 @@ def grid_of_tokens(count: int) -> tuple[int, int]:
     """Return (n, k) with count = n² + k: the largest square, and at most 8 further tokens.
 
     Raises:
-        ValueError: more than 8 further tokens.
+        ValueError: More than 8 further tokens.
     """
     side = math.isqrt(count)
     if side < 1 or count - side**2 > MOST_PREFIX_TOKENS:

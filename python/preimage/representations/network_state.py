@@ -94,8 +94,8 @@ def copied_to(module: nn.Module, device: torch.device, called: str) -> nn.Module
     """Return a copy of a module on another device, without a second copy of its weights on the first.
 
     Raises:
-        ValueError: the module cannot be copied.
-        MemoryError, RuntimeError: not enough memory.
+        ValueError: The module cannot be copied.
+        MemoryError, RuntimeError: Not enough memory.
     """
     try:
         parameters = list(module.parameters())  # kept alive, as deepcopy identifies them by address

@@ -17,11 +17,11 @@ class Preprocessing:
     """Preprocessing of square images, x = (pixel · scale − mean) / std, with channels in `order`.
 
     Attributes:
-        image_size: side of the images in pixels; images of another size are an error.
-        order: order of the channels, also in `mean` and `std`: ``"rgb"`` or ``"bgr"``.
-        scale: largest value of a pixel, 1 or 255.
-        mean: mean of each channel.
-        std: standard deviation of each channel.
+        image_size: Side of the images in pixels; images of another size are an error.
+        order: Order of the channels, also in `mean` and `std`: ``"rgb"`` or ``"bgr"``.
+        scale: Largest value of a pixel, 1 or 255.
+        mean: Mean of each channel.
+        std: Standard deviation of each channel.
     """
 
     image_size: int
@@ -51,8 +51,8 @@ class Preprocessing:
         """Return the input (B, 3, H, W) float32 of a network for images (B, 3, H, W) RGB, uint8 or in [0, 1].
 
         Raises:
-            TypeError: images that are neither uint8 nor floating.
-            ValueError: another shape, or another size than `image_size`.
+            TypeError: Images that are neither uint8 nor floating.
+            ValueError: Another shape, or another size than `image_size`.
         """
         import torch
 

@@ -34,12 +34,12 @@ class RepresentationInfo:
     """Description of a representation.
 
     Attributes:
-        name: identifier.
-        title: name in prose.
-        summary: one sentence.
-        channel_names: names of the channels, in order; empty if they have no names.
-        parameters: parameters with types, defaults and meaning.
-        presets: names of the networks that are designed to invert it.
+        name: Identifier.
+        title: Name in prose.
+        summary: One sentence.
+        channel_names: Names of the channels, in order; empty if they have no names.
+        parameters: Parameters with types, defaults and meaning.
+        presets: Names of the networks that are designed to invert it.
     """
 
     name: str
@@ -54,8 +54,8 @@ def register(kind: R) -> R:
     """Register a subclass of `Representation` under its ``name``; used as a class decorator.
 
     Raises:
-        TypeError: not a subclass of `Representation`.
-        ValueError: the name is taken.
+        TypeError: Not a subclass of `Representation`.
+        ValueError: The name is taken.
     """
     if not (isinstance(kind, type) and issubclass(kind, Representation)):
         raise TypeError(f"a representation must be a subclass of preimage.representations.Representation, got {kind}")
@@ -93,10 +93,10 @@ def describe_representation(name: str) -> RepresentationInfo:
     """Describe a representation: its title, summary, parameters and presets.
 
     Args:
-        name: one of `list_representations`, or ``torch:package.module:factory``.
+        name: One of `list_representations`, or ``torch:package.module:factory``.
 
     Raises:
-        ValueError: no such name; the message lists the known ones.
+        ValueError: No such name; the message lists the known ones.
     """
     if (family := _family(name)) is not None:
         summary = (inspect.getdoc(family) or "").partition("\n")[0]
@@ -114,11 +114,11 @@ def create_representation(name: str, /, **parameters: Any) -> Representation:
     imported from the current folder or from the installed packages.
 
     Args:
-        name: one of `list_representations`, or ``torch:package.module:factory``.
-        parameters: parameters that differ from the defaults, see `describe_representation`.
+        name: One of `list_representations`, or ``torch:package.module:factory``.
+        parameters: Parameters that differ from the defaults, see `describe_representation`.
 
     Raises:
-        ValueError: no such name or parameter (the known ones are listed), or a value out of range.
+        ValueError: No such name or parameter (the known ones are listed), or a value out of range.
 
     Example:
         >>> hog = preimage.create_representation("hog", cell_size=4)
@@ -138,7 +138,7 @@ def representation_from_spec(spec: Spec) -> Representation:
     Code named in a spec is never imported. Installed plug-ins are loaded if the name is unknown.
 
     Raises:
-        ValueError: no representation of this version computes these features (the message names the fields that
+        ValueError: No representation of this version computes these features (the message names the fields that
             differ), or the spec is that of a network's layer or of user-provided features.
     """
     if spec.representation == NETWORK or _family(spec.representation) is not None:
@@ -159,7 +159,7 @@ def representation_class(name: str) -> type[Representation]:
     """Return the class of a representation.
 
     Raises:
-        ValueError: no such name; the message lists the known ones, and plug-ins that failed to load.
+        ValueError: No such name; the message lists the known ones, and plug-ins that failed to load.
     """
     if (known := _known_class(name)) is not None:
         return known

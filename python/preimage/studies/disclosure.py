@@ -129,7 +129,7 @@ def disclosure(
         progress: Function called with (steps done, total number of steps); a step is one image under one condition.
 
     Raises:
-        ValueError: there are fewer than two images, a bad one (named), or no keypoint in any; a value is out of range;
+        ValueError: There are fewer than two images, a bad one (named), or no keypoint in any; a value is out of range;
             the inverter is for other features; there is no such device or inverter.
         LookupError: `inverter` is ``None`` and there is no pretrained inverter for ``sift``.
     """

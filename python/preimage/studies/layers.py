@@ -145,7 +145,7 @@ def layers(
         progress: Function called with (steps done, total number of steps); a step is one image from one layer.
 
     Raises:
-        ValueError: there are fewer than two images, only equal ones, or a bad one (named); there are no rows, two rows
+        ValueError: There are fewer than two images, only equal ones, or a bad one (named); there are no rows, two rows
             with the same label, or one whose inverter is for other features or returns images under 11 pixels; there is
             no such device; a value is out of range.
     """

@@ -60,9 +60,9 @@ def rows_for(inverters: Sequence[NamedInverter], networks: Sequence[HasLayers | 
             never cause a network to be imported, so the caller must provide it.
 
     Raises:
-        ValueError: there is no inverter; an inverter's representation is unknown, or not a layer of any of the networks
+        ValueError: There is no inverter; an inverter's representation is unknown, or not a layer of any of the networks
             (states the differences); there are two inverters for one layer.
-        OSError: a network's weights are missing.
+        OSError: A network's weights are missing.
     """
     if not inverters:
         raise ValueError("the study of layers needs at least one inverter (--inverter NAME_OR_FOLDER)")

@@ -42,8 +42,8 @@ def train(
         Errors and times of the run.
 
     Raises:
-        TypeError: a setting has an unknown name.
-        ValueError: a setting has an invalid value, or any of `preimage.training.run`, which raises other errors too.
+        TypeError: A setting has an unknown name.
+        ValueError: A setting has an invalid value, or any of `preimage.training.run`, which raises other errors too.
 
     Example:
         >>> preimage.train("hog", "photos/", "runs/mine", steps=20_000).error

@@ -27,7 +27,7 @@ def build_state(config: TrainConfig, dataset: Dataset, device: torch.device) -> 
     """Return the state with which a run starts: equal settings give equal weights.
 
     Raises:
-        ValueError: any of `build_inverter`.
+        ValueError: Any of `build_inverter`.
     """
     extraction_device = dataset.extract_on(device)
     torch.manual_seed(config.seed)
@@ -50,7 +50,7 @@ def build_inverter(config: TrainConfig, dataset: Dataset) -> Inverter:
     """Return the network of the run's preset for the dataset's features, with its initial weights.
 
     Raises:
-        ValueError: there is no such preset; the network does not reconstruct all of an image of this size; or the
+        ValueError: There is no such preset; the network does not reconstruct all of an image of this size; or the
             inverter ``config.init`` has another network, output region or spec.
     """
     spec, cells, size = dataset.spec, dataset.cells, config.side

@@ -66,10 +66,10 @@ class CacheBuilder:
         """Return the complete cache. If several runs need it at once, one computes it and the others wait.
 
         Raises:
-            NoRoomError: the disk is too small.
-            ValueError: the folder contains other features, or features are NaN or infinite (the message names the
+            NoRoomError: The disk is too small.
+            ValueError: The folder contains other features, or features are NaN or infinite (the message names the
                 image).
-            FileFormatError: the store's index or an image is damaged.
+            FileFormatError: The store's index or an image is damaged.
         """
         settings = self.settings
         with open_writer(

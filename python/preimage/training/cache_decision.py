@@ -67,7 +67,7 @@ def with_cache(
         interrupted: Event that stops the computation of the cache with a ``KeyboardInterrupt``.
 
     Raises:
-        ValueError: the disk is too small for a requested cache, or any of `CacheBuilder.build`.
+        ValueError: The disk is too small for a requested cache, or any of `CacheBuilder.build`.
     """
     if not isinstance(dataset, CropDataset):
         return dataset

@@ -100,7 +100,7 @@ def read_header(path: Path) -> tuple[str, Progress]:
     """Return the settings, as JSON, and the progress of a checkpoint.
 
     Raises:
-        FileFormatError: the file is damaged, not a checkpoint, or of a version that cannot be read.
+        FileFormatError: The file is damaged, not a checkpoint, or of a version that cannot be read.
     """
     try:
         with safetensors.safe_open(path, "pt") as file:

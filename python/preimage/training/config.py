@@ -214,7 +214,7 @@ class TrainConfig:
         """Return the config written by `to_json`, or contained in a ``train.json``, also of version 0.1.
 
         Raises:
-            ValueError: a field is unknown.
+            ValueError: A field is unknown.
         """
         fields = renamed(json.loads(text), TRAIN_SETTINGS)
         fields["parameters"] = renamed(fields.get("parameters", {}), SPEC_PARAMETERS)

@@ -34,7 +34,7 @@ def open_dataset(
         note: Called with warnings and progress.
 
     Raises:
-        ValueError: the representation has another name; the representation or the file of features does not support the
+        ValueError: The representation has another name; the representation or the file of features does not support the
             size; a cache of features that vary at random; bad images or features (unless ``skip_bad``); too few images;
             images that are in both sets; or other images than those known.
     """

@@ -40,7 +40,7 @@ class GraphedStep:
         capture: `cuda_graph`, or another function that captures work.
 
     Raises:
-        RuntimeError: the representation has no kernel for the device, or the step cannot be captured.
+        RuntimeError: The representation has no kernel for the device, or the step cannot be captured.
     """
 
     def __init__(self, state: TrainState, step: int, capture: Capture) -> None:
@@ -132,7 +132,7 @@ def cuda_graph(work: Callable[[], None], device: torch.device) -> Callable[[], N
     before the capture.
 
     Raises:
-        RuntimeError: the work synchronizes with the device, or does something else that a graph does not support.
+        RuntimeError: The work synchronizes with the device, or does something else that a graph does not support.
     """
     stream, before = torch.cuda.Stream(device), torch.cuda.current_stream(device)
     benchmark, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, True

@@ -95,7 +95,7 @@ def refuse_bad(bad: Sequence[BadImage], count: int, *, skip_bad: bool, resumed: 
         resumed: Whether a run was started with these images, which then cannot be left out.
 
     Raises:
-        ValueError: there are bad images; the message names some of them.
+        ValueError: There are bad images; the message names some of them.
     """
     if not bad or (skip_bad and not resumed and len(bad) < count):
         return
@@ -156,8 +156,8 @@ class ImageSet:
         """Return an image (H, W, 3) uint8 RGB, or ``None`` for a bad image that is left out.
 
         Raises:
-            FileFormatError: the image is bad, and bad images are not left out.
-            OSError: the image cannot be read, which does not make it a bad image.
+            FileFormatError: The image is bad, and bad images are not left out.
+            OSError: The image cannot be read, which does not make it a bad image.
         """
         if index in self.bad:
             return None

@@ -28,7 +28,7 @@ class Muon(torch.optim.Optimizer):
         lr: Learning rate; 0.02 suits unnormalized networks of this package.
 
     Raises:
-        ValueError: a parameter has fewer than two dimensions.
+        ValueError: A parameter has fewer than two dimensions.
     """
 
     def __init__(self, weights: Iterable[torch.nn.Parameter] | Iterable[dict[str, Any]], lr: float = 0.02) -> None:

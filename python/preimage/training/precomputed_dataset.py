@@ -82,9 +82,9 @@ def open_precomputed(
         The settings with their size resolved, and the dataset.
 
     Raises:
-        ValueError: features and images do not match; features differ in shape, are NaN or infinite, or belong to images
+        ValueError: Features and images do not match; features differ in shape, are NaN or infinite, or belong to images
             of another size than ``config.size``; or there are too few images.
-        FileFormatError: the file is damaged or of another format.
+        FileFormatError: The file is damaged or of another format.
     """
     file, misshapen = _open_file(config)
     config = dataclasses.replace(config, size=_image_size(file, config.size))
@@ -162,7 +162,7 @@ def match_features(
     Keys in the file are the images' keys, with or without the suffix of an image.
 
     Raises:
-        ValueError: there are two features for one image; or images without features or features without an image,
+        ValueError: There are two features for one image; or images without features or features without an image,
             unless these are allowed and some features match.
     """
     keys = {source.key for source in sources}

@@ -29,8 +29,8 @@ def read_earlier(path: Path, config: TrainConfig) -> Earlier:
     """Read the run stored in a checkpoint.
 
     Raises:
-        ValueError: its settings differ from `config`.
-        FileFormatError: the checkpoint is damaged or of another version.
+        ValueError: Its settings differ from `config`.
+        FileFormatError: The checkpoint is damaged or of another version.
     """
     text, progress = checkpoint.read_header(path)
     try:

@@ -42,7 +42,7 @@ class ImageList:
         """Return the list written by `to_json`, also of version 0.1.
 
         Raises:
-            ValueError, KeyError, TypeError: the text is not such a list.
+            ValueError, KeyError, TypeError: The text is not such a list.
         """
         fields: dict[str, Any] = renamed(json.loads(text), IMAGE_LIST)
         return cls(dict(fields["train"]), dict(fields["val"]), tuple(BadImage(*entry) for entry in fields["skipped"]))
@@ -55,7 +55,7 @@ class ImageList:
             validation: Digests of separate validation images by key; ``None`` where some of `sources` are held out.
 
         Raises:
-            ValueError: images are missing, new or changed; the message counts them and names the first.
+            ValueError: Images are missing, new or changed; the message counts them and names the first.
         """
         left_out = {bad.key for bad in self.skipped if not bad.validation}
         left_out_val = {bad.key for bad in self.skipped if bad.validation}
@@ -156,7 +156,7 @@ def inspect_images(
         validation: Whether they are separate validation images.
 
     Raises:
-        ValueError: there are bad images that must not be left out.
+        ValueError: There are bad images that must not be left out.
     """
     items: list[Item] = []
     bad = [BadImage(name, problem, validation) for name, problem in listing.skipped]
@@ -193,7 +193,7 @@ def split_images(
         note: Called with warnings.
 
     Raises:
-        ValueError: there are too few images, images are in both sets, or a resumed run's images differ.
+        ValueError: There are too few images, images are in both sets, or a resumed run's images differ.
     """
     if known is not None:
         return _known_split(images, separate, known)
@@ -228,7 +228,7 @@ def hold_out(items: Sequence[T], count: int) -> tuple[list[T], list[T]]:
     """Split items into training items and `count` evenly spaced validation items, the same for every seed.
 
     Raises:
-        ValueError: there are too few items.
+        ValueError: There are too few items.
     """
     if len(items) < count + 1:
         raise ValueError(f"{len(items)} images are too few to hold {count} out; give val_images or a smaller val_count")

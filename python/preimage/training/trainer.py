@@ -89,11 +89,11 @@ def run(
         display: Shows progress; ``None`` shows nothing.
 
     Raises:
-        ValueError: the folder contains a run and ``resume`` is not set, or a run with other settings or images; another
+        ValueError: The folder contains a run and ``resume`` is not set, or a run with other settings or images; another
             run is training into it; or any of `open_dataset`.
-        OSError: the folder cannot be written, or the disk is full.
-        FileFormatError: the checkpoint is damaged or of a newer version, or an image turned out to be damaged.
-        TrainingDivergedError: the loss or the weights became non-finite.
+        OSError: The folder cannot be written, or the disk is full.
+        FileFormatError: The checkpoint is damaged or of a newer version, or an image turned out to be damaged.
+        TrainingDivergedError: The loss or the weights became non-finite.
         KeyboardInterrupt: Ctrl-C was pressed; the checkpoint is written.
     """
     folder = Path(config.output)

@@ -23,8 +23,8 @@ class Figure:
 
     Attributes:
         image: (H, W, 3) or (H, W), uint8 or float in [0, 1].
-        caption: text below the image; none if empty.
-        alt: alternative text for screen readers.
+        caption: Text below the image; none if empty.
+        alt: Alternative text for screen readers.
     """
 
     image: Array
@@ -37,12 +37,12 @@ class Section:
     """A heading, images, and a note below them.
 
     Attributes:
-        title: heading.
-        figures: images in order.
-        note: text below the images; none if empty.
-        span: width of an image: a third of the page ("third"), the page ("page") or the window ("window"); the last two
+        title: Heading.
+        figures: Images in order.
+        note: Text below the images; none if empty.
+        span: Width of an image: a third of the page ("third"), the page ("page") or the window ("window"); the last two
             scroll in a narrow window.
-        columns: more images, in columns side by side; in a narrow window each column becomes a row.
+        columns: More images, in columns side by side; in a narrow window each column becomes a row.
     """
 
     title: str
@@ -76,18 +76,18 @@ def html_page(
     """Return the page as HTML. All text is escaped; images are embedded as JPEG.
 
     Args:
-        title: heading and window title.
-        lead: paragraph below the heading.
-        points: list of sentences below the lead.
-        sections: groups of images, in order.
-        terms: terms and their meaning, below the lead.
-        tables: tables below the images.
-        command: command line that created the page; omitted if empty.
-        footer: small print at the end.
-        quality: quality of the JPEGs, 1 to 100.
+        title: Heading and window title.
+        lead: Paragraph below the heading.
+        points: List of sentences below the lead.
+        sections: Groups of images, in order.
+        terms: Terms and their meaning, below the lead.
+        tables: Tables below the images.
+        command: Command line that created the page; omitted if empty.
+        footer: Small print at the end.
+        quality: Quality of the JPEGs, 1 to 100.
 
     Raises:
-        ValueError: a table row of another length than its header.
+        ValueError: A table row of another length than its header.
     """
     body = [f"<h1>{_text(title)}</h1>", f'<p class="lead">{_text(lead)}</p>']
     if lines := "\n".join(f"<li>{_text(point)}</li>" for point in points):

@@ -33,11 +33,11 @@ class Panel:
     """One curve and its level lines.
 
     Attributes:
-        title: text above the plot.
-        x: coordinates of the points.
-        y: values of the points.
-        levels: values of horizontal lines by label, at most five.
-        least_span: minimum length of the value axis, so that small differences do not look large.
+        title: Text above the plot.
+        x: Coordinates of the points.
+        y: Values of the points.
+        levels: Values of horizontal lines by label, at most five.
+        least_span: Minimum length of the value axis, so that small differences do not look large.
     """
 
     title: str
@@ -54,8 +54,8 @@ def draw_panels(panels: Sequence[Panel], x_label: str) -> npt.NDArray[np.uint8]:
         (H, W, 3) uint8 RGB, 840 pixels high and 1200 for each panel wide.
 
     Raises:
-        ImportError: matplotlib is missing or cannot be imported.
-        ValueError: no panel, or more levels than there are line styles.
+        ImportError: Matplotlib is missing or cannot be imported.
+        ValueError: No panel, or more levels than there are line styles.
     """
     if not panels or any(len(panel.levels) > len(_LEVELS) for panel in panels):
         raise ValueError(f"a plot must have at least one panel, each with at most {len(_LEVELS)} levels")
@@ -131,8 +131,8 @@ class Values:
     """One value for each name.
 
     Attributes:
-        label: text in the legend.
-        values: values in the order of the names; ``None`` for a missing value.
+        label: Text in the legend.
+        values: Values in the order of the names; ``None`` for a missing value.
         kind: ``"curve"`` through the values of a group, ``"level"`` for a dash at each value, or ``"points"``.
     """
 
@@ -147,18 +147,18 @@ def draw_by_name(
     """Draw several series over the same names, on an axis from 0.
 
     Args:
-        title: text above the plot.
-        names: names along the axis, in this order.
-        series: values to draw, at most three series of kind ``"points"``.
-        groups: group of each name. Curves connect only neighbors in one group; several groups are separated by lines
+        title: Text above the plot.
+        names: Names along the axis, in this order.
+        series: Values to draw, at most three series of kind ``"points"``.
+        groups: Group of each name. Curves connect only neighbors in one group; several groups are separated by lines
             and labeled.
 
     Returns:
         (H, W, 3) uint8 RGB, at least 1400 pixels wide.
 
     Raises:
-        ImportError: matplotlib is missing or cannot be imported.
-        ValueError: no names, series or groups of another length, or more series of points than there are markers.
+        ImportError: Matplotlib is missing or cannot be imported.
+        ValueError: No names, series or groups of another length, or more series of points than there are markers.
     """
     owners = list(groups) or [""] * len(names)
     if not names or any(len(one.values) != len(names) for one in series) or len(owners) != len(names):

@@ -105,21 +105,21 @@ def draw_sheet(
     """Arrange images in a grid on a white background.
 
     Args:
-        rows: images (H, W, 3) or (H, W), uint8, or float in [0, 1]; rows may differ in length. Each image is resized to
+        rows: Images (H, W, 3) or (H, W), uint8, or float in [0, 1]; rows may differ in length. Each image is resized to
             fit into a square of `tile` pixels, with its aspect ratio, and centered. Text instead of an image is written
             line by line, with the first line dark.
-        column_titles: text above each column, one line or several, with the first dark; empty for no titles.
-        row_titles: captions, for each row one below its left end, or one below each of its images; ``None`` for no
+        column_titles: Text above each column, one line or several, with the first dark; empty for no titles.
+        row_titles: Captions, for each row one below its left end, or one below each of its images; ``None`` for no
             captions. If all captions of a row are empty, no space is left for them.
-        tile: side of a square in pixels, at least 32.
-        gap: space between the squares in pixels.
-        footer: line of small print at the bottom.
+        tile: Side of a square in pixels, at least 32.
+        gap: Space between the squares in pixels.
+        footer: Line of small print at the bottom.
 
     Returns:
         Image (H, W, 3) uint8 RGB. Text that is too long is shortened with "...".
 
     Raises:
-        ValueError: no images, a number of titles that differs from that of columns or rows, or an image of another
+        ValueError: No images, a number of titles that differs from that of columns or rows, or an image of another
             shape.
     """
     columns = max((len(row) for row in rows), default=0)

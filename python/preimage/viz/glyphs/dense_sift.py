@@ -31,15 +31,15 @@ def sift_glyphs(features: Array, tile: int = 320, *, glyph_pixels: int = 24) -> 
 
     Args:
         features: (128, h, w), any float type, channel t + 8·binx + 32·biny. Non-finite values are drawn as zero.
-        tile: longer side of the drawing in pixels, approximately.
-        glyph_pixels: minimum side of a descriptor's square in pixels, at least 12; descriptors are skipped to reach it.
+        tile: Longer side of the drawing in pixels, approximately.
+        glyph_pixels: Minimum side of a descriptor's square in pixels, at least 12; descriptors are skipped to reach it.
 
     Returns:
         Image (H, W, 3) uint8 RGB, whose longer side is about `tile` pixels, or more if a single descriptor needs
         more.
 
     Raises:
-        ValueError: another shape, or squares too small to draw in.
+        ValueError: Another shape, or squares too small to draw in.
     """
     values = np.asarray(features, dtype=np.float32)
     if values.ndim != 3 or values.shape[0] != CHANNELS or 0 in values.shape:

@@ -24,15 +24,15 @@ def hog_glyphs(features: Array, cell_pixels: int = 16, *, full_scale: float | No
 
     Args:
         features: (31, h, w), any float type, variant ``vlfeat-uoctti``. Non-finite values are drawn as zero.
-        cell_pixels: side of one drawn cell in pixels, at least 4.
-        full_scale: weight drawn as white; the largest possible is 1.2. By default the 95th percentile of the
+        cell_pixels: Side of one drawn cell in pixels, at least 4.
+        full_scale: Weight drawn as white; the largest possible is 1.2. By default the 95th percentile of the
             cells' strongest strokes, so that a single strong edge does not darken the others.
 
     Returns:
         (h * cell_pixels, w * cell_pixels, 3) uint8 RGB.
 
     Raises:
-        ValueError: another shape, or cells too small to draw in.
+        ValueError: Another shape, or cells too small to draw in.
     """
     values = np.asarray(features, dtype=np.float32)
     if values.ndim != 3 or values.shape[0] != 31 or 0 in values.shape:

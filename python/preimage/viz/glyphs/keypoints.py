@@ -51,15 +51,15 @@ def sift_keypoints(
         scale: (N,) σ in pixels.
         angle: (N,) radians, from +x towards +y (down).
         image_size: (H, W) in pixels, of the image they were found in.
-        image: the image, (H, W, 3) or (H, W), uint8 or float in [0, 1].
-        tile: longer side of the drawing in pixels.
-        most: maximum number of keypoints; by default one for every 150 pixels of the drawing.
+        image: The image, (H, W, 3) or (H, W), uint8 or float in [0, 1].
+        tile: Longer side of the drawing in pixels.
+        most: Maximum number of keypoints; by default one for every 150 pixels of the drawing.
 
     Returns:
         Image (H, W, 3) uint8 RGB, whose longer side is `tile` pixels.
 
     Raises:
-        ValueError: arrays of different lengths, an image of another size, or an `image_size` or `tile` below 1.
+        ValueError: Arrays of different lengths, an image of another size, or an `image_size` or `tile` below 1.
     """
     table = np.stack([np.asarray(values, np.float64).reshape(-1) for values in (x, y, scale, angle)])
     height, width = image_size
@@ -84,12 +84,12 @@ def keypoint_grid(features: Array, cell_size: int, *, image: Array | None = None
 
     Args:
         features: (133, h, w) of `preimage.sift_grid`, any float type. Cells that are not finite are omitted.
-        cell_size: side of a cell in pixels.
-        image: image that the keypoints were found in; ``None`` for a dark background of the size of the cells.
-        tile: longer side of the drawing in pixels.
+        cell_size: Side of a cell in pixels.
+        image: Image that the keypoints were found in; ``None`` for a dark background of the size of the cells.
+        tile: Longer side of the drawing in pixels.
 
     Raises:
-        ValueError: another shape, or an image that the cells do not cover exactly.
+        ValueError: Another shape, or an image that the cells do not cover exactly.
     """
     values = np.asarray(features, dtype=np.float64)
     if values.ndim != 3 or values.shape[0] != GRID_CHANNELS or 0 in values.shape:

@@ -39,13 +39,13 @@ def lbp_map(features: Array, cell_pixels: int = 20) -> npt.NDArray[np.uint8]:
     Args:
         features: (58, h, w), any float type, variant ``vlfeat-uniform``, which are square roots of
             fractions. Non-finite values are drawn as zero.
-        cell_pixels: side of one drawn cell in pixels, at least 4.
+        cell_pixels: Side of one drawn cell in pixels, at least 4.
 
     Returns:
         (h * cell_pixels, w * cell_pixels, 3) uint8 RGB.
 
     Raises:
-        ValueError: another shape, or cells too small to draw in.
+        ValueError: Another shape, or cells too small to draw in.
     """
     values = np.asarray(features, dtype=np.float32)
     if values.ndim != 3 or values.shape[0] != CHANNELS or 0 in values.shape:
