@@ -1,4 +1,4 @@
-"""What all benchmarks share: contenders that are checked and then timed in turns, and CSVs of the results."""
+"""Check contenders, time them in turns, and write the results to CSV files."""
 
 from __future__ import annotations
 
@@ -217,8 +217,8 @@ def parser(description: str | None, example: str, *, gpu: bool = False) -> argpa
     # gpu_check.py uses the longer name.
     made.add_argument("-o", "--output", "--results", type=Path, default=RESULTS, metavar="DIR", help="folder of CSVs")
     devices = ("auto", "cpu", "cuda", "rehearsal") if gpu else ("cpu",)
-    told = "auto: CUDA if available; rehearsal: the code for GPUs, run on the CPU with tiny problems"
-    made.add_argument("--device", choices=devices, default=devices[0], help=told if gpu else argparse.SUPPRESS)
+    description = "auto: CUDA if available; rehearsal: the code for GPUs, run on the CPU with tiny problems"
+    made.add_argument("--device", choices=devices, default=devices[0], help=description if gpu else argparse.SUPPRESS)
     return made
 
 

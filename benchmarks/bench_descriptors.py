@@ -332,11 +332,11 @@ def measure_keypoints(run: Run, function: str, images: ImageSet, table: Table) -
     times = {name: found.median for name, found in run.time(contenders, SECONDS).items()}
     for name, milliseconds in times.items():
         ratio = times["VLFeat gray"] / milliseconds if "VLFeat gray" in times else None
-        told = f"{1e3 * images.count / milliseconds:.0f} images/s"
+        remark = f"{1e3 * images.count / milliseconds:.0f} images/s"
         if "opencv" not in name.lower():
-            told += f", {len(keypoints.x) / images.count:.0f} keypoints each"
+            remark += f", {len(keypoints.x) / images.count:.0f} keypoints each"
         row = {"descriptor": function, "images": images.name, "implementation": name}
-        table.add(**row, milliseconds=milliseconds, ratio=ratio, remark=told)
+        table.add(**row, milliseconds=milliseconds, ratio=ratio, remark=remark)
 
 
 def main(arguments: list[str] | None = None) -> int:

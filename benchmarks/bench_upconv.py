@@ -261,8 +261,8 @@ def measure(run: Run, table: Table, problem: Problem, dtype: torch.dtype, about:
         if ours:
             flops, copied = rates(run, dtype, threads)
             least = floor(problem.layers, problem.batch, dtype, which, flops, copied)
-            told = f"matrix product: {flops / 1e6:.0f} GFLOP/s"
-            table.add(**row, contender=FLOOR, median=least, ratio=least / ours.median, remark=told)
+            remark = f"matrix product: {flops / 1e6:.0f} GFLOP/s"
+            table.add(**row, contender=FLOOR, median=least, ratio=least / ours.median, remark=remark)
 
 
 @functools.cache

@@ -356,8 +356,8 @@ def main(arguments: list[str] | None = None) -> int:
     made.add_argument("--dtypes", nargs="+", choices=list(DTYPES), default=list(DTYPES))
     made.add_argument("--processes", type=int, default=min(16, os.cpu_count() or 1), help="that compile")
     made.add_argument("-o", "--output", type=Path, metavar="DIR", help="folder of the table (default: the package's)")
-    told = "measure nothing: write the rule's estimates into the tables of these architectures, such as 80 90"
-    made.add_argument("--estimates", nargs="+", metavar="SM", help=told)
+    description = "measure nothing: write the rule's estimates into the tables of these architectures, such as 80 90"
+    made.add_argument("--estimates", nargs="+", metavar="SM", help=description)
     options = made.parse_args(arguments)
     if not options.estimates and not torch.cuda.is_available():
         print(f"tune_upconv needs a CUDA device, and torch {torch.__version__} sees none", file=sys.stderr)

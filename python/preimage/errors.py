@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from os import PathLike
 
 
@@ -20,6 +22,31 @@ class FileFormatError(ValueError):
 
     def __reduce__(self) -> tuple[type[FileFormatError], tuple[str, str]]:
         return type(self), (self.path, self.problem)  # makes the error picklable, for worker processes
+
+
+@contextmanager
+def reader_errors(
+    path: str | PathLike[str],
+    kinds: tuple[type[Exception], ...],
+    key: str = "",
+    *,
+    describe: Callable[[Exception, str], str] = lambda error, problem: problem,
+) -> Iterator[None]:
+    """Convert the errors that a damaged file causes in its reader to a `FileFormatError`.
+
+    Args:
+        path: Path of the file.
+        kinds: Classes of the errors.
+        key: Key of the image that is read; empty for the whole file.
+        describe: Function that returns the problem for the user, given the error and its message on one line.
+    """
+    try:
+        yield
+    except FileFormatError:
+        raise
+    except kinds as error:
+        problem = describe(error, " ".join(str(error).split()) or type(error).__name__)
+        raise FileFormatError(path, f"{key!r}: {problem}" if key else problem) from error
 
 
 _NO_MEMORY = ("can't allocate memory", "out of memory", "not enough memory", "insufficient memory", "bad_alloc")

@@ -8,6 +8,20 @@ import numpy as np
 
 Layers = Sequence[tuple[str, Sequence[np.ndarray]]]
 
+_RNG = np.random.default_rng(2)
+ARRAYS = {
+    "conv1.weight": _RNG.standard_normal((4, 2, 3, 3)).astype(np.float32),
+    "conv1.bias": _RNG.standard_normal(4).astype(np.float32),
+    "fc.weight": _RNG.standard_normal((3, 5)).astype(np.float32),
+    "fc.bias": _RNG.standard_normal(3).astype(np.float32),
+}
+LAYERS: Layers = [
+    ("data", []),
+    ("conv1", [ARRAYS["conv1.weight"], ARRAYS["conv1.bias"]]),
+    ("pool1", []),
+    ("fc", [ARRAYS["fc.weight"], ARRAYS["fc.bias"]]),
+]
+
 
 def varint(number: int) -> bytes:
     encoded = bytearray()

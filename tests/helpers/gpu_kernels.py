@@ -101,13 +101,13 @@ def check_descriptor(results: Comparison, name: str) -> None:
     ours: Callable[..., Any] = getattr(preimage, name)
     theirs: Callable[..., Any] = getattr(home, name)
     for options, limit in ((options, limit) for other, options, limit in DESCRIPTORS if other == name):
-        told = " ".join(f"{key}={value}" for key, value in options.items())
+        parameters = " ".join(f"{key}={value}" for key, value in options.items())
         for shape in SHAPES:
             for layout, images in layouts(shape):
                 there = images.to(results.device)  # keeps the strides
-                label = f"{told} {shape} {layout}"
+                label = f"{parameters} {shape} {layout}"
                 results.compare(name, label, ours(there, **options), theirs(images, **options), limit)
-            check_gradient(results, name, f"{told} {shape}", ours, theirs, torch.rand(shape), options)
+            check_gradient(results, name, f"{parameters} {shape}", ours, theirs, torch.rand(shape), options)
 
 
 def check_gradient(

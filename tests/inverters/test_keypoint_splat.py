@@ -78,7 +78,7 @@ def test_where_keypoints_overlap_their_histograms_are_averaged() -> None:
 
 
 def test_maps_agree_with_the_gradients_of_a_photograph() -> None:
-    """Where descriptors cover the image, directions agree with those of the image's gradient."""
+    """Directions agree with those of the image's gradient where descriptors cover the image."""
     image = torch.from_numpy(photographs()["astronaut"][:256, 100:356]).permute(2, 0, 1)[None]
     maps = KeypointSplat(4, 8, 1)(SIFT(image))[0]
     gray = F.avg_pool2d(image.float().mean(dim=1, keepdim=True) / 255, 3, 1, 1)[0, 0]

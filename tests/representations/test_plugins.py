@@ -122,7 +122,7 @@ def test_a_broken_plugin_is_named_and_does_not_break_the_others(install: Install
     install("good", {"copy": "good_one:Copy"}, {"good_one": CLASS.format(name="copy")})
     assert create_representation("copy").name == "copy"
     assert set(list_representations()) == {*OURS, "copy"}
-    with pytest.raises(ValueError, match=r"representation.*'bad'") as told:
+    with pytest.raises(ValueError, match=r"representation.*'bad'") as raised:
         create_representation("bad")
     for words in (
         r"'bad'.*broken.*\(bad_one:X\).*RuntimeError: boom",
@@ -130,7 +130,7 @@ def test_a_broken_plugin_is_named_and_does_not_break_the_others(install: Install
         r"'wrong'.*wrong.*\(wrong_one:Thing\).*TypeError: .*subclass",
         r"'hog'.*thief.*\(thief_one:Copy\).*ValueError: .*'hog'",
     ):
-        assert re.search(words, str(told.value))
+        assert re.search(words, str(raised.value))
 
 
 def test_the_documentation_shows_the_example_as_it_is() -> None:

@@ -163,14 +163,14 @@ def test_extract_in_every_format(
         named = [] if layout is None else ["--convention", layout]
         code, _, err = run("extract", name, *some, "-o", path, *options, *named)
         assert (code, err) == (0, "")
-        told = suffix in (".mat", ".h5", ".hdf5")
-        file = open_features(path, None if told else expected.spec, layout)
+        has_spec = suffix in (".mat", ".h5", ".hdf5")
+        file = open_features(path, None if has_spec else expected.spec, layout)
         assert file.spec == expected.spec
         clipped = conventions.has_frames(file.spec, layout or ("matlab" if suffix == ".mat" else "preimage"))
         values = np.minimum(expected.stack(), 255 / 512) if clipped else expected.stack()
         assert np.abs(file.stack() - values).max() < 1e-6
         code, out, _ = run("info", path, "--json")
-        assert (code, "spec" in json.loads(out)) == (0, told)
+        assert (code, "spec" in json.loads(out)) == (0, has_spec)
 
 
 def test_flat_windows_and_wrong_options(run: Run, photo_folder: Path, tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ def test_flat_windows_and_wrong_options(run: Run, photo_folder: Path, tmp_path: 
     assert (code, "feature store" in err) == (1, True)
     code, _, err = run("extract", "hog", image, "-o", tmp_path / "f.mat", "--dtype", "float16")
     assert (code, "float32" in err) == (1, True)
-    assert not (tmp_path / "f.mat.partial").exists(), "told before anything is computed"
+    assert not (tmp_path / "f.mat.partial").exists(), "refused before anything is computed"
 
 
 @pytest.mark.parametrize("name", ["lbp", "dense-sift", "sift"])

@@ -13,24 +13,10 @@ import numpy as np
 import pytest
 import torch
 
-from caffemodels import blob, data, legacy_shape, message, number, shape, v1, v2, varint
+from caffemodels import LAYERS, blob, data, legacy_shape, message, number, shape, v1, v2, varint
 from preimage.errors import FileFormatError
 from preimage.io.weights import open_weights
 from preimage.pipelines.weights import import_weights
-
-RNG = np.random.default_rng(2)
-ARRAYS = {
-    "conv1.weight": RNG.standard_normal((4, 2, 3, 3)).astype(np.float32),
-    "conv1.bias": RNG.standard_normal(4).astype(np.float32),
-    "fc.weight": RNG.standard_normal((3, 5)).astype(np.float32),
-    "fc.bias": RNG.standard_normal(3).astype(np.float32),
-}
-LAYERS = [
-    ("data", []),
-    ("conv1", [ARRAYS["conv1.weight"], ARRAYS["conv1.bias"]]),
-    ("pool1", []),
-    ("fc", [ARRAYS["fc.weight"], ARRAYS["fc.bias"]]),
-]
 
 
 def read(path: Path) -> int:

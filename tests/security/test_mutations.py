@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 
 import keypoint_files
-from caffemodels import v1, v2
+from caffemodels import ARRAYS, LAYERS, v1, v2
 from keypoint_attacks import BYTES, FEW, FRAMES, check, small_database
 from keypoint_files import GOLDEN, hloc_arrays, pictures
 from mutations import MUTATIONS, RECORDS, SPEC, STACK, mutated
@@ -160,20 +160,6 @@ KEYPOINT_FORMATS = {
 
 # ---- Weights ----
 
-RNG = np.random.default_rng(2)
-ARRAYS = {
-    "conv1.weight": RNG.standard_normal((4, 2, 3, 3)).astype(np.float32),
-    "conv1.bias": RNG.standard_normal(4).astype(np.float32),
-    "fc.weight": RNG.standard_normal((3, 5)).astype(np.float32),
-    "fc.bias": RNG.standard_normal(3).astype(np.float32),
-}
-LAYERS = [
-    ("data", []),
-    ("conv1", [ARRAYS["conv1.weight"], ARRAYS["conv1.bias"]]),
-    ("pool1", []),
-    ("fc", [ARRAYS["fc.weight"], ARRAYS["fc.bias"]]),
-]
-
 
 def write_pth(path: Path, legacy: bool) -> None:
     tensors = {name: torch.from_numpy(values) for name, values in ARRAYS.items()}
@@ -204,7 +190,7 @@ WEIGHT_FORMATS = {
 
 # ---- Images ----
 
-RGB = RNG.integers(0, 256, (16, 24, 3), dtype=np.uint8)
+RGB = np.random.default_rng(2).integers(0, 256, (16, 24, 3), dtype=np.uint8)
 SAVED: dict[str, list[dict[str, Any]]] = {
     "png": [{}],
     "jpg": [{}, {"progressive": True}],

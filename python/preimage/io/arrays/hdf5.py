@@ -11,14 +11,14 @@ import functools
 import math
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from preimage.errors import FileFormatError
+from preimage.errors import FileFormatError, reader_errors
 from preimage.io.arrays.conventions import check_convention
 from preimage.io.arrays.hdf5_checks import (
     check_dataset,
@@ -163,18 +163,15 @@ def _labels(h5py: ModuleType, entry: Any) -> tuple[str | None, str | None]:
     return found.get("spec"), found.get("convention")
 
 
-@contextmanager
-def hdf5_errors(path: StrPath, key: str = "") -> Iterator[None]:
+def hdf5_errors(path: StrPath, key: str = "") -> AbstractContextManager[None]:
     """Convert any error that HDF5 raises to a `FileFormatError` with the names of file and image."""
-    try:
-        yield
-    except FileFormatError:
-        raise
-    except _BROKEN as error:
-        problem = " ".join(str(error).split()) or type(error).__name__
-        if isinstance(error, OSError):
-            problem = next((reason for part, reason in _REASONS.items() if part in problem), problem)
-        raise FileFormatError(path, f"{key!r}: {problem}" if key else problem) from error
+    return reader_errors(path, _BROKEN, key, describe=_describe)
+
+
+def _describe(error: Exception, problem: str) -> str:
+    if not isinstance(error, OSError):
+        return problem
+    return next((reason for part, reason in _REASONS.items() if part in problem), problem)
 
 
 def _arrays(path: StrPath, file: Any, key: str, datasets: dict[str, Any]) -> Iterator[StoredArray]:

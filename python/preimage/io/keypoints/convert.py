@@ -6,15 +6,14 @@ import sqlite3
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from preimage.errors import FileFormatError
+from preimage.errors import reader_errors
 from preimage.io.atomic import StrPath
 from preimage.io.keypoints.checks import check_descriptors, check_units
 from preimage.keypoints import DESCRIPTOR, Keypoints
@@ -33,17 +32,13 @@ _BROKEN = (
 )
 
 
-@contextmanager
-def file_errors(path: StrPath, key: str = "") -> Iterator[None]:
+def file_errors(path: StrPath, key: str = "") -> AbstractContextManager[None]:
     """Convert any error that a damaged file raises to a `FileFormatError` with the names of file and image."""
-    try:
-        yield
-    except FileFormatError:
-        raise
-    except _BROKEN as error:
-        problem = " ".join(str(error).split()) or type(error).__name__
-        problem = problem if len(problem) <= _LONGEST else f"{problem[:_LONGEST]}..."
-        raise FileFormatError(path, f"{key!r}: {problem}" if key else problem) from error
+    return reader_errors(path, _BROKEN, key, describe=_shortened)
+
+
+def _shortened(error: Exception, problem: str) -> str:
+    return problem if len(problem) <= _LONGEST else f"{problem[:_LONGEST]}..."
 
 
 def check_count(count: object) -> int:
