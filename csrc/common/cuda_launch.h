@@ -20,22 +20,15 @@ class DeviceGuard {
 public:
     explicit DeviceGuard(int device) {
         check_cuda(cudaGetDevice(&before_), "cannot get the current CUDA device");
-        if (device != before_) {
-            check_cuda(cudaSetDevice(device), "cannot select the CUDA device");
-            changed_ = true;
-        }
+        // Also if they are equal: this module's runtime may not have seen that torch's runtime changed the device.
+        check_cuda(cudaSetDevice(device), "cannot select the CUDA device");
     }
-    ~DeviceGuard() {
-        if (changed_) {
-            cudaSetDevice(before_);
-        }
-    }
+    ~DeviceGuard() { cudaSetDevice(before_); }
     DeviceGuard(const DeviceGuard&) = delete;
     DeviceGuard& operator=(const DeviceGuard&) = delete;
 
 private:
     int before_ = 0;
-    bool changed_ = false;
 };
 
 inline cudaStream_t stream_of(std::uintptr_t address) { return reinterpret_cast<cudaStream_t>(address); }
@@ -66,12 +59,13 @@ constexpr int kElementThreads = 128;
 // Blocks per multiprocessor. Without this bound ptxas 13.0 gives some kernels so few registers that they spill.
 constexpr int kMinElementBlocks = 4;
 
-/// Each block computes a piece of one row, so that the divisions that locate the row are done once per block.
+/// Each block computes a piece of one row, so that the divisions that locate the row are the same for all its threads.
+/// They take 32 bits, because a launch has fewer than 2^31 blocks.
 template <class Step>
 __global__ void __launch_bounds__(kElementThreads, kMinElementBlocks)
-    elements_kernel(std::int64_t rows, std::int64_t columns, std::int64_t pieces, Step step) {
-    const std::int64_t line = blockIdx.x / pieces;
-    const std::int64_t column = (blockIdx.x % pieces) * kElementThreads + threadIdx.x;
+    elements_kernel(std::uint32_t rows, std::int64_t columns, std::uint32_t pieces, Step step) {
+    const std::uint32_t line = blockIdx.x / pieces;
+    const std::int64_t column = std::int64_t{blockIdx.x % pieces} * kElementThreads + threadIdx.x;
     if (column < columns) {
         step(line / rows, line % rows, column);
     }
@@ -82,7 +76,8 @@ template <class Step>
 void for_each_element(std::int64_t images, std::int64_t rows, std::int64_t columns, cudaStream_t stream,
                       const Step& step) {
     const std::int64_t pieces = (columns + kElementThreads - 1) / kElementThreads;
-    launch(elements_kernel<Step>, images * rows * pieces, kElementThreads, 0, stream, rows, columns, pieces, step);
+    launch(elements_kernel<Step>, images * rows * pieces, kElementThreads, 0, stream, static_cast<std::uint32_t>(rows),
+           columns, static_cast<std::uint32_t>(pieces), step);
 }
 
 }  // namespace preimage

@@ -1,11 +1,19 @@
-"""Print the registers, shared memory and spills of every CUDA kernel: `python tests/helpers/cuda_resources.py`."""
+"""Report the resources that the CUDA kernels need on each architecture, without a GPU.
+
+`python tests/helpers/cuda_resources.py` prints a table; with `--csrc` that of another source tree, for comparison. The
+numbers of SASS instructions, without padding, need cuobjdump, of CUDA or of Triton.
+"""
 
 from __future__ import annotations
 
+import argparse
+import importlib.util
+import os
 import re
 import shutil
 import subprocess
 import tempfile
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,12 +21,14 @@ from paths import ROOT
 
 CSRC = ROOT / "csrc"
 ARCHITECTURES = (80, 90, 100, 120)
-# As in CMakeLists.txt.
-_OPTIONS = ["-std=c++17", "-O3", "-fmad=false", "--extended-lambda", f"-I{CSRC}"]
 
+_OPTIONS = re.compile(r"\$<\$<COMPILE_LANGUAGE:CUDA>:([^>]*)>")  # in CMakeLists.txt
 _ENTRY = re.compile(r"Compiling entry function '(\S+)' for 'sm_(\d+)\w?'")
 _SPILLS = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
 _USED = re.compile(r"Used (\d+) registers(?:.*?(\d+) bytes smem)?")
+_FUNCTION = re.compile(r"^\s*Function : (\S+)")
+_TARGET = re.compile(r"^arch = sm_(\d+)")
+_INSTRUCTION = re.compile(r"^\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+ )?(?!NOP)[A-Z]")
 
 
 @dataclass(frozen=True)
@@ -32,22 +42,30 @@ class Resources:
     shared: int  # static
     stack: int
     spilled: int
+    instructions: int | None  # None without cuobjdump
 
 
-def sources() -> list[Path]:
+def sources(csrc: Path = CSRC) -> list[Path]:
     """Return the files with kernels."""
-    return sorted(CSRC.glob("*/*_cuda.cu"))
+    return sorted(csrc.glob("*/*_cuda.cu"))
 
 
 def resources(source: Path, architectures: tuple[int, ...]) -> list[Resources]:
-    """Return the resources of every kernel in a file, according to the assembler's report."""
+    """Return the resources of every kernel in a file `<csrc>/*/*_cuda.cu`, according to the assembler's report."""
     nvcc = shutil.which("nvcc")
     assert nvcc is not None
+    csrc = source.parents[1]
+    options = _OPTIONS.findall((csrc.parent / "CMakeLists.txt").read_text())
+    assert len(options) == 1, "CMakeLists.txt must set the options of CUDA files in one place"
     targets = [f"-gencode=arch=compute_{number},code=sm_{number}" for number in architectures]
     with tempfile.TemporaryDirectory() as folder:
-        command = [nvcc, *_OPTIONS, *targets, "--threads=2", "-Xptxas=-v", "-c", str(source), "-o", f"{folder}/out.o"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+        out = Path(folder, "out.o")
+        command = [nvcc, "-std=c++17", "-O3", *options[0].split(), f"-I{csrc}", *targets, "--threads=2", "-Xptxas=-v"]
+        done = subprocess.run(
+            [*command, "-c", str(source), "-o", str(out)], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        counts = _instructions(out)
     found, entry, frame = [], None, (0, 0)
     for line in done.stderr.splitlines():
         if match := _ENTRY.search(line):
@@ -57,9 +75,30 @@ def resources(source: Path, architectures: tuple[int, ...]) -> list[Resources]:
         elif (match := _USED.search(line)) and entry is not None:
             name, architecture = entry
             numbers = int(match[1]), int(match[2] or 0), *frame
-            found.append(Resources(source.name, _readable(name), architecture, *numbers))
+            found.append(Resources(source.name, _readable(name), architecture, *numbers, counts.get(entry)))
             entry = None
     return found
+
+
+def _instructions(binary: Path) -> Counter[tuple[str, int]]:
+    """Return the number of instructions of every kernel and architecture; nothing without cuobjdump."""
+    path = os.environ["PATH"]
+    if (triton := importlib.util.find_spec("triton")) is not None and triton.origin is not None:
+        path += os.pathsep + str(Path(triton.origin).parent / "backends" / "nvidia" / "bin")
+    counts: Counter[tuple[str, int]] = Counter()
+    if (cuobjdump := shutil.which("cuobjdump", path=path)) is None:
+        return counts
+    command = [cuobjdump, "-sass", str(binary)]  # calls nvdisasm
+    done = subprocess.run(command, env={**os.environ, "PATH": path}, capture_output=True, text=True, check=True)
+    architecture, kernel = 0, ""
+    for line in done.stdout.splitlines():
+        if match := _TARGET.search(line):
+            architecture = int(match[1])
+        elif match := _FUNCTION.search(line):
+            kernel = match[1]
+        elif _INSTRUCTION.search(line):
+            counts[kernel, architecture] += 1
+    return counts
 
 
 def _readable(name: str) -> str:
@@ -73,13 +112,22 @@ def _readable(name: str) -> str:
 
 def main() -> None:
     """Print the table in Markdown."""
-    print("| file | kernel | sm | registers | shared memory | stack | spilled |")
-    print("|---|---|---|---|---|---|---|")
-    for source in sources():
-        for row in sorted(resources(source, ARCHITECTURES), key=lambda row: (row.kernel, row.architecture)):
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("files", nargs="*", help="stems of files, as in hog_cuda; all if omitted")
+    parser.add_argument("--csrc", type=Path, default=CSRC)
+    parser.add_argument("--architectures", nargs="*", type=int, default=list(ARCHITECTURES))
+    options = parser.parse_args()
+    print("| file | kernel | sm | registers | shared memory | stack | spilled | instructions |")
+    print("|---|---|---|---|---|---|---|---|")
+    for source in sources(options.csrc.resolve()):
+        if options.files and source.stem not in options.files:
+            continue
+        found = resources(source, tuple(options.architectures))
+        for row in sorted(found, key=lambda row: (row.kernel, row.architecture)):
             print(
                 f"| {row.source} | `{row.kernel}` | {row.architecture} | {row.registers} | {row.shared} "
-                f"| {row.stack} | {row.spilled} |"
+                f"| {row.stack} | {row.spilled} | {row.instructions} |",
+                flush=True,
             )
 
 
