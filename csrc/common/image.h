@@ -42,13 +42,12 @@ inline Image first_image(const TensorView& images) {
 
 PREIMAGE_INLINE float unit_value(float value) { return value; }
 #ifdef __CUDA_ARCH__
-/// Return value / 255, correctly rounded for all 256 values (a quotient corrected by its remainder), at a third of the
-/// cost of a division.
+/// Return value / 255, correctly rounded for all 256 values: a product with 1 / 255 in twice the precision.
 PREIMAGE_INLINE float unit_value(std::uint8_t value) {
     constexpr float kInverse = 1.0f / 255.0f;
+    constexpr float kRemainder = -2.31917582e-10f;  // 1 / 255 - kInverse
     const float whole = static_cast<float>(value);
-    const float quotient = whole * kInverse;
-    return __fmaf_rn(__fmaf_rn(-255.0f, quotient, whole), kInverse, quotient);
+    return __fmaf_rn(whole, kInverse, whole * kRemainder);
 }
 #else
 PREIMAGE_INLINE float unit_value(std::uint8_t value) { return static_cast<float>(value) / 255.0f; }
