@@ -9,7 +9,8 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from preimage.training.streaming import BatchStream, DirectQueue
+from preimage.pipelines.device_queue import DirectQueue
+from preimage.training.streaming import BatchStream
 
 SHAPE = (2, 3, 4, 5)
 

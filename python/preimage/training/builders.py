@@ -12,12 +12,12 @@ from preimage.errors import FileFormatError
 from preimage.inverters import Inverter
 from preimage.inverters.layers import upconv_weights
 from preimage.inverters.plan import plan
+from preimage.inverters.precision import choose_dtype
 from preimage.training import checkpoint
 from preimage.training.config import TrainConfig
 from preimage.training.dataset import Dataset, are_probabilities
 from preimage.training.graphed_step import GraphedStep, cuda_graph
 from preimage.training.muon import Muon
-from preimage.training.precision import choose_dtype
 from preimage.training.split import ImageList, image_digest
 from preimage.training.statistics import set_statistics
 from preimage.training.step import EagerStep, Step, TrainState

@@ -13,10 +13,11 @@ from contextlib import contextmanager
 import torch
 
 from preimage.ops.adam import adam_step
+from preimage.pipelines.device_queue import CudaQueue, DirectQueue, Queue
 from preimage.training.flat_buffers import FlatState
 from preimage.training.muon import muon_step
 from preimage.training.step import TrainState, average_decay, batch_loss, schedule
-from preimage.training.streaming import BatchStream, CudaQueue, DirectQueue, Queue
+from preimage.training.streaming import BatchStream
 
 _WARM_UP = 3
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from preimage.training.precision import fastest_dtype
+from preimage.inverters.precision import fastest_dtype
 
 _MOMENTUM = 0.95
 # The quintic of Jordan et al., which moves every singular value into about [0.7, 1.2] in five steps.

@@ -4,66 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Protocol
 
 import torch
 
+from preimage.pipelines.device_queue import Mark, Queue
+
 _HEADER = 256  # bytes reserved for the numbers before the images, so that the images are as aligned as an allocation
 _ALIGNMENT = 256  # alignment in bytes of the features after the images
-
-
-class Mark(Protocol):
-    """A point in a queue."""
-
-    def synchronize(self) -> None:
-        """Block the host until the queue has passed this point."""
-
-
-class Queue(Protocol):
-    """A sequence of operations on a device, asynchronous to the host and to other queues, like a CUDA stream."""
-
-    def copy(self, target: torch.Tensor, source: torch.Tensor) -> None: ...
-
-    def record(self) -> Mark: ...
-
-    def wait(self, mark: Mark) -> None: ...
-
-
-class CudaQueue:
-    """A CUDA stream as a `Queue`."""
-
-    def __init__(self, stream: torch.cuda.Stream) -> None:
-        self._stream = stream
-
-    def copy(self, target: torch.Tensor, source: torch.Tensor) -> None:
-        with torch.cuda.stream(self._stream):
-            target.copy_(source, non_blocking=True)
-        target.record_stream(self._stream)  # its memory is not reused before the copy is done
-
-    def record(self) -> torch.cuda.Event:
-        return self._stream.record_event()
-
-    def wait(self, mark: Mark) -> None:
-        assert isinstance(mark, torch.cuda.Event)
-        self._stream.wait_event(mark)
-
-
-class _Passed:
-    def synchronize(self) -> None:
-        pass
-
-
-class DirectQueue:
-    """The CPU as a `Queue`: operations are done when the call returns."""
-
-    def copy(self, target: torch.Tensor, source: torch.Tensor) -> None:
-        target.copy_(source)
-
-    def record(self) -> Mark:
-        return _Passed()
-
-    def wait(self, mark: Mark) -> None:
-        pass
 
 
 class BatchStream:
