@@ -269,9 +269,9 @@ def test_nothing_moves(precision: str) -> None:
     before = addresses()
     seen = []
     work = step._replay
-    step._replay = lambda: (work(), seen.append((step._stream.images.data_ptr(), addresses())))  # type: ignore[assignment, func-returns-value]
+    step._replay = lambda: (work(), seen.append((step._stream.batch.data_ptr(), addresses())))  # type: ignore[assignment, func-returns-value]
     losses(ours, step, range(4))
-    assert seen == [(step._stream.images.data_ptr(), before)] * 4
+    assert seen == [(step._stream.batch.data_ptr(), before)] * 4
     counts = {float(moments["step"]) for moments in ours.optimizers[0].state.values()}
     assert counts == {4.0}
     covered = torch.zeros_like(flat.weights, dtype=torch.bool)

@@ -133,16 +133,16 @@ def test_a_full_disk_is_named_and_keeps_the_last_checkpoint(
     photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = config_of(photo_folder, tmp_path / "run", save_every=5)
-    save, calls = checkpoint.save, []
+    write, calls = checkpoint.write, []
 
-    def fills(path: Path, *arguments: Any) -> None:
+    def fills(path: Path, contents: checkpoint.Snapshot) -> None:
         calls.append(1)
         if len(calls) > 1:
             with atomic_write(path) as file:
                 _Full(file).write(b"")
-        save(path, *arguments)
+        write(path, contents)
 
-    monkeypatch.setattr(checkpoint, "save", fills)
+    monkeypatch.setattr(checkpoint, "write", fills)
     with pytest.raises(OSError, match="No space left") as caught:
         training.run(config)
     assert caught.value.filename == str(tmp_path / "run" / checkpoint.CHECKPOINT)

@@ -24,7 +24,7 @@ from preimage.store import read_index
 from preimage.training import TrainConfig, checkpoint
 from preimage.training.checkpoint import read_header, read_images
 from preimage.training.images import ImageSet
-from preimage.training.sampling import batch_images, sample_indices
+from preimage.training.sampling import batch_images, batch_samples
 from preimage.training.split import ImageList
 from toys import SIDE, ToyVectors
 from training_runs import metrics_without_time, weights
@@ -222,7 +222,7 @@ def test_a_run_that_a_bad_image_ended_resumes_without_it(
 ) -> None:
     monkeypatch.setattr("preimage.training.dataset._EXAMPLES", 1)  # which do not include the bad one
     corrupt(photos / "rocket-1.jpg")
-    order = [sample.image for step in range(4) for sample in sample_indices(step, 4, 16, 0)]
+    order = [index for step in range(4) for index in batch_samples(step, 4, 16, 0).images]
     bad = 13  # rocket-1 among the training images
     first = order.index(bad) // 4
     config = config_of(photos, tmp_path / "run", steps=8, save_every=1000)
@@ -242,12 +242,11 @@ def test_the_next_image_replaces_a_bad_one(photos: Path) -> None:
     valid = ImageSet(sources)
     bad = ImageSet(sources, skipped={7: "bad"})
     for step in range(5):
-        ours = [sample.image for sample, _ in batch_images(bad, step, 4, 0)]
-        theirs = [sample.image for sample, _ in batch_images(valid, step, 4, 0)]
+        ours, theirs = (batch_images(images, step, 4, 0)[0].images.tolist() for images in (bad, valid))
         assert 7 not in ours
         assert all(one == other for one, other in zip(ours, theirs, strict=True) if other != 7)
     with pytest.raises(ValueError, match=r"20 images.*bad"):
-        list(batch_images(ImageSet(sources, skipped=dict.fromkeys(range(20), "bad")), 0, 4, 0))
+        batch_images(ImageSet(sources, skipped=dict.fromkeys(range(20), "bad")), 0, 4, 0)
 
 
 def test_images_that_cannot_be_read_now_are_not_bad(photos: Path) -> None:

@@ -22,8 +22,10 @@ from preimage.io import list_images
 from preimage.representations import create_representation
 from preimage.training import Display, TrainConfig, TrainingDivergedError, checkpoint, trainer
 from preimage.training import step as training_step
+from preimage.training.dataset import Dataset
+from preimage.training.dataset_factory import open_dataset
 from preimage.training.images import ImageSet
-from preimage.training.sampling import crop_batch, random_crop
+from preimage.training.sampling import batch_images, cut_crops, random_crops
 from training_runs import metrics_without_time, small_config, weights
 
 
@@ -257,39 +259,33 @@ def test_config_survives_json(tmp_path: Path) -> None:
 
 
 def test_batches_depend_on_seed_and_step_alone(photo_folder: Path) -> None:
-    images = ImageSet(list_images([str(photo_folder)]))
-    options = {"batch_size": 4, "size": 64, "min_crop": 0.5}
-    first = crop_batch(images, 5, seed=1, **options)
-    crop_batch(images, 6, seed=1, **options)
-    assert torch.equal(first, crop_batch(ImageSet(images.sources), 5, seed=1, **options))
-    assert not torch.equal(first, crop_batch(images, 6, seed=1, **options))
-    assert not torch.equal(first, crop_batch(images, 5, seed=2, **options))
+    def opened(seed: int) -> Dataset:
+        return open_dataset(small_config(photo_folder, Path("none"), seed=seed))[1]
+
+    dataset = opened(1)
+    first = dataset.batch(5).images
+    assert not torch.equal(first, dataset.batch(6).images)
+    assert torch.equal(first, opened(1).batch(5).images)
+    assert not torch.equal(first, opened(2).batch(5).images)
 
 
 def test_every_image_comes_once_an_epoch(photo_folder: Path) -> None:
     images = ImageSet(list_images([str(photo_folder)]))
     seen: list[int] = []
-    images_get = ImageSet.__getitem__
-
-    class Watched(ImageSet):
-        def __getitem__(self, index: int) -> np.ndarray:
-            seen.append(int(index))
-            return images_get(self, index)
-
-    watched = Watched(images.sources)
     for step in range(len(images)):
-        crop_batch(watched, step, batch_size=2, size=16, min_crop=1.0, seed=0)
+        seen += batch_images(images, step, 2, 0)[0].images.tolist()
     assert sorted(seen[: len(images)]) == sorted(seen[len(images) :]) == list(range(len(images)))
     assert seen[: len(images)] != seen[len(images) :]
 
 
 def test_random_crops_stay_inside_and_mirror() -> None:
     ramp = np.tile(np.arange(200, dtype=np.uint8)[None, :, None], (120, 1, 3))
-    random = np.random.default_rng(0)
-    crops = [random_crop(ramp, 60, 0.25, random) for _ in range(200)]
-    assert {crop.shape for crop in crops} == {(60, 60, 3)}
-    rising = sum(int(crop[0, -1, 0]) > int(crop[0, 0, 0]) for crop in crops)
-    assert 60 < rising < 140
-    widths = [abs(int(crop[0, -1, 0]) - int(crop[0, 0, 0])) for crop in crops]
+    drawn = random_crops(np.array([(120, 200)] * 200), 0.25, np.random.default_rng(0))
+    assert all((at >= 0).all() and (at + drawn.side <= end).all() for at, end in ((drawn.top, 120), (drawn.left, 200)))
+    crops = cut_crops([ramp] * 200, drawn, 60).int()
+    assert crops.shape == (200, 3, 60, 60)
+    widths = crops[:, 0, 0, -1] - crops[:, 0, 0, 0]
+    assert 60 < (widths > 0).sum() < 140
+    widths = widths.abs().tolist()
     assert 55 <= min(widths) < 75
     assert 105 < max(widths) <= 120

@@ -103,7 +103,10 @@ def train(
     precision: Annotated[str, typer.Option(metavar="DTYPE", help="Precision: auto, float32 or bfloat16.")] = "auto",
     device: Device = "auto",
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
-    workers: Annotated[int, typer.Option(help="Number of data loading threads.")] = 1,
+    workers: Annotated[
+        int | None,
+        typer.Option(help="Number of data loading threads. Default: 1; on a GPU all cores if images are streamed."),
+    ] = None,
     cache: Annotated[
         str,
         typer.Option(metavar="WHEN", help="Cache the features of a few crops of each image on disk: auto, on or off."),
@@ -112,9 +115,19 @@ def train(
     cache_folder: Annotated[
         str | None, typer.Option(metavar="PATH", help="Folder of the cache. Default: OUTPUT/cache.")
     ] = None,
-    log_every: Annotated[int, typer.Option(help="Steps between log lines.")] = 20,
-    eval_every: Annotated[int, typer.Option(help="Steps between validations.")] = 1000,
-    save_every: Annotated[int, typer.Option(help="Steps between checkpoints.")] = 250,
+    log_every: Annotated[
+        str | None, typer.Option(metavar="STEPS|SECONDS", help="Log interval. Default: 20; on a GPU 2s.")
+    ] = None,
+    eval_every: Annotated[
+        str | None,
+        typer.Option(
+            metavar="STEPS|SECONDS",
+            help="Validation interval: steps, or seconds of training as in 60s. Default: 1000; on a GPU 60s.",
+        ),
+    ] = None,
+    save_every: Annotated[
+        str | None, typer.Option(metavar="STEPS|SECONDS", help="Checkpoint interval. Default: 250; on a GPU 120s.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Resume from the checkpoint in OUTPUT.")] = False,
     json: Json = False,
 ) -> None:

@@ -131,10 +131,7 @@ def build_optimizers(model: Inverter, config: TrainConfig) -> list[torch.optim.O
 
 def choose_step(state: TrainState, step: int, note: Callable[[str], None]) -> Step:
     """Return the step as one CUDA graph if the device supports that, else `EagerStep`; `note` gets the reason."""
-    representation = state.representation
-    if state.device.type == "cuda" and representation is not None and representation.in_workers:
-        note(f"the steps run operation by operation: {representation.name} features are computed on the CPU")
-    elif state.device.type == "cuda":
+    if state.device.type == "cuda":
         try:
             return GraphedStep(state, step, cuda_graph)
         except Exception as error:  # the state is unchanged, and training without a graph works after any error

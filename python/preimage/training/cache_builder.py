@@ -22,7 +22,7 @@ from preimage.representations import Representation
 from preimage.store import FeatureStore, StoreWriter, open_writer
 from preimage.training.cached_dataset import CacheSettings, crop_key
 from preimage.training.dataset import MAX_BATCH, are_probabilities
-from preimage.training.images import ImageSet, Note
+from preimage.training.images import ImageSet, Note, size_text
 
 _MARGIN = 4.0  # in half precision, later features may exceed the largest value of the first shard by this factor
 _MAX_ROUNDING = 0.01  # maximum rounding error of half precision, relative to a channel's standard deviation
@@ -228,11 +228,6 @@ def bytes_free(folder: Path) -> int:
     while not parent.exists():
         parent = parent.parent
     return shutil.disk_usage(parent).free - _RESERVED_BYTES
-
-
-def size_text(count: int) -> str:
-    """Return a number of bytes as text in MB or GB."""
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
 def _half_precision_suffices(rows: Rows) -> bool:

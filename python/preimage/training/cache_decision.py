@@ -15,10 +15,10 @@ import torch
 
 from preimage.io import atomic_write
 from preimage.old_names import CACHE_DECISION, renamed
-from preimage.training.cache_builder import CacheBuilder, NoRoomError, bytes_free, bytes_missing, size_text
+from preimage.training.cache_builder import CacheBuilder, NoRoomError, bytes_free, bytes_missing
 from preimage.training.cached_dataset import CachedDataset, cache_settings
 from preimage.training.dataset import CropDataset, Dataset
-from preimage.training.images import Note
+from preimage.training.images import Note, size_text
 from preimage.training.step import TrainState, batch_loss
 
 _DECISION = "cache.json"
@@ -104,7 +104,7 @@ def _cached(dataset: CropDataset, crops: int, caches: Path, note: Note, interrup
         dataset.representation,
         dataset.images,
         device=dataset.device,
-        workers=config.workers,
+        workers=config.worker_count(gpu=dataset.device.type == "cuda"),
         note=note,
         interrupted=interrupted,
     )

@@ -24,7 +24,7 @@ from preimage.store import FeatureStore, shard_length
 from preimage.training.config import TrainConfig
 from preimage.training.dataset import Batch, CropDataset, Dataset
 from preimage.training.images import ImageSet
-from preimage.training.sampling import batch_images, random_square
+from preimage.training.sampling import Crops, Integers, Samples, cut_square, random_square
 from preimage.training.split import ImageList
 
 _MAX_SHARD_CROPS = 4096  # maximum number of crops in a shard, which is what an interruption may lose
@@ -92,9 +92,14 @@ class CacheSettings:
         Returns:
             (size, size, 3) uint8.
         """
-        random = np.random.default_rng((self.seed, 3, index, number // 2))
-        crop = random_square(image, self.size, self.min_crop, random)
+        height, width = image.shape[:2]
+        crop = cut_square(image, *self.square((height, width), index, number), self.size)
         return crop[:, ::-1] if number % 2 else crop
+
+    def square(self, shape: tuple[int, int], index: int, number: int) -> tuple[int, int, int]:
+        """Return top, left and side of a crop of an image of shape (H, W)."""
+        random = np.random.default_rng((self.seed, 3, index, number // 2))
+        return random_square(shape, self.min_crop, random)
 
     def crop_number(self, epoch: int, index: int) -> int:
         """Return the crop of an image in an epoch: all are used, in random order, before any is used again."""
@@ -137,15 +142,19 @@ class CachedDataset(Dataset):
         self.config, self.images = uncached.config, uncached.images
         self.feature_shape = settings.shape
 
-    def batch(self, step: int) -> Batch:
-        config, settings = self.config, self._settings
-        crops = np.empty((config.batch_size, settings.size, settings.size, 3), np.uint8)
-        features = np.empty((config.batch_size, *settings.shape), np.float32)
-        for row, (sample, image) in enumerate(batch_images(self.images, step, config.batch_size, config.seed)):
-            number = settings.crop_number(sample.epoch, sample.image)
-            crops[row] = settings.crop(image, sample.image, number)
-            features[row] = self._store[crop_key(sample.image, number)]
-        return Batch(torch.from_numpy(crops).permute(0, 3, 1, 2), torch.from_numpy(features))
+    def rows(self, step: int, samples: Samples, shapes: Integers) -> tuple[Crops, torch.Tensor]:
+        settings = self._settings
+        squares = np.empty((len(shapes), 3), np.int64)
+        mirrored = np.empty(len(shapes), np.bool_)
+        features = np.empty((len(shapes), *settings.shape), np.float32)
+        found = zip(samples.images.tolist(), samples.epochs.tolist(), shapes.tolist(), strict=True)
+        for row, (index, epoch, (height, width)) in enumerate(found):
+            number = settings.crop_number(epoch, index)
+            squares[row] = settings.square((height, width), index, number)
+            mirrored[row] = number % 2
+            features[row] = self._store[crop_key(index, number)]
+        top, left, side = squares.T
+        return Crops(top, left, side, mirrored), torch.from_numpy(features)
 
     @property
     def val_count(self) -> int:

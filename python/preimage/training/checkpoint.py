@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import safetensors
 import safetensors.torch
@@ -51,16 +53,22 @@ class Progress:
     mean_image_error: float | None = None
 
 
-def save(
-    path: Path,
+class Snapshot(NamedTuple):
+    """Contents of a checkpoint in the host's memory, independent of the run."""
+
+    tensors: dict[str, torch.Tensor]
+    metadata: dict[str, str]
+
+
+def snapshot(
     config_json: str,
     progress: Progress,
     model: Inverter,
     average: nn.Module,
     optimizers: Sequence[torch.optim.Optimizer],
     images: ImageList,
-) -> None:
-    """Write a checkpoint atomically, replacing the last one."""
+) -> Snapshot:
+    """Return a copy of the complete state of a run."""
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     tensors |= {f"average.{name}": value for name, value in average.state_dict().items()}
     for which, optimizer in enumerate(optimizers):
@@ -75,10 +83,64 @@ def save(
         "spec": model.spec.to_json(),
         "progress": json.dumps(dataclasses.asdict(progress)),
     }
-    plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    data = safetensors.torch.save(plain, metadata)
+    copies = {
+        name: torch.empty(value.shape, dtype=value.dtype, pin_memory=value.is_cuda) for name, value in tensors.items()
+    }
+    for name, value in tensors.items():
+        copies[name].copy_(value.detach(), non_blocking=True)
+    if model.image_mean.is_cuda:
+        torch.cuda.synchronize(model.image_mean.device)
+    return Snapshot(copies, metadata)
+
+
+def write(path: Path, contents: Snapshot) -> None:
+    """Write a checkpoint atomically, replacing the last one."""
+    data = safetensors.torch.save(contents.tensors, contents.metadata)
     with atomic_write(path) as file:
         file.write(data)
+
+
+class CheckpointWriter:
+    """Write checkpoints in a thread, one at a time, while the run continues.
+
+    Args:
+        path: The file.
+        step: Step of the checkpoint that it contains, if any.
+
+    Attributes:
+        step: Step of the last complete checkpoint.
+    """
+
+    def __init__(self, path: Path, step: int) -> None:
+        self.step = step
+        self._path = path
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._pending: Future[None] | None = None
+
+    def start(self, contents: Snapshot, step: int) -> None:
+        """Start to write a checkpoint when the one before is complete, whose error is raised."""
+        self.wait()
+        self._pending = self._pool.submit(self._write, contents, step)
+
+    def _write(self, contents: Snapshot, step: int) -> None:
+        write(self._path, contents)
+        self.step = step
+
+    def poll(self) -> None:
+        """Raise the error of a checkpoint that could not be written, without waiting for one in progress."""
+        if self._pending is not None and self._pending.done():
+            self.wait()
+
+    def wait(self) -> None:
+        """Wait until all checkpoints are complete, or raise the error of one that could not be written."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    def close(self) -> None:
+        """Wait and end the thread."""
+        self._pool.shutdown()
+        self.wait()
 
 
 def read_images(path: Path) -> ImageList:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Mapping
 from typing import Literal
 
 from preimage.old_names import SPEC_PARAMETERS, TRAIN_SETTINGS, renamed
 from preimage.spec import Scalar
+from preimage.training.interval import NAMES as INTERVALS
+from preimage.training.interval import Interval, parse_interval
 
 SAMPLES = "samples"  # folder of the sample sheets in a run's folder
 DEFAULT_SIZE = 256  # side of the images in pixels if neither the user nor the representation determines it
@@ -19,7 +22,7 @@ MIN_VAL_IMAGES = 2  # the normalized error divides by the distance between two i
 # Settings that may change when a run is resumed, because the loss curve does not depend on them (on the device, up to
 # rounding).
 _CHANGEABLE = (
-    *("output", "device", "workers", "log_every", "eval_every", "save_every"),
+    *("output", "device", "workers", *INTERVALS),
     *("cache_folder", "skip_bad"),
 )
 
@@ -64,14 +67,18 @@ class TrainConfig:
         precision: Precision of the network's arithmetic; ``auto`` is bfloat16 where the device supports it natively.
         device: ``cpu``, ``cuda`` or ``auto``.
         seed: Seed of the initial weights, the order of the images and their crops.
-        workers: Number of threads that prepare batches.
+        workers: Number of threads that prepare batches; ``None`` takes the number of cores where a GPU trains on images
+            from the host's memory, else one. The batches do not depend on it.
         cache: Whether to compute the features of some crops of every image once and keep them on disk; ``auto`` decides
             by the time that this saves, see `preimage.training.cache_decision`.
         cache_crops: Number of cached crops of every image: half as many random crops, each with its mirror image.
         cache_folder: Folder of the cache, which several runs may share; ``None`` is ``<output>/cache``.
-        log_every: Number of steps between log lines.
-        eval_every: Number of steps between validations; the run also ends with one.
-        save_every: Number of steps between checkpoints; the run also ends with one.
+        log_every: Number of steps between log lines, or seconds of training such as ``"60s"``. ``None`` is 20 steps, on
+            a GPU 2 seconds.
+        eval_every: The same between validations, each of which saves the inverter; the run also ends with one. ``None``
+            is 1000 steps, on a GPU 60 seconds.
+        save_every: The same between checkpoints; the run also ends with one. ``None`` is 250 steps, on a GPU 120
+            seconds.
     """
 
     representation: str | None = None
@@ -102,13 +109,13 @@ class TrainConfig:
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     device: str = "auto"
     seed: int = 0
-    workers: int = 1
+    workers: int | None = None
     cache: Literal["auto", "on", "off"] = "auto"
     cache_crops: int = 8
     cache_folder: str | None = None
-    log_every: int = 20
-    eval_every: int = 1000
-    save_every: int = 250
+    log_every: int | str | None = None
+    eval_every: int | str | None = None
+    save_every: int | str | None = None
 
     def __post_init__(self) -> None:
         for name in ("images", "val_images"):
@@ -121,6 +128,8 @@ class TrainConfig:
         for valid, problem in (*self._source_checks(), *self._value_checks()):
             if not valid:
                 raise ValueError(problem)
+        for name in INTERVALS:
+            self.interval(name)
 
     def _source_checks(self) -> list[tuple[bool, str]]:
         """Return (valid, message) for the settings that determine the source of the features."""
@@ -152,8 +161,8 @@ class TrainConfig:
 
     def _value_checks(self) -> list[tuple[bool, str]]:
         """Return (valid, message) for the values of single settings."""
-        counts = ["batch_size", "workers", "log_every", "eval_every", "save_every"]
-        counts += [name for name in ("size", "output_size", "budget", "steps") if getattr(self, name) is not None]
+        optional = ("size", "output_size", "budget", "steps", "workers")
+        counts = ["batch_size", *(name for name in optional if getattr(self, name) is not None)]
         positive = ["lr", "muon_lr", "grad_clip"] + ["max_hours"] * (self.max_hours is not None)
         choices = {
             "optimizer": ("adam", "muon"),
@@ -199,6 +208,14 @@ class TrainConfig:
     def max_seconds(self) -> float | None:
         """``max_hours`` in seconds."""
         return None if self.max_hours is None else 3600 * self.max_hours
+
+    def interval(self, name: str, *, gpu: bool = False) -> Interval:
+        """Return ``log_every``, ``eval_every`` or ``save_every`` on a CPU or a GPU."""
+        return parse_interval(name, getattr(self, name), gpu=gpu)
+
+    def worker_count(self, *, gpu: bool) -> int:
+        """Return the number of threads that prepare batches for a CPU, or for a GPU from the host's memory."""
+        return self.workers or ((os.cpu_count() or 1) if gpu else 1)
 
     def is_done(self, step: int, seconds: float) -> bool:
         """Return whether a run has reached its limit of steps or of training time."""

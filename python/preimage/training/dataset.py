@@ -6,6 +6,7 @@ import abc
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from preimage.inverters import extraction_device
@@ -14,8 +15,19 @@ from preimage.pipelines.image_loading import at_once, working_bytes
 from preimage.representations import Representation
 from preimage.spec import Spec
 from preimage.training.config import TrainConfig
+from preimage.training.image_store import ImageStore
 from preimage.training.images import BadImage, ImageSet
-from preimage.training.sampling import center_crops, crop_batch, spread_indices
+from preimage.training.sampling import (
+    Crops,
+    Integers,
+    Samples,
+    batch_images,
+    batch_samples,
+    center_crops,
+    cut_crops,
+    random_crops,
+    spread_indices,
+)
 from preimage.training.split import ImageList, Split
 
 MAX_BATCH = 32  # maximum number of images whose features are computed at once
@@ -31,7 +43,7 @@ class Batch(NamedTuple):
     """Input of a training step.
 
     Attributes:
-        images: (B, 3, size, size) uint8.
+        images: (B, 3, size, size) uint8; with an `ImageStore`, its crops as numbers, (B, 7) float32.
         features: (B, C, h, w) or (B, C) float32, or ``None`` if the step computes them.
     """
 
@@ -55,12 +67,14 @@ class Dataset(abc.ABC):
         cells: (h, w) of an image's features; ``None`` for vectors.
         representation: Representation for batches without features; ``None`` if all batches contain features.
         feature_shape: (C, h, w) or (C,) of the features in every batch; ``None`` if the step computes them.
+        store: The training images in the device's memory, if they are there.
     """
 
     spec: Spec
     cells: tuple[int, int] | None
     representation: Representation | None = None
     feature_shape: tuple[int, ...] | None = None
+    store: ImageStore | None = None
 
     def __init__(self, config: TrainConfig, split: Split, *, size: int | None = None) -> None:
         self.config, self._split = config, split
@@ -70,6 +84,7 @@ class Dataset(abc.ABC):
             [item.source for item in split.train],
             size,
             digests=[item.digest for item in split.train],
+            shapes=[item.shape for item in split.train],
             skip_bad=config.skip_bad,
             skipped={indices[bad.key]: bad.problem for bad in split.skipped if bad not in self._left_out},
         )
@@ -103,9 +118,26 @@ class Dataset(abc.ABC):
         """Compute features on this device from now on, or on the CPU if it does not support them; return the device."""
         return torch.device("cpu")
 
-    @abc.abstractmethod
     def batch(self, step: int) -> Batch:
         """Return the batch of a step, which depends only on the step and the run's settings. Called from threads."""
+        config, store = self.config, self.store
+        if store is not None:
+            samples = batch_samples(step, config.batch_size, len(self.images), config.seed, self.images.bad)
+            crops, features = self.rows(step, samples, store.shapes[samples.images])
+            return Batch(store.numbers(samples.images, crops), features)
+        samples, images = batch_images(self.images, step, config.batch_size, config.seed)
+        crops, features = self.rows(step, samples, np.array([image.shape[:2] for image in images]))
+        return Batch(cut_crops(images, crops, config.side), features)
+
+    @abc.abstractmethod
+    def rows(self, step: int, samples: Samples, shapes: Integers) -> tuple[Crops, torch.Tensor | None]:
+        """Return the crops of a step's batch, and their features unless they are computed from the crops.
+
+        Args:
+            step: Number of steps before.
+            samples: The images of the batch.
+            shapes: (H, W) of these images, (B, 2).
+        """
 
     @abc.abstractmethod
     def examples(self, *, with_features: bool) -> Iterator[Batch]:
@@ -126,7 +158,7 @@ class Dataset(abc.ABC):
                 empty = False
                 yield images, used
         if empty:
-            self.images.first_usable(iter(()))  # raises an error that names a bad image
+            raise self.images.none_usable()
 
     def _val_image_batches(self, batch_size: int) -> Iterator[tuple[torch.Tensor, list[int]]]:
         """Yield the validation images (N, 3, H, W) uint8 and their indices."""
@@ -156,25 +188,23 @@ class CropDataset(Dataset):
         self.representation = representation
         self.spec = representation.spec
         self.cells = representation.feature_size(config.side, config.side)
+        if representation.in_workers:
+            self.feature_shape = (self.spec.channels, *(self.cells or ()))
         self._val_features: list[torch.Tensor] | None = None  # batch by batch
 
     def extract_on(self, device: torch.device) -> torch.device:
         self.device = extraction_device(self.representation, (self.config.side, self.config.side), device)
         return self.device
 
+    def rows(self, step: int, samples: Samples, shapes: Integers) -> tuple[Crops, None]:
+        random = np.random.default_rng((self.config.seed, 1, step))
+        return random_crops(shapes, self.config.min_crop, random), None
+
     def batch(self, step: int) -> Batch:
-        config = self.config
-        images = crop_batch(
-            self.images,
-            step,
-            batch_size=config.batch_size,
-            size=config.side,
-            min_crop=config.min_crop,
-            seed=config.seed,
-        )
-        if not self.representation.in_workers:
-            return Batch(images, None)
-        return Batch(images, self.representation.for_training(images, (config.seed, 2, step)))
+        images, features = super().batch(step)
+        if self.representation.in_workers:
+            features = self.representation.for_training(images, (self.config.seed, 2, step))
+        return Batch(images, features)
 
     def examples(self, *, with_features: bool) -> Iterator[Batch]:
         for images, _ in self._example_images():

@@ -46,17 +46,21 @@ class GraphedStep:
 
     def __init__(self, state: TrainState, step: int, capture: Capture) -> None:
         self._state = state
-        config, device = state.config, state.device
+        config, device, store = state.config, state.device, state.store
         self._flat = FlatState(state.model, state.average, state.optimizers, state.dtype)
-        shape = (config.batch_size, 3, config.side, config.side)
-        self._stream = BatchStream(shape, device, *_queues(device), state.feature_shape)
-        self._loss_sum = torch.zeros_like(state.loss_sum)
-        # The warm-up before the capture runs on noise; its results are discarded.
+        # The warm-up before the capture runs on noise or any crops; its results are discarded.
         generator = torch.Generator().manual_seed(0)
-        noise = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+        noise = torch.randint(
+            0, 256, (config.batch_size, config.side, config.side, 3), dtype=torch.uint8, generator=generator
+        ).permute(0, 3, 1, 2)
+        example = noise if store is None else store.example(config.batch_size)
         feature_shape = state.feature_shape
-        features = None if feature_shape is None else torch.randn(shape[0], *feature_shape, generator=generator)
-        self._stream.send(noise, self._numbers(step, 0.0), features)
+        features = (
+            None if feature_shape is None else torch.randn(config.batch_size, *feature_shape, generator=generator)
+        )
+        self._stream = BatchStream(example, device, *_queues(device), feature_shape)
+        self._loss_sum = torch.zeros_like(state.loss_sum)
+        self._stream.send(example, self._numbers(step, 0.0), features)
         self._flat.load()
         self._replay = capture(self._work, device)
         self._flat.load()
@@ -83,12 +87,14 @@ class GraphedStep:
     def _work(self) -> None:
         """Run the step on the batch in fixed memory, without synchronization."""
         state, flat = self._state, self._flat
-        features = self._stream.features
+        images, features = self._stream.batch, self._stream.features
+        if state.store is not None:
+            images = state.store.cut(images)
         if features is None:
             assert state.representation is not None
             with torch.no_grad():
-                features = state.representation(self._stream.images)
-        loss = batch_loss(state, flat.network, features, self._stream.images)
+                features = state.representation(images)
+        loss = batch_loss(state, flat.network, features, images)
         gradients = torch.autograd.grad(loss, flat.leaves)
         with torch.no_grad():
             torch._foreach_copy_(flat.gradients, list(gradients))
@@ -128,15 +134,14 @@ class GraphedStep:
 def cuda_graph(work: Callable[[], None], device: torch.device) -> Callable[[], None]:
     """Capture work as a CUDA graph, after a warm-up, and return its replay.
 
-    During the warm-up handles are created, kernels are compiled, and cuDNN benchmarks its algorithms. Warm-up and
-    capture share a stream other than the default one, so that resources of the stream (cuBLAS's workspaces) exist
-    before the capture.
+    During the warm-up handles are created, kernels are compiled, and cuDNN chooses its algorithms. Warm-up and capture
+    share a stream other than the default one, so that resources of the stream (cuBLAS's workspaces) exist before the
+    capture.
 
     Raises:
         RuntimeError: The work synchronizes with the device, or does something else that a graph does not support.
     """
     stream, before = torch.cuda.Stream(device), torch.cuda.current_stream(device)
-    benchmark, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, True
     try:
         # The outer stream context restores the stream even where the end of a failed capture raises.
         with torch.cuda.device(device), torch.cuda.stream(stream):
@@ -151,7 +156,6 @@ def cuda_graph(work: Callable[[], None], device: torch.device) -> Callable[[], N
             with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
                 work()
     finally:
-        torch.backends.cudnn.benchmark = benchmark
         before.wait_stream(stream)  # also after a failure: the memory that the warm-up wrote to is freed
 
     def replay() -> None:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from typing import NamedTuple
 
@@ -23,7 +23,7 @@ _DECODED_FRACTION = 0.25  # fraction of the available memory, if that is less
 _PROBLEMS_NAMED = 10
 _MAX_INSPECTING = 8  # maximum number of threads, each with an encoded image in memory
 _INSPECTING_FRACTION = 4  # inverse of the fraction of the available memory that encoded images may take
-_NOTE_EVERY = 30.0  # seconds between progress notes
+NOTE_EVERY = 30.0  # seconds between progress notes
 
 Note = Callable[[str], None]
 
@@ -43,10 +43,17 @@ class BadImage(NamedTuple):
 
 
 class Inspected(NamedTuple):
-    """Result of inspecting an image: a digest of its contents, or one line on why it cannot be used."""
+    """Result of inspecting an image.
 
-    digest: str
-    problem: str
+    Attributes:
+        digest: Digest of its contents.
+        shape: Height and width, possibly before rotation.
+        problem: One line on why it cannot be used; empty for a usable image.
+    """
+
+    digest: str = ""
+    shape: tuple[int, int] = (0, 0)
+    problem: str = ""
 
 
 def inspect(sources: Sequence[ImageSource], note: Note) -> list[Inspected]:
@@ -58,7 +65,7 @@ def inspect(sources: Sequence[ImageSource], note: Note) -> list[Inspected]:
     with closing(in_order(_inspect, sources, workers=workers, ahead=workers + 2, name="inspect")) as results:
         for result in results:
             found.append(result)
-            if time.monotonic() - noted > _NOTE_EVERY:
+            if time.monotonic() - noted > NOTE_EVERY:
                 noted = time.monotonic()
                 note(f"inspected {len(found)} of {len(sources)} images before the first step")
     return found
@@ -77,12 +84,12 @@ def _length(source: ImageSource) -> int:
 def _inspect(source: ImageSource) -> Inspected:
     try:
         data = source.read()
-        check_image(data, name=source.name)
+        header = check_image(data, name=source.name)
     except OSError as error:
-        return Inspected("", f"{source.name}: {error.strerror or error}")
+        return Inspected(problem=f"{source.name}: {error.strerror or error}")
     except ValueError as error:
-        return Inspected("", str(error))
-    return Inspected(hashlib.sha256(data).hexdigest()[:16], "")
+        return Inspected(problem=str(error))
+    return Inspected(hashlib.sha256(data).hexdigest()[:16], (header.height, header.width))
 
 
 def refuse_bad(bad: Sequence[BadImage], count: int, *, skip_bad: bool, resumed: bool = False) -> None:
@@ -114,6 +121,7 @@ class ImageSet:
         sources: Encoded images.
         size: Side of the square to which images are resized and center-cropped, pixels; ``None`` does not change them.
         digests: Digests of the images' contents, where they are known.
+        shapes: Height and width of each image, possibly before rotation.
         skip_bad: Whether images that cannot be decoded are left out.
         skipped: Index and problem of images that are known to be bad.
         max_bytes: Maximum number of bytes of decoded images in memory.
@@ -128,12 +136,14 @@ class ImageSet:
         size: int | None = None,
         *,
         digests: Sequence[str] = (),
+        shapes: Sequence[tuple[int, int]] = (),
         skip_bad: bool = False,
         skipped: Mapping[int, str] | None = None,
         max_bytes: int = _DECODED_BYTES,
     ) -> None:
         self.sources, self.digests = sources, digests
         self.bad = dict(skipped or {})
+        self.shapes = shapes if size is None else [(size, size)] * len(sources)
         self._size, self._skip_bad = size, skip_bad
         self._decoded: dict[int, Pixels] = {}
         self._room = bounded_bytes(max_bytes, _DECODED_FRACTION)
@@ -141,19 +151,27 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.sources)
 
-    def __getitem__(self, index: int) -> Pixels:
-        """Return an image (H, W, 3) uint8 RGB; `FileFormatError` names an image that cannot be decoded."""
+    def decoded(self, index: int, *, keep: bool = True) -> Pixels:
+        """Return an image (H, W, 3) uint8 RGB, which is kept in memory if there is room.
+
+        Raises:
+            FileFormatError: The image cannot be decoded.
+        """
         if index in self._decoded:
             return self._decoded[index]
         source = self.sources[index]
         image = resize_and_center_crop(decode_image(source.read(), name=source.name), self._size)
-        if image.nbytes <= self._room:
+        if keep and image.nbytes <= self._room:
             self._room -= image.nbytes
             self._decoded[index] = image
         return image
 
-    def usable(self, index: int) -> Pixels | None:
+    def usable(self, index: int, *, keep: bool = True) -> Pixels | None:
         """Return an image (H, W, 3) uint8 RGB, or ``None`` for a bad image that is left out.
+
+        Args:
+            index: Index of the image.
+            keep: Whether to keep the decoded image in memory if there is room.
 
         Raises:
             FileFormatError: The image is bad, and bad images are not left out.
@@ -162,19 +180,16 @@ class ImageSet:
         if index in self.bad:
             return None
         try:
-            return self[index]
+            return self.decoded(index, keep=keep)
         except FileFormatError as error:
             if not self._skip_bad:
                 raise FileFormatError(error.path, f"{error.problem} ({SKIP_HINT})") from error
             self.bad[index] = str(error)
             return None
 
-    def first_usable(self, candidates: Iterator[int]) -> tuple[int, Pixels]:
-        """Return index and pixels of the first image that is not left out; ``ValueError`` if all are."""
-        for index in candidates:
-            if (image := self.usable(index)) is not None:
-                return index, image
-        raise ValueError(f"none of the {len(self)} images can be used; the first: {next(iter(self.bad.values()))}")
+    def none_usable(self) -> ValueError:
+        """Return the error to raise if all images are bad."""
+        return ValueError(f"none of the {len(self)} images can be used; the first: {next(iter(self.bad.values()))}")
 
     def digest(self) -> str:
         """Return the SHA-256 of keys and contents, in order, which does not depend on where the images are."""
@@ -188,3 +203,8 @@ def count_phrase(keys: Sequence[str], noun: str, what: str) -> str:
     """Return a phrase that counts keys and names the first ones."""
     examples = ", ".join(map(repr, keys[:NAMED])) + (", ..." if len(keys) > NAMED else "")
     return f"{len(keys)} {noun}{'' if len(keys) == 1 else 's'} {what}" + (f" ({examples})" if keys else "")
+
+
+def size_text(count: int) -> str:
+    """Return a number of bytes as text in MB or GB."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

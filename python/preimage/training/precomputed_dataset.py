@@ -25,8 +25,8 @@ from preimage.store import FeatureStore
 from preimage.training.config import DEFAULT_SIZE, TrainConfig
 from preimage.training.dataset import Batch, Dataset
 from preimage.training.images import NAMED, BadImage, Note, count_phrase, refuse_bad
-from preimage.training.sampling import batch_images
-from preimage.training.split import ImageList, Item, Split, inspect_images, joint_digest, list_images, split_images
+from preimage.training.sampling import Crops, Integers, Samples
+from preimage.training.split import ImageList, Split, inspect_images, joint_digest, list_images, split_images
 
 Pair = tuple[ImageSource, int]  # an image, and the position of its features in the file
 
@@ -50,11 +50,11 @@ class PrecomputedDataset(Dataset):
         self.cells = None if len(shape) == 1 else (shape[1], shape[2])
         self.feature_shape = shape
 
-    def batch(self, step: int) -> Batch:
-        config = self.config
-        found = list(batch_images(self.images, step, config.batch_size, config.seed))
-        images = torch.stack([torch.from_numpy(image) for _, image in found]).permute(0, 3, 1, 2)
-        return Batch(images, self._features([self._positions[sample.image] for sample, _ in found]))
+    def rows(self, step: int, samples: Samples, shapes: Integers) -> tuple[Crops, torch.Tensor]:
+        """Return whole images, which are squares already, and their features."""
+        zero = np.zeros(len(shapes), np.int64)
+        crops = Crops(zero, zero, shapes[:, 0], np.zeros(len(shapes), np.bool_))
+        return crops, self._features([self._positions[index] for index in samples.images])
 
     def examples(self, *, with_features: bool) -> Iterator[Batch]:
         for images, indices in self._example_images():
@@ -104,7 +104,8 @@ def open_precomputed(
     items, unreadable = inspect_images(valid_listing, config, known, note)
     positions = {source.key: position for source, position in valid}
     items = [
-        Item(source, joint_digest(digest, digests[source.key]), positions[source.key]) for source, digest, _ in items
+        item._replace(digest=joint_digest(item.digest, digests[item.source.key]), position=positions[item.source.key])
+        for item in items
     ]
     split = split_images(items, None, bad + unreadable, config, known, note)
     return config, PrecomputedDataset(config, file, split, shape)

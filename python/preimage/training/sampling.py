@@ -3,58 +3,93 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from preimage.io import resize_and_center_crop
 from preimage.pipelines.image_loading import Pixels
 from preimage.training.images import ImageSet
 
+Integers = NDArray[np.int64]
 
-class SampleIndex(NamedTuple):
-    """Origin of a row of a batch.
+
+class Samples(NamedTuple):
+    """Origin of the rows of a batch.
 
     Attributes:
-        image: Index of the image.
-        epoch: Number of earlier passes over all images.
-        position: Position of the row, counted through all batches.
+        images: Index of each row's image, (B,).
+        epochs: Number of earlier passes over all images, (B,).
     """
 
-    image: int
-    epoch: int
-    position: int
+    images: Integers
+    epochs: Integers
 
 
-def sample_indices(step: int, batch_size: int, count: int, seed: int) -> list[SampleIndex]:
-    """Return which of `count` images are in a step's batch: every epoch is a permutation determined by the seed."""
-    indices = []
-    for position in range(step * batch_size, (step + 1) * batch_size):
-        epoch, offset = divmod(position, count)
-        indices.append(SampleIndex(int(_epoch_order(count, epoch, seed)[offset]), epoch, position))
-    return indices
+class Crops(NamedTuple):
+    """A square of each image of a batch, (B,) each.
+
+    Attributes:
+        top, left, side: Position and side in pixels.
+        mirrored: Whether the crop is mirrored.
+    """
+
+    top: Integers
+    left: Integers
+    side: Integers
+    mirrored: NDArray[np.bool_]
 
 
-def batch_images(images: ImageSet, step: int, batch_size: int, seed: int) -> Iterator[tuple[SampleIndex, Pixels]]:
-    """Yield index and pixels of the images in a step's batch.
+def batch_samples(step: int, batch_size: int, count: int, seed: int, bad: Collection[int] = ()) -> Samples:
+    """Return which of `count` images are in a step's batch: every epoch is a permutation determined by the seed.
 
     A bad image is replaced by the next one in the epoch's order. Whether an image can be decoded depends on its bytes
     alone, so batches stay a function of step and seed.
+
+    Args:
+        step: Number of steps before.
+        batch_size: Batch size.
+        count: Number of images.
+        seed: Seed of the order.
+        bad: Indices of bad images, fewer than `count`.
     """
-    count = len(images)
-    for sample in sample_indices(step, batch_size, count, seed):
-        order, offset = _epoch_order(count, sample.epoch, seed), sample.position % count
-        index, image = images.first_usable(int(order[(offset + further) % count]) for further in range(count))
-        yield sample._replace(image=index), image
+    epochs, offsets = np.divmod(np.arange(step * batch_size, (step + 1) * batch_size), count)
+    images = np.empty_like(offsets)
+    for epoch in range(int(epochs[0]), int(epochs[-1]) + 1):
+        order, rows = _epoch_order(count, epoch, seed), epochs == epoch
+        images[rows] = order[offsets[rows]]
+        for row in np.flatnonzero(rows) if bad else ():
+            while int(images[row]) in bad:
+                offsets[row] = (offsets[row] + 1) % count
+                images[row] = order[offsets[row]]
+    return Samples(images, epochs)
 
 
-_last_order: tuple[tuple[int, int, int], np.ndarray] | None = None
+def batch_images(images: ImageSet, step: int, batch_size: int, seed: int) -> tuple[Samples, list[Pixels]]:
+    """Return indices and pixels of the images in a step's batch, without bad images.
+
+    Raises:
+        ValueError: All images are bad.
+    """
+    while True:
+        bad = set(list(images.bad))  # a copy: threads add to it
+        if len(bad) == len(images):
+            raise images.none_usable()
+        samples = batch_samples(step, batch_size, len(images), seed, bad)
+        found = [images.usable(int(index)) for index in samples.images]
+        usable = [image for image in found if image is not None]
+        if len(usable) == batch_size:
+            return samples, usable
 
 
-def _epoch_order(count: int, epoch: int, seed: int) -> np.ndarray:
+_last_order: tuple[tuple[int, int, int], NDArray[np.int64]] | None = None
+
+
+def _epoch_order(count: int, epoch: int, seed: int) -> Integers:
     global _last_order  # noqa: PLW0603 - a cache of one entry; a race costs one more shuffle
     key = (count, epoch, seed)
     cached = _last_order
@@ -64,28 +99,32 @@ def _epoch_order(count: int, epoch: int, seed: int) -> np.ndarray:
     return cached[1]
 
 
-def random_crop(image: Pixels, size: int, min_area: float, random: np.random.Generator) -> Pixels:
-    """Return a random square of an image, resized and mirrored with probability one half.
+def random_crops(shapes: Integers, min_area: float, random: np.random.Generator) -> Crops:
+    """Draw a random square in each of some images, mirrored with probability one half.
 
     Args:
-        image: (H, W, 3) uint8.
-        size: Side of the result in pixels.
-        min_area: Minimum area of the square as a fraction of the largest square in the image.
+        shapes: (H, W) of each image, (B, 2).
+        min_area: Minimum area of a square as a fraction of the largest square in the image.
         random: Source of randomness.
-
-    Returns:
-        (size, size, 3) uint8.
     """
-    crop = random_square(image, size, min_area, random)
-    return crop[:, ::-1] if random.random() < 0.5 else crop
+    area, *position, mirror = random.random((4, len(shapes)))
+    shorter = shapes.min(axis=1)
+    side = np.maximum(1, np.rint(shorter * np.sqrt(min_area + (1 - min_area) * area))).astype(np.int64)
+    room = shapes - side[:, None]
+    top, left = np.minimum((np.stack(position, axis=1) * (room + 1)).astype(np.int64), room).T
+    return Crops(top, left, side, mirror < 0.5)
 
 
-def random_square(image: Pixels, size: int, min_area: float, random: np.random.Generator) -> Pixels:
-    """Return a random square of an image as `random_crop` does, but never mirrored."""
-    height, width = image.shape[:2]
+def random_square(shape: tuple[int, int], min_area: float, random: np.random.Generator) -> tuple[int, int, int]:
+    """Draw top, left and side of a random square in one image. Caches of features depend on these draws."""
+    height, width = shape
     side = max(1, round(min(height, width) * math.sqrt(random.uniform(min_area, 1.0))))
     top = int(random.integers(0, height - side + 1))
-    left = int(random.integers(0, width - side + 1))
+    return top, int(random.integers(0, width - side + 1)), side
+
+
+def cut_square(image: Pixels, top: int, left: int, side: int, size: int) -> Pixels:
+    """Return a square of an image (H, W, 3) uint8, resized to (size, size, 3)."""
     crop = image[top : top + side, left : left + side]
     if side != size:
         interpolation = cv2.INTER_AREA if side > size else cv2.INTER_CUBIC
@@ -93,12 +132,12 @@ def random_square(image: Pixels, size: int, min_area: float, random: np.random.G
     return crop
 
 
-def crop_batch(images: ImageSet, step: int, *, batch_size: int, size: int, min_crop: float, seed: int) -> torch.Tensor:
-    """Return a step's batch of random crops, (B, 3, size, size) uint8."""
-    batch = np.empty((batch_size, size, size, 3), np.uint8)
-    for row, (sample, image) in enumerate(batch_images(images, step, batch_size, seed)):
-        random = np.random.default_rng((seed, 1, sample.position))
-        batch[row] = random_crop(image, size, min_crop, random)
+def cut_crops(images: Sequence[Pixels], crops: Crops, size: int) -> torch.Tensor:
+    """Return the crops of images, resized and mirrored, (B, 3, size, size) uint8."""
+    batch = np.empty((len(images), size, size, 3), np.uint8)
+    for row, (image, top, left, side, mirrored) in enumerate(zip(images, *crops, strict=True)):
+        crop = cut_square(image, top, left, side, size)
+        batch[row] = crop[:, ::-1] if mirrored else crop
     return torch.from_numpy(batch).permute(0, 3, 1, 2)
 
 

@@ -105,11 +105,13 @@ class Item(NamedTuple):
         source: The encoded image.
         digest: Digest of its contents, and of its features where they come from a file.
         position: Position of its features in that file.
+        shape: Height and width, possibly before rotation.
     """
 
     source: ImageSource
     digest: str
     position: int = -1
+    shape: tuple[int, int] = (0, 0)
 
 
 class Split(NamedTuple):
@@ -164,7 +166,7 @@ def inspect_images(
         if inspected.problem:
             bad.append(BadImage(source.key, inspected.problem, validation))
         else:
-            items.append(Item(source, inspected.digest))
+            items.append(Item(source, inspected.digest, shape=inspected.shape))
     count = len(listing.sources) + len(listing.skipped)
     if known is None:
         refuse_bad(bad, count, skip_bad=config.skip_bad)

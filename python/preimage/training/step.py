@@ -12,6 +12,7 @@ from torch import nn
 from preimage.inverters import Inverter
 from preimage.representations import Representation
 from preimage.training.config import TrainConfig
+from preimage.training.image_store import ImageStore
 
 
 @dataclasses.dataclass
@@ -27,6 +28,7 @@ class TrainState:
         dtype: Precision of the network's arithmetic.
         loss_sum: [] float64 on the model's device, to which every step adds its loss.
         feature_shape: Shape of an image's features, if every batch contains them.
+        store: The training images in the device's memory, if batches are crops of them.
         extraction_device: Device on which `EagerStep` computes the features.
         consistent: ``False`` while the weights are being updated, or if an error interrupted that.
     """
@@ -39,6 +41,7 @@ class TrainState:
     dtype: torch.dtype
     loss_sum: torch.Tensor
     feature_shape: tuple[int, ...] | None = None
+    store: ImageStore | None = None
     extraction_device: torch.device = dataclasses.field(default_factory=lambda: torch.device("cpu"))
     consistent: bool = True
 
@@ -66,7 +69,7 @@ class Step(Protocol):
         """Update the state with a batch.
 
         Args:
-            batch: (B, 3, H, W) uint8.
+            batch: (B, 3, H, W) uint8; with `TrainState.store`, crops as numbers, (B, 7) float32.
             step: Number of steps done before.
             features: (B, C, h, w) or (B, C) float32, if the step does not compute them.
             seconds: Training time used before, which determines the learning rate of a run that is limited by time.
@@ -83,6 +86,8 @@ class EagerStep:
         self, batch: torch.Tensor, step: int, features: torch.Tensor | None = None, *, seconds: float = 0.0
     ) -> None:
         state, config = self._state, self._state.config
+        if state.store is not None:
+            batch = state.store.cut(batch.to(state.device))
         if features is None:
             assert state.representation is not None
             with torch.no_grad():

@@ -24,13 +24,14 @@ from preimage.metrics import NormalizedError
 from preimage.pipelines.prefetch import in_order
 from preimage.pipelines.reconstruct import Comparison, Reconstructor
 from preimage.representations import Representation
-from preimage.training import cache_decision, checkpoint
+from preimage.training import cache_decision, checkpoint, interval
 from preimage.training.builders import build_state, choose_step, init_warning
 from preimage.training.checkpoint import CHECKPOINT, Progress
 from preimage.training.config import SAMPLES, TrainConfig
 from preimage.training.dataset import Batch
 from preimage.training.dataset_factory import open_dataset
 from preimage.training.display import Display, Metrics, write_sample_sheet
+from preimage.training.image_store import store_images
 from preimage.training.resuming import Earlier, check_folder, check_settings, read_earlier, refuse_second_run, stamp
 from preimage.training.step import Step
 
@@ -148,7 +149,10 @@ class Trainer:
             )
         self.state = build_state(config, self.dataset, device)
         self.progress = Progress() if earlier is None else earlier.progress
-        self._saved = self.progress.step  # step of the last checkpoint
+        self._writer = checkpoint.CheckpointWriter(self.folder / CHECKPOINT, self.progress.step)
+        gpu = device.type == "cuda"
+        self._intervals = {name: config.interval(name, gpu=gpu) for name in interval.NAMES}
+        self._last = dict.fromkeys(interval.NAMES, self.progress.seconds)  # training time at the last of these events
         self._skipped = -1  # number of left-out images in train.json
         self.state.loss_sum.fill_(self.progress.loss_sum)
         for warning in self._warnings(earlier):
@@ -170,8 +174,12 @@ class Trainer:
 
     def train(self, interrupted: threading.Event) -> TrainSummary:
         """Run the loop to its end, or until `interrupted` is set, which raises a ``KeyboardInterrupt``."""
-        config, progress = self.config, self.progress
         self.folder.mkdir(parents=True, exist_ok=True)
+        with closing(self._writer), _cudnn_benchmark(self.state.device):
+            return self._train(interrupted)
+
+    def _train(self, interrupted: threading.Event) -> TrainSummary:
+        config, progress = self.config, self.progress
         self.write_settings()
         # A log line and validation that were interrupted are repeated.
         last = progress.step if progress.step_finished else progress.step - 1
@@ -191,19 +199,44 @@ class Trainer:
             interrupted=interrupted,
         )
         self.state.feature_shape = self.dataset.feature_shape
+        self._store_images(interrupted)
         step = choose_step(self.state, progress.step, self.display.note)
         steps = itertools.count(progress.step) if config.steps is None else range(progress.step, config.steps)
         try:
-            ahead = config.workers + 2
-            batches = in_order(self.dataset.batch, steps, workers=config.workers, ahead=ahead, name="batch")
+            workers = config.worker_count(gpu=self.state.device.type == "cuda" and self.state.store is None)
+            batches = in_order(self._batch, steps, workers=workers, ahead=workers + 2, name="batch")
             with closing(batches):
                 self.run_steps(step, batches, metrics, interrupted)
+            self._writer.wait()
         except TrainingDivergedError:
             raise
         except Exception:
             self.save_finished_steps()
             raise
         return self.summary()
+
+    def _store_images(self, interrupted: threading.Event) -> None:
+        """Keep the training images in the device's memory, unless features are computed from them by the workers."""
+        config, dataset = self.config, self.dataset
+        if dataset.representation is not None and dataset.representation.in_workers:
+            return
+        steps = math.inf if config.steps is None else config.steps - self.progress.step
+        dataset.store = self.state.store = store_images(
+            dataset.images,
+            config.side,
+            config.min_crop,
+            self.state.device,
+            crops=steps * config.batch_size,
+            note=self.display.note,
+            interrupted=interrupted,
+        )
+
+    def _batch(self, step: int) -> Batch:
+        """Return the batch of a step, in pinned memory if it is copied to a GPU."""
+        batch = self.dataset.batch(step)
+        if self.state.device.type != "cuda":
+            return batch
+        return Batch(batch.images.pin_memory(), None if batch.features is None else batch.features.pin_memory())
 
     def run_steps(self, step: Step, batches: Iterable[Batch], metrics: Metrics, interrupted: threading.Event) -> None:
         """Run a step for each batch, followed by due logging, validation and checkpoints, until the run is done."""
@@ -216,12 +249,14 @@ class Trainer:
             progress.loss_count += 1
             progress.step_finished = False
             progress.seconds, clock = progress.seconds + time.monotonic() - clock, time.monotonic()
+            self._writer.poll()
             if self.finish_step(metrics):
                 clock = time.monotonic()
             if self.done:
                 return
             if interrupted.is_set():
-                if self._saved != progress.step:
+                self._writer.wait()
+                if self._writer.step != progress.step:
                     self.save_checkpoint()
                 raise KeyboardInterrupt
             requested = time.monotonic()
@@ -231,9 +266,8 @@ class Trainer:
 
         The sum of losses is reset only at the end, so that this method can be repeated after an error.
         """
-        config, progress, done = self.config, self.progress, self.done
-        log = progress.step % config.log_every == 0 or done
-        validate = progress.step % config.eval_every == 0 or done
+        progress = self.progress
+        log, validate, save = (self._is_due(name) for name in ("log_every", "eval_every", "save_every"))
         if log:
             loss = self.mean_loss()
             seconds, waited = round(progress.seconds, 3), round(progress.waited, 3)
@@ -246,9 +280,17 @@ class Trainer:
             self.state.loss_sum.zero_()
             progress.loss_count = 0
         progress.step_finished = True
-        if progress.step % config.save_every == 0 or done:
+        if save:
             self.save_checkpoint()
         return validate
+
+    def _is_due(self, name: str) -> bool:
+        """Return whether an event is due after the last step, and if so, start its interval anew."""
+        seconds = self.progress.seconds
+        due = self.done or self._intervals[name].is_over(self.progress.step, seconds - self._last[name])
+        if due:
+            self._last[name] = seconds
+        return due
 
     def mean_loss(self) -> float:
         """Return the mean loss since the last log line; raise an error if it is not finite."""
@@ -273,11 +315,10 @@ class Trainer:
         )
 
     def save_checkpoint(self) -> None:
-        """Save a checkpoint, and the settings if more images have been left out."""
+        """Start to write a checkpoint, and save the settings if more images have been left out."""
         self.check_weights()
         self.progress.loss_sum = self.state.loss_sum.item()
-        checkpoint.save(
-            self.folder / CHECKPOINT,
+        contents = checkpoint.snapshot(
             self.config.to_json(),
             self.progress,
             self.state.model,
@@ -285,15 +326,18 @@ class Trainer:
             self.state.optimizers,
             self.dataset.image_list(),
         )
-        self._saved = self.progress.step
+        self._writer.start(contents, self.progress.step)
         self.write_settings()
 
     def save_finished_steps(self) -> None:
         """Save the steps since the last checkpoint after an error, unless it interrupted an update of the weights."""
-        if self._saved == self.progress.step or not self.state.consistent:
+        with contextlib.suppress(Exception):  # it may be the error that ended the run
+            self._writer.wait()
+        if self._writer.step == self.progress.step or not self.state.consistent:
             return
         with contextlib.suppress(Exception):  # the error that ended the run is the one to report
             self.save_checkpoint()
+            self._writer.wait()
             self.display.note(f"all {self.progress.step} steps are saved in {self.folder / CHECKPOINT}")
 
     def write_settings(self) -> None:
@@ -360,6 +404,17 @@ class Trainer:
             mean_image_error=progress.mean_image_error,
             skipped=tuple((bad.key, bad.problem) for bad in self.dataset.image_list().skipped),
         )
+
+
+@contextmanager
+def _cudnn_benchmark(device: torch.device) -> Iterator[None]:
+    """Let cuDNN choose its algorithms by measuring on a GPU, in training and validation: layers are tuned for both."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = before or device.type == "cuda"
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 @contextmanager
