@@ -82,7 +82,7 @@ def test_every_row_is_its_crop(photo_folder: Path, tmp_path: Path) -> None:
     assert made.key(31) == crop_key(7, 3) == "000007.3"
     for index in range(64):
         image, view = divmod(index, CROPS)
-        pixels = settings.crop(dataset.images[image], image, view)
+        pixels = settings.crop(dataset.images.decoded(image), image, view)
         features = dataset.representation(torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None])[0]
         np.testing.assert_allclose(row(made, index), features.numpy(), atol=1e-6, rtol=1e-3)
         np.testing.assert_array_equal(row(made, index), made[index])
@@ -263,7 +263,7 @@ def test_what_half_precision_cannot_hold(photo_folder: Path, tmp_path: Path, mon
     assert "jpg reach" in notes[0] and "restarted in float32" in notes[0]
     assert made.dtype == "float32"
     assert notes[1].startswith("features of 64 of 64 crops")
-    pixels = settings_of(dataset).crop(dataset.images[0], 0, 1)
+    pixels = settings_of(dataset).crop(dataset.images.decoded(0), 0, 1)
     features = compute(ToyMaps(), torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None])[0]
     np.testing.assert_allclose(row(made, 1), 1e6 * features.numpy(), rtol=1e-6)
 

@@ -54,7 +54,7 @@ def runs(photo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
         folders = {}
         for name in KINDS:
             folder = tmp_path_factory.mktemp("runs") / name
-            config = toy_config(photo_folder, folder, representation=name, steps=150, eval_every=50)
+            config = toy_config(photo_folder, folder, representation=name, steps=200, eval_every=50)
             folders[name] = training.run(config).folder
     return folders
 

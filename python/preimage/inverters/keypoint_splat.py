@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -58,7 +59,7 @@ class KeypointSplat(nn.Module):
 
     def _maps(self, features: torch.Tensor) -> torch.Tensor:
         batch, _, height, width = features.shape
-        image, row, column = (features[:, 130].square() + features[:, 131].square()).nonzero(as_tuple=True)
+        image, row, column, used = (_every_cell if features.is_cuda else _cells_with_keypoints)(features)
         keypoints = features[image, :, row, column]  # [N, 133]
         upright = _rotated(keypoints)  # [N, 16, 12]
         window = _window(features.device)  # [16]
@@ -66,18 +67,19 @@ class KeypointSplat(nn.Module):
 
         rows, columns = (side * self.grid_cell // self.cell for side in (height, width))
         shapes = [(-(-rows // 2**level), -(-columns // 2**level)) for level in range(self.levels)]
+        starts = [batch * sum(h * w for h, w in shapes[:level]) for level in range(self.levels + 1)]
+        canvas = features.new_zeros(starts[-1], ORIENTATIONS + 1)
         level, y, x = self._positions(keypoints, row, column)
-        heights, widths = torch.tensor(shapes, device=features.device).T
-        starts = batch * torch.tensor([0] + [h * w for h, w in shapes[:-1]], device=features.device).cumsum(0)
-        canvas = features.new_zeros(batch * sum(h * w for h, w in shapes), ORIENTATIONS + 1)
-        h, w = heights[level][:, None], widths[level][:, None]
-        first = starts[level][:, None] + image[:, None] * h * w
+        start, h, w = (_at_level(level, numbers)[:, None] for numbers in (starts[:-1], *zip(*shapes, strict=True)))
+        first = start + image[:, None] * h * w
+        # What draws nothing adds zero somewhere in its image: everywhere, because many additions to one cell are slow.
+        elsewhere = first + torch.arange(y.numel(), device=y.device).view(y.shape) % (h * w)
         for below in (0, 1):
             for right in (0, 1):
                 i, j = y.floor() + below, x.floor() + right
-                inside = (i >= 0) & (i < h) & (j >= 0) & (j < w)
+                inside = used[:, None] & (i >= 0) & (i < h) & (j >= 0) & (j < w)
                 fraction = torch.where(inside, (1 - (y - i).abs()) * (1 - (x - j).abs()), 0)  # [N, 16]
-                cells = torch.where(inside, first + i.long() * w + j.long(), first)
+                cells = torch.where(inside, first + i.long() * w + j.long(), elsewhere)
                 _add_rows(canvas, cells.view(-1), (values * fraction[:, :, None]).view(-1, ORIENTATIONS + 1))
 
         maps: list[torch.Tensor] = []
@@ -109,6 +111,37 @@ class KeypointSplat(nn.Module):
         y = (row * self.grid_cell + keypoints[:, 129])[:, None] + sine * along + cosine * down
         side = (self.cell * 2**level)[:, None]
         return level, y / side - 0.5, x / side - 0.5
+
+
+def _cells_with_keypoints(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return image, row and column of each cell with a keypoint, [N], and that all are used."""
+    image, row, column = _keypoints(features).nonzero(as_tuple=True)
+    return image, row, column, torch.ones_like(image, dtype=torch.bool)
+
+
+def _every_cell(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return image, row and column of each cell, [N], and whether it is used.
+
+    Their number does not depend on the values, so that a CUDA graph can contain what follows. Nine of ten cells are
+    empty, which makes a CPU several times slower.
+    """
+    used = _keypoints(features)
+    index = torch.arange(used.numel(), device=used.device)
+    _, height, width = used.shape
+    return index // (height * width), index // width % height, index % width, used.flatten()
+
+
+def _keypoints(features: torch.Tensor) -> torch.Tensor:
+    """Return which cells of features contain a keypoint, [B, h, w]: sine and cosine of its angle are not zero."""
+    return (features[:, 130].square() + features[:, 131].square()) != 0
+
+
+def _at_level(level: torch.Tensor, numbers: Sequence[int]) -> torch.Tensor:
+    """Return ``numbers[level]`` for a tensor of levels, without copying the numbers to the device."""
+    found = torch.zeros_like(level)
+    for index, number in enumerate(numbers):
+        found = torch.where(level == index, number, found)
+    return found
 
 
 def _add_rows(canvas: torch.Tensor, cells: torch.Tensor, values: torch.Tensor) -> None:

@@ -1,4 +1,4 @@
-"""Triton kernel of `preimage.ops.crop_resize`: one thread computes four bytes of a result, each from 16 pixels."""
+"""Triton kernel of `preimage.ops.crop_resize`: one thread computes two bytes of a result, each from 16 pixels."""
 # ruff: noqa: N803
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, misc, untyped-decorator"
 
@@ -8,7 +8,7 @@ import torch
 import triton
 import triton.language as tl
 
-_BLOCK = 512
+_BLOCK = 256
 _WARPS = 4
 
 

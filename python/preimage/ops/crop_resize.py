@@ -35,7 +35,20 @@ def crop_resize(
             reads other memory.
         size: Side of the results in pixels.
         max_shrink: Maximum height and width of a crop relative to `size`.
+
+    Raises:
+        ValueError: A tensor is not contiguous, or its shape or dtype is wrong.
     """
+    for name, tensor, shape, dtype in (
+        ("pixels", pixels, (len(pixels),), torch.uint8),
+        ("offsets", offsets, (len(offsets),), torch.int64),
+        ("sizes", sizes, (len(offsets), 2), torch.int32),
+        ("crops", crops, (len(crops), NUMBERS), torch.float32),
+    ):
+        if tensor.shape != shape or tensor.dtype != dtype or not tensor.is_contiguous():
+            raise ValueError(
+                f"{name} must be contiguous, of shape {shape} and {dtype}, got {tuple(tensor.shape)} {tensor.dtype}"
+            )
     taps = max(4, math.ceil(max_shrink) + 1)
     if pixels.is_cuda and has_triton():
         from preimage.ops import _crop_resize_triton  # Triton is not available on every system
