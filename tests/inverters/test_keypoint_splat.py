@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.overrides import TorchFunctionMode
 
 from conftest import photographs
-from preimage.inverters import Inverter, UShapedConfig
+from preimage.inverters import Inverter, UShapedConfig, keypoint_splat
 from preimage.inverters.keypoint_splat import ORIENTATIONS, KeypointSplat
 from preimage.keypoints import Keypoints
 from preimage.ops.sift_grid import sift_grid
@@ -150,6 +152,26 @@ def test_a_keypoint_beyond_reason_draws_nothing(channel: int, value: float) -> N
     features[0, channel, row, column] = value
     maps = KeypointSplat(4, 8, 3)(features)
     assert not maps.any()
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.float16])
+def test_all_cells_draw_what_those_with_keypoints_draw(precision: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU goes through all cells, without an operation whose result has a size that depends on the values."""
+    splat, features = KeypointSplat(4, 8, 3), torch.cat((crops(), torch.zeros(1, 133, 25, 33))).to(precision)
+    features[0, :128, 5, 7] = torch.inf  # stays in its image
+    expected = splat(features)
+    monkeypatch.setattr(keypoint_splat, "_cells_with_keypoints", keypoint_splat._every_cell)
+    assert torch.equal(splat(features)[1:], expected[1:])
+    assert not splat(features)[-1].any()
+    refused = {torch.tensor, torch.as_tensor, torch.from_numpy}  # copies from the host, which wait for the device
+
+    class NoCopies(TorchFunctionMode):
+        def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            assert function not in refused
+            return function(*args, **(kwargs or {}))
+
+    with FakeTensorMode(), NoCopies():  # tensors without values
+        assert splat(torch.empty(2, 133, 25, 33)).shape == (2, 39, 12, 16)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

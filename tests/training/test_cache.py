@@ -88,7 +88,7 @@ def test_every_row_is_its_crop(photo_folder: Path, tmp_path: Path) -> None:
         np.testing.assert_array_equal(row(made, index), made[index])
     assert made.index.shards[5].images == 4
     assert made.processed_size(0) == made.record(0).original_size == (32, 32)
-    crops = [settings.crop(dataset.images[3], 3, number) for number in range(CROPS)]
+    crops = [settings.crop(dataset.images.decoded(3), 3, number) for number in range(CROPS)]
     assert np.array_equal(crops[0][:, ::-1], crops[1])
     assert not np.array_equal(crops[0], crops[2])
     batch = CachedDataset(dataset, settings, made).batch(7)

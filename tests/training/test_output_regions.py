@@ -74,7 +74,7 @@ def test_learns_what_its_view_shows(photo_folder: Path, runs: dict[str, Path], n
     measure.update(inverter.target(images).float() / 255, inverter(KINDS[name]()(images)))
     assert measure.report().error == pytest.approx(inverter.training_notes["normalized_error"], rel=1e-3)
     samples = sorted((runs[name] / "samples").iterdir())
-    assert len(samples) == 3
+    assert len(samples) == 4
     assert decode_file(samples[0]).shape[1] < 3 * 256, "original and reconstruction only"
 
 

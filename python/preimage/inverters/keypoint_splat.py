@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -70,8 +71,8 @@ class KeypointSplat(nn.Module):
         starts = [batch * sum(h * w for h, w in shapes[:level]) for level in range(self.levels + 1)]
         canvas = features.new_zeros(starts[-1], ORIENTATIONS + 1)
         level, y, x = self._positions(keypoints, row, column)
-        start, h, w = (_at_level(level, numbers)[:, None] for numbers in (starts[:-1], *zip(*shapes, strict=True)))
-        first = start + image[:, None] * h * w
+        begin, h, w = (_at_level(level, numbers)[:, None] for numbers in (starts[:-1], *zip(*shapes, strict=True)))
+        first = begin + image[:, None] * h * w
         # What draws nothing adds zero somewhere in its image: everywhere, because many additions to one cell are slow.
         elsewhere = first + torch.arange(y.numel(), device=y.device).view(y.shape) % (h * w)
         for below in (0, 1):
@@ -83,10 +84,8 @@ class KeypointSplat(nn.Module):
                 _add_rows(canvas, cells.view(-1), (values * fraction[:, :, None]).view(-1, ORIENTATIONS + 1))
 
         maps: list[torch.Tensor] = []
-        start = 0
-        for h_level, w_level in shapes:
-            part = canvas[start : start + batch * h_level * w_level]
-            start += len(part)
+        for (h_level, w_level), (start, end) in zip(shapes, itertools.pairwise(starts), strict=True):
+            part = canvas[start:end]
             weight = part[:, -1:]
             part = torch.cat((4 * part[:, :-1] / (weight + _NEARLY_NONE), weight / (weight + 0.5)), dim=1)
             level_map = part.view(batch, h_level, w_level, -1).permute(0, 3, 1, 2)

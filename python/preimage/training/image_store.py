@@ -19,18 +19,19 @@ from preimage.training.images import NOTE_EVERY, ImageSet, Note, size_text
 from preimage.training.sampling import Crops, Integers
 
 _FRACTION = 0.5  # fraction of the device's free memory that images may take; the network needs the rest
-_MAX_SCALE = 4.0  # maximum scale of stored images relative to crops; more pixels would make cutting slow
+_MAX_SCALE = 3  # maximum side of a crop relative to its result, for which 4 × 4 pixels are read for each pixel
 
 
 class ImageStore:
     """Training images in the memory of a device.
 
-    Images are shrunk until the smallest crop has as many pixels as its result, so that all crops keep their sharpness.
+    Crops of images that are not shrunk equal those that the host cuts, up to a level. If an image is shrunk, its crops
+    are resized twice, and thus a little less sharp.
 
     Args:
         images: The training images.
         size: Side of the resized crops in pixels.
-        min_crop: Minimum area of a crop, as a fraction of the largest square in its image.
+        limit: Shorter side to which larger images are shrunk, in pixels.
         device: The device.
 
     Attributes:
@@ -38,9 +39,8 @@ class ImageStore:
         nbytes: Size of all images in memory.
     """
 
-    def __init__(self, images: ImageSet, size: int, min_crop: float, device: torch.device) -> None:
-        self._images, self._size, self._device = images, size, device
-        self._limit = math.ceil(size / math.sqrt(min_crop))
+    def __init__(self, images: ImageSet, size: int, limit: int, device: torch.device) -> None:
+        self._images, self._size, self._limit, self._device = images, size, limit, device
         self.shapes = np.zeros((len(images), 2), np.int64)
         self._stored = np.array([self._shrunk(height, width) for height, width in images.shapes])
         ends = np.cumsum(3 * self._stored.prod(axis=1))
@@ -133,6 +133,9 @@ def store_images(
 ) -> ImageStore | None:
     """Return the images in the memory of a GPU if they fit and it pays; otherwise, ``None``.
 
+    Images are shrunk to three times `size`, and if they do not fit, until the smallest crop has as many pixels as its
+    result.
+
     Args:
         images: The training images.
         size: Side of the resized crops in pixels.
@@ -142,19 +145,21 @@ def store_images(
         note: Called with the decision and progress.
         interrupted: Event that stops with a ``KeyboardInterrupt``.
     """
-    free = free_bytes(device)
-    if not free or crops < len(images) or min_crop * _MAX_SCALE**2 < 1:
+    free, smallest = free_bytes(device), math.ceil(size / math.sqrt(min_crop))
+    if not free or crops < len(images) or smallest > _MAX_SCALE * size:
         return None
-    store, room = ImageStore(images, size, min_crop, device), int(_FRACTION * free)
-    if store.nbytes > room:
-        note(
-            f"the training images are streamed to the GPU: {size_text(store.nbytes)} do not fit into half of its free "
-            f"memory, {size_text(room)}"
-        )
-        return None
-    note(f"the training images are decoded once and kept in the GPU's memory: {size_text(store.nbytes)}")
-    store.load(note, interrupted)
-    return store
+    room = int(_FRACTION * free)
+    for limit in (_MAX_SCALE * size, smallest):
+        store = ImageStore(images, size, limit, device)
+        if store.nbytes <= room:
+            note(f"the training images are decoded once and kept in the GPU's memory: {size_text(store.nbytes)}")
+            store.load(note, interrupted)
+            return store
+    note(
+        f"the training images are streamed to the GPU: {size_text(store.nbytes)} do not fit into half of its free "
+        f"memory, {size_text(room)}"
+    )
+    return None
 
 
 def free_bytes(device: torch.device) -> int:

@@ -1,0 +1,64 @@
+"""Test the intervals between log lines, validations and checkpoints, in steps and in seconds."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from test_time_limit import Clock, clock  # noqa: F401 - a fixture
+
+from preimage import training
+from preimage.training import TrainConfig, checkpoint, trainer
+from preimage.training.interval import Interval, parse_interval
+from training_runs import metrics_without_time, small_config
+
+
+def test_values() -> None:
+    assert parse_interval("eval_every", 7) == parse_interval("eval_every", "7") == Interval(steps=7)
+    assert parse_interval("eval_every", "90s") == Interval(seconds=90)
+    assert parse_interval("eval_every", "0.5s", gpu=True) == Interval(seconds=0.5)
+    for name, steps, seconds in (("log_every", 20, 2), ("eval_every", 1000, 60), ("save_every", 250, 120)):
+        assert parse_interval(name, None) == Interval(steps=steps)
+        assert parse_interval(name, None, gpu=True) == Interval(seconds=seconds)
+    for wrong in (0, -1, 2.5, True, "", "0", "0s", "-1s", "s", "60 s", "1m", "nans"):
+        with pytest.raises(ValueError, match=rf"save_every.*{wrong!r}"):
+            TrainConfig(representation="hog", images=("a",), output="b", save_every=wrong)  # type: ignore[arg-type]
+
+
+def test_steps_and_seconds() -> None:
+    assert [step for step in range(1, 13) if Interval(steps=4).is_over(step, math.inf)] == [4, 8, 12]
+    assert [second for second in range(6) if Interval(seconds=2.5).is_over(7, second)] == [3, 4, 5]
+
+
+def test_a_run_may_resume_with_other_intervals(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"representation": "hog", "images": ("a",), "output": str(tmp_path)}
+    stored = TrainConfig(**settings, workers=1, log_every=20, eval_every=1000, save_every=250)  # as version 0.1 wrote
+    assert TrainConfig(**settings).changes(TrainConfig.from_json(stored.to_json())) == []
+    assert TrainConfig(**settings).changes(TrainConfig(**settings, eval_every="60s", workers=3)) == []
+
+
+def test_events_follow_the_clock(photo_folder: Path, tmp_path: Path, clock: Clock) -> None:  # noqa: F811
+    """A step takes 30 seconds of this clock."""
+    config = small_config(
+        photo_folder, tmp_path / "run", steps=9, log_every="30s", eval_every="80s", save_every="100s", cache="off"
+    )
+    saved: list[int] = []
+    with pytest.MonkeyPatch.context() as patch:
+        write = checkpoint.write
+        patch.setattr(checkpoint, "write", lambda path, contents: (saved.append(1), write(path, contents)))
+        training.run(config)
+    lines = metrics_without_time(tmp_path / "run")
+    assert [line["step"] for line in lines if "loss" in line] == list(range(1, 10))
+    assert [line["step"] for line in lines if "error" in line] == [3, 6, 9]
+    assert len(saved) == 3  # after the steps 4, 8, and 9, the last one
+
+
+def test_cudnn_measures_during_the_whole_run() -> None:
+    for device, chosen in (("cuda", True), ("cpu", False)):
+        with pytest.raises(KeyError), trainer._cudnn_benchmark(torch.device(device)):
+            assert torch.backends.cudnn.benchmark is chosen
+            raise KeyError
+        assert not torch.backends.cudnn.benchmark
