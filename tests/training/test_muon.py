@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from preimage.training import muon, precision
+from preimage.inverters import precision
+from preimage.training import muon
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
