@@ -1,4 +1,4 @@
-"""Triton kernel of `preimage.ops.crop_resize`: one thread computes two bytes of a result, each from 16 pixels."""
+"""Triton kernel of `preimage.ops.crop_resize`: one thread computes a pixel from 16."""
 # ruff: noqa: N803
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, misc, untyped-decorator"
 
@@ -8,7 +8,7 @@ import torch
 import triton
 import triton.language as tl
 
-_BLOCK = 256
+_BLOCK = 128
 _WARPS = 4
 
 
@@ -21,6 +21,11 @@ def _weight(at, begin, scale, interpolated):
     cubic = tl.where(away < 1.0, near, tl.where(away < 2.0, far, 0.0))
     overlap = tl.minimum(at + 1.0, begin + scale) - tl.maximum(at, begin)
     return tl.where(interpolated > 0.0, cubic, tl.maximum(overlap, 0.0) / scale)
+
+
+@triton.jit
+def _rounded(value):
+    return tl.minimum(tl.maximum(tl.floor(value + 0.5), 0.0), 255.0).to(tl.uint8)
 
 
 @triton.jit
@@ -43,13 +48,12 @@ def _crop_resize(
     rows, columns = tl.load(sizes + 2 * image), tl.load(sizes + 2 * image + 1)
     source = pixels + tl.load(offsets + image)
 
-    element = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    inside = element < 3 * SIZE * SIZE
-    channel = element % 3
-    column = element // 3 % SIZE
+    pixel = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    inside = pixel < SIZE * SIZE
+    column = pixel % SIZE
     column = tl.where(mirrored > 0.0, SIZE - 1 - column, column)
     scale_y, scale_x = height / SIZE, width / SIZE
-    begin_y = top + (element // (3 * SIZE)).to(tl.float32) * scale_y
+    begin_y = top + (pixel // SIZE).to(tl.float32) * scale_y
     begin_x = left + column.to(tl.float32) * scale_x
     first_y = tl.floor(tl.where(interpolated > 0.0, begin_y + 0.5 * scale_y - 1.5, begin_y))
     first_x = tl.floor(tl.where(interpolated > 0.0, begin_x + 0.5 * scale_x - 1.5, begin_x))
@@ -57,17 +61,23 @@ def _crop_resize(
     high_y = tl.minimum(tl.ceil(top + height), rows.to(tl.float32)) - 1.0
     high_x = tl.minimum(tl.ceil(left + width), columns.to(tl.float32)) - 1.0
 
-    total = tl.zeros((BLOCK,), tl.float32)
+    red = tl.zeros((BLOCK,), tl.float32)
+    green = tl.zeros((BLOCK,), tl.float32)
+    blue = tl.zeros((BLOCK,), tl.float32)
     for i in tl.static_range(TAPS):
         y = tl.minimum(tl.maximum(first_y + i, low_y), high_y).to(tl.int32)
-        sums = tl.zeros((BLOCK,), tl.float32)
+        weight_y = _weight(first_y + i, begin_y, scale_y, interpolated)
         for j in tl.static_range(TAPS):
             x = tl.minimum(tl.maximum(first_x + j, low_x), high_x).to(tl.int32)
-            value = tl.load(source + (y * columns + x) * 3 + channel, inside, other=0)
-            sums += _weight(first_x + j, begin_x, scale_x, interpolated) * value.to(tl.float32)
-        total += _weight(first_y + i, begin_y, scale_y, interpolated) * sums
-    rounded = tl.minimum(tl.maximum(tl.floor(total + 0.5), 0.0), 255.0)
-    tl.store(out + number * (3 * SIZE * SIZE) + element, rounded.to(tl.uint8), inside)
+            weight = weight_y * _weight(first_x + j, begin_x, scale_x, interpolated)
+            at = source + (y * columns + x) * 3
+            red += weight * tl.load(at, inside, other=0).to(tl.float32)
+            green += weight * tl.load(at + 1, inside, other=0).to(tl.float32)
+            blue += weight * tl.load(at + 2, inside, other=0).to(tl.float32)
+    at = out + (number * (SIZE * SIZE) + pixel) * 3
+    tl.store(at, _rounded(red), inside)
+    tl.store(at + 1, _rounded(green), inside)
+    tl.store(at + 2, _rounded(blue), inside)
 
 
 def crop_resize(
@@ -75,7 +85,7 @@ def crop_resize(
 ) -> torch.Tensor:
     """Run `preimage.ops.crop_resize.crop_resize` on the current stream of the tensors' device."""
     out = torch.empty(len(crops), size, size, 3, dtype=torch.uint8, device=pixels.device)
-    grid = (triton.cdiv(3 * size * size, _BLOCK), len(crops))
+    grid = (triton.cdiv(size * size, _BLOCK), len(crops))
     with torch.cuda.device_of(pixels):  # Triton launches on the current device
         _crop_resize[grid](out, pixels, offsets, sizes, crops, SIZE=size, TAPS=taps, BLOCK=_BLOCK, num_warps=_WARPS)
     return out.permute(0, 3, 1, 2)
