@@ -190,7 +190,7 @@ def resources(task: Task) -> list[Resources]:
         found.append(
             Resources(
                 *(task.which, task.layer, task.dtype, task.architecture, str(task.config), _name(kernel, values)),
-                *numbers(report),
+                *_numbers(report),
                 shared=built.metadata.shared,
                 wgmma="wgmma.mma_async" in built.asm["ptx"],
                 asynchronous_copies=built.asm["ptx"].count("cp.async.c"),
@@ -205,7 +205,7 @@ def _name(kernel: Any, values: dict[str, Any]) -> str:
     return f"{name} (loss)" if values.get("LOSS") else name
 
 
-def numbers(report: str) -> tuple[int, int, int]:
+def _numbers(report: str) -> tuple[int, int, int]:
     """Return registers, spilled bytes and bytes of stack from the assembler's report."""
     stack, stored, loaded = (
         int(number) for number in re.findall(r"(\d+) bytes (?:stack frame|spill stores|spill loads)", report)

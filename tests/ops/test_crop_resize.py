@@ -108,13 +108,13 @@ _COMPILE = """
 import sys
 import torch
 from preimage.ops import _crop_resize_triton as ours
-from triton_resources import compiled, numbers
+from triton_resources import _numbers, compiled
 dtypes = {"out": torch.uint8, "pixels": torch.uint8, "offsets": torch.int64, "sizes": torch.int32}
 values = {name: torch.empty(1, dtype=dtype, device="meta") for name, dtype in dtypes.items()}
 values |= {"crops": torch.empty(1, device="meta"), "SIZE": 256, "TAPS": 4, "BLOCK": ours._BLOCK}
 for architecture in map(int, sys.argv[1:]):
     options = {"num_warps": ours._WARPS, "num_stages": 1}
-    print(*numbers(compiled(ours._crop_resize, values, options, architecture)[1]))
+    print(*_numbers(compiled(ours._crop_resize, values, options, architecture)[1]))
 """
 
 
