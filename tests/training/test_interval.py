@@ -11,8 +11,9 @@ import torch
 from test_time_limit import Clock, clock  # noqa: F401 - a fixture
 
 from preimage import training
-from preimage.training import TrainConfig, checkpoint, trainer
+from preimage.training import TrainConfig, checkpoint
 from preimage.training.interval import Interval, parse_interval
+from preimage.training.process_state import cudnn_benchmark
 from training_runs import metrics_without_time, small_config
 
 
@@ -58,7 +59,7 @@ def test_events_follow_the_clock(photo_folder: Path, tmp_path: Path, clock: Cloc
 
 def test_cudnn_measures_during_the_whole_run() -> None:
     for device, chosen in (("cuda", True), ("cpu", False)):
-        with pytest.raises(KeyError), trainer._cudnn_benchmark(torch.device(device)):
+        with pytest.raises(KeyError), cudnn_benchmark(torch.device(device)):
             assert torch.backends.cudnn.benchmark is chosen
             raise KeyError
         assert not torch.backends.cudnn.benchmark

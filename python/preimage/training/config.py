@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Mapping
 from typing import Literal
 
 from preimage.old_names import SPEC_PARAMETERS, TRAIN_SETTINGS, renamed
+from preimage.ops._images import cpu_threads
 from preimage.spec import Scalar
 from preimage.training.interval import NAMES as INTERVALS
 from preimage.training.interval import Interval, parse_interval
@@ -67,8 +67,8 @@ class TrainConfig:
         precision: Precision of the network's arithmetic; ``auto`` is bfloat16 where the device supports it natively.
         device: ``cpu``, ``cuda`` or ``auto``.
         seed: Seed of the initial weights, the order of the images and their crops.
-        workers: Number of threads that prepare batches; ``None`` takes the number of cores where a GPU trains on images
-            from the host's memory, else one. The batches do not depend on it.
+        workers: Number of threads that prepare batches, which do not depend on it; ``None`` is one, or if a GPU trains
+            on images in the host's memory, ``OMP_NUM_THREADS`` or the number of CPUs.
         cache: Whether to compute the features of some crops of every image once and keep them on disk; ``auto`` decides
             by the time that this saves, see `preimage.training.cache_decision`.
         cache_crops: Number of cached crops of every image: half as many random crops, each with its mirror image.
@@ -215,7 +215,7 @@ class TrainConfig:
 
     def worker_count(self, *, gpu: bool) -> int:
         """Return the number of threads that prepare batches for a CPU, or for a GPU from the host's memory."""
-        return self.workers or ((os.cpu_count() or 1) if gpu else 1)
+        return self.workers or (cpu_threads() if gpu else 1)
 
     def is_done(self, step: int, seconds: float) -> bool:
         """Return whether a run has reached its limit of steps or of training time."""

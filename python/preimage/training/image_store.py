@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import threading
 import time
 from contextlib import closing
@@ -12,6 +11,7 @@ import cv2
 import numpy as np
 import torch
 
+from preimage.ops._images import cpu_threads
 from preimage.ops.crop_resize import crop_resize
 from preimage.pipelines.image_loading import Pixels
 from preimage.pipelines.prefetch import in_order
@@ -55,7 +55,7 @@ class ImageStore:
             ValueError: All images are bad.
             KeyboardInterrupt: `interrupted` was set.
         """
-        count, workers = len(self._images), os.cpu_count() or 1
+        count, workers = len(self._images), cpu_threads()
         self._pixels = torch.empty(self.nbytes, dtype=torch.uint8, device=self._device)
         noted = time.monotonic()
         results = in_order(self._decoded, range(count), workers=workers, ahead=workers + 2, name="store")

@@ -7,13 +7,11 @@ import dataclasses
 import itertools
 import json
 import math
-import signal
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
-from types import FrameType
 from typing import NoReturn
 
 import torch
@@ -32,6 +30,7 @@ from preimage.training.dataset import Batch
 from preimage.training.dataset_factory import open_dataset
 from preimage.training.display import Display, Metrics, write_sample_sheet
 from preimage.training.image_store import store_images
+from preimage.training.process_state import cudnn_benchmark, interruptible
 from preimage.training.resuming import Earlier, check_folder, check_settings, read_earlier, refuse_second_run, stamp
 from preimage.training.step import Step
 
@@ -109,7 +108,7 @@ def run(
     with display or Display() as shown:
         earlier = None if before is None else read_earlier(path, config)
         trainer = Trainer(config, representation, earlier, resume=resume, display=shown)
-        with folder_lock(folder, lambda waited: refuse_second_run(folder)), _interruptible() as interrupted:
+        with folder_lock(folder, lambda waited: refuse_second_run(folder)), interruptible() as interrupted:
             if stamp(path) != before:
                 raise ValueError(f"another run has written {path} meanwhile: start again")
             if earlier is not None:
@@ -175,7 +174,7 @@ class Trainer:
     def train(self, interrupted: threading.Event) -> TrainSummary:
         """Run the loop to its end, or until `interrupted` is set, which raises a ``KeyboardInterrupt``."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        with closing(self._writer), _cudnn_benchmark(self.state.device):
+        with closing(self._writer), cudnn_benchmark(self.state.device):
             return self._train(interrupted)
 
     def _train(self, interrupted: threading.Event) -> TrainSummary:
@@ -404,34 +403,3 @@ class Trainer:
             mean_image_error=progress.mean_image_error,
             skipped=tuple((bad.key, bad.problem) for bad in self.dataset.image_list().skipped),
         )
-
-
-@contextmanager
-def _cudnn_benchmark(device: torch.device) -> Iterator[None]:
-    """Let cuDNN choose its algorithms by measuring on a GPU, in training and validation: layers are tuned for both."""
-    before = torch.backends.cudnn.benchmark
-    torch.backends.cudnn.benchmark = before or device.type == "cuda"
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.benchmark = before
-
-
-@contextmanager
-def _interruptible() -> Iterator[threading.Event]:
-    """Yield an event that the first Ctrl-C sets, so that a step is finished first; the second one stops at once."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-    before = signal.getsignal(signal.SIGINT)
-
-    def note(number: int, frame: FrameType | None) -> None:
-        event.set()
-        signal.signal(signal.SIGINT, before)
-
-    signal.signal(signal.SIGINT, note)
-    try:
-        yield event
-    finally:
-        signal.signal(signal.SIGINT, before)
