@@ -36,6 +36,7 @@ def test_steps_and_seconds() -> None:
 
 def test_a_run_may_resume_with_other_intervals(tmp_path: Path) -> None:
     settings: dict[str, Any] = {"representation": "hog", "images": ("a",), "output": str(tmp_path)}
+    assert TrainConfig(**settings, eval_every="7").eval_every == 7
     stored = TrainConfig(**settings, workers=1, log_every=20, eval_every=1000, save_every=250)  # as version 0.1 wrote
     assert TrainConfig(**settings).changes(TrainConfig.from_json(stored.to_json())) == []
     assert TrainConfig(**settings).changes(TrainConfig(**settings, eval_every="60s", workers=3)) == []

@@ -129,7 +129,8 @@ class TrainConfig:
             if not valid:
                 raise ValueError(problem)
         for name in INTERVALS:
-            self.interval(name)
+            if (steps := self.interval(name).steps) is not None and getattr(self, name) is not None:
+                object.__setattr__(self, name, steps)  # a number, where the command line gave text
 
     def _source_checks(self) -> list[tuple[bool, str]]:
         """Return (valid, message) for the settings that determine the source of the features."""
