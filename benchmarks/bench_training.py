@@ -29,13 +29,13 @@ from _harness import Run, Runner, Table, WrongResultError, check, parser, write_
 from preimage.inverters import Inverter
 from preimage.inverters.layers import NEGATIVE_SLOPE
 from preimage.nn import UpConv2d
-from preimage.pipelines.prefetch import in_order
 from preimage.training import TrainConfig
 from preimage.training.builders import build_state
 from preimage.training.dataset import Dataset
 from preimage.training.dataset_factory import open_dataset
 from preimage.training.graphed_step import GraphedStep, cuda_graph
 from preimage.training.step import EagerStep, Step, TrainState, average_decay, schedule
+from preimage.training.streaming import batches_ahead
 
 OURS, WITH_DATA = "preimage", "preimage, its images prepared anew"
 TORCH_UPCONV = "preimage, torch's up-convolutions"
@@ -158,8 +158,9 @@ def makers(run: Run) -> dict[str, Callable[[TrainState], Step]]:
 
 def prepared(config: TrainConfig, count: int) -> Iterator[torch.Tensor]:
     """Yield the images of the trainer's own batches, prepared ahead."""
-    _, dataset = train_state(config)
-    batches = in_order(dataset.batch, range(count), workers=config.workers, ahead=config.workers + 2, name="batch")
+    state, dataset = train_state(config)
+    workers = config.worker_count(gpu=state.device.type == "cuda")
+    batches = batches_ahead(dataset, range(count), state.device, workers=workers)
     return (batch.images for batch in batches)
 
 

@@ -374,7 +374,7 @@ def test_on_a_gpu_learns_as_the_eager_step() -> None:
 def test_on_a_gpu_replays_allocate_nothing_and_never_wait() -> None:
     ours = new_state("muon", "bfloat16", "cuda", 64)
     step = GraphedStep(ours, 0, cuda_graph)
-    batches = [batch_of(number, 64) for number in range(4)]
+    batches = [batch_of(number, 64).pin_memory() for number in range(4)]
     for number in range(10):
         step(batches[number % 4], number)
     torch.cuda.synchronize()

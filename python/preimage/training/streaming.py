@@ -1,14 +1,37 @@
-"""Transfer batches to the device, overlapped with the computation on the previous batch."""
+"""Prepare batches, and transfer them to the device, overlapped with the computation on those before."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Iterable, Sequence
 
 import torch
 
 from preimage.pipelines.device_queue import Mark, Queue
+from preimage.pipelines.prefetch import in_order
+from preimage.training.dataset import Batch, Dataset
 
 _NUMBERS = 64  # number of scalars of a step
+
+
+def batches_ahead(
+    dataset: Dataset, steps: Iterable[int], device: torch.device, *, workers: int
+) -> Generator[Batch, None, None]:
+    """Yield the batches of some steps, prepared ahead in threads.
+
+    Args:
+        dataset: Source of the batches.
+        steps: The steps.
+        device: Device that computes on the batches. For a GPU they are in pinned memory.
+        workers: Number of threads.
+    """
+
+    def prepared(step: int) -> Batch:
+        batch = dataset.batch(step)
+        if device.type != "cuda":
+            return batch
+        return Batch(batch.images.pin_memory(), None if batch.features is None else batch.features.pin_memory())
+
+    return in_order(prepared, steps, workers=workers, ahead=workers + 2, name="batch")
 
 
 class BatchStream:

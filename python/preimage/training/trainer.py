@@ -19,7 +19,6 @@ import torch
 from preimage.inverters import resolve_device
 from preimage.io.atomic import atomic_write, folder_lock
 from preimage.metrics import NormalizedError
-from preimage.pipelines.prefetch import in_order
 from preimage.pipelines.reconstruct import Comparison, Reconstructor
 from preimage.representations import Representation
 from preimage.training import cache_decision, checkpoint, interval
@@ -33,6 +32,7 @@ from preimage.training.image_store import store_images
 from preimage.training.process_state import cudnn_benchmark, interruptible
 from preimage.training.resuming import Earlier, check_folder, check_settings, read_earlier, refuse_second_run, stamp
 from preimage.training.step import Step
+from preimage.training.streaming import batches_ahead
 
 _SETTINGS = "train.json"
 _METRICS = "metrics.jsonl"
@@ -203,7 +203,7 @@ class Trainer:
         steps = itertools.count(progress.step) if config.steps is None else range(progress.step, config.steps)
         try:
             workers = config.worker_count(gpu=self.state.device.type == "cuda" and self.state.store is None)
-            batches = in_order(self._batch, steps, workers=workers, ahead=workers + 2, name="batch")
+            batches = batches_ahead(self.dataset, steps, self.state.device, workers=workers)
             with closing(batches):
                 self.run_steps(step, batches, metrics, interrupted)
             self._writer.wait()
@@ -229,13 +229,6 @@ class Trainer:
             note=self.display.note,
             interrupted=interrupted,
         )
-
-    def _batch(self, step: int) -> Batch:
-        """Return the batch of a step, in pinned memory if it is copied to a GPU."""
-        batch = self.dataset.batch(step)
-        if self.state.device.type != "cuda":
-            return batch
-        return Batch(batch.images.pin_memory(), None if batch.features is None else batch.features.pin_memory())
 
     def run_steps(self, step: Step, batches: Iterable[Batch], metrics: Metrics, interrupted: threading.Event) -> None:
         """Run a step for each batch, followed by due logging, validation and checkpoints, until the run is done."""
