@@ -142,7 +142,7 @@ def trained_weights(optimizer: str, precision: torch.dtype, steps: int) -> float
     return 2**10 * epsilon if precision == torch.float32 else {"adam": 1, "muon": 3}[optimizer] * steps * epsilon
 
 
-# The same on a GPU, whose HOG and convolutions sum in another order: relative difference of a loss over 50 steps in bfloat16.
+# In bfloat16 on a GPU, whose HOG and convolutions sum in another order: relative difference of a loss over 50 steps.
 TRAINING_LOSS_GPU = 5e-2
 
 # A network's layer in one pass against another pass, values of about 1: the same sums, but BLAS and oneDNN choose their
