@@ -30,7 +30,7 @@ from preimage.io import ImageSource, decode_image, find_images, resize_and_cente
 from preimage.metrics import ErrorReport, psnr
 from preimage.pipelines.image_loading import as_batch
 from preimage.pipelines.prefetch import in_order
-from preimage.training import LineDisplay, TrainConfig
+from preimage.training import LineDisplay, TrainConfig, TrainSummary
 from preimage.training.checkpoint import Progress
 
 BUILD = Path(__file__).resolve().parents[1] / "build"  # ignored by git
@@ -52,7 +52,8 @@ RECIPE = {
     "warmup_steps": 200,
 }
 RECIPES: dict[str, dict[str, Any]] = {"dense-sift": {"muon_lr": 0.012}}  # differences from RECIPE
-PILOT_SECONDS = 10.0  # maximum training time of the first, short run
+WARM_UP_STEPS = 2
+PILOT_SECONDS = 10.0  # maximum training time of the run that measures the pace
 PILOT_FRACTION = 0.05  # of the budget, if that is less
 
 
@@ -76,7 +77,7 @@ class Packed(NamedTuple):
 class Tar:
     """A tar file with a known size.
 
-    The format is WebP because `preimage.io` decodes it with every version of OpenCV. AVIF takes about a seventh less
+    The format is WebP because `preimage.io` decodes it with every version of OpenCV. AVIF takes about an eighth less
     space at the same PSNR, but `preimage.io` does not support it.
     """
 
@@ -257,7 +258,7 @@ class Keeper(LineDisplay):
 
 
 def train(options: argparse.Namespace) -> None:
-    """Train in two runs: a short pilot, which compiles, fills caches and measures the pace, and the run that counts."""
+    """Train in three runs: two steps that compile kernels, a pilot that measures the pace, and the run that counts."""
     began = time.monotonic()
     budget = 60 * options.minutes
     train_tar, val_tar = (options.data / name for name in (TRAIN, VAL))
@@ -285,23 +286,25 @@ def train(options: argparse.Namespace) -> None:
     evaluated = time.monotonic() - evaluated
 
     with tempfile.TemporaryDirectory(prefix="preimage-train-") as temporary:
-        folder, cache = Path(temporary), str(Path(temporary, "cache"))
-        pilot_seconds = min(PILOT_SECONDS, PILOT_FRACTION * budget)
-        pilot = Keeper(results, "pilot", folder / "pilot")
-        limits: dict[str, Any] = {"max_hours": pilot_seconds / 3600, "eval_every": sys.maxsize, "log_every": 100}
-        run = {"representation": options.representation, "images": train_tar, "cache_folder": cache} | settings
-        done = preimage.train(output=folder / "pilot", display=pilot, **run, **limits)
+        run = {"representation": options.representation, "images": train_tar} | settings
+        run.setdefault("cache_folder", str(Path(temporary, "cache")))  # the runs share it
 
-        pace = done.steps / done.seconds
+        def run_named(name: str, **limits: Any) -> tuple[Keeper, TrainSummary]:
+            keeper = Keeper(results, name, Path(temporary, name))
+            return keeper, preimage.train(output=Path(temporary, name), display=keeper, **run, **limits)
+
+        run_named("warm-up", steps=WARM_UP_STEPS)
+        pilot_seconds = min(PILOT_SECONDS, PILOT_FRACTION * budget)
+        limits: dict[str, Any] = {"eval_every": sys.maxsize, "log_every": 100}
+        pilot, done = run_named("pilot", max_hours=pilot_seconds / 3600, **limits)
         left = budget - (time.monotonic() - began)
         overhead = pilot.started - pilot.created + max(evaluated, pilot.validation)
         overhead += pilot.validation * (left // options.every + 1)
-        # A pilot that took longer than the whole budget, because kernels were compiled, is followed by as long a run.
+        # If the budget is used up, because many kernels had to be compiled, the run is as long as the pilot.
         seconds = max(left - overhead, pilot_seconds)
-        interval = max(1, round(pace * options.every))
-        limits = {"max_hours": seconds / 3600, "eval_every": interval, "log_every": max(1, interval // 4)}
-        display = Keeper(results, "validation", folder / "run")
-        preimage.train(output=folder / "run", display=display, **run, **limits)
+        interval = max(1, round(done.steps / done.seconds * options.every))
+        limits = {"eval_every": interval, "log_every": max(1, interval // 4)}
+        run_named("validation", max_hours=seconds / 3600, **limits)
     best = options.output / "best"
     sizes = {path.relative_to(options.output).as_posix(): path.stat().st_size for path in options.output.glob("*/*.*")}
     wall = round(time.monotonic() - began, 1)

@@ -127,11 +127,11 @@ def test_train_keeps_the_best_and_the_last_inverter(packed: Path, tmp_path: Path
     printed = run("train", "hog", *options, "--set", "batch_size=2", "--set", "size=64", "--set", "precision=float32")
     lines = check_results(tmp_path)
     assert lines == printed
-    start, init, pilot, *validations, done = lines
-    assert [line["event"] for line in lines[:3]] == ["start", "init", "pilot"] and done["event"] == "done"
+    start, init, warm_up, pilot, *validations, done = lines
+    assert [line["event"] for line in lines[:4]] == ["start", "init", "warm-up", "pilot"] and done["event"] == "done"
     assert {line["event"] for line in validations} == {"validation"}
     assert start["init"] == init["inverter"] == str(packed / "hog-compact") and start["size"] == 64
-    measured = [init, pilot, *validations]
+    measured = [init, warm_up, pilot, *validations]
     errors = [line["error"] for line in measured]
     records = [error < min(errors[:index], default=2) for index, error in enumerate(errors)]
     assert [line["best"] for line in measured] == records
@@ -174,8 +174,8 @@ def test_killed_run_leaves_its_inverters(
     process.kill()
     process.wait()
     lines = check_results(tmp_path)
-    assert [line["event"] for line in lines[:2]] == ["start", "pilot"] and lines[0]["init"] is None
-    assert {line["event"] for line in lines[2:]} == {"validation"}
+    assert [line["event"] for line in lines[:3]] == ["start", "warm-up", "pilot"] and lines[0]["init"] is None
+    assert {line["event"] for line in lines[3:]} == {"validation"}
     loaded = 0
     for name in ("best", "last"):
         with contextlib.suppress(ValueError):  # killed while it was written
