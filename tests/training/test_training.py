@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import threading
 from pathlib import Path
@@ -211,12 +212,14 @@ def test_damaged_checkpoint_is_named(photo_folder: Path, tmp_path: Path) -> None
         training.run(config, resume=True)
 
 
-def test_starts_from_an_inverter(photo_folder: Path, tmp_path: Path) -> None:
+def test_starts_from_an_inverter_and_its_statistics(photo_folder: Path, tmp_path: Path) -> None:
     training.run(small_config(photo_folder, tmp_path / "first", steps=30, lr=3e-3))
     first = Inverter.load(tmp_path / "first")
-    second = small_config(
-        photo_folder, tmp_path / "second", steps=1, lr=1e-9, init=str(tmp_path / "first"), ema_decay=0.0
-    )
+    others = tmp_path / "others"
+    others.mkdir()
+    for path in (*photo_folder.glob("camera-*"), *photo_folder.glob("rocket-*")):
+        shutil.copy(path, others)
+    second = small_config(others, tmp_path / "second", steps=1, lr=1e-9, init=str(tmp_path / "first"), ema_decay=0.0)
     training.run(second)
     for name, value in Inverter.load(tmp_path / "second").state_dict().items():
         torch.testing.assert_close(value, first.state_dict()[name], atol=1e-6, rtol=0)

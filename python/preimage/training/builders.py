@@ -32,7 +32,8 @@ def build_state(config: TrainConfig, dataset: Dataset, device: torch.device) -> 
     extraction_device = dataset.extract_on(device)
     torch.manual_seed(config.seed)
     model = build_inverter(config, dataset)
-    set_statistics(model, dataset)
+    if config.init is None:  # else the weights are those for the statistics that they came with
+        set_statistics(model, dataset)
     model = model.to(device)
     return TrainState(
         config,

@@ -47,7 +47,7 @@ class TrainConfig:
         val_images: Validation images. If empty, ``val_count`` of ``images`` are held out.
         val_count: Number of held-out validation images.
         preset: Name of the network, see `preimage.inverters.plan`.
-        init: Name or folder of an inverter with the same network, whose weights to start from.
+        init: Name or folder of an inverter with the same network, whose weights and statistics to start from.
         size: Side of the square training images in pixels. ``None`` takes the only size that the representation
             supports, or the size of the images that ``features`` were computed from, or 256.
         output_size: Side of the reconstructions in pixels, where the preset leaves it open.
