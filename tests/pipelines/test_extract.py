@@ -16,7 +16,7 @@ import torch
 import preimage
 from preimage.errors import FileFormatError
 from preimage.io import ImageSource, decode_file, list_images
-from preimage.pipelines import extract_batches, image_loading
+from preimage.pipelines import extract_batches, extract_device, image_loading
 from preimage.pipelines.extract import extract, extract_with_summary
 from preimage.representations import Representation, create_representation
 from preimage.spec import Spec
@@ -177,16 +177,16 @@ def test_batches_fit_the_memory_budget(
 ) -> None:
     extract(Brightness(), photo_folder, tmp_path / "whole")
     counts: list[int] = []
-    compute = extract_batches._computed
+    features = extract_device._features
 
-    def counted(number: int, window: list[image_loading.Loaded], extraction: object) -> object:
-        sizes = [item.processed_size for item in window]
-        assert len(window) == 1 or sum(image_loading.working_bytes(Brightness(), *size) for size in sizes) <= budget
-        counts.append(len(window))
-        return compute(number, window, extraction)  # type: ignore[arg-type]
+    def counted(extraction: extract_batches.Extraction, images: torch.Tensor) -> object:
+        bytes_each = image_loading.working_bytes(Brightness(), *images.shape[1:3])
+        assert len(images) == 1 or len(images) * bytes_each <= budget
+        counts.append(len(images))
+        return features(extraction, images)
 
     monkeypatch.setattr(image_loading, "BATCH_BYTES", budget)
-    monkeypatch.setattr(extract_batches, "_computed", counted)
+    monkeypatch.setattr(extract_device, "_features", counted)
     extract(Brightness(), photo_folder, tmp_path / "f")
     assert sum(counts) == 20 and max(counts) == {1: 1, 1 << 30: 16}.get(budget, max(counts))
     assert contents(tmp_path / "f") == contents(tmp_path / "whole")

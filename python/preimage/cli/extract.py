@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from preimage.cli._options import (
-    BatchSize,
     Convention,
     Device,
     Images,
@@ -46,7 +45,12 @@ def extract(
         str, typer.Option(metavar="DTYPE", help="Data type of the stored features: float32 or float16.")
     ] = "float32",
     convention: Convention = None,
-    batch_size: BatchSize = 16,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            help="Maximum batch size of a network or a CUDA device. Default: 16 for networks, else automatic."
+        ),
+    ] = None,
     device: Device = "auto",
     skip_bad: SkipBad = False,
     allow_nonfinite: Annotated[

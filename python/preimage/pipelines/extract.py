@@ -63,7 +63,7 @@ def extract(
     size: int | None = None,
     dtype: str = "float32",
     convention: str | None = None,
-    batch_size: int = 16,
+    batch_size: int | None = None,
     device: str = "auto",
     skip_bad: bool = False,
     allow_nonfinite: bool = False,
@@ -88,10 +88,11 @@ def extract(
         dtype: Data type of the stored features, ``"float32"`` or ``"float16"``; MATLAB files take only the first.
         convention: Axis convention of plain arrays, see `preimage.io.arrays.conventions`; ``None`` is ``"matlab"`` for
             ``.mat`` and ``"preimage"`` for the others.
-        batch_size: Number of images that a network computes at once; fewer for images so large that a batch would need
-            over a gigabyte.
-        device: Device on which a network computes features: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, or ``"auto"`` for CUDA
-            if available. Images are decoded on the CPU.
+        batch_size: Maximum number of images that are computed at once by a network or on a CUDA device; fewer for
+            images so large that a batch would need over a gigabyte. ``None`` is 16 for networks; for other
+            representations as many images as have 64 MiB of pixels and features.
+        device: Device that computes the features: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, or ``"auto"``, which is CUDA for
+            networks if available. Images are always decoded, and sparse SIFT is always computed, on the CPU.
         skip_bad: Skip and list images that cannot be listed or read or are too small, instead of stopping.
         allow_nonfinite: Keep NaN and infinite features instead of stopping.
         resume: Keep the complete shards of an earlier run; ``False`` starts again.
@@ -142,7 +143,7 @@ def extract_with_summary(
     size: int | None = None,
     dtype: str = "float32",
     convention: str | None = None,
-    batch_size: int = 16,
+    batch_size: int | None = None,
     device: str = "auto",
     skip_bad: bool = False,
     allow_nonfinite: bool = False,
@@ -174,7 +175,7 @@ def extract_with_summary(
         resume=resume,
         hint=lambda earlier: first_difference(folder, earlier, sources),
     ) as store:
-        notes = (*format_note, *forget_stale(store, sources, skip_bad))
+        notes = (*format_note, *_device_note(representation, device), *forget_stale(store, sources, skip_bad))
         resumed = sum(entry.images for entry in store.index.shards)
         fill(store, sources, extraction, progress)
         entries = store.index.shards
@@ -208,12 +209,12 @@ def extract_with_summary(
     )
 
 
-def _check(output: Path, size: int | None, dtype: str, batch_size: int, shard: tuple[int, int]) -> None:
+def _check(output: Path, size: int | None, dtype: str, batch_size: int | None, shard: tuple[int, int]) -> None:
     if dtype not in _DTYPES:
         raise ValueError(f"dtype must be {' or '.join(_DTYPES)}, got {dtype!r}")
     if size is not None and size < 1:
         raise ValueError(f"size must be at least 1 pixel, got {size}")
-    if batch_size < 1:
+    if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     if shard != (0, 1) and _store_folder(output) != output:
         raise ValueError(f"{output}: with shard={shard} the output must be a folder, to be merged later")
@@ -240,6 +241,15 @@ def _check_format(output: Path, spec: Spec, dtype: str, convention: str | None) 
         raise ValueError(f"{output}: convention applies to {', '.join(SUFFIXES)} only, not to a feature store")
     problem = suffix_problem(output)
     return () if problem is None else (f"{problem}, so this is a folder with a feature store",)
+
+
+def _device_note(representation: Representation, device: str) -> tuple[str, ...]:
+    """Return a note if the features are computed on the CPU although another device was requested."""
+    if device in ("auto", "cpu") or not representation.in_workers:
+        return ()
+    return (
+        f"{representation.name} is computed on the CPU, not on {device}: it has no implementation for other devices",
+    )
 
 
 def _refuse_nonfinite(nonfinite: Sequence[tuple[str, int]], folder: Path, allowed: bool) -> None:

@@ -1,10 +1,9 @@
-"""Compute the features of images batch by batch."""
+"""Settings and results of an extraction, and the computation of features in the threads that decode images."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import itertools
 import math
 import threading
 from collections.abc import Callable, Generator, Iterable, Sequence
@@ -14,16 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preimage.ops._images import cpu_threads
-from preimage.pipelines.image_loading import (
-    AHEAD_BYTES,
-    Loaded,
-    by_size,
-    in_budget,
-    in_windows,
-    load,
-    read,
-    working_bytes,
-)
+from preimage.pipelines.image_loading import AHEAD_BYTES, Loaded, in_windows, read
 from preimage.pipelines.prefetch import in_order
 from preimage.representations import Representation
 from preimage.store import shard_length
@@ -46,15 +36,15 @@ class Extraction:
         representation: Representation to compute.
         size: Side in pixels to which images are resized and center-cropped; ``None`` keeps their sizes.
         dtype: Data type of the stored features.
-        batch_size: Number of images computed at once on a device.
-        device: Device of a network; ``None`` computes NumPy arrays in the threads that decode.
+        batch_size: Maximum number of images computed at once on a device; ``None`` is automatic.
+        device: Device of torch; ``None`` computes NumPy arrays in the threads that decode.
         skip_bad: Whether images that cannot be used are skipped.
     """
 
     representation: Representation
     size: int | None
     dtype: str
-    batch_size: int
+    batch_size: int | None
     device: torch.device | None
     skip_bad: bool
 
@@ -106,21 +96,6 @@ class Batch:
     release: Callable[[], None] = lambda: None
 
 
-def computed_batches(
-    shards: Sequence[tuple[int, list[ImageSource]]], extraction: Extraction, length: int
-) -> Generator[Batch, None, None]:
-    """Yield the features of the images of shards, in order.
-
-    Args:
-        shards: Number and images of each shard.
-        extraction: Settings of the extraction.
-        length: Number of images in a full shard.
-    """
-    if extraction.device is None:
-        return _in_threads(shards, extraction, length)
-    return _on_device(shards, extraction)
-
-
 class _ArrayPool:
     """Pool of arrays that are reused."""
 
@@ -143,12 +118,18 @@ class _ArrayPool:
                 self._free.setdefault((array.shape, array.dtype.name), []).append(array)
 
 
-def _in_threads(
+def computed_in_threads(
     shards: Sequence[tuple[int, list[ImageSource]]], extraction: Extraction, length: int
 ) -> Generator[Batch, None, None]:
-    """Decode images and compute their features in the same threads, one image at a time.
+    """Yield the features of the images of shards, in order.
 
-    The features are finite: see `Representation.compute_into`.
+    Threads decode images and compute their features, one image at a time. The features are finite: see
+    `Representation.compute_into`.
+
+    Args:
+        shards: Number and images of each shard.
+        extraction: Settings of the extraction, without a device.
+        length: Number of images in a full shard.
     """
     pool = _ArrayPool()
     representation = extraction.representation
@@ -190,67 +171,17 @@ def _in_threads(
             yield batch
 
 
-def _on_device(shards: Sequence[tuple[int, list[ImageSource]]], extraction: Extraction) -> Generator[Batch, None, None]:
-    """Decode images in threads and compute the features of batches, which do not cross shards, on the device."""
-    everything = [source for _, images in shards for source in images]
-    with contextlib.closing(load(everything, extraction.size, ahead=2 * extraction.batch_size)) as loaded:
-        for number, images in shards:
-            of_shard = itertools.islice(loaded, len(images))
-            for window in in_budget(of_shard, lambda item: _bytes(extraction, item), extraction.batch_size):
-                yield _computed(number, window, extraction)
-
-
-def _bytes(extraction: Extraction, item: Loaded) -> int:
-    if item.pixels is None or extraction.problem(item):
-        return 0
-    return working_bytes(extraction.representation, *item.pixels.shape[:2])
-
-
-def _computed(number: int, window: Sequence[Loaded], extraction: Extraction) -> Batch:
-    import torch
-
-    problems = [extraction.problem(item) for item in window]
-    usable = [item for item, problem in zip(window, problems, strict=True) if not problem]
-    skipped = [(item.source.name, problem) for item, problem in zip(window, problems, strict=True) if problem]
-    pixels = [item.pixels for item in usable if item.pixels is not None]
-    rows: dict[int, NDArray[Any]] = {}
-    nonfinite: dict[int, int] = {}
-    with torch.inference_mode():
-        for positions in by_size(pixels):
-            images = torch.from_numpy(np.stack([pixels[position] for position in positions])).permute(0, 3, 1, 2)
-            if extraction.device_type == "cuda":
-                images = images.pin_memory()
-            features = extraction.representation(images.to(extraction.device, non_blocking=True)).float()
-            stored = features.to(getattr(torch, extraction.dtype))
-            counts = zip(positions, features, _nonfinite(features), _nonfinite(stored), strict=True)
-            for position, values, before, after in counts:
-                if after > before:
-                    name, largest = usable[position].source.name, float(values.abs().max())
-                    raise ValueError(f"{name}: features up to {largest:g} do not fit in {extraction.dtype}")
-                if before:
-                    nonfinite[position] = before
-            rows |= dict(zip(positions, stored.cpu().numpy(), strict=True))
-    groups = []
-    for _, same_shape in itertools.groupby(sorted(rows), key=lambda position: rows[position].shape):
-        run = list(same_shape)
-        groups.append((np.stack([rows[position] for position in run]), [usable[one].without_pixels() for one in run]))
-    counts_by_name = [(usable[position].source.name, count) for position, count in sorted(nonfinite.items())]
-    return Batch(number, len(window), groups, skipped, counts_by_name)
-
-
-def _nonfinite(features: torch.Tensor) -> list[int]:
-    """Return the number of NaN or infinite values of each image."""
-    counts: list[int] = (~features.isfinite()).flatten(1).sum(dim=1).tolist()
-    return counts
-
-
 def device_for_extraction(representation: Representation, device: str, size: int | None) -> torch.device | None:
     """Return the device on which features are computed; ``None`` for NumPy arrays, which need no torch."""
     if representation.computes_arrays and device in ("auto", "cpu"):
         return None
+    import torch
+
     from preimage.inverters import extraction_device, resolve_device
 
     checked = resolve_device(device)
-    if device != "auto":
+    if device == "auto":
+        return extraction_device(representation, (size or _TRIAL_SIDE, size or _TRIAL_SIDE), checked)
+    if not representation.in_workers:
         return checked
-    return extraction_device(representation, (size or _TRIAL_SIDE, size or _TRIAL_SIDE), checked)
+    return None if representation.computes_arrays else torch.device("cpu")

@@ -7,13 +7,13 @@ import hashlib
 import json
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from preimage.errors import FileFormatError
-from preimage.pipelines.extract_batches import Batch, Extraction, computed_batches
+from preimage.pipelines.extract_batches import Batch, Extraction, computed_in_threads
 from preimage.pipelines.image_loading import SKIP_HINT
 from preimage.store import Index, StoreWriter, stored_keys
 
@@ -60,8 +60,10 @@ def fill(
     if progress is not None and done:
         progress(done, total)
     shards = [(number, [sources[position] for position in index.positions(number)]) for number in missing]
-    computed = computed_batches(shards, extraction, index.shard_length)
-    with contextlib.closing(computed), _Writer(store, sources) as writer:
+    with (
+        contextlib.closing(_computed(shards, extraction, index.shard_length)) as computed,
+        _Writer(store, sources) as writer,
+    ):
         for batch in computed:
             if batch.skipped and not extraction.skip_bad:
                 raise ValueError(f"{batch.skipped[0][1]} ({SKIP_HINT})")
@@ -69,6 +71,16 @@ def fill(
             done += batch.positions
             if progress is not None:
                 progress(done, total)
+
+
+def _computed(
+    shards: Sequence[tuple[int, list[ImageSource]]], extraction: Extraction, length: int
+) -> Generator[Batch, None, None]:
+    if extraction.device is None:
+        return computed_in_threads(shards, extraction, length)
+    from preimage.pipelines.extract_device import computed_on_device  # imports torch
+
+    return computed_on_device(shards, extraction)
 
 
 class _Writer:

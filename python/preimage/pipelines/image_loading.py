@@ -119,13 +119,18 @@ def at_once(bytes_each: int, most: int) -> int:
     return max(1, min(most, BATCH_BYTES // max(1, bytes_each)))
 
 
-def in_budget(items: Iterable[T], bytes_of: Callable[[T], int], most: int) -> Generator[list[T], None, None]:
-    """Yield the items in lists of `most`, or fewer that take at most `BATCH_BYTES` together; at least 1."""
+def in_budget(
+    items: Iterable[T], bytes_of: Callable[[T], int], most: int, budget: int | None = None
+) -> Generator[list[T], None, None]:
+    """Yield the items in lists of `most`, or fewer that take at most `budget` bytes together; at least 1.
+
+    The default of `budget` is `BATCH_BYTES`.
+    """
     window: list[T] = []
-    total = 0
+    total, budget = 0, BATCH_BYTES if budget is None else budget
     for item in items:
         size = bytes_of(item)
-        if window and (len(window) == most or total + size > BATCH_BYTES):
+        if window and (len(window) == most or total + size > budget):
             yield window
             window, total = [], 0
         window.append(item)
@@ -134,16 +139,35 @@ def in_budget(items: Iterable[T], bytes_of: Callable[[T], int], most: int) -> Ge
         yield window
 
 
-def load(sources: Sequence[ImageSource], size: int | None, *, ahead: int = 16) -> Generator[Loaded, None, None]:
+def load(
+    sources: Sequence[ImageSource],
+    size: int | None,
+    *,
+    ahead: int = 16,
+    workers: int | None = None,
+    place: Callable[[Pixels], Pixels] | None = None,
+) -> Generator[Loaded, None, None]:
     """Decode images in threads, in order, at most `ahead` images in advance, or fewer if they are large.
 
     An image that cannot be read is yielded with its problem, and does not stop the others.
+
+    Args:
+        sources: The images.
+        size: Side to which they are resized and center-cropped; ``None`` keeps their sizes.
+        ahead: Maximum number of images in progress or waiting to be yielded.
+        workers: Number of threads; ``None`` for at most eight, which leave cores for others.
+        place: Function called in the threads, which copies decoded pixels to other memory.
     """
-    workers = min(_DECODERS, cpu_threads())
+    workers = min(_DECODERS, cpu_threads()) if workers is None else workers
     room = workers  # until the size of the images is known
-    loaded = in_order(
-        lambda source: read(source, size), sources, workers=workers, ahead=lambda: min(ahead, room), name="decode"
-    )
+
+    def decode(source: ImageSource) -> Loaded:
+        item = read(source, size)
+        if place is None or item.pixels is None:
+            return item
+        return dataclasses.replace(item, pixels=place(item.pixels))
+
+    loaded = in_order(decode, sources, workers=workers, ahead=lambda: min(ahead, room), name="decode")
     with contextlib.closing(loaded):
         for item in loaded:
             if item.pixels is not None:
@@ -216,11 +240,16 @@ def as_batch(pixels: Sequence[Pixels]) -> torch.Tensor:
 
 def as_pixels(images: torch.Tensor) -> Pixels:
     """Return images (..., 3, H, W) in [0, 1] as (..., H, W, 3) uint8, rounded."""
+    return as_bytes(images).cpu().numpy()
+
+
+def as_bytes(images: torch.Tensor) -> torch.Tensor:
+    """Return images (..., 3, H, W) in [0, 1] as (..., H, W, 3) uint8, rounded, on the same device."""
     import torch
 
     half = torch.tensor(0.5)  # one pass over the images is twice as fast as a product and a sum
     rounded = torch.add(half, images.detach().float(), alpha=255).to(torch.uint8)
-    return rounded.movedim(-3, -1).contiguous().cpu().numpy()
+    return rounded.movedim(-3, -1).contiguous()
 
 
 def in_windows(items: Iterable[T], length: int) -> Iterator[list[T]]:

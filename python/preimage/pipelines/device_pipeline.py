@@ -1,0 +1,143 @@
+"""Compute batches on a device while earlier ones are copied back from it and later ones are copied to it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Sequence
+from typing import TypeVar
+
+import torch
+
+from preimage.pipelines.device_queue import CudaQueue, DirectQueue, Mark, Queue
+
+T = TypeVar("T")
+
+# Computes a batch (B, ...) on the device, which it may not wait for, and returns results on the device.
+Compute = Callable[[torch.Tensor], Sequence[torch.Tensor]]
+
+_CUDA_DEPTH = 3  # batches at once: one is copied to the device, one is computed, one is copied back
+
+
+def host_tensor(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Return uninitialized memory of the host that the device copies from and to without waiting."""
+    # Pinned memory that is no longer used is kept by torch, and reused after the copies from it are done.
+    return torch.empty(shape, dtype=dtype, pin_memory=device.type == "cuda")
+
+
+class Started:
+    """A batch on its way: groups of inputs, what is computed from each group, and the results in the host's memory.
+
+    Memory of the device belongs to the queue that allocated it. It is kept until the last queue is done with it.
+    """
+
+    def __init__(self, groups: Sequence[Sequence[torch.Tensor]]) -> None:
+        self.groups = groups
+        self.inputs: list[torch.Tensor] = []
+        self.outputs: list[Sequence[torch.Tensor]] = []
+        self.results: list[list[torch.Tensor]] = []
+        self.done: Mark
+
+
+@dataclasses.dataclass(frozen=True)
+class DevicePipeline:
+    """Queues that upload, compute and download batches.
+
+    Attributes:
+        device: Device that computes.
+        upload: Queue of the copies to the device.
+        compute: Queue of the computations.
+        download: Queue of the copies from the device.
+        depth: Maximum number of batches that are on their way at once.
+    """
+
+    device: torch.device
+    upload: Queue
+    compute: Queue
+    download: Queue
+    depth: int
+
+    @classmethod
+    def of(cls, device: torch.device) -> DevicePipeline:
+        """Return the pipeline of a device: three streams of a CUDA device; on the CPU one batch after the other."""
+        if device.type != "cuda":
+            direct = DirectQueue()
+            return cls(device, direct, direct, direct, depth=1)
+        streams = [torch.cuda.Stream(device) for _ in range(3)]
+        for stream in streams:
+            stream.wait_stream(torch.cuda.current_stream(device))  # for the weights of a network
+        upload, compute, download = map(CudaQueue, streams)
+        return cls(device, upload, compute, download, depth=_CUDA_DEPTH)
+
+    def start(self, groups: Sequence[Sequence[torch.Tensor]], compute: Compute) -> Started:
+        """Start the computation of a batch, and return without waiting for the device.
+
+        Args:
+            groups: For each group tensors of one shape and dtype on the host; asynchronous only if they are pinned,
+                see `host_tensor`. They must not change until the batch is finished.
+            compute: Function called for each group with its tensors, stacked on the device.
+        """
+        batch = Started(groups)
+
+        def upload() -> None:
+            for group in batch.groups:
+                stacked = torch.empty((len(group), *group[0].shape), dtype=group[0].dtype, device=self.device)
+                for row, tensor in zip(stacked.unbind(), group, strict=True):
+                    row.copy_(tensor, non_blocking=True)
+                batch.inputs.append(stacked)
+
+        def download() -> None:
+            for outputs in batch.outputs:
+                results = [host_tensor(output.shape, output.dtype, self.device) for output in outputs]
+                for result, output in zip(results, outputs, strict=True):
+                    result.copy_(output, non_blocking=True)
+                batch.results.append(results)
+
+        self.upload.run(upload)
+        self.compute.wait(self.upload.record())
+        self.compute.run(lambda: batch.outputs.extend(map(compute, batch.inputs)))
+        self.download.wait(self.compute.record())
+        self.download.run(download)
+        batch.done = self.download.record()
+        return batch
+
+    def results(
+        self, batches: Iterable[T], start: Callable[[T], Started]
+    ) -> Generator[tuple[T, list[list[torch.Tensor]]], None, None]:
+        """Yield batches, in order, with the results of their groups, while later ones are computed.
+
+        After an error in a batch the results of the earlier ones are yielded before it is raised.
+
+        Args:
+            batches: The batches.
+            start: Function that starts a batch.
+        """
+        remaining = iter(batches)
+        begun: deque[tuple[T, Started]] = deque()
+        failure: Exception | None = None
+        try:
+            while True:
+                try:
+                    batch = next(remaining)
+                    begun.append((batch, start(batch)))
+                except StopIteration:
+                    break
+                except Exception as error:
+                    failure = error
+                    break
+                if len(begun) >= self.depth:
+                    yield _finished(*begun.popleft())
+            while begun:
+                yield _finished(*begun.popleft())
+        finally:
+            for _, left in begun:
+                with contextlib.suppress(Exception):  # the first error is raised
+                    left.done.synchronize()
+        if failure is not None:
+            raise failure
+
+
+def _finished(batch: T, started: Started) -> tuple[T, list[list[torch.Tensor]]]:
+    started.done.synchronize()
+    return batch, started.results

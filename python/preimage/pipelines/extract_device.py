@@ -1,0 +1,166 @@
+"""Compute the features of batches of images on a device, or in torch on the CPU."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+from collections.abc import Generator, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from preimage.io import ImageSource
+from preimage.ops._images import cpu_threads
+from preimage.pipelines.device_pipeline import DevicePipeline, Started, host_tensor
+from preimage.pipelines.extract_batches import Batch, Extraction
+from preimage.pipelines.image_loading import Loaded, Pixels, by_size, in_budget, load, working_bytes
+
+_NETWORK_BATCH = 16  # default batch size of a network, which needs much memory for its activations
+_BATCH_IMAGES = 1024  # maximum batch size of a descriptor
+_BATCH_BYTES = 64 << 20  # size of the images and features of a batch of a descriptor, after which it is large enough
+
+
+class _Window(NamedTuple):
+    """Consecutive images of one shard, which are computed at once.
+
+    Attributes:
+        shard: Number of the shard.
+        items: All images.
+        usable: The images that can be used, with pixels.
+        skipped: (name, problem) of the others.
+        groups: Indices in `usable` of the images of each size.
+        pixels: (H, W, 3) uint8 of the images of each group.
+    """
+
+    shard: int
+    items: Sequence[Loaded]
+    usable: Sequence[Loaded]
+    skipped: Sequence[tuple[str, str]]
+    groups: Sequence[Sequence[int]]
+    pixels: Sequence[Sequence[torch.Tensor]]
+
+
+def computed_on_device(
+    shards: Sequence[tuple[int, list[ImageSource]]], extraction: Extraction, pipeline: DevicePipeline | None = None
+) -> Generator[Batch, None, None]:
+    """Yield the features of the images of shards, in order.
+
+    Images are decoded in threads, ahead of the batches, which do not cross shards.
+
+    Args:
+        shards: Number and images of each shard.
+        extraction: Settings of the extraction, with a device.
+        pipeline: Pipeline of the device; ``None`` makes one.
+    """
+    assert extraction.device is not None
+    chosen = DevicePipeline.of(extraction.device) if pipeline is None else pipeline
+
+    def start(window: _Window) -> Started:
+        return chosen.start(window.pixels, lambda images: _features(extraction, images))
+
+    with (
+        contextlib.closing(_windows(shards, extraction)) as windows,
+        contextlib.closing(chosen.results(windows, start)) as computed,
+    ):
+        for window, results in computed:
+            yield _batch(window, results, extraction.dtype)
+
+
+def _windows(shards: Sequence[tuple[int, list[ImageSource]]], extraction: Extraction) -> Generator[_Window, None, None]:
+    device, representation = extraction.device, extraction.representation
+    assert device is not None
+    automatic = _BATCH_IMAGES if representation.computes_arrays else _NETWORK_BATCH
+    most = extraction.batch_size or automatic
+
+    def pinned(pixels: Pixels) -> Pixels:
+        memory = host_tensor(pixels.shape, torch.uint8, device).numpy()
+        np.copyto(memory, pixels)
+        return memory
+
+    def bytes_of(item: Loaded) -> int:
+        return 0 if item.pixels is None or extraction.problem(item) else _bytes(extraction, *item.pixels.shape[:2])
+
+    on_cuda = device.type == "cuda"
+    loaded = load(
+        [source for _, images in shards for source in images],
+        extraction.size,
+        ahead=2 * most,
+        workers=cpu_threads() if on_cuda else None,  # a network on the CPU needs some of the cores
+        place=pinned if on_cuda else None,
+    )
+    budget = _BATCH_BYTES if representation.computes_arrays else None
+    with contextlib.closing(loaded):
+        for number, images in shards:
+            for items in in_budget(itertools.islice(loaded, len(images)), bytes_of, most, budget):
+                yield _window(number, items, extraction)
+
+
+def _window(number: int, items: Sequence[Loaded], extraction: Extraction) -> _Window:
+    problems = [extraction.problem(item) for item in items]
+    usable = [item for item, problem in zip(items, problems, strict=True) if not problem]
+    skipped = [(item.source.name, problem) for item, problem in zip(items, problems, strict=True) if problem]
+    pixels = [torch.from_numpy(item.pixels) for item in usable]
+    groups = list(by_size(pixels))
+    return _Window(number, items, usable, skipped, groups, [[pixels[index] for index in group] for group in groups])
+
+
+def _bytes(extraction: Extraction, height: int, width: int) -> int:
+    """Return the size in bytes of what is bounded for an image: its copies, or with a network the working memory."""
+    representation = extraction.representation
+    if not representation.computes_arrays:
+        return working_bytes(representation, height, width)
+    values = representation.spec.channels * math.prod(representation.feature_size(height, width) or (1, 1))
+    return 3 * height * width + values * np.dtype(extraction.dtype).itemsize
+
+
+def _features(extraction: Extraction, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Compute the features of images (B, H, W, 3) as they are stored, and (3, B) float64 numbers that tell about them.
+
+    The numbers are for each image: NaN and infinite values before and after the conversion to the stored dtype, and the
+    largest absolute value. They stay on the device, so that the host does not wait.
+    """
+    with torch.inference_mode():
+        features = extraction.representation(images.permute(0, 3, 1, 2)).float()
+        stored = features.to(getattr(torch, extraction.dtype)).contiguous()
+        before = _nonfinite(features)
+        if stored.dtype == features.dtype:
+            return stored, torch.stack([before, before, torch.zeros_like(before)])
+        largest = features.flatten(1).abs().amax(dim=1).double()
+        return stored, torch.stack([before, _nonfinite(stored), largest])
+
+
+def _nonfinite(features: torch.Tensor) -> torch.Tensor:
+    """Return the number of NaN or infinite values of each image, (B,) float64."""
+    return (~features.isfinite()).flatten(1).sum(dim=1).double()
+
+
+def _batch(window: _Window, results: Iterable[Sequence[torch.Tensor]], dtype: str) -> Batch:
+    """Return the features of a window.
+
+    Raises:
+        ValueError: A feature that does not fit in the stored dtype.
+    """
+    usable = window.usable
+    arrays: list[NDArray[Any]] = []
+    nonfinite: dict[int, int] = {}
+    for positions, (stored, numbers) in zip(window.groups, results, strict=True):
+        arrays.append(stored.numpy())
+        for position, before, after, largest in zip(positions, *numbers.tolist(), strict=True):
+            name = usable[position].source.name
+            if after > before:
+                raise ValueError(f"{name}: features up to {largest:g} do not fit in {dtype}")
+            if before:
+                nonfinite[position] = int(before)
+    if len(arrays) > 1:
+        rows: dict[int, NDArray[Any]] = {}
+        for positions, array in zip(window.groups, arrays, strict=True):
+            rows.update(zip(positions, array, strict=True))
+        in_order = (rows[position] for position in range(len(usable)))
+        arrays = [np.stack(list(run)) for _, run in itertools.groupby(in_order, key=np.shape)]
+    items = iter([item.without_pixels() for item in usable])
+    groups = [(array, list(itertools.islice(items, len(array)))) for array in arrays]
+    counts = [(usable[position].source.name, count) for position, count in sorted(nonfinite.items())]
+    return Batch(window.shard, len(window.items), groups, window.skipped, counts)
