@@ -78,6 +78,7 @@ Convention = Annotated[
     ),
 ]
 Device = Annotated[str, typer.Option(metavar="DEVICE", help="Device: auto, cpu, cuda or cuda:N.")]
+Precision = Annotated[str, typer.Option(metavar="DTYPE", help="Precision: auto, float32 or bfloat16.")]
 BatchSize = Annotated[int, typer.Option(help="Batch size.")]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Skip and list images that cannot be used.")]
 Csv = Annotated[Path | None, typer.Option(help="CSV file to write the scores to.")]

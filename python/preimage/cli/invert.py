@@ -14,6 +14,7 @@ from preimage.cli._options import (
     InverterOption,
     Json,
     Params,
+    Precision,
     complete_representation,
     create_if_named,
     parse_size,
@@ -77,6 +78,7 @@ def invert(
     ] = None,
     batch_size: BatchSize = 16,
     device: Device = "auto",
+    precision: Precision = "float32",
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Skip and list images that cannot be inverted.")] = False,
     json: Json = False,
 ) -> None:
@@ -104,6 +106,7 @@ def invert(
             max_side=max_side,
             batch_size=batch_size,
             device=device,
+            precision=precision,
             skip_bad=skip_bad,
             progress=progress,
         )

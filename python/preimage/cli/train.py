@@ -12,6 +12,7 @@ from preimage.cli._options import (
     Device,
     Json,
     Params,
+    Precision,
     complete_inverter,
     complete_representation,
     parameters_of,
@@ -100,7 +101,7 @@ def train(
     warmup_steps: Annotated[int, typer.Option(help="Steps of linear learning-rate warmup.")] = 500,
     grad_clip: Annotated[float, typer.Option(help="Maximum gradient norm.")] = 1.0,
     ema_decay: Annotated[float, typer.Option(help="EMA decay.")] = 0.999,
-    precision: Annotated[str, typer.Option(metavar="DTYPE", help="Precision: auto, float32 or bfloat16.")] = "auto",
+    precision: Precision = "auto",
     device: Device = "auto",
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     workers: Annotated[

@@ -6,6 +6,8 @@ import functools
 
 import torch
 
+PRECISIONS = ("auto", "float32", "bfloat16")
+
 
 @functools.cache
 def fastest_dtype(device: torch.device) -> torch.dtype:
@@ -18,7 +20,9 @@ def fastest_dtype(device: torch.device) -> torch.dtype:
 
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:
-    """Return the dtype for a setting of ``"auto"``, ``"float32"`` or ``"bfloat16"``."""
+    """Return the dtype for a setting of ``"auto"``, ``"float32"`` or ``"bfloat16"``; ``ValueError`` for another one."""
+    if name not in PRECISIONS:
+        raise ValueError(f"precision must be {', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}, got {name!r}")
     if name == "auto":
         return fastest_dtype(device)
     return torch.float32 if name == "float32" else torch.bfloat16

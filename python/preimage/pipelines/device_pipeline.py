@@ -74,10 +74,12 @@ class DevicePipeline:
         """Start the computation of a batch, and return without waiting for the device.
 
         Args:
-            groups: For each group tensors of one shape and dtype on the host; asynchronous only if they are pinned,
-                see `host_tensor`. They must not change until the batch is finished.
+            groups: For each group tensors of one shape and dtype on the host. They must not change until the batch is
+                finished. For a CUDA device they are copied to pinned memory, unless they are there, see `host_tensor`.
             compute: Function called for each group with its tensors, stacked on the device.
         """
+        if self.device.type == "cuda":
+            groups = [[one if one.is_pinned() else one.pin_memory() for one in group] for group in groups]
         batch = Started(groups)
 
         def upload() -> None:

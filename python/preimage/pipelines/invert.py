@@ -14,6 +14,7 @@ import torch
 
 from preimage.errors import FileFormatError
 from preimage.inverters import Inverter, resolve_device
+from preimage.inverters.precision import choose_dtype
 from preimage.io import FeatureFile, is_keypoint_file, read_keypoints
 from preimage.io.arrays import is_array_file, read_array_file
 from preimage.pipelines.image_writer import output_folder
@@ -62,6 +63,7 @@ def invert(
     max_side: int | None = None,
     batch_size: int = 16,
     device: str = "auto",
+    precision: str = "float32",
     skip_bad: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> InvertSummary:
@@ -86,6 +88,8 @@ def invert(
         max_side: Maximum side in pixels of images of a keypoint file; larger ones are scaled down.
         batch_size: Number of images at once; fewer for images so large that a batch would need over a gigabyte.
         device: Device of the inverter: ``"auto"`` (CUDA if available), ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...
+        precision: Data type in which the inverter computes: ``"float32"``, ``"bfloat16"``, or ``"auto"`` for bfloat16
+            where the device has instructions for it. Images are rounded to 8 bits; with bfloat16 they differ.
         skip_bad: Skip and list images whose features or keypoints cannot be read or inverted, instead of stopping.
         progress: Called with (images done, total number of images).
 
@@ -104,7 +108,7 @@ def invert(
     folder = output_folder(output)
     if isinstance(spec, str | PathLike):
         spec = _read_spec(spec)
-    inversion = Inversion(folder, skip_bad, batch_size, progress)
+    inversion = Inversion(folder, skip_bad, batch_size, choose_dtype(precision, checked), progress)
     if _is_keypoints(features, spec, convention, variables, options):
         name = invert_keypoints(features, options, inverter, checked, inversion)
     else:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
 
-from preimage.pipelines.image_loading import Pixels, as_pixels, at_once, in_budget, in_windows, inverting_bytes
+from preimage.pipelines.device_pipeline import DevicePipeline, Started
+from preimage.pipelines.image_loading import Pixels, as_bytes, at_once, in_budget, in_windows, inverting_bytes
 from preimage.pipelines.image_writer import ImageWriter, image_paths
 from preimage.pipelines.reconstruct import Reconstructor
 
@@ -37,6 +39,7 @@ class Inversion:
         folder: Folder for the images.
         skip_bad: Whether images that cannot be inverted are skipped and listed, instead of stopping.
         batch_size: Number of images at once.
+        dtype: Data type in which the network computes, ``torch.float32`` or ``torch.bfloat16``.
         progress: Called with (images done, total number of images).
 
     Attributes:
@@ -46,11 +49,16 @@ class Inversion:
     """
 
     def __init__(
-        self, folder: Path, skip_bad: bool, batch_size: int, progress: Callable[[int, int], None] | None
+        self,
+        folder: Path,
+        skip_bad: bool,
+        batch_size: int,
+        dtype: torch.dtype,
+        progress: Callable[[int, int], None] | None,
     ) -> None:
         self.folder, self.images, self.empty = folder, 0, 0
         self.skipped: list[tuple[str, str]] = []
-        self._skip_bad, self._batch_size, self._progress = skip_bad, batch_size, progress
+        self._skip_bad, self._batch_size, self._dtype, self._progress = skip_bad, batch_size, dtype, progress
         self._total = 0
         self._remarks: dict[str, list[tuple[str, str]]] = {}
 
@@ -64,8 +72,11 @@ class Inversion:
         """
         paths = image_paths(self.folder, keys)
         self._total = len(keys)
-        with ImageWriter(self._written, encode_ahead=reconstructor.device.type != "cpu") as writer:
-            for batch, images in _inverted(reconstructor, items, self._batch_size):
+        with (
+            ImageWriter(self._written, encode_ahead=reconstructor.device.type != "cpu") as writer,
+            contextlib.closing(_inverted(reconstructor, items, self._batch_size, self._dtype)) as inverted,
+        ):
+            for batch, images in inverted:
                 writer.write([paths[item.index] for item in batch], list(images))
 
     def skip(self, key: str, error: ValueError) -> None:
@@ -97,15 +108,30 @@ class Inversion:
 
 
 def _inverted(
-    reconstructor: Reconstructor, items: Iterator[Item], batch_size: int
-) -> Iterator[tuple[list[Item], Pixels]]:
+    reconstructor: Reconstructor, items: Iterable[Item], batch_size: int, dtype: torch.dtype
+) -> Generator[tuple[list[Item], Pixels], None, None]:
     """Yield batches of items of equal shapes with their images (B, H, W, 3) uint8."""
+    pipeline = DevicePipeline.of(reconstructor.device)
+
+    def start(batch: list[Item]) -> Started:
+        def compute(features: torch.Tensor) -> tuple[torch.Tensor]:
+            with torch.autocast(features.device.type, dtype, enabled=dtype != torch.float32):
+                images = reconstructor.invert(features, batch[0].size)
+            return (as_bytes(images),)
+
+        return pipeline.start([[item.features for item in batch]], compute)
+
+    with contextlib.closing(pipeline.results(_batches(items, batch_size), start)) as inverted:
+        for batch, ((images,),) in inverted:
+            yield batch, images.numpy()
+
+
+def _batches(items: Iterable[Item], batch_size: int) -> Iterator[list[Item]]:
+    """Yield batches of items of equal shapes."""
     # The features of a window are kept in memory, which takes less than their inversion.
     for window in in_budget(items, lambda item: inverting_bytes(*item.size) // 8, 8 * batch_size):
         groups: dict[tuple[object, ...], list[Item]] = {}
         for item in window:
             groups.setdefault((item.features.shape, item.size), []).append(item)
         for group in groups.values():
-            for batch in in_windows(group, at_once(inverting_bytes(*group[0].size), batch_size)):
-                features = torch.stack([item.features for item in batch])
-                yield batch, as_pixels(reconstructor.invert(features, batch[0].size))
+            yield from in_windows(group, at_once(inverting_bytes(*group[0].size), batch_size))
