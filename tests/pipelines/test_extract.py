@@ -22,7 +22,6 @@ from preimage.representations import Representation, create_representation
 from preimage.spec import Spec
 from preimage.store import FeatureStore, merge, read_index
 from sizes import pairs
-from tolerances import CUDA
 
 HOG = create_representation("hog")
 
@@ -423,13 +422,3 @@ def test_two_extractions_into_one_store_are_rejected(photo_folder: Path, tmp_pat
             extract(HOG, photo_folder, tmp_path / "f", size=64)
 
     assert extract_with_summary(HOG, photo_folder, tmp_path / "f", size=64, progress=again).images == 20
-
-
-@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
-def test_devices_agree(device: str, photo_folder: Path, tmp_path: Path) -> None:
-    if device == "cuda" and not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
-    extract(HOG, photo_folder, tmp_path / "here")
-    extract(HOG, photo_folder, tmp_path / "there", device=device)
-    here, there = (FeatureStore(tmp_path / name).stack() for name in ("here", "there"))
-    assert np.abs(here - there).max() <= CUDA

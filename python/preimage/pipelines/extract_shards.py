@@ -84,11 +84,15 @@ def _computed(
 
 
 class _Writer:
-    """Write batches in order in a separate thread. After an error the batches put so far are still written."""
+    """Write batches in order in a separate thread.
+
+    After an error elsewhere the batches put so far are still written; after an error of writing no others are.
+    """
 
     def __init__(self, store: StoreWriter, sources: Sequence[ImageSource]) -> None:
         self._store, self._sources = store, sources
         self._remaining = 0  # number of positions that the open shard still lacks
+        self._failed = False
         self._open_shard = contextlib.ExitStack()
         self._shard: ShardWriter
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="write")
@@ -115,6 +119,15 @@ class _Writer:
         self._queue.append(self._thread.submit(self._write, batch))
 
     def _write(self, batch: Batch) -> None:
+        if self._failed:
+            return  # the open shard lacks a batch, and must not be completed by others
+        try:
+            self._append(batch)
+        except BaseException:
+            self._failed = True
+            raise
+
+    def _append(self, batch: Batch) -> None:
         if not self._remaining:
             self._remaining = len(self._store.index.positions(batch.shard))
             shard = self._store.shard(batch.shard, _source_of(self._store, batch.shard, self._sources))

@@ -1,0 +1,131 @@
+"""Test the pipeline of a device with queues that are threads: order, overlap, errors."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from preimage.pipelines.device_pipeline import DevicePipeline, Started, host_tensor
+from thread_queue import threaded_pipeline
+
+BATCHES = [
+    [[torch.full((3, 2), 10.0 * batch + row) for row in range(group + 1)] for group in range(2)] for batch in range(9)
+]
+
+
+def doubled(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    return 2 * images, images.sum(dim=(1, 2))
+
+
+@pytest.fixture(params=["direct", 0, 1, 2])
+def pipeline(request: pytest.FixtureRequest) -> Iterator[DevicePipeline]:
+    if request.param == "direct":
+        yield DevicePipeline.of(torch.device("cpu"))
+    else:
+        with threaded_pipeline(request.param) as threaded:
+            yield threaded
+
+
+def test_results_are_those_of_their_batches_in_order(pipeline: DevicePipeline) -> None:
+    seen = list(pipeline.results(BATCHES, lambda groups: pipeline.start(groups, doubled)))
+    assert len(seen) == 9
+    for groups, results in seen:
+        for group, (twice, sums) in zip(groups, results, strict=True):
+            assert torch.equal(twice, 2 * torch.stack(group))
+            assert torch.equal(sums, torch.stack(group).sum(dim=(1, 2)))
+    assert [groups is expected for (groups, _), expected in zip(seen, BATCHES, strict=True)] == [True] * 9
+
+
+def test_batch_without_groups(pipeline: DevicePipeline) -> None:
+    assert list(pipeline.results([[]], lambda groups: pipeline.start(groups, doubled))) == [([], [])]
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+def test_number_of_batches_on_their_way_is_bounded(depth: int) -> None:
+    begun: list[Started] = []
+    with threaded_pipeline(depth=depth) as pipeline:
+
+        def start(groups: list[list[torch.Tensor]]) -> Started:
+            begun.append(pipeline.start(groups, doubled))
+            return begun[-1]
+
+        for number, _ in enumerate(pipeline.results(BATCHES, start), 1):
+            assert len(begun) == min(9, number + depth - 1)
+
+
+def test_batches_are_uploaded_while_earlier_ones_are_computed() -> None:
+    gate = threading.Event()
+    with threaded_pipeline() as pipeline:
+
+        def gated(images: torch.Tensor) -> tuple[torch.Tensor]:
+            assert gate.wait(60)
+            return (images,)
+
+        first, second = (pipeline.start(groups, gated) for groups in BATCHES[:2])
+        pipeline.upload.record().synchronize()
+        assert len(second.inputs) == 2, "the second batch is on the device"
+        assert not first.outputs
+        gate.set()
+        second.done.synchronize()
+    assert torch.equal(second.results[1][0], torch.stack(BATCHES[1][1]))
+
+
+@pytest.mark.parametrize("bad", [0, 4, 8])
+def test_error_of_a_batch_is_raised_after_the_earlier_results(pipeline: DevicePipeline, bad: int) -> None:
+    def failing(images: torch.Tensor) -> tuple[torch.Tensor]:
+        if images[0, 0, 0] == 10 * bad:
+            raise RuntimeError("out of memory")
+        return (images,)
+
+    count = 0
+    with pytest.raises(RuntimeError, match="out of memory"):
+        for groups, results in pipeline.results(BATCHES, lambda groups: pipeline.start(groups, failing)):
+            assert torch.equal(results[0][0], torch.stack(groups[0]))
+            count += 1
+    assert count == bad
+
+
+def test_error_of_the_batches_is_raised_after_the_earlier_results(pipeline: DevicePipeline) -> None:
+    def batches() -> Iterator[list[list[torch.Tensor]]]:
+        yield from BATCHES[:4]
+        raise ValueError("a damaged image")
+
+    seen = []
+    with pytest.raises(ValueError, match="a damaged image"):
+        seen.extend(pipeline.results(batches(), lambda groups: pipeline.start(groups, doubled)))  # extends one by one
+    assert len(seen) == 4
+
+
+def test_leaving_early_waits_for_the_device() -> None:
+    begun: list[Started] = []
+    with threaded_pipeline() as pipeline:
+
+        def start(groups: list[list[torch.Tensor]]) -> Started:
+            begun.append(pipeline.start(groups, doubled))
+            return begun[-1]
+
+        results = pipeline.results(BATCHES, start)
+        next(results)
+        results.close()
+        assert [len(batch.results) for batch in begun] == [2, 2, 2], "nothing is on its way any more"
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_cuda_streams() -> None:
+    device = torch.device("cuda")
+    assert host_tensor((3,), torch.uint8, device).is_pinned()
+    pipeline = DevicePipeline.of(device)
+    many = [[[torch.randn(256, 1024) for _ in range(8)]] for _ in range(20)]
+
+    def slow(images: torch.Tensor) -> tuple[torch.Tensor]:
+        for _ in range(20):
+            images = images @ torch.eye(1024, device=device)
+        return (images,)
+
+    for groups, ((result,),) in pipeline.results(many, lambda groups: pipeline.start(groups, slow)):
+        assert result.is_pinned()
+        torch.testing.assert_close(result, torch.stack(groups[0]), rtol=1e-2, atol=1e-2)
