@@ -171,15 +171,21 @@ def _to_rgb(samples: NDArray[Any], header: ImageHeader) -> Image:
         gray = samples.reshape(samples.shape[:2])
         if header.transparent_gray is not None:
             alpha = np.where(gray == header.transparent_gray, 0, top).astype(samples.dtype)
-        color = np.repeat(gray[..., None], 3, axis=2)
+        color = _converted(gray, cv2.COLOR_GRAY2RGB)
     else:
-        color = samples[..., 2::-1]
+        color = _converted(samples, cv2.COLOR_BGR2RGB if samples.shape[2] == 3 else cv2.COLOR_BGRA2RGB)
         alpha = samples[..., 3] if samples.shape[2] == 4 and header.alpha else None
     if alpha is not None and alpha.min() < top:
         # libtiff always multiplies 8-bit colors by alpha while reading.
         multiplied = header.premultiplied is not None and (header.premultiplied or top == 255)
         color = _over_white(color, alpha[..., None], multiplied=multiplied)
     return _TO_8_BIT[color] if top == 65535 else color
+
+
+def _converted(samples: NDArray[Any], conversion: int) -> NDArray[Any]:
+    # Indexing in NumPy would take as long as the decoding of a JPEG.
+    with _quiet_opencv():
+        return np.asarray(cv2.cvtColor(samples, conversion))
 
 
 def _over_white(color: NDArray[Any], alpha: NDArray[Any], *, multiplied: bool) -> NDArray[Any]:

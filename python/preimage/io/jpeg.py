@@ -8,7 +8,8 @@ import struct
 from collections.abc import Iterator
 
 _MOST_SEGMENTS = 100_000  # maximum number, to limit the time
-_MARKER = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]")  # not a stuffed zero, nor a restart marker
+# Not a stuffed zero, nor a restart marker. \xff\xff* is found 17 times as fast as \xff+, which has no literal prefix.
+_MARKER = re.compile(rb"\xff\xff*[^\x00\xff\xd0-\xd7]")
 _RESTART = re.compile(rb"\xff[\xd0-\xd7]")
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _SEQUENTIAL, _PROGRESSIVE = (0xC0, 0xC1), 0xC2  # Huffman-coded; arithmetic coding is hardly ever used
