@@ -54,6 +54,12 @@ OPTIONAL = {
             "EfficientNet-Lite0's layers",
             "pip install 'preimage[networks]'",
         ),
+        OptionalPackage(
+            "nvidia-nvimgcodec-cu13",
+            ("nvidia.nvimgcodec",),
+            "decoders on a GPU",
+            "pip install 'preimage[gpu]'",
+        ),
         OptionalPackage("triton", ("triton",), "fused up-convolutions on a GPU", "pip install triton"),
     )
 }

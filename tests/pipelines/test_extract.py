@@ -6,7 +6,7 @@ import dataclasses
 import re
 import shutil
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
@@ -200,9 +200,9 @@ def test_few_batches_of_large_features_are_queued(
     begun: list[str] = []
     read = image_loading.read
 
-    def noted(source: ImageSource, size: int | None) -> image_loading.Loaded:
+    def noted(source: ImageSource, *arguments: Any) -> image_loading.Loaded:
         begun.append(source.key)
-        return read(source, size)
+        return read(source, *arguments)
 
     monkeypatch.setattr(extract_batches, "read", noted)
     ahead: list[int] = []
@@ -217,9 +217,9 @@ def test_few_large_images_are_decoded_ahead(monkeypatch: pytest.MonkeyPatch, pho
     begun: list[str] = []
     read = image_loading.read
 
-    def noted(source: ImageSource, size: int | None) -> image_loading.Loaded:
+    def noted(source: ImageSource, *arguments: Any) -> image_loading.Loaded:
         begun.append(source.key)
-        return read(source, size)
+        return read(source, *arguments)
 
     monkeypatch.setattr(image_loading, "read", noted)
     for number, _ in enumerate(image_loading.load(list_images(photo_folder), None, ahead=16), 1):
@@ -380,6 +380,8 @@ def test_output_as_plain_arrays(photo_folder: Path, mixed: Path, tmp_path: Path)
         ({"size": 0}, "size"),
         ({"batch_size": 0}, "batch_size"),
         ({"device": "cuda:99"}, "'cuda:99'"),
+        ({"decoder": "nvjpeg"}, "decoder must be cpu or gpu, got 'nvjpeg'"),
+        ({"decoder": "gpu"}, "decoder 'gpu' needs .*device='cuda'"),
     ],
 )
 def test_options_out_of_range(photo_folder: Path, tmp_path: Path, options: dict[str, object], message: str) -> None:

@@ -173,9 +173,9 @@ def test_few_images_are_in_memory(photo_folder: Path, tmp_path: Path, monkeypatc
             alive += change
             most = max(most, alive)
 
-    def begun(source: ImageSource, size: int | None) -> image_loading.Loaded:
+    def begun(source: ImageSource, *arguments: Any) -> image_loading.Loaded:
         count(1)
-        return read(source, size)
+        return read(source, *arguments)
 
     def written(self: ShardWriter, keys: list[str], *arguments: Any) -> None:
         append(self, keys, *arguments)

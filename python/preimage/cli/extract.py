@@ -52,6 +52,10 @@ def extract(
         ),
     ] = None,
     device: Device = "auto",
+    decoder: Annotated[
+        str,
+        typer.Option(metavar="DECODER", help="Decoder of JPEGs: cpu, or gpu (nvImageCodec, slightly other pixels)."),
+    ] = "cpu",
     skip_bad: SkipBad = False,
     allow_nonfinite: Annotated[
         bool, typer.Option("--allow-nonfinite", help="Keep NaN and infinite features instead of stopping.")
@@ -83,6 +87,7 @@ def extract(
             convention=convention,
             batch_size=batch_size,
             device=device,
+            decoder=decoder,
             skip_bad=skip_bad,
             allow_nonfinite=allow_nonfinite,
             resume=resume,

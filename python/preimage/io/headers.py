@@ -16,6 +16,7 @@ _MOST_SEGMENTS = 100_000  # maximum number in a JPEG or WebP, to limit the time
 _FORMATS = "PNG, JPEG, GIF, BMP, WebP and TIFF"
 _JPEG_FILL = re.compile(rb"\xff+")
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_JPEG_HUFFMAN = (0xC0, 0xC1, 0xC2)  # sequential or progressive
 
 
 @dataclass
@@ -32,6 +33,7 @@ class ImageHeader:
         premultiplied: Whether colors are multiplied by alpha; ``None`` for formats where they never are.
         inverted: Whether 0 is white (TIFF).
         opencv: First version of OpenCV that reads the file.
+        simple: Whether this is a Huffman-coded JPEG of 8 bits, in gray or YCbCr.
     """
 
     format: str
@@ -43,6 +45,7 @@ class ImageHeader:
     premultiplied: bool | None = None
     inverted: bool = False
     opencv: tuple[int, int] = (4, 8)
+    simple: bool = False
 
 
 def read_header(data: bytes) -> ImageHeader:
@@ -86,7 +89,7 @@ def check_complete(data: bytes, header: ImageHeader) -> bytes:
 
 
 def _jpeg(data: bytes) -> ImageHeader:
-    orientation, position = 1, 2
+    orientation, position, transform = 1, 2, 1
     for _ in range(_MOST_SEGMENTS):
         fill = _JPEG_FILL.match(data, position)
         if fill is None:
@@ -100,12 +103,17 @@ def _jpeg(data: bytes) -> ImageHeader:
             break
         if marker == 0xE1 and data[body : body + 6] == b"Exif\0\0" and orientation == 1:
             orientation = exif_orientation(data[body + 6 : position + 2 + length])
+        if marker == 0xEE and data[body : body + 5] == b"Adobe" and length >= 14:
+            transform = data[body + 11]  # 0: the channels are RGB or CMYK
         if marker in (0xD9, 0xDA):
             raise ValueError("a JPEG without a frame header")
         position += 2 + length
     else:
         raise ValueError(f"a JPEG of more than {_MOST_SEGMENTS} segments")
-    return ImageHeader("JPEG", width, height, orientation)
+    channels, names = data[body + 5 : body + 6], data[body + 6 : body + 15 : 3]
+    gray_or_ycbcr = channels == b"\1" or (channels == b"\3" and transform != 0 and names != b"RGB")
+    simple = marker in _JPEG_HUFFMAN and data[body] == 8 and gray_or_ycbcr
+    return ImageHeader("JPEG", width, height, orientation, simple=simple)
 
 
 def _gif(data: bytes) -> ImageHeader:

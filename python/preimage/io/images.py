@@ -124,6 +124,15 @@ def check_image(data: bytes, *, name: str, max_pixels: int = MAX_PIXELS) -> Imag
     return _checked(data, name, max_pixels)[0]
 
 
+def is_simple_jpeg(data: bytes, *, max_pixels: int = MAX_PIXELS) -> bool:
+    """Return whether an encoded image is a complete and upright JPEG of 8 bits, Huffman-coded, in gray or YCbCr."""
+    try:
+        header = check_image(data, name="", max_pixels=max_pixels)
+    except FileFormatError:
+        return False
+    return header.simple and header.orientation == 1
+
+
 def _checked(data: bytes, name: str, max_pixels: int) -> tuple[ImageHeader, bytes]:
     """Return the header, and the bytes of a still image to decode."""
     try:

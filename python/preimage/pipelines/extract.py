@@ -20,7 +20,10 @@ from preimage.representations import Representation, create_representation
 from preimage.store import FeatureStore, is_single_file, open_writer, remove_store
 
 if TYPE_CHECKING:
+    import torch
+
     from preimage.io import FeatureFile
+    from preimage.pipelines.gpu_decoding import BatchDecoder
     from preimage.spec import Spec
 
 _DTYPES = ("float32", "float16")
@@ -65,6 +68,7 @@ def extract(
     convention: str | None = None,
     batch_size: int | None = None,
     device: str = "auto",
+    decoder: str = "cpu",
     skip_bad: bool = False,
     allow_nonfinite: bool = False,
     resume: bool = True,
@@ -92,7 +96,10 @@ def extract(
             images so large that a batch would need over a gigabyte. ``None`` is 16 for networks; for other
             representations as many images as have 64 MiB of pixels and features.
         device: Device that computes the features: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, or ``"auto"``, which is CUDA for
-            networks if available. Images are always decoded, and sparse SIFT is always computed, on the CPU.
+            networks if available. Sparse SIFT is always computed on the CPU.
+        decoder: ``"cpu"``, or ``"gpu"`` for nvImageCodec, which decodes JPEGs on the CUDA device that computes the
+            features. Their pixels differ slightly, so the store records it. Rotated, CMYK and damaged JPEGs and other
+            formats are decoded on the CPU.
         skip_bad: Skip and list images that cannot be listed or read or are too small, instead of stopping.
         allow_nonfinite: Keep NaN and infinite features instead of stopping.
         resume: Keep the complete shards of an earlier run; ``False`` starts again.
@@ -107,6 +114,7 @@ def extract(
             range, an existing store with other settings, or vectors of images of any size in a NumPy file. Complete
             shards are kept.
         OSError: The disk is full, or the output cannot be written.
+        ImportError: `decoder` is ``"gpu"`` without nvImageCodec.
     """
     if isinstance(representation, str):
         representation = create_representation(representation)
@@ -124,6 +132,7 @@ def extract(
         convention=convention,
         batch_size=batch_size,
         device=device,
+        decoder=decoder,
         skip_bad=skip_bad,
         allow_nonfinite=allow_nonfinite,
         resume=resume,
@@ -145,6 +154,7 @@ def extract_with_summary(
     convention: str | None = None,
     batch_size: int | None = None,
     device: str = "auto",
+    decoder: str = "cpu",
     skip_bad: bool = False,
     allow_nonfinite: bool = False,
     resume: bool = True,
@@ -156,14 +166,17 @@ def extract_with_summary(
     if isinstance(representation, str):
         representation = create_representation(representation)
     path = Path(output)
-    _check(path, size, dtype, batch_size, shard)
+    _check(path, size, dtype, batch_size, decoder, shard)
     format_note = _check_format(path, representation.spec, dtype, convention)
     listing, side = as_listing(images, skip_bad=skip_bad), resolved_size(representation, size)
     sources = listing.sources
     resolved = device_for_extraction(representation, device, side)
-    extraction = Extraction(representation, side, dtype, batch_size, resolved, skip_bad)
+    gpu_decoder = None if decoder == "cpu" else _gpu_decoder(resolved)
+    extraction = Extraction(representation, side, dtype, batch_size, resolved, skip_bad, gpu_decoder)
     folder = _store_folder(path)
     source = {"size": side, "device": extraction.device_type, "images": digest(image.key for image in sources)}
+    if gpu_decoder is not None:
+        source["decoder"] = decoder
     with open_writer(
         folder,
         representation.spec,
@@ -209,13 +222,17 @@ def extract_with_summary(
     )
 
 
-def _check(output: Path, size: int | None, dtype: str, batch_size: int | None, shard: tuple[int, int]) -> None:
+def _check(
+    output: Path, size: int | None, dtype: str, batch_size: int | None, decoder: str, shard: tuple[int, int]
+) -> None:
     if dtype not in _DTYPES:
         raise ValueError(f"dtype must be {' or '.join(_DTYPES)}, got {dtype!r}")
     if size is not None and size < 1:
         raise ValueError(f"size must be at least 1 pixel, got {size}")
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    if decoder not in ("cpu", "gpu"):
+        raise ValueError(f"decoder must be cpu or gpu, got {decoder!r}")
     if shard != (0, 1) and _store_folder(output) != output:
         raise ValueError(f"{output}: with shard={shard} the output must be a folder, to be merged later")
     if output.exists() and _store_folder(output) == output and not output.is_dir():
@@ -241,6 +258,16 @@ def _check_format(output: Path, spec: Spec, dtype: str, convention: str | None) 
         raise ValueError(f"{output}: convention applies to {', '.join(SUFFIXES)} only, not to a feature store")
     problem = suffix_problem(output)
     return () if problem is None else (f"{problem}, so this is a folder with a feature store",)
+
+
+def _gpu_decoder(device: torch.device | None) -> BatchDecoder:
+    if device is None or device.type != "cuda":
+        raise ValueError(
+            "decoder 'gpu' needs a representation that is computed on a CUDA device (device='cuda'), got the CPU"
+        )
+    from preimage.pipelines.gpu_decoding import JpegDecoder
+
+    return JpegDecoder(device)
 
 
 def _device_note(representation: Representation, device: str) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import torch
 
     from preimage.io import ImageSource
+    from preimage.pipelines.gpu_decoding import BatchDecoder
 
 _TASK_IMAGES = 8  # maximum number of images that a thread processes in one task
 _TASKS_PER_SHARD = 16  # minimum number of tasks per shard
@@ -39,6 +40,7 @@ class Extraction:
         batch_size: Maximum number of images computed at once on a device; ``None`` is automatic.
         device: Device of torch; ``None`` computes NumPy arrays in the threads that decode.
         skip_bad: Whether images that cannot be used are skipped.
+        decoder: Decoder of JPEGs on a device; ``None`` decodes on the CPU.
     """
 
     representation: Representation
@@ -47,6 +49,7 @@ class Extraction:
     batch_size: int | None
     device: torch.device | None
     skip_bad: bool
+    decoder: BatchDecoder | None = None
 
     @property
     def device_type(self) -> str:

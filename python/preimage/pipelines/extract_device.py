@@ -16,6 +16,7 @@ from preimage.io import ImageSource
 from preimage.ops._images import cpu_threads
 from preimage.pipelines.device_pipeline import DevicePipeline, Started, host_tensor
 from preimage.pipelines.extract_batches import Batch, Extraction
+from preimage.pipelines.gpu_decoding import load_in_batches
 from preimage.pipelines.image_loading import Loaded, Pixels, by_size, in_budget, load, working_bytes
 
 _NETWORK_BATCH = 16  # default batch size of a network, which needs much memory for its activations
@@ -83,14 +84,14 @@ def _windows(shards: Sequence[tuple[int, list[ImageSource]]], extraction: Extrac
     def bytes_of(item: Loaded) -> int:
         return 0 if item.pixels is None or extraction.problem(item) else _bytes(extraction, *item.pixels.shape[:2])
 
+    sources = [source for _, images in shards for source in images]
     on_cuda = device.type == "cuda"
-    loaded = load(
-        [source for _, images in shards for source in images],
-        extraction.size,
-        ahead=2 * most,
-        workers=cpu_threads() if on_cuda else None,  # a network on the CPU needs some of the cores
-        place=pinned if on_cuda else None,
-    )
+    place = pinned if on_cuda else None
+    if extraction.decoder is not None:
+        loaded = load_in_batches(sources, extraction.size, extraction.decoder, place=place)
+    else:
+        workers = cpu_threads() if on_cuda else None  # a network on the CPU needs some of the cores
+        loaded = load(sources, extraction.size, ahead=2 * most, workers=workers, place=place)
     budget = _BATCH_BYTES if representation.computes_arrays else None
     with contextlib.closing(loaded):
         for number, images in shards:

@@ -161,15 +161,15 @@ def load(
     workers = min(_DECODERS, cpu_threads()) if workers is None else workers
     room = workers  # until the size of the images is known
 
-    def decode(source: ImageSource) -> Loaded:
-        item = read(source, size)
-        if place is None or item.pixels is None:
-            return item
-        return dataclasses.replace(item, pixels=place(item.pixels))
-
-    loaded = in_order(decode, sources, workers=workers, ahead=lambda: min(ahead, room), name="decode")
-    with contextlib.closing(loaded):
-        for item in loaded:
+    decoded = in_order(
+        lambda source: read(source, size, place),
+        sources,
+        workers=workers,
+        ahead=lambda: min(ahead, room),
+        name="decode",
+    )
+    with contextlib.closing(decoded):
+        for item in decoded:
             if item.pixels is not None:
                 room = max(workers, AHEAD_BYTES // max(1, item.pixels.nbytes))
             yield item
@@ -194,15 +194,15 @@ def batches(
     Raises:
         ValueError: An image that cannot be read (the message names it).
     """
-    loaded = usable(load(sources, size, ahead=2 * batch_size), skipped)
-    for window in in_windows(loaded, batch_size):
+    items = usable(load(sources, size, ahead=2 * batch_size), skipped)
+    for window in in_windows(items, batch_size):
         keys = [item.source.key for item in window]
         yield keys, as_batch([item.pixels for item in window if item.pixels is not None])
 
 
-def usable(loaded: Iterable[Loaded], skipped: Skipped | None) -> Iterator[Loaded]:
+def usable(items: Iterable[Loaded], skipped: Skipped | None) -> Iterator[Loaded]:
     """Yield the images that were read; add the others to `skipped`, or raise ``ValueError`` if that is ``None``."""
-    for item in loaded:
+    for item in items:
         if item.pixels is not None:
             yield item
         elif skipped is None:
@@ -267,12 +267,20 @@ def by_size(items: Sequence[Any]) -> Iterator[list[int]]:
     yield from groups.values()
 
 
-def read(source: ImageSource, size: int | None) -> Loaded:
+def read(source: ImageSource, size: int | None, place: Callable[[Pixels], Pixels] | None = None) -> Loaded:
     """Decode an image, and resize and center-crop it to `size`; if that fails, return it with its problem."""
+    return loaded(source, size, lambda: decode_image(source.read(), name=source.name), place)
+
+
+def loaded(
+    source: ImageSource, size: int | None, decode: Callable[[], Pixels], place: Callable[[Pixels], Pixels] | None = None
+) -> Loaded:
+    """Return the result of `read`, with another function that decodes the image."""
     try:
-        decoded = decode_image(source.read(), name=source.name)
+        decoded = decode()
         pixels = resize_and_center_crop(decoded, size)
-        return Loaded(source, pixels, decoded.shape[:2], pixels.shape[:2])
     except (ValueError, OSError) as error:
         problem = str(error)
         return Loaded(source, None, problem=problem if source.name in problem else f"{source.name}: {problem}")
+    placed = pixels if place is None else place(pixels)
+    return Loaded(source, placed, decoded.shape[:2], pixels.shape[:2])
