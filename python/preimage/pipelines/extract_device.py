@@ -29,7 +29,7 @@ class _Window(NamedTuple):
 
     Attributes:
         shard: Number of the shard.
-        items: All images.
+        positions: Number of images.
         usable: The images that can be used, with pixels.
         skipped: (name, problem) of the others.
         groups: Indices in `usable` of the images of each size.
@@ -37,7 +37,7 @@ class _Window(NamedTuple):
     """
 
     shard: int
-    items: Sequence[Loaded]
+    positions: int
     usable: Sequence[Loaded]
     skipped: Sequence[tuple[str, str]]
     groups: Sequence[Sequence[int]]
@@ -73,16 +73,24 @@ def computed_on_device(
 def _windows(shards: Sequence[tuple[int, list[ImageSource]]], extraction: Extraction) -> Generator[_Window, None, None]:
     device, representation = extraction.device, extraction.representation
     assert device is not None
-    automatic = _BATCH_IMAGES if representation.computes_arrays else _NETWORK_BATCH
-    most = extraction.batch_size or automatic
+    is_network = not representation.computes_arrays
+    most = extraction.batch_size or (_NETWORK_BATCH if is_network else _BATCH_IMAGES)
+    value_bytes = representation.spec.channels * np.dtype(extraction.dtype).itemsize
 
     def pinned(pixels: Pixels) -> Pixels:
         memory = host_tensor(pixels.shape, torch.uint8, device).numpy()
         np.copyto(memory, pixels)
         return memory
 
-    def bytes_of(item: Loaded) -> int:
-        return 0 if item.pixels is None or extraction.problem(item) else _bytes(extraction, *item.pixels.shape[:2])
+    def bytes_of(examined: tuple[Loaded, str]) -> int:
+        """Return what is bounded: the working memory of a network, or the size of what is copied."""
+        item, problem = examined
+        if problem:
+            return 0
+        height, width = item.processed_size
+        if is_network:
+            return working_bytes(representation, height, width)
+        return 3 * height * width + value_bytes * math.prod(representation.feature_size(height, width) or (1, 1))
 
     sources = [source for _, images in shards for source in images]
     on_cuda = device.type == "cuda"
@@ -92,29 +100,21 @@ def _windows(shards: Sequence[tuple[int, list[ImageSource]]], extraction: Extrac
     else:
         workers = cpu_threads() if on_cuda else None  # a network on the CPU needs some of the cores
         loaded = load(sources, extraction.size, ahead=2 * most, workers=workers, place=place)
-    budget = _BATCH_BYTES if representation.computes_arrays else None
+    budget = None if is_network else _BATCH_BYTES
     with contextlib.closing(loaded):
         for number, images in shards:
-            for items in in_budget(itertools.islice(loaded, len(images)), bytes_of, most, budget):
-                yield _window(number, items, extraction)
+            examined = ((item, extraction.problem(item)) for item in itertools.islice(loaded, len(images)))
+            for window in in_budget(examined, bytes_of, most, budget):
+                yield _window(number, window)
 
 
-def _window(number: int, items: Sequence[Loaded], extraction: Extraction) -> _Window:
-    problems = [extraction.problem(item) for item in items]
-    usable = [item for item, problem in zip(items, problems, strict=True) if not problem]
-    skipped = [(item.source.name, problem) for item, problem in zip(items, problems, strict=True) if problem]
+def _window(number: int, examined: Sequence[tuple[Loaded, str]]) -> _Window:
+    usable = [item for item, problem in examined if not problem]
+    skipped = [(item.source.name, problem) for item, problem in examined if problem]
     pixels = [torch.from_numpy(item.pixels) for item in usable]
     groups = list(by_size(pixels))
-    return _Window(number, items, usable, skipped, groups, [[pixels[index] for index in group] for group in groups])
-
-
-def _bytes(extraction: Extraction, height: int, width: int) -> int:
-    """Return the size in bytes of what is bounded for an image: its copies, or with a network the working memory."""
-    representation = extraction.representation
-    if not representation.computes_arrays:
-        return working_bytes(representation, height, width)
-    values = representation.spec.channels * math.prod(representation.feature_size(height, width) or (1, 1))
-    return 3 * height * width + values * np.dtype(extraction.dtype).itemsize
+    same_size = [[pixels[index] for index in group] for group in groups]
+    return _Window(number, len(examined), usable, skipped, groups, same_size)
 
 
 def _features(extraction: Extraction, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -160,8 +160,9 @@ def _batch(window: _Window, results: Iterable[Sequence[torch.Tensor]], dtype: st
         for positions, array in zip(window.groups, arrays, strict=True):
             rows.update(zip(positions, array, strict=True))
         in_order = (rows[position] for position in range(len(usable)))
-        arrays = [np.stack(list(run)) for _, run in itertools.groupby(in_order, key=np.shape)]
+        runs = [list(run) for _, run in itertools.groupby(in_order, key=np.shape)]
+        arrays = [run[0][None] if len(run) == 1 else np.stack(run) for run in runs]
     items = iter([item.without_pixels() for item in usable])
     groups = [(array, list(itertools.islice(items, len(array)))) for array in arrays]
     counts = [(usable[position].source.name, count) for position, count in sorted(nonfinite.items())]
-    return Batch(window.shard, len(window.items), groups, window.skipped, counts)
+    return Batch(window.shard, window.positions, groups, window.skipped, counts)

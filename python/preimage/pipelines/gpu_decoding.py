@@ -34,7 +34,7 @@ class BatchDecoder(Protocol):
 
 
 class JpegDecoder:
-    """nvImageCodec as a `BatchDecoder`, for several threads.
+    """Decode JPEGs with nvImageCodec: a `BatchDecoder` that several threads may call.
 
     Chroma is interpolated as by libjpeg. Pixels may still differ from those of the CPU by a few levels, because the
     inverse cosine transform is rounded differently.
