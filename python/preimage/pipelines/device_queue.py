@@ -47,7 +47,8 @@ class CudaQueue:
         target.record_stream(self._stream)  # its memory is not reused before the copy is done
 
     def record(self) -> torch.cuda.Event:
-        return self._stream.record_event()
+        # While the host waits for the event it sleeps, and leaves its core to the threads that prepare batches.
+        return self._stream.record_event(torch.cuda.Event(blocking=True))
 
     def wait(self, mark: Mark) -> None:
         assert isinstance(mark, torch.cuda.Event)
