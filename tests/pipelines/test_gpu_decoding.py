@@ -14,7 +14,7 @@ from PIL import Image
 from test_extract import Stop, _stop_after
 
 from preimage.io import decode_image, list_images
-from preimage.io.images import is_simple_jpeg
+from preimage.io.images import simple_jpeg_size
 from preimage.pipelines import extract as extract_module
 from preimage.pipelines import gpu_decoding
 from preimage.pipelines.extract import extract, extract_with_summary
@@ -63,7 +63,7 @@ def brighter(data: Sequence[bytes]) -> list[Pixels | None]:
     ],
 )
 def test_simple_jpegs(make: Callable[[], bytes], simple: bool) -> None:
-    assert is_simple_jpeg(make()) is simple
+    assert simple_jpeg_size(make()) == ((30, 40) if simple else None)
 
 
 @pytest.fixture
@@ -106,6 +106,20 @@ def test_only_simple_jpegs_are_decoded_in_batches(
             assert item.pixels is not None
             added = 10 if item.source.key in "afi" else 0  # g is wide, which the decoder does not support
             assert np.abs(item.pixels.astype(int) - usual.pixels - added).max() <= (0 if size is None else 1)
+
+
+def test_few_bytes_are_decoded_at_once(photo_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts: list[int] = []
+
+    def counted(data: Sequence[bytes]) -> list[Pixels | None]:
+        counts.append(len(data))
+        return brighter(data)
+
+    sources = list_images(photo_folder)
+    side = next(load(sources, None)).processed_size
+    monkeypatch.setattr(gpu_decoding, "_DECODED_BYTES", 3 * 3 * side[0] * side[1])
+    assert len(list(load_in_batches(sources, None, counted))) == 20
+    assert counts == [3, 3, 3, 3, 3, 3, 2]
 
 
 def test_image_that_disappears_is_a_problem(folder: Path) -> None:

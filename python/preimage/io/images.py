@@ -124,13 +124,13 @@ def check_image(data: bytes, *, name: str, max_pixels: int = MAX_PIXELS) -> Imag
     return _checked(data, name, max_pixels)[0]
 
 
-def is_simple_jpeg(data: bytes, *, max_pixels: int = MAX_PIXELS) -> bool:
-    """Return whether an encoded image is a complete and upright JPEG of 8 bits, Huffman-coded, in gray or YCbCr."""
+def simple_jpeg_size(data: bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int] | None:
+    """Return (height, width) of a complete, upright, Huffman-coded JPEG of 8 bits in gray or YCbCr; else ``None``."""
     try:
         header = check_image(data, name="", max_pixels=max_pixels)
     except FileFormatError:
-        return False
-    return header.simple and header.orientation == 1
+        return None
+    return (header.height, header.width) if header.simple and header.orientation == 1 else None
 
 
 def _checked(data: bytes, name: str, max_pixels: int) -> tuple[ImageHeader, bytes]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import os
 import threading
 from collections.abc import Callable, Generator, Sequence
@@ -13,17 +14,18 @@ import cv2
 import numpy as np
 
 from preimage.io import ImageSource, decode_image
-from preimage.io.images import is_simple_jpeg
+from preimage.io.images import simple_jpeg_size
 from preimage.ops._images import cpu_threads
 from preimage.optional import import_optional
-from preimage.pipelines.image_loading import AHEAD_BYTES, Loaded, Pixels, in_windows, loaded, read
+from preimage.pipelines.image_loading import AHEAD_BYTES, Loaded, Pixels, in_budget, in_windows, loaded, read
 from preimage.pipelines.prefetch import in_order
 
 if TYPE_CHECKING:
     import torch
 
 _PACKAGE = "nvidia-nvimgcodec-cu13"
-_BATCH = 32  # images that are decoded in one call
+_BATCH = 32  # maximum number of images that are decoded in one call
+_DECODED_BYTES = 64 << 20  # maximum size of these images
 
 
 class BatchDecoder(Protocol):
@@ -118,18 +120,19 @@ def _load_batch(
     for position, source in enumerate(sources):
         with contextlib.suppress(OSError, ValueError):  # reported when it is read again
             encoded[position] = source.read()
-    simple = [position for position, data in encoded.items() if is_simple_jpeg(data)]
-    images = decoder([encoded[position] for position in simple]) if simple else []
-    decoded = dict(zip(simple, images, strict=True))
-    items = []
+    sizes = {position: found for position, data in encoded.items() if (found := simple_jpeg_size(data)) is not None}
+    items: dict[int, Loaded] = {}
+
+    def load(position: int, decode: Callable[[], Pixels]) -> None:
+        items[position] = loaded(sources[position], size, decode, place)
+
+    for window in in_budget(sizes, lambda position: 3 * math.prod(sizes[position]), _BATCH, _DECODED_BYTES):
+        for position, pixels in zip(window, decoder([encoded[position] for position in window]), strict=True):
+            if pixels is not None and pixels.shape[:2] == sizes[position]:
+                load(position, functools.partial(np.ascontiguousarray, pixels))
     for position, source in enumerate(sources):
         if position not in encoded:
-            items.append(read(source, size, place))
-            continue
-        pixels, data = decoded.pop(position, None), encoded.pop(position)
-        items.append(loaded(source, size, functools.partial(_pixels, pixels, data, source.name), place))
-    return items
-
-
-def _pixels(decoded: Pixels | None, data: bytes, name: str) -> Pixels:
-    return decode_image(data, name=name) if decoded is None else decoded
+            items[position] = read(source, size, place)
+        elif position not in items:
+            load(position, functools.partial(decode_image, encoded[position], name=source.name))
+    return [items[position] for position in range(len(sources))]
