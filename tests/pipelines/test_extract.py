@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import shutil
+import threading
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,7 +16,7 @@ import torch
 
 import preimage
 from preimage.errors import FileFormatError
-from preimage.io import ImageSource, decode_file, list_images
+from preimage.io import ImageSource, decode_file, list_images, shards
 from preimage.pipelines import extract_batches, extract_device, image_loading
 from preimage.pipelines.extract import extract, extract_with_summary
 from preimage.representations import Representation, create_representation
@@ -424,3 +425,13 @@ def test_two_extractions_into_one_store_are_rejected(photo_folder: Path, tmp_pat
             extract(HOG, photo_folder, tmp_path / "f", size=64)
 
     assert extract_with_summary(HOG, photo_folder, tmp_path / "f", size=64, progress=again).images == 20
+
+
+def test_large_batches_are_hashed_while_they_are_written(
+    photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extract(HOG, photo_folder, tmp_path / "f")
+    monkeypatch.setattr(shards, "_PARALLEL_BYTES", 1)
+    extract(HOG, photo_folder, tmp_path / "g")
+    assert contents(tmp_path / "f") == contents(tmp_path / "g")
+    assert not [thread for thread in threading.enumerate() if thread.name == "hash"]

@@ -49,6 +49,7 @@ _MAX_SPEC_CHARACTERS = 1 << 16
 _HEADER_BYTES = 1024  # reserved for the header before the features, in addition to the spec
 _RUN_BYTES = 128  # and to this for every tensor of features
 _BLOCK = 1 << 24
+_PARALLEL_BYTES = 4 << 20  # minimum size of features that are hashed and written at the same time
 _PREFIX = re.compile(
     rb'\{"__metadata__":\{"format":"preimage-features","format_version":"([1-9][0-9]{0,8})","sha256":"([0-9a-f]{64})"'
 )
@@ -125,12 +126,24 @@ class ShardWriter:
             if len(self._runs) > self._room:
                 self._make_room(4 * self._room)
         stored = np.ascontiguousarray(features, _KINDS[self._dtype]).reshape(-1).view(np.uint8).data
-        self._features.update(stored)
-        self._file.write(stored)
+        self._write(stored)
         self._keys += keys
         self.count += len(keys)
         self._original += original_sizes
         self._processed += processed_sizes
+
+    def _write(self, stored: memoryview) -> None:
+        """Write features and hash them, at the same time if that is worth a thread."""
+        if stored.nbytes < _PARALLEL_BYTES:
+            self._features.update(stored)
+            self._file.write(stored)
+            return
+        hashing = threading.Thread(target=self._features.update, args=(stored,), name="hash")
+        hashing.start()
+        try:
+            self._file.write(stored)
+        finally:
+            hashing.join()
 
     def finish(self) -> None:
         """Write sizes, keys and the header, and set `digest`."""
