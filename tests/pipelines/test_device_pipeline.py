@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import torch
 
-from preimage.pipelines.device_pipeline import DevicePipeline, Started, host_tensor
+from preimage.pipelines import device_pipeline
+from preimage.pipelines.device_pipeline import DevicePipeline, HostMemory, Started, host_tensor
 from thread_queue import threaded_pipeline
 
 BATCHES = [
@@ -113,11 +116,24 @@ def test_leaving_early_waits_for_the_device() -> None:
         assert [len(batch.results) for batch in begun] == [2, 2, 2], "nothing is on its way any more"
 
 
+def test_images_in_the_memory_of_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device_pipeline, "_BLOCK_BYTES", 3000)
+    memory, random = HostMemory(torch.device("cpu")), np.random.default_rng(0)
+    images = [random.integers(0, 256, (side, side + 1, 3), np.uint8) for side in random.integers(1, 40, 60)]
+    copies = [memory(image[:, ::-1]) for image in images]
+    with ThreadPoolExecutor(4) as pool:
+        copies += pool.map(memory, images)
+    expected = [image[:, ::-1] for image in images] + images
+    assert all(np.array_equal(copy, image) for copy, image in zip(copies, expected, strict=True))
+    assert all(copy.flags.c_contiguous and copy.flags.writeable for copy in copies)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_cuda_streams() -> None:
     device = torch.device("cuda")
     assert host_tensor((3,), torch.uint8, device).is_pinned()
+    assert torch.from_numpy(HostMemory(device)(np.zeros((8, 8, 3), np.uint8))).is_pinned()
     pipeline = DevicePipeline.of(device)
     many = [[[torch.randn(256, 1024) for _ in range(8)]] for _ in range(20)]
 

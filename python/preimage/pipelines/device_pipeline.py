@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from preimage.pipelines.device_queue import CudaQueue, DirectQueue, Mark, Queue
 
@@ -17,6 +20,8 @@ T = TypeVar("T")
 # Computes a batch (B, ...) on the device, which it may not wait for, and returns results on the device.
 Compute = Callable[[torch.Tensor], Sequence[torch.Tensor]]
 
+_BLOCK_BYTES = 8 << 20
+_ALIGNMENT = 256  # of an image in a block, in bytes
 _CUDA_DEPTH = 3  # batches at once: one is copied to the device, one is computed, one is copied back
 
 
@@ -24,6 +29,32 @@ def host_tensor(shape: Sequence[int], dtype: torch.dtype, device: torch.device) 
     """Return uninitialized memory of the host that the device copies from and to without waiting."""
     # Pinned memory that is no longer used is kept by torch, and reused after the copies from it are done.
     return torch.empty(shape, dtype=dtype, pin_memory=device.type == "cuda")
+
+
+class HostMemory(threading.local):
+    """Copy images to memory as of `host_tensor`, in several threads.
+
+    Each thread cuts the images from a block, because allocating pinned memory is slow. A block is released with the
+    last of its images.
+
+    Args:
+        device: Device that copies from the memory.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._block: NDArray[np.uint8] = np.empty(0, np.uint8)
+        self._used = 0
+
+    def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return a copy of an image."""
+        if self._used + image.nbytes > len(self._block):
+            self._block = host_tensor([max(image.nbytes, _BLOCK_BYTES)], torch.uint8, self._device).numpy()
+            self._used = 0
+        copied = self._block[self._used : self._used + image.nbytes].reshape(image.shape)
+        self._used += -(-image.nbytes // _ALIGNMENT) * _ALIGNMENT
+        np.copyto(copied, image)
+        return copied
 
 
 class Started:

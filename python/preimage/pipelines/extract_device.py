@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from preimage.io import ImageSource
 from preimage.ops._images import cpu_threads
-from preimage.pipelines.device_pipeline import DevicePipeline, Started, host_tensor
+from preimage.pipelines.device_pipeline import DevicePipeline, HostMemory, Started
 from preimage.pipelines.extract_batches import Batch, Extraction
 from preimage.pipelines.gpu_decoding import load_in_batches
-from preimage.pipelines.image_loading import Loaded, Pixels, by_size, in_budget, load, working_bytes
+from preimage.pipelines.image_loading import Loaded, by_size, in_budget, load, working_bytes
 
 _NETWORK_BATCH = 16  # default batch size of a network, which needs much memory for its activations
 _BATCH_IMAGES = 1024  # maximum batch size of a descriptor
@@ -77,11 +77,6 @@ def _windows(shards: Sequence[tuple[int, list[ImageSource]]], extraction: Extrac
     most = extraction.batch_size or (_NETWORK_BATCH if is_network else _BATCH_IMAGES)
     value_bytes = representation.spec.channels * np.dtype(extraction.dtype).itemsize
 
-    def pinned(pixels: Pixels) -> Pixels:
-        memory = host_tensor(pixels.shape, torch.uint8, device).numpy()
-        np.copyto(memory, pixels)
-        return memory
-
     def bytes_of(examined: tuple[Loaded, str]) -> int:
         """Return what is bounded: the working memory of a network, or the size of what is copied."""
         item, problem = examined
@@ -94,7 +89,7 @@ def _windows(shards: Sequence[tuple[int, list[ImageSource]]], extraction: Extrac
 
     sources = [source for _, images in shards for source in images]
     on_cuda = device.type == "cuda"
-    place = pinned if on_cuda else None
+    place = HostMemory(device) if on_cuda else None
     if extraction.decoder is not None:
         loaded = load_in_batches(sources, extraction.size, extraction.decoder, place=place)
     else:
