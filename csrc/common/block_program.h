@@ -40,12 +40,16 @@ struct DeviceBlock {
         phase(static_cast<int>(threadIdx.x));
     }
     __device__ void barrier() const { __syncthreads(); }
-    __device__ void add(std::int32_t* sum, std::int32_t value) const { atomicAdd(sum, value); }
+    template <class Integer>
+    __device__ void add(Integer* sum, Integer value) const {
+        atomicAdd(sum, value);
+    }
 #else  // never called; declared for nvcc's host pass, which compiles the programs too
     template <class Phase>
     void each(const Phase&) const {}
     void barrier() const {}
-    void add(std::int32_t*, std::int32_t) const {}
+    template <class Integer>
+    void add(Integer*, Integer) const {}
 #endif
 };
 
@@ -72,7 +76,10 @@ struct HostBlock {
         }
     }
     void barrier() { ++phase_; }
-    void add(std::int32_t* sum, std::int32_t value) const { *sum += value; }
+    template <class Integer>
+    void add(Integer* sum, Integer value) const {
+        *sum += value;
+    }
 
 private:
     int thread_at(int step) const {

@@ -29,10 +29,14 @@ PREIMAGE_INLINE constexpr std::common_type_t<A, B> maximum(A a, B b) {
 PREIMAGE_INLINE float absolute(float value) { return fabsf(value); }
 /// Correctly rounded, on every device.
 PREIMAGE_INLINE float square_root(float value) { return __fsqrt_rn(value); }
+/// Return a * b + c, rounded once. For block programs; kernels of the CPU round the product, too.
+PREIMAGE_INLINE float multiply_add(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 #else
 PREIMAGE_INLINE float absolute(float value) { return __builtin_fabsf(value); }
 /// Correctly rounded, on every device.
 PREIMAGE_INLINE float square_root(float value) { return __builtin_sqrtf(value); }
+/// Return a * b + c, rounded once. For block programs; kernels of the CPU round the product, too.
+PREIMAGE_INLINE float multiply_add(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 #endif
 
 }  // namespace preimage

@@ -7,23 +7,25 @@
 namespace preimage::lbp {
 namespace {
 
-// Blocks per multiprocessor: as many as get their registers without spilling, on every architecture.
-constexpr int kMinStripBlocks = 4;
+// Blocks per multiprocessor: as many as get their registers without spilling, on every architecture. Groups of bytes
+// are smaller while they are fetched.
+template <class Format>
+constexpr int kMinStripBlocks = Group<Format>::kBytes ? 3 : 2;
 
-template <class PixelFormat>
-__global__ void __launch_bounds__(StripProgram<PixelFormat>::kThreads, kMinStripBlocks)
+template <class Format>
+__global__ void __launch_bounds__(StripProgram<Format>::kThreads, kMinStripBlocks<Format>)
     strip_kernel(Batch batch, Strips strips) {
-    __shared__ typename StripProgram<PixelFormat>::Shared shared;
-    DeviceBlock<StripProgram<PixelFormat>::kThreads> block;
-    StripProgram<PixelFormat>::run(block, batch, strips, blockIdx.x, shared);
+    __shared__ typename StripProgram<Format>::Shared shared;
+    DeviceBlock<StripProgram<Format>::kThreads> block;
+    StripProgram<Format>::run(block, batch, strips, blockIdx.x, shared);
 }
 
-template <class PixelFormat>
-__global__ void __launch_bounds__(CodeProgram<PixelFormat>::kThreads)
+template <class Format>
+__global__ void __launch_bounds__(CodeProgram<Format>::kThreads)
     code_kernel(Batch batch, std::int64_t across, std::int64_t down) {
-    __shared__ typename CodeProgram<PixelFormat>::Shared shared;
-    DeviceBlock<CodeProgram<PixelFormat>::kThreads> block;
-    CodeProgram<PixelFormat>::run(block, batch, across, down, blockIdx.x, shared);
+    __shared__ typename CodeProgram<Format>::Shared shared;
+    DeviceBlock<CodeProgram<Format>::kThreads> block;
+    CodeProgram<Format>::run(block, batch, across, down, blockIdx.x, shared);
 }
 
 __global__ void __launch_bounds__(CellProgram::kThreads) cell_kernel(Batch batch) {
@@ -32,20 +34,20 @@ __global__ void __launch_bounds__(CellProgram::kThreads) cell_kernel(Batch batch
     CellProgram::run(block, batch, blockIdx.x, shared);
 }
 
-template <class PixelFormat>
-void launch_strips(PixelFormat, const Batch& batch, cudaStream_t stream) {
-    using Program = StripProgram<PixelFormat>;
+template <class Format>
+void launch_strips(Format, const Batch& batch, cudaStream_t stream) {
+    using Program = StripProgram<Format>;
     const Strips strips = Program::strips(batch);
-    launch(strip_kernel<PixelFormat>, batch.images * strips.across * strips.down, Program::kThreads, 0, stream, batch,
+    launch(strip_kernel<Format>, batch.images * strips.across * strips.down, Program::kThreads, 0, stream, batch,
            strips);
 }
 
-template <class PixelFormat>
-void launch_codes(PixelFormat, const Batch& batch, cudaStream_t stream) {
-    using Program = CodeProgram<PixelFormat>;
+template <class Format>
+void launch_codes(Format, const Batch& batch, cudaStream_t stream) {
+    using Program = CodeProgram<Format>;
     const std::int64_t across = Program::across(batch);
     const std::int64_t down = Program::down(batch);
-    launch(code_kernel<PixelFormat>, batch.images * across * down, Program::kThreads, 0, stream, batch, across, down);
+    launch(code_kernel<Format>, batch.images * across * down, Program::kThreads, 0, stream, batch, across, down);
 }
 
 }  // namespace
@@ -64,7 +66,8 @@ void compute_cuda(const TensorView& images, const TensorView& output, std::int64
                       nullptr};
     const DeviceGuard guard(images.device);
     if (cell_size == kFastCell) {
-        with_pixel_format(batch.image, [&](auto format) { launch_strips(format, batch, stream_of(stream)); });
+        with_pixel_format(batch.image, batch.image_stride,
+                          [&](auto format) { launch_strips(format, batch, stream_of(stream)); });
     } else {
         launch(cell_kernel, batch.images * batch.cell_rows * batch.cell_columns, CellProgram::kThreads, 0,
                stream_of(stream), batch);
@@ -79,7 +82,8 @@ void compute_codes_cuda(const TensorView& images, const TensorView& output, std:
     batch.images = images.shape[0];
     batch.labels = reinterpret_cast<std::uint8_t*>(output.data);
     const DeviceGuard guard(images.device);
-    with_pixel_format(batch.image, [&](auto format) { launch_codes(format, batch, stream_of(stream)); });
+    with_pixel_format(batch.image, batch.image_stride,
+                      [&](auto format) { launch_codes(format, batch, stream_of(stream)); });
 }
 
 }  // namespace preimage::lbp

@@ -91,51 +91,48 @@ private:
 };
 
 /// A tile of the map of labels.
-template <class PixelFormat>
+template <class Format>
 struct CodeProgram {
-    static constexpr int kThreads = 256;
-    static constexpr int kWidth = 64;
-    static constexpr int kRows = 16;
-    using Shared = Tile<PixelFormat, kRows, kWidth, kThreads>;
+    using Shared = Tile<Format>;
+    static constexpr int kThreads = Shared::kThreads;
 
-    static std::int64_t across(const Batch& batch) { return (batch.image.width + kWidth - 1) / kWidth; }
-    static std::int64_t down(const Batch& batch) { return (batch.image.height + kRows - 1) / kRows; }
+    static std::int64_t across(const Batch& batch) { return (batch.image.width + Shared::kWidth - 1) / Shared::kWidth; }
+    static std::int64_t down(const Batch& batch) {
+        return (batch.image.height + Shared::kHeight - 1) / Shared::kHeight;
+    }
 
     template <class Block>
     PREIMAGE_HOST_DEVICE static void run(Block& block, const Batch& batch, std::int64_t across, std::int64_t down,
                                          std::int64_t index, Shared& shared) {
         const std::int64_t number = index / (across * down);
         const Image image = batch.at(number);
-        const auto top = static_cast<int>(index / across % down) * kRows;
-        const auto left = static_cast<int>(index % across) * kWidth;
+        const auto top = static_cast<int>(index / across % down) * Shared::kHeight;
+        const auto left = static_cast<int>(index % across) * Shared::kWidth;
         block.each([&](int thread) {
-            shared.prepare(thread);
+            shared.begin(image, top, left, thread);
             shared.store(Shared::fetch(image, top, left, thread), thread);
         });
         block.barrier();
         block.each([&](int thread) {
-            const int column = thread % kWidth;
-            const int x = left + column;
-            for (int row = thread / kWidth; row < kRows && x < image.width; row += kThreads / kWidth) {
+            const int group = thread % Shared::kAcross;
+            const int x = left + group * kGroup;
+            for (int row = thread / Shared::kAcross; row < Shared::kHeight; row += Shared::kStep) {
                 const int y = top + row;
                 if (y < image.height) {
-                    batch.labels[(number * image.height + y) * image.width + x] =
-                        on_border(image, y, x) ? kNoLabel : label(shared, row, column);
+                    const bool inside = y > 0 && y < image.height - 1;
+                    std::uint8_t* labels = batch.labels + (number * image.height + y) * image.width + x;
+                    typename Shared::Row rows[3];
+                    for (int step = 0; step < 3; ++step) {
+                        shared.read(row - 1 + step, group, rows[step]);
+                    }
+                    for (int k = 0; k < kGroup && x + k < image.width; ++k) {
+                        const bool has_label = inside && Shared::has_neighbors(image, x, k);
+                        labels[k] = has_label ? static_cast<std::uint8_t>(shared.label(rows[0], rows[1], rows[2], k))
+                                              : kNoLabel;
+                    }
                 }
             }
         });
-    }
-
-private:
-    PREIMAGE_HOST_DEVICE static bool on_border(const Image& image, int y, int x) {
-        return y == 0 || y == image.height - 1 || x == 0 || x == image.width - 1;
-    }
-    PREIMAGE_HOST_DEVICE static std::uint8_t label(const Shared& shared, int y, int x) {
-        float rows[3][3];
-        for (int row = 0; row < 3; ++row) {
-            shared.read(y - 1 + row, x, rows[row]);
-        }
-        return static_cast<std::uint8_t>(shared.label(rows[0], rows[1], rows[2]));
     }
 };
 

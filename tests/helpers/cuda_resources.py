@@ -106,7 +106,7 @@ def _readable(name: str) -> str:
     if filter_ is None:
         return name
     text = subprocess.run([filter_, name], capture_output=True, text=True, check=True).stdout.strip()
-    text = re.sub(r"preimage::(\w+::)?|\(anonymous namespace\)::|^void ", "", text)
+    text = re.sub(r"preimage::(\w+::)?|\(anonymous namespace\)::|^void |\([\w:]+\)(?=\d)", "", text)
     return text.split("(")[0]
 
 

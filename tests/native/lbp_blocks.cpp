@@ -1,5 +1,5 @@
 // LBP's block programs on the host: ORDER INPUT OUTPUT bytes(0|1) B C H W cell_size(0: the map of labels)
-//     strip_rows(0: chosen)
+//     strip_rows(0: chosen) layout(0: planar, 1: interleaved, 2: every other column, 3: columns reversed)
 #include <cmath>
 #include <cstring>
 #include <memory>
@@ -29,7 +29,7 @@ void run_features(const Batch& batch, ThreadOrder order, std::int64_t rows) {
             [&](auto& block, std::int64_t index, auto& shared) { CellProgram::run(block, batch, index, shared); });
         return;
     }
-    with_pixel_format(batch.image, [&](auto format) {
+    with_pixel_format(batch.image, batch.image_stride, [&](auto format) {
         using Program = StripProgram<decltype(format)>;
         Strips strips = Program::strips(batch);
         if (rows > 0) {
@@ -42,8 +42,26 @@ void run_features(const Batch& batch, ThreadOrder order, std::int64_t rows) {
     });
 }
 
+/// The first image of a batch in another layout than the planar one.
+Image in_layout(Image image, std::int64_t layout) {
+    const std::int64_t size = image.column_stride;
+    if (layout == 1) {
+        image.channel_stride = size;
+        image.column_stride *= image.channels;
+        image.row_stride *= image.channels;
+    } else if (layout == 2) {
+        image.column_stride *= 2;
+        image.row_stride *= 2;
+        image.channel_stride *= 2;
+    } else if (layout == 3) {
+        image.pixels += size * (image.width - 1);
+        image.column_stride = -size;
+    }
+    return image;
+}
+
 int main(int count, char** arguments) {
-    if (count != 11) {
+    if (count != 12) {
         host_run::fail("wrong number of arguments");
     }
     const auto number = [&](int index) { return std::int64_t{std::atoll(arguments[4 + index])}; };
@@ -51,15 +69,16 @@ int main(int count, char** arguments) {
     const std::int64_t channels = number(2), height = number(3), width = number(4);
 
     Batch batch{};
-    batch.image = host_run::first_image(pixels.data(), number(0) != 0, channels, height, width);
-    batch.image_stride = host_run::image_bytes(batch.image);
+    const Image planar = host_run::first_image(pixels.data(), number(0) != 0, channels, height, width);
+    batch.image = in_layout(planar, number(7));
+    batch.image_stride = host_run::image_bytes(planar) * (number(7) == 2 ? 2 : 1);
     batch.images = number(1);
     batch.cell_size = number(5);
     const ThreadOrder order = host_run::order_named(arguments[1]);
     if (batch.cell_size == 0) {
         std::vector<std::uint8_t> labels(static_cast<std::size_t>(batch.images * height * width), 200);
         batch.labels = labels.data();
-        with_pixel_format(batch.image, [&](auto format) {
+        with_pixel_format(batch.image, batch.image_stride, [&](auto format) {
             using Program = CodeProgram<decltype(format)>;
             const std::int64_t across = Program::across(batch);
             const std::int64_t down = Program::down(batch);
