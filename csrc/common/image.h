@@ -42,16 +42,23 @@ inline Image first_image(const TensorView& images) {
 
 PREIMAGE_INLINE float unit_value(float value) { return value; }
 #ifdef __CUDA_ARCH__
-/// Return value / 255, correctly rounded for all 256 values: a product with 1 / 255 in twice the precision.
-PREIMAGE_INLINE float unit_value(std::uint8_t value) {
+/// Return value / 255, correctly rounded for all values of a byte: a product with 1 / 255 in twice the precision.
+PREIMAGE_INLINE float byte_unit_value(float value) {
     constexpr float kInverse = 1.0f / 255.0f;
     constexpr float kRemainder = -2.31917582e-10f;  // 1 / 255 - kInverse
-    const float whole = static_cast<float>(value);
-    return __fmaf_rn(whole, kInverse, whole * kRemainder);
+    return __fmaf_rn(value, kInverse, value * kRemainder);
+}
+/// Return byte `index` of a word. It becomes the last bits of 2^23, which is faster than a conversion.
+PREIMAGE_INLINE float byte_of(std::uint32_t word, int index) {
+    return __uint_as_float(__byte_perm(word, 0x4b000000u, 0x7440u + static_cast<std::uint32_t>(index))) - 8388608.0f;
 }
 #else
-PREIMAGE_INLINE float unit_value(std::uint8_t value) { return static_cast<float>(value) / 255.0f; }
+PREIMAGE_INLINE float byte_unit_value(float value) { return value / 255.0f; }
+PREIMAGE_INLINE float byte_of(std::uint32_t word, int index) {
+    return static_cast<float>(static_cast<std::uint8_t>(word >> 8 * index));
+}
 #endif
+PREIMAGE_INLINE float unit_value(std::uint8_t value) { return byte_unit_value(static_cast<float>(value)); }
 
 /// Return Rec. 601 luma.
 PREIMAGE_INLINE float luma(float red, float green, float blue) {

@@ -35,13 +35,22 @@ struct Values {
             of[channel] = *reinterpret_cast<const typename Format::Pixel*>(at + channel * image.channel_stride);
         }
     }
+    PREIMAGE_HOST_DEVICE float brightness() const {
+        float numbers[Format::kChannels];
+        for (int channel = 0; channel < Format::kChannels; ++channel) {
+            numbers[channel] = static_cast<float>(of[channel]);
+        }
+        return brightness_of(numbers);
+    }
     /// Return what LBP compares: the luma of three channels. Of one channel only the order of values matters, so bytes
     /// are not divided by 255.
-    PREIMAGE_HOST_DEVICE float brightness() const {
-        if constexpr (Format::kChannels == 3) {
-            return luma(unit_value(of[0]), unit_value(of[1]), unit_value(of[2]));
+    PREIMAGE_HOST_DEVICE static float brightness_of(const float (&numbers)[Format::kChannels]) {
+        if constexpr (Format::kChannels == 1) {
+            return numbers[0];
+        } else if constexpr (sizeof(typename Format::Pixel) == 1) {
+            return luma(byte_unit_value(numbers[0]), byte_unit_value(numbers[1]), byte_unit_value(numbers[2]));
         } else {
-            return static_cast<float>(of[0]);
+            return luma(numbers[0], numbers[1], numbers[2]);
         }
     }
 };
@@ -82,12 +91,12 @@ struct Group {
     /// Return the brightness of one pixel.
     PREIMAGE_HOST_DEVICE float value(int k) const {
         if constexpr (kBytes) {
-            Values<Format> values;
+            float numbers[kChannels];
             for (int channel = 0; channel < kChannels; ++channel) {
                 const int byte = place(channel, k);
-                values.of[channel] = static_cast<Pixel>(words[byte / 4] >> 8 * (byte % 4));
+                numbers[channel] = byte_of(words[byte / 4], byte % 4);
             }
-            return values.brightness();
+            return Values<Format>::brightness_of(numbers);
         } else {
             return words[k];
         }
@@ -111,11 +120,11 @@ private:
             }
         } else {
             for (int k = 0; k < kGroup; ++k) {
-                Values<Format> values;
+                float numbers[kChannels];
                 for (int channel = 0; channel < kChannels; ++channel) {
-                    values.of[channel] = word(place(channel, k));
+                    numbers[channel] = word(place(channel, k));
                 }
-                words[k] = values.brightness();
+                words[k] = Values<Format>::brightness_of(numbers);
             }
         }
     }
