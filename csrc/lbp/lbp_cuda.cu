@@ -7,10 +7,9 @@
 namespace preimage::lbp {
 namespace {
 
-// Blocks per multiprocessor: as many as get their registers without spilling, on every architecture. Groups of bytes
-// are smaller while they are fetched.
+// Blocks per multiprocessor: as many as get their registers without spilling, on every architecture.
 template <class Format>
-constexpr int kMinStripBlocks = Group<Format>::kBytes ? 3 : 2;
+constexpr int kMinStripBlocks = Format::kLayout == Layout::strided ? 2 : 3;
 
 template <class Format>
 __global__ void __launch_bounds__(StripProgram<Format>::kThreads, kMinStripBlocks<Format>)

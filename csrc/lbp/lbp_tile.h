@@ -245,7 +245,10 @@ private:
     }
 
     PREIMAGE_HOST_DEVICE static const std::byte* address(const Image& image, int y, int x) {
-        return image.pixels + y * image.row_stride + x * image.column_stride;
+        constexpr int kPixelBytes =
+            sizeof(typename Format::Pixel) * (Group<Format>::kInterleaved ? Format::kChannels : 1);
+        return image.pixels + y * image.row_stride +
+               x * (Group<Format>::kStrided ? image.column_stride : std::int64_t{kPixelBytes});
     }
 
     // Pixels outside the image become 0 and are not used.
