@@ -59,12 +59,15 @@ DENSE_SIFT_CONTRAST_NORMS = 1e-3
 # Dense SIFT's block programs against the CPU: the same sums in another order.
 DENSE_SIFT_BLOCKS = 1e-6
 
+# The same where they are stored in fewer bits: one unit in the last place of values up to 1, one level of uint8.
+DENSE_SIFT_BLOCKS_STORED = {"float16": 2**-11, "bfloat16": 2**-8, "uint8": 1}
+
 # Dense SIFT's gradient in float32 against the reference's autograd in float64, relative to its Euclidean length.
 DENSE_SIFT_GRADIENT = 1e-4
 
-# The block programs' gradient against the CPU's, relative to its Euclidean length: the same steps and sums, only the
-# options of the compiler differ.
-DENSE_SIFT_BLOCKS_GRADIENT = 1e-7
+# The block programs' gradient against the CPU's, relative to its Euclidean length: the same steps, but sums of products
+# that are rounded once. 1.7e-7 measured.
+DENSE_SIFT_BLOCKS_GRADIENT = 5e-7
 
 # The gradient of dense SIFT along a direction against finite differences of the reference, relative.
 DENSE_SIFT_DIRECTION = 1e-3

@@ -33,6 +33,20 @@ struct Bfloat16 {
 
 // All round to nearest, ties to even, as torch does.
 
+#ifdef __CUDA_ARCH__
+/// Convert a value in [0, 65504], or NaN.
+PREIMAGE_INLINE std::uint16_t unsigned_to_half(float value) {
+    std::uint16_t bits;
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(value));
+    return bits;
+}
+/// Convert a value >= 0, or NaN.
+PREIMAGE_INLINE std::uint16_t unsigned_to_bfloat16(float value) {
+    std::uint16_t bits;
+    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(bits) : "f"(value));
+    return bits;
+}
+#else
 /// Convert a value in [0, 65504], or NaN.
 PREIMAGE_INLINE std::uint16_t unsigned_to_half(float value) {
     const std::int32_t bits = float_bits(value);
@@ -42,6 +56,13 @@ PREIMAGE_INLINE std::uint16_t unsigned_to_half(float value) {
     const std::int32_t half = value < 6.103515625e-5f ? subnormal : normal;
     return static_cast<std::uint16_t>(value == value ? half : 0x7e00);
 }
+/// Convert a value >= 0, or NaN.
+PREIMAGE_INLINE std::uint16_t unsigned_to_bfloat16(float value) {
+    const std::int32_t bits = float_bits(value);
+    const std::int32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+    return static_cast<std::uint16_t>(value == value ? rounded : 0x7fc0);
+}
+#endif
 
 /// Convert any value; values out of range become infinite.
 PREIMAGE_INLINE std::uint16_t to_half(float value) {
@@ -49,13 +70,6 @@ PREIMAGE_INLINE std::uint16_t to_half(float value) {
     const float size = absolute(value);
     const std::int32_t half = size >= kOverflow ? 0x7c00 : unsigned_to_half(size);
     return static_cast<std::uint16_t>(half | (float_bits(value) < 0 ? 0x8000 : 0));
-}
-
-/// Convert a value >= 0, or NaN.
-PREIMAGE_INLINE std::uint16_t unsigned_to_bfloat16(float value) {
-    const std::int32_t bits = float_bits(value);
-    const std::int32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-    return static_cast<std::uint16_t>(value == value ? rounded : 0x7fc0);
 }
 
 }  // namespace preimage

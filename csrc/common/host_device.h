@@ -13,6 +13,14 @@
 #define PREIMAGE_INLINE static inline __attribute__((always_inline))
 #endif
 
+// Before a loop whose iterations the device compiler must (or, with 1, must not) copy out.
+#ifdef __CUDA_ARCH__
+#define PREIMAGE_UNROLL(count) _Pragma(PREIMAGE_TEXT(unroll(count)))
+#define PREIMAGE_TEXT(...) #__VA_ARGS__
+#else
+#define PREIMAGE_UNROLL(count)
+#endif
+
 namespace preimage {
 
 // Not std::min and std::max, which leave symbols and take two arguments of one type only.
@@ -31,12 +39,16 @@ PREIMAGE_INLINE float absolute(float value) { return fabsf(value); }
 PREIMAGE_INLINE float square_root(float value) { return __fsqrt_rn(value); }
 /// Return a * b + c, rounded once. For block programs; kernels of the CPU round the product, too.
 PREIMAGE_INLINE float multiply_add(float a, float b, float c) { return __fmaf_rn(a, b, c); }
+/// Return the value clamped to [0, 1].
+PREIMAGE_INLINE float saturate(float value) { return __saturatef(value); }
 #else
 PREIMAGE_INLINE float absolute(float value) { return __builtin_fabsf(value); }
 /// Correctly rounded, on every device.
 PREIMAGE_INLINE float square_root(float value) { return __builtin_sqrtf(value); }
 /// Return a * b + c, rounded once. For block programs; kernels of the CPU round the product, too.
 PREIMAGE_INLINE float multiply_add(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+/// Return the value clamped to [0, 1].
+PREIMAGE_INLINE float saturate(float value) { return value > 0.0f ? minimum(value, 1.0f) : 0.0f; }
 #endif
 
 }  // namespace preimage

@@ -37,53 +37,56 @@ struct BackwardState {
 
 /// Recompute the sums of the block's descriptors and go back through their normalization. Parameters as for
 /// `descriptor_program`.
-template <bool kDefaultPitches, class Block>
-PREIMAGE_HOST_DEVICE void backward_program(Block& block, const BlockPlan& plan, std::int64_t index, const Votes& votes,
+template <bool kUsual, class Block>
+PREIMAGE_HOST_DEVICE void backward_program(Block& block, const BlockPlan& plan, std::uint32_t index, const Votes& votes,
                                            const BackwardInput& input, float* shared) {
     static_assert(Block::threads == kBlockThreads);
-    const BlockMemory<kDefaultPitches> memory(plan, shared);
-    const FrameRange range(plan.grid.x, plan.frames, index);
-    sum_bins(block, plan, memory, range, votes);
+    const BlockMemory<kUsual> memory(plan, shared);
+    const FrameRange range(plan.grid.y, plan.grid.x, plan.division, index);
+    sum_columns(block, memory, range, votes);
     const std::int64_t columns = plan.grid.x.frames;
-    typename Block::template PerThread<BackwardState> kept;
-    const auto each = [&](const auto& phase) {
-        block.each([&](int thread) {
-            const DescriptorSlice slice(thread);
-            if (slice.frame < range.frames) {
-                phase(thread, slice, kept[thread]);
+    const std::int64_t plane = plan.grid.y.frames * columns;
+    float* const partials = memory.partials;
+    for_each_turn(range, [&](const Turn& turn, int row, std::int32_t first) {
+        typename Block::template PerThread<BackwardState> kept;
+        const auto each = [&](const auto& phase) {
+            block.each([&](int thread) {
+                const DescriptorSlice slice(thread);
+                if (slice.frame < turn.frames) {
+                    phase(thread, slice, kept[thread]);
+                }
+            });
+        };
+        each([&](int thread, const DescriptorSlice& slice, BackwardState& own) {
+            own.sums = sum_across(memory, row, first + slice.frame, slice.orientation);
+            store_partial(partials, 0, thread, own.sums.dot(own.sums));
+        });
+        block.barrier();
+        each([&](int thread, const DescriptorSlice& slice, BackwardState& own) {
+            own.unit = unit_length(reduce_partials(partials, 0, slice));
+            const float* from =
+                input.features + slice.orientation * plane + turn.row * columns + turn.first + slice.frame;
+            own.gradient.load([&](int bin) { return from[bin * kOrientations * plane]; });
+            const OrientationBins clipped = own.clipped();
+            store_partial(partials, 1, thread, clipped.dot(clipped));
+            store_partial(partials, 2, thread, clipped.dot(own.gradient));
+        });
+        block.barrier();
+        each([&](int thread, const DescriptorSlice& slice, BackwardState& own) {
+            own.normalize_backward(unit_length(reduce_partials(partials, 1, slice)),
+                                   reduce_partials(partials, 2, slice));
+            store_partial(partials, 3, thread, own.sums.dot(own.gradient));
+        });
+        block.barrier();
+        each([&](int, const DescriptorSlice& slice, const BackwardState& own) {
+            const float product = reduce_partials(partials, 3, slice);
+            const std::int64_t frame = turn.first + slice.frame;
+            const float more = input.norms[turn.row * columns + frame] / norm_divisor(plan.grid.bin_size);
+            float* out = input.sums + (std::int64_t{turn.row} * kChannels + slice.orientation) * columns + frame;
+            for (int bin = 0; bin < kBins; ++bin, out += kOrientations * columns) {
+                *out = own.unit.backward(own.sums.of[bin], own.gradient.of[bin], product) + more;
             }
         });
-    };
-    each([&](int thread, const DescriptorSlice& slice, BackwardState& own) {
-        own.sums.load([&](int bin) { return memory.sum(slice.orientation + kOrientations * bin, slice.frame); });
-        store_partial(memory.partials, 0, thread, own.sums.dot(own.sums));
-    });
-    block.barrier();
-    each([&](int thread, const DescriptorSlice& slice, BackwardState& own) {
-        own.unit = unit_length(reduce_partials(memory.partials, 0, slice));
-        const std::int64_t plane = plan.grid.y.frames * columns;
-        const float* from =
-            input.features + slice.orientation * plane + range.row * columns + range.first + slice.frame;
-        own.gradient.load([&](int bin) { return from[bin * kOrientations * plane]; });
-        const OrientationBins clipped = own.clipped();
-        store_partial(memory.partials, 1, thread, clipped.dot(clipped));
-        store_partial(memory.partials, 2, thread, clipped.dot(own.gradient));
-    });
-    block.barrier();
-    each([&](int thread, const DescriptorSlice& slice, BackwardState& own) {
-        own.normalize_backward(unit_length(reduce_partials(memory.partials, 1, slice)),
-                               reduce_partials(memory.partials, 2, slice));
-        store_partial(memory.partials, 3, thread, own.sums.dot(own.gradient));
-    });
-    block.barrier();
-    each([&](int, const DescriptorSlice& slice, const BackwardState& own) {
-        const float product = reduce_partials(memory.partials, 3, slice);
-        const std::int64_t frame = range.first + slice.frame;
-        const float more = input.norms[range.row * columns + frame] / norm_divisor(plan.grid.bin_size);
-        float* out = input.sums + (std::int64_t{range.row} * kChannels + slice.orientation) * columns + frame;
-        for (int bin = 0; bin < kBins; ++bin, out += kOrientations * columns) {
-            *out = own.unit.backward(own.sums.of[bin], own.gradient.of[bin], product) + more;
-        }
     });
 }
 

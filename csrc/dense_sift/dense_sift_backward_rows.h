@@ -7,7 +7,6 @@
 
 #include "common/image_rows.h"
 #include "dense_sift/dense_sift_backward.h"
-#include "dense_sift/dense_sift_block_sums.h"
 
 namespace preimage::dense_sift {
 namespace {
@@ -178,23 +177,32 @@ void normalize_backward(const Chunk& sums, Chunk& gradient) {
     }
 }
 
+/// Add the votes of a row of pixels [begin, end) to the 4 x 8 sums of their columns, in the row of bins `bin`.
+void add_votes(const Task& task, const float* lengths, int bin, std::int32_t tap, std::int32_t begin, std::int32_t end,
+               float* columns) {
+    const float* directions = lengths + std::int64_t{task.grid.y.pixels} * task.grid.x.pixels;
+    const float weight = task.weights[tap * kSpatial + bin];
+    for (std::int32_t x = begin; x < end; ++x) {
+        const Vote vote = split_vote(directions[x], lengths[x]);
+        float* sums = columns + std::int64_t{kSlots} * x + bin * kOrientations;
+        sums[vote.bin] += weight * vote.first;
+        sums[(vote.bin + 1) % kOrientations] += weight * vote.second;
+    }
+}
+
 /// Compute the 4 x 8 sums of pixel columns [begin, end) under a row of descriptors, in the same order as on the GPU.
 /// Called with few enough columns to stay in the level 1 cache.
 void sum_columns(const Task& task, const float* votes, std::int32_t row, std::int32_t begin, std::int32_t end,
                  float* columns) {
     const Grid& grid = task.grid;
-    const auto* weights = reinterpret_cast<const Weights*>(task.weights);
-    const std::int64_t plane = std::int64_t{grid.y.pixels} * grid.x.pixels;
     std::fill(columns + std::int64_t{kSlots} * begin, columns + std::int64_t{kSlots} * end, 0.0f);
-    std::int32_t y = grid.y.first + row * grid.step - grid.bin_size + 1;
-    for_each_row(grid.bin_size, [&](auto coverage, std::int32_t above, std::int32_t offset) {
-        const float* lengths = votes + std::int64_t{inside(grid.y, y)} * grid.x.pixels;
-        for (std::int32_t x = begin; x < end; ++x) {
-            const Vote vote = split_vote(lengths[plane + x], lengths[x]);
-            add_vote(coverage, grid.bin_size, above, offset, weights, vote, columns + std::int64_t{kSlots} * x, 1);
+    const std::int32_t top = grid.y.first + row * grid.step - (grid.bin_size - 1);
+    for (int bin = 0; bin < kSpatial; ++bin) {
+        for (std::int32_t tap = 0; tap < taps_of(grid); ++tap) {
+            const std::int32_t y = inside(grid.y, top + bin * grid.bin_size + tap);
+            add_votes(task, votes + std::int64_t{y} * grid.x.pixels, bin, tap, begin, end, columns);
         }
-        ++y;
-    });
+    }
 }
 
 void descriptor_row(const Task& task, const ImageTask& one, std::int32_t row, float* columns) {

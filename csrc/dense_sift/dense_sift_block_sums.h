@@ -1,10 +1,9 @@
-// Part of the block programs (dense_sift_blocks.h): from votes to the 128 sums of up to 32 descriptors of a row.
+// Part of the block programs (dense_sift_blocks.h): from votes to the 128 sums of the descriptors of a block.
 //   1. Down: every pixel column under the descriptors is summed, weighted, into 4 x 8 numbers, for the four rows of
-//      spatial bins and the eight orientations. A thread owns a column, so it can add to any orientation.
-//   2. Across: columns are summed, weighted, around the centers of spatial bins. If the step divides bin_size, bins of
-//      neighboring descriptors share their centers, and a column that was read serves four of them.
-// In shared memory, columns and then descriptors are adjacent, so that the threads of a warp read without bank
-// conflicts.
+//      spatial bins and the eight orientations. A thread owns a column. If the step is the bin size, it does so for two
+//      rows of descriptors, which share most of their pixels.
+//   2. Across: a thread sums the columns under one orientation of one descriptor, weighted, into its 4 x 4 bins.
+// Between the two lies shared memory.
 #pragma once
 
 #include <algorithm>
@@ -18,212 +17,258 @@
 
 namespace preimage::dense_sift {
 
+// The step and bin size that the programs are specialized for. Constants halve the instructions of step 2.
+constexpr std::int32_t kUsualSize = 4;
+// Columns of one phase (see ColumnLayout) then: one thread per column. Not a multiple of 16, for shared memory's banks.
+constexpr std::int32_t kUsualPitch = kBlockThreads / kUsualSize + 4;
+
+/// Places of columns in shared memory: those `interleave` apart are adjacent, so that the threads of a warp, whose
+/// descriptors are a step apart, read different banks.
+struct ColumnLayout {
+    std::int32_t interleave;  // the step, or 1 if that would take too much memory
+    std::int32_t pitch;       // columns of one phase, that is with the same remainder
+
+    PREIMAGE_HOST_DEVICE std::int32_t place(std::int32_t column) const {
+        return column % interleave * pitch + column / interleave;
+    }
+    PREIMAGE_HOST_DEVICE std::int32_t size() const { return interleave * pitch; }
+};
+
+/// Walks over the columns of shared memory from left to right, beginning in phase 0.
+template <class Column>
+struct ColumnCursor {
+    const Column* at;
+    ColumnLayout layout;
+    std::int32_t phase = 0;
+
+    PREIMAGE_HOST_DEVICE ColumnCursor(const Column* first, const ColumnLayout& columns) : at(first), layout(columns) {}
+    PREIMAGE_HOST_DEVICE const Column* next() {
+        const Column* column = at;
+        at += layout.pitch;
+        if (++phase == layout.interleave) {
+            phase = 0;
+            at -= layout.size() - 1;
+        }
+        return column;
+    }
+};
+
+/// Return the layout for `count` columns, read at multiples of the step.
+inline ColumnLayout column_layout(std::int32_t step, std::int64_t count) {
+    const std::int32_t interleave = step <= 16 ? step : 1;
+    // The limit is larger than any shared memory, and avoids overflow.
+    const std::int64_t pitch = std::min<std::int64_t>((count - 1) / interleave + 1, std::int64_t{1} << 20);
+    return {interleave, static_cast<std::int32_t>(pitch)};
+}
+
+/// How the descriptors of an image are divided among blocks.
+struct Division {
+    std::int32_t rows, frames;   // of a full block: rows, and descriptors in each
+    std::uint32_t down, across;  // blocks of an image
+
+    Division() = default;
+    Division(const Axis& y, const Axis& x, std::int32_t of_rows, std::int32_t of_frames)
+        : rows(of_rows),
+          frames(of_frames),
+          down(static_cast<std::uint32_t>((y.frames + of_rows - 1) / of_rows)),
+          across(static_cast<std::uint32_t>((x.frames + of_frames - 1) / of_frames)) {}
+
+    PREIMAGE_HOST_DEVICE std::uint32_t blocks() const { return down * across; }
+};
+
+/// The descriptors of a block: `rows` times `frames` of them, from (row, first) on.
+struct FrameRange {
+    std::int32_t row, rows, first, frames;
+
+    PREIMAGE_HOST_DEVICE FrameRange(const Axis& y, const Axis& x, const Division& division, std::uint32_t index)
+        : row(static_cast<std::int32_t>(index / division.across) * division.rows),
+          rows(minimum(division.rows, y.frames - row)),
+          first(static_cast<std::int32_t>(index % division.across) * division.frames),
+          frames(minimum(division.frames, x.frames - first)) {}
+};
+
 /// Parameters shared by all blocks of a launch.
 struct BlockPlan {
     Grid grid;
-    std::int32_t frames;       // descriptors of a full block
-    std::int32_t pitch;        // floats between a column's sums in shared memory: a multiple of the 32 banks
-    std::int32_t frame_pitch;  // floats between a descriptor's sums in shared memory
-    const float* weights;      // (taps, 4)
+    Division division;
+    ColumnLayout layout;
+    const float* weights;                                  // (taps, 4)
+    float usual_weights[(2 * kUsualSize - 1) * kSpatial];  // the same, if is_usual(grid): constants of the launch
 };
 
-// A pitch large enough for most grids. As a compile-time constant it saves a fifth of the work.
-constexpr std::int32_t kDefaultPitch = 192;
+PREIMAGE_INLINE bool is_usual(const Grid& grid) { return grid.step == kUsualSize && grid.bin_size == kUsualSize; }
 
-/// Return the position of a column in a row of shared memory: every 33rd is skipped, so that columns a few pixels
-/// apart, as step 2 reads them, are in different banks.
-PREIMAGE_INLINE std::uint32_t shared_column(std::int32_t column) {
-    return static_cast<std::uint32_t>(column) + static_cast<std::uint32_t>(column) / 32;
-}
-
-/// The weights of the four bins for one tap, loaded together.
-struct alignas(16) Weights {
-    float of[kSpatial];
+/// The sums of a pixel column for two rows of spatial bins, of one orientation. Two, because a thread's registers do
+/// not suffice for four; they are stored and loaded together.
+struct alignas(8) ColumnSums {
+    float of[2];
 };
+constexpr int kPairs = kSpatial / 2;
 
-/// `kDefaultPitches`: the plan has the default pitches.
-template <bool kDefaultPitches>
+constexpr int kPartials = 4;  // sums over an orientation of a descriptor that threads exchange
+
+PREIMAGE_INLINE std::int32_t pixels_under(const Grid& grid) { return (kSpatial + 1) * grid.bin_size - 1; }
+
+/// `kUsual`: is_usual(plan.grid).
+template <bool kUsual>
 struct BlockMemory {
-    Weights* weights;  // (taps)
-    float* columns;    // (4 bin rows, 8 orientations, pitch)
-    float* sums;       // (128, frame_pitch)
-    float* partials;   // (4, 8, 32): sums over one orientation of a descriptor; reuses `columns`
-    std::int32_t any_pitch, any_frame_pitch;
+    static constexpr int kRows = kUsual ? 2 : 1;  // rows of descriptors
 
-    PREIMAGE_HOST_DEVICE BlockMemory(const BlockPlan& plan, float* shared)
-        : weights(reinterpret_cast<Weights*>(shared)),
-          columns(shared + taps_of(plan.grid) * kSpatial),
-          any_pitch(plan.pitch),
-          any_frame_pitch(plan.frame_pitch) {
-        sums = columns + kSpatial * kOrientations * pitch();
-        partials = columns;
+    const BlockPlan& plan;
+    float* weights;       // (taps, 4), unless `kUsual`
+    float* partials;      // (kPartials, threads)
+    ColumnSums* columns;  // (rows, pairs of rows of bins, 8, plan.layout.size())
+
+    PREIMAGE_HOST_DEVICE BlockMemory(const BlockPlan& block_plan, float* shared)
+        : plan(block_plan),
+          weights(shared),
+          partials(weights + taps_of(plan.grid) * kSpatial),
+          columns(reinterpret_cast<ColumnSums*>(partials + kPartials * kBlockThreads)) {}
+
+    PREIMAGE_HOST_DEVICE std::int32_t step() const { return kUsual ? kUsualSize : plan.grid.step; }
+    PREIMAGE_HOST_DEVICE std::int32_t bin_size() const { return kUsual ? kUsualSize : plan.grid.bin_size; }
+    PREIMAGE_HOST_DEVICE ColumnLayout layout() const {
+        return kUsual ? ColumnLayout{kUsualSize, kUsualPitch} : plan.layout;
     }
-
-    PREIMAGE_HOST_DEVICE std::int32_t pitch() const { return kDefaultPitches ? kDefaultPitch : any_pitch; }
-    PREIMAGE_HOST_DEVICE std::int32_t frame_pitch() const { return kDefaultPitches ? kMaxFrames : any_frame_pitch; }
-    /// Return the sum of one channel of a descriptor.
-    PREIMAGE_HOST_DEVICE float& sum(int channel, std::int32_t frame) const {
-        return sums[channel * frame_pitch() + frame];
+    PREIMAGE_HOST_DEVICE float weight(std::int32_t tap, int bin) const {
+        return (kUsual ? plan.usual_weights : weights)[tap * kSpatial + bin];
+    }
+    PREIMAGE_HOST_DEVICE ColumnSums* columns_of(int row, int pair, int orientation) const {
+        return columns + ((row * kPairs + pair) * kOrientations + orientation) * layout().size();
     }
 };
 
-/// The descriptors of a block: `frames` of them from (row, first) on.
-struct FrameRange {
-    std::int32_t row, first, frames;
-
-    PREIMAGE_HOST_DEVICE FrameRange(const Axis& axis, std::int32_t of_block, std::int64_t index) {
-        const std::int64_t blocks = (axis.frames + of_block - 1) / of_block;
-        row = static_cast<std::int32_t>(index / blocks);
-        first = static_cast<std::int32_t>(index % blocks) * of_block;
-        frames = minimum(of_block, axis.frames - first);
-    }
-};
-
-/// Which rows of spatial bins cover a row of pixels, at compile time so that loops need no test.
-template <bool kAbove, bool kBelow>
-struct Coverage {
-    static constexpr bool above = kAbove;
-    static constexpr bool below = kBelow;
-};
-
-/// Call visit(coverage, above, offset) for each row of pixels under a descriptor, from top to bottom. The row is
-/// `offset` pixels, less than bin_size, below the center of the row of spatial bins `above`, which is -1 before the
-/// first.
-template <class Visit>
-PREIMAGE_INLINE void for_each_row(std::int32_t bin_size, const Visit& visit) {
-    for (std::int32_t offset = 1; offset < bin_size; ++offset) {
-        visit(Coverage<false, true>{}, -1, offset);
-    }
-    for (std::int32_t above = 0; above < kSpatial - 1; ++above) {
-        visit(Coverage<true, false>{}, above, 0);
-        for (std::int32_t offset = 1; offset < bin_size; ++offset) {
-            visit(Coverage<true, true>{}, above, offset);
-        }
-    }
-    for (std::int32_t offset = 0; offset < bin_size; ++offset) {
-        visit(Coverage<true, false>{}, kSpatial - 1, offset);
-    }
-}
-
-/// Add the vote of a pixel to the 4 x 8 sums of its column, `pitch` apart, for the rows of bins above and below it.
-template <class Rows>
-PREIMAGE_INLINE void add_vote(Rows, std::int32_t bin_size, std::int32_t above, std::int32_t offset,
-                              const Weights* weights, const Vote& vote, float* sums, std::int32_t pitch) {
-    const BinOffsets slots(vote, pitch);
-    const std::int32_t below = (above + 1) * kOrientations * pitch;
-    if (Rows::above) {
-        slots.add(weights[offset + bin_size - 1].of[above], vote, sums + (below - kOrientations * pitch));
-    }
-    if (Rows::below) {
-        slots.add(weights[offset - 1].of[above + 1], vote, sums + below);
-    }
-}
-
-/// Step 1 for the pixel column at x.
-template <class Memory>
-PREIMAGE_INLINE void sum_down(const Grid& grid, const Memory& memory, const Votes& votes, std::int32_t row,
-                              std::int32_t x, std::uint32_t position) {
-    float* sums = memory.columns + position;
-    for (int slot = 0; slot < kSpatial * kOrientations; ++slot) {
-        sums[slot * memory.pitch()] = 0.0f;
-    }
-    std::int32_t y = grid.y.first + row * grid.step - grid.bin_size + 1;
+/// Step 1 for the pixel column at x, whose place in shared memory is `place`.
+template <bool kUsual>
+PREIMAGE_INLINE void sum_down(const BlockMemory<kUsual>& memory, const Votes& votes, std::int32_t row, std::int32_t x,
+                              std::int32_t place) {
+    constexpr int kRows = BlockMemory<kUsual>::kRows;
+    const Grid& grid = memory.plan.grid;
+    const std::int32_t bin_size = memory.bin_size();
     const VoteColumn column(grid, votes, x);
-    for_each_row(grid.bin_size, [&](auto coverage, std::int32_t above, std::int32_t offset) {
-        add_vote(coverage, grid.bin_size, above, offset, memory.weights, column.at(inside(grid.y, y)), sums,
-                 memory.pitch());
-        ++y;
-    });
-}
-
-/// Step 2 around one center, whose first tap is `column`: for the four bin rows, the sums of the spatial columns [bin,
-/// bin + kBins) with this center.
-template <int kBins>
-struct Across {
-    float sums[kSpatial][kBins];
-
-    template <class Memory>
-    PREIMAGE_HOST_DEVICE Across(std::int32_t taps, const Memory& memory, int orientation, std::int32_t column,
-                                int bin) {
-        for (int row = 0; row < kSpatial; ++row) {
-            for (int i = 0; i < kBins; ++i) {
-                sums[row][i] = 0.0f;
+    OrientationSums sums[kRows][kSpatial];
+    std::int32_t y = grid.y.first + row * memory.step() - bin_size + 1;
+    PREIMAGE_UNROLL(kSpatial + kRows)
+    for (int segment = 0; segment < kSpatial + kRows; ++segment) {
+        PREIMAGE_UNROLL(kUsual ? kUsualSize : 1)
+        for (std::int32_t offset = segment == 0 ? 1 : 0; offset < bin_size; ++offset) {
+            const Votes::Polar vote = column.at(inside(grid.y, y));
+            PREIMAGE_UNROLL(kOrientations)
+            for (int orientation = 0; orientation < kOrientations; ++orientation) {
+                const float share = share_of(orientation, vote.octants);
+                for (int of_block = 0; of_block < kRows; ++of_block) {
+                    const int below = segment - of_block;  // the row of bins whose center is below this pixel
+                    if (0 < below && below <= kSpatial) {
+                        float& sum = sums[of_block][below - 1].of[orientation];
+                        sum = multiply_add(memory.weight(offset + bin_size - 1, below - 1) * vote.length, share, sum);
+                    }
+                    if (0 <= below && below < kSpatial && offset > 0) {
+                        float& sum = sums[of_block][below].of[orientation];
+                        sum = multiply_add(memory.weight(offset - 1, below) * vote.length, share, sum);
+                    }
+                }
             }
+            ++y;
         }
-        const float* columns = memory.columns + orientation * memory.pitch();
-        for (std::int32_t tap = 0; tap < taps; ++tap) {
-            const Weights weights = memory.weights[tap];
-            const std::uint32_t position = shared_column(column + tap);
-            for (int row = 0; row < kSpatial; ++row) {
-                const float value = columns[row * kOrientations * memory.pitch() + position];
-                for (int i = 0; i < kBins; ++i) {
-                    sums[row][i] += (kBins == 1 ? memory.weights[tap].of[bin] : weights.of[i]) * value;
+        for (int of_block = 0; of_block < kRows; ++of_block) {
+            const int complete = segment - of_block;  // rows of bins
+            for (int pair = 0; pair < kPairs; ++pair) {
+                for (int orientation = 0; complete == 2 * pair + 2 && orientation < kOrientations; ++orientation) {
+                    memory.columns_of(of_block, pair, orientation)[place] = {
+                        sums[of_block][2 * pair].of[orientation], sums[of_block][2 * pair + 1].of[orientation]};
                 }
             }
         }
     }
+}
 
-    /// Store the sums of `frame` in spatial column `bin`.
-    template <class Memory>
-    PREIMAGE_HOST_DEVICE void store(const Memory& memory, int orientation, int bin, int i, std::int32_t frame) const {
+constexpr int kBins = kSpatial * kSpatial;  // spatial bins of a descriptor, row-major
+
+/// The values of one orientation of a descriptor, kept by a thread across phases.
+struct OrientationBins {
+    float of[kBins];
+
+    /// Set each value to value(bin).
+    template <class Value>
+    PREIMAGE_HOST_DEVICE void load(const Value& value) {
+        for (int bin = 0; bin < kBins; ++bin) {
+            of[bin] = value(bin);
+        }
+    }
+    PREIMAGE_HOST_DEVICE float sum() const {
+        float total = 0.0f;
+        for (int bin = 0; bin < kBins; ++bin) {
+            total += of[bin];
+        }
+        return total;
+    }
+    PREIMAGE_HOST_DEVICE float dot(const OrientationBins& other) const {
+        float total = 0.0f;
+        for (int bin = 0; bin < kBins; ++bin) {
+            total = multiply_add(of[bin], other.of[bin], total);
+        }
+        return total;
+    }
+    /// Add the sums of a pixel column to the bins of a spatial column.
+    PREIMAGE_HOST_DEVICE void add(int bin, float weight, const ColumnSums (&column)[kPairs]) {
         for (int row = 0; row < kSpatial; ++row) {
-            memory.sum(channel_of(orientation, bin, row), frame) = sums[row][i];
+            float& sum = of[row * kSpatial + bin];
+            sum = multiply_add(weight, column[row / 2].of[row % 2], sum);
         }
     }
 };
 
-/// Step 2 for the block: its threads divide the centers and orientations among them.
-template <class Block, class Memory>
-PREIMAGE_HOST_DEVICE void sum_across(const Grid& grid, const Memory& memory, const FrameRange& range, int thread) {
-    if (grid.bin_size % grid.step == 0) {
-        const std::int32_t frames_per_bin = grid.bin_size / grid.step;  // distance of spatial bins in descriptors
-        const std::int32_t centers = range.frames + (kSpatial - 1) * frames_per_bin;
-        for (std::int32_t item = thread; item < kOrientations * centers; item += Block::threads) {
-            const int orientation = item / centers;
-            const std::int32_t center = item % centers;
-            const Across<kSpatial> across(taps_of(grid), memory, orientation, center * grid.step, 0);
-            for (int bin = 0; bin < kSpatial; ++bin) {
-                const std::int32_t frame = center - bin * frames_per_bin;
-                if (frame >= 0 && frame < range.frames) {
-                    across.store(memory, orientation, bin, bin, frame);
-                }
+/// Step 2 for one orientation of descriptor `frame` in row `row` of the block.
+template <bool kUsual>
+PREIMAGE_INLINE OrientationBins sum_across(const BlockMemory<kUsual>& memory, int row, std::int32_t frame,
+                                           int orientation) {
+    const ColumnLayout layout = memory.layout();
+    const std::int32_t bin_size = memory.bin_size();
+    const std::int32_t place = frame * (kUsual ? 1 : memory.step() / layout.interleave);
+    ColumnCursor<ColumnSums> cursor(memory.columns_of(row, 0, orientation) + place, layout);
+    const std::int32_t pair_pitch = kOrientations * layout.size();
+    OrientationBins sums;
+    sums.load([](int) { return 0.0f; });
+    PREIMAGE_UNROLL(kSpatial + 1)
+    for (int right = 0; right <= kSpatial; ++right) {  // the spatial column whose center is right of the pixels
+        PREIMAGE_UNROLL(kUsual ? kUsualSize : 1)
+        for (std::int32_t offset = right == 0 ? 1 : 0; offset < bin_size; ++offset) {
+            const ColumnSums* at = cursor.next();
+            const ColumnSums column[kPairs] = {at[0], at[pair_pitch]};
+            if (right > 0) {
+                sums.add(right - 1, memory.weight(offset + bin_size - 1, right - 1), column);
+            }
+            if (right < kSpatial && offset > 0) {
+                sums.add(right, memory.weight(offset - 1, right), column);
             }
         }
-        return;
     }
-    for (std::int32_t item = thread; item < kSpatial * kOrientations * range.frames; item += Block::threads) {
-        const std::int32_t frame = item % range.frames;
-        const int orientation = item / range.frames % kOrientations;
-        const int bin = item / range.frames / kOrientations;
-        const Across<1> across(taps_of(grid), memory, orientation, frame * grid.step + bin * grid.bin_size, bin);
-        across.store(memory, orientation, bin, 0, frame);
-    }
+    return sums;
 }
 
-/// Steps 1 and 2: the sums of block `index` of the image, (128, frames). Ends with a barrier.
-template <class Block, class Memory>
-PREIMAGE_HOST_DEVICE void sum_bins(Block& block, const BlockPlan& plan, const Memory& memory, const FrameRange& range,
-                                   const Votes& votes) {
-    const Grid& grid = plan.grid;
-    block.each([&](int thread) {
-        for (std::int32_t place_in_table = thread; place_in_table < taps_of(grid) * kSpatial;
-             place_in_table += Block::threads) {
-            memory.weights[place_in_table / kSpatial].of[place_in_table % kSpatial] = plan.weights[place_in_table];
-        }
-    });
-    block.barrier();
-    const std::int32_t under = (kSpatial + 1) * grid.bin_size - 1;  // pixel columns under one descriptor
-    const std::int32_t columns = (range.frames - 1) * grid.step + under;
-    const std::int32_t left = grid.x.first + range.first * grid.step - (grid.bin_size - 1);
+/// Step 1 for all columns of a block. Ends with a barrier.
+template <bool kUsual, class Block>
+PREIMAGE_HOST_DEVICE void sum_columns(Block& block, const BlockMemory<kUsual>& memory, const FrameRange& range,
+                                      const Votes& votes) {
+    const Grid& grid = memory.plan.grid;
+    if (!kUsual) {
+        block.each([&](int thread) {
+            for (std::int32_t at = thread; at < taps_of(grid) * kSpatial; at += Block::threads) {
+                memory.weights[at] = memory.plan.weights[at];
+            }
+        });
+        block.barrier();
+    }
+    const std::int32_t under = pixels_under(grid);
+    const std::int32_t columns = (range.frames - 1) * memory.step() + under;
+    const std::int32_t left = grid.x.first + range.first * memory.step() - (memory.bin_size() - 1);
     block.each([&](int thread) {
         for (std::int32_t column = thread; column < columns; column += Block::threads) {
-            if (grid.step <= under || column % grid.step < under) {  // otherwise it is between two descriptors
-                sum_down(grid, memory, votes, range.row, inside(grid.x, left + column), shared_column(column));
+            if (kUsual || grid.step <= under || column % grid.step < under) {  // else it is between two descriptors
+                sum_down(memory, votes, range.row, inside(grid.x, left + column), memory.layout().place(column));
             }
         }
     });
-    block.barrier();
-    block.each([&](int thread) { sum_across<Block>(grid, memory, range, thread); });
     block.barrier();
 }
 
@@ -231,53 +276,41 @@ PREIMAGE_HOST_DEVICE void sum_bins(Block& block, const BlockPlan& plan, const Me
 
 /// Return the shared memory of a block, in floats.
 PREIMAGE_INLINE std::int64_t shared_floats(const BlockPlan& plan) {
-    return static_cast<std::int64_t>(kSpatial) * taps_of(plan.grid) +
-           static_cast<std::int64_t>(kSpatial * kOrientations) * plan.pitch +
-           static_cast<std::int64_t>(kChannels) * plan.frame_pitch;
+    return std::int64_t{kSpatial} * taps_of(plan.grid) + kPartials * kBlockThreads +
+           std::int64_t{plan.division.rows} * kSpatial * kOrientations * plan.layout.interleave * plan.layout.pitch;
 }
 
-/// Return the number of blocks per image.
-PREIMAGE_INLINE std::int64_t block_count(const BlockPlan& plan) {
-    return static_cast<std::int64_t>(plan.grid.y.frames) * ((plan.grid.x.frames + plan.frames - 1) / plan.frames);
-}
-
-inline bool has_default_pitches(const BlockPlan& plan) {
-    return plan.pitch == kDefaultPitch && plan.frame_pitch == kMaxFrames;
-}
-
-/// Return the plan for blocks of `frames` descriptors.
-inline BlockPlan plan_of(const Grid& grid, std::int32_t frames, const float* weights) {
-    const std::int64_t columns = static_cast<std::int64_t>(frames - 1) * grid.step + 5 * grid.bin_size - 1;
-    const std::int64_t floats = (columns + columns / 32 + 31) / 32 * 32;
-    // The limit is larger than any shared memory, and avoids overflow.
-    const auto pitch = static_cast<std::int32_t>(std::min<std::int64_t>(floats, std::int64_t{1} << 24));
-    return {grid, frames, pitch, frames, weights};
-}
-
-/// Return the plan used on the GPU: default pitches if 32 descriptors, or the whole row, fit. Otherwise as many
-/// descriptors as fit into 48 KiB, so that several blocks share a multiprocessor. If these are few, which repeats much
-/// work at their edges, up to 99 KiB. Throws std::invalid_argument if a single descriptor does not fit.
-inline BlockPlan block_plan(const Grid& grid, const float* weights) {
-    constexpr std::int64_t kPreferredBytes = 48 << 10;
-    constexpr std::int64_t kMost = 99 << 10;  // available on every GPU since compute capability 8.0
-    const std::int32_t wanted = minimum(grid.x.frames, kMaxFrames);
-    BlockPlan defaults = plan_of(grid, wanted, weights);
-    if (defaults.pitch <= kDefaultPitch) {
-        defaults.pitch = kDefaultPitch;
-        defaults.frame_pitch = kMaxFrames;
-        return defaults;
+/// Return the plan for blocks of at most `most` descriptors in a row, about equally many in each. `weights` on the
+/// device, (taps, 4).
+inline BlockPlan plan_of(const Grid& grid, const Parameters& parameters, std::int32_t most, const float* weights) {
+    const bool usual = is_usual(grid);
+    const std::int32_t blocks = (grid.x.frames + most - 1) / most;
+    BlockPlan plan{};
+    plan.grid = grid;
+    plan.division = {grid.y, grid.x, usual ? BlockMemory<true>::kRows : BlockMemory<false>::kRows,
+                     (grid.x.frames + blocks - 1) / blocks};
+    plan.weights = weights;
+    if (usual) {
+        plan.layout = {kUsualSize, kUsualPitch};
+        fill_weights(parameters, plan.usual_weights);
+    } else {
+        plan.layout = column_layout(grid.step, std::int64_t{plan.division.frames - 1} * grid.step + pixels_under(grid));
     }
-    const auto largest = [&](std::int64_t bytes) {
-        std::int32_t frames = wanted;
-        while (frames > 0 && shared_floats(plan_of(grid, frames, weights)) * 4 > bytes) {
-            --frames;
-        }
-        return frames;
-    };
-    const std::int32_t preferred = largest(kPreferredBytes);
-    const std::int32_t frames = preferred >= minimum(wanted, 16) ? preferred : largest(kMost);
-    require(frames > 0, "the GPU's shared memory is too small for this bin_size: use at most 143, or the CPU");
-    return plan_of(grid, frames, weights);
+    return plan;
+}
+
+/// Return the plan used on the GPU: as many descriptors as have a thread for each pixel column, but at least 16, or as
+/// many as fit into 99 KiB. Throws std::invalid_argument for larger bins than every step has memory for.
+inline BlockPlan block_plan(const Grid& grid, const Parameters& parameters, const float* weights) {
+    constexpr std::int64_t kMost = 99 << 10;  // available on every GPU since compute capability 8.0
+    require(grid.bin_size <= 143,
+            "the GPU's shared memory is too small for this bin_size: use at most 143, or the CPU");
+    std::int32_t most = maximum((kBlockThreads - pixels_under(grid)) / grid.step + 1, 16);
+    BlockPlan plan = plan_of(grid, parameters, most, weights);
+    while (shared_floats(plan) * 4 > kMost) {
+        plan = plan_of(grid, parameters, --most, weights);
+    }
+    return plan;
 }
 
 }  // namespace preimage::dense_sift

@@ -88,55 +88,55 @@ __global__ void write_weights(Piece piece, std::int64_t count, float* out) {
 }
 
 __global__ void __launch_bounds__(kBlockThreads) votes_kernel(Call call, std::int64_t first) {
-    __shared__ float shared[kTilePitch * kTilePitch];
+    __shared__ float tile[kTilePitch * kTilePitch];
     DeviceBlock<kBlockThreads> block;
-    const std::int64_t tiles = tiles_along(call.grid.y.pixels) * tiles_along(call.grid.x.pixels);
-    const std::int64_t index = blockIdx.x / tiles;
-    vote_program(block, call.at(first + index), call.grid, blockIdx.x % tiles, Votes(call.grid, call.votes_of(index)),
-                 shared);
+    const std::uint32_t tiles = tiles_along(call.grid.y.pixels) * tiles_along(call.grid.x.pixels);
+    const std::uint32_t index = blockIdx.x / tiles;
+    vote_program(block, call.at(first + index), call.grid, blockIdx.x % tiles, Votes(call.votes_of(index)), tile);
 }
 
-template <bool kDefaultPitches>
-__global__ void __launch_bounds__(kBlockThreads) descriptors_kernel(Call call, Output output) {
+// Three blocks per multiprocessor: as many as their shared memory allows with the usual grid.
+template <bool kUsual>
+__global__ void __launch_bounds__(kBlockThreads, 3) descriptors_kernel(Call call, Output output) {
     extern __shared__ float4 memory[];
     DeviceBlock<kBlockThreads> block;
-    const std::int64_t blocks = block_count(call.plan);
-    const std::int64_t index = blockIdx.x / blocks;
-    descriptor_program<kDefaultPitches>(block, call.plan, blockIdx.x % blocks, Votes(call.grid, call.votes_of(index)),
-                                        call.at(output, index), reinterpret_cast<float*>(memory));
+    const std::uint32_t blocks = call.plan.division.blocks();
+    const std::uint32_t index = blockIdx.x / blocks;
+    descriptor_program<kUsual>(block, call.plan, blockIdx.x % blocks, Votes(call.votes_of(index)),
+                               call.at(output, index), reinterpret_cast<float*>(memory));
 }
 
 __global__ void __launch_bounds__(kBlockThreads) centers_kernel(Call call, FlatPlan plan) {
     extern __shared__ float4 memory[];
     DeviceBlock<kBlockThreads> block;
-    const std::int64_t blocks = center_blocks(plan);
-    const std::int64_t index = blockIdx.x / blocks;
-    center_program(block, plan, blockIdx.x % blocks, Votes(call.grid, call.votes_of(index)),
+    const std::uint32_t blocks = plan.center_blocks.blocks();
+    const std::uint32_t index = blockIdx.x / blocks;
+    center_program(block, plan, blockIdx.x % blocks, Votes(call.votes_of(index)),
                    call.sums + index * center_floats(plan), reinterpret_cast<float*>(memory));
 }
 
 __global__ void __launch_bounds__(kBlockThreads) flat_kernel(Call call, FlatPlan plan, Output output) {
-    __shared__ float partials[3 * kBlockThreads];
+    __shared__ float partials[kPartials * kBlockThreads];
     DeviceBlock<kBlockThreads> block;
-    const std::int64_t blocks = flat_blocks(plan);
-    const std::int64_t index = blockIdx.x / blocks;
+    const std::uint32_t blocks = plan.blocks.blocks();
+    const std::uint32_t index = blockIdx.x / blocks;
     flat_program(block, plan, blockIdx.x % blocks, call.sums + index * center_floats(plan), call.at(output, index),
                  partials);
 }
 
 // At least two blocks per multiprocessor. Without this bound ptxas 13.0 uses so few registers that it spills.
-template <bool kDefaultPitches>
+template <bool kUsual>
 __global__ void __launch_bounds__(kBlockThreads, 2) backward_kernel(Call call, BackwardInput input) {
     extern __shared__ float4 memory[];
     DeviceBlock<kBlockThreads> block;
-    const std::int64_t blocks = block_count(call.plan);
+    const std::int64_t blocks = call.plan.division.blocks();
     const std::int64_t frames = std::int64_t{call.grid.y.frames} * call.grid.x.frames;
     const std::int64_t index = blockIdx.x / blocks;
     input.features += index * kChannels * frames;
     input.norms += index * frames;
     input.sums = call.sums_of(index);
-    backward_program<kDefaultPitches>(block, call.plan, blockIdx.x % blocks, Votes(call.grid, call.votes_of(index)),
-                                      input, reinterpret_cast<float*>(memory));
+    backward_program<kUsual>(block, call.plan, blockIdx.x % blocks, Votes(call.votes_of(index)), input,
+                             reinterpret_cast<float*>(memory));
 }
 
 struct ListContributions {
@@ -195,6 +195,7 @@ Call prepare(const TensorView& images, const TensorView& scratch, const Paramete
     scratch.require_device(images.device);
     require(scratch.type == ScalarType::float32 && scratch.is_contiguous() && scratch.shape[3] >= layout.total,
             "the scratch memory is too small");
+    require(images.shape[3] < kMaxWidth, "on a CUDA device an image's width must be below 2^29");
     auto* memory = reinterpret_cast<float*>(scratch.data);
     const auto table = [&](int axis, const Axis& along) {
         return ContributionTable{reinterpret_cast<Contribution*>(memory + layout.contributions[axis]),
@@ -205,7 +206,7 @@ Call prepare(const TensorView& images, const TensorView& scratch, const Paramete
     call.grid = grid;
     call.image = first_image(images);
     call.image_stride = images.strides[0];
-    call.plan = block_plan(grid, memory);
+    call.plan = block_plan(grid, parameters, memory);
     call.down = table(0, grid.y);
     call.across = table(1, grid.x);
     call.votes = memory + layout.tables;
@@ -215,21 +216,22 @@ Call prepare(const TensorView& images, const TensorView& scratch, const Paramete
 }
 
 void launch_votes(const Call& call, std::int64_t first, std::int64_t images, cudaStream_t stream) {
-    const std::int64_t tiles = tiles_along(call.grid.y.pixels) * tiles_along(call.grid.x.pixels);
+    const std::int64_t tiles = std::int64_t{tiles_along(call.grid.y.pixels)} * tiles_along(call.grid.x.pixels);
     launch(votes_kernel, images * tiles, kBlockThreads, 0, stream, call, first);
 }
 
 /// Launch one block for each block of the plan and each image.
 template <class Kernel, class Last>
 void launch_blocks(Kernel kernel, const Call& call, std::int64_t images, cudaStream_t stream, const Last& last) {
-    launch(kernel, images * block_count(call.plan), kBlockThreads, shared_floats(call.plan) * 4, stream, call, last);
+    launch(kernel, images * std::int64_t{call.plan.division.blocks()}, kBlockThreads, shared_floats(call.plan) * 4,
+           stream, call, last);
 }
 
 void launch_flat(const Call& call, const FlatPlan& plan, std::int64_t images, cudaStream_t stream,
                  const Output& output) {
-    launch(centers_kernel, images * center_blocks(plan), kBlockThreads, center_shared_floats(plan) * 4, stream, call,
-           plan);
-    launch(flat_kernel, images * flat_blocks(plan), kBlockThreads, 0, stream, call, plan, output);
+    launch(centers_kernel, images * plan.center_blocks.blocks(), kBlockThreads, center_shared_floats(plan) * 4, stream,
+           call, plan);
+    launch(flat_kernel, images * plan.blocks.blocks(), kBlockThreads, 0, stream, call, plan, output);
 }
 
 }  // namespace
@@ -260,8 +262,8 @@ void compute_cuda(const TensorView& images, const TensorView& scratch, const Ten
         if (can_share_bins(grid, parameters)) {
             launch_flat(call, flat_plan(grid, parameters), count, stream_of(stream), output);
         } else {
-            launch_blocks(has_default_pitches(call.plan) ? descriptors_kernel<true> : descriptors_kernel<false>, call,
-                          count, stream_of(stream), output);
+            launch_blocks(is_usual(grid) ? descriptors_kernel<true> : descriptors_kernel<false>, call, count,
+                          stream_of(stream), output);
         }
     }
 }
@@ -288,8 +290,7 @@ void compute_backward_cuda(const TensorView& grad_features, const TensorView& gr
         const BackwardInput input{reinterpret_cast<const float*>(grad_features.data) + first * kChannels * frames,
                                   reinterpret_cast<const float*>(grad_norms.data) + first * frames, nullptr};
         launch_votes(call, first, count, stream);
-        launch_blocks(has_default_pitches(call.plan) ? backward_kernel<true> : backward_kernel<false>, call, count,
-                      stream, input);
+        launch_blocks(is_usual(grid) ? backward_kernel<true> : backward_kernel<false>, call, count, stream, input);
         const std::int64_t slots = std::int64_t{kSpatial * kOrientations} * grid.x.frames;
         float* gradient = reinterpret_cast<float*>(grad_images.data) + first * call.image.channels * pixels;
         for_each_element(count, grid.y.pixels, slots, stream, GatherDown{call});

@@ -14,9 +14,10 @@ struct FlatPlan {
     Grid grid;
     Axis y, x;                    // the bin centers, as if they were descriptors
     std::int32_t frames_per_bin;  // distance of a descriptor's bins in centers
-    std::int32_t centers;         // per block
-    std::int32_t pitch;           // floats between a column's sums in shared memory: a multiple of the 32 banks
-    float means[kSpatial];        // factor of a bin along one axis
+    Division center_blocks;       // of the centers
+    Division blocks;              // of the descriptors
+    ColumnLayout layout;
+    float means[kSpatial];  // factor of a bin along one axis
 };
 
 /// Return whether to use these programs. With few descriptors most centers of the grid would belong to no bin.
@@ -27,7 +28,7 @@ inline bool can_share_bins(const Grid& grid, const Parameters& parameters) {
 }
 
 PREIMAGE_INLINE std::int64_t center_shared_floats(const FlatPlan& plan) {
-    return taps_of(plan.grid) + static_cast<std::int64_t>(kOrientations) * plan.pitch;
+    return taps_of(plan.grid) + std::int64_t{kOrientations} * plan.layout.size();
 }
 inline FlatPlan flat_plan(const Grid& grid, const Parameters& parameters) {
     constexpr std::int64_t kMost = (48 << 10) / 4;  // floats; enough for one center of the largest bins
@@ -43,33 +44,28 @@ inline FlatPlan flat_plan(const Grid& grid, const Parameters& parameters) {
     }
     // One thread per column; with wide bins, several columns per thread.
     const std::int32_t by_threads = (kBlockThreads - taps_of(grid)) / grid.step + 1;
-    plan.centers = minimum(maximum(by_threads, 16), plan.x.frames) + 1;
+    std::int32_t centers = minimum(maximum(by_threads, 16), plan.x.frames) + 1;
     do {
-        --plan.centers;
-        const std::int32_t columns = (plan.centers - 1) * grid.step + taps_of(grid);
-        plan.pitch = (columns + columns / 32 + 31) / 32 * 32;
-    } while (plan.centers > 1 && center_shared_floats(plan) > kMost);
+        --centers;
+        plan.layout = column_layout(grid.step, std::int64_t{centers - 1} * grid.step + taps_of(grid));
+    } while (centers > 1 && center_shared_floats(plan) > kMost);
+    plan.center_blocks = {plan.y, plan.x, 1, centers};
+    plan.blocks = {grid.y, grid.x, 1, kTurnFrames};
     return plan;
 }
 
 PREIMAGE_INLINE std::int64_t center_floats(const FlatPlan& plan) {
     return static_cast<std::int64_t>(kOrientations) * plan.y.frames * plan.x.frames;
 }
-PREIMAGE_INLINE std::int64_t center_blocks(const FlatPlan& plan) {
-    return static_cast<std::int64_t>(plan.y.frames) * ((plan.x.frames + plan.centers - 1) / plan.centers);
-}
-PREIMAGE_INLINE std::int64_t flat_blocks(const FlatPlan& plan) {
-    return static_cast<std::int64_t>(plan.grid.y.frames) * ((plan.grid.x.frames + kMaxFrames - 1) / kMaxFrames);
-}
 
 /// Compute the sums around the centers of a block: `sums` is (8, rows, columns of centers). `shared`:
 /// center_shared_floats(plan).
 template <class Block>
-PREIMAGE_HOST_DEVICE void center_program(Block& block, const FlatPlan& plan, std::int64_t index, const Votes& votes,
+PREIMAGE_HOST_DEVICE void center_program(Block& block, const FlatPlan& plan, std::uint32_t index, const Votes& votes,
                                          float* sums, float* shared) {
     const Grid& grid = plan.grid;
     const std::int32_t taps = taps_of(grid);
-    const FrameRange range(plan.x, plan.centers, index);
+    const FrameRange range(plan.y, plan.x, plan.center_blocks, index);
     float* weights = shared;
     float* columns = shared + taps;
     block.each([&](int thread) {
@@ -83,13 +79,17 @@ PREIMAGE_HOST_DEVICE void center_program(Block& block, const FlatPlan& plan, std
     block.each([&](int thread) {
         for (std::int32_t x = thread; x < (range.frames - 1) * grid.step + taps; x += Block::threads) {
             const VoteColumn column(grid, votes, inside(grid.x, left + x));
-            float* own = columns + shared_column(x);
-            for (int orientation = 0; orientation < kOrientations; ++orientation) {
-                own[orientation * plan.pitch] = 0.0f;
-            }
+            OrientationSums own;
             for (std::int32_t tap = 0; tap < taps; ++tap) {
-                const Vote vote = column.at(inside(grid.y, top + tap));
-                BinOffsets(vote, plan.pitch).add(weights[tap], vote, own);
+                const Votes::Polar vote = column.at(inside(grid.y, top + tap));
+                const float weighted = weights[tap] * vote.length;
+                for (int orientation = 0; orientation < kOrientations; ++orientation) {
+                    own.of[orientation] =
+                        multiply_add(weighted, share_of(orientation, vote.octants), own.of[orientation]);
+                }
+            }
+            for (int orientation = 0; orientation < kOrientations; ++orientation) {
+                columns[orientation * plan.layout.size() + plan.layout.place(x)] = own.of[orientation];
             }
         }
     });
@@ -98,10 +98,11 @@ PREIMAGE_HOST_DEVICE void center_program(Block& block, const FlatPlan& plan, std
         for (std::int32_t item = thread; item < kOrientations * range.frames; item += Block::threads) {
             const std::int32_t orientation = item / range.frames;
             const std::int32_t center = item % range.frames;
-            const float* row = columns + orientation * plan.pitch;
+            const std::int32_t place = center * (grid.step / plan.layout.interleave);
+            ColumnCursor<float> cursor(columns + orientation * plan.layout.size() + place, plan.layout);
             float total = 0.0f;
             for (std::int32_t tap = 0; tap < taps; ++tap) {
-                total += weights[tap] * row[shared_column(center * grid.step + tap)];
+                total = multiply_add(weights[tap], *cursor.next(), total);
             }
             const std::int64_t line = static_cast<std::int64_t>(orientation) * plan.y.frames + range.row;
             sums[line * plan.x.frames + range.first + center] = total;
@@ -109,19 +110,24 @@ PREIMAGE_HOST_DEVICE void center_program(Block& block, const FlatPlan& plan, std
     });
 }
 
-/// Compute up to 32 descriptors of a row from the sums around their bin centers. `shared`: three times the block's
-/// threads.
+/// Compute up to kTurnFrames descriptors of a row from the sums around their bin centers. `partials`: kPartials times
+/// the block's threads.
 template <class Block>
-PREIMAGE_HOST_DEVICE void flat_program(Block& block, const FlatPlan& plan, std::int64_t index, const float* sums,
-                                       const Output& output, float* shared) {
-    const FrameRange range(plan.grid.x, kMaxFrames, index);
-    finish(block, plan.grid, range, shared, output, [&](const DescriptorSlice& slice, int bin) {
-        const std::int32_t row = bin / kSpatial;
-        const std::int32_t column = bin % kSpatial;
-        const std::int64_t line =
-            static_cast<std::int64_t>(slice.orientation) * plan.y.frames + range.row + row * plan.frames_per_bin;
-        const float sum = sums[line * plan.x.frames + range.first + slice.frame + column * plan.frames_per_bin];
-        return sum * (plan.means[row] * plan.means[column]);
+PREIMAGE_HOST_DEVICE void flat_program(Block& block, const FlatPlan& plan, std::uint32_t index, const float* sums,
+                                       const Output& output, float* partials) {
+    const FrameRange range(plan.grid.y, plan.grid.x, plan.blocks, index);
+    const Turn turn{range.row, range.first, range.frames};
+    finish(block, plan.grid, turn, partials, output, [&](const DescriptorSlice& slice) {
+        const std::int64_t line = std::int64_t{slice.orientation} * plan.y.frames + turn.row;
+        const float* first = sums + line * plan.x.frames + turn.first + slice.frame;
+        const std::int64_t row_pitch = std::int64_t{plan.frames_per_bin} * plan.x.frames;
+        OrientationBins values;
+        values.load([&](int bin) {
+            const int row = bin / kSpatial;
+            const int column = bin % kSpatial;
+            return first[row * row_pitch + column * plan.frames_per_bin] * (plan.means[row] * plan.means[column]);
+        });
+        return values;
     });
 }
 

@@ -1,11 +1,11 @@
 // Runs the block programs of dense SIFT on the host: see tests/helpers/host_blocks.py.
 //
 // dense_sift ORDER INPUT OUTPUT BYTES BATCH CHANNELS HEIGHT WIDTH STEP BIN_SIZE FLAT WINDOW_SIZE TOP LEFT BOTTOM RIGHT
-//            FRAMES BACKWARD
+//            FRAMES BACKWARD TYPE
 //
 // INPUT contains the images, uint8 if BYTES, else float32; with BACKWARD, which needs float32, the gradients of
 // descriptors and norms follow. OUTPUT receives descriptors and norms, or the images' gradient. FRAMES is the number of
-// descriptors per block, 0 for the number used on the GPU.
+// descriptors per block, 0 for the number used on the GPU; TYPE that of the descriptors (ScalarType).
 #include <array>
 #include <cstring>
 #include <memory>
@@ -30,6 +30,7 @@ struct Run {
     std::int64_t image_bytes;
     Grid grid;
     BlockPlan plan;
+    ScalarType type;  // of the descriptors
 
     Image at(std::int64_t index) const {
         Image one = image;
@@ -38,7 +39,7 @@ struct Run {
     }
     std::int64_t frames() const { return std::int64_t{grid.y.frames} * grid.x.frames; }
     std::int64_t pixels() const { return std::int64_t{grid.y.pixels} * grid.x.pixels; }
-    std::int64_t blocks() const { return block_count(plan); }
+    std::uint32_t blocks() const { return plan.division.blocks(); }
 };
 
 /// Shared memory of a block, of exactly the size it is launched with, filled with what must not be read.
@@ -50,11 +51,11 @@ AlignedFloats shared_memory(std::int64_t floats) {
 
 std::vector<float> votes_of(const Run& run, std::int64_t index) {
     std::vector<float> votes(static_cast<std::size_t>(vote_floats(run.grid)));
-    const std::int64_t tiles = tiles_along(run.grid.y.pixels) * tiles_along(run.grid.x.pixels);
-    for (std::int64_t tile = 0; tile < tiles; ++tile) {
+    const std::uint32_t tiles = tiles_along(run.grid.y.pixels) * tiles_along(run.grid.x.pixels);
+    for (std::uint32_t tile = 0; tile < tiles; ++tile) {
         Block block(run.order);
         const AlignedFloats shared = shared_memory(kTilePitch * kTilePitch);
-        vote_program(block, run.at(index), run.grid, tile, Votes(run.grid, votes.data()), shared.get());
+        vote_program(block, run.at(index), run.grid, tile, Votes(votes.data()), shared.get());
     }
     return votes;
 }
@@ -63,37 +64,37 @@ std::vector<float> votes_of(const Run& run, std::int64_t index) {
 void flat(const Run& run, const Votes& votes, const Output& output) {
     FlatPlan plan = flat_plan(run.grid, run.parameters);
     std::vector<float> sums(static_cast<std::size_t>(center_floats(plan)));
-    for (std::int64_t number = 0; number < center_blocks(plan); ++number) {
+    for (std::uint32_t number = 0; number < plan.center_blocks.blocks(); ++number) {
         Block block(run.order);
         const AlignedFloats shared = shared_memory(center_shared_floats(plan));
         center_program(block, plan, number, votes, sums.data(), shared.get());
     }
-    for (std::int64_t number = 0; number < flat_blocks(plan); ++number) {
+    for (std::uint32_t number = 0; number < plan.blocks.blocks(); ++number) {
         Block block(run.order);
-        const AlignedFloats shared = shared_memory(3 * kBlockThreads);
+        const AlignedFloats shared = shared_memory(kPartials * kBlockThreads);
         flat_program(block, plan, number, sums.data(), output, shared.get());
     }
 }
 
 /// Descriptors of the whole batch, then norms.
-std::vector<float> forward(const Run& run) {
-    std::vector<float> out(static_cast<std::size_t>(run.batch * run.frames() * (kChannels + 1)));
-    float* norms = out.data() + run.batch * run.frames() * kChannels;
+std::vector<std::byte> forward(const Run& run) {
+    const std::int64_t feature_bytes = run.frames() * kChannels * size_of(run.type);
+    std::vector<std::byte> out(static_cast<std::size_t>(run.batch * (feature_bytes + run.frames() * 4)));
+    auto* norms = reinterpret_cast<float*>(out.data() + run.batch * feature_bytes);
     for (std::int64_t index = 0; index < run.batch; ++index) {
         std::vector<float> votes = votes_of(run, index);
-        const Output output{reinterpret_cast<std::byte*>(out.data() + index * run.frames() * kChannels),
-                            ScalarType::float32, norms + index * run.frames()};
+        const Output output{out.data() + index * feature_bytes, run.type, norms + index * run.frames()};
         if (can_share_bins(run.grid, run.parameters)) {
-            flat(run, Votes(run.grid, votes.data()), output);
+            flat(run, Votes(votes.data()), output);
             continue;
         }
-        for (std::int64_t number = 0; number < run.blocks(); ++number) {
+        for (std::uint32_t number = 0; number < run.blocks(); ++number) {
             Block block(run.order);
             const AlignedFloats shared = shared_memory(shared_floats(run.plan));
-            if (has_default_pitches(run.plan)) {
-                descriptor_program<true>(block, run.plan, number, Votes(run.grid, votes.data()), output, shared.get());
+            if (is_usual(run.grid)) {
+                descriptor_program<true>(block, run.plan, number, Votes(votes.data()), output, shared.get());
             } else {
-                descriptor_program<false>(block, run.plan, number, Votes(run.grid, votes.data()), output, shared.get());
+                descriptor_program<false>(block, run.plan, number, Votes(votes.data()), output, shared.get());
             }
         }
     }
@@ -128,13 +129,13 @@ std::vector<float> backward(const Run& run, const float* grad_features, const fl
         std::vector<float> votes = votes_of(run, index);
         const BackwardInput input{grad_features + index * run.frames() * kChannels, grad_norms + index * run.frames(),
                                   sums.data()};
-        for (std::int64_t number = 0; number < run.blocks(); ++number) {
+        for (std::uint32_t number = 0; number < run.blocks(); ++number) {
             Block block(run.order);
             const AlignedFloats shared = shared_memory(shared_floats(run.plan));
-            if (has_default_pitches(run.plan)) {
-                backward_program<true>(block, run.plan, number, Votes(run.grid, votes.data()), input, shared.get());
+            if (is_usual(run.grid)) {
+                backward_program<true>(block, run.plan, number, Votes(votes.data()), input, shared.get());
             } else {
-                backward_program<false>(block, run.plan, number, Votes(run.grid, votes.data()), input, shared.get());
+                backward_program<false>(block, run.plan, number, Votes(votes.data()), input, shared.get());
             }
         }
         for (std::int32_t y = 0; y < grid.y.pixels; ++y) {
@@ -165,15 +166,15 @@ std::int64_t integer(const char* text) { return std::strtoll(text, nullptr, 10);
 }  // namespace
 
 int main(int count, char** arguments) {
-    if (count != 19) {
-        host_run::fail("expected 18 arguments");
+    if (count != 20) {
+        host_run::fail("expected 19 arguments");
     }
-    std::array<std::int64_t, 15> numbers{};
+    std::array<std::int64_t, 16> numbers{};
     for (std::size_t at = 0; at < numbers.size(); ++at) {
         numbers[at] = integer(arguments[at + 4]);
     }
     const auto [bytes, batch, channels, height, width, step, bin_size, flat, ignored, top, left, bottom, right, frames,
-                wants_backward] = numbers;
+                wants_backward, type] = numbers;
     static_cast<void>(ignored);
     Run run{};
     run.order = host_run::order_named(arguments[1]);
@@ -181,14 +182,15 @@ int main(int count, char** arguments) {
         step,   bin_size, flat != 0 ? Window::flat : Window::gaussian, std::strtof(arguments[12], nullptr), top, left,
         bottom, right};
     run.batch = batch;
+    run.type = static_cast<ScalarType>(type);
     const std::vector<std::byte> input = host_run::read<std::byte>(arguments[2]);
     run.image = host_run::first_image(input.data(), bytes != 0, channels, height, width);
     run.image_bytes = host_run::image_bytes(run.image);
     run.grid = checked_grid(run.image, run.parameters);
     std::vector<float> weights(static_cast<std::size_t>(taps_of(run.grid)) * kSpatial);
     fill_weights(run.parameters, weights.data());
-    run.plan = frames == 0 ? block_plan(run.grid, weights.data())
-                           : plan_of(run.grid, static_cast<std::int32_t>(frames), weights.data());
+    run.plan = frames == 0 ? block_plan(run.grid, run.parameters, weights.data())
+                           : plan_of(run.grid, run.parameters, static_cast<std::int32_t>(frames), weights.data());
     if (wants_backward == 0) {
         host_run::write(arguments[3], forward(run));
         return 0;
