@@ -52,11 +52,6 @@ PREIMAGE_INLINE float share_of(int orientation, float octants) {
                             : saturate(1.0f - absolute(octants - static_cast<float>(orientation)));
 }
 
-/// Weighted sums of votes for the eight orientations.
-struct OrientationSums {
-    float of[kOrientations] = {};
-};
-
 constexpr int kTile = 32;  // side of the tile of a block of `vote_program`, in pixels
 constexpr int kTilePitch = kTile + 2;
 constexpr int kTileStep = kBlockThreads / kTile;  // rows that all threads process together

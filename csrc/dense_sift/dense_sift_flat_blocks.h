@@ -79,17 +79,16 @@ PREIMAGE_HOST_DEVICE void center_program(Block& block, const FlatPlan& plan, std
     block.each([&](int thread) {
         for (std::int32_t x = thread; x < (range.frames - 1) * grid.step + taps; x += Block::threads) {
             const VoteColumn column(grid, votes, inside(grid.x, left + x));
-            OrientationSums own;
+            float own[kOrientations] = {};
             for (std::int32_t tap = 0; tap < taps; ++tap) {
                 const Votes::Polar vote = column.at(inside(grid.y, top + tap));
                 const float weighted = weights[tap] * vote.length;
                 for (int orientation = 0; orientation < kOrientations; ++orientation) {
-                    own.of[orientation] =
-                        multiply_add(weighted, share_of(orientation, vote.octants), own.of[orientation]);
+                    own[orientation] = multiply_add(weighted, share_of(orientation, vote.octants), own[orientation]);
                 }
             }
             for (int orientation = 0; orientation < kOrientations; ++orientation) {
-                columns[orientation * plan.layout.size() + plan.layout.place(x)] = own.of[orientation];
+                columns[orientation * plan.layout.size() + plan.layout.place(x)] = own[orientation];
             }
         }
     });
