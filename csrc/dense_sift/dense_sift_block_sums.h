@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #include "common/block_program.h"
 #include "dense_sift/dense_sift.h"
@@ -26,27 +27,44 @@ PREIMAGE_INLINE void sum_down(const BlockMemory<kUsual>& memory, const Votes& vo
     const VoteColumn column(grid, votes, x);
     float sums[kRows][kSpatial][kOrientations] = {};
     std::int32_t y = grid.y.first + row * memory.step() - bin_size + 1;
-    PREIMAGE_UNROLL(kSpatial + kRows)
-    for (int segment = 0; segment < kSpatial + kRows; ++segment) {
-        PREIMAGE_UNROLL(kUsual ? kUsualSize : 1)
-        for (std::int32_t offset = segment == 0 ? 1 : 0; offset < bin_size; ++offset) {
-            const Votes::Polar vote = column.at(inside(grid.y, y));
-            PREIMAGE_UNROLL(kOrientations)
-            for (int orientation = 0; orientation < kOrientations; ++orientation) {
-                const float share = share_of(orientation, vote.octants);
-                for (int of_block = 0; of_block < kRows; ++of_block) {
-                    const int below = segment - of_block;  // the row of bins whose center is below this pixel
-                    if (0 < below && below <= kSpatial) {
-                        float& sum = sums[of_block][below - 1][orientation];
-                        sum = multiply_add(memory.weight(offset + bin_size - 1, below - 1) * vote.length, share, sum);
-                    }
-                    if (0 <= below && below < kSpatial && offset > 0) {
-                        float& sum = sums[of_block][below][orientation];
-                        sum = multiply_add(memory.weight(offset - 1, below) * vote.length, share, sum);
-                    }
+    // The pixel is `offset` below the center of the row of bins segment - 1; `centered` if 0, at compile time.
+    const auto add_pixel = [&](int segment, std::int32_t offset, auto centered) {
+        const Votes::Polar vote = column.at(inside(grid.y, y++));
+        float above[kRows] = {};  // the length, weighted, for the rows of bins whose centers are above and below
+        float below[kRows] = {};
+        for (int of_block = 0; of_block < kRows; ++of_block) {
+            const int bin = segment - of_block;
+            if (0 < bin && bin <= kSpatial) {
+                above[of_block] = memory.weight(offset + bin_size - 1, bin - 1) * vote.length;
+            }
+            if (0 <= bin && bin < kSpatial && !centered) {
+                below[of_block] = memory.weight(offset - 1, bin) * vote.length;
+            }
+        }
+        PREIMAGE_UNROLL(kOrientations)
+        for (int orientation = 0; orientation < kOrientations; ++orientation) {
+            const float share = share_of(orientation, vote.octants);
+            for (int of_block = 0; of_block < kRows; ++of_block) {
+                const int bin = segment - of_block;
+                if (0 < bin && bin <= kSpatial) {
+                    float& sum = sums[of_block][bin - 1][orientation];
+                    sum = multiply_add(above[of_block], share, sum);
+                }
+                if (0 <= bin && bin < kSpatial && !centered) {
+                    float& sum = sums[of_block][bin][orientation];
+                    sum = multiply_add(below[of_block], share, sum);
                 }
             }
-            ++y;
+        }
+    };
+    PREIMAGE_UNROLL(kSpatial + kRows)
+    for (int segment = 0; segment < kSpatial + kRows; ++segment) {
+        if (segment > 0) {
+            add_pixel(segment, 0, std::true_type{});
+        }
+        PREIMAGE_UNROLL(kUsual ? kUsualSize : 1)
+        for (std::int32_t offset = 1; offset < bin_size; ++offset) {
+            add_pixel(segment, offset, std::false_type{});
         }
         for (int of_block = 0; of_block < kRows; ++of_block) {
             const int complete = segment - of_block;  // rows of bins
@@ -107,18 +125,25 @@ PREIMAGE_INLINE OrientationBins sum_across(const BlockMemory<kUsual>& memory, in
     const std::int32_t pair_pitch = kOrientations * layout.size();
     OrientationBins sums;
     sums.load([](int) { return 0.0f; });
+    // The column is `offset` right of the center of the bins segment - 1; `centered` if 0, at compile time.
+    const auto add_column = [&](int segment, std::int32_t offset, auto centered) {
+        const ColumnSums* at = cursor.next();
+        const ColumnSums column[kPairs] = {at[0], at[pair_pitch]};
+        if (segment > 0) {
+            sums.add(segment - 1, memory.weight(offset + bin_size - 1, segment - 1), column);
+        }
+        if (segment < kSpatial && !centered) {
+            sums.add(segment, memory.weight(offset - 1, segment), column);
+        }
+    };
     PREIMAGE_UNROLL(kSpatial + 1)
-    for (int right = 0; right <= kSpatial; ++right) {  // the spatial column whose center is right of the pixels
+    for (int segment = 0; segment <= kSpatial; ++segment) {
+        if (segment > 0) {
+            add_column(segment, 0, std::true_type{});
+        }
         PREIMAGE_UNROLL(kUsual ? kUsualSize : 1)
-        for (std::int32_t offset = right == 0 ? 1 : 0; offset < bin_size; ++offset) {
-            const ColumnSums* at = cursor.next();
-            const ColumnSums column[kPairs] = {at[0], at[pair_pitch]};
-            if (right > 0) {
-                sums.add(right - 1, memory.weight(offset + bin_size - 1, right - 1), column);
-            }
-            if (right < kSpatial && offset > 0) {
-                sums.add(right, memory.weight(offset - 1, right), column);
-            }
+        for (std::int32_t offset = 1; offset < bin_size; ++offset) {
+            add_column(segment, offset, std::false_type{});
         }
     }
     return sums;

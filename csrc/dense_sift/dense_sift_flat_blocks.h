@@ -94,9 +94,8 @@ PREIMAGE_HOST_DEVICE void center_program(Block& block, const FlatPlan& plan, std
     });
     block.barrier();
     block.each([&](int thread) {
-        for (std::int32_t item = thread; item < kOrientations * range.frames; item += Block::threads) {
-            const std::int32_t orientation = item / range.frames;
-            const std::int32_t center = item % range.frames;
+        const int orientation = thread / kTurnFrames;
+        for (std::int32_t center = thread % kTurnFrames; center < range.frames; center += kTurnFrames) {
             const std::int32_t place = center * (grid.step / plan.layout.interleave);
             ColumnCursor<float> cursor(columns + orientation * plan.layout.size() + place, plan.layout);
             float total = 0.0f;
