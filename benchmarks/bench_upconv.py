@@ -164,10 +164,6 @@ class Contender:
         if layer is None:
             layers = [UpConv2d(*weight.shape[:2], slope) for weight, slope in zip(self._weights, slopes, strict=True)]
             for ours, weight, bias in zip(layers, self._weights, self._biases, strict=True):
-                if weight.is_cuda:
-                    weight.data = (
-                        weight.data.permute(2, 3, 0, 1).contiguous().permute(2, 3, 0, 1)
-                    )  # as the trainer does
                 ours.weight, ours.bias = weight, bias
             self._network = UpConvChain(*layers)
 

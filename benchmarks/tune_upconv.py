@@ -90,7 +90,7 @@ class Problem:
         shapes: dict[str, tuple[int, ...]] = {
             "low": (batch, height, width, self.in_channels),
             "high": high,
-            "weight": (5, 5, self.in_channels, self.out_channels),
+            "weight": (self.in_channels, 5, 5, self.out_channels),
             "bias": (self.out_channels,),
             "target": high,
             "mean": (self.out_channels,),
@@ -108,8 +108,7 @@ class Problem:
                 value *= (25 * self.in_channels / 4) ** -0.5
             if role == "low":
                 value.masked_fill_(value.abs() < 0.01, 0)  # an activation that is exactly zero takes the slope
-            order = (2, 3, 0, 1) if role == "weight" else (0, 3, 1, 2) if value.dim() == 4 else (0,)
-            made.append(value.permute(order))
+            made.append(value.permute(0, 3, 1, 2) if value.dim() == 4 else value)
         return tuple(made)
 
     def tolerance(self, dtype: torch.dtype) -> float:

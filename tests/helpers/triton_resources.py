@@ -128,7 +128,7 @@ def launches(task: Task) -> list[tuple[Any, dict[str, Any], dict[str, int]]]:
     dtype, config = DTYPES[task.dtype], task.config
     x = torch.empty(BATCH, side, side, in_channels, dtype=dtype, device="meta").permute(0, 3, 1, 2)
     y = torch.empty(BATCH, 2 * side, 2 * side, out_channels, dtype=dtype, device="meta").permute(0, 3, 1, 2)
-    weight = torch.empty(5, 5, in_channels, out_channels, dtype=dtype, device="meta").permute(2, 3, 0, 1)
+    weight = torch.empty(in_channels, 5, 5, out_channels, dtype=dtype, device="meta").permute(0, 3, 1, 2)
     bias = torch.empty(out_channels, device="meta")
     found: list[tuple[Any, dict[str, Any], dict[str, int]]] = []
 

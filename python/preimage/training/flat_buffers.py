@@ -24,14 +24,14 @@ class Slot:
     Attributes:
         name: Name of the parameter in its module.
         offset: Index of its first element.
-        shape: Logical shape.
-        order: Axes in the order of memory.
+        shape: Logical shape; four dimensions are channels last in memory.
+        transposed: Whether it is the weight of an up-convolution, (Ci, Co, 5, 5), rather than (Co, Ci, K, K).
     """
 
     name: str
     offset: int
     shape: tuple[int, ...]
-    order: tuple[int, ...]
+    transposed: bool
 
     @property
     def size(self) -> int:
@@ -46,8 +46,10 @@ class Slot:
     def view(self, buffer: torch.Tensor) -> torch.Tensor:
         """Return the view of the parameter in a buffer, in its logical shape."""
         part = buffer[self.offset : self.offset + self.size]
-        axes = range(len(self.shape))
-        return part.view([self.shape[axis] for axis in self.order]).permute([self.order.index(axis) for axis in axes])
+        if len(self.shape) != 4:
+            return part.view(self.shape)
+        first, channels, *window = self.shape
+        return part.view(first, *window, channels).permute(0, 3, 1, 2)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,16 +66,15 @@ class Stack:
         first, count = self.slots[0], len(self.slots)
         end = first.offset + count * first.padded_size
         parts = buffer[first.offset : end].view(count, first.padded_size)[:, : first.size]
-        if first.order[0] == 0:
-            return parts.unflatten(1, (first.shape[0], -1))
-        return parts.unflatten(1, (-1, first.shape[first.order[-1]])).mT
+        if first.transposed:
+            return parts.unflatten(1, (-1, first.shape[1])).mT
+        return parts.unflatten(1, (first.shape[0], -1))
 
 
 class FlatState:
     """A copy of a run's weights, moments and moving average in flat memory; `adopt` makes the run's tensors views.
 
-    Adam's parameters come first, then Muon's, with equal shapes together. The weight of an up-convolution is stored as
-    its kernels need it, (5, 5, Ci, Co), other weights of four dimensions are channels last. Padding is always zero.
+    Adam's parameters come first, then Muon's, with equal shapes together. Padding is always zero.
 
     Args:
         model: The network in training.
@@ -100,17 +101,17 @@ class FlatState:
         self._modules = (model, average)
         self._optimizers = optimizers
         adam, *others = (_names(model, optimizer) for optimizer in optimizers)
-        orders = _orders(model)
+        transposed = upconv_weights(model)
         shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
-        muon = sorted((name for names in others for name in names), key=lambda name: (shapes[name], orders[name]))
+        muon = sorted((name for names in others for name in names), key=lambda name: (shapes[name], name in transposed))
         self.slots: list[Slot] = []
         offset = 0
         for name in [*adam, *muon]:
-            self.slots.append(Slot(name, offset, shapes[name], orders[name]))
+            self.slots.append(Slot(name, offset, shapes[name], name in transposed))
             offset += self.slots[-1].padded_size
         self._adam, self._muon = self.slots[: len(adam)], self.slots[len(adam) :]
         self.adam_end = self._muon[0].offset if self._muon else offset
-        groups = itertools.groupby(self._muon, key=lambda slot: (slot.shape, slot.order))
+        groups = itertools.groupby(self._muon, key=lambda slot: (slot.shape, slot.transposed))
         self.stacks = [Stack(tuple(slots)) for _, slots in groups]
 
         device = model.image_mean.device
@@ -174,15 +175,3 @@ def _names(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[str]:
     """Return the names of an optimizer's parameters, in its order."""
     names = {parameter: name for name, parameter in model.named_parameters()}
     return [names[parameter] for group in optimizer.param_groups for parameter in group["params"]]
-
-
-def _orders(model: nn.Module) -> dict[str, tuple[int, ...]]:
-    """Return every parameter's axes in the order of memory."""
-    packed = upconv_weights(model)
-    orders: dict[str, tuple[int, ...]] = {}
-    for name, parameter in model.named_parameters():
-        if name in packed:
-            orders[name] = (2, 3, 0, 1)
-        else:
-            orders[name] = (0, 2, 3, 1) if parameter.dim() == 4 else tuple(range(parameter.dim()))
-    return orders

@@ -72,12 +72,12 @@ def test_nothing_but_results_counts_as_written(traced: dict[str, Cases]) -> None
                 assert set(written) - set(launch["writes"]) <= {"bias_parts", "own_parts"}, (name, launch)
 
 
-def test_gradients_of_weights_lie_packed(traced: dict[str, Cases]) -> None:
+def test_gradients_of_weights_are_channels_last(traced: dict[str, Cases]) -> None:
     for name, case in traced["ops"].items():
         if "wgrad" in name or name.startswith(("image_backward", "distance_backward")):
             (weight,) = (result for result in case["traced"] if result[2][2:] == [5, 5])
-            device, dtype, (in_channels, out_channels, _, _), strides = weight
-            assert strides == [out_channels, 1, 5 * in_channels * out_channels, in_channels * out_channels], name
+            device, dtype, (_, out_channels, _, _), strides = weight
+            assert strides == [25 * out_channels, 1, 5 * out_channels, out_channels], name
             assert device.startswith("cuda") and dtype in name
 
 

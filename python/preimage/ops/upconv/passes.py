@@ -46,7 +46,7 @@ def upconv_wgrad(x: Tensor, dz: Tensor) -> Tensor:
     x, dz = channels_last(x), channels_last(dz)
     if config := _config("wgrad", x, x.shape[1], dz.shape[1]):
         return _kernels().wgrad(x, dz, config)
-    return as_kept((cpu_passes if _on_cpu(x) else torch_passes).wgrad(x, dz))
+    return channels_last((cpu_passes if _on_cpu(x) else torch_passes).wgrad(x, dz))
 
 
 def upconv_image_backward(
@@ -84,16 +84,9 @@ def upconv_distance_backward(
     return *upconv_image_backward(x, dz, weight, negative_slope), torch_passes.bias_gradient(dz)
 
 
-def channels_last(maps: Tensor) -> Tensor:
-    """Return the maps with channels last in memory."""
-    return maps.contiguous(memory_format=torch.channels_last)
-
-
-def as_kept(dw: Tensor) -> Tensor:
-    """Return a weight gradient in the fastest memory format of weights: channels_last, (5, 5, Ci, Co) on CUDA."""
-    if dw.is_cuda:
-        return dw.permute(2, 3, 0, 1).contiguous().permute(2, 3, 0, 1)
-    return channels_last(dw)
+def channels_last(values: Tensor) -> Tensor:
+    """Return maps or a weight in channels_last memory format."""
+    return values.contiguous(memory_format=torch.channels_last)
 
 
 def plain_only() -> bool:

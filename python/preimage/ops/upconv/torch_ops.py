@@ -16,7 +16,7 @@ from torch.library import triton_op
 
 from preimage.ops._triton import has_triton
 from preimage.ops.upconv import passes
-from preimage.ops.upconv.passes import as_kept
+from preimage.ops.upconv.passes import channels_last
 
 if not has_triton():  # torch searches every op for kernels, and would warn for each that Triton is missing
     logging.getLogger("torch._library.triton").setLevel(logging.ERROR)
@@ -80,7 +80,7 @@ def _maps(like: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 def _kernel(x: Tensor, out_channels: int) -> Tensor:
-    return as_kept(x.new_empty((x.shape[1], out_channels, 5, 5)))
+    return channels_last(x.new_empty((x.shape[1], out_channels, 5, 5)))
 
 
 def _sum_dtype(maps: Tensor) -> torch.dtype:

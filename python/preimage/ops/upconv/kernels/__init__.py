@@ -1,7 +1,7 @@
 """Compute the passes of the up-convolution with Triton kernels. Importing this package requires Triton.
 
 Parameters are those in `torch_passes`, followed by the configuration. Maps are float32, bfloat16 or float16 on a CUDA
-device (on the CPU in Triton's interpreter), in any memory format; results are channels_last. Sums are float32, in an
+device (on the CPU in Triton's interpreter), and weights in any memory format, without a copy in channels_last; results are channels_last. Sums are float32, in an
 order fixed by the configuration, so results are reproducible. All functions raise ``ValueError`` for maps of more than
 2^31 - 1 elements and shapes that do not match, and ``TypeError`` for dtypes that do not match.
 """
@@ -61,7 +61,7 @@ def forward(
     config: Config,
 ) -> torch.Tensor:  # [B, Co, 2H, 2W]
     """Compute `torch_passes.forward` by "phase", "all_phases", "row_pair" or "subpixel" (at most 4 output channels)."""
-    _launch.check_weight(weight, x.shape[1], x.dtype)
+    weight = _launch.checked_weight(weight, x.shape[1], x.dtype)
     x = _launch.channels_last("x", x, tuple(x.shape))
     bias = None if bias is None else _launch.vector("the bias", bias, weight.shape[1])
     return _FORWARD[config.kernel](x, weight, bias, negative_slope, config)
@@ -75,7 +75,7 @@ def dgrad(
     config: Config,
 ) -> tuple[torch.Tensor, torch.Tensor]:  # [B, Ci, H, W], [Ci]
     """Compute `torch_passes.dgrad` by "dgrad" or "dgrad_window"; the second result is empty without `below`."""
-    _launch.check_weight(weight, weight.shape[0], dz.dtype)
+    weight = _launch.checked_weight(weight, weight.shape[0], dz.dtype)
     batch, _, height, width = dz.shape
     dz = _launch.channels_last("dz", dz, (batch, weight.shape[1], height // 2 * 2, width // 2 * 2))
     if below is not None:
@@ -88,7 +88,7 @@ def wgrad(
     dz: torch.Tensor,  # [B, Co, 2H, 2W]
     config: Config,
 ) -> torch.Tensor:  # [Ci, Co, 5, 5]
-    """Compute `torch_passes.wgrad` by "wgrad" or "wgrad_window"; in memory the result is (5, 5, Ci, Co)."""
+    """Compute `torch_passes.wgrad` by "wgrad" or "wgrad_window"."""
     return _WGRAD[config.kernel](*_pair(x, dz), config)
 
 
@@ -100,7 +100,7 @@ def image_backward(
     config: Config,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # [B, Ci, H, W], [Ci], [Ci, Co, 5, 5]
     """Compute `torch_passes.image_backward` by "image_backward"."""
-    _launch.check_weight(weight, x.shape[1], x.dtype)
+    weight = _launch.checked_weight(weight, x.shape[1], x.dtype)
     return _of_gradient(*_pair(x, dz, weight), weight, negative_slope, config)
 
 
@@ -115,7 +115,7 @@ def distance_backward(
     config: Config,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:  # [B, Ci, H, W], [Ci], [Ci, Co, 5, 5], [Co]
     """Compute `torch_passes.distance_backward` by "image_backward", without storing the gradient of the image."""
-    _launch.check_weight(weight, x.shape[1], x.dtype)
+    weight = _launch.checked_weight(weight, x.shape[1], x.dtype)
     x, y = _pair(x, y, weight)
     target = _launch.channels_last("the target", target, tuple(y.shape))
     if target.dtype != torch.uint8:

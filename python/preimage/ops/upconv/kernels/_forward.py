@@ -14,7 +14,7 @@ from preimage.ops.upconv.kernels import _launch
 def launch_forward(
     kernel: Any,
     x: torch.Tensor,  # [B, Ci, H, W]
-    matrix: tuple[torch.Tensor, int, int],
+    matrix: tuple[torch.Tensor, int, int, int],
     bias: torch.Tensor | None,  # [Co]
     negative_slope: float | None,
     config: Config,
@@ -25,18 +25,18 @@ def launch_forward(
 ) -> torch.Tensor:  # [B, Co, 2H, 2W]
     """Launch one program for every tile of pixels × `columns`, times `phases` for kernels of one phase per program.
 
-    `matrix` is the weight in the order that the kernel reads, with the strides of the summed index and of columns.
+    `matrix` is the weight in the order that the kernel reads, with the strides of input channels, of columns and of taps.
     """
     _, in_channels, height, width = x.shape
     block_m, block_n, block_k = config.block
     pixels = _launch.pixel_count(x)
     y = _launch.new_map(x, out_channels, 2 * height, 2 * width)
-    weight, k_stride, n_stride = matrix
+    weight, k_stride, n_stride, tap_stride = matrix
     _launch.launch(
         kernel,
         (triton.cdiv(pixels, block_m) * triton.cdiv(columns, block_n), *phases),
         *(x, weight, x if bias is None else bias, y, pixels, height, width),
-        CI=in_channels, CO=out_channels, K_STRIDE=k_stride, N_STRIDE=n_stride,
+        CI=in_channels, CO=out_channels, K_STRIDE=k_stride, N_STRIDE=n_stride, TAP_STRIDE=tap_stride,
         HAS_BIAS=bias is not None, SLOPE=_launch.slope(negative_slope), PRECISION=_launch.precision(x.dtype),
         BM=block_m, BN=block_n, BK=block_k, num_warps=config.num_warps, num_stages=config.num_stages,
     )  # fmt: skip

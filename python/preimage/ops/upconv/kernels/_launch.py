@@ -57,29 +57,27 @@ def vector(name: str, values: torch.Tensor, size: int) -> torch.Tensor:
     return values.contiguous()
 
 
-def check_weight(weight: torch.Tensor, in_channels: int, dtype: torch.dtype) -> None:
+def checked_weight(weight: torch.Tensor, in_channels: int, dtype: torch.dtype) -> torch.Tensor:
+    """Return a weight (Ci, Co, 5, 5) in channels_last memory format, after checking shape, size and dtype."""
     if weight.dim() != 4 or weight.shape[0] != in_channels or weight.shape[2:] != (5, 5):
         raise ValueError(f"the weight must be ({in_channels}, Co, 5, 5), got {tuple(weight.shape)}")
     if weight.numel() > MOST_ELEMENTS:
         raise ValueError(f"a weight must have at most 2^31 - 1 elements, got {tuple(weight.shape)}")
     if weight.dtype != dtype:
         raise TypeError(f"maps and weight must have one dtype, got {dtype} and {weight.dtype}")
+    return weight.contiguous(memory_format=torch.channels_last)
 
 
-def packed(weight: torch.Tensor) -> torch.Tensor:  # [Ci, Co, 5, 5] to [5, 5, Ci, Co]
-    """Return the weight contiguous in the order (5, 5, Ci, Co), without a copy if it is in this order already."""
-    return weight.permute(2, 3, 0, 1).contiguous()
-
-
-def forward_weight(weight: torch.Tensor) -> tuple[torch.Tensor, int, int]:
-    """Return the weight in the order for a sum over Ci, and the strides of Ci and Co.
+def forward_weight(weight: torch.Tensor) -> tuple[torch.Tensor, int, int, int]:
+    """Return the weight in the order for a sum over Ci, and the strides of Ci, Co and the tap.
 
     Tensor cores accept bfloat16 and float16 operands in either order, but TF32 only with the summed index innermost.
     """
     in_channels, out_channels = weight.shape[:2]
     if weight.dtype == torch.float32:
-        return weight.permute(2, 3, 1, 0).contiguous(), 1, in_channels
-    return packed(weight), out_channels, 1
+        turned = weight.transpose(0, 1).contiguous(memory_format=torch.channels_last)
+        return turned, 1, 25 * in_channels, in_channels
+    return weight, 25 * out_channels, 1, out_channels
 
 
 def precision(dtype: torch.dtype) -> str:

@@ -29,12 +29,12 @@ def input_tile(x, m, i, j, valid, dy, dx, channel, height, width, CI: tl.constex
 @triton.jit
 def weight_tile(
     weight, tap, channel, columns,
-    CI: tl.constexpr, CO: tl.constexpr, K_STRIDE: tl.constexpr, N_STRIDE: tl.constexpr,
+    CI: tl.constexpr, CO: tl.constexpr, K_STRIDE: tl.constexpr, N_STRIDE: tl.constexpr, TAP_STRIDE: tl.constexpr,
     BK: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip
     """Load [BK, BN], the weights of the tap 5 ky + kx for input channels from `channel` on and channels `columns`."""
     k = tl.arange(0, BK)
-    pointers = weight + (k[:, None] * K_STRIDE + columns[None, :] * N_STRIDE) + (tap * (CI * CO) + channel * K_STRIDE)
+    pointers = weight + (k[:, None] * K_STRIDE + columns[None, :] * N_STRIDE) + (tap * TAP_STRIDE + channel * K_STRIDE)
     if CI % BK == 0:
         tile = tl.load(pointers) if CO % BN == 0 else tl.load(pointers, mask=(columns < CO)[None, :], other=0.0)
     else:

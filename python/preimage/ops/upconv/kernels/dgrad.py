@@ -41,7 +41,7 @@ def dgrad_kernel(
     row = m // width
     i = row % height
     corner = (row * (4 * width) + 2 * j)[:, None] * CO + k[None, :]  # upper left pixel of the 2 × 2 block in dz
-    of_weight = columns[None, :] * CO + k[:, None]
+    of_weight = columns[None, :] * (25 * CO) + k[:, None]
     total = tl.zeros((BM, BN), dtype=tl.float32)
     for step in range(0, 25 * CHANNEL_BLOCKS):
         tap = step // CHANNEL_BLOCKS
@@ -50,7 +50,7 @@ def dgrad_kernel(
         dx_ = tap % 5 - 2
         inside = valid & (2 * i + dy >= 0) & (2 * i + dy < 2 * height) & (2 * j + dx_ >= 0) & (2 * j + dx_ < 2 * width)
         pointers = dz + corner + ((dy * (2 * width) + dx_) * CO + channel)
-        taps = weight + of_weight + (tap * (CI * CO) + channel)
+        taps = weight + of_weight + (tap * CO + channel)
         if CO % BK == 0:
             part = tl.load(pointers, mask=inside[:, None], other=0.0)
             matrix = tl.load(taps) if CI % BN == 0 else tl.load(taps, mask=(columns < CI)[None, :], other=0.0)
@@ -89,7 +89,7 @@ def launch_dgrad(
     _launch.launch(
         kernel,
         (tiles * triton.cdiv(in_channels, block_n),),
-        *(dz, _launch.packed(weight), below if masked else dz, dx, bias_parts if sums else dz, pixels, height, width),
+        *(dz, weight, below if masked else dz, dx, bias_parts if sums else dz, pixels, height, width),
         CI=in_channels, CO=out_channels,
         MASK=masked, SUMS=sums, SLOPE=_launch.slope(negative_slope), PRECISION=_launch.precision(dz.dtype),
         BM=block_m, BN=block_n, BK=block_k, num_warps=config.num_warps, num_stages=config.num_stages,

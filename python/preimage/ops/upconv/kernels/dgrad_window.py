@@ -52,8 +52,7 @@ def dgrad_window_kernel(
         within = first + start
         mask = inside[:, None] & (within >= 0) & (within < 2 * width * CO)
         part = tl.load(dz + (in_row + dy * (2 * width * CO))[:, None] + within, mask=mask, other=0.0)
-        kx = (start + k) // CO
-        taps = weight + (columns * CO)[None, :] + ((ky * 5 + kx) * (CI * CO) + (start + k) - kx * CO)[:, None]
+        taps = weight + (columns * (25 * CO))[None, :] + (ky * RUN + start + k)[:, None]
         matrix = tl.load(taps, mask=(start + k < RUN)[:, None] & (columns < CI)[None, :], other=0.0)
         total = tl.dot(part, matrix, total, input_precision=PRECISION)
     offsets = m[:, None] * CI + columns[None, :]

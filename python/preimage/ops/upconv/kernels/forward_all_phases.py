@@ -21,7 +21,7 @@ from preimage.ops.upconv.kernels._tiles import activated, input_tile, weight_til
 def all_phases_kernel(
     x, weight, bias, y, pixels, height, width,
     CI: tl.constexpr, CO: tl.constexpr, K_STRIDE: tl.constexpr, N_STRIDE: tl.constexpr,
-    HAS_BIAS: tl.constexpr, SLOPE: tl.constexpr, PRECISION: tl.constexpr,
+    TAP_STRIDE: tl.constexpr, HAS_BIAS: tl.constexpr, SLOPE: tl.constexpr, PRECISION: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
     """Compute the 2 × 2 output blocks of a tile of BM pixels, in BN channels.
@@ -49,10 +49,10 @@ def all_phases_kernel(
         sx = 1 + shift % 2
         tap = 24 - 10 * sy - 2 * sx
         part = input_tile(x, m, i, j, valid, sy - 1, sx - 1, channel, height, width, CI, BK)
-        w00 = weight_tile(weight, tap, channel, columns, CI, CO, K_STRIDE, N_STRIDE, BK, BN)
-        w01 = weight_tile(weight, tap + 1, channel, columns, CI, CO, K_STRIDE, N_STRIDE, BK, BN)
-        w10 = weight_tile(weight, tap + 5, channel, columns, CI, CO, K_STRIDE, N_STRIDE, BK, BN)
-        w11 = weight_tile(weight, tap + 6, channel, columns, CI, CO, K_STRIDE, N_STRIDE, BK, BN)
+        w00 = weight_tile(weight, tap, channel, columns, CI, CO, K_STRIDE, N_STRIDE, TAP_STRIDE, BK, BN)
+        w01 = weight_tile(weight, tap + 1, channel, columns, CI, CO, K_STRIDE, N_STRIDE, TAP_STRIDE, BK, BN)
+        w10 = weight_tile(weight, tap + 5, channel, columns, CI, CO, K_STRIDE, N_STRIDE, TAP_STRIDE, BK, BN)
+        w11 = weight_tile(weight, tap + 6, channel, columns, CI, CO, K_STRIDE, N_STRIDE, TAP_STRIDE, BK, BN)
         y00 = tl.dot(part, w00, y00, input_precision=PRECISION)
         y01 = tl.dot(part, w01, y01, input_precision=PRECISION)
         y10 = tl.dot(part, w10, y10, input_precision=PRECISION)
@@ -62,8 +62,8 @@ def all_phases_kernel(
         channel = (step - shift * CHANNEL_BLOCKS) * BK
         tap = 22 - 2 * shift
         part = input_tile(x, m, i, j, valid, -1, shift, channel, height, width, CI, BK)
-        w00 = weight_tile(weight, tap, channel, columns, CI, CO, K_STRIDE, N_STRIDE, BK, BN)
-        w01 = weight_tile(weight, tap + 1, channel, columns, CI, CO, K_STRIDE, N_STRIDE, BK, BN)
+        w00 = weight_tile(weight, tap, channel, columns, CI, CO, K_STRIDE, N_STRIDE, TAP_STRIDE, BK, BN)
+        w01 = weight_tile(weight, tap + 1, channel, columns, CI, CO, K_STRIDE, N_STRIDE, TAP_STRIDE, BK, BN)
         y00 = tl.dot(part, w00, y00, input_precision=PRECISION)
         y01 = tl.dot(part, w01, y01, input_precision=PRECISION)
     for step in range(0, 2 * CHANNEL_BLOCKS):  # sy = 1, 2, sx = 0
@@ -71,14 +71,14 @@ def all_phases_kernel(
         channel = (step - shift * CHANNEL_BLOCKS) * BK
         tap = 14 - 10 * shift
         part = input_tile(x, m, i, j, valid, shift, -1, channel, height, width, CI, BK)
-        w00 = weight_tile(weight, tap, channel, columns, CI, CO, K_STRIDE, N_STRIDE, BK, BN)
-        w10 = weight_tile(weight, tap + 5, channel, columns, CI, CO, K_STRIDE, N_STRIDE, BK, BN)
+        w00 = weight_tile(weight, tap, channel, columns, CI, CO, K_STRIDE, N_STRIDE, TAP_STRIDE, BK, BN)
+        w10 = weight_tile(weight, tap + 5, channel, columns, CI, CO, K_STRIDE, N_STRIDE, TAP_STRIDE, BK, BN)
         y00 = tl.dot(part, w00, y00, input_precision=PRECISION)
         y10 = tl.dot(part, w10, y10, input_precision=PRECISION)
     for step in range(0, CHANNEL_BLOCKS):  # sy = sx = 0
         channel = step * BK
         part = input_tile(x, m, i, j, valid, -1, -1, channel, height, width, CI, BK)
-        w00 = weight_tile(weight, 24, channel, columns, CI, CO, K_STRIDE, N_STRIDE, BK, BN)
+        w00 = weight_tile(weight, 24, channel, columns, CI, CO, K_STRIDE, N_STRIDE, TAP_STRIDE, BK, BN)
         y00 = tl.dot(part, w00, y00, input_precision=PRECISION)
     offsets = (row * (4 * width) + 2 * j)[:, None] * CO + columns[None, :]
     mask = valid[:, None] & (columns < CO)[None, :]

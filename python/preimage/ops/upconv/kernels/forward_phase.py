@@ -21,7 +21,7 @@ from preimage.ops.upconv.kernels._tiles import activated, input_tile, weight_til
 def phase_kernel(
     x, weight, bias, y, pixels, height, width,
     CI: tl.constexpr, CO: tl.constexpr, K_STRIDE: tl.constexpr, N_STRIDE: tl.constexpr,
-    HAS_BIAS: tl.constexpr, SLOPE: tl.constexpr, PRECISION: tl.constexpr,
+    TAP_STRIDE: tl.constexpr, HAS_BIAS: tl.constexpr, SLOPE: tl.constexpr, PRECISION: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
     """Compute the phase (a, b) of a tile, y[2i + a, 2j + b] for BM pixels (i, j) and BN channels."""
@@ -46,7 +46,7 @@ def phase_kernel(
         tx = tap - ty * (3 - b)
         part = input_tile(x, m, i, j, valid, ty - 1 + a, tx - 1 + b, channel, height, width, CI, BK)
         weight_tap = (4 - 2 * ty - a) * 5 + 4 - 2 * tx - b
-        taps = weight_tile(weight, weight_tap, channel, columns, CI, CO, K_STRIDE, N_STRIDE, BK, BN)
+        taps = weight_tile(weight, weight_tap, channel, columns, CI, CO, K_STRIDE, N_STRIDE, TAP_STRIDE, BK, BN)
         total = tl.dot(part, taps, total, input_precision=PRECISION)
     total = activated(total, bias, columns, columns < CO, HAS_BIAS, SLOPE)
     offsets = ((2 * row + a) * (2 * width) + 2 * j + b)[:, None] * CO + columns[None, :]

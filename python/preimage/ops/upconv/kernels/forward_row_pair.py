@@ -21,14 +21,16 @@ from preimage.ops.upconv.kernels._tiles import activated, input_tile
 @triton.jit
 def pair_tile(
     weight, ky, sx, channel, columns,
-    CI: tl.constexpr, CO: tl.constexpr, K_STRIDE: tl.constexpr, N_STRIDE: tl.constexpr, BK: tl.constexpr,
+    CI: tl.constexpr, CO: tl.constexpr, K_STRIDE: tl.constexpr, N_STRIDE: tl.constexpr, TAP_STRIDE: tl.constexpr,
+    BK: tl.constexpr,
 ):  # fmt: skip
     """Load weights [BK, BN]: column (b, co) is the tap (ky, 4 - 2 sx + b), or zero outside the kernel."""
     k = tl.arange(0, BK)
     b = columns // CO
-    of_column = (columns - b * CO) * N_STRIDE + b * (CI * CO)
+    # In channels_last the columns of both taps are contiguous.
+    of_column = columns if N_STRIDE == 1 else (columns - b * CO) * N_STRIDE + b * TAP_STRIDE
     pointers = (
-        weight + (k[:, None] * K_STRIDE + of_column[None, :]) + ((ky * 5 + 4 - 2 * sx) * (CI * CO) + channel * K_STRIDE)
+        weight + (k[:, None] * K_STRIDE + of_column[None, :]) + ((ky * 5 + 4 - 2 * sx) * TAP_STRIDE + channel * K_STRIDE)
     )
     exists = (columns < 2 * CO) & (2 * sx - b >= 0)
     if CI % BK == 0:
@@ -42,7 +44,7 @@ def pair_tile(
 def row_pair_kernel(
     x, weight, bias, y, pixels, height, width,
     CI: tl.constexpr, CO: tl.constexpr, K_STRIDE: tl.constexpr, N_STRIDE: tl.constexpr,
-    HAS_BIAS: tl.constexpr, SLOPE: tl.constexpr, PRECISION: tl.constexpr,
+    TAP_STRIDE: tl.constexpr, HAS_BIAS: tl.constexpr, SLOPE: tl.constexpr, PRECISION: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
     """Compute the 2 × 2 output blocks of a tile of BM pixels; a column is (b, channel)."""
@@ -63,15 +65,15 @@ def row_pair_kernel(
         sy = 1 + shift // 3
         sx = shift % 3
         part = input_tile(x, m, i, j, valid, sy - 1, sx - 1, channel, height, width, CI, BK)
-        above = pair_tile(weight, 4 - 2 * sy, sx, channel, columns, CI, CO, K_STRIDE, N_STRIDE, BK)
-        below = pair_tile(weight, 5 - 2 * sy, sx, channel, columns, CI, CO, K_STRIDE, N_STRIDE, BK)
+        above = pair_tile(weight, 4 - 2 * sy, sx, channel, columns, CI, CO, K_STRIDE, N_STRIDE, TAP_STRIDE, BK)
+        below = pair_tile(weight, 5 - 2 * sy, sx, channel, columns, CI, CO, K_STRIDE, N_STRIDE, TAP_STRIDE, BK)
         upper = tl.dot(part, above, upper, input_precision=PRECISION)
         lower = tl.dot(part, below, lower, input_precision=PRECISION)
     for step in range(0, 3 * CHANNEL_BLOCKS):  # the row before contributes to the upper one
         sx = step // CHANNEL_BLOCKS
         channel = (step - sx * CHANNEL_BLOCKS) * BK
         part = input_tile(x, m, i, j, valid, -1, sx - 1, channel, height, width, CI, BK)
-        above = pair_tile(weight, 4, sx, channel, columns, CI, CO, K_STRIDE, N_STRIDE, BK)
+        above = pair_tile(weight, 4, sx, channel, columns, CI, CO, K_STRIDE, N_STRIDE, TAP_STRIDE, BK)
         upper = tl.dot(part, above, upper, input_precision=PRECISION)
     offsets = (row * (4 * width) + 2 * j)[:, None] * CO + columns[None, :]
     mask = valid[:, None] & (columns < 2 * CO)[None, :]

@@ -25,7 +25,7 @@ COLUMNS = 16  # row 2i: (b, channel) from 0, row 2i + 1: from 8
 def subpixel_kernel(
     x, weight, bias, y, pixels, height, width,
     CI: tl.constexpr, CO: tl.constexpr, K_STRIDE: tl.constexpr, N_STRIDE: tl.constexpr,
-    HAS_BIAS: tl.constexpr, SLOPE: tl.constexpr, PRECISION: tl.constexpr,
+    TAP_STRIDE: tl.constexpr, HAS_BIAS: tl.constexpr, SLOPE: tl.constexpr, PRECISION: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
     """Compute the 2 × 2 output blocks of a tile of BM pixels; the strides give the weight the shape (9 Ci, 16)."""
@@ -42,7 +42,7 @@ def subpixel_kernel(
         shift = step // CHANNEL_BLOCKS
         channel = (step - shift * CHANNEL_BLOCKS) * BK
         part = input_tile(x, m, i, j, valid, shift // 3 - 1, shift % 3 - 1, channel, height, width, CI, BK)
-        pointers = weight + (k[:, None] * K_STRIDE + columns[None, :] * N_STRIDE) + (shift * CI + channel) * K_STRIDE
+        pointers = weight + (k[:, None] * K_STRIDE + columns[None, :] * N_STRIDE) + (shift * TAP_STRIDE + channel * K_STRIDE)
         taps = tl.load(pointers) if CI % BK == 0 else tl.load(pointers, mask=(channel + k < CI)[:, None], other=0.0)
         total = tl.dot(part, taps, total, input_precision=PRECISION)
     upper, lower = tl.split(tl.permute(tl.reshape(total, (BM, 2, BN // 2)), (0, 2, 1)))
@@ -71,12 +71,12 @@ def subpixel_weight_kernel(
     ky = 4 - 2 * (shift // 3) + a
     kx = 4 - 2 * (shift % 3) + of_row // CO
     exists = (k < 9 * CI) & (of_row < 2 * CO) & (ky <= 4) & (kx <= 4)
-    value = tl.load(weight + ((ky * 5 + kx) * CI + k % CI) * CO + of_row % CO, mask=exists, other=0.0)
+    value = tl.load(weight + ((k % CI) * 25 + ky * 5 + kx) * CO + of_row % CO, mask=exists, other=0.0)
     tl.store(matrix + k * K_STRIDE + column * N_STRIDE, value, mask=k < 9 * CI)
 
 
-def subpixel_weight(weight: torch.Tensor) -> tuple[torch.Tensor, int, int]:
-    """Return the weight as a matrix (9 Ci, 16), and its strides."""
+def subpixel_weight(weight: torch.Tensor) -> tuple[torch.Tensor, int, int, int]:
+    """Return the weight as a matrix (9 Ci, 16), and the strides of input channels, of columns and of shifts."""
     in_channels, out_channels = weight.shape[:2]
     # TF32 needs the summed index innermost.
     k_stride, n_stride = (1, 9 * in_channels) if weight.dtype == torch.float32 else (COLUMNS, 1)
@@ -85,11 +85,11 @@ def subpixel_weight(weight: torch.Tensor) -> tuple[torch.Tensor, int, int]:
     _launch.launch(
         subpixel_weight_kernel,
         (triton.cdiv(size, 1024),),
-        *(_launch.packed(weight), matrix),
+        *(weight, matrix),
         CI=in_channels, CO=out_channels, K_STRIDE=k_stride, N_STRIDE=n_stride, COLUMNS=COLUMNS,
         BLOCK=1024, num_warps=4, num_stages=1,
     )  # fmt: skip
-    return matrix, k_stride, n_stride
+    return matrix, k_stride, n_stride, in_channels * k_stride
 
 
 def forward_subpixel(

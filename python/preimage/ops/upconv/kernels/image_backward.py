@@ -48,14 +48,14 @@ def window_tile(
 @triton.jit
 def window_weight(weight, ky, e, ci, CI: tl.constexpr, CO: tl.constexpr):
     """Load [N, BN], where value e of a window's row is the tap kx = e // Co and the channel e % Co."""
-    pointers = weight + ((ky * 5 + e // CO) * (CI * CO) + e % CO)[:, None] + (ci * CO)[None, :]
+    pointers = weight + (ky * (5 * CO) + e)[:, None] + (ci * (25 * CO))[None, :]
     return tl.load(pointers, mask=(e < 5 * CO)[:, None] & (ci < CI)[None, :], other=0.0)
 
 
 @triton.jit
 def store_weight(parts, total, ky, e, ci, CI: tl.constexpr, CO: tl.constexpr):
     """Store a partial sum of the weight's gradient, for values e of window row ky and input channels ci."""
-    pointers = parts + ((ky * 5 + e // CO) * (CI * CO) + e % CO)[:, None] + (ci * CO)[None, :]
+    pointers = parts + (ky * (5 * CO) + e)[:, None] + (ci * (25 * CO))[None, :]
     tl.store(pointers, total, mask=(e < 5 * CO)[:, None] & (ci < CI)[None, :])
 
 
@@ -136,17 +136,17 @@ def _run(
     programs = max(1, min(config.split, triton.cdiv(pixels, block_m)))
     dx = _launch.new_map(x, in_channels, height, width)
     below_parts = _launch.allocate((programs, in_channels), torch.float32, x.device)
-    dw_parts = _launch.allocate((programs, 5, 5, in_channels, out_channels), torch.float32, x.device)
+    dw_parts = _launch.allocate((programs, in_channels, 5, 5, out_channels), torch.float32, x.device)
     own_parts = _launch.allocate((programs, 4, out_channels), torch.float32, x.device)
     _launch.launch(
         image_backward_kernel,
         (programs, triton.cdiv(in_channels, block_n)),
-        *(x, dz, *(loss or (dz, dz, dz)), _launch.packed(weight), dx, below_parts, dw_parts, own_parts, pixels),
+        *(x, dz, *(loss or (dz, dz, dz)), weight, dx, below_parts, dw_parts, own_parts, pixels),
         H=max(1, height), W=max(1, width), CI=in_channels, CO=out_channels,
         LOSS=loss is not None, SLOPE=_launch.slope(negative_slope), PRECISION=_launch.precision(x.dtype),
         BM=block_m, BN=block_n, RUN=run, num_warps=config.num_warps, num_stages=config.num_stages,
     )  # fmt: skip
-    dw = sum_parts(dw_parts, weight.dtype).permute(2, 3, 0, 1)
+    dw = sum_parts(dw_parts, weight.dtype).permute(0, 3, 1, 2)
     return dx, below_parts.sum(0), dw, own_parts
 
 

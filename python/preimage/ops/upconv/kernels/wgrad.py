@@ -58,8 +58,8 @@ def wgrad_kernel(
         else:
             gradients = tl.load(of_dz, mask=inside[:, None] & (co < CO)[None, :], other=0.0)
         total = tl.dot(tl.trans(values), gradients, total, input_precision=PRECISION)
-    offsets = ci[:, None] * CO + co[None, :]
-    target = parts + (part * 25 + tap).to(tl.int64) * (CI * CO)
+    offsets = ci[:, None] * (25 * CO) + (tap * CO + co)[None, :]
+    target = parts + part.to(tl.int64) * (25 * CI * CO)
     tl.store(target + offsets, total.to(parts.dtype.element_ty), mask=(ci < CI)[:, None] & (co < CO)[None, :])
 
 
@@ -84,7 +84,7 @@ def launch_wgrad(
     pixels = _launch.pixel_count(x)
     count, span = spans(pixels, config.split, block_k)
     dtype = x.dtype if count == 1 else torch.float32
-    parts = _launch.allocate((count, 5, 5, in_channels, out_channels), dtype, x.device)
+    parts = _launch.allocate((count, in_channels, 5, 5, out_channels), dtype, x.device)
     _launch.launch(
         kernel,
         (*tiles, count),
@@ -93,7 +93,7 @@ def launch_wgrad(
         BI=block_i, BK=block_k, **blocks, num_warps=config.num_warps, num_stages=config.num_stages,
     )  # fmt: skip
     dw = parts[0] if count == 1 else sum_parts(parts, x.dtype)
-    return dw.permute(2, 3, 0, 1)
+    return dw.permute(0, 3, 1, 2)
 
 
 def wgrad_taps(

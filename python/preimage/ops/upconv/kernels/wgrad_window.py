@@ -32,7 +32,7 @@ def run_tile(dz, in_row, first, inside, start, row_end, BN: tl.constexpr):
 def store_run(parts, total, ci, start, CI: tl.constexpr, CO: tl.constexpr, BN: tl.constexpr):
     """Store the sums of a run, where value e is the tap kx = e // Co and the channel e % Co."""
     e = start + tl.arange(0, BN)
-    offsets = (ci * CO)[:, None] + ((e // CO) * (CI * CO) + e % CO)[None, :]
+    offsets = (ci * (25 * CO))[:, None] + e[None, :]
     tl.store(parts + offsets, total.to(parts.dtype.element_ty), mask=(ci < CI)[:, None] & (e < 5 * CO)[None, :])
 
 
@@ -71,7 +71,7 @@ def wgrad_window_kernel(
         if REST > 0:
             gradients = run_tile(dz, in_row, first, inside, BN, 2 * W * CO, REST)
             rest = tl.dot(turned, gradients, rest, input_precision=PRECISION)
-    target = parts + (part * 5 + ky).to(tl.int64) * (5 * CI * CO)
+    target = parts + part.to(tl.int64) * (25 * CI * CO) + ky * (5 * CO)
     store_run(target, total, ci, 0, CI, CO, BN)
     if REST > 0:
         store_run(target, rest, ci, BN, CI, CO, REST)
