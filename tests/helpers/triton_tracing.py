@@ -101,6 +101,8 @@ def ops(dtype: torch.dtype) -> Iterator[Found]:
         weight = torch.empty(20, out_channels, 5, 5, dtype=dtype, device="cuda")
         bias = torch.empty(out_channels, dtype=dtype, device="cuda")
         calls: dict[str, Callable[..., Any]] = {}
+        if kernel == "dgrad_cudnn":
+            calls["activation_backward"] = lambda x, y, w, b: package_ops.upconv_activation_backward(y, y, 0.2)
         if kernel.startswith("dgrad"):
             calls["dgrad below"] = lambda x, y, w, b: package_ops.upconv_dgrad(y, w, x, 0.2)
             calls["dgrad"] = lambda x, y, w, b: package_ops.upconv_dgrad(y, w, None, None)
@@ -117,7 +119,8 @@ def ops(dtype: torch.dtype) -> Iterator[Found]:
         else:
             calls["forward"] = lambda x, y, w, b: package_ops.upconv(x, w, b, 0.2, False)
             calls["forward plain"] = lambda x, y, w, b: package_ops.upconv(x.contiguous(), w, None, None, True)
-        config = Config(kernel, (16, 64, 16) if kernel == "wgrad_window" else (64, 16, 16), 4, 2, split)
+        blocks = {"wgrad_window": (16, 64, 16), "cudnn": (64, 16), "dgrad_cudnn": (64, 16)}
+        config = Config(kernel, blocks.get(kernel, (64, 16, 16)), 4, 2, split)
         with chosen(config):
             for name, call in calls.items():
                 graph = make_fx(dispatch_functionalize(call))(x, y, weight, bias).graph
@@ -133,8 +136,8 @@ def ops(dtype: torch.dtype) -> Iterator[Found]:
 
 
 KERNELS = [
-    *(("phase", 1), ("all_phases", 1), ("row_pair", 1), ("subpixel", 1)),
-    *(("dgrad", 1), ("dgrad_window", 1), ("wgrad", 1), ("wgrad", 2), ("wgrad_window", 1), ("wgrad_window", 2)),
+    *(("phase", 1), ("all_phases", 1), ("row_pair", 1), ("subpixel", 1), ("cudnn", 1)),
+    *(("dgrad", 1), ("dgrad_window", 1), ("dgrad_cudnn", 1), ("wgrad", 1), ("wgrad", 2), ("wgrad_window", 1), ("wgrad_window", 2)),
     ("image_backward", 2),
 ]
 

@@ -139,7 +139,7 @@ class Inverter(nn.Module):
         arranged = self._arranged(features)
         made = tuple(cells * self.network.stride for cells in arranged.shape[2:])
         if self.network.side is not None or made == self.covered(*features.shape[2:]):
-            return self.network.distance(arranged, target.contiguous(), self.image_mean)
+            return self.network.distance(arranged, target, self.image_mean)
         return torch.linalg.vector_norm(self.reconstruct(features) - target.float() / 255, dim=(1, 2, 3))
 
     def target(self, images: torch.Tensor) -> torch.Tensor:

@@ -32,9 +32,11 @@ class Chain(torch.autograd.Function):
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         layers = len(ctx.slopes)
         maps, parameters = ctx.saved_tensors[: layers + 1], ctx.saved_tensors[layers + 1 :]
-        dz = gradient if ctx.slopes[-1] is None else torch_passes.masked(gradient, maps[-1], ctx.slopes[-1])
-        needs = ctx.needs_input_grad[2:]
-        bias_gradient = torch_passes.bias_gradient(dz) if needs[-1] else None
+        needs, slope = ctx.needs_input_grad[2:], ctx.slopes[-1]
+        if slope is None:
+            dz, bias_gradient = gradient, torch_passes.bias_gradient(gradient) if needs[-1] else None
+        else:
+            dz, bias_gradient = dispatch.ops_for(gradient).upconv_activation_backward(gradient, maps[-1], slope)
         gradients = _Gradients(maps[:-1], parameters, ctx.slopes, (ctx.needs_input_grad[0], *needs))
         gradients.go_down(layers - 1, dz, bias_gradient)
         dx, *rest = gradients.last((gradient, *ctx.saved_tensors))
@@ -54,6 +56,7 @@ class ChainDistance(torch.autograd.Function):
         *parameters: torch.Tensor | None,
     ) -> torch.Tensor:
         maps = forward(x, parameters, slopes, repeated=False)
+        target = passes.channels_last(target)  # once, also for the backward pass
         distances: torch.Tensor = dispatch.ops_for(x).image_distance(maps[-1], target, mean)
         ctx.slopes = slopes
         ctx.save_for_backward(target, mean, distances, *maps, *parameters)

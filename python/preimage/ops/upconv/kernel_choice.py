@@ -17,12 +17,12 @@ from typing import Any
 
 import torch
 
-from preimage.ops.upconv.kernel_configs import PASSES, Config, candidates, supported
+from preimage.ops.upconv.kernel_configs import CUDNN, PASSES, Config, candidates, supported
 
 TABLES = Path(__file__).with_name("tables")
 # Dtypes by their names in the tables. bfloat16 and float16 are equally fast; float32 has kernels only for TF32.
 DTYPES = {"16-bit": (torch.bfloat16, torch.float16), "tf32": (torch.float32,)}
-# Limit of the rule, an estimate: with more output channels cuDNN's faster arithmetic outweighs the benefit of fusion.
+# Limit of the rule, an estimate: with more output channels cuDNN's convolutions are faster than ours.
 MOST_OUT_CHANNELS = 64
 
 Capability = tuple[int, int]
@@ -132,10 +132,10 @@ def rule(
     *,
     tf32: bool,
 ) -> Config | None:
-    """Return the choice for layers without an entry: the first candidate unless there are many output channels."""
-    if out_channels > MOST_OUT_CHANNELS:
-        return None
+    """Return the choice for layers without an entry: the first candidate, or cuDNN if there are many output channels."""
     found = candidates(which, in_channels, out_channels, pixels, dtype, capability, tf32=tf32)
+    if out_channels > MOST_OUT_CHANNELS:
+        return CUDNN.get(which) if found else None
     return found[0] if found else None
 
 

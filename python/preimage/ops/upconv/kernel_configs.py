@@ -8,16 +8,16 @@ import torch
 
 IMAGE_PASSES = ("image_backward", "distance_backward")
 PASSES = ("forward", "dgrad", "wgrad", *IMAGE_PASSES)
-MOST = 8  # number of candidates
+MOST = 8  # number of candidates beside cuDNN's convolutions
 IMAGE_CHANNELS = 4  # layers with at most so many output channels have separate kernels
 HALVES = (torch.bfloat16, torch.float16)
 
-_MOST_ELEMENTS = 2**31 - 1  # the kernels' offsets are int32
+MOST_ELEMENTS = 2**31 - 1  # the kernels' offsets are int32
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Kernel and its block sizes. The three numbers of `block` are described in the module of the kernel."""
+    """Kernel and its block sizes. The numbers of `block` are described in the module of the kernel."""
 
     kernel: str
     block: tuple[int, ...]
@@ -29,6 +29,10 @@ class Config:
         blocks = "x".join(map(str, self.block))
         split = f" /{self.split}" if self.split > 1 else ""
         return f"{self.kernel} {blocks} w{self.num_warps} s{self.num_stages}{split}"
+
+
+# cuDNN's convolution, with one kernel for everything elementwise.
+CUDNN = {"forward": Config("cudnn", (64, 64), 4, 1), "dgrad": Config("dgrad_cudnn", (64, 64), 4, 1)}
 
 
 def tf32_allowed() -> bool:
@@ -56,7 +60,7 @@ def supported(
         (dtype in HALVES or (dtype == torch.float32 and tf32))
         and capability >= (8, 0)
         and pixels >= 1
-        and largest <= _MOST_ELEMENTS
+        and largest <= MOST_ELEMENTS
         and (which not in IMAGE_PASSES or out_channels <= IMAGE_CHANNELS)
     )
 
@@ -101,7 +105,10 @@ def candidates(
         if _shared_memory(config, out_channels, dtype) <= limit
         and _in_registers(config, out_channels, dtype, capability)
     ]
-    return tuple(dict.fromkeys(fitting))[:MOST]  # each once
+    fitting = list(dict.fromkeys(fitting))[:MOST]  # each once
+    if which in CUDNN and out_channels > IMAGE_CHANNELS:
+        fitting.append(CUDNN[which])
+    return tuple(fitting)
 
 
 def shared_memory_limit(capability: tuple[int, int]) -> int:

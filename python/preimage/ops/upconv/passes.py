@@ -30,6 +30,14 @@ def upconv(x: Tensor, weight: Tensor, bias: Tensor | None, negative_slope: float
     return channels_last(torch_passes.forward(x, weight, bias, negative_slope))
 
 
+def upconv_activation_backward(gradient: Tensor, y: Tensor, negative_slope: float) -> tuple[Tensor, Tensor]:
+    """Run `torch_passes.activation_backward`."""
+    if _runs_elementwise(y):
+        return _kernels().activation_backward(gradient, y, negative_slope)
+    dz, bias_gradient = torch_passes.activation_backward(gradient, y, negative_slope)
+    return channels_last(dz), bias_gradient
+
+
 def upconv_dgrad(
     dz: Tensor, weight: Tensor, below: Tensor | None, negative_slope: float | None
 ) -> tuple[Tensor, Tensor]:
@@ -62,7 +70,7 @@ def upconv_image_backward(
 def image_distance(y: Tensor, target: Tensor, mean: Tensor) -> Tensor:
     """Run `torch_passes.image_distance`."""
     y, target = channels_last(y), channels_last(target)
-    if _fits_image_kernels(y):
+    if _runs_elementwise(y) and y.shape[1] <= kernel_configs.IMAGE_CHANNELS:
         return _kernels().image_distance(y, target, mean)
     return torch_passes.image_distance(y, target, mean)
 
@@ -121,8 +129,12 @@ def _capability(device: torch.device) -> tuple[int, int]:
     return torch.cuda.get_device_capability(device)
 
 
-def _fits_image_kernels(y: Tensor) -> bool:
-    return y.is_cuda and has_triton() and not plain_only() and y.shape[1] <= 4 and y.dtype != torch.float64
+def _runs_elementwise(maps: Tensor) -> bool:
+    """Return whether elementwise Triton kernels can run, which need no tensor cores."""
+    if not maps.is_cuda or not has_triton() or plain_only():
+        return False
+    size = maps.numel()
+    return maps.dtype != torch.float64 and type(size) is int and size <= kernel_configs.MOST_ELEMENTS
 
 
 def _kernels() -> Any:

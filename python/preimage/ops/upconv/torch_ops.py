@@ -26,6 +26,7 @@ _OPS: dict[str, Any] = {
     function.__name__: triton_op(f"preimage::{function.__name__}", function, mutates_args=())
     for function in (
         passes.upconv,
+        passes.upconv_activation_backward,
         passes.upconv_dgrad,
         passes.upconv_wgrad,
         passes.upconv_image_backward,
@@ -39,6 +40,11 @@ _OPS: dict[str, Any] = {
 def _upconv(x: Tensor, weight: Tensor, bias: Tensor | None, negative_slope: float | None, repeated: bool) -> Tensor:
     batch, _, height, width = x.shape
     return _maps(x, (batch, weight.shape[1], 2 * height, 2 * width))
+
+
+@_OPS["upconv_activation_backward"].register_fake  # type: ignore[untyped-decorator]
+def _upconv_activation_backward(gradient: Tensor, y: Tensor, negative_slope: float) -> tuple[Tensor, Tensor]:
+    return _maps(y, y.shape), y.new_empty(y.shape[1], dtype=_sum_dtype(y))
 
 
 @_OPS["upconv_dgrad"].register_fake  # type: ignore[untyped-decorator]

@@ -127,6 +127,16 @@ def masked(gradient: torch.Tensor, output: torch.Tensor, negative_slope: float) 
     return torch.ops.aten.leaky_relu_backward(gradient, output, negative_slope, True)
 
 
+def activation_backward(
+    gradient: torch.Tensor,  # [B, C, H, W]
+    y: torch.Tensor,  # [B, C, H, W]
+    negative_slope: float,
+) -> tuple[torch.Tensor, torch.Tensor]:  # [B, C, H, W], [C]
+    """Compute `masked` for the output y of a layer, and `bias_gradient` of the result."""
+    dz = masked(gradient, y, negative_slope)
+    return dz, bias_gradient(dz)
+
+
 def bias_gradient(dz: torch.Tensor) -> torch.Tensor:
     """Compute the bias gradient (C,), the sum over images and pixels, in float32 or float64."""
     return dz.sum(dim=(0, 2, 3), dtype=torch.promote_types(dz.dtype, torch.float32))

@@ -12,9 +12,10 @@ from collections.abc import Callable
 
 import torch
 
-from preimage.ops.upconv.kernel_configs import Config
+from preimage.ops.upconv.kernel_configs import CUDNN, Config
 from preimage.ops.upconv.kernels import _launch
 from preimage.ops.upconv.kernels._launch import poisoned
+from preimage.ops.upconv.kernels.cudnn import activation_backward_into, dgrad_cudnn, forward_cudnn
 from preimage.ops.upconv.kernels.dgrad import dgrad_taps
 from preimage.ops.upconv.kernels.dgrad_window import dgrad_window
 from preimage.ops.upconv.kernels.forward_all_phases import forward_all_phases
@@ -28,6 +29,7 @@ from preimage.ops.upconv.kernels.wgrad import wgrad_taps
 from preimage.ops.upconv.kernels.wgrad_window import wgrad_window
 
 __all__ = [
+    "activation_backward",
     "dgrad",
     "distance_backward",
     "forward",
@@ -48,8 +50,9 @@ _FORWARD: dict[str, _Forward] = {
     "all_phases": forward_all_phases,
     "row_pair": forward_row_pair,
     "subpixel": forward_subpixel,
+    "cudnn": forward_cudnn,
 }
-_DGRAD: dict[str, _Dgrad] = {"dgrad": dgrad_taps, "dgrad_window": dgrad_window}
+_DGRAD: dict[str, _Dgrad] = {"dgrad": dgrad_taps, "dgrad_window": dgrad_window, "dgrad_cudnn": dgrad_cudnn}
 _WGRAD: dict[str, _Wgrad] = {"wgrad": wgrad_taps, "wgrad_window": wgrad_window}
 
 
@@ -60,7 +63,7 @@ def forward(
     negative_slope: float | None,
     config: Config,
 ) -> torch.Tensor:  # [B, Co, 2H, 2W]
-    """Compute `torch_passes.forward` by "phase", "all_phases", "row_pair" or "subpixel" (at most 4 output channels)."""
+    """Compute `torch_passes.forward` by "phase", "all_phases", "row_pair", "subpixel" (at most 4 output channels) or "cudnn"."""
     weight = _launch.checked_weight(weight, x.shape[1], x.dtype)
     x = _launch.channels_last("x", x, tuple(x.shape))
     bias = None if bias is None else _launch.vector("the bias", bias, weight.shape[1])
@@ -74,7 +77,7 @@ def dgrad(
     negative_slope: float | None,
     config: Config,
 ) -> tuple[torch.Tensor, torch.Tensor]:  # [B, Ci, H, W], [Ci]
-    """Compute `torch_passes.dgrad` by "dgrad" or "dgrad_window"; the second result is empty without `below`."""
+    """Compute `torch_passes.dgrad` by "dgrad", "dgrad_window" or "dgrad_cudnn"; the second result is empty without `below`."""
     weight = _launch.checked_weight(weight, weight.shape[0], dz.dtype)
     batch, _, height, width = dz.shape
     dz = _launch.channels_last("dz", dz, (batch, weight.shape[1], height // 2 * 2, width // 2 * 2))
@@ -122,6 +125,18 @@ def distance_backward(
         raise TypeError(f"target must be uint8, got {target.dtype}")
     mean, scale = _launch.vector("the mean", mean, y.shape[1]), _launch.vector("the scale", scale, y.shape[0])
     return _of_distance(x, y, target, mean, scale, weight, negative_slope, config)
+
+
+def activation_backward(
+    gradient: torch.Tensor,  # [B, C, H, W]
+    y: torch.Tensor,  # [B, C, H, W]
+    negative_slope: float,
+) -> tuple[torch.Tensor, torch.Tensor]:  # [B, C, H, W], [C]
+    """Compute `torch_passes.activation_backward`."""
+    y = _launch.channels_last("y", y, tuple(y.shape))
+    gradient = _launch.channels_last("the gradient", gradient, tuple(y.shape))
+    dz = _launch.new_map(y, *y.shape[1:])
+    return dz, activation_backward_into(dz, gradient, y, negative_slope, CUDNN["dgrad"])
 
 
 def _pair(x: torch.Tensor, dz: torch.Tensor, weight: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:

@@ -8,9 +8,7 @@ from typing import Any
 
 import torch
 
-from preimage.ops.upconv.kernel_configs import tf32_allowed
-
-MOST_ELEMENTS = 2**31 - 1  # the kernels' offsets are int32
+from preimage.ops.upconv.kernel_configs import MOST_ELEMENTS, tf32_allowed
 
 _poisoning = False
 
