@@ -286,13 +286,17 @@ def tune(problem: Problem, name: str, device: torch.device, candidates: Sequence
         print(f"    not {failed}: {fault}", flush=True)
     times = take_turns(graphs, seconds=SECONDS, gpu=True)
     medians = {config: times[str(config)].median for config in (None, *right) if str(config) in times}
+    shown = sorted((milliseconds, str(config or "torch")) for config, milliseconds in medians.items())
+    print("    " + ", ".join(f"{config}: {milliseconds:.4f} ms" for milliseconds, config in shown), flush=True)
     best = fastest(medians)
     return Entry(*problem.shape, name, best, *(round(medians[config], 5) for config in (best, None)))
 
 
-def compile_one(work: tuple[Problem, torch.dtype, Config]) -> None:
-    """Compile the kernels of a pass into Triton's cache; one that does not compile says so again when it is tried."""
-    problem, dtype, config = work
+Work = tuple[Problem, torch.dtype, Config]
+
+
+def compile_all(work: Sequence[Work]) -> None:
+    """Compile the kernels of passes into Triton's cache; one that does not compile says so again when it is tried."""
     launches = importlib.import_module("preimage.ops.upconv.kernels._launch")
     allow_tf32()
 
@@ -301,10 +305,21 @@ def compile_one(work: tuple[Problem, torch.dtype, Config]) -> None:
 
     launch, launches.launch = launches.launch, warm
     try:
-        with contextlib.suppress(Exception):
-            problem.run(config, problem.inputs(dtype, "meta"))
+        for problem, dtype, config in work:
+            for awkward in (False, True):
+                with contextlib.suppress(Exception):
+                    problem.run(config, problem.inputs(dtype, "meta", awkward=awkward))
     finally:
         launches.launch = launch
+
+
+def shared_out(work: Iterable[Work]) -> list[list[Work]]:
+    """Return the work in groups that need the same compiled kernels, so that no two processes compile one."""
+    groups: dict[tuple[Any, ...], list[Work]] = {}
+    for problem, dtype, config in work:
+        key = problem.shape[:3], dtype, dataclasses.replace(config, split=1)
+        groups.setdefault(key, []).append((problem, dtype, config))
+    return list(groups.values())
 
 
 def measure(nets: Iterable[str], dtypes: Iterable[str], processes: int, output: Path | None) -> None:
@@ -321,21 +336,22 @@ def measure(nets: Iterable[str], dtypes: Iterable[str], processes: int, output: 
     }
     table = Table(path_of(capability, output), machine)
     done: set[tuple[Problem, str]] = set()
-    for net in nets:
-        wanted = [(problem, name) for name in dtypes for problem in problems(networks()[net])]
-        todo = {
-            (problem, name): kernel_configs.candidates(*problem.shape, DTYPES[name][0], capability, tf32=True)
-            for problem, name in wanted
-            if (problem, name) not in done
-        }
-        work = [(pair[0], dtype, one) for pair, found in todo.items() for dtype in DTYPES[pair[1]] for one in found]
-        with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
-            list(pool.map(compile_one, work))
-        for (problem, name), candidates in todo.items():
-            entry = tune(problem, name, device, candidates)
-            table.put([entry])
-            print(f"{problem} {name}: {entry.milliseconds:.4f} ms {entry.config or 'torch'}", flush=True)
-        done |= set(todo)
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+        for net in nets:
+            wanted = [(problem, name) for name in dtypes for problem in problems(networks()[net])]
+            todo = {
+                (problem, name): kernel_configs.candidates(
+                    *problem.shape, DTYPES[name][0], capability, tf32=True, spilling=True
+                )
+                for problem, name in wanted
+                if (problem, name) not in done
+            }
+            work = [(pair[0], dtype, one) for pair, found in todo.items() for dtype in DTYPES[pair[1]] for one in found]
+            list(pool.map(compile_all, shared_out(work)))
+            for (problem, name), candidates in todo.items():
+                print(f"{problem} {name}", flush=True)
+                table.put([tune(problem, name, device, candidates)])
+            done |= set(todo)
     print(f"{len(done)} passes; written to {table.path}")
 
 

@@ -77,6 +77,7 @@ class Task:
     dtype: str
     architecture: int
     config: Config
+    may_spill: bool  # chosen only where measured to be the fastest
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,7 @@ class Resources:
     dtype: str
     architecture: int
     config: str
+    may_spill: bool
     kernel: str
     registers: int
     spilled: int
@@ -109,7 +111,8 @@ def tasks(
             for which in kernel_configs.PASSES[:4]:
                 known = (which, in_channels, out_channels, BATCH * side * side, DTYPES[dtype])
                 capability = divmod(architecture, 10)
-                found = kernel_configs.candidates(*known, capability, tf32=True)
+                clean = kernel_configs.candidates(*known, capability, tf32=True)
+                found = kernel_configs.candidates(*known, capability, tf32=True, spilling=True)
                 if not others:
                     chosen = kernel_choice.choose(*known, capability, tf32=True)
                     found = () if chosen is None else (chosen,)
@@ -119,7 +122,7 @@ def tasks(
                     key = (unsplit, in_channels, out_channels, dtype, architecture)
                     if key not in seen:
                         seen.add(key)
-                        yield Task(which, layer, dtype, architecture, config)
+                        yield Task(which, layer, dtype, architecture, config, may_spill=config not in clean)
 
 
 def launches(task: Task) -> list[tuple[Any, dict[str, Any], dict[str, int]]]:
@@ -189,7 +192,8 @@ def resources(task: Task) -> list[Resources]:
         buffers = re.findall(r"ttg.local_alloc : \(\) -> !ttg.memdesc<(\d+)x\d+x\d+x", built.asm["ttgir"])
         found.append(
             Resources(
-                *(task.which, task.layer, task.dtype, task.architecture, str(task.config), _name(kernel, values)),
+                *(task.which, task.layer, task.dtype, task.architecture, str(task.config), task.may_spill),
+                _name(kernel, values),
                 *_numbers(report),
                 shared=built.metadata.shared,
                 wgmma="wgmma.mma_async" in built.asm["ptx"],
@@ -229,7 +233,7 @@ def table(work: list[Task], jobs: int) -> Iterator[list[Resources] | str]:
 
 
 def main() -> None:
-    """Print the table in Markdown, or everything as JSON; exit with 1 if a kernel spills or does not compile."""
+    """Print the table in Markdown, or everything as JSON; exit with 1 if one fails to compile, or must not spill and does."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--layers", nargs="*", default=list(LAYERS), choices=list(LAYERS))
     parser.add_argument("--dtypes", nargs="*", default=list(DTYPES), choices=list(DTYPES))
@@ -261,7 +265,7 @@ def main() -> None:
         spilling = sum(row.spilled > 0 for row in rows)
         print("\n".join(failures))
         print(f"{len(work)} configurations, {len(rows)} kernels: {spilling} spill, {len(failures)} do not compile")
-    sys.exit(bool(failures) or any(row.spilled for row in rows))
+    sys.exit(bool(failures) or any(row.spilled and not row.may_spill for row in rows))
 
 
 def _line(row: Resources) -> str:

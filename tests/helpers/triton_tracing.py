@@ -137,7 +137,15 @@ def ops(dtype: torch.dtype) -> Iterator[Found]:
 
 KERNELS = [
     *(("phase", 1), ("all_phases", 1), ("row_pair", 1), ("subpixel", 1), ("cudnn", 1)),
-    *(("dgrad", 1), ("dgrad_window", 1), ("dgrad_cudnn", 1), ("wgrad", 1), ("wgrad", 2), ("wgrad_window", 1), ("wgrad_window", 2)),
+    *(
+        ("dgrad", 1),
+        ("dgrad_window", 1),
+        ("dgrad_cudnn", 1),
+        ("wgrad", 1),
+        ("wgrad", 2),
+        ("wgrad_window", 1),
+        ("wgrad_window", 2),
+    ),
     ("image_backward", 2),
 ]
 

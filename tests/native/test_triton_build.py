@@ -1,4 +1,4 @@
-"""Test Triton kernels compiled ahead of time: no spills, tensor cores, pipelines, limits of shared memory."""
+"""Test Triton kernels compiled ahead of time: no spills unless measured to be the fastest, tensor cores, pipelines, limits of shared memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from preimage.ops.upconv.kernel_configs import shared_memory_limit
 
 pytest.importorskip("triton")
 
-SHARED_HELPERS = {"sum_parts", "subpixel_weight", "image_distance"}
+ELEMENTWISE = {"sum_parts", "subpixel_weight", "image_distance", "activation", "activation_backward"}
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def test_kernels_compile_clean(options: tuple[str, ...], architectures: set[int]
     environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
     environment |= {"TRITON_CACHE_DIR": str(tmp_path), "TRITON_DEFAULT_FP_FUSION": "1"}
     script = HELPERS / "triton_resources.py"
-    layers = ["F3", "F4", "F5", "U4"]
+    layers = ["F2", "F3", "F4", "F5", "U4"]
     command = [sys.executable, str(script), "--json", "--representative", *options, "--layers", *layers]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -43,9 +43,9 @@ def test_kernels_compile_clean(options: tuple[str, ...], architectures: set[int]
     assert found["failures"] == []
     assert {row["architecture"] for row in found["rows"]} == architectures
     for row in found["rows"]:
-        assert row["spilled"] == 0, row
+        assert row["spilled"] == 0 or row["may_spill"], row
         assert row["shared"] <= shared_memory_limit(divmod(row["architecture"], 10)), row
-        if row["kernel"] in SHARED_HELPERS:
+        if row["kernel"] in ELEMENTWISE:
             continue
         # The image's backward pass forms or turns what it reads; only there no copy runs ahead, with the exception of
         # plain 16-bit gradients on 9.0.

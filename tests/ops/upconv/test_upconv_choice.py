@@ -16,7 +16,7 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from mutations import MUTATIONS, mutated
 from preimage.ops.upconv import kernel_choice, kernel_configs, passes
 from preimage.ops.upconv.kernel_choice import DTYPES, Entry, choose, read_table, rule
-from preimage.ops.upconv.kernel_configs import IMAGE_PASSES, PASSES, Config, candidates
+from preimage.ops.upconv.kernel_configs import CUDNN, IMAGE_PASSES, PASSES, Config, candidates
 
 TABLES = list(kernel_choice.architectures().items())
 CAPABILITIES = [(8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (10, 3), (12, 0), (13, 0)]
@@ -70,7 +70,7 @@ def test_tables_are_whole_and_name_only_candidates(
         assert entry.milliseconds is None or measured is not None
         for dtype in DTYPES[entry.dtype]:
             shape = entry.which, entry.in_channels, entry.out_channels, entry.pixels
-            found = candidates(*shape, dtype, capability, tf32=True)
+            found = candidates(*shape, dtype, capability, tf32=True, spilling=entry.milliseconds is not None)
             assert found and (entry.config is None or entry.config in found), entry
 
 
@@ -88,7 +88,7 @@ def test_chosen_configurations_are_valid_on_the_device(capability: tuple[int, in
 def test_deep_layers_are_cudnns_until_measured_and_images_are_ours() -> None:
     for which in PASSES:
         if which not in IMAGE_PASSES:
-            assert rule(which, 512, 256, 4096, HALF, (9, 0), tf32=True) is None
+            assert rule(which, 512, 256, 4096, HALF, (9, 0), tf32=True) == CUDNN.get(which)
         assert rule(which, 32, 3, 1 << 20, HALF, (9, 0), tf32=True) is not None
     assert rule("image_backward", 64, 32, 4096, HALF, (9, 0), tf32=True) is None
 
@@ -136,6 +136,22 @@ def test_the_nearest_architecture_below_is_taken(write_table: WriteTable) -> Non
     assert found[12, 0] == found[13, 0] == by_rule
 
 
+def test_tiles_that_may_spill_are_chosen_only_where_measured(write_table: WriteTable) -> None:
+    def found(capability: tuple[int, int]) -> Config | None:
+        return choose("dgrad", 512, 256, 4096, torch.float32, capability, tf32=True)
+
+    shape = "dgrad", 512, 256, 4096
+    (large,) = set(candidates(*shape, torch.float32, (9, 0), tf32=True, spilling=True)) - set(
+        candidates(*shape, torch.float32, (9, 0), tf32=True)
+    )
+    assert large.block[:2] == (128, 256)
+    write_table("sm_90.json", [Entry(*shape, "tf32", large).to_dict()])
+    assert found((9, 0)) == CUDNN["dgrad"]
+    write_table("sm_90.json", [Entry(*shape, "tf32", large, 0.5, 0.75).to_dict()])
+    assert found((9, 0)) == large
+    assert found((10, 0)) == CUDNN["dgrad"]
+
+
 def test_without_tables_the_rule_is_used(write_table: WriteTable) -> None:
     assert chosen() == candidates("forward", 64, 32, 4096, HALF, (9, 0), tf32=True)[0]
 
@@ -150,6 +166,7 @@ DAMAGED: dict[str, dict[str, Any]] = {
     "no block": {"block": None},
     "a block of words": {"block": ["a", "b", "c"]},
     "no warps": {"num_warps": 0},
+    "nothing measured": {"estimate": False},
     "another field": {"color": "red"},
 }
 

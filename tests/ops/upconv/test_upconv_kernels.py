@@ -33,7 +33,11 @@ FORWARD = [
     Config("cudnn", (16, 32), 4, 1),
     Config("subpixel", (64, 16, 16), 4, 2),
 ]
-DGRAD = [Config("dgrad", (64, 32, 32), 4, 3), Config("dgrad_window", (64, 32, 64), 8, 2), Config("dgrad_cudnn", (16, 32), 4, 1)]
+DGRAD = [
+    Config("dgrad", (64, 32, 32), 4, 3),
+    Config("dgrad_window", (64, 32, 64), 8, 2),
+    Config("dgrad_cudnn", (16, 32), 4, 1),
+]
 WGRAD = [Config("wgrad", (32, 32, 64), 4, 2, 2), Config("wgrad_window", (32, 64, 64), 8, 2, 3)]
 
 

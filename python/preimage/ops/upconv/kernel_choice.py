@@ -63,11 +63,12 @@ class Entry:
         return self.which, self.in_channels, self.out_channels, self.dtype
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON values, without those that are ``None``."""
+        """Return the fields as JSON values, without those that are ``None``; ``"estimate"`` if nothing was measured."""
         values = dataclasses.asdict(self)
         config = {"kernel": "torch"} if self.config is None else dataclasses.asdict(self.config)
         values = {"pass": values.pop("which"), **values, **config}
         del values["config"]
+        values["estimate"] = True if self.milliseconds is None else None
         return {name: value for name, value in values.items() if value is not None and (name, value) != ("split", 1)}
 
     @classmethod
@@ -78,6 +79,8 @@ class Entry:
             ValueError: A field is missing or invalid.
         """
         rest = dict(values)
+        if rest.pop("estimate", False) is not (rest.get("milliseconds") is None):
+            raise ValueError("an entry must either have milliseconds or be an estimate")
         try:
             kernel = rest.pop("kernel")
             config = None
@@ -111,7 +114,8 @@ def choose(
     """Return the configuration of the kernel for a pass, or ``None`` for torch (cuDNN).
 
     The arguments are those of `kernel_configs.candidates`. Entries of a table that are not candidates for their size
-    on this device are ignored, so that only kernels that can run are chosen.
+    on this device are ignored, so that only kernels that can run are chosen; so are those that may spill registers,
+    unless they were measured on this architecture.
     """
     if not supported(which, in_channels, out_channels, pixels, dtype, capability, tf32=tf32):
         return None
@@ -176,18 +180,20 @@ def read_table(path: Path) -> tuple[dict[str, str] | None, list[Entry]]:
 @functools.cache
 def _table(capability: Capability) -> dict[Key, list[Entry]]:
     """Return the valid entries of the table of the device's architecture, or else of the nearest older one."""
-    paths = [path for architecture, path in architectures().items() if architecture <= capability]
-    if not paths:
+    tables = [table for table in architectures().items() if table[0] <= capability]
+    if not tables:
         return {}
+    architecture, path = tables[-1]
     try:
-        _, entries = read_table(paths[-1])
+        _, entries = read_table(path)
     except (OSError, ValueError) as error:
         _log.warning("up-convolutions do not use the table of kernel configurations: %s", error)
         return {}
     found: dict[Key, list[Entry]] = {}
     for entry in entries:
         layer = entry.which, entry.in_channels, entry.out_channels, entry.pixels
-        valid = candidates(*layer, DTYPES[entry.dtype][0], capability, tf32=True)
+        measured = entry.milliseconds is not None and architecture == capability
+        valid = candidates(*layer, DTYPES[entry.dtype][0], capability, tf32=True, spilling=measured)
         if entry.config is None or entry.config in valid:
             found.setdefault(entry.key, []).append(entry)
     return found

@@ -74,6 +74,7 @@ def candidates(
     capability: tuple[int, int],
     *,
     tf32: bool,
+    spilling: bool = False,
 ) -> tuple[Config, ...]:
     """Return a few configurations for a pass that are worth measuring, the best estimate first.
 
@@ -85,6 +86,7 @@ def candidates(
         dtype: Dtype of maps and weight.
         capability: Compute capability of the device, as returned by ``torch.cuda.get_device_capability``.
         tf32: Whether float32 may be computed in TF32.
+        spilling: Whether to include large tiles that may spill registers, which only a measurement can justify.
 
     Returns:
         Configurations; empty if no kernel applies: for float32 without TF32 (exact products are slow in Triton), other
@@ -98,17 +100,14 @@ def candidates(
         return ()
     make = {"forward": _forward, "dgrad": _dgrad, "wgrad": _wgrad}.get(which, _image_backward)
     found = make(in_channels, out_channels, pixels, dtype)
-    limit = shared_memory_limit(capability)
     fitting = [
         config
-        for config in found
-        if _shared_memory(config, out_channels, dtype) <= limit
-        and _in_registers(config, out_channels, dtype, capability)
+        for config in dict.fromkeys(found)  # each once
+        if _in_shared_memory(config, dtype, capability)
+        and ((spilling and _is_large(config)) or _in_registers(config, out_channels, dtype, capability))
     ]
-    fitting = list(dict.fromkeys(fitting))[:MOST]  # each once
-    if which in CUDNN and out_channels > IMAGE_CHANNELS:
-        fitting.append(CUDNN[which])
-    return tuple(fitting)
+    has_cudnn = which in CUDNN and out_channels > IMAGE_CHANNELS
+    return (*fitting[:MOST], *([CUDNN[which]] if has_cudnn else []))
 
 
 def shared_memory_limit(capability: tuple[int, int]) -> int:
@@ -149,7 +148,9 @@ def _forward(in_channels: int, out_channels: int, pixels: int, dtype: torch.dtyp
     rows = _rows(128, pixels)
     if out_channels <= IMAGE_CHANNELS:
         k = min(k, 32)
-        tiles = ((rows, 4, 4), (rows, 4, 3), (_rows(256, pixels), 8, 4), (64, 4, 4))
+        # A single stage loads through the L1 cache, where neighboring taps find the same pixels.
+        large = _rows(256, pixels)
+        tiles = ((rows, 4, 4), (rows, 4, 3), (large, 8, 4), (64, 4, 4), (rows, 4, 1), (large, 8, 1))
         return [Config("subpixel", (m, 16, k), warps, stages) for m, warps, stages in tiles]
     found = []
     if out_channels <= 64:
@@ -182,6 +183,8 @@ def _dgrad(in_channels: int, out_channels: int, pixels: int, dtype: torch.dtype)
         for waste in (1.34, 1.1):
             n = _covering(in_channels, 128, waste)
             found += [Config("dgrad", (m, n, k), warps, 4) for m, warps in ((rows, 8), (rows, 4), (64, 4))]
+        if out_channels > 64 and _covering(in_channels, 256) == 256:
+            found.append(Config("dgrad", (rows, 256, k), 8, 3))
     return found
 
 
@@ -198,7 +201,12 @@ def _wgrad(in_channels: int, out_channels: int, pixels: int, dtype: torch.dtype)
                 found += [Config("wgrad_window", (i, first, k), warps, 3, split) for split in splits]
     if out_channels > IMAGE_CHANNELS:
         i, o = _covering(in_channels, 128), _covering(out_channels, 128)
-        for i_, o_, warps, stages in ((i, o, 4, 3), (i, o, 8, 3), (min(i, 64), min(o, 64), 4, 4)):
+        tiles = [(i, o, 4, 3), (i, o, 8, 3), (min(i, 64), min(o, 64), 4, 4)]
+        if i == o == 128 and _covering(out_channels, 256) == 256:
+            tiles.append((128, 256, 8, 3))
+        elif i == o == 128 and _covering(in_channels, 256) == 256:
+            tiles.append((256, 128, 8, 3))
+        for i_, o_, warps, stages in tiles:
             blocks = 25 * -(-in_channels // i_) * -(-out_channels // o_)
             found += [Config("wgrad", (i_, o_, k), warps, stages, split) for split in _splits(blocks, pixels, k)]
     return found
@@ -213,8 +221,13 @@ def _splits(blocks: int, pixels: int, step: int) -> tuple[int, ...]:
 def _image_backward(in_channels: int, out_channels: int, pixels: int, dtype: torch.dtype) -> list[Config]:
     run = _power(5 * out_channels)
     n = _covering(in_channels, 1024 // run)
-    tiles = ((64, 4, 264), (64, 4, 528), (128, 8, 132), (128, 8, 264))
-    return [Config("image_backward", (m, n, run), warps, 2, programs) for m, warps, programs in tiles]
+    tiles = ((64, 4, 2, 264), (64, 4, 2, 528), (128, 8, 2, 132), (128, 8, 2, 264), (64, 4, 1, 264), (64, 4, 1, 528))
+    return [Config("image_backward", (m, n, run), warps, stages, programs) for m, warps, stages, programs in tiles]
+
+
+def _is_large(config: Config) -> bool:
+    """Return whether a tile is twice as large as the largest that surely fits in registers."""
+    return config.kernel in ("dgrad", "wgrad") and config.block[0] * config.block[1] == 128 * 256
 
 
 def _in_registers(config: Config, out_channels: int, dtype: torch.dtype, capability: tuple[int, int]) -> bool:
@@ -240,12 +253,22 @@ def _in_registers(config: Config, out_channels: int, dtype: torch.dtype, capabil
         return False
     if old and config.kernel == "wgrad" and n == 16 and config.num_stages == 4:
         return False
+    if (10, 0) <= capability < (12, 0) and (
+        (config.num_warps == 4 and sums >= most and config.kernel in ("dgrad", "wgrad_window"))
+        or (config.kernel == "all_phases" and (config.num_warps, n, k) == (8, 32, 32))
+    ):
+        return False
+    if capability >= (12, 0) and (
+        (config.num_warps, sums, k, config.kernel) == (4, most // 2, 64, "phase")
+        or (config.kernel == "wgrad" and n <= 32 and config.num_stages == 4)
+    ):
+        return False
     few = old or (dtype == torch.float32 and config.kernel.startswith("dgrad"))
     return sums <= (most // 2 if few else most)
 
 
-def _shared_memory(config: Config, out_channels: int, dtype: torch.dtype) -> int:
-    """Return an estimate of the bytes of shared memory: a tile of each operand for each of `num_stages`."""
+def _in_shared_memory(config: Config, dtype: torch.dtype, capability: tuple[int, int]) -> bool:
+    """Return whether the shared memory suffices for a tile of each operand for each of `num_stages`, an estimate."""
     m, n, k = config.block
     tiles = {
         "phase": m * k + n * k,
@@ -258,4 +281,4 @@ def _shared_memory(config: Config, out_channels: int, dtype: torch.dtype) -> int
         "wgrad_window": m * k + 2 * n * k,
         "image_backward": m * n + 5 * m * k,
     }[config.kernel]
-    return config.num_stages * tiles * dtype.itemsize
+    return config.num_stages * tiles * dtype.itemsize <= shared_memory_limit(capability)

@@ -110,9 +110,14 @@ def _on_cpu(maps: Tensor) -> bool:
     return maps.device.type == "cpu" and type(maps) in {Tensor, torch.nn.Parameter} and not plain_only()
 
 
+def _on_gpu(maps: Tensor) -> bool:
+    """Return whether Triton kernels can run."""
+    return maps.is_cuda and has_triton() and not plain_only()
+
+
 def _config(which: str, maps: Tensor, in_channels: int, out_channels: int) -> Config | None:
     """Return the configuration of the Triton kernel for a pass over `maps` (for dgrad, dz), or ``None`` for torch."""
-    if not maps.is_cuda or not has_triton() or plain_only():
+    if not _on_gpu(maps):
         return None
     batch, _, height, width = maps.shape
     pixels = batch * (height // 2) * (width // 2) if which == "dgrad" else batch * height * width
@@ -131,10 +136,8 @@ def _capability(device: torch.device) -> tuple[int, int]:
 
 def _runs_elementwise(maps: Tensor) -> bool:
     """Return whether elementwise Triton kernels can run, which need no tensor cores."""
-    if not maps.is_cuda or not has_triton() or plain_only():
-        return False
     size = maps.numel()
-    return maps.dtype != torch.float64 and type(size) is int and size <= kernel_configs.MOST_ELEMENTS
+    return _on_gpu(maps) and maps.dtype != torch.float64 and type(size) is int and size <= kernel_configs.MOST_ELEMENTS
 
 
 def _kernels() -> Any:

@@ -30,7 +30,9 @@ def pair_tile(
     # In channels_last the columns of both taps are contiguous.
     of_column = columns if N_STRIDE == 1 else (columns - b * CO) * N_STRIDE + b * TAP_STRIDE
     pointers = (
-        weight + (k[:, None] * K_STRIDE + of_column[None, :]) + ((ky * 5 + 4 - 2 * sx) * TAP_STRIDE + channel * K_STRIDE)
+        weight
+        + (k[:, None] * K_STRIDE + of_column[None, :])
+        + ((ky * 5 + 4 - 2 * sx) * TAP_STRIDE + channel * K_STRIDE)
     )
     exists = (columns < 2 * CO) & (2 * sx - b >= 0)
     if CI % BK == 0:

@@ -42,7 +42,9 @@ def subpixel_kernel(
         shift = step // CHANNEL_BLOCKS
         channel = (step - shift * CHANNEL_BLOCKS) * BK
         part = input_tile(x, m, i, j, valid, shift // 3 - 1, shift % 3 - 1, channel, height, width, CI, BK)
-        pointers = weight + (k[:, None] * K_STRIDE + columns[None, :] * N_STRIDE) + (shift * TAP_STRIDE + channel * K_STRIDE)
+        pointers = (
+            weight + (k[:, None] * K_STRIDE + columns[None, :] * N_STRIDE) + (shift * TAP_STRIDE + channel * K_STRIDE)
+        )
         taps = tl.load(pointers) if CI % BK == 0 else tl.load(pointers, mask=(channel + k < CI)[:, None], other=0.0)
         total = tl.dot(part, taps, total, input_precision=PRECISION)
     upper, lower = tl.split(tl.permute(tl.reshape(total, (BM, 2, BN // 2)), (0, 2, 1)))
