@@ -159,8 +159,8 @@ def launches(task: Task) -> list[tuple[Any, dict[str, Any], dict[str, int]]]:
     return found
 
 
-def compiled(kernel: Any, values: dict[str, Any], options: dict[str, int], architecture: int) -> tuple[Any, str]:
-    """Return the kernel compiled for a launch with these values, and the assembler's report."""
+def specialization(kernel: Any, values: dict[str, Any]) -> tuple[dict[str, str], dict[Any, Any], dict[Any, Any]]:
+    """Return what a kernel is compiled for in a launch with these values: signature, constants and attributes."""
     signature, constants, attributes = {}, {}, {}
     unspecialised = set(kernel.do_not_specialize)
     for index, name in enumerate(kernel.arg_names):
@@ -175,6 +175,12 @@ def compiled(kernel: Any, values: dict[str, Any], options: dict[str, int], archi
             signature[name] = "i32"
             if value % 16 == 0 and name not in unspecialised:
                 attributes[(index,)] = [["tt.divisibility", 16]]
+    return signature, constants, attributes
+
+
+def compiled(kernel: Any, values: dict[str, Any], options: dict[str, int], architecture: int) -> tuple[Any, str]:
+    """Return the kernel compiled for a launch with these values, and the assembler's report."""
+    signature, constants, attributes = specialization(kernel, values)
     source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=attributes)
     triton.knobs.nvidia.dump_ptxas_log = True
     triton.knobs.compilation.always_compile = True  # cached kernels have no report

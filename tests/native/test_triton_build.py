@@ -1,4 +1,4 @@
-"""Test Triton kernels compiled ahead of time: no spills unless measured to be the fastest, tensor cores, pipelines, limits of shared memory."""
+"""Test Triton kernels compiled ahead of time: spills, tensor cores, pipelines, shared memory, and how many are compiled."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,16 @@ from preimage.ops.upconv.kernel_configs import shared_memory_limit
 pytest.importorskip("triton")
 
 ELEMENTWISE = {"sum_parts", "subpixel_weight", "image_distance", "activation", "activation_backward"}
+
+
+def _run(script: str, *arguments: str, cache: Path) -> Any:
+    """Return what a script prints, run in a process of its own, since kernels here may be those of the interpreter."""
+    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
+    environment |= {"TRITON_CACHE_DIR": str(cache), "TRITON_DEFAULT_FP_FUSION": "1"}
+    command = [sys.executable, str(HELPERS / script), *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
 
 
 @pytest.mark.parametrize(
@@ -28,18 +39,9 @@ ELEMENTWISE = {"sum_parts", "subpixel_weight", "image_distance", "activation", "
     ids=["chosen", "all", "candidates"],
 )
 def test_kernels_compile_clean(options: tuple[str, ...], architectures: set[int], tmp_path: Path) -> None:
-    """One configuration per kernel and dtype; without --representative the script takes them all.
-
-    In a process of its own, because in this one the kernels may be those of Triton's interpreter.
-    """
-    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
-    environment |= {"TRITON_CACHE_DIR": str(tmp_path), "TRITON_DEFAULT_FP_FUSION": "1"}
-    script = HELPERS / "triton_resources.py"
+    """One configuration per kernel and dtype; without --representative the script takes them all."""
     layers = ["F2", "F3", "F4", "F5", "U4"]
-    command = [sys.executable, str(script), "--json", "--representative", *options, "--layers", *layers]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    found = _run("triton_resources.py", "--json", "--representative", *options, "--layers", *layers, cache=tmp_path)
     assert found["failures"] == []
     assert {row["architecture"] for row in found["rows"]} == architectures
     for row in found["rows"]:
@@ -54,3 +56,12 @@ def test_kernels_compile_clean(options: tuple[str, ...], architectures: set[int]
             assert row["pipelined"] and row["asynchronous_copies"] > 0, row
         if row["architecture"] == 90 and not row["kernel"].startswith("wgrad"):
             assert row["wgmma"], row
+
+
+def test_first_calls_compile_few_kernels(tmp_path: Path) -> None:
+    """Each takes about a second, while the user waits; nothing else is compiled or tuned at a first call."""
+    found = _run("triton_first_calls.py", "hog/compact", "hog/paper", cache=tmp_path)
+    for network, kernels in found.items():
+        assert len(kernels["one image"]) <= 10, network
+        assert kernels["16 images"] == kernels["one image"], network
+        assert len(kernels["training"]) <= 24, network

@@ -136,7 +136,7 @@ def rule(
     *,
     tf32: bool,
 ) -> Config | None:
-    """Return the choice for layers without an entry: the first candidate, or cuDNN if there are many output channels."""
+    """Return the choice for layers without an entry: the first candidate, or cuDNN for many output channels."""
     found = candidates(which, in_channels, out_channels, pixels, dtype, capability, tf32=tf32)
     if out_channels > MOST_OUT_CHANNELS:
         return CUDNN.get(which) if found else None

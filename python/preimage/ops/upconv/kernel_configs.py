@@ -235,36 +235,33 @@ def _in_registers(config: Config, out_channels: int, dtype: torch.dtype, capabil
 
     Before 9.0, and from 12.0 on, operands of tensor cores are in registers, too.
     """
-    m, n, k = config.block
+    (m, n, k), kernel, warps, stages = config.block, config.kernel, config.num_warps, config.num_stages
     old = not (9, 0) <= capability < (12, 0)
-    if config.kernel == "image_backward":
+    if kernel == "image_backward":
         return m == 64 or not (old or dtype == torch.float32)
-    sums = {"all_phases": 4 * m * n, "row_pair": 2 * m * n}.get(config.kernel, m * n)
-    if config.kernel == "wgrad_window" and 5 * out_channels > n:
+    sums = {"all_phases": 4 * m * n, "row_pair": 2 * m * n}.get(kernel, m * n)
+    if kernel == "wgrad_window" and 5 * out_channels > n:
         sums *= 2
-    most = 128 * 32 * config.num_warps
-    if config.kernel == "all_phases" and (
-        (config.num_warps == 4 and (sums >= most or (old and k > 32))) or (old and config.num_stages < 3)
-    ):
-        return False
-    if old and config.kernel == "row_pair" and config.num_warps < 8:
-        return False
-    if old and config.kernel == "subpixel" and (m, config.num_stages) == (128, 4):
-        return False
-    if old and config.kernel == "wgrad" and n == 16 and config.num_stages == 4:
-        return False
-    if (10, 0) <= capability < (12, 0) and (
-        (config.num_warps == 4 and sums >= most and config.kernel in ("dgrad", "wgrad_window"))
-        or (config.kernel == "all_phases" and (config.num_warps, n, k) == (8, 32, 32))
-    ):
-        return False
-    if capability >= (12, 0) and (
-        (config.num_warps, sums, k, config.kernel) == (4, most // 2, 64, "phase")
-        or (config.kernel == "wgrad" and n <= 32 and config.num_stages == 4)
-    ):
-        return False
-    few = old or (dtype == torch.float32 and config.kernel.startswith("dgrad"))
-    return sums <= (most // 2 if few else most)
+    most = 128 * 32 * warps
+    found_to_spill = [
+        kernel == "all_phases" and warps == 4 and (sums >= most or (old and k > 32)),
+        old and kernel == "all_phases" and stages < 3,
+        old and kernel == "row_pair" and warps < 8,
+        old and kernel == "subpixel" and (m, stages) == (128, 4),
+        old and kernel == "wgrad" and n == 16 and stages == 4,
+    ]
+    if (10, 0) <= capability < (12, 0):
+        found_to_spill += [
+            kernel in ("dgrad", "wgrad_window") and warps == 4 and sums >= most,
+            kernel == "all_phases" and (warps, n, k) == (8, 32, 32),
+        ]
+    if capability >= (12, 0):
+        found_to_spill += [
+            kernel == "phase" and (warps, sums, k) == (4, most // 2, 64),
+            kernel == "wgrad" and n <= 32 and stages == 4,
+        ]
+    few = old or (dtype == torch.float32 and kernel.startswith("dgrad"))
+    return sums <= (most // 2 if few else most) and not any(found_to_spill)
 
 
 def _in_shared_memory(config: Config, dtype: torch.dtype, capability: tuple[int, int]) -> bool:
