@@ -1,6 +1,6 @@
 """Count the Triton kernels that a network's first inversion and first training step compile, without a GPU.
 
-The network runs on tensors without memory, and instead of a launch, what it would be compiled for is noted. Prints JSON.
+The network runs on tensors without memory, and what every launch would be compiled for is noted instead. Prints JSON.
 """
 
 from __future__ import annotations

@@ -239,7 +239,7 @@ def table(work: list[Task], jobs: int) -> Iterator[list[Resources] | str]:
 
 
 def main() -> None:
-    """Print the table in Markdown, or everything as JSON; exit with 1 if one fails to compile, or must not spill and does."""
+    """Print the table in Markdown, or everything as JSON; exit with 1 if one does not compile, or spills."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--layers", nargs="*", default=list(LAYERS), choices=list(LAYERS))
     parser.add_argument("--dtypes", nargs="*", default=list(DTYPES), choices=list(DTYPES))

@@ -1,4 +1,4 @@
-"""Test Triton kernels compiled ahead of time: spills, tensor cores, pipelines, shared memory, and how many are compiled."""
+"""Test Triton kernels compiled ahead of time: spills, tensor cores, pipelines, shared memory, and their number."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Compute the passes of the up-convolution with Triton kernels. Importing this package requires Triton.
 
 Parameters are those in `torch_passes`, followed by the configuration. Maps are float32, bfloat16 or float16 on a CUDA
-device (on the CPU in Triton's interpreter), and weights in any memory format, without a copy in channels_last; results are channels_last. Sums are float32, in an
-order fixed by the configuration, so results are reproducible. All functions raise ``ValueError`` for maps of more than
+device (on the CPU in Triton's interpreter). Maps and weights are copied unless they are channels_last, as all results
+are. Sums are float32, in an order fixed by the configuration, so results are reproducible. All functions raise ``ValueError`` for maps of more than
 2^31 - 1 elements and shapes that do not match, and ``TypeError`` for dtypes that do not match.
 """
 
@@ -63,7 +63,7 @@ def forward(
     negative_slope: float | None,
     config: Config,
 ) -> torch.Tensor:  # [B, Co, 2H, 2W]
-    """Compute `torch_passes.forward` by "phase", "all_phases", "row_pair", "subpixel" (at most 4 output channels) or "cudnn"."""
+    """Compute `torch_passes.forward` by "phase", "all_phases", "row_pair", "cudnn" or "subpixel" (images)."""
     weight = _launch.checked_weight(weight, x.shape[1], x.dtype)
     x = _launch.channels_last("x", x, tuple(x.shape))
     bias = None if bias is None else _launch.vector("the bias", bias, weight.shape[1])
@@ -77,7 +77,7 @@ def dgrad(
     negative_slope: float | None,
     config: Config,
 ) -> tuple[torch.Tensor, torch.Tensor]:  # [B, Ci, H, W], [Ci]
-    """Compute `torch_passes.dgrad` by "dgrad", "dgrad_window" or "dgrad_cudnn"; the second result is empty without `below`."""
+    """Compute `torch_passes.dgrad` by "dgrad", "dgrad_window" or "dgrad_cudnn"; no sums without `below`."""
     weight = _launch.checked_weight(weight, weight.shape[0], dz.dtype)
     batch, _, height, width = dz.shape
     dz = _launch.channels_last("dz", dz, (batch, weight.shape[1], height // 2 * 2, width // 2 * 2))

@@ -25,7 +25,7 @@ def launch_forward(
 ) -> torch.Tensor:  # [B, Co, 2H, 2W]
     """Launch one program for every tile of pixels × `columns`, times `phases` for kernels of one phase per program.
 
-    `matrix` is the weight in the order that the kernel reads, with the strides of input channels, of columns and of taps.
+    `matrix` is the weight in the order that the kernel reads, with the strides of input channels, columns and taps.
     """
     _, in_channels, height, width = x.shape
     block_m, block_n, block_k = config.block
