@@ -5,10 +5,13 @@ from __future__ import annotations
 import csv
 import functools
 import itertools
+import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -223,3 +226,64 @@ def test_measurements_replace_estimates(tmp_path: Path) -> None:
     tune.Table(path, None).put([entry(64), entry(4096)])
     tune.Table(path, {"gpu": "GPU 1", "date": "2026-01-02"}).put([entry(1024, 0.5, 1.0)])
     assert read_table(path)[1] == [entry(1024, 0.5, 1.0)]
+
+
+def test_tuning_writes_the_table_of_the_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a GPU: kernels run in Triton's interpreter, and a stand-in for the timer prefers the last candidate."""
+    pytest.importorskip("triton")
+    import tune_upconv as tune  # noqa: PLC0415
+
+    class Pool:
+        def __init__(self, *_: object) -> None: ...
+        def __enter__(self) -> Pool:
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+        def map(self, function: object, groups: list[Any]) -> list[Any]:
+            assert len({(config.kernel, config.block) for group in groups for _, _, config in group}) > 8
+            return groups
+
+    def take_turns(graphs: dict[str, Any], **_: object) -> dict[str, SimpleNamespace]:
+        return {name: SimpleNamespace(median=1 / (1 + number)) for number, name in enumerate(graphs)}
+
+    on_gpu = tune.tune
+    monkeypatch.setattr(tune, "tune", lambda problem, name, _, found: on_gpu(problem, name, "cpu", found[-2:]))
+    monkeypatch.setattr(tune, "BATCH", 2)
+    monkeypatch.setattr(tune, "ProcessPoolExecutor", Pool)
+    monkeypatch.setattr(tune, "cuda_graph", lambda run: run)
+    monkeypatch.setattr(tune, "take_turns", take_turns)
+    layers = (tune.LayerShape(3, 6, 5, 0.2), tune.LayerShape(6, 5, 3, None))
+    monkeypatch.setattr(tune, "networks", lambda: {"tiny": layers})
+    for name, value in (("current_device", 0), ("get_device_capability", (9, 0)), ("get_device_name", "a card")):
+        monkeypatch.setattr(torch.cuda, name, lambda *_, value=value: value)
+    tune.measure(["tiny"], ["tf32"], 1, tmp_path)
+    measured, entries = read_table(tmp_path / "sm_90.json")
+    assert measured is not None and measured["gpu"] == "a card"
+    assert {entry.which for entry in entries} == set(PASSES)
+    assert all(entry.milliseconds is not None and entry.torch_milliseconds == 1.0 for entry in entries)
+    chosen = {entry.which: entry.config for entry in entries if entry.out_channels == 5}
+    assert [config.kernel for config in chosen.values() if config] == ["cudnn", "dgrad_cudnn", "wgrad"]
+
+
+def test_tuning_compiles_ahead(tmp_path: Path) -> None:
+    """In a process of its own, because in this one the kernels may be those of Triton's interpreter."""
+    pytest.importorskip("triton")
+    script = """
+import torch, triton
+from triton.backends.compiler import GPUTarget
+import tune_upconv as tune
+from preimage.ops.upconv.kernel_configs import Config
+
+class Driver:
+    get_current_target = lambda self: GPUTarget("cuda", 90, 32)
+    get_current_device = get_current_stream = lambda self, *_: 0
+
+triton.runtime.driver.set_active(Driver())
+work = (tune.Problem("wgrad", 16, 8, 8, 16), torch.bfloat16, Config("wgrad", (16, 16, 64), 4, 3, 2))
+tune.compile_all([work])
+"""
+    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
+    environment |= {"TRITON_CACHE_DIR": str(tmp_path), "TRITON_DEFAULT_FP_FUSION": "1"}
+    environment["PYTHONPATH"] = os.pathsep.join([str(BENCHMARKS), os.environ.get("PYTHONPATH", "")])
+    subprocess.run([sys.executable, "-c", script], env=environment, check=True)
+    assert {path.stem for path in tmp_path.rglob("*.cubin")} == {"wgrad_kernel", "sum_parts_kernel"}

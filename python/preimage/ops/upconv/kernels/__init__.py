@@ -2,8 +2,9 @@
 
 Parameters are those in `torch_passes`, followed by the configuration. Maps are float32, bfloat16 or float16 on a CUDA
 device (on the CPU in Triton's interpreter). Maps and weights are copied unless they are channels_last, as all results
-are. Sums are float32, in an order fixed by the configuration, so results are reproducible. All functions raise ``ValueError`` for maps of more than
-2^31 - 1 elements and shapes that do not match, and ``TypeError`` for dtypes that do not match.
+are. Sums are float32, in an order fixed by the configuration, so results are reproducible. All functions raise
+``ValueError`` for maps of more than 2^31 - 1 elements and shapes that do not match, and ``TypeError`` for dtypes that
+do not match.
 """
 
 from __future__ import annotations
