@@ -199,6 +199,7 @@ def test_opcheck(layout: str, channels: tuple[int, int]) -> None:
     torch.library.opcheck(OPS.upconv_dgrad.default, (dz, weight, x, 0.2))
     torch.library.opcheck(OPS.upconv_dgrad.default, (dz, weight, None, None))
     torch.library.opcheck(OPS.upconv_wgrad.default, (x, dz))
+    torch.library.opcheck(OPS.upconv_activation_backward.default, (dz, dz.sin(), 0.2))
     if out_channels == 3:
         torch.library.opcheck(OPS.upconv_image_backward.default, (x, dz, weight, 0.2))
         target, mean = torch.randint(256, dz.shape, dtype=torch.uint8), torch.rand(3)
