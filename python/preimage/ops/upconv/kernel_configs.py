@@ -252,7 +252,7 @@ def _in_registers(config: Config, out_channels: int, dtype: torch.dtype, capabil
     ]
     if (10, 0) <= capability < (12, 0):
         found_to_spill += [
-            kernel in ("dgrad", "wgrad_window") and warps == 4 and sums >= most,
+            sums >= most and (kernel == "dgrad" or (kernel == "wgrad_window" and warps == 4)),
             kernel == "all_phases" and (warps, n, k) == (8, 32, 32),
         ]
     if capability >= (12, 0):

@@ -1,12 +1,15 @@
 """Run cuDNN's convolutions, and bias, activation, mask and bias gradient around them in one elementwise kernel.
 
 torch would run bias, leaky ReLU, mask and sum as kernels of their own, each of which reads the maps again. block =
-(pixels, channels) of one tile. Channels are no constant, so that one compiled kernel serves all layers.
+(pixels, channels) of one tile. The number of channels is `units` times the constant UNIT, a power of two: accesses are
+as wide as it permits, and one compiled kernel serves almost all layers.
 """
 # ruff: noqa: N803
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, misc, untyped-decorator"
 
 from __future__ import annotations
+
+import math
 
 import torch
 import torch.nn.functional as F
@@ -20,11 +23,13 @@ from preimage.ops.upconv.kernels._tiles import activated, masked_by
 PROGRAMS = 264  # per block of channels, each of which sums over many tiles: two per multiprocessor of about 130
 
 
-@triton.jit(do_not_specialize=["pixels"])
+@triton.jit(do_not_specialize=["pixels", "units"])
 def activation_kernel(
-    y, bias, pixels, channels, HAS_BIAS: tl.constexpr, SLOPE: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr
+    y, bias, pixels, units,
+    UNIT: tl.constexpr, HAS_BIAS: tl.constexpr, SLOPE: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip
     """Apply bias and leaky ReLU to a tile in place."""
+    channels = units * UNIT
     m = tl.program_id(0) * BM + tl.arange(0, BM)
     columns = tl.program_id(1) * BN + tl.arange(0, BN)
     exists = columns < channels
@@ -35,11 +40,13 @@ def activation_kernel(
     tl.store(pointers, value.to(y.dtype.element_ty), mask=mask)
 
 
-@triton.jit(do_not_specialize=["pixels"])
+@triton.jit(do_not_specialize=["pixels", "units"])
 def activation_backward_kernel(
-    gradient, y, dz, bias_parts, pixels, channels, SLOPE: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr
+    gradient, y, dz, bias_parts, pixels, units,
+    UNIT: tl.constexpr, SLOPE: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip
     """Compute dz from the gradient of y, which may be in the same memory, and its column sums over several tiles."""
+    channels = units * UNIT
     program = tl.program_id(0)
     columns = tl.program_id(1) * BN + tl.arange(0, BN)
     exists = columns < channels
@@ -69,12 +76,12 @@ def forward_cudnn(
     if bias is None and negative_slope is None:
         return y
     pixels, channels = _launch.pixel_count(y), y.shape[1]
-    block_m, block_n = config.block
+    unit, (block_m, block_n) = math.gcd(channels, 16), config.block
     _launch.launch(
         activation_kernel,
         (triton.cdiv(pixels, block_m), triton.cdiv(channels, block_n)),
-        *(y, y if bias is None else bias, pixels, channels),
-        HAS_BIAS=bias is not None, SLOPE=_launch.slope(negative_slope), BM=block_m, BN=block_n,
+        *(y, y if bias is None else bias, pixels, channels // unit),
+        UNIT=unit, HAS_BIAS=bias is not None, SLOPE=_launch.slope(negative_slope), BM=block_m, BN=block_n,
         num_warps=config.num_warps, num_stages=config.num_stages,
     )  # fmt: skip
     return y
@@ -104,14 +111,14 @@ def activation_backward_into(
 ) -> torch.Tensor:  # [C] float32
     """Write the gradient before a leaky ReLU into `dz`, if there is one, and return its sum over images and pixels."""
     pixels, channels = _launch.pixel_count(y), y.shape[1]
-    block_m, block_n = config.block
+    unit, (block_m, block_n) = math.gcd(channels, 16), config.block
     programs = max(1, min(PROGRAMS, triton.cdiv(pixels, block_m)))
     bias_parts = _launch.allocate((programs, channels), torch.float32, y.device)
     _launch.launch(
         activation_backward_kernel,
         (programs, triton.cdiv(channels, block_n)),
-        *(gradient, y, dz, bias_parts, pixels, channels),
-        SLOPE=_launch.slope(negative_slope), BM=block_m, BN=block_n,
+        *(gradient, y, dz, bias_parts, pixels, channels // unit),
+        UNIT=unit, SLOPE=_launch.slope(negative_slope), BM=block_m, BN=block_n,
         num_warps=config.num_warps, num_stages=config.num_stages,
     )  # fmt: skip
     return bias_parts.sum(0)
