@@ -29,7 +29,7 @@ from preimage.ops.upconv import kernel_choice, kernel_configs, kernels
 from preimage.ops.upconv.kernel_configs import Config
 from preimage.ops.upconv.kernels import _launch
 
-ARCHITECTURES = (80, 90)
+ARCHITECTURES = (80, 90, 100, 120)
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "tf32": torch.float32}
 _POINTERS = {
     torch.bfloat16: "*bf16",

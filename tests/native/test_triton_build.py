@@ -33,7 +33,7 @@ def _run(script: str, *arguments: str, cache: Path) -> Any:
     ("options", "architectures"),
     [
         (("--dtypes", "bf16", "tf32", "--architectures", "90"), {90}),
-        pytest.param((), {80, 90}, marks=pytest.mark.nightly),
+        pytest.param((), {80, 90, 100, 120}, marks=pytest.mark.nightly),
         pytest.param(("--candidates", "--dtypes", "bf16", "--architectures", "90"), {90}, marks=pytest.mark.nightly),
     ],
     ids=["chosen", "all", "candidates"],

@@ -98,6 +98,22 @@ def test_distance_equals_that_of_the_image(slopes: tuple[float | None, ...]) -> 
         torch.testing.assert_close(got, wanted, atol=atol, rtol=UPCONV_DISTANCE_GRADIENT)
 
 
+def test_target_is_converted_at_most_once() -> None:
+    """Training batches are channels_last and are used as they are; others are kept converted for the backward pass."""
+    x, weights, biases = a_chain((0.2, None))
+    target = torch.randint(256, (2, 3, 12, 8), dtype=torch.uint8)
+    results = []
+    for layout in (torch.channels_last, torch.contiguous_format):
+        given, kept = target.contiguous(memory_format=layout), []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t, kept=kept: kept.append(t) or t, lambda t: t):
+            distance = upconv_chain_distance(x, weights, biases, (0.2, None), given, torch.zeros(3))
+        (saved,) = (t for t in kept if t.dtype == torch.uint8)
+        assert saved.is_contiguous(memory_format=torch.channels_last)
+        assert (saved.data_ptr() == given.data_ptr()) == (layout is torch.channels_last)
+        results.append((distance, *torch.autograd.grad(distance.sum(), asking(x, weights, biases))))
+    assert all(map(torch.equal, *results))
+
+
 def test_a_distance_of_zero_has_no_gradient() -> None:
     weights, biases = [torch.zeros(4, 3, 5, 5, requires_grad=True)], [torch.zeros(3, requires_grad=True)]
     target = torch.zeros(1, 3, 4, 4, dtype=torch.uint8)
