@@ -254,6 +254,7 @@ def _in_registers(config: Config, out_channels: int, dtype: torch.dtype, capabil
         found_to_spill += [
             sums >= most and (kernel == "dgrad" or (kernel == "wgrad_window" and warps == 4)),
             kernel == "all_phases" and (warps, n, k) == (8, 32, 32),
+            kernel == "wgrad" and (warps, m, n) == (8, 128, 128),
         ]
     if capability >= (12, 0):
         found_to_spill += [
