@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import functools
 import itertools
-import os
 import shutil
 import subprocess
 import sys
@@ -265,7 +264,7 @@ def test_tuning_writes_the_table_of_the_card(tmp_path: Path, monkeypatch: pytest
     assert [config.kernel for config in chosen.values() if config] == ["cudnn", "dgrad_cudnn", "wgrad"]
 
 
-def test_tuning_compiles_ahead(tmp_path: Path) -> None:
+def test_tuning_compiles_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a process of its own, because in this one the kernels may be those of Triton's interpreter."""
     pytest.importorskip("triton")
     script = """
@@ -282,8 +281,9 @@ triton.runtime.driver.set_active(Driver())
 work = (tune.Problem("wgrad", 16, 8, 8, 16), torch.bfloat16, Config("wgrad", (16, 16, 64), 4, 3, 2))
 tune.compile_all([work])
 """
-    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
-    environment |= {"TRITON_CACHE_DIR": str(tmp_path), "TRITON_DEFAULT_FP_FUSION": "1"}
-    environment["PYTHONPATH"] = os.pathsep.join([str(BENCHMARKS), os.environ.get("PYTHONPATH", "")])
-    subprocess.run([sys.executable, "-c", script], env=environment, check=True)
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("TRITON_DEFAULT_FP_FUSION", "1")
+    monkeypatch.setenv("PYTHONPATH", str(BENCHMARKS), prepend=":")
+    subprocess.run([sys.executable, "-c", script], check=True)
     assert {path.stem for path in tmp_path.rglob("*.cubin")} == {"wgrad_kernel", "sum_parts_kernel"}

@@ -147,24 +147,6 @@ def test_without_a_layer_below(config: Config) -> None:
     _compare(passes, config, PRECISIONS[0])
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-def test_activation_backward(shape: tuple[int, ...]) -> None:
-    """The gradient of the maps has another memory format than the maps."""
-    passes = Passes(shape)
-    y = passes.y.contiguous(memory_format=torch.channels_last)
-    y[:, :, ::2] = 0
-    with kernels.poisoned():
-        ours = kernels.activation_backward(passes.dz, y, 0.2)
-    theirs = torch_passes.activation_backward(passes.dz.double(), y.double(), 0.2)
-    for mine, right in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(mine.double(), right, rtol=UPCONV_KERNELS["ieee"], atol=UPCONV_KERNELS["ieee"])
-
-
-def test_sums_of_more_tiles_than_programs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cudnn, "PROGRAMS", 3)
-    _compare(Passes((2, 5, 3, 17, 9)), DGRAD[2], PRECISIONS[0])
-
-
 def test_vectors_of_any_stride() -> None:
     passes = Passes((2, 5, 3, 4, 4))
     assert passes.bias is not None
@@ -183,6 +165,24 @@ def test_vectors_of_any_stride() -> None:
         kernels.image_distance(passes.y, passes.target, passes.mean[:1])
     with pytest.raises(ValueError, match=r"bias.*\(3,\)"):
         kernels.forward(passes.x, passes.weight, passes.bias[:1], None, FORWARD[0])
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_activation_backward(shape: tuple[int, ...]) -> None:
+    """The gradient of the maps has another memory format than the maps."""
+    passes = Passes(shape)
+    y = passes.y.contiguous(memory_format=torch.channels_last)
+    y[:, :, ::2] = 0
+    with kernels.poisoned():
+        ours = kernels.activation_backward(passes.dz, y, 0.2)
+    theirs = torch_passes.activation_backward(passes.dz.double(), y.double(), 0.2)
+    for mine, right in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine.double(), right, rtol=UPCONV_KERNELS["ieee"], atol=UPCONV_KERNELS["ieee"])
+
+
+def test_sums_of_more_tiles_than_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cudnn, "PROGRAMS", 3)
+    _compare(Passes((2, 5, 3, 17, 9)), DGRAD[2], PRECISIONS[0])
 
 
 def test_grids_fit(monkeypatch: pytest.MonkeyPatch) -> None:
