@@ -41,3 +41,21 @@ def launch_forward(
         BM=block_m, BN=block_n, BK=block_k, num_warps=config.num_warps, num_stages=config.num_stages,
     )  # fmt: skip
     return y
+
+
+def forward_by(
+    kernel: Any,
+    x: torch.Tensor,  # [B, Ci, H, W]
+    weight: torch.Tensor,  # [Ci, Co, 5, 5]
+    bias: torch.Tensor | None,  # [Co]
+    negative_slope: float | None,
+    config: Config,
+    *,
+    columns: int = 1,
+    phases: tuple[int, ...] = (),
+) -> torch.Tensor:  # [B, Co, 2H, 2W]
+    """Launch a kernel that reads the weight itself, with `columns` columns per output channel."""
+    out_channels = weight.shape[1]
+    matrix = _launch.forward_weight(weight)
+    of_weight = {"out_channels": out_channels, "columns": columns * out_channels}
+    return launch_forward(kernel, x, matrix, bias, negative_slope, config, **of_weight, phases=phases)

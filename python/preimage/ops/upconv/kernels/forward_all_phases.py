@@ -7,13 +7,12 @@ block = (pixels, output channels, input channels) of one tile; four accumulators
 
 from __future__ import annotations
 
-import torch
+import functools
+
 import triton
 import triton.language as tl
 
-from preimage.ops.upconv.kernel_configs import Config
-from preimage.ops.upconv.kernels import _launch
-from preimage.ops.upconv.kernels._forward import launch_forward
+from preimage.ops.upconv.kernels._forward import forward_by
 from preimage.ops.upconv.kernels._tiles import activated, input_tile, weight_tile
 
 
@@ -93,16 +92,4 @@ def all_phases_kernel(
     tl.store(y + offsets + (second + CO), y11.to(y.dtype.element_ty), mask=mask)
 
 
-def forward_all_phases(
-    x: torch.Tensor,  # [B, Ci, H, W]
-    weight: torch.Tensor,  # [Ci, Co, 5, 5]
-    bias: torch.Tensor | None,  # [Co]
-    negative_slope: float | None,
-    config: Config,
-) -> torch.Tensor:  # [B, Co, 2H, 2W]
-    """Compute the forward pass with all phases of the output in each program."""
-    out_channels = weight.shape[1]
-    matrix = _launch.forward_weight(weight)
-    return launch_forward(
-        all_phases_kernel, x, matrix, bias, negative_slope, config, out_channels=out_channels, columns=out_channels
-    )
+forward_all_phases = functools.partial(forward_by, all_phases_kernel)

@@ -8,13 +8,12 @@ take 30 products, but a tile has twice the columns, and rows of the output are c
 
 from __future__ import annotations
 
-import torch
+import functools
+
 import triton
 import triton.language as tl
 
-from preimage.ops.upconv.kernel_configs import Config
-from preimage.ops.upconv.kernels import _launch
-from preimage.ops.upconv.kernels._forward import launch_forward
+from preimage.ops.upconv.kernels._forward import forward_by
 from preimage.ops.upconv.kernels._tiles import activated, input_tile
 
 
@@ -85,16 +84,4 @@ def row_pair_kernel(
     tl.store(y + offsets + 2 * width * CO, lower.to(y.dtype.element_ty), mask=mask)
 
 
-def forward_row_pair(
-    x: torch.Tensor,  # [B, Ci, H, W]
-    weight: torch.Tensor,  # [Ci, Co, 5, 5]
-    bias: torch.Tensor | None,  # [Co]
-    negative_slope: float | None,
-    config: Config,
-) -> torch.Tensor:  # [B, Co, 2H, 2W]
-    """Compute the forward pass with both phases of a row side by side as columns."""
-    out_channels = weight.shape[1]
-    matrix = _launch.forward_weight(weight)
-    return launch_forward(
-        row_pair_kernel, x, matrix, bias, negative_slope, config, out_channels=out_channels, columns=2 * out_channels
-    )
+forward_row_pair = functools.partial(forward_by, row_pair_kernel, columns=2)
