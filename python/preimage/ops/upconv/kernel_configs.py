@@ -222,7 +222,8 @@ def _image_backward(in_channels: int, out_channels: int, pixels: int, dtype: tor
     run = _power(5 * out_channels)
     n = _covering(in_channels, 1024 // run)
     tiles = ((64, 4, 2, 264), (64, 4, 2, 528), (128, 8, 2, 132), (128, 8, 2, 264), (64, 4, 1, 264), (64, 4, 1, 528))
-    return [Config("image_backward", (m, n, run), warps, stages, programs) for m, warps, stages, programs in tiles]
+    found = [Config("image_backward", (m, n, run), warps, stages, programs) for m, warps, stages, programs in tiles]
+    return [*found, Config("image_backward", (64, 16, run), 4, 2, 264)]
 
 
 def _is_large(config: Config) -> bool:
@@ -238,7 +239,8 @@ def _in_registers(config: Config, out_channels: int, dtype: torch.dtype, capabil
     (m, n, k), kernel, warps, stages = config.block, config.kernel, config.num_warps, config.num_stages
     old = not (9, 0) <= capability < (12, 0)
     if kernel == "image_backward":
-        return m == 64 or not (old or dtype == torch.float32)
+        narrow = n == 16 or dtype != torch.float32 or capability < (12, 0)
+        return narrow and (m == 64 or not (old or dtype == torch.float32))
     sums = {"all_phases": 4 * m * n, "row_pair": 2 * m * n}.get(kernel, m * n)
     if kernel == "wgrad_window" and 5 * out_channels > n:
         sums *= 2
