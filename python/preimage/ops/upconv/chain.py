@@ -139,13 +139,13 @@ def _prepared(
     """Check arguments and apply autocast; also return whether the weights are the caller's, and can be cached."""
     _check(x, weights, biases, slopes)
     parameters: list[torch.Tensor | None] = [*weights, *biases]
-    is_own = _autocasts(x)
-    if is_own:
+    casts = _autocasts(x)
+    if casts:
         dtype = torch.get_autocast_dtype(x.device.type)
         x, parameters = x.to(dtype), [p if p is None else p.to(dtype) for p in parameters]
     if x.is_cuda:  # once for forward and backward passes; most weights are in this format already
         parameters = [p if p is None or p.dim() != 4 else passes.channels_last(p) for p in parameters]
-    return x, parameters, not is_own
+    return x, parameters, not casts
 
 
 def _autocasts(x: torch.Tensor) -> bool:
