@@ -106,12 +106,12 @@ void compute_backward(const TensorView& output, const TensorView& images, const 
                       const Parameters& parameters, int threads);
 
 /// The same on a CUDA device, with float32 features, on the stream at this address. Never synchronizes. `scratch` is
-/// (1, 1, 1, N) float32, N from `cuda_scratch`.
-void compute_cuda(const TensorView& images, const TensorView& scratch, const TensorView& output,
-                  const Parameters& parameters, std::uintptr_t stream);
+/// (1, 1, 1, N) float32, N from `backward_cuda_scratch`.
+void compute_cuda(const TensorView& images, const TensorView& output, const Parameters& parameters,
+                  std::uintptr_t stream);
 void compute_backward_cuda(const TensorView& output, const TensorView& images, const TensorView& scratch,
                            const TensorView& gradients, const Parameters& parameters, std::uintptr_t stream);
-std::int64_t cuda_scratch(const TensorView& images, const Parameters& parameters, bool backward);
+std::int64_t backward_cuda_scratch(const TensorView& images, const Parameters& parameters);
 
 PREIMAGE_DECLARE_KERNEL(void band(const Band& band, const Scratch& scratch));
 

@@ -139,7 +139,7 @@ PREIMAGE_INLINE void cell_gradient(const Backward& backward, std::int64_t number
         of_energy += multiplicity * squares[i * (columns + 1) + j];
     }
     float factors[4];
-    normalizers(batch.energies + number * plane, batch.cell_rows, columns, row, column, factors);
+    cell_normalizers(batch, number, row, column, factors);
     const float* output = backward.output + number * kChannels * plane + cell;
     const float* cells = batch.cells + number * kBins * plane + cell;
     float* gradients = backward.cells + number * kBins * plane + cell;

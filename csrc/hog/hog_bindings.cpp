@@ -36,14 +36,13 @@ void hog_backward(const TensorView& output, const TensorView& images, const Tens
 }
 
 #ifdef PREIMAGE_CUDA_KERNELS
-std::int64_t hog_cuda_scratch(const TensorView& images, std::int64_t cell_size, const std::string& color,
-                              bool backward) {
-    return cuda_scratch(images, {cell_size, color_named(color)}, backward);
+void hog_cuda(const TensorView& images, const TensorView& output, std::int64_t cell_size, const std::string& color,
+              std::uintptr_t stream) {
+    compute_cuda(images, output, {cell_size, color_named(color)}, stream);
 }
 
-void hog_cuda(const TensorView& images, const TensorView& scratch, const TensorView& output, std::int64_t cell_size,
-              const std::string& color, std::uintptr_t stream) {
-    compute_cuda(images, scratch, output, {cell_size, color_named(color)}, stream);
+std::int64_t hog_backward_cuda_scratch(const TensorView& images, std::int64_t cell_size, const std::string& color) {
+    return backward_cuda_scratch(images, {cell_size, color_named(color)});
 }
 
 void hog_backward_cuda(const TensorView& output, const TensorView& images, const TensorView& scratch,
@@ -62,10 +61,10 @@ void register_ops(py::module_& module) {
     module.def("hog_backward", &hog_backward, py::arg("output"), py::arg("images"), py::arg("gradients"),
                py::arg("cell_size"), py::arg("color"), py::arg("threads"), Released());
 #ifdef PREIMAGE_CUDA_KERNELS
-    module.def("hog_cuda_scratch", &hog_cuda_scratch, py::arg("images"), py::arg("cell_size"), py::arg("color"),
-               py::arg("backward"));
-    module.def("hog_cuda", &hog_cuda, py::arg("images"), py::arg("scratch"), py::arg("output"), py::arg("cell_size"),
-               py::arg("color"), py::arg("stream"), Released());
+    module.def("hog_cuda", &hog_cuda, py::arg("images"), py::arg("output"), py::arg("cell_size"), py::arg("color"),
+               py::arg("stream"), Released());
+    module.def("hog_backward_cuda_scratch", &hog_backward_cuda_scratch, py::arg("images"), py::arg("cell_size"),
+               py::arg("color"));
     module.def("hog_backward_cuda", &hog_backward_cuda, py::arg("output"), py::arg("images"), py::arg("scratch"),
                py::arg("gradients"), py::arg("cell_size"), py::arg("color"), py::arg("stream"), Released());
 #endif

@@ -1,43 +1,56 @@
-// HOG on a CUDA device: launches the programs of hog_blocks.h and the steps of hog_backward.h.
+// HOG on a CUDA device: launches the program of hog_blocks.h and the steps of hog_backward.h.
 #include "common/cuda_launch.h"
 #include "hog/hog_backward.h"
 
 namespace preimage::hog {
 namespace {
 
-template <int kPlanes>
-__global__ void __launch_bounds__(StripProgram<kPlanes>::kThreads) cells_kernel(Batch batch, Strips strips) {
-    __shared__ typename StripProgram<kPlanes>::Shared shared;
-    DeviceBlock<StripProgram<kPlanes>::kThreads> block;
-    StripProgram<kPlanes>::run(block, batch, strips, blockIdx.x, shared);
+// Blocks per multiprocessor: 8 have space in shared memory and leave 128 registers to a thread. Fewer where that is not
+// enough for the rows that a thread keeps, 6 (168 registers) or 4 (255), on every architecture.
+template <class Votes>
+constexpr int kBlocksAtOnce = 8;  // PixelVotes
+template <class Format, int kPlanes>
+constexpr int kBlocksAtOnce<RowVotes<Format, kPlanes>> =
+    Format::kChannels == 1                          ? 8
+    : Format::kLayout == Layout::strided            ? 4
+    : std::is_same_v<typename Format::Pixel, float> ? (kPlanes == 1 ? 6 : 4)
+                                                    : (kPlanes == 1 ? 8 : 6);
+
+template <class Votes>
+__global__ void __launch_bounds__(StripProgram<Votes>::kThreads, kBlocksAtOnce<Votes>)
+    strip_kernel(Batch batch, Strips strips) {
+    __shared__ typename StripProgram<Votes>::Shared shared;
+    DeviceBlock<StripProgram<Votes>::kThreads> block;
+    StripProgram<Votes>::run(block, batch, strips, blockIdx.x, shared);
 }
 
-template <int kPlanes>
-void launch_cells(const Batch& batch, cudaStream_t stream) {
-    const Strips strips = StripProgram<kPlanes>::strips(batch);
-    launch(cells_kernel<kPlanes>, batch.images * strips.across * strips.down, StripProgram<kPlanes>::kThreads, 0,
-           stream, batch, strips);
+template <class Votes>
+void launch_strips(const Batch& batch, int multiprocessors, cudaStream_t stream) {
+    using Program = StripProgram<Votes>;
+    const Strips strips = Program::strips(batch, multiprocessors);
+    launch(strip_kernel<Votes>, strips.across * strips.down, Program::kThreads, 0, stream, batch, strips);
 }
 
-void cells_and_energies(const Batch& batch, int planes, cudaStream_t stream) {
-    if (planes == 1) {
-        launch_cells<1>(batch, stream);
-    } else {
-        launch_cells<3>(batch, stream);
+/// Compute the batch's output, or its cells and energies.
+void launch_forward(const Batch& batch, int planes, int device, cudaStream_t stream) {
+    int multiprocessors = 0;
+    check_cuda(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device),
+               "cannot get the number of multiprocessors");
+    if (batch.cell_size != kRowPixels) {
+        planes == 1 ? launch_strips<PixelVotes<1>>(batch, multiprocessors, stream)
+                    : launch_strips<PixelVotes<3>>(batch, multiprocessors, stream);
+        return;
     }
+    with_pixel_format(batch.image, batch.images > 1 ? batch.image_stride : 0, [&](auto format) {
+        using Format = decltype(format);
+        if (planes == 1) {
+            launch_strips<RowVotes<Format, 1>>(batch, multiprocessors, stream);
+        } else if constexpr (Format::kChannels == 3) {
+            launch_strips<RowVotes<Format, 3>>(batch, multiprocessors, stream);
+        }
+    });
 }
 
-void check_scratch(const TensorView& scratch, std::int64_t needed) {
-    require(scratch.type == ScalarType::float32 && scratch.is_contiguous() && scratch.shape[3] >= needed,
-            "the working memory must be contiguous float32 of at least the size that cuda_scratch returns");
-}
-
-struct NormalizeCell {
-    Batch batch;
-    __device__ void operator()(std::int64_t number, std::int64_t row, std::int64_t column) const {
-        normalize_cell(batch, number, row, column);
-    }
-};
 struct SquareGradient {
     Backward backward;
     __device__ void operator()(std::int64_t number, std::int64_t row, std::int64_t column) const {
@@ -67,28 +80,22 @@ struct ImageGradient {
 
 }  // namespace
 
-std::int64_t cuda_scratch(const TensorView& images, const Parameters& parameters, bool backward) {
-    Backward whole{};
-    whole.batch = whole_batch(images, parameters);
-    whole.planes = planes_of(whole.batch.image, parameters);
-    return backward ? backward_scratch(whole) : whole.batch.images * (kBins + 1) * whole.plane();
-}
-
-void compute_cuda(const TensorView& images, const TensorView& scratch, const TensorView& output,
-                  const Parameters& parameters, std::uintptr_t stream) {
-    scratch.require_device(images.device);
+void compute_cuda(const TensorView& images, const TensorView& output, const Parameters& parameters,
+                  std::uintptr_t stream) {
     output.require_device(images.device);
     Batch batch = whole_batch(images, parameters);
     check_float_features(output, batch.images, batch.cell_rows, batch.cell_columns,
                          "the output must be contiguous float32 of shape (B, 31, Hc, Wc)");
-    check_scratch(scratch, cuda_scratch(images, parameters, false));
-    const std::int64_t cells = batch.images * batch.cell_rows * batch.cell_columns;
-    batch.cells = reinterpret_cast<float*>(scratch.data);
-    batch.energies = batch.cells + kBins * cells;
     batch.output = reinterpret_cast<float*>(output.data);
     const DeviceGuard guard(images.device);
-    cells_and_energies(batch, planes_of(batch.image, parameters), stream_of(stream));
-    for_each_element(batch.images, batch.cell_rows, batch.cell_columns, stream_of(stream), NormalizeCell{batch});
+    launch_forward(batch, planes_of(batch.image, parameters), images.device, stream_of(stream));
+}
+
+std::int64_t backward_cuda_scratch(const TensorView& images, const Parameters& parameters) {
+    Backward backward{};
+    backward.batch = whole_batch(images, parameters);
+    backward.planes = planes_of(backward.batch.image, parameters);
+    return backward_scratch(backward);
 }
 
 void compute_backward_cuda(const TensorView& output, const TensorView& images, const TensorView& scratch,
@@ -97,12 +104,14 @@ void compute_backward_cuda(const TensorView& output, const TensorView& images, c
         view->require_device(images.device);
     }
     Backward backward = whole_backward(output, images, gradients, parameters);
-    check_scratch(scratch, backward_scratch(backward));
+    require(scratch.type == ScalarType::float32 && scratch.is_contiguous() &&
+                scratch.shape[3] >= backward_scratch(backward),
+            "the working memory must be contiguous float32 of at least the size that backward_cuda_scratch returns");
     place_scratch(backward, reinterpret_cast<float*>(scratch.data));
     const Batch& batch = backward.batch;
     const DeviceGuard guard(images.device);
     const cudaStream_t stream = stream_of(address);
-    cells_and_energies(batch, backward.planes, stream);
+    launch_forward(batch, backward.planes, images.device, stream);
     const std::int64_t height = batch.image.height;
     const std::int64_t width = batch.image.width;
     for_each_element(batch.images, batch.cell_rows + 1, batch.cell_columns + 1, stream, SquareGradient{backward});

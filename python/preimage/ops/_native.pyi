@@ -39,7 +39,7 @@ def hog_backward(
 ) -> None:
     """Gradients of the output (B, 31, Hc, Wc) and images (B, C, H, W) -> gradients of the images, contiguous float32.
 
-    In builds with CUDA there are also `hog_cuda`, `hog_backward_cuda` and `hog_cuda_scratch`, see `hog.h`.
+    In builds with CUDA there are also `hog_cuda`, `hog_backward_cuda` and `hog_backward_cuda_scratch`, see `hog.h`.
     """
 
 def lbp(

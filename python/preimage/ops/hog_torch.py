@@ -52,8 +52,7 @@ def _hog_cuda(images: torch.Tensor, cell_size: int, variant: str, color: str) ->
     batch, _, height, width = described[1]
     rows, columns = cell_count(height, cell_size), cell_count(width, cell_size)
     output = images.new_empty((batch, 31, rows, columns), dtype=torch.float32)
-    scratch = workspace(images, native.hog_cuda_scratch(described, cell_size, color, False))
-    native.hog_cuda(described, describe(scratch), describe(output), cell_size, color, stream(images))
+    native.hog_cuda(described, describe(output), cell_size, color, stream(images))
     return output
 
 
@@ -65,7 +64,7 @@ def _hog_backward_cuda(
     gradient = gradient.to(torch.float32).contiguous()
     result = torch.empty(images.shape, dtype=torch.float32, device=images.device)
     described = describe(images)
-    scratch = workspace(images, native.hog_cuda_scratch(described, cell_size, color, True))
+    scratch = workspace(images, native.hog_backward_cuda_scratch(described, cell_size, color))
     tensors = describe(gradient), described, describe(scratch), describe(result)
     native.hog_backward_cuda(*tensors, cell_size, color, stream(images))
     return result
