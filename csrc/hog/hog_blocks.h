@@ -57,6 +57,7 @@ template <class Cell>
 PREIMAGE_INLINE void write_channels(const Cell& cell, const float (&factors)[4], std::int64_t plane, float* output) {
     // Channels are halves of sums over four squares. Halving before that rounds the same way.
     constexpr float kHalfClip = 0.5f * kClip;
+    const float halves[4] = {0.5f * factors[0], 0.5f * factors[1], 0.5f * factors[2], 0.5f * factors[3]};
     float textures[4] = {};
     float* outputs[3] = {output, output + kOrientations * plane, output + kBins * plane};
 #ifdef __CUDA_ARCH__
@@ -65,20 +66,17 @@ PREIMAGE_INLINE void write_channels(const Cell& cell, const float (&factors)[4],
     for (int k = 0; k < kOrientations; ++k) {
         const float forward = cell(k);
         const float opposite = cell(k + kOrientations);
-        float sum_forward = 0.0f;
-        float sum_opposite = 0.0f;
-        float sum_undirected = 0.0f;
-        for (int square = 0; square < 4; ++square) {
-            const float factor = 0.5f * factors[square];
-            const float undirected = clip_at(kHalfClip, (forward + opposite) * factor);
-            sum_forward += clip_at(kHalfClip, forward * factor);
-            sum_opposite += clip_at(kHalfClip, opposite * factor);
-            sum_undirected += undirected;
-            textures[square] += undirected;
+        const float values[3] = {forward, opposite, forward + opposite};
+        for (int part = 0; part < 3; ++part) {
+            float clipped[4];
+            for (int square = 0; square < 4; ++square) {
+                clipped[square] = clip_at(kHalfClip, values[part] * halves[square]);
+            }
+            outputs[part][0] = ((clipped[0] + clipped[1]) + clipped[2]) + clipped[3];
+            for (int square = 0; part == 2 && square < 4; ++square) {
+                textures[square] += clipped[square];
+            }
         }
-        outputs[0][0] = sum_forward;
-        outputs[1][0] = sum_opposite;
-        outputs[2][0] = sum_undirected;
         for (float*& place : outputs) {
             place += plane;
         }
@@ -110,10 +108,10 @@ struct StripProgram {
     };
 
     /// Return strips for a device with this number of multiprocessors: long ones repeat less work at their ends, but
-    /// the busiest multiprocessor should have little more to do than the others. It takes as long with fewer blocks
-    /// than kBusy, because their threads wait for one another and for memory.
+    /// the busiest multiprocessor should have little more to do than the others. Fewer blocks than kBusy take it as
+    /// long as that many, because their threads wait (estimated from the number and latency of their instructions).
     static Strips strips(const Batch& batch, std::int64_t multiprocessors) {
-        constexpr std::int64_t kBusy = 8;
+        constexpr std::int64_t kBusy = 5;
         constexpr std::int64_t kRepeated = 3;  // block rows
         const std::int64_t columns = batch.images * (batch.cell_columns + 1);
         Strips best{batch.cell_rows, (columns + kColumns - 1) / kColumns, 1};

@@ -62,7 +62,11 @@ PREIMAGE_INLINE float clip(float value) { return kClip < value ? kClip : value; 
 
 #ifdef __CUDA_ARCH__
 /// Within two ulps, at a tenth of the cost of a correctly rounded one.
-PREIMAGE_INLINE float inverse_root(float value) { return rsqrtf(value); }
+PREIMAGE_INLINE float inverse_root(float value) {
+    float root;
+    asm("rsqrt.approx.ftz.f32 %0, %1;" : "=f"(root) : "f"(value));
+    return root;
+}
 #else
 PREIMAGE_INLINE float inverse_root(float value) { return 1.0f / square_root(value); }
 #endif
