@@ -15,7 +15,7 @@ struct PixelRow {
 
 /// Where a thread reads a row. Its pixels consist of a front, the pixel before its first one and 4 more, and a back, 4
 /// pixels and the one after. A front or back that is not inside the image is read elsewhere: its pixels do not vote.
-/// Only strided layouts, whose images have any width, need `left` and leave pixels undefined.
+/// Strided layouts, whose images have any width, leave such pixels zero.
 struct RowPlace {
     const std::byte* front;  // pixel 0
     int back;                // from there to pixel 4, in bytes
@@ -120,7 +120,6 @@ public:
             front = minimum(maximum(front, 4), width - 4);
             back = minimum(maximum(back, 0), width - 8);
         }
-        y_ = y;
         place_.left = left;
         place_.back = (back - front) * static_cast<int>(image.column_stride);
         place_.front =
@@ -129,8 +128,8 @@ public:
         raw_.fetch(image, place_);
     }
 
-    /// Convert the row that has been fetched, and fetch the next one.
-    PREIMAGE_HOST_DEVICE void next(const Image& image, PixelRow<kPlanes>& row) {
+    /// Convert row y, which has been fetched, and fetch the next one.
+    PREIMAGE_HOST_DEVICE void next(const Image& image, int y, PixelRow<kPlanes>& row) {
         for (int k = 0; k < kRowPixels + 2; ++k) {
             if (kPlanes == Format::kChannels) {
                 for (int plane = 0; plane < kPlanes; ++plane) {
@@ -141,15 +140,15 @@ public:
             }
         }
         // Not a branch, which would let the compiler keep the old pixels, and copy all of them in case it does.
-        place_.front += image.row_stride * (y_ >= 0 && y_ < static_cast<int>(image.height) - 1 ? 1 : 0);
-        ++y_;
+        place_.front += image.row_stride * (y >= 0 && y < static_cast<int>(image.height) - 1 ? 1 : 0);
         raw_.fetch(image, place_);
     }
+
+    PREIMAGE_HOST_DEVICE int left() const { return place_.left; }
 
 private:
     RawRow<Format, typename Format::Pixel, kStrided> raw_;
     RowPlace place_;
-    int y_;  // row in `raw_`
 };
 
 }  // namespace preimage::hog

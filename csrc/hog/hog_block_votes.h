@@ -47,13 +47,11 @@ public:
     static constexpr int kPlanes = kPlanesUsed;
     static constexpr int kCell = kRowPixels;
 
-    /// Begin at pixel (top, left) of `image`. Without `votes`, for threads that have no blocks, nothing is added.
-    PREIMAGE_HOST_DEVICE void start(const Image& image, int top, int left, bool votes) {
-        first_ = maximum(1 - left, 0);
-        last_ = votes ? minimum(static_cast<int>(image.width) - 1 - left, kCell) : 0;
+    /// Begin at pixel (top, left) of `image`.
+    PREIMAGE_HOST_DEVICE void start(const Image& image, int top, int left) {
         rows_.start(image, top - 1, left);
-        rows_.next(image, above_);
-        rows_.next(image, here_);
+        rows_.next(image, top - 1, above_);
+        rows_.next(image, top, here_);
     }
 
     /// Add the votes of the next 8 rows, from row `top` on.
@@ -72,10 +70,10 @@ public:
             for (int step = 0; step < kUnrolled; ++step) {
                 const int y = top + start + step;
                 PixelRow<kPlanes> below;
-                rows_.next(image, below);
+                rows_.next(image, y + 1, below);
                 if (y >= 1 && y < static_cast<int>(image.height) - 1) {
                     const float weight = first_weight + static_cast<float>(step) / kCell;
-                    row(below, row_weights(weight, lower), thread, sums);
+                    row(image, below, row_weights(weight, lower), thread, sums);
                 }
                 above_ = here_;
                 here_ = below;
@@ -86,8 +84,8 @@ public:
 private:
     /// All bins and lengths come before the sums, whose changes wait for one another.
     template <int kThreads>
-    PREIMAGE_HOST_DEVICE void row(const PixelRow<kPlanes>& below, const RowWeights& weights, int thread,
-                                  BlockSums<kThreads>& sums) const {
+    PREIMAGE_HOST_DEVICE void row(const Image& image, const PixelRow<kPlanes>& below, const RowWeights& weights,
+                                  int thread, BlockSums<kThreads>& sums) const {
         float gx[kCell];
         float gy[kCell];
         float lengths[kCell];
@@ -112,9 +110,11 @@ private:
         if (!certain) {
             choose_exactly(gx, gy, bins);
         }
-        if (first_ > 0 || last_ < kCell) {  // pixels at the image's border do not vote
+        const int first = 1 - rows_.left();  // pixels at the image's border do not vote
+        const int last = static_cast<int>(image.width) - 1 - rows_.left();
+        if (first > 0 || last < kCell) {
             for (int k = 0; k < kCell; ++k) {
-                lengths[k] = k >= first_ && k < last_ ? lengths[k] : 0.0f;
+                lengths[k] = k >= first && k < last ? lengths[k] : 0.0f;
             }
         }
 #ifdef __CUDA_ARCH__
@@ -148,7 +148,6 @@ private:
 
     RowReader<Format, kPlanes> rows_;
     PixelRow<kPlanes> above_, here_;
-    int first_, last_;  // pixels of the block column that vote
 };
 
 /// Votes of cells of any size, pixel by pixel.
@@ -157,18 +156,14 @@ class PixelVotes {
 public:
     static constexpr int kPlanes = kPlanesUsed;
 
-    PREIMAGE_HOST_DEVICE void start(const Image& image, int, int left, bool votes) {
+    PREIMAGE_HOST_DEVICE void start(const Image& image, int, int left) {
         pixels_ = image.pixels;
         left_ = left;
-        votes_ = votes;
     }
 
     template <int kThreads>
     PREIMAGE_HOST_DEVICE void block(const Image& first_image, int cell_size, int top, int lower, int thread,
                                     BlockSums<kThreads>& sums) const {
-        if (!votes_) {
-            return;
-        }
         Image image = first_image;
         image.pixels = pixels_;
         const int bottom = static_cast<int>(minimum(std::int64_t{top} + cell_size, image.height - 1));
@@ -189,7 +184,6 @@ public:
 private:
     const std::byte* pixels_;
     int left_;
-    bool votes_;
 };
 
 }  // namespace preimage::hog

@@ -61,7 +61,7 @@ PREIMAGE_INLINE void write_channels(const Cell& cell, const float (&factors)[4],
     float textures[4] = {};
     float* outputs[3] = {output, output + kOrientations * plane, output + kBins * plane};
 #ifdef __CUDA_ARCH__
-#pragma unroll 3  // all at once take so many registers that others spill
+#pragma unroll 1  // one iteration has enough independent instructions
 #endif
     for (int k = 0; k < kOrientations; ++k) {
         const float forward = cell(k);
@@ -143,8 +143,9 @@ struct StripProgram {
         block.each([&](int thread) {
             const Place place = place_of(batch, first_column + thread);
             shared.places[thread] = place;
-            votes[thread].start(batch.at(place.image), first_pixel(first_block, cell_size),
-                                first_pixel(maximum(place.column, 0), cell_size), place.column >= 0);
+            const int left =
+                place.column >= 0 ? first_pixel(place.column, cell_size) : static_cast<int>(batch.image.width);
+            votes[thread].start(batch.at(place.image), first_pixel(first_block, cell_size), left);
         });
         for (int row = first_block; row <= last_row + 1; ++row) {  // block row: votes for cell rows row - 1 and row
             if (row <= cell_rows) {
@@ -156,22 +157,25 @@ struct StripProgram {
                 });
             }
             block.barrier();
-            if (row > first_block && row <= cell_rows) {
-                block.each([&](int thread) { finish(row - 1, thread, shared); });
-            }
+            typename Block::template PerThread<Cell> complete;
+            block.each([&](int thread) { complete[thread] = finish(row - 1, thread, shared); });
             block.barrier();
             block.each([&](int thread) {
                 if (row - 2 >= first_row && thread >= 1 && thread <= kColumns) {
                     write(batch, row - 2, thread, shared);
                 }
                 for (int bin = 0; bin < kBins; ++bin) {
-                    shared.waiting[bin][thread] = shared.sums[bin][thread].of[(row - 1) & 1][1];
+                    shared.waiting[bin][thread] = complete[thread].bins[bin];
                 }
             });
         }
     }
 
 private:
+    struct Cell {
+        float bins[kBins];
+    };
+
     PREIMAGE_HOST_DEVICE static Place place_of(const Batch& batch, std::int64_t position) {
         const std::int64_t columns = batch.cell_columns + 1;
         if (position < 0 || position >= batch.images * columns) {
@@ -193,26 +197,27 @@ private:
         }
     }
 
-    /// Add the halves of a cell of `row`, in place of this thread's half, and compute its energy.
-    PREIMAGE_HOST_DEVICE static void finish(int row, int thread, Shared& shared) {
+    /// Add the halves of a cell of `row`, -1 or more, and compute its energy. Without meaning above the first row of a
+    /// strip, and below the image; not used there.
+    PREIMAGE_HOST_DEVICE static Cell finish(int row, int thread, Shared& shared) {
+        Cell cell{};
         if (thread == kThreads - 1) {
-            return;
+            return cell;
         }
-        const auto add = [&](int slot) {
-            float& sum = shared.sums[slot][thread].of[row & 1][1];
-            sum += shared.sums[slot][thread + 1].of[row & 1][0];
-            return sum;
+        const auto sum = [&](int slot) {
+            return shared.sums[slot][thread].of[row & 1][1] + shared.sums[slot][thread + 1].of[row & 1][0];
         };
-        shared.sums[0][thread].of[row & 1][1] += add(kBins);
+        for (int bin = 0; bin < kBins; ++bin) {
+            cell.bins[bin] = sum(bin);
+        }
+        cell.bins[0] += sum(kBins);
         float energy = 0.0f;
-#ifdef __CUDA_ARCH__
-#pragma unroll 3
-#endif
         for (int k = 0; k < kOrientations; ++k) {
-            const float undirected = add(k) + add(k + kOrientations);
+            const float undirected = cell.bins[k] + cell.bins[k + kOrientations];
             energy = fused(undirected, undirected, energy);
         }
-        shared.energies[row % 3][thread] = energy;
+        shared.energies[(row + 3) % 3][thread] = energy;
+        return cell;
     }
 
     PREIMAGE_HOST_DEVICE static void write(const Batch& batch, int row, int thread, const Shared& shared) {
@@ -224,6 +229,9 @@ private:
         const std::int64_t position = row * batch.cell_columns + place.column;
         if (batch.cells != nullptr) {
             float* cells = batch.cells + place.image * kBins * plane + position;
+#ifdef __CUDA_ARCH__
+#pragma unroll 1
+#endif
             for (int bin = 0; bin < kBins; ++bin) {
                 cells[bin * plane] = shared.waiting[bin][thread];
             }
