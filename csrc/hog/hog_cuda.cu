@@ -8,7 +8,7 @@ namespace {
 // Blocks per multiprocessor: 8 have space in shared memory and leave 128 registers to a thread. Fewer where that is not
 // enough for the rows that a thread keeps, 6 (168 registers) or 4 (255), on every architecture.
 template <class Votes>
-constexpr int kBlocksAtOnce = 8;  // PixelVotes
+constexpr int kBlocksAtOnce = 6;  // PixelVotes
 template <class Format, int kPlanes>
 constexpr int kBlocksAtOnce<RowVotes<Format, kPlanes>> =
     Format::kChannels == 1                          ? 8
