@@ -41,12 +41,11 @@ PREIMAGE_INLINE void add_vote(CornerSums& sums, float vote, float right, const R
 
 /// Votes of cells of 8 pixels. A thread keeps the rows around the current one in registers, so that it reads each pixel
 /// once (and the columns of its neighbors from the cache), one row ahead.
-template <class Format, int kPlanesUsed>
+template <class Format, int kPlanes>
 class RowVotes {
-public:
-    static constexpr int kPlanes = kPlanesUsed;
     static constexpr int kCell = kRowPixels;
 
+public:
     /// Begin at pixel (top, left) of `image`.
     PREIMAGE_HOST_DEVICE void start(const Image& image, int top, int left) {
         rows_.start(image, top - 1, left);
@@ -151,11 +150,9 @@ private:
 };
 
 /// Votes of cells of any size, pixel by pixel.
-template <int kPlanesUsed>
+template <int kPlanes>
 class PixelVotes {
 public:
-    static constexpr int kPlanes = kPlanesUsed;
-
     PREIMAGE_HOST_DEVICE void start(const Image& image, int, int left) {
         pixels_ = image.pixels;
         left_ = left;
