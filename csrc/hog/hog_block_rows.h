@@ -114,11 +114,11 @@ public:
     /// Begin at pixel (y, left). Rows above and below the image repeat its first and last row.
     PREIMAGE_HOST_DEVICE void start(const Image& image, int y, int left) {
         int front = left;
-        int back = left + 4;
+        int back = left;  // not used if strided
         if (!kStrided) {
             const auto width = static_cast<int>(image.width);
-            front = minimum(maximum(front, 4), width - 4);
-            back = minimum(maximum(back, 0), width - 8);
+            front = minimum(maximum(left, 4), width - 4);
+            back = minimum(maximum(left + 4, 0), width - 8);
         }
         place_.left = left;
         place_.back = (back - front) * static_cast<int>(image.column_stride);
