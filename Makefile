@@ -66,7 +66,7 @@ bench: $(VENV)/bench.stamp
 gpu-check:
 	@for python in $(BIN)/python python3 $(PYTHON); do \
 	    if $$python -c 'import importlib.util, sys; sys.exit(not importlib.util.find_spec("torch"))' 2>/dev/null; \
-	    then exec $$python benchmarks/gpu_check.py; fi; \
+	    then exec $$python benchmarks/gpu_check; fi; \
 	done; echo 'gpu-check needs a Python with PyTorch: none in $(VENV), none on PATH' >&2; exit 1
 
 asan tsan: $(VENV)/test.stamp

@@ -7,6 +7,7 @@ import contextlib
 import csv
 import dataclasses
 import datetime
+import json
 import os
 import platform
 import statistics
@@ -15,6 +16,7 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import cv2
 import numpy as np
 import skimage.data
 import torch
@@ -158,18 +160,22 @@ class Table:
         device_column: name of the column for `device`.
         device: name of the device that runs the benchmark.
         columns: all others, after date, device, load and versions.
+        json_lines: print rows as JSON.
 
     Raises:
         SystemExit: the file has other columns.
     """
 
-    def __init__(self, path: Path, device_column: str, device: str, columns: tuple[str, ...]) -> None:
+    def __init__(
+        self, path: Path, device_column: str, device: str, columns: tuple[str, ...], *, json_lines: bool = False
+    ) -> None:
         now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%MZ")
         load = f"{os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
         self.path = path
         self._common = {"date": now, device_column: device, "load": load, "versions": versions()}
         self._columns = (*self._common, *columns)
         self._widths = {column: len(column) for column in columns}
+        self._json_lines = json_lines
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists():
             self._write(list(self._columns))
@@ -177,7 +183,8 @@ class Table:
             header = next(csv.reader(file), [])
         if header != list(self._columns):
             raise SystemExit(f"{path} has the columns {', '.join(header)}: move it away to start a new one")
-        print("  ".join(columns))
+        if not json_lines:
+            print("  ".join(columns))
 
     def add(self, **cells: Cell) -> None:
         """Append a row and print it; columns that are not named stay empty."""
@@ -185,6 +192,9 @@ class Table:
         if unknown := set(row) - set(self._columns):
             raise ValueError(f"{self.path} has no column {', '.join(sorted(unknown))}")
         self._write([{**self._common, **row}.get(column, "") for column in self._columns])
+        if self._json_lines:
+            print(json.dumps({"table": self.path.stem, **row}), flush=True)
+            return
         self._widths = {column: max(width, len(row.get(column, ""))) for column, width in self._widths.items()}
         print("  ".join(f"{row.get(column, ''):{width}}" for column, width in self._widths.items()), flush=True)
 
@@ -214,8 +224,8 @@ def parser(description: str | None, example: str, *, gpu: bool = False) -> argpa
         description=description, epilog=f"example: {example}", formatter_class=argparse.RawDescriptionHelpFormatter
     )
     made.add_argument("--quick", action="store_true", help="one round of small problems")
-    # gpu_check.py uses the longer name.
-    made.add_argument("-o", "--output", "--results", type=Path, default=RESULTS, metavar="DIR", help="folder of CSVs")
+    made.add_argument("--json", action="store_true", help="print rows as lines of JSON")
+    made.add_argument("-o", "--output", type=Path, default=RESULTS, metavar="DIR", help="folder of CSVs")
     devices = ("auto", "cpu", "cuda", "rehearsal") if gpu else ("cpu",)
     description = "auto: CUDA if available; rehearsal: the code for GPUs, run on the CPU with tiny problems"
     made.add_argument("--device", choices=devices, default=devices[0], help=description if gpu else argparse.SUPPRESS)
@@ -227,7 +237,9 @@ class Run:
 
     Attributes:
         gpu: whether the code for GPUs runs, be it on the CPU in a rehearsal.
-        failures: which contenders were wrong; `absent`: what could not be compared with.
+        failures: which contenders were wrong.
+        absent: what could not be compared with.
+        highlights: results for the last line of the output.
     """
 
     def __init__(self, options: argparse.Namespace) -> None:
@@ -242,15 +254,22 @@ class Run:
         self.output: Path = options.output
         self.failures: list[str] = []
         self.absent: set[str] = set()
+        self.highlights: list[str] = []
+        self._json: bool = options.json
         if self.gpu:
             allow_tf32()
 
     def table(self, name: str, columns: tuple[str, ...], device_column: str = "machine") -> Table:
         """Return the table ``<name>-cpu.csv`` or ``<name>-gpu.csv``."""
         if not self.gpu:
-            return Table(self.output / f"{name}-cpu.csv", device_column, processor(), columns)
+            path = self.output / f"{name}-cpu.csv"
+            return Table(path, device_column, processor(), columns, json_lines=self._json)
         device = torch.cuda.get_device_name(self.device) if self.cuda else f"none, rehearsed on {processor()}"
-        return Table(self.output / f"{name}-gpu.csv", "gpu", device, columns)
+        return Table(self.output / f"{name}-gpu.csv", "gpu", device, columns, json_lines=self._json)
+
+    def random_bytes(self, count: int) -> torch.Tensor:
+        """Return incompressible bytes on the device; GPUs may move constant ones faster."""
+        return torch.randint(0, 256, (count,), dtype=torch.uint8, device=self.device)
 
     def time(
         self, contenders: Mapping[str, Runner], seconds: float, *, threads: int = 1, wall: bool = False
@@ -269,7 +288,7 @@ class Run:
         """Print what was absent and what was wrong, and return the exit code."""
         for line in [*(f"absent: {line}" for line in sorted(self.absent)), *self.failures]:
             print(line)
-        print(f"{len(self.failures)} wrong; appended to {self.output}")
+        print("; ".join([f"{len(self.failures)} wrong", *self.highlights, f"appended to {self.output}"]))
         return 1 if self.failures else 0
 
 
@@ -279,8 +298,11 @@ def allow_tf32() -> None:
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
 
 
-def write_crops(folder: Path, count: int = 24) -> str:
-    """Write that many random squares of each of scikit-image's photographs into a new folder, and return its name."""
+def write_crops(folder: Path, count: int = 24, *, links: int = 0) -> str:
+    """Write that many random squares of each of scikit-image's photographs into a new folder, and return its name.
+
+    With `links`, as JPEGs of 256², each under so many names more.
+    """
     random = np.random.default_rng(0)
     folder.mkdir(parents=True)
     for name in PHOTOGRAPHS:
@@ -289,5 +311,12 @@ def write_crops(folder: Path, count: int = 24) -> str:
         for index in range(count):
             side = int(random.integers(height // 2, height + 1))
             top, left = (int(random.integers(0, size - side + 1)) for size in (height, width))
-            write_png(folder / f"{name}-{index:02d}.png", photograph[top : top + side, left : left + side])
+            crop = photograph[top : top + side, left : left + side]
+            if not links:
+                write_png(folder / f"{name}-{index:02d}.png", crop)
+                continue
+            path = folder / f"{name}-{index:02d}.jpg"
+            cv2.imwrite(str(path), cv2.resize(crop[:, :, ::-1], (256, 256), interpolation=cv2.INTER_AREA))
+            for link in range(links):
+                os.link(path, path.with_stem(f"{path.stem}-{link}"))
     return str(folder)

@@ -3,7 +3,8 @@
 - commands-cpu.csv: wall time of commands in processes of their own; `over` is the time above the command named as its
   `floor`, an empty interpreter or one that imports torch.
 - inversion-cpu.csv: images per second of `preimage invert` from a feature store, and of the network alone on the same
-  features; `share` is the first over the second.
+  features; `share` is the first over the second. With a GPU, only this is measured, on both devices, and appended to
+  inversion-gpu.csv.
 - store-cpu.csv: a store of many short vectors: seconds to write and to open it, for 1000 look-ups by key (the first
   touches every shard, and hashes it), and the largest resident size of a process that does only that.
 """
@@ -86,24 +87,27 @@ def measure_commands(run: Run, table: Table, folder: Path, images: list[str]) ->
         table.add(command=name, seconds=time_of, floor=floor, over=time_of - times[floor])
 
 
-def measure_inversion(run: Run, table: Table, folder: Path, images: list[str], name: str) -> None:
+def measure_inversion(run: Run, table: Table, folder: Path, images: list[str], name: str, device: str) -> None:
     """Measure the images per second of `invert`, and of its network."""
-    inverter = Inverter.load(name)
-    extract(inverter.spec.representation, images, folder / "features", size=256)
+    inverter = Inverter.load(name).to(device)
+    size = 64 if run.rehearsal else 256
+    extract(inverter.spec.representation, images, folder / "features", size=size, device="cpu")
     store = FeatureStore(folder / "features")
-    features = torch.from_numpy(np.stack([store[row] for row in range(len(store))]))
+    features = torch.from_numpy(np.stack([store[row] for row in range(len(store))])).to(device)
 
     def network() -> None:
         with torch.inference_mode():
             for batch in features.split(16):
-                inverter(batch, size=(256, 256))
+                inverter(batch, size=(size, size))
+            if device == "cuda":
+                torch.cuda.synchronize()
 
     runners: dict[str, Runner] = {
         "network": network,
-        "invert": lambda: invert(folder / "features", folder / "images", inverter=inverter),
+        "invert": lambda: invert(folder / "features", folder / "images", inverter=inverter, device=device),
     }
     threads = torch.get_num_threads()
-    times = run.time(runners, SECONDS, threads=threads)
+    times = run.time(runners, 3.0 if run.gpu else SECONDS, threads=threads, wall=True)
     rates = {key: 1e3 * len(store) / found.median for key, found in times.items()}
     table.add(
         inverter=name,
@@ -112,7 +116,9 @@ def measure_inversion(run: Run, table: Table, folder: Path, images: list[str], n
         network_per_second=rates["network"],
         images_per_second=rates["invert"],
         share=rates["invert"] / rates["network"],
+        **({"device": device} if run.gpu else {}),
     )
+    run.highlights.append(f"{name} {device} {rates['invert']:.0f} images/s")
 
 
 def measure_store(table: Table, folder: Path, entries: int) -> None:
@@ -135,20 +141,24 @@ def measure_store(table: Table, folder: Path, entries: int) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Measure all three, or those named."""
-    made = parser(__doc__, "python benchmarks/bench_commands.py photographs/ --only commands,inversion")
+    made = parser(__doc__, "python benchmarks/bench_commands.py photographs/ --only commands,inversion", gpu=True)
     made.add_argument("images", nargs="*", metavar="PATH", help="images, folders or tars (default: scikit-image's)")
     made.add_argument("--only", default=",".join(COLUMNS), help="(default: %(default)s)")
     made.add_argument("--inverter", default="hog-compact", help="(default: %(default)s)")
     options = made.parse_args(arguments)
-    chosen, run = options.only.split(","), Run(options)
+    run = Run(options)
+    chosen = ["inversion"] if run.gpu else options.only.split(",")
     with tempfile.TemporaryDirectory(prefix="preimage-commands-") as name:
         folder = Path(name)
-        images = options.images or [write_crops(folder / "images", 1 if run.quick else 24)]
-        tables = {part: run.table(part, columns) for part, columns in COLUMNS.items() if part in chosen}
+        count, links = (24, 5) if run.cuda else (1 if run.quick else 24, 0)
+        images = options.images or [write_crops(folder / "images", count, links=links)]
+        more = ("device",) if run.gpu else ()
+        tables = {part: run.table(part, (*columns, *more)) for part, columns in COLUMNS.items() if part in chosen}
         if "commands" in chosen:
             measure_commands(run, tables["commands"], folder, images)
         if "inversion" in chosen:
-            measure_inversion(run, tables["inversion"], folder, images, options.inverter)
+            for device in ("cuda", "cpu") if run.cuda else ("cpu",):
+                measure_inversion(run, tables["inversion"], folder, images, options.inverter, device)
         if "store" in chosen:
             measure_store(tables["store"], folder, 10_000 if run.quick else 1_000_000)
     return run.finish()

@@ -1,7 +1,8 @@
 """Images per second of `preimage extract`, beside what its parts allow, by representation.
 
-One row per representation and disk, appended to extraction-cpu.csv. In the same run each part is timed alone on one
-thread: decoding and fitting an image, computing its features, hashing them, and writing as many bytes to that disk.
+One row per representation and disk, appended to extraction-cpu.csv; with a GPU one for each device, appended to
+extraction-gpu.csv. In the same run each part is timed alone, on one thread: decoding and fitting an image, computing
+its features on the CPU, hashing them, and writing as many bytes to that disk.
 `floor` is threads / (the sum of these): the images per second of threads that never wait for each other; `share` is how
 much of it extraction reaches, `bytes_ratio` the size of the store over that of the features, and `peak_megabytes` the
 largest resident size of the process, which has torch loaded (about 200 MB) as the command does not.
@@ -10,6 +11,7 @@ largest resident size of the process, which has torch loaded (about 200 MB) as t
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import subprocess
@@ -36,6 +38,7 @@ COLUMNS = (
     *("decode_ms", "kernel_ms", "hash_ms", "write_ms", "images_per_second", "floor", "share", "bytes_ratio"),
     "peak_megabytes",
 )
+GPU_COLUMNS = (*COLUMNS[:2], "device", *COLUMNS[2:])
 SAMPLE = 200  # images that the parts are timed with, at most
 FILE = 64 << 20  # bytes, of a file of the store
 MAX_WRITTEN = 4 << 30  # bytes that the disk is timed with
@@ -75,7 +78,7 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
     alone["write"] = 1e3 * write_seconds(folder, len(sources) * features.nbytes) * features.nbytes
     begin = time.perf_counter()
     summary = extract_with_summary(
-        representation, sources, folder / "store", size=size, dtype=case["dtype"], device="cpu"
+        representation, sources, folder / "store", size=size, dtype=case["dtype"], device=case["device"]
     )
     seconds = time.perf_counter() - begin
     rate, floor = summary.images / seconds, 1e3 * cpu_threads() / sum(alone.values())
@@ -84,7 +87,7 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
     return {
         "representation": case["name"],
         "variant": representation.spec.variant,
-        **{name: case[name] for name in ("disk", "size", "dtype")},
+        **{name: case[name] for name in ("device", "disk", "size", "dtype")},
         **{f"{name}_ms": milliseconds for name, milliseconds in alone.items()},
         "images": summary.images,
         "threads": cpu_threads(),
@@ -100,7 +103,7 @@ def measure(case: dict[str, Any]) -> dict[str, Any]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Extract the features of all images into temporary stores, one representation after the other."""
-    made = parser(__doc__, "python benchmarks/bench_extraction.py photographs/ --disk /dev/shm --disk /tmp")
+    made = parser(__doc__, "python benchmarks/bench_extraction.py photographs/ --disk /dev/shm --disk /tmp", gpu=True)
     made.add_argument("images", nargs="*", metavar="PATH", help="images, folders or tars (default: scikit-image's)")
     made.add_argument("--size", type=int, default=256, help="side of the images in pixels (default: %(default)s)")
     made.add_argument("--dtype", default="float16", help="of the stored features (default: %(default)s)")
@@ -108,21 +111,25 @@ def main(arguments: list[str] | None = None) -> int:
     made.add_argument("--disk", action="append", metavar="DIR", help="folder for the stores; repeatable")
     options = made.parse_args(arguments)
     run = Run(options)
-    table = run.table("extraction", COLUMNS)
+    table = run.table("extraction", GPU_COLUMNS if run.gpu else COLUMNS)
     only = options.only.split(",") if options.only else ["hog", "lbp"] if run.quick else dict(CASES)
+    cases = [case for case in CASES if case[0] in only]
+    devices = ("cuda", "cpu") if run.cuda else ("cpu",)
     for disk in options.disk or [tempfile.gettempdir()]:
         with tempfile.TemporaryDirectory(prefix="preimage-extraction-", dir=disk) as temporary:
-            images = options.images or [write_crops(Path(temporary) / "images", 1 if run.quick else 24)]
-            for number, (name, parameters) in enumerate(CASES):
-                if name in only:
-                    folder = Path(temporary) / str(number)
-                    folder.mkdir()
-                    case = {"name": name, "parameters": parameters, "images": images, "folder": str(folder)}
-                    case |= {"disk": "memory" if disk.startswith("/dev/shm") else "disk"}
-                    case |= {"size": options.size, "dtype": options.dtype}
-                    command = [sys.executable, __file__, "--case", json.dumps(case)]
-                    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-                    table.add(**json.loads(done.stdout))
+            count, links = (24, 40) if run.cuda else (1 if run.quick else 24, 0)
+            images = options.images or [write_crops(Path(temporary) / "images", count, links=links)]
+            for number, ((name, parameters), device) in enumerate(itertools.product(cases, devices)):
+                folder = Path(temporary) / str(number)
+                folder.mkdir()
+                case = {"name": name, "parameters": parameters, "images": images, "folder": str(folder)}
+                case |= {"disk": "memory" if disk.startswith("/dev/shm") else "disk", "device": device}
+                case |= {"size": options.size, "dtype": options.dtype}
+                command = [sys.executable, __file__, "--case", json.dumps(case)]
+                done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+                row = json.loads(done.stdout)
+                table.add(**{name: value for name, value in row.items() if run.gpu or name != "device"})
+                run.highlights.append(f"{name} {device} {row['images_per_second']:.0f} images/s")
     return run.finish()
 
 

@@ -1,10 +1,10 @@
 """Training images per second of an inverter of HOG, with the trainer's own step.
 
 On the CPU the compact network, with the package's up-convolutions and with torch's; appended to training-cpu.csv. On a
-GPU the paper's network, the step as one CUDA graph, against the same network and step in plain torch, eager and
-compiled; appended to training-gpu.csv. Before the timing the losses of all contenders are compared with those of the
-eager step in float32. `ratio` is how many times our time a contender took, `waiting` the share of the time that a step
-waits for its images where they are prepared while it runs.
+GPU the paper's network, the step as one CUDA graph, against the same network and step in plain torch, eager or with
+--compile compiled; appended to training-gpu.csv. Before the timing the losses of all contenders are compared with those
+of the eager step in float32, and our loss curve with that of our eager step. `ratio` is how many times our time a
+contender took, `waiting` the share of the time that a step waits for its images where they are prepared while it runs.
 """
 
 from __future__ import annotations
@@ -26,9 +26,11 @@ import torch
 from torch import nn
 
 from _harness import Run, Runner, Table, WrongResultError, check, parser, write_crops
-from preimage.inverters import Inverter
+from preimage.inverters import Inverter, TwoStreamConfig
+from preimage.inverters.architectures import config_to_dict
 from preimage.inverters.layers import NEGATIVE_SLOPE
 from preimage.nn import UpConv2d
+from preimage.representations.hog import Hog
 from preimage.training import TrainConfig
 from preimage.training.builders import build_state
 from preimage.training.dataset import Dataset
@@ -42,7 +44,10 @@ TORCH_UPCONV = "preimage, torch's up-convolutions"
 EAGER, COMPILED, GRAPHS = "torch", "torch.compile", "torch.compile, CUDA graphs"
 LOSS_TOLERANCE = 0.05  # of the mean loss: the rounding of bfloat16, some steps long
 CHECKED_STEPS = 3
+CURVE_POINTS, CURVE_STEPS, CURVE_TOLERANCE = 5, 10, 0.02
 BATCHES = 4  # are repeated: the time of a step does not depend on what the images show
+# Of the paper's kind, for rehearsals.
+TINY = TwoStreamConfig(context=("c5/2 4", "up 4"), detail=("c5/1 4",), joint=("c3/1 8", "up 8", "up 4", "up 3"))
 COLUMNS = (
     *("preset", "image_size", "batch", "dtype", "threads", "contender"),
     *("images_per_second", "median", "min", "ratio", "spread", "waiting", "remark"),
@@ -138,19 +143,16 @@ class Contender:
         return self._state.loss_sum.cpu() / self._taken
 
 
-def makers(run: Run) -> dict[str, Callable[[TrainState], Step]]:
+def makers(run: Run, *, compiled: bool) -> dict[str, Callable[[TrainState], Step]]:
     """Return what makes the steps to compare, ours first."""
     if not run.gpu:
         return {OURS: EagerStep, TORCH_UPCONV: EagerStep}
     capture = (lambda work, device: work) if run.rehearsal else cuda_graph
     backend = "aot_eager" if run.rehearsal else "inductor"
-    compiled = functools.partial(torch.compile, backend=backend, dynamic=False)
-    found: dict[str, Callable[[TrainState], Step]] = {
-        OURS: lambda state: GraphedStep(state, 0, capture),
-        EAGER: PlainStep,
-        COMPILED: lambda state: PlainStep(state, compiled),
-    }
-    if run.cuda:
+    by_compiler = functools.partial(torch.compile, backend=backend, dynamic=False)
+    found: dict[str, Callable[[TrainState], Step]] = {OURS: lambda state: GraphedStep(state, 0, capture)}
+    found |= {COMPILED: lambda state: PlainStep(state, by_compiler)} if compiled else {EAGER: PlainStep}
+    if run.cuda and compiled:
         graphs = functools.partial(torch.compile, mode="reduce-overhead", dynamic=False)
         found[GRAPHS] = lambda state: PlainStep(state, graphs)
     return found
@@ -182,7 +184,22 @@ def with_data(config: TrainConfig, contender: Contender, count: int) -> tuple[fl
     return waited / total, 1e3 * total / count
 
 
-def measure(run: Run, table: Table, config: TrainConfig, steps: int, seconds: float, threads: int) -> None:
+def compare_curves(run: Run, config: TrainConfig, contender: Contender, batches: list[torch.Tensor]) -> None:
+    """Compare our loss curve with that of our own eager step on the same images."""
+    state, _ = train_state(config)
+    eager = Contender(state, EagerStep(state), batches, plain_upconv=False)
+    eager.run(CHECKED_STEPS)
+    for _ in range(1 if run.rehearsal else CURVE_POINTS):
+        for one in (contender, eager):
+            one.run(1 if run.rehearsal else CURVE_STEPS)
+        ours, theirs = contender.mean_loss(), eager.mean_loss()
+        check("the mean loss beside that of our eager step", ours, theirs, CURVE_TOLERANCE)
+    run.highlights.append(f"a CUDA graph; mean loss {ours:.4f}, of our eager step {theirs:.4f}")
+
+
+def measure(
+    run: Run, table: Table, config: TrainConfig, steps: int, seconds: float, threads: int, *, compiled: bool
+) -> None:
     """Check all contenders, and time them in turns of `steps` steps."""
     torch.set_num_threads(threads)
     torch.compiler.reset()
@@ -192,13 +209,15 @@ def measure(run: Run, table: Table, config: TrainConfig, steps: int, seconds: fl
     reference = Contender(exact, EagerStep(exact), batches, plain_upconv=True)
     reference.run(CHECKED_STEPS)
     contenders: dict[str, Contender] = {}
-    for name, make in makers(run).items():
+    for name, make in makers(run, compiled=compiled).items():
         state, _ = train_state(config)
         about["dtype"] = str(state.dtype).removeprefix("torch.")
         try:
             contender = Contender(state, make(state), batches, plain_upconv=name == TORCH_UPCONV)
             contender.run(CHECKED_STEPS)
             check("the mean loss", contender.mean_loss(), reference.mean_loss(), LOSS_TOLERANCE)
+            if run.gpu and name == OURS:
+                compare_curves(run, config, contender, batches)
         except (RuntimeError, WrongResultError) as error:  # also what a compiler or a capture raises
             table.add(**about, contender=name, remark=run.refuse(name, error))
         else:
@@ -210,29 +229,34 @@ def measure(run: Run, table: Table, config: TrainConfig, steps: int, seconds: fl
         cells["images_per_second"] = 1e3 * config.batch_size * steps / found.median
         ratio = found.ratio(times[OURS]) if OURS in times else None
         table.add(**about, contender=name, **cells, ratio=ratio, remark=f"{len(found.rounds)} rounds")
-    if OURS in contenders:
+        run.highlights.append(f"{name} {cells['images_per_second']:.0f} images/s")
+    if OURS in contenders and not compiled:
         count = 1 if run.rehearsal else 2 * max(steps, 10)
         waiting, milliseconds = with_data(config, contenders[OURS], count)
         ratio, speed = milliseconds * steps / times[OURS].median, 1e3 * config.batch_size / milliseconds
         cells = {"median": milliseconds, "images_per_second": speed, "ratio": ratio, "waiting": waiting}
         table.add(**about, contender=WITH_DATA, **cells, remark=f"{count} steps")
+        run.highlights.append(f"with data {speed:.0f} images/s")
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Append to the CSV; 1 where a contender was wrong."""
     made = parser(__doc__, "python benchmarks/bench_training.py --quick photographs/", gpu=True)
     made.add_argument("images", nargs="?", metavar="PATH", help="folder or tar (default: scikit-image's photographs)")
-    made.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1), help="CPU (default: %(default)s)")
+    made.add_argument("--threads", type=int, help="of the CPU (default: all beside a GPU, else at most 2)")
+    made.add_argument("--compile", action="store_true", help="GPU: against torch.compile")
     options = made.parse_args(arguments)
     run = Run(options)
-    size, batch = (64, 1) if run.rehearsal else (256, 64) if run.gpu else (128, 4) if run.quick else (256, 16)
+    if run.rehearsal:
+        Hog.presets = {**Hog.presets, "tiny": config_to_dict(TINY)}
+    size, batch = (32, 2) if run.rehearsal else (256, 64) if run.gpu else (128, 4) if run.quick else (256, 16)
     with tempfile.TemporaryDirectory(prefix="preimage-training-") as folder:
         config = TrainConfig(
             representation="hog",
-            images=(options.images or write_crops(Path(folder) / "images"),),
+            images=(options.images or write_crops(Path(folder) / "images", 2 if run.rehearsal else 24),),
             output=f"{folder}/run",
             val_count=2,
-            preset="paper" if run.gpu else "compact",
+            preset="tiny" if run.rehearsal else "paper" if run.gpu else "compact",
             size=size,
             batch_size=batch,
             warmup_steps=0,  # so that every step changes the weights
@@ -241,7 +265,9 @@ def main(arguments: list[str] | None = None) -> int:
             workers=max(1, min(8, (os.cpu_count() or 2) - 1)) if run.cuda else 1,
         )
         table = run.table("training", COLUMNS)
-        measure(run, table, config, 20 if run.cuda else 1, 10.0 if run.cuda else 60.0, options.threads)
+        steps, seconds = (20, 10.0) if run.cuda else (1, 60.0)
+        threads = options.threads or min(os.cpu_count() or 1, 64 if run.cuda else 2)
+        measure(run, table, config, steps, seconds, threads, compiled=options.compile)
     return run.finish()
 
 

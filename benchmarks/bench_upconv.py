@@ -1,8 +1,9 @@
 """The up-convolution beside torch's own transposed convolution: whole decoders and their layers, forward and backward.
 
-On the CPU against eager torch in both memory formats, appended to upconv-cpu.csv; on a GPU against eager torch,
-torch.compile and a sub-pixel convolution by cuDNN, all in CUDA graphs, appended to upconv-gpu.csv. Every result,
-gradients included, is compared with float64 before it is timed. `ratio` is how many times our time a contender took.
+On the CPU against eager torch in both memory formats, appended to upconv-cpu.csv; on a GPU against eager torch and a
+sub-pixel convolution by cuDNN, or with --compile against torch.compile, all in CUDA graphs, appended to upconv-gpu.csv.
+Every result, gradients included, is compared with float64 before it is timed. `ratio` is how many times our time a
+contender took.
 """
 
 from __future__ import annotations
@@ -217,14 +218,15 @@ def ready(run: Run, contender: Contender, which: str) -> Runner:
     return call
 
 
-def contenders(run: Run, problem: Problem, dtype: torch.dtype, *, zeros: bool) -> Iterator[Contender]:
+def contenders(run: Run, problem: Problem, dtype: torch.dtype, *, zeros: bool, compiled: bool) -> Iterator[Contender]:
     """Yield ours, then torch's."""
     yield Contender(OURS, problem, dtype, None)
-    if run.gpu:
+    if run.gpu and compiled:
         torch.compiler.reset()  # it gives up after some shapes of the same code
         options = {"backend": "aot_eager" if run.rehearsal else "inductor", "dynamic": False}
-        yield Contender("torch", problem, dtype)
         yield Contender("torch.compile", problem, dtype, compile_options=options)
+    elif run.gpu:
+        yield Contender("torch", problem, dtype)
         yield Contender("cuDNN, sub-pixel", problem, dtype, subpixel_layer, convert=subpixel_parameters)
     else:
         yield Contender("torch, default layout", problem, dtype, memory_format=torch.contiguous_format)
@@ -233,12 +235,15 @@ def contenders(run: Run, problem: Problem, dtype: torch.dtype, *, zeros: bool) -
             yield Contender("zeros inserted", problem, dtype, reference.upconv)
 
 
-def measure(run: Run, table: Table, problem: Problem, dtype: torch.dtype, about: dict[str, Any]) -> None:
+def measure(
+    run: Run, table: Table, problem: Problem, dtype: torch.dtype, about: dict[str, Any], *, compiled: bool
+) -> None:
     """Check and time both passes of all contenders."""
-    seconds = SECONDS if about["layer"] == WHOLE else SECONDS / 4
+    whole = about["layer"] == WHOLE
+    seconds = SECONDS if whole else SECONDS / 4
     threads = about.get("threads", 1)
     torch.set_num_threads(threads)
-    there = list(contenders(run, problem, dtype, zeros=about["layer"] == WHOLE and not run.quick))
+    there = list(contenders(run, problem, dtype, zeros=whole and not run.quick, compiled=compiled))
     for which in PASSES:
         row = {**about, "pass": which}
         runners = {}
@@ -254,6 +259,8 @@ def measure(run: Run, table: Table, problem: Problem, dtype: torch.dtype, about:
             cells = {"median": found.median, "min": found.min, "spread": found.spread}
             ratio = found.ratio(ours) if ours else None
             table.add(**row, contender=name, **cells, ratio=ratio, remark=f"{len(found.rounds)} rounds")
+            if ratio and whole and name != OURS:
+                run.highlights.append(f"{about['net']} {which} {name} {ratio:.2f}×")
         if ours:
             flops, copied = rates(run, dtype, threads)
             least = floor(problem.layers, problem.batch, dtype, which, flops, copied)
@@ -273,7 +280,8 @@ def rates(run: Run, dtype: torch.dtype, threads: int) -> tuple[float, float]:
     flops = 2 * side**3 / times["matmul"].min
     if not run.gpu:
         return flops, float("inf")
-    source, target = torch.ones(2, 1 << (20 if run.rehearsal else 30), dtype=torch.uint8, device=run.device)
+    source = run.random_bytes(1 << (20 if run.rehearsal else 30))
+    target = torch.empty_like(source)
     times = run.time({"copy": lambda: target.copy_(source)}, 0.5)
     return flops, 2 * source.nbytes / times["copy"].min
 
@@ -340,6 +348,7 @@ def main(arguments: list[str] | None = None) -> int:
     made.add_argument("--nets", default="H,F", help="decoders, separated by commas (default: %(default)s)")
     made.add_argument("--threads", default="1,2", help="CPU: numbers of threads (default: %(default)s)")
     made.add_argument("--float32", action="store_true", help="GPU: float32 (TF32) too")
+    made.add_argument("--compile", action="store_true", help="GPU: whole decoders against torch.compile")
     made.add_argument("--show", action="store_true", help="only print the newest results, as Markdown")
     options = made.parse_args(arguments)
     if options.show:
@@ -349,7 +358,7 @@ def main(arguments: list[str] | None = None) -> int:
     run = Run(options)
     table = run.table("upconv", COLUMNS if run.gpu else CPU_COLUMNS)
     nets = ["tiny"] if run.rehearsal else options.nets.split(",")
-    levels = (False,) if run.quick and not run.gpu else (False, True)
+    levels = (False,) if options.compile or (run.quick and not run.gpu) else (False, True)
     batches = (2,) if run.rehearsal else (64,) if run.gpu else (1,) if run.quick else (8, 1)
     dtypes = (torch.bfloat16, torch.float32) if options.float32 or not run.gpu else (torch.bfloat16,)
     threads = [{}] if run.gpu else [{"threads": int(count)} for count in options.threads.split(",")]
@@ -359,7 +368,7 @@ def main(arguments: list[str] | None = None) -> int:
             for dtype, of_threads in itertools.product(dtypes, threads):
                 about = {"net": net, "layer": layers[0].name if split else WHOLE, "batch": batch, **of_threads}
                 about["dtype"] = str(dtype).removeprefix("torch.")
-                measure(run, table, problem, dtype, about)
+                measure(run, table, problem, dtype, about, compiled=options.compile)
     print(f"\n{markdown(table.path)}\n")
     return run.finish()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import functools
 import itertools
+import json
 import shutil
 import subprocess
 import sys
@@ -17,7 +18,6 @@ import pytest
 import torch
 
 from paths import ROOT
-from preimage.inverters import TwoStreamConfig
 from preimage.inverters.architectures import config_to_dict
 from preimage.ops.upconv import kernel_choice
 from preimage.ops.upconv.kernel_choice import DTYPES, Entry, read_table
@@ -30,8 +30,6 @@ RESULTS = BENCHMARKS / "results"
 sys.path.insert(0, str(BENCHMARKS))
 
 pytestmark = pytest.mark.skipif(not BENCHMARKS.is_dir(), reason="the benchmarks are not here")
-
-TINY = TwoStreamConfig(context=("c5/2 4", "up 4"), detail=("c5/1 4",), joint=("c3/1 8", "up 8", "up 4", "up 3"))
 
 
 @pytest.fixture(autouse=True)
@@ -115,7 +113,7 @@ def test_upconv(device: str, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert bench.main(arguments) == 0
     rows = read(tmp_path / f"upconv-{'cpu' if device == 'cpu' else 'gpu'}.csv")
     others = ["torch, default layout", "torch, channels_last"]
-    others = others if device == "cpu" else ["torch", "torch.compile", "cuDNN, sub-pixel"]
+    others = others if device == "cpu" else ["torch", "cuDNN, sub-pixel"]
     assert [row["contender"] for row in rows[: len(others) + 2]] == ["preimage", *others, "floor"]
     assert all(float(row["median"]) > 0 for row in rows)
     assert bench.main(["-o", str(tmp_path), "--show"]) == 0
@@ -145,17 +143,29 @@ def test_training(device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     import bench_training as bench  # noqa: PLC0415
 
     config, right, gpu = bench.TrainConfig, bench.PlainNetwork.forward, device == "rehearsal"
-    monkeypatch.setattr(Hog, "presets", {**Hog.presets, "tiny": config_to_dict(TINY)})
+    monkeypatch.setattr(Hog, "presets", {**Hog.presets, "tiny": config_to_dict(bench.TINY)})
     monkeypatch.setattr(bench, "TrainConfig", lambda **given: config(**{**given, "preset": "tiny", "size": 32}))
-    monkeypatch.setattr(bench, "write_crops", functools.partial(bench.write_crops, count=2))
+    write_crops = bench.write_crops
+    monkeypatch.setattr(bench, "write_crops", lambda folder, count: write_crops(folder, 2))
     monkeypatch.setattr(bench.PlainNetwork, "forward", lambda self, features: right(self, features) + 0.5)
     assert bench.main(["--quick", "--device", device, "-o", str(tmp_path), "--threads", "1"]) == int(gpu)
     rows = read(tmp_path / f"training-{'gpu' if gpu else 'cpu'}.csv")
     timed = [row["contender"] for row in rows if row["median"]]
     assert timed == [bench.OURS, *([] if gpu else [bench.TORCH_UPCONV]), bench.WITH_DATA]
     refused = {row["contender"] for row in rows if row["remark"].startswith("WRONG: the mean loss")}
-    assert refused == ({bench.EAGER, bench.COMPILED} if gpu else set())
+    assert refused == ({bench.EAGER} if gpu else set())
     assert 0 <= float(rows[-1]["waiting"]) <= 1
+
+
+def test_compiled_contenders(tmp_path: Path) -> None:
+    import bench_training  # noqa: PLC0415
+    import bench_upconv  # noqa: PLC0415
+
+    options = ["--compile", "--device", "rehearsal", "-o", str(tmp_path)]
+    for bench, compiled in ((bench_upconv, "torch.compile"), (bench_training, bench_training.COMPILED)):
+        assert bench.main(options) == 0
+        rows = read(tmp_path / f"{bench.__name__.removeprefix('bench_')}-gpu.csv")
+        assert {row["contender"] for row in rows if row["median"]} - {bench_upconv.FLOOR} == {"preimage", compiled}
 
 
 def test_extraction_and_commands(tmp_path: Path) -> None:
@@ -166,6 +176,16 @@ def test_extraction_and_commands(tmp_path: Path) -> None:
     assert bench_commands.main(["--quick", "-o", str(tmp_path)]) == 0
     for name in ("extraction-cpu.csv", "commands-cpu.csv", "inversion-cpu.csv", "store-cpu.csv"):
         assert read(tmp_path / name)
+
+
+def test_rows_as_lines_of_json(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    import bench_commands  # noqa: PLC0415
+
+    assert bench_commands.main(["--device", "rehearsal", "--json", "-o", str(tmp_path)]) == 0
+    (row,) = read(tmp_path / "inversion-gpu.csv")
+    printed = json.loads(next(line for line in capfd.readouterr().out.splitlines() if line.startswith("{")))
+    assert printed.pop("table") == "inversion-gpu"
+    assert printed.items() <= row.items() and printed["device"] == "cpu"
 
 
 def test_plot_shows_the_newest_run(tmp_path: Path) -> None:

@@ -1,15 +1,16 @@
-"""Test benchmarks/gpu_check.py and its steps as far as possible without a GPU."""
+"""Test benchmarks/gpu_check as far as possible without a GPU: a dry run starts every step on the CPU."""
 
 from __future__ import annotations
 
-import argparse
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
 import types
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ import torch
 import preimage
 from paths import ROOT
 
-SCRIPT = ROOT / "benchmarks" / "gpu_check.py"
+SCRIPT = ROOT / "benchmarks" / "gpu_check"
 
 pytestmark = pytest.mark.skipif(not SCRIPT.exists(), reason="the benchmarks are not here")
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -25,12 +26,29 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 
 
-def check(*options: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run the script on the package under test."""
+def start(*options: str, **environment: str) -> subprocess.Popen[str]:
+    """Start the script on the package under test."""
     package = str(Path(preimage.__file__).resolve().parents[1])
     variables = os.environ | {"PYTHONPATH": package, "OMP_NUM_THREADS": "1"} | environment
     command = [sys.executable, str(SCRIPT), *options]
-    return subprocess.run(command, capture_output=True, text=True, env=variables, check=False, timeout=300)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=variables)
+
+
+def check(*options: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the script to its end."""
+    process = start(*options, **environment)
+    stdout, stderr = process.communicate(timeout=900)
+    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+
+
+def read(folder: Path) -> list[dict[str, Any]]:
+    from gpu_check.runner import read_facts  # noqa: PLC0415 - only where the benchmarks are
+
+    return read_facts([folder / "facts.jsonl"])
+
+
+def outcomes(facts: list[dict[str, Any]]) -> dict[str, str]:
+    return {fact["step"]: fact["outcome"] for fact in facts if fact["event"] == "end"}
 
 
 @no_gpu
@@ -38,7 +56,7 @@ def test_without_a_gpu_it_says_what_to_do() -> None:
     result = check()
     assert result.returncode == 1
     assert result.stdout == ""
-    assert "gpu-check needs a CUDA device" in result.stderr and "--dry-run" in result.stderr
+    assert "gpu_check needs a CUDA device" in result.stderr and "--dry-run" in result.stderr
 
 
 @no_gpu
@@ -47,137 +65,218 @@ def test_make_target_fails_without_a_gpu() -> None:
     command = ["make", "-C", str(ROOT), "gpu-check", f"PYTHON={sys.executable}"]
     result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert result.returncode != 0
-    assert "gpu-check needs" in result.stderr
+    assert "gpu_check needs" in result.stderr
 
 
-def test_dry_run_of_the_quick_steps(tmp_path: Path) -> None:
-    result = check("--dry-run", "--steps", "environment,kernels,memcheck,benchmarks", OUT=str(tmp_path))
+def test_dry_run_starts_every_step(tmp_path: Path) -> None:
+    from gpu_check.plan import Plan  # noqa: PLC0415
+
+    result = check("--dry-run", "--fresh", "--seconds", "900", OUT=str(tmp_path))
     assert result.returncode == 0, result.stdout + result.stderr
-    table = result.stdout[result.stdout.rindex("step ") :].splitlines()
-    outcomes = {line[:22].strip(): line[23:].split()[0] for line in table[1:5]}
-    assert outcomes == {
-        "environment": "ok",
-        "kernels on the CPU": "ok",
-        "benchmarks on the GPU": "ok",
-        "sanitizer memcheck": "skipped",
-    }
-    assert "0 problems" in result.stdout
-    assert "there is no GPU" in result.stdout
-    names = {path.name for path in tmp_path.iterdir()}
-    assert names == {"summary.txt", "log.txt", "descriptors-gpu.csv"}
-    assert (tmp_path / "summary.txt").read_text().splitlines()[0].split() == ["step", "outcome", "seconds", "remark"]
+    names = [step.name for stage in Plan(tmp_path, tmp_path, tmp_path, None).stages() for step in stage]
+    on_gpu = [step.name for stage in Plan(tmp_path, tmp_path, tmp_path, "90").stages() for step in stage]
+    assert names == on_gpu
+    facts = read(tmp_path)
+    assert outcomes(facts) == dict.fromkeys(names, "ok")
+    verdicts = {fact["op"]: fact["verdict"] for fact in facts if "op" in fact}
+    assert set(verdicts.values()) == {"ok"}
+    ops = {op.split()[0] for op in verdicts}
+    assert ops >= {"hog", "lbp", "dense_sift", "gradient", "adam", "upconv", "forward", "wgrad", "distance_backward"}
+    tables = {"descriptors-gpu", "upconv-gpu", "training-gpu", "extraction-gpu", "inversion-gpu"}
+    assert {fact["table"] for fact in facts if "table" in fact} == tables
+    found = {path.name for path in tmp_path.iterdir()}
+    assert found == {"facts.jsonl", "summary.txt", "log.txt", *(f"{table}.csv" for table in tables)}
+    assert len(found) <= 8
+    summary = (tmp_path / "summary.txt").read_text()
+    assert all(f"\n{name}" in summary for name in names) and summary in result.stdout + "\n"
 
 
-def test_dry_run_rehearses_the_up_convolution(tmp_path: Path) -> None:
-    result = check("--dry-run", "--steps", "bench_upconv", OUT=str(tmp_path))
+def test_a_killed_run_leaves_what_it_found_and_is_resumed(tmp_path: Path) -> None:
+    options = ("--dry-run", "--seconds", "900", "--steps", "verdict lbp,invert")
+    process = start(*options, "--fresh", OUT=str(tmp_path))
+    facts: list[dict[str, Any]] = []
+    while not all(any(name in fact for fact in facts) for name in ("op", "table")):
+        assert process.poll() is None
+        time.sleep(0.05)
+        facts = read(tmp_path)
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=60)
+    assert (tmp_path / "inversion-gpu.csv").read_text().count("\n") == 2
+    ended = {name for name, outcome in outcomes(read(tmp_path)).items() if outcome == "ok"}
+    with (tmp_path / "facts.jsonl").open("a") as file:
+        file.write('{"run": "cut o')
+    result = check(*options, OUT=str(tmp_path))
     assert result.returncode == 0, result.stdout + result.stderr
-    assert "0 wrong" in result.stdout and "Classes of layers and whole decoders" in result.stdout
-    assert "upconv-gpu.csv" in {path.name for path in tmp_path.iterdir()}
+    assert set(outcomes(read(tmp_path)).values()) == {"ok"}
+    again = [fact["step"] for fact in read(tmp_path) if fact["event"] == "start" and fact["run"] != facts[0]["run"]]
+    assert set(again) == {"build", "invert", "verdict lbp"} - ended | {"build"}
 
 
-def test_no_test_for_the_gpu_is_left_out(tmp_path: Path) -> None:
-    """Tests that have no separate step are in the step for all others."""
-    from _check_run import Commands, Outcome  # noqa: PLC0415
-    from _check_steps import GPU_TESTS, CheckSteps  # noqa: PLC0415
-
-    commands = Commands(tmp_path, tmp_path / "logs", {})
-    selected: dict[str, list[str]] = {}
-
-    def note(name: str, command: list[str], limit: float, **_: object) -> Outcome:
-        selected[name] = [str(part) for part in command[command.index("gpu") + 1 :]]
-        return Outcome("ok")
-
-    commands.judged = note  # type: ignore[method-assign,assignment]
-    steps = CheckSteps(commands, tmp_path, "cuda")
-    steps.gpu_tests(9)
-    own = [path for name in GPU_TESTS for path in (steps.gpu_tests_of(name, 9), selected[f"gpu-tests-{name}"])[1]]
-    ignored = [part.removeprefix("--ignore=") for part in selected["gpu-tests"] if part.startswith("--ignore=")]
-    assert ignored == [path for path in own if path.endswith(".py")]
-    assert {Path(path).name for path in ignored} >= {"test_upconv_kernels.py", "test_training.py", "test_adam.py"}
-
-
-def test_unknown_step_is_refused(tmp_path: Path) -> None:
-    import gpu_check  # noqa: PLC0415 - only where the benchmarks are
-    from _check_run import Commands  # noqa: PLC0415
-
-    options = argparse.Namespace(steps="environment,nothing", build=None)
-    with pytest.raises(SystemExit, match=r"--steps.*environment, build"):
-        gpu_check.steps(options, Commands(tmp_path, tmp_path / "logs", {}), tmp_path, "cpu", "90")
-
-
-def test_steps_are_bounded_and_do_not_stop_one_another(tmp_path: Path) -> None:
-    from _check_run import Checks, Commands, Outcome, Step  # noqa: PLC0415 - only where the benchmarks are
-
-    commands = Commands(tmp_path, tmp_path / "logs", os.environ)
-    published: list[str] = []
-    checks = Checks(60, published.append)
-    sleeps = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(60)'])"
-
-    def broken(_: float) -> Outcome:
-        raise OSError("no such thing")
-
-    begin = time.monotonic()
-    checks.run(Step("slow", 1.5, lambda limit: commands.judged("slow", [sys.executable, "-c", sleeps], limit)))
-    checks.run(Step("broken", 5, broken))
-    checks.run(Step("wrong", 5, lambda limit: commands.judged("wrong", [sys.executable, "-c", "exit(3)"], limit)))
-    checks.run(Step("right", 5, lambda limit: commands.judged("right", [sys.executable, "-c", "print(7)"], limit)))
-    assert time.monotonic() - begin < 30
-    assert checks.failed == ["slow", "broken", "wrong"]
-    rows = [line.split(maxsplit=3) for line in checks.summary().splitlines()[1:]]
-    assert [row[1] for row in rows] == ["failed", "failed", "failed", "ok"]
-    assert [row[3] for row in rows] == ["stopped after 2 s", "OSError: no such thing", "exit code 3:", "7"]
-    assert len(published) == 4 and published[-1] == checks.summary()
-
-
-def test_steps_without_time_are_skipped() -> None:
-    from _check_run import Checks, Outcome, Step  # noqa: PLC0415
-
-    checks = Checks(0, lambda _: None)
-    checks.run(Step("late", 5, lambda _: Outcome("ok")))
-    assert "skipped" in checks.summary() and "no time left" in checks.summary()
-    assert checks.failed == []
-
-
-SANITIZER = """#!/bin/sh
-echo "$@" >> {calls}
+STAND_INS = {
+    "compute-sanitizer": """#!/bin/sh
 case "$2" in
     memcheck) echo "========= ERROR SUMMARY: 0 errors" ;;
     racecheck) echo "========= RACECHECK SUMMARY: 1 hazard displayed (1 error, 0 warnings)"; exit 9 ;;
-    initcheck) echo "========= Error: Device not supported"; exit 1 ;;
-    synccheck) ;;
 esac
+""",
+    "ncu": """#!/bin/sh
+echo '==PROF== Connected to process 1'
+echo '"ID","Kernel Name","Grid Size","gpu__time_duration.sum"'
+echo '"","","","us"'
+echo '"0","blocks_kernel","(240, 1, 1)","12.5"'
+""",
+}
+
+
+def test_tools_for_gpus(tmp_path: Path) -> None:
+    """Stand-ins for the sanitizer and the profiler are run, and their results are reported."""
+    for name, script in STAND_INS.items():
+        (tmp_path / name).write_text(script)
+        (tmp_path / name).chmod(0o755)
+    out = tmp_path / "out"
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    options = ("--dry-run", "--fresh", "--steps", "memcheck,racecheck,counters")
+    assert check(*options, OUT=str(out), PATH=path).returncode == 1
+    facts = read(out)
+    ends = {fact["step"]: (fact["outcome"], fact["remark"]) for fact in facts if fact["event"] == "end"}
+    assert ends["memcheck"] == ("ok", "========= ERROR SUMMARY: 0 errors")
+    assert ends["racecheck"][0] == "failed" and "1 hazard" in ends["racecheck"][1]
+    assert ends["counters"] == ("ok", "1 kernels profiled")
+    (kernel,) = [fact for fact in facts if "kernel" in fact]
+    assert (kernel["kernel"], kernel["gpu__time_duration.sum"]) == ("blocks_kernel", "12.5")
+
+
+def test_unknown_step_is_refused() -> None:
+    result = check("--dry-run", "--steps", "facts,nothing")
+    assert result.returncode != 0
+    assert "--steps takes" in result.stderr and "got nothing" in result.stderr
+
+
+def test_steps_are_bounded_and_do_not_stop_one_another(tmp_path: Path) -> None:
+    from gpu_check.runner import Facts, Runner, Step, read_facts  # noqa: PLC0415
+
+    python = [sys.executable, "-c"]
+    sleeps = (
+        "import subprocess, sys; print('begins'); subprocess.run([sys.executable, '-c', 'import time; time.sleep(60)'])"
+    )
+    steps = [
+        Step("slow", ["env", "PYTHONUNBUFFERED=1", *python, sleeps], 1.0),
+        Step("no program", [tmp_path / "none"], 9),
+        Step("wrong", [*python, "print('why'); exit(3)"], 9),
+        Step("silent", [*python, "print(1)"], 9, prints="SUMMARY"),
+        Step("absent", ["x"], 9, absent="x is not installed"),
+        Step("done before", ["x"], 9),
+        Step(
+            "right",
+            [*python, "import os; print('{\"a\": 1}'); print(os.environ['B'], 'C' in os.environ)"],
+            9,
+            {"B": "2", "C": ""},
+        ),
+    ]
+    path = tmp_path / "facts.jsonl"
+    done = {"done before": {"outcome": "ok", "seconds": 1.0, "remark": "fine"}, "wrong": {"outcome": "failed"}}
+    runner = Runner(tmp_path, Facts([path], {"run": "1"}), done, 60)
+    begin = time.monotonic()
+    assert runner.run(steps, len(steps)) == ["slow", "no program", "wrong", "silent"]
+    assert time.monotonic() - begin < 50  # the sleeping grandchild has been stopped
+    facts = read_facts([path])
+    ends = {fact["step"]: (fact["outcome"], fact["remark"]) for fact in facts if fact["event"] == "end"}
+    assert ends["slow"] == ("stopped", "after 1 s: begins")
+    assert ends["wrong"] == ("failed", "exit code 3: why")
+    assert ends["right"] == ("ok", "2 False") and ends["silent"][0] == "failed"
+    assert [fact["a"] for fact in facts if fact["event"] == "fact"] == [1]
+    assert set(ends) == {"slow", "no program", "wrong", "silent", "right"}
+    rows = {line[:13].strip(): line[13:].split()[0] for line in runner.summary().splitlines()[1:]}
+    assert rows == {"absent": "absent", "done before": "done", **{name: outcome for name, (outcome, _) in ends.items()}}
+    assert (tmp_path / "summary.txt").read_text() == runner.summary() + "\n"
+    late = Runner(tmp_path, Facts([path], {}), {}, 1)
+    assert late.run(steps[:1], 1) == [] and "no time" in late.summary()
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """Return a small repository with pretrained weights and a large file."""
+    root = tmp_path / "tree"
+    weights = "python/preimage/inverters/weights"
+    for path, size in {
+        f"{weights}/hog-compact/model.safetensors": 700_000,
+        f"{weights}/lbp-compact/model.safetensors": 900_000,
+        "models/net/model.safetensors": 1000,
+        "docs/large.jpg": 600_000,
+        "README.md": 100,
+    }.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(path.encode() * (size // len(path)))
+    (root / ".gitignore").write_text("/build/\n")
+    for command in (["init", "-q"], ["add", "."]):
+        subprocess.run(["git", "-C", str(root), *command], check=True, timeout=60)
+    return root
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    paths = [path for path in root.rglob("*") if path.is_file() and not {".git", "build"} & set(path.parts)]
+    return {str(path.relative_to(root)): path.read_bytes() for path in paths}
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from gpu_check import packing
+real, count = os.rename, 0
+def rename(*paths):
+    global count
+    count += 1
+    if count == 2:
+        os.kill(os.getpid(), 9)
+    real(*paths)
+os.rename = rename
+getattr(packing, sys.argv[1])(Path(sys.argv[2]))
 """
 
 
-def test_sanitizers_verdicts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stand-in for compute-sanitizer is run once for all tools; each step reports the result of its tool."""
-    from _check_run import Commands  # noqa: PLC0415
-    from _check_steps import SANITIZERS, CheckSteps  # noqa: PLC0415
+@pytest.mark.parametrize("killed", [None, "pack", "unpack"])
+def test_large_files_are_moved_aside_and_back(tree: Path, killed: str | None) -> None:
+    from gpu_check import packing  # noqa: PLC0415
 
-    program = tmp_path / "compute-sanitizer"
-    program.write_text(SANITIZER.format(calls=tmp_path / "calls"))
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    steps = CheckSteps(Commands(tmp_path, tmp_path / "logs", os.environ), tmp_path, "cuda")
-    outcomes = [steps.sanitizer(tool)(20) for tool in SANITIZERS]
-    assert [outcome.state for outcome in outcomes] == ["ok", "failed", "skipped", "failed"]
-    assert "1 hazard" in outcomes[1].remark and "did not say what it found" in outcomes[3].remark
-    calls = (tmp_path / "calls").read_text().splitlines()
-    assert sorted(call.split()[1] for call in calls) == sorted(SANITIZERS)
-    assert all(call.endswith("gpu_kernels.py --device cuda") for call in calls)
-    assert all(("--kernel-name-exclude" in call) != ("initcheck" in call) for call in calls)
+    def kill(action: str) -> None:
+        command = [sys.executable, "-c", KILLED, action, str(tree)]
+        variables = os.environ | {"PYTHONPATH": str(ROOT / "benchmarks")}
+        assert subprocess.run(command, check=False, env=variables, timeout=60).returncode == -signal.SIGKILL
+
+    before = contents(tree)
+    if killed == "pack":
+        kill("pack")
+        assert contents(tree) != before
+        assert packing.unpack(tree) == [] and contents(tree) == before
+        kill("pack")
+    packing.carry_folder(tree).mkdir(parents=True)
+    (packing.carry_folder(tree) / "libpreimage_kernels.a").write_bytes(bytes(5000))
+    size = packing.pack(tree)
+    kept = {
+        path: data
+        for path, data in before.items()
+        if "hog-compact" in path or (len(data) < 1000 and "models" not in path)
+    }
+    assert contents(tree) == kept
+    assert size == sum(map(len, kept.values())) + 5000
+    assert packing.pack(tree) == size
+    if killed == "unpack":
+        kill("unpack")
+    assert packing.unpack(tree) == [] and packing.unpack(tree) == []
+    assert contents(tree) == before
 
 
-@pytest.mark.skipif(shutil.which("cmake") is None, reason="CMake is not installed")
-def test_configures_with_the_headers_that_torch_carries(tmp_path: Path) -> None:
-    from _check_build import torch_headers, write_shim  # noqa: PLC0415
+def test_files_that_cannot_be_restored_are_named(tree: Path) -> None:
+    from gpu_check import packing  # noqa: PLC0415
 
-    if torch_headers() is None:
-        pytest.skip("this torch carries no pybind11 headers")
-    write_shim(tmp_path / "pybind11")
-    command = ["cmake", "-S", str(ROOT), "-B", str(tmp_path / "build"), "-DPREIMAGE_CUDA=OFF"]
-    command += [f"-Dpybind11_DIR={tmp_path / 'pybind11'}", f"-DPython_EXECUTABLE={sys.executable}"]
-    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    packing.pack(tree)
+    aside = packing.work_folder(tree) / "aside"
+    (aside / "docs" / "large.jpg").unlink()
+    (tree / "models" / "net" / "model.safetensors").write_bytes(b"another")
+    problems = "\n".join(packing.unpack(tree))
+    assert "docs/large.jpg is lost: git checkout -- docs/large.jpg" in problems
+    assert "models/net/model.safetensors has changed" in problems
+    assert (aside / "models" / "net" / "model.safetensors").exists()
 
 
 def test_a_parameter_is_enough_to_be_run_on_the_gpu() -> None:

@@ -2,8 +2,8 @@
 reference.
 
 This is a script and not a test, so that compute-sanitizer can run it: `python tests/helpers/gpu_kernels.py --device
-cuda`. All data is created on the CPU, so that only the package's kernels run on the GPU. The exit code is 1 if anything
-differs or is rejected.
+cuda`. All data is created on the CPU, so that only the package's kernels run on the GPU. Prints a line of JSON for each
+op as soon as it is compared. The exit code is 1 if anything differs or is rejected.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from __future__ import annotations
 import argparse
 import functools
 import importlib.util
+import itertools
+import json
 import os
 import sys
 import traceback
@@ -22,6 +24,7 @@ import torch
 
 import preimage
 from preimage import reference
+from preimage.ops import adam
 from preimage.ops.upconv import kernel_configs, torch_passes
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -61,28 +64,47 @@ TRITON_UPCONVS = [
 
 
 class Comparison:
-    """Counter of results that agree, and list of those that differ."""
+    """Results that agree and differ, reported op by op.
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
+    Args:
+        device: Whose results are compared.
+        small: Compare few shapes and layouts, for compute-sanitizer, which slows kernels down.
+    """
+
+    def __init__(self, device: torch.device, small: bool) -> None:
+        self.device, self.small = device, small
+        self.totals = {"comparisons": 0, "problems": 0, "absent": 0}
+        self._forget()
+
+    def _forget(self) -> None:
         self.problems: list[str] = []
-        self.absent: set[str] = set()
-        self.findings: dict[str, tuple[int, float]] = {}
+        self.absent: list[str] = []
+        self._count, self._largest = 0, 0.0
 
-    def compare(self, name: str, label: str, ours: Any, expected: Any, limit: float) -> None:
+    def compare(self, label: str, ours: Any, expected: Any, limit: float) -> None:
         """Compare tensors or tuples of tensors; NaN always differs."""
         pairs = zip(ours, expected, strict=True) if isinstance(ours, tuple) else [(ours, expected)]
         for one, other in pairs:
             a, b = (tensor.detach().cpu().double() for tensor in (one, other))
             if a.shape != b.shape:
-                self.problems.append(f"{name} {label}: shape {tuple(a.shape)}, expected {tuple(b.shape)}")
+                self.problems.append(f"{label}: shape {tuple(a.shape)}, expected {tuple(b.shape)}")
                 continue
             scale = max(1.0, b.abs().max().item()) if b.numel() else 1.0
             worst = (a - b).abs().max().item() / scale if b.numel() else 0.0
             if not worst <= limit:
-                self.problems.append(f"{name} {label}: differs by {worst:.2e}, at most {limit:.0e}")
-            count, before = self.findings.get(name, (0, 0.0))
-            self.findings[name] = (count + 1, max(before, worst))
+                self.problems.append(f"{label}: differs by {worst:.2e}, at most {limit:.0e}")
+            self._count, self._largest = self._count + 1, max(self._largest, worst)
+
+    def report(self, op: str) -> None:
+        """Print what was found since the last report."""
+        verdict = "differs" if self.problems else "ok" if self._count else "absent"
+        fact = {"op": op, "verdict": verdict, "comparisons": self._count, "largest": float(f"{self._largest:.2g}")}
+        fact |= {name: found[:5] for name, found in (("problems", self.problems), ("absent", self.absent)) if found}
+        print(json.dumps(fact), flush=True)
+        for name, count in (("comparisons", self._count), ("problems", len(self.problems))):
+            self.totals[name] += count
+        self.totals["absent"] += len(self.absent)
+        self._forget()
 
 
 def layouts(shape: tuple[int, int, int, int]) -> Iterator[tuple[str, torch.Tensor]]:
@@ -90,29 +112,33 @@ def layouts(shape: tuple[int, int, int, int]) -> Iterator[tuple[str, torch.Tenso
     batch, channels, height, width = shape
     values = torch.randint(0, 256, (batch, channels, height, width), dtype=torch.uint8)
     yield "uint8", values
+    yield "float32 window", torch.rand(batch, channels, height + 3, 2 * width + 1)[:, :, 2:-1, 1::2]
     yield "float32", torch.rand(shape)
     yield "uint8 channels last", values.contiguous(memory_format=torch.channels_last)
-    yield "float32 window", torch.rand(batch, channels, height + 3, 2 * width + 1)[:, :, 2:-1, 1::2]
 
 
 def check_descriptor(results: Comparison, name: str) -> None:
-    """Compare one descriptor with all its options, on all shapes and layouts."""
+    """Compare one descriptor with all its options, on all shapes and layouts, and its gradient."""
     home: Any = reference if results.device.type == "cpu" else preimage
     ours: Callable[..., Any] = getattr(preimage, name)
     theirs: Callable[..., Any] = getattr(home, name)
+    count = 2 if results.small else None
+    torch.use_deterministic_algorithms(True, warn_only=True)  # fills new memory with NaN or invalid labels
     for options, limit in ((options, limit) for other, options, limit in DESCRIPTORS if other == name):
-        parameters = " ".join(f"{key}={value}" for key, value in options.items())
-        for shape in SHAPES:
-            for layout, images in layouts(shape):
+        op = " ".join([name, *(f"{key}={value}" for key, value in options.items())])
+        for shape in SHAPES[:count]:
+            for layout, images in itertools.islice(layouts(shape), count):
                 there = images.to(results.device)  # keeps the strides
-                label = f"{parameters} {shape} {layout}"
-                results.compare(name, label, ours(there, **options), theirs(images, **options), limit)
-            check_gradient(results, name, f"{parameters} {shape}", ours, theirs, torch.rand(shape), options)
+                results.compare(f"{shape} {layout}", ours(there, **options), theirs(images, **options), limit)
+        results.report(op)
+        if not name.startswith("lbp"):
+            for shape in SHAPES[:count]:
+                check_gradient(results, str(shape), ours, theirs, torch.rand(shape), options)
+            results.report(f"gradient of {op}")
 
 
 def check_gradient(
     results: Comparison,
-    name: str,
     label: str,
     ours: Callable[..., Any],
     theirs: Callable[..., Any],
@@ -124,20 +150,11 @@ def check_gradient(
     weights: torch.Tensor | None = None
     for function, device in ((ours, results.device), (theirs, torch.device("cpu"))):
         leaf = images.to(device, copy=True).requires_grad_()
-        try:
-            features = function(leaf, **options)
-        except ValueError as error:
-            if function is not ours or "gradient" not in str(error):
-                raise
-            results.absent.add(f"gradient of {name}: {error}")
-            return
+        features = function(leaf, **options)
         first = features[0] if isinstance(features, tuple) else features
-        if not first.requires_grad:
-            results.absent.add(f"gradient of {name}: what it returns has none")
-            return
         weights = torch.rand(first.shape) - 0.5 if weights is None else weights
         gradients.append(torch.autograd.grad((first * weights.to(device)).sum(), leaf)[0])
-    results.compare(f"gradient of {name}", label, gradients[0], gradients[1], tolerances.HOG_GRADIENT)
+    results.compare(label, gradients[0], gradients[1], tolerances.HOG_GRADIENT)
 
 
 def check_upconv(results: Comparison) -> None:
@@ -146,7 +163,7 @@ def check_upconv(results: Comparison) -> None:
     torch.backends.cuda.matmul.allow_tf32 = False
     types = {torch.float32: FLOAT} | ({torch.bfloat16: BFLOAT} if results.device.type == "cuda" else {})
     for dtype, limit in types.items():
-        for batch, inside, outside, height, width in UPCONVS:
+        for batch, inside, outside, height, width in UPCONVS[: 2 if results.small else None]:
             for slope in (None, 0.2):
                 sizes = ((batch, inside, height, width), (inside, outside, 5, 5), (outside,))
                 # Rounded first, so that both start from the same numbers.
@@ -157,39 +174,79 @@ def check_upconv(results: Comparison) -> None:
                 expected = reference.upconv(*plain, slope)
                 output = preimage.upconv(*there, slope)
                 label = f"{(batch, inside, outside, height, width)} slope {slope} {dtype}"
-                results.compare("upconv", label, output, expected, limit)
+                results.compare(label, output, expected, limit)
                 weights = torch.randn(expected.shape).to(dtype)
                 ours = torch.autograd.grad(output, there, weights.to(results.device))
                 theirs = torch.autograd.grad(expected, plain, weights.double())
                 if dtype == torch.float32 or slope is None:  # rounding puts some on the other side of the kink
-                    results.compare("gradients of upconv", label, ours, theirs, 4 * limit)
+                    results.compare(f"gradients {label}", ours, theirs, 4 * limit)
+        results.report(f"upconv {str(dtype).removeprefix('torch.')} {os.environ.get('PREIMAGE_UPCONV', 'auto')}")
 
 
-def check_upconv_kernels(results: Comparison) -> None:
-    """Compare every Triton kernel, with outputs initialized to NaN, with plain torch in float64."""
-    on_gpu = results.device.type == "cuda"
-    if not on_gpu and os.environ.get("TRITON_INTERPRET") != "1":
-        results.absent.add("Triton kernels: they need a GPU, or TRITON_INTERPRET=1")
-        return
+def triton_is_here(results: Comparison) -> bool:
+    """Return whether Triton kernels can run, or note why not."""
     if importlib.util.find_spec("triton") is None:
-        results.absent.add("Triton kernels: Triton is not installed")
+        results.absent.append("Triton is not installed")
+    elif results.device.type == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
+        results.absent.append("Triton kernels need a GPU, or TRITON_INTERPRET=1")
+    return not results.absent
+
+
+def check_adam(results: Comparison) -> None:
+    """Compare the fused Adam with its definition in torch; nothing is written past the end of its tensors."""
+    if not triton_is_here(results):
+        results.report("adam")
+        return
+    from preimage.ops import _adam_triton  # noqa: PLC0415 - where Triton is
+
+    names = ("weights", "grad", "exp_avg", "exp_avg_sq", "ema", "bfloat16_weights")
+    for dtype, count in itertools.product((torch.float32, torch.bfloat16), (1, 1023, 2500)):
+        room = [torch.full((count + 5,), 7.0) for _ in names]
+        room[1], room[5] = room[1].to(dtype), torch.full((count + 5,), torch.nan).bfloat16()
+        there = [buffer.to(results.device, copy=True) for buffer in room]
+        scalars = (torch.tensor(0.25), torch.tensor([1e-2, 0.1, 1e-3, 0.3]))
+        scalars_there = [value.to(results.device) for value in scalars]
+        for step in range(3):
+            for index in range(5):
+                if step == 0 or index == 1:
+                    values = torch.randn(count) if index != 3 else torch.rand(count)
+                    for buffers in (room, there):
+                        buffers[index][:count].copy_(values)
+            adam.adam_step_torch(*(buffer[:count] for buffer in room), *scalars)
+            _adam_triton.adam_step(*(buffer[:count] for buffer in there), *scalars_there, adam.BETAS, adam.EPS)
+        for name, expected, ours in zip(names, room, there, strict=True):
+            limit = BFLOAT if name == "bfloat16_weights" else tolerances.ADAM
+            results.compare(f"{name} {dtype} {count}", ours.nan_to_num(7.0), expected.nan_to_num(7.0), limit)
+        results.report(f"adam {str(dtype).removeprefix('torch.')} {count}")
+
+
+def check_upconv_pass(results: Comparison, which: str) -> None:
+    """Compare the Triton kernels of a pass, with outputs initialized to NaN, with plain torch in float64."""
+    if not triton_is_here(results):
+        results.report(which)
         return
     from preimage.ops.upconv import kernels  # noqa: PLC0415 - where Triton is
 
+    on_gpu = results.device.type == "cuda"
     capability = torch.cuda.get_device_capability(results.device) if on_gpu else (9, 0)
     torch.backends.cudnn.allow_tf32 = True
-    for sizes, dtypes in TRITON_UPCONVS:
+    for sizes, dtypes in TRITON_UPCONVS[-1 if results.small else 0 :]:
         for dtype in dtypes:
             if not on_gpu and dtype == torch.bfloat16:
                 dtype = torch.float16  # noqa: PLW2901 - the interpreter multiplies bfloat16 as if it were integers
             with kernels.poisoned():
-                check_upconv_passes(results, kernels, sizes, dtype, capability)
+                check_upconv_kernels(results, kernels, which, sizes, dtype, capability)
 
 
-def check_upconv_passes(
-    results: Comparison, kernels: Any, sizes: tuple[int, ...], dtype: torch.dtype, capability: tuple[int, int]
+def check_upconv_kernels(
+    results: Comparison,
+    kernels: Any,
+    which: str,
+    sizes: tuple[int, ...],
+    dtype: torch.dtype,
+    capability: tuple[int, int],
 ) -> None:
-    """Compare the passes of one layer, each with one configuration of every kernel that can run it."""
+    """Compare a pass of one layer, with one configuration of every kernel that can run it."""
     batch, inside, outside, height, width = sizes
     x = torch.nn.functional.leaky_relu(torch.randn(batch, inside, height, width), 0.2).to(dtype)
     weight = (torch.randn(inside, outside, 5, 5) / (6.25 * inside) ** 0.5).to(dtype)
@@ -202,30 +259,19 @@ def check_upconv_passes(
         "dgrad": (y, weight, x, 0.2),
         "wgrad": (x, y),
         "image_backward": (x, y, weight, 0.2),
+        "distance_backward": (x, y, target, mean, scale, weight, 0.2),
     }
     limit = TF32 if dtype == torch.float32 else BFLOAT
-    for which, given in passes.items():
-        pixels = batch * height * width
-        found = kernel_configs.candidates(which, inside, outside, pixels, dtype, capability, tf32=True)
-        expected = getattr(torch_passes, which)(*map(_double, given)) if found else None
-        for config in {config.kernel: config for config in reversed(found)}.values():
-            label = f"{sizes} {dtype} {config}"
-            ours = getattr(kernels, which)(*(_there(value, results.device) for value in given), config)
-            results.compare(f"{which} of upconv", label, ours, expected, limit)
-            if which == "image_backward":
-                given_too = (x, y, target, mean, scale, weight, 0.2)
-                dz = torch_passes.image_distance_backward(*map(_double, (y, target, mean, scale)))
-                expected_too = (
-                    *torch_passes.image_backward(x.double(), dz, weight.double(), 0.2),
-                    torch_passes.bias_gradient(dz),
-                )
-                ours = kernels.distance_backward(*(_there(v, results.device) for v in given_too), config)
-                results.compare("image_backward_of_distance", label, ours, expected_too, limit)
-    if outside <= kernel_configs.IMAGE_CHANNELS:
+    about = f"{sizes} {str(dtype).removeprefix('torch.')}"
+    found = kernel_configs.candidates(which, inside, outside, batch * height * width, dtype, capability, tf32=True)
+    for config in {config.kernel: config for config in reversed(found)}.values():
+        ours = getattr(kernels, which)(*(_there(value, results.device) for value in passes[which]), config)
+        results.compare("", ours, getattr(torch_passes, which)(*map(_double, passes[which])), limit)
+        results.report(f"{which} {about} {config}")
+    if which == "distance_backward" and outside <= kernel_configs.IMAGE_CHANNELS:
         ours = kernels.image_distance(*(_there(value, results.device) for value in (y, target, mean)))
-        results.compare(
-            "image_distance", f"{sizes} {dtype}", ours, torch_passes.image_distance(_double(y), target, mean), FLOAT
-        )
+        results.compare("", ours, torch_passes.image_distance(_double(y), target, mean), FLOAT)
+        results.report(f"image_distance {about}")
 
 
 def _there(value: Any, device: torch.device) -> Any:
@@ -245,34 +291,30 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=("cpu", "cuda"))
     parser.add_argument("--only", default="", help="ops, with commas between")
+    parser.add_argument("--small", action="store_true", help="few shapes and layouts")
     options = parser.parse_args()
-    only = {name for name in options.only.split(",") if name}
-    results = Comparison(torch.device(options.device))
+    results = Comparison(torch.device(options.device), options.small)
     torch.manual_seed(0)
     torch.set_num_threads(1)
     checks: dict[str, Callable[[], None]] = {
         **{name: functools.partial(check_descriptor, results, name) for name, _, _ in DESCRIPTORS},
+        "adam": functools.partial(check_adam, results),
         "upconv": functools.partial(check_upconv, results),
-        "upconv_kernels": functools.partial(check_upconv_kernels, results),
+        **{which: functools.partial(check_upconv_pass, results, which) for which in kernel_configs.PASSES},
     }
-    for name, check in checks.items():
-        if only and name not in only:
-            continue
+    only = [name for name in options.only.split(",") if name]
+    if unknown := set(only) - set(checks):
+        parser.error(f"--only takes {', '.join(checks)}, got {', '.join(sorted(unknown))}")
+    for name in only or checks:
         try:
-            check()
+            checks[name]()
         except Exception as error:  # one that does not run must not hide the others
             traceback.print_exc()
-            results.problems.append(f"{name}: {type(error).__name__}: {error}")
-    for name, (count, worst) in results.findings.items():
-        print(f"{name}: {count} comparisons, largest difference {worst:.1e}")
-    for line in sorted(results.absent):
-        print(f"absent: {line}")
-    for problem in results.problems:
-        print(f"DIFFERS: {problem}")
+            results.problems.append(f"{type(error).__name__}: {error}")
+            results.report(name)
     where = torch.cuda.get_device_name(results.device) if options.device == "cuda" else "CPU"
-    total = sum(count for count, _ in results.findings.values())
-    print(f"{where}: {total} comparisons, {len(results.problems)} problems, {len(results.absent)} absent")
-    return 1 if results.problems or total == 0 else 0
+    print(f"{where}: {', '.join(f'{count} {name}' for name, count in results.totals.items())}")
+    return 1 if results.totals["problems"] or not results.totals["comparisons"] else 0
 
 
 if __name__ == "__main__":

@@ -1,0 +1,119 @@
+"""The steps of gpu_check, the most telling first: a run may end at any time."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from gpu_check.runner import Step
+
+ROOT = Path(__file__).resolve().parents[2]
+BENCHMARKS = ROOT / "benchmarks"
+HERE = BENCHMARKS / "gpu_check"
+KERNEL_TESTS = ROOT / "tests" / "ops" / "upconv" / "test_upconv_kernels.py"
+DRY_LIMIT = 300
+# A process for each, since an error of CUDA lasts as long as the process.
+FAMILIES = {
+    "hog": "hog",
+    "lbp": "lbp,lbp_codes",
+    "dense_sift": "dense_sift",
+    "adam": "adam",
+    "upconv": "upconv",
+    "forward": "forward",
+    "dgrad": "dgrad",
+    "wgrad": "wgrad",
+    "image": "image_backward,distance_backward",
+}
+# Without torch's cache of device memory every tensor is an allocation, whose ends can be watched.
+WATCHED = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
+
+
+class Plan:
+    """Steps on a GPU, or for a dry run the same commands on the CPU with tiny problems.
+
+    Args:
+        results: Folder for the CSVs of the benchmarks.
+        site: Folder to build the package in.
+        archive: Prebuilt kernels, which need not exist.
+        architecture: Compute capability without a point, or ``None`` for a dry run.
+    """
+
+    def __init__(self, results: Path, site: Path, archive: Path, architecture: str | None) -> None:
+        self.results, self.site, self.archive, self.architecture = results, site, archive, architecture
+        self.dry = architecture is None
+        self.device = "cpu" if self.dry else "cuda"
+
+    def stages(self) -> list[list[Step]]:
+        """Return the steps; those of one stage run at the same time."""
+        stages = [
+            [self._probe("facts", 60), self._build()],
+            [self._kernels(f"verdict {name}", 75, ops) for name, ops in FAMILIES.items()],
+            *([step] for step in self._measurements()),
+            [self._sanitizer("memcheck"), self._sanitizer("racecheck")],
+            [self._benchmark("compiled upconv", "upconv", 75, "--nets", "H", "--compile")],
+            [self._benchmark("compiled training", "training", 75, "--compile", environment={"OMP_NUM_THREADS": ""})],
+            [self._tests()],
+        ]
+        if not self.dry:
+            return stages
+        # Nothing is timed, on a machine that may be busy.
+        rest = [step for stage in stages[1:] for step in stage]
+        return [[dataclasses.replace(step, limit=DRY_LIMIT) for step in stage] for stage in (stages[0], rest)]
+
+    def _measurements(self) -> Iterator[Step]:
+        yield self._benchmark("rooflines", "descriptors", 60, "--only", "hog,lbp,dense_sift")
+        yield self._probe("warm-up", 45, always=True)
+        yield self._benchmark("upconv", "upconv", 60, "--nets", "H")
+        # All threads: batches are copied by the CPU.
+        yield self._benchmark("training", "training", 60, environment={"OMP_NUM_THREADS": ""})
+        options = ("--size", "64") if self.dry else ("--disk", "/dev/shm")
+        yield self._benchmark("extract", "extraction", 45, "--quick", "--only", "hog,dense-sift", *options)
+        yield self._benchmark("invert", "commands", 30, "--quick")
+        absent = "ncu is not installed" if shutil.which("ncu") is None and not self.dry else ""
+        yield self._probe("counters", 75, absent=absent)
+
+    def _build(self) -> Step:
+        if self.dry:
+            return Step("build", [sys.executable, "-c", "import preimage; print(preimage.__file__)"], 30, always=True)
+        command = [sys.executable, HERE / "build_package.py", self.site, str(self.architecture), self.archive]
+        return Step("build", command, 150, {"PYTHONPATH": ""}, always=True)
+
+    def _probe(self, name: str, limit: float, *, always: bool = False, absent: str = "") -> Step:
+        return Step(name, [sys.executable, HERE / "probe.py", name, self.device], limit, always=always, absent=absent)
+
+    def _kernel_command(self, ops: str, *, small: bool) -> list[str | Path]:
+        script = ROOT / "tests" / "helpers" / "gpu_kernels.py"
+        command = [sys.executable, script, "--device", self.device, "--only", ops]
+        return [*command, "--small"] if small else command
+
+    def _kernels(self, name: str, limit: float, ops: str) -> Step:
+        return Step(name, self._kernel_command(ops, small=self.dry), limit)
+
+    def _sanitizer(self, tool: str) -> Step:
+        path = shutil.which("compute-sanitizer") or shutil.which("compute-sanitizer", path="/usr/local/cuda/bin")
+        command = self._kernel_command("hog,lbp,dense_sift", small=True)
+        if path:
+            options = ["--tool", tool, "--error-exitcode", "9", "--kernel-name", "kns=preimage"]
+            return Step(tool, [path, *options, *command], 75, WATCHED, prints="SUMMARY")
+        return Step(tool, command, 75, absent="" if self.dry else "compute-sanitizer is not installed")
+
+    def _benchmark(
+        self, name: str, script: str, limit: float, *options: str, environment: dict[str, str] | None = None
+    ) -> Step:
+        command = [sys.executable, BENCHMARKS / f"bench_{script}.py", "--json", "--output", self.results]
+        command += ["--device", "rehearsal" if self.dry else "cuda", *options]
+        return Step(name, command, limit, environment or {})
+
+    def _tests(self) -> Step:
+        if importlib.util.find_spec("pytest") is None:
+            return Step("pytest", [], 0, absent="pytest is not installed")
+        # Warnings are errors in the tests' own environment; other versions of torch or NumPy give others.
+        command = [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", "-W", "default", "-m", "gpu"]
+        if self.dry:
+            return Step("pytest", [*command, "--collect-only", KERNEL_TESTS], 60)
+        shared = ["-n", "4"] if importlib.util.find_spec("xdist") else []
+        return Step("pytest", [*command, *shared, "--durations=5", ROOT / "tests"], 300)
