@@ -12,24 +12,29 @@ foreach(source ${preimage_sources})
   string(SHA256 preimage_digest "${preimage_digest} ${source} ${digest}")
 endforeach()
 
-# Returns in `result` the digest of an archive, followed by " cuda" if it has kernels for GPUs.
+# Returns in `result` the GPU architectures of an archive, or "cpu". Fails if it was built from other sources, or does
+# not have the architectures that are asked for.
 function(preimage_archive_contents archive result)
   if(NOT EXISTS "${archive}")
     message(FATAL_ERROR "PREIMAGE_KERNELS_ARCHIVE: there is no file ${archive}")
   endif()
-  file(STRINGS "${archive}" found REGEX "preimage kernels [0-9a-f]+ (cpu|cuda)")
-  string(REGEX MATCH "[0-9a-f]+ (cpu|cuda)" found "${found}")
-  if(NOT found MATCHES "^${preimage_digest} ")
-    message(FATAL_ERROR "PREIMAGE_KERNELS_ARCHIVE: ${archive} was built from other sources (digest '${found}', expected "
-                        "'${preimage_digest}'): build it again with `cmake --build BUILD --target preimage_kernels`")
+  file(STRINGS "${archive}" found REGEX "preimage kernels [0-9a-f]+ for ")
+  string(REGEX MATCH "preimage kernels ([0-9a-f]+) for ([^ ]+)" found "${found}")
+  set(contents "${CMAKE_MATCH_2}")
+  if(NOT CMAKE_MATCH_1 STREQUAL preimage_digest)
+    message(FATAL_ERROR "PREIMAGE_KERNELS_ARCHIVE: ${archive} was built from other sources (digest '${CMAKE_MATCH_1}', "
+                        "expected '${preimage_digest}'): build its target preimage_kernels again")
   endif()
-  set(${result} "${found}" PARENT_SCOPE)
+  if(CMAKE_CUDA_ARCHITECTURES AND NOT "${CMAKE_CUDA_ARCHITECTURES}" STREQUAL "${contents}")
+    message(FATAL_ERROR "PREIMAGE_KERNELS_ARCHIVE: ${archive} is for ${contents}, not ${CMAKE_CUDA_ARCHITECTURES}")
+  endif()
+  set(${result} "${contents}" PARENT_SCOPE)
 endfunction()
 
 # Links a target with the archive, as it would be with preimage_kernels.
 function(preimage_link_archive target)
   target_link_libraries(${target} PRIVATE "${PREIMAGE_KERNELS_ARCHIVE}" preimage_options)
-  if(preimage_archive MATCHES "cuda$")
+  if(NOT preimage_archive STREQUAL "cpu")
     find_package(CUDAToolkit REQUIRED)
     target_link_libraries(${target} PRIVATE CUDA::cudart_static)
     target_compile_definitions(${target} PRIVATE PREIMAGE_CUDA_KERNELS)

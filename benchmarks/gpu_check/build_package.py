@@ -89,6 +89,7 @@ def main() -> int:
             print(f"{how}; {found['compiler']}; sm_{architecture}")
             return 0
         print(f"{how}: {found['file']} finds no device: {found['reason']}")
+        return 1
     return 1
 
 

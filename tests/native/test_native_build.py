@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -21,7 +22,7 @@ needs_cmake = pytest.mark.skipif(CMAKE is None or COMPILER is None, reason="CMak
 
 
 def configure(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    command = [str(CMAKE), "-S", str(ROOT), "-B", str(folder), *options]
+    command = [str(CMAKE), "-S", str(ROOT), "-B", str(folder), f"-DPython_EXECUTABLE={sys.executable}", *options]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
 
 
@@ -50,6 +51,26 @@ def test_cuda_option_is_checked(tmp_path: Path) -> None:
 def test_cuda_auto_without_nvcc_goes_on(tmp_path: Path) -> None:
     result = configure(tmp_path, f"-DCMAKE_CUDA_COMPILER={tmp_path}/nvcc")
     assert "CUDA code: FALSE" in result.stdout
+
+
+@needs_source
+@needs_cmake
+def test_prebuilt_kernels_must_be_of_these_sources(tmp_path: Path) -> None:
+    """The digest is in the source that the build writes; here a file with that text stands in for the archive."""
+    assert configure(tmp_path / "kernels", "-DPREIMAGE_CUDA=OFF").returncode == 0
+    text = (tmp_path / "kernels" / "digest.cpp").read_text()
+    archive = tmp_path / "libpreimage_kernels.a"
+
+    def use(contents: str, *options: str) -> subprocess.CompletedProcess[str]:
+        archive.write_bytes(b"!<arch>\n\0" + contents.encode() + b"\0")
+        shutil.rmtree(tmp_path / "build", ignore_errors=True)
+        return configure(tmp_path / "build", f"-DPREIMAGE_KERNELS_ARCHIVE={archive}", *options)
+
+    assert use(text).returncode == 0
+    refused = use(text.replace("kernels ", "kernels 0"))
+    assert refused.returncode != 0 and "was built from other sources" in " ".join(refused.stderr.split())
+    refused = use(text, "-DCMAKE_CUDA_ARCHITECTURES=90-real")
+    assert refused.returncode != 0 and "is for cpu, not 90-real" in " ".join(refused.stderr.split())
 
 
 @needs_source
