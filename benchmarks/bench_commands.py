@@ -150,8 +150,7 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = ["inversion"] if run.gpu else options.only.split(",")
     with tempfile.TemporaryDirectory(prefix="preimage-commands-") as name:
         folder = Path(name)
-        count, links = (24, 5) if run.cuda else (1 if run.quick else 24, 0)
-        images = options.images or [write_crops(folder / "images", count, links=links)]
+        images = options.images or [write_crops(folder / "images", 24 if run.cuda or not run.quick else 1)]
         more = ("device",) if run.gpu else ()
         tables = {part: run.table(part, (*columns, *more)) for part, columns in COLUMNS.items() if part in chosen}
         if "commands" in chosen:

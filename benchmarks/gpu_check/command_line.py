@@ -8,7 +8,6 @@ variable OUT names, or in build/gpu-check/. Another run repeats only what is mis
 from __future__ import annotations
 
 import argparse
-import functools
 import hashlib
 import os
 import signal
@@ -86,14 +85,14 @@ def run(options: argparse.Namespace) -> int:
     local = work / ("dry-run" if options.dry_run else "results")
     out = Path(os.environ.get("OUT") or local)
     # OUT may be emptied between runs. A dry run keeps to one folder.
-    folders = {out} if options.dry_run else {out, local}
+    folders = [out] if options.dry_run or out == local else [local, out]
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
     device, architecture = gpu or ("none", None)
     about = {"device": device, "source": source_digest()}
     paths = [folder / "facts.jsonl" for folder in folders]
     names = [name.strip() for name in options.steps.split(",") if name.strip()]
-    earlier = [] if options.fresh else read_facts([*paths, packing.carry_folder(ROOT) / "facts.jsonl"])
+    earlier = [] if options.fresh else read_facts([packing.carry_folder(ROOT) / "facts.jsonl", *paths])
     plan = Plan(out, work / "site", packing.carry_folder(ROOT) / "libpreimage_kernels.a", architecture)
     stages = selected(plan.stages(), names)
     facts = Facts(paths, {"run": new_run(), **about})
@@ -125,7 +124,7 @@ def pack(architecture: str) -> int:
     carry = packing.carry_folder(ROOT).relative_to(ROOT)
     print(f"{size / 2**20:.1f} MiB to copy: the files that git does not ignore, and {carry}; then `gpu_check unpack`")
     if size > packing.LIMIT:
-        largest = ", ".join(f"{path} {bytes_ / 2**20:.1f} MiB" for bytes_, path in packing.sizes(ROOT)[:10])
+        largest = ", ".join(f"{path} {count / 2**20:.1f} MiB" for count, path in packing.sizes(ROOT)[:10])
         print(f"more than {packing.LIMIT >> 20} MiB; the largest: {largest}", file=sys.stderr)
     return int(size > packing.LIMIT)
 
@@ -142,6 +141,6 @@ def unpack() -> int:
 def main() -> int:
     """Do what the command line says."""
     options = arguments()
-    return {"run": functools.partial(run, options), "pack": functools.partial(pack, options.architecture)}.get(
-        options.action, unpack
-    )()
+    if options.action == "run":
+        return run(options)
+    return pack(options.architecture) if options.action == "pack" else unpack()

@@ -72,7 +72,7 @@ class Plan:
         yield self._benchmark("training", "training", 60, environment={"OMP_NUM_THREADS": ""})
         options = ("--size", "64") if self.dry else ("--disk", "/dev/shm")
         yield self._benchmark("extract", "extraction", 45, "--quick", "--only", "hog,dense-sift", *options)
-        yield self._benchmark("invert", "commands", 30, "--quick")
+        yield self._benchmark("invert", "commands", 45, "--quick")
         absent = "ncu is not installed" if shutil.which("ncu") is None and not self.dry else ""
         yield self._probe("counters", 75, absent=absent)
 

@@ -63,7 +63,7 @@ def facts(device: str) -> None:
         output = subprocess.run(smi, capture_output=True, text=True, check=False).stdout
         tell(**dict(zip(QUERY.split(","), [value.strip() for value in output.split(",")], strict=False)))
         tell(cuda=torch.version.cuda, cudnn=torch.backends.cudnn.version(), gpu=torch.cuda.get_device_name(0))
-    size, side = (1 << 32, 8192) if device == "cuda" else (1 << 20, 128)
+    size, side = (1 << 30, 8192) if device == "cuda" else (1 << 20, 128)
     source = torch.randint(0, 256, (size,), dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     a, b = torch.randn(2, side, side, device=device).bfloat16()

@@ -90,7 +90,7 @@ def as_fact(line: str | bytes) -> Fact | None:
 
 def ended(facts: Iterable[Fact], **common: Any) -> dict[str, Fact]:
     """Return the last end of each step in the facts that have these fields."""
-    found = [fact for fact in facts if fact.get("event") == "end"]
+    found = sorted((fact for fact in facts if fact.get("event") == "end"), key=lambda fact: fact["run"])
     return {fact["step"]: fact for fact in found if all(fact.get(name) == value for name, value in common.items())}
 
 
