@@ -288,7 +288,8 @@ class Run:
         """Print what was absent and what was wrong, and return the exit code."""
         for line in [*(f"absent: {line}" for line in sorted(self.absent)), *self.failures]:
             print(line)
-        print("; ".join([f"{len(self.failures)} wrong", *self.highlights, f"appended to {self.output}"]))
+        where = [] if self._json else [f"appended to {self.output}"]
+        print("; ".join([f"{len(self.failures)} wrong", *self.highlights, *where]))
         return 1 if self.failures else 0
 
 

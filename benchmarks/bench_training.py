@@ -194,7 +194,8 @@ def compare_curves(run: Run, config: TrainConfig, contender: Contender, batches:
             one.run(1 if run.rehearsal else CURVE_STEPS)
         ours, theirs = contender.mean_loss(), eager.mean_loss()
         check("the mean loss beside that of our eager step", ours, theirs, CURVE_TOLERANCE)
-    run.highlights.append(f"a CUDA graph; mean loss {ours:.4f}, of our eager step {theirs:.4f}")
+    graph = "a CUDA graph" if run.cuda else "a graph rehearsed"
+    run.highlights.append(f"{graph}; mean loss {ours:.4f}, of our eager step {theirs:.4f}")
 
 
 def measure(

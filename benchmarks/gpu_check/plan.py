@@ -46,44 +46,45 @@ class Plan:
         self.results, self.site, self.archive, self.architecture = results, site, archive, architecture
         self.dry = architecture is None
         self.device = "cpu" if self.dry else "cuda"
+        # All threads, since batches are copied by the CPU.
+        self.unbound = {} if self.dry else {"OMP_NUM_THREADS": ""}
 
     def stages(self) -> list[list[Step]]:
         """Return the steps; those of one stage run at the same time."""
         stages = [
-            [self._probe("facts", 60), self._build()],
             [self._kernels(f"verdict {name}", 75, ops) for name, ops in FAMILIES.items()],
             *([step] for step in self._measurements()),
             [self._sanitizer("memcheck"), self._sanitizer("racecheck")],
             [self._benchmark("compiled upconv", "upconv", 75, "--nets", "H", "--compile")],
-            [self._benchmark("compiled training", "training", 75, "--compile", environment={"OMP_NUM_THREADS": ""})],
+            [self._benchmark("compiled training", "training", 75, "--compile", environment=self.unbound)],
             [self._tests()],
         ]
+        steps = [step for stage in stages for step in stage]
+        first = [self._probe("facts", 60), self._build([step.name for step in steps])]
         if not self.dry:
-            return stages
+            return [first, *stages]
         # Nothing is timed, on a machine that may be busy.
-        rest = [step for stage in stages[1:] for step in stage]
-        return [[dataclasses.replace(step, limit=DRY_LIMIT) for step in stage] for stage in (stages[0], rest)]
+        return [[dataclasses.replace(step, limit=DRY_LIMIT) for step in stage] for stage in (first, steps)]
 
     def _measurements(self) -> Iterator[Step]:
         yield self._benchmark("rooflines", "descriptors", 60, "--only", "hog,lbp,dense_sift")
-        yield self._probe("warm-up", 45, always=True)
+        yield self._probe("warm-up", 45, serves=("upconv", "training", "counters"))
         yield self._benchmark("upconv", "upconv", 60, "--nets", "H")
-        # All threads: batches are copied by the CPU.
-        yield self._benchmark("training", "training", 60, environment={"OMP_NUM_THREADS": ""})
+        yield self._benchmark("training", "training", 60, environment=self.unbound)
         options = ("--size", "64") if self.dry else ("--disk", "/dev/shm")
         yield self._benchmark("extract", "extraction", 45, "--quick", "--only", "hog,dense-sift", *options)
         yield self._benchmark("invert", "commands", 45, "--quick")
         absent = "ncu is not installed" if shutil.which("ncu") is None and not self.dry else ""
         yield self._probe("counters", 75, absent=absent)
 
-    def _build(self) -> Step:
+    def _build(self, serves: list[str]) -> Step:
         if self.dry:
-            return Step("build", [sys.executable, "-c", "import preimage; print(preimage.__file__)"], 30, always=True)
+            return Step("build", [sys.executable, "-c", "import preimage; print(preimage.__file__)"], 30, serves=serves)
         command = [sys.executable, HERE / "build_package.py", self.site, str(self.architecture), self.archive]
-        return Step("build", command, 150, {"PYTHONPATH": ""}, always=True)
+        return Step("build", command, 150, {"PYTHONPATH": ""}, serves=serves)
 
-    def _probe(self, name: str, limit: float, *, always: bool = False, absent: str = "") -> Step:
-        return Step(name, [sys.executable, HERE / "probe.py", name, self.device], limit, always=always, absent=absent)
+    def _probe(self, name: str, limit: float, *, serves: tuple[str, ...] = (), absent: str = "") -> Step:
+        return Step(name, [sys.executable, HERE / "probe.py", name, self.device], limit, serves=serves, absent=absent)
 
     def _kernel_command(self, ops: str, *, small: bool) -> list[str | Path]:
         script = ROOT / "tests" / "helpers" / "gpu_kernels.py"

@@ -92,15 +92,16 @@ def warm_up(device: str) -> None:
 
     capability = torch.cuda.get_device_capability() if device == "cuda" else (9, 0)
     dtype = torch.bfloat16
-    wanted = []
+    wanted, chosen = [], {}
     for problem in dict.fromkeys(problem for net in NETS for problem in problems(networks()[net])):
         config = choose(*problem.shape, dtype, capability, tf32=True)
+        chosen[str(problem)] = str(config or "torch")
         if config is not None:
             wanted.append((problem, dtype, config))
+    tell(chosen=chosen)
     if device == "cuda":
         with ProcessPoolExecutor(min(16, os.cpu_count() or 1), multiprocessing.get_context("spawn")) as pool:
             list(pool.map(compile_one, wanted))
-    tell(compiled=len(wanted), nets=NETS)
     print(f"{len(wanted)} kernels for {', '.join(NETS)}")
 
 

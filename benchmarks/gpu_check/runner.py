@@ -31,7 +31,7 @@ class Step:
         limit: Most seconds.
         environment: Variables to set; an empty value removes one.
         absent: Why it cannot run on this machine, if so.
-        always: Run again although an earlier run has done it, because later steps need its result on this machine.
+        serves: Later steps that need its result on this machine: until they are done it is repeated.
         prints: Text that the output contains if the command did its work.
     """
 
@@ -40,7 +40,7 @@ class Step:
     limit: float
     environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
     absent: str = ""
-    always: bool = False
+    serves: Sequence[str] = ()
     prints: str = ""
 
 
@@ -125,8 +125,8 @@ class Runner:
 
     def _step(self, step: Step) -> str:
         begin, left = time.monotonic(), self._end - time.monotonic() - GRACE
-        before = self._done.get(step.name)
-        if before and before["outcome"] == "ok" and not step.always:
+        if all(self._done.get(name, {}).get("outcome") == "ok" for name in (step.name, *step.serves)):
+            before = self._done[step.name]
             return self._note(step, "done", before["seconds"], before["remark"])
         if step.absent:
             return self._note(step, "absent", 0.0, step.absent)
