@@ -81,4 +81,5 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 clean:
+	$(PYTHON) benchmarks/gpu_check unpack # what it has moved aside is in build/
 	rm -rf $(VENV) build demo

@@ -1,7 +1,8 @@
 """Build the package for this machine's Python and GPU, by CMake alone, into a folder for PYTHONPATH.
 
-`build_package.py SITE ARCHITECTURE ARCHIVE`. If there is an archive of the kernels, only the bindings are compiled; if
-it does not fit, or cannot be linked or loaded here, everything is. Another run compiles only what has changed.
+`build_package.py SITE ARCHITECTURE ARCHIVE`. If there is an archive of the kernels, only the bindings are compiled,
+with the pybind11 that lies beside it; if it does not fit, or cannot be linked or loaded here, everything is. Another
+run compiles only what has changed.
 """
 
 from __future__ import annotations
@@ -74,10 +75,12 @@ def main() -> int:
     site, architecture, archive = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
     attempts = {"prebuilt kernels": f"-DPREIMAGE_KERNELS_ARCHIVE={archive}"} if archive.exists() else {}
     attempts["kernels compiled here"] = "-DPREIMAGE_CUDA=ON"
+    carried = archive.parent / "pybind11" / "share" / "cmake" / "pybind11"
+    bindings = [f"-Dpybind11_DIR={carried}"] if carried.exists() else []
     for how, option in attempts.items():
         folder = site.parent / how.replace(" ", "-")
         try:
-            configure(folder, option, f"-DCMAKE_CUDA_ARCHITECTURES={architecture}-real")
+            configure(folder, option, f"-DCMAKE_CUDA_ARCHITECTURES={architecture}-real", *bindings)
             build(folder, "_native")
             assemble(folder, site)
             found = probe(site)

@@ -96,7 +96,8 @@ def run(options: argparse.Namespace) -> int:
     plan = Plan(out, work / "site", packing.carry_folder(ROOT) / "libpreimage_kernels.a", architecture)
     stages = selected(plan.stages(), names)
     facts = Facts(paths, {"run": new_run(), **about})
-    runner = Runner(out, facts, ended(earlier, **about), options.seconds)
+    title = f"{'dry run' if options.dry_run else device}, sources {about['source']}"
+    runner = Runner(title, out, facts, ended(earlier, **about), options.seconds)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: runner.stop())
     inherited = os.environ.get("PYTHONPATH", "") if options.dry_run else str(plan.site)

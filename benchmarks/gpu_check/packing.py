@@ -7,6 +7,7 @@ before the first is moved, so that `unpack` restores them whatever happened.
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import os
 import shutil
@@ -69,7 +70,7 @@ def pack(root: Path) -> int:
 
 def sizes(root: Path) -> list[tuple[int, str]]:
     """Return (bytes, path) of all files that are copied, largest first."""
-    carried = [str(path.relative_to(root)) for path in carry_folder(root).glob("*")]
+    carried = [str(path.relative_to(root)) for path in carry_folder(root).rglob("*") if path.is_file()]
     paths = [*files(root, "--cached", "--others", "--exclude-standard"), *carried]
     return sorted(((root / path).stat().st_size, path) for path in paths)[::-1]
 
@@ -95,10 +96,19 @@ def unpack(root: Path) -> list[str]:
 
 
 def build_archive(root: Path, architecture: str) -> Path:
-    """Build the archive of the kernels for one architecture; raises `subprocess.CalledProcessError`."""
+    """Build the archive of the kernels for one architecture, and put pybind11 beside it for the bindings.
+
+    Raises:
+        subprocess.CalledProcessError: The build fails.
+    """
     folder = work_folder(root) / f"archive-sm_{architecture}"
     cuda = ("-DPREIMAGE_CUDA=ON", f"-DCMAKE_CUDA_ARCHITECTURES={architecture}-real")
     build_package.configure(folder, *cuda)
     build_package.build(folder, "preimage_kernels")
-    carry_folder(root).mkdir(parents=True, exist_ok=True)
-    return Path(shutil.copy2(folder / "libpreimage_kernels.a", carry_folder(root)))
+    carry = carry_folder(root)
+    carry.mkdir(parents=True, exist_ok=True)
+    spec = importlib.util.find_spec("pybind11")
+    if spec is not None and spec.origin is not None:
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(Path(spec.origin).parent, carry / "pybind11", dirs_exist_ok=True, ignore=ignored)
+    return Path(shutil.copy2(folder / "libpreimage_kernels.a", carry))

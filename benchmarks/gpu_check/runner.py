@@ -98,17 +98,19 @@ class Runner:
     """Run steps within a time for all of them, and keep a log and a summary.
 
     Args:
+        title: First line of the summary.
         folder: For log.txt and summary.txt, written as the steps run.
         facts: Record of everything.
         done: Ends of the steps of earlier runs, by name; those that were "ok" are not repeated.
         seconds: For all steps.
     """
 
-    def __init__(self, folder: Path, facts: Facts, done: Mapping[str, Fact], seconds: float) -> None:
-        self._folder, self._facts, self._done = folder, facts, done
+    def __init__(self, title: str, folder: Path, facts: Facts, done: Mapping[str, Fact], seconds: float) -> None:
+        self._title, self._folder, self._facts, self._done = title, folder, facts, done
         self._end = time.monotonic() + seconds
         self._lock = threading.Lock()
         self._rows: list[tuple[str, str, float, str]] = []
+        self._problems: list[str] = []
         self._running: set[subprocess.Popen[str]] = set()
 
     def stop(self) -> None:
@@ -161,6 +163,8 @@ class Runner:
             for line in process.stdout:
                 if fact := as_fact(line):
                     self._facts.add(step=step.name, event="fact", **fact)
+                    if fact.get("problems") or str(fact.get("remark")).startswith("WRONG"):
+                        self._problems.append(f"{step.name}: {line.strip()}")
                 elif line.strip():
                     seen = seen or step.prints in line
                     if time.monotonic() - begin < limit:
@@ -189,13 +193,13 @@ class Runner:
         return outcome
 
     def summary(self) -> str:
-        """Return the table of the steps: outcome, seconds, remark."""
+        """Return the table of the steps: outcome, seconds, remark; and the facts that are problems."""
         width = max(len(name) for name, *_ in self._rows) if self._rows else 4
-        lines = [f"{'step':{width}}  outcome  seconds  remark"]
+        lines = [self._title, f"{'step':{width}}  outcome  seconds  remark"]
         lines += [
             f"{name:{width}}  {outcome:7}  {seconds:7.1f}  {remark}" for name, outcome, seconds, remark in self._rows
         ]
-        return "\n".join(line.rstrip()[:300] for line in lines)
+        return "\n".join(line.rstrip()[:300] for line in [*lines, *self._problems])
 
 
 def new_run() -> str:

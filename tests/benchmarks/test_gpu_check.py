@@ -169,14 +169,14 @@ def test_steps_are_bounded_and_do_not_stop_one_another(tmp_path: Path) -> None:
         Step("done before", ["x"], 9),
         Step(
             "right",
-            [*python, "import os; print('{\"a\": 1}'); print(os.environ['B'], 'C' in os.environ)"],
+            [*python, "import os; print('{\"problems\": 1}'); print(os.environ['B'], 'C' in os.environ)"],
             9,
             {"B": "2", "C": ""},
         ),
     ]
     path = tmp_path / "facts.jsonl"
     done = {"done before": {"outcome": "ok", "seconds": 1.0, "remark": "fine"}, "wrong": {"outcome": "failed"}}
-    runner = Runner(tmp_path, Facts([path], {"run": "1"}), done, 60)
+    runner = Runner("GPU", tmp_path, Facts([path], {"run": "1"}), done, 60)
     begin = time.monotonic()
     assert runner.run(steps, len(steps)) == ["slow", "no program", "wrong", "silent"]
     assert time.monotonic() - begin < 50  # the sleeping grandchild has been stopped
@@ -185,12 +185,14 @@ def test_steps_are_bounded_and_do_not_stop_one_another(tmp_path: Path) -> None:
     assert ends["slow"] == ("stopped", "after 1 s: begins")
     assert ends["wrong"] == ("failed", "exit code 3: why")
     assert ends["right"] == ("ok", "2 False") and ends["silent"][0] == "failed"
-    assert [fact["a"] for fact in facts if fact["event"] == "fact"] == [1]
+    assert [fact["problems"] for fact in facts if fact["event"] == "fact"] == [1]
     assert set(ends) == {"slow", "no program", "wrong", "silent", "right"}
-    rows = {line[:13].strip(): line[13:].split()[0] for line in runner.summary().splitlines()[1:]}
+    title, _, *lines, problem = runner.summary().splitlines()
+    assert title == "GPU" and problem == 'right: {"problems": 1}'
+    rows = {line[:13].strip(): line[13:].split()[0] for line in lines}
     assert rows == {"absent": "absent", "done before": "done", **{name: outcome for name, (outcome, _) in ends.items()}}
     assert (tmp_path / "summary.txt").read_text() == runner.summary() + "\n"
-    late = Runner(tmp_path, Facts([path], {}), {}, 1)
+    late = Runner("GPU", tmp_path, Facts([path], {}), {}, 1)
     assert late.run(steps[:1], 1) == [] and "no time" in late.summary()
 
 
