@@ -17,6 +17,7 @@ import math
 import os
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -36,10 +37,11 @@ from preimage.training.builders import build_state
 from preimage.training.dataset import Dataset
 from preimage.training.dataset_factory import open_dataset
 from preimage.training.graphed_step import GraphedStep, cuda_graph
+from preimage.training.image_store import ImageStore
 from preimage.training.step import EagerStep, Step, TrainState, average_decay, schedule
 from preimage.training.streaming import batches_ahead
 
-OURS, WITH_DATA = "preimage", "preimage, its images prepared anew"
+OURS, WITH_DATA, STORED = "preimage", "preimage, its images prepared anew", "preimage, its images on the device"
 TORCH_UPCONV = "preimage, torch's up-convolutions"
 EAGER, COMPILED, GRAPHS = "torch", "torch.compile", "torch.compile, CUDA graphs"
 LOSS_TOLERANCE = 0.05  # of the mean loss: the rounding of bfloat16, some steps long
@@ -158,19 +160,30 @@ def makers(run: Run, *, compiled: bool) -> dict[str, Callable[[TrainState], Step
     return found
 
 
-def prepared(config: TrainConfig, count: int) -> Iterator[torch.Tensor]:
-    """Yield the images of the trainer's own batches, prepared ahead."""
-    state, dataset = train_state(config)
-    workers = config.worker_count(gpu=state.device.type == "cuda")
+Data = tuple[TrainState, Dataset]
+
+
+def prepared(config: TrainConfig, count: int, data: Data | None = None) -> Iterator[torch.Tensor]:
+    """Yield the trainer's own batches, prepared ahead: images, or crops of those that are on the device."""
+    state, dataset = data or train_state(config)
+    workers = config.worker_count(gpu=state.device.type == "cuda" and state.store is None)
     batches = batches_ahead(dataset, range(count), state.device, workers=workers)
     return (batch.images for batch in batches)
 
 
-def with_data(config: TrainConfig, contender: Contender, count: int) -> tuple[float, float]:
+def on_device(config: TrainConfig) -> Data:
+    """Return what a training run starts with whose images are in the device's memory."""
+    state, dataset = train_state(config)
+    dataset.store = state.store = ImageStore(dataset.images, config.side, 3 * config.side, state.device)
+    state.store.load(lambda _: None, threading.Event())
+    return state, dataset
+
+
+def with_data(config: TrainConfig, contender: Contender, count: int, data: Data | None) -> tuple[float, float]:
     """Return the share of the time spent waiting for images that are prepared meanwhile, and milliseconds per step."""
     skipped = 3  # while the workers start
     waited = begin = 0.0
-    batches = prepared(config, count + skipped)
+    batches = prepared(config, count + skipped, data)
     for index in range(count + skipped):
         if index == skipped:
             contender.mean_loss()  # waits for the device
@@ -233,11 +246,16 @@ def measure(
         run.highlights.append(f"{name} {cells['images_per_second']:.0f} images/s")
     if OURS in contenders and not compiled:
         count = 1 if run.rehearsal else 2 * max(steps, 10)
-        waiting, milliseconds = with_data(config, contenders[OURS], count)
-        ratio, speed = milliseconds * steps / times[OURS].median, 1e3 * config.batch_size / milliseconds
-        cells = {"median": milliseconds, "images_per_second": speed, "ratio": ratio, "waiting": waiting}
-        table.add(**about, contender=WITH_DATA, **cells, remark=f"{count} steps")
-        run.highlights.append(f"with data {speed:.0f} images/s")
+        for name in (WITH_DATA, STORED) if run.gpu else (WITH_DATA,):
+            contender, data = contenders[OURS], None
+            if name == STORED:
+                data = on_device(config)
+                contender = Contender(data[0], makers(run, compiled=False)[OURS](data[0]), batches, plain_upconv=False)
+            waiting, milliseconds = with_data(config, contender, count, data)
+            ratio, speed = milliseconds * steps / times[OURS].median, 1e3 * config.batch_size / milliseconds
+            cells = {"median": milliseconds, "images_per_second": speed, "ratio": ratio, "waiting": waiting}
+            table.add(**about, contender=name, **cells, remark=f"{count} steps")
+            run.highlights.append(f"{name} {speed:.0f} images/s")
 
 
 def main(arguments: list[str] | None = None) -> int:

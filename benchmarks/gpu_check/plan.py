@@ -21,7 +21,7 @@ FAMILIES = {
     "hog": "hog",
     "lbp": "lbp,lbp_codes",
     "dense_sift": "dense_sift",
-    "adam": "adam",
+    "training": "adam,crop_resize",
     "upconv": "upconv",
     "forward": "forward",
     "dgrad": "dgrad",

@@ -151,7 +151,12 @@ def test_training(device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert bench.main(["--quick", "--device", device, "-o", str(tmp_path), "--threads", "1"]) == int(gpu)
     rows = read(tmp_path / f"training-{'gpu' if gpu else 'cpu'}.csv")
     timed = [row["contender"] for row in rows if row["median"]]
-    assert timed == [bench.OURS, *([] if gpu else [bench.TORCH_UPCONV]), bench.WITH_DATA]
+    assert timed == [
+        bench.OURS,
+        *([] if gpu else [bench.TORCH_UPCONV]),
+        bench.WITH_DATA,
+        *([bench.STORED] if gpu else []),
+    ]
     refused = {row["contender"] for row in rows if row["remark"].startswith("WRONG: the mean loss")}
     assert refused == ({bench.EAGER} if gpu else set())
     assert 0 <= float(rows[-1]["waiting"]) <= 1

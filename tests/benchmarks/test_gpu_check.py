@@ -81,7 +81,18 @@ def test_dry_run_starts_every_step(tmp_path: Path) -> None:
     verdicts = {fact["op"]: fact["verdict"] for fact in facts if "op" in fact}
     assert set(verdicts.values()) == {"ok"}
     ops = {op.split()[0] for op in verdicts}
-    assert ops >= {"hog", "lbp", "dense_sift", "gradient", "adam", "upconv", "forward", "wgrad", "distance_backward"}
+    assert ops >= {
+        "hog",
+        "lbp",
+        "dense_sift",
+        "gradient",
+        "adam",
+        "crop_resize",
+        "upconv",
+        "forward",
+        "wgrad",
+        "distance_backward",
+    }
     tables = {"descriptors-gpu", "upconv-gpu", "training-gpu", "extraction-gpu", "inversion-gpu"}
     assert {fact["table"] for fact in facts if "table" in fact} == tables
     found = {path.name for path in tmp_path.iterdir()}

@@ -25,6 +25,7 @@ import torch
 import preimage
 from preimage import reference
 from preimage.ops import adam
+from preimage.ops.crop_resize import crop_resize_torch
 from preimage.ops.upconv import kernel_configs, torch_passes
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -35,6 +36,7 @@ import tolerances
 EXACT = 0.0
 FLOAT = 1e-5
 BFLOAT = 2e-2
+ONE_LEVEL = 1 / 200  # one of 255 levels, which is where rounding may differ
 TF32 = 5e-3  # precision of float32 in the Triton kernels
 
 SHAPES = [(1, 1, 16, 16), (2, 3, 37, 53), (1, 1, 19, 131), (3, 1, 64, 40), (1, 3, 130, 67), (2, 1, 70, 16)]
@@ -220,6 +222,28 @@ def check_adam(results: Comparison) -> None:
         results.report(f"adam {str(dtype).removeprefix('torch.')} {count}")
 
 
+def check_crop_resize(results: Comparison) -> None:
+    """Compare crops of two images, averaged and interpolated, mirrored and not, with the definition in torch."""
+    if not triton_is_here(results):
+        results.report("crop_resize")
+        return
+    from preimage.ops import _crop_resize_triton  # noqa: PLC0415 - where Triton is
+
+    shapes = [(40, 71), (60, 41)]
+    pixels = torch.randint(0, 256, (sum(3 * height * width for height, width in shapes),), dtype=torch.uint8)
+    sides = itertools.product((0, 1), (40.0, 33.5, 24.0, 11.0), (0, 1))
+    crops = [[image, 0, 1, side, side, mirrored, side < 24] for image, side, mirrored in sides]
+    given = (
+        pixels,
+        torch.tensor([0, 3 * 40 * 71]),
+        torch.tensor(shapes, dtype=torch.int32),
+        torch.tensor(crops).float(),
+    )
+    ours = _crop_resize_triton.crop_resize(*(tensor.to(results.device) for tensor in given), 24, 4)
+    results.compare("", ours, crop_resize_torch(*given, 24, 4), ONE_LEVEL)
+    results.report("crop_resize")
+
+
 def check_upconv_pass(results: Comparison, which: str) -> None:
     """Compare the Triton kernels of a pass, with outputs initialized to NaN, with plain torch in float64."""
     if not triton_is_here(results):
@@ -299,6 +323,7 @@ def main() -> int:
     checks: dict[str, Callable[[], None]] = {
         **{name: functools.partial(check_descriptor, results, name) for name, _, _ in DESCRIPTORS},
         "adam": functools.partial(check_adam, results),
+        "crop_resize": functools.partial(check_crop_resize, results),
         "upconv": functools.partial(check_upconv, results),
         **{which: functools.partial(check_upconv_pass, results, which) for which in kernel_configs.PASSES},
     }
