@@ -2,10 +2,9 @@
 # compiling the kernels would take too long. Each archive contains a line with the digest of its sources.
 set(PREIMAGE_KERNELS_ARCHIVE "" CACHE FILEPATH "Archive of the kernels to link instead of compiling them")
 
-file(GLOB_RECURSE preimage_sources RELATIVE "${CMAKE_CURRENT_SOURCE_DIR}" CONFIGURE_DEPENDS
+file(GLOB_RECURSE preimage_sources RELATIVE "${CMAKE_CURRENT_SOURCE_DIR}"
      cmake/*.cmake csrc/*.h csrc/*.cpp csrc/*.cu csrc/*.cuh)
 list(APPEND preimage_sources CMakeLists.txt)
-set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${preimage_sources})
 set(preimage_digest "")
 foreach(source ${preimage_sources})
   file(SHA256 "${CMAKE_CURRENT_SOURCE_DIR}/${source}" digest)
@@ -23,7 +22,7 @@ function(preimage_archive_contents archive result)
   set(contents "${CMAKE_MATCH_2}")
   if(NOT CMAKE_MATCH_1 STREQUAL preimage_digest)
     message(FATAL_ERROR "PREIMAGE_KERNELS_ARCHIVE: ${archive} was built from other sources (digest '${CMAKE_MATCH_1}', "
-                        "expected '${preimage_digest}'): build its target preimage_kernels again")
+                        "expected '${preimage_digest}'): configure it again and build its target preimage_kernels")
   endif()
   if(CMAKE_CUDA_ARCHITECTURES AND NOT "${CMAKE_CUDA_ARCHITECTURES}" STREQUAL "${contents}")
     message(FATAL_ERROR "PREIMAGE_KERNELS_ARCHIVE: ${archive} is for ${contents}, not ${CMAKE_CUDA_ARCHITECTURES}")

@@ -63,9 +63,9 @@ def assemble(folder: Path, site: Path) -> None:
     (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: preimage\nVersion: {version}\n")
 
 
-def probe(site: Path | None) -> dict[str, object]:
+def probe(site: Path) -> dict[str, object]:
     """Return what the imported module says of itself; raises `subprocess.CalledProcessError`."""
-    variables = {**os.environ, **({"PYTHONPATH": str(site)} if site else {})}
+    variables = os.environ | {"PYTHONPATH": str(site)}
     done = subprocess.run([sys.executable, "-c", PROBE], env=variables, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])  # type: ignore[no-any-return]
 

@@ -162,7 +162,7 @@ class Runner:
             assert process.stdout is not None
             for line in process.stdout:
                 if fact := as_fact(line):
-                    self._facts.add(step=step.name, event="fact", **fact)
+                    self._facts.add(**{**fact, "step": step.name, "event": "fact"})
                     if fact.get("problems") or str(fact.get("remark")).startswith("WRONG"):
                         self._problems.append(f"{step.name}: {line.strip()}")
                 elif line.strip():
