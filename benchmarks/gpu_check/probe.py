@@ -25,7 +25,7 @@ METRICS = (
     "gpu__time_duration.sum",
     "sm__inst_issued.avg.pct_of_peak_sustained_active",
     "sm__throughput.avg.pct_of_peak_sustained_elapsed",
-    "dram__throughput.avg.pct_of_peak_sustained_elapsed",
+    "gpu__dram_throughput.avg.pct_of_peak_sustained_elapsed",
     "dram__bytes.sum",
     "lts__t_sector_hit_rate.pct",
     "l1tex__data_pipe_lsu_wavefronts.avg.pct_of_peak_sustained_elapsed",
@@ -158,20 +158,25 @@ def launch(device: str) -> None:
 
 def counters(device: str) -> None:
     """Print the hardware counters of each kernel by ncu; without ncu only make the calls."""
-    ncu = shutil.which("ncu")
-    command = [sys.executable, __file__, "launch", device]
-    if ncu:
-        options = ["--clock-control", "none", "--profile-from-start", "off", "--csv", "--page", "raw"]
-        command = [ncu, *options, "--metrics", ",".join(METRICS), *command]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-    lines = done.stdout.splitlines()
-    table = [line for line in lines if line.startswith('"')]
-    rows = [row for row in csv.DictReader(table) if row.get("ID")]  # the first has the units
-    for row in rows:
-        tell(kernel=row.get("Kernel Name"), grid=row.get("Grid Size"), **{name: row.get(name) for name in METRICS})
-    print("\n".join(line for line in lines if not line.startswith('"')))
-    print(f"{len(rows)} kernels profiled" if ncu else "called without ncu, which is not installed")
-    sys.exit(done.returncode or (ncu is not None and not rows))
+    ncu, command = shutil.which("ncu"), [sys.executable, __file__, "launch", device]
+    if ncu is None:
+        subprocess.run(command, check=True)
+        print("called without ncu, which is not installed")
+        return
+    options = ["--clock-control", "none", "--profile-from-start", "off", "--csv", "--page", "raw"]
+    # The second set is for a version of ncu that does not know one of the metrics.
+    for metrics in (["--metrics", ",".join(METRICS)], ["--set", "basic"]):
+        done = subprocess.run([ncu, *options, *metrics, *command], stdout=subprocess.PIPE, text=True, check=False)
+        lines = done.stdout.splitlines()
+        print("\n".join(line for line in lines if not line.startswith('"')), flush=True)
+        table = csv.DictReader(line for line in lines if line.startswith('"'))
+        rows = [row for row in table if row.get("ID")]  # the first has the units
+        for row in rows:
+            tell(kernel=row["Kernel Name"], grid=row["Grid Size"], **{key: row[key] for key in row if "__" in key})
+        if rows:
+            print(f"{len(rows)} kernels profiled")
+            return
+    sys.exit("ncu profiled no kernel")
 
 
 def main() -> None:
