@@ -18,7 +18,7 @@ Fact = dict[str, Any]
 
 GRACE = 3  # seconds between SIGINT, after which tests still print their results, and SIGKILL
 LEAST = 4  # seconds; with less time left no step starts
-LOG_BYTES = 1 << 20  # of one step; the log of all stays below 16 MiB
+LOG_BYTES = 1 << 19  # of one step; the log of all stays below 16 MiB
 
 
 @dataclasses.dataclass(frozen=True)
