@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -45,6 +46,14 @@ def test_settings_have_todays_names(run: Path) -> None:
     assert (config.cache_crops, config.max_hours, dict(config.parameters)) == (2, None, {"color": "luma"})
     text, _ = checkpoint.read_header(run / checkpoint.CHECKPOINT)
     assert TrainConfig.from_json(text) == config
+
+
+def test_a_run_from_an_inverter_had_a_preset(run: Path) -> None:
+    """Resuming it without a preset, the default, is no change of settings."""
+    then = dataclasses.replace(config_of(run), init="hog-compact", preset="compact")
+    now = dataclasses.replace(then, preset=None)
+    assert now.preset is None and now.changes(then) == [] == then.changes(now)
+    assert dataclasses.replace(now, init="other").changes(then) == ["init: 'other' != 'hog-compact'"]
 
 
 def test_the_checkpoint_has_todays_names(run: Path) -> None:

@@ -138,8 +138,10 @@ def test_starts_from_an_inverter_of_the_same_view(
     assert training.run(config).error < 1.1 * Inverter.load(runs["toy-maps"]).training_notes["normalized_error"]
     network, view = NETWORKS[(4, 4)]
     monkeypatch.setitem(NETWORKS, (4, 4), (network, dataclasses.replace(view, crop=30)))
-    with pytest.raises(ValueError, match=r"'tiny'.*spec"):
+    with pytest.raises(ValueError, match=r"output region.*'tiny'"):
         training.run(dataclasses.replace(config, output=str(tmp_path / "y")))
+    summary = training.run(dataclasses.replace(config, output=str(tmp_path / "z"), preset=None))
+    assert Inverter.load(summary.folder).output_region == view
 
 
 def test_a_representation_that_no_name_makes(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -18,7 +19,7 @@ import torch
 from conftest import photographs
 from preimage import training
 from preimage.errors import FileFormatError
-from preimage.inverters import Inverter
+from preimage.inverters import Inverter, UShapedConfig
 from preimage.io import list_images
 from preimage.representations import create_representation
 from preimage.training import Display, TrainConfig, TrainingDivergedError, checkpoint, trainer
@@ -223,6 +224,33 @@ def test_starts_from_an_inverter_and_its_statistics(photo_folder: Path, tmp_path
     training.run(second)
     for name, value in Inverter.load(tmp_path / "second").state_dict().items():
         torch.testing.assert_close(value, first.state_dict()[name], atol=1e-6, rtol=0)
+
+
+def test_starts_from_an_inverter_with_another_network(photo_folder: Path, tmp_path: Path) -> None:
+    first = tmp_path / "first"
+    network = UShapedConfig(widths=(8, 12), blocks_down=(1, 1), blocks_up=(1,), head=(8, 4))
+    Inverter(create_representation("hog").spec, network).save(first)
+    config = small_config(photo_folder, tmp_path / "run", init=str(first), preset=None, steps=4)
+    with pytest.raises(OSError, match="went away"):
+        training.run(config, display=StopAt(2))
+    assert training.run(config, resume=True).steps == 4
+    inverter = Inverter.load(tmp_path / "run")
+    assert inverter.config == network
+    assert inverter.training_notes["preset"] is None
+    for changes, message in (
+        ({"preset": "tiny"}, r"first has another network.*'tiny'.*leave out preset"),
+        ({"parameters": {"cell_size": 16}}, r"first inverts other features.*parameters\.cell_size: 16 != 8"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            training.run(dataclasses.replace(config, output=str(tmp_path / "other"), **changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "preset"),
+    [({}, "compact"), ({"init": "a"}, None), ({"init": "a", "budget": 10}, "compact"), ({"preset": "wide"}, "wide")],
+)
+def test_the_default_preset(changes: dict[str, Any], preset: str | None) -> None:
+    assert TrainConfig(representation="hog", images=("a",), output="b", **changes).preset == preset
 
 
 def test_absent_devices_are_refused(photo_folder: Path, tmp_path: Path) -> None:

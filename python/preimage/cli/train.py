@@ -57,16 +57,18 @@ def train(
     ] = None,
     val_count: Annotated[int, typer.Option(help="Number of held-out validation images.")] = 200,
     preset: Annotated[
-        str,
+        str | None,
         typer.Option(
-            metavar="NAME", help="Architecture: compact, wide or paper, or auto to fit the shape of the features."
+            metavar="NAME",
+            help="Architecture: compact, wide or paper, or auto to fit the shape of the features. "
+            "Default: compact, or that of --init.",
         ),
-    ] = "compact",
+    ] = None,
     init: Annotated[
         str | None,
         typer.Option(
             metavar="INVERTER",
-            help="Inverter of the same architecture to start from.",
+            help="Inverter of the same features to start from.",
             autocompletion=complete_inverter,
         ),
     ] = None,

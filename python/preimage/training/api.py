@@ -35,7 +35,7 @@ def train(
         val_images: A path or paths of validation images; by default some of `images` are held out.
         resume: Resume from the folder's checkpoint, if it has one.
         display: Shows progress, for example ``preimage.training.LineDisplay()``; ``None`` shows nothing.
-        settings: The other options of ``preimage train``, such as ``steps=20_000``, ``preset="compact"`` and
+        settings: The other options of ``preimage train``, such as ``steps=20_000``, ``preset="wide"`` and
             ``device="auto"``: all fields of `preimage.training.TrainConfig`, with the same defaults.
 
     Returns:

@@ -11,7 +11,7 @@ import torch
 from preimage.errors import FileFormatError
 from preimage.inverters import Inverter
 from preimage.inverters.layers import upconv_weights
-from preimage.inverters.plan import plan
+from preimage.inverters.plan import Plan, plan
 from preimage.inverters.precision import choose_dtype
 from preimage.training import checkpoint
 from preimage.training.config import TrainConfig
@@ -48,36 +48,49 @@ def build_state(config: TrainConfig, dataset: Dataset, device: torch.device) -> 
 
 
 def build_inverter(config: TrainConfig, dataset: Dataset) -> Inverter:
-    """Return the network of the run's preset for the dataset's features, with its initial weights.
+    """Return the network of the run's preset for the dataset's features, or the inverter that the run starts from.
 
     Raises:
         ValueError: There is no such preset; the network does not reconstruct all of an image of this size; or the
-            inverter ``config.init`` has another network, output region or spec.
+            inverter ``config.init`` inverts other features or images of another size, or differs from the preset.
     """
     spec, cells, size = dataset.spec, dataset.cells, config.side
-    planned = plan(
-        spec,
-        config.preset,
-        cells=cells,
-        image_size=size,
-        output_size=config.output_size,
-        budget=config.budget,
-        probabilities=_contains_probabilities(dataset),
-    )
-    model = Inverter(spec, planned.config, output_region=planned.output_region)
-    if planned.output_region is None and cells is not None and (covered := model.covered(*cells)) != (size, size):
+    planned = None if config.preset is None else _planned(config, dataset)
+    if config.init is None:
+        assert planned is not None  # only with an inverter to start from, no preset is the default
+        model = Inverter(spec, planned.config, output_region=planned.output_region)
+    else:
+        model = Inverter.load(config.init).train().requires_grad_()
+        if differences := spec.differences(model.spec):
+            raise ValueError(f"{config.init} inverts other features (requested != its own): {'; '.join(differences)}")
+        if planned not in (None, Plan(model.config, model.output_region)):
+            raise ValueError(
+                f"{config.init} has another network or output region than preset {config.preset!r}: leave out preset, "
+                "output_size and budget to continue with its network"
+            )
+        if (region := model.output_region) is not None and region.image_size != size:
+            raise ValueError(
+                f"{config.init} inverts features of images of {region.image_size}² pixels, got size {size}"
+            )
+    if model.output_region is None and cells is not None and (covered := model.covered(*cells)) != (size, size):
         raise ValueError(
             f"{spec.representation} features of {size}×{size} pixels are inverted to {'×'.join(map(str, covered))}: "
             f"size must be one that is reconstructed completely, such as 256, got {size}"
         )
-    if config.init is not None:
-        start = Inverter.load(config.init)
-        if start.config != planned.config or start.output_region != planned.output_region or start.spec != spec:
-            raise ValueError(
-                f"{config.init} has another network than preset {config.preset!r}, or another spec or output region"
-            )
-        model.load_state_dict(start.state_dict())
     return model
+
+
+def _planned(config: TrainConfig, dataset: Dataset) -> Plan:
+    assert config.preset is not None
+    return plan(
+        dataset.spec,
+        config.preset,
+        cells=dataset.cells,
+        image_size=config.side,
+        output_size=config.output_size,
+        budget=config.budget,
+        probabilities=_contains_probabilities(dataset),
+    )
 
 
 def _contains_probabilities(dataset: Dataset) -> bool:

@@ -46,8 +46,10 @@ class TrainConfig:
             or of an unusual shape, instead of raising an error.
         val_images: Validation images. If empty, ``val_count`` of ``images`` are held out.
         val_count: Number of held-out validation images.
-        preset: Name of the network, see `preimage.inverters.plan`.
-        init: Name or folder of an inverter with the same network, whose weights and statistics to start from.
+        preset: Name of the network, see `preimage.inverters.plan`. ``None`` is ``"compact"``, or with ``init`` the
+            network of that inverter, unless ``output_size`` or ``budget`` are given.
+        init: Name or folder of an inverter of the same features, whose network, weights and statistics to start from.
+            If ``preset`` is given, it must be the same network.
         size: Side of the square training images in pixels. ``None`` takes the only size that the representation
             supports, or the size of the images that ``features`` were computed from, or 256.
         output_size: Side of the reconstructions in pixels, where the preset leaves it open.
@@ -91,7 +93,7 @@ class TrainConfig:
     parameters: Mapping[str, Scalar] = dataclasses.field(default_factory=dict)
     val_images: tuple[str, ...] = ()
     val_count: int = 200
-    preset: str = "compact"
+    preset: str | None = None
     init: str | None = None
     size: int | None = None
     output_size: int | None = None
@@ -125,6 +127,8 @@ class TrainConfig:
             object.__setattr__(self, name, tuple(map(str, value)))
         if self.steps is None and self.max_hours is None:
             object.__setattr__(self, "steps", _STEPS)
+        if self.preset is None and (self.init is None or self.output_size is not None or self.budget is not None):
+            object.__setattr__(self, "preset", "compact")
         for valid, problem in (*self._source_checks(), *self._value_checks()):
             if not valid:
                 raise ValueError(problem)
@@ -244,6 +248,8 @@ class TrainConfig:
     def changes(self, other: TrainConfig) -> list[str]:
         """Return the settings that differ from another config's and change the loss curve, one phrase each."""
         ours, theirs = json.loads(self.to_json()), json.loads(other.to_json())
+        if None in (self.preset, other.preset):  # the network of the inverter `init`, which every preset must equal
+            ours["preset"] = theirs["preset"]
         return [
             f"{name}: {ours[name]!r} != {theirs[name]!r}"
             for name in ours

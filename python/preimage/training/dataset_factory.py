@@ -47,7 +47,8 @@ def open_dataset(
     assert config.representation is not None  # or there are features
     if representation is None:
         representation = create_representation(config.representation, **config.parameters)
-    check_preset(representation.name, config.preset)
+    if config.preset is not None:
+        check_preset(representation.name, config.preset)
     if config.cache == "on" and representation.in_workers:
         raise ValueError(
             f"cache must be 'auto' or 'off' for {representation.name}, got 'on': its features vary at random"

@@ -55,8 +55,9 @@ class LineDisplay(Display):
     def start(self, config: TrainConfig, progress: Progress, image_count: int, dtype: torch.dtype) -> None:
         self._config, self._first, self._first_seconds = config, progress.step, progress.seconds
         resumed = f"from step {progress.step} on, " if progress.step else ""
+        network = f" from {config.init}" if config.preset is None else f"/{config.preset}"
         self.say(
-            f"training {config.representation or config.features}/{config.preset} on {image_count} images: {resumed}"
+            f"training {config.representation or config.features}{network} on {image_count} images: {resumed}"
             f"{_limit(config)} with batches of {config.batch_size} images, {str(dtype).removeprefix('torch.')}"
         )
 
