@@ -12,34 +12,26 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import NoReturn
-
-import torch
 
 from preimage.inverters import resolve_device
 from preimage.io.atomic import atomic_write, folder_lock
-from preimage.metrics import NormalizedError
-from preimage.pipelines.reconstruct import Comparison, Reconstructor
 from preimage.representations import Representation
 from preimage.training import cache_decision, checkpoint, interval
 from preimage.training.builders import build_state, choose_step, init_warning
 from preimage.training.checkpoint import CHECKPOINT, Progress
-from preimage.training.config import SAMPLES, TrainConfig
+from preimage.training.config import TrainConfig
 from preimage.training.dataset import Batch
 from preimage.training.dataset_factory import open_dataset
-from preimage.training.display import Display, Metrics, write_sample_sheet
+from preimage.training.display import Display, Metrics
 from preimage.training.image_store import store_images
 from preimage.training.process_state import cudnn_benchmark, interruptible
 from preimage.training.resuming import Earlier, check_folder, check_settings, read_earlier, refuse_second_run, stamp
 from preimage.training.step import Step
 from preimage.training.streaming import batches_ahead
+from preimage.training.validation import TrainingDivergedError, check_finite, mean_loss, save_inverter, validate
 
 _SETTINGS = "train.json"
 _METRICS = "metrics.jsonl"
-
-
-class TrainingDivergedError(RuntimeError):
-    """The loss or the weights became NaN or infinite. The last checkpoint was saved before that."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -259,14 +251,14 @@ class Trainer:
         The sum of losses is reset only at the end, so that this method can be repeated after an error.
         """
         progress = self.progress
-        log, validate, save = (self._is_due(name) for name in ("log_every", "eval_every", "save_every"))
+        log, evaluate, save = (self._is_due(name) for name in ("log_every", "eval_every", "save_every"))
         if log:
-            loss = self.mean_loss()
+            loss = mean_loss(self.state, progress, self.folder)
             seconds, waited = round(progress.seconds, 3), round(progress.waited, 3)
             metrics.write(step=progress.step, loss=loss, seconds=seconds, waited=waited)
             self.display.update(progress, loss)
-        if validate:
-            self.check_weights()
+        if evaluate:
+            check_finite(self.state, progress, self.folder)
             self.validate(metrics)
         if log:
             self.state.loss_sum.zero_()
@@ -274,7 +266,7 @@ class Trainer:
         progress.step_finished = True
         if save:
             self.save_checkpoint()
-        return validate
+        return evaluate
 
     def _is_due(self, name: str) -> bool:
         """Return whether an event is due after the last step, and if so, start its interval anew."""
@@ -284,31 +276,9 @@ class Trainer:
             self._last[name] = seconds
         return due
 
-    def mean_loss(self) -> float:
-        """Return the mean loss since the last log line; raise an error if it is not finite."""
-        mean = self.state.loss_sum.item() / max(self.progress.loss_count, 1)
-        if not math.isfinite(mean):
-            self._diverged(f"the loss became {mean}")
-        return mean
-
-    def check_weights(self) -> None:
-        """Raise an error if loss or weights are not finite: they must not replace the last valid ones."""
-        self.mean_loss()
-        for module in (self.state.model, self.state.average):
-            for name, weight in module.named_parameters():
-                if not bool(torch.isfinite(weight).all()):
-                    self._diverged(f"the weights ({name}) became NaN or infinite")
-
-    def _diverged(self, what: str) -> NoReturn:
-        path = self.folder / CHECKPOINT
-        kept = f"the last checkpoint before that is {path}" if path.exists() else "there is no checkpoint yet"
-        raise TrainingDivergedError(
-            f"{what} by step {self.progress.step}; {kept}. A smaller lr or grad_clip, or precision='float32', may help"
-        )
-
     def save_checkpoint(self) -> None:
         """Start to write a checkpoint, and save the settings if more images have been left out."""
-        self.check_weights()
+        check_finite(self.state, self.progress, self.folder)
         self.progress.loss_sum = self.state.loss_sum.item()
         contents = checkpoint.snapshot(
             self.config.to_json(),
@@ -346,41 +316,12 @@ class Trainer:
 
     def validate(self, metrics: Metrics) -> None:
         """Measure the averaged weights on the validation images, and save them with a sample sheet."""
-        error, average = NormalizedError(), self.state.average
-        reconstructor = Reconstructor(None, average, self.state.device)
-        samples: Comparison | None = None
-        with self.state.mixed_precision():
-            for images, features in self.dataset.val_batches(self.config.batch_size):
-                comparison = reconstructor.compare(images, features)
-                error.update(comparison.target, comparison.reconstruction)
-                samples = samples or comparison
-        assert samples is not None  # there are at least two validation images
-        report = error.report()
-        step = self.progress.step
-        self.progress.error, self.progress.mean_image_error = report.error, report.mean_image
-        metrics.write(step=step, error=report.error, mean_image_error=report.mean_image)
-        write_sample_sheet(self.folder / SAMPLES / f"step-{step:07d}.png", average.spec, samples)
-        average.training_notes = self.notes()
-        average.save(self.folder)
-        self.display.validated(self.progress, report)
-
-    def notes(self) -> dict[str, object]:
-        """Return the description of the training that the inverter's config contains."""
-        config, progress = self.config, self.progress
-        return {
-            "preset": config.preset,
-            "init": config.init,
-            "steps": progress.step,
-            "batch_size": config.batch_size,
-            "size": config.size,
-            "feature_shape": [self.dataset.spec.channels, *(self.dataset.cells or ())],
-            "training_images": self.dataset.image_count,
-            "images_seen": progress.step * config.batch_size,
-            "seconds": round(progress.seconds),
-            "val_images": self.dataset.val_count,
-            "skipped_images": len(self.dataset.image_list().skipped),
-            "normalized_error": progress.error,
-        }
+        progress = self.progress
+        report, samples = validate(self.state, self.dataset)
+        progress.error, progress.mean_image_error = report.error, report.mean_image
+        metrics.write(step=progress.step, error=report.error, mean_image_error=report.mean_image)
+        save_inverter(self.state, self.dataset, progress, samples, self.folder)
+        self.display.validated(progress, report)
 
     def summary(self) -> TrainSummary:
         """Return the result of the finished run."""

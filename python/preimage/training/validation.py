@@ -1,0 +1,80 @@
+"""Validate the averaged weights of a training run, if they are finite, and save them as its inverter."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import NoReturn
+
+import torch
+
+from preimage.metrics import ErrorReport, NormalizedError
+from preimage.pipelines.reconstruct import Comparison, Reconstructor
+from preimage.training.checkpoint import CHECKPOINT, Progress
+from preimage.training.config import SAMPLES
+from preimage.training.dataset import Dataset
+from preimage.training.display import write_sample_sheet
+from preimage.training.step import TrainState
+
+
+class TrainingDivergedError(RuntimeError):
+    """The loss or the weights became NaN or infinite. The last checkpoint was saved before that."""
+
+
+def mean_loss(state: TrainState, progress: Progress, folder: Path) -> float:
+    """Return the mean loss since the last log line; raise an error if it is not finite."""
+    mean = state.loss_sum.item() / max(progress.loss_count, 1)
+    if not math.isfinite(mean):
+        _diverged(f"the loss became {mean}", progress, folder)
+    return mean
+
+
+def check_finite(state: TrainState, progress: Progress, folder: Path) -> None:
+    """Raise an error if loss or weights are not finite: they must not replace the last valid ones."""
+    mean_loss(state, progress, folder)
+    for module in (state.model, state.average):
+        for name, weight in module.named_parameters():
+            if not bool(torch.isfinite(weight).all()):
+                _diverged(f"the weights ({name}) became NaN or infinite", progress, folder)
+
+
+def _diverged(what: str, progress: Progress, folder: Path) -> NoReturn:
+    path = folder / CHECKPOINT
+    kept = f"the last checkpoint before that is {path}" if path.exists() else "there is no checkpoint yet"
+    raise TrainingDivergedError(
+        f"{what} by step {progress.step}; {kept}. A smaller lr or grad_clip, or precision='float32', may help"
+    )
+
+
+def validate(state: TrainState, dataset: Dataset) -> tuple[ErrorReport, Comparison]:
+    """Return the error of the averaged weights on the validation images, and the reconstructions of the first batch."""
+    error, samples = NormalizedError(), None
+    reconstructor = Reconstructor(None, state.average, state.device)
+    with state.mixed_precision():
+        for images, features in dataset.val_batches(state.config.batch_size):
+            comparison = reconstructor.compare(images, features)
+            error.update(comparison.target, comparison.reconstruction)
+            samples = samples or comparison
+    assert samples is not None  # there are at least two validation images
+    return error.report(), samples
+
+
+def save_inverter(state: TrainState, dataset: Dataset, progress: Progress, samples: Comparison, folder: Path) -> None:
+    """Save the averaged weights, with a description of the training, and a sample sheet."""
+    config, inverter = state.config, state.average
+    write_sample_sheet(folder / SAMPLES / f"step-{progress.step:07d}.png", inverter.spec, samples)
+    inverter.training_notes = {
+        "preset": config.preset,
+        "init": config.init,
+        "steps": progress.step,
+        "batch_size": config.batch_size,
+        "size": config.size,
+        "feature_shape": [dataset.spec.channels, *(dataset.cells or ())],
+        "training_images": dataset.image_count,
+        "images_seen": progress.step * config.batch_size,
+        "seconds": round(progress.seconds),
+        "val_images": dataset.val_count,
+        "skipped_images": len(dataset.image_list().skipped),
+        "normalized_error": progress.error,
+    }
+    inverter.save(folder)
