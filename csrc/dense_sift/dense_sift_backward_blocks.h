@@ -37,11 +37,11 @@ struct BackwardState {
 
 /// Recompute the sums of the block's descriptors and go back through their normalization. Parameters as for
 /// `descriptor_program`.
-template <bool kUsual, class Block>
+template <class Shape, class Block>
 PREIMAGE_HOST_DEVICE void backward_program(Block& block, const BlockPlan& plan, std::uint32_t index, const Votes& votes,
                                            const BackwardInput& input, float* shared) {
     static_assert(Block::threads == kBlockThreads);
-    const BlockMemory<kUsual> memory(plan, shared);
+    const BlockMemory<Shape> memory(plan, shared);
     const FrameRange range(plan.grid.y, plan.grid.x, plan.division, index);
     sum_columns(block, memory, range, votes);
     const std::int64_t columns = plan.grid.x.frames;

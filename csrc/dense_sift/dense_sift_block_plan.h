@@ -103,10 +103,28 @@ constexpr int kPartials = 4;  // sums over an orientation of a descriptor that t
 
 PREIMAGE_INLINE std::int32_t pixels_under(const Grid& grid) { return (kSpatial + 1) * grid.bin_size - 1; }
 
-/// `kUsual`: is_usual(plan.grid).
-template <bool kUsual>
+/// What the programs are specialized for.
+template <bool usual, int rows>
+struct BlockShape {
+    static constexpr bool kUsual = usual;  // is_usual(plan.grid)
+    static constexpr int kRows = rows;     // plan.division.rows
+};
+
+/// Call call(BlockShape) with the shape of a plan's blocks.
+template <class Call>
+void with_block_shape(const BlockPlan& plan, const Call& call) {
+    if (!is_usual(plan.grid)) {
+        call(BlockShape<false, 1>{});
+    } else if (plan.division.rows == 1) {
+        call(BlockShape<true, 1>{});
+    } else {
+        call(BlockShape<true, 2>{});
+    }
+}
+
+template <class Shape>
 struct BlockMemory {
-    static constexpr int kRows = kUsual ? 2 : 1;  // rows of descriptors
+    static constexpr bool kUsual = Shape::kUsual;
 
     const BlockPlan& plan;
     float* weights;       // (taps, 4), unless `kUsual`
@@ -138,15 +156,15 @@ PREIMAGE_INLINE std::int64_t shared_floats(const BlockPlan& plan) {
            std::int64_t{plan.division.rows} * kSpatial * kOrientations * plan.layout.interleave * plan.layout.pitch;
 }
 
-/// Return the plan for blocks of at most `most` descriptors in a row, about equally many in each. `weights` on the
-/// device, (taps, 4).
-inline BlockPlan plan_of(const Grid& grid, const Parameters& parameters, std::int32_t most, const float* weights) {
+/// Return the plan for blocks of `rows` rows, which must be 1 unless is_usual(grid), of at most `most` descriptors,
+/// about equally many in each. `weights` on the device, (taps, 4).
+inline BlockPlan plan_of(const Grid& grid, const Parameters& parameters, std::int32_t rows, std::int32_t most,
+                         const float* weights) {
     const bool usual = is_usual(grid);
     const std::int32_t blocks = (grid.x.frames + most - 1) / most;
     BlockPlan plan{};
     plan.grid = grid;
-    plan.division = {grid.y, grid.x, usual ? BlockMemory<true>::kRows : BlockMemory<false>::kRows,
-                     (grid.x.frames + blocks - 1) / blocks};
+    plan.division = {grid.y, grid.x, rows, (grid.x.frames + blocks - 1) / blocks};
     plan.weights = weights;
     if (usual) {
         plan.layout = {kUsualSize, kUsualPitch};
@@ -157,16 +175,26 @@ inline BlockPlan plan_of(const Grid& grid, const Parameters& parameters, std::in
     return plan;
 }
 
-/// Return the plan used on the GPU: as many descriptors as have a thread for each pixel column, but at least 16, or as
-/// many as fit into 99 KiB. Throws std::invalid_argument for larger bins than every step has memory for.
-inline BlockPlan block_plan(const Grid& grid, const Parameters& parameters, const float* weights) {
-    constexpr std::int64_t kMost = 99 << 10;  // available on every GPU since compute capability 8.0
+/// Return the plan used on a GPU with `available` bytes of shared memory per multiprocessor: as many descriptors in a
+/// row as have a thread for each pixel column, but at least 16, or as many as fit into 99 KiB. With the usual grid, two
+/// rows of descriptors, which share most of their pixels, if a multiprocessor has room for two such blocks; with one,
+/// too few threads would hide its latency. Throws std::invalid_argument for larger bins than every step has memory for.
+inline BlockPlan block_plan(const Grid& grid, const Parameters& parameters, const float* weights,
+                            std::int64_t available) {
+    constexpr std::int64_t kMost = 99 << 10;     // available on every GPU since compute capability 8.0
+    constexpr std::int64_t kReserved = 1 << 10;  // by CUDA, per block
     require(grid.bin_size <= 143,
             "the GPU's shared memory is too small for this bin_size: use at most 143, or the CPU");
     std::int32_t most = maximum((kBlockThreads - pixels_under(grid)) / grid.step + 1, 16);
-    BlockPlan plan = plan_of(grid, parameters, most, weights);
+    if (is_usual(grid)) {
+        const BlockPlan plan = plan_of(grid, parameters, 2, most, weights);
+        if (2 * (shared_floats(plan) * 4 + kReserved) <= available) {
+            return plan;
+        }
+    }
+    BlockPlan plan = plan_of(grid, parameters, 1, most, weights);
     while (shared_floats(plan) * 4 > kMost) {
-        plan = plan_of(grid, parameters, --most, weights);
+        plan = plan_of(grid, parameters, 1, --most, weights);
     }
     return plan;
 }

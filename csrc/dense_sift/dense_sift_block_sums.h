@@ -1,7 +1,7 @@
 // Part of the block programs (dense_sift_blocks.h): from votes to the 128 sums of the descriptors of a block.
 //   1. Down: every pixel column under the descriptors is summed, weighted, into 4 x 8 numbers, for the four rows of
-//      spatial bins and the eight orientations. A thread owns a column. With the usual grid it does so for two rows of
-//      descriptors, which share 15 of their 19 rows of pixels.
+//      spatial bins and the eight orientations. A thread owns a column. With the usual grid it may do so for two rows
+//      of descriptors, which share 15 of their 19 rows of pixels.
 //   2. Across: a thread sums the columns under one orientation of one descriptor, weighted, into its 4 x 4 bins.
 // Between the two lies shared memory.
 #pragma once
@@ -18,17 +18,18 @@
 namespace preimage::dense_sift {
 
 /// Step 1 for the pixel column at x, whose place in shared memory is `place`.
-template <bool kUsual>
-PREIMAGE_INLINE void sum_down(const BlockMemory<kUsual>& memory, const Votes& votes, std::int32_t row, std::int32_t x,
+template <class Shape>
+PREIMAGE_INLINE void sum_down(const BlockMemory<Shape>& memory, const Votes& votes, std::int32_t row, std::int32_t x,
                               std::int32_t place) {
-    constexpr int kRows = BlockMemory<kUsual>::kRows;
+    constexpr int kRows = Shape::kRows;
     const Grid& grid = memory.plan.grid;
     const std::int32_t bin_size = memory.bin_size();
     const VoteColumn column(grid, votes, x);
     float sums[kRows][kSpatial][kOrientations] = {};
     std::int32_t y = grid.y.first + row * memory.step() - bin_size + 1;
-    // The pixel is `offset` below the center of the row of bins segment - 1; `centered` if 0, at compile time.
+    // The pixel is `offset` below the center of the row of bins segment - 1; `centered`: std::true_type if that is 0.
     const auto add_pixel = [&](int segment, std::int32_t offset, auto centered) {
+        constexpr bool kCentered = decltype(centered)::value;
         const Votes::Polar vote = column.at(inside(grid.y, y++));
         float above[kRows] = {};  // the length, weighted, for the rows of bins whose centers are above and below
         float below[kRows] = {};
@@ -37,7 +38,7 @@ PREIMAGE_INLINE void sum_down(const BlockMemory<kUsual>& memory, const Votes& vo
             if (0 < bin && bin <= kSpatial) {
                 above[of_block] = memory.weight(offset + bin_size - 1, bin - 1) * vote.length;
             }
-            if (0 <= bin && bin < kSpatial && !centered) {
+            if (0 <= bin && bin < kSpatial && !kCentered) {
                 below[of_block] = memory.weight(offset - 1, bin) * vote.length;
             }
         }
@@ -50,7 +51,7 @@ PREIMAGE_INLINE void sum_down(const BlockMemory<kUsual>& memory, const Votes& vo
                     float& sum = sums[of_block][bin - 1][orientation];
                     sum = multiply_add(above[of_block], share, sum);
                 }
-                if (0 <= bin && bin < kSpatial && !centered) {
+                if (0 <= bin && bin < kSpatial && !kCentered) {
                     float& sum = sums[of_block][bin][orientation];
                     sum = multiply_add(below[of_block], share, sum);
                 }
@@ -62,7 +63,7 @@ PREIMAGE_INLINE void sum_down(const BlockMemory<kUsual>& memory, const Votes& vo
         if (segment > 0) {
             add_pixel(segment, 0, std::true_type{});
         }
-        PREIMAGE_UNROLL(kUsual ? kUsualSize : 1)
+        PREIMAGE_UNROLL(Shape::kUsual ? kUsualSize : 1)
         for (std::int32_t offset = 1; offset < bin_size; ++offset) {
             add_pixel(segment, offset, std::false_type{});
         }
@@ -115,24 +116,25 @@ struct OrientationBins {
 };
 
 /// Step 2 for one orientation of descriptor `frame` in row `row` of the block.
-template <bool kUsual>
-PREIMAGE_INLINE OrientationBins sum_across(const BlockMemory<kUsual>& memory, int row, std::int32_t frame,
+template <class Shape>
+PREIMAGE_INLINE OrientationBins sum_across(const BlockMemory<Shape>& memory, int row, std::int32_t frame,
                                            int orientation) {
     const ColumnLayout layout = memory.layout();
     const std::int32_t bin_size = memory.bin_size();
-    const std::int32_t place = frame * (kUsual ? 1 : memory.step() / layout.interleave);
+    const std::int32_t place = frame * (Shape::kUsual ? 1 : memory.step() / layout.interleave);
     ColumnCursor<ColumnSums> cursor(memory.columns_of(row, 0, orientation) + place, layout);
     const std::int32_t pair_pitch = kOrientations * layout.size();
     OrientationBins sums;
     sums.load([](int) { return 0.0f; });
-    // The column is `offset` right of the center of the bins segment - 1; `centered` if 0, at compile time.
+    // The column is `offset` right of the center of the bins segment - 1; `centered`: std::true_type if that is 0.
     const auto add_column = [&](int segment, std::int32_t offset, auto centered) {
+        constexpr bool kCentered = decltype(centered)::value;
         const ColumnSums* at = cursor.next();
         const ColumnSums column[kPairs] = {at[0], at[pair_pitch]};
         if (segment > 0) {
             sums.add(segment - 1, memory.weight(offset + bin_size - 1, segment - 1), column);
         }
-        if (segment < kSpatial && !centered) {
+        if (segment < kSpatial && !kCentered) {
             sums.add(segment, memory.weight(offset - 1, segment), column);
         }
     };
@@ -141,7 +143,7 @@ PREIMAGE_INLINE OrientationBins sum_across(const BlockMemory<kUsual>& memory, in
         if (segment > 0) {
             add_column(segment, 0, std::true_type{});
         }
-        PREIMAGE_UNROLL(kUsual ? kUsualSize : 1)
+        PREIMAGE_UNROLL(Shape::kUsual ? kUsualSize : 1)
         for (std::int32_t offset = 1; offset < bin_size; ++offset) {
             add_column(segment, offset, std::false_type{});
         }
@@ -150,11 +152,11 @@ PREIMAGE_INLINE OrientationBins sum_across(const BlockMemory<kUsual>& memory, in
 }
 
 /// Step 1 for all columns of a block. Ends with a barrier.
-template <bool kUsual, class Block>
-PREIMAGE_HOST_DEVICE void sum_columns(Block& block, const BlockMemory<kUsual>& memory, const FrameRange& range,
+template <class Shape, class Block>
+PREIMAGE_HOST_DEVICE void sum_columns(Block& block, const BlockMemory<Shape>& memory, const FrameRange& range,
                                       const Votes& votes) {
     const Grid& grid = memory.plan.grid;
-    if (!kUsual) {
+    if (!Shape::kUsual) {
         block.each([&](int thread) {
             for (std::int32_t at = thread; at < taps_of(grid) * kSpatial; at += Block::threads) {
                 memory.weights[at] = memory.plan.weights[at];
@@ -167,7 +169,8 @@ PREIMAGE_HOST_DEVICE void sum_columns(Block& block, const BlockMemory<kUsual>& m
     const std::int32_t left = grid.x.first + range.first * memory.step() - (memory.bin_size() - 1);
     block.each([&](int thread) {
         for (std::int32_t column = thread; column < columns; column += Block::threads) {
-            if (kUsual || grid.step <= under || column % grid.step < under) {  // else it is between two descriptors
+            if (Shape::kUsual || grid.step <= under ||
+                column % grid.step < under) {  // else it is between two descriptors
                 sum_down(memory, votes, range.row, inside(grid.x, left + column), memory.layout().place(column));
             }
         }

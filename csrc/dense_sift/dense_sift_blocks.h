@@ -122,12 +122,12 @@ PREIMAGE_HOST_DEVICE void finish(Block& block, const Grid& grid, const Turn& tur
     });
 }
 
-/// `index`: number of the block in the image. `shared`: shared_floats(plan), 16-byte aligned. `kUsual`:
-/// is_usual(plan.grid).
-template <bool kUsual, class Block>
+/// `index`: number of the block in the image. `shared`: shared_floats(plan), 16-byte aligned. `Shape`: that of
+/// the plan.
+template <class Shape, class Block>
 PREIMAGE_HOST_DEVICE void descriptor_program(Block& block, const BlockPlan& plan, std::uint32_t index,
                                              const Votes& votes, const Output& output, float* shared) {
-    const BlockMemory<kUsual> memory(plan, shared);
+    const BlockMemory<Shape> memory(plan, shared);
     const FrameRange range(plan.grid.y, plan.grid.x, plan.division, index);
     sum_columns(block, memory, range, votes);
     for_each_turn(range, [&](const Turn& turn, int row, std::int32_t first) {

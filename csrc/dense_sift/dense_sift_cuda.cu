@@ -95,15 +95,15 @@ __global__ void __launch_bounds__(kBlockThreads) votes_kernel(Call call, std::in
     vote_program(block, call.at(first + index), call.grid, blockIdx.x % tiles, Votes(call.votes_of(index)), tile);
 }
 
-// Three blocks per multiprocessor: as many as their shared memory allows with the usual grid.
-template <bool kUsual>
+// Three blocks per multiprocessor: as many as any has shared memory for with two rows of descriptors of the usual grid.
+template <class Shape>
 __global__ void __launch_bounds__(kBlockThreads, 3) descriptors_kernel(Call call, Output output) {
     extern __shared__ float4 memory[];
     DeviceBlock<kBlockThreads> block;
     const std::uint32_t blocks = call.plan.division.blocks();
     const std::uint32_t index = blockIdx.x / blocks;
-    descriptor_program<kUsual>(block, call.plan, blockIdx.x % blocks, Votes(call.votes_of(index)),
-                               call.at(output, index), reinterpret_cast<float*>(memory));
+    descriptor_program<Shape>(block, call.plan, blockIdx.x % blocks, Votes(call.votes_of(index)),
+                              call.at(output, index), reinterpret_cast<float*>(memory));
 }
 
 __global__ void __launch_bounds__(kBlockThreads) centers_kernel(Call call, FlatPlan plan) {
@@ -125,7 +125,7 @@ __global__ void __launch_bounds__(kBlockThreads) flat_kernel(Call call, FlatPlan
 }
 
 // At least two blocks per multiprocessor. Without this bound ptxas 13.0 uses so few registers that it spills.
-template <bool kUsual>
+template <class Shape>
 __global__ void __launch_bounds__(kBlockThreads, 2) backward_kernel(Call call, BackwardInput input) {
     extern __shared__ float4 memory[];
     DeviceBlock<kBlockThreads> block;
@@ -135,8 +135,8 @@ __global__ void __launch_bounds__(kBlockThreads, 2) backward_kernel(Call call, B
     input.features += index * kChannels * frames;
     input.norms += index * frames;
     input.sums = call.sums_of(index);
-    backward_program<kUsual>(block, call.plan, blockIdx.x % blocks, Votes(call.votes_of(index)), input,
-                             reinterpret_cast<float*>(memory));
+    backward_program<Shape>(block, call.plan, blockIdx.x % blocks, Votes(call.votes_of(index)), input,
+                            reinterpret_cast<float*>(memory));
 }
 
 struct ListContributions {
@@ -196,22 +196,25 @@ Call prepare(const TensorView& images, const TensorView& scratch, const Paramete
     require(scratch.type == ScalarType::float32 && scratch.is_contiguous() && scratch.shape[3] >= layout.total,
             "the scratch memory is too small");
     require(images.shape[3] < kMaxWidth, "on a CUDA device an image's width must be below 2^29");
+    int available = 0;
+    check_cuda(cudaDeviceGetAttribute(&available, cudaDevAttrMaxSharedMemoryPerMultiprocessor, images.device),
+               "cannot get the size of the CUDA device's shared memory");
     auto* memory = reinterpret_cast<float*>(scratch.data);
     const auto table = [&](int axis, const Axis& along) {
         return ContributionTable{reinterpret_cast<Contribution*>(memory + layout.contributions[axis]),
                                  reinterpret_cast<std::int32_t*>(memory + layout.counts[axis]), along.pixels};
     };
-    send_weights(parameters, grid, memory, stream);
     Call call{};
     call.grid = grid;
     call.image = first_image(images);
     call.image_stride = images.strides[0];
-    call.plan = block_plan(grid, parameters, memory);
+    call.plan = block_plan(grid, parameters, memory, available);
     call.down = table(0, grid.y);
     call.across = table(1, grid.x);
     call.votes = memory + layout.tables;
     call.sums = call.votes + layout.part * layout.votes;
     call.rows = call.sums + layout.part * layout.sums;
+    send_weights(parameters, grid, memory, stream);
     return call;
 }
 
@@ -262,8 +265,9 @@ void compute_cuda(const TensorView& images, const TensorView& scratch, const Ten
         if (can_share_bins(grid, parameters)) {
             launch_flat(call, flat_plan(grid, parameters), count, stream_of(stream), output);
         } else {
-            launch_blocks(is_usual(grid) ? descriptors_kernel<true> : descriptors_kernel<false>, call, count,
-                          stream_of(stream), output);
+            with_block_shape(call.plan, [&](auto shape) {
+                launch_blocks(descriptors_kernel<decltype(shape)>, call, count, stream_of(stream), output);
+            });
         }
     }
 }
@@ -290,7 +294,9 @@ void compute_backward_cuda(const TensorView& grad_features, const TensorView& gr
         const BackwardInput input{reinterpret_cast<const float*>(grad_features.data) + first * kChannels * frames,
                                   reinterpret_cast<const float*>(grad_norms.data) + first * frames, nullptr};
         launch_votes(call, first, count, stream);
-        launch_blocks(is_usual(grid) ? backward_kernel<true> : backward_kernel<false>, call, count, stream, input);
+        with_block_shape(call.plan, [&](auto shape) {
+            launch_blocks(backward_kernel<decltype(shape)>, call, count, stream, input);
+        });
         const std::int64_t slots = std::int64_t{kSpatial * kOrientations} * grid.x.frames;
         float* gradient = reinterpret_cast<float*>(grad_images.data) + first * call.image.channels * pixels;
         for_each_element(count, grid.y.pixels, slots, stream, GatherDown{call});

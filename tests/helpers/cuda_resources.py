@@ -61,6 +61,7 @@ def resources(source: Path, architectures: tuple[int, ...]) -> list[Resources]:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder, "out.o")
         command = [nvcc, "-std=c++17", "-O3", *options[0].split(), f"-I{csrc}", *targets, "--threads=2", "-Xptxas=-v"]
+        command.append("-Werror=all-warnings")
         done = subprocess.run(
             [*command, "-c", str(source), "-o", str(out)], capture_output=True, text=True, check=False
         )

@@ -1,11 +1,12 @@
 // Runs the block programs of dense SIFT on the host: see tests/helpers/host_blocks.py.
 //
 // dense_sift ORDER INPUT OUTPUT BYTES BATCH CHANNELS HEIGHT WIDTH STEP BIN_SIZE FLAT WINDOW_SIZE TOP LEFT BOTTOM RIGHT
-//            FRAMES BACKWARD TYPE
+//            FRAMES BACKWARD TYPE SHARED
 //
 // INPUT contains the images, uint8 if BYTES, else float32; with BACKWARD, which needs float32, the gradients of
 // descriptors and norms follow. OUTPUT receives descriptors and norms, or the images' gradient. FRAMES is the number of
-// descriptors per block, 0 for the number used on the GPU; TYPE that of the descriptors (ScalarType).
+// descriptors per block, 0 for the number used on a GPU with SHARED bytes of shared memory per multiprocessor; TYPE
+// that of the descriptors (ScalarType).
 #include <array>
 #include <cstring>
 #include <memory>
@@ -91,11 +92,9 @@ std::vector<std::byte> forward(const Run& run) {
         for (std::uint32_t number = 0; number < run.blocks(); ++number) {
             Block block(run.order);
             const AlignedFloats shared = shared_memory(shared_floats(run.plan));
-            if (is_usual(run.grid)) {
-                descriptor_program<true>(block, run.plan, number, Votes(votes.data()), output, shared.get());
-            } else {
-                descriptor_program<false>(block, run.plan, number, Votes(votes.data()), output, shared.get());
-            }
+            with_block_shape(run.plan, [&](auto shape) {
+                descriptor_program<decltype(shape)>(block, run.plan, number, Votes(votes.data()), output, shared.get());
+            });
         }
     }
     return out;
@@ -132,11 +131,9 @@ std::vector<float> backward(const Run& run, const float* grad_features, const fl
         for (std::uint32_t number = 0; number < run.blocks(); ++number) {
             Block block(run.order);
             const AlignedFloats shared = shared_memory(shared_floats(run.plan));
-            if (is_usual(run.grid)) {
-                backward_program<true>(block, run.plan, number, Votes(votes.data()), input, shared.get());
-            } else {
-                backward_program<false>(block, run.plan, number, Votes(votes.data()), input, shared.get());
-            }
+            with_block_shape(run.plan, [&](auto shape) {
+                backward_program<decltype(shape)>(block, run.plan, number, Votes(votes.data()), input, shared.get());
+            });
         }
         for (std::int32_t y = 0; y < grid.y.pixels; ++y) {
             float* row = rows.data() + y * row_floats;
@@ -166,15 +163,15 @@ std::int64_t integer(const char* text) { return std::strtoll(text, nullptr, 10);
 }  // namespace
 
 int main(int count, char** arguments) {
-    if (count != 20) {
-        host_run::fail("expected 19 arguments");
+    if (count != 21) {
+        host_run::fail("expected 20 arguments");
     }
-    std::array<std::int64_t, 16> numbers{};
+    std::array<std::int64_t, 17> numbers{};
     for (std::size_t at = 0; at < numbers.size(); ++at) {
         numbers[at] = integer(arguments[at + 4]);
     }
     const auto [bytes, batch, channels, height, width, step, bin_size, flat, ignored, top, left, bottom, right, frames,
-                wants_backward, type] = numbers;
+                wants_backward, type, available] = numbers;
     static_cast<void>(ignored);
     Run run{};
     run.order = host_run::order_named(arguments[1]);
@@ -189,8 +186,11 @@ int main(int count, char** arguments) {
     run.grid = checked_grid(run.image, run.parameters);
     std::vector<float> weights(static_cast<std::size_t>(taps_of(run.grid)) * kSpatial);
     fill_weights(run.parameters, weights.data());
-    run.plan = frames == 0 ? block_plan(run.grid, run.parameters, weights.data())
-                           : plan_of(run.grid, run.parameters, static_cast<std::int32_t>(frames), weights.data());
+    run.plan = frames == 0 ? block_plan(run.grid, run.parameters, weights.data(), available)
+                           : plan_of(run.grid, run.parameters, 1, static_cast<std::int32_t>(frames), weights.data());
+    if (is_usual(run.grid) && 2 * (shared_floats(run.plan) * 4 + 1024) > available) {
+        host_run::fail("a multiprocessor has no room for two blocks");
+    }
     if (wants_backward == 0) {
         host_run::write(arguments[3], forward(run));
         return 0;

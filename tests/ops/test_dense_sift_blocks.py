@@ -18,14 +18,17 @@ class Case(NamedTuple):
     shape: tuple[int, int, int, int]
     options: dict[str, Any]
     frames: int = 0  # frames of a block; 0 for the number that a launch chooses
+    shared: int = 228  # KiB of shared memory per multiprocessor
 
 
 CASES = {
     "smallest": Case((1, 1, 13, 13), {}),
     "one descriptor, bins of 1": Case((1, 1, 4, 5), {"bin_size": 1, "step": 3}),
     "odd": Case((2, 3, 61, 83), {}),
+    "odd, small multiprocessors": Case((2, 3, 61, 83), {}, shared=100),
     "two turns a row": Case((1, 1, 33, 173), {}),
     "two blocks a row": Case((1, 1, 25, 263), {}),
+    "two blocks a row, small multiprocessors": Case((1, 1, 25, 263), {}, shared=100),
     "every pixel": Case((1, 1, 19, 51), {"step": 1, "bin_size": 3}),
     "step 2, bins of 8": Case((1, 1, 40, 65), {"step": 2, "bin_size": 8}, 7),
     "step 3, bins of 5": Case((1, 3, 50, 47), {"step": 3, "bin_size": 5, "bounds": (2, 3, 44, 40)}, 3),
@@ -61,7 +64,7 @@ def run(case: Case, images: np.ndarray, window: str, *gradients: torch.Tensor, d
         *(int(images.dtype == np.uint8), *case.shape),
         *(given.get("step", 4), given.get("bin_size", 4), int(window == "flat"), given.get("window_size", 2.0)),
         *given.get("bounds", (0, 0, height - 1, width - 1)),
-        *(case.frames, int(bool(gradients)), TYPES.index(dtype)),
+        *(case.frames, int(bool(gradients)), TYPES.index(dtype), case.shared << 10),
     )
     parts = [images, *(gradient.numpy() for gradient in gradients)]
     array = np.concatenate([part.ravel().view(np.uint8) for part in parts])
