@@ -18,11 +18,11 @@ constexpr std::int64_t kPieceWeights = 960;    // weights passed by value to one
 
 /// Layout of the working memory: tables, then buffers for each image of a part of the batch.
 struct Layout {
-    std::int64_t weights, contributions[2],
-        counts[2];  // offsets of tables; contributions and counts along y, then along x
-    std::int64_t tables;
-    std::int64_t votes, sums, rows;  // sizes per image
-    std::int64_t part;               // images per part
+    std::int64_t weights;                      // size of the first table
+    std::int64_t contributions[2], counts[2];  // offsets of the other ones, along y, then along x; backward only
+    std::int64_t tables;                       // size of all
+    std::int64_t votes, sums, rows;            // sizes per image
+    std::int64_t part;                         // images per part
     std::int64_t total;
 
     Layout(const Grid& grid, const Parameters& parameters, std::int64_t batch, bool backward) {
