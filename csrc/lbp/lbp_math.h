@@ -18,8 +18,8 @@ PREIMAGE_INLINE std::uint32_t code_at(const float* above, const float* here, con
            (above[0] > center ? 64u : 0u) | (above[1] > center ? 128u : 0u);
 }
 
-/// Return the same code from fewer instructions on a GPU: a comparison and a sum per neighbor. Denormal numbers are
-/// added as their bits are.
+/// Return the same code from fewer instructions on a GPU: a comparison and a sum per neighbor. The terms are denormal
+/// numbers, whose bits add up like integers.
 PREIMAGE_INLINE std::uint32_t summed_code(const float* above, const float* here, const float* below) {
     const float neighbors[8] = {here[1], below[1], below[0], below[-1], here[-1], above[-1], above[0], above[1]};
     float code = 0.0f;
