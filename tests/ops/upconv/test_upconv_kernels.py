@@ -167,15 +167,16 @@ def test_vectors_of_any_stride() -> None:
         kernels.forward(passes.x, passes.weight, passes.bias[:1], None, FORWARD[0])
 
 
+@pytest.mark.parametrize("negative_slope", [0.2, 1.0])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_activation_backward(shape: tuple[int, ...]) -> None:
+def test_activation_backward(shape: tuple[int, ...], negative_slope: float) -> None:
     """The gradient of the maps has another memory format than the maps."""
     passes = Passes(shape)
     y = passes.y.contiguous(memory_format=torch.channels_last)
     y[:, :, ::2] = 0
     with kernels.poisoned():
-        ours = kernels.activation_backward(passes.dz, y, 0.2)
-    theirs = torch_passes.activation_backward(passes.dz.double(), y.double(), 0.2)
+        ours = kernels.activation_backward(passes.dz, y, negative_slope)
+    theirs = torch_passes.activation_backward(passes.dz.double(), y.double(), negative_slope)
     for mine, right in zip(ours, theirs, strict=True):
         torch.testing.assert_close(mine.double(), right, rtol=UPCONV_KERNELS["ieee"], atol=UPCONV_KERNELS["ieee"])
 

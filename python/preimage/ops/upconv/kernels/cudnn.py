@@ -58,7 +58,7 @@ def activation_backward_kernel(
         value = tl.load(gradient + offsets, mask=mask, other=0.0).to(tl.float32)
         if SLOPE != 1.0:
             value = masked_by(value, y, offsets, mask, SLOPE)
-            tl.store(dz + offsets, value.to(dz.dtype.element_ty), mask=mask)
+        tl.store(dz + offsets, value.to(dz.dtype.element_ty), mask=mask)
         total += value
     tl.store(bias_parts + program * channels + columns, tl.sum(total, axis=0), mask=exists)
 
@@ -109,7 +109,7 @@ def activation_backward_into(
     negative_slope: float | None,
     config: Config,
 ) -> torch.Tensor:  # [C] float32
-    """Write the gradient before a leaky ReLU into `dz`, if there is one, and return its sum over images and pixels."""
+    """Write the gradient before a leaky ReLU into `dz` and return its sum over images and pixels."""
     pixels, channels = _launch.pixel_count(y), y.shape[1]
     unit, (block_m, block_n) = math.gcd(channels, 16), config.block
     programs = max(1, min(PROGRAMS, triton.cdiv(pixels, block_m)))
