@@ -11,6 +11,7 @@ namespace preimage {
 
 inline void check_cuda(cudaError_t status, const char* what) {
     if (status != cudaSuccess) {
+        cudaGetLastError();  // clears the error, which the next launch would otherwise report as its own
         throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(status));
     }
 }

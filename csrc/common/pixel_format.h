@@ -25,6 +25,18 @@ struct PixelFormat {
 constexpr int kGroup = 8;
 constexpr std::int64_t load_size(ScalarType type) { return type == ScalarType::float32 ? 16 : 8; }
 
+/// What such a load returns.
+template <class Pixel>
+struct AlignedLoad;
+template <>
+struct alignas(16) AlignedLoad<float> {
+    float words[4];
+};
+template <>
+struct alignas(8) AlignedLoad<std::uint8_t> {
+    std::uint32_t words[2];
+};
+
 /// Return the layout of all images of a batch that follow `image_stride` bytes apart.
 inline Layout layout_of(const Image& image, std::int64_t image_stride) {
     const std::int64_t size = image.type == ScalarType::float32 ? 4 : 1;

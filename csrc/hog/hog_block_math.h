@@ -11,7 +11,6 @@
 namespace preimage::hog {
 
 #ifdef __CUDA_ARCH__
-PREIMAGE_INLINE float fused(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 PREIMAGE_INLINE float least(float a, float b) { return fminf(a, b); }
 PREIMAGE_INLINE std::uint32_t sign_bit(float value) { return __float_as_uint(value) >> 31; }
 /// Return the square root within an ulp, at a tenth of the cost of a correctly rounded one.
@@ -27,7 +26,6 @@ PREIMAGE_INLINE float clip_at(float limit, float value) {
     return clipped;
 }
 #else
-PREIMAGE_INLINE float fused(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 PREIMAGE_INLINE float least(float a, float b) { return __builtin_fminf(a, b); }
 PREIMAGE_INLINE std::uint32_t sign_bit(float value) {
     std::uint32_t bits;
@@ -39,7 +37,7 @@ PREIMAGE_INLINE float clip_at(float limit, float value) { return limit < value ?
 #endif
 
 /// Return the length of a gradient's vote.
-PREIMAGE_INLINE float quick_length(float gx, float gy) { return quick_root(fused(gx, gx, gy * gy)); }
+PREIMAGE_INLINE float quick_length(float gx, float gy) { return quick_root(multiply_add(gx, gx, gy * gy)); }
 
 /// A bin chosen by `quick_bin`.
 struct QuickBin {
@@ -64,8 +62,8 @@ PREIMAGE_INLINE QuickBin quick_bin(float gx, float gy, float length) {
     const float y = absolute(gy);
     const bool mirrored = x < 0.0f;
     const float signed_y = mirrored ? y : -y;
-    const float distances[4] = {fused(x, kTangent10, signed_y), fused(x, kTangent30, signed_y),
-                                fused(signed_y, kCotangent50, x), fused(signed_y, kCotangent70, x)};
+    const float distances[4] = {multiply_add(x, kTangent10, signed_y), multiply_add(x, kTangent30, signed_y),
+                                multiply_add(signed_y, kCotangent50, x), multiply_add(signed_y, kCotangent70, x)};
     const float smallest = least(least(absolute(distances[0]), absolute(distances[1])),
                                  least(absolute(distances[2]), absolute(distances[3])));
     std::uint32_t bin = (turned ? kOrientations : 0) + (mirrored ? 5 : 0);
@@ -73,7 +71,7 @@ PREIMAGE_INLINE QuickBin quick_bin(float gx, float gy, float length) {
         bin += sign_bit(distance);
     }
     // NaN, which also comes of infinity, is never certain; zero always is.
-    return {static_cast<std::int32_t>(bin), fused(-kMargin, length, smallest) >= 0.0f};
+    return {static_cast<std::int32_t>(bin), multiply_add(-kMargin, length, smallest) >= 0.0f};
 }
 
 }  // namespace preimage::hog

@@ -32,9 +32,7 @@ struct RawRow<Format, std::uint8_t, false> {
     static constexpr int kStep = Format::kLayout == Layout::interleaved ? Format::kChannels : 1;
     static constexpr int kRuns = Format::kChannels / kStep;
     static constexpr int kLoads = kStep == 1 ? 1 : 2;  // of a front or back
-    struct alignas(8) Load {
-        std::uint32_t words[2];
-    };
+    using Load = AlignedLoad<std::uint8_t>;
     Load loads[kRuns][2 * kLoads];
 
     PREIMAGE_HOST_DEVICE void fetch(const Image& image, const RowPlace& place) {
@@ -58,9 +56,7 @@ template <class Format>
 struct RawRow<Format, float, false> {
     static constexpr int kStep = Format::kLayout == Layout::interleaved ? Format::kChannels : 1;
     static constexpr int kRuns = Format::kChannels / kStep;
-    struct alignas(16) Load {
-        float values[4];
-    };
+    using Load = AlignedLoad<float>;
     float before[kRuns][kStep], after[kRuns][kStep];
     Load loads[kRuns][2 * kStep];
 
@@ -82,7 +78,7 @@ struct RawRow<Format, float, false> {
         const int place = kStep * (k - 1) + index;
         return k == 0                ? before[run][index]
                : k == kRowPixels + 1 ? after[run][index]
-                                     : loads[run][place / 4].values[place % 4];
+                                     : loads[run][place / 4].words[place % 4];
     }
 };
 

@@ -32,10 +32,10 @@ PREIMAGE_INLINE void add_vote(CornerSums& sums, float vote, float right, const R
     const float for_left = vote * (1.0f - right);
     const float for_right = vote * right;
     CornerSums changed = sums;
-    changed.of[0][0] = fused(for_left, weights.of[0], changed.of[0][0]);
-    changed.of[0][1] = fused(for_right, weights.of[0], changed.of[0][1]);
-    changed.of[1][0] = fused(for_left, weights.of[1], changed.of[1][0]);
-    changed.of[1][1] = fused(for_right, weights.of[1], changed.of[1][1]);
+    changed.of[0][0] = multiply_add(for_left, weights.of[0], changed.of[0][0]);
+    changed.of[0][1] = multiply_add(for_right, weights.of[0], changed.of[0][1]);
+    changed.of[1][0] = multiply_add(for_left, weights.of[1], changed.of[1][0]);
+    changed.of[1][1] = multiply_add(for_right, weights.of[1], changed.of[1][1]);
     sums = changed;
 }
 

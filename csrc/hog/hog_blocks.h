@@ -214,7 +214,7 @@ private:
         float energy = 0.0f;
         for (int k = 0; k < kOrientations; ++k) {
             const float undirected = cell.bins[k] + cell.bins[k + kOrientations];
-            energy = fused(undirected, undirected, energy);
+            energy = multiply_add(undirected, undirected, energy);
         }
         shared.energies[(row + 3) % 3][thread] = energy;
         return cell;
@@ -228,7 +228,7 @@ private:
         const std::int64_t plane = batch.cell_rows * batch.cell_columns;
         const std::int64_t position = row * batch.cell_columns + place.column;
         if (batch.cells != nullptr) {
-            float* cells = batch.cells + place.image * kBins * plane + position;
+            float* cells = batch.cells + std::int64_t{place.image} * kBins * plane + position;
 #ifdef __CUDA_ARCH__
 #pragma unroll 1
 #endif
@@ -248,7 +248,7 @@ private:
         float factors[4];
         normalizers(energy, factors);
         const auto cell = [&](int bin) { return shared.waiting[bin][thread]; };
-        write_channels(cell, factors, plane, batch.output + place.image * kChannels * plane + position);
+        write_channels(cell, factors, plane, batch.output + std::int64_t{place.image} * kChannels * plane + position);
     }
 };
 

@@ -65,10 +65,8 @@ struct Group {
     static constexpr bool kInterleaved = Format::kLayout == Layout::interleaved;
     static constexpr bool kBytes = sizeof(Pixel) == 1 && !kStrided;
     using Word = std::conditional_t<kBytes, std::uint32_t, float>;
-    static constexpr int kLoadWords = kBytes ? 2 : 4;  // load_size
-    struct alignas(kLoadWords * 4) Load {
-        Word words[kLoadWords];
-    };
+    using Load = AlignedLoad<Pixel>;
+    static constexpr int kLoadWords = sizeof(Load) / sizeof(Word);
     static constexpr int kLoads = kGroup / (kBytes ? 8 : 4);  // of a channel
 
     Word words[kBytes ? 2 * kChannels : kGroup];

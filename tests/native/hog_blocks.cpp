@@ -1,5 +1,5 @@
 // HOG's block program on the host: ORDER INPUT OUTPUT bytes(0|1) B C H W cell_size strongest(0|1) strip_rows(0: chosen)
-// layout(0: planar, 1: interleaved, 2: with gaps)
+// layout(0: planar, 1: interleaved, 2: gaps between rows, 3: gaps before images)
 #include <cmath>
 #include <cstring>
 #include <memory>
@@ -46,19 +46,19 @@ void run(const Batch& batch, bool strongest, ThreadOrder order, std::int64_t row
     });
 }
 
-/// Bytes from one element to the next of each dimension.
+/// Bytes from one element to the next of each dimension, and before the first one.
 struct Strides {
-    std::int64_t image, channel, row, column;
+    std::int64_t image, channel, row, column, first;
 };
 
 Strides strides_of(std::int64_t layout, std::int64_t size, std::int64_t channels, std::int64_t height,
                    std::int64_t width) {
     if (layout == 1) {
-        return {size * channels * height * width, size, size * channels * width, size * channels};
+        return {size * channels * height * width, size, size * channels * width, size * channels, 0};
     }
-    const std::int64_t gap = layout == 2 ? size : 0;  // after each row
-    const std::int64_t row = size * width + gap;
-    return {row * height * channels, row * height, row, size};
+    const std::int64_t row = size * width + (layout == 2 ? size : 0);
+    const std::int64_t first = layout == 3 ? size : 0;
+    return {row * height * channels + first, row * height, row, size, first};
 }
 
 int main(int count, char** arguments) {
@@ -72,16 +72,17 @@ int main(int count, char** arguments) {
     const Strides strides = strides_of(number(8), size, channels, height, width);
 
     // Exactly as long as needed and aligned like GPU memory, so that sanitizers find reads beyond it.
-    const std::int64_t bytes = (images - 1) * strides.image + (channels - 1) * strides.channel +
+    const std::int64_t bytes = strides.first + (images - 1) * strides.image + (channels - 1) * strides.channel +
                                (height - 1) * strides.row + (width - 1) * strides.column + size;
     const std::unique_ptr<std::byte[], decltype(&std::free)> pixels(
         static_cast<std::byte*>(std::malloc(static_cast<std::size_t>(bytes))), &std::free);
+    std::byte* const first = pixels.get() + strides.first;
     const std::byte* from = planar.data();
     for (std::int64_t image = 0; image < images; ++image) {
         for (std::int64_t channel = 0; channel < channels; ++channel) {
             for (std::int64_t y = 0; y < height; ++y) {
                 for (std::int64_t x = 0; x < width; ++x, from += size) {
-                    std::memcpy(pixels.get() + image * strides.image + channel * strides.channel + y * strides.row +
+                    std::memcpy(first + image * strides.image + channel * strides.channel + y * strides.row +
                                     x * strides.column,
                                 from, static_cast<std::size_t>(size));
                 }
@@ -90,7 +91,7 @@ int main(int count, char** arguments) {
     }
 
     Batch batch{};
-    batch.image = host_run::first_image(pixels.get(), number(0) != 0, channels, height, width);
+    batch.image = host_run::first_image(first, number(0) != 0, channels, height, width);
     batch.image.channel_stride = strides.channel;
     batch.image.row_stride = strides.row;
     batch.image.column_stride = strides.column;

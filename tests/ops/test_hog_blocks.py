@@ -15,6 +15,9 @@ SHAPES = {
     "one cell": ((1, 1, 8, 8), 8, 0),
     "half a cell": ((2, 1, 4, 5), 8, 0),
     "no interior": ((1, 3, 9, 2), 4, 0),
+    "rows of one load": ((4, 3, 8, 8), 8, 0),
+    "two loads, half a cell": ((3, 3, 4, 16), 8, 0),
+    "one column": ((3, 1, 61, 7), 8, 2),
     "a strip": ((1, 3, 64, 488), 8, 0),
     "one column more than a strip": ((1, 1, 40, 496), 8, 0),
     "long strips": ((2, 1, 150, 131), 8, 32),
@@ -24,7 +27,7 @@ SHAPES = {
     "cells of 5": ((1, 3, 64, 83), 5, 0),
     "cells of 1": ((3, 1, 9, 70), 1, 4),
 }
-PLANAR, INTERLEAVED, GAPS = range(3)
+PLANAR, INTERLEAVED, GAPS, UNALIGNED = range(4)
 
 
 def run(order: str, images: np.ndarray, cell_size: int, color: str, rows: int, layout: int = PLANAR) -> np.ndarray:
@@ -47,10 +50,10 @@ def test_block_program(case: str, color: str) -> None:
 
 
 @needs_compiler
-@pytest.mark.parametrize("layout", [INTERLEAVED, GAPS])
+@pytest.mark.parametrize("layout", [INTERLEAVED, GAPS, UNALIGNED])
 @pytest.mark.parametrize("color", ["luma", "strongest"])
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
-@pytest.mark.parametrize("shape", [(2, 3, 45, 64), (2, 3, 24, 61), (1, 1, 17, 16)])
+@pytest.mark.parametrize("shape", [(2, 3, 45, 64), (2, 3, 24, 61), (1, 1, 17, 16), (3, 3, 9, 8), (2, 3, 4, 16)])
 def test_layouts(shape: tuple[int, int, int, int], dtype: type, color: str, layout: int) -> None:
     images = pixels(shape, dtype)
     expected = run("forward", images, 8, color, 2)
