@@ -19,7 +19,8 @@ from typing import Any
 
 PACKAGES = ("torch", "triton", "numpy", "opencv-python-headless", "opencv-python", "scikit-image", "pytest", "pybind11")
 QUERY = "name,driver_version,memory.total,clocks.sm,clocks.mem,clocks.max.sm,clocks.max.mem,power.limit"
-NETS = ("H", "hog/paper", "hog/compact")  # whose kernels the other steps run
+# Networks whose kernels the other steps run, and in which dtype: `invert` runs the last one, forward only.
+NETS = {"H": "bfloat16", "hog/paper": "bfloat16", "hog/compact": "float32"}
 FRAMES = 2  # that the profiled kernels work on
 METRICS = (
     "gpu__time_duration.sum",
@@ -88,20 +89,22 @@ def warm_up(device: str) -> None:
     import torch  # noqa: PLC0415
 
     from preimage.ops.upconv.kernel_choice import choose  # noqa: PLC0415
-    from tune_upconv import compile_one, networks, problems  # noqa: PLC0415
+    from tune_upconv import compile_all, networks, problems, shared_out  # noqa: PLC0415
 
     capability = torch.cuda.get_device_capability() if device == "cuda" else (9, 0)
-    dtype = torch.bfloat16
-    wanted, chosen = [], {}
-    for problem in dict.fromkeys(problem for net in NETS for problem in problems(networks()[net])):
-        config = choose(*problem.shape, dtype, capability, tf32=True)
-        chosen[str(problem)] = str(config or "torch")
-        if config is not None:
-            wanted.append((problem, dtype, config))
+    known, wanted, chosen = networks(), {}, {}
+    for net, name in NETS.items():
+        dtype = getattr(torch, name)
+        for problem in problems(known[net]):
+            if dtype == torch.bfloat16 or problem.which == "forward":
+                config = choose(*problem.shape, dtype, capability, tf32=True)
+                chosen[" ".join(map(str, (*problem.shape, name)))] = str(config or "torch")
+                if config is not None:
+                    wanted[problem, dtype, config] = None
     tell(chosen=chosen)
-    if device == "cuda":
-        with ProcessPoolExecutor(min(16, os.cpu_count() or 1), multiprocessing.get_context("spawn")) as pool:
-            list(pool.map(compile_one, wanted))
+    processes = min(16, os.cpu_count() or 1) if device == "cuda" else 1
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+        list(pool.map(compile_all, shared_out(wanted)))
     print(f"{len(wanted)} kernels for {', '.join(NETS)}")
 
 
