@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import math
 import shutil
 import sys
 from collections.abc import Iterator
@@ -50,9 +51,15 @@ class Plan:
         self.unbound = {} if self.dry else {"OMP_NUM_THREADS": ""}
 
     def stages(self) -> list[list[Step]]:
-        """Return the steps; those of one stage run at the same time."""
+        """Return the steps; those of one stage run at the same time.
+
+        The limits up to the sanitizers add up to 300 s. What a stage leaves over of its limit, later ones may use.
+        """
+        warm_up = self._probe("warm-up", 45, serves=("upconv", "training", "invert", "counters"))
+        # Verdicts come first, also among processes.
+        warm_up = dataclasses.replace(warm_up, command=["nice", "-n", "10", *warm_up.command])
         stages = [
-            [self._kernels(f"verdict {name}", 75, ops) for name, ops in FAMILIES.items()],
+            [*(self._kernels(f"verdict {name}", 45, ops) for name, ops in FAMILIES.items()), warm_up],
             *([step] for step in self._measurements()),
             [self._sanitizer("memcheck"), self._sanitizer("racecheck")],
             [self._benchmark("compiled upconv", "upconv", 75, "--nets", "H", "--compile")],
@@ -60,28 +67,28 @@ class Plan:
             [self._tests()],
         ]
         steps = [step for stage in stages for step in stage]
-        first = [self._probe("facts", 60), self._build([step.name for step in steps])]
+        first = [self._probe("facts", 40), self._build([step.name for step in steps])]
         if not self.dry:
-            return [first, *stages]
+            return list(_with_what_is_left([first, *stages]))
         # Nothing is timed, on a machine that may be busy.
         return [[dataclasses.replace(step, limit=DRY_LIMIT) for step in stage] for stage in (first, steps)]
 
     def _measurements(self) -> Iterator[Step]:
-        yield self._benchmark("rooflines", "descriptors", 60, "--only", "hog,lbp,dense_sift")
-        yield self._probe("warm-up", 45, serves=("upconv", "training", "counters"))
-        yield self._benchmark("upconv", "upconv", 60, "--nets", "H")
-        yield self._benchmark("training", "training", 60, environment=self.unbound)
+        yield self._benchmark("rooflines", "descriptors", 30, "--only", "hog,lbp,dense_sift")
+        yield self._benchmark("upconv", "upconv", 35, "--nets", "H")
+        yield self._benchmark("training", "training", 30, environment=self.unbound)
         options = ("--size", "64") if self.dry else ("--disk", "/dev/shm")
-        yield self._benchmark("extract", "extraction", 45, "--quick", "--only", "hog,dense-sift", *options)
-        yield self._benchmark("invert", "commands", 45, "--quick")
+        yield self._benchmark("extract", "extraction", 25, "--quick", "--only", "hog,dense-sift", *options)
+        yield self._benchmark("invert", "commands", 20, "--quick")
         absent = "ncu is not installed" if shutil.which("ncu") is None and not self.dry else ""
-        yield self._probe("counters", 75, absent=absent)
+        yield self._probe("counters", 35, absent=absent)
 
     def _build(self, serves: list[str]) -> Step:
         if self.dry:
             return Step("build", [sys.executable, "-c", "import preimage; print(preimage.__file__)"], 30, serves=serves)
         command = [sys.executable, HERE / "build_package.py", self.site, str(self.architecture), self.archive]
-        return Step("build", command, 150, {"PYTHONPATH": ""}, serves=serves)
+        # Without it nothing runs, so that it may take all the time there is.
+        return Step("build", command, 40, {"PYTHONPATH": ""}, until=math.inf, serves=serves)
 
     def _probe(self, name: str, limit: float, *, serves: tuple[str, ...] = (), absent: str = "") -> Step:
         return Step(name, [sys.executable, HERE / "probe.py", name, self.device], limit, serves=serves, absent=absent)
@@ -92,15 +99,16 @@ class Plan:
         return [*command, "--small"] if small else command
 
     def _kernels(self, name: str, limit: float, ops: str) -> Step:
-        return Step(name, self._kernel_command(ops, small=self.dry), limit)
+        # These are what a run is for: they may take a part of the later steps' time.
+        return Step(name, self._kernel_command(ops, small=self.dry), limit, until=120.0)
 
     def _sanitizer(self, tool: str) -> Step:
         path = shutil.which("compute-sanitizer") or shutil.which("compute-sanitizer", path="/usr/local/cuda/bin")
         command = self._kernel_command("hog,lbp,dense_sift", small=True)
         if path:
             options = ["--tool", tool, "--error-exitcode", "9", "--kernel-name", "kns=preimage"]
-            return Step(tool, [path, *options, *command], 75, WATCHED, prints="SUMMARY")
-        return Step(tool, command, 75, absent="" if self.dry else "compute-sanitizer is not installed")
+            return Step(tool, [path, *options, *command], 40, WATCHED, prints="SUMMARY")
+        return Step(tool, command, 40, absent="" if self.dry else "compute-sanitizer is not installed")
 
     def _benchmark(
         self, name: str, script: str, limit: float, *options: str, environment: dict[str, str] | None = None
@@ -118,3 +126,11 @@ class Plan:
             return Step("pytest", [*command, "--collect-only", KERNEL_TESTS], 60)
         shared = ["-n", "4"] if importlib.util.find_spec("xdist") else []
         return Step("pytest", [*command, *shared, "--durations=5", ROOT / "tests"], 300)
+
+
+def _with_what_is_left(stages: list[list[Step]]) -> Iterator[list[Step]]:
+    """Yield the stages; each may take until the limits up to its own are over."""
+    planned = 0.0
+    for stage in stages:
+        planned += max(step.limit for step in stage)
+        yield [dataclasses.replace(step, until=max(step.until, planned)) for step in stage]

@@ -28,8 +28,9 @@ class Step:
     Attributes:
         name: For the summary; the steps of one family begin with the same word.
         command: Program and arguments.
-        limit: Most seconds.
+        limit: Seconds that it may take.
         environment: Variables to set; an empty value removes one.
+        until: Seconds since the start of the run until which it may take longer than its limit.
         absent: Why it cannot run on this machine, if so.
         serves: Later steps that need its result on this machine: until they are done it is repeated.
         prints: Text that the output contains if the command did its work.
@@ -39,6 +40,7 @@ class Step:
     command: Sequence[str | Path]
     limit: float
     environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    until: float = 0.0
     absent: str = ""
     serves: Sequence[str] = ()
     prints: str = ""
@@ -107,7 +109,8 @@ class Runner:
 
     def __init__(self, title: str, folder: Path, facts: Facts, done: Mapping[str, Fact], seconds: float) -> None:
         self._title, self._folder, self._facts, self._done = title, folder, facts, done
-        self._end = time.monotonic() + seconds
+        self._begin = time.monotonic()
+        self._end = self._begin + seconds
         self._lock = threading.Lock()
         self._rows: list[tuple[str, str, float, str]] = []
         self._problems: list[str] = []
@@ -134,7 +137,7 @@ class Runner:
             return self._note(step, "absent", 0.0, step.absent)
         if left < LEAST:
             return self._note(step, "no time", 0.0, "")
-        limit = min(step.limit, left)
+        limit = min(max(step.limit, step.until - (begin - self._begin)), left)
         self._facts.add(step=step.name, event="start", limit=round(limit, 1))
         try:
             outcome, remark = self._execute(step, limit)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import signal
@@ -102,6 +103,22 @@ def test_dry_run_starts_every_step(tmp_path: Path) -> None:
     assert all(f"\n{name}" in summary for name in names) and summary in result.stdout + "\n"
 
 
+def test_steps_have_shares_of_the_time(tmp_path: Path) -> None:
+    """The limits up to the sanitizers fit into the time of a run, and stages may use what earlier ones leave over."""
+    from gpu_check.command_line import SECONDS  # noqa: PLC0415
+    from gpu_check.plan import Plan  # noqa: PLC0415
+
+    stages = Plan(tmp_path, tmp_path, tmp_path, "90").stages()
+    ends = list(itertools.accumulate(max(step.limit for step in stage) for stage in stages))
+    names = [[step.name.split()[0] for step in stage] for stage in stages]
+    assert ends[names.index(["memcheck", "racecheck"])] <= SECONDS
+    assert set(names[0]) == {"facts", "build"} and set(names[1]) == {"verdict", "warm-up"}
+    for stage, end in zip(stages, ends, strict=True):
+        assert all(step.until >= end for step in stage)
+    for stage, end in zip(stages[2:], ends[2:], strict=True):
+        assert {step.until for step in stage} == {end}
+
+
 def test_a_killed_run_leaves_what_it_found_and_is_resumed(tmp_path: Path) -> None:
     options = ("--dry-run", "--seconds", "900", "--steps", "verdict lbp,invert")
     process = start(*options, "--fresh", OUT=str(tmp_path))
@@ -173,6 +190,7 @@ def test_steps_are_bounded_and_do_not_stop_one_another(tmp_path: Path) -> None:
     )
     steps = [
         Step("slow", ["env", "PYTHONUNBUFFERED=1", *python, sleeps], 1.0),
+        Step("until later", [*python, "import time; time.sleep(1); print('late')"], 0.1, until=40.0),
         Step("no program", [tmp_path / "none"], 9),
         Step("wrong", [*python, "print('why'); exit(3)"], 9),
         Step("silent", [*python, "print(1)"], 9, prints="SUMMARY"),
@@ -194,10 +212,11 @@ def test_steps_are_bounded_and_do_not_stop_one_another(tmp_path: Path) -> None:
     facts = read_facts([path])
     ends = {fact["step"]: (fact["outcome"], fact["remark"]) for fact in facts if fact["event"] == "end"}
     assert ends["slow"] == ("stopped", "after 1 s: begins")
+    assert ends["until later"] == ("ok", "late")
     assert ends["wrong"] == ("failed", "exit code 3: why")
     assert ends["right"] == ("ok", "2 False") and ends["silent"][0] == "failed"
     assert [fact["problems"] for fact in facts if fact["event"] == "fact"] == [1]
-    assert set(ends) == {"slow", "no program", "wrong", "silent", "right"}
+    assert set(ends) == {"slow", "until later", "no program", "wrong", "silent", "right"}
     title, _, *lines, problem = runner.summary().splitlines()
     assert title == "GPU" and problem == 'right: {"problems": 1}'
     rows = {line[:13].strip(): line[13:].split()[0] for line in lines}
