@@ -160,18 +160,16 @@ def makers(run: Run, *, compiled: bool) -> dict[str, Callable[[TrainState], Step
     return found
 
 
-Data = tuple[TrainState, Dataset]
-
-
-def prepared(config: TrainConfig, count: int, data: Data | None = None) -> Iterator[torch.Tensor]:
+def prepared(config: TrainConfig, count: int, dataset: Dataset | None = None) -> Iterator[torch.Tensor]:
     """Yield the trainer's own batches, prepared ahead: images, or crops of those that are on the device."""
-    state, dataset = data or train_state(config)
-    workers = config.worker_count(gpu=state.device.type == "cuda" and state.store is None)
-    batches = batches_ahead(dataset, range(count), state.device, workers=workers)
+    dataset = dataset or open_dataset(config)[1]
+    device = torch.device(config.device)
+    workers = config.worker_count(gpu=device.type == "cuda" and dataset.store is None)
+    batches = batches_ahead(dataset, range(count), device, workers=workers)
     return (batch.images for batch in batches)
 
 
-def on_device(config: TrainConfig) -> Data:
+def on_device(config: TrainConfig) -> tuple[TrainState, Dataset]:
     """Return what a training run starts with whose images are in the device's memory."""
     state, dataset = train_state(config)
     dataset.store = state.store = ImageStore(dataset.images, config.side, 3 * config.side, state.device)
@@ -179,11 +177,11 @@ def on_device(config: TrainConfig) -> Data:
     return state, dataset
 
 
-def with_data(config: TrainConfig, contender: Contender, count: int, data: Data | None) -> tuple[float, float]:
+def with_data(config: TrainConfig, contender: Contender, count: int, dataset: Dataset | None) -> tuple[float, float]:
     """Return the share of the time spent waiting for images that are prepared meanwhile, and milliseconds per step."""
     skipped = 3  # while the workers start
     waited = begin = 0.0
-    batches = prepared(config, count + skipped, data)
+    batches = prepared(config, count + skipped, dataset)
     for index in range(count + skipped):
         if index == skipped:
             contender.mean_loss()  # waits for the device
@@ -247,11 +245,11 @@ def measure(
     if OURS in contenders and not compiled:
         count = 1 if run.rehearsal else 2 * max(steps, 10)
         for name in (WITH_DATA, STORED) if run.gpu else (WITH_DATA,):
-            contender, data = contenders[OURS], None
+            contender, dataset = contenders[OURS], None
             if name == STORED:
-                data = on_device(config)
-                contender = Contender(data[0], makers(run, compiled=False)[OURS](data[0]), batches, plain_upconv=False)
-            waiting, milliseconds = with_data(config, contender, count, data)
+                state, dataset = on_device(config)
+                contender = Contender(state, makers(run, compiled=False)[OURS](state), batches, plain_upconv=False)
+            waiting, milliseconds = with_data(config, contender, count, dataset)
             ratio, speed = milliseconds * steps / times[OURS].median, 1e3 * config.batch_size / milliseconds
             cells = {"median": milliseconds, "images_per_second": speed, "ratio": ratio, "waiting": waiting}
             table.add(**about, contender=name, **cells, remark=f"{count} steps")
@@ -284,7 +282,7 @@ def main(arguments: list[str] | None = None) -> int:
             workers=max(1, min(8, (os.cpu_count() or 2) - 1)) if run.cuda else 1,
         )
         table = run.table("training", COLUMNS)
-        steps, seconds = (20, 10.0) if run.cuda else (1, 60.0)
+        steps, seconds = (20, 5.0) if run.cuda else (1, 60.0)
         threads = options.threads or min(os.cpu_count() or 1, 64 if run.cuda else 2)
         measure(run, table, config, steps, seconds, threads, compiled=options.compile)
     return run.finish()

@@ -240,7 +240,7 @@ def measure(
 ) -> None:
     """Check and time both passes of all contenders."""
     whole = about["layer"] == WHOLE
-    seconds = SECONDS if whole else SECONDS / 4
+    seconds = SECONDS / (1 if whole else 4) / (2 if run.gpu else 1)
     threads = about.get("threads", 1)
     torch.set_num_threads(threads)
     there = list(contenders(run, problem, dtype, zeros=whole and not run.quick, compiled=compiled))
