@@ -56,8 +56,8 @@ class Plan:
         The limits up to the sanitizers add up to 300 s. What a stage leaves over of its limit, later ones may use.
         """
         warm_up = self._probe("warm-up", 45, serves=("upconv", "training", "invert", "counters"))
-        # Verdicts come first, also among processes.
-        warm_up = dataclasses.replace(warm_up, command=["nice", "-n", "10", *warm_up.command])
+        if not self.dry:  # the verdicts come first, also among processes
+            warm_up = dataclasses.replace(warm_up, command=["nice", "-n", "10", *warm_up.command])
         stages = [
             [*(self._kernels(f"verdict {name}", 45, ops) for name, ops in FAMILIES.items()), warm_up],
             *([step] for step in self._measurements()),
