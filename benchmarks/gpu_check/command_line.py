@@ -118,12 +118,15 @@ def run(options: argparse.Namespace) -> int:
 def pack(architecture: str) -> int:
     """Prepare the tree for copying; 1 where it is too large."""
     try:
-        print(f"built {packing.build_archive(ROOT, architecture)}")
+        archive = packing.build_archive(ROOT, architecture)
+        print(f"\nkernels for sm_{architecture}: {archive.relative_to(ROOT)}, {archive.stat().st_size / 2**20:.1f} MiB")
     except (subprocess.CalledProcessError, SystemExit) as error:
         print(f"no archive of the kernels, they will be compiled on the other machine: {error}", file=sys.stderr)
     size = packing.pack(ROOT)
     carry = packing.carry_folder(ROOT).relative_to(ROOT)
-    print(f"{size / 2**20:.1f} MiB to copy: the files that git does not ignore, and {carry}; then `gpu_check unpack`")
+    print(f"{len(packing.read_list(ROOT))} large files are in {packing.work_folder(ROOT).relative_to(ROOT)}/aside")
+    print(f"to copy, {size / 2**20:.1f} MiB: the files that git does not ignore, and {carry}")
+    print("afterwards put the large files back: python benchmarks/gpu_check unpack")
     if size > packing.LIMIT:
         largest = ", ".join(f"{path} {count / 2**20:.1f} MiB" for count, path in packing.sizes(ROOT)[:10])
         print(f"more than {packing.LIMIT >> 20} MiB; the largest: {largest}", file=sys.stderr)
@@ -132,10 +135,11 @@ def pack(architecture: str) -> int:
 
 def unpack() -> int:
     """Restore the tree; 1 where a file could not be restored."""
+    count = len(packing.read_list(ROOT))
     problems = packing.unpack(ROOT)
     for problem in problems:
         print(problem, file=sys.stderr)
-    print("not everything is as it was" if problems else "everything is as it was")
+    print(f"{count - len(problems)} of {count} large files are back" if count else "no files were moved aside")
     return int(bool(problems))
 
 
