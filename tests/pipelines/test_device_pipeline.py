@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from preimage.pipelines import device_pipeline
-from preimage.pipelines.device_pipeline import DevicePipeline, HostMemory, Started, host_tensor
+from preimage.pipelines.device_pipeline import DevicePipeline, HostMemory, Started, host_copy, host_tensor
 from thread_queue import threaded_pipeline
 
 BATCHES = [
@@ -116,6 +116,21 @@ def test_leaving_early_waits_for_the_device() -> None:
         assert [len(batch.results) for batch in begun] == [2, 2, 2], "nothing is on its way any more"
 
 
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.arange(120, dtype=torch.uint8).view(2, 4, 5, 3).permute(0, 3, 1, 2),
+        torch.arange(21.0).view(3, 7),
+        torch.empty(0, 7),
+    ],
+)
+def test_copies_in_the_memory_of_the_host_have_the_same_strides(tensor: torch.Tensor) -> None:
+    copy = host_copy(tensor, torch.device("cpu"))
+    assert torch.equal(copy, tensor)
+    assert (copy.stride(), copy.dtype) == (tensor.stride(), tensor.dtype)
+    assert not copy.numel() or copy.data_ptr() != tensor.data_ptr()
+
+
 def test_images_in_the_memory_of_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device_pipeline, "_BLOCK_BYTES", 3000)
     memory, random = HostMemory(torch.device("cpu")), np.random.default_rng(0)
@@ -133,6 +148,9 @@ def test_images_in_the_memory_of_the_host(monkeypatch: pytest.MonkeyPatch) -> No
 def test_cuda_streams() -> None:
     device = torch.device("cuda")
     assert host_tensor((3,), torch.uint8, device).is_pinned()
+    batch = torch.randint(0, 256, (2, 4, 5, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
+    assert host_copy(batch, device).is_pinned()
+    assert torch.equal(host_copy(batch, device).to(device, non_blocking=True).cpu(), batch)
     assert torch.from_numpy(HostMemory(device)(np.zeros((8, 8, 3), np.uint8))).is_pinned()
     pipeline = DevicePipeline.of(device)
     many = [[[torch.randn(256, 1024) for _ in range(8)]] for _ in range(20)]

@@ -31,6 +31,15 @@ def host_tensor(shape: Sequence[int], dtype: torch.dtype, device: torch.device) 
     return torch.empty(shape, dtype=dtype, pin_memory=device.type == "cuda")
 
 
+def host_copy(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Return a copy of a tensor of the host, with the same strides, in memory as of `host_tensor`."""
+    strides = tensor.stride()
+    copy = torch.empty_strided(tensor.shape, strides, dtype=tensor.dtype, pin_memory=device.type == "cuda")
+    # Tensor.pin_memory would copy with all cores, in each of the threads that prepare batches.
+    np.copyto(copy.numpy(), tensor.numpy())
+    return copy
+
+
 class HostMemory(threading.local):
     """Copy images to memory as of `host_tensor`, in several threads.
 
@@ -106,18 +115,19 @@ class DevicePipeline:
 
         Args:
             groups: For each group tensors of one shape and dtype on the host. They must not change until the batch is
-                finished. For a CUDA device they are copied to pinned memory, unless they are there, see `host_tensor`.
+                finished. For a CUDA device they are copied to pinned memory, unless the first one is there, see
+                `host_tensor`.
             compute: Function called for each group with its tensors, stacked on the device.
         """
         if self.device.type == "cuda":
-            groups = [[one if one.is_pinned() else one.pin_memory() for one in group] for group in groups]
+            groups = [group if group[0].is_pinned() else self._pinned(group) for group in groups]
         batch = Started(groups)
 
         def upload() -> None:
             for group in batch.groups:
                 stacked = torch.empty((len(group), *group[0].shape), dtype=group[0].dtype, device=self.device)
-                for row, tensor in zip(stacked.unbind(), group, strict=True):
-                    row.copy_(tensor, non_blocking=True)
+                # One call: each call gives other threads the opportunity to take the interpreter lock.
+                torch._foreach_copy_(list(stacked.unbind()), list(group), non_blocking=True)
                 batch.inputs.append(stacked)
 
         def download() -> None:
@@ -134,6 +144,11 @@ class DevicePipeline:
         self.download.run(download)
         batch.done = self.download.record()
         return batch
+
+    def _pinned(self, group: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
+        """Return copies of tensors, which follow each other in pinned memory."""
+        stacked = host_tensor((len(group), *group[0].shape), group[0].dtype, self.device)
+        return torch.stack(list(group), out=stacked).unbind()
 
     def results(
         self, batches: Iterable[T], start: Callable[[T], Started]

@@ -70,7 +70,7 @@ class TrainConfig:
         device: ``cpu``, ``cuda`` or ``auto``.
         seed: Seed of the initial weights, the order of the images and their crops.
         workers: Number of threads that prepare batches, which do not depend on it; ``None`` is one, or if a GPU trains
-            on images in the host's memory, ``OMP_NUM_THREADS`` or the number of CPUs.
+            on images or features in the host's memory, ``OMP_NUM_THREADS`` or the number of CPUs.
         cache: Whether to compute the features of some crops of every image once and keep them on disk; ``auto`` decides
             by the time that this saves, see `preimage.training.cache_decision`.
         cache_crops: Number of cached crops of every image: half as many random crops, each with its mirror image.

@@ -86,13 +86,15 @@ class EagerStep:
         self, batch: torch.Tensor, step: int, features: torch.Tensor | None = None, *, seconds: float = 0.0
     ) -> None:
         state, config = self._state, self._state.config
+        images = batch.to(state.device, non_blocking=True)  # does not wait for a GPU if the batch is in pinned memory
         if state.store is not None:
-            batch = state.store.cut(batch.to(state.device))
+            batch = images = state.store.cut(images)
         if features is None:
             assert state.representation is not None
+            device = state.extraction_device
             with torch.no_grad():
-                features = state.representation(batch.to(state.extraction_device))
-        loss = batch_loss(state, state.model, features.to(state.device), batch.to(state.device))
+                features = state.representation((batch if device.type == "cpu" else images).to(device))
+        loss = batch_loss(state, state.model, features.to(state.device, non_blocking=True), images)
         state.model.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(state.model.parameters(), config.grad_clip)

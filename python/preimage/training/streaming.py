@@ -6,6 +6,7 @@ from collections.abc import Generator, Iterable, Sequence
 
 import torch
 
+from preimage.pipelines.device_pipeline import host_copy
 from preimage.pipelines.device_queue import Mark, Queue
 from preimage.pipelines.prefetch import in_order
 from preimage.training.dataset import Batch, Dataset
@@ -29,7 +30,8 @@ def batches_ahead(
         batch = dataset.batch(step)
         if device.type != "cuda":
             return batch
-        return Batch(batch.images.pin_memory(), None if batch.features is None else batch.features.pin_memory())
+        images, features = batch
+        return Batch(host_copy(images, device), None if features is None else host_copy(features, device))
 
     return in_order(prepared, steps, workers=workers, ahead=workers + 2, name="batch")
 
