@@ -20,7 +20,7 @@ T = TypeVar("T")
 # Computes a batch (B, ...) on the device, which it may not wait for, and returns results on the device.
 Compute = Callable[[torch.Tensor], Sequence[torch.Tensor]]
 
-_BLOCK_BYTES = 8 << 20
+_BLOCK_BYTES = 4 << 20
 _ALIGNMENT = 256  # of an image in a block, in bytes
 _CUDA_DEPTH = 3  # batches at once: one is copied to the device, one is computed, one is copied back
 

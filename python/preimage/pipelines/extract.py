@@ -94,7 +94,7 @@ def extract(
             ``.mat`` and ``"preimage"`` for the others.
         batch_size: Maximum number of images that are computed at once by a network or on a CUDA device; fewer for
             images so large that a batch would need over a gigabyte. ``None`` is 16 for networks; for other
-            representations as many images as have 96 MiB of pixels and features.
+            representations as many images as have 48 MiB of pixels and features.
         device: Device that computes the features: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, or ``"auto"``, which is CUDA for
             networks if available. Sparse SIFT is always computed on the CPU.
         decoder: ``"cpu"``, or ``"gpu"`` for nvImageCodec, which decodes JPEGs on the CUDA device that computes the

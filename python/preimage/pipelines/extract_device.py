@@ -21,7 +21,7 @@ from preimage.pipelines.image_loading import Loaded, by_size, in_budget, load, w
 
 _NETWORK_BATCH = 16  # default batch size of a network, which needs much memory for its activations
 _BATCH_IMAGES = 1024  # maximum batch size of a descriptor
-_BATCH_BYTES = 96 << 20  # size of the images and features of a batch of a descriptor, after which it is large enough
+_BATCH_BYTES = 48 << 20  # size of the images and features of a batch of a descriptor, after which it is large enough
 
 
 class _Window(NamedTuple):

@@ -55,7 +55,7 @@ class Loaded:
 
     def without_pixels(self) -> Loaded:
         """Return a copy without the pixels, which take much memory."""
-        return dataclasses.replace(self, pixels=None)
+        return Loaded(self.source, None, self.original_size, self.processed_size, self.problem)
 
 
 def as_listing(images: Images, *, skip_bad: bool = False) -> Listing:

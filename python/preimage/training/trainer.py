@@ -194,8 +194,8 @@ class Trainer:
         step = choose_step(self.state, progress.step, self.display.note)
         steps = itertools.count(progress.step) if config.steps is None else range(progress.step, config.steps)
         try:
-            are_small = self.state.store is not None and self.state.feature_shape is None
-            workers = config.worker_count(gpu=self.state.device.type == "cuda" and not are_small)
+            only_numbers = self.state.store is not None and self.state.feature_shape is None  # no images, no features
+            workers = config.worker_count(gpu=self.state.device.type == "cuda" and not only_numbers)
             batches = batches_ahead(self.dataset, steps, self.state.device, workers=workers)
             with closing(batches):
                 self.run_steps(step, batches, metrics, interrupted)
