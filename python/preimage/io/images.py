@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import struct
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,22 +49,20 @@ class _QuietOpenCV:
         self._inside = 0
         self._found = (0, 0)
 
-    @contextlib.contextmanager
-    def __call__(self) -> Iterator[None]:
+    def __enter__(self) -> None:
         with self._lock:
             if self._inside == 0:
                 self._found = cv2.getNumThreads(), _log.getLogLevel()
                 cv2.setNumThreads(1)
                 _log.setLogLevel(_SILENT)
             self._inside += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._inside -= 1
-                if self._inside == 0:
-                    cv2.setNumThreads(self._found[0])
-                    _log.setLogLevel(self._found[1])
+
+    def __exit__(self, *exception: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                cv2.setNumThreads(self._found[0])
+                _log.setLogLevel(self._found[1])
 
 
 _quiet_opencv = _QuietOpenCV()
@@ -154,7 +150,7 @@ def _check_size(header: ImageHeader, max_pixels: int) -> None:
 
 def _decode(data: bytes, header: ImageHeader, name: str) -> NDArray[Any]:
     try:
-        with _quiet_opencv():
+        with _quiet_opencv:
             samples = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except (cv2.error, MemoryError) as error:
         raise FileFormatError(name, f"this {header.format} cannot be decoded: {error}") from error
@@ -193,7 +189,7 @@ def _to_rgb(samples: NDArray[Any], header: ImageHeader) -> Image:
 
 def _converted(samples: NDArray[Any], conversion: int) -> NDArray[Any]:
     # Indexing in NumPy would take as long as the decoding of a JPEG.
-    with _quiet_opencv():
+    with _quiet_opencv:
         return np.asarray(cv2.cvtColor(samples, conversion))
 
 
@@ -262,7 +258,7 @@ def resize_and_center_crop(image: Image, size: int | None) -> Image:
     square = np.ascontiguousarray(image[top : top + side, left : left + side])
     if side == size:
         return square
-    with _quiet_opencv():
+    with _quiet_opencv:
         interpolation = cv2.INTER_AREA if size < side else cv2.INTER_CUBIC
         return np.asarray(cv2.resize(square, (size, size), interpolation=interpolation), np.uint8)
 
@@ -290,7 +286,7 @@ def encode_png(image: Image, *, photograph: bool = False) -> memoryview:
     """
     _check_image(image)
     options = _PNG_OF_PHOTOGRAPH if photograph else _PNG
-    with _quiet_opencv():
+    with _quiet_opencv:
         done, encoded = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
     if not done:
         raise ValueError(f"OpenCV cannot encode an image of shape {image.shape} as PNG")
