@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import os
 import re
 import shutil
 import threading
@@ -47,6 +49,52 @@ def _stop_after(images: int) -> object:
             raise Stop
 
     return progress
+
+
+@pytest.mark.usefixtures("short_shards")
+def test_a_shard_is_written_while_the_disk_finishes_the_one_before(
+    photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extract(HOG, photo_folder, tmp_path / "expected", size=64)
+    append, sync, opened, later = shards.ShardWriter.append, os.fsync, set(), threading.Event()
+
+    def appended(self: shards.ShardWriter, *arguments: Any) -> None:
+        append(self, *arguments)
+        opened.add(self)
+        if len(opened) == 2:
+            later.set()
+
+    def synchronized(descriptor: int) -> None:
+        assert not opened or later.wait(60)
+        sync(descriptor)
+
+    monkeypatch.setattr(shards.ShardWriter, "append", appended)
+    monkeypatch.setattr(os, "fsync", synchronized)
+    extract(HOG, photo_folder, tmp_path / "f", size=64)
+    assert contents(tmp_path / "f") == contents(tmp_path / "expected")
+
+
+@pytest.mark.usefixtures("short_shards")
+@pytest.mark.parametrize("full", [2, 6])  # of the shards 0 to 6
+def test_disk_is_full_when_a_shard_is_finished(
+    photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full: int
+) -> None:
+    finish, calls = shards.ShardWriter.finish, 0
+
+    def finished(self: shards.ShardWriter) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == full + 1:
+            raise OSError(errno.ENOSPC, "the disk is full")
+        finish(self)
+
+    monkeypatch.setattr(shards.ShardWriter, "finish", finished)
+    with pytest.raises(OSError, match="disk is full"):
+        extract(HOG, photo_folder, tmp_path / "f", size=64)
+    assert [entry.number for entry in read_index(tmp_path / "f").shards] == list(range(full)), "and none after it"
+    assert not list((tmp_path / "f").glob(".preimage*"))
+    monkeypatch.setattr(shards.ShardWriter, "finish", finish)
+    assert extract_with_summary(HOG, photo_folder, tmp_path / "f", size=64).resumed == 3 * full
 
 
 def test_features_equal_those_of_single_images_in_listed_order(mixed: Path, tmp_path: Path) -> None:

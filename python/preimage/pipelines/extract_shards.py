@@ -84,7 +84,7 @@ def _computed(
 
 
 class _Writer:
-    """Write batches in order in a separate thread.
+    """Write batches in order in a separate thread, while another one waits until the shard before is on disk.
 
     After an error elsewhere the batches put so far are still written; after an error of writing no others are.
     """
@@ -95,15 +95,18 @@ class _Writer:
         self._failed = False
         self._open_shard = contextlib.ExitStack()
         self._shard: ShardWriter
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="write")
+        self._thread, self._finishing = (ThreadPoolExecutor(1, thread_name_prefix="write") for _ in range(2))
         self._queue: deque[Future[None]] = deque()
+        self._finished: Future[None] | None = None  # of the shard before the open one
 
     def __enter__(self) -> _Writer:
         return self
 
     def __exit__(self, *exception: Any) -> None:
         self._thread.shutdown(wait=True)
-        errors = [error for future in self._queue if (error := future.exception()) is not None]
+        self._finishing.shutdown(wait=True)
+        futures = [*self._queue, *([] if self._finished is None else [self._finished])]
+        errors = [error for future in futures if (error := future.exception()) is not None]
         first = exception[1] or next(iter(errors), None)
         if first is None:
             self._open_shard.close()
@@ -144,7 +147,9 @@ class _Writer:
         batch.release()
         self._remaining -= batch.positions
         if not self._remaining:
-            self._open_shard.close()
+            if self._finished is not None:
+                self._finished.result()
+            self._finished = self._finishing.submit(self._open_shard.pop_all().close)
 
 
 def _source_of(store: StoreWriter, number: int, sources: Sequence[ImageSource]) -> str:
