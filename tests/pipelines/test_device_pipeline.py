@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -74,6 +75,23 @@ def test_batches_are_uploaded_while_earlier_ones_are_computed() -> None:
         gate.set()
         second.done.synchronize()
     assert torch.equal(second.results[1][0], torch.stack(BATCHES[1][1]))
+
+
+def test_images_are_kept_until_they_are_copied() -> None:
+    """Torch cannot know that views of pinned memory made by NumPy are still read."""
+    memory, gate = HostMemory(torch.device("cpu")), threading.Event()
+    images = [torch.from_numpy(memory(np.full((4, 5, 3), value, np.uint8))) for value in (1, 2)]
+    kept = [weakref.ref(image) for image in images]
+    with threaded_pipeline() as pipeline:
+        pipeline.upload.run(lambda: gate.wait(60))
+        batch = pipeline.start([images], lambda stacked: (stacked + 1,))
+        del images
+        assert all(image() is not None for image in kept)
+        gate.set()
+        batch.done.synchronize()
+    assert [int(row.float().mean()) for row in batch.results[0][0]] == [2, 3]
+    del batch
+    assert all(image() is None for image in kept)
 
 
 @pytest.mark.parametrize("bad", [0, 4, 8])
