@@ -13,7 +13,7 @@
 #define PREIMAGE_INLINE static inline __attribute__((always_inline))
 #endif
 
-// Before a loop whose iterations the device compiler must (or, with 1, must not) copy out.
+// Before a loop: the device compiler unrolls it by `count`; 1 prevents unrolling.
 #ifdef __CUDA_ARCH__
 #define PREIMAGE_UNROLL(count) _Pragma(PREIMAGE_TEXT(unroll(count)))
 #define PREIMAGE_TEXT(...) #__VA_ARGS__

@@ -48,7 +48,7 @@ PREIMAGE_INLINE float byte_unit_value(float value) {
     constexpr float kRemainder = -2.31917582e-10f;  // 1 / 255 - kInverse
     return __fmaf_rn(value, kInverse, value * kRemainder);
 }
-/// Return byte `index` of a word. It becomes the last bits of 2^23, which is faster than a conversion.
+/// Return byte `index` of a word as a float: put into the last bits of 2^23, which is faster than a conversion.
 PREIMAGE_INLINE float byte_of(std::uint32_t word, int index) {
     return __uint_as_float(__byte_perm(word, 0x4b000000u, 0x7440u + static_cast<std::uint32_t>(index))) - 8388608.0f;
 }

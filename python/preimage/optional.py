@@ -57,7 +57,7 @@ OPTIONAL = {
         OptionalPackage(
             "nvidia-nvimgcodec-cu13",
             ("nvidia.nvimgcodec",),
-            "decoders on a GPU",
+            "JPEG decoders on a GPU",
             "pip install 'preimage[gpu]'",
         ),
         OptionalPackage("triton", ("triton",), "fused up-convolutions on a GPU", "pip install triton"),

@@ -48,13 +48,14 @@ def extract(
     batch_size: Annotated[
         int | None,
         typer.Option(
-            help="Maximum batch size of a network or a CUDA device. Default: 16 for networks, else automatic."
+            help="Maximum number of images computed at once by a network or on a CUDA device. Default: 16 for networks, "
+            "else automatic."
         ),
     ] = None,
     device: Device = "auto",
     decoder: Annotated[
         str,
-        typer.Option(metavar="DECODER", help="Decoder of JPEGs: cpu, or gpu (nvImageCodec, slightly other pixels)."),
+        typer.Option(metavar="DECODER", help="Decoder of JPEGs: cpu, or gpu (nvImageCodec; pixels differ slightly)."),
     ] = "cpu",
     skip_bad: SkipBad = False,
     allow_nonfinite: Annotated[

@@ -73,7 +73,7 @@ class KeypointSplat(nn.Module):
         level, y, x = self._positions(keypoints, row, column)
         begin, h, w = (_at_level(level, numbers)[:, None] for numbers in (starts[:-1], *zip(*shapes, strict=True)))
         first = begin + image[:, None] * h * w
-        # What draws nothing adds zero somewhere in its image: everywhere, because many additions to one cell are slow.
+        # Values that are not used are added as zeros, spread over their image: many additions to one cell are slow.
         elsewhere = first + torch.arange(y.numel(), device=y.device).view(y.shape) % (h * w)
         for below in (0, 1):
             for right in (0, 1):
@@ -113,16 +113,16 @@ class KeypointSplat(nn.Module):
 
 
 def _cells_with_keypoints(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return image, row and column of each cell with a keypoint, [N], and that all are used."""
+    """Return image, row and column of each cell with a keypoint, [N] int64, and whether it is used: always, [N] bool."""
     image, row, column = _keypoints(features).nonzero(as_tuple=True)
     return image, row, column, torch.ones_like(image, dtype=torch.bool)
 
 
 def _every_cell(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return image, row and column of each cell, [N], and whether it is used.
+    """Return image, row and column of each cell, [N] int64, and whether it contains a keypoint, [N] bool.
 
-    Their number does not depend on the values, so that a CUDA graph can contain what follows. Nine of ten cells are
-    empty, which makes a CPU several times slower.
+    N does not depend on the values, so that a CUDA graph can contain the operations that follow. As most cells are
+    empty, this takes a CPU several times longer.
     """
     used = _keypoints(features)
     index = torch.arange(used.numel(), device=used.device)
@@ -131,7 +131,7 @@ def _every_cell(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, tor
 
 
 def _keypoints(features: torch.Tensor) -> torch.Tensor:
-    """Return which cells of features contain a keypoint, [B, h, w]: sine and cosine of its angle are not zero."""
+    """Return which cells of features contain a keypoint, [B, h, w] bool: sine and cosine of its angle are not both 0."""
     return (features[:, 130].square() + features[:, 131].square()) != 0
 
 

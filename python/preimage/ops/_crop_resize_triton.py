@@ -1,4 +1,4 @@
-"""Triton kernel of `preimage.ops.crop_resize`: one thread computes a pixel from 16."""
+"""Triton kernel of `preimage.ops.crop_resize`: one thread computes a pixel from TAPS × TAPS pixels of the image."""
 # ruff: noqa: N803
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, misc, untyped-decorator"
 
@@ -14,7 +14,10 @@ _WARPS = 4
 
 @triton.jit
 def _weight(at, begin, scale, interpolated):
-    """Return the weight of pixel `at` in a result that covers `begin` to `begin + scale`."""
+    """Return the weight of pixel `at` in a result that covers `begin` to `begin + scale`.
+
+    The cubic polynomials are those of `crop_resize_torch`, with the parameter -0.75.
+    """
     away = tl.abs(begin + 0.5 * scale - 0.5 - at)
     near = (1.25 * away - 2.25) * away * away + 1.0
     far = ((-0.75 * away + 3.75) * away - 6.0) * away + 3.0

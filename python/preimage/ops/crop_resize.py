@@ -1,4 +1,4 @@
-"""Cut crops out of images in one buffer, resized and mirrored, as OpenCV does it for one image at a time."""
+"""Cut crops out of images in one buffer, resize them as OpenCV does, and mirror them."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def crop_resize(
         offsets: Index of each image's first element in `pixels`.
         sizes: (H, W) of each image.
         crops: Index of the image; top, left, height and width of the crop in pixels, which may be fractions; whether it
-            is mirrored; whether it is interpolated instead of averaged. They are not checked: a crop beyond its image
-            reads other memory.
+            is mirrored; whether it is interpolated instead of averaged (0 or 1). They are not checked: a crop beyond its
+            image reads other memory.
         size: Side of the results in pixels.
-        max_shrink: Maximum height and width of a crop relative to `size`.
+        max_shrink: Maximum height and width of a crop divided by `size`. It determines how many pixels are read.
 
     Raises:
         ValueError: A tensor is not contiguous, or its shape or dtype is wrong.
@@ -88,7 +88,7 @@ def _taps(
     interpolated: torch.Tensor,
     taps: int,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return indices and weights (B, size, taps) of the pixels along one axis."""
+    """Return the indices, int64, and weights, float32, of the pixels along one axis, (B, size, taps) each."""
     begin = start + position * scale
     center = begin + 0.5 * scale - 0.5
     first = torch.where(interpolated > 0, center - 1, begin).floor()[..., None]

@@ -17,7 +17,7 @@ from preimage.pipelines.device_queue import CudaQueue, DirectQueue, Mark, Queue
 
 T = TypeVar("T")
 
-# Computes a batch (B, ...) on the device, which it may not wait for, and returns results on the device.
+# Computes results from a batch (B, ...) on the device, without waiting for the device.
 Compute = Callable[[torch.Tensor], Sequence[torch.Tensor]]
 
 _BLOCK_BYTES = 4 << 20
@@ -41,7 +41,7 @@ def host_copy(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
 
 
 class HostMemory(threading.local):
-    """Copy images to memory as of `host_tensor`, in several threads.
+    """Copy images to memory allocated by `host_tensor`. Several threads may call it.
 
     Each thread cuts the images from a block, because allocating pinned memory is slow. A block is released with the
     last of its images.
@@ -56,7 +56,7 @@ class HostMemory(threading.local):
         self._used = 0
 
     def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Return a copy of an image."""
+        """Return a copy of an image (H, W, 3) uint8, C-contiguous."""
         if self._used + image.nbytes > len(self._block):
             self._block = host_tensor([max(image.nbytes, _BLOCK_BYTES)], torch.uint8, self._device).numpy()
             self._used = 0
@@ -67,9 +67,17 @@ class HostMemory(threading.local):
 
 
 class Started:
-    """A batch on its way: groups of inputs, what is computed from each group, and the results in the host's memory.
+    """A batch in progress.
 
-    Memory of the device belongs to the queue that allocated it. It is kept until the last queue is done with it.
+    The tensors are kept until the last queue is done with them, because memory of the device belongs to the queue that
+    allocated it.
+
+    Attributes:
+        groups: Input tensors on the host, for each group.
+        inputs: The same on the device, stacked, for each group.
+        outputs: Results of each group on the device.
+        results: The same in the host's memory, valid after `done`.
+        done: End of the downloads.
     """
 
     def __init__(self, groups: Sequence[Sequence[torch.Tensor]]) -> None:

@@ -78,7 +78,7 @@ def _windows(shards: Sequence[tuple[int, list[ImageSource]]], extraction: Extrac
     value_bytes = representation.spec.channels * np.dtype(extraction.dtype).itemsize
 
     def bytes_of(examined: tuple[Loaded, str]) -> int:
-        """Return what is bounded: the working memory of a network, or the size of what is copied."""
+        """Return the bytes that limit a batch: a network's working memory, or the pixels and features to copy."""
         item, problem = examined
         if problem:
             return 0
@@ -113,10 +113,10 @@ def _window(number: int, examined: Sequence[tuple[Loaded, str]]) -> _Window:
 
 
 def _features(extraction: Extraction, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Compute the features of images (B, H, W, 3) as they are stored, and (3, B) float64 numbers that tell about them.
+    """Compute the features of images (B, H, W, 3) in the stored dtype, and statistics of each image, (3, B) float64.
 
-    The numbers are for each image: NaN and infinite values before and after the conversion to the stored dtype, and the
-    largest absolute value. They stay on the device, so that the host does not wait.
+    The statistics are the numbers of NaN and infinite values before and after the conversion to the stored dtype, and
+    the largest absolute value, or 0 if nothing is converted. They stay on the device, so that the host does not wait.
     """
     with torch.inference_mode():
         features = extraction.representation(images.permute(0, 3, 1, 2)).float()

@@ -275,7 +275,7 @@ def read(source: ImageSource, size: int | None, place: Callable[[Pixels], Pixels
 def loaded(
     source: ImageSource, size: int | None, decode: Callable[[], Pixels], place: Callable[[Pixels], Pixels] | None = None
 ) -> Loaded:
-    """Return the result of `read`, with another function that decodes the image."""
+    """Decode an image by `decode`, and continue as `read` does."""
     try:
         decoded = decode()
         pixels = resize_and_center_crop(decoded, size)

@@ -89,7 +89,7 @@ def invert(
         batch_size: Number of images at once; fewer for images so large that a batch would need over a gigabyte.
         device: Device of the inverter: ``"auto"`` (CUDA if available), ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...
         precision: Data type in which the inverter computes: ``"float32"``, ``"bfloat16"``, or ``"auto"`` for bfloat16
-            where the device has instructions for it. Images are rounded to 8 bits; with bfloat16 they differ.
+            where the device has instructions for it. With bfloat16 the images differ slightly.
         skip_bad: Skip and list images whose features or keypoints cannot be read or inverted, instead of stopping.
         progress: Called with (images done, total number of images).
 

@@ -118,7 +118,7 @@ class CheckpointWriter:
         self._pending: Future[None] | None = None
 
     def start(self, contents: Snapshot, step: int) -> None:
-        """Start to write a checkpoint when the one before is complete, whose error is raised."""
+        """Start to write a checkpoint, after waiting for the previous one, whose error is raised."""
         self.wait()
         self._pending = self._pool.submit(self._write, contents, step)
 

@@ -215,7 +215,7 @@ class TrainConfig:
         return None if self.max_hours is None else 3600 * self.max_hours
 
     def interval(self, name: str, *, gpu: bool = False) -> Interval:
-        """Return ``log_every``, ``eval_every`` or ``save_every`` on a CPU or a GPU."""
+        """Return ``log_every``, ``eval_every`` or ``save_every``, or its default on a CPU or a GPU."""
         return parse_interval(name, getattr(self, name), gpu=gpu)
 
     def worker_count(self, *, gpu: bool) -> int:

@@ -131,7 +131,7 @@ def store_images(
     note: Note,
     interrupted: threading.Event,
 ) -> ImageStore | None:
-    """Return the images in the memory of a GPU if they fit and it pays; otherwise, ``None``.
+    """Return the images in the memory of a GPU if they fit and are used often enough; otherwise, ``None``.
 
     Images are shrunk to three times `size`, and if they do not fit, until the smallest crop has as many pixels as its
     result.

@@ -31,7 +31,7 @@ def parse_interval(name: str, value: int | str | None, *, gpu: bool = False) -> 
         gpu: Whether the run is on a GPU.
 
     Raises:
-        ValueError: Another value, or not above zero.
+        ValueError: The value is none of these, or not positive.
     """
     if value is None:
         value = _DEFAULTS[name][gpu]

@@ -41,7 +41,7 @@ class BatchStream:
 
     Host → staging memory on the device, by the queue `side` → `batch`, `numbers` and `features`, by the queue `main`,
     which computes. The first copy crosses the bus and may overlap with the computation on the batch before; the second
-    one is within the device and a thousand times shorter.
+    one is within the device and much faster.
 
     Args:
         example: A batch; others have its shape, dtype and strides.

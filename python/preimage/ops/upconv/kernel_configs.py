@@ -8,7 +8,7 @@ import torch
 
 IMAGE_PASSES = ("image_backward", "distance_backward")
 PASSES = ("forward", "dgrad", "wgrad", *IMAGE_PASSES)
-MOST = 8  # number of candidates beside cuDNN's convolutions
+MOST = 8  # maximum number of candidates, in addition to cuDNN's convolution
 IMAGE_CHANNELS = 4  # layers with at most so many output channels have separate kernels
 HALVES = (torch.bfloat16, torch.float16)
 
@@ -31,7 +31,7 @@ class Config:
         return f"{self.kernel} {blocks} w{self.num_warps} s{self.num_stages}{split}"
 
 
-# cuDNN's convolution, with one kernel for everything elementwise.
+# cuDNN's convolution, with one kernel for all elementwise operations.
 CUDNN = {"forward": Config("cudnn", (64, 64), 4, 1), "dgrad": Config("dgrad_cudnn", (64, 64), 4, 1)}
 
 

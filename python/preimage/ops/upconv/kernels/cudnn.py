@@ -20,7 +20,7 @@ from preimage.ops.upconv.kernel_configs import Config
 from preimage.ops.upconv.kernels import _launch
 from preimage.ops.upconv.kernels._tiles import activated, masked_by
 
-PROGRAMS = 264  # per block of channels, each of which sums over many tiles: two per multiprocessor of about 130
+PROGRAMS = 264  # maximum number per block of channels, two for each of about 130 multiprocessors; each sums many tiles
 
 
 @triton.jit(do_not_specialize=["pixels", "units"])
