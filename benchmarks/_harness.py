@@ -160,7 +160,7 @@ class Table:
         device_column: name of the column for `device`.
         device: name of the device that runs the benchmark.
         columns: all others, after date, device, load and versions.
-        json_lines: print rows as JSON.
+        json_lines: print rows as lines of JSON instead of a table.
 
     Raises:
         SystemExit: the file has other columns.
@@ -302,7 +302,7 @@ def allow_tf32() -> None:
 def write_crops(folder: Path, count: int = 24, *, links: int = 0) -> str:
     """Write that many random squares of each of scikit-image's photographs into a new folder, and return its name.
 
-    With `links`, as JPEGs of 256², each under so many names more.
+    With `links`, they are JPEGs of 256×256 pixels, each with this many additional hard links.
     """
     random = np.random.default_rng(0)
     folder.mkdir(parents=True)

@@ -48,7 +48,7 @@ LOSS_TOLERANCE = 0.05  # of the mean loss: the rounding of bfloat16, some steps 
 CHECKED_STEPS = 3
 CURVE_POINTS, CURVE_STEPS, CURVE_TOLERANCE = 5, 10, 0.02
 BATCHES = 4  # are repeated: the time of a step does not depend on what the images show
-# Of the paper's kind, for rehearsals.
+# A small network with the paper's structure, for rehearsals.
 TINY = TwoStreamConfig(context=("c5/2 4", "up 4"), detail=("c5/1 4",), joint=("c3/1 8", "up 8", "up 4", "up 3"))
 COLUMNS = (
     *("preset", "image_size", "batch", "dtype", "threads", "contender"),
@@ -151,9 +151,9 @@ def makers(run: Run, *, compiled: bool) -> dict[str, Callable[[TrainState], Step
         return {OURS: EagerStep, TORCH_UPCONV: EagerStep}
     capture = (lambda work, device: work) if run.rehearsal else cuda_graph
     backend = "aot_eager" if run.rehearsal else "inductor"
-    by_compiler = functools.partial(torch.compile, backend=backend, dynamic=False)
+    compile_network = functools.partial(torch.compile, backend=backend, dynamic=False)
     found: dict[str, Callable[[TrainState], Step]] = {OURS: lambda state: GraphedStep(state, 0, capture)}
-    found |= {COMPILED: lambda state: PlainStep(state, by_compiler)} if compiled else {EAGER: PlainStep}
+    found |= {COMPILED: lambda state: PlainStep(state, compile_network)} if compiled else {EAGER: PlainStep}
     if run.cuda and compiled:
         graphs = functools.partial(torch.compile, mode="reduce-overhead", dynamic=False)
         found[GRAPHS] = lambda state: PlainStep(state, graphs)
@@ -170,7 +170,7 @@ def prepared(config: TrainConfig, count: int, dataset: Dataset | None = None) ->
 
 
 def on_device(config: TrainConfig) -> tuple[TrainState, Dataset]:
-    """Return what a training run starts with whose images are in the device's memory."""
+    """Return the state and dataset of a training run whose images are in the device's memory."""
     state, dataset = train_state(config)
     dataset.store = state.store = ImageStore(dataset.images, config.side, 3 * config.side, state.device)
     state.store.load(lambda _: None, threading.Event())
@@ -260,8 +260,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Append to the CSV; 1 where a contender was wrong."""
     made = parser(__doc__, "python benchmarks/bench_training.py --quick photographs/", gpu=True)
     made.add_argument("images", nargs="?", metavar="PATH", help="folder or tar (default: scikit-image's photographs)")
-    made.add_argument("--threads", type=int, help="of the CPU (default: all beside a GPU, else at most 2)")
-    made.add_argument("--compile", action="store_true", help="GPU: against torch.compile")
+    made.add_argument("--threads", type=int, help="CPU threads (default: one per core with a GPU, else at most 2)")
+    made.add_argument("--compile", action="store_true", help="GPU: compare with torch.compile instead of eager torch")
     options = made.parse_args(arguments)
     run = Run(options)
     if run.rehearsal:

@@ -348,7 +348,9 @@ def main(arguments: list[str] | None = None) -> int:
     made.add_argument("--nets", default="H,F", help="decoders, separated by commas (default: %(default)s)")
     made.add_argument("--threads", default="1,2", help="CPU: numbers of threads (default: %(default)s)")
     made.add_argument("--float32", action="store_true", help="GPU: float32 (TF32) too")
-    made.add_argument("--compile", action="store_true", help="GPU: whole decoders against torch.compile")
+    made.add_argument(
+        "--compile", action="store_true", help="GPU: compare whole decoders with torch.compile instead of eager torch"
+    )
     made.add_argument("--show", action="store_true", help="only print the newest results, as Markdown")
     options = made.parse_args(arguments)
     if options.show:

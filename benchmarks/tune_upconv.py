@@ -296,7 +296,7 @@ Work = tuple[Problem, torch.dtype, Config]
 
 
 def compile_all(work: Sequence[Work]) -> None:
-    """Compile the kernels of passes into Triton's cache; one that does not compile says so again when it is tried."""
+    """Compile the kernels of passes into Triton's cache; errors are ignored here, and raised again by the tuning."""
     launches = importlib.import_module("preimage.ops.upconv.kernels._launch")
     allow_tf32()
 
@@ -313,7 +313,7 @@ def compile_all(work: Sequence[Work]) -> None:
         launches.launch = launch
 
 
-def shared_out(work: Iterable[Work]) -> list[list[Work]]:
+def group_by_kernel(work: Iterable[Work]) -> list[list[Work]]:
     """Return the work in groups that need the same compiled kernels, so that no two processes compile one."""
     groups: dict[tuple[Any, ...], list[Work]] = {}
     for problem, dtype, config in work:
@@ -347,7 +347,7 @@ def measure(nets: Iterable[str], dtypes: Iterable[str], processes: int, output: 
                 if (problem, name) not in done
             }
             work = [(pair[0], dtype, one) for pair, found in todo.items() for dtype in DTYPES[pair[1]] for one in found]
-            list(pool.map(compile_all, shared_out(work)))
+            list(pool.map(compile_all, group_by_kernel(work)))
             for (problem, name), candidates in todo.items():
                 print(f"{problem} {name}", flush=True)
                 table.put([tune(problem, name, device, candidates)])

@@ -30,19 +30,23 @@ def arguments() -> argparse.Namespace:
         prog="gpu_check", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     actions = {
-        "run": "the steps, on this machine",
+        "run": "run the steps on this machine",
         "pack": "compile the CUDA kernels into build/gpu-check/carry and move large files aside",
         "unpack": "move the files back",
     }
     description = "; ".join(f"{name}: {what}" for name, what in actions.items())
     parser.add_argument("action", nargs="?", choices=list(actions), default="run", help=description)
-    parser.add_argument("--dry-run", action="store_true", help="every step on the CPU, with tiny problems")
-    parser.add_argument("--seconds", type=float, default=SECONDS, help="for all steps (default: %(default)s)")
+    parser.add_argument("--dry-run", action="store_true", help="run every step on the CPU, with tiny problems")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="time limit of all steps (default: %(default)s)")
     parser.add_argument(
-        "--steps", default="", help="only these and the build, by name or first word, with commas between"
+        "--steps",
+        default="",
+        help="run only the build and these steps: names or their first words, separated by commas",
     )
     parser.add_argument("--fresh", action="store_true", help="repeat what earlier runs have done")
-    parser.add_argument("--architecture", default="90", help="for `pack` (default: %(default)s)")
+    parser.add_argument(
+        "--architecture", default="90", help="compute capability to `pack` kernels for (default: %(default)s)"
+    )
     return parser.parse_args()
 
 
@@ -144,7 +148,7 @@ def unpack() -> int:
 
 
 def main() -> int:
-    """Do what the command line says."""
+    """Run the action given on the command line."""
     options = arguments()
     if options.action == "run":
         return run(options)

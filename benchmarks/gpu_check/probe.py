@@ -21,7 +21,7 @@ PACKAGES = ("torch", "triton", "numpy", "opencv-python-headless", "opencv-python
 QUERY = "name,driver_version,memory.total,clocks.sm,clocks.mem,clocks.max.sm,clocks.max.mem,power.limit"
 # Networks whose kernels the other steps run, and in which dtype: `invert` runs the last one, forward only.
 NETS = {"H": "bfloat16", "hog/paper": "bfloat16", "hog/compact": "float32"}
-FRAMES = 2  # that the profiled kernels work on
+FRAMES = 2  # number of images of the profiled kernels
 METRICS = (
     "gpu__time_duration.sum",
     "sm__inst_issued.avg.pct_of_peak_sustained_active",
@@ -89,7 +89,7 @@ def warm_up(device: str) -> None:
     import torch  # noqa: PLC0415
 
     from preimage.ops.upconv.kernel_choice import choose  # noqa: PLC0415
-    from tune_upconv import compile_all, networks, problems, shared_out  # noqa: PLC0415
+    from tune_upconv import compile_all, group_by_kernel, networks, problems  # noqa: PLC0415
 
     capability = torch.cuda.get_device_capability() if device == "cuda" else (9, 0)
     known, wanted, chosen = networks(), {}, {}
@@ -104,12 +104,12 @@ def warm_up(device: str) -> None:
     tell(chosen=chosen)
     processes = min(16, os.cpu_count() or 1) if device == "cuda" else 1
     with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
-        list(pool.map(compile_all, shared_out(wanted)))
+        list(pool.map(compile_all, group_by_kernel(wanted)))
     print(f"{len(wanted)} kernels for {', '.join(NETS)}")
 
 
 def launches(device: str) -> Iterator[tuple[str, Callable[[], object]]]:
-    """Yield one call of each kernel worth a look, with its inputs made outside of the call."""
+    """Yield the name and a call of each kernel to profile; inputs are created before the call."""
     import torch  # noqa: PLC0415
 
     import preimage  # noqa: PLC0415
@@ -183,7 +183,7 @@ def counters(device: str) -> None:
 
 
 def main() -> None:
-    """Run the measurement that the command line names."""
+    """Run the measurement given on the command line."""
     known = {"facts": facts, "warm-up": warm_up, "launch": launch, "counters": counters}
     known[sys.argv[1]](sys.argv[2])
 

@@ -26,14 +26,14 @@ class Step:
     """A command with a time limit. Its lines of output that are JSON objects are facts.
 
     Attributes:
-        name: For the summary; the steps of one family begin with the same word.
+        name: Name in the summary; steps that may be selected together begin with the same word.
         command: Program and arguments.
-        limit: Seconds that it may take.
+        limit: Maximum duration in seconds.
         environment: Variables to set; an empty value removes one.
-        until: Seconds since the start of the run until which it may take longer than its limit.
-        absent: Why it cannot run on this machine, if so.
-        serves: Later steps that need its result on this machine: until they are done it is repeated.
-        prints: Text that the output contains if the command did its work.
+        until: Seconds since the start of the run until which the step may exceed its limit.
+        absent: Reason why the step cannot run on this machine; empty if it can.
+        serves: Later steps that need the result of this one, which is repeated until they are done.
+        prints: Text in the output of a successful command.
     """
 
     name: str
@@ -91,20 +91,20 @@ def as_fact(line: str | bytes) -> Fact | None:
 
 
 def ended(facts: Iterable[Fact], **common: Any) -> dict[str, Fact]:
-    """Return the last end of each step in the facts that have these fields."""
+    """Return the newest fact with the outcome of each step, among the facts that have these fields."""
     found = sorted((fact for fact in facts if fact.get("event") == "end"), key=lambda fact: fact["run"])
     return {fact["step"]: fact for fact in found if all(fact.get(name) == value for name, value in common.items())}
 
 
 class Runner:
-    """Run steps within a time for all of them, and keep a log and a summary.
+    """Run steps within a common time limit, and write a log and a summary.
 
     Args:
         title: First line of the summary.
-        folder: For log.txt and summary.txt, written as the steps run.
-        facts: Record of everything.
-        done: Ends of the steps of earlier runs, by name; those that were "ok" are not repeated.
-        seconds: For all steps.
+        folder: Folder of log.txt and summary.txt, which are written after every step.
+        facts: Files to which starts, results and ends of steps are appended.
+        done: Last lines of the steps of earlier runs, by name; those that were "ok" are not repeated.
+        seconds: Time limit of all steps together.
     """
 
     def __init__(self, title: str, folder: Path, facts: Facts, done: Mapping[str, Fact], seconds: float) -> None:
@@ -123,7 +123,7 @@ class Runner:
             process.terminate()
 
     def run(self, steps: Sequence[Step], at_once: int) -> list[str]:
-        """Run steps, so many at once, and return the names of those that failed."""
+        """Run steps, at most `at_once` at the same time, and return the names of those that failed."""
         with ThreadPoolExecutor(max(1, at_once)) as pool:
             outcomes = list(pool.map(self._step, steps))
         return [step.name for step, outcome in zip(steps, outcomes, strict=True) if outcome in ("failed", "stopped")]

@@ -162,18 +162,18 @@ def launches(task: Task) -> list[tuple[Any, dict[str, Any], dict[str, int]]]:
 def specialization(kernel: Any, values: dict[str, Any]) -> tuple[dict[str, str], dict[Any, Any], dict[Any, Any]]:
     """Return what a kernel is compiled for in a launch with these values: signature, constants and attributes."""
     signature, constants, attributes = {}, {}, {}
-    unspecialised = set(kernel.do_not_specialize)
+    unspecialized = set(kernel.do_not_specialize)
     for index, name in enumerate(kernel.arg_names):
         value = values[name]
         if isinstance(value, torch.Tensor):
             signature[name] = _POINTERS[value.dtype]
             attributes[(index,)] = [["tt.divisibility", 16]]
-        elif kernel.params[index].is_constexpr or (value == 1 and name not in unspecialised):
+        elif kernel.params[index].is_constexpr or (value == 1 and name not in unspecialized):
             signature[name] = "constexpr"
             constants[(index,)] = value
         else:
             signature[name] = "i32"
-            if value % 16 == 0 and name not in unspecialised:
+            if value % 16 == 0 and name not in unspecialized:
                 attributes[(index,)] = [["tt.divisibility", 16]]
     return signature, constants, attributes
 

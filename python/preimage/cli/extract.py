@@ -48,7 +48,7 @@ def extract(
     batch_size: Annotated[
         int | None,
         typer.Option(
-            help="Maximum number of images computed at once by a network or on a CUDA device. Default: 16 for networks, "
+            help="Maximum number of images per batch of a network or a CUDA device. Default: 16 for networks, "
             "else automatic."
         ),
     ] = None,

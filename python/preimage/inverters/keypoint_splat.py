@@ -113,7 +113,7 @@ class KeypointSplat(nn.Module):
 
 
 def _cells_with_keypoints(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return image, row and column of each cell with a keypoint, [N] int64, and whether it is used: always, [N] bool."""
+    """Return image, row and column of each cell with a keypoint, [N] int64, and that it is used, [N] bool, all true."""
     image, row, column = _keypoints(features).nonzero(as_tuple=True)
     return image, row, column, torch.ones_like(image, dtype=torch.bool)
 
@@ -131,7 +131,7 @@ def _every_cell(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, tor
 
 
 def _keypoints(features: torch.Tensor) -> torch.Tensor:
-    """Return which cells of features contain a keypoint, [B, h, w] bool: sine and cosine of its angle are not both 0."""
+    """Return which cells contain a keypoint, [B, h, w] bool: the sine or cosine of its angle is not 0."""
     return (features[:, 130].square() + features[:, 131].square()) != 0
 
 

@@ -31,8 +31,8 @@ def crop_resize(
         offsets: Index of each image's first element in `pixels`.
         sizes: (H, W) of each image.
         crops: Index of the image; top, left, height and width of the crop in pixels, which may be fractions; whether it
-            is mirrored; whether it is interpolated instead of averaged (0 or 1). They are not checked: a crop beyond its
-            image reads other memory.
+            is mirrored; whether it is interpolated instead of averaged (0 or 1). They are not checked: a crop beyond
+            its image reads other memory.
         size: Side of the results in pixels.
         max_shrink: Maximum height and width of a crop divided by `size`. It determines how many pixels are read.
 
