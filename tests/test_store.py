@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
+from extractions import contents
 from preimage import store as module
 from preimage.errors import FileFormatError
 from preimage.io.feature_file import FeatureRecord
@@ -36,12 +37,6 @@ def record(key, size=(4, 5), channels=31, original=(100, 200), processed=(32, 40
 def write(path, *records, spec=SPEC, **options):
     write_features(path, spec, records, **options)
     return path
-
-
-def contents(path):
-    """Return the contents of every file of a store, or of the single file."""
-    files = [path] if path.is_file() else sorted(file for file in path.iterdir() if file.name != ".lock")
-    return {file.name: file.read_bytes() for file in files}
 
 
 def read_all(path):

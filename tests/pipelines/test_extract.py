@@ -17,6 +17,7 @@ import pytest
 import torch
 
 import preimage
+from extractions import Stop, contents, stop_after
 from preimage.errors import FileFormatError
 from preimage.io import ImageSource, decode_file, list_images, shards
 from preimage.pipelines import extract_batches, extract_device, image_loading
@@ -32,23 +33,6 @@ HOG = create_representation("hog")
 @pytest.fixture
 def short_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(extract_batches, "shard_length", lambda image_bytes: 3)
-
-
-def contents(path: Path) -> dict[str, bytes]:
-    """Return the contents of every file of a store except the lock."""
-    return {file.name: file.read_bytes() for file in sorted(path.iterdir()) if file.name != ".lock"}
-
-
-class Stop(Exception):  # noqa: N818 - it stops a run, nothing went wrong
-    pass
-
-
-def _stop_after(images: int) -> object:
-    def progress(done: int, total: int) -> None:
-        if done >= images:
-            raise Stop
-
-    return progress
 
 
 @pytest.mark.usefixtures("short_shards")
@@ -132,7 +116,7 @@ def test_interrupted_extraction_resumes_to_the_same_bytes(photo_folder: Path, tm
     extract(HOG, photo_folder, tmp_path / "whole", size=64)
     output = tmp_path / "cut"
     with pytest.raises(Stop):
-        extract(HOG, photo_folder, output, size=64, batch_size=2, progress=_stop_after(stop_at))  # type: ignore[arg-type]
+        extract(HOG, photo_folder, output, size=64, batch_size=2, progress=stop_after(stop_at))
     with pytest.raises(FileFormatError, match=r"\d of 7 shards"):
         FeatureStore(output)
     done = sum(entry.images for entry in read_index(output).shards)
@@ -147,7 +131,7 @@ def test_interrupted_extraction_resumes_to_the_same_bytes(photo_folder: Path, tm
 def test_resume_with_other_settings_is_rejected(photo_folder: Path, tmp_path: Path) -> None:
     output = tmp_path / "f"
     with pytest.raises(Stop):
-        extract(HOG, photo_folder, output, size=64, progress=_stop_after(4))  # type: ignore[arg-type]
+        extract(HOG, photo_folder, output, size=64, progress=stop_after(4))
     before = contents(output)
     with pytest.raises(ValueError, match=r"size: 64 != 32.*--no-resume"):
         extract(HOG, photo_folder, output, size=32)
@@ -165,7 +149,7 @@ def test_resume_with_other_settings_is_rejected(photo_folder: Path, tmp_path: Pa
 def test_damaged_shard_is_recomputed(photo_folder: Path, tmp_path: Path) -> None:
     output = tmp_path / "f"
     with pytest.raises(Stop):
-        extract(HOG, photo_folder, output, progress=_stop_after(7))  # type: ignore[arg-type]
+        extract(HOG, photo_folder, output, progress=stop_after(7))
     done = sum(entry.images for entry in read_index(output).shards)
     shard = output / "shard-00000.safetensors"
     data = bytearray(shard.read_bytes())
@@ -191,7 +175,7 @@ def test_empty_store_of_a_failed_run_is_replaced(mixed: Path, tmp_path: Path) ->
 def test_other_image_list_names_the_first_difference(photo_folder: Path, tmp_path: Path) -> None:
     sources = list_images(photo_folder)
     with pytest.raises(Stop):
-        extract(HOG, sources, tmp_path / "f", size=64, progress=_stop_after(4))  # type: ignore[arg-type]
+        extract(HOG, sources, tmp_path / "f", size=64, progress=stop_after(4))
     swapped = [*sources[:2], sources[3], sources[2], *sources[4:]]
     then, now = sources[2].key, sources[3].key
     with pytest.raises(ValueError, match=rf"20 images.*20.*image 3: '{then}'.*'{now}'"):
@@ -214,7 +198,7 @@ def test_shards_of_changed_images_are_recomputed(photo_folder: Path, tmp_path: P
 
 def test_moved_images_are_the_same(photo_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(Stop):
-        extract(HOG, photo_folder, tmp_path / "f", size=64, progress=_stop_after(4))  # type: ignore[arg-type]
+        extract(HOG, photo_folder, tmp_path / "f", size=64, progress=stop_after(4))
     shutil.copytree(photo_folder, tmp_path / "moved")
     assert extract_with_summary(HOG, tmp_path / "moved", tmp_path / "f", size=64).images == 20
 
@@ -339,7 +323,7 @@ def test_shard_with_skipped_images_is_recomputed_without_skip_bad(mixed: Path, t
     bad = mixed / "broken.png"
     bad.write_bytes(b"no image")
     with pytest.raises(Stop):
-        extract(HOG, mixed, tmp_path / "f", skip_bad=True, progress=_stop_after(6))  # type: ignore[arg-type]
+        extract(HOG, mixed, tmp_path / "f", skip_bad=True, progress=stop_after(6))
     shutil.copy(mixed / "coffee.png", bad)
     summary = extract_with_summary(HOG, mixed, tmp_path / "f")
     assert (summary.images, summary.skipped) == (6, ())
@@ -444,7 +428,7 @@ def test_earlier_file_stays_until_the_new_one_is_complete(photo_folder: Path, mi
     extract(HOG, mixed, output)
     earlier = output.read_bytes()
     with pytest.raises(Stop):
-        extract(HOG, photo_folder, output, progress=_stop_after(1))  # type: ignore[arg-type]
+        extract(HOG, photo_folder, output, progress=stop_after(1))
     assert output.read_bytes() == earlier
     extract(HOG, photo_folder, output)
     assert len(FeatureStore(output)) == 20

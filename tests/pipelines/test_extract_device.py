@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
-from test_extract import Stop, _stop_after, contents
 
+from extractions import Stop, contents, stop_after
 from preimage.io import ImageSource
 from preimage.io.shards import ShardWriter
 from preimage.pipelines import extract as extract_module
@@ -104,7 +104,7 @@ def test_interrupted_extraction_resumes(
     extract(HOG, photo_folder, tmp_path / "cpu", size=64)
     request.getfixturevalue("on_device")
     with pytest.raises(Stop):
-        extract(HOG, photo_folder, tmp_path / "f", size=64, batch_size=2, progress=_stop_after(stop_at))  # type: ignore[arg-type]
+        extract(HOG, photo_folder, tmp_path / "f", size=64, batch_size=2, progress=stop_after(stop_at))
     done = sum(entry.images for entry in read_index(tmp_path / "f").shards)
     assert stop_at // 3 * 3 <= done < 20
     assert extract_with_summary(HOG, photo_folder, tmp_path / "f", size=64).resumed == done

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_extract import Stop, _stop_after
 
+from extractions import Stop, stop_after
 from preimage.io import decode_image, list_images
 from preimage.io.images import simple_jpeg_size
 from preimage.pipelines import extract as extract_module
@@ -143,7 +143,7 @@ def test_store_records_the_decoder(photo_folder: Path, tmp_path: Path, monkeypat
     monkeypatch.setattr(extract_module, "_gpu_decoder", lambda device: brighter)
     usual = extract(HOG, photo_folder, tmp_path / "cpu", size=64)
     with pytest.raises(Stop):
-        extract(HOG, photo_folder, tmp_path / "gpu", size=64, decoder="gpu", progress=_stop_after(10))  # type: ignore[arg-type]
+        extract(HOG, photo_folder, tmp_path / "gpu", size=64, decoder="gpu", progress=stop_after(10))
     with pytest.raises(ValueError, match="decoder: gpu != None"):
         extract(HOG, photo_folder, tmp_path / "gpu", size=64)
     summary = extract_with_summary(HOG, photo_folder, tmp_path / "gpu", size=64, decoder="gpu")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from extractions import contents
 from preimage.inverters import Inverter
 from preimage.io import FeatureRecord, decode_file
 from preimage.pipelines.device_pipeline import DevicePipeline
@@ -29,10 +30,6 @@ def features(tmp_path: Path) -> Path:
     )
     write_features(tmp_path / "f", create_representation("hog").spec, records, dtype="float16")
     return tmp_path / "f"
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def levels_apart(one: Path, other: Path) -> float:
