@@ -43,10 +43,13 @@ SHARED = ROOT.parent / "shared"
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests that run on a CUDA device, according to their parameters, so that `pytest -m gpu` selects them."""
+    """Skip tests marked `gpu` without a CUDA device, and mark those with a parameter "cuda", for `pytest -m gpu`."""
     for item in items:
         parameters = getattr(item, "callspec", None)
-        if parameters is not None and any(str(value).startswith("cuda") for value in parameters.params.values()):
+        if item.get_closest_marker("gpu") is not None:
+            if not torch.cuda.is_available():
+                item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+        elif parameters is not None and any(str(value).startswith("cuda") for value in parameters.params.values()):
             item.add_marker(pytest.mark.gpu)
 
 

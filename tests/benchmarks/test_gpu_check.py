@@ -323,7 +323,7 @@ def test_a_parameter_is_enough_to_be_run_on_the_gpu() -> None:
         "none": None,
     }.items():
         marks[name] = []
-        item = types.SimpleNamespace(add_marker=marks[name].append)
+        item = types.SimpleNamespace(add_marker=marks[name].append, get_closest_marker=lambda _: None)
         if parameters:
             item.callspec = types.SimpleNamespace(params=parameters)
         items.append(item)

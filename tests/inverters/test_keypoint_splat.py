@@ -174,7 +174,7 @@ def test_all_cells_draw_what_those_with_keypoints_draw(precision: torch.dtype, m
         assert splat(torch.empty(2, 133, 25, 33)).shape == (2, 39, 12, 16)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.gpu
 def test_cuda_draws_what_the_cpu_draws() -> None:
     splat, features = KeypointSplat(4, 8, 3), crops()
     expected = splat(features)

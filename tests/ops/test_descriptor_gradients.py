@@ -331,10 +331,8 @@ def test_native_gradient_of_dense_sift_checks_again(shapes: tuple[tuple[int, ...
 
 # ---- On a CUDA device ----
 
-cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
-
-@cuda
+@pytest.mark.gpu
 def test_gradient_in_a_cuda_graph() -> None:
     image = photograph("coffee").cuda()
     features, norms = dense_sift(image, norms=True)
@@ -349,7 +347,7 @@ def test_gradient_in_a_cuda_graph() -> None:
     assert torch.equal(found, torch.ops.preimage.dense_sift_backward(*gradients, image, *parameters))
 
 
-@cuda
+@pytest.mark.gpu
 @every_op
 def test_gradient_on_the_stream_of_the_caller(op: str) -> None:
     image = photograph("coffee")
@@ -363,7 +361,7 @@ def test_gradient_on_the_stream_of_the_caller(op: str) -> None:
     assert torch.equal(found, expected)
 
 
-@cuda
+@pytest.mark.gpu
 @every_window
 def test_gradient_of_dense_sift_is_deterministic(window: str) -> None:
     images = photograph("coffee", 200, 240).cuda().repeat(3, 1, 1, 1)
@@ -372,7 +370,7 @@ def test_gradient_of_dense_sift_is_deterministic(window: str) -> None:
         assert torch.equal(gradient(dense_sift, images, window=window), first)
 
 
-@cuda
+@pytest.mark.gpu
 def test_largest_bins_on_the_device() -> None:
     image = torch.rand(1, 1, 440, 440)
     expected = dense_sift(image, bin_size=143)

@@ -173,7 +173,7 @@ def test_an_image_larger_than_any_memory() -> None:
         sift(torch.zeros(1, 1).expand(2**29, 2**29), first_octave=-1)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.gpu
 def test_cuda_tensors_are_rejected() -> None:
     with pytest.raises(ValueError, match="CPU"):
         sift(torch.zeros(8, 8, device="cuda"))

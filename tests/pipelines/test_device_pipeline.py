@@ -162,7 +162,6 @@ def test_images_in_the_memory_of_the_host(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_cuda_streams() -> None:
     device = torch.device("cuda")
     assert host_tensor((3,), torch.uint8, device).is_pinned()

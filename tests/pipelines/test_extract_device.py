@@ -230,7 +230,6 @@ def test_sparse_sift_stays_on_the_cpu(photo_folder: Path, tmp_path: Path, monkey
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize("name", ["hog", "lbp", "dense-sift"])
 @pytest.mark.parametrize("folder", ["photo_folder", "mixed"])

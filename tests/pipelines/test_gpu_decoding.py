@@ -172,7 +172,6 @@ def test_nvimgcodec_on_the_cpu(folder: Path) -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_cuda_decoder_agrees_with_the_cpu(folder: Path, photo_folder: Path) -> None:
     pytest.importorskip("nvidia.nvimgcodec")
     decode = JpegDecoder(torch.device("cuda"))

@@ -80,7 +80,6 @@ def test_precision(features: Path, tiny: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_cuda_agrees_with_the_cpu(features: Path, tiny: Path, tmp_path: Path, precision: str) -> None:
     invert(features, tmp_path / "cpu", inverter=tiny, device="cpu")

@@ -356,7 +356,6 @@ def test_a_run_may_go_on_on_another_device(tmp_path: Path) -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 def test_on_a_gpu_learns_as_the_eager_step() -> None:
     """One optimizer and precision, because each takes new kernels: those that use everything."""
     ours, theirs = (new_state("muon", "bfloat16", "cuda", 64) for _ in range(2))
@@ -368,7 +367,6 @@ def test_on_a_gpu_learns_as_the_eager_step() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 def test_on_a_gpu_replays_allocate_nothing_and_never_wait() -> None:
     ours = new_state("muon", "bfloat16", "cuda", 64)
     step = GraphedStep(ours, 0, cuda_graph)
@@ -386,7 +384,6 @@ def test_on_a_gpu_replays_allocate_nothing_and_never_wait() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 @pytest.mark.parametrize("devices", [("cuda", "cpu"), ("cpu", "cuda")])
 def test_on_a_gpu_runs_resume_across_devices(photo_folder: Path, tmp_path: Path, devices: tuple[str, str]) -> None:
     settings = {"optimizer": "muon", "steps": 20, "save_every": 7, "precision": "bfloat16"}

@@ -238,7 +238,6 @@ def test_two_runs_give_the_same_bits() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not ON_GPU, reason="needs a GPU")
 @pytest.mark.parametrize("precision", ["tf32", "bf16"], indirect=True)
 @pytest.mark.parametrize("layer", [name for name in LAYERS if name.startswith("H")])
 def test_every_choice(layer: str, precision: str) -> None:
