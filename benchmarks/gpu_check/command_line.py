@@ -17,7 +17,7 @@ from pathlib import Path
 
 from gpu_check import packing
 from gpu_check.plan import BENCHMARKS, ROOT, Plan
-from gpu_check.runner import Facts, Runner, Step, ended, new_run, read_facts
+from gpu_check.runner import Facts, Runner, Step, last_outcomes, read_facts, run_name
 
 SECONDS = 300.0
 SOURCES = ("CMakeLists.txt", "cmake/*", "csrc/**/*.*", "python/preimage/**/*.py", "python/preimage/**/tables/*")
@@ -99,9 +99,9 @@ def run(options: argparse.Namespace) -> int:
     earlier = [] if options.fresh else read_facts([packing.carry_folder(ROOT) / "facts.jsonl", *paths])
     plan = Plan(out, work / "site", packing.carry_folder(ROOT) / "libpreimage_kernels.a", architecture)
     stages = selected(plan.stages(), names)
-    facts = Facts(paths, {"run": new_run(), **about})
+    facts = Facts(paths, {"run": run_name(), **about})
     title = f"{'dry run' if options.dry_run else device}, sources {about['source']}"
-    runner = Runner(title, out, facts, ended(earlier, **about), options.seconds)
+    runner = Runner(title, out, facts, last_outcomes(earlier, **about), options.seconds)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: runner.stop())
     inherited = os.environ.get("PYTHONPATH", "") if options.dry_run else str(plan.site)

@@ -38,7 +38,7 @@ METRICS = (
 )
 
 
-def tell(**fact: Any) -> None:
+def print_fact(**fact: Any) -> None:
     """Print a fact."""
     print(json.dumps(fact), flush=True)
 
@@ -53,25 +53,25 @@ def version(package: str) -> str | None:
 
 def facts(device: str) -> None:
     """Print the machine, the versions, and the speeds of copying and of matrix products, on random data."""
-    tell(python=platform.python_version(), system=platform.platform(), cores=os.cpu_count())
-    tell(versions={package: version(package) for package in PACKAGES})
+    print_fact(python=platform.python_version(), system=platform.platform(), cores=os.cpu_count())
+    print_fact(versions={package: version(package) for package in PACKAGES})
     tools = ("nvcc", "cmake", "ninja", "make", "g++", "ncu", "compute-sanitizer", "timeout")
-    tell(tools={name: shutil.which(name) for name in tools})
+    print_fact(tools={name: shutil.which(name) for name in tools})
     import torch  # noqa: PLC0415 - the facts above do not wait for it
 
     if device == "cuda":
         smi = ["nvidia-smi", f"--query-gpu={QUERY}", "--format=csv,noheader"]
         output = subprocess.run(smi, capture_output=True, text=True, check=False).stdout
-        tell(**dict(zip(QUERY.split(","), [value.strip() for value in output.split(",")], strict=False)))
-        tell(cuda=torch.version.cuda, cudnn=torch.backends.cudnn.version(), gpu=torch.cuda.get_device_name(0))
+        print_fact(**dict(zip(QUERY.split(","), [value.strip() for value in output.split(",")], strict=False)))
+        print_fact(cuda=torch.version.cuda, cudnn=torch.backends.cudnn.version(), gpu=torch.cuda.get_device_name(0))
     size, side = (1 << 30, 8192) if device == "cuda" else (1 << 20, 128)
     source = torch.randint(0, 256, (size,), dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     a, b = torch.randn(2, side, side, device=device).bfloat16()
     copy = milliseconds(device, lambda: target.copy_(source))
     product = milliseconds(device, lambda: a @ b)
-    tell(copy_gigabytes_per_second=round(2 * size / copy / 1e6, 1), bytes=size)
-    tell(bf16_teraflops=round(2 * side**3 / product / 1e9, 1), side=side)
+    print_fact(copy_gigabytes_per_second=round(2 * size / copy / 1e6, 1), bytes=size)
+    print_fact(bf16_teraflops=round(2 * side**3 / product / 1e9, 1), side=side)
     print(f"copy {2 * size / copy / 1e9:.3g} TB/s, bf16 matrix product {2 * side**3 / product / 1e9:.3g} TFLOP/s")
 
 
@@ -101,7 +101,7 @@ def warm_up(device: str) -> None:
                 chosen[" ".join(map(str, (*problem.shape, name)))] = str(config or "torch")
                 if config is not None:
                     wanted[problem, dtype, config] = None
-    tell(chosen=chosen)
+    print_fact(chosen=chosen)
     processes = min(16, os.cpu_count() or 1) if device == "cuda" else 1
     with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
         list(pool.map(compile_all, group_by_kernel(wanted)))
@@ -175,7 +175,9 @@ def counters(device: str) -> None:
         table = csv.DictReader(line for line in lines if line.startswith('"'))
         rows = [row for row in table if row.get("ID")]  # the first has the units
         for row in rows:
-            tell(kernel=row["Kernel Name"], grid=row["Grid Size"], **{key: row[key] for key in row if "__" in key})
+            print_fact(
+                kernel=row["Kernel Name"], grid=row["Grid Size"], **{key: row[key] for key in row if "__" in key}
+            )
         if rows:
             print(f"{len(rows)} kernels profiled")
             return

@@ -90,7 +90,7 @@ def as_fact(line: str | bytes) -> Fact | None:
         return None
 
 
-def ended(facts: Iterable[Fact], **common: Any) -> dict[str, Fact]:
+def last_outcomes(facts: Iterable[Fact], **common: Any) -> dict[str, Fact]:
     """Return the newest fact with the outcome of each step, among the facts that have these fields."""
     found = sorted((fact for fact in facts if fact.get("event") == "end"), key=lambda fact: fact["run"])
     return {fact["step"]: fact for fact in found if all(fact.get(name) == value for name, value in common.items())}
@@ -205,6 +205,6 @@ class Runner:
         return "\n".join(line.rstrip()[:300] for line in [*lines, *self._problems])
 
 
-def new_run() -> str:
+def run_name() -> str:
     """Return a name for a run: the time and the process."""
     return f"{datetime.datetime.now(datetime.timezone.utc):%Y-%m-%dT%H:%M:%SZ}-{os.getpid()}"

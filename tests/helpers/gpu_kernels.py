@@ -88,9 +88,9 @@ class Comparison:
     def __init__(self, device: torch.device, small: bool) -> None:
         self.device, self.small = device, small
         self.totals = {"comparisons": 0, "problems": 0, "absent": 0}
-        self._forget()
+        self._reset()
 
-    def _forget(self) -> None:
+    def _reset(self) -> None:
         self.problems: list[str] = []
         self.absent: list[str] = []
         self._count, self._largest = 0, 0.0
@@ -116,7 +116,7 @@ class Comparison:
         for name, count in (("comparisons", self._count), ("problems", len(self.problems))):
             self.totals[name] += count
         self.totals["absent"] += len(self.absent)
-        self._forget()
+        self._reset()
 
 
 def layouts(shape: tuple[int, int, int, int]) -> Iterator[tuple[str, torch.Tensor]]:
@@ -203,7 +203,7 @@ def check_upconv(results: Comparison) -> None:
         results.report(f"upconv {str(dtype).removeprefix('torch.')} {os.environ.get('PREIMAGE_UPCONV', 'auto')}")
 
 
-def triton_is_here(results: Comparison) -> bool:
+def triton_available(results: Comparison) -> bool:
     """Return whether Triton kernels can run, or note why not."""
     if importlib.util.find_spec("triton") is None:
         results.absent.append("Triton is not installed")
@@ -214,7 +214,7 @@ def triton_is_here(results: Comparison) -> bool:
 
 def check_adam(results: Comparison) -> None:
     """Compare the fused Adam with its definition in torch; nothing is written past the end of its tensors."""
-    if not triton_is_here(results):
+    if not triton_available(results):
         results.report("adam")
         return
     from preimage.ops import _adam_triton  # noqa: PLC0415 - where Triton is
@@ -242,7 +242,7 @@ def check_adam(results: Comparison) -> None:
 
 def check_crop_resize(results: Comparison) -> None:
     """Compare crops of two images, averaged and interpolated, mirrored and not, with the definition in torch."""
-    if not triton_is_here(results):
+    if not triton_available(results):
         results.report("crop_resize")
         return
     from preimage.ops import _crop_resize_triton  # noqa: PLC0415 - where Triton is
@@ -264,7 +264,7 @@ def check_crop_resize(results: Comparison) -> None:
 
 def check_upconv_pass(results: Comparison, which: str) -> None:
     """Compare the Triton kernels of a pass, with outputs initialized to NaN, with plain torch in float64."""
-    if not triton_is_here(results):
+    if not triton_available(results):
         results.report(which)
         return
     from preimage.ops.upconv import kernels  # noqa: PLC0415 - where Triton is

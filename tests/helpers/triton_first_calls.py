@@ -1,4 +1,4 @@
-"""Count the Triton kernels that a network's first inversion and first training step compile, without a GPU.
+"""Count the up-convolution kernels that a network's first inversion and training step compile, without a GPU.
 
 The network runs on tensors without memory, and what every launch would be compiled for is noted instead. Prints JSON.
 """

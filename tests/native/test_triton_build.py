@@ -59,7 +59,7 @@ def test_kernels_compile_clean(options: tuple[str, ...], architectures: set[int]
 
 
 def test_first_calls_compile_few_kernels(tmp_path: Path) -> None:
-    """Each takes about a second, while the user waits; nothing else is compiled or tuned at a first call."""
+    """Each takes about a second, while the user waits. Training also compiles those for Adam and for crops."""
     found = _run("triton_first_calls.py", "hog/compact", "hog/paper", cache=tmp_path)
     for network, kernels in found.items():
         assert len(kernels["one image"]) <= 10, network
