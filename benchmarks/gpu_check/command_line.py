@@ -2,7 +2,7 @@
 
 Needs a CUDA toolkit, CMake and Python with torch, and changes nothing outside build/. Every fact is a line of JSON in
 facts.jsonl, on disk at once; summary.txt has the outcome of each step. Both are in the folder that the environment
-variable OUT names, or in build/gpu-check/. Another run repeats only what is missing.
+variable OUT names, or in build/gpu-check/results/. Another run repeats only what is missing.
 """
 
 from __future__ import annotations

@@ -22,7 +22,11 @@ class TrainingDivergedError(RuntimeError):
 
 
 def mean_loss(state: TrainState, progress: Progress, folder: Path) -> float:
-    """Return the mean loss since the last log line; raise an error if it is not finite."""
+    """Return the mean loss since the last log line.
+
+    Raises:
+        TrainingDivergedError: It is not finite.
+    """
     mean = state.loss_sum.item() / max(progress.loss_count, 1)
     if not math.isfinite(mean):
         _diverged(f"the loss became {mean}", progress, folder)
@@ -30,7 +34,11 @@ def mean_loss(state: TrainState, progress: Progress, folder: Path) -> float:
 
 
 def check_finite(state: TrainState, progress: Progress, folder: Path) -> None:
-    """Raise an error if loss or weights are not finite: they must not replace the last valid ones."""
+    """Check loss and weights before they replace the last valid ones.
+
+    Raises:
+        TrainingDivergedError: The loss or a weight, averaged or not, is not finite.
+    """
     mean_loss(state, progress, folder)
     for module in (state.model, state.average):
         for name, weight in module.named_parameters():
@@ -60,7 +68,7 @@ def validate(state: TrainState, dataset: Dataset) -> tuple[ErrorReport, Comparis
 
 
 def save_inverter(state: TrainState, dataset: Dataset, progress: Progress, samples: Comparison, folder: Path) -> None:
-    """Save the averaged weights, with a description of the training, and a sample sheet."""
+    """Save the averaged weights, with a description of the training, and a sample sheet, in a folder."""
     config, inverter = state.config, state.average
     write_sample_sheet(folder / SAMPLES / f"step-{progress.step:07d}.png", inverter.spec, samples)
     inverter.training_notes = {
