@@ -267,9 +267,12 @@ class Run:
         device = torch.cuda.get_device_name(self.device) if self.cuda else f"none, rehearsed on {processor()}"
         return Table(self.output / f"{name}-gpu.csv", "gpu", device, columns, json_lines=self._json)
 
-    def random_bytes(self, count: int) -> torch.Tensor:
-        """Return incompressible bytes on the device; GPUs may move constant ones faster."""
-        return torch.randint(0, 256, (count,), dtype=torch.uint8, device=self.device)
+    def copy_speed(self) -> float:
+        """Return the bytes that a large copy on the device reads and writes per millisecond."""
+        count = 1 << (20 if self.rehearsal else 30 if self.gpu else 28)
+        source = torch.randint(0, 256, (count,), dtype=torch.uint8, device=self.device)  # GPUs may compress constants
+        target = torch.empty_like(source)
+        return 2 * count / self.time({"copy": lambda: target.copy_(source)}, 0.5)["copy"].min
 
     def time(
         self, contenders: Mapping[str, Runner], seconds: float, *, threads: int = 1, wall: bool = False

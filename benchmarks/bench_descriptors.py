@@ -384,12 +384,10 @@ def main(arguments: list[str] | None = None) -> int:
     with torch.inference_mode():
         if dense:
             table = run.table("descriptors", GPU_COLUMNS if run.gpu else COLUMNS, "processor")
-            source = run.random_bytes(1 << (20 if run.rehearsal else 30 if run.gpu else 28))
-            target = torch.ones_like(source)
-            copy = run.time({"copy": lambda: target.copy_(source)}, 0.5)["copy"].median
+            copy_speed = run.copy_speed()
             for images in image_sets(run):
                 for descriptor in dense:
-                    measure(run, descriptor, images, table, 2 * source.nbytes / copy)
+                    measure(run, descriptor, images, table, copy_speed)
             for descriptor in dense:
                 measure_calls(run, descriptor, table)
         if sparse:

@@ -278,12 +278,7 @@ def rates(run: Run, dtype: torch.dtype, threads: int) -> tuple[float, float]:
     a, b = torch.randn(2, side, side, device=run.device).to(dtype)
     times = run.time({"matmul": lambda: a @ b}, 0.5, threads=threads)
     flops = 2 * side**3 / times["matmul"].min
-    if not run.gpu:
-        return flops, float("inf")
-    source = run.random_bytes(1 << (20 if run.rehearsal else 30))
-    target = torch.empty_like(source)
-    times = run.time({"copy": lambda: target.copy_(source)}, 0.5)
-    return flops, 2 * source.nbytes / times["copy"].min
+    return flops, run.copy_speed() if run.gpu else float("inf")
 
 
 def floor(
