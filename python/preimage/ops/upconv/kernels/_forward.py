@@ -25,7 +25,7 @@ def launch_forward(
 ) -> torch.Tensor:  # [B, Co, 2H, 2W]
     """Launch one program for every tile of pixels × `columns`, times `phases` for kernels of one phase per program.
 
-    `matrix` is the weight in the order that the kernel reads, with the strides of input channels, columns and taps.
+    `matrix` is the weight as the kernel reads it, and its strides in elements: input channels, columns and taps.
     """
     _, in_channels, height, width = x.shape
     block_m, block_n, block_k = config.block
@@ -43,7 +43,7 @@ def launch_forward(
     return y
 
 
-def forward_by(
+def launch_with_weight(
     kernel: Any,
     x: torch.Tensor,  # [B, Ci, H, W]
     weight: torch.Tensor,  # [Ci, Co, 5, 5]
@@ -54,8 +54,7 @@ def forward_by(
     columns: int = 1,
     phases: tuple[int, ...] = (),
 ) -> torch.Tensor:  # [B, Co, 2H, 2W]
-    """Launch a kernel that reads the weight itself, with `columns` columns per output channel."""
-    out_channels = weight.shape[1]
+    """Launch a kernel that reads the weight as it lies (TF32: a transposed copy), with `columns` per output channel."""
+    sizes = {"out_channels": weight.shape[1], "columns": columns * weight.shape[1]}
     matrix = _launch.forward_weight(weight)
-    of_weight = {"out_channels": out_channels, "columns": columns * out_channels}
-    return launch_forward(kernel, x, matrix, bias, negative_slope, config, **of_weight, phases=phases)
+    return launch_forward(kernel, x, matrix, bias, negative_slope, config, **sizes, phases=phases)

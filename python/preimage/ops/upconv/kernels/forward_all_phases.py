@@ -12,7 +12,7 @@ import functools
 import triton
 import triton.language as tl
 
-from preimage.ops.upconv.kernels._forward import forward_by
+from preimage.ops.upconv.kernels._forward import launch_with_weight
 from preimage.ops.upconv.kernels._tiles import activated, input_tile, weight_tile
 
 
@@ -92,4 +92,4 @@ def all_phases_kernel(
     tl.store(y + offsets + (second + CO), y11.to(y.dtype.element_ty), mask=mask)
 
 
-forward_all_phases = functools.partial(forward_by, all_phases_kernel)
+forward_all_phases = functools.partial(launch_with_weight, all_phases_kernel)

@@ -12,7 +12,7 @@ import functools
 import triton
 import triton.language as tl
 
-from preimage.ops.upconv.kernels._forward import forward_by
+from preimage.ops.upconv.kernels._forward import launch_with_weight
 from preimage.ops.upconv.kernels._tiles import activated, input_tile, weight_tile
 
 
@@ -55,4 +55,4 @@ def phase_kernel(
         tl.store(y + offsets, total.to(y.dtype.element_ty), mask=valid[:, None] & (columns < CO)[None, :])
 
 
-forward_phase = functools.partial(forward_by, phase_kernel, phases=(4,))
+forward_phase = functools.partial(launch_with_weight, phase_kernel, phases=(4,))

@@ -13,7 +13,7 @@ import functools
 import triton
 import triton.language as tl
 
-from preimage.ops.upconv.kernels._forward import forward_by
+from preimage.ops.upconv.kernels._forward import launch_with_weight
 from preimage.ops.upconv.kernels._tiles import activated, input_tile
 
 
@@ -84,4 +84,4 @@ def row_pair_kernel(
     tl.store(y + offsets + 2 * width * CO, lower.to(y.dtype.element_ty), mask=mask)
 
 
-forward_row_pair = functools.partial(forward_by, row_pair_kernel, columns=2)
+forward_row_pair = functools.partial(launch_with_weight, row_pair_kernel, columns=2)
