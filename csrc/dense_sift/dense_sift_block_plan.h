@@ -11,10 +11,10 @@
 
 namespace preimage::dense_sift {
 
-// The step and bin size that the programs are specialized for. Constants halve the instructions of step 2.
-constexpr std::int32_t kUsualSize = 4;
+// The default step and bin size, which the programs are specialized for. Constants halve the instructions of step 2.
+constexpr std::int32_t kDefaultSize = 4;
 // Columns of one phase (see ColumnLayout) then: one thread per column. Not a multiple of 16, for shared memory's banks.
-constexpr std::int32_t kUsualPitch = kBlockThreads / kUsualSize + 4;
+constexpr std::int32_t kDefaultPitch = kBlockThreads / kDefaultSize + 4;
 
 /// Places of columns in shared memory: those `interleave` apart are adjacent, so that the threads of a warp, whose
 /// descriptors are a step apart, read different banks.
@@ -86,11 +86,13 @@ struct BlockPlan {
     Grid grid;
     Division division;
     ColumnLayout layout;
-    const float* weights;                                  // (taps, 4)
-    float usual_weights[(2 * kUsualSize - 1) * kSpatial];  // the same, if is_usual(grid): constants of the launch
+    const float* weights;                                      // (taps, 4)
+    float default_weights[(2 * kDefaultSize - 1) * kSpatial];  // the same for the default grid: constants of the launch
 };
 
-PREIMAGE_INLINE bool is_usual(const Grid& grid) { return grid.step == kUsualSize && grid.bin_size == kUsualSize; }
+PREIMAGE_INLINE bool is_default_grid(const Grid& grid) {
+    return grid.step == kDefaultSize && grid.bin_size == kDefaultSize;
+}
 
 /// The sums of a pixel column for two rows of spatial bins, of one orientation. Two, because a thread's registers do
 /// not suffice for four; they are stored and loaded together.
@@ -104,16 +106,16 @@ constexpr int kPartials = 4;  // sums over an orientation of a descriptor that t
 PREIMAGE_INLINE std::int32_t pixels_under(const Grid& grid) { return (kSpatial + 1) * grid.bin_size - 1; }
 
 /// What the programs are specialized for.
-template <bool usual, int rows>
+template <bool default_grid, int rows>
 struct BlockShape {
-    static constexpr bool kUsual = usual;  // is_usual(plan.grid)
-    static constexpr int kRows = rows;     // plan.division.rows
+    static constexpr bool kDefaultGrid = default_grid;  // is_default_grid(plan.grid)
+    static constexpr int kRows = rows;                  // plan.division.rows
 };
 
 /// Call call(BlockShape) with the shape of a plan's blocks.
 template <class Call>
 void with_block_shape(const BlockPlan& plan, const Call& call) {
-    if (!is_usual(plan.grid)) {
+    if (!is_default_grid(plan.grid)) {
         call(BlockShape<false, 1>{});
     } else if (plan.division.rows == 1) {
         call(BlockShape<true, 1>{});
@@ -124,10 +126,10 @@ void with_block_shape(const BlockPlan& plan, const Call& call) {
 
 template <class Shape>
 struct BlockMemory {
-    static constexpr bool kUsual = Shape::kUsual;
+    static constexpr bool kDefaultGrid = Shape::kDefaultGrid;
 
     const BlockPlan& plan;
-    float* weights;       // (taps, 4), unless `kUsual`
+    float* weights;       // (taps, 4), unless `kDefaultGrid`
     float* partials;      // (kPartials, threads)
     ColumnSums* columns;  // (rows, pairs of rows of bins, 8, plan.layout.size())
 
@@ -137,13 +139,13 @@ struct BlockMemory {
           partials(weights + taps_of(plan.grid) * kSpatial),
           columns(reinterpret_cast<ColumnSums*>(partials + kPartials * kBlockThreads)) {}
 
-    PREIMAGE_HOST_DEVICE std::int32_t step() const { return kUsual ? kUsualSize : plan.grid.step; }
-    PREIMAGE_HOST_DEVICE std::int32_t bin_size() const { return kUsual ? kUsualSize : plan.grid.bin_size; }
+    PREIMAGE_HOST_DEVICE std::int32_t step() const { return kDefaultGrid ? kDefaultSize : plan.grid.step; }
+    PREIMAGE_HOST_DEVICE std::int32_t bin_size() const { return kDefaultGrid ? kDefaultSize : plan.grid.bin_size; }
     PREIMAGE_HOST_DEVICE ColumnLayout layout() const {
-        return kUsual ? ColumnLayout{kUsualSize, kUsualPitch} : plan.layout;
+        return kDefaultGrid ? ColumnLayout{kDefaultSize, kDefaultPitch} : plan.layout;
     }
     PREIMAGE_HOST_DEVICE float weight(std::int32_t tap, int bin) const {
-        return (kUsual ? plan.usual_weights : weights)[tap * kSpatial + bin];
+        return (kDefaultGrid ? plan.default_weights : weights)[tap * kSpatial + bin];
     }
     PREIMAGE_HOST_DEVICE ColumnSums* columns_of(int row, int pair, int orientation) const {
         return columns + ((row * kPairs + pair) * kOrientations + orientation) * layout().size();
@@ -156,19 +158,19 @@ PREIMAGE_INLINE std::int64_t shared_floats(const BlockPlan& plan) {
            std::int64_t{plan.division.rows} * kSpatial * kOrientations * plan.layout.interleave * plan.layout.pitch;
 }
 
-/// Return the plan for blocks of `rows` rows, which must be 1 unless is_usual(grid), of at most `most` descriptors,
-/// about equally many in each. `weights` on the device, (taps, 4).
+/// Return the plan for blocks of `rows` rows, which must be 1 unless is_default_grid(grid), of at most `most`
+/// descriptors, about equally many in each. `weights` on the device, (taps, 4).
 inline BlockPlan plan_of(const Grid& grid, const Parameters& parameters, std::int32_t rows, std::int32_t most,
                          const float* weights) {
-    const bool usual = is_usual(grid);
+    const bool default_grid = is_default_grid(grid);
     const std::int32_t blocks = (grid.x.frames + most - 1) / most;
     BlockPlan plan{};
     plan.grid = grid;
     plan.division = {grid.y, grid.x, rows, (grid.x.frames + blocks - 1) / blocks};
     plan.weights = weights;
-    if (usual) {
-        plan.layout = {kUsualSize, kUsualPitch};
-        fill_weights(parameters, plan.usual_weights);
+    if (default_grid) {
+        plan.layout = {kDefaultSize, kDefaultPitch};
+        fill_weights(parameters, plan.default_weights);
     } else {
         plan.layout = column_layout(grid.step, std::int64_t{plan.division.frames - 1} * grid.step + pixels_under(grid));
     }
@@ -176,9 +178,10 @@ inline BlockPlan plan_of(const Grid& grid, const Parameters& parameters, std::in
 }
 
 /// Return the plan used on a GPU with `available` bytes of shared memory per multiprocessor: as many descriptors in a
-/// row as have a thread for each pixel column, but at least 16, or as many as fit into 99 KiB. With the usual grid, two
-/// rows of descriptors, which share most of their pixels, if a multiprocessor has room for two such blocks; with one,
-/// too few threads would hide its latency. Throws std::invalid_argument for larger bins than every step has memory for.
+/// row as have a thread for each pixel column, but at least 16, or as many as fit into 99 KiB. With the default grid,
+/// two rows of descriptors, which share most of their pixels, if a multiprocessor has room for two such blocks; with
+/// one, too few threads would hide its latency. Throws std::invalid_argument for larger bins than every step has memory
+/// for.
 inline BlockPlan block_plan(const Grid& grid, const Parameters& parameters, const float* weights,
                             std::int64_t available) {
     constexpr std::int64_t kMost = 99 << 10;     // available on every GPU since compute capability 8.0
@@ -186,7 +189,7 @@ inline BlockPlan block_plan(const Grid& grid, const Parameters& parameters, cons
     require(grid.bin_size <= 143,
             "the GPU's shared memory is too small for this bin_size: use at most 143, or the CPU");
     std::int32_t most = maximum((kBlockThreads - pixels_under(grid)) / grid.step + 1, 16);
-    if (is_usual(grid)) {
+    if (is_default_grid(grid)) {
         const BlockPlan plan = plan_of(grid, parameters, 2, most, weights);
         if (2 * (shared_floats(plan) * 4 + kReserved) <= available) {
             return plan;

@@ -1,6 +1,6 @@
 // Part of the block programs (dense_sift_blocks.h): from votes to the 128 sums of the descriptors of a block.
 //   1. Down: every pixel column under the descriptors is summed, weighted, into 4 x 8 numbers, for the four rows of
-//      spatial bins and the eight orientations. A thread owns a column. With the usual grid it may do so for two rows
+//      spatial bins and the eight orientations. A thread owns a column. With the default grid it may do so for two rows
 //      of descriptors, which share 15 of their 19 rows of pixels.
 //   2. Across: a thread sums the columns under one orientation of one descriptor, weighted, into its 4 x 4 bins.
 // Between the two lies shared memory.
@@ -63,7 +63,7 @@ PREIMAGE_INLINE void sum_down(const BlockMemory<Shape>& memory, const Votes& vot
         if (segment > 0) {
             add_pixel(segment, 0, std::true_type{});
         }
-        PREIMAGE_UNROLL(Shape::kUsual ? kUsualSize : 1)
+        PREIMAGE_UNROLL(Shape::kDefaultGrid ? kDefaultSize : 1)
         for (std::int32_t offset = 1; offset < bin_size; ++offset) {
             add_pixel(segment, offset, std::false_type{});
         }
@@ -121,7 +121,7 @@ PREIMAGE_INLINE OrientationBins sum_across(const BlockMemory<Shape>& memory, int
                                            int orientation) {
     const ColumnLayout layout = memory.layout();
     const std::int32_t bin_size = memory.bin_size();
-    const std::int32_t place = frame * (Shape::kUsual ? 1 : memory.step() / layout.interleave);
+    const std::int32_t place = frame * (Shape::kDefaultGrid ? 1 : memory.step() / layout.interleave);
     ColumnCursor<ColumnSums> cursor(memory.columns_of(row, 0, orientation) + place, layout);
     const std::int32_t pair_pitch = kOrientations * layout.size();
     OrientationBins sums;
@@ -143,7 +143,7 @@ PREIMAGE_INLINE OrientationBins sum_across(const BlockMemory<Shape>& memory, int
         if (segment > 0) {
             add_column(segment, 0, std::true_type{});
         }
-        PREIMAGE_UNROLL(Shape::kUsual ? kUsualSize : 1)
+        PREIMAGE_UNROLL(Shape::kDefaultGrid ? kDefaultSize : 1)
         for (std::int32_t offset = 1; offset < bin_size; ++offset) {
             add_column(segment, offset, std::false_type{});
         }
@@ -156,7 +156,7 @@ template <class Shape, class Block>
 PREIMAGE_HOST_DEVICE void sum_columns(Block& block, const BlockMemory<Shape>& memory, const FrameRange& range,
                                       const Votes& votes) {
     const Grid& grid = memory.plan.grid;
-    if (!Shape::kUsual) {
+    if (!Shape::kDefaultGrid) {
         block.each([&](int thread) {
             for (std::int32_t at = thread; at < taps_of(grid) * kSpatial; at += Block::threads) {
                 memory.weights[at] = memory.plan.weights[at];
@@ -169,7 +169,7 @@ PREIMAGE_HOST_DEVICE void sum_columns(Block& block, const BlockMemory<Shape>& me
     const std::int32_t left = grid.x.first + range.first * memory.step() - (memory.bin_size() - 1);
     block.each([&](int thread) {
         for (std::int32_t column = thread; column < columns; column += Block::threads) {
-            if (Shape::kUsual || grid.step <= under ||
+            if (Shape::kDefaultGrid || grid.step <= under ||
                 column % grid.step < under) {  // else it is between two descriptors
                 sum_down(memory, votes, range.row, inside(grid.x, left + column), memory.layout().place(column));
             }

@@ -95,7 +95,8 @@ __global__ void __launch_bounds__(kBlockThreads) votes_kernel(Call call, std::in
     vote_program(block, call.at(first + index), call.grid, blockIdx.x % tiles, Votes(call.votes_of(index)), tile);
 }
 
-// Three blocks per multiprocessor: as many as any has shared memory for with two rows of descriptors of the usual grid.
+// Three blocks per multiprocessor: as many as any has shared memory for with two rows of descriptors of the default
+// grid.
 template <class Shape>
 __global__ void __launch_bounds__(kBlockThreads, 3) descriptors_kernel(Call call, Output output) {
     extern __shared__ float4 memory[];

@@ -188,7 +188,7 @@ int main(int count, char** arguments) {
     fill_weights(run.parameters, weights.data());
     run.plan = frames == 0 ? block_plan(run.grid, run.parameters, weights.data(), available)
                            : plan_of(run.grid, run.parameters, 1, static_cast<std::int32_t>(frames), weights.data());
-    if (is_usual(run.grid) && 2 * (shared_floats(run.plan) * 4 + 1024) > available) {
+    if (is_default_grid(run.grid) && 2 * (shared_floats(run.plan) * 4 + 1024) > available) {
         host_run::fail("a multiprocessor has no room for two blocks");
     }
     if (wants_backward == 0) {
