@@ -92,9 +92,9 @@ def extract(
         dtype: Data type of the stored features, ``"float32"`` or ``"float16"``; MATLAB files take only the first.
         convention: Axis convention of plain arrays, see `preimage.io.arrays.conventions`; ``None`` is ``"matlab"`` for
             ``.mat`` and ``"preimage"`` for the others.
-        batch_size: Maximum number of images that are computed at once by a network or on a CUDA device; fewer for
-            images so large that a batch would need over a gigabyte. ``None`` is 16 for networks; for other
-            representations as many images as have 48 MiB of pixels and features.
+        batch_size: Maximum number of images that are computed at once by a network or on a CUDA device. Batches have
+            fewer images if a network would need over a gigabyte for them, or if those of another representation have
+            over 48 MiB of pixels and features. ``None`` is 16 for networks and 1024 for other representations.
         device: Device that computes the features: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, or ``"auto"``, which is CUDA for
             networks if available. Sparse SIFT is always computed on the CPU.
         decoder: ``"cpu"``, or ``"gpu"`` for nvImageCodec, which decodes JPEGs on the CUDA device that computes the
