@@ -69,7 +69,7 @@ def extract(
 ) -> None:
     """Compute features of images and write a feature store.
 
-    An interrupted extraction loses at most one shard: the same command resumes it.
+    An interrupted extraction loses at most two shards: the same command resumes it.
 
     Example: preimage extract hog photos/ -o photos.hog -p cell_size=4
     """

@@ -32,7 +32,7 @@ def host_tensor(shape: Sequence[int], dtype: torch.dtype, device: torch.device) 
 
 
 def host_copy(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Return a copy of a tensor of the host, with the same strides, in memory as of `host_tensor`."""
+    """Return a copy of a tensor on the host, with the same strides, in pinned memory for a CUDA device."""
     strides = tensor.stride()
     copy = torch.empty_strided(tensor.shape, strides, dtype=tensor.dtype, pin_memory=device.type == "cuda")
     # Tensor.pin_memory would copy with all cores, in each of the threads that prepare batches.
@@ -43,8 +43,8 @@ def host_copy(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
 class HostMemory(threading.local):
     """Copy images to memory allocated by `host_tensor`. Several threads may call it.
 
-    Each thread cuts the images from a block, because allocating pinned memory is slow. A block is released with the
-    last of its images.
+    Each thread puts its images into blocks, because allocating pinned memory is slow. A block is freed when none of its
+    images is used any more.
 
     Args:
         device: Device that copies from the memory.
