@@ -200,7 +200,7 @@ def resources(task: Task) -> list[Resources]:
             Resources(
                 *(task.which, task.layer, task.dtype, task.architecture, str(task.config), task.may_spill),
                 _name(kernel, values),
-                *_numbers(report),
+                *reported_numbers(report),
                 shared=built.metadata.shared,
                 wgmma="wgmma.mma_async" in built.asm["ptx"],
                 asynchronous_copies=built.asm["ptx"].count("cp.async.c"),
@@ -215,7 +215,7 @@ def _name(kernel: Any, values: dict[str, Any]) -> str:
     return f"{name} (loss)" if values.get("LOSS") else name
 
 
-def _numbers(report: str) -> tuple[int, int, int]:
+def reported_numbers(report: str) -> tuple[int, int, int]:
     """Return registers, spilled bytes and bytes of stack from the assembler's report."""
     stack, stored, loaded = (
         int(number) for number in re.findall(r"(\d+) bytes (?:stack frame|spill stores|spill loads)", report)

@@ -65,3 +65,14 @@ def test_first_calls_compile_few_kernels(tmp_path: Path) -> None:
         assert len(kernels["one image"]) <= 10, network
         assert kernels["16 images"] == kernels["one image"], network
         assert len(kernels["training"]) <= 24, network
+
+
+@pytest.mark.parametrize(
+    "architectures", [("90",), pytest.param(("80", "100", "120"), marks=pytest.mark.nightly)], ids=" ".join
+)
+def test_other_kernels_of_training(architectures: tuple[str, ...], tmp_path: Path) -> None:
+    rows = _run("triton_training_kernels.py", "--architectures", *architectures, cache=tmp_path)
+    assert len(rows) == 3 * len(architectures)
+    for row in rows:
+        assert row["spilled"] == row["stack"] == 0 and row["registers"] <= 128, row
+        assert row["wide"] or row["kernel"] == "crop_resize", row

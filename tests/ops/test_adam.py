@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import subprocess
-import tempfile
 
 import pytest
 import torch
@@ -131,55 +129,3 @@ def test_public_function_checks_its_tensors() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             call(**change)
-
-
-@pytest.mark.skipif(not HAS_TRITON, reason="Triton is not installed")
-@pytest.mark.parametrize("rounds", [False, True])
-@pytest.mark.parametrize("capability", [pytest.param(80, marks=pytest.mark.nightly), 90])
-def test_compiles_without_spills_and_in_wide_accesses(
-    capability: int, rounds: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import triton  # noqa: PLC0415
-    from triton.backends.compiler import GPUTarget  # noqa: PLC0415
-    from triton.compiler import ASTSource  # noqa: PLC0415
-    from triton.runtime.jit import JITFunction  # noqa: PLC0415
-
-    from preimage.ops import _adam_triton  # noqa: PLC0415
-
-    monkeypatch.setenv("TRITON_DEFAULT_FP_FUSION", "1")
-    constants = {
-        "GRAD_WEIGHT": 0.1,
-        "BETA_2": 0.999,
-        "GRAD_SQ_WEIGHT": 0.001,
-        "EPS": 1e-8,
-        "ROUND": rounds,
-        "BLOCK": _adam_triton._BLOCK,
-    }
-    narrow = "*bf16" if rounds else "*fp32"
-    signature = dict.fromkeys(("weights", "exp_avg", "exp_avg_sq", "ema", "grad_scale", "scalars"), "*fp32")
-    signature |= {"grad": narrow, "bfloat16_weights": narrow, "count": "i32"} | dict.fromkeys(constants, "constexpr")
-    kernel = JITFunction(_adam_triton._adam.fn)
-    signature = {name: signature[name] for name in kernel.arg_names}
-    # What a launch finds out: the addresses, and the length of flat memory, are multiples of 16.
-    aligned = {
-        (index,): [["tt.divisibility", 16]] for index, name in enumerate(kernel.arg_names) if name not in constants
-    }
-    source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=aligned)
-    options = {"num_warps": _adam_triton._WARPS}
-    compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
-    ptx = compiled.asm["ptx"]
-    assert "ld.local" not in ptx and "st.local" not in ptx
-    assert "ld.global.v4" in ptx and "st.global.v4" in ptx
-    assert _resources(compiled.asm["cubin"]) >= {"STACK:0", "LOCAL:0"}
-
-
-def _resources(cubin: bytes) -> set[str]:
-    """Return the resources that Triton's disassembler reports of a kernel: its spills are in STACK or LOCAL bytes."""
-    from triton import knobs  # noqa: PLC0415
-
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(cubin)
-        file.flush()
-        command = [knobs.nvidia.cuobjdump.path, "--dump-resource-usage", file.name]
-        told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    return set(told.split())

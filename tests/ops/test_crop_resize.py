@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -14,7 +11,6 @@ import pytest
 import torch
 
 from conftest import photographs
-from paths import HELPERS
 from preimage.ops.crop_resize import crop_resize, crop_resize_torch
 
 CUDA = torch.cuda.is_available()
@@ -102,36 +98,6 @@ def test_more_pixels_per_result(form: str) -> None:
     doubled = image.repeat(2, axis=0).repeat(2, axis=1)
     found = cut(form, [doubled], [[0, 0, 0, *doubled.shape[:2], False, False]], taps=7)
     assert (found[0].permute(1, 2, 0).int() - torch.from_numpy(expected).int()).abs().max() <= 1
-
-
-_COMPILE = """
-import sys
-import torch
-from preimage.ops import _crop_resize_triton as ours
-from triton_resources import _numbers, compiled
-dtypes = {"out": torch.uint8, "pixels": torch.uint8, "offsets": torch.int64, "sizes": torch.int32}
-values = {name: torch.empty(1, dtype=dtype, device="meta") for name, dtype in dtypes.items()}
-values |= {"crops": torch.empty(1, device="meta"), "SIZE": 256, "TAPS": 4, "BLOCK": ours._BLOCK}
-for architecture in map(int, sys.argv[1:]):
-    options = {"num_warps": ours._WARPS, "num_stages": 1}
-    print(*_numbers(compiled(ours._crop_resize, values, options, architecture)[1]))
-"""
-
-
-@pytest.mark.skipif(not HAS_TRITON, reason="Triton is not installed")
-@pytest.mark.parametrize(
-    "architectures", [("90",), pytest.param(("80", "100", "120"), marks=pytest.mark.nightly)], ids=" ".join
-)
-def test_compiles_without_spills(architectures: tuple[str, ...], tmp_path: Path) -> None:
-    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
-    environment |= {"TRITON_CACHE_DIR": str(tmp_path)}
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(HELPERS), os.environ.get("PYTHONPATH"))))
-    command = [sys.executable, "-c", _COMPILE, *architectures]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    rows = [tuple(map(int, line.split())) for line in done.stdout.splitlines()]
-    assert len(rows) == len(architectures)
-    assert all(registers <= 128 and spilled == stack == 0 for registers, spilled, stack in rows), rows
 
 
 def test_public_function_checks_its_tensors() -> None:
