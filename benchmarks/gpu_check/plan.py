@@ -67,7 +67,9 @@ class Plan:
             [self._tests()],
         ]
         steps = [step for stage in stages for step in stage]
-        first = [self._probe("facts", 40), self._build([step.name for step in steps])]
+        # The first import of torch on a machine may take 40 s alone.
+        facts = dataclasses.replace(self._probe("facts", 40), until=60.0)
+        first = [facts, self._build([step.name for step in steps])]
         if not self.dry:
             return list(_with_what_is_left([first, *stages]))
         # Nothing is timed, on a machine that may be busy.
