@@ -39,6 +39,7 @@ COLUMNS = (
     "peak_megabytes",
 )
 GPU_COLUMNS = (*COLUMNS[:2], "device", *COLUMNS[2:])
+PRELOADED = ("_harness", "preimage.pipelines.extract")  # must not start CUDA, which does not survive a fork
 SAMPLE, QUICK_SAMPLE = 200, 40  # images that the parts are timed with, at most
 FILE = 64 << 20  # bytes, of a file of the store
 MAX_WRITTEN = 4 << 30  # bytes that the disk is timed with
@@ -119,7 +120,7 @@ def main(arguments: list[str] | None = None) -> int:
     devices = ("cuda", "cpu") if run.cuda else ("cpu",)
     # A server that has imported everything starts a process for each case within a fraction of a second.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["_harness", "preimage.pipelines.extract"])
+    context.set_forkserver_preload(list(PRELOADED))
     for disk in options.disk or [tempfile.gettempdir()]:
         with tempfile.TemporaryDirectory(prefix="preimage-extraction-", dir=disk) as temporary:
             count, links = (24, 20) if run.cuda else (1 if run.quick else 24, 0)

@@ -6,6 +6,7 @@ import csv
 import functools
 import itertools
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from typing import Any
 import pytest
 import torch
 
+import preimage
 from paths import ROOT
 from preimage.inverters.architectures import config_to_dict
 from preimage.ops.upconv import kernel_choice
@@ -181,6 +183,18 @@ def test_extraction_and_commands(tmp_path: Path) -> None:
     assert bench_commands.main(["--quick", "-o", str(tmp_path)]) == 0
     for name in ("extraction-cpu.csv", "commands-cpu.csv", "inversion-cpu.csv", "store-cpu.csv"):
         assert read(tmp_path / name)
+
+
+def test_what_extraction_is_forked_from_does_not_start_cuda() -> None:
+    import bench_extraction  # noqa: PLC0415
+
+    refused = "def refuse(*_): raise AssertionError('CUDA is started')"
+    names = ("is_available", "device_count", "_lazy_init")
+    lines = ["import torch", refused, *(f"torch.cuda.{name} = refuse" for name in names)]
+    lines += [f"import {module}" for module in bench_extraction.PRELOADED]
+    package = Path(preimage.__file__).resolve().parents[1]
+    variables = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (package, BENCHMARKS)))}
+    subprocess.run([sys.executable, "-c", "\n".join(lines)], check=True, env=variables, timeout=120)
 
 
 def test_rows_as_lines_of_json(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
