@@ -58,14 +58,10 @@ public:
     PREIMAGE_HOST_DEVICE void block(const Image& image, int, int top, int lower, int thread,
                                     BlockSums<kThreads>& sums) {
         constexpr int kUnrolled = 4;  // so that rows seldom move from register to register
-#ifdef __CUDA_ARCH__
-#pragma unroll 1
-#endif
+        PREIMAGE_UNROLL(1)
         for (int start = 0; start < kCell; start += kUnrolled) {
             const float first_weight = (static_cast<float>(start) + 0.5f) / kCell;
-#ifdef __CUDA_ARCH__
-#pragma unroll
-#endif
+            PREIMAGE_UNROLL(kUnrolled)
             for (int step = 0; step < kUnrolled; ++step) {
                 const int y = top + start + step;
                 PixelRow<kPlanes> below;
@@ -90,9 +86,7 @@ private:
         float lengths[kCell];
         std::int32_t bins[kCell];
         bool certain = true;
-#ifdef __CUDA_ARCH__
-#pragma unroll
-#endif
+        PREIMAGE_UNROLL(kCell)
         for (int k = 0; k < kCell; ++k) {
             const auto read = [&](int plane, int dy, int dx) {
                 const PixelRow<kPlanes>& row = dy < 0 ? above_ : dy > 0 ? below : here_;
@@ -116,9 +110,7 @@ private:
                 lengths[k] = k >= first && k < last ? lengths[k] : 0.0f;
             }
         }
-#ifdef __CUDA_ARCH__
-#pragma unroll
-#endif
+        PREIMAGE_UNROLL(kCell)
         for (int k = 0; k < kCell; ++k) {
             add_vote(sums[bins[k]][thread], lengths[k], (static_cast<float>(k) + 0.5f) / kCell, weights);
         }
@@ -128,14 +120,10 @@ private:
     /// it, because those that are indexed by a variable are not kept in registers.
     PREIMAGE_HOST_DEVICE static void choose_exactly(float (&gx)[kCell], float (&gy)[kCell],
                                                     std::int32_t (&bins)[kCell]) {
-#ifdef __CUDA_ARCH__
-#pragma unroll 1
-#endif
+        PREIMAGE_UNROLL(1)
         for (int count = 0; count < kCell; ++count) {
             const std::int32_t bin = orientation_bin(gx[0], gy[0]);
-#ifdef __CUDA_ARCH__
-#pragma unroll
-#endif
+            PREIMAGE_UNROLL(kCell - 1)
             for (int k = 0; k + 1 < kCell; ++k) {
                 gx[k] = gx[k + 1];
                 gy[k] = gy[k + 1];

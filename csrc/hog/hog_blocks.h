@@ -60,9 +60,7 @@ PREIMAGE_INLINE void write_channels(const Cell& cell, const float (&factors)[4],
     const float halves[4] = {0.5f * factors[0], 0.5f * factors[1], 0.5f * factors[2], 0.5f * factors[3]};
     float textures[4] = {};
     float* outputs[3] = {output, output + kOrientations * plane, output + kBins * plane};
-#ifdef __CUDA_ARCH__
-#pragma unroll 1  // one iteration has enough independent instructions
-#endif
+    PREIMAGE_UNROLL(1)  // one iteration has enough independent instructions
     for (int k = 0; k < kOrientations; ++k) {
         const float forward = cell(k);
         const float opposite = cell(k + kOrientations);
@@ -229,9 +227,7 @@ private:
         const std::int64_t position = row * batch.cell_columns + place.column;
         if (batch.cells != nullptr) {
             float* cells = batch.cells + std::int64_t{place.image} * kBins * plane + position;
-#ifdef __CUDA_ARCH__
-#pragma unroll 1
-#endif
+            PREIMAGE_UNROLL(1)
             for (int bin = 0; bin < kBins; ++bin) {
                 cells[bin * plane] = shared.waiting[bin][thread];
             }
