@@ -7,6 +7,8 @@
 #include <stdexcept>
 #include <string>
 
+#include "common/block_program.h"
+
 namespace preimage {
 
 inline void check_cuda(cudaError_t status, const char* what) {
@@ -52,6 +54,22 @@ void launch(void (*kernel)(Parameters...), std::int64_t blocks, int threads, std
     kernel<<<static_cast<unsigned>(blocks), static_cast<unsigned>(threads), static_cast<std::size_t>(shared), stream>>>(
         arguments...);
     check_cuda(cudaGetLastError(), "cannot launch a kernel");
+}
+
+// ---- Kernels of block programs (block_program.h) ----
+
+template <class Program, int kMinBlocks, class... Parameters>
+__global__ void __launch_bounds__(Program::kThreads, kMinBlocks) program_kernel(Parameters... parameters) {
+    __shared__ typename Program::Shared shared;
+    DeviceBlock<Program::kThreads> block;
+    Program::run(block, parameters..., blockIdx.x, shared);
+}
+
+/// Call Program::run(block, parameters..., index, shared) for every index below `blocks`, with registers for at least
+/// kMinBlocks blocks per multiprocessor; 0 leaves their number to the compiler.
+template <class Program, int kMinBlocks = 0, class... Parameters>
+void launch_program(std::int64_t blocks, cudaStream_t stream, const Parameters&... parameters) {
+    launch(program_kernel<Program, kMinBlocks, Parameters...>, blocks, Program::kThreads, 0, stream, parameters...);
 }
 
 // ---- Kernels with one thread per element of (images, rows, columns) ----

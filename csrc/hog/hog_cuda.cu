@@ -17,18 +17,10 @@ constexpr int kBlocksAtOnce<RowVotes<Format, kPlanes>> =
                                                     : (kPlanes == 1 ? 8 : 6);
 
 template <class Votes>
-__global__ void __launch_bounds__(StripProgram<Votes>::kThreads, kBlocksAtOnce<Votes>)
-    strip_kernel(Batch batch, Strips strips) {
-    __shared__ typename StripProgram<Votes>::Shared shared;
-    DeviceBlock<StripProgram<Votes>::kThreads> block;
-    StripProgram<Votes>::run(block, batch, strips, blockIdx.x, shared);
-}
-
-template <class Votes>
 void launch_strips(const Batch& batch, int multiprocessors, cudaStream_t stream) {
     using Program = StripProgram<Votes>;
     const Strips strips = Program::strips(batch, multiprocessors);
-    launch(strip_kernel<Votes>, strips.across * strips.down, Program::kThreads, 0, stream, batch, strips);
+    launch_program<Program, kBlocksAtOnce<Votes>>(strips.across * strips.down, stream, batch, strips);
 }
 
 /// Compute the batch's output, or its cells and energies.

@@ -12,33 +12,11 @@ template <class Format>
 constexpr int kMinStripBlocks = Format::kLayout == Layout::strided ? 2 : 3;
 
 template <class Format>
-__global__ void __launch_bounds__(StripProgram<Format>::kThreads, kMinStripBlocks<Format>)
-    strip_kernel(Batch batch, Strips strips) {
-    __shared__ typename StripProgram<Format>::Shared shared;
-    DeviceBlock<StripProgram<Format>::kThreads> block;
-    StripProgram<Format>::run(block, batch, strips, blockIdx.x, shared);
-}
-
-template <class Format>
-__global__ void __launch_bounds__(CodeProgram<Format>::kThreads)
-    code_kernel(Batch batch, std::int64_t across, std::int64_t down) {
-    __shared__ typename CodeProgram<Format>::Shared shared;
-    DeviceBlock<CodeProgram<Format>::kThreads> block;
-    CodeProgram<Format>::run(block, batch, across, down, blockIdx.x, shared);
-}
-
-__global__ void __launch_bounds__(CellProgram::kThreads) cell_kernel(Batch batch) {
-    __shared__ CellProgram::Shared shared;
-    DeviceBlock<CellProgram::kThreads> block;
-    CellProgram::run(block, batch, blockIdx.x, shared);
-}
-
-template <class Format>
 void launch_strips(Format, const Batch& batch, cudaStream_t stream) {
     using Program = StripProgram<Format>;
     const Strips strips = Program::strips(batch);
-    launch(strip_kernel<Format>, batch.images * strips.across * strips.down, Program::kThreads, 0, stream, batch,
-           strips);
+    const std::int64_t blocks = batch.images * strips.across * strips.down;
+    launch_program<Program, kMinStripBlocks<Format>>(blocks, stream, batch, strips);
 }
 
 template <class Format>
@@ -46,7 +24,7 @@ void launch_codes(Format, const Batch& batch, cudaStream_t stream) {
     using Program = CodeProgram<Format>;
     const std::int64_t across = Program::across(batch);
     const std::int64_t down = Program::down(batch);
-    launch(code_kernel<Format>, batch.images * across * down, Program::kThreads, 0, stream, batch, across, down);
+    launch_program<Program>(batch.images * across * down, stream, batch, across, down);
 }
 
 }  // namespace
@@ -68,8 +46,7 @@ void compute_cuda(const TensorView& images, const TensorView& output, std::int64
         with_pixel_format(batch.image, batch.image_stride,
                           [&](auto format) { launch_strips(format, batch, stream_of(stream)); });
     } else {
-        launch(cell_kernel, batch.images * batch.cell_rows * batch.cell_columns, CellProgram::kThreads, 0,
-               stream_of(stream), batch);
+        launch_program<CellProgram>(batch.images * batch.cell_rows * batch.cell_columns, stream_of(stream), batch);
     }
 }
 
