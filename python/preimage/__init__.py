@@ -29,6 +29,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from preimage import baselines as baselines
     from preimage import nn as nn
     from preimage import reference as reference
     from preimage.errors import FileFormatError as FileFormatError
@@ -71,6 +72,8 @@ if TYPE_CHECKING:
     from preimage.store import FeatureStore as FeatureStore
     from preimage.store import merge as merge
     from preimage.store import write_features as write_features
+    from preimage.studies.disclosure import study_disclosure as study_disclosure
+    from preimage.studies.layers import study_layers as study_layers
     from preimage.training.api import train as train
 
     __version__: str
@@ -112,13 +115,15 @@ _LAZY_NAMES = {
     "sheet": "preimage.pipelines.sheet",
     "sift": "preimage.ops.sift",
     "sift_grid": "preimage.ops.sift_grid",
+    "study_disclosure": "preimage.studies.disclosure",
+    "study_layers": "preimage.studies.layers",
     "train": "preimage.training.api",
     "upconv": "preimage.ops.upconv",
     "verify": "preimage.pipelines.verify",
     "write_features": "preimage.store",
     "write_keypoints": "preimage.io",
 }
-_LAZY_MODULES = ("inverters", "nn", "reference", "representations")
+_LAZY_MODULES = ("baselines", "inverters", "nn", "reference", "representations")
 
 __all__ = ["__version__", *_LAZY_NAMES, *_LAZY_MODULES]  # noqa: PLE0604 - names of strings
 

@@ -35,8 +35,8 @@ from preimage.pipelines.sheet import sheet
 from preimage.pipelines.verify import verify
 from preimage.pipelines.weights import convert_weights, import_weights
 from preimage.representations import describe_representation, list_representations
-from preimage.studies import disclosure
-from preimage.studies import layers as study_layers
+from preimage.studies.disclosure import study_disclosure
+from preimage.studies.layers import study_layers
 from preimage.training import TrainConfig, run
 
 # Parameters of commands that the functions do not have: --json, and what becomes a Representation or a Spec.
@@ -68,8 +68,8 @@ def test_extract_has_the_same_parameters_with_and_without_summary() -> None:
         (cli.merge, store.merge, set(), set()),
         (cli.sheet, sheet, set(), set()),
         (cli.verify, verify, set(), set()),
-        (disclosure_command, disclosure.disclosure, set(), set()),
-        (study_layers_command, study_layers.layers, {"inverter", "network"}, {"rows"}),  # the rows are made from both
+        (disclosure_command, study_disclosure, set(), set()),
+        (study_layers_command, study_layers, {"inverter", "network"}, {"rows"}),  # the rows are made from both
         (import_weights_command, import_weights, set(), set()),
         (convert_weights_command, convert_weights, set(), set()),
     ],

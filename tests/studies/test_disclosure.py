@@ -20,8 +20,8 @@ from preimage.metrics import NormalizedError
 from preimage.pipelines.evaluate import evaluate
 from preimage.pipelines.image_loading import as_sources, batches
 from preimage.representations.sift import Sift
-from preimage.studies.disclosure import ConditionScore, DisclosureSummary, disclosure
-from preimage.studies.perturbations import descriptors_only, keep_percentage
+from preimage.studies.disclosure import ConditionScore, DisclosureSummary, study_disclosure
+from preimage.studies.keypoint_perturbations import descriptors_only, keep_percentage
 
 SIZE = 62  # cells of 4 stick out
 PERCENTAGES = (20, 50, 100)
@@ -56,7 +56,7 @@ def photos(photo_folder: Path) -> list[Path]:
 @pytest.fixture(scope="module")
 def study(photos: list[Path], inverter: Path, tmp_path_factory: pytest.TempPathFactory) -> DisclosureSummary:
     output = tmp_path_factory.mktemp("study") / "new" / "out"
-    return disclosure(
+    return study_disclosure(
         photos, output, inverter=inverter, size=SIZE, percentages=PERCENTAGES, seed=3, show_count=2, batch_size=3
     )
 
@@ -114,11 +114,11 @@ def test_a_seed_decides_everything(
     study: DisclosureSummary, photos: list[Path], inverter: Path, tmp_path: Path
 ) -> None:
     options = {"inverter": inverter, "size": SIZE, "percentages": (100, 50, 20, 50), "show_count": 2}
-    again = disclosure(photos, tmp_path / "a", seed=3, batch_size=3, **options)
+    again = study_disclosure(photos, tmp_path / "a", seed=3, batch_size=3, **options)
     assert again.scores == study.scores
     for name in ("disclosure.csv", "sheet.png", "plot.png"):
         assert (tmp_path / "a" / name).read_bytes() == (study.csv.parent / name).read_bytes()
-    other = disclosure(photos, tmp_path / "b", seed=4, batch_size=3, **options)
+    other = study_disclosure(photos, tmp_path / "b", seed=4, batch_size=3, **options)
     assert [a == b for a, b in zip(other.scores, study.scores, strict=True)] == [False] * 2 + [True] * 5
 
 
@@ -147,7 +147,7 @@ def test_without_matplotlib_the_rest_is_there(
     for name in ("matplotlib.figure", "matplotlib.backends.backend_agg"):
         monkeypatch.setitem(sys.modules, name, None)
     (tmp_path / "plot.png").write_bytes(b"of an earlier study")
-    summary = disclosure(photos[:2], tmp_path, inverter=inverter, size=SIZE, percentages=(100,))
+    summary = study_disclosure(photos[:2], tmp_path, inverter=inverter, size=SIZE, percentages=(100,))
     assert summary.plot is None
     assert not (tmp_path / "plot.png").exists()
     [note] = [note for note in summary.notes if "plot" in note]
@@ -165,7 +165,7 @@ def test_lpips_is_a_column_where_it_can_be_had(
         return (made - images).abs().mean(dim=(1, 2, 3)).tolist()
 
     monkeypatch.setattr("preimage.studies.disclosure.perceptual_distance", lambda: (distance, ""))
-    summary = disclosure(photos[:2], tmp_path, inverter=inverter, size=SIZE, percentages=(50, 100))
+    summary = study_disclosure(photos[:2], tmp_path, inverter=inverter, size=SIZE, percentages=(50, 100))
     with open(summary.csv, newline="") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == [*COLUMNS, "lpips"]
@@ -191,24 +191,24 @@ def test_bad_options_are_named(
     photos: list[Path], inverter: Path, tmp_path: Path, options: dict[str, object], words: str
 ) -> None:
     with pytest.raises(ValueError, match=words):
-        disclosure(photos, tmp_path / "out", inverter=inverter, **options)
+        study_disclosure(photos, tmp_path / "out", inverter=inverter, **options)
     assert not (tmp_path / "out").exists()
 
 
 def test_bad_input_is_named(photos: list[Path], inverter: Path, tiny: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=rf"{re.escape(str(tiny))}.*hog.*sift"):
-        disclosure(photos, tmp_path / "out", inverter=tiny)
+        study_disclosure(photos, tmp_path / "out", inverter=tiny)
     with pytest.raises(ValueError, match="is a file"):
-        disclosure(photos, photos[0], inverter=inverter)
+        study_disclosure(photos, photos[0], inverter=inverter)
     with pytest.raises(ValueError, match=r"two images.*1"):
-        disclosure(photos[0], tmp_path / "out", inverter=inverter)
+        study_disclosure(photos[0], tmp_path / "out", inverter=inverter)
     (tmp_path / "x.png").write_bytes(b"no image")
     with pytest.raises(ValueError, match=r"x\.png"):
-        disclosure([photos[0], tmp_path / "x.png"], tmp_path / "out", inverter=inverter, size=SIZE)
+        study_disclosure([photos[0], tmp_path / "x.png"], tmp_path / "out", inverter=inverter, size=SIZE)
     for name in ("a", "b"):
         _write_gray(tmp_path / f"{name}.png")
     with pytest.raises(ValueError, match=r"no keypoint.*2 images"):
-        disclosure([tmp_path / "a.png", tmp_path / "b.png"], tmp_path / "out", inverter=inverter, size=SIZE)
+        study_disclosure([tmp_path / "a.png", tmp_path / "b.png"], tmp_path / "out", inverter=inverter, size=SIZE)
     assert not (tmp_path / "out").exists()
 
 
@@ -217,16 +217,16 @@ def test_the_default_is_the_pretrained_inverter(
 ) -> None:
     use_as_pretrained(tiny)
     with pytest.raises(LookupError, match=r"inverter.*sift.*--inverter"):
-        disclosure(photos, tmp_path / "out", size=SIZE)
+        study_disclosure(photos, tmp_path / "out", size=SIZE)
     assert not (tmp_path / "out").exists()
     use_as_pretrained(tiny, inverter)
-    summary = disclosure(photos[:2], tmp_path / "out", size=SIZE, percentages=(100,))
+    summary = study_disclosure(photos[:2], tmp_path / "out", size=SIZE, percentages=(100,))
     assert summary.inverter == "tiny-sift"
 
 
 def test_an_image_without_keypoints_is_no_obstacle(photos: list[Path], inverter: Path, tmp_path: Path) -> None:
     _write_gray(tmp_path / "gray.png")
-    summary = disclosure(
+    summary = study_disclosure(
         [tmp_path / "gray.png", photos[0]], tmp_path / "out", inverter=inverter, size=SIZE, percentages=(5,)
     )
     assert summary.images == 2
@@ -262,7 +262,7 @@ def test_on_the_command_line(run: Run, photos: list[Path], inverter: Path, tiny:
 
 def test_progress_ends_where_it_says(photos: list[Path], inverter: Path, tmp_path: Path) -> None:
     reported: list[tuple[int, int]] = []
-    disclosure(
+    study_disclosure(
         photos[:2],
         tmp_path,
         inverter=inverter,

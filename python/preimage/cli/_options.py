@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from preimage.representations import Representation
+    from preimage.representations import Network, Representation
 
 
 _NUMBERS: dict[str, tuple[Callable[[str], object], str]] = {"int": (int, "an integer"), "float": (float, "a number")}
@@ -65,6 +65,25 @@ Inverters = Annotated[
         autocompletion=complete_inverter,
     ),
 ]
+LayerInverters = Annotated[
+    list[str],
+    typer.Option(
+        "--inverter",
+        metavar="INVERTER",
+        help="Folder or name of an inverter; repeatable, one column each, in this order.",
+        autocompletion=complete_inverter,
+    ),
+]
+Networks = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--network",
+        metavar="NAME[,KEY=VALUE...]",
+        help="Network of the inverters, torch:package.module:factory, with its weights=FILE, input_size=PIXELS and "
+        "preprocessing=NAME. Repeatable.",
+    ),
+]
+StudyFolder = Annotated[Path, typer.Option("--output", "-o", help="Folder for the page, table, plot and images.")]
 Size = Annotated[
     int | None,
     typer.Option(
@@ -138,6 +157,17 @@ def keyword_types(function: Callable[..., Any]) -> dict[str, str]:
     """Return the types of a function's keyword-only parameters by name, as written."""
     parameters = inspect.signature(function).parameters.values()
     return {one.name: str(one.annotation) for one in parameters if one.kind is inspect.Parameter.KEYWORD_ONLY}
+
+
+def parse_networks(texts: Sequence[str] | None) -> list[Network | Representation]:
+    """Return the networks of texts ``NAME[,KEY=VALUE...]``."""
+    if not texts:
+        return []
+    from preimage.representations.network_factory import load
+
+    known = keyword_types(load)
+    split = [text.split(",") for text in texts]
+    return [load(name, **parse_parameters(options, known, "a network", "--network")) for name, *options in split]
 
 
 def _parse(text: str, kind: str) -> object:

@@ -16,12 +16,15 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import typer
 
 from preimage.errors import brief, is_out_of_memory
 from preimage.spec import Spec
+
+if TYPE_CHECKING:
+    from preimage.studies.base import StudySummary
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -123,6 +126,14 @@ class Output:
         """Print the result as one JSON object, with ``--json``."""
         if self.json:
             typer.echo(json.dumps(plain(result), allow_nan=False))
+
+    def finish_study(self, summary: StudySummary) -> None:
+        """Print findings, notes, skipped images and the page of a study; with ``--json`` also its summary."""
+        for line in (*summary.findings, *summary.notes):
+            self.say(line)
+        self.skipped(summary.skipped)
+        self.say(f"wrote {summary.page}")
+        self.finish(summary)
 
     @contextmanager
     def progress(self, label: str) -> Iterator[Callable[[int, int], None]]:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from preimage.cli._options import BatchSize, Device, Images, InverterOption, Json, SkipBad, parse_numbers
+from preimage.cli._options import BatchSize, Device, Images, InverterOption, Json, SkipBad, StudyFolder, parse_numbers
 from preimage.cli._shared import Output, command_line, plural, reporting
 
 
 @reporting
 def disclosure(
     images: Images,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the page, table, plot and images.")],
+    output: StudyFolder,
     inverter: InverterOption = None,
     size: Annotated[int, typer.Option(help="Resize and center-crop images to this many pixels a side.")] = 256,
     percentages: Annotated[
@@ -35,11 +34,11 @@ def disclosure(
     Example: preimage study disclosure photos/ -o disclosure/
     """
     parsed = parse_numbers(percentages, "--percentages")
-    from preimage.studies.disclosure import disclosure as run
+    from preimage.studies.disclosure import study_disclosure
 
     show = Output(json)
     with show.progress("measuring") as progress:
-        summary = run(
+        summary = study_disclosure(
             images,
             output,
             inverter=inverter,
@@ -55,8 +54,4 @@ def disclosure(
         )
     count = plural(summary.images, "image")
     show.say(f"{summary.inverter} on {count} of {summary.size} × {summary.size} in {summary.seconds:.1f} s")
-    for line in (*summary.findings, *summary.notes):
-        show.say(line)
-    show.skipped(summary.skipped)
-    show.say(f"wrote {summary.page}")
-    show.finish(summary)
+    show.finish_study(summary)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -13,42 +12,26 @@ from preimage.cli._options import (
     Device,
     Images,
     Json,
+    LayerInverters,
+    Networks,
     SkipBad,
-    complete_inverter,
-    keyword_types,
-    parse_parameters,
+    StudyFolder,
+    parse_networks,
 )
 from preimage.cli._shared import Output, command_line, plural, reporting
-
-if TYPE_CHECKING:
-    from preimage.representations import Network, Representation
 
 
 @reporting
 def layers(
     images: Images,
-    inverter: Annotated[
-        list[str],
-        typer.Option(
-            metavar="INVERTER",
-            help="Folder or name of an inverter; repeatable, one column each, in this order.",
-            autocompletion=complete_inverter,
-        ),
-    ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the page, table, plot and images.")],
+    inverter: LayerInverters,
+    output: StudyFolder,
     show: Annotated[
         list[str] | None,
         typer.Option(metavar="IMAGES", help="Images on the sheet. Repeatable. Default: the first of IMAGES."),
     ] = None,
     show_count: Annotated[int, typer.Option(help="Number of IMAGES on the sheet, without --show.")] = 5,
-    network: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME[,KEY=VALUE...]",
-            help="Network of the inverters, torch:package.module:factory, with its weights=FILE, input_size=PIXELS and "
-            "preprocessing=NAME. Repeatable.",
-        ),
-    ] = None,
+    network: Networks = None,
     size: Annotated[
         int, typer.Option(help="Side of the images in pixels, for representations that take any size.")
     ] = 256,
@@ -65,13 +48,13 @@ def layers(
 
     Example: preimage study layers val/ --inverter runs/conv1 -o study/
     """
-    from preimage.studies.layers import layers as run
+    from preimage.studies.layers import study_layers
     from preimage.studies.layers_rows import rows_for
 
     out = Output(json)
-    rows = rows_for(inverter, [_network(text) for text in network or ()])
+    rows = rows_for(inverter, parse_networks(network))
     with out.progress("measuring") as progress:
-        summary = run(
+        summary = study_layers(
             images,
             output,
             rows,
@@ -91,16 +74,4 @@ def layers(
     for score in summary.scores:
         mean = f"(mean image: {score.mean_image_error:.3f})"
         out.say(f"{score.label:{width}}  normalized error {score.error:.3f}   {mean}")
-    for line in (*summary.findings, *summary.notes):
-        out.say(line)
-    out.skipped(summary.skipped)
-    out.say(f"wrote {summary.page}")
-    out.finish(summary)
-
-
-def _network(text: str) -> Network | Representation:
-    """Return the network of ``NAME[,KEY=VALUE...]``."""
-    from preimage.representations.network_factory import load
-
-    name, *options = text.split(",")
-    return load(name, **parse_parameters(options, keyword_types(load), "a network", "--network"))
+    out.finish_study(summary)

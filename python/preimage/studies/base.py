@@ -9,10 +9,11 @@ import io
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from preimage.io import Listing, atomic_write, write_png
-from preimage.pipelines.image_loading import Pixels
+from preimage.pipelines.image_loading import Images, Pixels, decodable_listing
+from preimage.viz.html import Figure, Section, Table, html_page
 from preimage.viz.sheets import draw_sheet
 
 SAME_ERROR = 0.005  # minimum difference of errors that are ranked
@@ -70,43 +71,102 @@ class ProgressCounter:
             self._report(self._done, self._total)
 
 
+def check_at_least(*limits: tuple[str, float, float]) -> None:
+    """Raise ``ValueError`` for the first (name, value, minimum) whose value is below its minimum."""
+    for name, value, least in limits:
+        if not value >= least:  # also NaN
+            raise ValueError(f"{name} must be at least {least:g}, got {value:g}")
+
+
+def study_images(images: Images, *, skip_bad: bool, least: int = 2) -> Listing:
+    """Return the images of a study; ``ValueError`` if there are fewer than `least`, or a bad one without `skip_bad`."""
+    listing = decodable_listing(images, skip_bad=skip_bad)
+    if len(listing.sources) < least:
+        count = {1: "one image", 2: "two images"}.get(least, f"{least:,} images")
+        raise ValueError(f"the study needs at least {count}, got {len(listing.sources)}")
+    return listing
+
+
 class Study(abc.ABC):
     """Scores of a study, and their presentation.
 
+    A subclass states its texts and its scores; the files and the page are written here.
+
     Attributes:
         name: Name of the table's file.
+        title: Heading of the page.
         sheet_rows: Rows of the sheet.
+        sheet_heading: Heading of the sheet on the page.
+        sheet_alt: Alternative text of the sheet.
+        sheet_note: Text below the sheet.
+        plot_heading: Heading of the plot on the page; empty if the study has no plot.
+        plot_alt: Alternative text of the plot.
         tile: Side of an image on the sheet, pixels.
     """
 
-    name: str
+    name: ClassVar[str]
+    title: ClassVar[str]
     sheet_rows: Sequence[SheetRow]
-    tile: int
+    sheet_heading: ClassVar[str]
+    sheet_alt: ClassVar[str]
+    sheet_note: ClassVar[str] = ""
+    plot_heading: ClassVar[str] = ""
+    plot_alt: ClassVar[str] = ""
+    tile: int = 192
+
+    @property
+    @abc.abstractmethod
+    def image_count(self) -> int:
+        """Number of images measured."""
 
     @abc.abstractmethod
-    def table(self) -> Iterator[Sequence[object]]:
-        """Yield the rows of the CSV file, its header first."""
-
-    @abc.abstractmethod
-    def sheet_titles(self) -> list[str]:
-        """Return the titles of the sheet's columns."""
-
-    @abc.abstractmethod
-    def plot(self) -> Pixels:
-        """Draw the scores; ``ImportError`` without matplotlib."""
+    def lead(self) -> str:
+        """Return the paragraph below the heading, which says what was done."""
 
     @abc.abstractmethod
     def findings(self) -> Iterator[str]:
         """Yield sentences that state what the scores show."""
 
     @abc.abstractmethod
+    def table(self) -> Iterator[Sequence[object]]:
+        """Yield the rows of the CSV file, its header first."""
+
+    @abc.abstractmethod
+    def tables(self) -> list[Table]:
+        """Return the tables of the page."""
+
+    @abc.abstractmethod
+    def sheet_titles(self) -> list[str]:
+        """Return the titles of the sheet's columns."""
+
+    @abc.abstractmethod
+    def remarks(self) -> Iterator[str]:
+        """Yield the sentences of the page's footer: definitions, and limits of what the scores show."""
+
+    def plot(self) -> Pixels:
+        """Draw the scores, if there is a `plot_heading`; ``ImportError`` without matplotlib."""
+        raise NotImplementedError
+
+    def sections(self) -> list[Section]:
+        """Return sections of the page below the sheet and the plot."""
+        return []
+
     def page(self, sheet: Pixels, plot: Pixels | None, notes: Sequence[str], command: str) -> str:
         """Return the self-contained HTML page."""
-
-    @property
-    @abc.abstractmethod
-    def image_count(self) -> int:
-        """Number of images measured."""
+        sections = [
+            Section(self.sheet_heading, [Figure(sheet, "", self.sheet_alt)], note=self.sheet_note, span="window")
+        ]
+        if plot is not None:
+            sections.append(Section(self.plot_heading, [Figure(plot, "", self.plot_alt)], span="page"))
+        return html_page(
+            title=self.title,
+            lead=self.lead(),
+            points=self.findings(),
+            sections=[*sections, *self.sections()],
+            tables=self.tables(),
+            command=command,
+            footer=" ".join([*self.remarks(), *notes]),
+        )
 
     def write(
         self,
@@ -140,13 +200,15 @@ class Study(abc.ABC):
         )
         write_png(folder / "sheet.png", sheet)
         notes = list(notes)
-        try:
-            plot = self.plot()
-            write_png(folder / "plot.png", plot)
-        except ImportError as error:
-            plot = None
+        plot = None
+        if self.plot_heading:
+            try:
+                plot = self.plot()
+                write_png(folder / "plot.png", plot)
+            except ImportError as error:
+                notes.append(f"The plot is left out: {error}.")
+        if plot is None:
             (folder / "plot.png").unlink(missing_ok=True)  # the plot of an earlier study has other scores
-            notes.append(f"The plot is left out: {error}.")
         _write_text(folder / "index.html", self.page(sheet, plot, notes, command))
         return StudySummary(
             page=folder / "index.html",

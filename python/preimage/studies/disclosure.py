@@ -20,16 +20,23 @@ from preimage.pipelines.image_loading import (
     as_pixels,
     at_once,
     batches,
-    decodable_listing,
     inverting_bytes,
 )
 from preimage.pipelines.image_writer import output_folder
 from preimage.pipelines.inverter_choice import InverterChoice, sift_inverter
 from preimage.pipelines.reconstruct import Reconstructor
 from preimage.representations.sift import Sift
-from preimage.studies.base import SAME_ERROR, ProgressCounter, SheetRow, Study, StudySummary
-from preimage.studies.perturbations import coordinates_only, descriptors_only, keep_percentage, positions_only
-from preimage.viz.html import Figure, Section, Table, html_page
+from preimage.studies.base import (
+    SAME_ERROR,
+    ProgressCounter,
+    SheetRow,
+    Study,
+    StudySummary,
+    check_at_least,
+    study_images,
+)
+from preimage.studies.keypoint_perturbations import coordinates_only, descriptors_only, keep_percentage, positions_only
+from preimage.viz.html import Table
 from preimage.viz.plots import Panel, draw_panels
 
 PERCENTAGES = (5.0, 10.0, 20.0, 40.0, 60.0, 80.0, 100.0)
@@ -94,7 +101,7 @@ class DisclosureSummary(StudySummary):
     scores: tuple[ConditionScore, ...]
 
 
-def disclosure(
+def study_disclosure(
     images: Images,
     output: str | PathLike[str],
     *,
@@ -138,10 +145,8 @@ def disclosure(
     folder = output_folder(output)
     network, name = sift_inverter(inverter, "vlfeat")
     reconstructor = Reconstructor(None, network, device)
-    listing = decodable_listing(images, skip_bad=skip_bad)
+    listing = study_images(images, skip_bad=skip_bad)
     sources = listing.sources
-    if len(sources) < 2:
-        raise ValueError(f"the study needs at least two images, got {len(sources)}")
     sift = reconstructor.representation
     assert isinstance(sift, Sift)
     # Five more: detection, three ablations, the mean image.
@@ -165,10 +170,8 @@ def _checked(size: int, percentages: Sequence[float], seed: int, show_count: int
     if not percentages or not all(0 < percentage <= 100 for percentage in percentages):
         listed = ", ".join(f"{percentage:g}" for percentage in percentages) or "none"
         raise ValueError(f"percentages must be above 0 and at most 100, got {listed}")
-    limits = (("size", size, SMALLEST_FOR_SSIM), ("seed", seed, 0), ("show_count", show_count, 1))
-    for name, value, least in (*limits, ("batch_size", batch_size, 1)):
-        if value < least:
-            raise ValueError(f"{name} must be at least {least}, got {value}")
+    check_at_least(("size", size, SMALLEST_FOR_SSIM), ("seed", seed, 0))
+    check_at_least(("show_count", show_count, 1), ("batch_size", batch_size, 1))
     return tuple(sorted({float(percentage) for percentage in percentages}))
 
 
@@ -324,6 +327,15 @@ class DisclosureStudy(Study):
     """
 
     name = "disclosure"
+    title = "What SIFT keypoints reveal"
+    sheet_heading = "The same photographs under every condition"
+    sheet_alt = "rows of photographs, their keypoints, and reconstructions from them"
+    sheet_note = (
+        "Coordinates only: no descriptors. Positions only: no scales and angles either. Descriptors only: scales, "
+        "angles and positions within the cell are constants."
+    )
+    plot_heading = "By share"
+    plot_alt = "error and SSIM by share of keypoints"
     tile = _TILE
 
     def __init__(
@@ -436,42 +448,25 @@ class DisclosureStudy(Study):
             f"to the error with {which}."
         )
 
-    def page(self, sheet: Pixels, plot: Pixels | None, notes: Sequence[str], command: str) -> str:
-        sections = [
-            Section(
-                "The same photographs under every condition",
-                [Figure(sheet, "", "rows of photographs, their keypoints, and reconstructions from them")],
-                note="Coordinates only: no descriptors. Positions only: no scales and angles either. Descriptors only: "
-                "scales, angles and positions within the cell are constants.",
-                span="window",
-            )
-        ]
-        if plot is not None:
-            sections.append(
-                Section("By share", [Figure(plot, "", "error and SSIM by share of keypoints")], span="page")
-            )
-        header = ["condition", "keypoints per image", "normalized error", "PSNR, dB", "SSIM"]
-        return html_page(
-            title="What SIFT keypoints reveal",
-            lead=(
-                f"{self.image_count} photographs of {self._size} × {self._size} pixels were reduced to SIFT keypoints "
-                "and reconstructed from nothing else. Then part of the keypoints, or of every keypoint, was removed."
-            ),
-            points=self.findings(),
-            sections=sections,
-            tables=[Table("Scores of the reconstructions", header + ["LPIPS"] * self._has_lpips, list(self._lines()))],
-            command=command,
-            footer=" ".join(
-                [
-                    "Normalized error: mean Euclidean distance between photograph and reconstruction, divided by the "
-                    "average distance between two of the photographs.",
-                    f"Inverter: {self._inverter}. Seed of the selection of keypoints: {self._seed}.",
-                    "These are reconstructions by one inverter: another one, or one trained for a condition, may "
-                    "recover more.",
-                    *notes,
-                ]
-            ),
+    def lead(self) -> str:
+        return (
+            f"{self.image_count} photographs of {self._size} × {self._size} pixels were reduced to SIFT keypoints and "
+            "reconstructed from nothing else. Then part of the keypoints, or of every keypoint, was removed."
         )
+
+    def remarks(self) -> Iterator[str]:
+        yield (
+            "Normalized error: mean Euclidean distance between photograph and reconstruction, divided by the average "
+            "distance between two of the photographs."
+        )
+        yield f"Inverter: {self._inverter}. Seed of the selection of keypoints: {self._seed}."
+        yield (
+            "These are reconstructions by one inverter: another one, or one trained for a condition, may recover more."
+        )
+
+    def tables(self) -> list[Table]:
+        header = ["condition", "keypoints per image", "normalized error", "PSNR, dB", "SSIM"]
+        return [Table("Scores of the reconstructions", header + ["LPIPS"] * self._has_lpips, list(self._lines()))]
 
     def _lines(self) -> Iterator[list[str]]:
         """Yield the rows of the page's table."""

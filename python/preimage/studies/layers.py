@@ -26,9 +26,17 @@ from preimage.pipelines.image_loading import (
 )
 from preimage.pipelines.image_writer import output_folder
 from preimage.pipelines.reconstruct import Comparison, Reconstructor
-from preimage.studies.base import SAME_ERROR, ProgressCounter, SheetRow, Study, StudySummary
+from preimage.studies.base import (
+    SAME_ERROR,
+    ProgressCounter,
+    SheetRow,
+    Study,
+    StudySummary,
+    check_at_least,
+    study_images,
+)
 from preimage.studies.layers_rows import LayerRow, layer_name, network_name
-from preimage.viz.html import Figure, Section, Table, html_page
+from preimage.viz.html import Table
 from preimage.viz.plots import Values, draw_by_name
 from preimage.viz.sheets import SMALLEST_TILE
 
@@ -107,7 +115,7 @@ class LayersSummary(StudySummary):
     scores: tuple[LayerScore, ...]
 
 
-def layers(
+def study_layers(
     images: Images,
     output: str | PathLike[str],
     rows: Sequence[LayerRow],
@@ -150,17 +158,13 @@ def layers(
             no such device; a value is out of range.
     """
     start = time.perf_counter()
-    limits = (("size", size, SMALLEST_FOR_SSIM), ("tile", tile, SMALLEST_TILE), ("batch_size", batch_size, 1))
-    for name, value, least in (*limits, ("show_count", show_count, 1)):
-        if value < least:
-            raise ValueError(f"{name} must be at least {least}, got {value}")
+    check_at_least(("size", size, SMALLEST_FOR_SSIM), ("tile", tile, SMALLEST_TILE))
+    check_at_least(("batch_size", batch_size, 1), ("show_count", show_count, 1))
     _check_rows(rows)
     folder = output_folder(output)
     columns = [_column(row, device, size) for row in rows]
-    listing = decodable_listing(images, skip_bad=skip_bad)
+    listing = study_images(images, skip_bad=skip_bad)
     sources = listing.sources
-    if len(sources) < 2:
-        raise ValueError(f"the study needs at least two images to measure, got {len(sources)}")
     shown = Listing(sources[:show_count]) if show is None else decodable_listing(show, skip_bad=skip_bad)
     sheet_rows = _sheet_rows(columns, shown.sources, batch_size)
     scores = tuple(_measure(columns, sources, batch_size, progress))
@@ -324,6 +328,15 @@ class LayersStudy(Study):
     """
 
     name = "layers"
+    title = "Layer by layer"
+    sheet_heading = "From each layer alone"
+    sheet_alt = "rows of photographs and their reconstructions from each layer"
+    sheet_note = (
+        "Images are of one size here; the table contains the size of the reconstructions, and how much of the "
+        "photograph they show."
+    )
+    plot_heading = "Error by layer"
+    plot_alt = "normalized error of each layer"
 
     def __init__(self, scores: Sequence[LayerScore], sheet_rows: Sequence[SheetRow] = (), *, tile: int = 192) -> None:
         self.scores, self.sheet_rows, self.tile = scores, sheet_rows, tile
@@ -379,40 +392,21 @@ class LayersStudy(Study):
                 f"{SAME_ERROR} below that of the mean image."
             )
 
-    def page(self, sheet: Pixels, plot: Pixels | None, notes: Sequence[str], command: str) -> str:
-        sections = [
-            Section(
-                "From each layer alone",
-                [Figure(sheet, "", "rows of photographs and their reconstructions from each layer")],
-                note="Images are of one size here; the table contains the size of the reconstructions, and how much of "
-                "the photograph they show.",
-                span="window",
-            )
-        ]
-        if plot is not None:
-            sections.append(
-                Section("Error by layer", [Figure(plot, "", "normalized error of each layer")], span="page")
-            )
+    def lead(self) -> str:
         which = f"each of {len(self.scores)} layers" if len(self.scores) > 1 else self.scores[0].label
-        return html_page(
-            title="Layer by layer",
-            lead=f"Photographs reconstructed from {which}, by an inverter trained for that layer.",
-            points=self.findings(),
-            sections=sections,
-            tables=[self._score_table(), _published_table()],
-            command=command,
-            footer=" ".join(
-                [
-                    f"Measured on {self.image_count} photographs, center-cropped and resized to the network's input "
-                    "size.",
-                    "Normalized error: mean Euclidean distance between reconstruction and photograph, divided by the "
-                    "average distance between two photographs, both at the inverter's output size.",
-                    "These are reconstructions by these inverters: others may recover more.",
-                    PUBLISHED_NOTE,
-                    *notes,
-                ]
-            ),
+        return f"Photographs reconstructed from {which}, by an inverter trained for that layer."
+
+    def remarks(self) -> Iterator[str]:
+        yield f"Measured on {self.image_count} photographs, center-cropped and resized to the network's input size."
+        yield (
+            "Normalized error: mean Euclidean distance between reconstruction and photograph, divided by the average "
+            "distance between two photographs, both at the inverter's output size."
         )
+        yield "These are reconstructions by these inverters: others may recover more."
+        yield PUBLISHED_NOTE
+
+    def tables(self) -> list[Table]:
+        return [self._score_table(), _published_table()]
 
     def _score_table(self) -> Table:
         header = ["layer", "network", "features", "reconstructed", "normalized error", "mean image", "PSNR, dB", "SSIM"]

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from preimage import Keypoints, sift_grid
-from preimage.studies.perturbations import coordinates_only, descriptors_only, keep_percentage, positions_only
+from preimage.studies.keypoint_perturbations import coordinates_only, descriptors_only, keep_percentage, positions_only
 
 SIZE = (61, 90)  # cells of 4 stick out at both ends
 COUNTS = (40, 0, 1, 57)

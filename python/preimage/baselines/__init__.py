@@ -1,0 +1,1 @@
+"""Other methods of turning features into images, to compare inverters with."""
