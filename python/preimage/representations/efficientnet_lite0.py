@@ -77,7 +77,8 @@ def _load(path: Path, _modified: int) -> Network:
     if infinite := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
         raise FileFormatError(path, f"{infinite[0]} contains infinite values or NaN")
     module.load_state_dict(tensors, assign=True)
-    module.to(memory_format=torch.channels_last)  # depthwise convolutions are several times as fast
+    # Depthwise convolutions are faster in this order.
+    module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Network(module.requires_grad_(False).eval(), PREPROCESSING, name=NAME)
 
 
