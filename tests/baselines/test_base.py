@@ -47,7 +47,7 @@ def test_other_dtypes_are_errors() -> None:
 def test_the_first_image_that_is_not_finite_is_named(value: float) -> None:
     features = torch.zeros(3, 31, 2, 2)
     features[1:, 4, 1, 0] = value
-    with pytest.raises(ValueError, match="finite.*image 1"):
+    with pytest.raises(ValueError, match=r"finite.*image 1"):
         check_features(features, MAP)
 
 
