@@ -116,6 +116,41 @@ class Keypoints:
         return dataclasses.replace(self, x=width - 1 - self.x, angle=angle, descriptors=descriptors)
 
     @classmethod
+    def from_grid(cls, grid: Any, cell_size: int, *, descriptor_scale: float = 1.0) -> Keypoints:
+        """Return the keypoints of the cells of a grid, the inverse of `preimage.sift_grid` but for their response, 0.
+
+        Args:
+            grid: (B, 133, h, w) of `preimage.sift_grid`, any floating dtype, a NumPy array or a tensor on the CPU.
+            cell_size: Side of a cell in pixels.
+            descriptor_scale: Factor by which the descriptors were multiplied.
+
+        Returns:
+            Keypoints of the B images, by row and column of their cells; those whose values are not finite included.
+
+        Raises:
+            ValueError: The grid has another shape.
+        """
+        values = np.asarray(grid)
+        if values.ndim != 4 or values.shape[1] != DESCRIPTOR + 5:
+            raise ValueError(f"grid must be (B, {DESCRIPTOR + 5}, h, w), got shape {tuple(values.shape)}")
+        # Sine and cosine are both 0 only in empty cells.
+        image, row, column = np.nonzero((values[:, 130] != 0) | (values[:, 131] != 0))
+        found = values[image, :, row, column].astype(np.float32)  # [N, 133]
+        with np.errstate(over="ignore"):
+            scale = np.exp(found[:, 132])
+        counts = np.bincount(image, minlength=len(values))
+        keypoints = cls(
+            x=column.astype(np.float32) * cell_size + found[:, 128] - np.float32(0.5),
+            y=row.astype(np.float32) * cell_size + found[:, 129] - np.float32(0.5),
+            scale=scale,
+            angle=np.arctan2(found[:, 130], found[:, 131]) % np.float32(2 * math.pi),
+            response=np.zeros(len(found), np.float32),
+            descriptors=found[:, :DESCRIPTOR] / np.float32(descriptor_scale),
+            offsets=np.concatenate(([0], counts.cumsum(dtype=np.int64))),
+        )
+        return keypoints if isinstance(grid, np.ndarray) else keypoints.to_torch()
+
+    @classmethod
     def cat(cls, parts: Sequence[Keypoints]) -> Keypoints:
         """Concatenate batches, in tensors if the first one is; without batches, return arrays of no images."""
         if not parts:

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from preimage.keypoints import Keypoints
 from preimage.viz.glyphs.lbp import direction_color
 from preimage.viz.sheets import as_rgb
 
@@ -100,18 +101,9 @@ def keypoint_grid(features: Array, cell_size: int, *, image: Array | None = None
         raise ValueError(
             f"{rows} × {columns} cells of {cell_size} pixels do not cover exactly {size[0]} × {size[1]} pixels"
         )
-    right, down, sine, cosine, logarithm = values[128:]
-    row, column = np.nonzero((sine != 0) | (cosine != 0))
-    at = row, column
-    return sift_keypoints(
-        column * cell_size + right[at] - 0.5,
-        row * cell_size + down[at] - 0.5,
-        np.exp(np.minimum(logarithm[at], math.log(max(size)))),
-        np.arctan2(sine[at], cosine[at]),
-        size,
-        image=image,
-        tile=tile,
-    )
+    found = Keypoints.from_grid(values[None], cell_size)
+    scale = np.minimum(found.scale, max(size))
+    return sift_keypoints(found.x, found.y, scale, found.angle, size, image=image, tile=tile)
 
 
 def _background(image: Array | None, size: tuple[int, int]) -> RgbImage:
