@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+import preimage
 from preimage import Keypoints
 
 FIELDS = ("x", "y", "scale", "angle", "response", "descriptors")
@@ -126,3 +127,30 @@ def test_arrays_and_tensors_share_memory_and_agree() -> None:
         assert same(of_arrays, of_tensors)
     arrays.x[0] = 7
     assert tensors.x[0] == 7
+
+
+@pytest.mark.parametrize("cell", [1, 4, 7])
+def test_a_grid_of_cells_and_back(cell: int) -> None:
+    keypoints = made([30, 0, 12])
+    keypoints = dataclasses.replace(keypoints, scale=keypoints.scale + 0.1, x=keypoints.x * 7, y=keypoints.y * 5)
+    grid = preimage.sift_grid(keypoints, (31, 44), cell, descriptor_scale=3.0)
+    again = Keypoints.from_grid(grid, cell, descriptor_scale=3.0)
+    assert len(again) == 3
+    assert isinstance(again.x, torch.Tensor)
+    cells = (grid[:, 130:132] != 0).any(dim=1).sum(dim=(1, 2))
+    assert again.offsets.diff().tolist() == cells.tolist()
+    for name in ("x", "y", "scale", "angle", "descriptors"):  # every keypoint is one of its image's
+        values = getattr(again, name)
+        for image in range(3):
+            given = getattr(keypoints[image], name).reshape(-1, values[0].numel())
+            found = values[again.offsets[image] : again.offsets[image + 1]].reshape(-1, values[0].numel())
+            assert all((given - row).abs().amax(dim=1).min() < 1e-5 for row in found)
+    torch.testing.assert_close(preimage.sift_grid(again, (31, 44), cell, descriptor_scale=3.0), grid)
+
+
+def test_an_empty_grid_and_other_shapes() -> None:
+    arrays = Keypoints.from_grid(np.zeros((2, 133, 3, 5), np.float16), 4)
+    assert arrays.offsets.tolist() == [0, 0, 0]
+    assert isinstance(arrays.x, np.ndarray)
+    with pytest.raises(ValueError, match=r"133.*\(133, 3, 5\)"):
+        Keypoints.from_grid(np.zeros((133, 3, 5)), 4)

@@ -36,7 +36,7 @@ class PatchDatabase(Baseline):
 
     The method is that of Weinzaepfel, Jégou & Pérez: for every keypoint the database is searched for the nearest
     descriptor, the patch around that keypoint is warped to the position, scale and angle of the keypoint, patches are
-    seamlessly stitched together, and regions without keypoints are interpolated smoothly. Details:
+    seamlessly stitched together, and regions without keypoints are interpolated smoothly. In this implementation:
 
     - A patch is a square of 15 scales, which is all that VLFeat's descriptor depends on (4 bins of 3 scales and half a
       bin on either side, ``vl/sift.c``); the disc of 6 scales around its center is pasted. The authors have elliptical
