@@ -72,6 +72,8 @@ if TYPE_CHECKING:
     from preimage.store import FeatureStore as FeatureStore
     from preimage.store import merge as merge
     from preimage.store import write_features as write_features
+    from preimage.studies.budget import study_budget as study_budget
+    from preimage.studies.color import study_color as study_color
     from preimage.studies.disclosure import study_disclosure as study_disclosure
     from preimage.studies.layers import study_layers as study_layers
     from preimage.training.api import train as train
@@ -115,6 +117,8 @@ _LAZY_NAMES = {
     "sheet": "preimage.pipelines.sheet",
     "sift": "preimage.ops.sift",
     "sift_grid": "preimage.ops.sift_grid",
+    "study_budget": "preimage.studies.budget",
+    "study_color": "preimage.studies.color",
     "study_disclosure": "preimage.studies.disclosure",
     "study_layers": "preimage.studies.layers",
     "train": "preimage.training.api",

@@ -5,9 +5,11 @@ from __future__ import annotations
 import typer
 
 from preimage.cli._command import Command
+from preimage.cli.study_budget import budget
+from preimage.cli.study_color import color
 from preimage.cli.study_disclosure import disclosure
 from preimage.cli.study_layers import layers
 
 study = typer.Typer(help="Measure what features reveal.\n\nEach study writes one HTML page.", no_args_is_help=True)
-for _command in (disclosure, layers):
+for _command in (budget, color, disclosure, layers):
     study.command(cls=Command)(_command)

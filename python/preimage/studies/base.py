@@ -47,10 +47,11 @@ class StudySummary:
 
 
 class SheetRow(NamedTuple):
-    """A row of the sheet: the image's key, and the images in the row."""
+    """A row of the sheet: the image's key, the images in the row, and a caption for each image instead of the key."""
 
     key: str
     cells: list[Pixels]
+    captions: Sequence[str] | None = None
 
 
 class ProgressCounter:
@@ -195,7 +196,7 @@ class Study(abc.ABC):
         sheet = draw_sheet(
             [row.cells for row in self.sheet_rows],
             self.sheet_titles(),
-            [row.key for row in self.sheet_rows],
+            [row.key if row.captions is None else row.captions for row in self.sheet_rows],
             tile=self.tile,
         )
         write_png(folder / "sheet.png", sheet)
