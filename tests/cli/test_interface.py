@@ -19,6 +19,8 @@ import typer
 from conftest import Run
 from preimage import cli, store
 from preimage.cli import _options
+from preimage.cli.study_budget import budget as budget_command
+from preimage.cli.study_color import color as color_command
 from preimage.cli.study_disclosure import disclosure as disclosure_command
 from preimage.cli.study_layers import layers as study_layers_command
 from preimage.cli.weights import convert as convert_weights_command
@@ -35,6 +37,8 @@ from preimage.pipelines.sheet import sheet
 from preimage.pipelines.verify import verify
 from preimage.pipelines.weights import convert_weights, import_weights
 from preimage.representations import describe_representation, list_representations
+from preimage.studies.budget import study_budget
+from preimage.studies.color import study_color
 from preimage.studies.disclosure import study_disclosure
 from preimage.studies.layers import study_layers
 from preimage.training import TrainConfig, run
@@ -46,6 +50,7 @@ _LIBRARY_ONLY = {"progress", "command"}
 # Options whose text is parsed.
 _PARSED: dict[str, Callable[[str], object]] = {
     "shard": _options.parse_shard,
+    "angles": lambda text: tuple(_options.parse_numbers(text, "--angles")),
     "percentages": lambda text: tuple(_options.parse_numbers(text, "--percentages")),
 }
 
@@ -68,6 +73,8 @@ def test_extract_has_the_same_parameters_with_and_without_summary() -> None:
         (cli.merge, store.merge, set(), set()),
         (cli.sheet, sheet, set(), set()),
         (cli.verify, verify, set(), set()),
+        (budget_command, study_budget, set(), set()),
+        (color_command, study_color, set(), set()),
         (disclosure_command, study_disclosure, set(), set()),
         (study_layers_command, study_layers, {"inverter", "network"}, {"rows"}),  # the rows are made from both
         (import_weights_command, import_weights, set(), set()),

@@ -242,7 +242,7 @@ class _Measurement:
     def _row(
         self, key: str, comparison: Comparison, difference: torch.Tensor, errors: torch.Tensor, index: int
     ) -> SheetRow:
-        cells = [as_pixels(comparison.target[index]), as_pixels(comparison.reconstruction[index].clamp(0, 1))]
+        cells = [as_pixels(comparison.target[index]), as_pixels(comparison.reconstruction[index])]
         for planes, bands in self._selections:
             kept = torch.zeros_like(difference)
             kept[planes] = difference[planes] * self._bands.mask(bands)

@@ -26,7 +26,6 @@ from preimage.studies.color_shift import (
     has_class_scores,
     read_labels,
 )
-from preimage.studies.formatting import degrees
 from preimage.studies.image_bands import check_finite, from_opponent, rotate_hue, to_opponent
 
 ANGLES = (0.0, 60.0, 120.0, 180.0, 240.0, 300.0)
@@ -186,14 +185,14 @@ class _Measurement:
         for place, angle in enumerate(self._angles):
             comparison = self._reconstructor.compare(rotate_hue(pixels, angle) if angle else pixels)
             check_finite(keys, comparison.features)
-            reconstruction = comparison.reconstruction.clamp(0, 1)
+            reconstruction = comparison.reconstruction
             turned = self.hue.add(place, comparison.target, reconstruction, comparison.features)
             if place == 0:
                 self.chroma.add(comparison.target, reconstruction)
                 self.rows += [_chroma_row(keys[index], comparison, index) for index in shown]
             for index in shown:
                 caption = self._class(comparison.features[index]) if self._names else "" if angle else keys[index]
-                rotation = f"hue rotated by {degrees(float(turned[index]))}" if angle else ""
+                rotation = f"rotated by {float(turned[index]):.0f} degrees" if angle else ""  # ASCII
                 columns[index].append(
                     _Column(as_pixels(comparison.target[index]), caption, as_pixels(reconstruction[index]), rotation)
                 )
@@ -211,7 +210,7 @@ class _Measurement:
 
 
 def _chroma_row(key: str, comparison: Comparison, index: int) -> SheetRow:
-    target, reconstruction = comparison.target[index], comparison.reconstruction[index].clamp(0, 1)
+    target, reconstruction = comparison.target[index], comparison.reconstruction[index]
     cells = [as_pixels(target), _chroma_picture(target), _chroma_picture(reconstruction), as_pixels(reconstruction)]
     return SheetRow(key, cells)
 

@@ -27,7 +27,7 @@ CHROMA_GAIN = 2.0  # saturation of drawn chroma
 _FEW = 100  # minimum number of regions of a sector in a finding
 _OFTEN, _SELDOM = 0.25, 0.1  # shares of a sector's regions
 _RECOVERED = 0.02  # minimum share that a finding calls recovered
-_FOLLOWS = 0.5  # minimum circular correlation of hues that follow
+_FOLLOWS = 0.5  # minimum correlation of colors that follow
 _CHROMA_TITLES = ["photograph", "its chroma", "predicted chroma", "reconstruction"]
 
 
@@ -237,12 +237,8 @@ class HueStudy(ColorStudy):
 
     def findings(self) -> Iterator[str]:
         hue = self.hue
-        if self._shifted and hue.correlation is not None and hue.slope is not None:
-            follows = "follows" if hue.correlation >= _FOLLOWS else "hardly follows"
-            yield (
-                f"The hue of the reconstructions {follows} that of the photographs: circular correlation "
-                f"{number(hue.correlation)}, slope {number(hue.slope)}."
-            )
+        if self._shifted:
+            yield from self._following()
         original, opposite = hue.shifts[0], min(hue.shifts, key=lambda shift: abs(shift.degrees - 180))
         yield (
             f"The chroma of the reconstructions is {whole_percent(original.chroma)} of the photographs'"
@@ -258,11 +254,30 @@ class HueStudy(ColorStudy):
             )
         yield from super().findings()
 
+    def _following(self) -> Iterator[str]:
+        """Yield sentences about whether the reconstructions follow."""
+        axes = {"orange to azure": self.hue.warm_correlation, "green to magenta": self.hue.green_correlation}
+        known = {axis: value for axis, value in axes.items() if value is not None}
+        if follows := [f"{axis} ({number(value)})" for axis, value in known.items() if value >= _FOLLOWS]:
+            yield f"The mean color of the reconstructions follows from {listed(follows)} (correlations)."
+        if not_ := [f"{axis} ({number(value)})" for axis, value in known.items() if value < _FOLLOWS]:
+            yield (
+                f"It hardly follows from {listed(not_)}."
+                if follows
+                else (f"The mean color of the reconstructions hardly follows from {listed(not_)} (correlations).")
+            )
+        opposite = min(self._shifted, key=lambda shift: abs(shift.degrees - 180))
+        yield (
+            f"A shift by {opposite.degrees:g}° rotates the reconstructions by {degrees(opposite.rotation)} on average, "
+            f"with a concentration of {number(opposite.concentration)}; over all shifts the slope is "
+            f"{number(self.hue.slope)} and the circular correlation {number(self.hue.correlation)}."
+        )
+
     def table(self) -> Iterator[Sequence[object]]:
         yield from super().table()
         for shift in self.hue.shifts:
             yield from _measures("shift", f"{shift.degrees:g}", shift, ("degrees",))
-        for name in ("correlation", "slope"):
+        for name in ("correlation", "slope", "warm_correlation", "green_correlation"):
             value = getattr(self.hue, name)
             yield ["hue", "all", name, "" if value is None else f"{value:.6f}"]
 
@@ -281,7 +296,7 @@ class HueStudy(ColorStudy):
         return cells + [percent(value) for value in classes] if self._has_classes else cells
 
     def sheet_titles(self) -> list[str]:
-        return [f"{shift.degrees:g}°" for shift in self.hue.shifts]
+        return [f"{shift.degrees:g} degrees" for shift in self.hue.shifts]  # fonts of sheets are ASCII
 
     def sections(self) -> list[Section]:
         sheet = draw_sheet(
@@ -308,9 +323,9 @@ class HueStudy(ColorStudy):
             "A shift rotates colors about the gray axis of RGB and keeps R + G + B; a color that would leave [0, 1] "
             "gets less chroma, at the same hue. Rotation: angle by which the chroma of the reconstruction of the "
             "photograph fits that of the shifted photograph best, circular mean over the photographs with color; "
-            "concentration: 1 if it is the same for all. Chroma: root mean square, of shifted photographs as a share of that of the "
-            "photographs, of reconstructions as a share of that of the shifted photographs. Circular correlation: "
-            "Fisher and Lee (1983), of the mean hues of photographs and reconstructions at all shifts."
+            "concentration: 1 if it is the same for all. Chroma: root mean square, of shifted photographs as a share "
+            "of that of the photographs, of reconstructions as a share of that of the shifted photographs. Circular "
+            "correlation: Fisher and Lee (1983), of the mean hues of photographs and reconstructions at all shifts."
         )
         if self._has_classes:
             yield "Confidence: mean probability of the most probable class, by a softmax of the scores."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cmath
 import dataclasses
 import math
 import re
@@ -15,6 +16,7 @@ from preimage.representations import Representation
 from preimage.studies.image_bands import GRAY_CHROMA, to_opponent
 
 _SCORE_LAYERS = {"scores", "prob", "probs", "probabilities", "logits", "fc8"}
+_ORANGE, _GREEN = 30.0, 120.0  # axes of chroma, degrees
 _SYNSET = re.compile(r"^n\d{8}\s+")
 
 
@@ -57,11 +59,16 @@ class HueScores:
         correlation: Circular correlation of the mean hues of images and reconstructions, over all images and rotations.
         slope: Slope of the regression of the reconstructions' rotation on that of the images, through 0, over the
             rotations in (−180°, 180°); ``None`` if there is none.
+        warm_correlation: Correlation of the mean chroma of images and reconstructions along the axis from azure to
+            orange, over all images and rotations; ``None`` if one of them is constant.
+        green_correlation: The same along the axis from magenta to green.
     """
 
     shifts: tuple[ShiftScore, ...]
     correlation: float | None
     slope: float | None
+    warm_correlation: float | None
+    green_correlation: float | None
 
 
 class ShiftMeasurement:
@@ -120,13 +127,15 @@ class ShiftMeasurement:
             raise ValueError(f"the study needs images with color, but all of the {len(colored)} images are gray")
         moments = moments[:, :, colored]
         shifts = tuple(self._shift(index, moments) for index in range(len(self._angles)))
-        hues = moments[:, 1:3].angle().transpose(0, 1).flatten(1)
+        means = moments[:, 1:3].transpose(0, 1).flatten(1)  # (2, rotations · N): of images and reconstructions
         steps = [(_wrapped(shift.degrees), shift.rotation) for shift in shifts]
         steps = [(given, found) for given, found in steps if 0 < abs(given) < 180]
         return HueScores(
             shifts,
-            circular_correlation(hues[0], hues[1]),
+            circular_correlation(*means.angle()),
             sum(given * found for given, found in steps) / sum(given**2 for given, _ in steps) if steps else None,
+            _axis_correlation(means, _ORANGE),
+            _axis_correlation(means, _GREEN),
         )
 
     def _shift(self, index: int, moments: torch.Tensor) -> ShiftScore:
@@ -162,6 +171,14 @@ def circular_correlation(first: torch.Tensor, second: torch.Tensor) -> float | N
     same = (a.cos() * b.cos()).sum() * (a.sin() * b.sin()).sum()
     mixed = (a.cos() * b.sin()).sum() * (a.sin() * b.cos()).sum()
     return float(4 * (same - mixed)) / math.sqrt(spread)
+
+
+def _axis_correlation(chroma: torch.Tensor, degrees: float) -> float | None:
+    """Return the correlation of two rows of chroma, complex (2, N), along the axis at an angle."""
+    x, y = (chroma * cmath.exp(-1j * math.radians(degrees))).real
+    x, y = x - x.mean(), y - y.mean()
+    norm = float(x.norm() * y.norm())
+    return float(x @ y) / norm if norm > 1e-9 else None
 
 
 def has_class_scores(representation: Representation) -> bool:
