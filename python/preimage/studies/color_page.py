@@ -256,16 +256,17 @@ class HueStudy(ColorStudy):
 
     def _following(self) -> Iterator[str]:
         """Yield sentences about whether the reconstructions follow."""
-        axes = {"orange to azure": self.hue.warm_correlation, "green to magenta": self.hue.green_correlation}
-        known = {axis: value for axis, value in axes.items() if value is not None}
-        if follows := [f"{axis} ({number(value)})" for axis, value in known.items() if value >= _FOLLOWS]:
-            yield f"The mean color of the reconstructions follows from {listed(follows)} (correlations)."
-        if not_ := [f"{axis} ({number(value)})" for axis, value in known.items() if value < _FOLLOWS]:
-            yield (
-                f"It hardly follows from {listed(not_)}."
-                if follows
-                else (f"The mean color of the reconstructions hardly follows from {listed(not_)} (correlations).")
-            )
+        axes = {"orange and azure": self.hue.warm_correlation, "green and magenta": self.hue.green_correlation}
+        known = {
+            f"between {axis} (correlation {number(value)})": value >= _FOLLOWS
+            for axis, value in axes.items()
+            if value is not None
+        }
+        subject = "The mean color of the reconstructions"
+        if follows := [axis for axis, enough in known.items() if enough]:
+            yield f"{subject} follows that of the photographs {listed(follows)}."
+        if hardly := [axis for axis, enough in known.items() if not enough]:
+            yield f"{'It' if follows else subject} hardly follows that of the photographs {listed(hardly)}."
         opposite = min(self._shifted, key=lambda shift: abs(shift.degrees - 180))
         yield (
             f"A shift by {opposite.degrees:g}° rotates the reconstructions by {degrees(opposite.rotation)} on average, "
