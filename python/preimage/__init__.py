@@ -75,7 +75,9 @@ if TYPE_CHECKING:
     from preimage.studies.budget import study_budget as study_budget
     from preimage.studies.color import study_color as study_color
     from preimage.studies.disclosure import study_disclosure as study_disclosure
+    from preimage.studies.interpolate import study_interpolate as study_interpolate
     from preimage.studies.layers import study_layers as study_layers
+    from preimage.studies.random_features import study_random as study_random
     from preimage.training.api import train as train
 
     __version__: str
@@ -120,7 +122,9 @@ _LAZY_NAMES = {
     "study_budget": "preimage.studies.budget",
     "study_color": "preimage.studies.color",
     "study_disclosure": "preimage.studies.disclosure",
+    "study_interpolate": "preimage.studies.interpolate",
     "study_layers": "preimage.studies.layers",
+    "study_random": "preimage.studies.random_features",
     "train": "preimage.training.api",
     "upconv": "preimage.ops.upconv",
     "verify": "preimage.pipelines.verify",

@@ -22,7 +22,9 @@ from preimage.cli import _options
 from preimage.cli.study_budget import budget as budget_command
 from preimage.cli.study_color import color as color_command
 from preimage.cli.study_disclosure import disclosure as disclosure_command
+from preimage.cli.study_interpolate import interpolate as interpolate_command
 from preimage.cli.study_layers import layers as study_layers_command
+from preimage.cli.study_random import random as random_command
 from preimage.cli.weights import convert as convert_weights_command
 from preimage.cli.weights import import_ as import_weights_command
 from preimage.inspection import info
@@ -40,7 +42,9 @@ from preimage.representations import describe_representation, list_representatio
 from preimage.studies.budget import study_budget
 from preimage.studies.color import study_color
 from preimage.studies.disclosure import study_disclosure
+from preimage.studies.interpolate import study_interpolate
 from preimage.studies.layers import study_layers
+from preimage.studies.random_features import study_random
 from preimage.training import TrainConfig, run
 
 # Parameters of commands that the functions do not have: --json, and what becomes a Representation or a Spec.
@@ -76,6 +80,8 @@ def test_extract_has_the_same_parameters_with_and_without_summary() -> None:
         (budget_command, study_budget, set(), set()),
         (color_command, study_color, set(), set()),
         (disclosure_command, study_disclosure, set(), set()),
+        (interpolate_command, study_interpolate, set(), set()),
+        (random_command, study_random, set(), set()),
         (study_layers_command, study_layers, {"inverter", "network"}, {"rows"}),  # the rows are made from both
         (import_weights_command, import_weights, set(), set()),
         (convert_weights_command, convert_weights, set(), set()),

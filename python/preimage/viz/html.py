@@ -18,16 +18,33 @@ Array = npt.NDArray[Any]
 
 
 @dataclasses.dataclass(frozen=True)
+class EncodedImage:
+    """An image that is embedded as it is, such as an animation.
+
+    Attributes:
+        data: Contents of the file.
+        media_type: For example ``"image/webp"``.
+        width: Width in pixels.
+        height: Height in pixels.
+    """
+
+    data: bytes
+    media_type: str
+    width: int
+    height: int
+
+
+@dataclasses.dataclass(frozen=True)
 class Figure:
     """An image with its caption.
 
     Attributes:
-        image: (H, W, 3) or (H, W), uint8 or float in [0, 1].
+        image: (H, W, 3) or (H, W), uint8 or float in [0, 1]; or an encoded image.
         caption: Text below the image; none if empty.
         alt: Alternative text for screen readers.
     """
 
-    image: Array
+    image: Array | EncodedImage
     caption: str
     alt: str
 
@@ -73,7 +90,7 @@ def html_page(
     footer: str = "",
     quality: int = 85,
 ) -> str:
-    """Return the page as HTML. All text is escaped; images are embedded as JPEG.
+    """Return the page as HTML. All text is escaped; images that are not encoded are embedded as JPEG.
 
     Args:
         title: Heading and window title.
@@ -125,9 +142,10 @@ def _section(section: Section, quality: int) -> str:
 
 
 def _figure(figure: Figure, quality: int) -> str:
+    image = figure.image if isinstance(figure.image, EncodedImage) else _as_jpeg(figure.image, quality)
+    source = f"data:{_text(image.media_type)};base64,{base64.b64encode(image.data).decode('ascii')}"
     return (
-        f'<figure><img src="{_data_uri(figure.image, quality)}" alt="{_text(figure.alt)}" '
-        f'width="{figure.image.shape[1]}" height="{figure.image.shape[0]}">'
+        f'<figure><img src="{source}" alt="{_text(figure.alt)}" width="{image.width}" height="{image.height}">'
         f"{f'<figcaption>{_text(figure.caption)}</figcaption>' if figure.caption else ''}</figure>"
     )
 
@@ -146,12 +164,12 @@ def _table(table: Table) -> str:
     )
 
 
-def _data_uri(image: Array, quality: int) -> str:
+def _as_jpeg(image: Array, quality: int) -> EncodedImage:
     pixels = np.ascontiguousarray(as_rgb(image)[:, :, ::-1])  # OpenCV encodes BGR
     done, data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])
     if not done:
         raise ValueError(f"OpenCV could not encode an image of shape {pixels.shape} as JPEG")
-    return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode("ascii")
+    return EncodedImage(data.tobytes(), "image/jpeg", pixels.shape[1], pixels.shape[0])
 
 
 def _text(text: str) -> str:
