@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import html.parser
 
 import numpy as np
 import pytest
 
 from conftest import photographs
-from preimage.viz.html import Figure, Section, Table, html_page
+from preimage.viz.html import EncodedImage, Figure, Section, Table, html_page
 from preimage.viz.sheets import as_rgb, draw_sheet
 
 
@@ -132,6 +133,14 @@ def test_the_page_has_columns_of_pictures_and_terms() -> None:
     ]
     assert [attributes["alt"] for tag, attributes in page.tags if tag == "img"] == ["a0", "a1", "a2"]
     assert "<dt>HOG</dt><dd>a &lt;b&gt; &amp; c</dd>" in text
+
+
+def test_encoded_images_are_embedded_as_they_are() -> None:
+    image = EncodedImage(b"RIFF, not checked", "image/webp", 30, 20)
+    page = _Page(html_page(title="t", lead="l", sections=[Section("S", [Figure(image, "", "moving")])]))
+    [attributes] = [attributes for tag, attributes in page.tags if tag == "img"]
+    assert attributes["src"] == "data:image/webp;base64," + base64.b64encode(image.data).decode()
+    assert (attributes["width"], attributes["height"], attributes["alt"]) == ("30", "20", "moving")
 
 
 def test_every_text_is_escaped() -> None:
