@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
+from preimage.baselines.base import feature_error
 from preimage.io import Listing
 from preimage.pipelines.image_loading import Images, Pixels, as_pixels, at_once, batches, working_bytes
 from preimage.pipelines.image_writer import output_folder
@@ -320,11 +321,11 @@ def _measure(
     shown: list[Pixels] = []
     for part in features.split(source.batch_size):
         images = reconstructor.invert(part, source.size).clamp(0, 1)
-        again, given = reextracted(reconstructor, images).double(), part.double()
-        norms, differences = given.flatten(1).norm(dim=1), (again - given).flatten(1).norm(dim=1)
-        similarities += F.cosine_similarity((again - means).flatten(1), (given - means).flatten(1)).tolist()
+        again = reextracted(reconstructor, images)
+        found = feature_error(again, part)
+        similarities += F.cosine_similarity((again - means).flatten(1), (part - means).flatten(1)).tolist()
         # Features that are all zero, which a sparse representation has of some images, have no relative error.
-        errors += (differences / norms)[norms > 0].tolist()
+        errors += found[found.isfinite()].tolist()
         measured.append(torch.stack((contrast(images), fine_detail(images), colorfulness(images))))
         shown += list(as_pixels(images[: show_count - len(shown)]))
         steps.add(len(part))
