@@ -40,6 +40,7 @@ _TITLES = {
     _HISTOGRAM: "every dimension from its own values",
     _GAUSSIAN: "one Gaussian for all dimensions",
 }
+_NOTHING = 0.05  # similarity below which nothing comes back
 _LESS = 0.9  # ratio of similarities above which they are called the same
 
 
@@ -454,15 +455,15 @@ class RandomStudy(Study):
             f"{histogram.round_trip:.2f} for dimensions sampled one by one from their own values and "
             f"{gaussian.round_trip:.2f} for one Gaussian, against {real.round_trip:.2f} for real features."
         )
-        is_lower = histogram.similarity < _LESS * real.similarity
+        if real.similarity < _NOTHING:
+            conclusion = "so little of real features comes back that it says nothing about the samples."
+        elif histogram.similarity < _LESS * real.similarity:
+            conclusion = "independent dimensions do not make features of images."
+        else:
+            conclusion = "by this measure independent dimensions are as good as real features."
         yield (
             f"The similarity of the features before and after it is {histogram.similarity:.2f} and "
-            f"{gaussian.similarity:.2f}, against {real.similarity:.2f} for real features: "
-            + (
-                "independent dimensions do not make features of images."
-                if is_lower
-                else "by this measure independent dimensions are as good as real features."
-            )
+            f"{gaussian.similarity:.2f}, against {real.similarity:.2f} for real features: {conclusion}"
         )
         yield (
             f"The decoded images have a contrast of {histogram.contrast:.3f} (every dimension from its own values) and "
