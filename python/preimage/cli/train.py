@@ -100,6 +100,10 @@ def train(
     ] = "adam",
     lr: Annotated[float, typer.Option(help="Peak learning rate of Adam.")] = 1e-3,
     muon_lr: Annotated[float, typer.Option(help="Peak learning rate of Muon.")] = 0.02,
+    finetune: Annotated[
+        bool, typer.Option("--finetune", help="Fine-tune the network of the representation, too (an autoencoder).")
+    ] = False,
+    finetune_lr: Annotated[float, typer.Option(help="Peak learning rate of that network.")] = 1e-4,
     warmup_steps: Annotated[int, typer.Option(help="Steps of linear learning-rate warmup.")] = 500,
     grad_clip: Annotated[float, typer.Option(help="Maximum gradient norm.")] = 1.0,
     ema_decay: Annotated[float, typer.Option(help="EMA decay.")] = 0.999,
@@ -173,6 +177,8 @@ def train(
         optimizer=cast(Literal["adam", "muon"], optimizer),
         lr=lr,
         muon_lr=muon_lr,
+        finetune=finetune,
+        finetune_lr=finetune_lr,
         warmup_steps=warmup_steps,
         grad_clip=grad_clip,
         ema_decay=ema_decay,

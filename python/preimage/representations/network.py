@@ -154,7 +154,7 @@ class Network:
             raise ValueError("names must contain at least one layer, got none")
         shapes = self.shapes(wanted, output_layout)
         with self._on(images.device, gradients=torch.is_grad_enabled() and images.requires_grad) as module:
-            outputs = layer_outputs(module, wanted, self._pixels(images), self._called)
+            outputs = layer_outputs(module, wanted, self.pixels(images), self._called)
         features: dict[str, torch.Tensor] = {}
         for name in wanted:
             features[name], shape = as_features(outputs[name], output_layout, len(images), name)
@@ -194,6 +194,39 @@ class Network:
         """Return the preprocessing as parameters of a spec."""
         return dict(self._described)
 
+    def pixels(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the input of the network for images (B, 3, side, side), in the precision of its weights.
+
+        Raises:
+            TypeError: As `layers`, or a preprocessing that does not return (B, 3, H, W).
+            ValueError: Images of another size, or a preprocessing that fails.
+        """
+        floating = (tensor.dtype for tensor in tensors_of(self.module) if tensor.is_floating_point())
+        dtype = next(floating, torch.float32)
+        if isinstance(self._preprocess, Preprocessing):
+            return self._preprocess(images).to(dtype)
+        unit = unit_rgb(self.image_size)(images)
+        try:
+            pixels = self._preprocess(unit)
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            position = place_of(error)
+            raise ValueError(f"the preprocessing of {self._called} fails: {brief(error)}{position}") from error
+        if not isinstance(pixels, torch.Tensor) or pixels.dim() != 4:
+            raise TypeError(
+                f"the preprocessing of {self._called} must return (B, 3, H, W), got {describe_output(pixels)}"
+            )
+        return pixels.to(dtype)
+
+    def with_module(self, module: nn.Module) -> Network:
+        """Return a network of the same name and preprocessing with another module, such as one with other weights.
+
+        Raises:
+            TypeError, ValueError: As the constructor.
+        """
+        return Network(module, self._preprocess, image_size=self.image_size, name=self.name, identify=self._identify)
+
     @contextmanager
     def _on(self, device: torch.device, gradients: bool = False) -> Iterator[nn.Module]:
         """Prepare the module, or its copy on that device, for a pass in the precision of its weights."""
@@ -217,31 +250,11 @@ class Network:
     def _device(self) -> torch.device:
         return next((tensor.device for tensor in tensors_of(self.module)), torch.device("cpu"))
 
-    def _pixels(self, images: torch.Tensor) -> torch.Tensor:
-        """Return the input of the network, of its precision."""
-        floating = (tensor.dtype for tensor in tensors_of(self.module) if tensor.is_floating_point())
-        dtype = next(floating, torch.float32)
-        if isinstance(self._preprocess, Preprocessing):
-            return self._preprocess(images).to(dtype)
-        unit = unit_rgb(self.image_size)(images)
-        try:
-            pixels = self._preprocess(unit)
-        except Exception as error:
-            if is_out_of_memory(error):
-                raise
-            position = place_of(error)
-            raise ValueError(f"the preprocessing of {self._called} fails: {brief(error)}{position}") from error
-        if not isinstance(pixels, torch.Tensor) or pixels.dim() != 4:
-            raise TypeError(
-                f"the preprocessing of {self._called} must return (B, 3, H, W), got {describe_output(pixels)}"
-            )
-        return pixels.to(dtype)
-
     def _on_black(self, work: Callable[[nn.Module, torch.Tensor], T]) -> T:
         side = self.image_size
         # Not in inference mode, because tensors that the network caches in this pass may need gradients later.
         with torch.inference_mode(False), self._on(self._device) as module:
-            return work(module, self._pixels(torch.zeros(1, 3, side, side, device=self._device)))
+            return work(module, self.pixels(torch.zeros(1, 3, side, side, device=self._device)))
 
 
 @dataclasses.dataclass(frozen=True)

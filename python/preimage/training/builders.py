@@ -16,6 +16,7 @@ from preimage.inverters.precision import choose_dtype
 from preimage.training import checkpoint
 from preimage.training.config import TrainConfig
 from preimage.training.dataset import Dataset, are_probabilities
+from preimage.training.finetuning import Encoder
 from preimage.training.graphed_step import GraphedStep, cuda_graph
 from preimage.training.muon import Muon
 from preimage.training.split import ImageList, image_digest
@@ -27,7 +28,7 @@ def build_state(config: TrainConfig, dataset: Dataset, device: torch.device) -> 
     """Return the state with which a run starts: equal settings give equal weights.
 
     Raises:
-        ValueError: Any of `build_inverter`.
+        ValueError: Any of `build_inverter` and `Encoder`.
     """
     extraction_device = dataset.extract_on(device)
     torch.manual_seed(config.seed)
@@ -35,15 +36,20 @@ def build_state(config: TrainConfig, dataset: Dataset, device: torch.device) -> 
     if config.init is None:  # else the weights are those for the statistics that they came with
         set_statistics(model, dataset)
     model = model.to(device)
+    encoder = None
+    if config.finetune:
+        assert dataset.representation is not None  # the settings refuse precomputed features
+        encoder = Encoder(dataset.representation, device)
     return TrainState(
         config,
         dataset.representation,
         model,
         average=copy.deepcopy(model).eval().requires_grad_(False),
-        optimizers=build_optimizers(model, config),
+        optimizers=build_optimizers(model, config, encoder),
         dtype=choose_dtype(config.precision, device),
         loss_sum=torch.zeros((), dtype=torch.float64, device=device),
         extraction_device=extraction_device,
+        encoder=encoder,
     )
 
 
@@ -123,11 +129,14 @@ def init_warning(init: str, images: ImageList) -> str | None:
     )
 
 
-def build_optimizers(model: Inverter, config: TrainConfig) -> list[torch.optim.Optimizer]:
-    """Return Adam for all weights, or with ``muon`` Adam and Muon.
+def build_optimizers(
+    model: Inverter, config: TrainConfig, encoder: Encoder | None = None
+) -> list[torch.optim.Optimizer]:
+    """Return Adam for all weights, or with ``muon`` Adam and Muon, and Adam for the weights of the encoder if any.
 
     Muon updates the kernels between the features and the image, and the matrix that reads vectors, where most of the
-    capacity for vectors is.
+    capacity for vectors is. Trained weights of an encoder change little, so that its optimizer has a lower learning
+    rate, and is Adam in either case.
     """
     transposed = upconv_weights(model)
     muon: tuple[list[torch.nn.Parameter], ...] = ([], [])  # by the axis of their output channels
@@ -140,12 +149,18 @@ def build_optimizers(model: Inverter, config: TrainConfig) -> list[torch.optim.O
     fused = True if adam[0].is_cuda else None
     optimizers: list[torch.optim.Optimizer] = [torch.optim.Adam(adam, config.lr, fused=fused)]
     groups = [{"params": weights, "rows": rows} for rows, weights in enumerate(muon) if weights]
-    return [*optimizers, Muon(groups, config.muon_lr)] if groups else optimizers
+    if groups:
+        optimizers.append(Muon(groups, config.muon_lr))
+    if encoder is not None:
+        optimizers.append(torch.optim.Adam(encoder.parameters, config.finetune_lr, fused=fused))
+    return optimizers
 
 
 def choose_step(state: TrainState, step: int, note: Callable[[str], None]) -> Step:
     """Return the step as one CUDA graph if the device supports that, else `EagerStep`; `note` gets the reason."""
-    if state.device.type == "cuda":
+    if state.device.type == "cuda" and state.encoder is not None:
+        note("the steps run operation by operation, because the network of the representation is fine-tuned")
+    elif state.device.type == "cuda":
         try:
             return GraphedStep(state, step, cuda_graph)
         except Exception as error:  # the state is unchanged, and training without a graph works after any error

@@ -72,7 +72,7 @@ def with_cache(
     if not isinstance(dataset, CropDataset):
         return dataset
     config = state.config
-    if config.cache == "off" or dataset.representation.in_workers:
+    if config.cache == "off" or dataset.representation.in_workers or config.finetune:
         return dataset
     caches = Path(config.cache_folder) if config.cache_folder else folder / "cache"
     decision = _recorded(folder, state) if resume else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +15,6 @@ import torch
 from torch import nn
 
 from preimage.errors import FileFormatError
-from preimage.inverters import Inverter
 from preimage.io.atomic import atomic_write
 from preimage.old_names import CHECKPOINT_TENSORS, PROGRESS, renamed
 from preimage.spec import Spec
@@ -63,14 +62,13 @@ class Snapshot(NamedTuple):
 def snapshot(
     config_json: str,
     progress: Progress,
-    model: Inverter,
-    average: nn.Module,
+    spec: Spec,
+    modules: Mapping[str, nn.Module],
     optimizers: Sequence[torch.optim.Optimizer],
     images: ImageList,
 ) -> Snapshot:
-    """Return a copy of the complete state of a run."""
-    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
-    tensors |= {f"average.{name}": value for name, value in average.state_dict().items()}
+    """Return a copy of the complete state of a run; the names of the modules are the prefixes of their tensors."""
+    tensors = {f"{prefix}.{name}": value for prefix, one in modules.items() for name, value in one.state_dict().items()}
     for which, optimizer in enumerate(optimizers):
         for index, state in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{which}.{index}.{name}": value for name, value in state.items()}
@@ -80,7 +78,7 @@ def snapshot(
         "format": FORMAT,
         "format_version": str(_VERSION),
         "config": config_json,
-        "spec": model.spec.to_json(),
+        "spec": spec.to_json(),
         "progress": json.dumps(dataclasses.asdict(progress)),
     }
     copies = {
@@ -88,8 +86,8 @@ def snapshot(
     }
     for name, value in tensors.items():
         copies[name].copy_(value.detach(), non_blocking=True)
-    if model.image_mean.is_cuda:
-        torch.cuda.synchronize(model.image_mean.device)
+    for device in {value.device for value in tensors.values() if value.is_cuda}:
+        torch.cuda.synchronize(device)
     return Snapshot(copies, metadata)
 
 
@@ -186,10 +184,11 @@ def read_header(path: Path) -> tuple[str, Progress]:
         raise FileFormatError(path, f"is not a checkpoint of preimage: {error}") from error
 
 
-def restore(path: Path, model: nn.Module, average: nn.Module, optimizers: Sequence[torch.optim.Optimizer]) -> None:
-    """Load the weights, their moving average and the optimizers' state from a checkpoint."""
+def restore(path: Path, modules: Mapping[str, nn.Module], optimizers: Sequence[torch.optim.Optimizer]) -> None:
+    """Load the weights, their moving average and the optimizers' state from a checkpoint; modules as in `snapshot`."""
     tensors = {_present_name(name): value for name, value in safetensors.torch.load_file(path).items()}
-    for module, prefix in ((model, "model."), (average, "average.")):
+    for name, module in modules.items():
+        prefix = f"{name}."
         module.load_state_dict({n.removeprefix(prefix): v for n, v in tensors.items() if n.startswith(prefix)})
     for which, optimizer in enumerate(optimizers):
         states: dict[int, dict[str, torch.Tensor]] = {}

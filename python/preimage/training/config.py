@@ -63,6 +63,9 @@ class TrainConfig:
             the convolutions that read the features and the one that writes the image, which keep Adam.
         lr: Peak learning rate of Adam.
         muon_lr: Peak learning rate of Muon.
+        finetune: Whether the network of the representation is trained along with the inverter, up to the layer that is
+            inverted, see `preimage.training.finetuning`: the paper's autoencoder.
+        finetune_lr: Peak learning rate of Adam for that network.
         warmup_steps: Number of steps over which the learning rate rises linearly from zero; a cosine decays it to zero.
         grad_clip: Maximum gradient norm.
         ema_decay: Decay of the exponential moving average of the weights, which is validated and saved.
@@ -105,6 +108,8 @@ class TrainConfig:
     optimizer: Literal["adam", "muon"] = "adam"
     lr: float = 1e-3
     muon_lr: float = 0.02
+    finetune: bool = False
+    finetune_lr: float = 1e-4
     warmup_steps: int = 500
     grad_clip: float = 1.0
     ema_decay: float = 0.999
@@ -161,6 +166,14 @@ class TrainConfig:
                 not precomputed or self.cache != "on",
                 "cache must be 'auto' or 'off' with user-provided features, got 'on': there is nothing to compute",
             ),
+            (
+                not precomputed or not self.finetune,
+                "finetune does not apply to user-provided features: there is no network to train",
+            ),
+            (
+                not self.finetune or self.cache != "on",
+                "cache must be 'auto' or 'off' with finetune, got 'on': the features change in every step",
+            ),
             (bool(self.images), "images must not be empty: there is nothing to train on"),
         ]
 
@@ -168,7 +181,7 @@ class TrainConfig:
         """Return (valid, message) for the values of single settings."""
         optional = ("size", "output_size", "budget", "steps", "workers")
         counts = ["batch_size", *(name for name in optional if getattr(self, name) is not None)]
-        positive = ["lr", "muon_lr", "grad_clip"] + ["max_hours"] * (self.max_hours is not None)
+        positive = ["lr", "muon_lr", "finetune_lr", "grad_clip"] + ["max_hours"] * (self.max_hours is not None)
         choices = {
             "optimizer": ("adam", "muon"),
             "precision": ("auto", "float32", "bfloat16"),

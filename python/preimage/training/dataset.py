@@ -145,7 +145,10 @@ class Dataset(abc.ABC):
 
     @abc.abstractmethod
     def val_batches(self, batch_size: int) -> Iterator[Batch]:
-        """Yield the validation images with their features. `batch_size` must be the same at every call."""
+        """Yield the validation images with their features, or without them if their network is trained.
+
+        `batch_size` must be the same at every call.
+        """
 
     def _example_images(self) -> Iterator[tuple[torch.Tensor, list[int]]]:
         """Yield some training images (N, 3, H, W) uint8 and their indices."""
@@ -212,6 +215,9 @@ class CropDataset(Dataset):
 
     def val_batches(self, batch_size: int) -> Iterator[Batch]:
         batches = self._val_image_batches(batch_size)
+        if self.config.finetune:
+            yield from (Batch(images, None) for images, _ in batches)
+            return
         if self._val_features is not None:
             for (images, _), features in zip(batches, self._val_features, strict=True):
                 yield Batch(images, features)

@@ -9,6 +9,7 @@ from preimage.pipelines.image_loading import resolved_size
 from preimage.representations import Representation, create_representation
 from preimage.training.config import DEFAULT_SIZE, TrainConfig
 from preimage.training.dataset import CropDataset, Dataset
+from preimage.training.finetuning import tunable_layer
 from preimage.training.images import Note
 from preimage.training.precomputed_dataset import open_precomputed
 from preimage.training.split import ImageList, Item, inspect_images, list_images, split_images
@@ -35,8 +36,9 @@ def open_dataset(
 
     Raises:
         ValueError: The representation has another name; the representation or the file of features does not support the
-            size; a cache of features that vary at random; bad images or features (unless ``skip_bad``); too few images;
-            images that are in both sets; or other images than those known.
+            size; a cache of features that vary at random; a representation that cannot be fine-tuned; bad images or
+            features (unless ``skip_bad``); too few images; images that are in both sets; or other images than those
+            known.
     """
     if representation is not None and representation.name != config.representation:
         raise ValueError(
@@ -53,6 +55,8 @@ def open_dataset(
         raise ValueError(
             f"cache must be 'auto' or 'off' for {representation.name}, got 'on': its features vary at random"
         )
+    if config.finetune:
+        tunable_layer(representation)
     config = dataclasses.replace(config, size=resolved_size(representation, config.size) or DEFAULT_SIZE)
     images, bad = inspect_images(list_images(config.images, config, note), config, known, note)
     separate: list[Item] | None = None

@@ -12,6 +12,7 @@ from torch import nn
 from preimage.inverters import Inverter
 from preimage.representations import Representation
 from preimage.training.config import TrainConfig
+from preimage.training.finetuning import Encoder
 from preimage.training.image_store import ImageStore
 
 
@@ -24,12 +25,13 @@ class TrainState:
         representation: The representation to invert; ``None`` if every batch contains its features.
         model: The network in training.
         average: A copy of the network with the exponential moving average of its weights.
-        optimizers: Adam, followed by Muon if it is used.
+        optimizers: Adam, followed by Muon if it is used, and by Adam for the encoder if there is one.
         dtype: Precision of the network's arithmetic.
         loss_sum: [] float64 on the model's device, to which every step adds its loss.
         feature_shape: Shape of an image's features, if every batch contains them.
         store: The training images in the device's memory, if batches are crops of them.
         extraction_device: Device on which `EagerStep` computes the features.
+        encoder: The representation's network, if it is fine-tuned; it then computes the features.
         consistent: ``False`` while the weights are being updated, or if an error interrupted that.
     """
 
@@ -43,11 +45,25 @@ class TrainState:
     feature_shape: tuple[int, ...] | None = None
     store: ImageStore | None = None
     extraction_device: torch.device = dataclasses.field(default_factory=lambda: torch.device("cpu"))
+    encoder: Encoder | None = None
     consistent: bool = True
 
     @property
     def device(self) -> torch.device:
         return self.loss_sum.device
+
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        """All weights of the run, by their prefix in a checkpoint."""
+        modules: dict[str, nn.Module] = {"model": self.model, "average": self.average}
+        if self.encoder is not None:
+            modules |= {"encoder": self.encoder.module, "encoder_average": self.encoder.average}
+        return modules
+
+    @property
+    def trained(self) -> list[nn.Parameter]:
+        """The parameters that a step updates."""
+        return [*self.model.parameters(), *(self.encoder.parameters if self.encoder is not None else ())]
 
     def mixed_precision(self) -> torch.autocast:
         """Return a context in which the network computes in `dtype`.
@@ -89,15 +105,18 @@ class EagerStep:
         images = batch.to(state.device, non_blocking=True)  # does not wait for a GPU if the batch is in pinned memory
         if state.store is not None:
             batch = images = state.store.cut(images)
-        if features is None:
+        if state.encoder is not None:
+            features = state.encoder(images)
+        elif features is None:
             assert state.representation is not None
             device = state.extraction_device
             with torch.no_grad():
                 features = state.representation((batch if device.type == "cpu" else images).to(device))
         loss = batch_loss(state, state.model, features.to(state.device, non_blocking=True), images)
-        state.model.zero_grad(set_to_none=True)
+        for optimizer in state.optimizers:
+            optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(state.model.parameters(), config.grad_clip)
+        nn.utils.clip_grad_norm_(state.trained, config.grad_clip)
         scale = schedule(step, config, seconds)
         state.consistent = False
         for optimizer in state.optimizers:
@@ -105,6 +124,8 @@ class EagerStep:
                 group["lr"] = scale * optimizer.defaults["lr"]
             optimizer.step()
         _update_average(state.average, state.model, average_decay(step, config))
+        if state.encoder is not None:
+            _update_average(state.encoder.average, state.encoder.module, average_decay(step, config))
         state.loss_sum += loss.detach()
         state.consistent = True
 

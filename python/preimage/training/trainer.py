@@ -104,7 +104,7 @@ def run(
             if stamp(path) != before:
                 raise ValueError(f"another run has written {path} meanwhile: start again")
             if earlier is not None:
-                checkpoint.restore(path, trainer.state.model, trainer.state.average, trainer.state.optimizers)
+                checkpoint.restore(path, trainer.state.modules, trainer.state.optimizers)
             return trainer.train(interrupted)
 
 
@@ -284,8 +284,8 @@ class Trainer:
         contents = checkpoint.snapshot(
             self.config.to_json(),
             self.progress,
-            self.state.model,
-            self.state.average,
+            self.state.model.spec,
+            self.state.modules,
             self.state.optimizers,
             self.dataset.image_list(),
         )

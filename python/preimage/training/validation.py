@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from pathlib import Path
 from typing import NoReturn
@@ -40,7 +41,7 @@ def check_finite(state: TrainState, progress: Progress, folder: Path) -> None:
         TrainingDivergedError: The loss or a weight, averaged or not, is not finite.
     """
     mean_loss(state, progress, folder)
-    for module in (state.model, state.average):
+    for module in state.modules.values():
         for name, weight in module.named_parameters():
             if not bool(torch.isfinite(weight).all()):
                 _diverged(f"the weights ({name}) became NaN or infinite", progress, folder)
@@ -59,7 +60,8 @@ def validate(state: TrainState, dataset: Dataset) -> tuple[ErrorReport, Comparis
     error, samples = NormalizedError(), None
     reconstructor = Reconstructor(None, state.average, state.device)
     with state.mixed_precision():
-        for images, features in dataset.val_batches(state.config.batch_size):
+        for images, known in dataset.val_batches(state.config.batch_size):
+            features = known if state.encoder is None else state.encoder.representation(images.to(state.device))
             comparison = reconstructor.compare(images, features)
             error.update(comparison.target, comparison.reconstruction)
             samples = samples or comparison
@@ -68,8 +70,15 @@ def validate(state: TrainState, dataset: Dataset) -> tuple[ErrorReport, Comparis
 
 
 def save_inverter(state: TrainState, dataset: Dataset, progress: Progress, samples: Comparison, folder: Path) -> None:
-    """Save the averaged weights, with a description of the training, and a sample sheet, in a folder."""
+    """Save the averaged weights, with a description of the training, and a sample sheet, in a folder.
+
+    The spec of the inverter of a fine-tuned network is that of its present features; the network is saved beside it.
+    """
     config, inverter = state.config, state.average
+    if state.encoder is not None:
+        inverter = copy.copy(inverter)
+        inverter.spec = state.encoder.representation.spec
+        state.encoder.save(folder)
     write_sample_sheet(folder / SAMPLES / f"step-{progress.step:07d}.png", inverter.spec, samples)
     inverter.training_notes = {
         "preset": config.preset,
@@ -84,5 +93,6 @@ def save_inverter(state: TrainState, dataset: Dataset, progress: Progress, sampl
         "val_images": dataset.val_count,
         "skipped_images": len(dataset.image_list().skipped),
         "normalized_error": progress.error,
+        "finetuned_from": dataset.spec.parameters.get("weights") if config.finetune else None,
     }
     inverter.save(folder)
