@@ -1,18 +1,23 @@
-"""Test trained inverters as a method to compare: images, sizes, parts, output regions, and wrong features."""
+"""Test trained inverters as a method to compare, and the paper's network trained for the time of another."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 
+import training_runs
 from conftest import photographs
 from layer_networks import SIDE, VIEWS, ToyNetwork, tiny_inverter
-from preimage.baselines.trained import TrainedInverter
+from preimage import training
+from preimage.baselines.trained import TrainedInverter, train_paper
 from preimage.inverters import Inverter
 from preimage.pipelines import reconstruct
 from preimage.representations import create_representation
+from preimage.representations.hog import Hog
+from preimage.training import Display, checkpoint
 
 HOG = create_representation("hog")
 
@@ -95,3 +100,54 @@ def test_other_features_are_refused(tiny: Path, images: torch.Tensor) -> None:
         method.invert(features.int(), HOG.spec)
     with pytest.raises(ValueError, match="no-such-inverter"):
         TrainedInverter("no-such-inverter")
+
+
+class Stops(Display):
+    def update(self, progress: object, loss: float) -> None:
+        raise OSError("the machine went away")
+
+
+@pytest.fixture
+def tiny_paper(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replace the paper's network for HOG by one that takes a step in milliseconds."""
+    small = {"architecture": "single-stream", "layers": ["c3/1 8", "up 8", "up 8", "up 3"]}
+    monkeypatch.setattr(Hog, "presets", {**Hog.presets, "paper": small})
+
+
+@pytest.mark.usefixtures("tiny_paper")
+def test_the_papers_network_is_trained_as_another(photo_folder: Path, tmp_path: Path) -> None:
+    ours, paper = tmp_path / "ours", tmp_path / "paper"
+    summary = training.run(training_runs.small_config(photo_folder, ours, steps=12, seed=3, optimizer="muon"))
+    with pytest.raises(OSError, match="went away"):
+        train_paper(ours, paper, display=Stops())
+    made = train_paper(ours, paper, resume=True)
+    settings = [json.loads((folder / "train.json").read_text()) for folder in (ours, paper)]
+    changed = {name for name, value in settings[0].items() if value != settings[1][name]}
+    assert changed == {"output", "preset", "steps", "max_hours"}
+    assert settings[1]["preset"] == "paper"
+    assert made.seconds >= 3600 * settings[1]["max_hours"] == pytest.approx(summary.seconds)
+    lists = [checkpoint.read_images(folder / checkpoint.CHECKPOINT) for folder in (ours, paper)]
+    assert lists[0] == lists[1], "trained and validated on the same images"
+    assert made.mean_image_error == summary.mean_image_error
+    notes = [TrainedInverter(folder, device="cpu").inverter.training_notes for folder in (ours, paper)]
+    assert [note["images_seen"] for note in notes] == [summary.images_seen, made.images_seen]
+    assert [note["seconds"] for note in notes] == [round(summary.seconds), round(made.seconds)]
+
+
+@pytest.mark.usefixtures("tiny_paper")
+def test_runs_that_give_no_equal_time(photo_folder: Path, tmp_path: Path, tiny: Path) -> None:
+    cut = training_runs.small_config(photo_folder, tmp_path / "cut", steps=3)
+    with pytest.raises(OSError, match="went away"):
+        training.run(cut, display=Stops())
+    with pytest.raises(ValueError, match=r"finished.*1 step"):
+        train_paper(tmp_path / "cut", tmp_path / "paper")
+    training.run(cut, resume=True)
+    again = training_runs.small_config(photo_folder, tmp_path / "again", steps=1, init=cut.output, preset=None)
+    training.run(again)
+    with pytest.raises(ValueError, match=r"started from.*cut"):
+        train_paper(again.output, tmp_path / "paper")
+    with pytest.raises(ValueError, match=r"run.*checkpoint"):
+        train_paper(tiny, tmp_path / "paper")
+    with pytest.raises(TypeError, match="no_such_setting"):
+        train_paper(cut.output, tmp_path / "paper", no_such_setting=1)
+    assert not (tmp_path / "paper").exists()

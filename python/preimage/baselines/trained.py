@@ -1,16 +1,20 @@
-"""Trained inverters behind the interface of baselines."""
+"""Trained inverters behind the interface of baselines, and the paper's network, trained as another one was."""
 
 from __future__ import annotations
 
+import dataclasses
 from os import PathLike
-from typing import ClassVar
+from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
 
 from preimage.baselines.base import Baseline, Progress, check_features
 from preimage.inverters import Inverter
 from preimage.pipelines.reconstruct import Reconstructor
+from preimage.representations import Representation
 from preimage.spec import Spec
+from preimage.training import Display, TrainConfig, TrainSummary, checkpoint, run
 
 
 class TrainedInverter(Baseline):
@@ -103,6 +107,58 @@ class TrainedInverter(Baseline):
             ValueError: Images of another shape or size.
         """
         return self._reconstructor.target(images)
+
+
+def train_paper(
+    like: str | PathLike[str],
+    output: str | PathLike[str],
+    *,
+    representation: Representation | None = None,
+    resume: bool = False,
+    display: Display | None = None,
+    **settings: Any,
+) -> TrainSummary:
+    """Train the paper's network as another inverter was trained: for the same time, on the same images.
+
+    All settings of the other run are used again, its seed and its validation images among them, but the network, and
+    its limit: the run takes as many seconds of training as the other one took, over which the learning rate decays.
+    Images seen, seconds and error of both are in the ``training_notes`` of their inverters.
+
+    Args:
+        like: Folder of a finished run.
+        output: Folder of the new run.
+        representation: The representation of that run, if it cannot be created from its name and parameters.
+        resume: Resume from the checkpoint in `output`, if it has one.
+        display: Shows progress; ``None`` shows nothing.
+        settings: Settings that shall differ, such as ``device="cuda"``, see `preimage.training.TrainConfig`.
+
+    Raises:
+        ValueError: `like` is not the folder of a run, or the run has not ended, or started from another inverter, whose
+            time would not be counted; there is no preset ``"paper"`` for the representation; or any of
+            `preimage.training.run`, which raises other errors too.
+
+    Example:
+        >>> train_paper("runs/hog", "runs/hog-paper").error
+    """
+    path = Path(like) / checkpoint.CHECKPOINT
+    if not path.is_file():
+        raise ValueError(f"{like} must be the folder of a run, but has no {checkpoint.CHECKPOINT}")
+    text, progress = checkpoint.read_header(path)
+    config = TrainConfig.from_json(text)
+    if not config.is_done(progress.step, progress.seconds):
+        raise ValueError(f"{like} must be a finished run, but has done {progress.step} steps only: resume it first")
+    if config.init is not None:
+        raise ValueError(f"{like} must be a run from its first step on, but started from {config.init}")
+    fields: dict[str, Any] = {
+        "output": str(output),
+        "preset": "paper",
+        "output_size": None,
+        "budget": None,
+        "steps": None,
+        "max_hours": progress.seconds / 3600,
+    }
+    config = dataclasses.replace(config, **fields | settings)
+    return run(config, representation=representation, resume=resume, display=display)
 
 
 def _ignore(done: int, total: int) -> None:
