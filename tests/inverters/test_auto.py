@@ -53,6 +53,36 @@ def test_the_papers_networks_for_alexnet(name: str) -> None:
     assert inverter.network.layers[-1].negative_slope is None
 
 
+@pytest.mark.parametrize("name", PAPER)
+def test_layers_of_any_network_have_the_networks_of_alexnets(name: str) -> None:
+    channels, cells, size, parameters = PAPER[name]
+    with torch.device("meta"):
+        inverter = inverter_of(channels, cells, 227, preset="paper")
+        assert inverter.config == inverter_of(channels, cells, 227, name, preset="paper").config
+    assert sum(weight.numel() for weight in inverter.parameters()) == parameters
+    assert inverter.output_region == OutputRegion(227, 227 if cells is None else size, size)
+
+
+@pytest.mark.parametrize(
+    ("cells", "widths", "crop", "size"),
+    [
+        (112, (3,), 224, 224),
+        (28, (64, 32, 3), 224, 224),
+        (14, (128, 64, 32, 3), 224, 224),
+        (7, (256, 128, 64, 32, 3), 224, 224),
+        (3, (256, 256, 128, 64, 32, 3), 192, 192),
+        (1, (256, 256, 256, 256, 128, 64, 32, 3), 224, 256),  # covers more than the image
+        (16, (128, 64, 32, 3), 224, 256),
+    ],
+)
+def test_the_papers_network_for_other_maps(cells: int, widths: tuple[int, ...], crop: int, size: int) -> None:
+    with torch.device("meta"):
+        inverter = inverter_of(40, cells, 224, preset="paper")
+        assert inverter.reconstruct(features_of(40, cells)).shape == (2, 3, size, size)
+    assert inverter.config.layers == (*["c3/1 256"] * 3, *(f"up {width}" for width in widths))
+    assert inverter.output_region == OutputRegion(224, crop, size)
+
+
 SHAPES = [
     (256, 6, 227, 227),
     (1024, 7, 224, 224),
@@ -174,6 +204,12 @@ def test_the_papers_networks_have_sizes_of_their_own() -> None:
         inverter_of(96, 27, 227, "alexnet-conv1", preset="large")
     with pytest.raises(ValueError, match=r"features.*3×4"):
         plan(Spec("network", "v", 8, 16), "auto", cells=(3, 4), image_size=64)
+    with pytest.raises(ValueError, match=r"features.*'paper'.*3×4"):
+        plan(Spec("network", "v", 8, 16), "paper", cells=(3, 4), image_size=64)
+    with pytest.raises(ValueError, match="parameters"):
+        inverter_of(96, 27, 227, preset="paper", output_size=216)
+    with pytest.raises(ValueError, match=r"preset.*dense-sift.*'paper'"):
+        plan(Spec("dense-sift", "v", 8, 16), "paper", cells=(3, 3), image_size=64)
 
 
 @pytest.mark.parametrize(("channels", "cells"), [(32, None), (24, 6)])

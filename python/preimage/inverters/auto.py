@@ -14,6 +14,7 @@ from preimage.inverters.output_region import OutputRegion
 
 BUDGET = 4_000_000
 _VECTOR_OUTPUT = 128  # side in pixels, the paper's for FC6 to FC8; vectors contain no finer detail
+_PAPER_WIDTHS = (256, 128, 64, 32)  # channels of the paper's up-convolutions before the image
 _LEAST_PROBABILITY = 1e-7  # about the smallest number of float16
 _U_CELLS = 28  # cells along a side at the first size of a U, approximately: with 5 sizes the last has 2
 _FEW_CELLS = 12  # maps of fewer cells need no contracting part, because three 3×3 layers cover them
@@ -62,6 +63,32 @@ def auto(
     if cells < _FEW_CELLS:
         return _widest(channels, budget, functools.partial(_expanding, doublings)), region
     return _widest(channels, budget, functools.partial(_u_shaped, cells, doublings)), region
+
+
+def like_alexnet(cells: int | None, image_size: int) -> tuple[ArchitectureConfig, OutputRegion]:
+    """Return the network of the paper's section 3 for AlexNet's layers, for features of any shape.
+
+    Vectors pass three fully connected layers, then up-convolutions from 4×4×256 to an image of 128². Maps pass three
+    convolutions of 256 channels at their own size, then up-convolutions of 256, 128, 64, 32 and 3 channels, of which
+    the last ones are used if fewer are needed to reach the size of the image. They return the center that the cells
+    cover, as in the paper; if the cells cover more than the image, the whole image, enlarged.
+
+    Args:
+        cells: Number of cells along a side of the square map; ``None`` for vectors.
+        image_size: Side of the square images in pixels.
+
+    Raises:
+        ValueError: Too many cells for the size of the images.
+    """
+    if cells is None:
+        ups = tuple(f"up {width}" for width in (*_PAPER_WIDTHS, 3))
+        layers: tuple[str, ...] = (*("fc 4096",) * 3, "grid 4 256", *ups)
+        return SingleStreamConfig(layers), OutputRegion(image_size, image_size, _VECTOR_OUTPUT)
+    doublings, _ = _region(cells, image_size, None)
+    widths = (*_PAPER_WIDTHS[:1] * (doublings - 5), *_PAPER_WIDTHS)[-(doublings - 1) :] if doublings > 1 else ()
+    covered = cells * 2**doublings
+    layers = (*("c3/1 256",) * 3, *(f"up {width}" for width in (*widths, 3)))
+    return SingleStreamConfig(layers), OutputRegion(image_size, min(covered, image_size), covered)
 
 
 def _region(cells: int, image_size: int, output_size: int | None) -> tuple[int, OutputRegion]:

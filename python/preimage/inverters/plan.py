@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from preimage.inverters.architectures import ArchitectureConfig, SingleStreamConfig
-from preimage.inverters.auto import BUDGET, auto
+from preimage.inverters.auto import BUDGET, auto, like_alexnet
 from preimage.inverters.layers import doublings
 from preimage.inverters.output_region import OutputRegion
 from preimage.inverters.presets import preset, preset_names
@@ -13,6 +13,7 @@ from preimage.spec import Spec
 
 # Numbers of parameters of generated networks, if the representation has no preset of that name.
 _BUDGETS = {"auto": BUDGET, "compact": BUDGET, "wide": 9_000_000}
+PAPER = "paper"
 _VECTOR_SIZE = 128  # side of the images that the paper's networks return for vectors, pixels
 
 
@@ -39,7 +40,8 @@ def plan(
     Args:
         spec: Spec of the features.
         name: Preset of the representation, such as ``"paper"``; or ``"auto"``, ``"compact"`` (the same) or ``"wide"``
-            for a network generated for features of this shape, see `preimage.inverters.auto.auto`.
+            for a network generated for features of this shape, see `preimage.inverters.auto.auto`. ``"paper"`` of a
+            representation without presets is the paper's network for a layer of AlexNet with features of this shape.
         cells: Size (h, w) of the features of an image of `image_size`; ``None`` for vectors.
         image_size: Side of the square images in pixels.
         output_size: Side of the reconstructed images in pixels; only for ``"auto"``.
@@ -54,24 +56,27 @@ def plan(
             features that are not square, or as `auto`.
     """
     check_preset(spec.representation, name)
-    if name in preset_names(spec.representation):
-        if output_size is not None or budget is not None:
-            raise ValueError(
-                f"preset {name!r} of {spec.representation} has a fixed size and number of parameters: output_size and "
-                "budget are for 'auto'"
-            )
+    has_preset = name in preset_names(spec.representation)
+    if (has_preset or name == PAPER) and (output_size is not None or budget is not None):
+        raise ValueError(
+            f"preset {name!r} of {spec.representation} has a fixed size and number of parameters: output_size and "
+            "budget are for 'auto'"
+        )
+    if has_preset:
         config = preset(spec.representation, name)
         return Plan(config, _center_region(spec, config, cells, image_size))
     if cells is not None and cells[0] != cells[1]:
-        raise ValueError(f"features must be square maps for 'auto', got {cells[0]}×{cells[1]} cells")
+        raise ValueError(f"features must be square maps for {name!r}, got {cells[0]}×{cells[1]} cells")
     side = None if cells is None else cells[0]
+    if name == PAPER:
+        return Plan(*like_alexnet(side, image_size))
     limit = _BUDGETS[name] if budget is None else budget
     return Plan(*auto(spec.channels, side, image_size, output_size, limit, probabilities=probabilities))
 
 
 def check_preset(representation: str, name: str) -> None:
     """Raise ``ValueError`` for an unknown preset; the message lists the known ones."""
-    known = tuple(dict.fromkeys((*preset_names(representation), *_BUDGETS)))
+    known = tuple(dict.fromkeys((*(preset_names(representation) or [PAPER]), *_BUDGETS)))
     if name not in known:
         raise ValueError(f"preset must be one of {', '.join(known)} for {representation}, got {name!r}")
 
