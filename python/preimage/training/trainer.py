@@ -69,7 +69,8 @@ def run(
     """Train and validate an inverter, and save it in ``config.output``.
 
     The folder contains the inverter (the moving average of the weights at the last validation), the checkpoint,
-    ``metrics.jsonl`` and a sample sheet for each validation. Ctrl-C saves a checkpoint first, and so does an error that
+    ``metrics.jsonl`` and a sample sheet for each validation; with ``finetune`` also the network that was trained along
+    with the inverter, see `preimage.training.finetuning`. Ctrl-C saves a checkpoint first, and so does an error that
     ends the run. On a CUDA device the step runs as one CUDA graph if possible; otherwise ``display`` shows the reason.
 
     Args:

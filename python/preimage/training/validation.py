@@ -93,6 +93,7 @@ def save_inverter(state: TrainState, dataset: Dataset, progress: Progress, sampl
         "val_images": dataset.val_count,
         "skipped_images": len(dataset.image_list().skipped),
         "normalized_error": progress.error,
-        "finetuned_from": dataset.spec.parameters.get("weights") if config.finetune else None,
     }
+    if state.encoder is not None:
+        inverter.training_notes["finetuned_from"] = dataset.spec.parameters.get("weights")
     inverter.save(folder)
