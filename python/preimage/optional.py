@@ -40,6 +40,7 @@ OPTIONAL = {
         OptionalPackage("h5py", ("h5py",), "HDF5 files", "pip install 'preimage[formats]'"),
         OptionalPackage("scipy", ("scipy.io",), "MATLAB files", "pip install 'preimage[formats]'"),
         OptionalPackage("scikit-image", ("skimage",), "the demo's photographs", "pip install 'preimage[demo]'"),
+        OptionalPackage("scikit-learn", ("sklearn",), "paired dictionaries", "pip install 'preimage[baselines]'"),
         OptionalPackage("torchmetrics", ("torchmetrics.image",), "LPIPS values", "pip install 'preimage[lpips]'"),
         OptionalPackage(
             "torchvision",
