@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,7 @@ from preimage.baselines.sizes import check_size
 from preimage.errors import FileFormatError
 from preimage.inverters.device import resolve_device
 from preimage.io.atomic import StrPath
-from preimage.io.weights.readers import read_tensors
-from preimage.io.weights.safetensors_file import write_tensors
+from preimage.io.weights.safetensors_file import read_tensors, write_tensors
 from preimage.pipelines.image_loading import Images
 from preimage.representations import Representation, create_representation
 from preimage.spec import Spec
@@ -134,7 +134,7 @@ class PairedDictionary(Baseline):
         learned = learning.learn_atoms(windows, atoms, penalty, seed, progress)
         hog_atoms = torch.from_numpy(learned[:, : windows.hog_length])
         image_atoms = torch.from_numpy(learned[:, windows.hog_length :])
-        side = CELLS * representation.spec.stride
+        side = math.isqrt(image_atoms.shape[1])
         dictionary = cls(
             spec,
             hog_atoms.view(atoms, spec.channels, CELLS, CELLS),
@@ -181,10 +181,12 @@ class PairedDictionary(Baseline):
                 f"size must differ from the {covered[0]}×{covered[1]} pixels that the features cover by less than "
                 f"{spec.stride}, got {height}×{width}"
             )
-        images, total = [], len(features) * rows * columns
+        images: list[torch.Tensor] = []
+        total = len(features) * rows * columns
         for part in features.split(max(1, _WINDOWS // (rows * columns))):
             done = len(images) * rows * columns
-            rendered = self._rendered(part, progress and (lambda count, done=done: progress(done + count, total)))
+            report = None if progress is None else _shifted(progress, done, total)
+            rendered = self._rendered(part, report)
             images += [*(self.level + self.contrast * rendered[:, :height, :width]).clamp(0, 1).cpu()]
         return torch.stack(images)[:, None].repeat(1, 3, 1, 1)
 
@@ -264,6 +266,11 @@ class PairedDictionary(Baseline):
                 report(count * end * columns)
         canvas /= _total_weight(weight, rows, cell)[:, None] * _total_weight(weight, columns, cell)
         return canvas[:, _MARGIN * cell :, _MARGIN * cell :]
+
+
+def _shifted(progress: Progress, done: int, total: int) -> Callable[[int], None]:
+    """Return a function that reports `done` and a count of further work."""
+    return lambda count: progress(done + count, total)
 
 
 def _total_weight(weight: torch.Tensor, cells: int, cell: int) -> torch.Tensor:

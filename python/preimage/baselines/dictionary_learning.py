@@ -70,7 +70,9 @@ def training_windows(
     chosen = random.permutation(len(sources))[: math.ceil(count / min(positions**2, WINDOWS_PER_IMAGE))]
     each = min(positions**2, math.ceil(count / len(chosen)))
     units = len(chosen), math.ceil(count / _BATCH)
-    pairs, level, kept, done = [], 0.0, [], 0
+    pairs: list[npt.NDArray[np.float32]] = []
+    kept: list[torch.Tensor] = []
+    level, done = 0.0, 0
     for _, batch in batches([sources[index] for index in chosen], size, _IMAGES):
         features, planes = representation(batch), gray(batch)
         level += planes.mean(dim=(1, 2)).sum().item()
