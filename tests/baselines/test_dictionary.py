@@ -178,6 +178,9 @@ def test_other_files_are_errors(learned: PairedDictionary, tmp_path: Path) -> No
     ):
         with pytest.raises(FileFormatError, match=rf"{name}\.safetensors.*{problem}"):
             PairedDictionary.load(tmp_path / f"{name}.safetensors")
+    with pytest.raises(ValueError, match="'gpu'") as raised:
+        PairedDictionary.load(path, device="gpu")
+    assert not isinstance(raised.value, FileFormatError)
     with pytest.raises(FileNotFoundError):
         PairedDictionary.load(tmp_path / "absent.safetensors")
 

@@ -209,7 +209,9 @@ class PairedDictionary(Baseline):
         Raises:
             FileFormatError: The file is damaged, of another format, or of a newer version.
             FileNotFoundError: The file does not exist.
+            ValueError: No such device.
         """
+        place = resolve_device(device)
         arrays, metadata = read_tensors(path)
         if metadata.get("format") != FORMAT:
             raise FileFormatError(path, f'is not a paired dictionary (no "format": "{FORMAT}" in its metadata)')
@@ -220,13 +222,13 @@ class PairedDictionary(Baseline):
             values: dict[str, Any] = {name: _finite(metadata[name]) for name in ("level", "contrast", "penalty")}
             tensors = {array.name: torch.from_numpy(array.load()) for array in arrays}
             return cls(
-                Spec.from_json(metadata["spec"]), tensors["hog_atoms"], tensors["image_atoms"], **values, device=device
+                Spec.from_json(metadata["spec"]), tensors["hog_atoms"], tensors["image_atoms"], **values, device=place
             )
         except KeyError as error:
             raise FileFormatError(path, f"lacks {error.args[0]}") from error
         except FileFormatError:
             raise
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             raise FileFormatError(path, str(error)) from error
 
     def _best_contrast(self, images: torch.Tensor, representation: Representation) -> float:
