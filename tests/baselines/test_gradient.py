@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import cv2
 import numpy as np
 import pytest
@@ -41,22 +43,21 @@ def layer() -> NetworkRepresentation:
 
 def test_the_features_of_a_network_are_matched(images: torch.Tensor, layer: NetworkRepresentation) -> None:
     features = layer(images)
-    result = GradientDescent(layer, device="cpu", steps=80).invert(features, layer.spec)
-    assert result.shape == (3, 3, SIDE, SIDE) and result.dtype == torch.float32
+    result = GradientDescent(layer, device="cpu", steps=150, lr=0.05).invert(features[:2], layer.spec)
+    assert result.shape == (2, 3, SIDE, SIDE) and result.dtype == torch.float32
     assert result.min() >= 0 and result.max() <= 1
-    assert feature_error(layer(result), features).max() < 0.1
+    assert feature_error(layer(result), features[:2]).max() < 0.1
     # A network keeps colors, so they are part of the result.
-    chroma, wanted = ((x - x.mean(dim=1, keepdim=True)).flatten() for x in (result, images))
+    chroma, wanted = ((x - x.mean(dim=1, keepdim=True)).flatten() for x in (result, images[:2]))
     assert torch.corrcoef(torch.stack((chroma, wanted)))[0, 1] > 0.6
 
 
-@pytest.mark.parametrize(("name", "most"), [("hog", 0.45), ("dense-sift", 0.25)])
+@pytest.mark.parametrize(("name", "most"), [("hog", 0.35), ("dense-sift", 0.25)])
 def test_the_features_of_descriptors_are_matched_by_gray_images(name: str, most: float, images: torch.Tensor) -> None:
     representation = create_representation(name)
-    features = representation(images)
-    result = GradientDescent(representation, device="cpu", steps=100).invert(
-        features, representation.spec, size=(48, 48)
-    )
+    features = representation(images[:2])
+    method = GradientDescent(representation, device="cpu", steps=100)
+    result = method.invert(features, representation.spec, size=(SIDE, SIDE))
     assert feature_error(representation(result), features).max() < most
     assert (result == result[:, :1]).all()
 
@@ -171,7 +172,7 @@ def test_features_that_are_not_finite_are_an_error() -> None:
 )
 def test_values_out_of_range_are_errors(name: str, value: float) -> None:
     with pytest.raises(ValueError, match=rf"{name}.*got {value}"):
-        GradientDescent(create_representation("hog"), **{name: value})
+        GradientDescent(create_representation("hog"), **cast(Any, {name: value}))
 
 
 def test_the_weights_of_the_total_variation_are_both_zero_or_positive() -> None:
@@ -198,13 +199,9 @@ def test_the_total_variation_is_that_of_its_definition(beta: float) -> None:
 
 def test_total_variation_smooths_the_result(images: torch.Tensor) -> None:
     hog = create_representation("hog")
-    variations = [
-        total_variation(
-            GradientDescent(hog, device="cpu", steps=40, tv=tv, tv_end=tv).invert(hog(images[:1]), hog.spec), 2
-        )
-        for tv in (0, 100)
-    ]
-    assert variations[1] < variations[0] / 2
+    methods = [GradientDescent(hog, device="cpu", steps=40, tv=tv, tv_end=tv) for tv in (0, 100)]
+    rough, smooth = (total_variation(method.invert(hog(images[:1]), hog.spec), 2) for method in methods)
+    assert smooth < rough / 2
 
 
 @pytest.mark.parametrize("device", ["cuda"])

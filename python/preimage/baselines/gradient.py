@@ -30,7 +30,7 @@ class GradientDescent(Baseline):
     ‖φ(x) - φ‖² / ‖φ‖² + (λ_TV / 2) mean |∇y|^β + (λ_α / 2) mean |y|^α, where y = (x - 0.5) / 0.25
 
     and the means are over pixels and channels. Steps have momentum as in the publication. The following differs from
-    it, so that one setting is suitable for descriptors and for layers of networks:
+    it, so that one setting serves descriptors and layers of networks:
 
     - The learning rate of an image adapts: it grows as long as the objective falls, and is halved, and the momentum
       discarded, when the objective rises. It is relative to the length of the first gradient.
@@ -67,6 +67,7 @@ class GradientDescent(Baseline):
         seed: Seed of the noise from which images start.
 
     Raises:
+        TypeError: `steps` is not an integer.
         ValueError: A value out of range, or a device that is not available.
     """
 
@@ -94,6 +95,8 @@ class GradientDescent(Baseline):
         preconditioning: float = 1,
         seed: int = 0,
     ) -> None:
+        if not isinstance(steps, int):
+            raise TypeError(f"steps must be an integer, got {steps!r}")
         for name, value, least in (
             ("steps", steps, 1),
             ("tolerance", tolerance, 0),
@@ -196,7 +199,8 @@ class GradientDescent(Baseline):
         stored: dict[int, int] = {}
 
         def keep(tensor: torch.Tensor) -> torch.Tensor:
-            stored[tensor.data_ptr()] = tensor.nbytes
+            if tensor.dim() > 1 and len(tensor) == 1:  # of the image, not weights
+                stored[tensor.data_ptr()] = tensor.nbytes
             return tensor
 
         problem = ""
