@@ -63,7 +63,8 @@ class GradientDescent(Baseline):
         norm: Weight λ_α of the α-norm.
         alpha: Exponent α of the α-norm, at least 1.
         lr: Maximum root mean square of a step without its momentum, for images in [0, 1]; the first is a tenth of it.
-        momentum: Weight of the former step, in [0, 1).
+        momentum: Weight of the former step, in [0, 1). The publication's 0.9 is suitable for descriptors; layers of
+            networks converge faster with 0.97.
         preconditioning: Exponent p of the weights of frequencies; 0 for the plain gradient.
         seed: Seed of the noise from which images start.
 
@@ -89,7 +90,7 @@ class GradientDescent(Baseline):
         tv: float = 1,
         tv_end: float = 0.001,
         beta: float = 2,
-        norm: float = 0.001,
+        norm: float = 1e-5,
         alpha: float = 6,
         lr: float = 0.02,
         momentum: float = 0.9,
