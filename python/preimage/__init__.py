@@ -77,6 +77,7 @@ if TYPE_CHECKING:
     from preimage.studies.disclosure import study_disclosure as study_disclosure
     from preimage.studies.interpolate import study_interpolate as study_interpolate
     from preimage.studies.layers import study_layers as study_layers
+    from preimage.studies.perturb import study_perturb as study_perturb
     from preimage.studies.random_features import study_random as study_random
     from preimage.training.api import train as train
 
@@ -124,6 +125,7 @@ _LAZY_NAMES = {
     "study_disclosure": "preimage.studies.disclosure",
     "study_interpolate": "preimage.studies.interpolate",
     "study_layers": "preimage.studies.layers",
+    "study_perturb": "preimage.studies.perturb",
     "study_random": "preimage.studies.random_features",
     "train": "preimage.training.api",
     "upconv": "preimage.ops.upconv",

@@ -24,6 +24,7 @@ from preimage.cli.study_color import color as color_command
 from preimage.cli.study_disclosure import disclosure as disclosure_command
 from preimage.cli.study_interpolate import interpolate as interpolate_command
 from preimage.cli.study_layers import layers as study_layers_command
+from preimage.cli.study_perturb import perturb as study_perturb_command
 from preimage.cli.study_random import random as random_command
 from preimage.cli.weights import convert as convert_weights_command
 from preimage.cli.weights import import_ as import_weights_command
@@ -44,6 +45,7 @@ from preimage.studies.color import study_color
 from preimage.studies.disclosure import study_disclosure
 from preimage.studies.interpolate import study_interpolate
 from preimage.studies.layers import study_layers
+from preimage.studies.perturb import study_perturb
 from preimage.studies.random_features import study_random
 from preimage.training import TrainConfig, run
 
@@ -56,6 +58,8 @@ _PARSED: dict[str, Callable[[str], object]] = {
     "shard": _options.parse_shard,
     "angles": lambda text: tuple(_options.parse_numbers(text, "--angles")),
     "percentages": lambda text: tuple(_options.parse_numbers(text, "--percentages")),
+    "network": lambda texts: tuple(_options.parse_networks(texts)),
+    "perturbations": lambda text: tuple(text.split(",")),
 }
 
 
@@ -82,7 +86,8 @@ def test_extract_has_the_same_parameters_with_and_without_summary() -> None:
         (disclosure_command, study_disclosure, set(), set()),
         (interpolate_command, study_interpolate, set(), set()),
         (random_command, study_random, set(), set()),
-        (study_layers_command, study_layers, {"inverter", "network"}, {"rows"}),  # the rows are made from both
+        (study_layers_command, study_layers, set(), set()),
+        (study_perturb_command, study_perturb, set(), set()),
         (import_weights_command, import_weights, set(), set()),
         (convert_weights_command, convert_weights, set(), set()),
     ],

@@ -8,7 +8,7 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,6 @@ from preimage.io import decode_file, resize_and_center_crop, write_png
 from preimage.pipelines.evaluate import evaluate
 from preimage.representations import network_factory
 from preimage.studies.layers import LayersSummary, study_layers
-from preimage.studies.layers_rows import LayerRow, rows_for
 
 COLUMNS = ["label", "network", "layer", "features", "output_size", "normalized_error", "mean_image_error"]
 COLUMNS += ["psnr_db", "ssim", "images", "inverter"]
@@ -63,7 +62,7 @@ def study(
     photos: list[Path], inverters: list[Path], network: ToyNetwork, tmp_path_factory: pytest.TempPathFactory
 ) -> LayersSummary:
     output = tmp_path_factory.mktemp("study") / "new" / "out"
-    return study_layers(photos, output, rows_for(inverters, [network]), show_count=2, tile=TILE, batch_size=3)
+    return study_layers(photos, output, inverter=inverters, network=[network], show_count=2, tile=TILE, batch_size=3)
 
 
 def _by_hand(layer: ToyLayer, inverter: Inverter, photos: list[Path]) -> tuple[float, float]:
@@ -102,14 +101,14 @@ def test_layers_of_one_network_share_a_pass(photos: list[Path], tmp_path: Path) 
     network, other = ToyNetwork(), ToyNetwork("toys.other:make", gain=0.5)
     pairs = [(network, "maps"), (other, "vector"), (network, "vector")]
     folders = [saved(owner, layer, tmp_path / f"{owner.name[5:8]}-{layer}") for owner, layer in pairs]
-    rows = rows_for(folders, [other, network])
-    assert [row.label for row in rows] == ["maps", "toys.other:make vector", "toys.net:make vector"]
-    summary = study_layers(photos[:5], tmp_path / "out", rows, show=photos[5], batch_size=2)
+    networks = [other, network]
+    summary = study_layers(
+        photos[:5], tmp_path / "out", inverter=folders, network=networks, show=photos[5], batch_size=2
+    )
+    assert [score.label for score in summary.scores] == ["maps", "toys.other:make vector", "toys.net:make vector"]
     assert network.passes == [(1, ("maps", "vector")), *[(n, ("maps", "vector")) for n in (2, 2, 1)]]
     assert [names for _, names in other.passes] == [("vector",)] * 4
-    alone = study_layers(
-        photos[:5], tmp_path / "alone", [LayerRow("a", network.representation("maps"), rows[0].inverter)]
-    )
+    alone = study_layers(photos[:5], tmp_path / "alone", inverter=folders[0], network=network.representation("maps"))
     assert alone.scores[0].error == pytest.approx(summary.scores[0].error, rel=1e-6), "batches of another size"
     assert summary.scores[1].error != summary.scores[2].error
 
@@ -157,7 +156,7 @@ def test_without_matplotlib_the_rest_is_there(
     for name in ("matplotlib.figure", "matplotlib.backends.backend_agg"):
         monkeypatch.setitem(sys.modules, name, None)
     (tmp_path / "plot.png").write_bytes(b"of an earlier study")
-    summary = study_layers(photos[:2], tmp_path, rows_for(inverters, [network]), csv=tmp_path / "sub" / "x.csv")
+    summary = study_layers(photos[:2], tmp_path, inverter=inverters, network=network, csv=tmp_path / "sub" / "x.csv")
     assert summary.plot is None
     assert not (tmp_path / "plot.png").exists()
     assert summary.notes == (
@@ -168,22 +167,20 @@ def test_without_matplotlib_the_rest_is_there(
 
 
 def test_what_has_a_name_of_ours_needs_no_network(photos: list[Path], tiny: Path, tmp_path: Path) -> None:
-    [row] = rows_for([tiny])
-    assert (row.label, row.shared) == ("hog", None)
-    [score] = study_layers(photos, tmp_path, [row], size=64).scores
+    [score] = study_layers(photos, tmp_path, inverter=tiny, size=64).scores
     theirs = evaluate(tiny, photos, size=64)
     assert (score.error, score.psnr, score.ssim) == pytest.approx((theirs.error, theirs.psnr, theirs.ssim))
-    assert (score.features, score.input_size, score.output_size) == ((31, 8, 8), 64, 64)
+    assert (score.label, score.features, score.input_size, score.output_size) == ("hog", (31, 8, 8), 64, 64)
+    assert score.entries == 31 * 8 * 8
 
 
 def test_networks_of_other_sizes_stand_side_by_side(
     photos: list[Path], inverters: list[Path], network: ToyNetwork, tiny: Path, tmp_path: Path
 ) -> None:
     reported: list[tuple[int, int]] = []
-    rows = rows_for([inverters[1], tiny, inverters[0]], [network])
-    summary = study_layers(
-        photos[:3], tmp_path, rows, size=64, batch_size=2, progress=lambda *steps: reported.append(steps)
-    )
+    chosen = [inverters[1], tiny, inverters[0]]
+    options = {"size": 64, "batch_size": 2, "progress": lambda *steps: reported.append(steps)}
+    summary = study_layers(photos[:3], tmp_path, inverter=chosen, network=[network], **options)
     assert [score.label for score in summary.scores] == ["maps", "hog", "vector"]
     assert [score.input_size for score in summary.scores] == [32, 64, 32]
     assert reported == [(done, 9) for done in (2, 4, 5, 6, 8, 9)]
@@ -203,32 +200,49 @@ def test_bad_options_are_named(
     photos: list[Path], inverters: list[Path], network: ToyNetwork, tmp_path: Path, options: dict, words: str
 ) -> None:
     with pytest.raises(ValueError, match=words):
-        study_layers(photos, tmp_path / "out", rows_for(inverters, [network]), **options)
+        study_layers(photos, tmp_path / "out", inverter=inverters, network=[network], **options)
     assert not (tmp_path / "out").exists()
 
 
 def test_bad_input_is_named(photos: list[Path], inverters: list[Path], network: ToyNetwork, tmp_path: Path) -> None:
-    rows = rows_for(inverters, [network])
+    layers = {"inverter": inverters, "network": [network]}
     with pytest.raises(ValueError, match="is a file"):
-        study_layers(photos, photos[0], rows)
+        study_layers(photos, photos[0], **layers)
     with pytest.raises(ValueError, match=r"two images.*1"):
-        study_layers(photos[0], tmp_path / "out", rows)
+        study_layers(photos[0], tmp_path / "out", **layers)
     shutil.copy(photos[0], tmp_path / "same.jpg")
     with pytest.raises(ValueError, match=r"images.*2 equal"):
-        study_layers([photos[0], tmp_path / "same.jpg"], tmp_path / "out", rows)
+        study_layers([photos[0], tmp_path / "same.jpg"], tmp_path / "out", **layers)
     (tmp_path / "x.png").write_bytes(b"no image")
     for options in ({"images": [*photos, tmp_path / "x.png"]}, {"images": photos, "show": tmp_path / "x.png"}):
         with pytest.raises(ValueError, match=r"x\.png"):
-            study_layers(output=tmp_path / "out", rows=rows, **options)
-    with pytest.raises(ValueError, match="row"):
-        study_layers(photos, tmp_path / "out", [])
-    with pytest.raises(ValueError, match=r"labels.*'a'"):
-        study_layers(photos, tmp_path / "out", [LayerRow("a", row.representation, row.inverter) for row in rows])
-    with pytest.raises(ValueError, match=r"^a: .*parameters\.layer: 'maps' != 'vector'"):
-        study_layers(photos, tmp_path / "out", [LayerRow("a", rows[0].representation, rows[1].inverter)])
-    small = tiny_inverter(rows[1].inverter.spec, OutputRegion(SIDE, SIDE, 8))
+            study_layers(output=tmp_path / "out", **layers, **options)
+    with pytest.raises(ValueError, match="inverter.*none"):
+        study_layers(photos, tmp_path / "out", inverter=[])
+    with pytest.raises(ValueError, match=r"'vector'.*--network"):
+        study_layers(photos, tmp_path / "out", inverter=inverters)
+    small = tiny_inverter(network.representation("maps").spec, OutputRegion(SIDE, SIDE, 8))
     with pytest.raises(ValueError, match=r"8 pixels.*11"):
-        study_layers(photos, tmp_path / "out", [LayerRow("a", rows[1].representation, small)])
+        study_layers(photos, tmp_path / "out", inverter=small, network=network)
+    other = tiny_inverter(network.representation("maps").spec, OutputRegion(SIDE + 1, SIDE, 16))
+    with pytest.raises(ValueError, match=r"^maps: .*33.*32"):
+        study_layers(photos, tmp_path / "out", inverter=other, network=network)
+    assert not (tmp_path / "out").exists()
+
+
+def test_features_that_are_not_finite_are_named(photos: list[Path], tmp_path: Path) -> None:
+    class Broken(ToyNetwork):
+        def layers(
+            self, images: torch.Tensor, names: Iterable[str], output_layout: str = "auto"
+        ) -> dict[str, torch.Tensor]:
+            features = super().layers(images, names, output_layout)
+            features["vector"][-1] = torch.nan
+            return features
+
+    network = Broken()
+    inverter = tiny_inverter(network.representation("vector").spec, VIEWS["vector"])
+    with pytest.raises(ValueError, match=f"vector: .*'{photos[1].stem}'.*NaN"):
+        study_layers(photos[:3], tmp_path / "out", inverter=inverter, network=network, batch_size=2, show=photos[1])
     assert not (tmp_path / "out").exists()
 
 
@@ -292,6 +306,6 @@ def test_images_of_any_shape_are_resized_and_center_cropped(
         for name, picture in (("square", square), ("wide", wide)):
             (tmp_path / name).mkdir(exist_ok=True)
             write_png(tmp_path / name / f"{index}.png", picture)
-    rows = rows_for(inverters, [network])
-    both = [study_layers(tmp_path / name, tmp_path / f"{name}-out", rows).scores for name in ("square", "wide")]
+    layers = {"inverter": inverters, "network": [network]}
+    both = [study_layers(tmp_path / name, tmp_path / f"{name}-out", **layers).scores for name in ("square", "wide")]
     assert [score.error for score in both[0]] == [score.error for score in both[1]]

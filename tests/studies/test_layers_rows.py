@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from layer_networks import VIEWS, ToyLayer, ToyNetwork, saved, tiny_inverter
 from preimage.inverters import Inverter
 from preimage.inverters.output_region import OutputRegion
+from preimage.representations import create_representation
 from preimage.spec import Spec
 from preimage.studies import layers_rows
-from preimage.studies.layers import LayerScore, LayersStudy
-from preimage.studies.layers_rows import layer_name, network_name, rows_for
-from preimage.viz.plots import Values, draw_by_name
+from preimage.studies.layers import LayersStudy
+from preimage.studies.layers_rows import forward_pass, layer_name, network_name, rows_for
+from preimage.studies.measure import LayerScore
+from preimage.viz.plots import MOST_SERIES, Values, draw_by_name
 
 
 def _inverters(network: ToyNetwork, *layers: str) -> list[Inverter]:
@@ -31,10 +32,11 @@ def test_inverters_find_their_networks_by_spec() -> None:
     rows = rows_for(inverters, [small, large])
     assert [row.representation.network for row in rows] == [large, small, small]
     assert [row.inverter for row in rows] == inverters
-    assert rows[0].shared is None, "alone in its network"
-    assert rows[1].shared is rows[2].shared is not None
+    passes = [forward_pass(row.representation) for row in rows]
+    assert passes[0].key != passes[1].key == passes[2].key
+    assert [one.layer for one in passes] == ["vector", "vector", "maps"]
     assert [row.label for row in rows] == ["toys.net:make vector", "toys.net:make vector (2)", "maps"]
-    ready = rows_for(inverters[2:], [small.representation("maps")])
+    ready = rows_for(inverters[2], small.representation("maps"))
     assert ready[0].representation == rows[2].representation, "a representation alone will do"
 
 
@@ -57,7 +59,7 @@ def test_networks_that_do_not_fit_are_named(tmp_path: Path) -> None:
         rows_for([folder], [Other(), ToyNetwork(weights="ff")])
     with pytest.raises(ValueError, match=f"maps: {name} and "):
         rows_for([folder, *_inverters(network, "maps")], [network])
-    with pytest.raises(ValueError, match="one inverter"):
+    with pytest.raises(ValueError, match="inverter.*none"):
         rows_for([])
     with pytest.raises(ValueError, match=r"neither|no such|nothing"):
         rows_for([tmp_path / "missing"])
@@ -67,12 +69,9 @@ def test_networks_that_do_not_fit_are_named(tmp_path: Path) -> None:
 
 
 def test_layers_of_alexnet_share_a_pass_and_have_the_papers_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    passes: list[list[str]] = []
-
     class Passes:
-        def layers(self, images: torch.Tensor, names: Iterable[str], output_layout: str) -> dict[str, torch.Tensor]:
-            passes.append(list(names))
-            return {name: torch.zeros(len(images), 12) for name in passes[-1]}
+        def layers(self) -> None:
+            """As `preimage.Network` has it."""
 
     networks = {"caffenet": Passes(), "bvlc": Passes()}
 
@@ -96,10 +95,10 @@ def test_layers_of_alexnet_share_a_pass_and_have_the_papers_names(monkeypatch: p
     ]
     rows = rows_for([tiny_inverter(spec, OutputRegion(227, 227, 16)) for spec in specs])
     assert [row.label for row in rows] == ["FC8", "caffenet FC6", "bvlc FC6"]
-    assert rows[0].shared is rows[1].shared is not None
-    assert rows[2].shared is None
-    assert rows[0].shared(torch.zeros(2, 3, 227, 227)).keys() == {"fc8", "fc6"}
-    assert passes == [["fc8", "fc6"]]
+    passes = [forward_pass(row.representation) for row in rows]
+    assert passes[0].key == passes[1].key != passes[2].key
+    assert [one.layer for one in passes] == ["fc8", "fc6", "fc6"]
+    assert forward_pass(create_representation("hog")) is None
 
 
 def test_what_layers_and_their_networks_are_called() -> None:
@@ -161,5 +160,14 @@ def test_values_are_drawn_by_name() -> None:
     for names, series, groups in (([], [], []), (["a"], [curve], []), (["a"], [], ["g", "g"])):
         with pytest.raises(ValueError, match=r"value.*group"):
             draw_by_name("t", names, series, groups)
-    with pytest.raises(ValueError, match="3 series"):
-        draw_by_name("t", ["a"], [Values("p", [1.0], "points")] * 4)
+    with pytest.raises(ValueError, match="8 curves"):
+        draw_by_name("t", ["a"], [Values("p", [1.0], "points")] * 4 + [Values("c", [1.0])] * 5)
+
+
+def test_several_curves_have_different_colors() -> None:
+    curves = [Values(str(index), [0.1 * index, 0.1 * index + 0.05]) for index in range(MOST_SERIES)]
+    picture = draw_by_name("t", ["a", "b"], [*curves, Values("floor", [0.7, 0.7], "level")])
+    plot = picture[: picture.shape[0] // 2].reshape(-1, 3).astype(int)
+    saturated = plot[np.ptp(plot, axis=1) > 60]
+    colors, counts = np.unique(saturated, axis=0, return_counts=True)
+    assert len(colors[counts > 40]) >= (MOST_SERIES - 2) // 2, "in the upper half alone"

@@ -49,15 +49,15 @@ def layers(
     Example: preimage study layers val/ --inverter runs/conv1 -o study/
     """
     from preimage.studies.layers import study_layers
-    from preimage.studies.layers_rows import rows_for
 
     out = Output(json)
-    rows = rows_for(inverter, parse_networks(network))
+    networks = parse_networks(network)
     with out.progress("measuring") as progress:
         summary = study_layers(
             images,
             output,
-            rows,
+            inverter=inverter,
+            network=networks,
             show=show or None,
             show_count=show_count,
             size=size,

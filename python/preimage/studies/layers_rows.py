@@ -1,15 +1,13 @@
-"""Create the rows of the study of layers: inverters with their representations, and shared forward passes."""
+"""Find the representations of inverters and the labels of their layers, for studies of several layers."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import re
 from collections import Counter
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any, Protocol
-
-import torch
+from collections.abc import Sequence
+from os import PathLike
+from typing import Any, NamedTuple, Protocol
 
 from preimage.inverters import Inverter
 from preimage.pipelines.inverter_choice import NamedInverter, named_inverter
@@ -19,14 +17,16 @@ from preimage.spec import Spec
 
 _ALEXNET = "alexnet-"
 
-SharedPass = Callable[[torch.Tensor], Mapping[str, torch.Tensor]]
-
 
 class HasLayers(Protocol):
     """A network whose layers are representations, such as `preimage.Network`."""
 
     def representation(self, layer: str, output_layout: str = "auto") -> Representation:
         """Return one of its layers; ``ValueError`` if there is none of that name."""
+
+
+Inverters = NamedInverter | Sequence[NamedInverter]
+Networks = HasLayers | Representation | Sequence[HasLayers | Representation]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -38,45 +38,63 @@ class LayerRow:
         representation: Representation that computes the features.
         inverter: Inverter of the features; its spec must be that of the representation.
         origin: Folder or name of the inverter, for the table.
-        shared: Function of images (B, 3, S, S) uint8 that computes the features of several layers by name. Rows with
-            the same function are computed together in one call; ``None`` calls `representation`.
-        layer: Key of this row's layer in the result of `shared`.
     """
 
     label: str
     representation: Representation
     inverter: Inverter
     origin: str = ""
-    shared: SharedPass | None = None
-    layer: str = ""
 
 
-def rows_for(inverters: Sequence[NamedInverter], networks: Sequence[HasLayers | Representation] = ()) -> list[LayerRow]:
-    """Return a row for each inverter, in the order given; layers of one network share a forward pass.
+def rows_for(inverter: Inverters, network: Networks = ()) -> list[LayerRow]:
+    """Return a row for each inverter, in the order given.
 
     Args:
-        inverters: Folders, pretrained names, or inverters.
-        networks: Networks, or single representations, for inverters of layers that cannot be created by name. Files
-            never cause a network to be imported, so the caller must provide it.
+        inverter: Folders, pretrained names, or inverters; also a single one.
+        network: Networks, or single representations, for inverters of layers that cannot be created by name; also a
+            single one. Files never cause a network to be imported, so the caller must provide it.
 
     Raises:
         ValueError: There is no inverter; an inverter's representation is unknown, or not a layer of any of the networks
             (states the differences); there are two inverters for one layer.
         OSError: A network's weights are missing.
     """
+    inverters = [inverter] if isinstance(inverter, str | PathLike | Inverter) else list(inverter)
+    networks = list(network) if isinstance(network, Sequence) else [network]
     if not inverters:
-        raise ValueError("the study of layers needs at least one inverter (--inverter NAME_OR_FOLDER)")
+        raise ValueError("at least one inverter is needed (--inverter NAME_OR_FOLDER), got none")
     found: list[LayerRow] = []
     for choice in inverters:
-        inverter, _ = named_inverter(choice)
+        loaded, _ = named_inverter(choice)
         origin = "" if isinstance(choice, Inverter) else str(choice)
         for other in found:
-            if other.inverter.spec == inverter.spec:
+            if other.inverter.spec == loaded.spec:
                 both = f"{other.origin or 'an inverter'} and {origin or 'an inverter'}"
-                raise ValueError(f"two inverters for the same layer, {layer_name(inverter.spec)}: {both}")
-        found.append(LayerRow("", _representation(inverter.spec, origin, networks), inverter, origin))
+                raise ValueError(f"two inverters for the same layer, {layer_name(loaded.spec)}: {both}")
+        found.append(LayerRow("", _representation(loaded.spec, origin, networks), loaded, origin))
     labels = _labels([row.inverter.spec for row in found])
-    return _sharing([dataclasses.replace(row, label=label) for row, label in zip(found, labels, strict=True)])
+    return [dataclasses.replace(row, label=label) for row, label in zip(found, labels, strict=True)]
+
+
+class ForwardPass(NamedTuple):
+    """A layer in the forward pass of its network: layers with the same `key` can be computed together."""
+
+    network: Any
+    layer: str
+    output_layout: str
+
+    @property
+    def key(self) -> tuple[int, str]:
+        """Identity of the network, and the layout of the features."""
+        return id(self.network), self.output_layout
+
+
+def forward_pass(representation: Any) -> ForwardPass | None:
+    """Return the forward pass that computes a representation; ``None`` if it is not a layer of a network."""
+    layer, network = getattr(representation, "layer", None), getattr(representation, "network", None)
+    if not isinstance(layer, str) or not hasattr(network, "layers"):
+        return None
+    return ForwardPass(network, layer, getattr(representation, "output_layout", "auto"))
 
 
 def network_name(spec: Spec) -> str:
@@ -144,32 +162,3 @@ def _labels(specs: Sequence[Spec]) -> list[str]:
         if seen[label] > 1:  # the same layer, but other weights
             labels[index] = f"{label} ({seen[label]})"
     return labels
-
-
-def _sharing(rows: Sequence[LayerRow]) -> list[LayerRow]:
-    """Return the rows, with one shared forward pass for layers of one network."""
-    groups: dict[Hashable, list[str]] = {}
-    passes = [_pass_of(row.representation) for row in rows]
-    for one in passes:
-        if one is not None:
-            groups.setdefault(one[0], []).append(one[1])
-    shared: dict[Hashable, SharedPass] = {}
-    for one in passes:
-        if one is not None and len(groups[one[0]]) > 1 and one[0] not in shared:
-            shared[one[0]] = functools.partial(one[2], names=groups[one[0]])
-    return [
-        row if one is None or one[0] not in shared else dataclasses.replace(row, shared=shared[one[0]], layer=one[1])
-        for row, one in zip(rows, passes, strict=True)
-    ]
-
-
-def _pass_of(representation: Any) -> tuple[Hashable, str, Callable[..., Mapping[str, torch.Tensor]]] | None:
-    """Return the identity of the forward pass, the layer in it, and the function of images and names that runs it."""
-    layer = getattr(representation, "layer", None)
-    if not isinstance(layer, str):
-        return None
-    network: Any = getattr(representation, "network", None)
-    if hasattr(network, "layers"):
-        output_layout = getattr(representation, "output_layout", "auto")
-        return (id(network), output_layout), layer, functools.partial(network.layers, output_layout=output_layout)
-    return None

@@ -12,17 +12,22 @@ import numpy.typing as npt
 
 from preimage.optional import import_optional
 
-_INK, _MUTED, _CURVE = "#1f2328", "#59636e", "#0b7285"
-# Styles of the level lines, in order; distinct also without color.
-_LEVELS = (
-    ("#59636e", (0, (1, 2))),
-    ("#c2410c", (0, (6, 2))),
-    ("#7c3aed", (0, (3, 2))),
-    ("#4d7c0f", (0, (6, 2, 1, 2))),
-    ("#9d174d", (0, (2, 1))),
+_INK, _MUTED = "#1f2328", "#59636e"
+# Color, dashes and marker of curves and points, in order; distinct also without color.
+_STYLES: tuple[tuple[str, Any, str], ...] = (
+    ("#0b7285", "solid", "o"),
+    ("#c2410c", (0, (6, 2)), "^"),
+    ("#7c3aed", (0, (3, 2)), "s"),
+    ("#4d7c0f", (0, (6, 2, 1, 2)), "D"),
+    ("#9d174d", (0, (2, 1)), "v"),
+    ("#a16207", (0, (8, 2, 2, 2, 2, 2)), "P"),
+    ("#1d4ed8", (0, (1, 1)), "X"),
+    ("#334155", (0, (4, 1, 1, 1, 1, 1)), "<"),
 )
-_COLORS = {"curve": _CURVE, "level": _MUTED}
-_POINTS = (("#c2410c", "^"), ("#7c3aed", "s"), ("#4d7c0f", "D"))  # distinct also without color
+MOST_SERIES = len(_STYLES)
+_CURVE = _STYLES[0][0]
+# Color and dashes of the level lines of a panel, in order.
+_LEVELS = ((_MUTED, (0, (1, 2))), *((color, dashes) for color, dashes, _ in _STYLES[1:5]))
 _LONG = 9  # number of letters; longer names are slanted
 _ROOM = 13  # number of letters in the label of a group for each name in the group
 _LABEL_STEP = 0.075  # minimum distance of two labels, as a fraction of the axis
@@ -149,7 +154,7 @@ def draw_by_name(
     Args:
         title: Text above the plot.
         names: Names along the axis, in this order.
-        series: Values to draw, at most three series of kind ``"points"``.
+        series: Values to draw, at most eight series of kind ``"curve"`` or ``"points"``.
         groups: Group of each name. Curves connect only neighbors in one group; several groups are separated by lines
             and labeled.
 
@@ -158,20 +163,23 @@ def draw_by_name(
 
     Raises:
         ImportError: Matplotlib is missing or cannot be imported.
-        ValueError: No names, series or groups of another length, or more series of points than there are markers.
+        ValueError: No names, series or groups of another length, or too many curves and series of points.
     """
     owners = list(groups) or [""] * len(names)
     if not names or any(len(one.values) != len(names) for one in series) or len(owners) != len(names):
         raise ValueError("a plot must have at least one name, with a value and a group for each")
-    if sum(one.kind == "points" for one in series) > len(_POINTS):
-        raise ValueError(f"at most {len(_POINTS)} series of points can be distinguished")
+    if sum(one.kind != "level" for one in series) > MOST_SERIES:
+        raise ValueError(f"at most {MOST_SERIES} curves and series of points can be distinguished")
     figure, canvas = _figure(figsize=(max(7.0, 3.0 + 0.75 * len(names)), 4.6), layout="constrained")
     axes = figure.add_subplot()
     _frame(axes, title, names)
     spans = _spans(owners)
-    marks = iter(_POINTS)
+    styles = iter(_STYLES)
     for one in series:
-        _draw_values(axes, one, spans, next(marks) if one.kind == "points" else (_COLORS[one.kind], "o"))
+        if one.kind == "level":
+            _draw_levels(axes, one)
+        else:
+            _draw_values(axes, one, spans, next(styles))
     axes.set_ylim(0, None)
     if len(spans) > 1:
         _part(axes, spans)
@@ -194,19 +202,21 @@ def _frame(axes: Any, title: str, names: Sequence[str]) -> None:
     axes.set_xticks(range(len(names)), [name.replace("$", r"\$") for name in names], **slant)
 
 
-def _draw_values(axes: Any, one: Values, spans: Sequence[tuple[str, list[int]]], look: tuple[str, str]) -> None:
-    color, marker = look
+def _draw_levels(axes: Any, one: Values) -> None:
     there = [(x, value) for x, value in enumerate(one.values) if value is not None]
-    x, y = [x for x, _ in there], [value for _, value in there]
-    if one.kind == "level":
-        lows, highs = [place - 0.42 for place in x], [place + 0.42 for place in x]
-        axes.hlines(y, lows, highs, color=color, linestyle=(0, (2, 1)), linewidth=1.4, label=one.label)
-        return
-    if one.kind == "curve":
-        values = [np.nan if value is None else value for value in one.values]
-        for _, positions in spans:
-            axes.plot(positions, [values[place] for place in positions], color=color, linewidth=2, zorder=4)
-    axes.plot(x, y, color=color, linestyle="none", marker=marker, markersize=5, label=one.label, zorder=5)
+    lows, highs = [x - 0.42 for x, _ in there], [x + 0.42 for x, _ in there]
+    style = {"color": _MUTED, "linestyle": (0, (2, 1)), "linewidth": 1.4, "label": one.label}
+    axes.hlines([value for _, value in there], lows, highs, **style)
+
+
+def _draw_values(axes: Any, one: Values, spans: Sequence[tuple[str, list[int]]], style: tuple[str, Any, str]) -> None:
+    color, dashes, marker = style
+    values = [np.nan if value is None else value for value in one.values]
+    linestyle = dashes if one.kind == "curve" else "none"
+    look = {"color": color, "marker": marker, "markersize": 5, "linestyle": linestyle, "linewidth": 2}
+    for index, (_, positions) in enumerate(spans):
+        label = None if index else one.label  # the legend shows line and marker once
+        axes.plot(positions, [values[place] for place in positions], label=label, zorder=4, **look)
 
 
 def _part(axes: Any, spans: Sequence[tuple[str, list[int]]]) -> None:
