@@ -217,7 +217,7 @@ def test_bad_input_is_named(photos: list[Path], inverters: list[Path], network: 
     for options in ({"images": [*photos, tmp_path / "x.png"]}, {"images": photos, "show": tmp_path / "x.png"}):
         with pytest.raises(ValueError, match=r"x\.png"):
             study_layers(output=tmp_path / "out", **layers, **options)
-    with pytest.raises(ValueError, match="inverter.*none"):
+    with pytest.raises(ValueError, match=r"inverter.*none"):
         study_layers(photos, tmp_path / "out", inverter=[])
     with pytest.raises(ValueError, match=r"'vector'.*--network"):
         study_layers(photos, tmp_path / "out", inverter=inverters)

@@ -59,7 +59,7 @@ def test_networks_that_do_not_fit_are_named(tmp_path: Path) -> None:
         rows_for([folder], [Other(), ToyNetwork(weights="ff")])
     with pytest.raises(ValueError, match=f"maps: {name} and "):
         rows_for([folder, *_inverters(network, "maps")], [network])
-    with pytest.raises(ValueError, match="inverter.*none"):
+    with pytest.raises(ValueError, match=r"inverter.*none"):
         rows_for([])
     with pytest.raises(ValueError, match=r"neither|no such|nothing"):
         rows_for([tmp_path / "missing"])
