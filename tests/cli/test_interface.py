@@ -58,7 +58,7 @@ _PARSED: dict[str, Callable[[str], object]] = {
     "shard": _options.parse_shard,
     "angles": lambda text: tuple(_options.parse_numbers(text, "--angles")),
     "percentages": lambda text: tuple(_options.parse_numbers(text, "--percentages")),
-    "network": lambda texts: tuple(_options.parse_networks(texts)),
+    "network": lambda texts: texts or (),
     "perturbations": lambda text: tuple(text.split(",")),
 }
 

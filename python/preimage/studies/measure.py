@@ -131,10 +131,7 @@ def measure_layers(
 ) -> Measured:
     """Reconstruct images from each layer, intact and under each perturbation that applies to it.
 
-    Args: as of `preimage.study_perturb`; `progress` counts one image from one layer under one perturbation as a step.
-
-    Raises:
-        ValueError: As `preimage.study_perturb`.
+    Parameters and errors are those of `preimage.study_perturb`, with `perturbations` already parsed.
     """
     check_at_least(("size", size, SMALLEST_FOR_SSIM), ("tile", tile, SMALLEST_TILE), ("seed", seed, 0))
     check_at_least(("batch_size", batch_size, 1), ("show_count", show_count, 1))
