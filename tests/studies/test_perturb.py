@@ -234,6 +234,18 @@ def test_features_that_are_not_finite_are_named(photos: list[Path], tmp_path: Pa
     assert not (tmp_path / "out").exists()
 
 
+def test_features_unlike_those_of_training_are_noted(photos: list[Path], tmp_path: Path) -> None:
+    network = _Vectors(lambda index: torch.tensor([20.0, *[0.1 * index] * 10, 0.4]))
+    summary = _study_of(network, photos, tmp_path)
+    far = {score.perturbation: score.far for score in summary.scores}
+    assert far["intact"] == pytest.approx(1 / 12), "mean 0.5, deviation 0.3"
+    assert far["binarize"] == pytest.approx((4 + 1 / 6) / 5), "20 / sqrt(12) each; but two entries of the first image"
+    assert far["not-top-5"] == 0
+    notes = " ".join(summary.notes)
+    assert re.search(r"under binarize 83\.3 % of the features are over 10 .*\(8\.3 % if intact\)", notes)
+    assert "under not-top-5" not in notes
+
+
 def test_one_hot_vectors_have_one_entry_among_the_top_5(photos: list[Path], tmp_path: Path) -> None:
     summary = _study_of(_Vectors(lambda index: torch.eye(12)[2 * index]), photos, tmp_path)
     nonzero = {score.perturbation: score.nonzero for score in summary.scores}
@@ -309,7 +321,7 @@ def test_findings_say_what_binarizing_costs() -> None:
     text = findings({"a": {"intact": 0.3, "binarize": 0.31}, "b": {"intact": 0.5, "binarize": 0.512}})
     assert "least" not in text, "the same, within what is ranked"
     text = findings({"a": {"intact": 0.3, "binarize": 0.699}, "b": {"intact": 0.5, "binarize": 1.7}})
-    assert "nothing is recovered under binarize in a (0.699) and b (1.700)." in text
+    assert "nothing is recovered by this measure under binarize in a (0.699) and b (1.700)." in text
 
 
 @pytest.mark.parametrize(

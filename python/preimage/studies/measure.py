@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -29,6 +30,7 @@ from preimage.viz.html import Table
 from preimage.viz.sheets import SMALLEST_TILE
 
 INTACT = "intact"
+FAR = 10  # standard deviations from the mean, beyond which features are unlike those of training
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +58,8 @@ class LayerScore:
         perturbation: Name of the perturbation, or ``intact``.
         nonzero: Mean number of non-zero entries of an image's (perturbed) features.
         all_zero: Number of images whose (perturbed) features are all zero.
+        far: Fraction of the (perturbed) features that are more than `FAR` standard deviations from the mean by which
+            the inverter normalizes them.
     """
 
     label: str
@@ -77,11 +81,12 @@ class LayerScore:
     perturbation: str = INTACT
     nonzero: float = 0.0
     all_zero: int = 0
+    far: float = 0.0
 
     @property
     def entries(self) -> int:
         """Number of entries of an image's features."""
-        return int(torch.Size(self.features).numel())
+        return math.prod(self.features)
 
 
 class Shown(NamedTuple):
@@ -281,7 +286,7 @@ class _Scorer:
         self._scores = Scores(targets)
         self._collected = targets if collect else None
         self._shape: tuple[int, ...] = ()
-        self._size = self._nonzero = self._all_zero = 0
+        self._size = self._nonzero = self._all_zero = self._far = 0
 
     def add(self, keys: Sequence[str], comparison: Comparison) -> None:
         """Add a batch."""
@@ -293,6 +298,13 @@ class _Scorer:
         nonzero = features.flatten(1).count_nonzero(dim=1)
         self._nonzero += int(nonzero.sum())
         self._all_zero += int((nonzero == 0).sum())
+        self._far += int((self._normalized(features).abs() > FAR).sum())
+
+    def _normalized(self, features: torch.Tensor) -> torch.Tensor:
+        inverter = self._column.row.inverter
+        shape = (-1, 1, 1)[: features.dim() - 1]
+        values = inverter.measured(features.to(inverter.feature_mean))
+        return (values - inverter.feature_mean.view(shape)) / inverter.feature_deviation.view(shape)
 
     def score(self) -> LayerScore:
         """Return the score; ``ValueError`` if all images are equal."""
@@ -319,6 +331,7 @@ class _Scorer:
             perturbation=self._perturbation,
             nonzero=self._nonzero / len(scores),
             all_zero=self._all_zero,
+            far=self._far / (len(scores) * math.prod(self._shape)),
         )
 
 

@@ -16,6 +16,7 @@ from preimage.studies.base import SAME_ERROR, SheetRow, Study, StudySummary
 from preimage.studies.feature_perturbations import PERCENTAGE, Perturbation, parse_perturbations
 from preimage.studies.layers_rows import Inverters, Networks
 from preimage.studies.measure import (
+    FAR,
     INTACT,
     LayerScore,
     Shown,
@@ -30,9 +31,10 @@ from preimage.viz.plots import MOST_SERIES, Values, draw_by_name
 
 PERTURBATIONS = ("binarize", "dropout", "drop-least", "top-5", "not-top-5")
 
+_OFTEN_FAR = 0.001  # fraction of the features that are unlike those of training
 _DROPS = {
-    "drop-least": "dropping the smallest {} of the non-zero entries and binarizing the others",
-    "drop-smallest": "dropping the smallest {} of the non-zero entries",
+    "drop-least": "Dropping the smallest {} of the non-zero entries and binarizing the others",
+    "drop-smallest": "Dropping the smallest {} of the non-zero entries",
 }
 
 
@@ -231,8 +233,8 @@ class PerturbStudy(Study):
                 yield self._change_finding(name)
         if worse := [f"{name} in {labels}" for name in self._names if (labels := self._not_below_mean(name))]:
             yield (
-                f"With an error not at least {SAME_ERROR} below that of the mean image, nothing is recovered under "
-                f"{_joined(worse, '; ')}."
+                f"With an error not at least {SAME_ERROR} below that of the mean image, nothing is recovered by this "
+                f"measure under {_joined(worse, '; ')}."
             )
 
     def _change_finding(self, name: str) -> str:
@@ -265,8 +267,8 @@ class PerturbStudy(Study):
         }
         result = _joined([f"{how} in {_joined(labels)}" for how, labels in groups.items() if labels], "; ")
         return (
-            f"With {_DROPS[kind].format(share)} ({name}) the normalized error is, against random {share} of all "
-            f"entries (dropout{number}), {_joined(errors)}: it hurts {result}."
+            f"{_DROPS[kind].format(share)} ({name}), against dropping a random {share} of all entries "
+            f"(dropout{number}), gives a normalized error of {_joined(errors)}: it hurts {result}."
         )
 
     def _largest_findings(self, count: str) -> Iterator[str]:
@@ -321,6 +323,12 @@ class PerturbStudy(Study):
                     yield (
                         f"{score.label}: {name} leaves no non-zero entry in {score.all_zero - intact.all_zero} of "
                         f"{score.images} images."
+                    )
+                if score.far > intact.far + _OFTEN_FAR:
+                    yield (
+                        f"{score.label}: under {name} {100 * score.far:.1f} % of the features are over {FAR} standard "
+                        f"deviations from their mean in training ({100 * intact.far:.1f} % if intact): the inverter was not "
+                        "trained for such features."
                     )
                 kind, number = _parts(name)
                 if kind == "top" and score.nonzero < float(number.removeprefix("-")):
