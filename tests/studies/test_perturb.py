@@ -242,7 +242,7 @@ def test_features_unlike_those_of_training_are_noted(photos: list[Path], tmp_pat
     assert far["binarize"] == pytest.approx((4 + 1 / 6) / 5), "20 / sqrt(12) each; but two entries of the first image"
     assert far["not-top-5"] == 0
     notes = " ".join(summary.notes)
-    assert re.search(r"under binarize 83\.3 % of the features are over 10 .*\(8\.3 % if intact\)", notes)
+    assert re.search(r"over 10 .*83\.33 % under binarize.*\(8\.33 % if intact\)", notes)
     assert "under not-top-5" not in notes
 
 

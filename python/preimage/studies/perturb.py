@@ -31,7 +31,7 @@ from preimage.viz.plots import MOST_SERIES, Values, draw_by_name
 
 PERTURBATIONS = ("binarize", "dropout", "drop-least", "top-5", "not-top-5")
 
-_OFTEN_FAR = 0.001  # fraction of the features that are unlike those of training
+_FAR_LIMIT = 1e-4  # increase of the fraction of features far from their mean that is noted
 _DROPS = {
     "drop-least": "Dropping the smallest {} of the non-zero entries and binarizing the others",
     "drop-smallest": "Dropping the smallest {} of the non-zero entries",
@@ -317,18 +317,21 @@ class PerturbStudy(Study):
                     f"{intact.label}: all features of {intact.all_zero} of {intact.images} images are zero, and stay "
                     "zero under every perturbation."
                 )
+            if far := [
+                f"{100 * score.far:.2f} % under {name}"
+                for name in self._names
+                if (score := self._by_name.get((intact.label, name))) and score.far > intact.far + _FAR_LIMIT
+            ]:
+                yield (
+                    f"{intact.label}: features over {FAR} standard deviations from their mean in training are "
+                    f"{_joined(far)} ({100 * intact.far:.2f} % if intact); the inverter was not trained for them."
+                )
         for name in self._names:
             for intact, score in self._pairs(name):
                 if score.all_zero > intact.all_zero:
                     yield (
                         f"{score.label}: {name} leaves no non-zero entry in {score.all_zero - intact.all_zero} of "
                         f"{score.images} images."
-                    )
-                if score.far > intact.far + _OFTEN_FAR:
-                    yield (
-                        f"{score.label}: under {name} {100 * score.far:.1f} % of the features are over {FAR} standard "
-                        f"deviations from their mean in training ({100 * intact.far:.1f} % if intact): the inverter was not "
-                        "trained for such features."
                     )
                 kind, number = _parts(name)
                 if kind == "top" and score.nonzero < float(number.removeprefix("-")):
