@@ -171,3 +171,5 @@ def test_several_curves_have_different_colors() -> None:
     saturated = plot[np.ptp(plot, axis=1) > 60]
     colors, counts = np.unique(saturated, axis=0, return_counts=True)
     assert len(colors[counts > 40]) >= (MOST_SERIES - 2) // 2, "in the upper half alone"
+    flat = [Values("a", [0.6, 0.7])]
+    assert not np.array_equal(draw_by_name("t", ["a", "b"], flat), draw_by_name("t", ["a", "b"], flat, from_zero=False))

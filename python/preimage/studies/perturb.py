@@ -204,7 +204,8 @@ class PerturbStudy(Study):
         series = [Values(name, [self._error(score, name) for score in scores]) for name in (INTACT, *self._names)]
         series.append(Values("mean image", [score.mean_image_error for score in scores], "level"))
         title = "Normalized error by layer (lower is closer)"
-        return draw_by_name(title, [score.label for score in scores], series, [score.network for score in scores])
+        labels, networks = [score.label for score in scores], [score.network for score in scores]
+        return draw_by_name(title, labels, series, networks, from_zero=False)  # so that close curves can be told apart
 
     def _error(self, intact: LayerScore, name: str) -> float | None:
         score = self._by_name.get((intact.label, name))

@@ -147,9 +147,14 @@ class Values:
 
 
 def draw_by_name(
-    title: str, names: Sequence[str], series: Sequence[Values], groups: Sequence[str] = ()
+    title: str,
+    names: Sequence[str],
+    series: Sequence[Values],
+    groups: Sequence[str] = (),
+    *,
+    from_zero: bool = True,
 ) -> npt.NDArray[np.uint8]:
-    """Draw several series over the same names, on an axis from 0.
+    """Draw several series over the same names.
 
     Args:
         title: Text above the plot.
@@ -157,6 +162,7 @@ def draw_by_name(
         series: Values to draw, at most eight series of kind ``"curve"`` or ``"points"``.
         groups: Group of each name. Curves connect only neighbors in one group; several groups are separated by lines
             and labeled.
+        from_zero: Whether the axis begins at 0, instead of just below the values.
 
     Returns:
         (H, W, 3) uint8 RGB, at least 1400 pixels wide.
@@ -180,7 +186,8 @@ def draw_by_name(
             _draw_levels(axes, one)
         else:
             _draw_values(axes, one, spans, next(styles))
-    axes.set_ylim(0, None)
+    if from_zero:
+        axes.set_ylim(0, None)
     if len(spans) > 1:
         _part(axes, spans)
     figure.legend(loc="outside lower left", ncols=2, frameon=False, fontsize=8.5, labelcolor=_MUTED)
