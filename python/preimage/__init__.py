@@ -74,6 +74,7 @@ if TYPE_CHECKING:
     from preimage.store import write_features as write_features
     from preimage.studies.budget import study_budget as study_budget
     from preimage.studies.color import study_color as study_color
+    from preimage.studies.compare import compare as compare
     from preimage.studies.disclosure import study_disclosure as study_disclosure
     from preimage.studies.interpolate import study_interpolate as study_interpolate
     from preimage.studies.layers import study_layers as study_layers
@@ -95,6 +96,7 @@ _LAZY_NAMES = {
     "Reconstructor": "preimage.pipelines.reconstruct",
     "Representation": "preimage.representations",
     "Spec": "preimage.spec",
+    "compare": "preimage.studies.compare",
     "convert": "preimage.pipelines.convert",
     "create_representation": "preimage.representations",
     "demo": "preimage.pipelines.demo",

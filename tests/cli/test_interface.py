@@ -42,6 +42,7 @@ from preimage.pipelines.weights import convert_weights, import_weights
 from preimage.representations import describe_representation, list_representations
 from preimage.studies.budget import study_budget
 from preimage.studies.color import study_color
+from preimage.studies.compare import compare
 from preimage.studies.disclosure import study_disclosure
 from preimage.studies.interpolate import study_interpolate
 from preimage.studies.layers import study_layers
@@ -57,6 +58,7 @@ _LIBRARY_ONLY = {"progress", "command"}
 _PARSED: dict[str, Callable[[str], object]] = {
     "shard": _options.parse_shard,
     "angles": lambda text: tuple(_options.parse_numbers(text, "--angles")),
+    "methods": lambda text: tuple(text.split(",")),
     "percentages": lambda text: tuple(_options.parse_numbers(text, "--percentages")),
     "network": lambda texts: texts or (),
     "perturbations": lambda text: tuple(text.split(",")),
@@ -70,6 +72,7 @@ def test_extract_has_the_same_parameters_with_and_without_summary() -> None:
 @pytest.mark.parametrize(
     ("command", "function", "command_only", "library_only"),
     [
+        (cli.compare, compare, set(), set()),
         (cli.convert, convert, set(), set()),
         (cli.demo, demo, set(), set()),
         (cli.doctor, doctor, set(), set()),

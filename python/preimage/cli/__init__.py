@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from preimage.cli._command import Command
+from preimage.cli.compare import compare
 from preimage.cli.convert import convert
 from preimage.cli.demo import demo
 from preimage.cli.doctor import doctor
@@ -35,7 +36,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for _command in (
-    *(demo, extract, invert, train, evaluate, sheet),
+    *(demo, extract, invert, train, evaluate, compare, sheet),
     *(representations, layers, info, verify, convert, merge, doctor),
 ):
     app.command(cls=Command)(_command)
