@@ -8,10 +8,13 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import torch
+
 from preimage import baselines
 from preimage.baselines.base import Baseline
 from preimage.inverters.output_region import OutputRegion
 from preimage.io import ImageSource
+from preimage.optional import find_optional
 from preimage.pipelines.extract import extract
 from preimage.pipelines.inverter_choice import InverterChoice, pairings
 from preimage.representations import Representation
@@ -65,7 +68,14 @@ class Photographs:
     def store(self) -> FeatureStore:
         """Features of the photographs."""
         extracted = extract(
-            self.representation, self.sources, self._folder, size=self.side, device=self.device, progress=self.progress
+            self.representation,
+            self.sources,
+            self._folder,
+            size=self.side,
+            # The features of descriptors of 8-bit images are within the range of float16.
+            dtype="float16" if self.representation.computes_arrays else "float32",
+            device=self.device,
+            progress=self.progress,
         )
         assert isinstance(extracted, FeatureStore)
         return extracted
@@ -168,6 +178,8 @@ def _method(name: str, source: str, representation: Representation, seed: int, d
     if name in _ONLY_FOR and representation.name != _ONLY_FOR[name]:
         raise ValueError(f"inverts {_ONLY_FOR[name]} only, not {representation.name}")
     if name in LEARNED and not source:
+        if name == "dictionary":
+            find_optional("scikit-learn")  # raises an error before any image is read
         return Method(name, None, *_LEARNERS[name])
     return Method(name, _ready(name, source, representation, seed, device))
 
@@ -175,17 +187,31 @@ def _method(name: str, source: str, representation: Representation, seed: int, d
 def _ready(name: str, source: str, representation: Representation, seed: int, device: str) -> Baseline:
     """Return a method that does not learn here."""
     if name == "gradient":
+        _check_differentiable(representation)
         steps = {"steps": _steps(source)} if source else {}
         return baselines.GradientDescent(representation, device=device, seed=seed, **steps)
     if name == "dictionary":
-        return baselines.PairedDictionary.load(source)
+        return baselines.PairedDictionary.load(source, device=device)
     if name == "patches":
         return baselines.PatchDatabase.load(source, device=device)
     if name == "autoencoder":
-        return baselines.Autoencoder.load(source, device=device)
+        return baselines.Autoencoder.load(source, representation, device=device)
     return baselines.TrainedInverter(
         source, name=name, title="the paper's network" if name == "paper" else name, device=device
     )
+
+
+def _check_differentiable(representation: Representation) -> None:
+    """Raise ``ValueError`` if the features have no gradient, before any image is read."""
+    side = representation.image_side or 64
+    with torch.inference_mode(False), torch.enable_grad():
+        image = torch.full((1, 3, side, side), 0.5, requires_grad=True)
+        try:
+            differentiable = representation(image).requires_grad
+        except ValueError:
+            differentiable = False
+    if not differentiable:
+        raise ValueError(f"needs a gradient of the features, which {representation.name} does not have")
 
 
 def _steps(text: str) -> int:
@@ -200,6 +226,7 @@ def _dictionary(photographs: Photographs) -> Baseline:
         photographs.representation,
         size=photographs.side,
         seed=photographs.seed,
+        device=photographs.device,
         progress=photographs.progress,
     )
 
@@ -220,7 +247,9 @@ def _nearest(photographs: Photographs) -> Baseline:
 
 
 def _mean(photographs: Photographs) -> Baseline:
-    return baselines.Mean(photographs.sources)
+    return baselines.Mean(
+        photographs.sources, size=photographs.side, device=photographs.device, progress=photographs.progress
+    )
 
 
 # How a method is learned, and the file that it is saved to.

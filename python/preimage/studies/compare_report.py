@@ -146,13 +146,10 @@ class CompareStudy(Study):
         yield "The error of the luminance alone of " + self._ranking(
             [(other, other.gray_difference) for other in self._others]
         )
-        slowest = max(self._others, key=lambda score: score.seconds)
-        if slowest.seconds > ours.seconds:
-            yield (
-                f"An image takes {seconds_text(ours.seconds)} s with {ours.title} and "
-                f"{seconds_text(slowest.seconds)} s with {slowest.title}, "
-                f"{seconds_text(slowest.seconds / ours.seconds)} times as long."
-            )
+        longer = [(other.title, other.seconds / ours.seconds) for other in self._others if other.seconds > ours.seconds]
+        if longer:
+            times = ", ".join(f"{title} takes {seconds_text(ratio)} times as long" for title, ratio in longer)
+            yield f"An image takes {seconds_text(ours.seconds)} s with {ours.title}; {times}."
         yield from self._feature_finding()
 
     def _ranking(self, differences: Sequence[tuple[MethodScore, Interval | None]]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -67,7 +68,8 @@ def draw_dots(names: Sequence[str], panels: Sequence[Dots]) -> npt.NDArray[np.ui
                 axes.plot(interval, (row, row), color=_CURVE, linewidth=2.5, alpha=0.55, solid_capstyle="butt")
             if panel.labels:
                 # Above the dot, where there is neither a bar nor another row's dot.
-                text = {"xytext": (0, 5), "textcoords": "offset points", "ha": "center", "va": "bottom"}
+                text: dict[str, Any] = {"xytext": (0, 5), "textcoords": "offset points", "ha": "center", "va": "bottom"}
+                text["bbox"] = {"facecolor": "white", "edgecolor": "none", "pad": 1}
                 axes.annotate(panel.labels[row], (value, row), fontsize=8, color=_MUTED, **text)
         axes.plot([value for _, value in shown], [row for row, _ in shown], "o", color=_CURVE, markersize=5, zorder=4)
         if panel.level is not None:
