@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from preimage.baselines.dictionary import PairedDictionary
 
 from preimage.baselines.base import Baseline, Progress
 from preimage.io import decode_file, resize_and_center_crop
@@ -168,3 +169,32 @@ def test_real_methods_on_hog(photos: list[Path], tmp_path: Path) -> None:
     assert gradient.difference.mean == pytest.approx(ours.error.mean - gradient.error.mean)
     assert gradient.title != gradient.name
     assert gradient.reference
+
+
+def test_a_saved_dictionary_is_checked_before_any_image_is_read(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    atoms = torch.rand(4, 31, 5, 5, generator=generator), torch.rand(4, 40, 40, generator=generator)
+    file = PairedDictionary(HOG.spec, *atoms, level=0.5).save(tmp_path / "dictionary.safetensors")
+    with pytest.raises(ValueError, match=r"method dictionary: .*cell_size: 8 != 4"):
+        compare(
+            tmp_path / "absent",
+            tmp_path / "out",
+            representation=create_representation("hog", cell_size=4),
+            methods=[f"dictionary={file}"],
+        )
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.safetensors"):
+        compare(tmp_path / "absent", tmp_path / "out", methods=["dictionary=nowhere.safetensors"])
+
+
+def test_a_saved_dictionary_is_used(photos: list[Path], tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    atoms = torch.rand(4, 31, 5, 5, generator=generator), torch.rand(4, 40, 40, generator=generator)
+    dictionary = PairedDictionary(HOG.spec, *atoms, level=0.5)
+    file = dictionary.save(tmp_path / "dictionary.safetensors")
+    found = compare(photos[:2], tmp_path / "out", methods=[f"dictionary={file}", "mean"], database=photos[5:], size=64)
+    images = _read(photos[:2])
+    made, targets = dictionary.invert(HOG(images), HOG.spec, size=(64, 64)), images.float() / 255
+    expected = (targets - made).flatten(1).norm(dim=1)
+    ratio = expected[0] / expected[1]
+    assert found.scores[0].each[0].error / found.scores[0].each[1].error == pytest.approx(float(ratio), rel=1e-4)
+    assert (found.scores[0].learning_seconds, found.learned) == (None, ())

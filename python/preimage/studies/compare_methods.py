@@ -191,9 +191,17 @@ def _ready(name: str, source: str, representation: Representation, seed: int, de
         steps = {"steps": _steps(source)} if source else {}
         return baselines.GradientDescent(representation, device=device, seed=seed, **steps)
     if name == "dictionary":
-        return baselines.PairedDictionary.load(source, device=device)
+        dictionary = baselines.PairedDictionary.load(source, device=device)
+        if differences := dictionary.spec.differences(representation.spec):
+            raise ValueError(f"{source} is for other features (its own != compared): {'; '.join(differences)}")
+        return dictionary
     if name == "patches":
-        return baselines.PatchDatabase.load(source, device=device)
+        patches = baselines.PatchDatabase.load(source, device=device)
+        if patches.spec.variant != representation.spec.variant:  # cells may have another size
+            raise ValueError(
+                f"{source} is for keypoints of {patches.spec.variant}, not of {representation.spec.variant}"
+            )
+        return patches
     if name == "autoencoder":
         return baselines.Autoencoder.load(source, representation, device=device)
     return baselines.TrainedInverter(
