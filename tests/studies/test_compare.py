@@ -31,6 +31,7 @@ from preimage.spec import Spec
 from preimage.studies import compare_measurement
 from preimage.studies.bootstrap import bootstrap_interval
 from preimage.studies.compare import CompareSummary, compare
+from preimage.studies.compare_methods import create_methods
 
 LUMA = torch.tensor([0.299, 0.587, 0.114])
 HOG = create_representation("hog")
@@ -223,6 +224,32 @@ def test_the_same_seed_gives_the_same_scores(summary: CompareSummary, photos: li
     other = compare(photos, tmp_path, methods=[Shades()], size=64, seed=5)
     assert other.scores[0].error.mean == pytest.approx(again.scores[0].error.mean)
     assert other.scores[0].error != again.scores[0].error
+
+
+def test_a_method_with_a_representation_of_its_own_gets_those_features(photos: list[Path], tmp_path: Path) -> None:
+    fine = create_representation("hog", cell_size=4)
+    own, other = Shades("own"), Shades("other")
+    own.representation = fine
+    found = compare(photos[:3], tmp_path, methods=[own, other], size=64)
+    images = _read(photos[:3], 64)
+    features, spec, size = own.given[0]
+    assert torch.allclose(features, fine(images), atol=1e-6)
+    assert (spec, size) == (fine.spec, (64, 64))
+    assert other.given[0][1] == HOG.spec
+    again, wanted = HOG(own.images(features, (64, 64))), HOG(images)
+    errors = (again - wanted).flatten(1).norm(dim=1) / wanted.flatten(1).norm(dim=1)
+    measured = [one.feature_error for one in found.scores[0].each]
+    assert measured == pytest.approx(errors.tolist(), rel=1e-3), "in the space of the compared features"
+
+
+def test_names_and_titles_of_inverters(tiny: Path) -> None:
+    representation, methods = create_methods(
+        ["ours", f"paper={tiny}", f"mine={tiny}"], "hog", str(tiny), seed=0, device="cpu"
+    )
+    assert representation.spec == HOG.spec
+    titles = [method.baseline.title for method in methods if method.baseline is not None]
+    assert [method.name for method in methods] == ["ours", "paper", "mine"]
+    assert titles == ["ours", "the paper's network", "mine"]
 
 
 @dataclasses.dataclass(frozen=True)
