@@ -18,6 +18,7 @@ from preimage.optional import find_optional
 from preimage.pipelines.extract import extract
 from preimage.pipelines.inverter_choice import InverterChoice, pairings
 from preimage.representations import Representation
+from preimage.representations.sift import Sift
 from preimage.store import FeatureStore
 
 METHODS = {
@@ -240,6 +241,7 @@ def _dictionary(photographs: Photographs) -> Baseline:
 
 
 def _patches(photographs: Photographs) -> Baseline:
+    assert isinstance(photographs.representation, Sift)
     return baselines.PatchDatabase.build(
         photographs.sources,
         photographs.representation,
