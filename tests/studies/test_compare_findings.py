@@ -101,6 +101,8 @@ def test_features_and_images_disagree() -> None:
     assert re.search(r"the b .*closest.*0\.040.*the ours .*0\.300", found[-1])
     found = findings(score("ours", 0.2, feature_error=0.01), score("b", 0.5, (-0.4, -0.2), feature_error=0.04))
     assert not any("closest" in sentence for sentence in found)
+    found = findings(score("ours", 0.2, feature_error=1.3), score("b", 0.5, (-0.4, -0.2), feature_error=1.1))
+    assert not any("closest" in sentence for sentence in found), "no features at all would be closer"
     found = findings(score("ours", 0.2, feature_error=None), score("b", 0.5, (-0.4, -0.2), feature_error=None))
     assert not any("closest" in sentence for sentence in found)
 

@@ -180,7 +180,8 @@ class CompareStudy(Study):
             return
         closest = min(self.scores, key=lambda score: score.error.mean)
         matching, error = min(measured, key=lambda one: one[1].mean)
-        if matching is not closest and closest.feature_error is not None:
+        # Above 1, an image without any features would be closer.
+        if matching is not closest and closest.feature_error is not None and error.mean < 1:
             yield (
                 f"The images of {matching.title} have the features closest to the given ones (feature error "
                 f"{error.mean:.3f}), but those of {closest.title} (feature error {closest.feature_error.mean:.3f}) are "
