@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from preimage.baselines.dictionary import PairedDictionary
 
 from preimage.baselines.base import Baseline, Progress
+from preimage.baselines.dictionary import PairedDictionary
 from preimage.io import decode_file, resize_and_center_crop
 from preimage.representations import create_representation
 from preimage.spec import Spec
