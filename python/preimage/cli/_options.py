@@ -65,6 +65,14 @@ Inverters = Annotated[
         autocompletion=complete_inverter,
     ),
 ]
+RepresentationOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Representation that it inverts, for a layer of a network: torch:package.module:factory.",
+        autocompletion=complete_representation,
+    ),
+]
 LayerInverters = Annotated[
     list[str],
     typer.Option(

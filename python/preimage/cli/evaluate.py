@@ -13,10 +13,10 @@ from preimage.cli._options import (
     Images,
     Json,
     Params,
+    RepresentationOption,
     Size,
     SkipBad,
     complete_inverter,
-    complete_representation,
     create_if_named,
 )
 from preimage.cli._shared import Output, plural, reporting
@@ -26,14 +26,7 @@ from preimage.cli._shared import Output, plural, reporting
 def evaluate(
     inverter: Annotated[str, typer.Argument(help="Folder or name of an inverter.", autocompletion=complete_inverter)],
     images: Images,
-    representation: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Representation that it inverts, for a layer of a network: torch:package.module:factory.",
-            autocompletion=complete_representation,
-        ),
-    ] = None,
+    representation: RepresentationOption = None,
     param: Params = None,
     size: Size = None,
     batch_size: BatchSize = 16,

@@ -13,22 +13,13 @@ from preimage.cli._options import (
     InverterOption,
     Json,
     Params,
+    RepresentationOption,
     Size,
     SkipBad,
     StudyFolder,
-    complete_representation,
     create_if_named,
 )
 from preimage.cli._shared import Output, command_line, plural, reporting
-
-RepresentationOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME",
-        help="Representation that it inverts, for a layer of a network: torch:package.module:factory.",
-        autocompletion=complete_representation,
-    ),
-]
 
 
 @reporting

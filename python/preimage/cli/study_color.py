@@ -14,6 +14,7 @@ from preimage.cli._options import (
     InverterOption,
     Json,
     Params,
+    RepresentationOption,
     Size,
     SkipBad,
     StudyFolder,
@@ -21,7 +22,6 @@ from preimage.cli._options import (
     parse_numbers,
 )
 from preimage.cli._shared import Output, command_line, plural, reporting
-from preimage.cli.study_budget import RepresentationOption
 
 
 @reporting

@@ -13,10 +13,10 @@ from preimage.cli._options import (
     InverterOption,
     Json,
     Params,
+    RepresentationOption,
     Size,
     SkipBad,
     StudyFolder,
-    complete_representation,
     create_if_named,
 )
 from preimage.cli._shared import Output, command_line, plural, reporting
@@ -27,14 +27,7 @@ def interpolate(
     images: Images,
     output: StudyFolder,
     inverter: InverterOption = None,
-    representation: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Representation that it inverts, for a layer of a network: torch:package.module:factory.",
-            autocompletion=complete_representation,
-        ),
-    ] = None,
+    representation: RepresentationOption = None,
     param: Params = None,
     size: Size = None,
     steps: Annotated[int, typer.Option(help="Number of positions on the film strip, both ends included.")] = 9,

@@ -12,10 +12,10 @@ from preimage.cli._options import (
     InverterOption,
     Json,
     Params,
+    RepresentationOption,
     Size,
     SkipBad,
     StudyFolder,
-    complete_representation,
     create_if_named,
 )
 from preimage.cli._shared import Output, command_line, plural, reporting
@@ -29,14 +29,7 @@ def random(
     ],
     output: StudyFolder,
     inverter: InverterOption = None,
-    representation: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Representation that it inverts, for a layer of a network: torch:package.module:factory.",
-            autocompletion=complete_representation,
-        ),
-    ] = None,
+    representation: RepresentationOption = None,
     param: Params = None,
     size: Size = None,
     count: Annotated[int, typer.Option(help="Number of samples of each kind.")] = 64,
