@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from preimage.viz.plots import _figure, apply_style
+from preimage.viz.plots import apply_style, blank_figure
 
 _COLORS = ("#59636e", "#c2410c", "#0b7285")
 _HATCHES = ("", "///", "...")  # distinct also without color
@@ -50,7 +50,7 @@ def draw_bars(panels: Sequence[Bars]) -> npt.NDArray[np.uint8]:
         raise ValueError(f"a plot must have at least one panel, each with names and one to {len(_COLORS)} series")
     if any(len(values) != len(panel.names) for panel in panels for values in panel.series.values()):
         raise ValueError("each series must have a value for each name")
-    figure, canvas = _figure(figsize=(5 * len(panels), 4.2), layout="constrained")
+    figure, canvas = blank_figure(figsize=(5 * len(panels), 4.2), layout="constrained")
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         _draw(axes, panel)
     canvas.draw()

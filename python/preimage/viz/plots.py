@@ -64,7 +64,7 @@ def draw_panels(panels: Sequence[Panel], x_label: str) -> npt.NDArray[np.uint8]:
     """
     if not panels or any(len(panel.levels) > len(_LEVELS) for panel in panels):
         raise ValueError(f"a plot must have at least one panel, each with at most {len(_LEVELS)} levels")
-    figure, canvas = _figure(figsize=(6 * len(panels), 4.2))
+    figure, canvas = blank_figure(figsize=(6 * len(panels), 4.2))
     for index, panel in enumerate(panels):
         left, width = (index + 0.08) / len(panels), 0.61 / len(panels)
         _draw(figure.add_axes((left, 0.13, width, 0.75)), panel, x_label)
@@ -72,7 +72,7 @@ def draw_panels(panels: Sequence[Panel], x_label: str) -> npt.NDArray[np.uint8]:
     return np.ascontiguousarray(np.asarray(canvas.buffer_rgba(), np.uint8)[:, :, :3])
 
 
-def _figure(**options: Any) -> tuple[Any, Any]:
+def blank_figure(**options: Any) -> tuple[Any, Any]:
     """Return an empty figure and its canvas; ``ImportError`` without matplotlib."""
     figure = import_optional("matplotlib", "matplotlib.figure").Figure(dpi=200, facecolor="white", **options)
     return figure, import_optional("matplotlib", "matplotlib.backends.backend_agg").FigureCanvasAgg(figure)
@@ -176,7 +176,7 @@ def draw_by_name(
         raise ValueError("a plot must have at least one name, with a value and a group for each")
     if sum(one.kind != "level" for one in series) > MOST_SERIES:
         raise ValueError(f"at most {MOST_SERIES} curves and series of points can be distinguished")
-    figure, canvas = _figure(figsize=(max(7.0, 3.0 + 0.75 * len(names)), 4.6), layout="constrained")
+    figure, canvas = blank_figure(figsize=(max(7.0, 3.0 + 0.75 * len(names)), 4.6), layout="constrained")
     axes = figure.add_subplot()
     _frame(axes, title, names)
     spans = _spans(owners)
