@@ -18,8 +18,9 @@ from preimage.inverters import Inverter
 from preimage.io import decode_file, write_png
 from preimage.pipelines.image_loading import as_sources, batches
 from preimage.pipelines.reconstruct import Comparison, Reconstructor
-from preimage.studies import budget as module
-from preimage.studies.budget import KINDS, PARTS, BudgetStudy, BudgetSummary, study_budget
+from preimage.studies.budget import BudgetSummary, study_budget
+from preimage.studies.budget_measurement import KINDS, PARTS, BudgetMeasurement
+from preimage.studies.budget_page import BudgetStudy
 from preimage.studies.image_bands import OctaveBands
 
 SIZE = 64
@@ -76,7 +77,7 @@ def test_recovered_shares_agree_with_errors_and_energies(study: BudgetSummary) -
 
 def _measured(target: torch.Tensor, made: torch.Tensor) -> tuple[BudgetStudy, list[str]]:
     side = target.shape[-1]
-    measurement = module._Measurement(OctaveBands(side, side), 16, {0})
+    measurement = BudgetMeasurement(OctaveBands(side, side), 16, {0})
     for index in range(len(target)):
         pair = Comparison(torch.zeros(1, 1), target[index : index + 1], made[index : index + 1])
         measurement.add([str(index)], pair)
@@ -111,8 +112,31 @@ def test_gray_images_have_no_chroma_to_recover() -> None:
     target = torch.rand(3, 1, 32, 32, generator=torch.Generator().manual_seed(1)).double().expand(-1, 3, -1, -1)
     study, _ = _measured(target, 0.9 * target)
     assert all((band.recovered is None) == (band.kind == "chroma") for band in study.budget.bands)
-    assert "no chroma" in " ".join(study.findings())
+    sentences = " ".join(study.findings())
+    assert "do not differ in chroma" in sentences
+    assert study.budget.recovered_of("chroma") is None
     assert "" in [row[-1] for row in study.table()]
+
+
+def test_images_that_differ_in_one_pixel_differ() -> None:
+    target = torch.full((2, 3, 32, 32), 0.5).double()
+    target[1, :, 3, 5] += 1 / 255
+    study, _ = _measured(target, target[:1].expand_as(target))
+    mean = target.mean(dim=0)
+    expected = 1 - float((target - target[:1]).square().sum() / (target - mean).square().sum())
+    assert study.budget.recovered == pytest.approx(expected, rel=1e-6)
+
+
+def test_findings_about_reconstructions_worse_than_the_mean_image() -> None:
+    target = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(1)).double()
+    study, _ = _measured(target, 2 * target.mean(dim=0) - target)  # every coefficient on the wrong side of its mean
+    assert [study.budget.recovered_of(kind) for kind in KINDS] == pytest.approx([-3, -3])
+    sentences = list(study.findings())
+    assert "The squared error is 400% of that of the mean image: 400% in luminance and 400% in chroma." in sentences
+    assert [sentence for sentence in sentences if "nothing is recovered" in sentence]
+    assert not [sentence for sentence in sentences if "at best" in sentence]
+    sums = study.tables()[1].rows[-1]
+    assert sums[3] == sums[6] == "−300.0 %"
 
 
 def test_files_show_what_was_measured(study: BudgetSummary) -> None:
@@ -146,7 +170,7 @@ def test_features_that_are_not_finite_name_the_image(
 ) -> None:
     given = Reconstructor._features
     monkeypatch.setattr(Reconstructor, "_features", lambda self, images: given(self, images) * torch.nan)
-    with pytest.raises(ValueError, match=f"{photos[0].stem}.*not finite"):
+    with pytest.raises(ValueError, match=f"{photos[0].stem}.*NaN"):
         study_budget(photos, tmp_path, inverter=tiny, size=SIZE)
 
 

@@ -335,7 +335,7 @@ def test_bad_arguments(photos: list[Path], tiny: Path, tmp_path: Path, monkeypat
         ChromaMeasurement(8)
     given = Reconstructor._features
     monkeypatch.setattr(Reconstructor, "_features", lambda self, images: given(self, images) * torch.nan)
-    with pytest.raises(ValueError, match=f"{photos[0].stem}.*not finite"):
+    with pytest.raises(ValueError, match=f"{photos[0].stem}.*NaN"):
         study_color(photos, tmp_path, **options)
 
 

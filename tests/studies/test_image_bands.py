@@ -9,7 +9,6 @@ import torch
 
 from preimage.studies.image_bands import (
     OctaveBands,
-    check_finite,
     dct,
     from_opponent,
     hue,
@@ -83,11 +82,3 @@ def test_rotation_by_a_third_permutes_channels(images: torch.Tensor) -> None:
     torch.testing.assert_close(rotate_hue(images, 120), images.roll(1, dims=1))
     gray = torch.full((3, 2, 2), 77, dtype=torch.uint8)
     torch.testing.assert_close(rotate_hue(gray, 90), gray / 255)
-
-
-def test_features_that_are_not_finite_are_named() -> None:
-    features = torch.zeros(3, 4)
-    check_finite("abc", features)
-    features[1, 2] = torch.nan
-    with pytest.raises(ValueError, match=r"^b.*not finite"):
-        check_finite("abc", features)

@@ -26,7 +26,8 @@ from preimage.studies.color_shift import (
     has_class_scores,
     read_labels,
 )
-from preimage.studies.image_bands import check_finite, from_opponent, rotate_hue, to_opponent
+from preimage.studies.image_bands import from_opponent, rotate_hue, to_opponent
+from preimage.studies.inputs import check_finite, evenly_spaced
 
 ANGLES = (0.0, 60.0, 120.0, 180.0, 240.0, 300.0)
 
@@ -107,7 +108,7 @@ def study_color(
     shifts = shifts if keeps_color else (0.0,)
     listing = study_images(images, skip_bad=skip_bad)
     sources = listing.sources
-    shown = {round(index * (len(sources) - 1) / max(1, show_count - 1)) for index in range(show_count)}
+    shown = evenly_spaced(len(sources), show_count)
     steps = ProgressCounter(len(sources) * len(shifts), progress)
     measurement = _Measurement(reconstructor, shifts, names, compared, shown)
     together = at_once(working_bytes(reconstructor.representation, side, side, inverted=True), batch_size)
@@ -123,7 +124,7 @@ def study_color(
         study = ColorStudy(chroma, measurement.rows, reconstructor.name, compared)
     written = study.write(folder, start=start, listings=[listing], command=command)
     return ColorSummary(
-        **{field.name: getattr(written, field.name) for field in dataclasses.fields(written)},
+        **vars(written),
         inverter=reconstructor.name,
         size=compared,
         chroma=chroma,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
 
 import torch
 
@@ -147,10 +146,3 @@ def _basis(length: int, device: torch.device) -> torch.Tensor:
     basis = torch.cos(math.pi / length * (place[None] + 0.5) * place[:, None]) * math.sqrt(2 / length)
     basis[0] /= math.sqrt(2)
     return basis
-
-
-def check_finite(keys: Sequence[str], features: torch.Tensor) -> None:
-    """Raise ``ValueError``, which names the image, if features (B, ...) of a batch are not finite."""
-    finite = features.isfinite().flatten(1).all(dim=1)
-    if not bool(finite.all()):
-        raise ValueError(f"{keys[finite.tolist().index(False)]}: features are not finite")
