@@ -25,7 +25,9 @@ from preimage.pipelines.image_loading import as_sources, batches
 from preimage.pipelines.reconstruct import Reconstructor
 from preimage.representations import Representation, create_representation
 from preimage.representations.sift import Sift
-from preimage.studies.interpolate import InterpolateSummary, PairScore, study_interpolate
+from preimage.studies.interpolate import InterpolateSummary, study_interpolate
+from preimage.studies.interpolate_measurement import PairScore, PositionScore
+from preimage.studies.interpolate_page import InterpolateStudy
 from preimage.studies.reextraction import reextracted
 from toys import NETWORKS, SIDE, ToyMaps, ToyProbabilities, ToyVectors
 
@@ -208,10 +210,50 @@ def test_equal_images_are_left_out_with_a_note(photos: list[Path], tmp_path: Pat
     copies = [tmp_path / "a.png", tmp_path / "b.png"]
     summary = study_interpolate([*copies, photos[1]], tmp_path / "out", inverter=toy_inverter(toy), **options)
     assert len(summary.pairs) == 1
+    assert summary.images == 2
     assert [note for note in summary.notes if re.search("a and b .*equal features", note)]
     with pytest.raises(ValueError, match=r"a and b .*equal features.*differ"):
         study_interpolate(copies, tmp_path / "none", inverter=toy_inverter(toy), **options)
     assert not (tmp_path / "none").exists()
+
+
+def test_the_next_pair_is_shown_instead_of_equal_images(photos: list[Path], tmp_path: Path) -> None:
+    toy = ToyVectors()
+    for name in ("a", "b"):
+        write_png(tmp_path / f"{name}.png", decode_file(photos[0]))
+    images = [tmp_path / "a.png", tmp_path / "b.png", *photos[1:3]]
+    options: dict[str, Any] = {"representation": toy, "steps": 3, "frames": 2, "tile": 32, "show_count": 1}
+    summary = study_interpolate(images, tmp_path / "out", inverter=toy_inverter(toy), **options)
+    assert (len(summary.pairs), summary.images) == (2, 3)
+    with PIL.Image.open(summary.animation) as image:
+        assert image.n_frames == 2
+
+
+def _pair(first: str, last: str, nearer: list[bool], deviations: list[float]) -> PairScore:
+    """Return scores whose features are nearer to the last image's where it is said."""
+    count = len(nearer) - 1
+    positions = tuple(
+        PositionScore(step / count, float(is_nearer), float(not is_nearer), 0.2, 0.2, 0.2, 0.5, 0.6, deviation)
+        for step, (is_nearer, deviation) in enumerate(zip(nearer, deviations, strict=True))
+    )
+    return PairScore(first, last, 0.2, positions)
+
+
+def test_findings_hold_for_paths_that_turn_back_and_leave_the_range_of_features() -> None:
+    nearer = [False, True, False, True, True]
+    pairs = [_pair("a", "b", nearer, [1, 1, 1, 1, 1]), _pair("c", "d", nearer, [2, 3, 9, 3, 4])]
+    study = InterpolateStudy(pairs, spherical=True)
+    sentences = " ".join(study.findings())
+    assert study.image_count == 4
+    assert "from position 0.75 on" in sentences
+    assert "At position 0.5, the features of the decoded image are closer to" in sentences
+    assert "9.0 standard deviations from its mean, at the ends at most 4.0" in sentences
+    assert "linear inverter" not in sentences
+    flat = " ".join(InterpolateStudy(pairs[:1]).findings())
+    assert "a linear inverter has 0" in flat
+    assert "standard deviations" not in flat
+    backwards = [_pair("a", "b", [True, True, False], [1, 1, 1])]
+    assert "are not nearest to those of their own photographs" in " ".join(InterpolateStudy(backwards).findings())
 
 
 def test_features_without_an_arc_follow_a_line(photos: list[Path], tmp_path: Path) -> None:
