@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import math
 import re
@@ -27,7 +28,9 @@ from preimage.representations.sift import Sift
 from preimage.store import FeatureStore
 from preimage.studies.feature_samples import FeatureDistribution, sample_gaussian, sample_histograms
 from preimage.studies.image_statistics import colorfulness, contrast, fine_detail
-from preimage.studies.random_features import RandomSummary, SampleScore, study_random
+from preimage.studies.random_features import RandomSummary, study_random
+from preimage.studies.random_measurement import SampleScore
+from preimage.studies.random_page import RandomStudy
 from toys import SIDE, ToyMaps, ToyProbabilities, ToyVectors
 
 COUNT = 6
@@ -220,7 +223,7 @@ class _Signed(ToyVectors):
 
 @pytest.mark.parametrize(
     ("toy", "words"),
-    [(_Constant(), "5 images are equal"), (_Zero(), "5 images are 0"), (_NotFinite(), "astronaut-0.*NaN")],
+    [(_Constant(), "5 images are equal"), (_Zero(), "5 images are 0"), (_NotFinite(), "^astronaut-0: .*NaN")],
 )
 def test_features_that_cannot_be_sampled(photos: list[Path], tmp_path: Path, toy: Representation, words: str) -> None:
     with pytest.raises(ValueError, match=words):
@@ -278,6 +281,29 @@ def test_bad_options_are_named(photos: list[Path], tmp_path: Path, options: dict
     with pytest.raises(ValueError, match=words):
         study_random(photos, tmp_path / "out", **{"inverter": toy_inverter(toy), "representation": toy, **options})
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("real", "histogram", "words"),
+    [
+        (0.5, 0.2, "independent dimensions do not make features of images"),
+        (0.5, 0.48, "as good as real features"),
+        (0.02, -0.2, "is −0.20 .* says nothing about the samples"),
+    ],
+)
+def test_conclusions(study: RandomSummary, real: float, histogram: float, words: str) -> None:
+    scores = [
+        dataclasses.replace(score, similarity=similarity, round_trip=math.nan)
+        for score, similarity in zip(study.scores, (real, histogram, 0.1), strict=True)
+    ]
+    distribution = FeatureDistribution()
+    distribution.add(np.arange(3.0))
+    page = RandomStudy(scores, distribution)
+    sentences = " ".join(page.findings())
+    assert re.search(words, sentences)
+    assert "nan" not in sentences
+    assert [row[6] for row in page.tables()[0].rows] == ["", "", ""]
+    assert [row[6] for row in page.table()][1:] == ["", "", "", ""]
 
 
 def test_bad_images_can_be_skipped(photos: list[Path], tmp_path: Path) -> None:
