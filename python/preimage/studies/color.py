@@ -193,7 +193,7 @@ class _Measurement:
                 self.rows += [_chroma_row(keys[index], comparison, index) for index in shown]
             for index in shown:
                 caption = self._class(comparison.features[index]) if self._names else "" if angle else keys[index]
-                rotation = f"rotated by {float(turned[index]):.0f} degrees" if angle else ""  # ASCII
+                rotation = f"rotated by {round(float(turned[index]))} degrees" if angle else ""  # ASCII
                 columns[index].append(
                     _Column(as_pixels(comparison.target[index]), caption, as_pixels(reconstruction[index]), rotation)
                 )

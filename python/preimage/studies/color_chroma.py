@@ -97,7 +97,6 @@ class ChromaMeasurement:
         if side < REGIONS:
             raise ValueError(f"images must have at least {REGIONS} pixels a side, got {side}")
         self._bands = OctaveBands(side, side)
-        self._region = side // REGIONS
         self._pixels = side * side
         # Squares of the true and of the predicted chroma, their products, and squared errors.
         self._band_sums = torch.zeros(4, len(self._bands)).double()
@@ -121,7 +120,7 @@ class ChromaMeasurement:
         self._add_regions(true, made)
 
     def _add_regions(self, true: torch.Tensor, made: torch.Tensor) -> None:
-        true, made = F.avg_pool2d(true, self._region), F.avg_pool2d(made, self._region)
+        true, made = F.adaptive_avg_pool2d(true, REGIONS), F.adaptive_avg_pool2d(made, REGIONS)
         colored = true.norm(dim=1) >= COLORED
         sector, guess = ((hue(chroma) // 60).long().clamp(0, 5) for chroma in (true, made))
         count = len(SECTORS)

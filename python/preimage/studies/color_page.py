@@ -17,7 +17,7 @@ from preimage.studies.color_chroma import (
     ChromaScores,
     SectorChroma,
 )
-from preimage.studies.color_shift import HueScores, ShiftScore
+from preimage.studies.color_shift import HueScores, ShiftScore, wrapped
 from preimage.studies.formatting import degrees, listed, number, percent, whole_percent
 from preimage.viz.bars import Bars, draw_bars
 from preimage.viz.html import Figure, Section, Table
@@ -77,7 +77,7 @@ class ColorStudy(Study):
             )
         if recovered := [band for band in known if (band.recovered or 0) >= _RECOVERED]:
             best = max(recovered, key=lambda band: band.recovered or 0)
-            rest = [band.band for band in known if band not in recovered]
+            rest = [_band_name(band) for band in known if band not in recovered]
             yield (
                 f"Most is recovered of {_band_name(best)}: {whole_percent(best.recovered or 0)}"
                 + (f"; less than {_RECOVERED:.0%} of {listed(rest)}." if rest else ".")
@@ -184,7 +184,7 @@ class ColorStudy(Study):
             "chroma of these photographs."
         )
         yield (
-            f"A region is a square of a {REGIONS}th of the image's side; those with a true chroma of at least "
+            f"A region is one of {REGIONS} × {REGIONS} of the image; those with a true chroma of at least "
             f"{COLORED:g} (pure red has {math.sqrt(2 / 3):.2f}) are counted. Recall: share of them whose predicted hue "
             "is in the same sector of 60°, however small the predicted chroma. The objects named are typical, not "
             "recognized."
@@ -248,7 +248,7 @@ class HueStudy(ColorStudy):
             worst = min(self._shifted, key=lambda shift: shift.same_class or 0)
             yield (
                 f"At {worst.degrees:g}° {whole_percent(worst.same_class or 0)} of the photographs keep their most "
-                f"probable class; its probability falls from {whole_percent(original.confidence or 0)} to "
+                f"probable class; its mean probability goes from {whole_percent(original.confidence or 0)} to "
                 f"{whole_percent(worst.original_confidence or 0)}, and the most probable class has "
                 f"{whole_percent(worst.confidence or 0)}."
             )
@@ -268,10 +268,12 @@ class HueStudy(ColorStudy):
         if hardly := [axis for axis, enough in known.items() if not enough]:
             yield f"{'It' if follows else subject} hardly follows that of the photographs {listed(hardly)}."
         opposite = min(self._shifted, key=lambda shift: abs(shift.degrees - 180))
+        overall = {"slope": self.hue.slope, "circular correlation": self.hue.correlation}
+        values = [f"the {name} {number(value)}" for name, value in overall.items() if value is not None]
         yield (
             f"A shift by {opposite.degrees:g}° rotates the reconstructions by {degrees(opposite.rotation)} on average, "
-            f"with a concentration of {number(opposite.concentration)}; over all shifts the slope is "
-            f"{number(self.hue.slope)} and the circular correlation {number(self.hue.correlation)}."
+            f"with a concentration of {number(opposite.concentration)}"
+            + (f"; over all shifts {listed(values)}." if values else ".")
         )
 
     def table(self) -> Iterator[Sequence[object]]:
@@ -314,7 +316,7 @@ class HueStudy(ColorStudy):
             return super()._panels()
         names = [f"{shift.degrees:g}°" for shift in self._shifted]
         series: dict[str, list[float | None]] = {
-            "photographs": [shift.degrees - 360 * (shift.degrees > 180) for shift in self._shifted],
+            "photographs": [wrapped(shift.degrees) for shift in self._shifted],
             "reconstructions": [_toward(shift) for shift in self._shifted],
         }
         return [Bars("Rotation of the hue, degrees, by shift", names, series), *super()._panels()]
@@ -335,8 +337,8 @@ class HueStudy(ColorStudy):
 
 def _toward(shift: ShiftScore) -> float:
     """Return the rotation of the reconstruction, as close as possible to the shift."""
-    given = shift.degrees - 360 * (shift.degrees > 180)
-    return min((shift.rotation + turn for turn in (-360, 0, 360)), key=lambda found: abs(found - given))
+    given = wrapped(shift.degrees)
+    return given + wrapped(shift.rotation - given)
 
 
 def _measures(kind: str, name: str, score: object, left_out: Sequence[str]) -> Iterator[Sequence[object]]:

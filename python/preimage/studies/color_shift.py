@@ -128,7 +128,7 @@ class ShiftMeasurement:
         moments = moments[:, :, colored]
         shifts = tuple(self._shift(index, moments) for index in range(len(self._angles)))
         means = moments[:, 1:3].transpose(0, 1).flatten(1)  # (2, rotations · N): of images and reconstructions
-        steps = [(_wrapped(shift.degrees), shift.rotation) for shift in shifts]
+        steps = [(wrapped(shift.degrees), shift.rotation) for shift in shifts]
         steps = [(given, found) for given, found in steps if 0 < abs(given) < 180]
         return HueScores(
             shifts,
@@ -223,6 +223,6 @@ def _complex_chroma(images: torch.Tensor) -> torch.Tensor:
     return torch.complex(planes[:, 1], planes[:, 2])
 
 
-def _wrapped(degrees: float) -> float:
+def wrapped(degrees: float) -> float:
     """Return the angle in (−180, 180]."""
     return -((180 - degrees) % 360 - 180)
