@@ -121,7 +121,7 @@ class BudgetStudy(Study):
         return draw_bars(
             [
                 Bars("Share of the squared error, %", names, errors, stacked=True),
-                Bars("Recovered of each band, % (worse than the mean image: 0)", names, recovered, limits=(0, 100)),
+                Bars("Recovered of each band, % (negative as 0)", names, recovered, limits=(0, 100)),
             ]
         )
 
