@@ -25,7 +25,8 @@ from preimage.pipelines.reconstruct import Reconstructor
 from preimage.representations import Representation, create_representation
 from preimage.studies.color import ColorSummary, study_color
 from preimage.studies.color_chroma import SECTORS, ChromaMeasurement, ChromaScores
-from preimage.studies.color_page import ColorStudy, HueStudy
+from preimage.studies.color_hue_page import HueStudy
+from preimage.studies.color_page import ColorStudy
 from preimage.studies.color_shift import (
     HueScores,
     ShiftMeasurement,
@@ -318,7 +319,7 @@ def test_findings_state_the_scores(gray_study: ColorSummary, color_study: ColorS
     sentences = " ".join(HueStudy(color_study.chroma, [], shifts).findings())
     assert "reconstructions follows that of the photographs between orange and azure (correlation 0.80)" in sentences
     assert "It hardly follows that of the photographs between green and magenta (correlation −0.10)" in sentences
-    assert "over all shifts the slope 0.20 and the circular correlation 0.10." in sentences
+    assert "over all shifts the slope is 0.20 and the circular correlation is 0.10." in sentences
     neither = HueScores(color_study.hue.shifts, None, None, None, None)
     assert "over all shifts" not in " ".join(HueStudy(color_study.chroma, [], neither).findings())
     bands = tuple(

@@ -18,7 +18,8 @@ from preimage.pipelines.reconstruct import Comparison, Reconstructor
 from preimage.representations import Representation
 from preimage.studies.base import ProgressCounter, SheetRow, StudySummary, check_at_least, study_images
 from preimage.studies.color_chroma import ChromaMeasurement, ChromaScores
-from preimage.studies.color_page import CHROMA_GAIN, ColorStudy, HueStudy
+from preimage.studies.color_hue_page import HueStudy
+from preimage.studies.color_page import CHROMA_GAIN, ColorStudy
 from preimage.studies.color_shift import (
     HueScores,
     ShiftMeasurement,
