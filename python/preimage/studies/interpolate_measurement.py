@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from statistics import fmean
 
 import numpy as np
 import torch
@@ -157,7 +157,7 @@ class PathMeasurement:
             )
             for step in range(self._steps)
         )
-        nonlinearity = mean([score.crossfade_distance for score in scores[1:-1]])
+        nonlinearity = fmean([score.crossfade_distance for score in scores[1:-1]])
         self.pairs.append(PairScore(first.key, last.key, nonlinearity, scores))
         if shown:
             self._show(first, last, decoded, crossfade)
@@ -207,7 +207,3 @@ def _distance(one: torch.Tensor, other: torch.Tensor) -> float:
 
 def _are_equal(distance: float, one: torch.Tensor, other: torch.Tensor) -> bool:
     return distance <= _EQUAL * float(one.double().norm() + other.double().norm())
-
-
-def mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from statistics import fmean
 
 from preimage.pipelines.image_loading import Pixels
 from preimage.studies.base import SheetRow, Study
-from preimage.studies.interpolate_measurement import Clip, PairScore, PositionScore, mean
+from preimage.studies.interpolate_measurement import Clip, PairScore, PositionScore
 from preimage.viz.html import EncodedImage, Figure, Section, Table
 from preimage.viz.plots import Values, draw_by_name
 from preimage.viz.sheets import draw_sheet
@@ -55,11 +56,11 @@ class InterpolateStudy(Study):
         self.pairs, self.sheet_rows, self.tile = tuple(pairs), sheet_rows, tile
         self._inverter, self._representation = inverter, representation
         self._spherical, self._animation = spherical, animation
-        self.nonlinearity = mean([pair.nonlinearity for pair in self.pairs])
+        self.nonlinearity = fmean([pair.nonlinearity for pair in self.pairs])
         fields = [field.name for field in dataclasses.fields(PositionScore)]
         #: Means over the pairs.
         self.means = [
-            PositionScore(*(mean([getattr(score, name) for score in scores]) for name in fields))
+            PositionScore(*(fmean([getattr(score, name) for score in scores]) for name in fields))
             for scores in zip(*(pair.positions for pair in self.pairs), strict=True)
         ]
 
