@@ -70,7 +70,7 @@ def test_findings_state_what_the_scores_show() -> None:
     assert "recovers more from the geometry than from the descriptors" in text
 
     text = findings(_scores({20: 0.69, 100: 0.698}, coordinates=0.5))
-    assert "With all of them the error, 0.70, is not below the mean image's, 0.70" in text
+    assert "With all of them the error, 0.698, is not at least 0.005 below the mean image's, 0.700" in text
     assert "recovers more" not in text
     text = findings(_scores({20: 0.5, 100: 0.4}, coordinates=0.9, descriptors=0.7))
     assert "recovers more" not in text, "where both are no better than the mean image there is nothing to rank"

@@ -190,7 +190,7 @@ def test_the_page_shows_what_was_measured(study: PerturbSummary) -> None:
         "sheet.png",
     ]
     [note] = study.notes
-    assert re.search("top-5 and not-top-5 left out for maps", note)
+    assert re.search("maps.*: top-5 and not-top-5", note)
 
 
 def test_own_perturbations_and_compositions_are_measured(
@@ -226,6 +226,32 @@ def _study_of(network: ToyNetwork, photos: list[Path], output: Path) -> PerturbS
     return study_perturb(photos, output, inverter=inverter, network=network, show_count=1)
 
 
+def test_own_perturbations_may_have_any_name(
+    photos: list[Path], inverters: list[Path], network: ToyNetwork, tmp_path: Path
+) -> None:
+    """Names of ours for functions that are applied to other layers than ours."""
+    half = Perturbation("top-3", lambda features, seed, first: features / 2)
+    top = Perturbation("top", half.function, vectors_only=True)
+    dropout = Perturbation("dropout", half.function, vectors_only=True)
+    chosen = [half, "not-top-3", top, "drop-least", dropout]
+    summary = study_perturb(photos[:2], tmp_path, inverter=inverters, network=network, perturbations=chosen)
+    assert len(summary.scores) == (1 + 2) + (1 + 5)
+    assert "in maps" not in next(text for text in summary.findings if "drop-least" in text and "against" in text)
+
+
+def test_bad_results_of_own_perturbations_are_named(
+    photos: list[Path], inverters: list[Path], network: ToyNetwork, tmp_path: Path
+) -> None:
+    options = {"inverter": inverters[1], "network": network}
+    bad = Perturbation("bad", lambda features, seed, first: features / 0)
+    with pytest.raises(ValueError, match=f"vector.*bad.*'{photos[0].stem}'.*NaN or inf"):
+        study_perturb(photos, tmp_path / "out", perturbations=bad, **options)
+    short = Perturbation("short", lambda features, seed, first: features[:, :3])
+    with pytest.raises(ValueError, match=r"'short'.*\(5, 12\).*\(5, 3\)"):
+        study_perturb(photos, tmp_path / "out", perturbations=short, show=photos, **options)
+    assert not (tmp_path / "out").exists()
+
+
 def test_features_that_are_not_finite_are_named(photos: list[Path], tmp_path: Path) -> None:
     for bad in (math.nan, math.inf):
         network = _Vectors(lambda index, bad=bad: torch.full((12,), bad if index == 1 else 1.0))
@@ -237,12 +263,13 @@ def test_features_that_are_not_finite_are_named(photos: list[Path], tmp_path: Pa
 def test_features_unlike_those_of_training_are_noted(photos: list[Path], tmp_path: Path) -> None:
     network = _Vectors(lambda index: torch.tensor([20.0, *[0.1 * index] * 10, 0.4]))
     summary = _study_of(network, photos, tmp_path)
-    far = {score.perturbation: score.far for score in summary.scores}
-    assert far["intact"] == pytest.approx(1 / 12), "mean 0.5, deviation 0.3"
-    assert far["binarize"] == pytest.approx((4 + 1 / 6) / 5), "20 / sqrt(12) each; but two entries of the first image"
-    assert far["not-top-5"] == 0
+    outliers = {score.perturbation: score.outliers for score in summary.scores}
+    assert outliers["intact"] == pytest.approx(1 / 12), "mean 0.5, deviation 0.3"
+    two_in_the_first = (4 + 1 / 6) / 5  # 20 / sqrt(12) each in the others
+    assert outliers["binarize"] == pytest.approx(two_in_the_first)
+    assert outliers["not-top-5"] == 0
     notes = " ".join(summary.notes)
-    assert re.search(r"over 10 .*83\.33 % under binarize.*\(8\.33 % if intact\)", notes)
+    assert re.search(r"83\.33 % under binarize.* over 10 .*8\.33 % of the intact", notes)
     assert "under not-top-5" not in notes
 
 
@@ -321,7 +348,11 @@ def test_findings_say_what_binarizing_costs() -> None:
     text = findings({"a": {"intact": 0.3, "binarize": 0.31}, "b": {"intact": 0.5, "binarize": 0.512}})
     assert "least" not in text, "the same, within what is ranked"
     text = findings({"a": {"intact": 0.3, "binarize": 0.699}, "b": {"intact": 0.5, "binarize": 1.7}})
-    assert "nothing is recovered by this measure under binarize in a (0.699) and b (1.700)." in text
+    assert "nothing is recovered" in text
+    assert text.endswith("mean image: binarize in a (0.699) and b (1.700).")
+    text = findings({"a": {"intact": 0.698, "binarize": 0.6978}, "b": {"intact": 0.5, "binarize": 0.6}})
+    assert "by +0.000 in a" in text
+    assert text.endswith("mean image: intact in a (0.698); binarize in a (0.698).")
 
 
 @pytest.mark.parametrize(
@@ -339,7 +370,7 @@ def test_findings_compare_the_smallest_entries_with_random_ones(name: str, other
     assert f"the smallest {share} of the non-zero entries" in text
     assert f"random {share} of all" in text
     assert "0.400 against 0.500 in a, 0.500 against 0.400 in b and 0.404 against 0.400 in c" in text
-    assert "hurts less in a; more in b; and as much (within 0.005) in c." in text
+    assert "hurts less in a; more in b; as much (within 0.005) in c." in text
     assert "hurts more in a." in findings({"a": {"intact": 0.3, other: 0.4, name: 0.5}})
     assert "against" not in findings({"a": {"intact": 0.3, "dropout-20": 0.4, name: 0.5}}), "other shares"
 

@@ -9,14 +9,20 @@ import io
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import ClassVar, NamedTuple
 
 from preimage.io import Listing, atomic_write, write_png
+from preimage.pipelines.evaluate import Scores
 from preimage.pipelines.image_loading import Images, Pixels, decodable_listing
 from preimage.viz.html import Figure, Section, Table, html_page
 from preimage.viz.sheets import draw_sheet
 
 SAME_ERROR = 0.005  # minimum difference of errors that are ranked
+NORMALIZED_ERROR = (
+    "Normalized error: mean Euclidean distance between photograph and reconstruction, divided by the average distance "
+    "between two of the photographs"
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,6 +60,43 @@ class SheetRow(NamedTuple):
     captions: Sequence[str] | None = None
 
 
+class MeanScores(NamedTuple):
+    """Scores of the reconstructions of a set of images.
+
+    Attributes:
+        images: Number of images.
+        error: Normalized error.
+        mean_image_error: Normalized error of the mean image.
+        normalizer: Average distance between two images.
+        psnr: Mean PSNR in dB.
+        ssim: Mean SSIM.
+        lpips: Mean LPIPS; ``None`` if it was not computed.
+    """
+
+    images: int
+    error: float
+    mean_image_error: float
+    normalizer: float
+    psnr: float
+    ssim: float
+    lpips: float | None
+
+
+def mean_scores(scores: Scores) -> MeanScores:
+    """Return the mean scores; ``ValueError`` for fewer than two images, or only equal ones."""
+    report, each = scores.report()
+    lpips = [score.lpips for score in each if score.lpips is not None]
+    return MeanScores(
+        images=len(each),
+        error=report.error,
+        mean_image_error=report.mean_image,
+        normalizer=report.normalizer,
+        psnr=fmean(score.psnr for score in each),
+        ssim=fmean(score.ssim for score in each),
+        lpips=fmean(lpips) if lpips else None,
+    )
+
+
 class ProgressCounter:
     """Counter of the work done, which reports to a function.
 
@@ -86,6 +129,11 @@ def study_images(images: Images, *, skip_bad: bool, least: int = 2) -> Listing:
         count = {1: "one image", 2: "two images"}.get(least, f"{least:,} images")
         raise ValueError(f"the study needs at least {count}, got {len(listing.sources)}")
     return listing
+
+
+def evenly_spaced(total: int, count: int) -> set[int]:
+    """Return `count` indices evenly spaced from 0 to `total` - 1, or all indices if there are fewer."""
+    return {round(index * (total - 1) / max(1, count - 1)) for index in range(count)}
 
 
 class Study(abc.ABC):

@@ -13,26 +13,22 @@ import torch
 from preimage.io import ImageSource
 from preimage.keypoints import Keypoints
 from preimage.metrics import SMALLEST_FOR_SSIM, Originals, perceptual_distance
-from preimage.pipelines.evaluate import ImageScore, Scores
-from preimage.pipelines.image_loading import (
-    Images,
-    Pixels,
-    as_pixels,
-    at_once,
-    batches,
-    inverting_bytes,
-)
+from preimage.pipelines.evaluate import Scores
+from preimage.pipelines.image_loading import Images, Pixels, as_pixels, at_once, batches, inverting_bytes
 from preimage.pipelines.image_writer import output_folder
 from preimage.pipelines.inverter_choice import InverterChoice, sift_inverter
 from preimage.pipelines.reconstruct import Reconstructor
 from preimage.representations.sift import Sift
 from preimage.studies.base import (
+    NORMALIZED_ERROR,
     SAME_ERROR,
     ProgressCounter,
     SheetRow,
     Study,
     StudySummary,
     check_at_least,
+    evenly_spaced,
+    mean_scores,
     study_images,
 )
 from preimage.studies.keypoint_perturbations import coordinates_only, descriptors_only, keep_percentage, positions_only
@@ -154,7 +150,7 @@ def study_disclosure(
     batch_size = at_once(inverting_bytes(size, size), batch_size)
     detected = _detect(sources, size, batch_size, sift, steps)
     conditions = _conditions(percentages, seed, size, sift, detected.scale)
-    shown = {round(index * (len(sources) - 1) / max(1, show_count - 1)) for index in range(show_count)}
+    shown = evenly_spaced(len(sources), show_count)
     measurement = _Measurement(reconstructor, sift, conditions, detected.mean_image, size, shown)
     for (keys, originals), keypoints in zip(batches(sources, size, batch_size), detected.keypoints, strict=True):
         measurement.add(keys, originals, keypoints, steps)
@@ -296,22 +292,8 @@ class _Measurement:
 
 
 def _score(name: str, percentage: float | None, cells: float | None, scores: Scores) -> ConditionScore:
-    report, each = scores.report()
-
-    def mean(value: Callable[[ImageScore], float]) -> float:
-        return sum(map(value, each)) / len(each)
-
-    distances = [score.lpips for score in each if score.lpips is not None]
-    return ConditionScore(
-        condition=name,
-        percentage=percentage,
-        images=len(each),
-        keypoints=cells,
-        error=report.error,
-        psnr=mean(lambda score: score.psnr),
-        ssim=mean(lambda score: score.ssim),
-        lpips=sum(distances) / len(distances) if distances else None,
-    )
+    mean = mean_scores(scores)
+    return ConditionScore(name, percentage, mean.images, cells, mean.error, mean.psnr, mean.ssim, mean.lpips)
 
 
 class DisclosureStudy(Study):
@@ -432,8 +414,8 @@ class DisclosureStudy(Study):
             )
         if not recovers:
             yield (
-                f"With {everything} the error, {last.error:.2f}, is not below the mean image's, {floor.error:.2f}: by "
-                "this measure the inverter recovers nothing from these keypoints."
+                f"With {everything} the error, {last.error:.3f}, is not at least {SAME_ERROR} below the mean image's, "
+                f"{floor.error:.3f}: by this measure the inverter recovers nothing from these keypoints."
             )
 
     def _halfway(self) -> str:
@@ -455,10 +437,7 @@ class DisclosureStudy(Study):
         )
 
     def remarks(self) -> Iterator[str]:
-        yield (
-            "Normalized error: mean Euclidean distance between photograph and reconstruction, divided by the average "
-            "distance between two of the photographs."
-        )
+        yield f"{NORMALIZED_ERROR}."
         yield f"Inverter: {self._inverter}. Seed of the selection of keypoints: {self._seed}."
         yield (
             "These are reconstructions by one inverter: another one, or one trained for a condition, may recover more."

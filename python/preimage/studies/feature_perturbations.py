@@ -15,6 +15,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
+from preimage.studies.base import check_at_least
+
 PERCENTAGE = 50.0
 LARGEST = 5
 
@@ -43,8 +45,7 @@ def dropout(features: torch.Tensor, percentage: float = PERCENTAGE, *, seed: int
         ValueError: `percentage`, `seed` or `first` is out of range; features that are not finite.
     """
     _check_percentage(percentage)
-    if seed < 0 or first < 0:
-        raise ValueError(f"seed and first must be at least 0, got {seed} and {first}")
+    check_at_least(("seed", seed, 0), ("first", first, 0))
     entries = _entries(features)
     count = entries.shape[1]
     dropped = math.floor(count * percentage / 100 + 0.5)
@@ -94,11 +95,12 @@ def drop_largest(features: torch.Tensor, count: int = LARGEST) -> torch.Tensor:
 
 @dataclasses.dataclass(frozen=True)
 class Perturbation:
-    """A named change of features; ``a + b`` applies `a`, then `b`.
+    """A named change of features; ``a + b`` applies `a`, then `b`, both with the same seed.
 
     Attributes:
         name: Name on plots, sheets and in tables.
-        function: Function of features, the seed, and the index of the batch's first image among all images.
+        function: Function of features, the seed, and the index of the batch's first image among all images. It returns
+            features of the same shape.
         vectors_only: Whether it is applied to vectors (B, C) only, not to maps (B, C, h, w).
     """
 
@@ -107,8 +109,14 @@ class Perturbation:
     vectors_only: bool = False
 
     def __call__(self, features: torch.Tensor, *, seed: int = 0, first: int = 0) -> torch.Tensor:
-        """Return perturbed features, of the shape of `features`."""
-        return self.function(features, seed, first)
+        """Return perturbed features; ``ValueError`` if `function` changes the shape."""
+        perturbed = self.function(features, seed, first)
+        if perturbed.shape != features.shape:
+            raise ValueError(
+                f"the perturbation {self.name!r} must keep the shape of the features, {tuple(features.shape)}, "
+                f"got {tuple(perturbed.shape)}"
+            )
+        return perturbed
 
     def __add__(self, other: Perturbation) -> Perturbation:
         def both(features: torch.Tensor, seed: int, first: int) -> torch.Tensor:
@@ -134,9 +142,9 @@ def parse_perturbation(name: str) -> Perturbation:
     return whole
 
 
-def parse_perturbations(given: Sequence[Perturbation | str]) -> tuple[Perturbation, ...]:
-    """Return perturbations, given as such or by name; ``ValueError`` if two have one name."""
-    if isinstance(given, str):
+def parse_perturbations(given: Perturbation | str | Sequence[Perturbation | str]) -> tuple[Perturbation, ...]:
+    """Return perturbations, given as such or by name, also a single one; ``ValueError`` if two have one name."""
+    if isinstance(given, str | Perturbation):
         given = [given]
     made = tuple(parse_perturbation(one) if isinstance(one, str) else one for one in given)
     names = [one.name for one in made]
@@ -212,6 +220,5 @@ def _ranks(values: torch.Tensor) -> torch.Tensor:
 
 
 def _largest(entries: torch.Tensor, count: int) -> torch.Tensor:
-    if count < 1:
-        raise ValueError(f"count must be at least 1, got {count}")
+    check_at_least(("count", count, 1))
     return _ranks(entries) < count

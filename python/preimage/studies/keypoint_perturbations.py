@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from preimage.keypoints import Keypoints
+from preimage.studies.base import check_at_least
 
 
 def keep_percentage(keypoints: Keypoints, percentage: float, seed: int = 0, *, first: int = 0) -> Keypoints:
@@ -33,8 +34,7 @@ def keep_percentage(keypoints: Keypoints, percentage: float, seed: int = 0, *, f
     """
     if not 0 < percentage <= 100:
         raise ValueError(f"percentage must be above 0 and at most 100, got {percentage:g}")
-    if seed < 0 or first < 0:
-        raise ValueError(f"seed and first must be at least 0, got {seed} and {first}")
+    check_at_least(("seed", seed, 0), ("first", first, 0))
     kept = np.zeros(len(keypoints.x), bool)
     bounds = keypoints.offsets.tolist()
     for image, (start, stop) in enumerate(itertools.pairwise(bounds)):

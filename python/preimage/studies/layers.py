@@ -11,6 +11,7 @@ from pathlib import Path
 from preimage.pipelines.image_loading import Images, Pixels
 from preimage.pipelines.image_writer import output_folder
 from preimage.studies.base import SAME_ERROR, SheetRow, Study, StudySummary
+from preimage.studies.formatting import listed
 from preimage.studies.layers_rows import Inverters, Networks
 from preimage.studies.measure import (
     INTACT,
@@ -193,9 +194,9 @@ class LayersStudy(Study):
         else:
             errors = range_text([score.error for score in scores])
             yield f"The normalized error is {errors}; the mean image has {mean_image}."
-        if nothing := [score.label for score in scores if score.error > score.mean_image_error - SAME_ERROR]:
+        if nothing := [score.label for score in scores if not score.below_mean_image]:
             yield (
-                f"By this measure nothing is recovered from {', '.join(nothing)}: the error is not at least "
+                f"By this measure nothing is recovered from {listed(nothing)}: the error is not at least "
                 f"{SAME_ERROR} below that of the mean image."
             )
 

@@ -23,14 +23,21 @@ from preimage.pipelines.image_loading import (
     inverting_bytes,
 )
 from preimage.pipelines.reconstruct import Comparison, Reconstructor
-from preimage.studies.base import ProgressCounter, check_at_least, study_images
+from preimage.studies.base import (
+    NORMALIZED_ERROR,
+    SAME_ERROR,
+    ProgressCounter,
+    check_at_least,
+    mean_scores,
+    study_images,
+)
 from preimage.studies.feature_perturbations import Perturbation
 from preimage.studies.layers_rows import Inverters, LayerRow, Networks, forward_pass, layer_name, network_name, rows_for
 from preimage.viz.html import Table
 from preimage.viz.sheets import SMALLEST_TILE
 
 INTACT = "intact"
-FAR = 10  # standard deviations from the mean, beyond which features are unlike those of training
+OUTLIER_DEVIATIONS = 10  # standard deviations from the mean, beyond which features are unlike those of training
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,9 +64,9 @@ class LayerScore:
         inverter: Folder or name of the inverter.
         perturbation: Name of the perturbation, or ``intact``.
         nonzero: Mean number of non-zero entries of an image's (perturbed) features.
-        all_zero: Number of images whose (perturbed) features are all zero.
-        far: Fraction of the (perturbed) features that are more than `FAR` standard deviations from the mean by which
-            the inverter normalizes them.
+        zero_images: Number of images whose (perturbed) features are all zero.
+        outliers: Fraction of the (perturbed) features that are more than `OUTLIER_DEVIATIONS` standard deviations from
+            the mean, with the mean and standard deviation by which the inverter normalizes them.
     """
 
     label: str
@@ -80,13 +87,13 @@ class LayerScore:
     inverter: str
     perturbation: str = INTACT
     nonzero: float = 0.0
-    all_zero: int = 0
-    far: float = 0.0
+    zero_images: int = 0
+    outliers: float = 0.0
 
     @property
-    def entries(self) -> int:
-        """Number of entries of an image's features."""
-        return math.prod(self.features)
+    def below_mean_image(self) -> bool:
+        """Whether the error is below that of the mean image, by at least the smallest difference that is ranked."""
+        return self.error <= self.mean_image_error - SAME_ERROR
 
 
 class Shown(NamedTuple):
@@ -195,10 +202,11 @@ def _compared(
         for keys, images in batches(sources, side, at_once(inverting_bytes(side, side), batch_size)):
             for column, features in _features(group, images):
                 intact = column.reconstructor.compare(images, features)
-                _check_finite(intact.features, keys, column.row.label)
+                _check_finite(intact.features, keys, f"{column.row.label}: the features")
                 yield _Batch(keys, images, column, INTACT, intact)
                 for perturbation in column.perturbations:
                     perturbed = perturbation(intact.features, seed=seed, first=first)
+                    _check_finite(perturbed, keys, f"{column.row.label}: the features under {perturbation.name}")
                     comparison = column.reconstructor.compare(images, perturbed)
                     yield _Batch(keys, images, column, perturbation.name, comparison)
             first += len(keys)
@@ -222,9 +230,9 @@ def _features(columns: Iterable[_Column], images: torch.Tensor) -> Iterator[tupl
         yield column, computed[one.key][one.layer]
 
 
-def _check_finite(features: torch.Tensor, keys: Sequence[str], label: str) -> None:
+def _check_finite(features: torch.Tensor, keys: Sequence[str], name: str) -> None:
     if len(wrong := (~features.flatten(1).isfinite().all(dim=1)).nonzero()):
-        raise ValueError(f"{label}: the features of image {keys[int(wrong[0])]!r} contain NaN or infinite values")
+        raise ValueError(f"{name} of image {keys[int(wrong[0])]!r} contain NaN or infinite values")
 
 
 def _scores(
@@ -286,7 +294,7 @@ class _Scorer:
         self._scores = Scores(targets)
         self._collected = targets if collect else None
         self._shape: tuple[int, ...] = ()
-        self._size = self._nonzero = self._all_zero = self._far = 0
+        self._size = self._nonzero = self._zero_images = self._outliers = 0
 
     def add(self, keys: Sequence[str], comparison: Comparison) -> None:
         """Add a batch."""
@@ -297,8 +305,8 @@ class _Scorer:
         self._shape, self._size = tuple(features.shape[1:]), reconstruction.shape[2]
         nonzero = features.flatten(1).count_nonzero(dim=1)
         self._nonzero += int(nonzero.sum())
-        self._all_zero += int((nonzero == 0).sum())
-        self._far += int((self._normalized(features).abs() > FAR).sum())
+        self._zero_images += int((nonzero == 0).sum())
+        self._outliers += int((self._normalized(features).abs() > OUTLIER_DEVIATIONS).sum())
 
     def _normalized(self, features: torch.Tensor) -> torch.Tensor:
         inverter = self._column.row.inverter
@@ -308,7 +316,7 @@ class _Scorer:
 
     def score(self) -> LayerScore:
         """Return the score; ``ValueError`` if all images are equal."""
-        report, scores = self._scores.report()
+        mean = mean_scores(self._scores)
         row, side = self._column.row, self._column.side
         spec, region = row.inverter.spec, row.inverter.output_region
         return LayerScore(
@@ -321,17 +329,17 @@ class _Scorer:
             input_size=side,
             crop=side if region is None else region.crop,
             output_size=self._size,
-            error=report.error,
-            mean_image_error=report.mean_image,
-            normalizer=report.normalizer,
-            psnr=sum(score.psnr for score in scores) / len(scores),
-            ssim=sum(score.ssim for score in scores) / len(scores),
-            images=len(scores),
+            error=mean.error,
+            mean_image_error=mean.mean_image_error,
+            normalizer=mean.normalizer,
+            psnr=mean.psnr,
+            ssim=mean.ssim,
+            images=mean.images,
             inverter=row.origin,
             perturbation=self._perturbation,
-            nonzero=self._nonzero / len(scores),
-            all_zero=self._all_zero,
-            far=self._far / (len(scores) * math.prod(self._shape)),
+            nonzero=self._nonzero / mean.images,
+            zero_images=self._zero_images,
+            outliers=self._outliers / (mean.images * math.prod(self._shape)),
         )
 
 
@@ -371,10 +379,7 @@ def layer_table(scores: Sequence[LayerScore]) -> Table:
 def measuring_remarks(image_count: int) -> Iterator[str]:
     """Yield the sentences about images and errors that belong below the scores."""
     yield f"Measured on {image_count} photographs, center-cropped and resized to the network's input size."
-    yield (
-        "Normalized error: mean Euclidean distance between reconstruction and photograph, divided by the average "
-        "distance between two photographs, both at the inverter's output size."
-    )
+    yield f"{NORMALIZED_ERROR}, both at the inverter's output size."
 
 
 def shape_text(score: LayerScore, times: str) -> str:

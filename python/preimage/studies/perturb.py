@@ -14,10 +14,11 @@ from preimage.pipelines.image_loading import Images, Pixels
 from preimage.pipelines.image_writer import output_folder
 from preimage.studies.base import SAME_ERROR, SheetRow, Study, StudySummary
 from preimage.studies.feature_perturbations import PERCENTAGE, Perturbation, parse_perturbations
+from preimage.studies.formatting import listed
 from preimage.studies.layers_rows import Inverters, Networks
 from preimage.studies.measure import (
-    FAR,
     INTACT,
+    OUTLIER_DEVIATIONS,
     LayerScore,
     Shown,
     csv_rows,
@@ -31,7 +32,7 @@ from preimage.viz.plots import MOST_SERIES, Values, draw_by_name
 
 PERTURBATIONS = ("binarize", "dropout", "drop-least", "top-5", "not-top-5")
 
-_FAR_LIMIT = 1e-4  # increase of the fraction of features far from their mean that is noted
+_NOTED_OUTLIERS = 1e-4  # increase of the fraction of features far from their mean that is noted
 _DROPS = {
     "drop-least": "Dropping the smallest {} of the non-zero entries and binarizing the others",
     "drop-smallest": "Dropping the smallest {} of the non-zero entries",
@@ -59,7 +60,7 @@ def study_perturb(
     *,
     inverter: Inverters,
     network: Networks = (),
-    perturbations: Sequence[Perturbation | str] = PERTURBATIONS,
+    perturbations: Perturbation | str | Sequence[Perturbation | str] = PERTURBATIONS,
     seed: int = 0,
     show: Images | None = None,
     show_count: int = 3,
@@ -84,8 +85,8 @@ def study_perturb(
             one.
         network: Networks, or single representations, for inverters of layers that cannot be created by name; also a
             single one.
-        perturbations: Perturbations, or their names, see `preimage.studies.feature_perturbations.parse_perturbation`.
-            Those that keep or remove the largest entries apply to vectors only.
+        perturbations: Perturbations, or their names, see `preimage.studies.feature_perturbations.parse_perturbation`;
+            also a single one. Those that keep or remove the largest entries apply to vectors only.
         seed: Seed of random perturbations, at least 0.
         show: Images on the sheet; ``None`` takes the first `show_count` of `images`.
         show_count: Number of images on the sheet without `show`.
@@ -101,7 +102,7 @@ def study_perturb(
 
     Raises:
         ValueError: As `preimage.study_layers`; there is no perturbation of a name, there are none, two of one name, or
-            more than can be distinguished in the plot.
+            more than can be distinguished in the plot; one returns features of another shape, or that are not finite.
         OSError: A network's weights are missing.
     """
     start = time.perf_counter()
@@ -211,54 +212,59 @@ class PerturbStudy(Study):
         score = self._by_name.get((intact.label, name))
         return None if score is None else score.error
 
-    def _pairs(self, name: str) -> list[tuple[LayerScore, LayerScore]]:
-        """Return the scores of intact and of perturbed features of all layers to which a perturbation is applied."""
-        found = [(intact, self._by_name.get((intact.label, name))) for intact in self._intact]
-        return [(intact, score) for intact, score in found if score is not None]
+    def _pairs(self, name: str, reference: str = INTACT) -> list[tuple[LayerScore, LayerScore]]:
+        """Return the scores under `reference` and under a perturbation, of all layers to which both are applied."""
+        found = [[self._by_name.get((intact.label, one)) for one in (reference, name)] for intact in self._intact]
+        return [(first, second) for first, second in found if first is not None and second is not None]
 
     def findings(self) -> Iterator[str]:
-        errors = _joined([f"{score.error:.3f} in {score.label}" for score in self._intact])
+        errors = listed([f"{score.error:.3f} in {score.label}" for score in self._intact])
         mean_image = range_text([score.mean_image_error for score in self._intact], digits=3)
         yield f"With intact features the normalized error is {errors}; the mean image has {mean_image}."
         compared: set[str] = set()
         for name in self._names:
             kind, number = _parts(name)
-            if kind in _DROPS and f"dropout{number}" in self._names:
-                yield self._drop_finding(name)
+            if kind in _DROPS and (pairs := self._pairs(name, f"dropout{number}")):
+                yield self._drop_finding(name, pairs)
                 compared |= {name, f"dropout{number}"}
-            if kind == "top" and f"not-{name}" in self._names:
-                yield from self._largest_findings(number.removeprefix("-"))
+            if kind == "top" and number and (pairs := self._pairs(name, f"not-{name}")):
+                yield from self._largest_findings(number.removeprefix("-"), pairs)
                 compared |= {name, f"not-{name}"}
         for name in self._names:
             if name not in compared:
                 yield self._change_finding(name)
-        if worse := [f"{name} in {labels}" for name in self._names if (labels := self._not_below_mean(name))]:
+        nothing = [(name, self._not_below_mean_image(name)) for name in (INTACT, *self._names)]
+        if texts := [f"{name} in {listed(labels)}" for name, labels in nothing if labels]:
             yield (
-                f"With an error not at least {SAME_ERROR} below that of the mean image, nothing is recovered by this "
-                f"measure under {_joined(worse, '; ')}."
+                f"By this measure nothing is recovered, with an error that is not at least {SAME_ERROR} below that of "
+                f"the mean image: {listed(texts, '; ')}."
             )
 
     def _change_finding(self, name: str) -> str:
         """Return by how much a perturbation changes the error of each layer."""
         pairs = self._pairs(name)
         changes = [
-            f"{score.error - intact.error:+.3f} in {intact.label} ({intact.error:.3f} to {score.error:.3f})"
+            f"{_signed(score.error - intact.error)} in {intact.label} ({intact.error:.3f} to {score.error:.3f})"
             for intact, score in pairs
         ]
-        text = f"The perturbation {name} changes the normalized error by {_joined(changes)}"
+        text = f"The perturbation {name} changes the normalized error by {listed(changes)}"
         least = min(pairs, key=lambda pair: pair[1].error - pair[0].error)
         most = max(pairs, key=lambda pair: pair[1].error - pair[0].error)
         if (most[1].error - most[0].error) - (least[1].error - least[0].error) > SAME_ERROR:
             text += f": least in {least[0].label}, most in {most[0].label}"
         return text + "."
 
-    def _drop_finding(self, name: str) -> str:
-        """Return whether dropping the smallest entries hurts less than dropping as many random ones."""
+    def _drop_finding(self, name: str, pairs: Sequence[tuple[LayerScore, LayerScore]]) -> str:
+        """Return whether dropping the smallest entries hurts less than dropping random ones.
+
+        Args:
+            name: Perturbation that drops the smallest entries.
+            pairs: Scores under dropout of the same percentage, and under this perturbation, by layer.
+        """
         kind, number = _parts(name)
         share = f"{number.removeprefix('-') or f'{PERCENTAGE:g}'} %"
-        pairs = [(smallest, self._by_name[smallest.label, f"dropout{number}"]) for _, smallest in self._pairs(name)]
-        errors = [f"{smallest.error:.3f} against {random.error:.3f} in {random.label}" for smallest, random in pairs]
-        differences = {random.label: random.error - smallest.error for smallest, random in pairs}
+        errors = [f"{smallest.error:.3f} against {random.error:.3f} in {random.label}" for random, smallest in pairs]
+        differences = {random.label: random.error - smallest.error for random, smallest in pairs}
         groups = {
             "less": [label for label, difference in differences.items() if difference > SAME_ERROR],
             "more": [label for label, difference in differences.items() if difference < -SAME_ERROR],
@@ -266,16 +272,21 @@ class PerturbStudy(Study):
                 label for label, difference in differences.items() if abs(difference) <= SAME_ERROR
             ],
         }
-        result = _joined([f"{how} in {_joined(labels)}" for how, labels in groups.items() if labels], "; ")
+        result = listed([f"{how} in {listed(labels)}" for how, labels in groups.items() if labels], "; ")
         return (
             f"{_DROPS[kind].format(share)} ({name}), against dropping a random {share} of all entries "
-            f"(dropout{number}), gives a normalized error of {_joined(errors)}: it hurts {result}."
+            f"(dropout{number}), gives a normalized error of {listed(errors)}: it hurts {result}."
         )
 
-    def _largest_findings(self, count: str) -> Iterator[str]:
-        """Yield, for each layer, how much of the image is in the largest entries and how much in the others."""
-        for intact, top in self._pairs(f"top-{count}"):
-            others = self._by_name[intact.label, f"not-top-{count}"]
+    def _largest_findings(self, count: str, pairs: Sequence[tuple[LayerScore, LayerScore]]) -> Iterator[str]:
+        """Yield, for each layer, how much of the image is in the largest entries and how much in the others.
+
+        Args:
+            count: Number of largest entries.
+            pairs: Scores without and with only these entries, by layer.
+        """
+        for others, top in pairs:
+            intact = self._by_name[top.label, INTACT]
             if not others.nonzero:
                 yield f"In {intact.label} there are no non-zero entries besides the {count} largest."
                 continue
@@ -292,50 +303,40 @@ class PerturbStudy(Study):
                 where = "in the others" if others.error < top.error else f"in the {count} largest"
                 yield f"{text}: by this measure more of the image is {where}."
 
-    def _not_below_mean(self, name: str) -> str:
-        return _joined(
-            [
-                f"{score.label} ({score.error:.3f})"
-                for _, score in self._pairs(name)
-                if score.error > score.mean_image_error - SAME_ERROR
-            ]
-        )
+    def _not_below_mean_image(self, name: str) -> list[str]:
+        return [f"{score.label} ({score.error:.3f})" for _, score in self._pairs(name) if not score.below_mean_image]
 
     def notes(self) -> Iterator[str]:
         """Yield sentences about layers to which a perturbation is not applied, and about features that are all zero."""
         left_out: dict[str, list[str]] = {}
         for intact in self._intact:
             if names := [name for name in self._all_names if (intact.label, name) not in self._by_name]:
-                left_out.setdefault(_joined(names), []).append(intact.label)
+                left_out.setdefault(listed(names), []).append(intact.label)
         for names_text, labels in left_out.items():
-            yield (
-                f"{names_text} left out for {_joined(labels)}: keeping or removing the largest entries is for vectors, "
-                "and these features are maps."
-            )
+            yield f"Left out for {listed(labels)}, whose features are maps: {names_text}, for vectors only."
         for intact in self._intact:
-            if intact.all_zero:
-                yield (
-                    f"{intact.label}: all features of {intact.all_zero} of {intact.images} images are zero, and stay "
-                    "zero under every perturbation."
-                )
-            if far := [
-                f"{100 * score.far:.2f} % under {name}"
+            if intact.zero_images:
+                yield f"{intact.label}: all features of {intact.zero_images} of {intact.images} images are zero."
+            if outliers := [
+                f"{100 * score.outliers:.2f} % under {name}"
                 for name in self._names
-                if (score := self._by_name.get((intact.label, name))) and score.far > intact.far + _FAR_LIMIT
+                if (score := self._by_name.get((intact.label, name)))
+                and score.outliers > intact.outliers + _NOTED_OUTLIERS
             ]:
                 yield (
-                    f"{intact.label}: features over {FAR} standard deviations from their mean in training are "
-                    f"{_joined(far)} ({100 * intact.far:.2f} % if intact); the inverter was not trained for them."
+                    f"{intact.label}: {listed(outliers)} of the features are over {OUTLIER_DEVIATIONS} standard "
+                    f"deviations from their mean in training, against {100 * intact.outliers:.2f} % of the intact "
+                    "ones; the inverter was not trained for them."
                 )
         for name in self._names:
+            kind, number = _parts(name)
             for intact, score in self._pairs(name):
-                if score.all_zero > intact.all_zero:
+                if score.zero_images > intact.zero_images:
                     yield (
-                        f"{score.label}: {name} leaves no non-zero entry in {score.all_zero - intact.all_zero} of "
-                        f"{score.images} images."
+                        f"{score.label}: {name} leaves no non-zero entry in {score.zero_images - intact.zero_images} "
+                        f"of {score.images} images."
                     )
-                kind, number = _parts(name)
-                if kind == "top" and score.nonzero < float(number.removeprefix("-")):
+                if kind == "top" and number and score.nonzero < float(number.removeprefix("-")):
                     yield (
                         f"{score.label}: {name} keeps {score.nonzero:.2f} non-zero entries of an image on average; "
                         "the others of the largest are zero, or do not exist."
@@ -380,7 +381,6 @@ def _parts(name: str) -> tuple[str, str]:
     return (kind, f"-{number}") if number.replace(".", "").isdecimal() else (name, "")
 
 
-def _joined(texts: Sequence[str], separator: str = ", ") -> str:
-    """Return texts as a list in a sentence."""
-    *first, last = texts or [""]
-    return f"{separator.join(first)}{separator.rstrip(' ,')} and {last}" if first else last
+def _signed(difference: float) -> str:
+    """Return a difference of errors with its sign, ``+0.000`` for zero."""
+    return f"{round(difference, 3) + 0.0:+.3f}"

@@ -190,7 +190,8 @@ def draw_by_name(
         axes.set_ylim(0, None)
     if len(spans) > 1:
         _part(axes, spans)
-    figure.legend(loc="outside lower left", ncols=2, frameon=False, fontsize=8.5, labelcolor=_MUTED)
+    style: dict[str, Any] = {"ncols": 2, "frameon": False, "fontsize": 8.5, "labelcolor": _MUTED}
+    figure.legend(loc="outside lower left", handlelength=4.5, **style)  # so long that dashes can be told apart
     canvas.draw()
     return np.ascontiguousarray(np.asarray(canvas.buffer_rgba(), np.uint8)[:, :, :3])
 
