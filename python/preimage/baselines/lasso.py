@@ -19,9 +19,9 @@ def nonnegative_lasso(
     """Return the non-negative codes a that minimize ‖x − aD‖²/2 + penalty · Σa for every signal x.
 
     All problems are solved together by FISTA (Beck and Teboulle, 2009) with one step length, the inverse of the largest
-    eigenvalue of DDᵀ. The momentum of a problem restarts when it points uphill (O'Donoghue and Candès, 2015). The
-    iterations end when the duality gap of every problem is at most `tolerance` · ‖x‖²/2, as in scikit-learn's
-    ``Lasso``.
+    eigenvalue of DDᵀ. The momentum of a problem restarts when it points uphill (O'Donoghue and Candès, 2015). A problem
+    ends when its duality gap is at most `tolerance` · ‖x‖²/2, as in scikit-learn's ``Lasso``; the others go on without
+    it, so that codes do not depend on the other signals.
 
     Args:
         dictionary: D, (K, D) floating point, one atom in a row.
@@ -51,8 +51,9 @@ def nonnegative_lasso(
     # y - step * (y G - c + penalty) = y (I - step * G) + step * (c - penalty): one product for each iteration.
     matrix = torch.eye(len(gram), dtype=gram.dtype, device=gram.device) - step * gram
     offset = step * (correlations - penalty)
-    codes = torch.zeros_like(correlations)
-    point = codes
+    solved = torch.zeros_like(correlations)
+    rows = torch.arange(len(signals), device=signals.device)  # of the problems that have not ended
+    codes = point = solved
     momentum = torch.ones_like(squares)[:, None]
     for iteration in range(1, max_iterations + 1):
         new = torch.addmm(offset, point, matrix).clamp_min_(0)
@@ -62,11 +63,17 @@ def nonnegative_lasso(
         point = torch.addcmul(new, torch.where(uphill, 0, (momentum - 1) / following), change)
         momentum = torch.where(uphill, 1, following)
         codes = new
-        if iteration % CHECK_EVERY == 0 and bool(
-            (_duality_gap(codes, gram, correlations, squares, penalty) <= tolerance * squares / 2).all()
-        ):
-            break
-    return codes
+        if iteration % CHECK_EVERY == 0:
+            going = _duality_gap(codes, gram, correlations, squares, penalty) > tolerance * squares / 2
+            if not bool(going.all()):
+                solved[rows] = codes
+                rows, codes, point, momentum, offset, correlations, squares = (
+                    values[going] for values in (rows, codes, point, momentum, offset, correlations, squares)
+                )
+                if not len(rows):
+                    return solved
+    solved[rows] = codes
+    return solved
 
 
 def _duality_gap(
