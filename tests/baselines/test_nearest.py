@@ -42,7 +42,7 @@ def test_neighbors_are_those_of_the_definition(
         features, store.spec, progress=lambda done, total: reports.append((done, total))
     )
     assert keys == [store.key(index) for index in distances.argmin(dim=1).tolist()]
-    torch.testing.assert_close(found.double(), distances.amin(dim=1), atol=1e-3, rtol=1e-4)
+    torch.testing.assert_close(found.double(), distances.amin(dim=1), atol=1e-6, rtol=1e-6)
     assert reports[-1] == (20, 20) and len(reports) == (20 if block == 1 else 1)
 
 
@@ -70,6 +70,31 @@ def test_a_store_of_vectors_has_the_size_of_its_images(photo_folder: Path, tmp_p
     query = torch.tensor([[0.0, 1.0, 0.9, 0.0], [1.0, 0.0, 0.0, 0.0]])
     assert baseline.neighbors(query, spec)[0] == ["camera-2", "camera-0"]
     assert baseline.invert(query, spec).shape == (2, 3, 80, 80)
+
+
+def test_close_neighbors_are_told_apart(photo_folder: Path, tmp_path: Path) -> None:
+    spec = pi.Spec("scores", "user", 64, None)
+    values = np.full((3, 64), 100, np.float32)
+    values[:, 0] += np.array([0.02, 0.01, 0.03], np.float32)
+    records = [FeatureRecord(f"camera-{k}", value, (96, 96), (80, 80)) for k, value in enumerate(values)]
+    write_features(tmp_path / "scores.safetensors", spec, records)
+    keys, distances = Nearest(tmp_path / "scores.safetensors", photo_folder, device="cpu").neighbors(
+        torch.full((1, 64), 100.0), spec
+    )
+    assert keys == ["camera-1"]
+    torch.testing.assert_close(distances, torch.tensor([0.01]), atol=1e-5, rtol=0)
+    keys, distances = Nearest(tmp_path / "scores.safetensors", photo_folder, device="cpu").neighbors(
+        torch.from_numpy(values), spec
+    )
+    assert keys == ["camera-0", "camera-1", "camera-2"] and distances.max() < 1e-5
+
+
+def test_stores_without_finite_features_are_errors(photo_folder: Path, tmp_path: Path) -> None:
+    spec = pi.Spec("scores", "user", 4, None)
+    records = [FeatureRecord("camera-0", np.full(4, np.nan, np.float32), (96, 96), (80, 80))]
+    write_features(tmp_path / "scores.safetensors", spec, records)
+    with pytest.raises(ValueError, match=r"scores.*finite.*NaN"):
+        Nearest(tmp_path / "scores.safetensors", photo_folder).neighbors(torch.zeros(1, 4), spec)
 
 
 def test_missing_images_and_empty_stores_are_errors(photos: tuple[FeatureStore, Path], tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from preimage.pipelines.image_loading import Images, as_sources
 from preimage.spec import Spec
 from preimage.store import FeatureStore
 
-BLOCK_BYTES = 64 << 20  # maximum size of the stored features that are compared at once, in float32
+BLOCK_BYTES = 64 << 20  # maximum size of the stored features that are compared at once, in float64
 
 
 class Nearest(Baseline):
@@ -97,14 +97,16 @@ class Nearest(Baseline):
             raise ValueError(f"features must have the spec of the store (store != features): {'; '.join(differences)}")
         check_features(features, spec)
         shape = tuple(features.shape[1:])
-        wanted = features.to(self.device, torch.float32).flatten(1)
+        # In float32 the difference of squares would not distinguish neighbors that are close.
+        wanted = features.detach().to(self.device, torch.float64).flatten(1)
         squares = wanted.square().sum(dim=1, keepdim=True)
-        least = torch.full((len(wanted),), torch.inf, device=self.device)
-        nearest = torch.full((len(wanted),), -1, dtype=torch.int64, device=self.device)
-        start = 0
-        for keys, stored, _, _ in self.store.batches(max(1, BLOCK_BYTES // (4 * wanted.shape[1]))):
+        least = torch.full_like(squares[:, 0], torch.inf)
+        nearest = torch.full_like(least, -1, dtype=torch.int64)
+        start, fits = 0, False
+        for keys, stored, _, _ in self.store.batches(max(1, BLOCK_BYTES // (8 * wanted.shape[1]))):
             if stored.shape[1:] == shape:
-                block = torch.from_numpy(stored).to(self.device, torch.float32).flatten(1)
+                fits = True
+                block = torch.from_numpy(stored).to(self.device, torch.float64).flatten(1)
                 distances = squares + block.square().sum(dim=1) - 2 * (wanted @ block.T)
                 distance, index = distances.nan_to_num(torch.inf, torch.inf, torch.inf).min(dim=1)
                 closer = distance < least
@@ -113,12 +115,16 @@ class Nearest(Baseline):
             start += len(keys)
             if progress is not None:
                 progress(start, len(self.store))
-        if bool((nearest < 0).any()):
+        if not fits:
             raise ValueError(
                 f"features must have the shape of those in {self.store.path}, which is "
                 f"{_shown(self.store[0].shape)} for the first, got {_shown(shape)}"
             )
-        return [self.store.key(position) for position in nearest.tolist()], least.clamp_min(0).sqrt().cpu()
+        if bool((nearest < 0).any()):
+            raise ValueError(
+                f"{self.store.path} must have finite features of this shape, got only NaN or infinite ones"
+            )
+        return [self.store.key(position) for position in nearest.tolist()], least.clamp_min(0).sqrt().float().cpu()
 
     def _photograph(self, key: str, size: tuple[int, int]) -> torch.Tensor:
         source = self._sources[key]
