@@ -148,6 +148,14 @@ def test_a_grid_of_cells_and_back(cell: int) -> None:
     torch.testing.assert_close(preimage.sift_grid(again, (31, 44), cell, descriptor_scale=3.0), grid)
 
 
+def test_grids_of_other_types_and_with_gradients() -> None:
+    grid = preimage.sift_grid(made([5]), (31, 44), 4)
+    rounded = grid.bfloat16()
+    expected = Keypoints.from_grid(rounded.float(), 4)
+    for given in (rounded, rounded.float().requires_grad_(), rounded.double()):
+        assert same(Keypoints.from_grid(given, 4), expected)
+
+
 def test_an_empty_grid_and_other_shapes() -> None:
     arrays = Keypoints.from_grid(np.zeros((2, 133, 3, 5), np.float16), 4)
     assert arrays.offsets.tolist() == [0, 0, 0]

@@ -130,7 +130,7 @@ class Keypoints:
         Raises:
             ValueError: The grid has another shape.
         """
-        values = np.asarray(grid)
+        values = grid if isinstance(grid, np.ndarray) else grid.detach().float().numpy()
         if values.ndim != 4 or values.shape[1] != DESCRIPTOR + 5:
             raise ValueError(f"grid must be (B, {DESCRIPTOR + 5}, h, w), got shape {tuple(values.shape)}")
         # Sine and cosine are both 0 only in empty cells.
