@@ -1,4 +1,4 @@
-"""Describe a file or folder: features, keypoints, an inverter, a training run, or weights."""
+"""Describe a file or folder: features, keypoints, an inverter, a training run, weights, or a learned baseline."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def info(path: str | PathLike[str], *, keypoint_format: str | None = None) -> di
     """Describe a file or folder.
 
     Args:
-        path: Feature store, feature file, arrays, keypoint file, weights, a training run's folder, or the folder or
-            name of an inverter.
+        path: Feature store, feature file, arrays, keypoint file, weights, file of a baseline, a training run's folder,
+            or the folder or name of an inverter.
         keypoint_format: Format of a keypoint file, see `preimage.read_keypoints`; ``None`` recognizes it by the suffix.
 
     Returns:
@@ -63,7 +63,12 @@ def _facts(path: Path) -> dict[str, Any]:
             kind = (file.metadata() or {}).get("format", "")
     except SafetensorError:
         kind = ""  # not a safetensors file: the reader of feature files raises the error
-    readers = {"preimage-checkpoint": _checkpoint, "preimage-weights": _weights}
+    readers = {
+        "preimage-checkpoint": _checkpoint,
+        "preimage-weights": _weights,
+        "preimage-dictionary": _dictionary,
+        "preimage-patches": _patches,
+    }
     return readers.get(kind, _features)(path)
 
 
@@ -175,6 +180,41 @@ def _weights(path: Path) -> dict[str, Any]:
         "preprocessing": found.preprocessing,
         "digest": here,
         "layers": list(found.layers),
+    }
+
+
+def _dictionary(path: Path) -> dict[str, Any]:
+    from preimage.baselines import PairedDictionary
+
+    dictionary = PairedDictionary.load(path, device="cpu")
+    return {
+        "path": path,
+        "kind": "paired dictionary",
+        "bytes": path.stat().st_size,
+        "checksum": "none in this format",
+        "spec": dictionary.spec,
+        "atoms": len(dictionary.hog_atoms),
+        "level": dictionary.level,
+        "contrast": dictionary.contrast,
+        "penalty": dictionary.penalty,
+    }
+
+
+def _patches(path: Path) -> dict[str, Any]:
+    """Describe a database of patches by its header, because the patches take hundreds of megabytes."""
+    from preimage.baselines._files import PATCHES, read
+
+    header, _ = read(path, PATCHES)
+    count, side, *_ = header.shapes.get("patches", (0, 0))
+    return {
+        "path": path,
+        "kind": "database of patches",
+        "bytes": path.stat().st_size,
+        "checksum": "none in this format",
+        "spec": header.spec,
+        "patches": count,
+        "patch_size": side,
+        "photographs": int(header.values.get("photographs", 0)),
     }
 
 

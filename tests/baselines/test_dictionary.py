@@ -15,6 +15,7 @@ from conftest import photographs
 from preimage.baselines import PairedDictionary, dictionary
 from preimage.baselines.dictionary_learning import gray
 from preimage.errors import FileFormatError
+from preimage.inspection import info
 
 HOG = pi.create_representation("hog")
 FINE = pi.create_representation("hog", cell_size=4)
@@ -160,6 +161,12 @@ def test_files_keep_everything(learned: PairedDictionary, tmp_path: Path) -> Non
     assert torch.equal(loaded.invert(features, HOG.spec), learned.invert(features, HOG.spec))
 
 
+def test_info_describes_the_file(learned: PairedDictionary, tmp_path: Path) -> None:
+    facts = info(learned.save(tmp_path / "one.safetensors"))
+    assert (facts["kind"], facts["spec"], facts["atoms"]) == ("paired dictionary", HOG.spec, 48)
+    assert (facts["level"], facts["contrast"], facts["penalty"]) == (learned.level, learned.contrast, 0.02)
+
+
 def test_other_files_are_errors(learned: PairedDictionary, tmp_path: Path) -> None:
     path = learned.save(tmp_path / "one.safetensors")
     (tmp_path / "cut.safetensors").write_bytes(path.read_bytes()[:-100])
@@ -214,6 +221,17 @@ def test_settings_that_cannot_work_are_errors(photo_folder: Path, options: dict[
 def test_arrays_of_other_shapes_are_errors() -> None:
     with pytest.raises(ValueError, match=r"\(2, 20, 20\).*\(2, 40, 40\)"):
         PairedDictionary(FINE.spec, torch.zeros(2, 31, 5, 5), torch.zeros(2, 40, 40))
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [({"penalty": 0.0}, r"penalty.*0"), ({"level": np.nan}, "level.*nan"), ({"contrast": np.inf}, "contrast.*inf")],
+)
+def test_values_out_of_range_are_errors(values: dict[str, float], problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        PairedDictionary(FINE.spec, torch.zeros(2, 31, 5, 5), torch.zeros(2, 20, 20), **values)
+    with pytest.raises(ValueError, match=r"atoms.*finite"):
+        PairedDictionary(FINE.spec, torch.full((2, 31, 5, 5), torch.nan), torch.zeros(2, 20, 20))
 
 
 def test_without_scikit_learn_the_error_names_the_extra(photo_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from conftest import photographs
 from preimage.baselines.patch_blending import Canvas, cut_patches
 from preimage.baselines.patches import PatchDatabase
 from preimage.errors import FileFormatError
+from preimage.inspection import info
 from preimage.io import write_png
 from preimage.keypoints import Keypoints
 from preimage.representations import create_representation
@@ -207,6 +208,11 @@ def test_a_sample_is_reproducible_and_nested(photo_folder: Path) -> None:
     assert few != rows(20, seed=1)
 
 
+def test_more_rows_than_keypoints_keep_all(photo_folder: Path) -> None:
+    sizes = [len(PatchDatabase.build(photo_folder, size=64, side=4, most=most)) for most in (10**6, 10**9)]
+    assert sizes[0] == sizes[1] > 90
+
+
 def test_inverting_is_deterministic_and_does_not_depend_on_the_batch(many: PatchDatabase, photo: np.ndarray) -> None:
     features = torch.cat((features_of(photo), features_of(photo[::-1])))
     done: list[tuple[int, int]] = []
@@ -230,6 +236,12 @@ def test_saving_and_loading(many: PatchDatabase, photo: np.ndarray, tmp_path: Pa
     features = features_of(photo)
     assert torch.equal(again.invert(features, again.spec), many.invert(features, many.spec))
     assert [file.name for file in tmp_path.iterdir()] == ["patches.safetensors"]
+
+
+def test_info_describes_the_file(many: PatchDatabase, tmp_path: Path) -> None:
+    facts = info(many.save(tmp_path / "patches.safetensors"))
+    assert (facts["kind"], facts["spec"]) == ("database of patches", many.spec)
+    assert (facts["patches"], facts["patch_size"], facts["photographs"]) == (400, 8, 20)
 
 
 def test_files_that_cannot_be_read(many: PatchDatabase, tmp_path: Path) -> None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 
+from preimage.baselines import _files
 from preimage.baselines import dictionary_learning as learning
 from preimage.baselines.base import Baseline, Progress, check_features
 from preimage.baselines.lasso import nonnegative_lasso
@@ -18,14 +17,13 @@ from preimage.baselines.sizes import check_size
 from preimage.errors import FileFormatError
 from preimage.inverters.device import resolve_device
 from preimage.io.atomic import StrPath
-from preimage.io.weights.safetensors_file import read_tensors, write_tensors
 from preimage.pipelines.image_loading import Images
 from preimage.representations import Representation, create_representation
 from preimage.spec import Spec
 
-FORMAT, FORMAT_VERSION = "preimage-dictionary", 1
 CELLS = learning.CELLS
 PENALTY = 0.02
+_TENSORS, _VALUES = ("hog_atoms", "image_atoms"), ("level", "contrast", "penalty")
 _MARGIN = CELLS // 2  # cells before the first cell that its window contains
 _WEIGHT_DEVIATION = 9 / 8  # of the Gaussian weight of a patch's pixels, in cells; iHOG has 9 pixels for cells of 8
 _TOLERANCE = 1e-2  # relative duality gap of the codes
@@ -56,7 +54,7 @@ class PairedDictionary(Baseline):
         device: Device of the inversion: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
 
     Raises:
-        ValueError: A spec that is not one of HOG, or arrays of other shapes.
+        ValueError: A spec that is not one of HOG, arrays of other shapes, or values out of range or not finite.
     """
 
     name = "dictionary"
@@ -82,6 +80,11 @@ class PairedDictionary(Baseline):
         given = (tuple(hog_atoms.shape), tuple(image_atoms.shape))
         if given != wanted or not atoms:
             raise ValueError(f"hog_atoms and image_atoms must have shapes {wanted[0]} and {wanted[1]}, got {given}")
+        if not all(bool(part.isfinite().all()) for part in (hog_atoms, image_atoms)):
+            raise ValueError("hog_atoms and image_atoms must be finite")
+        if not (math.isfinite(level) and math.isfinite(contrast)):
+            raise ValueError(f"level and contrast must be finite, got {level} and {contrast}")
+        _check_penalty(penalty)
         self.device = resolve_device(device)
         self.spec, self.level, self.contrast, self.penalty = spec, level, contrast, penalty
         self.hog_atoms, self.image_atoms = (
@@ -128,8 +131,7 @@ class PairedDictionary(Baseline):
         for name, value in (("atoms", atoms), ("patches", patches), ("size", size)):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
-        if not penalty > 0:
-            raise ValueError(f"penalty must be above 0, got {penalty}")
+        _check_penalty(penalty)
         windows = learning.training_windows(images, representation, patches, size, seed, progress)
         learned = learning.learn_atoms(windows, atoms, penalty, seed, progress)
         hog_atoms = torch.from_numpy(learned[:, : windows.hog_length])
@@ -192,11 +194,9 @@ class PairedDictionary(Baseline):
 
     def save(self, path: StrPath) -> Path:
         """Write the dictionary to a ``.safetensors`` file, atomically, and return its path. The folder must exist."""
-        metadata = {"format": FORMAT, "format_version": str(FORMAT_VERSION), "spec": self.spec.to_json()}
-        metadata |= {name: repr(float(getattr(self, name))) for name in ("level", "contrast", "penalty")}
-        arrays = {name: getattr(self, name).cpu().numpy() for name in ("hog_atoms", "image_atoms")}
-        write_tensors(path, arrays, metadata)
-        return Path(path)
+        tensors = {name: getattr(self, name) for name in _TENSORS}
+        values = {name: repr(float(getattr(self, name))) for name in _VALUES}
+        return _files.write(path, _files.DICTIONARY, self.spec, tensors, values)
 
     @classmethod
     def load(cls, path: StrPath, *, device: str | torch.device = "auto") -> PairedDictionary:
@@ -207,28 +207,18 @@ class PairedDictionary(Baseline):
             device: Device of the inversion.
 
         Raises:
-            FileFormatError: The file is damaged, of another format, or of a newer version.
+            FileFormatError: The file is damaged, of another format or version.
             FileNotFoundError: The file does not exist.
             ValueError: No such device.
         """
         place = resolve_device(device)
-        arrays, metadata = read_tensors(path)
-        if metadata.get("format") != FORMAT:
-            raise FileFormatError(path, f'is not a paired dictionary (no "format": "{FORMAT}" in its metadata)')
-        if metadata.get("format_version") != str(FORMAT_VERSION):
-            version = metadata.get("format_version")
-            raise FileFormatError(path, f"has format version {version}; this preimage reads {FORMAT_VERSION}")
+        header, tensors = _files.read(path, _files.DICTIONARY, _TENSORS)
         try:
-            values: dict[str, Any] = {name: _finite(metadata[name]) for name in ("level", "contrast", "penalty")}
-            tensors = {array.name: torch.from_numpy(array.load()) for array in arrays}
-            return cls(
-                Spec.from_json(metadata["spec"]), tensors["hog_atoms"], tensors["image_atoms"], **values, device=place
-            )
+            level, contrast, penalty = (float(header.values[name]) for name in _VALUES)
+            return cls(header.spec, **tensors, level=level, contrast=contrast, penalty=penalty, device=place)
         except KeyError as error:
             raise FileFormatError(path, f"lacks {error.args[0]}") from error
-        except FileFormatError:
-            raise
-        except (ValueError, TypeError) as error:
+        except ValueError as error:
             raise FileFormatError(path, str(error)) from error
 
     def _best_contrast(self, images: torch.Tensor, representation: Representation) -> float:
@@ -286,8 +276,6 @@ def _check_is_hog(spec: Spec) -> None:
         raise ValueError(f"a paired dictionary inverts hog, got {spec.representation}")
 
 
-def _finite(text: str) -> float:
-    value = float(text)
-    if not np.isfinite(value):
-        raise ValueError(f"level, contrast and penalty must be finite, got {text}")
-    return value
+def _check_penalty(penalty: float) -> None:
+    if not 0 < penalty < math.inf:
+        raise ValueError(f"penalty must be a number above 0, got {penalty}")

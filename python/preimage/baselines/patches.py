@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
+import heapq
 import math
-import os
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import safetensors
-import safetensors.torch
 import torch
 
+from preimage.baselines import _files
 from preimage.baselines.base import Baseline, Progress, check_features
 from preimage.baselines.patch_blending import Canvas, cut_patches
+from preimage.baselines.sizes import check_size
 from preimage.errors import FileFormatError
 from preimage.inverters.device import resolve_device
-from preimage.io import atomic_write
+from preimage.io.atomic import StrPath
 from preimage.keypoints import DESCRIPTOR, Keypoints
 from preimage.pipelines.image_loading import Images, as_listing, batches
 from preimage.representations import representation_from_spec
 from preimage.representations.sift import Sift
 from preimage.spec import Spec
 
-_FORMAT, _VERSION = "preimage-patches", 1
+_TENSORS = ("descriptors", "patches", "mean_color")
 _UNIT = 512  # descriptors are stored in 1/512, at most 255, as Lowe's program and VLFeat's command do
 _BLOCK = 16384  # patches whose distances are computed at once
 _QUERIES = 1024  # keypoints whose distances are computed at once
@@ -71,6 +71,7 @@ class PatchDatabase(Baseline):
         patches: torch.Tensor,
         mean_color: torch.Tensor,
         photographs: int,
+        *,
         device: str | torch.device = "auto",
     ) -> None:
         _sift(spec)
@@ -106,14 +107,14 @@ class PatchDatabase(Baseline):
         *,
         size: int = 256,
         side: int = 24,
-        most: int = 250_000,
+        most: int = 100_000,
         seed: int = 0,
         device: str | torch.device = "auto",
         progress: Progress | None = None,
     ) -> PatchDatabase:
         """Return a database of the keypoints of photographs.
 
-        It takes 128 + 3 · side² bytes for each keypoint; a photograph of 256² pixels has about 230 keypoints.
+        It takes 128 + 3 · side² bytes for each keypoint, 186 MB for 100,000; a photograph of 256² pixels has about 230.
 
         Args:
             images: Path or paths (folders, files, tar shards), or sources.
@@ -150,48 +151,40 @@ class PatchDatabase(Baseline):
             raise ValueError(f"there is no keypoint in any of the {len(sources)} photographs")
         mean_color = (color / (255 * len(sources))).float()
         return cls(
-            sift.spec, torch.from_numpy(descriptors), torch.from_numpy(patches), mean_color, len(sources), device
+            sift.spec,
+            torch.from_numpy(descriptors),
+            torch.from_numpy(patches),
+            mean_color,
+            len(sources),
+            device=device,
         )
 
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the database as a safetensors file, atomically, and return its path."""
-        metadata = {
-            "format": _FORMAT,
-            "format_version": str(_VERSION),
-            "spec": self.spec.to_json(),
-            "photographs": str(self.photographs),
-        }
-        tensors = {"descriptors": self.descriptors, "patches": self.patches, "mean_color": self.mean_color}
-        data = safetensors.torch.save({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata)
-        with atomic_write(path) as file:
-            file.write(data)
-        return Path(path)
+    def save(self, path: StrPath) -> Path:
+        """Write the database to a ``.safetensors`` file, atomically, and return its path. The folder must exist."""
+        tensors = {name: getattr(self, name) for name in _TENSORS}
+        return _files.write(path, _files.PATCHES, self.spec, tensors, {"photographs": str(self.photographs)})
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], device: str | torch.device = "auto") -> PatchDatabase:
-        """Read a file of `save`.
+    def load(cls, path: StrPath, *, device: str | torch.device = "auto") -> PatchDatabase:
+        """Read a database that `save` wrote.
+
+        Args:
+            path: The file.
+            device: Device of the search.
 
         Raises:
-            FileFormatError: The file is damaged, not a database of patches, or of a version that cannot be read.
+            FileFormatError: The file is damaged, of another format or version.
+            FileNotFoundError: The file does not exist.
             ValueError: There is no such device.
         """
-        resolve_device(device)
+        place = resolve_device(device)
+        header, tensors = _files.read(path, _files.PATCHES, _TENSORS)
         try:
-            with safetensors.safe_open(path, "pt") as file:
-                metadata = file.metadata() or {}
-                if metadata.get("format") != _FORMAT:
-                    raise FileFormatError(path, "is not a database of patches of preimage")
-                if (version := int(metadata["format_version"])) > _VERSION:
-                    raise FileFormatError(
-                        path, f"format version {version} is newer than {_VERSION}: update preimage to read it"
-                    )
-                tensors = {name: file.get_tensor(name) for name in ("descriptors", "patches", "mean_color")}
-            spec = Spec.from_json(metadata["spec"])
-            return cls(spec, **tensors, photographs=int(metadata["photographs"]), device=device)
-        except FileFormatError:
-            raise
-        except (safetensors.SafetensorError, KeyError, ValueError) as error:
-            raise FileFormatError(path, f"is not a database of patches of preimage: {error}") from error
+            return cls(header.spec, **tensors, photographs=int(header.values["photographs"]), device=place)
+        except KeyError as error:
+            raise FileFormatError(path, f"lacks {error.args[0]}") from error
+        except ValueError as error:
+            raise FileFormatError(path, str(error)) from error
 
     def invert(
         self,
@@ -212,14 +205,13 @@ class PatchDatabase(Baseline):
         sift = _sift(spec)
         check_features(features, spec)
         covered = [cells * sift.cell_size for cells in features.shape[2:]]
-        height, width = covered if size is None else size
+        height, width = covered if size is None else check_size(size)
         if sift.feature_size(height, width) != tuple(features.shape[2:]):
             raise ValueError(
                 f"size must be at most the {covered[0]}×{covered[1]} pixels that the features cover, and less than "
                 f"{sift.cell_size} below it, got {height}×{width}"
             )
-        grid = features.detach().float().cpu()
-        keypoints = Keypoints.from_grid(grid, sift.cell_size, descriptor_scale=sift.descriptor_scale)
+        keypoints = Keypoints.from_grid(features.cpu(), sift.cell_size, descriptor_scale=sift.descriptor_scale)
         return self.reconstruct(keypoints, (height, width), progress=progress)
 
     def reconstruct(
@@ -236,9 +228,7 @@ class PatchDatabase(Baseline):
             ValueError: Positions, scales, angles or descriptors are not finite, a scale is not above 0, or a size is
                 below 1.
         """
-        found = keypoints.to_numpy()
-        if min(size) < 1:
-            raise ValueError(f"size must be (height, width) in pixels, both at least 1, got {tuple(size)}")
+        found, size = keypoints.to_numpy(), check_size(size)
         for name in ("x", "y", "scale", "angle", "descriptors"):
             if not np.isfinite(getattr(found, name)).all():
                 raise ValueError(f"keypoints must be finite, but some values of {name} are not")
@@ -294,39 +284,45 @@ class PatchDatabase(Baseline):
 class _Sample:
     """A uniform random sample of keypoints, with descriptors and patches, of photographs that are added one by one.
 
-    Every keypoint has a random key, and those with the smallest keys are kept.
+    Every keypoint has a random key, and those with the smallest keys are kept. A new one takes the row of the one with
+    the largest key.
     """
 
     def __init__(self, side: int, most: int, seed: int) -> None:
-        self._side, self._most, self._random = side, most, np.random.default_rng(seed)
-        self._limit = math.inf
-        self._parts: list[tuple[npt.NDArray[np.float64], npt.NDArray[np.uint8], npt.NDArray[np.uint8]]] = []
-        self._waiting = 0
+        self._most, self._random = most, np.random.default_rng(seed)
+        self._kept: list[tuple[float, int]] = []  # a heap of (-key, row)
+        self._descriptors = np.empty((0, DESCRIPTOR), np.uint8)
+        self._patches = np.empty((0, side, side, 3), np.uint8)
 
     def add(self, image: npt.NDArray[np.uint8], keypoints: Keypoints) -> None:
         """Add the keypoints in arrays of a photograph (H, W, 3)."""
         keys = self._random.random(len(keypoints.x))
-        kept = keys < self._limit
+        chosen = keys < (-self._kept[0][0] if len(self._kept) == self._most else 1)
         x, y, scale, angle, descriptors = (
-            getattr(keypoints, name)[kept] for name in ("x", "y", "scale", "angle", "descriptors")
+            getattr(keypoints, name)[chosen] for name in ("x", "y", "scale", "angle", "descriptors")
         )
-        self._parts.append((keys[kept], _as_bytes(descriptors), cut_patches(image, x, y, scale, angle, self._side)))
-        self._waiting += len(x)
-        if self._waiting > 2 * self._most:
-            self._reduce()
+        patches = cut_patches(image, x, y, scale, angle, self._patches.shape[1])
+        for key, descriptor, patch in zip(keys[chosen].tolist(), _as_bytes(descriptors), patches, strict=True):
+            if len(self._kept) < self._most:
+                row = len(self._kept)
+                if row == len(self._patches):
+                    self._resize(min(self._most, 2 * row + 1024))
+                heapq.heappush(self._kept, (-key, row))
+            elif key < -self._kept[0][0]:
+                row = self._kept[0][1]
+                heapq.heapreplace(self._kept, (-key, row))
+            else:
+                continue
+            self._descriptors[row], self._patches[row] = descriptor, patch
 
     def arrays(self) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
         """Return descriptors (N, 128) and patches (N, side, side, 3)."""
-        self._reduce()
-        return self._parts[0][1:]
+        self._resize(len(self._kept))
+        return self._descriptors, self._patches
 
-    def _reduce(self) -> None:
-        keys, descriptors, patches = (np.concatenate(arrays) for arrays in zip(*self._parts, strict=True))
-        if len(keys) > self._most:
-            chosen = np.sort(np.argsort(keys, kind="stable")[: self._most])
-            self._limit = float(keys[chosen].max())
-            keys, descriptors, patches = keys[chosen], descriptors[chosen], patches[chosen]
-        self._parts, self._waiting = [(keys, descriptors, patches)], len(keys)
+    def _resize(self, rows: int) -> None:
+        for array in (self._descriptors, self._patches):
+            array.resize((rows, *array.shape[1:]), refcheck=False)  # in place, so that there are never two
 
 
 def _as_bytes(descriptors: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:

@@ -17,7 +17,7 @@ def info(
     path: Annotated[
         Path,
         typer.Argument(
-            help="Features, keypoints, weights, a run's folder, or the folder or name of an inverter.",
+            help="Features, keypoints, weights, a baseline, a run's folder, or the folder or name of an inverter.",
             autocompletion=complete_inverter,
         ),
     ],

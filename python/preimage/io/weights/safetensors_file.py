@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import safetensors.numpy
+import safetensors
 from numpy.typing import NDArray
 
 from preimage.errors import FileFormatError
@@ -15,6 +16,7 @@ from preimage.io.arrays.stored_arrays import StoredArray
 from preimage.io.atomic import StrPath, atomic_write
 
 _DTYPES = {"F16": "<f2", "BF16": "<f4", "F32": "<f4", "F64": "<f8"}  # NumPy has no bfloat16
+_CODES = {"<f2": "F16", "<f4": "F32", "<f8": "F64", "|u1": "U8"}
 
 
 def read_tensors(path: StrPath) -> tuple[list[StoredArray], dict[str, str]]:
@@ -48,7 +50,22 @@ def _load(path: StrPath, name: str) -> NDArray[Any]:
 
 
 def write_tensors(path: StrPath, tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> None:
-    """Write tensors and metadata to a ``.safetensors`` file, atomically. The folder must exist."""
-    data = safetensors.numpy.save(dict(tensors), dict(metadata))
+    """Write tensors and metadata to a ``.safetensors`` file, atomically. The folder must exist.
+
+    Tensors may be of float16, float32, float64 or uint8. They are written one by one, without a copy of the file in
+    memory.
+    """
+    entries: dict[str, Any] = {"__metadata__": dict(metadata)}
+    little = {name: array.astype(array.dtype.newbyteorder("<"), copy=False) for name, array in tensors.items()}
+    # The largest elements first, so that every tensor is aligned.
+    arrays = dict(sorted(little.items(), key=lambda item: (-item[1].itemsize, item[0])))
+    end = 0
+    for name, array in arrays.items():
+        start, end = end, end + array.nbytes
+        entries[name] = {"dtype": _CODES[array.dtype.str], "shape": array.shape, "data_offsets": [start, end]}
+    header = json.dumps(entries, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
     with atomic_write(path) as file:
-        file.write(data)
+        file.write(len(header).to_bytes(8, "little") + header)
+        for array in arrays.values():
+            file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
