@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from preimage.baselines.nearest import Nearest as Nearest
     from preimage.baselines.patches import PatchDatabase as PatchDatabase
     from preimage.baselines.trained import TrainedInverter as TrainedInverter
+    from preimage.baselines.trained import train_paper as train_paper
 
 _LAZY_NAMES = {
     "Autoencoder": "autoencoder",
@@ -27,6 +28,7 @@ _LAZY_NAMES = {
     "PairedDictionary": "dictionary",
     "PatchDatabase": "patches",
     "TrainedInverter": "trained",
+    "train_paper": "trained",
 }
 
 _SUMMARIES = {
@@ -49,6 +51,7 @@ __all__ = [
     "PatchDatabase",
     "TrainedInverter",
     "list_baselines",
+    "train_paper",
 ]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from typing import ClassVar
 
 import torch
 
@@ -36,8 +35,8 @@ class Autoencoder(TrainedInverter):
         >>> again = autoencoder.invert(features, autoencoder.representation.spec)
     """
 
-    name: ClassVar[str] = "autoencoder"
-    title: ClassVar[str] = "autoencoder"
+    name = "autoencoder"
+    title = "autoencoder"
     representation: Representation
 
     def __init__(

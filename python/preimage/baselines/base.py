@@ -25,8 +25,8 @@ class Baseline(abc.ABC):
             that of a fine-tuned network; else ``None``.
     """
 
-    name: ClassVar[str]
-    title: ClassVar[str]
+    name: str
+    title: str
     reference: ClassVar[str] = ""
     representation: Representation | None = None
 

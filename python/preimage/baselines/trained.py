@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from os import PathLike
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 
@@ -41,11 +41,9 @@ class TrainedInverter(Baseline):
         >>> images = paper.invert(features, spec)
     """
 
-    name: ClassVar[str] = "ours"
-    title: ClassVar[str] = "ours"
-    reference: ClassVar[str] = (
-        'A. Dosovitskiy, T. Brox, "Inverting Visual Representations with Convolutional Networks", CVPR 2016'
-    )
+    name = "ours"
+    title = "ours"
+    reference = 'A. Dosovitskiy, T. Brox, "Inverting Visual Representations with Convolutional Networks", CVPR 2016'
 
     def __init__(
         self,
@@ -55,8 +53,7 @@ class TrainedInverter(Baseline):
         title: str | None = None,
         device: str | torch.device = "auto",
     ) -> None:
-        self.name = name  # type: ignore[misc] # the class attribute is the default
-        self.title = name if title is None else title  # type: ignore[misc]
+        self.name, self.title = name, name if title is None else title
         self._reconstructor = Reconstructor(None, inverter, device)
         self.inverter = self._reconstructor.inverter
 
@@ -85,10 +82,9 @@ class TrainedInverter(Baseline):
         if differences := self.inverter.spec.differences(spec):
             raise ValueError(f"{self.name} inverts other features (its own != given): {'; '.join(differences)}")
         check_features(features, spec)
-        report = progress or _ignore
-        report(0, len(features))
         images = self._reconstructor.invert(features, size).cpu()
-        report(len(features), len(features))
+        if progress is not None:
+            progress(len(features), len(features))
         return images
 
     def target(self, images: torch.Tensor) -> torch.Tensor:
@@ -159,7 +155,3 @@ def train_paper(
     }
     config = dataclasses.replace(config, **fields | settings)
     return run(config, representation=representation, resume=resume, display=display)
-
-
-def _ignore(done: int, total: int) -> None:
-    """Report nothing."""
