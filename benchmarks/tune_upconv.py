@@ -28,6 +28,7 @@ import torch
 from _harness import Runner, allow_tf32, cuda_graph, take_turns
 from bench_upconv import DECODERS, SLOPE, LayerShape
 from preimage.inverters.architectures import UShapedConfig, build
+from preimage.inverters.auto import like_alexnet
 from preimage.inverters.presets import preset, preset_names
 from preimage.io.atomic import atomic_write
 from preimage.nn import UpConv2d
@@ -37,6 +38,7 @@ from preimage.ops.upconv.kernel_configs import Config
 from preimage.representations import list_representations
 
 IMAGE_SIZE, BATCH = 256, 64  # of a training step
+ALEXNET = {"conv1": 27, "conv2": 13, "conv5": 6, "fc6": None}  # cells of layers with different networks
 WIN = 0.98  # of torch's time: what is no faster than this is noise
 SECONDS = 0.5  # of timing a pass
 # What each pass takes: maps of the layer's input ("low") or output ("high") size, the weight, the bias, images.
@@ -158,25 +160,29 @@ def difference(outputs: Inputs, expected: Inputs, bound: float) -> str | None:
 def networks() -> dict[str, tuple[LayerShape, ...]]:
     """Return the layers of the benchmarks' decoders and of every preset, by name, for images of 256²."""
     found = {name: DECODERS[name] for name in ("H", "F")}
-    for representation in list_representations():
-        for name in preset_names(representation):
-            config = preset(representation, name)
-            if isinstance(config, UShapedConfig):  # where keypoints are drawn depends on the features: here are none
-                config = dataclasses.replace(config, splat_levels=0)
-            layers: list[LayerShape] = []
+    configs = {
+        f"{representation}/{name}": preset(representation, name)
+        for representation in list_representations()
+        for name in preset_names(representation)
+    }
+    configs |= {f"alexnet-{layer}/paper": like_alexnet(cells, 227)[0] for layer, cells in ALEXNET.items()}
+    for name, config in configs.items():
+        # Where keypoints are drawn depends on the features: here are none.
+        fixed = dataclasses.replace(config, splat_levels=0) if isinstance(config, UShapedConfig) else config
+        layers: list[LayerShape] = []
 
-            def note(module: UpConv2d, inputs: Inputs, layers: list[LayerShape] = layers) -> None:
-                side = inputs[0].shape[-1] + 2 * getattr(module, "repeat_edges", False)
-                layers.append(LayerShape(side, *module.weight.shape[:2], module.negative_slope))
+        def note(module: UpConv2d, inputs: Inputs, layers: list[LayerShape] = layers) -> None:
+            side = inputs[0].shape[-1] + 2 * getattr(module, "repeat_edges", False)
+            layers.append(LayerShape(side, *module.weight.shape[:2], module.negative_slope))
 
-            with torch.device("meta"):
-                network = build(64, config)
-                cells = () if network.side else (IMAGE_SIZE // network.stride,) * 2
-                for module in network.modules():
-                    if isinstance(module, UpConv2d):
-                        module.register_forward_pre_hook(note)
-                network(torch.empty(1, 64, *cells))
-            found[f"{representation}/{name}"] = tuple(layers)
+        with torch.device("meta"):
+            network = build(64, fixed)
+            cells = () if network.side else (IMAGE_SIZE // network.stride,) * 2
+            for module in network.modules():
+                if isinstance(module, UpConv2d):
+                    module.register_forward_pre_hook(note)
+            network(torch.empty(1, 64, *cells))
+        found[name] = tuple(layers)
     return found
 
 

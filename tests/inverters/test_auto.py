@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from preimage.inverters import Inverter, OutputRegion, plan
 from preimage.inverters.auto import BUDGET, auto
 from preimage.inverters.output_region import placed
+from preimage.representations.registry import class_of
 from preimage.spec import Spec
 
 PAPER = {
@@ -41,26 +42,27 @@ def features_of(channels: int, cells: int | None, count: int = 2) -> torch.Tenso
     return torch.rand(count, channels, *([] if cells is None else [cells, cells]))
 
 
-@pytest.mark.parametrize("name", PAPER)
-def test_the_papers_networks_for_alexnet(name: str) -> None:
+@pytest.mark.parametrize("layer", PAPER)
+@pytest.mark.parametrize("any_network", [False, True])
+def test_the_papers_networks_for_alexnet(layer: str, any_network: bool) -> None:
     """Checks image sizes and parameter counts of the paper's section 3, with 3×3 layers before up-convolutions."""
-    channels, cells, size, parameters = PAPER[name]
+    channels, cells, size, parameters = PAPER[layer]
     with torch.device("meta"):
-        inverter = inverter_of(channels, cells, 227, name, preset="paper")
+        inverter = inverter_of(channels, cells, 227, "network" if any_network else layer, preset="paper")
         assert sum(weight.numel() for weight in inverter.parameters()) == parameters
         assert inverter.reconstruct(features_of(channels, cells)).shape == (2, 3, size, size)
     assert inverter.output_region == OutputRegion(227, 227 if cells is None else size, size)
     assert inverter.network.layers[-1].negative_slope is None
 
 
-@pytest.mark.parametrize("name", PAPER)
-def test_layers_of_any_network_have_the_networks_of_alexnets(name: str) -> None:
-    channels, cells, size, parameters = PAPER[name]
-    with torch.device("meta"):
-        inverter = inverter_of(channels, cells, 227, preset="paper")
-        assert inverter.config == inverter_of(channels, cells, 227, name, preset="paper").config
-    assert sum(weight.numel() for weight in inverter.parameters()) == parameters
-    assert inverter.output_region == OutputRegion(227, 227 if cells is None else size, size)
+def test_presets_of_a_representation_with_images_of_one_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, layers, cells, region in (
+        ("alexnet-conv5", ["c3/1 8", "up 8", "up 3"], 6, OutputRegion(227, 24, 24)),
+        ("alexnet-fc6", ["fc 128", "grid 4 8", *["up 8"] * 4, "up 3"], None, OutputRegion(227, 227, 128)),
+    ):
+        presets = {"small": {"architecture": "single-stream", "layers": layers}}
+        monkeypatch.setattr(class_of(name), "presets", presets)
+        assert inverter_of(16, cells, 227, name, preset="small").output_region == region
 
 
 @pytest.mark.parametrize(

@@ -58,5 +58,6 @@ def _show(show: Output, described: RepresentationInfo) -> None:
     show.say("")
     if names := described.channel_names:
         show.say(f"{len(names)} channels: {'; '.join(names[:2])}; …; {names[-1]}")
-    presets = dict.fromkeys((*described.presets, "compact", "wide", "auto"))  # the last three fit any features
+    # Those of `preimage.inverters.plan.check_preset`; without presets of its own the paper's network fits any features.
+    presets = dict.fromkeys((*(described.presets or ("paper",)), "compact", "wide", "auto"))
     show.say(f"Architectures (preimage train --preset): {', '.join(presets)}")

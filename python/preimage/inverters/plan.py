@@ -41,7 +41,7 @@ def plan(
         spec: Spec of the features.
         name: Preset of the representation, such as ``"paper"``; or ``"auto"``, ``"compact"`` (the same) or ``"wide"``
             for a network generated for features of this shape, see `preimage.inverters.auto.auto`. ``"paper"`` of a
-            representation without presets is the paper's network for a layer of AlexNet with features of this shape.
+            representation without presets, such as AlexNet's layers, is the network of `like_alexnet`.
         cells: Size (h, w) of the features of an image of `image_size`; ``None`` for vectors.
         image_size: Side of the square images in pixels.
         output_size: Side of the reconstructed images in pixels; only for ``"auto"``.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from preimage.representations.alexnet_variants import DIGEST, LAYERS, STRIDES, VARIANTS, channels, check_variant
-from preimage.representations.base import Presets, Representation, parameter
+from preimage.representations.base import Representation, parameter
 from preimage.representations.preprocessing import PREPROCESSINGS, check_preprocessing
 from preimage.representations.registry import register
 from preimage.spec import Spec
@@ -19,14 +19,6 @@ if TYPE_CHECKING:
     import torch
 
     from preimage.representations.network import Network, NetworkRepresentation
-
-# Section 3 of the paper: three convolutions, or three fully connected layers, before the up-convolutions.
-_UPS = {
-    "conv1": ("up 64", "up 32"),
-    **dict.fromkeys(("conv2", "conv3", "conv4"), ("up 128", "up 64", "up 32")),
-    "conv5": ("up 256", "up 128", "up 64", "up 32"),
-}
-_CONNECTED = ("fc 4096", "fc 4096", "fc 4096", "grid 4 256", "up 256", "up 128", "up 64", "up 32", "up 3")
 
 
 def alexnet(weights: str | Path = "", variant: str | None = None, preprocessing: str | None = None) -> Network:
@@ -150,12 +142,6 @@ class AlexNetLayer(Representation):
         return self.image_side, self.image_side
 
 
-def _presets(layer: str) -> Presets:
-    ups = _UPS.get(layer)
-    layers = _CONNECTED if ups is None else ("c3/1 256", "c3/1 256", "c3/1 256", *ups, "up 3")
-    return {"paper": {"architecture": "single-stream", "layers": layers}}
-
-
 for _layer in LAYERS:
     _members = {
         "__module__": __name__,
@@ -163,6 +149,5 @@ for _layer in LAYERS:
         "title": f"AlexNet {_layer}",
         "summary": f"Output of {_layer} of AlexNet, with user-provided weights.",
         "layer": _layer,
-        "presets": _presets(_layer),
     }
     register(type(_layer.capitalize(), (AlexNetLayer,), _members))
