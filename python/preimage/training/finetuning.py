@@ -43,8 +43,8 @@ class Encoder:
         representation: The layer of `average`; its spec contains the digest of the present weights.
 
     Raises:
-        ValueError: The representation is not a layer of a network, or one that no weights, or weights of another dtype
-            than float32, come before; or the network cannot be copied.
+        ValueError: The representation is not a layer of a network, or one that no weights come before; or the network
+            has weights of another dtype than float32, or cannot be copied.
     """
 
     def __init__(self, representation: Representation, device: torch.device) -> None:

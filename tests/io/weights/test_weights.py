@@ -335,3 +335,23 @@ def test_the_commands(run: Run, tmp_path: Path) -> None:
         }
     code, _, err = run("weights", "convert", tmp_path / "n.caffemodel", "-o", tmp_path / "n.npz")
     assert (code, bool(re.search(r"\.safetensors.*'n\.npz'", err))) == (1, True)
+
+
+def test_other_programs_read_what_is_written(tmp_path: Path) -> None:
+    values = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+    tensors = {
+        "bytes": values.astype(np.uint8)[:, :, :3],  # of 18 bytes, and not contiguous
+        "half": values.astype(np.float16),
+        "swapped": values.astype(">f4"),
+        "double": values.T.astype(np.float64),
+        "scalar": np.float32(3).reshape(()),
+        "empty": values[:0],
+    }
+    write_tensors(tmp_path / "all.safetensors", tensors, {"note": "größer"})
+    found = safetensors.numpy.load_file(tmp_path / "all.safetensors")
+    assert found.keys() == tensors.keys()
+    for name, array in tensors.items():
+        np.testing.assert_array_equal(found[name], array)
+        assert found[name].dtype == array.dtype.newbyteorder("<")
+    with safetensors.safe_open(tmp_path / "all.safetensors", "np") as file:
+        assert file.metadata() == {"note": "größer"}
