@@ -156,6 +156,14 @@ def test_grids_of_other_types_and_with_gradients() -> None:
         assert same(Keypoints.from_grid(given, 4), expected)
 
 
+@pytest.mark.parametrize(("sine", "angle"), [(-1e-9, 0), (0, 0), (-1, 1.75 * math.pi), (1, 0.25 * math.pi)])
+def test_angles_of_a_grid_are_below_a_full_turn(sine: float, angle: float) -> None:
+    grid = np.zeros((1, 133, 1, 1), np.float32)
+    grid[0, 130:132, 0, 0] = sine, 1
+    found = Keypoints.from_grid(grid, 4).angle
+    assert found == pytest.approx([angle]) and 0 <= found[0] < 2 * math.pi
+
+
 def test_an_empty_grid_and_other_shapes() -> None:
     arrays = Keypoints.from_grid(np.zeros((2, 133, 3, 5), np.float16), 4)
     assert arrays.offsets.tolist() == [0, 0, 0]

@@ -138,12 +138,14 @@ class Keypoints:
         found = values[image, :, row, column].astype(np.float32)  # [N, 133]
         with np.errstate(over="ignore"):
             scale = np.exp(found[:, 132])
+        angle = np.arctan2(found[:, 130], found[:, 131]) % np.float32(2 * math.pi)
+        angle[angle >= 2 * math.pi] = 0  # angles just below zero are rounded up
         counts = np.bincount(image, minlength=len(values))
         keypoints = cls(
             x=column.astype(np.float32) * cell_size + found[:, 128] - np.float32(0.5),
             y=row.astype(np.float32) * cell_size + found[:, 129] - np.float32(0.5),
             scale=scale,
-            angle=np.arctan2(found[:, 130], found[:, 131]) % np.float32(2 * math.pi),
+            angle=angle,
             response=np.zeros(len(found), np.float32),
             descriptors=found[:, :DESCRIPTOR] / np.float32(descriptor_scale),
             offsets=np.concatenate(([0], counts.cumsum(dtype=np.int64))),
