@@ -159,6 +159,7 @@ def test_features_that_are_not_finite_are_an_error() -> None:
     [
         ("steps", 0),
         ("tolerance", -0.1),
+        ("tolerance", 1),
         ("tv", float("nan")),
         ("tv_end", -1),
         ("beta", 0.5),

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import torch
 
-from preimage.baselines._descent import Settings, descend
 from preimage.baselines.base import Baseline, Progress, check_features
+from preimage.baselines.descent import Settings, descend
 from preimage.inverters.device import extraction_device, resolve_device
 from preimage.pipelines.image_loading import at_once
 from preimage.representations import Representation
@@ -29,11 +29,11 @@ class GradientDescent(Baseline):
 
     ‖φ(x) - φ‖² / ‖φ‖² + (λ_TV / 2) mean |∇y|^β + (λ_α / 2) mean |y|^α, where y = (x - 0.5) / 0.25
 
-    and the means are over pixels and channels. Steps have momentum as in the publication. The following differs from
-    it, so that one setting serves descriptors and layers of networks:
+    and the means are over pixels and channels. The following differs from the publication, so that one setting serves
+    descriptors and layers of networks:
 
-    - The learning rate of an image adapts: it grows as long as the objective falls, and is halved, and the momentum
-      discarded, when the objective rises. It is relative to the length of the first gradient.
+    - The learning rate of an image adapts: it grows as long as the objective falls. When the objective rises by more
+      than 1%, the learning rate decreases and the momentum is discarded. The first step has a fixed length.
     - The gradient's frequencies f are weighted by f^-p (`preconditioning`), as high frequencies are small in
       photographs, but not in gradients.
     - λ_TV decreases geometrically from `tv` to `tv_end` during the first four fifths of the steps, which avoids many
@@ -56,15 +56,15 @@ class GradientDescent(Baseline):
         representation: Representation of the features, differentiable with respect to the images.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...; the CPU is used if the representation needs it.
         steps: Maximum number of steps.
-        tolerance: Relative decrease of the feature error within a tenth of the steps below which an image is finished.
+        tolerance: Relative decrease of the feature error within a tenth of the steps below which an image is finished,
+            in [0, 1).
         tv: Weight λ_TV of the total variation at the start.
         tv_end: Weight λ_TV at the end; both are positive, or both are 0.
         beta: Exponent β of the total variation.
         norm: Weight λ_α of the α-norm.
         alpha: Exponent α of the α-norm, at least 1.
         lr: Maximum root mean square of a step without its momentum, for images in [0, 1]; the first is a tenth of it.
-        momentum: Weight of the former step, in [0, 1). The publication's 0.9 is suitable for descriptors; layers of
-            networks converge faster with 0.97.
+        momentum: Weight of the former step, in [0, 1); 0.9 in the publication.
         preconditioning: Exponent p of the weights of frequencies; 0 for the plain gradient.
         seed: Seed of the noise from which images start.
 
@@ -93,7 +93,7 @@ class GradientDescent(Baseline):
         norm: float = 1e-5,
         alpha: float = 6,
         lr: float = 0.02,
-        momentum: float = 0.9,
+        momentum: float = 0.97,
         preconditioning: float = 1,
         seed: int = 0,
     ) -> None:
@@ -116,8 +116,9 @@ class GradientDescent(Baseline):
             raise ValueError(f"lr must be above 0 and finite, got {lr}")
         if (tv == 0) != (tv_end == 0):
             raise ValueError(f"tv and tv_end must both be positive or both be 0, got {tv} and {tv_end}")
-        if momentum >= 1:
-            raise ValueError(f"momentum must be below 1, got {momentum}")
+        for name, value in (("momentum", momentum), ("tolerance", tolerance)):
+            if value >= 1:
+                raise ValueError(f"{name} must be below 1, got {value}")
         self._representation = representation
         self._device = resolve_device(device)
         self._settings = Settings(steps, lr, momentum, preconditioning, tolerance)

@@ -10,9 +10,10 @@ import torch
 # Objectives and feature errors (B,) of images (B, C, H, W) with these indices, at a progress from 0 to 1.
 Objective = Callable[[torch.Tensor, torch.Tensor, float], tuple[torch.Tensor, torch.Tensor]]
 
-GROWTH, DECAY = 1.1, 0.5  # factors of the learning rate after a step with a smaller and with a larger objective
+GROWTH, DECAY = 1.05, 0.8  # factors of the learning rate after a step, and when the objective has risen
+SLACK = 0.01  # relative increase of the objective over its smallest value at which it has risen
 FIRST = 0.1  # length of the first step, relative to the maximum
-WINDOWS = 10  # number of times that is checked whether the feature error of an image still falls
+WINDOWS = 10  # number of windows of steps, within each of which the feature error of an image has to fall
 _LOWEST = 1 / 32  # cycles per pixel; lower frequencies have the same weight
 
 
@@ -41,8 +42,10 @@ def descend(
     """Return the states with the smallest feature errors on the way from `start` to a minimum of the objective.
 
     The learning rate of an image is chosen so that its first step has a certain length, whatever the scale of the
-    objective. It grows as long as the objective falls; when the objective rises, it is halved and the momentum is
-    discarded. Images stay in [-0.5, 0.5].
+    objective, and then grows. When the objective exceeds its smallest value since the momentum was last discarded by
+    more than `SLACK`, the learning rate decreases and the momentum is discarded. A small increase is allowed, as
+    objectives of HOG are not continuous.
+    Images stay in [-0.5, 0.5].
 
     Args:
         start: (B, C, H, W).
@@ -55,8 +58,9 @@ def descend(
     weights = _weights(tuple(images.shape[2:]), settings.preconditioning, device)
     active = torch.arange(count, device=device)  # indices of the images that have not stopped; `images` are these
     momentum = torch.zeros_like(images)
-    rate, former = torch.zeros(count, device=device), torch.full((count,), torch.inf, device=device)
-    least, least_before = former.clone(), former.clone()  # feature errors
+    rate = torch.zeros(count, device=device)
+    lowest = torch.full((count,), torch.inf, device=device)  # objectives since the momentum was discarded
+    least, least_before = lowest.clone(), lowest.clone()  # feature errors
     window = max(1, settings.steps // WINDOWS)
     for step in range(settings.steps):
         images.requires_grad_(True)
@@ -78,8 +82,8 @@ def descend(
         if weights is not None:
             gradient = torch.fft.irfft2(torch.fft.rfft2(gradient) * weights, s=images.shape[2:])
         length = gradient.flatten(1).square().mean(dim=1).sqrt().clamp_min(torch.finfo(torch.float32).tiny)
-        rises = value > former[active]
-        former[active] = value
+        rises = value > (1 + SLACK) * lowest[active]
+        lowest[active] = torch.where(rises, value, torch.minimum(value, lowest[active]))
         scale = FIRST * settings.lr / length if step == 0 else rate[active] * torch.where(rises, DECAY, GROWTH)
         scale = scale.clamp(max=settings.lr / length)
         rate[active] = scale
