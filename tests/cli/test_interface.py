@@ -72,7 +72,7 @@ def test_extract_has_the_same_parameters_with_and_without_summary() -> None:
 @pytest.mark.parametrize(
     ("command", "function", "command_only", "library_only"),
     [
-        (cli.compare, compare, set(), set()),
+        (cli.compare, compare, set(), {"status"}),  # printed
         (cli.convert, convert, set(), set()),
         (cli.demo, demo, set(), set()),
         (cli.doctor, doctor, set(), set()),

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import re
 
-import pytest
-
 from preimage.studies.bootstrap import Interval
-from preimage.studies.compare_report import CompareStudy, ImageResult, MethodScore, Setting, seconds_text
+from preimage.studies.compare_report import CompareStudy, ImageResult, MethodScore, Setting
 
 SETTING = Setting("HOG", 64, 64, 64, 16, 0.7)
 
@@ -82,18 +80,33 @@ def test_an_interval_that_touches_zero_decides_nothing() -> None:
         assert re.search(r"the ours is not distinguishable from that of the b\.", found[1])
 
 
+def test_behind_every_method() -> None:
+    found = findings(score("ours", 0.5), score("b", 0.2, (0.2, 0.4)), score("c", 0.4, (0.1, 0.3)))
+    assert re.search(r"higher than that of every other .* the c, is 0\.20 \(95 % interval 0\.10 to 0\.30\)", found[1])
+    found = findings(score("ours", 0.5), score("b", 0.2, (0.2, 0.4)))
+    assert re.search(r"higher than that of the b; the difference is 0\.30 \(95 % interval 0\.20 to 0\.40\)", found[1])
+
+
+def test_a_tiny_difference_is_not_ranked() -> None:
+    found = findings(score("ours", 0.3), score("b", 0.301, (-0.0011, -0.0009)), score("c", 0.299, (0.0009, 0.0011)))
+    assert re.search(r"the ours is not distinguishable from that of the b and the c\.", found[1])
+
+
+def test_without_ours_the_first_method_is_the_reference() -> None:
+    found = findings(score("b", 0.5), score("c", 0.4, (0.05, 0.15)), score("d", 0.7, (-0.3, -0.1)))
+    assert re.search(r"error of the b is 0\.50", found[0])
+    assert re.search(r"the b is lower than that of the d, higher than that of the c\.", found[1])
+
+
 def test_times() -> None:
     found = findings(
         score("ours", 0.2, seconds=0.05),
         score("b", 0.5, (-0.4, -0.2), seconds=10.0),
         score("c", 0.5, (-0.4, -0.2), seconds=0.01),
     )
-    (times,) = (sentence for sentence in found if " as long" in sentence)
-    assert "0.05 s" in times
-    assert "the b takes 200 times" in times
-    assert "the c" not in times
-    found = findings(score("ours", 0.2, seconds=2.0), score("c", 0.5, (-0.4, -0.2), seconds=0.01))
-    assert not any(" as long" in sentence for sentence in found)
+    assert "0.05 s with the ours, 10 s with the b (200 times as long) and 0.01 s with the c." in found[3]
+    found = findings(score("ours", 0.2, seconds=2.0), score("c", 0.5, (-0.4, -0.2), seconds=2.02))
+    assert "2 s with the ours and 2 s with the c." in found[3], "not 1 times as long"
 
 
 def test_features_and_images_disagree() -> None:
@@ -107,13 +120,12 @@ def test_features_and_images_disagree() -> None:
     assert not any("closest" in sentence for sentence in found)
 
 
+def test_ties_are_no_disagreement() -> None:
+    same_image = score("ours", 0.2, feature_error=0.3), score("b", 0.2, (-0.01, 0.01), feature_error=0.1)
+    same_features = score("ours", 0.5, feature_error=0.3), score("b", 0.2, (0.2, 0.4), feature_error=0.3)
+    for scores in (same_image, same_features):
+        assert not any("closest" in sentence for sentence in findings(*scores))
+
+
 def test_a_single_method() -> None:
     assert len(findings(score("ours", 0.2))) == 1
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [(1234.5, "1,234"), (123.4, "123"), (99.4, "99"), (2.04, "2"), (0.0851, "0.085"), (0.0000123, "0.000012")],
-)
-def test_seconds(value: float, text: str) -> None:
-    assert seconds_text(value) == text

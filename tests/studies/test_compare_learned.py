@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -73,10 +74,9 @@ def learned_from(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """Replace the dictionary by `Gray`, whose shade is the number of photographs / 10; return what it learned from."""
     seen: list[list[str]] = []
 
-    def learn(photographs: Photographs) -> Baseline:
+    def learn(photographs: Photographs, progress: Progress) -> Baseline:
         seen.append([source.key for source in photographs.sources])
-        assert photographs.progress is not None
-        photographs.progress(1, 4)
+        progress(1, 4)
         return Gray(len(photographs.sources) / 10)
 
     monkeypatch.setitem(compare_methods._LEARNERS, "dictionary", (learn, "dictionary.txt"))
@@ -87,12 +87,14 @@ def test_each_half_is_inverted_with_what_was_learned_from_the_other(
     photos: list[Path], tmp_path: Path, learned_from: list[list[str]]
 ) -> None:
     reports: list[tuple[int, int]] = []
+    lines: list[str] = []
     found = compare(
         photos[:5],
         tmp_path,
         methods=["dictionary"],
         size=64,
-        batch_size=2,
+        batch_size=4,
+        status=lines.append,
         progress=lambda done, total: reports.append((done, total)),
     )
     keys = [photo.stem for photo in photos[:5]]
@@ -108,6 +110,9 @@ def test_each_half_is_inverted_with_what_was_learned_from_the_other(
     assert score.learning_seconds > 0
     assert (found.learned, list(tmp_path.glob("dictionary*"))) == ((), []), "neither half's is for all images"
     assert reports[-1] == (10, 10), "five images, and five photographs learned from"
+    assert ["2 photographs" in lines[0], "3 photographs" in lines[1], len(lines)] == [True, True, 2]
+    assert found.setting.batch_size == 3, "no half is larger"
+    assert any("5 images are too narrow" in note for note in found.notes)
     assert not list(tmp_path.glob(".features*"))
 
 
@@ -116,10 +121,23 @@ def test_from_a_database_the_method_is_saved(photos: list[Path], tmp_path: Path,
     assert learned_from == [[photo.stem for photo in photos[5:]]]
     assert found.learned == (tmp_path / "out" / "dictionary.txt",)
     assert found.learned[0].read_text() == "0.5"
-    assert "dictionary" in found.setting.learned_from
+    assert re.search(r"5 other photographs: gray\.", found.setting.learned_from)
     with open(found.csv, newline="") as file:
         (row,) = csv.DictReader(file)
     assert float(row["learning_seconds"]) >= 0
+
+
+def test_what_was_learned_is_kept_if_the_next_method_cannot_learn(
+    photos: list[Path], tmp_path: Path, learned_from: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(photographs: Photographs, progress: Progress) -> Baseline:
+        raise ValueError("nothing to average")
+
+    monkeypatch.setitem(compare_methods._LEARNERS, "mean", (fail, ""))
+    with pytest.raises(ValueError, match="method mean: nothing to average"):
+        compare(photos[:2], tmp_path, methods=["dictionary", "mean"], database=photos[5:], size=64)
+    assert (tmp_path / "dictionary.txt").read_text() == "0.5"
+    assert not list(tmp_path.glob(".features*"))
 
 
 def test_floors_by_hand(photos: list[Path], tmp_path: Path) -> None:
@@ -138,7 +156,7 @@ def test_floors_by_hand(photos: list[Path], tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_learned_is_named(photos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def learn(photographs: Photographs) -> Baseline:
+    def learn(photographs: Photographs, progress: Progress) -> Baseline:
         raise ValueError("photographs must be a million, got 5")
 
     monkeypatch.setitem(compare_methods._LEARNERS, "dictionary", (learn, ""))

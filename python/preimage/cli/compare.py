@@ -71,7 +71,7 @@ def compare(
     Example: preimage compare val/ -r hog --methods ours,gradient,mean -o compared/
     """
     from preimage.studies.compare import compare as run
-    from preimage.studies.compare_report import seconds_text
+    from preimage.studies.formatting import two_digits
 
     out = Output(json)
     chosen = create_if_named(representation, param) if param else representation
@@ -93,13 +93,14 @@ def compare(
             skip_bad=skip_bad,
             command=command_line(),
             progress=progress,
+            status=lambda line: typer.echo(line, err=True),
         )
     width = max(len(score.title) for score in summary.scores)
     images_text = f"{plural(summary.images, 'image')} of {summary.setting.side} × {summary.setting.side}"
     out.say(f"{plural(len(summary.scores), 'method')} on {images_text} in {summary.seconds:.1f} s")
     for score in summary.scores:
         interval = f"({score.error.low:.3f} to {score.error.high:.3f})"
-        times = f"{seconds_text(score.seconds)} s per image"
+        times = f"{two_digits(score.seconds)} s per image"
         out.say(f"{score.title:{width}}  normalized error {score.error.mean:.3f} {interval}   {times}")
     for path in summary.learned:
         out.say(f"wrote {path}")

@@ -180,6 +180,10 @@ class Study(abc.ABC):
     def table(self) -> Iterator[Sequence[object]]:
         """Yield the rows of the CSV file, its header first."""
 
+    def further_tables(self) -> dict[str, Iterator[Sequence[object]]]:
+        """Return rows of further CSV files by the end of their names, see `further_table`."""
+        return {}
+
     @abc.abstractmethod
     def tables(self) -> list[Table]:
         """Return the tables of the page."""
@@ -241,6 +245,8 @@ class Study(abc.ABC):
         folder.mkdir(parents=True, exist_ok=True)
         table.parent.mkdir(parents=True, exist_ok=True)
         _write_text(table, _csv(self.table()))
+        for end, rows in self.further_tables().items():
+            _write_text(further_table(table, end), _csv(rows))
         sheet = draw_sheet(
             [row.cells for row in self.sheet_rows],
             self.sheet_titles(),
@@ -270,6 +276,11 @@ class Study(abc.ABC):
             seconds=time.perf_counter() - start,
             skipped=tuple(skipped for listing in listings for skipped in listing.skipped),
         )
+
+
+def further_table(table: Path, end: str) -> Path:
+    """Return the file of a further table beside the first: ``scores-images.csv`` for ``scores.csv`` and ``images``."""
+    return table.with_name(f"{table.stem}-{end}{table.suffix}")
 
 
 def _csv(rows: Iterator[Sequence[object]]) -> str:

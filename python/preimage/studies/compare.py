@@ -2,34 +2,27 @@
 
 from __future__ import annotations
 
-import csv as csv_format
 import dataclasses
 import hashlib
-import io
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
 
 from preimage.baselines.base import Baseline
 from preimage.inverters import resolve_device
-from preimage.io import ImageSource, Listing, atomic_write
-from preimage.pipelines.image_loading import (
-    Images,
-    at_once,
-    batches,
-    decodable_listing,
-    working_bytes,
-)
+from preimage.io import ImageSource, Listing
+from preimage.pipelines.image_loading import Images, at_once, batches, decodable_listing, working_bytes
 from preimage.pipelines.image_writer import output_folder
 from preimage.pipelines.inverter_choice import InverterChoice
 from preimage.representations import Representation
-from preimage.studies.base import ProgressCounter, StudySummary, check_at_least, study_images
+from preimage.studies.base import ProgressCounter, StudySummary, check_at_least, further_table, study_images
 from preimage.studies.compare_measurement import Measurement, View
 from preimage.studies.compare_methods import Method, Photographs, create_methods
 from preimage.studies.compare_report import CompareStudy, MethodScore, Setting
+from preimage.studies.formatting import listed
 from preimage.viz.sheets import SMALLEST_TILE
 
 
@@ -68,6 +61,7 @@ def compare(
     skip_bad: bool = False,
     command: str = "preimage compare",
     progress: Callable[[int, int], None] | None = None,
+    status: Callable[[str], None] | None = None,
 ) -> CompareSummary:
     """Invert the features of photographs by several methods, and measure and show the reconstructions.
 
@@ -102,6 +96,8 @@ def compare(
         command: Command line shown on the page.
         progress: Function called with (steps done, total number of steps); a step is one image by one method, or a
             photograph that a method learns from.
+        status: Function called with a line when a method begins to learn, and after its first batch with the time that
+            it will take for all images, if that is long.
 
     Raises:
         ValueError: There are too few images, only equal ones, a bad one (named), or some that methods also learn from;
@@ -125,43 +121,60 @@ def compare(
     steps = ProgressCounter(count * len(found) + sum(len(fold.learned) for fold in folds) * len(learning), progress)
     shown = {round(index * (count - 1) / max(1, show_count - 1)) for index in range(show_count)}
     together = at_once(working_bytes(compared, view.side, view.side, inverted=True), batch_size)
-    measurement = Measurement(compared, found, view, device, shown, tile)
+    measurement = Measurement(
+        *(compared, found, view),
+        count=count,
+        shown=shown,
+        tile=tile,
+        device=device,
+        steps=steps,
+        status=status or (lambda line: None),
+    )
     learned: list[Path] = []
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".features-") as temporary:
         for number, fold in enumerate(folds):
             photographs = Photographs(
-                fold.learned, compared, view.side, Path(temporary) / str(number), seed=seed, device=device
+                sources=fold.learned,
+                representation=compared,
+                side=view.side,
+                folder=Path(temporary) / str(number),
+                seed=seed,
+                device=device,
             )
-            baselines = [measurement.learn(which, photographs, steps) for which in range(len(found))]
-            if database is not None:
-                learned += _saved(found, baselines, folder)
+            baselines: list[Baseline] = []
+            for which, method in enumerate(found):
+                baselines.append(measurement.learn(which, photographs))
+                if database is not None and method.saved:  # before anything else can fail
+                    baselines[-1].save(folder / method.saved)  # type: ignore[attr-defined] # only such have a file
+                    learned.append(folder / method.saved)
             sources = [listing.sources[position] for position in fold.positions]
             first = 0
             for keys, originals in batches(sources, view.side, together):
                 positions = fold.positions[first : first + len(keys)]
-                measurement.add(keys, originals, positions, baselines, steps)
+                measurement.add(keys, originals, positions, baselines)
                 first += len(keys)
-            del baselines, photographs  # maps files of the temporary folder
+            baselines.clear()  # they map files of the temporary folder
+    scores = measurement.scores(seed)
     setting = Setting(
         representation=compared.title or compared.name,
         side=view.side,
         crop=view.region.crop,
         size=view.region.size,
-        batch_size=min(together, count),
+        batch_size=min(together, max(len(fold.positions) for fold in folds)),
         mean_image_error=measurement.mean_image_error(),
-        learned_from=_learned_from(learning, folds, database is not None),
+        learned_from=_learned_from(scores, None if other is None else len(other.sources)),
     )
-    scores = measurement.scores(seed)
     study = CompareStudy(scores, setting, measurement.rows(), drawn=measurement.drawn, tile=tile)
     table = folder / f"{study.name}.csv" if csv is None else Path(csv)
-    image_table = table.with_name(f"{table.stem}-images{table.suffix}")
-    table.parent.mkdir(parents=True, exist_ok=True)
-    _write_table(image_table, study.image_table())
     listings = [listing] if other is None else [listing, other]
     written = study.write(folder, start=start, listings=listings, notes=measurement.notes(), csv=table, command=command)
     return CompareSummary(
-        **vars(written), image_csv=image_table, setting=setting, scores=scores, learned=tuple(learned)
+        **vars(written),
+        image_csv=further_table(table, "images"),
+        setting=setting,
+        scores=scores,
+        learned=tuple(learned),
     )
 
 
@@ -206,25 +219,11 @@ def _digest(source: ImageSource) -> bytes:
     return hashlib.sha256(source.read()).digest()
 
 
-def _learned_from(learning: Sequence[Method], folds: Sequence[_Fold], has_database: bool) -> str:
-    if not learning:
+def _learned_from(scores: Sequence[MethodScore], photographs: int | None) -> str:
+    """Return a sentence about what methods learned from: photographs of a database, or halves of the compared ones."""
+    titles = [score.title for score in scores if score.learning_seconds is not None]
+    if not titles:
         return ""
-    names = ", ".join(method.name for method in learning)
-    if has_database:
-        return f"Learned from {len(folds[0].learned):,} other photographs: {names}."
-    return f"Learned from one half of the photographs for the other half: {names}."
-
-
-def _saved(methods: Sequence[Method], baselines: Sequence[Baseline], folder: Path) -> Iterator[Path]:
-    for method, baseline in zip(methods, baselines, strict=True):
-        if method.saved:
-            path = folder / method.saved
-            baseline.save(path)  # type: ignore[attr-defined] # only such methods have a file
-            yield path
-
-
-def _write_table(path: Path, rows: Iterator[Sequence[object]]) -> None:
-    text = io.StringIO()
-    csv_format.writer(text, lineterminator="\n").writerows(rows)
-    with atomic_write(path) as file:
-        file.write(text.getvalue().encode())
+    if photographs is None:
+        return f"Learned from one half of the photographs for the other half: {listed(titles)}."
+    return f"Learned from {photographs:,} other photographs: {listed(titles)}."

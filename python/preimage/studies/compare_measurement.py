@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 
 from preimage.baselines.base import Baseline, feature_error
 from preimage.inverters import extraction_device, resolve_device
-from preimage.inverters.output_region import OutputRegion, resized
+from preimage.inverters.output_region import OutputRegion
 from preimage.metrics import SMALLEST_FOR_SSIM, NormalizedError, Originals
 from preimage.pipelines.evaluate import Scores
 from preimage.pipelines.image_loading import Pixels, as_pixels, resolved_size
@@ -22,9 +20,13 @@ from preimage.studies.base import ProgressCounter, SheetRow
 from preimage.studies.bootstrap import Interval, bootstrap_interval
 from preimage.studies.compare_methods import Method, Photographs
 from preimage.studies.compare_report import ImageResult, MethodScore
+from preimage.studies.formatting import two_digits
+from preimage.studies.image_statistics import luma
+from preimage.studies.reextraction import put_back
 
-_LUMA = (0.299, 0.587, 0.114)  # Rec. 601
 _WARM_UP_SECONDS = 5.0  # a first batch that takes less is inverted twice
+_LONG_SECONDS = 30.0  # an inversion that is expected to take longer is announced
+_FEW = 10  # of fewer images, bootstrap intervals of 95 % contain the true mean in less than 90 % of cases
 
 
 class View:
@@ -71,13 +73,6 @@ class View:
         crop = round(region.size * self.region.crop / region.crop)
         return OutputRegion(region.size, crop, self.region.size).of(made)
 
-    def whole(self, compared: torch.Tensor) -> torch.Tensor:
-        """Return images of the compared part at the size of the photographs, with their edges continued."""
-        enlarged = resized(compared, self.region.crop, self.region.crop)
-        before = (self.side - self.region.crop) // 2
-        after = self.side - self.region.crop - before
-        return F.pad(enlarged, (before, after, before, after), mode="replicate")
-
 
 class _Portion:
     """The part of the progress that belongs to one call, which reports in units of its own."""
@@ -97,18 +92,19 @@ class _Column:
 
     def __init__(self, originals: Originals, grays: Originals) -> None:
         self.scores, self.gray = Scores(originals), NormalizedError(grays)
-        self.feature_errors: list[float] = []  # NaN for images without features
+        self.feature_errors: list[float | None] = []
         self.seconds = 0.0
         self.learning_seconds: float | None = None
         self.is_warm = False
+        self.has_own_features = False
         self.title = self.reference = ""
 
-    def each(self, order: Sequence[int] | npt.NDArray[np.intp]) -> tuple[ImageResult, ...]:
+    def each(self, order: npt.NDArray[np.intp]) -> tuple[ImageResult, ...]:
         """Return the scores of each image in this order."""
         _, scores = self.scores.report()
         grays = self.gray.report().per_image
         results = [
-            ImageResult(score.key, score.error, score.psnr, score.ssim, gray, None if math.isnan(error) else error)
+            ImageResult(score.key, score.error, score.psnr, score.ssim, gray, error)
             for score, gray, error in zip(scores, grays, self.feature_errors, strict=True)
         ]
         return tuple(results[index] for index in order)
@@ -121,9 +117,12 @@ class Measurement:
         representation: The compared representation.
         methods: The methods.
         view: The part of the images that is compared.
-        device: Device of the representation, where possible.
+        count: Number of images.
         shown: Positions of the images on the sheet.
         tile: Side of an image on the sheet, pixels.
+        device: Device of the representation, where possible.
+        steps: Counter of images inverted and photographs learned from.
+        status: Function called with a line about what begins, and how long it will take.
 
     Attributes:
         drawn: Whether the rows contain drawings of the features.
@@ -134,12 +133,16 @@ class Measurement:
         representation: Representation,
         methods: Sequence[Method],
         view: View,
-        device: str,
+        *,
+        count: int,
         shown: set[int],
         tile: int,
+        device: str,
+        steps: ProgressCounter,
+        status: Callable[[str], None],
     ) -> None:
         self._representation, self._methods, self._view = representation, methods, view
-        self._shown, self._tile = shown, tile
+        self._count, self._shown, self._tile, self._steps, self._status = count, shown, tile, steps, status
         self._device = extraction_device(representation, (view.side, view.side), resolve_device(device))
         self._originals, self._grays = Originals(), Originals()
         self._columns = [_Column(self._originals, self._grays) for _ in methods]
@@ -148,21 +151,24 @@ class Measurement:
         self._rows: dict[int, SheetRow] = {}
         self.drawn = False
 
-    def learn(self, which: int, photographs: Photographs, steps: ProgressCounter) -> Baseline:
+    def learn(self, which: int, photographs: Photographs) -> Baseline:
         """Return a method that is ready to invert; ``ValueError`` if it cannot learn from these photographs."""
         method, column = self._methods[which], self._columns[which]
         baseline = method.baseline
         if method.learn is not None:
-            photographs.progress = _Portion(steps, len(photographs.sources))
+            count = len(photographs.sources)
+            self._status(f"{method.name}: learning from {count:,} photographs")
+            portion = _Portion(self._steps, count)
             start = time.perf_counter()
             try:
-                baseline = method.learn(photographs)
+                baseline = method.learn(photographs, portion)
             except ValueError as error:
                 raise ValueError(f"method {method.name}: {error}") from error
             column.learning_seconds = (column.learning_seconds or 0) + time.perf_counter() - start
-            photographs.progress(1, 1)
+            portion(1, 1)
         assert baseline is not None
         column.title, column.reference = baseline.title, baseline.reference
+        column.has_own_features = baseline.representation is not None
         return baseline
 
     def add(
@@ -171,16 +177,14 @@ class Measurement:
         images: torch.Tensor,
         positions: Sequence[int],
         baselines: Sequence[Baseline],
-        steps: ProgressCounter,
     ) -> None:
         """Add a batch of images (B, 3, S, S) uint8 at these positions in the list of all images."""
-        features = self._features(self._representation, images)
-        if not (finite := features.flatten(1).isfinite().all(dim=1)).all():
-            raise ValueError(f"features must be finite, but those of {keys[int((~finite).nonzero()[0])]} are not")
+        features = self._features(self._representation, images, keys)
         target = self._view.target(images)
+        gray = luma(target)[:, None]
         self._positions += positions
         self._originals.add(target)
-        self._grays.add(_luminance(target))
+        self._grays.add(gray)
         has_features = features.flatten(1).any(dim=1)
         self._featureless += int((~has_features).sum())
         shown = [index for index, position in enumerate(positions) if position in self._shown]
@@ -188,21 +192,29 @@ class Measurement:
             cells = [as_pixels(target[index]), *self._drawing(features[index])]
             self._rows[positions[index]] = SheetRow(keys[index], cells)
         for method, column, baseline in zip(self._methods, self._columns, baselines, strict=True):
-            portion = _Portion(steps, len(keys))
+            portion = _Portion(self._steps, len(keys))
             own = baseline.representation
-            given = features if own is None else self._features(own, images)
-            compared = self._view.of(self._inverted(method, column, baseline, given, portion), method.region)
+            given = features if own is None else self._features(own, images, keys)
+            made = self._inverted(method, column, baseline, given, portion)
+            compared = self._view.of(made, method.region)
             column.scores.add(keys, target, compared)
-            column.gray.update(_luminance(target), _luminance(compared))
-            again = self._features(self._representation, self._view.whole(compared))
-            column.feature_errors += torch.where(has_features, feature_error(again, features), math.nan).tolist()
+            column.gray.update(gray, luma(compared)[:, None])
+            names = [f"the reconstruction of {key} by {method.name}" for key in keys]
+            again = self._features(self._representation, put_back(made, method.region), names)
+            errors = zip(feature_error(again, features).tolist(), has_features.tolist(), strict=True)
+            column.feature_errors += [error if defined else None for error, defined in errors]
             for index in shown:
                 self._rows[positions[index]].cells.append(as_pixels(compared[index]))
             portion(1, 1)
 
-    def _features(self, representation: Representation, images: torch.Tensor) -> torch.Tensor:
+    def _features(self, representation: Representation, images: torch.Tensor, names: Sequence[str]) -> torch.Tensor:
+        """Return the features of images, which have been computed; ``ValueError`` unless they are finite."""
         with torch.no_grad():
-            return representation(images.to(self._device)).float()
+            features = representation(images.to(self._device)).float()
+        # This also waits for the GPU, so that the next measured time does not include the features.
+        if not (finite := features.flatten(1).isfinite().all(dim=1)).all():
+            raise ValueError(f"features must be finite, but those of {names[int((~finite).nonzero()[0])]} are not")
+        return features
 
     def _drawing(self, features: torch.Tensor) -> list[Pixels]:
         """Draw the features of an image, if they can be drawn."""
@@ -222,7 +234,7 @@ class Measurement:
         def inverted() -> tuple[torch.Tensor, float]:
             start = time.perf_counter()
             size = (side, side) if method.region is None else None
-            made = baseline.invert(features, spec, size=size, progress=portion)
+            made = baseline.invert(features, spec, size=size, progress=portion).float().cpu()
             return made, time.perf_counter() - start
 
         try:
@@ -231,6 +243,9 @@ class Measurement:
                 made, seconds = inverted()  # the first call also allocates memory and chooses kernels
         except ValueError as error:
             raise ValueError(f"method {method.name}: {error}") from error
+        if not column.is_warm and (expected := seconds / len(features) * self._count) > _LONG_SECONDS:
+            each, all_images = two_digits(seconds / len(features)), two_digits(expected / 60)
+            self._status(f"{method.name}: {each} s per image, about {all_images} min for {self._count:,} images")
         column.is_warm = True
         column.seconds += seconds
         returned = side if method.region is None else method.region.size
@@ -238,7 +253,7 @@ class Measurement:
             raise ValueError(f"method {method.name} must return images {wanted}, got shape {tuple(made.shape)}")
         if not made.isfinite().all():
             raise ValueError(f"method {method.name} returned images with NaN or infinite values")
-        return made.float().cpu()
+        return made
 
     def mean_image_error(self) -> float:
         """Return the normalized error of the mean of the images; ``ValueError`` if all are equal."""
@@ -246,11 +261,17 @@ class Measurement:
         return to_mean / normalizer
 
     def notes(self) -> list[str]:
-        """Return a sentence about images without features, if there are any."""
-        if not self._featureless:
-            return []
-        which = "1 image" if self._featureless == 1 else f"{self._featureless} images"
-        return [f"The feature error leaves out {which} whose features are all zero."]
+        """Return sentences about images without features, methods with features of their own, and few images."""
+        found = []
+        if self._featureless:
+            which = "1 image" if self._featureless == 1 else f"{self._featureless} images"
+            found.append(f"The feature error leaves out {which} whose features are all zero.")
+        for column in self._columns:
+            if column.has_own_features:
+                found.append(f"The features that {column.title} inverts are those of its own network.")
+        if self._count < _FEW:
+            found.append(f"The intervals of only {self._count} images are too narrow to rank methods.")
+        return found
 
     def rows(self) -> list[SheetRow]:
         """Return the rows of the sheet."""
@@ -258,7 +279,8 @@ class Measurement:
 
     def scores(self, seed: int) -> tuple[MethodScore, ...]:
         """Return the scores of every method, with intervals from resamples of the images."""
-        each = [column.each(np.argsort(self._positions)) for column in self._columns]
+        order = np.argsort(self._positions)
+        each = [column.each(order) for column in self._columns]
         names = [method.name for method in self._methods]
         reference = names.index("ours") if "ours" in names else 0
         made = zip(names, self._columns, each, strict=True)
@@ -296,8 +318,3 @@ def _score(
         learning_seconds=column.learning_seconds,
         each=each,
     )
-
-
-def _luminance(images: torch.Tensor) -> torch.Tensor:
-    """Return the luminance (B, 1, H, W) of images (B, 3, H, W)."""
-    return (images * images.new_tensor(_LUMA)[:, None, None]).sum(dim=1, keepdim=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import torch
 
 from preimage import baselines
-from preimage.baselines.base import Baseline
+from preimage.baselines.base import Baseline, Progress
 from preimage.inverters.output_region import OutputRegion
 from preimage.io import ImageSource
 from preimage.optional import find_optional
@@ -21,65 +20,34 @@ from preimage.representations import Representation
 from preimage.representations.sift import Sift
 from preimage.store import FeatureStore
 
-METHODS = {
-    "ours": "the inverter",
-    "gradient": "gradient descent on the image",
-    "dictionary": "paired dictionary, for hog",
-    "patches": "patches of photographs, for sift",
-    "nearest": "the photograph with the nearest features",
-    "mean": "the mean of the photographs",
-    "paper": "the paper's network, trained here",
-    "autoencoder": "network fine-tuned with its inverter",
-}
-LEARNED = ("dictionary", "patches", "nearest", "mean")
+METHODS = ("ours", *baselines.list_baselines())
 _ONLY_FOR = {"dictionary": "hog", "patches": "sift"}
 _SOURCES = {"gradient": "a number of steps", "dictionary": "its file", "patches": "its file"}
 _NEEDED_SOURCES = {"paper": "the folder of a training run", "autoencoder": "the folder of a training run"}
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Photographs:
-    """Photographs that methods learn from, with their features, which are computed once.
+    """Photographs that methods learn from.
 
-    Args:
+    Attributes:
         sources: The photographs.
         representation: Representation of the features.
         side: Side in pixels to which the photographs are resized and center-cropped.
         folder: Folder for the features, which the caller deletes.
         seed: Seed of what is random in learning.
         device: Device of the representation and of what is learned.
-        progress: Function called with (work done, total amount) while a method learns.
     """
 
-    def __init__(
-        self,
-        sources: Sequence[ImageSource],
-        representation: Representation,
-        side: int,
-        folder: Path,
-        *,
-        seed: int = 0,
-        device: str = "auto",
-        progress: Callable[[int, int], None] | None = None,
-    ) -> None:
-        self.sources, self.representation, self.side = list(sources), representation, side
-        self.seed, self.device, self.progress = seed, device, progress
-        self._folder = folder
+    sources: Sequence[ImageSource]
+    representation: Representation
+    side: int
+    folder: Path
+    seed: int
+    device: str
 
-    @functools.cached_property
-    def store(self) -> FeatureStore:
-        """Features of the photographs."""
-        extracted = extract(
-            self.representation,
-            self.sources,
-            self._folder,
-            size=self.side,
-            # The features of descriptors of 8-bit images are within the range of float16.
-            dtype="float16" if self.representation.computes_arrays else "float32",
-            device=self.device,
-            progress=self.progress,
-        )
-        assert isinstance(extracted, FeatureStore)
-        return extracted
+
+Learner = Callable[[Photographs, Progress], Baseline]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +63,7 @@ class Method:
 
     name: str
     baseline: Baseline | None
-    learn: Callable[[Photographs], Baseline] | None = None
+    learn: Learner | None = None
     saved: str = ""
 
     @property
@@ -178,7 +146,7 @@ def _method(name: str, source: str, representation: Representation, seed: int, d
     """Return a method other than ``ours``; ``ValueError`` if it does not invert these features."""
     if name in _ONLY_FOR and representation.name != _ONLY_FOR[name]:
         raise ValueError(f"inverts {_ONLY_FOR[name]} only, not {representation.name}")
-    if name in LEARNED and not source:
+    if name in _LEARNERS and not source:
         if name == "dictionary":
             find_optional("scikit-learn")  # raises an error before any image is read
         return Method(name, None, *_LEARNERS[name])
@@ -229,41 +197,40 @@ def _steps(text: str) -> int:
     return int(text)
 
 
-def _dictionary(photographs: Photographs) -> Baseline:
+def _dictionary(given: Photographs, progress: Progress) -> Baseline:
     return baselines.PairedDictionary.learn(
-        photographs.sources,
-        photographs.representation,
-        size=photographs.side,
-        seed=photographs.seed,
-        device=photographs.device,
-        progress=photographs.progress,
+        given.sources, given.representation, size=given.side, seed=given.seed, device=given.device, progress=progress
     )
 
 
-def _patches(photographs: Photographs) -> Baseline:
-    assert isinstance(photographs.representation, Sift)
+def _patches(given: Photographs, progress: Progress) -> Baseline:
+    assert isinstance(given.representation, Sift)
     return baselines.PatchDatabase.build(
-        photographs.sources,
-        photographs.representation,
-        size=photographs.side,
-        seed=photographs.seed,
-        device=photographs.device,
-        progress=photographs.progress,
+        given.sources, given.representation, size=given.side, seed=given.seed, device=given.device, progress=progress
     )
 
 
-def _nearest(photographs: Photographs) -> Baseline:
-    return baselines.Nearest(photographs.store, photographs.sources, device=photographs.device)
-
-
-def _mean(photographs: Photographs) -> Baseline:
-    return baselines.Mean(
-        photographs.sources, size=photographs.side, device=photographs.device, progress=photographs.progress
+def _nearest(given: Photographs, progress: Progress) -> Baseline:
+    store = extract(
+        given.representation,
+        given.sources,
+        given.folder,
+        size=given.side,
+        # The features of descriptors of 8-bit images are within the range of float16.
+        dtype="float16" if given.representation.computes_arrays else "float32",
+        device=given.device,
+        progress=progress,
     )
+    assert isinstance(store, FeatureStore)
+    return baselines.Nearest(store, given.sources, device=given.device)
+
+
+def _mean(given: Photographs, progress: Progress) -> Baseline:
+    return baselines.Mean(given.sources, size=given.side, device=given.device, progress=progress)
 
 
 # How a method is learned, and the file that it is saved to.
-_LEARNERS: dict[str, tuple[Callable[[Photographs], Baseline], str]] = {
+_LEARNERS: dict[str, tuple[Learner, str]] = {
     "dictionary": (_dictionary, "dictionary.safetensors"),
     "patches": (_patches, "patches.safetensors"),
     "nearest": (_nearest, ""),

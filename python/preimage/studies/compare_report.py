@@ -6,10 +6,13 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 
 from preimage.pipelines.image_loading import Pixels
-from preimage.studies.base import SheetRow, Study
+from preimage.studies.base import SAME_ERROR, SheetRow, Study
 from preimage.studies.bootstrap import Interval
+from preimage.studies.formatting import listed, number, two_digits
 from preimage.viz.dots import Dots, draw_dots
 from preimage.viz.html import Table
+
+_SAME = "not distinguishable from"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,8 +108,9 @@ class CompareStudy(Study):
 
     name = "compare"
     title = "Methods of inversion compared"
-    sheet_heading = "From the same features"
+    sheet_heading = "Reconstructions"
     sheet_alt = "rows of photographs, their features, and reconstructions by each method"
+    sheet_note = "Errors are means over all photographs."
     plot_heading = "Error and time by method"
     plot_alt = "normalized error of each method with its interval, and seconds per image"
 
@@ -131,14 +135,14 @@ class CompareStudy(Study):
         count = f"{len(self.scores)} methods" if self._others else self._ours.title
         return (
             f"{self.image_count} photographs of {self.setting.side} × {self.setting.side} pixels, reconstructed by "
-            f"{count} from the same {self.setting.representation} features."
+            f"{count} from their {self.setting.representation} features."
         )
 
     def findings(self) -> Iterator[str]:
         ours = self._ours
         yield (
             f"The normalized error of {ours.title} is {_with_interval(ours.error)}; the mean of these photographs has "
-            f"{self.setting.mean_image_error:.2f}."
+            f"{number(self.setting.mean_image_error)}."
         )
         if not self._others:
             return
@@ -146,32 +150,29 @@ class CompareStudy(Study):
         yield "The error of the luminance alone of " + self._ranking(
             [(other, other.gray_difference) for other in self._others]
         )
-        longer = [(other.title, other.seconds / ours.seconds) for other in self._others if other.seconds > ours.seconds]
-        if longer:
-            times = ", ".join(f"{title} takes {seconds_text(ratio)} times as long" for title, ratio in longer)
-            yield f"An image takes {seconds_text(ours.seconds)} s with {ours.title}; {times}."
+        times = [f"{two_digits(other.seconds)} s with {self._title_and_ratio(other)}" for other in self._others]
+        yield f"An image takes {listed([f'{two_digits(ours.seconds)} s with {ours.title}', *times])}."
         yield from self._feature_finding()
+
+    def _title_and_ratio(self, other: MethodScore) -> str:
+        ratio = two_digits(other.seconds / self._ours.seconds)
+        return other.title if other.seconds < 1.05 * self._ours.seconds else f"{other.title} ({ratio} times as long)"
 
     def _ranking(self, differences: Sequence[tuple[MethodScore, Interval | None]]) -> str:
         """Return which methods have a higher error than the reference method, a lower one, or possibly the same."""
-        higher: list[tuple[str, Interval]] = []
-        lower: list[tuple[str, Interval]] = []
-        same: list[tuple[str, Interval]] = []
+        places: dict[str, list[tuple[str, Interval]]] = {"lower than": [], "higher than": [], _SAME: []}
         for other, difference in differences:
             assert difference is not None
-            place = higher if difference.high < 0 else lower if difference.low > 0 else same
-            place.append((other.title, difference))
-        if not lower and not same:
-            title, nearest = max(higher, key=lambda one: one[1].mean)
-            every = "every other method" if len(higher) > 1 else title
-            return (
-                f"{self._ours.title} is lower than that of {every}; the difference"
-                f"{f' to the next, {title},' if len(higher) > 1 else ''} is {_with_interval(_negative(nearest))}."
-            )
-        parts = [f"lower than that of {_listed(higher)}"] * bool(higher)
-        parts += [f"higher than that of {_listed(lower)}"] * bool(lower)
-        parts += [f"not distinguishable from that of {_listed(same)}"] * bool(same)
-        return f"{self._ours.title} is {', '.join(parts)}."
+            is_clear = abs(difference.mean) >= SAME_ERROR and (difference.high < 0 or difference.low > 0)
+            place = _SAME if not is_clear else "lower than" if difference.mean < 0 else "higher than"
+            places[place].append((other.title, difference))
+        parts = [f"{place} that of {listed([title for title, _ in found])}" for place, found in places.items() if found]
+        if len(parts) > 1 or places[_SAME]:
+            return f"{self._ours.title} is {', '.join(parts)}."
+        ((place, found),) = ((place, found) for place, found in places.items() if found)
+        title, difference = min(found, key=lambda one: abs(one[1].mean))
+        every, which = ("every other method", f" to the next, {title},") if len(found) > 1 else (title, "")
+        return f"{self._ours.title} is {place} that of {every}; the difference{which} is {_length(difference)}."
 
     def _feature_finding(self) -> Iterator[str]:
         """Yield a sentence if the method with the closest features is not the one with the closest images."""
@@ -181,7 +182,10 @@ class CompareStudy(Study):
         closest = min(self.scores, key=lambda score: score.error.mean)
         matching, error = min(measured, key=lambda one: one[1].mean)
         # Above 1, an image without any features would be closer.
-        if matching is not closest and closest.feature_error is not None and error.mean < 1:
+        if closest.feature_error is None or error.mean >= 1:
+            return
+        apart = matching.error.mean - closest.error.mean, closest.feature_error.mean - error.mean
+        if min(apart) >= SAME_ERROR:
             yield (
                 f"The images of {matching.title} have the features closest to the given ones (feature error "
                 f"{error.mean:.3f}), but those of {closest.title} (feature error {closest.feature_error.mean:.3f}) are "
@@ -203,8 +207,10 @@ class CompareStudy(Study):
             learning = "" if score.learning_seconds is None else f"{score.learning_seconds:.3f}"
             yield [score.name, score.title, len(score.each), *values, f"{score.seconds:.6f}", learning]
 
-    def image_table(self) -> Iterator[Sequence[object]]:
-        """Yield the rows of the CSV file with the scores of each image, its header first."""
+    def further_tables(self) -> dict[str, Iterator[Sequence[object]]]:
+        return {"images": self._image_table()}
+
+    def _image_table(self) -> Iterator[Sequence[object]]:
         yield ["method", "key", "normalized_error", "psnr_db", "ssim", "gray_error", "feature_error"]
         for score in self.scores:
             for one in score.each:
@@ -223,8 +229,8 @@ class CompareStudy(Study):
                 f"{score.psnr.mean:.1f}",
                 f"{score.ssim.mean:.3f}",
                 "" if score.feature_error is None else f"{score.feature_error.mean:.3f}",
-                seconds_text(score.seconds),
-                "" if score.learning_seconds is None else seconds_text(score.learning_seconds),
+                two_digits(score.seconds),
+                "" if score.learning_seconds is None else two_digits(score.learning_seconds),
             ]
             for score in self.scores
         ]
@@ -246,7 +252,7 @@ class CompareStudy(Study):
             level_label=f"mean of these photographs, {self.setting.mean_image_error:.2f}",
         )
         seconds = [score.seconds for score in scores]
-        times = Dots("Seconds per image", seconds, labels=[seconds_text(one) for one in seconds], log=True)
+        times = Dots("Seconds per image", seconds, labels=[two_digits(one) for one in seconds], log=True)
         return draw_dots([score.title for score in scores], [errors, times])
 
     def remarks(self) -> Iterator[str]:
@@ -254,8 +260,8 @@ class CompareStudy(Study):
         if setting.crop < setting.side or setting.size < setting.side:
             yield (
                 f"Images are compared on the part that all methods return: the center {setting.crop} of {setting.side} "
-                f"pixels, at {setting.size} × {setting.size}; for the feature error they are enlarged to the size of "
-                "the photograph, with their edges continued."
+                f"pixels, at {setting.size} × {setting.size}. For the feature error, an image of a part is enlarged to "
+                "that part and its edges are continued."
             )
         yield (
             "Normalized error: mean Euclidean distance between photograph and reconstruction, divided by the average "
@@ -264,7 +270,8 @@ class CompareStudy(Study):
         )
         yield (
             "Intervals are bootstrap percentile intervals of 95 % over the images, and for differences between two "
-            "methods over the differences of each image."
+            f"methods over the differences of each image. Differences below {SAME_ERROR:g}, and those whose interval "
+            "contains zero, are not ranked."
         )
         yield (
             f"Times are wall times of the inversion alone, in batches of {setting.batch_size} images, without the time "
@@ -274,21 +281,12 @@ class CompareStudy(Study):
         yield from (f"{score.title}: {score.reference}." for score in self.scores if score.reference)
 
 
-def seconds_text(seconds: float) -> str:
-    """Return a positive number with two or three digits, without an exponent."""
-    if seconds >= 100:
-        return f"{seconds:,.0f}"
-    digits = f"{seconds:.2g}"
-    return digits if "e" not in digits else f"{seconds:.6f}".rstrip("0").rstrip(".")
-
-
 def _with_interval(interval: Interval) -> str:
-    return f"{interval.mean:.2f} (95 % interval {interval.low:.2f} to {interval.high:.2f})"
+    return f"{number(interval.mean)} (95 % interval {number(interval.low)} to {number(interval.high)})"
 
 
-def _negative(interval: Interval) -> Interval:
-    return Interval(-interval.mean, -interval.high, -interval.low)
-
-
-def _listed(methods: Sequence[tuple[str, Interval]]) -> str:
-    return " and ".join(title for title, _ in methods) if len(methods) < 3 else ", ".join(title for title, _ in methods)
+def _length(difference: Interval) -> str:
+    """Return a difference that is not zero without its sign."""
+    if difference.mean < 0:
+        difference = Interval(-difference.mean, -difference.high, -difference.low)
+    return _with_interval(difference)

@@ -26,6 +26,11 @@ def number(value: float | None) -> str:
     return "" if value is None else _signed(f"{value:.2f}")
 
 
+def two_digits(value: float) -> str:
+    """Return a number that is not negative with two digits, from 100 on rounded to integers; without an exponent."""
+    return f"{value:,.0f}" if value >= 100 else f"{float(f'{value:.2g}'):.9f}".rstrip("0").rstrip(".")
+
+
 def degrees(angle: float) -> str:
     """Return an angle with its sign, as ``+60°``."""
     return "0°" if round(angle) == 0 else _signed(f"{angle:+.0f}°")

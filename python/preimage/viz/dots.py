@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from preimage.optional import import_optional
-from preimage.viz.plots import apply_style
+from preimage.viz.plots import apply_style, blank_figure
 
 _CURVE, _MUTED = "#0b7285", "#59636e"
 
@@ -52,10 +51,7 @@ def draw_dots(names: Sequence[str], panels: Sequence[Dots]) -> npt.NDArray[np.ui
     if not names or not panels or any(len(column) != len(names) for column in columns):
         raise ValueError(f"a plot must have at least one name and panel, and a value for each of {len(names)} names")
     size = (1.5 + 4.25 * len(panels), 1.3 + 0.42 * len(names))
-    figure = import_optional("matplotlib", "matplotlib.figure").Figure(
-        dpi=200, facecolor="white", figsize=size, layout="constrained"
-    )
-    canvas = import_optional("matplotlib", "matplotlib.backends.backend_agg").FigureCanvasAgg(figure)
+    figure, canvas = blank_figure(figsize=size, layout="constrained")
     for axes, panel in zip(figure.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels, strict=True):
         apply_style(axes, panel.title, pad=10)
         axes.grid(axis="y", visible=False)
