@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from conftest import Run
 from layer_networks import SIDE, VIEWS, ToyLayer, ToyNetwork, tiny_inverter
@@ -218,12 +219,12 @@ def test_a_slow_method_is_not_called_twice(photos: list[Path], tmp_path: Path, m
 
 def test_the_same_seed_gives_the_same_scores(summary: CompareSummary, photos: list[Path], tmp_path: Path) -> None:
     again = compare(photos, tmp_path, methods=[Shades()], size=64, batch_size=4)
-    assert again.scores[0].error == pytest.approx(summary.scores[0].error) or (
-        again.scores[0].error.mean == pytest.approx(summary.scores[0].error.mean)
-    )
-    other = compare(photos, tmp_path, methods=[Shades()], size=64, seed=5)
-    assert other.scores[0].error.mean == pytest.approx(again.scores[0].error.mean)
-    assert other.scores[0].error != again.scores[0].error
+    for one, other in zip(again.scores[0].each, summary.scores[0].each, strict=True):
+        assert one.error == pytest.approx(other.error)
+    assert again.scores[0].error.low == pytest.approx(summary.scores[0].error.low)
+    reseeded = compare(photos, tmp_path, methods=[Shades()], size=64, seed=5).scores[0].error
+    assert reseeded.mean == pytest.approx(again.scores[0].error.mean)
+    assert reseeded != again.scores[0].error
 
 
 def test_a_method_with_a_representation_of_its_own_gets_those_features(photos: list[Path], tmp_path: Path) -> None:
@@ -297,6 +298,14 @@ def test_images_are_compared_on_the_region_of_the_inverter(photos: list[Path], t
     assert [one.error for one in ours.each] == pytest.approx(by_hand.tolist(), rel=1e-3)
     shifted = VIEWS["maps"].of(images.float() / 255 + 0.1)
     assert [one.error for one in whole.each] == pytest.approx(_errors(targets, shifted).tolist(), rel=1e-3)
+    # Features are those of what a method returned: the center enlarged, with its edges continued, or the whole image.
+    enlarged = F.interpolate(inverter(layer(images)), (28, 28), mode="bilinear", align_corners=False)
+    padded = F.pad(enlarged, (2, 2, 2, 2), mode="replicate")
+    whole_images = (images.float() / 255 + 0.1).clamp(0, 1)
+    for score, made in ((ours, padded), (whole, whole_images)):
+        wanted = layer(images)
+        errors = (layer(made) - wanted).flatten(1).norm(dim=1) / wanted.flatten(1).norm(dim=1)
+        assert [one.feature_error for one in score.each] == pytest.approx(errors.tolist(), rel=1e-3), score.name
     assert decode_file(found.sheet).shape[1] == 48 + 3 * (192 + 12) - 12, "the features of a network are not drawn"
 
 
@@ -349,6 +358,7 @@ def test_images_without_features_have_no_feature_error(photos: list[Path], tmp_p
         (["dictionary"], {"representation": "lbp"}, "method dictionary: inverts hog only, not lbp"),
         (["patches"], {"representation": "hog"}, "method patches: inverts sift only, not hog"),
         (["mean"], {"inverter": "hog-compact"}, "the method ours is not among.*mean"),
+        (["ours"], {"database": "absent"}, "database.*no method learns.*ours"),
         (["other=lbp-compact"], {"representation": "hog"}, "method other inverts other features.*'lbp' != 'hog'"),
         (["mean"], {"size": 8}, "size.*11.*8"),
         (["mean"], {"batch_size": 0}, "batch_size.*1.*0"),
@@ -408,6 +418,51 @@ def test_features_that_are_not_finite_are_named(photos: list[Path], tmp_path: Pa
     layer = ToyNetwork(gain=math.nan).representation("maps")
     with pytest.raises(ValueError, match=rf"features.*finite.*{photos[0].stem}"):
         compare(photos[:2], tmp_path / "out", representation=layer, methods=[Shades()])
+
+
+def test_features_of_reconstructions_that_are_not_finite_are_named(photos: list[Path], tmp_path: Path) -> None:
+    class Dark(Layer):
+        """A layer that has no features of dark images."""
+
+        def __call__(self, images: torch.Tensor) -> torch.Tensor:
+            """Compute the features."""
+            return super().__call__(images) / (images.amax(dim=(1, 2, 3)) > 0)[:, None, None, None]
+
+    black = Bad(lambda images: images * 0)
+    with pytest.raises(ValueError, match=rf"features.*finite.*reconstruction of {photos[0].stem} by bad"):
+        compare(photos[:2], tmp_path / "out", representation=Dark(ToyNetwork(), "maps"), methods=[black])
+
+
+def test_a_long_inversion_is_announced(photos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[str] = []
+    compare(photos[:3], tmp_path, methods=[Shades()], size=64, batch_size=2, status=lines.append)
+    assert not lines
+    monkeypatch.setattr(compare_measurement, "_LONG_SECONDS", 0.0)
+    compare(photos[:3], tmp_path, methods=[Shades()], size=64, batch_size=2, status=lines.append)
+    assert len(lines) == 1, "once for each method"
+    assert re.search(r"shades: .* s per image, .* min for 3 images", lines[0])
+
+
+def test_seconds_are_those_of_each_image_once(
+    photos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a clock on which each call takes as many seconds as it has images, also the one that is repeated."""
+    clock = 0.0
+
+    class Timed(Shades):
+        """Method that advances the clock."""
+
+        def images(self, features: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+            """Return the images of the base class."""
+            nonlocal clock
+            clock += len(features)
+            return super().images(features, size)
+
+    monkeypatch.setattr(compare_measurement.time, "perf_counter", lambda: clock)
+    method = Timed()
+    found = compare(photos[:5], tmp_path, methods=[method], size=64, batch_size=2)
+    assert [len(one[0]) for one in method.given] == [2, 2, 2, 1]
+    assert found.scores[0].seconds == 1.0
 
 
 def test_photographs_are_not_both_compared_and_learned_from(photos: list[Path], tmp_path: Path) -> None:

@@ -102,7 +102,8 @@ def compare(
     Raises:
         ValueError: There are too few images, only equal ones, a bad one (named), or some that methods also learn from;
             a method is unknown, given twice, or does not invert these features; its images, or the features of an
-            image, contain NaN or infinite values; there is no such device or inverter; a value is out of range.
+            image or of a reconstruction, contain NaN or infinite values; there is an inverter or a database that no
+            method uses; there is no such device or inverter; a value is out of range.
         LookupError: There is no pretrained inverter for the method ``"ours"``.
     """
     start = time.perf_counter()
@@ -111,6 +112,9 @@ def compare(
     resolve_device(device)  # raises for an unknown one
     chosen = [methods] if isinstance(methods, str) else methods
     compared, found = create_methods(chosen, representation, inverter, seed=seed, device=device)
+    if database is not None and all(method.learn is None for method in found):
+        names = ", ".join(method.name for method in found)
+        raise ValueError(f"a database is given, but no method learns from photographs: {names}")
     view = View(compared, found, size)
     folder = output_folder(output)
     listing = study_images(images, skip_bad=skip_bad)
