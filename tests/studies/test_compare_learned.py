@@ -112,7 +112,7 @@ def test_each_half_is_inverted_with_what_was_learned_from_the_other(
     assert reports[-1] == (10, 10), "five images, and five photographs learned from"
     assert ["2 photographs" in lines[0], "3 photographs" in lines[1], len(lines)] == [True, True, 2]
     assert found.setting.batch_size == 3, "no half is larger"
-    assert any("5 images are too narrow" in note for note in found.notes)
+    assert any("only 5 images are too narrow" in note for note in found.notes)
     assert not list(tmp_path.glob(".features*"))
 
 

@@ -26,7 +26,7 @@ from preimage.studies.reextraction import put_back
 
 _WARM_UP_SECONDS = 5.0  # a first batch that takes less is inverted twice
 _LONG_SECONDS = 30.0  # an inversion that is expected to take longer is announced
-_FEW = 10  # of fewer images, bootstrap intervals of 95 % contain the true mean in less than 90 % of cases
+_FEW = 10  # of fewer images, intervals of 95 % contain the true mean in less than 90 % of cases (normal distribution)
 
 
 class View:
@@ -270,7 +270,7 @@ class Measurement:
             if column.has_own_features:
                 found.append(f"The features that {column.title} inverts are those of its own network.")
         if self._count < _FEW:
-            found.append(f"The intervals of only {self._count} images are too narrow to rank methods.")
+            found.append(f"The intervals of only {self._count} images are too narrow, and a ranking may be by chance.")
         return found
 
     def rows(self) -> list[SheetRow]:

@@ -48,7 +48,8 @@ class MethodScore:
         psnr: PSNR in dB.
         ssim: SSIM.
         gray_error: Normalized error of the luminance, so that a method without colors is not judged by colors.
-        feature_error: Feature-space error; ``None`` if the features of all images are zero.
+        feature_error: Feature-space error of the images that the method returned; ``None`` if the features of all
+            images are zero.
         difference: Mean paired difference of the reference method's error to this one's (negative: the reference
             method's is lower); ``None`` for the reference method, which is ``ours`` or else the first.
         gray_difference: The same for `gray_error`.
