@@ -1,4 +1,4 @@
-"""Test what the studies have in common: mean scores, and the choice of images to show."""
+"""Test what the studies have in common: mean scores."""
 
 from __future__ import annotations
 
@@ -7,14 +7,7 @@ import torch
 
 from preimage.metrics import NormalizedError, psnr, ssim
 from preimage.pipelines.evaluate import Scores
-from preimage.studies.base import evenly_spaced, mean_scores
-
-
-@pytest.mark.parametrize(
-    ("total", "count", "expected"), [(10, 4, {0, 3, 6, 9}), (10, 1, {0}), (3, 9, {0, 1, 2}), (1, 4, {0})]
-)
-def test_indices_are_evenly_spaced(total: int, count: int, expected: set[int]) -> None:
-    assert evenly_spaced(total, count) == expected
+from preimage.studies.base import mean_scores
 
 
 def test_mean_scores_are_means_over_the_images() -> None:

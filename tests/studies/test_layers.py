@@ -240,7 +240,7 @@ def test_features_that_are_not_finite_are_named(photos: list[Path], tmp_path: Pa
 
     network = Broken()
     inverter = tiny_inverter(network.representation("vector").spec, VIEWS["vector"])
-    with pytest.raises(ValueError, match=f"vector: .*'{photos[1].stem}'.*NaN"):
+    with pytest.raises(ValueError, match=f"{photos[1].stem}.*vector.*NaN"):
         study_layers(photos[:3], tmp_path / "out", inverter=inverter, network=network, batch_size=2, show=photos[1])
     assert not (tmp_path / "out").exists()
 

@@ -244,7 +244,7 @@ def test_bad_results_of_own_perturbations_are_named(
 ) -> None:
     options = {"inverter": inverters[1], "network": network}
     bad = Perturbation("bad", lambda features, seed, first: features / 0)
-    with pytest.raises(ValueError, match=f"vector.*bad.*'{photos[0].stem}'.*NaN or inf"):
+    with pytest.raises(ValueError, match=f"{photos[0].stem}.*vector.*bad.*NaN or inf"):
         study_perturb(photos, tmp_path / "out", perturbations=bad, **options)
     short = Perturbation("short", lambda features, seed, first: features[:, :3])
     with pytest.raises(ValueError, match=r"'short'.*\(5, 12\).*\(5, 3\)"):
@@ -255,7 +255,7 @@ def test_bad_results_of_own_perturbations_are_named(
 def test_features_that_are_not_finite_are_named(photos: list[Path], tmp_path: Path) -> None:
     for bad in (math.nan, math.inf):
         network = _Vectors(lambda index, bad=bad: torch.full((12,), bad if index == 1 else 1.0))
-        with pytest.raises(ValueError, match=f"vector: .*'{photos[1].stem}'.*NaN or inf"):
+        with pytest.raises(ValueError, match=f"{photos[1].stem}.*vector.*NaN or inf"):
             _study_of(network, photos, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

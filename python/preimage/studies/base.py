@@ -131,11 +131,6 @@ def study_images(images: Images, *, skip_bad: bool, least: int = 2) -> Listing:
     return listing
 
 
-def evenly_spaced(total: int, count: int) -> set[int]:
-    """Return `count` indices evenly spaced from 0 to `total` - 1, or all indices if there are fewer."""
-    return {round(index * (total - 1) / max(1, count - 1)) for index in range(count)}
-
-
 class Study(abc.ABC):
     """Scores of a study, and their presentation.
 

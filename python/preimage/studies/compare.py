@@ -23,6 +23,7 @@ from preimage.studies.compare_measurement import Measurement, View
 from preimage.studies.compare_methods import Method, Photographs, create_methods
 from preimage.studies.compare_report import CompareStudy, MethodScore, Setting
 from preimage.studies.formatting import listed
+from preimage.studies.inputs import evenly_spaced
 from preimage.viz.sheets import SMALLEST_TILE
 
 
@@ -123,7 +124,7 @@ def compare(
     count = len(listing.sources)
     learning = [method for method in found if method.learn is not None]
     steps = ProgressCounter(count * len(found) + sum(len(fold.learned) for fold in folds) * len(learning), progress)
-    shown = {round(index * (count - 1) / max(1, show_count - 1)) for index in range(show_count)}
+    shown = evenly_spaced(count, show_count)
     together = at_once(working_bytes(compared, view.side, view.side, inverted=True), batch_size)
     measurement = Measurement(
         *(compared, found, view),

@@ -22,6 +22,7 @@ from preimage.studies.compare_methods import Method, Photographs
 from preimage.studies.compare_report import ImageResult, MethodScore
 from preimage.studies.formatting import two_digits
 from preimage.studies.image_statistics import luma
+from preimage.studies.inputs import check_finite
 from preimage.studies.reextraction import put_back
 
 _WARM_UP_SECONDS = 5.0  # a first batch that takes less is inverted twice
@@ -212,8 +213,7 @@ class Measurement:
         with torch.no_grad():
             features = representation(images.to(self._device)).float()
         # This also waits for the GPU, so that the next measured time does not include the features.
-        if not (finite := features.flatten(1).isfinite().all(dim=1)).all():
-            raise ValueError(f"features must be finite, but those of {names[int((~finite).nonzero()[0])]} are not")
+        check_finite(names, features)
         return features
 
     def _drawing(self, features: torch.Tensor) -> list[Pixels]:

@@ -27,10 +27,10 @@ from preimage.studies.base import (
     Study,
     StudySummary,
     check_at_least,
-    evenly_spaced,
     mean_scores,
     study_images,
 )
+from preimage.studies.inputs import evenly_spaced
 from preimage.studies.keypoint_perturbations import coordinates_only, descriptors_only, keep_percentage, positions_only
 from preimage.viz.html import Table
 from preimage.viz.plots import Panel, draw_panels

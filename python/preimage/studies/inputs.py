@@ -13,8 +13,8 @@ def evenly_spaced(total: int, count: int) -> set[int]:
     return {round(index * (total - 1) / max(1, count - 1)) for index in range(count)}
 
 
-def check_finite(keys: Sequence[str], features: torch.Tensor) -> None:
+def check_finite(keys: Sequence[str], features: torch.Tensor, name: str = "the features") -> None:
     """Raise ``ValueError``, which names the image, if features (B, ...) of a batch are not finite."""
     finite = features.isfinite().flatten(1).all(dim=1)
     if not bool(finite.all()):
-        raise ValueError(f"{keys[finite.tolist().index(False)]}: the features contain NaN or infinite values")
+        raise ValueError(f"{keys[finite.tolist().index(False)]}: {name} contain NaN or infinite values")

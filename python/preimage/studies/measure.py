@@ -32,6 +32,7 @@ from preimage.studies.base import (
     study_images,
 )
 from preimage.studies.feature_perturbations import Perturbation
+from preimage.studies.inputs import check_finite
 from preimage.studies.layers_rows import Inverters, LayerRow, Networks, forward_pass, layer_name, network_name, rows_for
 from preimage.viz.html import Table
 from preimage.viz.sheets import SMALLEST_TILE
@@ -202,11 +203,11 @@ def _compared(
         for keys, images in batches(sources, side, at_once(inverting_bytes(side, side), batch_size)):
             for column, features in _features(group, images):
                 intact = column.reconstructor.compare(images, features)
-                _check_finite(intact.features, keys, f"{column.row.label}: the features")
+                check_finite(keys, intact.features, f"the features of {column.row.label}")
                 yield _Batch(keys, images, column, INTACT, intact)
                 for perturbation in column.perturbations:
                     perturbed = perturbation(intact.features, seed=seed, first=first)
-                    _check_finite(perturbed, keys, f"{column.row.label}: the features under {perturbation.name}")
+                    check_finite(keys, perturbed, f"the features of {column.row.label} under {perturbation.name}")
                     comparison = column.reconstructor.compare(images, perturbed)
                     yield _Batch(keys, images, column, perturbation.name, comparison)
             first += len(keys)
@@ -228,11 +229,6 @@ def _features(columns: Iterable[_Column], images: torch.Tensor) -> Iterator[tupl
                 there = images.to(column.reconstructor.device)
                 computed[one.key] = one.network.layers(there, names, output_layout=one.output_layout)
         yield column, computed[one.key][one.layer]
-
-
-def _check_finite(features: torch.Tensor, keys: Sequence[str], name: str) -> None:
-    if len(wrong := (~features.flatten(1).isfinite().all(dim=1)).nonzero()):
-        raise ValueError(f"{name} of image {keys[int(wrong[0])]!r} contain NaN or infinite values")
 
 
 def _scores(
