@@ -147,6 +147,11 @@ def _spread(images: torch.Tensor) -> tuple[float, float]:
     return distances.sum().item() / (count * (count - 1)), squares.sqrt().mean().item()
 
 
+def luma(images: torch.Tensor) -> torch.Tensor:
+    """Return 0.299 R + 0.587 G + 0.114 B of images (..., 3, H, W), as (..., H, W)."""
+    return (images * images.new_tensor((0.299, 0.587, 0.114)).view(3, 1, 1)).sum(dim=-3)
+
+
 def psnr(reconstructions: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
     """Return the peak signal-to-noise ratio of each image in dB, (B,); infinite for equal images.
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 
 from preimage.baselines.base import Progress
+from preimage.metrics import luma
 from preimage.optional import import_optional
 from preimage.pipelines.image_loading import Images, as_sources, batches
 from preimage.representations import Representation
@@ -21,7 +22,6 @@ WINDOWS_PER_IMAGE = 25
 _BATCH = 512  # windows for each update of the dictionary
 _SWEEPS = 50  # maximum number of sweeps of coordinate descent over the atoms
 _IMAGES = 16  # photographs whose features are computed at once
-_LUMA = (0.299, 0.587, 0.114)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,8 +141,7 @@ def learn_atoms(
 
 def gray(images: torch.Tensor) -> torch.Tensor:
     """Return the luma (B, H, W) float32 in [0, 1] of images (B, 3, H, W) uint8."""
-    weights = torch.tensor(_LUMA)[:, None, None] / 255
-    return (images.float() * weights).sum(dim=1)
+    return luma(images.float() / 255)
 
 
 def normalized(windows: torch.Tensor) -> torch.Tensor:

@@ -12,7 +12,7 @@ import torch
 from preimage.baselines.base import Baseline, feature_error
 from preimage.inverters import extraction_device, resolve_device
 from preimage.inverters.output_region import OutputRegion
-from preimage.metrics import SMALLEST_FOR_SSIM, NormalizedError, Originals
+from preimage.metrics import SMALLEST_FOR_SSIM, NormalizedError, Originals, luma
 from preimage.pipelines.evaluate import Scores
 from preimage.pipelines.image_loading import Pixels, as_pixels, resolved_size
 from preimage.representations import Representation
@@ -21,7 +21,6 @@ from preimage.studies.bootstrap import Interval, bootstrap_interval
 from preimage.studies.compare_methods import Method, Photographs
 from preimage.studies.compare_report import ImageResult, MethodScore
 from preimage.studies.formatting import two_digits
-from preimage.studies.image_statistics import luma
 from preimage.studies.inputs import check_finite
 from preimage.studies.reextraction import put_back
 

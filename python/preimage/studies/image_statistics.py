@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from preimage.metrics import luma
+
 FINE = 1 / 8  # cycles per pixel; details under 8 pixels have higher frequencies
-_LUMA = (0.299, 0.587, 0.114)
-
-
-def luma(images: torch.Tensor) -> torch.Tensor:
-    """Return 0.299 R + 0.587 G + 0.114 B of images (B, 3, H, W), as (B, H, W)."""
-    return (images * images.new_tensor(_LUMA).view(3, 1, 1)).sum(dim=1)
 
 
 def contrast(images: torch.Tensor) -> torch.Tensor:
