@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 # Tests run in several processes, which share the cores with their children. Torch reads this when it is imported.
@@ -70,6 +70,15 @@ def photo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             tile = cv2.resize(image[top : top + 256, left : left + 256], (96, 96), interpolation=cv2.INTER_AREA)
             cv2.imwrite(str(folder / f"{name}-{index}.jpg"), tile[:, :, ::-1])
     return folder
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Use one thread, because several only wait for each other on small images."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

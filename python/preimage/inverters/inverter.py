@@ -159,11 +159,14 @@ class Inverter(nn.Module):
         floor = self.network.log_floor
         return features.clamp_min(floor).log() if floor > 0 else features
 
+    def standardized(self, features: torch.Tensor) -> torch.Tensor:
+        """Return features (B, C, h, w) or (B, C) as `measured`, minus their mean, in units of their deviation."""
+        shape = (-1, 1, 1)[: features.dim() - 1]
+        return (self.measured(features) - self.feature_mean.view(shape)) / self.feature_deviation.view(shape)
+
     def _arranged(self, features: torch.Tensor) -> torch.Tensor:
         """Return the input of the network: standardized features, padded to a size that it supports."""
-        features = self.measured(features)
-        shape = (-1, 1, 1)[: features.dim() - 1]
-        standard = (features - self.feature_mean.view(shape)) / self.feature_deviation.view(shape)
+        standard = self.standardized(features)
         if self.network.side is not None:
             return standard
         if self.output_region is not None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import time
 from collections.abc import Callable, Sequence
 from os import PathLike
@@ -12,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from preimage.io import atomic_write
+from preimage.io.csv_file import write_csv
 from preimage.metrics import SMALLEST_FOR_SSIM, ErrorReport, NormalizedError, Originals, PerceptualDistance, psnr, ssim
 from preimage.pipelines.image_loading import Images, as_listing, none_usable
 from preimage.pipelines.inverter_choice import NamedInverter
@@ -177,16 +175,12 @@ def evaluate(
 
 def write_scores(path: Path, summary: EvaluateSummary) -> None:
     """Write the scores of each image, their mean and the mean image's error as CSV, atomically."""
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["key", "normalized_error", "psnr_db", "ssim"])
+    rows = [["key", "normalized_error", "psnr_db", "ssim"]]
     for score in summary.scores:
-        table.writerow([score.key, f"{score.error:.6f}", f"{score.psnr:.4f}", f"{score.ssim:.6f}"])
-    table.writerow(["(mean)", f"{summary.error:.6f}", f"{summary.psnr:.4f}", f"{summary.ssim:.6f}"])
-    table.writerow(["(mean image)", f"{summary.mean_image_error:.6f}", "", ""])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as file:
-        file.write(text.getvalue().encode())
+        rows.append([score.key, f"{score.error:.6f}", f"{score.psnr:.4f}", f"{score.ssim:.6f}"])
+    rows.append(["(mean)", f"{summary.error:.6f}", f"{summary.psnr:.4f}", f"{summary.ssim:.6f}"])
+    rows.append(["(mean image)", f"{summary.mean_image_error:.6f}", "", ""])
+    write_csv(path, rows)
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import abc
-import csv
 import dataclasses
-import io
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -13,6 +11,7 @@ from statistics import fmean
 from typing import ClassVar, NamedTuple
 
 from preimage.io import Listing, atomic_write, write_png
+from preimage.io.csv_file import write_csv
 from preimage.pipelines.evaluate import Scores
 from preimage.pipelines.image_loading import Images, Pixels, decodable_listing
 from preimage.viz.html import Figure, Section, Table, html_page
@@ -143,7 +142,7 @@ class Study(abc.ABC):
         sheet_heading: Heading of the sheet on the page.
         sheet_alt: Alternative text of the sheet.
         sheet_note: Text below the sheet.
-        plot_heading: Heading of the plot on the page; empty if the study has no plot.
+        plot_heading: Heading of the plot on the page.
         plot_alt: Alternative text of the plot.
         tile: Side of an image on the sheet, pixels.
     """
@@ -154,8 +153,8 @@ class Study(abc.ABC):
     sheet_heading: ClassVar[str]
     sheet_alt: ClassVar[str]
     sheet_note: ClassVar[str] = ""
-    plot_heading: ClassVar[str] = ""
-    plot_alt: ClassVar[str] = ""
+    plot_heading: ClassVar[str]
+    plot_alt: ClassVar[str]
     tile: int = 192
 
     @property
@@ -191,9 +190,9 @@ class Study(abc.ABC):
     def remarks(self) -> Iterator[str]:
         """Yield the sentences of the page's footer: definitions, and limits of what the scores show."""
 
+    @abc.abstractmethod
     def plot(self) -> Pixels:
-        """Draw the scores, if there is a `plot_heading`; ``ImportError`` without matplotlib."""
-        raise NotImplementedError
+        """Draw the scores; ``ImportError`` without matplotlib."""
 
     def sections(self) -> list[Section]:
         """Return sections of the page below the sheet and the plot."""
@@ -238,10 +237,9 @@ class Study(abc.ABC):
         """
         table = folder / f"{self.name}.csv" if csv is None else csv
         folder.mkdir(parents=True, exist_ok=True)
-        table.parent.mkdir(parents=True, exist_ok=True)
-        _write_text(table, _csv(self.table()))
+        write_csv(table, self.table())
         for end, rows in self.further_tables().items():
-            _write_text(further_table(table, end), _csv(rows))
+            write_csv(further_table(table, end), rows)
         sheet = draw_sheet(
             [row.cells for row in self.sheet_rows],
             self.sheet_titles(),
@@ -250,16 +248,15 @@ class Study(abc.ABC):
         )
         write_png(folder / "sheet.png", sheet)
         notes = list(notes)
-        plot = None
-        if self.plot_heading:
-            try:
-                plot = self.plot()
-                write_png(folder / "plot.png", plot)
-            except ImportError as error:
-                notes.append(f"The plot is left out: {error}.")
-        if plot is None:
+        try:
+            plot = self.plot()
+            write_png(folder / "plot.png", plot)
+        except ImportError as error:
+            plot = None
             (folder / "plot.png").unlink(missing_ok=True)  # the plot of an earlier study has other scores
-        _write_text(folder / "index.html", self.page(sheet, plot, notes, command))
+            notes.append(f"The plot is left out: {error}.")
+        with atomic_write(folder / "index.html") as file:
+            file.write(self.page(sheet, plot, notes, command).encode())
         return StudySummary(
             page=folder / "index.html",
             csv=table,
@@ -276,14 +273,3 @@ class Study(abc.ABC):
 def further_table(table: Path, end: str) -> Path:
     """Return the file of a further table beside the first: ``scores-images.csv`` for ``scores.csv`` and ``images``."""
     return table.with_name(f"{table.stem}-{end}{table.suffix}")
-
-
-def _csv(rows: Iterator[Sequence[object]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
-
-
-def _write_text(path: Path, text: str) -> None:
-    with atomic_write(path) as file:
-        file.write(text.encode())

@@ -75,7 +75,7 @@ class MethodScore:
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """What all methods of a comparison have in common.
+    """Settings that all methods of a comparison share.
 
     Attributes:
         representation: Representation in prose.

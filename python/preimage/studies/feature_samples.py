@@ -127,7 +127,7 @@ class FeatureDistribution:
 
     @property
     def is_signed(self) -> bool:
-        """Whether there are negative values."""
+        """Return whether there are negative values."""
         return bool((self._smallest < 0).any())
 
     @property
@@ -142,7 +142,7 @@ class FeatureDistribution:
 
     @property
     def are_probabilities(self) -> bool:
-        """Whether the features of every image are a vector of probabilities: not negative, with the sum 1."""
+        """Return whether the features of every image are a vector of probabilities: not negative, with the sum 1."""
         return self._are_probabilities and self.images > 0
 
     def values(self) -> list[Array]:

@@ -196,9 +196,8 @@ def _crossfade(decoded: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
 
 def _deviations(inverter: Inverter, features: torch.Tensor) -> torch.Tensor:
     """Return the largest number of the standardized features (B, ...) of each image, without sign, (B,)."""
-    shape = (-1, 1, 1)[: features.dim() - 1]
-    mean, deviation = inverter.feature_mean.cpu().view(shape), inverter.feature_deviation.cpu().view(shape)
-    return ((inverter.measured(features.cpu()) - mean) / deviation).abs().flatten(1).amax(dim=1)
+    standardized = inverter.standardized(features.to(inverter.feature_mean))
+    return standardized.abs().flatten(1).amax(dim=1).cpu()
 
 
 def _distance(one: torch.Tensor, other: torch.Tensor) -> float:

@@ -93,7 +93,7 @@ class LayerScore:
 
     @property
     def below_mean_image(self) -> bool:
-        """Whether the error is below that of the mean image, by at least the smallest difference that is ranked."""
+        """Return whether the error is below that of the mean image, by at least `SAME_ERROR`."""
         return self.error <= self.mean_image_error - SAME_ERROR
 
 
@@ -302,13 +302,9 @@ class _Scorer:
         nonzero = features.flatten(1).count_nonzero(dim=1)
         self._nonzero += int(nonzero.sum())
         self._zero_images += int((nonzero == 0).sum())
-        self._outliers += int((self._normalized(features).abs() > OUTLIER_DEVIATIONS).sum())
-
-    def _normalized(self, features: torch.Tensor) -> torch.Tensor:
         inverter = self._column.row.inverter
-        shape = (-1, 1, 1)[: features.dim() - 1]
-        values = inverter.measured(features.to(inverter.feature_mean))
-        return (values - inverter.feature_mean.view(shape)) / inverter.feature_deviation.view(shape)
+        standardized = inverter.standardized(features.to(inverter.feature_mean))
+        self._outliers += int((standardized.abs() > OUTLIER_DEVIATIONS).sum())
 
     def score(self) -> LayerScore:
         """Return the score; ``ValueError`` if all images are equal."""

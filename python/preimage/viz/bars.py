@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from preimage.viz.plots import apply_style, blank_figure
+from preimage.viz.plots import apply_style, blank_figure, rendered
 
 _COLORS = ("#59636e", "#c2410c", "#0b7285")
 _HATCHES = ("", "///", "...")  # distinct also without color
@@ -53,8 +53,7 @@ def draw_bars(panels: Sequence[Bars]) -> npt.NDArray[np.uint8]:
     figure, canvas = blank_figure(figsize=(5 * len(panels), 4.2), layout="constrained")
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         _draw(axes, panel)
-    canvas.draw()
-    return np.ascontiguousarray(np.asarray(canvas.buffer_rgba(), np.uint8)[:, :, :3])
+    return rendered(canvas)
 
 
 def _draw(axes: Any, panel: Bars) -> None:

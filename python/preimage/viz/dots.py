@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from preimage.viz.plots import apply_style, blank_figure
+from preimage.viz.plots import apply_style, blank_figure, rendered
 
 _CURVE, _MUTED = "#0b7285", "#59636e"
 
@@ -81,5 +81,4 @@ def draw_dots(names: Sequence[str], panels: Sequence[Dots]) -> npt.NDArray[np.ui
         axes.set_yticks(range(len(names)), [name.replace("$", r"\$") for name in names])
         axes.set_ylim(len(names) - 0.5, -0.6)
         axes.tick_params(axis="y", length=0, labelsize=9)
-    canvas.draw()
-    return np.ascontiguousarray(np.asarray(canvas.buffer_rgba(), np.uint8)[:, :, :3])
+    return rendered(canvas)

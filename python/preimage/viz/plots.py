@@ -68,14 +68,19 @@ def draw_panels(panels: Sequence[Panel], x_label: str) -> npt.NDArray[np.uint8]:
     for index, panel in enumerate(panels):
         left, width = (index + 0.08) / len(panels), 0.61 / len(panels)
         _draw(figure.add_axes((left, 0.13, width, 0.75)), panel, x_label)
-    canvas.draw()
-    return np.ascontiguousarray(np.asarray(canvas.buffer_rgba(), np.uint8)[:, :, :3])
+    return rendered(canvas)
 
 
 def blank_figure(**options: Any) -> tuple[Any, Any]:
     """Return an empty figure and its canvas; ``ImportError`` without matplotlib."""
     figure = import_optional("matplotlib", "matplotlib.figure").Figure(dpi=200, facecolor="white", **options)
     return figure, import_optional("matplotlib", "matplotlib.backends.backend_agg").FigureCanvasAgg(figure)
+
+
+def rendered(canvas: Any) -> npt.NDArray[np.uint8]:
+    """Return the drawn canvas as (H, W, 3) uint8 RGB."""
+    canvas.draw()
+    return np.ascontiguousarray(np.asarray(canvas.buffer_rgba(), np.uint8)[:, :, :3])
 
 
 def apply_style(axes: Any, title: str, pad: float) -> None:
@@ -191,9 +196,8 @@ def draw_by_name(
     if len(spans) > 1:
         _part(axes, spans)
     style: dict[str, Any] = {"ncols": 2, "frameon": False, "fontsize": 8.5, "labelcolor": _MUTED}
-    figure.legend(loc="outside lower left", handlelength=4.5, **style)  # so long that dashes can be told apart
-    canvas.draw()
-    return np.ascontiguousarray(np.asarray(canvas.buffer_rgba(), np.uint8)[:, :, :3])
+    figure.legend(loc="outside lower left", handlelength=4.5, **style)  # long enough to show the dashes
+    return rendered(canvas)
 
 
 def _spans(owners: Sequence[str]) -> list[tuple[str, list[int]]]:
