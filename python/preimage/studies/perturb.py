@@ -206,7 +206,8 @@ class PerturbStudy(Study):
         series.append(Values("mean image", [score.mean_image_error for score in scores], "level"))
         title = "Normalized error by layer (lower is closer)"
         labels, networks = [score.label for score in scores], [score.network for score in scores]
-        return draw_by_name(title, labels, series, networks, from_zero=False)  # so that close curves can be distinguished
+        # From zero, close curves could not be distinguished.
+        return draw_by_name(title, labels, series, networks, from_zero=False)
 
     def _error(self, intact: LayerScore, name: str) -> float | None:
         score = self._by_name.get((intact.label, name))
