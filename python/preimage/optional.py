@@ -39,6 +39,8 @@ OPTIONAL = {
         ),
         OptionalPackage("h5py", ("h5py",), "HDF5 files", "pip install 'preimage[formats]'"),
         OptionalPackage("scipy", ("scipy.io",), "MATLAB files", "pip install 'preimage[formats]'"),
+        OptionalPackage("fsspec", ("fsspec",), "images at URLs", "pip install 'preimage[remote]'"),
+        OptionalPackage("pyarrow", ("pyarrow.parquet",), "Parquet files", "pip install 'preimage[remote]'"),
         OptionalPackage("scikit-image", ("skimage",), "the demo's photographs", "pip install 'preimage[demo]'"),
         OptionalPackage("scikit-learn", ("sklearn",), "paired dictionaries", "pip install 'preimage[baselines]'"),
         OptionalPackage("torchmetrics", ("torchmetrics.image",), "LPIPS values", "pip install 'preimage[lpips]'"),

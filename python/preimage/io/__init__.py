@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from preimage.io.arrays import read_array_file, write_array_file
     from preimage.io.atomic import atomic_write
     from preimage.io.feature_file import FeatureFile, FeatureRecord
+    from preimage.io.image_source import ImageSource
     from preimage.io.images import (
         check_image,
         decode_file,
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
         read_keypoints,
         write_keypoints,
     )
-    from preimage.io.sources import ImageSource, Listing, find_images, list_images
+    from preimage.io.sources import Listing, find_images, list_images
 
 __all__ = [
     "FeatureFile",
@@ -65,7 +66,8 @@ _LAZY_NAMES = {
     ),
     "keypoints": ("KeypointFile", "KeypointRecord", "is_keypoint_file", "read_keypoints", "write_keypoints"),
     "feature_file": ("FeatureFile", "FeatureRecord"),
-    "sources": ("ImageSource", "Listing", "find_images", "list_images"),
+    "image_source": ("ImageSource",),
+    "sources": ("Listing", "find_images", "list_images"),
 }
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from preimage.errors import FileFormatError
 from preimage.io.atomic import StrPath, atomic_write
 from preimage.io.headers import ImageHeader, check_complete, read_header
-from preimage.io.sources import ImageSource
+from preimage.io.image_source import ImageSource
 
 if TYPE_CHECKING:
     import torch

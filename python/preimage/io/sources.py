@@ -1,79 +1,30 @@
-"""List the images in folders, tar shards and single files."""
+"""List the images in folders, tar shards, Parquet files and single files, local or at URLs."""
 
 from __future__ import annotations
 
-import io
 import itertools
 import os
-import tarfile
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, cast
 
 from preimage.errors import FileFormatError
-from preimage.io.atomic import StrPath, files_below, key_problem
-from preimage.io.file_types import SIGNATURE_BYTES, describe_signature
+from preimage.io import remote
+from preimage.io.atomic import StrPath, as_key, files_below, key_problem
+from preimage.io.brace_expansion import expand_braces
+from preimage.io.image_source import IMAGE_SUFFIXES, ImageSource
+from preimage.io.parquet import NoImageColumnError, list_rows
+from preimage.io.remote import is_url, masked
+from preimage.io.tar import list_tar
 
-IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 # Image and archive formats that are not supported; such files in a folder are counted and reported.
 _NOT_READ = (
     *(".heic", ".heif", ".avif", ".jxl", ".jp2", ".j2k", ".jfif", ".jpe", ".psd", ".svg", ".exr", ".hdr", ".ico"),
     *(".ppm", ".pgm", ".pnm", ".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".orf", ".rw2", ".pef", ".srw"),
     *(".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".zip", ".7z", ".rar"),
 )
-MAX_ENCODED_BYTES = 1 << 30  # maximum size of an encoded image
-
-_LONGEST_TAR_READ = 1 << 20  # bytes; tar headers are 512, long names a few thousand
-
-
-@dataclass(frozen=True, slots=True)
-class ImageSource:
-    """One encoded image: a whole file, or a member of a tar file.
-
-    Attributes:
-        key: Relative path without suffix, ``/`` between parts; made longer where needed to be unique within a list.
-        path: Path of the file on disk.
-        member: Name of the member in a tar file, or ``None``.
-        offset: Offset of the image in the file, in bytes.
-        length: Number of bytes of the image; ``None`` means up to the end of the file.
-    """
-
-    key: str
-    path: str
-    member: str | None = None
-    offset: int = 0
-    length: int | None = None
-
-    @property
-    def name(self) -> str:
-        """Name of the image in messages: ``photos/a.jpg`` or ``shard.tar:a.jpg``."""
-        return self.path if self.member is None else f"{self.path}:{self.member}"
-
-    def read(self) -> bytes:
-        """Read the encoded bytes.
-
-        Raises:
-            FileFormatError: The file is truncated, or larger than 1 GiB.
-            OSError: The file cannot be read.
-        """
-        limit = MAX_ENCODED_BYTES if self.length is None else self.length
-        with open(self.path, "rb", buffering=0) as file:
-            if self.length is None and os.fstat(file.fileno()).st_size > limit:
-                raise FileFormatError(self.name, f"larger than the {limit} bytes allowed for one image")
-            file.seek(self.offset)
-            data = _read_up_to(file, limit)
-        if self.length is not None and len(data) < self.length:
-            raise FileFormatError(self.name, f"truncated: {len(data)} of {self.length} bytes")
-        return data
-
-
-def _read_up_to(file: io.FileIO, limit: int) -> bytes:
-    pieces = []
-    while limit > 0 and (piece := file.read(min(limit, 1 << 24))):
-        pieces.append(piece)
-        limit -= len(piece)
-    return b"".join(pieces)
+_SHORTENED_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # what pathlib makes of a URL
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,17 +43,23 @@ class Listing:
 
 
 def list_images(paths: StrPath | Sequence[StrPath]) -> list[ImageSource]:
-    """List all images in folders (recursively), tar shards and single files, in a fixed order.
+    """List all images in folders (recursively), tar shards, Parquet files and single files, in a fixed order.
 
     Args:
         paths: One path or several. In a folder, files with an image suffix (bmp, gif, jpeg, jpg, png, tif, tiff,
-            webp, in any case) and ``.tar`` files are used; names that begin with a dot and links to folders are not.
-            A single file is used whatever its suffix. Tar files must be uncompressed (webdataset shards); only their
-            headers are read, nothing is unpacked to disk, and links in them are ignored.
+            webp, in any case), ``.tar`` and ``.parquet`` files are used; names that begin with a dot and links to
+            folders are not. A single file is used whatever its suffix. Tar files must be uncompressed (webdataset
+            shards); only their headers are read, nothing is unpacked to disk, and links in them are ignored. Of Parquet
+            files, see `preimage.io.parquet`, only the names of the images are read.
+
+            A path may be a URL of any protocol that fsspec knows, such as ``s3://bucket/shards/``; the network is used
+            for nothing else. It must be a string. Braces stand for several paths, also of files on disk
+            (``shards-{0000..0099}.tar``, ``{train,val}.tar``), and ``*`` in a URL for the names that match.
 
     Returns:
-        The images: paths in the order given, folders sorted by name, tar members in stored order. The key is the path
-        relative to the given folder (for a tar member, its name in the tar file), without suffix. Images whose keys
+        The images: paths in the order given, folders sorted by name, tar members and rows in stored order. The key is
+        the path relative to the given folder (for a tar member, its name in the tar file; for a row, the value of its
+        column of names, or else its number), without suffix. Images whose keys
         would be equal take the first of these forms that is unique: the key with its suffix (``a.jpg`` and ``a.png``
         in one folder); the key after the name of the tar file or folder (``00000/0001`` and ``00001/0001`` of two
         shards), with as many parent folders as needed; the same with the suffix. Keys depend only on the given paths
@@ -111,7 +68,9 @@ def list_images(paths: StrPath | Sequence[StrPath]) -> list[ImageSource]:
     Raises:
         FileNotFoundError: A path does not exist.
         ValueError: A path contains no image, a name cannot be a key, or an image is listed twice.
-        FileFormatError: A tar file is damaged.
+        FileFormatError: A tar file or Parquet file is damaged.
+        OSError: A file or folder cannot be read; ``ConnectionError`` if a server does not answer properly three times.
+        ImportError: A package for Parquet files or for the protocol of a URL is not installed.
     """
     return find_images(paths).sources
 
@@ -132,7 +91,8 @@ def find_images(paths: StrPath | Sequence[StrPath], *, skip_bad: bool = False) -
         paths = [paths]
     search = _Search()
     for path in paths:
-        search.look_in(Path(path))
+        for expanded in expand_braces(remote.local_path(path)):
+            search.look_in(expanded if is_url(expanded) else os.fspath(Path(expanded)))
     return search.listing(skip_bad=skip_bad)
 
 
@@ -146,13 +106,24 @@ class _Found:
     def keys(self) -> Iterator[str]:
         """Yield the possible keys, shortest first."""
         short = self.source.key
-        suffix = PurePosixPath(self.source.member or self.source.path.replace(os.sep, "/")).suffix
+        source = self.source
+        suffix = PurePosixPath(source.member or ("" if source.row is not None else _plain(source.path))).suffix
         yield short
         yield short + suffix
         names = [name for name in PurePosixPath(self.container.replace(os.sep, "/")).parts if name != "/"]
         for ending in ("", suffix):
             for count in range(1, len(names) + 1):
                 yield "/".join((*names[-count:], short + ending))
+
+
+def _plain(path: str) -> str:
+    """Return a path or the path of a URL with ``/`` between parts."""
+    return remote.url_path(path) if is_url(path) else path.replace(os.sep, "/")
+
+
+def _without_suffix(path: str) -> str:
+    stem, suffix = os.path.splitext(path)
+    return stem if suffix.lower() in (".tar", ".parquet") else path
 
 
 class _Search:
@@ -163,24 +134,31 @@ class _Search:
         self._problems: list[tuple[str, ValueError]] = []
         self._links: list[str] = []
         self._left_out: list[str] = []
+        self._tables: list[str] = []  # Parquet files without images
 
-    def look_in(self, path: Path) -> None:
-        """Add the images of a folder, tar file or single file."""
+    def look_in(self, path: str) -> None:
+        """Add the images of a folder, shard or single file, or of all that a URL with ``*`` matches."""
         before, problems = len(self._found), len(self._problems)
-        if path.is_dir():
-            self._folder(os.fspath(path))
-        elif path.suffix.lower() == ".tar":
-            self._tar(os.fspath(path), os.path.abspath(path.with_suffix("")))
-        elif path.is_file():
-            self._add(ImageSource(path.stem, os.fspath(path)), os.path.dirname(os.path.abspath(path)))
-        elif path.exists():
+        if is_url(path):
+            if remote.has_glob(path):
+                for match in remote.glob(path):
+                    self.look_in(match)
+                return
+            self._remote(path)
+        elif os.path.isdir(path):
+            self._folder(path)
+        elif os.path.isfile(path) or os.path.splitext(path)[1].lower() == ".tar":
+            self._file(path, os.path.abspath(path))
+        elif os.path.exists(path):
             raise ValueError(f"{path}: is neither a folder nor a plain file")
         else:
-            raise FileNotFoundError(f"{path}: no such file or folder")
+            hint = " (a URL must be a string, not a Path)" if _SHORTENED_URL.match(path) else ""
+            raise FileNotFoundError(f"{path}: no such file or folder{hint}")
         if len(self._found) == before and len(self._problems) == problems:
-            wanted = f"{', '.join(sorted(IMAGE_SUFFIXES))}, or .tar shards"
+            wanted = f"{', '.join(sorted(IMAGE_SUFFIXES))}, or .tar or .parquet shards"
             notes = "".join(f"; {note}" for note in self.notes())
-            self._problems.append((os.fspath(path), ValueError(f"{path}: no image found ({wanted}){notes}")))
+            name = masked(path)
+            self._problems.append((name, ValueError(f"{name}: no image found ({wanted}){notes}")))
 
     def notes(self) -> Iterator[str]:
         """Yield sentences about files that are left out without an error."""
@@ -188,9 +166,10 @@ class _Search:
         if folders:
             some = f"{len(folders)} links to folders were" if len(folders) > 1 else "1 link to a folder was"
             yield f"{some} not followed ({_some(folders)}): list the folders they point to as separate paths"
-        if self._left_out:
-            some = f"{len(self._left_out)} files were" if len(self._left_out) > 1 else "1 file was"
-            yield f"{some} left out, format not supported ({_some(self._left_out)})"
+        for paths, reason in ((self._left_out, "format not supported"), (self._tables, "no column of images")):
+            if paths:
+                some = f"{len(paths)} files were" if len(paths) > 1 else "1 file was"
+                yield f"{some} left out, {reason} ({_some(paths)})"
 
     def listing(self, *, skip_bad: bool) -> Listing:
         """Return the images with unique keys. Raises the first problem unless `skip_bad`."""
@@ -206,7 +185,7 @@ class _Search:
             if source.member is None:
                 error = ValueError(f"{source.name!r}: {problem}; rename it")
             else:
-                error = FileFormatError(source.path, f"member {source.member!r}: {problem}")
+                error = FileFormatError(source.file_name, f"member {source.member!r:.99}: {problem}")
             self._problems.append((source.name, error))
         else:
             self._found.append(_Found(source, container))
@@ -214,26 +193,68 @@ class _Search:
     def _folder(self, folder: str) -> None:
         top, links = os.path.abspath(folder), len(self._links)
         for relative, path in files_below(folder, links=self._links):
-            stem, suffix = os.path.splitext(relative)
-            if suffix.lower() in IMAGE_SUFFIXES:
-                self._add(ImageSource(stem, path), top)
-            elif suffix.lower() == ".tar":
-                self._tar(path, os.path.join(top, *stem.split("/")))
-            elif relative.lower().endswith(_NOT_READ):
-                self._left_out.append(path)
+            self._file_in(relative, path, top, os.path.join(top, *relative.split("/")))
         for link in self._links[links:]:
             if not os.path.exists(link) and os.path.splitext(link)[1].lower() in IMAGE_SUFFIXES:
                 self._problems.append((link, ValueError(f"{_shown(link)}: broken link")))
 
+    def _remote(self, url: str) -> None:
+        found = remote.list_files(url)
+        if isinstance(found, remote.RemoteFile):
+            self._file(url, remote.url_path(url), found.size)
+            return
+        for file in found:
+            self._file_in(file.relative, file.url, remote.url_path(url), remote.url_path(file.url), file.size)
+
+    def _file_in(self, relative: str, path: str, top: str, container: str, size: int | None = None) -> None:
+        """Add the images of a file in a folder, if its suffix is that of an image or shard."""
+        stem, suffix = os.path.splitext(relative)
+        if suffix.lower() in IMAGE_SUFFIXES:
+            self._add(ImageSource(stem, path, length=size), top)
+        elif suffix.lower() == ".tar":
+            self._tar(path, container)
+        elif suffix.lower() == ".parquet":
+            try:
+                self._parquet(path, container)
+            except NoImageColumnError:
+                self._tables.append(masked(path))  # such as the table of labels beside a folder of images
+        elif relative.lower().endswith(_NOT_READ):
+            self._left_out.append(masked(path))
+
+    def _file(self, path: str, container: str, size: int | None = None) -> None:
+        """Add the images of a single file: a shard, or else an image whatever its suffix."""
+        name = PurePosixPath(_plain(path))
+        if name.suffix.lower() == ".tar":
+            self._tar(path, container)
+        elif name.suffix.lower() == ".parquet":
+            try:
+                self._parquet(path, container)
+            except NoImageColumnError as error:
+                self._problems.append((masked(path), error))
+        else:
+            self._add(ImageSource(name.stem, path, length=size), os.path.dirname(container))
+
     def _tar(self, path: str, container: str) -> None:
         try:
-            for source in _list_tar(path):
+            for source in list_tar(path):
                 if isinstance(source, FileFormatError):
-                    self._problems.append((path, source))
+                    self._problems.append((masked(path), source))
                 else:
-                    self._add(source, container)
+                    self._add(source, _without_suffix(container))
         except FileFormatError as error:
-            self._problems.append((path, error))
+            self._problems.append((masked(path), error))
+
+    def _parquet(self, path: str, container: str) -> None:
+        try:
+            for row, name, group_bytes in list_rows(path):
+                key = str(row) if name is None else as_key(name)
+                stem, suffix = os.path.splitext(key)
+                key = stem if suffix.lower() in IMAGE_SUFFIXES else key
+                self._add(ImageSource(key, path, name, length=group_bytes, row=row), _without_suffix(container))
+        except NoImageColumnError:
+            raise
+        except FileFormatError as error:
+            self._problems.append((masked(path), error))
 
     def _with_keys(self) -> list[ImageSource]:
         """Return the images, with longer keys where short keys are equal."""
@@ -256,17 +277,18 @@ class _Search:
 
     def _without_repeated(self, group: Sequence[int]) -> list[int]:
         """Return the first position of each image that was found more than once."""
-        seen: dict[tuple[str, str | None], ImageSource] = {}
+        seen: dict[tuple[str, str | int | None], ImageSource] = {}
         kept = []
         for position in group:
             source = self._found[position].source
-            identity = os.path.realpath(source.path), source.member
+            file = source.path if is_url(source.path) else os.path.realpath(source.path)
+            identity = file, source.member if source.row is None else source.row
             if identity not in seen:
                 seen[identity] = source
                 kept.append(position)
             elif seen[identity].offset != source.offset:
                 problem = f"contains the member {source.member!r} twice"
-                self._problems.append((source.name, FileFormatError(source.path, problem)))
+                self._problems.append((source.name, FileFormatError(source.file_name, problem)))
             else:
                 self._problems.append((source.name, ValueError(f"{source.name}: the image is listed twice")))
         return kept
@@ -301,60 +323,3 @@ def _some(paths: Sequence[str]) -> str:
 def _shown(name: str) -> str:
     """Return the name with undecodable bytes escaped."""
     return name.encode("utf-8", "backslashreplace").decode()
-
-
-class _HeaderReader:
-    """File for `tarfile` that rejects huge reads, which only a malicious header requests."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self.seek = file.seek
-        self.tell = file.tell
-
-    def read(self, size: int) -> bytes:
-        if not 0 <= size <= _LONGEST_TAR_READ:
-            raise tarfile.ReadError(f"a header claims {size} bytes")
-        return self._file.read(size)
-
-
-def _list_tar(path: str) -> Iterator[ImageSource | FileFormatError]:
-    """Yield the images in a tar file and the errors of single members; raise if the rest cannot be read."""
-    with open(path, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        try:
-            # tarfile raises ValueError and others for malformed extended headers.
-            with tarfile.open(fileobj=cast(BinaryIO, _HeaderReader(file)), mode="r:") as archive:
-                yield from _list_members(archive, path, size)
-                # tarfile stops at a damaged header without an error; a valid archive ends with zeros or the file.
-                file.seek(archive.offset)
-                if any(file.read(tarfile.BLOCKSIZE)):
-                    raise tarfile.ReadError("a damaged header hides the rest")
-        except FileFormatError:
-            raise
-        except (tarfile.TarError, ValueError, TypeError, OverflowError, IndexError, RecursionError) as error:
-            file.seek(0)
-            what = describe_signature(file.read(SIGNATURE_BYTES))
-            problem = str(error) if what in (None, "a tar archive") else f"it is {what}"
-            raise FileFormatError(path, f"not a valid uncompressed tar file: {problem}") from error
-
-
-def _list_members(archive: tarfile.TarFile, path: str, size: int) -> Iterator[ImageSource | FileFormatError]:
-    position = -1
-    while (member := archive.next()) is not None:
-        archive.members = []  # type: ignore[attr-defined] # else tarfile keeps every member in memory
-        if member.offset <= position or member.size < 0:
-            raise FileFormatError(path, f"member {member.name!r} points backwards")  # would loop forever
-        position = member.offset
-        name = PurePosixPath(member.name)
-        if not member.isreg() or name.suffix.lower() not in IMAGE_SUFFIXES or name.name.startswith("."):
-            continue
-        if not _fits(member, size):
-            raise FileFormatError(path, f"member {member.name!r} ({member.size} bytes) is truncated")
-        if member.sparse is not None:
-            yield FileFormatError(path, f"member {member.name!r} is sparse")
-        else:
-            yield ImageSource(str(name.with_suffix("")), path, member.name, member.offset_data, member.size)
-
-
-def _fits(member: tarfile.TarInfo, size: int) -> bool:
-    return member.size <= MAX_ENCODED_BYTES and member.offset_data + member.size <= size

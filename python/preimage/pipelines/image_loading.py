@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from preimage.io import ImageSource, Listing, decode_image, find_images, resize_and_center_crop
+from preimage.io.remote import masked
 from preimage.ops._images import cpu_threads
 from preimage.pipelines.prefetch import in_order
 
@@ -77,7 +78,7 @@ def as_listing(images: Images, *, skip_bad: bool = False) -> Listing:
     paths = [image for image in given if not isinstance(image, ImageSource)]
     listing = Listing(ready) if ready else find_images(paths, skip_bad=skip_bad)
     if not listing.sources:
-        raise ValueError(f"no images in {', '.join(map(str, given)) or 'an empty list'}")
+        raise ValueError(f"no images in {', '.join(masked(str(image)) for image in given) or 'an empty list'}")
     return listing
 
 
@@ -279,6 +280,8 @@ def loaded(
     try:
         decoded = decode()
         pixels = resize_and_center_crop(decoded, size)
+    except ConnectionError:
+        raise  # nothing is wrong with the image: it must not be left out because a server is down
     except (ValueError, OSError) as error:
         problem = str(error)
         return Loaded(source, None, problem=problem if source.name in problem else f"{source.name}: {problem}")

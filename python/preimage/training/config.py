@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Literal
 
+from preimage.io.remote import masked
 from preimage.old_names import SPEC_PARAMETERS, TRAIN_SETTINGS, renamed
 from preimage.ops._images import cpu_threads
 from preimage.spec import Scalar
@@ -240,9 +241,10 @@ class TrainConfig:
         return step == self.steps or (self.max_seconds is not None and seconds >= self.max_seconds)
 
     def to_json(self) -> str:
-        """Return a JSON object with the fields in order."""
+        """Return a JSON object with the fields in order, without the credentials of URLs."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return json.dumps(fields | {"parameters": dict(self.parameters)})
+        listed = {name: [masked(path) for path in fields[name]] for name in ("images", "val_images")}
+        return json.dumps(fields | listed | {"parameters": dict(self.parameters)})
 
     @classmethod
     def from_json(cls, text: str) -> TrainConfig:

@@ -85,6 +85,8 @@ def _inspect(source: ImageSource) -> Inspected:
     try:
         data = source.read()
         header = check_image(data, name=source.name)
+    except ConnectionError:
+        raise  # nothing is wrong with the image: it must not be left out because a server is down
     except OSError as error:
         return Inspected(problem=f"{source.name}: {error.strerror or error}")
     except ValueError as error:

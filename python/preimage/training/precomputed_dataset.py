@@ -19,7 +19,7 @@ from preimage.errors import FileFormatError
 from preimage.io import FeatureFile, ImageSource, Listing
 from preimage.io.arrays import is_array_file
 from preimage.io.arrays.user_features import read_user_features
-from preimage.io.sources import IMAGE_SUFFIXES
+from preimage.io.image_source import IMAGE_SUFFIXES
 from preimage.representations import list_representations
 from preimage.store import FeatureStore
 from preimage.training.config import DEFAULT_SIZE, TrainConfig
