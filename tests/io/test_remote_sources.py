@@ -234,10 +234,8 @@ def test_the_store_of_a_url_is_that_of_the_file(photo_folder, tmp_path, memory):
     memory({"/s.tar": tar_bytes(members)})
     for output, path in (("local", str(tmp_path / "s.tar")), ("remote", "memory://s.tar")):
         extract(create_representation("hog"), path, tmp_path / output, size=64)
-    local, found = (
-        {file.name: file.read_bytes() for file in (tmp_path / name).iterdir()} for name in ("local", "remote")
-    )
-    assert local == found
+    files = [{file.name: file.read_bytes() for file in (tmp_path / name).iterdir()} for name in ("local", "remote")]
+    assert files[0] == files[1]
 
 
 # Only what is needed is fetched.

@@ -85,7 +85,9 @@ def read_row(path: str, row: int) -> bytes:
     if not 0 <= row < table.starts[-1]:
         raise FileFormatError(masked(path), f"truncated: no row {row}, it has {table.starts[-1]}")
     group = bisect_right(table.starts, row) - 1
-    chunks = _groups.get((path, version, group), lambda: _read_column(path, table, group, table.image))
+    chunks = _groups.get(
+        (path, version, group), lambda: _read_column(path, table, group, table.image, _MAX_GROUP_BYTES)
+    )
     index = row - table.starts[group]
     for chunk in chunks:
         if index < len(chunk):
@@ -192,7 +194,7 @@ def _column_bytes(table: _Table, group: int, column: int, path: str, limit: int)
     return size
 
 
-def _read_column(path: str, table: _Table, group: int, column: int, limit: int = _MAX_GROUP_BYTES) -> list[Any]:
+def _read_column(path: str, table: _Table, group: int, column: int, limit: int) -> list[Any]:
     """Return the arrays of a column of a row group."""
     _column_bytes(table, group, column, path, limit)
     name = table.metadata.schema.column(column).path
