@@ -82,17 +82,18 @@ class Handler(http.server.SimpleHTTPRequestHandler):
             super().do_GET()
             return
         with open(path, "rb") as file:
-            data = file.read()
-        first, last = (int(number) for number in wanted.removeprefix("bytes=").split("-"))
-        last = min(last, len(data) - 1)
-        if first > last:
-            self.send_error(416)
-            return
-        self.send_response(206)
-        self.send_header("Content-Range", f"bytes {first}-{last}/{len(data)}")
-        self.send_header("Content-Length", str(last + 1 - first))
-        self.end_headers()
-        self.wfile.write(data[first : last + 1])
+            size = os.fstat(file.fileno()).st_size
+            first, last = (int(number) for number in wanted.removeprefix("bytes=").split("-"))
+            last = min(last, size - 1)
+            if first > last:
+                self.send_error(416)
+                return
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {first}-{last}/{size}")
+            self.send_header("Content-Length", str(last + 1 - first))
+            self.end_headers()
+            file.seek(first)
+            self.wfile.write(file.read(last + 1 - first))
 
     def do_HEAD(self):
         self.server.requests.append((self.command, self.path, None))

@@ -127,9 +127,9 @@ def glob(url: str) -> list[str]:
     return sorted(found)
 
 
-def has_glob(url: str) -> bool:
-    """Return whether a URL contains ``*``."""
-    return "*" in _path_link(url)[1]
+def has_glob(path: StrPath) -> bool:
+    """Return whether a path is a URL with ``*``."""
+    return isinstance(path, str) and is_url(path) and "*" in _path_link(path)[1]
 
 
 def _path_link(url: str) -> tuple[list[str], str, list[str]]:

@@ -11,12 +11,12 @@ from pathlib import Path, PurePosixPath
 
 from preimage.errors import FileFormatError
 from preimage.io import remote
-from preimage.io.atomic import StrPath, as_key, files_below, key_problem
+from preimage.io.atomic import StrPath, files_below, key_problem
 from preimage.io.brace_expansion import expand_braces
+from preimage.io.image_shards import ShardLister, is_shard
 from preimage.io.image_source import IMAGE_SUFFIXES, ImageSource
-from preimage.io.parquet import NoImageColumnError, list_rows
+from preimage.io.parquet import NoImageColumnError
 from preimage.io.remote import is_url, masked
-from preimage.io.tar import list_tar
 
 # Image and archive formats that are not supported; such files in a folder are counted and reported.
 _NOT_READ = (
@@ -89,10 +89,10 @@ def find_images(paths: StrPath | Sequence[StrPath], *, skip_bad: bool = False) -
     """
     if isinstance(paths, (str, os.PathLike)):
         paths = [paths]
-    search = _Search()
-    for path in paths:
-        for expanded in expand_braces(remote.local_path(path)):
-            search.look_in(expanded if is_url(expanded) else os.fspath(Path(expanded)))
+    expanded = [one for path in paths for one in expand_braces(remote.local_path(path))]
+    with ShardLister() as shards:
+        search = _Search(shards)
+        search.look_in_all([path if is_url(path) else os.fspath(Path(path)) for path in expanded])
     return search.listing(skip_bad=skip_bad)
 
 
@@ -121,29 +121,29 @@ def _plain(path: str) -> str:
     return remote.url_path(path) if is_url(path) else path.replace(os.sep, "/")
 
 
-def _without_suffix(path: str) -> str:
-    stem, suffix = os.path.splitext(path)
-    return stem if suffix.lower() in (".tar", ".parquet") else path
-
-
 class _Search:
     """Collect images for a `Listing`."""
 
-    def __init__(self) -> None:
+    def __init__(self, shards: ShardLister) -> None:
+        self._shards = shards
         self._found: list[_Found] = []
         self._problems: list[tuple[str, ValueError]] = []
         self._links: list[str] = []
         self._left_out: list[str] = []
         self._tables: list[str] = []  # Parquet files without images
 
-    def look_in(self, path: str) -> None:
-        """Add the images of a folder, shard or single file, or of all that a URL with ``*`` matches."""
+    def look_in_all(self, paths: Sequence[str]) -> None:
+        """Add the images of folders, shards and single files, and of what URLs with ``*`` match."""
+        self._shards.announce(path for path in paths if not remote.has_glob(path))
+        for path in paths:
+            if remote.has_glob(path):
+                self.look_in_all(remote.glob(path))
+            else:
+                self._look_in(path)
+
+    def _look_in(self, path: str) -> None:
         before, problems = len(self._found), len(self._problems)
         if is_url(path):
-            if remote.has_glob(path):
-                for match in remote.glob(path):
-                    self.look_in(match)
-                return
             self._remote(path)
         elif os.path.isdir(path):
             self._folder(path)
@@ -203,6 +203,7 @@ class _Search:
         if isinstance(found, remote.RemoteFile):
             self._file(url, remote.url_path(url), found.size)
             return
+        self._shards.announce(file.url for file in found)
         for file in found:
             self._file_in(file.relative, file.url, remote.url_path(url), remote.url_path(file.url), file.size)
 
@@ -211,50 +212,27 @@ class _Search:
         stem, suffix = os.path.splitext(relative)
         if suffix.lower() in IMAGE_SUFFIXES:
             self._add(ImageSource(stem, path, length=size), top)
-        elif suffix.lower() == ".tar":
-            self._tar(path, container)
-        elif suffix.lower() == ".parquet":
-            try:
-                self._parquet(path, container)
-            except NoImageColumnError:
-                self._tables.append(masked(path))  # such as the table of labels beside a folder of images
+        elif is_shard(path):
+            self._shard(path, container)
         elif relative.lower().endswith(_NOT_READ):
             self._left_out.append(masked(path))
 
     def _file(self, path: str, container: str, size: int | None = None) -> None:
         """Add the images of a single file: a shard, or else an image whatever its suffix."""
-        name = PurePosixPath(_plain(path))
-        if name.suffix.lower() == ".tar":
-            self._tar(path, container)
-        elif name.suffix.lower() == ".parquet":
-            try:
-                self._parquet(path, container)
-            except NoImageColumnError as error:
-                self._problems.append((masked(path), error))
+        if is_shard(path):
+            self._shard(path, container, single=True)
         else:
-            self._add(ImageSource(name.stem, path, length=size), os.path.dirname(container))
+            self._add(ImageSource(PurePosixPath(container).stem, path, length=size), os.path.dirname(container))
 
-    def _tar(self, path: str, container: str) -> None:
-        try:
-            for source in list_tar(path):
-                if isinstance(source, FileFormatError):
-                    self._problems.append((masked(path), source))
-                else:
-                    self._add(source, _without_suffix(container))
-        except FileFormatError as error:
-            self._problems.append((masked(path), error))
-
-    def _parquet(self, path: str, container: str) -> None:
-        try:
-            for row, name, group_bytes in list_rows(path):
-                key = str(row) if name is None else as_key(name)
-                stem, suffix = os.path.splitext(key)
-                key = stem if suffix.lower() in IMAGE_SUFFIXES else key
-                self._add(ImageSource(key, path, name, length=group_bytes, row=row), _without_suffix(container))
-        except NoImageColumnError:
-            raise
-        except FileFormatError as error:
-            self._problems.append((masked(path), error))
+    def _shard(self, path: str, container: str, *, single: bool = False) -> None:
+        """Add the images of a shard; one without a column of images is a problem if it is not one of a folder."""
+        for image in self._shards.images(path):
+            if isinstance(image, ImageSource):
+                self._add(image, os.path.splitext(container)[0])
+            elif isinstance(image, NoImageColumnError) and not single:
+                self._tables.append(masked(path))  # such as the table of labels beside a folder of images
+            else:
+                self._problems.append((masked(path), image))
 
     def _with_keys(self) -> list[ImageSource]:
         """Return the images, with longer keys where short keys are equal."""
