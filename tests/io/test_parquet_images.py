@@ -10,6 +10,7 @@ import pytest
 
 from preimage.errors import FileFormatError
 from preimage.io import ImageSource, find_images, list_images, parquet, remote
+from preimage.io.parquet_footer import read_row_groups
 from preimage.pipelines.extract import extract
 from preimage.representations import create_representation
 
@@ -172,8 +173,8 @@ def test_every_truncation_is_an_error(tmp_path):
 
 def test_changed_bytes_are_errors_or_images(tmp_path):
     data = bytearray(write(tmp_path / "whole.parquet", {"image": DATA, "key": NAMES}, row_group_size=2).read_bytes())
-    path = tmp_path / "s.parquet"
-    for position in range(0, len(data), 23):
+    path, footer = tmp_path / "s.parquet", len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    for position in (*range(0, footer, 23), *range(footer, len(data), 5)):
         changed = data.copy()
         changed[position] ^= 0x55
         path.write_bytes(changed)
@@ -181,6 +182,41 @@ def test_changed_bytes_are_errors_or_images(tmp_path):
             images(path)
         except (FileFormatError, ValueError) as error:
             assert "s.parquet" in str(error)
+
+
+@pytest.mark.parametrize("version", ["1.0", "2.6"])
+@pytest.mark.parametrize("columns", [1, 20])
+def test_the_footer_is_read_as_pyarrow_reads_it(tmp_path, version, columns):
+    table = {f"c{number}": [[row, None] for row in range(50)] for number in range(columns)} | {"b": [b"x", None] * 25}
+    path = write(tmp_path / "s.parquet", table, row_group_size=3, version=version, write_page_index=True)
+    metadata = pq.read_metadata(path)
+    expected = [metadata.row_group(group) for group in range(metadata.num_row_groups)]
+    with open(path, "rb") as file:
+        assert read_row_groups(file) == [
+            (group.num_rows, [group.column(number).total_uncompressed_size for number in range(columns + 1)])
+            for group in expected
+        ]
+
+
+@pytest.mark.parametrize(
+    "footer",
+    [
+        b"",
+        b"\x00",
+        b"\x49",
+        b"\x49\xff\xff\xff\xff\x7f",
+        b"\x49\x1b",
+        b"\x18\xff\xff\xff\xff\x0f",
+        b"\x16" + b"\xff" * 20,
+        b"\x1c" * 5000,
+        b"\x1b\xff\xff\xff\x7f\x11",
+    ],
+)
+def test_damaged_footers(footer):
+    with pytest.raises((ValueError, IndexError, RecursionError)):
+        read_row_groups(io.BytesIO(footer + len(footer).to_bytes(4, "little") + b"PAR1"))
+    with pytest.raises(ValueError, match="footer"):
+        read_row_groups(io.BytesIO(footer))
 
 
 @pytest.mark.parametrize(

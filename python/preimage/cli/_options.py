@@ -32,7 +32,9 @@ def complete_inverter(incomplete: str) -> list[str]:
     return [name for name in names if name.startswith(incomplete)]
 
 
-Images = Annotated[list[str], typer.Argument(metavar="IMAGES", help="Folders, image files or tar shards.")]
+Images = Annotated[
+    list[str], typer.Argument(metavar="IMAGES", help="Folders, image files, or tar or Parquet shards; paths or URLs.")
+]
 RepresentationName = Annotated[
     str,
     typer.Argument(

@@ -17,7 +17,7 @@ def demo(
         list[str] | None,
         typer.Argument(
             metavar="IMAGES",
-            help="Folders, image files or tar shards. Default: photographs of scikit-image.",
+            help="Folders, image files, or tar or Parquet shards; paths or URLs. Default: photographs of scikit-image.",
             show_default=False,
         ),
     ] = None,

@@ -25,7 +25,10 @@ from preimage.cli._shared import Output, command_line, plural, reporting
 def random(
     images: Annotated[
         list[str],
-        typer.Argument(metavar="IMAGES", help="Folders, image files or tar shards; or one feature store."),
+        typer.Argument(
+            metavar="IMAGES",
+            help="Folders, image files, or tar or Parquet shards, paths or URLs; or one feature store.",
+        ),
     ],
     output: StudyFolder,
     inverter: InverterOption = None,

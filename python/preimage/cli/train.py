@@ -34,7 +34,11 @@ def train(
     ] = None,
     images: Annotated[
         list[str] | None,
-        typer.Argument(metavar="IMAGES", help="Folders, image files or tar shards to train on.", show_default=False),
+        typer.Argument(
+            metavar="IMAGES",
+            help="Folders, image files, or tar or Parquet shards to train on; paths or URLs.",
+            show_default=False,
+        ),
     ] = None,
     features: Annotated[
         str | None,

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 from preimage.errors import FileFormatError, is_out_of_memory, reader_errors
 from preimage.io.atomic import LONGEST_KEY
+from preimage.io.parquet_footer import RowGroup, read_row_groups
 from preimage.io.remote import is_url, masked, open_file
 from preimage.optional import import_optional
 
@@ -37,11 +38,12 @@ class NoImageColumnError(FileFormatError):
 
 
 class _Table(NamedTuple):
-    """Metadata of a Parquet file, its columns by number, and the number of the first row of each row group."""
+    """Metadata of a Parquet file, its columns by number, its row groups, and the number of the first row of each."""
 
     metadata: Any
     image: int
     name: int | None
+    groups: list[RowGroup]
     starts: list[int]
 
 
@@ -164,11 +166,13 @@ def _table(path: str, version: tuple[int, ...]) -> _Table:
             )
         names = [columns[name] for name in _NAMES if name in columns]
         name = next((number for number, column in names if _is_name(column)), None)
-        counts = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
-        rows = sum(counts)
+        groups = read_row_groups(file)
+        counts, rows = [group.rows for group in groups], sum(group.rows for group in groups)
         if min(counts, default=0) < 0 or rows > max(_ROWS_UNCHECKED, size // _MIN_BYTES):
             raise FileFormatError(masked(path), f"damaged: it claims {rows} rows in {size} bytes")
-        return _Table(metadata, image, name, [0, *itertools.accumulate(counts)])
+        if any(len(group.column_bytes) != metadata.num_columns for group in groups):
+            raise FileFormatError(masked(path), "damaged: a row group lacks columns")
+        return _Table(metadata, image, name, groups, [0, *itertools.accumulate(counts)])
 
 
 def _is_binary(column: Any) -> bool:
@@ -182,8 +186,7 @@ def _is_name(column: Any) -> bool:
 
 def _column_bytes(table: _Table, group: int, column: int, path: str, limit: int) -> int:
     """Return the uncompressed size of a column of a row group in bytes."""
-    with _errors(path):
-        size = int(table.metadata.row_group(group).column(column).total_uncompressed_size)
+    size = table.groups[group].column_bytes[column]
     if not 0 <= size <= limit:
         name = table.metadata.schema.column(column).path
         raise FileFormatError(
@@ -235,7 +238,7 @@ def _text(value: object) -> str | None:
 def _errors(path: str) -> Iterator[None]:
     """Convert the errors of a damaged file; those of the file system, which have a number, are not changed."""
     arrow = import_optional("pyarrow", "pyarrow")
-    kinds = (arrow.ArrowException, ValueError, LookupError, OverflowError, TypeError)
+    kinds = (arrow.ArrowException, ValueError, LookupError, OverflowError, RecursionError, TypeError)
     try:
         with reader_errors(masked(path), kinds):
             yield
