@@ -7,6 +7,8 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from preimage.io.remote import is_url, masked, was_url
+
 if TYPE_CHECKING:
     from preimage.inverters import Inverter
     from preimage.store import Index
@@ -26,7 +28,10 @@ def info(path: str | PathLike[str], *, keypoint_format: str | None = None) -> di
     Raises:
         FileNotFoundError: There is no such file, folder or pretrained inverter.
         FileFormatError: The file is damaged or of an unknown format.
+        ValueError: The path is a URL.
     """
+    if (is_url(path) or was_url(path)) and not Path(path).exists():
+        raise ValueError(f"{masked(str(path))}: path must be a file or folder on disk; only images are read from URLs")
     path = Path(path)
     return _facts(path) if keypoint_format is None else _keypoints(path, keypoint_format)
 

@@ -199,8 +199,10 @@ def describe_spec(spec: Spec) -> str:
 
 
 def command_line() -> str:
-    """Return the running command, as typed in a shell."""
-    return shlex.join(["preimage", *sys.argv[1:]])
+    """Return the running command, as typed in a shell, without the credentials of URLs."""
+    from preimage.io.remote import masked
+
+    return masked(shlex.join(["preimage", *sys.argv[1:]]))
 
 
 def bytes_text(count: int) -> str:

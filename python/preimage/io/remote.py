@@ -21,8 +21,9 @@ T = TypeVar("T")
 _PAUSES = (0.25, 1.0)  # seconds before the second and the third attempt
 _BLOCK_BYTES = 8 << 10  # read ahead: the header of a tar member, and the text that webdataset stores beside an image
 _URL = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]+::)*[A-Za-z][A-Za-z0-9+.-]+://")
+_SHORTENED_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/[^/]")
 # User and password before the host. Keys of S3 contain unescaped slashes; "host:8000/" has none.
-_USER = re.compile(r"://(?:[^/@\s]*@|[^/@:\s]+:(?!:|\d+/)[^@\s]*@)")
+_USER = re.compile(r"(?<=[A-Za-z0-9+.-]{2})(:/{1,2})(?:[^/@\s]*@|[^/@:\s]+:(?!:|\d+/)[^@\s]*@)")
 _QUERY = re.compile(r"\?[^\s?'\":]*=[^\s'\":]*")  # such as the signature of a presigned URL
 _PERMANENT = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 _NO_RANGES = "the server does not support range requests"
@@ -34,6 +35,11 @@ def is_url(path: StrPath) -> bool:
     return isinstance(path, str) and _URL.match(path) is not None
 
 
+def was_url(path: StrPath) -> bool:
+    """Return whether a path is what `pathlib` makes of a URL, which it shortens by a slash."""
+    return _SHORTENED_URL.match(os.fspath(path)) is not None
+
+
 def local_path(path: StrPath) -> str:
     """Return the path as text, that of a file on this machine without ``file://``."""
     text = os.fspath(path)
@@ -42,7 +48,7 @@ def local_path(path: StrPath) -> str:
 
 def masked(text: str) -> str:
     """Return a path or message in which the credentials in URLs are replaced by ``***``."""
-    return _QUERY.sub("?***", _USER.sub("://***@", text)) if "://" in text else text
+    return _QUERY.sub("?***", _USER.sub(r"\1***@", text)) if ":/" in text else text
 
 
 def url_path(url: str) -> str:
@@ -50,7 +56,7 @@ def url_path(url: str) -> str:
     *inner, last = url.split("::")
     parts = []
     for link in (last, *reversed([link for link in inner if "://" in link])):
-        scheme, separator, path = _USER.sub("://", link).rpartition("://")
+        scheme, separator, path = _USER.sub(r"\1", link).rpartition("://")
         if separator and scheme.startswith("http"):
             path = unquote(re.split("[?#]", path)[0])
         parts.append(path.strip("/"))

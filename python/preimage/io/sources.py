@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -24,7 +23,6 @@ _NOT_READ = (
     *(".ppm", ".pgm", ".pnm", ".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".orf", ".rw2", ".pef", ".srw"),
     *(".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".zip", ".7z", ".rar"),
 )
-_SHORTENED_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # what pathlib makes of a URL
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,8 +150,9 @@ class _Search:
         elif os.path.exists(path):
             raise ValueError(f"{path}: is neither a folder nor a plain file")
         else:
-            hint = " (a URL must be a string, not a Path)" if _SHORTENED_URL.match(path) else ""
-            raise FileNotFoundError(f"{path}: no such file or folder{hint}")
+            if remote.was_url(path):
+                raise FileNotFoundError(f"{masked(path)}: no such file or folder (a URL must be a string, not a Path)")
+            raise FileNotFoundError(f"{path}: no such file or folder")
         if len(self._found) == before and len(self._problems) == problems:
             wanted = f"{', '.join(sorted(IMAGE_SUFFIXES))}, or .tar or .parquet shards"
             notes = "".join(f"; {note}" for note in self.notes())
