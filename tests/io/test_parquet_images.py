@@ -117,7 +117,7 @@ def test_a_url_reads_one_row_group(tmp_path, monkeypatch):
     fs.rm("/parquet", recursive=True)
 
 
-def test_threads_read_a_row_group_once(tmp_path, monkeypatch):
+def test_threads_share_the_row_groups(tmp_path, monkeypatch):
     path = write(tmp_path / "s.parquet", {"image": [b"%d" % row for row in range(400)]}, row_group_size=100)
     sources, reads, lock = list_images(path), [], threading.Lock()
     read = parquet._read_column
@@ -130,7 +130,7 @@ def test_threads_read_a_row_group_once(tmp_path, monkeypatch):
     monkeypatch.setattr(parquet, "_read_column", counted)
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(ImageSource.read, sources)) == [b"%d" % row for row in range(400)]
-    assert sorted(set(reads)) == [0, 1, 2, 3]
+    assert set(reads) == {0, 1, 2, 3} and len(reads) < 40
     assert len(parquet._groups._futures) <= 2
 
 

@@ -279,8 +279,9 @@ def test_a_server_without_ranges(server, photos):
 def test_an_image_that_is_too_large_is_not_read(memory, monkeypatch):
     monkeypatch.setattr("preimage.io.image_source.MAX_ENCODED_BYTES", 1000)
     memory({"/big.jpg": bytes(1001), "/fits.jpg": bytes(1000)})
-    with pytest.raises(FileFormatError, match=r"memory://big\.jpg: .*1000"):
-        decode_file("memory://big.jpg")
+    for read in (lambda: decode_file("memory://big.jpg"), list_images("memory://big.jpg")[0].read):
+        with pytest.raises(FileFormatError, match=r"memory://big\.jpg: .*1000"):
+            read()
     assert ImageSource("fits", "memory://fits.jpg").read() == bytes(1000)
 
 

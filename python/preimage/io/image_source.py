@@ -58,6 +58,8 @@ class ImageSource:
         if self.row is not None:
             return parquet.read_row(self.path, self.row)
         limit = MAX_ENCODED_BYTES if self.length is None else self.length
+        if limit > MAX_ENCODED_BYTES:  # the length of a whole file at a URL, from the listing of its folder
+            raise FileFormatError(self.name, f"larger than the {MAX_ENCODED_BYTES} bytes allowed for one image")
         if remote.is_url(self.path):
             data = remote.read_range(self.path, self.offset, self.length, limit)
         else:
