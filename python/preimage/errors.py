@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from os import PathLike
+from typing import Any
 
 
 class FileFormatError(ValueError):
@@ -47,6 +49,18 @@ def reader_errors(
     except kinds as error:
         problem = describe(error, " ".join(str(error).split()) or type(error).__name__)
         raise FileFormatError(path, f"{key!r}: {problem}" if key else problem) from error
+
+
+def parse_json(text: str | bytes, **options: Any) -> Any:
+    """Parse JSON as `json.loads` does.
+
+    Raises:
+        ValueError: The text is invalid, or nested too deeply.
+    """
+    try:
+        return json.loads(text, **options)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 _NO_MEMORY = ("can't allocate memory", "out of memory", "not enough memory", "insufficient memory", "bad_alloc")

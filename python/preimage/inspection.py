@@ -151,16 +151,15 @@ def _output_region(inverter: Inverter) -> str:
 
 
 def _checkpoint(path: Path) -> dict[str, Any]:
-    from preimage.training import TrainConfig
+    from preimage.io.checksum import check_file
     from preimage.training.checkpoint import read_header
 
-    text, progress = read_header(path)
-    config = TrainConfig.from_json(text)
+    config, progress = read_header(path)
     return {
         "path": path,
         "kind": "training checkpoint",
         "bytes": path.stat().st_size,
-        "checksum": "none in this format",
+        "checksum": "valid" if check_file(path, required=False) else "none in this version",
         "representation": config.representation or config.features,
         "preset": config.preset,
         "step": progress.step,
@@ -190,13 +189,14 @@ def _weights(path: Path) -> dict[str, Any]:
 
 def _dictionary(path: Path) -> dict[str, Any]:
     from preimage.baselines import PairedDictionary
+    from preimage.io.checksum import check_file
 
     dictionary = PairedDictionary.load(path, device="cpu")
     return {
         "path": path,
         "kind": "paired dictionary",
         "bytes": path.stat().st_size,
-        "checksum": "none in this format",
+        "checksum": "valid" if check_file(path, required=False) else "none in this version",
         "spec": dictionary.spec,
         "atoms": len(dictionary.hog_atoms),
         "level": dictionary.level,
@@ -215,7 +215,7 @@ def _patches(path: Path) -> dict[str, Any]:
         "path": path,
         "kind": "database of patches",
         "bytes": path.stat().st_size,
-        "checksum": "none in this format",
+        "checksum": "compared on loading, if the file has one",
         "spec": header.spec,
         "patches": count,
         "patch_size": side,

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+from preimage.errors import parse_json
 from preimage.old_names import SPEC_PARAMETERS, renamed
 
 Scalar = bool | int | float | str | None
@@ -90,7 +91,7 @@ class Spec:
     @classmethod
     def from_json(cls, text: str) -> Spec:
         """Return the spec that `to_json` returned as text; ``ValueError`` for other text."""
-        return cls.from_dict(json.loads(text))
+        return cls.from_dict(parse_json(text))
 
     def differences(self, other: Spec) -> list[str]:
         """Return the fields in which two specs differ, one phrase each; empty for equal specs.

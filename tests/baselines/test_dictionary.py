@@ -12,6 +12,7 @@ from sklearn.decomposition import sparse_encode
 
 import preimage as pi
 from conftest import photographs
+from own_files import reseal
 from preimage.baselines import PairedDictionary, dictionary
 from preimage.baselines.dictionary_learning import gray
 from preimage.errors import FileFormatError
@@ -171,10 +172,12 @@ def test_other_files_are_errors(learned: PairedDictionary, tmp_path: Path) -> No
     path = learned.save(tmp_path / "one.safetensors")
     (tmp_path / "cut.safetensors").write_bytes(path.read_bytes()[:-100])
     (tmp_path / "version.safetensors").write_bytes(
-        path.read_bytes().replace(b'"format_version":"1"', b'"format_version":"9"')
+        path.read_bytes().replace(b'"format_version":"2"', b'"format_version":"9"')
     )
     (tmp_path / "nan.safetensors").write_bytes(path.read_bytes().replace(b'"penalty":"0.02"', b'"penalty":"nan "'))
     (tmp_path / "name.safetensors").write_bytes(path.read_bytes().replace(b"image_atoms", b"other_atoms"))
+    for name in ("nan", "name"):
+        reseal(tmp_path / f"{name}.safetensors")
     pi.write_features(tmp_path / "features.safetensors", HOG.spec, [])
     for name, problem in (
         ("cut", "safetensors"),

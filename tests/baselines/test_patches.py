@@ -250,7 +250,7 @@ def test_files_that_cannot_be_read(many: PatchDatabase, tmp_path: Path) -> None:
         "short": data[:-9],
         "text": b"photographs",
         "format": data.replace(b"preimage-patches", b"preimage-nothing"),
-        "version": data.replace(b'"format_version":"1"', b'"format_version":"9"'),
+        "version": data.replace(b'"format_version":"2"', b'"format_version":"9"'),
         "spec": data.replace(b'representation\\": \\"sift', b'representation\\": \\"sofa'),
     }.items():
         path = tmp_path / name

@@ -11,6 +11,7 @@ import pytest
 import safetensors.torch
 import torch
 
+from own_files import change_config
 from preimage.errors import FileFormatError
 from preimage.inverters import Inverter, OutputRegion, SingleStreamConfig
 from preimage.inverters.architectures import config_to_dict
@@ -39,9 +40,8 @@ def rewritten(folder: Path, change: Callable[[Tensors], Tensors], **fields: obje
         {name: value.contiguous() for name, value in tensors.items()}, folder / "model.safetensors"
     )
     digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
-    config = json.loads((folder / "config.json").read_text()) | {"weights_sha256": digest} | fields
-    config = {name: value for name, value in config.items() if value is not None or name == "view"}
-    (folder / "config.json").write_text(json.dumps(config))
+    changes = {"format_version": 2, "sha256": None, "weights_sha256": digest} | fields
+    change_config(folder, {name: ... if value is None and name != "view" else value for name, value in changes.items()})
     return folder
 
 
@@ -75,7 +75,7 @@ def test_an_inverter_of_version_0_1_loads(inverter: Inverter, tmp_path: Path) ->
     torch.testing.assert_close(old(features), inverter(features))
     # A new file has the present names.
     config = json.loads((old.save(tmp_path / "new") / "config.json").read_text())
-    assert config["format_version"] == 2 and config["output_region"] == {"image_size": 64, "crop": 32, "size": 16}
+    assert config["format_version"] == 3 and config["output_region"] == {"image_size": 64, "crop": 32, "size": 16}
     assert "view" not in config and config["spec"]["parameters"] == {"color": "luma"}
 
 

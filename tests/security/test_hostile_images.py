@@ -131,6 +131,7 @@ def test_tiff_with_huge_tiles_is_rejected():
         b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sIIBBBBBI", 13, b"IHDR", 8, 8, 8, 2, 0, 0, 0, 0x4B6D29DC) * 500_000,
         b"II*\0\x08\0\0\0\xff\xff" + struct.pack("<HHII", 1, 1, 1, 1) * 100_000,
         b"II+\0\x08\0\0\0\x10\0\0\0\0\0\0\0" + b"\xff" * 5_000_000,
+        b"II+\0\x08\0\0\0" + b"\xff" * 16,
         b"RIFF\xff\xff\xff\xffWEBPVP8X\x0a\0\0\0\x08\0\0\0" + bytes(6) + b"junk\0\0\0\0" * 1_000_000,
     ],
 )

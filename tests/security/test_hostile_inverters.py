@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from own_files import change_config
 from preimage.errors import FileFormatError
 from preimage.inverters import Inverter, OutputRegion, SingleStreamConfig, TwoStreamConfig, UShapedConfig
 from preimage.inverters.architectures import config_to_dict
@@ -31,8 +31,7 @@ REGION = OutputRegion(16, 16, 16)
 
 def problem_of(folder: Path, inverter: Inverter, **changes: Any) -> str:
     """Return the problem of an inverter with these fields of its config, which is found quickly."""
-    path = inverter.save(folder) / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    path = change_config(inverter.save(folder), changes)
     start = time.perf_counter()
     with pytest.raises(FileFormatError) as caught:
         Inverter.load(folder)

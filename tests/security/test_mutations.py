@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import io
+import json
+import os
 import tarfile
 import time
 from collections.abc import Callable
@@ -15,6 +17,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import scipy.io
+import tifffile
 import torch
 from PIL import Image
 
@@ -22,11 +25,14 @@ import keypoint_files
 from caffemodels import ARRAYS, LAYERS, v1, v2
 from keypoint_attacks import BYTES, FEW, FRAMES, check, small_database
 from keypoint_files import GOLDEN, hloc_arrays, pictures
-from mutations import MUTATIONS, RECORDS, SPEC, STACK, mutated
+from mutations import MUTATIONS, OWN_MUTATIONS, RECORDS, SPEC, STACK, mutated
+from own_files import own_files
 from preimage.errors import FileFormatError
 from preimage.io import decode_file, is_keypoint_file, list_images, read_keypoints, write_keypoints
 from preimage.io.arrays import read_array_file, write_array_file
 from preimage.io.weights import open_weights
+from preimage.pipelines.invert import read_spec
+from preimage.training.display import Metrics
 
 
 @dataclass(frozen=True)
@@ -106,6 +112,43 @@ ARRAY_FORMATS = {
 }
 
 
+# ---- Texts ----
+
+
+def write_keys(path: Path) -> None:
+    np.save(path.with_suffix("").with_suffix(".npy"), STACK)
+    path.write_text("a/1\nb/2\nc/3\n")
+
+
+def read_with_keys(path: Path) -> bool:
+    """Read an array with the keys of its rows; a wrong number of keys and keys that are no keys are the caller's."""
+    try:
+        return len(read_array_file(path.with_suffix("").with_suffix(".npy"), SPEC)) == len(STACK)
+    except FileFormatError:
+        raise
+    except ValueError as error:
+        assert "key" in str(error), error
+        return False
+
+
+def read_metrics(path: Path) -> bool:
+    """A damaged line and what follows it are dropped."""
+    Metrics(path, keep_until=3)
+    lines = path.read_bytes().splitlines()
+    return len(lines) > 1 and all(isinstance(json.loads(line)["step"], int) for line in lines)
+
+
+TEXT_FORMATS = {
+    "spec": Format(".json", [lambda path: path.write_text(SPEC.to_json())], lambda path: bool(read_spec(path))),
+    "keys": Format(".keys.txt", [write_keys], read_with_keys),
+    "metrics of a run": Format(
+        ".jsonl",
+        [lambda path: path.write_text("".join(f'{{"step": {step}, "loss": 0.5}}\n' for step in range(1, 4)))],
+        read_metrics,
+    ),
+}
+
+
 # ---- Keypoints ----
 
 PICTURE = pictures()["sub/coffee.png"]
@@ -119,6 +162,10 @@ def write_hloc(path: Path) -> None:
 
 def write_keypoint_archive(path: Path) -> None:
     np.savez_compressed(path, **{"a/keypoints": FRAMES, "a/descriptors": BYTES, "a/image_size": np.array([9, 9])})
+
+
+def write_matlab_keypoints(path: Path) -> None:
+    scipy.io.savemat(path, {"a_F": FRAMES.T + 1, "a_D": BYTES.T, "b_F": FRAMES.T + 1, "b_D": BYTES.T})
 
 
 def read_all_keypoints(path: Path) -> bool:
@@ -151,6 +198,7 @@ KEYPOINT_FORMATS = {
         ("OpenCV YAML", ".yml", FILE_STORAGE),
         ("OpenCV XML", ".xml", FILE_STORAGE),
         ("OpenCV JSON", ".json", FILE_STORAGE),
+        ("VLFeat, MATLAB", ".mat", [write_matlab_keypoints]),
         ("VLFeat", ".sift", [lambda path: keypoint_files.vlfeat_file(path, FRAMES, BYTES / 512)]),
         ("Lowe", ".key", [lambda path: keypoint_files.lowe_file(path, FRAMES, BYTES / 512)]),
         ("COLMAP text", ".txt", [lambda path: keypoint_files.colmap_text(path, FRAMES, BYTES)]),
@@ -191,18 +239,36 @@ WEIGHT_FORMATS = {
 # ---- Images ----
 
 RGB = np.random.default_rng(2).integers(0, 256, (16, 24, 3), dtype=np.uint8)
+ANIMATED: dict[str, Any] = {"save_all": True, "append_images": [Image.fromarray(255 - RGB)]}
 SAVED: dict[str, list[dict[str, Any]]] = {
-    "png": [{}],
-    "jpg": [{}, {"progressive": True}],
-    "gif": [{}],
-    "bmp": [{}],
-    "webp": [{}],
-    "tif": [{}, {"compression": "tiff_lzw"}],
+    "png": [{}, ANIMATED, {"mode": "L"}, {"mode": "RGBA"}, {"mode": "1"}],
+    "jpg": [{}, {"progressive": True}, {"mode": "L"}, {"mode": "CMYK"}, {"restart_marker_blocks": 2}],
+    "gif": [{}, ANIMATED],
+    "bmp": [{}, {"mode": "L"}, {"mode": "1"}, {"mode": "RGBA"}],
+    "webp": [{}, {"lossless": True}, {"mode": "RGBA"}, ANIMATED],
+    "tif": [
+        *({"compression": name} for name in ("raw", "tiff_lzw", "packbits", "tiff_adobe_deflate", "jpeg")),
+        {"mode": "L"},
+        {"mode": "1", "compression": "group4"},
+        {"mode": "CMYK"},
+        {"big_tiff": True},
+    ],
 }
+TIFFS: list[dict[str, Any]] = [
+    {"tile": (32, 32)},
+    {"tile": (16, 16), "compression": "zlib"},
+    {"planarconfig": "separate"},
+    {"byteorder": ">", "rowsperstrip": 3},
+]
 
 
-def write_image(path: Path, **options: Any) -> None:
-    Image.fromarray(RGB).save(path, **options)
+def write_image(path: Path, mode: str = "RGB", **options: Any) -> None:
+    Image.fromarray(RGB).convert(mode).save(path, **options)
+
+
+def write_tiff(path: Path, **options: Any) -> None:
+    image = np.moveaxis(RGB, 2, 0) if "planarconfig" in options else RGB
+    tifffile.imwrite(path, image, photometric="rgb", **options)
 
 
 def write_palette(path: Path) -> None:
@@ -215,10 +281,11 @@ def read_image(path: Path) -> bool:
     return True
 
 
-def write_tar(path: Path) -> None:
-    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as archive:
+def write_tar(path: Path, form: int) -> None:
+    long = "long/" * (20 if form == tarfile.USTAR_FORMAT else 30)
+    with tarfile.open(path, "w", format=form) as archive:
         for index in range(4):
-            member = tarfile.TarInfo(f"{'long/' * 30}{index}.jpg" if index % 2 else f"{index}.jpg")
+            member = tarfile.TarInfo(f"{long}{index}.jpg" if index % 2 else f"{index}.jpg")
             member.size = 700
             archive.addfile(member, io.BytesIO(bytes(700)))
 
@@ -246,11 +313,23 @@ IMAGE_FORMATS = {
         for kind, saved in SAVED.items()
     },
     "png with a palette": Format(".png", [write_palette], read_image, has_checksums=True),
-    "tar": Format(".tar", [write_tar], read_tar),
+    "TIFF of other programs": Format(
+        ".tif", [functools.partial(write_tiff, **options) for options in TIFFS], read_image
+    ),
+    "tar": Format(
+        ".tar",
+        [
+            functools.partial(write_tar, form=form)
+            for form in (tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT)
+        ],
+        read_tar,
+    ),
 }
 
 
-FORMATS = ARRAY_FORMATS | KEYPOINT_FORMATS | WEIGHT_FORMATS | IMAGE_FORMATS
+FORMATS = ARRAY_FORMATS | TEXT_FORMATS | KEYPOINT_FORMATS | WEIGHT_FORMATS | IMAGE_FORMATS
+OWN_FILES = own_files()
+SEALED = {name: kind for name, kind in OWN_FILES.items() if kind.seal}
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -265,18 +344,56 @@ def test_damaged_files_are_read_or_rejected(tmp_path: Path, name: str) -> None:
         write(path)
         assert form.read(path)
         seeds.append(path.read_bytes())
-    accepted, slowest = 0, 0.0
-    for number in range(MUTATIONS):
+    accepted = damage(path, seeds, MUTATIONS, lambda: form.read(path))
+    assert accepted == 0 if form.has_checksums else 0 < accepted < MUTATIONS
+
+
+@pytest.mark.parametrize("name", OWN_FILES)
+def test_damaged_files_of_the_package_are_rejected(tmp_path: Path, name: str) -> None:
+    kind = OWN_FILES[name]
+    path = kind.write(tmp_path)
+    kind.read(tmp_path)
+    accepted = damage(path, [path.read_bytes()], OWN_MUTATIONS, lambda: kind.read(tmp_path))
+    assert accepted == 0 if kind.has_checksum else accepted < OWN_MUTATIONS
+
+
+@pytest.mark.parametrize("name", SEALED)
+def test_forged_files_of_the_package_are_read_or_rejected(tmp_path: Path, name: str) -> None:
+    """The files have valid checksums, so that their damage is read."""
+    kind = SEALED[name]
+    path = kind.write(tmp_path)
+    assert kind.seal is not None
+    seal = kind.seal
+    seal(path)
+    kind.read(tmp_path)
+    assert damage(path, [path.read_bytes()], OWN_MUTATIONS, lambda: kind.read(tmp_path), seal) < OWN_MUTATIONS
+
+
+def damage(
+    path: Path,
+    seeds: list[bytes],
+    count: int,
+    read: Callable[[], object],
+    seal: Callable[[Path], object] = lambda path: None,
+) -> int:
+    """Read mutations of a file, each in bounded time, and return how many were accepted."""
+    accepted, tried, slowest = 0, 0, 0.0
+    for number in range(count):
         seed = seeds[number % len(seeds)]
         damaged = mutated(seed, number)
         if damaged == seed:
             continue
         path.write_bytes(damaged)
+        seal(path)
+        tried += 1
         begun = time.process_time()
         try:
-            accepted += form.read(path)
+            accepted += read() is not False
         except FileFormatError as error:
-            assert str(path) in str(error)
+            assert str(path.parent) in str(error)
         slowest = max(slowest, time.process_time() - begun)
-    assert accepted == 0 if form.has_checksums else 0 < accepted < MUTATIONS
+    if counts := os.environ.get("MUTATION_COUNTS"):  # a file, for the table in docs/reliability.md
+        with open(counts, "a", encoding="utf-8") as file:
+            file.write(f"{os.environ['PYTEST_CURRENT_TEST']},{tried},{accepted},{slowest:.3f}\n")
     assert slowest < 2, "seconds"
+    return accepted

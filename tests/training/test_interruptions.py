@@ -215,14 +215,15 @@ def test_a_run_of_another_version(photo_folder: Path, tmp_path: Path) -> None:
     tensors = safetensors.torch.load_file(path)
     settings = json.dumps(json.loads(metadata["config"]) | {"dropout": 0.5})
     for change, words in (
-        ({"format_version": "5"}, r"checkpoint\.safetensors.*version 5.*4"),
+        ({"format_version": "6"}, r"checkpoint\.safetensors.*version 6.*5"),
         ({"format_version": "2"}, r"checkpoint\.safetensors.*version 2.*orientation"),
         ({"config": settings}, r"checkpoint\.safetensors.*dropout"),
     ):
-        safetensors.torch.save_file(tensors, path, metadata | change)
+        checkpoint.write(path, checkpoint.Snapshot(tensors, metadata | change))
         with pytest.raises(FileFormatError, match=words):
             training.run(config, resume=True)
-    safetensors.torch.save_file(tensors | {"images": torch.zeros(3, dtype=torch.uint8)}, path, metadata)
+    images = {"images": torch.zeros(3, dtype=torch.uint8)}
+    checkpoint.write(path, checkpoint.Snapshot(tensors | images, metadata))
     with pytest.raises(FileFormatError, match="list of images"):
         training.run(config, resume=True)
 

@@ -14,7 +14,7 @@ from preimage.inverters import Inverter
 from preimage.pipelines.reconstruct import Reconstructor
 from preimage.representations import Representation
 from preimage.spec import Spec
-from preimage.training import Display, TrainConfig, TrainSummary, checkpoint, run
+from preimage.training import Display, TrainSummary, checkpoint, run
 
 
 class TrainedInverter(Baseline):
@@ -139,8 +139,7 @@ def train_paper(
     path = Path(like) / checkpoint.CHECKPOINT
     if not path.is_file():
         raise ValueError(f"{like} must be the folder of a run, but has no {checkpoint.CHECKPOINT}")
-    text, progress = checkpoint.read_header(path)
-    config = TrainConfig.from_json(text)
+    config, progress = checkpoint.read_header(path)
     if not config.is_done(progress.step, progress.seconds):
         raise ValueError(f"{like} must be a finished run, but has done {progress.step} steps only: resume it first")
     if config.init is not None:

@@ -15,28 +15,31 @@ import safetensors
 import safetensors.torch
 import torch
 
-from preimage.errors import FileFormatError
+from preimage.errors import FileFormatError, parse_json
 from preimage.io.atomic import atomic_write
+from preimage.io.checksum import CHECKSUM, ZEROS, check_text, with_checksum
 from preimage.old_names import INVERTER_FIELDS, renamed
 from preimage.spec import Spec
 
 FORMAT = "preimage-inverter"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+CHECKSUM_VERSION = 3  # first format version whose config has a checksum
 CONV2D_VERSION = 1  # format version with the weights of up-convolutions in the orientation of `conv2d`
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+_MAX_CONFIG_BYTES = 16 << 20
 
 
 def write(folder: Path, fields: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> Path:
-    """Write both files, each atomically; the config contains the digest of the weights."""
+    """Write both files, each atomically; the config contains the digest of the weights and its own."""
     folder.mkdir(parents=True, exist_ok=True)
     weights = safetensors.torch.save(dict(tensors))
     digest = hashlib.sha256(weights).hexdigest()
-    config = {"format": FORMAT, "format_version": FORMAT_VERSION, "weights_sha256": digest, **fields}
-    text = json.dumps(config, indent=2) + "\n"
+    head = {"format": FORMAT, "format_version": FORMAT_VERSION, CHECKSUM: ZEROS, "weights_sha256": digest}
+    text = json.dumps(head | dict(fields), indent=2) + "\n"
     with atomic_write(folder / WEIGHTS) as file:
         file.write(weights)
     with atomic_write(folder / CONFIG) as file:
-        file.write(text.encode())
+        file.write(with_checksum(text.encode()))
     return folder
 
 
@@ -60,17 +63,27 @@ def read_config(folder: Path) -> dict[str, Any]:
     """Read the config, with old names translated, but not the weights."""
     path = folder / CONFIG
     try:
-        fields = json.loads(path.read_bytes())
+        with open(path, "rb") as file:
+            text = file.read(_MAX_CONFIG_BYTES + 1)
     except FileNotFoundError as error:
         raise FileFormatError(folder, f"is not an inverter: it has no {CONFIG}") from error
-    except (ValueError, RecursionError) as error:
+    if len(text) > _MAX_CONFIG_BYTES:
+        raise FileFormatError(path, f"must have at most {_MAX_CONFIG_BYTES} bytes")
+    try:
+        fields = parse_json(text)
+    except ValueError as error:
         raise FileFormatError(path, f"is not JSON: {error}") from error
     if not isinstance(fields, dict) or fields.get("format") != FORMAT:
         raise FileFormatError(path, f'is not the config of an inverter (no "format": "{FORMAT}")')
     version = fields.get("format_version")
-    if version not in (CONV2D_VERSION, FORMAT_VERSION):
-        known = f"{CONV2D_VERSION} and {FORMAT_VERSION}"
-        raise FileFormatError(path, f"has format version {version!r}; this preimage reads {known}")
+    if type(version) is not int or not CONV2D_VERSION <= version <= FORMAT_VERSION:
+        known = f"{CONV2D_VERSION} to {FORMAT_VERSION}"
+        raise FileFormatError(path, f"has format version {version!r:.40}; this preimage reads {known}")
+    if version >= CHECKSUM_VERSION or CHECKSUM in fields:
+        try:
+            check_text(text, fields.get(CHECKSUM))
+        except ValueError as error:
+            raise FileFormatError(path, f"{error} (or edited)") from error
     if missing := sorted({"spec", "network", "training", "weights_sha256"} - set(fields)):
         raise FileFormatError(path, f"lacks {', '.join(missing)}")
     return renamed(fields, INVERTER_FIELDS)

@@ -30,8 +30,9 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from preimage.errors import FileFormatError
+from preimage.errors import FileFormatError, parse_json
 from preimage.io.atomic import LONGEST_KEY, StrPath, atomic_write, key_problem
+from preimage.io.checksum import ZEROS
 from preimage.io.feature_file import DTYPES, Size, shape_problem
 from preimage.io.file_types import SIGNATURE_BYTES, describe_signature, why_unsupported
 from preimage.spec import Spec
@@ -39,13 +40,12 @@ from preimage.spec import Spec
 VERSION = 2
 SUFFIX = ".safetensors"
 MAX_HEADER_BYTES = 32 << 20  # bounds the memory that a malicious header takes
-ZEROS = "0" * 64
 
 _CODES = {"float32": "F32", "float16": "F16"}
 _KINDS: dict[str, np.dtype[Any]] = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2")}
 _COLUMNS = (("original_sizes", "I32"), ("processed_sizes", "I32"), ("keys", "U8"))
 _MAX_MARKS = 3_300_000  # brackets and commas in a header, which bounds the number of JSON values
-_MAX_SPEC_CHARACTERS = 1 << 16
+MAX_SPEC_CHARACTERS = 1 << 16
 _HEADER_BYTES = 1024  # reserved for the header before the features, in addition to the spec
 _RUN_BYTES = 128  # and to this for every tensor of features
 _BLOCK = 1 << 24
@@ -415,10 +415,7 @@ def loads_text(text: str) -> Any:
     Raises:
         ValueError: The text is invalid or contains other numbers.
     """
-    try:
-        return json.loads(text, parse_int=_whole_number, parse_float=_refuse, parse_constant=_refuse)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
+    return parse_json(text, parse_int=_whole_number, parse_float=_refuse, parse_constant=_refuse)
 
 
 def parse_spec(text: str) -> Spec:
@@ -427,11 +424,11 @@ def parse_spec(text: str) -> Spec:
     Raises:
         ValueError: The text is not a spec, or is too long.
     """
-    if len(text) > _MAX_SPEC_CHARACTERS:
-        raise ValueError(f"a spec must have at most {_MAX_SPEC_CHARACTERS} characters, got {len(text)}")
+    if len(text) > MAX_SPEC_CHARACTERS:
+        raise ValueError(f"a spec must have at most {MAX_SPEC_CHARACTERS} characters, got {len(text)}")
     try:
         return Spec.from_json(text)
-    except (ValueError, TypeError, RecursionError) as error:
+    except (ValueError, TypeError) as error:
         raise ValueError(f"its spec cannot be read: {error}") from error
 
 

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from typing import Any, BinaryIO
 
@@ -14,15 +13,15 @@ from numpy.typing import NDArray
 
 from preimage.errors import FileFormatError
 from preimage.io.atomic import StrPath, key_problem
+from preimage.io.checksum import file_digest
 from preimage.io.feature_file import FeatureFile, Size, is_size, shape_problem
-from preimage.io.shards import ZEROS, Header, loads, loads_text, parse_spec
+from preimage.io.shards import Header, loads, loads_text, parse_spec
 from preimage.spec import Spec
 
 _KINDS: dict[str, tuple[str, np.dtype[Any]]] = {
     "float32": ("F32", np.dtype("<f4")),
     "float16": ("F16", np.dtype("<f2")),
 }
-_BLOCK = 1 << 20
 
 
 def read_features_v1(path: StrPath, file: BinaryIO, header: Header, size: int) -> FeatureFile:
@@ -37,12 +36,7 @@ def read_features_v1(path: StrPath, file: BinaryIO, header: Header, size: int) -
     Raises:
         FileFormatError: The file is damaged or inconsistent.
     """
-    digest = hashlib.sha256((header.body - 8).to_bytes(8, "little"))
-    digest.update(header.text[: header.position] + ZEROS.encode() + header.text[header.position + len(ZEROS) :])
-    file.seek(header.body)
-    while block := file.read(_BLOCK):
-        digest.update(block)
-    if digest.hexdigest() != header.digest:
+    if file_digest(file, 8 + header.position) != header.digest:
         raise FileFormatError(path, "damaged: checksum mismatch (truncated, or bits changed)")
     try:
         return _opened(path, header, size)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from preimage.errors import FileFormatError
+from preimage.errors import FileFormatError, parse_json
 from preimage.io.atomic import StrPath
+from preimage.io.checksum import CHECKSUM, ZEROS, check_text, with_checksum
 from preimage.io.feature_file import DTYPES
-from preimage.io.shards import SUFFIX, ZEROS, parse_spec
+from preimage.io.shards import SUFFIX, parse_spec
 from preimage.old_names import CACHE_SOURCE, renamed
 from preimage.spec import Spec
 
@@ -113,7 +113,7 @@ class Index:
         fields = {
             "format": _FORMAT,
             "format_version": _VERSION,
-            "sha256": ZEROS,
+            CHECKSUM: ZEROS,
             "spec": self.spec.to_dict(),
             "dtype": self.dtype,
             "count": self.count,
@@ -124,8 +124,7 @@ class Index:
         }
         # One line for each shard: json without indentation is five times as fast, and every shard rewrites the index.
         shards = ",\n".join(json.dumps(vars(entry)) for entry in self.shards)
-        text = f'{json.dumps(fields, indent=1)[:-2]},\n "shards": [\n{shards}\n]}}\n'.encode()
-        return text.replace(ZEROS.encode(), hashlib.sha256(text).hexdigest().encode(), 1)
+        return with_checksum(f'{json.dumps(fields, indent=1)[:-2]},\n "shards": [\n{shards}\n]}}\n'.encode())
 
 
 def read_index(folder: StrPath) -> Index:
@@ -140,18 +139,14 @@ def read_index(folder: StrPath) -> Index:
         if path.stat().st_size > _MAX_INDEX_BYTES:
             raise ValueError(f"an index must have at most {_MAX_INDEX_BYTES} bytes, got {path.stat().st_size}")
         text = path.read_bytes()
-        fields = json.loads(text)
+        fields = parse_json(text)
         if not isinstance(fields, dict) or fields.get("format") != _FORMAT:
             raise ValueError("is not the index of a feature store")
         version = fields.get("format_version")
         if not isinstance(version, int) or version > _VERSION:
             raise ValueError(f"format version {version} is newer than {_VERSION}: update preimage to read it")
-        stored = str(fields.get("sha256"))
-        if hashlib.sha256(text.replace(stored.encode(), ZEROS.encode(), 1)).hexdigest() != stored:
-            raise ValueError("damaged: checksum mismatch")
+        check_text(text, fields.get(CHECKSUM))
         return _index(fields)
-    except RecursionError:
-        raise FileFormatError(path, "nested too deeply") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise FileFormatError(path, str(error)) from error
 

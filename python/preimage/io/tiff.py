@@ -69,6 +69,8 @@ def read_tags(data: bytes, wanted: set[int]) -> Tags:
         raise ValueError("neither a little- nor a big-endian TIFF")
     big = struct.unpack_from(order + "H", data, 2)[0] == 43
     start = struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)[0]
+    if start > len(data):
+        raise IndexError("the directory is beyond the end of the file")
     count_code, entry_size, value_at = ("Q", 20, 12) if big else ("H", 12, 8)
     count = struct.unpack_from(order + count_code, data, start)[0]
     position = start + struct.calcsize(order + count_code)

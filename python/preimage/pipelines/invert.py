@@ -17,6 +17,7 @@ from preimage.inverters import Inverter, resolve_device
 from preimage.inverters.precision import choose_dtype
 from preimage.io import FeatureFile, is_keypoint_file, read_keypoints
 from preimage.io.arrays import is_array_file, read_array_file
+from preimage.io.shards import MAX_SPEC_CHARACTERS, parse_spec
 from preimage.pipelines.image_writer import output_folder
 from preimage.pipelines.invert_batches import Inversion, Item, Size
 from preimage.pipelines.invert_keypoints import KeypointOptions, invert_keypoints
@@ -107,7 +108,7 @@ def invert(
     options = KeypointOptions(size, normalization, keypoint_format, max_side)
     folder = output_folder(output)
     if isinstance(spec, str | PathLike):
-        spec = _read_spec(spec)
+        spec = read_spec(spec)
     inversion = Inversion(folder, skip_bad, batch_size, choose_dtype(precision, checked), progress)
     if _is_keypoints(features, spec, convention, variables, options):
         name = invert_keypoints(features, options, inverter, checked, inversion)
@@ -128,9 +129,11 @@ def invert(
     )
 
 
-def _read_spec(path: str | PathLike[str]) -> Spec:
+def read_spec(path: str | PathLike[str]) -> Spec:
+    """Read a spec from a JSON file; `FileFormatError` for anything else."""
     try:
-        return Spec.from_json(Path(path).read_text(encoding="utf-8-sig"))
+        with open(path, encoding="utf-8-sig") as file:
+            return parse_spec(file.read(MAX_SPEC_CHARACTERS + 1))
     except ValueError as error:
         raise FileFormatError(path, f"is not a spec: {error}") from error
 

@@ -13,7 +13,9 @@ from typing import Any
 
 import torch
 
+from preimage.errors import FileFormatError, parse_json
 from preimage.io import atomic_write
+from preimage.io.checksum import CHECKSUM, ZEROS, check_text, with_checksum
 from preimage.old_names import CACHE_DECISION, renamed
 from preimage.training.cache_builder import CacheBuilder, NoRoomError, bytes_free, bytes_missing
 from preimage.training.cached_dataset import CachedDataset, cache_settings
@@ -174,17 +176,24 @@ def _seconds(work: Callable[[], None], device: torch.device) -> float:
 
 def _record(folder: Path, decision: Decision) -> None:
     with atomic_write(folder / _DECISION) as file:
-        file.write(json.dumps(dataclasses.asdict(decision), indent=1).encode() + b"\n")
+        fields = {CHECKSUM: ZEROS, **dataclasses.asdict(decision)}
+        file.write(with_checksum(json.dumps(fields, indent=1).encode() + b"\n"))
 
 
 def _recorded(folder: Path, state: TrainState) -> Decision | None:
     """Return the recorded decision; ``None`` if there is none for these settings."""
     path, requested = folder / _DECISION, (state.config.cache, state.config.cache_crops)
     try:
-        fields = renamed(json.loads(path.read_bytes()), CACHE_DECISION)
+        text = path.read_bytes()
+        fields = renamed(parse_json(text), CACHE_DECISION)
+        if CHECKSUM in fields:  # not in files of version 0.1
+            check_text(text, fields.pop(CHECKSUM))
         decision = Decision(**fields | {"requested": tuple(fields["requested"])})
+        if type(decision.crops) is not int or decision.crops < 0:
+            raise ValueError(f"crops must be an integer of at least 0, got {decision.crops!r}")
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is damaged ({error}): remove it and the cache, and start another run") from error
+        problem = f"damaged ({error}): remove it and the cache, and start another run"
+        raise FileFormatError(path, problem) from error
     return decision if decision.requested == requested else None

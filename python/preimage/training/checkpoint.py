@@ -14,18 +14,22 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from preimage.errors import FileFormatError
+from preimage.errors import FileFormatError, is_out_of_memory, parse_json, reader_errors
 from preimage.io.atomic import atomic_write
+from preimage.io.checksum import CHECKSUM, ZEROS, check_file, write_checksum
 from preimage.old_names import CHECKPOINT_TENSORS, PROGRESS, renamed
 from preimage.spec import Spec
+from preimage.training.config import TrainConfig
 from preimage.training.split import ImageList
 
 CHECKPOINT = "checkpoint.safetensors"
 FORMAT = "preimage-checkpoint"
 
-_VERSION = 4
+_VERSION = 5
+_CHECKSUM_VERSION = 5  # first version with a checksum
 _MIN_VERSION = 3  # oldest readable version, of preimage 0.1, with other names
 _IMAGES = "images"  # name of the tensor that contains the list of images as UTF-8
+_BROKEN = (safetensors.SafetensorError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
 
 
 @dataclasses.dataclass
@@ -93,9 +97,10 @@ def snapshot(
 
 def write(path: Path, contents: Snapshot) -> None:
     """Write a checkpoint atomically, replacing the last one."""
-    data = safetensors.torch.save(contents.tensors, contents.metadata)
+    data = safetensors.torch.save(contents.tensors, contents.metadata | {CHECKSUM: ZEROS})
     with atomic_write(path) as file:
         file.write(data)
+        write_checksum(file)
 
 
 class CheckpointWriter:
@@ -146,18 +151,18 @@ def read_images(path: Path) -> ImageList:
     try:
         with safetensors.safe_open(path, "pt") as file:
             return ImageList.from_json(file.get_tensor(_IMAGES).numpy().tobytes())
-    except (safetensors.SafetensorError, AttributeError, KeyError, TypeError, ValueError) as error:
+    except _BROKEN as error:
         raise FileFormatError(path, f"its list of images is damaged: {error}") from error
 
 
 def read_spec(path: Path) -> Spec:
     """Return the spec in a checkpoint."""
-    with safetensors.safe_open(path, "pt") as file:
+    with reader_errors(path, _BROKEN), safetensors.safe_open(path, "pt") as file:
         return Spec.from_json(file.metadata()["spec"])
 
 
-def read_header(path: Path) -> tuple[str, Progress]:
-    """Return the settings, as JSON, and the progress of a checkpoint.
+def read_header(path: Path) -> tuple[TrainConfig, Progress]:
+    """Compare a checkpoint with its checksum, if its version has one, and return the settings and progress.
 
     Raises:
         FileFormatError: The file is damaged, not a checkpoint, or of a version that cannot be read.
@@ -177,15 +182,34 @@ def read_header(path: Path) -> tuple[str, Progress]:
                 f"format version {version} stores up-convolutions in another orientation: start a new run from the "
                 "inverter in its folder, which `init` accepts",
             )
-        return metadata["config"], Progress(**renamed(json.loads(metadata["progress"]), PROGRESS))
-    except (safetensors.SafetensorError, AttributeError, KeyError, TypeError, ValueError) as error:
+        check_file(path, required=version >= _CHECKSUM_VERSION)
+        progress = Progress(**renamed(parse_json(metadata["progress"]), PROGRESS))
+        config = metadata["config"]
+    except _BROKEN as error:
         if isinstance(error, FileFormatError):
             raise
         raise FileFormatError(path, f"is not a checkpoint of preimage: {error}") from error
+    try:
+        return TrainConfig.from_json(config), progress
+    except (AttributeError, TypeError, ValueError) as error:
+        raise FileFormatError(path, f"contains settings that this version does not have: {error}") from error
 
 
 def restore(path: Path, modules: Mapping[str, nn.Module], optimizers: Sequence[torch.optim.Optimizer]) -> None:
-    """Load the weights, their moving average and the optimizers' state from a checkpoint; modules as in `snapshot`."""
+    """Load the weights, their moving average and the optimizers' state from a checkpoint; modules as in `snapshot`.
+
+    Raises:
+        FileFormatError: The file is damaged, or contains the state of another network.
+    """
+    try:
+        _restore(path, modules, optimizers)
+    except _BROKEN as error:
+        if is_out_of_memory(error):
+            raise
+        raise FileFormatError(path, f"does not fit the run: {error}") from error
+
+
+def _restore(path: Path, modules: Mapping[str, nn.Module], optimizers: Sequence[torch.optim.Optimizer]) -> None:
     tensors = {_present_name(name): value for name, value in safetensors.torch.load_file(path).items()}
     for name, module in modules.items():
         prefix = f"{name}."
@@ -196,7 +220,21 @@ def restore(path: Path, modules: Mapping[str, nn.Module], optimizers: Sequence[t
             if name.startswith(f"optimizer.{which}."):
                 index, moment = name.split(".")[2:]
                 states.setdefault(int(index), {})[moment] = value
+        _check_states(optimizer, states)
         optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _check_states(optimizer: torch.optim.Optimizer, states: Mapping[int, Mapping[str, torch.Tensor]]) -> None:
+    """Raise ``ValueError`` for states that do not fit the parameters: optimizers would fail in the next step."""
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    if len({frozenset(state) for state in states.values()}) > 1:
+        raise ValueError("the states of an optimizer have different tensors")
+    for index, state in states.items():
+        if not 0 <= index < len(weights):
+            raise ValueError(f"the state of parameter {index} of {len(weights)}")
+        for name, value in state.items():
+            if value.dim() and value.shape != weights[index].shape:
+                raise ValueError(f"{name} of parameter {index} has shape {tuple(value.shape)}")
 
 
 def _present_name(name: str) -> str:

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Literal
 
+from preimage.errors import parse_json
 from preimage.io.remote import masked
 from preimage.old_names import SPEC_PARAMETERS, TRAIN_SETTINGS, renamed
 from preimage.ops._images import cpu_threads
@@ -253,7 +254,7 @@ class TrainConfig:
         Raises:
             ValueError: A field is unknown.
         """
-        fields = renamed(json.loads(text), TRAIN_SETTINGS)
+        fields = renamed(parse_json(text), TRAIN_SETTINGS)
         fields["parameters"] = renamed(fields.get("parameters", {}), SPEC_PARAMETERS)
         fields.pop("skipped", None)  # train.json also lists the images that were left out
         if unknown := sorted(set(fields) - {field.name for field in dataclasses.fields(cls)}):

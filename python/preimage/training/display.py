@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from preimage.errors import parse_json
 from preimage.io import write_png
 from preimage.io.atomic import atomic_write, naming_full_disk
 from preimage.metrics import ErrorReport
@@ -160,7 +161,7 @@ class Metrics:
         if self._path.exists():
             for text in self._path.read_text(encoding="utf-8", errors="replace").splitlines():
                 try:
-                    line = json.loads(text)
+                    line = parse_json(text)
                 except ValueError:
                     break  # the run was killed while it wrote this line
                 if not isinstance(line, dict) or not isinstance(line.get("step"), int):

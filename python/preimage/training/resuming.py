@@ -8,7 +8,6 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from preimage.errors import FileFormatError
 from preimage.spec import Spec
 from preimage.training import checkpoint
 from preimage.training.checkpoint import Progress
@@ -32,11 +31,7 @@ def read_earlier(path: Path, config: TrainConfig) -> Earlier:
         ValueError: Its settings differ from `config`.
         FileFormatError: The checkpoint is damaged or of another version.
     """
-    text, progress = checkpoint.read_header(path)
-    try:
-        earlier = TrainConfig.from_json(text)
-    except (ValueError, TypeError, AttributeError) as error:
-        raise FileFormatError(path, f"contains settings that this version does not have: {error}") from error
+    earlier, progress = checkpoint.read_header(path)
     # The size of the images may be determined only when the dataset is opened.
     check_settings(dataclasses.replace(config, size=config.size or earlier.size), earlier)
     return Earlier(earlier, progress, checkpoint.read_spec(path), checkpoint.read_images(path))

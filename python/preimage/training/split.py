@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
+from preimage.errors import parse_json
 from preimage.io import ImageSource, Listing, find_images
 from preimage.old_names import IMAGE_LIST, renamed
 from preimage.training.config import MIN_VAL_IMAGES, SAMPLES, TrainConfig
@@ -44,7 +45,7 @@ class ImageList:
         Raises:
             ValueError, KeyError, TypeError: The text is not such a list.
         """
-        fields: dict[str, Any] = renamed(json.loads(text), IMAGE_LIST)
+        fields: dict[str, Any] = renamed(parse_json(text), IMAGE_LIST)
         return cls(dict(fields["train"]), dict(fields["val"]), tuple(BadImage(*entry) for entry in fields["skipped"]))
 
     def check(self, sources: Mapping[str, str], validation: Mapping[str, str] | None) -> None:

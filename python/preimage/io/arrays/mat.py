@@ -11,7 +11,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from preimage.errors import FileFormatError
+from preimage.errors import FileFormatError, parse_json
 from preimage.io.arrays import mat5
 from preimage.io.arrays.conventions import check_convention
 from preimage.io.arrays.stored_arrays import (
@@ -172,8 +172,8 @@ def _metadata(contents: dict[str, Any]) -> dict[str, Any]:
     try:
         if problem := header_problem(contents["preimage_keys"].encode()):
             raise ValueError(problem)
-        keys = json.loads(contents["preimage_keys"])
-    except (ValueError, RecursionError) as error:
+        keys = parse_json(contents["preimage_keys"])
+    except ValueError as error:
         raise ValueError("its keys cannot be read") from error
     if not isinstance(keys, list) or any(map(key_problem, keys)) or len(keys) != len(contents["preimage_sizes"]):
         raise ValueError("its keys are damaged")

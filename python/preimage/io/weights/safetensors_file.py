@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from preimage.errors import FileFormatError
 from preimage.io.arrays.stored_arrays import StoredArray
 from preimage.io.atomic import StrPath, atomic_write
+from preimage.io.checksum import CHECKSUM, write_checksum
 
 _DTYPES = {"F16": "<f2", "BF16": "<f4", "F32": "<f4", "F64": "<f8"}  # NumPy has no bfloat16
 _CODES = {"<f2": "F16", "<f4": "F32", "<f8": "F64", "|u1": "U8"}
@@ -53,7 +54,7 @@ def write_tensors(path: StrPath, tensors: Mapping[str, NDArray[Any]], metadata: 
     """Write tensors and metadata to a ``.safetensors`` file, atomically. The folder must exist.
 
     Tensors may be of float16, float32, float64 or uint8. They are written one by one, without a copy of the file in
-    memory.
+    memory. If the metadata contains ``sha256`` (zeros), it becomes the checksum of the file.
     """
     entries: dict[str, Any] = {"__metadata__": dict(metadata)}
     little = {name: array.astype(array.dtype.newbyteorder("<"), copy=False) for name, array in tensors.items()}
@@ -69,3 +70,5 @@ def write_tensors(path: StrPath, tensors: Mapping[str, NDArray[Any]], metadata: 
         file.write(len(header).to_bytes(8, "little") + header)
         for array in arrays.values():
             file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+        if CHECKSUM in metadata:
+            write_checksum(file)
