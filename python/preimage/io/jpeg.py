@@ -8,6 +8,7 @@ import struct
 from collections.abc import Iterator
 
 _MOST_SEGMENTS = 100_000  # maximum number, to limit the time
+_MOST_SCANS = 100  # each may refine all blocks of the image; encoders write about ten
 # Not a stuffed zero, nor a restart marker. \xff\xff* is found 17 times as fast as \xff+, which has no literal prefix.
 _MARKER = re.compile(rb"\xff\xff*[^\x00\xff\xd0-\xd7]")
 _RESTART = re.compile(rb"\xff[\xd0-\xd7]")
@@ -24,12 +25,15 @@ def check_jpeg(data: bytes) -> None:
     enough for the simplest image of its size, goes unnoticed.
 
     Raises:
-        ValueError: There is no end marker, or a scan is too short for its number of blocks.
+        ValueError: There is no end marker, a scan is too short for its number of blocks, or there are too many scans.
     """
     frame: _Frame | None = None
     shortest: dict[int, int] = {}  # bits of the shortest code, by class and index of the Huffman table
-    interval = 0
+    interval = scans = 0
     for marker, body, end, following in _segments(data):
+        scans += marker == 0xDA
+        if scans > _MOST_SCANS:
+            raise ValueError(f"a JPEG of more than {_MOST_SCANS} scans")
         if marker in _FRAMES and frame is None:
             frame = _Frame(marker, data, body)
         elif marker == 0xC4:

@@ -134,6 +134,9 @@ def _check_image(bodies: list[bytes], header: tuple[int, ...]) -> None:
                     break
     except zlib.error as error:
         raise ValueError(f"a damaged PNG: its image data cannot be decompressed ({error})") from error
+    if there >= needed + _PIECE and not engine.eof:
+        # libpng ignores what is too much, but inflates all of it, which may be a thousand times the file.
+        raise ValueError(f"a damaged PNG: more than {needed} bytes of image data")
     if there < needed:
         raise ValueError(f"a damaged PNG: {there} of {needed} bytes of image data")
 

@@ -38,6 +38,8 @@ def read_state_dict(path: StrPath) -> list[StoredArray]:
                 kind = "nested" if tensor.is_nested else str(tensor.layout).removeprefix("torch.")
                 came = kind if tensor.device.type == "cpu" else f"on the device {tensor.device.type}"
                 raise FileFormatError(path, f"{name!r} must be a dense tensor on the CPU, got one that is {came}")
+            if tensor.untyped_storage().nbytes() < tensor.numel() * tensor.element_size():
+                raise FileFormatError(path, f"{name!r} of shape {tuple(tensor.shape)} has more values than are stored")
             arrays.append(_stored(name, tensor.detach().resolve_neg()))
     if not arrays:
         raise FileFormatError(path, "contains no floating-point tensors by name")
