@@ -7,9 +7,10 @@ import zipfile
 
 import numpy as np
 import pytest
+import scipy.io
 
 from keypoint_attacks import BYTES, FRAMES, assert_rejected
-from keypoint_files import GOLDEN, colmap_arrays, hloc_arrays, pictures
+from keypoint_files import GOLDEN, colmap_arrays, colmap_database, hloc_arrays, pictures
 from preimage.errors import FileFormatError
 from preimage.io import is_keypoint_file, read_keypoints
 from preimage.io.keypoints import text
@@ -207,3 +208,14 @@ def test_colmaps_golden_database_has_nothing_left_over():
     assert frames.shape == (78, 6)
     assert descriptors.shape == (78, 128)
     assert not is_keypoint_file(GOLDEN)
+
+
+def test_signaling_nan_is_an_error_without_a_warning(tmp_path):
+    """NumPy warns about such bits when it converts them to another type."""
+    frames = FRAMES.astype(np.float32)
+    frames.view(np.uint32)[1, 2] = 0x7FA00000
+    assert_rejected(colmap_database(tmp_path / "f.db", {"a": (frames, BYTES)}), "finite")
+    np.savez(tmp_path / "f.npz", keypoints=frames, descriptors=BYTES)
+    assert_rejected(tmp_path / "f.npz", "finite")
+    scipy.io.savemat(tmp_path / "f.mat", {"F": frames.T, "D": BYTES.T})
+    assert_rejected(tmp_path / "f.mat", "finite")

@@ -195,32 +195,60 @@ def as_keys(names: Iterable[str]) -> list[str]:
     return list(found)
 
 
-_DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d) *(\..*)?", re.IGNORECASE)  # reserved file names of Windows
+# Reserved file names of Windows.
+_DEVICE = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|com[\d¹²³]|lpt[\d¹²³]) *(\..*)?", re.IGNORECASE)
 IGNORES_CASE = os.name == "nt" or sys.platform == "darwin"  # A.png and a.png are the same file there
+_LONGEST_NAME = 255  # of a file or folder, in UTF-16 units on systems that ignore case, in bytes on others
+_LONGEST_PATH = os.pathconf("/", "PC_PATH_MAX") if hasattr(os, "pathconf") else 1 << 15  # bytes, with the final NUL
 
 
-def file_problem(keys: Iterable[str], *, windows: bool = os.name == "nt", folded: bool = IGNORES_CASE) -> str | None:
+def file_problem(
+    keys: Iterable[str], *, suffix: str = ".png", windows: bool = os.name == "nt", folded: bool = IGNORES_CASE
+) -> str | None:
     """Return why this system cannot hold files named after the keys, or ``None`` if it can.
 
     Args:
-        keys: Valid keys (see `key_problem`), each the name of a file such as ``KEY.png``.
+        keys: Valid keys (see `key_problem`), each the name of a file without its suffix.
+        suffix: Suffix of the files.
         windows: Whether the names must be valid on Windows.
         folded: Whether names that differ only in case or Unicode normalization are the same file.
     """
-    seen: dict[str, str] = {}
+    files: dict[str, str] = {}  # key by the name that the system compares
+    folders: dict[str, str] = {}
+
+    def compared(name: str) -> str:
+        name = name.replace("\\", "/") if windows else name
+        return unicodedata.normalize("NFC", name).casefold() if folded else name
+
     for key in keys:
-        *folders, _ = parts = re.split(r"[/\\]", key)
+        name = key + suffix
+        *above, _ = parts = re.split(r"[/\\]" if windows else "/", key)
         if windows and (
             re.search(r'[<>:"|?*]', key)
             or any(map(_DEVICE.fullmatch, parts))
-            or any(folder.endswith((" ", ".")) for folder in folders)
+            or any(folder.endswith((" ", ".")) for folder in above)
         ):
             return f"key {key!r:.80} is not a valid file name on Windows"
-        if folded:
-            other = seen.setdefault(unicodedata.normalize("NFC", key).casefold(), key)
-            if other is not key:
-                return f"keys {other!r:.80} and {key!r:.80} are the same file on this system, which ignores case"
+        if len(name) > _LONGEST_NAME // 4:  # a character takes at most four bytes
+            for part in [*above, parts[-1] + suffix]:
+                length = len(part.encode("utf-16-le")) // 2 if folded else len(os.fsencode(part))
+                if length > _LONGEST_NAME:
+                    return f"key {key!r:.80} has a part of {length} bytes; a file name has at most {_LONGEST_NAME}"
+        other = files.setdefault(compared(name), key)
+        if other is not key:
+            return f"keys {other!r:.80} and {key!r:.80} are the same file on this system, which ignores case"
+        for count in range(1, len(above) + 1):
+            folders.setdefault(compared("/".join(above[:count])), key)
+    for name, key in folders.items():
+        if name in files:
+            return f"the folder of key {key!r:.80} is the file of key {files[name]!r:.80}"
     return None
+
+
+def path_problem(path: StrPath) -> str | None:
+    """Return why a path is too long for this system, or ``None`` if it is not."""
+    length = len(os.fsencode(path))
+    return None if length < _LONGEST_PATH else f"a path of {length} bytes; at most {_LONGEST_PATH - 1} are allowed"
 
 
 def files_below(folder: str, prefix: str = "", *, links: list[str] | None = None) -> Iterator[tuple[str, str]]:

@@ -231,7 +231,7 @@ def stored_array(record: FeatureRecord, dtype: str) -> NDArray[Any]:
     """
     kind = {"float32": "<f4", "float16": "<f2"}[dtype]
     try:
-        with np.errstate(over="raise"):
+        with np.errstate(over="raise", invalid="ignore"):
             return record.features.astype(kind, order="C", copy=False)
     except FloatingPointError:
         largest = np.abs(record.features[np.isfinite(record.features)]).max()

@@ -54,7 +54,7 @@ _PREFIX = re.compile(
     rb'\{"__metadata__":\{"format":"preimage-features","format_version":"([1-9][0-9]{0,8})","sha256":"([0-9a-f]{64})"'
 )
 _PLAIN = bytes(range(48, 58)) + bytes(range(65, 91)) + bytes(range(97, 123)) + b"_-/\n"
-_EMPTY_PARTS = (b"//", b"\n/", b"/\n", b"\n\n")
+_NOT_KEYS = (b"//", b"\n/", b"/\n", b"\n\n", b"\n__metadata__\n")  # of plain characters
 
 
 @dataclass(frozen=True)
@@ -474,7 +474,7 @@ def _keys(stored: bytes, count: int) -> list[str]:
         raise ValueError(f"{len(keys)} keys for {count} images")
     # Nearly all keys consist of plain characters: checking a million of them together takes a tenth of a second.
     around = b"\n" + stored + b"\n"
-    plain = not stored.translate(None, _PLAIN) and not any(part in around for part in _EMPTY_PARTS)
+    plain = not stored.translate(None, _PLAIN) and not any(part in around for part in _NOT_KEYS)
     if not plain or max(map(len, keys), default=0) > LONGEST_KEY:
         for key in keys:
             if problem := key_problem(key):

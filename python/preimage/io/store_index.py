@@ -145,6 +145,8 @@ def read_index(folder: StrPath) -> Index:
         version = fields.get("format_version")
         if not isinstance(version, int) or version > _VERSION:
             raise ValueError(f"format version {version} is newer than {_VERSION}: update preimage to read it")
+        if version < 1:
+            raise ValueError(f"format version must be at least 1, got {version}")
         check_text(text, fields.get(CHECKSUM))
         return _index(fields)
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 
 from preimage.io import encode_png
-from preimage.io.atomic import atomic_write, file_problem, key_problem, sync_folders
+from preimage.io.atomic import atomic_write, file_problem, key_problem, path_problem, sync_folders
 from preimage.ops._images import cpu_threads
 from preimage.pipelines.image_loading import Pixels
 
@@ -36,6 +36,8 @@ def _image_path(folder: Path, key: str) -> Path:
     if problem := key_problem(key) or file_problem([key]):
         raise ValueError(f"key must be a file name: {problem}")
     target = folder / f"{key}.png"
+    if problem := path_problem(target):
+        raise ValueError(f"the image of key {key!r:.80} would have {problem}")
     if not target.resolve().is_relative_to(folder.resolve()):
         raise ValueError(f"the image of key {key!r} would be outside {folder}: a link points out of it")
     return target

@@ -261,7 +261,7 @@ def _shapes(variant: str) -> dict[str, tuple[int, ...]]:
 
 def _values(file: StrPath, array: StoredArray) -> NDArray[Any]:
     values = array.load()
-    with np.errstate(over="ignore"):  # infinite values raise an error below
+    with np.errstate(over="ignore", invalid="ignore"):  # infinite values raise an error below
         kept = np.ascontiguousarray(values, np.float16 if values.dtype == np.float16 else np.float32)
     if not np.isfinite(kept).all():
         raise FileFormatError(file, f"{array.name} contains infinite values or NaN")

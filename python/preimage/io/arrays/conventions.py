@@ -202,7 +202,8 @@ def dense_sift_grid(spec: Spec, convention: str, descriptors: Shape, frames: Arr
 def dense_sift_to_planar(convention: str, descriptors: Array, size: tuple[int, int]) -> NDArray[np.float32]:
     """Convert the descriptors of a checked grid of `size` (h, w) to (128, h, w) float32 of about unit norm."""
     height, width = size
-    values = descriptors.astype(np.float32) / np.float32(_DESCRIPTOR_SCALE)
+    with np.errstate(over="ignore", invalid="ignore"):  # NaN and infinite features are returned as they are
+        values = descriptors.astype(np.float32) / np.float32(_DESCRIPTOR_SCALE)
     if convention == "matlab":
         return values.reshape(128, width, height).transpose(0, 2, 1)
     if convention == "matlab-transposed":

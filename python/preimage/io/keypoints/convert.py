@@ -6,7 +6,8 @@ import sqlite3
 import struct
 import zipfile
 import zlib
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -32,9 +33,14 @@ _BROKEN = (
 )
 
 
-def file_errors(path: StrPath, key: str = "") -> AbstractContextManager[None]:
-    """Convert any error that a damaged file raises to a `FileFormatError` with the names of file and image."""
-    return reader_errors(path, _BROKEN, key, describe=_shortened)
+@contextmanager
+def file_errors(path: StrPath, key: str = "") -> Iterator[None]:
+    """Convert any error that a damaged file raises to a `FileFormatError` with the names of file and image.
+
+    NumPy does not warn about damaged numbers: `as_keypoints` reports them.
+    """
+    with reader_errors(path, _BROKEN, key, describe=_shortened), np.errstate(over="ignore", invalid="ignore"):
+        yield
 
 
 def _shortened(error: Exception, problem: str) -> str:
