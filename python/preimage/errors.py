@@ -1,4 +1,4 @@
-"""The exception of all file readers, and helpers for exceptions of other libraries."""
+"""The exception of all file readers, and helpers for exceptions of the operating system and of other libraries."""
 
 from __future__ import annotations
 
@@ -61,6 +61,17 @@ def parse_json(text: str | bytes, **options: Any) -> Any:
         return json.loads(text, **options)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+
+
+@contextmanager
+def with_path(path: str | PathLike[str]) -> Iterator[None]:
+    """Replace the path in errors of the operating system, which may be that of a temporary file, or none."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = str(path)
+        del error.filename2
+        raise
 
 
 _NO_MEMORY = ("can't allocate memory", "out of memory", "not enough memory", "insufficient memory", "bad_alloc")

@@ -125,7 +125,7 @@ def _inverter(path: Path) -> dict[str, Any]:
     facts = {
         "path": path,
         "kind": "inverter",
-        "bytes": sum((path / name).stat().st_size for name in ("config.json", "model.safetensors")),
+        "bytes": sum(file.stat().st_size for file in (path / "config.json", *path.glob("model*.safetensors"))),
         "checksum": "valid",
         "spec": inverter.spec,
         "architecture": inverter.config.architecture,

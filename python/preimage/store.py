@@ -31,8 +31,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preimage.errors import FileFormatError
-from preimage.io.atomic import LOCK, StrPath, atomic_write, folder_lock, sync_folders
+from preimage.io.atomic import StrPath, atomic_write
 from preimage.io.feature_file import DTYPES, FeatureFile, FeatureRecord, check_record, stored_array
+from preimage.io.folders import sync_folders
+from preimage.io.locks import LOCK, folder_lock
 from preimage.io.shards import SUFFIX, Shard, ShardWriter, check_version, read_header, write_shard
 from preimage.io.shards_v1 import read_features_v1
 from preimage.io.store_index import INDEX, Index, ShardEntry, read_index
@@ -387,7 +389,10 @@ def as_json(source: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def remove_store(folder: StrPath) -> None:
-    """Delete the files of a store, index first, and its folder if nothing else is in it."""
+    """Delete the files of a store, index first, and its folder if nothing else is in it.
+
+    Call it while holding the folder's lock, so that no other process has begun to write there.
+    """
     path = Path(folder)
     _delete_files(path, everything=True)
     with contextlib.suppress(OSError):
@@ -438,15 +443,37 @@ def write_features(path: StrPath, spec: Spec, records: Iterable[FeatureRecord], 
     first = next(checked, None)
     length = 1 if first is None else shard_length(first.features.nbytes)
     with open_writer(path, spec, dtype, count=0, length=length, source={}, resume=False) as store:
-        while first is not None:
-            number = -(-store.index.count // length)
-            store.index = dataclasses.replace(store.index, count=store.index.count + length)
-            with store.shard(number) as writer:
-                while first is not None and writer.count < length:
-                    _append(writer, first)
-                    first = next(checked, None)
-                store.index = dataclasses.replace(store.index, count=number * length + writer.count)
-        store.finish()
+        try:
+            _write_records(store, length, first, checked)
+        except BaseException:
+            with contextlib.suppress(OSError):  # the first error is the one to report
+                remove_store(path)  # nothing can continue it
+            raise
+
+
+def _write_records(
+    store: StoreWriter, length: int, record: FeatureRecord | None, further: Iterator[FeatureRecord]
+) -> None:
+    while record is not None:
+        number = -(-store.index.count // length)
+        store.index = dataclasses.replace(store.index, count=store.index.count + length)
+        with store.shard(number) as writer:
+            while record is not None and writer.count < length:
+                _append(writer, record)
+                record = next(further, None)
+            store.index = dataclasses.replace(store.index, count=number * length + writer.count)
+    store.finish()
+
+
+def is_unfinished_copy(path: StrPath) -> bool:
+    """Return whether a folder contains nothing but what a killed `write_features` has left."""
+    folder = Path(path)
+    if not folder.is_dir() or _other_files(folder):
+        return False
+    if not (folder / INDEX).exists():
+        return True  # killed before it wrote the index
+    index = read_index(folder)
+    return not index.complete and not index.source
 
 
 def _checked(records: Iterable[FeatureRecord], spec: Spec, dtype: str) -> Iterator[FeatureRecord]:
@@ -510,17 +537,29 @@ def merge(stores: Sequence[StrPath], output: StrPath) -> FeatureStore:
     if missing := [number for number in first.wanted if number not in found]:
         raise ValueError(f"{len(missing)} of {len(first.wanted)} shards are missing, the first is shard {missing[0]}")
     target = Path(output)
+    _refuse_existing(target)
+    with folder_lock(target):
+        _refuse_existing(target)  # another process may have written it before the lock was taken
+        _delete_files(target, everything=True)  # left by a merge that was killed
+        try:
+            for _, (part_folder, entry) in sorted(found.items()):
+                if entry.images:
+                    _link(part_folder / entry.file, target / entry.file)
+                    _shard(target, first, entry)  # its store may have been replaced since its index was read
+            sync_folders([target])
+            shards = tuple(entry for _, (_, entry) in sorted(found.items()))
+            StoreWriter(target, first)._write(dataclasses.replace(first, shards=shards, complete=True))
+        except BaseException:
+            with contextlib.suppress(OSError):  # the first error is the one to report
+                remove_store(target)  # nothing in it can be continued
+            raise
+    return FeatureStore(target)
+
+
+def _refuse_existing(target: Path) -> None:
+    """Raise a ``FileExistsError`` unless the path is free, or a folder of at most an unfinished merge."""
     if (target / INDEX).exists() or (target.exists() and (not target.is_dir() or _other_files(target))):
         raise FileExistsError(f"{target} exists already")
-    with folder_lock(target):
-        _delete_files(target, everything=True)  # left by a merge that was killed
-        for _, (part_folder, entry) in sorted(found.items()):
-            if entry.images:
-                _link(part_folder / entry.file, target / entry.file)
-        sync_folders([target])
-        shards = tuple(entry for _, (_, entry) in sorted(found.items()))
-        StoreWriter(target, first)._write(dataclasses.replace(first, shards=shards, complete=True))
-    return FeatureStore(target)
 
 
 def _link(source: Path, target: Path) -> None:
@@ -537,6 +576,7 @@ __all__ = [
     "ShardEntry",
     "StoreWriter",
     "is_single_file",
+    "is_unfinished_copy",
     "join",
     "merge",
     "open_writer",

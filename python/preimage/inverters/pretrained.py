@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,9 @@ import safetensors.torch
 import torch
 
 from preimage.errors import FileFormatError, parse_json
-from preimage.io.atomic import atomic_write
+from preimage.io.atomic import atomic_write, move_into_place
 from preimage.io.checksum import CHECKSUM, ZEROS, check_text, with_checksum
+from preimage.io.folders import make_folders
 from preimage.old_names import INVERTER_FIELDS, renamed
 from preimage.spec import Spec
 
@@ -28,35 +29,72 @@ CONV2D_VERSION = 1  # format version with the weights of up-convolutions in the 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 _MAX_CONFIG_BYTES = 16 << 20
 
+_NEXT_WEIGHTS = "model.next.safetensors"  # new weights until their config is written
+
 
 def write(folder: Path, fields: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> Path:
-    """Write both files, each atomically; the config contains the digest of the weights and its own."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write both files, so that an inverter in the folder is replaced as a whole or not at all.
+
+    The config contains its own digest and that of the weights. New weights wait beside the old ones until the config is
+    replaced.
+    """
+    make_folders(folder)
     weights = safetensors.torch.save(dict(tensors))
     digest = hashlib.sha256(weights).hexdigest()
     head = {"format": FORMAT, "format_version": FORMAT_VERSION, CHECKSUM: ZEROS, "weights_sha256": digest}
     text = json.dumps(head | dict(fields), indent=2) + "\n"
-    with atomic_write(folder / WEIGHTS) as file:
-        file.write(weights)
-    with atomic_write(folder / CONFIG) as file:
-        file.write(with_checksum(text.encode()))
+    _settle(folder)  # an earlier save may have been killed
+    try:
+        with atomic_write(folder / _NEXT_WEIGHTS) as file:
+            file.write(weights)
+        with atomic_write(folder / CONFIG) as file:
+            file.write(with_checksum(text.encode()))
+    except BaseException:
+        _settle(folder)
+        raise
+    move_into_place(folder / _NEXT_WEIGHTS, folder / WEIGHTS)
     return folder
+
+
+def _settle(folder: Path) -> None:
+    """Move new weights into place if their config is written, or else delete them."""
+    new = folder / _NEXT_WEIGHTS
+    if not new.exists():
+        return
+    name = ""
+    with contextlib.suppress(FileFormatError, OSError):
+        name = _read_files(folder)[2]
+    with contextlib.suppress(OSError):  # an error while writing is the one to report, and `read` finds the file here
+        if name == _NEXT_WEIGHTS:
+            move_into_place(new, folder / WEIGHTS)
+        else:
+            new.unlink()
 
 
 def read(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     """Return the fields and tensors that `write` wrote; `FileFormatError` for anything else."""
-    fields = read_config(folder)
-    path = folder / WEIGHTS
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError as error:
-        raise FileFormatError(path, "is missing, but there is a config.json") from error
-    if hashlib.sha256(data).hexdigest() != fields["weights_sha256"]:
-        raise FileFormatError(path, "is damaged, or does not belong to its config.json (another SHA-256)")
+    fields, data, name = _read_files(folder)
     try:
         return fields, safetensors.torch.load(data)
     except safetensors.SafetensorError as error:
-        raise FileFormatError(path, f"is not a safetensors file: {error}") from error
+        raise FileFormatError(folder / name, f"is not a safetensors file: {error}") from error
+
+
+def _read_files(folder: Path) -> tuple[dict[str, Any], bytes, str]:
+    """Return the fields of the config, the contents of the file of weights that belongs to it, and its name."""
+    fields = read_config(folder)
+    while True:
+        for name in (WEIGHTS, _NEXT_WEIGHTS):
+            with contextlib.suppress(FileNotFoundError):
+                data = (folder / name).read_bytes()
+                if hashlib.sha256(data).hexdigest() == fields["weights_sha256"]:
+                    return fields, data, name
+        before, fields = fields, read_config(folder)
+        if fields["weights_sha256"] == before["weights_sha256"]:
+            break  # otherwise another process has replaced the inverter meanwhile
+    if not (folder / WEIGHTS).exists():
+        raise FileFormatError(folder / WEIGHTS, "is missing, but there is a config.json")
+    raise FileFormatError(folder / WEIGHTS, "is damaged, or does not belong to its config.json (another SHA-256)")
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -89,7 +127,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     return renamed(fields, INVERTER_FIELDS)
 
 
-@contextmanager
+@contextlib.contextmanager
 def naming(folder: Path) -> Iterator[None]:
     """Convert an error about the values of a config to one that names the file."""
     try:

@@ -1,28 +1,29 @@
-"""Write files atomically, lock folders, and check image keys and the file names made of them."""
+"""Write files atomically, and check image keys and the file names made of them."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
+import io
 import os
 import re
 import secrets
 import sys
-import time
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-try:
-    import fcntl
-except ImportError:  # not a POSIX system
-    fcntl = None  # type: ignore[assignment]
+from preimage.errors import with_path
+from preimage.io.folders import sync_folders
+from preimage.io.locks import is_at, try_lock
 
 StrPath = str | os.PathLike[str]
 
 _NO_ROOM = {getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name)}
-LOCK = ".lock"  # lock file in a folder that one process writes at a time
+_BUFFER = 1 << 20  # bytes
+_ATTEMPTS = 3
 LONGEST_KEY = 1024  # characters
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]+(?:/[A-Za-z0-9_-]+)*")  # most keys, at a tenth of the full check's cost
 
@@ -33,8 +34,8 @@ def atomic_write(path: StrPath, *, unsynced: set[Path] | None = None) -> Iterato
 
     Yields a binary file, open for writing, reading and seeking, under a temporary name (``.preimage-*.tmp``) in
     the folder of `path`. When the block ends, the file is flushed, fsynced and renamed to `path`, and the folder is
-    fsynced. After any exception the temporary file is deleted and an earlier file at `path` is unchanged. The folder
-    must exist; a link at `path` is followed.
+    fsynced. After any exception the temporary file is deleted and an earlier file at `path` is unchanged; that of a
+    killed process is deleted when `path` is written again. The folder must exist; a link at `path` is followed.
 
     Args:
         path: Path of the file.
@@ -47,28 +48,90 @@ def atomic_write(path: StrPath, *, unsynced: set[Path] | None = None) -> Iterato
         OSError: Any error of the operating system, such as a full disk, with the path.
     """
     target = Path(os.path.realpath(path))
-    if target.exists() and not target.is_file():
-        # Renaming over a device such as /dev/null would replace it for the whole machine.
-        raise ValueError(f"{os.fspath(path)}: not a regular file, cannot be replaced")
-    temporary = target.with_name(f".preimage-{secrets.token_hex(8)}.tmp")
-    file = open(temporary, "x+b", buffering=1 << 20)  # noqa: SIM115 - closed in both branches
+    with with_path(path):
+        if target.exists() and not target.is_file():
+            # Renaming over a device such as /dev/null would replace it for the whole machine.
+            raise ValueError(f"{os.fspath(path)}: not a regular file, cannot be replaced")
+        raw, temporary = _create_temporary(target)
+    raw.path = os.fspath(path)
+    file = io.BufferedRandom(raw, _BUFFER)
     try:
         with naming_full_disk(path):
             yield file
+        with with_path(path):
             file.flush()
             os.fsync(file.fileno())
-            file.close()
-        os.replace(temporary, target)
+            if os.name == "nt":
+                file.close()  # an open file cannot be renamed there
+            os.replace(temporary, target)  # elsewhere it is still locked, so that no other process deletes it before
     except BaseException:
+        if os.name == "nt":
+            with contextlib.suppress(OSError):
+                file.close()
+        with contextlib.suppress(OSError):  # the first error is the one to report
+            temporary.unlink()
         with contextlib.suppress(OSError):
             file.close()  # on a full disk closing flushes, and fails, once more
-        with contextlib.suppress(FileNotFoundError):
-            temporary.unlink()
         raise
+    file.close()
     if unsynced is None:
         sync_folders([target.parent])
     else:
         unsynced.add(target.parent)
+
+
+class _TemporaryFile(io.FileIO):
+    """Temporary file whose errors of writing contain the path that it will have."""
+
+    path = ""
+
+    def write(self, data: Any, /) -> int:
+        with with_path(self.path):
+            return super().write(data)
+
+    def truncate(self, size: int | None = None, /) -> int:
+        with with_path(self.path):
+            return super().truncate(size)
+
+
+def _create_temporary(target: Path) -> tuple[_TemporaryFile, Path]:
+    """Create a temporary file beside the target, and return it with its path.
+
+    The name depends on that of the target only, so that the next writer finds the file that a killed one has left; a
+    lock tells the two from a writer at work. If another process is writing the same target, or if there are no locks,
+    the name is random.
+    """
+    name = hashlib.sha256(os.fsencode(target.name)).hexdigest()[:16]
+    expected = target.with_name(f".preimage-{name}.tmp")
+    for _ in range(_ATTEMPTS if os.name == "posix" else 0):
+        try:
+            file = _TemporaryFile(expected, "x+b")
+        except FileExistsError:
+            if not _delete_abandoned(expected):
+                break
+            continue
+        locked = try_lock(file)
+        if locked is None or (locked and is_at(file, expected)):
+            return file, expected
+        file.close()  # another process takes it for one left behind, because it was not locked yet, and deletes it
+    unique = target.with_name(f".preimage-{secrets.token_hex(8)}.tmp")
+    return _TemporaryFile(unique, "x+b"), unique
+
+
+def _delete_abandoned(path: Path) -> bool:
+    """Delete a temporary file unless a process holds its lock; return whether it is gone."""
+    try:
+        # A link or a pipe of that name is not ours.
+        with open(os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "r+b", buffering=0) as file:
+            if not try_lock(file):
+                return False
+            if is_at(file, path):
+                path.unlink()
+    except FileNotFoundError:
+        pass
+    except OSError:
+        return False
+    return True
 
 
 @contextlib.contextmanager
@@ -82,62 +145,11 @@ def naming_full_disk(path: StrPath) -> Iterator[None]:
         raise
 
 
-def sync_folders(folders: Iterable[Path]) -> None:
-    """Fsync folders, so that new names in them survive a crash."""
-    if os.name != "posix":
-        return  # elsewhere a folder cannot be opened
-    for folder in folders:
-        # The files are renamed already; some file systems cannot sync folders, which is no failure.
-        with contextlib.suppress(OSError):
-            descriptor = os.open(folder, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-
-
 def move_into_place(finished: Path, output: StrPath) -> None:
     """Rename a file within one file system and sync its folder. A link at `output` is followed."""
     target = Path(os.path.realpath(output))
     os.replace(finished, target)
     sync_folders([target.parent])
-
-
-@contextlib.contextmanager
-def folder_lock(folder: StrPath, wait: Callable[[float], None] | None = None) -> Iterator[None]:
-    """Hold an exclusive lock on a folder, which is created if it does not exist.
-
-    The lock is released when the process ends, even if it is killed. It is not taken where the operating system or
-    file system does not support locks.
-
-    Args:
-        folder: Folder to lock.
-        wait: Function called repeatedly with the seconds waited so far while another process holds the lock. ``None``
-            raises instead of waiting.
-
-    Raises:
-        ValueError: Another process holds the lock and `wait` is ``None``.
-    """
-    path = Path(folder)
-    path.mkdir(parents=True, exist_ok=True)
-    if fcntl is None:
-        yield
-        return
-    with open(path / LOCK, "wb") as file:
-        begin, waited = time.monotonic(), 0.0
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if wait is None:
-                    raise ValueError(f"{path}: another process is writing there; wait for it, or stop it") from None
-                wait(waited)
-                waited = time.monotonic() - begin
-            except OSError:  # no locks on this disk
-                break
-            else:
-                break
-        yield
 
 
 def key_problem(key: object) -> str | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from preimage.io import FeatureFile
 from preimage.io.arrays import SUFFIXES, is_array_file, read_array_file, write_array_file
-from preimage.store import FeatureStore, is_single_file, join, write_features
+from preimage.store import FeatureStore, is_single_file, is_unfinished_copy, join, write_features
 
 # Suffixes of formats that are not written: a folder of such a name would be a mistake.
 _OTHER_SUFFIXES = (
@@ -42,7 +42,7 @@ def convert(
     Raises:
         ValueError: The output is the input, has the suffix of a format that is not written, or cannot hold these
             features.
-        FileExistsError: The output is an existing folder.
+        FileExistsError: The output is an existing folder, other than one left by a conversion that was killed.
         FileFormatError: The features are damaged or of another format.
     """
     if os.path.realpath(features) == os.path.realpath(output):
@@ -85,7 +85,7 @@ def write_as(source: FeatureFile, output: str | PathLike[str], *, dtype: str, co
         return
     if convention is not None:
         raise ValueError(f"{output}: convention applies to plain arrays only, not to a feature store")
-    if not is_single_file(output) and os.path.exists(output):
+    if not is_single_file(output) and os.path.exists(output) and not is_unfinished_copy(output):
         raise FileExistsError(f"{output} already exists")
     if is_single_file(output) and isinstance(source, FeatureStore) and source.dtype == dtype:
         join(source, output)

@@ -206,8 +206,7 @@ def extract_with_summary(
             joined = folder / f".preimage-joined{path.suffix.lower()}"
             write_as(FeatureStore(folder), joined, dtype=dtype, convention=convention)
             move_into_place(joined, path)
-    if folder != path:
-        remove_store(folder)
+            remove_store(folder)
     return ExtractSummary(
         output=path,
         bytes=written if folder == path else path.stat().st_size,

@@ -10,7 +10,8 @@ from pathlib import Path
 from types import TracebackType
 
 from preimage.io import encode_png
-from preimage.io.atomic import atomic_write, file_problem, key_problem, path_problem, sync_folders
+from preimage.io.atomic import atomic_write, file_problem, key_problem, path_problem
+from preimage.io.folders import make_folders, sync_folders
 from preimage.ops._images import cpu_threads
 from preimage.pipelines.image_loading import Pixels
 
@@ -87,7 +88,7 @@ class ImageWriter:
         while self._queue and (self._bytes + size > _QUEUED_BYTES or self._first_is_done()):
             self._finish_first()
         for folder in {path.parent for path in paths} - self._folders:
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folders(folder)
             self._folders.add(folder)
         encoded = [self._pool.submit(encode_png, image, photograph=True) for image in images]
         if not self._encode_ahead:

@@ -11,6 +11,7 @@ import torch
 
 from preimage.inverters import resolve_device
 from preimage.io import ImageSource, write_png
+from preimage.io.folders import make_folders
 from preimage.metrics import ErrorReport, NormalizedError, Originals
 from preimage.pipelines.image_loading import (
     Images,
@@ -210,7 +211,7 @@ def sheet(
     reports = [_report(column) for column in compared]
     specs = [pair.representation.spec for pair in pairs]
     page = draw(specs, rows, [None if report is None else report.per_image for report in reports], tile=tile)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folders(path.parent)
     write_png(path, page)
     shown = [
         SheetColumn(pair.representation.name, pair.name, pair.missing, None if report is None else report.error)

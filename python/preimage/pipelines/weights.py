@@ -8,6 +8,7 @@ from pathlib import Path
 
 from preimage.errors import FileFormatError
 from preimage.io.atomic import StrPath
+from preimage.io.folders import make_folders
 from preimage.io.weights import open_weights, write_tensors
 from preimage.representations import alexnet_weights
 from preimage.representations.alexnet_variants import LAYERS
@@ -70,7 +71,7 @@ def import_weights(
     digest = alexnet_weights.digest(tensors)
     alexnet_weights.check_name(found.path, digest)
     target = alexnet_weights.weights_folder() if folder is None else Path(folder)
-    target.mkdir(parents=True, exist_ok=True)
+    make_folders(target)
     path = target / alexnet_weights.file_name(found.variant, digest)
     preprocessing = preprocessing or found.preprocessing
     header = {"format": alexnet_weights.FORMAT, "variant": found.variant, "preprocessing": preprocessing}

@@ -12,6 +12,7 @@ from typing import ClassVar, NamedTuple
 
 from preimage.io import Listing, atomic_write, write_png
 from preimage.io.csv_file import write_csv
+from preimage.io.folders import make_folders
 from preimage.pipelines.evaluate import Scores
 from preimage.pipelines.image_loading import Images, Pixels, decodable_listing
 from preimage.viz.html import Figure, Section, Table, html_page
@@ -236,7 +237,7 @@ class Study(abc.ABC):
             command: Command line shown on the page.
         """
         table = folder / f"{self.name}.csv" if csv is None else csv
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folders(folder)
         write_csv(table, self.table())
         for end, rows in self.further_tables().items():
             write_csv(further_table(table, end), rows)

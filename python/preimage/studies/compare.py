@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from os import PathLike
@@ -14,6 +13,7 @@ from typing import NamedTuple
 from preimage.baselines.base import Baseline
 from preimage.inverters import resolve_device
 from preimage.io import ImageSource, Listing
+from preimage.io.locks import temporary_folder
 from preimage.pipelines.image_loading import Images, at_once, batches, decodable_listing, working_bytes
 from preimage.pipelines.image_writer import output_folder
 from preimage.pipelines.inverter_choice import InverterChoice
@@ -136,14 +136,13 @@ def compare(
         status=status or (lambda line: None),
     )
     learned: list[Path] = []
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".features-") as temporary:
+    with temporary_folder(folder, ".features-") as temporary:
         for number, fold in enumerate(folds):
             photographs = Photographs(
                 sources=fold.learned,
                 representation=compared,
                 side=view.side,
-                folder=Path(temporary) / str(number),
+                folder=temporary / str(number),
                 seed=seed,
                 device=device,
             )

@@ -10,6 +10,7 @@ from os import PathLike
 from pathlib import Path
 
 from preimage.io.animation import encode_animation, write_animation
+from preimage.io.folders import make_folders
 from preimage.pipelines.image_loading import Images, at_once, batches, working_bytes
 from preimage.pipelines.image_writer import output_folder
 from preimage.pipelines.inverter_choice import InverterChoice
@@ -135,7 +136,7 @@ def study_interpolate(
         tile=tile,
         animation=encoded,
     )
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folders(folder)
     write_animation(folder / ANIMATION, drawn, durations)
     written = study.write(folder, start=start, listings=[listing], notes=measurement.notes, command=command)
     return InterpolateSummary(

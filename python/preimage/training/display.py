@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from types import TracebackType
@@ -13,6 +14,7 @@ import torch
 from preimage.errors import parse_json
 from preimage.io import write_png
 from preimage.io.atomic import atomic_write, naming_full_disk
+from preimage.io.folders import make_folders
 from preimage.metrics import ErrorReport
 from preimage.pipelines.image_loading import as_pixels
 from preimage.pipelines.reconstruct import Comparison
@@ -152,9 +154,11 @@ class Metrics:
             file.writelines(json.dumps(line).encode() + b"\n" for line in kept)
 
     def write(self, **values: float | int | None) -> None:
-        """Append a line."""
+        """Append a line, which is on disk before the checkpoint of its step: a resumed run does not write it again."""
         with naming_full_disk(self._path), open(self._path, "a", encoding="utf-8") as file:
             file.write(json.dumps(values) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
 
     def _lines(self) -> list[dict[str, Any]]:
         lines = []
@@ -182,7 +186,7 @@ def write_sample_sheet(path: Path, spec: Spec, samples: Comparison) -> None:
         cells = [image, kind.draw(spec, feature, _SAMPLE_TILE), reconstruction]
         rows.append([cell for cell in cells if cell is not None])
     titles = ["image", *(["features"] if kind.drawing else []), "reconstruction"]
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folders(path.parent)
     write_png(path, draw_sheet(rows, titles))
 
 

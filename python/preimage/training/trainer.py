@@ -14,7 +14,9 @@ from contextlib import closing
 from pathlib import Path
 
 from preimage.inverters import resolve_device
-from preimage.io.atomic import atomic_write, folder_lock
+from preimage.io.atomic import atomic_write
+from preimage.io.folders import make_folders
+from preimage.io.locks import folder_lock
 from preimage.representations import Representation
 from preimage.training import cache_decision, checkpoint, interval
 from preimage.training.builders import build_state, choose_step, init_warning
@@ -166,7 +168,7 @@ class Trainer:
 
     def train(self, interrupted: threading.Event) -> TrainSummary:
         """Run the loop to its end, or until `interrupted` is set, which raises a ``KeyboardInterrupt``."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folders(self.folder)
         with closing(self._writer), cudnn_benchmark(self.state.device):
             return self._train(interrupted)
 

@@ -1,0 +1,43 @@
+"""Create folders and synchronize them to disk."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+
+def make_folders(path: str | os.PathLike[str]) -> None:
+    """Create a folder and its parents if they do not exist, and fsync the folders in which their names are new.
+
+    Raises:
+        FileExistsError: The path or a parent is a file, or a link to nothing.
+        OSError: Any error of the operating system, with the path.
+    """
+    folder = Path(path)
+    new = []
+    for parent in (folder, *folder.parents):
+        if parent.exists():
+            break
+        new.append(parent)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise FileExistsError(errno.EEXIST, "exists and is not a folder", error.filename) from None
+    sync_folders(one.parent for one in new)
+
+
+def sync_folders(folders: Iterable[Path]) -> None:
+    """Fsync folders, so that new names in them survive a crash."""
+    if os.name != "posix":
+        return  # elsewhere a folder cannot be opened
+    for folder in folders:
+        # The files are renamed already; some file systems cannot sync folders, which is no failure.
+        with contextlib.suppress(OSError):
+            descriptor = os.open(folder, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
