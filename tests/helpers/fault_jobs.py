@@ -68,7 +68,9 @@ class Job:
 
     def _tiny_inverter(self, seed: int) -> Inverter:
         torch.manual_seed(seed)
-        return Inverter(create_representation("hog").spec, SingleStreamConfig(layers=("c3/1 8", "up 8", "up 8", "up 3")))
+        return Inverter(
+            create_representation("hog").spec, SingleStreamConfig(layers=("c3/1 8", "up 8", "up 8", "up 3"))
+        )
 
 
 def check_store(store: Path) -> None:
@@ -130,7 +132,11 @@ class FileExtraction(Job):
         self._extract(self.output)
 
     def check(self) -> None:
-        features = read_array_file(self.output, spec=create_representation("hog").spec) if is_array_file(self.output) else FeatureStore(self.output)
+        features = (
+            read_array_file(self.output, spec=create_representation("hog").spec)
+            if is_array_file(self.output)
+            else FeatureStore(self.output)
+        )
         assert len(list(features.records())) == 20
         check_store(self.output.with_name(self.output.name + ".partial"))
 

@@ -1,9 +1,9 @@
 """Interrupt work at every operation on files, or at random moments, and examine what is left.
 
-Run as a script, it imports everything once and forks a child for each trial, which makes hundreds of trials quick. Modes: ``kill`` ends the process before an
-operation, or in the middle of a write; ``random`` at a random moment; ``full``, ``quota`` and ``broken`` let all writes
-fail from an operation on, with the error of a full disk, an exhausted quota or a broken disk, and ``denied`` all changes
-of folders.
+Run as a script, it imports everything once and forks a child for each trial, which makes hundreds of trials quick.
+Modes: ``kill`` ends the process before an operation, or in the middle of a write; ``random`` at a random moment;
+``full``, ``quota`` and ``broken`` let all writes fail from an operation on, with the error of a full disk, an exhausted
+quota or a broken disk; ``denied`` lets all changes of folders fail; ``pair`` does the work twice at once.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import importlib
+import io
 import json
 import os
 import random
@@ -20,14 +21,31 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 _ERRORS = {"full": errno.ENOSPC, "quota": errno.EDQUOT, "broken": errno.EIO, "denied": errno.EACCES}
 _EVENTS = {"os.rename": 1, "os.remove": 0, "os.mkdir": 0, "os.rmdir": 0, "os.link": 1}  # position of the path
 _NAMES = {"open", *_EVENTS}  # operations that change a folder
 _SPACE = {"open", "write", "fsync", "os.mkdir", "os.link"}  # operations that need space
+
+
+# PREIMAGE_KILLS=50 runs the long versions of the tests: 50 random moments, and every operation.
+TRIALS = int(os.environ.get("PREIMAGE_KILLS", "2"))
+
+# Names of the work in `fault_jobs.JOBS`, except the extractions of other representations.
+WORK = (
+    *("extract", "extract.safetensors", "extract.npz", "extract.h5", "extract.mat", "convert", "merge", "merge-copies"),
+    *("invert", "checkpoint", "inverter", "keypoints", "train", "cache"),
+)
+
+
+def spread(names: Sequence[str], *by_default: str) -> list[Any]:
+    """Return parameters for pytest; names that are not tried by default are left to the nightly tests."""
+    return [name if name in by_default else pytest.param(name, marks=pytest.mark.nightly) for name in names]
 
 
 class FaultServer:
@@ -63,6 +81,16 @@ class FaultServer:
         self._process.communicate()
 
 
+@pytest.fixture(scope="session")
+def faults() -> Iterator[FaultServer]:
+    """Return the script, started once for all tests."""
+    if not hasattr(os, "fork"):
+        pytest.skip("forks the processes that it interrupts")
+    server = FaultServer()
+    yield server
+    server.close()
+
+
 class _Faults:
     """Count operations on files below a folder, and interrupt at one of them.
 
@@ -81,20 +109,24 @@ class _Faults:
         from preimage.io import atomic  # noqa: PLC0415 - the test process does not need it
 
         sys.addaudithook(self._audit)
-        fsync, write = os.fsync, atomic._TemporaryFile.write
+        happens, fsync = self._happens, os.fsync
 
         def counted_fsync(descriptor: int) -> None:
-            self._happens("fsync")
+            happens("fsync")
             fsync(descriptor)
 
-        def counted_write(file: Any, data: Any) -> int:
-            if self._happens("write", kill=False):
-                write(file, memoryview(data)[: len(data) // 2])
-                os.kill(os.getpid(), signal.SIGKILL)
-            return write(file, data)
+        class Counted(io.FileIO):
+            def write(self, data: Any, /) -> int:
+                if happens("write", kill=False):
+                    super().write(memoryview(data)[: len(data) // 2])
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return super().write(data)
+
+        class CountedTemporaryFile(atomic._TemporaryFile, Counted):
+            pass
 
         os.fsync = counted_fsync
-        atomic._TemporaryFile.write = counted_write  # type: ignore[method-assign, assignment]
+        atomic._TemporaryFile = CountedTemporaryFile  # type: ignore[misc]
 
     def _audit(self, event: str, arguments: tuple[Any, ...]) -> None:
         if event == "open":
@@ -155,7 +187,7 @@ class _Trials:
         """Remove the outputs, and write an earlier one."""
         shutil.rmtree(self.outputs, ignore_errors=True)
         self.outputs.mkdir()
-        assert self.child(self.job.earlier) == 0
+        self.job.earlier()
 
     def _imported(self, modules: Path) -> None:
         """Do the work and write the names of the modules that it imports, so that other children need not."""
@@ -187,6 +219,15 @@ class _Trials:
 
     def child(self, work: Callable[[], object], kill_after: float | None = None) -> int:
         """Do the work in a child and return its exit code, which is negative if it was killed."""
+        process = self.start(work)
+        if kill_after is not None:
+            time.sleep(kill_after)
+            os.kill(process, signal.SIGKILL)
+        return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+
+    @staticmethod
+    def start(work: Callable[[], object]) -> int:
+        """Start a child that does the work, and return its process."""
         process = os.fork()
         if process == 0:
             try:
@@ -195,10 +236,36 @@ class _Trials:
             except BaseException as error:
                 print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
                 os._exit(1)
-        if kill_after is not None:
-            time.sleep(kill_after)
-            os.kill(process, signal.SIGKILL)
-        return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+        return process
+
+    def pair(self, trial: str) -> None:
+        """Do the work in two children at once while this process reads; one of them may give up with a clear error."""
+        from preimage.errors import FileFormatError  # noqa: PLC0415 - the test process does not need it
+
+        def run() -> None:
+            try:
+                self.job.run()
+            except (OSError, ValueError) as error:
+                if str(self.outputs) in str(error) and ".tmp" not in str(error):
+                    os._exit(3)
+                raise
+
+        processes, codes = [self.start(run) for _ in range(2)], list[int]()
+        while processes:
+            try:
+                self.job.check()
+            except (FileFormatError, FileNotFoundError):
+                pass  # a clear error
+            except Exception as error:
+                self.result["problems"].append(f"{trial}: read {type(error).__name__}: {error}")
+            for process in list(processes):
+                found, status = os.waitpid(process, os.WNOHANG)
+                if found:
+                    processes.remove(process)
+                    codes.append(os.waitstatus_to_exitcode(status))
+        self.result["interrupted"] += 3 in codes
+        if 0 not in codes or not {*codes} <= {0, 3}:
+            self.result["problems"].append(f"{trial}: exit codes {codes}")
 
     def examine(self, trial: str, code: int, mode: str) -> None:
         """Check the files after an interruption."""
@@ -209,8 +276,10 @@ class _Trials:
         left = [path.name for path in self.outputs.rglob(".preimage-*")] if mode in ("full", "quota", "broken") else []
         if left:
             self.result["problems"].append(f"{trial}: left {left}")
-        if self.child(self.job.check):
-            self.result["problems"].append(f"{trial}: the output is not sound")
+        try:
+            self.job.check()
+        except Exception as error:
+            self.result["problems"].append(f"{trial}: {type(error).__name__}: {error}")
 
     def finish(self, trial: str) -> None:
         """Repeat the work without a fault and compare the result with that of uninterrupted work."""
@@ -235,6 +304,10 @@ def _interrupt(name: str, mode: str, images: Path, folder: Path, count: int) -> 
             if code == 0 or trials.result["interrupted"] % 5 == 0:
                 trials.finish(trial)
         trials.finish("the last trial")
+    elif mode == "pair":
+        for number in range(count):
+            trials.pair(f"pair {number}")
+            trials.finish(f"pair {number}")
     else:
         operations = trials.result["operations"]
         for number in range(1, operations + 1, max(1, operations // count) if count else 1):
