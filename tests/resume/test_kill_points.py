@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from faults import TRIALS, WORK, FaultServer, faults, spread
+from preimage.training.display import Metrics
 
 __all__ = ["faults"]  # a fixture
 
@@ -29,3 +30,16 @@ def test_killed_at_random_moments(faults: FaultServer, photo_folder: Path, tmp_p
     result = faults.interrupt(work, "random", photo_folder, tmp_path, TRIALS)
     assert result["problems"] == []
     assert result["interrupted"] == TRIALS
+
+
+@pytest.mark.parametrize("rest", [b'{"step": 3, "lo', b"\0\0\0", b'{"step": 3}\n{"st', b"\xff"])
+def test_half_a_line_of_the_log_is_dropped(tmp_path: Path, rest: bytes) -> None:
+    """A resumed run repeats the steps of lines that the kill or the loss of power has cut."""
+    path = tmp_path / "metrics.jsonl"
+    metrics = Metrics(path, keep_until=0)
+    for step in (1, 2):
+        metrics.write(step=step, loss=0.5)
+    whole = path.read_bytes()
+    path.write_bytes(whole + rest)
+    Metrics(path, keep_until=2).write(step=3, loss=0.25)
+    assert path.read_bytes() == whole + b'{"step": 3, "loss": 0.25}\n'
