@@ -19,7 +19,10 @@ LOCAL := --config-settings build-dir=build/local \
 # One process per core, up to 8, with one thread each: more threads than cores slow the tests down.
 PYTEST := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 
-.PHONY: demo test nightly lint docs readme bench gpu-check asan tsan clean
+# Seconds of `make fuzz` for each target, of which as many run at once as there are cores.
+FUZZ_SECONDS ?= 600
+
+.PHONY: demo test nightly lint docs readme bench gpu-check asan tsan fuzz clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/preimage demo -o demo
@@ -28,13 +31,16 @@ test: lint
 	PREIMAGE_ISA=portable $(PYTEST) -q -m 'instruction_set and not nightly'
 	$(PYTEST) --durations 20
 
-# What takes too long for `make test`: every architecture, long rounds of kills and damaged files, sanitizers.
+# What takes too long for `make test`: every architecture, long rounds of kills, damaged files and calls, sanitizers,
+# fuzzing.
 nightly: lint
 	$(INSTALL) --force-reinstall --no-deps .
-	HYPOTHESIS_PROFILE=nightly MUTATIONS=2000 PREIMAGE_KILLS=50 $(PYTEST) --durations 20 -m ""
+	HYPOTHESIS_PROFILE=nightly MUTATIONS=2000 BIT_FLIPS=200 PREIMAGE_KILLS=50 CALLS=100000 LEAK_CALLS=10000 \
+	    $(PYTEST) --durations 20 -m ""
 	$(BIN)/python tests/helpers/triton_resources.py
-	$(MAKE) asan
-	$(MAKE) tsan
+	MUTATIONS=10000 $(MAKE) asan
+	CALLS=20000 $(MAKE) tsan
+	$(MAKE) fuzz
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .
@@ -71,6 +77,9 @@ gpu-check:
 
 asan tsan: $(VENV)/test.stamp
 	tests/helpers/sanitize.sh $@ $(BIN)/python
+
+fuzz: $(VENV)/test.stamp $(VENV)/fuzz.stamp
+	PYTHONPATH=tests:tests/helpers:tests/security $(BIN)/python -m fuzz --seconds $(FUZZ_SECONDS)
 
 # The package is installed as users install it, not in place, so that tests see the files of the wheel.
 $(VENV)/%.stamp: $(SOURCES) | $(VENV)/bin/python

@@ -19,10 +19,16 @@ struct AlignedDelete {
 };
 using AlignedFloats = std::unique_ptr<float[], AlignedDelete>;
 
-/// Allocate `count` uninitialized floats.
-inline AlignedFloats aligned_floats(std::int64_t count) {
-    const auto bytes = static_cast<std::size_t>(count) * sizeof(float);
-    return AlignedFloats(static_cast<float*>(::operator new[](bytes, std::align_val_t{kAlignment})));
+/// Allocate `count` uninitialized floats for each of `copies`. Throws std::bad_alloc also if there is no such number of
+/// bytes.
+inline AlignedFloats aligned_floats(std::int64_t count, std::int64_t copies = 1) {
+    std::int64_t bytes = 0;
+    if (__builtin_mul_overflow(count, copies, &bytes) ||
+        __builtin_mul_overflow(bytes, static_cast<std::int64_t>(sizeof(float)), &bytes)) {
+        throw std::bad_alloc();
+    }
+    return AlignedFloats(
+        static_cast<float*>(::operator new[](static_cast<std::size_t>(bytes), std::align_val_t{kAlignment})));
 }
 
 /// Ask the operating system for 2 MiB pages where [memory, memory + bytes) spans some. The request may be refused; no

@@ -88,7 +88,7 @@ void for_each_band(std::int64_t batch, std::int64_t pixels, std::int64_t rows, s
         return;
     }
     const Split split = split_images(batch, pixels, rows, rows_per_band, threads);
-    const AlignedFloats memory = aligned_floats(floats * split.workers);
+    const AlignedFloats memory = aligned_floats(floats, split.workers);
     parallel_for(batch * split.bands, split.workers, [&](std::int64_t task, int worker) {
         const std::int64_t part = task % split.bands;
         body(task / split.bands, rows * part / split.bands, rows * (part + 1) / split.bands,

@@ -77,7 +77,7 @@ void compute_backward(const TensorView& grad_features, const TensorView& grad_no
     }
     const Grid grid = checked_backward(grad_features, grad_norms, images, grad_images, parameters);
     const std::int64_t batch = images.shape[0];
-    const AlignedFloats weights = aligned_floats(std::int64_t{taps_of(grid)} * kSpatial);
+    const AlignedFloats weights = aligned_floats(taps_of(grid), kSpatial);
     fill_weights(parameters, weights.get());
     const AxisContributions down(grid, grid.y, weights.get());
     const AxisContributions across(grid, grid.x, weights.get());
@@ -88,9 +88,9 @@ void compute_backward(const TensorView& grad_features, const TensorView& grad_no
     const std::int64_t frames = std::int64_t{grid.y.frames} * grid.x.frames;
     const auto workers = static_cast<int>(
         std::clamp<std::int64_t>(threads, 1, std::max<std::int64_t>(1, batch * pixels / kPixelsPerThread)));
-    const bool by_image = batch % workers == 0 || batch >= 4 * workers;  // else by rows
-    const AlignedFloats images_memory = aligned_floats(image_floats(grid) * (by_image ? workers : 1));
-    const AlignedFloats memory = aligned_floats(worker_floats(grid) * workers);
+    const bool by_image = batch % workers == 0 || batch / 4 >= workers;  // else by rows
+    const AlignedFloats images_memory = aligned_floats(image_floats(grid), by_image ? workers : 1);
+    const AlignedFloats memory = aligned_floats(worker_floats(grid), workers);
     const auto image_task = [&](std::int64_t index, float* own) {
         ImageTask one{};
         one.image = image;

@@ -69,7 +69,7 @@ void compute_backward(const TensorView& output, const TensorView& images, const 
     const int workers = split_images(batch, pixels, whole.batch.image.height, 16, threads).workers;
     const int side_by_side = batch >= workers ? workers : 1;  // images in parallel; with 1, rows in parallel
 
-    const AlignedFloats memory = aligned_floats(needed * side_by_side);
+    const AlignedFloats memory = aligned_floats(needed, side_by_side);
     parallel_for(batch, side_by_side, [&](std::int64_t index, int worker) {
         Backward backward = whole;
         backward.batch.image.pixels += index * images.strides[0];

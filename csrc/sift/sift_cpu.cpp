@@ -282,7 +282,7 @@ std::vector<Keypoints> compute(const TensorView& images, const Parameters& param
     }
     const Plan plan(image, parameters);
     const int workers = static_cast<int>(std::clamp<std::int64_t>(threads, 1, batch));
-    const AlignedFloats memory = aligned_floats(plan.floats() * workers);
+    const AlignedFloats memory = aligned_floats(plan.floats(), workers);
     prefer_large_pages(memory.get(), plan.floats() * workers * static_cast<std::int64_t>(sizeof(float)));
     parallel_for(batch, workers, [&](std::int64_t index, int worker) {
         Image one = image;

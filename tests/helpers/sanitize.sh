@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
 # Tests of the descriptors on a native module built with sanitizers; any report fails them.
 # Usage: tests/helpers/sanitize.sh asan|tsan [PYTHON]   (a Python that has preimage and its test dependencies)
-#   asan: AddressSanitizer and UndefinedBehaviorSanitizer, all tests of the kernels
-#   tsan: ThreadSanitizer, the tests with threads
+#   asan: AddressSanitizer and UndefinedBehaviorSanitizer, all tests of the kernels, and calls as the fuzzer makes them
+#         (MUTATIONS=10000 for more)
+#   tsan: ThreadSanitizer, the tests with threads (CALLS=20000 for more)
+# The tests go through every instruction set of the processor; PREIMAGE_ISA chooses that of the others.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 preset=${1:-asan}
@@ -32,15 +34,16 @@ if [ "$preset" = tsan ]; then
     # A forked child of a process with threads is what DataLoader's workers are.
     export TSAN_OPTIONS=halt_on_error=1:die_after_fork=0:report_signal_unsafe=0:suppressions=$PWD/tests/helpers/tsan.supp
     tests=(tests/ops/test_*_threads.py)
-    skipped="memory_does_not_grow or forked or data_loader"
+    skipped="forked"
 else
     # A C++ exception thrown inside a library opened later needs the C++ runtime's symbols at start-up.
     runtime="$(library libasan.so) $(library libubsan.so) $(library libstdc++.so.6)"
-    export ASAN_OPTIONS=detect_leaks=0:halt_on_error=1:strict_string_checks=1
+    # Memory that there is not is an exception, as without the sanitizer.
+    export ASAN_OPTIONS=detect_leaks=0:halt_on_error=1:strict_string_checks=1:allocator_may_return_null=1
     export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
     # All that call the native module. A pattern without a file is an error of pytest's, not fewer tests.
-    tests=(tests/ops/test_{descriptor_*,hog,lbp,dense_sift,phow,sift,sift_*}.py)
-    skipped="memory_does_not_grow or compile"
+    tests=(tests/ops/test_{descriptor_*,native_*,hog,lbp,dense_sift,phow,sift,sift_*}.py tests/fuzz)
+    skipped="compile or test_target and not native"
 fi
 # -S: no .pth files, so that an editable installation of the package does not come first.
 LD_PRELOAD="$runtime" PYTHONPATH="$PWD/$package:$site" \

@@ -11,6 +11,7 @@ import torch
 
 import preimage
 from layouts import LAYOUTS
+from native_arguments import described
 from preimage import Keypoints
 from preimage.ops import _native
 
@@ -171,6 +172,13 @@ def test_wrong_images(variant: str) -> None:
 def test_an_image_larger_than_any_memory() -> None:
     with pytest.raises(ValueError, match=r"2\^40 pixels"):
         sift(torch.zeros(1, 1).expand(2**29, 2**29), first_octave=-1)
+
+
+def test_working_memory_beyond_64_bits() -> None:
+    batch, side = 2**20, 2**20 - 32
+    images = np.broadcast_to(np.zeros((1, 1, 1, 1), np.uint8), (batch, 1, side, side))
+    with pytest.raises(MemoryError):
+        _native.sift(described(images), 3, 0, 0.0, 10.0, batch)
 
 
 @pytest.mark.gpu

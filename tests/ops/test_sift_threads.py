@@ -1,9 +1,8 @@
-"""Test sparse SIFT and its grid with threads: equal results from one Python thread or several."""
+"""Test sparse SIFT and its grid with threads: equal results from one thread or several."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import skimage.data
@@ -37,12 +36,3 @@ def test_threads_do_not_change_the_numbers(variant: str) -> None:
         found = preimage.sift(BATCH, variant=variant)
         assert all(map(torch.equal, values(found), values(expected)))
         assert torch.equal(preimage.sift_grid(found, (90, 100)), grid)
-
-
-def test_python_threads_together() -> None:
-    torch.set_num_threads(2)
-    expected = [preimage.sift(image) for image in BATCH]
-    with ThreadPoolExecutor(4) as pool:
-        for _ in range(3):
-            for found, other in zip(pool.map(preimage.sift, BATCH), expected, strict=True):
-                assert all(map(torch.equal, values(found), values(other)))

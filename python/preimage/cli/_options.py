@@ -200,17 +200,24 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
     height, _, width = text.lower().replace("×", "x").partition("x")
-    if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
+    size = _whole(height), _whole(width)
+    if min(size) < 1:
         raise usage_error("--size", f"expected HxW (height x width in pixels), such as 480x640, got {text!r}")
-    return int(height), int(width)
+    return size
 
 
 def parse_shard(text: str) -> tuple[int, int]:
     """Return (i, n) from ``I/N``."""
     first, _, count = text.partition("/")
-    if not (first.isdecimal() and count.isdecimal() and int(first) < int(count)):
+    shard = _whole(first), _whole(count)
+    if not 0 <= shard[0] < shard[1]:
         raise usage_error("--shard", f"expected I/N with I below N, such as 0/2 and 1/2, got {text!r}")
-    return int(first), int(count)
+    return shard
+
+
+def _whole(text: str) -> int:
+    """Return a whole number of at most 18 digits; -1 for other text."""
+    return int(text) if text.isdecimal() and len(text) <= 18 else -1
 
 
 def parse_numbers(text: str, option: str) -> list[float]:

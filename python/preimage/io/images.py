@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import threading
 from pathlib import Path
@@ -45,15 +46,22 @@ class _QuietOpenCV:
     """
 
     def __init__(self) -> None:
+        self._found = (0, 0)
+        self._forget_threads()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._forget_threads)
+
+    def _forget_threads(self) -> None:
+        """Start anew in a forked process, in which the threads that were inside, or held the lock, do not exist."""
         self._lock = threading.Lock()
         self._inside = 0
-        self._found = (0, 0)
 
     def __enter__(self) -> None:
         with self._lock:
             if self._inside == 0:
                 self._found = cv2.getNumThreads(), _log.getLogLevel()
-                cv2.setNumThreads(1)
+                # 1 would end OpenCV's threads and wait for them, in a forked process forever; 0 leaves them idle.
+                cv2.setNumThreads(0)
                 _log.setLogLevel(_SILENT)
             self._inside += 1
 
@@ -61,7 +69,7 @@ class _QuietOpenCV:
         with self._lock:
             self._inside -= 1
             if self._inside == 0:
-                cv2.setNumThreads(self._found[0])
+                cv2.setNumThreads(self._found[0] if self._found[0] > 1 else 0)
                 _log.setLogLevel(self._found[1])
 
 

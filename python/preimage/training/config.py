@@ -252,14 +252,20 @@ class TrainConfig:
         """Return the config written by `to_json`, or contained in a ``train.json``, also of version 0.1.
 
         Raises:
-            ValueError: A field is unknown.
+            ValueError: The text is not a JSON object, a field is unknown, or a value is invalid.
         """
-        fields = renamed(parse_json(text), TRAIN_SETTINGS)
+        given = parse_json(text)
+        if not isinstance(given, dict) or not isinstance(given.get("parameters", {}), dict):
+            raise ValueError(f"training settings and their parameters must be JSON objects, got {text[:40]!r}")
+        fields = renamed(given, TRAIN_SETTINGS)
         fields["parameters"] = renamed(fields.get("parameters", {}), SPEC_PARAMETERS)
         fields.pop("skipped", None)  # train.json also lists the images that were left out
         if unknown := sorted(set(fields) - {field.name for field in dataclasses.fields(cls)}):
             raise ValueError(f"unknown training settings: {', '.join(unknown)} (of a newer version of preimage?)")
-        return cls(**fields)
+        try:
+            return cls(**fields)
+        except TypeError as error:  # a setting is missing, or of another type
+            raise ValueError(str(error)) from error
 
     def changes(self, other: TrainConfig) -> list[str]:
         """Return the settings that differ from another config's and change the loss curve, one phrase each."""

@@ -43,10 +43,16 @@ class ImageList:
         """Return the list written by `to_json`, also of version 0.1.
 
         Raises:
-            ValueError, KeyError, TypeError: The text is not such a list.
+            ValueError: The text is not such a list.
         """
-        fields: dict[str, Any] = renamed(parse_json(text), IMAGE_LIST)
-        return cls(dict(fields["train"]), dict(fields["val"]), tuple(BadImage(*entry) for entry in fields["skipped"]))
+        try:
+            fields: dict[str, Any] = renamed(parse_json(text), IMAGE_LIST)
+            skipped = tuple(BadImage(*entry) for entry in fields["skipped"])
+            return cls(dict(fields["train"]), dict(fields["val"]), skipped)
+        except KeyError as error:
+            raise ValueError(f"lacks {error.args[0]!r}") from error
+        except (AttributeError, TypeError) as error:
+            raise ValueError(f"not a list of images: {error}") from error
 
     def check(self, sources: Mapping[str, str], validation: Mapping[str, str] | None) -> None:
         """Raise an error if the images differ from those of this list.
