@@ -108,6 +108,9 @@ class FeatureStore(FeatureFile):
         if len(self._positions) < len(keys):
             raise FileFormatError(path, "two images have the same key")
 
+    def __reduce__(self) -> tuple[type[FeatureStore], tuple[str]]:
+        return type(self), (self.path,)  # another process, such as a worker of a DataLoader, opens the files itself
+
     @property
     def bytes(self) -> int:
         """Size on disk in bytes."""

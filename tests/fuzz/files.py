@@ -1,134 +1,98 @@
-"""Targets: files of the package itself, with correct checksums, so that what is behind them is read."""
+"""Targets: files of all formats, and those that the package writes for itself, with correct checksums."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
+import importlib.util
 import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
-import torch
+from fuzz.target import Target, folder
+from own_files import OwnFile, reseal
+from preimage.errors import FileFormatError
+from test_mutations import FORMATS, OWN_FILES
 
-from fuzz.target import Target, folder, in_file, written
-from mutations import RECORDS, SPEC
-from preimage.baselines import _files
-from preimage.inverters import Inverter, UShapedConfig
-from preimage.inverters.pretrained import CONFIG
-from preimage.io.store_index import INDEX, read_index
-from preimage.store import FeatureStore, write_features
-from preimage.training import checkpoint
-from preimage.training.config import TrainConfig
-from preimage.training.resuming import read_earlier
-from preimage.training.split import ImageList
-
-GOLDEN = Path(__file__).parents[1] / "golden"
-DIGEST = re.compile(rb'"sha256": ?"([0-9a-f]{64})"')
-CONFIGURATION = TrainConfig(representation="hog", images=("photos",), output="run", steps=20)
+WITH_H5PY = importlib.util.find_spec("h5py") is not None
 
 
-def sealed(data: bytes, start: int, stop: int | None) -> bytes:
-    """Return a file whose digest, of bytes `start` to `stop` with 64 zeros in its place, is correct."""
-    match = DIGEST.search(data)
-    if match is None:
-        return data
-    blank = data[: match.start(1)] + b"0" * 64 + data[match.end(1) :]
-    return data[: match.start(1)] + hashlib.sha256(blank[start:stop]).hexdigest().encode() + data[match.end(1) :]
+def file_target(path: Path, read: Callable[[Path], Any], writers: Iterable[Callable[[Path], Any]]) -> Target:
+    """Return a target that writes its input to a file for a reader whose errors must name the file."""
+
+    def read_bytes(data: bytes) -> Any:
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(data)
+        try:
+            return read(path)
+        except FileFormatError as error:
+            assert str(path.parent) in str(error), f"an error without the file's name: {error}"
+            raise
+
+    def seeds() -> list[bytes]:
+        path.parent.mkdir(exist_ok=True)
+        contents = []
+        for write in writers:
+            path.unlink(missing_ok=True)
+            write(path)
+            contents.append(path.read_bytes())
+        return contents
+
+    return Target(read_bytes, seeds)
 
 
-def sealed_shard(data: bytes) -> bytes:
-    """Return a file of features, of either version, with correct digests."""
+def own_target(place: Path, kind: OwnFile, seal: Callable[[Path], object]) -> Target:
+    """Return a target for a file of the package, which is sealed before it is read, so that its contents are read."""
+
+    @functools.cache
+    def path() -> Path:
+        place.mkdir()
+        return kind.write(place)
+
+    def read(data: bytes) -> Any:
+        path().write_bytes(data)
+        seal(path())
+        return kind.read(place)
+
+    return Target(read, lambda: [kind.write(place).read_bytes()] if path() else [])
+
+
+def seal_shard(path: Path) -> None:
+    """Correct the digests in a file of features, of either version, after a change."""
+    data = path.read_bytes()
     end = 8 + int.from_bytes(data[:8], "little")
     header, body = data[:end], data[end:]
     if b'"format_version":"1"' in header:
-        return sealed(data, 0, None)
-    for name, part in zip(("features_sha256", "columns_sha256"), divided(header, body), strict=True):
+        reseal(path)
+        return
+    # Where the header divides the body into features and columns.
+    match = re.search(rb'"original_sizes":\{"dtype":"I32","shape":\[[^]]*\],"data_offsets":\[(\d{1,9}),', header)
+    middle = int(match[1]) if match else 0
+    for name, part in (("features_sha256", body[:middle]), ("columns_sha256", body[middle:])):
         digest = f'"{name}":"{hashlib.sha256(part).hexdigest()}"'.encode()
         header = re.sub(rf'"{name}":"[0-9a-f]{{64}}"'.encode(), digest, header, count=1)
-    return sealed(header + body, 8, end)
+    if stored := re.search(rb'"sha256":"([0-9a-f]{64})"', header):
+        blank = header[: stored.start(1)] + b"0" * 64 + header[stored.end(1) :]
+        header = header[: stored.start(1)] + hashlib.sha256(blank[8:]).hexdigest().encode() + header[stored.end(1) :]
+    path.write_bytes(header + body)
 
 
-def divided(header: bytes, body: bytes) -> tuple[bytes, bytes]:
-    """Return the features and the columns in the body of a shard, as its header divides them."""
-    match = re.search(rb'"original_sizes":\{"dtype":"I32","shape":\[[^]]*\],"data_offsets":\[(\d{1,9}),', header)
-    at = int(match[1]) if match else 0
-    return body[:at], body[at:]
+def words(name: str) -> str:
+    """Return a name as a word of a command line."""
+    return re.sub(r"\W+", "-", name).lower()
 
 
-def read_store(path: Path) -> None:
-    store = FeatureStore(path)
-    store.verify()
-    for record in store.records():
-        assert record.features.shape[0] == store.spec.channels
-
-
-def read_shard(data: bytes) -> None:
-    in_file(read_store, ".safetensors")(sealed_shard(data))
-
-
-def seed_index() -> list[bytes]:
-    path = folder() / "store"
-    write_features(path, SPEC, RECORDS)
-    return [(path / INDEX).read_bytes()]
-
-
-def read_sealed_index(data: bytes) -> None:
-    path = folder() / INDEX
-    path.write_bytes(sealed(data, 0, None))
-    index = read_index(path.parent)
-    repr(index.differences(index))
-
-
-def inverter(number: int) -> Inverter:
-    torch.manual_seed(number)
-    return Inverter(SPEC, UShapedConfig(widths=(8, 12), blocks_down=(1, 1), blocks_up=(1,), head=(8, 4)))
-
-
-@functools.cache
-def inverter_folder() -> Path:
-    return inverter(0).save(folder() / "inverter")
-
-
-def read_inverter(data: bytes) -> None:
-    (inverter_folder() / CONFIG).write_bytes(data)
-    Inverter.load(inverter_folder())
-
-
-def seed_inverter() -> list[bytes]:
-    return [(inverter(0).save(inverter_folder()) / CONFIG).read_bytes()]
-
-
-def write_checkpoint(path: Path) -> None:
-    images = ImageList({"a": "0", "b": "1"}, {"c": "2"})
-    state = checkpoint.snapshot(
-        CONFIGURATION.to_json(), checkpoint.Progress(step=3), SPEC, {"network": torch.nn.Linear(2, 2)}, [], images
-    )
-    checkpoint.write(path, state)
-
-
-def read_checkpoint(path: Path) -> None:
-    read_earlier(path, CONFIGURATION)
-    checkpoint.restore(path, {"network": torch.nn.Linear(2, 2)}, [])
-
-
-def write_dictionary(path: Path) -> None:
-    _files.write(path, _files.DICTIONARY, SPEC, {"atoms": torch.zeros(2, 3)}, {"photographs": "5"})
-
-
-TARGETS = {
-    "shard": Target(
-        read_shard,
-        lambda: [
-            *written([lambda path: write_features(path, SPEC, RECORDS)], ".safetensors")(),
-            (GOLDEN / "features_v1.safetensors").read_bytes(),
-        ],
-    ),
-    "store-index": Target(read_sealed_index, seed_index),
-    "inverter-config": Target(read_inverter, seed_inverter),
-    "checkpoint": Target(
-        in_file(read_checkpoint, ".safetensors"), written([write_checkpoint], ".safetensors"), (ValueError,)
-    ),
-    "baseline": Target(
-        in_file(lambda path: _files.read(path, _files.DICTIONARY, ["atoms"]), ".safetensors"),
-        written([write_dictionary], ".safetensors"),
-    ),
+FILES = {
+    f"file-{words(name)}": file_target(folder() / f"file-{words(name)}" / f"f{form.suffix}", form.read, form.writers)
+    for name, form in FORMATS.items()
+    if form.suffix != ".h5" or WITH_H5PY
 }
+# Of a shard in a store, the index contains a digest, too: only single files are sealed.
+SEALS = {"single file": seal_shard, "single file, float16": seal_shard, "single file, version 1": reseal}
+OWN = {
+    f"own-{words(name)}": own_target(folder() / f"own-{words(name)}", kind, kind.seal or SEALS[name])
+    for name, kind in OWN_FILES.items()
+    if kind.seal or name in SEALS
+}
+TARGETS = FILES | OWN

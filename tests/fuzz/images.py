@@ -7,11 +7,11 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
-from fuzz.target import Target, written
+from fuzz.files import FILES
+from fuzz.target import Target
 from preimage.io import headers, jpeg, png, tiff
 from preimage.io.file_types import SIGNATURE_BYTES, describe_signature
 from preimage.io.images import simple_jpeg_size
-from test_mutations import IMAGE_FORMATS
 
 INVALID = (ValueError, IndexError, struct.error)  # `preimage.io.images` converts them to `FileFormatError`
 EXIF = struct.pack("<2sHIHHHII", b"II", 42, 8, 1, tiff.ORIENTATION, 3, 1, 6)
@@ -25,11 +25,7 @@ STARTS = (
 
 def seeds(*formats: str) -> Callable[[], list[bytes]]:
     """Return a function that returns the files of some formats of `test_mutations`."""
-
-    def of_all() -> list[bytes]:
-        return [seed for form in map(IMAGE_FORMATS.get, formats) for seed in written(form.writers, form.suffix)()]
-
-    return of_all
+    return lambda: [seed for name in formats for seed in FILES[f"file-{name}"].seeds()]
 
 
 def sealed_png(data: bytes) -> bytes:
@@ -60,7 +56,7 @@ def image(read: Callable[[bytes], Any], *formats: str) -> Target:
 
 TARGETS = {
     "jpeg": image(jpeg.check_jpeg, "jpg"),
-    "png": image(lambda data: png.read_png(sealed_png(data)), "png", "png with a palette"),
+    "png": image(lambda data: png.read_png(sealed_png(data)), "png", "png-with-a-palette"),
     "tiff": image(read_tiff, "tif"),
     "image-header": image(read_header, "png", "jpg", "gif", "bmp", "webp", "tif"),
     "jpeg-size": Target(lambda data: simple_jpeg_size(data, max_pixels=1_000_000), seeds("jpg"), ()),

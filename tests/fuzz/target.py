@@ -53,33 +53,3 @@ def folder() -> Path:
     created = tempfile.mkdtemp(prefix="preimage-fuzz-", dir=memory if os.access(memory, os.W_OK) else None)
     atexit.register(shutil.rmtree, created, ignore_errors=True)
     return Path(created)
-
-
-def in_file(read: Callable[[Path], Any], suffix: str, stem: str = "f") -> Callable[[bytes], Any]:
-    """Return a function of bytes that calls a reader of files, whose errors must name the file."""
-
-    def read_bytes(data: bytes) -> Any:
-        path = folder() / f"{stem}{suffix}"
-        path.write_bytes(data)
-        try:
-            return read(path)
-        except FileFormatError as error:
-            assert str(path) in str(error), f"an error without the file's name: {error}"
-            raise
-
-    return read_bytes
-
-
-def written(writers: Iterable[Callable[[Path], Any]], suffix: str) -> Callable[[], list[bytes]]:
-    """Return a function that returns the contents of the files that the writers write."""
-
-    def seeds() -> list[bytes]:
-        contents = []
-        for write in writers:
-            path = folder() / f"seed{suffix}"
-            path.unlink(missing_ok=True)
-            write(path)
-            contents.append(path.read_bytes())
-        return contents
-
-    return seeds

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 import typer
 
-from fuzz.target import Target, in_file
+from fuzz.target import Target
 from mutations import SPEC
 from preimage.cli._options import parse_numbers, parse_parameters, parse_shard, parse_size
 from preimage.inverters.architectures import UShapedConfig, config_from_dict, config_to_dict
 from preimage.inverters.layers import Layer
-from preimage.io.arrays.keys import keys_of
-from preimage.pipelines.invert import _read_spec
 from preimage.spec import Spec
 from preimage.training.config import TrainConfig
 from preimage.training.split import ImageList
@@ -29,13 +26,6 @@ def text(read: Callable[[str], Any], seeds: Iterable[str], *errors: type[Excepti
     return Target(lambda data: read(data.decode("utf-8", "replace")), lambda: [seed.encode() for seed in seeds], errors)
 
 
-def read_keys(path: Path) -> list[str] | None:
-    """Read a file of keys beside an array."""
-    array = path.with_name("array.npy")
-    array.write_bytes(b"\x93NUMPY")
-    return keys_of(array)
-
-
 ARCHITECTURE = config_to_dict(UShapedConfig(widths=(8, 12), blocks_down=(1, 1), blocks_up=(1,), head=(8, 4)))
 TARGETS = {
     "cli-parameters": text(
@@ -47,9 +37,7 @@ TARGETS = {
     "cli-shards": text(parse_shard, ["0/2", "11/12"], *USAGE),
     "cli-numbers": text(lambda line: parse_numbers(line, "--levels"), ["5,20,100", "0.5", "1e-3,nan"], *USAGE),
     "layer-notation": text(Layer.parse, ["c5/2 256", "up 128", "res", "fc 4096", "grid 4 256"], ValueError),
-    "keys": Target(in_file(read_keys, ".keys.txt", "array"), lambda: [b"a\nb/c\n", "ä\r\nb".encode("utf-16")]),
     "spec": text(Spec.from_json, [SPEC.to_json(), Spec("network", "v", 8, None, {"a": None}).to_json()], ValueError),
-    "spec-file": Target(in_file(_read_spec, ".json"), lambda: [SPEC.to_json().encode()], (ValueError,)),
     "architecture": text(lambda line: config_from_dict(json.loads(line)), [json.dumps(ARCHITECTURE)], ValueError),
     "training-config": text(
         TrainConfig.from_json,
