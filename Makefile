@@ -78,8 +78,11 @@ gpu-check:
 asan tsan: $(VENV)/test.stamp
 	tests/helpers/sanitize.sh $@ $(BIN)/python
 
+# Then again the native module, with sanitizers, from the inputs that have been found: these libraries hide the coverage.
 fuzz: $(VENV)/test.stamp $(VENV)/fuzz.stamp
 	PYTHONPATH=tests:tests/helpers:tests/security $(BIN)/python -m fuzz --seconds $(FUZZ_SECONDS)
+	ASAN_OPTIONS=quarantine_size_mb=64 tests/helpers/sanitize.sh asan $(BIN)/python \
+	    -m fuzz 'native-*' --seconds $(FUZZ_SECONDS)
 
 # The package is installed as users install it, not in place, so that tests see the files of the wheel.
 $(VENV)/%.stamp: $(SOURCES) | $(VENV)/bin/python

@@ -8,6 +8,7 @@ in ``FOLDER/NAME.log``. ``python -m fuzz NAME --input FILE`` repeats one.
 from __future__ import annotations
 
 import argparse
+import fnmatch
 import os
 import re
 import subprocess
@@ -24,16 +25,17 @@ STATISTICS = (rb"cov: \d+ ft: \d+ corp: \d+", rb"stat::number_of_executed_units:
 def main() -> int:
     """Run the targets that the command line names, and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m fuzz", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help="targets; all without one")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="targets, such as png or 'native-*'; default: all")
     parser.add_argument("--seconds", type=int, default=60, help="time for each target")
     parser.add_argument("--folder", type=Path, default=Path("build/fuzz"), help="where inputs and logs are kept")
     parser.add_argument("--input", type=Path, help="file to give to the targets, instead of fuzzing")
     parser.add_argument("--list", action="store_true", help="print the names of the targets")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="targets at once")
     options = parser.parse_args()
-    if unknown := sorted(set(options.names) - set(TARGETS)):
-        parser.error(f"no target {unknown[0]!r}; --list prints their names")
-    names = options.names or list(TARGETS)
+    for pattern in options.names:
+        if not fnmatch.filter(TARGETS, pattern):
+            parser.error(f"no target {pattern!r}; --list prints their names")
+    names = [name for name in TARGETS if any(fnmatch.fnmatch(name, one) for one in options.names or ["*"])]
     if options.list:
         print("\n".join(names))
         return 0
@@ -53,7 +55,8 @@ def fuzz(name: str, seconds: int, folder: Path) -> bool:
     (folder / name).mkdir(parents=True, exist_ok=True)
     log = folder / f"{name}.log"
     with open(log, "wb") as file:
-        command = [sys.executable, "-m", "fuzz.guided", name, str(seconds), str(folder / name)]
+        python = [sys.executable, *["-S"] * sys.flags.no_site]
+        command = [*python, "-m", "fuzz.guided", name, str(seconds), str(folder / name)]
         code = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, check=False).returncode
     text = log.read_bytes()
     last = ", ".join(lines[-1].decode() for pattern in STATISTICS if (lines := re.findall(pattern, text)))

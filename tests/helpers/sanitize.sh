@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Tests of the descriptors on a native module built with sanitizers; any report fails them.
-# Usage: tests/helpers/sanitize.sh asan|tsan [PYTHON]   (a Python that has preimage and its test dependencies)
+# Usage: tests/helpers/sanitize.sh asan|tsan [PYTHON [ARGUMENT...]]
+# PYTHON has preimage and its test dependencies; with ARGUMENTs it runs these instead of the tests.
 #   asan: AddressSanitizer and UndefinedBehaviorSanitizer, all tests of the kernels, and calls as the fuzzer makes them
 #         (MUTATIONS=10000 for more)
 #   tsan: ThreadSanitizer, the tests with threads (CALLS=20000 for more)
@@ -26,7 +27,7 @@ cp build/"$preset"/_native.*.so "$package/preimage/ops/"
 site=$("$python" -c "import sysconfig; print(sysconfig.get_path('purelib'))")
 
 # Python itself was built without the sanitizers, so their library is loaded before it. Leaks are not looked for:
-# the interpreter keeps what it likes; the tests of threads watch the memory instead.
+# the interpreter keeps what it likes; tests/test_leaks.py watches the memory instead.
 compiler=${CXX:-c++}
 library() { "$compiler" -print-file-name="$1"; }
 if [ "$preset" = tsan ]; then
@@ -39,12 +40,15 @@ else
     # A C++ exception thrown inside a library opened later needs the C++ runtime's symbols at start-up.
     runtime="$(library libasan.so) $(library libubsan.so) $(library libstdc++.so.6)"
     # Memory that there is not is an exception, as without the sanitizer.
-    export ASAN_OPTIONS=detect_leaks=0:halt_on_error=1:strict_string_checks=1:allocator_may_return_null=1
+    export ASAN_OPTIONS=${ASAN_OPTIONS:+$ASAN_OPTIONS:}detect_leaks=0:halt_on_error=1:strict_string_checks=1:allocator_may_return_null=1
     export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
     # All that call the native module. A pattern without a file is an error of pytest's, not fewer tests.
     tests=(tests/ops/test_{descriptor_*,native_*,hog,lbp,dense_sift,phow,sift,sift_*}.py tests/fuzz)
     skipped="compile or test_target and not native"
 fi
 # -S: no .pth files, so that an editable installation of the package does not come first.
-LD_PRELOAD="$runtime" PYTHONPATH="$PWD/$package:$site" \
-    "$python" -S -m pytest -q -s -p no:cacheprovider "${tests[@]}" -k "not ($skipped)"
+export LD_PRELOAD="$runtime" PYTHONPATH="$PWD/$package:$site:$PWD/tests:$PWD/tests/helpers:$PWD/tests/security"
+if [ $# -gt 2 ]; then
+    exec "$python" -S "${@:3}"
+fi
+exec "$python" -S -m pytest -q -s -p no:cacheprovider "${tests[@]}" -k "not ($skipped)"
