@@ -11,6 +11,7 @@ import typer
 from fuzz.target import Target
 from mutations import SPEC
 from preimage.cli._options import parse_numbers, parse_parameters, parse_shard, parse_size
+from preimage.errors import parse_json
 from preimage.inverters.architectures import UShapedConfig, config_from_dict, config_to_dict
 from preimage.inverters.layers import Layer
 from preimage.spec import Spec
@@ -38,7 +39,7 @@ TARGETS = {
     "cli-numbers": text(lambda line: parse_numbers(line, "--levels"), ["5,20,100", "0.5", "1e-3,nan"], *USAGE),
     "layer-notation": text(Layer.parse, ["c5/2 256", "up 128", "res", "fc 4096", "grid 4 256"], ValueError),
     "spec": text(Spec.from_json, [SPEC.to_json(), Spec("network", "v", 8, None, {"a": None}).to_json()], ValueError),
-    "architecture": text(lambda line: config_from_dict(json.loads(line)), [json.dumps(ARCHITECTURE)], ValueError),
+    "architecture": text(lambda line: config_from_dict(parse_json(line)), [json.dumps(ARCHITECTURE)], ValueError),
     "training-config": text(
         TrainConfig.from_json,
         [TrainConfig(representation="hog", images=("photos",), output="run", steps=20).to_json()],

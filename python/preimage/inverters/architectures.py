@@ -267,13 +267,16 @@ def config_to_dict(config: ArchitectureConfig) -> dict[str, Any]:
 
 
 def config_from_dict(fields: Mapping[str, Any]) -> ArchitectureConfig:
-    """Return the config of `config_to_dict`; ``ValueError`` names unknown and missing fields."""
+    """Return the config of `config_to_dict`; ``ValueError`` for unknown, missing and invalid fields."""
     kind, given = _kind_and_fields(fields)
     known = {field.name for field in dataclasses.fields(kind)}
     # Fields that were added later have defaults, which are those of files written before.
     if not known - _LATER_FIELDS <= set(given) <= known:
         raise ValueError(f"{kind.architecture} has the fields {sorted(known)}, got {sorted(given)}")
-    return kind(**given)
+    try:
+        return kind(**given)
+    except TypeError as error:  # a value of another type
+        raise ValueError(str(error)) from error
 
 
 def config_from_preset(fields: Mapping[str, Any]) -> ArchitectureConfig:
@@ -283,8 +286,10 @@ def config_from_preset(fields: Mapping[str, Any]) -> ArchitectureConfig:
 
 
 def _kind_and_fields(fields: Mapping[str, Any]) -> tuple[type[Any], dict[str, Any]]:
+    if not isinstance(fields, Mapping):
+        raise ValueError(f"an architecture must be a JSON object, got {type(fields).__name__}")
     name = fields.get("architecture")
-    if name not in _NETWORKS:
+    if not isinstance(name, str) or name not in _NETWORKS:
         raise ValueError(f"unknown architecture {name!r}, known are {', '.join(sorted(_NETWORKS))}")
     fields = renamed(fields, ARCHITECTURE_FIELDS)
     given = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
