@@ -58,6 +58,9 @@ OPTIONAL = {
             "pip install 'preimage[networks]'",
         ),
         OptionalPackage(
+            "ray", ("ray", "ray.data"), "extraction and inversion on a cluster", "pip install 'preimage[cluster]'"
+        ),
+        OptionalPackage(
             "nvidia-nvimgcodec-cu13",
             ("nvidia.nvimgcodec",),
             "JPEG decoders on a GPU",

@@ -270,7 +270,17 @@ class StoreWriter:
         else:
             entry = dataclasses.replace(entry, images=writer.count, bytes=path.stat().st_size, digest=writer.digest)
         skipped, nonfinite = tuple(writer.skipped), tuple(writer.nonfinite)
-        self._list(dataclasses.replace(entry, skipped=skipped, nonfinite=nonfinite))
+        self.add(dataclasses.replace(entry, skipped=skipped, nonfinite=nonfinite))
+
+    def add(self, entry: ShardEntry) -> None:
+        """List a shard, whose file is complete, in the index."""
+        others = [one for one in self.index.shards if one.number != entry.number]
+        shards = tuple(sorted([*others, entry], key=lambda one: one.number))
+        self._write(dataclasses.replace(self.index, shards=shards))
+
+    def delete_temporary_files(self) -> None:
+        """Delete the temporary files of killed processes; no other process may be writing a shard."""
+        _delete_files(self.folder, everything=False)
 
     def finish(self) -> None:
         """Mark the store as complete, so that it can be read."""
@@ -303,11 +313,6 @@ class StoreWriter:
                     problems[entry.number] = error
         self.forget(problems)
         return list(problems.values())
-
-    def _list(self, entry: ShardEntry) -> None:
-        others = [one for one in self.index.shards if one.number != entry.number]
-        shards = tuple(sorted([*others, entry], key=lambda one: one.number))
-        self._write(dataclasses.replace(self.index, shards=shards))
 
     def _write(self, index: Index) -> None:
         with atomic_write(self.folder / INDEX) as file:

@@ -15,7 +15,7 @@ from conftest import Run, photographs
 from paths import GOLDEN
 from preimage.io import decode_file
 from preimage.io.arrays import conventions
-from preimage.pipelines.invert import open_features
+from preimage.pipelines.invert_features import open_features
 from preimage.pipelines.sheet import sheet
 from preimage.representations import (
     Representation,

@@ -148,14 +148,14 @@ def test_a_cached_run_resumes_bit_for_bit(photo_folder: Path, tmp_path: Path) ->
 
 
 def test_ctrl_c_stops_the_computation(photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    add = StoreWriter._list
+    add = StoreWriter.add
 
     def interrupted(self: StoreWriter, entry: ShardEntry) -> None:
         add(self, entry)
         if entry.number == 1:
             os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(StoreWriter, "_list", interrupted)
+    monkeypatch.setattr(StoreWriter, "add", interrupted)
     config = toy_config(photo_folder, tmp_path / "run")
     with pytest.raises(KeyboardInterrupt):
         training.run(config)

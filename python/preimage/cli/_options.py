@@ -110,6 +110,13 @@ Device = Annotated[str, typer.Option(metavar="DEVICE", help="Device: auto, cpu, 
 Precision = Annotated[str, typer.Option(metavar="DTYPE", help="Precision: auto, float32 or bfloat16.")]
 BatchSize = Annotated[int, typer.Option(help="Batch size.")]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Skip and list images that cannot be used.")]
+Engine = Annotated[
+    str, typer.Option(metavar="NAME", help="Where to compute: local, or ray for the workers of a Ray cluster.")
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Number of workers on Ray. Default: one for each GPU, or for each node without."),
+]
 Csv = Annotated[Path | None, typer.Option(help="CSV file to write the scores to.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, all other text on stderr.")]
 

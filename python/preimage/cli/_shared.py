@@ -14,7 +14,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -137,12 +137,16 @@ class Output:
 
     @contextmanager
     def progress(self, label: str) -> Iterator[Callable[[int, int], None]]:
-        """Yield a callback (done, total) that draws a progress bar on a terminal, and prints lines elsewhere."""
-        if sys.stderr.isatty() and has_rich():
-            with _bar(label) as show:
-                yield show
-        else:
-            yield _lines(label)
+        """Yield a callback (done, total) that draws a progress bar on a terminal, and prints lines elsewhere.
+
+        What libraries print meanwhile goes to stderr.
+        """
+        with redirect_stdout(sys.stderr):
+            if sys.stderr.isatty() and has_rich():
+                with _bar(label) as show:
+                    yield show
+            else:
+                yield _lines(label)
 
 
 def has_rich() -> bool:

@@ -10,11 +10,13 @@ import typer
 from preimage.cli._options import (
     Convention,
     Device,
+    Engine,
     Images,
     Json,
     Params,
     RepresentationName,
     SkipBad,
+    Workers,
     create,
     parse_shard,
 )
@@ -65,6 +67,8 @@ def extract(
     shard: Annotated[
         str, typer.Option(metavar="I/N", help="Compute every N-th shard, starting with shard I. See preimage merge.")
     ] = "0/1",
+    engine: Engine = "local",
+    workers: Workers = None,
     json: Json = False,
 ) -> None:
     """Compute features of images and write a feature store.
@@ -93,6 +97,8 @@ def extract(
             allow_nonfinite=allow_nonfinite,
             resume=resume,
             shard=part,
+            engine=engine,
+            workers=workers,
             progress=progress,
         )
     show.say(describe_spec(summary.spec))

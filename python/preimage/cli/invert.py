@@ -11,12 +11,15 @@ from preimage.cli._options import (
     BatchSize,
     Convention,
     Device,
+    Engine,
     InverterOption,
     Json,
     Params,
     Precision,
+    Workers,
     complete_representation,
     create_if_named,
+    parse_shard,
     parse_size,
     usage_error,
 )
@@ -80,6 +83,12 @@ def invert(
     device: Device = "auto",
     precision: Precision = "float32",
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Skip and list images that cannot be inverted.")] = False,
+    shard: Annotated[
+        str,
+        typer.Option(metavar="I/N", help="Invert every N-th range of images, starting with range I, into one folder."),
+    ] = "0/1",
+    engine: Engine = "local",
+    workers: Workers = None,
     json: Json = False,
 ) -> None:
     """Reconstruct images from stored features or keypoints.
@@ -88,7 +97,7 @@ def invert(
 
     Example: preimage invert photos.hog -o reconstructions/
     """
-    image_size = parse_size(size)
+    image_size, part = parse_size(size), parse_shard(shard)
     from preimage.pipelines.invert import invert as run
 
     show = Output(json)
@@ -108,6 +117,9 @@ def invert(
             device=device,
             precision=precision,
             skip_bad=skip_bad,
+            shard=part,
+            engine=engine,
+            workers=workers,
             progress=progress,
         )
     show.say(f"{plural(summary.images, 'image')} by inverter {summary.inverter} in {summary.seconds:.1f} s")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import time
@@ -14,8 +15,16 @@ from preimage.io.arrays import NUMPY_SUFFIXES, SUFFIXES, check_writable, is_arra
 from preimage.io.atomic import move_into_place
 from preimage.pipelines.convert import suffix_problem, write_as
 from preimage.pipelines.extract_batches import Extraction, device_for_extraction
-from preimage.pipelines.extract_shards import digest, fill, first_difference, forget_stale
+from preimage.pipelines.extract_shards import (
+    Progress,
+    digest,
+    first_difference,
+    forget_stale,
+    missing_shards,
+    write_shards,
+)
 from preimage.pipelines.image_loading import Images, as_listing, none_usable, resolved_size
+from preimage.pipelines.ray_workers import Cluster, connect
 from preimage.representations import Representation, create_representation
 from preimage.store import FeatureStore, is_single_file, open_writer, remove_store
 
@@ -73,6 +82,8 @@ def extract(
     allow_nonfinite: bool = False,
     resume: bool = True,
     shard: tuple[int, int] = (0, 1),
+    engine: str = "local",
+    workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> FeatureFile:
     """Compute the features of images, write them to a feature store and open it.
@@ -104,6 +115,11 @@ def extract(
         allow_nonfinite: Keep NaN and infinite features instead of stopping.
         resume: Keep the complete shards of an earlier run; ``False`` starts again.
         shard: (i, n) computes every n-th shard only, starting with number i, for `preimage.store.merge`.
+        engine: ``"local"``, or ``"ray"`` for the workers of a Ray cluster. They write to the same store, whose bytes
+            are equal (those of a network with equally many threads). The images and the output must be on a file
+            system that all nodes share.
+        workers: Number of workers on Ray. ``None`` is one for each GPU for features that are computed on GPUs, else one
+            for each node. The CPUs are distributed over them.
         progress: Called with (images done, total number of images).
 
     Returns:
@@ -114,7 +130,8 @@ def extract(
             range, an existing store with other settings, or vectors of images of any size in a NumPy file. Complete
             shards are kept.
         OSError: The disk is full, or the output cannot be written.
-        ImportError: `decoder` is ``"gpu"`` without nvImageCodec.
+        ImportError: `decoder` is ``"gpu"`` without nvImageCodec, or `engine` is ``"ray"`` without Ray.
+        RuntimeError: Workers of a Ray cluster died repeatedly.
     """
     if isinstance(representation, str):
         representation = create_representation(representation)
@@ -137,6 +154,8 @@ def extract(
         allow_nonfinite=allow_nonfinite,
         resume=resume,
         shard=shard,
+        engine=engine,
+        workers=workers,
         progress=progress,
     )
     if not is_array_file(output):
@@ -159,6 +178,8 @@ def extract_with_summary(
     allow_nonfinite: bool = False,
     resume: bool = True,
     shard: tuple[int, int] = (0, 1),
+    engine: str = "local",
+    workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> ExtractSummary:
     """Compute and write features as `extract` does, and return a summary instead of the features."""
@@ -170,27 +191,35 @@ def extract_with_summary(
     format_note = _check_format(path, representation.spec, dtype, convention)
     listing, side = as_listing(images, skip_bad=skip_bad), resolved_size(representation, size)
     sources = listing.sources
-    resolved = device_for_extraction(representation, device, side)
-    gpu_decoder = None if decoder == "cpu" else _gpu_decoder(resolved)
-    extraction = Extraction(representation, side, dtype, batch_size, resolved, skip_bad, gpu_decoder)
     folder = _store_folder(path)
-    source = {"size": side, "device": extraction.device_type, "images": digest(image.key for image in sources)}
-    if gpu_decoder is not None:
-        source["decoder"] = decoder
-    with open_writer(
-        folder,
-        representation.spec,
-        dtype,
-        count=len(sources),
-        length=lambda: extraction.shard_length(sources),
-        source=source,
-        part=shard,
-        resume=resume,
-        hint=lambda earlier: first_difference(folder, earlier, sources),
-    ) as store:
+    with contextlib.ExitStack() as stack:
+        cluster = stack.enter_context(connect(engine, workers))
+        extraction = _extraction(representation, side, dtype, batch_size, device, skip_bad, decoder, cluster)
+        source = {"size": side, "device": extraction.device_type, "images": digest(image.key for image in sources)}
+        if decoder != "cpu":
+            source["decoder"] = decoder
+        store = stack.enter_context(
+            open_writer(
+                folder,
+                representation.spec,
+                dtype,
+                count=len(sources),
+                length=lambda: extraction.shard_length(sources),
+                source=source,
+                part=shard,
+                resume=resume,
+                hint=lambda earlier: first_difference(folder, earlier, sources),
+            )
+        )
         notes = (*format_note, *_device_note(representation, device), *forget_stale(store, sources, skip_bad))
         resumed = sum(entry.images for entry in store.index.shards)
-        fill(store, sources, extraction, progress)
+        if cluster is None:
+            count = Progress(store.index, progress)
+            write_shards(store, missing_shards(store.index, sources), extraction, count.advance)
+        else:
+            from preimage.pipelines.extract_ray import fill_on_cluster
+
+            fill_on_cluster(cluster, store, sources, extraction, decoder, progress)
         entries = store.index.shards
         skipped = (*listing.skipped, *(one for entry in entries for one in entry.skipped))
         nonfinite = [one for entry in entries for one in entry.nonfinite]
@@ -259,14 +288,43 @@ def _check_format(output: Path, spec: Spec, dtype: str, convention: str | None) 
     return () if problem is None else (f"{problem}, so this is a folder with a feature store",)
 
 
+def _extraction(
+    representation: Representation,
+    size: int | None,
+    dtype: str,
+    batch_size: int | None,
+    device: str,
+    skip_bad: bool,
+    decoder: str,
+    cluster: Cluster | None,
+) -> Extraction:
+    """Return the settings of the extraction; on a cluster without the decoder, which each worker creates."""
+    if cluster is None:
+        resolved = device_for_extraction(representation, device, size)
+    else:
+        from preimage.pipelines.extract_ray import device_on_cluster
+
+        resolved = device_on_cluster(cluster, representation, device, size)
+    gpu_decoder = None
+    if decoder == "gpu" and cluster is None:
+        gpu_decoder = _gpu_decoder(resolved)
+    elif decoder == "gpu":
+        _check_cuda(resolved)
+    return Extraction(representation, size, dtype, batch_size, resolved, skip_bad, gpu_decoder)
+
+
 def _gpu_decoder(device: torch.device | None) -> BatchDecoder:
+    from preimage.pipelines.gpu_decoding import JpegDecoder
+
+    return JpegDecoder(_check_cuda(device))
+
+
+def _check_cuda(device: torch.device | None) -> torch.device:
     if device is None or device.type != "cuda":
         raise ValueError(
             "decoder 'gpu' needs a representation that is computed on a CUDA device (device='cuda'), got the CPU"
         )
-    from preimage.pipelines.gpu_decoding import JpegDecoder
-
-    return JpegDecoder(device)
+    return device
 
 
 def _device_note(representation: Representation, device: str) -> tuple[str, ...]:

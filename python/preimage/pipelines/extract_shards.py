@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from preimage.io import ImageSource
     from preimage.io.shards import ShardWriter
 
+ShardImages = tuple[int, list["ImageSource"]]  # number of a shard, and its images
+
 _QUEUED_BATCHES = 4  # maximum number of batches that wait to be written
 
 
@@ -28,54 +30,78 @@ def forget_stale(store: StoreWriter, sources: Sequence[ImageSource], skip_bad: b
     """Discard shards that are damaged, whose images have changed, or that skipped images; return notes about them."""
     notes = [f"{problem}: recomputed" for problem in store.check()]
     entries = store.index.shards
-    changed = [entry.number for entry in entries if entry.source != _source_of(store, entry.number, sources)]
+    changed = [
+        entry.number for entry in entries if entry.source != _source_of(_images_of(store.index, entry.number, sources))
+    ]
     if changed:
         notes.append(f"{len(changed)} of {len(entries)} shards are recomputed: their images have changed")
     store.forget([*changed, *(entry.number for entry in entries if entry.skipped and not skip_bad)])
     return notes
 
 
-def fill(
-    store: StoreWriter,
-    sources: Sequence[ImageSource],
-    extraction: Extraction,
-    progress: Callable[[int, int], None] | None,
+def missing_shards(index: Index, sources: Sequence[ImageSource]) -> list[ShardImages]:
+    """Return the number and the images of each shard that is not complete yet.
+
+    Args:
+        index: Index of the store.
+        sources: All listed images.
+    """
+    return [(number, _images_of(index, number, sources)) for number in index.missing]
+
+
+def _images_of(index: Index, number: int, sources: Sequence[ImageSource]) -> list[ImageSource]:
+    return [sources[position] for position in index.positions(number)]
+
+
+class Progress:
+    """Count the images that are done, those of complete shards included, and report them.
+
+    Args:
+        index: Index of the store.
+        report: Called with (images done, total number of images).
+    """
+
+    def __init__(self, index: Index, report: Callable[[int, int], None] | None) -> None:
+        self._report = report
+        self._total = sum(len(index.positions(number)) for number in index.wanted)
+        self._done = self._total - sum(len(index.positions(number)) for number in index.missing)
+        if self._done:
+            self.advance(0)
+
+    def advance(self, images: int) -> None:
+        """Report more images."""
+        self._done += images
+        if self._report is not None:
+            self._report(self._done, self._total)
+
+
+def write_shards(
+    store: StoreWriter, shards: Sequence[ShardImages], extraction: Extraction, advance: Callable[[int], None]
 ) -> None:
-    """Compute and write the missing shards.
+    """Compute and write shards, in order.
 
     Args:
         store: Store to complete.
-        sources: All listed images.
+        shards: Number and images of each shard.
         extraction: Settings of the extraction.
-        progress: Called with (images done, total number of images).
+        advance: Called with the number of further images done.
 
     Raises:
         ValueError: An image cannot be used, without `skip_bad`.
         OSError: The disk is full, or the store cannot be written.
     """
-    index = store.index
-    missing = index.missing
-    total = sum(len(index.positions(number)) for number in index.wanted)
-    done = total - sum(len(index.positions(number)) for number in missing)
-    if progress is not None and done:
-        progress(done, total)
-    shards = [(number, [sources[position] for position in index.positions(number)]) for number in missing]
     with (
-        contextlib.closing(_computed(shards, extraction, index.shard_length)) as computed,
-        _Writer(store, sources) as writer,
+        contextlib.closing(_computed(shards, extraction, store.index.shard_length)) as computed,
+        _Writer(store, dict(shards)) as writer,
     ):
         for batch in computed:
             if batch.skipped and not extraction.skip_bad:
                 raise ValueError(f"{batch.skipped[0][1]} ({SKIP_HINT})")
             writer.put(batch)
-            done += batch.positions
-            if progress is not None:
-                progress(done, total)
+            advance(batch.positions)
 
 
-def _computed(
-    shards: Sequence[tuple[int, list[ImageSource]]], extraction: Extraction, length: int
-) -> Generator[Batch, None, None]:
+def _computed(shards: Sequence[ShardImages], extraction: Extraction, length: int) -> Generator[Batch, None, None]:
     if extraction.device is None:
         return computed_in_threads(shards, extraction, length)
     from preimage.pipelines.extract_device import computed_on_device  # imports torch
@@ -89,8 +115,8 @@ class _Writer:
     After an error elsewhere the batches put so far are still written; after an error of writing no others are.
     """
 
-    def __init__(self, store: StoreWriter, sources: Sequence[ImageSource]) -> None:
-        self._store, self._sources = store, sources
+    def __init__(self, store: StoreWriter, images: Mapping[int, Sequence[ImageSource]]) -> None:
+        self._store, self._images = store, images  # of each shard, by number
         self._remaining = 0  # number of positions that the open shard still lacks
         self._failed = False
         self._open_shard = contextlib.ExitStack()
@@ -132,8 +158,9 @@ class _Writer:
 
     def _append(self, batch: Batch) -> None:
         if not self._remaining:
-            self._remaining = len(self._store.index.positions(batch.shard))
-            shard = self._store.shard(batch.shard, _source_of(self._store, batch.shard, self._sources))
+            images = self._images[batch.shard]
+            self._remaining = len(images)
+            shard = self._store.shard(batch.shard, _source_of(images))
             self._shard = self._open_shard.enter_context(shard)
         for features, items in batch.groups:
             self._shard.append(
@@ -152,9 +179,9 @@ class _Writer:
             self._finished = self._finishing.submit(self._open_shard.pop_all().close)
 
 
-def _source_of(store: StoreWriter, number: int, sources: Sequence[ImageSource]) -> str:
+def _source_of(images: Iterable[ImageSource]) -> str:
     """Return a digest of the lengths of a shard's image files; paths and times differ between machines."""
-    return digest(_length(sources[position]) for position in store.index.positions(number))
+    return digest(map(_length, images))
 
 
 def digest(values: Iterable[object]) -> str:

@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from os import PathLike
 from pathlib import Path
 
-import numpy as np
-import torch
-
 from preimage.errors import FileFormatError
-from preimage.inverters import Inverter, resolve_device
-from preimage.inverters.precision import choose_dtype
+from preimage.inverters import resolve_device
 from preimage.io import FeatureFile, is_keypoint_file, read_keypoints
-from preimage.io.arrays import is_array_file, read_array_file
+from preimage.io.arrays import is_array_file
 from preimage.io.shards import MAX_SPEC_CHARACTERS, parse_spec
-from preimage.pipelines.image_writer import output_folder
-from preimage.pipelines.invert_batches import Inversion, Item, Size
+from preimage.pipelines.image_writer import image_paths, output_folder
+from preimage.pipelines.invert_batches import Inversion, Size, index_ranges
+from preimage.pipelines.invert_features import invert_features, open_features
 from preimage.pipelines.invert_keypoints import KeypointOptions, invert_keypoints
 from preimage.pipelines.inverter_choice import InverterChoice, fitting_inverter, named_inverter
+from preimage.pipelines.ray_workers import Cluster, connect
 from preimage.pipelines.reconstruct import Reconstructor
-from preimage.spec import USER_VARIANT, Spec
-from preimage.store import FeatureStore
+from preimage.spec import Spec
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +64,9 @@ def invert(
     device: str = "auto",
     precision: str = "float32",
     skip_bad: bool = False,
+    shard: tuple[int, int] = (0, 1),
+    engine: str = "local",
+    workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> InvertSummary:
     """Reconstruct each image of a feature file or keypoint file as ``OUTPUT/<key>.png``.
@@ -92,6 +93,13 @@ def invert(
         precision: Data type in which the inverter computes: ``"float32"``, ``"bfloat16"``, or ``"auto"`` for bfloat16
             where the device has instructions for it. With bfloat16 the images differ slightly.
         skip_bad: Skip and list images whose features or keypoints cannot be read or inverted, instead of stopping.
+        shard: (i, n) inverts only every n-th range of 8 · `batch_size` consecutive images, starting with range i, so
+            that n processes together write what a single one would, to one folder. Not for keypoint files.
+        engine: ``"local"``, or ``"ray"`` for the workers of a Ray cluster, which write the same images (with equally
+            many threads). The features and the output must be on a file system that all nodes share. Not for keypoint
+            files.
+        workers: Number of workers on Ray. ``None`` is one for each GPU, or one for each node of a cluster without GPUs.
+            The CPUs are distributed over them.
         progress: Called with (images done, total number of images).
 
     Raises:
@@ -100,26 +108,31 @@ def invert(
             written outside the folder, keypoint options for another file, or an unknown device.
         LookupError: There is no pretrained inverter for these features.
         FileFormatError: The file is damaged or of another format.
+        ImportError: `engine` is ``"ray"`` without Ray.
+        RuntimeError: Workers of a Ray cluster died repeatedly.
     """
     start = time.perf_counter()
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    checked = resolve_device(device)
+    if not 0 <= shard[0] < shard[1]:
+        raise ValueError(f"shard must be (i, n) with 0 <= i < n, got {shard}")
     options = KeypointOptions(size, normalization, keypoint_format, max_side)
-    folder = output_folder(output)
+    inversion = Inversion(output_folder(output), skip_bad, batch_size, precision, progress)
     if isinstance(spec, str | PathLike):
         spec = read_spec(spec)
-    inversion = Inversion(folder, skip_bad, batch_size, choose_dtype(precision, checked), progress)
-    if _is_keypoints(features, spec, convention, variables, options):
-        name = invert_keypoints(features, options, inverter, checked, inversion)
-    else:
-        chosen = named_inverter(inverter)[0] if inverter is not None and is_array_file(features) else None
-        file = open_features(features, spec, convention, chosen, variables)
-        network, name = fitting_inverter(inverter, file.spec, os.fspath(features))
-        _invert_features(file, Reconstructor(None, network, checked), inversion)
+    keypoints = _is_keypoints(features, spec, convention, variables, options)
+    if keypoints and (shard != (0, 1) or engine != "local"):
+        raise ValueError(f"{os.fspath(features)} contains keypoints: shard and engine apply to features only")
+    with connect(engine, workers) as cluster:
+        if keypoints:
+            name = invert_keypoints(features, options, inverter, resolve_device(device), inversion)
+        else:
+            chosen = named_inverter(inverter)[0] if inverter is not None and is_array_file(features) else None
+            opening = functools.partial(open_features, features, spec, convention, chosen, variables)
+            name = _invert_features(opening, inverter, device, shard, cluster, inversion)
     seconds = time.perf_counter() - start
     return InvertSummary(
-        output=folder,
+        output=inversion.folder,
         inverter=name,
         images=inversion.images,
         seconds=seconds,
@@ -138,31 +151,32 @@ def read_spec(path: str | PathLike[str]) -> Spec:
         raise FileFormatError(path, f"is not a spec: {error}") from error
 
 
-def _invert_features(file: FeatureFile, reconstructor: Reconstructor, inversion: Inversion) -> None:
+def _invert_features(
+    opening: Callable[[], FeatureFile],
+    inverter: InverterChoice,
+    device: str,
+    shard: tuple[int, int],
+    cluster: Cluster | None,
+    inversion: Inversion,
+) -> str:
+    """Invert the features that a function opens; return the name of the inverter."""
+    file = opening()
     if not len(file):
         raise ValueError(f"{file.path} contains no images: nothing to invert")
-    inversion.run(reconstructor, list(file), _items(file, inversion))
-    if not inversion.images:
-        raise ValueError(f"none of the {len(file)} images could be inverted; the first: {inversion.skipped[0][1]}")
+    network, name = fitting_inverter(inverter, file.spec, os.fspath(file.path))
+    ranges = index_ranges(len(file), inversion.batch_size)[shard[0] :: shard[1]]
+    if cluster is None:
+        invert_features(file, ranges, Reconstructor(None, network, resolve_device(device)), inversion)
+    else:
+        from preimage.pipelines.invert_ray import invert_on_cluster
 
-
-def _items(file: FeatureFile, inversion: Inversion) -> Iterator[Item]:
-    """Yield the images whose features can be read and are finite; skip the others."""
-    for index, (key, (height, width)) in enumerate(zip(file, file.processed_sizes.tolist(), strict=True)):
-        try:
-            with np.errstate(over="ignore", invalid="ignore"):  # doubles beyond float32 become infinite
-                values = torch.from_numpy(np.array(file[key], np.float32))
-            if not _finite(values):
-                raise ValueError(f"the features of {key!r} contain NaN or infinite values")
-        except ValueError as error:
-            inversion.skip(key, error)
-            continue
-        yield Item(index, values, (height, width))
-
-
-def _finite(values: torch.Tensor) -> bool:
-    # A finite sum implies finite values and is faster to compute; a sum of large values may overflow.
-    return bool(values.sum().isfinite()) or bool(values.isfinite().all())
+        image_paths(inversion.folder, list(file))  # checks that all names are different; workers see only their ranges
+        invert_on_cluster(cluster, opening, ranges, network, device, inversion)
+    if not inversion.images and inversion.skipped:
+        raise ValueError(
+            f"none of the {inversion.total} images could be inverted; the first: {inversion.skipped[0][1]}"
+        )
+    return name
 
 
 def _is_keypoints(
@@ -195,49 +209,3 @@ def _is_keypoints(
                 "format of the keypoint file (--keypoint-format)"
             ) from error
     return for_keypoints
-
-
-def open_features(
-    path: str | PathLike[str],
-    spec: Spec | None = None,
-    convention: str | None = None,
-    inverter: Inverter | None = None,
-    variables: Sequence[str] | None = None,
-) -> FeatureFile:
-    """Open a feature file or plain arrays.
-
-    Args:
-        path: Feature store, feature file, or arrays.
-        spec: Spec of plain arrays; for other files it must equal their spec.
-        convention: Axis convention of plain arrays.
-        inverter: Inverter whose spec is used for plain arrays without one, see `invert`.
-        variables: Variables to read of a MATLAB file; ``None`` reads all.
-
-    Raises:
-        ValueError: Plain arrays without a spec or convention, a spec or convention other than the file's, or a
-            convention for a feature file.
-        FileFormatError: The file is damaged or of another format.
-        ImportError: HDF5 without h5py, or ``.mat`` without SciPy.
-    """
-    if is_array_file(path):
-        if inverter is None or not _implies_spec(inverter):
-            return read_array_file(path, spec, convention, variables=variables)
-        region = inverter.output_region
-        size = None if region is None else (region.image_size, region.image_size)
-        return read_array_file(path, spec, convention, fallback=inverter.spec, image_size=size, variables=variables)
-    if variables is not None:
-        raise ValueError(f"{os.fspath(path)}: variables apply to MATLAB files only")
-    if convention is not None:
-        raise ValueError(f"{os.fspath(path)}: convention applies to plain arrays only, not to a feature file")
-    file = FeatureStore(path)
-    if spec is not None and (differences := file.spec.differences(spec)):
-        raise ValueError(f"{os.fspath(path)} contains other features (file != spec): {'; '.join(differences)}")
-    return file
-
-
-def _implies_spec(inverter: Inverter) -> bool:
-    """Return whether choosing the inverter implies that plain arrays have its spec.
-
-    It does not if libraries disagree about the features of one name, as for HOG.
-    """
-    return inverter.output_region is not None or inverter.spec.variant == USER_VARIANT

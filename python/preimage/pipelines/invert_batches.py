@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
 
+from preimage.inverters.precision import choose_dtype
 from preimage.pipelines.device_pipeline import DevicePipeline, Started
 from preimage.pipelines.image_loading import Pixels, as_bytes, at_once, in_budget, in_windows, inverting_bytes
 from preimage.pipelines.image_writer import ImageWriter, image_paths
@@ -39,13 +41,16 @@ class Inversion:
         folder: Folder for the images.
         skip_bad: Whether images that cannot be inverted are skipped and listed, instead of stopping.
         batch_size: Number of images at once.
-        dtype: Data type in which the network computes, ``torch.float32`` or ``torch.bfloat16``.
+        precision: Data type in which the network computes: ``"float32"``, ``"bfloat16"`` or ``"auto"``.
         progress: Called with (images done, total number of images).
 
     Attributes:
+        folder: Folder for the images.
+        batch_size: Number of images at once.
         images: Number of images written.
         empty: Number of these without keypoints.
         skipped: (key, problem) of the skipped images.
+        total: Number of images to invert.
     """
 
     def __init__(
@@ -53,28 +58,34 @@ class Inversion:
         folder: Path,
         skip_bad: bool,
         batch_size: int,
-        dtype: torch.dtype,
+        precision: str,
         progress: Callable[[int, int], None] | None,
     ) -> None:
         self.folder, self.images, self.empty = folder, 0, 0
         self.skipped: list[tuple[str, str]] = []
-        self._skip_bad, self._batch_size, self._dtype, self._progress = skip_bad, batch_size, dtype, progress
-        self._total = 0
+        self._skip_bad, self._precision, self._progress = skip_bad, precision, progress
+        self.batch_size = batch_size
+        self.total = 0
         self._remarks: dict[str, list[tuple[str, str]]] = {}
 
-    def run(self, reconstructor: Reconstructor, keys: Sequence[str], items: Iterator[Item]) -> None:
+    def restarted(self) -> Inversion:
+        """Return an inversion with the same settings, without results and without a callback."""
+        return Inversion(self.folder.absolute(), self._skip_bad, self.batch_size, self._precision, None)
+
+    def run(self, reconstructor: Reconstructor, keys: Mapping[int, str], items: Iterator[Item]) -> None:
         """Invert all items, and write the images while the next ones are computed.
 
         Args:
             reconstructor: Reconstructor with the inverter.
-            keys: Keys of all images, which name the files.
+            keys: Keys of all images to invert, which name the files, by their indices.
             items: Images that can be inverted.
         """
-        paths = image_paths(self.folder, keys)
-        self._total = len(keys)
+        paths = dict(zip(keys, image_paths(self.folder, list(keys.values())), strict=True))
+        self.total = len(keys)
+        dtype = choose_dtype(self._precision, reconstructor.device)
         with (
             ImageWriter(self._written, encode_ahead=reconstructor.device.type != "cpu") as writer,
-            contextlib.closing(_inverted(reconstructor, items, self._batch_size, self._dtype)) as inverted,
+            contextlib.closing(_inverted(reconstructor, items, self.batch_size, dtype)) as inverted,
         ):
             for batch, images in inverted:
                 writer.write([paths[item.index] for item in batch], list(images))
@@ -84,6 +95,12 @@ class Inversion:
         if not self._skip_bad:
             raise error
         self.skipped.append((key, str(error)))
+        self._advance()
+
+    def add(self, images: int, skipped: Sequence[tuple[str, str]]) -> None:
+        """Count images that another process wrote or skipped."""
+        self.images += images
+        self.skipped += skipped
         self._advance()
 
     def remark(self, key: str, found: Mapping[str, str]) -> None:
@@ -104,7 +121,7 @@ class Inversion:
 
     def _advance(self) -> None:
         if self._progress is not None:
-            self._progress(self.images + len(self.skipped), self._total)
+            self._progress(self.images + len(self.skipped), self.total)
 
 
 def _inverted(
@@ -126,10 +143,26 @@ def _inverted(
             yield batch, images.numpy()
 
 
+def index_ranges(count: int, batch_size: int) -> list[range]:
+    """Return consecutive ranges of the indices of `count` images, none of which shares a batch with another."""
+    length = _range_length(batch_size)
+    return [range(first, min(first + length, count)) for first in range(0, count, length)]
+
+
+def _range_length(batch_size: int) -> int:
+    return 8 * batch_size  # images of several sizes still fill their batches
+
+
+def _windows(items: Iterable[Item], batch_size: int) -> Iterator[list[Item]]:
+    """Yield items of one range each, whose features are kept in memory, which takes less than their inversion."""
+    length = _range_length(batch_size)
+    for _, group in itertools.groupby(items, lambda item: item.index // length):
+        yield from in_budget(group, lambda item: inverting_bytes(*item.size) // 8, length)
+
+
 def _batches(items: Iterable[Item], batch_size: int) -> Iterator[list[Item]]:
-    """Yield batches of items of equal shapes."""
-    # The features of a window are kept in memory, which takes less than their inversion.
-    for window in in_budget(items, lambda item: inverting_bytes(*item.size) // 8, 8 * batch_size):
+    """Yield batches of items of equal shapes, which do not depend on the items of other ranges."""
+    for window in _windows(items, batch_size):
         groups: dict[tuple[object, ...], list[Item]] = {}
         for item in window:
             groups.setdefault((item.features.shape, item.size), []).append(item)

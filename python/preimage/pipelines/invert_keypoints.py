@@ -54,7 +54,9 @@ def invert_keypoints(
     reconstructor = Reconstructor(None, network, device)
     representation = reconstructor.representation
     assert isinstance(representation, Sift)
-    inversion.run(reconstructor, list(file), _items(file, sizes, representation, options.max_side, inversion))
+    inversion.run(
+        reconstructor, dict(enumerate(file)), _items(file, sizes, representation, options.max_side, inversion)
+    )
     return name
 
 

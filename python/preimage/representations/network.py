@@ -110,6 +110,13 @@ class Network:
         self._shapes: dict[tuple[str, str], LayerShape] = {}
         self._copies: dict[torch.device, nn.Module] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_lock": None, "_copies": {}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lock = threading.RLock()
+
     @property
     def weights(self) -> str:
         """Digest of the weights, 16 hexadecimal digits, computed again when they change."""
