@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from extractions import contents
 from preimage.cli._shared import plain
 from preimage.errors import FileFormatError
 from preimage.inverters import Inverter, pretrained
@@ -88,6 +89,24 @@ def test_nonfinite_features_are_named(tiny: Path, tmp_path: Path) -> None:
     write_features(tmp_path / "f", HOG.spec, records)
     with pytest.raises(ValueError, match=r"'bad'.*NaN"):
         invert(tmp_path / "f", tmp_path / "out", inverter=tiny)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_shards_are_inverted_to_the_images_of_one_run(photo_folder: Path, tiny: Path, tmp_path: Path) -> None:
+    features = extract(HOG, photo_folder, tmp_path / "f", size=48).path
+    options = {"inverter": tiny, "batch_size": 1, "device": "cpu"}
+    invert(features, tmp_path / "whole", **options)  # type: ignore[arg-type]
+    done: list[tuple[int, int]] = []
+    summaries = [
+        invert(features, tmp_path / "shards", **options, shard=(i, 3), progress=lambda *now: done.append(now))  # type: ignore[arg-type]
+        for i in range(3)
+    ]
+    assert [summary.images for summary in summaries] == [8, 8, 4], "ranges of 8 times the batch size"
+    assert done[7] == (8, 8)
+    assert contents(tmp_path / "shards") == contents(tmp_path / "whole")
+    assert invert(features, tmp_path / "none", inverter=tiny, shard=(1, 2)).images == 0, "there is only one range"
+    with pytest.raises(ValueError, match=r"shard.*\(2, 2\)"):
+        invert(features, tmp_path / "none", inverter=tiny, shard=(2, 2))
 
 
 def test_damaged_features_and_unknown_devices(photo_folder: Path, tiny: Path, tmp_path: Path) -> None:
