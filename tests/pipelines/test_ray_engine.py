@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -35,8 +36,12 @@ from preimage.store import FeatureStore, open_writer, read_index
 
 ray = pytest.importorskip("ray")
 
-# Ray Data warns of options of its own that it sets itself.
-pytestmark = pytest.mark.filterwarnings(r"ignore::DeprecationWarning:ray\..*")
+pytestmark = [
+    # Ray Data warns of options of its own that it sets itself.
+    pytest.mark.filterwarnings(r"ignore::DeprecationWarning:ray\..*"),
+    # Ray starts its services by subprocess, and does not wait for them.
+    pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning"),
+]
 
 HOG = create_representation("hog")
 KILLS = int(os.environ.get("PREIMAGE_KILLS", "2"))
@@ -50,6 +55,7 @@ def cluster() -> Iterator[None]:
     )
     yield
     ray.shutdown()
+    gc.collect()  # Ray's processes, so that their warnings are not those of another test
 
 
 @pytest.fixture

@@ -183,7 +183,7 @@ class Cluster:
             results = data.from_items(rows, override_num_blocks=len(rows)).map_batches(
                 _Worker,
                 batch_size=1,
-                fn_constructor_args=(shared, attempts, os.getcwd(), sys.path, team.threads),
+                fn_constructor_args=(shared, attempts, _current_folder(), sys.path, team.threads),
                 compute=data.ActorPoolStrategy(size=min(team.size, len(rows)), max_tasks_in_flight_per_actor=1),
                 num_cpus=team.threads,
                 num_gpus=team.gpus or None,
@@ -211,6 +211,13 @@ class Cluster:
         return [(int(has.get("CPU", 0)), int(has.get("GPU", 0))) for has in resources]
 
 
+def _current_folder() -> str | None:
+    try:
+        return os.getcwd()
+    except FileNotFoundError:  # a folder of Ray's jobs may be deleted while they run
+        return None
+
+
 class _Attempts:
     """Actor that counts how often each item was begun, because Ray Data repeats an item without end."""
 
@@ -231,18 +238,20 @@ class _Worker:
     Args:
         job: Reference of the pickled job.
         attempts: Handle of the actor `_Attempts`.
-        folder: Current folder of the driver, to which relative paths refer and from which modules may be imported.
+        folder: Current folder of the driver, to which relative paths refer and from which modules may be imported;
+            ``None`` keeps that of the worker.
         path: Import path of the driver, for the modules of its script.
         threads: Number of threads.
     """
 
-    def __init__(self, job: Any, attempts: Any, folder: str, path: list[str], threads: int) -> None:
+    def __init__(self, job: Any, attempts: Any, folder: str | None, path: list[str], threads: int) -> None:
         self._ray, self._job, self._attempts, self._threads = import_optional("ray"), job, attempts, threads
         self._work: Callable[[Any], Any] | None = None
         os.environ["OMP_NUM_THREADS"] = str(threads)
-        with contextlib.suppress(OSError):  # without it, images with relative paths are reported as missing
-            os.chdir(folder)
-        sys.path[:0] = [folder]
+        if folder is not None:
+            with contextlib.suppress(OSError):  # without it, images with relative paths are reported as missing
+                os.chdir(folder)
+            sys.path.insert(0, folder)
         sys.path += [entry for entry in path if entry not in sys.path]
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[bytes]]:
