@@ -38,6 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     run = Run(options)
     ray = import_optional("ray")
     table = run.table("cluster", COLUMNS)
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     cpus = len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory(prefix="preimage-cluster-", dir=options.disk) as temporary:
         images = options.images or [write_crops(Path(temporary) / "images", links=1 if run.quick else 40)]
@@ -57,13 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
             cluster = None
             if engine == "ray":
                 begin = time.perf_counter()
-                ray.init(
-                    address="local",
-                    num_cpus=cpus,
-                    include_dashboard=False,
-                    log_to_driver=False,
-                    logging_level=logging.ERROR,
-                )
+                ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
                 cluster = time.perf_counter() - begin
             threads = cpus // (workers or 1)
             os.environ["OMP_NUM_THREADS"] = str(threads)

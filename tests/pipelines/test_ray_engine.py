@@ -39,8 +39,9 @@ ray = pytest.importorskip("ray")
 pytestmark = [
     # Ray Data warns of options of its own that it sets itself.
     pytest.mark.filterwarnings(r"ignore::DeprecationWarning:ray\..*"),
-    # Ray starts its services by subprocess, and does not wait for them.
+    # Older versions of Ray do not wait for the services that they start, and leave their logs open.
     pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning"),
+    pytest.mark.filterwarnings("ignore:unclosed file .*session_.*logs:ResourceWarning"),
 ]
 
 HOG = create_representation("hog")
