@@ -79,7 +79,7 @@ def two_sizes(photo_folder: Path, tmp_path: Path) -> Path:
 @pytest.mark.usefixtures("cluster", "short_shards")
 def test_store_is_byte_identical_after_a_bad_image_and_a_killed_worker(two_sizes: Path, tmp_path: Path) -> None:
     output = tmp_path / "ray"
-    with pytest.raises(ValueError, match=r"13-bad\.png.*--skip-bad"):
+    with pytest.raises(ValueError, match=r"13-bad\.png.*--skip-bad") as refused:
         extract(HOG, two_sizes, output, engine="ray", workers=2)
     kept = sum(entry.images for entry in read_index(output).shards)
     sources = list_images(two_sizes)
@@ -96,6 +96,7 @@ def test_store_is_byte_identical_after_a_bad_image_and_a_killed_worker(two_sizes
     )
     expected = extract_with_summary(HOG, two_sizes, tmp_path / "local", skip_bad=True)
     assert deaths_of(deadly) == 1
+    assert refused.traceback, "an error that is kept does not keep the CPUs of its workers"
     assert contents(output) == contents(tmp_path / "local"), "complete, no duplicates, and no temporary files"
     assert (summary.images, summary.skipped, summary.resumed) == (20, expected.skipped, kept)
     assert done[-1] == (21, 21)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 import threading
 from typing import Any
 
@@ -43,6 +44,14 @@ def test_a_layer_equals_the_networks_part_called_by_hand(cnn: Cnn, images: torch
     assert layer.image_size(16, 16) == (SIDE, SIDE)
     assert layer.image_side == SIDE
     assert (layer.spec.representation, layer.spec.channels, layer.spec.stride) == ("network", 6, 2)
+
+
+def test_a_pickled_layer_has_the_same_features(cnn: Cnn, images: torch.Tensor) -> None:
+    layer = Network(cnn, PREPROCESSING).representation("features.3")
+    expected = layer(images)
+    again = pickle.loads(pickle.dumps(layer))
+    assert again.spec == layer.spec
+    assert torch.equal(again(images), expected)
 
 
 def test_uint8_images_are_the_same_as_floating_ones(cnn: Cnn) -> None:

@@ -55,8 +55,7 @@ def connect(engine: str, workers: int | None) -> Iterator[Cluster | None]:
     """Yield the Ray cluster on which an engine computes; ``None`` for the local engine.
 
     A connection of the caller (``ray.init``) is used and kept. Without one this connects to the cluster of the
-    environment variable ``RAY_ADDRESS``, or to the one that runs on this machine, or else starts one on this machine
-    that ends with the block.
+    environment variable ``RAY_ADDRESS``, or else starts one on this machine that ends with the block.
 
     Args:
         engine: ``"local"`` or ``"ray"``.
@@ -90,13 +89,12 @@ def connect(engine: str, workers: int | None) -> Iterator[Cluster | None]:
 
 def _start(ray: ModuleType) -> None:
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
-    try:
+    if "RAY_ADDRESS" in os.environ:
         ray.init(address="auto", **quiet)
-    except ConnectionError:
-        if "RAY_ADDRESS" in os.environ:
-            raise
-        cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
-        ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
+        return
+    # Not "auto", which would find a cluster that another program has started for itself on this machine.
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+    ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
 
 
 class Cluster:
@@ -174,26 +172,33 @@ class Cluster:
         """
         if not items:
             return
+        with _quiet(self._ray.data):
+            batches = self._batches(job, items, gpu=gpu)
+            try:
+                for batch in batches:
+                    for result in batch["result"]:
+                        yield _unpacked(result)
+            except self._ray.exceptions.RayError as error:
+                raise RuntimeError(f"a worker of the Ray cluster failed: {brief(error)}") from error
+            finally:
+                del batches  # otherwise an error that the caller keeps would keep the workers, and their CPUs
+
+    def _batches(self, job: Job[T, R], items: Sequence[T], *, gpu: bool) -> Generator[dict[str, Any], None, None]:
+        """Yield batches of results, pickled."""
         ray, data = self._ray, self._ray.data
         team = self.team(gpu=gpu)
         shared = ray.put(self._pickled(job))
         attempts = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Attempts).remote()
-        with _quiet(data):
-            rows = [{"item": pickle.dumps((number, pickle.dumps(item)))} for number, item in enumerate(items)]
-            results = data.from_items(rows, override_num_blocks=len(rows)).map_batches(
-                _Worker,
-                batch_size=1,
-                fn_constructor_args=(shared, attempts, _current_folder(), sys.path, team.threads),
-                compute=data.ActorPoolStrategy(size=min(team.size, len(rows)), max_tasks_in_flight_per_actor=1),
-                num_cpus=team.threads,
-                num_gpus=team.gpus or None,
-            )
-            try:
-                for batch in results.iter_batches(batch_size=None, prefetch_batches=0):
-                    for result in batch["result"]:
-                        yield _unpacked(result)
-            except ray.exceptions.RayError as error:
-                raise RuntimeError(f"a worker of the Ray cluster failed: {brief(error)}") from error
+        rows = [{"item": pickle.dumps((number, pickle.dumps(item)))} for number, item in enumerate(items)]
+        results = data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+            _Worker,
+            batch_size=1,
+            fn_constructor_args=(shared, attempts, _current_folder(), sys.path, team.threads),
+            compute=data.ActorPoolStrategy(size=min(team.size, len(rows)), max_tasks_in_flight_per_actor=1),
+            num_cpus=team.threads,
+            num_gpus=team.gpus or None,
+        )
+        yield from results.iter_batches(batch_size=None, prefetch_batches=0)
 
     def _pickled(self, job: Job[Any, Any]) -> bytes:
         try:
