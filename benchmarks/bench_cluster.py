@@ -4,8 +4,7 @@ One row per engine and number of workers, appended to cluster-cpu.csv; all on on
 Ray costs, not what more machines gain. The CPUs of the machine are distributed over the workers, and the local engine
 has as many threads as all workers together. `cluster_seconds` is the start of a local Ray cluster, `start_seconds` an
 extraction of one image on it (workers start, import and end), `seconds` the one of all images, which includes the
-latter, and `images_per_second` the number of images by `seconds`; `images_per_second_started` leaves out
-`start_seconds`.
+start of the workers, and `images_per_second` the number of images by `seconds`.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from preimage.pipelines.extract import extract_with_summary
 
 COLUMNS = (
     *("representation", "engine", "workers", "threads", "images", "size", "gigabytes"),
-    *("cluster_seconds", "start_seconds", "seconds", "images_per_second", "images_per_second_started"),
+    *("cluster_seconds", "start_seconds", "seconds", "images_per_second"),
 )
 
 
@@ -79,7 +78,6 @@ def main(arguments: list[str] | None = None) -> int:
                 start_seconds=start,
                 seconds=whole,
                 images_per_second=rate,
-                images_per_second_started=len(sources) / (whole - start) if whole > start else None,
             )
             run.highlights.append(f"{engine} {workers or ''} {rate:.0f} images/s")
     return run.finish()

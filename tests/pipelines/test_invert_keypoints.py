@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -212,6 +213,13 @@ def test_keys_that_differ_only_in_case(tmp_path: Path, small: Path, monkeypatch:
         invert(database, tmp_path / "out", inverter=small)
     monkeypatch.setattr(image_writer, "file_problem", functools.partial(file_problem, folded=False))
     assert invert(database, tmp_path / "out", inverter=small).images == 2
+
+
+@pytest.mark.parametrize("options", [{"shard": (0, 2)}, {"engine": "ray"}])
+def test_shards_and_engines_are_for_features(tmp_path: Path, small: Path, options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"keypoints.*shard and engine"):
+        invert(DATABASE, tmp_path / "out", inverter=small, **options)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_images_stay_in_the_output_folder(tmp_path: Path, small: Path) -> None:

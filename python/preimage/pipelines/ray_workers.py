@@ -256,7 +256,8 @@ class _Worker:
         if folder is not None:
             with contextlib.suppress(OSError):  # without it, images with relative paths are reported as missing
                 os.chdir(folder)
-            sys.path.insert(0, folder)
+            path = [*path, folder]
+        # At the end, so that no file in the current folder replaces an installed module.
         sys.path += [entry for entry in path if entry not in sys.path]
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[bytes]]:
