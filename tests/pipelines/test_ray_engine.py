@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,6 +36,8 @@ from preimage.representations import create_representation
 from preimage.store import FeatureStore, open_writer, read_index
 
 ray = pytest.importorskip("ray")
+pyarrow = pytest.importorskip("pyarrow")
+parquet = pytest.importorskip("pyarrow.parquet")
 
 pytestmark = [
     # Ray Data warns of options of its own that it sets itself.
@@ -66,28 +69,38 @@ def short_shards(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def two_sizes(photo_folder: Path, tmp_path: Path) -> Path:
-    """Return a folder of 20 images of two sizes, and one that cannot be read."""
+    """Return a folder of 20 images of two sizes, in files, a tar file and a Parquet file, and one that is damaged."""
     folder = tmp_path / "photos"
     folder.mkdir()
-    for number, path in enumerate(sorted(photo_folder.iterdir())):
-        image = cv2.imread(str(path))
-        cv2.imwrite(str(folder / f"{number:02}.png"), image[: 64 if number % 3 else 96])
-    (folder / "13-bad.png").write_bytes(b"not an image")
+    rows = []
+    with tarfile.open(folder / "10.tar", "w") as archive:
+        for number, path in enumerate(sorted(photo_folder.iterdir())):
+            image = cv2.imread(str(path))
+            file = folder / f"{number:02}.png"
+            cv2.imwrite(str(file), image[: 64 if number % 3 else 96])
+            if number >= 15:
+                rows.append({"key": file.stem, "image": file.read_bytes()})
+            elif number >= 10:
+                archive.add(file, file.name)
+            if number >= 10:
+                file.unlink()
+    parquet.write_table(pyarrow.Table.from_pylist(rows), folder / "15.parquet")
+    (folder / "05-bad.png").write_bytes(b"not an image")
     return folder
 
 
 @pytest.mark.usefixtures("cluster", "short_shards")
 def test_store_is_byte_identical_after_a_bad_image_and_a_killed_worker(two_sizes: Path, tmp_path: Path) -> None:
     output = tmp_path / "ray"
-    with pytest.raises(ValueError, match=r"13-bad\.png.*--skip-bad") as refused:
+    with pytest.raises(ValueError, match=r"05-bad\.png.*--skip-bad") as refused:
         extract(HOG, two_sizes, output, engine="ray", workers=2)
     kept = sum(entry.images for entry in read_index(output).shards)
     sources = list_images(two_sizes)
-    deadly = DyingSource(sources[14].key, sources[14].path)  # in the middle of a shard that is never kept
+    deadly = DyingSource(sources[6].key, sources[6].path)  # in the middle of a shard that is never kept
     done: list[tuple[int, int]] = []
     summary = extract_with_summary(
         HOG,
-        [*sources[:14], deadly, *sources[15:]],
+        [*sources[:6], deadly, *sources[7:]],
         output,
         engine="ray",
         workers=2,
