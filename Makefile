@@ -65,6 +65,7 @@ bench: $(VENV)/bench.stamp
 	$(BIN)/python benchmarks/plot_descriptors.py
 	$(BIN)/python benchmarks/bench_upconv.py
 	$(BIN)/python benchmarks/bench_training.py
+	$(BIN)/python benchmarks/bench_distributed.py
 	$(BIN)/python benchmarks/bench_extraction.py
 	$(BIN)/python benchmarks/bench_commands.py
 

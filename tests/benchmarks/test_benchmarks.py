@@ -185,6 +185,17 @@ def test_extraction_and_commands(tmp_path: Path) -> None:
         assert read(tmp_path / name)
 
 
+@pytest.mark.nightly
+def test_distributed(tmp_path: Path) -> None:
+    """One process with one thread and with two, and two processes."""
+    import bench_distributed  # noqa: PLC0415
+
+    assert bench_distributed.main(["--quick", "-o", str(tmp_path)]) == 0
+    rows = read(tmp_path / "distributed-cpu.csv")
+    assert [(row["processes"], row["threads"]) for row in rows] == [("1", "1"), ("1", "2"), ("2", "1")]
+    assert rows[1]["speed"] == "1"
+
+
 def test_what_extraction_is_forked_from_does_not_start_cuda() -> None:
     import bench_extraction  # noqa: PLC0415
 

@@ -66,10 +66,15 @@ def reporting(function: Callable[P, R]) -> Callable[P, R]:
             line = _one_line(error)
             if any(is_out_of_memory(cause) for cause in _causes(error)):
                 line = f"{'out of memory: ' if is_out_of_memory(error) else ''}{line}; {_memory_hint(function)}"
-            typer.echo(f"error: {line}", err=True)
+            typer.echo(f"{_rank()}error: {line}", err=True)
             raise typer.Exit(1) from None
 
     return run
+
+
+def _rank() -> str:
+    """Return which process of several, started by ``torchrun``, reports an error; nothing if it is the only one."""
+    return f"rank {os.environ.get('RANK')}: " if os.environ.get("WORLD_SIZE", "1") != "1" else ""
 
 
 def _memory_hint(command: Callable[..., Any]) -> str:

@@ -144,7 +144,8 @@ def train(
 ) -> None:
     """Train an inverter on images or precomputed features.
 
-    Ctrl-C saves a checkpoint; the same command with --resume continues from it.
+    Ctrl-C saves a checkpoint; the same command with --resume continues from it. torchrun starts it in several
+    processes, which train one inverter together.
 
     Example: preimage train hog photos/ -o runs/mine --max-steps 20000
     """
@@ -200,8 +201,10 @@ def train(
     display = training.BarDisplay() if sys.stderr.isatty() and has_rich() else training.LineDisplay()
     try:
         summary = training.run(config, resume=resume, display=display)
-    except training.TrainingDivergedError as error:
+    except (training.TrainingDivergedError, training.ProcessFailedError) as error:
         raise CommandError(str(error)) from error
+    if not training.is_main_process():
+        return
     show = Output(json)
     seen = plural(summary.images_seen, "image")
     show.say(f"{plural(summary.steps, 'step')}, {seen} seen, in {summary.seconds:.0f} s of training")

@@ -16,6 +16,7 @@ from preimage.inverters.precision import choose_dtype
 from preimage.training import checkpoint
 from preimage.training.config import TrainConfig
 from preimage.training.dataset import Dataset, are_probabilities
+from preimage.training.distributed import SINGLE_PROCESS, Processes
 from preimage.training.finetuning import Encoder
 from preimage.training.graphed_step import GraphedStep, cuda_graph
 from preimage.training.muon import Muon
@@ -24,8 +25,16 @@ from preimage.training.statistics import set_statistics
 from preimage.training.step import EagerStep, Step, TrainState
 
 
-def build_state(config: TrainConfig, dataset: Dataset, device: torch.device) -> TrainState:
+def build_state(
+    config: TrainConfig, dataset: Dataset, device: torch.device, processes: Processes = SINGLE_PROCESS
+) -> TrainState:
     """Return the state with which a run starts: equal settings give equal weights.
+
+    Args:
+        config: The run's settings with their size resolved.
+        dataset: The run's dataset.
+        device: Device of this process.
+        processes: The processes of the run; all of them get the weights of the main one.
 
     Raises:
         ValueError: Any of `build_inverter` and `Encoder`.
@@ -33,14 +42,14 @@ def build_state(config: TrainConfig, dataset: Dataset, device: torch.device) -> 
     extraction_device = dataset.extract_on(device)
     torch.manual_seed(config.seed)
     model = build_inverter(config, dataset)
-    if config.init is None:  # else the weights are those for the statistics that they came with
+    if config.init is None and processes.is_main:  # else the weights are for the statistics that they came with
         set_statistics(model, dataset)
     model = model.to(device)
     encoder = None
     if config.finetune:
         assert dataset.representation is not None  # the settings refuse precomputed features
         encoder = Encoder(dataset.representation, device)
-    return TrainState(
+    state = TrainState(
         config,
         dataset.representation,
         model,
@@ -50,7 +59,10 @@ def build_state(config: TrainConfig, dataset: Dataset, device: torch.device) -> 
         loss_sum=torch.zeros((), dtype=torch.float64, device=device),
         extraction_device=extraction_device,
         encoder=encoder,
+        processes=processes,
     )
+    processes.synchronize(state.modules.values())
+    return state
 
 
 def build_inverter(config: TrainConfig, dataset: Dataset) -> Inverter:
@@ -160,6 +172,8 @@ def choose_step(state: TrainState, step: int, note: Callable[[str], None]) -> St
     """Return the step as one CUDA graph if the device supports that, else `EagerStep`; `note` gets the reason."""
     if state.device.type == "cuda" and state.encoder is not None:
         note("the steps run operation by operation, because the network of the representation is fine-tuned")
+    elif state.device.type == "cuda" and state.processes.size > 1:
+        note("the steps run operation by operation, because several processes train")
     elif state.device.type == "cuda":
         try:
             return GraphedStep(state, step, cuda_graph)

@@ -17,9 +17,11 @@ from preimage.errors import FileFormatError, parse_json
 from preimage.io import atomic_write
 from preimage.io.checksum import CHECKSUM, ZEROS, check_text, with_checksum
 from preimage.old_names import CACHE_DECISION, renamed
+from preimage.store import FeatureStore
 from preimage.training.cache_builder import CacheBuilder, NoRoomError, bytes_free, bytes_missing
 from preimage.training.cached_dataset import CachedDataset, cache_settings
 from preimage.training.dataset import CropDataset, Dataset
+from preimage.training.distributed import SINGLE_PROCESS, Processes
 from preimage.training.images import Note, size_text
 from preimage.training.step import TrainState, batch_loss
 
@@ -56,6 +58,7 @@ def with_cache(
     started: bool,
     note: Note,
     interrupted: threading.Event,
+    processes: Processes = SINGLE_PROCESS,
 ) -> Dataset:
     """Return a cached dataset if enabled, or if ``cache="auto"`` and extraction dominates the step time.
 
@@ -67,9 +70,11 @@ def with_cache(
         started: Whether the run has done steps before.
         note: Function called with the decision and progress.
         interrupted: Event that stops the computation of the cache with a ``KeyboardInterrupt``.
+        processes: The processes of the run; the main one decides and computes the cache, which all of them read.
 
     Raises:
-        ValueError: The disk is too small for a requested cache, or any of `CacheBuilder.build`.
+        ValueError: The disk is too small for a requested cache; it is not shared by all processes; or any of
+            `CacheBuilder.build`.
     """
     if not isinstance(dataset, CropDataset):
         return dataset
@@ -77,6 +82,35 @@ def with_cache(
     if config.cache == "off" or dataset.representation.in_workers or config.finetune:
         return dataset
     caches = Path(config.cache_folder) if config.cache_folder else folder / "cache"
+    cached: Dataset = dataset
+    if processes.is_main:
+        cached = _decided(
+            dataset, state, folder, caches, resume=resume, started=started, note=note, interrupted=interrupted
+        )
+    settings = processes.from_main(lambda: cached.settings if isinstance(cached, CachedDataset) else None)
+    if settings is None or processes.is_main:
+        return cached
+    path = caches / settings.digest()
+    if not path.is_dir():
+        raise ValueError(
+            f"{path} is missing: all processes must see the cache: give a cache_folder that they share, or cache='off'"
+        )
+    return CachedDataset(dataset, settings, FeatureStore(path))
+
+
+def _decided(
+    dataset: CropDataset,
+    state: TrainState,
+    folder: Path,
+    caches: Path,
+    *,
+    resume: bool,
+    started: bool,
+    note: Note,
+    interrupted: threading.Event,
+) -> Dataset:
+    """Return `with_cache` of a single process, for settings that allow a cache."""
+    config = state.config
     decision = _recorded(folder, state) if resume else None
     if decision is None and started and config.cache == "auto":
         return dataset  # the run has no recorded decision: it did its first steps without a cache

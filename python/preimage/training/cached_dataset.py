@@ -137,13 +137,13 @@ class CachedDataset(Dataset):
     """
 
     def __init__(self, uncached: CropDataset, settings: CacheSettings, store: FeatureStore) -> None:
-        self._uncached, self._settings, self._store = uncached, settings, store
+        self._uncached, self.settings, self._store = uncached, settings, store
         self.spec, self.cells, self.representation = uncached.spec, uncached.cells, uncached.representation
         self.config, self.images = uncached.config, uncached.images
-        self.feature_shape = settings.shape
+        self.feature_shape, self.local_rows = settings.shape, uncached.local_rows
 
     def rows(self, step: int, samples: Samples, shapes: Integers) -> tuple[Crops, torch.Tensor]:
-        settings = self._settings
+        settings = self.settings
         squares = np.empty((len(shapes), 3), np.int64)
         mirrored = np.empty(len(shapes), np.bool_)
         features = np.empty((len(shapes), *settings.shape), np.float32)

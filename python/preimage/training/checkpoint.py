@@ -195,22 +195,44 @@ def read_header(path: Path) -> tuple[TrainConfig, Progress]:
         raise FileFormatError(path, f"contains settings that this version does not have: {error}") from error
 
 
-def restore(path: Path, modules: Mapping[str, nn.Module], optimizers: Sequence[torch.optim.Optimizer]) -> None:
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """Return the tensors in a checkpoint, by their present names.
+
+    Raises:
+        FileFormatError: The file is damaged.
+    """
+    with reader_errors(path, (safetensors.SafetensorError,)):
+        return {_present_name(name): value for name, value in safetensors.torch.load_file(path).items()}
+
+
+def restore(
+    path: Path,
+    modules: Mapping[str, nn.Module],
+    optimizers: Sequence[torch.optim.Optimizer],
+    tensors: Mapping[str, torch.Tensor] | None = None,
+) -> None:
     """Load the weights, their moving average and the optimizers' state from a checkpoint; modules as in `snapshot`.
+
+    Args:
+        path: The file.
+        modules: Modules by the prefix of their tensors.
+        optimizers: The optimizers.
+        tensors: The result of `read_tensors`, where another process has read the file.
 
     Raises:
         FileFormatError: The file is damaged, or contains the state of another network.
     """
     try:
-        _restore(path, modules, optimizers)
+        _restore(read_tensors(path) if tensors is None else tensors, modules, optimizers)
     except _BROKEN as error:
-        if is_out_of_memory(error):
+        if isinstance(error, FileFormatError) or is_out_of_memory(error):
             raise
         raise FileFormatError(path, f"does not fit the run: {error}") from error
 
 
-def _restore(path: Path, modules: Mapping[str, nn.Module], optimizers: Sequence[torch.optim.Optimizer]) -> None:
-    tensors = {_present_name(name): value for name, value in safetensors.torch.load_file(path).items()}
+def _restore(
+    tensors: Mapping[str, torch.Tensor], modules: Mapping[str, nn.Module], optimizers: Sequence[torch.optim.Optimizer]
+) -> None:
     for name, module in modules.items():
         prefix = f"{name}."
         module.load_state_dict({n.removeprefix(prefix): v for n, v in tensors.items() if n.startswith(prefix)})

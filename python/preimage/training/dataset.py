@@ -45,6 +45,8 @@ class Batch(NamedTuple):
     Attributes:
         images: (B, 3, size, size) uint8; with an `ImageStore`, its crops as numbers, (B, 7) float32.
         features: (B, C, h, w) or (B, C) float32, or ``None`` if the step computes them.
+
+    In a run of several processes, B is the number of rows of this process.
     """
 
     images: torch.Tensor
@@ -68,6 +70,7 @@ class Dataset(abc.ABC):
         representation: Representation for batches without features; ``None`` if all batches contain features.
         feature_shape: (C, h, w) or (C,) of the features in every batch; ``None`` if the step computes them.
         store: The training images in the device's memory, if they are there.
+        local_rows: Rows of every batch that this process computes.
     """
 
     spec: Spec
@@ -75,9 +78,11 @@ class Dataset(abc.ABC):
     representation: Representation | None = None
     feature_shape: tuple[int, ...] | None = None
     store: ImageStore | None = None
+    local_rows: slice
 
     def __init__(self, config: TrainConfig, split: Split, *, size: int | None = None) -> None:
         self.config, self._split = config, split
+        self.local_rows = slice(0, config.batch_size)
         indices = {item.source.key: index for index, item in enumerate(split.train)}
         self._left_out = [bad for bad in split.skipped if bad.validation or bad.key not in indices]
         self.images = ImageSet(
@@ -119,23 +124,26 @@ class Dataset(abc.ABC):
         return torch.device("cpu")
 
     def batch(self, step: int) -> Batch:
-        """Return the batch of a step, which depends only on the step and the run's settings. Called from threads."""
-        config, store = self.config, self.store
+        """Return the rows of a step's batch that this process computes. Called from threads.
+
+        They depend only on the step and the run's settings: all draws are made for the whole batch, or row by row.
+        """
+        config, store, rows = self.config, self.store, self.local_rows
         if store is not None:
-            samples = batch_samples(step, config.batch_size, len(self.images), config.seed, self.images.bad)
+            samples = batch_samples(step, config.batch_size, len(self.images), config.seed, self.images.bad).rows(rows)
             crops, features = self.rows(step, samples, store.shapes[samples.images])
             return Batch(store.numbers(samples.images, crops), features)
-        samples, images = batch_images(self.images, step, config.batch_size, config.seed)
+        samples, images = batch_images(self.images, step, config.batch_size, config.seed, rows)
         crops, features = self.rows(step, samples, np.array([image.shape[:2] for image in images]))
         return Batch(cut_crops(images, crops, config.side), features)
 
     @abc.abstractmethod
     def rows(self, step: int, samples: Samples, shapes: Integers) -> tuple[Crops, torch.Tensor | None]:
-        """Return the crops of a step's batch, and their features unless they are computed from the crops.
+        """Return the crops of the local rows of a batch, and their features unless they are computed from the crops.
 
         Args:
             step: Number of steps before.
-            samples: The images of the batch.
+            samples: The images of these rows.
             shapes: (H, W) of these images, (B, 2).
         """
 
@@ -200,13 +208,22 @@ class CropDataset(Dataset):
         return self.device
 
     def rows(self, step: int, samples: Samples, shapes: Integers) -> tuple[Crops, None]:
-        random = np.random.default_rng((self.config.seed, 1, step))
-        return random_crops(shapes, self.config.min_crop, random), None
+        config, rows = self.config, self.local_rows
+        random = np.random.default_rng((config.seed, 1, step))
+        all_shapes = np.ones((config.batch_size, 2), np.int64)  # crops of other rows are drawn, but not used
+        all_shapes[rows] = shapes
+        return random_crops(all_shapes, config.min_crop, random).rows(rows), None
 
     def batch(self, step: int) -> Batch:
         images, features = super().batch(step)
         if self.representation.in_workers:
-            features = self.representation.for_training(images, (self.config.seed, 2, step))
+            first, seed = self.local_rows.start, self.config.seed
+            features = torch.cat(
+                [
+                    self.representation.for_training(images[row : row + 1], (seed, 2, step, first + row))
+                    for row in range(len(images))
+                ]
+            )
         return Batch(images, features)
 
     def examples(self, *, with_features: bool) -> Iterator[Batch]:

@@ -9,10 +9,11 @@ from preimage.pipelines.image_loading import resolved_size
 from preimage.representations import Representation, create_representation
 from preimage.training.config import DEFAULT_SIZE, TrainConfig
 from preimage.training.dataset import CropDataset, Dataset
+from preimage.training.distributed import SINGLE_PROCESS, Processes
 from preimage.training.finetuning import tunable_layer
 from preimage.training.images import Note
 from preimage.training.precomputed_dataset import open_precomputed
-from preimage.training.split import ImageList, Item, inspect_images, list_images, split_images
+from preimage.training.split import ImageList, Item, Split, inspect_images, list_images, split_images
 
 
 def ignore(sentence: str) -> None:
@@ -25,6 +26,7 @@ def open_dataset(
     *,
     known: ImageList | None = None,
     note: Note = ignore,
+    processes: Processes = SINGLE_PROCESS,
 ) -> tuple[TrainConfig, Dataset]:
     """Return the run's settings with their size resolved, and its dataset.
 
@@ -33,6 +35,7 @@ def open_dataset(
         representation: The representation that ``config.representation`` names, if it exists already.
         known: The images that a resumed run started with.
         note: Called with warnings and progress.
+        processes: The processes of the run, of which the main one inspects the images.
 
     Raises:
         ValueError: The representation has another name; the representation or the file of features does not support the
@@ -45,7 +48,7 @@ def open_dataset(
             f"the settings name representation {config.representation!r}, got a representation {representation.name!r}"
         )
     if config.features is not None:
-        return open_precomputed(config, known, note)
+        return open_precomputed(config, known, note, processes)
     assert config.representation is not None  # or there are features
     if representation is None:
         representation = create_representation(config.representation, **config.parameters)
@@ -58,10 +61,16 @@ def open_dataset(
     if config.finetune:
         tunable_layer(representation)
     config = dataclasses.replace(config, size=resolved_size(representation, config.size) or DEFAULT_SIZE)
+    split = processes.from_main(lambda: _inspected(config, known, note))
+    return config, CropDataset(config, representation, split)
+
+
+def _inspected(config: TrainConfig, known: ImageList | None, note: Note) -> Split:
+    """Inspect the images, and split them into training and validation images."""
     images, bad = inspect_images(list_images(config.images, config, note), config, known, note)
     separate: list[Item] | None = None
     if config.val_images:
         listing = list_images(config.val_images, config, note)
         separate, more = inspect_images(listing, config, known, note, validation=True)
         bad += more
-    return config, CropDataset(config, representation, split_images(images, separate, bad, config, known, note))
+    return split_images(images, separate, bad, config, known, note)

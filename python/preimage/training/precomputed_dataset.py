@@ -24,6 +24,7 @@ from preimage.representations import list_representations
 from preimage.store import FeatureStore
 from preimage.training.config import DEFAULT_SIZE, TrainConfig
 from preimage.training.dataset import Batch, Dataset
+from preimage.training.distributed import Processes
 from preimage.training.images import NAMED, BadImage, Note, count_phrase, refuse_bad
 from preimage.training.sampling import Crops, Integers, Samples
 from preimage.training.split import ImageList, Split, inspect_images, joint_digest, list_images, split_images
@@ -69,7 +70,7 @@ class PrecomputedDataset(Dataset):
 
 
 def open_precomputed(
-    config: TrainConfig, known: ImageList | None, note: Note
+    config: TrainConfig, known: ImageList | None, note: Note, processes: Processes
 ) -> tuple[TrainConfig, PrecomputedDataset]:
     """Open the file ``config.features`` and the images that its features were computed from.
 
@@ -77,6 +78,7 @@ def open_precomputed(
         config: The run's settings.
         known: The images that a resumed run started with.
         note: Called with warnings and progress.
+        processes: The processes of the run, of which the main one inspects images and features.
 
     Returns:
         The settings with their size resolved, and the dataset.
@@ -88,6 +90,14 @@ def open_precomputed(
     """
     file, misshapen = _open_file(config)
     config = dataclasses.replace(config, size=_image_size(file, config.size))
+    split, shape = processes.from_main(lambda: _inspected(config, file, misshapen, known, note))
+    return config, PrecomputedDataset(config, file, split, shape)
+
+
+def _inspected(
+    config: TrainConfig, file: FeatureFile, misshapen: dict[str, str], known: ImageList | None, note: Note
+) -> tuple[Split, tuple[int, ...]]:
+    """Inspect images and features; return their split into training and validation images, and the features' shape."""
     listing = list_images(config.images, config, note)
     keys = {source.key for source in listing.sources}
     misshapen = {_image_key(key, keys): shape for key, shape in misshapen.items()}
@@ -107,8 +117,7 @@ def open_precomputed(
         item._replace(digest=joint_digest(item.digest, digests[item.source.key]), position=positions[item.source.key])
         for item in items
     ]
-    split = split_images(items, None, bad + unreadable, config, known, note)
-    return config, PrecomputedDataset(config, file, split, shape)
+    return split_images(items, None, bad + unreadable, config, known, note), shape
 
 
 def _open_file(config: TrainConfig) -> tuple[FeatureFile, dict[str, str]]:

@@ -1,4 +1,4 @@
-"""Change state of the process for the duration of a run: how it handles Ctrl-C, and how cuDNN chooses algorithms."""
+"""Change state of the process for the duration of a run: how it handles signals, and how cuDNN chooses algorithms."""
 
 from __future__ import annotations
 
@@ -24,19 +24,24 @@ def cudnn_benchmark(device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def interruptible() -> Iterator[threading.Event]:
-    """Yield an event that the first Ctrl-C sets, so that a step is finished first; the second one stops at once."""
+    """Yield an event that the first Ctrl-C or SIGTERM sets, so that a step is finished first; the second stops at once.
+
+    SIGTERM is what ``torchrun``, Slurm and container runtimes send some time before they kill a process.
+    """
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield event
         return
-    before = signal.getsignal(signal.SIGINT)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def note(number: int, frame: FrameType | None) -> None:
         event.set()
-        signal.signal(signal.SIGINT, before)
+        signal.signal(number, before[signal.Signals(number)])
 
-    signal.signal(signal.SIGINT, note)
+    for number in before:
+        signal.signal(number, note)
     try:
         yield event
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -17,6 +17,8 @@ from preimage.training.images import ImageSet
 
 Integers = NDArray[np.int64]
 
+_ALL_ROWS = slice(None)
+
 
 class Samples(NamedTuple):
     """Origin of the rows of a batch.
@@ -28,6 +30,10 @@ class Samples(NamedTuple):
 
     images: Integers
     epochs: Integers
+
+    def rows(self, rows: slice) -> Samples:
+        """Return some of the rows."""
+        return Samples(self.images[rows], self.epochs[rows])
 
 
 class Crops(NamedTuple):
@@ -42,6 +48,10 @@ class Crops(NamedTuple):
     left: Integers
     side: Integers
     mirrored: NDArray[np.bool_]
+
+    def rows(self, rows: slice) -> Crops:
+        """Return some of the rows."""
+        return Crops(self.top[rows], self.left[rows], self.side[rows], self.mirrored[rows])
 
 
 def batch_samples(step: int, batch_size: int, count: int, seed: int, bad: Collection[int] = ()) -> Samples:
@@ -69,8 +79,12 @@ def batch_samples(step: int, batch_size: int, count: int, seed: int, bad: Collec
     return Samples(images, epochs)
 
 
-def batch_images(images: ImageSet, step: int, batch_size: int, seed: int) -> tuple[Samples, list[Pixels]]:
-    """Return indices and pixels of the images in a step's batch, without bad images.
+def batch_images(
+    images: ImageSet, step: int, batch_size: int, seed: int, rows: slice = _ALL_ROWS
+) -> tuple[Samples, list[Pixels]]:
+    """Return indices and pixels of the images in some rows of a step's batch, without bad images.
+
+    A row does not depend on which other rows are decoded: in place of bad images, it has the next usable one.
 
     Raises:
         ValueError: All images are bad.
@@ -79,10 +93,10 @@ def batch_images(images: ImageSet, step: int, batch_size: int, seed: int) -> tup
         bad = set(list(images.bad))  # a copy: threads add to it
         if len(bad) == len(images):
             raise images.none_usable()
-        samples = batch_samples(step, batch_size, len(images), seed, bad)
+        samples = batch_samples(step, batch_size, len(images), seed, bad).rows(rows)
         found = [images.usable(int(index)) for index in samples.images]
         usable = [image for image in found if image is not None]
-        if len(usable) == batch_size:
+        if len(usable) == len(found):
             return samples, usable
 
 

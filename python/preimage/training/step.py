@@ -12,6 +12,7 @@ from torch import nn
 from preimage.inverters import Inverter
 from preimage.representations import Representation
 from preimage.training.config import TrainConfig
+from preimage.training.distributed import Processes
 from preimage.training.finetuning import Encoder
 from preimage.training.image_store import ImageStore
 
@@ -27,12 +28,13 @@ class TrainState:
         average: A copy of the network with the exponential moving average of its weights.
         optimizers: Adam, followed by Muon if it is used, and by Adam for the encoder if there is one.
         dtype: Precision of the network's arithmetic.
-        loss_sum: [] float64 on the model's device, to which every step adds its loss.
+        loss_sum: [] float64 on the model's device, to which every step adds the loss of the whole batch.
         feature_shape: Shape of an image's features, if every batch contains them.
         store: The training images in the device's memory, if batches are crops of them.
         extraction_device: Device on which `EagerStep` computes the features.
         encoder: The representation's network, if it is fine-tuned; it then computes the features.
         consistent: ``False`` while the weights are being updated, or if an error interrupted that.
+        processes: The processes of the run, each with a copy of the network and equal optimizers.
     """
 
     config: TrainConfig
@@ -47,6 +49,7 @@ class TrainState:
     extraction_device: torch.device = dataclasses.field(default_factory=lambda: torch.device("cpu"))
     encoder: Encoder | None = None
     consistent: bool = True
+    processes: Processes = dataclasses.field(default_factory=Processes)
 
     @property
     def device(self) -> torch.device:
@@ -93,10 +96,15 @@ class Step(Protocol):
 
 
 class EagerStep:
-    """Run the step operation by operation."""
+    """Run the step operation by operation.
+
+    Several processes average their gradients while the backward pass computes further ones, and then update their
+    weights alike.
+    """
 
     def __init__(self, state: TrainState) -> None:
         self._state = state
+        self._loss = state.processes.data_parallel(BatchLoss(state))
 
     def __call__(
         self, batch: torch.Tensor, step: int, features: torch.Tensor | None = None, *, seconds: float = 0.0
@@ -105,19 +113,21 @@ class EagerStep:
         images = batch.to(state.device, non_blocking=True)  # does not wait for a GPU if the batch is in pinned memory
         if state.store is not None:
             batch = images = state.store.cut(images)
-        if state.encoder is not None:
-            features = state.encoder(images)
-        elif features is None:
+        if features is None and state.encoder is None:
             assert state.representation is not None
             device = state.extraction_device
             with torch.no_grad():
                 features = state.representation((batch if device.type == "cpu" else images).to(device))
-        loss = batch_loss(state, state.model, features.to(state.device, non_blocking=True), images)
-        for optimizer in state.optimizers:
-            optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        if features is not None:
+            features = features.to(state.device, non_blocking=True)
+        with state.processes.naming_failures():
+            loss = self._loss(images, features)
+            mean_loss = state.processes.mean(loss.detach())
+            for optimizer in state.optimizers:
+                optimizer.zero_grad(set_to_none=True)
+            loss.backward()
         nn.utils.clip_grad_norm_(state.trained, config.grad_clip)
-        scale = schedule(step, config, seconds)
+        scale, loss = schedule(step, config, seconds), mean_loss()
         state.consistent = False
         for optimizer in state.optimizers:
             for group in optimizer.param_groups:
@@ -126,8 +136,27 @@ class EagerStep:
         _update_average(state.average, state.model, average_decay(step, config))
         if state.encoder is not None:
             _update_average(state.encoder.average, state.encoder.module, average_decay(step, config))
-        state.loss_sum += loss.detach()
+        state.loss_sum += loss
         state.consistent = True
+
+
+class BatchLoss(nn.Module):
+    """`batch_loss` as a module of all parameters that a step updates.
+
+    It has no buffers, which `Processes.data_parallel` would exchange in every step, although they are constants.
+    """
+
+    def __init__(self, state: TrainState) -> None:
+        super().__init__()
+        self._state = state
+        self.trained = nn.ParameterList(state.trained)
+
+    def forward(self, images: torch.Tensor, features: torch.Tensor | None) -> torch.Tensor:
+        state = self._state
+        if state.encoder is not None:
+            features = state.encoder(images)
+        assert features is not None  # without an encoder, they are computed before
+        return batch_loss(state, state.model, features, images)
 
 
 def batch_loss(

@@ -10,10 +10,11 @@ import math
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 
-from preimage.inverters import resolve_device
+import torch
+
 from preimage.io.atomic import atomic_write
 from preimage.io.folders import make_folders
 from preimage.io.locks import folder_lock
@@ -25,6 +26,7 @@ from preimage.training.config import TrainConfig
 from preimage.training.dataset import Batch
 from preimage.training.dataset_factory import open_dataset
 from preimage.training.display import Display, Metrics
+from preimage.training.distributed import Processes, ProcessFailedError, joined_processes
 from preimage.training.image_store import store_images
 from preimage.training.process_state import cudnn_benchmark, interruptible
 from preimage.training.resuming import Earlier, check_folder, check_settings, read_earlier, refuse_second_run, stamp
@@ -75,40 +77,55 @@ def run(
     with the inverter, see `preimage.training.finetuning`. Ctrl-C saves a checkpoint first, and so does an error that
     ends the run. On a CUDA device the step runs as one CUDA graph if possible; otherwise ``display`` shows the reason.
 
+    Under ``torchrun``, all processes call this function, and train one inverter together; the main one writes to the
+    folder and shows progress.
+
     Args:
         config: All settings.
         representation: The representation ``config.representation``, if its name and parameters are not enough to
             create it.
         resume: Resume from the folder's checkpoint, if it has one. On a CPU the run then ends with the same weights as
-            an uninterrupted one, bit for bit, given the same machine, threads and versions and no ``max_hours``.
+            an uninterrupted one, bit for bit, given the same machine, processes, threads and versions and no
+            ``max_hours``.
         display: Shows progress; ``None`` shows nothing.
 
     Raises:
         ValueError: The folder contains a run and ``resume`` is not set, or a run with other settings or images; another
-            run is training into it; or any of `open_dataset`.
+            run is training into it; or any of `open_dataset` and `joined_processes`.
         OSError: The folder cannot be written, or the disk is full.
         FileFormatError: The checkpoint is damaged or of a newer version, or an image turned out to be damaged.
         TrainingDivergedError: The loss or the weights became non-finite.
-        KeyboardInterrupt: Ctrl-C was pressed; the checkpoint is written.
+        ProcessFailedError: Another process failed. On a CPU, finished steps are saved.
+        KeyboardInterrupt: Ctrl-C was pressed, in any process, or it got SIGTERM; the checkpoint is written.
     """
     folder = Path(config.output)
-    check_folder(folder)
     path = folder / CHECKPOINT
-    before = stamp(path)
-    if before is not None and not resume:
-        raise ValueError(f"{folder} contains a run already: resume it (--resume), or train into another folder")
-    if folder.exists():
-        with folder_lock(folder, lambda waited: refuse_second_run(folder)):
-            pass  # reports another run at once, instead of after all images have been inspected
-    with display or Display() as shown:
-        earlier = None if before is None else read_earlier(path, config)
-        trainer = Trainer(config, representation, earlier, resume=resume, display=shown)
-        with folder_lock(folder, lambda waited: refuse_second_run(folder)), interruptible() as interrupted:
-            if stamp(path) != before:
-                raise ValueError(f"another run has written {path} meanwhile: start again")
-            if earlier is not None:
-                checkpoint.restore(path, trainer.state.modules, trainer.state.optimizers)
-            return trainer.train(interrupted)
+
+    def found() -> tuple[tuple[int, int] | None, Earlier | None]:
+        """Check the folder, and return the stamp of its checkpoint and the run that is in it."""
+        check_folder(folder)
+        before = stamp(path)
+        if before is not None and not resume:
+            raise ValueError(f"{folder} contains a run already: resume it (--resume), or train into another folder")
+        if folder.exists():
+            with folder_lock(folder, lambda waited: refuse_second_run(folder)):
+                pass  # reports another run at once, instead of after all images have been inspected
+        return before, None if before is None else read_earlier(path, config)
+
+    def stored() -> dict[str, torch.Tensor] | None:
+        if stamp(path) != before:
+            raise ValueError(f"another run has written {path} meanwhile: start again")
+        return None if earlier is None else checkpoint.read_tensors(path)
+
+    with joined_processes(config.device) as processes:
+        locked = folder_lock(folder, lambda waited: refuse_second_run(folder)) if processes.is_main else nullcontext()
+        with display if display is not None and processes.is_main else Display() as shown:
+            before, earlier = processes.from_main(found)
+            trainer = Trainer(config, representation, earlier, resume=resume, display=shown, processes=processes)
+            with locked, interruptible() as interrupted:
+                if (tensors := processes.from_main(stored)) is not None:
+                    checkpoint.restore(path, trainer.state.modules, trainer.state.optimizers, tensors)
+                return trainer.train(interrupted)
 
 
 class Trainer:
@@ -120,6 +137,7 @@ class Trainer:
         earlier: The run that is resumed.
         resume: Whether to resume, as in `run`.
         display: Display that shows progress.
+        processes: The processes of the run.
     """
 
     def __init__(
@@ -130,22 +148,26 @@ class Trainer:
         *,
         resume: bool,
         display: Display,
+        processes: Processes,
     ) -> None:
-        device = resolve_device(config.device)
+        device, rows = processes.device(config.device), processes.rows(config.batch_size)
         known = None if earlier is None else earlier.images
-        config, self.dataset = open_dataset(config, representation, known=known, note=display.note)
+        config, self.dataset = open_dataset(config, representation, known=known, note=display.note, processes=processes)
+        self.dataset.local_rows = rows
         if earlier is not None:
             check_settings(config, earlier.config)
         self.config, self.folder, self.display, self.resume = config, Path(config.output), display, resume
+        self.processes = processes
         if earlier is not None and (differences := self.dataset.spec.differences(earlier.spec)):
             raise ValueError(
                 f"{self.folder} contains a run on other features (requested != stored): {'; '.join(differences)}"
             )
-        self.state = build_state(config, self.dataset, device)
+        self.state = build_state(config, self.dataset, device, processes)
         self.progress = Progress() if earlier is None else earlier.progress
         self._writer = checkpoint.CheckpointWriter(self.folder / CHECKPOINT, self.progress.step)
         gpu = device.type == "cuda"
         self._intervals = {name: config.interval(name, gpu=gpu) for name in interval.NAMES}
+        self._timed = config.max_hours is not None or any(one.steps is None for one in self._intervals.values())
         self._last = dict.fromkeys(interval.NAMES, self.progress.seconds)  # training time at the last of these events
         self._skipped = -1  # number of left-out images in train.json
         self.state.loss_sum.fill_(self.progress.loss_sum)
@@ -153,6 +175,9 @@ class Trainer:
             display.note(warning)
 
     def _warnings(self, earlier: Earlier | None) -> Iterator[str]:
+        if self.processes.size > 1:
+            share = self.config.batch_size // self.processes.size
+            yield f"{self.processes.size} processes train, each on {share} of the images of a batch"
         if earlier is None and self.resume:
             yield f"there is no {self.folder / CHECKPOINT} to resume from: the run starts at the first step"
         images = self.dataset.image_list()
@@ -168,16 +193,19 @@ class Trainer:
 
     def train(self, interrupted: threading.Event) -> TrainSummary:
         """Run the loop to its end, or until `interrupted` is set, which raises a ``KeyboardInterrupt``."""
-        make_folders(self.folder)
+        if self.processes.is_main:
+            make_folders(self.folder)
         with closing(self._writer), cudnn_benchmark(self.state.device):
             return self._train(interrupted)
 
     def _train(self, interrupted: threading.Event) -> TrainSummary:
         config, progress = self.config, self.progress
-        self.write_settings()
+        metrics = None
         # A log line and validation that were interrupted are repeated.
         last = progress.step if progress.step_finished else progress.step - 1
-        metrics = Metrics(self.folder / _METRICS, keep_until=last)
+        if self.processes.is_main:
+            self.write_settings()
+            metrics = Metrics(self.folder / _METRICS, keep_until=last)
         self.display.start(config, progress, self.dataset.image_count, self.state.dtype)
         if not progress.step_finished:
             self.finish_step(metrics)
@@ -191,6 +219,7 @@ class Trainer:
             started=progress.step > 0,
             note=self.display.note,
             interrupted=interrupted,
+            processes=self.processes,
         )
         self.state.feature_shape = self.dataset.feature_shape
         self._store_images(interrupted)
@@ -204,6 +233,10 @@ class Trainer:
                 self.run_steps(step, batches, metrics, interrupted)
             self._writer.wait()
         except TrainingDivergedError:
+            raise
+        except ProcessFailedError:
+            if self.state.device.type == "cpu":  # a GPU may still wait for the gradients of the process that failed
+                self.save_finished_steps()
             raise
         except Exception:
             self.save_finished_steps()
@@ -221,12 +254,14 @@ class Trainer:
             config.side,
             config.min_crop,
             self.state.device,
-            crops=steps * config.batch_size,
+            crops=steps * config.batch_size / self.processes.size,
             note=self.display.note,
             interrupted=interrupted,
         )
 
-    def run_steps(self, step: Step, batches: Iterable[Batch], metrics: Metrics, interrupted: threading.Event) -> None:
+    def run_steps(
+        self, step: Step, batches: Iterable[Batch], metrics: Metrics | None, interrupted: threading.Event
+    ) -> None:
         """Run a step for each batch, followed by due logging, validation and checkpoints, until the run is done."""
         progress = self.progress
         clock = requested = time.monotonic()
@@ -237,25 +272,44 @@ class Trainer:
             progress.loss_count += 1
             progress.step_finished = False
             progress.seconds, clock = progress.seconds + time.monotonic() - clock, time.monotonic()
+            if self._timed:
+                progress.seconds = self.processes.agree(progress.seconds)
             self._writer.poll()
             if self.finish_step(metrics):
                 clock = time.monotonic()
             if self.done:
                 return
-            if interrupted.is_set():
-                self._writer.wait()
-                if self._writer.step != progress.step:
-                    self.save_checkpoint()
+            if self.processes.any(interrupted.is_set()):
+                self.processes.from_main(self._save_last_steps)
                 raise KeyboardInterrupt
             requested = time.monotonic()
 
-    def finish_step(self, metrics: Metrics) -> bool:
+    def finish_step(self, metrics: Metrics | None) -> bool:
         """Log, validate and save if they are due after the last step. Return whether the run was validated.
 
         The sum of losses is reset only at the end, so that this method can be repeated after an error.
+
+        Args:
+            metrics: The file of metrics, in the main process.
         """
         progress = self.progress
         log, evaluate, save = (self._is_due(name) for name in ("log_every", "eval_every", "save_every"))
+        if evaluate or save:
+            self._share_bad_images()
+        if metrics is not None:
+            self._report(metrics, log=log, evaluate=evaluate)
+        if log:
+            self.state.loss_sum.zero_()
+            progress.loss_count = 0
+        progress.step_finished = True
+        if save and self.processes.is_main:
+            self.save_checkpoint()
+        if evaluate or save:
+            self.processes.from_main(lambda: None)  # the others wait for the main process, however long this took it
+        return evaluate
+
+    def _report(self, metrics: Metrics, *, log: bool, evaluate: bool) -> None:
+        progress = self.progress
         if log:
             loss = mean_loss(self.state, progress, self.folder)
             seconds, waited = round(progress.seconds, 3), round(progress.waited, 3)
@@ -264,13 +318,12 @@ class Trainer:
         if evaluate:
             check_finite(self.state, progress, self.folder)
             self.validate(metrics)
-        if log:
-            self.state.loss_sum.zero_()
-            progress.loss_count = 0
-        progress.step_finished = True
-        if save:
-            self.save_checkpoint()
-        return evaluate
+
+    def _share_bad_images(self) -> None:
+        """Let all processes know the images that any of them found to be bad, which the main one lists in files."""
+        if self.config.skip_bad and self.processes.size > 1:
+            for found in self.processes.gather(dict(list(self.dataset.images.bad.items()))):
+                self.dataset.images.bad.update(found)
 
     def _is_due(self, name: str) -> bool:
         """Return whether an event is due after the last step, and if so, start its interval anew."""
@@ -295,8 +348,17 @@ class Trainer:
         self._writer.start(contents, self.progress.step)
         self.write_settings()
 
+    def _save_last_steps(self) -> None:
+        """Save the steps since the last checkpoint, and wait until it is written."""
+        self._writer.wait()
+        if self._writer.step != self.progress.step:
+            self.save_checkpoint()
+            self._writer.wait()
+
     def save_finished_steps(self) -> None:
         """Save the steps since the last checkpoint after an error, unless it interrupted an update of the weights."""
+        if not self.processes.is_main:
+            return
         with contextlib.suppress(Exception):  # it may be the error that ended the run
             self._writer.wait()
         if self._writer.step == self.progress.step or not self.state.consistent:
@@ -328,7 +390,10 @@ class Trainer:
         self.display.validated(progress, report)
 
     def summary(self) -> TrainSummary:
-        """Return the result of the finished run."""
+        """Return the result of the finished run, in all processes."""
+        return self.processes.from_main(self._summary)
+
+    def _summary(self) -> TrainSummary:
         progress = self.progress
         assert progress.error is not None and progress.mean_image_error is not None  # every run ends with a validation
         return TrainSummary(
