@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from preimage.training import Display, TrainConfig
 from preimage.training.builders import build_state
 from preimage.training.dataset import Dataset
 from preimage.training.dataset_factory import open_dataset
-from preimage.training.distributed import Processes, joined_processes
+from preimage.training.distributed import TIMEOUT, Processes, joined_processes
 from preimage.training.step import EagerStep
 
 
@@ -109,8 +110,11 @@ def scenario(name: str, config: TrainConfig, arguments: dict[str, Any]) -> dict[
         "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
         "terminate": lambda: os.kill(os.getpid(), signal.SIGTERM),
         "fail": _fail,
+        "hang": lambda: time.sleep(3 * arguments["timeout"]),
     }
     with contextlib.ExitStack() as stack:
+        if "timeout" in arguments:
+            stack.enter_context(pytest.MonkeyPatch.context()).setenv(TIMEOUT, str(arguments["timeout"]))
         for action in actions.keys() & arguments.keys():
             if last and not (arguments.get("first_attempt") and os.environ["TORCHELASTIC_RESTART_COUNT"] != "0"):
                 stack.enter_context(at_batch(arguments[action], actions[action]))

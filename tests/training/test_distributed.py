@@ -341,3 +341,17 @@ def test_torchrun_shows_the_error_of_the_process_that_failed(session: Session, p
     root = errors[errors.index("Root Cause") :]
     assert "rank      : 1" in root
     assert "the disk of this process went away" in root
+
+
+@pytest.mark.nightly
+def test_a_process_that_hangs_is_not_waited_for_longer_than_the_timeout(photos: Path, tmp_path: Path) -> None:
+    config = dataclasses.replace(_configs(photos, tmp_path)["hog"], output=str(tmp_path / "run"))
+    arguments = {"hang": 15, "timeout": 10}
+    assert start([("hang", config, arguments)], tmp_path / "result", ranks=RANKS) == [0] * RANKS
+    first, second = (results_of(tmp_path / "result", rank)[0]["error"] for rank in range(RANKS))
+    assert first.startswith("ProcessFailedError")
+    assert "10 s" in first
+    assert second.startswith("ProcessFailedError"), "when it goes on"
+    step = checkpoint.read_header(tmp_path / "run" / checkpoint.CHECKPOINT)[1].step
+    assert step == 15
+    assert run(config, resume=True)["steps"] == 20

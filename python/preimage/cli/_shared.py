@@ -74,7 +74,8 @@ def reporting(function: Callable[P, R]) -> Callable[P, R]:
 
 def _rank() -> str:
     """Return which process of several, started by ``torchrun``, reports an error; nothing if it is the only one."""
-    return f"rank {os.environ.get('RANK')}: " if os.environ.get("WORLD_SIZE", "1") != "1" else ""
+    several = os.environ.get("WORLD_SIZE", "1") != "1" and "RANK" in os.environ
+    return f"rank {os.environ['RANK']}: " if several else ""
 
 
 def _memory_hint(command: Callable[..., Any]) -> str:

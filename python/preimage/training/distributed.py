@@ -6,6 +6,7 @@ validates, shows progress and writes files.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import math
@@ -140,12 +141,10 @@ class ProcessGroup(Processes):
         if gpu:
             torch.cuda.set_device(self._device)
         self._store: Any = None  # a Store of torch.distributed, whose stubs lack it
-        from torch.distributed.rendezvous import rendezvous  # noqa: PLC0415 - absent where torch.distributed is
-
         with self.naming_failures():
-            shared, _, _ = next(rendezvous("env://", timeout=self._timeout))
             # Keys of earlier runs of these processes, and of those before a restart by torchrun, may still be there.
             attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+            shared = _shared_store(os.environ.get("MASTER_ADDR"), os.environ.get("MASTER_PORT"), self._timeout)
             self._store = dist.PrefixStore(f"preimage/{attempt}/{next(_runs)}", shared)  # type: ignore[attr-defined]
             dist.init_process_group(
                 "nccl" if gpu else "gloo",
@@ -293,6 +292,18 @@ def joined_processes(device: str) -> Iterator[Processes]:
 def is_main_process() -> bool:
     """Return whether this is the main process, or the only one."""
     return _number("WORLD_SIZE", 1) == 1 or _number("RANK") == 0
+
+
+@functools.cache
+def _shared_store(address: str | None, port: str | None, timeout: timedelta) -> Any:
+    """Return the store of all processes at the address in the environment.
+
+    It is kept until the process ends. If each run opened it anew, where no ``torchrun`` keeps it, a process might
+    connect to that of the run before, which the main process is about to close.
+    """
+    from torch.distributed.rendezvous import rendezvous  # noqa: PLC0415 - absent where torch.distributed is
+
+    return next(rendezvous("env://", timeout=timeout))[0]
 
 
 def _number(name: str, default: int | None = None) -> int:
