@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -60,7 +61,11 @@ def photos(photo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 def _configs(photos: Path, folder: Path) -> dict[str, TrainConfig]:
-    """Return the settings of all runs that are compared with a single process."""
+    """Return the settings of all runs that are compared with a single process, one of them on a tar shard."""
+    shard = folder / "shard.tar"
+    with tarfile.open(shard, "w") as tar:
+        for path in sorted(photos.iterdir()):
+            tar.add(path, path.name)
     quick: dict[str, Any] = {"skip_bad": True, "steps": 6, "eval_every": 3, "save_every": 3, "cache": "off"}
     features = folder / "features.npz"
     vectors = np.random.default_rng(0).random((20, 7), dtype=np.float32)
@@ -76,7 +81,8 @@ def _configs(photos: Path, folder: Path) -> dict[str, TrainConfig]:
         "finetuned": network,
         "timed": {"max_hours": 1.0, "save_every": "0.05s", "log_every": "1s"},
     }
-    return {name: small_config(photos, folder / name, **quick | change) for name, change in changes.items()}
+    sources = dict.fromkeys(changes, photos) | {"muon": shard}
+    return {name: small_config(sources[name], folder / name, **quick | change) for name, change in changes.items()}
 
 
 @dataclasses.dataclass(frozen=True)
