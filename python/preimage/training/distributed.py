@@ -225,6 +225,8 @@ class ProcessGroup(Processes):
     def _naming_failures(self) -> Iterator[None]:
         try:
             yield
+        except ProcessFailedError:  # of a call within
+            raise
         except RuntimeError as error:
             rank, text = self._reported()
             if rank is not None and not text:
