@@ -141,7 +141,7 @@ class EagerStep:
 
 
 class BatchLoss(nn.Module):
-    """`batch_loss` as a module of all parameters that a step updates.
+    """Compute `batch_loss`, as a module of all parameters that a step updates.
 
     It has no buffers, which `Processes.data_parallel` would exchange in every step, although they are constants.
     """
