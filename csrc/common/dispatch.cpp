@@ -5,6 +5,10 @@
 #include <cstdlib>
 #include <stdexcept>
 
+#if defined(PREIMAGE_X86_KERNELS) && defined(_WIN32)
+#include "common/x86_features.h"
+#endif
+
 namespace preimage {
 namespace {
 
@@ -36,10 +40,14 @@ std::atomic<InstructionSet>& current() {
 std::vector<std::string> instruction_sets() {
     std::vector<std::string> names;
 #ifdef PREIMAGE_X86_KERNELS
+#ifdef _WIN32
+    const auto [avx2, avx512] = x86_features();
+#else
     // The compiler's builtin also checks that the operating system saves the wide registers.
     const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
                         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
+#endif
     if (avx512) {
         names.emplace_back("avx512");
     }
