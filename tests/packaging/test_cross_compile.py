@@ -50,7 +50,7 @@ def test_kernels_compile_for_other_systems_and_agree(target: str, tmp_path: Path
             assert value == EXPECTED[kind], name
 
 
-# From any compiler, system and instruction set: the image is drawn with integers, and the kernels do not fuse operations.
+# From any compiler, system and instruction set: the image is drawn with integers, and the kernels fuse no operations.
 EXPECTED = {
     "hog-8 15903": "1596f6489d4314cd",
     "hog-6 27900": "389fd9e195fea6bc",

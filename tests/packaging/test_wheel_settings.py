@@ -65,6 +65,6 @@ def test_source_distribution_builds_from_nothing(tmp_path: Path) -> None:
     subprocess.run([python, "-m", "pip", "install", *options, source], check=True, timeout=3600)
     subprocess.run([python, "-m", "pip", "install", "numpy"], check=True, timeout=1200)
     # Descriptors of NumPy arrays need nothing else.
-    code = "import numpy, preimage; print(preimage.hog(numpy.zeros((64, 64, 3), 'uint8')).shape)"
+    code = "import numpy, preimage; print(preimage.hog(numpy.zeros((3, 64, 64), 'uint8')).shape)"
     found = subprocess.run([python, "-c", code], check=True, cwd=tmp_path, capture_output=True, text=True, timeout=600)
     assert found.stdout.strip() == "(31, 8, 8)"
