@@ -128,7 +128,7 @@ def dense_sift(
     box = check_grid(height, width, step, bin_size, bounds)
     check_choice("window", window, WINDOWS)
     name = check_dtype(dtype, DTYPES, images)
-    if not isinstance(window_size, float | int):
+    if not isinstance(window_size, (float, int)):  # not `float | int`, here and below: torch 2.6 cannot compile it
         raise TypeError(f"window_size must be a number, got {window_size!r}")
     if not 0 < window_size < math.inf:
         raise ValueError(f"window_size must be above 0 bins and finite, got {window_size!r}")
@@ -234,7 +234,7 @@ def check_grid(height: int, width: int, step: int, bin_size: int, bounds: Bounds
     if bounds is None:
         top, left, bottom, right = 0, 0, height - 1, width - 1
     else:
-        if not isinstance(bounds, tuple | list) or len(bounds) != 4 or any(type(bound) is not int for bound in bounds):
+        if not isinstance(bounds, (tuple, list)) or len(bounds) != 4 or any(type(bound) is not int for bound in bounds):
             raise TypeError(f"bounds must be four ints (top, left, bottom, right), got {bounds!r}")
         top, left, bottom, right = bounds
         if not (0 <= top <= bottom < height and 0 <= left <= right < width):

@@ -99,12 +99,12 @@ def phow(
 
 
 def _check(sizes: tuple[int, ...], magnif: float, contrast_threshold: float) -> None:
-    if not isinstance(sizes, tuple | list) or len(sizes) == 0:
+    if not isinstance(sizes, (tuple, list)) or len(sizes) == 0:
         raise ValueError(f"sizes must be a tuple of at least one bin size, got {sizes!r}")
     for size in sizes:
         check_positive_int("each of sizes", size)
     for name, value in (("magnif", magnif), ("contrast_threshold", contrast_threshold)):
-        if not isinstance(value, float | int):
+        if not isinstance(value, (float, int)):
             raise TypeError(f"{name} must be a number, got {value!r}")
     if not 0 < magnif < math.inf:
         raise ValueError(f"magnif must be above 0 and finite, got {magnif!r}")

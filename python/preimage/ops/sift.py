@@ -125,7 +125,7 @@ def _check_parameters(levels: int, first_octave: int, peak_threshold: float, edg
     if not -1 <= first_octave < 30:
         raise ValueError(f"first_octave must be between -1 and 29, got {first_octave}")
     for name, value in (("peak_threshold", peak_threshold), ("edge_threshold", edge_threshold)):
-        if not isinstance(value, float | int):
+        if not isinstance(value, (float, int)):
             raise TypeError(f"{name} must be a number, got {value!r}")
         if not math.isfinite(value) or value < 0 or (value == 0 and name == "edge_threshold"):
             least = "at least 0" if name == "peak_threshold" else "above 0"

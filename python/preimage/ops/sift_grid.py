@@ -114,7 +114,7 @@ def _check(
 ) -> None:
     if not isinstance(keypoints, Keypoints):
         raise TypeError(f"keypoints must be preimage.Keypoints, got {type(keypoints).__name__}")
-    if not isinstance(image_size, tuple | list) or len(image_size) != 2:
+    if not isinstance(image_size, (tuple, list)) or len(image_size) != 2:
         raise TypeError(f"image_size must be (height, width), got {image_size!r}")
     height, width = image_size
     check_positive_int("image height", height)
@@ -124,5 +124,5 @@ def _check(
         raise ValueError(f"image_size and cell_size must be below 2^30, got {height} x {width} and {cell_size}")
     if type(seed) is not int:
         raise TypeError(f"seed must be an int, got {seed!r}")
-    if not isinstance(descriptor_scale, float | int) or not math.isfinite(descriptor_scale):
+    if not isinstance(descriptor_scale, (float, int)) or not math.isfinite(descriptor_scale):
         raise ValueError(f"descriptor_scale must be a finite number, got {descriptor_scale!r}")

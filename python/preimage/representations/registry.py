@@ -212,7 +212,8 @@ def _family(name: str) -> Callable[..., Representation] | None:
 
 def _family_parameters(family: Callable[..., Representation]) -> tuple[Parameter, ...]:
     written: Iterable[inspect.Parameter] = inspect.signature(family).parameters.values()
-    hints = typing.get_type_hints(family, include_extras=True)
+    # Not typing.get_type_hints, which in Python 3.10 puts Optional around what has a default of None.
+    hints = inspect.get_annotations(family, eval_str=True)
     return tuple(
         Parameter(one.name, str(typing.get_args(hints[one.name])[0]), one.default, typing.get_args(hints[one.name])[1])
         for one in written
