@@ -7,7 +7,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from preimage.io.remote import is_url, masked, was_url
+from preimage.io.urls import is_url, masked, was_url
 
 if TYPE_CHECKING:
     from preimage.inverters import Inverter

@@ -13,9 +13,7 @@ from typing import Any
 from fuzz.target import Target, folder
 from own_files import OwnFile, reseal
 from preimage.errors import FileFormatError
-from test_mutations import FORMATS, OWN_FILES
-
-WITH_H5PY = importlib.util.find_spec("h5py") is not None
+from test_mutations import FORMATS, OWN_FILES, PACKAGES
 
 
 def file_target(path: Path, read: Callable[[Path], Any], writers: Iterable[Callable[[Path], Any]]) -> Target:
@@ -86,7 +84,7 @@ def words(name: str) -> str:
 FILES = {
     f"file-{words(name)}": file_target(folder() / f"file-{words(name)}" / f"f{form.suffix}", form.read, form.writers)
     for name, form in FORMATS.items()
-    if form.suffix != ".h5" or WITH_H5PY
+    if form.suffix not in PACKAGES or importlib.util.find_spec(PACKAGES[form.suffix])
 }
 # Of a shard in a store, the index contains a digest, too: only single files are sealed.
 SEALS = {"single file": seal_shard, "single file, float16": seal_shard, "single file, version 1": reseal}

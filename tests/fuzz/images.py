@@ -1,7 +1,8 @@
-"""Targets: what is read of an encoded image before OpenCV decodes it, in memory."""
+"""Targets: what is read of an encoded image before OpenCV decodes it, and the footer of a Parquet file, in memory."""
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from fuzz.target import Target
 from preimage.io import headers, jpeg, png, tiff
 from preimage.io.file_types import SIGNATURE_BYTES, describe_signature
 from preimage.io.images import simple_jpeg_size
+from preimage.io.parquet_footer import read_row_groups
 
 INVALID = (ValueError, IndexError, struct.error)  # `preimage.io.images` converts them to `FileFormatError`
 EXIF = struct.pack("<2sHIHHHII", b"II", 42, 8, 1, tiff.ORIENTATION, 3, 1, 6)
@@ -50,6 +52,15 @@ def read_header(data: bytes) -> None:
         headers.check_complete(data, header)
 
 
+def read_footer(data: bytes) -> None:
+    read_row_groups(io.BytesIO(data + len(data).to_bytes(4, "little") + b"PAR1"))
+
+
+def footers() -> list[bytes]:
+    """Return the footers of the Parquet files of `test_mutations`."""
+    return [file[-8 - int.from_bytes(file[-8:-4], "little") : -8] for file in FILES["file-parquet"].seeds()]
+
+
 def image(read: Callable[[bytes], Any], *formats: str) -> Target:
     return Target(read, seeds(*formats), INVALID)
 
@@ -61,5 +72,10 @@ TARGETS = {
     "image-header": image(read_header, "png", "jpg", "gif", "bmp", "webp", "tif"),
     "jpeg-size": Target(lambda data: simple_jpeg_size(data, max_pixels=1_000_000), seeds("jpg"), ()),
     "exif": Target(headers.exif_orientation, lambda: [EXIF], ()),
+    **(
+        {"parquet-footer": Target(read_footer, footers, (ValueError, IndexError, RecursionError))}
+        if "file-parquet" in FILES
+        else {}
+    ),
     "file-type": Target(lambda data: describe_signature(data[:SIGNATURE_BYTES]), lambda: STARTS, ()),
 }

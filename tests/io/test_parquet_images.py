@@ -114,6 +114,10 @@ def test_a_url_reads_one_row_group(tmp_path, monkeypatch):
     assert 600_000 < sum(fetched) < 700_000
     fetched.clear()
     assert [sources[row].read() for row in (3, 5)] == [data[3], data[5]] and not fetched
+    file = io.BytesIO()
+    write(file, {"image": DATA, "key": NAMES})
+    fs.pipe("/parquet/s.parquet", file.getvalue())  # a file at a URL that is replaced is read anew when it is listed
+    assert [data for _, data in images("memory://parquet/s.parquet")] == DATA
     fs.rm("/parquet", recursive=True)
 
 
@@ -281,6 +285,14 @@ def test_a_small_file_cannot_claim_many_rows(tmp_path):
     path = write(tmp_path / "s.parquet", {"image": pa.nulls(1_000_000, pa.binary())})
     assert path.stat().st_size < 10_000
     with pytest.raises(FileFormatError, match=r"1000000 rows"):
+        list_images(path)
+
+
+def test_rows_are_not_left_out_where_names_are_missing(tmp_path, monkeypatch):
+    path = write(tmp_path / "s.parquet", {"image": DATA, "key": NAMES})
+    read = parquet._read_column
+    monkeypatch.setattr(parquet, "_read_column", lambda *arguments: [read(*arguments)[0][:3]])
+    with pytest.raises(FileFormatError, match=r"s\.parquet: .*3 names of 5 rows"):
         list_images(path)
 
 

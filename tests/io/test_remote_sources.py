@@ -19,6 +19,7 @@ from preimage.errors import FileFormatError
 from preimage.inspection import info
 from preimage.io import ImageSource, decode_file, find_images, list_images, remote
 from preimage.io.brace_expansion import expand_braces
+from preimage.io.urls import is_url, masked, url_path
 from preimage.pipelines.extract import extract
 from preimage.pipelines.image_loading import load
 from preimage.representations import create_representation
@@ -194,8 +195,9 @@ def test_braces_of_existing_files_and_too_many(tmp_path):
     (tmp_path / "a{1,2}.jpg").write_bytes(b"x")
     assert [source.key for source in list_images(tmp_path / "a{1,2}.jpg")] == ["a{1,2}"]
     for path in ("{0..99999999999}", "{0..9999}{0..9999}"):
-        with pytest.raises(ValueError, match="1,000,000"):
-            expand_braces(path)
+        with pytest.raises(ValueError, match="1,000,000") as caught:
+            expand_braces(f"https://user:pw@host/{path}")
+        assert "pw" not in str(caught.value)
 
 
 def test_equal_keys_get_the_name_of_the_shard_or_bucket(memory):
@@ -293,8 +295,9 @@ def test_missing_files_protocols_and_packages(memory, tmp_path):
         with pytest.raises(FileNotFoundError) as caught:
             list_images(url)
         assert caught.value.filename == url
-    with pytest.raises(ValueError, match=r"nonesuch://a: .*nonesuch"):
-        list_images("nonesuch://a")
+    for url in ("nonesuch://a", "nonesuch::memory://a", "zip://a::nonesuch://a"):
+        with pytest.raises(ValueError, match=rf"{url}: .*nonesuch"):
+            list_images(url)
     with pytest.raises(FileNotFoundError, match="string, not a Path"):
         list_images(tmp_path.__class__("memory://bucket/a"))
     for path in ("https://u:pw@host/a.parquet", tmp_path.__class__("https://u:pw@host/a.parquet")):
@@ -303,6 +306,24 @@ def test_missing_files_protocols_and_packages(memory, tmp_path):
     if "s3" in fsspec.available_protocols() and not _has("s3fs"):
         with pytest.raises(ImportError, match=r"s3://bucket/a: .*s3fs"):
             list_images("s3://bucket/a")
+
+
+def test_reference_files_name_other_files_and_are_not_read(memory):
+    memory({"/refs.json": b'{"version": 1, "refs": {"a.jpg": ["https://host/a.jpg"]}}'})
+    for url in ("reference://::memory://refs.json", "simplecache::reference://a.jpg::memory://refs.json"):
+        with pytest.raises(ValueError, match=rf"{url}: reference"):
+            list_images(url)
+
+
+def test_outputs_are_not_written_to_urls(photo_folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for output in ("memory://user:pw@out/a.hog", tmp_path.__class__("memory://user:pw@out/a.hog")):
+        with pytest.raises(ValueError, match=r"memory:/.*\*\*\*@out/a\.hog: .*disk"):
+            extract(create_representation("hog"), photo_folder, output, size=64)
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "memory:").mkdir()
+    extract(create_representation("hog"), photo_folder, "memory:/a.hog", size=64)
+    assert (tmp_path / "memory:" / "a.hog").is_dir()
 
 
 def _has(package):
@@ -380,6 +401,11 @@ def test_images_are_not_left_out_because_a_server_is_down(monkeypatch):
         ("https://token@host/a.jpg", "https://***@host/a.jpg"),
         ("https://host/a.jpg?X-Sig=abc&b=c", "https://host/a.jpg?***"),
         ("zip://a.jpg::https://u:p@host/b.zip?sig=x", "zip://a.jpg::https://***@host/b.zip?***"),
+        ("https://u:p@w@host/a.jpg", "https://***@host/a.jpg"),
+        ("https://host/a.jpg?SECRET", "https://host/a.jpg?***"),
+        ("https://host/a.jpg?se=2026-05-24T09:51:36Z&sig=SECRET", "https://host/a.jpg?***"),
+        ("zip://a.jpg::https://host/b.zip?t=09:51:36&sig=SECRET::x", "zip://a.jpg::https://host/b.zip?***::x"),
+        ("s3://bucket/what?.jpg", "s3://bucket/what?.jpg"),
         ("zip://a.jpg?x=y::s3://b/c", "zip://a.jpg?***::s3://b/c"),
         ("https:/user:pw@host/a.jpg", "https:/***@host/a.jpg"),
         ("http://host:8000/a@2x.jpg", "http://host:8000/a@2x.jpg"),
@@ -390,11 +416,12 @@ def test_images_are_not_left_out_because_a_server_is_down(monkeypatch):
 )
 def test_credentials_are_masked(url, shown):
     source = ImageSource("a", url)
-    assert remote.masked(url) == shown
-    if remote.is_url(url):
+    assert masked(url) == shown
+    if is_url(url):
         assert source.name == shown and repr(source) == f"ImageSource('a', {shown!r})"
-    assert remote.masked(f"403 for '{url}'") == f"403 for '{shown}'"
-    assert "SEC" not in remote.url_path(url) and "pw" not in remote.url_path(url)
+    assert masked(f"403 for '{url}': {url}: no") == f"403 for '{shown}': {shown}: no"
+    assert masked(f"{shown}:member") == f"{shown}:member"
+    assert "SEC" not in url_path(url) and "pw" not in url_path(url)
 
 
 def test_credentials_are_shown_and_stored_nowhere(server, tmp_path, monkeypatch):

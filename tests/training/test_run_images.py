@@ -6,6 +6,7 @@ import dataclasses
 import json
 import re
 import shutil
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -215,6 +216,24 @@ def test_an_image_that_only_decoding_finds_bad(photos: Path, tmp_path: Path, cac
     assert known is not None
     assert "coffee-1" in known.train
     assert ImageList.from_json(known.to_json()) == known
+
+
+def test_a_run_resumes_when_its_images_have_moved(photos: Path, tmp_path: Path) -> None:
+    """From a folder on disk to a tar file at a URL, for example."""
+    fsspec = pytest.importorskip("fsspec")
+    training.run(config_of(photos, tmp_path / "full"))
+    interrupt(config_of(photos, tmp_path / "cut"))
+    moved = tmp_path / "elsewhere.tar"
+    with tarfile.open(moved, "w") as archive:
+        for path in sorted(photos.iterdir()):
+            archive.add(path, path.name)
+    fsspec.filesystem("memory").pipe("/moved/photos.tar", moved.read_bytes())
+    shutil.rmtree(photos)
+    cut = dataclasses.replace(config_of(photos, tmp_path / "cut"), images=("memory://moved/photos.tar",))
+    training.run(cut, resume=True)
+    assert weights(tmp_path / "full") == weights(tmp_path / "cut")
+    assert metrics_without_time(tmp_path / "full") == metrics_without_time(tmp_path / "cut")
+    assert read_header(tmp_path / "cut" / checkpoint.CHECKPOINT)[0].images == cut.images
 
 
 def test_a_run_that_a_bad_image_ended_resumes_without_it(

@@ -210,7 +210,7 @@ def describe_spec(spec: Spec) -> str:
 
 def command_line() -> str:
     """Return the running command, as typed in a shell, without the credentials of URLs."""
-    from preimage.io.remote import masked
+    from preimage.io.urls import masked
 
     return masked(shlex.join(["preimage", *sys.argv[1:]]))
 

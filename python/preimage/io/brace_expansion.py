@@ -7,6 +7,8 @@ import math
 import os
 import re
 
+from preimage.io.urls import masked
+
 _MOST = 1_000_000  # paths
 _BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{},]*(?:,[^{},]*)+))\}")
 
@@ -29,7 +31,7 @@ def expand_braces(path: str) -> list[str]:
     choices.append([path[end:]])
     count = math.prod(map(len, choices))
     if count > _MOST:
-        raise ValueError(f"{path}: braces must stand for at most {_MOST:,} paths, got {count:,}")
+        raise ValueError(f"{masked(path)}: braces must stand for at most {_MOST:,} paths, got {count:,}")
     return list(map("".join, itertools.product(*choices)))
 
 

@@ -8,11 +8,14 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from preimage.io.urls import is_url, masked, was_url
+
 
 def make_folders(path: str | os.PathLike[str]) -> None:
     """Create a folder and its parents if they do not exist, and fsync the folders in which their names are new.
 
     Raises:
+        ValueError: The path is a URL.
         FileExistsError: The path or a parent is a file, or a link to nothing.
         OSError: Any error of the operating system, with the path.
     """
@@ -22,6 +25,8 @@ def make_folders(path: str | os.PathLike[str]) -> None:
         if parent.exists():
             break
         new.append(parent)
+    if len(new) == len(folder.parts) and (is_url(path) or was_url(path)):
+        raise ValueError(f"{masked(str(path))}: output must be a path on disk; only images are read from URLs")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:

@@ -13,15 +13,19 @@ from preimage.errors import FileFormatError
 from preimage.io.atomic import as_key
 from preimage.io.image_source import IMAGE_SUFFIXES, ImageSource
 from preimage.io.parquet import list_rows
-from preimage.io.remote import is_url, url_path
 from preimage.io.tar import list_tar
+from preimage.io.urls import is_url, url_path
 
 _AT_ONCE = 16  # number of shards that are listed at a time; the time is spent waiting for the server
 
 
 def is_shard(path: str) -> bool:
     """Return whether a path or URL has the suffix of a shard."""
-    return PurePosixPath(url_path(path) if is_url(path) else path).suffix.lower() in (".tar", ".parquet")
+    return _suffix(path) in (".tar", ".parquet")
+
+
+def _suffix(path: str) -> str:
+    return PurePosixPath(url_path(path) if is_url(path) else path).suffix.lower()
 
 
 def list_shard(path: str) -> Iterator[ImageSource | FileFormatError]:
@@ -31,9 +35,8 @@ def list_shard(path: str) -> Iterator[ImageSource | FileFormatError]:
         OSError: The file cannot be read.
         ImportError: pyarrow is not installed.
     """
-    tar = PurePosixPath(url_path(path) if is_url(path) else path).suffix.lower() == ".tar"
     try:
-        yield from list_tar(path) if tar else _rows(path)
+        yield from list_tar(path) if _suffix(path) == ".tar" else _rows(path)
     except FileFormatError as error:
         yield error
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from preimage.errors import FileFormatError
 from preimage.io import parquet, remote
+from preimage.io.urls import is_url, masked
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 MAX_ENCODED_BYTES = 1 << 30  # maximum size of an encoded image
@@ -43,7 +44,7 @@ class ImageSource:
     @property
     def file_name(self) -> str:
         """Name of the file in messages; credentials in a URL are masked."""
-        return remote.masked(self.path) if remote.is_url(self.path) else self.path
+        return masked(self.path) if is_url(self.path) else self.path
 
     def __repr__(self) -> str:
         return f"ImageSource({self.key!r}, {self.name!r})"
@@ -60,7 +61,7 @@ class ImageSource:
         limit = MAX_ENCODED_BYTES if self.length is None else self.length
         if limit > MAX_ENCODED_BYTES:  # the length of a whole file at a URL, from the listing of its folder
             raise FileFormatError(self.name, f"larger than the {MAX_ENCODED_BYTES} bytes allowed for one image")
-        if remote.is_url(self.path):
+        if is_url(self.path):
             data = remote.read_range(self.path, self.offset, self.length, limit)
         else:
             with open(self.path, "rb", buffering=0) as file:

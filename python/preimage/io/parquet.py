@@ -15,14 +15,16 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from preimage.errors import FileFormatError, is_out_of_memory, reader_errors
 from preimage.io.atomic import LONGEST_KEY
 from preimage.io.parquet_footer import RowGroup, read_row_groups
-from preimage.io.remote import is_url, masked, open_file
+from preimage.io.remote import open_file
+from preimage.io.urls import is_url, masked
 from preimage.optional import import_optional
+
+T = TypeVar("T")
 
 _IMAGES = ("image", "bytes", "jpg", "png", "content", "image.bytes")
 _NAMES = ("key", "__key__", "path", "file_name", "id", "image.path")
@@ -30,6 +32,7 @@ _MAX_GROUP_BYTES = 1 << 30  # maximum size of the images of a row group, uncompr
 _MAX_NAMES_BYTES = 1 << 28  # maximum size of the names of a row group, uncompressed
 # A tiny file can claim any number of rows. Above the first number, an image must take this many bytes of the file.
 _ROWS_UNCHECKED, _MIN_BYTES = 1 << 16, 32
+_KEPT_TABLES = 16  # number of files whose metadata are in memory
 _KEPT_GROUPS = 2  # number of row groups in memory: threads that read images in order are in one group and the next
 
 
@@ -61,12 +64,17 @@ def list_rows(path: str) -> Iterator[tuple[int, str | None, int]]:
         ImportError: pyarrow is not installed.
         OSError: The file cannot be read.
     """
+    if is_url(path):  # the file may have changed since it was listed
+        _tables.forget(path)
+        _groups.forget(path)
     table = _table(path, _version(path))
     for group, start in enumerate(table.starts[:-1]):
         size = _column_bytes(table, group, table.image, path, _MAX_GROUP_BYTES)
         count = table.starts[group + 1] - start
-        names = itertools.repeat(None, count) if table.name is None else _names(path, table, group)
-        for row, name in enumerate(itertools.islice(names, count), start):
+        names = [None] * count if table.name is None else _names(path, table, group)
+        if len(names) != count:
+            raise FileFormatError(masked(path), f"damaged: {len(names)} names of {count} rows in row group {group}")
+        for row, name in enumerate(names, start):
             yield row, name, size
 
 
@@ -102,39 +110,48 @@ def read_row(path: str, row: int) -> bytes:
     raise FileFormatError(masked(path), f"no image in row {row}")
 
 
-class _Groups:
-    """The row groups read last. Each is read by one thread, while others that need it wait."""
+class _Kept(Generic[T]):
+    """What was read last, by path, version and more. Each is read by one thread, while others that need it wait."""
 
-    def __init__(self) -> None:
+    def __init__(self, count: int) -> None:
+        self._count = count
         self.clear()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self.clear)  # a thread that reads is not in the child
 
     def clear(self) -> None:
         self._lock = threading.Lock()
-        self._futures: OrderedDict[tuple[object, ...], Future[list[Any]]] = OrderedDict()
+        self._futures: OrderedDict[tuple[object, ...], Future[T]] = OrderedDict()
 
-    def get(self, key: tuple[object, ...], read: Callable[[], list[Any]]) -> list[Any]:
-        """Return the row group of this key, which `read` returns if it is not kept."""
+    def forget(self, path: str) -> None:
+        """Forget what was read of a file."""
+        with self._lock:
+            for key in [key for key in self._futures if key[0] == path]:
+                del self._futures[key]
+
+    def get(self, key: tuple[object, ...], read: Callable[[], T]) -> T:
+        """Return what is kept for a key, or else what `read` returns."""
         with self._lock:
             future = self._futures.get(key)
             if known := future is not None:
                 self._futures.move_to_end(key)
             else:
                 future = self._futures[key] = Future()
-                while len(self._futures) > _KEPT_GROUPS:
+                while len(self._futures) > self._count:
                     self._futures.popitem(last=False)
         if not known:
             try:
                 future.set_result(read())
             except BaseException as error:
                 with self._lock:
-                    self._futures.pop(key, None)
+                    if self._futures.get(key) is future:
+                        del self._futures[key]
                 future.set_exception(error)
         return future.result()
 
 
-_groups = _Groups()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_groups.clear)  # the thread that reads a row group is not in the child
+_tables: _Kept[_Table] = _Kept(_KEPT_TABLES)
+_groups: _Kept[list[Any]] = _Kept(_KEPT_GROUPS)
 
 
 def _version(path: str) -> tuple[int, ...]:
@@ -145,9 +162,12 @@ def _version(path: str) -> tuple[int, ...]:
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 
-@lru_cache(maxsize=16)
 def _table(path: str, version: tuple[int, ...]) -> _Table:
     """Return the metadata of a file of this version."""
+    return _tables.get((path, version), lambda: _read_table(path))
+
+
+def _read_table(path: str) -> _Table:
     parquet = import_optional("pyarrow")
     with _errors(path), open_file(path) as (file, size), parquet.ParquetFile(file) as opened:
         metadata = opened.metadata
@@ -214,17 +234,18 @@ def _read_column(path: str, table: _Table, group: int, column: int, limit: int) 
         return [chunk.field(0) if "." in name else chunk for chunk in chunks]
 
 
-def _names(path: str, table: _Table, group: int) -> Iterator[str | None]:
+def _names(path: str, table: _Table, group: int) -> list[str | None]:
     assert table.name is not None
+    names: list[str | None] = []
     for chunk in _read_column(path, table, group, table.name, _MAX_NAMES_BYTES):
         with _errors(path):
             if hasattr(chunk, "dictionary"):
                 texts = [_text(value) for value in chunk.dictionary.to_pylist()]
                 indices = chunk.indices.to_pylist()
-                names = [None if index is None else texts[index] for index in indices]
+                names += [None if index is None else texts[index] for index in indices]
             else:
-                names = [_text(value) for value in chunk.to_pylist()]
-        yield from names
+                names += [_text(value) for value in chunk.to_pylist()]
+    return names
 
 
 def _text(value: object) -> str | None:

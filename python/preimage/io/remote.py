@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import io
 import os
-import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,54 +12,16 @@ from typing import Any, BinaryIO, NamedTuple, TypeVar, cast
 from urllib.parse import unquote
 
 from preimage.errors import FileFormatError, is_out_of_memory
-from preimage.io.atomic import StrPath
+from preimage.io.urls import is_url, masked, path_link
 from preimage.optional import import_optional
 
 T = TypeVar("T")
 
 _PAUSES = (0.25, 1.0)  # seconds before the second and the third attempt
 _BLOCK_BYTES = 8 << 10  # read ahead: the header of a tar member, and the text that webdataset stores beside an image
-_URL = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]+::)*[A-Za-z][A-Za-z0-9+.-]+://")
-_SHORTENED_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/[^/]")
-# User and password before the host. Keys of S3 contain unescaped slashes; "host:8000/" has none.
-_USER = re.compile(r"(?<=[A-Za-z0-9+.-]{2})(:/{1,2})(?:[^/@\s]*@|[^/@:\s]+:(?!:|\d+/)[^@\s]*@)")
-_QUERY = re.compile(r"\?[^\s?'\":]*=[^\s'\":]*")  # such as the signature of a presigned URL
 _PERMANENT = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 _NO_RANGES = "the server does not support range requests"
 _CLIENTS = ("aiohttp", "azure", "botocore", "gcsfs", "google", "requests", "urllib3")  # raise errors of their own
-
-
-def is_url(path: StrPath) -> bool:
-    """Return whether a path is a URL that fsspec opens: ``s3://bucket/a.tar``, ``zip://a.jpg::https://host/b.zip``."""
-    return isinstance(path, str) and _URL.match(path) is not None
-
-
-def was_url(path: StrPath) -> bool:
-    """Return whether a path is what `pathlib` makes of a URL, which it shortens by a slash."""
-    return _SHORTENED_URL.match(os.fspath(path)) is not None
-
-
-def local_path(path: StrPath) -> str:
-    """Return the path as text, that of a file on this machine without ``file://``."""
-    text = os.fspath(path)
-    return text[len("file://") :] if text.startswith("file:///") and "::" not in text else text
-
-
-def masked(text: str) -> str:
-    """Return a path or message in which the credentials in URLs are replaced by ``***``."""
-    return _QUERY.sub("?***", _USER.sub(r"\1***@", text)) if ":/" in text else text
-
-
-def url_path(url: str) -> str:
-    """Return the path that a URL stands for in keys: host or bucket first, no scheme, no credentials, no query."""
-    *inner, last = url.split("::")
-    parts = []
-    for link in (last, *reversed([link for link in inner if "://" in link])):
-        scheme, separator, path = _USER.sub(r"\1", link).rpartition("://")
-        if separator and scheme.startswith("http"):
-            path = unquote(re.split("[?#]", path)[0])
-        parts.append(path.strip("/"))
-    return "/".join(part for part in parts if part)
 
 
 class RemoteFile(NamedTuple):
@@ -91,7 +52,7 @@ def list_files(url: str) -> list[RemoteFile] | RemoteFile:
 
     def find(fs: Any, path: str) -> list[RemoteFile] | RemoteFile:
         fs.invalidate_cache()  # else files that were added since the last listing are missing
-        link = _path_link(url)[1]
+        link = path_link(url)[1]
         if not link.endswith("/"):
             info = fs.info(path)
             if info["type"] != "directory":
@@ -118,7 +79,7 @@ def glob(url: str) -> list[str]:
     Raises:
         FileNotFoundError: No file matches. See also `list_files`.
     """
-    before, link, after = _path_link(url)
+    before, link, after = path_link(url)
     fixed = link[: link.index("*")].rpartition("/")[0] + "/"
     base = "::".join((*before, fixed, *after))
 
@@ -133,21 +94,9 @@ def glob(url: str) -> list[str]:
     return sorted(found)
 
 
-def has_glob(path: StrPath) -> bool:
-    """Return whether a path is a URL with ``*``."""
-    return isinstance(path, str) and is_url(path) and "*" in _path_link(path)[1]
-
-
-def _path_link(url: str) -> tuple[list[str], str, list[str]]:
-    """Split a chain of URLs into the links before the one with the path of the file, that one, and those after it."""
-    links = url.split("::")
-    at = next(position for position, link in enumerate(links) if "://" in link)
-    return links[:at], links[at], links[at + 1 :]
-
-
 def _below(url: str, root: str, found: dict[str, Any]) -> list[RemoteFile]:
     """Return the files among the entries of a folder at `url`, which its file system calls `root`."""
-    before, link, after = _path_link(url)
+    before, link, after = path_link(url)
     root, decode = root.rstrip("/"), unquote if link.startswith("http") else str
     files = []
     for name, info in found.items():
@@ -268,11 +217,12 @@ class _Reader(io.RawIOBase):
 def _call(url: str, action: Callable[[Any, str], T]) -> T:
     """Return ``action(file system, path in it)`` for a URL, see `retried`."""
     fsspec = import_optional("fsspec")
-    for link in url.split("::"):
-        scheme, separator, _ = link.partition("://")
+    before, link, after = path_link(url)
+    for protocol in (*before, *(one.partition("://")[0] for one in (link, *after) if "://" in one)):
+        if protocol == "reference":
+            raise ValueError(f"{masked(url)}: reference files are not supported, because they name other files to read")
         try:
-            if separator:
-                fsspec.get_filesystem_class(scheme)
+            fsspec.get_filesystem_class(protocol)
         except (ImportError, ValueError) as error:  # the package for it is missing, or there is no such protocol
             raise type(error)(f"{masked(url)}: {error}") from error
     # fsspec keeps the file systems it has opened, one for each set of options, and forgets them after a fork.

@@ -15,7 +15,7 @@ from preimage.io.brace_expansion import expand_braces
 from preimage.io.image_shards import ShardLister, is_shard
 from preimage.io.image_source import IMAGE_SUFFIXES, ImageSource
 from preimage.io.parquet import NoImageColumnError
-from preimage.io.remote import is_url, masked
+from preimage.io.urls import has_glob, is_url, local_path, masked, url_path, was_url
 
 # Image and archive formats that are not supported; such files in a folder are counted and reported.
 _NOT_READ = (
@@ -87,7 +87,7 @@ def find_images(paths: StrPath | Sequence[StrPath], *, skip_bad: bool = False) -
     """
     if isinstance(paths, (str, os.PathLike)):
         paths = [paths]
-    expanded = [one for path in paths for one in expand_braces(remote.local_path(path))]
+    expanded = [one for path in paths for one in expand_braces(local_path(path))]
     with ShardLister() as shards:
         search = _Search(shards)
         search.look_in_all([path if is_url(path) else os.fspath(Path(path)) for path in expanded])
@@ -116,7 +116,7 @@ class _Found:
 
 def _plain(path: str) -> str:
     """Return a path or the path of a URL with ``/`` between parts."""
-    return remote.url_path(path) if is_url(path) else path.replace(os.sep, "/")
+    return url_path(path) if is_url(path) else path.replace(os.sep, "/")
 
 
 class _Search:
@@ -132,9 +132,9 @@ class _Search:
 
     def look_in_all(self, paths: Sequence[str]) -> None:
         """Add the images of folders, shards and single files, and of what URLs with ``*`` match."""
-        self._shards.announce(path for path in paths if not remote.has_glob(path))
+        self._shards.announce(path for path in paths if not has_glob(path))
         for path in paths:
-            if remote.has_glob(path):
+            if has_glob(path):
                 self.look_in_all(remote.glob(path))
             else:
                 self._look_in(path)
@@ -145,12 +145,12 @@ class _Search:
             self._remote(path)
         elif os.path.isdir(path):
             self._folder(path)
-        elif os.path.isfile(path) or os.path.splitext(path)[1].lower() == ".tar":
+        elif os.path.isfile(path):
             self._file(path, os.path.abspath(path))
         elif os.path.exists(path):
             raise ValueError(f"{path}: is neither a folder nor a plain file")
         else:
-            if remote.was_url(path):
+            if was_url(path):
                 raise FileNotFoundError(f"{masked(path)}: no such file or folder (a URL must be a string, not a Path)")
             raise FileNotFoundError(f"{path}: no such file or folder")
         if len(self._found) == before and len(self._problems) == problems:
@@ -194,17 +194,18 @@ class _Search:
         for relative, path in files_below(folder, links=self._links):
             self._file_in(relative, path, top, os.path.join(top, *relative.split("/")))
         for link in self._links[links:]:
-            if not os.path.exists(link) and os.path.splitext(link)[1].lower() in IMAGE_SUFFIXES:
+            is_image = os.path.splitext(link)[1].lower() in IMAGE_SUFFIXES
+            if not os.path.exists(link) and (is_image or is_shard(link)):
                 self._problems.append((link, ValueError(f"{_shown(link)}: broken link")))
 
     def _remote(self, url: str) -> None:
         found = remote.list_files(url)
         if isinstance(found, remote.RemoteFile):
-            self._file(url, remote.url_path(url), found.size)
+            self._file(url, url_path(url), found.size)
             return
         self._shards.announce(file.url for file in found)
         for file in found:
-            self._file_in(file.relative, file.url, remote.url_path(url), remote.url_path(file.url), file.size)
+            self._file_in(file.relative, file.url, url_path(url), url_path(file.url), file.size)
 
     def _file_in(self, relative: str, path: str, top: str, container: str, size: int | None = None) -> None:
         """Add the images of a file in a folder, if its suffix is that of an image or shard."""

@@ -10,7 +10,8 @@ from typing import BinaryIO, cast
 from preimage.errors import FileFormatError
 from preimage.io.file_types import SIGNATURE_BYTES, describe_signature
 from preimage.io.image_source import IMAGE_SUFFIXES, MAX_ENCODED_BYTES, ImageSource
-from preimage.io.remote import masked, open_file
+from preimage.io.remote import open_file
+from preimage.io.urls import masked
 
 _LONGEST_TAR_READ = 1 << 20  # bytes; tar headers are 512, long names a few thousand
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from preimage.io import ImageSource, Listing, decode_image, find_images, resize_and_center_crop
-from preimage.io.remote import masked
+from preimage.io.urls import masked
 from preimage.ops._images import cpu_threads
 from preimage.pipelines.prefetch import in_order
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from preimage.errors import parse_json
-from preimage.io.remote import masked
+from preimage.io.urls import masked
 from preimage.old_names import SPEC_PARAMETERS, TRAIN_SETTINGS, renamed
 from preimage.ops._images import cpu_threads
 from preimage.spec import Scalar
@@ -22,9 +22,9 @@ _STEPS = 20_000  # number of steps of a run that is limited neither by steps nor
 MIN_VAL_IMAGES = 2  # the normalized error divides by the distance between two images
 
 # Settings that may change when a run is resumed, because the loss curve does not depend on them (on the device, up to
-# rounding).
+# rounding). Images may move: their keys and contents are compared.
 _CHANGEABLE = (
-    *("output", "device", "workers", *INTERVALS),
+    *("images", "val_images", "output", "device", "workers", *INTERVALS),
     *("cache_folder", "skip_bad"),
 )
 
