@@ -126,6 +126,7 @@ def test_unusable_images_are_skipped_and_listed(tmp_path):
     (photos / "half.tar").write_bytes(data.replace(b"in.jpg", b"IN.jpg", 1))
     (photos / "packed.tar").write_bytes(gzip.compress(data))
     (photos / "gone.jpg").symlink_to("nowhere.jpg")
+    (photos / "gone.tar").symlink_to("nowhere.tar")
     with pytest.raises(ValueError, match=r"bad\.tar: .*'\.\./out\.jpg'.*\d more.*--skip-bad"):
         list_images(photos)
     listing = find_images(photos, skip_bad=True)
@@ -133,7 +134,7 @@ def test_unusable_images_are_skipped_and_listed(tmp_path):
     problems = dict(listing.skipped)
     assert "control" in problems[f"{photos}/control\n.jpg"]
     assert "gzip" in problems[f"{photos}/packed.tar"] and "unpack" in problems[f"{photos}/packed.tar"]
-    assert "link" in problems[f"{photos}/gone.jpg"]
+    assert "link" in problems[f"{photos}/gone.jpg"] and "link" in problems[f"{photos}/gone.tar"]
     assert "tar" in problems[f"{photos}/half.tar"]
 
 
