@@ -57,9 +57,8 @@ def list_files(url: str) -> list[RemoteFile] | RemoteFile:
             info = fs.info(path)
             if info["type"] != "directory":
                 return RemoteFile("", url, info.get("size"))
-        # The generic walk would silently leave out folders that cannot be read.
-        strict = {"on_error": "raise"} if _walks(fs) else {}
-        found = _below(url, fs._strip_protocol(path), fs.find(path, detail=True, **strict))
+        root = fs._strip_protocol(path)
+        found = _below(url, root, _walk(fs, path) if _walks(fs) else fs.find(path, detail=True))
         if not found and not fs.exists(path):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         return sorted(found, key=lambda file: file.relative.split("/"))
@@ -71,6 +70,21 @@ def _walks(fs: Any) -> bool:
     """Return whether `find` of a file system is the generic one, which lists folder by folder."""
     generic = import_optional("fsspec", "fsspec.asyn").AsyncFileSystem, import_optional("fsspec").AbstractFileSystem
     return type(fs).find is generic[1].find or getattr(type(fs), "_find", None) is generic[0]._find
+
+
+def _walk(fs: Any, path: str) -> dict[str, Any]:
+    """Return the files in a folder and below by name, as `find`, which leaves out folders that cannot be read."""
+    found, folders = {}, [path]
+    while folders:
+        folder = folders.pop()
+        inside = fs._strip_protocol(folder).rstrip("/") + "/"
+        for info in fs.ls(folder, detail=True):
+            name = info["name"]
+            if info["type"] != "directory":
+                found[name] = info
+            elif name.startswith(inside) and name.rstrip("/") != inside.rstrip("/"):
+                folders.append(name)
+    return found
 
 
 def glob(url: str) -> list[str]:
