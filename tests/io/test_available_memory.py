@@ -28,10 +28,13 @@ def group(folder: Path, limit: str, **files: object) -> None:
         (folder / name).write_text(f"{value}\n")
 
 
-def test_available_memory_of_the_system(system: Path) -> None:
+def test_available_memory_of_the_system(system: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
     assert memory.available_bytes() == 8 * GIB
     assert memory.bounded_bytes(4 * GIB, 0.25) == 2 * GIB
     assert memory.bounded_bytes(GIB, 0.25) == GIB
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert memory.bounded_bytes(4 * GIB, 0.25) == GIB // 2, "of each of four processes of torchrun"
 
 
 def test_container_limit_is_respected(system: Path) -> None:

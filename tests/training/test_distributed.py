@@ -238,6 +238,7 @@ def test_gradients_are_exchanged_during_the_backward_pass(
         monkeypatch.setenv(name, value)
     group = distributed.ProcessGroup("cpu")
     try:
+        group.join()
         config = small_config(photos, tmp_path, preset="compact", skip_bad=True, batch_size=2)
         config, dataset = open_dataset(config)
         state = build_state(config, dataset, torch.device("cpu"), group)
@@ -282,6 +283,35 @@ def test_the_environment_of_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(distributed.TIMEOUT, "soon")
     with pytest.raises(ValueError, match=rf"{distributed.TIMEOUT}.*'soon'"), joined_processes("cpu"):
         pass
+
+
+def test_a_process_group_of_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is refused, and remains."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        with pytest.raises(ValueError, match=r"destroy_process_group"), joined_processes("cpu"):
+            pass
+        assert torch.distributed.is_initialized()
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def test_processes_of_other_versions_disconnect(monkeypatch: pytest.MonkeyPatch) -> None:
+    store, init = torch.distributed.HashStore(), torch.distributed.init_process_group
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setattr(distributed, "_shared_store", lambda *arguments: store)
+    monkeypatch.setattr(
+        torch.distributed,
+        "init_process_group",
+        lambda *arguments, **options: init(*arguments, **options | {"world_size": 1}),
+    )
+    monkeypatch.setattr(distributed.ProcessGroup, "gather", lambda self, value: [value, ("another", *value[1:])])
+    with pytest.raises(ValueError, match=r"versions.*another"), joined_processes("cpu"):
+        pass
+    assert not torch.distributed.is_initialized()
 
 
 def test_a_process_that_never_starts(monkeypatch: pytest.MonkeyPatch) -> None:

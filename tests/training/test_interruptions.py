@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import json
+import signal
 import threading
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -22,6 +23,7 @@ from preimage.io import atomic, atomic_write
 from preimage.training import Display, TrainConfig, TrainingDivergedError, checkpoint, resuming, trainer
 from preimage.training import step as training_step
 from preimage.training.display import Metrics
+from preimage.training.process_state import interruptible
 from training_runs import metrics_without_time, weights
 
 pytestmark = pytest.mark.usefixtures("toys")
@@ -226,6 +228,17 @@ def test_a_run_of_another_version(photo_folder: Path, tmp_path: Path) -> None:
     checkpoint.write(path, checkpoint.Snapshot(tensors | images, metadata))
     with pytest.raises(FileFormatError, match="list of images"):
         training.run(config, resume=True)
+
+
+def test_the_second_ctrl_c_stops_at_once_but_not_the_second_sigterm() -> None:
+    """Slurm sends SIGTERM to all processes of a job, and torchrun passes on its own."""
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with pytest.raises(KeyboardInterrupt), interruptible() as interrupted:
+        for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT):
+            signal.raise_signal(number)
+        assert interrupted.is_set()
+        signal.raise_signal(signal.SIGINT)
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
 def test_errors_are_one_line_on_the_command_line(run: Run, photo_folder: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,8 +31,12 @@ def available_bytes() -> int:
 
 
 def bounded_bytes(limit: int, fraction: float) -> int:
-    """Return the smaller of `limit` and a fraction of the available memory, in bytes."""
-    return min(limit, int(fraction * available_bytes()))
+    """Return the smaller of `limit` and a fraction of the available memory, in bytes.
+
+    The processes that ``torchrun`` has started on a machine share that fraction.
+    """
+    processes = os.environ.get("LOCAL_WORLD_SIZE", "")
+    return min(limit, int(fraction * available_bytes()) // max(1, int(processes) if processes.isdecimal() else 1))
 
 
 def _system() -> Iterator[int]:

@@ -85,6 +85,9 @@ class Processes:
         """Return the result of a function that the main process alone calls, however long it takes."""
         return compute()
 
+    def barrier(self) -> None:
+        """Wait for all processes, however long they take."""
+
     def gather(self, value: T) -> list[T]:
         """Return the values of all processes."""
         return [value]
@@ -126,21 +129,33 @@ class ProcessGroup(Processes):
         device: The setting ``device`` of the run.
 
     Raises:
-        ValueError: The environment is not that of ``torchrun``; the device is a numbered one or does not exist; or the
-            processes have other versions or instructions than each other, with which their weights would diverge.
-        ProcessFailedError: Another process failed, or did not start in time.
+        ValueError: The environment is not that of ``torchrun``; the device is a numbered one or does not exist; or
+            these processes are a group of ``torch.distributed`` already.
     """
 
     def __init__(self, device: str) -> None:
         if not dist.is_available():
             raise ValueError("this build of torch lacks torch.distributed, which several processes need")
+        if dist.is_initialized():
+            raise ValueError("torch.distributed is initialized already: destroy_process_group() must come before")
         self.rank, self.size = _number("RANK"), _number("WORLD_SIZE")
         self._timeout = timedelta(seconds=_timeout())
         self._device = self.device(device)
+        self._store: Any = None  # a Store of torch.distributed, whose stubs lack it
+        self._patient: Any = None  # groups of all processes, without and with a timeout; the default one if `None`
+        self._prompt: Any = None
+
+    def join(self) -> None:
+        """Connect to the other processes.
+
+        Raises:
+            ValueError: The processes have other versions or instructions than each other, with which their weights
+                would diverge.
+            ProcessFailedError: Another process failed, or did not start in time.
+        """
         gpu = self._device.type == "cuda"
         if gpu:
             torch.cuda.set_device(self._device)
-        self._store: Any = None  # a Store of torch.distributed, whose stubs lack it
         with self.naming_failures():
             # Keys of earlier runs of these processes, and of those before a restart by torchrun, may still be there.
             attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
@@ -154,7 +169,8 @@ class ProcessGroup(Processes):
                 timeout=self._timeout,
             )
             self._patient = dist.new_group(backend="gloo", timeout=_LONG)
-            self._prompt = dist.new_group(backend="gloo", timeout=self._timeout) if gpu else None
+            if gpu:
+                self._prompt = dist.new_group(backend="gloo", timeout=self._timeout)
         kinds = self.gather((__version__, torch.__version__, str(fastest_dtype(self._device))))
         if len(set(kinds)) > 1:
             found = "; ".join(", ".join(kind) for kind in sorted(set(kinds)))
@@ -173,6 +189,10 @@ class ProcessGroup(Processes):
             dist.broadcast_object_list(values, 0, self._patient)
         result: T = values[0]
         return result
+
+    def barrier(self) -> None:
+        with self.naming_failures():
+            dist.barrier(self._patient)
 
     def gather(self, value: T) -> list[T]:
         values: list[Any] = [None] * self.size
@@ -205,7 +225,7 @@ class ProcessGroup(Processes):
         return result
 
     def synchronize(self, modules: Iterable[nn.Module]) -> None:
-        self.from_main(lambda: None)  # the main process may have more to compute first
+        self.barrier()  # the main process may have more to compute first
         with self.naming_failures(), torch.no_grad():
             for module in modules:
                 for tensor in module.state_dict().values():
@@ -214,7 +234,7 @@ class ProcessGroup(Processes):
                     tensor.copy_(dense)
 
     def data_parallel(self, loss: nn.Module) -> nn.Module:
-        self.gather(None)  # others may still prepare images
+        self.barrier()  # others may still prepare images
         with self.naming_failures():
             return nn.parallel.DistributedDataParallel(loss, bucket_cap_mb=_BUCKET_MB, gradient_as_bucket_view=True)
 
@@ -260,13 +280,18 @@ class ProcessGroup(Processes):
                 from torch.distributed.elastic.multiprocessing.errors import ErrorHandler  # noqa: PLC0415 - rarely used
 
                 ErrorHandler().record_exception(error)
-        if self._device.type == "cpu":  # NCCL might wait for operations that will never end
+        if self._device.type == "cpu":
             self.leave()
+        else:  # NCCL might wait for operations that will never end, until torch aborts them when the process ends
+            for group in filter(None, (self._patient, self._prompt)):
+                with suppress(RuntimeError):
+                    dist.destroy_process_group(group)
 
     def leave(self) -> None:
         """Disconnect from the other processes."""
         with suppress(RuntimeError):
-            dist.destroy_process_group()
+            if dist.is_initialized():  # not if joining failed
+                dist.destroy_process_group()
 
 
 @contextmanager
@@ -277,13 +302,14 @@ def joined_processes(device: str) -> Iterator[Processes]:
         device: The setting ``device`` of the run.
 
     Raises:
-        ValueError: Any of `ProcessGroup`.
+        ValueError, ProcessFailedError: Any of `ProcessGroup` and `ProcessGroup.join`.
     """
     if _number("WORLD_SIZE", 1) == 1:
         yield SINGLE_PROCESS
         return
     group = ProcessGroup(device)
     try:
+        group.join()
         yield group
     except BaseException as error:
         group.fail(error)

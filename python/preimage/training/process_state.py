@@ -24,19 +24,22 @@ def cudnn_benchmark(device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def interruptible() -> Iterator[threading.Event]:
-    """Yield an event that the first Ctrl-C or SIGTERM sets, so that a step is finished first; the second stops at once.
+    """Yield an event that Ctrl-C or SIGTERM sets, so that a step is finished first; a second Ctrl-C stops at once.
 
-    SIGTERM is what ``torchrun``, Slurm and container runtimes send some time before they kill a process.
+    SIGTERM is what ``torchrun``, Slurm and container runtimes send some time before they kill a process. A process may
+    get it twice, because Slurm sends it to all processes of a job, and ``torchrun`` passes it on to those it started.
     """
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield event
         return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: handler for number, handler in handlers.items() if handler is not None}  # not those set in C
 
     def note(number: int, frame: FrameType | None) -> None:
         event.set()
-        signal.signal(number, before[signal.Signals(number)])
+        if number == signal.SIGINT:
+            signal.signal(number, before[signal.SIGINT])
 
     for number in before:
         signal.signal(number, note)

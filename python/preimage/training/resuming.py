@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import errno
 import os
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
 
+from preimage.io.locks import folder_lock
 from preimage.spec import Spec
 from preimage.training import checkpoint
-from preimage.training.checkpoint import Progress
+from preimage.training.checkpoint import CHECKPOINT, Progress
 from preimage.training.config import TrainConfig
 from preimage.training.split import ImageList
 
@@ -22,6 +24,27 @@ class Earlier(NamedTuple):
     progress: Progress
     spec: Spec
     images: ImageList
+
+
+def check_folder(config: TrainConfig, *, resume: bool) -> tuple[tuple[int, int] | None, Earlier | None]:
+    """Return the `stamp` of the checkpoint in the folder of a run, and the run that is stored there.
+
+    Raises:
+        ValueError: The folder contains a run and `resume` is not set, or a run with other settings; or another run is
+            training into it.
+        OSError: The folder cannot be created or written to.
+        FileFormatError: The checkpoint is damaged or of another version.
+    """
+    folder = Path(config.output)
+    path = folder / CHECKPOINT
+    _check_writable(folder)
+    before = stamp(path)
+    if before is not None and not resume:
+        raise ValueError(f"{folder} contains a run already: resume it (--resume), or train into another folder")
+    if folder.exists():
+        with only_run(folder):
+            pass  # reports another run at once, instead of after all images have been inspected
+    return before, None if before is None else read_earlier(path, config)
 
 
 def read_earlier(path: Path, config: TrainConfig) -> Earlier:
@@ -43,7 +66,7 @@ def check_settings(now: TrainConfig, then: TrainConfig) -> None:
         raise ValueError(f"{now.output} contains a run with other settings (requested != stored): {'; '.join(changes)}")
 
 
-def check_folder(folder: Path) -> None:
+def _check_writable(folder: Path) -> None:
     """Raise an ``OSError`` for a folder that cannot be created or written to, before hours of work depend on it."""
     existing = folder.absolute()
     while not existing.exists():
@@ -63,6 +86,10 @@ def stamp(path: Path) -> tuple[int, int] | None:
     return found.st_ino, found.st_mtime_ns
 
 
-def refuse_second_run(folder: Path) -> None:
-    """Raise a ``ValueError`` because another run holds the folder's lock."""
-    raise ValueError(f"another run is training into {folder}: wait for it, or train into another folder")
+def only_run(folder: Path) -> AbstractContextManager[None]:
+    """Return a context that holds the folder's lock; a ``ValueError`` on entering if another run holds it."""
+
+    def refuse(waited: float) -> None:
+        raise ValueError(f"another run is training into {folder}: wait for it, or train into another folder")
+
+    return folder_lock(folder, refuse)

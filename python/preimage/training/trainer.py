@@ -17,7 +17,6 @@ import torch
 
 from preimage.io.atomic import atomic_write
 from preimage.io.folders import make_folders
-from preimage.io.locks import folder_lock
 from preimage.representations import Representation
 from preimage.training import cache_decision, checkpoint, interval
 from preimage.training.builders import build_state, choose_step, init_warning
@@ -29,7 +28,7 @@ from preimage.training.display import Display, Metrics
 from preimage.training.distributed import Processes, ProcessFailedError, joined_processes
 from preimage.training.image_store import store_images
 from preimage.training.process_state import cudnn_benchmark, interruptible
-from preimage.training.resuming import Earlier, check_folder, check_settings, read_earlier, refuse_second_run, stamp
+from preimage.training.resuming import Earlier, check_folder, check_settings, only_run, stamp
 from preimage.training.step import Step
 from preimage.training.streaming import batches_ahead
 from preimage.training.validation import TrainingDivergedError, check_finite, mean_loss, save_inverter, validate
@@ -85,8 +84,8 @@ def run(
         representation: The representation ``config.representation``, if its name and parameters are not enough to
             create it.
         resume: Resume from the folder's checkpoint, if it has one. On a CPU the run then ends with the same weights as
-            an uninterrupted one, bit for bit, given the same machine, processes, threads and versions and no
-            ``max_hours``.
+            an uninterrupted one, bit for bit, given the same machine, processes (at most two, see the
+            documentation), threads and versions and no ``max_hours``.
         display: Shows progress; ``None`` shows nothing.
 
     Raises:
@@ -101,26 +100,15 @@ def run(
     folder = Path(config.output)
     path = folder / CHECKPOINT
 
-    def found() -> tuple[tuple[int, int] | None, Earlier | None]:
-        """Check the folder, and return the stamp of its checkpoint and the run that is in it."""
-        check_folder(folder)
-        before = stamp(path)
-        if before is not None and not resume:
-            raise ValueError(f"{folder} contains a run already: resume it (--resume), or train into another folder")
-        if folder.exists():
-            with folder_lock(folder, lambda waited: refuse_second_run(folder)):
-                pass  # reports another run at once, instead of after all images have been inspected
-        return before, None if before is None else read_earlier(path, config)
-
     def stored() -> dict[str, torch.Tensor] | None:
         if stamp(path) != before:
             raise ValueError(f"another run has written {path} meanwhile: start again")
         return None if earlier is None else checkpoint.read_tensors(path)
 
     with joined_processes(config.device) as processes:
-        locked = folder_lock(folder, lambda waited: refuse_second_run(folder)) if processes.is_main else nullcontext()
+        locked = only_run(folder) if processes.is_main else nullcontext()
         with display if display is not None and processes.is_main else Display() as shown:
-            before, earlier = processes.from_main(found)
+            before, earlier = processes.from_main(lambda: check_folder(config, resume=resume))
             trainer = Trainer(config, representation, earlier, resume=resume, display=shown, processes=processes)
             with locked, interruptible() as interrupted:
                 if (tensors := processes.from_main(stored)) is not None:
@@ -305,7 +293,7 @@ class Trainer:
         if save and self.processes.is_main:
             self.save_checkpoint()
         if evaluate or save:
-            self.processes.from_main(lambda: None)  # the others wait for the main process, however long this took it
+            self.processes.barrier()  # the others wait for the main one, however long it validates
         return evaluate
 
     def _report(self, metrics: Metrics, *, log: bool, evaluate: bool) -> None:
