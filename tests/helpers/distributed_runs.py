@@ -141,7 +141,7 @@ def start(work: Sequence[tuple[str, TrainConfig, dict[str, Any]]], results: Path
         command = [sys.executable, "-W", "error", str(Path(__file__)), lines, f"{results}.{rank}.json"]
         processes.append(subprocess.Popen(command, env=environment))
     try:
-        return [process.wait(120) for process in processes]
+        return [process.wait(600) for process in processes]  # far longer than needed, for busy machines
     finally:
         for process in processes:
             process.kill()

@@ -213,7 +213,7 @@ class ProcessGroup(Processes):
         return total.item()
 
     def mean(self, value: torch.Tensor) -> Callable[[], torch.Tensor]:
-        total = value.double()
+        total = value.to(torch.float64, copy=True)
         with self.naming_failures():
             work = dist.all_reduce(total, async_op=True)
 
@@ -238,11 +238,8 @@ class ProcessGroup(Processes):
         with self.naming_failures():
             return nn.parallel.DistributedDataParallel(loss, bucket_cap_mb=_BUCKET_MB, gradient_as_bucket_view=True)
 
-    def naming_failures(self) -> AbstractContextManager[None]:
-        return self._naming_failures()
-
     @contextmanager
-    def _naming_failures(self) -> Iterator[None]:
+    def naming_failures(self) -> Iterator[None]:
         try:
             yield
         except ProcessFailedError:  # of a call within
