@@ -149,6 +149,24 @@ def test_a_reader_of_an_inverter_that_is_replaced(tmp_path: Path, monkeypatch: p
     assert _value(folder) == 2
 
 
+def test_a_reader_of_weights_that_are_moved_into_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process renames them after the reader has looked at one of the two files."""
+    folder = _inverter(1).save(tmp_path / "inverter")
+    with monkeypatch.context() as patched:
+        patched.setattr(pretrained, "move_into_place", lambda *paths: None)
+        _inverter(2).save(folder)
+    read, paths = Path.read_bytes, list[Path]()
+
+    def late(path: Path) -> bytes:
+        paths.append(path)
+        if len(paths) == 2:
+            os.replace(folder / "model.next.safetensors", folder / "model.safetensors")
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", late)
+    assert _value(folder) == 2
+
+
 def test_an_inverter_whose_replacement_was_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The new weights are used as soon as their config is written, and are not lost by a third one."""
     folder, move = _inverter(1).save(tmp_path / "inverter"), pretrained.move_into_place

@@ -84,7 +84,7 @@ def _read_files(folder: Path) -> tuple[dict[str, Any], bytes, str]:
     """Return the fields of the config, the contents of the file of weights that belongs to it, and its name."""
     fields = read_config(folder)
     while True:
-        for name in (WEIGHTS, _NEXT_WEIGHTS):
+        for name in (_NEXT_WEIGHTS, WEIGHTS):  # in this order they cannot be missed while they are moved into place
             with contextlib.suppress(FileNotFoundError):
                 data = (folder / name).read_bytes()
                 if hashlib.sha256(data).hexdigest() == fields["weights_sha256"]:
