@@ -81,7 +81,7 @@ asan tsan: $(VENV)/test.stamp
 
 # Then again the native module, with sanitizers, from the inputs that have been found: these libraries hide the coverage.
 fuzz: $(VENV)/test.stamp $(VENV)/fuzz.stamp
-	PYTHONPATH=tests:tests/helpers:tests/security $(BIN)/python -m fuzz --seconds $(FUZZ_SECONDS)
+	PYTHONPATH=tests:tests/helpers $(BIN)/python -m fuzz --seconds $(FUZZ_SECONDS)
 	ASAN_OPTIONS=quarantine_size_mb=64 tests/helpers/sanitize.sh asan $(BIN)/python \
 	    -m fuzz 'native-*' --seconds $(FUZZ_SECONDS)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,13 +19,6 @@ from preimage.store import FeatureStore, write_features
 ITEMS = 4
 MODULES = {"HOG": nn.HOG(), "LBP": nn.LBP(), "DenseSIFT": nn.DenseSIFT()}
 REPRESENTATIONS = {name: preimage.create_representation(name) for name in ("hog", "lbp", "dense-sift")}
-
-
-@pytest.fixture(autouse=True)
-def restore_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 class EverySource(torch.utils.data.Dataset[torch.Tensor]):
@@ -56,6 +48,7 @@ class EverySource(torch.utils.data.Dataset[torch.Tensor]):
         return torch.cat([part.flatten().double() for part in parts])
 
 
+@pytest.mark.usefixtures("one_thread")  # restores the number of threads
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")  # that this works is tested
 @pytest.mark.parametrize("context", ["fork", "spawn", "forkserver"])
 def test_workers(tmp_path: Path, tiny: Path, context: str) -> None:
@@ -68,7 +61,13 @@ def test_workers(tmp_path: Path, tiny: Path, context: str) -> None:
         list(pool.map(lambda name: FUNCTIONS[name](large), FUNCTIONS))
     torch.set_num_threads(1)  # as in the workers
     expected = [dataset[index] for index in range(ITEMS)]
-    loader = torch.utils.data.DataLoader(dataset, batch_size=None, num_workers=2, multiprocessing_context=context)
+    loader = torch.utils.data.DataLoader(
+        dataset,
+        batch_size=None,
+        num_workers=2,
+        multiprocessing_context=context,
+        timeout=600,  # seconds, instead of waiting for a worker that hangs
+    )
     found = list(loader)
     assert len(found) == ITEMS
     for index, one in enumerate(found):

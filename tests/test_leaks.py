@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -14,24 +14,22 @@ import pytest
 import torch
 
 import preimage
+from file_formats import FORMATS, PACKAGES
 from mutations import RECORDS, SPEC
 from native_functions import FUNCTIONS, photographs
 from preimage.inverters import Inverter
 from preimage.io import decode_file
 from preimage.store import FeatureStore, write_features
-from test_mutations import FORMATS
 
 LEAK_CALLS = int(os.environ.get("LEAK_CALLS", "40"))
 # What the allocator keeps in pieces too small for reuse; 10,000 calls that leak one object of 420 bytes exceed it.
 TOLERANCE = 4 << 20  # bytes
 PROCESS = Path("/proc/self")
 
-pytestmark = pytest.mark.skipif(not (PROCESS / "statm").exists(), reason="needs /proc")
-
-
-@pytest.fixture(autouse=True)
-def one_thread_of_torch(one_thread: None) -> Iterator[None]:
-    yield
+pytestmark = [
+    pytest.mark.skipif(not (PROCESS / "statm").exists(), reason="needs /proc"),
+    pytest.mark.usefixtures("one_thread"),
+]
 
 
 def resident_bytes() -> int:
@@ -86,8 +84,8 @@ def test_errors(call: Callable[[torch.Tensor], object]) -> None:
 @pytest.mark.parametrize("name", FORMATS)
 def test_readers(tmp_path: Path, name: str) -> None:
     form = FORMATS[name]
-    if form.suffix == ".h5":
-        pytest.importorskip("h5py")
+    if form.suffix in PACKAGES:
+        pytest.importorskip(PACKAGES[form.suffix])
     path = tmp_path / f"f{form.suffix}"
     form.writers[0](path)
     complete = path.read_bytes()

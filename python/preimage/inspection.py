@@ -151,7 +151,7 @@ def _output_region(inverter: Inverter) -> str:
 
 
 def _checkpoint(path: Path) -> dict[str, Any]:
-    from preimage.io.checksum import check_file
+    from preimage.io.checksum import has_checksum
     from preimage.training.checkpoint import read_header
 
     config, progress = read_header(path)
@@ -159,7 +159,7 @@ def _checkpoint(path: Path) -> dict[str, Any]:
         "path": path,
         "kind": "training checkpoint",
         "bytes": path.stat().st_size,
-        "checksum": "valid" if check_file(path, required=False) else "none in this version",
+        "checksum": "valid" if has_checksum(path) else "none in this version",
         "representation": config.representation or config.features,
         "preset": config.preset,
         "step": progress.step,
@@ -189,14 +189,14 @@ def _weights(path: Path) -> dict[str, Any]:
 
 def _dictionary(path: Path) -> dict[str, Any]:
     from preimage.baselines import PairedDictionary
-    from preimage.io.checksum import check_file
+    from preimage.io.checksum import has_checksum
 
     dictionary = PairedDictionary.load(path, device="cpu")
     return {
         "path": path,
         "kind": "paired dictionary",
         "bytes": path.stat().st_size,
-        "checksum": "valid" if check_file(path, required=False) else "none in this version",
+        "checksum": "valid" if has_checksum(path) else "none in this version",
         "spec": dictionary.spec,
         "atoms": len(dictionary.hog_atoms),
         "level": dictionary.level,

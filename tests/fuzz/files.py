@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import importlib.util
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from file_formats import FORMATS, PACKAGES
 from fuzz.target import Target, folder
-from own_files import OwnFile, reseal
+from own_files import OwnFile, own_files
 from preimage.errors import FileFormatError
-from test_mutations import FORMATS, OWN_FILES, PACKAGES
 
 
 def file_target(path: Path, read: Callable[[Path], Any], writers: Iterable[Callable[[Path], Any]]) -> Target:
@@ -56,26 +55,6 @@ def own_target(place: Path, kind: OwnFile, seal: Callable[[Path], object]) -> Ta
     return Target(read, lambda: [kind.write(place).read_bytes()] if path() else [])
 
 
-def seal_shard(path: Path) -> None:
-    """Correct the digests in a file of features, of either version, after a change."""
-    data = path.read_bytes()
-    end = 8 + int.from_bytes(data[:8], "little")
-    header, body = data[:end], data[end:]
-    if b'"format_version":"1"' in header:
-        reseal(path)
-        return
-    # Where the header divides the body into features and columns.
-    match = re.search(rb'"original_sizes":\{"dtype":"I32","shape":\[[^]]*\],"data_offsets":\[(\d{1,9}),', header)
-    middle = int(match[1]) if match else 0
-    for name, part in (("features_sha256", body[:middle]), ("columns_sha256", body[middle:])):
-        digest = f'"{name}":"{hashlib.sha256(part).hexdigest()}"'.encode()
-        header = re.sub(rf'"{name}":"[0-9a-f]{{64}}"'.encode(), digest, header, count=1)
-    if stored := re.search(rb'"sha256":"([0-9a-f]{64})"', header):
-        blank = header[: stored.start(1)] + b"0" * 64 + header[stored.end(1) :]
-        header = header[: stored.start(1)] + hashlib.sha256(blank[8:]).hexdigest().encode() + header[stored.end(1) :]
-    path.write_bytes(header + body)
-
-
 def words(name: str) -> str:
     """Return a name as a word of a command line."""
     return re.sub(r"\W+", "-", name).lower()
@@ -86,11 +65,9 @@ FILES = {
     for name, form in FORMATS.items()
     if form.suffix not in PACKAGES or importlib.util.find_spec(PACKAGES[form.suffix])
 }
-# Of a shard in a store, the index contains a digest, too: only single files are sealed.
-SEALS = {"single file": seal_shard, "single file, float16": seal_shard, "single file, version 1": reseal}
 OWN = {
-    f"own-{words(name)}": own_target(folder() / f"own-{words(name)}", kind, kind.seal or SEALS[name])
-    for name, kind in OWN_FILES.items()
-    if kind.seal or name in SEALS
+    f"own-{words(name)}": own_target(folder() / f"own-{words(name)}", kind, kind.seal)
+    for name, kind in own_files().items()
+    if kind.seal
 }
 TARGETS = FILES | OWN

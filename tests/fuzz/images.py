@@ -26,7 +26,7 @@ STARTS = (
 
 
 def seeds(*formats: str) -> Callable[[], list[bytes]]:
-    """Return a function that returns the files of some formats of `test_mutations`."""
+    """Return a function that returns the files of some formats of `file_formats`."""
     return lambda: [seed for name in formats for seed in FILES[f"file-{name}"].seeds()]
 
 
@@ -57,7 +57,7 @@ def read_footer(data: bytes) -> None:
 
 
 def footers() -> list[bytes]:
-    """Return the footers of the Parquet files of `test_mutations`."""
+    """Return the footers of the Parquet files of `file_formats`."""
     return [file[-8 - int.from_bytes(file[-8:-4], "little") : -8] for file in FILES["file-parquet"].seeds()]
 
 

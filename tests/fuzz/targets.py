@@ -1,4 +1,4 @@
-"""All targets by name. Formats that are added to `test_mutations` are fuzzed, too."""
+"""All targets by name. Formats that are added to `file_formats` are fuzzed, too."""
 
 from __future__ import annotations
 

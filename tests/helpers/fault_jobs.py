@@ -16,9 +16,11 @@ import safetensors.torch
 import torch
 
 from cache_runs import builder, toy_config
+from own_files import checkpoint_contents
 from preimage import training
 from preimage.inverters import Inverter, SingleStreamConfig
 from preimage.io.arrays import is_array_file, read_array_file
+from preimage.io.checksum import CHECKSUM
 from preimage.io.keypoints import KeypointRecord, read_keypoints, write_keypoints
 from preimage.keypoints import Keypoints
 from preimage.pipelines import extract_batches
@@ -203,10 +205,9 @@ class Checkpoints(Job):
     def run(self) -> None:
         self.output.mkdir(exist_ok=True)
         for step in range(3):
-            tensors = {"weight": torch.full((50_000,), float(step)), "images": torch.zeros(2, dtype=torch.uint8)}
-            progress = json.dumps({"step": step})
-            metadata = {"format": checkpoint.FORMAT, "format_version": "4", "config": "{}", "progress": progress}
-            checkpoint.write(self.output / checkpoint.CHECKPOINT, checkpoint.Snapshot(tensors, metadata))
+            made = checkpoint_contents(step)
+            tensors = made.tensors | {"weight": torch.full((50_000,), float(step))}
+            checkpoint.write(self.output / checkpoint.CHECKPOINT, checkpoint.Snapshot(tensors, made.metadata))
 
     def check(self) -> None:
         path = self.output / checkpoint.CHECKPOINT
@@ -324,6 +325,7 @@ def _without_times(path: Path) -> object:
     if path.name == checkpoint.CHECKPOINT:
         with safetensors.safe_open(path, "pt") as file:
             metadata = file.metadata()
+            metadata.pop(CHECKSUM, None)  # of the whole file, whose metadata have times, in any order
             tensors = {name: file.get_tensor(name).numpy().tobytes() for name in file.keys()}  # noqa: SIM118
         return tensors, {name: _dropped(text) if text[0] == "{" else text for name, text in metadata.items()}
     if path.suffix in (".json", ".jsonl"):

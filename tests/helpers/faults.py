@@ -31,6 +31,7 @@ _ERRORS = {"full": errno.ENOSPC, "quota": errno.EDQUOT, "broken": errno.EIO, "de
 _EVENTS = {"os.rename": 1, "os.remove": 0, "os.mkdir": 0, "os.rmdir": 0, "os.link": 1}  # position of the path
 _NAMES = {"open", *_EVENTS}  # operations that change a folder
 _SPACE = {"open", "write", "fsync", "os.mkdir", "os.link"}  # operations that need space
+_MAX_SECONDS = 600  # a child that hangs is killed, which its exit code shows
 
 
 # PREIMAGE_KILLS=50 runs the long versions of the tests: 50 random moments, and every operation.
@@ -230,6 +231,7 @@ class _Trials:
         """Start a child that does the work, and return its process."""
         process = os.fork()
         if process == 0:
+            signal.alarm(_MAX_SECONDS)
             try:
                 work()
                 os._exit(0)

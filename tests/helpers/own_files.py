@@ -41,7 +41,8 @@ class OwnFile:
         write: Writes one, with all that belongs to it, into a folder, and returns its path.
         read: Opens and verifies what is in the folder. Damage raises ``FileFormatError``.
         has_checksum: Whether every damage must be found; else valid values may be read.
-        seal: Corrects the checksum of a changed file, so that its reader finds what an attacker wants it to find.
+        seal: Corrects the checksum of a changed file, so that its reader finds what an attacker wants it to find;
+            ``None`` where another file contains a second checksum.
     """
 
     write: Callable[[Path], Path]
@@ -102,12 +103,29 @@ def reseal(path: Path) -> None:
         path.write_bytes(data)
 
 
+def seal_shard(path: Path) -> None:
+    """Correct the digests in a file of features after a change."""
+    data = path.read_bytes()
+    end = 8 + int.from_bytes(data[:8], "little")
+    header, body = data[:end], data[end:]
+    # Where the header divides the body into features and columns.
+    match = re.search(rb'"original_sizes":\{"dtype":"I32","shape":\[[^]]*\],"data_offsets":\[(\d{1,9}),', header)
+    middle = int(match[1]) if match else 0
+    for name, part in (("features_sha256", body[:middle]), ("columns_sha256", body[middle:])):
+        digest = f'"{name}":"{hashlib.sha256(part).hexdigest()}"'.encode()
+        header = re.sub(rf'"{name}":"[0-9a-f]{{64}}"'.encode(), digest, header, count=1)
+    if stored := re.search(rb'"sha256":"([0-9a-f]{64})"', header):
+        blank = header[: stored.start(1)] + ZEROS.encode() + header[stored.end(1) :]
+        header = header[: stored.start(1)] + hashlib.sha256(blank[8:]).hexdigest().encode() + header[stored.end(1) :]
+    path.write_bytes(header + body)
+
+
 def seal_weights(path: Path) -> None:
     """Correct the digest of the weights in an inverter's config, after a change."""
     change_config(path.parent, {"weights_sha256": hashlib.sha256(path.read_bytes()).hexdigest()})
 
 
-def checkpoint_contents() -> checkpoint.Snapshot:
+def checkpoint_contents(step: int = 3) -> checkpoint.Snapshot:
     torch.manual_seed(0)
     model = nn.Linear(3, 2)
     optimizer = torch.optim.Adam(model.parameters())
@@ -115,7 +133,7 @@ def checkpoint_contents() -> checkpoint.Snapshot:
     optimizer.step()
     images = ImageList({"a": "1", "b": "2"}, {"c": "3"}, (BadImage("d", "bad", False),))
     return checkpoint.snapshot(
-        CONFIG.to_json(), Progress(step=3, error=0.5), HOG, {"model": model}, [optimizer], images
+        CONFIG.to_json(), Progress(step=step, error=0.5), HOG, {"model": model}, [optimizer], images
     )
 
 
@@ -180,9 +198,9 @@ def own_files() -> dict[str, OwnFile]:
         "shard": OwnFile(lambda folder: write_store(folder, "shard-00000.safetensors"), read_store),
         "shard, float16": OwnFile(lambda folder: write_store(folder, "shard-00000.safetensors", "float16"), read_store),
         "index": OwnFile(lambda folder: write_store(folder, "index.json"), read_store, seal=reseal),
-        "single file": OwnFile(lambda folder: write_file(folder, "float32"), read_store),
-        "single file, float16": OwnFile(lambda folder: write_file(folder, "float16"), read_store),
-        "single file, version 1": OwnFile(write_first_version, read_store),
+        "single file": OwnFile(lambda folder: write_file(folder, "float32"), read_store, seal=seal_shard),
+        "single file, float16": OwnFile(lambda folder: write_file(folder, "float16"), read_store, seal=seal_shard),
+        "single file, version 1": OwnFile(write_first_version, read_store, seal=reseal),
         "config of an inverter": OwnFile(lambda f: write_inverter(f, "config.json"), read_inverter, seal=reseal),
         "checkpoint": OwnFile(write_checkpoint, read_checkpoint, seal=reseal),
         "checkpoint, version 4": OwnFile(write_old_checkpoint, read_checkpoint, has_checksum=False),

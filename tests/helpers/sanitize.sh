@@ -47,7 +47,7 @@ else
     skipped="compile or test_target and not native"
 fi
 # -S: no .pth files, so that an editable installation of the package does not come first.
-export LD_PRELOAD="$runtime" PYTHONPATH="$PWD/$package:$site:$PWD/tests:$PWD/tests/helpers:$PWD/tests/security"
+export LD_PRELOAD="$runtime" PYTHONPATH="$PWD/$package:$site:$PWD/tests:$PWD/tests/helpers"
 if [ $# -gt 2 ]; then
     exec "$python" -S "${@:3}"
 fi

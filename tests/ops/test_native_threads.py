@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -21,17 +20,10 @@ IMAGES = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def restore_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
+@pytest.mark.usefixtures("one_thread")  # restores the number of threads
 def test_calls_of_eight_threads() -> None:
     """Every thread goes through all calls in an order of its own, and compares the results with those of one thread."""
     work = [(name, index) for index in range(len(IMAGES)) for name in FUNCTIONS]
-    torch.set_num_threads(1)
     expected = {(name, index): FUNCTIONS[name](IMAGES[index]) for name, index in work}
     assert sum(len(expected["sift", index][0]) for index in range(len(IMAGES))) > 50
     torch.set_num_threads(2)

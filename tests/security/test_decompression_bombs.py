@@ -191,8 +191,8 @@ BOMBS: dict[str, Callable[[Path], object]] = {
 @pytest.fixture(scope="module")
 def readings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     """Return what reading each file took, by its name."""
-    if not sys.platform.startswith("linux"):
-        pytest.skip("reads /proc")
+    if not os.access("/proc/self/clear_refs", os.W_OK):
+        pytest.skip("needs /proc/self/clear_refs")
     folder = tmp_path_factory.mktemp("bombs")
     good = folder / "good.json"
     good.write_text(SPEC.to_json())

@@ -121,7 +121,7 @@ def _create_temporary(target: Path) -> tuple[_TemporaryFile, Path]:
 def _delete_abandoned(path: Path) -> bool:
     """Delete a temporary file unless a process holds its lock; return whether it is gone."""
     try:
-        # A link or a pipe of that name is not ours.
+        # A link of that name is not followed, and a pipe not waited for.
         with open(os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "r+b", buffering=0) as file:
             if not try_lock(file):
                 return False

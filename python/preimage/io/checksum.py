@@ -45,8 +45,14 @@ def write_checksum(file: BinaryIO) -> None:
     file.write(digest.encode())
 
 
-def check_file(path: StrPath, *, required: bool) -> bool:
-    """Compare a safetensors file with the checksum in its metadata, and return whether it has one.
+def has_checksum(path: StrPath) -> bool:
+    """Return whether a safetensors file contains a checksum, without comparing it."""
+    with open(path, "rb") as file:
+        return _find(file) is not None
+
+
+def check_file(path: StrPath, *, required: bool) -> None:
+    """Compare a safetensors file with the checksum in its metadata, if it has one.
 
     Args:
         path: Path of the file.
@@ -61,7 +67,6 @@ def check_file(path: StrPath, *, required: bool) -> bool:
             raise FileFormatError(path, "damaged: its metadata lacks a checksum")
         if found is not None and file_digest(file, found[0]) != found[1]:
             raise FileFormatError(path, "damaged: checksum mismatch (truncated, or bits changed)")
-    return found is not None
 
 
 def file_digest(file: BinaryIO, position: int) -> str:
