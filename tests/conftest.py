@@ -23,13 +23,14 @@ import torch
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
+from faults import faults
 from paths import ROOT
 from preimage import cli
 from preimage.inverters import Inverter, UShapedConfig, pretrained
 from preimage.representations import create_representation
 from toys import toys
 
-__all__ = ["toys"]  # a fixture
+__all__ = ["faults", "toys"]  # fixtures
 
 if importlib.util.find_spec("hypothesis"):  # a machine with a GPU may have little more than PyTorch and pytest
     from hypothesis import settings

@@ -56,7 +56,7 @@ def assert_no_leak(call: Callable[[], object], calls: int = LEAK_CALLS) -> None:
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_native_functions(name: str) -> None:
     images, function = photographs(32, 40), FUNCTIONS[name]
-    assert_no_leak(lambda: function(images), max(LEAK_CALLS, 1000))
+    assert_no_leak(lambda: function(images), max(LEAK_CALLS, 300))
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_errors(call: Callable[[torch.Tensor], object]) -> None:
         with pytest.raises((ValueError, TypeError)):
             call(images)
 
-    assert_no_leak(rejected, max(LEAK_CALLS, 1000))
+    assert_no_leak(rejected, max(LEAK_CALLS, 300))
 
 
 @pytest.mark.parametrize("name", FORMATS)

@@ -8,10 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from faults import TRIALS, WORK, FaultServer, faults, spread
+from faults import TRIALS, WORK, FaultServer, spread
 from preimage.training.display import Metrics
-
-__all__ = ["faults"]  # a fixture
 
 _QUICK = ("checkpoint", "inverter", "merge")  # interrupted at every operation by default, too
 _REPRESENTATIONS = ("extract-lbp", "extract-dense-sift", "extract-sift", "extract-convolution")

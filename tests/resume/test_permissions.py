@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from conftest import Run
-from faults import TRIALS, WORK, FaultServer, faults, spread
+from faults import TRIALS, WORK, FaultServer, spread
 from preimage import training
 from preimage.inverters import Inverter
 from preimage.pipelines.extract import extract
@@ -23,8 +23,6 @@ from preimage.pipelines.invert import invert
 from preimage.representations import create_representation
 from preimage.training import Display
 from training_runs import small_config, weights
-
-__all__ = ["faults"]  # a fixture
 
 _posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX permissions")
 _NOBODY = 65534
