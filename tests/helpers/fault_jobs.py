@@ -33,7 +33,7 @@ from preimage.store import FeatureStore, merge, read_index, stored_keys
 from preimage.training import checkpoint
 from toys import introduce
 
-_TIMES = ("seconds", "waited", "step_seconds")  # fields that differ between runs
+_DIFFERING = ("seconds", "waited", "step_seconds", CHECKSUM)  # fields: times, and checksums of files that contain them
 
 
 class Job:
@@ -325,7 +325,7 @@ def _without_times(path: Path) -> object:
     if path.name == checkpoint.CHECKPOINT:
         with safetensors.safe_open(path, "pt") as file:
             metadata = file.metadata()
-            metadata.pop(CHECKSUM, None)  # of the whole file, whose metadata have times, in any order
+            metadata.pop(CHECKSUM, None)
             tensors = {name: file.get_tensor(name).numpy().tobytes() for name in file.keys()}  # noqa: SIM118
         return tensors, {name: _dropped(text) if text[0] == "{" else text for name, text in metadata.items()}
     if path.suffix in (".json", ".jsonl"):
@@ -337,5 +337,5 @@ def _dropped(line: str) -> object:
     try:
         value = json.loads(line)
     except ValueError:  # one line of several
-        return None if any(f'"{name}"' in line for name in _TIMES) else line
-    return {name: one for name, one in value.items() if name not in _TIMES} if isinstance(value, dict) else value
+        return None if any(f'"{name}"' in line for name in _DIFFERING) else line
+    return {name: one for name, one in value.items() if name not in _DIFFERING} if isinstance(value, dict) else value

@@ -35,7 +35,8 @@ def atomic_write(path: StrPath, *, unsynced: set[Path] | None = None) -> Iterato
     Yields a binary file, open for writing, reading and seeking, under a temporary name (``.preimage-*.tmp``) in
     the folder of `path`. When the block ends, the file is flushed, fsynced and renamed to `path`, and the folder is
     fsynced. After any exception the temporary file is deleted and an earlier file at `path` is unchanged; that of a
-    killed process is deleted when `path` is written again. The folder must exist; a link at `path` is followed.
+    killed process is deleted when `path` is written again, but not on Windows or where files cannot be locked. The
+    folder must exist; a link at `path` is followed.
 
     Args:
         path: Path of the file.
